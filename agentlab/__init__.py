@@ -1,0 +1,7 @@
+"""Agent Lab's companion module: a local model, a trace of what it saw, and virtual time.
+
+Nothing is imported here, so that `import agentlab` is instant; take the rooms you need:
+`from agentlab import lab, plots`, `from agentlab.trace import trace`.
+"""
+
+__all__ = ["clock", "endpoint", "errors", "lab", "plots", "settings", "trace"]

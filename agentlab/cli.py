@@ -1,0 +1,67 @@
+"""The command line: `agentlab serve`."""
+
+from __future__ import annotations
+
+import argparse
+import secrets
+import sys
+from collections.abc import Sequence
+
+from agentlab import settings
+from agentlab.endpoint import presets
+from agentlab.errors import AgentLabError
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command that `argv` asks for; returns the exit code, 2 for an error of the user's."""
+    options = _parser().parse_args(argv)
+    try:
+        return _serve(options)
+    except AgentLabError as error:
+        print(f"agentlab: {error}", file=sys.stderr)
+        return 2
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="agentlab", description="Agent Lab's local model.")
+    commands = parser.add_subparsers(dest="command", required=True)
+    serve = commands.add_parser(
+        "serve",
+        help="serve the endpoint on loopback until Ctrl-C",
+        description="Serve an OpenAI-compatible endpoint on loopback until Ctrl-C. With "
+        "OPENAI_BASE_URL or OPENAI_API_KEY set, it forwards to that model (AGENTLAB_LOCAL=1 "
+        "keeps the local one).",
+    )
+    default = settings.Settings()
+    serve.add_argument("--port", type=int, default=8000, help="0 takes a free one (default 8000)")
+    serve.add_argument("--preset", help=f"{', '.join(presets.names())}, or a .yaml file")
+    serve.add_argument(
+        "--time-scale",
+        help=f"model seconds to a real second (default {default.time_scale:g})",
+    )
+    serve.add_argument("--seed", help=f"draws answers and jitter (default {default.seed})")
+    return parser
+
+
+def _serve(options: argparse.Namespace) -> int:
+    from agentlab.endpoint.serve import build_app, serve  # uvicorn is for this command only
+
+    fields = ("preset", "time_scale", "seed")
+    given = {field: value for field in fields if (value := getattr(options, field)) is not None}
+    chosen = settings.from_environment(**given)
+    lab_key = f"lab-{secrets.token_urlsafe(24)}"
+    serve(
+        build_app(chosen, lab_key=lab_key),
+        options.port,
+        announce=lambda url: print(_welcome(chosen, url, lab_key), flush=True),
+    )
+    return 0
+
+
+def _welcome(chosen: settings.Settings, url: str, lab_key: str) -> str:
+    if chosen.upstream is not None:
+        return f"Forwarding {url} to {chosen.upstream}; clients show the key {lab_key}"
+    return (
+        f"Local model at {url} (preset {chosen.preset}, {chosen.time_scale:g} model seconds a "
+        f"second, seed {chosen.seed}); any key will do. Ctrl-C stops it."
+    )

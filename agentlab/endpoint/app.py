@@ -1,0 +1,104 @@
+"""The endpoint as an ASGI application: what every request meets, whatever model answers it.
+
+It is written on bare ASGI because its one hot route must carry a thousand requests at once on
+one core. The same application runs under uvicorn in real time, and inside an event loop in
+virtual time.
+"""
+
+from __future__ import annotations
+
+import itertools
+from typing import Protocol
+from urllib.parse import parse_qs, unquote
+
+from agentlab.endpoint.http import (
+    ClientGone,
+    Receive,
+    Scope,
+    Send,
+    header,
+    refuse_strangers,
+    respond,
+)
+from agentlab.endpoint.wire import RequestError
+from agentlab.trace import HUNG_UP, Recorder, Span
+
+
+class Model(Protocol):
+    """What answers the `/v1` routes: the local model, or a real one behind the endpoint."""
+
+    def now_s(self) -> float:
+        """Model seconds since this model's clock was started."""
+        ...
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send, span: Span) -> None:
+        """Answer one request, noting in `span` what happens to it.
+
+        Raises:
+            RequestError: If it cannot be answered; nothing has been sent then.
+            ClientGone: If the client went before it had sent its request.
+        """
+        ...
+
+
+class App:
+    """Guards the door, numbers and records the requests, and lets `model` answer them."""
+
+    def __init__(self, model: Model):
+        self.model = model
+        self.recorder = Recorder()
+        self._numbers = itertools.count(1)
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        span = Span(
+            request_id=f"req_{next(self._numbers):06d}",
+            agent=unquote(header(scope, b"x-agent")) or "unnamed",
+            arrived_s=self.model.now_s(),
+        )
+        try:
+            refuse_strangers(scope)
+            if scope["path"].startswith("/lab/"):
+                await self._record(scope, send)
+            else:
+                await self._answer(scope, receive, send, span)
+        except RequestError as error:
+            span.status = error.status
+            await respond(send, error.status, error.body, [(b"x-request-id", _id(span))])
+        except ClientGone:
+            span.status = HUNG_UP
+        finally:
+            if span.end_s is None:  # refused, or gone, before the model began
+                span.end_s = self.model.now_s()
+
+    async def _answer(self, scope: Scope, receive: Receive, send: Send, span: Span) -> None:
+        retries = header(scope, b"x-stainless-retry-count")
+        span.attempt = 1 + int(retries) if retries.isdigit() else 1
+        if scope["method"] == "POST":
+            self.recorder.add(span)
+        await self.model(scope, receive, send, span)
+
+    async def _record(self, scope: Scope, send: Send) -> None:
+        path = scope["path"]
+        if path == "/lab/mark":
+            await respond(send, 200, {"mark": self.recorder.mark()})
+        elif path == "/lab/spans":
+            await respond(send, 200, {"spans": self.recorder.since(_since(scope))})
+        else:
+            raise unknown_route(scope, ["/lab/mark", "/lab/spans"])
+
+
+def unknown_route(scope: Scope, known: list[str]) -> RequestError:
+    """The answer to a path that is not there, naming those that are."""
+    message = f"Unknown request URL: {scope['method']} {scope['path']}; there are {', '.join(known)}."
+    return RequestError(404, message, code="unknown_url")
+
+
+def _since(scope: Scope) -> int:
+    since = parse_qs(scope["query_string"].decode()).get("since", ["0"])[0]
+    if not since.isdigit():
+        raise RequestError(400, f"Invalid 'since': {since!r}; give a whole number.", param="since")
+    return int(since)
+
+
+def _id(span: Span) -> bytes:
+    return span.request_id.encode()

@@ -1,0 +1,188 @@
+"""Continuous batching: who holds a slot, who waits, and when each answer is done.
+
+Nothing here waits or reads a clock: the caller says what time it is. All requests in a batch
+decode in step, and the step takes longer the more there are. So the batch keeps one decode
+clock that counts steps, `v`, and runs at 1 / itl(n) steps a second: a request that needs k more
+tokens is done k steps from now, whoever comes or goes meanwhile. Only the newest rate must be
+known to say when that is.
+
+Times are model seconds, rounded to whole nanoseconds, so that sums of them stay exact.
+"""
+
+from __future__ import annotations
+
+import heapq
+import itertools
+import math
+from collections import deque
+from dataclasses import dataclass
+
+from agentlab.endpoint.physics import Physics
+
+
+class QueueFull(Exception):
+    """Every slot is taken, and so is every place in the queue."""
+
+
+@dataclass(eq=False, slots=True)
+class Job:
+    """One request as the batch sees it: its size, its jitter, and what has happened to it."""
+
+    prompt_tokens: int
+    output_tokens: int
+    prefill_jitter: float = 1.0
+    decode_jitter: float = 1.0
+    arrived_s: float = math.nan
+    started_s: float | None = None
+    first_token_s: float | None = None
+    end_s: float | None = None
+    _v_first: float = math.nan
+
+    @property
+    def _v_end(self) -> float:
+        return self._v_of(self.output_tokens)
+
+    def _v_of(self, token: int) -> float:
+        return self._v_first + max(token - 1, 0) * self.decode_jitter
+
+
+class Batch:
+    """The slots and the queue of one endpoint.
+
+    Example:
+        >>> batch = Batch(Physics(prefill_base_s=1.0, itl_base_s=0.1, slots=1))
+        >>> first, second = Job(0, output_tokens=91), Job(0, output_tokens=11)
+        >>> _ = batch.submit(first, now_s=0.0), batch.submit(second, now_s=0.0)
+        >>> _ = batch.advance(100.0)
+        >>> first.end_s, second.started_s, second.end_s
+        (10.0, 10.0, 12.0)
+    """
+
+    def __init__(self, physics: Physics):
+        self.physics = physics
+        self.now_s = 0.0
+        self.active = 0
+        self._queue: deque[Job] = deque()
+        self._prefilling: list[tuple[float, int, Job]] = []  # by time of the first token
+        self._decoding: list[tuple[float, int, Job]] = []  # by decode step of the last token
+        self._tie = itertools.count()  # equal times keep their order of arrival
+        self._v, self._v_at_s, self._itl_s = 0.0, 0.0, physics.itl_s(0)
+
+    @property
+    def queued(self) -> int:
+        """How many requests wait for a slot."""
+        return len(self._queue)
+
+    def submit(self, job: Job, now_s: float) -> list[Job]:
+        """Give `job` a slot, or a place in the queue; returns the jobs that changed meanwhile.
+
+        Raises:
+            QueueFull: If there is neither.
+        """
+        changed = self.advance(now_s)
+        job.arrived_s = self.now_s
+        slots, places = self.physics.slots, self.physics.queue
+        if slots is None or self.active < slots:
+            self._start(job)
+            changed.append(job)
+        elif places is None or len(self._queue) < places:
+            self._queue.append(job)
+        else:
+            raise QueueFull
+        return changed
+
+    def cancel(self, job: Job, now_s: float) -> list[Job]:
+        """End `job` here and free its slot; returns the jobs that changed, the next one too."""
+        changed = self.advance(now_s)
+        if job.end_s is not None:
+            return changed
+        job.end_s = self.now_s
+        changed.append(job)
+        if job.started_s is None:
+            self._queue.remove(job)
+        else:
+            for heap in (self._prefilling, self._decoding):
+                heap[:] = [entry for entry in heap if entry[2] is not job]
+                heapq.heapify(heap)
+            changed += self._free_slot()
+        return changed
+
+    def next_event_s(self) -> float:
+        """When the next thing happens if nobody comes or goes; infinity if nothing will."""
+        first_token_s = self._prefilling[0][0] if self._prefilling else math.inf
+        return min(first_token_s, self._next_end_s())
+
+    def advance(self, now_s: float) -> list[Job]:
+        """Let everything happen that is due by `now_s`, each at its own exact time.
+
+        Returns the jobs that got a slot or were completed, in that order. A `now_s` before the
+        last one is taken as the last one: time does not run backwards.
+        """
+        changed: list[Job] = []
+        while (event_s := self.next_event_s()) <= now_s:
+            self.now_s = max(self.now_s, event_s)
+            if self._next_end_s() <= event_s:
+                changed += self._finish(heapq.heappop(self._decoding)[2])
+            else:
+                changed += self._first_token(heapq.heappop(self._prefilling)[2])
+        self.now_s = max(self.now_s, round(now_s, 9))
+        return changed
+
+    def tokens_by(self, job: Job, now_s: float) -> int:
+        """How many tokens of `job`'s answer exist at `now_s`, which `advance` has reached."""
+        if job.end_s is not None:
+            return job.output_tokens
+        if job.first_token_s is None or now_s < job.first_token_s:
+            return 0
+        steps = (self._v_at(now_s) - job._v_first) / job.decode_jitter
+        # A token due now counts, though rounding may have left its step a hair short.
+        return min(job.output_tokens, 1 + math.floor(steps + 1e-6))
+
+    def token_s(self, job: Job, token: int) -> float:
+        """When token number `token` (from 1) is due if nobody comes or goes."""
+        if job.first_token_s is None or token <= 1 or math.isnan(job._v_first):
+            return math.inf if job.first_token_s is None else job.first_token_s
+        return self._time_of(job._v_of(token))
+
+    def _start(self, job: Job) -> None:
+        self._set_active(self.active + 1)
+        prefill_s = self.physics.prefill_s(job.prompt_tokens, self.active) * job.prefill_jitter
+        job.started_s = self.now_s
+        job.first_token_s = round(self.now_s + prefill_s, 9)
+        heapq.heappush(self._prefilling, (job.first_token_s, next(self._tie), job))
+
+    def _first_token(self, job: Job) -> list[Job]:
+        job._v_first = self._v_at(self.now_s)
+        if job.output_tokens <= 1:
+            return self._finish(job)
+        heapq.heappush(self._decoding, (job._v_end, next(self._tie), job))
+        return []
+
+    def _finish(self, job: Job) -> list[Job]:
+        job.end_s = self.now_s
+        return [job, *self._free_slot()]
+
+    def _free_slot(self) -> list[Job]:
+        self._set_active(self.active - 1)
+        if not self._queue:
+            return []
+        waiting = self._queue.popleft()
+        self._start(waiting)
+        return [waiting]
+
+    def _set_active(self, active: int) -> None:
+        self.active = active
+        itl_s = self.physics.itl_s(active)
+        if itl_s != self._itl_s:  # else the old anchor is still good, and exact
+            self._v = self._v_at(self.now_s)
+            self._v_at_s, self._itl_s = self.now_s, itl_s
+
+    def _v_at(self, now_s: float) -> float:
+        # A decode that takes no time makes no steps: its jobs end at the anchor, at once.
+        return self._v + (now_s - self._v_at_s) / self._itl_s if self._itl_s else self._v
+
+    def _time_of(self, v: float) -> float:
+        return round(self._v_at_s + (v - self._v) * self._itl_s, 9)
+
+    def _next_end_s(self) -> float:
+        return self._time_of(self._decoding[0][0]) if self._decoding else math.inf

@@ -1,0 +1,135 @@
+"""The endpoint in front of a real model: everything is passed on, and recorded as it passes.
+
+The upstream's key is known to this process only. Clients show the lab's own key, made at start,
+so that no other user of the machine and no web page can spend the owner's money.
+"""
+
+from __future__ import annotations
+
+import hmac
+import re
+import time
+
+import httpx
+
+from agentlab.endpoint.http import Headers, Receive, Scope, Send, header, read_body, start, unless_gone
+from agentlab.endpoint.wire import RequestError
+from agentlab.trace import Span
+
+_OWN_REQUEST_HEADERS = {
+    b"accept-encoding", b"authorization", b"connection", b"content-length", b"host", b"origin",
+    b"transfer-encoding", b"x-agent",
+}  # fmt: skip
+_OWN_RESPONSE_HEADERS = {b"connection", b"content-type", b"transfer-encoding", b"keep-alive"}
+_PROMPT_TOKENS = re.compile(rb'"prompt_tokens":\s*(\d+)')
+_COMPLETION_TOKENS = re.compile(rb'"completion_tokens":\s*(\d+)')
+
+
+class Forward:
+    """Lets the model at `upstream` (an address ending in `/v1`) answer.
+
+    Args:
+        key: The upstream's key, or None where it wants none.
+        lab_key: The key that clients must show.
+        transport: How to reach the upstream, if not over the network.
+    """
+
+    def __init__(
+        self,
+        upstream: str,
+        *,
+        key: str | None,
+        lab_key: str,
+        transport: httpx.AsyncBaseTransport | None = None,
+    ):
+        self._upstream = upstream.rstrip("/")
+        self._key, self._lab_key = key, lab_key
+        self._epoch = time.monotonic()
+        self._client = httpx.AsyncClient(
+            limits=httpx.Limits(max_connections=None, max_keepalive_connections=100),
+            timeout=httpx.Timeout(600, connect=10),
+            transport=transport,
+        )
+
+    def now_s(self) -> float:
+        """Seconds since the start: a real model's second is a second."""
+        return round(time.monotonic() - self._epoch, 9)
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send, span: Span) -> None:
+        self._check_key(scope)
+        request = self._client.build_request(
+            scope["method"],
+            self._url(scope),
+            headers=self._headers(scope),
+            content=await read_body(scope, receive),
+        )
+        span.started_s = self.now_s()
+        try:
+            await unless_gone(receive, self._pass_on(request, send, span))
+        except httpx.TransportError as error:
+            if span.first_token_s is not None:
+                raise  # the answer has begun: the client must see it break off
+            raise self._unreachable(error) from None
+        finally:
+            span.end_s = self.now_s()
+
+    async def _pass_on(self, request: httpx.Request, send: Send, span: Span) -> None:
+        response = await self._client.send(request, stream=True)
+        tail = b""
+        try:
+            content_type = response.headers.get("content-type", "application/json").encode()
+            await start(send, response.status_code, content_type, _passed_back(response))
+            async for piece in response.aiter_raw():
+                span.first_token_s = span.first_token_s or self.now_s()
+                tail = (tail + piece)[-65536:]  # the token counts come last
+                await send({"type": "http.response.body", "body": piece, "more_body": True})
+            await send({"type": "http.response.body", "body": b""})
+        finally:
+            await response.aclose()
+        span.status = response.status_code
+        span.prompt_tokens = _last_number(_PROMPT_TOKENS, tail)
+        span.completion_tokens = _last_number(_COMPLETION_TOKENS, tail)
+
+    def _check_key(self, scope: Scope) -> None:
+        shown = header(scope, b"authorization").removeprefix("Bearer ")
+        if not hmac.compare_digest(shown.encode(), self._lab_key.encode()):
+            raise RequestError(
+                401,
+                "This endpoint spends its owner's money and wants the lab's own key; "
+                "take it from lab.api_key(), or from what `agentlab serve` printed.",
+                code="invalid_api_key",
+            )
+
+    def _url(self, scope: Scope) -> str:
+        query = scope["query_string"].decode()
+        path = scope["path"].removeprefix("/v1")
+        return f"{self._upstream}{path}{'?' + query if query else ''}"
+
+    def _headers(self, scope: Scope) -> list[tuple[bytes, bytes]]:
+        kept = [(name, value) for name, value in scope["headers"] if name not in _OWN_REQUEST_HEADERS]
+        kept.append((b"accept-encoding", b"identity"))  # so that token counts can be read
+        if self._key is not None:
+            kept.append((b"authorization", f"Bearer {self._key}".encode()))
+        return kept
+
+    def _unreachable(self, error: httpx.TransportError) -> RequestError:
+        return RequestError(
+            502,
+            f"Cannot reach the model at {self._upstream} ({type(error).__name__}); "
+            "check OPENAI_BASE_URL and the network.",
+            kind="server_error",
+            code="upstream_unreachable",
+        )
+
+
+def _passed_back(response: httpx.Response) -> Headers:
+    return [
+        (name.lower(), value)
+        for name, value in response.headers.raw
+        if name.lower() not in _OWN_RESPONSE_HEADERS
+    ]
+
+
+def _last_number(pattern: re.Pattern[bytes], text: bytes) -> int:
+    found = pattern.findall(text)
+    return int(found[-1]) if found else 0

@@ -1,0 +1,124 @@
+"""The few lines of HTTP that the endpoint needs on top of ASGI: read a body, write an answer."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Coroutine, Iterable, MutableMapping
+from typing import Any
+from urllib.parse import urlsplit
+
+import msgspec
+
+from agentlab.endpoint.wire import RequestError
+
+Scope = MutableMapping[str, Any]
+Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
+Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
+Headers = Iterable[tuple[bytes, bytes]]
+
+MAX_BODY_BYTES = 32 * 1024 * 1024
+
+
+_LOOPBACK = {"127.0.0.1", "localhost", "::1"}
+
+
+class ClientGone(Exception):
+    """The client hung up before it was answered."""
+
+
+def header(scope: Scope, name: bytes) -> str:
+    """The value of a request header (its name in lower case), or an empty string."""
+    for key, value in scope["headers"]:
+        if key == name:
+            return str(value, "latin-1")
+    return ""
+
+
+async def read_body(scope: Scope, receive: Receive) -> bytes:
+    """The whole request body.
+
+    Raises:
+        RequestError: 413, if it is over `MAX_BODY_BYTES`.
+        ClientGone: If the client hung up while it was sending.
+    """
+    declared = header(scope, b"content-length")
+    pieces: list[bytes] = []
+    size = int(declared) if declared.isdigit() else 0
+    _check_size(size)
+    more = True
+    size = 0
+    while more:
+        event = await receive()
+        if event["type"] == "http.disconnect":
+            raise ClientGone
+        pieces.append(event.get("body", b""))
+        size += len(pieces[-1])
+        _check_size(size)
+        more = event.get("more_body", False)
+    return pieces[0] if len(pieces) == 1 else b"".join(pieces)
+
+
+def _check_size(size_bytes: int) -> None:
+    if size_bytes > MAX_BODY_BYTES:
+        raise RequestError(
+            413, f"The request body is over {MAX_BODY_BYTES // 2**20} MiB; send a shorter one."
+        )
+
+
+def refuse_strangers(scope: Scope) -> None:
+    """Let no page of another origin use the endpoint, not even by a name that points here.
+
+    Raises:
+        RequestError: 403, if the Host or the Origin header is not loopback's.
+    """
+    for name in (b"host", b"origin"):
+        value = header(scope, name)
+        address = value if "//" in value else f"//{value}"
+        if value and urlsplit(address).hostname not in _LOOPBACK:
+            what = name.decode().title()
+            raise RequestError(
+                403, f"{what} {value!r} is not this machine; use http://127.0.0.1.", code="foreign"
+            )
+
+
+async def unless_gone(receive: Receive, work: Coroutine[Any, Any, None]) -> None:
+    """Do `work`, the answering of a request, but cancel it as soon as the client hangs up.
+
+    Raises:
+        ClientGone: If it did.
+    """
+    working = asyncio.ensure_future(work)
+    gone = asyncio.ensure_future(_hang_up(receive))
+    try:
+        await asyncio.wait((working, gone), return_when=asyncio.FIRST_COMPLETED)
+        if not working.done():
+            raise ClientGone
+        working.result()
+    finally:
+        working.cancel()
+        gone.cancel()
+        await asyncio.gather(working, gone, return_exceptions=True)
+
+
+async def _hang_up(receive: Receive) -> None:
+    while (await receive())["type"] != "http.disconnect":
+        pass
+
+
+async def start(send: Send, status: int, content_type: bytes, headers: Headers = ()) -> None:
+    """Send an answer's status and headers."""
+    await send(
+        {
+            "type": "http.response.start",
+            "status": status,
+            "headers": [(b"content-type", content_type), *headers],
+        }
+    )
+
+
+async def respond(send: Send, status: int, body: Any, headers: Headers = ()) -> None:
+    """Send a whole answer, as JSON."""
+    data = msgspec.json.encode(body)
+    length = (b"content-length", str(len(data)).encode())
+    await start(send, status, b"application/json", [length, *headers])
+    await send({"type": "http.response.body", "body": data})

@@ -1,0 +1,61 @@
+"""How long a model takes: the formulas, with no clock in them.
+
+    time to first token  =  wait for a slot + prefill
+    prefill              =  a + b * prompt tokens + g * n
+    inter-token latency  =  c + d * n
+
+n is the number of requests that hold a slot, this one included. The linear form is fitted to
+NVIDIA's published NIM tables (Llama 3.1 8B, n = 1..250: inter-token latency 3.96 + 0.0445 n ms,
+R2 = .975); `data/endpoints/` says where each preset's figures come from.
+"""
+
+from __future__ import annotations
+
+import math
+import random
+
+import msgspec
+
+
+class Physics(msgspec.Struct, frozen=True, kw_only=True):
+    """The figures of one endpoint, in seconds.
+
+    `slots` is how many requests are served at once and `queue` how many may wait beyond that;
+    None means no limit. `jitter_sigma` is the sigma of a lognormal factor with median 1, drawn
+    once for a request's prefill and once for its decode.
+
+    Example:
+        >>> course = Physics(prefill_base_s=1.0, itl_base_s=0.1)
+        >>> course.service_s(prompt_tokens=20, output_tokens=91)
+        10.0
+    """
+
+    prefill_base_s: float = 0.0
+    prefill_per_token_s: float = 0.0
+    prefill_per_active_s: float = 0.0
+    itl_base_s: float = 0.0
+    itl_per_active_s: float = 0.0
+    slots: int | None = None
+    queue: int | None = None
+    jitter_sigma: float = 0.0
+
+    def prefill_s(self, prompt_tokens: int, active: int = 1) -> float:
+        """From getting a slot to the first token, without jitter."""
+        return (
+            self.prefill_base_s
+            + self.prefill_per_token_s * prompt_tokens
+            + self.prefill_per_active_s * active
+        )
+
+    def itl_s(self, active: int = 1) -> float:
+        """Inter-token latency: from one token of an answer to its next, without jitter."""
+        return self.itl_base_s + self.itl_per_active_s * active
+
+    def service_s(self, prompt_tokens: int, output_tokens: int, active: int = 1) -> float:
+        """A whole answer with `active` requests served all along, without jitter or queue."""
+        decode_s = max(output_tokens - 1, 0) * self.itl_s(active)
+        return round(self.prefill_s(prompt_tokens, active) + decode_s, 9)
+
+    def jitter(self, draw: random.Random) -> float:
+        """A lognormal factor with median 1; exactly 1 where the preset has no jitter."""
+        return math.exp(draw.gauss(0.0, self.jitter_sigma)) if self.jitter_sigma else 1.0

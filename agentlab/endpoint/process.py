@@ -1,0 +1,132 @@
+"""The endpoint in a process of its own: start one, read its record, stop it.
+
+An owner that is killed cannot tidy up. So the endpoint reads its standard input, a pipe from its
+owner that nobody writes to: when that ends, the owner is gone, and so is the endpoint. This works
+on every system, and for every way to die.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import secrets
+import subprocess
+import sys
+import tempfile
+import threading
+from typing import IO, Any
+
+import httpx
+import msgspec
+
+from agentlab.endpoint.serve import build_app, serve
+from agentlab.errors import EndpointError
+from agentlab.settings import Settings
+from agentlab.trace import Span
+
+_LAB_KEY, _SETTINGS = "AGENTLAB_KEY", "AGENTLAB_SETTINGS"
+_START_TIMEOUT_S = 60.0
+
+
+class EndpointProcess:
+    """An endpoint that lives as long as this process, and no longer.
+
+    Attributes:
+        settings: What it was started with.
+        url: Its address, ending in `/v1`.
+        key: The lab's own key, which clients show.
+
+    Raises:
+        EndpointError: If it does not start, with what it said.
+    """
+
+    def __init__(self, settings: Settings):
+        self.settings = settings
+        self.key = f"lab-{secrets.token_urlsafe(24)}"
+        with tempfile.TemporaryFile() as complaints:
+            self._process = _spawn(settings, self.key, complaints)
+            self.url = _first_line(self._process, complaints)
+        base_url = self.url.removesuffix("/v1")
+        self._http = httpx.Client(base_url=base_url, trust_env=False, timeout=30)
+
+    @property
+    def alive(self) -> bool:
+        """True while the endpoint's process runs."""
+        return self._process.poll() is None
+
+    def stop(self) -> None:
+        """End the endpoint and wait until it is gone; requests in flight break off."""
+        self._http.close()
+        assert self._process.stdin is not None
+        self._process.stdin.close()
+        self._process.wait(timeout=10)
+
+    def mark(self) -> int:
+        """A place in the endpoint's record: the number of requests so far."""
+        return int(self._get("/lab/mark")["mark"])
+
+    def since(self, mark: int) -> list[Span]:
+        """The requests recorded after `mark`, in order of arrival."""
+        return msgspec.convert(self._get(f"/lab/spans?since={mark}")["spans"], list[Span])
+
+    def _get(self, path: str) -> Any:
+        try:
+            answer = self._http.get(path)
+        except httpx.TransportError as error:
+            raise EndpointError(
+                f"the endpoint at {self.url} does not answer ({type(error).__name__}); "
+                "lab.start() starts a new one"
+            ) from None
+        if answer.status_code != 200:
+            raise EndpointError(f"the endpoint's record cannot be read: {answer.text}")
+        return msgspec.json.decode(answer.content)
+
+
+def _spawn(settings: Settings, key: str, complaints: IO[bytes]) -> subprocess.Popen[bytes]:
+    own = {_LAB_KEY: key, _SETTINGS: msgspec.json.encode(settings).decode()}
+    return subprocess.Popen(
+        [sys.executable, "-m", "agentlab.endpoint.process"],
+        env=os.environ | own,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=complaints,
+        start_new_session=True,  # an interrupt of the notebook is not for the endpoint
+    )
+
+
+def _first_line(process: subprocess.Popen[bytes], complaints: IO[bytes]) -> str:
+    assert process.stdout is not None
+    watchdog = threading.Timer(_START_TIMEOUT_S, process.kill)
+    watchdog.start()
+    line = process.stdout.readline()
+    watchdog.cancel()
+    process.stdout.close()
+    if line:
+        return str(json.loads(line)["url"])
+    process.wait()
+    complaints.seek(0)
+    said = complaints.read().decode(errors="replace").strip() or "it said nothing"
+    raise EndpointError(f"the endpoint did not start: {said}")
+
+
+def main() -> int:
+    """What the child runs: serve as the environment says, until standard input ends."""
+    settings = msgspec.json.decode(os.environ.pop(_SETTINGS), type=Settings)
+    lab_key = os.environ.pop(_LAB_KEY)
+    threading.Thread(target=_exit_with_owner, daemon=True).start()
+    try:
+        app = build_app(settings, lab_key=lab_key)
+        serve(app, port=0, announce=lambda url: print(json.dumps({"url": url}), flush=True))
+    except Exception as error:  # the owner shows it; a traceback would only hide it
+        print(error, file=sys.stderr)
+        return 1
+    return 0
+
+
+def _exit_with_owner() -> None:
+    sys.stdin.buffer.read()
+    os._exit(0)  # at once: nobody is left to wait for an answer
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

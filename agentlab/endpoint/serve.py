@@ -1,0 +1,106 @@
+"""Serve the endpoint in this process, over HTTP on loopback, until told to stop."""
+
+from __future__ import annotations
+
+import gc
+import os
+import socket
+from collections.abc import Callable
+from functools import cache
+
+import uvicorn
+
+from agentlab.endpoint import presets
+from agentlab.endpoint.app import App
+from agentlab.endpoint.forward import Forward
+from agentlab.endpoint.local import LocalModel
+from agentlab.endpoint.replies import Replies
+from agentlab.errors import EndpointError
+from agentlab.settings import DATA, Settings
+
+HOST = "127.0.0.1"
+
+
+def local_app(settings: Settings, *, time_scale: float) -> App:
+    """The local model that `settings` describe, at a time scale of its own.
+
+    Raises:
+        ConfigError: If the preset is missing or wrong.
+    """
+    physics = presets.load(settings.preset).physics
+    return App(LocalModel(physics, _replies(), seed=settings.seed, time_scale=time_scale))
+
+
+def build_app(settings: Settings, *, lab_key: str) -> App:
+    """The application that `settings` ask for: the local model, or one that forwards.
+
+    Only here is the upstream's key read.
+    """
+    if settings.upstream is None:
+        return local_app(settings, time_scale=settings.time_scale)
+    key = os.environ.get("OPENAI_API_KEY")
+    return App(Forward(settings.upstream, key=key, lab_key=lab_key))
+
+
+def serve(app: App, port: int, *, announce: Callable[[str], None]) -> None:
+    """Serve `app` on loopback until a signal comes; port 0 takes a free one.
+
+    `announce` is called once with the address, ending in `/v1`, when clients can connect.
+
+    Raises:
+        EndpointError: If the port is taken or not allowed.
+    """
+    listener = _listen(port)
+    allow_many_connections()
+    gc.collect()
+    gc.freeze()  # what was imported stays; a collection need not look at it again
+    server = uvicorn.Server(
+        uvicorn.Config(
+            app,
+            http="auto",
+            ws="none",
+            lifespan="off",
+            log_level="warning",
+            access_log=False,
+            timeout_keep_alive=300,  # longer than a learner thinks between two cells' requests
+            timeout_graceful_shutdown=1,
+        )
+    )
+    announce(f"http://{HOST}:{listener.getsockname()[1]}/v1")
+    server.run(sockets=[listener])
+
+
+@cache
+def _replies() -> Replies:
+    return Replies.load(DATA / "replies")
+
+
+def _listen(port: int) -> socket.socket:
+    listener = socket.socket()
+    if os.name == "posix":  # elsewhere the option would let two servers share a port
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        listener.bind((HOST, port))
+    except (OSError, OverflowError) as error:
+        listener.close()
+        reason = getattr(error, "strerror", None) or error
+        raise EndpointError(
+            f"cannot listen on {HOST}:{port} ({reason}); "
+            "choose another --port, or 0 for one that is free"
+        ) from None
+    listener.listen(4096)
+    return listener
+
+
+def allow_many_connections() -> None:
+    """Raise this process's limit on open files to what the system allows: sockets count."""
+    try:
+        import resource
+    except ImportError:  # Windows has no such limit
+        return
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = hard if hard != resource.RLIM_INFINITY else max(soft, 65_536)
+    try:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
+    except (OSError, ValueError):  # macOS refuses what its kernel cannot do; the old limit stays
+        return

@@ -1,0 +1,52 @@
+"""Every error that Agent Lab raises, as one tree.
+
+    AgentLabError
+    ├── ConfigError      a value given by the user cannot work (also a ValueError)
+    ├── EndpointError    the endpoint cannot be started, found or understood
+    ├── ModelError       the model answered a call with an error (carries status, code, request id)
+    └── DeadlockError    in virtual time nothing is left that could ever happen (carries what waits)
+
+Each message says what is wrong, the value, and the way out; the facts are attributes too.
+"""
+
+from __future__ import annotations
+
+
+class AgentLabError(Exception):
+    """The root: catching it catches everything that this package raises on purpose."""
+
+
+class ConfigError(AgentLabError, ValueError):
+    """A setting, an argument or a data file holds a value that cannot work."""
+
+
+class EndpointError(AgentLabError):
+    """The endpoint cannot be started, reached or understood."""
+
+
+class ModelError(AgentLabError):
+    """The model answered a call with an error.
+
+    Attributes:
+        status: HTTP status of the answer, such as 400.
+        code: OpenAI's error code, such as ``"context_length_exceeded"``, or None.
+        request_id: What to look for in the trace.
+    """
+
+    def __init__(self, message: str, *, status: int, code: str | None, request_id: str | None):
+        super().__init__(message)
+        self.status = status
+        self.code = code
+        self.request_id = request_id
+
+
+class DeadlockError(AgentLabError):
+    """In virtual time nothing is ready and no timer is set, so nothing can ever happen again.
+
+    Attributes:
+        waiting: One line for each task that waits, naming it and where it stands.
+    """
+
+    def __init__(self, message: str, *, waiting: list[str]):
+        super().__init__(message)
+        self.waiting = waiting

@@ -1,0 +1,230 @@
+"""The lab: where the model is, and how to ask it.
+
+The endpoint is started by the first use and ends with this process. With `OPENAI_BASE_URL` or
+`OPENAI_API_KEY` set it forwards to that model; inside `run_virtual` the local model answers in
+any case. Nothing here reads the real key or changes the environment.
+"""
+
+from __future__ import annotations
+
+import atexit
+import threading
+from typing import TYPE_CHECKING, Any
+from urllib.parse import quote
+
+import httpx
+import msgspec
+
+from agentlab import settings
+from agentlab.clock import is_virtual
+from agentlab.endpoint import presets
+from agentlab.endpoint.process import EndpointProcess
+from agentlab.endpoint.serve import allow_many_connections
+from agentlab.errors import ModelError
+from agentlab.settings import Settings
+from agentlab.trace import attach
+from agentlab.transport import BlockingTransport, LabTransport
+
+if TYPE_CHECKING:
+    from langchain_openai import ChatOpenAI
+
+_lock = threading.RLock()
+_endpoint: EndpointProcess | None = None
+
+
+def start(**changes: Any) -> None:
+    """Start the endpoint afresh, with the environment's settings and these `changes`.
+
+    Args:
+        changes: Any field of `agentlab.settings.Settings`: `preset`, `time_scale`, `seed`,
+            `upstream` (None for the local model), `model`.
+
+    Raises:
+        ConfigError: If a setting cannot work; the endpoint that was there goes on.
+        EndpointError: If the endpoint does not start.
+
+    Example:
+        lab.start(preset="laptop-ollama", time_scale=50)
+    """
+    global _endpoint
+    chosen = settings.from_environment(**changes)
+    presets.load(chosen.preset)  # a wrong one is found before anything is stopped
+    with _lock:
+        stop()
+        allow_many_connections()
+        _endpoint = EndpointProcess(chosen)
+        attach(_endpoint)
+
+
+def stop() -> None:
+    """End the endpoint; the next use starts one. Does nothing where none runs."""
+    global _endpoint
+    with _lock:
+        if _endpoint is not None:
+            _endpoint.stop()
+        _endpoint = None
+
+
+atexit.register(stop)
+
+
+def base_url() -> str:
+    """The endpoint's address, ending in `/v1`, for any OpenAI-compatible client."""
+    return _running().url
+
+
+def api_key() -> str:
+    """The lab's own key for the endpoint; it opens nothing else."""
+    return _running().key
+
+
+def where() -> str:
+    """Which model answers, in one line.
+
+    Example:
+        >>> where()  # doctest: +SKIP
+        'the local model, preset course; 10 model seconds pass in one second'
+    """
+    chosen = _settings()
+    if chosen.upstream is not None:
+        return f"{chosen.model} at {chosen.upstream}, through the lab's endpoint"
+    return (
+        f"the local model, preset {chosen.preset}; "
+        f"{chosen.time_scale:g} model seconds pass in one second"
+    )
+
+
+async def ask(
+    prompt: str,
+    *,
+    agent: str = "agent",
+    system: str | None = None,
+    max_tokens: int | None = None,
+    temperature: float | None = None,
+    timeout_s: float = 600.0,
+) -> str:
+    """Ask the model one thing, once; returns its answer. There are no retries.
+
+    Args:
+        agent: The name under which the trace shows the call.
+        system: What the model is told to be.
+        max_tokens: The most tokens the answer may have; it is cut there.
+        timeout_s: How long to wait for the answer, in model seconds.
+
+    Raises:
+        ModelError: If the model answers with an error, or with something that is no answer.
+        httpx.TimeoutException: If it takes longer than `timeout_s`.
+
+    Example:
+        await lab.ask("Name three rivers.", agent="geographer")
+    """
+    messages = [{"role": "system", "content": system}] if system else []
+    messages.append({"role": "user", "content": prompt})
+    asked = {
+        "model": _settings().model,
+        "messages": messages,
+        "max_completion_tokens": max_tokens,
+        "temperature": temperature,
+    }
+    url, key = _address()
+    answer = await _client.post(
+        f"{url}/chat/completions",
+        content=msgspec.json.encode({k: v for k, v in asked.items() if v is not None}),
+        headers={"authorization": f"Bearer {key}", **_named(agent)},
+        timeout=timeout_s,
+    )
+    return _text_of(answer)
+
+
+def chat_model(*, agent: str = "agent", max_retries: int = 0, **options: Any) -> ChatOpenAI:
+    """LangChain's own `ChatOpenAI`, connected to the endpoint.
+
+    Args:
+        agent: The name under which the trace shows its calls.
+        max_retries: How often the client repeats a failed call by itself. Not at all, unless
+            told: retries have one owner, and that is you.
+        options: Anything else that `ChatOpenAI` takes, such as `temperature`, or `timeout` (in
+            model seconds).
+
+    Example:
+        answer = await lab.chat_model(agent="writer").ainvoke("Name three rivers.")
+        answer.content
+    """
+    from langchain_openai import ChatOpenAI  # takes a second or two, so only where it is used
+
+    url, key = _address()
+    connected: dict[str, Any] = {
+        "model": _settings().model,
+        "base_url": url,
+        "api_key": key,
+        "default_headers": _named(agent),
+        "http_async_client": _client,
+        "http_client": _blocking_client,
+        "stream_usage": True,  # else a custom base_url gets no token counts in streams
+        "max_retries": max_retries,
+    }
+    return ChatOpenAI(**(connected | options))
+
+
+def _running() -> EndpointProcess:
+    with _lock:
+        if _endpoint is None or not _endpoint.alive:
+            start(**({} if _endpoint is None else msgspec.structs.asdict(_endpoint.settings)))
+        assert _endpoint is not None
+        return _endpoint
+
+
+def _settings() -> Settings:
+    return _endpoint.settings if _endpoint is not None else settings.from_environment()
+
+
+def _address() -> tuple[str, str]:
+    if is_virtual():  # the transport leads to the model inside the loop, whatever the address
+        return "http://127.0.0.1/v1", "virtual"
+    return base_url(), api_key()
+
+
+def _named(agent: str) -> dict[str, str]:
+    # A header carries ASCII only; the endpoint unquotes names in any language.
+    return {"x-agent": quote(agent, safe=" !#$&'()*+,/:;=?@[]")}
+
+
+class _Message(msgspec.Struct):
+    content: str
+
+
+class _Choice(msgspec.Struct):
+    message: _Message
+
+
+class _Completion(msgspec.Struct):
+    choices: list[_Choice]
+
+
+class _Problem(msgspec.Struct):
+    message: str
+    code: str | None = None
+
+
+class _Refusal(msgspec.Struct):
+    error: _Problem
+
+
+def _text_of(answer: httpx.Response) -> str:
+    try:
+        if answer.status_code == 200:
+            return msgspec.json.decode(answer.content, type=_Completion).choices[0].message.content
+        problem = msgspec.json.decode(answer.content, type=_Refusal).error
+    except (msgspec.DecodeError, IndexError):
+        start = answer.text[:80]
+        problem = _Problem(f"it answered with what is no chat completion: {start!r}")
+    raise ModelError(
+        f"the model answered {answer.status_code}: {problem.message}",
+        status=answer.status_code,
+        code=problem.code,
+        request_id=answer.headers.get("x-request-id"),
+    )
+
+
+_client = httpx.AsyncClient(transport=LabTransport(_settings), trust_env=False, timeout=600)
+_blocking_client = httpx.Client(transport=BlockingTransport(_settings), trust_env=False, timeout=600)

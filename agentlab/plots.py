@@ -1,0 +1,125 @@
+"""Pictures of a trace, for a projector as much as for a laptop. The only importer of matplotlib."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import matplotlib.pyplot as plt
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from agentlab.trace import Span, Trace
+
+# From the palette of Okabe and Ito, which the colour-blind can tell apart; the phases differ in
+# lightness too, so that they survive a bad projector and a grey printer.
+WAITING, READING, ANSWERING, BROKEN = "#BBBBBB", "#E69F00", "#0072B2", "#D55E00"
+_FONT_SIZE = 14
+
+
+def timeline(t: Trace, title: str | None = None) -> Figure:
+    """A Gantt chart: a row for each request, in order of arrival, over model seconds.
+
+    A bar is grey while the request waits for a slot, orange until its first token, blue while
+    it is answered; red and hatched where it ended without a complete answer.
+
+    Args:
+        title: What the picture says; by default how long it took, against one after the other.
+
+    Example:
+        plots.timeline(t)
+    """
+    return timelines({title or _message(t): t})
+
+
+def timelines(traces: dict[str, Trace]) -> Figure:
+    """Several runs below each other, on one scale: title -> trace.
+
+    Example:
+        plots.timelines({"One after the other: 37 s": one, "All at once: 15 s": all_at_once})
+    """
+    rows = [max(t.requests, 1) for t in traces.values()]
+    height = sum(0.52 * count + 1.3 for count in rows) + 0.5
+    with plt.rc_context({"font.size": _FONT_SIZE}):
+        figure, axes = plt.subplots(
+            len(traces),
+            figsize=(11, height),
+            height_ratios=[count + 1.2 for count in rows],
+            squeeze=False,
+            layout="constrained",
+        )
+        plots: Sequence[Axes] = [axis for (axis,) in axes]
+        end_s = max((_last_s(t) for t in traces.values()), default=0.0)
+        for axis, (title, t) in zip(plots, traces.items(), strict=True):
+            _draw(axis, t.spans, end_s)
+            axis.set_title(title, loc="left", fontweight="bold", fontsize=_FONT_SIZE + 2)
+        plots[-1].set_xlabel("model time (s)")
+        _legend(figure, traces)
+    plt.close(figure)  # the notebook shows what a cell returns, once
+    return figure
+
+
+def _draw(axis: Axes, spans: Sequence[Span], end_s: float) -> None:
+    for row, span in enumerate(spans):
+        for start_s, stop_s, colour in _phases(span, end_s):
+            axis.barh(row, stop_s - start_s, left=start_s, height=0.72, color=colour)
+        if span.status not in (None, 200):
+            _mark_broken(axis, row, span)
+    axis.set_yticks(range(len(spans)), [span.agent for span in spans])
+    axis.set_ylim(len(spans) - 0.4, -0.6)
+    axis.set_xlim(0, end_s * 1.02 or 1)
+    axis.grid(axis="x", color="#DDDDDD")
+    axis.set_axisbelow(True)
+    axis.spines[["top", "right", "left"]].set_visible(False)
+    axis.tick_params(axis="y", length=0)
+
+
+def _phases(span: Span, end_s: float) -> list[tuple[float, float, str]]:
+    stop_s = end_s if span.end_s is None else span.end_s
+    started_s = stop_s if span.started_s is None else span.started_s
+    first_token_s = stop_s if span.first_token_s is None else span.first_token_s
+    return [
+        (span.arrived_s, started_s, WAITING),
+        (started_s, first_token_s, READING),
+        (first_token_s, stop_s, ANSWERING),
+    ]
+
+
+def _mark_broken(axis: Axes, row: int, span: Span) -> None:
+    stop_s = span.arrived_s if span.end_s is None else span.end_s
+    axis.barh(
+        row,
+        stop_s - span.arrived_s,
+        left=span.arrived_s,
+        height=0.72,
+        fill=False,
+        edgecolor=BROKEN,
+        hatch="//",
+        linewidth=2,
+    )
+    axis.annotate(
+        f" {span.status}", (stop_s, row), va="center", color=BROKEN, fontweight="bold"
+    )
+
+
+def _legend(figure: Figure, traces: dict[str, Trace]) -> None:
+    spans = [span for t in traces.values() for span in t.spans]
+    shown = {"reading the prompt": READING, "answering": ANSWERING}
+    if any(span.queued_s for span in spans):
+        shown = {"waiting for a slot": WAITING, **shown}
+    handles = [plt.Rectangle((0, 0), 1, 1, color=colour) for colour in shown.values()]
+    if any(not span.ok and span.status for span in spans):
+        handles.append(plt.Rectangle((0, 0), 1, 1, fill=False, edgecolor=BROKEN, hatch="//"))
+        shown["no complete answer"] = BROKEN
+    figure.legend(handles, list(shown), loc="outside lower right", ncols=4, frameon=False)
+
+
+def _last_s(t: Trace) -> float:
+    return max([t.makespan_s, *(span.arrived_s for span in t.spans)])
+
+
+def _message(t: Trace) -> str:
+    requests = "1 request" if t.requests == 1 else f"{t.requests} requests"
+    return (
+        f"{requests} in {t.makespan_s:.1f} s, {t.work_s:.1f} s of work: "
+        f"at most {t.peak} in flight"
+    )

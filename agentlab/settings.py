@@ -1,0 +1,84 @@
+"""The lab's settings: what the environment says, and where the course's data lies."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any
+
+import msgspec
+
+from agentlab.errors import ConfigError
+
+DATA = Path(__file__).resolve().parents[1] / "data"
+"""The course's data, beside the package: Agent Lab runs from its checkout."""
+
+OPENAI_URL = "https://api.openai.com/v1"
+"""Where a key without a base URL leads, as in OpenAI's own client."""
+
+Text = Annotated[str, msgspec.Meta(min_length=1)]
+Address = Annotated[str, msgspec.Meta(pattern=r"^https?://[^/]")]
+
+
+class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """How the endpoint behaves, and which model stands behind it.
+
+    Attributes:
+        preset: A file of `data/endpoints/`, by name, or the path of a YAML file of your own.
+        time_scale: Model seconds to a real second: at 10, an agent of 10 s takes 1 s.
+        seed: From which answers and jitter are drawn.
+        upstream: The real model's address, ending in `/v1`; None for the local model.
+        model: The model's name that clients send; the local model takes any.
+
+    The upstream's key is not here: only the endpoint's own process reads it, from its environment.
+    """
+
+    preset: Text = "course"
+    time_scale: Annotated[float, msgspec.Meta(gt=0, le=10_000)] = 10.0
+    seed: int = 7
+    upstream: Address | None = None
+    model: Text = "gpt-4o-mini"
+
+
+_VARIABLES = {
+    "preset": "AGENTLAB_PRESET",
+    "time_scale": "AGENTLAB_TIME_SCALE",
+    "seed": "AGENTLAB_SEED",
+    "upstream": "OPENAI_BASE_URL",
+    "model": "OPENAI_MODEL",
+}
+
+
+def from_environment(environ: Mapping[str, str] = os.environ, **given: Any) -> Settings:
+    """The settings that `environ` asks for; `given` values win over it.
+
+    `OPENAI_BASE_URL`, or `OPENAI_API_KEY` alone, names the real model to forward to;
+    `AGENTLAB_LOCAL=1` keeps the local model all the same.
+
+    Raises:
+        ConfigError: If a value is of the wrong type or out of range, naming it.
+
+    Example:
+        >>> from_environment({"AGENTLAB_TIME_SCALE": "100"}, seed=1).time_scale
+        100.0
+    """
+    values: dict[str, Any] = {
+        field: environ[name] for field, name in _VARIABLES.items() if environ.get(name)
+    }
+    if environ.get("OPENAI_API_KEY"):
+        values.setdefault("upstream", OPENAI_URL)
+    if environ.get("AGENTLAB_LOCAL", "0") not in ("", "0"):
+        values.pop("upstream", None)
+    values |= given
+    try:
+        return msgspec.convert(values, Settings, strict=False)
+    except msgspec.ValidationError as error:
+        raise ConfigError(f"{error}; {_way_out(str(error), values)}") from None
+
+
+def _way_out(error: str, values: Mapping[str, Any]) -> str:
+    for field, name in _VARIABLES.items():
+        if f"$.{field}" in error:
+            return f"got {values[field]!r}: set {name}, or pass {field}=..., to one that fits"
+    return f"choose from {', '.join(_VARIABLES)}"

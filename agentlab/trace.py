@@ -1,0 +1,261 @@
+"""The one observer: what the endpoint saw of every request, and what follows from it.
+
+`with trace() as t:` collects the spans of the requests that arrive inside the block, whichever
+framework sent them. All times are model seconds; the first arrival is 0.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from itertools import islice
+from typing import Protocol
+from weakref import WeakSet
+
+import msgspec
+
+from agentlab.errors import ConfigError, EndpointError
+
+HUNG_UP = 499
+"""The status of a request whose client went away before the answer was complete (nginx's code)."""
+
+
+class Span(msgspec.Struct, kw_only=True):
+    """One request, as the endpoint saw it; times are model seconds on the endpoint's clock.
+
+    A request waits in the queue from `arrived_s` to `started_s`, is read (prefill) until
+    `first_token_s`, and is answered (decode) until `end_s`. A time is None until, or unless, it
+    happens; so is `status`, an HTTP status, or 499 where the client hung up.
+    """
+
+    request_id: str
+    agent: str
+    arrived_s: float
+    started_s: float | None = None
+    first_token_s: float | None = None
+    end_s: float | None = None
+    prompt_tokens: int = 0
+    completion_tokens: int = 0
+    status: int | None = None
+    attempt: int = 1
+
+    @property
+    def ok(self) -> bool:
+        """True where the model answered in full."""
+        return self.status == 200
+
+    @property
+    def queued_s(self) -> float:
+        """How long the request waited for a slot; 0 where it never got one."""
+        return 0.0 if self.started_s is None else self.started_s - self.arrived_s
+
+    @property
+    def ttft_s(self) -> float | None:
+        """Time to first token, the wait in the queue included; None where there was none."""
+        return None if self.first_token_s is None else self.first_token_s - self.arrived_s
+
+    @property
+    def service_s(self) -> float:
+        """How long the model was busy with the request, the wait in the queue left out."""
+        return 0.0 if self.started_s is None or self.end_s is None else self.end_s - self.started_s
+
+    def shifted(self, by_s: float) -> Span:
+        """The same span on a clock whose zero lies `by_s` later."""
+
+        def move(at_s: float | None) -> float | None:
+            return None if at_s is None else round(at_s - by_s, 9)
+
+        return msgspec.structs.replace(
+            self,
+            arrived_s=round(self.arrived_s - by_s, 9),
+            started_s=move(self.started_s),
+            first_token_s=move(self.first_token_s),
+            end_s=move(self.end_s),
+        )
+
+
+class Source(Protocol):
+    """Something that records spans: an endpoint of its own, or one inside this process."""
+
+    def mark(self) -> int:
+        """A place in the record: the number of spans so far."""
+        ...
+
+    def since(self, mark: int) -> list[Span]:
+        """The spans recorded after `mark`, in order of arrival."""
+        ...
+
+
+class Recorder:
+    """The endpoint's own record, in order of arrival; it keeps the newest `keep` spans.
+
+    Example:
+        >>> recorder = Recorder()
+        >>> recorder.add(Span(request_id="req_1", agent="writer", arrived_s=0.0))
+        >>> recorder.mark(), len(recorder.since(0))
+        (1, 1)
+    """
+
+    def __init__(self, keep: int = 200_000):
+        self._spans: deque[Span] = deque(maxlen=keep)
+        self._seen = 0
+
+    def add(self, span: Span) -> None:
+        """Record a request as it arrives; the span is filled in as things happen to it."""
+        self._spans.append(span)
+        self._seen += 1
+
+    def mark(self) -> int:
+        return self._seen
+
+    def since(self, mark: int) -> list[Span]:
+        """The spans recorded after `mark`.
+
+        Raises:
+            EndpointError: If some of them are gone, because more than `keep` came since.
+        """
+        skip = mark - (self._seen - len(self._spans))
+        if skip < 0:
+            raise EndpointError(
+                f"{-skip} of {self._seen - mark} requests are no longer recorded (the newest "
+                f"{self._spans.maxlen} are kept); trace a shorter run"
+            )
+        return list(islice(self._spans, skip, None))
+
+
+class Trace:
+    """The spans of one run, sorted by arrival, with the first arrival at 0.
+
+    Example:
+        >>> two = [Span(request_id="a", agent="a", arrived_s=5, started_s=5, end_s=15, status=200),
+        ...        Span(request_id="b", agent="b", arrived_s=5, started_s=5, end_s=20, status=200)]
+        >>> t = Trace(two)
+        >>> t.peak, t.work_s, t.makespan_s
+        (2, 25, 15)
+    """
+
+    def __init__(self, spans: Iterable[Span] = ()):
+        ordered = sorted(spans, key=lambda span: span.arrived_s)
+        self.spans = [span.shifted(ordered[0].arrived_s) for span in ordered]
+
+    @property
+    def requests(self) -> int:
+        """How many requests arrived, retries included."""
+        return len(self.spans)
+
+    @property
+    def makespan_s(self) -> float:
+        """From the first arrival to the last end: what a person with a watch would see."""
+        return max((span.end_s for span in self.spans if span.end_s is not None), default=0.0)
+
+    @property
+    def work_s(self) -> float:
+        """The model's busy time, added up over all requests: the time of one after the other."""
+        return round(sum(span.service_s for span in self.spans), 9)
+
+    @property
+    def peak(self) -> int:
+        """The most requests in flight at once, waiting ones included.
+
+        One that ends at the very instant at which another arrives is not in flight with it.
+        """
+        changes = [(span.arrived_s, 1) for span in self.spans]
+        changes += [(span.end_s, -1) for span in self.spans if span.end_s is not None]
+        in_flight = most = 0
+        for _, change in sorted(changes):  # at one instant, -1 sorts before +1
+            in_flight += change
+            most = max(most, in_flight)
+        return most
+
+    @property
+    def speedup(self) -> float:
+        """`work_s / makespan_s`: how many requests were served at once, on average.
+
+        It is the gain over one request after the other wherever a request takes as long in
+        company as alone. Not a number for a trace that took no time.
+        """
+        return self.work_s / self.makespan_s if self.makespan_s else float("nan")
+
+    @property
+    def tokens(self) -> int:
+        """Prompt and completion tokens together: what a bill would count."""
+        return sum(span.prompt_tokens + span.completion_tokens for span in self.spans)
+
+    def table(self) -> str:
+        """One line a request: who asked, when, for how long, how many tokens, with what end."""
+        rows = [("agent", "arrived", "queued", "first token", "end", "tokens", "status")]
+        rows += [_row(span) for span in self.spans]
+        widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+        lines = [
+            "  ".join([row[0].ljust(widths[0]), *map(str.rjust, row[1:], widths[1:])])
+            for row in rows
+        ]
+        return "\n".join(lines)
+
+    def __repr__(self) -> str:
+        return (
+            f"<Trace: {self.requests} requests, peak {self.peak}, "
+            f"work {self.work_s:.1f} s, makespan {self.makespan_s:.1f} s>"
+        )
+
+
+def _row(span: Span) -> tuple[str, ...]:
+    def seconds(at_s: float | None) -> str:
+        return "-" if at_s is None else f"{at_s:.1f} s"
+
+    return (
+        span.agent,
+        seconds(span.arrived_s),
+        seconds(span.queued_s),
+        seconds(span.first_token_s),
+        seconds(span.end_s),
+        str(span.completion_tokens),
+        "in flight" if span.status is None else str(span.status),
+    )
+
+
+_sources: WeakSet[Source] = WeakSet()
+_open_marks: list[dict[Source, int]] = []
+
+
+def attach(source: Source) -> None:
+    """Let every trace, open now or opened later, collect from `source` while it lives."""
+    _sources.add(source)
+    for marks in _open_marks:
+        marks[source] = 0
+
+
+@contextmanager
+def trace() -> Iterator[Trace]:
+    """Collect what the endpoint sees of the requests that arrive inside the block.
+
+    The trace is filled when the block ends. A request still in flight then has no end.
+
+    Raises:
+        ConfigError: If the block ran on two clocks (two virtual runs, or a real and a virtual
+            one): their times cannot be compared, so each needs a trace of its own.
+
+    Example:
+        with trace() as t:
+            await lab.ask("Name three rivers.", agent="geographer")
+        print(t.peak, t.makespan_s)
+    """
+    marks = {source: source.mark() for source in _sources}
+    collected = Trace()
+    _open_marks.append(marks)
+    try:
+        yield collected
+    finally:
+        _open_marks[:] = [other for other in _open_marks if other is not marks]
+        seen = [spans for source, mark in marks.items() if (spans := source.since(mark))]
+        collected.spans = Trace(_only(seen)).spans
+
+
+def _only(seen: list[list[Span]]) -> list[Span]:
+    if len(seen) > 1:
+        raise ConfigError(
+            f"this trace saw {len(seen)} clocks, whose times cannot be compared; "
+            "open a trace of its own for each run"
+        )
+    return seen[0] if seen else []

@@ -1,0 +1,159 @@
+"""The trace: what follows from the spans, and whose spans they are."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from agentlab.errors import ConfigError, EndpointError
+from agentlab.trace import Recorder, Span, Trace, attach, trace
+
+
+def span(arrived_s: float, end_s: float | None, *, agent: str = "a", wait_s: float = 0.0) -> Span:
+    """A complete answer; it waited `wait_s` for its slot."""
+    return Span(
+        request_id="req_1",
+        agent=agent,
+        arrived_s=arrived_s,
+        started_s=arrived_s + wait_s,
+        first_token_s=end_s,
+        end_s=end_s,
+        status=None if end_s is None else 200,
+    )
+
+
+def test_three_agents_one_after_the_other():
+    """10, 15 and 12 s in a row: makespan 37, work 37, peak 1, speed-up 1."""
+    t = Trace([span(0, 10), span(10, 25), span(25, 37)])
+    assert (t.makespan_s, t.work_s, t.peak, t.speedup) == (37, 37, 1, 1)
+
+
+def test_three_agents_together():
+    """The same three at once: makespan 15, work 37, peak 3."""
+    t = Trace([span(0, 10), span(0, 15), span(0, 12)])
+    assert (t.makespan_s, t.work_s, t.peak, t.speedup) == (15, 37, 3, 37 / 15)
+
+
+def test_the_first_arrival_is_zero():
+    """A run that began at 100 s on the endpoint's clock reads as one that began at 0."""
+    t = Trace([span(104, 106), span(100, 103)])
+    assert [(s.arrived_s, s.end_s) for s in t.spans] == [(0, 3), (4, 6)]
+
+
+def test_waiting_for_a_slot_is_not_work():
+    """A second of waiting lengthens the makespan, and not the work."""
+    t = Trace([span(0, 2), span(0, 4, wait_s=2)])
+    assert (t.work_s, t.makespan_s, t.peak) == (4, 4, 2)
+
+
+def test_a_span_that_starts_at_zero_is_no_missing_span():
+    """0.0 is a time like any other: it counts as service, first token and all."""
+    first = Span(request_id="r", agent="a", arrived_s=0.0, started_s=0.0, first_token_s=0.0, end_s=2.0)
+    assert (first.service_s, first.ttft_s, first.queued_s) == (2.0, 0.0, 0.0)
+
+
+def test_a_request_in_flight_has_no_end_yet():
+    """It counts for the peak, not for makespan or work, and the table says so."""
+    t = Trace([span(0, 5), span(1, None)])
+    assert (t.peak, t.makespan_s, t.work_s) == (2, 5, 5)
+    assert "in flight" in t.table().splitlines()[2]
+
+
+def test_an_empty_trace_has_no_speedup():
+    """Nothing asked: zero everywhere, and a speed-up that is not a number."""
+    t = Trace()
+    assert (t.requests, t.makespan_s, t.work_s, t.peak) == (0, 0.0, 0.0, 0)
+    assert math.isnan(t.speedup)
+
+
+def test_the_table_has_a_line_for_each_request():
+    """Agent, times to a tenth of a second, tokens and status, columns aligned."""
+    lines = Trace([span(0, 10, agent="research"), span(0, 15, agent="writer")]).table().splitlines()
+    assert lines[1].split() == "research 0.0 s 0.0 s 10.0 s 10.0 s 0 200".split()
+    assert len({len(line) for line in lines}) == 1
+
+
+times = st.tuples(st.integers(0, 20), st.integers(1, 10))
+
+
+@given(st.lists(times, max_size=25))
+def test_the_peak_is_what_counting_second_by_second_finds(times: list[tuple[int, int]]):
+    """Against an oracle: the most spans that cover any half-second."""
+    t = Trace([span(start, start + length) for start, length in times])
+    halves = [i + 0.5 for i in range(40)]
+    first = min((start for start, _ in times), default=0)
+    covered = [sum(s <= first + h < s + n for s, n in times) for h in halves]
+    assert t.peak == max(covered, default=0)
+
+
+def test_a_recorder_gives_what_came_after_a_mark():
+    """Two before the mark, one after: only that one."""
+    recorder = Recorder()
+    recorder.add(span(0, 1))
+    recorder.add(span(1, 2))
+    mark = recorder.mark()
+    recorder.add(span(2, 3, agent="late"))
+    assert [s.agent for s in recorder.since(mark)] == ["late"]
+
+
+def test_a_recorder_says_when_it_has_forgotten():
+    """Three spans where two are kept: asking for all three is an error that counts them."""
+    recorder = Recorder(keep=2)
+    for at_s in range(3):
+        recorder.add(span(at_s, at_s + 1))
+    assert len(recorder.since(1)) == 2
+    with pytest.raises(EndpointError, match="1 of 3 requests are no longer recorded"):
+        recorder.since(0)
+
+
+def test_a_trace_collects_only_what_arrives_inside_the_block():
+    """Before and after the block leave no trace."""
+    recorder = Recorder()
+    attach(recorder)
+    recorder.add(span(0, 1, agent="before"))
+    with trace() as t:
+        recorder.add(span(1, 2, agent="inside"))
+    recorder.add(span(2, 3, agent="after"))
+    assert [s.agent for s in t.spans] == ["inside"]
+
+
+def test_a_source_that_appears_inside_the_block_is_collected():
+    """The endpoint is started by its first use, which may be inside the block."""
+    with trace() as t:
+        recorder = Recorder()
+        attach(recorder)
+        recorder.add(span(0, 1, agent="first use"))
+    assert [s.agent for s in t.spans] == ["first use"]
+
+
+def test_traces_nest():
+    """The inner block sees its own requests, the outer one sees all."""
+    recorder = Recorder()
+    attach(recorder)
+    with trace() as outer:
+        recorder.add(span(0, 1))
+        with trace() as inner:
+            recorder.add(span(1, 2))
+    assert (inner.requests, outer.requests) == (1, 2)
+
+
+def test_two_clocks_in_one_trace_are_refused():
+    """Times of two clocks cannot be compared, and the message says what to do."""
+    with pytest.raises(ConfigError, match="2 clocks"), trace():
+        sources = [Recorder(), Recorder()]
+        for source in sources:
+            attach(source)
+            source.add(span(0, 1))
+
+
+def test_a_failing_block_still_fills_the_trace():
+    """What happened up to the error is there to look at."""
+    recorder = Recorder()
+    attach(recorder)
+    with pytest.raises(RuntimeError), trace() as t:
+        recorder.add(span(0, 1))
+        raise RuntimeError
+    assert t.requests == 1
