@@ -7,6 +7,7 @@ any case. Nothing here reads the real key or changes the environment.
 
 from __future__ import annotations
 
+import asyncio
 import atexit
 import threading
 from typing import TYPE_CHECKING, Any
@@ -20,7 +21,7 @@ from agentlab.clock import is_virtual
 from agentlab.endpoint import presets
 from agentlab.endpoint.process import EndpointProcess
 from agentlab.endpoint.serve import allow_many_connections
-from agentlab.errors import ModelError
+from agentlab.errors import EndpointError, ModelError
 from agentlab.settings import Settings
 from agentlab.trace import attach
 from agentlab.transport import BlockingTransport, LabTransport
@@ -29,35 +30,35 @@ if TYPE_CHECKING:
     from langchain_openai import ChatOpenAI
 
 _lock = threading.RLock()
+_chosen: Settings | None = None
 _endpoint: EndpointProcess | None = None
 
 
-def start(**changes: Any) -> None:
-    """Start the endpoint afresh, with the environment's settings and these `changes`.
+def configure(**changes: Any) -> None:
+    """From now on, use the environment's settings with these `changes`.
+
+    An endpoint that runs is stopped; the next question starts one. Virtual runs follow, too.
 
     Args:
         changes: Any field of `agentlab.settings.Settings`: `preset`, `time_scale`, `seed`,
             `upstream` (None for the local model), `model`.
 
     Raises:
-        ConfigError: If a setting cannot work; the endpoint that was there goes on.
-        EndpointError: If the endpoint does not start.
+        ConfigError: If a setting cannot work; everything stays as it was.
 
     Example:
-        lab.start(preset="laptop-ollama", time_scale=50)
+        lab.configure(preset="laptop-ollama", time_scale=50)
     """
-    global _endpoint
+    global _chosen
     chosen = settings.from_environment(**changes)
-    presets.load(chosen.preset)  # a wrong one is found before anything is stopped
+    presets.load(chosen.preset)
     with _lock:
         stop()
-        allow_many_connections()
-        _endpoint = EndpointProcess(chosen)
-        attach(_endpoint)
+        _chosen = chosen
 
 
 def stop() -> None:
-    """End the endpoint; the next use starts one. Does nothing where none runs."""
+    """End the endpoint; the next question starts one. Does nothing where none runs."""
     global _endpoint
     with _lock:
         if _endpoint is not None:
@@ -113,7 +114,8 @@ async def ask(
 
     Raises:
         ModelError: If the model answers with an error, or with something that is no answer.
-        httpx.TimeoutException: If it takes longer than `timeout_s`.
+        TimeoutError: If the whole answer takes longer than `timeout_s`.
+        EndpointError: If the connection breaks off.
 
     Example:
         await lab.ask("Name three rivers.", agent="geographer")
@@ -127,12 +129,17 @@ async def ask(
         "temperature": temperature,
     }
     url, key = _address()
-    answer = await _client.post(
-        f"{url}/chat/completions",
-        content=msgspec.json.encode({k: v for k, v in asked.items() if v is not None}),
-        headers={"authorization": f"Bearer {key}", **_named(agent)},
-        timeout=timeout_s,
-    )
+    try:
+        async with asyncio.timeout(timeout_s / _model_seconds_a_second()):
+            answer = await _client.post(
+                f"{url}/chat/completions",
+                content=msgspec.json.encode({k: v for k, v in asked.items() if v is not None}),
+                headers={"authorization": f"Bearer {key}", **_named(agent)},
+            )
+    except TimeoutError:
+        raise TimeoutError(f"no answer to {agent!r} within {timeout_s:g} model seconds") from None
+    except httpx.TransportError as error:
+        raise EndpointError(f"the endpoint broke off ({type(error).__name__}: {error})") from None
     return _text_of(answer)
 
 
@@ -167,15 +174,22 @@ def chat_model(*, agent: str = "agent", max_retries: int = 0, **options: Any) ->
 
 
 def _running() -> EndpointProcess:
+    global _endpoint
     with _lock:
         if _endpoint is None or not _endpoint.alive:
-            start(**({} if _endpoint is None else msgspec.structs.asdict(_endpoint.settings)))
-        assert _endpoint is not None
+            allow_many_connections()
+            _endpoint = EndpointProcess(_settings())
+            attach(_endpoint)
         return _endpoint
 
 
 def _settings() -> Settings:
-    return _endpoint.settings if _endpoint is not None else settings.from_environment()
+    return _chosen or settings.from_environment()
+
+
+def _model_seconds_a_second() -> float:
+    chosen = _settings()
+    return 1.0 if is_virtual() or chosen.upstream is not None else chosen.time_scale
 
 
 def _address() -> tuple[str, str]:
@@ -226,5 +240,7 @@ def _text_of(answer: httpx.Response) -> str:
     )
 
 
-_client = httpx.AsyncClient(transport=LabTransport(_settings), trust_env=False, timeout=600)
-_blocking_client = httpx.Client(transport=BlockingTransport(_settings), trust_env=False, timeout=600)
+_client = httpx.AsyncClient(transport=LabTransport(_settings), trust_env=False, timeout=None)
+_blocking_client = httpx.Client(
+    transport=BlockingTransport(_settings), trust_env=False, timeout=None
+)

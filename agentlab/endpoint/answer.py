@@ -72,13 +72,13 @@ def compose(
         replies.reply(request.turns, _draw(seed, key, said, f"text {index}"))
         for index in range(request.n or 1)
     ]
-    timing = _draw(seed, key, occurrence, "timing")
+    jitter = _jitter(physics, seed, key, occurrence)
     return Answer(
         id=f"chatcmpl-{_digest(seed, key, occurrence, 'id').hex()}",
         choices=[_cut(text, request) for text in texts],
         prompt_tokens=prompt_tokens(request),
-        prefill_jitter=physics.jitter(timing),
-        decode_jitter=physics.jitter(timing),
+        prefill_jitter=jitter[0],
+        decode_jitter=jitter[1],
     )
 
 
@@ -97,6 +97,13 @@ def _cut(text: str, request: ChatRequest) -> Choice:
     if limit is not None and len(pieces) > limit:
         return Choice(pieces[:limit], "length")
     return Choice(pieces, "stop")
+
+
+def _jitter(physics: Physics, seed: int, key: bytes, occurrence: int) -> tuple[float, float]:
+    if not physics.jitter_sigma:  # spares most requests a generator
+        return 1.0, 1.0
+    draw = _draw(seed, key, occurrence, "timing")
+    return physics.jitter(draw), physics.jitter(draw)
 
 
 def _draw(seed: int, key: bytes, occurrence: int, purpose: str) -> random.Random:

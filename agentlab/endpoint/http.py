@@ -87,17 +87,26 @@ async def unless_gone(receive: Receive, work: Coroutine[Any, Any, None]) -> None
     Raises:
         ClientGone: If it did.
     """
-    working = asyncio.ensure_future(work)
+    task = asyncio.current_task()
+    assert task is not None
+    watching = True
+
+    def hang_up(gone: asyncio.Task[None]) -> None:
+        if watching and not gone.cancelled():
+            task.cancel()
+
     gone = asyncio.ensure_future(_hang_up(receive))
+    gone.add_done_callback(hang_up)
     try:
-        await asyncio.wait((working, gone), return_when=asyncio.FIRST_COMPLETED)
-        if not working.done():
-            raise ClientGone
-        working.result()
+        await work
+    except asyncio.CancelledError:
+        if not gone.done() or gone.cancelled():
+            raise  # somebody else wants this task to end
+        task.uncancel()
+        raise ClientGone from None
     finally:
-        working.cancel()
+        watching = False
         gone.cancel()
-        await asyncio.gather(working, gone, return_exceptions=True)
 
 
 async def _hang_up(receive: Receive) -> None:

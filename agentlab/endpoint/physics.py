@@ -57,5 +57,5 @@ class Physics(msgspec.Struct, frozen=True, kw_only=True):
         return round(self.prefill_s(prompt_tokens, active) + decode_s, 9)
 
     def jitter(self, draw: random.Random) -> float:
-        """A lognormal factor with median 1; exactly 1 where the preset has no jitter."""
-        return math.exp(draw.gauss(0.0, self.jitter_sigma)) if self.jitter_sigma else 1.0
+        """A lognormal factor with median 1."""
+        return math.exp(draw.gauss(0.0, self.jitter_sigma))

@@ -50,6 +50,11 @@ class EndpointProcess:
         self._http = httpx.Client(base_url=base_url, trust_env=False, timeout=30)
 
     @property
+    def pid(self) -> int:
+        """The endpoint's process number."""
+        return self._process.pid
+
+    @property
     def alive(self) -> bool:
         """True while the endpoint's process runs."""
         return self._process.poll() is None
@@ -75,7 +80,7 @@ class EndpointProcess:
         except httpx.TransportError as error:
             raise EndpointError(
                 f"the endpoint at {self.url} does not answer ({type(error).__name__}); "
-                "lab.start() starts a new one"
+                "the next question starts a new one"
             ) from None
         if answer.status_code != 200:
             raise EndpointError(f"the endpoint's record cannot be read: {answer.text}")

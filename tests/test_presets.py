@@ -1,0 +1,76 @@
+"""Presets: every figure with its source, and a clear error for every mistake."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import yaml
+
+from agentlab.endpoint import presets
+from agentlab.errors import ConfigError
+from agentlab.settings import DATA
+
+
+@pytest.mark.parametrize("name", presets.names())
+def test_every_preset_loads_and_gives_each_figure_a_source(name: str):
+    """Basis and source stand beside each value, and no source is a mere word."""
+    loaded = presets.load(name)
+    figures = [loaded.prefill_base_ms, loaded.itl_base_ms, loaded.jitter_sigma, loaded.slots]
+    assert all(len(figure.source) > 10 for figure in figures if figure is not None)
+
+
+@pytest.mark.parametrize(("tokens", "seconds"), [(91, 10.0), (141, 15.0), (111, 12.0)])
+def test_the_course_preset_gives_round_numbers(tokens: int, seconds: float):
+    """The first token after 1 s, then ten a second."""
+    assert presets.load("course").physics.service_s(0, tokens) == seconds
+
+
+def test_the_vllm_preset_agrees_with_the_published_table():
+    """NIM's fit gives 15.1 ms a token at n = 250; the preset is within 20% there."""
+    physics = presets.load("vllm-1gpu").physics
+    assert physics.itl_s(250) == pytest.approx(0.00396 + 0.0000445 * 250, rel=0.2)
+
+
+def test_the_laptop_preset_generates_as_fast_as_was_measured():
+    """20.9 tokens a second, one request at a time."""
+    physics = presets.load("laptop-ollama").physics
+    assert 1 / physics.itl_s(1) == pytest.approx(20.9, rel=0.01)
+    assert (physics.slots, physics.queue) == (1, 512)
+
+
+def course(**changes: object) -> str:
+    return yaml.safe_dump(yaml.safe_load((DATA / "endpoints/course.yaml").read_text()) | changes)
+
+
+FIGURE = {"value": 1, "basis": "chosen", "source": "for this test"}
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        (course(itl_base_ms=FIGURE | {"value": -5}), [">= 0", "itl_base_ms.value"]),
+        (course(slots=FIGURE | {"value": 0}), [">= 1", "slots.value"]),
+        (course(slots=FIGURE | {"value": 1.5}), ["int", "slots.value"]),
+        (course(itl_base_ms=FIGURE | {"value": "fast"}), ["float", "itl_base_ms.value"]),
+        (course(itl_base_ms={"value": 1, "basis": "chosen"}), ["source", "itl_base_ms"]),
+        (course(itl_base_ms=FIGURE | {"basis": "guessed"}), ["guessed", "itl_base_ms.basis"]),
+        (course(itl_bse_ms=FIGURE), ["itl_bse_ms"]),
+        ("about: nothing else", ["prefill_base_ms"]),
+        ("{", ["expected the node content"]),
+        ("", ["object", "null"]),
+    ],
+)
+def test_a_mistake_in_a_preset_names_file_and_field(text: str, words: list[str], tmp_path: Path):
+    """A negative figure, a wrong type, a missing source, a misspelt field, no YAML at all."""
+    path = tmp_path / "mine.yaml"
+    path.write_text(text)
+    with pytest.raises(ConfigError) as error:
+        presets.load(str(path))
+    assert all(word in str(error.value) for word in ["mine.yaml", *words])
+
+
+def test_an_unknown_preset_lists_those_that_there_are():
+    """So that a typing error is mended at once."""
+    with pytest.raises(ConfigError, match="no preset 'curse'; choose one of course, hosted-small"):
+        presets.load("curse")

@@ -1,0 +1,97 @@
+"""OpenAI's shapes: what is read from a request, and what a wrong one is told."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import openai.types.chat as openai_types
+import pytest
+
+from agentlab.endpoint import wire
+from agentlab.endpoint.wire import RequestError, parse_chat
+
+USER = {"role": "user", "content": "Hello"}
+
+
+def body(**fields: Any) -> bytes:
+    return json.dumps({"model": "m", "messages": [USER], **fields}).encode()
+
+
+def test_content_parts_are_read_as_text():
+    """A list of parts, as clients send them, is the text of its text parts."""
+    parts = [{"type": "text", "text": "one"}, {"type": "image_url"}, {"type": "text", "text": "two"}]
+    request = parse_chat(body(messages=[{"role": "user", "content": parts}]))
+    assert request.turns == [("user", "one\ntwo")]
+
+
+def test_null_is_the_same_as_nothing():
+    """Clients send null for what they leave out."""
+    request = parse_chat(body(stop=None, n=None, max_tokens=None, stream=None, temperature=None))
+    assert (request.stops, request.limit_tokens, request.wants_usage) == ([], None, False)
+
+
+def test_fields_of_other_servers_are_let_pass():
+    """top_p, user, metadata and what is yet to come do not break a client."""
+    assert parse_chat(body(top_p=0.9, user="u", metadata={"a": "b"}, x_new=1)).model == "m"
+
+
+@pytest.mark.parametrize("field", ["max_tokens", "max_completion_tokens"])
+def test_either_name_limits_the_tokens(field: str):
+    """The old and the new name of the same limit."""
+    assert parse_chat(body(**{field: 5})).limit_tokens == 5
+
+
+@pytest.mark.parametrize(
+    ("text", "param", "words"),
+    [
+        (b"{not json", None, "could not parse the JSON body"),
+        (b"\xff\xfe", None, "could not parse the JSON body"),
+        (b"", None, "could not parse the JSON body"),
+        (b"[]", None, "object"),
+        (b'{"model": "m"}', "messages", "Missing required parameter: 'messages'"),
+        (b'{"messages": []}', "model", "Missing required parameter: 'model'"),
+        (body(messages=[]), "messages", ">= 1"),
+        (body(messages=[{"role": "user", "content": 5}]), "messages[...].content", "int"),
+        (body(messages=[{"role": "robot"}]), "messages[...].role", "robot"),
+        (body(max_tokens=0), "max_tokens", ">= 1"),
+        (body(max_tokens="many"), "max_tokens", "str"),
+        (body(temperature=3), "temperature", "<= 2"),
+        (body(n=0), "n", ">= 1"),
+        (body(stop=list("abcde")), "stop", "<= 4"),
+        (body(stream="yes"), "stream", "bool"),
+        (body(logprobs=True), "logprobs", "leave it out"),
+        (body(tool_choice="required"), "tool_choice", "leave it out"),
+        (body(response_format={"type": "json_object"}), "response_format", "leave it out"),
+        (body(max_tokens=1, max_completion_tokens=1), None, "at the same time"),
+    ],
+)
+def test_a_bad_request_is_told_what_and_where(text: bytes, param: str | None, words: str):
+    """400 in OpenAI's shape: the message says what, `param` says where."""
+    with pytest.raises(RequestError) as error:
+        parse_chat(text)
+    problem = error.value.body["error"]
+    assert (error.value.status, problem["type"]) == (400, "invalid_request_error")
+    assert problem["param"] == param
+    assert words in problem["message"]
+
+
+def test_a_completion_is_what_the_openai_client_expects():
+    """Its own model reads it, strictly."""
+    answer = wire.completion(
+        id="c", created=1, model="m", choices=[("a", "stop"), ("b", "length")], usage=wire.usage(3, 2)
+    )
+    read = openai_types.ChatCompletion.model_validate(answer, strict=True)
+    assert [c.message.content for c in read.choices] == ["a", "b"]
+    assert read.usage is not None and read.usage.total_tokens == 5
+
+
+def test_a_chunk_is_what_the_openai_client_expects():
+    """Its own model reads content, finish and usage chunks, strictly."""
+    identity: dict[str, Any] = {"id": "c", "created": 1, "model": "m"}
+    for data in (
+        wire.chunk(**identity, index=1, delta={"content": "x"}),
+        wire.chunk(**identity, index=0, delta={}, finish_reason="stop"),
+        wire.usage_chunk(**identity, usage=wire.usage(1, 1)),
+    ):
+        openai_types.ChatCompletionChunk.model_validate(data, strict=True)
