@@ -57,7 +57,7 @@ FIGURE = {"value": 1, "basis": "chosen", "source": "for this test"}
         (course(itl_base_ms=FIGURE | {"basis": "guessed"}), ["guessed", "itl_base_ms.basis"]),
         (course(itl_bse_ms=FIGURE), ["itl_bse_ms"]),
         ("about: nothing else", ["prefill_base_ms"]),
-        ("{", ["expected the node content"]),
+        ("{", ["line 2, column 1"]),
         ("", ["object", "null"]),
     ],
 )

@@ -73,12 +73,18 @@ def refuse_strangers(scope: Scope) -> None:
     """
     for name in (b"host", b"origin"):
         value = header(scope, name)
-        address = value if "//" in value else f"//{value}"
-        if value and urlsplit(address).hostname not in _LOOPBACK:
+        if value and _hostname(value) not in _LOOPBACK:
             what = name.decode().title()
             raise RequestError(
                 403, f"{what} {value!r} is not this machine; use http://127.0.0.1.", code="foreign"
             )
+
+
+def _hostname(value: str) -> str | None:
+    try:
+        return urlsplit(value if "//" in value else f"//{value}").hostname
+    except ValueError:  # no address at all
+        return None
 
 
 async def unless_gone(receive: Receive, work: Coroutine[Any, Any, None]) -> None:

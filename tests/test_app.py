@@ -1,0 +1,357 @@
+"""The application in virtual time: contract, physics and record, exact to the nanosecond."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+import httpx
+import pytest
+
+from agentlab.clock import run_virtual
+from agentlab.endpoint.app import App
+from agentlab.endpoint.http import MAX_BODY_BYTES
+from agentlab.endpoint.inprocess import InProcessTransport
+from agentlab.endpoint.serve import local_app
+from agentlab.settings import Settings
+
+CHAT = "/v1/chat/completions"
+HELLO = "Say hello and tell me in one sentence what you are."
+
+
+def app(preset: str = "course", **settings: Any) -> App:
+    return local_app(Settings(preset=preset, **settings), time_scale=1.0)
+
+
+def client(served: App) -> httpx.AsyncClient:
+    transport = InProcessTransport(served)
+    return httpx.AsyncClient(transport=transport, base_url="http://127.0.0.1", timeout=None)
+
+
+def question(text: str = HELLO, **fields: Any) -> dict[str, Any]:
+    return {"model": "m", "messages": [{"role": "user", "content": text}], **fields}
+
+
+def post(served: App, body: dict[str, Any], **options: Any) -> httpx.Response:
+    """One question to `served`, in virtual time."""
+
+    async def main() -> httpx.Response:
+        return await client(served).post(CHAT, json=body, **options)
+
+    return run_virtual(main()).result
+
+
+def events(text: str) -> list[Any]:
+    """The server-sent events of a stream; the last one must be [DONE]."""
+    lines = [line.removeprefix("data: ") for line in text.split("\n\n") if line]
+    assert lines[-1] == "[DONE]"
+    return [json.loads(line) for line in lines[:-1]]
+
+
+def test_an_answer_has_text_usage_and_a_request_id():
+    """The greeting: 31 tokens, stopped by itself, billed as prompt and completion."""
+    answer = post(app(), question())
+    (choice,) = answer.json()["choices"]
+    assert choice["message"]["content"].startswith("Hello!")
+    assert choice["finish_reason"] == "stop"
+    usage = answer.json()["usage"]
+    assert usage["completion_tokens"] == 31
+    assert usage["total_tokens"] == usage["prompt_tokens"] + 31
+    assert answer.headers["x-request-id"] == "req_000001"
+
+
+@pytest.mark.parametrize("name", ["max_tokens", "max_completion_tokens"])
+def test_a_limit_cuts_the_answer_and_its_time(name: str):
+    """Eleven tokens: finish_reason length, and 1 + 10 / 10 = 2 s."""
+    served = app()
+    answer = post(served, question(**{name: 11})).json()
+    assert answer["choices"][0]["finish_reason"] == "length"
+    assert answer["usage"]["completion_tokens"] == 11
+    assert served.recorder.since(0)[0].end_s == 2.0
+
+
+def test_a_stop_string_ends_the_answer_before_it():
+    """The text up to the stop string, which is not part of it."""
+    whole = post(app(), question()).json()["choices"][0]["message"]["content"]
+    cut = post(app(), question(stop=["no such text", " local"])).json()["choices"][0]
+    assert cut["message"]["content"] == whole[: whole.index(" local")]
+    assert cut["finish_reason"] == "stop"
+
+
+def test_n_choices_are_written_side_by_side():
+    """Three choices are billed three times, and take the time of the longest."""
+    served = app()
+    answer = post(served, question(n=3, max_tokens=11)).json()
+    assert [choice["index"] for choice in answer["choices"]] == [0, 1, 2]
+    assert answer["usage"]["completion_tokens"] == 33
+    assert served.recorder.since(0)[0].end_s == 2.0
+
+
+def test_a_stream_comes_token_by_token_at_its_time():
+    """The first after 1 s, then one each 0.1 s; then the end, the usage, and [DONE]."""
+
+    async def main() -> tuple[list[float], str]:
+        times, text = [], ""
+        body = question(max_tokens=4, stream=True, stream_options={"include_usage": True})
+        async with client(app()).stream("POST", CHAT, json=body) as answer:
+            async for piece in answer.aiter_text():
+                times.append(asyncio.get_running_loop().time())
+                text += piece
+        return times, text
+
+    times, text = run_virtual(main()).result
+    assert times == [1.0, 1.1, 1.2, 1.3, 1.3]
+    sent = events(text)
+    assert sent[0]["choices"][0]["delta"]["role"] == "assistant"
+    assert sent[-2]["choices"][0]["finish_reason"] == "length"
+    assert (sent[-1]["choices"], sent[-1]["usage"]["completion_tokens"]) == ([], 4)
+
+
+def test_a_stream_without_usage_asked_for_carries_none():
+    """As at OpenAI: no chunk with empty choices."""
+    sent = events(post(app(), question(stream=True)).text)
+    assert all(chunk["choices"] for chunk in sent)
+
+
+def test_streamed_or_not_the_text_is_the_same():
+    """The stream's pieces, joined, are the whole answer."""
+    whole = post(app(), question("Name three rivers.")).json()["choices"][0]["message"]["content"]
+    sent = events(post(app(), question("Name three rivers.", stream=True)).text)
+    assert "".join(chunk["choices"][0]["delta"].get("content", "") for chunk in sent) == whole
+
+
+def test_an_empty_answer_is_a_whole_answer():
+    """Stopped before its first word: no tokens, a role, an end; streamed or not."""
+    answer = post(app(), question(stop="Hello")).json()
+    assert (answer["choices"][0]["message"]["content"], answer["usage"]["completion_tokens"]) == ("", 0)
+    sent = events(post(app(), question(stop="Hello", stream=True)).text)
+    assert sent[-1]["choices"][0]["finish_reason"] == "stop"
+
+
+def ask_all(served: App, texts: list[str], **fields: Any) -> list[str]:
+    """Ask all at once; returns the answers in order."""
+
+    async def main() -> list[str]:
+        async with client(served) as asking:
+            bodies = [question(text, **fields) for text in texts]
+            answers = await asyncio.gather(*(asking.post(CHAT, json=body) for body in bodies))
+        return [answer.json()["choices"][0]["message"]["content"] for answer in answers]
+
+    return run_virtual(main()).result
+
+
+def test_answers_do_not_depend_on_the_order_of_arrival():
+    """Twenty questions, forwards and backwards: the same answer to each."""
+    texts = [f"Describe the river number {number}." for number in range(20)]
+    backwards = ask_all(app(), texts[::-1])[::-1]
+    assert ask_all(app(), texts) == backwards
+
+
+def test_service_times_do_not_depend_on_the_order_of_arrival():
+    """With jitter, each question's own time is the same forwards and backwards."""
+
+    def times(texts: list[str]) -> dict[str, float]:
+        served = app("hosted-small")
+
+        async def main() -> None:
+            async with client(served) as asking:
+                await asyncio.gather(
+                    *(asking.post(CHAT, json=question(t), headers={"x-agent": t}) for t in texts)
+                )
+
+        run_virtual(main())
+        return {span.agent: span.service_s for span in served.recorder.since(0)}
+
+    texts = [f"question {number}" for number in range(20)]
+    assert times(texts) == pytest.approx(times(texts[::-1]), abs=1e-8)
+
+
+def test_another_seed_gives_another_answer():
+    """The seed is part of every draw."""
+    (one,), (other,) = (ask_all(app(seed=s), ["Describe a river at length."]) for s in (1, 2))
+    assert one != other
+
+
+def test_the_second_time_differs_except_at_temperature_zero():
+    """Occurrence is part of the draw; temperature 0 takes the text out of it."""
+    text = "Describe a river at length."
+    one, two = ask_all(app(), [text, text])
+    assert one != two
+    one, two = ask_all(app(), [text, text], temperature=0)
+    assert one == two
+
+
+def test_a_retry_is_the_same_request_once_more():
+    """The client's own retry gets the first occurrence's answer, and counts as attempt 2."""
+    served = app()
+    text = question("Describe a river at length.")
+
+    async def main() -> list[str]:
+        async with client(served) as asking:
+            first = await asking.post(CHAT, json=text)
+            again = await asking.post(CHAT, json=text, headers={"x-stainless-retry-count": "1"})
+        return [a.json()["choices"][0]["message"]["content"] for a in (first, again)]
+
+    first, again = run_virtual(main()).result
+    assert first == again
+    assert [span.attempt for span in served.recorder.since(0)] == [1, 2]
+
+
+def test_a_client_that_hangs_up_frees_its_slot():
+    """One slot; the first client gives up after 1 s, and the second is served from then on."""
+    served = app("laptop-ollama")
+
+    async def main() -> None:
+        async with client(served) as asking:
+            impatient = asyncio.create_task(asking.post(CHAT, json=question("a long story")))
+            patient = asyncio.create_task(asking.post(CHAT, json=question("another story")))
+            await asyncio.sleep(1)
+            impatient.cancel()
+            await patient
+
+    run_virtual(main())
+    first, second = served.recorder.since(0)
+    assert (first.status, first.end_s, second.started_s, second.status) == (499, 1.0, 1.0, 200)
+
+
+def test_a_client_that_waits_in_the_queue_can_hang_up():
+    """It never gets a slot, and the record says so."""
+    served = app("laptop-ollama")
+
+    async def main() -> None:
+        async with client(served) as asking:
+            first = asyncio.create_task(asking.post(CHAT, json=question("a story")))
+            second = asyncio.create_task(asking.post(CHAT, json=question("another")))
+            await asyncio.sleep(0.5)
+            second.cancel()
+            await first
+
+    run_virtual(main())
+    waited = served.recorder.since(0)[1]
+    assert (waited.status, waited.started_s, waited.end_s) == (499, None, 0.5)
+
+
+def test_a_client_that_hangs_up_in_mid_stream_is_noted_with_what_it_got():
+    """Gone after the third token: status 499, three tokens, and the endpoint lives on."""
+    served = app()
+
+    async def main() -> int:
+        async with client(served) as asking:
+            async with asking.stream("POST", CHAT, json=question(stream=True)) as answer:
+                pieces = answer.aiter_raw()
+                for _ in range(3):
+                    await anext(pieces)
+            return (await asking.post(CHAT, json=question())).status_code
+
+    assert run_virtual(main()).result == 200
+    first = served.recorder.since(0)[0]
+    assert (first.status, first.completion_tokens, first.end_s) == (499, 3, 1.2)
+
+
+def test_a_full_queue_is_refused_with_503():
+    """One slot and 512 places, as Ollama has: the 514th is refused in OpenAI's shape."""
+    served = app("laptop-ollama")
+
+    async def main() -> list[httpx.Response]:
+        async with client(served) as asking:
+            bodies = [question(f"q {i}", max_tokens=1) for i in range(514)]
+            return await asyncio.gather(*(asking.post(CHAT, json=body) for body in bodies))
+
+    answers = run_virtual(main()).result
+    assert [answer.status_code for answer in answers] == [200] * 513 + [503]
+    assert answers[-1].json()["error"]["code"] == "queue_full"
+
+
+def test_agents_are_named_in_any_language():
+    """A header carries ASCII only; the name is unquoted."""
+    served = app()
+    post(served, question(), headers={"x-agent": "%EC%97%B0%EA%B5%AC%EC%9B%90"})
+    assert served.recorder.since(0)[0].agent == "연구원"
+
+
+BAD: list[tuple[str, str, dict[str, Any], int, str]] = [
+    ("GET", "/nowhere", {}, 404, "/v1/chat/completions"),
+    ("POST", "/v1/embeddings", {"json": {}}, 404, "/v1/embeddings"),
+    ("GET", CHAT, {}, 405, "use POST"),
+    ("DELETE", "/v1/models", {}, 405, "use GET"),
+    ("POST", CHAT, {"content": b"{broken"}, 400, "could not parse"),
+    ("POST", CHAT, {"json": question(max_tokens="many")}, 400, "max_tokens"),
+    ("POST", CHAT, {"content": b" " * (MAX_BODY_BYTES + 1)}, 413, "32 MiB"),
+    ("GET", "/lab/spans?since=x", {}, 400, "whole number"),
+    ("GET", "/lab/secrets", {}, 404, "/lab/spans"),
+    ("GET", "/v1/models", {"headers": {"host": "evil.example"}}, 403, "evil.example"),
+    ("GET", "/v1/models", {"headers": {"origin": "http://evil.example"}}, 403, "evil.example"),
+    ("GET", "/v1/models", {"headers": {"origin": "null"}}, 403, "null"),
+    ("GET", "/v1/models", {"headers": {"host": "[::1"}}, 403, "[::1"),
+]
+
+
+@pytest.mark.parametrize(("method", "path", "options", "status", "words"), BAD)
+def test_a_bad_request_gets_a_clear_error(
+    method: str, path: str, options: dict[str, Any], status: int, words: str
+):
+    """OpenAI's shape, a request id, and words that say what to do; and the next request works."""
+    served = app()
+
+    async def main() -> tuple[httpx.Response, httpx.Response]:
+        async with client(served) as asking:
+            bad = await asking.request(method, path, **options)
+            return bad, await asking.post(CHAT, json=question())
+
+    bad, good = run_virtual(main()).result
+    assert bad.status_code == status
+    assert set(bad.json()["error"]) == {"message", "type", "param", "code"}
+    assert words in bad.json()["error"]["message"]
+    assert bad.headers["x-request-id"].startswith("req_")
+    assert good.status_code == 200
+
+
+def test_a_body_that_only_claims_to_be_short_is_measured():
+    """A stream of pieces over the limit is refused as well, content-length or not."""
+
+    async def pieces() -> Any:
+        for _ in range(33):
+            yield b" " * 2**20
+
+    async def main() -> int:
+        return (await client(app()).post(CHAT, content=pieces())).status_code
+
+    assert run_virtual(main()).result == 413
+
+
+def test_refused_requests_are_recorded():
+    """The observer sees what failed: no start, no tokens, the status."""
+    served = app()
+    post(served, question(max_tokens=0))
+    (span,) = served.recorder.since(0)
+    assert (span.status, span.started_s, span.completion_tokens) == (400, None, 0)
+
+
+def test_models_are_listed_and_any_name_is_known():
+    """Clients look names up; the local model answers to all of them."""
+    served = app()
+
+    async def main() -> tuple[Any, Any]:
+        async with client(served) as asking:
+            listed = (await asking.get("/v1/models")).json()
+            return listed, (await asking.get("/v1/models/org/any-name")).json()
+
+    listed, one = run_virtual(main()).result
+    assert (listed["object"], one["id"]) == ("list", "org/any-name")
+
+
+def run_scaled(scale: float, work: Callable[[App], Awaitable[float]]) -> float:
+    served = local_app(Settings(), time_scale=scale)
+    return run_virtual(work(served)).result  # type: ignore[arg-type]
+
+
+def test_the_time_scale_shortens_the_loops_time_and_not_the_models():
+    """At scale 10 an answer of 4 s is there after .4 s of the loop's clock; the span says 4 s."""
+
+    async def work(served: App) -> float:
+        await client(served).post(CHAT, json=question())
+        return asyncio.get_running_loop().time()
+
+    assert run_scaled(10, work) == 0.4
