@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import secrets
 import sys
 from collections.abc import Sequence
@@ -50,11 +51,12 @@ def _serve(options: argparse.Namespace) -> int:
     given = {field: value for field in fields if (value := getattr(options, field)) is not None}
     chosen = settings.from_environment(**given)
     lab_key = f"lab-{secrets.token_urlsafe(24)}"
-    serve(
-        build_app(chosen, lab_key=lab_key),
-        options.port,
-        announce=lambda url: print(_welcome(chosen, url, lab_key), flush=True),
-    )
+    with contextlib.suppress(KeyboardInterrupt):  # Ctrl-C is the way to end it
+        serve(
+            build_app(chosen, lab_key=lab_key),
+            options.port,
+            announce=lambda url: print(_welcome(chosen, url, lab_key), flush=True),
+        )
     return 0
 
 

@@ -177,6 +177,7 @@ def _running() -> EndpointProcess:
     global _endpoint
     with _lock:
         if _endpoint is None or not _endpoint.alive:
+            stop()
             allow_many_connections()
             _endpoint = EndpointProcess(_settings())
             attach(_endpoint)

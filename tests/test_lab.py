@@ -1,0 +1,204 @@
+"""The lab with real clients over real HTTP: openai, ChatOpenAI, and its own ask()."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+from types import ModuleType
+
+import openai
+import pytest
+
+from agentlab.clock import run_virtual
+from agentlab.errors import ConfigError, ModelError
+from agentlab.settings import DATA
+from agentlab.trace import trace
+
+HELLO = "Say hello and tell me in one sentence what you are."
+
+
+async def ask_three(lab: ModuleType) -> list[str]:
+    return await asyncio.gather(*(lab.ask(HELLO, agent=name) for name in "abc"))
+
+
+def test_the_endpoint_counts_three_in_flight_and_exact_work(fresh_lab: ModuleType):
+    """In real time: peak 3 for three at once, 12 model seconds of work, to the digit."""
+    with trace() as t:
+        asyncio.run(ask_three(fresh_lab))
+    assert (t.requests, t.peak, t.work_s) == (3, 3, 12.0)
+    assert sorted(span.agent for span in t.spans) == ["a", "b", "c"]
+
+
+def test_one_after_the_other_is_never_two_in_flight(fresh_lab: ModuleType):
+    """In real time: peak 1."""
+
+    async def main() -> None:
+        for name in "abc":
+            await fresh_lab.ask(HELLO, agent=name, max_tokens=2)
+
+    with trace() as t:
+        asyncio.run(main())
+    assert (t.requests, t.peak) == (3, 1)
+
+
+def test_openais_own_client_is_served(fresh_lab: ModuleType):
+    """openai.OpenAI, plain and streamed with usage: the same text, and its token counts."""
+    client = openai.OpenAI(base_url=fresh_lab.base_url(), api_key=fresh_lab.api_key())
+    messages = [{"role": "user", "content": HELLO}]
+    with client:
+        whole = client.chat.completions.create(model="any", messages=messages)
+        stream = client.chat.completions.create(
+            model="any", messages=messages, stream=True, stream_options={"include_usage": True}
+        )
+        chunks = list(stream)
+        models = [model.id for model in client.models.list()]
+    text = "".join(c.choices[0].delta.content or "" for c in chunks if c.choices)
+    assert text == whole.choices[0].message.content
+    assert chunks[-1].usage == whole.usage
+    assert models == ["local"]
+
+
+def test_openais_own_client_raises_its_own_errors(fresh_lab: ModuleType):
+    """A bad parameter is a BadRequestError that names it, with the request id."""
+    client = openai.OpenAI(base_url=fresh_lab.base_url(), api_key="any", max_retries=0)
+    with client, pytest.raises(openai.BadRequestError) as error:
+        client.chat.completions.create(
+            model="any", messages=[{"role": "user", "content": "x"}], max_tokens=0
+        )
+    assert error.value.param == "max_tokens"
+    assert error.value.request_id is not None
+
+
+def test_chat_openai_invokes_and_streams(fresh_lab: ModuleType):
+    """invoke, ainvoke and astream give the same text; the last carries the token counts."""
+    model = fresh_lab.chat_model(agent="chat")
+
+    async def streamed() -> tuple[str, int]:
+        text, tokens = "", 0
+        async for chunk in model.astream(HELLO):
+            text += chunk.content
+            tokens += (chunk.usage_metadata or {}).get("output_tokens", 0)
+        return text, tokens
+
+    whole = model.invoke(HELLO)
+    assert whole.usage_metadata["output_tokens"] == 31
+    assert asyncio.run(streamed()) == (whole.content, 31)
+    assert asyncio.run(model.ainvoke(HELLO)).content == whole.content
+
+
+def test_one_model_serves_several_event_loops_without_duplicates(fresh_lab: ModuleType):
+    """Four asyncio.run calls with one ChatOpenAI make four requests, not seven or eight."""
+    model = fresh_lab.chat_model(max_tokens=1)
+    with trace() as t:
+        for _ in range(4):
+            asyncio.run(model.ainvoke("x"))
+    assert t.requests == 4
+
+
+@pytest.fixture
+def no_queue(tmp_path: Path) -> str:
+    """The course preset with one slot and no queue: a second request at once gets 503."""
+    path = tmp_path / "no-queue.yaml"
+    places = "{{value: {}, basis: chosen, source: for this test}}"
+    limits = f"slots: {places.format(1)}\nqueue: {places.format(0)}\n"
+    path.write_text((DATA / "endpoints/course.yaml").read_text() + limits)
+    return str(path)
+
+
+@pytest.mark.parametrize(("max_retries", "requests"), [(0, 2), (1, 3)])
+def test_chat_openai_retries_only_when_told(
+    fresh_lab: ModuleType, no_queue: str, max_retries: int, requests: int
+):
+    """Two at once where one is refused: two requests by default, three with one retry."""
+    fresh_lab.configure(preset=no_queue)
+    model = fresh_lab.chat_model(max_retries=max_retries)
+
+    async def two_at_once() -> list[object]:
+        calls = (model.ainvoke(HELLO) for _ in range(2))
+        return await asyncio.gather(*calls, return_exceptions=True)
+
+    with trace() as t:
+        results = run_virtual(two_at_once()).result
+    assert t.requests == requests
+    assert any(isinstance(result, openai.InternalServerError) for result in results)
+
+
+def test_ask_names_the_models_error(fresh_lab: ModuleType):
+    """Status, code and request id are attributes, and the message says what is wrong."""
+    with pytest.raises(ModelError, match="max_completion_tokens") as error:
+        run_virtual(fresh_lab.ask(HELLO, max_tokens=0))
+    assert (error.value.status, error.value.code) == (400, "invalid_value")
+    assert error.value.request_id == "req_000001"
+
+
+def test_ask_keeps_its_deadline_in_model_seconds(fresh_lab: ModuleType):
+    """An answer of 4 s is given up after 2, in virtual time and over HTTP alike."""
+    with pytest.raises(TimeoutError, match="within 2 model seconds"):
+        run_virtual(fresh_lab.ask(HELLO, timeout_s=2))
+    with pytest.raises(TimeoutError, match="within 2 model seconds"):
+        asyncio.run(fresh_lab.ask(HELLO, timeout_s=2))
+
+
+def test_a_chat_models_timeout_is_in_model_seconds(fresh_lab: ModuleType):
+    """A timeout of 6 model seconds lets an answer of 4 pass at ten times real speed."""
+    fresh_lab.configure(time_scale=100)
+    model = fresh_lab.chat_model(timeout=6)
+    assert asyncio.run(model.ainvoke(HELLO)).content.startswith("Hello")
+
+
+def test_a_blocking_call_in_virtual_time_is_refused(fresh_lab: ModuleType):
+    """It would take no virtual time and so tell a wrong figure; the cause says what to do."""
+    model = fresh_lab.chat_model()
+
+    async def main() -> None:
+        model.invoke(HELLO)
+
+    with pytest.raises(openai.APIConnectionError) as error:
+        run_virtual(main())
+    causes: list[BaseException | None] = [error.value]
+    while causes[-1] is not None:
+        causes.append(causes[-1].__cause__)
+    assert any(isinstance(cause, ConfigError) and "ainvoke" in str(cause) for cause in causes)
+
+
+def test_virtual_time_follows_the_configuration(fresh_lab: ModuleType):
+    """Another preset takes another time, without any endpoint being started."""
+    fresh_lab.configure(preset="instant")
+    assert run_virtual(fresh_lab.ask(HELLO)).elapsed_s == 0.0
+
+
+def test_a_wrong_configuration_changes_nothing(fresh_lab: ModuleType):
+    """The error comes before anything is stopped."""
+    before = fresh_lab.base_url()
+    for wrong in ({"preset": "none"}, {"time_scale": -1}):
+        with pytest.raises(ConfigError):
+            fresh_lab.configure(**wrong)
+    assert fresh_lab.base_url() == before
+
+
+def test_an_endpoint_that_died_is_started_anew(fresh_lab: ModuleType):
+    """The next question after a crash works."""
+    asyncio.run(fresh_lab.ask(HELLO))
+    os.kill(fresh_lab._endpoint.pid, signal.SIGKILL)
+    fresh_lab._endpoint._process.wait()
+    assert asyncio.run(fresh_lab.ask(HELLO)).startswith("Hello")
+
+
+def test_nothing_is_imported_that_takes_long():
+    """`import agentlab` imports no framework, no plots, and not even the lab."""
+    code = "import agentlab, sys; print(sorted(m for m in sys.modules if m in %r))"
+    heavy = {"langchain_openai", "langgraph", "crewai", "matplotlib", "openai", "agentlab.lab"}
+    ran = subprocess.run([sys.executable, "-c", code % heavy], capture_output=True, text=True)
+    assert ran.stdout.strip() == "[]"
+
+
+def test_the_lab_imports_no_framework():
+    """`from agentlab import lab` does not, either: ChatOpenAI is imported where it is used."""
+    code = "from agentlab import lab; import sys; print(sorted(m for m in sys.modules if m in %r))"
+    heavy = {"langchain_openai", "langgraph", "crewai", "matplotlib", "openai"}
+    ran = subprocess.run([sys.executable, "-c", code % heavy], capture_output=True, text=True)
+    assert ran.stdout.strip() == "[]"
