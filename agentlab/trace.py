@@ -48,17 +48,19 @@ class Span(msgspec.Struct, kw_only=True):
     @property
     def queued_s(self) -> float:
         """How long the request waited for a slot; 0 where it never got one."""
-        return 0.0 if self.started_s is None else self.started_s - self.arrived_s
+        return 0.0 if self.started_s is None else round(self.started_s - self.arrived_s, 9)
 
     @property
     def ttft_s(self) -> float | None:
         """Time to first token, the wait in the queue included; None where there was none."""
-        return None if self.first_token_s is None else self.first_token_s - self.arrived_s
+        return None if self.first_token_s is None else round(self.first_token_s - self.arrived_s, 9)
 
     @property
     def service_s(self) -> float:
         """How long the model was busy with the request, the wait in the queue left out."""
-        return 0.0 if self.started_s is None or self.end_s is None else self.end_s - self.started_s
+        if self.started_s is None or self.end_s is None:
+            return 0.0
+        return round(self.end_s - self.started_s, 9)
 
     def shifted(self, by_s: float) -> Span:
         """The same span on a clock whose zero lies `by_s` later."""

@@ -105,10 +105,10 @@ def _first_line(process: subprocess.Popen[bytes], complaints: IO[bytes]) -> str:
     watchdog.start()
     line = process.stdout.readline()
     watchdog.cancel()
-    process.stdout.close()
     if line:
+        process.stdout.close()
         return str(json.loads(line)["url"])
-    process.wait()
+    process.communicate()  # ends it, and closes its pipes
     complaints.seek(0)
     said = complaints.read().decode(errors="replace").strip() or "it said nothing"
     raise EndpointError(f"the endpoint did not start: {said}")

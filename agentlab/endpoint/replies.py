@@ -1,0 +1,202 @@
+"""What the local model says: prepared answers to the course's prompts, assembled ones to others.
+
+An assembled answer obeys the form that the prompt asks for. Its sentences are general truths about
+planning and doing a piece of work, so that they claim nothing false about any topic; they come
+from `data/replies/english.yaml` and `korean.yaml`, and none is said twice in an answer.
+"""
+
+from __future__ import annotations
+
+import json
+import random
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Annotated, Any, TypeVar
+
+import msgspec
+import yaml
+
+from agentlab.endpoint.asked import Asked, read
+from agentlab.errors import ConfigError
+
+Text = Annotated[str, msgspec.Meta(min_length=1)]
+T = TypeVar("T")
+
+
+class Prepared(msgspec.Struct, forbid_unknown_fields=True):
+    """An answer that was written for one prompt."""
+
+    prompt: Text
+    reply: Text
+
+
+class Phrases(msgspec.Struct, forbid_unknown_fields=True):
+    """What answers in one language are assembled from; `{topic}` and `{aspect}` are filled in.
+
+    `terms` fill JSON strings and lists; `{given}` in `builds_on` names earlier results.
+    """
+
+    sentences: Annotated[list[Text], msgspec.Meta(min_length=1)]
+    aspects: Annotated[list[Text], msgspec.Meta(min_length=1)]
+    terms: Annotated[list[Text], msgspec.Meta(min_length=1)]
+    builds_on: Text
+
+
+class Replies:
+    """Everything the local model can say.
+
+    Example:
+        >>> from agentlab.settings import DATA
+        >>> replies = Replies.load(DATA / "replies")
+        >>> answer = replies.reply([("user", "Describe tides in two sentences.")], random.Random(1))
+        >>> answer.count(".")
+        2
+    """
+
+    def __init__(self, prepared: Sequence[Prepared], english: Phrases, korean: Phrases):
+        self._prepared = {_folded(entry.prompt): entry.reply for entry in prepared}
+        self._english, self._korean = english, korean
+
+    @classmethod
+    def load(cls, folder: Path) -> Replies:
+        """Read `course.yaml`, `english.yaml` and `korean.yaml`.
+
+        Raises:
+            ConfigError: If a file is missing or wrong, naming the file and the field.
+        """
+        return cls(
+            _load(folder / "course.yaml", list[Prepared]),
+            _load(folder / "english.yaml", Phrases),
+            _load(folder / "korean.yaml", Phrases),
+        )
+
+    def reply(self, messages: Sequence[tuple[str, str]], draw: random.Random) -> str:
+        """The answer to a conversation of (role, text), oldest first.
+
+        A prompt that the course prepared an answer for gets that one; for any other, `draw`
+        alone decides what is said.
+        """
+        prompt = next((text for role, text in reversed(messages) if role == "user"), "")
+        if prepared := self._prepared.get(_folded(prompt)):
+            return prepared
+        asked = read(prompt)
+        return _Writer(asked, self._korean if asked.korean else self._english, draw).write()
+
+
+class _Writer:
+    """Assembles one answer."""
+
+    def __init__(self, asked: Asked, phrases: Phrases, draw: random.Random):
+        self._asked, self._draw = asked, draw
+        self._builds_on = phrases.builds_on
+        self._sentences = self._shuffled(phrases.sentences)
+        self._aspects = self._shuffled(phrases.aspects)
+        self._terms = self._shuffled(phrases.terms)
+
+    def write(self) -> str:
+        asked = self._asked
+        if asked.shape is not None:
+            return json.dumps(self._imitate(asked.shape), ensure_ascii=False, indent=2)
+        if asked.headings:
+            return "\n\n".join(self._sections())
+        if asked.items:
+            return "\n".join(self._items())
+        return self._prose()
+
+    def _shuffled(self, phrases: Sequence[str]) -> Iterator[str]:
+        return iter(self._draw.sample(phrases, len(phrases)))
+
+    def _sections(self) -> Iterator[str]:
+        for number, (level, title) in enumerate(self._asked.headings):
+            yield f"{'#' * level} {title}"
+            if number == 0 and self._asked.given:
+                yield self._what_was_given()
+            deeper = self._asked.headings[number + 1 : number + 2]
+            if not deeper or deeper[0][0] <= level:  # a heading over headings needs no text
+                yield " ".join(filter(None, [self._about(title), *self._take(1)]))
+
+    def _items(self) -> Iterator[str]:
+        for number, item in enumerate(self._asked.items, 1):
+            mark = f"{number}." if self._asked.numbered else "-"
+            yield f"{mark} **{item}**: {self._about(item)}".rstrip(": ")
+
+    def _prose(self) -> str:
+        many, unit = self._asked.length or (self._draw.randrange(3, 6), "sentences")
+        if unit == "bullets":
+            return "\n".join(f"- {sentence}" for sentence in self._take(many))
+        if unit == "paragraphs":
+            paragraphs = [" ".join(self._take(3)) for _ in range(many)]
+            return "\n\n".join(filter(None, paragraphs))
+        if unit == "sentences":
+            return " ".join(self._take(many))
+        return self._up_to(many, words=unit == "words")
+
+    def _up_to(self, limit: int, *, words: bool) -> str:
+        """As near to `limit` words as whole sentences come; in characters, never above it."""
+
+        def size(text: str) -> int:
+            return len(text.split()) if words else len(text) + 1
+
+        rest = self._take(1000)
+        said: list[str] = []
+        room = limit
+        while rest and size(rest[0]) <= room:
+            said.append(rest.pop(0))
+            room -= size(said[-1])
+        # The last sentence is the one that fits best, or none, if that is nearer still.
+        last = min(rest, key=lambda sentence: abs(room - size(sentence)), default="")
+        if abs(room - size(last)) < room and (words or size(last) <= room):
+            said.append(last)
+        return " ".join(said) or _cut(" ".join(rest), limit, words)
+
+    def _take(self, many: int) -> list[str]:
+        """Up to `many` sentences that were not said yet; fewer when the bank runs out."""
+        topic = self._asked.topic
+        taken = (sentence for _, sentence in zip(range(many), self._sentences, strict=False))
+        return [_capital(sentence.replace("{topic}", topic)) for sentence in taken]
+
+    def _about(self, aspect: str) -> str:
+        template = next(self._aspects, None) or next(self._sentences, "")
+        filled = template.replace("{aspect}", _lowered(aspect)).replace("{topic}", self._asked.topic)
+        return _capital(filled)
+
+    def _what_was_given(self) -> str:
+        return self._builds_on.replace("{given}", ", ".join(dict.fromkeys(self._asked.given)))
+
+    def _imitate(self, shape: Any) -> Any:
+        """A value of the same shape and types as `shape`, keys and lengths of lists included."""
+        if isinstance(shape, dict):
+            return {key: self._imitate(value) for key, value in shape.items()}
+        if isinstance(shape, list):
+            return [self._imitate(value) for value in shape or ["", ""]]
+        if isinstance(shape, bool) or shape is None:
+            return shape
+        if isinstance(shape, int):
+            return self._draw.randrange(1, 10)
+        if isinstance(shape, float):
+            return round(self._draw.random(), 2)
+        return next(self._terms, self._asked.topic).replace("{topic}", self._asked.topic)
+
+
+def _load(path: Path, kind: type[T]) -> T:
+    try:
+        return msgspec.yaml.decode(path.read_bytes(), type=kind)
+    except (OSError, msgspec.MsgspecError, yaml.YAMLError) as error:
+        raise ConfigError(f"replies {path}: {error}; correct or restore that file") from None
+
+
+def _folded(text: str) -> str:
+    return " ".join(text.split())
+
+
+def _capital(text: str) -> str:
+    return text[:1].upper() + text[1:]
+
+
+def _lowered(title: str) -> str:
+    """A title in the middle of a sentence, acronyms left alone."""
+    return title if title[1:2].isupper() else title[:1].lower() + title[1:]
+
+
+def _cut(text: str, limit: int, words: bool) -> str:
+    return " ".join(text.split()[:limit]) if words else text[:limit].rstrip()

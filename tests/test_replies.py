@@ -1,0 +1,250 @@
+"""What the local model says: it obeys the form, in the prompt's language, and never repeats itself."""
+
+from __future__ import annotations
+
+import json
+import random
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from agentlab.endpoint.asked import read
+from agentlab.endpoint.replies import Replies
+from agentlab.endpoint.tokens import count_tokens
+from agentlab.errors import ConfigError
+from agentlab.settings import DATA
+
+REPLIES = Replies.load(DATA / "replies")
+
+REPORT = """Write one report from these results.
+
+Research:
+# Notes on tides
+## Currents
+- strong
+
+Answer in this format:
+# Final report
+
+## Summary
+## Main findings
+## Conclusion
+"""
+BULLETS = """Research the following topic in depth: tidal power
+
+Answer in this format:
+- Key concepts
+- Main features
+- Use cases
+"""
+NUMBERED = """Conduct research on tidal power:
+1. Current state
+2. Key tools
+3. Costs
+
+Provide detailed findings.
+"""
+SHAPE = """Analyse the market for tidal power. Answer in JSON:
+{
+    "size": "how large",
+    "growth": 0.5,
+    "players": ["one", "two", "three"],
+    "open": true,
+    "detail": {"years": 3}
+}"""
+KOREAN = """다음 주제에 대해 연구하세요: 조력 발전
+다음 형식으로 응답하세요:
+- 핵심 개념
+- 주요 특징
+"""
+
+
+def reply(prompt: str, seed: int = 1) -> str:
+    return REPLIES.reply([("user", prompt)], random.Random(seed))
+
+
+def sentences(text: str) -> list[str]:
+    return [part for part in re.split(r"(?<=[.!?])\\s+", text) if part]
+
+
+@pytest.mark.parametrize(
+    ("prompt", "tokens"),
+    [
+        ("Say hello and tell me in one sentence what you are.", 31),
+        ("Research: what is parallel processing for AI agents?", 91),
+        ("Analyse: where does a workflow of agents lose time?", 141),
+        ("Write: a short note that makes the case for parallel agents.", 111),
+    ],
+)
+def test_prepared_answers_have_the_length_that_lessons_count_on(prompt: str, tokens: int):
+    """91, 141 and 111 tokens: 10, 15 and 12 s on the course preset."""
+    assert count_tokens(reply(prompt)) == tokens
+
+
+def test_a_prepared_answer_does_not_depend_on_chance_or_white_space():
+    """Whatever the draw, and however the prompt is broken into lines."""
+    prompt = "Research: what is parallel processing for AI agents?"
+    assert reply(prompt, seed=2) == reply(prompt.replace(" ", "\n  "), seed=3)
+
+
+def test_the_last_question_is_answered():
+    """Of a conversation, the user's last message counts."""
+    turns = [("system", "x"), ("user", "Name a river."), ("assistant", "Han"), ("user", SHAPE)]
+    assert json.loads(REPLIES.reply(turns, random.Random(1)))
+
+
+def test_headings_come_in_the_order_asked_for_each_with_text():
+    """The four headings of the report, and none of those that were given."""
+    answer = reply(REPORT)
+    titles = re.findall(r"^#+ (.+)$", answer, re.MULTILINE)
+    assert titles == ["Final report", "Summary", "Main findings", "Conclusion"]
+    assert all(len(body.split()) > 10 for body in re.split(r"^## .+$", answer, flags=re.M)[1:])
+
+
+def test_a_summary_names_what_it_was_given():
+    """Earlier results are not ignored."""
+    assert "Notes on tides, Currents" in reply(REPORT)
+
+
+def test_bullets_come_in_the_order_asked_for():
+    """One line for each item, with a sentence."""
+    lines = reply(BULLETS).splitlines()
+    titles = [re.match(r"- \*\*(.+)\*\*: .{20,}", line) for line in lines]
+    assert [t and t[1] for t in titles] == ["Key concepts", "Main features", "Use cases"]
+
+
+def test_numbered_aspects_stay_numbered():
+    """1 to 3, in order."""
+    lines = reply(NUMBERED).splitlines()
+    assert [line.split("**")[:2] for line in lines] == [
+        ["1. ", "Current state"],
+        ["2. ", "Key tools"],
+        ["3. ", "Costs"],
+    ]
+
+
+def test_json_has_the_shape_that_was_shown():
+    """The same keys, the same types, lists as long, and nothing beside the JSON."""
+    answer = json.loads(reply(SHAPE))
+    assert list(answer) == ["size", "growth", "players", "open", "detail"]
+    assert [type(answer[key]) for key in answer] == [str, float, list, bool, dict]
+    assert (len(answer["players"]), type(answer["detail"]["years"])) == (3, int)
+
+
+@pytest.mark.parametrize(
+    "prompt",
+    [
+        'Answer in JSON: {{"title": "x", "risks": ["y"]}}',
+        'Answer in JSON: {"title": ..., "risks": [ ... ] }  // both are needed',
+        "Return JSON with the keys title and risks about the launch.",
+    ],
+)
+def test_json_that_is_only_sketched_is_valid_all_the_same(prompt: str):
+    """Doubled braces, an unfinished example, or named keys."""
+    assert list(json.loads(reply(prompt))) == ["title", "risks"]
+
+
+def test_a_korean_prompt_is_answered_in_korean():
+    """Items and sentences; hardly a Latin letter."""
+    answer = reply(KOREAN)
+    assert answer.startswith("- **핵심 개념**: ")
+    assert len(re.findall("[가-힣]", answer)) > 10 * len(re.findall("[A-Za-z]", answer))
+
+
+@pytest.mark.parametrize(
+    ("prompt", "count", "unit"),
+    [
+        ("Describe tides in one sentence.", 1, r"[.!?](?:\s|$)"),
+        ("Describe tides in three short sentences.", 3, r"[.!?](?:\s|$)"),
+        ("Explain tides in 4 bullets.", 4, r"^- "),
+        ("Write two paragraphs about tides.", 2, r"(?:^|\n\n)\S"),
+        ("조수를 두 문장으로 설명하세요.", 2, r"[.](?:\s|$)"),
+        ("조수에 대해 3개 항목으로 쓰세요.", 3, r"^- "),
+    ],
+)
+def test_a_length_asked_for_is_kept(prompt: str, count: int, unit: str):
+    """Sentences, bullets and paragraphs are counted exactly."""
+    assert len(re.findall(unit, reply(prompt), re.MULTILINE)) == count
+
+
+@pytest.mark.parametrize("words", [40, 120, 250])
+def test_a_number_of_words_is_kept_within_15_percent(words: int):
+    """For ten different draws."""
+    for seed in range(10):
+        answer = reply(f"Write about {words} words about tidal power.", seed)
+        assert abs(len(answer.split()) - words) <= 0.15 * words
+
+
+def test_a_limit_of_characters_is_not_exceeded():
+    """200 characters at most, and not much less."""
+    assert 120 < len(reply("조력 발전에 대해 200자 이내로 쓰세요.")) <= 200
+
+
+@pytest.mark.parametrize("prompt", ["Write 300 words about tides.", REPORT, NUMBERED, BULLETS])
+def test_no_sentence_is_said_twice(prompt: str):
+    """The bank runs dry before it repeats."""
+    for seed in range(20):
+        said = re.findall(r"[^.:\n]{15,}\.", reply(prompt, seed))
+        assert len(said) == len(set(said)) > 0
+
+
+@pytest.mark.parametrize(
+    ("prompt", "topic"),
+    [
+        ("Name three rivers.", "three rivers"),
+        ("Describe tides in two sentences.", "tides"),
+        ("Write about 120 words about rate limits.", "rate limits"),
+        ("Topic: tidal power\nWrite a report.", "tidal power"),
+        ("조력 발전에 대해 쓰세요.", "조력 발전"),
+    ],
+)
+def test_the_topic_is_a_phrase_of_the_prompt(prompt: str, topic: str):
+    """And never the whole prompt."""
+    assert read(prompt).topic == topic
+
+
+@pytest.mark.parametrize("prompt", ["", " ", "{", "#", "- ", "?", "{}", "a" * 10_000, "1 words"])
+def test_any_prompt_gets_an_answer(prompt: str):
+    """However odd."""
+    assert reply(prompt)
+
+
+def test_answers_are_the_same_in_another_process():
+    """With another hash seed: only the draw decides."""
+    code = (
+        "import random; from agentlab.endpoint.replies import Replies; "
+        "from agentlab.settings import DATA; "
+        "print(Replies.load(DATA / 'replies').reply([('user', %r)], random.Random(9)), end='')"
+    )
+    ran = subprocess.run(
+        [sys.executable, "-c", code % REPORT], env={"PYTHONHASHSEED": "12"}, capture_output=True
+    )
+    assert ran.stdout.decode() == reply(REPORT, seed=9)
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "words"),
+    [
+        ("course.yaml", "- prompt: only a prompt", "reply"),
+        ("course.yaml", "- {prompt: a, reply: ''}", "length >= 1"),
+        ("english.yaml", "sentences: []", "sentences"),
+        ("korean.yaml", "{", "korean.yaml"),
+        ("korean.yaml", None, "No such file"),
+    ],
+)
+def test_a_mistake_in_the_data_names_file_and_field(
+    name: str, text: str | None, words: str, tmp_path: Path
+):
+    """A missing field, an empty one, no YAML, no file."""
+    for source in (DATA / "replies").glob("*.yaml"):
+        (tmp_path / source.name).write_bytes(source.read_bytes())
+    if text is None:
+        (tmp_path / name).unlink()
+    else:
+        (tmp_path / name).write_text(text)
+    with pytest.raises(ConfigError) as error:
+        Replies.load(tmp_path)
+    assert name in str(error.value) and words in str(error.value)
