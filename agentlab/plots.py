@@ -7,12 +7,14 @@ from collections.abc import Sequence
 import matplotlib.pyplot as plt
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.patches import Rectangle
 
 from agentlab.trace import Span, Trace
 
 # From the palette of Okabe and Ito, which the colour-blind can tell apart; the phases differ in
 # lightness too, so that they survive a bad projector and a grey printer.
 WAITING, READING, ANSWERING, BROKEN = "#BBBBBB", "#E69F00", "#0072B2", "#D55E00"
+_SERIES = ("#0072B2", "#D55E00", "#009E73", "#CC79A7")
 _FONT_SIZE = 14
 
 
@@ -55,6 +57,35 @@ def timelines(traces: dict[str, Trace]) -> Figure:
         plots[-1].set_xlabel("model time (s)")
         _legend(figure, traces)
     plt.close(figure)  # the notebook shows what a cell returns, once
+    return figure
+
+
+def scaling(agents: Sequence[int], gains: dict[str, Sequence[float]], title: str) -> Figure:
+    """How throughput grows with the number of agents, against the diagonal of linear growth.
+
+    Args:
+        agents: How many agents asked at once, for each point.
+        gains: Name -> throughput as a multiple of one agent's, for each point.
+        title: What the picture says.
+
+    Example:
+        plots.scaling([1, 4, 16], {"laptop": [1, 1, 1]}, "One slot: more agents gain nothing")
+    """
+    with plt.rc_context({"font.size": _FONT_SIZE}):
+        figure, axis = plt.subplots(figsize=(9, 5.5), layout="constrained")
+        axis.plot(agents, agents, color=WAITING, linestyle="--", label="linear")
+        for (name, gain), colour, marker in zip(gains.items(), _SERIES, "osD^", strict=False):
+            axis.plot(agents, gain, color=colour, marker=marker, linewidth=3, label=name)
+        axis.set_xscale("log", base=2)
+        axis.set_yscale("log", base=2)
+        axis.xaxis.set_major_formatter("{x:g}")
+        axis.yaxis.set_major_formatter("{x:g}")
+        axis.set_xlabel("agents asking at once")
+        axis.set_ylabel("throughput, times one agent's")
+        axis.set_title(title, loc="left", fontweight="bold", fontsize=_FONT_SIZE + 2)
+        axis.grid(color="#DDDDDD")
+        axis.legend(frameon=False)
+    plt.close(figure)
     return figure
 
 
@@ -106,9 +137,9 @@ def _legend(figure: Figure, traces: dict[str, Trace]) -> None:
     shown = {"reading the prompt": READING, "answering": ANSWERING}
     if any(span.queued_s for span in spans):
         shown = {"waiting for a slot": WAITING, **shown}
-    handles = [plt.Rectangle((0, 0), 1, 1, color=colour) for colour in shown.values()]
+    handles = [Rectangle((0, 0), 1, 1, color=colour) for colour in shown.values()]
     if any(not span.ok and span.status for span in spans):
-        handles.append(plt.Rectangle((0, 0), 1, 1, fill=False, edgecolor=BROKEN, hatch="//"))
+        handles.append(Rectangle((0, 0), 1, 1, fill=False, edgecolor=BROKEN, hatch="//"))
         shown["no complete answer"] = BROKEN
     figure.legend(handles, list(shown), loc="outside lower right", ncols=4, frameon=False)
 

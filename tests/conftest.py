@@ -1,17 +1,15 @@
-"""What the tests share: no real model is ever asked, whatever the environment holds."""
+"""What the unit tests share."""
 
 from __future__ import annotations
 
-import os
+from collections.abc import Iterator
+from types import ModuleType
 
 import pytest
 
-for name in ("OPENAI_API_KEY", "OPENAI_BASE_URL", "OPENAI_MODEL"):
-    os.environ.pop(name, None)
-
 
 @pytest.fixture
-def fresh_lab():
+def fresh_lab() -> Iterator[ModuleType]:
     """The lab with the environment's settings, before and after the test."""
     from agentlab import lab
 

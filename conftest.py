@@ -1,0 +1,46 @@
+"""For unit tests and notebooks alike: no real model is asked, and nothing leaves this machine.
+
+pytest's own process and every process it starts (workers, notebook kernels, endpoints) are guarded
+by `tests/network_guard`; a single refused attempt fails the whole run, whoever swallowed the error.
+"""
+
+from __future__ import annotations
+
+import os
+import runpy
+import sys
+import tempfile
+from pathlib import Path
+
+import pytest
+
+GUARD = Path(__file__).parent / "tests" / "network_guard"
+
+for name in ("OPENAI_API_KEY", "OPENAI_BASE_URL", "OPENAI_MODEL"):
+    os.environ.pop(name, None)
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    if "AGENTLAB_GUARD_LOG" in os.environ:
+        return  # a worker: its controller has set everything up
+    handle, log = tempfile.mkstemp(prefix="agentlab-guard-")
+    os.close(handle)
+    inherited = os.environ.get("PYTHONPATH")
+    os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, [str(GUARD), inherited]))
+    os.environ["AGENTLAB_GUARD_LOG"] = log
+    config.stash[LOG] = Path(log)
+    runpy.run_path(str(GUARD / "sitecustomize.py"), run_name="network_guard")
+
+
+LOG = pytest.StashKey[Path]()
+
+
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    log = session.config.stash.get(LOG, None)
+    if log is None:
+        return
+    attempts = log.read_text(encoding="utf-8")
+    log.unlink()
+    if attempts:
+        session.exitstatus = pytest.ExitCode.TESTS_FAILED
+        print(f"\nAttempts to leave this machine, all refused:\n{attempts}", file=sys.stderr)

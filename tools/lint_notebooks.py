@@ -1,0 +1,110 @@
+"""Check what can be seen of the notebooks without running them.
+
+    python tools/lint_notebooks.py [FILE ...]
+
+A notebook without stored outputs passes any comparison, so outputs and execution counts must be
+there. The rules of reading are those of a lesson: more prose than code, short cells, predictions,
+exercises with solutions, key points.
+"""
+
+from __future__ import annotations
+
+import re
+import statistics
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import nbformat
+from nbformat import NotebookNode
+
+NOTEBOOKS = Path(__file__).resolve().parents[1] / "notebooks"
+
+WALL_CLOCK = "nbval-ignore-output"  # tag: this output's subject is wall-clock time
+FAILS = "raises-exception"  # tag: this cell is meant to fail
+KERNEL = {"display_name": "Python 3 (ipykernel)", "language": "python", "name": "python3"}
+METADATA = {"kernelspec": KERNEL, "language_info": {"name": "python"}}
+
+
+def lint(path: Path) -> Iterator[str]:
+    """Everything about the notebook that should be mended, a line each."""
+    notebook = nbformat.read(path, as_version=4)
+    code = [cell for cell in notebook.cells if cell.cell_type == "code"]
+    yield from _lint_form(path, notebook)
+    for number, cell in enumerate(code, 1):
+        for what in _lint_cell(number, cell):
+            yield f"{path.name} code cell {number}: {what}"
+    for what in _lint_reading(path.name, notebook.cells, code):
+        yield f"{path.name}: {what}"
+
+
+def _lint_form(path: Path, notebook: NotebookNode) -> Iterator[str]:
+    if notebook.metadata != METADATA:
+        yield f"{path.name}: its metadata is not the plain kind; refresh it"
+    if path.stat().st_size > 1_000_000:
+        yield f"{path.name}: over 1 MB; show less, or plot smaller"
+    text = path.read_text(encoding="utf-8")
+    for what, pattern in {
+        "a path of somebody's machine": r"/(?:home|Users|root)/\w+|[A-Z]:\\\\Users",
+        "what looks like a key": r"\bsk-\w{8,}|\blab-[\w-]{20,}",
+        "a call to mermaid.ink": r"mermaid\.ink",
+        "a web font or script": r"https?://(?:cdn|fonts)\.",
+    }.items():
+        if found := re.search(pattern, text):
+            yield f"{path.name}: {what} ({found[0][:30]}...); take it out"
+
+
+def _lint_cell(number: int, cell: NotebookNode) -> Iterator[str]:
+    tags = cell.metadata.get("tags", [])
+    if cell.execution_count != number:
+        yield f"execution count {cell.execution_count}, not {number}; refresh it"
+    if extra := set(tags) - {WALL_CLOCK, FAILS}:
+        yield f"unknown tag {', '.join(sorted(extra))}; nbval would not heed it"
+    if "NBVAL_" in cell.source:
+        yield "an NBVAL_ comment; use the tag, which refresh heeds as well"
+    failed = any(output.output_type == "error" for output in cell.outputs)
+    if failed != (FAILS in tags):
+        yield f"stored error: {failed}, tagged {FAILS}: {FAILS in tags}; they must agree"
+    if not cell.outputs and _shows_something(cell.source):
+        yield "it shows something and stores no output; refresh it"
+
+
+def _shows_something(source: str) -> bool:
+    """True if the last line is a plain expression or the cell prints: there must be output."""
+    if re.search(r"^(?:print|display)\(", source, re.MULTILINE):
+        return True
+    last = source.rstrip().splitlines()[-1] if source.strip() else ""
+    return bool(re.match(r"plots\.\w+\(|\)$", last)) and "plots." in source
+
+
+def _lint_reading(name: str, cells: list[NotebookNode], code: list[NotebookNode]) -> Iterator[str]:
+    prose = [cell.source for cell in cells if cell.cell_type == "markdown"]
+    lines = [sum(bool(line.strip()) for line in cell.source.splitlines()) for cell in code]
+    words = sum(len(source.split()) for source in prose)
+    everything = "\n".join(prose)
+    ignored = sum(WALL_CLOCK in cell.metadata.get("tags", []) for cell in code)
+    least = 12 if name.startswith("00_") else 25
+    rules = {
+        f"{len(cells)} cells; {least} to 75 make a lesson": least <= len(cells) <= 75,
+        "fewer markdown cells than code cells; explain more": len(prose) >= len(code),
+        "code cells of more than 4 lines at the median": statistics.median(lines) <= 4,
+        "a code cell of more than 20 lines; split it": max(lines) <= 20,
+        "less than ten words of prose for a line of code": words >= 10 * sum(lines),
+        "fewer than two predictions": everything.count("**Predict") >= 2,
+        "fewer than two exercises with a solution": everything.count("<details>") >= 2,
+        "no key points": "## Key points" in everything,
+        "no title": prose[0].startswith("# ") if prose else False,
+        f"{ignored} of {len(code)} cells are not compared": ignored * 3 <= len(code),
+    }
+    yield from (what for what, kept in rules.items() if not kept)
+
+
+def main(arguments: list[str]) -> int:
+    paths = [Path(argument) for argument in arguments] or sorted(NOTEBOOKS.glob("*.ipynb"))
+    findings = [finding for path in paths for finding in lint(path)]
+    print("\n".join(findings) or f"{len(paths)} notebooks: nothing to mend")
+    return 1 if findings or not paths else 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main(sys.argv[1:]))

@@ -1,0 +1,223 @@
+"""Execute the notebooks and store their outputs, so that doing it twice changes nothing.
+
+    python tools/refresh_notebooks.py [FILE ...]
+    python tools/refresh_notebooks.py --all      renew what depends on the wall clock, too
+    python tools/refresh_notebooks.py --check    write nothing; fail where something would change
+
+An output that is equal after sanitizing (with the expressions that nbval uses), or a picture with
+the same pixels, keeps its stored bytes. So do the outputs of a cell whose subject is wall-clock
+time, as long as its source and the kinds of its outputs stay the same.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import base64
+import difflib
+import hashlib
+import io
+import os
+import re
+import sys
+import tempfile
+from collections.abc import Iterator, Sequence
+from configparser import RawConfigParser
+from pathlib import Path
+from typing import Any
+
+import nbformat
+import numpy as np
+from lint_notebooks import METADATA, NOTEBOOKS, WALL_CLOCK
+from matplotlib.image import imread
+from nbclient import NotebookClient
+from nbclient.exceptions import CellExecutionError
+from nbformat import NotebookNode
+
+SANITIZERS = NOTEBOOKS.parent / "tests" / "nbval_sanitize.cfg"
+CELL_TIMEOUT_S = 300
+KERNELS_AT_ONCE = 2
+
+
+class CellFailed(Exception):
+    """A cell failed that is not meant to; the message shows which, and how."""
+
+
+async def refreshed(path: Path, *, everything: bool = False) -> str:
+    """The notebook's file as a fresh run leaves it.
+
+    Raises:
+        CellFailed: If a cell fails that is not meant to.
+    """
+    notebook = nbformat.read(path, as_version=4)
+    stored = {cell.id: list(cell.get("outputs", [])) for cell in notebook.cells}
+    client = NotebookClient(
+        notebook,
+        timeout=CELL_TIMEOUT_S,
+        kernel_name="python3",
+        record_timing=False,
+        store_widget_state=False,
+        resources={"metadata": {"path": str(path.parent)}},
+    )
+    try:
+        await client.async_execute()
+    except CellExecutionError as error:
+        cells = [cell for cell in notebook.cells if cell.cell_type == "code"]
+        number = sum(cell.execution_count is not None for cell in cells)
+        source = cells[number - 1].source
+        raise CellFailed(f"code cell {number}: {error.ename}: {error.evalue}\n{source}") from None
+    for cell in notebook.cells:
+        if cell.cell_type == "code":
+            cell.outputs = list(_plain(cell.outputs))
+            _keep_what_holds(cell, stored[cell.id], everything)
+    notebook.metadata = nbformat.from_dict(METADATA)
+    return nbformat.writes(notebook) + "\n"
+
+
+def _plain(outputs: Sequence[NotebookNode]) -> Iterator[NotebookNode]:
+    """The outputs without what a run cannot repeat: widgets, chunks of streams, tracebacks."""
+    last: NotebookNode | None = None
+    for output in outputs:
+        if "application/vnd.jupyter.widget-view+json" in output.get("data", {}):
+            continue
+        if last and output.output_type == last.output_type == "stream" and output.name == last.name:
+            last.text += output.text
+            continue
+        if output.output_type == "error":
+            output.traceback = [f"{output.ename}: {output.evalue}"]
+        if "metadata" in output:
+            output.metadata = {}
+        last = output
+        yield output
+
+
+def _keep_what_holds(cell: NotebookNode, stored: list[NotebookNode], everything: bool) -> None:
+    tags = cell.metadata.get("tags", [])
+    shown = cell.metadata.get("shown")
+    cell.metadata = nbformat.from_dict({"tags": tags} if tags else {})
+    if WALL_CLOCK in tags:
+        cell.metadata.shown = hashlib.sha256(cell.source.encode()).hexdigest()[:12]
+        keep = not everything and shown == cell.metadata.shown
+        keep = keep and [_kind(o) for o in stored] == [_kind(o) for o in cell.outputs]
+    else:
+        keep = same(stored, cell.outputs)
+    if keep:
+        count = cell.execution_count
+        cell.outputs = stored
+        for output in stored:
+            if output.output_type == "execute_result":
+                output.execution_count = count
+
+
+def _kind(output: NotebookNode) -> tuple[str, ...]:
+    return (output.output_type, output.get("name", ""), *sorted(output.get("data", {})))
+
+
+def same(one: Sequence[NotebookNode], other: Sequence[NotebookNode]) -> bool:
+    """True if two lists of outputs tell a reader the same."""
+    return len(one) == len(other) and all(map(_same_output, one, other))
+
+
+def _same_output(one: NotebookNode, other: NotebookNode) -> bool:
+    if _kind(one) != _kind(other):
+        return False
+    data = one.get("data", {})
+    pictures = [kind for kind in data if kind in ("image/png", "image/jpeg")]
+    if not all(_same_picture(data[kind], other.data[kind]) for kind in pictures):
+        return False
+    return _sanitized(_texts(one)) == _sanitized(_texts(other))
+
+
+def _texts(output: NotebookNode) -> str:
+    data = {k: v for k, v in output.get("data", {}).items() if not k.startswith("image/p")}
+    return str([output.get(key) for key in ("text", "ename", "evalue")] + sorted(data.items()))
+
+
+def _same_picture(one: str, other: str) -> bool:
+    """Equal up to what another font renderer or processor may round differently."""
+    first, second = (imread(io.BytesIO(base64.b64decode(data))) for data in (one, other))
+    if first.shape != second.shape:
+        return False
+    return float(np.mean(np.abs(first - second) > 0.1)) < 0.001
+
+
+def _sanitized(text: str) -> str:
+    config = RawConfigParser()
+    config.read(SANITIZERS, encoding="utf-8")
+    for section in config.sections():
+        text = re.sub(config[section]["regex"], config[section]["replace"], text)
+    return text
+
+
+def changes(path: Path, fresh: str) -> str:
+    """What a reader would find changed in the notebook, cell by cell; empty if nothing."""
+    if path.read_text(encoding="utf-8") == fresh:
+        return ""
+    before = nbformat.read(path, as_version=4).cells
+    after = nbformat.reads(fresh, as_version=4).cells
+    lines = [f"{path.name}: a refresh changes it"]
+    for number, (old, new) in enumerate(zip(before, after, strict=True), 1):
+        if old != new:
+            lines.append(f"  cell {number}: {old.source.strip().splitlines()[0][:70]}")
+            lines += _diff(_readable(old), _readable(new))
+    return "\n".join(lines)
+
+
+def _diff(old: str, new: str) -> list[str]:
+    diff = difflib.unified_diff(old.splitlines(), new.splitlines(), "stored", "fresh", "", "", 1)
+    return [f"    {line.rstrip()[:120]}" for line in list(diff)[:12]]
+
+
+def _readable(cell: NotebookNode) -> str:
+    shown = [f"execution count {cell.get('execution_count')}, metadata {dict(cell.metadata)}"]
+    for output in cell.get("outputs", []):
+        data = dict(output.get("data", {}))
+        pictures = [f"[a picture of {len(data.pop(k))} bytes]" for k in list(data) if "image/" in k]
+        shown += [str(output.get("text", "")), str(output.get("evalue", "")), str(data), *pictures]
+    return "\n".join(shown)
+
+
+def write(path: Path, text: str) -> None:
+    """Replace the file whole, or not at all."""
+    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    with os.fdopen(handle, "w", encoding="utf-8") as file:
+        file.write(text)
+    Path(name).chmod(0o644)
+    Path(name).replace(path)
+
+
+async def main(options: argparse.Namespace) -> int:
+    paths = [Path(name).resolve() for name in options.files] or sorted(NOTEBOOKS.glob("*.ipynb"))
+    kernels = asyncio.Semaphore(KERNELS_AT_ONCE)
+
+    async def one(path: Path) -> str | CellFailed:
+        async with kernels:
+            try:
+                return await refreshed(path, everything=options.all)
+            except CellFailed as error:
+                return error
+
+    failed = not paths
+    for path, fresh in zip(paths, await asyncio.gather(*map(one, paths)), strict=True):
+        failed |= _settle(path, fresh, options)
+    return int(failed)
+
+
+def _settle(path: Path, fresh: str | CellFailed, options: Any) -> bool:
+    """Report on one notebook, write it if that is wanted; True if something is wrong with it."""
+    if isinstance(fresh, CellFailed):
+        print(f"{path.name}, {fresh}\nThe file is left as it was.")
+        return True
+    changed = changes(path, fresh)
+    print(changed or f"{path.name}: nothing changed")
+    if changed and not options.check:
+        write(path, fresh)
+    return bool(changed) and options.check
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("files", nargs="*", help="notebooks; all by default")
+    parser.add_argument("--all", action="store_true", help="renew wall-clock outputs, too")
+    parser.add_argument("--check", action="store_true", help="write nothing, fail on a change")
+    sys.exit(asyncio.run(main(parser.parse_args())))
