@@ -7,7 +7,7 @@ framework sent them. All times are model seconds; the first arrival is 0.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from itertools import islice
 from typing import Protocol
@@ -137,9 +137,19 @@ class Trace:
         (2, 25, 15)
     """
 
-    def __init__(self, spans: Iterable[Span] = ()):
+    def __init__(self, spans: Iterable[Span] | Callable[[], Iterable[Span]] = ()):
+        self._spans = spans
+
+    @property
+    def spans(self) -> list[Span]:
+        """The spans; of a trace whose block is still open, those that there are by now."""
+        spans = self._spans() if callable(self._spans) else self._spans
         ordered = sorted(spans, key=lambda span: span.arrived_s)
-        self.spans = [span.shifted(ordered[0].arrived_s) for span in ordered]
+        return [span.shifted(ordered[0].arrived_s) for span in ordered]
+
+    def close(self) -> None:
+        """Keep what was seen up to now, and look no further."""
+        self._spans = self.spans
 
     @property
     def requests(self) -> int:
@@ -232,7 +242,7 @@ def attach(source: Source) -> None:
 def trace() -> Iterator[Trace]:
     """Collect what the endpoint sees of the requests that arrive inside the block.
 
-    The trace is filled when the block ends. A request still in flight then has no end.
+    A request that is still in flight when the block ends has no end.
 
     Raises:
         ConfigError: If the block ran on two clocks (two virtual runs, or a real and a virtual
@@ -244,17 +254,17 @@ def trace() -> Iterator[Trace]:
         print(t.peak, t.makespan_s)
     """
     marks = {source: source.mark() for source in _sources}
-    collected = Trace()
+    opened = Trace(lambda: _seen_since(marks))
     _open_marks.append(marks)
     try:
-        yield collected
+        yield opened
     finally:
         _open_marks[:] = [other for other in _open_marks if other is not marks]
-        seen = [spans for source, mark in marks.items() if (spans := source.since(mark))]
-        collected.spans = Trace(_only(seen)).spans
+        opened.close()
 
 
-def _only(seen: list[list[Span]]) -> list[Span]:
+def _seen_since(marks: dict[Source, int]) -> list[Span]:
+    seen = [spans for source, mark in marks.items() if (spans := source.since(mark))]
     if len(seen) > 1:
         raise ConfigError(
             f"this trace saw {len(seen)} clocks, whose times cannot be compared; "

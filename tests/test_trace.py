@@ -72,7 +72,7 @@ def test_an_empty_trace_has_no_speedup():
 def test_the_table_has_a_line_for_each_request():
     """Agent, times to a tenth of a second, tokens and status, columns aligned."""
     lines = Trace([span(0, 10, agent="research"), span(0, 15, agent="writer")]).table().splitlines()
-    assert lines[1].split() == "research 0.0 s 0.0 s 10.0 s 10.0 s 0 200".split()
+    assert lines[1].split() == "research 0.0 s 0.0 s 10.0 s 10.0 s 0 200".split(" ")
     assert len({len(line) for line in lines}) == 1
 
 
@@ -127,6 +127,17 @@ def test_a_source_that_appears_inside_the_block_is_collected():
         attach(recorder)
         recorder.add(span(0, 1, agent="first use"))
     assert [s.agent for s in t.spans] == ["first use"]
+
+
+def test_an_open_trace_can_be_read():
+    """Inside the block it shows what has arrived by now."""
+    recorder = Recorder()
+    attach(recorder)
+    with trace() as t:
+        recorder.add(span(0, 1))
+        assert t.requests == 1
+        recorder.add(span(1, 2))
+        assert t.requests == 2
 
 
 def test_traces_nest():

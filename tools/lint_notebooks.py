@@ -85,7 +85,7 @@ def _lint_reading(name: str, cells: list[NotebookNode], code: list[NotebookNode]
     ignored = sum(WALL_CLOCK in cell.metadata.get("tags", []) for cell in code)
     least = 12 if name.startswith("00_") else 25
     rules = {
-        f"{len(cells)} cells; {least} to 75 make a lesson": least <= len(cells) <= 75,
+        f"{len(cells)} cells; {least} to 60 make a lesson": least <= len(cells) <= 60,
         "fewer markdown cells than code cells; explain more": len(prose) >= len(code),
         "code cells of more than 4 lines at the median": statistics.median(lines) <= 4,
         "a code cell of more than 20 lines; split it": max(lines) <= 20,
