@@ -19,11 +19,12 @@ import threading
 from collections.abc import Callable, Coroutine
 from concurrent.futures import Future
 from dataclasses import dataclass
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic, TypeVar, TypeVarTuple
 
 from agentlab.errors import ConfigError, DeadlockError
 
 T = TypeVar("T")
+Ts = TypeVarTuple("Ts")
 
 _RESOLUTION_S = 5e-10  # times are whole nanoseconds, so half of one tells any two apart
 
@@ -80,6 +81,10 @@ class VirtualTimeLoop(asyncio.SelectorEventLoop):
     one and the same course on every run.
     """
 
+    # asyncio's own, on which this loop builds; they have been there since Python 3.4.
+    _scheduled: list[asyncio.TimerHandle]
+    _check_closed: Callable[[], None]
+
     def __init__(self) -> None:
         self._now_s = 0.0
         self._order = itertools.count()
@@ -93,8 +98,8 @@ class VirtualTimeLoop(asyncio.SelectorEventLoop):
     def call_at(
         self,
         when: float,
-        callback: Callable[..., object],
-        *args: Any,
+        callback: Callable[[*Ts], object],
+        *args: *Ts,
         context: contextvars.Context | None = None,
     ) -> asyncio.TimerHandle:
         """As in any loop, but rounded to a nanosecond: 0.1 and 0.2 after it make 0.3."""
@@ -137,6 +142,8 @@ class _Timer(asyncio.TimerHandle):
 
     __slots__ = ("order",)
     order: int
+    _when: float
+    _scheduled: bool
 
     def __lt__(self, other: Any) -> bool:
         return (self._when, self.order) < (other._when, other.order)

@@ -127,9 +127,7 @@ def _mark_broken(axis: Axes, row: int, span: Span) -> None:
         hatch="//",
         linewidth=2,
     )
-    axis.annotate(
-        f" {span.status}", (stop_s, row), va="center", color=BROKEN, fontweight="bold"
-    )
+    axis.annotate(f" {span.status}", (stop_s, row), va="center", color=BROKEN, fontweight="bold")
 
 
 def _legend(figure: Figure, traces: dict[str, Trace]) -> None:
@@ -151,6 +149,5 @@ def _last_s(t: Trace) -> float:
 def _message(t: Trace) -> str:
     requests = "1 request" if t.requests == 1 else f"{t.requests} requests"
     return (
-        f"{requests} in {t.makespan_s:.1f} s, {t.work_s:.1f} s of work: "
-        f"at most {t.peak} in flight"
+        f"{requests} in {t.makespan_s:.1f} s, {t.work_s:.1f} s of work: at most {t.peak} in flight"
     )

@@ -196,7 +196,9 @@ class Trace:
 
     def table(self) -> str:
         """One line a request: who asked, when, for how long, how many tokens, with what end."""
-        rows = [("agent", "arrived", "queued", "first token", "end", "tokens", "status")]
+        rows: list[tuple[str, ...]] = [
+            ("agent", "arrived", "queued", "first token", "end", "tokens", "status")
+        ]
         rows += [_row(span) for span in self.spans]
         widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
         lines = [

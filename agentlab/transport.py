@@ -54,7 +54,7 @@ class LabTransport(httpx.AsyncBaseTransport):
 
 
 class BlockingTransport(httpx.BaseTransport):
-    """For calls that block their thread: over HTTP only, since virtual time cannot wait for them."""
+    """For calls that block their thread: over HTTP only, for virtual time cannot wait for them."""
 
     def __init__(self, settings: Callable[[], Settings]):
         self._settings = settings

@@ -125,7 +125,10 @@ def test_streamed_or_not_the_text_is_the_same():
 def test_an_empty_answer_is_a_whole_answer():
     """Stopped before its first word: no tokens, a role, an end; streamed or not."""
     answer = post(app(), question(stop="Hello")).json()
-    assert (answer["choices"][0]["message"]["content"], answer["usage"]["completion_tokens"]) == ("", 0)
+    assert (answer["choices"][0]["message"]["content"], answer["usage"]["completion_tokens"]) == (
+        "",
+        0,
+    )
     sent = events(post(app(), question(stop="Hello", stream=True)).text)
     assert sent[-1]["choices"][0]["finish_reason"] == "stop"
 

@@ -1,4 +1,4 @@
-"""What the local model says: it obeys the form, in the prompt's language, and never repeats itself."""
+"""What the local model says: the form and language asked for, and no sentence twice."""
 
 from __future__ import annotations
 

@@ -14,8 +14,8 @@ ENGLISH = (
     "can just as well wait for ten answers as for one."
 )
 KOREAN = (
-    "병렬 처리는 여러 에이전트가 동시에 질문을 보내는 방식입니다. 에이전트는 대부분의 시간을 모델을 "
-    "기다리는 데 쓰므로, 기다리는 프로그램은 하나를 기다리든 열을 기다리든 같습니다."
+    "병렬 처리는 여러 에이전트가 동시에 질문을 보내는 방식입니다. 에이전트는 대부분의 시간을 "
+    "모델을 기다리는 데 쓰므로, 기다리는 프로그램은 하나를 기다리든 열을 기다리든 같습니다."
 )
 
 
@@ -42,7 +42,9 @@ def test_korean_has_a_token_for_one_and_a_half_to_two_syllables():
     assert 1.4 < syllables / count_tokens(KOREAN.replace(".", "").replace(",", "")) < 2.0
 
 
-@pytest.mark.parametrize(("text", "tokens"), [("", 0), ("a", 1), ("2026", 2), ("\n\n", 1), ("?!", 2)])
+@pytest.mark.parametrize(
+    ("text", "tokens"), [("", 0), ("a", 1), ("2026", 2), ("\n\n", 1), ("?!", 2)]
+)
 def test_small_texts(text: str, tokens: int):
     """Nothing, a letter, four digits, line breaks, two marks."""
     assert count_tokens(text) == tokens

@@ -20,7 +20,11 @@ def body(**fields: Any) -> bytes:
 
 def test_content_parts_are_read_as_text():
     """A list of parts, as clients send them, is the text of its text parts."""
-    parts = [{"type": "text", "text": "one"}, {"type": "image_url"}, {"type": "text", "text": "two"}]
+    parts = [
+        {"type": "text", "text": "one"},
+        {"type": "image_url"},
+        {"type": "text", "text": "two"},
+    ]
     request = parse_chat(body(messages=[{"role": "user", "content": parts}]))
     assert request.turns == [("user", "one\ntwo")]
 
@@ -79,7 +83,11 @@ def test_a_bad_request_is_told_what_and_where(text: bytes, param: str | None, wo
 def test_a_completion_is_what_the_openai_client_expects():
     """Its own model reads it, strictly."""
     answer = wire.completion(
-        id="c", created=1, model="m", choices=[("a", "stop"), ("b", "length")], usage=wire.usage(3, 2)
+        id="c",
+        created=1,
+        model="m",
+        choices=[("a", "stop"), ("b", "length")],
+        usage=wire.usage(3, 2),
     )
     read = openai_types.ChatCompletion.model_validate(answer, strict=True)
     assert [c.message.content for c in read.choices] == ["a", "b"]

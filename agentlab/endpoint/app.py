@@ -89,7 +89,9 @@ class App:
 
 def unknown_route(scope: Scope, known: list[str]) -> RequestError:
     """The answer to a path that is not there, naming those that are."""
-    message = f"Unknown request URL: {scope['method']} {scope['path']}; there are {', '.join(known)}."
+    message = (
+        f"Unknown request URL: {scope['method']} {scope['path']}; there are {', '.join(known)}."
+    )
     return RequestError(404, message, code="unknown_url")
 
 

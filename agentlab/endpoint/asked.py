@@ -44,9 +44,7 @@ _PHRASE = (  # up to the end of the clause, or to words about its length
 _TOPIC = [
     re.compile(r"^\s*(?:topic|subject|theme|주제|토픽)\s*[:=]\s*(.+?)\s*$", re.IGNORECASE | re.M),
     re.compile(r"(?:^|[.\n])\s*(.+?)(?:에 대해|에 대하여|에 대한|을 |를 )", re.M),
-    re.compile(
-        r"\b(?:about|regarding)[ :]+(?!\d|this\b|the following)" + _PHRASE, re.IGNORECASE
-    ),
+    re.compile(r"\b(?:about|regarding)[ :]+(?!\d|this\b|the following)" + _PHRASE, re.IGNORECASE),
     re.compile(
         r"\b(?:describe|explain|analy[sz]e|research|summari[sz]e|compare|review|name|list|discuss)"
         r"[ :]+(?!this\b|the following)" + _PHRASE,
@@ -159,4 +157,4 @@ def _example(text: str) -> Any:
             return json.loads(candidate)
         except json.JSONDecodeError:
             continue
-    return {key: "" for key in _KEY.findall(text)}  # an example with comments, or an unfinished one
+    return dict.fromkeys(_KEY.findall(text), "")  # an example with comments, or an unfinished one

@@ -16,7 +16,6 @@ from agentlab.endpoint.live import LiveBatch
 from agentlab.endpoint.wire import ChatRequest, Json
 from agentlab.trace import Span
 
-
 _ROLE: Json = {"role": "assistant", "content": "", "refusal": None}
 
 
@@ -77,10 +76,13 @@ class Exchange:
         sent = 0
         while sent < self._job.output_tokens:
             have = await self._live.tokens(self._job, after=sent)
-            opening = [] if sent else [self._chunk(i, _ROLE) for i in range(len(self._answer.choices))]
+            opening = (
+                [] if sent else [self._chunk(i, _ROLE) for i in range(len(self._answer.choices))]
+            )
             texts = ["".join(choice.pieces[sent:have]) for choice in self._answer.choices]
             yield b"".join(
-                opening + [self._chunk(i, {"content": text}) for i, text in enumerate(texts) if text]
+                opening
+                + [self._chunk(i, {"content": text}) for i, text in enumerate(texts) if text]
             )
             sent = have
 

@@ -12,7 +12,16 @@ import time
 
 import httpx
 
-from agentlab.endpoint.http import Headers, Receive, Scope, Send, header, read_body, start, unless_gone
+from agentlab.endpoint.http import (
+    Headers,
+    Receive,
+    Scope,
+    Send,
+    header,
+    read_body,
+    start,
+    unless_gone,
+)
 from agentlab.endpoint.wire import RequestError
 from agentlab.trace import Span
 
@@ -106,7 +115,9 @@ class Forward:
         return f"{self._upstream}{path}{'?' + query if query else ''}"
 
     def _headers(self, scope: Scope) -> list[tuple[bytes, bytes]]:
-        kept = [(name, value) for name, value in scope["headers"] if name not in _OWN_REQUEST_HEADERS]
+        kept = [
+            (name, value) for name, value in scope["headers"] if name not in _OWN_REQUEST_HEADERS
+        ]
         kept.append((b"accept-encoding", b"identity"))  # so that token counts can be read
         if self._key is not None:
             kept.append((b"authorization", f"Bearer {self._key}".encode()))

@@ -157,7 +157,9 @@ class _Writer:
 
     def _about(self, aspect: str) -> str:
         template = next(self._aspects, None) or next(self._sentences, "")
-        filled = template.replace("{aspect}", _lowered(aspect)).replace("{topic}", self._asked.topic)
+        filled = template.replace("{aspect}", _lowered(aspect)).replace(
+            "{topic}", self._asked.topic
+        )
         return _capital(filled)
 
     def _what_was_given(self) -> str:

@@ -1,8 +1,9 @@
 """A bundled estimate of how many tokens a text has; nothing is downloaded.
 
 Real tokenizers differ from model to model. By this estimate plain English prose has 1.1 to 1.3
-tokens a word, and Korean one token for every 1.5 to 2 syllables, as with the larger vocabularies. A text is split into
-pieces whose concatenation is the text again, so a piece can stand for a token in a stream.
+tokens a word, and Korean one token for every 1.5 to 2 syllables, as with the larger vocabularies.
+A text is split into pieces whose concatenation is the text again, so that a piece can stand for a
+token in a stream.
 """
 
 from __future__ import annotations

@@ -1,0 +1,54 @@
+# Agent Lab. `make` lists the targets; `make lab` and `make test` do everything they need themselves.
+
+# The first Python of 3.11 to 3.13 that really runs. Give another with PYTHON=...
+USABLE := import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))
+FOUND := $(shell for p in python3 python3.13 python3.12 python3.11; do \
+	$$p -c '$(USABLE)' 2>/dev/null && { echo $$p; break; }; done)
+PYTHON ?= $(or $(FOUND),python3)
+BIN := .venv/bin
+
+# JupyterLab refuses to run as root, as in a container, unless told.
+AS_ROOT := $(shell [ "$$(id -u)" = 0 ] && echo --allow-root)
+LAB_ARGS ?=
+
+NBVAL := -p no:cacheprovider --nbval --nbval-current-env --nbval-cell-timeout 120 \
+	--nbval-sanitize-with tests/nbval_sanitize.cfg -n 2 --dist loadscope
+
+.PHONY: help setup lab test check refresh lock clean
+
+help:  ## list these targets
+	@sed -n 's/^\([a-z]*\):[^#]*## \(.*\)/  make \1	\2/p' Makefile | expand -t 18
+
+setup:  ## make .venv from the lock (uv if there is one, else pip)
+	@command -v $(PYTHON) >/dev/null 2>&1 || { \
+		echo "Agent Lab needs Python 3.11, 3.12 or 3.13; install Python 3.12 first." >&2; exit 1; }
+	@$(PYTHON) tools/setup.py
+
+lab: setup  ## open the course in JupyterLab (LAB_ARGS passes options on)
+	$(BIN)/jupyter lab $(AS_ROOT) --ServerApp.root_dir=. \
+		--LabApp.default_url=/lab/tree/notebooks/00_start_here.ipynb \
+		--LabApp.app_settings_dir=tools/jupyterlab $(LAB_ARGS)
+
+test: setup  ## unit tests, every notebook compared, and that a refresh changes nothing
+	$(BIN)/python -m pytest -n 2 tests
+	$(BIN)/python -m pytest $(NBVAL) notebooks
+	$(BIN)/python tools/refresh_notebooks.py --check
+
+check: setup  ## ruff, mypy --strict, lint of the notebooks
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/python tools/lint_notebooks.py
+
+refresh: setup  ## execute the notebooks and store their outputs
+	$(BIN)/python tools/refresh_notebooks.py
+
+lock:  ## resolve requirements.lock anew from pyproject.toml (needs uv)
+	@command -v uv >/dev/null || { echo "make lock needs uv: pip install uv" >&2; exit 1; }
+	uv pip compile pyproject.toml --group dev --output-file requirements.lock --upgrade --quiet \
+		--universal --python-version 3.11 --generate-hashes --no-header --no-annotate \
+		--no-emit-index-url --no-emit-find-links
+
+clean:  ## remove .venv and every cache
+	rm -rf .venv .mypy_cache .pytest_cache .ruff_cache .hypothesis
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +

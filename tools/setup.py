@@ -1,0 +1,104 @@
+"""Make the course's environment, .venv, from the lock: `python tools/setup.py`.
+
+It runs on the standard library alone, on every system, and under any Python 3, if only to say
+which one is needed. With uv on the PATH it takes seconds, with pip a few minutes. A second run
+does nothing unless the lock, the project file or the Python changed.
+"""
+
+import hashlib
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+OLDEST, NEWEST = (3, 11), (3, 13)
+ROOT = Path(__file__).resolve().parents[1]
+VENV = ROOT / ".venv"
+STAMP = VENV / "agentlab-setup"
+LOCK = ROOT / "requirements.lock"
+
+
+def wrong_python(version):
+    """One line that says which Python to install, or None if `version` will do."""
+    if OLDEST <= tuple(version[:2]) <= NEWEST:
+        return None
+    return (
+        "Agent Lab needs Python 3.11, 3.12 or 3.13, and this is {}.{}; install Python 3.12 from "
+        "python.org or your system's packages, or name one: make PYTHON=python3.12".format(*version)
+    )
+
+
+def fingerprint(root, version):
+    """What an environment depends on: the lock, the project file, this script, the Python."""
+    digest = hashlib.sha256(repr(tuple(version[:3])).encode())
+    for name in ("requirements.lock", "pyproject.toml", "tools/setup.py"):
+        digest.update((root / name).read_bytes())
+    return digest.hexdigest()
+
+
+def program(name):
+    """The path of a program inside .venv."""
+    return str(VENV / ("Scripts" if os.name == "nt" else "bin") / name)
+
+
+def steps(uv):
+    """The commands that make .venv, in order.
+
+    The module comes in a step of its own, since pip refuses it beside a lock with hashes. Byte
+    code is compiled now, so that the first notebook need not.
+    """
+    locked = ["--require-hashes", "-r", str(LOCK)]
+    module = ["--no-deps", "--no-build-isolation", "-e", str(ROOT)]
+    if uv:
+        python = ["--python", program("python")]
+        return [
+            [uv, "venv", "--quiet", "--seed", "--python", sys.executable, str(VENV)],
+            [uv, "pip", "install", "--compile-bytecode", *python, *locked],
+            [uv, "pip", "install", *python, *module],
+        ]
+    pip = [program("python"), "-m", "pip", "--disable-pip-version-check", "install", "--quiet"]
+    return [
+        [sys.executable, "-m", "venv", str(VENV)],
+        [*pip, *locked],
+        [*pip, *module],
+    ]
+
+
+def trust_notebooks():
+    """Let JupyterLab show stored pictures and HTML: these notebooks are the course's own."""
+    notebooks = [str(path) for path in sorted((ROOT / "notebooks").glob("*.ipynb"))]
+    return [program("jupyter"), "trust", *notebooks] if notebooks else [program("python"), "-V"]
+
+
+def main():
+    problem = wrong_python(sys.version_info)
+    if problem:
+        print(problem, file=sys.stderr)
+        return 1
+    wanted = fingerprint(ROOT, sys.version_info)
+    if STAMP.exists() and STAMP.read_text() == wanted:
+        return 0
+    uv = shutil.which("uv")
+    print(
+        "Setting up .venv with {}, once; this takes {}.".format(
+            *(("uv", "half a minute") if uv else ("pip", "a few minutes"))
+        ),
+        flush=True,
+    )
+    shutil.rmtree(str(VENV), ignore_errors=True)  # half an environment is worse than none
+    for command in [*steps(uv), trust_notebooks()]:
+        if subprocess.call(command, cwd=str(ROOT), stdout=subprocess.DEVNULL) != 0:
+            print(
+                "Set-up stopped at: {}\nSee above; then try again. Nothing half-made will be "
+                "used.".format(" ".join(command)),
+                file=sys.stderr,
+            )
+            return 1
+    STAMP.write_text(wanted)  # last of all, so that an interrupted set-up starts over
+    print("Ready: .venv holds the course's environment.")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
