@@ -1,0 +1,201 @@
+"""Forwarding, against a second endpoint as the upstream, and against upstreams that misbehave."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+import httpx
+import pytest
+
+from agentlab.clock import run_virtual
+from agentlab.endpoint.app import App
+from agentlab.endpoint.forward import Forward
+from agentlab.endpoint.inprocess import InProcessTransport
+from agentlab.endpoint.process import EndpointProcess
+from agentlab.endpoint.serve import local_app
+from agentlab.settings import Settings
+
+HELLO = "Say hello and tell me in one sentence what you are."
+KEY = "lab-key"
+REAL_KEY = "real-secret-of-the-owner"
+Application = Callable[[Any, Any, Any], Awaitable[None]]
+
+
+class Upstream:
+    """A local model that notes the headers it is sent."""
+
+    def __init__(self) -> None:
+        self.app = local_app(Settings(), time_scale=1.0)
+        self.headers: list[dict[str, str]] = []
+
+    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+        self.headers.append({k.decode(): v.decode() for k, v in scope["headers"]})
+        await self.app(scope, receive, send)
+
+
+def forwarding(upstream: Application, key: str | None = REAL_KEY) -> App:
+    """An endpoint before `upstream`, in the same event loop."""
+    transport = InProcessTransport(upstream)
+    url = "http://127.0.0.1:1/v1"
+    return App(Forward(url, key=key, lab_key=KEY, transport=transport))
+
+
+def ask(endpoint: App, key: str = KEY, **fields: Any) -> httpx.Response:
+    body = {"model": "m", "messages": [{"role": "user", "content": HELLO}], **fields}
+
+    async def main() -> httpx.Response:
+        asking = httpx.AsyncClient(
+            transport=InProcessTransport(endpoint), base_url="http://127.0.0.1", timeout=None
+        )
+        headers = {"authorization": f"Bearer {key}", "x-agent": "writer"}
+        return await asking.post("/v1/chat/completions", json=body, headers=headers)
+
+    return run_virtual(main()).result
+
+
+def test_the_upstreams_answer_comes_back_and_is_recorded():
+    """Text, status and token counts; the agent's name in the record."""
+    endpoint = forwarding(Upstream())
+    answer = ask(endpoint)
+    assert answer.json()["choices"][0]["message"]["content"].startswith("Hello!")
+    (span,) = endpoint.recorder.since(0)
+    assert (span.agent, span.status, span.completion_tokens) == ("writer", 200, 31)
+    assert span.prompt_tokens == answer.json()["usage"]["prompt_tokens"]
+
+
+def test_a_stream_is_passed_on_and_its_tokens_are_counted():
+    """All of its events, and the usage of the last."""
+    endpoint = forwarding(Upstream())
+    options = {"stream": True, "stream_options": {"include_usage": True}}
+    assert ask(endpoint, **options).text == ask(forwarding(Upstream()), **options).text
+    (span,) = endpoint.recorder.since(0)
+    assert span.completion_tokens == 31
+
+
+def test_a_stream_is_not_held_back():
+    """The first piece is there after 1 s, long before the answer's end."""
+    endpoint = forwarding(Upstream())
+
+    async def main() -> float:
+        asking = httpx.AsyncClient(transport=InProcessTransport(endpoint), timeout=None)
+        body = {"model": "m", "messages": [{"role": "user", "content": HELLO}], "stream": True}
+        url, headers = "http://127.0.0.1/v1/chat/completions", {"authorization": f"Bearer {KEY}"}
+        async with asking.stream("POST", url, json=body, headers=headers) as answer:
+            await anext(answer.aiter_raw())
+            return asyncio.get_running_loop().time()
+
+    assert run_virtual(main()).result == 1.0
+
+
+def test_the_real_key_goes_upstream_and_the_labs_does_not():
+    """The upstream sees its own key, and neither the lab's nor the agent's name."""
+    upstream = Upstream()
+    ask(forwarding(upstream))
+    (headers,) = upstream.headers
+    assert headers["authorization"] == f"Bearer {REAL_KEY}"
+    assert KEY not in json.dumps(headers)
+    assert "x-agent" not in headers
+
+
+def test_an_upstream_that_wants_no_key_gets_none():
+    """As with Ollama: no header at all."""
+    upstream = Upstream()
+    ask(forwarding(upstream, key=None))
+    assert "authorization" not in upstream.headers[0]
+
+
+@pytest.mark.parametrize("key", ["", "wrong", REAL_KEY])
+def test_without_the_labs_key_nothing_is_passed_on(key: str):
+    """401 in OpenAI's shape, and the upstream hears nothing."""
+    upstream = Upstream()
+    answer = ask(forwarding(upstream), key=key)
+    assert (answer.status_code, answer.json()["error"]["code"]) == (401, "invalid_api_key")
+    assert upstream.headers == []
+
+
+def test_the_real_key_is_nowhere_to_be_read():
+    """Not in an answer, an error, the record, or what an object says of itself."""
+    upstream = Upstream()
+    endpoint = forwarding(upstream)
+    answers = [ask(endpoint), ask(endpoint, key="wrong"), ask(endpoint, max_tokens=0)]
+    said = [answer.text + str(answer.headers) for answer in answers]
+    said += [repr(endpoint.recorder.since(0)), repr(endpoint), repr(endpoint.model)]
+    assert REAL_KEY not in "".join(said)
+
+
+def test_the_upstreams_errors_are_passed_on():
+    """Status and words are the upstream's own."""
+    endpoint = forwarding(Upstream())
+    answer = ask(endpoint, max_tokens=0)
+    assert (answer.status_code, answer.json()["error"]["param"]) == (400, "max_tokens")
+    assert endpoint.recorder.since(0)[0].status == 400
+
+
+async def _unreachable(scope: Any, receive: Any, send: Any) -> None:
+    raise httpx.ConnectError("refused")
+
+
+async def _breaks_off(scope: Any, receive: Any, send: Any) -> None:
+    await send({"type": "http.response.start", "status": 200, "headers": []})
+    await send({"type": "http.response.body", "body": b"half", "more_body": True})
+    raise RuntimeError
+
+
+def test_an_upstream_that_cannot_be_reached_is_a_clear_error():
+    """502 that names the address and what to check."""
+    answer = ask(forwarding(_unreachable))
+    assert answer.status_code == 502
+    assert "http://127.0.0.1:1/v1" in answer.json()["error"]["message"]
+    assert "OPENAI_BASE_URL" in answer.json()["error"]["message"]
+
+
+def test_an_answer_that_breaks_off_is_not_made_to_look_whole():
+    """The client sees a broken connection, and the endpoint lives on."""
+    endpoint = forwarding(_breaks_off)
+    with pytest.raises(httpx.RemoteProtocolError):
+        ask(endpoint)
+    assert endpoint.recorder.since(0)[0].status != 200
+
+
+def test_a_client_that_hangs_up_ends_the_upstreams_work():
+    """Nobody pays for tokens that nobody waits for."""
+    upstream = Upstream()
+    endpoint = forwarding(upstream)
+
+    async def main() -> None:
+        asking = httpx.AsyncClient(transport=InProcessTransport(endpoint), timeout=None)
+        body = {"model": "m", "messages": [{"role": "user", "content": HELLO}]}
+        url, headers = "http://127.0.0.1/v1/chat/completions", {"authorization": f"Bearer {KEY}"}
+        task = asyncio.create_task(asking.post(url, json=body, headers=headers))
+        await asyncio.sleep(2)
+        task.cancel()
+        await asyncio.wait([task])
+
+    run_virtual(main())
+    (span,) = upstream.app.recorder.since(0)
+    assert (span.status, span.end_s) == (499, 2.0)
+    assert endpoint.recorder.since(0)[0].status == 499
+
+
+def test_two_processes_over_real_sockets(monkeypatch: pytest.MonkeyPatch):
+    """A lab whose upstream is another endpoint: the answer, the record, and the key's secrecy."""
+    upstream = EndpointProcess(Settings(time_scale=100))
+    monkeypatch.setenv("OPENAI_API_KEY", REAL_KEY)
+    endpoint = EndpointProcess(Settings(upstream=upstream.url))
+    try:
+        answer = httpx.post(
+            f"{endpoint.url}/chat/completions",
+            json={"model": "m", "messages": [{"role": "user", "content": HELLO}]},
+            headers={"authorization": f"Bearer {endpoint.key}"},
+            trust_env=False,
+        )
+        assert answer.json()["choices"][0]["message"]["content"].startswith("Hello!")
+        assert [span.status for span in endpoint.since(0)] == [200]
+        assert upstream.since(0)[0].completion_tokens == 31
+        assert REAL_KEY not in repr(vars(endpoint))
+    finally:
+        endpoint.stop()
+        upstream.stop()

@@ -1,0 +1,105 @@
+"""Plots say their message, label their axes with units, and do not lean on colour alone."""
+
+from __future__ import annotations
+
+import matplotlib.colors
+import pytest
+from matplotlib.figure import Figure
+
+from agentlab import plots
+from agentlab.trace import Span, Trace
+
+
+def span(agent: str, end_s: float, status: int = 200, wait_s: float = 0.0) -> Span:
+    return Span(
+        request_id=agent,
+        agent=agent,
+        arrived_s=0.0,
+        started_s=wait_s,
+        first_token_s=wait_s + 1,
+        end_s=end_s,
+        status=status,
+    )
+
+
+THREE = Trace([span("research", 10), span("analysis", 15), span("writing", 12)])
+
+
+def bars(figure: Figure) -> list[tuple[float, float]]:
+    """(start, end) of every bar that has a width, row by row."""
+    patches = figure.axes[0].patches
+    return [(p.get_x(), p.get_x() + p.get_width()) for p in patches if p.get_width() > 0]  # type: ignore[attr-defined]
+
+
+def test_each_row_shows_reading_and_answering_at_their_times():
+    """0 to 1 s, then to the end, for each of the three."""
+    assert bars(plots.timeline(THREE)) == [(0, 1), (1, 10), (0, 1), (1, 15), (0, 1), (1, 12)]
+
+
+def test_the_title_says_what_there_is_to_see():
+    """How many, how long, how much work, how many at once; or the title given."""
+    title = plots.timeline(THREE).axes[0].get_title(loc="left")
+    assert title == "3 requests in 15.0 s, 37.0 s of work: at most 3 in flight"
+    assert plots.timeline(THREE, "My words").axes[0].get_title(loc="left") == "My words"
+
+
+def test_axes_are_labelled_with_units_and_rows_with_agents():
+    """Model time in seconds; first row on top."""
+    axis = plots.timeline(THREE).axes[0]
+    assert axis.get_xlabel() == "model time (s)"
+    assert [label.get_text() for label in axis.get_yticklabels()] == [
+        "research",
+        "analysis",
+        "writing",
+    ]
+    assert axis.yaxis_inverted()
+
+
+def test_waiting_is_in_the_legend_only_where_somebody_waited():
+    """Two entries, or three."""
+
+    def legend(t: Trace) -> list[str]:
+        return [text.get_text() for text in plots.timeline(t).legends[0].get_texts()]
+
+    assert legend(THREE) == ["reading the prompt", "answering"]
+    assert legend(Trace([span("a", 9, wait_s=2)]))[0] == "waiting for a slot"
+
+
+def test_a_broken_answer_is_hatched_and_named():
+    """Not by colour alone: hatching, and the status beside it."""
+    axis = plots.timeline(Trace([span("a", 9, status=499)])).axes[0]
+    assert any(patch.get_hatch() for patch in axis.patches)
+    assert [text.get_text().strip() for text in axis.texts] == ["499"]
+
+
+def test_several_runs_share_one_scale():
+    """So that lengths can be compared."""
+    figure = plots.timelines({"one": THREE, "other": Trace([span("a", 40)])})
+    assert len({axis.get_xlim() for axis in figure.axes}) == 1
+
+
+@pytest.mark.parametrize("t", [Trace(), Trace([Span(request_id="a", agent="a", arrived_s=0.0)])])
+def test_nothing_and_something_in_flight_can_be_drawn(t: Trace):
+    """An empty trace, and one without an end."""
+    assert plots.timeline(t).axes
+
+
+def test_the_phases_differ_in_lightness():
+    """So that they survive a grey printer and any kind of colour blindness."""
+
+    def lightness(colour: str) -> float:
+        red, green, blue = matplotlib.colors.to_rgb(colour)
+        return 0.2126 * red + 0.7152 * green + 0.0722 * blue
+
+    phases = [lightness(colour) for colour in (plots.READING, plots.ANSWERING)]
+    assert abs(phases[0] - phases[1]) > 0.2
+
+
+def test_scaling_is_drawn_against_the_diagonal():
+    """Log axes with units; a dashed line of linear growth; a line and a marker for each preset."""
+    figure = plots.scaling([1, 2, 4], {"a": [1, 2, 3], "b": [1, 1, 1]}, "My words")
+    axis = figure.axes[0]
+    linear, a, b = axis.get_lines()
+    assert (list(linear.get_ydata()), linear.get_linestyle()) == ([1, 2, 4], "--")
+    assert a.get_marker() != b.get_marker()
+    assert (axis.get_xscale(), axis.get_title(loc="left")) == ("log", "My words")
