@@ -37,6 +37,11 @@ def fingerprint(root, version):
     return digest.hexdigest()
 
 
+def base_python():
+    """The Python outside any environment: one inside .venv would be deleted with it."""
+    return getattr(sys, "_base_executable", None) or sys.executable
+
+
 def program(name):
     """The path of a program inside .venv."""
     return str(VENV / ("Scripts" if os.name == "nt" else "bin") / name)
@@ -53,13 +58,13 @@ def steps(uv):
     if uv:
         python = ["--python", program("python")]
         return [
-            [uv, "venv", "--quiet", "--seed", "--python", sys.executable, str(VENV)],
+            [uv, "venv", "--quiet", "--seed", "--python", base_python(), str(VENV)],
             [uv, "pip", "install", "--compile-bytecode", *python, *locked],
             [uv, "pip", "install", *python, *module],
         ]
     pip = [program("python"), "-m", "pip", "--disable-pip-version-check", "install", "--quiet"]
     return [
-        [sys.executable, "-m", "venv", str(VENV)],
+        [base_python(), "-m", "venv", str(VENV)],
         [*pip, *locked],
         [*pip, *module],
     ]

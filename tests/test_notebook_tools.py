@@ -1,0 +1,198 @@
+"""The notebooks' lint and refresh, with negative controls: no defect slips by."""
+
+from __future__ import annotations
+
+import base64
+import io
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import matplotlib.pyplot as plt
+import nbformat
+import pytest
+from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
+
+ROOT = Path(__file__).resolve().parents[1]
+sys.path.insert(0, str(ROOT / "tools"))
+
+import lint_notebooks  # noqa: E402  tools/ is no package
+import refresh_notebooks  # noqa: E402
+
+GOOD = ROOT / "notebooks" / "01_sequential.ipynb"
+
+
+def printed(text: str) -> Any:
+    return new_output("stream", name="stdout", text=text)
+
+
+def picture(height: float) -> Any:
+    figure, axis = plt.subplots(figsize=(1, 1))
+    axis.bar([0], [height])
+    axis.set_ylim(0, 1)
+    data = io.BytesIO()
+    figure.savefig(data, format="png")
+    plt.close(figure)
+    return new_output("display_data", {"image/png": base64.b64encode(data.getvalue()).decode()})
+
+
+def changed(tmp_path: Path, change: Callable[[Any], object]) -> list[str]:
+    """What lint finds in a good lesson after `change`, which is given its code cells."""
+    notebook = nbformat.read(GOOD, as_version=4)
+    change([cell for cell in notebook.cells if cell.cell_type == "code"])
+    path = tmp_path / "01_changed.ipynb"
+    nbformat.write(notebook, path)
+    return list(lint_notebooks.lint(path))
+
+
+def strip(cells: list[Any]) -> None:
+    for cell in cells:
+        cell.execution_count, cell.outputs = None, []
+
+
+def test_the_lessons_as_they_stand_have_nothing_to_mend(tmp_path: Path):
+    """And so the findings below come from the changes."""
+    assert changed(tmp_path, lambda cells: None) == []
+
+
+@pytest.mark.parametrize(
+    ("change", "finding"),
+    [
+        (strip, "execution count None, not 1"),
+        (lambda cells: cells[3].update(execution_count=9), "execution count 9, not 4"),
+        (lambda cells: cells[2].update(outputs=[]), "stores no output"),
+        (lambda cells: cells[2].metadata.update(tags=["raises-exception"]), "they must agree"),
+        (lambda cells: cells[2].metadata.update(tags=["nbval-ignore"]), "unknown tag"),
+        (lambda cells: cells[2].update(source="# NBVAL_SKIP\n1"), "NBVAL_ comment"),
+        (lambda cells: cells[2].update(source="x = 1\n" * 21), "more than 20 lines"),
+        (lambda cells: cells[2].outputs.append(printed("/home/anna/x")), "somebody's machine"),
+        (lambda cells: cells[2].outputs.append(printed("sk-abcdefgh1234")), "like a key"),
+    ],
+)
+def test_each_defect_is_found(change: Callable[[Any], object], finding: str, tmp_path: Path):
+    """Stripped, out of order, without its output, mistagged, too long, or telling too much."""
+    assert any(finding in line for line in changed(tmp_path, change))
+
+
+def test_a_notebook_without_prose_is_no_lesson(tmp_path: Path):
+    """Too short, no predictions, no exercises, no key points."""
+    notebook = new_notebook(cells=[new_markdown_cell("# T"), new_code_cell("x = 1")])
+    notebook.cells[1].execution_count = 1
+    notebook.metadata.update(lint_notebooks.METADATA)
+    path = tmp_path / "01_bare.ipynb"
+    nbformat.write(notebook, path)
+    found = "\n".join(lint_notebooks.lint(path))
+    for words in ("2 cells", "predictions", "exercises", "key points", "words of prose"):
+        assert words in found
+
+
+def test_pictures_are_compared_by_what_they_show():
+    """The same bar is the same, though its bytes may differ; another bar is not."""
+    assert refresh_notebooks.same([picture(0.5)], [picture(0.5)])
+    assert not refresh_notebooks.same([picture(0.5)], [picture(0.9)])
+
+
+def test_texts_are_compared_after_sanitizing():
+    """An address in memory does not matter; a number does."""
+    assert refresh_notebooks.same([printed("at 0x7f00aa11bb")], [printed("at 0x7f99cc22dd")])
+    assert not refresh_notebooks.same([printed("3 in flight")], [printed("4 in flight")])
+
+
+def notebook_with(path: Path, *cells: Any) -> Path:
+    notebook = new_notebook(cells=list(cells))
+    for number, cell in enumerate(notebook.cells):
+        cell.id = f"cell-{number}"
+    notebook.metadata.update(lint_notebooks.METADATA)
+    nbformat.write(notebook, path)
+    return path
+
+
+def run(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, *map(str, arguments)]
+    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+
+
+def refresh(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
+    return run("tools/refresh_notebooks.py", *arguments)
+
+
+CLOCK = "import time; print(time.time_ns())"
+
+
+def test_refresh_repeats_itself_to_the_byte(tmp_path: Path):
+    """Twice leaves the file alone, wall clock and object addresses included; --all renews."""
+    path = notebook_with(
+        tmp_path / "x.ipynb",
+        new_code_cell("print('a'); print('b')"),
+        new_code_cell("object()"),
+        new_code_cell(CLOCK, metadata={"tags": ["nbval-ignore-output"]}),
+        new_code_cell("1 / 0", metadata={"tags": ["raises-exception"]}),
+    )
+    refresh(path)
+    first = path.read_bytes()
+    again = refresh(path)
+    assert (again.returncode, path.read_bytes()) == (0, first)
+    refresh("--all", path)
+    assert path.read_bytes() != first
+    stored = nbformat.reads(first.decode(), as_version=4).cells
+    assert stored[0].outputs[0].text == "a\nb\n"
+    assert stored[3].outputs[0].traceback == ["ZeroDivisionError: division by zero"]
+
+
+def test_a_wall_clock_cell_that_was_edited_is_renewed(tmp_path: Path):
+    """Its stored output belongs to the old source."""
+    tags = {"tags": ["nbval-ignore-output"]}
+    path = notebook_with(tmp_path / "x.ipynb", new_code_cell(CLOCK, metadata=tags))
+    refresh(path)
+    notebook = nbformat.read(path, as_version=4)
+    notebook.cells[0].source = "print('edited')"
+    nbformat.write(notebook, path)
+    refresh(path)
+    assert nbformat.read(path, as_version=4).cells[0].outputs[0].text == "edited\n"
+
+
+def test_a_failing_cell_leaves_the_file_as_it_was(tmp_path: Path):
+    """Its number, its error and its source are shown, and the exit code is 1."""
+    path = notebook_with(tmp_path / "x.ipynb", new_code_cell("x = 1"), new_code_cell("x.y"))
+    before = path.read_bytes()
+    ran = refresh(path)
+    assert (ran.returncode, path.read_bytes()) == (1, before)
+    assert "code cell 2: AttributeError" in ran.stdout
+
+
+def test_what_nbval_lets_pass_in_silence_is_caught(tmp_path: Path):
+    """A stripped cell, a wrong picture, an error that no longer comes: nbval is content, we not."""
+    fresh, wrong = dict(picture(0.5).data), picture(0.9)
+    fresh["text/plain"] = wrong.data["text/plain"] = "a picture"
+    path = notebook_with(
+        tmp_path / "01_silent.ipynb",
+        new_code_cell("print(2 + 2)"),
+        new_code_cell(f"display({fresh}, raw=True)", execution_count=2, outputs=[wrong]),
+        new_code_cell("x = 1 / 1", execution_count=3, metadata={"tags": ["raises-exception"]}),
+    )
+    sanitize = ROOT / "tests" / "nbval_sanitize.cfg"
+    options = ["--nbval", "--nbval-current-env", "--nbval-sanitize-with", sanitize]
+    nbval = run("-m", "pytest", "-q", "-p", "no:cacheprovider", *options, path)
+    assert nbval.returncode == 0, nbval.stdout
+    found = "\n".join(lint_notebooks.lint(path))
+    assert "code cell 1: execution count None" in found
+    assert f"code cell 3: stored error: False, tagged {lint_notebooks.FAILS}: True" in found
+    checked = refresh("--check", path)
+    assert checked.returncode == 1
+    assert "cell 2: display(" in checked.stdout
+
+
+def test_nbval_itself_compares_strictly(tmp_path: Path):
+    """The control of the control: a stored text that is wrong fails."""
+    cell = new_code_cell("print(2 + 2)", execution_count=1, outputs=[printed("5\n")])
+    path = notebook_with(tmp_path / "x.ipynb", cell)
+    options = ["--nbval", "--nbval-current-env"]
+    assert run("-m", "pytest", "-q", "-p", "no:cacheprovider", *options, path).returncode == 1
+
+
+def test_the_environment_of_these_tests_is_guarded():
+    """Kernels of the notebooks' run are, too: they inherit it."""
+    assert "network_guard" in os.environ["PYTHONPATH"]
