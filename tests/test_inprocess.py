@@ -1,4 +1,4 @@
-"""The transport without a socket: pieces at their times, time limits, hanging up, broken answers."""
+"""The transport without a socket: pieces at their times, time limits, hanging up, broken ends."""
 
 from __future__ import annotations
 

@@ -104,7 +104,9 @@ class _Writer:
         return self._prose()
 
     def _shuffled(self, phrases: Sequence[str]) -> Iterator[str]:
-        return iter(self._draw.sample(phrases, len(phrases)))
+        left = list(phrases)
+        while left:  # drawn only as far as the answer needs
+            yield left.pop(self._draw.randrange(len(left)))
 
     def _sections(self) -> Iterator[str]:
         for number, (level, title) in enumerate(self._asked.headings):
