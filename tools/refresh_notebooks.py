@@ -57,6 +57,7 @@ async def refreshed(path: Path, *, everything: bool = False) -> str:
         kernel_name="python3",
         record_timing=False,
         store_widget_state=False,
+        extra_arguments=["--log-level=ERROR"],  # else each kernel says that it listens on TCP
         resources={"metadata": {"path": str(path.parent)}},
     )
     try:

@@ -1,15 +1,25 @@
 """The local model: an OpenAI-compatible endpoint whose time behaves as a real one's.
 
+These decide, and never wait:
+
 presets      the figures of an endpoint, each with its source
 physics      the formulas: prefill, inter-token latency, jitter
-batch        slots, queue and the shared decode: what happens when (decides, never waits)
-live         a batch on an event loop's clock (waits)
-tokens       a bundled token estimate
-replies      what the model says
+batch        slots, queue and the shared decode: what happens when
 wire         OpenAI's shapes: requests in, answers and errors out
+tokens       a bundled token estimate
+asked        what a prompt asks for: language, outline, shape, length
+replies      what the model says
 answer       one request's answer, a function of seed, request and occurrence
-app          the ASGI application
-forward      the same in front of a real model
+
+These wait, and decide nothing about time or words:
+
+http         what the routes need of ASGI: bodies, answers, clients that hang up
+live         a batch on an event loop's clock
+chat         one chat request being answered
+local        the local model: its routes
+forward      a real model in its place
+app          the ASGI application around either: the door, the record
 inprocess    the application without a socket, for virtual time
-process      the endpoint in a process of its own: start, stop, serve
+serve        the application over HTTP, in this process
+process      the same in a process of its own, which ends with its owner
 """

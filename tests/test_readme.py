@@ -1,0 +1,60 @@
+"""What the README promises: its example, its tables, its map."""
+
+from __future__ import annotations
+
+import re
+
+import pytest
+
+from agentlab import settings
+from agentlab.endpoint import presets
+
+ROOT = settings.DATA.parent
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+
+
+def test_its_example_runs(fresh_lab):
+    """The example runs as it stands, and measures three agents at once."""
+    names = {}
+    exec(re.search(r"```python\n(.+?)```", README, re.DOTALL)[1], names)
+    assert names["t"].peak == 3
+    assert names["run"].elapsed_s == names["t"].makespan_s
+
+
+@pytest.mark.parametrize(
+    "names",
+    [
+        [path.name for path in (ROOT / "notebooks").glob("*.ipynb")],
+        [f"`{name}`" for name in presets.names()],
+        [f"`{variable}`" for variable in settings._VARIABLES.values()],
+        [path.name for path in (ROOT / "agentlab").glob("[a-z]*.py")],
+    ],
+    ids=["notebooks", "presets", "variables", "modules"],
+)
+def test_it_names_all(names):
+    """Whatever there is for a user to find stands in the README."""
+    assert names
+    assert [name for name in names if name not in README] == []
+
+
+def test_what_it_links_to_is_there():
+    """Every link inside the project leads somewhere."""
+    links = re.findall(r"\]\((?!http)(.+?)\)", README)
+    assert links
+    assert [link for link in links if not (ROOT / link).exists()] == []
+
+
+def test_package_lists_its_rooms():
+    """`agentlab.__all__` is what there is to import, the command line left out."""
+    import agentlab
+
+    rooms = {path.stem for path in (ROOT / "agentlab").glob("[a-z]*.py")}
+    assert set(agentlab.__all__) == rooms - {"cli"} | {"endpoint"}
+
+
+def test_endpoint_lists_its_rooms():
+    """The map in `agentlab.endpoint` names each of its modules."""
+    from agentlab import endpoint
+
+    modules = {path.stem for path in (ROOT / "agentlab" / "endpoint").glob("[a-z]*.py")}
+    assert set(re.findall(r"^(\w+)  +\w", endpoint.__doc__, re.MULTILINE)) == modules
