@@ -185,14 +185,15 @@ def _run_in_thread(loop: VirtualTimeLoop, main: Coroutine[Any, Any, T]) -> Virtu
 
     context = contextvars.copy_context()
     thread = threading.Thread(target=context.run, args=(work,), name="virtual time")
-    thread.start()
     try:
+        thread.start()  # an interrupt may come as early as this
         return outcome.result()
     except KeyboardInterrupt:
         loop.call_soon_threadsafe(_cancel_everything, loop)
         raise
     finally:
-        thread.join()
+        if thread.is_alive():
+            thread.join()
 
 
 def _cancel_everything(loop: VirtualTimeLoop) -> None:

@@ -358,3 +358,23 @@ def test_the_time_scale_shortens_the_loops_time_and_not_the_models():
         return asyncio.get_running_loop().time()
 
     assert run_scaled(10, work) == 0.4
+
+
+def test_a_request_that_comes_slowly_has_not_waited_for_a_slot():
+    """A body that takes 5 s to come: no second in the queue, and an answer 4 s after its end."""
+    served = app()
+
+    async def receive() -> dict[str, Any]:
+        if not arriving:
+            await asyncio.Event().wait()
+        await asyncio.sleep(5)
+        return arriving.pop()
+
+    async def send(event: dict[str, Any]) -> None:
+        pass
+
+    arriving = [{"type": "http.request", "body": json.dumps(question()).encode()}]
+    scope = {"type": "http", "method": "POST", "path": CHAT, "headers": [], "query_string": b""}
+    assert run_virtual(served(scope, receive, send)).elapsed_s == 9.0
+    (span,) = served.recorder.since(0)
+    assert (span.arrived_s, span.queued_s, span.end_s) == (5.0, 0.0, 9.0)

@@ -45,6 +45,7 @@ class Exchange:
         """
         self._span.prompt_tokens = self._answer.prompt_tokens
         self._live.submit(self._job)
+        self._span.arrived_s = self._job.arrived_s  # reading the request was no wait for a slot
         headers = [(b"x-request-id", self._span.request_id.encode())]
         answering = self._stream if self._request.stream else self._whole
         try:

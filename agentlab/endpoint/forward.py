@@ -72,7 +72,7 @@ class Forward:
             headers=self._headers(scope),
             content=await read_body(scope, receive),
         )
-        span.started_s = self.now_s()
+        span.arrived_s = span.started_s = self.now_s()
         try:
             await unless_gone(receive, self._pass_on(request, send, span))
         except httpx.TransportError as error:
