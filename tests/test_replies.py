@@ -63,7 +63,7 @@ KOREAN = """다음 주제에 대해 연구하세요: 조력 발전
 
 
 def reply(prompt: str, seed: int = 1) -> str:
-    return REPLIES.reply([("user", prompt)], random.Random(seed))
+    return REPLIES.prepared(prompt) or REPLIES.writer(prompt, random.Random(seed)).write()
 
 
 def sentences(text: str) -> list[str]:
@@ -88,12 +88,6 @@ def test_a_prepared_answer_does_not_depend_on_chance_or_white_space():
     """Whatever the draw, and however the prompt is broken into lines."""
     prompt = "Research: what is parallel processing for AI agents?"
     assert reply(prompt, seed=2) == reply(prompt.replace(" ", "\n  "), seed=3)
-
-
-def test_the_last_question_is_answered():
-    """Of a conversation, the user's last message counts."""
-    turns = [("system", "x"), ("user", "Name a river."), ("assistant", "Han"), ("user", SHAPE)]
-    assert json.loads(REPLIES.reply(turns, random.Random(1)))
 
 
 def test_headings_come_in_the_order_asked_for_each_with_text():
@@ -217,7 +211,7 @@ def test_answers_are_the_same_in_another_process():
     code = (
         "import random; from agentlab.endpoint.replies import Replies; "
         "from agentlab.settings import DATA; "
-        "print(Replies.load(DATA / 'replies').reply([('user', %r)], random.Random(9)), end='')"
+        "print(Replies.load(DATA / 'replies').writer(%r, random.Random(9)).write(), end='')"
     )
     ran = subprocess.run(
         [sys.executable, "-c", code % REPORT], env={"PYTHONHASHSEED": "12"}, capture_output=True

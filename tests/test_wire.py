@@ -65,8 +65,8 @@ def test_either_name_limits_the_tokens(field: str):
         (body(stop=list("abcde")), "stop", "<= 4"),
         (body(stream="yes"), "stream", "bool"),
         (body(logprobs=True), "logprobs", "leave it out"),
-        (body(tool_choice="required"), "tool_choice", "leave it out"),
-        (body(response_format={"type": "json_object"}), "response_format", "leave it out"),
+        (body(tool_choice="required"), "tool_choice", "only allowed when 'tools'"),
+        (body(response_format={"type": "json_object"}), "messages", "the word 'json'"),
         (body(max_tokens=1, max_completion_tokens=1), None, "at the same time"),
     ],
 )

@@ -8,7 +8,11 @@ batch        slots, queue and the shared decode: what happens when
 wire         OpenAI's shapes: requests in, answers and errors out
 tokens       a bundled token estimate
 asked        what a prompt asks for: language, outline, shape, length
-replies      what the model says
+replies      what the model says: prepared answers, and who assembles others
+schema       a value that a JSON Schema admits
+tools        which tools the model calls, and with what arguments
+react        tools that a prompt describes in words
+turn         what it does on its turn: speaks, fills a form, calls tools
 answer       one request's answer, a function of seed, request and occurrence
 
 These wait, and decide nothing about time or words:

@@ -9,7 +9,7 @@ has a generator of its own, seeded with a digest.
 from __future__ import annotations
 
 import random
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from hashlib import blake2b
 
 import msgspec
@@ -17,19 +17,39 @@ import msgspec
 from agentlab.endpoint.physics import Physics
 from agentlab.endpoint.replies import Replies
 from agentlab.endpoint.tokens import count_tokens, split
+from agentlab.endpoint.turn import Turn, take
 from agentlab.endpoint.wire import ChatRequest
 
 
 @dataclass(frozen=True, slots=True)
+class Called:
+    """A call of a tool; its arguments are the pieces from `start` to `end` of its choice."""
+
+    id: str
+    name: str
+    start: int
+    end: int
+
+
+@dataclass(frozen=True, slots=True)
 class Choice:
-    """One of the answers to a request, as the pieces in which it is streamed."""
+    """One of the answers to a request, as the pieces in which it is streamed.
+
+    The pieces are those of the text, or of the arguments of one call after the other.
+    """
 
     pieces: list[str]
     finish_reason: str
+    calls: list[Called] = field(default_factory=list)
 
     @property
     def text(self) -> str:
-        return "".join(self.pieces)
+        """What is said; empty where tools are called."""
+        return "" if self.calls else "".join(self.pieces)
+
+    def arguments(self, call: Called) -> str:
+        """The arguments of one of its calls, JSON in a string."""
+        return "".join(self.pieces[call.start : call.end])
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,7 +75,9 @@ class Answer:
 
 def request_key(request: ChatRequest) -> bytes:
     """What makes two requests the same: model, conversation and the client's own seed."""
-    canonical = msgspec.json.encode((request.model, request.turns, request.seed))
+    canonical = msgspec.json.encode(
+        (request.model, request.messages, request.seed, request.tools, request.response_format)
+    )
     return blake2b(canonical, digest_size=16).digest()
 
 
@@ -68,14 +90,14 @@ def compose(
     """
     key = request_key(request)
     said = 0 if request.temperature == 0 else occurrence
-    texts = [
-        replies.reply(request.turns, _draw(seed, key, said, f"text {index}"))
+    turns = [
+        take(request, replies, _draw(seed, key, said, f"text {index}"))
         for index in range(request.n or 1)
     ]
     jitter = _jitter(physics, seed, key, occurrence)
     return Answer(
         id=f"chatcmpl-{_digest(seed, key, occurrence, 'id').hex()}",
-        choices=[_cut(text, request) for text in texts],
+        choices=[_choice(turn, request, f"{key.hex()[:10]}{i}") for i, turn in enumerate(turns)],
         prompt_tokens=prompt_tokens(request),
         prefill_jitter=jitter[0],
         decode_jitter=jitter[1],
@@ -87,16 +109,33 @@ def prompt_tokens(request: ChatRequest) -> int:
 
     Source: OpenAI's cookbook on counting the tokens of chat messages.
     """
-    return 3 + sum(3 + count_tokens(text) for _, text in request.turns)
+    tokens = 3 + sum(3 + count_tokens(text) for _, text in request.turns)
+    if request.tools or request.response_format:  # a provider writes them into the prompt
+        described = msgspec.json.encode((request.tools, request.response_format)).decode()
+        tokens += count_tokens(described)
+    return tokens
 
 
-def _cut(text: str, request: ChatRequest) -> Choice:
-    ends = [at for stop in request.stops if stop and (at := text.find(stop)) >= 0]
-    pieces = split(text[: min(ends)] if ends else text)
+def _choice(turn: Turn, request: ChatRequest, id_stem: str) -> Choice:
+    pieces, called = _pieces(turn, request, id_stem)
     limit = request.limit_tokens
     if limit is not None and len(pieces) > limit:
-        return Choice(pieces[:limit], "length")
-    return Choice(pieces, "stop")
+        return Choice(pieces[:limit], "length", [call for call in called if call.start < limit])
+    return Choice(pieces, "tool_calls" if called else "stop", called)
+
+
+def _pieces(turn: Turn, request: ChatRequest, id_stem: str) -> tuple[list[str], list[Called]]:
+    if not turn.calls:
+        ends = [at for stop in request.stops if stop and (at := turn.text.find(stop)) >= 0]
+        return split(turn.text[: min(ends)] if ends else turn.text), []
+    pieces: list[str] = []
+    called: list[Called] = []
+    for number, (name, arguments) in enumerate(turn.calls):
+        start = len(pieces)
+        pieces += split(arguments)
+        turns = len(request.messages)
+        called.append(Called(f"call_{id_stem}{turns}{number}", name, start, len(pieces)))
+    return pieces, called
 
 
 def _jitter(physics: Physics, seed: int, key: bytes, occurrence: int) -> tuple[float, float]:

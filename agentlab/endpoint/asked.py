@@ -38,7 +38,7 @@ _LENGTHS = [
     ("characters", re.compile(r"(\d+)\s*자\b")),
 ]
 _PHRASE = (  # up to the end of the clause, or to words about its length
-    r"(.+?)(?:[.:;?!\n]|, (?:in|with|as)\b"
+    r"(.+?)(?:[.:;?!\n]|, (?:in|with|as)\b| (?:in|as) JSON\b"
     r"| in (?:\w+ )?\w+ (?:sentences?|words?|bullets?|points?|paragraphs?)\b|$)"
 )
 _TOPIC = [
@@ -53,7 +53,40 @@ _TOPIC = [
     re.compile(r"^\s*(.+?)[.:?!\n]", re.M),
 ]
 
+# How CrewAI frames a task; the article's prompts and everybody else's have no frame.
+_FRAMED = re.compile(
+    r"\s*Current Task: (?P<task>.+?)"
+    r"(?:\n+This is the expected criteria for your final answer: (?P<expected>.+?)"
+    r"\nyou MUST return the actual complete content[^\n]*)?"
+    r"(?:\n+This is the context you're working with:\n(?P<context>.+?))?"
+    r"(?:\n\n(?:Provide your complete response:|Begin! ).*)?\s*",
+    re.DOTALL,
+)
+
 Unit = Literal["sentences", "bullets", "paragraphs", "words", "characters"]
+
+
+@dataclass(frozen=True)
+class Framed:
+    """A prompt taken apart: the task itself, what is expected of its answer, what was given."""
+
+    task: str
+    expected: str = ""
+    context: str = ""
+
+
+def unframe(prompt: str) -> Framed:
+    """Take a framework's words about the task away; a plain prompt is all task.
+
+    Example:
+        >>> unframe("\\nCurrent Task: Describe tides.\\n\\nProvide your complete response:").task
+        'Describe tides.'
+    """
+    found = _FRAMED.fullmatch(prompt) if "Current Task: " in prompt else None
+    if found is None:
+        return Framed(prompt)
+    parts = {name: (text or "").strip() for name, text in found.groupdict().items()}
+    return Framed(**parts)
 
 
 @dataclass(frozen=True)
@@ -89,6 +122,8 @@ def read(prompt: str) -> Asked:
         >>> asked.topic, asked.length
         ('tides', (2, 'sentences'))
     """
+    framed = unframe(prompt)
+    prompt = f"{framed.task}\n\n{framed.expected}".rstrip()
     before, form = _split_at_last_cue(prompt)
     bullets, numbered = _titles(_BULLET, form), _titles(_NUMBERED, form)
     return Asked(
@@ -99,7 +134,7 @@ def read(prompt: str) -> Asked:
         numbered=not bullets and bool(numbered),
         shape=_shape(prompt, form),
         length=_length(prompt),
-        given=[title for _, title in _HEADING.findall(before)],
+        given=[title for _, title in _HEADING.findall(framed.context + before)],
     )
 
 

@@ -6,10 +6,10 @@ A client that hangs up frees its slot at once, as a real server's abort does.
 from __future__ import annotations
 
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 
 from agentlab.endpoint import wire
-from agentlab.endpoint.answer import Answer
+from agentlab.endpoint.answer import Answer, Choice
 from agentlab.endpoint.batch import Job
 from agentlab.endpoint.http import Headers, Receive, Send, respond, start, unless_gone
 from agentlab.endpoint.live import LiveBatch
@@ -59,7 +59,7 @@ class Exchange:
     async def _whole(self, send: Send, headers: Headers) -> None:
         await self._live.finished(self._job)
         self._note(self._answer.completion_tokens, status=200)
-        choices = [(choice.text, choice.finish_reason) for choice in self._answer.choices]
+        choices = [(_message(choice), choice.finish_reason) for choice in self._answer.choices]
         body = wire.completion(**self._identity, choices=choices, usage=self._usage)
         await respond(send, 200, body, headers)
 
@@ -80,11 +80,12 @@ class Exchange:
             opening = (
                 [] if sent else [self._chunk(i, _ROLE) for i in range(len(self._answer.choices))]
             )
-            texts = ["".join(choice.pieces[sent:have]) for choice in self._answer.choices]
-            yield b"".join(
-                opening
-                + [self._chunk(i, {"content": text}) for i, text in enumerate(texts) if text]
-            )
+            new = [
+                self._chunk(i, delta)
+                for i, choice in enumerate(self._answer.choices)
+                for delta in _deltas(choice, sent, have)
+            ]
+            yield b"".join(opening + new)
             sent = have
 
     def _closing(self) -> bytes:
@@ -111,3 +112,21 @@ class Exchange:
         span.started_s, span.end_s = job.started_s, job.end_s
         if completion_tokens:
             span.first_token_s = job.first_token_s
+
+
+def _message(choice: Choice) -> Json:
+    calls = [wire.tool_call(c.id, c.name, choice.arguments(c)) for c in choice.calls]
+    return wire.message(choice.text, calls)
+
+
+def _deltas(choice: Choice, sent: int, have: int) -> Iterator[Json]:
+    """What is new in a choice between two numbers of tokens."""
+    if not choice.calls:
+        if text := "".join(choice.pieces[sent:have]):
+            yield {"content": text}
+        return
+    for index, call in enumerate(choice.calls):
+        if sent <= call.start < have:
+            yield {"tool_calls": [{"index": index, **wire.tool_call(call.id, call.name, "")}]}
+        if new := "".join(choice.pieces[max(sent, call.start) : min(have, call.end)]):
+            yield {"tool_calls": [{"index": index, "function": {"arguments": new}}]}

@@ -8,16 +8,24 @@ from `data/replies/english.yaml` and `korean.yaml`, and none is said twice in an
 from __future__ import annotations
 
 import json
+import math
 import random
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, TypeVar
 
 import msgspec
 import yaml
 
-from agentlab.endpoint.asked import Asked, read
+from agentlab.endpoint.asked import Asked, read, unframe
 from agentlab.errors import ConfigError
+
+_LONG = 200  # characters
+_TITLES = frozenset("title topic subject headline".split())
+_PROSE = frozenset(
+    "summary description analysis content text report body reason reasoning explanation conclusion "
+    "details overview insight answer message paragraph comment feedback draft".split()
+)
 
 Text = Annotated[str, msgspec.Meta(min_length=1)]
 T = TypeVar("T")
@@ -33,13 +41,15 @@ class Prepared(msgspec.Struct, forbid_unknown_fields=True):
 class Phrases(msgspec.Struct, forbid_unknown_fields=True):
     """What answers in one language are assembled from; `{topic}` and `{aspect}` are filled in.
 
-    `terms` fill JSON strings and lists; `{given}` in `builds_on` names earlier results.
+    `terms` fill JSON strings and lists; `{given}` in `builds_on` names earlier results; `found`
+    passes a tool's `{result}` on.
     """
 
     sentences: Annotated[list[Text], msgspec.Meta(min_length=1)]
     aspects: Annotated[list[Text], msgspec.Meta(min_length=1)]
     terms: Annotated[list[Text], msgspec.Meta(min_length=1)]
     builds_on: Text
+    found: Text
 
 
 class Replies:
@@ -48,8 +58,8 @@ class Replies:
     Example:
         >>> from agentlab.settings import DATA
         >>> replies = Replies.load(DATA / "replies")
-        >>> answer = replies.reply([("user", "Describe tides in two sentences.")], random.Random(1))
-        >>> answer.count(".")
+        >>> writer = replies.writer("Describe tides in two sentences.", random.Random(1))
+        >>> writer.write().count(".")
         2
     """
 
@@ -70,30 +80,35 @@ class Replies:
             _load(folder / "korean.yaml", Phrases),
         )
 
-    def reply(self, messages: Sequence[tuple[str, str]], draw: random.Random) -> str:
-        """The answer to a conversation of (role, text), oldest first.
+    def prepared(self, prompt: str) -> str | None:
+        """The answer that the course has for this prompt, or None."""
+        return self._prepared.get(_folded(prompt)) or self._prepared.get(
+            _folded(unframe(prompt).task)
+        )
 
-        A prompt that the course prepared an answer for gets that one; for any other, `draw`
-        alone decides what is said.
-        """
-        prompt = next((text for role, text in reversed(messages) if role == "user"), "")
-        if prepared := self._prepared.get(_folded(prompt)):
-            return prepared
+    def writer(self, prompt: str, draw: random.Random) -> Writer:
+        """Who assembles an answer to `prompt`; `draw` alone decides what is said."""
         asked = read(prompt)
-        return _Writer(asked, self._korean if asked.korean else self._english, draw).write()
+        return Writer(asked, self._korean if asked.korean else self._english, draw)
 
 
-class _Writer:
-    """Assembles one answer."""
+class Writer:
+    """Assembles one answer; fills the fields of a form, too (`schema.Filler`)."""
 
     def __init__(self, asked: Asked, phrases: Phrases, draw: random.Random):
         self._asked, self._draw = asked, draw
-        self._builds_on = phrases.builds_on
+        self._builds_on, self._found = phrases.builds_on, phrases.found
         self._sentences = self._shuffled(phrases.sentences)
         self._aspects = self._shuffled(phrases.aspects)
         self._terms = self._shuffled(phrases.terms)
 
+    @property
+    def topic(self) -> str:
+        """What the prompt is about, in a few words."""
+        return self._asked.topic
+
     def write(self) -> str:
+        """The answer in the form that the prompt asks for."""
         asked = self._asked
         if asked.shape is not None:
             return json.dumps(self._imitate(asked.shape), ensure_ascii=False, indent=2)
@@ -102,6 +117,41 @@ class _Writer:
         if asked.items:
             return "\n".join(self._items())
         return self._prose()
+
+    def shaped(self) -> Any:
+        """The answer as a JSON object, of the shape that the prompt shows, if it shows one."""
+        if isinstance(self._asked.shape, dict):
+            return self._imitate(self._asked.shape)
+        return {"topic": self.topic, "answer": " ".join(self._take(3))}
+
+    def from_results(self, results: Sequence[tuple[str, str]]) -> str:
+        """The answer after tools were called: (name, result) of each.
+
+        A long result is an answer already, a coworker's say, and is passed on as it is.
+        """
+        texts = dict.fromkeys(text.strip() for _, text in results if text.strip())
+        if len(texts) == 1 and len(only := next(iter(texts))) > _LONG:
+            return only
+        return "\n".join(self._found.replace("{result}", text.rstrip(".")) for text in texts)
+
+    def text(self, name: str, schema: Mapping[str, Any]) -> str:
+        """What stands in a field called `name`: a sentence, or a few words."""
+        words = name.lower().replace("_", " ").strip()
+        if _TITLES & set(words.split()):
+            return _capital(self.topic)
+        if _PROSE & set(words.split()) or schema.get("minLength", 0) > 40:
+            return " ".join(self._take(2)) or _capital(self.topic)
+        return next(self._terms, self.topic).replace("{topic}", self.topic)
+
+    def choose(self, name: str, options: Sequence[Any]) -> Any:
+        """One of the values that a field may have."""
+        return options[self._draw.randrange(len(options))]
+
+    def number(self, name: str, least: float, most: float, whole: bool) -> float:
+        """A number for a field, both ends included."""
+        if whole:
+            return self._draw.randrange(math.ceil(least), math.floor(most) + 1)
+        return round(self._draw.uniform(least, most), 2)
 
     def _shuffled(self, phrases: Sequence[str]) -> Iterator[str]:
         left = list(phrases)
