@@ -86,7 +86,7 @@ def test_a_completion_is_what_the_openai_client_expects():
         id="c",
         created=1,
         model="m",
-        choices=[("a", "stop"), ("b", "length")],
+        choices=[(wire.message("a", []), "stop"), (wire.message("b", []), "length")],
         usage=wire.usage(3, 2),
     )
     read = openai_types.ChatCompletion.model_validate(answer, strict=True)

@@ -229,6 +229,8 @@ class Writer:
             return self._draw.randrange(1, 10)
         if isinstance(shape, float):
             return round(self._draw.random(), 2)
+        if isinstance(shape, str) and "|" in shape:  # "low|high" shows what there is to choose from
+            return self.choose("", [option.strip() for option in shape.split("|")])
         return next(self._terms, self._asked.topic).replace("{topic}", self._asked.topic)
 
 

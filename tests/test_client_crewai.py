@@ -1,0 +1,134 @@
+"""CrewAI's native LLM, agents and crews against the endpoint, over HTTP."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+from pydantic import BaseModel
+
+from agentlab import lab
+from agentlab.trace import trace
+
+pytestmark = pytest.mark.filterwarnings("default")  # CrewAI's and its libraries' own
+
+
+class Report(BaseModel):
+    title: str
+    risks: list[str]
+    score: int
+
+
+@pytest.fixture(scope="module")
+def crewai(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
+    """The package, silent, its files in the test's folder; the endpoint fast."""
+    folder = tmp_path_factory.mktemp("crewai")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("HOME", str(folder))
+        patch.setenv("CREWAI_STORAGE_DIR", str(folder))
+        patch.setenv("CREWAI_DISABLE_TELEMETRY", "true")
+        patch.setenv("CREWAI_TRACING_ENABLED", "false")
+        patch.setenv("CREWAI_DISABLE_VERSION_CHECK", "true")
+        lab.configure(time_scale=1000)
+        import crewai
+
+        yield crewai
+        lab.configure()
+
+
+def llm(crewai: Any, **options: Any) -> Any:
+    return crewai.LLM(
+        model="gpt-4o-mini",
+        provider="openai",
+        base_url=lab.base_url(),
+        api_key=lab.api_key(),
+        max_retries=0,
+        **options,
+    )
+
+
+def agent(crewai: Any, role: str, **options: Any) -> Any:
+    options = {"llm": llm(crewai), **options}
+    return crewai.Agent(
+        role=role, goal="do it well", backstory="You care.", max_retry_limit=0, **options
+    )
+
+
+def run(crewai: Any, agents: list[Any], *, process: str = "sequential", **task: Any) -> Any:
+    """One task's crew; returns its output and the trace."""
+    options = {"manager_llm": llm(crewai)} if process == "hierarchical" else {}
+    asked = crewai.Task(**({"expected_output": "Two sentences"} | task))
+    with trace() as t:
+        crew = crewai.Crew(agents=agents, tasks=[asked], process=process, **options)
+        return crew.kickoff(), t
+
+
+def tides(crewai: Any) -> Any:
+    from crewai.tools import tool
+
+    @tool("get_tides")
+    def get_tides(place: str) -> str:
+        """High water at a place."""
+        return f"{place}: 06:12 and 18:40"
+
+    return get_tides
+
+
+def test_call_and_acall(crewai: Any):
+    """Both clients of the LLM get a text."""
+    asked = "Describe tides in two sentences."
+    assert llm(crewai).call(asked).count(".") == 2
+    assert asyncio.run(llm(crewai).acall(asked)).count(".") == 2
+
+
+def test_a_task_is_answered_in_one_request_in_the_form_expected(crewai: Any):
+    """The expected output's form counts, not CrewAI's words around the task."""
+    researcher = agent(crewai, "Researcher")
+    output, t = run(
+        crewai,
+        [researcher],
+        agent=researcher,
+        description="Research tidal power.",
+        expected_output="Three bullet points",
+    )
+    assert [line[:2] for line in output.raw.splitlines()] == ["- ", "- ", "- "]
+    assert t.requests == 1
+
+
+def test_a_tool_is_called_and_the_loop_ends(crewai: Any):
+    """Native function calling: two requests, the tool's result in the answer."""
+    sailor = agent(crewai, "Sailor", tools=[tides(crewai)])
+    output, t = run(crewai, [sailor], agent=sailor, description="When are the tides in Incheon?")
+    assert "Incheon: 06:12 and 18:40" in output.raw
+    assert t.requests == 2
+
+
+def test_react_without_function_calling(crewai: Any):
+    """The tool is called by an Action line, with its own argument's name."""
+    sailor = agent(crewai, "Sailor", tools=[tides(crewai)])
+    object.__setattr__(sailor.llm, "supports_function_calling", lambda: False)
+    output, t = run(crewai, [sailor], agent=sailor, description="When are the tides in Incheon?")
+    assert "Incheon: 06:12 and 18:40" in output.raw
+    assert t.requests == 2
+
+
+def test_output_pydantic(crewai: Any):
+    """A task's output as a model."""
+    writer = agent(crewai, "Writer")
+    output, _ = run(
+        crewai, [writer], agent=writer, description="Assess tides.", output_pydantic=Report
+    )
+    assert isinstance(output.pydantic, Report)
+
+
+def test_a_manager_delegates_to_the_coworker_that_suits(crewai: Any):
+    """Three requests: the manager hands on, the coworker answers, the manager passes it on."""
+    coworkers = [agent(crewai, "Accountant"), agent(crewai, "Tides researcher")]
+    output, t = run(
+        crewai, coworkers, process="hierarchical", description="Write a report about tides."
+    )
+    assert t.requests == 3
+    assert t.peak == 1
+    assert output.raw.count(".") >= 1
