@@ -93,7 +93,7 @@ def _draw(axis: Axes, spans: Sequence[Span], end_s: float) -> None:
     for row, span in enumerate(spans):
         for start_s, stop_s, colour in _phases(span, end_s):
             axis.barh(row, stop_s - start_s, left=start_s, height=0.72, color=colour)
-        if span.status not in (None, 200):
+        if span.status is not None and not span.ok:
             _mark_broken(axis, row, span)
     axis.set_yticks(range(len(spans)), [span.agent for span in spans])
     axis.set_ylim(len(spans) - 0.4, -0.6)
@@ -127,7 +127,9 @@ def _mark_broken(axis: Axes, row: int, span: Span) -> None:
         hatch="//",
         linewidth=2,
     )
-    axis.annotate(f" {span.status}", (stop_s, row), va="center", color=BROKEN, fontweight="bold")
+    axis.annotate(
+        f" {span.fault or span.status}", (stop_s, row), va="center", color=BROKEN, fontweight="bold"
+    )
 
 
 def _legend(figure: Figure, traces: dict[str, Trace]) -> None:
@@ -136,7 +138,7 @@ def _legend(figure: Figure, traces: dict[str, Trace]) -> None:
     if any(span.queued_s for span in spans):
         shown = {"waiting for a slot": WAITING, **shown}
     handles = [Rectangle((0, 0), 1, 1, color=colour) for colour in shown.values()]
-    if any(not span.ok and span.status for span in spans):
+    if any(not span.ok and span.status is not None for span in spans):
         handles.append(Rectangle((0, 0), 1, 1, fill=False, edgecolor=BROKEN, hatch="//"))
         shown["no complete answer"] = BROKEN
     figure.legend(handles, list(shown), loc="outside lower right", ncols=4, frameon=False)

@@ -18,6 +18,7 @@ OPENAI_URL = "https://api.openai.com/v1"
 """Where a key without a base URL leads, as in OpenAI's own client."""
 
 Text = Annotated[str, msgspec.Meta(min_length=1)]
+NotNegative = Annotated[int, msgspec.Meta(ge=0)]
 Address = Annotated[str, msgspec.Meta(pattern=r"^https?://[^/]")]
 
 
@@ -28,6 +29,9 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
         preset: A file of `data/endpoints/`, by name, or the path of a YAML file of your own.
         time_scale: Model seconds to a real second: at 10, an agent of 10 s takes 1 s.
         seed: From which answers and jitter are drawn.
+        requests_per_minute: The rate limit; None takes the preset's, 0 lifts it.
+        tokens_per_minute: The same for tokens.
+        faults: What goes wrong, as `agentlab.endpoint.faults` reads it: a list, or a file's path.
         upstream: The real model's address, ending in `/v1`; None for the local model.
         model: The model's name that clients send; the local model takes any.
 
@@ -37,6 +41,9 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     preset: Text = "course"
     time_scale: Annotated[float, msgspec.Meta(gt=0, le=10_000)] = 10.0
     seed: int = 7
+    requests_per_minute: NotNegative | None = None
+    tokens_per_minute: NotNegative | None = None
+    faults: str | list[dict[str, Any]] = []
     upstream: Address | None = None
     model: Text = "gpt-4o-mini"
 
@@ -45,6 +52,9 @@ _VARIABLES = {
     "preset": "AGENTLAB_PRESET",
     "time_scale": "AGENTLAB_TIME_SCALE",
     "seed": "AGENTLAB_SEED",
+    "requests_per_minute": "AGENTLAB_REQUESTS_PER_MINUTE",
+    "tokens_per_minute": "AGENTLAB_TOKENS_PER_MINUTE",
+    "faults": "AGENTLAB_FAULTS",
     "upstream": "OPENAI_BASE_URL",
     "model": "OPENAI_MODEL",
 }

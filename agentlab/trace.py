@@ -20,13 +20,17 @@ from agentlab.errors import ConfigError, EndpointError
 HUNG_UP = 499
 """The status of a request whose client went away before the answer was complete (nginx's code)."""
 
+BROKEN_OFF = 0
+"""The status of a request whose connection the endpoint broke off."""
+
 
 class Span(msgspec.Struct, kw_only=True):
     """One request, as the endpoint saw it; times are model seconds on the endpoint's clock.
 
     A request waits in the queue from `arrived_s` to `started_s`, is read (prefill) until
     `first_token_s`, and is answered (decode) until `end_s`. A time is None until, or unless, it
-    happens; so is `status`, an HTTP status, or 499 where the client hung up.
+    happens; so is `status`, an HTTP status, 499 where the client hung up, or 0 where the endpoint
+    broke the connection off. `fault` names the planned fault that befell it.
     """
 
     request_id: str
@@ -39,11 +43,12 @@ class Span(msgspec.Struct, kw_only=True):
     completion_tokens: int = 0
     status: int | None = None
     attempt: int = 1
+    fault: str | None = None
 
     @property
     def ok(self) -> bool:
-        """True where the model answered in full."""
-        return self.status == 200
+        """True where the model answered in full, be it late or slowly."""
+        return self.status == 200 and self.fault in (None, "stall", "drip")
 
     @property
     def queued_s(self) -> float:
@@ -225,8 +230,14 @@ def _row(span: Span) -> tuple[str, ...]:
         seconds(span.first_token_s),
         seconds(span.end_s),
         str(span.completion_tokens),
-        "in flight" if span.status is None else str(span.status),
+        _end(span),
     )
+
+
+def _end(span: Span) -> str:
+    if span.status is None:
+        return "in flight"
+    return f"{span.status} {span.fault}" if span.fault else str(span.status)
 
 
 _sources: WeakSet[Source] = WeakSet()

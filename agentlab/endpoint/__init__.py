@@ -13,13 +13,18 @@ schema       a value that a JSON Schema admits
 tools        which tools the model calls, and with what arguments
 react        tools that a prompt describes in words
 turn         what it does on its turn: speaks, fills a form, calls tools
+draws        chance that repeats, in whatever order and process
 answer       one request's answer, a function of seed, request and occurrence
+limits       requests and tokens a minute
+faults       what goes wrong, and when
 
 These wait, and decide nothing about time or words:
 
 http         what the routes need of ASGI: bodies, answers, clients that hang up
 live         a batch on an event loop's clock
 chat         one chat request being answered
+gate         limits and faults in front of a model
+tamper       answers that are spoiled on their way out
 local        the local model: its routes
 forward      a real model in its place
 app          the ASGI application around either: the door, the record

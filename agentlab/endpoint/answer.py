@@ -1,19 +1,16 @@
 """One request's answer: what is said, how many tokens, how much jitter.
 
-All of it is a function of the endpoint's seed, the request, and its occurrence (how often the
-same request came before), so neither the order of arrival nor the process matters. Python's own
-`hash` differs from process to process and a shared generator depends on the order; so each draw
-has a generator of its own, seeded with a digest.
+All of it is a function of the endpoint's seed, the request, and its occurrence.
 """
 
 from __future__ import annotations
 
-import random
 from dataclasses import dataclass, field
 from hashlib import blake2b
 
 import msgspec
 
+from agentlab.endpoint.draws import digest, generator
 from agentlab.endpoint.physics import Physics
 from agentlab.endpoint.replies import Replies
 from agentlab.endpoint.tokens import count_tokens, split
@@ -91,12 +88,12 @@ def compose(
     key = request_key(request)
     said = 0 if request.temperature == 0 else occurrence
     turns = [
-        take(request, replies, _draw(seed, key, said, f"text {index}"))
+        take(request, replies, generator(seed, key, said, f"text {index}"))
         for index in range(request.n or 1)
     ]
     jitter = _jitter(physics, seed, key, occurrence)
     return Answer(
-        id=f"chatcmpl-{_digest(seed, key, occurrence, 'id').hex()}",
+        id=f"chatcmpl-{digest(seed, key, occurrence, 'id').hex()}",
         choices=[_choice(turn, request, f"{key.hex()[:10]}{i}") for i, turn in enumerate(turns)],
         prompt_tokens=prompt_tokens(request),
         prefill_jitter=jitter[0],
@@ -141,13 +138,5 @@ def _pieces(turn: Turn, request: ChatRequest, id_stem: str) -> tuple[list[str], 
 def _jitter(physics: Physics, seed: int, key: bytes, occurrence: int) -> tuple[float, float]:
     if not physics.jitter_sigma:  # spares most requests a generator
         return 1.0, 1.0
-    draw = _draw(seed, key, occurrence, "timing")
+    draw = generator(seed, key, occurrence, "timing")
     return physics.jitter(draw), physics.jitter(draw)
-
-
-def _draw(seed: int, key: bytes, occurrence: int, purpose: str) -> random.Random:
-    return random.Random(_digest(seed, key, occurrence, purpose))
-
-
-def _digest(seed: int, key: bytes, occurrence: int, purpose: str) -> bytes:
-    return blake2b(f"{seed} {occurrence} {purpose}".encode(), key=key, digest_size=12).digest()

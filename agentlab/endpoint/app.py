@@ -8,11 +8,15 @@ virtual time.
 from __future__ import annotations
 
 import itertools
-from typing import Protocol
+import math
 from urllib.parse import parse_qs, unquote
 
 from agentlab.endpoint.http import (
+    RESET,
+    BrokenOff,
     ClientGone,
+    Headers,
+    Model,
     Receive,
     Scope,
     Send,
@@ -21,24 +25,7 @@ from agentlab.endpoint.http import (
     respond,
 )
 from agentlab.endpoint.wire import RequestError
-from agentlab.trace import HUNG_UP, Recorder, Span
-
-
-class Model(Protocol):
-    """What answers the `/v1` routes: the local model, or a real one behind the endpoint."""
-
-    def now_s(self) -> float:
-        """Model seconds since this model's clock was started."""
-        ...
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send, span: Span) -> None:
-        """Answer one request, noting in `span` what happens to it.
-
-        Raises:
-            RequestError: If it cannot be answered; nothing has been sent then.
-            ClientGone: If the client went before it had sent its request.
-        """
-        ...
+from agentlab.trace import BROKEN_OFF, HUNG_UP, Recorder, Span
 
 
 class App:
@@ -63,9 +50,12 @@ class App:
                 await self._answer(scope, receive, send, span)
         except RequestError as error:
             span.status = error.status
-            await respond(send, error.status, error.body, [(b"x-request-id", _id(span))])
+            await respond(send, error.status, error.body, self._headers(error, span))
         except ClientGone:
             span.status = HUNG_UP
+        except BrokenOff:
+            span.status = BROKEN_OFF
+            scope["extensions"][RESET]()
         finally:
             if span.end_s is None:  # refused, or gone, before the model began
                 span.end_s = self.model.now_s()
@@ -76,6 +66,16 @@ class App:
         if scope["method"] == "POST":
             self.recorder.add(span)
         await self.model(scope, receive, send, span)
+
+    def _headers(self, error: RequestError, span: Span) -> Headers:
+        headers = [(b"x-request-id", _id(span))]
+        if error.retry_after_s is not None:
+            # The client waits by its own clock; it takes the milliseconds, without jitter, if
+            # there are any, so that a run repeats.
+            wait_s = error.retry_after_s / self.model.time_scale
+            headers.append((b"retry-after-ms", str(math.ceil(wait_s * 1000)).encode()))
+            headers.append((b"retry-after", str(math.ceil(wait_s)).encode()))
+        return headers
 
     async def _record(self, scope: Scope, send: Send) -> None:
         path = scope["path"]

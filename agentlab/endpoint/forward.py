@@ -60,8 +60,13 @@ class Forward:
             transport=transport,
         )
 
+    @property
+    def time_scale(self) -> float:
+        """A real model's second is a second."""
+        return 1.0
+
     def now_s(self) -> float:
-        """Seconds since the start: a real model's second is a second."""
+        """Seconds since the start."""
         return round(time.monotonic() - self._epoch, 9)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send, span: Span) -> None:

@@ -3,27 +3,58 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Coroutine, Iterable, MutableMapping
-from typing import Any
+from collections.abc import Awaitable, Callable, Coroutine, Iterable
+from typing import Any, Protocol
 from urllib.parse import urlsplit
 
 import msgspec
 
 from agentlab.endpoint.wire import RequestError
+from agentlab.trace import Span
 
-Scope = MutableMapping[str, Any]
-Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
-Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
+Scope = dict[str, Any]
+Message = dict[str, Any]
+Receive = Callable[[], Awaitable[Message]]
+Send = Callable[[Message], Awaitable[None]]
 Headers = Iterable[tuple[bytes, bytes]]
 
 MAX_BODY_BYTES = 32 * 1024 * 1024
 
+RESET = "agentlab.reset"
+"""The name of the scope's extension, a function without arguments, that resets the connection."""
 
 _LOOPBACK = {"127.0.0.1", "localhost", "::1"}
 
 
 class ClientGone(Exception):
     """The client hung up before it was answered."""
+
+
+class BrokenOff(Exception):
+    """The connection is to be reset, as a fault plan wants it."""
+
+
+class Model(Protocol):
+    """What answers the `/v1` routes: the local model, or a real one behind the endpoint."""
+
+    @property
+    def time_scale(self) -> float:
+        """Model seconds to a second of the event loop's clock."""
+        ...
+
+    def now_s(self) -> float:
+        """Model seconds since this model's clock was started."""
+        ...
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send, span: Span) -> None:
+        """Answer one request, noting in `span` what happens to it.
+
+        Raises:
+            RequestError: If it cannot be answered; nothing has been sent then.
+            ClientGone: If the client went before it had sent its request.
+            BrokenOff: If the connection is to be reset.
+        """
+        ...
 
 
 def header(scope: Scope, name: bytes) -> str:

@@ -13,6 +13,8 @@ from typing import Any
 
 import httpx
 
+from agentlab.endpoint.http import RESET
+
 Event = dict[str, Any]
 Application = Callable[[Any, Any, Any], Awaitable[None]]
 
@@ -49,6 +51,7 @@ class _Exchange(httpx.AsyncByteStream):
         self._unread: list[Event] = [{"type": "http.request", "body": body, "more_body": False}]
         self._sent: asyncio.Queue[Event | None] = asyncio.Queue()
         self._gone = asyncio.Event()
+        self._reset = False
         self._answering: asyncio.Task[None] | None = None
 
     def begin(self, app: Application) -> None:
@@ -58,7 +61,11 @@ class _Exchange(httpx.AsyncByteStream):
         self._answering.add_done_callback(lambda _: self._sent.put_nowait(None))
 
     async def _answer(self, app: Application) -> None:
-        await app(_scope(self._request), self._receive, self._send)
+        scope = _scope(self._request) | {"extensions": {RESET: self._be_reset}}
+        await app(scope, self._receive, self._send)
+
+    def _be_reset(self) -> None:
+        self._reset = True
 
     async def _receive(self) -> Event:
         if self._unread:
@@ -89,6 +96,8 @@ class _Exchange(httpx.AsyncByteStream):
 
     def _broken_off(self) -> BaseException:
         assert self._answering is not None
+        if self._reset:
+            return httpx.ReadError("connection reset by the endpoint", request=self._request)
         error = None if self._answering.cancelled() else self._answering.exception()
         if error is not None and not self._gone.is_set():
             return error
@@ -99,7 +108,7 @@ class _Exchange(httpx.AsyncByteStream):
         while more:
             try:
                 event = await self.next_event()
-            except httpx.TimeoutException:
+            except (httpx.TimeoutException, httpx.ReadError):
                 raise
             except Exception as error:
                 message = f"the answer broke off ({type(error).__name__})"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from functools import cached_property
 
 from agentlab.endpoint import wire
@@ -10,6 +9,7 @@ from agentlab.endpoint.answer import Answer, compose, request_key
 from agentlab.endpoint.app import unknown_route
 from agentlab.endpoint.batch import QueueFull
 from agentlab.endpoint.chat import Exchange
+from agentlab.endpoint.draws import Occurrences
 from agentlab.endpoint.http import Receive, Scope, Send, read_body, respond
 from agentlab.endpoint.live import LiveBatch
 from agentlab.endpoint.physics import Physics
@@ -28,19 +28,29 @@ class LocalModel:
         replies: What they say.
         seed: From which answers and jitter are drawn.
         time_scale: Model seconds to a second of the event loop's clock.
+        queue_full_status: What a request gets that finds the queue full, 429 or 503.
+        context_tokens: How long a prompt may be together with its answer; None for any length.
     """
 
     def __init__(
-        self, physics: Physics, replies: Replies, *, seed: int = 7, time_scale: float = 1.0
+        self,
+        physics: Physics,
+        replies: Replies,
+        *,
+        seed: int = 7,
+        time_scale: float = 1.0,
+        queue_full_status: int = 503,
+        context_tokens: int | None = None,
     ):
         self._physics, self._replies = physics, replies
-        self._seed, self._time_scale = seed, time_scale
-        self._seen: Counter[bytes] = Counter()
+        self.time_scale, self._seed = time_scale, seed
+        self._queue_full_status, self._context_tokens = queue_full_status, context_tokens
+        self._seen = Occurrences()
 
     @cached_property
     def _live(self) -> LiveBatch:
         # Made by the first request, because only then there is a loop whose clock it can take.
-        return LiveBatch(self._physics, self._time_scale)
+        return LiveBatch(self._physics, self.time_scale)
 
     def now_s(self) -> float:
         return self._live.now_s()
@@ -61,17 +71,36 @@ class LocalModel:
     async def _chat(self, scope: Scope, receive: Receive, send: Send, span: Span) -> None:
         request = wire.parse_chat(await read_body(scope, receive))
         answer = self._compose(request, retry=span.attempt > 1)
+        self._check_length(request, answer)
         try:
             await Exchange(self._live, span, request, answer).run(receive, send)
         except QueueFull:
-            message = "The model is overloaded and its queue is full; try again later."
-            raise RequestError(503, message, kind="server_error", code="queue_full") from None
+            raise self._queue_full() from None
+
+    def _queue_full(self) -> RequestError:
+        return RequestError(
+            self._queue_full_status,
+            "The model is overloaded and its queue is full; try again later.",
+            kind="server_error",
+            code="queue_full",
+            # The next event may free a place; a guess, as a real server's is.
+            retry_after_s=max(self._live.batch.next_event_s() - self.now_s(), 0.001),
+        )
+
+    def _check_length(self, request: ChatRequest, answer: Answer) -> None:
+        needed = answer.prompt_tokens + (request.limit_tokens or 1)
+        if self._context_tokens is not None and needed > self._context_tokens:
+            raise RequestError(
+                400,
+                f"This model's maximum context length is {self._context_tokens} tokens. However, "
+                f"your request needs {needed} ({answer.prompt_tokens} in the messages, the rest "
+                "in the completion). Please reduce its length.",
+                param="messages",
+                code="context_length_exceeded",
+            )
 
     def _compose(self, request: ChatRequest, *, retry: bool) -> Answer:
-        key = request_key(request)
-        if not (retry and self._seen[key]):  # a retry is the same request once more
-            self._seen[key] += 1
-        occurrence = self._seen[key] - 1
+        occurrence = self._seen.next(request_key(request), retry=retry)
         return compose(
             request, self._replies, self._physics, seed=self._seed, occurrence=occurrence
         )

@@ -8,6 +8,7 @@ from typing import Annotated, Generic, Literal, TypeVar
 import msgspec
 import yaml
 
+from agentlab.endpoint.faults import Fault
 from agentlab.endpoint.physics import Physics
 from agentlab.errors import ConfigError
 from agentlab.settings import DATA
@@ -36,7 +37,8 @@ class Figure(msgspec.Struct, Generic[T], frozen=True, forbid_unknown_fields=True
 class Preset(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """An endpoint's figures as its file gives them, in the units of its sources.
 
-    Where `slots` or `queue` is left out, there is no limit.
+    Where `slots`, `queue` or a limit is left out, there is none. `queue_full_status` is what a
+    request gets that finds the queue full; `context_tokens` the longest prompt and answer.
     """
 
     about: Text
@@ -48,6 +50,11 @@ class Preset(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     jitter_sigma: Figure[NotNegative]
     slots: Figure[AtLeastOne] | None = None
     queue: Figure[Places] | None = None
+    queue_full_status: Figure[Literal[429, 503]] | None = None
+    context_tokens: Figure[AtLeastOne] | None = None
+    requests_per_minute: Figure[AtLeastOne] | None = None
+    tokens_per_minute: Figure[AtLeastOne] | None = None
+    faults: list[Fault] = []
 
     @property
     def physics(self) -> Physics:

@@ -5,14 +5,21 @@ from __future__ import annotations
 import gc
 import os
 import socket
+import struct
 from collections.abc import Callable
+from contextlib import suppress
 from functools import cache
 
 import uvicorn
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
-from agentlab.endpoint import presets
+from agentlab.endpoint import faults, presets
 from agentlab.endpoint.app import App
+from agentlab.endpoint.faults import Fault, FaultPlan
 from agentlab.endpoint.forward import Forward
+from agentlab.endpoint.gate import Gate
+from agentlab.endpoint.http import RESET, Model
+from agentlab.endpoint.limits import Limits
 from agentlab.endpoint.local import LocalModel
 from agentlab.endpoint.replies import Replies
 from agentlab.errors import EndpointError
@@ -21,25 +28,69 @@ from agentlab.settings import DATA, Settings
 HOST = "127.0.0.1"
 
 
+class _Protocol(HttpToolsProtocol):
+    """uvicorn's own, with an extension that resets the connection."""
+
+    def on_message_begin(self) -> None:
+        super().on_message_begin()
+        self.scope["extensions"] = {RESET: self._reset}  # type: ignore[dict-item]
+
+    def _reset(self) -> None:
+        self.cycle.disconnected = True  # nobody is left to be told that there is no answer
+        with suppress(OSError):  # without it the peer sees an end, not a reset
+            connection = self.transport.get_extra_info("socket")
+            connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        self.transport.abort()
+
+
 def local_app(settings: Settings, *, time_scale: float) -> App:
     """The local model that `settings` describe, at a time scale of its own.
 
     Raises:
-        ConfigError: If the preset is missing or wrong.
+        ConfigError: If the preset or the fault plan is missing or wrong.
     """
-    physics = presets.load(settings.preset).physics
-    return App(LocalModel(physics, _replies(), seed=settings.seed, time_scale=time_scale))
+    preset = presets.load(settings.preset)
+    model = LocalModel(
+        preset.physics,
+        _replies(),
+        seed=settings.seed,
+        time_scale=time_scale,
+        queue_full_status=preset.queue_full_status.value if preset.queue_full_status else 503,
+        context_tokens=preset.context_tokens.value if preset.context_tokens else None,
+    )
+    limits = Limits(
+        _either(settings.requests_per_minute, preset.requests_per_minute),
+        _either(settings.tokens_per_minute, preset.tokens_per_minute),
+    )
+    return App(_guarded(model, limits, [*faults.load(settings.faults), *preset.faults], settings))
 
 
 def build_app(settings: Settings, *, lab_key: str) -> App:
     """The application that `settings` ask for: the local model, or one that forwards.
 
     Only here is the upstream's key read.
+
+    Raises:
+        ConfigError: If the preset or the fault plan is missing or wrong.
     """
     if settings.upstream is None:
         return local_app(settings, time_scale=settings.time_scale)
     key = os.environ.get("OPENAI_API_KEY")
-    return App(Forward(settings.upstream, key=key, lab_key=lab_key))
+    model = Forward(settings.upstream, key=key, lab_key=lab_key)
+    limits = Limits(settings.requests_per_minute, settings.tokens_per_minute)
+    return App(_guarded(model, limits, faults.load(settings.faults), settings))
+
+
+def _guarded(model: Model, limits: Limits, plan: list[Fault], settings: Settings) -> Model:
+    """A gate before the model, where there is anything for it to do."""
+    return Gate(model, limits, FaultPlan(plan, settings.seed)) if limits or plan else model
+
+
+def _either(chosen: int | None, preset: presets.Figure[int] | None) -> int | None:
+    """What the settings say, where they do; 0 lifts the preset's limit."""
+    if chosen is not None:
+        return chosen
+    return preset.value if preset else None
 
 
 def serve(app: App, port: int, *, announce: Callable[[str], None]) -> None:
@@ -57,7 +108,7 @@ def serve(app: App, port: int, *, announce: Callable[[str], None]) -> None:
     server = uvicorn.Server(
         uvicorn.Config(
             app,
-            http="auto",
+            http=_Protocol,
             ws="none",
             lifespan="off",
             log_level="warning",

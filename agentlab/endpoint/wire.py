@@ -24,6 +24,7 @@ class RequestError(Exception):
     Attributes:
         status: The HTTP status.
         body: ``{"error": {message, type, param, code}}``.
+        retry_after_s: When to try again, in model seconds; None where that would not help.
     """
 
     def __init__(
@@ -34,9 +35,11 @@ class RequestError(Exception):
         kind: str = "invalid_request_error",
         param: str | None = None,
         code: str | None = None,
+        retry_after_s: float | None = None,
     ):
         super().__init__(message)
         self.status = status
+        self.retry_after_s = retry_after_s
         self.body = {"error": {"message": message, "type": kind, "param": param, "code": code}}
 
 

@@ -1,0 +1,48 @@
+"""Chance that repeats: every draw has a generator of its own, seeded with a digest.
+
+The digest is of the endpoint's seed, the request, and its occurrence (how often the same request
+came before), so neither the order of arrival nor the process matters. Python's own `hash` differs
+from process to process, and a shared generator depends on the order.
+"""
+
+from __future__ import annotations
+
+import random
+from collections import Counter
+from hashlib import blake2b
+
+_SPAN = 1 << 64
+
+
+class Occurrences:
+    """Counts how often each request came; a client's retry is the same request once more.
+
+    Example:
+        >>> seen = Occurrences()
+        >>> [seen.next(b"a"), seen.next(b"b"), seen.next(b"a"), seen.next(b"a", retry=True)]
+        [0, 0, 1, 1]
+    """
+
+    def __init__(self) -> None:
+        self._seen: Counter[bytes] = Counter()
+
+    def next(self, key: bytes, *, retry: bool = False) -> int:
+        """The number, from 0, of this request among those of the same `key`."""
+        if not (retry and self._seen[key]):
+            self._seen[key] += 1
+        return self._seen[key] - 1
+
+
+def digest(seed: int, key: bytes, occurrence: int, purpose: str) -> bytes:
+    """Twelve bytes that stand for one draw."""
+    return blake2b(f"{seed} {occurrence} {purpose}".encode(), key=key, digest_size=12).digest()
+
+
+def generator(seed: int, key: bytes, occurrence: int, purpose: str) -> random.Random:
+    """A generator of its own for one purpose."""
+    return random.Random(digest(seed, key, occurrence, purpose))
+
+
+def uniform(seed: int, key: bytes, occurrence: int, purpose: str) -> float:
+    """One number from 0 up to 1, without the cost of a generator."""
+    return int.from_bytes(digest(seed, key, occurrence, purpose)[:8]) / _SPAN

@@ -1,0 +1,149 @@
+"""What can go wrong at an endpoint, and when: the plan. Carrying it out is `gate`'s and `tamper`'s.
+
+A fault comes with a probability, drawn for each request by itself so that a run repeats, or at
+certain calls ("the 3rd call of the writer").
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import msgspec
+import yaml
+
+from agentlab.endpoint.draws import uniform
+from agentlab.endpoint.wire import RequestError
+from agentlab.errors import ConfigError
+
+Kind = Literal[
+    "error",  # an error in OpenAI's shape, with `status`
+    "quota",  # 429 insufficient_quota: no money left, waiting will not help
+    "reset",  # the connection is reset before any answer
+    "broken",  # it is reset in the middle of the answer
+    "stall",  # nothing comes for `stall_s`, or until the client gives up
+    "drip",  # the answer comes a byte at a time, every `byte_s`
+    "truncated_json",  # status 200, and JSON that stops half-way
+    "empty_choices",  # status 200, and no choice in it
+    "html",  # status 200, and a web page
+    "cut",  # a stream that ends half-way, with no error and no finish_reason
+    "stream_error",  # a stream that ends half-way, with an error event
+]
+
+# status -> (type, code, what it says)
+ERRORS: dict[int, tuple[str, str | None, str]] = {
+    400: ("invalid_request_error", "invalid_value", "The request is not valid."),
+    401: ("invalid_request_error", "invalid_api_key", "Incorrect API key provided."),
+    403: ("invalid_request_error", "forbidden", "You may not use this model."),
+    404: ("invalid_request_error", "model_not_found", "The model does not exist."),
+    408: ("server_error", "timeout", "Timed out generating an answer."),
+    409: ("server_error", "conflict", "The resource is in use by another request."),
+    413: ("invalid_request_error", "request_too_large", "The request is too large."),
+    429: ("requests", "rate_limit_exceeded", "Rate limit reached. Please try again later."),
+    500: ("server_error", None, "The server had an error while processing your request."),
+    502: ("server_error", "bad_gateway", "Bad gateway."),
+    503: ("server_error", "overloaded", "The model is overloaded. Please try again later."),
+    504: ("server_error", "gateway_timeout", "Gateway timed out."),
+}
+_WORTH_A_RETRY = {408, 409, 429, 500, 502, 503, 504}
+
+Probability = Annotated[float, msgspec.Meta(ge=0, le=1)]
+Seconds = Annotated[float, msgspec.Meta(ge=0)]
+CallNumber = Annotated[int, msgspec.Meta(ge=1)]
+
+
+class Fault(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """One line of a plan: what happens, and to which requests.
+
+    Either `probability` or `calls` says when. With `agent`, only its requests count and suffer.
+    On an answer that is not streamed, `cut` is `truncated_json`, and `stream_error` an error 500.
+    Times are model seconds.
+    """
+
+    kind: Kind
+    probability: Probability | None = None
+    calls: Annotated[list[CallNumber], msgspec.Meta(min_length=1)] | None = None
+    agent: str | None = None
+    status: int = 500
+    retry_after_s: Seconds = 1.0
+    stall_s: Seconds | None = None
+    byte_s: Seconds = 0.1
+
+    def __post_init__(self) -> None:
+        if (self.probability is None) == (self.calls is None):
+            raise ValueError("give either probability or calls")
+        if self.status not in ERRORS:
+            raise ValueError(f"status {self.status}; choose one of {', '.join(map(str, ERRORS))}")
+
+    @property
+    def error(self) -> RequestError:
+        """What a fault of kind "error" or "quota" answers."""
+        if self.kind == "quota":
+            message = "You exceeded your current quota, please check your plan and billing details."
+            return RequestError(429, message, kind="insufficient_quota", code="insufficient_quota")
+        status = self.status
+        kind, code, message = ERRORS[status]
+        wait_s = self.retry_after_s if status in _WORTH_A_RETRY else None
+        return RequestError(status, message, kind=kind, code=code, retry_after_s=wait_s)
+
+
+def load(plan: str | Sequence[Any]) -> list[Fault]:
+    """Read a fault plan: a list of faults, or the path of a YAML file with one.
+
+    Raises:
+        ConfigError: If it cannot be read, or a line of it cannot work.
+
+    Example:
+        >>> [fault.kind for fault in load([{"kind": "error", "probability": 0.05}])]
+        ['error']
+    """
+    try:
+        raw = plan
+        if isinstance(plan, str):
+            raw = msgspec.yaml.decode(Path(plan).read_bytes())
+        faults = msgspec.convert(raw, list[Fault])
+    except (OSError, msgspec.MsgspecError, yaml.YAMLError) as error:
+        raise ConfigError(f"fault plan {plan!r}: {error}; correct it there") from None
+    for agent in {fault.agent for fault in faults}:
+        total = sum(f.probability or 0 for f in faults if f.agent in (None, agent))
+        if total > 1 + 1e-9:
+            raise ConfigError(
+                f"fault plan {plan!r}: the probabilities add up to {total:g}; at most 1 can come"
+            )
+    return faults
+
+
+class FaultPlan:
+    """Says which fault, if any, befalls a request.
+
+    Example:
+        >>> plan = FaultPlan(load([{"kind": "reset", "agent": "writer", "calls": [2]}]), seed=7)
+        >>> [plan.next(b"key", i, 1, "writer") is not None for i in range(3)]
+        [False, True, False]
+    """
+
+    def __init__(self, faults: Sequence[Fault], seed: int):
+        self._faults, self._seed = faults, seed
+        self._calls: Counter[str | None] = Counter()
+
+    def next(self, key: bytes, occurrence: int, attempt: int, agent: str) -> Fault | None:
+        """The fault of the next request.
+
+        Each attempt is drawn anew, or a retry would meet the same fault for ever, and counts as
+        a call.
+        """
+        self._calls[None] += 1
+        self._calls[agent] += 1
+        drawn = uniform(self._seed, key, occurrence, f"fault {attempt}")
+        for fault in self._faults:
+            if fault.agent not in (None, agent):
+                continue
+            if fault.calls is not None and self._calls[fault.agent] in fault.calls:
+                return fault
+            if fault.probability is not None:
+                drawn -= fault.probability
+                if drawn < 0:
+                    return fault
+        return None

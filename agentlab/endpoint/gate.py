@@ -1,0 +1,147 @@
+"""What a request passes before the model, local or real: rate limits and planned faults."""
+
+from __future__ import annotations
+
+import asyncio
+from hashlib import blake2b
+from typing import Any
+
+import msgspec
+
+from agentlab.endpoint.draws import Occurrences
+from agentlab.endpoint.faults import Fault, FaultPlan
+from agentlab.endpoint.http import (
+    BrokenOff,
+    Message,
+    Model,
+    Receive,
+    Scope,
+    Send,
+    read_body,
+    unless_gone,
+)
+from agentlab.endpoint.limits import Limits
+from agentlab.endpoint.tamper import Ended, Tampered, web_page
+from agentlab.endpoint.tokens import count_tokens
+from agentlab.endpoint.wire import Json
+from agentlab.trace import BROKEN_OFF, Span
+
+
+class Gate:
+    """Limits and faults in front of `model`; a model itself."""
+
+    def __init__(self, model: Model, limits: Limits, faults: FaultPlan):
+        self._model, self._limits, self._faults = model, limits, faults
+        self._seen = Occurrences()
+
+    @property
+    def time_scale(self) -> float:
+        return self._model.time_scale
+
+    def now_s(self) -> float:
+        return self._model.now_s()
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send, span: Span) -> None:
+        if scope["method"] != "POST":
+            await self._model(scope, receive, send, span)
+            return
+        body = await read_body(scope, receive)
+        asked = _decoded(body)
+        if self._limits:
+            self._limits.admit(_size_tokens(asked), self.now_s(), str(asked.get("model")))
+            send = self._telling_what_is_left(send)
+        fault = self._draw(body, span)
+        span.fault = fault.kind if fault else None
+        again = _Again(body, receive)
+        if fault is None:
+            await self._model(scope, again, send, span)
+        else:
+            await self._suffer(fault, scope, again, send, span, bool(asked.get("stream")))
+
+    def _draw(self, body: bytes, span: Span) -> Fault | None:
+        key = blake2b(body, digest_size=16).digest()
+        occurrence = self._seen.next(key, retry=span.attempt > 1)
+        return self._faults.next(key, occurrence, span.attempt, span.agent)
+
+    async def _suffer(
+        self, fault: Fault, scope: Scope, receive: _Again, send: Send, span: Span, streamed: bool
+    ) -> None:
+        kind = fault.kind
+        if kind in ("error", "quota") or (kind == "stream_error" and not streamed):
+            raise fault.error
+        if kind == "reset":
+            raise BrokenOff
+        if kind == "html":
+            span.status = 200
+            await web_page(send)
+            return
+        if kind == "stall":
+            await unless_gone(receive.disconnected, self._stall(fault.stall_s))
+            await self._model(scope, receive, send, span)
+            return
+        tampered = Tampered(send, fault, self._pause)
+        try:
+            await self._model(scope, receive, tampered, span)
+        except Ended:
+            span.status = 200  # what the client saw
+        except BrokenOff:
+            span.status = BROKEN_OFF
+            raise
+
+    async def _stall(self, stall_s: float | None) -> None:
+        if stall_s is None:
+            await asyncio.get_running_loop().create_future()
+        else:
+            await self._pause(stall_s)
+
+    async def _pause(self, model_s: float) -> None:
+        await asyncio.sleep(model_s / self.time_scale)
+
+    def _telling_what_is_left(self, send: Send) -> Send:
+        async def telling(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                left = self._limits.headers(self.now_s(), self.time_scale)
+                message = message | {"headers": [*message["headers"], *left]}
+            await send(message)
+
+        return telling
+
+
+class _Again:
+    """A `receive` that gives a body that was read already, and then what the client does."""
+
+    def __init__(self, body: bytes, receive: Receive):
+        self._body: bytes | None = body
+        self.disconnected = receive
+
+    async def __call__(self) -> Message:
+        if self._body is None:
+            return await self.disconnected()
+        body, self._body = self._body, None
+        return {"type": "http.request", "body": body, "more_body": False}
+
+
+def _decoded(body: bytes) -> Json:
+    try:
+        asked = msgspec.json.decode(body)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        return {}  # the model will say what is wrong with it
+    return asked if isinstance(asked, dict) else {}
+
+
+def _size_tokens(asked: Json) -> int:
+    """What the request counts against a limit: its own text, and the longest answer it allows."""
+    limits = [asked.get(name) for name in ("max_completion_tokens", "max_tokens")]
+    longest = next((limit for limit in limits if isinstance(limit, int)), 0)
+    said = [asked.get(name) for name in ("messages", "input", "instructions")]
+    return max(1, sum(map(_tokens_in, said)) + max(longest, 0))
+
+
+def _tokens_in(value: Any) -> int:
+    if isinstance(value, str):
+        return count_tokens(value)
+    if isinstance(value, list):
+        return sum(map(_tokens_in, value))
+    if isinstance(value, dict):
+        return sum(_tokens_in(inner) for key, inner in value.items() if key != "role")
+    return 0

@@ -1,0 +1,136 @@
+"""Rate limits: requests and tokens a minute, as buckets that fill up all the time.
+
+A bucket holds a minute's worth and gains a sixtieth of it each second. A request that finds too
+little is refused, and told when to try again; it takes nothing. Nothing here reads a clock.
+
+Source: OpenAI's guide on rate limits (headers, what a refusal says, `max_tokens` counted ahead).
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+from agentlab.endpoint.wire import RequestError
+
+
+class Bucket:
+    """What is left of a limit a minute.
+
+    Example:
+        >>> bucket = Bucket(60)
+        >>> bucket.take(60, now_s=0.0)
+        >>> bucket.wait_s(3, now_s=1.0), bucket.left(now_s=1.0)
+        (2.0, 1)
+    """
+
+    def __init__(self, per_minute: int):
+        self.per_minute = per_minute
+        self._level, self._at_s = float(per_minute), 0.0
+
+    def left(self, now_s: float) -> int:
+        """How much there is at `now_s`."""
+        return math.floor(self._level_at(now_s) + 1e-6)
+
+    def wait_s(self, amount: float, now_s: float) -> float:
+        """How long until `amount` is there; infinity if it never will be."""
+        if amount > self.per_minute:
+            return math.inf
+        lacking = amount - self._level_at(now_s)
+        return round(lacking * 60 / self.per_minute, 9) if lacking > 1e-6 else 0.0
+
+    def take(self, amount: float, now_s: float) -> None:
+        """Take `amount`, which `wait_s` said is there."""
+        self._level, self._at_s = self._level_at(now_s) - amount, now_s
+
+    def full_in_s(self, now_s: float) -> float:
+        """How long until it is full again."""
+        return (self.per_minute - self._level_at(now_s)) * 60 / self.per_minute
+
+    def _level_at(self, now_s: float) -> float:
+        gained = (now_s - self._at_s) * self.per_minute / 60
+        return min(float(self.per_minute), self._level + gained)
+
+
+@dataclass(frozen=True)
+class _Limit:
+    kind: str  # "requests" or "tokens"
+    short: str
+    bucket: Bucket
+
+
+class Limits:
+    """The limits of one endpoint; None where there is none."""
+
+    def __init__(self, requests_per_minute: int | None, tokens_per_minute: int | None):
+        self._limits = [
+            _Limit(kind, short, Bucket(per_minute))
+            for kind, short, per_minute in (
+                ("requests", "RPM", requests_per_minute),
+                ("tokens", "TPM", tokens_per_minute),
+            )
+            if per_minute
+        ]
+
+    def __bool__(self) -> bool:
+        return bool(self._limits)
+
+    def admit(self, tokens: int, now_s: float, model: str) -> None:
+        """Take one request of `tokens` tokens in.
+
+        Raises:
+            RequestError: 429, if a limit is reached; it says which, and when to try again.
+        """
+        amounts = {"requests": 1, "tokens": tokens}
+        for limit in self._limits:
+            amount = amounts[limit.kind]
+            wait_s = limit.bucket.wait_s(amount, now_s)
+            if wait_s:
+                raise _refusal(limit, amount, wait_s, now_s, model)
+        for limit in self._limits:
+            limit.bucket.take(amounts[limit.kind], now_s)
+
+    def headers(self, now_s: float, time_scale: float) -> list[tuple[bytes, bytes]]:
+        """What is left, as every answer says it; times are the client's own seconds."""
+        found: list[tuple[bytes, bytes]] = []
+        for limit in self._limits:
+            bucket = limit.bucket
+            for what, value in (
+                ("limit", str(bucket.per_minute)),
+                ("remaining", str(bucket.left(now_s))),
+                ("reset", duration(bucket.full_in_s(now_s) / time_scale)),
+            ):
+                found.append((f"x-ratelimit-{what}-{limit.kind}".encode(), value.encode()))
+        return found
+
+
+def _refusal(limit: _Limit, amount: int, wait_s: float, now_s: float, model: str) -> RequestError:
+    per_minute = limit.bucket.per_minute
+    name = f"{limit.kind} per min ({limit.short})"
+    if math.isinf(wait_s):
+        message = (
+            f"Request too large for {model} on {name}: Limit {per_minute}, Requested {amount}. "
+            "The input or output tokens must be reduced."
+        )
+        return RequestError(429, message, kind=limit.kind, code="rate_limit_exceeded")
+    used = per_minute - limit.bucket.left(now_s)
+    message = (
+        f"Rate limit reached for {model} on {name}: Limit {per_minute}, Used {used}, "
+        f"Requested {amount}. Please try again in {duration(wait_s)}."
+    )
+    return RequestError(
+        429, message, kind=limit.kind, code="rate_limit_exceeded", retry_after_s=wait_s
+    )
+
+
+def duration(seconds: float) -> str:
+    """A time as OpenAI's headers give it.
+
+    Example:
+        >>> duration(0.02), duration(1), duration(1.5), duration(360), duration(0)
+        ('20ms', '1s', '1.5s', '6m0s', '0s')
+    """
+    if 0 < seconds < 0.9995:
+        return f"{max(round(seconds * 1000), 1)}ms"
+    minutes, rest = divmod(round(seconds, 3), 60)
+    return (f"{minutes:g}m" if minutes else "") + f"{round(rest, 3):g}s"
