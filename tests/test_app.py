@@ -276,7 +276,7 @@ def test_agents_are_named_in_any_language():
 
 BAD: list[tuple[str, str, dict[str, Any], int, str]] = [
     ("GET", "/nowhere", {}, 404, "/v1/chat/completions"),
-    ("POST", "/v1/embeddings", {"json": {}}, 404, "/v1/embeddings"),
+    ("POST", "/v1/audio/speech", {"json": {}}, 404, "/v1/audio/speech"),
     ("GET", CHAT, {}, 405, "use POST"),
     ("DELETE", "/v1/models", {}, 405, "use GET"),
     ("POST", CHAT, {"content": b"{broken"}, 400, "could not parse"),

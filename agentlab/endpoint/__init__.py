@@ -5,7 +5,11 @@ These decide, and never wait:
 presets      the figures of an endpoint, each with its source
 physics      the formulas: prefill, inter-token latency, jitter
 batch        slots, queue and the shared decode: what happens when
-wire         OpenAI's shapes: requests in, answers and errors out
+wire         what OpenAI's routes have in common: bodies, errors, events
+request      a chat request, read and checked
+chat         an answer in the words of chat completions
+responses    the same as responses, in and out
+embeddings   texts in, vectors out
 tokens       a bundled token estimate
 asked        what a prompt asks for: language, outline, shape, length
 replies      what the model says: prepared answers, and who assembles others
@@ -22,7 +26,7 @@ These wait, and decide nothing about time or words:
 
 http         what the routes need of ASGI: bodies, answers, clients that hang up
 live         a batch on an event loop's clock
-chat         one chat request being answered
+exchange     one request being answered
 gate         limits and faults in front of a model
 tamper       answers that are spoiled on their way out
 local        the local model: its routes

@@ -13,9 +13,9 @@ import msgspec
 from agentlab.endpoint.draws import digest, generator
 from agentlab.endpoint.physics import Physics
 from agentlab.endpoint.replies import Replies
+from agentlab.endpoint.request import ChatRequest
 from agentlab.endpoint.tokens import count_tokens, split
 from agentlab.endpoint.turn import Turn, take
-from agentlab.endpoint.wire import ChatRequest
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,7 +67,7 @@ class Answer:
     @property
     def longest_tokens(self) -> int:
         """The tokens of the longest choice: choices are decoded side by side."""
-        return max(len(choice.pieces) for choice in self.choices)
+        return max((len(choice.pieces) for choice in self.choices), default=0)
 
 
 def request_key(request: ChatRequest) -> bytes:

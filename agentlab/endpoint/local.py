@@ -2,22 +2,29 @@
 
 from __future__ import annotations
 
+import time
 from functools import cached_property
 
-from agentlab.endpoint import wire
 from agentlab.endpoint.answer import Answer, compose, request_key
 from agentlab.endpoint.app import unknown_route
 from agentlab.endpoint.batch import QueueFull
-from agentlab.endpoint.chat import Exchange
+from agentlab.endpoint.chat import Chat
 from agentlab.endpoint.draws import Occurrences
+from agentlab.endpoint.embeddings import Embeddings, answer_to, parse_embeddings
+from agentlab.endpoint.exchange import Dialect, Exchange
 from agentlab.endpoint.http import Receive, Scope, Send, read_body, respond
 from agentlab.endpoint.live import LiveBatch
 from agentlab.endpoint.physics import Physics
 from agentlab.endpoint.replies import Replies
-from agentlab.endpoint.wire import ChatRequest, RequestError
+from agentlab.endpoint.request import ChatRequest, parse_chat
+from agentlab.endpoint.responses import Responses, as_chat, parse_responses
+from agentlab.endpoint.wire import Json, RequestError, model_card
 from agentlab.trace import Span
 
-_CHAT, _MODELS = "/v1/chat/completions", "/v1/models"
+_CHAT, _RESPONSES = "/v1/chat/completions", "/v1/responses"
+_EMBEDDINGS, _MODELS = "/v1/embeddings", "/v1/models"
+_Reply = tuple[Answer, Dialect, bool]
+_ROUTES = [_CHAT, _RESPONSES, _EMBEDDINGS, _MODELS]
 
 
 class LocalModel:
@@ -57,25 +64,42 @@ class LocalModel:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send, span: Span) -> None:
         path, method = scope["path"], scope["method"]
-        if path == _CHAT and method == "POST":
-            await self._chat(scope, receive, send, span)
+        answering = {
+            _CHAT: self._chat,
+            _RESPONSES: self._responses,
+            _EMBEDDINGS: self._embeddings,
+        }.get(path)
+        if answering is not None and method == "POST":
+            body = await read_body(scope, receive)
+            answer, dialect, stream = answering(body, span)
+            try:
+                exchange = Exchange(self._live, span, answer, dialect)
+                await exchange.run(receive, send, stream=stream)
+            except QueueFull:
+                raise self._queue_full() from None
         elif path.startswith(_MODELS) and method == "GET":
             await respond(send, 200, _models(path))
-        elif path in (_CHAT, _MODELS):
-            allowed = "POST" if path == _CHAT else "GET"
+        elif path in _ROUTES:
+            allowed = "POST" if answering else "GET"
             message = f"Not allowed to {method} on {path}; use {allowed}."
             raise RequestError(405, message, code="method_not_allowed")
         else:
-            raise unknown_route(scope, [_CHAT, _MODELS])
+            raise unknown_route(scope, _ROUTES)
 
-    async def _chat(self, scope: Scope, receive: Receive, send: Send, span: Span) -> None:
-        request = wire.parse_chat(await read_body(scope, receive))
+    def _chat(self, body: bytes, span: Span) -> _Reply:
+        request = parse_chat(body)
         answer = self._compose(request, retry=span.attempt > 1)
-        self._check_length(request, answer)
-        try:
-            await Exchange(self._live, span, request, answer).run(receive, send)
-        except QueueFull:
-            raise self._queue_full() from None
+        return answer, Chat(request, answer, int(time.time())), bool(request.stream)
+
+    def _responses(self, body: bytes, span: Span) -> _Reply:
+        request = parse_responses(body)
+        answer = self._compose(as_chat(request), retry=span.attempt > 1)
+        return answer, Responses(request, answer, int(time.time())), bool(request.stream)
+
+    def _embeddings(self, body: bytes, span: Span) -> _Reply:
+        request = parse_embeddings(body)
+        answer = answer_to(request, span.request_id)
+        return answer, Embeddings(request, answer.prompt_tokens), False
 
     def _queue_full(self) -> RequestError:
         return RequestError(
@@ -101,13 +125,15 @@ class LocalModel:
 
     def _compose(self, request: ChatRequest, *, retry: bool) -> Answer:
         occurrence = self._seen.next(request_key(request), retry=retry)
-        return compose(
+        answer = compose(
             request, self._replies, self._physics, seed=self._seed, occurrence=occurrence
         )
+        self._check_length(request, answer)
+        return answer
 
 
-def _models(path: str) -> wire.Json:
+def _models(path: str) -> Json:
     name = path.removeprefix(_MODELS).removeprefix("/")
     if name:  # the local model answers to any name
-        return wire.model_card(name)
-    return {"object": "list", "data": [wire.model_card("local")]}
+        return model_card(name)
+    return {"object": "list", "data": [model_card("local")]}

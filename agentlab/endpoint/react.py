@@ -10,7 +10,7 @@ import json
 import re
 from collections.abc import Sequence
 
-from agentlab.endpoint.wire import Function
+from agentlab.endpoint.request import Function
 
 _ASKED_FOR = re.compile(r"Action Input:.+?Final Answer:", re.DOTALL)
 _TOOL = re.compile(r"Tool Name: (.+)\nTool Arguments: ")

@@ -21,7 +21,7 @@ from typing import Any
 from agentlab.endpoint import schema as schemas
 from agentlab.endpoint.asked import unframe
 from agentlab.endpoint.replies import Writer
-from agentlab.endpoint.wire import ChatRequest, Function, NamedTool
+from agentlab.endpoint.request import ChatRequest, Function, NamedTool
 
 Call = tuple[str, str]
 """The name of a function, and its arguments as JSON in a string."""

@@ -10,8 +10,9 @@ from typing import Any
 from agentlab.endpoint import react, tools
 from agentlab.endpoint.asked import unframe
 from agentlab.endpoint.replies import Replies, Writer
+from agentlab.endpoint.request import ChatRequest
 from agentlab.endpoint.schema import CannotFill, admits, build
-from agentlab.endpoint.wire import ChatRequest, RequestError
+from agentlab.endpoint.wire import RequestError
 
 
 @dataclass(frozen=True, slots=True)

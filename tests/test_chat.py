@@ -8,8 +8,9 @@ from typing import Any
 import openai.types.chat as openai_types
 import pytest
 
-from agentlab.endpoint import wire
-from agentlab.endpoint.wire import RequestError, parse_chat
+from agentlab.endpoint import chat
+from agentlab.endpoint.request import parse_chat
+from agentlab.endpoint.wire import RequestError
 
 USER = {"role": "user", "content": "Hello"}
 
@@ -82,12 +83,12 @@ def test_a_bad_request_is_told_what_and_where(text: bytes, param: str | None, wo
 
 def test_a_completion_is_what_the_openai_client_expects():
     """Its own model reads it, strictly."""
-    answer = wire.completion(
+    answer = chat.completion(
         id="c",
         created=1,
         model="m",
-        choices=[(wire.message("a", []), "stop"), (wire.message("b", []), "length")],
-        usage=wire.usage(3, 2),
+        choices=[(chat.message("a", []), "stop"), (chat.message("b", []), "length")],
+        usage=chat.usage(3, 2),
     )
     read = openai_types.ChatCompletion.model_validate(answer, strict=True)
     assert [c.message.content for c in read.choices] == ["a", "b"]
@@ -98,8 +99,8 @@ def test_a_chunk_is_what_the_openai_client_expects():
     """Its own model reads content, finish and usage chunks, strictly."""
     identity: dict[str, Any] = {"id": "c", "created": 1, "model": "m"}
     for data in (
-        wire.chunk(**identity, index=1, delta={"content": "x"}),
-        wire.chunk(**identity, index=0, delta={}, finish_reason="stop"),
-        wire.usage_chunk(**identity, usage=wire.usage(1, 1)),
+        chat.chunk(**identity, index=1, delta={"content": "x"}),
+        chat.chunk(**identity, index=0, delta={}, finish_reason="stop"),
+        chat.usage_chunk(**identity, usage=chat.usage(1, 1)),
     ):
         openai_types.ChatCompletionChunk.model_validate(data, strict=True)

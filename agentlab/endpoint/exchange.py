@@ -1,0 +1,94 @@
+"""One request being answered: its job in the batch, its bytes on the wire, its span.
+
+A client that hangs up frees its slot at once, as a real server's abort does.
+"""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+from agentlab.endpoint.answer import Answer
+from agentlab.endpoint.batch import Job
+from agentlab.endpoint.http import Headers, Receive, Send, respond, start, unless_gone
+from agentlab.endpoint.live import LiveBatch
+from agentlab.endpoint.wire import Json
+from agentlab.trace import Span
+
+
+class Dialect(Protocol):
+    """How one of OpenAI's routes words an answer; it knows the answer, not the time."""
+
+    def whole(self) -> Json:
+        """The body of an answer that is not streamed."""
+        ...
+
+    def opening(self) -> bytes:
+        """The first events of a stream."""
+        ...
+
+    def between(self, sent: int, have: int) -> bytes:
+        """The events for the tokens after number `sent` up to number `have` of each choice."""
+        ...
+
+    def closing(self) -> bytes:
+        """The last events."""
+        ...
+
+
+class Exchange:
+    """Give `answer`, worded by `dialect`, in the time it takes `live`; note it in `span`."""
+
+    def __init__(self, live: LiveBatch, span: Span, answer: Answer, dialect: Dialect):
+        self._live, self._span, self._answer, self._dialect = live, span, answer, dialect
+        self._job = Job(
+            prompt_tokens=answer.prompt_tokens,
+            output_tokens=answer.longest_tokens,
+            prefill_jitter=answer.prefill_jitter,
+            decode_jitter=answer.decode_jitter,
+        )
+
+    async def run(self, receive: Receive, send: Send, *, stream: bool) -> None:
+        """See the exchange through.
+
+        Raises:
+            QueueFull: If the batch has no place for it; nothing has been sent then.
+            ClientGone: If the client hung up before the answer was complete.
+        """
+        self._span.prompt_tokens = self._answer.prompt_tokens
+        self._live.submit(self._job)
+        self._span.arrived_s = self._job.arrived_s  # reading the request was no wait for a slot
+        headers = [(b"x-request-id", self._span.request_id.encode())]
+        answering = self._stream if stream else self._whole
+        try:
+            await unless_gone(receive, answering(send, headers))
+        finally:
+            if self._job.end_s is None:
+                self._note(self._live.made(self._job))
+                self._live.cancel(self._job)
+            self._span.end_s = self._job.end_s
+
+    async def _whole(self, send: Send, headers: Headers) -> None:
+        await self._live.finished(self._job)
+        self._note(self._answer.completion_tokens, status=200)
+        await respond(send, 200, self._dialect.whole(), headers)
+
+    async def _stream(self, send: Send, headers: Headers) -> None:
+        await self._live.started(self._job)
+        await start(send, 200, b"text/event-stream; charset=utf-8", headers)
+        opening = self._dialect.opening()
+        sent = 0
+        while sent < self._job.output_tokens:
+            have = await self._live.tokens(self._job, after=sent)
+            data, opening = opening + self._dialect.between(sent, have), b""
+            await send({"type": "http.response.body", "body": data, "more_body": True})
+            sent = have
+        await self._live.finished(self._job)
+        self._note(self._answer.completion_tokens, status=200)
+        await send({"type": "http.response.body", "body": opening + self._dialect.closing()})
+
+    def _note(self, completion_tokens: int, status: int | None = None) -> None:
+        job, span = self._job, self._span
+        span.status, span.completion_tokens = status, completion_tokens
+        span.started_s, span.end_s = job.started_s, job.end_s
+        if completion_tokens:
+            span.first_token_s = job.first_token_s
