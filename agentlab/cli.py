@@ -6,11 +6,13 @@ import argparse
 import contextlib
 import secrets
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from pathlib import Path
 
 from agentlab import settings
 from agentlab.endpoint import presets
-from agentlab.errors import AgentLabError
+from agentlab.errors import AgentLabError, ConfigError
+from agentlab.trace import Span, span_line
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -41,28 +43,47 @@ def _parser() -> argparse.ArgumentParser:
         help=f"model seconds to a real second (default {default.time_scale:g})",
     )
     serve.add_argument("--seed", help=f"draws answers and jitter (default {default.seed})")
+    serve.add_argument("--requests-per-minute", help="a rate limit; 0 lifts the preset's")
+    serve.add_argument("--tokens-per-minute", help="the same for tokens")
+    serve.add_argument("--faults", metavar="FILE", help="a fault plan, as YAML")
+    serve.add_argument("--record", metavar="FILE", help="append every answer to this file")
+    serve.add_argument("--replay", metavar="FILE", help="answer from such a file")
+    serve.add_argument("--trace", metavar="FILE", help="append a line of JSON for every request")
     return parser
 
 
 def _serve(options: argparse.Namespace) -> int:
     from agentlab.endpoint.serve import build_app, serve  # uvicorn is for this command only
 
-    fields = ("preset", "time_scale", "seed")
-    given = {field: value for field in fields if (value := getattr(options, field)) is not None}
+    fields = settings.Settings.__struct_fields__
+    given = {f: value for f in fields if (value := getattr(options, f, None)) is not None}
     chosen = settings.from_environment(**given)
     lab_key = f"lab-{secrets.token_urlsafe(24)}"
-    with contextlib.suppress(KeyboardInterrupt):  # Ctrl-C is the way to end it
+    with contextlib.ExitStack() as stack:
+        stack.enter_context(contextlib.suppress(KeyboardInterrupt))  # Ctrl-C is the way to end it
+        on_end = _to_file(options.trace, stack) if options.trace else None
         serve(
-            build_app(chosen, lab_key=lab_key),
+            build_app(chosen, lab_key=lab_key, on_end=on_end),
             options.port,
             announce=lambda url: print(_welcome(chosen, url, lab_key), flush=True),
         )
     return 0
 
 
+def _to_file(path: str, stack: contextlib.ExitStack) -> Callable[[Span], object]:
+    try:
+        file = Path(path).open("ab", buffering=0)  # noqa: SIM115 (the stack closes it)
+    except OSError as error:
+        raise ConfigError(f"cannot trace to {path!r}: {error}; choose another file") from None
+    stack.enter_context(file)
+    return lambda span: file.write(span_line(span))
+
+
 def _welcome(chosen: settings.Settings, url: str, lab_key: str) -> str:
-    if chosen.upstream is not None:
+    if chosen.real:
         return f"Forwarding {url} to {chosen.upstream}; clients show the key {lab_key}"
+    if chosen.replay is not None:
+        return f"Replaying {chosen.replay} at {url}; any key will do. Ctrl-C stops it."
     return (
         f"Local model at {url} (preset {chosen.preset}, {chosen.time_scale:g} model seconds a "
         f"second, seed {chosen.seed}); any key will do. Ctrl-C stops it."

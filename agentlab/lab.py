@@ -18,7 +18,7 @@ import msgspec
 
 from agentlab import settings
 from agentlab.clock import is_virtual
-from agentlab.endpoint import presets
+from agentlab.endpoint import faults, presets
 from agentlab.endpoint.process import EndpointProcess
 from agentlab.endpoint.serve import allow_many_connections
 from agentlab.errors import EndpointError, ModelError
@@ -34,24 +34,49 @@ _chosen: Settings | None = None
 _endpoint: EndpointProcess | None = None
 
 
-def configure(**changes: Any) -> None:
-    """From now on, use the environment's settings with these `changes`.
+class Configured:
+    """What `configure` returns: leaving its `with` block restores the settings before it."""
+
+    def __init__(self, before: Settings | None):
+        self._before = before
+
+    def __enter__(self) -> None:
+        return
+
+    def __exit__(self, *problem: object) -> None:
+        _use(self._before)
+
+    def __repr__(self) -> str:
+        return where()
+
+
+def configure(**changes: Any) -> Configured:
+    """From now on, or in a `with` block, use the environment's settings with these `changes`.
 
     An endpoint that runs is stopped; the next question starts one. Virtual runs follow, too.
 
     Args:
         changes: Any field of `agentlab.settings.Settings`: `preset`, `time_scale`, `seed`,
-            `upstream` (None for the local model), `model`.
+            `requests_per_minute`, `tokens_per_minute`, `faults`, `record`, `replay`, `upstream`
+            (None for the local model), `model`.
 
     Raises:
         ConfigError: If a setting cannot work; everything stays as it was.
 
     Example:
         lab.configure(preset="laptop-ollama", time_scale=50)
+        with lab.configure(faults=[{"kind": "error", "status": 503, "probability": 0.1}]):
+            await lab.ask("Name three rivers.")
     """
-    global _chosen
-    chosen = settings.from_environment(**changes)
+    before, chosen = _chosen, settings.from_environment(**changes)
     presets.load(chosen.preset)
+    faults.load(chosen.faults)
+    _use(chosen)
+    return Configured(before)
+
+
+def _use(chosen: Settings | None) -> None:
+    global _chosen
     with _lock:
         stop()
         _chosen = chosen
@@ -87,6 +112,10 @@ def where() -> str:
         'the local model, preset course; 10 model seconds pass in one second'
     """
     chosen = _settings()
+    if chosen.replay is not None:
+        return (
+            f"the recording {chosen.replay}; {chosen.time_scale:g} model seconds pass in one second"
+        )
     if chosen.upstream is not None:
         return f"{chosen.model} at {chosen.upstream}, through the lab's endpoint"
     return (
@@ -190,7 +219,7 @@ def _settings() -> Settings:
 
 def _model_seconds_a_second() -> float:
     chosen = _settings()
-    return 1.0 if is_virtual() or chosen.upstream is not None else chosen.time_scale
+    return 1.0 if is_virtual() or chosen.real else chosen.time_scale
 
 
 def _address() -> tuple[str, str]:

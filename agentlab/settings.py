@@ -32,6 +32,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
         requests_per_minute: The rate limit; None takes the preset's, 0 lifts it.
         tokens_per_minute: The same for tokens.
         faults: What goes wrong, as `agentlab.endpoint.faults` reads it: a list, or a file's path.
+        record: A file to which every answer is appended; None records nothing.
+        replay: A file so recorded, whose answers are given again in place of a model's.
         upstream: The real model's address, ending in `/v1`; None for the local model.
         model: The model's name that clients send; the local model takes any.
 
@@ -44,8 +46,15 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     requests_per_minute: NotNegative | None = None
     tokens_per_minute: NotNegative | None = None
     faults: str | list[dict[str, Any]] = []
+    record: Text | None = None
+    replay: Text | None = None
     upstream: Address | None = None
     model: Text = "gpt-4o-mini"
+
+    @property
+    def real(self) -> bool:
+        """True if a real model answers, in its own time."""
+        return self.upstream is not None and self.replay is None
 
 
 _VARIABLES = {
@@ -55,6 +64,8 @@ _VARIABLES = {
     "requests_per_minute": "AGENTLAB_REQUESTS_PER_MINUTE",
     "tokens_per_minute": "AGENTLAB_TOKENS_PER_MINUTE",
     "faults": "AGENTLAB_FAULTS",
+    "record": "AGENTLAB_RECORD",
+    "replay": "AGENTLAB_REPLAY",
     "upstream": "OPENAI_BASE_URL",
     "model": "OPENAI_MODEL",
 }

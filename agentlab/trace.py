@@ -10,6 +10,7 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from itertools import islice
+from pathlib import Path
 from typing import Protocol
 from weakref import WeakSet
 
@@ -80,6 +81,11 @@ class Span(msgspec.Struct, kw_only=True):
             first_token_s=move(self.first_token_s),
             end_s=move(self.end_s),
         )
+
+
+def span_line(span: Span) -> bytes:
+    """The span as a line of a JSON lines file."""
+    return msgspec.json.encode(span) + b"\n"
 
 
 class Source(Protocol):
@@ -198,6 +204,30 @@ class Trace:
     def tokens(self) -> int:
         """Prompt and completion tokens together: what a bill would count."""
         return sum(span.prompt_tokens + span.completion_tokens for span in self.spans)
+
+    def save(self, path: str | Path) -> None:
+        """Write the spans to a file of JSON lines, whole or not at all.
+
+        Example:
+            t.save("run.jsonl")
+            Trace.load("run.jsonl").makespan_s
+        """
+        path = Path(path)
+        part = path.with_name(f".{path.name}.part")
+        part.write_bytes(b"".join(map(span_line, self.spans)))
+        part.replace(path)
+
+    @classmethod
+    def load(cls, path: str | Path) -> Trace:
+        """Read what `save`, or `agentlab serve --trace`, wrote.
+
+        Raises:
+            ConfigError: If the file cannot be read, or a line of it is no span.
+        """
+        try:
+            return cls(msgspec.json.Decoder(Span).decode_lines(Path(path).read_bytes()))
+        except (OSError, msgspec.DecodeError) as error:
+            raise ConfigError(f"trace {str(path)!r}: {error}; give one that was saved") from None
 
     def table(self) -> str:
         """One line a request: who asked, when, for how long, how many tokens, with what end."""

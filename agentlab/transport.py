@@ -71,7 +71,7 @@ class BlockingTransport(httpx.BaseTransport):
 
 
 def _scale_timeouts(request: httpx.Request, settings: Settings) -> None:
-    if settings.upstream is not None:
+    if settings.real:
         return
     timeouts = request.extensions.get("timeout", {})
     if timeouts.get("read") is not None:  # the others wait for this machine, not for the model

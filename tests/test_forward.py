@@ -40,7 +40,7 @@ def forwarding(upstream: Application, key: str | None = REAL_KEY) -> App:
     """An endpoint before `upstream`, in the same event loop."""
     transport = InProcessTransport(upstream)
     url = "http://127.0.0.1:1/v1"
-    return App(Forward(url, key=key, lab_key=KEY, transport=transport))
+    return App(Forward(url, key=key, transport=transport), lab_key=KEY)
 
 
 def ask(endpoint: App, key: str = KEY, **fields: Any) -> httpx.Response:

@@ -31,6 +31,7 @@ gate         limits and faults in front of a model
 tamper       answers that are spoiled on their way out
 local        the local model: its routes
 forward      a real model in its place
+recording    answers kept on disk, and given again
 app          the ASGI application around either: the door, the record
 inprocess    the application without a socket, for virtual time
 serve        the application over HTTP, in this process

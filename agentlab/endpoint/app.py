@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import itertools
 import math
+from collections.abc import Callable
 from urllib.parse import parse_qs, unquote
 
 from agentlab.endpoint.http import (
@@ -22,6 +23,7 @@ from agentlab.endpoint.http import (
     Send,
     header,
     refuse_strangers,
+    refuse_without_key,
     respond,
 )
 from agentlab.endpoint.wire import RequestError
@@ -29,10 +31,22 @@ from agentlab.trace import BROKEN_OFF, HUNG_UP, Recorder, Span
 
 
 class App:
-    """Guards the door, numbers and records the requests, and lets `model` answer them."""
+    """Guards the door, numbers and records the requests, and lets `model` answer them.
 
-    def __init__(self, model: Model):
+    Args:
+        lab_key: The key that clients must show; None lets any in, where it costs nothing.
+        on_end: Is told of every request that has ended.
+    """
+
+    def __init__(
+        self,
+        model: Model,
+        *,
+        lab_key: str | None = None,
+        on_end: Callable[[Span], object] | None = None,
+    ):
         self.model = model
+        self._lab_key, self._on_end = lab_key, on_end
         self.recorder = Recorder()
         self._numbers = itertools.count(1)
 
@@ -59,8 +73,12 @@ class App:
         finally:
             if span.end_s is None:  # refused, or gone, before the model began
                 span.end_s = self.model.now_s()
+            if self._on_end is not None:
+                self._on_end(span)
 
     async def _answer(self, scope: Scope, receive: Receive, send: Send, span: Span) -> None:
+        if self._lab_key is not None:
+            refuse_without_key(scope, self._lab_key)
         retries = header(scope, b"x-stainless-retry-count")
         span.attempt = 1 + int(retries) if retries.isdigit() else 1
         if scope["method"] == "POST":

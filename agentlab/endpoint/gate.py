@@ -11,6 +11,7 @@ import msgspec
 from agentlab.endpoint.draws import Occurrences
 from agentlab.endpoint.faults import Fault, FaultPlan
 from agentlab.endpoint.http import (
+    Again,
     BrokenOff,
     Message,
     Model,
@@ -52,7 +53,7 @@ class Gate:
             send = self._telling_what_is_left(send)
         fault = self._draw(body, span)
         span.fault = fault.kind if fault else None
-        again = _Again(body, receive)
+        again = Again(body, receive)
         if fault is None:
             await self._model(scope, again, send, span)
         else:
@@ -64,7 +65,7 @@ class Gate:
         return self._faults.next(key, occurrence, span.attempt, span.agent)
 
     async def _suffer(
-        self, fault: Fault, scope: Scope, receive: _Again, send: Send, span: Span, streamed: bool
+        self, fault: Fault, scope: Scope, receive: Again, send: Send, span: Span, streamed: bool
     ) -> None:
         kind = fault.kind
         if kind in ("error", "quota") or (kind == "stream_error" and not streamed):
@@ -105,20 +106,6 @@ class Gate:
             await send(message)
 
         return telling
-
-
-class _Again:
-    """A `receive` that gives a body that was read already, and then what the client does."""
-
-    def __init__(self, body: bytes, receive: Receive):
-        self._body: bytes | None = body
-        self.disconnected = receive
-
-    async def __call__(self) -> Message:
-        if self._body is None:
-            return await self.disconnected()
-        body, self._body = self._body, None
-        return {"type": "http.request", "body": body, "more_body": False}
 
 
 def _decoded(body: bytes) -> Json:

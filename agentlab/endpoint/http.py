@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import hmac
 from collections.abc import Awaitable, Callable, Coroutine, Iterable
 from typing import Any, Protocol
 from urllib.parse import urlsplit
@@ -93,6 +94,36 @@ def _check_size(size_bytes: int) -> None:
     if size_bytes > MAX_BODY_BYTES:
         raise RequestError(
             413, f"The request body is over {MAX_BODY_BYTES // 2**20} MiB; send a shorter one."
+        )
+
+
+class Again:
+    """A `receive` that gives a body that was read already, and then what the client does."""
+
+    def __init__(self, body: bytes, receive: Receive):
+        self._body: bytes | None = body
+        self.disconnected = receive
+
+    async def __call__(self) -> Message:
+        if self._body is None:
+            return await self.disconnected()
+        body, self._body = self._body, None
+        return {"type": "http.request", "body": body, "more_body": False}
+
+
+def refuse_without_key(scope: Scope, lab_key: str) -> None:
+    """Let nobody spend the owner's money who does not show the lab's own key.
+
+    Raises:
+        RequestError: 401, if the request does not.
+    """
+    shown = header(scope, b"authorization").removeprefix("Bearer ")
+    if not hmac.compare_digest(shown.encode(), lab_key.encode()):
+        raise RequestError(
+            401,
+            "This endpoint spends its owner's money and wants the lab's own key; "
+            "take it from lab.api_key(), or from what `agentlab serve` printed.",
+            code="invalid_api_key",
         )
 
 

@@ -21,9 +21,11 @@ from agentlab.endpoint.gate import Gate
 from agentlab.endpoint.http import RESET, Model
 from agentlab.endpoint.limits import Limits
 from agentlab.endpoint.local import LocalModel
+from agentlab.endpoint.recording import Recording, Replay
 from agentlab.endpoint.replies import Replies
 from agentlab.errors import EndpointError
 from agentlab.settings import DATA, Settings
+from agentlab.trace import Span
 
 HOST = "127.0.0.1"
 
@@ -43,46 +45,57 @@ class _Protocol(HttpToolsProtocol):
         self.transport.abort()
 
 
-def local_app(settings: Settings, *, time_scale: float) -> App:
-    """The local model that `settings` describe, at a time scale of its own.
+def local_app(
+    settings: Settings, *, time_scale: float, on_end: Callable[[Span], object] | None = None
+) -> App:
+    """The model on this machine that `settings` describe, at a time scale of its own.
 
     Raises:
-        ConfigError: If the preset or the fault plan is missing or wrong.
+        ConfigError: If the preset, the fault plan or the recording is missing or wrong.
     """
     preset = presets.load(settings.preset)
-    model = LocalModel(
-        preset.physics,
-        _replies(),
-        seed=settings.seed,
-        time_scale=time_scale,
-        queue_full_status=preset.queue_full_status.value if preset.queue_full_status else 503,
-        context_tokens=preset.context_tokens.value if preset.context_tokens else None,
-    )
     limits = Limits(
         _either(settings.requests_per_minute, preset.requests_per_minute),
         _either(settings.tokens_per_minute, preset.tokens_per_minute),
     )
-    return App(_guarded(model, limits, [*faults.load(settings.faults), *preset.faults], settings))
+    model: Model
+    if settings.replay is not None:
+        model = Replay(settings.replay, time_scale=time_scale)
+    else:
+        model = LocalModel(
+            preset.physics,
+            _replies(),
+            seed=settings.seed,
+            time_scale=time_scale,
+            queue_full_status=preset.queue_full_status.value if preset.queue_full_status else 503,
+            context_tokens=preset.context_tokens.value if preset.context_tokens else None,
+        )
+    plan = [*faults.load(settings.faults), *preset.faults]
+    return App(_guarded(model, limits, plan, settings), on_end=on_end)
 
 
-def build_app(settings: Settings, *, lab_key: str) -> App:
+def build_app(
+    settings: Settings, *, lab_key: str, on_end: Callable[[Span], object] | None = None
+) -> App:
     """The application that `settings` ask for: the local model, or one that forwards.
 
     Only here is the upstream's key read.
 
     Raises:
-        ConfigError: If the preset or the fault plan is missing or wrong.
+        ConfigError: If the preset, the fault plan or the recording is missing or wrong.
     """
-    if settings.upstream is None:
-        return local_app(settings, time_scale=settings.time_scale)
-    key = os.environ.get("OPENAI_API_KEY")
-    model = Forward(settings.upstream, key=key, lab_key=lab_key)
+    if settings.upstream is None or not settings.real:
+        return local_app(settings, time_scale=settings.time_scale, on_end=on_end)
+    model = Forward(settings.upstream, key=os.environ.get("OPENAI_API_KEY"))
     limits = Limits(settings.requests_per_minute, settings.tokens_per_minute)
-    return App(_guarded(model, limits, faults.load(settings.faults), settings))
+    plan = faults.load(settings.faults)
+    return App(_guarded(model, limits, plan, settings), lab_key=lab_key, on_end=on_end)
 
 
 def _guarded(model: Model, limits: Limits, plan: list[Fault], settings: Settings) -> Model:
-    """A gate before the model, where there is anything for it to do."""
+    """The model behind a recorder and a gate, where there is anything for them to do."""
+    if settings.record is not None:
+        model = Recording(model, settings.record)
     return Gate(model, limits, FaultPlan(plan, settings.seed)) if limits or plan else model
 
 

@@ -1,0 +1,184 @@
+"""Answers kept on disk, and given again: what a real model said, when it said it.
+
+A recording is a file of JSON lines, one for each answer: which request it belongs to (a digest of
+path and body, the how-manieth of its kind, the client's attempt), its status, and its pieces with
+their times in model seconds after the request. No request, header or key is in it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+from hashlib import blake2b
+from pathlib import Path
+
+import msgspec
+
+from agentlab.endpoint.draws import Occurrences
+from agentlab.endpoint.http import (
+    Again,
+    Message,
+    Model,
+    Receive,
+    Scope,
+    Send,
+    read_body,
+    start,
+    unless_gone,
+)
+from agentlab.endpoint.wire import RequestError
+from agentlab.errors import ConfigError
+from agentlab.trace import Span
+
+_Key = tuple[str, int, int]
+
+
+class Recorded(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
+    """One answer."""
+
+    key: str
+    occurrence: int
+    attempt: int
+    status: int
+    content_type: str
+    prompt_tokens: int
+    completion_tokens: int
+    pieces: list[tuple[float, str]]
+
+
+class Recording:
+    """A model whose answers are appended to a file as they are complete; a model itself.
+
+    Raises:
+        ConfigError: If the file cannot be written.
+    """
+
+    def __init__(self, model: Model, path: str):
+        self._model = model
+        self._seen = Occurrences()
+        self._path = Path(path)
+        try:
+            self._path.open("a").close()
+        except OSError as error:
+            raise ConfigError(f"cannot record to {path!r}: {error}; choose another file") from None
+
+    @property
+    def time_scale(self) -> float:
+        return self._model.time_scale
+
+    def now_s(self) -> float:
+        return self._model.now_s()
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send, span: Span) -> None:
+        if scope["method"] != "POST":
+            await self._model(scope, receive, send, span)
+            return
+        body = await read_body(scope, receive)
+        asked_s = self.now_s()
+        key, occurrence, attempt = _key(scope, body, span, self._seen)
+        begun: Message = {}
+        pieces: list[tuple[float, str]] = []
+
+        async def noting(message: Message) -> None:
+            await send(message)
+            if message["type"] == "http.response.start":
+                begun.update(message)
+            elif data := message.get("body"):
+                # Pieces may end within a character, which JSON can carry all the same.
+                text = data.decode("utf-8", "surrogateescape")
+                pieces.append((round(self.now_s() - asked_s, 6), text))
+
+        await self._model(scope, Again(body, receive), noting, span)
+        answer = Recorded(
+            key=key,
+            occurrence=occurrence,
+            attempt=attempt,
+            status=begun["status"],
+            content_type=dict(begun["headers"]).get(b"content-type", b"").decode(),
+            prompt_tokens=span.prompt_tokens,
+            completion_tokens=span.completion_tokens,
+            pieces=pieces,
+        )
+        with self._path.open("a", encoding="utf-8") as file:
+            file.write(json.dumps(msgspec.to_builtins(answer)) + "\n")
+
+
+class Replay:
+    """A model that gives the recorded answers again, in the time that they took.
+
+    A request that comes more often than it was recorded gets its first answer again.
+
+    Args:
+        path: A file that `Recording` wrote.
+        time_scale: Model seconds to a second of the event loop's clock.
+
+    Raises:
+        ConfigError: If the file cannot be read, naming the line.
+    """
+
+    def __init__(self, path: str, *, time_scale: float = 1.0):
+        self.time_scale = time_scale
+        self._answers = _load(path)
+        self._path = path
+        self._seen = Occurrences()
+        self._epoch: float | None = None
+
+    def now_s(self) -> float:
+        now = asyncio.get_running_loop().time()
+        if self._epoch is None:  # only now there is a loop whose clock can be read
+            self._epoch = now
+        return round((now - self._epoch) * self.time_scale, 9)
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send, span: Span) -> None:
+        body = await read_body(scope, receive)
+        key = _key(scope, body, span, self._seen)
+        answer = self._answers.get(key) or self._answers.get((key[0], 0, 1))
+        if answer is None:
+            raise RequestError(
+                404,
+                f"This request is not in the recording {self._path!r}; record it, or ask as then.",
+                code="not_recorded",
+            )
+        span.arrived_s = span.started_s = self.now_s()
+        span.prompt_tokens = answer.prompt_tokens
+        try:
+            await unless_gone(receive, self._answer(answer, send, span))
+        finally:
+            span.end_s = self.now_s()
+
+    async def _answer(self, answer: Recorded, send: Send, span: Span) -> None:
+        begun = False
+        for at_s, text in answer.pieces:
+            await asyncio.sleep(max(span.arrived_s + at_s - self.now_s(), 0) / self.time_scale)
+            if not begun:
+                begun, span.first_token_s = True, self.now_s()
+                await start(send, answer.status, answer.content_type.encode())
+            data = text.encode("utf-8", "surrogateescape")
+            await send({"type": "http.response.body", "body": data, "more_body": True})
+        if not begun:
+            await start(send, answer.status, answer.content_type.encode())
+        await send({"type": "http.response.body", "body": b""})
+        span.status, span.completion_tokens = answer.status, answer.completion_tokens
+
+
+def _key(scope: Scope, body: bytes, span: Span, seen: Occurrences) -> _Key:
+    with contextlib.suppress(ValueError):  # what is no JSON stands for itself
+        body = json.dumps(json.loads(body), sort_keys=True).encode()
+    digest = blake2b(scope["path"].encode() + b"\0" + body, digest_size=12).digest()
+    return digest.hex(), seen.next(digest, retry=span.attempt > 1), span.attempt
+
+
+def _load(path: str) -> dict[_Key, Recorded]:
+    answers: dict[_Key, Recorded] = {}
+    try:
+        lines = Path(path).read_text(encoding="utf-8").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"recording {path!r}: {error}; give one that was recorded") from None
+    for number, line in enumerate(lines, 1):
+        try:
+            answer = msgspec.convert(json.loads(line), Recorded)
+        except (ValueError, msgspec.ValidationError) as error:
+            raise ConfigError(f"recording {path!r}, line {number}: {error}; remove it") from None
+        answers[answer.key, answer.occurrence, answer.attempt] = answer
+    return answers
