@@ -4,16 +4,24 @@ from __future__ import annotations
 
 import asyncio
 import json
+import socket
+import subprocess
+import sys
 from collections.abc import Awaitable, Callable
 from typing import Any
 
 import httpx
+import openai
 import pytest
 
 from agentlab.clock import run_virtual
+from agentlab.endpoint import faults
 from agentlab.endpoint.app import App
+from agentlab.endpoint.faults import FaultPlan
 from agentlab.endpoint.forward import Forward
+from agentlab.endpoint.gate import Gate
 from agentlab.endpoint.inprocess import InProcessTransport
+from agentlab.endpoint.limits import Limits
 from agentlab.endpoint.process import EndpointProcess
 from agentlab.endpoint.serve import local_app
 from agentlab.settings import Settings
@@ -199,3 +207,61 @@ def test_two_processes_over_real_sockets(monkeypatch: pytest.MonkeyPatch):
     finally:
         endpoint.stop()
         upstream.stop()
+
+
+def test_another_makers_server_is_forwarded_to(monkeypatch: pytest.MonkeyPatch):
+    """llmock, over real sockets: text, a stream with its token counts, a tool call, an error."""
+    port = _free_port()
+    command = [sys.executable, "-m", "llmock.cli", "serve", "--port", str(port)]
+    with subprocess.Popen([*command, "--response-style", "echo", "--log-level", "error"]) as other:
+        endpoint = EndpointProcess(Settings(upstream=f"http://127.0.0.1:{port}/v1"))
+        client = openai.OpenAI(base_url=endpoint.url, api_key=endpoint.key, max_retries=5)
+        try:
+            asked: Any = {"model": "gpt-4o", "messages": [{"role": "user", "content": "Tides?"}]}
+            whole = client.chat.completions.create(**asked)
+            options = {"include_usage": True}
+            chunks = list(
+                client.chat.completions.create(stream=True, stream_options=options, **asked)
+            )
+            tool = {"type": "function", "function": {"name": "get_tides", "parameters": {}}}
+            called = client.chat.completions.create(tools=[tool], **asked)
+            with pytest.raises(openai.APIStatusError):
+                client.get("/no/such/route", cast_to=object)
+            spans = [span for span in endpoint.since(0) if span.status != 502]  # while it started
+        finally:
+            client.close()
+            endpoint.stop()
+            other.kill()
+    assert "Tides?" in whole.choices[0].message.content
+    text = "".join(c.choices[0].delta.content or "" for c in chunks if c.choices)
+    assert text == whole.choices[0].message.content
+    assert called.choices[0].message.tool_calls[0].function.name == "get_tides"
+    assert [span.status for span in spans] == [200, 200, 200]
+    assert spans[1].completion_tokens == whole.usage.completion_tokens > 0
+
+
+def test_limits_and_faults_stand_before_a_real_model():
+    """A request a minute, and the second one's fault: 200, then 429; without a key, 401."""
+
+    async def main() -> list[int]:
+        upstream = InProcessTransport(local_app(Settings(preset="instant"), time_scale=1.0))
+        model = Forward("http://127.0.0.1:1/v1", key=None, transport=upstream)
+        plan = FaultPlan(faults.load([{"kind": "error", "status": 503, "calls": [1]}]), seed=7)
+        app = App(Gate(model, Limits(2, None), plan), lab_key=KEY)
+        client = httpx.AsyncClient(transport=InProcessTransport(app))
+        body = {"model": "m", "messages": [{"role": "user", "content": HELLO}]}
+        keys = ["wrong", KEY, KEY, KEY]
+        url = "http://127.0.0.1/v1/chat/completions"
+        sent = [
+            await client.post(url, json=body, headers={"authorization": f"Bearer {key}"})
+            for key in keys
+        ]
+        return [answer.status_code for answer in sent]
+
+    assert run_virtual(main()).result == [401, 503, 200, 429]
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])

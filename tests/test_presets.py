@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import asyncio
+import statistics
 from pathlib import Path
 
 import pytest
 import yaml
 
+from agentlab.clock import run_virtual
 from agentlab.endpoint import presets
+from agentlab.endpoint.batch import Job
+from agentlab.endpoint.live import LiveBatch
 from agentlab.errors import ConfigError
 from agentlab.settings import DATA
 
@@ -74,3 +79,47 @@ def test_an_unknown_preset_lists_those_that_there_are():
     """So that a typing error is mended at once."""
     with pytest.raises(ConfigError, match="no preset 'curse'; choose one of course, hosted-small"):
         presets.load("curse")
+
+
+def closed_loop(preset: str, clients: int, tokens: int = 500) -> tuple[float, float]:
+    """The mean (TTFT, ITL) in seconds of `clients` that ask again whenever they are answered."""
+    jobs: list[Job] = []
+
+    async def client(live: LiveBatch, number: int) -> None:
+        await asyncio.sleep(number * 0.1)
+        for turn in range(9):
+            job = Job(0, tokens)
+            live.submit(job)
+            await live.finished(job)
+            if turn >= 4:  # the load is steady by then
+                jobs.append(job)
+
+    async def main() -> None:
+        live = LiveBatch(presets.load(preset).physics)
+        await asyncio.gather(*(client(live, number) for number in range(clients)))
+
+    run_virtual(main())
+    jobs.sort(key=lambda job: job.end_s)
+    steady = jobs[: -2 * clients]  # before the first clients go home
+    ttft_s = [job.first_token_s - job.arrived_s for job in steady]
+    itl_s = [(job.end_s - job.first_token_s) / (tokens - 1) for job in steady]
+    return statistics.mean(ttft_s), statistics.mean(itl_s)
+
+
+@pytest.mark.parametrize("clients", [1, 10, 50, 100, 250])
+def test_the_8b_preset_reproduces_nvidias_table(clients: int):
+    """ITL 3.96 + .0445 n ms; TTFT 10.2 + 1.1 n ms up to 100; each within 15%."""
+    ttft_s, itl_s = closed_loop("nim-8b", clients)
+    assert itl_s == pytest.approx((3.96 + 0.0445 * clients) / 1000, rel=0.15)
+    if clients <= 100:
+        assert ttft_s == pytest.approx((10.2 + 1.1 * clients) / 1000, rel=0.15)
+
+
+@pytest.mark.parametrize(
+    ("clients", "ttft_s"), [(50, 0.8), (100, 8.0), (150, 35.0), (200, 62.0), (250, 89.0)]
+)
+def test_the_70b_preset_reproduces_nvidias_knee(clients: int, ttft_s: float):
+    """The first token after .8, 8, 35, 62, 89 s, ITL at most 93 ms; each within 15%."""
+    measured_ttft_s, itl_s = closed_loop("nim-70b-2gpu", clients)
+    assert measured_ttft_s == pytest.approx(ttft_s, rel=0.15)
+    assert itl_s == pytest.approx(min(0.019 + 0.000755 * clients, 0.093), rel=0.15)
