@@ -30,6 +30,19 @@ class _TextOptions(msgspec.Struct):
     format: _Format | None = None
 
 
+class _Tool(msgspec.Struct):
+    type: Literal["function"]
+    name: Text
+    description: str | None = None
+    parameters: Json | None = None
+    strict: bool | None = None
+
+
+class _NamedTool(msgspec.Struct):
+    type: Literal["function"]
+    name: Text
+
+
 class ResponsesRequest(msgspec.Struct):
     """What `/v1/responses` takes and the local model acts on; any other field is let pass."""
 
@@ -39,8 +52,8 @@ class ResponsesRequest(msgspec.Struct):
     stream: bool | None = None
     max_output_tokens: Annotated[int, msgspec.Meta(ge=1)] | None = None
     temperature: Annotated[float, msgspec.Meta(ge=0, le=2)] | None = None
-    tools: list[Json] | None = None
-    tool_choice: Literal["none", "auto", "required"] | Json | None = None
+    tools: list[_Tool] | None = None
+    tool_choice: Literal["none", "auto", "required"] | _NamedTool | None = None
     parallel_tool_calls: bool | None = None
     text: _TextOptions | None = None
     previous_response_id: str | None = None
@@ -77,7 +90,7 @@ def as_chat(request: ResponsesRequest) -> ChatRequest:
         "stream": request.stream,
         "max_completion_tokens": request.max_output_tokens,
         "temperature": request.temperature,
-        "tools": [_tool(tool, i) for i, tool in enumerate(request.tools or [])] or None,
+        "tools": [_tool(tool) for tool in request.tools or []] or None,
         "tool_choice": _choice(request.tool_choice) if request.tools else None,
         "parallel_tool_calls": request.parallel_tool_calls if request.tools else None,
         "response_format": _form(request.text),
@@ -118,16 +131,14 @@ def _messages(request: ResponsesRequest) -> list[Json]:
     return messages
 
 
-def _tool(tool: Json, index: int) -> Json:
-    if tool.get("type") != "function":
-        raise invalid(f"tools[{index}].type", f"{tool.get('type')!r}; the local model has none.")
-    function = {k: tool.get(k) for k in ("name", "description", "parameters", "strict")}
-    return {"type": "function", "function": function}
+def _tool(tool: _Tool) -> Json:
+    function = msgspec.structs.asdict(tool)
+    return {"type": function.pop("type"), "function": function}
 
 
-def _choice(choice: str | Json | None) -> Any:
-    if isinstance(choice, dict):
-        return {"type": choice.get("type"), "function": {"name": choice.get("name")}}
+def _choice(choice: str | _NamedTool | None) -> Any:
+    if isinstance(choice, _NamedTool):
+        return {"type": choice.type, "function": {"name": choice.name}}
     return choice
 
 

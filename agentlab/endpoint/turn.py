@@ -74,7 +74,7 @@ def _react(request: ChatRequest, writer: Writer, draw: random.Random) -> str:
     """One action of a tool that is described in words, and then the final answer."""
     if (found := react.observed(request.turns)) is not None:
         return react.final(writer.from_results([("", found)]))
-    task = next(text for role, text in request.turns if role == "user")
+    task = next((text for role, text in request.turns if role == "user"), "")
     described = react.described(request.turns)
     chosen = tools.suitable(described, unframe(task).task) or described
     if not chosen:
