@@ -25,7 +25,7 @@ BROKEN_OFF = 0
 """The status of a request whose connection the endpoint broke off."""
 
 
-class Span(msgspec.Struct, kw_only=True):
+class Span(msgspec.Struct, kw_only=True, gc=False):
     """One request, as the endpoint saw it; times are model seconds on the endpoint's clock.
 
     A request waits in the queue from `arrived_s` to `started_s`, is read (prefill) until

@@ -5,7 +5,8 @@ All of it is a function of the endpoint's seed, the request, and its occurrence.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from collections.abc import Sequence
+from functools import partial
 from hashlib import blake2b
 
 import msgspec
@@ -18,8 +19,7 @@ from agentlab.endpoint.tokens import count_tokens, split
 from agentlab.endpoint.turn import Turn, take
 
 
-@dataclass(frozen=True, slots=True)
-class Called:
+class Called(msgspec.Struct, frozen=True):
     """A call of a tool; its arguments are the pieces from `start` to `end` of its choice."""
 
     id: str
@@ -28,16 +28,15 @@ class Called:
     end: int
 
 
-@dataclass(frozen=True, slots=True)
-class Choice:
+class Choice(msgspec.Struct, frozen=True):
     """One of the answers to a request, as the pieces in which it is streamed.
 
     The pieces are those of the text, or of the arguments of one call after the other.
     """
 
-    pieces: list[str]
+    pieces: Sequence[str]
     finish_reason: str
-    calls: list[Called] = field(default_factory=list)
+    calls: list[Called] = []
 
     @property
     def text(self) -> str:
@@ -49,8 +48,7 @@ class Choice:
         return "".join(self.pieces[call.start : call.end])
 
 
-@dataclass(frozen=True, slots=True)
-class Answer:
+class Answer(msgspec.Struct, frozen=True):
     """Everything about an answer that does not depend on when it was asked for."""
 
     id: str
@@ -79,16 +77,21 @@ def request_key(request: ChatRequest) -> bytes:
 
 
 def compose(
-    request: ChatRequest, replies: Replies, physics: Physics, *, seed: int, occurrence: int
+    request: ChatRequest,
+    replies: Replies,
+    physics: Physics,
+    *,
+    seed: int,
+    key: bytes,
+    occurrence: int,
 ) -> Answer:
-    """The answer to the `occurrence`-th (from 0) request of its kind.
+    """The answer to the `occurrence`-th (from 0) request with this `key` (`request_key`).
 
     At temperature 0 the text does not depend on the occurrence; its jitter still does.
     """
-    key = request_key(request)
     said = 0 if request.temperature == 0 else occurrence
     turns = [
-        take(request, replies, generator(seed, key, said, f"text {index}"))
+        take(request, replies, partial(generator, seed, key, said, f"text {index}"))
         for index in range(request.n or 1)
     ]
     jitter = _jitter(physics, seed, key, occurrence)
@@ -121,7 +124,7 @@ def _choice(turn: Turn, request: ChatRequest, id_stem: str) -> Choice:
     return Choice(pieces, "tool_calls" if called else "stop", called)
 
 
-def _pieces(turn: Turn, request: ChatRequest, id_stem: str) -> tuple[list[str], list[Called]]:
+def _pieces(turn: Turn, request: ChatRequest, id_stem: str) -> tuple[Sequence[str], list[Called]]:
     if not turn.calls:
         ends = [at for stop in request.stops if stop and (at := turn.text.find(stop)) >= 0]
         return split(turn.text[: min(ends)] if ends else turn.text), []

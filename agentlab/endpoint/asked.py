@@ -12,6 +12,8 @@ import re
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+Unit = Literal["sentences", "bullets", "paragraphs", "words", "characters"]
+
 _CUE = re.compile(
     r"^.*\b(format|structure|sections?|headings?|outline|cover|include|following|should|respond"
     r"|answer|for|on|keys?|json)\b.*:\s*$|^.*(형식|구성|항목|포함|응답|답변|작성|다음).*[:.]\s*$",
@@ -27,15 +29,25 @@ _WORDS = {
     "eight": 8, "ten": 10, "한": 1, "두": 2, "세": 3, "네": 4, "다섯": 5,
 }  # fmt: skip
 _NUMBER = r"(\d+|" + "|".join(_WORDS) + r")"
-_LENGTHS = [
-    ("sentences", re.compile(_NUMBER + r"[ -](?:\w+ )?sentences?\b", re.IGNORECASE)),
-    ("bullets", re.compile(_NUMBER + r"[ -](?:\w+ )?(?:bullets?|points?|items?)\b", re.IGNORECASE)),
-    ("paragraphs", re.compile(_NUMBER + r"[ -](?:\w+ )?paragraphs?\b", re.IGNORECASE)),
-    ("words", re.compile(_NUMBER + r"[ -](?:\w+ )?words?\b", re.IGNORECASE)),
-    ("sentences", re.compile(_NUMBER + r"\s*(?:개의\s*)?문장")),
-    ("bullets", re.compile(_NUMBER + r"\s*(?:개의\s*|개\s*)(?:항목|요점|글머리)")),
-    ("paragraphs", re.compile(_NUMBER + r"\s*(?:개의\s*)?(?:문단|단락)")),
-    ("characters", re.compile(r"(\d+)\s*자\b")),
+# (unit, words of which one must be there, how the length is put): looking for a word costs far
+# less than for a pattern, and most prompts have none of them.
+_LENGTHS: list[tuple[Unit, str, re.Pattern[str]]] = [
+    ("sentences", "sentence", re.compile(_NUMBER + r"[ -](?:\w+ )?sentences?\b", re.I)),
+    (
+        "bullets",
+        "bullet point item",
+        re.compile(_NUMBER + r"[ -](?:\w+ )?(?:bullets?|points?|items?)\b", re.I),
+    ),
+    ("paragraphs", "paragraph", re.compile(_NUMBER + r"[ -](?:\w+ )?paragraphs?\b", re.I)),
+    ("words", "word", re.compile(_NUMBER + r"[ -](?:\w+ )?words?\b", re.I)),
+    ("sentences", "문장", re.compile(_NUMBER + r"\s*(?:개의\s*)?문장")),
+    (
+        "bullets",
+        "항목 요점 글머리",
+        re.compile(_NUMBER + r"\s*(?:개의\s*|개\s*)(?:항목|요점|글머리)"),
+    ),
+    ("paragraphs", "문단 단락", re.compile(_NUMBER + r"\s*(?:개의\s*)?(?:문단|단락)")),
+    ("characters", "자", re.compile(r"(\d+)\s*자\b")),
 ]
 _PHRASE = (  # up to the end of the clause, or to words about its length
     r"(.+?)(?:[.:;?!\n]|, (?:in|with|as)\b| (?:in|as) JSON\b"
@@ -62,8 +74,6 @@ _FRAMED = re.compile(
     r"(?:\n\n(?:Provide your complete response:|Begin! ).*)?\s*",
     re.DOTALL,
 )
-
-Unit = Literal["sentences", "bullets", "paragraphs", "words", "characters"]
 
 
 @dataclass(frozen=True)
@@ -139,13 +149,23 @@ def read(prompt: str) -> Asked:
 
 
 def _split_at_last_cue(prompt: str) -> tuple[str, str]:
+    if not _has_form(prompt):
+        return "", prompt
     cues = [cue for cue in _CUE.finditer(prompt) if _has_form(prompt[cue.end() :])]
     at = cues[-1].start() if cues else 0
     return prompt[:at], prompt[at:]
 
 
 def _has_form(text: str) -> bool:
-    return any(pattern.search(text) for pattern in (_HEADING, _BULLET, _NUMBERED, _KEY))
+    return any(
+        any(mark in text for mark in marks) and pattern.search(text)
+        for marks, pattern in (
+            ("#", _HEADING),
+            ("-*•", _BULLET),
+            ("1234567890", _NUMBERED),
+            ('"', _KEY),
+        )
+    )
 
 
 def _titles(pattern: re.Pattern[str], form: str) -> list[str]:
@@ -153,6 +173,8 @@ def _titles(pattern: re.Pattern[str], form: str) -> list[str]:
 
 
 def _is_korean(prompt: str) -> bool:
+    if prompt.isascii():
+        return False
     hangul = len(re.findall(r"[\uac00-\ud7a3]", prompt))
     latin = len(re.findall(r"[A-Za-z]", prompt))
     return hangul * 2 > latin
@@ -167,10 +189,11 @@ def _topic(prompt: str) -> str:
 
 
 def _length(prompt: str) -> tuple[int, Unit] | None:
-    for unit, pattern in _LENGTHS:
-        if found := pattern.search(prompt):
+    lowered = prompt.lower()
+    for unit, words, pattern in _LENGTHS:
+        if any(word in lowered for word in words.split()) and (found := pattern.search(prompt)):
             number = found[1].lower()
-            return (_WORDS.get(number) or int(number), unit)  # type: ignore[return-value]
+            return (_WORDS.get(number) or int(number), unit)
     return None
 
 
@@ -179,8 +202,8 @@ def _shape(prompt: str, form: str) -> Any:
     start, end = form.find("{"), form.rfind("}")
     if 0 <= start < end and _KEY.search(form[start:end]):
         return _example(form[start : end + 1])
-    named = _JSON_KEYS.search(prompt)
-    if named and "json" in prompt.lower():
+    named = _JSON_KEYS.search(prompt) if "json" in prompt.lower() else None
+    if named:
         keys = re.split(r",|\band\b", re.split(r"\b(?:about|for|on|in|with)\b", named[1])[0])
         return {key.strip(" `'\""): "" for key in keys if key.strip(" `'\"")}
     return None

@@ -40,7 +40,8 @@ def digest(seed: int, key: bytes, occurrence: int, purpose: str) -> bytes:
 
 def generator(seed: int, key: bytes, occurrence: int, purpose: str) -> random.Random:
     """A generator of its own for one purpose."""
-    return random.Random(digest(seed, key, occurrence, purpose))
+    # From a number, for from bytes Python would first take a second digest.
+    return random.Random(int.from_bytes(digest(seed, key, occurrence, purpose)))
 
 
 def uniform(seed: int, key: bytes, occurrence: int, purpose: str) -> float:

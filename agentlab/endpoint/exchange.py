@@ -60,7 +60,10 @@ class Exchange:
         headers = [(b"x-request-id", self._span.request_id.encode())]
         answering = self._stream if stream else self._whole
         try:
-            await unless_gone(receive, answering(send, headers))
+            if self._job.end_s is not None:  # done at once, so nobody can hang up meanwhile
+                await answering(send, headers)
+            else:
+                await unless_gone(receive, answering(send, headers))
         finally:
             if self._job.end_s is None:
                 self._note(self._live.made(self._job))

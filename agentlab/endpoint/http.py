@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import hmac
 from collections.abc import Awaitable, Callable, Coroutine, Iterable
+from functools import lru_cache
 from typing import Any, Protocol
 from urllib.parse import urlsplit
 
@@ -142,6 +143,7 @@ def refuse_strangers(scope: Scope) -> None:
             )
 
 
+@lru_cache(maxsize=256)
 def _hostname(value: str) -> str | None:
     try:
         return urlsplit(value if "//" in value else f"//{value}").hostname

@@ -124,9 +124,14 @@ class LocalModel:
             )
 
     def _compose(self, request: ChatRequest, *, retry: bool) -> Answer:
-        occurrence = self._seen.next(request_key(request), retry=retry)
+        key = request_key(request)
         answer = compose(
-            request, self._replies, self._physics, seed=self._seed, occurrence=occurrence
+            request,
+            self._replies,
+            self._physics,
+            seed=self._seed,
+            key=key,
+            occurrence=self._seen.next(key, retry=retry),
         )
         self._check_length(request, answer)
         return answer

@@ -11,6 +11,7 @@ import json
 import math
 import random
 from collections.abc import Iterator, Mapping, Sequence
+from functools import lru_cache
 from pathlib import Path
 from typing import Annotated, Any, TypeVar
 
@@ -29,6 +30,8 @@ _PROSE = frozenset(
 
 Text = Annotated[str, msgspec.Meta(min_length=1)]
 T = TypeVar("T")
+
+_read = lru_cache(maxsize=1024)(read)  # the same prompt comes again and again
 
 
 class Prepared(msgspec.Struct, forbid_unknown_fields=True):
@@ -88,7 +91,7 @@ class Replies:
 
     def writer(self, prompt: str, draw: random.Random) -> Writer:
         """Who assembles an answer to `prompt`; `draw` alone decides what is said."""
-        asked = read(prompt)
+        asked = _read(prompt)
         return Writer(asked, self._korean if asked.korean else self._english, draw)
 
 
@@ -156,7 +159,7 @@ class Writer:
     def _shuffled(self, phrases: Sequence[str]) -> Iterator[str]:
         left = list(phrases)
         while left:  # drawn only as far as the answer needs
-            yield left.pop(self._draw.randrange(len(left)))
+            yield left.pop(int(self._draw.random() * len(left)))
 
     def _sections(self) -> Iterator[str]:
         for number, (level, title) in enumerate(self._asked.headings):
@@ -225,8 +228,8 @@ class Writer:
             return [self._imitate(value) for value in shape or ["", ""]]
         if isinstance(shape, bool) or shape is None:
             return shape
-        if isinstance(shape, int):
-            return self._draw.randrange(1, 10)
+        if isinstance(shape, int):  # no larger than the example, for it may stand for a scale
+            return self._draw.randrange(1, max(shape, 1) + 1)
         if isinstance(shape, float):
             return round(self._draw.random(), 2)
         if isinstance(shape, str) and "|" in shape:  # "low|high" shows what there is to choose from

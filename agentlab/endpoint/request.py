@@ -185,12 +185,12 @@ def _check_fields(request: ChatRequest) -> None:
             "Setting 'max_tokens' and 'max_completion_tokens' at the same time is not supported.",
             code="invalid_parameter_combination",
         )
-    for param, asked in {
-        "logprobs": request.logprobs or request.top_logprobs,
-        "functions": request.functions,
-        "function_call": request.function_call,
-        "modalities": request.modalities not in (None, ["text"]),
-    }.items():
+    for param, asked in (
+        ("logprobs", request.logprobs or request.top_logprobs),
+        ("functions", request.functions),
+        ("function_call", request.function_call),
+        ("modalities", request.modalities not in (None, ["text"])),
+    ):
         if asked:
             message = f"'{param}' is not supported by the local model; leave it out."
             raise RequestError(400, message, param=param, code="unsupported_parameter")

@@ -118,11 +118,13 @@ def serve(app: App, port: int, *, announce: Callable[[str], None]) -> None:
     allow_many_connections()
     gc.collect()
     gc.freeze()  # what was imported stays; a collection need not look at it again
+    gc.set_threshold(20_000)  # a request makes hundreds of objects, hardly any in a circle
     server = uvicorn.Server(
         uvicorn.Config(
             app,
             http=_Protocol,
             ws="none",
+            proxy_headers=False,
             lifespan="off",
             log_level="warning",
             access_log=False,

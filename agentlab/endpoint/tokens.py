@@ -9,6 +9,7 @@ token in a stream.
 from __future__ import annotations
 
 import re
+from functools import lru_cache
 
 _PIECE = re.compile(
     r"""
@@ -23,14 +24,15 @@ _PIECE = re.compile(
 )
 
 
-def split(text: str) -> list[str]:
+@lru_cache(maxsize=1024)  # agents say and ask the same again and again
+def split(text: str) -> tuple[str, ...]:
     """The text in pieces of about a token each; joined, they are the text.
 
     Example:
         >>> split("Parallel processing, 2026")
-        ['Parallel', ' processi', 'ng', ',', ' 202', '6']
+        ('Parallel', ' processi', 'ng', ',', ' 202', '6')
     """
-    return _PIECE.findall(text)
+    return tuple(_PIECE.findall(text))
 
 
 def count_tokens(text: str) -> int:
@@ -40,4 +42,4 @@ def count_tokens(text: str) -> int:
         >>> count_tokens("Three agents wait for each other.")
         7
     """
-    return len(_PIECE.findall(text))
+    return len(split(text))

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 import random
-from dataclasses import dataclass, field
+from collections.abc import Callable
 from typing import Any
+
+import msgspec
 
 from agentlab.endpoint import react, tools
 from agentlab.endpoint.asked import unframe
@@ -15,27 +17,30 @@ from agentlab.endpoint.schema import CannotFill, admits, build
 from agentlab.endpoint.wire import RequestError
 
 
-@dataclass(frozen=True, slots=True)
-class Turn:
+class Turn(msgspec.Struct, frozen=True):
     """What the model says, or the tools that it calls."""
 
     text: str
-    calls: list[tools.Call] = field(default_factory=list)
+    calls: list[tools.Call] = []
 
 
-def take(request: ChatRequest, replies: Replies, draw: random.Random) -> Turn:
-    """The model's turn; `draw` decides what the request leaves open.
+def take(request: ChatRequest, replies: Replies, generator: Callable[[], random.Random]) -> Turn:
+    """The model's turn; what `generator` makes decides what the request leaves open.
 
     Raises:
         RequestError: 400, if a schema asks for what the local model cannot build.
     """
     turns = request.turns
     prompt = next((text for role, text in reversed(turns) if role == "user"), "")
+    prepared = replies.prepared(prompt)
+    if prepared and _plain(request):
+        return Turn(prepared)
+    draw = generator()
     writer = replies.writer(prompt, draw)
     try:
         if request.offered and (calls := tools.calls(request, prompt, writer, draw)):
             return Turn("", calls)
-        return Turn(_said(request, prompt, replies.prepared(prompt), writer, draw))
+        return Turn(_said(request, prepared, writer, draw))
     except CannotFill as error:
         raise RequestError(
             400,
@@ -45,9 +50,12 @@ def take(request: ChatRequest, replies: Replies, draw: random.Random) -> Turn:
         ) from None
 
 
-def _said(
-    request: ChatRequest, prompt: str, prepared: str | None, writer: Writer, draw: random.Random
-) -> str:
+def _plain(request: ChatRequest) -> bool:
+    """True if a question was asked, and nothing but words is wanted."""
+    return not request.tools and request.response_format is None and len(request.messages) <= 2
+
+
+def _said(request: ChatRequest, prepared: str | None, writer: Writer, draw: random.Random) -> str:
     form = request.response_format
     if form is not None and form.type != "text":
         definition = form.json_schema.definition if form.json_schema else {"type": "object"}
