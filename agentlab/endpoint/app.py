@@ -35,7 +35,7 @@ class App:
 
     Args:
         lab_key: The key that clients must show; None lets any in, where it costs nothing.
-        on_end: Is told of every request that has ended.
+        on_end: Is told of every question that has been answered, or has failed.
     """
 
     def __init__(
@@ -73,7 +73,7 @@ class App:
         finally:
             if span.end_s is None:  # refused, or gone, before the model began
                 span.end_s = self.model.now_s()
-            if self._on_end is not None:
+            if self._on_end is not None and scope["method"] == "POST":
                 self._on_end(span)
 
     async def _answer(self, scope: Scope, receive: Receive, send: Send, span: Span) -> None:
