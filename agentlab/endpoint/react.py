@@ -25,7 +25,11 @@ _ONE_STRING = {
 
 def asked_for(turns: Sequence[tuple[str, str]]) -> bool:
     """True if the conversation of (role, text) asks for this form."""
-    return any(_ASKED_FOR.search(text) for role, text in turns if role != "assistant")
+    return any(
+        "Action Input:" in text and _ASKED_FOR.search(text)
+        for role, text in turns
+        if role != "assistant"
+    )
 
 
 def described(turns: Sequence[tuple[str, str]]) -> list[Function]:

@@ -33,8 +33,8 @@ def take(request: ChatRequest, replies: Replies, generator: Callable[[], random.
     turns = request.turns
     prompt = next((text for role, text in reversed(turns) if role == "user"), "")
     prepared = replies.prepared(prompt)
-    if prepared and _plain(request):
-        return Turn(prepared)
+    if prepared and not (request.tools or request.response_format or react.asked_for(turns)):
+        return Turn(prepared)  # most requests; no generator is made for them
     draw = generator()
     writer = replies.writer(prompt, draw)
     try:
@@ -50,11 +50,6 @@ def take(request: ChatRequest, replies: Replies, generator: Callable[[], random.
         ) from None
 
 
-def _plain(request: ChatRequest) -> bool:
-    """True if a question was asked, and nothing but words is wanted."""
-    return not request.tools and request.response_format is None and len(request.messages) <= 2
-
-
 def _said(request: ChatRequest, prepared: str | None, writer: Writer, draw: random.Random) -> str:
     form = request.response_format
     if form is not None and form.type != "text":
@@ -68,7 +63,9 @@ def _said(request: ChatRequest, prepared: str | None, writer: Writer, draw: rand
         return writer.from_results(request.results)
     if react.asked_for(request.turns):
         return _react(request, writer, draw)
-    return prepared or writer.write()
+    if prepared:
+        return prepared
+    return writer.write()
 
 
 def _fits(text: str, definition: dict[str, Any]) -> bool:
