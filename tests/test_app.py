@@ -378,3 +378,20 @@ def test_a_request_that_comes_slowly_has_not_waited_for_a_slot():
     assert run_virtual(served(scope, receive, send)).elapsed_s == 9.0
     (span,) = served.recorder.since(0)
     assert (span.arrived_s, span.queued_s, span.end_s) == (5.0, 0.0, 9.0)
+
+
+@pytest.mark.parametrize(("text", "temperature", "texts"), [(HELLO, 1, 1), ("Tides?", 0, 1),
+                                                            ("Tides?", 1, 3)])  # fmt: skip
+def test_the_same_bytes_again_are_a_request_of_their_own(text: str, temperature: int, texts: int):
+    """Three times: three ids and three records, and new words only where chance has a say."""
+    served = app()
+
+    async def main() -> list[Any]:
+        asking = client(served)
+        body = question(text, temperature=temperature)
+        return [(await asking.post(CHAT, json=body)).json() for _ in range(3)]
+
+    answers = run_virtual(main()).result
+    assert len({answer["id"] for answer in answers}) == 3
+    assert len({answer["choices"][0]["message"]["content"] for answer in answers}) == texts
+    assert [span.status for span in served.recorder.since(0)] == [200, 200, 200]

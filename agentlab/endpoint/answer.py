@@ -48,24 +48,33 @@ class Choice(msgspec.Struct, frozen=True):
         return "".join(self.pieces[call.start : call.end])
 
 
+class Said(msgspec.Struct, frozen=True):
+    """What is said in answer to a request, before it has an id and a time.
+
+    Attributes:
+        completion_tokens: The tokens of all choices, as they are billed.
+        longest_tokens: Those of the longest choice: choices are decoded side by side.
+        fixed: True if every request of its kind is told the same.
+    """
+
+    choices: list[Choice]
+    prompt_tokens: int
+    completion_tokens: int
+    longest_tokens: int
+    fixed: bool = False
+
+
 class Answer(msgspec.Struct, frozen=True):
     """Everything about an answer that does not depend on when it was asked for."""
 
     id: str
-    choices: list[Choice]
-    prompt_tokens: int
-    prefill_jitter: float
-    decode_jitter: float
+    said: Said
+    prefill_jitter: float = 1.0
+    decode_jitter: float = 1.0
 
     @property
-    def completion_tokens(self) -> int:
-        """The tokens of all choices, as they are billed."""
-        return sum(len(choice.pieces) for choice in self.choices)
-
-    @property
-    def longest_tokens(self) -> int:
-        """The tokens of the longest choice: choices are decoded side by side."""
-        return max((len(choice.pieces) for choice in self.choices), default=0)
+    def choices(self) -> list[Choice]:
+        return self.said.choices
 
 
 def request_key(request: ChatRequest) -> bytes:
@@ -76,32 +85,26 @@ def request_key(request: ChatRequest) -> bytes:
     return blake2b(canonical, digest_size=16).digest()
 
 
-def compose(
-    request: ChatRequest,
-    replies: Replies,
-    physics: Physics,
-    *,
-    seed: int,
-    key: bytes,
-    occurrence: int,
-) -> Answer:
-    """The answer to the `occurrence`-th (from 0) request with this `key` (`request_key`).
+def say(request: ChatRequest, replies: Replies, *, seed: int, key: bytes, occurrence: int) -> Said:
+    """The words of the answer to the `occurrence`-th (from 0) request with this `key`.
 
-    At temperature 0 the text does not depend on the occurrence; its jitter still does.
+    At temperature 0 they do not depend on the occurrence.
     """
     said = 0 if request.temperature == 0 else occurrence
     turns = [
         take(request, replies, partial(generator, seed, key, said, f"text {index}"))
         for index in range(request.n or 1)
     ]
-    jitter = _jitter(physics, seed, key, occurrence)
-    return Answer(
-        id=f"chatcmpl-{digest(seed, key, occurrence, 'id').hex()}",
-        choices=[_choice(turn, request, f"{key.hex()[:10]}{i}") for i, turn in enumerate(turns)],
-        prompt_tokens=prompt_tokens(request),
-        prefill_jitter=jitter[0],
-        decode_jitter=jitter[1],
-    )
+    choices = [_choice(turn, request, f"{key.hex()[:10]}{i}") for i, turn in enumerate(turns)]
+    sizes = [len(choice.pieces) for choice in choices]
+    fixed = request.temperature == 0 or all(turn.fixed for turn in turns)
+    return Said(choices, prompt_tokens(request), sum(sizes), max(sizes), fixed)
+
+
+def timed(said: Said, physics: Physics, *, seed: int, key: bytes, occurrence: int) -> Answer:
+    """What was said as an answer, with an id and the jitter of its times."""
+    id = f"chatcmpl-{digest(seed, key, occurrence, 'id').hex()}"
+    return Answer(id, said, *_jitter(physics, seed, key, occurrence))
 
 
 def prompt_tokens(request: ChatRequest) -> int:

@@ -62,6 +62,7 @@ class Batch:
         self.physics = physics
         self.now_s = 0.0
         self.active = 0
+        self._instant = physics.takes_no_time
         self._queue: deque[Job] = deque()
         self._prefilling: list[tuple[float, int, Job]] = []  # by time of the first token
         self._decoding: list[tuple[float, int, Job]] = []  # by decode step of the last token
@@ -81,6 +82,9 @@ class Batch:
         """
         changed = self.advance(now_s)
         job.arrived_s = self.now_s
+        if self._instant:
+            job.started_s = job.first_token_s = job.end_s = self.now_s
+            return [*changed, job]
         slots, places = self.physics.slots, self.physics.queue
         if slots is None or self.active < slots:
             self._start(job)

@@ -117,7 +117,7 @@ class Chat:
 
     @property
     def _usage(self) -> Json:
-        return usage(self._answer.prompt_tokens, self._answer.completion_tokens)
+        return usage(self._answer.said.prompt_tokens, self._answer.said.completion_tokens)
 
 
 def _message(choice: Choice) -> Json:

@@ -15,7 +15,7 @@ from typing import Annotated, Literal
 
 import msgspec
 
-from agentlab.endpoint.answer import Answer
+from agentlab.endpoint.answer import Answer, Said
 from agentlab.endpoint.tokens import count_tokens
 from agentlab.endpoint.wire import Json, Text, decode, invalid
 
@@ -64,7 +64,7 @@ def parse_embeddings(body: bytes) -> EmbeddingRequest:
 def answer_to(request: EmbeddingRequest, id: str) -> Answer:
     """The answer's size: it is read (prefill) and has no words."""
     prompt_tokens = sum(map(count_tokens, request.texts))
-    return Answer(id, [], prompt_tokens, prefill_jitter=1.0, decode_jitter=1.0)
+    return Answer(id, Said([], prompt_tokens, completion_tokens=0, longest_tokens=0))
 
 
 class Embeddings:

@@ -41,8 +41,8 @@ class Exchange:
     def __init__(self, live: LiveBatch, span: Span, answer: Answer, dialect: Dialect):
         self._live, self._span, self._answer, self._dialect = live, span, answer, dialect
         self._job = Job(
-            prompt_tokens=answer.prompt_tokens,
-            output_tokens=answer.longest_tokens,
+            prompt_tokens=answer.said.prompt_tokens,
+            output_tokens=answer.said.longest_tokens,
             prefill_jitter=answer.prefill_jitter,
             decode_jitter=answer.decode_jitter,
         )
@@ -54,7 +54,7 @@ class Exchange:
             QueueFull: If the batch has no place for it; nothing has been sent then.
             ClientGone: If the client hung up before the answer was complete.
         """
-        self._span.prompt_tokens = self._answer.prompt_tokens
+        self._span.prompt_tokens = self._answer.said.prompt_tokens
         self._live.submit(self._job)
         self._span.arrived_s = self._job.arrived_s  # reading the request was no wait for a slot
         headers = [(b"x-request-id", self._span.request_id.encode())]
@@ -72,7 +72,7 @@ class Exchange:
 
     async def _whole(self, send: Send, headers: Headers) -> None:
         await self._live.finished(self._job)
-        self._note(self._answer.completion_tokens, status=200)
+        self._note(self._answer.said.completion_tokens, status=200)
         await respond(send, 200, self._dialect.whole(), headers)
 
     async def _stream(self, send: Send, headers: Headers) -> None:
@@ -86,7 +86,7 @@ class Exchange:
             await send({"type": "http.response.body", "body": data, "more_body": True})
             sent = have
         await self._live.finished(self._job)
-        self._note(self._answer.completion_tokens, status=200)
+        self._note(self._answer.said.completion_tokens, status=200)
         await send({"type": "http.response.body", "body": opening + self._dialect.closing()})
 
     def _note(self, completion_tokens: int, status: int | None = None) -> None:

@@ -25,6 +25,7 @@ MAX_BODY_BYTES = 32 * 1024 * 1024
 RESET = "agentlab.reset"
 """The name of the scope's extension, a function without arguments, that resets the connection."""
 
+_HEADERS = "agentlab.headers"  # the scope's headers by name, kept there for the next question
 _LOOPBACK = {"127.0.0.1", "localhost", "::1"}
 
 
@@ -61,10 +62,11 @@ class Model(Protocol):
 
 def header(scope: Scope, name: bytes) -> str:
     """The value of a request header (its name in lower case), or an empty string."""
-    for key, value in scope["headers"]:
-        if key == name:
-            return str(value, "latin-1")
-    return ""
+    by_name = scope.get(_HEADERS)
+    if by_name is None:
+        by_name = scope[_HEADERS] = dict(scope["headers"])
+    value = by_name.get(name)
+    return str(value, "latin-1") if value else ""
 
 
 async def read_body(scope: Scope, receive: Receive) -> bytes:

@@ -38,9 +38,7 @@ class LiveBatch:
 
     def submit(self, job: Job) -> None:
         """Take `job` in; raises QueueFull where there is no place for it."""
-        now_s = self.now_s()
-        changed = self.batch.submit(job, now_s)
-        self._wake(changed + self.batch.advance(now_s))  # what takes no time is done at once
+        self._wake(self.batch.submit(job, self.now_s()))
 
     def cancel(self, job: Job) -> None:
         """End `job`, whose client has gone; whoever waits for it goes on at once."""

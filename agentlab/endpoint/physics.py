@@ -39,6 +39,17 @@ class Physics(msgspec.Struct, frozen=True, kw_only=True):
     queue: int | None = None
     jitter_sigma: float = 0.0
 
+    @property
+    def takes_no_time(self) -> bool:
+        """True if every answer is there at once, whatever its length."""
+        return not (
+            self.prefill_base_s
+            or self.prefill_per_token_s
+            or self.prefill_per_active_s
+            or self.itl_base_s
+            or self.itl_per_active_s
+        )
+
     def prefill_s(self, prompt_tokens: int, active: int = 1) -> float:
         """From getting a slot to the first token, without jitter."""
         return (

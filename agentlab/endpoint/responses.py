@@ -164,7 +164,7 @@ class Responses:
     def whole(self) -> Json:
         """The body of an answer that is not streamed; its last event carries it, too."""
         cut = self._choice.finish_reason == "length"
-        counts = (self._answer.prompt_tokens, self._answer.completion_tokens)
+        counts = (self._answer.said.prompt_tokens, self._answer.said.completion_tokens)
         return self._frame("incomplete" if cut else "completed") | {
             "incomplete_details": {"reason": "max_output_tokens"} if cut else None,
             "output": self._items(),

@@ -22,6 +22,7 @@ class Turn(msgspec.Struct, frozen=True):
 
     text: str
     calls: list[tools.Call] = []
+    fixed: bool = False  # the request alone decides it, and no chance
 
 
 def take(request: ChatRequest, replies: Replies, generator: Callable[[], random.Random]) -> Turn:
@@ -34,7 +35,7 @@ def take(request: ChatRequest, replies: Replies, generator: Callable[[], random.
     prompt = next((text for role, text in reversed(turns) if role == "user"), "")
     prepared = replies.prepared(prompt)
     if prepared and not (request.tools or request.response_format or react.asked_for(turns)):
-        return Turn(prepared)  # most requests; no generator is made for them
+        return Turn(prepared, fixed=True)
     draw = generator()
     writer = replies.writer(prompt, draw)
     try:
