@@ -6,6 +6,7 @@ import asyncio
 import contextvars
 import operator
 import random
+import signal
 import subprocess
 import sys
 import threading
@@ -294,11 +295,16 @@ loop = asyncio.new_event_loop()
 loop.run_until_complete(cell())
 loop.close()
 """
-    process = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True)
-    assert process.stdout is not None
-    assert process.stdout.readline() == "spinning\n"
-    process.send_signal(2)
-    said, _ = process.communicate(timeout=30)
+    with subprocess.Popen(
+        [sys.executable, "-c", code], stdout=subprocess.PIPE, text=True
+    ) as process:
+        assert process.stdout is not None
+        try:
+            assert process.stdout.readline() == "spinning\n"
+            process.send_signal(signal.SIGINT)
+            said, _ = process.communicate(timeout=30)
+        finally:
+            process.kill()  # it would spin for ever
     assert said == "interrupted, 1 thread\n"
 
 

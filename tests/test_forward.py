@@ -265,3 +265,28 @@ def _free_port() -> int:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])
+
+
+def test_a_client_that_leaves_after_the_last_event_has_not_hung_up():
+    """[DONE] was passed on: status 200 and the token counts, though the upstream takes its time."""
+
+    async def slow_to_end(scope: Any, receive: Any, send: Any) -> None:
+        headers = [(b"content-type", b"text/event-stream")]
+        await send({"type": "http.response.start", "status": 200, "headers": headers})
+        body = b'data: {"usage": {"completion_tokens": 3}}\n\ndata: [DONE]\n\n'
+        await send({"type": "http.response.body", "body": body, "more_body": True})
+        await asyncio.sleep(60)
+        await send({"type": "http.response.body", "body": b""})
+
+    async def main() -> App:
+        endpoint = forwarding(slow_to_end)
+        client = httpx.AsyncClient(transport=InProcessTransport(endpoint), timeout=None)
+        headers = {"authorization": f"Bearer {KEY}"}
+        url = "http://127.0.0.1/v1/chat/completions"
+        async with client.stream("POST", url, json={"stream": True}, headers=headers) as answer:
+            async for _ in answer.aiter_raw():
+                break
+        return endpoint
+
+    (span,) = run_virtual(main()).result.recorder.since(0)
+    assert (span.status, span.completion_tokens) == (200, 3)

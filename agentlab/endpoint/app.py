@@ -66,7 +66,8 @@ class App:
             span.status = error.status
             await respond(send, error.status, error.body, self._headers(error, span))
         except ClientGone:
-            span.status = HUNG_UP
+            if span.status is None:  # else it had all it wanted, and did not wait for the end
+                span.status = HUNG_UP
         except BrokenOff:
             span.status = BROKEN_OFF
             scope["extensions"][RESET]()

@@ -27,6 +27,7 @@ _OWN_REQUEST_HEADERS = {
     b"transfer-encoding", b"x-agent",
 }  # fmt: skip
 _OWN_RESPONSE_HEADERS = {b"connection", b"content-type", b"transfer-encoding", b"keep-alive"}
+_LAST_EVENT = re.compile(rb"^(?:data: \[DONE\]|event: response\.(?:completed|incomplete))", re.M)
 _PROMPT_TOKENS = re.compile(rb'"(?:prompt|input)_tokens":\s*(\d+)')
 _COMPLETION_TOKENS = re.compile(rb'"(?:completion|output)_tokens":\s*(\d+)')
 
@@ -90,13 +91,13 @@ class Forward:
             async for piece in response.aiter_raw():
                 span.first_token_s = span.first_token_s or self.now_s()
                 tail = (tail + piece)[-65536:]  # the token counts come last
+                if _LAST_EVENT.search(tail[-4096:]):  # after it, many a client does not wait
+                    _note(span, response, tail)
                 await send({"type": "http.response.body", "body": piece, "more_body": True})
             await send({"type": "http.response.body", "body": b""})
         finally:
             await response.aclose()
-        span.status = response.status_code
-        span.prompt_tokens = _last_number(_PROMPT_TOKENS, tail)
-        span.completion_tokens = _last_number(_COMPLETION_TOKENS, tail)
+        _note(span, response, tail)
 
     def _url(self, scope: Scope) -> str:
         query = scope["query_string"].decode()
@@ -120,6 +121,12 @@ class Forward:
             kind="server_error",
             code="upstream_unreachable",
         )
+
+
+def _note(span: Span, response: httpx.Response, tail: bytes) -> None:
+    span.status = response.status_code
+    span.prompt_tokens = _last_number(_PROMPT_TOKENS, tail)
+    span.completion_tokens = _last_number(_COMPLETION_TOKENS, tail)
 
 
 def _passed_back(response: httpx.Response) -> Headers:
