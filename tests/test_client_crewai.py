@@ -12,7 +12,7 @@ from pydantic import BaseModel
 from agentlab import lab
 from agentlab.trace import trace
 
-pytestmark = pytest.mark.filterwarnings("default")  # CrewAI's and its libraries' own
+pytestmark = pytest.mark.filterwarnings("ignore")  # CrewAI's and its libraries' own
 
 
 class Report(BaseModel):
