@@ -12,13 +12,12 @@ from agentlab.endpoint.draws import Occurrences
 from agentlab.endpoint.faults import Fault, FaultPlan
 from agentlab.endpoint.http import (
     Again,
+    Around,
     BrokenOff,
     Message,
     Model,
-    Receive,
     Scope,
     Send,
-    read_body,
     unless_gone,
 )
 from agentlab.endpoint.limits import Limits
@@ -28,36 +27,27 @@ from agentlab.endpoint.wire import Json
 from agentlab.trace import BROKEN_OFF, Span
 
 
-class Gate:
+class Gate(Around):
     """Limits and faults in front of `model`; a model itself."""
 
     def __init__(self, model: Model, limits: Limits, faults: FaultPlan):
-        self._model, self._limits, self._faults = model, limits, faults
+        super().__init__(model)
+        self._limits, self._faults = limits, faults
         self._seen = Occurrences()
 
-    @property
-    def time_scale(self) -> float:
-        return self._model.time_scale
-
-    def now_s(self) -> float:
-        return self._model.now_s()
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send, span: Span) -> None:
-        if scope["method"] != "POST":
-            await self._model(scope, receive, send, span)
-            return
-        body = await read_body(scope, receive)
+    async def question(
+        self, body: bytes, scope: Scope, receive: Again, send: Send, span: Span
+    ) -> None:
         asked = _decoded(body)
         if self._limits:
             self._limits.admit(_size_tokens(asked), self.now_s(), str(asked.get("model")))
             send = self._telling_what_is_left(send)
         fault = self._draw(body, span)
         span.fault = fault.kind if fault else None
-        again = Again(body, receive)
         if fault is None:
-            await self._model(scope, again, send, span)
+            await self._model(scope, receive, send, span)
         else:
-            await self._suffer(fault, scope, again, send, span, bool(asked.get("stream")))
+            await self._suffer(fault, scope, receive, send, span, bool(asked.get("stream")))
 
     def _draw(self, body: bytes, span: Span) -> Fault | None:
         key = blake2b(body, digest_size=16).digest()

@@ -114,6 +114,33 @@ class Again:
         return {"type": "http.request", "body": body, "more_body": False}
 
 
+class Around:
+    """A model in front of `model`: it acts on questions, and passes everything else on."""
+
+    def __init__(self, model: Model):
+        self._model = model
+
+    @property
+    def time_scale(self) -> float:
+        return self._model.time_scale
+
+    def now_s(self) -> float:
+        return self._model.now_s()
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send, span: Span) -> None:
+        if scope["method"] == "POST":
+            body = await read_body(scope, receive)
+            await self.question(body, scope, Again(body, receive), send, span)
+        else:
+            await self._model(scope, receive, send, span)
+
+    async def question(
+        self, body: bytes, scope: Scope, receive: Again, send: Send, span: Span
+    ) -> None:
+        """Answer a question, whose `body` `receive` gives once more."""
+        raise NotImplementedError
+
+
 def refuse_without_key(scope: Scope, lab_key: str) -> None:
     """Let nobody spend the owner's money who does not show the lab's own key.
 

@@ -18,6 +18,7 @@ import msgspec
 from agentlab.endpoint.draws import Occurrences
 from agentlab.endpoint.http import (
     Again,
+    Around,
     Message,
     Model,
     Receive,
@@ -47,7 +48,7 @@ class Recorded(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
     pieces: list[tuple[float, str]]
 
 
-class Recording:
+class Recording(Around):
     """A model whose answers are appended to a file as they are complete; a model itself.
 
     Raises:
@@ -55,7 +56,7 @@ class Recording:
     """
 
     def __init__(self, model: Model, path: str):
-        self._model = model
+        super().__init__(model)
         self._seen = Occurrences()
         self._path = Path(path)
         try:
@@ -63,18 +64,9 @@ class Recording:
         except OSError as error:
             raise ConfigError(f"cannot record to {path!r}: {error}; choose another file") from None
 
-    @property
-    def time_scale(self) -> float:
-        return self._model.time_scale
-
-    def now_s(self) -> float:
-        return self._model.now_s()
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send, span: Span) -> None:
-        if scope["method"] != "POST":
-            await self._model(scope, receive, send, span)
-            return
-        body = await read_body(scope, receive)
+    async def question(
+        self, body: bytes, scope: Scope, receive: Again, send: Send, span: Span
+    ) -> None:
         asked_s = self.now_s()
         key, occurrence, attempt = _key(scope, body, span, self._seen)
         begun: Message = {}
@@ -89,7 +81,7 @@ class Recording:
                 text = data.decode("utf-8", "surrogateescape")
                 pieces.append((round(self.now_s() - asked_s, 6), text))
 
-        await self._model(scope, Again(body, receive), noting, span)
+        await self._model(scope, receive, noting, span)
         answer = Recorded(
             key=key,
             occurrence=occurrence,
