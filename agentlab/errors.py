@@ -4,6 +4,7 @@
     ├── ConfigError      a value given by the user cannot work (also a ValueError)
     ├── EndpointError    the endpoint cannot be started, found or understood
     ├── ModelError       the model answered a call with an error (carries status, code, request id)
+    ├── StepError        a step of a workflow failed (carries the step, and every finished answer)
     └── DeadlockError    in virtual time nothing is left that could ever happen (carries what waits)
 
 Each message says what is wrong, the value, and the way out; the facts are attributes too.
@@ -38,6 +39,20 @@ class ModelError(AgentLabError):
         self.status = status
         self.code = code
         self.request_id = request_id
+
+
+class StepError(AgentLabError):
+    """A step of a workflow failed; what its error was is the `__cause__`.
+
+    Attributes:
+        step: The name of the step.
+        results: Step -> answer, of the steps that had ended by then. They are paid for: keep them.
+    """
+
+    def __init__(self, message: str, *, step: str, results: dict[str, str]):
+        super().__init__(message)
+        self.step = step
+        self.results = results
 
 
 class DeadlockError(AgentLabError):

@@ -183,13 +183,15 @@ class Trace:
 
         One that ends at the very instant at which another arrives is not in flight with it.
         """
-        changes = [(span.arrived_s, 1) for span in self.spans]
-        changes += [(span.end_s, -1) for span in self.spans if span.end_s is not None]
-        in_flight = most = 0
-        for _, change in sorted(changes):  # at one instant, -1 sorts before +1
-            in_flight += change
-            most = max(most, in_flight)
-        return most
+        return most_at_once((span.arrived_s, span.end_s) for span in self.spans)
+
+    @property
+    def seconds(self) -> dict[str, float]:
+        """Agent -> for how long the model was busy with its requests, in order of arrival."""
+        seconds: dict[str, float] = {}
+        for span in self.spans:
+            seconds[span.agent] = round(seconds.get(span.agent, 0.0) + span.service_s, 9)
+        return seconds
 
     @property
     def speedup(self) -> float:
@@ -247,6 +249,25 @@ class Trace:
             f"<Trace: {self.requests} requests, peak {self.peak}, "
             f"work {self.work_s:.1f} s, makespan {self.makespan_s:.1f} s>"
         )
+
+
+def most_at_once(stretches: Iterable[tuple[float, float | None]]) -> int:
+    """Of stretches of time from start to end, None being no end, the most that overlap.
+
+    Example:
+        >>> most_at_once([(0, 10), (5, 15), (10, 20)])
+        2
+    """
+    changes: list[tuple[float, int]] = []
+    for start_s, end_s in stretches:
+        changes.append((start_s, 1))
+        if end_s is not None:
+            changes.append((end_s, -1))
+    running = most = 0
+    for _, change in sorted(changes):  # at one instant, -1 sorts before +1
+        running += change
+        most = max(most, running)
+    return most
 
 
 def _row(span: Span) -> tuple[str, ...]:

@@ -1,0 +1,84 @@
+"""What every engine shares: how a step is asked, and who watches a run."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
+
+from tqdm.auto import tqdm
+
+from agentlab import lab
+from agentlab.errors import StepError
+from agentlab.workflow import Step, Workflow
+
+Ask = Callable[..., Awaitable[str]]
+"""Who answers a step. It is called as `lab.ask` is, or is `lab.ask` itself."""
+
+
+async def answer(step: Step, values: Mapping[str, str], ask: Ask) -> str:
+    """Ask a step's question, with the `values` filled in."""
+    return await ask(
+        step.asked(values),
+        agent=step.name,
+        system=step.system,
+        max_tokens=step.max_tokens,
+        temperature=step.temperature,
+    )
+
+
+class Watch:
+    """Watches one run of a workflow, whichever engine runs it: engines ask through its `ask`.
+
+    Args:
+        ask: Who answers; `lab.ask`, unless given.
+        progress: Whether to show a bar that counts the steps.
+    """
+
+    def __init__(self, workflow: Workflow, *, ask: Ask | None, progress: bool):
+        self._workflow = workflow
+        self._ask = ask or lab.ask
+        self._answers: dict[str, str] = {}
+        self._failed: tuple[str, Exception] | None = None
+        # Where it is wanted, the environment may still say no (TQDM_DISABLE).
+        wanted: dict[str, Any] = {} if progress else {"disable": True}
+        self._bar = tqdm(total=len(workflow.steps), desc=workflow.name, leave=False, **wanted)
+
+    async def ask(self, prompt: str, *, agent: str, **options: Any) -> str:
+        """Ask, and keep the answer under the agent's name, which is the step's."""
+        try:
+            text = await self._ask(prompt, agent=agent, **options)
+        except Exception as error:
+            self._failed = self._failed or (agent, error)
+            raise
+        self._answers[agent] = text
+        self._bar.update()
+        return text
+
+    @property
+    def results(self) -> dict[str, str]:
+        """Step -> answer, of the steps that have ended, in the workflow's order."""
+        steps = [step.name for step in self._workflow.steps]
+        return {name: self._answers[name] for name in steps if name in self._answers}
+
+    @contextmanager
+    def reported(self) -> Iterator[None]:
+        """Around the whole run: whatever a framework makes of a step's failure, say which it was.
+
+        Raises:
+            StepError: If a step failed.
+        """
+        with self._bar:
+            try:
+                yield
+            except Exception:
+                if self._failed is None:
+                    raise
+                name, error = self._failed
+                raise StepError(
+                    f"step {name!r} of workflow {self._workflow.name!r} failed "
+                    f"({type(error).__name__}: {error}); {len(self.results)} of "
+                    f"{len(self._workflow.steps)} answers are in this error's results",
+                    step=name,
+                    results=self.results,
+                ) from error

@@ -1,0 +1,176 @@
+"""The engines against each other, and against what the graph allows."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from functools import partial
+
+import pytest
+from langgraph.checkpoint.memory import InMemorySaver
+from test_workflow import random_workflow
+from tqdm import tqdm
+
+from agentlab import engines, lab
+from agentlab.clock import run_virtual
+from agentlab.engines import langgraph
+from agentlab.errors import ConfigError, StepError
+from agentlab.trace import trace
+from agentlab.workflow import Step, Workflow
+
+PARALLEL = [engine for engine in engines.ENGINES if engine != "sequential"]
+
+
+def measured(program):
+    with trace() as t:
+        run = run_virtual(program)
+    return run.result, t
+
+
+@pytest.mark.parametrize("seed", range(200))
+def test_random_workflows(fresh_lab, seed):
+    """On a random graph all engines give the same bytes; the parallel ones take the span exactly.
+
+    So the makespan of asyncio, and of LangGraph's dataflow, is 1.00 of the critical path.
+    """
+    w = random_workflow(seed)
+    expected, one_by_one = measured(engines.run(w, engine="sequential"))
+    plan = w.plan(one_by_one.seconds)
+    assert one_by_one.makespan_s == plan.work_s
+    for engine in PARALLEL:
+        results, t = measured(engines.run(w, engine=engine))
+        assert json.dumps(results) == json.dumps(expected)
+        assert (t.makespan_s, t.peak, t.requests) == (plan.span_s, plan.peak, len(w.steps))
+
+
+@pytest.mark.parametrize("seed", range(0, 200, 10))
+def test_plain_graph_runs_in_supersteps(fresh_lab, seed):
+    """LangGraph's own graph gives the same answers, and takes exactly the sum of its supersteps."""
+    w = random_workflow(seed)
+    state, t = measured(langgraph.graph(w).compile().ainvoke({"inputs": {}}))
+    assert state["results"] == run_virtual(engines.run(w)).result
+    assert t.makespan_s == w.plan(t.seconds).supersteps_s
+
+
+def test_over_real_http(fresh_lab):
+    """The same on the real clock: equal results, and as many in flight as the graph allows."""
+    w = Workflow.load("report")
+    inputs = {"topic": "tides", "data": "heights"}
+    lab.configure(time_scale=100)
+    expected = run_virtual(engines.run(w, inputs)).result
+
+    async def once(engine):
+        with trace() as t:
+            return await engines.run(w, inputs, engine=engine), t.peak
+
+    for engine, peak in {"sequential": 1, "asyncio": 2, "langgraph": 2}.items():
+        assert asyncio.run(once(engine)) == (expected, peak)
+
+
+TWO_CHAINS = Workflow(
+    [
+        Step("quick", "Name a river.", max_tokens=11),  # 2 s
+        Step("after_quick", "Say more of {quick}", max_tokens=11),
+        Step("slow", "Name a lake.", max_tokens=41),  # 5 s
+        Step("last", "Join {after_quick} {slow}", max_tokens=11),
+    ]
+)
+
+
+def failing(at, error):
+    """`lab.ask`, but that the step `at` fails when its answer is there."""
+
+    async def ask(prompt, *, agent, **rest):
+        text = await lab.ask(prompt, agent=agent, **rest)
+        if agent == at:
+            raise error
+        return text
+
+    return ask
+
+
+@pytest.mark.parametrize("engine", engines.ENGINES)
+def test_failure_keeps_what_is_paid_for(fresh_lab, engine):
+    """A failed step is named, its error is the cause, and the finished answers are in the error."""
+    error = ValueError("no lake")
+    with pytest.raises(StepError, match=r"'slow'.*ValueError: no lake.*2 of 4 answers") as caught:
+        run_virtual(engines.run(TWO_CHAINS, engine=engine, ask=failing("slow", error)))
+    assert caught.value.__cause__ is error
+    assert caught.value.step == "slow"
+    assert list(caught.value.results) == ["quick", "after_quick"]
+
+
+@pytest.mark.parametrize("engine", PARALLEL)
+def test_failure_cancels_what_is_in_flight(fresh_lab, engine):
+    """When one step fails the others hang up at once, and none is started after it."""
+    ask = failing("quick", ValueError("no river"))
+    with trace() as t, pytest.raises(StepError):
+        run_virtual(engines.run(TWO_CHAINS, engine=engine, ask=ask))
+    assert [(span.agent, span.status) for span in t.spans] == [("quick", 200), ("slow", 499)]
+    assert t.makespan_s == 2
+
+
+@pytest.mark.parametrize("engine", engines.ENGINES)
+def test_wrong_inputs_ask_nothing(fresh_lab, engine):
+    """A missing input is refused before anything is paid for."""
+    with trace() as t, pytest.raises(ConfigError, match="takes the inputs"):
+        run_virtual(engines.run(Workflow.load("report"), {"topic": "x"}, engine=engine))
+    assert t.requests == 0
+
+
+def test_unknown_engine_is_refused():
+    """A misspelt engine gets the list to choose from."""
+    with pytest.raises(ConfigError, match="no engine 'dsk'; choose one of sequential, asyncio"):
+        asyncio.run(engines.run(TWO_CHAINS, engine="dsk"))
+
+
+def test_dataflow_resumes(fresh_lab):
+    """After a failure, a run with a checkpointer asks only for what was not answered before."""
+    config = {"configurable": {"thread_id": "1"}}
+    kept = InMemorySaver()
+
+    async def twice():
+        broken = langgraph.dataflow(
+            TWO_CHAINS, ask=failing("slow", ValueError("no lake")), checkpointer=kept
+        )
+        with pytest.raises(ValueError, match="no lake"):
+            await broken.ainvoke({}, config)
+        with trace() as resumed:
+            mended = langgraph.dataflow(TWO_CHAINS, checkpointer=kept)
+            return await mended.ainvoke(None, config), resumed
+
+    results, resumed = run_virtual(twice()).result
+    assert [span.agent for span in resumed.spans] == ["slow", "last"]
+    assert results == run_virtual(engines.run(TWO_CHAINS)).result
+
+
+def test_progress_bar_counts_steps(fresh_lab, capsys, monkeypatch):
+    """With progress=True a bar counts the steps, and is gone at the end; without, there is none."""
+    shown_anyway = partial(tqdm, disable=False)  # the tests' environment disables every bar
+    run_virtual(engines.run(TWO_CHAINS))
+    assert capsys.readouterr().err == ""
+    monkeypatch.setattr("agentlab.engines.asking.tqdm", shown_anyway)
+    run_virtual(engines.run(TWO_CHAINS, progress=True))
+    shown = capsys.readouterr().err
+    assert "workflow" in shown
+    assert shown.rstrip(" ").endswith("\r")
+
+
+def test_system_and_limit_reach_the_model(fresh_lab):
+    """What a step says of its role and its length is what is asked."""
+    seen = {}
+
+    async def ask(prompt, **rest):
+        seen.update(rest, prompt=prompt)
+        return "ok"
+
+    step = Step("poet", "Write of {place}.", system="You are terse.", max_tokens=9)
+    w = Workflow([step], inputs=["place"])
+    assert asyncio.run(engines.run(w, {"place": "Rome"}, ask=ask)) == {"poet": "ok"}
+    assert seen == {
+        "prompt": "Write of Rome.",
+        "agent": "poet",
+        "system": "You are terse.",
+        "max_tokens": 9,
+        "temperature": 0.0,
+    }
