@@ -10,24 +10,28 @@ from __future__ import annotations
 import asyncio
 import atexit
 import threading
-from typing import TYPE_CHECKING, Any
+from collections.abc import Coroutine
+from typing import TYPE_CHECKING, Any, TypeVar
 from urllib.parse import quote
 
 import httpx
 import msgspec
 
 from agentlab import settings
-from agentlab.clock import is_virtual
+from agentlab.clock import is_virtual, run_virtual
 from agentlab.endpoint import faults, presets
 from agentlab.endpoint.process import EndpointProcess
 from agentlab.endpoint.serve import allow_many_connections
 from agentlab.errors import EndpointError, ModelError
 from agentlab.settings import Settings
-from agentlab.trace import attach
+from agentlab.trace import Trace, attach, trace
 from agentlab.transport import BlockingTransport, LabTransport
 
 if TYPE_CHECKING:
     from langchain_openai import ChatOpenAI
+
+T = TypeVar("T")
+E = TypeVar("E", bound=Exception)
 
 _lock = threading.RLock()
 _chosen: Settings | None = None
@@ -170,6 +174,25 @@ async def ask(
     except httpx.TransportError as error:
         raise EndpointError(f"the endpoint broke off ({type(error).__name__}: {error})") from None
     return _text_of(answer)
+
+
+def simulate(
+    program: Coroutine[Any, Any, T], *, catch: type[E] | tuple[()] = ()
+) -> tuple[T | E, Trace]:
+    """Run a program of agents in virtual time; return its result, and what the endpoint saw.
+
+    Args:
+        catch: A kind of error that is returned in place of the result; any other is raised.
+
+    Example:
+        answer, t = lab.simulate(lab.ask("Name three rivers."))
+        print(t.makespan_s)
+    """
+    with trace() as t:
+        try:
+            return run_virtual(program).result, t
+        except catch as error:
+            return error, t
 
 
 def chat_model(*, agent: str = "agent", max_retries: int = 0, **options: Any) -> ChatOpenAI:

@@ -6,6 +6,7 @@ From the graph and the time of each step follow the bounds that no schedule can 
 
 from __future__ import annotations
 
+import random
 from collections.abc import Iterable, Mapping, Sequence
 from functools import cached_property
 from graphlib import CycleError, TopologicalSorter
@@ -277,6 +278,25 @@ class _File(msgspec.Struct, forbid_unknown_fields=True):
     about: Text
     steps: Annotated[list[Step], msgspec.Meta(min_length=1)]
     inputs: list[str] = []
+
+
+def random_workflow(seed: int, most: int = 16) -> Workflow:
+    """A workflow of 1 to `most` steps, each of which needs up to three of those before it.
+
+    Its answers are cut at 1 to 90 tokens. The same seed makes the same workflow.
+
+    Example:
+        >>> random_workflow(1).needs == random_workflow(1).needs
+        True
+    """
+    draw = random.Random(seed)
+    steps = []
+    for number in range(draw.randint(1, most)):
+        needs = draw.sample(range(number), min(number, draw.choice([0, 1, 1, 2, 2, 3])))
+        given = " ".join(f"{{s{need}}}" for need in needs)
+        prompt = f"Describe step {number} of plan {seed} in ten paragraphs. {given}"
+        steps.append(Step(f"s{number}", prompt, max_tokens=draw.randint(1, 90)))
+    return Workflow(steps, name=f"random-{seed}")
 
 
 def names() -> list[str]:

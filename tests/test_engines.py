@@ -8,7 +8,6 @@ from functools import partial
 
 import pytest
 from langgraph.checkpoint.memory import InMemorySaver
-from test_workflow import random_workflow
 from tqdm import tqdm
 
 from agentlab import engines, lab
@@ -16,15 +15,9 @@ from agentlab.clock import run_virtual
 from agentlab.engines import langgraph
 from agentlab.errors import ConfigError, StepError
 from agentlab.trace import trace
-from agentlab.workflow import Step, Workflow
+from agentlab.workflow import Step, Workflow, random_workflow
 
 PARALLEL = [engine for engine in engines.ENGINES if engine != "sequential"]
-
-
-def measured(program):
-    with trace() as t:
-        run = run_virtual(program)
-    return run.result, t
 
 
 @pytest.mark.parametrize("seed", range(200))
@@ -34,11 +27,11 @@ def test_random_workflows(fresh_lab, seed):
     So the makespan of asyncio, and of LangGraph's dataflow, is 1.00 of the critical path.
     """
     w = random_workflow(seed)
-    expected, one_by_one = measured(engines.run(w, engine="sequential"))
+    expected, one_by_one = lab.simulate(engines.run(w, engine="sequential"))
     plan = w.plan(one_by_one.seconds)
     assert one_by_one.makespan_s == plan.work_s
     for engine in PARALLEL:
-        results, t = measured(engines.run(w, engine=engine))
+        results, t = lab.simulate(engines.run(w, engine=engine))
         assert json.dumps(results) == json.dumps(expected)
         assert (t.makespan_s, t.peak, t.requests) == (plan.span_s, plan.peak, len(w.steps))
 
@@ -47,7 +40,7 @@ def test_random_workflows(fresh_lab, seed):
 def test_plain_graph_runs_in_supersteps(fresh_lab, seed):
     """LangGraph's own graph gives the same answers, and takes exactly the sum of its supersteps."""
     w = random_workflow(seed)
-    state, t = measured(langgraph.graph(w).compile().ainvoke({"inputs": {}}))
+    state, t = lab.simulate(langgraph.graph(w).compile().ainvoke({"inputs": {}}))
     assert state["results"] == run_virtual(engines.run(w)).result
     assert t.makespan_s == w.plan(t.seconds).supersteps_s
 

@@ -8,7 +8,7 @@ import pytest
 
 from agentlab import workflow
 from agentlab.errors import ConfigError
-from agentlab.workflow import Step, Workflow
+from agentlab.workflow import Step, Workflow, random_workflow
 
 
 def diamond():
@@ -144,18 +144,6 @@ def test_span_is_the_longest_chain(seed):
     assert plan.span_s == longest_chain_s(w, seconds)
     assert sum(seconds[name] for name in plan.critical_path) == plan.span_s
     assert plan.span_s <= plan.supersteps_s <= plan.work_s
-
-
-def random_workflow(seed, most=16):
-    """A workflow of up to `most` steps, each needing some of those before it."""
-    draw = random.Random(seed)
-    steps = []
-    for number in range(draw.randint(1, most)):
-        needs = draw.sample(range(number), min(number, draw.choice([0, 1, 1, 2, 2, 3])))
-        names = " ".join(f"{{s{need}}}" for need in needs)
-        prompt = f"Step {number} of plan {seed}. {names}"
-        steps.append(Step(f"s{number}", prompt, max_tokens=draw.randint(1, 90)))
-    return Workflow(steps, name=f"random-{seed}")
 
 
 @pytest.mark.parametrize("name", workflow.names())
