@@ -16,7 +16,7 @@ import pytest
 
 GUARD = Path(__file__).parent / "tests" / "network_guard"
 
-os.environ["TQDM_DISABLE"] = "1"  # a moving bar has nothing to compare
+os.environ["AGENTLAB_PROGRESS"] = "0"  # a moving bar has nothing to compare
 for name in ("OPENAI_API_KEY", "OPENAI_BASE_URL", "OPENAI_MODEL"):
     os.environ.pop(name, None)
 

@@ -4,4 +4,16 @@ Nothing is imported here, so that `import agentlab` is instant; take the rooms y
 `from agentlab import lab, plots`, `from agentlab.trace import trace`.
 """
 
-__all__ = ["clock", "endpoint", "errors", "lab", "plots", "settings", "trace", "transport"]
+__all__ = [
+    "clock",
+    "endpoint",
+    "engines",
+    "errors",
+    "lab",
+    "plots",
+    "progress",
+    "settings",
+    "trace",
+    "transport",
+    "workflow",
+]

@@ -202,3 +202,19 @@ def test_the_lab_imports_no_framework():
     heavy = {"langchain_openai", "langgraph", "crewai", "matplotlib", "openai"}
     ran = subprocess.run([sys.executable, "-c", code % heavy], capture_output=True, text=True)
     assert ran.stdout.strip() == "[]"
+
+
+def test_simulate_returns_result_and_trace(fresh_lab):
+    """One line runs a program in virtual time, and gives its result and what was seen of it."""
+    answer, t = fresh_lab.simulate(fresh_lab.ask("Describe tides.", agent="one", max_tokens=11))
+    assert isinstance(answer, str)
+    assert (t.makespan_s, t.seconds) == (2.0, {"one": 2.0})
+
+
+def test_simulate_catches_what_it_is_told_to(fresh_lab):
+    """The error comes in place of the result; one of another kind is raised."""
+    with fresh_lab.configure(faults=[{"kind": "error", "status": 503, "probability": 1.0}]):
+        error, t = fresh_lab.simulate(fresh_lab.ask("Hello."), catch=ModelError)
+        assert (error.status, t.requests) == (503, 1)
+        with pytest.raises(ModelError):
+            fresh_lab.simulate(fresh_lab.ask("Hello."), catch=TimeoutError)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from importlib import import_module
 
 import pytest
 
@@ -13,12 +14,15 @@ ROOT = settings.DATA.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 
 
-def test_its_example_runs(fresh_lab):
-    """The example runs as it stands, and measures three agents at once."""
+def test_its_examples_run(fresh_lab):
+    """The examples run as they stand; one measures three agents at once, one a workflow's span."""
     names = {}
-    exec(re.search(r"```python\n(.+?)```", README, re.DOTALL)[1], names)
+    first, second = re.findall(r"```python\n(.+?)```", README, re.DOTALL)
+    exec(first, names)
     assert names["t"].peak == 3
     assert names["run"].elapsed_s == names["t"].makespan_s
+    exec(second, names)
+    assert names["workflow"].plan(names["t"].seconds).span_s == names["t"].makespan_s
 
 
 @pytest.mark.parametrize(
@@ -49,12 +53,12 @@ def test_package_lists_its_rooms():
     import agentlab
 
     rooms = {path.stem for path in (ROOT / "agentlab").glob("[a-z]*.py")}
-    assert set(agentlab.__all__) == rooms - {"cli"} | {"endpoint"}
+    assert set(agentlab.__all__) == rooms - {"cli"} | {"endpoint", "engines"}
 
 
-def test_endpoint_lists_its_rooms():
-    """The map in `agentlab.endpoint` names each of its modules."""
-    from agentlab import endpoint
-
-    modules = {path.stem for path in (ROOT / "agentlab" / "endpoint").glob("[a-z]*.py")}
-    assert set(re.findall(r"^(\w+)  +\w", endpoint.__doc__, re.MULTILINE)) == modules
+@pytest.mark.parametrize("package", ["endpoint", "engines"])
+def test_packages_list_their_rooms(package):
+    """The map at the top of a package names each of its modules."""
+    described = import_module(f"agentlab.{package}").__doc__
+    modules = {path.stem for path in (ROOT / "agentlab" / package).glob("[a-z]*.py")}
+    assert set(re.findall(r"^ *(\w+)  +\w", described, re.MULTILINE)) == modules

@@ -171,3 +171,13 @@ def test_a_failing_block_still_fills_the_trace():
         recorder.add(span(0, 1))
         raise RuntimeError
     assert t.requests == 1
+
+
+def test_seconds_add_up_an_agents_requests():
+    """An agent that asks twice has the time of both; a wait for a slot does not count."""
+    spans = [
+        Span(request_id="1", agent="a", arrived_s=0, started_s=1, end_s=3),
+        Span(request_id="2", agent="b", arrived_s=0, started_s=0, end_s=5),
+        Span(request_id="3", agent="a", arrived_s=4, started_s=4, end_s=8),
+    ]
+    assert Trace(spans).seconds == {"a": 6, "b": 5}

@@ -36,7 +36,7 @@ from nbformat import NotebookNode
 
 SANITIZERS = NOTEBOOKS.parent / "tests" / "nbval_sanitize.cfg"
 CELL_TIMEOUT_S = 300
-os.environ["TQDM_DISABLE"] = "1"  # a bar shows how far a run is, which is nothing to store
+os.environ["AGENTLAB_PROGRESS"] = "0"  # a bar shows how far a run is, which is nothing to store
 KERNELS_AT_ONCE = 2
 
 

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from typing import Any
-
-from tqdm.auto import tqdm
 
 from agentlab import lab
 from agentlab.errors import StepError
+from agentlab.progress import bar
 from agentlab.workflow import Step, Workflow
 
 Ask = Callable[..., Awaitable[str]]
@@ -40,9 +39,7 @@ class Watch:
         self._ask = ask or lab.ask
         self._answers: dict[str, str] = {}
         self._failed: tuple[str, Exception] | None = None
-        # Where it is wanted, the environment may still say no (TQDM_DISABLE).
-        wanted: dict[str, Any] = {} if progress else {"disable": True}
-        self._bar = tqdm(total=len(workflow.steps), desc=workflow.name, leave=False, **wanted)
+        self._bar = bar(total=len(workflow.steps), name=workflow.name) if progress else None
 
     async def ask(self, prompt: str, *, agent: str, **options: Any) -> str:
         """Ask, and keep the answer under the agent's name, which is the step's."""
@@ -52,7 +49,8 @@ class Watch:
             self._failed = self._failed or (agent, error)
             raise
         self._answers[agent] = text
-        self._bar.update()
+        if self._bar is not None:
+            self._bar.update()
         return text
 
     @property
@@ -68,7 +66,7 @@ class Watch:
         Raises:
             StepError: If a step failed.
         """
-        with self._bar:
+        with self._bar or nullcontext():
             try:
                 yield
             except Exception:
