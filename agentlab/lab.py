@@ -22,12 +22,13 @@ from agentlab.clock import is_virtual, run_virtual
 from agentlab.endpoint import faults, presets
 from agentlab.endpoint.process import EndpointProcess
 from agentlab.endpoint.serve import allow_many_connections
-from agentlab.errors import EndpointError, ModelError
+from agentlab.errors import ConfigError, EndpointError, ModelError
 from agentlab.settings import Settings
 from agentlab.trace import Trace, attach, trace
 from agentlab.transport import BlockingTransport, LabTransport
 
 if TYPE_CHECKING:
+    from crewai import LLM
     from langchain_openai import ChatOpenAI
 
 T = TypeVar("T")
@@ -223,6 +224,45 @@ def chat_model(*, agent: str = "agent", max_retries: int = 0, **options: Any) ->
         "max_retries": max_retries,
     }
     return ChatOpenAI(**(connected | options))
+
+
+def crew_llm(*, agent: str = "agent", max_retries: int = 0, **options: Any) -> LLM:
+    """CrewAI's own `LLM`, connected to the endpoint; CrewAI is imported silent (`agentlab.crews`).
+
+    An `Agent` retries by itself, too: give it `max_retry_limit=0`.
+
+    Args:
+        agent: The name under which the trace shows its calls.
+        max_retries: How often the client repeats a failed call by itself.
+        options: Anything else that `crewai.LLM` takes, such as `temperature`, or `timeout` (in
+            model seconds).
+
+    Raises:
+        ConfigError: Inside `run_virtual`, where CrewAI's own client cannot be.
+
+    Example:
+        from crewai import Agent
+
+        writer = Agent(role="Writer", goal="...", backstory="...", llm=lab.crew_llm(agent="writer"))
+    """
+    if is_virtual():
+        raise ConfigError(
+            "crewai.LLM sends through a client of its own, so it takes no virtual "
+            "time; use it outside run_virtual"
+        )
+    from agentlab import crews  # takes some five seconds, so only where it is used
+
+    if options.get("timeout") is not None:
+        options["timeout"] /= _model_seconds_a_second()
+    connected: dict[str, Any] = {
+        "model": _settings().model,
+        "provider": "openai",  # else the model's name decides which client is used
+        "base_url": base_url(),
+        "api_key": api_key(),
+        "default_headers": _named(agent),
+        "max_retries": max_retries,
+    }
+    return crews.LLM(**(connected | options))
 
 
 def _running() -> EndpointProcess:

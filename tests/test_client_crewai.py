@@ -22,35 +22,19 @@ class Report(BaseModel):
 
 
 @pytest.fixture(scope="module")
-def crewai(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
-    """The package, silent, its files in the test's folder; the endpoint fast."""
-    folder = tmp_path_factory.mktemp("crewai")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("HOME", str(folder))
-        patch.setenv("CREWAI_STORAGE_DIR", str(folder))
-        patch.setenv("CREWAI_DISABLE_TELEMETRY", "true")
-        patch.setenv("CREWAI_TRACING_ENABLED", "false")
-        patch.setenv("CREWAI_DISABLE_VERSION_CHECK", "true")
-        lab.configure(time_scale=1000)
-        import crewai
+def crewai() -> Iterator[Any]:
+    """The package, silent, and the endpoint fast."""
+    from agentlab import crews  # noqa: F401, before crewai
 
-        yield crewai
-        lab.configure()
+    lab.configure(time_scale=1000)
+    import crewai
 
-
-def llm(crewai: Any, **options: Any) -> Any:
-    return crewai.LLM(
-        model="gpt-4o-mini",
-        provider="openai",
-        base_url=lab.base_url(),
-        api_key=lab.api_key(),
-        max_retries=0,
-        **options,
-    )
+    yield crewai
+    lab.configure()
 
 
 def agent(crewai: Any, role: str, **options: Any) -> Any:
-    options = {"llm": llm(crewai), **options}
+    options = {"llm": lab.crew_llm(), **options}
     return crewai.Agent(
         role=role, goal="do it well", backstory="You care.", max_retry_limit=0, **options
     )
@@ -58,7 +42,7 @@ def agent(crewai: Any, role: str, **options: Any) -> Any:
 
 def run(crewai: Any, agents: list[Any], *, process: str = "sequential", **task: Any) -> Any:
     """One task's crew; returns its output and the trace."""
-    options = {"manager_llm": llm(crewai)} if process == "hierarchical" else {}
+    options = {"manager_llm": lab.crew_llm()} if process == "hierarchical" else {}
     asked = crewai.Task(**({"expected_output": "Two sentences"} | task))
     with trace() as t:
         crew = crewai.Crew(agents=agents, tasks=[asked], process=process, **options)
@@ -79,8 +63,8 @@ def tides(crewai: Any) -> Any:
 def test_call_and_acall(crewai: Any):
     """Both clients of the LLM get a text."""
     asked = "Describe tides in two sentences."
-    assert llm(crewai).call(asked).count(".") == 2
-    assert asyncio.run(llm(crewai).acall(asked)).count(".") == 2
+    assert lab.crew_llm().call(asked).count(".") == 2
+    assert asyncio.run(lab.crew_llm().acall(asked)).count(".") == 2
 
 
 def test_a_task_is_answered_in_one_request_in_the_form_expected(crewai: Any):

@@ -3,6 +3,7 @@
     sequential   one step after the other: the baseline
     asyncio      each step as soon as its inputs are there, as tasks of one event loop
     langgraph    the same as native LangGraph; also the plain graph, which runs in supersteps
+    crewai       the same as a native CrewAI Flow; on the real clock only
     asking       what they share: how a step is asked, and who watches a run
 
 Each has `run(workflow, inputs, ask=...)`; this one picks it by name. A framework is imported by
@@ -18,7 +19,7 @@ from agentlab.engines.asking import Ask
 from agentlab.errors import ConfigError
 from agentlab.workflow import Workflow
 
-ENGINES = ("sequential", "asyncio", "langgraph")
+ENGINES = ("sequential", "asyncio", "langgraph", "crewai")
 
 
 async def run(

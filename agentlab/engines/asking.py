@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Awaitable, Callable, Iterator, Mapping
 from contextlib import contextmanager, nullcontext
 from typing import Any
@@ -39,15 +40,20 @@ class Watch:
         self._ask = ask or lab.ask
         self._answers: dict[str, str] = {}
         self._failed: tuple[str, Exception] | None = None
+        self._in_flight: set[asyncio.Task[Any]] = set()
         self._bar = bar(total=len(workflow.steps), name=workflow.name) if progress else None
 
     async def ask(self, prompt: str, *, agent: str, **options: Any) -> str:
         """Ask, and keep the answer under the agent's name, which is the step's."""
+        if (task := asyncio.current_task()) is not None:
+            self._in_flight.add(task)
         try:
             text = await self._ask(prompt, agent=agent, **options)
         except Exception as error:
             self._failed = self._failed or (agent, error)
             raise
+        finally:
+            self._in_flight -= {task}
         self._answers[agent] = text
         if self._bar is not None:
             self._bar.update()
@@ -63,6 +69,8 @@ class Watch:
     def reported(self) -> Iterator[None]:
         """Around the whole run: whatever a framework makes of a step's failure, say which it was.
 
+        What is still in flight then is cancelled; CrewAI would let it run on, and be paid for.
+
         Raises:
             StepError: If a step failed.
         """
@@ -70,6 +78,8 @@ class Watch:
             try:
                 yield
             except Exception:
+                for task in self._in_flight:
+                    task.cancel()
                 if self._failed is None:
                     raise
                 name, error = self._failed

@@ -1,0 +1,71 @@
+"""CrewAI, silent and offline from its first import, leaving nothing behind on this machine.
+
+Import this before `crewai`. By default CrewAI reports what it does to its makers (and waits some
+ten seconds for that at the end), asks on a terminal whether to share a trace, looks for a newer
+version, and writes keys, settings and databases into the user's home. Here it does none of it:
+its files lie in a folder of this process's own, which goes when the process ends.
+"""
+
+from __future__ import annotations
+
+import atexit
+import logging
+import os
+import shutil
+import sys
+import tempfile
+import threading
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+_SILENT = {
+    "CREWAI_DISABLE_TELEMETRY": "true",
+    "CREWAI_TRACING_ENABLED": "false",
+    "CREWAI_DISABLE_VERSION_CHECK": "true",
+}
+
+if "crewai" in sys.modules:
+    warnings.warn(
+        "crewai was imported before agentlab.crews, so it may have spoken to its makers or written "
+        "into your home; import agentlab.crews first",
+        stacklevel=2,
+    )
+
+_folder = Path(tempfile.mkdtemp(prefix="agentlab-crewai-"))
+atexit.register(shutil.rmtree, _folder, ignore_errors=True)
+os.environ.update(_SILENT, CREWAI_STORAGE_DIR=str(_folder))
+
+# These two know no setting for where they write; CrewAI's import already makes one write.
+import crewai_core.settings  # noqa: E402
+from crewai_core.lock_store import set_lock_backend  # noqa: E402
+from crewai_core.token_manager import TokenManager  # noqa: E402
+
+crewai_core.settings.DEFAULT_CONFIG_PATH = _folder / "settings.json"
+TokenManager._get_secure_storage_path = staticmethod(lambda: _folder)  # type: ignore[method-assign]
+
+_locks: dict[str, threading.RLock] = {}
+
+
+@contextmanager
+def _lock(name: str, *, timeout: float) -> Iterator[None]:
+    """In place of a file's, which is polled every .25 s; the folder is this process's alone."""
+    held = _locks.setdefault(name, threading.RLock())
+    if not held.acquire(timeout=timeout):
+        raise TimeoutError(f"no lock on {name!r} within {timeout:g} s")
+    try:
+        yield
+    finally:
+        held.release()
+
+
+set_lock_backend(_lock)
+
+from crewai import LLM  # noqa: E402
+from crewai.flow.flow import Flow, and_, listen, start  # noqa: E402
+
+__all__ = ["LLM", "Flow", "and_", "listen", "start"]
+
+# It logs at every start that it counts tokens by their letters.
+logging.getLogger("crewai.llms.base_llm").setLevel(logging.ERROR)

@@ -1,0 +1,77 @@
+"""A workflow as a native CrewAI Flow: a method a step, which listens to the steps that it needs.
+
+A crew cannot run a general graph: its tasks stand in a row, its threads are few. A Flow starts a
+method as soon as all that it listens to have ended, in the event loop and without a cap.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from agentlab import crews, lab
+from agentlab.clock import is_virtual
+from agentlab.engines.asking import Ask, Watch, answer
+from agentlab.errors import ConfigError
+from agentlab.workflow import Step, Workflow
+
+
+async def run(
+    workflow: Workflow,
+    inputs: Mapping[str, str] | None = None,
+    *,
+    ask: Ask | None = None,
+    progress: bool = False,
+) -> dict[str, str]:
+    """Run the `flow`; see `engines.run`. It takes the workflow's span and CrewAI's own time.
+
+    Raises:
+        ConfigError: In virtual time, which CrewAI's threads cannot keep.
+    """
+    if is_virtual():
+        raise ConfigError(
+            "CrewAI handles its events in threads, which keep real time; run it outside run_virtual"
+        )
+    given = workflow.given(inputs)
+    watch = Watch(workflow, ask=ask, progress=progress)
+    with watch.reported():
+        await flow(workflow, ask=watch.ask)().kickoff_async(inputs=given)
+    return watch.results
+
+
+def flow(workflow: Workflow, *, ask: Ask | None = None) -> type[crews.Flow[Any]]:
+    """The workflow as a Flow class, to look at, to add to, and to kick off.
+
+    Args:
+        ask: Who answers; `lab.ask`, unless given.
+
+    Example:
+        report = flow(workflow)()
+        await report.kickoff_async(inputs={"topic": "tides", "data": "heights"})
+        report.state["summary"]
+    """
+    methods = {
+        _method(step.name): _asking(workflow, step, ask or lab.ask) for step in workflow.steps
+    }
+    return type(workflow.name, (_Quiet,), methods)
+
+
+class _Quiet(crews.Flow):  # type: ignore[type-arg]  # with one, it warns that it knows no such state
+    suppress_flow_events: bool = True  # no panels on the screen
+
+
+def _asking(workflow: Workflow, step: Step, ask: Ask) -> Any:
+    async def method(self: crews.Flow[Any]) -> str:
+        text = await answer(step, self.state, ask)
+        self.state[step.name] = text
+        return text
+
+    method.__name__ = _method(step.name)
+    needs = [_method(need) for need in workflow.needs[step.name]]
+    if not needs:
+        return crews.start()(method)
+    return crews.listen(crews.and_(*needs) if len(needs) > 1 else needs[0])(method)
+
+
+def _method(step: str) -> str:
+    return f"ask_{step}"  # a step may be called as something that a Flow has, such as "state"

@@ -1,0 +1,88 @@
+"""CrewAI, silent, and leaving nothing behind."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+
+import pytest
+
+from agentlab import lab
+from agentlab.clock import run_virtual
+from agentlab.errors import ConfigError
+
+CREW = """
+from agentlab import crews, lab
+from crewai import Agent, Crew, Task
+
+lab.configure(time_scale=1000)
+writer = Agent(role="Writer", goal="Write", backstory="Calm.", llm=lab.crew_llm(agent="writer"))
+task = Task(description="Describe tides.", expected_output="Two sentences", agent=writer)
+print(Crew(agents=[writer], tasks=[task]).kickoff().raw)
+"""
+
+
+def run(code, folder):
+    environment = {k: v for k, v in os.environ.items() if not k.startswith("CREWAI")}
+    environment |= {"HOME": str(folder), "TMPDIR": str(folder), "PYTHONDONTWRITEBYTECODE": "1"}
+    environment["PYTHONPATH"] += os.pathsep + str(lab.settings.DATA.parent)
+    return subprocess.run(
+        [sys.executable, "-c", code],
+        cwd=folder,
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=100,
+    )
+
+
+def test_a_crew_is_silent_and_leaves_nothing(tmp_path):
+    """A crew's run writes nothing but its answer: not on the screen, not to home, cwd or /tmp.
+
+    That it connects to nothing but loopback is the network guard's test, which runs in it, too.
+    """
+    done = run(CREW, tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert done.stderr == ""
+    assert len(done.stdout.splitlines()) == 1
+    assert [str(path) for path in tmp_path.rglob("*")] == []
+
+
+def test_warns_if_it_comes_too_late(tmp_path):
+    """Imported after crewai, it says so."""
+    silent = "import os; os.environ['CREWAI_DISABLE_TELEMETRY'] = 'true'; import crewai"
+    done = run(f"{silent}\nfrom agentlab import crews", tmp_path)
+    assert "import agentlab.crews first" in done.stderr
+
+
+def test_importing_the_lab_does_not_import_it():
+    """The lab and its rooms import in a moment: no framework comes with them."""
+    rooms = "lab, plots, clock, trace, workflow, engines, progress"
+    code = f"import sys; from agentlab import {rooms}; print(sorted(sys.modules))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    for framework in ["crewai", "langgraph", "langchain_core", "openai"]:
+        assert f"'{framework}'" not in done.stdout
+
+
+def test_crew_llm_takes_no_virtual_time(fresh_lab):
+    """Inside run_virtual it says that CrewAI's client cannot be there."""
+
+    async def inside():
+        return fresh_lab.crew_llm()
+
+    with pytest.raises(ConfigError, match="takes no virtual time"):
+        run_virtual(inside())
+
+
+@pytest.mark.filterwarnings("ignore")  # CrewAI's and its libraries' own
+def test_crew_llm_is_connected(fresh_lab):
+    """It asks the endpoint under its agent's name, once, with a time-out in model seconds."""
+    from agentlab.trace import trace
+
+    fresh_lab.configure(time_scale=100, faults=[{"kind": "stall", "agent": "slow", "calls": [1]}])
+    with trace() as t:
+        assert fresh_lab.crew_llm(agent="quick").call("Describe tides.")
+        with pytest.raises(Exception, match=r"(?i)timed? ?out|connect"):
+            fresh_lab.crew_llm(agent="slow", timeout=20.0).call("Describe tides.")
+    assert [(span.agent, span.status) for span in t.spans] == [("quick", 200), ("slow", 499)]

@@ -1,0 +1,93 @@
+"""The CrewAI engine, on the real clock: CrewAI's threads keep no virtual time."""
+
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+
+from agentlab import engines
+from agentlab.clock import run_virtual
+from agentlab.errors import ConfigError, StepError
+from agentlab.trace import trace
+from agentlab.workflow import Step, Workflow, random_workflow
+
+pytestmark = pytest.mark.filterwarnings("ignore")  # CrewAI's and its libraries' own
+
+
+@pytest.mark.parametrize("seed", range(10))
+def test_results_equal_the_others(fresh_lab, seed):
+    """On random workflows its answers are those of the sequential engine, to the byte."""
+    w = random_workflow(seed)
+    expected = run_virtual(engines.run(w, engine="sequential")).result
+    fresh_lab.configure(time_scale=1000)
+    with trace() as t:
+        assert asyncio.run(engines.run(w, engine="crewai")) == expected
+    assert t.requests == len(w.steps)
+
+
+def test_no_cap_on_what_runs_at_once(fresh_lab):
+    """Sixty-four steps that need each other not at all are in flight all at once."""
+    w = Workflow([Step(f"s{n}", f"Describe lake {n} in ten paragraphs.") for n in range(64)])
+    with trace() as t:
+        asyncio.run(engines.run(w, engine="crewai"))
+    assert t.peak == 64
+
+
+def test_a_step_starts_as_soon_as_its_own_inputs_are_there(fresh_lab):
+    """No supersteps: what follows the quick branch is asked before the slow branch has ended."""
+    w = Workflow(
+        [
+            Step("quick", "Describe a river in ten paragraphs.", max_tokens=2),
+            Step("after_quick", "In ten paragraphs: {quick}", max_tokens=2),
+            Step("slow", "Describe a lake in ten paragraphs.", max_tokens=90),
+            Step("last", "In ten paragraphs: {after_quick} {slow}", max_tokens=2),
+        ]
+    )
+    with trace() as t:
+        asyncio.run(engines.run(w, engine="crewai"))
+    spans = {span.agent: span for span in t.spans}
+    assert spans["quick"].end_s <= spans["after_quick"].arrived_s < spans["slow"].end_s
+    assert spans["last"].arrived_s >= spans["slow"].end_s
+
+
+def test_failure_cancels_what_is_in_flight(fresh_lab):
+    """As with the other engines, though a Flow by itself would let the siblings run on."""
+
+    async def ask(prompt, *, agent, **rest):
+        text = await fresh_lab.ask(prompt, agent=agent, **rest)
+        if agent == "quick":
+            raise ValueError("no river")
+        return text
+
+    w = Workflow(
+        [
+            Step("quick", "Describe a river in ten paragraphs.", max_tokens=11),
+            Step("slow", "Describe a lake in ten paragraphs.", max_tokens=90),
+            Step("last", "In ten paragraphs: {quick} {slow}"),
+        ]
+    )
+
+    async def main():
+        with pytest.raises(StepError, match=r"'quick'.*ValueError: no river"):
+            await engines.run(w, engine="crewai", ask=ask)
+        await fresh_lab.ask("Describe the sea.", agent="later", max_tokens=2)  # time to notice
+
+    with trace() as t:
+        asyncio.run(main())
+    seen = {span.agent: span.status for span in t.spans}
+    assert seen == {"quick": 200, "slow": 499, "later": 200}
+
+
+def test_virtual_time_is_refused(fresh_lab):
+    """Inside run_virtual it says why not, before anything is asked."""
+    with trace() as t, pytest.raises(ConfigError, match="which keep real time"):
+        run_virtual(engines.run(random_workflow(1), engine="crewai"))
+    assert t.requests == 0
+
+
+def test_a_step_may_have_any_name(fresh_lab):
+    """Not even the name of something that a Flow has is taken."""
+    fresh_lab.configure(time_scale=1000)
+    w = Workflow([Step("state", "Describe a state."), Step("kickoff", "Begin with {state}.")])
+    assert list(asyncio.run(engines.run(w, engine="crewai"))) == ["state", "kickoff"]
