@@ -63,9 +63,14 @@ def _lock(name: str, *, timeout: float) -> Iterator[None]:
 set_lock_backend(_lock)
 
 from crewai import LLM  # noqa: E402
+from crewai.events import event_context  # noqa: E402
 from crewai.flow.flow import Flow, and_, listen, start  # noqa: E402
 
 __all__ = ["LLM", "Flow", "and_", "listen", "start"]
 
 # It logs at every start that it counts tokens by their letters.
 logging.getLogger("crewai.llms.base_llm").setLevel(logging.ERROR)
+# A failed call is raised, and besides logged by the root logger, by two others, and on the screen.
+logging.getLogger("crewai.flow.runtime").setLevel(logging.CRITICAL)
+logging.getLogger().addFilter(lambda record: "crewai" not in record.pathname)
+event_context._default_config.mismatch_behavior = event_context.MismatchBehavior.SILENT
