@@ -6,6 +6,7 @@ Nothing is imported here, so that `import agentlab` is instant; take the rooms y
 
 __all__ = [
     "clock",
+    "completions",
     "crews",
     "endpoint",
     "engines",
@@ -16,5 +17,6 @@ __all__ = [
     "settings",
     "trace",
     "transport",
+    "wire",
     "workflow",
 ]

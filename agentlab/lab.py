@@ -22,10 +22,11 @@ from agentlab.clock import is_virtual, run_virtual
 from agentlab.endpoint import faults, presets
 from agentlab.endpoint.process import EndpointProcess
 from agentlab.endpoint.serve import allow_many_connections
-from agentlab.errors import ConfigError, EndpointError, ModelError
+from agentlab.errors import ConfigError, ModelError
 from agentlab.settings import Settings
 from agentlab.trace import Trace, attach, trace
 from agentlab.transport import BlockingTransport, LabTransport
+from agentlab.wire import Answer
 
 if TYPE_CHECKING:
     from crewai import LLM
@@ -165,15 +166,13 @@ async def ask(
     url, key = _address()
     try:
         async with asyncio.timeout(timeout_s / _model_seconds_a_second()):
-            answer = await _client.post(
+            answer = await _transport.post(
                 f"{url}/chat/completions",
-                content=msgspec.json.encode({k: v for k, v in asked.items() if v is not None}),
-                headers={"authorization": f"Bearer {key}", **_named(agent)},
+                msgspec.json.encode({k: v for k, v in asked.items() if v is not None}),
+                {"authorization": f"Bearer {key}", **_named(agent)},
             )
     except TimeoutError:
         raise TimeoutError(f"no answer to {agent!r} within {timeout_s:g} model seconds") from None
-    except httpx.TransportError as error:
-        raise EndpointError(f"the endpoint broke off ({type(error).__name__}: {error})") from None
     return _text_of(answer)
 
 
@@ -212,6 +211,8 @@ def chat_model(*, agent: str = "agent", max_retries: int = 0, **options: Any) ->
     """
     from langchain_openai import ChatOpenAI  # takes a second or two, so only where it is used
 
+    from agentlab.completions import shorten
+
     url, key = _address()
     connected: dict[str, Any] = {
         "model": _settings().model,
@@ -223,7 +224,7 @@ def chat_model(*, agent: str = "agent", max_retries: int = 0, **options: Any) ->
         "stream_usage": True,  # else a custom base_url gets no token counts in streams
         "max_retries": max_retries,
     }
-    return ChatOpenAI(**(connected | options))
+    return shorten(ChatOpenAI(**(connected | options)), _transport.post)
 
 
 def crew_llm(*, agent: str = "agent", max_retries: int = 0, **options: Any) -> LLM:
@@ -317,23 +318,24 @@ class _Refusal(msgspec.Struct):
     error: _Problem
 
 
-def _text_of(answer: httpx.Response) -> str:
+def _text_of(answer: Answer) -> str:
     try:
-        if answer.status_code == 200:
+        if answer.status == 200:
             return msgspec.json.decode(answer.content, type=_Completion).choices[0].message.content
         problem = msgspec.json.decode(answer.content, type=_Refusal).error
     except (msgspec.DecodeError, IndexError):
-        start = answer.text[:80]
+        start = answer.content[:80].decode(errors="replace")
         problem = _Problem(f"it answered with what is no chat completion: {start!r}")
     raise ModelError(
-        f"the model answered {answer.status_code}: {problem.message}",
-        status=answer.status_code,
+        f"the model answered {answer.status}: {problem.message}",
+        status=answer.status,
         code=problem.code,
         request_id=answer.headers.get("x-request-id"),
     )
 
 
-_client = httpx.AsyncClient(transport=LabTransport(_settings), trust_env=False, timeout=None)
+_transport = LabTransport(_settings)
+_client = httpx.AsyncClient(transport=_transport, trust_env=False, timeout=None)
 _blocking_client = httpx.Client(
     transport=BlockingTransport(_settings), trust_env=False, timeout=None
 )

@@ -10,17 +10,19 @@ import asyncio
 from collections.abc import Callable
 from weakref import WeakKeyDictionary
 
+import aiohttp
 import httpx
 
+from agentlab import wire
 from agentlab.clock import is_virtual
 from agentlab.endpoint.inprocess import InProcessTransport
 from agentlab.endpoint.serve import local_app
-from agentlab.errors import ConfigError
+from agentlab.errors import ConfigError, EndpointError
 from agentlab.settings import Settings
 from agentlab.trace import attach
+from agentlab.wire import AioTransport, Answer
 
-# A connection a request, and as many as there are requests: a pool would tie the client to one
-# event loop (reused in another, it sends requests twice), and a limit would make calls wait here.
+# Blocking calls come from many threads: a connection each, and no pool to wait for.
 _LIMITS = httpx.Limits(max_connections=None, max_keepalive_connections=0)
 
 
@@ -33,7 +35,7 @@ class LabTransport(httpx.AsyncBaseTransport):
 
     def __init__(self, settings: Callable[[], Settings]):
         self._settings = settings
-        self._http = httpx.AsyncHTTPTransport(limits=_LIMITS, trust_env=False)
+        self._http = AioTransport()
         self._models: WeakKeyDictionary[asyncio.AbstractEventLoop, InProcessTransport] = (
             WeakKeyDictionary()
         )
@@ -43,6 +45,48 @@ class LabTransport(httpx.AsyncBaseTransport):
             return await self._virtual_model().handle_async_request(request)
         _scale_timeouts(request, self._settings())
         return await self._http.handle_async_request(request)
+
+    async def post(
+        self, url: str, body: bytes, headers: dict[str, str], *, read_timeout_s: float | None = None
+    ) -> Answer:
+        """Send one POST with a JSON body, past httpx; returns the whole answer.
+
+        Args:
+            read_timeout_s: How long the endpoint may send nothing, in model seconds.
+
+        Raises:
+            TimeoutError: If it sent nothing for longer than that.
+            EndpointError: If the connection could not be made, or broke off.
+        """
+        try:
+            if is_virtual():
+                return await self._post_virtually(url, body, headers, read_timeout_s)
+            scaled_s = _real_s(read_timeout_s, self._settings())
+            return await wire.post(url, body, headers, read_timeout_s=scaled_s)
+        except httpx.ReadTimeout as error:
+            raise TimeoutError(str(error)) from None
+        except (aiohttp.ClientError, httpx.TransportError) as error:
+            if isinstance(error, TimeoutError):
+                raise
+            raise EndpointError(
+                f"the endpoint broke off ({type(error).__name__}: {error})"
+            ) from error
+
+    async def _post_virtually(
+        self, url: str, body: bytes, headers: dict[str, str], read_timeout_s: float | None
+    ) -> Answer:
+        request = httpx.Request(
+            "POST",
+            url,
+            headers=headers,
+            content=body,
+            extensions={"timeout": {"read": read_timeout_s}},
+        )
+        response = await self._virtual_model().handle_async_request(request)
+        try:
+            return Answer(response.status_code, response.headers, await response.aread())
+        finally:
+            await response.aclose()
 
     def _virtual_model(self) -> InProcessTransport:
         loop = asyncio.get_running_loop()
@@ -71,9 +115,11 @@ class BlockingTransport(httpx.BaseTransport):
 
 
 def _scale_timeouts(request: httpx.Request, settings: Settings) -> None:
-    if settings.real:
-        return
     timeouts = request.extensions.get("timeout", {})
-    if timeouts.get("read") is not None:  # the others wait for this machine, not for the model
-        scaled = timeouts | {"read": timeouts["read"] / settings.time_scale}
-        request.extensions = request.extensions | {"timeout": scaled}
+    # the others wait for this machine, not for the model
+    scaled = timeouts | {"read": _real_s(timeouts.get("read"), settings)}
+    request.extensions = request.extensions | {"timeout": scaled}
+
+
+def _real_s(model_s: float | None, settings: Settings) -> float | None:
+    return model_s if model_s is None or settings.real else model_s / settings.time_scale

@@ -1,0 +1,128 @@
+"""How bytes reach the endpoint in real time: aiohttp, one session for each event loop.
+
+httpx would do, but its connection pool looks at every connection for every request, so that N
+requests at once cost N² (https://github.com/encode/httpcore/issues/928), and a task that is
+cancelled twice leaves its connection open, so that the model goes on answering, and counting.
+aiohttp's pool costs the same for each request, and closes at once.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncGenerator
+from typing import NamedTuple
+from weakref import WeakKeyDictionary
+
+import aiohttp
+import httpx
+from multidict import CIMultiDictProxy
+
+# A session belongs to one event loop: its connections, reused in another one, are dead.
+_sessions: WeakKeyDictionary[
+    asyncio.AbstractEventLoop, tuple[aiohttp.ClientSession, AsyncGenerator[aiohttp.ClientSession]]
+] = WeakKeyDictionary()
+
+
+class Answer(NamedTuple):
+    """A whole answer: HTTP status, headers without regard to case, body."""
+
+    status: int
+    headers: CIMultiDictProxy[str] | httpx.Headers
+    content: bytes
+
+
+async def session() -> aiohttp.ClientSession:
+    """This event loop's session, with as many connections as there are requests."""
+    loop = asyncio.get_running_loop()
+    if loop not in _sessions:
+        opened = _open()
+        _sessions[loop] = (await anext(opened), opened)
+    return _sessions[loop][0]
+
+
+async def _open() -> AsyncGenerator[aiohttp.ClientSession]:
+    # asyncio.run ends a loop's unfinished generators before it closes the loop: that is when
+    # this session is closed.
+    async with aiohttp.ClientSession(
+        connector=aiohttp.TCPConnector(limit=0),
+        cookie_jar=aiohttp.DummyCookieJar(),
+        timeout=aiohttp.ClientTimeout(total=None),
+    ) as opened:
+        yield opened
+
+
+async def post(
+    url: str, body: bytes, headers: dict[str, str], *, read_timeout_s: float | None = None
+) -> Answer:
+    """Send one POST with a JSON body, and read the whole answer.
+
+    Args:
+        read_timeout_s: How long the endpoint may send nothing, in real seconds.
+
+    Raises:
+        TimeoutError: If it sent nothing for longer than that.
+        aiohttp.ClientError: If the connection could not be made, or broke off.
+    """
+    async with (await session()).post(
+        url,
+        data=body,
+        headers={"content-type": "application/json", **headers},
+        timeout=aiohttp.ClientTimeout(total=None, sock_read=read_timeout_s),
+    ) as response:
+        return Answer(response.status, response.headers, await response.read())
+
+
+class AioTransport(httpx.AsyncBaseTransport):
+    """For clients that insist on httpx, such as openai's: httpx's requests over the session."""
+
+    async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
+        limits_s = request.extensions.get("timeout", {})
+        body = await request.aread()
+        try:
+            response = await (await session()).request(
+                request.method,
+                str(request.url),
+                data=body or None,
+                headers=request.headers.multi_items(),
+                allow_redirects=False,
+                auto_decompress=False,
+                timeout=aiohttp.ClientTimeout(
+                    total=None,
+                    sock_connect=limits_s.get("connect"),
+                    sock_read=limits_s.get("read"),
+                ),
+            )
+        except (aiohttp.ClientError, TimeoutError) as error:
+            raise _as_httpx(error, request) from error
+        return httpx.Response(
+            response.status, headers=response.raw_headers, stream=_Body(response, request)
+        )
+
+
+class _Body(httpx.AsyncByteStream):
+    def __init__(self, response: aiohttp.ClientResponse, request: httpx.Request):
+        self._response = response
+        self._request = request
+
+    async def __aiter__(self) -> AsyncGenerator[bytes]:
+        try:
+            async for piece in self._response.content.iter_any():
+                yield piece
+        except (aiohttp.ClientError, TimeoutError) as error:
+            raise _as_httpx(error, self._request) from error
+
+    async def aclose(self) -> None:
+        self._response.close()  # one that was read to its end has given its connection back
+
+
+def _as_httpx(error: Exception, request: httpx.Request) -> httpx.TransportError:
+    message = f"{type(error).__name__}: {error}"
+    if isinstance(error, aiohttp.ConnectionTimeoutError):
+        return httpx.ConnectTimeout(message, request=request)
+    if isinstance(error, TimeoutError):
+        return httpx.ReadTimeout(message, request=request)
+    if isinstance(error, aiohttp.ClientConnectorError):
+        return httpx.ConnectError(message, request=request)
+    if isinstance(error, aiohttp.ClientOSError):
+        return httpx.ReadError(message, request=request)
+    return httpx.RemoteProtocolError(message, request=request)
