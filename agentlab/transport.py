@@ -58,6 +58,7 @@ class LabTransport(httpx.AsyncBaseTransport):
             TimeoutError: If it sent nothing for longer than that.
             EndpointError: If the connection could not be made, or broke off.
         """
+        headers = {"content-type": "application/json", **headers}
         try:
             if is_virtual():
                 return await self._post_virtually(url, body, headers, read_timeout_s)

@@ -54,7 +54,7 @@ async def _open() -> AsyncGenerator[aiohttp.ClientSession]:
 async def post(
     url: str, body: bytes, headers: dict[str, str], *, read_timeout_s: float | None = None
 ) -> Answer:
-    """Send one POST with a JSON body, and read the whole answer.
+    """Send one POST, and read the whole answer.
 
     Args:
         read_timeout_s: How long the endpoint may send nothing, in real seconds.
@@ -66,7 +66,7 @@ async def post(
     async with (await session()).post(
         url,
         data=body,
-        headers={"content-type": "application/json", **headers},
+        headers=headers,
         timeout=aiohttp.ClientTimeout(total=None, sock_read=read_timeout_s),
     ) as response:
         return Answer(response.status, response.headers, await response.read())

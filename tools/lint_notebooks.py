@@ -43,6 +43,10 @@ def _lint_form(path: Path, notebook: NotebookNode) -> Iterator[str]:
         yield f"{path.name}: its metadata is not the plain kind; refresh it"
     if path.stat().st_size > 1_000_000:
         yield f"{path.name}: over 1 MB; show less, or plot smaller"
+    try:
+        nbformat.validate(notebook)
+    except nbformat.ValidationError as error:
+        yield f"{path.name}: no valid notebook: {error.message}"
     text = path.read_text(encoding="utf-8")
     for what, pattern in {
         "a path of somebody's machine": r"/(?:home|Users|root)/\w+|[A-Z]:\\\\Users",
