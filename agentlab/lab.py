@@ -251,6 +251,8 @@ def crew_llm(*, agent: str = "agent", max_retries: int = 0, **options: Any) -> L
             "crewai.LLM sends through a client of its own, so it takes no virtual "
             "time; use it outside run_virtual"
         )
+    from openai import AsyncOpenAI
+
     from agentlab import crews  # takes some five seconds, so only where it is used
 
     if options.get("timeout") is not None:
@@ -263,7 +265,12 @@ def crew_llm(*, agent: str = "agent", max_retries: int = 0, **options: Any) -> L
         "default_headers": _named(agent),
         "max_retries": max_retries,
     }
-    return crews.LLM(**(connected | options))
+    llm = crews.LLM(**(connected | options))
+    native: Any = llm  # of the subclass that the provider chose
+    # `acall` then sends as everything here does; its own client would leave its connections to
+    # whichever event loop is running when it is thrown away.
+    native._async_client = AsyncOpenAI(**native._get_client_params(), http_client=_client)
+    return llm
 
 
 def _running() -> EndpointProcess:
