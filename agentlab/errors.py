@@ -4,6 +4,8 @@
     ├── ConfigError      a value given by the user cannot work (also a ValueError)
     ├── EndpointError    the endpoint cannot be started, found or understood
     ├── ModelError       the model answered a call with an error (carries status, code, request id)
+    ├── GaveUp           a guarded call failed for good (carries the attempts and their errors)
+    ├── CircuitOpen      the endpoint is down, and the call was not sent (carries when to try again)
     ├── StepError        a step of a workflow failed (carries the step, and every finished answer)
     └── DeadlockError    in virtual time nothing is left that could ever happen (carries what waits)
 
@@ -32,13 +34,49 @@ class ModelError(AgentLabError):
         status: HTTP status of the answer, such as 400.
         code: OpenAI's error code, such as ``"context_length_exceeded"``, or None.
         request_id: What to look for in the trace.
+        retry_after_s: Model seconds that the endpoint asks to wait; None if it does not say.
     """
 
-    def __init__(self, message: str, *, status: int, code: str | None, request_id: str | None):
+    def __init__(
+        self,
+        message: str,
+        *,
+        status: int,
+        code: str | None,
+        request_id: str | None,
+        retry_after_s: float | None = None,
+    ):
         super().__init__(message)
         self.status = status
         self.code = code
         self.request_id = request_id
+        self.retry_after_s = retry_after_s
+
+
+class GaveUp(AgentLabError):
+    """A guarded call failed for good; its last error is the `__cause__`.
+
+    Attributes:
+        attempts: How many requests were sent for it, hedges left out.
+        errors: What each attempt ended with, in order.
+    """
+
+    def __init__(self, message: str, *, attempts: int, errors: list[Exception]):
+        super().__init__(message)
+        self.attempts = attempts
+        self.errors = errors
+
+
+class CircuitOpen(AgentLabError):
+    """The endpoint has failed too often of late, so nothing was sent.
+
+    Attributes:
+        retry_after_s: Model seconds until the next attempt is let through.
+    """
+
+    def __init__(self, message: str, *, retry_after_s: float):
+        super().__init__(message)
+        self.retry_after_s = retry_after_s
 
 
 class StepError(AgentLabError):

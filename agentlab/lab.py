@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import atexit
 import threading
-from collections.abc import Coroutine
+from collections.abc import Coroutine, Mapping
 from typing import TYPE_CHECKING, Any, TypeVar
 from urllib.parse import quote
 
@@ -165,7 +165,7 @@ async def ask(
     }
     url, key = _address()
     try:
-        async with asyncio.timeout(timeout_s / _model_seconds_a_second()):
+        async with timeout(timeout_s):
             answer = await _transport.post(
                 f"{url}/chat/completions",
                 msgspec.json.encode({k: v for k, v in asked.items() if v is not None}),
@@ -174,6 +174,34 @@ async def ask(
     except TimeoutError:
         raise TimeoutError(f"no answer to {agent!r} within {timeout_s:g} model seconds") from None
     return _text_of(answer)
+
+
+def now_s() -> float:
+    """The running event loop's time, in model seconds."""
+    return asyncio.get_running_loop().time() * _model_seconds_a_second()
+
+
+async def sleep(seconds: float) -> None:
+    """Wait for so many model seconds."""
+    await asyncio.sleep(seconds / _model_seconds_a_second())
+
+
+def timeout(seconds: float | None) -> asyncio.Timeout:
+    """`asyncio.timeout` in model seconds: the whole block must end by then, whatever it awaits."""
+    return asyncio.timeout(seconds and seconds / _model_seconds_a_second())
+
+
+def retry_after_s(headers: Mapping[str, str]) -> float | None:
+    """How long an answer's headers ask to wait, in model seconds; None if they do not say.
+
+    Its `retry-after-ms`, or else `retry-after` in seconds, counted on the client's own clock.
+    """
+    for name, unit_s in (("retry-after-ms", 0.001), ("retry-after", 1.0)):
+        try:
+            return float(headers[name]) * unit_s * _model_seconds_a_second()
+        except (KeyError, ValueError):  # absent, or a date, which no endpoint of this kind sends
+            continue
+    return None
 
 
 def simulate(
@@ -338,6 +366,7 @@ def _text_of(answer: Answer) -> str:
         status=answer.status,
         code=problem.code,
         request_id=answer.headers.get("x-request-id"),
+        retry_after_s=retry_after_s(answer.headers),
     )
 
 

@@ -7,7 +7,8 @@ runs at ten times real speed waits half a second.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from contextvars import ContextVar
 from weakref import WeakKeyDictionary
 
 import aiohttp
@@ -21,6 +22,11 @@ from agentlab.errors import ConfigError, EndpointError
 from agentlab.settings import Settings
 from agentlab.trace import attach
 from agentlab.wire import AioTransport, Answer
+
+on_headers: ContextVar[Callable[[Mapping[str, str]], None] | None] = ContextVar(
+    "on_headers", default=None
+)
+"""Whom to tell the headers of every answer to this task's requests, whichever client sent them."""
 
 # Blocking calls come from many threads: a connection each, and no pool to wait for.
 _LIMITS = httpx.Limits(max_connections=None, max_keepalive_connections=0)
@@ -42,9 +48,12 @@ class LabTransport(httpx.AsyncBaseTransport):
 
     async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
         if is_virtual():
-            return await self._virtual_model().handle_async_request(request)
-        _scale_timeouts(request, self._settings())
-        return await self._http.handle_async_request(request)
+            response = await self._virtual_model().handle_async_request(request)
+        else:
+            _scale_timeouts(request, self._settings())
+            response = await self._http.handle_async_request(request)
+        _tell(response.headers)
+        return response
 
     async def post(
         self, url: str, body: bytes, headers: dict[str, str], *, read_timeout_s: float | None = None
@@ -61,9 +70,12 @@ class LabTransport(httpx.AsyncBaseTransport):
         headers = {"content-type": "application/json", **headers}
         try:
             if is_virtual():
-                return await self._post_virtually(url, body, headers, read_timeout_s)
-            scaled_s = _real_s(read_timeout_s, self._settings())
-            return await wire.post(url, body, headers, read_timeout_s=scaled_s)
+                answer = await self._post_virtually(url, body, headers, read_timeout_s)
+            else:
+                scaled_s = _real_s(read_timeout_s, self._settings())
+                answer = await wire.post(url, body, headers, read_timeout_s=scaled_s)
+            _tell(answer.headers)
+            return answer
         except httpx.ReadTimeout as error:
             raise TimeoutError(str(error)) from None
         except (aiohttp.ClientError, httpx.TransportError) as error:
@@ -113,6 +125,11 @@ class BlockingTransport(httpx.BaseTransport):
             )
         _scale_timeouts(request, self._settings())
         return self._http.handle_request(request)
+
+
+def _tell(headers: Mapping[str, str]) -> None:
+    if (listener := on_headers.get()) is not None:
+        listener(headers)
 
 
 def _scale_timeouts(request: httpx.Request, settings: Settings) -> None:

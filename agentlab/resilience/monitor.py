@@ -1,0 +1,95 @@
+"""What happened to the calls: attempts, outcomes, latency, right under any number of runs at once.
+
+The names are OpenTelemetry's for clients of generative models, written as Prometheus writes them:
+https://opentelemetry.io/docs/specs/semconv/gen-ai/gen-ai-metrics/
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterator
+from contextlib import contextmanager
+from statistics import quantiles
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+
+from agentlab import lab
+
+BUCKETS_S = (0.1, 0.2, 0.5, 1, 2, 5, 10, 20, 50, 100, 200)
+
+
+class Monitor:
+    """Counts calls, and the attempts that they took, by agent.
+
+    Nothing is kept for a run as a whole, so runs that overlap cannot overwrite each other.
+    """
+
+    def __init__(self) -> None:
+        self.registry = CollectorRegistry()
+        self._duration = Histogram(
+            "gen_ai_client_operation_duration_seconds",
+            "Of a call with all its attempts, in model seconds; error_type is empty on success.",
+            ["gen_ai_agent_name", "error_type"],
+            buckets=BUCKETS_S,
+            registry=self.registry,
+        )
+        self._attempts = Counter(
+            "agentlab_attempts",
+            "Requests sent, by how each ended; hedges left out.",
+            ["gen_ai_agent_name", "error_type"],
+            registry=self.registry,
+        )
+        self._in_flight = Gauge(
+            "agentlab_calls_in_flight",
+            "Calls that have begun and not ended.",
+            registry=self.registry,
+        )
+        self._latest_s: deque[float] = deque(maxlen=1000)
+
+    @contextmanager
+    def call(self, agent: str) -> Iterator[None]:
+        """Around one call, with all its attempts."""
+        began_s = lab.now_s()
+        self._in_flight.inc()
+        error_type = ""
+        try:
+            yield
+            self._latest_s.append(lab.now_s() - began_s)
+        except BaseException as error:
+            error_type = type(error.__cause__ or error).__name__
+            raise
+        finally:
+            self._in_flight.dec()
+            self._duration.labels(agent, error_type).observe(lab.now_s() - began_s)
+
+    def attempt(self, agent: str, error: BaseException | None) -> None:
+        """One request has ended, well or with an error."""
+        self._attempts.labels(agent, type(error).__name__ if error else "").inc()
+
+    def health(self) -> dict[str, float]:
+        """Calls, how they ended, attempts, and the latency of the latest 1,000 answered ones."""
+        ended, failed = self._sum("gen_ai_client_operation_duration_seconds_count")
+        attempts, broken = self._sum("agentlab_attempts_total")
+        health = {
+            "in_flight": self._in_flight._value.get(),
+            "calls": ended,
+            "failed": failed,
+            "attempts": attempts,
+            "failed_attempts": broken,
+        }
+        if len(self._latest_s) > 1:
+            cuts = quantiles(self._latest_s, n=100, method="inclusive")
+            health |= {"p50_s": round(cuts[49], 3), "p95_s": round(cuts[94], 3)}
+        return health
+
+    def _sum(self, name: str) -> tuple[float, float]:
+        """All of a metric, and what of it has an error type."""
+        samples = [s for m in self.registry.collect() for s in m.samples if s.name == name]
+        return (
+            sum(sample.value for sample in samples),
+            sum(sample.value for sample in samples if sample.labels["error_type"]),
+        )
+
+    def prometheus(self) -> str:
+        """Everything in Prometheus' text format, to be scraped or written to a file."""
+        return generate_latest(self.registry).decode()

@@ -1,0 +1,115 @@
+"""How often a call is repeated, how long between, and how often all calls together.
+
+tenacity runs the loop; what it does not have is here: a wait that obeys the endpoint, and a
+budget. Back-off with full jitter: https://aws.amazon.com/blogs/architecture/exponential-backoff-and-jitter/
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from random import Random
+
+from tenacity import AsyncRetrying, RetryCallState
+
+from agentlab import lab
+from agentlab.errors import ConfigError
+from agentlab.resilience.verdict import judge
+
+
+class RetryBudget:
+    """Bounds the retries of all calls together to a share of the calls.
+
+    When an endpoint is down, every call fails, and retries multiply the load that it cannot bear.
+    Each call pays `share` into the budget, each retry takes 1 out of it, and without funds there
+    is no retry. After https://finagle.github.io/blog/2016/02/08/retry-budgets/
+
+    Args:
+        share: Retries a call, over the long run.
+        reserve: How many retries there are before anything was paid in, and at most at any time.
+
+    Example:
+        >>> budget = RetryBudget(share=0.2, reserve=1)
+        >>> budget.take(), budget.take()
+        (True, False)
+    """
+
+    def __init__(self, share: float = 0.2, reserve: float = 10):
+        if share < 0 or reserve < 0:
+            raise ConfigError(
+                f"a retry budget needs share >= 0 and reserve >= 0: {share}, {reserve}"
+            )
+        self._share = share
+        self._most = self._funds = max(float(reserve), share)
+
+    def pay_in(self) -> None:
+        """A call begins."""
+        self._funds = min(self._most, self._funds + self._share)
+
+    def take(self) -> bool:
+        """A retry is wanted; True if there are funds for it, which it takes."""
+        # sums of tenths fall short of a whole by a rounding error
+        if self._funds < 1 - 1e-9:
+            return False
+        self._funds -= 1
+        return True
+
+
+@dataclass(frozen=True)
+class Retry:
+    """How often, and how long between.
+
+    Attributes:
+        attempts: The most requests for one call, the first included.
+        first_s: The longest wait before the second attempt; it doubles with each one.
+        most_s: The longest wait that back-off makes. What the endpoint asks for is always obeyed.
+        budget: Bounds the retries of all calls; None bounds each call only.
+        seed: From which the jitter is drawn.
+    """
+
+    attempts: int = 5
+    first_s: float = 1.0
+    most_s: float = 60.0
+    budget: RetryBudget | None = None
+    seed: int = 0
+    _random: Random = field(init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        if self.attempts < 1 or self.first_s < 0 or self.most_s < self.first_s:
+            raise ConfigError(
+                f"a retry needs attempts >= 1 and 0 <= first_s <= most_s; got {self.attempts}, "
+                f"{self.first_s:g}, {self.most_s:g}"
+            )
+        object.__setattr__(self, "_random", Random(self.seed))
+
+    def attempting(self) -> AsyncRetrying:
+        """tenacity's loop over the attempts of one call.
+
+        Example:
+            async for attempt in Retry(attempts=3).attempting():
+                with attempt:
+                    return await call()
+        """
+        if self.budget is not None:
+            self.budget.pay_in()
+        return AsyncRetrying(
+            retry=self._again,
+            wait=self.wait_s,
+            sleep=lab.sleep,
+            reraise=True,
+        )
+
+    def _again(self, state: RetryCallState) -> bool:
+        error = state.outcome.exception() if state.outcome else None
+        if error is None or state.attempt_number >= self.attempts or not judge(error).retry:
+            return False
+        return self.budget is None or self.budget.take()
+
+    def wait_s(self, state: RetryCallState) -> float:
+        """Until the next attempt: what the endpoint asks for and jitter on top, or back-off."""
+        error = state.outcome.exception() if state.outcome else None
+        asked_s = judge(error).wait_s if error else None
+        if asked_s is not None:
+            # All who were refused together are asked to come back together; spread them out.
+            return asked_s + self._random.uniform(0, self.first_s)
+        longest_s = min(self.most_s, self.first_s * 2 ** (state.attempt_number - 1))
+        return self._random.uniform(0, longest_s)

@@ -1,0 +1,88 @@
+"""Any number of calls, a few at once, results as they come: memory is bounded by the few."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
+from typing import Generic, NamedTuple, TypeVar
+
+import psutil
+
+from agentlab.errors import ConfigError
+
+A = TypeVar("A")
+B = TypeVar("B")
+
+
+class Outcome(NamedTuple, Generic[A, B]):
+    """What became of one item: a result, or the error that its call raised."""
+
+    item: A
+    result: B | None
+    error: Exception | None
+
+
+async def stream(
+    function: Callable[[A], Awaitable[B]],
+    items: Iterable[A],
+    *,
+    at_once: int,
+    max_memory_mb: float | None = None,
+) -> AsyncIterator[Outcome[A, B]]:
+    """Call `function` on every item, and yield each outcome as it comes.
+
+    Items are taken only when there is room for them, so they may be a generator without end. An
+    error is an outcome like any other: nothing is lost because something else failed. Leaving the
+    loop early cancels what is in flight, if the iterator is closed (`contextlib.aclosing`).
+
+    Args:
+        at_once: The most calls in flight.
+        max_memory_mb: While this process holds more, no new item is taken, but for one at a time:
+            it slows down, and does not fail.
+
+    Example:
+        async for prompt, answer, error in stream(lab.ask, prompts, at_once=50):
+            print(prompt, error or answer)
+    """
+    if at_once < 1:
+        raise ConfigError(f"at_once must be at least 1; got {at_once}")
+    process = psutil.Process()
+    waiting = iter(items)
+    running: dict[asyncio.Task[B], A] = {}
+    more = True
+    try:
+        while more or running:
+            while more and _room(len(running), at_once, max_memory_mb, process):
+                try:
+                    item = next(waiting)
+                except StopIteration:
+                    more = False
+                    break
+                running[asyncio.create_task(_awaited(function, item))] = item
+            if running:
+                done, _ = await asyncio.wait(running, return_when=asyncio.FIRST_COMPLETED)
+                for task in [task for task in running if task in done]:  # in order of beginning
+                    yield _outcome(running.pop(task), task)
+    finally:
+        for task in running:
+            task.cancel()
+        await asyncio.gather(*running, return_exceptions=True)
+
+
+async def _awaited(function: Callable[[A], Awaitable[B]], item: A) -> B:
+    return await function(item)
+
+
+def _room(running: int, at_once: int, max_mb: float | None, process: psutil.Process) -> bool:
+    if running == 0 or max_mb is None:
+        return running < at_once
+    return running < at_once and process.memory_info().rss < max_mb * 1e6
+
+
+def _outcome(item: A, task: asyncio.Task[B]) -> Outcome[A, B]:
+    error = task.exception()
+    if error is None:
+        return Outcome(item, task.result(), None)
+    if not isinstance(error, Exception):
+        raise error
+    return Outcome(item, None, error)

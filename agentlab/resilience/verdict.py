@@ -1,0 +1,83 @@
+"""Which errors are worth another attempt, and how long the endpoint asks to wait."""
+
+from __future__ import annotations
+
+import json
+import sys
+from typing import NamedTuple
+
+from agentlab import lab
+from agentlab.errors import CircuitOpen, EndpointError, ModelError
+
+PASSING = frozenset({408, 409, 425, 429, 500, 502, 503, 504, 529})
+"""HTTP statuses that may be gone at the next attempt."""
+
+
+class Verdict(NamedTuple):
+    """What to make of an error.
+
+    Attributes:
+        retry: True if the same call may well succeed later.
+        wait_s: How long the endpoint asks to wait, in model seconds; None if it does not say.
+        outage: True if the endpoint seems to be down; a rate limit or a refusal is no outage.
+    """
+
+    retry: bool
+    wait_s: float | None = None
+    outage: bool = False
+
+
+def judge(error: BaseException) -> Verdict:
+    """What to make of an error of `lab.ask`, openai's client, `ChatOpenAI` or `crewai.LLM`.
+
+    Worth another attempt are broken connections, time-outs, the statuses in `PASSING`, and an
+    answer with status 200 that is none. Not worth one are a wrong key, a wrong request, a quota
+    that is used up, and whatever this module does not know: an error in your own code stays one.
+
+    Example:
+        >>> judge(ModelError("busy", status=503, code=None, request_id=None)).retry
+        True
+        >>> judge(ModelError("no key", status=401, code=None, request_id=None)).retry
+        False
+    """
+    if isinstance(error, CircuitOpen):
+        return Verdict(True, error.retry_after_s)
+    if isinstance(error, ModelError):
+        garbage = error.status < 300
+        return _of_status(error.status, error.code, error.retry_after_s, garbage=garbage)
+    if isinstance(error, (EndpointError, TimeoutError, ConnectionError)):
+        return Verdict(True, outage=True)
+    if _is_garbage(error):
+        return Verdict(True)
+    return _of_openai(error)
+
+
+def _of_status(status: int, code: str | None, wait_s: float | None, *, garbage: bool) -> Verdict:
+    if code == "insufficient_quota":  # a 429 that no waiting cures
+        return Verdict(False)
+    return Verdict(status in PASSING or garbage, wait_s, outage=status >= 500)
+
+
+def _is_garbage(error: BaseException) -> bool:
+    """What LangChain makes of an answer with status 200 that is cut off, empty, or a web page."""
+    if isinstance(error, json.JSONDecodeError):
+        return True
+    made_by_langchain = "langchain_openai" in _module_where_raised(error)
+    return made_by_langchain and type(error) in (IndexError, ValueError, TypeError)
+
+
+def _module_where_raised(error: BaseException) -> str:
+    trace = error.__traceback__
+    while trace is not None and trace.tb_next is not None:
+        trace = trace.tb_next
+    return trace.tb_frame.f_globals.get("__name__", "") if trace is not None else ""
+
+
+def _of_openai(error: BaseException) -> Verdict:
+    openai = sys.modules.get("openai")  # slow to import; an error of its own is one only if it was
+    if openai is None:
+        return Verdict(False)
+    if isinstance(error, openai.APIStatusError):
+        wait_s = lab.retry_after_s(error.response.headers)
+        return _of_status(error.status_code, error.code, wait_s, garbage=False)
+    return Verdict(isinstance(error, openai.APIConnectionError), outage=True)

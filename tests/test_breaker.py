@@ -1,0 +1,106 @@
+"""The circuit breaker: opens, probes, closes; who waits is not lost."""
+
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+
+from agentlab import lab
+from agentlab.clock import run_virtual
+from agentlab.errors import CircuitOpen, ConfigError, ModelError
+from agentlab.resilience.breaker import Breaker
+from agentlab.resilience.guard import Guard
+from agentlab.resilience.retry import Retry
+
+
+class Server:
+    """Is down from 5 s to 15 s; keeps when it was asked, and when it answered."""
+
+    def __init__(self) -> None:
+        self.asked: list[float] = []
+        self.answered: list[float] = []
+
+    async def __call__(self) -> str:
+        self.asked.append(lab.now_s())
+        await lab.sleep(0.1)
+        if 5 <= lab.now_s() < 15:
+            raise ModelError("down", status=503, code=None, request_id=None)
+        self.answered.append(lab.now_s())
+        return "fine"
+
+
+def test_ten_seconds_down_lose_nothing():
+    """Of 400 calls none is lost; at most a probe a second; recovery within 2 s."""
+    server = Server()
+
+    async def main() -> list[str]:
+        guard = Guard(at_once=4, breaker=Breaker(failures=3, open_s=1), retry=Retry(attempts=3))
+        return await asyncio.gather(*(guard.run(server) for _ in range(400)))
+
+    assert run_virtual(main()).result == ["fine"] * 400
+    while_open = [time for time in server.asked if 6.2 <= time < 15]
+    assert 1 <= len(while_open) <= 9
+    assert min(time for time in server.answered if time > 15) <= 17
+    assert len(server.answered) == 400
+
+
+def test_without_patience_it_refuses_and_says_when():
+    """CircuitOpen carries the time until the next probe; nothing is sent."""
+
+    async def main() -> tuple[float, int]:
+        breaker = Breaker(failures=1, open_s=10, patient=False)
+        for _ in range(2):
+            try:
+                async with breaker.admitted():
+                    await lab.sleep(1)
+                    raise TimeoutError
+            except TimeoutError:
+                await lab.sleep(4)
+            except CircuitOpen as error:
+                return error.retry_after_s, int(lab.now_s())
+        raise AssertionError("it let the second through")
+
+    assert run_virtual(main()).result == (6, 5)
+
+
+def test_a_rate_limit_does_not_open_it():
+    """429 a hundred times: still closed."""
+
+    async def main() -> bool:
+        breaker = Breaker(failures=2)
+        for _ in range(100):
+            with pytest.raises(ModelError):
+                async with breaker.admitted():
+                    raise ModelError("slow down", status=429, code=None, request_id=None)
+        return breaker.is_open
+
+    assert run_virtual(main()).result is False
+
+
+def test_a_cancelled_probe_lets_another_probe():
+    """The probe's place is free again at once."""
+
+    async def main() -> float:
+        breaker = Breaker(failures=1, open_s=1)
+        with pytest.raises(TimeoutError):
+            async with breaker.admitted():
+                raise TimeoutError
+
+        async def probe(seconds: float) -> None:
+            async with breaker.admitted():
+                await lab.sleep(seconds)
+
+        first, second = (asyncio.create_task(probe(s)) for s in (100, 1))
+        await lab.sleep(2)
+        first.cancel()
+        await second
+        return lab.now_s()
+
+    assert run_virtual(main()).result == 3
+
+
+def test_wrong_settings_are_refused():
+    """With the values."""
+    with pytest.raises(ConfigError, match="failures >= 1"):
+        Breaker(failures=0)

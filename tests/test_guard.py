@@ -1,0 +1,193 @@
+"""All remedies together: what is promised, in virtual time and over real HTTP."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+import pytest
+
+from agentlab import engines, lab
+from agentlab.errors import ConfigError, GaveUp, ModelError
+from agentlab.resilience.breaker import Breaker
+from agentlab.resilience.guard import Guard
+from agentlab.resilience.hedge import Hedge
+from agentlab.resilience.pace import Pace
+from agentlab.resilience.retry import Retry
+from agentlab.trace import trace
+from agentlab.workflow import Workflow
+
+ROUGH = [
+    {"kind": "error", "status": 429, "probability": 0.20, "retry_after_s": 1},
+    {"kind": "error", "status": 500, "probability": 0.05},
+    {"kind": "reset", "probability": 0.02},
+    {"kind": "stall", "probability": 0.01},
+]
+
+
+def guard(**changes: Any) -> Guard:
+    return Guard(**({"retry": Retry(attempts=10), "at_once": 50, "attempt_s": 60} | changes))
+
+
+async def ask_many(many: int, guard: Guard) -> list[str]:
+    return await asyncio.gather(
+        *(guard.ask(f"Describe river {n}.", max_tokens=5) for n in range(many))
+    )
+
+
+def test_a_rough_endpoint_loses_nothing(fresh_lab: None):
+    """1,000 calls with 20% 429, 5% 500, 2% resets, 1% stalls: 0 lost, at most 1.45 requests each."""
+    with lab.configure(faults=ROUGH):
+        answers, t = lab.simulate(ask_many(1000, guard()))
+    assert len(answers) == sum(span.ok for span in t.spans) == 1000
+    assert t.requests <= 1450
+
+
+def test_a_rough_endpoint_loses_nothing_over_http(fresh_lab: None):
+    """The same for 200 calls in real time, with real connections that break."""
+    with lab.configure(faults=ROUGH, time_scale=100), trace() as t:
+        answers = asyncio.run(ask_many(200, guard(attempt_s=30)))
+    assert len(answers) == 200
+    assert t.requests <= 1.6 * 200
+
+
+@pytest.mark.parametrize("client", ["ask", "chat_model", "crewless openai"])
+def test_a_dead_endpoint_gets_exactly_k_requests(fresh_lab: None, client: str):
+    """Whoever calls: the guard is the one owner of retries."""
+
+    async def main() -> None:
+        model = lab.chat_model()
+        calls: dict[str, Any] = {
+            "ask": lambda: lab.ask("x"),
+            "chat_model": lambda: model.ainvoke("x"),
+            "crewless openai": lambda: model.root_async_client.chat.completions.create(
+                model="m", messages=[{"role": "user", "content": "x"}]
+            ),
+        }
+        with pytest.raises(GaveUp, match="4 failed attempts") as gave_up:
+            await guard(retry=Retry(attempts=4)).run(calls[client])
+        assert gave_up.value.attempts == len(gave_up.value.errors) == 4
+
+    with lab.configure(faults=[{"kind": "error", "status": 500, "probability": 1.0}]):
+        _, t = lab.simulate(main())
+    assert t.requests == 4
+
+
+@pytest.mark.parametrize("kind", ["drip", "stall"])
+def test_the_deadline_holds(fresh_lab: None, kind: str):
+    """Against bytes that drip for ever and against silence: within the deadline + .2 s."""
+
+    async def main() -> float:
+        began_s = lab.now_s()
+        with pytest.raises(GaveUp, match="deadline of 10 model seconds"):
+            await guard(deadline_s=10, attempt_s=None).ask("x")
+        return lab.now_s() - began_s
+
+    with lab.configure(faults=[{"kind": kind, "probability": 1.0}]):
+        elapsed_s, _ = lab.simulate(main())
+        assert 10 <= elapsed_s <= 10.2
+        assert 10 <= asyncio.run(main()) <= 14  # .2 s of real time are 2 model seconds; noise
+
+
+def test_a_refusal_is_raised_as_it_is(fresh_lab: None):
+    """A wrong request is no case for giving up after attempts: one request, the model's error."""
+    with lab.configure(faults=[{"kind": "error", "status": 400, "probability": 1.0}]):
+        error, t = lab.simulate(guard().ask("x"), catch=ModelError)
+    assert (error.status, t.requests) == (400, 1)
+
+
+def test_a_bug_in_the_caller_stays_one():
+    """It is neither repeated nor renamed."""
+
+    async def buggy() -> None:
+        raise KeyError("topic")
+
+    with pytest.raises(KeyError, match="topic"):
+        lab.simulate(guard().run(buggy))
+
+
+def test_a_slot_is_free_during_back_off(fresh_lab: None):
+    """One slot: while the first call backs off 100 s, the second is served."""
+    faults = [{"kind": "error", "status": 429, "calls": [1], "agent": "a", "retry_after_s": 100}]
+
+    async def main() -> list[float]:
+        one = guard(at_once=1)
+
+        async def timed(agent: str) -> float:
+            await one.ask("x", agent=agent, max_tokens=1)
+            return lab.now_s()
+
+        return await asyncio.gather(timed("a"), timed("b"))
+
+    with lab.configure(faults=faults):
+        (slow_s, quick_s), t = lab.simulate(main())
+    assert quick_s == 1
+    assert slow_s >= 100
+    assert t.peak == 1
+
+
+def test_never_more_in_flight_than_slots(fresh_lab: None):
+    """at_once=3, hedges included."""
+    with lab.configure(faults=ROUGH):
+        _, t = lab.simulate(ask_many(60, guard(at_once=3, hedge=Hedge(after_s=1.2, share=1))))
+    assert t.peak == 3
+
+
+def test_cancelling_leaves_nothing_in_flight(fresh_lab: None):
+    """Of 20 calls that are cancelled in mid-flight, the endpoint sees 20 clients hang up."""
+
+    async def main() -> int:
+        before = len(asyncio.all_tasks())
+        everything = guard(breaker=Breaker(), hedge=Hedge(after_s=2), pace=Pace())
+        batch = asyncio.create_task(ask_many(20, everything))
+        await lab.sleep(1.2)
+        batch.cancel()
+        await asyncio.wait([batch])
+        await lab.sleep(5)
+        return len(asyncio.all_tasks()) - before
+
+    orphans, t = lab.simulate(main())
+    assert orphans == 0
+    assert {span.status for span in t.spans} == {499}
+
+
+def test_an_engine_takes_its_ask(fresh_lab: None):
+    """A workflow on a rough endpoint: the results of a smooth one."""
+    report, given = Workflow.load("report"), {"topic": "tides", "data": "heights"}
+    smooth, _ = lab.simulate(engines.run(report, given))
+    with lab.configure(faults=[{"kind": "error", "status": 503, "probability": 0.5}]):
+        for engine in ["sequential", "asyncio", "langgraph"]:
+            run = engines.run(report, given, engine=engine, ask=guard().ask)
+            assert lab.simulate(run)[0] == smooth
+
+
+def test_one_guard_one_loop():
+    """Its times are of one clock, so another loop is refused, with the way out."""
+    one = guard()
+
+    async def call() -> None:
+        return None
+
+    lab.simulate(one.run(call))
+    with pytest.raises(ConfigError, match="new Guard"):
+        lab.simulate(one.run(call))
+
+
+def test_the_monitor_is_right_under_concurrent_runs(fresh_lab: None):
+    """Two batches at once: calls, attempts and failures are the endpoint's own counts."""
+
+    async def main() -> Guard:
+        both = guard(retry=Retry(attempts=3))
+        await asyncio.gather(ask_many(40, both), ask_many(60, both), return_exceptions=True)
+        return both
+
+    with lab.configure(faults=[{"kind": "error", "status": 503, "probability": 0.2}]):
+        both, t = lab.simulate(main())
+    health = both.monitor.health()
+    assert health["calls"] == 100
+    assert health["attempts"] == t.requests
+    assert health["failed_attempts"] == sum(not span.ok for span in t.spans)
+    assert health["in_flight"] == 0
+    text = both.monitor.prometheus()
+    assert 'agentlab_attempts_total{error_type="ModelError",gen_ai_agent_name="agent"}' in text
+    assert "gen_ai_client_operation_duration_seconds_bucket" in text

@@ -1,0 +1,143 @@
+"""Which errors are worth another attempt, how long between, how many for all calls together."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from agentlab import lab
+from agentlab.clock import run_virtual
+from agentlab.errors import ConfigError, EndpointError, ModelError
+from agentlab.resilience.retry import Retry, RetryBudget
+from agentlab.resilience.verdict import judge
+
+
+def model_error(status: int, code: str | None = None) -> ModelError:
+    return ModelError("x", status=status, code=code, request_id=None)
+
+
+@pytest.mark.parametrize(
+    ("error", "retry", "outage"),
+    [
+        (model_error(429), True, False),
+        (model_error(429, "insufficient_quota"), False, False),
+        (model_error(500), True, True),
+        (model_error(503), True, True),
+        (model_error(200), True, False),
+        (model_error(400), False, False),
+        (model_error(401), False, False),
+        (model_error(404), False, False),
+        (EndpointError("gone"), True, True),
+        (TimeoutError(), True, True),
+        (ConnectionResetError(), True, True),
+        (json.JSONDecodeError("x", "y", 0), True, False),
+        (KeyError("a bug"), False, False),
+        (ValueError("a bug"), False, False),
+    ],
+    ids=repr,
+)
+def test_verdicts(error: Exception, retry: bool, outage: bool):
+    """Passing trouble is worth an attempt; refusals and bugs are not; only outages are outages."""
+    assert judge(error)[::2] == (retry, outage)
+
+
+@pytest.mark.parametrize("client", ["ask", "chat_model"])
+@pytest.mark.parametrize(
+    ("fault", "retry"),
+    [
+        ({"kind": "error", "status": 429, "retry_after_s": 3}, True),
+        ({"kind": "quota"}, False),
+        ({"kind": "error", "status": 401}, False),
+        ({"kind": "error", "status": 503}, True),
+        ({"kind": "reset"}, True),
+        ({"kind": "broken"}, True),
+        ({"kind": "truncated_json"}, True),
+        ({"kind": "empty_choices"}, True),
+        ({"kind": "html"}, True),
+    ],
+    ids=lambda value: str(value.get("status", value["kind"])) if isinstance(value, dict) else "",
+)
+def test_verdicts_on_what_clients_raise(
+    fresh_lab: None, client: str, fault: dict[str, Any], retry: bool
+):
+    """The same trouble gets the same verdict, whichever client met it; the wait is read."""
+    with lab.configure(faults=[{**fault, "probability": 1.0}]):
+        call = lab.ask("x") if client == "ask" else lab.chat_model().ainvoke("x")
+        error, _ = lab.simulate(call, catch=Exception)
+        verdict = judge(error)
+    assert verdict.retry is retry
+    if fault.get("status") == 429:
+        assert verdict.wait_s == 3
+
+
+async def attempts(retry: Retry, error: Exception) -> list[float]:
+    """When each attempt of a call began that always fails."""
+    times = []
+    try:
+        async for attempt in retry.attempting():
+            with attempt:
+                times.append(lab.now_s())
+                raise error
+    except type(error):
+        pass
+    return times
+
+
+@pytest.mark.parametrize("most", [1, 2, 5])
+def test_a_dead_server_gets_exactly_so_many_requests(most: int):
+    """attempts=k sends k."""
+    assert len(run_virtual(attempts(Retry(attempts=most), model_error(500))).result) == most
+
+
+def test_a_refusal_is_sent_once():
+    """A wrong key is no better the second time."""
+    assert len(run_virtual(attempts(Retry(), model_error(401))).result) == 1
+
+
+@given(seed=st.integers(0, 10_000))
+def test_back_off_stays_below_its_bounds(seed: int):
+    """Full jitter: wait i is between 0 and first_s doubled i times, at most most_s."""
+    times = run_virtual(attempts(Retry(7, first_s=1, most_s=8, seed=seed), model_error(500))).result
+    waits = [after - before for before, after in zip(times, times[1:], strict=False)]
+    assert all(0 <= wait <= bound for wait, bound in zip(waits, [1, 2, 4, 8, 8, 8], strict=True))
+
+
+def test_a_wait_that_is_asked_for_is_obeyed():
+    """Never earlier than the endpoint says, and not all at one instant."""
+    error = ModelError("x", status=429, code=None, request_id=None, retry_after_s=7)
+    times = [run_virtual(attempts(Retry(2, seed=seed), error)).result[1] for seed in range(20)]
+    assert all(7 <= time <= 8 for time in times)
+    assert len(set(times)) == 20
+
+
+def test_the_budget_bounds_all_retries_together():
+    """Of 1,000 calls that all fail, 20% and the reserve are repeated, not 400%."""
+    budget = RetryBudget(share=0.2, reserve=10)
+    retry = Retry(attempts=5, budget=budget)
+
+    async def main() -> int:
+        calls = await asyncio.gather(*(attempts(retry, model_error(503)) for _ in range(1000)))
+        return sum(map(len, calls))
+
+    assert 1000 < run_virtual(main()).result <= 1000 * 1.2 + 10
+
+
+def test_a_budget_does_not_hinder_what_seldom_fails():
+    """One failure in ten calls is always repeated."""
+    budget = RetryBudget(share=0.2, reserve=1)
+    for _ in range(100):
+        for _ in range(10):
+            budget.pay_in()
+        assert budget.take()
+
+
+@pytest.mark.parametrize("wrong", [{"attempts": 0}, {"first_s": -1}, {"first_s": 5, "most_s": 1}])
+def test_wrong_settings_are_refused(wrong: dict[str, Any]):
+    """With what is wrong in the message."""
+    with pytest.raises(ConfigError, match="attempts >= 1"):
+        Retry(**wrong)
