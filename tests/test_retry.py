@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+from itertools import pairwise
 from typing import Any
 
 import pytest
@@ -14,7 +15,7 @@ from agentlab import lab
 from agentlab.clock import run_virtual
 from agentlab.errors import ConfigError, EndpointError, ModelError
 from agentlab.resilience.retry import Retry, RetryBudget
-from agentlab.resilience.verdict import judge
+from agentlab.resilience.verdict import Verdict, judge
 
 
 def model_error(status: int, code: str | None = None) -> ModelError:
@@ -66,11 +67,19 @@ def test_verdicts_on_what_clients_raise(
     fresh_lab: None, client: str, fault: dict[str, Any], retry: bool
 ):
     """The same trouble gets the same verdict, whichever client met it; the wait is read."""
+
+    async def main() -> Verdict:
+        try:
+            await (lab.ask("x") if client == "ask" else lab.chat_model().ainvoke("x"))
+        except Exception as error:
+            return judge(error)
+        raise AssertionError("it did not fail")
+
     with lab.configure(faults=[{**fault, "probability": 1.0}]):
-        call = lab.ask("x") if client == "ask" else lab.chat_model().ainvoke("x")
-        error, _ = lab.simulate(call, catch=Exception)
-        verdict = judge(error)
+        verdict, _ = lab.simulate(main())
     assert verdict.retry is retry
+    if not retry:
+        assert not verdict.outage
     if fault.get("status") == 429:
         assert verdict.wait_s == 3
 
@@ -103,7 +112,7 @@ def test_a_refusal_is_sent_once():
 def test_back_off_stays_below_its_bounds(seed: int):
     """Full jitter: wait i is between 0 and first_s doubled i times, at most most_s."""
     times = run_virtual(attempts(Retry(7, first_s=1, most_s=8, seed=seed), model_error(500))).result
-    waits = [after - before for before, after in zip(times, times[1:], strict=False)]
+    waits = [after - before for before, after in pairwise(times)]
     assert all(0 <= wait <= bound for wait, bound in zip(waits, [1, 2, 4, 8, 8, 8], strict=True))
 
 

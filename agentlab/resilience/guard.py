@@ -1,12 +1,12 @@
 """All remedies around one call, nested in the one order that works.
 
-deadline                  nothing holds longer than this, a drip of bytes included
-  retry                   the only owner of retries; nobody below repeats anything
-    breaker               waits while the endpoint is down
-      hedge               a second request if the first is late
-        slot              at most so many in flight; not held during back-off
-          pace            sends what the limit allows
-            attempt       and no attempt takes longer than this
+deadline              nothing holds longer than this, a drip of bytes included
+  retry               the only owner of retries; nobody below repeats anything
+    hedge             a second request if the first is late
+      slot            at most so many in flight; not held during back-off
+        pace          sends what the limit allows
+          breaker     waits while the endpoint is down; the last to decide before sending
+            attempt   and no attempt takes longer than this
 """
 
 from __future__ import annotations
@@ -103,8 +103,7 @@ class Guard:
         async for attempt in self.retry.attempting():
             with attempt:
                 try:
-                    async with self.breaker.admitted() if self.breaker else nullcontext():
-                        result = await self._hedged(call, tokens)
+                    result = await self._hedged(call, tokens)
                 except Exception as error:
                     self._note(error, agent, errors)
                     raise
@@ -129,7 +128,10 @@ class Guard:
                 on_headers.reset(listening)
 
     async def _attempt(self, call: Callable[[], Awaitable[T]]) -> T:
-        async with lab.timeout(self.attempt_s):
+        async with (
+            self.breaker.admitted() if self.breaker else nullcontext(),
+            lab.timeout(self.attempt_s),
+        ):
             return await call()
 
     def _note(self, error: Exception, agent: str, errors: list[Exception]) -> None:

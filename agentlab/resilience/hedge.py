@@ -89,8 +89,10 @@ async def _first_success(running: set[asyncio.Task[T]]) -> T:
     while True:
         done, left = await asyncio.wait(left, return_when=asyncio.FIRST_COMPLETED)
         for task in done:
-            if task.exception() is None or not left:
+            if task.exception() is None:
                 return task.result()
+        if not left:
+            return done.pop().result()  # raises
 
 
 async def _cancel(tasks: set[asyncio.Task[Any]]) -> None:

@@ -62,8 +62,8 @@ def _is_garbage(error: BaseException) -> bool:
     """What LangChain makes of an answer with status 200 that is cut off, empty, or a web page."""
     if isinstance(error, json.JSONDecodeError):
         return True
-    made_by_langchain = "langchain_openai" in _module_where_raised(error)
-    return made_by_langchain and type(error) in (IndexError, ValueError, TypeError)
+    by_langchain = _module_where_raised(error).startswith(("langchain_openai", "langchain_core"))
+    return by_langchain and type(error) in (IndexError, ValueError, TypeError)
 
 
 def _module_where_raised(error: BaseException) -> str:
@@ -80,4 +80,5 @@ def _of_openai(error: BaseException) -> Verdict:
     if isinstance(error, openai.APIStatusError):
         wait_s = lab.retry_after_s(error.response.headers)
         return _of_status(error.status_code, error.code, wait_s, garbage=False)
-    return Verdict(isinstance(error, openai.APIConnectionError), outage=True)
+    broken_off = isinstance(error, openai.APIConnectionError)
+    return Verdict(broken_off, outage=broken_off)
