@@ -14,7 +14,7 @@ LAB_ARGS ?=
 NBVAL := -p no:cacheprovider --nbval --nbval-current-env --nbval-cell-timeout 120 \
 	--nbval-sanitize-with tests/nbval_sanitize.cfg -n 2 --dist loadscope
 
-.PHONY: help setup lab test check refresh lock clean
+.PHONY: help setup lab test check soak refresh lock clean
 
 help:  ## list these targets
 	@sed -n 's/^\([a-z]*\):[^#]*## \(.*\)/  make \1	\2/p' Makefile | expand -t 18
@@ -39,6 +39,9 @@ check: setup  ## ruff, mypy --strict, lint of the notebooks
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/python tools/lint_notebooks.py
+
+soak: setup  ## 20,000 calls to a rough endpoint: is anything lost, does anything grow?
+	$(BIN)/python tools/soak.py
 
 refresh: setup  ## execute the notebooks and store their outputs
 	$(BIN)/python tools/refresh_notebooks.py

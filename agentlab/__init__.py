@@ -14,6 +14,7 @@ __all__ = [
     "lab",
     "plots",
     "progress",
+    "resilience",
     "settings",
     "trace",
     "transport",
