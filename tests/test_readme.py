@@ -15,14 +15,16 @@ README = (ROOT / "README.md").read_text(encoding="utf-8")
 
 
 def test_its_examples_run(fresh_lab):
-    """The examples run as they stand; one measures three agents at once, one a workflow's span."""
+    """The examples run as they stand; three agents at once, a workflow's span, a guarded call."""
     names = {}
-    first, second = re.findall(r"```python\n(.+?)```", README, re.DOTALL)
+    first, second, third = re.findall(r"```python\n(.+?)```", README, re.DOTALL)
     exec(first, names)
     assert names["t"].peak == 3
     assert names["run"].elapsed_s == names["t"].makespan_s
     exec(second, names)
     assert names["workflow"].plan(names["t"].seconds).span_s == names["t"].makespan_s
+    exec(third, names)
+    assert names["t"].requests == names["guard"].monitor.health()["attempts"] == 1
 
 
 @pytest.mark.parametrize(
@@ -53,10 +55,10 @@ def test_package_lists_its_rooms():
     import agentlab
 
     rooms = {path.stem for path in (ROOT / "agentlab").glob("[a-z]*.py")}
-    assert set(agentlab.__all__) == rooms - {"cli"} | {"endpoint", "engines"}
+    assert set(agentlab.__all__) == rooms - {"cli"} | {"endpoint", "engines", "resilience"}
 
 
-@pytest.mark.parametrize("package", ["endpoint", "engines"])
+@pytest.mark.parametrize("package", ["endpoint", "engines", "resilience"])
 def test_packages_list_their_rooms(package):
     """The map at the top of a package names each of its modules."""
     described = import_module(f"agentlab.{package}").__doc__
