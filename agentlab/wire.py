@@ -9,13 +9,12 @@ aiohttp's pool costs the same for each request, and closes at once.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Mapping
 from typing import NamedTuple
 from weakref import WeakKeyDictionary
 
 import aiohttp
 import httpx
-from multidict import CIMultiDictProxy
 
 # A session belongs to one event loop: its connections, reused in another one, are dead.
 _sessions: WeakKeyDictionary[
@@ -27,7 +26,7 @@ class Answer(NamedTuple):
     """A whole answer: HTTP status, headers without regard to case, body."""
 
     status: int
-    headers: CIMultiDictProxy[str] | httpx.Headers
+    headers: Mapping[str, str]
     content: bytes
 
 

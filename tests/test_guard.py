@@ -14,15 +14,11 @@ from agentlab.resilience.guard import Guard
 from agentlab.resilience.hedge import Hedge
 from agentlab.resilience.pace import Pace
 from agentlab.resilience.retry import Retry
+from agentlab.settings import DATA
 from agentlab.trace import trace
 from agentlab.workflow import Workflow
 
-ROUGH = [
-    {"kind": "error", "status": 429, "probability": 0.20, "retry_after_s": 1},
-    {"kind": "error", "status": 500, "probability": 0.05},
-    {"kind": "reset", "probability": 0.02},
-    {"kind": "stall", "probability": 0.01},
-]
+ROUGH = str(DATA / "faults" / "rough.yaml")
 
 
 def guard(**changes: Any) -> Guard:
@@ -51,7 +47,7 @@ def test_a_rough_endpoint_loses_nothing_over_http(fresh_lab: None):
     assert t.requests <= 1.6 * 200
 
 
-@pytest.mark.parametrize("client", ["ask", "chat_model", "crewless openai"])
+@pytest.mark.parametrize("client", ["ask", "chat_model", "openai"])
 def test_a_dead_endpoint_gets_exactly_k_requests(fresh_lab: None, client: str):
     """Whoever calls: the guard is the one owner of retries."""
 
@@ -60,7 +56,7 @@ def test_a_dead_endpoint_gets_exactly_k_requests(fresh_lab: None, client: str):
         calls: dict[str, Any] = {
             "ask": lambda: lab.ask("x"),
             "chat_model": lambda: model.ainvoke("x"),
-            "crewless openai": lambda: model.root_async_client.chat.completions.create(
+            "openai": lambda: model.root_async_client.chat.completions.create(
                 model="m", messages=[{"role": "user", "content": "x"}]
             ),
         }
@@ -159,6 +155,20 @@ def test_an_engine_takes_its_ask(fresh_lab: None):
         for engine in ["sequential", "asyncio", "langgraph"]:
             run = engines.run(report, given, engine=engine, ask=guard().ask)
             assert lab.simulate(run)[0] == smooth
+
+
+@pytest.mark.filterwarnings("ignore")  # CrewAI's and its libraries' own
+def test_a_crews_own_call_is_guarded(fresh_lab: None):
+    """crewai.LLM.acall, over real HTTP: two refusals, and the answer at the third attempt."""
+
+    async def main() -> str:
+        llm = lab.crew_llm(agent="writer")
+        return await guard().run(lambda: llm.acall("Describe tides."), agent="writer")
+
+    refusals = [{"kind": "error", "status": 429, "calls": [1, 2], "retry_after_s": 1}]
+    with lab.configure(faults=refusals, time_scale=100), trace() as t:
+        assert asyncio.run(main())
+    assert [span.status for span in t.spans] == [429, 429, 200]
 
 
 def test_one_guard_one_loop():

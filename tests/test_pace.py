@@ -99,6 +99,21 @@ def test_under_a_limit_of_the_endpoints_nobody_is_refused(fresh_lab: None, told:
     assert bound_s / (t.makespan_s - 1) >= 0.97
 
 
+def test_a_pause_holds_those_who_wait_for_their_share():
+    """Refused at 0.5 s for 10 s: who would have been let through at 1 s waits until 10.5 s."""
+
+    async def main() -> float:
+        pace = Pace(requests_per_minute=60, burst_s=1)
+        await pace.wait()
+        waiting = asyncio.create_task(pace.wait())
+        await lab.sleep(0.5)
+        pace.pause(10)
+        await waiting
+        return lab.now_s()
+
+    assert run_virtual(main()).result == 10.5
+
+
 def test_tokens_are_paced_too(fresh_lab: None):
     """A limit of 6,000 tokens a minute: nobody is refused, and it takes what it must."""
 

@@ -20,14 +20,10 @@ from agentlab.resilience.guard import Guard
 from agentlab.resilience.hedge import Hedge
 from agentlab.resilience.retry import Retry
 from agentlab.resilience.stream import stream
+from agentlab.settings import DATA
 from agentlab.trace import trace
 
-ROUGH = [
-    {"kind": "error", "status": 429, "probability": 0.20, "retry_after_s": 1},
-    {"kind": "error", "status": 500, "probability": 0.05},
-    {"kind": "reset", "probability": 0.02},
-    {"kind": "stall", "probability": 0.01},
-]
+ROUGH = str(DATA / "faults" / "rough.yaml")
 AT_ONCE = 50
 
 

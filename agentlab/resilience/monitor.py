@@ -71,7 +71,7 @@ class Monitor:
         ended, failed = self._sum("gen_ai_client_operation_duration_seconds_count")
         attempts, broken = self._sum("agentlab_attempts_total")
         health = {
-            "in_flight": self._in_flight._value.get(),
+            "in_flight": self.registry.get_sample_value("agentlab_calls_in_flight") or 0,
             "calls": ended,
             "failed": failed,
             "attempts": attempts,

@@ -91,11 +91,12 @@ class Pace:
 
     async def wait(self, tokens: float = 0) -> None:
         """Until one more request may be sent; `tokens` is what it may count for."""
-        while (left_s := self._not_before_s - lab.now_s()) > 0:
-            await lab.sleep(left_s)
         for kind, amount in (("requests", 1.0), ("tokens", tokens)):
             if amount and kind in self._buckets:
                 await self._buckets[kind].take(amount)
+        # Last, for a pause may have begun while this one waited for its share.
+        while (left_s := self._not_before_s - lab.now_s()) > 0:
+            await lab.sleep(left_s)
 
     def pause(self, seconds: float) -> None:
         """The endpoint refused: nobody sends anything for so many model seconds."""
