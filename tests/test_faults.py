@@ -197,6 +197,24 @@ def test_a_fault_befalls_the_call_it_is_planned_for():
     assert run_virtual(main()).result == ["ok", "ok", "ok", "failed", "ok"]
 
 
+def test_an_outage_lasts_from_when_to_when():
+    """Counted from the endpoint's first request, which came late; its end is no longer down."""
+
+    async def main() -> list[int]:
+        asking = Asking({"kind": "error", "status": 503, "between_s": [2, 4]}, preset="instant")
+        down = []
+        await asyncio.sleep(100)
+        for second in range(6):
+            try:
+                await asking.whole()
+            except openai.InternalServerError:
+                down.append(second)
+            await asyncio.sleep(1)
+        return down
+
+    assert run_virtual(main()).result == [2, 3]
+
+
 def fates(order: list[int], seed: int = 7) -> dict[int, str]:
     """What befalls 300 requests that are sent in this order, all at once."""
 
@@ -238,6 +256,7 @@ def test_faults_do_not_depend_on_the_order_of_arrival():
         ([{"kind": "reset", "probability": 0.1, "calls": [1]}], "either probability or calls"),
         ([{"kind": "reset", "probability": 1.1}], "<= 1"),
         ([{"kind": "reset", "calls": [0]}], ">= 1"),
+        ([{"kind": "reset", "between_s": [4, 2]}], "from 4.0 to 2.0"),
         ([{"kind": "error", "probability": 1, "status": 418}], "418"),
         ([{"kind": "reset", "probability": 1, "odds": 1}], "odds"),
         ([{"kind": "reset", "probability": 0.6}, {"kind": "drip", "probability": 0.6}], "1.2"),

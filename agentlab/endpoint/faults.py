@@ -1,7 +1,7 @@
 """What can go wrong at an endpoint, and when: the plan. Carrying it out is `gate`'s and `tamper`'s.
 
-A fault comes with a probability, drawn for each request by itself so that a run repeats, or at
-certain calls ("the 3rd call of the writer").
+A fault comes with a probability, drawn for each request by itself so that a run repeats, at
+certain calls ("the 3rd call of the writer"), or for a time ("down from 10 s to 20 s").
 """
 
 from __future__ import annotations
@@ -57,7 +57,9 @@ CallNumber = Annotated[int, msgspec.Meta(ge=1)]
 class Fault(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """One line of a plan: what happens, and to which requests.
 
-    Either `probability` or `calls` says when. With `agent`, only its requests count and suffer.
+    Either `probability` or `calls` says when; `between_s`, from and until, narrows it to a time
+    after the endpoint's first request, or, alone, means every request of that time. With `agent`,
+    only its requests count and suffer.
     On an answer that is not streamed, `cut` is `truncated_json`, and `stream_error` an error 500.
     Times are model seconds.
     """
@@ -65,6 +67,7 @@ class Fault(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     kind: Kind
     probability: Probability | None = None
     calls: Annotated[list[CallNumber], msgspec.Meta(min_length=1)] | None = None
+    between_s: tuple[Seconds, Seconds] | None = None
     agent: str | None = None
     status: int = 500
     retry_after_s: Seconds = 1.0
@@ -72,10 +75,17 @@ class Fault(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     byte_s: Seconds = 0.1
 
     def __post_init__(self) -> None:
-        if (self.probability is None) == (self.calls is None):
-            raise ValueError("give either probability or calls")
+        given = [self.probability, self.calls].count(None)
+        if given == 0 or (given == 2 and self.between_s is None):
+            raise ValueError("give either probability or calls, or between_s alone")
+        if self.between_s is not None and self.between_s[0] >= self.between_s[1]:
+            raise ValueError(f"between_s goes from {self.between_s[0]} to {self.between_s[1]}")
         if self.status not in ERRORS:
             raise ValueError(f"status {self.status}; choose one of {', '.join(map(str, ERRORS))}")
+
+    def covers(self, after_s: float) -> bool:
+        """True if it may happen so long after the endpoint's first request."""
+        return self.between_s is None or self.between_s[0] <= after_s < self.between_s[1]
 
     @property
     def error(self) -> RequestError:
@@ -107,7 +117,8 @@ def load(plan: str | Sequence[Any]) -> list[Fault]:
     except (OSError, msgspec.MsgspecError, yaml.YAMLError) as error:
         raise ConfigError(f"fault plan {plan!r}: {error}; correct it there") from None
     for agent in {fault.agent for fault in faults}:
-        total = sum(f.probability or 0 for f in faults if f.agent in (None, agent))
+        always = [f for f in faults if f.agent in (None, agent) and f.between_s is None]
+        total = sum(f.probability or 0 for f in always)
         if total > 1 + 1e-9:
             raise ConfigError(
                 f"fault plan {plan!r}: the probabilities add up to {total:g}; at most 1 can come"
@@ -120,26 +131,33 @@ class FaultPlan:
 
     Example:
         >>> plan = FaultPlan(load([{"kind": "reset", "agent": "writer", "calls": [2]}]), seed=7)
-        >>> [plan.next(b"key", i, 1, "writer") is not None for i in range(3)]
+        >>> [plan.next(b"key", i, 1, "writer", at_s=0) is not None for i in range(3)]
         [False, True, False]
     """
 
     def __init__(self, faults: Sequence[Fault], seed: int):
         self._faults, self._seed = faults, seed
         self._calls: Counter[str | None] = Counter()
+        self._first_at_s: float | None = None
 
-    def next(self, key: bytes, occurrence: int, attempt: int, agent: str) -> Fault | None:
-        """The fault of the next request.
+    def next(
+        self, key: bytes, occurrence: int, attempt: int, agent: str, *, at_s: float
+    ) -> Fault | None:
+        """The fault of the next request, which arrived at `at_s`.
 
         Each attempt is drawn anew, or a retry would meet the same fault for ever, and counts as
         a call.
         """
         self._calls[None] += 1
         self._calls[agent] += 1
+        if self._first_at_s is None:
+            self._first_at_s = at_s
         drawn = uniform(self._seed, key, occurrence, f"fault {attempt}")
         for fault in self._faults:
-            if fault.agent not in (None, agent):
+            if fault.agent not in (None, agent) or not fault.covers(at_s - self._first_at_s):
                 continue
+            if fault.probability is None and fault.calls is None:
+                return fault
             if fault.calls is not None and self._calls[fault.agent] in fault.calls:
                 return fault
             if fault.probability is not None:

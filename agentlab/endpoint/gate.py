@@ -52,7 +52,7 @@ class Gate(Around):
     def _draw(self, body: bytes, span: Span) -> Fault | None:
         key = blake2b(body, digest_size=16).digest()
         occurrence = self._seen.next(key, retry=span.attempt > 1)
-        return self._faults.next(key, occurrence, span.attempt, span.agent)
+        return self._faults.next(key, occurrence, span.attempt, span.agent, at_s=span.arrived_s)
 
     async def _suffer(
         self, fault: Fault, scope: Scope, receive: Again, send: Send, span: Span, streamed: bool
