@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import subprocess
 import sys
@@ -11,6 +12,9 @@ import pytest
 from agentlab import lab
 from agentlab.clock import run_virtual
 from agentlab.errors import ConfigError
+from agentlab.resilience.guard import Guard
+from agentlab.resilience.retry import Retry
+from agentlab.trace import trace
 
 CREW = """
 from agentlab import crews, lab
@@ -86,3 +90,72 @@ def test_crew_llm_is_connected(fresh_lab):
         with pytest.raises(Exception, match=r"(?i)timed? ?out|connect"):
             fresh_lab.crew_llm(agent="slow", timeout=20.0).call("Describe tides.")
     assert [(span.agent, span.status) for span in t.spans] == [("quick", 200), ("slow", 499)]
+
+
+def one_task(llm):
+    from crewai import Agent, Crew, Task
+
+    writer = Agent(role="Writer", goal="Write", backstory="Calm.", llm=llm, max_retry_limit=0)
+    task = Task(description="Describe tides.", expected_output="One line", agent=writer)
+    return Crew(agents=[writer], tasks=[task])
+
+
+@pytest.fixture
+def guarded():
+    from agentlab import crews  # slow, and not silent about its libraries
+
+    return crews.guarded
+
+
+CREWAI = pytest.mark.filterwarnings("ignore")  # CrewAI's and its libraries' own
+
+FAILING = {"faults": [{"kind": "error", "status": 500, "calls": [1, 2]}], "time_scale": 100}
+
+
+@CREWAI
+def test_a_crew_through_a_guard_survives_errors(fresh_lab, guarded):
+    """Two errors, one owner of retries: three requests, and the guard has counted them."""
+
+    async def main():
+        guard = Guard(retry=Retry(attempts=5))
+        crew = one_task(guarded(lab.crew_llm(agent="writer"), guard.run))
+        return (await crew.akickoff()).raw, guard.monitor.health()
+
+    with lab.configure(**FAILING), trace() as t:
+        text, health = asyncio.run(main())
+        assert [span.status for span in t.spans] == [500, 500, 200]
+    assert text
+    assert (health["calls"], health["failed_attempts"]) == (1, 2)
+
+
+@CREWAI
+def test_its_acall_goes_through_the_guard(fresh_lab, guarded):
+    """An LLM that is called without a crew, too."""
+
+    async def main():
+        llm = guarded(lab.crew_llm(), Guard(retry=Retry(attempts=5)).run)
+        return await llm.acall("Name three rivers.")
+
+    with lab.configure(**FAILING), trace() as t:
+        assert asyncio.run(main())
+        assert t.requests == 3
+
+
+@CREWAI
+def test_a_guarded_crew_that_blocks_its_loop_is_refused(fresh_lab, guarded):
+    """kickoff inside the loop would wait for ever; nothing is sent."""
+
+    async def main():
+        llm = guarded(lab.crew_llm(), Guard().run)
+        llm.call("Name three rivers.")
+
+    with trace() as t, pytest.raises(ConfigError, match="await akickoff"):
+        asyncio.run(main())
+    assert t.requests == 0
+
+
+@CREWAI
+def test_a_guard_needs_a_loop(guarded):
+    """Outside of one there is nowhere to hand the calls to."""
+    with pytest.raises(ConfigError, match="running event loop"):
+        guarded(None, Guard().run)
