@@ -5,6 +5,7 @@ Nothing is imported here, so that `import agentlab` is instant; take the rooms y
 """
 
 __all__ = [
+    "bench",
     "clock",
     "completions",
     "crews",

@@ -1,4 +1,4 @@
-"""The command line: `agentlab serve`."""
+"""The command line: `agentlab serve`, `agentlab bench`."""
 
 from __future__ import annotations
 
@@ -19,14 +19,17 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run the command that `argv` asks for; returns the exit code, 2 for an error of the user's."""
     options = _parser().parse_args(argv)
     try:
-        return _serve(options)
+        run: Callable[[argparse.Namespace], int] = options.run
+        return run(options)
     except AgentLabError as error:
         print(f"agentlab: {error}", file=sys.stderr)
         return 2
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="agentlab", description="Agent Lab's local model.")
+    parser = argparse.ArgumentParser(
+        prog="agentlab", description="Agent Lab: its local model, and its benchmark."
+    )
     commands = parser.add_subparsers(dest="command", required=True)
     serve = commands.add_parser(
         "serve",
@@ -35,6 +38,7 @@ def _parser() -> argparse.ArgumentParser:
         "OPENAI_BASE_URL or OPENAI_API_KEY set, it forwards to that model (AGENTLAB_LOCAL=1 "
         "keeps the local one).",
     )
+    serve.set_defaults(run=_serve)
     default = settings.Settings()
     serve.add_argument("--port", type=int, default=8000, help="0 takes a free one (default 8000)")
     serve.add_argument("--preset", help=f"{', '.join(presets.names())}, or a .yaml file")
@@ -49,7 +53,42 @@ def _parser() -> argparse.ArgumentParser:
     serve.add_argument("--record", metavar="FILE", help="append every answer to this file")
     serve.add_argument("--replay", metavar="FILE", help="answer from such a file")
     serve.add_argument("--trace", metavar="FILE", help="append a line of JSON for every request")
+    bench = commands.add_parser(
+        "bench",
+        help="measure an experiment, or compare two results",
+        description="Measure an experiment: writes NAME.json with the raw data and NAME.md with "
+        "the table. Ctrl-C keeps what is done.",
+    )
+    bench.set_defaults(run=_bench)
+    bench.add_argument("experiment", nargs="?", help="a name, or a .yaml file")
+    bench.add_argument("--out", metavar="DIR", default="results", help="default: results")
+    bench.add_argument("--resume", action="store_true", help="go on with an interrupted run")
+    bench.add_argument("--compare", nargs=2, metavar=("A", "B"), help="two .json files")
     return parser
+
+
+def _bench(options: argparse.Namespace) -> int:
+    from agentlab.bench import compare, experiment, measure, report, results
+
+    if options.compare:
+        before, after = map(results.load, options.compare)
+        print(compare.compared(before, after))
+        return 0
+    if options.experiment is None:
+        raise ConfigError(
+            f"name an experiment, one of {', '.join(experiment.names())}, or two --compare files"
+        )
+    chosen = experiment.load(options.experiment)
+    file = Path(options.out) / f"{Path(options.experiment).stem}.json"
+    try:
+        measured = measure.run(chosen, file, resume=options.resume)
+    except KeyboardInterrupt:
+        print(f"stopped; what is done is in {file}. Go on with --resume.", file=sys.stderr)
+        return 130
+    table = report.markdown(measured)
+    file.with_suffix(".md").write_text(table, encoding="utf-8")
+    print(table)
+    return 1 if results.unequal(measured.measurements) else 0
 
 
 def _serve(options: argparse.Namespace) -> int:

@@ -178,17 +178,17 @@ async def ask(
 
 def now_s() -> float:
     """The running event loop's time, in model seconds."""
-    return asyncio.get_running_loop().time() * _model_seconds_a_second()
+    return asyncio.get_running_loop().time() * model_seconds_a_second()
 
 
 async def sleep(seconds: float) -> None:
     """Wait for so many model seconds."""
-    await asyncio.sleep(seconds / _model_seconds_a_second())
+    await asyncio.sleep(seconds / model_seconds_a_second())
 
 
 def timeout(seconds: float | None) -> asyncio.Timeout:
     """`asyncio.timeout` in model seconds: the whole block must end by then, whatever it awaits."""
-    return asyncio.timeout(seconds and seconds / _model_seconds_a_second())
+    return asyncio.timeout(seconds and seconds / model_seconds_a_second())
 
 
 def retry_after_s(headers: Mapping[str, str]) -> float | None:
@@ -198,7 +198,7 @@ def retry_after_s(headers: Mapping[str, str]) -> float | None:
     """
     for name, unit_s in (("retry-after-ms", 0.001), ("retry-after", 1.0)):
         try:
-            return float(headers[name]) * unit_s * _model_seconds_a_second()
+            return float(headers[name]) * unit_s * model_seconds_a_second()
         except (KeyError, ValueError):  # absent, or a date, which no endpoint of this kind sends
             continue
     return None
@@ -284,7 +284,7 @@ def crew_llm(*, agent: str = "agent", max_retries: int = 0, **options: Any) -> L
     from agentlab import crews  # takes some five seconds, so only where it is used
 
     if options.get("timeout") is not None:
-        options["timeout"] /= _model_seconds_a_second()
+        options["timeout"] /= model_seconds_a_second()
     connected: dict[str, Any] = {
         "model": _settings().model,
         "provider": "openai",  # else the model's name decides which client is used
@@ -316,7 +316,8 @@ def _settings() -> Settings:
     return _chosen or settings.from_environment()
 
 
-def _model_seconds_a_second() -> float:
+def model_seconds_a_second() -> float:
+    """How fast the model's time runs here: 1 in virtual time and with a real model."""
     chosen = _settings()
     return 1.0 if is_virtual() or chosen.real else chosen.time_scale
 

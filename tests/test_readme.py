@@ -55,10 +55,10 @@ def test_package_lists_its_rooms():
     import agentlab
 
     rooms = {path.stem for path in (ROOT / "agentlab").glob("[a-z]*.py")}
-    assert set(agentlab.__all__) == rooms - {"cli"} | {"endpoint", "engines", "resilience"}
+    assert set(agentlab.__all__) == rooms - {"cli"} | {"bench", "endpoint", "engines", "resilience"}
 
 
-@pytest.mark.parametrize("package", ["endpoint", "engines", "resilience"])
+@pytest.mark.parametrize("package", ["bench", "endpoint", "engines", "resilience"])
 def test_packages_list_their_rooms(package):
     """The map at the top of a package names each of its modules."""
     described = import_module(f"agentlab.{package}").__doc__

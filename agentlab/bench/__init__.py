@@ -1,0 +1,8 @@
+"""A benchmark that others can repeat: an experiment is a file, its results are one, too.
+
+experiment   what is measured: workloads x engines x presets x limits x seeds, from YAML
+measure      measures it: warm, interleaved, set-up outside of the timer; resumable
+results      the raw data: one measurement a line of the table to come; what is unequal
+report       the Markdown table: median, spread, the bound beside each figure
+compare      what changed between two results, and whether it is more than noise
+"""

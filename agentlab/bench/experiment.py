@@ -1,0 +1,153 @@
+"""What is measured: every combination of the lists in an experiment's file."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import msgspec
+import yaml
+
+from agentlab.errors import ConfigError
+from agentlab.settings import DATA
+from agentlab.workflow import Step, Workflow
+
+_EXPERIMENTS = DATA / "experiments"
+
+Text = Annotated[str, msgspec.Meta(min_length=1)]
+AtLeastOne = Annotated[int, msgspec.Meta(ge=1)]
+Engine = Literal["sequential", "asyncio", "langgraph", "crewai"]
+
+
+class Workload(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What is asked: so many agents that need each other not at all, or a workflow.
+
+    Attributes:
+        agents: How many agents ask one question each.
+        tokens: The length of each one's answer. On `course`, n tokens take .9 + n / 10 s.
+        workflow: A workflow by its name, or a file's path.
+        inputs: The workflow's inputs.
+    """
+
+    agents: AtLeastOne | None = None
+    tokens: AtLeastOne = 11
+    workflow: Text | None = None
+    inputs: dict[str, str] = {}
+
+    def __post_init__(self) -> None:
+        if (self.agents is None) == (self.workflow is None):
+            raise ValueError("give either agents or workflow")
+
+    @property
+    def name(self) -> str:
+        """How tables call it."""
+        if self.workflow is not None:
+            return Path(self.workflow).stem
+        return f"{self.agents} agent{'s' if self.agents != 1 else ''}"
+
+    def build(self) -> Workflow:
+        """The workflow to run.
+
+        Raises:
+            ConfigError: If there is no such workflow, or its inputs are others.
+        """
+        if self.workflow is not None:
+            workflow = Workflow.load(self.workflow)
+            workflow.given(self.inputs)
+            return workflow
+        steps = [
+            Step(f"agent_{n}", f"Describe river {n} in ten paragraphs.", max_tokens=self.tokens)
+            for n in range(self.agents or 0)
+        ]
+        return Workflow(steps, name=self.name)
+
+
+class Case(msgspec.Struct, frozen=True, order=True):
+    """One combination: what a row of the table stands for."""
+
+    workload: str
+    engine: str
+    preset: str
+    at_once: int | None
+    seed: int
+
+
+class Experiment(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """A file of `data/experiments/`, or one of your own.
+
+    Attributes:
+        about: The question, in a sentence.
+        clock: "virtual" is exact and needs no repeats; "real" is what a user waits.
+        at_once: The most requests in flight; null is no limit.
+        repeats: How often each case is measured, in turn with all others.
+        warmups: How often each case is run before, unmeasured, on the real clock.
+        settings: What else `lab.configure` takes, such as `requests_per_minute`.
+    """
+
+    about: Text
+    workloads: Annotated[list[Workload], msgspec.Meta(min_length=1)]
+    engines: Annotated[list[Engine], msgspec.Meta(min_length=1)] = msgspec.field(
+        default_factory=lambda: ["sequential", "asyncio"]
+    )
+    presets: Annotated[list[Text], msgspec.Meta(min_length=1)] = msgspec.field(
+        default_factory=lambda: ["course"]
+    )
+    at_once: Annotated[list[AtLeastOne | None], msgspec.Meta(min_length=1)] = msgspec.field(
+        default_factory=lambda: [None]
+    )
+    seeds: Annotated[list[int], msgspec.Meta(min_length=1)] = msgspec.field(
+        default_factory=lambda: [7]
+    )
+    clock: Literal["virtual", "real"] = "virtual"
+    repeats: AtLeastOne = 1
+    warmups: Annotated[int, msgspec.Meta(ge=0)] = 1
+    settings: dict[str, Any] = {}
+
+    def __post_init__(self) -> None:
+        if self.clock == "virtual" and "crewai" in self.engines:
+            raise ValueError("CrewAI keeps no virtual time; set clock: real")
+        names = [workload.name for workload in self.workloads]
+        if len(set(names)) < len(names):
+            raise ValueError(f"two workloads have one name: {', '.join(names)}")
+        if taken := {"preset", "seed"} & set(self.settings):
+            raise ValueError(f"settings: {taken.pop()} has a list of its own in the experiment")
+
+    def cases(self) -> Iterator[Case]:
+        """Every combination; those that one endpoint can answer stand together."""
+        for preset, seed in itertools.product(self.presets, self.seeds):
+            for workload, at_once in itertools.product(self.workloads, self.at_once):
+                for engine in self.engines:
+                    yield Case(workload.name, engine, preset, at_once, seed)
+
+
+def names() -> list[str]:
+    """The experiments that come with the course."""
+    return sorted(path.stem for path in _EXPERIMENTS.glob("*.yaml"))
+
+
+def load(file: str | Path) -> Experiment:
+    """Read an experiment by its name, or from a file by its path.
+
+    Raises:
+        ConfigError: If there is no such file, or a field of it is wrong, naming it.
+
+    Example:
+        >>> load("article").clock
+        'virtual'
+    """
+    path = Path(file)
+    if path.suffix not in (".yaml", ".yml"):
+        path = _EXPERIMENTS / f"{file}.yaml"
+    if not path.is_file():
+        raise ConfigError(
+            f"no experiment {str(file)!r}; choose one of {', '.join(names())}, or give a .yaml file"
+        )
+    try:
+        experiment = msgspec.yaml.decode(path.read_bytes(), type=Experiment)
+        for workload in experiment.workloads:
+            workload.build()
+    except (msgspec.MsgspecError, yaml.YAMLError, ConfigError) as error:
+        raise ConfigError(f"experiment {path}: {error}; correct it there") from None
+    return experiment

@@ -1,0 +1,99 @@
+"""Results as a Markdown table: one row a case, the bound beside each time."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from statistics import median
+
+from agentlab.bench.experiment import Case
+from agentlab.bench.results import Measurement, Results, unequal
+
+_AXES = ("workload", "engine", "preset", "at_once", "seed")
+
+
+def markdown(results: Results) -> str:
+    """The table, what it was measured on, and what forbids comparing its rows.
+
+    Times are model seconds: the median, and from least to most where there are repeats. `of the
+    bound` is the bound divided by the median, 1 being perfect; `saved` is against the sequential
+    run of the same work.
+    """
+    experiment = results.experiment
+    measured = [case for case in experiment.cases() if results.of(case)]
+    axes = [a for a in _AXES if len({getattr(case, a) for case in measured}) > 1] or ["engine"]
+    head = [
+        *axes,
+        "elapsed (s)",
+        "bound (s)",
+        "of the bound",
+        "saved",
+        "requests",
+        "peak",
+        "tokens",
+    ]
+    rows = [_row(results, case, axes) for case in measured]
+    problems = [f"- **not comparable**: {problem}" for problem in unequal(results.measurements)]
+    repeats = f"{experiment.repeats} runs of each case, in turn"
+    clock = "virtual time, exact" if experiment.clock == "virtual" else f"real time, {repeats}"
+    about = ", ".join(f"{name} {value}" for name, value in results.machine.items())
+    lines = [f"# {results.name}", "", experiment.about, "", *_table(head, rows), ""]
+    return "\n".join([*lines, *problems, *([""] if problems else []), f"{clock}; {about}.", ""])
+
+
+def _row(results: Results, case: Case, axes: Sequence[str]) -> list[str]:
+    runs = results.of(case)
+    last = runs[-1]
+    elapsed_s, bound_s = _elapsed_s(runs), median(m.bound_s for m in runs)
+    return [
+        *(_shown(getattr(case, axis)) for axis in axes),
+        _spread(runs),
+        f"{bound_s:.1f}",
+        f"{bound_s / elapsed_s:.3f}" if elapsed_s else "-",
+        _saved(results, case, elapsed_s),
+        str(last.requests),
+        str(last.peak),
+        str(last.tokens),
+    ]
+
+
+def saved(results: Results, case: Case) -> float | None:
+    """The share of the sequential run's time that this case saves; None if there was none.
+
+    Example:
+        >>> from agentlab.bench import experiment, measure
+        >>> from pathlib import Path
+        >>> from tempfile import TemporaryDirectory
+        >>> with TemporaryDirectory() as folder:
+        ...     r = measure.run(experiment.load("article"), Path(folder) / "article.json")
+        >>> saved(r, Case("4 agents", "asyncio", "course", None, 7))
+        0.75
+    """
+    baseline = results.of(Case(case.workload, "sequential", case.preset, case.at_once, case.seed))
+    runs = results.of(case)
+    if case.engine == "sequential" or not baseline or not runs:
+        return None
+    return 1 - _elapsed_s(runs) / _elapsed_s(baseline)
+
+
+def _saved(results: Results, case: Case, elapsed_s: float) -> str:
+    share = saved(results, case) if elapsed_s else None
+    return "" if share is None else f"{share:.1%}"
+
+
+def _elapsed_s(runs: Sequence[Measurement]) -> float:
+    return median(m.elapsed_s for m in runs)
+
+
+def _spread(runs: Sequence[Measurement]) -> str:
+    times = sorted(m.elapsed_s for m in runs)
+    if len(times) == 1:
+        return f"{times[0]:.1f}"
+    return f"{median(times):.2f} ({times[0]:.2f} to {times[-1]:.2f})"
+
+
+def _shown(value: object) -> str:
+    return "no limit" if value is None else str(value)
+
+
+def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
+    return [f"| {' | '.join(cells)} |" for cells in (head, ["---"] * len(head), *rows)]

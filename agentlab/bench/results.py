@@ -1,0 +1,104 @@
+"""The raw data of an experiment, as it is measured and as it is kept."""
+
+from __future__ import annotations
+
+import os
+import platform
+from collections.abc import Iterable
+from importlib.metadata import version
+from pathlib import Path
+
+import msgspec
+
+from agentlab.bench.experiment import Case, Experiment
+from agentlab.errors import ConfigError
+
+_PACKAGES = ("agentlab", "aiohttp", "crewai", "langchain-openai", "langgraph", "openai")
+
+
+class Measurement(msgspec.Struct, frozen=True, kw_only=True):
+    """One run of a case. Times are model seconds, but for the processor's.
+
+    Attributes:
+        elapsed_s: How long the user waited.
+        bound_s: What no schedule of the same calls can beat, with as many at once.
+        requests: How many the endpoint saw; `steps` is how many there had to be.
+        answers: A digest of all answers: equal work has equal digests.
+        cpu_ms: Processor time of this process for each request; None in virtual time.
+        error: Why there is no result; None if there is one.
+    """
+
+    case: Case
+    repeat: int
+    steps: int
+    elapsed_s: float
+    bound_s: float
+    requests: int
+    peak: int
+    tokens: int
+    answers: str
+    cpu_ms: float | None = None
+    error: str | None = None
+
+
+class Results(msgspec.Struct, frozen=True, kw_only=True):
+    """An experiment and what was measured. In virtual time two runs make equal files."""
+
+    name: str
+    experiment: Experiment
+    machine: dict[str, str]
+    measurements: list[Measurement]
+
+    def save(self, path: Path) -> None:
+        """Write the file, whole or not at all."""
+        part = path.with_name(f".{path.name}.part")
+        part.write_bytes(msgspec.json.format(msgspec.json.encode(self)) + b"\n")
+        part.replace(path)
+
+    def of(self, case: Case) -> list[Measurement]:
+        """The measurements of a case that have a result."""
+        return [m for m in self.measurements if m.case == case and m.error is None]
+
+
+def load(path: str | Path) -> Results:
+    """Read what `agentlab bench` wrote.
+
+    Raises:
+        ConfigError: If it cannot be read, or is something else.
+    """
+    try:
+        return msgspec.json.decode(Path(path).read_bytes(), type=Results)
+    except (OSError, msgspec.DecodeError) as error:
+        raise ConfigError(
+            f"results {str(path)!r}: {error}; give a file that agentlab bench wrote"
+        ) from None
+
+
+def machine() -> dict[str, str]:
+    """What the figures were measured on, and with: no name, no path, no address."""
+    about = {
+        "python": platform.python_version(),
+        "system": f"{platform.system()} {platform.machine()}",
+        "cores": str(os.cpu_count()),
+    }
+    return about | {package: version(package) for package in _PACKAGES}
+
+
+def unequal(measurements: Iterable[Measurement]) -> list[str]:
+    """What forbids comparing times: failures, other answers, other numbers of requests.
+
+    Cases are compared where workload, preset and seed are the same.
+    """
+    problems: dict[str, None] = {}
+    first: dict[tuple[str, str, int], Measurement] = {}
+    for m in measurements:
+        where = f"{m.case.workload}, {m.case.engine}, {m.case.preset}, seed {m.case.seed}"
+        if m.error is not None:
+            problems[f"{where}: {m.error}"] = None
+            continue
+        other = first.setdefault((m.case.workload, m.case.preset, m.case.seed), m)
+        if m.answers != other.answers:
+            problems[f"{where}: its answers are not those of {other.case.engine}"] = None
+        if m.requests != m.steps:
+            problems[f"{where}: {m.requests} requests for {m.steps} steps"] = None
+    return list(problems)

@@ -1,0 +1,192 @@
+"""The benchmark: exact in virtual time, fair in real time, resumable, and honest about noise."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import pytest
+
+from agentlab import engines, lab
+from agentlab.bench import compare, experiment, measure, report, results
+from agentlab.bench.experiment import Case
+from agentlab.cli import main
+from agentlab.errors import ConfigError
+
+SMALL = "about: Two agents.\nworkloads: [{agents: 2}]\n"
+
+
+def written(folder: Path, text: str, name: str = "small") -> Path:
+    path = folder / f"{name}.yaml"
+    path.write_text(text, encoding="utf-8")
+    return path
+
+
+def measured(folder: Path, text: str, **options: Any) -> results.Results:
+    chosen = experiment.load(written(folder, text))
+    return measure.run(chosen, folder / "out" / "small.json", **options)
+
+
+def test_the_article_s_table_is_exact(fresh_lab, tmp_path):
+    """1, 2, 4, 8, 16 tasks of 2 s: 0.0, 50.0, 75.0, 87.5 and 93.8% saved, to the last digit."""
+    r = measure.run(experiment.load("article"), tmp_path / "article.json")
+    for engine in ("asyncio", "langgraph"):
+        cases = [c for c in r.experiment.cases() if c.engine == engine]
+        assert [r.of(case)[0].elapsed_s for case in cases] == [2.0] * 5
+        assert [report.saved(r, case) for case in cases] == [0, 0.5, 0.75, 0.875, 0.9375]
+    assert "| 16 agents | asyncio | 2.0 | 2.0 | 1.000 | 93.8% | 16 | 16 |" in report.markdown(r)
+
+
+def test_the_same_experiment_twice_gives_the_same_file(fresh_lab, tmp_path):
+    """In virtual time, to the byte; nothing of the clock or the calendar is in it."""
+    for run in ("a", "b"):
+        assert main(["bench", "article", "--out", str(tmp_path / run)]) == 0
+    first, second = (tmp_path / run / "article.json" for run in ("a", "b"))
+    assert first.read_bytes() == second.read_bytes()
+
+
+@pytest.mark.parametrize("name", experiment.names())
+def test_what_comes_with_the_course_can_be_read(name):
+    """Every experiment is valid and has cases."""
+    assert list(experiment.load(name).cases())
+
+
+def test_a_limit_on_what_is_in_flight_holds(fresh_lab, tmp_path):
+    """Eight agents of 2 s, three at once: the endpoint saw three, and it took three rounds."""
+    text = "about: x\nworkloads: [{agents: 8}]\nengines: [asyncio]\nat_once: [3]\n"
+    (m,) = measured(tmp_path, text).measurements
+    assert (m.peak, m.elapsed_s, m.bound_s) == (3, 6.0, pytest.approx(16 / 3))
+
+
+def test_in_real_time_all_do_equal_work(fresh_lab, tmp_path):
+    """Warm-ups are not recorded, cases come in turn, and answers and requests are equal."""
+    text = SMALL + "clock: real\nrepeats: 2\nengines: [sequential, asyncio, langgraph]\n"
+    r = measured(tmp_path, text + "settings: {time_scale: 100}\n")
+    assert [m.case.engine for m in r.measurements] == ["sequential", "asyncio", "langgraph"] * 2
+    assert results.unequal(r.measurements) == []
+    assert all(m.cpu_ms is not None and m.elapsed_s >= m.bound_s for m in r.measurements)
+
+
+def test_unequal_work_is_named(fresh_lab, tmp_path):
+    """Another answer, another number of requests, and a failure each forbid comparing."""
+    r = measured(tmp_path, SMALL + "engines: [sequential, asyncio, langgraph]\n")
+    first, second, third = r.measurements
+    changed = [
+        first,
+        msgspec.structs.replace(second, answers="other", requests=3),
+        msgspec.structs.replace(third, error="it failed"),
+    ]
+    assert results.unequal(changed) == [
+        "2 agents, asyncio, course, seed 7: its answers are not those of sequential",
+        "2 agents, asyncio, course, seed 7: 3 requests for 2 steps",
+        "2 agents, langgraph, course, seed 7: it failed",
+    ]
+
+
+def test_a_failure_is_a_measurement_without_a_result(fresh_lab, tmp_path, capsys):
+    """The others are measured all the same; the table says why, and the exit code is 1."""
+    faults = "settings: {faults: [{kind: error, status: 400, agent: agent_1, probability: 1}]}\n"
+    path = written(tmp_path, SMALL + faults)
+    assert main(["bench", str(path), "--out", str(tmp_path)]) == 1
+    assert "**not comparable**: 2 agents, sequential" in capsys.readouterr().out
+
+
+def test_an_interrupt_keeps_what_is_done(fresh_lab, tmp_path, monkeypatch):
+    """Interrupted in the third of six, refused without --resume, and then only four are run."""
+    path = written(tmp_path, SMALL + "seeds: [1, 2]\nengines: [sequential, asyncio, langgraph]\n")
+    arguments = ["bench", str(path), "--out", str(tmp_path)]
+    run, calls = engines.run, []
+
+    async def interrupted(*given: Any, **options: Any) -> Any:
+        calls.append(options["engine"])
+        if len(calls) == 3:
+            raise KeyboardInterrupt
+        return await run(*given, **options)
+
+    monkeypatch.setattr(engines, "run", interrupted)
+    assert main(arguments) == 130
+    assert len(results.load(tmp_path / "small.json").measurements) == 2
+    assert main(arguments) == 2  # an unfinished file is not overwritten
+    assert main([*arguments, "--resume"]) == 0
+    assert len(calls) == 7
+    whole = (tmp_path / "small.json").read_bytes()
+    monkeypatch.undo()
+    assert main(arguments) == 0
+    assert (tmp_path / "small.json").read_bytes() == whole
+
+
+def test_results_of_another_experiment_are_not_gone_on_with(fresh_lab, tmp_path):
+    """The file is left as it is."""
+    measured(tmp_path, SMALL)
+    with pytest.raises(ConfigError, match="another experiment"):
+        measured(tmp_path, SMALL + "seeds: [8]\n", resume=True)
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("about: x\nworkloads: [{}]\n", "either agents or workflow"),
+        (SMALL + "engines: [crewai]\n", "no virtual time"),
+        (SMALL + "engine: [asyncio]\n", "engine"),
+        (SMALL + "engines: [autogen]\n", r"engines\[0\]"),
+        (SMALL + "settings: {seed: 3}\n", "seed has a list of its own"),
+        ("about: x\nworkloads: [{agents: 2}, {agents: 2, tokens: 9}]\n", "one name"),
+        ("about: x\nworkloads: [{workflow: nothing}]\n", "no workflow 'nothing'"),
+        ("about: x\nworkloads: [{workflow: report}]\n", "takes the inputs"),
+    ],
+)
+def test_a_wrong_experiment_is_refused(tmp_path, text, words):
+    """Before anything runs, with the file and the field."""
+    with pytest.raises(ConfigError, match=words):
+        experiment.load(written(tmp_path, text))
+
+
+def test_the_rank_sum_test_is_exact():
+    """Against the tables: 4 and 4 wholly apart 2/70; equal samples 1; ties share their ranks."""
+    assert compare.p_value([1, 2, 3, 4], [5, 6, 7, 8]) == pytest.approx(2 / 70)
+    assert compare.p_value([1, 2, 3], [1, 2, 3]) == 1
+    assert compare.p_value([1, 1, 2], [2, 3, 3]) == pytest.approx(4 / 20)
+
+
+def test_noise_is_told_from_change(tmp_path):
+    """Five times apart from five: more than noise. The same ones mixed: no more than noise."""
+    text = SMALL + "clock: real\nrepeats: 5\nengines: [asyncio]\n"
+    chosen = experiment.load(written(tmp_path, text))
+
+    def of(times_s: list[float]) -> results.Results:
+        case = Case("2 agents", "asyncio", "course", None, 7)
+        shape = {"steps": 2, "bound_s": 1.0, "requests": 2, "peak": 2, "tokens": 9, "answers": "a"}
+        runs = [
+            results.Measurement(case=case, repeat=n, elapsed_s=time_s, **shape)
+            for n, time_s in enumerate(times_s)
+        ]
+        return results.Results(name="x", experiment=chosen, machine={}, measurements=runs)
+
+    quick, slow, mixed = (
+        [1.0, 1.1, 1.2, 1.3, 1.4],
+        [2.0, 2.1, 2.2, 2.3, 2.4],
+        [1.05, 1.15, 1.2, 1.3, 1.5],
+    )
+    assert "x 1.833, more than noise" in compare.compared(of(quick), of(slow))
+    assert "no more than noise" in compare.compared(of(quick), of(mixed))
+    assert "too few repeats" in compare.compared(of(quick[:2]), of(slow[:2]))
+
+
+def test_two_files_are_compared(fresh_lab, tmp_path, capsys):
+    """From the command line; in virtual time equal is equal."""
+    measured(tmp_path, SMALL)
+    file = str(tmp_path / "out" / "small.json")
+    assert main(["bench", "--compare", file, file]) == 0
+    assert capsys.readouterr().out.count("x 1.000, the same") == 2
+
+
+def test_the_model_s_seconds_are_known(fresh_lab):
+    """Ten to a real one here, one to one in virtual time."""
+
+    async def virtual() -> float:
+        return lab.model_seconds_a_second()
+
+    assert lab.simulate(virtual())[0] == 1.0
+    with lab.configure(time_scale=10):
+        assert lab.model_seconds_a_second() == 10.0
