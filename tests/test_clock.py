@@ -277,8 +277,10 @@ def test_a_program_has_one_course_on_every_run():
 def test_an_interrupt_ends_a_run_inside_a_notebook():
     """Ctrl-C while a virtual program spins: KeyboardInterrupt, and no thread is left."""
     code = """
-import asyncio, threading
+import asyncio, signal, threading
 from agentlab.clock import run_virtual
+
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background jobs ignore it
 
 async def spin():
     print("spinning", flush=True)

@@ -1,8 +1,12 @@
 """A benchmark that others can repeat: an experiment is a file, its results are one, too.
 
-experiment   what is measured: workloads x engines x presets x limits x seeds, from YAML
-measure      measures it: warm, interleaved, set-up outside of the timer; resumable
-results      the raw data: one measurement a line of the table to come; what is unequal
-report       the Markdown table: median, spread, the bound beside each figure
-compare      what changed between two results, and whether it is more than noise
+    experiment   what is measured: workloads x engines x presets x limits x seeds, from YAML
+    measure      measures it: warm, interleaved, set-up outside of the timer; resumable
+    results      the raw data: one measurement a line of the table to come; what is unequal
+    report       the Markdown table: median, spread, the bound beside each figure
+    compare      what changed between two results, and whether it is more than noise
+    laws         Amdahl, Gustafson, and the Universal Scalability Law, fitted
+    crowd        a million agents on an endpoint's physics, with no client
+
+From the command line: `agentlab bench`.
 """

@@ -1,0 +1,110 @@
+"""What theory says about speedup: the laws, and how one of them is fitted to measurements."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from itertools import combinations
+from math import inf, sqrt
+from typing import NamedTuple
+
+import numpy as np
+
+from agentlab.errors import ConfigError
+
+
+def amdahl(serial: float, workers: float) -> float:
+    """The speedup of a task of fixed size, of which the share `serial` cannot be divided.
+
+    1 / (s + (1 - s) / N), after G. M. Amdahl, "Validity of the single processor approach to
+    achieving large scale computing capabilities", AFIPS (1967).
+
+    Example:
+        >>> round(amdahl(0.1, 16), 1)
+        6.4
+    """
+    _check(serial, workers)
+    return 1 / (serial + (1 - serial) / workers)
+
+
+def gustafson(serial: float, workers: float) -> float:
+    """The speedup where the task grows with the workers and its serial part does not.
+
+    N - s (N - 1), `serial` being a share of the parallel run's time; after J. L. Gustafson,
+    "Reevaluating Amdahl's law", CACM 31 (1988).
+
+    Example:
+        >>> round(gustafson(0.1, 16), 1)
+        14.5
+    """
+    _check(serial, workers)
+    return workers - serial * (workers - 1)
+
+
+class Usl(NamedTuple):
+    """The Universal Scalability Law: X(N) = g N / (1 + a (N - 1) + b N (N - 1)).
+
+    After N. J. Gunther, Guerrilla Capacity Planning (2007), chapter 4.
+
+    Attributes:
+        contention: a, the share of work for which all wait in one queue.
+        coherency: b, the cost of each one's coming to terms with every other.
+        one: g, the throughput of one alone.
+
+    Example:
+        >>> law = Usl(contention=0.05, coherency=0.001, one=1.0)
+        >>> round(law.peak), round(law.throughput(law.peak), 2)
+        (31, 9.04)
+    """
+
+    contention: float
+    coherency: float
+    one: float
+
+    def throughput(self, n: float) -> float:
+        """X(N), in the unit of `one`."""
+        return self.one * n / (1 + self.contention * (n - 1) + self.coherency * n * (n - 1))
+
+    @property
+    def peak(self) -> float:
+        """Where throughput is greatest; infinity if it never falls."""
+        return sqrt((1 - self.contention) / self.coherency) if self.coherency else inf
+
+
+def fit_usl(counts: Sequence[float], throughputs: Sequence[float]) -> Usl:
+    """The law that fits best: least squares of the relative error of N / X, no factor below 0.
+
+    Args:
+        counts: How many worked at once, for each point; at least four different ones.
+        throughputs: What they got done in a second.
+
+    Raises:
+        ConfigError: If there are too few points, or one is not above 0.
+
+    Example:
+        >>> law = Usl(0.05, 0.001, 2.0)
+        >>> ns = [1, 4, 16, 64]
+        >>> [round(x, 6) for x in fit_usl(ns, [law.throughput(n) for n in ns])]
+        [0.05, 0.001, 2.0]
+    """
+    n, x = np.asarray(counts, dtype=float), np.asarray(throughputs, dtype=float)
+    if len(set(counts)) < 4 or n.shape != x.shape or (n <= 0).any() or (x <= 0).any():
+        raise ConfigError(
+            "a fit needs four or more different counts and a throughput above 0 for each; "
+            f"got {list(counts)} and {list(throughputs)}"
+        )
+    # N / X is linear in the factors. Of three, two may be held at 0; the best allowed fit wins.
+    columns = np.column_stack([np.ones_like(n), n - 1, n * (n - 1)]) / (n / x)[:, None]
+    best, least = np.array([1 / x[0], 0.0, 0.0]), inf
+    for free in [(0, *more) for size in range(3) for more in combinations((1, 2), size)]:
+        factors = np.zeros(3)
+        factors[list(free)], *_ = np.linalg.lstsq(columns[:, free], np.ones_like(n), rcond=None)
+        error = float(((columns @ factors - 1) ** 2).sum())
+        if (factors >= 0).all() and factors[0] > 0 and error < least - 1e-15:
+            best, least = factors, error
+    one, contention, coherency = (float(factor) for factor in best)
+    return Usl(contention / one, coherency / one, 1 / one)
+
+
+def _check(serial: float, workers: float) -> None:
+    if not 0 <= serial <= 1 or workers < 1:
+        raise ConfigError(f"needs 0 <= serial <= 1 and workers >= 1; got {serial}, {workers}")
