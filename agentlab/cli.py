@@ -63,6 +63,7 @@ def _parser() -> argparse.ArgumentParser:
     bench.add_argument("experiment", nargs="?", help="a name, or a .yaml file")
     bench.add_argument("--out", metavar="DIR", default="results", help="default: results")
     bench.add_argument("--resume", action="store_true", help="go on with an interrupted run")
+    bench.add_argument("--yes", action="store_true", help="ask a real model, which costs money")
     bench.add_argument("--compare", nargs=2, metavar=("A", "B"), help="two .json files")
     return parser
 
@@ -79,6 +80,12 @@ def _bench(options: argparse.Namespace) -> int:
             f"name an experiment, one of {', '.join(experiment.names())}, or two --compare files"
         )
     chosen = experiment.load(options.experiment)
+    real = settings.from_environment()
+    if chosen.clock == "real" and real.real and not options.yes:
+        raise ConfigError(
+            f"this asks {real.model} at {real.upstream} {experiment.cost(chosen)}, and every call "
+            "is paid for; add --yes to do it, or set AGENTLAB_LOCAL=1 for the local model"
+        )
     file = Path(options.out) / f"{Path(options.experiment).stem}.json"
     try:
         measured = measure.run(chosen, file, resume=options.resume)

@@ -190,3 +190,12 @@ def test_the_model_s_seconds_are_known(fresh_lab):
     assert lab.simulate(virtual())[0] == 1.0
     with lab.configure(time_scale=10):
         assert lab.model_seconds_a_second() == 10.0
+
+
+def test_nothing_is_paid_for_unasked(fresh_lab, tmp_path, monkeypatch, capsys):
+    """With a real model, the cost is said first, and without --yes nothing is sent or written."""
+    monkeypatch.setenv("OPENAI_BASE_URL", "http://127.0.0.1:9/v1")
+    path = written(tmp_path, SMALL + "clock: real\nrepeats: 3\n")
+    assert main(["bench", str(path), "--out", str(tmp_path / "out")]) == 2
+    assert "16 requests with up to 176 tokens" in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()

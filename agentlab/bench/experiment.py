@@ -122,6 +122,25 @@ class Experiment(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
                     yield Case(workload.name, engine, preset, at_once, seed)
 
 
+def cost(experiment: Experiment) -> str:
+    """How many requests an experiment sends in real time, and what their answers may amount to.
+
+    Prompts, and the answers of steps without a limit, come on top.
+
+    Example:
+        >>> three = Experiment(about="x", workloads=[Workload(agents=3)], clock="real", repeats=2)
+        >>> cost(three)
+        '18 requests with up to 198 tokens of answers'
+    """
+    times = experiment.warmups + experiment.repeats
+    workflows = {workload.name: workload.build() for workload in experiment.workloads}
+    steps = [step for case in experiment.cases() for step in workflows[case.workload].steps]
+    tokens = sum(step.max_tokens or 0 for step in steps) * times
+    unlimited = sum(step.max_tokens is None for step in steps) * times
+    more = f"; {unlimited} of them have no limit on theirs" if unlimited else ""
+    return f"{len(steps) * times:,} requests with up to {tokens:,} tokens of answers{more}"
+
+
 def names() -> list[str]:
     """The experiments that come with the course."""
     return sorted(path.stem for path in _EXPERIMENTS.glob("*.yaml"))
