@@ -156,7 +156,15 @@ def test_noise_is_told_from_change(tmp_path):
 
     def of(times_s: list[float]) -> results.Results:
         case = Case("2 agents", "asyncio", "course", None, 7)
-        shape = {"steps": 2, "bound_s": 1.0, "requests": 2, "peak": 2, "tokens": 9, "answers": "a"}
+        shape = {
+            "steps": 2,
+            "bound_s": 1.0,
+            "requests": 2,
+            "answered": 2,
+            "peak": 2,
+            "tokens": 9,
+            "answers": "a",
+        }
         runs = [
             results.Measurement(case=case, repeat=n, elapsed_s=time_s, **shape)
             for n, time_s in enumerate(times_s)
@@ -171,6 +179,21 @@ def test_noise_is_told_from_change(tmp_path):
     assert "x 1.833, more than noise" in compare.compared(of(quick), of(slow))
     assert "no more than noise" in compare.compared(of(quick), of(mixed))
     assert "too few repeats" in compare.compared(of(quick[:2]), of(slow[:2]))
+
+
+def test_strategies_under_a_limit(fresh_lab, tmp_path):
+    """180 of 120 a minute: all answer all; who paces is refused nothing and reaches the bound."""
+    text = (
+        "about: x\nworkloads: [{agents: 180, tokens: 1}]\nengines: [asyncio]\n"
+        "strategies: [insist, retry, pace]\nsettings: {requests_per_minute: 120}\n"
+    )
+    r = measured(tmp_path, text)
+    insist, retry, pace = r.measurements
+    assert results.unequal(r.measurements) == []
+    assert insist.requests > retry.requests > pace.requests == 180
+    assert {m.bound_s for m in r.measurements} == {31.0}
+    assert pace.elapsed_s <= 31.0 / 0.97
+    assert "| pace | 31.0 | 31.0 | 1.000 |" in report.markdown(r)
 
 
 def test_two_files_are_compared(fresh_lab, tmp_path, capsys):

@@ -1,6 +1,7 @@
 """A benchmark that others can repeat: an experiment is a file, its results are one, too.
 
     experiment   what is measured: workloads x engines x presets x limits x seeds, from YAML
+    strategy     how a case asks where the endpoint refuses: once, insist, retry, pace
     measure      measures it: warm, interleaved, set-up outside of the timer; resumable
     results      the raw data: one measurement a line of the table to come; what is unequal
     report       the Markdown table: median, spread, the bound beside each figure

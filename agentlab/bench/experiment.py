@@ -10,6 +10,7 @@ from typing import Annotated, Any, Literal
 import msgspec
 import yaml
 
+from agentlab.bench.strategy import Strategy
 from agentlab.errors import ConfigError
 from agentlab.settings import DATA
 from agentlab.workflow import Step, Workflow
@@ -72,6 +73,7 @@ class Case(msgspec.Struct, frozen=True, order=True):
     preset: str
     at_once: int | None
     seed: int
+    strategy: Strategy = "once"
 
 
 class Experiment(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -81,6 +83,7 @@ class Experiment(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
         about: The question, in a sentence.
         clock: "virtual" is exact and needs no repeats; "real" is what a user waits.
         at_once: The most requests in flight; null is no limit.
+        strategies: How a refused request is met; see `agentlab.bench.strategy`.
         repeats: How often each case is measured, in turn with all others.
         warmups: How often each case is run before, unmeasured, on the real clock.
         settings: What else `lab.configure` takes, such as `requests_per_minute`.
@@ -100,6 +103,9 @@ class Experiment(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
     seeds: Annotated[list[int], msgspec.Meta(min_length=1)] = msgspec.field(
         default_factory=lambda: [7]
     )
+    strategies: Annotated[list[Strategy], msgspec.Meta(min_length=1)] = msgspec.field(
+        default_factory=lambda: ["once"]
+    )
     clock: Literal["virtual", "real"] = "virtual"
     repeats: AtLeastOne = 1
     warmups: Annotated[int, msgspec.Meta(ge=0)] = 1
@@ -117,9 +123,10 @@ class Experiment(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
     def cases(self) -> Iterator[Case]:
         """Every combination; those that one endpoint can answer stand together."""
         for preset, seed in itertools.product(self.presets, self.seeds):
-            for workload, at_once in itertools.product(self.workloads, self.at_once):
-                for engine in self.engines:
-                    yield Case(workload.name, engine, preset, at_once, seed)
+            for workload, at_once, strategy, engine in itertools.product(
+                self.workloads, self.at_once, self.strategies, self.engines
+            ):
+                yield Case(workload.name, engine, preset, at_once, seed, strategy)
 
 
 def cost(experiment: Experiment) -> str:

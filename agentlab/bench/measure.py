@@ -9,7 +9,6 @@ from hashlib import blake2b
 from itertools import groupby
 from pathlib import Path
 from time import perf_counter, process_time
-from typing import Any
 
 import msgspec
 
@@ -17,8 +16,8 @@ from agentlab import engines, lab
 from agentlab.bench import results
 from agentlab.bench.experiment import Case, Experiment, Workload
 from agentlab.bench.results import Measurement, Results
+from agentlab.bench.strategy import asking
 from agentlab.endpoint import presets
-from agentlab.engines.asking import Ask
 from agentlab.errors import ConfigError, StepError
 from agentlab.progress import bar
 from agentlab.trace import Trace, trace
@@ -93,8 +92,9 @@ def _rounds(cases: list[Case], repeats: int, done: set[tuple[Case, int]]) -> lis
 
 def _in_virtual_time(experiment: Experiment, case: Case, repeat: int) -> Measurement:
     workload = _workload(experiment, case)
-    outcome, t = lab.simulate(_answers(workload, case), catch=StepError)
-    return _measurement(workload, case, repeat, outcome, t, t.makespan_s)
+    limit = _requests_per_minute(experiment, case)
+    outcome, t = lab.simulate(_answers(workload, case, limit), catch=StepError)
+    return _measurement(workload, case, repeat, outcome, t, t.makespan_s, limit)
 
 
 async def _in_real_time(experiment: Experiment, rounds: list[tuple[Case, int]], keep: Keep) -> None:
@@ -102,37 +102,47 @@ async def _in_real_time(experiment: Experiment, rounds: list[tuple[Case, int]], 
     scale = lab.model_seconds_a_second()
     for case in dict.fromkeys(case for case, _ in rounds):
         for _ in range(experiment.warmups):
-            await _outcome(_workload(experiment, case), case)
+            limit = _requests_per_minute(experiment, case)
+            await _outcome(_workload(experiment, case), case, limit)
     for case, repeat in rounds:
         workload = _workload(experiment, case)
+        limit = _requests_per_minute(experiment, case)
         gc.collect()  # so that no case pays for the garbage of the one before
         with trace() as t:
             began_s, busy_s = perf_counter(), process_time()
-            outcome = await _outcome(workload, case)
+            outcome = await _outcome(workload, case, limit)
             elapsed_s, busy_s = perf_counter() - began_s, process_time() - busy_s
-        keep(_measurement(workload, case, repeat, outcome, t, elapsed_s * scale, busy_s * 1000))
+        keep(
+            _measurement(
+                workload, case, repeat, outcome, t, elapsed_s * scale, limit, busy_s * 1000
+            )
+        )
 
 
-async def _outcome(workload: Workload, case: Case) -> dict[str, str] | StepError:
+async def _outcome(workload: Workload, case: Case, limit: int | None) -> dict[str, str] | StepError:
     try:
-        return await _answers(workload, case)
+        return await _answers(workload, case, limit)
     except StepError as error:
         return error
 
 
-async def _answers(workload: Workload, case: Case) -> dict[str, str]:
-    ask = None if case.at_once is None else _bounded(case.at_once)
+async def _answers(workload: Workload, case: Case, limit: int | None) -> dict[str, str]:
+    ask = asking(case.strategy, at_once=case.at_once, requests_per_minute=limit)
     return await engines.run(workload.build(), workload.inputs, engine=case.engine, ask=ask)
 
 
-def _bounded(at_once: int) -> Ask:
-    slots = asyncio.Semaphore(at_once)
+def _requests_per_minute(experiment: Experiment, case: Case) -> int | None:
+    """The rate limit that the endpoint keeps: the experiment's, or else the preset's."""
+    given = experiment.settings.get("requests_per_minute")
+    figure = presets.load(case.preset).requests_per_minute
+    return (figure.value if figure else None) if given is None else given or None
 
-    async def ask(prompt: str, **options: Any) -> str:
-        async with slots:
-            return await lab.ask(prompt, **options)
 
-    return ask
+def _limit_bound_s(steps: int, limit: int | None, shortest_s: float) -> float:
+    """What a rate limit alone takes: a minute's worth at once, then so many a second."""
+    if limit is None or steps <= limit:
+        return 0.0
+    return round((steps - limit) / limit * 60 + shortest_s, 9)
 
 
 def _measurement(
@@ -142,6 +152,7 @@ def _measurement(
     outcome: dict[str, str] | StepError,
     t: Trace,
     elapsed_s: float,
+    limit: int | None,
     busy_ms: float | None = None,
 ) -> Measurement:
     workflow = workload.build()
@@ -153,8 +164,12 @@ def _measurement(
         repeat=repeat,
         steps=len(workflow.steps),
         elapsed_s=round(elapsed_s, 9),
-        bound_s=workflow.plan(seconds).bound_s(case.at_once),
+        bound_s=max(
+            workflow.plan(seconds).bound_s(case.at_once),
+            _limit_bound_s(len(workflow.steps), limit, min(seconds.values())),
+        ),
         requests=t.requests,
+        answered=sum(span.ok for span in t.spans),
         peak=t.peak,
         tokens=t.tokens,
         answers=blake2b(msgspec.json.encode(answers, order="sorted"), digest_size=8).hexdigest(),

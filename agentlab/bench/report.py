@@ -5,10 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from statistics import median
 
+import msgspec
+
 from agentlab.bench.experiment import Case
 from agentlab.bench.results import Measurement, Results, unequal
 
-_AXES = ("workload", "engine", "preset", "at_once", "seed")
+_AXES = ("workload", "engine", "preset", "at_once", "seed", "strategy")
 
 
 def markdown(results: Results) -> str:
@@ -68,7 +70,7 @@ def saved(results: Results, case: Case) -> float | None:
         >>> saved(r, Case("4 agents", "asyncio", "course", None, 7))
         0.75
     """
-    baseline = results.of(Case(case.workload, "sequential", case.preset, case.at_once, case.seed))
+    baseline = results.of(msgspec.structs.replace(case, engine="sequential"))
     runs = results.of(case)
     if case.engine == "sequential" or not baseline or not runs:
         return None

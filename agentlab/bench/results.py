@@ -23,6 +23,7 @@ class Measurement(msgspec.Struct, frozen=True, kw_only=True):
         elapsed_s: How long the user waited.
         bound_s: What no schedule of the same calls can beat, with as many at once.
         requests: How many the endpoint saw; `steps` is how many there had to be.
+        answered: How many of them it answered in full.
         answers: A digest of all answers: equal work has equal digests.
         cpu_ms: Processor time of this process for each request; None in virtual time.
         error: Why there is no result; None if there is one.
@@ -34,6 +35,7 @@ class Measurement(msgspec.Struct, frozen=True, kw_only=True):
     elapsed_s: float
     bound_s: float
     requests: int
+    answered: int
     peak: int
     tokens: int
     answers: str
@@ -93,12 +95,15 @@ def unequal(measurements: Iterable[Measurement]) -> list[str]:
     first: dict[tuple[str, str, int], Measurement] = {}
     for m in measurements:
         where = f"{m.case.workload}, {m.case.engine}, {m.case.preset}, seed {m.case.seed}"
+        where += f", {m.case.strategy}" if m.case.strategy != "once" else ""
         if m.error is not None:
             problems[f"{where}: {m.error}"] = None
             continue
         other = first.setdefault((m.case.workload, m.case.preset, m.case.seed), m)
         if m.answers != other.answers:
             problems[f"{where}: its answers are not those of {other.case.engine}"] = None
-        if m.requests != m.steps:
+        if m.answered != m.steps:
+            problems[f"{where}: {m.answered} answers for {m.steps} steps"] = None
+        elif m.case.strategy == "once" and m.requests != m.steps:
             problems[f"{where}: {m.requests} requests for {m.steps} steps"] = None
     return list(problems)

@@ -1,0 +1,53 @@
+"""How a case asks where the endpoint may refuse: once, stubbornly, with back-off, or paced."""
+
+from __future__ import annotations
+
+import asyncio
+from contextlib import AbstractAsyncContextManager, nullcontext
+from typing import Any, Literal
+
+from agentlab import lab
+from agentlab.engines.asking import Ask
+from agentlab.errors import ModelError
+from agentlab.resilience.guard import Guard
+from agentlab.resilience.pace import Pace
+from agentlab.resilience.retry import Retry
+from agentlab.resilience.verdict import judge
+
+Strategy = Literal["once", "insist", "retry", "pace"]
+
+_PATIENT = Retry(attempts=100)
+
+
+def asking(strategy: Strategy, *, at_once: int | None, requests_per_minute: int | None) -> Ask:
+    """Who answers the steps of one run; to be called inside the event loop.
+
+    Args:
+        strategy: `once` asks once; `insist` again after each second, whatever the endpoint says;
+            `retry` backs off and obeys it; `pace` besides keeps its rate limit.
+        at_once: The most requests in flight; None is no limit.
+        requests_per_minute: What `pace` keeps; None learns it from the first answers.
+    """
+    if strategy == "retry":
+        return Guard(retry=_PATIENT, deadline_s=None, at_once=at_once).ask
+    if strategy == "pace":
+        pace = Pace(requests_per_minute=requests_per_minute)
+        return Guard(retry=_PATIENT, deadline_s=None, at_once=at_once, pace=pace).ask
+    slots: AbstractAsyncContextManager[Any] = (
+        asyncio.Semaphore(at_once) if at_once else nullcontext()
+    )
+
+    async def once(prompt: str, **options: Any) -> str:
+        async with slots:
+            return await lab.ask(prompt, **options)
+
+    async def insist(prompt: str, **options: Any) -> str:
+        while True:
+            try:
+                return await once(prompt, **options)
+            except ModelError as error:
+                if not judge(error).retry:
+                    raise
+            await lab.sleep(1)
+
+    return once if strategy == "once" else insist
