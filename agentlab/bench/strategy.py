@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from contextlib import AbstractAsyncContextManager, nullcontext
+from contextlib import nullcontext
 from typing import Any, Literal
 
 from agentlab import lab
@@ -16,7 +16,7 @@ from agentlab.resilience.verdict import judge
 
 Strategy = Literal["once", "insist", "retry", "pace"]
 
-_PATIENT = Retry(attempts=100)
+_PATIENT = Retry(attempts=1000)  # here requests are counted, and giving up would save some
 
 
 def asking(strategy: Strategy, *, at_once: int | None, requests_per_minute: int | None) -> Ask:
@@ -33,9 +33,7 @@ def asking(strategy: Strategy, *, at_once: int | None, requests_per_minute: int 
     if strategy == "pace":
         pace = Pace(requests_per_minute=requests_per_minute)
         return Guard(retry=_PATIENT, deadline_s=None, at_once=at_once, pace=pace).ask
-    slots: AbstractAsyncContextManager[Any] = (
-        asyncio.Semaphore(at_once) if at_once else nullcontext()
-    )
+    slots = asyncio.Semaphore(at_once) if at_once else nullcontext()
 
     async def once(prompt: str, **options: Any) -> str:
         async with slots:
