@@ -187,6 +187,7 @@ def test_strategies_under_a_limit(fresh_lab, tmp_path):
     assert {m.bound_s for m in r.measurements} == {31.0}
     assert pace.elapsed_s <= 31.0 / 0.97
     assert "| pace | 31.0 | 31.0 | 1.000 |" in report.markdown(r)
+    assert measured(tmp_path, text).measurements == r.measurements  # jitter is drawn alike again
 
 
 def test_two_files_are_compared(fresh_lab, tmp_path, capsys):

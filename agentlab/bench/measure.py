@@ -50,7 +50,6 @@ def run(experiment: Experiment, file: Path, *, resume: bool = False) -> Results:
             rounds = _rounds(list(group), experiment.repeats, done)
             if not rounds:
                 continue
-            presets.load(preset)
             with lab.configure(preset=preset, seed=seed, **experiment.settings):
                 if experiment.clock == "virtual":
                     for case, repeat in rounds:

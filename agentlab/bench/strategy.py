@@ -16,7 +16,7 @@ from agentlab.resilience.verdict import judge
 
 Strategy = Literal["once", "insist", "retry", "pace"]
 
-_PATIENT = Retry(attempts=1000)  # here requests are counted, and giving up would save some
+_ATTEMPTS = 1000  # requests are counted here, and giving up would save some
 
 
 def asking(strategy: Strategy, *, at_once: int | None, requests_per_minute: int | None) -> Ask:
@@ -28,11 +28,13 @@ def asking(strategy: Strategy, *, at_once: int | None, requests_per_minute: int 
         at_once: The most requests in flight; None is no limit.
         requests_per_minute: What `pace` keeps; None learns it from the first answers.
     """
-    if strategy == "retry":
-        return Guard(retry=_PATIENT, deadline_s=None, at_once=at_once).ask
-    if strategy == "pace":
-        pace = Pace(requests_per_minute=requests_per_minute)
-        return Guard(retry=_PATIENT, deadline_s=None, at_once=at_once, pace=pace).ask
+    if strategy in ("retry", "pace"):
+        return Guard(
+            retry=Retry(attempts=_ATTEMPTS),  # its own for each run: it draws the same jitter again
+            deadline_s=None,
+            at_once=at_once,
+            pace=Pace(requests_per_minute=requests_per_minute) if strategy == "pace" else None,
+        ).ask
     slots = asyncio.Semaphore(at_once) if at_once else nullcontext()
 
     async def once(prompt: str, **options: Any) -> str:
