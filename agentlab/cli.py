@@ -1,4 +1,4 @@
-"""The command line: `agentlab serve`, `agentlab bench`."""
+"""The command line: `agentlab serve`, `agentlab bench`, `agentlab write`."""
 
 from __future__ import annotations
 
@@ -8,11 +8,15 @@ import secrets
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from agentlab import settings
 from agentlab.endpoint import presets
 from agentlab.errors import AgentLabError, ConfigError
 from agentlab.trace import Span, span_line
+
+if TYPE_CHECKING:
+    from agentlab.bench.cost import Cost
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -28,7 +32,8 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
-        prog="agentlab", description="Agent Lab: its local model, and its benchmark."
+        prog="agentlab",
+        description="Agent Lab: its local model, its benchmark, and its content system.",
     )
     commands = parser.add_subparsers(dest="command", required=True)
     serve = commands.add_parser(
@@ -56,20 +61,63 @@ def _parser() -> argparse.ArgumentParser:
     bench = commands.add_parser(
         "bench",
         help="measure an experiment, or compare two results",
-        description="Measure an experiment: writes NAME.json with the raw data and NAME.md with "
-        "the table. Ctrl-C keeps what is done.",
+        description="Measure an experiment: writes NAME.json with the raw data, NAME.md with the "
+        "table, and NAME.png. Ctrl-C keeps what is done.",
     )
     bench.set_defaults(run=_bench)
     bench.add_argument("experiment", nargs="?", help="a name, or a .yaml file")
     bench.add_argument("--out", metavar="DIR", default="results", help="default: results")
     bench.add_argument("--resume", action="store_true", help="go on with an interrupted run")
     bench.add_argument("--yes", action="store_true", help="ask a real model, which costs money")
+    bench.add_argument(
+        "--price",
+        nargs=2,
+        type=float,
+        metavar=("IN", "OUT"),
+        help="dollars for a million tokens of prompts and of answers, for the estimate",
+    )
     bench.add_argument("--compare", nargs=2, metavar=("A", "B"), help="two .json files")
+    write = commands.add_parser(
+        "write",
+        help="write about many topics, and lose nothing",
+        description="Write a Markdown and an HTML file about each topic. Every answer is recorded "
+        "in DIR/journal.sqlite as it comes, so that after Ctrl-C, or worse, --resume goes on and "
+        "asks nothing again.",
+    )
+    write.set_defaults(run=_write)
+    write.add_argument("topics", metavar="TOPICS.txt", help="a topic a line; # begins a comment")
+    write.add_argument("--out", metavar="DIR", default="content", help="default: content")
+    write.add_argument("--resume", action="store_true", help="go on with what is in DIR")
+    write.add_argument("--type", choices=("blog", "comprehensive"), default="blog")
+    write.add_argument("--settings", metavar="FILE", help="the content system's, as YAML")
+    write.add_argument("--journal", metavar="URL", help="elsewhere, such as postgresql://...")
+    for command in (bench, write):
+        command.add_argument(
+            "--cluster",
+            nargs="?",
+            const="local",
+            metavar="ADDRESS",
+            help="send from other processes: of a Dask scheduler, or without an address from here",
+        )
     return parser
 
 
+def _write(options: argparse.Namespace) -> int:
+    from agentlab.content import command
+
+    return command.write(
+        Path(options.topics),
+        Path(options.out),
+        content_type=options.type,
+        resume=options.resume,
+        settings_file=options.settings,
+        journal=options.journal,
+        cluster=options.cluster,
+    )
+
+
 def _bench(options: argparse.Namespace) -> int:
-    from agentlab.bench import compare, experiment, measure, report, results
+    from agentlab.bench import compare, cost, experiment, measure, plots, report, results
 
     if options.compare:
         before, after = map(results.load, options.compare)
@@ -81,21 +129,28 @@ def _bench(options: argparse.Namespace) -> int:
         )
     chosen = experiment.load(options.experiment)
     real = settings.from_environment()
-    if chosen.clock == "real" and real.real and not options.yes:
-        raise ConfigError(
-            f"this asks {real.model} at {real.upstream} {experiment.cost(chosen)}, and every call "
-            "is paid for; add --yes to do it, or set AGENTLAB_LOCAL=1 for the local model"
-        )
+    if chosen.clock == "real" and real.real:
+        asked = f"this asks {real.model} at {real.upstream} {_bill(cost.cost(chosen), options)}"
+        if not options.yes:
+            raise ConfigError(f"{asked}; add --yes to do it, or set AGENTLAB_LOCAL=1")
+        print(asked, file=sys.stderr)
     file = Path(options.out) / f"{Path(options.experiment).stem}.json"
     try:
-        measured = measure.run(chosen, file, resume=options.resume)
+        measured = measure.run(chosen, file, resume=options.resume, cluster=options.cluster)
     except KeyboardInterrupt:
         print(f"stopped; what is done is in {file}. Go on with --resume.", file=sys.stderr)
         return 130
     table = report.markdown(measured)
     file.with_suffix(".md").write_text(table, encoding="utf-8")
+    plots.figure(measured).savefig(file.with_suffix(".png"), dpi=80)
     print(table)
     return 1 if results.unequal(measured.measurements) else 0
+
+
+def _bill(cost: Cost, options: argparse.Namespace) -> str:
+    if options.price is None:
+        return f"{cost}; --price tells what that is in money"
+    return f"{cost}, ${cost.dollars(*options.price):.4f} at most, if nothing is asked twice"
 
 
 def _serve(options: argparse.Namespace) -> int:

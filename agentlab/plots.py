@@ -1,4 +1,4 @@
-"""Pictures of a trace, for a projector as much as for a laptop. The only importer of matplotlib."""
+"""Pictures of a trace, for a projector as much as for a laptop. Those of results: `bench.plots`."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ from agentlab.trace import Span, Trace
 # From the palette of Okabe and Ito, which the colour-blind can tell apart; the phases differ in
 # lightness too, so that they survive a bad projector and a grey printer.
 WAITING, READING, ANSWERING, BROKEN = "#BBBBBB", "#E69F00", "#0072B2", "#D55E00"
-_SERIES = ("#0072B2", "#D55E00", "#009E73", "#CC79A7")
-_FONT_SIZE = 14
+SERIES = ("#0072B2", "#D55E00", "#009E73", "#CC79A7")
+FONT_SIZE = 14
 
 
 def timeline(t: Trace, title: str | None = None) -> Figure:
@@ -41,7 +41,7 @@ def timelines(traces: dict[str, Trace]) -> Figure:
     """
     rows = [max(t.requests, 1) for t in traces.values()]
     height = sum(0.52 * count + 1.3 for count in rows) + 0.5
-    with plt.rc_context({"font.size": _FONT_SIZE}):
+    with plt.rc_context({"font.size": FONT_SIZE}):
         figure, axes = plt.subplots(
             len(traces),
             figsize=(11, height),
@@ -53,7 +53,7 @@ def timelines(traces: dict[str, Trace]) -> Figure:
         end_s = max((_last_s(t) for t in traces.values()), default=0.0)
         for axis, (title, t) in zip(plots, traces.items(), strict=True):
             _draw(axis, t.spans, end_s)
-            axis.set_title(title, loc="left", fontweight="bold", fontsize=_FONT_SIZE + 2)
+            axis.set_title(title, loc="left", fontweight="bold", fontsize=FONT_SIZE + 2)
         plots[-1].set_xlabel("model time (s)")
         _legend(figure, traces)
     plt.close(figure)  # the notebook shows what a cell returns, once
@@ -71,10 +71,10 @@ def scaling(agents: Sequence[int], gains: dict[str, Sequence[float]], title: str
     Example:
         plots.scaling([1, 4, 16], {"laptop": [1, 1, 1]}, "One slot: more agents gain nothing")
     """
-    with plt.rc_context({"font.size": _FONT_SIZE}):
+    with plt.rc_context({"font.size": FONT_SIZE}):
         figure, axis = plt.subplots(figsize=(9, 5.5), layout="constrained")
         axis.plot(agents, agents, color=WAITING, linestyle="--", label="linear")
-        for (name, gain), colour, marker in zip(gains.items(), _SERIES, "osD^", strict=False):
+        for (name, gain), colour, marker in zip(gains.items(), SERIES, "osD^", strict=False):
             axis.plot(agents, gain, color=colour, marker=marker, linewidth=3, label=name)
         axis.set_xscale("log", base=2)
         axis.set_yscale("log", base=2)
@@ -82,7 +82,7 @@ def scaling(agents: Sequence[int], gains: dict[str, Sequence[float]], title: str
         axis.yaxis.set_major_formatter("{x:g}")
         axis.set_xlabel("agents asking at once")
         axis.set_ylabel("throughput, times one agent's")
-        axis.set_title(title, loc="left", fontweight="bold", fontsize=_FONT_SIZE + 2)
+        axis.set_title(title, loc="left", fontweight="bold", fontsize=FONT_SIZE + 2)
         axis.grid(color="#DDDDDD")
         axis.legend(frameon=False)
     plt.close(figure)

@@ -9,11 +9,14 @@ import msgspec
 import pytest
 
 from agentlab import engines, lab
-from agentlab.bench import compare, experiment, measure, report, results
+from agentlab.bench import compare, cost, experiment, measure, reading, report, results
 from agentlab.bench.experiment import Case
 from agentlab.cli import main
+from agentlab.endpoint import presets
 from agentlab.errors import ConfigError
+from agentlab.settings import DATA
 
+REFERENCE = DATA / "results"
 SMALL = "about: Two agents.\nworkloads: [{agents: 2}]\n"
 
 
@@ -35,7 +38,8 @@ def test_the_article_s_table_is_exact(fresh_lab, tmp_path):
         cases = [c for c in r.experiment.cases() if c.engine == engine]
         assert [r.of(case)[0].elapsed_s for case in cases] == [2.0] * 5
         assert [report.saved(r, case) for case in cases] == [0, 0.5, 0.75, 0.875, 0.9375]
-    assert "| 16 agents | asyncio | 2.0 | 2.0 | 1.000 | 93.8% | 16 | 16 |" in report.markdown(r)
+    last = "| 16 agents | asyncio | 2.0 | 2.0 | 1.000 | 93.8% | 2.0 | 16 | 16 |"
+    assert last in report.markdown(r)
 
 
 def test_the_same_experiment_twice_gives_the_same_file(fresh_lab, tmp_path):
@@ -214,5 +218,138 @@ def test_nothing_is_paid_for_unasked(fresh_lab, tmp_path, monkeypatch, capsys):
     monkeypatch.setenv("OPENAI_BASE_URL", "http://127.0.0.1:9/v1")
     path = written(tmp_path, SMALL + "clock: real\nrepeats: 3\n")
     assert main(["bench", str(path), "--out", str(tmp_path / "out")]) == 2
-    assert "16 requests with up to 176 tokens" in capsys.readouterr().err
+    bill = "16 requests with some 224 tokens of prompts and up to 176 of answers"
+    assert bill in capsys.readouterr().err
     assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("name", experiment.names())
+def test_reference_results_are_of_the_experiment_as_it_is(name):
+    """Each experiment has its results in data/results/: whole, comparable, with table and plot."""
+    kept = results.load(REFERENCE / f"{name}.json")
+    assert kept.experiment == experiment.load(name)
+    assert len(kept.measurements) == len(list(kept.experiment.cases())) * kept.experiment.repeats
+    assert results.unequal(kept.measurements) == []
+    assert (REFERENCE / f"{name}.md").read_text(encoding="utf-8") == report.markdown(kept)
+    assert (REFERENCE / f"{name}.png").read_bytes().startswith(b"\x89PNG")
+
+
+@pytest.mark.parametrize("name", ["article", "knee"])
+def test_reference_results_come_out_again(fresh_lab, tmp_path, name):
+    """What was measured in virtual time is measured again, to the last digit."""
+    again = measure.run(experiment.load(name), tmp_path / f"{name}.json")
+    assert again.measurements == results.load(REFERENCE / f"{name}.json").measurements
+
+
+def test_a_crowd_is_an_engine(fresh_lab, tmp_path):
+    """Without a client it takes as long as with one, where the client takes no time."""
+    text = "about: x\npresets: [nim-8b]\nworkloads: [{agents: 99, tokens: 20}]\nat_once: [7]\n"
+    (alone,) = measured(tmp_path, text + "engines: [crowd]\n").measurements
+    (whole,) = measured(tmp_path, text + "engines: [asyncio]\n").measurements
+    assert alone.elapsed_s == pytest.approx(whole.elapsed_s, rel=0.02)
+    assert (alone.requests, alone.peak, alone.answers) == (99, 7, None)
+    assert results.unequal([alone, whole]) == []
+
+
+@pytest.mark.parametrize(
+    ("more", "words"),
+    [
+        ("workloads: [{agents: 2}]\n", "numbers in at_once"),
+        ("workloads: [{agents: 2}]\nat_once: [2]\nclock: real\n", "clock: virtual"),
+        ("workloads: [{agents: 2}]\nat_once: [2]\nsettings: {time_scale: 3}\n", "no settings"),
+        ("workloads: [{workflow: travel}]\nat_once: [2]\n", "workloads with agents"),
+        ("workloads: [{agents: 2}]\nat_once: [2]\nstrategies: [pace]\n", "no strategies"),
+    ],
+)
+def test_what_a_crowd_cannot_do_is_refused(tmp_path, more, words):
+    """It has no client: no clock, no limits, no workflow."""
+    with pytest.raises(ConfigError, match=words):
+        experiment.load(written(tmp_path, f"about: x\nengines: [crowd]\n{more}"))
+
+
+def test_a_crowd_meets_no_rate_limit(fresh_lab, tmp_path):
+    """On a preset with one it is refused, not simulated as if there were none."""
+    limited = next(n for n in presets.names() if presets.load(n).requests_per_minute)
+    text = f"about: x\npresets: [{limited}]\nworkloads: [{{agents: 2}}]\nat_once: [2]\n"
+    with pytest.raises(ConfigError, match="rate limit"):
+        measured(tmp_path, text + "engines: [crowd]\n")
+
+
+def point(n: int, elapsed_s: float, *, busy: float | None = None, peak: int | None = None) -> Any:
+    return reading.Point(
+        n=n,
+        elapsed_s=elapsed_s,
+        bound_s=1.0,
+        throughput=n / elapsed_s,
+        peak=n if peak is None else peak,
+        p50_s=None,
+        p95_s=None,
+        cpu_ms=None if busy is None else 0.5,
+        busy=busy,
+    )
+
+
+@pytest.mark.parametrize(
+    ("busy", "words"),
+    [
+        (0.9, "x: 0.50 of the bound at 64 agents, 0.8 or better up to 8; this processor, 0.50 ms"),
+        (0.1, "; not this processor"),
+        (None, "x: 0.50 of the bound at 64 agents, 0.8 or better up to 8"),
+    ],
+)
+def test_what_ends_a_curve_is_named(busy, words):
+    """The processor is to blame only if its time is most of what the bound leaves."""
+    points = [point(1, 1.0), point(8, 1.1), point(64, 2.0, busy=busy)]
+    assert words in reading.reach(reading.Curve("x", "agents", points))
+
+
+def test_one_at_a_time_is_called_that():
+    """A sequential run is not said to have failed the bound."""
+    points = [point(1, 1.0, peak=1), point(4, 4.0, peak=1), point(16, 16.0, peak=1)]
+    assert reading.reach(reading.Curve("x", "agents", points)) == (
+        "x: one at a time, 16 agents in 16.0 s"
+    )
+
+
+def test_the_scalability_law_is_read_off(fresh_lab, tmp_path):
+    """A curve over what is in flight has it, and tells where the most comes out."""
+    text = "about: x\npresets: [nim-8b]\nengines: [asyncio]\nworkloads: [{agents: 64}]\n"
+    r = measured(tmp_path, text + "at_once: [1, 2, 4, 8, 16]\n")
+    (curve,) = reading.curves(r)
+    assert curve.usl is not None
+    assert [curve.usl.throughput(p.n) for p in curve.points] == pytest.approx(
+        [p.throughput for p in curve.points], rel=0.05
+    )
+    assert reading.readings(r)[0].startswith("asyncio: most at 16 at once")
+
+
+def test_percentiles_are_of_what_was_answered(fresh_lab, tmp_path):
+    """Nearest rank: of 2, 4, ..., 40 s in a queue of one slot, half take at most 20, 95% 38."""
+    text = "about: x\npresets: [laptop-ollama]\nengines: [asyncio]\nworkloads: [{agents: 20}]\n"
+    (m,) = measured(tmp_path, text).measurements
+    assert m.p50_s is not None and m.p95_s is not None
+    assert m.p50_s / m.elapsed_s == pytest.approx(10 / 20, rel=0.02)
+    assert m.p95_s / m.elapsed_s == pytest.approx(19 / 20, rel=0.02)
+
+
+def test_the_bill_is_what_is_then_asked(fresh_lab, tmp_path):
+    """Requests and prompts to the token; answers at most; unlimited ones are counted as such."""
+    text = "clock: real\nrepeats: 1\nwarmups: 0\nsettings: {time_scale: 1000}\n"
+    agents = written(tmp_path, f"{SMALL}{text}engines: [asyncio]\n", "agents")
+    bill = cost.cost(experiment.load(agents))
+    (m,) = measure.run(experiment.load(agents), tmp_path / "agents.json").measurements
+    assert bill.requests == m.requests == 2
+    assert bill.prompt_tokens + bill.answer_tokens == m.tokens
+    free = "about: x\nworkloads: [{workflow: report, inputs: {topic: tides, data: heights}}]\n"
+    assert cost.cost(experiment.load(written(tmp_path, free + text, "free"))).unlimited > 0
+
+
+def test_the_price_is_said_before_it_is_paid(fresh_lab, tmp_path, monkeypatch, capsys):
+    """With --price, in dollars; a plot and a table are written beside the raw data otherwise."""
+    path = written(tmp_path, SMALL)
+    assert main(["bench", str(path), "--out", str(tmp_path)]) == 0
+    assert {p.suffix for p in tmp_path.glob("small.*")} == {".yaml", ".json", ".md", ".png"}
+    monkeypatch.setenv("OPENAI_BASE_URL", "http://127.0.0.1:9/v1")
+    path = written(tmp_path, SMALL + "clock: real\n", "paid")
+    assert main(["bench", str(path), "--price", "1000000", "0"]) == 2
+    assert "$112.0000 at most" in capsys.readouterr().err

@@ -22,6 +22,7 @@ NOTEBOOKS = Path(__file__).resolve().parents[1] / "notebooks"
 
 WALL_CLOCK = "nbval-ignore-output"  # tag: this output's subject is wall-clock time
 FAILS = "raises-exception"  # tag: this cell is meant to fail
+PARAMETERS = "parameters"  # tag: papermill puts other values behind this cell
 KERNEL = {"display_name": "Python 3 (ipykernel)", "language": "python", "name": "python3"}
 METADATA = {"kernelspec": KERNEL, "language_info": {"name": "python"}}
 
@@ -62,7 +63,7 @@ def _lint_cell(number: int, cell: NotebookNode) -> Iterator[str]:
     tags = cell.metadata.get("tags", [])
     if cell.execution_count != number:
         yield f"execution count {cell.execution_count}, not {number}; refresh it"
-    if extra := set(tags) - {WALL_CLOCK, FAILS}:
+    if extra := set(tags) - {WALL_CLOCK, FAILS, PARAMETERS}:
         yield f"unknown tag {', '.join(sorted(extra))}; nbval would not heed it"
     if "NBVAL_" in cell.source:
         yield "an NBVAL_ comment; use the tag, which refresh heeds as well"

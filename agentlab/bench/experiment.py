@@ -19,7 +19,7 @@ _EXPERIMENTS = DATA / "experiments"
 
 Text = Annotated[str, msgspec.Meta(min_length=1)]
 AtLeastOne = Annotated[int, msgspec.Meta(ge=1)]
-Engine = Literal["sequential", "asyncio", "langgraph", "crewai"]
+Engine = Literal["sequential", "asyncio", "langgraph", "crewai", "dask", "crowd"]
 
 
 class Workload(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -46,7 +46,7 @@ class Workload(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
         """How tables call it."""
         if self.workflow is not None:
             return Path(self.workflow).stem
-        return f"{self.agents} agent{'s' if self.agents != 1 else ''}"
+        return f"{self.agents:,} agent{'s' if self.agents != 1 else ''}"
 
     def build(self) -> Workflow:
         """The workflow to run.
@@ -81,6 +81,8 @@ class Experiment(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
 
     Attributes:
         about: The question, in a sentence.
+        engines: What drives the agents; `dask` sends from other processes,
+            `crowd` is no client at all (`agentlab.bench.crowd`).
         clock: "virtual" is exact and needs no repeats; "real" is what a user waits.
         at_once: The most requests in flight; null is no limit.
         strategies: How a refused request is met; see `agentlab.bench.strategy`.
@@ -112,13 +114,28 @@ class Experiment(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
     settings: dict[str, Any] = {}
 
     def __post_init__(self) -> None:
-        if self.clock == "virtual" and "crewai" in self.engines:
-            raise ValueError("CrewAI keeps no virtual time; set clock: real")
+        for engine in {"crewai", "dask"} & set(self.engines):
+            if self.clock == "virtual":
+                raise ValueError(f"the engine {engine} keeps no virtual time; set clock: real")
+        if "crowd" in self.engines:
+            self._check_crowd()
         names = [workload.name for workload in self.workloads]
         if len(set(names)) < len(names):
             raise ValueError(f"two workloads have one name: {', '.join(names)}")
         if taken := {"preset", "seed"} & set(self.settings):
             raise ValueError(f"settings: {taken.pop()} has a list of its own in the experiment")
+
+    def _check_crowd(self) -> None:
+        wrong = {
+            "clock: virtual": self.clock != "virtual",
+            "workloads with agents": any(w.agents is None for w in self.workloads),
+            "numbers in at_once": None in self.at_once,
+            "no strategies": self.strategies != ["once"],
+            "no settings": bool(self.settings),
+        }
+        if any(wrong.values()):
+            needs = " and ".join(need for need, missing in wrong.items() if missing)
+            raise ValueError(f"the engine crowd has no client, so it needs {needs}")
 
     def cases(self) -> Iterator[Case]:
         """Every combination; those that one endpoint can answer stand together."""
@@ -127,25 +144,6 @@ class Experiment(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
                 self.workloads, self.at_once, self.strategies, self.engines
             ):
                 yield Case(workload.name, engine, preset, at_once, seed, strategy)
-
-
-def cost(experiment: Experiment) -> str:
-    """How many requests an experiment sends in real time, and what their answers may amount to.
-
-    Prompts, and the answers of steps without a limit, come on top.
-
-    Example:
-        >>> three = Experiment(about="x", workloads=[Workload(agents=3)], clock="real", repeats=2)
-        >>> cost(three)
-        '18 requests with up to 198 tokens of answers'
-    """
-    times = experiment.warmups + experiment.repeats
-    workflows = {workload.name: workload.build() for workload in experiment.workloads}
-    steps = [step for case in experiment.cases() for step in workflows[case.workload].steps]
-    tokens = sum(step.max_tokens or 0 for step in steps) * times
-    unlimited = sum(step.max_tokens is None for step in steps) * times
-    more = f"; {unlimited} of them have no limit on theirs" if unlimited else ""
-    return f"{len(steps) * times:,} requests with up to {tokens:,} tokens of answers{more}"
 
 
 def names() -> list[str]:

@@ -4,37 +4,75 @@ from __future__ import annotations
 
 import asyncio
 import gc
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from contextlib import AsyncExitStack
 from hashlib import blake2b
 from itertools import groupby
 from pathlib import Path
 from time import perf_counter, process_time
+from typing import NamedTuple
 
 import msgspec
 
 from agentlab import engines, lab
 from agentlab.bench import results
+from agentlab.bench.crowd import crowd
 from agentlab.bench.experiment import Case, Experiment, Workload
 from agentlab.bench.results import Measurement, Results
 from agentlab.bench.strategy import asking
 from agentlab.endpoint import presets
+from agentlab.endpoint.tokens import count_tokens
+from agentlab.engines.asking import Ask
 from agentlab.errors import ConfigError, StepError
 from agentlab.progress import bar
 from agentlab.trace import Trace, trace
+from agentlab.workflow import Workflow
 
 Keep = Callable[[Measurement], None]
 
 
-def run(experiment: Experiment, file: Path, *, resume: bool = False) -> Results:
+class _Task(NamedTuple):
+    """A case and what its runs need: made once, outside of every timer."""
+
+    case: Case
+    workload: Workload
+    workflow: Workflow
+    limit: int | None
+
+    async def answers(self, send: Ask = lab.ask) -> dict[str, str]:
+        ask = asking(
+            self.case.strategy,
+            at_once=self.case.at_once,
+            requests_per_minute=self.limit,
+            send=send,
+        )
+        inputs = self.workload.inputs
+        return await engines.run(self.workflow, inputs, engine=self.case.engine, ask=ask)
+
+
+def _task(experiment: Experiment, case: Case) -> _Task:
+    workload = next(w for w in experiment.workloads if w.name == case.workload)
+    given = experiment.settings.get("requests_per_minute")
+    figure = presets.load(case.preset).requests_per_minute
+    limit = (figure.value if figure else None) if given is None else given or None
+    return _Task(case, workload, workload.build(), limit)
+
+
+def run(
+    experiment: Experiment, file: Path, *, resume: bool = False, cluster: str | None = None
+) -> Results:
     """Measure every case, and write `file` after each measurement.
 
     Args:
         file: Where the results go, as JSON. An interrupt leaves in it what was done.
         resume: Go on with such a file.
+        cluster: The scheduler's address for the engine `dask`; None starts processes here.
 
     Raises:
         ConfigError: If the file is unfinished and not to be resumed, or is of another experiment.
     """
+    if cluster is not None and "dask" not in experiment.engines:
+        raise ConfigError("a cluster is for the engine dask; add it to the experiment's engines")
     kept = _kept(experiment, file, resume=resume)
     done = {(m.case, m.repeat) for m in kept.measurements}
     total = len(list(experiment.cases())) * experiment.repeats
@@ -50,12 +88,13 @@ def run(experiment: Experiment, file: Path, *, resume: bool = False) -> Results:
             rounds = _rounds(list(group), experiment.repeats, done)
             if not rounds:
                 continue
+            tasks = [(_task(experiment, case), repeat) for case, repeat in rounds]
             with lab.configure(preset=preset, seed=seed, **experiment.settings):
                 if experiment.clock == "virtual":
-                    for case, repeat in rounds:
-                        keep(_in_virtual_time(experiment, case, repeat))
+                    for task, repeat in tasks:
+                        keep(_in_virtual_time(task, repeat))
                 else:
-                    asyncio.run(_in_real_time(experiment, rounds, keep))
+                    asyncio.run(_in_real_time(tasks, experiment.warmups, keep, cluster))
     kept.save(file)
     return kept
 
@@ -89,52 +128,78 @@ def _rounds(cases: list[Case], repeats: int, done: set[tuple[Case, int]]) -> lis
     ]
 
 
-def _in_virtual_time(experiment: Experiment, case: Case, repeat: int) -> Measurement:
-    workload = _workload(experiment, case)
-    limit = _requests_per_minute(experiment, case)
-    outcome, t = lab.simulate(_answers(workload, case, limit), catch=StepError)
-    return _measurement(workload, case, repeat, outcome, t, t.makespan_s, limit)
+def _in_virtual_time(task: _Task, repeat: int) -> Measurement:
+    if task.case.engine == "crowd":
+        return _of_a_crowd(task, repeat)
+    outcome, t = lab.simulate(task.answers(), catch=StepError)
+    return _measurement(task, repeat, outcome, t, t.makespan_s)
 
 
-async def _in_real_time(experiment: Experiment, rounds: list[tuple[Case, int]], keep: Keep) -> None:
+def _of_a_crowd(task: _Task, repeat: int) -> Measurement:
+    if task.limit:
+        raise ConfigError(
+            f"preset {task.case.preset!r} has a rate limit, which a crowd does not meet; "
+            "choose another, or engine asyncio"
+        )
+    agents, at_once = task.workload.agents or 0, task.case.at_once or 0  # both are given
+    prompt_tokens = count_tokens(task.workflow.steps[0].prompt)
+    made = crowd(
+        presets.load(task.case.preset).physics,
+        agents,
+        at_once=at_once,
+        prompt_tokens=prompt_tokens,
+        output_tokens=task.workload.tokens,
+        seed=task.case.seed,
+    )
+    return Measurement(
+        case=task.case,
+        repeat=repeat,
+        steps=agents,
+        elapsed_s=round(made.makespan_s, 9),
+        bound_s=round(max(made.work_s / at_once, made.longest_s), 9),
+        requests=agents,
+        answered=agents,
+        peak=min(agents, at_once),
+        tokens=agents * (prompt_tokens + task.workload.tokens),
+        answers=None,
+    )
+
+
+async def _in_real_time(
+    tasks: list[tuple[_Task, int]], warmups: int, keep: Keep, address: str | None
+) -> None:
     lab.base_url()  # starts the endpoint
     scale = lab.model_seconds_a_second()
-    for case in dict.fromkeys(case for case, _ in rounds):
-        for _ in range(experiment.warmups):
-            limit = _requests_per_minute(experiment, case)
-            await _outcome(_workload(experiment, case), case, limit)
-    for case, repeat in rounds:
-        workload = _workload(experiment, case)
-        limit = _requests_per_minute(experiment, case)
-        gc.collect()  # so that no case pays for the garbage of the one before
-        with trace() as t:
-            began_s, busy_s = perf_counter(), process_time()
-            outcome = await _outcome(workload, case, limit)
-            elapsed_s, busy_s = perf_counter() - began_s, process_time() - busy_s
-        keep(
-            _measurement(
-                workload, case, repeat, outcome, t, elapsed_s * scale, limit, busy_s * 1000
+    async with AsyncExitStack() as stack:
+        send: dict[str, Ask] = {}
+        if any(task.case.engine == "dask" for task, _ in tasks):
+            from agentlab.engines.dask import Cluster
+
+            where = None if address == "local" else address
+            send["dask"] = (await stack.enter_async_context(Cluster(where))).ask
+        for task in {task.case: task for task, _ in tasks}.values():
+            for _ in range(warmups):
+                await _outcome(task, send.get(task.case.engine, lab.ask))
+        for task, repeat in tasks:
+            gc.collect()  # so that no case pays for the garbage of the one before
+            with trace() as t:
+                began_s, cpu_began_s = perf_counter(), process_time()
+                outcome = await _outcome(task, send.get(task.case.engine, lab.ask))
+                elapsed_s, cpu_s = perf_counter() - began_s, process_time() - cpu_began_s
+            keep(
+                msgspec.structs.replace(
+                    _measurement(task, repeat, outcome, t, elapsed_s * scale),
+                    cpu_ms=round(cpu_s * 1000 / max(t.requests, 1), 3),
+                    busy=round(cpu_s / elapsed_s, 3),
+                )
             )
-        )
 
 
-async def _outcome(workload: Workload, case: Case, limit: int | None) -> dict[str, str] | StepError:
+async def _outcome(task: _Task, send: Ask) -> dict[str, str] | StepError:
     try:
-        return await _answers(workload, case, limit)
+        return await task.answers(send)
     except StepError as error:
         return error
-
-
-async def _answers(workload: Workload, case: Case, limit: int | None) -> dict[str, str]:
-    ask = asking(case.strategy, at_once=case.at_once, requests_per_minute=limit)
-    return await engines.run(workload.build(), workload.inputs, engine=case.engine, ask=ask)
-
-
-def _requests_per_minute(experiment: Experiment, case: Case) -> int | None:
-    """The rate limit that the endpoint keeps: the experiment's, or else the preset's."""
-    given = experiment.settings.get("requests_per_minute")
-    figure = presets.load(case.preset).requests_per_minute
-    return (figure.value if figure else None) if given is None else given or None
 
 
 def _limit_bound_s(steps: int, limit: int | None, shortest_s: float) -> float:
@@ -145,37 +210,34 @@ def _limit_bound_s(steps: int, limit: int | None, shortest_s: float) -> float:
 
 
 def _measurement(
-    workload: Workload,
-    case: Case,
-    repeat: int,
-    outcome: dict[str, str] | StepError,
-    t: Trace,
-    elapsed_s: float,
-    limit: int | None,
-    busy_ms: float | None = None,
+    task: _Task, repeat: int, outcome: dict[str, str] | StepError, t: Trace, elapsed_s: float
 ) -> Measurement:
-    workflow = workload.build()
-    failed = isinstance(outcome, StepError)
-    seconds = dict.fromkeys(workflow.needs, 0.0) | t.seconds
+    steps = len(task.workflow.steps)
+    seconds = dict.fromkeys(task.workflow.needs, 0.0) | t.seconds
     answers = outcome.results if isinstance(outcome, StepError) else outcome
+    latencies_s = sorted(s.end_s - s.arrived_s for s in t.spans if s.ok and s.end_s is not None)
     return Measurement(
-        case=case,
+        case=task.case,
         repeat=repeat,
-        steps=len(workflow.steps),
+        steps=steps,
         elapsed_s=round(elapsed_s, 9),
         bound_s=max(
-            workflow.plan(seconds).bound_s(case.at_once),
-            _limit_bound_s(len(workflow.steps), limit, min(seconds.values())),
+            task.workflow.plan(seconds).bound_s(task.case.at_once),
+            _limit_bound_s(steps, task.limit, min(seconds.values())),
         ),
         requests=t.requests,
-        answered=sum(span.ok for span in t.spans),
+        answered=len(latencies_s),
         peak=t.peak,
         tokens=t.tokens,
         answers=blake2b(msgspec.json.encode(answers, order="sorted"), digest_size=8).hexdigest(),
-        cpu_ms=None if busy_ms is None else round(busy_ms / max(t.requests, 1), 3),
-        error=str(outcome) if failed else None,
+        p50_s=_percentile(latencies_s, 50),
+        p95_s=_percentile(latencies_s, 95),
+        error=str(outcome) if isinstance(outcome, StepError) else None,
     )
 
 
-def _workload(experiment: Experiment, case: Case) -> Workload:
-    return next(w for w in experiment.workloads if w.name == case.workload)
+def _percentile(ordered: Sequence[float], percent: int) -> float | None:
+    """The smallest value that `percent` of them do not exceed (nearest rank)."""
+    if not ordered:
+        return None
+    return round(ordered[max(0, -(-len(ordered) * percent // 100) - 1)], 9)

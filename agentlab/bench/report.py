@@ -8,9 +8,8 @@ from statistics import median
 import msgspec
 
 from agentlab.bench.experiment import Case
+from agentlab.bench.reading import axes, readings, shown
 from agentlab.bench.results import Measurement, Results, unequal
-
-_AXES = ("workload", "engine", "preset", "at_once", "seed", "strategy")
 
 
 def markdown(results: Results) -> str:
@@ -22,40 +21,40 @@ def markdown(results: Results) -> str:
     """
     experiment = results.experiment
     measured = [case for case in experiment.cases() if results.of(case)]
-    axes = [a for a in _AXES if len({getattr(case, a) for case in measured}) > 1] or ["engine"]
-    head = [
-        *axes,
-        "elapsed (s)",
-        "bound (s)",
-        "of the bound",
-        "saved",
-        "requests",
-        "peak",
-        "tokens",
-    ]
-    rows = [_row(results, case, axes) for case in measured]
-    problems = [f"- **not comparable**: {problem}" for problem in unequal(results.measurements)]
+    rows = [_row(results, case) for case in measured]
+    kept = [name for name in (rows[0] if rows else ()) if any(row[name] for row in rows)]
+    problems = [f"**not comparable**: {problem}" for problem in unequal(results.measurements)]
     repeats = f"{experiment.repeats} runs of each case, in turn"
     clock = "virtual time, exact" if experiment.clock == "virtual" else f"real time, {repeats}"
     about = ", ".join(f"{name} {value}" for name, value in results.machine.items())
-    lines = [f"# {results.name}", "", experiment.about, "", *_table(head, rows), ""]
-    return "\n".join([*lines, *problems, *([""] if problems else []), f"{clock}; {about}.", ""])
+    parts = [
+        f"# {results.name}",
+        experiment.about,
+        "\n".join(_table(kept, [[row[name] for name in kept] for row in rows])),
+        "\n".join(f"- {line}" for line in [*problems, *readings(results)]),
+        f"{clock}; {about}.",
+    ]
+    return "\n\n".join(part for part in parts if part) + "\n"
 
 
-def _row(results: Results, case: Case, axes: Sequence[str]) -> list[str]:
+def _row(results: Results, case: Case) -> dict[str, str]:
+    """Column -> cell; a column without any is left out."""
     runs = results.of(case)
     last = runs[-1]
     elapsed_s, bound_s = _elapsed_s(runs), median(m.bound_s for m in runs)
-    return [
-        *(_shown(getattr(case, axis)) for axis in axes),
-        _spread(runs),
-        f"{bound_s:.1f}",
-        f"{bound_s / elapsed_s:.3f}" if elapsed_s else "-",
-        _saved(results, case, elapsed_s),
-        str(last.requests),
-        str(last.peak),
-        str(last.tokens),
-    ]
+    cpu_ms = [m.cpu_ms for m in runs if m.cpu_ms is not None]
+    return {
+        **{axis: shown(getattr(case, axis)) for axis in axes(results)},
+        "elapsed (s)": _spread(runs),
+        "bound (s)": f"{bound_s:,.1f}",
+        "of the bound": f"{bound_s / elapsed_s:.3f}" if bound_s else "-",
+        "saved": _saved(results, case, elapsed_s),
+        "p95 (s)": "" if last.p95_s is None else f"{last.p95_s:.1f}",
+        "requests": f"{last.requests:,}",
+        "peak": f"{last.peak:,}",
+        "tokens": f"{last.tokens:,}",
+        "CPU (ms a request)": f"{median(cpu_ms):.2f}" if cpu_ms else "",
+    }
 
 
 def saved(results: Results, case: Case) -> float | None:
@@ -89,12 +88,8 @@ def _elapsed_s(runs: Sequence[Measurement]) -> float:
 def _spread(runs: Sequence[Measurement]) -> str:
     times = sorted(m.elapsed_s for m in runs)
     if len(times) == 1:
-        return f"{times[0]:.1f}"
+        return f"{times[0]:,.1f}"
     return f"{median(times):.2f} ({times[0]:.2f} to {times[-1]:.2f})"
-
-
-def _shown(value: object) -> str:
-    return "no limit" if value is None else str(value)
 
 
 def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:

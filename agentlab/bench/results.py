@@ -24,8 +24,10 @@ class Measurement(msgspec.Struct, frozen=True, kw_only=True):
         bound_s: What no schedule of the same calls can beat, with as many at once.
         requests: How many the endpoint saw; `steps` is how many there had to be.
         answered: How many of them it answered in full.
-        answers: A digest of all answers: equal work has equal digests.
+        answers: A digest of all answers: equal work has equal digests. None where there are none.
+        p50_s, p95_s: How long half, and 95% of the answers took at most, at the endpoint.
         cpu_ms: Processor time of this process for each request; None in virtual time.
+        busy: Processor time as a share of the real time taken; 1 is a core all the time.
         error: Why there is no result; None if there is one.
     """
 
@@ -38,8 +40,11 @@ class Measurement(msgspec.Struct, frozen=True, kw_only=True):
     answered: int
     peak: int
     tokens: int
-    answers: str
+    answers: str | None
+    p50_s: float | None = None
+    p95_s: float | None = None
     cpu_ms: float | None = None
+    busy: float | None = None
     error: str | None = None
 
 
@@ -100,7 +105,7 @@ def unequal(measurements: Iterable[Measurement]) -> list[str]:
             problems[f"{where}: {m.error}"] = None
             continue
         other = first.setdefault((m.case.workload, m.case.preset, m.case.seed), m)
-        if m.answers != other.answers:
+        if None not in (m.answers, other.answers) and m.answers != other.answers:
             problems[f"{where}: its answers are not those of {other.case.engine}"] = None
         if m.answered != m.steps:
             problems[f"{where}: {m.answered} answers for {m.steps} steps"] = None

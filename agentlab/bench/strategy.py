@@ -19,7 +19,13 @@ Strategy = Literal["once", "insist", "retry", "pace"]
 _ATTEMPTS = 1000  # requests are counted here, and giving up would save some
 
 
-def asking(strategy: Strategy, *, at_once: int | None, requests_per_minute: int | None) -> Ask:
+def asking(
+    strategy: Strategy,
+    *,
+    at_once: int | None,
+    requests_per_minute: int | None,
+    send: Ask = lab.ask,
+) -> Ask:
     """Who answers the steps of one run; to be called inside the event loop.
 
     Args:
@@ -27,19 +33,25 @@ def asking(strategy: Strategy, *, at_once: int | None, requests_per_minute: int 
             `retry` backs off and obeys it; `pace` besides keeps its rate limit.
         at_once: The most requests in flight; None is no limit.
         requests_per_minute: What `pace` keeps; None learns it from the first answers.
+        send: Who sends each request.
     """
     if strategy in ("retry", "pace"):
-        return Guard(
+        guard = Guard(
             retry=Retry(attempts=_ATTEMPTS),  # its own for each run: it draws the same jitter again
             deadline_s=None,
             at_once=at_once,
             pace=Pace(requests_per_minute=requests_per_minute) if strategy == "pace" else None,
-        ).ask
+        )
+
+        async def guarded(prompt: str, *, agent: str = "agent", **options: Any) -> str:
+            return await guard.run(lambda: send(prompt, agent=agent, **options), agent=agent)
+
+        return guarded
     slots = asyncio.Semaphore(at_once) if at_once else nullcontext()
 
     async def once(prompt: str, **options: Any) -> str:
         async with slots:
-            return await lab.ask(prompt, **options)
+            return await send(prompt, **options)
 
     async def insist(prompt: str, **options: Any) -> str:
         while True:

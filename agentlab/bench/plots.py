@@ -1,0 +1,151 @@
+"""Results as pictures: curves where one number grows, bars where nothing does."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from statistics import median
+
+import matplotlib.pyplot as plt
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from agentlab.bench.reading import Curve, Point, axes, curves, named, readings
+from agentlab.bench.results import Measurement, Results
+from agentlab.plots import BROKEN, FONT_SIZE, SERIES
+
+_MARKERS = "osD^"
+_MOST_SAID = 4
+
+
+def figure(results: Results) -> Figure:
+    """What was measured, under a title that says what it shows.
+
+    Where the number of agents grows: how long they took, and the share of that which is the
+    bound. Where the number in flight grows: answers a second, with the scalability law fitted to
+    them, and how long an answer takes. Else a bar for each case, with the bound marked on it.
+
+    Example:
+        bench.plots.figure(results.load("results/knee.json")).savefig("knee.png")
+    """
+    found = curves(results)
+    with plt.rc_context({"font.size": FONT_SIZE, "axes.grid": True, "grid.color": "#DDDDDD"}):
+        if found:
+            made, (left, right) = plt.subplots(1, 2, figsize=(13, 6.5), layout="constrained")
+            (_in_flight if found[0].axis == "at_once" else _agents)(left, right, found)
+            for axis in (left, right):
+                axis.set_xscale("log", base=_base(found))
+                axis.xaxis.set_major_formatter("{x:,.0f}")
+                axis.legend(frameon=False, fontsize=FONT_SIZE - 2)
+        else:
+            made = _bars(results)
+        said = readings(results)[:_MOST_SAID] or [results.experiment.about]
+        made.suptitle("\n".join(said), x=0.01, ha="left", fontweight="bold", fontsize=FONT_SIZE)
+    plt.close(made)  # the notebook shows what a cell returns, once
+    return made
+
+
+def _agents(left: Axes, right: Axes, found: Sequence[Curve]) -> None:
+    _lines(left, found, lambda p: p.elapsed_s)
+    bounds = max(found, key=lambda curve: curve.points[-1].n).points
+    xs, ys = [p.n for p in bounds], [p.bound_s for p in bounds]
+    left.plot(xs, ys, color="black", linestyle="--", label="the bound")
+    left.set(xlabel="agents", ylabel="elapsed (model s)", title="How long they took")
+    _log_y(left, _base(found))
+    _lines(right, found, lambda p: p.efficiency)
+    right.set(xlabel="agents", ylabel="bound / elapsed", title="Share of the bound", ylim=(0, 1.05))
+
+
+def _in_flight(left: Axes, right: Axes, found: Sequence[Curve]) -> None:
+    _lines(left, found, lambda p: p.throughput)
+    law: str | None = "scalability law, fitted"
+    for curve in found:
+        if curve.usl is not None:
+            xs = [p.n for p in curve.points]
+            ys = [curve.usl.throughput(x) for x in xs]
+            left.plot(xs, ys, color="black", linestyle="--", label=law, zorder=3)
+            law = None  # one line in the legend stands for all
+    left.set(xlabel="in flight at once", ylabel="answers a second", title="Throughput")
+    _log_y(left, 2)
+    _lines(right, found, lambda p: p.p50_s, "p50 of ")
+    _lines(right, found, lambda p: p.p95_s, "p95 of ", linestyle=":")
+    right.set(xlabel="in flight at once", ylabel="latency (model s)", title="Time to an answer")
+    right.set_ylim(bottom=0)
+
+
+def _base(found: Sequence[Curve]) -> int:
+    """Doublings, or where there are too many of them for an axis, tens."""
+    return 2 if found[0].points[-1].n < 10_000 else 10
+
+
+def _log_y(axis: Axes, base: int) -> None:
+    axis.set_yscale("log", base=base)
+    axis.yaxis.set_major_formatter("{x:,g}")
+    axis.yaxis.set_minor_formatter("")
+
+
+def _lines(
+    axis: Axes,
+    found: Sequence[Curve],
+    value: Callable[[Point], float | None],
+    prefix: str = "",
+    linestyle: str = "-",
+) -> None:
+    for number, curve in enumerate(found):
+        known = [(p.n, y) for p in curve.points if (y := value(p)) is not None]
+        if known:
+            axis.plot(
+                *zip(*known, strict=True),
+                color=SERIES[number % len(SERIES)],
+                marker=_MARKERS[number % len(_MARKERS)],
+                linestyle=linestyle,
+                linewidth=3,
+                label=prefix + curve.name,
+            )
+
+
+def _bars(results: Results) -> Figure:
+    cases = [case for case in results.experiment.cases() if results.of(case)]
+    labels = [named(case, axes(results)) for case in cases]
+    runs = [results.of(case) for case in cases]
+    made, panels = plt.subplots(
+        1, 2, figsize=(13, 0.5 * len(cases) + 3), sharey=True, layout="constrained"
+    )
+    left, right = panels
+    _bar(left, runs, lambda m: m.elapsed_s)
+    bounds = [median(m.bound_s for m in some) for some in runs]
+    left.plot(bounds, range(len(runs)), "|", color="black", markersize=22, label="the bound")
+    left.set(xlabel="elapsed (model s)", title="How long they took")
+    left.set_yticks(range(len(labels)), labels)
+    left.invert_yaxis()
+    made.legend(loc="outside lower left", frameon=False, fontsize=FONT_SIZE - 2)
+    if results.experiment.clock == "real":
+        _bar(right, runs, lambda m: m.cpu_ms or 0)
+        right.set(xlabel="processor time (ms a request)", title="What the client costs")
+    else:
+        _bar(right, runs, lambda m: m.requests)
+        right.set(xlabel="requests", title="What the endpoint saw")
+    for axis in (left, right):
+        axis.grid(axis="y", visible=False)
+        axis.set_axisbelow(True)
+    return made
+
+
+def _bar(
+    axis: Axes, runs: Sequence[Sequence[Measurement]], value: Callable[[Measurement], float]
+) -> None:
+    """A bar for the median, and a line from least to most."""
+    some = [[value(m) for m in measured] for measured in runs]
+    middle = [median(values) for values in some]
+    below = [m - min(values) for m, values in zip(middle, some, strict=True)]
+    above = [max(values) - m for m, values in zip(middle, some, strict=True)]
+    axis.barh(range(len(some)), middle, color=SERIES[0], height=0.7)
+    if any(below) or any(above):
+        axis.errorbar(
+            middle,
+            range(len(some)),
+            xerr=[below, above],
+            fmt="none",
+            color=BROKEN,
+            capsize=5,
+            linewidth=2,
+        )
