@@ -6,7 +6,10 @@
     ├── ModelError       the model answered a call with an error (carries status, code, request id)
     ├── GaveUp           a guarded call failed for good (carries the attempts and their errors)
     ├── CircuitOpen      the endpoint is down, and the call was not sent (carries when to try again)
+    ├── ClusterLost      the processes that calls were placed on cannot be reached any more
     ├── StepError        a step of a workflow failed (carries the step, and every finished answer)
+    ├── JournalError     an answer cannot be written down
+    ├── Stopped          the content system sends nothing more; what is done is kept
     └── DeadlockError    in virtual time nothing is left that could ever happen (carries what waits)
 
 Each message says what is wrong, the value, and the way out; the facts are attributes too.
@@ -14,9 +17,23 @@ Each message says what is wrong, the value, and the way out; the facts are attri
 
 from __future__ import annotations
 
+from typing import Any
+
 
 class AgentLabError(Exception):
     """The root: catching it catches everything that this package raises on purpose."""
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        # Exceptions pickle by calling their class with `args`, which leaves keywords out; errors
+        # come back from other processes with all their facts.
+        return _again, (type(self), self.args, self.__dict__)
+
+
+def _again(kind: type[AgentLabError], args: tuple[Any, ...], facts: dict[str, Any]) -> Any:
+    error = kind.__new__(kind, *args)
+    error.args = args
+    error.__dict__.update(facts)
+    return error
 
 
 class ConfigError(AgentLabError, ValueError):
@@ -79,6 +96,10 @@ class CircuitOpen(AgentLabError):
         self.retry_after_s = retry_after_s
 
 
+class ClusterLost(AgentLabError):
+    """The scheduler is gone, and with it all calls that were placed; what is recorded is kept."""
+
+
 class StepError(AgentLabError):
     """A step of a workflow failed; what its error was is the `__cause__`.
 
@@ -91,6 +112,14 @@ class StepError(AgentLabError):
         super().__init__(message)
         self.step = step
         self.results = results
+
+
+class JournalError(AgentLabError):
+    """The content system's journal cannot be written, for want of space or of the database."""
+
+
+class Stopped(AgentLabError):
+    """The content system was told to send nothing more, so this was not sent."""
 
 
 class DeadlockError(AgentLabError):

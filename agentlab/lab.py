@@ -11,7 +11,7 @@ import asyncio
 import atexit
 import threading
 from collections.abc import Coroutine, Mapping
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 from urllib.parse import quote
 
 import httpx
@@ -37,6 +37,7 @@ E = TypeVar("E", bound=Exception)
 
 _lock = threading.RLock()
 _chosen: Settings | None = None
+_shared: Address | None = None
 _endpoint: EndpointProcess | None = None
 
 
@@ -82,9 +83,10 @@ def configure(**changes: Any) -> Configured:
 
 
 def _use(chosen: Settings | None) -> None:
-    global _chosen
+    global _chosen, _shared
     with _lock:
         stop()
+        _shared = None
         _chosen = chosen
 
 
@@ -100,14 +102,39 @@ def stop() -> None:
 atexit.register(stop)
 
 
+class Address(NamedTuple):
+    """Where an endpoint is, and how fast its time runs: what another process needs to share it."""
+
+    url: str
+    key: str
+    time_scale: float
+    model: str
+
+
+def address() -> Address | None:
+    """Of the endpoint that runs here; None where a real model answers, which all can ask."""
+    chosen = _settings()
+    if chosen.real:
+        return None
+    return Address(base_url(), api_key(), chosen.time_scale, chosen.model)
+
+
+def connect(shared: Address) -> None:
+    """Ask an endpoint that another process of this machine runs, from now on."""
+    global _shared
+    if shared != _shared:
+        _use(settings.from_environment(upstream=None, time_scale=shared.time_scale))
+        _shared = shared
+
+
 def base_url() -> str:
     """The endpoint's address, ending in `/v1`, for any OpenAI-compatible client."""
-    return _running().url
+    return _shared.url if _shared else _running().url
 
 
 def api_key() -> str:
     """The lab's own key for the endpoint; it opens nothing else."""
-    return _running().key
+    return _shared.key if _shared else _running().key
 
 
 def where() -> str:
@@ -130,7 +157,26 @@ def where() -> str:
     )
 
 
-async def ask(
+class Reply(NamedTuple):
+    """An answer, and what the endpoint counted for it."""
+
+    text: str
+    prompt_tokens: int
+    completion_tokens: int
+
+
+async def ask(prompt: str, *, agent: str = "agent", **options: Any) -> str:
+    """Ask the model one thing, once; returns its answer. There are no retries.
+
+    Takes what `reply` takes, and raises what it raises.
+
+    Example:
+        await lab.ask("Name three rivers.", agent="geographer")
+    """
+    return (await reply(prompt, agent=agent, **options)).text
+
+
+async def reply(
     prompt: str,
     *,
     agent: str = "agent",
@@ -138,8 +184,8 @@ async def ask(
     max_tokens: int | None = None,
     temperature: float | None = None,
     timeout_s: float = 600.0,
-) -> str:
-    """Ask the model one thing, once; returns its answer. There are no retries.
+) -> Reply:
+    """Ask the model one thing, once; returns its answer and its tokens. There are no retries.
 
     Args:
         agent: The name under which the trace shows the call.
@@ -153,7 +199,7 @@ async def ask(
         EndpointError: If the connection breaks off.
 
     Example:
-        await lab.ask("Name three rivers.", agent="geographer")
+        (await lab.reply("Name three rivers.")).completion_tokens
     """
     messages = [{"role": "system", "content": system}] if system else []
     messages.append({"role": "user", "content": prompt})
@@ -173,7 +219,7 @@ async def ask(
             )
     except TimeoutError:
         raise TimeoutError(f"no answer to {agent!r} within {timeout_s:g} model seconds") from None
-    return _text_of(answer)
+    return _reply_of(answer)
 
 
 def now_s() -> float:
@@ -341,8 +387,14 @@ class _Choice(msgspec.Struct):
     message: _Message
 
 
+class _Usage(msgspec.Struct):
+    prompt_tokens: int = 0
+    completion_tokens: int = 0
+
+
 class _Completion(msgspec.Struct):
     choices: list[_Choice]
+    usage: _Usage | None = None  # not every endpoint counts
 
 
 class _Problem(msgspec.Struct):
@@ -354,10 +406,13 @@ class _Refusal(msgspec.Struct):
     error: _Problem
 
 
-def _text_of(answer: Answer) -> str:
+def _reply_of(answer: Answer) -> Reply:
     try:
         if answer.status == 200:
-            return msgspec.json.decode(answer.content, type=_Completion).choices[0].message.content
+            completion = msgspec.json.decode(answer.content, type=_Completion)
+            used = completion.usage or _Usage()
+            text = completion.choices[0].message.content
+            return Reply(text, used.prompt_tokens, used.completion_tokens)
         problem = msgspec.json.decode(answer.content, type=_Refusal).error
     except (msgspec.DecodeError, IndexError):
         start = answer.content[:80].decode(errors="replace")

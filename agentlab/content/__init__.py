@@ -1,0 +1,13 @@
+"""A content system that loses nothing: agents research, write, edit and publish, for any topics.
+
+settings    how much at once, how often, how long; from arguments, environment or a file
+system      one topic, or a batch of them, with what each took
+journal     every answer that was paid for, in SQLite or PostgreSQL; what a kill cannot undo
+command     what `agentlab write` does
+publish     Markdown and HTML files, whole or not at all
+"""
+
+from agentlab.content.settings import Settings
+from agentlab.content.system import Content, ContentSystem, Metrics
+
+__all__ = ["Content", "ContentSystem", "Metrics", "Settings"]

@@ -1,0 +1,99 @@
+"""What `agentlab write` does: a batch in a terminal, with Ctrl-C as a way to end it well."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Literal
+
+from agentlab.content.settings import Settings
+from agentlab.content.system import Content, ContentSystem, summary
+from agentlab.errors import ConfigError
+
+INTERRUPTED = 130  # 128 and SIGINT, as shells have it
+
+
+def write(
+    topics_file: Path,
+    out: Path,
+    *,
+    content_type: Literal["blog", "comprehensive"] = "blog",
+    resume: bool = False,
+    settings_file: str | None = None,
+    journal: str | None = None,
+    cluster: str | None = None,
+) -> int:
+    """Write about the topics in a file, and print what became of them.
+
+    Returns:
+        0 if all are done, 130 after Ctrl-C, and 1 if something else left topics undone.
+
+    Raises:
+        ConfigError: If there are no topics, or there is a journal and `resume` is not given.
+    """
+    topics = read_topics(topics_file)
+    settings = Settings.load(settings_file) if settings_file else Settings()
+    if journal is None and (out / "journal.sqlite").exists() and not resume:
+        raise ConfigError(
+            f"{out} holds a journal of an earlier run; go on with --resume, or choose another "
+            "folder with --out"
+        )
+    with ContentSystem(settings, out=out, journal=journal) as system:
+        contents = asyncio.run(_batch(system, topics, content_type, cluster))
+        print(summary(contents, system.journal, settings))
+        if system.stopped is not None:
+            print(f"stopped: {system.stopped}. Go on with --resume.", file=sys.stderr)
+    if system.stopped == "Ctrl-C":
+        return INTERRUPTED
+    return 0 if all(content.status == "done" for content in contents) else 1
+
+
+def read_topics(file: Path) -> list[str]:
+    """The topics in a file, each once: a line each, without comments and empty lines.
+
+    Raises:
+        ConfigError: If it cannot be read as UTF-8, or has none.
+    """
+    try:
+        lines = [line.strip() for line in file.read_text(encoding="utf-8").splitlines()]
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"topics {str(file)!r}: {error}; give a text file in UTF-8") from None
+    topics = list(dict.fromkeys(line for line in lines if line and not line.startswith("#")))
+    if not topics:
+        raise ConfigError(f"topics {str(file)!r}: there are none; write one a line")
+    return topics
+
+
+async def _batch(
+    system: ContentSystem,
+    topics: list[str],
+    content_type: Literal["blog", "comprehensive"],
+    cluster: str | None,
+) -> list[Content]:
+    with _ctrl_c(system):
+        return await system.batch_generate(topics, content_type, progress=True, cluster=cluster)
+
+
+@contextmanager
+def _ctrl_c(system: ContentSystem) -> Iterator[None]:
+    """The first Ctrl-C waits for what is in flight, the second does not."""
+    loop = asyncio.get_running_loop()
+
+    def stop() -> None:
+        loop.remove_signal_handler(signal.SIGINT)
+        print("waiting for what is in flight; Ctrl-C again cancels it", file=sys.stderr)
+        system.stop("Ctrl-C")
+
+    try:
+        loop.add_signal_handler(signal.SIGINT, stop)
+    except NotImplementedError:  # on Windows Ctrl-C cancels at once; what is recorded is kept
+        yield
+        return
+    try:
+        yield
+    finally:
+        loop.remove_signal_handler(signal.SIGINT)

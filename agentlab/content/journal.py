@@ -1,0 +1,303 @@
+"""Every answer that was paid for, written down before anything is made of it.
+
+A call may be sent more than once, an answer is recorded at most once. A request is noted before
+it leaves, so that after a kill the journal tells what may have been paid for in vain.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from contextlib import suppress
+from pathlib import Path
+from types import TracebackType
+from typing import Any, NamedTuple, Self
+
+import filelock
+from sqlalchemy import (
+    Column,
+    Connection,
+    Engine,
+    Executable,
+    Integer,
+    MetaData,
+    String,
+    Table,
+    Text,
+    create_engine,
+    event,
+    func,
+    make_url,
+    select,
+)
+from sqlalchemy.exc import IntegrityError, OperationalError, SQLAlchemyError
+
+from agentlab.errors import ConfigError, JournalError
+from agentlab.lab import Reply
+
+_SPARE_BYTES = 1 << 20
+_LOCK = 0x6167656E746C6162  # "agentlab": PostgreSQL's advisory locks have numbers for names
+
+_metadata = MetaData()
+_steps = Table(
+    "agentlab_steps",
+    _metadata,
+    Column("job", String, primary_key=True),
+    Column("step", String, primary_key=True),
+    Column("asked", String, primary_key=True),  # a digest: another question is another step
+    Column("requests", Integer, nullable=False),
+    Column("answer", Text),  # null until it is there
+    Column("prompt_tokens", Integer, nullable=False),
+    Column("answer_tokens", Integer, nullable=False),
+)
+_jobs = Table(
+    "agentlab_jobs",
+    _metadata,
+    Column("job", String, primary_key=True),
+    Column("status", String, nullable=False),
+    Column("failures", Integer, nullable=False),
+    Column("error", Text),
+)
+
+
+class StepBill(NamedTuple):
+    """What one step of a topic took, over all runs."""
+
+    step: str
+    requests: int
+    prompt_tokens: int
+    answer_tokens: int
+
+
+class Bill(NamedTuple):
+    """What a journal says was sent, and what came of it."""
+
+    requests: int
+    answers: int
+    prompt_tokens: int
+    answer_tokens: int
+
+
+class Journal:
+    """A database of answers, which one process at a time may write.
+
+    Args:
+        where: A file, for SQLite; a URL for PostgreSQL (`postgresql://user@host/name`); None for
+            one in memory, which ends with the process.
+
+    Raises:
+        ConfigError: If it cannot be opened, or another process has it.
+
+    Example:
+        >>> with Journal() as journal:
+        ...     journal.sending("blog: tides", "research", "d1")
+        ...     journal.record("blog: tides", "research", "d1", Reply("Twice a day.", 9, 4))
+        ...     journal.answer("blog: tides", "research", "d1").text
+        'Twice a day.'
+    """
+
+    def __init__(self, where: str | Path | None = None):
+        url = str(where) if where is not None else ""
+        self._file = None if where is None or "://" in url else Path(url)
+        self._spare: Path | None = None
+        self._lock: filelock.FileLock | None = None
+        self.full = False
+        """True since something could not be written; see `spend_spare`."""
+        try:
+            if self._file is not None:
+                self._claim_file(self._file)
+            self._connection = self._open(url)
+        except BaseException:
+            self._release()
+            raise
+
+    def _open(self, url: str) -> Connection:
+        try:
+            address = make_url(url if "://" in url else f"sqlite:///{url}")
+            if address.drivername == "postgresql":
+                # psycopg is the driver that is kept; the plain name would mean another one
+                address = address.set(drivername="postgresql+psycopg")
+            engine = create_engine(address)
+        except (SQLAlchemyError, ModuleNotFoundError) as error:
+            raise ConfigError(_cannot_open(url, error)) from None
+        try:
+            return _connected(engine, url)
+        except BaseException:
+            engine.dispose()
+            raise
+
+    def _claim_file(self, file: Path) -> None:
+        try:
+            file.parent.mkdir(parents=True, exist_ok=True)
+            lock = filelock.FileLock(f"{file}.lock", timeout=0)
+            lock.acquire()
+            self._lock = lock
+            # Room for what is in flight when the disk fills up. Real bytes: a hole keeps nothing.
+            self._spare = file.with_name(f"{file.name}.spare")
+            self._spare.write_bytes(b"\1" * _SPARE_BYTES)
+        except filelock.Timeout:
+            raise ConfigError(_taken(f"another process writes {file}")) from None
+        except OSError as error:
+            raise ConfigError(f"journal {file}: {error}; choose another place") from None
+
+    def answer(self, job: str, step: str, asked: str) -> Reply | None:
+        """What was answered before; None if nothing was."""
+        c = _steps.c
+        row = self._connection.execute(
+            select(c.answer, c.prompt_tokens, c.answer_tokens).where(*_key(job, step, asked))
+        ).one_or_none()
+        self._connection.rollback()  # ends the transaction that reading began
+        return None if row is None or row.answer is None else Reply(*row)
+
+    def sending(self, job: str, step: str, asked: str) -> None:
+        """A request is about to leave."""
+        added = (
+            _steps.update().where(*_key(job, step, asked)).values(requests=_steps.c.requests + 1)
+        )
+        if self._write(added):
+            return
+        self._write(
+            _steps.insert().values(
+                job=job, step=step, asked=asked, requests=1, prompt_tokens=0, answer_tokens=0
+            )
+        )
+
+    def record(self, job: str, step: str, asked: str, reply: Reply) -> None:
+        """An answer has come. The first one stays: a second is not recorded.
+
+        Raises:
+            JournalError: If it cannot be written, even into the space that is kept spare.
+        """
+        self._write(
+            _steps.update()
+            .where(*_key(job, step, asked), _steps.c.answer.is_(None))
+            .values(
+                answer=reply.text,
+                prompt_tokens=reply.prompt_tokens,
+                answer_tokens=reply.completion_tokens,
+            )
+        )
+
+    def status(self, job: str) -> tuple[str, int, str | None]:
+        """A topic's status ("open", "done" or "quarantined"), failures, and last error."""
+        c = _jobs.c
+        row = self._connection.execute(
+            select(c.status, c.failures, c.error).where(c.job == job)
+        ).one_or_none()
+        self._connection.rollback()
+        return ("open", 0, None) if row is None else (row.status, row.failures, row.error)
+
+    def note(self, job: str, status: str, *, failures: int = 0, error: str | None = None) -> None:
+        """Set a topic's status."""
+        values = {"status": status, "failures": failures, "error": error}
+        if self._write(_jobs.update().where(_jobs.c.job == job).values(values)):
+            return
+        with suppress(IntegrityError):
+            self._write(_jobs.insert().values(job=job, **values))
+
+    def steps(self, job: str) -> list[StepBill]:
+        """What each step of a topic took, in any order."""
+        c = _steps.c
+        columns = (c.step, c.requests, c.prompt_tokens, c.answer_tokens)
+        rows = self._connection.execute(select(*columns).where(c.job == job)).all()
+        self._connection.rollback()
+        return [StepBill(*row) for row in rows]
+
+    def bill(self) -> Bill:
+        """Requests sent, answers recorded, and the tokens of these."""
+        c = _steps.c
+        sums = [func.sum(c.requests), func.count(c.answer)]
+        sums += [func.sum(c.prompt_tokens), func.sum(c.answer_tokens)]
+        row = self._connection.execute(select(*sums)).one()
+        self._connection.rollback()
+        return Bill(*(int(value or 0) for value in row))
+
+    def _write(self, statement: Executable) -> int:
+        """Execute and commit; how many rows it changed."""
+        try:
+            return self._committed(statement)
+        except OperationalError as error:
+            self._connection.rollback()
+            if not _out_of_space(error):
+                raise JournalError(f"the journal cannot be written: {error.orig}") from error
+            self.full = True
+        if self._spare is not None:  # what is in flight is paid for: it gets the spare room
+            self._spare.unlink(missing_ok=True)
+        try:
+            return self._committed(statement)
+        except OperationalError as error:
+            self._connection.rollback()
+            raise JournalError(f"the journal has no room left: {error.orig}") from error
+
+    def _committed(self, statement: Executable) -> int:
+        changed: int = self._connection.execute(statement).rowcount
+        self._connection.commit()
+        return changed
+
+    def close(self) -> None:
+        """Let another process have it."""
+        self._connection.close()
+        self._connection.engine.dispose()
+        self._release()
+
+    def _release(self) -> None:
+        if self._lock is not None:
+            if self._spare is not None:
+                self._spare.unlink(missing_ok=True)
+            self._lock.release()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        where: TracebackType | None,
+    ) -> None:
+        self.close()
+
+
+def _connected(engine: Engine, url: str) -> Connection:
+    if engine.dialect.name == "sqlite":
+        event.listen(engine, "connect", _durable)
+    try:
+        connection = engine.connect()
+        locks = engine.dialect.name == "postgresql"
+        if locks and not connection.scalar(select(func.pg_try_advisory_lock(_LOCK))):
+            connection.close()
+            raise ConfigError(_taken("another process writes this database's journal"))
+        _metadata.create_all(connection)
+        connection.commit()
+    except SQLAlchemyError as error:
+        raise ConfigError(_cannot_open(url, error)) from None
+    return connection
+
+
+def _key(job: str, step: str, asked: str) -> tuple[Any, ...]:
+    c = _steps.c
+    return (c.job == job, c.step == step, c.asked == asked)
+
+
+def _durable(connection: sqlite3.Connection, _: object) -> None:
+    """A commit is on the disk when it returns, power cuts included."""
+    connection.execute("PRAGMA journal_mode=WAL")
+    connection.execute("PRAGMA synchronous=FULL")
+
+
+def _out_of_space(error: OperationalError) -> bool:
+    code = getattr(error.orig, "sqlite_errorcode", None)
+    if code is not None:
+        return code & 0xFF in (sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR)
+    return getattr(error.orig, "sqlstate", None) == "53100"  # PostgreSQL's disk_full
+
+
+def _taken(what: str) -> str:
+    return f"{what}; wait until it has ended, or choose another folder"
+
+
+def _cannot_open(url: str, error: Exception) -> str:
+    why = str(getattr(error, "orig", None) or error).splitlines()[0]
+    return (
+        f"journal {url!r} cannot be opened: {why}; give a file's path, or "
+        "postgresql://USER@HOST/NAME with psycopg installed"
+    )

@@ -1,0 +1,116 @@
+"""The content system's settings: arguments win over the environment, and that over a file."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, Literal
+
+import yaml
+from pydantic import NonNegativeFloat, PositiveFloat, PositiveInt, ValidationError
+from pydantic_settings import (
+    BaseSettings,
+    PydanticBaseSettingsSource,
+    SettingsConfigDict,
+    YamlConfigSettingsSource,
+)
+
+from agentlab.errors import ConfigError
+
+PREFIX = "AGENTLAB_CONTENT_"
+
+
+class Settings(BaseSettings):
+    """How the system works; every limit holds for a whole batch.
+
+    Attributes:
+        max_concurrent_agents: The most requests in flight, and topics in work.
+        max_memory_mb: While this process holds more, no topic is begun, but for one at a time.
+        retry_attempts: The most requests for one answer.
+        timeout_seconds: The longest that one request may take, in model seconds.
+        requests_per_minute: A rate that is kept; None learns the endpoint's own.
+        quarantine_after: How often a topic may fail before it is given up.
+        engine: What runs a topic's agents; see `agentlab.engines`.
+        prompt_price: Dollars for a million tokens of prompts; None leaves costs out.
+        answer_price: The same for answers.
+
+    Raises:
+        ConfigError: If a value cannot work, naming it and where it came from.
+
+    Example:
+        >>> Settings(max_concurrent_agents=4, timeout_seconds=30).retry_attempts
+        3
+    """
+
+    model_config = SettingsConfigDict(env_prefix=PREFIX, extra="forbid", frozen=True)
+
+    max_concurrent_agents: PositiveInt = 4
+    max_memory_mb: PositiveInt = 1024
+    retry_attempts: PositiveInt = 3
+    timeout_seconds: PositiveFloat = 30
+    requests_per_minute: PositiveInt | None = None
+    quarantine_after: PositiveInt = 3
+    engine: Literal["sequential", "asyncio", "langgraph"] = "asyncio"
+    prompt_price: NonNegativeFloat | None = None
+    answer_price: NonNegativeFloat | None = None
+
+    def __init__(self, **values: Any) -> None:
+        try:
+            super().__init__(**values)
+        except ValidationError as error:
+            raise ConfigError(_explained(error)) from None
+
+    @classmethod
+    def load(cls, file: str | Path, **given: Any) -> Settings:
+        """Read a YAML file; the environment and `given` values win over it.
+
+        Raises:
+            ConfigError: If it cannot be read, or a value in it cannot work.
+        """
+        if not Path(file).is_file():
+            raise ConfigError(f"no settings file {str(file)!r}; give a .yaml file")
+
+        class FromFile(Settings):
+            model_config = SettingsConfigDict(yaml_file=file)
+
+            @classmethod
+            def settings_customise_sources(
+                cls,
+                settings_cls: type[BaseSettings],
+                init_settings: PydanticBaseSettingsSource,
+                env_settings: PydanticBaseSettingsSource,
+                dotenv_settings: PydanticBaseSettingsSource,
+                file_secret_settings: PydanticBaseSettingsSource,
+            ) -> tuple[PydanticBaseSettingsSource, ...]:
+                return init_settings, env_settings, YamlConfigSettingsSource(settings_cls)
+
+        try:
+            return cls(**FromFile(**given).model_dump())
+        except (ConfigError, yaml.YAMLError, ValueError, TypeError) as error:
+            raise ConfigError(f"settings file {str(file)!r}: {error}") from None
+
+    def dollars(self, prompt_tokens: int, answer_tokens: int) -> float | None:
+        """What so many tokens cost; None without prices.
+
+        Example:
+            >>> Settings(prompt_price=0.15, answer_price=0.60).dollars(1_000_000, 1_000_000)
+            0.75
+        """
+        if self.prompt_price is None or self.answer_price is None:
+            return None
+        return (prompt_tokens * self.prompt_price + answer_tokens * self.answer_price) / 1e6
+
+
+def _explained(error: ValidationError) -> str:
+    problems = []
+    for problem in error.errors():
+        name = ".".join(map(str, problem["loc"])) or "settings"
+        if problem["type"] == "extra_forbidden":
+            known = ", ".join(Settings.model_fields)
+            problems.append(f"there is no setting {name!r}; choose from {known}")
+            continue
+        said = problem["msg"][:1].lower() + problem["msg"][1:]
+        problems.append(
+            f"{name}: {said}; got {problem['input']!r}. Pass another {name}, or set "
+            f"{PREFIX}{name.upper()}"
+        )
+    return "; ".join(problems)

@@ -1,0 +1,257 @@
+"""The content system: limits as the endpoint saw them, nothing lost, nothing paid twice."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from agentlab import lab
+from agentlab.content import Content, ContentSystem, Settings
+from agentlab.content.journal import Journal
+from agentlab.errors import ConfigError
+from agentlab.trace import Trace
+
+TOPICS = [f"Tides in harbour {number}" for number in range(1, 11)]
+
+
+def batch(
+    topics: list[str],
+    *,
+    out: Path | None = None,
+    kind: Any = "blog",
+    faults: list[dict[str, Any]] | None = None,
+    **settings: Any,
+) -> tuple[list[Content], Trace]:
+    with (
+        lab.configure(faults=faults or []),
+        ContentSystem(Settings(**settings), out=out) as system,
+    ):
+        contents, t = lab.simulate(system.batch_generate(topics, kind))
+    return contents, t  # type: ignore[return-value]
+
+
+def statuses(contents: list[Content]) -> list[str]:
+    return [content.status for content in contents]
+
+
+@pytest.mark.parametrize("kind", ["blog", "comprehensive"])
+def test_at_most_so_many_agents_at_once(fresh_lab, kind):
+    """Ten topics and four agents: the endpoint saw four in flight, and the fifth never."""
+    contents, t = batch(TOPICS, kind=kind, max_concurrent_agents=4)
+    assert statuses(contents) == ["done"] * 10
+    assert t.peak == 4
+    assert t.requests == 10 * (4 if kind == "blog" else 8)
+
+
+def test_comprehensive_work_is_parallel(fresh_lab):
+    """One topic alone: three researchers at once; a blog has one agent at a time."""
+    for kind, peak in (("blog", 1), ("comprehensive", 3)):
+        (content,), t = batch(TOPICS[:1], kind=kind)
+        assert (content.metrics.peak, t.peak) == (peak, peak)
+        assert content.metrics.duration_s == pytest.approx(t.makespan_s)
+
+
+def test_an_answer_takes_so_many_requests_at_most(fresh_lab):
+    """An agent that always fails is sent three requests a try; after three tries it is given up."""
+    wrong = [{"kind": "error", "status": 500, "agent": f"writer: {TOPICS[3]}", "probability": 1}]
+    contents, t = batch(TOPICS, faults=wrong, retry_attempts=3, quarantine_after=3)
+    assert statuses(contents) == ["done"] * 3 + ["quarantined"] + ["done"] * 6
+    assert sum(span.agent == f"writer: {TOPICS[3]}" for span in t.spans) == 9
+    assert sum(span.agent == f"research: {TOPICS[3]}" for span in t.spans) == 1  # kept
+    assert contents[3].metrics.attempts == 9 and "500" in str(contents[3].error)
+
+
+def test_no_request_takes_longer_than_the_timeout(fresh_lab):
+    """One that hangs for 200 s is hung up on after 30 s, and asked again."""
+    hang = [{"kind": "stall", "stall_s": 200, "agent": f"editor: {TOPICS[0]}", "calls": [1]}]
+    contents, t = batch(TOPICS[:2], faults=hang, timeout_seconds=30)
+    hung_up = [s for s in t.spans if s.status == 499 and s.end_s is not None]
+    assert statuses(contents) == ["done", "done"]
+    assert [s.end_s - s.arrived_s for s in hung_up if s.end_s] == [pytest.approx(30)] * len(hung_up)
+    assert hung_up and contents[0].metrics.attempts > 1
+
+
+def test_with_too_little_memory_it_slows_down(fresh_lab):
+    """No process fits into 1 MB: one topic at a time, and all are done."""
+    contents, t = batch(TOPICS[:3], max_memory_mb=1)
+    assert statuses(contents) == ["done"] * 3
+    assert t.peak == 1
+
+
+def test_a_rate_is_kept(fresh_lab):
+    """Ten a minute over 40 requests: ten at once, then one every six seconds, for 3 minutes."""
+    contents, t = batch(TOPICS, requests_per_minute=10, max_concurrent_agents=40)
+    arrived_s = [span.arrived_s for span in t.spans]
+    assert statuses(contents) == ["done"] * 10 and len(arrived_s) == 40
+    assert max(sum(0 <= b - a < 60 for b in arrived_s) for a in arrived_s) <= 20
+    assert max(arrived_s) >= 180 - 1e-6
+
+
+def test_the_metrics_are_what_the_endpoint_counted(fresh_lab):
+    """Requests and tokens of the batch, and their price."""
+    contents, t = batch(TOPICS, prompt_price=1.0, answer_price=2.0)
+    metrics = [content.metrics for content in contents]
+    assert sum(m.requests for m in metrics) == t.requests
+    assert sum(m.prompt_tokens for m in metrics) == sum(s.prompt_tokens for s in t.spans)
+    assert sum(m.answer_tokens for m in metrics) == sum(s.completion_tokens for s in t.spans)
+    expected = sum(s.prompt_tokens + 2 * s.completion_tokens for s in t.spans) / 1e6
+    assert sum(m.cost or 0 for m in metrics) == pytest.approx(expected)
+
+
+def test_a_topic_is_written_once(fresh_lab, tmp_path):
+    """However often it is given, and however it is spaced."""
+    contents, t = batch([TOPICS[0], f"  {TOPICS[0].replace(' ', '  ')} ", TOPICS[0]], out=tmp_path)
+    assert len(contents) == 1 and t.requests == 4
+    assert len(list(tmp_path.glob("*.md"))) == 1
+
+
+def test_two_at_once_about_one_topic_share_the_work(fresh_lab):
+    """The second waits, and finds every answer there."""
+
+    async def both(system: ContentSystem) -> list[Content]:
+        return await asyncio.gather(*(system.generate_content(TOPICS[0]) for _ in range(2)))
+
+    with ContentSystem() as system:
+        contents, t = lab.simulate(both(system))
+    assert t.requests == 4
+    assert contents[0].article == contents[1].article  # type: ignore[index]
+
+
+def test_another_run_sends_nothing_again(fresh_lab, tmp_path):
+    """Neither the answers nor the files change."""
+    batch(TOPICS, out=tmp_path)
+    files = {path: path.stat().st_mtime_ns for path in tmp_path.glob("*.*m*")}
+    contents, t = batch(TOPICS, out=tmp_path)
+    assert t.requests == 0 and statuses(contents) == ["done"] * 10
+    assert {path: path.stat().st_mtime_ns for path in files} == files
+
+
+def test_another_question_is_asked(fresh_lab, tmp_path):
+    """What was answered to other words is no answer to these."""
+    with Journal() as journal:
+        journal.sending("blog: x", "research", "a")
+        journal.record("blog: x", "research", "a", lab.Reply("yes", 1, 1))
+        assert journal.answer("blog: x", "research", "b") is None
+
+
+def test_siblings_of_a_failure_are_kept(fresh_lab):
+    """One of three researchers fails: what the others were sent for is recorded all the same."""
+    wrong = [{"kind": "error", "status": 400, "agent": f"limits: {TOPICS[0]}", "calls": [1]}]
+    contents, t = batch(TOPICS[:1], kind="comprehensive", faults=wrong)
+    assert statuses(contents) == ["done"]
+    assert t.requests == 9  # eight, and the failed one
+
+
+def test_a_wrong_key_stops_everything(fresh_lab):
+    """No topic can succeed, so none is called poisoned, and few requests find out."""
+    wrong = [{"kind": "error", "status": 401, "probability": 1}]
+    contents, t = batch(TOPICS, faults=wrong)
+    assert statuses(contents) == ["left"] * 10
+    assert t.requests <= 4
+
+
+def test_an_endpoint_that_is_down_poisons_no_topic(fresh_lab):
+    """Nothing was ever answered: the batch stops, and all of it is left for later."""
+    down = [{"kind": "error", "status": 503, "probability": 1}]
+    contents, _ = batch(TOPICS, faults=down)
+    assert statuses(contents) == ["left"] * 10
+
+
+def test_a_stop_waits_for_what_is_in_flight(fresh_lab, tmp_path):
+    """What was sent is answered and recorded; the next run asks only the rest."""
+
+    async def stopped(system: ContentSystem) -> list[Content]:
+        running = asyncio.create_task(system.batch_generate(TOPICS))
+        await asyncio.sleep(60)
+        system.stop("enough")
+        return await running
+
+    with ContentSystem(out=tmp_path) as system:
+        contents, t = lab.simulate(stopped(system))
+        bill = system.journal.bill()
+    assert "left" in statuses(contents)  # type: ignore[arg-type]
+    assert all(span.ok for span in t.spans)
+    assert bill.requests == bill.answers == t.requests
+    again, rest = batch(TOPICS, out=tmp_path)
+    assert statuses(again) == ["done"] * 10
+    assert t.requests + rest.requests == 40
+
+
+def test_a_cancelled_batch_leaves_no_task(fresh_lab, tmp_path):
+    """What is in flight is hung up on; the answers there were are kept."""
+
+    async def cancelled(system: ContentSystem) -> int:
+        running = asyncio.create_task(system.batch_generate(TOPICS))
+        await asyncio.sleep(60)
+        running.cancel()
+        await asyncio.gather(running, return_exceptions=True)
+        return len(asyncio.all_tasks())
+
+    with ContentSystem(out=tmp_path) as system:
+        left, t = lab.simulate(cancelled(system))
+        answers = system.journal.bill().answers
+    assert left == 1
+    assert sum(span.ok for span in t.spans) == answers
+    _, rest = batch(TOPICS, out=tmp_path)
+    assert rest.requests == 40 - answers
+
+
+@pytest.mark.parametrize("engine", ["sequential", "langgraph"])
+def test_every_engine_writes_the_same(fresh_lab, tmp_path, engine):
+    """Byte for byte, each in a folder of its own."""
+    pages = []
+    for name in ("asyncio", engine):
+        batch(TOPICS[:2], out=tmp_path / name, kind="comprehensive", engine=name)
+        files = sorted((tmp_path / name).glob("*.html"))
+        pages.append([(file.name, file.read_bytes()) for file in files])
+    assert pages[0] == pages[1] and len(pages[0]) == 2
+
+
+def test_one_process_at_a_time(fresh_lab, tmp_path):
+    """A second one on the same folder is refused; after the first it may."""
+    with ContentSystem(out=tmp_path), pytest.raises(ConfigError, match="another process writes"):
+        ContentSystem(out=tmp_path)
+    ContentSystem(out=tmp_path).close()
+
+
+@pytest.mark.parametrize("topic", ["", "  \n "])
+def test_an_empty_topic_is_refused(fresh_lab, topic):
+    """Before anything is sent."""
+    with pytest.raises(ConfigError, match="empty"):
+        batch([TOPICS[0], topic])
+
+
+def test_there_are_two_types(fresh_lab):
+    """Another one is refused, with their names."""
+    with pytest.raises(ConfigError, match="blog, comprehensive"):
+        batch(TOPICS, kind="novel")
+
+
+@pytest.mark.skipif(os.name != "posix" or os.geteuid() != 0, reason="mounts a small disk")
+def test_a_full_disk_loses_nothing_that_was_paid_for(fresh_lab, tmp_path):
+    """On a disk of 1.5 MB: it stops sending, records what was in flight, and goes on with room."""
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    mounted = ["mount", "-t", "tmpfs", "-o", "size=1536k", "tmpfs", str(disk)]
+    if subprocess.run(mounted, capture_output=True, check=False).returncode:
+        pytest.skip("mounting is not allowed here")
+    topics = [f"Tides in harbour {number}" for number in range(60)]
+    try:
+        with ContentSystem(out=disk) as system:
+            contents, t = lab.simulate(system.batch_generate(topics, "comprehensive"))
+            bill = system.journal.bill()
+            assert "disk is full" in str(system.stopped)
+        assert 0 < t.requests < 480
+        assert "left" in statuses(contents)  # type: ignore[arg-type]
+        assert bill.answers == t.requests  # each one that was sent is kept
+        subprocess.run(["mount", "-o", "remount,size=64m", str(disk)], check=True)
+        again, rest = batch(topics, out=disk, kind="comprehensive")
+        assert statuses(again) == ["done"] * 60
+        assert t.requests + rest.requests == 480
+    finally:
+        subprocess.run(["umount", str(disk)], check=True)

@@ -1,0 +1,147 @@
+"""The journal, in SQLite and on a PostgreSQL server that is started here."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import sqlite3
+import subprocess
+from collections.abc import Iterator
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+
+from agentlab.content.journal import Bill, Journal
+from agentlab.errors import ConfigError, JournalError
+from agentlab.lab import Reply
+
+YES, NO = Reply("yes", 10, 1), Reply("no", 10, 2)
+STEP = ("blog: tides", "research", "d1")
+
+
+def programs() -> Path | None:
+    """Where PostgreSQL's server programs are: Debian keeps them out of the path."""
+    if (found := shutil.which("initdb")) is not None and shutil.which("pg_ctl") is not None:
+        return Path(found).parent
+    versions = sorted(Path("/usr/lib/postgresql").glob("*/bin"))
+    return versions[-1] if versions else None
+
+
+@pytest.fixture(scope="session")
+def postgres(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """A server of our own, on a socket in a folder; it refuses to run as root."""
+    binaries = programs()
+    if binaries is None:
+        assert "AGENTLAB_NEEDS_POSTGRES" not in os.environ, "install postgresql"
+        pytest.skip("PostgreSQL is not installed")
+    folder = tmp_path_factory.mktemp("pg")
+    as_user: list[str] = []
+    if os.geteuid() == 0:
+        as_user = ["runuser", "-u", "postgres", "--"]
+        shutil.chown(folder, "postgres")
+        for above in (folder, *folder.parents):
+            if str(above).startswith("/tmp/"):
+                above.chmod(above.stat().st_mode | 0o011)
+
+    def run(program: str, *arguments: str) -> None:
+        subprocess.run(
+            [*as_user, str(binaries / program), *arguments],
+            check=True,
+            cwd="/",
+            stdout=subprocess.DEVNULL,
+        )
+
+    data = str(folder / "data")
+    run("initdb", "-D", data, "-U", "lab", "--auth=trust", "-E", "UTF8", "--locale=C")
+    only_here = f"-c listen_addresses='' -k {folder}"
+    run("pg_ctl", "-D", data, "-w", "-o", only_here, "-l", str(folder / "log"), "start")
+    try:
+        yield f"postgresql://lab@/postgres?host={folder}"
+    finally:
+        run("pg_ctl", "-D", data, "-m", "immediate", "stop")
+
+
+@pytest.fixture(params=["sqlite", "postgres"])
+def where(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    if request.param == "sqlite":
+        return str(tmp_path / "journal.sqlite")
+    url: str = request.getfixturevalue("postgres")
+    import psycopg
+
+    with psycopg.connect(url, autocommit=True) as database:
+        database.execute("DROP TABLE IF EXISTS agentlab_steps, agentlab_jobs")
+    return url
+
+
+def test_an_answer_is_recorded_once(where):
+    """The first stays, whatever comes later; requests are counted all the same."""
+    with Journal(where) as journal:
+        journal.sending(*STEP)
+        assert journal.answer(*STEP) is None
+        journal.sending(*STEP)
+        journal.record(*STEP, YES)
+        journal.record(*STEP, NO)
+        assert journal.answer(*STEP) == YES
+        assert journal.bill() == Bill(requests=2, answers=1, prompt_tokens=10, answer_tokens=1)
+
+
+def test_it_is_there_again(where):
+    """After closing and opening, in any language."""
+    with Journal(where) as journal:
+        journal.sending("blog: 밀물", "연구", "d")
+        journal.record("blog: 밀물", "연구", "d", Reply("하루 두 번 \U0001f30a", 3, 4))
+        journal.note("blog: 밀물", "quarantined", failures=3, error="500")
+    with Journal(where) as journal:
+        found = journal.answer("blog: 밀물", "연구", "d")
+        assert found is not None and found.text == "하루 두 번 \U0001f30a"
+        assert journal.status("blog: 밀물") == ("quarantined", 3, "500")
+        assert journal.status("blog: other") == ("open", 0, None)
+
+
+def test_one_process_writes_it(where):
+    """A second is refused until the first has closed it."""
+    with Journal(where), pytest.raises(ConfigError, match="another process writes"):
+        Journal(where)
+    Journal(where).close()
+
+
+@pytest.mark.parametrize("url", ["mysql://x/y", "nonsense://x", "postgresql://lab@127.0.0.1:9/x"])
+def test_what_cannot_be_opened_is_named(url):
+    """With what would do instead."""
+    with pytest.raises(ConfigError, match="cannot be opened"):
+        Journal(url)
+
+
+def test_a_file_that_is_none_is_refused(tmp_path):
+    """It is left as it is."""
+    file = tmp_path / "journal.sqlite"
+    file.write_bytes(b"something else" * 100)
+    with pytest.raises(ConfigError, match="not a database"):
+        Journal(file)
+    assert file.read_bytes() == b"something else" * 100
+    assert not (tmp_path / "journal.sqlite.spare").exists()
+
+
+def test_without_room_an_answer_is_refused_and_the_rest_is_kept(tmp_path):
+    """A database that may not grow: an error, and what was recorded can still be read."""
+    with Journal(tmp_path / "j.sqlite") as journal:
+        journal.sending(*STEP)
+        journal.record(*STEP, YES)
+        pages = journal._connection.exec_driver_sql("PRAGMA page_count").scalar()
+        journal._connection.exec_driver_sql(f"PRAGMA max_page_count={pages}")
+        journal.sending("blog: other", "research", "d1")
+        with pytest.raises(JournalError, match="no room left"):
+            journal.record("blog: other", "research", "d1", Reply("long " * 10_000, 1, 1))
+        assert journal.full
+        assert journal.answer(*STEP) == YES
+    with closing(sqlite3.connect(tmp_path / "j.sqlite")) as database:
+        assert database.execute("PRAGMA integrity_check").fetchone() == ("ok",)
+
+
+def test_nothing_is_left_behind(tmp_path):
+    """The spare room goes with the journal's end; the log is folded into the file."""
+    with Journal(tmp_path / "j.sqlite") as journal:
+        journal.sending(*STEP)
+        assert (tmp_path / "j.sqlite.spare").stat().st_size == 1 << 20
+    assert {path.name for path in tmp_path.iterdir()} <= {"j.sqlite", "j.sqlite.lock"}
