@@ -8,6 +8,7 @@ __all__ = [
     "bench",
     "clock",
     "completions",
+    "content",
     "crews",
     "endpoint",
     "engines",

@@ -11,13 +11,15 @@ from agentlab import settings
 from agentlab.endpoint import presets
 
 ROOT = settings.DATA.parent
+PACKAGES = ["bench", "content", "endpoint", "engines", "resilience"]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 
 
-def test_its_examples_run(fresh_lab):
-    """The examples run as they stand; three agents at once, a workflow's span, a guarded call."""
+def test_its_examples_run(fresh_lab, tmp_path, monkeypatch):
+    """As they stand: three agents at once, a workflow's span, a guarded call, three texts."""
+    monkeypatch.chdir(tmp_path)
     names = {}
-    first, second, third = re.findall(r"```python\n(.+?)```", README, re.DOTALL)
+    first, second, third, fourth = re.findall(r"```python\n(.+?)```", README, re.DOTALL)
     exec(first, names)
     assert names["t"].peak == 3
     assert names["run"].elapsed_s == names["t"].makespan_s
@@ -25,6 +27,9 @@ def test_its_examples_run(fresh_lab):
     assert names["workflow"].plan(names["t"].seconds).span_s == names["t"].makespan_s
     exec(third, names)
     assert names["t"].requests == names["guard"].monitor.health()["attempts"] == 1
+    exec(fourth, names)
+    assert [content.status for content in names["contents"]] == ["done"] * 3
+    assert (names["t"].requests, len(list(tmp_path.glob("content/*.html")))) == (16, 3)
 
 
 @pytest.mark.parametrize(
@@ -55,10 +60,10 @@ def test_package_lists_its_rooms():
     import agentlab
 
     rooms = {path.stem for path in (ROOT / "agentlab").glob("[a-z]*.py")}
-    assert set(agentlab.__all__) == rooms - {"cli"} | {"bench", "endpoint", "engines", "resilience"}
+    assert set(agentlab.__all__) == rooms - {"cli"} | set(PACKAGES)
 
 
-@pytest.mark.parametrize("package", ["bench", "endpoint", "engines", "resilience"])
+@pytest.mark.parametrize("package", PACKAGES)
 def test_packages_list_their_rooms(package):
     """The map at the top of a package names each of its modules."""
     described = import_module(f"agentlab.{package}").__doc__

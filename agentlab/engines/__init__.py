@@ -4,6 +4,8 @@
     asyncio      each step as soon as its inputs are there, as tasks of one event loop
     langgraph    the same as native LangGraph; also the plain graph, which runs in supersteps
     crewai       the same as a native CrewAI Flow; on the real clock only
+    dask         each call on some other process, here or on another host; on the real clock only
+    dask_processes   scheduler and workers here, ending with the process that they serve
     asking       what they share: how a step is asked, and who watches a run
 
 Each has `run(workflow, inputs, ask=...)`; this one picks it by name. A framework is imported by
@@ -19,7 +21,7 @@ from agentlab.engines.asking import Ask
 from agentlab.errors import ConfigError
 from agentlab.workflow import Workflow
 
-ENGINES = ("sequential", "asyncio", "langgraph", "crewai")
+ENGINES = ("sequential", "asyncio", "langgraph", "crewai", "dask")
 
 
 async def run(

@@ -1,0 +1,123 @@
+"""Dask's scheduler and workers as processes of this machine, which end with the one they serve.
+
+They are what `dask scheduler` and `dask worker` start in a terminal, in process groups of their
+own, so that killing one takes whatever it has started along.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import signal
+import sys
+import threading
+from asyncio.subprocess import DEVNULL, PIPE, Process
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+from agentlab.errors import ConfigError
+
+_HERE = ("--host", "127.0.0.1", "--no-dashboard", "--protocol", "tcp")
+_START_S = 30
+
+
+class LocalProcesses:
+    """A scheduler, and any number of workers.
+
+    Attributes:
+        address: The scheduler's, once `start` has returned.
+    """
+
+    def __init__(self, calls_per_worker: int):
+        self._calls = calls_per_worker
+        self._folder = TemporaryDirectory(prefix="agentlab-dask-")
+        self.scheduler: Process | None = None
+        self.workers: list[Process] = []
+        self.address = ""
+
+    async def start(self, workers: int) -> None:
+        """Start the scheduler, and the workers.
+
+        Raises:
+            ConfigError: If the scheduler does not come up.
+        """
+        file = Path(self._folder.name) / "scheduler.json"
+        self.scheduler = await _started(
+            "scheduler", *_HERE, "--port", "0", "--scheduler-file", str(file), "--preload", __name__
+        )
+        try:
+            async with asyncio.timeout(_START_S):
+                self.address = await _written(file, self.scheduler)
+        except TimeoutError:
+            raise ConfigError(f"Dask's scheduler did not start within {_START_S} s") from None
+        await self.scale(workers)
+
+    async def scale(self, workers: int) -> None:
+        """Start or kill workers until there are so many."""
+        while len(self.workers) < workers:
+            calls = ("--nworkers", "1", "--nthreads", str(self._calls), "--memory-limit", "0")
+            self.workers.append(
+                await _started("worker", self.address, *_HERE, *calls, "--preload-nanny", __name__)
+            )
+        for process in self.workers[workers:]:
+            await _killed(process)
+        del self.workers[workers:]
+
+    async def behead(self) -> None:
+        """Kill the scheduler."""
+        if self.scheduler is not None:
+            await _killed(self.scheduler)
+
+    async def close(self) -> None:
+        """Kill them all: what is in flight is the driver's to cancel before."""
+        for process in (*self.workers, self.scheduler):
+            if process is not None:
+                await _killed(process)
+        self.workers.clear()
+        self._folder.cleanup()
+
+
+async def _started(*arguments: str) -> Process:
+    return await asyncio.create_subprocess_exec(
+        *(sys.executable, "-m", "dask", *arguments),
+        stdin=PIPE,  # it closes when this process ends, however that ends
+        stdout=DEVNULL,
+        stderr=DEVNULL,
+        start_new_session=True,
+    )
+
+
+async def _written(file: Path, scheduler: Process) -> str:
+    while scheduler.returncode is None:
+        try:
+            address: str = json.loads(file.read_text())["address"]
+            return address
+        except (FileNotFoundError, ValueError):  # not there yet, or half of it
+            await asyncio.sleep(0.05)
+    raise ConfigError(f"Dask's scheduler ended at once, with exit code {scheduler.returncode}")
+
+
+async def _killed(process: Process) -> None:
+    if process.stdin is not None:
+        process.stdin.close()
+    try:
+        if hasattr(os, "killpg"):
+            os.killpg(process.pid, signal.SIGKILL)
+        else:
+            process.kill()
+    except ProcessLookupError:
+        pass  # it has ended by itself
+    await process.wait()
+
+
+def dask_setup(_service: object) -> None:
+    """Dask calls this in each of these processes: end with the process that started this one."""
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+
+
+def _end_with_parent() -> None:
+    sys.stdin.buffer.read()
+    if hasattr(os, "killpg"):
+        os.killpg(0, signal.SIGKILL)
+    os._exit(1)
