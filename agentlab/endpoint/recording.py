@@ -70,16 +70,20 @@ class Recording(Around):
         asked_s = self.now_s()
         key, occurrence, attempt = _key(scope, body, span, self._seen)
         begun: Message = {}
+        last: list[Message] = []
         pieces: list[tuple[float, str]] = []
 
         async def noting(message: Message) -> None:
-            await send(message)
             if message["type"] == "http.response.start":
                 begun.update(message)
             elif data := message.get("body"):
                 # Pieces may end within a character, which JSON can carry all the same.
                 text = data.decode("utf-8", "surrogateescape")
                 pieces.append((round(self.now_s() - asked_s, 6), text))
+            if message["type"] == "http.response.body" and not message.get("more_body"):
+                last.append(message)  # whoever has an answer may end this process: record it first
+            else:
+                await send(message)
 
         await self._model(scope, receive, noting, span)
         answer = Recorded(
@@ -94,6 +98,8 @@ class Recording(Around):
         )
         with self._path.open("a", encoding="utf-8") as file:
             file.write(json.dumps(msgspec.to_builtins(answer)) + "\n")
+        for message in last:
+            await send(message)
 
 
 class Replay:
