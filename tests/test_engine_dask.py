@@ -13,6 +13,7 @@ from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
 
+import aiohttp
 import psutil
 import pytest
 
@@ -206,6 +207,36 @@ def test_a_cluster_that_is_not_there_is_named(fresh_lab):
     """With what to do; nothing hangs."""
     with pytest.raises(ConfigError, match=r"no cluster at tcp://127\.0\.0\.1:9"):
         on_cluster(lambda c: c.ask("?"), address="tcp://127.0.0.1:9")
+
+
+def test_the_dashboard_counts_workers(fresh_lab):
+    """Dask's own page, if asked for; and every socket of the cluster is loopback's."""
+
+    async def looked(cluster: Any) -> tuple[dict[str, int], set[str]]:
+        async with aiohttp.ClientSession() as session:
+            counts = cluster.dashboard.replace("/status", "/json/counts.json")
+            page, numbers = await session.get(cluster.dashboard), await session.get(counts)
+            assert page.status == 200
+            listening = {
+                connection.laddr.ip
+                for process in below("dask")
+                for connection in process.net_connections("inet")
+                if connection.status == psutil.CONN_LISTEN
+            }
+            return await numbers.json(), listening
+
+    (counted, listening), _ = on_cluster(looked, workers=2, calls_per_worker=8, dashboard=True)
+    assert (counted["workers"], counted["cores"]) == (2, 16)
+    assert listening == {"127.0.0.1"}
+
+
+def test_there_is_no_dashboard_unless_asked_for(fresh_lab):
+    """It is a page that others on this machine can open."""
+
+    async def where(cluster: Any) -> str | None:
+        return cluster.dashboard
+
+    assert on_cluster(where, workers=1)[0] is None
 
 
 def test_nothing_is_left_running(fresh_lab):

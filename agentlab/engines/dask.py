@@ -42,6 +42,7 @@ class Cluster:
         address: A scheduler's, such as `tcp://10.0.0.1:8786`; None starts one here, on loopback.
         workers: How many processes to start here.
         calls_per_worker: The most calls in flight on each of these.
+        dashboard: Whether a scheduler that is started here serves Dask's pages, on loopback.
 
     Raises:
         ConfigError: If there is no scheduler at the address.
@@ -52,7 +53,12 @@ class Cluster:
     """
 
     def __init__(
-        self, address: str | None = None, *, workers: int = 2, calls_per_worker: int = 64
+        self,
+        address: str | None = None,
+        *,
+        workers: int = 2,
+        calls_per_worker: int = 64,
+        dashboard: bool = False,
     ) -> None:
         if min(workers, calls_per_worker) < 1:
             raise ConfigError(
@@ -61,6 +67,7 @@ class Cluster:
         self._address = address
         self._workers = workers
         self._calls = calls_per_worker
+        self._with_dashboard = dashboard
         self._numbers = count()
         self._name = uuid4().hex  # others may use the same scheduler
         self._open = AsyncExitStack()
@@ -72,7 +79,7 @@ class Cluster:
         try:
             where = self._address
             if where is None:
-                self._local = LocalProcesses(self._calls)
+                self._local = LocalProcesses(self._calls, dashboard=self._with_dashboard)
                 self._open.push_async_callback(self._local.close)
                 await self._local.start(self._workers)
                 where = self._local.address
@@ -100,6 +107,13 @@ class Cluster:
         where: TracebackType | None,
     ) -> None:
         await self._open.aclose()
+
+    @property
+    def dashboard(self) -> str | None:
+        """The address of Dask's pages: workers, calls and their times, as they come; None without."""
+        if self._local is not None and not self._with_dashboard:
+            return None
+        return str(self.client.dashboard_link)
 
     async def scale(self, workers: int) -> None:
         """Start or end processes of this machine until there are so many.

@@ -18,19 +18,24 @@ from tempfile import TemporaryDirectory
 
 from agentlab.errors import ConfigError
 
-_HERE = ("--host", "127.0.0.1", "--no-dashboard", "--protocol", "tcp")
+_HERE = ("--host", "127.0.0.1", "--protocol", "tcp")
 _START_S = 30
 
 
 class LocalProcesses:
     """A scheduler, and any number of workers.
 
+    Args:
+        calls_per_worker: The most calls in flight on each.
+        dashboard: Whether the scheduler serves its pages, on loopback.
+
     Attributes:
         address: The scheduler's, once `start` has returned.
     """
 
-    def __init__(self, calls_per_worker: int):
+    def __init__(self, calls_per_worker: int, *, dashboard: bool = False):
         self._calls = calls_per_worker
+        self._page = ("--dashboard-address", "127.0.0.1:0") if dashboard else ("--no-dashboard",)
         self._folder = TemporaryDirectory(prefix="agentlab-dask-")
         self.scheduler: Process | None = None
         self.workers: list[Process] = []
@@ -43,9 +48,8 @@ class LocalProcesses:
             ConfigError: If the scheduler does not come up.
         """
         file = Path(self._folder.name) / "scheduler.json"
-        self.scheduler = await _started(
-            "scheduler", *_HERE, "--port", "0", "--scheduler-file", str(file), "--preload", __name__
-        )
+        own = ("--port", "0", "--scheduler-file", str(file), "--preload", __name__)
+        self.scheduler = await _started("scheduler", *_HERE, *self._page, *own)
         try:
             async with asyncio.timeout(_START_S):
                 self.address = await _written(file, self.scheduler)
@@ -57,9 +61,8 @@ class LocalProcesses:
         """Start or kill workers until there are so many."""
         while len(self.workers) < workers:
             calls = ("--nworkers", "1", "--nthreads", str(self._calls), "--memory-limit", "0")
-            self.workers.append(
-                await _started("worker", self.address, *_HERE, *calls, "--preload-nanny", __name__)
-            )
+            own = ("--no-dashboard", "--preload-nanny", __name__)
+            self.workers.append(await _started("worker", self.address, *_HERE, *calls, *own))
         for process in self.workers[workers:]:
             await _killed(process)
         del self.workers[workers:]
