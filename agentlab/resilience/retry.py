@@ -105,11 +105,10 @@ class Retry:
         return self.budget is None or self.budget.take()
 
     def wait_s(self, state: RetryCallState) -> float:
-        """Until the next attempt: what the endpoint asks for and jitter on top, or back-off."""
+        """Until the next attempt: what the endpoint asks for, if it does, and back-off on top."""
         error = state.outcome.exception() if state.outcome else None
         asked_s = judge(error).wait_s if error else None
-        if asked_s is not None:
-            # All who were refused together are asked to come back together; spread them out.
-            return asked_s + self._random.uniform(0, self.first_s)
         longest_s = min(self.most_s, self.first_s * 2 ** (state.attempt_number - 1))
-        return self._random.uniform(0, longest_s)
+        # All who were refused together are asked to come back together, so the jitter comes on
+        # top; it grows with the attempts, because many who come back are refused once more.
+        return (asked_s or 0.0) + self._random.uniform(0, longest_s)
