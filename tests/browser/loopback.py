@@ -7,9 +7,6 @@ from urllib.parse import urlsplit
 
 from playwright.sync_api import BrowserContext
 
-NO_NAMES = "--host-resolver-rules=MAP * ~NOTFOUND, EXCLUDE localhost, EXCLUDE 127.0.0.1"
-"""Chromium's option that lets no name resolve: neither a page nor the browser itself gets out."""
-
 
 def requests_beyond(context: BrowserContext) -> list[str]:
     """A list that fills with every address beyond loopback that a page of `context` asks for."""

@@ -1,0 +1,48 @@
+"""The browser that tests drive, and how it is started."""
+
+from __future__ import annotations
+
+import os
+import runpy
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+from playwright.sync_api import Browser, sync_playwright
+
+_TOOL = Path(__file__).resolve().parents[2] / "tools" / "browser.py"
+TOOL = runpy.run_path(str(_TOOL), run_name="browser")
+
+_FLAGS = [
+    "--disable-gpu",
+    "--disable-quic",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+    # No name resolves: neither a page nor the browser itself finds the way out.
+    "--host-resolver-rules=MAP * ~NOTFOUND, EXCLUDE localhost, EXCLUDE 127.0.0.1",
+]
+
+
+def path_or_skip(environ: Mapping[str, str] = os.environ) -> str:
+    """The browser's path; without one the test is skipped, or fails if AGENTLAB_NEEDS_BROWSER."""
+    if path := TOOL["find"](environ):
+        return str(path)
+    if "AGENTLAB_NEEDS_BROWSER" in environ:
+        pytest.fail(TOOL["GET_ONE"])
+    pytest.skip(TOOL["GET_ONE"])
+
+
+@contextmanager
+def started(path: str) -> Iterator[Browser]:
+    """The browser at `path`, headless, with a profile of its own that goes with it."""
+    # Chromium's own sandbox refuses to run as root, as in a container.
+    as_root = hasattr(os, "geteuid") and os.geteuid() == 0
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(
+            executable_path=path, headless=True, chromium_sandbox=not as_root, args=_FLAGS
+        )
+        yield browser
+        browser.close()
