@@ -8,19 +8,16 @@ from __future__ import annotations
 
 import random
 from collections.abc import Iterable, Mapping, Sequence
-from functools import cached_property
-from graphlib import CycleError, TopologicalSorter
-from heapq import heapify, heappop, heappush
 from pathlib import Path
 from string import Formatter
-from typing import Annotated, Any
+from typing import Annotated
 
 import msgspec
 import yaml
 
 from agentlab.errors import ConfigError
+from agentlab.graph import Graph, Plan, listed
 from agentlab.settings import DATA
-from agentlab.trace import most_at_once
 
 _WORKFLOWS = DATA / "workflows"
 
@@ -117,7 +114,10 @@ class Workflow:
     ):
         self.name = name
         self.inputs = tuple(inputs)
-        self.steps = _in_order(list(steps), self.inputs)
+        given = list(steps)
+        self._graph = Graph([(step.name, step.mentions) for step in given], inputs=self.inputs)
+        named = {step.name: step for step in given}
+        self.steps = tuple(named[name] for name in self._graph.needs)
 
     @classmethod
     def load(cls, name: str) -> Workflow:
@@ -141,19 +141,15 @@ class Workflow:
         except (msgspec.MsgspecError, yaml.YAMLError, ConfigError) as error:
             raise ConfigError(f"workflow {path}: {error}; correct it there") from None
 
-    @cached_property
+    @property
     def needs(self) -> dict[str, tuple[str, ...]]:
         """Step -> the steps whose answers it needs."""
-        return {
-            step.name: tuple(name for name in step.mentions if name not in self.inputs)
-            for step in self.steps
-        }
+        return self._graph.needs
 
-    @cached_property
+    @property
     def ends(self) -> list[str]:
         """The steps whose answers no other step needs: what the workflow is for."""
-        needed = {name for names in self.needs.values() for name in names}
-        return [name for name in self.needs if name not in needed]
+        return self._graph.ends
 
     def step(self, name: str) -> Step:
         """The step of that name."""
@@ -168,8 +164,8 @@ class Workflow:
         given = dict(inputs or {})
         if set(given) != set(self.inputs):
             raise ConfigError(
-                f"workflow {self.name!r} takes the inputs {_listed(self.inputs)}; "
-                f"got {_listed(given)}"
+                f"workflow {self.name!r} takes the inputs {listed(self.inputs)}; "
+                f"got {listed(given)}"
             )
         for name, value in given.items():
             if not isinstance(value, str):
@@ -185,93 +181,10 @@ class Workflow:
         Raises:
             ConfigError: If the time of a step is missing or negative.
         """
-        for step in self.steps:
-            if seconds.get(step.name, -1.0) < 0:
-                raise ConfigError(
-                    f"step {step.name!r} takes {seconds.get(step.name)!r} seconds; "
-                    "give each step's time, 0 or more"
-                )
-        return Plan(self, {step.name: seconds[step.name] for step in self.steps})
+        return self._graph.plan(seconds)
 
     def __repr__(self) -> str:
-        return f"<Workflow {self.name}: {len(self.steps)} steps, ends with {_listed(self.ends)}>"
-
-
-class Plan:
-    """A workflow's schedule without limits, and the bounds that follow from it.
-
-    Attributes:
-        seconds: Step -> how long it takes.
-        start_s: Step -> when it starts at the earliest: when the last of its inputs is there.
-        end_s: Step -> when it ends then.
-
-    Source: work, span and their law are those of R. D. Blumofe and C. E. Leiserson,
-    "Scheduling multithreaded computations by work stealing", J. ACM 46 (1999); the bound for a
-    limited number of workers is R. L. Graham's (1966).
-    """
-
-    def __init__(self, workflow: Workflow, seconds: dict[str, float]):
-        self.seconds = seconds
-        self.start_s: dict[str, float] = {}
-        self.end_s: dict[str, float] = {}
-        self._waited_for: dict[str, str | None] = {}
-        self._superstep: dict[str, int] = {}
-        for name, needs in workflow.needs.items():
-            last = max(needs, key=self.end_s.__getitem__, default=None)
-            self._waited_for[name] = last
-            self.start_s[name] = 0.0 if last is None else self.end_s[last]
-            self.end_s[name] = round(self.start_s[name] + seconds[name], 9)
-            self._superstep[name] = 1 + max((self._superstep[n] for n in needs), default=0)
-
-    @property
-    def work_s(self) -> float:
-        """The time of all steps, one after the other."""
-        return round(sum(self.seconds.values()), 9)
-
-    @property
-    def span_s(self) -> float:
-        """The time of the longest chain of steps that need each other: the floor."""
-        return max(self.end_s.values(), default=0.0)
-
-    @property
-    def critical_path(self) -> list[str]:
-        """That chain, from first to last."""
-        path: list[str] = []
-        name = max(self.end_s, key=self.end_s.__getitem__, default=None)
-        while name is not None:
-            path.insert(0, name)
-            name = self._waited_for[name]
-        return path
-
-    @property
-    def peak(self) -> int:
-        """The most steps that run at once."""
-        return most_at_once((self.start_s[name], self.end_s[name]) for name in self.seconds)
-
-    @property
-    def supersteps_s(self) -> float:
-        """The makespan if the steps run in supersteps, each as long as the longest step in it.
-
-        A step's superstep is one later than the latest of the steps that it needs.
-        """
-        longest: dict[int, float] = {}
-        for name, superstep in self._superstep.items():
-            longest[superstep] = max(longest.get(superstep, 0.0), self.seconds[name])
-        return round(sum(longest.values()), 9)
-
-    def bound_s(self, at_once: int | None = None) -> float:
-        """What no schedule with at most so many steps at once can beat.
-
-        Example:
-            >>> w = Workflow([Step(name, "Say hello.") for name in ["a", "b", "c"]])
-            >>> w.plan({"a": 10, "b": 15, "c": 12}).bound_s(at_once=2)
-            18.5
-        """
-        if at_once is None:
-            return self.span_s
-        if at_once < 1:
-            raise ConfigError(f"at_once must be 1 or more, got {at_once}; None is no limit")
-        return max(self.work_s / at_once, self.span_s)
+        return f"<Workflow {self.name}: {len(self.steps)} steps, ends with {listed(self.ends)}>"
 
 
 class _File(msgspec.Struct, forbid_unknown_fields=True):
@@ -302,54 +215,3 @@ def random_workflow(seed: int, most: int = 16) -> Workflow:
 def names() -> list[str]:
     """The workflows that come with the course."""
     return sorted(path.stem for path in _WORKFLOWS.glob("*.yaml"))
-
-
-def _in_order(steps: list[Step], inputs: tuple[str, ...]) -> tuple[Step, ...]:
-    """The steps so that each comes after those that it needs, else in the order given."""
-    named: dict[str, Step] = {}
-    for step in steps:
-        if step.name in named:
-            raise ConfigError(f"two steps are called {step.name!r}; give each a name of its own")
-        if step.name in inputs:
-            raise ConfigError(f"{step.name!r} is a step and an input; rename one of them")
-        named[step.name] = step
-    for step in steps:
-        for name in step.mentions:
-            if name not in named and name not in inputs:
-                raise ConfigError(
-                    f"step {step.name!r} needs {name!r}, which is no step and no input; there are "
-                    f"{_listed([*named, *inputs])}"
-                )
-    used = {name for step in steps for name in step.mentions}
-    if unused := [name for name in inputs if name not in used]:
-        raise ConfigError(f"no prompt uses the input {_listed(unused)}; take it out, or use it")
-    return tuple(named[name] for name in _sorted(named, inputs))
-
-
-def _sorted(named: Mapping[str, Step], inputs: Sequence[str]) -> list[str]:
-    sorter: TopologicalSorter[Any] = TopologicalSorter()
-    for name, step in named.items():
-        sorter.add(name, *(need for need in step.mentions if need not in inputs))
-    try:
-        sorter.prepare()
-    except CycleError as error:
-        circle = " -> ".join(reversed(error.args[1]))
-        raise ConfigError(
-            f"these steps wait for each other for ever: {circle}; take one name out of a prompt"
-        ) from None
-    given = list(named)
-    place = {name: number for number, name in enumerate(given)}
-    ready = [place[name] for name in sorter.get_ready()]
-    heapify(ready)
-    order: list[str] = []
-    while ready:
-        name = given[heappop(ready)]
-        order.append(name)
-        sorter.done(name)
-        for freed in sorter.get_ready():
-            heappush(ready, place[freed])
-    return order
-
-
-def _listed(names: Iterable[str]) -> str:
-    return ", ".join(map(repr, names)) or "none"

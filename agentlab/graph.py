@@ -1,0 +1,216 @@
+"""Names that need each other: their order, and the bounds that follow from the time of each.
+
+A workflow's steps and a program's functions are such graphs alike; both are checked here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from functools import cached_property
+from graphlib import CycleError, TopologicalSorter
+from heapq import heapify, heappop, heappush
+
+from agentlab.errors import ConfigError
+from agentlab.trace import most_at_once
+
+
+class Graph:
+    """Which node needs which, sorted so that each comes after those that it needs.
+
+    Args:
+        mentions: Each node's name, and the names of nodes and inputs that it uses.
+        inputs: The names that are given at each run.
+        node: What a node is called in messages.
+        where: What a node mentions names in, for messages, too.
+
+    Attributes:
+        needs: Node -> the nodes that it needs, inputs left out.
+
+    Raises:
+        ConfigError: If two nodes have one name, one uses a name that there is not, an input is
+            never used, or nodes need each other in a circle.
+
+    Example:
+        >>> graph = Graph([("b", ["a", "x"]), ("a", ["x"])], inputs=["x"])
+        >>> graph.needs, graph.ends
+        ({'a': (), 'b': ('a',)}, ['b'])
+        >>> graph.plan({"a": 2, "b": 3}).span_s
+        5
+    """
+
+    def __init__(
+        self,
+        mentions: Iterable[tuple[str, Sequence[str]]],
+        *,
+        inputs: Sequence[str] = (),
+        node: str = "step",
+        where: str = "prompt",
+    ):
+        self._node, self._where = node, where
+        self.inputs = tuple(inputs)
+        named = self._checked(mentions)
+        needs = {
+            name: tuple(need for need in names if need not in self.inputs)
+            for name, names in named.items()
+        }
+        self.needs = {name: needs[name] for name in self._sorted(needs)}
+
+    @cached_property
+    def ends(self) -> list[str]:
+        """The nodes that no other needs: what the whole is for."""
+        needed = {name for names in self.needs.values() for name in names}
+        return [name for name in self.needs if name not in needed]
+
+    def plan(self, seconds: Mapping[str, float]) -> Plan:
+        """When each node runs if it starts as soon as those that it needs have ended.
+
+        Args:
+            seconds: Node -> how long it takes.
+
+        Raises:
+            ConfigError: If the time of a node is missing or negative.
+        """
+        for name in self.needs:
+            if seconds.get(name, -1.0) < 0:
+                raise ConfigError(
+                    f"{self._node} {name!r} takes {seconds.get(name)!r} seconds; "
+                    f"give each {self._node}'s time, 0 or more"
+                )
+        return Plan(self.needs, {name: seconds[name] for name in self.needs})
+
+    def _checked(self, mentions: Iterable[tuple[str, Sequence[str]]]) -> dict[str, Sequence[str]]:
+        node, inputs = self._node, self.inputs
+        named: dict[str, Sequence[str]] = {}
+        for name, names in mentions:
+            if name in named:
+                raise ConfigError(f"two {node}s are called {name!r}; give each a name of its own")
+            if name in inputs:
+                raise ConfigError(f"{name!r} is a {node} and an input; rename one of them")
+            named[name] = names
+        for name, names in named.items():
+            for need in names:
+                if need not in named and need not in inputs:
+                    raise ConfigError(
+                        f"{node} {name!r} needs {need!r}, which is no {node} and no input; there "
+                        f"are {listed([*named, *inputs])}"
+                    )
+        used = {need for names in named.values() for need in names}
+        if unused := [name for name in inputs if name not in used]:
+            raise ConfigError(
+                f"no {self._where} uses the input {listed(unused)}; take it out, or use it"
+            )
+        return named
+
+    def _sorted(self, needs: Mapping[str, Sequence[str]]) -> list[str]:
+        """Each name after those that it needs, else in the order given."""
+        sorter: TopologicalSorter[str] = TopologicalSorter(needs)
+        try:
+            sorter.prepare()
+        except CycleError as error:
+            circle = " -> ".join(reversed(error.args[1]))
+            raise ConfigError(
+                f"these {self._node}s wait for each other for ever: {circle}; take one name out "
+                f"of a {self._where}"
+            ) from None
+        given = list(needs)
+        place = {name: number for number, name in enumerate(given)}
+        ready = [place[name] for name in sorter.get_ready()]
+        heapify(ready)
+        order: list[str] = []
+        while ready:
+            name = given[heappop(ready)]
+            order.append(name)
+            sorter.done(name)
+            for freed in sorter.get_ready():
+                heappush(ready, place[freed])
+        return order
+
+
+class Plan:
+    """A graph's schedule without limits, and the bounds that follow from it.
+
+    Args:
+        needs: Node -> the nodes that it needs, each of which stands before it.
+
+    Attributes:
+        seconds: Node -> how long it takes.
+        start_s: Node -> when it starts at the earliest: when the last that it needs has ended.
+        end_s: Node -> when it ends then.
+
+    Source: work, span and their law are those of R. D. Blumofe and C. E. Leiserson,
+    "Scheduling multithreaded computations by work stealing", J. ACM 46 (1999); the bound for a
+    limited number of workers is R. L. Graham's (1966).
+    """
+
+    def __init__(self, needs: Mapping[str, Sequence[str]], seconds: dict[str, float]):
+        self.seconds = seconds
+        self.start_s: dict[str, float] = {}
+        self.end_s: dict[str, float] = {}
+        self._waited_for: dict[str, str | None] = {}
+        self._superstep: dict[str, int] = {}
+        for name, needed in needs.items():
+            last = max(needed, key=self.end_s.__getitem__, default=None)
+            self._waited_for[name] = last
+            self.start_s[name] = 0.0 if last is None else self.end_s[last]
+            self.end_s[name] = round(self.start_s[name] + seconds[name], 9)
+            self._superstep[name] = 1 + max((self._superstep[n] for n in needed), default=0)
+
+    @property
+    def work_s(self) -> float:
+        """The time of all of them, one after the other."""
+        return round(sum(self.seconds.values()), 9)
+
+    @property
+    def span_s(self) -> float:
+        """The time of the longest chain of those that need each other: the floor."""
+        return max(self.end_s.values(), default=0.0)
+
+    @property
+    def critical_path(self) -> list[str]:
+        """That chain, from first to last."""
+        path: list[str] = []
+        name = max(self.end_s, key=self.end_s.__getitem__, default=None)
+        while name is not None:
+            path.insert(0, name)
+            name = self._waited_for[name]
+        return path
+
+    @property
+    def peak(self) -> int:
+        """The most that run at once."""
+        return most_at_once((self.start_s[name], self.end_s[name]) for name in self.seconds)
+
+    @property
+    def supersteps_s(self) -> float:
+        """The makespan if they run in supersteps, each as long as the longest in it.
+
+        A node's superstep is one later than the latest of those that it needs.
+        """
+        longest: dict[int, float] = {}
+        for name, superstep in self._superstep.items():
+            longest[superstep] = max(longest.get(superstep, 0.0), self.seconds[name])
+        return round(sum(longest.values()), 9)
+
+    def bound_s(self, at_once: int | None = None) -> float:
+        """What no schedule with at most so many at once can beat.
+
+        Example:
+            >>> three = Graph([("a", []), ("b", []), ("c", [])])
+            >>> three.plan({"a": 10, "b": 15, "c": 12}).bound_s(at_once=2)
+            18.5
+        """
+        if at_once is None:
+            return self.span_s
+        if at_once < 1:
+            raise ConfigError(f"at_once must be 1 or more, got {at_once}; None is no limit")
+        return max(self.work_s / at_once, self.span_s)
+
+
+def listed(names: Iterable[str]) -> str:
+    """Names for a message, in quotes.
+
+    Example:
+        >>> listed(["a", "b"]), listed([])
+        ("'a', 'b'", 'none')
+    """
+    return ", ".join(map(repr, names)) or "none"
