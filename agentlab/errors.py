@@ -2,6 +2,7 @@
 
     AgentLabError
     ├── ConfigError      a value given by the user cannot work (also a ValueError)
+    │   └── FileError    a data file is wrong (carries each problem with its line and field)
     ├── EndpointError    the endpoint cannot be started, found or understood
     ├── ModelError       the model answered a call with an error (carries status, code, request id)
     ├── GaveUp           a guarded call failed for good (carries the attempts and their errors)
@@ -17,7 +18,8 @@ Each message says what is wrong, the value, and the way out; the facts are attri
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Sequence
+from typing import Any, NamedTuple
 
 
 class AgentLabError(Exception):
@@ -37,7 +39,44 @@ def _again(kind: type[AgentLabError], args: tuple[Any, ...], facts: dict[str, An
 
 
 class ConfigError(AgentLabError, ValueError):
-    """A setting, an argument or a data file holds a value that cannot work."""
+    """A setting, an argument or a data file holds a value that cannot work.
+
+    Attributes:
+        field: The field of a data file that holds it, if one does.
+    """
+
+    def __init__(self, message: str, *, field: str | None = None):
+        super().__init__(message)
+        self.field = field
+
+
+class Problem(NamedTuple):
+    """One thing that is wrong in a file; lines and columns count from 1."""
+
+    line: int
+    column: int
+    field: str
+    says: str
+
+
+class FileError(ConfigError):
+    """A data file is wrong; the message has a line for each problem, as compilers write them.
+
+    Attributes:
+        path: The file.
+        problems: What is wrong, in the order of the lines.
+    """
+
+    def __init__(self, what: str, path: str, problems: Sequence[Problem]):
+        self.path = path
+        self.problems = list(problems)
+        lines = [
+            f"{path}:{line}:{column}: {f'{field}: ' if field else ''}{says}"
+            for line, column, field, says in problems
+        ]
+        if len(lines) > 1:
+            lines = [f"{len(lines)} problems", *lines]
+        super().__init__(f"{what} " + "\n  ".join(lines))
 
 
 class EndpointError(AgentLabError):
