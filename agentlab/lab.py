@@ -64,8 +64,8 @@ def configure(**changes: Any) -> Configured:
 
     Args:
         changes: Any field of `agentlab.settings.Settings`: `preset`, `time_scale`, `seed`,
-            `requests_per_minute`, `tokens_per_minute`, `faults`, `record`, `replay`, `upstream`
-            (None for the local model), `model`.
+            `requests_per_minute`, `tokens_per_minute`, `capacity`, `faults`, `record`, `replay`,
+            `upstream` (None for the local model), `model`.
 
     Raises:
         ConfigError: If a setting cannot work; everything stays as it was.

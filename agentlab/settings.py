@@ -19,7 +19,16 @@ OPENAI_URL = "https://api.openai.com/v1"
 
 Text = Annotated[str, msgspec.Meta(min_length=1)]
 NotNegative = Annotated[int, msgspec.Meta(ge=0)]
+AtLeastOne = Annotated[int, msgspec.Meta(ge=1)]
+Seconds = Annotated[float, msgspec.Meta(ge=0)]
 Address = Annotated[str, msgspec.Meta(pattern=r"^https?://[^/]")]
+
+
+class Capacity(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """From `from_s` model seconds after the endpoint's first request on, it has so many slots."""
+
+    from_s: Seconds
+    slots: AtLeastOne
 
 
 class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -31,6 +40,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
         seed: From which answers and jitter are drawn.
         requests_per_minute: The rate limit; None takes the preset's, 0 lifts it.
         tokens_per_minute: The same for tokens.
+        capacity: How many slots the local model has, and from when, in place of the preset's.
         faults: What goes wrong, as `agentlab.endpoint.faults` reads it: a list, or a file's path.
         record: A file to which every answer is appended; None records nothing.
         replay: A file so recorded, whose answers are given again in place of a model's.
@@ -45,6 +55,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     seed: int = 7
     requests_per_minute: NotNegative | None = None
     tokens_per_minute: NotNegative | None = None
+    capacity: list[Capacity] = []
     faults: str | list[dict[str, Any]] = []
     record: Text | None = None
     replay: Text | None = None
@@ -102,4 +113,6 @@ def _way_out(error: str, values: Mapping[str, Any]) -> str:
     for field, name in _VARIABLES.items():
         if f"$.{field}" in error:
             return f"got {values[field]!r}: set {name}, or pass {field}=..., to one that fits"
+    if "$.capacity" in error:
+        return "each line is {from_s: 60, slots: 2}: 60 s after the first request, two slots"
     return f"choose from {', '.join(_VARIABLES)}"

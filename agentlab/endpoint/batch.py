@@ -63,6 +63,8 @@ class Batch:
         self.now_s = 0.0
         self.active = 0
         self._instant = physics.takes_no_time
+        self._slots = physics.slots
+        self._changes = deque(sorted(physics.capacity, key=lambda change: change.from_s))
         self._queue: deque[Job] = deque()
         self._prefilling: list[tuple[float, int, Job]] = []  # by time of the first token
         self._decoding: list[tuple[float, int, Job]] = []  # by decode step of the last token
@@ -85,8 +87,8 @@ class Batch:
         if self._instant:
             job.started_s = job.first_token_s = job.end_s = self.now_s
             return [*changed, job]
-        slots, places = self.physics.slots, self.physics.queue
-        if slots is None or self.active < slots:
+        places = self.physics.queue
+        if self._has_room:
             self._start(job)
             changed.append(job)
         elif places is None or len(self._queue) < places:
@@ -114,7 +116,9 @@ class Batch:
     def next_event_s(self) -> float:
         """When the next thing happens if nobody comes or goes; infinity if nothing will."""
         first_token_s = self._prefilling[0][0] if self._prefilling else math.inf
-        return min(first_token_s, self._next_end_s())
+        event_s = min(first_token_s, self._next_end_s())
+        # What else becomes of the slots concerns nobody who is here.
+        return min(event_s, self._next_change_s()) if self._queue else event_s
 
     def advance(self, now_s: float) -> list[Job]:
         """Let everything happen that is due by `now_s`, each at its own exact time.
@@ -123,9 +127,11 @@ class Batch:
         last one is taken as the last one: time does not run backwards.
         """
         changed: list[Job] = []
-        while (event_s := self.next_event_s()) <= now_s:
+        while (event_s := min(self.next_event_s(), self._next_change_s())) <= now_s:
             self.now_s = max(self.now_s, event_s)
-            if self._next_end_s() <= event_s:
+            if self._next_change_s() <= event_s:
+                changed += self._change_slots(self._changes.popleft().slots)
+            elif self._next_end_s() <= event_s:
                 changed += self._finish(heapq.heappop(self._decoding)[2])
             else:
                 changed += self._first_token(heapq.heappop(self._prefilling)[2])
@@ -168,11 +174,23 @@ class Batch:
 
     def _free_slot(self) -> list[Job]:
         self._set_active(self.active - 1)
-        if not self._queue:
-            return []
-        waiting = self._queue.popleft()
-        self._start(waiting)
-        return [waiting]
+        return self._fill_slots()
+
+    def _change_slots(self, slots: int) -> list[Job]:
+        # Fewer than are taken: those who hold one are served, and nobody takes their place.
+        self._slots = slots
+        return self._fill_slots()
+
+    @property
+    def _has_room(self) -> bool:
+        return self._slots is None or self.active < self._slots
+
+    def _fill_slots(self) -> list[Job]:
+        started = []
+        while self._queue and self._has_room:
+            started.append(self._queue.popleft())
+            self._start(started[-1])
+        return started
 
     def _set_active(self, active: int) -> None:
         self.active = active
@@ -187,6 +205,9 @@ class Batch:
 
     def _time_of(self, v: float) -> float:
         return round(self._v_at_s + (v - self._v) * self._itl_s, 9)
+
+    def _next_change_s(self) -> float:
+        return self._changes[0].from_s if self._changes else math.inf
 
     def _next_end_s(self) -> float:
         return self._time_of(self._decoding[0][0]) if self._decoding else math.inf

@@ -13,15 +13,18 @@ from __future__ import annotations
 
 import math
 import random
+from collections.abc import Sequence
 
 import msgspec
+
+from agentlab.settings import Capacity
 
 
 class Physics(msgspec.Struct, frozen=True, kw_only=True):
     """The figures of one endpoint, in seconds.
 
     `slots` is how many requests are served at once and `queue` how many may wait beyond that;
-    None means no limit. `jitter_sigma` is the sigma of a lognormal factor with median 1, drawn
+    None means no limit. `capacity` is how the slots change as time goes by. `jitter_sigma` is the sigma of a lognormal factor with median 1, drawn
     once for a request's prefill and once for its decode.
 
     Example:
@@ -38,6 +41,7 @@ class Physics(msgspec.Struct, frozen=True, kw_only=True):
     slots: int | None = None
     queue: int | None = None
     jitter_sigma: float = 0.0
+    capacity: Sequence[Capacity] = ()
 
     @property
     def takes_no_time(self) -> bool:

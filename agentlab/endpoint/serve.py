@@ -10,6 +10,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from functools import cache
 
+import msgspec
 import uvicorn
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
@@ -63,7 +64,7 @@ def local_app(
         model = Replay(settings.replay, time_scale=time_scale)
     else:
         model = LocalModel(
-            preset.physics,
+            msgspec.structs.replace(preset.physics, capacity=settings.capacity),
             _replies(),
             seed=settings.seed,
             time_scale=time_scale,
