@@ -31,7 +31,8 @@ class Span(msgspec.Struct, kw_only=True, gc=False):
     A request waits in the queue from `arrived_s` to `started_s`, is read (prefill) until
     `first_token_s`, and is answered (decode) until `end_s`. A time is None until, or unless, it
     happens; so is `status`, an HTTP status, 499 where the client hung up, or 0 where the endpoint
-    broke the connection off. `fault` names the planned fault that befell it.
+    broke the connection off. `fault` names the planned fault that befell it, and `learner` who
+    sent it, at an endpoint that a class shares.
     """
 
     request_id: str
@@ -45,6 +46,7 @@ class Span(msgspec.Struct, kw_only=True, gc=False):
     status: int | None = None
     attempt: int = 1
     fault: str | None = None
+    learner: str | None = None
 
     @property
     def ok(self) -> bool:

@@ -16,6 +16,7 @@ import itertools
 import math
 from collections import deque
 from dataclasses import dataclass
+from typing import Protocol
 
 from agentlab.endpoint.physics import Physics
 
@@ -26,12 +27,17 @@ class QueueFull(Exception):
 
 @dataclass(eq=False, slots=True)
 class Job:
-    """One request as the batch sees it: its size, its jitter, and what has happened to it."""
+    """One request as the batch sees it: its size, its jitter, and what has happened to it.
+
+    `learner` and `agent` are for queues that tell who is asking.
+    """
 
     prompt_tokens: int
     output_tokens: int
     prefill_jitter: float = 1.0
     decode_jitter: float = 1.0
+    learner: str = ""
+    agent: str = ""
     arrived_s: float = math.nan
     started_s: float | None = None
     first_token_s: float | None = None
@@ -46,8 +52,40 @@ class Job:
         return self._v_first + max(token - 1, 0) * self.decode_jitter
 
 
+class Queue(Protocol):
+    """Who is next: every job passes it on its way to a slot, even where one is free."""
+
+    def admits(self, job: Job, places: int | None) -> bool:
+        """True if `job` may wait here, where `places` may (None: any number)."""
+        ...
+
+    def append(self, job: Job, /) -> None:
+        """Take `job` in."""
+        ...
+
+    def popleft(self) -> Job:
+        """Hand out the next job; there is one."""
+        ...
+
+    def remove(self, job: Job, /) -> None:
+        """Let `job`, which waits here, go."""
+        ...
+
+    def __len__(self) -> int: ...
+
+
+class Fifo(deque[Job]):
+    """First come, first served."""
+
+    def admits(self, job: Job, places: int | None) -> bool:
+        return places is None or len(self) < places
+
+
 class Batch:
     """The slots and the queue of one endpoint.
+
+    Args:
+        queue: Who is next when a slot becomes free; by default whoever came first.
 
     Example:
         >>> batch = Batch(Physics(prefill_base_s=1.0, itl_base_s=0.1, slots=1))
@@ -58,14 +96,14 @@ class Batch:
         (10.0, 10.0, 12.0)
     """
 
-    def __init__(self, physics: Physics):
+    def __init__(self, physics: Physics, queue: Queue | None = None):
         self.physics = physics
         self.now_s = 0.0
         self.active = 0
         self._instant = physics.takes_no_time
         self._slots = physics.slots
         self._changes = deque(sorted(physics.capacity, key=lambda change: change.from_s))
-        self._queue: deque[Job] = deque()
+        self._queue: Queue = Fifo() if queue is None else queue
         self._prefilling: list[tuple[float, int, Job]] = []  # by time of the first token
         self._decoding: list[tuple[float, int, Job]] = []  # by decode step of the last token
         self._tie = itertools.count()  # equal times keep their order of arrival
@@ -87,15 +125,10 @@ class Batch:
         if self._instant:
             job.started_s = job.first_token_s = job.end_s = self.now_s
             return [*changed, job]
-        places = self.physics.queue
-        if self._has_room:
-            self._start(job)
-            changed.append(job)
-        elif places is None or len(self._queue) < places:
-            self._queue.append(job)
-        else:
+        if not self._has_room and not self._queue.admits(job, self.physics.queue):
             raise QueueFull
-        return changed
+        self._queue.append(job)
+        return changed + self._fill_slots()
 
     def cancel(self, job: Job, now_s: float) -> list[Job]:
         """End `job` here and free its slot; returns the jobs that changed, the next one too."""

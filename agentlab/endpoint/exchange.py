@@ -45,6 +45,8 @@ class Exchange:
             output_tokens=answer.said.longest_tokens,
             prefill_jitter=answer.prefill_jitter,
             decode_jitter=answer.decode_jitter,
+            learner=span.learner or "",
+            agent=span.agent,
         )
 
     async def run(self, receive: Receive, send: Send, *, stream: bool) -> None:

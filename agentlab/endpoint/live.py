@@ -9,12 +9,16 @@ from __future__ import annotations
 import asyncio
 import math
 
-from agentlab.endpoint.batch import Batch, Job
+from agentlab.endpoint.batch import Batch, Job, Queue
 from agentlab.endpoint.physics import Physics
 
 
 class LiveBatch:
     """Serve jobs on the running loop, `time_scale` model seconds to a second of the loop's clock.
+
+    Args:
+        queue: Who is next, as in `Batch`.
+        epoch: The loop's time at which the model's is 0; None for now.
 
     Example:
         live = LiveBatch(Physics(prefill_base_s=1.0, itl_base_s=0.1), time_scale=10)
@@ -23,17 +27,24 @@ class LiveBatch:
         await live.finished(job)        # one second later: job.end_s - job.arrived_s == 10.0
     """
 
-    def __init__(self, physics: Physics, time_scale: float = 1.0):
-        self.batch = Batch(physics)
+    def __init__(
+        self,
+        physics: Physics,
+        time_scale: float = 1.0,
+        *,
+        queue: Queue | None = None,
+        epoch: float | None = None,
+    ):
+        self.batch = Batch(physics, queue)
         self.time_scale = time_scale
         self._loop = asyncio.get_running_loop()
-        self._epoch = self._loop.time()
+        self._epoch = self._loop.time() if epoch is None else epoch
         self._timer: asyncio.TimerHandle | None = None
         self._timer_s = math.inf
         self._waiters: dict[Job, asyncio.Future[None]] = {}
 
     def now_s(self) -> float:
-        """Model seconds since this batch was made."""
+        """Model seconds since this batch was made, or since its epoch."""
         return round((self._loop.time() - self._epoch) * self.time_scale, 9)
 
     def submit(self, job: Job) -> None:

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 
 from agentlab.endpoint.answer import Answer, Said, request_key, say, timed
 from agentlab.endpoint.app import unknown_route
-from agentlab.endpoint.batch import QueueFull
+from agentlab.endpoint.batch import Queue, QueueFull
 from agentlab.endpoint.chat import Chat
 from agentlab.endpoint.draws import Occurrences
 from agentlab.endpoint.embeddings import Embeddings, answer_to, parse_embeddings
@@ -40,6 +40,8 @@ class LocalModel:
         time_scale: Model seconds to a second of the event loop's clock.
         queue_full_status: What a request gets that finds the queue full, 429 or 503.
         context_tokens: How long a prompt may be together with its answer; None for any length.
+        queue: Who gets the next slot, as in `Batch`.
+        epoch: The event loop's time at which the model's is 0; None for the first request's.
     """
 
     def __init__(
@@ -51,10 +53,13 @@ class LocalModel:
         time_scale: float = 1.0,
         queue_full_status: int = 503,
         context_tokens: int | None = None,
+        queue: Queue | None = None,
+        epoch: float | None = None,
     ):
         self._physics, self._replies = physics, replies
         self.time_scale, self._seed = time_scale, seed
         self._queue_full_status, self._context_tokens = queue_full_status, context_tokens
+        self._queue, self._epoch = queue, epoch
         self._seen = Occurrences()
         self._known: dict[bytes, _Known] = {}
         self._answering: dict[str, Callable[[bytes, Span], _Reply]] = {
@@ -66,7 +71,7 @@ class LocalModel:
     @cached_property
     def _live(self) -> LiveBatch:
         # Made by the first request, because only then there is a loop whose clock it can take.
-        return LiveBatch(self._physics, self.time_scale)
+        return LiveBatch(self._physics, self.time_scale, queue=self._queue, epoch=self._epoch)
 
     def now_s(self) -> float:
         return self._live.now_s()
@@ -94,7 +99,7 @@ class LocalModel:
     def _chat(self, body: bytes, span: Span) -> _Reply:
         known = self._known.get(body)
         request = known.request if known else parse_chat(body)
-        answer = self._compose(request, known, retry=span.attempt > 1)
+        answer = self._compose(request, known, span)
         if known is None and answer.said.fixed and len(body) <= _SHORT_BYTES:
             self._remember(body, _Known(request, request_key(request), answer.said))
         return answer, Chat(request, answer, int(time.time())), bool(request.stream)
@@ -107,7 +112,7 @@ class LocalModel:
 
     def _responses(self, body: bytes, span: Span) -> _Reply:
         request = parse_responses(body)
-        answer = self._compose(as_chat(request), None, retry=span.attempt > 1)
+        answer = self._compose(as_chat(request), None, span)
         return answer, Responses(request, answer, int(time.time())), bool(request.stream)
 
     def _embeddings(self, body: bytes, span: Span) -> _Reply:
@@ -138,12 +143,14 @@ class LocalModel:
                 code="context_length_exceeded",
             )
 
-    def _compose(self, request: ChatRequest, known: _Known | None, *, retry: bool) -> Answer:
+    def _compose(self, request: ChatRequest, known: _Known | None, span: Span) -> Answer:
         key = known.key if known else request_key(request)
+        # Counted by learner, so that nobody's answers depend on what the neighbours ask.
+        counted = key + span.learner.encode() if span.learner else key
         drawn: Any = {
             "seed": self._seed,
             "key": key,
-            "occurrence": self._seen.next(key, retry=retry),
+            "occurrence": self._seen.next(counted, retry=span.attempt > 1),
         }
         said = known.said if known else say(request, self._replies, **drawn)
         answer = timed(said, self._physics, **drawn)
