@@ -3,8 +3,12 @@
 It runs on the standard library alone, on every system, and under any Python 3, if only to say
 which one is needed. With uv on the PATH it takes seconds, with pip a few minutes. A second run
 does nothing unless the lock, the project file or the Python changed.
+
+Where the folder wheels/ lies beside the lock, as in the offline bundle, or `--wheels DIR` names
+one, every package comes from there and no network is used.
 """
 
+import argparse
 import hashlib
 import os
 import shutil
@@ -17,6 +21,7 @@ ROOT = Path(__file__).resolve().parents[1]
 VENV = ROOT / ".venv"
 STAMP = VENV / "agentlab-setup"
 LOCK = ROOT / "requirements.lock"
+WHEELS = ROOT / "wheels"
 
 
 def wrong_python(version):
@@ -47,15 +52,16 @@ def program(name):
     return str(VENV / ("Scripts" if os.name == "nt" else "bin") / name)
 
 
-def steps(uv):
+def steps(uv, wheels=None):
     """The commands that make .venv, in order.
 
     The module comes in a step of its own, since pip refuses it beside a lock with hashes. Byte
-    code is compiled now, so that the first notebook need not.
+    code is compiled now, so that the first notebook need not. With `wheels`, a folder, it is pip
+    that installs, for uv would fetch pip; and pip heeds no setting that could name an index.
     """
     locked = ["--require-hashes", "-r", str(LOCK)]
     module = ["--no-deps", "--no-build-isolation", "-e", str(ROOT)]
-    if uv:
+    if uv and not wheels:
         python = ["--python", program("python")]
         return [
             [uv, "venv", "--quiet", "--seed", "--python", base_python(), str(VENV)],
@@ -63,6 +69,9 @@ def steps(uv):
             [uv, "pip", "install", *python, *module],
         ]
     pip = [program("python"), "-m", "pip", "--disable-pip-version-check", "install", "--quiet"]
+    if wheels:
+        pip[3:3] = ["--isolated"]
+        pip += ["--no-index", "--find-links", wheels]
     return [
         [base_python(), "-m", "venv", str(VENV)],
         [*pip, *locked],
@@ -76,23 +85,29 @@ def trust_notebooks():
     return [program("jupyter"), "trust", *notebooks] if notebooks else [program("python"), "-V"]
 
 
-def main():
+def main(arguments=None):
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("--wheels", metavar="DIR", help="install from here, without a network")
+    given = parser.parse_args(arguments).wheels
+    wheels = os.path.abspath(given) if given else str(WHEELS) if WHEELS.is_dir() else None
     problem = wrong_python(sys.version_info)
+    if problem is None and wheels and not os.path.isdir(wheels):
+        problem = "there is no folder {}; name the one that holds the wheels".format(wheels)
     if problem:
         print(problem, file=sys.stderr)
         return 1
     wanted = fingerprint(ROOT, sys.version_info)
     if STAMP.exists() and STAMP.read_text() == wanted:
         return 0
-    uv = shutil.which("uv")
+    uv = None if wheels else shutil.which("uv")
     print(
         "Setting up .venv with {}, once; this takes {}.".format(
-            *(("uv", "half a minute") if uv else ("pip", "a few minutes"))
+            *(("uv", "half a minute") if uv else (wheels or "pip", "a few minutes"))
         ),
         flush=True,
     )
     shutil.rmtree(str(VENV), ignore_errors=True)  # half an environment is worse than none
-    for command in [*steps(uv), trust_notebooks()]:
+    for command in [*steps(uv, wheels), trust_notebooks()]:
         if subprocess.call(command, cwd=str(ROOT), stdout=subprocess.DEVNULL) != 0:
             print(
                 "Set-up stopped at: {}\nSee above; then try again. Nothing half-made will be "
