@@ -363,9 +363,14 @@ def _settings() -> Settings:
 
 
 def model_seconds_a_second() -> float:
-    """How fast the model's time runs here: 1 in virtual time and with a real model."""
+    """How fast the model's time runs here: 1 in virtual time and with a real model.
+
+    Where another lab's endpoint answers, such as a classroom's, it is that one's.
+    """
+    if is_virtual():
+        return 1.0
     chosen = _settings()
-    return 1.0 if is_virtual() or chosen.real else chosen.time_scale
+    return _running().time_scale if chosen.real else chosen.time_scale
 
 
 def _address() -> tuple[str, str]:
@@ -426,8 +431,8 @@ def _reply_of(answer: Answer) -> Reply:
     )
 
 
-_transport = LabTransport(_settings)
+_transport = LabTransport(_settings, model_seconds_a_second)
 _client = httpx.AsyncClient(transport=_transport, trust_env=False, timeout=None)
 _blocking_client = httpx.Client(
-    transport=BlockingTransport(_settings), trust_env=False, timeout=None
+    transport=BlockingTransport(model_seconds_a_second), trust_env=False, timeout=None
 )

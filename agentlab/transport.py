@@ -37,10 +37,11 @@ class LabTransport(httpx.AsyncBaseTransport):
 
     Args:
         settings: Says how the model behaves, whenever it is asked.
+        time_scale: Says how many model seconds pass in a second, in an ordinary event loop.
     """
 
-    def __init__(self, settings: Callable[[], Settings]):
-        self._settings = settings
+    def __init__(self, settings: Callable[[], Settings], time_scale: Callable[[], float]):
+        self._settings, self._time_scale = settings, time_scale
         self._http = AioTransport()
         self._models: WeakKeyDictionary[asyncio.AbstractEventLoop, InProcessTransport] = (
             WeakKeyDictionary()
@@ -50,7 +51,7 @@ class LabTransport(httpx.AsyncBaseTransport):
         if is_virtual():
             response = await self._virtual_model().handle_async_request(request)
         else:
-            _scale_timeouts(request, self._settings())
+            _scale_timeouts(request, self._time_scale)
             response = await self._http.handle_async_request(request)
         _tell(response.headers)
         return response
@@ -72,7 +73,7 @@ class LabTransport(httpx.AsyncBaseTransport):
             if is_virtual():
                 answer = await self._post_virtually(url, body, headers, read_timeout_s)
             else:
-                scaled_s = _real_s(read_timeout_s, self._settings())
+                scaled_s = _real_s(read_timeout_s, self._time_scale)
                 answer = await wire.post(url, body, headers, read_timeout_s=scaled_s)
             _tell(answer.headers)
             return answer
@@ -113,8 +114,8 @@ class LabTransport(httpx.AsyncBaseTransport):
 class BlockingTransport(httpx.BaseTransport):
     """For calls that block their thread: over HTTP only, for virtual time cannot wait for them."""
 
-    def __init__(self, settings: Callable[[], Settings]):
-        self._settings = settings
+    def __init__(self, time_scale: Callable[[], float]):
+        self._time_scale = time_scale
         self._http = httpx.HTTPTransport(limits=_LIMITS, trust_env=False)
 
     def handle_request(self, request: httpx.Request) -> httpx.Response:
@@ -123,7 +124,7 @@ class BlockingTransport(httpx.BaseTransport):
                 "a call that blocks (invoke, stream) takes no virtual time; "
                 "inside run_virtual use ainvoke or astream"
             )
-        _scale_timeouts(request, self._settings())
+        _scale_timeouts(request, self._time_scale)
         return self._http.handle_request(request)
 
 
@@ -132,12 +133,12 @@ def _tell(headers: Mapping[str, str]) -> None:
         listener(headers)
 
 
-def _scale_timeouts(request: httpx.Request, settings: Settings) -> None:
+def _scale_timeouts(request: httpx.Request, time_scale: Callable[[], float]) -> None:
     timeouts = request.extensions.get("timeout", {})
     # the others wait for this machine, not for the model
-    scaled = timeouts | {"read": _real_s(timeouts.get("read"), settings)}
+    scaled = timeouts | {"read": _real_s(timeouts.get("read"), time_scale)}
     request.extensions = request.extensions | {"timeout": scaled}
 
 
-def _real_s(model_s: float | None, settings: Settings) -> float | None:
-    return model_s if model_s is None or settings.real else model_s / settings.time_scale
+def _real_s(model_s: float | None, time_scale: Callable[[], float]) -> float | None:
+    return None if model_s is None else model_s / time_scale()

@@ -17,6 +17,7 @@ import pytest
 from agentlab.clock import run_virtual
 from agentlab.endpoint import faults
 from agentlab.endpoint.app import App
+from agentlab.endpoint.door import OwnDoor
 from agentlab.endpoint.faults import FaultPlan
 from agentlab.endpoint.forward import Forward
 from agentlab.endpoint.gate import Gate
@@ -48,7 +49,7 @@ def forwarding(upstream: Application, key: str | None = REAL_KEY) -> App:
     """An endpoint before `upstream`, in the same event loop."""
     transport = InProcessTransport(upstream)
     url = "http://127.0.0.1:1/v1"
-    return App(Forward(url, key=key, transport=transport), lab_key=KEY)
+    return App(Forward(url, key=key, transport=transport), door=OwnDoor(KEY))
 
 
 def ask(endpoint: App, key: str = KEY, **fields: Any) -> httpx.Response:
@@ -247,7 +248,7 @@ def test_limits_and_faults_stand_before_a_real_model():
         upstream = InProcessTransport(local_app(Settings(preset="instant"), time_scale=1.0))
         model = Forward("http://127.0.0.1:1/v1", key=None, transport=upstream)
         plan = FaultPlan(faults.load([{"kind": "error", "status": 503, "calls": [1]}]), seed=7)
-        app = App(Gate(model, Limits(2, None), plan), lab_key=KEY)
+        app = App(Gate(model, Limits(2, None), plan), door=OwnDoor(KEY))
         client = httpx.AsyncClient(transport=InProcessTransport(app))
         body = {"model": "m", "messages": [{"role": "user", "content": HELLO}]}
         keys = ["wrong", KEY, KEY, KEY]

@@ -32,7 +32,8 @@ tamper       answers that are spoiled on their way out
 local        the local model: its routes
 forward      a real model in its place
 recording    answers kept on disk, and given again
-app          the ASGI application around either: the door, the record
+door         who may come in, and what they may see
+app          the ASGI application around either: door, numbers, record
 inprocess    the application without a socket, for virtual time
 serve        the application over HTTP, in this process
 process      the same in a process of its own, which ends with its owner

@@ -12,6 +12,7 @@ import math
 from collections.abc import Callable
 from urllib.parse import parse_qs, unquote
 
+from agentlab.endpoint.door import Door, OwnDoor
 from agentlab.endpoint.http import (
     RESET,
     BrokenOff,
@@ -22,19 +23,20 @@ from agentlab.endpoint.http import (
     Scope,
     Send,
     header,
-    refuse_strangers,
-    refuse_without_key,
     respond,
 )
 from agentlab.endpoint.wire import RequestError
 from agentlab.trace import BROKEN_OFF, HUNG_UP, Recorder, Span
+
+CLOCK = "/lab/clock"
+"""Where an endpoint says how many model seconds pass in a second."""
 
 
 class App:
     """Guards the door, numbers and records the requests, and lets `model` answer them.
 
     Args:
-        lab_key: The key that clients must show; None lets any in, where it costs nothing.
+        door: Says who may come in; by default this machine only, without a key.
         on_end: Is told of every question that has been answered, or has failed.
     """
 
@@ -42,11 +44,11 @@ class App:
         self,
         model: Model,
         *,
-        lab_key: str | None = None,
+        door: Door | None = None,
         on_end: Callable[[Span], object] | None = None,
     ):
         self.model = model
-        self._lab_key, self._on_end = lab_key, on_end
+        self._door, self._on_end = door or OwnDoor(), on_end
         self.recorder = Recorder()
         self._numbers = itertools.count(1)
 
@@ -57,7 +59,7 @@ class App:
             arrived_s=self.model.now_s(),
         )
         try:
-            refuse_strangers(scope)
+            self._door.enter(scope)
             if scope["path"].startswith("/lab/"):
                 await self._record(scope, send)
             else:
@@ -78,8 +80,7 @@ class App:
                 self._on_end(span)
 
     async def _answer(self, scope: Scope, receive: Receive, send: Send, span: Span) -> None:
-        if self._lab_key is not None:
-            refuse_without_key(scope, self._lab_key)
+        self._door.admit(scope, span)
         retries = header(scope, b"x-stainless-retry-count")
         span.attempt = 1 + int(retries) if retries.isdigit() else 1
         if scope["method"] == "POST":
@@ -101,9 +102,12 @@ class App:
         if path == "/lab/mark":
             await respond(send, 200, {"mark": self.recorder.mark()})
         elif path == "/lab/spans":
-            await respond(send, 200, {"spans": self.recorder.since(_since(scope))})
+            spans = self._door.visible(scope, self.recorder.since(_since(scope)))
+            await respond(send, 200, {"spans": spans})
+        elif path == CLOCK:
+            await respond(send, 200, {"time_scale": self.model.time_scale})
         else:
-            raise unknown_route(scope, ["/lab/mark", "/lab/spans"])
+            raise unknown_route(scope, ["/lab/mark", "/lab/spans", CLOCK])
 
 
 def unknown_route(scope: Scope, known: list[str]) -> RequestError:

@@ -7,9 +7,12 @@ from __future__ import annotations
 
 import re
 import time
+from typing import Annotated
 
 import httpx
+import msgspec
 
+from agentlab.endpoint.app import CLOCK
 from agentlab.endpoint.http import (
     Headers,
     Receive,
@@ -24,7 +27,7 @@ from agentlab.trace import Span
 
 _OWN_REQUEST_HEADERS = {
     b"accept-encoding", b"authorization", b"connection", b"content-length", b"host", b"origin",
-    b"transfer-encoding", b"x-agent",
+    b"transfer-encoding",
 }  # fmt: skip
 _OWN_RESPONSE_HEADERS = {b"connection", b"content-type", b"transfer-encoding", b"keep-alive"}
 _LAST_EVENT = re.compile(rb"^(?:data: \[DONE\]|event: response\.(?:completed|incomplete))", re.M)
@@ -32,11 +35,29 @@ _PROMPT_TOKENS = re.compile(rb'"(?:prompt|input)_tokens":\s*(\d+)')
 _COMPLETION_TOKENS = re.compile(rb'"(?:completion|output)_tokens":\s*(\d+)')
 
 
+class _Clock(msgspec.Struct):
+    time_scale: Annotated[float, msgspec.Meta(gt=0, le=10_000)]
+
+
+def time_scale_of(upstream: str) -> float | None:
+    """Model seconds to a second at another lab's endpoint; None where a real model answers.
+
+    It is asked without a key. What cannot be reached now is taken for a real model.
+    """
+    try:
+        answer = httpx.get(upstream.rstrip("/").removesuffix("/v1") + CLOCK, timeout=3)
+        return msgspec.json.decode(answer.content, type=_Clock).time_scale
+    except (httpx.HTTPError, msgspec.DecodeError):
+        return None
+
+
 class Forward:
     """Lets the model at `upstream` (an address ending in `/v1`) answer.
 
     Args:
         key: The upstream's key, or None where it wants none.
+        time_scale: That of another lab's endpoint, as `time_scale_of` says it: then times are
+            its model seconds, and it is told the agents' names. None for a real model.
         transport: How to reach the upstream, if not over the network.
     """
 
@@ -45,10 +66,13 @@ class Forward:
         upstream: str,
         *,
         key: str | None,
+        time_scale: float | None = None,
         transport: httpx.AsyncBaseTransport | None = None,
     ):
         self._upstream = upstream.rstrip("/")
         self._key = key
+        self._kept_back = _OWN_REQUEST_HEADERS | ({b"x-agent"} if time_scale is None else set())
+        self.time_scale = 1.0 if time_scale is None else time_scale
         self._epoch = time.monotonic()
         self._client = httpx.AsyncClient(
             limits=httpx.Limits(max_connections=None, max_keepalive_connections=100),
@@ -56,14 +80,9 @@ class Forward:
             transport=transport,
         )
 
-    @property
-    def time_scale(self) -> float:
-        """A real model's second is a second."""
-        return 1.0
-
     def now_s(self) -> float:
-        """Seconds since the start."""
-        return round(time.monotonic() - self._epoch, 9)
+        """Seconds since the start; a real model's second is a second."""
+        return round((time.monotonic() - self._epoch) * self.time_scale, 9)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send, span: Span) -> None:
         request = self._client.build_request(
@@ -105,9 +124,7 @@ class Forward:
         return f"{self._upstream}{path}{'?' + query if query else ''}"
 
     def _headers(self, scope: Scope) -> list[tuple[bytes, bytes]]:
-        kept = [
-            (name, value) for name, value in scope["headers"] if name not in _OWN_REQUEST_HEADERS
-        ]
+        kept = [(name, value) for name, value in scope["headers"] if name not in self._kept_back]
         kept.append((b"accept-encoding", b"identity"))  # so that token counts can be read
         if self._key is not None:
             kept.append((b"authorization", f"Bearer {self._key}".encode()))

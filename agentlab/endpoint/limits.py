@@ -43,6 +43,11 @@ class Bucket:
         """Take `amount`, which `wait_s` said is there."""
         self._level, self._at_s = self._level_at(now_s) - amount, now_s
 
+    def resize(self, per_minute: int, now_s: float) -> None:
+        """From now on another limit; what is there stays, as far as it has room."""
+        self._level, self._at_s = min(self._level_at(now_s), per_minute), now_s
+        self.per_minute = per_minute
+
     def full_in_s(self, now_s: float) -> float:
         """How long until it is full again."""
         return (self.per_minute - self._level_at(now_s)) * 60 / self.per_minute
@@ -52,24 +57,28 @@ class Bucket:
         return min(float(self.per_minute), self._level + gained)
 
 
+_SHORT = {"requests": "RPM", "tokens": "TPM"}
+
+
 @dataclass(frozen=True)
-class _Limit:
-    kind: str  # "requests" or "tokens"
-    short: str
+class Limit:
+    """A limit of one kind, "requests" or "tokens"; `whose` says so where it is not the model's."""
+
+    kind: str
     bucket: Bucket
+    whose: str = ""
 
 
 class Limits:
-    """The limits of one endpoint; None where there is none."""
+    """The limits of one endpoint; None where there is none. `more` may be shared with others."""
 
-    def __init__(self, requests_per_minute: int | None, tokens_per_minute: int | None):
+    def __init__(
+        self, requests_per_minute: int | None, tokens_per_minute: int | None, *more: Limit
+    ):
+        own = {"requests": requests_per_minute, "tokens": tokens_per_minute}
         self._limits = [
-            _Limit(kind, short, Bucket(per_minute))
-            for kind, short, per_minute in (
-                ("requests", "RPM", requests_per_minute),
-                ("tokens", "TPM", tokens_per_minute),
-            )
-            if per_minute
+            *(Limit(kind, Bucket(per_minute)) for kind, per_minute in own.items() if per_minute),
+            *more,
         ]
 
     def __bool__(self) -> bool:
@@ -93,7 +102,12 @@ class Limits:
     def headers(self, now_s: float, time_scale: float) -> list[tuple[bytes, bytes]]:
         """What is left, as every answer says it; times are the client's own seconds."""
         found: list[tuple[bytes, bytes]] = []
-        for limit in self._limits:
+        # Of several limits of a kind the one that is nearest counts: sorted, it comes last.
+        nearest = {
+            limit.kind: limit
+            for limit in sorted(self._limits, key=lambda each: -each.bucket.left(now_s))
+        }
+        for limit in nearest.values():
             bucket = limit.bucket
             for what, value in (
                 ("limit", str(bucket.per_minute)),
@@ -104,9 +118,9 @@ class Limits:
         return found
 
 
-def _refusal(limit: _Limit, amount: int, wait_s: float, now_s: float, model: str) -> RequestError:
+def _refusal(limit: Limit, amount: int, wait_s: float, now_s: float, model: str) -> RequestError:
     per_minute = limit.bucket.per_minute
-    name = f"{limit.kind} per min ({limit.short})"
+    name = f"{limit.kind} per min ({_SHORT[limit.kind]})" + (limit.whose and f", {limit.whose}")
     if math.isinf(wait_s):
         message = (
             f"Request too large for {model} on {name}: Limit {per_minute}, Requested {amount}. "

@@ -34,6 +34,7 @@ class EndpointProcess:
     Attributes:
         settings: What it was started with.
         url: Its address, ending in `/v1`.
+        time_scale: Model seconds to a second there; 1 where a real model answers.
         key: The lab's own key, which clients show.
 
     Raises:
@@ -45,7 +46,8 @@ class EndpointProcess:
         self.key = f"lab-{secrets.token_urlsafe(24)}"
         with tempfile.TemporaryFile() as complaints:
             self._process = _spawn(settings, self.key, complaints)
-            self.url = _first_line(self._process, complaints)
+            said = _first_line(self._process, complaints)
+        self.url, self.time_scale = str(said["url"]), float(said["time_scale"])
         base_url = self.url.removesuffix("/v1")
         self._http = httpx.Client(base_url=base_url, trust_env=False, timeout=30)
 
@@ -99,7 +101,7 @@ def _spawn(settings: Settings, key: str, complaints: IO[bytes]) -> subprocess.Po
     )
 
 
-def _first_line(process: subprocess.Popen[bytes], complaints: IO[bytes]) -> str:
+def _first_line(process: subprocess.Popen[bytes], complaints: IO[bytes]) -> Any:
     assert process.stdout is not None
     watchdog = threading.Timer(_START_TIMEOUT_S, process.kill)
     watchdog.start()
@@ -107,7 +109,7 @@ def _first_line(process: subprocess.Popen[bytes], complaints: IO[bytes]) -> str:
     watchdog.cancel()
     if line:
         process.stdout.close()
-        return str(json.loads(line)["url"])
+        return json.loads(line)
     process.communicate()  # ends it, and closes its pipes
     complaints.seek(0)
     said = complaints.read().decode(errors="replace").strip() or "it said nothing"
@@ -121,7 +123,8 @@ def main() -> int:
     threading.Thread(target=_exit_with_owner, daemon=True).start()
     try:
         app = build_app(settings, lab_key=lab_key)
-        serve(app, port=0, announce=lambda url: print(json.dumps({"url": url}), flush=True))
+        said = {"time_scale": app.model.time_scale}
+        serve(app, port=0, announce=lambda url: print(json.dumps(said | {"url": url}), flush=True))
     except Exception as error:  # the owner shows it; a traceback would only hide it
         print(error, file=sys.stderr)
         return 1

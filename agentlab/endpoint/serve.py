@@ -1,4 +1,4 @@
-"""Serve the endpoint in this process, over HTTP on loopback, until told to stop."""
+"""Serve the endpoint in this process, over HTTP, on loopback unless told otherwise."""
 
 from __future__ import annotations
 
@@ -16,16 +16,19 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from agentlab.endpoint import faults, presets
 from agentlab.endpoint.app import App
+from agentlab.endpoint.batch import Queue
+from agentlab.endpoint.door import OwnDoor
 from agentlab.endpoint.faults import Fault, FaultPlan
-from agentlab.endpoint.forward import Forward
+from agentlab.endpoint.forward import Forward, time_scale_of
 from agentlab.endpoint.gate import Gate
 from agentlab.endpoint.http import RESET, Model
+from agentlab.endpoint.inprocess import Application
 from agentlab.endpoint.limits import Limits
 from agentlab.endpoint.local import LocalModel
 from agentlab.endpoint.recording import Recording, Replay
 from agentlab.endpoint.replies import Replies
 from agentlab.errors import EndpointError
-from agentlab.settings import DATA, Settings
+from agentlab.settings import DATA, OPENAI_URL, Settings
 from agentlab.trace import Span
 
 HOST = "127.0.0.1"
@@ -63,16 +66,37 @@ def local_app(
     if settings.replay is not None:
         model = Replay(settings.replay, time_scale=time_scale)
     else:
-        model = LocalModel(
-            msgspec.structs.replace(preset.physics, capacity=settings.capacity),
-            _replies(),
-            seed=settings.seed,
-            time_scale=time_scale,
-            queue_full_status=preset.queue_full_status.value if preset.queue_full_status else 503,
-            context_tokens=preset.context_tokens.value if preset.context_tokens else None,
-        )
+        model = local_model(preset, settings, time_scale=time_scale)
     plan = [*faults.load(settings.faults), *preset.faults]
     return App(_guarded(model, limits, plan, settings), on_end=on_end)
+
+
+def local_model(
+    preset: presets.Preset,
+    settings: Settings,
+    *,
+    time_scale: float,
+    queue: Queue | None = None,
+    epoch: float | None = None,
+) -> LocalModel:
+    """The model that `preset` and `settings` describe; `queue` and `epoch` as it takes them."""
+    return LocalModel(
+        msgspec.structs.replace(preset.physics, capacity=settings.capacity),
+        _replies(),
+        seed=settings.seed,
+        time_scale=time_scale,
+        queue_full_status=preset.queue_full_status.value if preset.queue_full_status else 503,
+        context_tokens=preset.context_tokens.value if preset.context_tokens else None,
+        queue=queue,
+        epoch=epoch,
+    )
+
+
+def real_model(upstream: str) -> Forward:
+    """The model at `upstream`. Only here is its key read, from the environment."""
+    # A real model has no clock of its own to ask for, and OpenAI's is known to be one.
+    scale = None if upstream == OPENAI_URL else time_scale_of(upstream)
+    return Forward(upstream, key=os.environ.get("OPENAI_API_KEY"), time_scale=scale)
 
 
 def build_app(
@@ -80,17 +104,15 @@ def build_app(
 ) -> App:
     """The application that `settings` ask for: the local model, or one that forwards.
 
-    Only here is the upstream's key read.
-
     Raises:
         ConfigError: If the preset, the fault plan or the recording is missing or wrong.
     """
     if settings.upstream is None or not settings.real:
         return local_app(settings, time_scale=settings.time_scale, on_end=on_end)
-    model = Forward(settings.upstream, key=os.environ.get("OPENAI_API_KEY"))
+    model = real_model(settings.upstream)
     limits = Limits(settings.requests_per_minute, settings.tokens_per_minute)
     plan = faults.load(settings.faults)
-    return App(_guarded(model, limits, plan, settings), lab_key=lab_key, on_end=on_end)
+    return App(_guarded(model, limits, plan, settings), door=OwnDoor(lab_key), on_end=on_end)
 
 
 def _guarded(model: Model, limits: Limits, plan: list[Fault], settings: Settings) -> Model:
@@ -107,15 +129,20 @@ def _either(chosen: int | None, preset: presets.Figure[int] | None) -> int | Non
     return preset.value if preset else None
 
 
-def serve(app: App, port: int, *, announce: Callable[[str], None]) -> None:
-    """Serve `app` on loopback until a signal comes; port 0 takes a free one.
+def serve(
+    app: Application, port: int, *, announce: Callable[[str], None], host: str = HOST
+) -> None:
+    """Serve `app` until a signal comes; port 0 takes a free one.
 
     `announce` is called once with the address, ending in `/v1`, when clients can connect.
 
+    Args:
+        host: The address to listen on; anything but loopback's lets the network in.
+
     Raises:
-        EndpointError: If the port is taken or not allowed.
+        EndpointError: If the port is taken or not allowed, or the address is not this machine's.
     """
-    listener = _listen(port)
+    listener = _listen(host, port)
     allow_many_connections()
     gc.collect()
     gc.freeze()  # what was imported stays; a collection need not look at it again
@@ -133,7 +160,8 @@ def serve(app: App, port: int, *, announce: Callable[[str], None]) -> None:
             timeout_graceful_shutdown=1,
         )
     )
-    announce(f"http://{HOST}:{listener.getsockname()[1]}/v1")
+    shown = f"[{host}]" if ":" in host else host
+    announce(f"http://{shown}:{listener.getsockname()[1]}/v1")
     server.run(sockets=[listener])
 
 
@@ -142,17 +170,17 @@ def _replies() -> Replies:
     return Replies.load(DATA / "replies")
 
 
-def _listen(port: int) -> socket.socket:
-    listener = socket.socket()
+def _listen(host: str, port: int) -> socket.socket:
+    listener = socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET)
     if os.name == "posix":  # elsewhere the option would let two servers share a port
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
-        listener.bind((HOST, port))
+        listener.bind((host, port))
     except (OSError, OverflowError) as error:
         listener.close()
         reason = getattr(error, "strerror", None) or error
         raise EndpointError(
-            f"cannot listen on {HOST}:{port} ({reason}); "
+            f"cannot listen on {host}:{port} ({reason}); "
             "choose another --port, or 0 for one that is free"
         ) from None
     listener.listen(4096)

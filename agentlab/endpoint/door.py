@@ -1,0 +1,57 @@
+"""Who may come in, and what they may see: what `app` asks before it lets a model answer."""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+from agentlab.endpoint.http import Scope, refuse_strangers, refuse_without_key
+from agentlab.trace import Span
+
+
+class Door(Protocol):
+    """The rules of an endpoint about those who knock."""
+
+    def enter(self, scope: Scope) -> None:
+        """Let a request of any kind in.
+
+        Raises:
+            RequestError: 403, if it comes from a page, or by a name, that is a stranger's.
+        """
+        ...
+
+    def admit(self, scope: Scope, span: Span) -> None:
+        """Let a request through to the model, noting in `span` who sent it.
+
+        Raises:
+            RequestError: 401, if it shows no key that opens.
+        """
+        ...
+
+    def visible(self, scope: Scope, spans: list[Span]) -> list[Span]:
+        """Those of the recorded `spans` that whoever asks may see.
+
+        Raises:
+            RequestError: 401, if that is nobody in particular.
+        """
+        ...
+
+
+class OwnDoor:
+    """The door of an endpoint that one person uses: this machine only, and nothing hidden from it.
+
+    Args:
+        lab_key: The key that clients must show; None lets any in, where it costs nothing.
+    """
+
+    def __init__(self, lab_key: str | None = None):
+        self._lab_key = lab_key
+
+    def enter(self, scope: Scope) -> None:
+        refuse_strangers(scope)
+
+    def admit(self, scope: Scope, span: Span) -> None:
+        if self._lab_key is not None:
+            refuse_without_key(scope, self._lab_key)
+
+    def visible(self, scope: Scope, spans: list[Span]) -> list[Span]:
+        return spans
