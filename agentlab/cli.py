@@ -1,4 +1,4 @@
-"""The command line: `agentlab serve`, `agentlab bench`, `agentlab write`."""
+"""The command line: `agentlab serve`, `bench`, `write` and `workflow`."""
 
 from __future__ import annotations
 
@@ -91,6 +91,15 @@ def _parser() -> argparse.ArgumentParser:
     write.add_argument("--type", choices=("blog", "comprehensive"), default="blog")
     write.add_argument("--settings", metavar="FILE", help="the content system's, as YAML")
     write.add_argument("--journal", metavar="URL", help="elsewhere, such as postgresql://...")
+    workflow = commands.add_parser(
+        "workflow",
+        help="check workflow files, or show what one is",
+        description="Check workflow files: whatever is wrong is named by file, line and column, and "
+        "the exit code is 1. Or show one: its steps, its bounds, and its graph as Mermaid text.",
+    )
+    workflow.set_defaults(run=_workflow)
+    workflow.add_argument("verb", choices=("check", "show"))
+    workflow.add_argument("files", nargs="+", metavar="FILE", help="a name, or a .yaml file")
     for command in (bench, write):
         command.add_argument(
             "--cluster",
@@ -114,6 +123,17 @@ def _write(options: argparse.Namespace) -> int:
         journal=options.journal,
         cluster=options.cluster,
     )
+
+
+def _workflow(options: argparse.Namespace) -> int:
+    from agentlab import workflow_command
+
+    if options.verb == "show":
+        print("\n\n".join(map(workflow_command.show, options.files)))
+        return 0
+    lines, right = workflow_command.check(options.files)
+    print("\n".join(lines))
+    return 0 if right else 1
 
 
 def _bench(options: argparse.Namespace) -> int:

@@ -9,76 +9,16 @@ from __future__ import annotations
 import random
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from string import Formatter
-from typing import Annotated
 
-import msgspec
-import yaml
-
+from agentlab import workflow_file
 from agentlab.errors import ConfigError
 from agentlab.graph import Graph, Plan, listed
 from agentlab.settings import DATA
+from agentlab.step import Step
+
+__all__ = ["Step", "Workflow", "names", "random_workflow"]
 
 _WORKFLOWS = DATA / "workflows"
-
-Text = Annotated[str, msgspec.Meta(min_length=1)]
-
-
-class Step(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """One question to a model, asked by an agent of the step's name.
-
-    Attributes:
-        name: What other steps call its answer by; a Python identifier, in any language.
-        prompt: What is asked. `{other}` is replaced by the answer of the step, or the input, of
-            that name; `{{` and `}}` stand for braces.
-        system: What the model is told to be.
-        max_tokens: The most tokens that the answer may have.
-        temperature: 0, unless given, so that runs can be compared; None for the model's own.
-
-    Example:
-        >>> Step("summary", "Write one report from {research} and {analysis}.").mentions
-        ('research', 'analysis')
-    """
-
-    name: Text
-    prompt: Text
-    system: str | None = None
-    max_tokens: Annotated[int, msgspec.Meta(ge=1)] | None = None
-    temperature: Annotated[float, msgspec.Meta(ge=0, le=2)] | None = 0.0
-
-    def __post_init__(self) -> None:
-        if not self.name.isidentifier():
-            raise ConfigError(
-                f"step {self.name!r}: a name goes into braces in other prompts, so it must be "
-                "one word of letters, digits and underscores"
-            )
-        _mentions(self)
-
-    @property
-    def mentions(self) -> tuple[str, ...]:
-        """The names in braces in the prompt, each once, in order."""
-        return _mentions(self)
-
-    def asked(self, values: Mapping[str, str]) -> str:
-        """The prompt with the `values` in place of the names."""
-        return self.prompt.format_map(values)
-
-
-def _mentions(step: Step) -> tuple[str, ...]:
-    names: dict[str, None] = {}
-    try:
-        for _, name, form, conversion in Formatter().parse(step.prompt):
-            if name is None:
-                continue
-            if form or conversion or not name.isidentifier():
-                raise ValueError(f"{{{name}}} is no name of a step or an input")
-            names[name] = None
-    except ValueError as error:
-        raise ConfigError(
-            f"step {step.name!r}: {error}; write {{name}} for what is to be filled in, and "
-            "{{ or }} for a brace"
-        ) from None
-    return tuple(names)
 
 
 class Workflow:
@@ -88,10 +28,13 @@ class Workflow:
         steps: In the order in which a reader should meet them.
         inputs: The names that the user fills in at each run.
         name: What it is called.
+        about: What it is for, in a sentence; its name, unless given.
+
+    Two workflows are equal if they ask the same, whatever they are called.
 
     Raises:
-        ConfigError: If two steps have one name, a prompt mentions a name that there is not, an
-            input is never used, or steps need each other in a circle.
+        ConfigError: If two steps or inputs have one name, a prompt mentions a name that there is
+            not, an input is never used, or steps need each other in a circle.
 
     Example:
         >>> w = Workflow(
@@ -110,10 +53,18 @@ class Workflow:
     """
 
     def __init__(
-        self, steps: Iterable[Step], *, inputs: Sequence[str] = (), name: str = "workflow"
+        self,
+        steps: Iterable[Step],
+        *,
+        inputs: Sequence[str] = (),
+        name: str = "workflow",
+        about: str | None = None,
     ):
         self.name = name
+        self.about = about or name
         self.inputs = tuple(inputs)
+        if len(set(self.inputs)) < len(self.inputs):
+            raise ConfigError(f"an input is named twice: {listed(self.inputs)}; keep one")
         given = list(steps)
         self._graph = Graph([(step.name, step.mentions) for step in given], inputs=self.inputs)
         named = {step.name: step for step in given}
@@ -124,7 +75,8 @@ class Workflow:
         """Read `data/workflows/NAME.yaml`, or a file of your own by its path.
 
         Raises:
-            ConfigError: If there is no such file, or it is wrong, naming the field.
+            ConfigError: If there is no such file, or it is wrong; then it is a `FileError`, which
+                names line and field of whatever is wrong in it.
 
         Example:
             >>> Workflow.load("report").inputs
@@ -135,11 +87,26 @@ class Workflow:
             raise ConfigError(
                 f"no workflow {name!r}; choose one of {', '.join(names())}, or give a .yaml file"
             )
-        try:
-            file = msgspec.yaml.decode(path.read_bytes(), type=_File)
-            return cls(file.steps, inputs=file.inputs, name=path.stem)
-        except (msgspec.MsgspecError, yaml.YAMLError, ConfigError) as error:
-            raise ConfigError(f"workflow {path}: {error}; correct it there") from None
+        file = workflow_file.load(path)
+        return cls(file.steps, inputs=file.inputs, name=path.stem, about=file.about)
+
+    def to_yaml(self) -> str:
+        """The text of a file that loads as an equal workflow."""
+        return workflow_file.text(
+            workflow_file.WorkflowFile(self.about, list(self.steps), list(self.inputs))
+        )
+
+    def save(self, path: str | Path) -> None:
+        """Write such a file, whole or not at all.
+
+        Raises:
+            ConfigError: If the path does not end in .yaml.
+            OSError: If it cannot be written; what was there before is still there.
+
+        Example:
+            Workflow.load("report").save("mine.yaml")
+        """
+        workflow_file.save(Path(path), self.to_yaml())
 
     @property
     def needs(self) -> dict[str, tuple[str, ...]]:
@@ -183,14 +150,18 @@ class Workflow:
         """
         return self._graph.plan(seconds)
 
+    def __eq__(self, other: object) -> bool:
+        # The inputs are filled in by name, so that their order says nothing.
+        return isinstance(other, Workflow) and (self.steps, set(self.inputs)) == (
+            other.steps,
+            set(other.inputs),
+        )
+
+    def __hash__(self) -> int:
+        return hash(self.steps)
+
     def __repr__(self) -> str:
         return f"<Workflow {self.name}: {len(self.steps)} steps, ends with {listed(self.ends)}>"
-
-
-class _File(msgspec.Struct, forbid_unknown_fields=True):
-    about: Text
-    steps: Annotated[list[Step], msgspec.Meta(min_length=1)]
-    inputs: list[str] = []
 
 
 def random_workflow(seed: int, most: int = 16) -> Workflow:

@@ -154,24 +154,6 @@ def test_the_courses_workflows_load(name):
     assert len(w.ends) == 1
 
 
-@pytest.mark.parametrize(
-    ("text", "says"),
-    [
-        ("about: x\nsteps: []", r"length >= 1.*\$\.steps"),
-        ("about: x\nsteps: [{name: a}]", r"missing required field `prompt`.*\$\.steps\[0\]"),
-        ("about: x\nsteps: [{name: a, prompt: b, agnt: c}]", "unknown field `agnt`"),
-        ("about: x\nsteps: [{name: a, prompt: '{b}'}]", "needs 'b'"),
-        ("about: [", "correct it there"),
-    ],
-)
-def test_wrong_file_is_refused(tmp_path, text, says):
-    """The error names the file and the field."""
-    path = tmp_path / "mine.yaml"
-    path.write_text(text)
-    with pytest.raises(ConfigError, match=rf"(?s)mine\.yaml: .*{says}"):
-        Workflow.load(str(path))
-
-
 def test_unknown_name_lists_those_there_are():
     """A misspelt name gets the list to choose from."""
     with pytest.raises(ConfigError, match=r"no workflow 'raport'; choose one of .*report"):

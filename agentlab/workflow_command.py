@@ -1,0 +1,93 @@
+"""`agentlab workflow`: is a file right, and what does it say?"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from agentlab.errors import ConfigError
+from agentlab.graph import listed
+from agentlab.workflow import Workflow
+
+
+def check(files: Sequence[str]) -> tuple[list[str], bool]:
+    """A line for each file that is right, the problems of each that is not, and whether all are.
+
+    Args:
+        files: Paths, or names of the course's own.
+
+    Example:
+        >>> check(["report"])
+        (["report: right; steps: 3, inputs: 'topic', 'data'"], True)
+    """
+    lines, right = [], True
+    for file in files:
+        try:
+            workflow = Workflow.load(file)
+        except ConfigError as error:
+            lines.append(str(error))
+            right = False
+        else:
+            lines.append(
+                f"{file}: right; steps: {len(workflow.steps)}, inputs: {listed(workflow.inputs)}"
+            )
+    return lines, right
+
+
+def show(file: str) -> str:
+    """What a workflow is, as Markdown: its steps, its bounds and its graph.
+
+    The bounds count each step as taking one unit of time: what they are in seconds, a run tells.
+    """
+    workflow = Workflow.load(file)
+    plan = workflow.plan({step.name: 1 for step in workflow.steps})
+    rows = [
+        (step.name, ", ".join(step.mentions) or "nothing", f"{step.max_tokens or 'no limit'}")
+        for step in workflow.steps
+    ]
+    return "\n".join(
+        [
+            f"# {workflow.name}",
+            "",
+            workflow.about,
+            "",
+            "| Step | Needs | Most tokens |",
+            "|---|---|---|",
+            *(f"| {' | '.join(row)} |" for row in rows),
+            "",
+            f"Work {plan.work_s:g}, span {plan.span_s:g} ({' -> '.join(plan.critical_path)}), at "
+            f"most {plan.peak} at once: {plan.work_s / plan.span_s:.2f} times as fast as one by "
+            "one, if all steps take as long.",
+            "",
+            "```mermaid",
+            mermaid(workflow),
+            "```",
+        ]
+    )
+
+
+def mermaid(workflow: Workflow) -> str:
+    """The graph as Mermaid text, which JupyterLab, GitHub and editors draw.
+
+    Example:
+        >>> from agentlab.workflow import Step
+        >>> steps = [Step("notes", "What is {topic}?"), Step("report", "Sum up {notes}.")]
+        >>> print(mermaid(Workflow(steps, inputs=["topic"])))
+        graph LR
+            i0([topic])
+            s0[notes]
+            s1[report]
+            i0 --> s0
+            s0 --> s1
+    """
+    # Nodes are numbered, for a step may be called "end", which Mermaid does not bear.
+    inputs = {name: f"i{number}" for number, name in enumerate(workflow.inputs)}
+    steps = {step.name: f"s{number}" for number, step in enumerate(workflow.steps)}
+    numbers = inputs | steps
+    lines = [f"{number}([{name}])" for name, number in inputs.items()]
+    lines += [f"{number}[{name}]" for name, number in steps.items()]
+    lines += [
+        f"{numbers[name]} --> {numbers[step.name]}"
+        for step in workflow.steps
+        for name in step.mentions
+    ]
+    return "\n    ".join(["graph LR", *lines])

@@ -1,0 +1,198 @@
+"""Workflow files: read with the line of whatever is wrong, and written so that they load equal.
+
+The format is published as a JSON Schema, `data/workflows/schema.json`. A file that begins with
+
+    # yaml-language-server: $schema=schema.json
+
+is completed and checked by editors while it is written.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from difflib import get_close_matches
+from graphlib import CycleError, TopologicalSorter
+from pathlib import Path
+from typing import Annotated, Any
+
+import msgspec
+import yaml
+
+from agentlab.errors import ConfigError, Problem
+from agentlab.graph import listed
+from agentlab.located import LocatedFile, Where
+from agentlab.settings import DATA
+from agentlab.step import Step, Text
+
+SCHEMA = DATA / "workflows" / "schema.json"
+"""The format, for editors and for other programs."""
+
+
+class WorkflowFile(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """What a file holds.
+
+    Attributes:
+        about: What the workflow is for, in a sentence.
+        steps: The questions, in the order in which a reader should meet them.
+        inputs: The names that the user fills in at each run.
+    """
+
+    about: Text
+    steps: Annotated[list[Step], msgspec.Meta(min_length=1)]
+    inputs: list[str] = []
+
+
+def load(path: Path) -> WorkflowFile:
+    """Read and check a file.
+
+    Raises:
+        FileError: If it is wrong, naming all fields that are; and if none is, all names and
+            circles that make no graph.
+    """
+    located = LocatedFile(path, what="workflow")
+    file = located.decode(WorkflowFile)
+    if problems := [*_names(located, file), *_mentions(located, file)]:
+        raise located.error(problems)
+    if circle := _circle(located, file):
+        raise located.error([circle])
+    return file
+
+
+def text(file: WorkflowFile) -> str:
+    """The file as YAML: what is as by default is left out, and prompts stand in lines of their own.
+
+    Example:
+        >>> print(text(WorkflowFile("Hello.", [Step("a", "Say hello.\\nSay it twice.")])))
+        about: Hello.
+        steps:
+          - name: a
+            prompt: |-
+              Say hello.
+              Say it twice.
+        <BLANKLINE>
+    """
+    values: dict[str, Any] = {"about": file.about}
+    if file.inputs:
+        values["inputs"] = _Row(file.inputs)
+    values["steps"] = [_short(step) for step in file.steps]
+    return yaml.dump(values, Dumper=_Dumper, allow_unicode=True, sort_keys=False, width=100)
+
+
+def save(path: Path, content: str) -> None:
+    """Write a file, whole or not at all.
+
+    Raises:
+        ConfigError: If its name is none of a workflow's file.
+    """
+    if path.suffix not in (".yaml", ".yml"):
+        raise ConfigError(f"a workflow's file ends in .yaml; got {str(path)!r}")
+    part = path.with_name(f".{path.name}.part")
+    try:
+        with part.open("wb") as file:
+            file.write(content.encode())
+            file.flush()
+            os.fsync(file.fileno())
+        part.replace(path)
+    except BaseException:
+        part.unlink(missing_ok=True)
+        raise
+
+
+def _names(located: LocatedFile, file: WorkflowFile) -> Iterator[Problem]:
+    """Names that two have, and inputs that nobody uses."""
+    used = {name for step in file.steps for name in step.mentions}
+    inputs: set[str] = set()
+    for number, name in enumerate(file.inputs):
+        where: Where = ("inputs", number)
+        if name in inputs:
+            yield located.problem(where, f"the input {name!r} is named twice; keep one")
+        elif name not in used:
+            yield located.problem(
+                where, f"no prompt uses the input {name!r}; take it out, or use it"
+            )
+        inputs.add(name)
+    steps: set[str] = set()
+    for number, step in enumerate(file.steps):
+        where = ("steps", number, "name")
+        if step.name in inputs:
+            yield located.problem(
+                where, f"{step.name!r} is a step and an input; rename one of them"
+            )
+        elif step.name in steps:
+            yield located.problem(
+                where, f"two steps are called {step.name!r}; give each a name of its own"
+            )
+        steps.add(step.name)
+
+
+def _mentions(located: LocatedFile, file: WorkflowFile) -> Iterator[Problem]:
+    """Names in prompts that there are not."""
+    known = list(dict.fromkeys([*(step.name for step in file.steps), *file.inputs]))
+    for number, step in enumerate(file.steps):
+        for name in step.mentions:
+            if name not in known:
+                likely = get_close_matches(name, known, n=1)
+                way_out = (
+                    f"did you mean {{{likely[0]}}}?" if likely else f"there are {listed(known)}"
+                )
+                yield located.problem(
+                    ("steps", number, "prompt"),
+                    f"step {step.name!r} needs {name!r}, which is no step and no input; {way_out}",
+                    mention=name,
+                )
+
+
+def _circle(located: LocatedFile, file: WorkflowFile) -> Problem | None:
+    """The first circle of steps, at the place where one of them mentions the next."""
+    needs = {step.name: set(step.mentions) - set(file.inputs) for step in file.steps}
+    try:
+        TopologicalSorter(needs).prepare()
+    except CycleError as error:
+        circle = list(reversed(error.args[1]))
+        numbers = {step.name: number for number, step in enumerate(file.steps)}
+        return located.problem(
+            ("steps", numbers[circle[0]], "prompt"),
+            f"these steps wait for each other for ever: {' -> '.join(circle)}; take one name out "
+            "of a prompt",
+            mention=circle[1],
+        )
+    return None
+
+
+def _short(step: Step) -> dict[str, Any]:
+    fields = msgspec.structs.fields(Step)
+    values = {field.name: getattr(step, field.name) for field in fields}
+    short = {f.name: values[f.name] for f in fields if f.required or values[f.name] != f.default}
+    return {"name": short.pop("name"), **{k: v for k, v in short.items() if k != "prompt"}} | {
+        "prompt": step.prompt  # last, for it is the longest
+    }
+
+
+class _Row(list[str]):
+    """A list that is written in one line."""
+
+
+class _Dumper(yaml.SafeDumper):
+    """Lists set in, and text of many lines as it is."""
+
+    def increase_indent(self, flow: bool = False, indentless: bool = False) -> None:
+        super().increase_indent(flow, False)
+
+    def ignore_aliases(self, data: Any) -> bool:
+        return True
+
+
+def _text_node(dumper: _Dumper, value: str) -> yaml.Node:
+    lines = value.split("\n")
+    plain = all(line.isprintable() for line in lines)  # else written with escapes, or YAML eats it
+    style = '"' if not plain else "|" if len(lines) > 1 else None
+    return dumper.represent_scalar("tag:yaml.org,2002:str", value, style=style)
+
+
+def _row_node(dumper: _Dumper, value: _Row) -> yaml.Node:
+    return dumper.represent_sequence("tag:yaml.org,2002:seq", value, flow_style=True)
+
+
+_Dumper.add_representer(str, _text_node)
+_Dumper.add_representer(_Row, _row_node)

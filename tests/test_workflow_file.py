@@ -1,0 +1,443 @@
+"""Workflow files: what is wrong, and where; the published schema; the way there and back."""
+
+from __future__ import annotations
+
+import json
+import re
+from graphlib import CycleError, TopologicalSorter
+
+import jsonschema_rs
+import msgspec
+import pytest
+import yaml
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
+
+from agentlab import workflow, workflow_command, workflow_file
+from agentlab.cli import main
+from agentlab.errors import ConfigError, FileError
+from agentlab.step import Step
+from agentlab.workflow import Workflow, random_workflow
+
+SCHEMA = json.loads(workflow_file.SCHEMA.read_text())
+VALIDATOR = jsonschema_rs.Draft202012Validator(SCHEMA)
+
+
+@pytest.fixture
+def written(tmp_path):
+    """Writes a text, or bytes, to a file; returns its path."""
+    path = tmp_path / "mine.yaml"
+
+    def write(text):
+        path.write_bytes(text if isinstance(text, bytes) else text.encode())
+        return str(path)
+
+    return write
+
+
+def problems(path):
+    """Line, column, field and message of each problem in a file."""
+    with pytest.raises(FileError) as caught:
+        Workflow.load(path)
+    return [tuple(problem) for problem in caught.value.problems]
+
+
+SHAPE = """\
+about: ''
+input: [topic]
+steps:
+  - name: research
+    promt: What is {topic}?
+    max_tokens: many
+  - name: two words
+    prompt: Hello.
+  - prompt: 3
+    name: yes
+    temperature: 3
+  - just text
+  - name: last
+    prompt: |-
+      A line,
+      and {a brace.
+"""
+
+
+def test_every_wrong_field_is_named_with_its_place(written):
+    """All that is wrong with a file's fields is said at once, each with line and column."""
+    assert [problem[:3] for problem in problems(written(SHAPE))] == [
+        (1, 8, "about"),
+        (2, 1, "input"),
+        (4, 5, "steps[0]"),
+        (5, 5, "steps[0].promt"),
+        (6, 17, "steps[0].max_tokens"),
+        (7, 11, "steps[1].name"),
+        (9, 13, "steps[2].prompt"),
+        (10, 11, "steps[2].name"),
+        (11, 18, "steps[2].temperature"),
+        (12, 5, "steps[3]"),
+        (14, 13, "steps[4].prompt"),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("number", "says"),
+    [
+        (1, r"no such field; did you mean `inputs`\?"),
+        (2, "`prompt` is missing; add it"),
+        (4, r"expected `int \| null`, got `str`; it is 'many'"),
+        (5, "step 'two words'"),
+        (7, "got `bool`; it is True, unless it stands in quotes"),
+        (8, "<= 2.0; it is 3"),
+        (10, r"write \{name\} for what is to be filled in"),
+    ],
+)
+def test_each_problem_says_the_way_out(written, number, says):
+    """What is wrong, the value, and what to do."""
+    assert re.search(says, problems(written(SHAPE))[number][3])
+
+
+GRAPH = """\
+about: A report.
+inputs: [topic, data, topic]
+steps:
+  - name: research
+    prompt: What is {topic}?
+  - name: analysis
+    prompt: |-
+      Two lines before it names
+      the wrong step, {{reserch}}:
+      > {reserch} and {topic}
+  - name: research
+    prompt: "Once \\t more: {writer}"
+  - name: topic
+    prompt: Hello.
+"""
+
+
+def test_every_wrong_name_is_found_where_it_stands(written):
+    """Names without a meaning are found inside the prompts, on their own line."""
+    found = problems(written(GRAPH))
+    assert [problem[:3] for problem in found] == [
+        (2, 17, "inputs[1]"),
+        (2, 23, "inputs[2]"),
+        (10, 9, "steps[1].prompt"),
+        (11, 11, "steps[2].name"),
+        (12, 28, "steps[2].prompt"),
+        (13, 11, "steps[3].name"),
+    ]
+    assert "did you mean {research}?" in found[2][3]
+
+
+def test_a_circle_is_found_at_one_of_its_mentions(written):
+    """With the whole circle in the message."""
+    steps = [("a", "{c}"), ("b", "Of {a}."), ("c", "{b}"), ("d", "{a}")]
+    text = yaml.safe_dump(
+        {"about": "x", "steps": [{"name": n, "prompt": p} for n, p in steps]}, sort_keys=False
+    )
+    [(line, column, field, says)] = problems(written(text))
+    circle = re.search(r"for ever: (.+);", says)[1].split(" -> ")
+    assert len(circle) == 4 and circle[0] == circle[-1]
+    assert set(circle) == set("abc")
+    mention = f"{{{circle[1]}}}"
+    assert text.splitlines()[line - 1][column - 1 :].startswith(mention)
+    assert field == f"steps[{'abc'.index(circle[0])}].prompt"
+
+
+@pytest.mark.parametrize(
+    ("text", "place", "says"),
+    [
+        ("about: x\nsteps: [", (2, 9), "this is no YAML"),
+        ("about: x\n  steps: 3", (2, 8), "mapping values are not allowed here"),
+        ("about: x\nsteps:\n\t- name: a", (3, 1), "cannot start any token"),
+        ("about: *who", (1, 8), "undefined alias"),
+        ("about: x\n---\nabout: y", (2, 1), "expected a single document"),
+        ("about: x\nabout: y", (2, 1), "given in line 1 already"),
+        ("about: x\nsteps:\n- name: a\n  prompt: b\n  name: c", (5, 3), "in line 3 already"),
+        (b"about: x\nsteps: caf\xe9", (2, 11), "no UTF-8"),
+        ("about: x\nsteps: a\x00b", (2, 9), "YAML allows no character"),
+        ("about: 2024-13-45", (1, 1), "month must be in 1..12"),
+        ("", (1, 1), "expected `object`, got `null`"),
+        ("[]", (1, 1), "expected `object`, got `array`"),
+        ("about: x\nsteps: []", (2, 8), "length >= 1"),
+        ("about: x\nsteps: &all\n- *all", (2, 8), "expected `object`, got `array`"),
+        ("about: x\nsteps: " + "[" * 2000, (1, 1), "YAML cannot read it"),
+    ],
+    ids=lambda value: str(value)[:24],
+)
+def test_what_is_no_yaml_is_found(written, text, place, says):
+    """Syntax, double keys, encodings and strange documents are problems with a place, too."""
+    [(line, column, _, said)] = problems(written(text))
+    assert (line, column) == place
+    assert says in said
+
+
+def test_one_problem_takes_one_line(written):
+    """As a compiler would write it, so that editors and terminals lead to the place."""
+    path = written("about: x\nsteps: [{name: a, prompt: '{b}'}]")
+    with pytest.raises(ConfigError) as caught:
+        Workflow.load(path)
+    assert str(caught.value) == (
+        f"workflow {path}:2:28: steps[0].prompt: step 'a' needs 'b', which is no step and no "
+        "input; there are 'a'"
+    )
+
+
+def test_what_is_merged_in_is_checked_too(written):
+    """YAML's anchors and merge keys work, and a wrong value is found where it was written."""
+    text = "about: x\nsteps:\n- &a {name: a, prompt: hello, max_tokens: 3}\n- {<<: *a, name: b}"
+    assert Workflow.load(written(text)).step("b").max_tokens == 3
+    found = problems(written(text.replace("3}", "0}")))
+    assert [problem[:3] for problem in found] == [
+        (3, 43, "steps[0].max_tokens"),
+        (3, 43, "steps[1].max_tokens"),
+    ]
+
+
+def test_a_byte_order_mark_and_other_line_ends_are_no_problem(written):
+    """As Windows' editors write files."""
+    text = "\ufeffabout: x\r\nsteps:\r\n- name: a\r\n  prompt: |-\r\n    b\r\n    c\r\n"
+    assert Workflow.load(written(text)).steps == (Step("a", "b\nc"),)
+
+
+# The schema
+
+
+def test_schema_is_one():
+    """It is a valid JSON Schema of draft 2020-12, and describes every property."""
+    jsonschema_rs.meta.validate(SCHEMA)
+    assert SCHEMA["$schema"] == "https://json-schema.org/draft/2020-12/schema"
+    assert SCHEMA["$id"].startswith("urn:")
+    for part in (SCHEMA, SCHEMA["$defs"]["step"]):
+        assert all(prop["description"] for prop in part["properties"].values())
+
+
+@pytest.mark.parametrize(
+    ("part", "struct"),
+    [(SCHEMA, workflow_file.WorkflowFile), (SCHEMA["$defs"]["step"], Step)],
+    ids=["file", "step"],
+)
+def test_schema_has_the_fields_that_are_read(part, struct):
+    """The same names, the same required ones, the same defaults."""
+    fields = msgspec.structs.fields(struct)
+    assert set(part["properties"]) == {field.name for field in fields}
+    assert set(part["required"]) == {field.name for field in fields if field.required}
+    assert part["additionalProperties"] is False
+    for field in fields:
+        if not field.required:
+            default = field.default
+            if default is msgspec.NODEFAULT:
+                default = field.default_factory()
+            assert part["properties"][field.name]["default"] == default
+
+
+@pytest.mark.parametrize("name", workflow.names())
+def test_the_courses_files_fit_the_schema(name):
+    """And name it, so that an editor checks them."""
+    text = (workflow_file.SCHEMA.parent / f"{name}.yaml").read_text()
+    assert VALIDATOR.is_valid(yaml.safe_load(text))
+    assert text.startswith("# yaml-language-server: $schema=schema.json\n")
+
+
+NAMES = st.sampled_from(
+    ["a", "b", "c", "topic", "연구", "_", "a1", "ﬁn", "1a", "two words", "a-b", ""]
+)
+PROMPTS = "x|{a}|{b} {{c}}|{topic}|{연구}\n{a}|{|}|}}|{}|{a.b}|{a!r}|{{a}|{{{a}}}|{a:}|{a:>3}|{a b}"
+TEXTS = st.sampled_from([*PROMPTS.split("|"), "", "{0}", "{1a}", "\n", "null"])
+WRONG = st.sampled_from([None, True, 0, -1, 1, 2.5, 2.0, "x", "", [], {}, ["a"], {"name": "a"}])
+STEPS = st.fixed_dictionaries(
+    {"name": NAMES, "prompt": TEXTS},
+    optional={
+        "system": TEXTS | st.none(),
+        "max_tokens": st.sampled_from([1, 2, 0, -1, None, 1.5, "3"]),
+        "temperature": st.sampled_from([0, 0.0, 1, 2.0, 2.1, -0.1, None, "0"]),
+        "agent": WRONG,
+    },
+)
+FILES = st.fixed_dictionaries(
+    {"about": st.just("x") | TEXTS, "steps": st.lists(STEPS | WRONG, max_size=4)},
+    optional={"inputs": st.lists(NAMES, max_size=3) | WRONG, "version": WRONG},
+)
+
+
+@st.composite
+def mutated(draw):
+    """A right file in which a few values were replaced, removed or added."""
+    file = yaml.safe_load(random_workflow(draw(st.integers(0, 99)), most=4).to_yaml())
+    for _ in range(draw(st.integers(0, 2))):
+        part = draw(st.sampled_from([file, *(s for s in file["steps"] if isinstance(s, dict))]))
+        key = draw(st.sampled_from([*part, "inputs", "system", "nonsense"]))
+        if draw(st.booleans()):
+            part.pop(key, None)
+        else:
+            part[key] = draw(WRONG | TEXTS)
+        if not isinstance(file.get("steps"), list):
+            break
+    return file
+
+
+def makes_a_graph(file):
+    """What no schema can say, found without the loader: names that fit, and no circle."""
+    steps, inputs = file["steps"], file.get("inputs", [])
+    names = [step["name"] for step in steps]
+    needs = {}
+    for step in steps:
+        plain = step["prompt"].replace("{{", "").replace("}}", "")
+        needs[step["name"]] = set(re.findall(r"\{(\w+):?\}", plain))
+    mentioned = set().union(*needs.values())
+    if len({*names, *inputs}) < len(names) + len(inputs):
+        return False
+    if not set(inputs) <= mentioned <= {*names, *inputs}:
+        return False
+    try:
+        TopologicalSorter({name: needs[name] - set(inputs) for name in names}).prepare()
+    except CycleError:
+        return False
+    return True
+
+
+@settings(max_examples=300, deadline=None)
+@given(FILES | mutated())
+@example(
+    {"about": "x", "steps": [{"name": "a", "prompt": "{{{b}}}"}, {"name": "b", "prompt": "x"}]}
+)
+@example({"about": "x", "steps": [{"name": "a", "prompt": "x", "max_tokens": True}]})
+def test_schema_and_loader_agree(tmp_path_factory, file):
+    """Of good and bad files the loader takes those that fit the schema and make a graph."""
+    path = tmp_path_factory.getbasetemp() / "agree.yaml"
+    path.write_text(yaml.safe_dump(file, allow_unicode=True), encoding="utf-8")
+    fits = VALIDATOR.is_valid(file)
+    try:
+        Workflow.load(str(path))
+        loaded = True
+    except FileError:
+        loaded = False
+    assert loaded == (fits and makes_a_graph(file))
+
+
+# There and back
+
+
+@pytest.mark.parametrize("seed", range(50))
+def test_random_workflows_come_back(tmp_path, seed):
+    """What was saved loads equal."""
+    path = tmp_path / "random.yaml"
+    w = random_workflow(seed)
+    w.save(path)
+    again = Workflow.load(str(path))
+    assert again == w
+    assert (again.about, again.steps, again.needs) == (w.about, w.steps, w.needs)
+
+
+@pytest.mark.parametrize("name", workflow.names())
+def test_the_courses_workflows_come_back(tmp_path, name):
+    """Also those in Korean, with braces, limits and several lines; the about is kept."""
+    w, path = Workflow.load(name), tmp_path / f"{name}.yaml"
+    w.save(path)
+    again = Workflow.load(str(path))
+    assert again == w
+    assert (again.name, again.about, again.inputs) == (w.name, w.about, w.inputs)
+    assert "prompt: |-\n" in path.read_text(encoding="utf-8")
+
+
+ANY_TEXT = st.text(
+    st.characters(exclude_categories=["Cs"]) | st.sampled_from(" \n\t\r'\"#:-|>\x85")
+)
+
+
+@settings(max_examples=200, deadline=None)
+@given(
+    text=ANY_TEXT.filter(bool),
+    system=ANY_TEXT | st.none(),
+    temperature=st.floats(0, 2) | st.none(),
+    max_tokens=st.integers(1, 10**9) | st.none(),
+)
+@example(text="\n  a\n b", system=" x\n", temperature=1e-05, max_tokens=1)
+@example(text="a \nb", system="yes", temperature=None, max_tokens=None)
+@example(text="\ta\n", system="", temperature=0.0, max_tokens=None)
+def test_any_text_comes_back(tmp_path_factory, text, system, temperature, max_tokens):
+    """Whatever a prompt holds, and to the last bit of a number."""
+    prompt = text.replace("{", "{{").replace("}", "}}")
+    step = Step("a", prompt, system=system, temperature=temperature, max_tokens=max_tokens)
+    path = tmp_path_factory.getbasetemp() / "text.yaml"
+    path.write_bytes(Workflow([step]).to_yaml().encode())
+    assert Workflow.load(str(path)).steps == (step,)
+
+
+def test_defaults_are_left_out():
+    """A short step is a short text."""
+    w = Workflow([Step("a", "Hello {who}.", max_tokens=3)], inputs=["who"], name="greeting")
+    assert w.to_yaml() == (
+        "about: greeting\ninputs: [who]\nsteps:\n"
+        "  - name: a\n    max_tokens: 3\n    prompt: Hello {who}.\n"
+    )
+
+
+def test_a_failed_save_leaves_what_was_there(tmp_path, monkeypatch):
+    """The old file, whole, and no part of the new one."""
+    path = tmp_path / "mine.yaml"
+    random_workflow(1).save(path)
+    before = path.read_bytes()
+
+    def full(_):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("os.fsync", full)
+    with pytest.raises(OSError, match="No space"):
+        random_workflow(2).save(path)
+    assert path.read_bytes() == before
+    assert [file.name for file in tmp_path.iterdir()] == ["mine.yaml"]
+
+
+def test_another_ending_is_refused(tmp_path):
+    """It would not be found again by its path."""
+    with pytest.raises(ConfigError, match=r"ends in \.yaml; got .*mine\.txt"):
+        random_workflow(1).save(tmp_path / "mine.txt")
+
+
+def test_equal_workflows_ask_the_same():
+    """Name and order of inputs say nothing; any word of a step does."""
+    steps = [Step("a", "{x} {y}")]
+    one = Workflow(steps, inputs=["x", "y"], name="one")
+    assert one == Workflow(steps, inputs=["y", "x"], name="two")
+    assert len({one, Workflow(steps, inputs=["y", "x"])}) == 1
+    assert one != Workflow([Step("a", "{x} {y}", max_tokens=1)], inputs=["x", "y"])
+    assert one != "one"
+
+
+# The command
+
+
+def test_check_names_all_and_fails(written, capsys):
+    """Right files get a line, wrong ones their problems, and the exit code is 1."""
+    assert main(["workflow", "check", "report", "blog"]) == 0
+    assert capsys.readouterr().out.splitlines() == [
+        "report: right; steps: 3, inputs: 'topic', 'data'",
+        "blog: right; steps: 4, inputs: 'topic'",
+    ]
+    assert main(["workflow", "check", written(GRAPH), "report", "raport"]) == 1
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0].endswith("6 problems")
+    assert lines[7].startswith("report: right")
+    assert lines[8].startswith("no workflow 'raport'")
+
+
+def test_show_says_what_the_graph_allows(capsys):
+    """Steps, work, span and peak in units of a step."""
+    assert main(["workflow", "show", "comprehensive"]) == 0
+    shown = capsys.readouterr().out
+    assert "| middle | topic, practice | 220 |" in shown
+    assert "Work 8, span 4 (basics -> opening -> editor -> publisher), at most 3 at once" in shown
+    assert "2.00 times as fast" in shown
+
+
+def test_mermaid_has_each_need_once():
+    """A node for each step and input, an edge for each mention, and no name that Mermaid takes."""
+    w = Workflow([Step("end", "{topic} {topic}"), Step("graph", "{end}")], inputs=["topic"])
+    assert workflow_command.mermaid(w).splitlines() == [
+        "graph LR",
+        "    i0([topic])",
+        "    s0[end]",
+        "    s1[graph]",
+        "    i0 --> s0",
+        "    s0 --> s1",
+    ]
