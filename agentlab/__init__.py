@@ -13,6 +13,7 @@ __all__ = [
     "endpoint",
     "engines",
     "errors",
+    "exercises",
     "graph",
     "lab",
     "located",

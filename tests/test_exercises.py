@@ -1,36 +1,48 @@
-"""Every exercise can be solved, and its check sees that the solution is one."""
+"""Every exercise can be solved, its check says so, and a wrong answer gets a hint of its own.
+
+Of each lesson only what its exercises need is run: the cells whose names they use, and then stub
+and check once for each answer, all in one kernel.
+"""
 
 from __future__ import annotations
 
-import re
-from pathlib import Path
-
-import nbformat
 import pytest
-from nbclient import NotebookClient
+import yaml
+from lessons import NOTEBOOKS, Exercise, Lesson, run
 
-NOTEBOOKS = sorted((Path(__file__).parents[1] / "notebooks").glob("*.ipynb"))
-SOLUTION = re.compile(r"<summary>Solution</summary>\s+```python\n(.+?)```", re.DOTALL)
+LESSONS = [Lesson.load(path) for path in sorted(NOTEBOOKS.glob("*.ipynb"))]
 
 
-@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
-def test_solutions_pass(path):
-    """With the solution written below the stub, as a learner would, each check says Solved."""
-    notebook = nbformat.read(path, as_version=4)
-    prose = "\n".join(cell.source for cell in notebook.cells if cell.cell_type == "markdown")
-    solutions = SOLUTION.findall(prose)
-    code = [cell for cell in notebook.cells if cell.cell_type == "code"]
-    checks = [number for number, cell in enumerate(code) if '"Solved."' in cell.source]
-    assert len(checks) == len(solutions) >= 2
-    for number, solution in zip(checks, solutions, strict=True):
-        assert "Not yet" in str(code[number].outputs)
-        code[number - 1].source += f"\n\n{solution}"
-    options = {
-        "timeout": 120,
-        "kernel_name": "python3",
-        "resources": {"metadata": {"path": str(path.parent)}},
-        "extra_arguments": ["--log-level=ERROR"],
-    }
-    NotebookClient(notebook, **options).execute()
-    for number in checks:
-        assert [output.text for output in code[number].outputs] == ["Solved.\n"]
+def wrong_answers(lesson: Lesson) -> dict[int, list[dict[str, str]]]:
+    """Exercise -> what a class writes, each with the words that its hint must have."""
+    path = NOTEBOOKS.parent / "tests" / "wrong_answers" / f"{lesson.path.stem}.yaml"
+    given: dict[int, list[dict[str, str]]] = yaml.safe_load(path.read_text(encoding="utf-8"))
+    return given
+
+
+def verdicts(lesson: Lesson, exercise: Exercise, answers: list[str]) -> list[str]:
+    return []
+
+
+@pytest.mark.parametrize("lesson", LESSONS, ids=lambda lesson: lesson.path.stem)
+def test_answers_get_what_they_deserve(lesson: Lesson):
+    """A stub and a wrong answer: "Not yet", its own hint, no traceback; the solution: "Solved."."""
+    wrong = wrong_answers(lesson)
+    assert sorted(wrong) == [exercise.number for exercise in lesson.exercises]
+    cells = lesson.needed([one["answer"] for some in wrong.values() for one in some])
+    checks: list[tuple[int, int, str]] = []  # exercise, cell, answer
+    for exercise in lesson.exercises:
+        mistakes = [one["answer"] for one in wrong[exercise.number]]
+        for answer in ["", *mistakes, exercise.solution]:
+            cells += [f"{exercise.stub}\n\n{answer}", *exercise.between, exercise.check]
+            checks.append((exercise.number, len(cells) - 1, answer))
+    said = run(lesson.path.parent, cells)
+    for exercise in lesson.exercises:
+        untouched, *hints, solved = [
+            said[cell] for number, cell, _ in checks if number == exercise.number
+        ]
+        assert untouched.startswith("Not yet: ")
+        assert solved == "Solved.\n"
+        for one, hint in zip(wrong[exercise.number], hints, strict=True):
+            assert hint.startswith("Not yet: ")
+            assert [one["hint"] in other for other in hints] == [other is hint for other in hints]

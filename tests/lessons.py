@@ -1,0 +1,101 @@
+"""The exercises of a lesson, and the cells that they need: what a test runs in place of it all."""
+
+from __future__ import annotations
+
+import re
+import symtable
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import nbformat
+from nbclient import NotebookClient
+from nbformat.v4 import new_code_cell
+
+NOTEBOOKS = Path(__file__).resolve().parents[1] / "notebooks"
+HEADING = re.compile(r"^### Exercise (\d+): (.+)$", re.MULTILINE)
+SOLUTION = re.compile(r"<summary>Solution</summary>\s+```python\n(.+?)```", re.DOTALL)
+
+
+class Exercise(NamedTuple):
+    """What the learner finds: a stub, cells between (if any), a check; below it, a solution."""
+
+    number: int
+    stub: str
+    between: list[str]
+    check: str
+    solution: str
+
+
+class Lesson(NamedTuple):
+    path: Path
+    before: list[str]
+    """The code cells before the first exercise."""
+    exercises: list[Exercise]
+
+    @classmethod
+    def load(cls, path: Path) -> Lesson:
+        cells = nbformat.read(path, as_version=4).cells
+        before: list[str] = []
+        found: list[Exercise] = []
+        code = before
+        for cell in cells:
+            if cell.cell_type == "code":
+                code.append(cell.source)
+                continue
+            if found and (solution := SOLUTION.search(cell.source)):
+                number, stub, *between, check = found[-1].number, *code
+                found[-1] = Exercise(number, stub, between, check, solution[1])
+            for number in HEADING.findall(cell.source):
+                code = []
+                found.append(Exercise(int(number[0]), "", [], "", ""))
+        return cls(path, before, found)
+
+    def needed(self, answers: Iterable[str] = ()) -> list[str]:
+        """Of the cells before, those without which the exercises and `answers` cannot run."""
+        missing: set[str] = set()
+        there: set[str] = set()
+        for exercise in self.exercises:
+            for text in (exercise.stub, *exercise.between, exercise.check):
+                uses, binds = _names(text)
+                missing |= uses - there
+                there |= binds
+        missing |= {name for text in answers for name in _names(text)[0] - there}
+        kept: list[str] = []
+        for cell in reversed(self.before):
+            uses, binds = _names(cell)
+            if missing & binds:
+                kept.insert(0, cell)
+                missing = missing - binds | uses
+        return kept
+
+
+def run(folder: Path, cells: list[str], timeout_s: float = 120) -> list[str]:
+    """What each cell prints, all run in one kernel; a cell that fails ends the test."""
+    notebook = nbformat.v4.new_notebook(cells=[new_code_cell(source) for source in cells])
+    options: dict[str, Any] = {
+        "timeout": timeout_s,
+        "kernel_name": "python3",
+        "resources": {"metadata": {"path": str(folder)}},
+        "extra_arguments": ["--log-level=ERROR"],
+    }
+    NotebookClient(notebook, **options).execute()
+    return ["".join(o.get("text", "") for o in cell.outputs) for cell in notebook.cells]
+
+
+def _names(cell: str) -> tuple[set[str], set[str]]:
+    """The names that a cell takes from elsewhere, and those that it binds for others."""
+    # A magic is no Python; nothing that others need begins in such a line.
+    lines = ["" if line.startswith(("%", "!")) else line for line in cell.splitlines()]
+    # As a function of its own: `await` is allowed there, and what it binds is local to it.
+    body = "\n".join(f"    {line}" for line in lines)
+    table = symtable.symtable(f"async def cell():\n{body}\n    pass", "cell", "exec")
+    top = table.get_children()[0]
+    binds = {symbol.get_name() for symbol in top.get_symbols() if symbol.is_local()}
+    return set(_globals(top)), binds
+
+
+def _globals(scope: symtable.SymbolTable) -> Iterator[str]:
+    yield from (symbol.get_name() for symbol in scope.get_symbols() if symbol.is_global())
+    for inner in scope.get_children():
+        yield from _globals(inner)
