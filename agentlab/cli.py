@@ -58,6 +58,14 @@ def _parser() -> argparse.ArgumentParser:
     serve.add_argument("--record", metavar="FILE", help="append every answer to this file")
     serve.add_argument("--replay", metavar="FILE", help="answer from such a file")
     serve.add_argument("--trace", metavar="FILE", help="append a line of JSON for every request")
+    serve.add_argument(
+        "--classroom",
+        action="store_true",
+        help="for a class: everybody's name is a key, fair shares, a page for the projector",
+    )
+    serve.add_argument("--host", help="of a class: where to listen; 0.0.0.0 lets the network in")
+    serve.add_argument("--learners", metavar="FILE", help="of a class: its list, a name a line")
+    serve.add_argument("--token", help="of a class: the teacher's; left out, one is made")
     bench = commands.add_parser(
         "bench",
         help="measure an experiment, or compare two results",
@@ -174,21 +182,49 @@ def _bill(cost: Cost, options: argparse.Namespace) -> str:
 
 
 def _serve(options: argparse.Namespace) -> int:
-    from agentlab.endpoint.serve import build_app, serve  # uvicorn is for this command only
-
     fields = settings.Settings.__struct_fields__
     given = {f: value for f in fields if (value := getattr(options, f, None)) is not None}
     chosen = settings.from_environment(**given)
-    lab_key = f"lab-{secrets.token_urlsafe(24)}"
     with contextlib.ExitStack() as stack:
         stack.enter_context(contextlib.suppress(KeyboardInterrupt))  # Ctrl-C is the way to end it
         on_end = _to_file(options.trace, stack) if options.trace else None
-        serve(
-            build_app(chosen, lab_key=lab_key, on_end=on_end),
-            options.port,
-            announce=lambda url: print(_welcome(chosen, url, lab_key), flush=True),
-        )
+        (_serve_class if options.classroom else _serve_one)(chosen, options, on_end)
     return 0
+
+
+def _serve_one(
+    chosen: settings.Settings,
+    options: argparse.Namespace,
+    on_end: Callable[[Span], object] | None,
+) -> None:
+    from agentlab.endpoint.serve import build_app, serve  # uvicorn is for this command only
+
+    for name in ("host", "learners", "token"):
+        if getattr(options, name) is not None:
+            raise ConfigError(f"--{name} is for a class; add --classroom")
+    lab_key = f"lab-{secrets.token_urlsafe(24)}"
+    serve(
+        build_app(chosen, lab_key=lab_key, on_end=on_end),
+        options.port,
+        announce=lambda url: print(_welcome(chosen, url, lab_key), flush=True),
+    )
+
+
+def _serve_class(
+    chosen: settings.Settings,
+    options: argparse.Namespace,
+    on_end: Callable[[Span], object] | None,
+) -> None:
+    from agentlab.classroom.start import serve_class
+
+    serve_class(
+        chosen,
+        port=options.port,
+        host=options.host,
+        learners=options.learners,
+        token=options.token,
+        on_end=on_end,
+    )
 
 
 def _to_file(path: str, stack: contextlib.ExitStack) -> Callable[[Span], object]:

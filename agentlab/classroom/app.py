@@ -1,0 +1,171 @@
+"""The classroom as an ASGI application: the endpoint for the class, and the page for the projector.
+
+/v1/...               the endpoint, for whoever shows a name
+/lab/spans            a learner's own requests; all of them for the teacher's token
+/classroom            the page
+/classroom/board      the numbers on it: names and counts, for anybody in the room
+/classroom/settings   what the teacher may change; GET and POST, with the token
+/classroom/clear      begin to count anew; POST, with the token
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from agentlab.classroom.door import ClassroomDoor
+from agentlab.classroom.room import Room
+from agentlab.classroom.roster import Roster
+from agentlab.endpoint import presets
+from agentlab.endpoint.app import App, unknown_route
+from agentlab.endpoint.http import ClientGone, Receive, Scope, Send, read_body, respond, start
+from agentlab.endpoint.wire import RequestError
+from agentlab.errors import ConfigError
+from agentlab.settings import Settings
+from agentlab.trace import Span
+
+_PAGE = Path(__file__).with_name("page")
+_BOARD, _SETTINGS, _CLEAR = "/classroom/board", "/classroom/settings", "/classroom/clear"
+_FILES = {
+    "/classroom": ("index.html", b"text/html; charset=utf-8"),
+    "/classroom/style.css": ("style.css", b"text/css; charset=utf-8"),
+    "/classroom/board.js": ("board.js", b"text/javascript; charset=utf-8"),
+    "/classroom/icon.svg": ("icon.svg", b"image/svg+xml"),
+}
+_ROUTES = [*_FILES, _BOARD, _SETTINGS, _CLEAR]
+_HEADERS = [
+    (
+        b"content-security-policy",
+        b"default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; "
+        b"connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'",
+    ),
+    (b"x-content-type-options", b"nosniff"),
+    (b"referrer-policy", b"no-referrer"),
+    (b"cache-control", b"no-store"),
+]
+_FRESH_S = 0.1
+"""For so long, by a watch, all who look at the board get the same numbers."""
+
+
+class Classroom:
+    """The application that a class shares.
+
+    Args:
+        token: The teacher's.
+        roster: Who is of the class.
+        host: The address that it listens on.
+        on_end: Is told of every question that has been answered, or has failed.
+
+    Attributes:
+        urls: The addresses, ending in `/v1`, that the page tells learners; set when known.
+
+    Raises:
+        ConfigError: If the preset, the fault plan or the recording is missing or wrong.
+    """
+
+    def __init__(
+        self,
+        settings: Settings,
+        *,
+        token: str,
+        roster: Roster | None = None,
+        host: str = "127.0.0.1",
+        on_end: Callable[[Span], object] | None = None,
+    ):
+        self.room = Room(settings)
+        self.urls: list[str] = []
+        self._roster = roster or Roster()
+        self._door = ClassroomDoor(self._roster, token=token, host=host)
+        self._also_on_end = on_end
+        self._endpoint = App(self.room, door=self._door, on_end=self._on_end)
+        self._files = {
+            path: (_PAGE.joinpath(name).read_bytes(), kind) for path, (name, kind) in _FILES.items()
+        }
+        self._board: tuple[float, dict[str, Any]] | None = None
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["path"] != "/" and not scope["path"].startswith("/classroom"):
+            await self._endpoint(scope, receive, send)
+            return
+        try:
+            self._door.enter(scope)
+            await self._show(scope, receive, send)
+        except RequestError as error:
+            await respond(send, error.status, error.body, _HEADERS)
+        except ClientGone:
+            return
+
+    async def _show(self, scope: Scope, receive: Receive, send: Send) -> None:
+        path, method = scope["path"], scope["method"]
+        if path == "/" and method == "GET":
+            await start(send, 307, b"text/plain", [(b"location", b"/classroom"), *_HEADERS])
+            await send({"type": "http.response.body", "body": b""})
+        elif path in self._files and method == "GET":
+            body, kind = self._files[path]
+            length = (b"content-length", str(len(body)).encode())
+            await start(send, 200, kind, [length, *_HEADERS])
+            await send({"type": "http.response.body", "body": body})
+        elif path == _BOARD and method == "GET":
+            await respond(send, 200, self._numbers(), _HEADERS)
+        elif path == _SETTINGS and method in ("GET", "POST"):
+            self._refuse_learners(scope)
+            if method == "POST":
+                self._change(await read_body(scope, receive))
+            await respond(send, 200, self._settings(), _HEADERS)
+        elif path == _CLEAR and method == "POST":
+            self._refuse_learners(scope)
+            self._clear()
+            await respond(send, 200, self._numbers(), _HEADERS)
+        else:
+            raise unknown_route(scope, _ROUTES)
+
+    def _refuse_learners(self, scope: Scope) -> None:
+        if not self._door.is_teacher(scope):
+            raise RequestError(
+                401,
+                "This is the teacher's: it takes the token that `agentlab serve` printed.",
+                code="invalid_token",
+            )
+
+    def _settings(self) -> dict[str, Any]:
+        local = self.room.controls.preset is not None
+        return {"settings": self.room.controls, "presets": presets.names() if local else []}
+
+    def _change(self, body: bytes) -> None:
+        try:
+            self.room.change(self.room.controls.changed(msgspec.json.decode(body)))
+        except (msgspec.DecodeError, UnicodeDecodeError) as error:
+            raise RequestError(400, f"The settings are no JSON: {error}.") from None
+        except ConfigError as error:
+            raise RequestError(400, str(error), code="invalid_settings") from None
+        self._board = None
+
+    def _clear(self) -> None:
+        self.room.board.clear()
+        self._roster.forget()
+        self._board = None
+
+    def _numbers(self) -> dict[str, Any]:
+        now = asyncio.get_running_loop().time()
+        if self._board is None or now - self._board[0] >= _FRESH_S:
+            room = self.room
+            physics = room.physics
+            shown = {
+                **msgspec.structs.asdict(room.numbers(self._roster.names)),
+                "paused": room.controls.paused,
+                "preset": room.controls.preset,
+                "slots": physics.slots if physics else None,
+                "time_scale": room.time_scale,
+                "urls": self.urls,
+            }
+            self._board = (now, shown)
+        return self._board[1]
+
+    def _on_end(self, span: Span) -> None:
+        self.room.board.end(span)
+        if self._also_on_end is not None:
+            self._also_on_end(span)

@@ -1,0 +1,115 @@
+"""The door of a classroom: a name is a learner's key, a token the teacher's.
+
+A name is no secret: it tells people apart, and keeps their traces apart. The token guards what
+changes the class.
+
+Listening to the network, an endpoint can be reached by pages that a learner's browser shows, too.
+Such a page cannot send the Host header of its choice: it is the name by which it was loaded. An
+address in figures cannot be made to point elsewhere, a name of a stranger's can (DNS rebinding).
+So figures and this machine's own names are let in, and pages only from where the endpoint is.
+"""
+
+from __future__ import annotations
+
+import hmac
+import ipaddress
+import socket
+from functools import lru_cache
+from urllib.parse import urlsplit
+
+import psutil
+
+from agentlab.classroom.roster import NotALearner, Roster
+from agentlab.endpoint.http import Scope, header
+from agentlab.endpoint.wire import RequestError
+from agentlab.trace import Span
+
+TEACHER = "teacher"
+"""The teacher's name, when they ask with their token for a key."""
+
+
+class ClassroomDoor:
+    """Lets learners in by their names, and shows each the spans that are theirs.
+
+    Args:
+        token: The teacher's, who sees all spans.
+        host: The address that the endpoint listens on; if it is a name, it is let in, too.
+    """
+
+    def __init__(self, roster: Roster, *, token: str, host: str):
+        self._roster, self._token = roster, token
+        self._names = own_names() | {host.casefold()}
+
+    def enter(self, scope: Scope) -> None:
+        host, origin = header(scope, b"host"), header(scope, b"origin")
+        if host and not (_in_figures(host) or _hostname(host) in self._names):
+            raise _foreign(f"Host {host!r} is not this machine; use its address in figures.")
+        if origin and origin.partition("://")[2] != host:
+            raise _foreign(f"Origin {origin!r} is another's; open the page of this machine.")
+
+    def admit(self, scope: Scope, span: Span) -> None:
+        span.learner = self._who(scope)
+
+    def visible(self, scope: Scope, spans: list[Span]) -> list[Span]:
+        if self.is_teacher(scope):
+            return spans
+        learner = self._who(scope)
+        return [span for span in spans if span.learner == learner]
+
+    def is_teacher(self, scope: Scope) -> bool:
+        """True if the request shows the token."""
+        return hmac.compare_digest(_key(scope).encode(), self._token.encode())
+
+    def _who(self, scope: Scope) -> str:
+        if self.is_teacher(scope):
+            return TEACHER
+        try:
+            return self._roster.learner(_key(scope))
+        except NotALearner as error:
+            raise RequestError(401, str(error), code="invalid_api_key") from None
+
+
+def own_names() -> set[str]:
+    """The names by which this machine knows itself."""
+    name = socket.gethostname().casefold()
+    return {"localhost", name, f"{name.removesuffix('.local')}.local"}
+
+
+def own_addresses() -> list[str]:
+    """This machine's addresses on the networks that it is in, loopback left out."""
+    found = [
+        address.address
+        for interface in psutil.net_if_addrs().values()
+        for address in interface
+        if address.family == socket.AF_INET
+    ]
+    return sorted({each for each in found if not ipaddress.ip_address(each).is_loopback})
+
+
+def _key(scope: Scope) -> str:
+    sent = header(scope, b"authorization").removeprefix("Bearer ").encode("latin-1")
+    try:
+        return sent.decode()
+    except UnicodeDecodeError:  # a client that sends Latin-1
+        return sent.decode("latin-1")
+
+
+@lru_cache(maxsize=256)
+def _hostname(host: str) -> str:
+    try:
+        return urlsplit(f"//{host}").hostname or ""
+    except ValueError:  # no address at all
+        return ""
+
+
+@lru_cache(maxsize=256)
+def _in_figures(host: str) -> bool:
+    try:
+        ipaddress.ip_address(_hostname(host))
+    except ValueError:
+        return False
+    return True
+
+
+def _foreign(message: str) -> RequestError:
+    return RequestError(403, message, code="foreign")

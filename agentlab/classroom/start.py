@@ -1,0 +1,111 @@
+"""What `agentlab serve --classroom` does: it serves a class, and says how to join it."""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Callable
+
+from agentlab.classroom import roster
+from agentlab.classroom.app import Classroom
+from agentlab.classroom.door import own_addresses
+from agentlab.classroom.roster import Roster
+from agentlab.endpoint.serve import HOST, serve
+from agentlab.errors import ConfigError
+from agentlab.settings import Settings
+from agentlab.trace import Span
+
+_LETTERS = "abcdefghjkmnpqrstuvwxyz23456789"  # none that look like others on a projector
+_EVERYWHERE = {"0.0.0.0", "::"}
+_SHORTEST_TOKEN = 8
+
+
+def serve_class(
+    settings: Settings,
+    *,
+    port: int,
+    host: str | None = None,
+    learners: str | None = None,
+    token: str | None = None,
+    on_end: Callable[[Span], object] | None = None,
+) -> None:
+    """Serve a class until a signal comes.
+
+    Args:
+        host: The address to listen on; None for loopback, 0.0.0.0 for all of this machine's.
+        learners: A file with the class list; None lets any name in.
+        token: The teacher's; None makes one.
+
+    Raises:
+        ConfigError: If a setting, the class list or the token cannot be.
+        EndpointError: If the port is taken, or the address is not this machine's.
+    """
+    host = host or HOST
+    token = token or new_token()
+    if len(token) < _SHORTEST_TOKEN or not token.isascii():
+        raise ConfigError(
+            f"a token has at least {_SHORTEST_TOKEN} letters or digits, got one of {len(token)}; "
+            "leave --token out, and one is made"
+        )
+    if settings.real and learners is None:
+        raise ConfigError(
+            f"a class that asks {settings.upstream} spends your money; "
+            "give the class list with --learners FILE, so that only your learners do"
+        )
+    listed = None if learners is None else roster.load(learners)
+    room = Classroom(settings, token=token, roster=Roster(listed), host=host, on_end=on_end)
+
+    def announce(url: str) -> None:
+        room.urls[:] = urls(url, own_addresses())
+        scale = room.room.time_scale
+        said = welcome(settings, room.urls, time_scale=scale, host=host, token=token, listed=listed)
+        print(said, flush=True)
+
+    serve(room, port, announce=announce, host=host)
+
+
+def new_token() -> str:
+    """A token that can be read from a screen and typed: three times four letters, 59 bits."""
+    return "-".join("".join(secrets.choice(_LETTERS) for _ in range(4)) for _ in range(3))
+
+
+def urls(url: str, addresses: list[str]) -> list[str]:
+    """What learners may call the endpoint that listens at `url`, on a machine of `addresses`.
+
+    Example:
+        >>> urls("http://0.0.0.0:8000/v1", ["192.168.1.5"])
+        ['http://192.168.1.5:8000/v1', 'http://127.0.0.1:8000/v1']
+    """
+    host, _, rest = url.removeprefix("http://").rpartition(":")
+    if host.strip("[]") not in _EVERYWHERE:
+        return [url]
+    return [f"http://{address}:{rest}" for address in [*addresses, HOST]]
+
+
+def welcome(
+    settings: Settings,
+    urls: list[str],
+    *,
+    time_scale: float,
+    host: str,
+    token: str,
+    listed: list[str] | None,
+) -> str:
+    """What the teacher reads in the terminal."""
+    port = urls[0].rpartition(":")[2].removesuffix("/v1")
+    here = HOST if host in (*_EVERYWHERE, HOST) else host
+    who = f"the {len(listed)} names of the class list" if listed else "any name"
+    model = settings.upstream if settings.real else settings.replay or f"preset {settings.preset}"
+    network = (
+        "Only this machine can reach it; --host 0.0.0.0 lets the class in."
+        if host in (HOST, "localhost")
+        else "ANYBODY ON THIS NETWORK can reach it, unencrypted. Stop it after class."
+    )
+    joining = "\n".join(f"    export OPENAI_BASE_URL={url}" for url in urls)
+    return f"""\
+Classroom ({model}, {time_scale:g} model seconds a second). {network}
+  Projector   http://{here}:{port}/classroom
+  Token       {token}   (for the teacher's settings on that page; show it to nobody)
+  Learners    ({who}), in the terminal, before `make lab`:
+{joining}
+    export OPENAI_API_KEY=their-name
+Ctrl-C stops it."""
