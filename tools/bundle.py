@@ -187,7 +187,7 @@ def instructions(name: str, python: str, wheels: Sequence[Path]) -> str:
         python=python,
         count=len(wheels),
         size_mb=round(size_mb),
-        room_gb=max(1, round(size_mb / 200)),
+        room_gb=1 + int(size_mb / 200),  # unpacked, packages are four times as large
         setup=setup,
         lab=lab,
     )
