@@ -16,9 +16,9 @@ import re
 import threading
 import traceback
 import warnings
-from collections.abc import Callable, Iterable
+from collections.abc import Awaitable, Callable, Iterator
 from types import CodeType, TracebackType
-from typing import Any, NoReturn, Self
+from typing import Any, Self
 
 from agentlab import lab
 from agentlab.errors import DeadlockError
@@ -27,8 +27,13 @@ from agentlab.trace import Trace, trace
 WITHIN_S = 600.0
 """Model seconds that an answer may take; those of the exercises take some tens."""
 
-PATIENCE_S = 20.0
-"""Seconds of the learner's own that code may take which does not look at the clock at all."""
+CALL_PATIENCE_S = 5.0
+"""Seconds of the learner's own that a calculation may take."""
+
+RUN_PATIENCE_S = 20.0
+"""The same for a run in virtual time, in which a loop may stand still."""
+
+Program = Callable[..., Any] | Awaitable[Any]
 
 
 class Check:
@@ -59,30 +64,33 @@ class Check:
         forgotten = _never_awaited(self._warnings)
         if error is None:
             print("Solved.")
-        elif isinstance(error, _Raised):
-            print(f"Not yet: {error}")
-        elif isinstance(error, _NotYet):
+        elif isinstance(error, _Unfulfilled):
             print(f"Not yet: {error}{forgotten}")
         else:
-            print(f"Not yet: the check cannot use this answer ({_said(error)}).{forgotten}")
+            print(f"Not yet: {error if isinstance(error, _NotYet) else _what_it_raised(error)}")
         return True
 
     def __call__(self, claim: object, hint: str) -> None:
         """End the block with `hint` unless the claim holds."""
         if not claim:
-            raise _NotYet(hint)
+            raise _Unfulfilled(hint)
 
     def call(self, function: Callable[..., Any], *args: Any) -> Any:
         """What `function` returns, if it does so in time."""
-        return _settled(_in_time(lambda: _called(function, *args), function))
+        return _settled(_in_time(lambda: function(*args), function, CALL_PATIENCE_S))
 
     def simulate(
-        self, program: Callable[..., Any], *args: Any, within_s: float = WITHIN_S
+        self,
+        program: Program,
+        *args: Any,
+        catch: type[Exception] | tuple[()] = (),
+        within_s: float = WITHIN_S,
     ) -> tuple[Any, Trace]:
         """What `program` returns in virtual time, and what the endpoint saw of it.
 
         Args:
-            program: A function whose result can be awaited, such as one of `async def`.
+            program: A coroutine, or a function of `args` that makes one.
+            catch: A kind of error that is returned in place of the result, as `lab.simulate` does.
             within_s: Model seconds after which it is ended.
         """
 
@@ -91,116 +99,131 @@ class Check:
             asyncio.get_running_loop().set_exception_handler(lambda loop, context: None)
             return await _awaited(program, args, within_s)
 
-        result, t = _in_time(lambda: lab.simulate(main()), program)
+        def work() -> tuple[Any, Trace]:
+            return lab.simulate(main(), catch=catch)
+
+        result, t = _in_time(work, program, RUN_PATIENCE_S)
         return _settled(result), t
 
     async def run(
-        self, program: Callable[..., Any], *args: Any, within_s: float = WITHIN_S
+        self,
+        program: Program,
+        *args: Any,
+        catch: type[Exception] | tuple[()] = (),
+        within_s: float = WITHIN_S,
     ) -> tuple[Any, Trace]:
         """The same in real time, for what cannot be simulated: other processes, and CrewAI."""
         with trace() as t:
-            result = await _awaited(program, args, within_s / lab.model_seconds_a_second())
+            try:
+                result = await _awaited(program, args, within_s / lab.model_seconds_a_second())
+            except _NotYet:
+                raise
+            except catch as error:
+                result = error
         return _settled(result), t
 
 
-def names_in(function: Callable[..., Any]) -> set[str]:
-    """The names that a function's code uses, those of functions inside it included.
+def words_in(function: Callable[..., Any]) -> set[str]:
+    """The names and the strings in a function's code, those of functions inside it included.
 
     A trace tells what an answer did. Where two mistakes look alike from the endpoint, this tells
-    which of the two hints fits.
+    which of two hints fits.
 
     Example:
-        >>> sorted(names_in(lambda limit: asyncio.Semaphore(limit)))
+        >>> sorted(words_in(lambda: asyncio.Semaphore(3)))
         ['Semaphore', 'asyncio']
     """
-    code = getattr(inspect.unwrap(function), "__code__", None)
-    return set(_names(code)) if code else set()
+    code = getattr(function, "__code__", None)
+    return set(_words(code)) if code else set()
 
 
-def _names(code: CodeType) -> Iterable[str]:
-    yield from code.co_names
-    for inner in code.co_consts:
-        if isinstance(inner, CodeType):
-            yield from _names(inner)
+def _words(part: Any) -> Iterator[str]:
+    if isinstance(part, str):
+        yield part
+    elif isinstance(part, tuple):  # names of arguments, and keys of a dictionary
+        for inner in part:
+            yield from _words(inner)
+    elif isinstance(part, CodeType):
+        yield from part.co_names
+        yield from _words(part.co_consts[1:] if part.co_consts[:1] == (None,) else part.co_consts)
 
 
 class _NotYet(Exception):
+    """The exercise is not solved; the message says why."""
+
+
+class _Unfulfilled(_NotYet):
     """A claim does not hold; the message is its hint."""
 
 
-class _Raised(_NotYet):
-    """The learner's code raised something, which says enough."""
+def _in_time(work: Callable[[], Any], program: Any, patience_s: float) -> Any:
+    """What `work` returns; it is done in a thread of its own, which is ended if it takes too long.
 
-
-def _in_time(work: Callable[[], Any], function: Any) -> Any:
-    """Do `work` in a thread of its own, which is ended if it takes too long."""
+    Nothing else ends `while True: pass`, which is what a loop without progress comes to.
+    """
     outcome: list[Any] = []
 
     def keep() -> None:
         try:
-            outcome.extend((work(), None))
+            outcome.append((work(), None))
         except BaseException as error:
-            outcome.extend((None, error))
+            outcome.append((None, error))
 
     context = contextvars.copy_context()
     thread = threading.Thread(target=context.run, args=(keep,), name="answer", daemon=True)
     thread.start()
     try:
-        thread.join(PATIENCE_S)
+        thread.join(patience_s)
     finally:
         late = thread.is_alive()
         if late:
             _end(thread)
     if late:
-        name = _name(function)
-        raise _NotYet(f"{name} has not ended after {PATIENCE_S:g} s; does a loop never end?")
-    result, error = outcome
+        raise _NotYet(f"{_name(program)} runs for {patience_s:g} s already; does a loop never end?")
+    result, error = outcome[0]
+    if isinstance(error, KeyboardInterrupt | _NotYet):
+        raise error
     if error is not None:
-        _explain(error)
+        raise _NotYet(_what_it_raised(error))
     return result
 
 
 def _end(thread: threading.Thread) -> None:
-    """Raise SystemExit in the thread, at its next step; nothing gentler ends `while True: pass`."""
+    """Raise SystemExit in the thread, at its next step."""
     ident = ctypes.c_ulong(thread.ident or 0)
     ctypes.pythonapi.PyThreadState_SetAsyncExc(ident, ctypes.py_object(SystemExit))
     thread.join(1)
 
 
-async def _awaited(program: Callable[..., Any], args: tuple[Any, ...], within_s: float) -> Any:
-    """The result of `program`, awaited on the running loop for `within_s` of its seconds."""
+async def _awaited(program: Program, args: tuple[Any, ...], within_s: float) -> Any:
+    """The result of `program`, if there is one after `within_s` of the running loop's seconds."""
     running = asyncio.current_task()
     try:
         async with asyncio.timeout(within_s) as limit:
-            waiting = program(*args)
+            waiting = program(*args) if callable(program) else program
             if not inspect.isawaitable(waiting):
                 raise _NotYet(
                     f"{_name(program)} returned {_short(waiting)}, which cannot be awaited; "
                     "is it an `async def`?"
                 )
             return await waiting
-    except BaseException as error:
-        if limit.expired():
-            raise _NotYet(
-                f"{_name(program)} had not ended when its time was up; what does it wait for?"
-            ) from None
-        if isinstance(error, asyncio.CancelledError) and running and running.cancelling():
+    except (KeyboardInterrupt, asyncio.CancelledError):
+        if running and running.cancelling():
             raise
-        _explain(error)
-
-
-def _called(function: Callable[..., Any], *args: Any) -> Any:
-    return function(*args)
+        raise _NotYet(f"{_name(program)} was cancelled from inside.") from None
+    except TimeoutError:
+        if not limit.expired():
+            raise
+        raise _NotYet(f"{_name(program)} does not end; what does it wait for?") from None
+    except SystemExit:
+        raise _NotYet(f"{_name(program)} calls exit; return in place of it.") from None
 
 
 def _settled(result: Any) -> Any:
     """The result, unless a coroutine is in it that nobody has awaited."""
-    parts = result.values() if isinstance(result, dict) else result
-    forgotten = [
-        part
-        for part in (parts if isinstance(parts, list | tuple) else [parts])
-        if inspect.iscoroutine(part)
-    ]
+    parts = list(result.values()) if isinstance(result, dict) else result
+    parts = parts if isinstance(parts, list | tuple) else [parts]
+    forgotten = [part for part in parts if inspect.iscoroutine(part)]
     for coroutine in forgotten:
         coroutine.close()
     if forgotten:
@@ -210,21 +233,20 @@ def _settled(result: Any) -> Any:
     return result
 
 
-def _explain(error: BaseException) -> NoReturn:
-    """Raise a hint in place of what the learner's code raised."""
-    if isinstance(error, _NotYet | KeyboardInterrupt):
-        raise error
+def _what_it_raised(error: BaseException) -> str:
+    """A line for what the learner's code raised, with the line of that code where it came from."""
     if isinstance(error, DeadlockError):
-        raise _Raised(f"it waits for what never comes: {'; '.join(error.waiting)}.") from None
+        return f"it waits for what never comes: {'; '.join(error.waiting)}."
     if "asyncio.run() cannot be called" in str(error):
-        raise _Raised("an event loop runs already; `await` in place of asyncio.run.") from None
+        return "an event loop runs already; `await` in place of asyncio.run."
+    kind = type(error).__name__
+    said = f"{kind}: {_short(error)}" if str(error) else kind
     lines = [
         linecache.getline(frame.f_code.co_filename, line).strip()
         for frame, line in traceback.walk_tb(error.__traceback__)
         if frame.f_globals.get("__name__") == "__main__"
     ]
-    at = f", in the line `{lines[-1]}`" if lines and lines[-1] else ""
-    raise _Raised(f"it raised {_said(error)}{at}.") from None
+    return f"it raised {said}, in the line `{lines[-1]}`." if lines else f"it raised {said}."
 
 
 def _never_awaited(seen: list[warnings.WarningMessage]) -> str:
@@ -236,15 +258,7 @@ def _never_awaited(seen: list[warnings.WarningMessage]) -> str:
         else:
             message, category = warning.message, warning.category
             warnings.warn_explicit(message, category, warning.filename, warning.lineno)
-    return (
-        f" An `await` is missing: {names[0]!r} was called, and nobody waited for it."
-        if names
-        else ""
-    )
-
-
-def _said(error: BaseException) -> str:
-    return f"{type(error).__name__}: {_short(error)}" if str(error) else type(error).__name__
+    return f" An `await` is missing: {names[0]!r} was called, and nobody waited." if names else ""
 
 
 def _short(value: object) -> str:
@@ -253,6 +267,6 @@ def _short(value: object) -> str:
     return line if len(line) <= 120 else f"{line[:117]}..."
 
 
-def _name(function: Any) -> str:
-    name = getattr(function, "__name__", "<lambda>")
+def _name(program: Any) -> str:
+    name = getattr(program, "__name__", "<lambda>")
     return "the answer" if name == "<lambda>" else f"`{name}`"
