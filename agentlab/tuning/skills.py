@@ -45,7 +45,15 @@ SKILLS: dict[str, Skill] = {
     "sorting": Skill(whole=0.60, part=0.97, recognises=0.70, alike=0.3),
     "chain": Skill(whole=0.60, part=0.95, recognises=0.95, alike=0.3),
 }
-"""Made up so that each pattern is the best for some kind."""
+"""Made up so that each pattern is the best for some kind, but for voting by three."""
+
+SHIFTED: dict[str, Skill] = SKILLS | {
+    "arithmetic": SKILLS["reversing"],
+    "reversing": SKILLS["counting"],
+    "counting": SKILLS["chain"],
+    "chain": SKILLS["arithmetic"],
+}
+"""The skills of another model, as it were, after an update: four kinds have changed places."""
 
 
 class SimulatedSkill:
