@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import contextvars
 import ctypes
+import gc
 import inspect
 import linecache
 import re
@@ -47,6 +48,7 @@ class Check:
     """
 
     def __enter__(self) -> Self:
+        gc.collect()  # what an earlier answer left unawaited is no fault of this one
         self._warned = warnings.catch_warnings(record=True)
         self._warnings: Any = self._warned.__enter__()
         warnings.simplefilter("default", RuntimeWarning)
