@@ -54,7 +54,8 @@ def _function(line: str, tools: Mapping[str, Function]) -> Function:
         args, named = _arguments(call, dict.fromkeys(needs, ""))
         inspect.signature(tool).bind(*args, **named)
     except (SyntaxError, TypeError, ValueError) as error:
-        raise ConfigError(f"plan: in {line!r}: {error}; correct that line") from None
+        what = error.msg if isinstance(error, SyntaxError) else error
+        raise ConfigError(f"plan: in {line!r}: {what}; correct that line") from None
 
     async def function(**results: Any) -> Any:
         args, named = _arguments(call, results)

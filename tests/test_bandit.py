@@ -1,0 +1,258 @@
+"""The bandit: exact beliefs, choices that repeat, forgetting, and a state that outlives it."""
+
+from __future__ import annotations
+
+import json
+import math
+import random
+import subprocess
+import sys
+from collections import Counter
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from agentlab.errors import ConfigError
+from agentlab.tuning.bandit import Bandit
+
+ARMS = ["single", "vote", "debate"]
+
+
+def lived(bandit, runs, *, seed=1, means=(0.3, 0.5, 0.8)):
+    """So many choices and rewards; the arms that were chosen."""
+    draw = random.Random(seed)
+    chosen = []
+    for _ in range(runs):
+        arm = bandit.choose("counting")
+        reward = float(draw.random() < means[ARMS.index(arm)])
+        bandit.learn("counting", arm, reward)
+        chosen.append(arm)
+    return chosen
+
+
+def test_belief_is_the_average_with_the_prior():
+    """A prior of .5 worth one reward, and rewards 1 and 0: (.5 + 1 + 0) / 3."""
+    bandit = Bandit(ARMS, discount=1.0)
+    bandit.learn("counting", "vote", 1.0)
+    bandit.learn("counting", "vote", 0.0)
+    assert bandit.means("counting") == {"single": 0.5, "vote": 0.5, "debate": 0.5}
+    bandit.learn("counting", "vote", 1.0)
+    assert bandit.means("counting")["vote"] == 2.5 / 4
+
+
+@given(st.lists(st.tuples(st.sampled_from(ARMS), st.floats(-1, 1)), max_size=30))
+def test_old_rewards_fade(rewards):
+    """The oracle: each reward counts .9 to the power of how many came after it, of its kind."""
+    bandit = Bandit(ARMS, discount=0.9)
+    for arm, reward in rewards:
+        bandit.learn("counting", arm, reward)
+    for arm in ARMS:
+        aged = [(0.9**age, r) for age, (a, r) in enumerate(reversed(rewards)) if a == arm]
+        total, weight = sum(w * r for w, r in aged), sum(w for w, _ in aged)
+        assert bandit.means("counting")[arm] == pytest.approx((0.5 + total) / (1 + weight))
+
+
+def test_choices_follow_the_beliefs():
+    """An arm is chosen as often as a draw from its posterior is the largest.
+
+    Two arms with 8 rewards each, means .5 and .6: the draws differ by a normal of mean .1 and
+    deviation .4 sqrt(2 / 9), so the second wins with probability Phi(.53) = .70.
+    """
+    bandit = Bandit(["a", "b"], discount=1.0)
+    for reward in (0.0, 1.0):
+        for _ in range(4):
+            bandit.learn("x", "a", reward)
+            bandit.learn("x", "b", 0.1125 + reward)
+    assert bandit.means("x") == pytest.approx({"a": 0.5, "b": 0.6})
+    won = Counter(bandit.choose("x") for _ in range(4000))["b"] / 4000
+    expected = 0.5 * (1 + math.erf(0.1 / (0.4 * math.sqrt(2 / 9)) / math.sqrt(2)))
+    assert won == pytest.approx(expected, abs=4 * math.sqrt(0.7 * 0.3 / 4000))
+
+
+def test_it_finds_the_best_arm():
+    """Of three arms that are right .3, .5 and .8 of the time the last soon gets most choices."""
+    bandit = Bandit(ARMS)
+    chosen = lived(bandit, 300)
+    assert bandit.best("counting") == "debate"
+    assert Counter(chosen[100:])["debate"] > 150
+
+
+def test_kinds_are_learned_apart():
+    """What is good for counting says nothing about a chain."""
+    bandit = Bandit(ARMS)
+    lived(bandit, 100)
+    assert bandit.means("chain") == dict.fromkeys(ARMS, 0.5)
+    assert bandit.best("counting") == "debate"
+
+
+def test_who_forgets_notices_a_change():
+    """After 500 runs the best arm becomes the worst: with a discount it is dropped much sooner."""
+
+    def still_chosen(discount):
+        bandit = Bandit(ARMS, discount=discount)
+        lived(bandit, 500)
+        return Counter(lived(bandit, 500, means=(0.8, 0.5, 0.1)))["debate"]
+
+    assert still_chosen(0.95) < still_chosen(1.0) / 3
+
+
+def test_same_seed_same_choices():
+    """Two bandits alike choose alike; another seed chooses otherwise."""
+    assert lived(Bandit(ARMS), 100) == lived(Bandit(ARMS), 100)
+    assert lived(Bandit(ARMS, seed=8), 100) != lived(Bandit(ARMS), 100)
+
+
+def test_choices_do_not_depend_on_other_kinds():
+    """Tasks of other kinds in between change nothing."""
+    alone, mixed = Bandit(ARMS), Bandit(ARMS)
+    expected = [alone.choose("counting") for _ in range(20)]
+    found = []
+    for _ in range(20):
+        mixed.choose("chain")
+        mixed.learn("sorting", "vote", 1.0)
+        found.append(mixed.choose("counting"))
+    assert found == expected
+
+
+def test_a_restart_changes_nothing(tmp_path):
+    """50 runs, saved and loaded, and 50 more are 100 runs without a break, to the byte."""
+    whole, path = Bandit(ARMS), tmp_path / "bandit.json"
+    draws = random.Random(1)
+    rewards = [draws.random() for _ in range(100)]
+
+    def live(bandit, some):
+        for reward in some:
+            bandit.learn("counting", bandit.choose("counting"), reward)
+
+    live(whole, rewards)
+    first = Bandit(ARMS)
+    live(first, rewards[:50])
+    first.save(path)
+    second = Bandit.load(path, arms=ARMS)
+    live(second, rewards[50:])
+    second.save(path)
+    whole.save(tmp_path / "whole.json")
+    assert path.read_bytes() == (tmp_path / "whole.json").read_bytes()
+    assert second.choose("counting") == whole.choose("counting")
+
+
+def test_another_process_goes_on_alike(tmp_path):
+    """The state is all there is: a new process makes the choices that this one would have made."""
+    bandit, path = Bandit(ARMS), tmp_path / "bandit.json"
+    lived(bandit, 40)
+    bandit.save(path)
+    code = (
+        "import sys; from agentlab.tuning.bandit import Bandit; b = Bandit.load(sys.argv[1]);"
+        "print(*(b.choose('counting') for _ in range(10)))"
+    )
+    other = subprocess.run(
+        [sys.executable, "-c", code, str(path)], capture_output=True, text=True, check=True
+    )
+    assert other.stdout.split() == [bandit.choose("counting") for _ in range(10)]
+
+
+def test_a_save_that_fails_leaves_the_state_as_it_was(tmp_path, monkeypatch):
+    """A full disk, or a kill, while the new state is written leaves the old one whole."""
+    bandit, path = Bandit(ARMS), tmp_path / "bandit.json"
+    lived(bandit, 10)
+    bandit.save(path)
+    kept = path.read_bytes()
+    lived(bandit, 10)
+    write = Path.write_bytes
+
+    def half(self, data):
+        write(self, data[: len(data) // 2])
+        raise OSError("no space left on device")
+
+    monkeypatch.setattr(Path, "write_bytes", half)
+    with pytest.raises(OSError, match="no space"):
+        bandit.save(path)
+    assert path.read_bytes() == kept
+    assert Bandit.load(path).arms == ARMS
+
+
+def broken(**changes):
+    """A state file with one thing wrong in it."""
+    belief = {"rewards": 1.0, "total": 0.5}
+    state = {
+        "version": 1,
+        "arms": ARMS,
+        "discount": 0.99,
+        "noise": 0.4,
+        "prior": 0.5,
+        "seed": 7,
+        "kinds": {"counting": {"chosen": 1, "beliefs": dict.fromkeys(ARMS, belief)}},
+    }
+    return json.dumps(state | changes)
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ("", "truncated"),
+        (broken()[:100], "truncated"),
+        ("[]", "Expected `object`"),
+        (broken(version=2), r"Invalid enum value 2 - at `\$\.version`"),
+        (broken(discount=1.5), r"`float` <= 1\.0 - at `\$\.discount`"),
+        (broken(noise=0), r"> 0\.0 - at `\$\.noise`"),
+        (broken(arms=[]), "arms must be one or more"),
+        (broken(arms=["a", "a"]), "each once"),
+        (broken(arms=["a", "b"]), "kind 'counting' has beliefs about single, vote, debate"),
+        (broken(extra=1), "unknown field `extra`"),
+        (broken(kinds={"x": {"chosen": -1, "beliefs": {}}}), r">= 0 - at `\$\.kinds\[\.\.\.\]"),
+        (broken(prior=0).replace('"prior": 0', '"prior": NaN'), "malformed"),
+    ],
+)
+def test_a_damaged_file_is_refused(tmp_path, text, says):
+    """The error names the file, the field, and the way out; nothing is guessed."""
+    path = tmp_path / "bandit.json"
+    path.write_text(text)
+    with pytest.raises(ConfigError, match=rf"bandit\.json.*{says}.*remove it to learn anew"):
+        Bandit.load(path)
+
+
+def test_the_file_that_the_damaged_ones_are_made_of_is_whole(tmp_path):
+    """So each of them is refused for what is wrong in it."""
+    path = tmp_path / "bandit.json"
+    path.write_text(broken())
+    assert Bandit.load(path).means("counting") == dict.fromkeys(ARMS, 0.5)
+
+
+def test_a_file_about_other_arms_is_refused(tmp_path):
+    """Beliefs about patterns that there are no more must not be used for those that there are."""
+    path = tmp_path / "bandit.json"
+    Bandit(ARMS).save(path)
+    with pytest.raises(ConfigError, match="chooses from single, vote, debate, not from single;"):
+        Bandit.load(path, arms=["single"])
+    with pytest.raises(ConfigError, match=r"none\.json.*No such file"):
+        Bandit.load(tmp_path / "none.json")
+
+
+@pytest.mark.parametrize(
+    ("wrong", "says"),
+    [
+        ({"arms": []}, "arms must be one or more"),
+        ({"arms": ["a", "a"]}, "each once"),
+        ({"discount": 0}, "0 < discount <= 1"),
+        ({"discount": 1.1}, "0 < discount <= 1"),
+        ({"noise": 0}, "noise > 0"),
+        ({"noise": math.nan}, "noise > 0"),
+    ],
+)
+def test_wrong_settings_are_refused(wrong, says):
+    """Before anything is chosen."""
+    with pytest.raises(ConfigError, match=says):
+        Bandit(**({"arms": ARMS} | wrong))
+
+
+def test_wrong_rewards_are_refused():
+    """One that is no number would spoil every belief after it."""
+    bandit = Bandit(ARMS)
+    with pytest.raises(ConfigError, match="no arm 'singel'; choose one of single"):
+        bandit.learn("counting", "singel", 1.0)
+    for reward in (math.nan, math.inf):
+        with pytest.raises(ConfigError, match="must be a finite number"):
+            bandit.learn("counting", "single", reward)
+    assert bandit.means("counting") == dict.fromkeys(ARMS, 0.5)
