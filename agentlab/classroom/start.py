@@ -73,12 +73,12 @@ def urls(url: str, addresses: list[str]) -> list[str]:
 
     Example:
         >>> urls("http://0.0.0.0:8000/v1", ["192.168.1.5"])
-        ['http://192.168.1.5:8000/v1', 'http://127.0.0.1:8000/v1']
+        ['http://192.168.1.5:8000/v1']
     """
     host, _, rest = url.removeprefix("http://").rpartition(":")
     if host.strip("[]") not in _EVERYWHERE:
         return [url]
-    return [f"http://{address}:{rest}" for address in [*addresses, HOST]]
+    return [f"http://{address}:{rest}" for address in addresses or [HOST]]
 
 
 def welcome(
