@@ -103,6 +103,15 @@ def test_failure_cancels_what_is_in_flight(fresh_lab, engine):
 
 
 @pytest.mark.parametrize("engine", VIRTUAL)
+def test_a_call_that_ends_as_cancelled_is_a_failure(fresh_lab, engine):
+    """Nobody cancelled its step, so it is no quiet end: a task group would lose the answer."""
+    ask = failing("slow", asyncio.CancelledError())
+    with pytest.raises(StepError, match=r"'slow'.*EndpointError.*cancelled") as caught:
+        run_virtual(engines.run(TWO_CHAINS, engine=engine, ask=ask))
+    assert list(caught.value.results) == ["quick", "after_quick"]
+
+
+@pytest.mark.parametrize("engine", VIRTUAL)
 def test_wrong_inputs_ask_nothing(fresh_lab, engine):
     """A missing input is refused before anything is paid for."""
     with trace() as t, pytest.raises(ConfigError, match="takes the inputs"):

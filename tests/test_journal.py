@@ -9,6 +9,7 @@ import subprocess
 from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
+from tempfile import mkdtemp
 
 import pytest
 
@@ -29,20 +30,17 @@ def programs() -> Path | None:
 
 
 @pytest.fixture(scope="session")
-def postgres(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+def postgres() -> Iterator[str]:
     """A server of our own, on a socket in a folder; it refuses to run as root."""
     binaries = programs()
     if binaries is None:
         assert "AGENTLAB_NEEDS_POSTGRES" not in os.environ, "install postgresql"
         pytest.skip("PostgreSQL is not installed")
-    folder = tmp_path_factory.mktemp("pg")
+    folder = Path(mkdtemp(prefix="agentlab-pg-"))  # pytest's own folders are for one user only
     as_user: list[str] = []
     if os.geteuid() == 0:
         as_user = ["runuser", "-u", "postgres", "--"]
         shutil.chown(folder, "postgres")
-        for above in (folder, *folder.parents):
-            if str(above).startswith("/tmp/"):
-                above.chmod(above.stat().st_mode | 0o011)
 
     def run(program: str, *arguments: str) -> None:
         subprocess.run(
@@ -60,6 +58,7 @@ def postgres(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
         yield f"postgresql://lab@/postgres?host={folder}"
     finally:
         run("pg_ctl", "-D", data, "-m", "immediate", "stop")
+        shutil.rmtree(folder)
 
 
 @pytest.fixture(params=["sqlite", "postgres"])

@@ -8,7 +8,7 @@ from contextlib import contextmanager, nullcontext
 from typing import Any
 
 from agentlab import lab
-from agentlab.errors import StepError
+from agentlab.errors import EndpointError, StepError
 from agentlab.progress import bar
 from agentlab.workflow import Step, Workflow
 
@@ -48,7 +48,7 @@ class Watch:
         if (task := asyncio.current_task()) is not None:
             self._in_flight.add(task)
         try:
-            text = await self._ask(prompt, agent=agent, **options)
+            text = await _never_cancelled_from_within(self._ask(prompt, agent=agent, **options))
         except Exception as error:
             self._failed = self._failed or (agent, error)
             raise
@@ -90,3 +90,15 @@ class Watch:
                     step=name,
                     results=self.results,
                 ) from error
+
+
+async def _never_cancelled_from_within(asked: Awaitable[str]) -> str:
+    """Without this a call that ends as cancelled, although nobody cancelled its step, would leave
+    no answer and no error: a task group takes such an end for a quiet one."""
+    try:
+        return await asked
+    except asyncio.CancelledError:
+        task = asyncio.current_task()
+        if task is None or task.cancelling():
+            raise
+        raise EndpointError("the call was cancelled by whoever made it; ask again") from None

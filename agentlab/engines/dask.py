@@ -16,7 +16,7 @@ from types import TracebackType
 from typing import Any, Self
 from uuid import uuid4
 
-from distributed import Client, get_worker
+from distributed import Client, Reschedule, get_worker
 from distributed.client import FutureCancelledError
 
 from agentlab import lab
@@ -181,11 +181,13 @@ async def _reply(
         while not asking.done():
             await asyncio.wait([asking], timeout=_NOTICED_S)
             task = worker.state.tasks.get(key)
-            if task is None or task.state == "cancelled":
-                break
+            if not asking.done() and (task is None or task.state == "cancelled"):
+                # Not a cancellation: after a broken connection Dask may want this call again
+                # before it has seen it end, and would take that for the call's own failure.
+                raise Reschedule
+        return await asking
     finally:
         asking.cancel()  # does nothing to what is done
-    return await asking
 
 
 async def run(
