@@ -44,8 +44,9 @@ class Bucket:
         self._level, self._at_s = self._level_at(now_s) - amount, now_s
 
     def resize(self, per_minute: int, now_s: float) -> None:
-        """From now on another limit; what is there stays, as far as it has room."""
-        self._level, self._at_s = min(self._level_at(now_s), per_minute), now_s
+        """From now on another limit; what has been taken stays taken, as far as that goes."""
+        taken = self.per_minute - self._level_at(now_s)
+        self._level, self._at_s = max(0.0, per_minute - taken), now_s
         self.per_minute = per_minute
 
     def full_in_s(self, now_s: float) -> float:
