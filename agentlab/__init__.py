@@ -25,6 +25,7 @@ __all__ = [
     "step",
     "trace",
     "transport",
+    "tuning",
     "wire",
     "workflow",
     "workflow_command",

@@ -11,7 +11,7 @@ from agentlab import settings
 from agentlab.endpoint import presets
 
 ROOT = settings.DATA.parent
-PACKAGES = ["bench", "content", "endpoint", "engines", "resilience"]
+PACKAGES = ["bench", "content", "endpoint", "engines", "resilience", "tuning"]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 
 
