@@ -1,12 +1,22 @@
-"""What the site needs besides its pages."""
+"""What the site needs besides its pages: a front door, and links that a site cannot follow."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
+from docutils import nodes
+from sphinx.addnodes import pending_xref
 from sphinx.application import Sphinx
 
 _START = "docs/index.html"
+
+
+def _no_folders(app: Sphinx, document: nodes.document) -> None:
+    """A link to a folder of the checkout keeps its words only: a site has nothing to show there."""
+    here = Path(app.env.doc2path(app.env.docname)).parent
+    for link in list(document.findall(pending_xref)):
+        if link.get("reftype") == "myst" and (here / link["reftarget"]).is_dir():
+            link.replace_self(link.children)
 
 
 def _front_door(app: Sphinx, problem: Exception | None) -> None:
@@ -19,5 +29,6 @@ def _front_door(app: Sphinx, problem: Exception | None) -> None:
 
 def setup(app: Sphinx) -> dict[str, bool]:
     """Connect the above."""
+    app.connect("doctree-read", _no_folders)
     app.connect("build-finished", _front_door)
     return {"parallel_read_safe": True, "parallel_write_safe": True}
