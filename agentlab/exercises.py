@@ -248,7 +248,12 @@ def _what_it_raised(error: BaseException) -> str:
         for frame, line in traceback.walk_tb(error.__traceback__)
         if frame.f_globals.get("__name__") == "__main__"
     ]
-    return f"it raised {said}, in the line `{lines[-1]}`." if lines else f"it raised {said}."
+    where = f", in the line `{lines[-1]}`" if lines else ""
+    used = getattr(error, "obj", None)
+    if inspect.iscoroutine(used):
+        used.close()
+        return f"an `await` is missing: {used.__name__!r} has no result yet ({said}){where}."
+    return f"it raised {said}{where}."
 
 
 def _never_awaited(seen: list[warnings.WarningMessage]) -> str:
