@@ -5,12 +5,12 @@ from __future__ import annotations
 import asyncio
 import json
 import re
-from pathlib import Path
 from typing import Any
 
 import httpx
 import openai
 import pytest
+from classroom_process import small_preset
 
 from agentlab.classroom import roster, start
 from agentlab.classroom.app import Classroom
@@ -23,7 +23,7 @@ from agentlab.endpoint.forward import Forward
 from agentlab.endpoint.http import Scope
 from agentlab.endpoint.inprocess import InProcessTransport
 from agentlab.errors import ConfigError
-from agentlab.settings import DATA, Settings
+from agentlab.settings import Settings
 from agentlab.trace import Span, Trace
 
 TOKEN = "the-teachers-token"
@@ -318,19 +318,9 @@ def test_planned_faults_count_by_learner():
 # ---------------------------------------------------------------- fair shares
 
 
-def small(tmp_path: Path, **figures: int) -> str:
-    """A preset of the course's speed with so many slots, queue, limits."""
-    lines = [(DATA / "endpoints" / "course.yaml").read_text().rstrip()]
-    for name, value in figures.items():
-        lines.append(f'{name}: {{value: {value}, basis: chosen, source: "for a test"}}')
-    path = tmp_path / "small.yaml"
-    path.write_text("\n".join(lines))
-    return str(path)
-
-
 def test_thirty_learners_share_a_model_fairly(tmp_path):
     """Six slots, 300 s, learner k with k + 1 in flight: 30 answers each; Jain's index over .999."""
-    served = room(preset=small(tmp_path, slots=6))
+    served = room(preset=small_preset(tmp_path, slots=6))
     names = [f"learner-{number:02}" for number in range(30)]
 
     async def keeps_asking(who: str) -> None:
@@ -357,7 +347,7 @@ def test_thirty_learners_share_a_model_fairly(tmp_path):
 
 def test_a_newcomers_first_request_does_not_wait_behind_a_backlog(tmp_path):
     """One slot, 200 of one learner's: the newcomer waits for the one that is served, 1.9 s."""
-    served = room(preset=small(tmp_path, slots=1))
+    served = room(preset=small_preset(tmp_path, slots=1))
 
     async def main() -> None:
         greedy = [asyncio.ensure_future(ask(served, "greedy")) for _ in range(200)]
@@ -374,7 +364,7 @@ def test_a_newcomers_first_request_does_not_wait_behind_a_backlog(tmp_path):
 
 def test_a_full_queue_has_room_for_a_newcomer(tmp_path):
     """One slot and ten places: the greedy one gets 503 from the seventh on, the newcomer 200."""
-    served = room(preset=small(tmp_path, slots=1, queue=10))
+    served = room(preset=small_preset(tmp_path, slots=1, queue=10))
 
     async def main() -> tuple[list[int], int]:
         greedy = [asyncio.ensure_future(ask(served, "greedy")) for _ in range(20)]
@@ -579,7 +569,7 @@ def test_counting_anew_keeps_what_is_in_flight():
 
 def test_the_board_shows_who_has_what_in_flight(tmp_path):
     """One slot: by learner and agent, what is answered and what waits; 1.9 s the longest."""
-    served = room(preset=small(tmp_path, slots=1))
+    served = room(preset=small_preset(tmp_path, slots=1))
 
     async def main() -> dict[str, Any]:
         asking = [

@@ -5,10 +5,6 @@ from __future__ import annotations
 import asyncio
 import json
 import os
-import re
-import signal
-import subprocess
-import sys
 import time
 from collections import Counter
 from collections.abc import Iterator
@@ -17,68 +13,17 @@ from typing import Any
 
 import httpx
 import pytest
+from classroom_process import TOKEN, Class, small_preset
 
 from agentlab.classroom.fair import jain
 from agentlab.cli import main
 from agentlab.errors import ModelError
-from agentlab.settings import DATA
 from agentlab.trace import Trace, trace
 
-TOKEN = "the-teachers-token"
 CHAT = "/v1/chat/completions"
 HELLO = "Say hello and tell me in one sentence what you are."
 LEARNERS = {f"learner-{number:02}": 4 + number // 2 for number in range(30)}
 """Thirty names, and how many requests each sends at once: from 4 to 18."""
-
-
-class Class:
-    """A class that `agentlab serve` runs until the block ends."""
-
-    def __init__(self, *arguments: str):
-        command = [sys.executable, "-m", "agentlab", "serve", "--classroom", "--port", "0"]
-        self.process = subprocess.Popen(
-            [*command, "--token", TOKEN, *arguments],
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-        )
-        assert self.process.stdout is not None
-        self.said = ""
-        for line in self.process.stdout:
-            self.said += line
-            if "Ctrl-C" in line:
-                break
-        found = re.search(r"OPENAI_BASE_URL=(http://\S+)/v1", self.said)
-        self.url = found[1] if found else ""
-
-    def __enter__(self) -> Class:
-        return self
-
-    def __exit__(self, *problem: object) -> None:
-        self.process.kill()
-        self.process.communicate()
-
-    def get(self, path: str, key: str = TOKEN) -> Any:
-        headers = {"authorization": f"Bearer {key}"} if key else {}
-        return httpx.get(self.url + path, headers=headers, trust_env=False, timeout=30).json()
-
-    def teach(self, **changes: Any) -> None:
-        headers = {"authorization": f"Bearer {TOKEN}"}
-        url = f"{self.url}/classroom/settings"
-        assert httpx.post(url, json=changes, headers=headers, trust_env=False).status_code == 200
-
-    def interrupt(self) -> tuple[int, str]:
-        """Ctrl-C; the exit code, and what the process complained about."""
-        self.process.send_signal(signal.SIGINT)
-        _, complaints = self.process.communicate(timeout=20)
-        return self.process.returncode, complaints
-
-
-def six_slots(tmp_path: Path) -> str:
-    path = tmp_path / "six.yaml"
-    course = (DATA / "endpoints" / "course.yaml").read_text().rstrip()
-    path.write_text(f'{course}\nslots: {{value: 6, basis: chosen, source: "for a test"}}\n')
-    return str(path)
 
 
 async def all_ask(url: str) -> list[httpx.Response]:
@@ -134,7 +79,14 @@ def test_thirty_learners_on_one_endpoint_get_fair_shares(tmp_path):
     be 1 if they came out even; of what was asked for it is .87.
     """
     log = tmp_path / "spans.jsonl"
-    options = ["--preset", six_slots(tmp_path), "--time-scale", "25", "--trace", str(log)]
+    options = [
+        "--preset",
+        small_preset(tmp_path, slots=6),
+        "--time-scale",
+        "25",
+        "--trace",
+        str(log),
+    ]
     with Class(*options) as served:
         answers = asyncio.run(held_and_let_go(served))
         spans = served.get("/lab/spans")["spans"]
@@ -147,7 +99,7 @@ def test_thirty_learners_on_one_endpoint_get_fair_shares(tmp_path):
     print(f"turns {min(turns.values())} to {max(turns.values())}, index {jain(turns.values()):.4f}")
     assert max(turns.values()) - min(turns.values()) <= 1
     assert round(jain(LEARNERS.values()), 2) == 0.87
-    assert Trace.load(log).peak == sum(LEARNERS.values())
+    assert (Trace.load(log).requests, Trace.load(log).work_s) == (330, 660.0)
     assert TOKEN not in log.read_text()
     assert (code, complaints) == (0, "")
 

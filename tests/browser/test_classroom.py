@@ -1,0 +1,389 @@
+"""The class on the projector, as the room sees it and as the teacher works it."""
+
+from __future__ import annotations
+
+import re
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+from classroom_process import TOKEN, Class, small_preset
+from playwright.sync_api import Browser, Page, expect
+
+NAMES = (
+    "Ada Bo Cleo Dan Elif Farid Greta Hana Ines Jun Kofi Lena Mina Noor Olga Pia Quinn Ravi Sven "
+    "Tariq Uma Vera Wim Xin Yara Zoe 김민준 이서연 박지호 José"
+).split()
+AGENTS = ["writer", "editor", "critic"]
+
+
+@pytest.fixture(scope="module")
+def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Class]:
+    """A class of twelve slots, twice as fast as real: slow enough to be seen."""
+    preset = small_preset(tmp_path_factory.mktemp("preset"), slots=12)
+    with Class("--preset", preset, "--time-scale", "2") as running:
+        yield running
+
+
+@pytest.fixture
+def board(served: Class, page: Page) -> Iterator[Page]:
+    """The page, opened, with nothing counted; it may complain of nothing."""
+    complaints: list[str] = []
+    page.on("console", lambda said: complaints.append(said.text) if said.type == "error" else None)
+    page.on("pageerror", lambda error: complaints.append(str(error)))
+    served.clear()
+    page.goto(f"{served.url}/classroom")
+    yield page
+    served.teach(learner_requests_per_minute=0, faults=[], paused=False)
+    assert complaints == []
+
+
+def ask(served: Class, who: str, agent: str = "writer", tokens: int = 1) -> int:
+    body = {"model": "m", "messages": [{"role": "user", "content": "Describe a river at length."}]}
+    headers = {"authorization": f"Bearer {who}".encode(), b"x-agent": agent.encode()}
+    url = f"{served.url}/v1/chat/completions"
+    return httpx.post(
+        url, json=body | {"max_tokens": tokens}, headers=headers, trust_env=False, timeout=120
+    ).status_code
+
+
+@contextmanager
+def asking(served: Class, *questions: tuple[str, str, int]) -> Iterator[None]:
+    """Those questions (who, agent, tokens) in flight; at the end of the block all are answered."""
+    threads = [threading.Thread(target=ask, args=(served, *each)) for each in questions]
+    for thread in threads:
+        thread.start()
+    try:
+        yield
+    finally:
+        for thread in threads:
+            thread.join()
+
+
+def lane(board: Page, learner: str) -> Any:
+    return board.locator("#lanes > li").filter(has=board.get_by_text(learner, exact=True))
+
+
+def enter(board: Page) -> None:
+    board.get_by_text("For the teacher").click()
+    board.get_by_label("Token").fill(TOKEN)
+    board.get_by_role("button", name="Enter").click()
+    expect(board.get_by_role("button", name="Apply")).to_be_visible()
+
+
+# ---------------------------------------------------------------- what the room sees
+
+
+def test_an_empty_class_says_how_to_join(served: Class, board: Page):
+    """The address and the two variables to set, in large letters."""
+    expect(board.get_by_text("Nobody has asked yet")).to_be_visible()
+    expect(board.locator("#join")).to_contain_text(f"OPENAI_BASE_URL={served.url}/v1")
+    expect(board.locator("#join")).to_contain_text("OPENAI_API_KEY=your-name")
+
+
+def test_requests_are_seen_in_flight_and_then_counted(served: Class, board: Page):
+    """Two of Ada's, one of 김민준's: blocks by agent; afterwards none, and the answers' number."""
+    with asking(served, ("Ada", "writer", 61), ("Ada", "editor", 61), ("김민준", "critic", 61)):
+        expect(lane(board, "Ada").locator(".agent")).to_have_count(2)
+        expect(lane(board, "김민준").locator(".agent")).to_have_attribute("title", "critic")
+        expect(board.locator("#answering")).to_have_text("3")
+        expect(lane(board, "Ada").locator(".hidden-text")).to_contain_text("2 being answered")
+    expect(lane(board, "Ada").locator(".agent")).to_have_count(0)
+    expect(lane(board, "Ada").locator(".done")).to_have_text("2")
+    expect(board.locator("#answering")).to_have_text("0")
+    expect(board.locator("#rate")).not_to_have_text("0")
+
+
+def test_what_waits_looks_different_and_is_counted(served: Class, board: Page):
+    """Twelve slots, fifteen requests: three wait, hatched."""
+    with asking(served, *[("Ada", "writer", 41)] * 15):
+        expect(board.locator("#answering")).to_have_text("12")
+        expect(board.locator("#waiting")).to_have_text("3")
+        expect(lane(board, "Ada").locator(".part.waiting")).to_be_visible()
+        hatch = (
+            lane(board, "Ada")
+            .locator(".part.waiting")
+            .evaluate("part => getComputedStyle(part).backgroundImage")
+        )
+        assert "repeating-linear-gradient" in hatch
+
+
+def test_a_lane_moves_while_the_class_runs(served: Class, board: Page):
+    """The bar of one who has more in flight is longer, by as much."""
+    with asking(served, ("Ada", "writer", 61), *[("Bo", "writer", 61)] * 4):
+        expect(lane(board, "Bo").locator(".whole")).to_have_text("writer 4")
+        board.wait_for_timeout(500)  # the bars grow for a quarter of a second
+        one, four = (
+            lane(board, who).locator(".agent").bounding_box()["width"] for who in ("Ada", "Bo")
+        )
+        assert four == pytest.approx(4 * one, rel=0.05)
+
+
+def test_refusals_and_errors_are_counted(served: Class, board: Page):
+    """One request a minute for each: the second is a 429; on purpose, a 503."""
+    served.teach(learner_requests_per_minute=1)
+    assert [ask(served, "Ada") for _ in range(2)] == [200, 429]
+    expect(board.locator("#refused")).to_have_text("1")
+    expect(lane(board, "Ada").locator(".no")).to_have_text("1")
+    served.teach(
+        learner_requests_per_minute=0, faults=[{"kind": "error", "status": 503, "probability": 1}]
+    )
+    assert ask(served, "Ada") == 503
+    expect(board.locator("#errors")).to_have_text("1")
+
+
+def test_a_name_is_text_whatever_it_says(served: Class, board: Page):
+    """An agent called as a tag is shown as it is written, and runs nothing."""
+    tag = "<img src=x onerror=boom()>"
+    with asking(served, ("Ada", tag, 61)):
+        expect(lane(board, "Ada").locator(".agent")).to_have_attribute("title", re.compile("^<img"))
+        assert board.locator("#lanes img").count() == 0
+
+
+def test_the_table_says_the_same_in_words(served: Class, board: Page):
+    """A row for each learner, with the agents in flight by name."""
+    board.get_by_text("As a table").click()
+    with asking(served, ("Ada", "writer", 61), ("Ada", "writer", 61)):
+        row = board.locator("#rows tr").filter(has_text="Ada")
+        expect(row.locator("td").first).to_have_text("writer 2")
+    expect(row.locator("td").nth(3)).to_have_text("2")
+
+
+def test_an_endpoint_that_is_gone_is_said(browser: Browser):
+    """The page says that it tries again, and keeps the last numbers."""
+    context = browser.new_context()
+    page = context.new_page()
+    with Class() as short_lived:
+        page.goto(f"{short_lived.url}/classroom")
+        expect(page.locator("#model")).to_contain_text("preset course")
+    expect(page.locator("#state")).to_have_text(
+        "The endpoint does not answer; trying again", timeout=30_000
+    )
+    context.close()
+
+
+# ---------------------------------------------------------------- the teacher
+
+
+def test_without_the_token_nothing_can_be_changed(board: Page):
+    """A wrong one is refused in words, and the controls stay hidden. (One 401 is the console's.)"""
+    board.get_by_text("For the teacher").click()
+    expect(board.get_by_role("button", name="Apply")).to_be_hidden()
+    board.route("**/classroom/settings", lambda route: route.continue_())
+    answer = board.evaluate("fetch('/classroom/board').then(answer => answer.json())")
+    assert TOKEN not in str(answer)
+
+
+def test_a_wrong_token_is_told_so(browser: Browser, served: Class):
+    """In words, beside the field, which is there to try again."""
+    context = browser.new_context()
+    page = context.new_page()
+    page.goto(f"{served.url}/classroom")
+    page.get_by_text("For the teacher").click()
+    page.get_by_label("Token").fill("not-the-token")
+    page.get_by_role("button", name="Enter").click()
+    expect(page.locator("#answer")).to_contain_text("takes the token that `agentlab serve` printed")
+    expect(page.get_by_label("Token")).to_be_visible()
+    expect(page.get_by_role("button", name="Pause")).to_be_hidden()
+    context.close()
+
+
+def test_the_teacher_pauses_and_goes_on(served: Class, board: Page):
+    """Everybody sees that it is paused; who asks meanwhile waits, and is answered after."""
+    enter(board)
+    board.get_by_role("button", name="Pause").click()
+    expect(board.locator("#state")).to_contain_text("Paused")
+    with asking(served, ("Ada", "writer", 1)):
+        expect(board.locator("#waiting")).to_have_text("1")
+        board.get_by_role("button", name="Go on").click()
+    expect(lane(board, "Ada").locator(".done")).to_have_text("1")
+    expect(board.locator("#state")).to_have_text("")
+
+
+def test_the_teacher_sets_a_limit(served: Class, board: Page):
+    """Applied, said, and in force; a value that cannot be is refused in words."""
+    enter(board)
+    board.get_by_label("Requests a minute, each learner").fill("1")
+    board.get_by_role("button", name="Apply").click()
+    expect(board.locator("#answer")).to_have_text("Applied to whatever comes from now on.")
+    assert [ask(served, "Ada") for _ in range(2)] == [200, 429]
+
+
+def test_the_teacher_chooses_errors_and_a_model(served: Class, board: Page):
+    """From lists; the other settings stay."""
+    enter(board)
+    board.get_by_label("Errors on purpose").select_option(label="one in ten: cut off half-way")
+    board.get_by_role("button", name="Apply").click()
+    expect(board.locator("#answer")).to_contain_text("Applied")
+    settings = served.get("/classroom/settings")["settings"]
+    assert [(fault["kind"], fault["probability"]) for fault in settings["faults"]] == [("cut", 0.1)]
+    assert settings["preset"].endswith("small.yaml")
+
+
+def test_the_token_is_kept_for_this_tab_only(served: Class, board: Page):
+    """It survives a reload, is in no address and no other storage, and can be forgotten."""
+    enter(board)
+    board.reload()
+    board.get_by_text("For the teacher").click()
+    expect(board.get_by_role("button", name="Pause")).to_be_visible()
+    assert board.evaluate("localStorage.length + document.cookie.length") == 0
+    assert TOKEN not in board.url and TOKEN not in board.content()
+    board.get_by_role("button", name="Forget the token").click()
+    assert board.evaluate("sessionStorage.length") == 0
+    expect(board.get_by_label("Token")).to_be_focused()
+
+
+def test_the_keyboard_is_enough(served: Class, board: Page):
+    """From the top of the page to a pause and back, with Tab, Enter and letters alone."""
+
+    def tab_to(described: Callable[[str], bool]) -> None:
+        for _ in range(40):
+            board.keyboard.press("Tab")
+            focused = board.evaluate(
+                "(document.activeElement.textContent + ' ' + document.activeElement.id).trim()"
+            )
+            if described(focused):
+                return
+        raise AssertionError("no key leads there")
+
+    expect(board.locator("#model")).to_contain_text("preset")
+    tab_to(lambda focused: "Skip to the learners" in focused)
+    tab_to(lambda focused: focused == "For the teacher")
+    board.keyboard.press("Enter")
+    tab_to(lambda focused: focused == "token")
+    outline = board.evaluate("getComputedStyle(document.activeElement).outlineWidth")
+    assert outline == "3px"
+    board.keyboard.type(TOKEN)
+    board.keyboard.press("Enter")
+    expect(board.get_by_role("button", name="Pause")).to_be_focused()
+    board.keyboard.press("Enter")
+    expect(board.locator("#state")).to_contain_text("Paused")
+    board.keyboard.press("Enter")
+    expect(board.locator("#state")).to_have_text("")
+
+
+# ---------------------------------------------------------------- for everybody's eyes
+
+
+def test_landmarks_and_names(board: Page):
+    """One banner, main and footer; one h1; every control has a name; the language is said."""
+    for role in ("banner", "main", "contentinfo"):
+        expect(board.get_by_role(role)).to_have_count(1)
+    assert board.locator("h1").count() == 1
+    assert board.locator("html").get_attribute("lang") == "en"
+    enter(board)
+    nameless = board.evaluate(
+        """[...document.querySelectorAll('button, input, select, summary')].filter(control =>
+            !(control.labels?.length || control.textContent.trim())).length"""
+    )
+    assert nameless == 0
+    assert board.locator("[aria-live], [role=status]").count() <= 2
+    repeated = board.evaluate(
+        """[...document.querySelectorAll('[id]')].map(each => each.id).filter(
+            (id, index, all) => all.indexOf(id) !== index)"""
+    )
+    assert repeated == []
+
+
+CONTRASTS = """() => {
+  const colour = document.createElement('canvas').getContext('2d', {willReadFrequently: true});
+  const rgba = (css) => {
+    colour.clearRect(0, 0, 1, 1);
+    colour.fillStyle = css;
+    colour.fillRect(0, 0, 1, 1);
+    return [...colour.getImageData(0, 0, 1, 1).data];
+  };
+  const light = ([r, g, b]) => [r, g, b].map((part) => part / 255).map((part) =>
+    part <= 0.03928 ? part / 12.92 : ((part + 0.055) / 1.055) ** 2.4).reduce(
+    (sum, part, index) => sum + part * [0.2126, 0.7152, 0.0722][index], 0);
+  const ground = (element) => {
+    for (let each = element; each; each = each.parentElement) {
+      const label = each.classList.contains('label') && each.parentElement;
+      if (label) return rgba(getComputedStyle(label.querySelector('.part.answering')).backgroundColor);
+      const found = rgba(getComputedStyle(each).backgroundColor);
+      if (found[3] === 255) return found;
+    }
+    return [255, 255, 255, 255];
+  };
+  const low = [];
+  const texts = document.createTreeWalker(document.body, NodeFilter.SHOW_TEXT);
+  while (texts.nextNode()) {
+    const element = texts.currentNode.parentElement;
+    if (!texts.currentNode.data.trim() || !element.checkVisibility()) continue;
+    if (element.closest('.hidden-text, noscript, script, option')) continue;
+    const [a, b] = [light(rgba(getComputedStyle(element).color)), light(ground(element))];
+    const ratio = (Math.max(a, b) + 0.05) / (Math.min(a, b) + 0.05);
+    if (ratio < 4.5) low.push(`${texts.currentNode.data.trim()}: ${ratio.toFixed(2)}`);
+  }
+  return low;
+}"""
+
+
+@pytest.mark.parametrize("theme", ["dark", "light"])
+def test_every_text_has_a_contrast_of_4_5(served: Class, board: Page, theme: str):
+    """Computed from the styles in force, in both themes, with everything open."""
+    if board.locator("html").get_attribute("data-theme") != theme:
+        board.locator("#theme").click()
+    enter(board)
+    board.get_by_text("As a table").click()
+    served.teach(learner_requests_per_minute=1)
+    assert [ask(served, "Zoe") for _ in range(2)] == [200, 429]
+    served.teach(learner_requests_per_minute=0)
+    with asking(served, *[(who, "writer", 61) for who in NAMES[:14]]):
+        expect(board.locator("#waiting")).to_have_text("2")
+        board.wait_for_timeout(500)
+        assert board.evaluate(CONTRASTS) == []
+
+
+def test_nothing_glides_for_those_who_asked_for_stillness(browser: Browser, served: Class):
+    """prefers-reduced-motion: no transition is left."""
+    context = browser.new_context(reduced_motion="reduce")
+    page = context.new_page()
+    page.goto(f"{served.url}/classroom")
+    with asking(served, ("Ada", "writer", 61)):
+        expect(lane(page, "Ada").locator(".agent")).to_have_count(1)
+        moving = page.locator(".agent").evaluate(
+            "each => getComputedStyle(each).transitionDuration"
+        )
+    assert moving in ("0s", "")
+    context.close()
+
+
+@pytest.mark.parametrize("theme", ["dark", "light"])
+@pytest.mark.parametrize(("width", "height"), [(1280, 720), (1920, 1080)])
+def test_thirty_learners_fit_on_a_projector(
+    browser: Browser, served: Class, screenshots: Path, width: int, height: int, theme: Any
+):
+    """All lanes are on the screen, no word under 18 px there, and nothing must be scrolled."""
+    served.clear()
+    context = browser.new_context(
+        viewport={"width": width, "height": height}, color_scheme=theme, device_scale_factor=1
+    )
+    page = context.new_page()
+    page.goto(f"{served.url}/classroom")
+    questions = [
+        (who, agent, 41)
+        for number, who in enumerate(NAMES)
+        for agent in AGENTS[: number % 4]
+        for _ in range(5 if who == "Dan" else 1)
+    ]
+    with asking(served, *questions):
+        expect(page.locator("#answering")).to_have_text("12")
+        page.wait_for_timeout(3000)
+        page.screenshot(path=screenshots / f"classroom-{width}x{height}-{theme}.png")
+        lowest = page.evaluate(
+            "Math.max(...[...document.querySelectorAll('#lanes > li, summary')].map("
+            "each => each.getBoundingClientRect().bottom))"
+        )
+        sizes = page.locator("#lanes .name").evaluate_all(
+            "names => names.map(name => parseFloat(getComputedStyle(name).fontSize))"
+        )
+        wide = page.evaluate("document.documentElement.scrollWidth")
+        high = page.evaluate("document.documentElement.scrollHeight")
+    context.close()
+    assert lowest <= height and wide <= width and high <= height
+    assert min(sizes) >= 18
