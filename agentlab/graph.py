@@ -35,7 +35,7 @@ class Graph:
         >>> graph.needs, graph.ends
         ({'a': (), 'b': ('a',)}, ['b'])
         >>> graph.plan({"a": 2, "b": 3}).span_s
-        5
+        5.0
     """
 
     def __init__(

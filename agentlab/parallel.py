@@ -92,7 +92,7 @@ def graph(functions: Iterable[Function], *, inputs: Sequence[str] = ()) -> Graph
         ...     {"draft": 10, "check": 15, "final": 12}
         ... )
         >>> plan.work_s, plan.span_s, plan.critical_path
-        (37, 27, ['check', 'final'])
+        (37, 27.0, ['check', 'final'])
     """
     return _graph([_read(function) for function in functions], inputs)
 

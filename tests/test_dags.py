@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import math
 
 from agentlab.tuning import dags
 from agentlab.workflow import Step, Workflow
@@ -48,3 +49,11 @@ def test_functions_name_what_the_prompts_name():
     functions = dags.as_functions(workflow)
     signatures = {f.__name__: list(inspect.signature(f).parameters) for f in functions}
     assert signatures == {"a": [], "b": ["a"], "c": ["b", "a"]}
+
+
+def test_a_model_that_takes_no_time_has_no_ratio(fresh_lab):
+    """On the preset `instant` there is nothing to divide by, and that is no error."""
+    with fresh_lab.configure(preset="instant"):
+        one = dags.measure(3)
+    assert one.equal
+    assert math.isnan(one.ratio)

@@ -29,8 +29,11 @@ class Measured(NamedTuple):
 
     @property
     def ratio(self) -> float:
-        """The slower way's makespan, as a multiple of the critical path."""
-        return max(self.workflow_s, self.functions_s) / self.span_s
+        """The slower way's makespan, as a multiple of the critical path.
+
+        Not a number where the model takes no time.
+        """
+        return _times(max(self.workflow_s, self.functions_s), self.span_s)
 
 
 class Summary(NamedTuple):
@@ -82,8 +85,8 @@ def summary(measured: Sequence[Measured]) -> Summary:
         >>> summary([measure(seed) for seed in range(3)]).worst_ratio
         1.0
     """
-    supersteps = [one.supersteps_s / one.span_s for one in measured]
-    speedups = [one.work_s / one.functions_s for one in measured]
+    supersteps = [_times(one.supersteps_s, one.span_s) for one in measured]
+    speedups = [_times(one.work_s, one.functions_s) for one in measured]
     return Summary(
         graphs=len(measured),
         all_equal=all(one.equal for one in measured),
@@ -121,3 +124,7 @@ def _function(step: Step, ask: Ask) -> parallel.Function:
     given: Iterable[Parameter] = [Parameter(n, Parameter.KEYWORD_ONLY) for n in step.mentions]
     function.__signature__ = Signature(list(given))  # type: ignore[attr-defined]
     return function
+
+
+def _times(this_s: float, that_s: float) -> float:
+    return this_s / that_s if that_s else float("nan")

@@ -35,7 +35,8 @@ def read(plan: str, tools: Mapping[str, Function]) -> list[Function]:
             lacks, or circles in it, `parallel.run` refuses.
 
     Example:
-        >>> calls = read('$1 = search("tides")\\n$2 = join($1, "x")', {"search": len, "join": max})
+        >>> tools = {"search": lambda topic: topic, "join": lambda *texts: texts}
+        >>> calls = read('$1 = search("tides")\\n$2 = join($1, "and ebb")', tools)
         >>> [(call.__name__, list(inspect.signature(call).parameters)) for call in calls]
         [('s1', []), ('s2', ['s1'])]
     """

@@ -132,7 +132,7 @@ async def expected(model: SimulatedSkill, task: Task, pattern: str) -> Expected:
         >>> import asyncio
         >>> from agentlab.tuning.tasks import draw
         >>> asyncio.run(expected(SimulatedSkill(), draw("arithmetic", 0), "single"))
-        Expected(right=0.96, calls=1.0)
+        Expected(right=0.98, calls=1.0)
     """
     right = calls = 0.0
     courses: list[list[int]] = [[]]  # which of the possible answers each request gets, so far
