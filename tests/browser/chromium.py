@@ -9,10 +9,14 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
-from playwright.sync_api import Browser, sync_playwright
+from loopback import requests_beyond
+from playwright.sync_api import Browser, Page, sync_playwright
 
 _TOOL = Path(__file__).resolve().parents[2] / "tools" / "browser.py"
 TOOL = runpy.run_path(str(_TOOL), run_name="browser")
+
+ACTION_TIMEOUT_S = 30.0
+"""How long Playwright waits for what it is to click on: long, for two busy cores."""
 
 _FLAGS = [
     "--disable-gpu",
@@ -46,3 +50,13 @@ def started(path: str) -> Iterator[Browser]:
         )
         yield browser
         browser.close()
+
+
+@contextmanager
+def new_page(browser: Browser) -> Iterator[tuple[Page, list[str]]]:
+    """A page the size of a laptop's window, and a list: what it asks for beyond loopback."""
+    context = browser.new_context(viewport={"width": 1280, "height": 900}, locale="en-GB")
+    context.set_default_timeout(ACTION_TIMEOUT_S * 1000)
+    beyond = requests_beyond(context)
+    yield context.new_page(), beyond
+    context.close()

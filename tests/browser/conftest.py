@@ -12,11 +12,7 @@ from pathlib import Path
 
 import chromium
 import pytest
-from loopback import requests_beyond
 from playwright.sync_api import Browser, Page
-
-ACTION_TIMEOUT_S = 30.0
-"""How long Playwright waits for what it is to click on: long, for two busy cores."""
 
 
 @pytest.fixture(scope="session")
@@ -37,9 +33,6 @@ def browser() -> Iterator[Browser]:
 @pytest.fixture
 def page(browser: Browser) -> Iterator[Page]:
     """A new page, the size of a laptop's window, that asks for nothing beyond loopback."""
-    context = browser.new_context(viewport={"width": 1280, "height": 900}, locale="en-GB")
-    context.set_default_timeout(ACTION_TIMEOUT_S * 1000)
-    beyond = requests_beyond(context)
-    yield context.new_page()
-    context.close()
+    with chromium.new_page(browser) as (page, beyond):
+        yield page
     assert not beyond, "the page asked beyond loopback:\n" + "\n".join(beyond)
