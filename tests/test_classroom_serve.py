@@ -79,15 +79,8 @@ def test_thirty_learners_on_one_endpoint_get_fair_shares(tmp_path):
     be 1 if they came out even; of what was asked for it is .87.
     """
     log = tmp_path / "spans.jsonl"
-    options = [
-        "--preset",
-        small_preset(tmp_path, slots=6),
-        "--time-scale",
-        "25",
-        "--trace",
-        str(log),
-    ]
-    with Class(*options) as served:
+    preset = small_preset(tmp_path, slots=6)
+    with Class("--preset", preset, "--time-scale", "25", "--trace", str(log)) as served:
         answers = asyncio.run(held_and_let_go(served))
         spans = served.get("/lab/spans")["spans"]
         board = served.get("/classroom/board")

@@ -153,11 +153,11 @@ class Classroom:
         now = asyncio.get_running_loop().time()
         if self._board is None or now - self._board[0] >= _FRESH_S:
             room = self.room
-            physics = room.physics
+            preset, physics = room.controls.preset, room.physics
             shown = {
                 **msgspec.structs.asdict(room.numbers(self._roster.names)),
                 "paused": room.controls.paused,
-                "preset": room.controls.preset,
+                "preset": preset and Path(preset).stem,
                 "slots": physics.slots if physics else None,
                 "time_scale": room.time_scale,
                 "urls": self.urls,

@@ -52,8 +52,9 @@ class Roster:
 
     @property
     def names(self) -> list[str]:
-        """The listed names, or those that have come, in that order."""
-        return list(self._names.values())
+        """The listed names, in that order, or those that have come, by the alphabet."""
+        names = list(self._names.values())
+        return sorted(names, key=str.casefold) if self._open else names
 
     def learner(self, key: str) -> str:
         """Whose key this is.
