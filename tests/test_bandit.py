@@ -104,6 +104,12 @@ def test_same_seed_same_choices():
     assert lived(Bandit(ARMS, seed=8), 100) != lived(Bandit(ARMS), 100)
 
 
+def test_choices_may_run_ahead_of_rewards():
+    """Chosen before anything is learned, arms are drawn anew each time: all are tried."""
+    bandit = Bandit(ARMS)
+    assert {bandit.choose("counting") for _ in range(30)} == set(ARMS)
+
+
 def test_choices_do_not_depend_on_other_kinds():
     """Tasks of other kinds in between change nothing."""
     alone, mixed = Bandit(ARMS), Bandit(ARMS)

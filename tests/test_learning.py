@@ -9,7 +9,7 @@ import msgspec
 import pytest
 
 from agentlab import lab
-from agentlab.errors import ConfigError
+from agentlab.errors import ConfigError, ModelError
 from agentlab.tuning import tasks
 from agentlab.tuning.bandit import Bandit
 from agentlab.tuning.learning import (
@@ -23,19 +23,19 @@ from agentlab.tuning.learning import (
     scenario,
 )
 from agentlab.tuning.peers import NoContext, Static, Ucb1
-from agentlab.tuning.skills import SimulatedSkill
+from agentlab.tuning.skills import SHIFTED, SimulatedSkill
 
 SEEDS = [11, 12]  # others than those at which discount and noise were looked at
 
 
 @pytest.fixture(scope="module")
 def steady():
-    return scenario("steady", seeds=SEEDS)
+    return scenario("steady", seeds=SEEDS).policies
 
 
 @pytest.fixture(scope="module")
 def shifted():
-    return scenario("shift", seeds=SEEDS, shift_at=1000)
+    return scenario("shift", seeds=SEEDS, shift_at=1000).policies
 
 
 def test_it_earns_nine_tenths_of_the_oracle(steady):
@@ -50,7 +50,7 @@ def test_it_beats_its_peers(steady):
 
     By UCB1, which explores more than these few runs repay, less than by Thompson sampling.
     """
-    share = {curve.policy: curve.share for curve in steady.policies}
+    share = {policy: curve.share for policy, curve in steady.items()}
     assert share["Thompson"] > share["UCB1"] > share["best static"]
     assert share["best static"] > share["Thompson, no context"]
 
@@ -79,23 +79,21 @@ def test_who_forgets_recovers_sooner(shifted):
 
 def test_luck_evens_out(steady, shifted):
     """What was earned, as answers fell, is near to what the choices earn on average."""
-    for curve in (*steady.policies, *shifted.policies):
+    for curve in (*steady.values(), *shifted.values()):
         assert curve.drawn_share == pytest.approx(curve.share, abs=0.03)
 
 
 def test_regret_grows_more_slowly_than_a_static_choices(steady):
     """Regret never falls; the bandit's last 500 runs add less than half of what static ones add."""
-    for curve in steady.policies:
+    for curve in steady.values():
         assert curve.regret == sorted(curve.regret)
-    added = {curve.policy: curve.regret[-1] - curve.regret[-6] for curve in steady.policies}
+    added = {policy: curve.regret[-1] - curve.regret[-6] for policy, curve in steady.items()}
     assert added["Thompson"] < added["best static"] / 2
 
 
 @pytest.mark.parametrize("shift_at", [None, 60])
 def test_the_cheap_path_is_the_real_one(fresh_lab, shift_at):
     """120 tasks with the real client: the same arms, answers, calls and rewards as without it."""
-    from agentlab.tuning.skills import SHIFTED
-
     before = SimulatedSkill(ask=lab.ask, seed=3)
     after = SimulatedSkill(SHIFTED, ask=lab.ask, seed=3)
 
@@ -120,6 +118,20 @@ def test_each_run_has_the_endpoints_own_record(fresh_lab):
     assert t.peak == 3
     for run in runs:
         assert run.reward == pytest.approx(run.right - 3 * PRICE)
+
+
+def test_nothing_is_learned_from_a_call_that_failed(fresh_lab):
+    """The model's error comes out, and the policy is told of no reward for that task."""
+    told = []
+
+    class Noting(Static):
+        def learn(self, kind, arm, reward):
+            told.append(reward)
+
+    fault = {"kind": "error", "status": 400, "agent": "solver", "calls": [4]}
+    with fresh_lab.configure(faults=[fault]), pytest.raises(ModelError, match="400"):
+        lab.simulate(live(Noting("single"), tasks.sequence(20), SimulatedSkill(ask=lab.ask).on))
+    assert len(told) == 3
 
 
 def test_a_restart_in_the_middle_changes_nothing(fresh_lab, tmp_path):

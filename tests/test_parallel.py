@@ -83,6 +83,22 @@ def test_calls_of_agents_overlap_as_the_endpoint_saw(fresh_lab):
     assert (t.peak, t.makespan_s) == (2, plan.span_s) == (2, 7)
 
 
+def test_over_real_http(fresh_lab):
+    """The same on the real clock: equal results, and two in flight at once."""
+
+    async def left():
+        return await lab.ask("Describe seas.", agent="left", temperature=0)
+
+    async def right():
+        return await lab.ask("Review lakes.", agent="right", temperature=0)
+
+    expected, _ = lab.simulate(parallel.run_sequential([left, right]))
+    lab.configure(time_scale=100)
+    with trace() as t:
+        assert asyncio.run(parallel.run([left, right])) == expected
+    assert t.peak == 2
+
+
 def test_a_default_is_kept_unless_its_name_is_known():
     """A parameter with a default value is an edge only where there is something of its name."""
 

@@ -52,6 +52,7 @@ async def live(
     """Let a policy choose the pattern of each task, run it, and let it learn from the outcome.
 
     Calls, time and tokens are those of a trace around each task, so nothing else may ask meanwhile.
+    An error of the model's comes out, and nothing is learned from that task.
 
     Args:
         on: Task -> who answers it: `SimulatedSkill(ask=lab.ask).on`, or `lambda task: lab.ask`
@@ -170,7 +171,6 @@ class Curve(msgspec.Struct, frozen=True):
     the rewards as they fell. `curve` and `regret` are means over the seeds, a point for each block.
     """
 
-    policy: str
     share: float
     least_share: float
     most_share: float
@@ -186,10 +186,7 @@ class Scenario(msgspec.Struct, frozen=True):
     runs: int
     seeds: list[int]
     shift_at: int | None
-    policies: list[Curve]
-
-    def __getitem__(self, policy: str) -> Curve:
-        return next(curve for curve in self.policies if curve.policy == policy)
+    policies: dict[str, Curve]
 
 
 def policies(seed: int, best_static: str) -> dict[str, Policy]:
@@ -210,7 +207,7 @@ def scenario(
 
     Example:
         steady = scenario("steady")
-        steady["Thompson"].share, steady["best static"].share
+        steady.policies["Thompson"].share, steady.policies["best static"].share
         msgspec.json.encode(steady)  # a file of it
     """
     learned: dict[str, list[Learned]] = {}
@@ -218,7 +215,7 @@ def scenario(
         world = World(runs, seed=seed, shift_at=shift_at)
         for policy, chooser in policies(seed, world.best_static).items():
             learned.setdefault(policy, []).append(follow(chooser, world))
-    curves = [_curve(policy, of_seeds) for policy, of_seeds in learned.items()]
+    curves = {policy: _curve(of_seeds) for policy, of_seeds in learned.items()}
     return Scenario(name, runs, list(seeds), shift_at, curves)
 
 
@@ -281,10 +278,9 @@ def _reward(right: bool, calls: int, price: float) -> float:
     return round(right - price * calls, 9)
 
 
-def _curve(policy: str, learned: Sequence[Learned]) -> Curve:
+def _curve(learned: Sequence[Learned]) -> Curve:
     shares = [one.share for one in learned]
     return Curve(
-        policy,
         share=_mean(shares),
         least_share=round(min(shares), 4),
         most_share=round(max(shares), 4),
