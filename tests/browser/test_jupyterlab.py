@@ -6,14 +6,19 @@ each, and those of one lesson stay together when they are spread over processes.
 
 from __future__ import annotations
 
+import os
 import re
 import shutil
+import subprocess
+import sys
+import time
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import chromium
+import httpx
 import nbformat
 import pytest
 import server as jupyterlab
@@ -215,3 +220,34 @@ def test_a_bar_that_vanishes_was_full(page: Page, server: Server):
     assert [(bar.cell, bar.percent) for bar in shown.bars] == [(0, 100)]
     expect(page.locator(".jp-Notebook .widget-hprogress")).to_have_count(0)
     server.end_kernels()
+
+
+def test_a_killed_run_leaves_no_server_behind(tmp_path: Path):
+    """JupyterLab ends when the process that started it is killed and can tidy up nothing."""
+    script = (
+        "import sys, time\nfrom pathlib import Path\nfrom server import serving\n"
+        "with serving(Path.cwd(), own=Path('own')) as running:\n"
+        "    print(running.url, flush=True)\n"
+        "    time.sleep(600)\n"
+    )
+    path = os.pathsep.join([str(Path(__file__).parent), os.environ["PYTHONPATH"]])
+    owner = subprocess.Popen(
+        [sys.executable, "-c", script],
+        cwd=tmp_path,
+        env=os.environ | {"PYTHONPATH": path},
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    assert owner.stdout is not None
+    url = owner.stdout.readline().strip()
+    assert httpx.get(f"{url}/api", trust_env=False, timeout=60).status_code == 200
+    owner.kill()
+    owner.communicate()
+    deadline = time.monotonic() + 60
+    while time.monotonic() < deadline:
+        try:
+            httpx.get(f"{url}/api", trust_env=False, timeout=60)
+        except httpx.TransportError:
+            return
+        time.sleep(0.1)
+    pytest.fail("JupyterLab still answers")
