@@ -10,11 +10,12 @@ BIN := .venv/bin
 # JupyterLab refuses to run as root, as in a container, unless told.
 AS_ROOT := $(shell [ "$$(id -u)" = 0 ] && echo --allow-root)
 LAB_ARGS ?=
+BUNDLE_ARGS ?=
 
 NBVAL := -p no:cacheprovider --nbval --nbval-current-env --nbval-cell-timeout 120 \
 	--nbval-sanitize-with tests/nbval_sanitize.cfg -n 2 --dist loadscope
 
-.PHONY: help setup lab test check soak refresh lock clean
+.PHONY: help setup lab test check links book bundle soak refresh lock clean
 
 help:  ## list these targets
 	@sed -n 's/^\([a-z]*\):[^#]*## \(.*\)/  make \1	\2/p' Makefile | expand -t 18
@@ -34,11 +35,23 @@ test: setup  ## unit tests, every notebook compared, and that a refresh changes 
 	$(BIN)/python -m pytest $(NBVAL) notebooks
 	$(BIN)/python tools/refresh_notebooks.py --check
 
-check: setup  ## ruff, mypy --strict, lint of the notebooks
+check: setup  ## ruff, mypy --strict, lint of the notebooks, links
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/python tools/lint_notebooks.py
+	$(BIN)/python tools/check_links.py
+
+links: setup  ## check every link and anchor, without a network
+	$(BIN)/python tools/check_links.py
+
+book: setup  ## the course as a static site, in build/book
+	rm -rf build/book
+	$(BIN)/python -m sphinx -q -W --keep-going -c docs -d build/doctrees . build/book
+	$(BIN)/python tools/check_links.py build/book
+
+bundle: setup  ## course and wheels for a machine without a network, in build (BUNDLE_ARGS: which)
+	$(BIN)/python tools/bundle.py $(BUNDLE_ARGS)
 
 soak: setup  ## 20,000 calls to a rough endpoint: is anything lost, does anything grow?
 	$(BIN)/python tools/soak.py

@@ -18,8 +18,6 @@ language = "en"
 
 extensions = [
     "myst_nb",
-    "sphinx.ext.autodoc",
-    "sphinx.ext.napoleon",
     "mathtext",
     "mermaid",
     "pages",
@@ -27,22 +25,18 @@ extensions = [
 root_doc = "docs/index"
 include_patterns = [
     "*.md",
-    "agentlab",
-    "data",
+    "data/results/*.md",
     "docs/*.md",
     "docs/ko/*.md",
     "notebooks/*.ipynb",
 ]
-exclude_patterns = [".*", "build", "data/*", "agentlab/*", "**/.ipynb_checkpoints"]
+exclude_patterns = [".*", "build", "results", "**/.ipynb_checkpoints"]
 
 nb_execution_mode = "off"
 nb_ipywidgets_js = {}  # there are no widgets, and these two would come from elsewhere
 nb_merge_streams = True
 myst_enable_extensions = ["dollarmath"]
 myst_heading_anchors = 4  # the same anchors as on GitHub
-
-autodoc_default_options = {"members": False}
-add_module_names = False
 
 html_theme = "sphinx_book_theme"
 html_title = "Agent Lab"
@@ -55,4 +49,3 @@ html_theme_options = {
 html_show_sphinx = False
 html_copy_source = False
 html_show_sourcelink = False
-suppress_warnings: list[str] = []

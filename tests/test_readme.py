@@ -1,4 +1,4 @@
-"""What the README promises: its example, its tables, its map."""
+"""What README and the pages of reference promise: their examples, their tables, their map."""
 
 from __future__ import annotations
 
@@ -12,47 +12,73 @@ from agentlab.endpoint import presets
 
 ROOT = settings.DATA.parent
 PACKAGES = ["bench", "content", "endpoint", "engines", "resilience", "tuning"]
-README = (ROOT / "README.md").read_text(encoding="utf-8")
 
 
-def test_its_examples_run(fresh_lab, tmp_path, monkeypatch):
-    """As they stand: three agents at once, a workflow's span, a guarded call, three texts."""
-    monkeypatch.chdir(tmp_path)
+def page(name: str) -> str:
+    return (ROOT / name).read_text(encoding="utf-8")
+
+
+def examples(name: str) -> list[str]:
+    return re.findall(r"```python\n(.+?)```", page(name), re.DOTALL)
+
+
+def test_the_readmes_examples_run(fresh_lab):
+    """As they stand: three agents at once, a workflow's span."""
     names = {}
-    first, second, third, fourth = re.findall(r"```python\n(.+?)```", README, re.DOTALL)
+    first, second = examples("README.md")
     exec(first, names)
     assert names["t"].peak == 3
     assert names["run"].elapsed_s == names["t"].makespan_s
     exec(second, names)
     assert names["workflow"].plan(names["t"].seconds).span_s == names["t"].makespan_s
-    exec(third, names)
+
+
+def test_the_modules_example_runs(fresh_lab):
+    """A guarded call."""
+    names = {}
+    (example,) = examples("docs/module.md")
+    exec(example, names)
     assert names["t"].requests == names["guard"].monitor.health()["attempts"] == 1
-    exec(fourth, names)
+
+
+def test_the_content_systems_example_runs(fresh_lab, tmp_path, monkeypatch):
+    """Three texts, eight requests for the long one and four for each of the two posts."""
+    monkeypatch.chdir(tmp_path)
+    names = {}
+    (example,) = examples("docs/content_system.md")
+    exec(example, names)
     assert [content.status for content in names["contents"]] == ["done"] * 3
     assert (names["t"].requests, len(list(tmp_path.glob("content/*.html")))) == (16, 3)
 
 
 @pytest.mark.parametrize(
-    "names",
+    ("where", "names"),
     [
-        [path.name for path in (ROOT / "notebooks").glob("*.ipynb")],
-        [f"`{name}`" for name in presets.names()],
-        [f"`{variable}`" for variable in settings._VARIABLES.values()],
-        [path.name for path in (ROOT / "agentlab").glob("[a-z]*.py")],
+        ("README.md", [path.name for path in (ROOT / "notebooks").glob("*.ipynb")]),
+        ("README.md", [f"({path.relative_to(ROOT)})" for path in (ROOT / "docs").rglob("*.md")]),
+        ("docs/local_model.md", [f"`{name}`" for name in presets.names()]),
+        ("docs/module.md", [f"`{variable}`" for variable in settings._VARIABLES.values()]),
+        ("docs/module.md", [path.name for path in (ROOT / "agentlab").glob("[a-z]*.py")]),
     ],
-    ids=["notebooks", "presets", "variables", "modules"],
+    ids=["notebooks", "pages", "presets", "variables", "modules"],
 )
-def test_it_names_all(names):
-    """Whatever there is for a user to find stands in the README."""
+def test_a_user_finds_all(where, names):
+    """Whatever there is stands on the page on which it is looked for."""
+    names = [name for name in names if name != "(docs/index.md)"]  # the site's own first page
     assert names
-    assert [name for name in names if name not in README] == []
+    assert [name for name in names if name not in page(where)] == []
 
 
-def test_what_it_links_to_is_there():
-    """Every link inside the project leads somewhere."""
-    links = re.findall(r"\]\((?!http)(.+?)\)", README)
-    assert links
-    assert [link for link in links if not (ROOT / link).exists()] == []
+def test_the_readme_is_short():
+    """What it is, how to begin, what there is: the rest lies in docs."""
+    assert len(page("README.md").split()) < 1600
+
+
+def test_its_pictures_are_small():
+    """A reader on a train loads them."""
+    pictures = list((ROOT / "docs" / "images").iterdir())
+    assert len(pictures) >= 2
+    assert [path.name for path in pictures if path.stat().st_size > 200_000] == []
 
 
 def test_package_lists_its_rooms():

@@ -21,6 +21,7 @@ import sys
 import tempfile
 import zipfile
 from collections.abc import Mapping, Sequence
+from functools import cache
 from hashlib import sha256
 from pathlib import Path
 from typing import NamedTuple
@@ -137,13 +138,24 @@ def fetch(lock: str, system: System, python: str, folder: Path) -> list[Path]:
     folder.mkdir(parents=True, exist_ok=True)
     wheels: list[Path] = []
     for version, needed in wanted(lock, system, python).items():
-        there = {sha256(file.read_bytes()).hexdigest(): file for file in folder.glob("*.whl")}
-        missing = {p: hashes for p, hashes in needed.items() if not there.keys() & set(hashes)}
-        if missing:
+        if missing := {p: h for p, h in needed.items() if not _wheel_of(h, folder)}:
             _download(missing, system, version, folder)
-            there = {sha256(file.read_bytes()).hexdigest(): file for file in folder.glob("*.whl")}
-        wheels += [there[found] for hashes in needed.values() for found in there.keys() & {*hashes}]
+        for package, hashes in needed.items():
+            wheel = _wheel_of(hashes, folder)
+            if wheel is None:
+                raise SystemExit(f"no bundle: there is no wheel of {package} in {folder}")
+            wheels.append(wheel)
     return sorted(wheels)
+
+
+def _wheel_of(hashes: Sequence[str], folder: Path) -> Path | None:
+    there = {_digest(wheel): wheel for wheel in folder.glob("*.whl")}
+    return next((there[one] for one in hashes if one in there), None)
+
+
+@cache
+def _digest(wheel: Path) -> str:
+    return sha256(wheel.read_bytes()).hexdigest()
 
 
 def _download(
@@ -214,9 +226,13 @@ def bundle(name: str, python: str, *, root: Path = ROOT, build: Path = ROOT / "b
 def without_network() -> list[str]:
     """What runs a command where no network is: a namespace of its own, if this machine has them."""
     for command in (["unshare", "-n"], ["unshare", "-rn"]):
-        if shutil.which("unshare") and subprocess.call([*command, "true"], stderr=-3) == 0:
+        if shutil.which("unshare") and _works([*command, "true"]):
             return command
     return []
+
+
+def _works(command: Sequence[str]) -> bool:
+    return subprocess.run(command, capture_output=True).returncode == 0
 
 
 def check(file: Path) -> None:

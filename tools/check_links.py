@@ -117,10 +117,11 @@ def read(path: Path) -> Page:
 def wrong(path: Path) -> Iterator[str]:
     """What is wrong with a page's links, one at a time."""
     page = read(path)
-    for link in page.loads:
-        if urlsplit(link).netloc:
-            yield f"{link} is loaded from elsewhere; bring it along"
+    foreign = [link for link in page.loads if urlsplit(link).netloc]
+    yield from (f"{link} is loaded from elsewhere; bring it along" for link in foreign)
     for link in page.links + page.loads:
+        if link in foreign:
+            continue
         parts = urlsplit(link)
         if parts.scheme in ("data", "javascript"):
             continue
@@ -160,6 +161,12 @@ def pages(root: Path) -> list[Path]:
     return [root / name for name in sorted(listed.splitlines()) if (root / name).exists()]
 
 
+def site(folder: Path) -> list[Path]:
+    """The pages and style sheets of a site; what themes keep as templates is no page."""
+    html = (path for path in folder.rglob("*.html") if "_static" not in path.parts)
+    return sorted([*html, *folder.rglob("*.css")])
+
+
 def findings(paths: Iterable[Path], name: Callable[[Path], str] = str) -> list[str]:
     """A line for each link that is wrong."""
     return [f"{name(path)}: {problem}" for path in paths for problem in dict.fromkeys(wrong(path))]
@@ -168,11 +175,11 @@ def findings(paths: Iterable[Path], name: Callable[[Path], str] = str) -> list[s
 def main(arguments: list[str]) -> int:
     checked = pages(ROOT)
     for folder in map(Path, arguments):
-        site = [*folder.resolve().rglob("*.html"), *folder.resolve().rglob("*.css")]
-        if not site:
+        built = site(folder.resolve())
+        if not built:
             print(f"there is no page in {folder}; make it with: make book", file=sys.stderr)
             return 2
-        checked += sorted(site)
+        checked += built
     found = findings(checked, lambda path: str(path.relative_to(ROOT)))
     links = sum(len(read(path).links) + len(read(path).loads) for path in checked)
     print("\n".join(found) or f"{len(checked)} pages, {links} links: nothing to mend")

@@ -96,7 +96,7 @@ def diagram(source: str) -> str:
 
 def _of_notebooks(app: Sphinx, name: str, content: list[str]) -> None:
     """Notebooks hold diagrams under a type that myst-nb does not know: make HTML of them."""
-    if not app.env.doc2path(name).endswith(".ipynb") or MIME not in content[0]:
+    if Path(app.env.doc2path(name)).suffix != ".ipynb" or MIME not in content[0]:
         return
     notebook = nbformat.reads(content[0], as_version=4)
     for cell in notebook.cells:
