@@ -560,6 +560,9 @@ def test_counting_anew_keeps_what_is_in_flight():
 
     cleared, after = run_virtual(main()).result
     assert (cleared["answered"], cleared["in_flight"]) == (0, 1)
+    assert [(row["learner"], row["agents"]) for row in cleared["learners"]] == [
+        ("Ada", [["agent", 1, 0]])
+    ]
     assert (after["answered"], after["in_flight"]) == (1, 0)
     assert [row["learner"] for row in after["learners"]] == ["Ada"]
 

@@ -116,7 +116,8 @@ class Board:
         while self._recent and self._recent[0][0] <= now_s - self._window_s:
             self._recent.popleft()
         agents = self._agents(waiting)
-        known = [*names, *sorted(self._counts.keys() - set(names), key=str.casefold)]
+        others = (self._counts.keys() | agents.keys()) - set(names)
+        known = [*names, *sorted(others, key=str.casefold)]
         rows = [_row(name, agents.get(name, []), self._counts.get(name)) for name in known]
         over_s = min(self._window_s, now_s) or 1.0
         return Numbers(

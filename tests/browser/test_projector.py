@@ -384,6 +384,6 @@ SIZES = """() => ({
   height: Math.max(document.documentElement.scrollHeight, Math.ceil(Math.max(
     ...[...document.querySelectorAll('#lanes > li, summary')].map(
       (each) => each.getBoundingClientRect().bottom)))),
-  words: [...document.querySelectorAll('.name, .done')].every(
+  words: [...document.querySelectorAll('#lanes .name, #lanes .done')].every(
     (each) => parseFloat(getComputedStyle(each).fontSize) >= 18),
 })"""
