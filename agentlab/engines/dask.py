@@ -110,7 +110,7 @@ class Cluster:
 
     @property
     def dashboard(self) -> str | None:
-        """The address of Dask's pages: workers, calls and their times, as they come; None without."""
+        """The address of Dask's pages: workers and calls as they come; None without them."""
         if self._local is not None and not self._with_dashboard:
             return None
         return str(self.client.dashboard_link)
