@@ -13,6 +13,7 @@ __all__ = [
     "endpoint",
     "engines",
     "errors",
+    "exchange",
     "exercises",
     "graph",
     "lab",

@@ -30,7 +30,8 @@ class Workflow:
         name: What it is called.
         about: What it is for, in a sentence; its name, unless given.
 
-    Two workflows are equal if they ask the same, whatever they are called.
+    Two workflows are equal if they ask the same, whatever they are called and in whatever order
+    they are written.
 
     Raises:
         ConfigError: If two steps or inputs have one name, a prompt mentions a name that there is
@@ -151,14 +152,15 @@ class Workflow:
         return self._graph.plan(seconds)
 
     def __eq__(self, other: object) -> bool:
-        # The inputs are filled in by name, so that their order says nothing.
-        return isinstance(other, Workflow) and (self.steps, set(self.inputs)) == (
-            other.steps,
-            set(other.inputs),
+        # Steps know each other by name, and inputs are filled in by name: no order says anything.
+        return (
+            isinstance(other, Workflow)
+            and set(self.steps) == set(other.steps)
+            and set(self.inputs) == set(other.inputs)
         )
 
     def __hash__(self) -> int:
-        return hash(self.steps)
+        return hash(frozenset(self.steps))
 
     def __repr__(self) -> str:
         return f"<Workflow {self.name}: {len(self.steps)} steps, ends with {listed(self.ends)}>"

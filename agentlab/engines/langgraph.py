@@ -29,6 +29,26 @@ class State(TypedDict):
     results: Annotated[dict[str, str], operator.or_]
 
 
+class AskStep:
+    """A node that asks a step's question; what it asks can be read in its `step`.
+
+    Args:
+        ask: Who answers; `lab.ask`, unless given.
+
+    Example:
+        graph = StateGraph(State)
+        graph.add_node("notes", AskStep(Step("notes", "What is known about {topic}?")))
+    """
+
+    def __init__(self, step: Step, ask: Ask | None = None):
+        self.step = step
+        self._ask = ask
+
+    async def __call__(self, state: State) -> dict[str, dict[str, str]]:
+        values = state["inputs"] | state.get("results", {})
+        return {"results": {self.step.name: await answer(self.step, values, self._ask or lab.ask)}}
+
+
 async def run(
     workflow: Workflow,
     inputs: Mapping[str, str] | None = None,
@@ -57,7 +77,7 @@ def graph(workflow: Workflow, *, ask: Ask | None = None) -> StateGraph[State]:
     """
     drawn = StateGraph(State)
     for step in workflow.steps:
-        drawn.add_node(step.name, _node(step, ask))
+        drawn.add_node(step.name, AskStep(step, ask))
         drawn.add_edge(list(workflow.needs[step.name]) or START, step.name)
     for name in workflow.ends:
         drawn.add_edge(name, END)
@@ -105,11 +125,3 @@ def dataflow(
         return {name: answer.result() for name, answer in answers.items()}
 
     return app
-
-
-def _node(step: Step, ask: Ask | None) -> Any:
-    async def node(state: State) -> dict[str, dict[str, str]]:
-        values = state["inputs"] | state.get("results", {})
-        return {"results": {step.name: await answer(step, values, ask or lab.ask)}}
-
-    return node

@@ -8,4 +8,5 @@ skills      SIMULATED quality, on top of real calls; the exact expectation of ea
 bandit      which pattern for which kind: Thompson sampling that forgets, and survives a restart
 peers       what it is measured against: a static choice, no context, UCB1
 learning    what each earns, as a share of an oracle; the same live, from the endpoint's record
+portable    a hundred random workflows on an endpoint that fails: equal bytes by every engine
 """

@@ -1,0 +1,205 @@
+"""A graph of `AskStep` nodes as a workflow, and a workflow as a script of LangGraph's own."""
+
+from __future__ import annotations
+
+from string import Template
+from typing import Any
+
+from langgraph.graph import END, START, StateGraph
+from langgraph.graph.state import CompiledStateGraph
+
+from agentlab.engines.langgraph import AskStep
+from agentlab.errors import ConfigError
+from agentlab.exchange import source
+from agentlab.graph import listed
+from agentlab.step import Step
+from agentlab.workflow import Workflow
+
+
+def load(graph: StateGraph[Any] | CompiledStateGraph[Any], *, name: str = "workflow") -> Workflow:
+    """Read a graph back whose nodes are `AskStep`s, be it exported or built by hand.
+
+    An edge must be a need: the prompt behind it names the step before it. A need without an edge
+    of its own is one too, if other edges lead there.
+
+    Args:
+        graph: Compiled or not.
+        name: What the workflow is called.
+
+    Raises:
+        ConfigError: If a node is anything else, as nobody can read a prompt out of a function; or
+            if the graph decides, repeats, waits or interrupts by other rules than needs.
+
+    Example:
+        from agentlab.engines.langgraph import AskStep, State
+
+        graph = StateGraph(State)
+        graph.add_node("notes", AskStep(Step("notes", "What is known about {topic}?")))
+        graph.add_node("report", AskStep(Step("report", "Sum up {notes}.")))
+        graph.add_edge(START, "notes")
+        graph.add_edge("notes", "report")
+        load(graph).needs  # {'notes': (), 'report': ('notes',)}
+    """
+    drawn = _drawn(graph)
+    steps = [_step(node, spec) for node, spec in drawn.nodes.items()]
+    if decides := [node for node, branches in drawn.branches.items() if branches]:
+        raise ConfigError(
+            f"the graph decides where to go behind {listed(decides)} (conditional edges); a "
+            "workflow asks all of its steps, so keep the decision in LangGraph"
+        )
+    before = _before(drawn)
+    names = {step.name for step in steps}
+    for step in steps:
+        _check_edges(step, names, before)
+    inputs = dict.fromkeys(name for step in steps for name in step.mentions if name not in names)
+    return Workflow(steps, inputs=list(inputs), name=name)
+
+
+def _drawn(graph: StateGraph[Any] | CompiledStateGraph[Any]) -> StateGraph[Any]:
+    if isinstance(graph, StateGraph):
+        return graph
+    if not isinstance(graph, CompiledStateGraph):
+        raise ConfigError(
+            f"load reads a StateGraph, compiled or not; got {type(graph).__name__}. The functional "
+            "API's programs have no graph that could be read"
+        )
+    if graph.interrupt_before_nodes or graph.interrupt_after_nodes:
+        raise ConfigError(
+            "the graph was compiled with interrupts, which no workflow has; compile it without"
+        )
+    return graph.builder
+
+
+def _step(node: str, spec: Any) -> Step:
+    ask = getattr(spec.runnable, "afunc", None)
+    if not isinstance(ask, AskStep):
+        met = getattr(spec.runnable, "func", None) or ask or spec.runnable
+        raise ConfigError(
+            f"node {node!r} is {getattr(met, '__name__', type(met).__name__)}, in which no prompt "
+            "can be read; make it AskStep(Step(name, prompt)) of agentlab.engines.langgraph"
+        )
+    if ask.step.name != node:
+        raise ConfigError(f"node {node!r} asks step {ask.step.name!r}; give both the same name")
+    for what in ("retry_policy", "cache_policy", "timeout", "ends", "defer", "error_handler_node"):
+        if getattr(spec, what, None):
+            raise ConfigError(
+                f"node {node!r} has {what}, which a workflow does not know; take it off, and give "
+                "the engine a guard as its `ask`"
+            )
+    return ask.step
+
+
+def _before(drawn: StateGraph[Any]) -> dict[str, set[str]]:
+    """Node -> the nodes with an edge to it.
+
+    Raises:
+        ConfigError: If several edges lead to a node by themselves: it may run more than once.
+    """
+    before: dict[str, set[str]] = {node: set() for node in drawn.nodes}
+    arrivals: dict[str, int] = dict.fromkeys(drawn.nodes, 0)
+    edges = drawn.waiting_edges | {((start,), end) for start, end in drawn.edges}
+    for starts, end in edges:
+        if end != END:
+            before[end] |= set(starts) - {START}
+            arrivals[end] += 1
+    for node, count in arrivals.items():
+        if count != 1:
+            whence = listed(sorted(before[node])) if before[node] else "START"
+            raise ConfigError(
+                f"node {node!r} has {count} edges to it, from {whence}; with exactly one, such as "
+                "add_edge([a, b], node), it runs once, when all of them have"
+            )
+    return before
+
+
+def _check_edges(step: Step, names: set[str], before: dict[str, set[str]]) -> None:
+    needs = {name for name in step.mentions if name in names}
+    if idle := sorted(before[step.name] - needs):
+        raise ConfigError(
+            f"an edge leads from {listed(idle)} to {step.name!r}, whose prompt does not name it; a "
+            "workflow's steps wait for what their prompts name, and for nothing else"
+        )
+    upstream: set[str] = set()
+    waiting = [step.name]
+    while waiting:
+        for start in before[waiting.pop()] - upstream:
+            upstream.add(start)
+            waiting.append(start)
+    if missing := sorted(needs - upstream):
+        raise ConfigError(
+            f"{step.name!r} names {listed(missing)}, which no edge puts before it; add the edge"
+        )
+
+
+_BODY = Template("""\
+import asyncio
+import json
+import operator
+import os
+import sys
+from typing import Annotated, TypedDict
+
+from langchain_openai import ChatOpenAI
+from langgraph.graph import END, START, StateGraph
+
+INPUTS = $inputs
+
+STEPS = $steps
+
+
+class State(TypedDict):
+    inputs: dict[str, str]
+    results: Annotated[dict[str, str], operator.or_]
+
+
+def node(name):
+    step = STEPS[name]
+    model = ChatOpenAI(
+        model=os.environ.get("OPENAI_MODEL") or "gpt-4o-mini",
+        max_tokens=step["max_tokens"],
+        temperature=step["temperature"],
+    )
+
+    async def ask(state):
+        values = state["inputs"] | state.get("results", {})
+        messages = [("system", step["system"])] if step["system"] else []
+        messages.append(("human", step["prompt"].format_map(values)))
+        answer = await model.ainvoke(messages)
+        return {"results": {name: answer.content}}
+
+    return ask
+
+
+def graph():
+    drawn = StateGraph(State)
+    for name in STEPS:
+        drawn.add_node(name, node(name))
+$edges
+    return drawn
+
+
+async def run(given):
+    state = await graph().compile().ainvoke({"inputs": given})
+    return state["results"]
+""")
+
+
+def script(workflow: Workflow) -> str:
+    """The workflow as a Python script that needs LangGraph and `langchain-openai` only.
+
+    It asks the same questions and joins by the same edges; retries are the client's own, of which
+    there are two unless it is told otherwise.
+
+    Example:
+        Path("report.py").write_text(script(Workflow.load("report")), encoding="utf-8")
+    """
+    edges = []
+    for step in workflow.steps:
+        needs = list(workflow.needs[step.name])
+        start = "START" if not needs else repr(needs) if len(needs) > 1 else repr(needs[0])
+        edges.append(f"    drawn.add_edge({start}, {step.name!r})")
+    edges += [f"    drawn.add_edge({end!r}, END)" for end in workflow.ends]
+    body = _BODY.substitute(
+        inputs=repr(list(workflow.inputs)), steps=source.steps(workflow), edges="\n".join(edges)
+    )
+    return source.script(workflow, body, needs="langgraph langchain-openai", order="STEPS")

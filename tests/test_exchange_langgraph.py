@@ -1,0 +1,216 @@
+"""Graphs of LangGraph's as workflows, and workflows as scripts of LangGraph's own."""
+
+from __future__ import annotations
+
+import ast
+import json
+import os
+import subprocess
+import sys
+
+import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
+from langgraph.graph import END, START, StateGraph
+from langgraph.types import RetryPolicy
+
+from agentlab import engines, lab, workflow
+from agentlab.clock import run_virtual
+from agentlab.engines.langgraph import AskStep, State, dataflow, graph
+from agentlab.errors import ConfigError
+from agentlab.exchange import langgraph, source
+from agentlab.step import Step
+from agentlab.trace import trace
+from agentlab.workflow import Workflow, random_workflow
+
+NOTES = Step("notes", "What is known about {topic}?")
+COSTS = Step("costs", "What does {topic} cost?", max_tokens=11)
+REPORT = Step("report", "Sum up {notes} and {costs}.", system="You are terse.")
+
+
+def drawn(*steps, edges):
+    """A graph of these steps, built by hand."""
+    built = StateGraph(State)
+    for step in steps:
+        built.add_node(step.name, AskStep(step))
+    for start, end in edges:
+        built.add_edge(start, end)
+    return built
+
+
+def joined():
+    """Two that need nothing, and one that needs both."""
+    return drawn(
+        *(NOTES, COSTS, REPORT),
+        edges=[(START, "notes"), (START, "costs"), (["notes", "costs"], "report")],
+    )
+
+
+@pytest.mark.parametrize("seed", range(50))
+def test_random_workflows_come_back(seed):
+    """Exported as a graph, compiled, and read again, a workflow is what it was."""
+    w = random_workflow(seed)
+    assert langgraph.load(graph(w)) == w
+    again = langgraph.load(graph(w).compile())
+    assert again == w
+    assert again.needs == w.needs
+
+
+@pytest.mark.parametrize("name", workflow.names())
+def test_the_courses_workflows_come_back(name):
+    """With their inputs, limits and braces."""
+    w = Workflow.load(name)
+    assert langgraph.load(graph(w).compile(), name=name) == w
+
+
+def test_a_graph_built_by_hand_is_read(fresh_lab):
+    """Its nodes are `AskStep`s; run by an engine it gives what LangGraph gives."""
+    read = langgraph.load(joined(), name="mine")
+    assert read == Workflow([NOTES, COSTS, REPORT], inputs=["topic"])
+    given = {"topic": "tides"}
+    state = run_virtual(joined().compile().ainvoke({"inputs": given})).result
+    assert run_virtual(engines.run(read, given)).result == state["results"]
+
+
+def test_a_need_may_be_met_on_the_way():
+    """A step may name one that stands further up: there is a way of edges to it."""
+    last = Step("last", "Of {notes}, and {report}")
+    edges = [(START, "notes"), ("notes", "report"), ("report", "last"), ("last", END)]
+    read = langgraph.load(drawn(NOTES, Step("report", "{notes}"), last, edges=edges))
+    assert read.needs["last"] == ("notes", "report")
+
+
+def by_a_function():
+    built = joined()
+    built.add_node("mine", lambda state: {"results": {}})
+    return built
+
+
+def conditional():
+    built = joined()
+    built.add_conditional_edges("report", lambda state: END)
+    return built
+
+
+def with_options(**options):
+    built = StateGraph(State)
+    built.add_node("notes", AskStep(NOTES), **options)
+    return built.add_edge(START, "notes")
+
+
+def separate_edges():
+    edges = [(START, "notes"), (START, "costs"), ("notes", "report"), ("costs", "report")]
+    return drawn(NOTES, COSTS, REPORT, edges=edges)
+
+
+def a_subgraph():
+    built = StateGraph(State)
+    return built.add_node("inner", joined().compile()).add_edge(START, "inner")
+
+
+def another_name():
+    built = StateGraph(State)
+    return built.add_node("other", AskStep(NOTES)).add_edge(START, "other")
+
+
+@pytest.mark.parametrize(
+    ("built", "says"),
+    [
+        (by_a_function, r"node 'mine' is <lambda>, in which no prompt can be read"),
+        (a_subgraph, r"node 'inner' is .*, in which no prompt can be read"),
+        (conditional, r"decides where to go behind 'report' \(conditional edges\)"),
+        (lambda: with_options(retry_policy=RetryPolicy()), "node 'notes' has retry_policy"),
+        (lambda: with_options(timeout=3), "node 'notes' has timeout"),
+        (lambda: with_options(defer=True), "node 'notes' has defer"),
+        (lambda: with_options(destinations=("notes",)), "node 'notes' has ends"),
+        (separate_edges, "node 'report' has 2 edges to it, from 'costs', 'notes'"),
+        (
+            lambda: drawn(NOTES, COSTS, edges=[(START, "notes"), ("notes", "costs")]),
+            "from 'notes' to 'costs', whose prompt does not name it",
+        ),
+        (
+            lambda: drawn(
+                *(NOTES, COSTS, REPORT),
+                edges=[(START, "notes"), (START, "costs"), ("notes", "report")],
+            ),
+            "'report' names 'costs', which no edge puts before it",
+        ),
+        (lambda: drawn(NOTES, edges=[]), "node 'notes' has 0 edges to it, from START"),
+        (another_name, "node 'other' asks step 'notes'"),
+        (
+            lambda: joined().compile(interrupt_before=["report"]),
+            "compiled with interrupts",
+        ),
+        (lambda: dataflow(random_workflow(1)), "functional API's programs have no graph"),
+    ],
+)
+def test_what_no_workflow_says_is_refused(built, says):
+    """The error names what was met; nothing is read wrongly."""
+    with pytest.raises(ConfigError, match=says):
+        langgraph.load(built())
+
+
+# Scripts
+
+AWKWARD = Workflow(
+    [
+        Step("연구", 'Say "why" of {주제},\nin C:\\new\\lines and {{braces}}.', max_tokens=20),
+        Step("class", 'Name a river,\nand quote it: "', max_tokens=20, temperature=None),
+        Step(
+            "inputs", 'Join {연구} and """{class}""".\n', system="You are\n'terse'.", max_tokens=20
+        ),
+    ],
+    inputs=["주제"],
+    name="awkward\nimport nothing",
+    about="Text that is hard to quote.\n'''\"\"\"",
+)
+
+
+def test_a_script_answers_as_the_engines_do(fresh_lab, tmp_path):
+    """Without Agent Lab: equal answers, one request a step, two at once where the graph lets."""
+    expected = run_virtual(engines.run(AWKWARD, {"주제": "tides"})).result
+    script = langgraph.script(AWKWARD)
+    assert "agentlab" not in script
+    (tmp_path / "script.py").write_text(script, encoding="utf-8")
+    known = {"OPENAI_BASE_URL": lab.base_url(), "OPENAI_API_KEY": lab.api_key()}
+    with trace() as t:
+        run = subprocess.run(
+            [sys.executable, "script.py", "주제=tides"],
+            env=os.environ | known,
+            cwd=tmp_path,
+            capture_output=True,
+            timeout=120,
+        )
+    assert run.returncode == 0, run.stderr.decode()
+    assert json.loads(run.stdout) == expected
+    assert list(json.loads(run.stdout)) == ["연구", "class", "inputs"]
+    assert (t.requests, t.peak) == (3, 2)
+
+
+def test_a_script_says_how_it_is_used(monkeypatch):
+    """Missing or unknown inputs end it with the usage, before anything is asked."""
+    script = {"__name__": "script"}
+    exec(langgraph.script(AWKWARD), script)
+    monkeypatch.setattr(sys, "argv", ["report.py", "topic=tides"])
+    with pytest.raises(SystemExit, match=r"usage: python report\.py 주제=\.\.\."):
+        script["main"]()
+
+
+@pytest.mark.parametrize("name", workflow.names())
+def test_scripts_of_the_courses_workflows_are_python(name):
+    """And hold the prompts as they stand in the file, to be read and changed."""
+    w = Workflow.load(name)
+    script = langgraph.script(w)
+    ast.parse(script)
+    for step in w.steps:
+        assert step.prompt in script
+
+
+@given(st.text() | st.integers() | st.floats(0, 2) | st.none())
+@example('a\n"')
+@example('"""\n')
+@example("\\\n")
+@example("\n\r\n")
+def test_texts_are_read_as_they_were(value):
+    """Whatever they hold."""
+    assert ast.literal_eval(source.literal(value)) == value
