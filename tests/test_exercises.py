@@ -1,48 +1,247 @@
 """Every exercise can be solved, its check says so, and a wrong answer gets a hint of its own.
 
 Of each lesson only what its exercises need is run: the cells whose names they use, and then stub
-and check once for each answer, all in one kernel.
+and check once for each answer, all in one kernel. The wrong answers are in `wrong_answers/`.
 """
 
 from __future__ import annotations
+
+import asyncio
+import threading
+import time
 
 import pytest
 import yaml
 from lessons import NOTEBOOKS, Exercise, Lesson, run
 
+from agentlab import exercises, lab
+from agentlab.exercises import Check, words_in
+
 LESSONS = [Lesson.load(path) for path in sorted(NOTEBOOKS.glob("*.ipynb"))]
 
 
-def wrong_answers(lesson: Lesson) -> dict[int, list[dict[str, str]]]:
-    """Exercise -> what a class writes, each with the words that its hint must have."""
-    path = NOTEBOOKS.parent / "tests" / "wrong_answers" / f"{lesson.path.stem}.yaml"
-    given: dict[int, list[dict[str, str]]] = yaml.safe_load(path.read_text(encoding="utf-8"))
-    return given
-
-
-def verdicts(lesson: Lesson, exercise: Exercise, answers: list[str]) -> list[str]:
-    return []
+def verdict(printed: str) -> str:
+    """The check's own line; what the answer prints comes before it."""
+    return printed.splitlines()[-1]
 
 
 @pytest.mark.parametrize("lesson", LESSONS, ids=lambda lesson: lesson.path.stem)
-def test_answers_get_what_they_deserve(lesson: Lesson):
-    """A stub and a wrong answer: "Not yet", its own hint, no traceback; the solution: "Solved."."""
-    wrong = wrong_answers(lesson)
+def test_each_answer_gets_its_own_hint(lesson: Lesson):
+    """A stub and a wrong answer: "Not yet" and its own hint; the solution: "Solved."."""
+    path = NOTEBOOKS.parent / "tests" / "wrong_answers" / f"{lesson.path.stem}.yaml"
+    wrong = yaml.safe_load(path.read_text(encoding="utf-8"))
     assert sorted(wrong) == [exercise.number for exercise in lesson.exercises]
-    cells = lesson.needed([one["answer"] for some in wrong.values() for one in some])
-    checks: list[tuple[int, int, str]] = []  # exercise, cell, answer
+    cells = lesson.needed(one.get("answer", "") for some in wrong.values() for one in some)
+    places = []
     for exercise in lesson.exercises:
-        mistakes = [one["answer"] for one in wrong[exercise.number]]
-        for answer in ["", *mistakes, exercise.solution]:
-            cells += [f"{exercise.stub}\n\n{answer}", *exercise.between, exercise.check]
-            checks.append((exercise.number, len(cells) - 1, answer))
-    said = run(lesson.path.parent, cells)
-    for exercise in lesson.exercises:
-        untouched, *hints, solved = [
-            said[cell] for number, cell, _ in checks if number == exercise.number
-        ]
-        assert untouched.startswith("Not yet: ")
-        assert solved == "Solved.\n"
-        for one, hint in zip(wrong[exercise.number], hints, strict=True):
-            assert hint.startswith("Not yet: ")
-            assert [one["hint"] in other for other in hints] == [other is hint for other in hints]
+        # A mistake without an answer is the stub's own.
+        answers = [one["answer"] for one in wrong[exercise.number] if "answer" in one]
+        places.append(range(len(cells), len(cells) + len(answers) + 2))
+        for answer in ["", *answers, exercise.solution]:
+            cells.append("\n\n".join(tried(exercise, answer)))
+    printed = run(lesson.path.parent, cells)
+    for exercise, place in zip(lesson.exercises, places, strict=True):
+        stub, *others, solved = [verdict(printed[cell]) for cell in place]
+        assert solved == "Solved."
+        hints = iter(others)
+        for one in wrong[exercise.number]:
+            hint = next(hints) if "answer" in one else stub
+            assert hint.startswith("Not yet: "), one["mistake"]
+            assert one["hint"] in hint, one["mistake"]
+            assert sum(one["hint"] in other for other in [*others, stub] if other != hint) == 0
+
+
+def tried(exercise: Exercise, answer: str) -> list[str]:
+    return [exercise.stub, answer, *exercise.between, exercise.check]
+
+
+@pytest.mark.parametrize("lesson", LESSONS, ids=lambda lesson: lesson.path.stem)
+def test_a_lesson_is_stored_with_its_exercises_unsolved(lesson: Lesson):
+    """Two exercises at least, each with everything that belongs to one."""
+    assert [exercise.number for exercise in lesson.exercises] == list(
+        range(1, len(lesson.exercises) + 1)
+    )
+    assert len(lesson.exercises) >= 2
+    assert all(e.stub and e.check and e.solution for e in lesson.exercises)
+
+
+def said(capsys: pytest.CaptureFixture[str]) -> str:
+    return capsys.readouterr().out.strip()
+
+
+async def two_rivers() -> list[str]:
+    return await asyncio.gather(*(lab.ask(f"Describe river {n}.") for n in range(2)))
+
+
+def test_claims_that_hold_make_an_exercise_solved(capsys):
+    """What the endpoint saw can be claimed of, and the answers as well."""
+    with Check() as check:
+        answers, t = check.simulate(two_rivers)
+        check(len(answers) == 2, "two answers")
+        check((t.requests, t.peak) == (2, 2), "at once")
+    assert said(capsys) == "Solved."
+
+
+def test_the_first_claim_that_fails_is_the_hint(capsys):
+    """Later claims are not even looked at, for they may rest on the first."""
+    with Check() as check:
+        _, t = check.simulate(two_rivers)
+        check(t.requests == 3, "ask three")
+        check(t.spans[2].ok, "unreachable")
+    assert said(capsys) == "Not yet: ask three"
+
+
+@pytest.mark.parametrize(
+    ("answer", "hint"),
+    [
+        (lambda: 1 / 0, "it raised ZeroDivisionError: division by zero."),
+        (lambda: lab.ask("tides"), "it returned a coroutine, 'ask', in place of its result."),
+        (lambda: [lab.ask("tides")], "it returned a coroutine, 'ask', in place of its result."),
+        (5, "it raised TypeError: 'int' object is not callable."),
+    ],
+)
+def test_whatever_a_function_does_is_a_line(capsys, answer, hint):
+    """A bug in the answer is told in a line, not in a traceback."""
+    with Check() as check:
+        check.call(answer)
+    assert said(capsys) == f"Not yet: {hint}"
+
+
+async def waits_for_ever() -> None:
+    await asyncio.Event().wait()
+
+
+async def naps_for_ever() -> None:
+    while True:
+        await asyncio.sleep(1)
+
+
+async def forgets() -> None:
+    lab.ask("tides")  # no await
+
+
+async def runs_a_loop() -> None:
+    asyncio.run(two_rivers())
+
+
+async def exits() -> None:
+    raise SystemExit(1)
+
+
+async def leaves_a_failure_behind() -> None:
+    failing = [asyncio.create_task(fails()) for _ in range(2)]
+    await failing[0]
+
+
+async def fails() -> None:
+    raise ValueError("no figure")
+
+
+async def uses_a_coroutine() -> str:
+    return lab.ask("tides").upper()  # type: ignore[attr-defined]
+
+
+@pytest.mark.parametrize(
+    ("answer", "hint"),
+    [
+        (lambda: 5, "the answer returned 5, which cannot be awaited; is it an `async def`?"),
+        (waits_for_ever, "`waits_for_ever` does not end; what does it wait for?"),
+        (naps_for_ever, "`naps_for_ever` does not end; what does it wait for?"),
+        (exits, "`exits` calls exit; return in place of it."),
+        (leaves_a_failure_behind, "it raised ValueError: no figure."),
+        (
+            uses_a_coroutine,
+            "an `await` is missing: 'ask' has no result yet "
+            "(AttributeError: 'coroutine' object has no attribute 'upper').",
+        ),
+    ],
+)
+def test_whatever_a_coroutine_does_is_a_line(capsys, answer, hint):
+    """Hanging, exiting, not being one: each ends the check with a hint, and nothing is logged."""
+    with Check() as check:
+        check.simulate(answer)
+    assert said(capsys) == f"Not yet: {hint}"
+
+
+@pytest.mark.filterwarnings("ignore:coroutine 'two_rivers' was never awaited")
+def test_a_loop_inside_the_loop_is_explained(capsys):
+    """asyncio.run in a coroutine is the mistake of a first hour."""
+    with Check() as check:
+        check.simulate(runs_a_loop)
+    assert said(capsys).startswith("Not yet: an event loop runs already")
+
+
+def test_a_forgotten_await_is_named(capsys):
+    """The claim that fails says that nothing was asked, and the check says why."""
+    with Check() as check:
+        _, t = check.simulate(forgets)
+        check(t.requests == 1, "no request.")
+    hint = "An `await` is missing: 'ask' was called, and nobody waited."
+    assert said(capsys) == f"Not yet: no request. {hint}"
+
+
+def test_an_error_can_be_part_of_the_answer(capsys):
+    """As with `lab.simulate`, what is caught comes in place of the result."""
+    with Check() as check:
+        result, _ = check.simulate(fails, catch=ValueError)
+        check(isinstance(result, ValueError), "it fails")
+    assert said(capsys) == "Solved."
+
+
+def stands_still() -> None:
+    while True:
+        pass
+
+
+async def spins() -> None:
+    while True:
+        await asyncio.sleep(0)
+
+
+def test_a_loop_without_end_is_ended(capsys, monkeypatch):
+    """Neither a calculation nor a coroutine keeps the learner, or a thread, for ever."""
+    monkeypatch.setattr(exercises, "CALL_PATIENCE_S", 0.1)
+    monkeypatch.setattr(exercises, "RUN_PATIENCE_S", 0.1)
+    with Check() as check:
+        check.call(stands_still)
+    with Check() as check:
+        check.simulate(spins)
+    first, second = said(capsys).splitlines()
+    assert first == "Not yet: `stands_still` runs for 0.1 s already; does a loop never end?"
+    assert second == "Not yet: `spins` runs for 0.1 s already; does a loop never end?"
+    deadline_s = time.monotonic() + 10
+    while any(thread.name == "answer" for thread in threading.enumerate()):
+        assert time.monotonic() < deadline_s
+        time.sleep(0.01)
+
+
+def test_real_time_has_a_limit_in_model_seconds(capsys, fresh_lab):
+    """Ten model seconds are a tenth of one, at a hundred to one."""
+    fresh_lab.configure(time_scale=100)
+
+    async def checked() -> None:
+        with Check() as check:
+            await check.run(naps_for_ever, within_s=10)
+
+    asyncio.run(checked())
+    assert said(capsys) == "Not yet: `naps_for_ever` does not end; what does it wait for?"
+
+
+def test_an_interrupt_is_the_learners_own():
+    """Whoever interrupts the kernel wants to see that it was."""
+    with pytest.raises(KeyboardInterrupt), Check():
+        raise KeyboardInterrupt
+
+
+def test_words_tell_two_mistakes_apart():
+    """Names, strings, names of arguments, and those of functions inside."""
+
+    def answer(graph):
+        async def inner():
+            async with asyncio.Semaphore(3):
+                return await graph.ainvoke({}, config={"configurable": {"a": 1, "b": 2}})
+
+        return inner
+
+    assert {"Semaphore", "ainvoke", "config", "configurable", "a", "b"} <= words_in(answer)
+    assert words_in(5) == set()  # type: ignore[arg-type]
