@@ -1,0 +1,337 @@
+"""Crews as workflows, workflows as crews, and scripts of CrewAI's own. On the real clock."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import subprocess
+import sys
+
+import pytest
+
+from agentlab import engines, lab, workflow
+from agentlab.clock import run_virtual
+from agentlab.errors import ConfigError
+from agentlab.step import Step
+from agentlab.trace import trace
+from agentlab.workflow import Workflow, random_workflow
+
+pytestmark = pytest.mark.filterwarnings("ignore")  # CrewAI's and its libraries' own
+
+GIVEN = {"topic": "tides", "data": "heights"}
+
+
+@pytest.fixture(autouse=True)
+def at_once(fresh_lab):
+    """Answers take no time: nothing here is about time."""
+    with fresh_lab.configure(preset="instant"):
+        yield
+
+
+@pytest.fixture(scope="module")
+def crewai():
+    """The room, whose import takes seconds."""
+    from agentlab.exchange import crewai
+
+    return crewai
+
+
+def agent(role, *, llm=None, **options):
+    from crewai import Agent
+
+    llm = llm or {"temperature": 0, "max_tokens": 40}
+    plain = {"goal": "Tell what matters", "backstory": 'You write {"json": 1} at times.'}
+    return Agent(
+        **(plain | options), role=role, llm=lab.crew_llm(agent=role, **llm), max_retry_limit=0
+    )
+
+
+def task(description, **options):
+    from crewai import Task
+
+    return Task(description=description, **({"expected_output": "A paragraph"} | options))
+
+
+def crew_of(*tasks, **options):
+    from crewai import Crew
+
+    return Crew(agents=[one.agent for one in tasks if one.agent], tasks=list(tasks), **options)
+
+
+def mixed():
+    """Tasks at once, some with a context of their own, some with CrewAI's default."""
+    notes = task('Describe {topic} as JSON {"a": 1}.', agent=agent("Senior Writer"))
+    notes.async_execution = True
+    costs = task("What does {topic} cost?", agent=agent("Costs"), async_execution=True, context=[])
+    report = task("Sum up.", agent=agent("Editor"), name="report", context=[costs, notes])
+    short = task("Say it in a line.", agent=agent("Senior-Writer"), expected_output="{words} words")
+    alone = task("Name a river.", agent=agent("Costs of {{"), context=[])
+    return crew_of(notes, costs, report, short, alone, name="mixed")
+
+
+# From a crew
+
+
+def test_a_crew_read_as_a_workflow_asks_the_same_words(crewai):
+    """To the byte: answers of the crew and of an engine are equal, and so are all tokens."""
+    given = {"topic": "tides", "words": "nine"}
+    read = crewai.load(mixed())
+    with trace() as crews:
+        output = asyncio.run(mixed().akickoff(inputs=given))
+    with trace() as steps:
+        results = asyncio.run(engines.run(read, given))
+    assert list(results.values()) == [one.raw for one in output.tasks_output]
+    assert steps.requests == crews.requests == 5
+    assert sorted(span.prompt_tokens for span in steps.spans) == sorted(
+        span.prompt_tokens for span in crews.spans
+    )
+
+
+def test_what_needs_what_follows_from_the_contexts(crewai):
+    """Those given, in their order; else all tasks before, but none for an asynchronous one."""
+    read = crewai.load(mixed())
+    assert read.needs == {
+        "Senior_Writer": (),
+        "Costs": (),
+        "report": ("Costs", "Senior_Writer"),
+        "Senior_Writer_2": ("Senior_Writer", "Costs", "report"),
+        "Costs_of": (),
+    }
+    assert (read.name, set(read.inputs)) == ("mixed", {"topic", "words"})
+    assert {step.max_tokens for step in read.steps} == {40}
+
+
+def test_a_crew_that_has_run_is_read_as_it_was_written(crewai):
+    """A run fills inputs in; the workflow has the names."""
+    crew = mixed()
+    before = crewai.load(crew)
+    asyncio.run(crew.akickoff(inputs={"topic": "tides", "words": "nine"}))
+    assert crewai.load(crew) == before
+
+
+def test_a_step_never_has_the_name_of_an_input(crewai):
+    """Else a prompt would mean the other."""
+    read = crewai.load(crew_of(task("Describe {topic}.", agent=agent("topic"))))
+    assert (read.inputs, [step.name for step in read.steps]) == (("topic",), ["topic_2"])
+
+
+def hierarchical():
+    from crewai import Process
+
+    return crew_of(task("x"), process=Process.hierarchical, manager_llm=lab.crew_llm())
+
+
+def conditional():
+    from crewai.tasks.conditional_task import ConditionalTask
+
+    maybe = ConditionalTask(
+        description="y", expected_output="z", agent=agent("b"), condition=lambda output: True
+    )
+    return crew_of(task("x", agent=agent("a")), maybe)
+
+
+def with_tool():
+    from crewai.tools import BaseTool
+
+    class Clock(BaseTool):
+        name: str = "clock"
+        description: str = "Tells the time."
+
+        def _run(self) -> str:
+            return "noon"
+
+    return Clock()
+
+
+@pytest.mark.parametrize(
+    ("made", "says"),
+    [
+        (hierarchical, "process is hierarchical: its manager decides"),
+        (conditional, "task 'b' is conditional"),
+        (lambda: crew_of(task("x", agent=agent("a", tools=[with_tool()]))), "'a' has tools="),
+        (lambda: crew_of(task("x", agent=agent("a"), tools=[with_tool()])), "task 'a' has tools="),
+        (lambda: crew_of(task("x", agent=agent("a", allow_delegation=True))), "allow_delegation"),
+        (lambda: crew_of(task("x", agent=agent("a", inject_date=True))), "has inject_date=True"),
+        (lambda: crew_of(task("x", agent=agent("a"), markdown=True)), "task 'a' has markdown=True"),
+        (lambda: crew_of(task("x", agent=agent("a"), human_input=True)), "has human_input=True"),
+        (
+            lambda: crew_of(task("x", agent=agent("a"), guardrail=lambda output: (True, output))),
+            "task 'a' has guardrail=",
+        ),
+        (lambda: crew_of(task("x", agent=agent("a"), output_file="y.md")), "has output_file="),
+        (lambda: crew_of(task("x", agent=agent("a")), planning=True), "the crew has planning=True"),
+        (
+            lambda: crew_of(task("x", agent=agent("a")), task_callback=print),
+            "the crew has task_callback=",
+        ),
+        (
+            lambda: crew_of(task("x", agent=agent("a", llm={"top_p": 0.5}))),
+            "LLM of the agent 'a' has top_p=0.5",
+        ),
+        (
+            lambda: crew_of(task("x", agent=agent("a", backstory="A {topic} expert"))),
+            "agent 'a' has the input 'topic' in role, goal or backstory",
+        ),
+        (lambda: crew_of(task("Of {the-topic}", agent=agent("a"))), "has the input 'the-topic'"),
+        (
+            lambda: crew_of(task("x", agent=agent("a"), context=[task("y", agent=agent("b"))])),
+            "takes the answer of a task that is not in the crew",
+        ),
+    ],
+)
+def test_what_no_workflow_says_is_refused(crewai, made, says):
+    """The error names what was met; nothing is left out in silence."""
+    with pytest.raises(ConfigError, match=says):
+        crewai.load(made())
+
+
+# To a crew
+
+
+def silent(step):
+    """An LLM with a step's settings, and without the client that takes its time to make."""
+    from crewai import BaseLLM
+
+    class Silent(BaseLLM):
+        def call(self, *args, **options):
+            raise AssertionError("nobody is asked here")
+
+    return Silent(model="none", max_tokens=step.max_tokens, temperature=step.temperature)
+
+
+@pytest.mark.parametrize("seed", range(30))
+def test_random_workflows_come_back(crewai, seed):
+    """As a crew, which CrewAI has found valid, and back: the same prompts, to the letter."""
+    w = random_workflow(seed)
+    again = crewai.load(crewai.crew(w, llm=silent))
+    assert again == w
+    assert {name: set(needs) for name, needs in again.needs.items()} == {
+        name: set(needs) for name, needs in w.needs.items()
+    }
+
+
+@pytest.mark.parametrize("name", workflow.names())
+def test_the_courses_workflows_come_back(crewai, name):
+    """With their JSON, which CrewAI leaves alone, and in Korean."""
+    w = Workflow.load(name)
+    assert crewai.load(crewai.crew(w, llm=silent), name=name) == w
+
+
+@pytest.mark.parametrize("seed", range(50))
+def test_a_row_keeps_a_crews_rules(crewai, seed):
+    """Each step once, after what it needs; what runs at once needs nothing that runs with it."""
+    w = random_workflow(seed)
+    places = crewai.row(w)
+    assert sorted(place.step.name for place in places) == sorted(w.needs)
+    ended, running = set(), set()
+    for step, async_execution in places:
+        if not async_execution:  # waits for those that run
+            ended |= running
+            running = set()
+        assert ended.issuperset(w.needs[step.name])
+        (running if async_execution else ended).add(step.name)
+    assert not running  # the last one runs alone
+
+
+def test_what_may_run_at_once_does(crewai):
+    """Three researchers at once, then one writer alone and the others after it: a crew's row."""
+    places = crewai.row(Workflow.load("comprehensive"))
+    assert [(place.step.name, place.async_execution) for place in places] == [
+        ("basics", True),
+        ("practice", True),
+        ("limits", True),
+        ("opening", False),
+        ("middle", True),
+        ("ending", True),
+        ("editor", False),
+        ("publisher", False),
+    ]
+
+
+def test_a_crew_asks_in_other_words(crewai):
+    """As many requests as steps; but CrewAI's template is around each prompt, so answers differ."""
+    w = Workflow.load("report")
+    with trace() as t:
+        output = asyncio.run(crewai.crew(w).akickoff(inputs=GIVEN))
+    results = asyncio.run(engines.run(w, GIVEN))
+    assert t.requests == 3
+    assert [one.name for one in output.tasks_output] == list(results)
+    assert [one.raw for one in output.tasks_output if one.raw == results[one.name]] == []
+
+
+def test_a_crew_is_given_each_answer_where_its_text_says(crewai):
+    """The first text of the context is the first step that the prompt names."""
+    steps = [Step("a", "Name a river."), Step("b", "Name a lake."), Step("c", "Mix {b} with {a}.")]
+    crew = crewai.crew(Workflow(steps), llm=silent)
+    last = crew.tasks[-1]
+    assert last.description == "Mix [text 1 of the context] with [text 2 of the context]."
+    assert [given.name for given in last.context] == ["b", "a"]
+
+
+@pytest.mark.parametrize(
+    ("step", "inputs", "says"),
+    [
+        (Step("a", "Of {주제}."), ["주제"], "the input '주제' of step 'a' cannot be a crew's"),
+        (Step("a", "{crew_chat_messages}"), ["crew_chat_messages"], "mean something of its own"),
+        (Step("a", "Write {{topic}}, as it stands."), [], "has a word in braces that is to stand"),
+        (Step("a", "x", system="Fill in {topic}."), [], "has a word in braces that is to stand"),
+        (Step("a", "See [text 1 of the context]."), [], r"has '\[text 1 of the context\]', which"),
+    ],
+)
+def test_what_crewai_would_misread_is_refused(crewai, step, inputs, says):
+    """Before it fills in what was not meant, or leaves out what was."""
+    with pytest.raises(ConfigError, match=says):
+        crewai.crew(Workflow([step], inputs=inputs))
+
+
+# Scripts
+
+AWKWARD = Workflow(
+    [
+        Step("연구", 'Say "why" of {topic},\nin C:\\new\\lines and {{"a": 1}}.', max_tokens=20),
+        Step("state", 'Name a river,\nand quote it: "', max_tokens=20),
+        Step("last", 'Join {연구} and """{state}""".\n', system="You are\n'terse'.", max_tokens=20),
+    ],
+    inputs=["topic"],
+)
+
+
+@pytest.fixture
+def connected(monkeypatch, tmp_path):
+    """The environment by which a script finds the lab's endpoint."""
+    known = {
+        "OPENAI_BASE_URL": lab.base_url(),
+        "OPENAI_API_KEY": lab.api_key(),
+        "CREWAI_STORAGE_DIR": str(tmp_path),
+        "HOME": str(tmp_path),
+    }
+    for name, value in known.items():
+        monkeypatch.setenv(name, value)
+
+
+def test_a_flow_script_answers_as_the_engines_do(crewai, connected, tmp_path):
+    """Without Agent Lab, in a process of its own: equal answers, one request a step."""
+    script = crewai.flow_script(AWKWARD)
+    assert "agentlab" not in script
+    (tmp_path / "script.py").write_text(script, encoding="utf-8")
+    with trace() as t:
+        run = subprocess.run(
+            [sys.executable, "-W", "ignore", "script.py", "topic=tides"],
+            cwd=tmp_path,
+            capture_output=True,
+            timeout=180,
+        )
+    assert run.returncode == 0, run.stderr.decode()
+    assert json.loads(run.stdout) == run_virtual(engines.run(AWKWARD, {"topic": "tides"})).result
+    assert t.requests == 3
+
+
+def test_a_crew_script_answers_as_the_crew_does(crewai, connected):
+    """The same agents, tasks and contexts, written out."""
+    script = {"__name__": "script"}
+    exec(crewai.crew_script(AWKWARD), script)
+    assert "agentlab" not in crewai.crew_script(AWKWARD)
+    output = asyncio.run(crewai.crew(AWKWARD).akickoff(inputs={"topic": "tides"}))
+    assert asyncio.run(script["run"]({"topic": "tides"})) == {
+        one.name: one.raw for one in output.tasks_output
+    }
