@@ -74,6 +74,14 @@ def test_notebooks_are_shown_with_their_stored_outputs(book: Path):
     assert len(set(re.findall(r'src="\.\./_images/(\w+\.png)"', page))) == pictures
 
 
+def test_the_list_of_lessons_has_their_numbers(book: Path):
+    """In order, on every page."""
+    start = re.sub(r"<[^>]+>", " ", text_of(book / "docs" / "index.html"))
+    places = [start.find(f" {path.name.partition('_')[0]} ") for path in NOTEBOOKS]
+    assert -1 not in places
+    assert places == sorted(places)
+
+
 def test_diagrams_are_places_for_mermaid_and_only_their_pages_load_it(book: Path):
     """In a notebook's output and in Markdown; lesson 00 has none."""
     for page in ("notebooks/02_langgraph_parallel.html", "README.html"):

@@ -70,6 +70,12 @@ SYSTEMS = {
     "macos": System(["macosx_14_0_arm64"], _markers("posix", "darwin", "Darwin", "arm64")),
 }
 
+# Every output of lesson 00, compared with the stored one.
+LESSON = (
+    "-p no:cacheprovider --nbval --nbval-current-env --nbval-cell-timeout 120 "
+    "--nbval-sanitize-with tests/nbval_sanitize.cfg notebooks/00_start_here.ipynb"
+).split()
+
 INSTALL = """Agent Lab, for a machine without a network
 ==========================================
 
@@ -224,10 +230,14 @@ def bundle(name: str, python: str, *, root: Path = ROOT, build: Path = ROOT / "b
 
 
 def without_network() -> list[str]:
-    """What runs a command where no network is: a namespace of its own, if this machine has them."""
-    for command in (["unshare", "-n"], ["unshare", "-rn"]):
-        if shutil.which("unshare") and _works([*command, "true"]):
-            return command
+    """What runs a command where no network is but loopback; empty if this machine cannot do that.
+
+    Example: subprocess.run([*without_network(), "curl", "https://example.org"]) fails
+    """
+    with_loopback = ["sh", "-c", 'ip link set lo up && exec "$@"', "sh"]
+    for namespace in (["unshare", "-n"], ["unshare", "-rn"]):
+        if shutil.which("unshare") and _works([*namespace, *with_loopback, "true"]):
+            return [*namespace, *with_loopback]
     return []
 
 
@@ -236,7 +246,7 @@ def _works(command: Sequence[str]) -> bool:
 
 
 def check(file: Path) -> None:
-    """Unpack a bundle elsewhere, install it without a network, and use what it installed.
+    """Unpack a bundle elsewhere, install it without a network, and run lesson 00 with it.
 
     Raises:
         subprocess.CalledProcessError: If one of the steps fails.
@@ -250,8 +260,13 @@ def check(file: Path) -> None:
         program = folder / ".venv" / ("Scripts" if os.name == "nt" else "bin")
         for command in (
             [getattr(sys, "_base_executable", sys.executable), "tools/setup.py"],
-            [str(program / "python"), "-c", "import agentlab, agentlab.lab, crewai, langgraph"],
             [str(program / "agentlab"), "--help"],
+            [
+                str(program / "python"),
+                "-c",
+                "import agentlab.crews, crewai, langgraph, distributed",
+            ],
+            [str(program / "python"), "-m", "pytest", *LESSON],
         ):
             subprocess.run([*fence, *command], cwd=folder, env=environment, check=True)
 

@@ -55,8 +55,8 @@ def _inline(translator: Any, node: nodes.math) -> None:
 
 
 def _block(translator: Any, node: nodes.math_block) -> None:
-    picture = _picture(node.astext().strip())
-    translator.body.append(f'<div style="text-align: center">{picture}</div>\n')
+    picture = _picture(node.astext().strip().replace(r"\frac", r"\dfrac"))
+    translator.body.append(f'<div style="text-align: center; margin: 1em 0">{picture}</div>\n')
     raise nodes.SkipNode
 
 

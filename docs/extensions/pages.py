@@ -1,4 +1,4 @@
-"""What the site needs besides its pages: a front door, and links that a site cannot follow."""
+"""What the site needs besides its pages: a front door, numbers of lessons, links to folders."""
 
 from __future__ import annotations
 
@@ -19,6 +19,14 @@ def _no_folders(app: Sphinx, document: nodes.document) -> None:
             link.replace_self(link.children)
 
 
+def _numbers(app: Sphinx, document: nodes.document) -> None:
+    """A lesson's number stands before its title, so that the list of lessons has it."""
+    folder, _, name = app.env.docname.partition("/")
+    if folder == "notebooks":
+        title = next(document.findall(nodes.title))
+        title.insert(0, nodes.Text(f"{name.partition('_')[0]} "))
+
+
 def _front_door(app: Sphinx, problem: Exception | None) -> None:
     """The site's folder opens at its first page, from a disk as well as from a server."""
     if problem is None and app.builder.format == "html":
@@ -30,5 +38,6 @@ def _front_door(app: Sphinx, problem: Exception | None) -> None:
 def setup(app: Sphinx) -> dict[str, bool]:
     """Connect the above."""
     app.connect("doctree-read", _no_folders)
+    app.connect("doctree-read", _numbers, priority=400)  # before Sphinx collects the titles
     app.connect("build-finished", _front_door)
     return {"parallel_read_safe": True, "parallel_write_safe": True}
