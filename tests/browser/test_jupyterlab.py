@@ -82,7 +82,7 @@ def lesson(
     request: pytest.FixtureRequest, browser: Browser, server: Server, screenshots: Path
 ) -> Iterator[Lesson]:
     """A lesson that has run; its picture is kept even if it did not get that far."""
-    stored = nbformat.read(request.param, as_version=4)
+    stored = nbformat.read(server.folder / "notebooks" / request.param.name, as_version=4)
     with chromium.new_page(browser) as (page, beyond):
         shown = Notebook.opened(page, server, request.param.stem, cells=len(stored.cells))
         try:
