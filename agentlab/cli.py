@@ -101,13 +101,20 @@ def _parser() -> argparse.ArgumentParser:
     write.add_argument("--journal", metavar="URL", help="elsewhere, such as postgresql://...")
     workflow = commands.add_parser(
         "workflow",
-        help="check workflow files, or show what one is",
-        description="Check workflow files: whatever is wrong is named by file, line and column, and "
-        "the exit code is 1. Or show one: its steps, its bounds, and its graph as Mermaid text.",
+        help="check, show or export workflow files",
+        description="check: whatever is wrong is named by file, line and column, and the exit code "
+        "is 1. show: steps, bounds, and the graph as Mermaid text. export: a Python script that "
+        "needs no Agent Lab.",
     )
     workflow.set_defaults(run=_workflow)
-    workflow.add_argument("verb", choices=("check", "show"))
+    workflow.add_argument("verb", choices=("check", "show", "export"))
     workflow.add_argument("files", nargs="+", metavar="FILE", help="a name, or a .yaml file")
+    workflow.add_argument(
+        "--to",
+        choices=("langgraph", "flow", "crew"),
+        default="langgraph",
+        help="what export writes: LangGraph (default), or CrewAI as a Flow or as a crew",
+    )
     for command in (bench, write):
         command.add_argument(
             "--cluster",
@@ -138,6 +145,10 @@ def _workflow(options: argparse.Namespace) -> int:
 
     if options.verb == "show":
         print("\n\n".join(map(workflow_command.show, options.files)))
+        return 0
+    if options.verb == "export":
+        for file in options.files:
+            print(workflow_command.export(file, options.to), end="")
         return 0
     lines, right = workflow_command.check(options.files)
     print("\n".join(lines))

@@ -1,4 +1,4 @@
-"""`agentlab workflow`: is a file right, and what does it say?"""
+"""`agentlab workflow`: is a file right, what does it say, and what is it in a framework's words?"""
 
 from __future__ import annotations
 
@@ -63,6 +63,22 @@ def show(file: str) -> str:
             "```",
         ]
     )
+
+
+def export(file: str, to: str) -> str:
+    """A workflow as a Python script that needs no Agent Lab.
+
+    Args:
+        to: `langgraph`, `flow` or `crew`, the last two being CrewAI's.
+    """
+    workflow = Workflow.load(file)
+    if to == "langgraph":
+        from agentlab.exchange import langgraph
+
+        return langgraph.script(workflow)
+    from agentlab.exchange import crewai  # takes some five seconds
+
+    return crewai.flow_script(workflow) if to == "flow" else crewai.crew_script(workflow)
 
 
 def mermaid(workflow: Workflow) -> str:

@@ -430,6 +430,18 @@ def test_show_says_what_the_graph_allows(capsys):
     assert "2.00 times as fast" in shown
 
 
+@pytest.mark.parametrize("to", ["langgraph", "flow", "crew"])
+@pytest.mark.filterwarnings("ignore")  # CrewAI's and its libraries' own
+def test_export_prints_a_script(capsys, to):
+    """Whole, and nothing else: it can be written to a file as it is."""
+    assert main(["workflow", "export", "report", "--to", to]) == 0
+    script = capsys.readouterr().out
+    compile(script, "report.py", "exec")
+    assert script.startswith("# report: The basic workflow.")
+    assert ("StateGraph(State)" in script) == (to == "langgraph")
+    assert ("Crew(" in script) == (to == "crew")
+
+
 def test_mermaid_has_each_need_once():
     """A node for each step and input, an edge for each mention, and no name that Mermaid takes."""
     w = Workflow([Step("end", "{topic} {topic}"), Step("graph", "{end}")], inputs=["topic"])

@@ -72,7 +72,7 @@ def _drawn(graph: StateGraph[Any] | CompiledStateGraph[Any]) -> StateGraph[Any]:
 
 def _step(node: str, spec: Any) -> Step:
     ask = getattr(spec.runnable, "afunc", None)
-    if not isinstance(ask, AskStep):
+    if type(ask) is not AskStep:  # a subclass may do anything
         met = getattr(spec.runnable, "func", None) or ask or spec.runnable
         raise ConfigError(
             f"node {node!r} is {getattr(met, '__name__', type(met).__name__)}, in which no prompt "
