@@ -115,6 +115,22 @@ def _parser() -> argparse.ArgumentParser:
         default="langgraph",
         help="what export writes: LangGraph (default), or CrewAI as a Flow or as a crew",
     )
+    doctor = commands.add_parser(
+        "doctor",
+        help="is everything there? OK or FAIL, with the cure",
+        description="Check Python, packages, settings, disk, ports, proxy, kernel and endpoint. "
+        "With a key set, the real model is asked for one token, which costs a fraction of a cent.",
+    )
+    doctor.set_defaults(run=_doctor)
+    doctor.add_argument("--offline", action="store_true", help="do not ask the real model")
+    progress = commands.add_parser(
+        "progress",
+        help="which exercises are solved in your saved notebooks",
+        description="Read from the saved notebooks which exercises are solved, and what is next.",
+    )
+    progress.set_defaults(run=_progress)
+    progress.add_argument("folder", nargs="?", default="notebooks", help="default: notebooks")
+    progress.add_argument("--json", action="store_true", help="for a program to read")
     for command in (bench, write):
         command.add_argument(
             "--cluster",
@@ -190,6 +206,20 @@ def _bill(cost: Cost, options: argparse.Namespace) -> str:
     if options.price is None:
         return f"{cost}; --price tells what that is in money"
     return f"{cost}, ${cost.dollars(*options.price):.4f} at most, if nothing is asked twice"
+
+
+def _doctor(options: argparse.Namespace) -> int:
+    from agentlab import doctor
+
+    return doctor.report(offline=options.offline)
+
+
+def _progress(options: argparse.Namespace) -> int:
+    from agentlab import progress_report
+
+    found = progress_report.report(Path(options.folder))
+    print(progress_report.json(found) if options.json else progress_report.text(found))
+    return 0
 
 
 def _serve(options: argparse.Namespace) -> int:

@@ -121,7 +121,11 @@ async def forgets() -> None:
 
 
 async def runs_a_loop() -> None:
-    asyncio.run(two_rivers())
+    program = two_rivers()
+    try:
+        asyncio.run(program)
+    finally:
+        program.close()
 
 
 async def exits() -> None:
@@ -163,7 +167,6 @@ def test_whatever_a_coroutine_does_is_a_line(capsys, answer, hint):
     assert said(capsys) == f"Not yet: {hint}"
 
 
-@pytest.mark.filterwarnings("ignore:coroutine 'two_rivers' was never awaited")
 def test_a_loop_inside_the_loop_is_explained(capsys):
     """asyncio.run in a coroutine is the mistake of a first hour."""
     with Check() as check:
