@@ -219,7 +219,7 @@ def _progress(options: argparse.Namespace) -> int:
 
     found = progress_report.report(Path(options.folder))
     print(progress_report.json(found) if options.json else progress_report.text(found))
-    return 0
+    return 1 if any(lesson.problem for lesson in found.lessons) else 0
 
 
 def _serve(options: argparse.Namespace) -> int:

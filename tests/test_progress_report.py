@@ -1,0 +1,149 @@
+"""How far a learner is, from what the checks printed into the saved notebooks."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import nbformat
+import pytest
+from lessons import NOTEBOOKS, Lesson
+from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
+
+from agentlab import cli, progress_report
+from agentlab.errors import ConfigError
+from agentlab.progress_report import report, text
+
+
+def printed(*lines: str):
+    return new_code_cell(
+        "...", outputs=[new_output("stream", name="stdout", text=f"{line}\n") for line in lines]
+    )
+
+
+def saved(folder: Path, name: str, *cells) -> None:
+    nbformat.write(new_notebook(cells=list(cells)), folder / name)
+
+
+def exercise(number: int, *checks: str):
+    """A heading, a stub that prints nothing, and a check that printed `checks`."""
+    heading = new_markdown_cell(f"Solved above.\n\n### Exercise {number}: name {number} rivers\n\n")
+    return [heading, new_code_cell("def rivers(): ..."), printed(*checks)]
+
+
+def standings(folder: Path) -> list[list[str]]:
+    return [[one.standing for one in lesson.exercises] for lesson in report(folder).lessons]
+
+
+def test_a_fresh_clone_has_nothing_solved():
+    """Every lesson's exercises are found, by another parser than the tests' own."""
+    found = report(NOTEBOOKS)
+    by_tests = [len(Lesson.load(NOTEBOOKS / one.notebook).exercises) for one in found.lessons]
+    assert [len(one.exercises) for one in found.lessons] == by_tests
+    assert (found.solved, found.exercises) == (0, sum(by_tests))
+    assert {e.standing for one in found.lessons for e in one.exercises} == {"not yet"}
+    assert found.next == "00_start_here.ipynb"
+
+
+def test_each_exercise_stands_as_its_check_printed_last(tmp_path):
+    """Solved, not yet with its hint, and never run are told apart; other output is passed over."""
+    cells = [*exercise(1, "river 1", "Solved."), *exercise(2, "Not yet: one river."), *exercise(3)]
+    saved(tmp_path, "a.ipynb", *cells)
+    (lesson,) = report(tmp_path).lessons
+    assert [one.standing for one in lesson.exercises] == ["solved", "not yet", "not run"]
+    assert [one.hint for one in lesson.exercises] == ["", "one river.", ""]
+    assert [one.title for one in lesson.exercises] == [f"name {n} rivers" for n in (1, 2, 3)]
+
+
+def test_what_a_lesson_prints_elsewhere_is_no_verdict(tmp_path):
+    """Neither before the exercises nor in the section after them."""
+    after = [new_markdown_cell("## Key points"), printed("Solved.")]
+    saved(tmp_path, "a.ipynb", printed("Solved."), *exercise(1), *after)
+    assert standings(tmp_path) == [["not run"]]
+
+
+def test_a_cell_of_the_learners_own_does_no_harm(tmp_path):
+    """Their tries stand between stub and check; what the check says comes after them."""
+    heading, stub, check = exercise(1, "Not yet: one river.")
+    saved(tmp_path, "a.ipynb", heading, stub, printed("Solved. I think"), check)
+    assert standings(tmp_path) == [["not yet"]]
+
+
+def test_the_report_says_what_to_open_next(tmp_path):
+    """A line a notebook, a total, and the first exercise that is open."""
+    saved(tmp_path, "a.ipynb", *exercise(1, "Solved."))
+    saved(tmp_path, "b.ipynb", *exercise(1, "Solved."), *exercise(2))
+    assert text(report(tmp_path)).splitlines() == [
+        "a.ipynb  1 of 1 solved",
+        "b.ipynb  1 of 2 solved; 1 not run",
+        "2 of 3 exercises solved.",
+        "Next: b.ipynb, exercise 2: name 2 rivers.",
+    ]
+
+
+def test_all_solved_leaves_nothing_to_open(tmp_path):
+    """No next line where there is nothing left."""
+    saved(tmp_path, "a.ipynb", *exercise(1, "Solved."))
+    assert report(tmp_path).next is None
+    assert text(report(tmp_path)).endswith("1 of 1 exercises solved.")
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"",
+        b"{",
+        b"[]",
+        b"{}",
+        b'{"cells": [{"cell_type": "markdown"}]}',
+        b'{"cells": [5]}',
+        b"\xff",
+    ],
+)
+def test_a_broken_notebook_is_named_and_the_rest_is_read(tmp_path, capsys, content):
+    """A file cut in the middle of being saved must not hide the others."""
+    (tmp_path / "a.ipynb").write_bytes(content)
+    saved(tmp_path, "b.ipynb", *exercise(1, "Solved."))
+    assert cli.main(["progress", str(tmp_path)]) == 1
+    first, second, total = capsys.readouterr().out.splitlines()
+    assert first.startswith("a.ipynb  cannot be read: it is no notebook")
+    assert (second, total) == ("b.ipynb  1 of 1 solved", "1 of 1 exercises solved.")
+
+
+def test_a_notebook_without_exercises_counts_for_nothing(tmp_path):
+    """A learner's own notes beside the lessons."""
+    saved(tmp_path, "a.ipynb", printed("Solved."))
+    assert text(report(tmp_path)).splitlines() == [
+        "a.ipynb  no exercises",
+        "0 of 0 exercises solved.",
+    ]
+
+
+def test_a_folder_without_notebooks_is_an_error(tmp_path, capsys):
+    """It names the folder, and what to name in its place."""
+    with pytest.raises(ConfigError, match="no notebook"):
+        report(tmp_path)
+    assert cli.main(["progress", str(tmp_path / "nowhere")]) == 2
+    assert "no folder" in capsys.readouterr().err
+
+
+def test_json_has_what_a_teacher_collects(tmp_path, capsys):
+    """The same report, for a program."""
+    saved(tmp_path, "a.ipynb", *exercise(1, "Not yet: one river."))
+    assert cli.main(["progress", str(tmp_path), "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert (found["solved"], found["exercises"], found["next"]) == (0, 1, "a.ipynb")
+    assert found["lessons"][0]["exercises"][0]["hint"] == "one river."
+
+
+def test_lines_in_a_list_are_lines():
+    """Jupyter stores texts as lists of lines; nbformat's own reader joins them."""
+    cells = [
+        {"cell_type": "markdown", "source": ["intro\n", "\n", "### Exercise 1: rivers\n"]},
+        {
+            "cell_type": "code",
+            "outputs": [{"name": "stdout", "output_type": "stream", "text": ["a\n", "Solved.\n"]}],
+        },
+    ]
+    (one,) = progress_report._exercises(cells)
+    assert (one.title, one.standing) == ("rivers", "solved")
