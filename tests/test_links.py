@@ -33,6 +33,15 @@ def test_every_link_of_the_course_leads_somewhere():
     assert check_links.findings(pages) == []
 
 
+def test_without_git_the_same_pages_are_found(monkeypatch: pytest.MonkeyPatch):
+    """As in a bundle that was unpacked: all that git lists."""
+    listed = check_links.pages(ROOT)
+    monkeypatch.setenv("PATH", "")
+    found = check_links.pages(ROOT)
+    assert len(found) > 20
+    assert set(listed) <= set(found)
+
+
 @pytest.mark.parametrize(
     "text",
     [

@@ -81,8 +81,7 @@ INSTALL = """Agent Lab, for a machine without a network
 
 For {system}, Python {python}. {count} packages, {size_mb} MB, all from the course's lock.
 
-1. Install Python {python} if it is not there; it is not in this bundle. On Debian and Ubuntu it
-   takes the package python{python}-venv as well.
+1. Install Python {python} if it is not there; it is not in this bundle. {hint}
 2. Unpack this folder where it may stay: .venv holds its path. Keep {room_gb} GB free.
 3. In this folder, once, for some minutes:
 
@@ -194,15 +193,19 @@ def course(root: Path, file: Path) -> None:
 def instructions(name: str, python: str, wheels: Sequence[Path]) -> str:
     """INSTALL.txt for such a machine."""
     size_mb = sum(wheel.stat().st_size for wheel in wheels) / 1e6
+    hint = "python.org has it."
     if name == "windows":
         setup = f"py -{python} tools\\setup.py"
         lab = r".venv\Scripts\jupyter lab --LabApp.app_settings_dir=tools\jupyterlab"
     else:
+        if name.startswith("linux"):
+            hint = f"On Debian and Ubuntu:\n   python{python} and python{python}-venv."
         setup = f"python{python} tools/setup.py"
         lab = ".venv/bin/jupyter lab --LabApp.app_settings_dir=tools/jupyterlab"
     return INSTALL.format(
         system=name,
         python=python,
+        hint=hint,
         count=len(wheels),
         size_mb=round(size_mb),
         room_gb=1 + int(size_mb / 200),  # unpacked, packages are four times as large

@@ -25,6 +25,7 @@ import nbformat
 from markdown_it import MarkdownIt
 
 ROOT = Path(__file__).resolve().parents[1]
+FOLDERS = ("", "data/results/", "docs/", "docs/ko/", "notebooks/")
 LOADING = {"script", "img", "iframe", "source", "video", "audio", "embed", "link"}
 NAMED_ONLY = {"canonical", "author", "license", "help", "search", "next", "prev", "index"}
 
@@ -155,10 +156,18 @@ def _inside(path: Path, link: str) -> str | None:
 
 
 def pages(root: Path) -> list[Path]:
-    """The Markdown files and notebooks of a checkout, those that git ignores left out."""
+    """The Markdown files and notebooks of the course, those that git ignores left out.
+
+    Where there is no git, as in an unpacked bundle: those of the folders that have any.
+    """
     asked = ["git", "ls-files", "--cached", "--others", "--exclude-standard", "*.md", "*.ipynb"]
-    listed = subprocess.run(asked, cwd=root, capture_output=True, text=True, check=True).stdout
-    return [root / name for name in sorted(listed.splitlines()) if (root / name).exists()]
+    try:
+        ran = subprocess.run(asked, cwd=root, capture_output=True, text=True, check=True)
+        names = ran.stdout.splitlines()
+    except (OSError, subprocess.CalledProcessError):
+        found = (root.glob(f"{below}*{kind}") for below in FOLDERS for kind in (".md", ".ipynb"))
+        names = [str(path.relative_to(root)) for some in found for path in some]
+    return [root / name for name in sorted(names) if (root / name).exists()]
 
 
 def site(folder: Path) -> list[Path]:
