@@ -23,7 +23,7 @@ from agentlab.endpoint.forward import Forward
 from agentlab.endpoint.http import Scope
 from agentlab.endpoint.inprocess import InProcessTransport
 from agentlab.errors import ConfigError
-from agentlab.settings import Settings
+from agentlab.settings import DATA, Settings
 from agentlab.trace import Span, Trace
 
 TOKEN = "the-teachers-token"
@@ -428,7 +428,7 @@ def test_settings_are_read_and_changed_one_by_one():
     ("changes", "words"),
     [
         ({"preset": "none"}, "no preset 'none'; choose one of course"),
-        ({"preset": "/etc/passwd"}, "no preset '/etc/passwd'"),
+        ({"preset": str(DATA / "endpoints" / "nim-8b.yaml")}, "no preset '.*nim-8b.yaml'"),
         ({"requests_per_minute": -1}, r"`int` >= 0.*requests_per_minute"),
         ({"requests_per_minute": "many"}, r"requests_per_minute"),
         ({"faults": [{"kind": "flood"}]}, "flood"),
