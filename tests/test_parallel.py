@@ -152,6 +152,19 @@ def test_failure_keeps_the_results_and_names_the_function():
     assert isinstance(e.value.__cause__, ValueError)
 
 
+def test_the_first_failure_counts():
+    """What a sibling raises when it is cancelled is a consequence, not the cause."""
+
+    async def sulks():
+        try:
+            await asyncio.sleep(5)
+        except asyncio.CancelledError:
+            raise RuntimeError("interrupted") from None
+
+    with pytest.raises(StepError, match="'broken' failed"):
+        run_virtual(parallel.run([sulks, river, broken]))
+
+
 def test_the_baseline_fails_alike():
     """One after the other the lake's result is there before the failure, and so it is kept."""
     with pytest.raises(StepError, match="2 of 4") as caught:

@@ -24,13 +24,13 @@ def test_no_context_learns_from_all_kinds_alike():
 
 
 def test_ucb1_takes_the_largest_upper_bound():
-    """After 4 rewards, 3 and 1, means .5 and .6: .5 + sqrt(2 ln 4 / 3) < .6 + sqrt(2 ln 4)."""
+    """Means .5 of 3 rewards and .4 of 1: .5 + sqrt(2 ln 4 / 3) = 1.46 < .4 + sqrt(2 ln 4) = 2.07."""
     ucb = Ucb1(["a", "b"])
     assert ucb.choose("x") == "a"
     for reward in (0.4, 0.5, 0.6):
         ucb.learn("x", "a", reward)
     assert ucb.choose("x") == "b"
-    ucb.learn("x", "b", 0.6)
+    ucb.learn("x", "b", 0.4)
     assert ucb.choose("x") == "b"
     for _ in range(5):
         ucb.learn("x", "b", 0.2)
