@@ -39,6 +39,15 @@ def source(path: Path) -> str:
     return "\n".join(cell.source for cell in nbformat.read(path, as_version=4).cells)
 
 
+@cache
+def shown(path: Path) -> str:
+    """What a notebook says and prints."""
+    cells = nbformat.read(path, as_version=4).cells
+    outputs = [output for cell in cells for output in cell.get("outputs", [])]
+    plain = [str(output.get("data", {}).get("text/plain", "")) for output in outputs]
+    return "\n".join([source(path), *(output.get("text", "") for output in outputs), *plain])
+
+
 def minutes(path: Path) -> tuple[int, int]:
     """To teach, and for the exercises, as the first cell of a notebook states it."""
     said = re.search(r"\*\*Time\.\*\* (\d+) minutes .*?(\d+) minutes", source(path))
@@ -100,6 +109,18 @@ def test_the_guide_covers_each_notebook(path: Path):
     parts = re.findall(r"^- \*\*(.+?)\.\*\* \S", section[3], re.MULTILINE)
     must = ["Point", "Project", "Expected wrong answers", "Where they stumble"]
     assert parts[:4] == must
+
+
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
+def test_figures_of_the_guide_are_the_notebooks(path: Path):
+    """Each number of two digits or more stands in the notebook; wrong answers are in italics."""
+    number = path.name.split("_")[0]
+    section = re.search(rf"^### {number} [^\n]+\n(.+?)(?=^##)", TEACHING, re.DOTALL | re.MULTILINE)
+    assert section
+    prose = re.sub(r"\(\S+\)|(?<!\*)\*[^*]+\*(?!\*)", "", section[1])
+    figures = re.findall(r"(?<![\w.])\d*\.\d+|\d[\d,]*\d", prose)
+    known = shown(path).replace(",", "")
+    assert [f for f in figures if f.replace(",", "") not in known] == []
 
 
 def test_the_whole_course_is_summed_up():
@@ -178,9 +199,7 @@ def test_figures_of_the_article_page_are_the_lessons():
         "04": "220 MB",
         "04b": "21 lost",
     }.items():
-        cells = nbformat.read(LESSONS[lesson], as_version=4).cells
-        shown = str([cell.get("outputs") for cell in cells])
-        assert figure in shown, lesson
+        assert figure in shown(LESSONS[lesson]), lesson
 
 
 def test_every_kind_of_fault_is_explained():
