@@ -1,4 +1,4 @@
-"""How a case asks where the endpoint may refuse: once, stubbornly, with back-off, or paced."""
+"""How a case asks where the endpoint may refuse: once, stubbornly, with back-off, at a pace."""
 
 from __future__ import annotations
 
@@ -9,12 +9,16 @@ from typing import Any, Literal
 from agentlab import lab
 from agentlab.engines.asking import Ask
 from agentlab.errors import ModelError
+from agentlab.resilience.adaptive import Adaptive
 from agentlab.resilience.guard import Guard
+from agentlab.resilience.limiters import AIMD, Gradient2, Limiter, Vegas
 from agentlab.resilience.pace import Pace
 from agentlab.resilience.retry import Retry
 from agentlab.resilience.verdict import judge
 
-Strategy = Literal["once", "insist", "retry", "pace"]
+Strategy = Literal["once", "insist", "retry", "pace", "adaptive", "aimd", "gradient2", "vegas"]
+
+_MOST = 1000  # in flight, for a strategy that finds out how many, where the case sets no limit
 
 _ATTEMPTS = 1000  # requests are counted here, and giving up would save some
 
@@ -30,16 +34,19 @@ def asking(
 
     Args:
         strategy: `once` asks once; `insist` again after each second, whatever the endpoint says;
-            `retry` backs off and obeys it; `pace` besides keeps its rate limit.
+            `retry` backs off and obeys it; `pace` besides keeps its rate limit; `adaptive`,
+            `aimd`, `gradient2` and `vegas` back off, and find out how many at once are best.
         at_once: The most requests in flight; None is no limit.
         requests_per_minute: What `pace` keeps; None learns it from the first answers.
         send: Who sends each request.
     """
-    if strategy in ("retry", "pace"):
+    if strategy not in ("once", "insist"):
+        limit = _limiter(strategy, at_once or _MOST)
         guard = Guard(
             retry=Retry(attempts=_ATTEMPTS),  # its own for each run: it draws the same jitter again
             deadline_s=None,
-            at_once=at_once,
+            at_once=None if limit else at_once,
+            limit=limit,
             pace=Pace(requests_per_minute=requests_per_minute) if strategy == "pace" else None,
         )
 
@@ -63,3 +70,13 @@ def asking(
             await lab.sleep(1)
 
     return once if strategy == "once" else insist
+
+
+def _limiter(strategy: Strategy, most: int) -> Limiter | None:
+    if strategy == "adaptive":
+        return Adaptive(most=most)
+    if strategy == "aimd":
+        return AIMD(most=most)
+    if strategy == "gradient2":
+        return Gradient2(most=most)
+    return Vegas(most=most) if strategy == "vegas" else None

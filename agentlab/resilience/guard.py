@@ -3,7 +3,8 @@
 deadline              nothing holds longer than this, a drip of bytes included
   retry               the only owner of retries; nobody below repeats anything
     hedge             a second request if the first is late
-      slot            at most so many in flight; not held during back-off
+      slot            at most so many in flight, a number or a limit that adapts; not held
+                      during back-off
         pace          sends what the limit allows
           breaker     waits while the endpoint is down; the last to decide before sending
             attempt   and no attempt takes longer than this
@@ -21,9 +22,11 @@ from agentlab import lab
 from agentlab.errors import ConfigError, GaveUp
 from agentlab.resilience.breaker import Breaker
 from agentlab.resilience.hedge import Hedge
+from agentlab.resilience.limiters import Limiter
 from agentlab.resilience.monitor import Monitor
 from agentlab.resilience.pace import Pace
 from agentlab.resilience.retry import Retry
+from agentlab.resilience.seats import Seat, Seats
 from agentlab.resilience.verdict import judge
 from agentlab.transport import on_headers
 
@@ -39,6 +42,7 @@ class Guard:
         deadline_s: Model seconds for a call with all its attempts; None sets no limit.
         attempt_s: Model seconds for one attempt; None sets no limit.
         at_once: The most requests in flight; None sets no limit.
+        limit: The same, found out: how many the endpoint serves well, and as that changes.
         pace: The rate limit that is kept; None sends at will.
         breaker: Leaves an endpoint alone that is down; None goes on asking.
         hedge: Sends a second request if the first is late; None does not.
@@ -54,14 +58,23 @@ class Guard:
     deadline_s: float | None = 600.0
     attempt_s: float | None = None
     at_once: int | None = None
+    limit: Limiter | None = None
     pace: Pace | None = None
     breaker: Breaker | None = None
     hedge: Hedge | None = None
     monitor: Monitor = field(default_factory=Monitor)
     _loop: asyncio.AbstractEventLoop | None = field(default=None, init=False, repr=False)
     _slots: asyncio.Semaphore | None = field(default=None, init=False, repr=False)
+    _seats: Seats | None = field(default=None, init=False, repr=False)
 
     def __post_init__(self) -> None:
+        if self.limit is not None:
+            if self.at_once is not None:
+                raise ConfigError(
+                    f"at_once={self.at_once} and a limit that adapts are two answers to one "
+                    "question; give one of them, or the limit a ceiling: Adaptive(most=...)"
+                )
+            self._seats = Seats(self.limit)
         if self.at_once is not None:
             if self.at_once < 1:
                 raise ConfigError(f"at_once must be at least 1; got {self.at_once}")
@@ -117,21 +130,23 @@ class Guard:
         return await self.hedge(lambda: self._send(call, tokens))
 
     async def _send(self, call: Callable[[], Awaitable[T]], tokens: float) -> T:
-        async with self._slots or nullcontext():
+        async with self._slots or (self._seats.taken() if self._seats else nullcontext()) as seat:
             if self.pace is None:
-                return await self._attempt(call)
+                return await self._attempt(call, seat)
             await self.pace.wait(tokens)
             listening = on_headers.set(self.pace.learn)
             try:
-                return await self._attempt(call)
+                return await self._attempt(call, seat)
             finally:
                 on_headers.reset(listening)
 
-    async def _attempt(self, call: Callable[[], Awaitable[T]]) -> T:
+    async def _attempt(self, call: Callable[[], Awaitable[T]], seat: Seat | None) -> T:
         async with (
             self.breaker.admitted() if self.breaker else nullcontext(),
             lab.timeout(self.attempt_s),
         ):
+            if seat is not None:
+                seat.sent()
             return await call()
 
     def _note(self, error: Exception, agent: str, errors: list[Exception]) -> None:

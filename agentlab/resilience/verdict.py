@@ -12,6 +12,9 @@ from agentlab.errors import CircuitOpen, EndpointError, ModelError
 PASSING = frozenset({408, 409, 425, 429, 500, 502, 503, 504, 529})
 """HTTP statuses that may be gone at the next attempt."""
 
+OVERLOAD = frozenset({408, 429, 503, 504, 529})
+"""Those of them that fewer requests at once may spare the caller."""
+
 
 class Verdict(NamedTuple):
     """What to make of an error.
@@ -20,11 +23,13 @@ class Verdict(NamedTuple):
         retry: True if the same call may well succeed later.
         wait_s: How long the endpoint asks to wait, in model seconds; None if it does not say.
         outage: True if the endpoint seems to be down; a rate limit or a refusal is no outage.
+        overload: True if it was asked too much: a rate limit, a full queue, no answer in time.
     """
 
     retry: bool
     wait_s: float | None = None
     outage: bool = False
+    overload: bool = False
 
 
 def judge(error: BaseException) -> Verdict:
@@ -46,7 +51,7 @@ def judge(error: BaseException) -> Verdict:
         garbage = error.status < 300
         return _of_status(error.status, error.code, error.retry_after_s, garbage=garbage)
     if isinstance(error, (EndpointError, TimeoutError, ConnectionError)):
-        return Verdict(True, outage=True)
+        return Verdict(True, outage=True, overload=isinstance(error, TimeoutError))
     if _is_garbage(error):
         return Verdict(True)
     return _of_openai(error)
@@ -55,7 +60,8 @@ def judge(error: BaseException) -> Verdict:
 def _of_status(status: int, code: str | None, wait_s: float | None, *, garbage: bool) -> Verdict:
     if code == "insufficient_quota":  # a 429 that no waiting cures
         return Verdict(False)
-    return Verdict(status in PASSING or garbage, wait_s, outage=status >= 500)
+    retry = status in PASSING or garbage
+    return Verdict(retry, wait_s, outage=status >= 500, overload=status in OVERLOAD)
 
 
 def _is_garbage(error: BaseException) -> bool:
@@ -81,4 +87,5 @@ def _of_openai(error: BaseException) -> Verdict:
         wait_s = lab.retry_after_s(error.response.headers)
         return _of_status(error.status_code, error.code, wait_s, garbage=False)
     broken_off = isinstance(error, openai.APIConnectionError)
-    return Verdict(broken_off, outage=broken_off)
+    late = isinstance(error, openai.APITimeoutError)  # of the same family
+    return Verdict(broken_off, outage=broken_off, overload=late)

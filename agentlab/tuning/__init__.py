@@ -9,4 +9,6 @@ bandit      which pattern for which kind: Thompson sampling that forgets, and su
 peers       what it is measured against: a static choice, no context, UCB1
 learning    what each earns, as a share of an oracle; the same live, from the endpoint's record
 portable    a hundred random workflows on an endpoint that fails: equal bytes by every engine
+scenarios   endpoints on which limiters are tuned, and others on which they are judged
+trial       a limiter in a scenario, against the best static limit there
 """

@@ -1,0 +1,241 @@
+"""How many calls at once: rules that learn it from each call that ended, all with one interface.
+
+    Fixed       always the same: what everybody begins with
+    AIMD        one more as long as all is well, a tenth less at a refusal
+    Gradient2   Netflix's: shrinks as answers take longer than they did over the long run
+    Vegas       Netflix's: shrinks as answers take longer than the quickest did
+
+They decide and never wait; `agentlab.resilience.seats` keeps to what they decide. Ours is in
+`agentlab.resilience.adaptive`. Netflix's numbers and steps are those of its Java library,
+https://github.com/Netflix/concurrency-limits, with its defaults, made for servers of short calls.
+"""
+
+from __future__ import annotations
+
+import math
+from random import Random
+from typing import NamedTuple, Protocol
+
+from agentlab.errors import ConfigError
+
+
+class Sample(NamedTuple):
+    """One call that ended, well or refused; times are model seconds.
+
+    Attributes:
+        number: How many were sent before it.
+        ended_s: When it ended.
+        took_s: From being sent to its end.
+        in_flight: How many there were when it was sent, itself included.
+        refused: True if the endpoint was asked too much (`Verdict.overload`).
+    """
+
+    number: int
+    ended_s: float
+    took_s: float
+    in_flight: int
+    refused: bool = False
+
+    @property
+    def sent_s(self) -> float:
+        """When it was sent."""
+        return self.ended_s - self.took_s
+
+
+class Limiter(Protocol):
+    """Says how many calls may be in flight."""
+
+    @property
+    def limit(self) -> int:
+        """The most calls in flight, at least 1."""
+        ...
+
+    def update(self, sample: Sample) -> int:
+        """Learn from a call that ended; returns the limit from now on."""
+        ...
+
+
+class Fixed:
+    """Never changes.
+
+    Example:
+        >>> Fixed(3).update(Sample(0, 1.0, 1.0, 3, refused=True))
+        3
+    """
+
+    def __init__(self, limit: int):
+        _check(limit=limit)
+        self.limit = limit
+
+    def update(self, sample: Sample) -> int:
+        return self.limit
+
+
+class AIMD:
+    """Additive increase, multiplicative decrease: TCP's, here one step a call.
+
+    Args:
+        initial: Where it begins.
+        most: Never more than this.
+        backoff: What a refusal leaves of the limit.
+        slow_s: A call that takes longer counts as refused. Netflix's is 5 s; None, for a long
+            answer is no failure.
+
+    Example:
+        >>> aimd = AIMD(initial=10)
+        >>> aimd.update(Sample(0, 1.0, 1.0, 10)), aimd.update(Sample(1, 2.0, 1.0, 10, refused=True))
+        (11, 9)
+    Source: Netflix's AIMDLimit.
+    """
+
+    def __init__(
+        self,
+        initial: int = 10,
+        *,
+        most: int = 1000,
+        backoff: float = 0.9,
+        slow_s: float | None = None,
+    ):
+        _check(initial=initial, most=most)
+        if not 0.5 <= backoff < 1:
+            raise ConfigError(f"backoff must be from 0.5 to below 1; got {backoff:g}")
+        self.limit, self._most = min(initial, most), most
+        self._backoff, self._slow_s = backoff, slow_s
+
+    def update(self, sample: Sample) -> int:
+        slow = self._slow_s is not None and sample.took_s > self._slow_s
+        if sample.refused or slow:
+            self.limit = max(1, min(self.limit - 1, int(self.limit * self._backoff)))
+        elif sample.in_flight * 2 >= self.limit:  # else it is not the limit that holds them back
+            self.limit = min(self._most, self.limit + 1)
+        return self.limit
+
+
+class Gradient2:
+    """Multiplies the limit by what answers took over the long run, divided by what they take now.
+
+    It heeds no refusals. It is given each call, as in Netflix's class by itself; the windows that
+    may be put before it want ten answers a second.
+
+    Args:
+        initial: Where it begins.
+        least: Never less than this.
+        most: Never more than this.
+        queue: How many calls may wait in the endpoint's queue.
+        smoothing: How much of the way to its new value the limit goes at each call.
+        calls: Over how many calls the long run is averaged.
+
+    Source: Netflix's Gradient2Limit.
+    """
+
+    def __init__(
+        self,
+        initial: int = 20,
+        *,
+        least: int = 20,
+        most: int = 200,
+        queue: int = 4,
+        smoothing: float = 0.2,
+        calls: int = 600,
+    ):
+        _check(initial=initial, least=least, most=most, queue=queue, calls=calls)
+        self._limit = float(min(initial, most))
+        self._least, self._most, self._queue = min(least, most), most, queue
+        self._smoothing = smoothing
+        self._long_run = _LongRun(calls)
+
+    @property
+    def limit(self) -> int:
+        return int(self._limit)
+
+    def update(self, sample: Sample) -> int:
+        if sample.took_s <= 0:
+            return self.limit
+        long_s = self._long_run.add(sample.took_s)
+        if long_s > 2 * sample.took_s:
+            self._long_run.mean_s *= 0.9  # after an overload that is over
+        if sample.in_flight >= self._limit / 2:
+            gradient = max(0.5, min(1.0, long_s / sample.took_s))
+            aim = self._limit * gradient + self._queue
+            smoothed = self._limit * (1 - self._smoothing) + aim * self._smoothing
+            self._limit = max(self._least, min(self._most, smoothed))
+        return self.limit
+
+
+class _LongRun:
+    """An exponential moving average that begins as a plain one, over its first ten values."""
+
+    def __init__(self, calls: int):
+        self._weight = 2 / (calls + 1)
+        self._count, self.mean_s = 0, 0.0
+
+    def add(self, took_s: float) -> float:
+        if self._count < 10:
+            self._count += 1
+            self.mean_s += (took_s - self.mean_s) / self._count
+        else:
+            self.mean_s += (took_s - self.mean_s) * self._weight
+        return self.mean_s
+
+
+class Vegas:
+    """Estimates the endpoint's queue, limit x (1 - quickest / this one), and keeps it short.
+
+    The quickest answer is forgotten now and then, for it may be of better times.
+
+    Args:
+        initial: Where it begins.
+        most: Never more than this.
+        probe: It is forgotten after about so many calls, times the limit.
+        seed: From which the moments are drawn.
+
+    Source: Netflix's VegasLimit, after TCP Vegas (Brakmo and Peterson, 1995).
+    """
+
+    def __init__(self, initial: int = 20, *, most: int = 1000, probe: int = 30, seed: int = 7):
+        _check(initial=initial, most=most, probe=probe)
+        self.limit, self._most, self._probe = min(initial, most), most, probe
+        self._random = Random(seed)
+        self._quickest_s = math.inf
+        self._forget()
+
+    def update(self, sample: Sample) -> int:
+        self._calls += 1
+        if sample.took_s <= 0:  # says nothing about a queue; Netflix's does not expect it
+            if sample.refused:
+                self.limit = max(1, self.limit - self._step)
+        elif self._calls >= self._spread * self._probe * self.limit:
+            self._forget()
+            self._quickest_s = sample.took_s
+        elif sample.took_s < self._quickest_s:
+            self._quickest_s = sample.took_s
+        else:
+            self.limit = max(1, min(self._most, self._next(sample)))
+        return self.limit
+
+    def _next(self, sample: Sample) -> int:
+        step = self._step
+        queued = math.ceil(self.limit * (1 - self._quickest_s / sample.took_s))
+        if sample.refused:
+            return self.limit - step
+        if sample.in_flight * 2 < self.limit:  # it is not the limit that holds them back
+            return self.limit
+        if queued <= step:
+            return self.limit + 6 * step
+        if queued < 3 * step:
+            return self.limit + step
+        return self.limit - step if queued > 6 * step else self.limit
+
+    @property
+    def _step(self) -> int:
+        return max(1, int(math.log10(self.limit)))
+
+    def _forget(self) -> None:
+        self._calls = 0
+        self._spread = self._random.uniform(0.5, 1)
+
+
+def _check(**numbers: int) -> None:
+    for name, number in numbers.items():
+        if number < 1:
+            raise ConfigError(f"{name} must be at least 1; got {number}")

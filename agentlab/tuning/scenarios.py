@@ -1,0 +1,109 @@
+"""Endpoints on which limiters are tuned, and others on which they are judged.
+
+The two share the presets, and nothing else: no slots, seed, demand, length of answers or moment
+of change. Whoever turns a limiter's constants looks at `TUNING`; `JUDGING` is for the result.
+"""
+
+from __future__ import annotations
+
+import msgspec
+
+from agentlab.endpoint import presets
+from agentlab.endpoint.physics import Physics
+from agentlab.settings import Capacity
+
+
+class Scenario(msgspec.Struct, frozen=True, kw_only=True):
+    """A closed loop: agents that ask one question after the other, more than can be served.
+
+    Attributes:
+        name: How tables call it.
+        preset: The endpoint's figures.
+        agents: How many there are.
+        run_s: How long they ask, in model seconds.
+        capacity: How many slots there are, and from when, in place of the preset's.
+        requests_per_minute: The rate limit; None takes the preset's, 0 lifts it.
+        tokens: The shortest and the longest answer; all lengths between are as likely.
+        seed: From which lengths, jitter and faults are drawn.
+    """
+
+    name: str
+    preset: str
+    agents: int
+    run_s: float
+    capacity: tuple[Capacity, ...] = ()
+    requests_per_minute: int | None = None
+    tokens: tuple[int, int] = (60, 140)
+    seed: int = 1
+
+    @property
+    def physics(self) -> Physics:
+        """How long the endpoint takes."""
+        physics = presets.load(self.preset).physics
+        return msgspec.structs.replace(physics, capacity=self.capacity)
+
+    @property
+    def rate_limit(self) -> int | None:
+        """Requests a minute; None if there is no limit."""
+        if self.requests_per_minute is not None:
+            return self.requests_per_minute or None
+        figure = presets.load(self.preset).requests_per_minute
+        return figure.value if figure else None
+
+
+def _scenarios(
+    slots: tuple[int, ...], *, seed: int, tokens: tuple[int, int], demand: int, moment: float
+) -> list[Scenario]:
+    """Every preset that takes time, slots, a rate limit, and slots that change in mid-run.
+
+    Args:
+        demand: Agents a slot.
+        moment: When slots change, as a share of the run.
+    """
+    some = slots[len(slots) // 2]
+    drawn = {"seed": seed, "tokens": tokens}
+    found = [
+        Scenario(name=preset, preset=preset, agents=agents * demand, run_s=run_s, **drawn)  # type: ignore[arg-type]
+        for preset, agents, run_s in (
+            ("course", 25, 2000),
+            ("hosted-small", 10, 900),
+            ("laptop-ollama", 2, 3000),
+            ("nim-8b", 60, 200),
+            ("nim-70b-2gpu", 30, 1500),
+            ("vllm-1gpu", 90, 250),
+        )
+    ]
+    found.append(
+        Scenario(
+            name="rate limit",
+            preset="vllm-1gpu",
+            agents=demand * some,
+            run_s=600,
+            requests_per_minute=15 * some,
+            **drawn,  # type: ignore[arg-type]
+        )
+    )
+    # On the figures of a server, whose answers differ in length only, and of a hosted model, with
+    # a jitter of its own; the rate limit of the latter is lifted.
+    for n in slots:
+        for kind, preset, run_s in (("", "vllm-1gpu", 300), (", jitter", "hosted-small", 900)):
+            for change, then in (("", n), (", halved", n // 2), (", doubled", 2 * n)):
+                capacity = [Capacity(from_s=0, slots=n)]
+                if then != n:
+                    capacity.append(Capacity(from_s=moment * run_s, slots=then))
+                found.append(
+                    Scenario(
+                        name=f"{n} slots{change}{kind}",
+                        preset=preset,
+                        agents=demand * max(n, then),
+                        run_s=run_s,
+                        capacity=tuple(capacity),
+                        requests_per_minute=0,
+                        **drawn,  # type: ignore[arg-type]
+                    )
+                )
+    return found
+
+
+TUNING = _scenarios((6, 24, 48), seed=11, tokens=(50, 150), demand=5, moment=0.4)
+JUDGING = _scenarios((4, 16, 64), seed=23, tokens=(60, 140), demand=4, moment=0.5)

@@ -1,0 +1,351 @@
+"""Seats that a limiter changes, and the limit that finds the knee: fair, safe, never starving."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+import pytest
+
+from agentlab import lab
+from agentlab.bench.strategy import asking
+from agentlab.errors import ConfigError, ModelError
+from agentlab.resilience.adaptive import Adaptive
+from agentlab.resilience.evidence import InOrder, Level, Served, worth
+from agentlab.resilience.guard import Guard
+from agentlab.resilience.limiters import Fixed, Sample
+from agentlab.resilience.pace import Pace
+from agentlab.resilience.retry import Retry
+from agentlab.resilience.seats import Seats
+
+
+class Told:
+    """A limiter that does as it is told, and keeps what it was taught."""
+
+    def __init__(self, limit: int):
+        self.limit = limit
+        self.samples: list[Sample] = []
+
+    def update(self, sample: Sample) -> int:
+        self.samples.append(sample)
+        return self.limit
+
+
+def error(status: int, retry_after_s: float | None = None) -> ModelError:
+    return ModelError("no", status=status, code=None, request_id=None, retry_after_s=retry_after_s)
+
+
+async def sit(seats: Seats, seconds: float, then: Exception | None = None) -> float:
+    """Take a seat for so long; returns when it was taken."""
+    async with seats.taken():
+        began_s = lab.now_s()
+        await lab.sleep(seconds)
+        if then is not None:
+            raise then
+        return began_s
+
+
+# --- seats
+
+
+def test_first_come_first_seated():
+    """Five calls of 1 s on two seats begin at 0, 0, 1, 1, 2, in the order of their asking."""
+
+    async def main() -> list[float]:
+        seats = Seats(Fixed(2))
+        return await asyncio.gather(*(sit(seats, 1) for _ in range(5)))
+
+    assert lab.simulate(main())[0] == [0, 0, 1, 1, 2]
+
+
+def test_nobody_overtakes_who_waits():
+    """One comes just as a seat is freed for another that waited longer."""
+
+    async def main() -> list[str]:
+        seats, order = Seats(Fixed(1)), []
+
+        async def named(name: str) -> None:
+            async with seats.taken():
+                order.append(name)
+                await lab.sleep(1)
+            if name == "first":  # again, at the very instant of leaving
+                await named("again")
+
+        await asyncio.gather(named("first"), named("second"))
+        return order
+
+    assert lab.simulate(main())[0] == ["first", "second", "again"]
+
+
+def test_more_seats_are_taken_when_the_next_call_ends():
+    """One seat that becomes three at 1 s: the other three begin at 1."""
+
+    async def main() -> list[float]:
+        told = Told(1)
+        seats = Seats(told)
+        calls = [asyncio.create_task(sit(seats, 1)) for _ in range(4)]
+        await lab.sleep(0.5)
+        told.limit = 3
+        return await asyncio.gather(*calls)
+
+    assert lab.simulate(main())[0] == [0, 1, 1, 1]
+
+
+def test_fewer_seats_send_nobody_away():
+    """Three seats that become one: three are served to their end, then one at a time."""
+
+    async def main() -> list[float]:
+        told = Told(3)
+        seats = Seats(told)
+        calls = [asyncio.create_task(sit(seats, 1)) for _ in range(5)]
+        await lab.sleep(0.5)
+        told.limit = 1
+        return await asyncio.gather(*calls)
+
+    assert lab.simulate(main())[0] == [0, 0, 0, 1, 2]
+
+
+@pytest.mark.parametrize("when_s", [0.5, 1.0, 1.5])
+def test_cancelling_loses_no_seat(when_s: float):
+    """Whether it waits, is just being called, or sits: afterwards all seats are there."""
+
+    async def main() -> tuple[int, list[float]]:
+        seats = Seats(Fixed(1))
+        calls = [asyncio.create_task(sit(seats, 1)) for _ in range(3)]
+        await lab.sleep(when_s)
+        calls[1].cancel()
+        await asyncio.gather(*calls, return_exceptions=True)
+        began_s = lab.now_s()
+        after = await asyncio.gather(*(sit(seats, 1) for _ in range(2)))
+        return seats.in_flight, [at_s - began_s for at_s in after]
+
+    assert lab.simulate(main())[0] == (0, [0, 1])
+
+
+def test_called_and_cancelled_in_one_instant():
+    """The seat that was given to it goes to the next one."""
+
+    async def main() -> float:
+        seats = Seats(Fixed(1))
+        first = asyncio.create_task(sit(seats, 1))
+        second, third = (asyncio.create_task(sit(seats, 1)) for _ in range(2))
+        await asyncio.wait([first])
+        second.cancel()
+        return await third
+
+    assert lab.simulate(main())[0] == 1
+
+
+def test_what_the_limiter_learns():
+    """Answers, and refusals for load; neither a mistake of the caller's nor a cancelled call."""
+
+    async def main() -> list[Sample]:
+        told = Told(9)
+        seats = Seats(told)
+        calls = [
+            asyncio.create_task(sit(seats, seconds, then))
+            for seconds, then in ((1, None), (2, error(429)), (3, error(400)), (4, error(500)))
+        ]
+        calls.append(asyncio.create_task(sit(seats, 5, TimeoutError())))
+        calls.append(asyncio.create_task(sit(seats, 9)))
+        await lab.sleep(6)
+        calls[-1].cancel()
+        await asyncio.gather(*calls, return_exceptions=True)
+        return told.samples
+
+    assert lab.simulate(main())[0] == [
+        Sample(0, 1, 1, 1, refused=False),
+        Sample(1, 2, 2, 2, refused=True),
+        Sample(4, 5, 5, 5, refused=True),
+    ]
+
+
+def test_a_refused_seat_rests():
+    """Refused at 1 s and asked to wait 5 s: one of the two seats is empty until 6 s."""
+
+    async def main() -> list[Any]:
+        seats = Seats(Fixed(2))
+        calls = [sit(seats, 1, error(429, 5)), sit(seats, 3), sit(seats, 9), sit(seats, 9)]
+        return await asyncio.gather(*calls, return_exceptions=True)
+
+    assert lab.simulate(main())[0][1:] == [0, 3, 6]
+
+
+def test_time_before_sending_is_not_the_endpoints(fresh_lab: None):
+    """A guard that waits for its pace teaches its limiter what the endpoint took: 1 s each."""
+    told = Told(9)
+
+    async def main() -> None:
+        guard = Guard(limit=told, pace=Pace(requests_per_minute=6, burst_s=10))
+        await asyncio.gather(*(guard.ask(f"River {n}?", max_tokens=1) for n in range(3)))
+
+    lab.simulate(main())
+    assert [(s.ended_s, s.took_s) for s in told.samples] == [(1, 1), (11, 1), (21, 1)]
+
+
+# --- evidence
+
+
+def test_answers_are_heard_in_the_order_of_their_asking():
+    """3 and 1 wait for 0; what is out for longer than is waited counts as so long."""
+    order = InOrder()
+
+    def take(number: int, sent_s: float, ended_s: float) -> list[tuple[int, float]]:
+        sample = Sample(number, ended_s, ended_s - sent_s, 1)
+        return [(s.number, s.took_s) for s in order.take(sample, patience_s=10)]
+
+    assert take(3, 1, 2) == []
+    assert take(1, 0, 3) == []
+    assert take(0, 0, 4) == [(0, 4), (1, 3)]  # 2 is still out
+    assert take(4, 9, 12) == [(2, 11), (3, 1), (4, 3)]
+    assert take(2, 1, 13) == []  # it was counted
+
+
+@pytest.mark.parametrize(("slower", "value"), [(1.0, 1.0), (2.0, 0.0), (2**0.5, 0.5), (4.0, -1.0)])
+def test_what_twice_as_many_are_worth(slower: float, value: float):
+    """As long: all; twice as long: nothing; four times as long: less than nothing."""
+    few, many = Level(8), Level(16)
+    for _ in range(10):
+        few.add(1.0)
+        many.add(slower)
+    assert worth(few, many).value == pytest.approx(value)
+
+
+def test_joined_levels_are_all_their_answers():
+    """Mean and number of both, at the seats between."""
+    one, two = Level(1), Level(4)
+    one.add(1.0)
+    for _ in range(3):
+        two.add(1.0)
+    both = one.joined(two)
+    assert (both.count, both.mean) == (4, 0.0)
+    assert both.seats == pytest.approx(0.75 * two.seats)
+
+
+def test_littles_law_counts_what_is_served():
+    """Ten answers a second of .8 s each: 8 in flight."""
+    served = Served()
+    for n in range(100):
+        served.add(Sample(n, n / 10, 0.8, 99))
+    assert served.in_flight(9.9, window_s=5) == pytest.approx(8, rel=0.03)
+
+
+# --- the limit
+
+
+async def closed_loop(
+    ask: Callable[[int], Awaitable[Any]], agents: int, until_s: float
+) -> list[float]:
+    """So many agents ask one question after the other; returns when answers came."""
+    came: list[float] = []
+
+    async def agent(number: int) -> None:
+        count = 0
+        while lab.now_s() < until_s:
+            await ask(number * 10_000 + count)
+            came.append(lab.now_s())
+            count += 1
+
+    await asyncio.gather(*(agent(n) for n in range(agents)))
+    return came
+
+
+def adapt(agents: int, until_s: float, **configured: Any) -> tuple[Adaptive, list[float], Any]:
+    """A closed loop through the whole client: the limit, when answers came, the trace."""
+    limit = Adaptive()
+
+    async def main() -> list[float]:
+        guard = Guard(limit=limit, retry=Retry(attempts=1000), deadline_s=None)
+        return await closed_loop(
+            lambda n: guard.ask(f"Name river {n}.", max_tokens=11), agents, until_s
+        )
+
+    with lab.configure(**configured):
+        came, t = lab.simulate(main())
+    return limit, came, t
+
+
+def test_it_finds_the_slots(fresh_lab: None):
+    """Eight slots of 2 s each: after a minute nearly 4 answers a second, and hardly a queue."""
+    limit, came, t = adapt(24, 200, capacity=[{"from_s": 0, "slots": 8}])
+    assert 7 <= limit.limit <= 10
+    assert sum(60 <= at_s < 200 for at_s in came) >= 0.95 * 4 * 140
+    late = sorted(s.end_s - s.arrived_s for s in t.spans if s.arrived_s > 60)
+    assert late[len(late) * 95 // 100] <= 1.3 * 2
+
+
+def test_it_follows_capacity_down_and_up(fresh_lab: None):
+    """Twelve slots, six from 200 s on, eighteen from 400 s on."""
+    capacity = [(0, 12), (200, 6), (400, 18)]
+    lines = [{"from_s": from_s, "slots": slots} for from_s, slots in capacity]
+    _, came, _ = adapt(40, 600, capacity=lines)
+    for begin_s, (_, slots) in zip((100, 300, 500), capacity, strict=True):
+        answers = sum(begin_s <= at_s < begin_s + 100 for at_s in came)
+        assert answers >= 0.9 * slots / 2 * 100
+
+
+def test_it_cuts_to_what_an_endpoint_serves_that_refuses_the_rest():
+    """No queue at all, four slots: by Little's law four are served, so four it is."""
+    limit = Adaptive(initial=32)
+    for n in range(200):
+        now_s = n / 4
+        refused = n % 2 == 0
+        limit.update(Sample(n, now_s, 0.0 if refused else 2.0, 32, refused))
+    assert limit.limit == 4
+
+
+def test_a_rate_limit_starves_nobody(fresh_lab: None):
+    """60 a minute after a burst of 60: it goes on at one a second, with a handful in flight."""
+    limit, came, _ = adapt(20, 300, requests_per_minute=60)
+    assert sum(100 <= at_s < 300 for at_s in came) >= 0.95 * 200
+    assert limit.limit < 20
+
+
+def test_where_answers_take_no_time_it_grows_to_what_is_asked(fresh_lab: None):
+    """`instant`: all is answered, nothing divides by zero, and the ceiling holds."""
+    limit = Adaptive(most=50)
+
+    async def main() -> list[str]:
+        guard = Guard(limit=limit)
+        return await asyncio.gather(*(guard.ask(f"River {n}?") for n in range(500)))
+
+    with lab.configure(preset="instant"):
+        answers, t = lab.simulate(main())
+    assert (len(answers), t.requests, t.makespan_s) == (500, 500, 0)
+    assert 1 <= limit.limit <= 50
+
+
+def test_it_recovers_from_an_outage_of_time_outs(fresh_lab: None):
+    """From 50 s to 100 s nothing is answered: down to 1, and back to most of 8 slots soon after."""
+    faults = [{"kind": "stall", "between_s": [50, 100]}]
+    limit = Adaptive()
+
+    async def main() -> list[float]:
+        guard = Guard(limit=limit, attempt_s=10, retry=Retry(attempts=1000), deadline_s=None)
+        return await closed_loop(lambda n: guard.ask(f"Name river {n}.", max_tokens=11), 24, 300)
+
+    with lab.configure(capacity=[{"from_s": 0, "slots": 8}], faults=faults):
+        came, _ = lab.simulate(main())
+    assert sum(200 <= at_s < 300 for at_s in came) >= 0.9 * 400
+
+
+def test_two_answers_to_one_question():
+    """at_once and limit exclude each other; the way out is a ceiling."""
+    with pytest.raises(ConfigError, match=r"Adaptive\(most="):
+        Guard(at_once=5, limit=Adaptive())
+
+
+@pytest.mark.parametrize("strategy", ["adaptive", "aimd", "gradient2", "vegas"])
+def test_the_bench_knows_them(fresh_lab: None, strategy: Any):
+    """Forty questions where 16 may be in flight: all answered, never more than 16 at once."""
+
+    async def main() -> list[str]:
+        ask = asking(strategy, at_once=16, requests_per_minute=None)
+        return await asyncio.gather(
+            *(ask(f"River {n}?", agent="a", max_tokens=1) for n in range(40))
+        )
+
+    answers, t = lab.simulate(main())
+    assert len(answers) == 40
+    assert t.peak <= 16

@@ -1,0 +1,117 @@
+"""The peers' rules, step by step, against figures worked out by hand from their descriptions."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from agentlab.errors import ConfigError
+from agentlab.resilience.adaptive import Adaptive
+from agentlab.resilience.limiters import AIMD, Fixed, Gradient2, Limiter, Sample, Vegas
+
+EVERY: list[Callable[[], Limiter]] = [lambda: Fixed(3), AIMD, Gradient2, Vegas, Adaptive]
+
+
+def fed(limiter: Limiter, took_s: list[float], in_flight: int | None = None) -> list[int]:
+    """The limits after each of these calls, one after the other; all seats are taken."""
+    return [
+        limiter.update(Sample(n, float(n), took, in_flight or limiter.limit))
+        for n, took in enumerate(took_s)
+    ]
+
+
+def test_aimd_adds_one_and_takes_a_tenth():
+    """10 and three good calls make 13; a refusal leaves 11, of a limit of 1 it leaves 1."""
+    aimd = AIMD(initial=10)
+    assert fed(aimd, [1, 1, 1]) == [11, 12, 13]
+    assert aimd.update(Sample(3, 4, 1, 13, refused=True)) == 11
+    assert AIMD(initial=1).update(Sample(0, 1, 1, 1, refused=True)) == 1
+
+
+def test_aimd_may_take_slowness_for_a_refusal():
+    """With Netflix's 5 s, an answer of 6 s costs a tenth."""
+    assert fed(AIMD(initial=20, slow_s=5), [4, 6]) == [21, 18]
+
+
+def test_gradient2_grows_by_its_queue_while_latency_is_flat():
+    """Of 4 more, a fifth at each call: 20, 20.8, 21.6."""
+    assert fed(Gradient2(), [1, 1, 1]) == [20, 21, 22]
+
+
+def test_gradient2_shrinks_by_half_at_most():
+    """Of any latency: gradient .5, so 100 becomes .8 x 100 + .2 x (50 + 4) = 90.8."""
+    gradient = Gradient2(initial=100, least=1)
+    gradient.update(Sample(0, 1, 1, 1))  # too few in flight to change anything
+    assert gradient.update(Sample(1, 1001, 1000, 100)) == 90
+
+
+def test_gradient2_forgets_an_overload():
+    """Its long run begins as a plain mean; after an overload that is over it loses a tenth a call.
+
+    10 and 1: the mean is 5.5, more than twice 1, so 4.95; gradient 1 all the same.
+    """
+    gradient = Gradient2(initial=100, least=1)
+    fed(gradient, [10.0, 1.0], in_flight=1)
+    assert gradient._long_run.mean_s == pytest.approx(4.95)
+
+
+def test_vegas_keeps_its_queue_between_three_and_six():
+    """20 x (1 - quickest / this): 0 adds 6, 2 adds 1, 4 keeps, 7 takes 1."""
+    for took_s, after in ((1.0, 26), (1 / 0.92, 21), (1 / 0.82, 20), (1 / 0.67, 19)):
+        vegas = Vegas()
+        assert fed(vegas, [1.0, took_s]) == [20, after]
+
+
+def test_vegas_looks_for_a_new_quickest_answer():
+    """After some 30 x limit calls, at the latest, the quickest is forgotten."""
+    vegas = Vegas(initial=1, most=1)
+    fed(vegas, [1.0] + [2.0] * 30)
+    assert vegas._quickest_s == 2.0
+
+
+@pytest.mark.parametrize("limiter", EVERY)
+def test_a_limit_that_is_not_reached_does_not_grow(limiter: Callable[[], Limiter]):
+    """With one call in flight of many allowed, nobody learns that more would be well."""
+    adapted = limiter()
+    fed(adapted, [1.0] * 50, in_flight=1)
+    before = adapted.limit
+    fed(adapted, [1.0] * 200, in_flight=1)
+    assert adapted.limit <= max(before, 2)
+
+
+@pytest.mark.parametrize("limiter", EVERY)
+@given(
+    calls=st.lists(
+        st.tuples(st.floats(0, 1e4), st.integers(1, 50), st.booleans(), st.floats(0, 1e3)),
+        max_size=80,
+    )
+)
+def test_no_history_starves_anybody(
+    limiter: Callable[[], Limiter], calls: list[tuple[float, int, bool, float]]
+):
+    """Whatever happened, answers that take no time included: at least 1, at most 1,000."""
+    adapted, now_s = limiter(), 0.0
+    for number, (took_s, in_flight, refused, later_s) in enumerate(calls):
+        now_s += later_s
+        adapted.update(Sample(number, now_s, took_s, in_flight, refused))
+        assert 1 <= adapted.limit <= 1000
+
+
+@pytest.mark.parametrize("limiter", [AIMD, Gradient2, Vegas, Adaptive])
+def test_none_exceeds_its_ceiling(limiter: Callable[..., Limiter]):
+    """Nor does it begin above it."""
+    low = limiter(most=5)
+    assert max([low.limit, *fed(low, [1.0] * 100)]) <= 5
+
+
+def test_numbers_are_checked():
+    """A limit below 1 would starve all."""
+    with pytest.raises(ConfigError, match="limit must be at least 1; got 0"):
+        Fixed(0)
+    with pytest.raises(ConfigError, match="backoff"):
+        AIMD(backoff=1)
+    with pytest.raises(ConfigError, match="least <= initial"):
+        Adaptive(5, most=4)
