@@ -24,7 +24,7 @@ def test_no_context_learns_from_all_kinds_alike():
 
 
 def test_ucb1_takes_the_largest_upper_bound():
-    """Means .5 of 3 rewards and .4 of 1: .5 + sqrt(2 ln 4 / 3) = 1.46 < .4 + sqrt(2 ln 4) = 2.07."""
+    """Means .5 of 3 rewards, .4 of 1: .5 + sqrt(2 ln 4 / 3) = 1.46 < .4 + sqrt(2 ln 4) = 2.07."""
     ucb = Ucb1(["a", "b"])
     assert ucb.choose("x") == "a"
     for reward in (0.4, 0.5, 0.6):
