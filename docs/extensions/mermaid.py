@@ -120,18 +120,21 @@ def _on_pages_that_need_it(
         app.add_js_file("mermaid/loader.js", loading_method="defer")
 
 
-def _copy(app: Sphinx, problem: Exception | None) -> None:
-    if problem or app.builder.format != "html":
-        return
-    target = Path(app.outdir) / "_static" / "mermaid"
+def write(target: Path) -> None:
+    """Copy Mermaid's chunks into a folder, and beside them `loader.js`, which a page includes."""
     target.mkdir(parents=True, exist_ok=True)
     found = find()
     for path in found.files.values():
         shutil.copy(path, target)
     files = {number: path.name for number, path in found.files.items()}
     given = json.dumps([files, found.entry, found.module, found.shared])
-    loader = LOADER.read_text(encoding="utf-8").replace("BUILD", given)
+    loader = LOADER.read_text(encoding="utf-8").replace("BUILD;", f"{given};")
     (target / "loader.js").write_text(loader, encoding="utf-8")
+
+
+def _copy(app: Sphinx, problem: Exception | None) -> None:
+    if problem is None and app.builder.format == "html":
+        write(Path(app.outdir) / "_static" / "mermaid")
 
 
 def setup(app: Sphinx) -> dict[str, bool]:
