@@ -9,10 +9,26 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import chromium
 import pytest
 from playwright.sync_api import Browser, Page
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
+    """With `-n 2`, tests of one parameter stay together, so that a lesson is run once, not twice.
+
+    (`--dist loadgroup` would say that with marks, and does nothing under this version of pytest.)
+    """
+    from xdist.scheduler import LoadScopeScheduling
+
+    class ByParameter(LoadScopeScheduling):
+        def _split_scope(self, nodeid: str) -> str:
+            return nodeid.partition("[")[2] or nodeid
+
+    return ByParameter(config, log)
 
 
 @pytest.fixture(scope="session")

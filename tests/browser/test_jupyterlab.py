@@ -1,7 +1,7 @@
 """Each lesson in JupyterLab, as a learner sees it: opened, cleared, run from top to bottom.
 
 The tests look at a copy; pictures of the pages stay in `build/screenshots/`. Lessons are run once
-each, and those of one lesson stay together when they are spread over processes.
+each; `-n 2` runs two at a time.
 """
 
 from __future__ import annotations
@@ -74,10 +74,7 @@ def count(amounts: Iterator[int]) -> dict[int, int]:
     return {cell: amount for cell, amount in enumerate(amounts) if amount}
 
 
-@pytest.fixture(
-    scope="module",
-    params=[pytest.param(p, id=p.stem, marks=pytest.mark.xdist_group(p.stem)) for p in LESSONS],
-)
+@pytest.fixture(scope="module", params=LESSONS, ids=[path.stem for path in LESSONS])
 def lesson(
     request: pytest.FixtureRequest, browser: Browser, server: Server, screenshots: Path
 ) -> Iterator[Lesson]:
