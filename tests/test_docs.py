@@ -11,7 +11,7 @@ from typing import get_args
 import nbformat
 import pytest
 
-from agentlab import lab
+from agentlab import cli, lab
 from agentlab.bench import experiment
 from agentlab.endpoint import faults
 
@@ -212,6 +212,13 @@ def test_every_experiment_is_listed():
     """In the table of the benchmark's page, and no other."""
     told = re.findall(r"^\| `([\w-]+)` \| \S", page("docs/benchmark.md"), re.MULTILINE)
     assert sorted(told) == sorted(experiment.names())
+
+
+def test_every_command_is_listed():
+    """In the table of the module's page, and no other."""
+    told = re.findall(r"^\| `agentlab (\w+)` \|", page("docs/module.md"), re.MULTILINE)
+    (commands,) = (a.choices for a in cli._parser()._actions if a.dest == "command")
+    assert sorted(told) == sorted(commands)
 
 
 @pytest.mark.parametrize(

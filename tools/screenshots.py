@@ -16,7 +16,7 @@ import re
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Coroutine, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -29,9 +29,13 @@ from agentlab import lab, plots
 ROOT = Path(__file__).resolve().parents[1]
 IMAGES = ROOT / "docs" / "images"
 LESSON = "notebooks/01_sequential.ipynb"
-SHOWN = "Both runs on one scale"  # scrolled to: these words, and the picture below them
-WINDOW = {"width": 1280, "height": 800}
-AGENTS = {"research": 91, "analysis": 141, "writing": 111}  # tokens: 10, 15 and 12 s
+SHOWN = "3. All at once: asyncio.gather"  # scrolled to: this heading
+WINDOW = {"width": 1280, "height": 860}
+QUESTIONS = {  # those of the lesson, which take 10, 15 and 12 s
+    "research": "Research: what is parallel processing for AI agents?",
+    "analysis": "Analyse: where does a workflow of agents lose time?",
+    "writing": "Write: a short note that makes the case for parallel agents.",
+}
 
 
 @contextmanager
@@ -60,9 +64,8 @@ def jupyterlab() -> Iterator[str]:
 def shown(page: Page, address: str) -> bytes:
     """The window, with the words of `SHOWN` near its top."""
     page.goto(address)
-    words = page.locator(".jp-RenderedMarkdown", has_text=SHOWN)
+    words = page.get_by_role("heading", name=SHOWN)
     page.get_by_text("| Idle").wait_for()
-    page.keyboard.press("Control+b")  # the list of files, which takes a quarter of the window
     words.wait_for(state="attached")
     for _ in range(3):  # cells get their height as they come into sight, and move what is below
         words.evaluate("words => words.scrollIntoView({block: 'start'})")
@@ -81,9 +84,8 @@ def save(picture: bytes, name: str) -> None:
 def timelines() -> bytes:
     """Three agents one after the other, and all at once."""
 
-    def asked() -> list[asyncio.Future[str]]:
-        prompt = "Describe rivers in twenty paragraphs."
-        return [lab.ask(prompt, agent=name, max_tokens=n) for name, n in AGENTS.items()]
+    def asked() -> list[Coroutine[None, None, str]]:
+        return [lab.ask(question, agent=name) for name, question in QUESTIONS.items()]
 
     async def in_a_row() -> list[str]:
         return [await answer for answer in asked()]
