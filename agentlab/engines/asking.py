@@ -5,12 +5,14 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable, Iterator, Mapping
 from contextlib import contextmanager, nullcontext
-from typing import Any
+from typing import Any, TypeVar
 
 from agentlab import lab
 from agentlab.errors import EndpointError, StepError
 from agentlab.progress import bar
 from agentlab.workflow import Step, Workflow
+
+T = TypeVar("T")
 
 Ask = Callable[..., Awaitable[str]]
 """Who answers a step. It is called as `lab.ask` is, or is `lab.ask` itself."""
@@ -48,7 +50,7 @@ class Watch:
         if (task := asyncio.current_task()) is not None:
             self._in_flight.add(task)
         try:
-            text = await _never_cancelled_from_within(self._ask(prompt, agent=agent, **options))
+            text = await never_cancelled_from_within(self._ask(prompt, agent=agent, **options))
         except Exception as error:
             self._failed = self._failed or (agent, error)
             raise
@@ -92,9 +94,14 @@ class Watch:
                 ) from error
 
 
-async def _never_cancelled_from_within(asked: Awaitable[str]) -> str:
-    """Without this a call that ends as cancelled, although nobody cancelled its step, would leave
-    no answer and no error: a task group takes such an end for a quiet one."""
+async def never_cancelled_from_within(asked: Awaitable[T]) -> T:
+    """What is awaited; if it ends as cancelled although nobody cancelled this task, an error.
+
+    A task group takes such an end for a quiet one: there would be no answer, and no error either.
+
+    Raises:
+        EndpointError: In that case; asking again may help.
+    """
     try:
         return await asked
     except asyncio.CancelledError:

@@ -21,7 +21,7 @@ from distributed.client import FutureCancelledError
 
 from agentlab import lab
 from agentlab.engines import asyncio as here
-from agentlab.engines.asking import Ask
+from agentlab.engines.asking import Ask, never_cancelled_from_within
 from agentlab.engines.dask_processes import LocalProcesses
 from agentlab.errors import ClusterLost, ConfigError
 from agentlab.lab import Address, Reply
@@ -156,7 +156,8 @@ class Cluster:
             pure=False,
         )
         try:
-            return await future  # type: ignore[no-any-return]
+            # On a busy machine Dask may cancel a call that nobody gave up.
+            return await never_cancelled_from_within(future)
         except FutureCancelledError as error:
             raise ClusterLost(f"the scheduler was lost while {agent!r} waited: {error}") from None
         finally:

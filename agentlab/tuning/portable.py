@@ -18,7 +18,7 @@ import msgspec
 from agentlab import engines, lab
 from agentlab.clock import run_virtual
 from agentlab.engines.asking import Ask
-from agentlab.errors import ConfigError, EndpointError
+from agentlab.errors import ConfigError
 from agentlab.resilience.guard import Guard
 from agentlab.resilience.retry import Retry
 from agentlab.settings import DATA
@@ -180,18 +180,8 @@ def _guard() -> Guard:
 
 
 def _guarded(guard: Guard, send: Ask) -> Ask:
-    async def once(prompt: str, *, agent: str, **options: object) -> str:
-        try:
-            return await send(prompt, agent=agent, **options)
-        except asyncio.CancelledError:
-            task = asyncio.current_task()
-            if task is None or task.cancelling():
-                raise
-            # Dask, on a busy machine, may cancel a call that nobody gave up: it is sent again.
-            raise EndpointError(f"the call of {agent!r} was cancelled by who carried it") from None
-
     async def ask(prompt: str, *, agent: str, **options: object) -> str:
-        return await guard.run(lambda: once(prompt, agent=agent, **options), agent=agent)
+        return await guard.run(lambda: send(prompt, agent=agent, **options), agent=agent)
 
     return ask
 
