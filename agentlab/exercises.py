@@ -48,7 +48,9 @@ class Check:
     """
 
     def __enter__(self) -> Self:
-        gc.collect()  # what an earlier answer left unawaited is no fault of this one
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", RuntimeWarning)
+            gc.collect()  # what an earlier answer left unawaited is no fault of this one
         self._warned = warnings.catch_warnings(record=True)
         self._warnings: Any = self._warned.__enter__()
         warnings.simplefilter("default", RuntimeWarning)

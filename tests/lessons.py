@@ -80,7 +80,10 @@ def run(folder: Path, cells: list[str], timeout_s: float = 120) -> list[str]:
         "extra_arguments": ["--log-level=ERROR"],
     }
     NotebookClient(notebook, **options).execute()
-    return ["".join(o.get("text", "") for o in cell.outputs) for cell in notebook.cells]
+    return [
+        "".join(output.text for output in cell.outputs if output.get("name") == "stdout")
+        for cell in notebook.cells
+    ]
 
 
 def _names(cell: str) -> tuple[set[str], set[str]]:

@@ -101,11 +101,21 @@ def _lint_reading(name: str, cells: list[NotebookNode], code: list[NotebookNode]
         "less than ten words of prose for a line of code": words >= 10 * sum(lesson),
         "fewer than two predictions": everything.count("**Predict") >= 2,
         "fewer than two exercises with a solution": everything.count("<details>") >= 2,
+        "an exercise lacks its check, hint or solution": _exercises_are_whole(cells),
         "no key points": "## Key points" in everything,
         "no title": prose[0].startswith("# ") if prose else False,
         f"{ignored} of {len(code)} cells are not compared": ignored * 3 <= len(code),
     }
     yield from (what for what, kept in rules.items() if not kept)
+
+
+def _exercises_are_whole(cells: list[NotebookNode]) -> bool:
+    """True if each "### Exercise n: title" is followed by a check, and by a hint and a solution."""
+    prose = "\n".join(cell.source for cell in cells if cell.cell_type == "markdown")
+    _, *exercises = re.split(r"^### Exercise \d+: .", prose, flags=re.MULTILINE)
+    checks = sum("Check() as" in cell.source for cell in cells if cell.cell_type == "code")
+    told = all("*Hint.*" in one and "<summary>Solution</summary>" in one for one in exercises)
+    return told and checks == len(exercises)
 
 
 def main(arguments: list[str]) -> int:
