@@ -192,12 +192,13 @@ def test_what_is_broken_is_seen(browser: Browser, server: Server):
     with chromium.new_page(browser) as (page, beyond):
         shown = Notebook.opened(page, server, "broken", cells=cells)
         shown.run()
+        expect(page.get_by_text("model not found")).to_be_visible(timeout=60_000)
         diagrams, _, _, picture, widget, error, after = shown.cells
         assert (len(diagrams.diagrams), len(diagrams.broken)) == (1, 1)
         assert set(beyond) == {"http://pictures.example/a.png"}
         assert [(bar.cell, bar.percent) for bar in shown.bars] == [(2, 50)]
         assert picture.pictures == [0]
-        assert "model not found" in widget.broken[0]
+        assert widget.broken == ["Error displaying widget: model not found"]
         assert "ZeroDivisionError" in error.alarms[0]
         assert (error.prompt, after.prompt) == ("[5]:", "[ ]:")
     server.end_kernels()
