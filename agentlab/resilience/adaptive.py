@@ -39,6 +39,7 @@ _RARELY = 32  # answers a seat between two trials, at most
 _PATIENCE = 2.5  # times the usual: how long the order of answers is waited for
 _LONGER = 0.25  # answers that take longer than this are a harm
 _HARM = 0.03  # the share of answers that may suffer it
+_INSTANT_S = 1e-9  # times that are nearer are one, but for rounding
 _P95 = 1.645  # standard deviations from the median to the 95th percentile
 
 
@@ -92,7 +93,7 @@ class Adaptive:
             self._usual_s += (sample.took_s - self._usual_s) * share
             self._served.add(sample)
         for answer in self._in_order.take(sample, _PATIENCE * self._usual_s):
-            if not answer.refused and answer.sent_s >= self._since_s:
+            if not answer.refused and answer.sent_s > self._since_s - _INSTANT_S:
                 self._learn(answer, sample.ended_s)
         return self.limit
 
@@ -194,7 +195,10 @@ class Adaptive:
         self._cut_s = now_s
         self._climbed, self._more = None, True
         self._hold = min(_RARELY, 2 * self._hold)
-        served = math.ceil(self._served.in_flight(now_s, 3 * self._usual_s) - 1e-9)
+        window_s = 3 * self._usual_s
+        served = math.ceil(self._served.in_flight(now_s, window_s) - 1e-9)
+        if not self._served.covers(now_s, window_s):
+            served = max(served, self._base.limit // 2)
         if served < self._base.limit:
             self._levels.clear()
             self._stay_at(self._level(max(self._least, served)), now_s)

@@ -152,6 +152,10 @@ class Served:
             self._began_s = sample.sent_s
         self._answers.append(sample)
 
+    def covers(self, now_s: float, window_s: float) -> bool:
+        """True if it has watched for so long, and so knows those that were on their way."""
+        return self._began_s is not None and now_s - self._began_s >= window_s
+
     def in_flight(self, now_s: float, window_s: float) -> float:
         """On average over the last `window_s`; refused calls do not count."""
         while self._answers and self._answers[0].ended_s < now_s - window_s:

@@ -52,13 +52,13 @@ class Seats:
         self.in_flight = 0
         self._resting = 0
         self._numbers = itertools.count()
-        self._waiting: deque[asyncio.Future[None]] = deque()
+        self._waiting: deque[asyncio.Future[int]] = deque()
 
     @asynccontextmanager
     async def taken(self) -> AsyncIterator[Seat]:
         """Around one call: enter when there is a seat, and let the limiter learn how it ends."""
-        await self._sit_down()
-        seat = Seat(next(self._numbers), self.in_flight)
+        in_flight = await self._sit_down()
+        seat = Seat(next(self._numbers), in_flight)
         try:
             yield seat
         except Exception as error:
@@ -73,14 +73,15 @@ class Seats:
             self.in_flight -= 1
             self._call_next()
 
-    async def _sit_down(self) -> None:
+    async def _sit_down(self) -> int:
+        """Wait for a seat; returns how many are taken then, with this one."""
         if not self._waiting and self._free():
             self.in_flight += 1
-            return
-        turn = asyncio.get_running_loop().create_future()
+            return self.in_flight
+        turn: asyncio.Future[int] = asyncio.get_running_loop().create_future()
         self._waiting.append(turn)
         try:
-            await turn
+            return await turn
         except asyncio.CancelledError:
             if turn.cancelled():
                 with suppress(ValueError):  # it may have been passed over already
@@ -98,7 +99,7 @@ class Seats:
             turn = self._waiting.popleft()
             if not turn.done():
                 self.in_flight += 1
-                turn.set_result(None)
+                turn.set_result(self.in_flight)
 
     def _rest(self, wait_s: float | None) -> None:
         if wait_s:

@@ -203,6 +203,7 @@ class _Run:
             for job in batch.advance(now_s):
                 if job.end_s is not None:
                     self._answered(job, job.end_s)
+                    self._seat(now_s)  # before the next one leaves, as in `Seats`
             while later and later[0][0] <= now_s:
                 self._back(heapq.heappop(later)[2])
             self._seat(now_s)
