@@ -36,6 +36,7 @@ _SURE = 1.5  # standard errors, before a trial ends early
 _FEWEST = 4  # answers, before anything is concluded
 _ROUNDS = 6  # answers a seat, after which a trial ends
 _RARELY = 32  # answers a seat between two trials, at most
+_NEARLY_ALL = 0.85  # of the calls in flight: if so many are served, the limit is no reason
 _PATIENCE = 2.5  # times the usual: how long the order of answers is waited for
 _LONGER = 0.25  # answers that take longer than this are a harm
 _HARM = 0.03  # the share of answers that may suffer it
@@ -193,17 +194,20 @@ class Adaptive:
         if now_s < self._cut_s + self._usual_s:  # one cut for all who were refused together
             return
         self._cut_s = now_s
-        self._climbed, self._more = None, True
-        self._hold = min(_RARELY, 2 * self._hold)
         window_s = 3 * self._usual_s
         served = math.ceil(self._served.in_flight(now_s, window_s) - 1e-9)
         if not self._served.covers(now_s, window_s):
             served = max(served, self._base.limit // 2)
-        if served < self._base.limit:
-            self._levels.clear()
-            self._stay_at(self._level(max(self._least, served)), now_s)
-        else:
-            self._stay_at(self._base, now_s)
+        if served >= _NEARLY_ALL * self._base.limit:  # bad luck, and no reason to go down by it
+            if self._trial is not None and self._trial.limit > self._base.limit:
+                self._climbed, self._boost = None, 1.0
+                self._hold = min(_RARELY, 2 * self._hold)
+                self._stay_at(self._base, now_s)
+            return
+        self._climbed, self._more = None, True
+        self._hold = min(_RARELY, 2 * self._hold)
+        self._levels.clear()
+        self._stay_at(self._level(max(self._least, served)), now_s)
 
     def _next(self) -> int:
         """The limit to try; the present one if there is none."""

@@ -85,6 +85,7 @@ class AIMD:
         >>> aimd = AIMD(initial=10)
         >>> aimd.update(Sample(0, 1.0, 1.0, 10)), aimd.update(Sample(1, 2.0, 1.0, 10, refused=True))
         (11, 9)
+
     Source: Netflix's AIMDLimit.
     """
 
