@@ -15,7 +15,7 @@ BUNDLE_ARGS ?=
 NBVAL := -p no:cacheprovider --nbval --nbval-current-env --nbval-cell-timeout 120 \
 	--nbval-sanitize-with tests/nbval_sanitize.cfg -n 2 --dist loadscope
 
-.PHONY: help setup lab test check links book bundle soak refresh lock clean
+.PHONY: help setup lab test browser check links book bundle soak refresh lock clean
 
 help:  ## list these targets
 	@sed -n 's/^\([a-z]*\):[^#]*## \(.*\)/  make \1	\2/p' Makefile | expand -t 18
@@ -30,10 +30,14 @@ lab: setup  ## open the course in JupyterLab (LAB_ARGS passes options on)
 		--LabApp.default_url=/lab/tree/notebooks/00_start_here.ipynb \
 		--LabApp.app_settings_dir=tools/jupyterlab $(LAB_ARGS)
 
-test: setup  ## unit tests, every notebook compared, and that a refresh changes nothing
-	$(BIN)/python -m pytest -n 2 tests
+test: setup  ## unit tests, every notebook compared and refreshed, and run in a browser
+	$(BIN)/python -m pytest -n 2 tests --ignore=tests/browser
 	$(BIN)/python -m pytest $(NBVAL) notebooks
 	$(BIN)/python tools/refresh_notebooks.py --check
+	$(BIN)/python -m pytest -n 2 tests/browser
+
+browser: setup  ## every lesson in JupyterLab, in a headless browser; pictures in build/screenshots
+	$(BIN)/python -m pytest -n 2 tests/browser
 
 check: setup  ## ruff, mypy --strict, lint of the notebooks, links
 	$(BIN)/ruff check .

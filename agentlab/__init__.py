@@ -6,6 +6,7 @@ Nothing is imported here, so that `import agentlab` is instant; take the rooms y
 
 __all__ = [
     "bench",
+    "classroom",
     "clock",
     "completions",
     "content",

@@ -16,6 +16,8 @@ from agentlab.errors import AgentLabError, ConfigError
 from agentlab.trace import Span, span_line
 
 if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
     from agentlab.bench.cost import Cost
 
 
@@ -172,7 +174,7 @@ def _workflow(options: argparse.Namespace) -> int:
 
 
 def _bench(options: argparse.Namespace) -> int:
-    from agentlab.bench import compare, cost, experiment, measure, plots, report, results
+    from agentlab.bench import compare, experiment, results, tuning
 
     if options.compare:
         before, after = map(results.load, options.compare)
@@ -182,24 +184,42 @@ def _bench(options: argparse.Namespace) -> int:
         raise ConfigError(
             f"name an experiment, one of {', '.join(experiment.names())}, or two --compare files"
         )
-    chosen = experiment.load(options.experiment)
+    path = experiment.found(options.experiment)
+    file = Path(options.out) / f"{path.stem}.json"
+    try:
+        return (_tune if tuning.is_tuning(path) else _measure)(path, file, options)
+    except KeyboardInterrupt:
+        print(f"stopped; what is done is in {file}. Go on with --resume.", file=sys.stderr)
+        return 130
+
+
+def _measure(path: Path, file: Path, options: argparse.Namespace) -> int:
+    from agentlab.bench import cost, experiment, measure, plots, report, results
+
+    chosen = experiment.load(path)
     real = settings.from_environment()
     if chosen.clock == "real" and real.real:
         asked = f"this asks {real.model} at {real.upstream} {_bill(cost.cost(chosen), options)}"
         if not options.yes:
             raise ConfigError(f"{asked}; add --yes to do it, or set AGENTLAB_LOCAL=1")
         print(asked, file=sys.stderr)
-    file = Path(options.out) / f"{Path(options.experiment).stem}.json"
-    try:
-        measured = measure.run(chosen, file, resume=options.resume, cluster=options.cluster)
-    except KeyboardInterrupt:
-        print(f"stopped; what is done is in {file}. Go on with --resume.", file=sys.stderr)
-        return 130
-    table = report.markdown(measured)
-    file.with_suffix(".md").write_text(table, encoding="utf-8")
-    plots.figure(measured).savefig(file.with_suffix(".png"), dpi=80)
-    print(table)
+    measured = measure.run(chosen, file, resume=options.resume, cluster=options.cluster)
+    _report(file, report.markdown(measured), plots.figure(measured))
     return 1 if results.unequal(measured.measurements) else 0
+
+
+def _tune(path: Path, file: Path, options: argparse.Namespace) -> int:
+    from agentlab.bench import tuning
+
+    tuned = tuning.run(tuning.load(path), file, resume=options.resume)
+    _report(file, tuning.markdown(tuned), tuning.figure(tuned))
+    return 0
+
+
+def _report(file: Path, table: str, figure: Figure) -> None:
+    file.with_suffix(".md").write_text(table, encoding="utf-8")
+    figure.savefig(file.with_suffix(".png"), dpi=80)
+    print(table)
 
 
 def _bill(cost: Cost, options: argparse.Namespace) -> str:

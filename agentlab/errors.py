@@ -75,7 +75,7 @@ class FileError(ConfigError):
             for line, column, field, says in problems
         ]
         if len(lines) > 1:
-            lines = [f"{len(lines)} problems", *lines]
+            lines = [f"file with {len(lines)} problems:", *lines]
         super().__init__(f"{what} " + "\n  ".join(lines))
 
 

@@ -78,6 +78,7 @@ def scaling(agents: Sequence[int], gains: dict[str, Sequence[float]], title: str
             axis.plot(agents, gain, color=colour, marker=marker, linewidth=3, label=name)
         axis.set_xscale("log", base=2)
         axis.set_yscale("log", base=2)
+        axis.set_xticks(agents)
         axis.xaxis.set_major_formatter("{x:g}")
         axis.yaxis.set_major_formatter("{x:g}")
         axis.set_xlabel("agents asking at once")

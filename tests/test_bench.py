@@ -11,11 +11,13 @@ import pytest
 from agentlab import engines, lab
 from agentlab.bench import compare, cost, experiment, measure, reading, report, results
 from agentlab.bench.experiment import Case
+from agentlab.bench.tuning import is_tuning
 from agentlab.cli import main
 from agentlab.endpoint import presets
 from agentlab.errors import ConfigError
 from agentlab.settings import DATA
 
+MEASURED = [name for name in experiment.names() if not is_tuning(experiment.found(name))]
 REFERENCE = DATA / "results"
 SMALL = "about: Two agents.\nworkloads: [{agents: 2}]\n"
 
@@ -50,7 +52,7 @@ def test_the_same_experiment_twice_gives_the_same_file(fresh_lab, tmp_path):
     assert first.read_bytes() == second.read_bytes()
 
 
-@pytest.mark.parametrize("name", experiment.names())
+@pytest.mark.parametrize("name", MEASURED)
 def test_what_comes_with_the_course_can_be_read(name):
     """Every experiment is valid and has cases."""
     assert list(experiment.load(name).cases())
@@ -223,7 +225,7 @@ def test_nothing_is_paid_for_unasked(fresh_lab, tmp_path, monkeypatch, capsys):
     assert not (tmp_path / "out").exists()
 
 
-@pytest.mark.parametrize("name", experiment.names())
+@pytest.mark.parametrize("name", MEASURED)
 def test_reference_results_are_of_the_experiment_as_it_is(name):
     """Each experiment has its results in data/results/: whole, comparable, with table and plot."""
     kept = results.load(REFERENCE / f"{name}.json")

@@ -11,7 +11,7 @@ from agentlab import settings
 from agentlab.endpoint import presets
 
 ROOT = settings.DATA.parent
-PACKAGES = ["bench", "content", "endpoint", "engines", "exchange", "resilience", "tuning"]
+PACKAGES = "bench classroom content endpoint engines exchange resilience tuning".split()
 
 
 def page(name: str) -> str:

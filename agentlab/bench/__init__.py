@@ -10,6 +10,7 @@
     plots        the same as pictures
     compare      what changed between two results, and whether it is more than noise
     laws         Amdahl, Gustafson, and the Universal Scalability Law, fitted
+    tuning       what tunes itself, against what only hindsight knows: an experiment of its own kind
     crowd        a million agents on an endpoint's physics, with no client
 
 From the command line: `agentlab bench`.

@@ -151,6 +151,22 @@ def names() -> list[str]:
     return sorted(path.stem for path in _EXPERIMENTS.glob("*.yaml"))
 
 
+def found(file: str | Path) -> Path:
+    """The file of an experiment, given by its name or by its path.
+
+    Raises:
+        ConfigError: If there is none.
+    """
+    path = Path(file)
+    if path.suffix not in (".yaml", ".yml"):
+        path = _EXPERIMENTS / f"{file}.yaml"
+    if not path.is_file():
+        raise ConfigError(
+            f"no experiment {str(file)!r}; choose one of {', '.join(names())}, or give a .yaml file"
+        )
+    return path
+
+
 def load(file: str | Path) -> Experiment:
     """Read an experiment by its name, or from a file by its path.
 
@@ -161,13 +177,7 @@ def load(file: str | Path) -> Experiment:
         >>> load("article").clock
         'virtual'
     """
-    path = Path(file)
-    if path.suffix not in (".yaml", ".yml"):
-        path = _EXPERIMENTS / f"{file}.yaml"
-    if not path.is_file():
-        raise ConfigError(
-            f"no experiment {str(file)!r}; choose one of {', '.join(names())}, or give a .yaml file"
-        )
+    path = found(file)
     try:
         experiment = msgspec.yaml.decode(path.read_bytes(), type=Experiment)
         for workload in experiment.workloads:

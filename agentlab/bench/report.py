@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Mapping, Sequence
 from statistics import median
 
 import msgspec
@@ -30,7 +30,7 @@ def markdown(results: Results) -> str:
     parts = [
         f"# {results.name}",
         experiment.about,
-        "\n".join(_table(kept, [[row[name] for name in kept] for row in rows])),
+        "\n".join(_table(kept, rows, text=axes(results))),
         "\n".join(f"- {line}" for line in [*problems, *readings(results)]),
         f"{clock}; {about}.",
     ]
@@ -92,5 +92,9 @@ def _spread(runs: Sequence[Measurement]) -> str:
     return f"{median(times):.2f} ({times[0]:.2f} to {times[-1]:.2f})"
 
 
-def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
-    return [f"| {' | '.join(cells)} |" for cells in (head, ["---"] * len(head), *rows)]
+def _table(
+    names: Sequence[str], rows: Sequence[Mapping[str, str]], *, text: Collection[str]
+) -> list[str]:
+    rule = ["---" if name in text else "---:" for name in names]
+    cells = [[row[name] for name in names] for row in rows]
+    return [f"| {' | '.join(line)} |" for line in (names, rule, *cells)]

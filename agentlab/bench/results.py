@@ -58,13 +58,19 @@ class Results(msgspec.Struct, frozen=True, kw_only=True):
 
     def save(self, path: Path) -> None:
         """Write the file, whole or not at all."""
-        part = path.with_name(f".{path.name}.part")
-        part.write_bytes(msgspec.json.format(msgspec.json.encode(self)) + b"\n")
-        part.replace(path)
+        write(path, self)
 
     def of(self, case: Case) -> list[Measurement]:
         """The measurements of a case that have a result."""
         return [m for m in self.measurements if m.case == case and m.error is None]
+
+
+def write(path: Path, some: msgspec.Struct) -> None:
+    """Write results as JSON for people to read, the whole file or nothing."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    part = path.with_name(f".{path.name}.part")
+    part.write_bytes(msgspec.json.format(msgspec.json.encode(some)) + b"\n")
+    part.replace(path)
 
 
 def load(path: str | Path) -> Results:

@@ -24,8 +24,9 @@ class Physics(msgspec.Struct, frozen=True, kw_only=True):
     """The figures of one endpoint, in seconds.
 
     `slots` is how many requests are served at once and `queue` how many may wait beyond that;
-    None means no limit. `capacity` is how the slots change as time goes by. `jitter_sigma` is the sigma of a lognormal factor with median 1, drawn
-    once for a request's prefill and once for its decode.
+    None means no limit. `capacity` is how the slots change as time goes by. `jitter_sigma` is the
+    sigma of a lognormal factor with median 1, drawn once for a request's prefill and once for its
+    decode.
 
     Example:
         >>> course = Physics(prefill_base_s=1.0, itl_base_s=0.1)

@@ -11,4 +11,5 @@ learning    what each earns, as a share of an oracle; the same live, from the en
 portable    a hundred random workflows on an endpoint that fails: equal bytes by every engine
 scenarios   endpoints on which limiters are tuned, and others on which they are judged
 trial       a limiter in a scenario, against the best static limit there
+plots       limits over time, limiters judged, what a bandit earns
 """

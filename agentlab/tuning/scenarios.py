@@ -106,4 +106,4 @@ def _scenarios(
 
 
 TUNING = _scenarios((6, 24, 48), seed=11, tokens=(50, 150), demand=5, moment=0.4)
-JUDGING = _scenarios((4, 16, 64), seed=23, tokens=(60, 140), demand=4, moment=0.5)
+JUDGING = _scenarios((4, 16, 64), seed=29, tokens=(60, 140), demand=4, moment=0.5)

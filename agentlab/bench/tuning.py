@@ -1,0 +1,277 @@
+"""What tunes itself, measured against what only hindsight knows; all in virtual time.
+
+An experiment of the kind `tuning` has four parts: limits of calls in flight against the best static
+one, random graphs against their critical paths, a bandit against an oracle, and one workflow file
+on several engines.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from functools import partial
+from pathlib import Path
+from statistics import median
+from typing import Annotated, Any
+
+import msgspec
+import yaml
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from agentlab.bench import results
+from agentlab.bench.experiment import AtLeastOne, Text, found
+from agentlab.errors import ConfigError
+from agentlab.progress import bar
+from agentlab.tuning import dags, learning, plots, portable, trial
+
+_PARTS = ("limits", "graphs", "learning", "portable")
+
+
+class Learning(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """How the bandit is judged; `seeds` should be others than those it was made with."""
+
+    runs: AtLeastOne
+    shift_at: AtLeastOne
+    seeds: Annotated[list[int], msgspec.Meta(min_length=1)]
+
+
+class Tuning(
+    msgspec.Struct,
+    frozen=True,
+    kw_only=True,
+    forbid_unknown_fields=True,
+    tag_field="kind",
+    tag="tuning",
+):
+    """An experiment's file whose `kind` is `tuning`.
+
+    Attributes:
+        about: The question, in a sentence.
+        limiters: Names of `tuning.trial.LIMITERS`.
+        graphs: How many random graphs.
+        learning: How the bandit is judged.
+        workflows: How many random workflows each engine runs, on an endpoint that fails.
+    """
+
+    about: Text
+    limiters: Annotated[list[Text], msgspec.Meta(min_length=1)]
+    graphs: AtLeastOne
+    learning: Learning
+    workflows: AtLeastOne
+
+    def __post_init__(self) -> None:
+        if unknown := set(self.limiters) - set(trial.LIMITERS):
+            raise ValueError(
+                f"limiters: there is no {unknown.pop()!r}; there are {', '.join(trial.LIMITERS)}"
+            )
+
+
+class TuningResults(msgspec.Struct, kw_only=True):
+    """What came of it; a part that is yet to be measured is None. Equal runs are equal files."""
+
+    name: str
+    experiment: Tuning
+    machine: dict[str, str]
+    limits: list[trial.Row] | None = None
+    graphs: dags.Summary | None = None
+    learning: list[learning.Scenario] | None = None
+    portable: list[portable.Tally] | None = None
+
+
+def is_tuning(path: Path) -> bool:
+    """True if the experiment's file is of this kind."""
+    try:
+        raw = yaml.safe_load(path.read_bytes())
+    except yaml.YAMLError:
+        return False  # whoever loads it says what is wrong
+    return isinstance(raw, dict) and raw.get("kind") == "tuning"
+
+
+def load(file: str | Path) -> Tuning:
+    """Read such an experiment.
+
+    Raises:
+        ConfigError: If there is no such file, or a field of it is wrong, naming it.
+
+    Example:
+        >>> load("tuning").graphs
+        200
+    """
+    path = found(file)
+    try:
+        return msgspec.yaml.decode(path.read_bytes(), type=Tuning)
+    except (msgspec.MsgspecError, yaml.YAMLError) as error:
+        raise ConfigError(f"experiment {path}: {error}; correct it there") from None
+
+
+def run(experiment: Tuning, file: Path, *, resume: bool = False) -> TuningResults:
+    """Measure all parts, and write `file` after each.
+
+    Args:
+        resume: Keep the parts that are in such a file.
+
+    Raises:
+        ConfigError: If the file is unfinished and not to be resumed, or is of another experiment.
+    """
+    done = TuningResults(name=file.stem, experiment=experiment, machine=results.machine())
+    if file.exists():
+        done = _kept(file, done, resume=resume)
+    parts: dict[str, Callable[[], Any]] = {
+        "limits": lambda: trial.judged(
+            limiters={n: trial.LIMITERS[n] for n in experiment.limiters}
+        ),
+        "graphs": lambda: dags.summary([dags.measure(seed) for seed in range(experiment.graphs)]),
+        "learning": lambda: _learned(experiment.learning),
+        "portable": lambda: [
+            portable.tally(engine, range(experiment.workflows)) for engine in portable.VIRTUAL
+        ],
+    }
+    for name in bar(_PARTS, name=file.stem):
+        if getattr(done, name) is None:
+            setattr(done, name, parts[name]())
+            results.write(file, done)
+    return done
+
+
+def stored(path: str | Path) -> TuningResults:
+    """Read what `run` wrote.
+
+    Raises:
+        ConfigError: If it cannot be read, or is something else.
+    """
+    try:
+        return msgspec.json.decode(Path(path).read_bytes(), type=TuningResults)
+    except (OSError, msgspec.DecodeError) as error:
+        raise ConfigError(
+            f"results {str(path)!r}: {error}; give a file that agentlab bench tuning wrote"
+        ) from None
+
+
+def _kept(file: Path, empty: TuningResults, *, resume: bool) -> TuningResults:
+    kept = stored(file)
+    if not resume:
+        if any(getattr(kept, part) is None for part in _PARTS):
+            raise ConfigError(
+                f"{file} is of a run that was interrupted; go on with --resume, or remove it"
+            )
+        return empty
+    for what in ("experiment", "machine"):
+        if getattr(kept, what) != getattr(empty, what):
+            raise ConfigError(f"{file} is of another {what}; choose another folder with --out")
+    return kept
+
+
+def _learned(how: Learning) -> list[learning.Scenario]:
+    return [
+        learning.scenario(name, runs=how.runs, seeds=how.seeds, shift_at=shift_at)
+        for name, shift_at in (("steady", None), ("a shift", how.shift_at))
+    ]
+
+
+def markdown(measured: TuningResults) -> str:
+    """The tables of all parts that have been measured."""
+    parts = [f"# {measured.name}", measured.experiment.about]
+    if measured.limits is not None:
+        parts += [
+            "## How many calls in flight",
+            "Against the best static limit of each scenario, which a sweep finds; none of the "
+            f"scenarios was used for tuning. Passed is at least {trial.LEAST_GOODPUT:g} of its "
+            f"goodput, with at most {trial.MOST_P95:g} of its p95.",
+            limiters_table(measured.limits),
+            scenarios_table(measured.limits),
+        ]
+    if measured.graphs is not None:
+        parts += ["## Along the true edges", graphs_said(measured.graphs)]
+    if measured.learning is not None:
+        parts += [
+            "## Which pattern for which task",
+            "Shares of what an oracle earns; the quality of answers is SIMULATED.",
+            learning_table(measured.learning),
+        ]
+    if measured.portable is not None:
+        parts += ["## One file, every engine", portable.markdown(measured.portable)]
+    about = ", ".join(f"{name} {value}" for name, value in measured.machine.items())
+    return "\n\n".join([*parts, f"virtual time, exact; {about}."]) + "\n"
+
+
+def limiters_table(rows: Sequence[trial.Row]) -> str:
+    """A line a limiter, over all scenarios.
+
+    Example:
+        >>> row = trial.Row("4 slots", "fixed 3", 1.5, 2.0, 0.75, 0.9, 1.0, 4)
+        >>> print(limiters_table([row]).splitlines()[-1])
+        | fixed 3 | 0 of 1 | 0.75 | 0.75 | 0.90 | 0.90 | 1.00 |
+    """
+    lines = [
+        "| limiter | passed | goodput, median | least | p95, median | most | requests an answer |",
+        "| --- | --- | --- | --- | --- | --- | --- |",
+    ]
+    for name in dict.fromkeys(row.limiter for row in rows):
+        of = [row for row in rows if row.limiter == name]
+        goodput, p95 = [row.of_best_goodput for row in of], [row.of_best_p95 for row in of]
+        figures = (median(goodput), min(goodput), median(p95), max(p95))
+        each = max(row.requests_per_answer for row in of)
+        cells = [f"{figure:.2f}" for figure in (*figures, each)]
+        passed = f"{sum(row.passes for row in of)} of {len(of)}"
+        lines.append(f"| {' | '.join([name, passed, *cells])} |")
+    return "\n".join(lines)
+
+
+def scenarios_table(rows: Sequence[trial.Row], limiter: str = "adaptive") -> str:
+    """A line a scenario, for one limiter; empty if it was not judged."""
+    lines = [
+        f"| scenario | best static limit | {limiter}: goodput | p95 |",
+        "| --- | --- | --- | --- |",
+    ]
+    of = [row for row in rows if row.limiter == limiter]
+    for row in of:
+        shares = f"{row.of_best_goodput:.2f} | {row.of_best_p95:.2f}"
+        lines.append(f"| {row.scenario} | {row.best_limit} | {shares} |")
+    return "\n".join(lines) if of else ""
+
+
+def graphs_said(graphs: dags.Summary) -> str:
+    """In a sentence.
+
+    Example:
+        >>> print(graphs_said(dags.summary([dags.measure(3)])))
+        1 random graphs: at worst 1.00 of the critical path, in supersteps 1.00; answers equal
+    """
+    return (
+        f"{graphs.graphs} random graphs: at worst {graphs.worst_ratio:.2f} of the critical path, "
+        f"in supersteps {graphs.worst_supersteps_ratio:.2f}; "
+        f"answers {'equal' if graphs.all_equal else 'DIFFER'}"
+    )
+
+
+def learning_table(scenarios: Sequence[learning.Scenario]) -> str:
+    """A line a policy: its share of the oracle's earnings, the worst seed's, and its recovery."""
+    heads = [f"{s.name}: mean | worst seed" for s in scenarios]
+    heads += ["back at .90 after" for s in scenarios if s.shift_at is not None]
+    lines = [f"| policy | {' | '.join(heads)} |"]
+    lines.append(lines[0].count(" | ") * "| --- " + "| --- |")
+    for policy in scenarios[0].policies:
+        curves = [s.policies[policy] for s in scenarios]
+        shares = [f"{curve.share:.3f} | {curve.least_share:.3f}" for curve in curves]
+        back = [_back(s, policy) for s in scenarios if s.shift_at is not None]
+        lines.append(f"| {' | '.join([policy, *shares, *back])} |")
+    return "\n".join(lines)
+
+
+def _back(shifted: learning.Scenario, policy: str) -> str:
+    runs = learning.recovery(shifted.policies[policy].curve, shifted.shift_at or 0)
+    return "never" if runs is None else f"{runs} runs"
+
+
+def figure(measured: TuningResults) -> Figure:
+    """Limiters in all scenarios, and what policies earn over time: the parts that are curves."""
+    drawn: list[Callable[[Axes], object]] = []
+    if measured.limits is not None:
+        drawn.append(partial(plots.draw_limiters, rows=measured.limits))
+    for scenario in measured.learning or ():
+        drawn.append(partial(plots.draw_learning, scenario=scenario))
+    with plots.style():
+        made, axes = plots.panels(len(drawn))
+        for axis, draw in zip(axes, drawn, strict=True):
+            draw(axis)
+    return made

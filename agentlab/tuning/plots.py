@@ -1,0 +1,121 @@
+"""Pictures of what tunes itself: limits over time, limiters judged, what a bandit earns."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+
+import matplotlib.pyplot as plt
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.patches import Rectangle
+
+from agentlab.plots import FONT_SIZE, SERIES, WAITING
+from agentlab.tuning.learning import BLOCK, Scenario
+from agentlab.tuning.trial import LEAST_GOODPUT, MOST_P95, Outcome, Row
+
+_COLOURS = (*SERIES, "#56B4E9", "#E69F00")  # more of the palette of Okabe and Ito
+_MARKERS = "osD^vX"
+_LARGEST_P95 = 10.0  # what is beyond is drawn at the edge
+
+
+@contextmanager
+def style() -> Iterator[None]:
+    """What all pictures have in common."""
+    with plt.rc_context({"font.size": FONT_SIZE, "axes.grid": True, "grid.color": "#DDDDDD"}):
+        yield
+
+
+def panels(many: int) -> tuple[Figure, list[Axes]]:
+    """A picture with so many panels beside each other."""
+    figure, axes = plt.subplots(1, many, figsize=(8 * many, 6), layout="constrained", squeeze=False)
+    plt.close(figure)  # the notebook shows what a cell returns, once
+    return figure, list(axes[0])
+
+
+def limits(outcomes: Mapping[str, Outcome], run_s: float, *, best: int, title: str) -> Figure:
+    """What each limiter decided over the time of a run.
+
+    Args:
+        outcomes: Name -> what `trial.run` gave.
+        best: The best static limit, drawn as a line.
+
+    Example:
+        plots.limits({"adaptive": run(Adaptive(), some)}, some.run_s, best=16, title="It finds 16")
+    """
+    with style():
+        figure, (axis,) = panels(1)
+        for (name, outcome), colour in zip(outcomes.items(), _COLOURS, strict=False):
+            changes = [*outcome.limits, (run_s, outcome.limits[-1][1])]
+            at_s, most = zip(*changes, strict=True)
+            axis.step(at_s, most, where="post", color=colour, linewidth=2, label=name)
+        axis.axhline(best, color="black", linestyle="--", label=f"best static: {best}")
+        axis.set(xlabel="model time (s)", ylabel="calls in flight, at most", yscale="log")
+        axis.yaxis.set_major_formatter("{x:g}")
+        _finish(axis, title)
+    return figure
+
+
+def limiters(rows: Sequence[Row], title: str) -> Figure:
+    """Each limiter in each scenario, as a point: right is more goodput, low is a shorter p95."""
+    with style():
+        figure, (axis,) = panels(1)
+        draw_limiters(axis, rows)
+        axis.set_title(title, loc="left", fontweight="bold", fontsize=FONT_SIZE + 2)
+    return figure
+
+
+def draw_limiters(axis: Axes, rows: Sequence[Row]) -> None:
+    """The same into a panel; the box is what passes."""
+    most = 1.02 * max(1.1, *(row.of_best_goodput for row in rows))
+    box = Rectangle((LEAST_GOODPUT, 0.05), most, MOST_P95 - 0.05, color=WAITING, alpha=0.5)
+    axis.add_patch(box)
+    names = dict.fromkeys(row.limiter for row in rows)
+    for name, colour, marker in zip(names, _COLOURS, _MARKERS, strict=False):
+        of = [row for row in rows if row.limiter == name]
+        axis.scatter(
+            [row.of_best_goodput for row in of],
+            [min(row.of_best_p95, _LARGEST_P95) for row in of],
+            color=colour,
+            marker=marker,
+            s=70,
+            label=name,
+            zorder=3,
+        )
+    axis.set(xlim=(0, most), ylim=(0.05, _LARGEST_P95 * 1.1), yscale="log")
+    axis.set(xlabel="goodput, of the best static limit's", ylabel="p95, of the best static limit's")
+    axis.set_yticks([0.1, 0.3, 1, 3, 10])
+    axis.yaxis.set_major_formatter("{x:g}")
+    passed = {n: sum(r.passes for r in rows if r.limiter == n) for n in names}
+    best = max(passed, key=lambda name: passed[name])
+    scenarios = len({row.scenario for row in rows})
+    _finish(axis, f"{best}: {passed[best]} of {scenarios} in the box")
+
+
+def learning(scenario: Scenario, title: str) -> Figure:
+    """What each policy earns over time, as a share of an oracle's."""
+    with style():
+        figure, (axis,) = panels(1)
+        draw_learning(axis, scenario)
+        axis.set_title(title, loc="left", fontweight="bold", fontsize=FONT_SIZE + 2)
+    return figure
+
+
+def draw_learning(axis: Axes, scenario: Scenario) -> None:
+    """The same into a panel."""
+    for (name, curve), colour, marker in zip(
+        scenario.policies.items(), _COLOURS, _MARKERS, strict=False
+    ):
+        runs = [BLOCK * block for block in range(1, len(curve.curve) + 1)]
+        axis.plot(runs, curve.curve, color=colour, marker=marker, label=name)
+    if scenario.shift_at is not None:
+        axis.axvline(scenario.shift_at, color="black", linestyle="--", label="skills shift")
+    axis.axhline(1, color="black", linewidth=1)
+    axis.set(xlabel="runs", ylabel="share of the oracle (quality SIMULATED)", ylim=(0.5, 1.05))
+    first, *_ = scenario.policies.items()
+    _finish(axis, f"{scenario.name}: {first[0]} earns {first[1].share:.2f} of the oracle")
+
+
+def _finish(axis: Axes, title: str) -> None:
+    axis.set_title(title, loc="left", fontweight="bold", fontsize=FONT_SIZE + 2)
+    axis.legend(frameon=False, fontsize=FONT_SIZE - 2)

@@ -1,0 +1,141 @@
+"""The experiment of the kind `tuning`: its file, its results, and that they come out again."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from agentlab.bench import results, tuning
+from agentlab.bench.experiment import found
+from agentlab.cli import main
+from agentlab.errors import ConfigError
+from agentlab.resilience.adaptive import Adaptive
+from agentlab.settings import DATA
+from agentlab.tuning import dags, learning, portable, trial
+from agentlab.tuning.scenarios import JUDGING
+
+REFERENCE = DATA / "results" / "tuning.json"
+
+SMALL = """
+about: x
+kind: tuning
+limiters: [fixed 3]
+graphs: 2
+learning: {runs: 200, shift_at: 100, seeds: [1]}
+workflows: 2
+"""
+
+
+@pytest.fixture
+def small(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """A command that measures a little, in one scenario."""
+    judged = trial.judged
+    monkeypatch.setattr(trial, "judged", lambda **given: judged(JUDGING[2:3], **given))
+    (tmp_path / "small.yaml").write_text(SMALL)
+    return ["bench", str(tmp_path / "small.yaml"), "--out", str(tmp_path)]
+
+
+def test_two_runs_give_equal_files(fresh_lab, tmp_path, small, capsys):
+    """All four parts, to the byte; a table of each, and a picture."""
+    assert main(small) == 0
+    first = (tmp_path / "small.json").read_bytes()
+    assert main(small) == 0
+    assert (tmp_path / "small.json").read_bytes() == first
+    said = (tmp_path / "small.md").read_text(encoding="utf-8")
+    for part in ("| fixed 3 | ", "2 random graphs: at worst 1.00", "| Thompson | ", "2 of 2"):
+        assert part in said
+    assert said in capsys.readouterr().out
+    assert (tmp_path / "small.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_an_interrupt_keeps_whole_parts(fresh_lab, tmp_path, small, monkeypatch):
+    """Stopped in the second part: the file is not overwritten, and can be gone on with."""
+    measure = dags.measure
+
+    def stopped(seed: int) -> Any:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(dags, "measure", stopped)
+    assert main(small) == 130
+    kept = tuning.stored(tmp_path / "small.json")
+    assert kept.limits is not None and kept.graphs is None
+    assert main(small) == 2
+    monkeypatch.setattr(dags, "measure", measure)
+    monkeypatch.setattr(trial, "judged", lambda **given: pytest.fail("it was measured before"))
+    assert main([*small, "--resume"]) == 0
+    again = tuning.stored(tmp_path / "small.json")
+    assert (again.limits, again.graphs is not None) == (kept.limits, True)
+
+
+def test_another_experiment_is_not_gone_on_with(fresh_lab, tmp_path, small):
+    """The file is left as it is."""
+    assert main(small) == 0
+    before = (tmp_path / "small.json").read_bytes()
+    (tmp_path / "small.yaml").write_text(SMALL.replace("graphs: 2", "graphs: 3"))
+    assert main([*small, "--resume"]) == 2
+    assert (tmp_path / "small.json").read_bytes() == before
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        (("[fixed 3]", "[fixed 4]"), r"there is no 'fixed 4'; there are fixed 3"),
+        (("graphs: 2", "graphs: 0"), r"graphs"),
+        (("workflows: 2", "work: 2"), r"`work`"),
+        (("seeds: [1]", "seeds: []"), r"learning.seeds"),
+    ],
+)
+def test_a_wrong_file_is_named(tmp_path, change, words):
+    """With the field."""
+    file = tmp_path / "wrong.yaml"
+    file.write_text(SMALL.replace(*change))
+    with pytest.raises(ConfigError, match=rf"wrong\.yaml.*{words}"):
+        tuning.load(file)
+
+
+def test_results_of_another_kind_are_refused():
+    """A file of measurements has no such parts."""
+    with pytest.raises(ConfigError, match="agentlab bench tuning wrote"):
+        tuning.stored(REFERENCE.with_name("article.json"))
+
+
+def test_the_reference_is_of_the_experiment_as_it_is():
+    """Whole, with its table and its picture."""
+    kept = tuning.stored(REFERENCE)
+    assert kept.experiment == tuning.load("tuning")
+    assert tuning.is_tuning(found("tuning"))
+    assert REFERENCE.with_suffix(".md").read_text(encoding="utf-8") == tuning.markdown(kept)
+    assert REFERENCE.with_suffix(".png").read_bytes().startswith(b"\x89PNG")
+    assert all(getattr(kept, part) is not None for part in ("limits", "graphs", "portable"))
+
+
+def test_the_reference_comes_out_again(fresh_lab):
+    """A part of each of its parts, to the last digit; the whole takes some minutes."""
+    kept = tuning.stored(REFERENCE)
+    rows = trial.judged(JUDGING[2:3] + JUDGING[7:9], {"adaptive": Adaptive})
+    names = {row.scenario for row in rows}
+    assert rows == [r for r in kept.limits or () if r.limiter == "adaptive" and r.scenario in names]
+    how, (steady, _) = kept.experiment.learning, kept.learning or ()
+    assert learning.scenario("steady", runs=how.runs, seeds=how.seeds) == steady
+    assert portable.tally("asyncio") in (kept.portable or ())
+
+
+def test_the_pass_line_holds_where_it_must():
+    """On every preset, at 4, 16 and 64 slots, under a rate limit, and with the slots halved.
+
+    Many slots that double in mid-run are beyond that: it follows, but too late for the line.
+    """
+    rows = [r for r in tuning.stored(REFERENCE).limits or () if r.limiter == "adaptive"]
+    assert len(rows) == len(JUDGING)
+    failed = {row.scenario for row in rows if not row.passes}
+    assert failed == {"64 slots, doubled", "64 slots, doubled, jitter"}
+
+
+def test_results_are_written_whole(tmp_path):
+    """The folder is made, and no part of a file is left beside it."""
+    kept = tuning.stored(REFERENCE)
+    results.write(tmp_path / "new" / "a.json", kept)
+    assert [path.name for path in (tmp_path / "new").iterdir()] == ["a.json"]
+    assert tuning.stored(tmp_path / "new" / "a.json") == kept
