@@ -265,7 +265,6 @@ def needs_itself(needs_itself):
         (["river"], {}, "'river' is no function with a name"),
         ([type], {}, "'type': no signature found.*of your own"),
     ],
-    ids=str,
 )
 @pytest.mark.parametrize("run", [parallel.run, parallel.run_sequential])
 def test_what_cannot_run_is_refused_before_it_runs(run, functions, inputs, says):

@@ -50,7 +50,8 @@ def limits(outcomes: Mapping[str, Outcome], run_s: float, *, best: int, title: s
             at_s, most = zip(*changes, strict=True)
             axis.step(at_s, most, where="post", color=colour, linewidth=2, label=name)
         axis.axhline(best, color="black", linestyle="--", label=f"best static: {best}")
-        axis.set(xlabel="model time (s)", ylabel="calls in flight, at most", yscale="log")
+        axis.set(xlabel="model time (s)", ylabel="calls in flight, at most")
+        axis.set_yscale("log", base=2)
         axis.yaxis.set_major_formatter("{x:g}")
         _finish(axis, title)
     return figure
