@@ -17,6 +17,7 @@ __all__ = [
     "errors",
     "exchange",
     "exercises",
+    "files",
     "graph",
     "lab",
     "located",

@@ -17,6 +17,7 @@ from weakref import WeakSet
 import msgspec
 
 from agentlab.errors import ConfigError, EndpointError
+from agentlab.files import write_whole
 
 HUNG_UP = 499
 """The status of a request whose client went away before the answer was complete (nginx's code)."""
@@ -216,10 +217,7 @@ class Trace:
             t.save("run.jsonl")
             Trace.load("run.jsonl").makespan_s
         """
-        path = Path(path)
-        part = path.with_name(f".{path.name}.part")
-        part.write_bytes(b"".join(map(span_line, self.spans)))
-        part.replace(path)
+        write_whole(Path(path), b"".join(map(span_line, self.spans)))
 
     @classmethod
     def load(cls, path: str | Path) -> Trace:

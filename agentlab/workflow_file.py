@@ -9,7 +9,6 @@ is completed and checked by editors while it is written.
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator
 from difflib import get_close_matches
 from graphlib import CycleError, TopologicalSorter
@@ -20,6 +19,7 @@ import msgspec
 import yaml
 
 from agentlab.errors import ConfigError, Problem
+from agentlab.files import write_whole
 from agentlab.graph import listed
 from agentlab.located import LocatedFile, Where
 from agentlab.settings import DATA
@@ -87,16 +87,7 @@ def save(path: Path, content: str) -> None:
     """
     if path.suffix not in (".yaml", ".yml"):
         raise ConfigError(f"a workflow's file ends in .yaml; got {str(path)!r}")
-    part = path.with_name(f".{path.name}.part")
-    try:
-        with part.open("wb") as file:
-            file.write(content.encode())
-            file.flush()
-            os.fsync(file.fileno())
-        part.replace(path)
-    except BaseException:
-        part.unlink(missing_ok=True)
-        raise
+    write_whole(path, content.encode())
 
 
 def _names(located: LocatedFile, file: WorkflowFile) -> Iterator[Problem]:

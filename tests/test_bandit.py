@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import json
 import math
+import os
 import random
 import subprocess
 import sys
 from collections import Counter
-from pathlib import Path
 
 import pytest
 from hypothesis import given
@@ -169,13 +169,11 @@ def test_a_save_that_fails_leaves_the_state_as_it_was(tmp_path, monkeypatch):
     bandit.save(path)
     kept = path.read_bytes()
     lived(bandit, 10)
-    write = Path.write_bytes
 
-    def half(self, data):
-        write(self, data[: len(data) // 2])
+    def full(descriptor):
         raise OSError("no space left on device")
 
-    monkeypatch.setattr(Path, "write_bytes", half)
+    monkeypatch.setattr(os, "fsync", full)
     with pytest.raises(OSError, match="no space"):
         bandit.save(path)
     assert path.read_bytes() == kept

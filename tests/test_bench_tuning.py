@@ -97,7 +97,7 @@ def test_a_wrong_file_is_named(tmp_path, change, words):
 
 def test_results_of_another_kind_are_refused():
     """A file of measurements has no such parts."""
-    with pytest.raises(ConfigError, match="agentlab bench tuning wrote"):
+    with pytest.raises(ConfigError, match="agentlab bench wrote"):
         tuning.stored(REFERENCE.with_name("article.json"))
 
 

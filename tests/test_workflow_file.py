@@ -416,7 +416,7 @@ def test_check_names_all_and_fails(written, capsys):
     ]
     assert main(["workflow", "check", written(GRAPH), "report", "raport"]) == 1
     lines = capsys.readouterr().out.splitlines()
-    assert lines[0].endswith("6 problems")
+    assert lines[0] == "workflow file with 6 problems:"
     assert lines[7].startswith("report: right")
     assert lines[8].startswith("no workflow 'raport'")
 

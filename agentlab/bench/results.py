@@ -7,11 +7,15 @@ import platform
 from collections.abc import Iterable
 from importlib.metadata import version
 from pathlib import Path
+from typing import TypeVar
 
 import msgspec
 
 from agentlab.bench.experiment import Case, Experiment
 from agentlab.errors import ConfigError
+from agentlab.files import write_whole
+
+T = TypeVar("T", bound=msgspec.Struct)
 
 _PACKAGES = ("agentlab", "aiohttp", "crewai", "langchain-openai", "langgraph", "openai")
 
@@ -68,9 +72,7 @@ class Results(msgspec.Struct, frozen=True, kw_only=True):
 def write(path: Path, some: msgspec.Struct) -> None:
     """Write results as JSON for people to read, the whole file or nothing."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(f".{path.name}.part")
-    part.write_bytes(msgspec.json.format(msgspec.json.encode(some)) + b"\n")
-    part.replace(path)
+    write_whole(path, msgspec.json.format(msgspec.json.encode(some)) + b"\n")
 
 
 def load(path: str | Path) -> Results:
@@ -79,11 +81,20 @@ def load(path: str | Path) -> Results:
     Raises:
         ConfigError: If it cannot be read, or is something else.
     """
+    return read(path, Results)
+
+
+def read(path: str | Path, kind: type[T]) -> T:
+    """Read results of some kind.
+
+    Raises:
+        ConfigError: If it cannot be read, or is of another kind.
+    """
     try:
-        return msgspec.json.decode(Path(path).read_bytes(), type=Results)
+        return msgspec.json.decode(Path(path).read_bytes(), type=kind)
     except (OSError, msgspec.DecodeError) as error:
         raise ConfigError(
-            f"results {str(path)!r}: {error}; give a file that agentlab bench wrote"
+            f"{kind.__name__} {str(path)!r}: {error}; give a file that agentlab bench wrote"
         ) from None
 
 

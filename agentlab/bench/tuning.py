@@ -139,12 +139,7 @@ def stored(path: str | Path) -> TuningResults:
     Raises:
         ConfigError: If it cannot be read, or is something else.
     """
-    try:
-        return msgspec.json.decode(Path(path).read_bytes(), type=TuningResults)
-    except (OSError, msgspec.DecodeError) as error:
-        raise ConfigError(
-            f"results {str(path)!r}: {error}; give a file that agentlab bench tuning wrote"
-        ) from None
+    return results.read(path, TuningResults)
 
 
 def _kept(file: Path, empty: TuningResults, *, resume: bool) -> TuningResults:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import re
 from hashlib import blake2b
 from html import escape
@@ -11,6 +10,8 @@ from typing import NamedTuple
 
 import yaml
 from markdown_it import MarkdownIt
+
+from agentlab.files import write_whole
 
 _PAGE = """<!doctype html>
 <html>
@@ -79,13 +80,4 @@ def publish(folder: Path, article: Article) -> tuple[Path, Path]:
 def _write(path: Path, content: bytes) -> None:
     if path.is_file() and path.read_bytes() == content:
         return
-    part = path.with_name(f".{path.name}.part")
-    try:
-        with part.open("wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        part.replace(path)
-    except BaseException:
-        part.unlink(missing_ok=True)
-        raise
+    write_whole(path, content)

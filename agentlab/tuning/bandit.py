@@ -21,6 +21,7 @@ import msgspec
 
 from agentlab.endpoint import draws
 from agentlab.errors import ConfigError
+from agentlab.files import write_whole
 
 NotNegative = Annotated[float, msgspec.Meta(ge=0)]
 
@@ -115,10 +116,8 @@ class Bandit:
 
     def save(self, path: str | Path) -> None:
         """Write down all that was learned, whole or not at all."""
-        path = Path(path)
-        part = path.with_name(f".{path.name}.part")
-        part.write_bytes(msgspec.json.format(msgspec.json.encode(self._state)) + b"\n")
-        part.replace(path)
+        content = msgspec.json.format(msgspec.json.encode(self._state)) + b"\n"
+        write_whole(Path(path), content)
 
     @property
     def arms(self) -> list[str]:

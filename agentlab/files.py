@@ -1,0 +1,26 @@
+"""Files that are written whole, or not at all."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+
+def write_whole(path: Path, content: bytes) -> None:
+    """Replace a file, or make it: whoever reads it finds the old content or the new one.
+
+    It is on the disk when this returns, and if it cannot be written the old file stays.
+
+    Example:
+        write_whole(Path("run.json"), b"{}")
+    """
+    part = path.with_name(f".{path.name}.part")
+    try:
+        with part.open("wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        part.replace(path)
+    except BaseException:
+        part.unlink(missing_ok=True)
+        raise
