@@ -80,12 +80,16 @@ def copied(folder: Path) -> Path:
 
 
 def options() -> list[str]:
-    """The options that `make lab` gives to JupyterLab, on a port that is free."""
-    command = ["make", "--dry-run", "lab", f"PYTHON={sys.executable}"]
+    """The options that `make lab` gives to JupyterLab, on a port that is free.
+
+    Also inside `make test`, where make would announce the folders that it enters and leaves.
+    """
+    command = ["make", "--dry-run", "--no-print-directory", "lab", f"PYTHON={sys.executable}"]
     command.append("LAB_ARGS=--port=0 --no-browser")
     dry = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True).stdout
-    words = shlex.split(dry.replace("\\\n", " "))
-    return words[words.index(".venv/bin/jupyter") + 2 :]
+    commands = dry.replace("\\\n", " ").splitlines()
+    lab = next(line for line in commands if line.startswith(".venv/bin/jupyter lab "))
+    return shlex.split(lab)[2:]
 
 
 @contextmanager

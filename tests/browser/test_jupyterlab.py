@@ -220,6 +220,16 @@ def test_a_bar_that_vanishes_was_full(page: Page, server: Server):
     server.end_kernels()
 
 
+@pytest.mark.parametrize("flags", ["", "w"])
+def test_inside_make_the_server_starts_as_outside(flags: str, monkeypatch: pytest.MonkeyPatch):
+    """What `make test` hands down, and the folders it then announces, changes no option."""
+    monkeypatch.setenv("MAKELEVEL", "1")
+    monkeypatch.setenv("MAKEFLAGS", flags)
+    first, *rest = jupyterlab.options()
+    assert first in ("--allow-root", "--ServerApp.root_dir=.")
+    assert rest[-2:] == ["--port=0", "--no-browser"]
+
+
 def test_a_killed_run_leaves_no_server_behind(tmp_path: Path):
     """JupyterLab ends when the process that started it is killed and can tidy up nothing."""
     script = (
