@@ -12,7 +12,7 @@ AS_ROOT := $(shell [ "$$(id -u)" = 0 ] && echo --allow-root)
 LAB_ARGS ?=
 BUNDLE_ARGS ?=
 
-NBVAL := -p no:cacheprovider --nbval --nbval-current-env --nbval-cell-timeout 120 \
+NBVAL := -p nbval_refresh --nbval --nbval-current-env --nbval-cell-timeout 120 \
 	--nbval-sanitize-with tests/nbval_sanitize.cfg -n 2 --dist loadscope
 
 .PHONY: help setup lab test browser check links book bundle soak refresh lock clean
@@ -30,10 +30,9 @@ lab: setup  ## open the course in JupyterLab (LAB_ARGS passes options on)
 		--LabApp.default_url=/lab/tree/notebooks/00_start_here.ipynb \
 		--LabApp.app_settings_dir=tools/jupyterlab $(LAB_ARGS)
 
-test: setup  ## unit tests, every notebook compared and refreshed, and run in a browser
+test: setup  ## unit tests, every notebook compared with its outputs, and run in a browser
 	$(BIN)/python -m pytest -n 2 tests --ignore=tests/browser
-	$(BIN)/python -m pytest $(NBVAL) notebooks
-	$(BIN)/python tools/refresh_notebooks.py --check
+	PYTHONPATH=tools $(BIN)/python -m pytest $(NBVAL) notebooks
 	$(BIN)/python -m pytest -n 2 tests/browser
 
 browser: setup  ## every lesson in JupyterLab, in a headless browser; pictures in build/screenshots

@@ -114,7 +114,14 @@ def notebook_with(path: Path, *cells: Any) -> Path:
 
 def run(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, *map(str, arguments)]
-    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    path = os.pathsep.join(filter(None, ["tools", os.environ.get("PYTHONPATH")]))
+    environment = os.environ | {"PYTHONPATH": path}
+    return subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True)
+
+
+def compared(path: Path, *options: str | Path) -> subprocess.CompletedProcess[str]:
+    """What nbval says of a notebook, with these options besides its own."""
+    return run("-m", "pytest", "-q", "--nbval", "--nbval-current-env", *options, path)
 
 
 def refresh(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
@@ -176,23 +183,39 @@ def test_what_nbval_lets_pass_in_silence_is_caught(tmp_path: Path):
         new_code_cell("x = 1 / 1", execution_count=3, metadata={"tags": ["raises-exception"]}),
     )
     sanitize = ROOT / "tests" / "nbval_sanitize.cfg"
-    options = ["--nbval", "--nbval-current-env", "--nbval-sanitize-with", sanitize]
-    nbval = run("-m", "pytest", "-q", "-p", "no:cacheprovider", *options, path)
+    nbval = compared(path, "--nbval-sanitize-with", sanitize)
     assert nbval.returncode == 0, nbval.stdout
     found = "\n".join(lint_notebooks.lint(path))
     assert "code cell 1: execution count None" in found
     assert f"code cell 3: stored error: False, tagged {lint_notebooks.FAILS}: True" in found
-    checked = refresh("--check", path)
+    checked = compared(path, "-p", "nbval_refresh")
     assert checked.returncode == 1
+    assert "a refresh changes it" in checked.stdout
     assert "cell 2: display(" in checked.stdout
+
+
+def test_what_a_refresh_has_stored_is_not_found_changed(tmp_path: Path):
+    """By nbval's own run: streams in pieces, errors, wall clock, pictures and addresses alike."""
+    clock = new_code_cell(CLOCK, metadata={"tags": ["nbval-ignore-output"]})
+    path = notebook_with(
+        tmp_path / "x.ipynb",
+        new_code_cell("import sys; print('a'); print('b', file=sys.stderr); print('c')"),
+        new_code_cell("object()"),
+        clock,
+        new_code_cell("1 / 0", metadata={"tags": ["raises-exception"]}),
+        new_code_cell("import matplotlib.pyplot as plt; plt.plot([1, 2]); plt.show()"),
+    )
+    refresh(path)
+    sanitize = ROOT / "tests" / "nbval_sanitize.cfg"
+    checked = compared(path, "-p", "nbval_refresh", "--nbval-sanitize-with", sanitize)
+    assert checked.returncode == 0, checked.stdout
 
 
 def test_nbval_itself_compares_strictly(tmp_path: Path):
     """The control of the control: a stored text that is wrong fails."""
     cell = new_code_cell("print(2 + 2)", execution_count=1, outputs=[printed("5\n")])
     path = notebook_with(tmp_path / "x.ipynb", cell)
-    options = ["--nbval", "--nbval-current-env"]
-    assert run("-m", "pytest", "-q", "-p", "no:cacheprovider", *options, path).returncode == 1
+    assert compared(path).returncode == 1
 
 
 def test_the_environment_of_these_tests_is_guarded():

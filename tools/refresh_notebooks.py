@@ -2,7 +2,6 @@
 
     python tools/refresh_notebooks.py [FILE ...]
     python tools/refresh_notebooks.py --all      renew what depends on the wall clock, too
-    python tools/refresh_notebooks.py --check    write nothing; fail where something would change
 
 An output that is equal after sanitizing (with the expressions that nbval uses), or a picture with
 the same pixels, keeps its stored bytes. So do the outputs of a cell whose subject is wall-clock
@@ -14,6 +13,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import base64
+import copy
 import difflib
 import hashlib
 import io
@@ -24,7 +24,6 @@ import tempfile
 from collections.abc import Iterator, Sequence
 from configparser import RawConfigParser
 from pathlib import Path
-from typing import Any
 
 import nbformat
 import numpy as np
@@ -50,8 +49,8 @@ async def refreshed(path: Path, *, everything: bool = False) -> str:
     Raises:
         CellFailed: If a cell fails that is not meant to.
     """
-    notebook = nbformat.read(path, as_version=4)
-    stored = {cell.id: list(cell.get("outputs", [])) for cell in notebook.cells}
+    stored = nbformat.read(path, as_version=4)
+    notebook = copy.deepcopy(stored)
     client = NotebookClient(
         notebook,
         timeout=CELL_TIMEOUT_S,
@@ -68,10 +67,15 @@ async def refreshed(path: Path, *, everything: bool = False) -> str:
         number = sum(cell.execution_count is not None for cell in cells)
         source = cells[number - 1].source
         raise CellFailed(f"code cell {number}: {error.ename}: {error.evalue}\n{source}") from None
-    for cell in notebook.cells:
+    return as_kept(notebook, stored, everything=everything)
+
+
+def as_kept(notebook: NotebookNode, stored: NotebookNode, *, everything: bool = False) -> str:
+    """The file for a notebook that has just run: what tells nothing new keeps its stored bytes."""
+    for cell, before in zip(notebook.cells, stored.cells, strict=True):
         if cell.cell_type == "code":
             cell.outputs = list(_plain(cell.outputs))
-            _keep_what_holds(cell, stored[cell.id], everything)
+            _keep_what_holds(cell, before.get("outputs", []), everything)
     notebook.metadata = nbformat.from_dict(METADATA)
     return nbformat.writes(notebook) + "\n"
 
@@ -199,27 +203,25 @@ async def main(options: argparse.Namespace) -> int:
             except CellFailed as error:
                 return error
 
-    failed = not paths
-    for path, fresh in zip(paths, await asyncio.gather(*map(one, paths)), strict=True):
-        failed |= _settle(path, fresh, options)
-    return int(failed)
+    fresh = await asyncio.gather(*map(one, paths))
+    wrong = [_settle(path, text) for path, text in zip(paths, fresh, strict=True)]
+    return int(any(wrong) or not paths)
 
 
-def _settle(path: Path, fresh: str | CellFailed, options: Any) -> bool:
-    """Report on one notebook, write it if that is wanted; True if something is wrong with it."""
+def _settle(path: Path, fresh: str | CellFailed) -> bool:
+    """Write one notebook, if that changes it, and say so; True if it could not be executed."""
     if isinstance(fresh, CellFailed):
         print(f"{path.name}, {fresh}\nThe file is left as it was.")
         return True
     changed = changes(path, fresh)
     print(changed or f"{path.name}: nothing changed")
-    if changed and not options.check:
+    if changed:
         write(path, fresh)
-    return bool(changed) and options.check
+    return False
 
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("files", nargs="*", help="notebooks; all by default")
     parser.add_argument("--all", action="store_true", help="renew wall-clock outputs, too")
-    parser.add_argument("--check", action="store_true", help="write nothing, fail on a change")
     sys.exit(asyncio.run(main(parser.parse_args())))
