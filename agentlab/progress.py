@@ -6,12 +6,12 @@ import os
 from collections.abc import Iterable
 from typing import Any
 
-from tqdm.auto import tqdm
+from tqdm import auto, notebook, std
 
 
 def bar(
     steps: Iterable[Any] | None = None, *, total: int | None = None, name: str = ""
-) -> tqdm[Any]:
+) -> std.tqdm[Any]:
     """tqdm's bar, around `steps`, or of `total` steps that are counted by `update()`.
 
     `AGENTLAB_PROGRESS=0` hides every bar, for where outputs are stored or compared. (tqdm has
@@ -21,5 +21,25 @@ def bar(
         for seed in bar(range(50)):
             ...
     """
-    hidden = os.environ.get("AGENTLAB_PROGRESS", "1") == "0"
-    return tqdm(steps, total=total, desc=name or None, leave=False, disable=hidden)
+    label = name or None
+    if os.environ.get("AGENTLAB_PROGRESS", "1") == "0":
+        return auto.tqdm(steps, total=total, desc=label, disable=True)
+    if issubclass(auto.tqdm, notebook.tqdm):
+        return _InNotebook(steps, total=total, desc=label, leave=False, display=False)
+    return auto.tqdm(steps, total=total, desc=label, leave=False)
+
+
+class _InNotebook(notebook.tqdm):  # type: ignore[type-arg]  # it takes none when it runs
+    """A bar that ends as an empty output. A notebook saved with one that was only closed says
+    "Error displaying widget: model not found" when it is opened again.
+    """
+
+    def __init__(self, *args: Any, **kwargs: Any):
+        super().__init__(*args, **kwargs)
+        from IPython.display import display
+
+        self._output = display(self.container, display_id=True)  # type: ignore[no-untyped-call]
+
+    def close(self) -> None:
+        super().close()
+        self._output.update({"text/plain": ""}, raw=True)

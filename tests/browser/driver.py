@@ -73,6 +73,13 @@ class Notebook:
         self._wait_until_idle(RUN_TIMEOUT_S)
         self._wait("agentlab.drawn()", OPEN_TIMEOUT_S)
 
+    def save(self) -> None:
+        """Write the notebook to its file, and wait until that is done."""
+        with self.page.expect_response(
+            lambda answer: answer.request.method == "PUT" and "/api/contents/" in answer.url
+        ):
+            self.choose("File", "Save Notebook")
+
     @property
     def cells(self) -> list[Cell]:
         """What each cell shows, from the first to the last."""

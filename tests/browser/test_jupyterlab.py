@@ -204,19 +204,27 @@ def test_what_is_broken_is_seen(browser: Browser, server: Server):
     server.end_kernels()
 
 
-def test_a_bar_that_vanishes_was_full(page: Page, server: Server):
-    """The course's own bar moves to its end, and then leaves nothing in its cell."""
+def test_a_bar_that_vanishes_was_full(browser: Browser, server: Server):
+    """The course's own bar moves to its end; a notebook saved with it opens without a defect."""
     cells = saved(
         server,
         "bars",
         new_code_cell(
-            "from agentlab.progress import bar\nfor _ in bar(range(3), name='laps'): ..."
+            "import time\nfrom agentlab.progress import bar\n"
+            "for _ in bar(range(3), name='laps'): time.sleep(0.5)"
         ),
     )
-    shown = Notebook.opened(page, server, "bars", cells=cells)
-    shown.run()
-    assert [(bar.cell, bar.percent) for bar in shown.bars] == [(0, 100)]
-    expect(page.locator(".jp-Notebook .widget-hprogress")).to_have_count(0)
+    with chromium.new_page(browser) as (page, _):
+        shown = Notebook.opened(page, server, "bars", cells=cells)
+        shown.run()
+        assert [(bar.cell, bar.percent) for bar in shown.bars] == [(0, 100)]
+        expect(page.locator(".jp-Notebook .widget-hprogress")).to_have_count(0)
+        shown.save()
+    server.end_kernels()
+    with chromium.new_page(browser) as (page, _):
+        shown = Notebook.opened(page, server, "bars", cells=cells)
+        assert shown.cells[0].broken == []
+        expect(page.locator(".jp-OutputArea-output")).to_have_text([""])
     server.end_kernels()
 
 
