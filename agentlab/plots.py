@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import matplotlib.pyplot as plt
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.layout_engine import ConstrainedLayoutEngine
 from matplotlib.patches import Rectangle
 
+from agentlab.errors import ConfigError
 from agentlab.trace import Span, Trace
 
 # From the palette of Okabe and Ito, which the colour-blind can tell apart; the phases differ in
@@ -47,7 +50,8 @@ def timelines(traces: dict[str, Trace]) -> Figure:
             figsize=(11, height),
             height_ratios=[count + 1.2 for count in rows],
             squeeze=False,
-            layout="constrained",
+            # Room between the rows, so that a title is nearer to its own axis than to the last one.
+            layout=ConstrainedLayoutEngine(hspace=0.12),
         )
         plots: Sequence[Axes] = [axis for (axis,) in axes]
         end_s = max((_last_s(t) for t in traces.values()), default=0.0)
@@ -60,22 +64,48 @@ def timelines(traces: dict[str, Trace]) -> Figure:
     return figure
 
 
-def scaling(agents: Sequence[int], gains: dict[str, Sequence[float]], title: str) -> Figure:
+def scaling(
+    agents: Sequence[int],
+    gains: dict[str, Sequence[float]],
+    title: str,
+    *,
+    laws: dict[str, Sequence[float]] | None = None,
+    mark: tuple[float, str] | None = None,
+) -> Figure:
     """How throughput grows with the number of agents, against the diagonal of linear growth.
 
     Args:
         agents: How many agents asked at once, for each point.
         gains: Name -> throughput as a multiple of one agent's, for each point.
         title: What the picture says.
+        laws: What a law says of some of those names, for each point. A law is a line, and what
+            was measured stands on it as markers.
+        mark: A number of agents to mark by a dotted line, and what to write at its foot.
+
+    Raises:
+        ConfigError: If a law's name is not one of `gains`.
 
     Example:
         plots.scaling([1, 4, 16], {"laptop": [1, 1, 1]}, "One slot: more agents gain nothing")
     """
+    laws = laws or {}
+    if strangers := sorted(laws.keys() - gains.keys()):
+        raise ConfigError(f"laws of {strangers}; name what was measured: {', '.join(gains)}")
     with plt.rc_context({"font.size": FONT_SIZE}):
         figure, axis = plt.subplots(figsize=(9, 5.5), layout="constrained")
         axis.plot(agents, agents, color=WAITING, linestyle="--", label="linear")
         for (name, gain), colour, marker in zip(gains.items(), SERIES, "osD^", strict=False):
-            axis.plot(agents, gain, color=colour, marker=marker, linewidth=3, label=name)
+            if name in laws:
+                axis.plot(agents, laws[name], color=colour, linewidth=3, label=f"{name}: the law")
+                style: dict[str, Any] = {"linestyle": "none", "markersize": 11, "zorder": 3}
+            else:
+                style = {"linewidth": 3}
+            axis.plot(agents, gain, color=colour, marker=marker, label=name, **style)
+        if mark is not None:
+            at, words = mark
+            axis.axvline(at, color="black", linestyle=":", linewidth=2)
+            foot = axis.get_xaxis_transform()  # x in agents, y as a share of the height
+            axis.text(at, 0.03, f" {words}", transform=foot)
         axis.set_xscale("log", base=2)
         axis.set_yscale("log", base=2)
         axis.set_xticks(agents)

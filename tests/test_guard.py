@@ -198,6 +198,7 @@ def test_the_monitor_is_right_under_concurrent_runs(fresh_lab: None):
     assert health["attempts"] == t.requests
     assert health["failed_attempts"] == sum(not span.ok for span in t.spans)
     assert health["in_flight"] == 0
+    assert all(type(health[n]) is int for n in ("in_flight", "calls", "failed", "attempts"))
     text = both.monitor.prometheus()
     assert 'agentlab_attempts_total{error_type="ModelError",gen_ai_agent_name="agent"}' in text
     assert "gen_ai_client_operation_duration_seconds_bucket" in text

@@ -7,6 +7,7 @@ import pytest
 from matplotlib.figure import Figure
 
 from agentlab import plots
+from agentlab.errors import ConfigError
 from agentlab.trace import Span, Trace
 
 
@@ -78,6 +79,17 @@ def test_several_runs_share_one_scale():
     assert len({axis.get_xlim() for axis in figure.axes}) == 1
 
 
+def test_a_title_keeps_its_distance_from_the_axis_above():
+    """A line's height and more, else it is read as a caption of what stands above."""
+    figure = plots.timelines({"one": THREE, "other": THREE})
+    figure.draw_without_rendering()
+    above, below = figure.axes
+    title = below._left_title.get_window_extent()  # type: ignore[attr-defined]
+    numbers = above.xaxis.get_tightbbox()
+    assert numbers is not None
+    assert numbers.y0 - title.y1 > 1.2 * title.height
+
+
 @pytest.mark.parametrize("t", [Trace(), Trace([Span(request_id="a", agent="a", arrived_s=0.0)])])
 def test_nothing_and_something_in_flight_can_be_drawn(t: Trace):
     """An empty trace, and one without an end."""
@@ -103,3 +115,30 @@ def test_scaling_is_drawn_against_the_diagonal():
     assert (list(linear.get_ydata()), linear.get_linestyle()) == ([1, 2, 4], "--")
     assert a.get_marker() != b.get_marker()
     assert (axis.get_xscale(), axis.get_title(loc="left")) == ("log", "My words")
+
+
+def test_a_law_is_a_line_and_what_was_measured_are_markers():
+    """In one colour, the markers on top; a name without a law keeps its line."""
+    measured = {"a": [1, 2, 3], "b": [1, 1, 1]}
+    figure = plots.scaling([1, 2, 4], measured, "My words", laws={"a": [1, 2, 4]})
+    _, law, a, b = figure.axes[0].get_lines()
+    assert (law.get_marker(), law.get_linestyle()) == ("None", "-")
+    assert (a.get_marker(), a.get_linestyle()) == ("o", "None")
+    assert (list(law.get_ydata()), list(a.get_ydata())) == ([1, 2, 4], [1, 2, 3])
+    assert a.get_color() == law.get_color()
+    assert a.get_zorder() > law.get_zorder()
+    assert (b.get_marker(), b.get_linestyle()) == ("s", "-")
+
+
+def test_a_law_for_what_was_not_measured_is_an_error():
+    """It names what was."""
+    with pytest.raises(ConfigError, match=r"laws of \['b'\]; name what was measured: a"):
+        plots.scaling([1, 2], {"a": [1, 2]}, "My words", laws={"b": [1, 2]})
+
+
+def test_a_number_of_agents_can_be_marked():
+    """A dotted line where it is, with words beside it."""
+    axis = plots.scaling([1, 2, 4], {"a": [1, 2, 2]}, "My words", mark=(2, "the knee")).axes[0]
+    line = axis.get_lines()[-1]
+    assert (list(line.get_xdata()), line.get_linestyle()) == ([2, 2], ":")
+    assert [text.get_text().strip() for text in axis.texts] == ["the knee"]

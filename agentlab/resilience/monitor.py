@@ -70,8 +70,8 @@ class Monitor:
         """Calls, how they ended, attempts, and the latency of the latest 1,000 answered ones."""
         ended, failed = self._sum("gen_ai_client_operation_duration_seconds_count")
         attempts, broken = self._sum("agentlab_attempts_total")
-        health = {
-            "in_flight": self.registry.get_sample_value("agentlab_calls_in_flight") or 0,
+        health: dict[str, float] = {
+            "in_flight": int(self.registry.get_sample_value("agentlab_calls_in_flight") or 0),
             "calls": ended,
             "failed": failed,
             "attempts": attempts,
@@ -82,12 +82,12 @@ class Monitor:
             health |= {"p50_s": round(cuts[49], 3), "p95_s": round(cuts[94], 3)}
         return health
 
-    def _sum(self, name: str) -> tuple[float, float]:
-        """All of a metric, and what of it has an error type."""
+    def _sum(self, name: str) -> tuple[int, int]:
+        """All that a metric has counted, and what of it has an error type."""
         samples = [s for m in self.registry.collect() for s in m.samples if s.name == name]
         return (
-            sum(sample.value for sample in samples),
-            sum(sample.value for sample in samples if sample.labels["error_type"]),
+            int(sum(sample.value for sample in samples)),
+            int(sum(sample.value for sample in samples if sample.labels["error_type"])),
         )
 
     def prometheus(self) -> str:
