@@ -33,10 +33,12 @@ lab: setup  ## open the course in JupyterLab (LAB_ARGS passes options on)
 test: setup  ## unit tests, every notebook compared with its outputs, and run in a browser
 	$(BIN)/python -m pytest -n 2 tests --ignore=tests/browser
 	PYTHONPATH=tools $(BIN)/python -m pytest $(NBVAL) notebooks
-	$(BIN)/python -m pytest -n 2 tests/browser
+	-@$(BIN)/python tools/browser.py --install
+	$(BIN)/python -m pytest -n 2 -rs tests/browser
 
 browser: setup  ## every lesson in JupyterLab, in a headless browser; pictures in build/screenshots
-	$(BIN)/python -m pytest -n 2 tests/browser
+	-@$(BIN)/python tools/browser.py --install
+	$(BIN)/python -m pytest -n 2 -rs tests/browser
 
 check: setup  ## ruff, mypy --strict, lint of the notebooks, links
 	$(BIN)/ruff check .

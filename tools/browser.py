@@ -1,19 +1,21 @@
 """Find the browser that the tests drive: Chromium, Chrome or Edge, whichever this machine has.
 
-python tools/browser.py     prints its path, or says how to get one and fails
+python tools/browser.py              prints its path, or says how to get one and fails
+python tools/browser.py --install    gets one first, if there is none
 """
 
 from __future__ import annotations
 
 import os
 import shutil
+import subprocess
 import sys
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 GET_ONE = (
-    "no Chromium, Chrome or Edge on this machine; install one (Debian: apt-get install chromium "
-    "fonts-noto-cjk), or name one: AGENTLAB_BROWSER=/path/of/chrome"
+    "no Chromium, Chrome or Edge on this machine; `python tools/browser.py --install` fetches one, "
+    "or name one: AGENTLAB_BROWSER=/path/of/chrome"
 )
 
 _ON_THE_PATH = (
@@ -31,6 +33,12 @@ _BELOW_APPLICATIONS = (
     "Google Chrome.app/Contents/MacOS/Google Chrome",
     "Chromium.app/Contents/MacOS/Chromium",
     "Microsoft Edge.app/Contents/MacOS/Microsoft Edge",
+)
+
+_PLAYWRIGHTS_OWN = (
+    "chromium-*/chrome-linux*/chrome",
+    "chromium-*/chrome-win*/chrome.exe",
+    "chromium-*/chrome-mac*/*.app/Contents/MacOS/*",
 )
 
 
@@ -52,17 +60,40 @@ def find(environ: Mapping[str, str] = os.environ) -> str | None:
 
 
 def _usual_places(environ: Mapping[str, str]) -> Iterator[Path]:
-    """Where installers of Windows and macOS put a browser, neither of which is on the PATH."""
+    """Where installers of Windows and macOS put a browser, and Playwright: not on the PATH."""
     for variable in ("PROGRAMFILES", "PROGRAMFILES(X86)", "LOCALAPPDATA"):
         if folder := environ.get(variable):
             yield from (Path(folder) / below for below in _BELOW_PROGRAM_FILES)
     for folder in ("/Applications", f"{environ.get('HOME', '')}/Applications"):
         yield from (Path(folder) / below for below in _BELOW_APPLICATIONS)
+    home = environ.get("HOME", "")
+    for cache in (f"{home}/.cache", f"{home}/Library/Caches", environ.get("LOCALAPPDATA", "")):
+        for executable in _PLAYWRIGHTS_OWN:
+            yield from sorted(Path(cache, "ms-playwright").glob(executable))
+
+
+def install() -> None:
+    """Get Chromium, and fonts that draw Korean: from Debian where root may, else Playwright's.
+
+    Says what went wrong, if anything does; `find` then finds none.
+    """
+    if shutil.which("apt-get") and os.geteuid() == 0:
+        commands = [["apt-get", "update", "-qq"]]
+        commands.append(["apt-get", "install", "-y", "-qq", "chromium", "fonts-noto-cjk"])
+    else:
+        commands = [[sys.executable, "-m", "playwright", "install", "chromium"]]
+    for command in commands:
+        print(" ".join(command), file=sys.stderr, flush=True)
+        if subprocess.run(command, stdin=subprocess.DEVNULL, stdout=sys.stderr).returncode:
+            return
 
 
 def main() -> int:
     try:
         found = find()
+        if found is None and "--install" in sys.argv[1:]:
+            install()
+            found = find()
     except FileNotFoundError as error:
         print(error, file=sys.stderr)
         return 1

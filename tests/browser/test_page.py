@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import os
+import shutil
+import subprocess
 from pathlib import Path
+from typing import Any
 
 import chromium
 import pytest
@@ -49,12 +53,30 @@ def test_one_on_the_path_is_found(name: str, tmp_path: Path):
         ("PROGRAMFILES", "Google/Chrome/Application/chrome.exe"),
         ("PROGRAMFILES(X86)", "Microsoft/Edge/Application/msedge.exe"),
         ("HOME", "Applications/Google Chrome.app/Contents/MacOS/Google Chrome"),
+        ("HOME", ".cache/ms-playwright/chromium-1/chrome-linux64/chrome"),
     ],
 )
 def test_one_beside_the_path_is_found(variable: str, below: str, tmp_path: Path):
-    """Installers of Windows and macOS put nothing on the PATH."""
+    """Installers of Windows and macOS, and Playwright, put nothing on the PATH."""
     installed = program(tmp_path / below)
     assert find({variable: str(tmp_path), "PATH": ""}) == str(installed)
+
+
+@pytest.mark.parametrize(("root", "by"), [(0, "apt-get install"), (1000, "playwright install")])
+def test_the_way_to_get_one(root: int, by: str, monkeypatch: pytest.MonkeyPatch, capfd: Any):
+    """From Debian where root may, else what Playwright fetches; a failure is no crash."""
+    asked: list[str] = []
+
+    def run(command: list[str], **_: object) -> subprocess.CompletedProcess[str]:
+        asked.append(" ".join(command))
+        return subprocess.CompletedProcess(command, returncode=len(asked) - 1)
+
+    monkeypatch.setattr(shutil, "which", lambda _: "/usr/bin/apt-get")
+    monkeypatch.setattr(os, "geteuid", lambda: root)
+    monkeypatch.setattr(subprocess, "run", run)
+    chromium.TOOL["install"]()
+    assert by in asked[-1]
+    assert asked[-1] in capfd.readouterr().err
 
 
 def test_none_is_none(tmp_path: Path):
@@ -112,7 +134,7 @@ def test_without_a_browser(tmp_path: Path):
     bare = {"PATH": str(tmp_path), "HOME": str(tmp_path)}
     if find(bare) is not None:
         pytest.skip("this system keeps its browser where no variable leads away from it")
-    with pytest.raises(pytest.skip.Exception, match="apt-get install chromium"):
+    with pytest.raises(pytest.skip.Exception, match=r"tools/browser.py --install"):
         chromium.path_or_skip(bare)
-    with pytest.raises(pytest.fail.Exception, match="apt-get install chromium"):
+    with pytest.raises(pytest.fail.Exception, match=r"tools/browser.py --install"):
         chromium.path_or_skip(bare | {"AGENTLAB_NEEDS_BROWSER": "1"})
