@@ -70,9 +70,13 @@ class LocatedFile:
         Raises:
             FileError: If fields are missing, unknown or of another kind, naming all of them.
         """
-        if problems := list(self._misfits(self.value, kind, ())):
+        if problems := self.misfits(kind):
             raise self.error(problems)
         return msgspec.convert(self.value, kind)
+
+    def misfits(self, kind: type[T]) -> list[Problem]:
+        """The fields that are missing, unknown or of another kind than the struct's."""
+        return list(self._misfits(self.value, kind, ()))
 
     def problem(self, where: Where, says: str, *, mention: str | None = None) -> Problem:
         """A problem with the value at `where`, or with a `{mention}` in its text."""

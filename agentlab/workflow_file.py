@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from difflib import get_close_matches
 from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, NamedTuple
 
 import msgspec
 import yaml
@@ -47,13 +47,15 @@ def load(path: Path) -> WorkflowFile:
     """Read and check a file.
 
     Raises:
-        FileError: If it is wrong, naming all fields that are; and if none is, all names and
-            circles that make no graph.
+        FileError: If it is wrong, naming all fields and all names that are, the latter as far as
+            the fields could be read; and if none is, a circle.
     """
     located = LocatedFile(path, what="workflow")
-    file = located.decode(WorkflowFile)
-    if problems := [*_names(located, file), *_mentions(located, file)]:
+    names = _Names.of(located.value)
+    problems = located.misfits(WorkflowFile)
+    if problems := [*problems, *_names(located, names), *_mentions(located, names)]:
         raise located.error(problems)
+    file = located.decode(WorkflowFile)
     if circle := _circle(located, file):
         raise located.error([circle])
     return file
@@ -90,38 +92,104 @@ def save(path: Path, content: str) -> None:
     write_whole(path, content.encode())
 
 
-def _names(located: LocatedFile, file: WorkflowFile) -> Iterator[Problem]:
+class _Names(NamedTuple):
+    """The names in a file whose fields may be wrong; None stands for what cannot be read.
+
+    A name that may only be misspelt where it is given is no problem where it is used, so a check
+    that needs what cannot be read is left out.
+    """
+
+    inputs: list[str] | None
+    steps: list[str | None]
+    mentions: list[tuple[str, ...] | None]
+
+    @classmethod
+    def of(cls, value: Any) -> _Names:
+        """Of what YAML made of a file."""
+        file = value if isinstance(value, dict) else {}
+        steps = file.get("steps")
+        fields = [one if isinstance(one, dict) else {} for one in _listed(steps)]
+        return cls(
+            inputs=_inputs(file),
+            steps=[_name(step.get("name")) for step in fields],
+            mentions=[_mentioned(step.get("prompt")) for step in fields],
+        )
+
+    @property
+    def used(self) -> set[str] | None:
+        """All names in prompts; None if a prompt cannot be read."""
+        every = [names for names in self.mentions if names is not None]
+        return set().union(*every) if len(every) == len(self.mentions) else None
+
+    @property
+    def known(self) -> list[str] | None:
+        """All that a prompt may name, each once; None if a name cannot be read."""
+        steps = [name for name in self.steps if name is not None]
+        if self.inputs is None or len(steps) < len(self.steps):
+            return None
+        return list(dict.fromkeys([*steps, *self.inputs]))
+
+
+def _listed(value: Any) -> list[Any]:
+    return value if isinstance(value, list) else []
+
+
+def _inputs(file: dict[Any, Any]) -> list[str] | None:
+    if "inputs" not in file:  # there are none, or another field was meant to hold them
+        return [] if set(file) <= set(WorkflowFile.__struct_fields__) else None
+    inputs = file["inputs"]
+    if isinstance(inputs, list) and all(isinstance(name, str) for name in inputs):
+        return inputs
+    return None
+
+
+def _name(value: Any) -> str | None:
+    return value if isinstance(value, str) and value.isidentifier() else None
+
+
+def _mentioned(prompt: Any) -> tuple[str, ...] | None:
+    if not isinstance(prompt, str):
+        return None
+    try:
+        return Step("any", prompt).mentions
+    except ConfigError:
+        return None
+
+
+def _names(located: LocatedFile, names: _Names) -> Iterator[Problem]:
     """Names that two have, and inputs that nobody uses."""
-    used = {name for step in file.steps for name in step.mentions}
+    used = names.used
     inputs: set[str] = set()
-    for number, name in enumerate(file.inputs):
+    for number, name in enumerate(names.inputs or []):
         where: Where = ("inputs", number)
         if name in inputs:
             yield located.problem(where, f"the input {name!r} is named twice; keep one")
-        elif name not in used:
+        elif used is not None and name not in used:
             yield located.problem(
                 where, f"no prompt uses the input {name!r}; take it out, or use it"
             )
         inputs.add(name)
     steps: set[str] = set()
-    for number, step in enumerate(file.steps):
+    for number, step in enumerate(names.steps):
         where = ("steps", number, "name")
-        if step.name in inputs:
+        if step is None:
+            continue
+        if step in inputs:
+            yield located.problem(where, f"{step!r} is a step and an input; rename one of them")
+        elif step in steps:
             yield located.problem(
-                where, f"{step.name!r} is a step and an input; rename one of them"
+                where, f"two steps are called {step!r}; give each a name of its own"
             )
-        elif step.name in steps:
-            yield located.problem(
-                where, f"two steps are called {step.name!r}; give each a name of its own"
-            )
-        steps.add(step.name)
+        steps.add(step)
 
 
-def _mentions(located: LocatedFile, file: WorkflowFile) -> Iterator[Problem]:
+def _mentions(located: LocatedFile, names: _Names) -> Iterator[Problem]:
     """Names in prompts that there are not."""
-    known = list(dict.fromkeys([*(step.name for step in file.steps), *file.inputs]))
-    for number, step in enumerate(file.steps):
-        for name in step.mentions:
+    known = names.known
+    if known is None:
+        return
+    for number, (step, mentions) in enumerate(zip(names.steps, names.mentions, strict=True)):
+        for name in mentions or ():
             if name not in known:
                 likely = get_close_matches(name, known, n=1)
                 way_out = (
@@ -129,7 +197,7 @@ def _mentions(located: LocatedFile, file: WorkflowFile) -> Iterator[Problem]:
                 )
                 yield located.problem(
                     ("steps", number, "prompt"),
-                    f"step {step.name!r} needs {name!r}, which is no step and no input; {way_out}",
+                    f"step {step!r} needs {name!r}, which is no step and no input; {way_out}",
                     mention=name,
                 )
 
