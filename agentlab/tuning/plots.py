@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from typing import Any
 
 import matplotlib.pyplot as plt
 from matplotlib.axes import Axes
@@ -11,6 +12,7 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
 from agentlab.plots import FONT_SIZE, SERIES, WAITING
+from agentlab.settings import Capacity
 from agentlab.tuning.learning import BLOCK, Scenario
 from agentlab.tuning.trial import LEAST_GOODPUT, MOST_P95, Outcome, Row
 
@@ -33,23 +35,31 @@ def panels(many: int) -> tuple[Figure, list[Axes]]:
     return figure, list(axes[0])
 
 
-def limits(outcomes: Mapping[str, Outcome], run_s: float, *, best: int, title: str) -> Figure:
-    """What each limiter decided over the time of a run.
+def limits(
+    outcomes: Mapping[str, Outcome],
+    run_s: float,
+    *,
+    slots: Sequence[Capacity],
+    title: str,
+) -> Figure:
+    """What each limiter decided over the time of a run, beside the endpoint's slots.
 
     Args:
         outcomes: Name -> what `trial.run` gave.
-        best: The best static limit, drawn as a line.
+        run_s: How long the run took.
+        slots: How many there were, and from when: the scenario's `capacity`.
 
     Example:
-        plots.limits({"adaptive": run(Adaptive(), some)}, some.run_s, best=16, title="It finds 16")
+        plots.limits(
+            {"adaptive": run(Adaptive(), some)}, some.run_s, slots=some.capacity, title="It follows"
+        )
     """
     with style():
         figure, (axis,) = panels(1)
         for (name, outcome), colour in zip(outcomes.items(), _COLOURS, strict=False):
-            changes = [*outcome.limits, (run_s, outcome.limits[-1][1])]
-            at_s, most = zip(*changes, strict=True)
-            axis.step(at_s, most, where="post", color=colour, linewidth=2, label=name)
-        axis.axhline(best, color="black", linestyle="--", label=f"best static: {best}")
+            _steps(axis, outcome.limits, run_s, color=colour, linewidth=2, label=name)
+        there = [(change.from_s, change.slots) for change in slots]
+        _steps(axis, there, run_s, color="black", linestyle="--", label="the endpoint's slots")
         axis.set(xlabel="model time (s)", ylabel="calls in flight, at most")
         axis.set_yscale("log", base=2)
         axis.yaxis.set_major_formatter("{x:g}")
@@ -69,7 +79,8 @@ def limiters(rows: Sequence[Row], title: str) -> Figure:
 def draw_limiters(axis: Axes, rows: Sequence[Row]) -> None:
     """The same into a panel; the box is what passes."""
     most = 1.02 * max(1.1, *(row.of_best_goodput for row in rows))
-    box = Rectangle((LEAST_GOODPUT, 0.05), most, MOST_P95 - 0.05, color=WAITING, alpha=0.5)
+    low = 0.9 * min(0.5, *(row.of_best_p95 for row in rows))
+    box = Rectangle((LEAST_GOODPUT, low), most, MOST_P95 - low, color=WAITING, alpha=0.5)
     axis.add_patch(box)
     names = dict.fromkeys(row.limiter for row in rows)
     for name, colour, marker in zip(names, _COLOURS, _MARKERS, strict=False):
@@ -83,9 +94,9 @@ def draw_limiters(axis: Axes, rows: Sequence[Row]) -> None:
             label=name,
             zorder=3,
         )
-    axis.set(xlim=(0, most), ylim=(0.05, _LARGEST_P95 * 1.1), yscale="log")
+    axis.set(xlim=(0, most), ylim=(low, _LARGEST_P95 * 1.1), yscale="log")
     axis.set(xlabel="goodput, of the best static limit's", ylabel="p95, of the best static limit's")
-    axis.set_yticks([0.1, 0.3, 1, 3, 10])
+    axis.set_yticks([tick for tick in (0.1, 0.3, 0.5, 1, 2, 5, 10) if tick >= low])
     axis.yaxis.set_major_formatter("{x:g}")
     passed = {n: sum(r.passes for r in rows if r.limiter == n) for n in names}
     best = max(passed, key=lambda name: passed[name])
@@ -115,6 +126,12 @@ def draw_learning(axis: Axes, scenario: Scenario) -> None:
     axis.set(xlabel="runs", ylabel="share of the oracle (quality SIMULATED)", ylim=(0.5, 1.05))
     first, *_ = scenario.policies.items()
     _finish(axis, f"{scenario.name}: {first[0]} earns {first[1].share:.2f} of the oracle")
+
+
+def _steps(axis: Axes, changes: Iterable[tuple[float, int]], run_s: float, **style: Any) -> None:
+    """A line of what a number was, from each change to the next, until the end of the run."""
+    at_s, numbers = zip(*changes, strict=True)
+    axis.step([*at_s, run_s], [*numbers, numbers[-1]], where="post", **style)
 
 
 def _finish(axis: Axes, title: str) -> None:
