@@ -8,7 +8,7 @@ import secrets
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from agentlab import settings
 from agentlab.endpoint import presets
@@ -68,6 +68,12 @@ def _parser() -> argparse.ArgumentParser:
     serve.add_argument("--host", help="of a class: where to listen; 0.0.0.0 lets the network in")
     serve.add_argument("--learners", metavar="FILE", help="of a class: its list, a name a line")
     serve.add_argument("--token", help="of a class: the teacher's; left out, one is made")
+    serve.add_argument(
+        "--yes",
+        action="store_const",
+        const=True,
+        help="of a class: let it ask a real model, which costs money",
+    )
     bench = commands.add_parser(
         "bench",
         help="measure an experiment, or compare two results",
@@ -245,12 +251,18 @@ def _progress(options: argparse.Namespace) -> int:
 def _serve(options: argparse.Namespace) -> int:
     fields = settings.Settings.__struct_fields__
     given = {f: value for f in fields if (value := getattr(options, f, None)) is not None}
-    chosen = settings.from_environment(**given)
+    chosen = _class_settings(given) if options.classroom else settings.from_environment(**given)
     with contextlib.ExitStack() as stack:
         stack.enter_context(contextlib.suppress(KeyboardInterrupt))  # Ctrl-C is the way to end it
         on_end = _to_file(options.trace, stack) if options.trace else None
         (_serve_class if options.classroom else _serve_one)(chosen, options, on_end)
     return 0
+
+
+def _class_settings(given: dict[str, Any]) -> settings.Settings:
+    from agentlab.classroom.start import class_settings
+
+    return class_settings(**given)
 
 
 def _serve_one(
@@ -260,7 +272,7 @@ def _serve_one(
 ) -> None:
     from agentlab.endpoint.serve import build_app, serve  # uvicorn is for this command only
 
-    for name in ("host", "learners", "token"):
+    for name in ("host", "learners", "token", "yes"):
         if getattr(options, name) is not None:
             raise ConfigError(f"--{name} is for a class; add --classroom")
     lab_key = f"lab-{secrets.token_urlsafe(24)}"
@@ -284,6 +296,7 @@ def _serve_class(
         host=options.host,
         learners=options.learners,
         token=options.token,
+        yes=bool(options.yes),
         on_end=on_end,
     )
 

@@ -98,7 +98,12 @@ def broken(name: str, error: Exception) -> Finding:
 
 
 def check_python() -> Finding:
-    return python(sys.version_info[:3], sys.prefix != sys.base_prefix)
+    return python(sys.version_info[:3], in_environment(sys.prefix, sys.base_prefix))
+
+
+def in_environment(prefix: str, base_prefix: str) -> bool:
+    """True for a virtual environment, and for conda's, whose Python is a base of its own."""
+    return prefix != base_prefix or Path(prefix, "conda-meta").is_dir()
 
 
 def python(version: tuple[int, ...], environment: bool) -> Finding:
@@ -395,21 +400,29 @@ def endpoint(trip: Trip) -> Finding:
 
 
 class Reply(NamedTuple):
-    """What a real model's endpoint said: a status (0 for no connection), a code, and in short."""
+    """What a real model's endpoint said: a status (0 for no connection), a code, and in short.
+
+    `time_scale` is another Agent Lab's, such as a class's; None where something else answers.
+    """
 
     status: int
     code: str = ""
     said: str = ""
+    time_scale: float | None = None
 
 
 def check_real_model() -> Finding:
     from agentlab import settings
+    from agentlab.endpoint.forward import time_scale_of
 
     chosen = settings.from_environment()
     if chosen.upstream is None or not chosen.real:
         return Finding("real model", OK, "none is set; the local one answers")
     key = os.environ.get("OPENAI_API_KEY", "")
-    return real_model(_asked(chosen.upstream, key, chosen.model), chosen.upstream, chosen.model)
+    reply = _asked(chosen.upstream, key, chosen.model)
+    if reply.status == 200 and chosen.upstream != settings.OPENAI_URL:
+        reply = reply._replace(time_scale=time_scale_of(chosen.upstream))
+    return real_model(reply, chosen.upstream, chosen.model)
 
 
 def _asked(url: str, key: str, model: str) -> Reply:
@@ -421,8 +434,9 @@ def _asked(url: str, key: str, model: str) -> Reply:
         "messages": [{"role": "user", "content": "Hi"}],
         "max_completion_tokens": 1,
     }
-    headers = {"authorization": f"Bearer {key}"} if key else {}
     try:
+        # A class's key is a name in any language, which the lab sends as UTF-8, too.
+        headers = {b"authorization": f"Bearer {key}".encode()} if key else {}
         address = f"{url.rstrip('/')}/chat/completions"
         answer = httpx.post(address, json=body, headers=headers, timeout=REAL_TIMEOUT_S)
     except (httpx.HTTPError, httpx.InvalidURL, UnicodeError) as error:
@@ -456,7 +470,7 @@ def real_model(reply: Reply, url: str, model: str) -> Finding:
     }
     name = "real model"
     if reply.status == 200 and not reply.said:
-        return Finding(name, OK, f"{model} at {url} answers (1 token asked: a fraction of a cent)")
+        return Finding(name, OK, _answers(reply, url, model))
     if reply.status == 429 and reply.code != "insufficient_quota":
         return Finding(name, WARN, "the key works, but its rate limit is reached", "wait a minute")
     if reply.status == 429:
@@ -469,6 +483,13 @@ def real_model(reply: Reply, url: str, model: str) -> Finding:
         (f"{url} answers {reply.status} {reply.said}".rstrip(), "check OPENAI_BASE_URL"),
     )
     return Finding(name, FAIL, found, cure)
+
+
+def _answers(reply: Reply, url: str, model: str) -> str:
+    if reply.time_scale is None:
+        return f"{model} at {url} answers (1 token asked: a fraction of a cent)"
+    scale = f"{reply.time_scale:g} model seconds a second"
+    return f"Agent Lab's endpoint at {url} answers, {scale}; a local model there costs nothing"
 
 
 def _some(names: Iterable[str], most: int = 5) -> str:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import json
 import re
+import socket
+from pathlib import Path
 from typing import Any
 
 import httpx
@@ -12,11 +14,12 @@ import openai
 import pytest
 from classroom_process import small_preset
 
-from agentlab.classroom import roster, start
+from agentlab.classroom import door, roster, start
 from agentlab.classroom.app import Classroom
 from agentlab.classroom.board import Board
-from agentlab.classroom.door import own_names
+from agentlab.classroom.door import in_order, own_names
 from agentlab.classroom.fair import jain
+from agentlab.classroom.joining import in_a_notebook
 from agentlab.classroom.roster import MOST_LEARNERS, NotALearner, Roster
 from agentlab.clock import run_virtual
 from agentlab.endpoint.forward import Forward
@@ -91,6 +94,10 @@ def served_answers(t: list[Span]) -> dict[str, int]:
         ("Jose\u0301", "José"),
         ("अनिता", "अनिता"),
         ("d'Arc-2_b.", "d'Arc-2_b."),
+        ("abcdefghijklmnopqr1", "abcdefghijklmnopqr1"),
+        ("Bartholomaeus-Alexander", "Bartholomaeus-Alexander"),
+        ("Anna Maria Schmidt group 12", "Anna Maria Schmidt group 12"),
+        ("김민준이서연박지호최수아정도윤강하은조", "김민준이서연박지호최수아정도윤강하은조"),
     ],
 )
 def test_a_name_in_any_language_is_a_key(key: str, name: str):
@@ -98,7 +105,19 @@ def test_a_name_in_any_language_is_a_key(key: str, name: str):
     assert Roster().learner(key) == name
 
 
-@pytest.mark.parametrize("key", ["sk-proj-1234567890", "x" * 33, "a/b", "<b>ada</b>", "a\nb"])
+@pytest.mark.parametrize(
+    "key",
+    [
+        "sk-proj-1234567890",
+        "0123456789abcdef0123456789abcdef",  # of Azure's form
+        "gT7kQ2mZx9WvB4nLr8HsY1pD6cJf3aEu",
+        "abcdefghijklmnopqrs1",
+        "x" * 33,
+        "a/b",
+        "<b>ada</b>",
+        "a\nb",
+    ],
+)
 def test_what_looks_like_a_secret_is_refused_and_not_repeated(key: str):
     """A real key left in the environment must not get onto the projector."""
     with pytest.raises(NotALearner, match="a name for a key") as error:
@@ -111,6 +130,15 @@ def test_no_name_is_told_how_to_give_one(key: str):
     """It names the variable to set."""
     with pytest.raises(NotALearner, match="set OPENAI_API_KEY to your name"):
         Roster().learner(key)
+
+
+@pytest.mark.parametrize("key", ["teacher", "Teacher", " TEACHER "])
+def test_nobody_can_be_called_the_teacher(key: str):
+    """Whose requests they would see; neither may a class list say so."""
+    with pytest.raises(NotALearner, match="who shows the teacher's token; set OPENAI_API_KEY"):
+        Roster().learner(key)
+    with pytest.raises(ConfigError, match="cannot be a name"):
+        Roster(["Ada", key])
 
 
 def test_names_are_compared_without_case_and_shown_as_first_given():
@@ -276,6 +304,18 @@ def test_a_learner_sees_only_their_own_spans():
     assert nobody.status_code == 401
 
 
+def test_a_learner_cannot_ask_for_the_teachers_spans():
+    """By the teacher's name they get 401, and no span."""
+    served = room()
+
+    async def main() -> httpx.Response:
+        await ask(served, TOKEN)
+        return await get(served, "/lab/spans", "teacher")
+
+    answer = run_virtual(main()).result
+    assert (answer.status_code, "spans" in answer.json()) == (401, False)
+
+
 def test_a_saved_trace_keeps_the_learner_and_older_ones_load(tmp_path):
     """The file has one field more; a line without it is a span all the same."""
     path = tmp_path / "spans.jsonl"
@@ -376,6 +416,19 @@ def test_a_full_queue_has_room_for_a_newcomer(tmp_path):
     assert (greedy.count(200), greedy.count(503), new) == (6, 14, 200)
 
 
+def test_thirty_learners_with_four_in_flight_wait_for_nothing_in_a_class():
+    """Preset class: 120 requests at once, and all start as they arrive."""
+    served = room(preset=start.PRESET)
+    names = [f"learner-{number:02}" for number in range(30)]
+
+    async def main() -> None:
+        await asyncio.gather(*(ask(served, who) for who in names for _ in range(4)))
+
+    run_virtual(main())
+    spans = served._endpoint.recorder.since(0)
+    assert [(span.queued_s, span.service_s) for span in spans] == [(0.0, 2.0)] * 120
+
+
 def test_a_class_limit_is_shared_and_a_refusal_says_whose_it_is():
     """60 a minute, thirty learners: two each; the third is refused with when to come back."""
     served = room(requests_per_minute=60)
@@ -427,7 +480,7 @@ def test_settings_are_read_and_changed_one_by_one():
 @pytest.mark.parametrize(
     ("changes", "words"),
     [
-        ({"preset": "none"}, "no preset 'none'; choose one of course"),
+        ({"preset": "none"}, "no preset 'none'; choose one of class, course"),
         ({"preset": str(DATA / "endpoints" / "nim-8b.yaml")}, "no preset '.*nim-8b.yaml'"),
         ({"requests_per_minute": -1}, r"`int` >= 0.*requests_per_minute"),
         ({"requests_per_minute": "many"}, r"requests_per_minute"),
@@ -736,10 +789,62 @@ def test_the_welcome_says_how_to_join_and_warns_of_the_network():
         for host in ("127.0.0.1", "0.0.0.0")
     }  # fmt: skip
     assert "--host 0.0.0.0 lets the class in" in said["127.0.0.1"]
+    for host, address in [("127.0.0.1", "127.0.0.1"), ("0.0.0.0", "10.0.0.7")]:
+        for line in in_a_notebook(f"http://{address}:8000/v1"):
+            assert f"\n    {line}\n" in said[host]
     assert "OPENAI_BASE_URL=http://127.0.0.1:8000/v1" in said["127.0.0.1"]
     assert "ANYBODY ON THIS NETWORK can reach it" in said["0.0.0.0"]
     assert "OPENAI_BASE_URL=http://10.0.0.7:8000/v1" in said["0.0.0.0"]
     assert "Projector   http://127.0.0.1:8000/classroom" in said["0.0.0.0"]
+
+
+def test_the_likeliest_address_comes_first():
+    """That of the default route, then the others by number; link-local and loopback are left out.
+
+    By text 10.8.0.2 (a VPN's) and 172.17.0.1 (a bridge's) would come before it.
+    """
+    found = {"172.17.0.1", "10.8.0.2", "10.10.0.2", "192.168.1.20", "169.254.7.7", "127.0.0.1"}
+    others = ["10.8.0.2", "10.10.0.2", "172.17.0.1"]
+    assert in_order(found, "192.168.1.20") == ["192.168.1.20", *others]
+    assert in_order(found, None) == [*others, "192.168.1.20"]
+    assert in_order({"169.254.7.7"}, "169.254.7.7") == []
+
+
+def test_the_default_route_is_found_without_sending(monkeypatch: pytest.MonkeyPatch):
+    """A datagram socket is connected, which sends nothing; without a route there is no address."""
+    calls: list[Any] = []
+
+    class Probe:
+        def __init__(self, *kind: int):
+            calls.append(kind)
+
+        def __enter__(self) -> Probe:
+            return self
+
+        def __exit__(self, *problem: object) -> None:
+            return
+
+        def connect(self, address: tuple[str, int]) -> None:
+            calls.append(address)
+            if len(calls) > 2:
+                raise OSError(101, "Network is unreachable")
+
+        def getsockname(self) -> tuple[str, int]:
+            return "192.168.1.20", 54321
+
+    monkeypatch.setattr(door.socket, "socket", Probe)
+    assert [door._outward_address(), door._outward_address()] == ["192.168.1.20", None]
+    assert calls == [(socket.AF_INET, socket.SOCK_DGRAM), ("192.0.2.1", 9)] * 2
+
+
+def test_the_page_tells_the_first_address():
+    """What is projected is the first of the addresses; the others are beside it."""
+    served = room()
+    served.urls[:] = ["http://192.168.1.20:8000/v1", "http://10.8.0.2:8000/v1"]
+
+    seen = run_virtual(board(served)).result
+    assert seen["join"] == in_a_notebook("http://192.168.1.20:8000/v1")
+    assert seen["urls"] == served.urls
 
 
 def test_a_token_is_long_and_never_the_same():
@@ -756,10 +861,35 @@ def test_a_short_token_is_refused_and_not_repeated():
     assert "1234" not in str(error.value)
 
 
-def test_a_real_model_wants_a_class_list():
-    """Anybody's name would spend the teacher's money."""
-    with pytest.raises(ConfigError, match="spends your money; give the class list"):
-        start.serve_class(Settings(upstream="http://127.0.0.1:9/v1"), port=0)
+@pytest.mark.parametrize("given", [{}, {"learners": "class.txt"}, {"yes": True}])
+def test_a_real_model_wants_a_class_list_and_a_yes(given: dict[str, Any]):
+    """The money is the teacher's; the free way is named first."""
+    asked = "would ask gpt-4o-mini at http://127.0.0.1:9/v1, with your key and your money; "
+    ways = r"set AGENTLAB_LOCAL=1 for the local model, which is free, or .*--learners FILE.* --yes"
+    with pytest.raises(ConfigError, match=asked + ways):
+        start.serve_class(Settings(upstream="http://127.0.0.1:9/v1"), port=0, **given)
+
+
+def test_with_a_list_and_a_yes_a_real_model_is_served(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    """Then it begins to serve."""
+    names = tmp_path / "class.txt"
+    names.write_text("Ada\n")
+    served: list[Any] = []
+    monkeypatch.setattr(start, "serve", lambda app, *_, **__: served.append(app))
+    settings = Settings(upstream="http://127.0.0.1:9/v1")
+    start.serve_class(settings, port=0, learners=str(names), yes=True)
+    assert [type(app) for app in served] == [Classroom]
+
+
+def test_a_class_has_a_preset_of_its_own_where_none_is_chosen(monkeypatch: pytest.MonkeyPatch):
+    """128 slots to share; an option, or the environment, chooses another."""
+    monkeypatch.delenv("AGENTLAB_PRESET", raising=False)
+    assert start.class_settings(seed=1).preset == "class"
+    assert start.class_settings(preset="nim-8b").preset == "nim-8b"
+    monkeypatch.setenv("AGENTLAB_PRESET", "course")
+    assert start.class_settings().preset == "course"
 
 
 def test_controls_begin_as_the_settings_say():

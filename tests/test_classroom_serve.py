@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import re
 import time
 from collections import Counter
 from collections.abc import Iterator
@@ -16,6 +17,7 @@ import pytest
 from classroom_process import TOKEN, Class, small_preset
 
 from agentlab.classroom.fair import jain
+from agentlab.classroom.joining import in_a_notebook
 from agentlab.cli import main
 from agentlab.errors import ModelError
 from agentlab.trace import Trace, trace
@@ -118,6 +120,7 @@ def test_a_class_listens_on_loopback_unless_told_otherwise():
     [
         (["--host", "0.0.0.0"], "--host is for a class; add --classroom"),
         (["--learners", "names.txt"], "--learners is for a class"),
+        (["--yes"], "--yes is for a class"),
         (["--classroom", "--token", "abc"], "a token has at least 8"),
         (["--classroom", "--learners", "nowhere.txt"], "class list 'nowhere.txt'"),
         (["--classroom", "--host", "192.0.2.1"], "cannot listen on 192.0.2.1"),
@@ -146,17 +149,80 @@ def class_and_lab(fresh_lab: Any, monkeypatch: pytest.MonkeyPatch) -> Iterator[t
 
 
 def test_a_learners_lab_keeps_the_classs_time(class_and_lab: tuple[Class, Any]):
-    """A greeting of 4 s takes no less in the learner's own trace; the class knows who asked."""
+    """In the learner's own trace a greeting takes 4 s, its first token 1 s, to the digit."""
     served, lab = class_and_lab
     with trace() as t:
         answer = asyncio.run(lab.ask(HELLO, agent="writer"))
     assert answer.startswith("Hello!")
     assert lab.model_seconds_a_second() == 100
     assert (t.requests, t.spans[0].agent) == (1, "writer")
-    assert t.work_s > 3.9
+    assert (t.work_s, t.makespan_s, t.spans[0].first_token_s) == (4.0, 4.0, 1.0)
     (span,) = served.get("/lab/spans")["spans"]
     assert (span["learner"], span["agent"]) == ("김민준", "writer")
     assert round(span["end_s"] - span["started_s"], 9) == 4.0
+
+
+def test_a_stream_is_timed_by_the_class_too(class_and_lab: tuple[Class, Any]):
+    """LangChain's client, streaming: first token after 1 s, end after 4 s, to the digit."""
+    _, lab = class_and_lab
+
+    async def main() -> str:
+        pieces = [piece.content async for piece in lab.chat_model(agent="writer").astream(HELLO)]
+        return "".join(pieces)
+
+    with trace() as t:
+        text = asyncio.run(main())
+    assert text.startswith("Hello!")
+    assert (t.work_s, t.makespan_s, t.spans[0].first_token_s) == (4.0, 4.0, 1.0)
+    assert t.spans[0].status == 200
+
+
+def test_a_refusal_takes_no_model_time(class_and_lab: tuple[Class, Any]):
+    """One request a minute: the second, refused, adds nothing to the work, as at home."""
+    served, lab = class_and_lab
+    served.teach(learner_requests_per_minute=1)
+
+    async def twice() -> None:
+        await lab.ask(HELLO)
+        await lab.ask(HELLO)
+
+    with trace() as t, pytest.raises(ModelError):
+        asyncio.run(twice())
+    assert ([span.status for span in t.spans], t.work_s) == ([200, 429], 4.0)
+    assert t.spans[1].started_s is None
+
+
+def documented(url: str) -> str:
+    """The lines that the guide shows for a notebook, with the address of the class that runs."""
+    guide = Path(__file__).resolve().parents[1] / "docs" / "classroom.md"
+    (block,) = re.findall(r"```python\n(.*?)```", guide.read_text(encoding="utf-8"), re.DOTALL)
+    shown = "http://192.168.1.20:8000/v1"
+    assert block.splitlines() == in_a_notebook(shown, "ada")
+    return block.replace(shown, url)
+
+
+def test_the_documented_lines_lead_to_the_class_and_stay_there(
+    fresh_lab: Any, monkeypatch: pytest.MonkeyPatch
+):
+    """Run in a notebook, and after a later lab.configure the class still answers, not OpenAI."""
+    for name in ("OPENAI_BASE_URL", "OPENAI_API_KEY", "AGENTLAB_LOCAL"):
+        monkeypatch.setenv(name, "")  # so that what the lines set is undone after the test
+    with Class("--time-scale", "100") as served:
+        exec(documented(f"{served.url}/v1"), {})
+        assert f"{served.url}/v1" in fresh_lab.where()
+        fresh_lab.configure(faults=[])
+        assert fresh_lab.where() == f"gpt-4o-mini at {served.url}/v1, through the lab's endpoint"
+        assert asyncio.run(fresh_lab.ask(HELLO)).startswith("Hello!")
+        fresh_lab.stop()
+        (span,) = served.get("/lab/spans")["spans"]
+    assert span["learner"] == "ada"
+
+
+def test_a_learners_own_time_scale_has_no_effect_in_a_class(class_and_lab: tuple[Class, Any]):
+    """The class's wins, as the guide says."""
+    _, lab = class_and_lab
+    lab.configure(time_scale=3)
+    assert lab.model_seconds_a_second() == 100
 
 
 def test_time_outs_are_the_classs_seconds_too(class_and_lab: tuple[Class, Any]):
@@ -196,6 +262,17 @@ def test_who_is_not_on_the_list_is_told_so_in_the_notebook(
         fresh_lab.stop()
 
 
+def test_a_real_model_is_not_served_to_a_class_by_accident(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+):
+    """With a key in the teacher's shell: the free way is told first, and nothing is served."""
+    monkeypatch.setenv("OPENAI_API_KEY", "a-key-of-the-teachers")
+    assert main(["serve", "--classroom", "--port", "0"]) == 2
+    said = capsys.readouterr()
+    assert "set AGENTLAB_LOCAL=1 for the local model, which is free" in said.err
+    assert (said.out, "a-key-of" in said.err) == ("", False)
+
+
 def test_no_process_is_left(tmp_path):
     """After Ctrl-C in the middle of requests nothing of the class is there, nor its port."""
     with Class("--time-scale", "1") as served:
@@ -215,6 +292,6 @@ def test_the_numbers_are_plain_json():
     """For those who have another page in mind: curl /classroom/board."""
     with Class() as served:
         board = served.get("/classroom/board", key="")
-    assert (board["in_flight"], board["learners"], board["preset"]) == (0, [], "course")
+    assert (board["in_flight"], board["learners"], board["preset"]) == (0, [], "class")
     assert board["urls"] == [f"{served.url}/v1"]
     json.dumps(board)

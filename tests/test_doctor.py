@@ -9,6 +9,7 @@ from contextlib import contextmanager
 
 import psutil
 import pytest
+from classroom_process import Class
 
 from agentlab import doctor
 from agentlab.doctor import FAIL, OK, WARN, Reply, Trip
@@ -60,6 +61,7 @@ URL = "http://127.0.0.1:1/v1"
         (doctor.endpoint(TRIP._replace(took_s=0.01)), FAIL, "clock"),
         (doctor.endpoint(TRIP._replace(took_s=1)), WARN, "busy"),
         (doctor.real_model(Reply(200), URL, "m"), OK, "fraction of a cent"),
+        (doctor.real_model(Reply(200, time_scale=10.0), URL, "m"), OK, "costs nothing"),
         (doctor.real_model(Reply(200, said="without a completion"), URL, "m"), FAIL, "without"),
         (doctor.real_model(Reply(403), URL, "m"), FAIL, "access"),
         (doctor.real_model(Reply(500, said="Oops"), URL, "m"), FAIL, "answers 500 Oops"),
@@ -141,6 +143,29 @@ def test_a_real_model_is_asked_for_one_token(monkeypatch):
         assert doctor.check_real_model().verdict == OK
         (span,) = process.since(0)
     assert (span.completion_tokens, span.status) == (1, 200)
+
+
+def test_a_class_is_told_from_a_real_model(monkeypatch):
+    """With a name for a key, in any language: the endpoint is Agent Lab's, and costs nothing."""
+    with Class("--time-scale", "25") as served:
+        monkeypatch.setenv("OPENAI_BASE_URL", f"{served.url}/v1")
+        monkeypatch.setenv("OPENAI_API_KEY", "김민준")
+        finding = doctor.check_real_model()
+        (span,) = served.get("/lab/spans")["spans"]
+    assert finding.verdict == OK
+    assert "25 model seconds a second; a local model there costs nothing" in finding.found
+    assert "cent" not in finding.found
+    assert (span["learner"], span["completion_tokens"]) == ("김민준", 1)
+
+
+def test_a_conda_environment_is_one(tmp_path):
+    """Its Python is its own base, and a folder conda-meta tells it from the system's."""
+    plain, conda = tmp_path / "plain", tmp_path / "conda"
+    plain.mkdir()
+    (conda / "conda-meta").mkdir(parents=True)
+    assert doctor.in_environment(str(conda), str(conda))
+    assert doctor.in_environment(str(plain), "/usr")
+    assert not doctor.in_environment(str(plain), str(plain))
 
 
 def test_nobody_there_is_no_connection(monkeypatch):

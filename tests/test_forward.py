@@ -13,6 +13,7 @@ from typing import Any
 import httpx
 import openai
 import pytest
+from classroom_process import small_preset
 
 from agentlab.clock import run_virtual
 from agentlab.endpoint import faults
@@ -97,6 +98,107 @@ def test_a_stream_is_not_held_back():
             return asyncio.get_running_loop().time()
 
     assert run_virtual(main()).result == 1.0
+
+
+def before_a_lab(upstream: Application, time_scale: float = 1.0) -> App:
+    """An endpoint before another lab's, which it knows for one."""
+    transport, url = InProcessTransport(upstream), "http://127.0.0.1:1/v1"
+    model = Forward(url, key="ada", time_scale=time_scale, transport=transport)
+    return App(model, door=OwnDoor(KEY))
+
+
+def durations(endpoint: App) -> tuple[float | None, float | None, float | None]:
+    (span,) = endpoint.recorder.since(0)
+    after = span.shifted(span.arrived_s)
+    return after.started_s, after.first_token_s, after.end_s
+
+
+@pytest.mark.parametrize("fields", [{}, {"stream": True}])
+def test_another_labs_own_times_are_taken_over(fields: dict[str, Any]):
+    """Queued 0, first token after 1 s, end after 4 s, to the digit, plain and streamed."""
+    endpoint = before_a_lab(Upstream())
+    assert ask(endpoint, **fields).status_code == 200
+    assert durations(endpoint) == (0.0, 1.0, 4.0)
+
+
+def test_a_wait_in_the_other_labs_queue_is_taken_over(tmp_path: Any):
+    """One slot, two questions: the second one starts after 4 s and ends after 8."""
+    upstream = local_app(Settings(preset=small_preset(tmp_path, slots=1)), time_scale=1.0)
+    endpoint = before_a_lab(upstream)
+
+    async def main() -> None:
+        asking = httpx.AsyncClient(transport=InProcessTransport(endpoint), timeout=None)
+        body = {"model": "m", "messages": [{"role": "user", "content": HELLO}]}
+        url, headers = "http://127.0.0.1/v1/chat/completions", {"authorization": f"Bearer {KEY}"}
+        await asyncio.gather(*(asking.post(url, json=body, headers=headers) for _ in range(2)))
+
+    run_virtual(main())
+    spans = [span.shifted(span.arrived_s) for span in endpoint.recorder.since(0)]
+    assert [(s.started_s, s.first_token_s, s.end_s) for s in spans] == [(0, 1, 4), (4, 5, 8)]
+
+
+def test_what_another_lab_refuses_has_taken_no_service():
+    """As at home: no slot, no first token, an end."""
+    endpoint = before_a_lab(Upstream())
+    assert ask(endpoint, max_tokens=0).status_code == 400
+    assert durations(endpoint) == (None, None, 0.0)
+
+
+def test_what_has_no_words_has_no_first_token():
+    """Embeddings are read only; their span has a start and an end, as at home."""
+    endpoint = before_a_lab(Upstream())
+
+    async def main() -> httpx.Response:
+        asking = httpx.AsyncClient(transport=InProcessTransport(endpoint), timeout=None)
+        headers = {"authorization": f"Bearer {KEY}"}
+        url, body = "http://127.0.0.1/v1/embeddings", {"model": "m", "input": "tides"}
+        return await asking.post(url, json=body, headers=headers)
+
+    assert run_virtual(main()).result.status_code == 200
+    assert durations(endpoint) == (0.0, None, 1.0)
+
+
+def test_times_pass_through_a_lab_in_the_middle():
+    """A lab before a lab before a lab: the times are those of the one that answers."""
+
+    async def far(scope: Any, receive: Any, send: Any) -> None:
+        headers = [(k, v) for k, v in scope["headers"] if k != b"authorization"]
+        shown = [*headers, (b"authorization", f"Bearer {KEY}".encode())]
+        await middle(scope | {"headers": shown}, receive, send)
+
+    middle = before_a_lab(Upstream())
+    endpoint = before_a_lab(far)
+    assert ask(endpoint).status_code == 200
+    assert durations(endpoint) == (0.0, 1.0, 4.0)
+
+
+@pytest.mark.parametrize("fields", [{}, {"stream": True}])
+def test_nobody_else_is_told_the_times(fields: dict[str, Any]):
+    """A client that does not ask for them gets OpenAI's headers and events alone."""
+    answer = ask(forwarding(Upstream()), **fields)
+    assert "x-lab-times" not in str(answer.headers) + answer.text
+    assert "x-lab-times" not in str(ask(before_a_lab(Upstream()), **fields).headers)
+
+
+def test_a_real_model_is_not_asked_for_a_labs_times():
+    """It knows nothing of them, and is sent no header of the lab's own."""
+    upstream = Upstream()
+    ask(forwarding(upstream))
+    assert "x-lab-times" not in upstream.headers[0]
+
+
+def test_times_that_make_no_sense_are_passed_over():
+    """The lab's own measure stands."""
+
+    async def strange(scope: Any, receive: Any, send: Any) -> None:
+        headers = [(b"content-type", b"application/json"), (b"x-lab-times", b'{"end_s": "soon"}')]
+        await send({"type": "http.response.start", "status": 200, "headers": headers})
+        await send({"type": "http.response.body", "body": b"{}"})
+
+    endpoint = before_a_lab(strange)
+    assert ask(endpoint).status_code == 200
+    started_s, _, end_s = durations(endpoint)
+    assert started_s == 0.0 and end_s is not None and 0.0 <= end_s < 60
 
 
 def test_the_real_key_goes_upstream_and_the_labs_does_not():

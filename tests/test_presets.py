@@ -6,6 +6,7 @@ import asyncio
 import statistics
 from pathlib import Path
 
+import msgspec
 import pytest
 import yaml
 
@@ -29,6 +30,13 @@ def test_every_preset_loads_and_gives_each_figure_a_source(name: str):
 def test_the_course_preset_gives_round_numbers(tokens: int, seconds: float):
     """The first token after 1 s, then ten a second."""
     assert presets.load("course").physics.service_s(0, tokens) == seconds
+
+
+def test_the_class_preset_is_the_courses_with_slots_to_share():
+    """The lessons' figures, and 128 slots: thirty learners with four in flight each fit at once."""
+    of_a_class, course = presets.load("class").physics, presets.load("course").physics
+    assert of_a_class == msgspec.structs.replace(course, slots=128)
+    assert of_a_class.slots is not None and of_a_class.slots >= 30 * 4
 
 
 def test_the_vllm_preset_agrees_with_the_published_table():
@@ -77,7 +85,7 @@ def test_a_mistake_in_a_preset_names_file_and_field(text: str, words: list[str],
 
 def test_an_unknown_preset_lists_those_that_there_are():
     """So that a typing error is mended at once."""
-    with pytest.raises(ConfigError, match="no preset 'curse'; choose one of course, hosted-small"):
+    with pytest.raises(ConfigError, match="no preset 'curse'; choose one of class, course"):
         presets.load("curse")
 
 

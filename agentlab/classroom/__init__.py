@@ -7,6 +7,7 @@ fair       whose turn it is: a queue by service had so far; how fair that was
 shares     a rate limit divided among the learners who ask
 controls   what the teacher may change while the class runs
 board      the numbers on the projector
+joining    what a learner types to join
 
 These wait, or speak HTTP:
 

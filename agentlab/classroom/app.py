@@ -17,6 +17,7 @@ from typing import Any
 
 import msgspec
 
+from agentlab.classroom import joining
 from agentlab.classroom.door import ClassroomDoor
 from agentlab.classroom.room import Room
 from agentlab.classroom.roster import Roster
@@ -61,7 +62,8 @@ class Classroom:
         on_end: Is told of every question that has been answered, or has failed.
 
     Attributes:
-        urls: The addresses, ending in `/v1`, that the page tells learners; set when known.
+        urls: The addresses, ending in `/v1`, that the page tells learners, the likeliest first;
+            set when known.
 
     Raises:
         ConfigError: If the preset, the fault plan or the recording is missing or wrong.
@@ -161,6 +163,7 @@ class Classroom:
                 "slots": physics.slots if physics else None,
                 "time_scale": room.time_scale,
                 "urls": self.urls,
+                "join": joining.in_a_notebook(self.urls[0]) if self.urls else [],
             }
             self._board = (now, shown)
         return self._board[1]

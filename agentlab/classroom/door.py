@@ -19,13 +19,10 @@ from urllib.parse import urlsplit
 
 import psutil
 
-from agentlab.classroom.roster import NotALearner, Roster
+from agentlab.classroom.roster import TEACHER, NotALearner, Roster
 from agentlab.endpoint.http import Scope, header
 from agentlab.endpoint.wire import RequestError
 from agentlab.trace import Span
-
-TEACHER = "teacher"
-"""The teacher's name, when they ask with their token for a key."""
 
 
 class ClassroomDoor:
@@ -76,14 +73,41 @@ def own_names() -> set[str]:
 
 
 def own_addresses() -> list[str]:
-    """This machine's addresses on the networks that it is in, loopback left out."""
-    found = [
+    """This machine's addresses, that of the network which leads outside first, loopback left out.
+
+    The others may be a VPN's, or a bridge's to virtual machines, where no learner is.
+    """
+    found = {
         address.address
         for interface in psutil.net_if_addrs().values()
         for address in interface
         if address.family == socket.AF_INET
-    ]
-    return sorted({each for each in found if not ipaddress.ip_address(each).is_loopback})
+    }
+    return in_order(found, _outward_address())
+
+
+def in_order(found: set[str], outward: str | None) -> list[str]:
+    """The addresses that learners may be told, the likeliest first.
+
+    Link-local ones (169.254) are what a machine without a network gives itself.
+
+    Example:
+        >>> in_order({"127.0.0.1", "169.254.7.7", "10.8.0.2", "192.168.1.20"}, "192.168.1.20")
+        ['192.168.1.20', '10.8.0.2']
+    """
+    numbers = {each: ipaddress.ip_address(each) for each in found}
+    kept = [e for e, number in numbers.items() if not number.is_loopback | number.is_link_local]
+    return sorted(kept, key=lambda each: (each != outward, numbers[each].packed))
+
+
+def _outward_address() -> str | None:
+    """Of the interface that the default route uses; None where there is no such route."""
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
+        try:
+            probe.connect(("192.0.2.1", 9))  # nobody's address; of a datagram nothing is sent yet
+        except OSError:
+            return None
+        return str(probe.getsockname()[0])
 
 
 def _key(scope: Scope) -> str:

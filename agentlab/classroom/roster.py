@@ -13,7 +13,16 @@ MOST_CHARACTERS = 32
 MOST_LEARNERS = 120
 """As many names as an open class takes: enough for people, few enough for a runaway script."""
 
-_RULE = f"letters, digits, spaces and -_.' in any language, at most {MOST_CHARACTERS} characters"
+TEACHER = "teacher"
+"""The teacher's name, when they ask with their token for a key; nobody else may have it."""
+
+_KEY_CHARACTERS = 20
+"""So many letters and digits mixed, without a space, are taken for a real key."""
+
+_RULE = (
+    f"letters, digits, spaces and -_.' in any language, at most {MOST_CHARACTERS} characters, "
+    f"under {_KEY_CHARACTERS} where letters and digits mix without a space"
+)
 _HOW = "set OPENAI_API_KEY to your name, such as OPENAI_API_KEY=ada"
 
 
@@ -106,11 +115,19 @@ def _name(key: str) -> str:
     if not name:
         raise NotALearner(f"Who is asking? Here {_HOW}.")
     # A real key left in the environment must not get onto the projector: nothing repeats it.
-    if name.startswith("sk-") or len(name) > MOST_CHARACTERS or not all(map(_allowed, name)):
+    if len(name) > MOST_CHARACTERS or _like_a_key(name) or not all(map(_allowed, name)):
         raise NotALearner(f"This class takes a name for a key ({_RULE}), and no real key; {_HOW}.")
     if not any(map(str.isalnum, name)):
         raise NotALearner(f"A name has a letter or a digit; {_HOW}.")
+    if name.casefold() == TEACHER:  # else they would see the teacher's requests
+        raise NotALearner(f"{name!r} is who shows the teacher's token; {_HOW}.")
     return name
+
+
+def _like_a_key(name: str) -> bool:
+    """True for OpenAI's keys, and for others' of letters and digits, such as Azure's 32."""
+    mixed = any(map(str.isdigit, name)) and any(map(str.isalpha, name))
+    return name.startswith("sk-") or (mixed and len(name) >= _KEY_CHARACTERS and " " not in name)
 
 
 def _allowed(character: str) -> bool:

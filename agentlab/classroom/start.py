@@ -2,21 +2,36 @@
 
 from __future__ import annotations
 
+import os
 import secrets
 from collections.abc import Callable
+from typing import Any
 
-from agentlab.classroom import roster
+from agentlab.classroom import joining, roster
 from agentlab.classroom.app import Classroom
 from agentlab.classroom.door import own_addresses
 from agentlab.classroom.roster import Roster
 from agentlab.endpoint.serve import HOST, serve
 from agentlab.errors import ConfigError
-from agentlab.settings import Settings
+from agentlab.settings import Settings, from_environment
 from agentlab.trace import Span
+
+PRESET = "class"
+"""The preset where none is chosen: that of lessons, with slots to share."""
 
 _LETTERS = "abcdefghjkmnpqrstuvwxyz23456789"  # none that look like others on a projector
 _EVERYWHERE = {"0.0.0.0", "::"}
 _SHORTEST_TOKEN = 8
+
+
+def class_settings(**given: Any) -> Settings:
+    """What the environment and `given` ask for, with a class's own preset where they name none.
+
+    Raises:
+        ConfigError: If a value is of the wrong type or out of range, naming it.
+    """
+    chosen = {} if os.environ.get("AGENTLAB_PRESET") else {"preset": PRESET}
+    return from_environment(**(chosen | given))
 
 
 def serve_class(
@@ -26,6 +41,7 @@ def serve_class(
     host: str | None = None,
     learners: str | None = None,
     token: str | None = None,
+    yes: bool = False,
     on_end: Callable[[Span], object] | None = None,
 ) -> None:
     """Serve a class until a signal comes.
@@ -34,9 +50,11 @@ def serve_class(
         host: The address to listen on; None for loopback, 0.0.0.0 for all of this machine's.
         learners: A file with the class list; None lets any name in.
         token: The teacher's; None makes one.
+        yes: Let the class ask a real model, which costs money.
 
     Raises:
-        ConfigError: If a setting, the class list or the token cannot be.
+        ConfigError: If a real model would answer without a class list and `yes`, or if a setting,
+            the class list or the token cannot be.
         EndpointError: If the port is taken, or the address is not this machine's.
     """
     host = host or HOST
@@ -46,16 +64,17 @@ def serve_class(
             f"a token has at least {_SHORTEST_TOKEN} letters or digits, got one of {len(token)}; "
             "leave --token out, and one is made"
         )
-    if settings.real and learners is None:
+    if settings.real and (learners is None or not yes):
         raise ConfigError(
-            f"a class that asks {settings.upstream} spends your money; "
-            "give the class list with --learners FILE, so that only your learners do"
+            f"this class would ask {settings.model} at {settings.upstream}, with your key and "
+            "your money; set AGENTLAB_LOCAL=1 for the local model, which is free, "
+            "or give the class list with --learners FILE, and add --yes"
         )
     listed = None if learners is None else roster.load(learners)
     room = Classroom(settings, token=token, roster=Roster(listed), host=host, on_end=on_end)
 
     def announce(url: str) -> None:
-        room.urls[:] = urls(url, own_addresses())
+        room.urls[:] = urls(url, own_addresses() if host in _EVERYWHERE else [])
         scale = room.room.time_scale
         said = welcome(settings, room.urls, time_scale=scale, host=host, token=token, listed=listed)
         print(said, flush=True)
@@ -100,12 +119,18 @@ def welcome(
         if host in (HOST, "localhost")
         else "ANYBODY ON THIS NETWORK can reach it, unencrypted. Stop it after class."
     )
-    joining = "\n".join(f"    export OPENAI_BASE_URL={url}" for url in urls)
+    notebook, shell = joining.in_a_notebook(urls[0]), joining.in_a_shell(urls[0])
+    others = f"\n  Also at     {', '.join(urls[1:])}" if urls[1:] else ""
     return f"""\
 Classroom ({model}, {time_scale:g} model seconds a second). {network}
   Projector   http://{here}:{port}/classroom
   Token       {token}   (for the teacher's settings on that page; show it to nobody)
-  Learners    ({who}), in the terminal, before `make lab`:
-{joining}
-    export OPENAI_API_KEY=their-name
+  Learners    ({who}), in a notebook:
+{_indented(notebook)}
+  or in the terminal, before `make lab` (Windows: docs/classroom.md):
+{_indented(shell)}{others}
 Ctrl-C stops it."""
+
+
+def _indented(lines: list[str]) -> str:
+    return "\n".join(f"    {line}" for line in lines)

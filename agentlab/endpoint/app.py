@@ -25,6 +25,7 @@ from agentlab.endpoint.http import (
     header,
     respond,
 )
+from agentlab.endpoint.times import TIMES, telling
 from agentlab.endpoint.wire import RequestError
 from agentlab.trace import BROKEN_OFF, HUNG_UP, Recorder, Span
 
@@ -58,6 +59,8 @@ class App:
             agent=unquote(header(scope, b"x-agent")) or "unnamed",
             arrived_s=self.model.now_s(),
         )
+        if header(scope, TIMES):
+            send = telling(send, span)
         try:
             self._door.enter(scope)
             if scope["path"].startswith("/lab/"):
@@ -65,7 +68,7 @@ class App:
             else:
                 await self._answer(scope, receive, send, span)
         except RequestError as error:
-            span.status = error.status
+            span.status, span.end_s = error.status, span.end_s or self.model.now_s()
             await respond(send, error.status, error.body, self._headers(error, span))
         except ClientGone:
             if span.status is None:  # else it had all it wanted, and did not wait for the end

@@ -22,14 +22,17 @@ from agentlab.endpoint.http import (
     start,
     unless_gone,
 )
+from agentlab.endpoint.times import TIMES, in_headers, in_stream, take_over
 from agentlab.endpoint.wire import RequestError
 from agentlab.trace import Span
 
 _OWN_REQUEST_HEADERS = {
     b"accept-encoding", b"authorization", b"connection", b"content-length", b"host", b"origin",
-    b"transfer-encoding",
+    b"transfer-encoding", TIMES,
 }  # fmt: skip
-_OWN_RESPONSE_HEADERS = {b"connection", b"content-type", b"transfer-encoding", b"keep-alive"}
+_OWN_RESPONSE_HEADERS = {
+    b"connection", b"content-type", b"transfer-encoding", b"keep-alive", TIMES,
+}  # fmt: skip
 _LAST_EVENT = re.compile(rb"^(?:data: \[DONE\]|event: response\.(?:completed|incomplete))", re.M)
 _PROMPT_TOKENS = re.compile(rb'"(?:prompt|input)_tokens":\s*(\d+)')
 _COMPLETION_TOKENS = re.compile(rb'"(?:completion|output)_tokens":\s*(\d+)')
@@ -57,7 +60,8 @@ class Forward:
     Args:
         key: The upstream's key, or None where it wants none.
         time_scale: That of another lab's endpoint, as `time_scale_of` says it: then times are
-            its model seconds, and it is told the agents' names. None for a real model.
+            its model seconds, a finished call's are those that it noted itself, and it is told
+            the agents' names. None for a real model.
         transport: How to reach the upstream, if not over the network.
     """
 
@@ -71,7 +75,8 @@ class Forward:
     ):
         self._upstream = upstream.rstrip("/")
         self._key = key
-        self._kept_back = _OWN_REQUEST_HEADERS | ({b"x-agent"} if time_scale is None else set())
+        self._lab = time_scale is not None
+        self._kept_back = _OWN_REQUEST_HEADERS if self._lab else {*_OWN_REQUEST_HEADERS, b"x-agent"}
         self.time_scale = 1.0 if time_scale is None else time_scale
         self._epoch = time.monotonic()
         self._client = httpx.AsyncClient(
@@ -94,21 +99,24 @@ class Forward:
         span.arrived_s = span.started_s = self.now_s()
         try:
             await unless_gone(receive, self._pass_on(request, send, span))
-        except httpx.TransportError as error:
-            if span.first_token_s is not None:
-                raise  # the answer has begun: the client must see it break off
-            raise self._unreachable(error) from None
         finally:
-            span.end_s = self.now_s()
+            if span.end_s is None:
+                span.end_s = self.now_s()
 
     async def _pass_on(self, request: httpx.Request, send: Send, span: Span) -> None:
-        response = await self._client.send(request, stream=True)
+        try:
+            response = await self._client.send(request, stream=True)
+        except httpx.TransportError as error:  # later, the client must see the answer break off
+            raise self._unreachable(error) from None
         tail = b""
         try:
+            times = in_headers(response.headers)
+            take_over(span, times)
             content_type = response.headers.get("content-type", "application/json").encode()
             await start(send, response.status_code, content_type, _passed_back(response))
             async for piece in response.aiter_raw():
-                span.first_token_s = span.first_token_s or self.now_s()
+                if times is None and span.first_token_s is None:
+                    span.first_token_s = self.now_s()
                 tail = (tail + piece)[-65536:]  # the token counts come last
                 if _LAST_EVENT.search(tail[-4096:]):  # after it, many a client does not wait
                     _note(span, response, tail)
@@ -126,6 +134,8 @@ class Forward:
     def _headers(self, scope: Scope) -> list[tuple[bytes, bytes]]:
         kept = [(name, value) for name, value in scope["headers"] if name not in self._kept_back]
         kept.append((b"accept-encoding", b"identity"))  # so that token counts can be read
+        if self._lab:
+            kept.append((TIMES, b"1"))
         if self._key is not None:
             kept.append((b"authorization", f"Bearer {self._key}".encode()))
         return kept
@@ -142,6 +152,7 @@ class Forward:
 
 def _note(span: Span, response: httpx.Response, tail: bytes) -> None:
     span.status = response.status_code
+    take_over(span, in_stream(tail))
     span.prompt_tokens = _last_number(_PROMPT_TOKENS, tail)
     span.completion_tokens = _last_number(_COMPLETION_TOKENS, tail)
 

@@ -14,6 +14,8 @@ import pytest
 from classroom_process import TOKEN, Class, small_preset
 from playwright.sync_api import Browser, Page, expect
 
+from agentlab.classroom.joining import in_a_notebook
+
 NAMES = (
     "Ada Bo Cleo Dan Elif Farid Greta Hana Ines Jun Kofi Lena Mina Noor Olga Pia Quinn Ravi Sven "
     "Tariq Uma Vera Wim Xin Yara Zoe 김민준 이서연 박지호 José"
@@ -79,10 +81,49 @@ def enter(board: Page) -> None:
 
 
 def test_an_empty_class_says_how_to_join(served: Class, board: Page):
-    """The address and the two variables to set, in large letters."""
+    """The lines for a notebook, in large letters, each on a line of its own."""
     expect(board.get_by_text("Nobody has asked yet")).to_be_visible()
-    expect(board.locator("#join")).to_contain_text(f"OPENAI_BASE_URL={served.url}/v1")
-    expect(board.locator("#join")).to_contain_text("OPENAI_API_KEY=your-name")
+    expect(board.locator("#join code")).to_have_text(in_a_notebook(f"{served.url}/v1"))
+    tops = board.locator("#join code").evaluate_all(
+        "all => all.map(each => each.getBoundingClientRect().top)"
+    )
+    assert tops == sorted(set(tops))
+    assert size_px(board) >= 24
+
+
+def size_px(page: Page) -> float:
+    """Of the letters that say how to join."""
+    return page.locator("#join code").first.evaluate(
+        "code => parseFloat(getComputedStyle(code).fontSize)"
+    )
+
+
+def test_a_class_with_a_list_says_how_to_join_until_somebody_asks(
+    browser: Browser, tmp_path: Path, screenshots: Path
+):
+    """Large while the listed names have asked nothing; then small, and the names have lanes."""
+    names = tmp_path / "class.txt"
+    names.write_text("\n".join(NAMES), encoding="utf-8")
+    context = browser.new_context(viewport={"width": 1280, "height": 720})
+    page = context.new_page()
+    with Class("--learners", str(names), "--time-scale", "1000") as listed:
+        page.goto(f"{listed.url}/classroom")
+        expect(page.get_by_text("Nobody has asked yet")).to_be_visible()
+        expect(page.locator("#lanes")).to_be_hidden()
+        large = size_px(page)
+        page.screenshot(path=screenshots / "classroom-nobody-yet.png")
+        assert ask(listed, "Ada") == 200
+        expect(page.get_by_text("Nobody has asked yet")).to_be_hidden()
+        expect(page.locator("#lanes > li")).to_have_count(30)
+        expect(page.locator("#lanes > li.absent")).to_have_count(29)
+        expect(page.locator("#join")).to_contain_text("Join, in a notebook:")
+        assert size_px(page) < large
+    context.close()
+
+
+def test_throughput_is_labelled_as_the_models_minute(board: Page):
+    """A model minute is six seconds by the watch at the usual time scale."""
+    expect(board.locator(".tile.rate dt")).to_have_text("answers a model minute")
 
 
 def test_requests_are_seen_in_flight_and_then_counted(served: Class, board: Page):
@@ -159,7 +200,7 @@ def test_an_endpoint_that_is_gone_is_said(browser: Browser):
     page = context.new_page()
     with Class() as short_lived:
         page.goto(f"{short_lived.url}/classroom")
-        expect(page.locator("#model")).to_contain_text("preset course")
+        expect(page.locator("#model")).to_contain_text("preset class")
     expect(page.locator("#state")).to_have_text(
         "The endpoint does not answer; trying again", timeout=30_000
     )

@@ -66,6 +66,11 @@ function inFlight(row) {
   return row.agents.reduce((sum, [, now, queued]) => sum + now + queued, 0);
 }
 
+/** How much a learner has asked, whatever became of it. */
+function asked(row) {
+  return inFlight(row) + row.answered + row.refused + row.errors;
+}
+
 function drawLane(lane, row, most) {
   const seen = new Set();
   let answering = 0, waiting = 0;
@@ -93,11 +98,10 @@ function drawLane(lane, row, most) {
     lane.agents.delete(name);
   }
   setText(lane.over, answering + waiting > most ? figure(answering + waiting) : "");
-  const asked = row.answered + row.refused + row.errors + answering + waiting;
-  lane.item.classList.toggle("absent", !asked);
-  setText(lane.done, asked ? figure(row.answered) : "");
+  lane.item.classList.toggle("absent", !asked(row));
+  setText(lane.done, asked(row) ? figure(row.answered) : "");
   setText(lane.no, row.refused ? figure(row.refused) : "");
-  const told = asked
+  const told = asked(row)
     ? `: ${answering} being answered, ${waiting} waiting, ${row.answered} answered, ` +
       `${row.refused} refused, ${row.errors} other errors`
     : ": has not asked yet";
@@ -122,7 +126,7 @@ function drawLanes(rows) {
     if (list.children[index] !== lane.item) list.insertBefore(lane.item, list.children[index] ?? null);
     drawLane(lane, row, most);
   });
-  document.body.classList.toggle("empty", !rows.length);
+  document.body.classList.toggle("empty", !rows.some(asked)); // listed names alone are nobody
 }
 
 function drawTable(numbers) {
@@ -165,18 +169,18 @@ function drawHistory(rate) {
   byId("history-area").setAttribute("d", `${line}L120 40L${((HISTORY - rates.length + 1) * 120) / HISTORY} 40Z`);
 }
 
-function drawJoin(urls) {
+function drawJoin(lines, urls) {
   const join = byId("join");
-  const said = urls.join(" ");
+  const said = [...lines, ...urls].join(" ");
   if (join.dataset.said === said) return;
   join.dataset.said = said;
-  if (!urls.length) return;
+  if (!lines.length) return;
+  const code = element("span", "lines");
+  code.append(...lines.flatMap((line) => [element("code", "", line), " "]));
   join.replaceChildren(
-    "Join: ",
-    element("code", "", `export OPENAI_BASE_URL=${urls[0]}`),
-    " ",
-    element("code", "", "export OPENAI_API_KEY=your-name"),
-    urls.length > 1 ? ` (also ${urls.slice(1).join(", ")})` : "",
+    element("span", "how", "Join, in a notebook:"),
+    code,
+    urls.length > 1 ? element("span", "also", `or at ${urls.slice(1).join(", ")}`) : "",
   );
 }
 
@@ -201,7 +205,7 @@ function draw(numbers) {
   drawHistory(numbers.answers_per_minute);
   drawLanes(numbers.learners);
   drawTable(numbers);
-  drawJoin(numbers.urls);
+  drawJoin(numbers.join, numbers.urls);
 }
 
 // ---------------------------------------------------------------- asking for the numbers
