@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from typing import Any
 
@@ -105,7 +106,7 @@ def scaling(
             at, words = mark
             axis.axvline(at, color="black", linestyle=":", linewidth=2)
             foot = axis.get_xaxis_transform()  # x in agents, y as a share of the height
-            axis.text(at, 0.03, f" {words}", transform=foot)
+            axis.text(at, 0.03, f"{words} ", transform=foot, ha="right")
         axis.set_xscale("log", base=2)
         axis.set_yscale("log", base=2)
         axis.set_xticks(agents)
@@ -116,6 +117,48 @@ def scaling(
         axis.set_title(title, loc="left", fontweight="bold", fontsize=FONT_SIZE + 2)
         axis.grid(color="#DDDDDD")
         axis.legend(frameon=False)
+    plt.close(figure)
+    return figure
+
+
+def arrivals(traces: dict[str, Trace], title: str, *, every_s: float = 0.1) -> Figure:
+    """How many requests reached the endpoint in each stretch of time, run below run.
+
+    Args:
+        traces: Name -> what happened, in the order from top to bottom.
+        title: What the picture says.
+        every_s: The length of a stretch, in model seconds.
+
+    Example:
+        plots.arrivals({"doubling": one, "full jitter": other}, "Jitter spreads the crowd")
+    """
+    counts = {
+        name: Counter(int(span.arrived_s / every_s + 1e-9) for span in t.spans)
+        for name, t in traces.items()
+    }
+    most = max((count for some in counts.values() for count in some.values()), default=1)
+    last = max((stretch for some in counts.values() for stretch in some), default=0)
+    with plt.rc_context({"font.size": FONT_SIZE}):
+        figure, axes = plt.subplots(
+            len(counts),
+            figsize=(11, 1.5 * len(counts) + 1.2),
+            sharex=True,
+            sharey=True,
+            squeeze=False,
+            layout="constrained",
+        )
+        for (axis,), (name, some) in zip(axes, counts.items(), strict=True):
+            starts_s = [stretch * every_s for stretch in some]
+            axis.bar(starts_s, list(some.values()), width=every_s, align="edge", color=ANSWERING)
+            axis.set_ylim(0, 1.1 * most)
+            axis.set_xlim(-every_s, (last + 2) * every_s)
+            axis.text(0.99, 0.72, name, transform=axis.transAxes, ha="right", va="top")
+            axis.grid(axis="y", color="#DDDDDD")
+            axis.set_axisbelow(True)
+            axis.spines[["top", "right"]].set_visible(False)
+        figure.supylabel(f"requests in {every_s:g} s", fontsize=FONT_SIZE)
+        axes[-1][0].set_xlabel("model time (s)")
+        figure.suptitle(title, x=0.01, ha="left", fontweight="bold", fontsize=FONT_SIZE + 2)
     plt.close(figure)
     return figure
 

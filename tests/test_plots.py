@@ -142,3 +142,16 @@ def test_a_number_of_agents_can_be_marked():
     line = axis.get_lines()[-1]
     assert (list(line.get_xdata()), line.get_linestyle()) == ([2, 2], ":")
     assert [text.get_text().strip() for text in axis.texts] == ["the knee"]
+
+
+def test_arrivals_are_counted_by_stretches_of_time():
+    """A bar for each tenth of a second in which requests came, as high as they were many."""
+    at_s = [0.0, 0.05, 0.3, 0.31, 0.32]
+    t = Trace([Span(request_id="a", agent="a", arrived_s=s) for s in at_s])
+    figure = plots.arrivals({"one": t, "none": Trace()}, "My words")
+    one, none = figure.axes
+    bars = [(round(p.get_x(), 9), p.get_height()) for p in one.patches]  # type: ignore[attr-defined]
+    assert (bars, len(none.patches)) == ([(0.0, 2), (0.3, 3)], 0)
+    assert one.get_ylim() == none.get_ylim()
+    assert none.get_xlabel() == "model time (s)"
+    assert figure.get_supylabel() == "requests in 0.1 s"
