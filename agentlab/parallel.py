@@ -13,6 +13,7 @@ from contextlib import contextmanager
 from functools import wraps
 from typing import Any, NamedTuple
 
+from agentlab.cancelling import never_cancelled_from_within
 from agentlab.errors import ConfigError, StepError
 from agentlab.graph import Graph
 
@@ -142,9 +143,8 @@ class _Program:
         call = self._calls[name]
         given = {need: self._values[need] for need in call.parameters if need in self._values}
         try:
-            result = call.function(**given)
-            if inspect.isawaitable(result):
-                result = await result
+            # To end as cancelled by itself is a failure: else its result would only be missing.
+            result = await never_cancelled_from_within(_called(call.function, given))
         except Exception as error:
             self._failed = self._failed or (name, error)
             raise
@@ -170,6 +170,11 @@ class _Program:
                 step=name,
                 results=self.results,
             ) from error
+
+
+async def _called(function: Function, given: dict[str, Any]) -> Any:
+    result = function(**given)
+    return await result if inspect.isawaitable(result) else result
 
 
 def _graph(calls: Sequence[_Call], inputs: Sequence[str]) -> Graph:

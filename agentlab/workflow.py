@@ -50,7 +50,7 @@ class Workflow:
         ('research', 'analysis')
         >>> plan = w.plan({"research": 10, "analysis": 15, "summary": 12})
         >>> plan.work_s, plan.span_s, plan.critical_path, plan.peak
-        (37, 27, ['analysis', 'summary'], 2)
+        (37, 27.0, ['analysis', 'summary'], 2)
     """
 
     def __init__(
@@ -120,8 +120,17 @@ class Workflow:
         return self._graph.ends
 
     def step(self, name: str) -> Step:
-        """The step of that name."""
-        return next(step for step in self.steps if step.name == name)
+        """The step of that name.
+
+        Raises:
+            ConfigError: If there is none.
+        """
+        for step in self.steps:
+            if step.name == name:
+                return step
+        raise ConfigError(
+            f"no step {name!r} in workflow {self.name!r}; there are {listed(self.needs)}"
+        )
 
     def given(self, inputs: Mapping[str, str] | None) -> dict[str, str]:
         """The inputs of a run, checked.

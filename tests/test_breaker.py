@@ -104,3 +104,56 @@ def test_wrong_settings_are_refused():
     """With the values."""
     with pytest.raises(ConfigError, match="failures >= 1"):
         Breaker(failures=0)
+
+
+@pytest.mark.parametrize(
+    ("error", "is_open"),
+    [
+        (KeyError("my own bug"), True),
+        (asyncio.CancelledError(), True),
+        (TimeoutError(), True),
+        (ModelError("no key", status=401, code=None, request_id=None), False),
+        (ModelError("slow down", status=429, code=None, request_id=None), False),
+    ],
+)
+def test_only_an_answer_closes_it(error: BaseException, is_open: bool):
+    """A probe that ends in the caller's own bug says nothing of the endpoint; a refusal does."""
+
+    async def main() -> bool:
+        breaker = Breaker(failures=1, open_s=1)
+        for failure in (TimeoutError(), error):
+            with pytest.raises(type(failure)):
+                async with breaker.admitted():
+                    raise failure
+        return breaker.is_open
+
+    assert run_virtual(main()).result is is_open
+
+
+def test_after_a_bug_another_probe_comes_at_once():
+    """The probe's place is free, and no further `open_s` passes."""
+
+    async def main() -> float:
+        breaker = Breaker(failures=1, open_s=1)
+        for failure in (TimeoutError, KeyError):
+            with pytest.raises(failure):
+                async with breaker.admitted():
+                    raise failure
+        async with breaker.admitted():
+            return lab.now_s()
+
+    assert run_virtual(main()).result == 1
+
+
+def test_a_bug_does_not_end_a_row_of_outages():
+    """Outage, bug, outage: two outages in a row."""
+
+    async def main() -> bool:
+        breaker = Breaker(failures=2)
+        for failure in (TimeoutError, KeyError, TimeoutError):
+            with pytest.raises(failure):
+                async with breaker.admitted():
+                    raise failure
+        return breaker.is_open
+
+    assert run_virtual(main()).result is True

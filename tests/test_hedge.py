@@ -10,7 +10,8 @@ import pytest
 
 from agentlab import lab
 from agentlab.clock import run_virtual
-from agentlab.errors import ConfigError
+from agentlab.errors import ConfigError, EndpointError
+from agentlab.resilience.guard import Guard
 from agentlab.resilience.hedge import Hedge
 
 
@@ -103,3 +104,56 @@ def test_wrong_settings_are_refused():
     """With the values."""
     with pytest.raises(ConfigError, match="quantile"):
         Hedge(quantile=1.5)
+
+
+@pytest.mark.parametrize("seconds", [1, 3])
+def test_a_call_that_ends_as_cancelled_has_failed(seconds: float):
+    """Before the delay it is an error, which may be retried; after it, the hedge's answer wins."""
+    calls = 0
+
+    async def call() -> str:
+        nonlocal calls
+        calls += 1
+        if calls == 1:
+            await lab.sleep(seconds)
+            raise asyncio.CancelledError
+        return "fine"
+
+    hedged = Hedge(after_s=2, share=1)(call)
+    if seconds == 3:
+        assert run_virtual(hedged).result == "fine"
+    else:
+        with pytest.raises(EndpointError, match="cancelled by whoever made it"):
+            run_virtual(hedged)
+
+
+def test_the_clients_own_queue_is_no_lateness():
+    """Six calls of 10 s in one slot: each is answered 10 s after it was sent, so none is hedged."""
+    hedge = Hedge(after_s=12, share=1.0)
+    sent = 0
+
+    async def call() -> None:
+        nonlocal sent
+        sent += 1
+        await lab.sleep(10)
+
+    async def main() -> None:
+        guard = Guard(at_once=1, hedge=hedge)
+        await asyncio.gather(*(guard.run(call) for _ in range(6)))
+
+    assert run_virtual(main()).elapsed_s == 60
+    assert (hedge.hedges, sent) == (0, 6)
+
+
+def test_what_is_late_after_the_queue_is_hedged():
+    """The third of three waits 5 s for a slot; 6 s after it was sent, at 11 s, it is sent again."""
+    hedge = Hedge(after_s=6, share=1.0)
+    calls = Calls(5, 5, 9, 1)
+
+    async def main() -> list[float]:
+        guard = Guard(at_once=2, hedge=hedge)
+        return await asyncio.gather(*(guard.run(calls) for _ in range(3)))
+
+    run = run_virtual(main())
+    assert (run.result, run.elapsed_s) == ([5, 5, 1], 12)
+    assert (hedge.hedges, calls.cancelled) == (1, 1)

@@ -277,3 +277,28 @@ def test_what_cannot_run_is_refused_before_it_runs(run, functions, inputs, says)
     with pytest.raises(ConfigError, match=says):
         asyncio.run(run([first, *functions], **inputs))
     assert called == []
+
+
+@pytest.mark.parametrize("run", [parallel.run, parallel.run_sequential])
+@pytest.mark.parametrize("is_async", [True, False])
+def test_a_cancellation_from_inside_is_a_failure(run, is_async):
+    """Nobody cancelled the run, so it is no quiet end with results missing and no error."""
+
+    async def late():
+        raise asyncio.CancelledError
+
+    def at_once():
+        raise asyncio.CancelledError
+
+    a = late if is_async else at_once
+    a.__name__ = "a"
+
+    async def b(a):
+        return 1
+
+    async def c():
+        return 2
+
+    with pytest.raises(StepError, match=r"'a' failed .*cancelled by whoever made it") as caught:
+        run_virtual(run([c, a, b]))
+    assert caught.value.results == {"c": 2}

@@ -11,7 +11,7 @@ import pytest
 
 from agentlab import lab
 from agentlab.clock import run_virtual
-from agentlab.errors import ConfigError
+from agentlab.errors import ConfigError, EndpointError
 from agentlab.resilience import stream as module
 from agentlab.resilience.stream import stream
 
@@ -116,3 +116,19 @@ def test_none_at_once_is_refused():
     """It would never end."""
     with pytest.raises(ConfigError, match="at_once"):
         run_virtual(anext(stream(lab.ask, ["x"], at_once=0)))
+
+
+def test_a_call_that_ends_as_cancelled_is_an_outcome():
+    """Nobody cancelled the stream, so the loop goes on; the error says what became of the item."""
+
+    async def work(item: int) -> int:
+        if item == 1:
+            raise asyncio.CancelledError
+        return item
+
+    async def main() -> list[tuple]:
+        return [outcome async for outcome in stream(work, range(3), at_once=1)]
+
+    first, second, third = run_virtual(main()).result
+    assert (first.result, third.result) == (0, 2)
+    assert isinstance(second.error, EndpointError)

@@ -158,3 +158,10 @@ def test_unknown_name_lists_those_there_are():
     """A misspelt name gets the list to choose from."""
     with pytest.raises(ConfigError, match=r"no workflow 'raport'; choose one of .*report"):
         Workflow.load("raport")
+
+
+def test_unknown_step_lists_those_there_are():
+    """A misspelt step gets the list to choose from; a right one is found."""
+    assert diamond().step("left").prompt == "Go left from {start}."
+    with pytest.raises(ConfigError, match=r"no step 'nope' in .*'start', 'left', 'right', 'end'"):
+        diamond().step("nope")

@@ -49,11 +49,7 @@ def asking(
             limit=limit,
             pace=Pace(requests_per_minute=requests_per_minute) if strategy == "pace" else None,
         )
-
-        async def guarded(prompt: str, *, agent: str = "agent", **options: Any) -> str:
-            return await guard.run(lambda: send(prompt, agent=agent, **options), agent=agent)
-
-        return guarded
+        return guard.around(send)
     slots = asyncio.Semaphore(at_once) if at_once else nullcontext()
 
     async def once(prompt: str, **options: Any) -> str:

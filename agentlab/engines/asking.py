@@ -5,14 +5,13 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable, Iterator, Mapping
 from contextlib import contextmanager, nullcontext
-from typing import Any, TypeVar
+from typing import Any
 
 from agentlab import lab
-from agentlab.errors import EndpointError, StepError
+from agentlab.cancelling import never_cancelled_from_within
+from agentlab.errors import StepError
 from agentlab.progress import bar
 from agentlab.workflow import Step, Workflow
-
-T = TypeVar("T")
 
 Ask = Callable[..., Awaitable[str]]
 """Who answers a step. It is called as `lab.ask` is, or is `lab.ask` itself."""
@@ -92,20 +91,3 @@ class Watch:
                     step=name,
                     results=self.results,
                 ) from error
-
-
-async def never_cancelled_from_within(asked: Awaitable[T]) -> T:
-    """What is awaited; if it ends as cancelled although nobody cancelled this task, an error.
-
-    A task group takes such an end for a quiet one: there would be no answer, and no error either.
-
-    Raises:
-        EndpointError: In that case; asking again may help.
-    """
-    try:
-        return await asked
-    except asyncio.CancelledError:
-        task = asyncio.current_task()
-        if task is None or task.cancelling():
-            raise
-        raise EndpointError("the call was cancelled by whoever made it; ask again") from None

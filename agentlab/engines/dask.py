@@ -20,8 +20,9 @@ from distributed import Client, Reschedule, get_worker
 from distributed.client import FutureCancelledError
 
 from agentlab import lab
+from agentlab.cancelling import never_cancelled_from_within
 from agentlab.engines import asyncio as here
-from agentlab.engines.asking import Ask, never_cancelled_from_within
+from agentlab.engines.asking import Ask
 from agentlab.engines.dask_processes import LocalProcesses
 from agentlab.errors import ClusterLost, ConfigError
 from agentlab.lab import Address, Reply

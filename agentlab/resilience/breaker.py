@@ -16,7 +16,8 @@ class Breaker:
 
     Those who come while it is open wait for the probe's result, or are refused if `patient` is
     False. Only outages count: a broken connection, a time-out, a status of 500 or more. A rate
-    limit is no outage; whoever slows down for it is served.
+    limit is no outage; whoever slows down for it is served. An error that says nothing about the
+    endpoint, such as a bug in the caller's own code, changes nothing.
 
     Args:
         failures: How many outages in a row open it.
@@ -53,11 +54,12 @@ class Breaker:
         probe = await self._admit()
         try:
             yield
-        except Exception as error:
-            self._learn(ok=not judge(error).outage, probe=probe)
-            raise
-        except BaseException:  # cancelled: nothing learned, and another one may probe
-            self._release(probe)
+        except BaseException as error:
+            verdict = judge(error)
+            if verdict.outage or verdict.answered:
+                self._learn(ok=not verdict.outage, probe=probe)
+            else:  # cancelled, or the caller's own bug: nothing learned, and another one may probe
+                self._release(probe)
             raise
         self._learn(ok=True, probe=probe)
 

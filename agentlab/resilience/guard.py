@@ -82,7 +82,19 @@ class Guard:
 
     async def ask(self, prompt: str, *, agent: str = "agent", **options: Any) -> str:
         """`lab.ask`, guarded; an engine takes it as its `ask`."""
-        return await self.run(lambda: lab.ask(prompt, agent=agent, **options), agent=agent)
+        return await self.around(lab.ask)(prompt, agent=agent, **options)
+
+    def around(self, send: Callable[..., Awaitable[str]]) -> Callable[..., Awaitable[str]]:
+        """Any other that is called as `lab.ask` is, guarded in the same way.
+
+        Example:
+            results = await engines.run(workflow, inputs, ask=guard.around(cluster.ask))
+        """
+
+        async def guarded(prompt: str, *, agent: str = "agent", **options: Any) -> str:
+            return await self.run(lambda: send(prompt, agent=agent, **options), agent=agent)
+
+        return guarded
 
     async def run(
         self, call: Callable[[], Awaitable[T]], *, agent: str = "agent", tokens: float = 0
@@ -127,26 +139,33 @@ class Guard:
     async def _hedged(self, call: Callable[[], Awaitable[T]], tokens: float) -> T:
         if self.hedge is None:
             return await self._send(call, tokens)
-        return await self.hedge(lambda: self._send(call, tokens))
+        sent = asyncio.Event()  # what waits for a slot or for the pace is not late
+        return await self.hedge(lambda: self._send(call, tokens, sent), sent=sent)
 
-    async def _send(self, call: Callable[[], Awaitable[T]], tokens: float) -> T:
+    async def _send(
+        self, call: Callable[[], Awaitable[T]], tokens: float, sent: asyncio.Event | None = None
+    ) -> T:
         async with self._slots or (self._seats.taken() if self._seats else nullcontext()) as seat:
             if self.pace is None:
-                return await self._attempt(call, seat)
+                return await self._attempt(call, seat, sent)
             await self.pace.wait(tokens)
             listening = on_headers.set(self.pace.learn)
             try:
-                return await self._attempt(call, seat)
+                return await self._attempt(call, seat, sent)
             finally:
                 on_headers.reset(listening)
 
-    async def _attempt(self, call: Callable[[], Awaitable[T]], seat: Seat | None) -> T:
+    async def _attempt(
+        self, call: Callable[[], Awaitable[T]], seat: Seat | None, sent: asyncio.Event | None
+    ) -> T:
         async with (
             self.breaker.admitted() if self.breaker else nullcontext(),
             lab.timeout(self.attempt_s),
         ):
             if seat is not None:
                 seat.sent()
+            if sent is not None:
+                sent.set()
             return await call()
 
     def _note(self, error: Exception, agent: str, errors: list[Exception]) -> None:

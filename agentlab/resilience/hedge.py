@@ -11,6 +11,7 @@ from collections.abc import Awaitable, Callable
 from typing import Any, TypeVar
 
 from agentlab import lab
+from agentlab.cancelling import never_cancelled_from_within
 from agentlab.errors import ConfigError
 
 T = TypeVar("T")
@@ -20,7 +21,8 @@ class Hedge:
     """Sends a call again when it has taken longer than most calls do.
 
     Args:
-        after_s: Model seconds after which to hedge; None learns it from `quantile`.
+        after_s: Model seconds after which to hedge; None learns it from `quantile`. In a `Guard`
+            they count from when the request is sent: the client's own queue is no lateness.
         quantile: Hedge what is slower than this share of the latest calls.
         share: Hedges a call at most; a slow endpoint must not be sent everything twice.
 
@@ -44,12 +46,20 @@ class Hedge:
         self.calls = 0
         self.hedges = 0
 
-    async def __call__(self, call: Callable[[], Awaitable[T]]) -> T:
-        """The call's result, or its error if every request that was sent for it failed."""
+    async def __call__(
+        self, call: Callable[[], Awaitable[T]], *, sent: asyncio.Event | None = None
+    ) -> T:
+        """The call's result, or its error if every request that was sent for it failed.
+
+        Args:
+            sent: Set by `call` when its request is really sent; None counts from now.
+        """
         self.calls += 1
-        began_s = lab.now_s()
         running: set[asyncio.Task[T]] = {_begin(call)}
         try:
+            if sent is not None:
+                await _sent_or_over(sent, running)
+            began_s = lab.now_s()
             done = await _any_of(running, self.after_s())
             if not done and self.hedges < self._share * self.calls:
                 self.hedges += 1
@@ -72,7 +82,15 @@ def _begin(call: Callable[[], Awaitable[T]]) -> asyncio.Task[T]:
     async def one() -> T:
         return await call()
 
-    return asyncio.create_task(one())
+    return asyncio.create_task(never_cancelled_from_within(one()))
+
+
+async def _sent_or_over(sent: asyncio.Event, running: set[asyncio.Task[T]]) -> None:
+    waiting = asyncio.create_task(sent.wait())
+    try:
+        await asyncio.wait({waiting, *running}, return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        await _cancel({waiting})
 
 
 async def _any_of(running: set[asyncio.Task[T]], seconds: float | None) -> set[asyncio.Task[T]]:

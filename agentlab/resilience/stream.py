@@ -8,6 +8,7 @@ from typing import Generic, NamedTuple, TypeVar
 
 import psutil
 
+from agentlab.cancelling import never_cancelled_from_within
 from agentlab.errors import ConfigError
 
 A = TypeVar("A")
@@ -32,8 +33,9 @@ async def stream(
     """Call `function` on every item, and yield each outcome as it comes.
 
     Items are taken only when there is room for them, so they may be a generator without end. An
-    error is an outcome like any other: nothing is lost because something else failed. Leaving the
-    loop early cancels what is in flight, if the iterator is closed (`contextlib.aclosing`).
+    error is an outcome like any other, and so is a call that ends as cancelled by itself: nothing
+    is lost because something else failed. Leaving the loop early cancels what is in flight, if the
+    iterator is closed (`contextlib.aclosing`).
 
     Args:
         at_once: The most calls in flight.
@@ -58,7 +60,8 @@ async def stream(
                 except StopIteration:
                     more = False
                     break
-                running[asyncio.create_task(_awaited(function, item))] = item
+                call = never_cancelled_from_within(_awaited(function, item))
+                running[asyncio.create_task(call)] = item
             if running:
                 done, _ = await asyncio.wait(running, return_when=asyncio.FIRST_COMPLETED)
                 for task in [task for task in running if task in done]:  # in order of beginning

@@ -24,12 +24,15 @@ class Verdict(NamedTuple):
         wait_s: How long the endpoint asks to wait, in model seconds; None if it does not say.
         outage: True if the endpoint seems to be down; a rate limit or a refusal is no outage.
         overload: True if it was asked too much: a rate limit, a full queue, no answer in time.
+        answered: True if it gave an answer, be it a refusal; False too for an error that says
+            nothing about the endpoint, such as one in your own code.
     """
 
     retry: bool
     wait_s: float | None = None
     outage: bool = False
     overload: bool = False
+    answered: bool = False
 
 
 def judge(error: BaseException) -> Verdict:
@@ -53,15 +56,16 @@ def judge(error: BaseException) -> Verdict:
     if isinstance(error, (EndpointError, TimeoutError, ConnectionError)):
         return Verdict(True, outage=True, overload=isinstance(error, TimeoutError))
     if _is_garbage(error):
-        return Verdict(True)
+        return Verdict(True, answered=True)
     return _of_openai(error)
 
 
 def _of_status(status: int, code: str | None, wait_s: float | None, *, garbage: bool) -> Verdict:
     if code == "insufficient_quota":  # a 429 that no waiting cures
-        return Verdict(False)
+        return Verdict(False, answered=True)
     retry = status in PASSING or garbage
-    return Verdict(retry, wait_s, outage=status >= 500, overload=status in OVERLOAD)
+    overload = status in OVERLOAD
+    return Verdict(retry, wait_s, outage=status >= 500, overload=overload, answered=True)
 
 
 def _is_garbage(error: BaseException) -> bool:

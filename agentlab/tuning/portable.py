@@ -141,7 +141,7 @@ def _on_the_real_clock(
     async def all_of_them() -> dict[int, bytes]:
         slots = asyncio.Semaphore(_AT_ONCE)
         async with AsyncExitStack() as stack:
-            ask = _guarded(_guard(), await _send(engine, stack))
+            ask = _guard().around(await _send(engine, stack))
 
             async def one(workflow: Workflow) -> bytes:
                 async with slots:
@@ -177,13 +177,6 @@ async def _run(engine: str, workflow: Workflow, ask: Ask) -> dict[str, str]:
 
 def _guard() -> Guard:
     return Guard(retry=Retry(attempts=_ATTEMPTS), attempt_s=_ATTEMPT_S, deadline_s=None)
-
-
-def _guarded(guard: Guard, send: Ask) -> Ask:
-    async def ask(prompt: str, *, agent: str, **options: object) -> str:
-        return await guard.run(lambda: send(prompt, agent=agent, **options), agent=agent)
-
-    return ask
 
 
 def _bytes(results: Mapping[str, str]) -> bytes:
