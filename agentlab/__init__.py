@@ -1,8 +1,12 @@
 """Agent Lab's companion module: a local model, a trace of what it saw, and virtual time.
 
-Nothing is imported here, so that `import agentlab` is instant; take the rooms you need:
+No room is imported before it is used, so that `import agentlab` is instant; take those you need:
 `from agentlab import lab, plots`, `from agentlab.trace import trace`.
 """
+
+from importlib import import_module
+from types import ModuleType
+from typing import TYPE_CHECKING
 
 __all__ = [
     "bench",
@@ -17,22 +21,29 @@ __all__ = [
     "errors",
     "exchange",
     "exercises",
-    "files",
     "graph",
     "lab",
-    "located",
     "parallel",
     "plots",
     "progress",
     "progress_report",
     "resilience",
     "settings",
-    "step",
     "trace",
     "transport",
     "tuning",
-    "wire",
     "workflow",
-    "workflow_command",
     "workflow_file",
 ]
+
+
+if not TYPE_CHECKING:  # which would else believe that any name is one
+
+    def __getattr__(name: str) -> ModuleType:
+        if name in __all__:
+            return import_module(f"{__name__}.{name}")
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

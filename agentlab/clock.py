@@ -55,7 +55,7 @@ def run_virtual(main: Coroutine[Any, Any, T]) -> VirtualRun[T]:
         VirtualRun(result='rested', elapsed_s=3600.0)
     """
     if not asyncio.iscoroutine(main):
-        raise ConfigError(f"run_virtual takes a coroutine, such as main(); got {main!r}")
+        raise ConfigError(f"virtual time runs a coroutine, such as main(); got {main!r}")
     loop = VirtualTimeLoop()
     try:
         asyncio.get_running_loop()
@@ -79,6 +79,9 @@ class VirtualTimeLoop(asyncio.SelectorEventLoop):
 
     Timers of the same instant run in the order in which they were set, so that a program has
     one and the same course on every run.
+
+    Attributes:
+        belongings: What others keep for this loop alone, each under a key of its own.
     """
 
     # asyncio's own, on which this loop builds; they have been there since Python 3.4.
@@ -88,6 +91,7 @@ class VirtualTimeLoop(asyncio.SelectorEventLoop):
     def __init__(self) -> None:
         self._now_s = 0.0
         self._order = itertools.count()
+        self.belongings: dict[object, Any] = {}
         super().__init__(_JumpingSelector(self))
         self._clock_resolution = _RESOLUTION_S
 
@@ -120,6 +124,11 @@ class VirtualTimeLoop(asyncio.SelectorEventLoop):
         except Exception as error:
             done.set_exception(error)
         return done
+
+    def close(self) -> None:
+        """As of any loop; its belongings end with it."""
+        super().close()
+        self.belongings.clear()
 
     def jump(self) -> None:
         """Set the clock to the next timer.

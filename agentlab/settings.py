@@ -115,4 +115,4 @@ def _way_out(error: str, values: Mapping[str, Any]) -> str:
             return f"got {values[field]!r}: set {name}, or pass {field}=..., to one that fits"
     if "$.capacity" in error:
         return "each line is {from_s: 60, slots: 2}: 60 s after the first request, two slots"
-    return f"choose from {', '.join(_VARIABLES)}"
+    return f"choose from {', '.join(Settings.__struct_fields__)}"

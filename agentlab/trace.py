@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from itertools import islice
 from pathlib import Path
 from typing import Protocol
@@ -16,7 +16,7 @@ from weakref import WeakSet
 
 import msgspec
 
-from agentlab.errors import ConfigError, EndpointError
+from agentlab.errors import AgentLabError, ConfigError, EndpointError
 from agentlab.files import write_whole
 
 HUNG_UP = 499
@@ -94,6 +94,11 @@ def span_line(span: Span) -> bytes:
 class Source(Protocol):
     """Something that records spans: an endpoint of its own, or one inside this process."""
 
+    @property
+    def alive(self) -> bool:
+        """False once it has ended, and its record with it."""
+        ...
+
     def mark(self) -> int:
         """A place in the record: the number of spans so far."""
         ...
@@ -112,6 +117,8 @@ class Recorder:
         >>> recorder.mark(), len(recorder.since(0))
         (1, 1)
     """
+
+    alive = True
 
     def __init__(self, keep: int = 200_000):
         self._spans: deque[Span] = deque(maxlen=keep)
@@ -152,14 +159,14 @@ class Trace:
     """
 
     def __init__(self, spans: Iterable[Span] | Callable[[], Iterable[Span]] = ()):
-        self._spans = spans
+        self._spans = spans if callable(spans) else _from_first_arrival(spans)
 
     @property
     def spans(self) -> list[Span]:
         """The spans; of a trace whose block is still open, those that there are by now."""
-        spans = self._spans() if callable(self._spans) else self._spans
-        ordered = sorted(spans, key=lambda span: span.arrived_s)
-        return [span.shifted(ordered[0].arrived_s) for span in ordered]
+        if callable(self._spans):
+            return _from_first_arrival(self._spans())
+        return list(self._spans)
 
     def close(self) -> None:
         """Keep what was seen up to now, and look no further."""
@@ -270,6 +277,11 @@ def most_at_once(stretches: Iterable[tuple[float, float | None]]) -> int:
     return most
 
 
+def _from_first_arrival(spans: Iterable[Span]) -> list[Span]:
+    ordered = sorted(spans, key=lambda span: span.arrived_s)
+    return [span.shifted(ordered[0].arrived_s) for span in ordered]
+
+
 def _row(span: Span) -> tuple[str, ...]:
     def seconds(at_s: float | None) -> str:
         return "-" if at_s is None else f"{at_s:.1f} s"
@@ -292,14 +304,56 @@ def _end(span: Span) -> str:
 
 
 _sources: WeakSet[Source] = WeakSet()
-_open_marks: list[dict[Source, int]] = []
+
+
+class _View:
+    """What one open trace sees: its place in each record, and the spans of those that ended."""
+
+    def __init__(self) -> None:
+        self._marks = {source: source.mark() for source in list(_sources)}
+        self._ended: list[list[Span]] = []
+        self._lost: str | None = None
+
+    def enter(self, source: Source) -> None:
+        """See what `source` has recorded from its very beginning."""
+        self._marks[source] = 0
+
+    def leave(self, source: Source) -> None:
+        """Look at `source` for the last time."""
+        if source in self._marks:
+            try:
+                self._ended.append(source.since(self._marks.pop(source)))
+            except EndpointError as error:
+                self._lost = str(error)
+
+    def spans(self) -> list[Span]:
+        if self._lost is not None:
+            raise EndpointError(f"what this trace saw is lost: {self._lost}")
+        runs = [*self._ended, *(source.since(mark) for source, mark in self._marks.items())]
+        seen = [spans for spans in runs if spans]
+        if len(seen) > 1:
+            raise ConfigError(
+                f"this trace saw {len(seen)} clocks, whose times cannot be compared; "
+                "open a trace of its own for each run"
+            )
+        return seen[0] if seen else []
+
+
+_open: list[_View] = []
 
 
 def attach(source: Source) -> None:
     """Let every trace, open now or opened later, collect from `source` while it lives."""
     _sources.add(source)
-    for marks in _open_marks:
-        marks[source] = 0
+    for view in _open:
+        view.enter(source)
+
+
+def detach(source: Source) -> None:
+    """Let the traces that are open keep what `source` has recorded; none looks at it again."""
+    _sources.discard(source)
+    for view in _open:
+        view.leave(source)
 
 
 @contextmanager
@@ -309,29 +363,28 @@ def trace() -> Iterator[Trace]:
     A request that is still in flight when the block ends has no end.
 
     Raises:
-        ConfigError: If the block ran on two clocks (two virtual runs, or a real and a virtual
-            one): their times cannot be compared, so each needs a trace of its own.
+        ConfigError: If the block ran on two clocks (two virtual runs, a real and a virtual one,
+            or two endpoints, as after `lab.configure`): their times cannot be compared, so each
+            needs a trace of its own.
+        EndpointError: If the endpoint crashed inside the block, and its record is lost.
 
     Example:
         with trace() as t:
             await lab.ask("Name three rivers.", agent="geographer")
         print(t.peak, t.makespan_s)
     """
-    marks = {source: source.mark() for source in _sources}
-    opened = Trace(lambda: _seen_since(marks))
-    _open_marks.append(marks)
+    for source in [source for source in _sources if not source.alive]:
+        detach(source)
+    view = _View()
+    opened = Trace(view.spans)
+    _open.append(view)
     try:
         yield opened
-    finally:
-        _open_marks[:] = [other for other in _open_marks if other is not marks]
+    except BaseException:
+        with suppress(AgentLabError):  # the block's own error says more
+            opened.close()
+        raise
+    else:
         opened.close()
-
-
-def _seen_since(marks: dict[Source, int]) -> list[Span]:
-    seen = [spans for source, mark in marks.items() if (spans := source.since(mark))]
-    if len(seen) > 1:
-        raise ConfigError(
-            f"this trace saw {len(seen)} clocks, whose times cannot be compared; "
-            "open a trace of its own for each run"
-        )
-    return seen[0] if seen else []
+    finally:
+        _open.remove(view)

@@ -9,13 +9,12 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Mapping
 from contextvars import ContextVar
-from weakref import WeakKeyDictionary
 
 import aiohttp
 import httpx
 
 from agentlab import wire
-from agentlab.clock import is_virtual
+from agentlab.clock import VirtualTimeLoop, is_virtual
 from agentlab.endpoint.inprocess import InProcessTransport
 from agentlab.endpoint.serve import local_app
 from agentlab.errors import ConfigError, EndpointError
@@ -43,9 +42,6 @@ class LabTransport(httpx.AsyncBaseTransport):
     def __init__(self, settings: Callable[[], Settings], time_scale: Callable[[], float]):
         self._settings, self._time_scale = settings, time_scale
         self._http = AioTransport()
-        self._models: WeakKeyDictionary[asyncio.AbstractEventLoop, InProcessTransport] = (
-            WeakKeyDictionary()
-        )
 
     async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
         if is_virtual():
@@ -104,11 +100,15 @@ class LabTransport(httpx.AsyncBaseTransport):
 
     def _virtual_model(self) -> InProcessTransport:
         loop = asyncio.get_running_loop()
-        if loop not in self._models:
+        assert isinstance(loop, VirtualTimeLoop)
+        # With the loop, and not in a dictionary of loops: a model holds its loop, so that even a
+        # weak one would keep both for ever.
+        if self not in loop.belongings:
             app = local_app(self._settings(), time_scale=1.0)
             attach(app.recorder)
-            self._models[loop] = InProcessTransport(app)
-        return self._models[loop]
+            loop.belongings[self] = InProcessTransport(app)
+        model: InProcessTransport = loop.belongings[self]
+        return model
 
 
 class BlockingTransport(httpx.BaseTransport):
@@ -122,7 +122,7 @@ class BlockingTransport(httpx.BaseTransport):
         if is_virtual():
             raise ConfigError(
                 "a call that blocks (invoke, stream) takes no virtual time; "
-                "inside run_virtual use ainvoke or astream"
+                "in its place use ainvoke or astream"
             )
         _scale_timeouts(request, self._time_scale)
         return self._http.handle_request(request)

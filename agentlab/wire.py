@@ -11,15 +11,14 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncGenerator, Mapping
 from typing import NamedTuple
-from weakref import WeakKeyDictionary
 
 import aiohttp
 import httpx
 
 # A session belongs to one event loop: its connections, reused in another one, are dead.
-_sessions: WeakKeyDictionary[
+_sessions: dict[
     asyncio.AbstractEventLoop, tuple[aiohttp.ClientSession, AsyncGenerator[aiohttp.ClientSession]]
-] = WeakKeyDictionary()
+] = {}
 
 
 class Answer(NamedTuple):
@@ -41,13 +40,16 @@ async def session() -> aiohttp.ClientSession:
 
 async def _open() -> AsyncGenerator[aiohttp.ClientSession]:
     # asyncio.run ends a loop's unfinished generators before it closes the loop: that is when
-    # this session is closed.
+    # this session is closed, and forgotten.
     async with aiohttp.ClientSession(
         connector=aiohttp.TCPConnector(limit=0),
         cookie_jar=aiohttp.DummyCookieJar(),
         timeout=aiohttp.ClientTimeout(total=None),
     ) as opened:
-        yield opened
+        try:
+            yield opened
+        finally:
+            _sessions.pop(asyncio.get_running_loop(), None)
 
 
 async def post(

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-import os
-import signal
+import inspect
 import subprocess
 import sys
 from pathlib import Path
@@ -14,7 +13,7 @@ import openai
 import pytest
 
 from agentlab.clock import run_virtual
-from agentlab.errors import ConfigError, ModelError
+from agentlab.errors import ConfigError, DeadlockError, ModelError
 from agentlab.settings import DATA
 from agentlab.trace import trace
 
@@ -171,23 +170,6 @@ def test_virtual_time_follows_the_configuration(fresh_lab: ModuleType):
     assert run_virtual(fresh_lab.ask(HELLO)).elapsed_s == 0.0
 
 
-def test_a_wrong_configuration_changes_nothing(fresh_lab: ModuleType):
-    """The error comes before anything is stopped."""
-    before = fresh_lab.base_url()
-    for wrong in ({"preset": "none"}, {"time_scale": -1}):
-        with pytest.raises(ConfigError):
-            fresh_lab.configure(**wrong)
-    assert fresh_lab.base_url() == before
-
-
-def test_an_endpoint_that_died_is_started_anew(fresh_lab: ModuleType):
-    """The next question after a crash works."""
-    asyncio.run(fresh_lab.ask(HELLO))
-    os.kill(fresh_lab._endpoint.pid, signal.SIGKILL)
-    fresh_lab._endpoint._process.wait()
-    assert asyncio.run(fresh_lab.ask(HELLO)).startswith("Hello")
-
-
 def test_nothing_is_imported_that_takes_long():
     """`import agentlab` imports no framework, no plots, and not even the lab."""
     code = "import agentlab, sys; print(sorted(m for m in sys.modules if m in %r))"
@@ -218,3 +200,59 @@ def test_simulate_catches_what_it_is_told_to(fresh_lab):
         assert (error.status, t.requests) == (503, 1)
         with pytest.raises(ModelError):
             fresh_lab.simulate(fresh_lab.ask("Hello."), catch=TimeoutError)
+
+
+def test_simulate_says_who_waits_for_ever(fresh_lab: ModuleType):
+    """A program in which nothing can happen any more is an error, not a kernel that hangs."""
+    with pytest.raises(DeadlockError, match="nothing can ever happen"):
+        fresh_lab.simulate(asyncio.Event().wait())
+
+
+def test_simulate_speaks_of_what_it_was_given(fresh_lab: ModuleType):
+    """A function that was not called: the message names it, and no function but that one."""
+    with pytest.raises(ConfigError, match=r"runs a coroutine, .*; got <function ask") as error:
+        fresh_lab.simulate(fresh_lab.ask)
+    assert "run_virtual" not in str(error.value)
+
+
+def test_ask_and_reply_take_the_same(fresh_lab: ModuleType):
+    """Each writes its parameters out, with the same defaults, so that Shift-Tab shows them."""
+    taken = [inspect.signature(way).parameters for way in (fresh_lab.ask, fresh_lab.reply)]
+    assert taken[0] == taken[1]
+    assert all(p.kind is not inspect.Parameter.VAR_KEYWORD for p in taken[0].values())
+
+
+def test_a_misspelt_option_is_said_of_the_function_that_was_called(fresh_lab: ModuleType):
+    """ask() is what the learner wrote."""
+    with pytest.raises(TypeError, match=r"^ask\(\) got an unexpected .*'max_token'"):
+        fresh_lab.ask(HELLO, max_token=3)
+
+
+def test_ask_passes_on_all_that_it_takes(fresh_lab: ModuleType):
+    """System prompt, length and agent reach the endpoint."""
+    with trace() as plain:
+        fresh_lab.simulate(fresh_lab.ask(HELLO))
+    with trace() as t:
+        asking = fresh_lab.ask(HELLO, agent="a", system="Be brief.", max_tokens=3, temperature=0)
+        fresh_lab.simulate(asking)
+    (span,) = t.spans
+    assert (span.agent, span.completion_tokens) == ("a", 3)
+    assert span.prompt_tokens > plain.spans[0].prompt_tokens
+
+
+@pytest.mark.parametrize("by", ["ask", "chat_model", "crew_llm"])
+def test_an_agent_without_a_name_is_told_the_way_out(fresh_lab: ModuleType, by: str):
+    """Whoever asks: None is no name, and the error says what to give."""
+
+    async def main() -> None:
+        asked = (HELLO,) if by == "ask" else ()
+        made = getattr(fresh_lab, by)(*asked, agent=None)
+        await made
+
+    with pytest.raises(ConfigError, match="agent=None is no name; give a text"):
+        asyncio.run(main())
+
+
+def test_all_that_the_lab_offers_is_there(fresh_lab: ModuleType):
+    """`lab.x` of every name that it lists, whichever file holds it."""
+    assert [name for name in fresh_lab.__all__ if not hasattr(fresh_lab, name)] == []

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import re
+import subprocess
+import sys
 from importlib import import_module
 
 import pytest
@@ -81,12 +83,33 @@ def test_its_pictures_are_small():
     assert [path.name for path in pictures if path.stat().st_size > 200_000] == []
 
 
+# What only the module itself uses; `lab` passes on what is for all in its three.
+INTERNAL = {"cli", "files", "located", "model_time", "reply", "running", "step", "wire"}
+INTERNAL |= {"workflow_command"}
+
+
 def test_package_lists_its_rooms():
-    """`agentlab.__all__` is what there is to import, the command line left out."""
+    """`agentlab.__all__` is what there is for a user to import."""
     import agentlab
 
     rooms = {path.stem for path in (ROOT / "agentlab").glob("[a-z]*.py")}
-    assert set(agentlab.__all__) == rooms - {"cli"} | set(PACKAGES)
+    assert rooms >= INTERNAL
+    assert set(agentlab.__all__) == rooms - INTERNAL | set(PACKAGES)
+
+
+def test_a_room_is_imported_when_it_is_named():
+    """`import agentlab` is enough for `agentlab.lab`, and Tab shows it before that."""
+    code = "import agentlab; assert 'lab' in dir(agentlab); print(agentlab.lab.__name__)"
+    ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert ran.stdout.strip() == "agentlab.lab", ran.stderr
+
+
+def test_what_is_no_room_is_no_attribute():
+    """As of any module, so that `hasattr` works."""
+    import agentlab
+
+    with pytest.raises(AttributeError, match="'agentlab' has no attribute 'laboratory'"):
+        _ = agentlab.laboratory
 
 
 @pytest.mark.parametrize("package", PACKAGES)

@@ -65,3 +65,10 @@ def test_an_unknown_setting_is_refused():
     """A typing error does not pass in silence."""
     with pytest.raises(ConfigError, match="time_scal`; choose from preset, time_scale"):
         from_environment({}, time_scal=1)
+
+
+def test_the_way_out_names_every_setting():
+    """Those that no variable of the environment sets are among them."""
+    with pytest.raises(ConfigError) as error:
+        from_environment({}, slots=3)
+    assert all(field in str(error.value) for field in Settings.__struct_fields__)

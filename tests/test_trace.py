@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from agentlab.errors import ConfigError, EndpointError
-from agentlab.trace import Recorder, Span, Trace, attach, trace
+from agentlab.trace import Recorder, Span, Trace, attach, detach, trace
 
 
 def span(arrived_s: float, end_s: float | None, *, agent: str = "a", wait_s: float = 0.0) -> Span:
@@ -181,3 +181,130 @@ def test_seconds_add_up_an_agents_requests():
         Span(request_id="3", agent="a", arrived_s=4, started_s=4, end_s=8),
     ]
     assert Trace(spans).seconds == {"a": 6, "b": 5}
+
+
+class Crashed(Recorder):
+    """A source that can be ended, and has no record then."""
+
+    def mark(self) -> int:
+        return self._answer(super().mark())
+
+    def since(self, mark: int) -> list[Span]:
+        return self._answer(super().since(mark))
+
+    def _answer(self, answer):
+        if not self.alive:
+            raise EndpointError("it does not answer")
+        return answer
+
+
+def test_a_source_that_is_stopped_inside_the_block_leaves_its_spans():
+    """They are read before it ends; what it does later no trace looks at."""
+    recorder = Crashed()
+    attach(recorder)
+    with trace() as t:
+        recorder.add(span(0, 1, agent="before"))
+        detach(recorder)
+        recorder.alive = False
+        assert [s.agent for s in t.spans] == ["before"]
+    with trace() as later:
+        pass
+    assert [s.agent for s in t.spans] == ["before"]
+    assert later.requests == 0
+
+
+def test_every_open_trace_keeps_what_it_saw_of_a_source_that_ends():
+    """The inner block saw one request, the outer one two."""
+    recorder = Recorder()
+    attach(recorder)
+    with trace() as outer:
+        recorder.add(span(0, 1))
+        with trace() as inner:
+            recorder.add(span(1, 2))
+            detach(recorder)
+    assert (inner.requests, outer.requests) == (1, 2)
+
+
+def test_one_source_after_another_is_two_clocks_only_if_both_were_asked():
+    """A source that ends unasked leaves the trace to the next; two that were asked are refused."""
+
+    def one_after_another(asked: list[bool]) -> Trace:
+        with trace() as t:
+            for number, is_asked in enumerate(asked):
+                recorder = Recorder()
+                attach(recorder)
+                if is_asked:
+                    recorder.add(span(number, number + 1))
+                detach(recorder)
+        return t
+
+    assert one_after_another([False, True]).requests == 1
+    with pytest.raises(ConfigError, match="2 clocks"):
+        one_after_another([True, True])
+
+
+def test_a_source_that_has_crashed_is_passed_over():
+    """A trace that is opened later neither asks it nor fails."""
+    recorder = Crashed()
+    attach(recorder)
+    recorder.alive = False
+    with trace() as t:
+        pass
+    assert t.requests == 0
+
+
+def test_a_record_that_is_lost_inside_the_block_is_an_error():
+    """The trace would else lack requests in silence; it says so at the end and whenever read."""
+    recorder = Crashed()
+    attach(recorder)
+    with pytest.raises(EndpointError, match="is lost: it does not answer"), trace() as t:
+        recorder.alive = False
+        detach(recorder)
+    with pytest.raises(EndpointError, match="is lost"):
+        _ = t.spans
+
+
+def test_a_lost_record_does_not_hide_the_blocks_own_error():
+    """What went wrong inside says more."""
+    recorder = Crashed()
+    attach(recorder)
+    with pytest.raises(RuntimeError, match="the block's own"), trace():
+        recorder.alive = False
+        raise RuntimeError("the block's own")
+    detach(recorder)
+
+
+def test_a_trace_that_has_ended_is_sorted_once(monkeypatch: pytest.MonkeyPatch):
+    """Fifty spans are moved to their zero fifty times, however often it is read after the block."""
+    moved = []
+    shifted = Span.shifted
+    monkeypatch.setattr(
+        Span, "shifted", lambda self, by_s: (moved.append(1), shifted(self, by_s))[1]
+    )
+    recorder = Recorder()
+    attach(recorder)
+    with trace() as t:
+        for number in range(50):
+            recorder.add(span(100 - number, 101 - number))
+    assert (t.requests, t.peak, t.work_s, t.makespan_s) == (50, 1, 50, 50)
+    assert [s.arrived_s for s in t.spans] == list(range(50))
+    assert "50 requests" in repr(t)
+    assert len(moved) == 50
+
+
+def test_what_is_done_with_the_list_of_spans_leaves_the_trace_as_it_is():
+    """The list is the reader's own."""
+    t = Trace([span(0, 10), span(10, 25)])
+    t.spans.clear()
+    assert (t.requests, t.makespan_s) == (2, 25)
+
+
+def test_a_trace_that_has_ended_stays_as_it_was():
+    """An answer that comes after the block does not change what is kept of its request."""
+    recorder = Recorder()
+    attach(recorder)
+    with trace() as t:
+        in_flight = span(0, None)
+        recorder.add(in_flight)
+    in_flight.end_s, in_flight.status = 5.0, 200
+    assert (t.spans[0].end_s, t.makespan_s) == (None, 0.0)

@@ -5,12 +5,13 @@ from __future__ import annotations
 import asyncio
 import gc
 import warnings
+import weakref
 from typing import Any
 
 import httpx
 import pytest
 
-from agentlab import lab
+from agentlab import lab, wire
 from agentlab.errors import EndpointError
 from agentlab.trace import trace
 from agentlab.wire import AioTransport, session
@@ -26,6 +27,19 @@ def test_each_loop_has_its_own_session_and_closes_it(fresh_lab: None):
             asyncio.run(lab.ask(ASKS, max_tokens=2))
         gc.collect()
     assert t.requests == 2
+
+
+def test_nothing_of_a_loop_is_left(fresh_lab: None):
+    """Neither it nor its session are kept when it has ended."""
+
+    async def main() -> tuple[weakref.ref[Any], weakref.ref[Any]]:
+        await lab.ask(ASKS, max_tokens=2)
+        return weakref.ref(asyncio.get_running_loop()), weakref.ref(await session())
+
+    gone = [ended for _ in range(3) for ended in asyncio.run(main())]
+    gc.collect()
+    assert [ended() for ended in gone] == [None] * 6
+    assert wire._sessions == {}
 
 
 def test_connections_are_used_again(fresh_lab: None):

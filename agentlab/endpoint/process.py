@@ -77,6 +77,8 @@ class EndpointProcess:
         return msgspec.convert(self._get(f"/lab/spans?since={mark}")["spans"], list[Span])
 
     def _get(self, path: str) -> Any:
+        if self._http.is_closed:
+            raise EndpointError(f"the endpoint at {self.url} was stopped, and has no record now")
         try:
             answer = self._http.get(path)
         except httpx.TransportError as error:
