@@ -162,6 +162,32 @@ def test_an_endpoint_that_is_down_poisons_no_topic(fresh_lab):
     assert statuses(contents) == ["left"] * 10
 
 
+def test_an_outage_in_mid_batch_poisons_no_topic(fresh_lab, tmp_path):
+    """Ten minutes of it: what was answered is kept, the rest is left, and another run ends it."""
+    down = [{"kind": "error", "status": 503, "probability": 1, "between_s": [100, 700]}]
+    contents, _ = batch(TOPICS, faults=down, out=tmp_path)
+    assert set(statuses(contents)) == {"done", "left"}
+    assert statuses(batch(TOPICS, out=tmp_path)[0]) == ["done"] * 10
+
+
+def test_a_short_outage_stops_nothing(fresh_lab):
+    """Who failed in it is tried again, without a mark against their name."""
+    down = [{"kind": "reset", "probability": 1, "between_s": [60, 120]}]
+    contents, _ = batch(TOPICS, faults=down, quarantine_after=2)
+    assert statuses(contents) == ["done"] * 10
+
+
+def test_topics_that_look_like_an_outage_are_quarantined(fresh_lab):
+    """Two fail like an endpoint that is down, and nobody else is left; a token tells."""
+    poison = [
+        {"kind": "error", "status": 503, "agent": f"writer: {topic}", "probability": 1}
+        for topic in TOPICS[:2]
+    ]
+    contents, t = batch(TOPICS[:3], faults=poison)
+    assert statuses(contents) == ["quarantined", "quarantined", "done"]
+    assert sum(span.agent == "probe" for span in t.spans) <= 6
+
+
 def test_a_stop_waits_for_what_is_in_flight(fresh_lab, tmp_path):
     """What was sent is answered and recorded; the next run asks only the rest."""
 

@@ -18,7 +18,14 @@ from agentlab import engines, lab
 from agentlab.content.journal import Journal
 from agentlab.content.publish import Article, publish
 from agentlab.content.settings import Settings
-from agentlab.errors import ClusterLost, ConfigError, JournalError, StepError, Stopped
+from agentlab.errors import (
+    AgentLabError,
+    ClusterLost,
+    ConfigError,
+    JournalError,
+    StepError,
+    Stopped,
+)
 from agentlab.progress import bar
 from agentlab.resilience.breaker import Breaker
 from agentlab.resilience.guard import Guard
@@ -146,6 +153,7 @@ class ContentSystem:
         self._loop: asyncio.AbstractEventLoop | None = None
         self._one_at_a_time: dict[_Job, asyncio.Lock] = {}
         self._answered = 0
+        self._nobody_answers = False
         self._reply = lab.reply
 
     async def generate_content(
@@ -200,6 +208,7 @@ class ContentSystem:
         waiting = jobs
         with nullcontext() if name is None else bar(total=len(jobs), name=name) as shown:
             while waiting:
+                answered, self._nobody_answers = self._answered, False
                 async for job, content, error in stream(
                     self._generate,
                     waiting,
@@ -212,6 +221,10 @@ class ContentSystem:
                     if content.status != "failed" and shown is not None:
                         shown.update()
                 waiting = [job for job in waiting if contents[job].status == "failed"]
+                if self._nobody_answers and self._answered == answered:
+                    self.stop("nothing is answered")
+                    contents |= {job: contents[job]._replace(status="left") for job in waiting}
+                    break
         return [contents[job] for job in jobs]
 
     def stop(self, reason: str = "stopped") -> None:
@@ -263,7 +276,7 @@ class ContentSystem:
             try:
                 return await self._made(job, tally)
             except StepError as failed:
-                return self._failed(job, tally, failed, failures)
+                return await self._failed(job, tally, failed, failures)
             except (JournalError, OSError) as cannot:
                 self.stop(str(cannot))
                 return self._content(job, tally, "left", error=str(cannot))
@@ -334,17 +347,21 @@ class ContentSystem:
         self._answered += 1
         return reply.text
 
-    def _failed(self, job: _Job, tally: _Tally, error: StepError, failures: int) -> Content:
+    async def _failed(self, job: _Job, tally: _Tally, error: StepError, failures: int) -> Content:
         cause = error.__cause__ or error
         if isinstance(cause, JournalError):
             self.stop(str(cause))
         elif _hopeless(cause):
             self.stop(f"no topic can succeed: {cause}")
-        if isinstance(cause, Stopped) or self._stopped is not None:
-            return self._content(job, tally, "left", error=str(cause))
-        if not self._answered and judge(cause.__cause__ or cause).outage:  # not the topic's fault
+        stopped = isinstance(cause, Stopped) or self._stopped is not None
+        down = not stopped and _outage(cause) and await self._is_down()
+        if down and not self._answered:
             self.stop(f"nothing is answered: {cause}")
+        if stopped or self._stopped is not None:
             return self._content(job, tally, "left", error=str(cause))
+        if down:  # not the topic's fault, so it is not counted
+            self._nobody_answers = True
+            return self._content(job, tally, "failed", error=str(cause))
         failures += 1
         enough = failures >= self.settings.quarantine_after
         status: Status = "quarantined" if enough else "failed"
@@ -355,6 +372,21 @@ class ContentSystem:
             self.stop(str(full))
             return self._content(job, tally, "left", error=str(full))
         return self._content(job, tally, status, error=str(cause))
+
+    async def _is_down(self) -> bool:
+        """Does the endpoint fail everybody, or one topic only? A question of one token tells."""
+        assert self._guard is not None
+        try:
+            await self._guard.run(self._probe, agent="probe")
+        except (AgentLabError, OSError) as error:
+            return _outage(error)
+        self._answered += 1
+        return False
+
+    async def _probe(self) -> lab.Reply:
+        if self._stopped is not None:
+            raise Stopped(f"nothing more is sent: {self._stopped}")
+        return await self._reply("Are you there?", agent="probe", max_tokens=1)
 
     def _content(self, job: _Job, tally: _Tally, status: Status, **more: Any) -> Content:
         steps = self.journal.steps(job.key)
@@ -406,6 +438,11 @@ def _digest(prompt: str, options: dict[str, Any]) -> str:
     return blake2b(
         msgspec.json.encode([prompt, options], order="sorted"), digest_size=16
     ).hexdigest()
+
+
+def _outage(error: BaseException) -> bool:
+    """True if the endpoint seems to be down: the error, or the last of its attempts, says so."""
+    return judge(error.__cause__ or error).outage
 
 
 def _hopeless(error: BaseException) -> bool:

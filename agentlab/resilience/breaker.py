@@ -10,6 +10,9 @@ from agentlab import lab
 from agentlab.errors import CircuitOpen, ConfigError
 from agentlab.resilience.verdict import judge
 
+_NOW_S = 1e-9
+"""A wait that is shorter is over: adding it to a time in doubles may not move that at all."""
+
 
 class Breaker:
     """Opens after so many outages in a row; then one call at a time probes, every `open_s`.
@@ -66,7 +69,7 @@ class Breaker:
     async def _admit(self) -> bool:
         while self._probe_at_s is not None:
             wait_s = self._probe_at_s - lab.now_s()
-            if wait_s <= 0 and not self._probing:
+            if wait_s <= _NOW_S and not self._probing:
                 self._probing = True
                 return True
             if not self._patient:
