@@ -12,13 +12,15 @@ def in_a_notebook(url: str, name: str = "your-name") -> list[str]:
 
     Example:
         >>> print(*in_a_notebook("http://192.168.1.20:8000/v1", "ada"), sep="\\n")
-        import os; from agentlab import lab
+        import os
+        from agentlab import lab
         os.environ["OPENAI_BASE_URL"] = "http://192.168.1.20:8000/v1"
         os.environ["OPENAI_API_KEY"] = "ada"
         lab.configure()
     """
     return [
-        "import os; from agentlab import lab",
+        "import os",
+        "from agentlab import lab",
         f'os.environ["OPENAI_BASE_URL"] = "{url}"',
         f'os.environ["OPENAI_API_KEY"] = "{name}"',
         "lab.configure()",
