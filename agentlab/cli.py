@@ -104,6 +104,9 @@ def _parser() -> argparse.ArgumentParser:
     write.add_argument("topics", metavar="TOPICS.txt", help="a topic a line; # begins a comment")
     write.add_argument("--out", metavar="DIR", default="content", help="default: content")
     write.add_argument("--resume", action="store_true", help="go on with what is in DIR")
+    write.add_argument(
+        "--retry-quarantined", action="store_true", help="try again what was given up"
+    )
     write.add_argument("--type", choices=("blog", "comprehensive"), default="blog")
     write.add_argument("--settings", metavar="FILE", help="the content system's, as YAML")
     write.add_argument("--journal", metavar="URL", help="elsewhere, such as postgresql://...")
@@ -161,6 +164,7 @@ def _write(options: argparse.Namespace) -> int:
         settings_file=options.settings,
         journal=options.journal,
         cluster=options.cluster,
+        retry_quarantined=options.retry_quarantined,
     )
 
 
@@ -180,11 +184,10 @@ def _workflow(options: argparse.Namespace) -> int:
 
 
 def _bench(options: argparse.Namespace) -> int:
-    from agentlab.bench import compare, experiment, results, tuning
+    from agentlab.bench import compare, experiment, tuning
 
     if options.compare:
-        before, after = map(results.load, options.compare)
-        print(compare.compared(before, after))
+        print(compare.of_files(*options.compare))
         return 0
     if options.experiment is None:
         raise ConfigError(

@@ -23,6 +23,7 @@ from pathlib import Path
 from typing import Any
 
 from agentlab.errors import ConfigError
+from agentlab.loops import running_loop
 
 _SILENT = {
     "CREWAI_DISABLE_TELEMETRY": "true",
@@ -66,6 +67,7 @@ def _lock(name: str, *, timeout: float) -> Iterator[None]:
 
 set_lock_backend(_lock)
 
+import crewai  # noqa: E402
 from crewai import LLM  # noqa: E402
 from crewai.events import event_context  # noqa: E402
 from crewai.flow.flow import Flow, and_, listen, start  # noqa: E402
@@ -76,7 +78,8 @@ __all__ = ["LLM", "Flow", "and_", "guarded", "listen", "start"]
 logging.getLogger("crewai.llms.base_llm").setLevel(logging.ERROR)
 # A failed call is raised, and besides logged by the root logger, by two others, and on the screen.
 logging.getLogger("crewai.flow.runtime").setLevel(logging.CRITICAL)
-logging.getLogger().addFilter(lambda record: "crewai" not in record.pathname)
+_PACKAGES = tuple(f"{p.__path__[0]}{os.sep}" for p in (crewai, crewai_core))
+logging.getLogger().addFilter(lambda record: not record.pathname.startswith(_PACKAGES))
 event_context._default_config.mismatch_behavior = event_context.MismatchBehavior.SILENT
 event_context._default_config.empty_pop_behavior = event_context.MismatchBehavior.SILENT
 
@@ -99,7 +102,7 @@ def guarded(llm: LLM, run: Callable[[Callable[[], Awaitable[Any]]], Awaitable[An
         writer = Agent(role="Writer", goal="...", backstory="...", llm=llm, max_retry_limit=0)
         await Crew(agents=[writer], tasks=[task]).akickoff()
     """
-    loop = _running_loop()
+    loop = running_loop()
     if loop is None:
         raise ConfigError(
             "guarded needs a running event loop, in which the guard lives; call it in a coroutine"
@@ -110,7 +113,7 @@ def guarded(llm: LLM, run: Callable[[Callable[[], Awaitable[Any]]], Awaitable[An
         return await run(lambda: asked(*args, **options))
 
     def call(*args: Any, **options: Any) -> Any:
-        if _running_loop() is loop:
+        if running_loop() is loop:
             raise ConfigError("kickoff blocks the event loop of its own guard; await akickoff")
         return asyncio.run_coroutine_threadsafe(acall(*args, **options), loop).result()
 
@@ -118,10 +121,3 @@ def guarded(llm: LLM, run: Callable[[Callable[[], Awaitable[Any]]], Awaitable[An
     object.__setattr__(llm, "acall", acall)
     object.__setattr__(llm, "call", call)
     return llm
-
-
-def _running_loop() -> asyncio.AbstractEventLoop | None:
-    try:
-        return asyncio.get_running_loop()
-    except RuntimeError:
-        return None

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 from pathlib import Path
+from random import Random
 from typing import Any
 
 import msgspec
@@ -355,3 +357,54 @@ def test_the_price_is_said_before_it_is_paid(fresh_lab, tmp_path, monkeypatch, c
     path = written(tmp_path, SMALL + "clock: real\n", "paid")
     assert main(["bench", str(path), "--price", "1000000", "0"]) == 2
     assert "$112.0000 at most" in capsys.readouterr().err
+
+
+def test_more_figures_than_can_be_counted_out():
+    """Eleven of each: the normal approximation, which is near the exact value at ten of each.
+
+    Within .01 everywhere, and within .004 where it decides; with ties and without.
+    """
+    draw = Random(3)
+    for shift in (0, 2, 4, 6, 8):
+        for digits in (0, 3):
+            before = [round(draw.gauss(0, 5), digits) for _ in range(10)]
+            after = [round(draw.gauss(shift, 5), digits) for _ in range(10)]
+            ranks = compare._ranks([*before, *after])
+            exact, near = compare._exact_p(ranks, 10), compare._normal_p(ranks, 10)
+            assert compare.p_value(before, after) == exact
+            assert near == pytest.approx(exact, abs=0.004 if exact < 0.1 else 0.01)
+    quick, slow = [float(n) for n in range(11)], [float(n) for n in range(100, 111)]
+    assert compare.p_value(quick, slow) == pytest.approx(8.2e-5, rel=0.01)  # z = 60 / 15.23
+    assert compare.p_value(quick, quick) == 1
+    assert compare.p_value([1.0] * 11, [1.0] * 11) == 1
+
+
+def test_kinds_of_results_are_told_apart(tmp_path, capsys):
+    """Two of kind tuning are compared by their tables; one of each is refused."""
+    tuned, other = str(REFERENCE / "tuning.json"), str(REFERENCE / "article.json")
+    assert main(["bench", "--compare", tuned, tuned]) == 0
+    assert capsys.readouterr().out == "the same\n"
+    assert main(["bench", "--compare", other, tuned]) == 2
+    assert "tuning.json holds results of kind tuning and" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("name", ["article", "tuning"])
+@pytest.mark.parametrize("where", ["afile", "afile/folder"])
+def test_a_folder_that_cannot_be_written_is_refused_first(tmp_path, capsys, name, where):
+    """Before anything is measured, in one line with the way out."""
+    (tmp_path / "afile").write_text("")
+    assert main(["bench", name, "--out", str(tmp_path / where)]) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith(f"agentlab: results {tmp_path / where}: ")
+    assert line.endswith("; choose another folder with --out")
+
+
+def test_in_a_running_loop_the_way_out_is_said(tmp_path):
+    """On the real clock it starts a loop of its own; the message says how to call it there."""
+    real = experiment.load(written(tmp_path, SMALL + "clock: real\n"))
+
+    async def inside() -> None:
+        measure.run(real, tmp_path / "real.json")
+
+    with pytest.raises(ConfigError, match=r"await asyncio\.to_thread\(measure\.run, \.\.\.\)"):
+        asyncio.run(inside())

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 
 from agentlab.bench import results, tuning
@@ -139,3 +140,20 @@ def test_results_are_written_whole(tmp_path):
     results.write(tmp_path / "new" / "a.json", kept)
     assert [path.name for path in (tmp_path / "new").iterdir()] == ["a.json"]
     assert tuning.stored(tmp_path / "new" / "a.json") == kept
+
+
+def test_what_differs_is_shown():
+    """In virtual time any difference is one: the lines of both, or the part if its digits agree."""
+    kept = tuning.stored(REFERENCE)
+    graphs = kept.graphs
+    assert graphs is not None
+    assert tuning.compared(kept, kept) == "the same"
+    more = msgspec.structs.replace(kept, graphs=graphs._replace(worst_supersteps_ratio=9.99))
+    old, new = tuning.compared(kept, more).splitlines()
+    assert old == f"- {tuning.graphs_said(graphs)}"
+    assert new.startswith("+ ") and "in supersteps 9.99" in new
+    hair = graphs._replace(worst_ratio=graphs.worst_ratio + 1e-9)
+    hidden = msgspec.structs.replace(kept, graphs=hair)
+    assert tuning.compared(kept, hidden) == "graphs: they differ beyond the digits of the tables"
+    part = tuning.compared(msgspec.structs.replace(kept, portable=None), kept).splitlines()
+    assert part[0] == "+ ## One file, every engine"

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import os
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import pytest
 
-from agentlab import lab
+from agentlab import lab, settings
 from agentlab.clock import run_virtual
 from agentlab.errors import ConfigError
 from agentlab.resilience.guard import Guard
@@ -31,7 +33,7 @@ print(Crew(agents=[writer], tasks=[task]).kickoff().raw)
 def run(code, folder):
     environment = {k: v for k, v in os.environ.items() if not k.startswith("CREWAI")}
     environment |= {"HOME": str(folder), "TMPDIR": str(folder), "PYTHONDONTWRITEBYTECODE": "1"}
-    environment["PYTHONPATH"] += os.pathsep + str(lab.settings.DATA.parent)
+    environment["PYTHONPATH"] += os.pathsep + str(settings.DATA.parent)
     return subprocess.run(
         [sys.executable, "-c", code],
         cwd=folder,
@@ -162,3 +164,16 @@ def test_a_guard_needs_a_loop(guarded):
     """Outside of one there is nowhere to hand the calls to."""
     with pytest.raises(ConfigError, match="running event loop"):
         guarded(None, Guard().run)
+
+
+@CREWAI
+def test_only_crewais_own_lines_are_silent(guarded, tmp_path):
+    """Who works in a folder named after it hears their own logging; CrewAI's is left out."""
+    import crewai
+
+    def passes(path):
+        record = logging.LogRecord("root", logging.WARNING, str(path), 1, "a word", None, None)
+        return bool(logging.getLogger().filter(record))
+
+    assert passes(tmp_path / "my-crewai-course" / "lesson.py")
+    assert not passes(Path(crewai.__file__).parent / "llm.py")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections import Counter
 
 import msgspec
@@ -108,3 +109,13 @@ def test_table_adds_up():
     faults = Counter(reset=2, html=1)
     table = portable.markdown([portable.Tally("asyncio", 3, 2, 1000, 1234, dict(faults))])
     assert table.splitlines()[-1] == "| asyncio | 2 of 3 | 1,000 | 1,234 | 3 |"
+
+
+def test_in_a_running_loop_the_way_out_is_said():
+    """The engines on the real clock start a loop of their own; the message says how to call it."""
+
+    async def inside():
+        portable.tally("crewai", range(1))
+
+    with pytest.raises(ConfigError, match=r"await asyncio\.to_thread\(portable\.tally, \.\.\.\)"):
+        asyncio.run(inside())

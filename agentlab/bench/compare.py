@@ -2,39 +2,76 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from itertools import combinations
-from math import comb
+from math import comb, erfc, sqrt
+from pathlib import Path
 from statistics import median
 
+from agentlab.bench import results, tuning
 from agentlab.bench.results import Results
+from agentlab.errors import ConfigError
 
-_MOST_EXACT = 200_000
+_MOST_EXACT = 200_000  # ways to divide the figures: ten repeats of each
 LEVEL = 0.05
 """How often a difference as large comes of chance, at most, to be called more than noise."""
 
 
 def p_value(before: Sequence[float], after: Sequence[float]) -> float:
-    """How often chance alone separates two samples as much: the exact rank-sum test, two-sided.
+    """How often chance alone separates two samples as much: the rank-sum test, two-sided.
 
-    After Wilcoxon (1945) and Mann and Whitney (1947); ties share their ranks.
-
-    Raises:
-        ValueError: If there are more than some 200,000 ways to divide them.
+    After Wilcoxon (1945) and Mann and Whitney (1947); ties share their ranks. It is exact up to
+    some 200,000 ways to divide the figures. Beyond that it is the normal approximation of Mann and
+    Whitney, corrected for ties and for continuity as in Lehmann, Nonparametrics (1975).
 
     Example:
         >>> round(p_value([1.0, 1.1, 1.2, 1.3], [2.0, 2.1, 2.2, 2.3]), 4)
         0.0286
     """
     both = [*before, *after]
-    if comb(len(both), len(before)) > _MOST_EXACT:
-        raise ValueError(f"{len(both)} figures are too many for an exact test; give at most 20")
-    ordered = sorted(both)
-    ranks = [(ordered.index(x) + len(ordered) - ordered[::-1].index(x) + 1) / 2 for x in both]
-    expected = sum(ranks) * len(before) / len(both)
-    seen = abs(sum(ranks[: len(before)]) - expected)
-    ways = [abs(sum(some) - expected) for some in combinations(ranks, len(before))]
+    exact = comb(len(both), len(before)) <= _MOST_EXACT
+    return (_exact_p if exact else _normal_p)(_ranks(both), len(before))
+
+
+def _ranks(figures: Sequence[float]) -> list[float]:
+    ordered = sorted(figures)
+    backwards = ordered[::-1]
+    return [(ordered.index(x) + len(ordered) - backwards.index(x) + 1) / 2 for x in figures]
+
+
+def _exact_p(ranks: Sequence[float], first: int) -> float:
+    """Of all ways to choose the `first` ranks, the share that lies as far from the middle."""
+    expected = sum(ranks) * first / len(ranks)
+    seen = abs(sum(ranks[:first]) - expected)
+    ways = [abs(sum(some) - expected) for some in combinations(ranks, first)]
     return sum(way >= seen - 1e-9 for way in ways) / len(ways)
+
+
+def _normal_p(ranks: Sequence[float], first: int) -> float:
+    """The same, as if rank sums were normally distributed: for few extreme ones it errs upwards."""
+    n, second = len(ranks), len(ranks) - first
+    ties = sum(size**3 - size for size in Counter(ranks).values())
+    variance = first * second / 12 * (n + 1 - ties / (n * (n - 1)))
+    beyond = abs(sum(ranks[:first]) - first * (n + 1) / 2) - 0.5  # half a step of the sums
+    return erfc(beyond / sqrt(2 * variance)) if beyond > 0 else 1.0
+
+
+def of_files(before: str | Path, after: str | Path) -> str:
+    """What changed between two files that `agentlab bench` wrote.
+
+    Raises:
+        ConfigError: If one cannot be read, or they are results of different kinds.
+    """
+    kinds = [tuning.are_tuning_results(path) for path in (before, after)]
+    if kinds[0] != kinds[1]:
+        tuned, other = (before, after) if kinds[0] else (after, before)
+        raise ConfigError(
+            f"{tuned} holds results of kind tuning and {other} does not; give two of one kind"
+        )
+    if kinds[0]:
+        return tuning.compared(tuning.stored(before), tuning.stored(after))
+    return compared(results.load(before), results.load(after))
 
 
 def compared(before: Results, after: Results) -> str:

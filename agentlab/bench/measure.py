@@ -24,6 +24,7 @@ from agentlab.endpoint import presets
 from agentlab.endpoint.tokens import count_tokens
 from agentlab.engines.asking import Ask
 from agentlab.errors import ConfigError, StepError
+from agentlab.loops import none_may_run
 from agentlab.progress import bar
 from agentlab.trace import Trace, trace
 from agentlab.workflow import Workflow
@@ -69,8 +70,11 @@ def run(
         cluster: The scheduler's address for the engine `dask`; None starts processes here.
 
     Raises:
-        ConfigError: If the file is unfinished and not to be resumed, or is of another experiment.
+        ConfigError: If the file is unfinished and not to be resumed, is of another experiment, or
+            cannot be written; or if an event loop is running and the clock is real.
     """
+    if experiment.clock == "real":
+        none_may_run("measure.run")
     if cluster is not None and "dask" not in experiment.engines:
         raise ConfigError("a cluster is for the engine dask; add it to the experiment's engines")
     kept = _kept(experiment, file, resume=resume)
@@ -100,7 +104,7 @@ def run(
 
 
 def _kept(experiment: Experiment, file: Path, *, resume: bool) -> Results:
-    file.parent.mkdir(parents=True, exist_ok=True)
+    results.make_folder(file.parent)
     empty = Results(
         name=file.stem, experiment=experiment, machine=results.machine(), measurements=[]
     )

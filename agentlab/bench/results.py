@@ -7,6 +7,7 @@ import platform
 from collections.abc import Iterable
 from importlib.metadata import version
 from pathlib import Path
+from tempfile import TemporaryFile
 from typing import TypeVar
 
 import msgspec
@@ -73,6 +74,20 @@ def write(path: Path, some: msgspec.Struct) -> None:
     """Write results as JSON for people to read, the whole file or nothing."""
     path.parent.mkdir(parents=True, exist_ok=True)
     write_whole(path, msgspec.json.format(msgspec.json.encode(some)) + b"\n")
+
+
+def make_folder(folder: Path) -> None:
+    """Make sure, before anything is measured, that results can be written there.
+
+    Raises:
+        ConfigError: If they cannot.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with TemporaryFile(dir=folder):
+            pass
+    except OSError as error:
+        raise ConfigError(f"results {folder}: {error}; choose another folder with --out") from None
 
 
 def load(path: str | Path) -> Results:

@@ -8,6 +8,7 @@ on several engines.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from difflib import ndiff
 from functools import partial
 from pathlib import Path
 from statistics import median
@@ -111,8 +112,10 @@ def run(experiment: Tuning, file: Path, *, resume: bool = False) -> TuningResult
         resume: Keep the parts that are in such a file.
 
     Raises:
-        ConfigError: If the file is unfinished and not to be resumed, or is of another experiment.
+        ConfigError: If the file is unfinished and not to be resumed, is of another experiment, or
+            cannot be written.
     """
+    results.make_folder(file.parent)
     done = TuningResults(name=file.stem, experiment=experiment, machine=results.machine())
     if file.exists():
         done = _kept(file, done, resume=resume)
@@ -142,6 +145,16 @@ def stored(path: str | Path) -> TuningResults:
     return results.read(path, TuningResults)
 
 
+def are_tuning_results(path: str | Path) -> bool:
+    """True if `run` wrote the file."""
+    try:
+        raw = msgspec.json.decode(Path(path).read_bytes())
+    except (OSError, msgspec.DecodeError):
+        return False  # whoever loads it says what is wrong
+    experiment = raw.get("experiment") if isinstance(raw, dict) else None
+    return isinstance(experiment, dict) and experiment.get("kind") == "tuning"
+
+
 def _kept(file: Path, empty: TuningResults, *, resume: bool) -> TuningResults:
     kept = stored(file)
     if not resume:
@@ -165,9 +178,38 @@ def _learned(how: Learning) -> list[learning.Scenario]:
 
 def markdown(measured: TuningResults) -> str:
     """The tables of all parts that have been measured."""
-    parts = [f"# {measured.name}", measured.experiment.about]
+    about = ", ".join(f"{name} {value}" for name, value in measured.machine.items())
+    parts = [f"# {measured.name}", measured.experiment.about, *_tables(measured).values()]
+    return "\n\n".join([*parts, f"virtual time, exact; {about}."]) + "\n"
+
+
+def compared(before: TuningResults, after: TuningResults) -> str:
+    """The lines of the tables that differ, or "the same".
+
+    All times are virtual and exact, so any difference is one. What differs only beyond the digits
+    that the tables show is named by its part.
+
+    Example:
+        >>> one = dags.summary([dags.measure(3)])
+        >>> kept = TuningResults(name="x", experiment=load("tuning"), machine={}, graphs=one)
+        >>> compared(kept, kept)
+        'the same'
+    """
+    lines: list[str] = []
+    for part in _PARTS:
+        if getattr(before, part) == getattr(after, part):
+            continue
+        old, new = (_tables(of).get(part, "").splitlines() for of in (before, after))
+        differ = [line for line in ndiff(old, new) if line[0] in "-+" and line[1:].strip()]
+        lines += differ or [f"{part}: they differ beyond the digits of the tables"]
+    return "\n".join(lines) or "the same"
+
+
+def _tables(measured: TuningResults) -> dict[str, str]:
+    """Part -> its heading and tables, of all parts that have been measured."""
+    parts: dict[str, list[str]] = {}
     if measured.limits is not None:
-        parts += [
+        parts["limits"] = [
             "## How many calls in flight",
             "Against the best static limit of each scenario, which a sweep finds; none of the "
             f"scenarios was used for tuning. Passed is at least {trial.LEAST_GOODPUT:g} of its "
@@ -176,17 +218,16 @@ def markdown(measured: TuningResults) -> str:
             scenarios_table(measured.limits),
         ]
     if measured.graphs is not None:
-        parts += ["## Along the true edges", graphs_said(measured.graphs)]
+        parts["graphs"] = ["## Along the true edges", graphs_said(measured.graphs)]
     if measured.learning is not None:
-        parts += [
+        parts["learning"] = [
             "## Which pattern for which task",
             "Shares of what an oracle earns; the quality of answers is SIMULATED.",
             learning_table(measured.learning),
         ]
     if measured.portable is not None:
-        parts += ["## One file, every engine", portable.markdown(measured.portable)]
-    about = ", ".join(f"{name} {value}" for name, value in measured.machine.items())
-    return "\n\n".join([*parts, f"virtual time, exact; {about}."]) + "\n"
+        parts["portable"] = ["## One file, every engine", portable.markdown(measured.portable)]
+    return {part: "\n\n".join(paragraphs) for part, paragraphs in parts.items()}
 
 
 def limiters_table(rows: Sequence[trial.Row]) -> str:
@@ -230,7 +271,7 @@ def graphs_said(graphs: dags.Summary) -> str:
 
     Example:
         >>> print(graphs_said(dags.summary([dags.measure(3)])))
-        1 random graphs: at worst 1.00 of the critical path, in supersteps 1.00; answers equal
+        1 random graphs: at worst 1.00 of the critical path, in supersteps 1.13; answers equal
     """
     return (
         f"{graphs.graphs} random graphs: at worst {graphs.worst_ratio:.2f} of the critical path, "

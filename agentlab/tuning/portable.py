@@ -19,6 +19,7 @@ from agentlab import engines, lab
 from agentlab.clock import run_virtual
 from agentlab.engines.asking import Ask
 from agentlab.errors import ConfigError
+from agentlab.loops import none_may_run
 from agentlab.resilience.guard import Guard
 from agentlab.resilience.retry import Retry
 from agentlab.settings import DATA
@@ -83,6 +84,8 @@ def tally(
     """
     if engine not in VIRTUAL + REAL:
         raise ConfigError(f"no engine {engine!r}; choose one of {', '.join(VIRTUAL + REAL)}")
+    if engine in REAL:
+        none_may_run("portable.tally")
     workflows = {seed: random_workflow(seed) for seed in seeds}
     run = _on_the_real_clock if engine in REAL else _in_virtual_time
     results, seen = run(engine, workflows, faults)
