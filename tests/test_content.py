@@ -13,8 +13,9 @@ import pytest
 from agentlab import lab
 from agentlab.content import Content, ContentSystem, Settings
 from agentlab.content.journal import Journal
+from agentlab.content.publish import Article
 from agentlab.errors import ConfigError
-from agentlab.trace import Trace
+from agentlab.trace import Trace, trace
 
 TOPICS = [f"Tides in harbour {number}" for number in range(1, 11)]
 
@@ -186,6 +187,53 @@ def test_topics_that_look_like_an_outage_are_quarantined(fresh_lab):
     contents, t = batch(TOPICS[:3], faults=poison)
     assert statuses(contents) == ["quarantined", "quarantined", "done"]
     assert sum(span.agent == "probe" for span in t.spans) <= 6
+
+
+@pytest.mark.parametrize("kind", ["blog", "comprehensive"])
+def test_a_stop_does_not_wait_for_its_turn_at_a_rate(fresh_lab, kind):
+    """Ten topics at ten requests a minute: what has not been sent needs no turn."""
+
+    async def stopped(system: ContentSystem) -> tuple[list[Content], float]:
+        running = asyncio.create_task(system.batch_generate(TOPICS, kind))
+        await asyncio.sleep(100)
+        system.stop("enough")
+        began_s = lab.now_s()
+        return await running, lab.now_s() - began_s
+
+    with ContentSystem(Settings(requests_per_minute=10)) as system:
+        (contents, waited_s), t = lab.simulate(stopped(system))  # type: ignore[misc]
+        assert system.journal.bill().requests == system.journal.bill().answers == t.requests
+    assert waited_s <= max(span.end_s - span.arrived_s for span in t.spans)
+    assert "left" in statuses(contents) and "quarantined" not in statuses(contents)
+
+
+def test_what_is_known_so_far(fresh_lab):
+    """Done, quarantined and left, of a batch that was stopped; nothing is asked for it."""
+    poison = [{"kind": "error", "status": 400, "agent": f"research: {TOPICS[0]}", "probability": 1}]
+    with lab.configure(faults=poison), ContentSystem(Settings(quarantine_after=1)) as system:
+        lab.simulate(system.batch_generate(TOPICS[:2]))
+        with trace() as t:
+            known = system.so_far(TOPICS[:3])
+        assert statuses(known) == ["quarantined", "done", "left"] and t.requests == 0
+        assert system.journal.release() == 1
+        assert statuses(system.so_far(TOPICS[:1])) == ["left"]
+
+
+def test_a_page_that_was_edited_stays(fresh_lab, tmp_path):
+    """Another run publishes what is not there, and nothing over what somebody has changed."""
+    batch(TOPICS[:2], out=tmp_path)
+    edited, lost = sorted(tmp_path.glob("*.md"))
+    edited.write_text("mine")
+    lost.unlink()
+    batch(TOPICS[:2], out=tmp_path)
+    assert edited.read_text() == "mine" and lost.is_file()
+
+
+def test_a_long_title_is_a_file_name(tmp_path):
+    """However many bytes its letters have."""
+    name = Article("가나다라마바사" * 40 + "𝔸" * 60, "", "", "blog").name
+    assert len(name.encode()) < 230
+    assert len(Article("𝔸" * 60, "", "", "blog").name.encode()) < 230
 
 
 def test_a_stop_waits_for_what_is_in_flight(fresh_lab, tmp_path):

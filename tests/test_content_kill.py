@@ -172,6 +172,23 @@ def test_ctrl_c_waits_and_says_what_is_left(model, tmp_path):
     assert out.startswith("10 done")
 
 
+def test_a_second_ctrl_c_cancels_and_says_what_is_left(model, tmp_path):
+    """Exit code 130, a summary, the way to go on, and no traceback."""
+    topics = tmp_path / "topics.txt"
+    topics.write_text("\n".join(TOPICS[:10]), encoding="utf-8")
+    with started(model, topics, tmp_path / "out") as life:
+        while model.requests < 6:
+            time.sleep(0.001)
+        life.send_signal(signal.SIGINT)
+        assert life.stderr is not None
+        while b"Ctrl-C again" not in (line := os.read(life.stderr.fileno(), 4096)) and line:
+            pass
+        life.send_signal(signal.SIGINT)
+        out, err = life.communicate(timeout=60)
+    assert life.returncode == 130
+    assert "left" in out and "--resume" in str(err) and "Traceback" not in str(err)
+
+
 def test_what_is_there_is_not_gone_on_with_unasked(fresh_lab, tmp_path, capsys):
     """Without --resume a folder with a journal is refused; so are topics that are none."""
     topics = tmp_path / "topics.txt"

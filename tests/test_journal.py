@@ -122,6 +122,38 @@ def test_a_file_that_is_none_is_refused(tmp_path):
     assert not (tmp_path / "journal.sqlite.spare").exists()
 
 
+def test_a_password_is_not_shown():
+    """An error names the database without the secret in its address."""
+    with pytest.raises(ConfigError) as refused:
+        Journal("postgresql://lab:s3cret@127.0.0.1:9/x")
+    assert "s3cret" not in str(refused.value) and "lab:***@127.0.0.1" in str(refused.value)
+
+
+def test_a_lost_connection_loses_the_right_to_write(postgres):
+    """Whoever reconnects must be given it anew; meanwhile another process may have it."""
+    import psycopg
+
+    with Journal(postgres) as first:
+        first.sending(*STEP)
+        with psycopg.connect(postgres, autocommit=True) as database:
+            others = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE pid <> %s"
+            database.execute(others, (database.info.backend_pid,))
+        with pytest.raises(JournalError, match="cannot be read"):
+            first.bill()
+        with Journal(postgres) as second:
+            with pytest.raises(JournalError, match="another process writes"):
+                first.record(*STEP, YES)
+            second.record(*STEP, NO)
+        assert first.answer(*STEP) == NO  # the second has gone, so it may again
+
+
+def test_a_name_is_a_files(tmp_path):
+    """Whatever is in it: a question mark begins no options here."""
+    with Journal(tmp_path / "a?b" / "j.sqlite") as journal:
+        journal.sending(*STEP)
+    assert (tmp_path / "a?b" / "j.sqlite").is_file() and not (tmp_path / "a").exists()
+
+
 def test_without_room_an_answer_is_refused_and_the_rest_is_kept(tmp_path):
     """A database that may not grow: an error, and what was recorded can still be read."""
     with Journal(tmp_path / "j.sqlite") as journal:

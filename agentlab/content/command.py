@@ -26,6 +26,7 @@ def write(
     settings_file: str | None = None,
     journal: str | None = None,
     cluster: str | None = None,
+    retry_quarantined: bool = False,
 ) -> int:
     """Write about the topics in a file, and print what became of them.
 
@@ -43,8 +44,16 @@ def write(
             "folder with --out"
         )
     with ContentSystem(settings, out=out, journal=journal) as system:
-        contents = asyncio.run(_batch(system, topics, content_type, cluster))
+        if retry_quarantined:
+            print(f"{system.journal.release()} taken out of quarantine", file=sys.stderr)
+        try:
+            contents = asyncio.run(_batch(system, topics, content_type, cluster))
+        except KeyboardInterrupt:  # the second Ctrl-C, or on Windows the first
+            system.stop("Ctrl-C")
+            contents = system.so_far(topics, content_type)
         print(summary(contents, system.journal, settings))
+        if any(content.status == "quarantined" for content in contents):
+            print("--resume --retry-quarantined tries those again", file=sys.stderr)
         if system.stopped is not None:
             print(f"stopped: {system.stopped}. Go on with --resume.", file=sys.stderr)
     if system.stopped == "Ctrl-C":
@@ -59,7 +68,7 @@ def read_topics(file: Path) -> list[str]:
         ConfigError: If it cannot be read as UTF-8, or has none.
     """
     try:
-        lines = [line.strip() for line in file.read_text(encoding="utf-8").splitlines()]
+        lines = [line.strip() for line in file.read_text(encoding="utf-8-sig").splitlines()]
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigError(f"topics {str(file)!r}: {error}; give a text file in UTF-8") from None
     topics = list(dict.fromkeys(line for line in lines if line and not line.startswith("#")))

@@ -7,6 +7,7 @@ it leaves, so that after a kill the journal tells what may have been paid for in
 from __future__ import annotations
 
 import sqlite3
+from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
@@ -29,7 +30,8 @@ from sqlalchemy import (
     make_url,
     select,
 )
-from sqlalchemy.exc import IntegrityError, OperationalError, SQLAlchemyError
+from sqlalchemy.engine import URL
+from sqlalchemy.exc import DBAPIError, IntegrityError, SQLAlchemyError
 
 from agentlab.errors import ConfigError, JournalError
 from agentlab.lab import Reply
@@ -101,7 +103,7 @@ class Journal:
         self._spare: Path | None = None
         self._lock: filelock.FileLock | None = None
         self.full = False
-        """True since something could not be written; see `spend_spare`."""
+        """True since something could not be written for want of room, or only into the spare."""
         try:
             if self._file is not None:
                 self._claim_file(self._file)
@@ -112,7 +114,8 @@ class Journal:
 
     def _open(self, url: str) -> Connection:
         try:
-            address = make_url(url if "://" in url else f"sqlite:///{url}")
+            in_file = URL.create("sqlite", database=url or None)
+            address = make_url(url) if "://" in url else in_file
             if address.drivername == "postgresql":
                 # psycopg is the driver that is kept; the plain name would mean another one
                 address = address.set(drivername="postgresql+psycopg")
@@ -135,18 +138,18 @@ class Journal:
             self._spare = file.with_name(f"{file.name}.spare")
             self._spare.write_bytes(b"\1" * _SPARE_BYTES)
         except filelock.Timeout:
-            raise ConfigError(_taken(f"another process writes {file}")) from None
+            raise ConfigError(
+                f"another process writes {file}; wait until it has ended, or choose another folder"
+            ) from None
         except OSError as error:
             raise ConfigError(f"journal {file}: {error}; choose another place") from None
 
     def answer(self, job: str, step: str, asked: str) -> Reply | None:
         """What was answered before; None if nothing was."""
         c = _steps.c
-        row = self._connection.execute(
-            select(c.answer, c.prompt_tokens, c.answer_tokens).where(*_key(job, step, asked))
-        ).one_or_none()
-        self._connection.rollback()  # ends the transaction that reading began
-        return None if row is None or row.answer is None else Reply(*row)
+        columns = (c.answer, c.prompt_tokens, c.answer_tokens)
+        rows = self._read(select(*columns).where(*_key(job, step, asked), c.answer.is_not(None)))
+        return Reply(*rows[0]) if rows else None
 
     def sending(self, job: str, step: str, asked: str) -> None:
         """A request is about to leave."""
@@ -180,11 +183,8 @@ class Journal:
     def status(self, job: str) -> tuple[str, int, str | None]:
         """A topic's status ("open", "done" or "quarantined"), failures, and last error."""
         c = _jobs.c
-        row = self._connection.execute(
-            select(c.status, c.failures, c.error).where(c.job == job)
-        ).one_or_none()
-        self._connection.rollback()
-        return ("open", 0, None) if row is None else (row.status, row.failures, row.error)
+        rows = self._read(select(c.status, c.failures, c.error).where(c.job == job))
+        return (rows[0].status, rows[0].failures, rows[0].error) if rows else ("open", 0, None)
 
     def note(self, job: str, status: str, *, failures: int = 0, error: str | None = None) -> None:
         """Set a topic's status."""
@@ -194,48 +194,67 @@ class Journal:
         with suppress(IntegrityError):
             self._write(_jobs.insert().values(job=job, **values))
 
+    def release(self) -> int:
+        """Let every topic that is quarantined be tried again; how many there were."""
+        quarantined = _jobs.c.status == "quarantined"
+        return self._write(_jobs.update().where(quarantined).values(status="open", failures=0))
+
     def steps(self, job: str) -> list[StepBill]:
         """What each step of a topic took, in any order."""
         c = _steps.c
         columns = (c.step, c.requests, c.prompt_tokens, c.answer_tokens)
-        rows = self._connection.execute(select(*columns).where(c.job == job)).all()
-        self._connection.rollback()
-        return [StepBill(*row) for row in rows]
+        return [StepBill(*row) for row in self._read(select(*columns).where(c.job == job))]
 
     def bill(self) -> Bill:
         """Requests sent, answers recorded, and the tokens of these."""
         c = _steps.c
         sums = [func.sum(c.requests), func.count(c.answer)]
         sums += [func.sum(c.prompt_tokens), func.sum(c.answer_tokens)]
-        row = self._connection.execute(select(*sums)).one()
-        self._connection.rollback()
+        (row,) = self._read(select(*sums))
         return Bill(*(int(value or 0) for value in row))
+
+    def _read(self, statement: Executable) -> Sequence[Any]:
+        try:
+            return self._connection.execute(statement).all()
+        except (SQLAlchemyError, ConfigError) as error:
+            raise JournalError(f"the journal cannot be read: {_why(error)}") from error
+        finally:
+            self._rollback()  # ends the transaction that reading began
+
+    def _rollback(self) -> None:
+        with suppress(SQLAlchemyError):  # of a connection that is gone there is nothing to undo
+            self._connection.rollback()
 
     def _write(self, statement: Executable) -> int:
         """Execute and commit; how many rows it changed."""
         try:
             return self._committed(statement)
-        except OperationalError as error:
-            self._connection.rollback()
-            if not _out_of_space(error):
-                raise JournalError(f"the journal cannot be written: {error.orig}") from error
+        except JournalError as error:
+            if not _out_of_space(error.__cause__):
+                raise
             self.full = True
         if self._spare is not None:  # what is in flight is paid for: it gets the spare room
             self._spare.unlink(missing_ok=True)
-        try:
-            return self._committed(statement)
-        except OperationalError as error:
-            self._connection.rollback()
-            raise JournalError(f"the journal has no room left: {error.orig}") from error
+        return self._committed(statement, failure="the journal has no room left")
 
-    def _committed(self, statement: Executable) -> int:
-        changed: int = self._connection.execute(statement).rowcount
-        self._connection.commit()
+    def _committed(
+        self, statement: Executable, failure: str = "the journal cannot be written"
+    ) -> int:
+        try:
+            changed: int = self._connection.execute(statement).rowcount
+            self._connection.commit()
+        except IntegrityError:
+            self._rollback()
+            raise
+        except (SQLAlchemyError, ConfigError) as error:
+            self._rollback()
+            raise JournalError(f"{failure}: {_why(error)}") from error
         return changed
 
     def close(self) -> None:
         """Let another process have it."""
-        self._connection.close()
+        with suppress(SQLAlchemyError):  # as above
+            self._connection.close()
         self._connection.engine.dispose()
         self._release()
 
@@ -258,14 +277,11 @@ class Journal:
 
 
 def _connected(engine: Engine, url: str) -> Connection:
-    if engine.dialect.name == "sqlite":
-        event.listen(engine, "connect", _durable)
+    prepare = {"sqlite": _durable, "postgresql": _claim_database}
+    if engine.dialect.name in prepare:
+        event.listen(engine, "connect", prepare[engine.dialect.name])
     try:
         connection = engine.connect()
-        locks = engine.dialect.name == "postgresql"
-        if locks and not connection.scalar(select(func.pg_try_advisory_lock(_LOCK))):
-            connection.close()
-            raise ConfigError(_taken("another process writes this database's journal"))
         _metadata.create_all(connection)
         connection.commit()
     except SQLAlchemyError as error:
@@ -284,20 +300,37 @@ def _durable(connection: sqlite3.Connection, _: object) -> None:
     connection.execute("PRAGMA synchronous=FULL")
 
 
-def _out_of_space(error: OperationalError) -> bool:
+def _claim_database(connection: Any, _: object) -> None:
+    """The right to write is the connection's: one that replaces a lost one must get it anew."""
+    with connection.cursor() as cursor:
+        cursor.execute("select pg_try_advisory_lock(%s)", (_LOCK,))
+        (ours,) = cursor.fetchone()
+    connection.commit()
+    if not ours:
+        connection.close()
+        raise ConfigError(
+            "another process writes this database's journal; wait until it has ended, or give "
+            "another database"
+        )
+
+
+def _out_of_space(error: BaseException | None) -> bool:
+    if not isinstance(error, DBAPIError):
+        return False
     code = getattr(error.orig, "sqlite_errorcode", None)
     if code is not None:
         return code & 0xFF in (sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR)
     return getattr(error.orig, "sqlstate", None) == "53100"  # PostgreSQL's disk_full
 
 
-def _taken(what: str) -> str:
-    return f"{what}; wait until it has ended, or choose another folder"
+def _why(error: Exception) -> str:
+    return str(getattr(error, "orig", None) or error).splitlines()[0]
 
 
 def _cannot_open(url: str, error: Exception) -> str:
-    why = str(getattr(error, "orig", None) or error).splitlines()[0]
+    with suppress(SQLAlchemyError):  # a URL that cannot be read hides no password either
+        url = make_url(url).render_as_string(hide_password=True) if "://" in url else url
     return (
-        f"journal {url!r} cannot be opened: {why}; give a file's path, or "
+        f"journal {url!r} cannot be opened: {_why(error)}; give a file's path, or "
         "postgresql://USER@HOST/NAME with psycopg installed"
     )

@@ -44,9 +44,11 @@ class Article(NamedTuple):
 
         Example:
             >>> Article("Why tides?", "", "", "blog").name
-            'why-tides-dd3f1c'
+            'why-tides-77896b'
         """
-        words = re.sub(r"\W+", "-", self.title.lower()).strip("-")[:60].rstrip("-")
+        words = re.sub(r"\W+", "-", self.title.lower()).strip("-")[:60]
+        # A file system counts a name's bytes, and a letter may have four.
+        words = words.encode()[:200].decode(errors="ignore").rstrip("-")
         key = f"{self.content_type}\n{self.title}".encode()
         return f"{words or 'topic'}-{blake2b(key, digest_size=3).hexdigest()}"
 
@@ -64,8 +66,11 @@ class Article(NamedTuple):
         )
 
 
-def publish(folder: Path, article: Article) -> tuple[Path, Path]:
+def publish(folder: Path, article: Article, *, again: bool = True) -> tuple[Path, Path]:
     """Write NAME.md and NAME.html; a file that already says the same is left alone.
+
+    Args:
+        again: Whether to replace what is there; somebody may have edited it.
 
     Raises:
         OSError: If one cannot be written; what was there before is still there.
@@ -73,11 +78,7 @@ def publish(folder: Path, article: Article) -> tuple[Path, Path]:
     folder.mkdir(parents=True, exist_ok=True)
     paths = folder / f"{article.name}.md", folder / f"{article.name}.html"
     for path, text in zip(paths, (article.markdown(), article.html()), strict=True):
-        _write(path, text.encode())
+        if path.is_file() and (not again or path.read_bytes() == text.encode()):
+            continue
+        write_whole(path, text.encode())
     return paths
-
-
-def _write(path: Path, content: bytes) -> None:
-    if path.is_file() and path.read_bytes() == content:
-        return
-    write_whole(path, content)

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+from collections.abc import Mapping
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Any, Literal
 
@@ -54,10 +57,16 @@ class Settings(BaseSettings):
     answer_price: NonNegativeFloat | None = None
 
     def __init__(self, **values: Any) -> None:
+        _refuse_unknown(os.environ)
         try:
             super().__init__(**values)
         except ValidationError as error:
             raise ConfigError(_explained(error)) from None
+        if (self.prompt_price is None) != (self.answer_price is None):
+            raise ConfigError(
+                "prompt_price and answer_price go together; a price of 0 is one, too: got "
+                f"{self.prompt_price} and {self.answer_price}"
+            )
 
     @classmethod
     def load(cls, file: str | Path, **given: Any) -> Settings:
@@ -98,6 +107,15 @@ class Settings(BaseSettings):
         if self.prompt_price is None or self.answer_price is None:
             return None
         return (prompt_tokens * self.prompt_price + answer_tokens * self.answer_price) / 1e6
+
+
+def _refuse_unknown(environ: Mapping[str, str]) -> None:
+    """A variable that is misspelt would be heeded by nobody."""
+    known = {f"{PREFIX}{name.upper()}" for name in Settings.model_fields}
+    for name in environ:
+        if name.upper().startswith(PREFIX) and name.upper() not in known:
+            (near,) = get_close_matches(name.upper(), known, n=1, cutoff=0)
+            raise ConfigError(f"there is no variable {name}; the nearest is {near}")
 
 
 def _explained(error: ValidationError) -> str:

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Awaitable, Callable, Iterable, Iterator
 from contextlib import AsyncExitStack, contextmanager, nullcontext
 from dataclasses import dataclass, field
+from functools import partial
 from hashlib import blake2b
 from pathlib import Path
 from types import TracebackType
@@ -97,7 +98,7 @@ class _Job(NamedTuple):
 class _Tally:
     """What one topic sends in this run."""
 
-    began_s: float
+    began_s: float | None = None
     requests: int = 0
     in_flight: int = 0
     peak: int = 0
@@ -155,6 +156,8 @@ class ContentSystem:
         self._answered = 0
         self._nobody_answers = False
         self._reply = lab.reply
+        self._waiting: set[asyncio.Task[Any]] = set()  # for a slot, a pace, another attempt
+        self._called_off: set[asyncio.Task[Any]] = set()
 
     async def generate_content(
         self, topic: str, content_type: Literal["blog", "comprehensive"] = "blog"
@@ -230,6 +233,21 @@ class ContentSystem:
     def stop(self, reason: str = "stopped") -> None:
         """Send nothing more. What is in flight is waited for and recorded, the rest is left."""
         self._stopped = self._stopped or reason
+        for task in self._waiting - self._called_off:
+            self._called_off.add(task)
+            task.cancel()
+
+    def so_far(
+        self, topics: Iterable[str], content_type: Literal["blog", "comprehensive"] = "blog"
+    ) -> list[Content]:
+        """What the journal says of topics, each once; nothing is asked, and no file is written."""
+        jobs = dict.fromkeys(_job(topic, content_type) for topic in topics)
+        known = ((job, *self.journal.status(job.key)) for job in jobs)
+        statuses: dict[str, Status] = {"done": "done", "quarantined": "quarantined"}
+        return [
+            self._content(job, _Tally(), statuses.get(status, "left"), error=error)
+            for job, status, _, error in known
+        ]
 
     @property
     def stopped(self) -> str | None:
@@ -270,10 +288,12 @@ class ContentSystem:
     async def _generate(self, job: _Job) -> Content:
         async with self._one_at_a_time.setdefault(job, asyncio.Lock()):
             tally = _Tally(lab.now_s())
-            status, failures, error = self.journal.status(job.key)
-            if status == "quarantined":
-                return self._content(job, tally, "quarantined", error=error)
             try:
+                status, failures, error = self.journal.status(job.key)
+                if status == "quarantined":
+                    return self._content(job, tally, "quarantined", error=error)
+                if self._stopped is not None and status != "done":
+                    return self._content(job, tally, "left", error=f"stopped: {self._stopped}")
                 return await self._made(job, tally)
             except StepError as failed:
                 return await self._failed(job, tally, failed, failures)
@@ -304,8 +324,9 @@ class ContentSystem:
             text=answers["editor"],
             content_type=job.content_type,
         )
-        files = () if self._out is None else publish(self._out, article)
-        if self.journal.status(job.key)[0] != "done":
+        done = self.journal.status(job.key)[0] == "done"
+        files = () if self._out is None else publish(self._out, article, again=not done)
+        if not done:
             self.journal.note(job.key, "done")
         return self._content(job, tally, "done", article=article, files=files)
 
@@ -329,18 +350,15 @@ class ContentSystem:
         asked: str,
         options: dict[str, Any],
     ) -> str:
-        async def attempt() -> lab.Reply:
-            if self._stopped is not None:
-                raise Stopped(f"nothing more is sent: {self._stopped}")
+        async def send() -> lab.Reply:
             self.journal.sending(job.key, step, asked)
             if self.journal.full:
                 self.stop("the disk is full; make room, and go on")
-                raise Stopped(f"nothing more is sent: {self._stopped}")
+                raise self._nothing_more()
             with tally.one_more():
                 return await self._reply(prompt, agent=f"{step}: {job.topic}", **options)
 
-        assert self._guard is not None  # made by whoever called
-        reply = await self._guard.run(attempt, agent=step)
+        reply = await self._guarded(send, step)
         self.journal.record(job.key, step, asked, reply)
         if self.journal.full:
             self.stop("the disk is full; make room, and go on")
@@ -375,25 +393,54 @@ class ContentSystem:
 
     async def _is_down(self) -> bool:
         """Does the endpoint fail everybody, or one topic only? A question of one token tells."""
-        assert self._guard is not None
+        probe = partial(self._reply, "Are you there?", agent="probe", max_tokens=1)
         try:
-            await self._guard.run(self._probe, agent="probe")
+            await self._guarded(probe, "probe")
         except (AgentLabError, OSError) as error:
             return _outage(error)
         self._answered += 1
         return False
 
-    async def _probe(self) -> lab.Reply:
-        if self._stopped is not None:
-            raise Stopped(f"nothing more is sent: {self._stopped}")
-        return await self._reply("Are you there?", agent="probe", max_tokens=1)
+    async def _guarded(self, send: Callable[[], Awaitable[lab.Reply]], step: str) -> lab.Reply:
+        """What `send` brings, in time and in turn. A stop calls it off wherever it waits to send,
+        and leaves it alone once it has sent.
+        """
+        task = asyncio.current_task()
+        assert task is not None and self._guard is not None  # made by whoever called
+
+        async def attempt() -> lab.Reply:
+            if self._stopped is not None:
+                raise self._nothing_more()
+            self._waiting.discard(task)
+            try:
+                return await send()
+            finally:
+                self._waiting.add(task)
+
+        self._waiting.add(task)
+        try:
+            return await self._guard.run(attempt, agent=step)
+        except asyncio.CancelledError:
+            if task not in self._called_off:
+                raise
+            task.uncancel()
+            raise self._nothing_more() from None
+        finally:
+            self._waiting.discard(task)
+            self._called_off.discard(task)
+
+    def _nothing_more(self) -> Stopped:
+        return Stopped(f"nothing more is sent: {self._stopped}")
 
     def _content(self, job: _Job, tally: _Tally, status: Status, **more: Any) -> Content:
-        steps = self.journal.steps(job.key)
+        try:
+            steps = self.journal.steps(job.key)
+        except JournalError:  # the status says what happened; figures are not worth losing it
+            steps = []
         prompt_tokens = sum(step.prompt_tokens for step in steps)
         answer_tokens = sum(step.answer_tokens for step in steps)
         metrics = Metrics(
-            duration_s=round(lab.now_s() - tally.began_s, 9),
+            duration_s=0.0 if tally.began_s is None else round(lab.now_s() - tally.began_s, 9),
             requests=tally.requests,
             attempts=max((step.requests for step in steps), default=0),
             peak=tally.peak,
@@ -409,17 +456,26 @@ def summary(contents: Iterable[Content], journal: Journal, settings: Settings) -
     contents = list(contents)
     counts = Counter(content.status for content in contents)
     retried = sum(content.metrics.attempts > 1 for content in contents)
-    bill = journal.bill()
-    cost = settings.dollars(bill.prompt_tokens, bill.answer_tokens)
     lines = [
         f"{counts['done']} done, {retried} with a request sent again, "
         f"{counts['quarantined']} quarantined, {counts['left'] + counts['failed']} left",
-        f"{bill.requests:,} requests for {bill.answers:,} answers, {bill.prompt_tokens:,} tokens "
-        f"of prompts and {bill.answer_tokens:,} of answers"
-        + ("" if cost is None else f", ${cost:,.4f}"),
+        _bill(journal, settings),
     ]
     errors = [c for c in contents if c.status == "quarantined"]
     return "\n".join([*lines, *(f"quarantined: {c.topic}: {c.error}" for c in errors)])
+
+
+def _bill(journal: Journal, settings: Settings) -> str:
+    try:
+        bill = journal.bill()
+    except JournalError as error:
+        return str(error)
+    cost = settings.dollars(bill.prompt_tokens, bill.answer_tokens)
+    return (
+        f"{bill.requests:,} requests for {bill.answers:,} answers, {bill.prompt_tokens:,} tokens "
+        f"of prompts and {bill.answer_tokens:,} of answers"
+        + ("" if cost is None else f", ${cost:,.4f}")
+    )
 
 
 def _job(topic: str, content_type: str) -> _Job:
