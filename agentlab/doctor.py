@@ -2,13 +2,11 @@
 
 Each check measures something and hands it to a function that decides, so that every failure can
 be shown without causing it. Only the standard library is imported up here: what is missing must
-become a line of the report. Should the `agentlab` command itself not start, `python -m
-agentlab.doctor` does.
+become a line of the report.
 """
 
 from __future__ import annotations
 
-import argparse
 import asyncio
 import importlib.metadata
 import os
@@ -18,7 +16,7 @@ import socket
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -44,13 +42,6 @@ class Finding(NamedTuple):
 
     def __str__(self) -> str:
         return f"{self.verdict:4}  {self.name:12}  {self.found}" + (self.cure and f"; {self.cure}")
-
-
-def main(argv: Sequence[str] | None = None) -> int:
-    """What `python -m agentlab.doctor` does."""
-    parser = argparse.ArgumentParser(prog="agentlab doctor", description="Is everything there?")
-    parser.add_argument("--offline", action="store_true", help="do not ask the real model")
-    return report(offline=parser.parse_args(argv).offline)
 
 
 def report(*, offline: bool = False) -> int:
@@ -501,7 +492,3 @@ def _some(names: Iterable[str], most: int = 5) -> str:
 def _line(text: str) -> str:
     line = " ".join(str(text).split())
     return line if len(line) <= 160 else f"{line[:157]}..."
-
-
-if __name__ == "__main__":
-    raise SystemExit(main())

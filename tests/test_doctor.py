@@ -11,7 +11,7 @@ import psutil
 import pytest
 from classroom_process import Class
 
-from agentlab import doctor
+from agentlab import cli, commands, doctor
 from agentlab.doctor import FAIL, OK, WARN, Reply, Trip
 from agentlab.endpoint.process import EndpointProcess
 from agentlab.settings import Settings
@@ -212,14 +212,27 @@ def test_a_missing_package_is_a_line():
     program = (
         "import sys\n"
         "sys.modules.update(dict.fromkeys(['msgspec', 'packaging', 'httpx', 'jupyter_client']))\n"
-        "from agentlab import doctor\n"
-        "raise SystemExit(doctor.main(['--offline']))\n"
+        "from agentlab.cli import main\n"
+        "raise SystemExit(main(['doctor', '--offline']))\n"
     )
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
     assert (done.returncode, done.stderr) == (1, "")
     failed = [line for line in done.stdout.splitlines() if line.startswith("FAIL")]
     assert [line.split()[1] for line in failed] == ["packages", "settings", "kernel", "endpoint"]
     assert all("is not there; run `make setup`" in line for line in failed)
+
+
+def test_the_command_line_needs_no_package():
+    """Else the doctor could not say which one is missing."""
+    program = (
+        "import sys\nbefore = set(sys.modules)\nfrom agentlab import cli\n"
+        "print(*{name.partition('.')[0] for name in set(sys.modules) - before})"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
+    loaded = set(done.stdout.split()) - sys.stdlib_module_names
+    assert (done.stderr, loaded) == ("", {"agentlab"})
+    files = {path.stem for path in Path(commands.__file__).parent.glob("[a-z]*.py")}
+    assert set(cli.COMMANDS) == files
 
 
 def test_the_doctor_finds_this_machine_in_order():

@@ -86,7 +86,6 @@ def test_its_pictures_are_small():
 # What only the module itself uses; `lab` passes on what is for all in its three.
 INTERNAL = {
     *("cancelling", "cli", "files", "located", "model_time", "reply", "running", "step", "wire"),
-    "workflow_command",
 }
 
 

@@ -13,8 +13,9 @@ import yaml
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from agentlab import workflow, workflow_command, workflow_file
+from agentlab import workflow, workflow_file
 from agentlab.cli import main
+from agentlab.commands import workflow as workflow_command
 from agentlab.errors import ConfigError, FileError
 from agentlab.step import Step
 from agentlab.workflow import Workflow, random_workflow
@@ -199,7 +200,7 @@ def test_a_circle_is_found_at_one_of_its_mentions(written):
         ("about: x\nsteps:\n- name: a\n  prompt: b\n  name: c", (5, 3), "in line 3 already"),
         (b"about: x\nsteps: caf\xe9", (2, 11), "no UTF-8"),
         ("about: x\nsteps: a\x00b", (2, 9), "YAML allows no character"),
-        ("about: 2024-13-45", (1, 1), "month must be in 1..12"),
+        ("about: 2024-13-45", (1, 8), "month must be in 1..12"),
         ("", (1, 1), "expected `object`, got `null`"),
         ("[]", (1, 1), "expected `object`, got `array`"),
         ("about: x\nsteps: []", (2, 8), "length >= 1"),

@@ -3,7 +3,6 @@
 settings    how much at once, how often, how long; from arguments, environment or a file
 system      one topic, or a batch of them, with what each took
 journal     every answer that was paid for, in SQLite or PostgreSQL; what a kill cannot undo
-command     what `agentlab write` does
 publish     Markdown and HTML files, whole or not at all
 """
 

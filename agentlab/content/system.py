@@ -503,7 +503,7 @@ def _outage(error: BaseException) -> bool:
 
 def _hopeless(error: BaseException) -> bool:
     """True for what every topic would meet: a wrong key, no such model, no quota, no cluster."""
-    if isinstance(error, ClusterLost):
+    if isinstance(error, ClusterLost | ConfigError):
         return True
     status, code = getattr(error, "status", None), getattr(error, "code", None)
     return not judge(error).retry and (status in (401, 403, 404) or code == "insufficient_quota")

@@ -2,11 +2,44 @@
 
 from __future__ import annotations
 
+import argparse
 from collections.abc import Sequence
 
 from agentlab.errors import ConfigError
 from agentlab.graph import listed
 from agentlab.workflow import Workflow
+
+DESCRIPTION = (
+    "check: whatever is wrong is named by file, line and column, and the exit code is 1. show: "
+    "steps, bounds, and the graph as Mermaid text. export: a Python script that needs no Agent Lab."
+)
+
+
+def arguments(parser: argparse.ArgumentParser) -> None:
+    """What it takes."""
+    parser.add_argument("verb", choices=("check", "show", "export"))
+    parser.add_argument("files", nargs="+", metavar="FILE", help="a name, or a .yaml file")
+    parser.add_argument(
+        "--to",
+        choices=("langgraph", "flow", "crew"),
+        default="langgraph",
+        help="what export writes: LangGraph (default), or CrewAI as a Flow or as a crew",
+    )
+
+
+def run(options: argparse.Namespace) -> int:
+    """Check, show or export; returns 1 if a file is wrong."""
+    if options.verb == "show":
+        print("\n\n".join(map(show, options.files)))
+        return 0
+    if options.verb == "export":
+        if len(options.files) > 1:
+            raise ConfigError("two scripts in one output are none; export one file at a time")
+        print(export(options.files[0], options.to), end="")
+        return 0
+    lines, right = check(options.files)
+    print("\n".join(lines))
+    return 0 if right else 1
 
 
 def check(files: Sequence[str]) -> tuple[list[str], bool]:

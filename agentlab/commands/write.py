@@ -1,7 +1,8 @@
-"""What `agentlab write` does: a batch in a terminal, with Ctrl-C as a way to end it well."""
+"""`agentlab write`: a batch in a terminal, with Ctrl-C as a way to end it well."""
 
 from __future__ import annotations
 
+import argparse
 import asyncio
 import signal
 import sys
@@ -15,6 +16,45 @@ from agentlab.content.system import Content, ContentSystem, summary
 from agentlab.errors import ConfigError
 
 INTERRUPTED = 130  # 128 and SIGINT, as shells have it
+DESCRIPTION = (
+    "Write a Markdown and an HTML file about each topic. Every answer is recorded in "
+    "DIR/journal.sqlite as it comes, so that after Ctrl-C, or worse, --resume goes on and asks "
+    "nothing again."
+)
+
+
+def arguments(parser: argparse.ArgumentParser) -> None:
+    """What it takes."""
+    parser.add_argument("topics", metavar="TOPICS.txt", help="a topic a line; # begins a comment")
+    parser.add_argument("--out", metavar="DIR", default="content", help="default: content")
+    parser.add_argument("--resume", action="store_true", help="go on with what is in DIR")
+    parser.add_argument(
+        "--retry-quarantined", action="store_true", help="try again what was given up"
+    )
+    parser.add_argument("--type", choices=("blog", "comprehensive"), default="blog")
+    parser.add_argument("--settings", metavar="FILE", help="the content system's, as YAML")
+    parser.add_argument("--journal", metavar="URL", help="elsewhere, such as postgresql://...")
+    parser.add_argument(
+        "--cluster",
+        nargs="?",
+        const="local",
+        metavar="ADDRESS",
+        help="send from other processes: of a Dask scheduler, or without an address from here",
+    )
+
+
+def run(options: argparse.Namespace) -> int:
+    """Write; returns what `write` does."""
+    return write(
+        Path(options.topics),
+        Path(options.out),
+        content_type=options.type,
+        resume=options.resume,
+        settings_file=options.settings,
+        journal=options.journal,
+        cluster=options.cluster,
+        retry_quarantined=options.retry_quarantined,
+    )
 
 
 def write(
