@@ -1,0 +1,91 @@
+"""`agentlab bench`: measure an experiment, or compare two results."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+
+from matplotlib.figure import Figure
+
+from agentlab import settings
+from agentlab.bench import compare, cost, experiment, measure, plots, report, results, tuning
+from agentlab.errors import ConfigError
+
+INTERRUPTED = 130  # 128 and SIGINT, as shells have it
+DESCRIPTION = (
+    "Measure an experiment: writes NAME.json with the raw data, NAME.md with the table, and "
+    "NAME.png. Ctrl-C keeps what is done."
+)
+
+
+def arguments(parser: argparse.ArgumentParser) -> None:
+    """What it takes."""
+    parser.add_argument("experiment", nargs="?", help="a name, or a .yaml file")
+    parser.add_argument("--out", metavar="DIR", default="results", help="default: results")
+    parser.add_argument("--resume", action="store_true", help="go on with an interrupted run")
+    parser.add_argument("--yes", action="store_true", help="ask a real model, which costs money")
+    parser.add_argument(
+        "--price",
+        nargs=2,
+        type=float,
+        metavar=("IN", "OUT"),
+        help="dollars for a million tokens of prompts and of answers, for the estimate",
+    )
+    parser.add_argument("--compare", nargs=2, metavar=("A", "B"), help="two .json files")
+    parser.add_argument(
+        "--cluster",
+        nargs="?",
+        const="local",
+        metavar="ADDRESS",
+        help="send from other processes: of a Dask scheduler, or without an address from here",
+    )
+
+
+def run(options: argparse.Namespace) -> int:
+    """Measure or compare; returns 1 if what was measured cannot be compared, 130 after Ctrl-C."""
+    if options.compare:
+        print(compare.of_files(*options.compare))
+        return 0
+    if options.experiment is None:
+        raise ConfigError(
+            f"name an experiment, one of {', '.join(experiment.names())}, or two --compare files"
+        )
+    path = experiment.found(options.experiment)
+    file = Path(options.out) / f"{path.stem}.json"
+    try:
+        return (_tune if tuning.is_tuning(path) else _measure)(path, file, options)
+    except KeyboardInterrupt:
+        print(f"stopped; what is done is in {file}. Go on with --resume.", file=sys.stderr)
+        return INTERRUPTED
+
+
+def _measure(path: Path, file: Path, options: argparse.Namespace) -> int:
+    chosen = experiment.load(path)
+    real = settings.from_environment()
+    if chosen.clock == "real" and real.real:
+        asked = f"this asks {real.model} at {real.upstream} {_bill(cost.cost(chosen), options)}"
+        if not options.yes:
+            raise ConfigError(f"{asked}; add --yes to do it, or set AGENTLAB_LOCAL=1")
+        print(asked, file=sys.stderr)
+    measured = measure.run(chosen, file, resume=options.resume, cluster=options.cluster)
+    _report(file, report.markdown(measured), plots.figure(measured))
+    return 1 if results.unequal(measured.measurements) else 0
+
+
+def _tune(path: Path, file: Path, options: argparse.Namespace) -> int:
+    tuned = tuning.run(tuning.load(path), file, resume=options.resume)
+    _report(file, tuning.markdown(tuned), tuning.figure(tuned))
+    return 0
+
+
+def _report(file: Path, table: str, figure: Figure) -> None:
+    file.with_suffix(".md").write_text(table, encoding="utf-8")
+    figure.savefig(file.with_suffix(".png"), dpi=80)
+    print(table)
+
+
+def _bill(bill: cost.Cost, options: argparse.Namespace) -> str:
+    if options.price is None:
+        return f"{bill}; --price tells what that is in money"
+    return f"{bill}, ${bill.dollars(*options.price):.4f} at most, if nothing is asked twice"
