@@ -57,6 +57,9 @@ class Report(msgspec.Struct, frozen=True, kw_only=True):
 def report(folder: Path) -> Report:
     """What the notebooks of a folder show as solved.
 
+    Of a notebook and the copies that JupyterLab made of it (`NAME-Copy1.ipynb`) the one with the
+    most exercises solved counts.
+
     Raises:
         ConfigError: If there is no such folder, or no notebook in it.
 
@@ -70,7 +73,10 @@ def report(folder: Path) -> Report:
         raise ConfigError(
             f"no notebook (.ipynb) in {str(folder)!r}; name the folder where the lessons are"
         )
-    lessons = [_lesson(path) for path in paths]
+    copies: dict[str, list[Lesson]] = {}
+    for path in paths:
+        copies.setdefault(re.sub(r"-Copy\d+$", "", path.stem), []).append(_lesson(path))
+    lessons = [max(group, key=lambda lesson: lesson.solved) for _, group in sorted(copies.items())]
     return Report(
         solved=sum(lesson.solved for lesson in lessons),
         exercises=sum(len(lesson.exercises) for lesson in lessons),

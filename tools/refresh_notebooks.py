@@ -20,7 +20,6 @@ import io
 import os
 import re
 import sys
-import tempfile
 from collections.abc import Iterator, Sequence
 from configparser import RawConfigParser
 from pathlib import Path
@@ -32,6 +31,8 @@ from matplotlib.image import imread
 from nbclient import NotebookClient
 from nbclient.exceptions import CellExecutionError
 from nbformat import NotebookNode
+
+from agentlab.files import write_whole
 
 SANITIZERS = NOTEBOOKS.parent / "tests" / "nbval_sanitize.cfg"
 CELL_TIMEOUT_S = 300
@@ -183,15 +184,6 @@ def _readable(cell: NotebookNode) -> str:
     return "\n".join(shown)
 
 
-def write(path: Path, text: str) -> None:
-    """Replace the file whole, or not at all."""
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    with os.fdopen(handle, "w", encoding="utf-8") as file:
-        file.write(text)
-    Path(name).chmod(0o644)
-    Path(name).replace(path)
-
-
 async def main(options: argparse.Namespace) -> int:
     paths = [Path(name).resolve() for name in options.files] or sorted(NOTEBOOKS.glob("*.ipynb"))
     kernels = asyncio.Semaphore(KERNELS_AT_ONCE)
@@ -216,7 +208,7 @@ def _settle(path: Path, fresh: str | CellFailed) -> bool:
     changed = changes(path, fresh)
     print(changed or f"{path.name}: nothing changed")
     if changed:
-        write(path, fresh)
+        write_whole(path, fresh.encode())
     return False
 
 
