@@ -8,22 +8,50 @@ from __future__ import annotations
 
 import re
 import reprlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Hashable, Iterable, Iterator
 from difflib import get_close_matches
+from functools import lru_cache
 from pathlib import Path
-from typing import Annotated, Any, TypeVar, get_args, get_origin
+from types import NoneType
+from typing import Annotated, Any, TypeVar, cast, get_args, get_origin
 
 import msgspec
 import yaml
 
 from agentlab.errors import FileError, Problem
 
-T = TypeVar("T", bound=msgspec.Struct)
+T = TypeVar("T")
 
 Where = tuple[str | int, ...]
 """The way to a value: ("steps", 1, "prompt")."""
 
 _AT = re.compile(r" - at `\$(?P<way>.*)`$")
+_STEP = re.compile(r"\.(?P<name>\w+)|\[(?P<number>\d+)\]")
+
+
+def load(path: Path, kind: type[T], *, what: str) -> T:
+    """A file's value as a struct, or as a list of structs; read anew only if the file changed.
+
+    Raises:
+        FileError: If the file cannot be read, or is wrong, naming all that is.
+
+    Example:
+        load(Path("mine.yaml"), Person, what="person")
+    """
+    return cast(T, _load(path, cast(Hashable, kind), what, _stamp(path)))
+
+
+@lru_cache(maxsize=64)  # each run of a simulation asks for its endpoint's figures
+def _load(path: Path, kind: Any, what: str, stamp: Hashable) -> Any:
+    return LocatedFile(path, what=what).decode(kind)
+
+
+def _stamp(path: Path) -> Hashable:
+    try:
+        stat = path.stat()
+    except OSError:
+        return None
+    return stat.st_mtime_ns, stat.st_size, stat.st_ino
 
 
 class LocatedFile:
@@ -56,16 +84,17 @@ class LocatedFile:
             self.value: Any = None if self._root is None else loader.construct_document(self._root)
         except yaml.MarkedYAMLError as error:
             raise self.error([self._syntax(error)]) from None
-        except (ValueError, RecursionError) as error:
-            if isinstance(error, FileError):
-                raise
-            # such as a date that is none; YAML does not say where
+        except RecursionError as error:  # YAML does not say where
             raise self.error([Problem(1, 1, "", f"YAML cannot read it: {error}")]) from None
+        except FileError:
+            raise
+        except ValueError:
+            raise self.error(self._unreadable()) from None
         finally:
             loader.dispose()
 
     def decode(self, kind: type[T]) -> T:
-        """The value as a struct.
+        """The value as a struct, or as a list of structs.
 
         Raises:
             FileError: If fields are missing, unknown or of another kind, naming all of them.
@@ -112,32 +141,50 @@ class LocatedFile:
             raise self.error([Problem(*place, "", says)]) from None
         return text
 
-    def _given_twice(self) -> Iterator[Problem]:
-        """Keys that a mapping has twice: YAML would keep the last, and say nothing."""
+    def _every_node(self) -> Iterator[yaml.Node]:
+        """Each node of the file, once."""
         waiting, seen = [self._root], set()
         while waiting:
             node = waiting.pop()
             if node is None or id(node) in seen:  # an alias leads to a node that was met before
                 continue
             seen.add(id(node))
+            yield node
             if isinstance(node, yaml.SequenceNode):
                 waiting.extend(node.value)
             elif isinstance(node, yaml.MappingNode):
-                keys: dict[str, yaml.Node] = {}
-                for key, value in node.value:
-                    waiting.extend((key, value))
-                    if not isinstance(key, yaml.ScalarNode):
-                        continue
-                    if (first := keys.setdefault(key.value, key)) is not key:
-                        line, _ = self._start(first)
-                        says = f"this is given in line {line} already; keep one"
-                        yield Problem(*self._start(key), key.value, says)
+                waiting.extend(part for pair in node.value for part in pair)
+
+    def _given_twice(self) -> Iterator[Problem]:
+        """Keys that a mapping has twice: YAML would keep the last, and say nothing."""
+        for node in self._every_node():
+            if not isinstance(node, yaml.MappingNode):
+                continue
+            keys: dict[str, yaml.Node] = {}
+            for key, _ in node.value:
+                if not isinstance(key, yaml.ScalarNode):
+                    continue
+                if (first := keys.setdefault(key.value, key)) is not key:
+                    line, _ = self._start(first)
+                    says = f"this is given in line {line} already; keep one"
+                    yield Problem(*self._start(key), key.value, says)
+
+    def _unreadable(self) -> Iterator[Problem]:
+        """What looks like a date or a number and is none, such as 2026-13-45."""
+        for node in self._every_node():
+            if isinstance(node, yaml.ScalarNode):
+                try:
+                    yaml.SafeLoader("").construct_object(node)
+                except ValueError as error:
+                    says = f"YAML cannot read it: {error}; correct it, or put it in quotes"
+                    yield Problem(*self._start(node), "", says)
 
     def _misfits(self, value: Any, kind: Any, where: Where) -> Iterator[Problem]:
-        item = _struct_in_list(kind)
+        struct = _present(kind)
+        item = _struct_in_list(struct)
         found = False
-        if _is_struct(kind) and isinstance(value, dict):
-            for problem in self._fields(value, kind, where):
+        if _is_struct(struct) and isinstance(value, dict):
+            for problem in self._fields(value, struct, where):
                 found = True
                 yield problem
         elif item is not None and isinstance(value, list):
@@ -154,8 +201,9 @@ class LocatedFile:
 
     def _fields(self, value: dict[Any, Any], kind: Any, where: Where) -> Iterator[Problem]:
         fields = {field.encode_name: field for field in msgspec.structs.fields(kind)}
+        tag = (get_origin(kind) or kind).__struct_config__.tag_field
         for name in value:
-            if name not in fields:
+            if name not in fields and name != tag:
                 yield self._unknown(name, list(fields), where)
         for name, field in fields.items():
             if name in value:
@@ -166,15 +214,25 @@ class LocatedFile:
     def _unknown(self, name: Any, fields: list[str], where: Where) -> Problem:
         likely = get_close_matches(str(name), fields, n=1)
         way_out = f"did you mean `{likely[0]}`?" if likely else f"there are {', '.join(fields)}"
-        *_, key = self._keys((*where, str(name)))
-        return Problem(*key, _field((*where, str(name))), f"there is no such field; {way_out}")
+        written = self._written(name, where)
+        *_, key = self._keys((*where, written))
+        return Problem(*key, _field((*where, written)), f"there is no such field; {way_out}")
+
+    def _written(self, name: Any, where: Where) -> str:
+        """A key as the file has it; YAML makes True of `yes`, which nobody would look for."""
+        make = yaml.constructor.SafeConstructor()
+        keys = (key for key, _ in self._nodes(where)[-1].value)
+        scalars = (key for key in keys if isinstance(key, yaml.ScalarNode))
+        return next((key.value for key in scalars if make.construct_object(key) == name), str(name))
 
     def _of_msgspec(self, error: msgspec.ValidationError, value: Any, where: Where) -> Problem:
         says = str(error)
         if at := _AT.search(says):
             says = says[: at.start()]
-            for number in re.findall(r"\[(\d+)\]", at["way"]):
-                where, value = (*where, int(number)), value[int(number)]
+            position = 0
+            while step := _STEP.match(at["way"], position):
+                into = step["name"] or int(step["number"])
+                where, value, position = (*where, into), value[into], step.end()
         field = getattr(error.__cause__, "field", None)
         if field is not None:  # a struct's own check, which knows what it looked at
             return self.problem((*where, field), says)
@@ -223,7 +281,14 @@ class LocatedFile:
 
 
 def _is_struct(kind: Any) -> bool:
-    return isinstance(kind, type) and issubclass(kind, msgspec.Struct)
+    bare = get_origin(kind) or kind  # of a generic one
+    return isinstance(bare, type) and issubclass(bare, msgspec.Struct)
+
+
+def _present(kind: Any) -> Any:
+    """What there has to be where the field is not null."""
+    kinds = [one for one in get_args(kind) if one is not NoneType]
+    return kinds[0] if len(kinds) == 1 and NoneType in get_args(kind) else kind
 
 
 def _struct_in_list(kind: Any) -> Any:
@@ -238,8 +303,11 @@ def _field(where: Where) -> str:
     Example:
         >>> _field(("steps", 1, "prompt"))
         'steps[1].prompt'
+        >>> _field((1, "kind"))
+        '[1].kind'
     """
-    return "".join(f"[{step}]" if isinstance(step, int) else f".{step}" for step in where)[1:]
+    way = "".join(f"[{step}]" if isinstance(step, int) else f".{step}" for step in where)
+    return way.removeprefix(".")
 
 
 def _place(text: str, index: int) -> tuple[int, int]:

@@ -10,6 +10,7 @@ from typing import Annotated, Any
 import msgspec
 
 from agentlab.errors import ConfigError
+from agentlab.fields import AtLeastOne, Count, NotNegative, Text
 
 DATA = Path(__file__).resolve().parents[1] / "data"
 """The course's data, beside the package: Agent Lab runs from its checkout."""
@@ -17,17 +18,13 @@ DATA = Path(__file__).resolve().parents[1] / "data"
 OPENAI_URL = "https://api.openai.com/v1"
 """Where a key without a base URL leads, as in OpenAI's own client."""
 
-Text = Annotated[str, msgspec.Meta(min_length=1)]
-NotNegative = Annotated[int, msgspec.Meta(ge=0)]
-AtLeastOne = Annotated[int, msgspec.Meta(ge=1)]
-Seconds = Annotated[float, msgspec.Meta(ge=0)]
 Address = Annotated[str, msgspec.Meta(pattern=r"^https?://[^/]")]
 
 
 class Capacity(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """From `from_s` model seconds after the endpoint's first request on, it has so many slots."""
 
-    from_s: Seconds
+    from_s: NotNegative
     slots: AtLeastOne
 
 
@@ -53,8 +50,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     preset: Text = "course"
     time_scale: Annotated[float, msgspec.Meta(gt=0, le=10_000)] = 10.0
     seed: int = 7
-    requests_per_minute: NotNegative | None = None
-    tokens_per_minute: NotNegative | None = None
+    requests_per_minute: Count | None = None
+    tokens_per_minute: Count | None = None
     capacity: list[Capacity] = []
     faults: str | list[dict[str, Any]] = []
     record: Text | None = None

@@ -9,8 +9,7 @@ from typing import Annotated
 import msgspec
 
 from agentlab.errors import ConfigError
-
-Text = Annotated[str, msgspec.Meta(min_length=1)]
+from agentlab.fields import AtLeastOne, Text
 
 
 class Step(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -32,7 +31,7 @@ class Step(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     name: Text
     prompt: Text
     system: str | None = None
-    max_tokens: Annotated[int, msgspec.Meta(ge=1)] | None = None
+    max_tokens: AtLeastOne | None = None
     temperature: Annotated[float, msgspec.Meta(ge=0, le=2)] | None = 0.0
 
     def __post_init__(self) -> None:

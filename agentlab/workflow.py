@@ -10,7 +10,7 @@ import random
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
-from agentlab import workflow_file
+from agentlab import named, workflow_file
 from agentlab.errors import ConfigError
 from agentlab.graph import Graph, Plan, listed
 from agentlab.settings import DATA
@@ -68,8 +68,8 @@ class Workflow:
             raise ConfigError(f"an input is named twice: {listed(self.inputs)}; keep one")
         given = list(steps)
         self._graph = Graph([(step.name, step.mentions) for step in given], inputs=self.inputs)
-        named = {step.name: step for step in given}
-        self.steps = tuple(named[name] for name in self._graph.needs)
+        by_name = {step.name: step for step in given}
+        self.steps = tuple(by_name[name] for name in self._graph.needs)
 
     @classmethod
     def load(cls, name: str) -> Workflow:
@@ -83,11 +83,7 @@ class Workflow:
             >>> Workflow.load("report").inputs
             ('topic', 'data')
         """
-        path = Path(name) if name.endswith((".yaml", ".yml")) else _WORKFLOWS / f"{name}.yaml"
-        if not path.is_file():
-            raise ConfigError(
-                f"no workflow {name!r}; choose one of {', '.join(names())}, or give a .yaml file"
-            )
+        path = named.found(name, _WORKFLOWS, what="workflow")
         file = workflow_file.load(path)
         return cls(file.steps, inputs=file.inputs, name=path.stem, about=file.about)
 
@@ -196,4 +192,4 @@ def random_workflow(seed: int, most: int = 16) -> Workflow:
 
 def names() -> list[str]:
     """The workflows that come with the course."""
-    return sorted(path.stem for path in _WORKFLOWS.glob("*.yaml"))
+    return named.names(_WORKFLOWS)

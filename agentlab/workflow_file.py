@@ -19,11 +19,12 @@ import msgspec
 import yaml
 
 from agentlab.errors import ConfigError, Problem
+from agentlab.fields import Text
 from agentlab.files import write_whole
 from agentlab.graph import listed
 from agentlab.located import LocatedFile, Where
 from agentlab.settings import DATA
-from agentlab.step import Step, Text
+from agentlab.step import Step
 
 SCHEMA = DATA / "workflows" / "schema.json"
 """The format, for editors and for other programs."""

@@ -150,6 +150,24 @@ def test_a_wrong_experiment_is_refused(tmp_path, text, words):
         experiment.load(written(tmp_path, text))
 
 
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        (SMALL + "seeds: [2026-13-45]\n", ":3:9: YAML cannot read it: month must be in 1..12"),
+        (SMALL + "repeats: 0\n", ":3:10: repeats: expected `int` >= 1; it is 0"),
+        (
+            "about: x\nworkloads:\n  - agents: 2\n  - workflow: nothing\n",
+            ":4:5: workloads[1]: no workflow 'nothing'; choose one of",
+        ),
+    ],
+)
+def test_a_wrong_experiment_is_refused_with_the_place(tmp_path, capsys, text, says):
+    """Line and column, and the field."""
+    path = written(tmp_path, text)
+    assert main(["bench", str(path), "--out", str(tmp_path)]) == 2
+    assert capsys.readouterr().err.startswith(f"agentlab: experiment {path}{says}")
+
+
 def test_the_rank_sum_test_is_exact():
     """Against the tables: 4 and 4 wholly apart 2/70; equal samples 1; ties share their ranks."""
     assert compare.p_value([1, 2, 3, 4], [5, 6, 7, 8]) == pytest.approx(2 / 70)

@@ -17,7 +17,7 @@ from agentlab.clock import run_virtual
 from agentlab.endpoint import faults
 from agentlab.endpoint.inprocess import InProcessTransport
 from agentlab.endpoint.serve import local_app
-from agentlab.errors import ConfigError, EndpointError
+from agentlab.errors import ConfigError, EndpointError, FileError
 from agentlab.settings import Settings
 from agentlab.trace import BROKEN_OFF, trace
 
@@ -267,6 +267,24 @@ def test_a_wrong_plan_is_refused(plan: Any, words: str):
     """The message names the plan and what is wrong with it."""
     with pytest.raises(ConfigError, match=words):
         faults.load(plan)
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ("- {kind: quota, calls: [1]}\n- {kind: fire, calls: [1]}\n", ":2:10: [1].kind: "),
+        ("- {kind: quota, calls: [1]}\n- {kind: reset, calls: [3, 0]}\n", ":2:28: [1].calls[1]: "),
+        ("- {kind: reset}\n", ":1:3: [0]: give either probability or calls"),
+        ("- {kind: quota, calls: [1]}\n- {agent: 2026-13-45}\n", ":2:11: YAML cannot read it: "),
+    ],
+)
+def test_a_wrong_file_is_refused_with_the_place(tmp_path: Path, text: str, says: str):
+    """Line and column, and the field as a reader would write it."""
+    path = tmp_path / "plan.yaml"
+    path.write_text(text)
+    with pytest.raises(FileError) as error:
+        faults.load(str(path))
+    assert f"fault plan {path}{says}" in str(error.value)
 
 
 def test_a_plan_can_be_a_file(tmp_path: Path):

@@ -14,7 +14,7 @@ from agentlab.clock import run_virtual
 from agentlab.endpoint import presets
 from agentlab.endpoint.batch import Job
 from agentlab.endpoint.live import LiveBatch
-from agentlab.errors import ConfigError
+from agentlab.errors import ConfigError, FileError
 from agentlab.settings import DATA
 
 
@@ -70,8 +70,10 @@ FIGURE = {"value": 1, "basis": "chosen", "source": "for this test"}
         (course(itl_base_ms=FIGURE | {"basis": "guessed"}), ["guessed", "itl_base_ms.basis"]),
         (course(itl_bse_ms=FIGURE), ["itl_bse_ms"]),
         ("about: nothing else", ["prefill_base_ms"]),
-        ("{", ["line 2, column 1"]),
+        ("{", ["mine.yaml:1:2: ", "no YAML"]),
         ("", ["object", "null"]),
+        ("about: 2026-13-45", ["mine.yaml:1:8: ", "month must be in 1..12"]),
+        (course(faults=[{"kind": "reset"}]), ["faults[0]: give either probability or calls"]),
     ],
 )
 def test_a_mistake_in_a_preset_names_file_and_field(text: str, words: list[str], tmp_path: Path):
@@ -81,6 +83,30 @@ def test_a_mistake_in_a_preset_names_file_and_field(text: str, words: list[str],
     with pytest.raises(ConfigError) as error:
         presets.load(str(path))
     assert all(word in str(error.value) for word in ["mine.yaml", *words])
+
+
+def test_every_mistake_in_a_preset_is_named_at_once(tmp_path: Path):
+    """Also inside a figure, with line and column."""
+    path = tmp_path / "mine.yaml"
+    path.write_text(course(about=1, slots={"value": 0, "basis": "chosen", "sorce": "for a test"}))
+    with pytest.raises(FileError) as error:
+        presets.load(str(path))
+    lines = path.read_text().splitlines()
+    named = {problem.field: lines[problem.line - 1].strip() for problem in error.value.problems}
+    assert named == {
+        "about": "about: 1",
+        "slots": "basis: chosen",  # the first line of the figure, where `source` is missing
+        "slots.value": "value: 0",
+        "slots.sorce": "sorce: for a test",
+    }
+
+
+def test_a_preset_that_was_changed_is_read_anew(tmp_path: Path):
+    """What is kept in memory is the file as it is."""
+    path = tmp_path / "mine.yaml"
+    for slots in (7, 11):
+        path.write_text(course(slots=FIGURE | {"value": slots}))
+        assert presets.load(str(path)).physics.slots == slots
 
 
 def test_an_unknown_preset_lists_those_that_there_are():

@@ -8,17 +8,17 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import msgspec
-import yaml
 
+from agentlab import named
 from agentlab.bench.strategy import Strategy
 from agentlab.errors import ConfigError
+from agentlab.fields import AtLeastOne, Count, Text
+from agentlab.located import LocatedFile
 from agentlab.settings import DATA
 from agentlab.workflow import Step, Workflow
 
 _EXPERIMENTS = DATA / "experiments"
 
-Text = Annotated[str, msgspec.Meta(min_length=1)]
-AtLeastOne = Annotated[int, msgspec.Meta(ge=1)]
 Engine = Literal["sequential", "asyncio", "langgraph", "crewai", "dask", "crowd"]
 
 
@@ -110,7 +110,7 @@ class Experiment(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
     )
     clock: Literal["virtual", "real"] = "virtual"
     repeats: AtLeastOne = 1
-    warmups: Annotated[int, msgspec.Meta(ge=0)] = 1
+    warmups: Count = 1
     settings: dict[str, Any] = {}
 
     def __post_init__(self) -> None:
@@ -148,7 +148,7 @@ class Experiment(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
 
 def names() -> list[str]:
     """The experiments that come with the course."""
-    return sorted(path.stem for path in _EXPERIMENTS.glob("*.yaml"))
+    return named.names(_EXPERIMENTS)
 
 
 def found(file: str | Path) -> Path:
@@ -157,31 +157,25 @@ def found(file: str | Path) -> Path:
     Raises:
         ConfigError: If there is none.
     """
-    path = Path(file)
-    if path.suffix not in (".yaml", ".yml"):
-        path = _EXPERIMENTS / f"{file}.yaml"
-    if not path.is_file():
-        raise ConfigError(
-            f"no experiment {str(file)!r}; choose one of {', '.join(names())}, or give a .yaml file"
-        )
-    return path
+    return named.found(file, _EXPERIMENTS, what="experiment")
 
 
 def load(file: str | Path) -> Experiment:
     """Read an experiment by its name, or from a file by its path.
 
     Raises:
-        ConfigError: If there is no such file, or a field of it is wrong, naming it.
+        ConfigError: If there is no such file.
+        FileError: If it is wrong, naming line and field.
 
     Example:
         >>> load("article").clock
         'virtual'
     """
-    path = found(file)
-    try:
-        experiment = msgspec.yaml.decode(path.read_bytes(), type=Experiment)
-        for workload in experiment.workloads:
+    located = LocatedFile(found(file), what="experiment")
+    experiment = located.decode(Experiment)
+    for number, workload in enumerate(experiment.workloads):
+        try:
             workload.build()
-    except (msgspec.MsgspecError, yaml.YAMLError, ConfigError) as error:
-        raise ConfigError(f"experiment {path}: {error}; correct it there") from None
+        except ConfigError as error:
+            raise located.error([located.problem(("workloads", number), str(error))]) from None
     return experiment

@@ -15,25 +15,60 @@ from statistics import median
 from typing import Annotated, Any
 
 import msgspec
-import yaml
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from agentlab.bench import results
-from agentlab.bench.experiment import AtLeastOne, Text, found
-from agentlab.errors import ConfigError
+from agentlab.bench.experiment import found
+from agentlab.errors import ConfigError, FileError
+from agentlab.fields import AtLeastOne, Text
+from agentlab.located import LocatedFile
 from agentlab.progress import bar
 from agentlab.tuning import dags, learning, plots, portable, trial
+from agentlab.tuning.scenarios import JUDGING, Scenario
 
 _PARTS = ("limits", "graphs", "learning", "portable")
 
 
+Seeds = Annotated[list[int], msgspec.Meta(min_length=1)]
+
+
+class Limits(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """How limiters are judged; `seeds` should be others than those with which one was tuned.
+
+    Attributes:
+        limiters: Names of `tuning.trial.LIMITERS`.
+        seeds: Each scenario is drawn once from each.
+    """
+
+    limiters: Annotated[list[Text], msgspec.Meta(min_length=1)]
+    seeds: Seeds
+
+    def __post_init__(self) -> None:
+        if unknown := set(self.limiters) - set(trial.LIMITERS):
+            raise ValueError(
+                f"limiters: there is no {unknown.pop()!r}; there are {', '.join(trial.LIMITERS)}"
+            )
+
+
 class Learning(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """How the bandit is judged; `seeds` should be others than those it was made with."""
+    """How the bandit is judged; `seeds` should be others than those it was made with.
+
+    Attributes:
+        runs: Tasks in each world.
+        shift_at: The task from which on skills are others; a multiple of `tuning.learning.BLOCK`.
+        seeds: A world each.
+    """
 
     runs: AtLeastOne
     shift_at: AtLeastOne
-    seeds: Annotated[list[int], msgspec.Meta(min_length=1)]
+    seeds: Seeds
+
+    def __post_init__(self) -> None:
+        try:
+            learning.check_shift(self.runs, self.shift_at)
+        except ConfigError as error:
+            raise ValueError(str(error)) from None
 
 
 class Tuning(
@@ -48,23 +83,17 @@ class Tuning(
 
     Attributes:
         about: The question, in a sentence.
-        limiters: Names of `tuning.trial.LIMITERS`.
+        limits: How limiters are judged.
         graphs: How many random graphs.
         learning: How the bandit is judged.
         workflows: How many random workflows each engine runs, on an endpoint that fails.
     """
 
     about: Text
-    limiters: Annotated[list[Text], msgspec.Meta(min_length=1)]
+    limits: Limits
     graphs: AtLeastOne
     learning: Learning
     workflows: AtLeastOne
-
-    def __post_init__(self) -> None:
-        if unknown := set(self.limiters) - set(trial.LIMITERS):
-            raise ValueError(
-                f"limiters: there is no {unknown.pop()!r}; there are {', '.join(trial.LIMITERS)}"
-            )
 
 
 class TuningResults(msgspec.Struct, kw_only=True):
@@ -82,8 +111,8 @@ class TuningResults(msgspec.Struct, kw_only=True):
 def is_tuning(path: Path) -> bool:
     """True if the experiment's file is of this kind."""
     try:
-        raw = yaml.safe_load(path.read_bytes())
-    except yaml.YAMLError:
+        raw = LocatedFile(path, what="experiment").value
+    except FileError:
         return False  # whoever loads it says what is wrong
     return isinstance(raw, dict) and raw.get("kind") == "tuning"
 
@@ -92,24 +121,21 @@ def load(file: str | Path) -> Tuning:
     """Read such an experiment.
 
     Raises:
-        ConfigError: If there is no such file, or a field of it is wrong, naming it.
+        ConfigError: If there is no such file.
+        FileError: If it is wrong, naming line and field.
 
     Example:
         >>> load("tuning").graphs
         200
     """
-    path = found(file)
-    try:
-        return msgspec.yaml.decode(path.read_bytes(), type=Tuning)
-    except (msgspec.MsgspecError, yaml.YAMLError) as error:
-        raise ConfigError(f"experiment {path}: {error}; correct it there") from None
+    return LocatedFile(found(file), what="experiment").decode(Tuning)
 
 
 def run(experiment: Tuning, file: Path, *, resume: bool = False) -> TuningResults:
-    """Measure all parts, and write `file` after each.
+    """Measure all parts, and write `file` after each, and after each scenario of the limits.
 
     Args:
-        resume: Keep the parts that are in such a file.
+        resume: Keep what is in such a file.
 
     Raises:
         ConfigError: If the file is unfinished and not to be resumed, is of another experiment, or
@@ -119,21 +145,36 @@ def run(experiment: Tuning, file: Path, *, resume: bool = False) -> TuningResult
     done = TuningResults(name=file.stem, experiment=experiment, machine=results.machine())
     if file.exists():
         done = _kept(file, done, resume=resume)
+    for measure in bar(_yet_to_do(done), name=file.stem):
+        measure()
+        results.write(file, done)
+    return done
+
+
+def _yet_to_do(done: TuningResults) -> list[Callable[[], None]]:
+    """What is missing, piece by piece; each puts into `done` what it measured."""
+    experiment = done.experiment
+    judged = {row.scenario for row in done.limits or ()}
+    limiters = {name: trial.LIMITERS[name] for name in experiment.limits.limiters}
+
+    def judge(scenario: Scenario) -> None:
+        rows = trial.judged([scenario], limiters, seeds=experiment.limits.seeds)
+        done.limits = [*(done.limits or ()), *rows]
+
+    def measure(part: str, measured: Callable[[], Any]) -> None:
+        setattr(done, part, measured())
+
     parts: dict[str, Callable[[], Any]] = {
-        "limits": lambda: trial.judged(
-            limiters={n: trial.LIMITERS[n] for n in experiment.limiters}
-        ),
         "graphs": lambda: dags.summary([dags.measure(seed) for seed in range(experiment.graphs)]),
         "learning": lambda: _learned(experiment.learning),
         "portable": lambda: [
             portable.tally(engine, range(experiment.workflows)) for engine in portable.VIRTUAL
         ],
     }
-    for name in bar(_PARTS, name=file.stem):
-        if getattr(done, name) is None:
-            setattr(done, name, parts[name]())
-            results.write(file, done)
-    return done
+    return [
+        *(partial(judge, scenario) for scenario in JUDGING if scenario.name not in judged),
+        *(partial(measure, *part) for part in parts.items() if getattr(done, part[0]) is None),
+    ]
 
 
 def stored(path: str | Path) -> TuningResults:
@@ -158,7 +199,7 @@ def are_tuning_results(path: str | Path) -> bool:
 def _kept(file: Path, empty: TuningResults, *, resume: bool) -> TuningResults:
     kept = stored(file)
     if not resume:
-        if any(getattr(kept, part) is None for part in _PARTS):
+        if _yet_to_do(kept):
             raise ConfigError(
                 f"{file} is of a run that was interrupted; go on with --resume, or remove it"
             )
@@ -211,9 +252,10 @@ def _tables(measured: TuningResults) -> dict[str, str]:
     if measured.limits is not None:
         parts["limits"] = [
             "## How many calls in flight",
-            "Against the best static limit of each scenario, which a sweep finds; none of the "
-            f"scenarios was used for tuning. Passed is at least {trial.LEAST_GOODPUT:g} of its "
-            f"goodput, with at most {trial.MOST_P95:g} of its p95.",
+            "Against the best static limit of each scenario, which a sweep finds. None of the "
+            "scenarios was used for tuning, and their seeds were drawn after the last change of a "
+            f"limiter: {', '.join(map(str, measured.experiment.limits.seeds))}. Passed is at least "
+            f"{trial.LEAST_GOODPUT:g} of its goodput, with at most {trial.MOST_P95:g} of its p95.",
             limiters_table(measured.limits),
             scenarios_table(measured.limits),
         ]
@@ -231,10 +273,10 @@ def _tables(measured: TuningResults) -> dict[str, str]:
 
 
 def limiters_table(rows: Sequence[trial.Row]) -> str:
-    """A line a limiter, over all scenarios.
+    """A line a limiter, over all scenarios and seeds.
 
     Example:
-        >>> row = trial.Row("4 slots", "fixed 3", 1.5, 2.0, 0.75, 0.9, 1.0, 4)
+        >>> row = trial.Row("4 slots", "fixed 3", 1.5, 2.0, 0.75, 0.9, 1.0, 4, 29)
         >>> print(limiters_table([row]).splitlines()[-1])
         | fixed 3 | 0 of 1 | 0.75 | 0.75 | 0.90 | 0.90 | 1.00 |
     """
@@ -248,22 +290,35 @@ def limiters_table(rows: Sequence[trial.Row]) -> str:
         figures = (median(goodput), min(goodput), median(p95), max(p95))
         each = max(row.requests_per_answer for row in of)
         cells = [f"{figure:.2f}" for figure in (*figures, each)]
-        passed = f"{sum(row.passes for row in of)} of {len(of)}"
-        lines.append(f"| {' | '.join([name, passed, *cells])} |")
+        lines.append(f"| {' | '.join([name, _passed(of), *cells])} |")
     return "\n".join(lines)
 
 
 def scenarios_table(rows: Sequence[trial.Row], limiter: str = "adaptive") -> str:
-    """A line a scenario, for one limiter; empty if it was not judged."""
+    """A line a scenario, for one limiter, with the worst of all seeds; empty if it was not judged.
+
+    Example:
+        >>> one = trial.Row("4 slots", "adaptive", 1.5, 2.0, 0.95, 1.1, 1.0, 4, 29)
+        >>> other = trial.Row("4 slots", "adaptive", 1.5, 2.0, 0.97, 1.4, 1.0, 5, 30)
+        >>> print(scenarios_table([one, other]).splitlines()[-1])
+        | 4 slots | 4 to 5 | 1 of 2 | 0.95 | 1.40 |
+    """
     lines = [
-        f"| scenario | best static limit | {limiter}: goodput | p95 |",
-        "| --- | --- | --- | --- |",
+        f"| scenario | best static limit | {limiter}: passed | least goodput | most p95 |",
+        "| --- | --- | --- | --- | --- |",
     ]
-    of = [row for row in rows if row.limiter == limiter]
-    for row in of:
-        shares = f"{row.of_best_goodput:.2f} | {row.of_best_p95:.2f}"
-        lines.append(f"| {row.scenario} | {row.best_limit} | {shares} |")
-    return "\n".join(lines) if of else ""
+    judged = [row for row in rows if row.limiter == limiter]
+    for scenario in dict.fromkeys(row.scenario for row in judged):
+        of = [row for row in judged if row.scenario == scenario]
+        limits = sorted({row.best_limit for row in of})
+        least, most = min(row.of_best_goodput for row in of), max(row.of_best_p95 for row in of)
+        best = " to ".join(str(limit) for limit in dict.fromkeys((limits[0], limits[-1])))
+        lines.append(f"| {scenario} | {best} | {_passed(of)} | {least:.2f} | {most:.2f} |")
+    return "\n".join(lines) if judged else ""
+
+
+def _passed(rows: Sequence[trial.Row]) -> str:
+    return f"{sum(row.passes for row in rows)} of {len(rows)}"
 
 
 def graphs_said(graphs: dags.Summary) -> str:

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from typing import Any
 
 import msgspec
 
 from agentlab.endpoint import faults, presets
 from agentlab.endpoint.faults import Fault
 from agentlab.errors import ConfigError
-
-NotNegative = Annotated[int, msgspec.Meta(ge=0)]
+from agentlab.fields import Count
 
 
 class Controls(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -29,10 +28,10 @@ class Controls(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     """
 
     preset: str | None = "course"
-    requests_per_minute: NotNegative | None = None
-    tokens_per_minute: NotNegative | None = None
-    learner_requests_per_minute: NotNegative = 0
-    learner_tokens_per_minute: NotNegative = 0
+    requests_per_minute: Count | None = None
+    tokens_per_minute: Count | None = None
+    learner_requests_per_minute: Count = 0
+    learner_tokens_per_minute: Count = 0
     faults: list[Fault] = []
     paused: bool = False
 

@@ -17,7 +17,8 @@ import msgspec
 
 from agentlab.endpoint.answer import Answer, Said
 from agentlab.endpoint.tokens import count_tokens
-from agentlab.endpoint.wire import Json, Text, decode, invalid
+from agentlab.endpoint.wire import Json, decode, invalid
+from agentlab.fields import Text
 
 _DIMENSIONS = 1536
 _WORD = re.compile(r"\w+")

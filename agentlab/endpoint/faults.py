@@ -12,8 +12,8 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import msgspec
-import yaml
 
+from agentlab import located
 from agentlab.endpoint.draws import uniform
 from agentlab.endpoint.wire import RequestError
 from agentlab.errors import ConfigError
@@ -103,19 +103,20 @@ def load(plan: str | Sequence[Any]) -> list[Fault]:
     """Read a fault plan: a list of faults, or the path of a YAML file with one.
 
     Raises:
-        ConfigError: If it cannot be read, or a line of it cannot work.
+        ConfigError: If it cannot be read, or a line of it cannot work; of a file it is a
+            `FileError`, which names line and field.
 
     Example:
         >>> [fault.kind for fault in load([{"kind": "error", "probability": 0.05}])]
         ['error']
     """
-    try:
-        raw = plan
-        if isinstance(plan, str):
-            raw = msgspec.yaml.decode(Path(plan).read_bytes())
-        faults = msgspec.convert(raw, list[Fault])
-    except (OSError, msgspec.MsgspecError, yaml.YAMLError) as error:
-        raise ConfigError(f"fault plan {plan!r}: {error}; correct it there") from None
+    if isinstance(plan, str):
+        faults = [*located.load(Path(plan), list[Fault], what="fault plan")]
+    else:
+        try:
+            faults = msgspec.convert(plan, list[Fault])
+        except msgspec.ValidationError as error:
+            raise ConfigError(f"fault plan {plan!r}: {error}; correct it there") from None
     for agent in {fault.agent for fault in faults}:
         always = [f for f in faults if f.agent in (None, agent) and f.between_s is None]
         total = sum(f.probability or 0 for f in always)

@@ -2,23 +2,18 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-from typing import Annotated, Generic, Literal, TypeVar
+from typing import Generic, Literal, TypeVar
 
 import msgspec
-import yaml
 
+from agentlab import located, named
 from agentlab.endpoint.faults import Fault
 from agentlab.endpoint.physics import Physics
-from agentlab.errors import ConfigError
+from agentlab.fields import AtLeastOne, Count, NotNegative, Text
 from agentlab.settings import DATA
 
 _ENDPOINTS = DATA / "endpoints"
 
-Text = Annotated[str, msgspec.Meta(min_length=1)]
-NotNegative = Annotated[float, msgspec.Meta(ge=0)]
-Places = Annotated[int, msgspec.Meta(ge=0)]
-AtLeastOne = Annotated[int, msgspec.Meta(ge=1)]
 T = TypeVar("T")
 
 
@@ -49,7 +44,7 @@ class Preset(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     itl_per_active_ms: Figure[NotNegative]
     jitter_sigma: Figure[NotNegative]
     slots: Figure[AtLeastOne] | None = None
-    queue: Figure[Places] | None = None
+    queue: Figure[Count] | None = None
     queue_full_status: Figure[Literal[429, 503]] | None = None
     context_tokens: Figure[AtLeastOne] | None = None
     requests_per_minute: Figure[AtLeastOne] | None = None
@@ -73,26 +68,20 @@ class Preset(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
 
 def names() -> list[str]:
     """The presets that come with the course."""
-    return sorted(path.stem for path in _ENDPOINTS.glob("*.yaml"))
+    return named.names(_ENDPOINTS)
 
 
 def load(preset: str) -> Preset:
     """Read a preset by its name, or from a file of your own by its path.
 
     Raises:
-        ConfigError: If there is no such preset, or a figure in it is missing, misspelt, of the
-            wrong type or negative.
+        ConfigError: If there is no such preset.
+        FileError: If a figure in it is missing, misspelt, of the wrong type or negative, naming
+            line and field.
 
     Example:
         >>> load("course").physics.service_s(prompt_tokens=20, output_tokens=91)
         10.0
     """
-    path = Path(preset) if preset.endswith((".yaml", ".yml")) else _ENDPOINTS / f"{preset}.yaml"
-    if not path.is_file():
-        raise ConfigError(
-            f"no preset {preset!r}; choose one of {', '.join(names())}, or give a .yaml file"
-        )
-    try:
-        return msgspec.yaml.decode(path.read_bytes(), type=Preset)
-    except (msgspec.MsgspecError, yaml.YAMLError) as error:
-        raise ConfigError(f"preset {path}: {error}; correct it there") from None
+    path = named.found(preset, _ENDPOINTS, what="preset")
+    return located.load(path, Preset, what="preset")

@@ -20,6 +20,7 @@ import yaml
 
 from agentlab.endpoint.asked import Asked, read, unframe
 from agentlab.errors import ConfigError
+from agentlab.fields import Text
 
 _LONG = 200  # characters
 _TITLES = frozenset("title topic subject headline".split())
@@ -28,7 +29,6 @@ _PROSE = frozenset(
     "details overview insight answer message paragraph comment feedback draft".split()
 )
 
-Text = Annotated[str, msgspec.Meta(min_length=1)]
 T = TypeVar("T")
 
 _read = lru_cache(maxsize=1024)(read)  # the same prompt comes again and again

@@ -11,7 +11,8 @@ from typing import Annotated, Any, Literal
 import msgspec
 
 from agentlab.endpoint import schema as schemas
-from agentlab.endpoint.wire import Json, RequestError, Text, decode, invalid
+from agentlab.endpoint.wire import Json, RequestError, decode, invalid
+from agentlab.fields import Text
 
 
 class Part(msgspec.Struct):

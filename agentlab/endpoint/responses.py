@@ -16,7 +16,8 @@ import msgspec
 
 from agentlab.endpoint.answer import Answer, Called, Choice
 from agentlab.endpoint.request import ChatRequest, checked
-from agentlab.endpoint.wire import Json, RequestError, Text, decode, event, invalid
+from agentlab.endpoint.wire import Json, RequestError, decode, event, invalid
+from agentlab.fields import Text
 
 
 class _Format(msgspec.Struct):

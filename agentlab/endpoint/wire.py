@@ -6,12 +6,11 @@ Source: OpenAI's API reference, and what its Python client accepts and sends.
 from __future__ import annotations
 
 import re
-from typing import Annotated, Any, TypeVar
+from typing import Any, TypeVar
 
 import msgspec
 
 Json = dict[str, Any]
-Text = Annotated[str, msgspec.Meta(min_length=1)]
 T = TypeVar("T")
 
 

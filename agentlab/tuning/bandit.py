@@ -21,9 +21,8 @@ import msgspec
 
 from agentlab.endpoint import draws
 from agentlab.errors import ConfigError
+from agentlab.fields import Count, NotNegative
 from agentlab.files import write_whole
-
-NotNegative = Annotated[float, msgspec.Meta(ge=0)]
 
 
 class Belief(msgspec.Struct, forbid_unknown_fields=True):
@@ -36,7 +35,7 @@ class Belief(msgspec.Struct, forbid_unknown_fields=True):
 class Kind(msgspec.Struct, forbid_unknown_fields=True):
     """What is remembered of one kind: how often an arm was chosen, and a belief about each arm."""
 
-    chosen: Annotated[int, msgspec.Meta(ge=0)]
+    chosen: Count
     beliefs: dict[str, Belief]
 
 
@@ -170,6 +169,8 @@ class Bandit:
             raise ConfigError(
                 f"needs 0 < discount <= 1 and noise > 0; got {state.discount} and {state.noise}"
             )
+        if not isfinite(state.prior):
+            raise ConfigError(f"prior must be a finite number, got {state.prior}")
         for name, kind in state.kinds.items():
             if list(kind.beliefs) != state.arms:
                 raise ConfigError(f"kind {name!r} has beliefs about {', '.join(kind.beliefs)}")
