@@ -91,19 +91,21 @@ class Address(NamedTuple):
     model: str
 
 
-def address() -> Address | None:
-    """Of the endpoint that runs here; None where a real model answers, which all can ask."""
+def address() -> Address:
+    """Of the endpoint that runs here, for other processes of this machine."""
     chosen = current()
-    if chosen.real:
-        return None
-    return Address(base_url(), api_key(), chosen.time_scale, chosen.model)
+    time_scale = endpoint().time_scale if chosen.real else chosen.time_scale
+    return Address(base_url(), api_key(), time_scale, chosen.model)
 
 
 def connect(shared: Address) -> None:
     """Ask an endpoint that another process of this machine runs, from now on."""
     global _shared
     if shared != _shared:
-        _use(settings.from_environment(upstream=None, time_scale=shared.time_scale))
+        there = settings.from_environment(
+            upstream=None, time_scale=shared.time_scale, model=shared.model
+        )
+        _use(there)
         _shared = shared
 
 

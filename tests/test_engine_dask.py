@@ -5,26 +5,34 @@ from __future__ import annotations
 import asyncio
 import os
 import pickle
+import re
 import socket
 import subprocess
 import sys
+import time
 from collections import Counter
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
 import aiohttp
+import click
 import psutil
 import pytest
+import yaml
 
-from agentlab import engines, lab
+from agentlab import engines, lab, settings
 from agentlab.content import ContentSystem, Settings
-from agentlab.errors import AgentLabError, ConfigError, ModelError, StepError
+from agentlab.endpoint.process import EndpointProcess
+from agentlab.errors import AgentLabError, ConfigError, EndpointError, ModelError, StepError
 from agentlab.settings import DATA
 from agentlab.trace import Trace, trace
 from agentlab.workflow import Workflow
 
 CLUSTERS = DATA / "clusters"
+FAST = {"AGENTLAB_TIME_SCALE": "50", "AGENTLAB_CONTENT_TIMEOUT_SECONDS": "600"}
+"""Answers come soon, and a busy machine is given time."""
 
 pytestmark = pytest.mark.filterwarnings("ignore")  # Dask's own, of tornado and of ports
 
@@ -39,6 +47,27 @@ def on_cluster(program: Callable[[Any], Awaitable[Any]], **options: Any) -> tupl
             return result, t
 
     return asyncio.run(run())
+
+
+@asynccontextmanager
+async def others(workers: int = 1, **options: Any) -> AsyncIterator[Any]:
+    """A scheduler and workers that this program did not start through `Cluster`."""
+    from agentlab.engines.dask_processes import LocalProcesses
+
+    processes = LocalProcesses(4, **options)
+    try:
+        await processes.start(workers)
+        yield processes
+    finally:
+        await processes.close()
+
+
+@pytest.fixture
+def upstream(fresh_lab) -> Iterator[EndpointProcess]:
+    """What a real model is to these tests: an endpoint that is not this lab's."""
+    process = EndpointProcess(settings.Settings(time_scale=100))
+    yield process
+    process.stop()
 
 
 async def several(cluster: Any, many: int, max_tokens: int = 41) -> list[str]:
@@ -123,6 +152,112 @@ def test_a_killed_worker_loses_nothing(fresh_lab):
     assert len(answers) == 100 and all(answers)
     assert 100 < t.requests <= 100 + 64
     assert max(Counter(span.agent for span in t.spans).values()) == 2
+
+
+def test_a_call_whose_workers_die_may_be_asked_again(fresh_lab, monkeypatch):
+    """Dask gives up a call that outlived too many workers; it is an error worth another attempt,
+    which says so."""
+    from agentlab.resilience.verdict import judge
+
+    async def killed(cluster: Any) -> BaseException:
+        with trace() as t:
+            running = asyncio.create_task(cluster.ask("Describe it.", agent="a", max_tokens=900))
+            await in_flight(t, 1)
+            below("worker")[0].children()[-1].kill()
+            (error,) = await asyncio.gather(running, return_exceptions=True)
+        return error
+
+    monkeypatch.setenv("DASK_DISTRIBUTED__SCHEDULER__ALLOWED_FAILURES", "0")
+    error, _ = on_cluster(killed, workers=1)
+    assert isinstance(error, EndpointError)
+    assert re.match(r"workers that died while 'a' waited: 1, the last one tcp://127", str(error))
+    assert judge(error).retry
+
+
+def test_no_topic_is_blamed_for_workers_that_die(fresh_lab, monkeypatch, tmp_path):
+    """Its calls, given up by Dask with their worker, are made again."""
+    topics = [f"Tides in harbour {number}" for number in range(4)]
+
+    async def killed(cluster: Any) -> list[Any]:
+        with trace() as t, ContentSystem(Settings(timeout_seconds=300), out=tmp_path) as system:
+            running = asyncio.create_task(system.batch_generate(topics, cluster=cluster))
+            await in_flight(t, 4)
+            below("worker")[0].children()[-1].kill()
+            return await running
+
+    monkeypatch.setenv("DASK_DISTRIBUTED__SCHEDULER__ALLOWED_FAILURES", "0")
+    contents, t = on_cluster(killed, workers=1)
+    assert [content.status for content in contents] == ["done"] * 4
+    assert t.requests > 16
+
+
+def test_a_worker_that_would_ask_another_model_refuses(upstream, monkeypatch):
+    """The driver's model is real, the worker's environment names none: no answer is made up."""
+    from agentlab.engines.dask import Cluster
+
+    async def asked() -> None:
+        async with others() as theirs:
+            lab.configure(upstream=upstream.url, model="m")
+            async with Cluster(theirs.address):
+                pass
+
+    with pytest.raises(
+        ConfigError,
+        match=rf"worker tcp://127.* would ask its local model, not m at {upstream.url}; "
+        "set OPENAI_BASE_URL, OPENAI_API_KEY and OPENAI_MODEL there",
+    ):
+        asyncio.run(asked())
+    assert upstream.since(0) == []
+
+
+def test_workers_of_ones_own_environment_ask_the_real_model(upstream, monkeypatch, tmp_path):
+    """They ask it themselves. One that comes later, with another model set, refuses: the batch
+    stops, no topic is blamed, and no answer is made up."""
+    from agentlab.engines.dask import Cluster
+
+    async def asked() -> tuple[str, list[Any]]:
+        async with others() as theirs, Cluster(theirs.address) as cluster:
+            with trace() as t:
+                answer = await cluster.ask("Name three rivers.")
+            assert t.requests == 0  # at this process's endpoint
+            monkeypatch.setenv("OPENAI_MODEL", "another")
+            await theirs.scale(2)
+            await cluster.client.wait_for_workers(2, timeout=60)
+            theirs.workers.reverse()
+            await theirs.scale(1)
+            monkeypatch.delenv("OPENAI_MODEL")
+            with ContentSystem(Settings(timeout_seconds=6000), out=tmp_path) as system:
+                return answer, await system.batch_generate(["Tides", "Ebb"], cluster=cluster)
+
+    monkeypatch.setenv("OPENAI_BASE_URL", upstream.url)
+    monkeypatch.setenv("OPENAI_API_KEY", upstream.key)
+    with lab.configure():
+        answer, contents = asyncio.run(asked())
+    assert answer and len(upstream.since(0)) == 1
+    assert [content.status for content in contents] == ["left"] * 2
+    assert "would ask another at" in str(contents[0].error)
+
+
+def test_workers_started_here_ask_what_is_asked_here(upstream, monkeypatch):
+    """Their environment names OpenAI, and this program another model: they share its endpoint, and
+    send its model's name."""
+
+    async def asked(cluster: Any) -> tuple[str, list[str]]:
+        answer = await cluster.ask("Name three rivers.")
+        return answer, [*(await cluster.client.run(lambda: lab.current().model)).values()]
+
+    monkeypatch.setenv("OPENAI_API_KEY", upstream.key)
+    monkeypatch.setenv("OPENAI_MODEL", "another")
+    with lab.configure(upstream=upstream.url, model="m"):
+        (answer, models), t = on_cluster(asked, workers=1)
+    assert answer and models == ["m"]
+    assert (t.requests, len(upstream.since(0))) == (1, 1)
+
+
+def test_workers_elsewhere_need_a_model_that_they_can_reach(fresh_lab):
+    """The local model is on this host's loopback; nothing is sent to find that out."""
+    with pytest.raises(ConfigError, match=r"set OPENAI_BASE_URL and OPENAI_API_KEY here and there"):
+        on_cluster(lambda c: c.ask("?"), address="tcp://203.0.113.1:8786")
 
 
 def test_who_is_cancelled_hangs_up(fresh_lab):
@@ -239,6 +374,43 @@ def test_there_is_no_dashboard_unless_asked_for(fresh_lab):
     assert on_cluster(where, workers=1)[0] is None
 
 
+@pytest.mark.parametrize("pages", [True, False])
+def test_the_pages_of_anothers_scheduler_are_found(fresh_lab, pages):
+    """Where it has none, there is no address that leads to nothing."""
+    from agentlab.engines.dask import Cluster
+
+    async def where() -> str | None:
+        async with others(dashboard=pages) as theirs, Cluster(theirs.address) as cluster:
+            return cluster.dashboard
+
+    found = asyncio.run(where())
+    assert found is None if not pages else re.fullmatch(r"http://127\.0\.0\.1:\d+/status", found)
+
+
+def test_a_cluster_is_of_use_in_its_block_alone(fresh_lab):
+    """Before and after it, whatever is asked of it names the way in."""
+    from agentlab.engines.dask import Cluster
+
+    async def used(cluster: Cluster) -> None:
+        for use in (
+            lambda: cluster.ask("?"),
+            lambda: cluster.scale(2),
+            lambda: cluster.behead(),
+            lambda: asyncio.sleep(0, cluster.dashboard),
+        ):
+            with pytest.raises(ConfigError, match="use `async with Cluster"):
+                await use()
+
+    async def before_and_after() -> None:
+        cluster = Cluster(workers=1)
+        await used(cluster)
+        async with cluster:
+            pass
+        await used(cluster)
+
+    asyncio.run(before_and_after())
+
+
 def test_nothing_is_left_running(fresh_lab):
     """Scheduler, nannies and workers end with the block."""
     on_cluster(lambda c: several(c, 2, max_tokens=1))
@@ -278,40 +450,228 @@ def test_a_benchmark_takes_it(fresh_lab, tmp_path):
     assert results.unequal(measured) == [] and measured[1].peak == 8
 
 
-def test_what_starts_clusters_can_be_read():
-    """Kubernetes' file parses and its parts name each other; the scripts are valid bash."""
-    import yaml
+def run_by_dask(command: list[str]) -> dict[str, Any]:
+    """The options of a `dask scheduler` or `dask worker`, as its own parser reads them."""
+    from distributed.cli import dask_scheduler, dask_worker
 
-    parts = list(yaml.safe_load_all((CLUSTERS / "kubernetes.yaml").read_text()))
-    assert [part["kind"] for part in parts].count("Deployment") == 3
-    for part in parts:
-        labels = part["spec"].get("template", {}).get("metadata", {}).get("labels", {})
-        wanted = part["spec"].get("selector", {}).get("matchLabels", {})
-        assert wanted.items() <= labels.items()
-    for script in CLUSTERS.glob("*.sh"):
-        subprocess.run(["bash", "-n", str(script)], check=True)
+    assert command[0] == "dask"
+    program = {"scheduler": dask_scheduler, "worker": dask_worker}[command[1]].main
+    return program.make_context(command[1], [*command[2:]]).params
 
 
-def test_the_recipe_for_hosts_works(tmp_path):
-    """`ssh.sh` as it stands, with loopback for a network and `bash -c` for ssh."""
-    ssh = tmp_path / "ssh"
-    ssh.write_text('#!/bin/sh\nexec bash -c "$2"\n')
-    ssh.chmod(0o755)
-    (tmp_path / "topics.txt").write_text("Tides\nEbb\n")
-    (tmp_path / "course").mkdir()
-    (tmp_path / "course" / ".venv").symlink_to(Path(sys.prefix))
-    here = {"SSH": str(ssh), "AGENTLAB_TIME_SCALE": "50"}
+def check_kubernetes(text: str) -> None:
+    """Whether the parts of the manifest fit each other, Dask, and what its head tells to type."""
+    told = "".join(line for line in text.splitlines(keepends=True) if line.startswith("#"))
+    parts = {(p["kind"], p["metadata"]["name"]): p for p in yaml.safe_load_all(text)}
+    versions = {
+        "Deployment": "apps/v1",
+        "Service": "v1",
+        "PersistentVolumeClaim": "v1",
+        "NetworkPolicy": "networking.k8s.io/v1",
+    }
+    assert Counter(kind for kind, _ in parts) == Counter([*versions, "Deployment", "Deployment"])
+    assert all(part["apiVersion"] == versions[kind] for (kind, _), part in parts.items())
+
+    pods = {}
+    for (kind, name), part in parts.items():
+        if kind == "Deployment":
+            pods[name.removeprefix("agentlab-")] = pod = part["spec"]["template"]
+            wanted = part["spec"]["selector"]["matchLabels"]
+            assert wanted.items() <= pod["metadata"]["labels"].items()
+    labels = {name: pod["metadata"]["labels"].items() for name, pod in pods.items()}
+    does = {name: pod["spec"]["containers"][0] for name, pod in pods.items()}
+    assert set(does) == {"scheduler", "workers", "driver"}
+
+    service = parts["Service", "agentlab-scheduler"]["spec"]
+    chosen = service["selector"].items()
+    assert [name for name in labels if chosen <= labels[name]] == ["scheduler"]
+    (port,) = (p["port"] for p in service["ports"])
+    listening = run_by_dask(does["scheduler"]["command"])
+    assert port == int(listening["port"]) == does["scheduler"]["ports"][0]["containerPort"]
+    joining = run_by_dask(does["workers"]["command"])
+    assert joining["scheduler"] == f"tcp://agentlab-scheduler:{port}"
+    assert (joining["nthreads"], joining["n_workers"]) == (64, "1")
+    assert f"--cluster {joining['scheduler']}\n" in told
+    ((ttl, silent),) = (tuple(entry.values()) for entry in does["scheduler"]["env"])
+    assert (ttl, silent) == ("DASK_DISTRIBUTED__SCHEDULER__WORKER_TTL", "30s")
+
+    assert does["workers"]["env"] == does["driver"]["env"]
+    secret = re.search(r"create secret generic (\w+) ", told)
+    assert secret is not None
+    keys = {"OPENAI_BASE_URL": "url", "OPENAI_API_KEY": "key", "OPENAI_MODEL": "model"}
+    for entry in does["driver"]["env"]:
+        taken = entry["valueFrom"]["secretKeyRef"]
+        assert (taken["name"], taken["key"]) == (secret[1], keys.pop(entry["name"]))
+        assert f"--from-literal={taken['key']}=" in told
+    assert not keys
+
+    ((volume, folder),) = (m.values() for m in does["driver"]["volumeMounts"])
+    (given,) = pods["driver"]["spec"]["volumes"]
+    assert given["name"] == volume
+    assert ("PersistentVolumeClaim", given["persistentVolumeClaim"]["claimName"]) in parts
+    assert f'kubectl cp topics.txt "$driver:{folder}/"' in told
+    assert f"write {folder}/topics.txt --out {folder}/content --resume" in told
+    found = re.search(r"get pod -l (\S+)", told)
+    assert found is not None
+    asked = {tuple(label.split("=")) for label in found[1].split(",")}
+    assert [name for name in labels if asked <= labels[name]] == ["driver"]
+
+    rule = parts["NetworkPolicy", "agentlab-only"]["spec"]
+    (allowed,) = rule["ingress"][0]["from"]
+    for pod in (rule["podSelector"], allowed["podSelector"]):
+        assert all(pod["matchLabels"].items() <= has for has in labels.values())
+
+
+def test_the_manifest_for_kubernetes_fits_together():
+    """Selectors, addresses, ports, claims, secrets and the commands in its head name each other."""
+    check_kubernetes((CLUSTERS / "kubernetes.yaml").read_text())
+
+
+@pytest.mark.parametrize(
+    "right, wrong",
+    [
+        (
+            "selector: {app: agentlab, part: scheduler}\n",
+            "selector: {app: agentlab, part: worker}\n",
+        ),
+        ("tcp://agentlab-scheduler:8786", "tcp://scheduler:8786"),
+        ("ports: [{port: 8786}]", "ports: [{port: 8787}]"),
+        ('--port, "8786"', '--port, "8785"'),
+        ("claimName: agentlab-work", "claimName: work"),
+        ("secretKeyRef: {name: model, key: key}", "secretKeyRef: {name: model, key: url}"),
+        ("apiVersion: apps/v1", "apiVersion: v1"),
+        ("--nthreads", "--threads"),
+        ("mountPath: /work", "mountPath: /data"),
+        ("part=driver", "part=worker"),
+    ],
+)
+def test_a_manifest_that_does_not_fit_is_noticed(right, wrong):
+    """What the test above would say of one slip."""
+    text = (CLUSTERS / "kubernetes.yaml").read_text()
+    assert right in text
+    with pytest.raises((AssertionError, click.UsageError)):
+        check_kubernetes(text.replace(right, wrong, 1))
+
+
+def stand_in(folder: Path, name: str, script: str) -> Path:
+    """A program of that name that does what this script says."""
+    folder.mkdir(exist_ok=True)
+    program = folder / name
+    program.write_text(f"#!/bin/sh\n{script}\n")
+    program.chmod(0o755)
+    return program
+
+
+@pytest.fixture
+def course(tmp_path) -> Path:
+    """A checkout, as far as recipes look at it."""
+    folder = tmp_path / "course"
+    folder.mkdir()
+    (folder / ".venv").symlink_to(Path(sys.prefix))
+    return folder
+
+
+@pytest.fixture
+def recipe_environment(tmp_path) -> dict[str, str]:
+    """Loopback for a network, and stand-ins before all other programs."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
-        here["PORT"] = str(free.getsockname()[1])
+        port = str(free.getsockname()[1])
+    path = f"{tmp_path / 'bin'}{os.pathsep}{os.environ['PATH']}"
+    return os.environ | {"PORT": port, "PATH": path} | FAST
+
+
+@pytest.mark.parametrize("recipe", ["ssh.sh", "slurm.sh"])
+def test_the_recipes_for_hosts_work(recipe, tmp_path, course, recipe_environment):
+    """As they stand, with loopback for a network, `bash -c` for ssh, and an `srun` that is run on
+    this host alone."""
+    (tmp_path / "topics.txt").write_text("Tides\nEbb\n")
+    recipe_environment["SSH"] = str(stand_in(tmp_path / "bin", "ssh", 'exec bash -c "$2"'))
+    stand_in(tmp_path / "bin", "srun", '[ "$1" = --overlap ] && shift && exec "$@"')
+    stand_in(tmp_path / "bin", "hostname", "echo 127.0.0.1")
+    hosts = ["127.0.0.1", "one"] if recipe == "ssh.sh" else []
     run = subprocess.run(
-        [str(CLUSTERS / "ssh.sh"), str(tmp_path / "topics.txt"), "127.0.0.1", "one"],
-        cwd=tmp_path / "course",
-        env=os.environ | here,
+        ["bash", str(CLUSTERS / recipe), str(tmp_path / "topics.txt"), *hosts],
+        cwd=course,
+        env=recipe_environment,
         capture_output=True,
         text=True,
         timeout=120,
     )
     assert run.returncode == 0, run.stderr
     assert run.stdout.startswith("2 done")
-    assert len(list((tmp_path / "course" / "content").glob("*.html"))) == 2
+    assert len(list((course / "content").glob("*.html"))) == 2
+
+
+def cloud() -> tuple[dict[str, Any], dict[str, dict[str, Any]]]:
+    """The user data, and its files by their path."""
+    text = (CLUSTERS / "cloud.yaml").read_text()
+    assert text.startswith("#cloud-config\n")  # else cloud-init passes it by
+    data = yaml.safe_load(text)
+    return data, {file["path"]: file for file in data["write_files"]}
+
+
+def test_the_user_data_for_a_cloud_fits_together():
+    """Its keys are cloud-init's; unit, script, settings, folder and user name each other."""
+    data, files = cloud()
+    assert set(data) == {"packages", "users", "write_files", "runcmd"}
+    for file in files.values():
+        assert {"path", "content"} <= set(file) <= {"path", "content", "permissions"}
+    (unit,) = (file for path, file in files.items() if path.startswith("/etc/systemd/system/"))
+    says = dict(line.split("=", 1) for line in unit["content"].splitlines() if "=" in line)
+    assert files[says["ExecStart"]]["permissions"] == "0755"
+    assert files[says["EnvironmentFile"]]["permissions"] == "0600"
+    assert says["User"] in [user["name"] for user in data["users"][1:]]
+    clone, set_up, own, start = data["runcmd"]
+    assert clone[:2] == ["git", "clone"] and clone[-1] == says["WorkingDirectory"]
+    assert (DATA.parent / Path(set_up[1]).relative_to(clone[-1])).is_file()
+    assert own == ["chown", "-R", f"{says['User']}:", says["WorkingDirectory"]]
+    assert start == ["systemctl", "enable", "--now", Path(unit["path"]).stem]
+    assert all(isinstance(word, str) for command in data["runcmd"] for word in command)
+    values = dict(
+        line.split("=", 1) for line in files[says["EnvironmentFile"]]["content"].splitlines()
+    )
+    assert set(values) == {
+        "SCHEDULER",
+        *("OPENAI_BASE_URL", "OPENAI_API_KEY", "OPENAI_MODEL"),
+        "DASK_DISTRIBUTED__SCHEDULER__WORKER_TTL",
+    }
+    assert f"--cluster tcp://{values['SCHEDULER']}:8786\n" in (CLUSTERS / "cloud.yaml").read_text()
+
+
+def test_the_script_for_a_cloud_makes_a_scheduler_and_a_worker(
+    fresh_lab, tmp_path, course, recipe_environment
+):
+    """The machine that has the scheduler's address becomes the scheduler, another one a worker,
+    which answers."""
+    from agentlab.engines.dask import Cluster
+
+    _, files = cloud()
+    script = tmp_path / "node"
+    script.write_text(files["/usr/local/bin/agentlab-node"]["content"])
+    environment = recipe_environment | {"SCHEDULER": "127.0.0.1"}
+    running = []
+
+    async def asked() -> tuple[str, int]:
+        async with Cluster(f"tcp://127.0.0.1:{environment['PORT']}") as cluster:
+            info = cluster.client.scheduler_info()
+            return await cluster.ask("Name three rivers."), info["total_threads"]
+
+    try:
+        for addresses in ("172.17.0.1 127.0.0.1", "127.0.0.10 1.127.0.0"):
+            stand_in(tmp_path / "bin", "hostname", f"echo {addresses}")
+            running.append(
+                subprocess.Popen(
+                    ["bash", str(script)], cwd=course, env=environment, stderr=subprocess.DEVNULL
+                )
+            )
+            below_one = psutil.Process(running[-1].pid)
+            while "bash" in below_one.name():  # until it has become Dask
+                assert running[-1].poll() is None
+                time.sleep(0.05)
+        answer, at_once = asyncio.run(asked())
+    finally:
+        for process in reversed(running):
+            process.terminate()
+            process.wait()
+    assert answer and at_once == 64

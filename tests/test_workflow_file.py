@@ -97,6 +97,13 @@ def test_each_problem_says_the_way_out(written, number, says):
     assert re.search(says, problems(written(SHAPE))[number][3])
 
 
+def test_a_key_that_yaml_reads_as_no_text_is_named_as_written(written):
+    """YAML makes True of `yes`, and False of `off`."""
+    text = SHAPE.replace("input:", "yes:", 1).replace("promt:", "off:", 1)
+    named = [problem[:3] for problem in problems(written(text))]
+    assert {(2, 1, "yes"), (5, 5, "steps[0].off")} <= set(named)
+
+
 GRAPH = """\
 about: A report.
 inputs: [topic, data, topic]

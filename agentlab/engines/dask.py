@@ -3,28 +3,37 @@
 Dask only places calls. The driver, which is your program, keeps the limits, the retries, the rate
 and the journal, so each of them is one for all workers. A worker brings its own event loop, on
 which many calls wait at once.
+
+Every call says which model it is for. Workers that are started here share the driver's endpoint,
+as do those of another's scheduler on loopback while the local model answers. All others ask a real
+model themselves, with their own key, and refuse a call if their settings name another model.
 """
 
 from __future__ import annotations
 
 import asyncio
 import logging
+import socket
 from collections.abc import Mapping
 from contextlib import AsyncExitStack
+from ipaddress import ip_address
 from itertools import count
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, NamedTuple, Self
 from uuid import uuid4
 
+import aiohttp
 from distributed import Client, Reschedule, get_worker
 from distributed.client import FutureCancelledError
+from distributed.comm.addressing import get_address_host
+from distributed.scheduler import KilledWorker
 
-from agentlab import lab
+from agentlab import lab, running, settings
 from agentlab.cancelling import never_cancelled_from_within
 from agentlab.engines import asyncio as here
 from agentlab.engines.asking import Ask
 from agentlab.engines.dask_processes import LocalProcesses
-from agentlab.errors import ClusterLost, ConfigError
+from agentlab.errors import ClusterLost, ConfigError, EndpointError
 from agentlab.lab import Address, Reply
 from agentlab.workflow import Workflow
 
@@ -34,6 +43,17 @@ for _part in ("batched", "client", "core"):
 
 _NOTICED_S = 0.1
 """How often a call on a worker looks whether anybody still waits for it."""
+
+
+_PAGE_S = 2.0
+"""How long the page of another's scheduler may take to say whether there is one."""
+
+
+class _Upstream(NamedTuple):
+    """A real model, which each worker asks with a key of its own."""
+
+    url: str
+    model: str
 
 
 class Cluster:
@@ -46,7 +66,9 @@ class Cluster:
         dashboard: Whether a scheduler that is started here serves Dask's pages, on loopback.
 
     Raises:
-        ConfigError: If there is no scheduler at the address.
+        ConfigError: On entering the block: if there is no scheduler at the address, if it is on
+            another host while the local model answers here, which no other host can ask, or if
+            a worker's settings name another model than those here.
 
     Example:
         async with Cluster(workers=2) as cluster:
@@ -75,6 +97,8 @@ class Cluster:
         self.client: Any = None
         """Dask's own, for whatever else it can do."""
         self._local: LocalProcesses | None = None
+        self._elsewhere = False
+        self._page: str | None = None
 
     async def __aenter__(self) -> Self:
         try:
@@ -84,13 +108,16 @@ class Cluster:
                 self._open.push_async_callback(self._local.close)
                 await self._local.start(self._workers)
                 where = self._local.address
+            self._elsewhere = not await _is_loopback(where)
+            model = self._model()
             self.client = await self._open.enter_async_context(
                 Client(where, asynchronous=True, timeout=10, set_as_default=False)  # type: ignore[no-untyped-call]
             )
             await self.client.wait_for_workers(self._workers if self._local else 1, timeout=30)
-            await self.client.run(_nothing)  # imports what calls need, outside of any timer
+            await self.client.run(_prepare, model)
+            self._page = await self._find_page()
         except BaseException as error:
-            await self._open.aclose()
+            await self._close()
             if isinstance(error, ConfigError) or not isinstance(
                 error, OSError | TimeoutError | ValueError
             ):
@@ -107,21 +134,60 @@ class Cluster:
         error: BaseException | None,
         where: TracebackType | None,
     ) -> None:
+        await self._close()
+
+    async def _close(self) -> None:
         await self._open.aclose()
+        self.client = self._local = self._page = None
 
     @property
     def dashboard(self) -> str | None:
-        """The address of Dask's pages: workers and calls as they come; None without them."""
-        if self._local is not None and not self._with_dashboard:
+        """The address of Dask's pages: workers and calls as they come; None without them.
+
+        Raises:
+            ConfigError: Outside of the `async with` block.
+        """
+        self._inside()
+        return self._page
+
+    async def _find_page(self) -> str | None:
+        if self._local is not None:
+            return str(self.client.dashboard_link) if self._with_dashboard else None
+        try:
+            page = str(self.client.dashboard_link)
+            limit = aiohttp.ClientTimeout(total=_PAGE_S)
+            async with aiohttp.ClientSession(timeout=limit) as session, session.get(page) as answer:
+                # A scheduler without pages has a port for them all the same.
+                return None if answer.status == 404 else page
+        except KeyError:
             return None
-        return str(self.client.dashboard_link)
+        except (aiohttp.ClientError, TimeoutError):
+            return page  # not from here; perhaps from where somebody looks at it
+
+    def _inside(self) -> None:
+        if self.client is None:
+            raise ConfigError("this cluster is not open; use `async with Cluster() as cluster`")
+
+    def _model(self) -> Address | _Upstream:
+        """Which model answers here, as workers have to be told."""
+        chosen = running.current()
+        if chosen.real and chosen.upstream is not None and self._local is None:
+            return _Upstream(chosen.upstream, chosen.model)
+        if self._elsewhere:
+            raise ConfigError(
+                f"the workers of {self._address} are on other hosts and cannot ask what answers "
+                f"here, {lab.where()}; set OPENAI_BASE_URL and OPENAI_API_KEY here and there, or "
+                "leave the address out"
+            )
+        return lab.address()
 
     async def scale(self, workers: int) -> None:
         """Start or end processes of this machine until there are so many.
 
         Raises:
-            ConfigError: If the cluster is another's.
+            ConfigError: If the cluster is another's, or not open.
         """
+        self._inside()
         if self._local is None or workers < 1:
             raise ConfigError(
                 f"only a cluster that was started here can be scaled, to 1 or more; got {workers}"
@@ -131,6 +197,7 @@ class Cluster:
 
     async def behead(self) -> None:
         """Kill the scheduler of a cluster that was started here, to see what that costs."""
+        self._inside()
         if self._local is not None:
             await self._local.behead()
 
@@ -143,13 +210,19 @@ class Cluster:
 
         Raises:
             ClusterLost: If the scheduler is.
+            EndpointError: If worker after worker died with this call in flight: one more than
+                the scheduler's `allowed-failures`, which is 3. The call may be innocent, so
+                asking again may help.
+            ConfigError: If the worker's settings name another model than those here, or the
+                cluster is not open.
         """
+        self._inside()
         # One kind of task to Dask: it learns how long a call takes, and who joins late gets some.
         key = f"call-{self._name}-{next(self._numbers)}"
         future = self.client.submit(
             _reply,
             key,
-            lab.address(),
+            self._model(),
             prompt,
             agent,
             options,
@@ -161,24 +234,56 @@ class Cluster:
             return await never_cancelled_from_within(future)
         except FutureCancelledError as error:
             raise ClusterLost(f"the scheduler was lost while {agent!r} waited: {error}") from None
+        except KilledWorker as error:
+            raise EndpointError(
+                f"workers that died while {agent!r} waited: {error.allowed_failures + 1}, the last "
+                f"one {error.last_worker.address}; ask again, and look at what kills them"
+            ) from None
         finally:
             if not future.done():
                 asyncio.ensure_future(future.cancel(force=True))  # noqa: RUF006
             future.release()
 
 
-def _nothing() -> None:
-    """Being here takes this module, and all that it imports."""
+async def _is_loopback(address: str) -> bool:
+    """Whether a scheduler's address is one that only this machine reaches."""
+    host = get_address_host(address)
+    try:
+        return ip_address(host).is_loopback
+    except ValueError:  # a name
+        loop = asyncio.get_running_loop()
+        found = await loop.getaddrinfo(host, None, type=socket.SOCK_STREAM)
+    return all(ip_address(where[0]).is_loopback for *_, where in found)
+
+
+def _prepare(model: Address | _Upstream, dask_worker: Any) -> None:
+    """On every worker: import what calls need, and start what they ask, outside of any timer."""
+    _turn_to(model, dask_worker.address)
+    lab.base_url()
+
+
+def _turn_to(model: Address | _Upstream, worker: str) -> None:
+    """On the worker: from now on ask this model, or refuse to ask another one in its place."""
+    if isinstance(model, Address):
+        lab.connect(model)
+        return
+    own = settings.from_environment()
+    if not own.real or (own.upstream, own.model) != model:
+        its = f"{own.model} at {own.upstream}" if own.real else "its local model"
+        raise ConfigError(
+            f"worker {worker} would ask {its}, not {model.model} at {model.url}; set "
+            "OPENAI_BASE_URL, OPENAI_API_KEY and OPENAI_MODEL there as they are here"
+        )
+    if running.current() != own:  # another driver had turned it to an endpoint on loopback
+        lab.configure()
 
 
 async def _reply(
-    key: str, address: Address | None, prompt: str, agent: str, options: dict[str, Any]
+    key: str, model: Address | _Upstream, prompt: str, agent: str, options: dict[str, Any]
 ) -> Reply:
     """On the worker: ask, unless nobody waits for it any more."""
-    if address is not None:
-        lab.connect(address)
-    asking = asyncio.ensure_future(lab.reply(prompt, agent=agent, **options))
     worker = get_worker()
+    asking = asyncio.ensure_future(_asked(model, worker.address, prompt, agent, options))
     try:
         while not asking.done():
             await asyncio.wait([asking], timeout=_NOTICED_S)
@@ -190,6 +295,14 @@ async def _reply(
         return await asking
     finally:
         asking.cancel()  # does nothing to what is done
+
+
+async def _asked(
+    model: Address | _Upstream, worker: str, prompt: str, agent: str, options: dict[str, Any]
+) -> Reply:
+    # With no `await` between: another driver's call must not turn the worker away again.
+    _turn_to(model, worker)
+    return await lab.reply(prompt, agent=agent, **options)
 
 
 async def run(

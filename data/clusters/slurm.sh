@@ -3,8 +3,8 @@
 #
 #     sbatch data/clusters/slurm.sh topics.txt
 #
-# From the course's folder, with .venv on a disk that all hosts share, and OPENAI_BASE_URL and
-# OPENAI_API_KEY set where sbatch is called.
+# From the course's folder, with .venv on a disk that all hosts share, and OPENAI_BASE_URL,
+# OPENAI_API_KEY and OPENAI_MODEL set where sbatch is called, which hands them on to all hosts.
 #SBATCH --job-name=agentlab
 #SBATCH --nodes=4
 #SBATCH --ntasks-per-node=1
@@ -17,6 +17,8 @@ head=$(hostname --fqdn)
 port=${PORT:-8786}
 bin=.venv/bin
 
+# A worker that is silent for so long is taken for dead, and others get its calls.
+export DASK_DISTRIBUTED__SCHEDULER__WORKER_TTL=30s
 "$bin/dask" scheduler --host "$head" --port "$port" --no-dashboard &
 trap 'kill $(jobs -p) 2>/dev/null || true' EXIT
 

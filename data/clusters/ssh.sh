@@ -4,13 +4,16 @@
 #     data/clusters/ssh.sh topics.txt 10.0.0.1 worker-1 worker-2
 #
 # The address is this machine's on a private network. The checkout and its .venv stand at the same
-# path on each host, with OPENAI_BASE_URL and OPENAI_API_KEY set there for shells without a login.
+# path on each host. OPENAI_BASE_URL, OPENAI_API_KEY and OPENAI_MODEL are set here and there, to the
+# same model; there for shells without a login.
 set -euo pipefail
 
 topics=${1:?give a file with a topic a line} address=${2:?give the address of this machine}
 shift 2
 port=${PORT:-8786}
 
+# A worker that is silent for so long is taken for dead, and others get its calls.
+export DASK_DISTRIBUTED__SCHEDULER__WORKER_TTL=30s
 .venv/bin/dask scheduler --host "$address" --port "$port" --no-dashboard &
 trap 'kill $(jobs -p) 2>/dev/null || true' EXIT
 
