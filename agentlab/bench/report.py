@@ -20,9 +20,6 @@ def markdown(results: Results) -> str:
     run of the same work.
     """
     experiment = results.experiment
-    measured = [case for case in experiment.cases() if results.of(case)]
-    rows = [_row(results, case) for case in measured]
-    kept = [name for name in (rows[0] if rows else ()) if any(row[name] for row in rows)]
     problems = [f"**not comparable**: {problem}" for problem in unequal(results.measurements)]
     repeats = f"{experiment.repeats} runs of each case, in turn"
     clock = "virtual time, exact" if experiment.clock == "virtual" else f"real time, {repeats}"
@@ -30,11 +27,28 @@ def markdown(results: Results) -> str:
     parts = [
         f"# {results.name}",
         experiment.about,
-        "\n".join(_table(kept, rows, text=axes(results))),
+        table(results),
         "\n".join(f"- {line}" for line in [*problems, *readings(results)]),
         f"{clock}; {about}.",
     ]
     return "\n\n".join(part for part in parts if part) + "\n"
+
+
+def table(results: Results) -> str:
+    """The table alone, for a notebook: a row for each case that was measured.
+
+    Example:
+        >>> from agentlab.bench import experiment, measure
+        >>> from pathlib import Path
+        >>> from tempfile import TemporaryDirectory
+        >>> with TemporaryDirectory() as folder:
+        ...     r = measure.run(experiment.load("article"), Path(folder) / "article.json")
+        >>> print(table(r).splitlines()[6])
+        | 2 agents | asyncio | 2.0 | 2.0 | 1.000 | 50.0% | 2.0 | 2 | 2 | 50 |
+    """
+    rows = [_row(results, case) for case in results.experiment.cases() if results.of(case)]
+    kept = [name for name in (rows[0] if rows else ()) if any(row[name] for row in rows)]
+    return "\n".join(_table(kept, rows, text=axes(results)))
 
 
 def _row(results: Results, case: Case) -> dict[str, str]:
