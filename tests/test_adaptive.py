@@ -227,8 +227,30 @@ def test_littles_law_counts_what_is_served():
     """Ten answers a second of .8 s each: 8 in flight."""
     served = Served()
     for n in range(100):
-        served.add(Sample(n, n / 10, 0.8, 99))
+        served.add(Sample(n, n / 10, 0.8, 99), keep_s=6)
     assert served.in_flight(9.9, window_s=5) == pytest.approx(8, rel=0.03)
+
+
+def test_what_is_forgotten_is_not_counted_as_idle():
+    """Asked about 50 s where 6 are kept: it gives the average of these, and covers no more."""
+    served = Served()
+    for n in range(1000):
+        served.add(Sample(n, n / 10, 0.8, 99), keep_s=6)
+    assert served.in_flight(99.9, window_s=50) == pytest.approx(8, rel=0.03)
+    assert served.covers(99.9, window_s=5)
+    assert not served.covers(99.9, window_s=50)
+
+
+@pytest.mark.parametrize("took_s", [0.0, 1.0])
+def test_memory_does_not_grow_with_answers(took_s: float):
+    """Twenty thousand, without a refusal: what is kept is a few answers a seat, or none at all."""
+    limit = Adaptive(most=20)
+    for n in range(20_000):
+        limit.update(Sample(n, n * took_s / 20, took_s, min(20, limit.limit)))
+    assert len(limit._served._answers) <= 10 * 20
+    assert len(limit._latest) <= 2 * 20
+    assert len(limit._in_order._early) <= 20
+    assert len(limit._levels) <= 20
 
 
 # --- the limit
@@ -338,6 +360,20 @@ def test_it_recovers_from_an_outage_of_time_outs(fresh_lab: None):
     with lab.configure(capacity=[{"from_s": 0, "slots": 8}], faults=faults):
         came, _ = lab.simulate(main())
     assert sum(200 <= at_s < 300 for at_s in came) >= 0.9 * 400
+
+
+@pytest.mark.parametrize(
+    ("limit", "says"),
+    [
+        (5, r"got 5; give Adaptive\(\), or Guard\(at_once=...\) for a number"),
+        (Adaptive, r"the class Adaptive; make one of it"),
+        ("adaptive", r"must be a limiter"),
+    ],
+)
+def test_what_is_no_limiter_is_refused(limit: Any, says: str):
+    """At once, not at the first call."""
+    with pytest.raises(ConfigError, match=says):
+        Guard(limit=limit)
 
 
 def test_two_answers_to_one_question():

@@ -258,6 +258,8 @@ def test_a_file_about_other_arms_is_refused(tmp_path):
         ({"discount": 1.1}, "0 < discount <= 1"),
         ({"noise": 0}, "noise > 0"),
         ({"noise": math.nan}, "noise > 0"),
+        ({"prior": math.nan}, "prior must be a finite number, got nan"),
+        ({"prior": -math.inf}, "prior must be a finite number"),
     ],
 )
 def test_wrong_settings_are_refused(wrong, says):

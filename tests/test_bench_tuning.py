@@ -22,7 +22,7 @@ REFERENCE = DATA / "results" / "tuning.json"
 SMALL = """
 about: x
 kind: tuning
-limiters: [fixed 3]
+limits: {limiters: [fixed 3], seeds: [1, 2]}
 graphs: 2
 learning: {runs: 200, shift_at: 100, seeds: [1]}
 workflows: 2
@@ -31,9 +31,8 @@ workflows: 2
 
 @pytest.fixture
 def small(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """A command that measures a little, in one scenario."""
-    judged = trial.judged
-    monkeypatch.setattr(trial, "judged", lambda **given: judged(JUDGING[2:3], **given))
+    """A command that measures a little, in two scenarios."""
+    monkeypatch.setattr(tuning, "JUDGING", [JUDGING[2], JUDGING[7]])
     (tmp_path / "small.yaml").write_text(SMALL)
     return ["bench", str(tmp_path / "small.yaml"), "--out", str(tmp_path)]
 
@@ -64,10 +63,30 @@ def test_an_interrupt_keeps_whole_parts(fresh_lab, tmp_path, small, monkeypatch)
     assert kept.limits is not None and kept.graphs is None
     assert main(small) == 2
     monkeypatch.setattr(dags, "measure", measure)
-    monkeypatch.setattr(trial, "judged", lambda **given: pytest.fail("it was measured before"))
+    monkeypatch.setattr(trial, "judged", lambda *_, **__: pytest.fail("it was measured before"))
     assert main([*small, "--resume"]) == 0
     again = tuning.stored(tmp_path / "small.json")
     assert (again.limits, again.graphs is not None) == (kept.limits, True)
+
+
+def test_an_interrupt_keeps_whole_scenarios(fresh_lab, small, tmp_path, monkeypatch):
+    """Stopped in the second of two: the first, with both seeds, is not measured again."""
+    judged, seen = trial.judged, []
+
+    def second_stops(scenarios: Any, *given: Any, **named: Any) -> Any:
+        seen.append(scenarios[0].name)
+        if len(seen) == 2:
+            raise KeyboardInterrupt
+        return judged(scenarios, *given, **named)
+
+    monkeypatch.setattr(trial, "judged", second_stops)
+    assert main(small) == 130
+    kept = tuning.stored(tmp_path / "small.json")
+    assert [(row.scenario, row.seed) for row in kept.limits or ()] == [(seen[0], 1), (seen[0], 2)]
+    assert main(small) == 2  # it would be overwritten
+    assert main([*small, "--resume"]) == 0
+    assert seen == [JUDGING[2].name, JUDGING[7].name, JUDGING[7].name]
+    assert len(tuning.stored(tmp_path / "small.json").limits or ()) == 4
 
 
 def test_another_experiment_is_not_gone_on_with(fresh_lab, tmp_path, small):
@@ -86,6 +105,9 @@ def test_another_experiment_is_not_gone_on_with(fresh_lab, tmp_path, small):
         (("graphs: 2", "graphs: 0"), r"graphs"),
         (("workflows: 2", "work: 2"), r"work: there is no such field"),
         (("seeds: [1]", "seeds: []"), r"learning.seeds"),
+        (("seeds: [1, 2]", "seeds: []"), r"limits.seeds"),
+        (("shift_at: 100", "shift_at: 5000"), r"multiple of 100 below runs \(200\); got 5000"),
+        (("shift_at: 100", "shift_at: 150"), r"multiple of 100 below runs \(200\); got 150"),
     ],
 )
 def test_a_wrong_file_is_named(tmp_path, change, words):
@@ -113,13 +135,26 @@ def test_the_reference_is_of_the_experiment_as_it_is():
 
 
 def test_the_reference_comes_out_again(fresh_lab):
-    """A part of each of its parts, to the last digit; the whole takes some minutes."""
+    """A part of each of its parts, to the last digit; the whole takes some minutes.
+
+    Of the limits small scenarios with all seeds, and one of 64 slots with one seed, whose best
+    static limit is taken from there: to find it is most of the work.
+    """
     kept = tuning.stored(REFERENCE)
-    rows = trial.judged(JUDGING[2:3] + JUDGING[7:9], {"adaptive": Adaptive})
-    names = {row.scenario for row in rows}
-    assert rows == [r for r in kept.limits or () if r.limiter == "adaptive" and r.scenario in names]
-    how, (steady, _) = kept.experiment.learning, kept.learning or ()
-    assert learning.scenario("steady", runs=how.runs, seeds=how.seeds) == steady
+    how = kept.experiment
+    few = JUDGING[2:3] + JUDGING[7:9]
+    rows = trial.judged(few, {"adaptive": Adaptive}, seeds=how.limits.seeds)
+    names = {scenario.name for scenario in few}
+    of = [row for row in kept.limits or () if row.limiter == "adaptive"]
+    assert rows == [row for row in of if row.scenario in names]
+    large = next(scenario for scenario in JUDGING if scenario.name == "64 slots, halved")
+    row = next(row for row in of if row.scenario == large.name)
+    outcome = trial.run(Adaptive(), msgspec.structs.replace(large, seed=row.seed))
+    assert (row.goodput, row.p95_s) == (round(outcome.goodput, 3), round(outcome.p95_s, 3))
+    assert dags.summary([dags.measure(seed) for seed in range(how.graphs)]) == kept.graphs
+    steady, _ = kept.learning or ()
+    again = learning.scenario("steady", runs=how.learning.runs, seeds=how.learning.seeds)
+    assert again == steady
     assert portable.tally("asyncio") in (kept.portable or ())
 
 

@@ -209,3 +209,20 @@ def test_no_runs_are_refused():
     """There is nothing to take a share of."""
     with pytest.raises(ConfigError, match="needs 1 run or more, got 0"):
         World(0)
+
+
+@pytest.mark.parametrize("shift_at", [-5, 100, 5000])
+def test_a_shift_that_never_comes_is_refused(shift_at):
+    """Nobody would see that the skills stay as they are."""
+    with pytest.raises(ConfigError, match=f"from 0 to 99, one of the 100 runs; got {shift_at}"):
+        World(100, shift_at=shift_at)
+    with pytest.raises(ConfigError, match=rf"multiple of 100 below runs \(100\); got {shift_at}"):
+        scenario("x", runs=100, seeds=[1], shift_at=shift_at)
+
+
+def test_a_shift_within_a_block_is_refused_where_curves_are_drawn():
+    """A point of the curve would be of both sides, and the recovery be counted from elsewhere."""
+    with pytest.raises(ConfigError, match="multiple of 100"):
+        scenario("x", runs=200, seeds=[1], shift_at=150)
+    with pytest.raises(ConfigError, match="multiple of 100"):
+        recovery([1, 1, 0.5, 0.95], shift_at=150)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 
 import pytest
@@ -25,15 +26,28 @@ def fed(limiter: Limiter, took_s: list[float], in_flight: int | None = None) -> 
 
 def test_aimd_adds_one_and_takes_a_tenth():
     """10 and three good calls make 13; a refusal leaves 11, of a limit of 1 it leaves 1."""
-    aimd = AIMD(initial=10)
+    aimd = AIMD(initial=10, least=1)
     assert fed(aimd, [1, 1, 1]) == [11, 12, 13]
     assert aimd.update(Sample(3, 4, 1, 13, refused=True)) == 11
-    assert AIMD(initial=1).update(Sample(0, 1, 1, 1, refused=True)) == 1
+    assert AIMD(initial=1, least=1).update(Sample(0, 1, 1, 1, refused=True)) == 1
 
 
-def test_aimd_may_take_slowness_for_a_refusal():
-    """With Netflix's 5 s, an answer of 6 s costs a tenth."""
-    assert fed(AIMD(initial=20, slow_s=5), [4, 6]) == [21, 18]
+def test_aimd_stays_between_20_and_200():
+    """Netflix's bounds: a refusal at 20 leaves 20, an answer at 200 leaves 200."""
+    assert AIMD().update(Sample(0, 1, 1, 20, refused=True)) == 20
+    assert fed(AIMD(initial=199), [1, 1]) == [200, 200]
+
+
+def test_aimd_cuts_the_fraction_off():
+    """int(.9 x 25) = int(22.5) = 22, and at .99 int(1.98) = 1."""
+    assert AIMD(initial=25).update(Sample(0, 1, 1, 25, refused=True)) == 22
+    assert AIMD(initial=2, least=1, backoff=0.99).update(Sample(0, 1, 1, 2, refused=True)) == 1
+
+
+def test_aimd_takes_slowness_for_a_refusal():
+    """With Netflix's 5 s an answer of 6 s costs a tenth, and one of 5 s nothing; None lets both."""
+    assert fed(AIMD(initial=30), [4, 6, 5]) == [31, 27, 28]
+    assert fed(AIMD(initial=30, slow_s=None), [4, 6, 5]) == [31, 32, 33]
 
 
 def test_gradient2_grows_by_its_queue_while_latency_is_flat():
@@ -41,21 +55,38 @@ def test_gradient2_grows_by_its_queue_while_latency_is_flat():
     assert fed(Gradient2(), [1, 1, 1]) == [20, 21, 22]
 
 
-def test_gradient2_shrinks_by_half_at_most():
-    """Of any latency: gradient .5, so 100 becomes .8 x 100 + .2 x (50 + 4) = 90.8."""
-    gradient = Gradient2(initial=100, least=1)
+@pytest.mark.parametrize(("took_s", "after"), [(2.0, 100), (5.0, 98), (9.0, 97)])
+def test_gradient2_tolerates_half_as_much_again(took_s: float, after: int):
+    """1 s and this: 1.5 of their mean, divided by this, is the gradient, and 1 at most.
+
+    2 s: 2.25 / 2, so 100 would grow, but for its ceiling. 5 s: 4.5 / 5 = .9, which leaves
+    .8 x 100 + .2 x (90 + 4) = 98.8. 9 s: 7.5 / 9 = .83, which leaves 97.5.
+    """
+    gradient = Gradient2(initial=100, most=100)
     gradient.update(Sample(0, 1, 1, 1))  # too few in flight to change anything
-    assert gradient.update(Sample(1, 1001, 1000, 100)) == 90
+    assert gradient.update(Sample(1, 10, took_s, 100)) == after
+
+
+def test_gradient2_shrinks_by_half_at_most():
+    """Of any latency. 1 s ten times, then 1,000 s, which moves the long run by 2 / 601.
+
+    So it is 1 + 999 x 2 / 601 = 4.32, 1.5 x 4.32 / 1000 is below .5, and 100 becomes
+    .8 x 100 + .2 x (50 + 4) = 90.8.
+    """
+    gradient = Gradient2(initial=100)
+    fed(gradient, [1.0] * 10, in_flight=1)  # too few in flight to change anything
+    assert gradient.update(Sample(10, 1010, 1000, 100)) == 90
+    assert gradient._long_run.mean_s == pytest.approx(1 + 999 * 2 / 601)
 
 
 def test_gradient2_forgets_an_overload():
-    """Its long run begins as a plain mean; after an overload that is over it loses a tenth a call.
+    """Its long run begins as a plain mean; after an overload that is over it loses 5% a call.
 
-    10 and 1: the mean is 5.5, more than twice 1, so 4.95; gradient 1 all the same.
+    10 and 1: the mean is 5.5, more than twice 1, so 5.225; gradient 1 all the same.
     """
-    gradient = Gradient2(initial=100, least=1)
+    gradient = Gradient2(initial=100)
     fed(gradient, [10.0, 1.0], in_flight=1)
-    assert gradient._long_run.mean_s == pytest.approx(4.95)
+    assert gradient._long_run.mean_s == pytest.approx(5.225)
 
 
 def test_vegas_keeps_its_queue_between_three_and_six():
@@ -107,11 +138,24 @@ def test_none_exceeds_its_ceiling(limiter: Callable[..., Limiter]):
     assert max([low.limit, *fed(low, [1.0] * 100)]) <= 5
 
 
-def test_numbers_are_checked():
-    """A limit below 1 would starve all."""
-    with pytest.raises(ConfigError, match="limit must be at least 1; got 0"):
-        Fixed(0)
-    with pytest.raises(ConfigError, match="backoff"):
-        AIMD(backoff=1)
-    with pytest.raises(ConfigError, match="least <= initial"):
-        Adaptive(5, most=4)
+@pytest.mark.parametrize(
+    ("make", "says"),
+    [
+        (lambda: Fixed(0), "limit must be at least 1; got 0"),
+        (lambda: Fixed(2.5), "limit must be a whole number; got 2.5"),
+        (lambda: AIMD(backoff=1), "backoff"),
+        (lambda: AIMD(slow_s=0), "slow_s must be above 0"),
+        (lambda: AIMD(initial=10), "initial 10 is below least 20.*least=10"),
+        (lambda: Gradient2(initial=1), "initial 1 is below least 20"),
+        (lambda: Gradient2(tolerance=0.9), "tolerance must be 1 or more"),
+        (lambda: Gradient2(smoothing=0), "smoothing must be above 0"),
+        (lambda: Vegas(probe=0), "probe must be at least 1"),
+        (lambda: Adaptive(5, most=4), "least <= initial"),
+        (lambda: Adaptive(2.5), "whole numbers.*initial 2.5"),
+        (lambda: Adaptive(most=math.inf), "whole numbers.*most inf"),
+    ],
+)
+def test_numbers_are_checked(make: Callable[[], Limiter], says: str):
+    """A limit below 1 would starve all, and two and a half calls are none."""
+    with pytest.raises(ConfigError, match=says):
+        make()

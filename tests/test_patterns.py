@@ -8,7 +8,7 @@ import pytest
 
 from agentlab import lab
 from agentlab.clock import run_virtual
-from agentlab.errors import ConfigError, ModelError
+from agentlab.errors import ConfigError, EndpointError, ModelError
 from agentlab.trace import trace
 from agentlab.tuning import patterns
 from agentlab.tuning.patterns import PATTERNS
@@ -120,6 +120,16 @@ def test_a_failed_call_is_one_error_and_ends_the_others(fresh_lab):
         "voter 2": 400,
         "voter 3": 499,
     }
+
+
+def test_a_call_that_ends_as_cancelled_is_an_error():
+    """Nobody cancelled the vote, so it must not look as if somebody had."""
+
+    async def ask(prompt: str, **options: object) -> str:
+        raise asyncio.CancelledError
+
+    with pytest.raises(EndpointError, match="cancelled by whoever made it"):
+        run_virtual(patterns.vote(ask, "How many?"))
 
 
 @pytest.mark.parametrize("most", [0, -1])

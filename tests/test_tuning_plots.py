@@ -10,7 +10,7 @@ from agentlab.tuning.trial import Outcome, Row
 
 
 def row(limiter: str, goodput: float, p95: float) -> Row:
-    return Row("16 slots", limiter, 1.0, 1.0, goodput, p95, 1.0, 16)
+    return Row("16 slots", limiter, 1.0, 1.0, goodput, p95, 1.0, 16, 29)
 
 
 def test_slots_are_drawn_as_they_change():

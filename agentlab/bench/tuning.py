@@ -65,10 +65,7 @@ class Learning(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     seeds: Seeds
 
     def __post_init__(self) -> None:
-        try:
-            learning.check_shift(self.runs, self.shift_at)
-        except ConfigError as error:
-            raise ValueError(str(error)) from None
+        learning.check_shift(self.runs, self.shift_at)
 
 
 class Tuning(

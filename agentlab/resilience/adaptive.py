@@ -38,6 +38,7 @@ _ROUNDS = 6  # answers a seat, after which a trial ends
 _RARELY = 32  # answers a seat between two trials, at most
 _NEARLY_ALL = 0.85  # of the calls in flight: if so many are served, the limit is no reason
 _PATIENCE = 2.5  # times the usual: how long the order of answers is waited for
+_WINDOW = 3  # times the usual: over this it is counted what the endpoint served
 _LONGER = 0.25  # answers that take longer than this are a harm
 _HARM = 0.03  # the share of answers that may suffer it
 _INSTANT_S = 1e-9  # times that are nearer are one, but for rounding
@@ -52,16 +53,21 @@ class Adaptive:
         least: Never less than this.
         most: Never more than this, however well it goes.
 
+    Raises:
+        ConfigError: Unless all three are whole numbers, each at least as large as the one before:
+            1, `least`, `initial`, `most`.
+
     Example:
         guard = Guard(limit=Adaptive(most=200))
         answer = await guard.ask("Name three rivers.")
     """
 
     def __init__(self, initial: int = 1, *, least: int = 1, most: int = 1000):
-        if not 1 <= least <= initial <= most:
+        whole = all(type(number) is int for number in (initial, least, most))
+        if not whole or not 1 <= least <= initial <= most:
             raise ConfigError(
-                f"needs 1 <= least <= initial <= most; got least {least}, initial {initial}, "
-                f"most {most}"
+                f"needs whole numbers with 1 <= least <= initial <= most; got least {least!r}, "
+                f"initial {initial!r}, most {most!r}"
             )
         self._least, self._most = least, most
         self._base = Level(initial)  # where it stays
@@ -92,7 +98,7 @@ class Adaptive:
             self._answers += 1
             share = 1 / min(self._answers, 2 * self.limit)
             self._usual_s += (sample.took_s - self._usual_s) * share
-            self._served.add(sample)
+            self._served.add(sample, keep_s=2 * _WINDOW * self._usual_s)
         for answer in self._in_order.take(sample, _PATIENCE * self._usual_s):
             if not answer.refused and answer.sent_s > self._since_s - _INSTANT_S:
                 self._learn(answer, sample.ended_s)
@@ -194,7 +200,7 @@ class Adaptive:
         if now_s < self._cut_s + self._usual_s:  # one cut for all who were refused together
             return
         self._cut_s = now_s
-        window_s = 3 * self._usual_s
+        window_s = _WINDOW * self._usual_s
         served = math.ceil(self._served.in_flight(now_s, window_s) - 1e-9)
         if not self._served.covers(now_s, window_s):
             served = max(served, self._base.limit // 2)
@@ -261,10 +267,13 @@ class Adaptive:
 
 
 def _is_better(found: Worth, *, more: bool, last: bool) -> bool:
-    """True if the trial's limit is the better one."""
-    if more:
-        return found.above(WORTH_IT, sure=0 if last else _SURE)
-    return found.below(WORTH_IT, sure=1 if last else _SURE)
+    """True if the trial's limit is the better one; at its end, if it is rather so than not.
+
+    More and fewer alike: if fewer had to be the surer ones, one seat too many would stay, and
+    where there are few seats that is a queue for all.
+    """
+    sure = 0 if last else _SURE
+    return found.above(WORTH_IT, sure) if more else found.below(WORTH_IT, sure)
 
 
 def _is_worse(found: Worth, *, more: bool) -> bool:

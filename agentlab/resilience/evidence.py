@@ -16,6 +16,7 @@ from agentlab.resilience.limiters import Sample
 
 _GUESSED_VARIANCE = 0.09  # of the logarithm, until there are answers to tell: a third, up or down
 _MEMORY = 8  # how many answers a seat are remembered
+_REMEMBERED = 128  # and no fewer than this: of 4 seats 32 could not tell it from 3 or 5
 _NO_TIME_S = 1e-9  # stands for none at all, which has no logarithm
 
 
@@ -49,7 +50,7 @@ class Level:
 
     def add(self, took_s: float) -> None:
         """One more answer."""
-        most = _MEMORY * max(self.limit, 4)
+        most = max(_MEMORY * self.limit, _REMEMBERED)
         if self.count < most:
             self.count += 1
         else:
@@ -144,24 +145,31 @@ class Served:
 
     def __init__(self) -> None:
         self._answers: deque[Sample] = deque()
-        self._began_s: float | None = None
+        self._since_s: float | None = None  # all that ended later are here
 
-    def add(self, sample: Sample) -> None:
-        """An answer came."""
-        if self._began_s is None:
-            self._began_s = sample.sent_s
-        self._answers.append(sample)
+    def add(self, sample: Sample, keep_s: float) -> None:
+        """An answer came; those that ended more than `keep_s` before it are forgotten."""
+        forgotten_s = sample.ended_s - keep_s
+        since_s = sample.sent_s if self._since_s is None else self._since_s
+        self._since_s = max(since_s, forgotten_s)
+        while self._answers and self._answers[0].ended_s < forgotten_s:
+            self._answers.popleft()
+        if sample.took_s > 0:  # else it was never in flight, and there may be any number at once
+            self._answers.append(sample)
 
     def covers(self, now_s: float, window_s: float) -> bool:
         """True if it has watched for so long, and so knows those that were on their way."""
-        return self._began_s is not None and now_s - self._began_s >= window_s
+        return self._since_s is not None and now_s - self._since_s >= window_s
 
     def in_flight(self, now_s: float, window_s: float) -> float:
-        """On average over the last `window_s`; refused calls do not count."""
-        while self._answers and self._answers[0].ended_s < now_s - window_s:
-            self._answers.popleft()
-        window_s = min(window_s, now_s - (now_s if self._began_s is None else self._began_s))
-        return sum(a.took_s for a in self._answers) / window_s if window_s > 0 else 0.0
+        """On average over the last `window_s`, or as much of them as is remembered.
+
+        Refused calls do not count.
+        """
+        window_s = min(window_s, now_s - (now_s if self._since_s is None else self._since_s))
+        if window_s <= 0:
+            return 0.0
+        return sum(a.took_s for a in self._answers if a.ended_s >= now_s - window_s) / window_s
 
 
 def log_s(took_s: float) -> float:

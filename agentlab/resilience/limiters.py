@@ -1,13 +1,14 @@
 """How many calls at once: rules that learn it from each call that ended, all with one interface.
 
     Fixed       always the same: what everybody begins with
-    AIMD        one more as long as all is well, a tenth less at a refusal
+    AIMD        Netflix's: one more as long as all is well, a tenth less at a refusal
     Gradient2   Netflix's: shrinks as answers take longer than they did over the long run
     Vegas       Netflix's: shrinks as answers take longer than the quickest did
 
 They decide and never wait; `agentlab.resilience.seats` keeps to what they decide. Ours is in
 `agentlab.resilience.adaptive`. Netflix's numbers and steps are those of its Java library,
 https://github.com/Netflix/concurrency-limits, with its defaults, made for servers of short calls.
+Each class names the commit whose file it follows, for early versions had other steps.
 """
 
 from __future__ import annotations
@@ -76,57 +77,74 @@ class AIMD:
 
     Args:
         initial: Where it begins.
-        most: Never more than this.
+        least: Never less than this.
+        most: Never more than this; if it is below the other two, it stands for them.
         backoff: What a refusal leaves of the limit.
-        slow_s: A call that takes longer counts as refused. Netflix's is 5 s; None, for a long
-            answer is no failure.
+        slow_s: A call that takes longer counts as refused; None takes no long answer for a failure.
+
+    Raises:
+        ConfigError: If a number is out of its range, or `initial` below `least`.
 
     Example:
-        >>> aimd = AIMD(initial=10)
+        >>> aimd = AIMD(initial=10, least=1)
         >>> aimd.update(Sample(0, 1.0, 1.0, 10)), aimd.update(Sample(1, 2.0, 1.0, 10, refused=True))
         (11, 9)
 
-    Source: Netflix's AIMDLimit.
+    Source: Netflix's AIMDLimit, of commit 784c960.
     """
 
     def __init__(
         self,
-        initial: int = 10,
+        initial: int = 20,
         *,
-        most: int = 1000,
+        least: int = 20,
+        most: int = 200,
         backoff: float = 0.9,
-        slow_s: float | None = None,
+        slow_s: float | None = 5.0,
     ):
-        _check(initial=initial, most=most)
+        self.limit, self._least, self._most = _bounds(initial, least, most)
         if not 0.5 <= backoff < 1:
             raise ConfigError(f"backoff must be from 0.5 to below 1; got {backoff:g}")
-        self.limit, self._most = min(initial, most), most
+        if slow_s is not None and not slow_s > 0:
+            raise ConfigError(f"slow_s must be above 0, or None; got {slow_s:g}")
         self._backoff, self._slow_s = backoff, slow_s
 
     def update(self, sample: Sample) -> int:
+        limit = self.limit
         slow = self._slow_s is not None and sample.took_s > self._slow_s
         if sample.refused or slow:
-            self.limit = max(1, min(self.limit - 1, int(self.limit * self._backoff)))
-        elif sample.in_flight * 2 >= self.limit:  # else it is not the limit that holds them back
-            self.limit = min(self._most, self.limit + 1)
+            limit = int(limit * self._backoff)
+        elif sample.in_flight * 2 >= limit:  # else it is not the limit that holds them back
+            limit += 1
+        self.limit = min(self._most, max(self._least, limit))
         return self.limit
 
 
 class Gradient2:
     """Multiplies the limit by what answers took over the long run, divided by what they take now.
 
-    It heeds no refusals. It is given each call, as in Netflix's class by itself; the windows that
-    may be put before it want ten answers a second.
+    An answer may take `tolerance` times as long as the long run before the limit shrinks. It heeds
+    no refusals. It is given each call, as in Netflix's class by itself; the windows that may be put
+    before it want ten answers a second.
 
     Args:
         initial: Where it begins.
         least: Never less than this.
-        most: Never more than this.
+        most: Never more than this; if it is below the other two, it stands for them.
         queue: How many calls may wait in the endpoint's queue.
         smoothing: How much of the way to its new value the limit goes at each call.
         calls: Over how many calls the long run is averaged.
+        tolerance: How many times the long run an answer may take.
 
-    Source: Netflix's Gradient2Limit.
+    Raises:
+        ConfigError: If a number is out of its range, or `initial` below `least`.
+
+    Example:
+        >>> gradient = Gradient2()
+        >>> [gradient.update(Sample(n, n + 1.0, 1.0, 20)) for n in range(3)]
+        [20, 21, 22]
+
+    Source: Netflix's Gradient2Limit, of commit f2528de.
     """
 
     def __init__(
@@ -138,11 +156,16 @@ class Gradient2:
         queue: int = 4,
         smoothing: float = 0.2,
         calls: int = 600,
+        tolerance: float = 1.5,
     ):
-        _check(initial=initial, least=least, most=most, queue=queue, calls=calls)
-        self._limit = float(min(initial, most))
-        self._least, self._most, self._queue = min(least, most), most, queue
-        self._smoothing = smoothing
+        limit, self._least, self._most = _bounds(initial, least, most)
+        _check(queue=queue, calls=calls)
+        if not 0 < smoothing <= 1:
+            raise ConfigError(f"smoothing must be above 0 and at most 1; got {smoothing:g}")
+        if not 1 <= tolerance < math.inf:
+            raise ConfigError(f"tolerance must be 1 or more; got {tolerance:g}")
+        self._limit = float(limit)
+        self._queue, self._smoothing, self._tolerance = queue, smoothing, tolerance
         self._long_run = _LongRun(calls)
 
     @property
@@ -154,9 +177,9 @@ class Gradient2:
             return self.limit
         long_s = self._long_run.add(sample.took_s)
         if long_s > 2 * sample.took_s:
-            self._long_run.mean_s *= 0.9  # after an overload that is over
+            self._long_run.mean_s *= 0.95  # after an overload that is over
         if sample.in_flight >= self._limit / 2:
-            gradient = max(0.5, min(1.0, long_s / sample.took_s))
+            gradient = max(0.5, min(1.0, self._tolerance * long_s / sample.took_s))
             aim = self._limit * gradient + self._queue
             smoothed = self._limit * (1 - self._smoothing) + aim * self._smoothing
             self._limit = max(self._least, min(self._most, smoothed))
@@ -190,7 +213,7 @@ class Vegas:
         probe: It is forgotten after about so many calls, times the limit.
         seed: From which the moments are drawn.
 
-    Source: Netflix's VegasLimit, after TCP Vegas (Brakmo and Peterson, 1995).
+    Source: Netflix's VegasLimit, of commit 7989055, after TCP Vegas (Brakmo and Peterson, 1995).
     """
 
     def __init__(self, initial: int = 20, *, most: int = 1000, probe: int = 30, seed: int = 7):
@@ -236,7 +259,21 @@ class Vegas:
         self._spread = self._random.uniform(0.5, 1)
 
 
+def _bounds(initial: int, least: int, most: int) -> tuple[int, int, int]:
+    """The limit to begin with, the least and the most; a ceiling below a default lowers it, too."""
+    _check(initial=initial, least=least, most=most)
+    initial, least = min(initial, most), min(least, most)
+    if initial < least:
+        raise ConfigError(
+            f"initial {initial} is below least {least}, where the first call would lift it; give "
+            f"both: initial={initial}, least={initial}"
+        )
+    return initial, least, most
+
+
 def _check(**numbers: int) -> None:
     for name, number in numbers.items():
+        if not isinstance(number, int) or isinstance(number, bool):
+            raise ConfigError(f"{name} must be a whole number; got {number!r}")
         if number < 1:
             raise ConfigError(f"{name} must be at least 1; got {number}")

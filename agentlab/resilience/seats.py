@@ -14,6 +14,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 
 from agentlab import lab
+from agentlab.errors import ConfigError
 from agentlab.resilience.limiters import Limiter, Sample
 from agentlab.resilience.verdict import judge
 
@@ -41,6 +42,9 @@ class Seats:
     A call that is cancelled, or fails for a reason that says nothing about load, teaches the
     limiter nothing.
 
+    Raises:
+        ConfigError: If what is given is no limiter.
+
     Example:
         seats = Seats(Adaptive())
         async with seats.taken():
@@ -48,6 +52,13 @@ class Seats:
     """
 
     def __init__(self, limiter: Limiter):
+        if isinstance(limiter, type):
+            raise ConfigError(f"limit is the class {limiter.__name__}; make one of it: add ()")
+        if not (hasattr(limiter, "limit") and callable(getattr(limiter, "update", None))):
+            raise ConfigError(
+                f"limit must be a limiter, which has a limit and an update(sample); got "
+                f"{limiter!r}; give Adaptive(), or Guard(at_once=...) for a number that stays"
+            )
         self.limiter = limiter
         self.in_flight = 0
         self._resting = 0

@@ -79,7 +79,8 @@ class World:
 
     Args:
         runs: How many tasks.
-        shift_at: The task from which on the skills are `SHIFTED`; None leaves them as they are.
+        shift_at: The task from which on the skills are `SHIFTED`, from 0 to below `runs`; None
+            leaves them as they are.
 
     Attributes:
         tasks: In order.
@@ -87,12 +88,17 @@ class World:
         means: For each task: pattern -> what it earns on average.
 
     Raises:
-        ConfigError: If there are no runs.
+        ConfigError: If there are no runs, or `shift_at` is none of them.
     """
 
     def __init__(self, runs: int = 2000, *, seed: int = 7, shift_at: int | None = None):
         if runs < 1:
             raise ConfigError(f"needs 1 run or more, got {runs}")
+        if shift_at is not None and not 0 <= shift_at < runs:
+            raise ConfigError(
+                f"shift_at must be from 0 to {runs - 1}, one of the {runs} runs; got {shift_at}; "
+                "None is no shift"
+            )
         self.tasks = tasks.sequence(runs, seed)
         shift_at = runs if shift_at is None else shift_at
         self.rewards = _earned(runs, seed)[:shift_at]
@@ -205,11 +211,20 @@ def scenario(
 ) -> Scenario:
     """Follow all policies through the worlds of these seeds. The same arguments, the same bytes.
 
+    Args:
+        runs: Tasks in each world.
+        seeds: A world each.
+        shift_at: As for `World`; a multiple of `BLOCK`, so that no point of a curve is of both.
+
+    Raises:
+        ConfigError: If `shift_at` is none of the runs, or no multiple of `BLOCK`.
+
     Example:
         steady = scenario("steady")
         steady.policies["Thompson"].share, steady.policies["best static"].share
         msgspec.json.encode(steady)  # a file of it
     """
+    check_shift(runs, shift_at)
     learned: dict[str, list[Learned]] = {}
     for seed in seeds:
         world = World(runs, seed=seed, shift_at=shift_at)
@@ -219,15 +234,36 @@ def scenario(
     return Scenario(name, runs, list(seeds), shift_at, curves)
 
 
+def check_shift(runs: int, shift_at: int | None) -> None:
+    """Refuse a shift that no curve shows.
+
+    Raises:
+        ConfigError: If it is none of the runs, or within a block.
+
+    Example:
+        >>> check_shift(2000, 5000)
+        Traceback (most recent call last):
+        agentlab.errors.ConfigError: shift_at must be a multiple of 100 below runs (2000); got 5000
+    """
+    if shift_at is not None and not (0 <= shift_at < runs and shift_at % BLOCK == 0):
+        raise ConfigError(
+            f"shift_at must be a multiple of {BLOCK} below runs ({runs}); got {shift_at}"
+        )
+
+
 def recovery(curve: Sequence[float], shift_at: int, *, share: float = 0.9) -> int | None:
     """After how many runs the share is back, to stay until the end; None if it never is.
 
-    The curve's points stand for blocks, so it is a multiple of them.
+    The curve's points stand for blocks, so `shift_at` is a multiple of `BLOCK`.
+
+    Raises:
+        ConfigError: If it is not, or lies beyond the curve.
 
     Example:
         >>> recovery([0.9, 0.95, 0.4, 0.8, 0.92, 0.93], shift_at=200)
         200
     """
+    check_shift(BLOCK * len(curve), shift_at)
     after = list(curve[shift_at // BLOCK :])
     low = [place for place, point in enumerate(after, 1) if point < share]
     blocks = low[-1] if low else 0

@@ -18,6 +18,7 @@ import asyncio
 from collections import Counter
 from collections.abc import Awaitable, Callable, Sequence
 
+from agentlab.cancelling import never_cancelled_from_within
 from agentlab.engines.asking import Ask
 from agentlab.errors import ConfigError
 from agentlab.tuning.tasks import Task, said
@@ -31,7 +32,7 @@ async def single(ask: Ask, prompt: str) -> str:
     Example:
         await single(lab.ask, "What is 12 + 30? End with a line that reads Answer: and the number.")
     """
-    return said(await ask(prompt, agent="solver"))
+    return await _said(ask(prompt, agent="solver"))
 
 
 async def vote(ask: Ask, prompt: str, *, voters: int = 3) -> str:
@@ -54,7 +55,7 @@ async def debate(ask: Ask, prompt: str, *, debaters: int = 2) -> str:
     if len(set(answers)) > 1:
         answers = await _each(ask, [with_proposals(prompt, answers)] * debaters, "critic")
     if len(set(answers)) > 1:
-        return said(await ask(with_proposals(prompt, answers), agent="judge"))
+        return await _said(ask(with_proposals(prompt, answers), agent="judge"))
     return answers[0]
 
 
@@ -91,7 +92,8 @@ async def _each(ask: Ask, prompts: Sequence[str], role: str) -> list[str]:
 
 
 async def _said(asked: Awaitable[str]) -> str:
-    return said(await asked)
+    """The answer in a reply; a call that ends as cancelled by itself is an error like others."""
+    return said(await never_cancelled_from_within(asked))
 
 
 Pattern = Callable[[Ask, Task], Awaitable[str]]

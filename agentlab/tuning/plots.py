@@ -16,8 +16,8 @@ from agentlab.settings import Capacity
 from agentlab.tuning.learning import BLOCK, Scenario
 from agentlab.tuning.trial import LEAST_GOODPUT, MOST_P95, Outcome, Row
 
-_COLOURS = (*SERIES, "#56B4E9", "#E69F00")  # more of the palette of Okabe and Ito
-_MARKERS = "osD^vX"
+_COLOURS = (*SERIES, "#56B4E9", "#E69F00", "#000000")  # more of the palette of Okabe and Ito
+_MARKERS = "osD^vX*"
 _LARGEST_P95 = 10.0  # what is beyond is drawn at the edge
 
 
@@ -100,8 +100,8 @@ def draw_limiters(axis: Axes, rows: Sequence[Row]) -> None:
     axis.yaxis.set_major_formatter("{x:g}")
     passed = {n: sum(r.passes for r in rows if r.limiter == n) for n in names}
     best = max(passed, key=lambda name: passed[name])
-    scenarios = len({row.scenario for row in rows})
-    _finish(axis, f"{best}: {passed[best]} of {scenarios} in the box")
+    runs = sum(row.limiter == best for row in rows)
+    _finish(axis, f"{best}: {passed[best]} of {runs} in the box")
 
 
 def learning(scenario: Scenario, title: str) -> Figure:

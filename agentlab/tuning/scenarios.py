@@ -1,7 +1,8 @@
 """Endpoints on which limiters are tuned, and others on which they are judged.
 
 The two share the presets, and nothing else: no slots, seed, demand, length of answers or moment
-of change. Whoever turns a limiter's constants looks at `TUNING`; `JUDGING` is for the result.
+of change. Whoever turns a limiter's constants looks at `TUNING`; `JUDGING` is for the result, and
+its seed and those of the experiment `tuning` are drawn anew after each such turn.
 """
 
 from __future__ import annotations
@@ -106,4 +107,4 @@ def _scenarios(
 
 
 TUNING = _scenarios((6, 24, 48), seed=11, tokens=(50, 150), demand=5, moment=0.4)
-JUDGING = _scenarios((4, 16, 64), seed=29, tokens=(60, 140), demand=4, moment=0.5)
+JUDGING = _scenarios((4, 16, 64), seed=2004, tokens=(60, 140), demand=4, moment=0.5)

@@ -10,7 +10,7 @@ import heapq
 import itertools
 import math
 from collections import deque
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from random import Random
 
@@ -32,16 +32,22 @@ from agentlab.tuning.scenarios import JUDGING, Scenario
 LIMITERS: dict[str, Callable[[], Limiter]] = {
     "fixed 3": lambda: Fixed(3),
     "AIMD": AIMD,
+    "AIMD from 1": lambda: AIMD(initial=1, least=1, most=1000, slow_s=None),
     "Gradient2": Gradient2,
     "Gradient2 from 1": lambda: Gradient2(initial=1, least=1, most=1000),
     "Vegas": Vegas,
     "adaptive": Adaptive,
 }
-"""Who is judged. Netflix's Gradient2 never goes below 20, so it is there once more without that."""
+"""Who is judged.
+
+Netflix's AIMD and Gradient2 stay between 20 and 200, and its AIMD takes what lasts longer than 5 s
+for refused; so both are there once more without that.
+"""
 
 LEAST_GOODPUT, MOST_P95 = 0.90, 1.3
 """What a limiter must reach, as a share of the best static limit's goodput and of its p95."""
 
+_NO_MORE = 1.005  # times the goodput of fewer: where no step brings so much a sweep is at its end
 _AS_GOOD = 0.98  # of the best goodput: among those the quickest limit is the best
 _PROMPT_TOKENS = 16
 
@@ -74,6 +80,7 @@ class Row(msgspec.Struct, frozen=True):
         of_best_p95: The same for the p95.
         requests_per_answer: 1 if none was refused.
         best_limit: The best static limit, found by a sweep.
+        seed: From which the scenario was drawn.
     """
 
     scenario: str
@@ -84,6 +91,7 @@ class Row(msgspec.Struct, frozen=True):
     of_best_p95: float
     requests_per_answer: float
     best_limit: int
+    seed: int
 
     @property
     def passes(self) -> bool:
@@ -94,43 +102,78 @@ class Row(msgspec.Struct, frozen=True):
 def judged(
     scenarios: Iterable[Scenario] = JUDGING,
     limiters: Mapping[str, Callable[[], Limiter]] = LIMITERS,
+    *,
+    seeds: Sequence[int] | None = None,
 ) -> list[Row]:
     """Every limiter in every scenario. The same to the last digit, wherever it is run.
+
+    Args:
+        scenarios: What the endpoint does.
+        limiters: Name -> what makes a new one.
+        seeds: Each scenario is drawn once from each; None takes its own.
 
     Example:
         rows = judged(JUDGING[:3], {"adaptive": Adaptive})
     """
     rows = []
     for scenario in scenarios:
-        limit, best = best_static(scenario)
-        for name, limiter in limiters.items():
-            outcome = run(limiter(), scenario)
-            rows.append(
-                Row(
-                    scenario=scenario.name,
-                    limiter=name,
-                    goodput=round(outcome.goodput, 3),
-                    p95_s=round(outcome.p95_s, 3),
-                    of_best_goodput=round(outcome.goodput / best.goodput, 3),
-                    of_best_p95=round(outcome.p95_s / best.p95_s, 3),
-                    requests_per_answer=round(outcome.requests / max(outcome.answered, 1), 3),
-                    best_limit=limit,
-                )
-            )
+        limit = None
+        for seed in seeds or [scenario.seed]:
+            drawn = msgspec.structs.replace(scenario, seed=seed)
+            limit, best = best_static(drawn, near=limit)
+            rows += [
+                _row(name, run(limiter(), drawn), drawn, limit, best)
+                for name, limiter in limiters.items()
+            ]
     return rows
 
 
-def best_static(scenario: Scenario) -> tuple[int, Outcome]:
+def _row(name: str, outcome: Outcome, scenario: Scenario, limit: int, best: Outcome) -> Row:
+    return Row(
+        scenario=scenario.name,
+        limiter=name,
+        goodput=round(outcome.goodput, 3),
+        p95_s=round(outcome.p95_s, 3),
+        of_best_goodput=round(outcome.goodput / best.goodput, 3),
+        of_best_p95=round(outcome.p95_s / best.p95_s, 3),
+        requests_per_answer=round(outcome.requests / max(outcome.answered, 1), 3),
+        best_limit=limit,
+        seed=scenario.seed,
+    )
+
+
+def best_static(scenario: Scenario, *, near: int | None = None) -> tuple[int, Outcome]:
     """The static limit with the best goodput; of those as good within 2%, the one with least p95.
 
-    A sweep in steps of a third, and in its neighbourhood in steps of a sixteenth.
+    A sweep in steps of a third, until three of them brought nothing, and in the neighbourhood of
+    what that finds in steps of a sixteenth.
+
+    Args:
+        near: The best one of the same scenario with another seed; then that is tried, and one step
+            to either side of it.
     """
-    found = _sweep(scenario, _steps(1, scenario.agents, 4 / 3))
-    limit = _best(found)
-    least, most = math.ceil(limit / 4 * 3), min(scenario.agents, limit * 4 // 3)
-    found |= _sweep(scenario, set(_steps(least, most, 17 / 16)) - set(found))
+    if near is not None:
+        tried = {near * 15 // 16, near, math.ceil(near / 16 * 17)}
+        found = _sweep(scenario, {limit for limit in tried if 1 <= limit <= scenario.agents})
+    else:
+        found = _climb(scenario)
+        limit = _best(found)
+        least, most = math.ceil(limit / 4 * 3), min(scenario.agents, limit * 4 // 3)
+        found |= _sweep(scenario, set(_steps(least, most, 17 / 16)) - set(found))
     limit = _best(found)
     return limit, found[limit]
+
+
+def _climb(scenario: Scenario) -> dict[int, Outcome]:
+    found: dict[int, Outcome] = {}
+    most, in_vain = 0.0, 0
+    for limit in _steps(1, scenario.agents, 4 / 3):
+        found[limit] = run(Fixed(limit), scenario)
+        in_vain = 0 if found[limit].goodput > _NO_MORE * most else in_vain + 1
+        most = max(most, found[limit].goodput)
+        if in_vain == 3:
+            break
+    return found
 
 
 def _steps(least: int, most: int, factor: float) -> list[int]:
