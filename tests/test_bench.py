@@ -200,6 +200,75 @@ def test_noise_is_told_from_change(tmp_path):
     assert "too few repeats" in compare.compared(of(quick[:2]), of(slow[:2]))
 
 
+def test_every_shipped_experiment_on_the_real_clock_can_show_a_change():
+    """Three times slower in all cases: five repeats are enough for all of them together."""
+    for name in ("article-real", "frameworks"):
+        stored = results.load(DATA / "results" / f"{name}.json")
+        slower = msgspec.structs.replace(
+            stored,
+            measurements=[
+                msgspec.structs.replace(m, elapsed_s=m.elapsed_s * 3) for m in stored.measurements
+            ],
+        )
+        lines = compare.compared(stored, slower).splitlines()
+        assert len(lines) == len(list(stored.experiment.cases())) == len(set(lines))
+        assert all("more than noise" in line and "no more" not in line for line in lines)
+
+
+def test_of_cases_called_changed_few_are_expected_not_to_be():
+    """Benjamini and Hochberg's own example: fifteen p values, four of which count."""
+    p_values = [
+        *(0.0001, 0.0004, 0.0019, 0.0095, 0.0201, 0.0278, 0.0298, 0.0344),
+        *(0.0459, 0.3240, 0.4262, 0.5719, 0.6528, 0.7590, 1.0),
+    ]
+    assert compare._level(p_values) == 0.0095
+
+
+def test_a_run_that_took_its_time_is_kept(fresh_lab, tmp_path):
+    """The second one on the real clock leaves the first beside it, to be compared with."""
+    text = SMALL + "clock: real\nengines: [asyncio]\nsettings: {time_scale: 1000}\n"
+    first = measured(tmp_path, text)
+    measured(tmp_path, text)
+    assert results.load(tmp_path / "out" / "small.before.json") == first
+
+
+@pytest.mark.parametrize(
+    ("more", "words"),
+    [
+        ("engines: [asyncio, asyncio]\n", "engines: 'asyncio' is there twice"),
+        ("seeds: [7, 7]\n", "seeds: 7 is there twice"),
+        ("presets: [course, nowhere]\n", "nowhere"),
+    ],
+)
+def test_a_wrong_list_is_found_before_anything_is_measured(tmp_path, more, words):
+    """What is there twice would be a row twice; a preset that is not there, half a result."""
+    with pytest.raises(ConfigError, match=words):
+        measured(tmp_path, SMALL + more)
+    assert not list(tmp_path.glob("out/*.json"))
+
+
+def test_what_else_differs_is_said(tmp_path):
+    """Versions, settings and the model stand first; other work under the same name is left out."""
+    one = measured(tmp_path, SMALL)
+    other = SMALL.replace("agents: 2", "agents: 2, tokens: 5")
+    two = msgspec.structs.replace(
+        measured(tmp_path, other), machine={**one.machine, "python": "3.99"}
+    )
+    said = compare.compared(one, two)
+    assert f"python: {one.machine['python']} -> 3.99" in said
+    assert "not the same work: 2 cases" in said
+
+
+def test_a_run_by_another_model_is_not_gone_on_with(tmp_path, monkeypatch):
+    """Nor one under another limit: what the environment changes is in the file."""
+    text = SMALL + "repeats: 2\n"
+    r = measured(tmp_path, text)
+    assert r.machine["model"] == "local"
+    monkeypatch.setenv("AGENTLAB_REQUESTS_PER_MINUTE", "60")
+    with pytest.raises(ConfigError, match="measured with another requests_per_minute"):
+        measured(tmp_path, text, resume=True)
+
+
 def test_strategies_under_a_limit(fresh_lab, tmp_path):
     """180 of 120 a minute: all answer all; who paces is refused nothing and reaches the bound."""
     text = (

@@ -44,7 +44,7 @@ def model_error(status: int, code: str | None = None) -> ModelError:
 )
 def test_verdicts(error: Exception, retry: bool, outage: bool):
     """Passing trouble is worth an attempt; refusals and bugs are not; only outages are outages."""
-    assert judge(error)[::2] == (retry, outage)
+    assert (judge(error).retry, judge(error).outage) == (retry, outage)
 
 
 @pytest.mark.parametrize("client", ["ask", "chat_model"])

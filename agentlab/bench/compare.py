@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from itertools import combinations
 from math import comb, erfc, sqrt
 from pathlib import Path
 from statistics import median
 
 from agentlab.bench import results, tuning
+from agentlab.bench.experiment import Case
+from agentlab.bench.reading import axes, named
 from agentlab.bench.results import Results
 from agentlab.errors import ConfigError
 
 _MOST_EXACT = 200_000  # ways to divide the figures: ten repeats of each
 LEVEL = 0.05
-"""How often a difference as large comes of chance, at most, to be called more than noise."""
+"""The share of the cases called more than noise that may be expected to be none."""
 
 
 def p_value(before: Sequence[float], after: Sequence[float]) -> float:
@@ -75,32 +77,69 @@ def of_files(before: str | Path, after: str | Path) -> str:
 
 
 def compared(before: Results, after: Results) -> str:
-    """A line for each case that both have: medians, ratio, and what to make of it.
+    """What differs in how the two were measured, and a line for each case that both have.
 
-    In virtual time any difference is one. In real time it is more than noise if chance alone
-    makes one as large in at most 5% of all cases, divided by the number of cases (Bonferroni);
-    five repeats can show that for up to six cases, and more cases need more repeats.
+    A line has medians, ratio, and what to make of it. In virtual time any difference is one. In
+    real time the cases called "more than noise" are chosen so that of such cases at most 5% are
+    expected to be none (Benjamini and Hochberg 1995): the more cases change, the fewer repeats
+    each needs; five repeats can show that three of twenty changed.
+
+    Raises:
+        ConfigError: If one is in virtual time and the other is not.
     """
-    cases = [c for c in before.experiment.cases() if before.of(c) and after.of(c)]
-    if not cases:
-        return "the two have no case in common"
-    lines = []
+    clocks = before.experiment.clock, after.experiment.clock
+    if clocks[0] != clocks[1]:
+        raise ConfigError(f"one is in {clocks[0]} time, the other in {clocks[1]}; compare like")
+    works = [{w.name: w for w in r.experiment.workloads} for r in (before, after)]
+    cases = [
+        case
+        for case in before.experiment.cases()
+        if before.of(case)
+        and after.of(case)
+        and works[0][case.workload] == works[1].get(case.workload)
+    ]
+    others = len({c for r in (before, after) for c in r.experiment.cases()} - set(cases))
+    lines = _differences(before, after)
+    if others:
+        lines.append(f"not in both, or not the same work: {others} cases")
+    judged = _judged(before, after, cases)
     for case in cases:
-        old = [m.elapsed_s for m in before.of(case)]
-        new = [m.elapsed_s for m in after.of(case)]
-        ratio = median(new) / median(old) if median(old) else 1.0
+        old, new = (median(m.elapsed_s for m in r.of(case)) for r in (before, after))
         same = {m.answers for m in before.of(case)} == {m.answers for m in after.of(case)}
         lines.append(
-            f"{case.workload}, {case.engine}, {case.preset}, seed {case.seed}: "
-            f"{median(old):.2f} -> {median(new):.2f} s, x {ratio:.3f}, "
-            f"{_judged(before, old, new, len(cases))}{'' if same else '; other answers'}"
+            f"{named(case, ['workload', *(a for a in axes(before) if a != 'workload')])}: "
+            f"{old:.2f} -> {new:.2f} s, x {new / old if old else 1.0:.3f}, "
+            f"{judged[case]}{'' if same else '; other answers'}"
         )
     return "\n".join(lines)
 
 
-def _judged(before: Results, old: Sequence[float], new: Sequence[float], cases: int) -> str:
+def _differences(before: Results, after: Results) -> list[str]:
+    """In what they were measured otherwise: the settings, versions, machine, or model."""
+    old, new = ({**r.machine, "settings": str(r.experiment.settings)} for r in (before, after))
+    names = [name for name in dict.fromkeys([*old, *new]) if old.get(name) != new.get(name)]
+    return [f"{name}: {old.get(name)} -> {new.get(name)}" for name in names]
+
+
+def _judged(before: Results, after: Results, cases: Sequence[Case]) -> dict[Case, str]:
+    times = {c: tuple([m.elapsed_s for m in r.of(c)] for r in (before, after)) for c in cases}
     if before.experiment.clock == "virtual":
-        return "changed" if set(old) != set(new) else "the same"
-    if comb(len(old) + len(new), len(old)) < 2 * cases / LEVEL:
-        return "too few repeats to tell"
-    return "more than noise" if p_value(old, new) <= LEVEL / cases else "no more than noise"
+        same = {c: set(old) == set(new) for c, (old, new) in times.items()}
+        return {case: "the same" if same[case] else "changed" for case in cases}
+    p = {case: p_value(old, new) for case, (old, new) in times.items()}
+    level = _level(p.values())
+
+    def verdict(case: Case) -> str:
+        if p[case] <= level:
+            return "more than noise"
+        old, new = times[case]
+        too_few = 2 / comb(len(old) + len(new), len(old)) > LEVEL
+        return "too few repeats to tell" if too_few else "no more than noise"
+
+    return {case: verdict(case) for case in cases}
+
+
+def _level(p_values: Collection[float]) -> float:
+    """Up to which p value a case counts, by Benjamini and Hochberg's procedure; 0 if none does."""
+    ordered = enumerate(sorted(p_values), 1)
+    return max((p for n, p in ordered if p <= n / len(p_values) * LEVEL), default=0.0)

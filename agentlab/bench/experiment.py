@@ -114,6 +114,10 @@ class Experiment(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
     settings: dict[str, Any] = {}
 
     def __post_init__(self) -> None:
+        for field in ("engines", "presets", "at_once", "seeds", "strategies"):
+            values = getattr(self, field)
+            if twice := [value for value in values if values.count(value) > 1]:
+                raise ValueError(f"{field}: {twice[0]!r} is there twice; name each once")
         for engine in {"crewai", "dask"} & set(self.engines):
             if self.clock == "virtual":
                 raise ValueError(f"the engine {engine} keeps no virtual time; set clock: real")

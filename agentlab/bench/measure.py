@@ -14,7 +14,7 @@ from typing import NamedTuple
 
 import msgspec
 
-from agentlab import engines, lab
+from agentlab import engines, lab, settings
 from agentlab.bench import results
 from agentlab.bench.crowd import crowd
 from agentlab.bench.experiment import Case, Experiment, Workload
@@ -65,7 +65,9 @@ def run(
     """Measure every case, and write `file` after each measurement.
 
     Args:
-        file: Where the results go, as JSON. An interrupt leaves in it what was done.
+        file: Where the results go, as JSON. An interrupt leaves in it what was done. A finished
+            run that lies there from before is kept beside it as NAME.before.json, if it was in
+            real time.
         resume: Go on with such a file.
         cluster: The scheduler's address for the engine `dask`; None starts processes here.
 
@@ -77,6 +79,8 @@ def run(
         none_may_run("measure.run")
     if cluster is not None and "dask" not in experiment.engines:
         raise ConfigError("a cluster is for the engine dask; add it to the experiment's engines")
+    for preset in experiment.presets:
+        presets.load(preset)  # a wrong one is found before anything is measured
     kept = _kept(experiment, file, resume=resume)
     done = {(m.case, m.repeat) for m in kept.measurements}
     total = len(list(experiment.cases())) * experiment.repeats
@@ -105,9 +109,9 @@ def run(
 
 def _kept(experiment: Experiment, file: Path, *, resume: bool) -> Results:
     results.make_folder(file.parent)
-    empty = Results(
-        name=file.stem, experiment=experiment, machine=results.machine(), measurements=[]
-    )
+    chosen = settings.from_environment(**experiment.settings)
+    machine = results.machine() | results.model(chosen, experiment)
+    empty = Results(name=file.stem, experiment=experiment, machine=machine, measurements=[])
     if not file.exists():
         return empty
     before = results.load(file)
@@ -118,10 +122,16 @@ def _kept(experiment: Experiment, file: Path, *, resume: bool) -> Results:
                 f"{file} holds {len(before.measurements)} of {whole} measurements of a run that "
                 "was interrupted; go on with --resume, or remove it"
             )
+        if before.experiment.clock == "real":  # it took time, or money: to compare with
+            file.replace(file.with_suffix(".before.json"))
         return empty
-    for what in ("experiment", "machine"):
-        if getattr(before, what) != getattr(empty, what):
-            raise ConfigError(f"{file} is of another {what}; choose another folder with --out")
+    if before.experiment != experiment:
+        raise ConfigError(f"{file} is of another experiment; choose another folder with --out")
+    if other := {k for k in before.machine | machine if before.machine.get(k) != machine.get(k)}:
+        raise ConfigError(
+            f"{file} was measured with another {', '.join(sorted(other))}; choose another folder "
+            "with --out"
+        )
     return before
 
 

@@ -10,7 +10,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from agentlab.bench.reading import Curve, Point, axes, curves, named, readings
-from agentlab.bench.results import Measurement, Results
+from agentlab.bench.results import Measurement, Results, unequal
 from agentlab.plots import BROKEN, FONT_SIZE, SERIES
 
 _MARKERS = "osD^"
@@ -39,6 +39,8 @@ def figure(results: Results) -> Figure:
         else:
             made = _bars(results)
         said = readings(results)[:_MOST_SAID] or [results.experiment.about]
+        if unequal(results.measurements):
+            said = ["Not comparable: the work was not the same", *said]
         made.suptitle("\n".join(said), x=0.01, ha="left", fontweight="bold", fontsize=FONT_SIZE)
     plt.close(made)  # the notebook shows what a cell returns, once
     return made

@@ -13,9 +13,10 @@ from agentlab.bench.results import Measurement, Results, unequal
 
 
 def markdown(results: Results) -> str:
-    """The table, what it was measured on, and what forbids comparing its rows.
+    """What forbids comparing its rows, the table, and what it was measured on.
 
-    Times are model seconds: the median, and from least to most where there are repeats. `of the
+    Times are model seconds: the median, and from least to most where there are repeats. What else
+    was counted is the median over these, and `peak` the most of all. `of the
     bound` is the bound divided by the median, 1 being perfect; `saved` is against the sequential
     run of the same work.
     """
@@ -27,9 +28,10 @@ def markdown(results: Results) -> str:
     parts = [
         f"# {results.name}",
         experiment.about,
+        "\n".join(f"- {problem}" for problem in problems),
         table(results),
-        "\n".join(f"- {line}" for line in [*problems, *readings(results)]),
-        f"{clock}; {about}.",
+        "\n".join(f"- {line}" for line in readings(results)),
+        f"Times are model seconds. {clock[0].upper()}{clock[1:]}; {about}.",
     ]
     return "\n\n".join(part for part in parts if part) + "\n"
 
@@ -54,7 +56,7 @@ def table(results: Results) -> str:
 def _row(results: Results, case: Case) -> dict[str, str]:
     """Column -> cell; a column without any is left out."""
     runs = results.of(case)
-    last = runs[-1]
+    p95_s = [m.p95_s for m in runs if m.p95_s is not None]
     elapsed_s, bound_s = _elapsed_s(runs), median(m.bound_s for m in runs)
     cpu_ms = [m.cpu_ms for m in runs if m.cpu_ms is not None]
     return {
@@ -63,10 +65,10 @@ def _row(results: Results, case: Case) -> dict[str, str]:
         "bound (s)": f"{bound_s:,.1f}",
         "of the bound": f"{bound_s / elapsed_s:.3f}" if bound_s else "-",
         "saved": _saved(results, case, elapsed_s),
-        "p95 (s)": "" if last.p95_s is None else f"{last.p95_s:.1f}",
-        "requests": f"{last.requests:,}",
-        "peak": f"{last.peak:,}",
-        "tokens": f"{last.tokens:,}",
+        "p95 (s)": f"{median(p95_s):.1f}" if p95_s else "",
+        "requests": f"{median(m.requests for m in runs):,.0f}",
+        "peak": f"{max(m.peak for m in runs):,}",
+        "tokens": f"{median(m.tokens for m in runs):,.0f}",
         "CPU (ms a request)": f"{median(cpu_ms):.2f}" if cpu_ms else "",
     }
 

@@ -9,12 +9,14 @@ from importlib.metadata import version
 from pathlib import Path
 from tempfile import TemporaryFile
 from typing import TypeVar
+from urllib.parse import urlsplit
 
 import msgspec
 
 from agentlab.bench.experiment import Case, Experiment
 from agentlab.errors import ConfigError
 from agentlab.files import write_whole
+from agentlab.settings import Settings
 
 T = TypeVar("T", bound=msgspec.Struct)
 
@@ -54,7 +56,11 @@ class Measurement(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Results(msgspec.Struct, frozen=True, kw_only=True):
-    """An experiment and what was measured. In virtual time two runs make equal files."""
+    """An experiment and what was measured. In virtual time two runs make equal files.
+
+    Attributes:
+        machine: On what and with what: the system, versions, and the model that answered.
+    """
 
     name: str
     experiment: Experiment
@@ -121,6 +127,30 @@ def machine() -> dict[str, str]:
         "cores": str(os.cpu_count()),
     }
     return about | {package: version(package) for package in _PACKAGES}
+
+
+def model(chosen: Settings, experiment: Experiment) -> dict[str, str]:
+    """Who answered: a real model, or the local one with what the environment changed about it.
+
+    Args:
+        chosen: The settings of the run, the environment's among them.
+
+    Example:
+        >>> from agentlab.bench.experiment import load
+        >>> model(Settings(requests_per_minute=60), load("article"))
+        {'model': 'local', 'requests_per_minute': '60'}
+    """
+    if chosen.real:
+        host = urlsplit(chosen.upstream or "").hostname
+        return {"model": f"{chosen.model} at {host}"}
+    about = {"model": "local" if chosen.replay is None else f"replay of {chosen.replay}"}
+    if experiment.clock == "real":
+        about["model seconds a second"] = f"{chosen.time_scale:g}"
+    for name in ("requests_per_minute", "tokens_per_minute", "capacity", "faults"):
+        value = getattr(chosen, name)
+        if name not in experiment.settings and value not in (None, []):
+            about[name] = str(value)
+    return about
 
 
 def unequal(measurements: Iterable[Measurement]) -> list[str]:
