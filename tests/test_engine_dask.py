@@ -79,9 +79,10 @@ async def several(cluster: Any, many: int, max_tokens: int = 41) -> list[str]:
 
 
 async def in_flight(t: Trace, many: int) -> None:
-    """Until the endpoint has so many in flight."""
-    while sum(span.end_s is None for span in t.spans) < many:
-        await asyncio.sleep(0.01)
+    """Until the endpoint has so many in flight; an error where it never has."""
+    async with asyncio.timeout(60):
+        while sum(span.end_s is None for span in t.spans) < many:
+            await asyncio.sleep(0.01)
 
 
 def below(word: str) -> list[psutil.Process]:
@@ -142,7 +143,7 @@ def test_a_killed_worker_loses_nothing(fresh_lab):
 
     async def killed(cluster: Any) -> list[str]:
         with trace() as t:
-            running = asyncio.create_task(several(cluster, 100, max_tokens=191))
+            running = asyncio.create_task(several(cluster, 100, max_tokens=391))
             await in_flight(t, 100)
             nanny = below("worker")[0]
             nanny.children()[-1].kill()  # the process that makes the calls
