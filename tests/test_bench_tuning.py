@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from statistics import median
 from typing import Any
 
 import msgspec
@@ -159,14 +160,22 @@ def test_the_reference_comes_out_again(fresh_lab):
 
 
 def test_the_pass_line_holds_where_it_must():
-    """On every preset, at 4, 16 and 64 slots, under a rate limit, and with the slots halved.
+    """By the median over seeds: every preset, 4, 16 and 64 slots, halved, doubled, a rate limit.
 
-    Many slots that double in mid-run are beyond that: it follows, but too late for the line.
+    Heavy jitter over slots that change is beyond that: there it comes within a hair of the line.
     """
-    rows = [r for r in tuning.stored(REFERENCE).limits or () if r.limiter == "adaptive"]
-    assert len(rows) == len(JUDGING)
-    failed = {row.scenario for row in rows if not row.passes}
-    assert failed == {"64 slots, doubled", "64 slots, doubled, jitter"}
+    kept = tuning.stored(REFERENCE)
+    rows = [row for row in kept.limits or () if row.limiter == "adaptive"]
+    assert len(rows) == len(JUDGING) * len(kept.experiment.limits.seeds)
+    below = {}
+    for scenario in JUDGING:
+        of = [row for row in rows if row.scenario == scenario.name]
+        goodput = median(row.of_best_goodput for row in of)
+        assert median(row.of_best_p95 for row in of) <= trial.MOST_P95
+        if goodput < trial.LEAST_GOODPUT:
+            below[scenario.name] = goodput
+    assert all("jitter" in name and goodput > 0.89 for name, goodput in below.items())
+    assert len(below) == 3
 
 
 def test_results_are_written_whole(tmp_path):
