@@ -7,7 +7,7 @@
     pace       a rate limit kept by the client: a token bucket for requests and one for tokens
     adaptive   how many calls at once: a limit that finds the endpoint's knee, and follows it
     evidence   what it concludes from: answers in order, and what more calls at once are worth
-    limiters   other rules for the same: fixed, AIMD, Netflix's Gradient2 and Vegas
+    limiters   other rules for the same: fixed, Netflix's AIMD, Gradient2 and Vegas
     seats      as many places for calls in flight as such a rule says
     hedge      a second request when the first is late; the faster one wins
     stream     any number of calls with a few at once, and memory bounded
