@@ -56,13 +56,16 @@ def run(options: argparse.Namespace) -> int:
     try:
         return (_tune if tuning.is_tuning(path) else _measure)(path, file, options)
     except KeyboardInterrupt:
-        print(f"stopped; what is done is in {file}. Go on with --resume.", file=sys.stderr)
+        done = (
+            f"what is done is in {file}. Go on with --resume." if file.exists() else "none is done"
+        )
+        print(f"stopped; {done}", file=sys.stderr)
         return INTERRUPTED
 
 
 def _measure(path: Path, file: Path, options: argparse.Namespace) -> int:
     chosen = experiment.load(path)
-    real = settings.from_environment()
+    real = settings.from_environment(**chosen.settings)
     if chosen.clock == "real" and real.real:
         asked = f"this asks {real.model} at {real.upstream} {_bill(cost.cost(chosen), options)}"
         if not options.yes:
@@ -74,6 +77,9 @@ def _measure(path: Path, file: Path, options: argparse.Namespace) -> int:
 
 
 def _tune(path: Path, file: Path, options: argparse.Namespace) -> int:
+    for name in ("cluster", "price", "yes"):
+        if getattr(options, name):
+            raise ConfigError(f"--{name} is for what asks an endpoint; {path.stem} simulates one")
     tuned = tuning.run(tuning.load(path), file, resume=options.resume)
     _report(file, tuning.markdown(tuned), tuning.figure(tuned))
     return 0
