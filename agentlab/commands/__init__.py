@@ -3,3 +3,21 @@
 Each has `DESCRIPTION`, `arguments(parser)` and `run(options)`, which returns the exit code. Only
 the one that is asked for is imported.
 """
+
+from __future__ import annotations
+
+import argparse
+
+INTERRUPTED = 130
+"""The exit code after Ctrl-C: 128 and SIGINT, as shells have it."""
+
+
+def cluster_argument(parser: argparse.ArgumentParser) -> None:
+    """`--cluster`, of the commands that can send from other processes."""
+    parser.add_argument(
+        "--cluster",
+        nargs="?",
+        const="local",
+        metavar="ADDRESS",
+        help="send from other processes: of a Dask scheduler, or without an address from here",
+    )

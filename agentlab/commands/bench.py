@@ -10,9 +10,9 @@ from matplotlib.figure import Figure
 
 from agentlab import settings
 from agentlab.bench import compare, cost, experiment, measure, plots, report, results, tuning
+from agentlab.commands import INTERRUPTED, cluster_argument
 from agentlab.errors import ConfigError
 
-INTERRUPTED = 130  # 128 and SIGINT, as shells have it
 DESCRIPTION = (
     "Measure an experiment: writes NAME.json with the raw data, NAME.md with the table, and "
     "NAME.png. Ctrl-C keeps what is done."
@@ -33,13 +33,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
         help="dollars for a million tokens of prompts and of answers, for the estimate",
     )
     parser.add_argument("--compare", nargs=2, metavar=("A", "B"), help="two .json files")
-    parser.add_argument(
-        "--cluster",
-        nargs="?",
-        const="local",
-        metavar="ADDRESS",
-        help="send from other processes: of a Dask scheduler, or without an address from here",
-    )
+    cluster_argument(parser)
 
 
 def run(options: argparse.Namespace) -> int:

@@ -11,11 +11,11 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Literal
 
+from agentlab.commands import INTERRUPTED, cluster_argument
 from agentlab.content.settings import Settings
 from agentlab.content.system import Content, ContentSystem, summary
 from agentlab.errors import ConfigError
 
-INTERRUPTED = 130  # 128 and SIGINT, as shells have it
 DESCRIPTION = (
     "Write a Markdown and an HTML file about each topic. Every answer is recorded in "
     "DIR/journal.sqlite as it comes, so that after Ctrl-C, or worse, --resume goes on and asks "
@@ -34,13 +34,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--type", choices=("blog", "comprehensive"), default="blog")
     parser.add_argument("--settings", metavar="FILE", help="the content system's, as YAML")
     parser.add_argument("--journal", metavar="URL", help="elsewhere, such as postgresql://...")
-    parser.add_argument(
-        "--cluster",
-        nargs="?",
-        const="local",
-        metavar="ADDRESS",
-        help="send from other processes: of a Dask scheduler, or without an address from here",
-    )
+    cluster_argument(parser)
 
 
 def run(options: argparse.Namespace) -> int:
