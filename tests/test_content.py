@@ -104,6 +104,16 @@ def test_the_metrics_are_what_the_endpoint_counted(fresh_lab):
     assert sum(m.cost or 0 for m in metrics) == pytest.approx(expected)
 
 
+def test_the_monitor_counts_what_the_endpoint_saw(fresh_lab):
+    """Calls, attempts and failures of a whole batch, in one place."""
+    once = [{"kind": "error", "status": 503, "agent": f"writer: {TOPICS[0]}", "calls": [1]}]
+    with lab.configure(faults=once), ContentSystem() as system:
+        _, t = lab.simulate(system.batch_generate(TOPICS[:3]))
+    health = system.monitor.health()
+    assert (health["calls"], health["failed"], health["in_flight"]) == (12, 0, 0)
+    assert (health["attempts"], health["failed_attempts"]) == (t.requests, 1) == (13, 1)
+
+
 def test_a_topic_is_written_once(fresh_lab, tmp_path):
     """However often it is given, and however it is spaced."""
     contents, t = batch([TOPICS[0], f"  {TOPICS[0].replace(' ', '  ')} ", TOPICS[0]], out=tmp_path)

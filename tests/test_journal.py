@@ -7,6 +7,7 @@ import shutil
 import sqlite3
 import subprocess
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from pathlib import Path
 from tempfile import mkdtemp
@@ -152,6 +153,14 @@ def test_a_name_is_a_files(tmp_path):
     with Journal(tmp_path / "a?b" / "j.sqlite") as journal:
         journal.sending(*STEP)
     assert (tmp_path / "a?b" / "j.sqlite").is_file() and not (tmp_path / "a").exists()
+
+
+def test_another_thread_may_use_it(where):
+    """As virtual time's does in a notebook, where the journal was opened outside of it."""
+    with Journal(where) as journal, ThreadPoolExecutor(1) as pool:
+        pool.submit(journal.sending, *STEP).result()
+        pool.submit(journal.record, *STEP, YES).result()
+        assert journal.answer(*STEP) == YES
 
 
 def test_without_room_an_answer_is_refused_and_the_rest_is_kept(tmp_path):

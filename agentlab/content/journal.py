@@ -119,7 +119,9 @@ class Journal:
             if address.drivername == "postgresql":
                 # psycopg is the driver that is kept; the plain name would mean another one
                 address = address.set(drivername="postgresql+psycopg")
-            engine = create_engine(address)
+            # In a notebook virtual time runs in a thread of its own, one after the other with this.
+            threads = {"check_same_thread": False} if address.drivername == "sqlite" else {}
+            engine = create_engine(address, connect_args=threads)
         except (SQLAlchemyError, ModuleNotFoundError) as error:
             raise ConfigError(_cannot_open(url, error)) from None
         try:
