@@ -5,6 +5,12 @@
     │   └── FileError    a data file is wrong (carries each problem with its line and field)
     ├── EndpointError    the endpoint cannot be started, found or understood
     ├── ModelError       the model answered a call with an error (carries status, code, request id)
+    │   └── IncompleteAnswer    it answered 200, and yet there is no whole answer
+    │       ├── AnswerTruncated     cut off by a limit that the caller did not set
+    │       ├── ReasoningExhausted  the whole limit went into reasoning, nothing into an answer
+    │       ├── AnswerFiltered      withheld by the provider's content filter
+    │       ├── AnswerRefused       the model declined, in its own words
+    │       └── AnswerEmpty         no text, without a reason given
     ├── GaveUp           a guarded call failed for good (carries the attempts and their errors)
     ├── CircuitOpen      the endpoint is down, and the call was not sent (carries when to try again)
     ├── ClusterLost      the processes that calls were placed on cannot be reached any more
@@ -89,6 +95,8 @@ class ModelError(AgentLabError):
     Attributes:
         status: HTTP status of the answer, such as 400.
         code: OpenAI's error code, such as ``"context_length_exceeded"``, or None.
+        kind: OpenAI's error type, such as ``"insufficient_quota"``, or None.
+        param: The field of the request that is to blame, such as ``"temperature"``, or None.
         request_id: What to look for in the trace.
         retry_after_s: Model seconds that the endpoint asks to wait; None if it does not say.
     """
@@ -100,13 +108,66 @@ class ModelError(AgentLabError):
         status: int,
         code: str | None,
         request_id: str | None,
+        kind: str | None = None,
+        param: str | None = None,
         retry_after_s: float | None = None,
     ):
         super().__init__(message)
         self.status = status
         self.code = code
+        self.kind = kind
+        self.param = param
         self.request_id = request_id
         self.retry_after_s = retry_after_s
+
+
+class IncompleteAnswer(ModelError):
+    """The model answered with status 200, and yet there is no whole answer; it is paid for.
+
+    Attributes:
+        text: What came of an answer; often nothing.
+        finish_reason: Why the endpoint says it ended, such as ``"length"``, or None.
+        prompt_tokens, completion_tokens: What the endpoint counted, 0 where it does not.
+    """
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        text: str = "",
+        finish_reason: str | None = None,
+        prompt_tokens: int = 0,
+        completion_tokens: int = 0,
+        request_id: str | None = None,
+    ):
+        super().__init__(message, status=200, code=None, request_id=request_id)
+        self.text = text
+        self.finish_reason = finish_reason
+        self.prompt_tokens = prompt_tokens
+        self.completion_tokens = completion_tokens
+
+
+class AnswerTruncated(IncompleteAnswer):
+    """The answer was cut off by a limit that the caller did not set; asking again changes nothing.
+
+    The way out is a larger limit, or a shorter answer asked for.
+    """
+
+
+class ReasoningExhausted(IncompleteAnswer):
+    """The limit on tokens was spent on reasoning, so that no answer is left; raise the limit."""
+
+
+class AnswerFiltered(IncompleteAnswer):
+    """The provider's content filter withheld the answer; ask for something else."""
+
+
+class AnswerRefused(IncompleteAnswer):
+    """The model declined to answer; `text` holds what it said instead."""
+
+
+class AnswerEmpty(IncompleteAnswer):
+    """The answer has no text, and nothing says why; asking again may help."""
 
 
 class GaveUp(AgentLabError):

@@ -137,7 +137,7 @@ async def reply(
             )
     except TimeoutError:
         raise TimeoutError(f"no answer to {agent!r} within {timeout_s:g} model seconds") from None
-    return read(answer)
+    return read(answer, max_tokens=max_tokens)
 
 
 def simulate(

@@ -17,7 +17,12 @@ def answer(said: object, status: int = 200, headers: dict[str, str] | None = Non
 
 
 def completion(**more: object) -> dict[str, object]:
-    return {"choices": [{"message": {"role": "assistant", "content": "Danube."}}], **more}
+    return {
+        "choices": [
+            {"message": {"role": "assistant", "content": "Danube."}, "finish_reason": "stop"}
+        ],
+        **more,
+    }
 
 
 @pytest.mark.parametrize(
@@ -32,7 +37,7 @@ def completion(**more: object) -> dict[str, object]:
 )
 def test_a_good_answer_is_read_whatever_it_counts(usage: dict, counted: tuple[int, int]):
     """A count that is not there, or null, is 0, and no reason to lose the text."""
-    assert read(answer(completion(**usage))) == Reply("Danube.", *counted)
+    assert read(answer(completion(**usage))) == Reply("Danube.", *counted, "stop")
 
 
 @pytest.mark.parametrize(
