@@ -16,7 +16,15 @@ import msgspec
 
 from agentlab.clock import is_virtual, run_virtual
 from agentlab.errors import ConfigError
-from agentlab.model_time import model_seconds_a_second, now_s, retry_after_s, sleep, timeout
+from agentlab.model_time import (
+    duration_s,
+    model_seconds_a_second,
+    now_s,
+    retry_after_s,
+    sleep,
+    sleep_until,
+    timeout,
+)
 from agentlab.reply import Reply, read
 from agentlab.running import (
     Address,
@@ -49,12 +57,14 @@ __all__ = [
     "configure",
     "connect",
     "crew_llm",
+    "duration_s",
     "model_seconds_a_second",
     "now_s",
     "reply",
     "retry_after_s",
     "simulate",
     "sleep",
+    "sleep_until",
     "stop",
     "timeout",
     "where",

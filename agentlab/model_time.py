@@ -7,7 +7,11 @@ real model's. What waits, or counts, in model seconds means the same everywhere.
 from __future__ import annotations
 
 import asyncio
+import math
+import re
 from collections.abc import Mapping
+from datetime import UTC, datetime
+from email.utils import parsedate_to_datetime
 
 from agentlab import running
 from agentlab.clock import is_virtual
@@ -39,14 +43,80 @@ def timeout(seconds: float | None) -> asyncio.Timeout:
     return asyncio.timeout(seconds and seconds / model_seconds_a_second())
 
 
-def retry_after_s(headers: Mapping[str, str]) -> float | None:
-    """How long an answer's headers ask to wait, in model seconds; None if they do not say.
+async def sleep_until(at_s: float) -> None:
+    """Wait until the running event loop's clock, as `now_s` reads it, shows `at_s`.
 
-    Its `retry-after-ms`, or else `retry-after` in seconds, counted on the client's own clock.
+    One timer for one instant: a wait that is computed again from what is left may never end on a
+    clock that does not tick by itself, because what is left can be too little to move it.
+    """
+    loop = asyncio.get_running_loop()
+    over: asyncio.Future[None] = loop.create_future()
+    timer = loop.call_at(at_s / model_seconds_a_second(), _end, over)
+    try:
+        await over
+    finally:
+        timer.cancel()
+
+
+def _end(waiting: asyncio.Future[None]) -> None:
+    if not waiting.done():
+        waiting.set_result(None)
+
+
+def retry_after_s(headers: Mapping[str, str]) -> float | None:
+    """Read how long an answer's headers ask to wait, in model seconds; None if they do not say.
+
+    They say so in `retry-after-ms`, or else in `retry-after`, in seconds on the client's own clock
+    or as a date (RFC 9110, 10.2.3). A number that is negative or not finite says nothing.
+
+    Example:
+        >>> retry_after_s({"retry-after": "-1"}) is None
+        True
     """
     for name, unit_s in (("retry-after-ms", 0.001), ("retry-after", 1.0)):
-        try:
-            return float(headers[name]) * unit_s * model_seconds_a_second()
-        except (KeyError, ValueError):  # absent, or a date, which no endpoint of this kind sends
-            continue
-    return None
+        wait_s = _number(headers.get(name, ""))
+        if wait_s is not None:
+            return wait_s * unit_s * model_seconds_a_second()
+    until = _date(headers.get("retry-after", ""))
+    if until is None:
+        return None
+    # The endpoint's own clock, where it shows it: this machine's may be wrong.
+    now = _date(headers.get("date", "")) or datetime.now(UTC)
+    return max((until - now).total_seconds(), 0.0) * model_seconds_a_second()
+
+
+def _number(text: str) -> float | None:
+    try:
+        number = float(text)
+    except ValueError:
+        return None
+    return number if math.isfinite(number) and number >= 0 else None
+
+
+def _date(text: str) -> datetime | None:
+    try:
+        date = parsedate_to_datetime(text)
+    except ValueError:
+        return None
+    return date if date.tzinfo else date.replace(tzinfo=UTC)
+
+
+_UNITS_S = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
+_SPAN = re.compile(r"(\d+(?:\.\d+)?)\s*(ms|milli|[dhms])?[a-z]*\s*", re.IGNORECASE)
+
+
+def duration_s(text: str) -> float | None:
+    """Read a time as rate limits give it, in seconds; None if it is none.
+
+    Example:
+        >>> duration_s("6m0s"), duration_s("1h2.5s"), duration_s("120ms"), duration_s("soon")
+        (360.0, 3602.5, 0.12, None)
+    """
+    text = text.strip()
+    if not re.fullmatch(f"(?:{_SPAN.pattern})+", text, re.IGNORECASE):
+        return None
+    total_s = sum(
+        float(number) * _UNITS_S["ms" if unit.lower() == "milli" else unit.lower() or "s"]
+        for number, unit in _SPAN.findall(text)
+    )
+    return round(total_s, 9)

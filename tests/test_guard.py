@@ -202,3 +202,54 @@ def test_the_monitor_is_right_under_concurrent_runs(fresh_lab: None):
     text = both.monitor.prometheus()
     assert 'agentlab_attempts_total{error_type="ModelError",gen_ai_agent_name="agent"}' in text
     assert "gen_ai_client_operation_duration_seconds_bucket" in text
+
+
+@pytest.mark.parametrize("paced", [True, False])
+@pytest.mark.parametrize("limits", [{"deadline_s": 60}, {"deadline_s": None, "longest_wait_s": 60}])
+def test_a_wait_that_is_too_long_is_not_begun(
+    fresh_lab: None, paced: bool, limits: dict[str, float | None]
+):
+    """Told to come back in 3,600 s: all give up immediately, and say why."""
+    faults = [{"kind": "error", "status": 429, "probability": 1.0, "retry_after_s": 3600}]
+
+    async def main() -> tuple[list[Any], float]:
+        one = Guard(pace=Pace() if paced else None, **limits)
+        calls = (one.ask("x", agent=f"{n}") for n in range(3))
+        ended = await asyncio.gather(*calls, return_exceptions=True)
+        return [*ended, *await asyncio.gather(one.ask("y"), return_exceptions=True)], lab.now_s()
+
+    with lab.configure(faults=faults):
+        (ended, now_s), t = lab.simulate(main())
+    assert now_s < 1
+    assert t.requests == (3 if paced else 4)
+    assert all("asks to wait 3,600" in str(error) for error in ended)
+
+
+def test_a_wait_of_some_seconds_is_told_once(fresh_lab: None, caplog: pytest.LogCaptureFixture):
+    """Ten calls, all told to wait: one line on the real clock."""
+    faults = [{"kind": "error", "status": 429, "calls": list(range(1, 11)), "retry_after_s": 6000}]
+
+    async def main() -> None:
+        one = Guard(deadline_s=None, pace=Pace())
+        await asyncio.gather(*(one.ask("x") for _ in range(10)))
+
+    with lab.configure(faults=faults, time_scale=1000):
+        asyncio.run(main())
+    told = [record.getMessage() for record in caplog.records if record.name == "agentlab"]
+    assert told == ["the endpoint asks to wait 6 s before the next request"]
+
+
+def test_a_time_out_has_words(fresh_lab: None):
+    """Of one attempt and of the whole call: what was waited for, and for how long."""
+    silent = [{"kind": "stall", "probability": 1.0}]
+
+    async def main() -> str:
+        try:
+            await Guard(retry=Retry(attempts=2), attempt_s=2).ask("x")
+        except GaveUp as error:
+            return str(error)
+        return ""
+
+    with lab.configure(faults=silent):
+        said, _ = lab.simulate(main())
+    assert said.endswith("no answer within 2 model seconds")

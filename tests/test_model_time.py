@@ -11,6 +11,8 @@ import pytest
 from agentlab import model_time
 from agentlab.clock import run_virtual
 
+NOW = "Wed, 21 Oct 2026 07:28:00 GMT"
+
 
 def test_in_virtual_time_a_model_second_is_the_clocks(fresh_lab: ModuleType):
     """Whatever scale is chosen: 3 s of sleep are 3 s on both."""
@@ -57,14 +59,25 @@ def test_a_timeout_is_in_model_seconds():
     [
         ({"retry-after-ms": "250", "retry-after": "1"}, 5.0),
         ({"retry-after": "2"}, 40.0),
-        ({"retry-after": "Wed, 21 Oct 2026 07:28:00 GMT"}, None),
+        ({"retry-after": "Wed, 21 Oct 2026 07:28:04 GMT", "date": NOW}, 80.0),
+        ({"retry-after": "Wed, 21 Oct 2026 07:27:00 GMT", "date": NOW}, 0.0),
+        ({"retry-after": "Wed, 21 Oct 2026 07:28:04 GMT", "date": "noon"}, 0.0),
+        ({"retry-after": "soon"}, None),
+        ({"retry-after": "-1"}, None),
+        ({"retry-after": "nan"}, None),
+        ({"retry-after": "inf"}, None),
+        ({"retry-after-ms": "-5", "retry-after": "2"}, 40.0),
+        ({"retry-after": "0"}, 0.0),
         ({}, None),
     ],
-    ids=["milliseconds", "seconds", "a date", "absent"],
+    ids=lambda value: str(value),
 )
 def test_an_endpoint_asks_to_wait_by_the_clients_clock(
     fresh_lab: ModuleType, headers: dict[str, str], wait_s: float | None
 ):
-    """At 20 to 1, a quarter of a second here is 5 model seconds; milliseconds win."""
+    """At 20 to 1, a quarter of a second here is 5 model seconds; milliseconds win.
+
+    A date counts from the endpoint's own clock, or from this machine's (past that date by now).
+    """
     with fresh_lab.configure(time_scale=20):
         assert model_time.retry_after_s(headers) == wait_s

@@ -12,9 +12,11 @@ from hypothesis import strategies as st
 
 from agentlab import lab
 from agentlab.clock import run_virtual
-from agentlab.errors import ConfigError
+from agentlab.endpoint.limits import Bucket
+from agentlab.errors import ConfigError, ModelError
 from agentlab.resilience.guard import Guard
-from agentlab.resilience.pace import Pace, TokenBucket
+from agentlab.resilience.pace import Pace, TokenBucket, window_s
+from agentlab.transport import on_headers
 
 
 async def times(take: Any, many: int) -> list[float]:
@@ -128,3 +130,126 @@ def test_tokens_are_paced_too(fresh_lab: None):
         _, t = lab.simulate(main())
     assert [span.status for span in t.spans] == [200] * 100
     assert t.makespan_s >= (100 * 150 - 6000) / 100
+
+
+@settings(max_examples=200, deadline=None)
+@given(before=st.floats(0, 1e5), pause=st.floats(0, 1e5))
+def test_a_pause_of_any_length_ends_when_it_should(before: float, pause: float):
+    """Whatever the floats: it ends, and neither early nor late by more than their rounding."""
+
+    async def main() -> float:
+        pace = Pace()
+        await lab.sleep(before)
+        pace.pause(pause)
+        await pace.wait()
+        return lab.now_s()
+
+    assert run_virtual(main()).result == pytest.approx(before + pause, abs=1e-8)
+
+
+@pytest.mark.parametrize(
+    ("limit", "left", "reset_s", "window"),
+    [
+        (14_400, 14_399, 6.0, 86_400),
+        (14_400, 14_300, 599.9, 86_400),
+        (500, 499, 0.12, 60),
+        (7_000, 6_999, 0.009, 60),
+        (30, 29, 2.0, 60),
+        (10, 9, 0.1, 1),
+        (1_000, 990, 36.0, 3_600),
+        (500, 500, 0.0, 60),
+        (500, 400, None, 60),
+        (500, 499, 1.7e9, 86_400),
+    ],
+)
+def test_a_limits_window_is_read_from_its_reset(
+    limit: float, left: float, reset_s: float | None, window: float
+):
+    """(limit - remaining) / reset is the rate; the rounding of the reset does not change it."""
+    assert window_s(limit, left, reset_s) == window
+
+
+@pytest.mark.parametrize("said", ["nan", "inf", "-5", "many", ""])
+def test_a_limit_that_is_no_number_is_not_learned(said: str):
+    """A foreign header is read before it is obeyed."""
+    pace = Pace()
+    for what in ("limit", "remaining"):
+        headers = {f"x-ratelimit-{w}-requests": "10" for w in ("limit", "remaining")}
+        pace.learn(headers | {f"x-ratelimit-{what}-requests": said})
+
+    async def main() -> float:
+        await asyncio.gather(*(pace.wait() for _ in range(100)))
+        return lab.now_s()
+
+    assert run_virtual(main()).result == 0.0
+
+
+@pytest.mark.parametrize("hint", [True, False], ids=["Retry-After", "no hint"])
+def test_a_minutes_limit_beside_a_days_is_learned_from_refusals(hint: bool):
+    """30 a minute, of which the headers tell only 14,400 a day: each call is refused once at most.
+
+    The bound is (150 - 30) / .5 = 240 s.
+    """
+    requests = admitted = 0
+    minute = Bucket(30)
+
+    async def call() -> None:
+        nonlocal requests, admitted
+        requests += 1
+        wait_s = minute.wait_s(1, lab.now_s())
+        admitted += not wait_s
+        tell = on_headers.get()
+        assert tell is not None
+        headers = {
+            "limit": "14400",
+            "remaining": f"{14_400 - admitted}",
+            "reset": f"{6 * admitted}s",
+        }
+        tell({f"x-ratelimit-{what}-requests": value for what, value in headers.items()})
+        if wait_s:
+            raise ModelError(
+                "Slow down",
+                status=429,
+                code=None,
+                request_id=None,
+                retry_after_s=wait_s * hint or None,
+            )
+        minute.take(1, lab.now_s())
+        await lab.sleep(1)
+
+    async def main() -> float:
+        guard = Guard(pace=Pace())
+        await asyncio.gather(*(guard.run(call) for _ in range(150)))
+        return lab.now_s()
+
+    assert run_virtual(main()).result < 1.02 * 240
+    assert requests <= 150 + 120
+
+
+def test_a_guard_keeps_a_rate_of_tokens_that_it_was_told(fresh_lab: None):
+    """60 questions of some 60 tokens at 1,500 a minute: `ask` and `around` refuse nobody."""
+
+    async def main() -> None:
+        guard = Guard(pace=Pace(tokens_per_minute=1500))
+        ask = guard.around(lab.ask)
+        words = "word " * 40
+        await asyncio.gather(
+            *(guard.ask(f"{words}{n}", max_tokens=15) for n in range(30)),
+            *(ask(f"{words}{n}", system="Be brief.", max_tokens=15) for n in range(30)),
+        )
+
+    with lab.configure(tokens_per_minute=1500):
+        _, t = lab.simulate(main())
+    assert [span.status for span in t.spans] == [200] * 60
+
+
+def test_what_no_limit_admits_is_sent_once(fresh_lab: None):
+    """411 tokens under a limit of 100: one request, and the endpoint's own words."""
+
+    async def main() -> None:
+        await Guard().ask("word " * 400, max_tokens=10)
+
+    with lab.configure(tokens_per_minute=100):
+        error, t = lab.simulate(main(), catch=ModelError)
+    assert "Requested 411" in str(error)
+    assert t.requests == 1

@@ -13,7 +13,13 @@ from hypothesis import strategies as st
 
 from agentlab import lab
 from agentlab.clock import run_virtual
-from agentlab.errors import ConfigError, EndpointError, ModelError
+from agentlab.errors import (
+    AnswerEmpty,
+    ConfigError,
+    EndpointError,
+    IncompleteAnswer,
+    ModelError,
+)
 from agentlab.resilience.retry import Retry, RetryBudget
 from agentlab.resilience.verdict import Verdict, judge
 
@@ -45,6 +51,66 @@ def model_error(status: int, code: str | None = None) -> ModelError:
 def test_verdicts(error: Exception, retry: bool, outage: bool):
     """Passing trouble is worth an attempt; refusals and bugs are not; only outages are outages."""
     assert (judge(error).retry, judge(error).outage) == (retry, outage)
+
+
+def refusal(
+    message: str, status: int = 429, code: str | None = None, kind: str | None = None, **more: Any
+) -> ModelError:
+    return ModelError(message, status=status, code=code, kind=kind, request_id=None, **more)
+
+
+TPM = "Rate limit reached for gpt-4o in organization org-x on tokens per min (TPM): "
+WORDINGS = {
+    "OpenAI, rate": (refusal(TPM + "Limit 30,000, Used 29,000, Requested 2,000."), True, False),
+    "OpenAI, too large": (refusal(TPM + "Limit 30000, Requested 47000."), False, False),
+    "too large, in prose": (refusal("Request too large. It must be reduced."), False, False),
+    "quota by code": (refusal("x", code="insufficient_quota"), False, True),
+    "quota by type": (refusal("x", kind="insufficient_quota"), False, True),
+    "quota in prose": (
+        refusal("You exceeded your current quota, please check your plan and billing details."),
+        False,
+        True,
+    ),
+    "Moonshot": (refusal("x", kind="exceeded_current_quota_error"), False, True),
+    "DeepSeek": (refusal("Insufficient Balance", 402, code="invalid_request_error"), False, True),
+    "Gemini, a rate": (
+        refusal("You exceeded your current quota, check your plan. Please retry in 34.07s."),
+        True,
+        False,
+    ),
+    "a day's limit": (refusal("Limit reached on requests per day (RPD): Limit 200"), False, True),
+    "a day's limit, soon": (
+        refusal("on requests per day (RPD): Limit 10000, Used 10000. Try again in 8.64s."),
+        True,
+        False,
+    ),
+    "in flight": (refusal("organization max concurrency reached"), True, False),
+    "quota with 403": (refusal("insufficient credits", 403), False, True),
+    "an error inside 200": (refusal("x", 200, code="model_not_found"), False, False),
+    "trouble inside 200": (refusal("Provider returned error", 502, code="502"), True, False),
+    "a server that is busy": (refusal("per day", 503), True, False),
+}
+
+
+@pytest.mark.parametrize(("error", "retry", "exhausted"), WORDINGS.values(), ids=WORDINGS)
+def test_a_verdict_reads_type_code_message_and_numbers(
+    error: ModelError, retry: bool, exhausted: bool
+):
+    """Each published shape of a refusal, told apart by all that it says."""
+    assert (judge(error).retry, judge(error).exhausted) == (retry, exhausted)
+
+
+@pytest.mark.parametrize("kind", IncompleteAnswer.__subclasses__())
+def test_only_an_empty_answer_is_worth_another_attempt(kind: type[IncompleteAnswer]):
+    """A cut, filtered, refused or exhausted one would come again."""
+    assert judge(kind("x")).retry is (kind is AnswerEmpty)
+
+
+@given(limit=st.integers(1, 10**7), requested=st.integers(1, 10**7))
+def test_more_than_the_limit_is_final(limit: int, requested: int):
+    """No waiting admits a request that alone is larger than its limit."""
+    verdict = judge(refusal(f"{TPM}Limit {limit:,}, Requested {requested:,}."))
+    assert verdict.retry is (requested <= limit)
 
 
 @pytest.mark.parametrize("client", ["ask", "chat_model"])
@@ -108,6 +174,14 @@ def test_a_refusal_is_sent_once():
     assert len(run_virtual(attempts(Retry(), model_error(401))).result) == 1
 
 
+@pytest.mark.parametrize("wait_s", [None, 1.0])
+def test_a_rate_limit_is_outlasted(wait_s: float | None):
+    """Refused for a minute, with or without a word on how long: five attempts are not the end."""
+    times = run_virtual(attempts(Retry(), refusal("x", retry_after_s=wait_s))).result
+    assert 60 <= times[-1] < 60 + 60 + 2
+    assert len(times) < 70
+
+
 @given(seed=st.integers(0, 10_000))
 def test_back_off_stays_below_its_bounds(seed: int):
     """Full jitter: wait i is between 0 and first_s doubled i times, at most most_s."""
@@ -145,7 +219,9 @@ def test_a_budget_does_not_hinder_what_seldom_fails():
         assert budget.take()
 
 
-@pytest.mark.parametrize("wrong", [{"attempts": 0}, {"first_s": -1}, {"first_s": 5, "most_s": 1}])
+@pytest.mark.parametrize(
+    "wrong", [{"attempts": 0}, {"first_s": -1}, {"first_s": 5, "most_s": 1}, {"window_s": -1}]
+)
 def test_wrong_settings_are_refused(wrong: dict[str, Any]):
     """With what is wrong in the message."""
     with pytest.raises(ConfigError, match="attempts >= 1"):

@@ -13,12 +13,16 @@ deadline              nothing holds longer than this, a drip of bytes included
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import Awaitable, Callable
 from contextlib import nullcontext
 from dataclasses import dataclass, field
-from typing import Any, TypeVar
+from math import inf
+from typing import Any, Generic, TypeVar
 
 from agentlab import lab
+from agentlab.clock import is_virtual
+from agentlab.endpoint.tokens import count_tokens
 from agentlab.errors import ConfigError, GaveUp
 from agentlab.resilience.breaker import Breaker
 from agentlab.resilience.hedge import Hedge
@@ -32,6 +36,11 @@ from agentlab.transport import on_headers
 
 T = TypeVar("T")
 
+TOLD_FROM_S = 5.0
+"""A wait of so many real seconds is told, because it looks like a program that hangs."""
+
+_log = logging.getLogger("agentlab")
+
 
 @dataclass
 class Guard:
@@ -41,6 +50,8 @@ class Guard:
         retry: How often to repeat what may succeed later.
         deadline_s: Model seconds for a call with all its attempts; None sets no limit.
         attempt_s: Model seconds for one attempt; None sets no limit.
+        longest_wait_s: If the endpoint asks for a longer wait, the call fails instead; so it does
+            if the wait would outlast its deadline. None sets no limit of its own.
         at_once: The most requests in flight; None sets no limit.
         limit: The same, found out: how many the endpoint serves well, and as that changes.
         pace: The rate limit that is kept; None sends at will.
@@ -57,6 +68,7 @@ class Guard:
     retry: Retry = field(default_factory=Retry)
     deadline_s: float | None = 600.0
     attempt_s: float | None = None
+    longest_wait_s: float | None = None
     at_once: int | None = None
     limit: Limiter | None = None
     pace: Pace | None = None
@@ -66,6 +78,7 @@ class Guard:
     _loop: asyncio.AbstractEventLoop | None = field(default=None, init=False, repr=False)
     _slots: asyncio.Semaphore | None = field(default=None, init=False, repr=False)
     _seats: Seats | None = field(default=None, init=False, repr=False)
+    _told_until_s: float = field(default=0.0, init=False, repr=False)
 
     def __post_init__(self) -> None:
         if self.limit is not None:
@@ -92,7 +105,11 @@ class Guard:
         """
 
         async def guarded(prompt: str, *, agent: str = "agent", **options: Any) -> str:
-            return await self.run(lambda: send(prompt, agent=agent, **options), agent=agent)
+            return await self.run(
+                lambda: send(prompt, agent=agent, **options),
+                agent=agent,
+                tokens=size_tokens(prompt, **options) if self.pace is not None else 0,
+            )
 
         return guarded
 
@@ -112,68 +129,112 @@ class Guard:
             ConfigError: If this guard was used in another event loop before.
         """
         self._stay_in_one_loop()
-        errors: list[Exception] = []
+        deadline_s = inf if self.deadline_s is None else lab.now_s() + self.deadline_s
+        made = _Call(call, agent, tokens, deadline_s)
         with self.monitor.call(agent):
             try:
                 async with lab.timeout(self.deadline_s):
-                    return await self._repeat(call, agent, tokens, errors)
+                    return await self._repeat(made)
+            except GaveUp:
+                raise
             except Exception as error:
-                if errors and error is errors[-1] and not judge(error).retry:
+                if made.errors and error is made.errors[-1] and not judge(error).retry:
                     raise  # not worth another attempt, so nobody gave up
-                raise _gave_up(agent, errors, error, self.deadline_s) from error
+                # The deadline's own error is not among those that the attempts ended with.
+                late = not made.errors or made.errors[-1] is not error
+                why = (
+                    f"the deadline of {self.deadline_s} model seconds passed"
+                    if late
+                    else str(error)
+                )
+                raise made.gave_up(why or type(error).__name__) from error
 
-    async def _repeat(
-        self, call: Callable[[], Awaitable[T]], agent: str, tokens: float, errors: list[Exception]
-    ) -> T:
+    async def _repeat(self, made: _Call[T]) -> T:
         async for attempt in self.retry.attempting():
             with attempt:
                 try:
-                    result = await self._hedged(call, tokens)
-                except Exception as error:
-                    self._note(error, agent, errors)
+                    result = await self._hedged(made)
+                except GaveUp:
                     raise
-                self.monitor.attempt(agent, None)
+                except Exception as error:
+                    self._note(error, made)
+                    raise
+                self.monitor.attempt(made.agent, None)
                 return result
         raise AssertionError("tenacity ends with a result or an error")
 
-    async def _hedged(self, call: Callable[[], Awaitable[T]], tokens: float) -> T:
+    async def _hedged(self, made: _Call[T]) -> T:
         if self.hedge is None:
-            return await self._send(call, tokens)
+            return await self._send(made)
         sent = asyncio.Event()  # what waits for a slot or for the pace is not late
-        return await self.hedge(lambda: self._send(call, tokens, sent), sent=sent)
+        return await self.hedge(lambda: self._send(made, sent), sent=sent)
 
-    async def _send(
-        self, call: Callable[[], Awaitable[T]], tokens: float, sent: asyncio.Event | None = None
-    ) -> T:
+    async def _send(self, made: _Call[T], sent: asyncio.Event | None = None) -> T:
         async with self._slots or (self._seats.taken() if self._seats else nullcontext()) as seat:
             if self.pace is None:
-                return await self._attempt(call, seat, sent)
-            await self.pace.wait(tokens)
+                return await self._attempt(made, seat, sent)
+            self._refuse_to_wait(self.pace.paused_s, made)
+            await self.pace.wait(made.tokens)
             listening = on_headers.set(self.pace.learn)
             try:
-                return await self._attempt(call, seat, sent)
+                return await self._attempt(made, seat, sent)
             finally:
                 on_headers.reset(listening)
 
-    async def _attempt(
-        self, call: Callable[[], Awaitable[T]], seat: Seat | None, sent: asyncio.Event | None
-    ) -> T:
-        async with (
-            self.breaker.admitted() if self.breaker else nullcontext(),
-            lab.timeout(self.attempt_s),
-        ):
+    async def _attempt(self, made: _Call[T], seat: Seat | None, sent: asyncio.Event | None) -> T:
+        async with self.breaker.admitted() if self.breaker else nullcontext():
             if seat is not None:
                 seat.sent()
             if sent is not None:
                 sent.set()
-            return await call()
+            try:
+                async with lab.timeout(self.attempt_s) as patience:
+                    return await made.call()
+            except TimeoutError as error:
+                if not patience.expired():
+                    raise
+                raise TimeoutError(f"no answer within {self.attempt_s:g} model seconds") from error
 
-    def _note(self, error: Exception, agent: str, errors: list[Exception]) -> None:
-        errors.append(error)
-        self.monitor.attempt(agent, error)
-        wait_s = judge(error).wait_s
-        if self.pace is not None and wait_s is not None:
-            self.pace.pause(wait_s)
+    def _note(self, error: Exception, made: _Call[Any]) -> None:
+        made.errors.append(error)
+        self.monitor.attempt(made.agent, error)
+        verdict = judge(error)
+        if self.pace is not None and verdict.limited:
+            self.pace.refused()
+        if not verdict.retry or verdict.wait_s is None:
+            return
+        if self.pace is not None:
+            self.pace.pause(verdict.wait_s)
+        self._refuse_to_wait(verdict.wait_s, made, error)
+        self._tell(verdict.wait_s)
+
+    def _refuse_to_wait(
+        self, wait_s: float, made: _Call[Any], error: Exception | None = None
+    ) -> None:
+        """Give a call up now instead of after a wait that would outlast its time.
+
+        Raises:
+            GaveUp: In that case.
+        """
+        left_s = made.deadline_s - lab.now_s()
+        longest_s = inf if self.longest_wait_s is None else self.longest_wait_s
+        if wait_s > min(left_s, longest_s):
+            said = f"; it said: {error}" if error is not None else ""
+            most = f"the deadline comes in {left_s:.3g}"
+            if longest_s < left_s:
+                most = f"longest_wait_s is {longest_s:g}"
+            raise made.gave_up(
+                f"the endpoint asks to wait {wait_s:,.0f} model seconds, and {most}{said}"
+            ) from error
+
+    def _tell(self, wait_s: float) -> None:
+        """Tell whoever watches why nothing happens, once for each wait of some seconds."""
+        real_s = wait_s / lab.model_seconds_a_second()
+        until_s = lab.now_s() + wait_s
+        if real_s < TOLD_FROM_S or is_virtual() or until_s <= self._told_until_s:
+            return
+        self._told_until_s = until_s + wait_s / 2  # those refused at the same time are not told
+        _log.warning("the endpoint asks to wait %.0f s before the next request", real_s)
 
     def _stay_in_one_loop(self) -> None:
         loop = asyncio.get_running_loop()
@@ -185,14 +246,31 @@ class Guard:
         self._loop = loop
 
 
-def _gave_up(
-    agent: str, errors: list[Exception], last: Exception, deadline_s: float | None
-) -> GaveUp:
-    # The deadline's own error is not among those that the attempts ended with.
-    late = not errors or errors[-1] is not last
-    why = f"the deadline of {deadline_s} model seconds passed" if late else f"{last}"
-    return GaveUp(
-        f"{agent!r} gave up after {len(errors)} failed attempts: {why}",
-        attempts=len(errors),
-        errors=errors,
-    )
+@dataclass(frozen=True)
+class _Call(Generic[T]):
+    """A call on its way through the remedies; `deadline_s` is a time of the loop's clock."""
+
+    call: Callable[[], Awaitable[T]]
+    agent: str
+    tokens: float
+    deadline_s: float
+    errors: list[Exception] = field(default_factory=list)
+
+    def gave_up(self, why: str) -> GaveUp:
+        return GaveUp(
+            f"{self.agent!r} gave up after {len(self.errors)} failed attempts: {why}",
+            attempts=len(self.errors),
+            errors=self.errors,
+        )
+
+
+def size_tokens(
+    prompt: str, *, system: str | None = None, max_tokens: int | None = None, **_: Any
+) -> float:
+    """Estimate what a question counts for in a limit of tokens: its texts, and its longest answer.
+
+    Example:
+        >>> size_tokens("Name three rivers.", max_tokens=10)
+        14
+    """
+    return max(1, count_tokens(prompt) + count_tokens(system or "") + (max_tokens or 0))

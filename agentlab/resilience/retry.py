@@ -62,6 +62,8 @@ class Retry:
         attempts: The most requests for one call, the first included.
         first_s: The longest wait before the second attempt; it doubles with each one.
         most_s: The longest wait that back-off makes. What the endpoint asks for is always obeyed.
+        window_s: What a rate limit refuses is repeated for at least so long, whatever `attempts`
+            says, because most limits count by the minute, and to be refused costs nothing.
         budget: Bounds the retries of all calls; None bounds each call only.
         seed: From which the jitter is drawn.
     """
@@ -69,15 +71,16 @@ class Retry:
     attempts: int = 5
     first_s: float = 1.0
     most_s: float = 60.0
+    window_s: float = 60.0
     budget: RetryBudget | None = None
     seed: int = 0
     _random: Random = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
-        if self.attempts < 1 or self.first_s < 0 or self.most_s < self.first_s:
+        if self.attempts < 1 or not 0 <= self.first_s <= self.most_s or not self.window_s >= 0:
             raise ConfigError(
-                f"a retry needs attempts >= 1 and 0 <= first_s <= most_s; got {self.attempts}, "
-                f"{self.first_s:g}, {self.most_s:g}"
+                "a retry needs attempts >= 1, 0 <= first_s <= most_s and window_s >= 0; got "
+                f"{self.attempts}, {self.first_s:g}, {self.most_s:g}, {self.window_s:g}"
             )
         object.__setattr__(self, "_random", Random(self.seed))
 
@@ -91,16 +94,21 @@ class Retry:
         """
         if self.budget is not None:
             self.budget.pay_in()
+        began_s = lab.now_s()
         return AsyncRetrying(
-            retry=self._again,
+            retry=lambda state: self._again(state, lab.now_s() - began_s),
             wait=self.wait_s,
             sleep=lab.sleep,
             reraise=True,
         )
 
-    def _again(self, state: RetryCallState) -> bool:
+    def _again(self, state: RetryCallState, since_s: float) -> bool:
         error = state.outcome.exception() if state.outcome else None
-        if error is None or state.attempt_number >= self.attempts or not judge(error).retry:
+        if error is None:
+            return False
+        verdict = judge(error)
+        enough = state.attempt_number >= self.attempts
+        if not verdict.retry or (enough and not (verdict.limited and since_s < self.window_s)):
             return False
         return self.budget is None or self.budget.take()
 

@@ -1,19 +1,61 @@
-"""Which errors are worth another attempt, and how long the endpoint asks to wait."""
+"""Which errors are worth another attempt, and how long the endpoint asks to wait.
+
+The verdict reads all that an error says: its status, type, code, message, and the numbers in the
+message. Endpoints agree on none of these, least of all on 429, which stands for a rate that a
+short wait cures, for a day's limit, for a request that no limit will ever admit, and for an
+account without credit.
+"""
 
 from __future__ import annotations
 
 import json
+import re
 import sys
 from typing import NamedTuple
 
 from agentlab import lab
-from agentlab.errors import CircuitOpen, EndpointError, ModelError
+from agentlab.errors import (
+    AnswerEmpty,
+    CircuitOpen,
+    EndpointError,
+    IncompleteAnswer,
+    ModelError,
+)
 
 PASSING = frozenset({408, 409, 425, 429, 500, 502, 503, 504, 529})
 """HTTP statuses that may be gone at the next attempt."""
 
 OVERLOAD = frozenset({408, 429, 503, 504, 529})
-"""Those of them that fewer requests at once may spare the caller."""
+"""Those of them that fewer requests at a time may spare the caller."""
+
+_QUOTA_NAMES = frozenset(
+    "insufficient_quota quota_exceeded exceeded_current_quota_error billing_hard_limit_reached "
+    "billing_not_active insufficient_balance insufficient_credits access_terminated "
+    "insufficient_user_quota credit_balance_too_low".split()
+)
+"""Types and codes of accounts without credit: OpenAI's, and those of others that imitate it."""
+
+_FINAL_NAMES = frozenset(
+    "invalid_request_error context_length_exceeded model_not_found invalid_api_key "
+    "authentication_error permission_error content_policy_violation content_filter".split()
+)
+"""Types and codes of what is wrong with the request or the key, whatever the status."""
+
+_QUOTA_WORDS = re.compile(
+    r"exceeded your current quota|check your (?:plan|account).{0,20}billing|insufficient[ _]"
+    r"(?:quota|balance|credits?|funds)|(?:credit )?balance (?:is )?(?:too low|insufficient|not "
+    r"enough)|out of credits?|no credits? (?:left|remaining)|billing (?:hard )?limit|quota (?:is |"
+    r"has been )?(?:exceeded|exhausted|used up)|payment required",
+    re.IGNORECASE,
+)
+_PER_DAY = re.compile(r"per[ _-]?(?:day|month)|\b[RT]PD\b|daily|monthly", re.IGNORECASE)
+_TOO_LARGE = re.compile(r"request too large|must be reduced|larger than the .{0,30}limit", re.I)
+_LIMIT_REQUESTED = re.compile(r"\blimit:? ([\d,]+).{0,60}?\brequested:? ([\d,]+)", re.IGNORECASE)
+_TRY_AGAIN = re.compile(
+    r"(?:try again|retry|wait|available)(?: again)?(?: in| after| for)?:?\s+((?:\d+(?:\.\d+)?\s*"
+    r"(?:ms|milliseconds?|d(?:ays?)?|h(?:ours?)?|m(?:in(?:utes?)?)?|s(?:ec(?:onds?)?)?)\s*)+)",
+    re.IGNORECASE,
+)
 
 
 class Verdict(NamedTuple):
@@ -24,6 +66,9 @@ class Verdict(NamedTuple):
         wait_s: How long the endpoint asks to wait, in model seconds; None if it does not say.
         outage: True if the endpoint seems to be down; a rate limit or a refusal is no outage.
         overload: True if it was asked too much: a rate limit, a full queue, no answer in time.
+        limited: True if a rate limit refused it, which waiting cures, if need be for a minute.
+        exhausted: True if the account has no credit left, or nothing more for today: no call of
+            anybody's succeeds.
         answered: True if it gave an answer, be it a refusal; False too for an error that says
             nothing about the endpoint, such as one in your own code.
     """
@@ -33,14 +78,18 @@ class Verdict(NamedTuple):
     outage: bool = False
     overload: bool = False
     answered: bool = False
+    limited: bool = False
+    exhausted: bool = False
 
 
 def judge(error: BaseException) -> Verdict:
     """What to make of an error of `lab.ask`, openai's client, `ChatOpenAI` or `crewai.LLM`.
 
-    Worth another attempt are broken connections, time-outs, the statuses in `PASSING`, and an
-    answer with status 200 that is none. Not worth one are a wrong key, a wrong request, a quota
-    that is used up, and whatever this module does not know: an error in your own code stays one.
+    Worth another attempt are broken connections, time-outs, the statuses in `PASSING`, an answer
+    without text, and an answer with status 200 that is none. Not worth one are a wrong key, a
+    wrong request, a quota that is used up, a request larger than its limit, an answer that was
+    cut off, filtered or refused, and whatever this module does not know: an error in your own
+    code stays one.
 
     Example:
         >>> judge(ModelError("busy", status=503, code=None, request_id=None)).retry
@@ -50,9 +99,11 @@ def judge(error: BaseException) -> Verdict:
     """
     if isinstance(error, CircuitOpen):
         return Verdict(True, error.retry_after_s)
+    if isinstance(error, IncompleteAnswer):
+        return Verdict(isinstance(error, AnswerEmpty), answered=True)
     if isinstance(error, ModelError):
-        garbage = error.status < 300
-        return _of_status(error.status, error.code, error.retry_after_s, garbage=garbage)
+        names = {error.code, error.kind}
+        return _of_refusal(error.status, names, str(error), error.retry_after_s)
     if isinstance(error, (EndpointError, TimeoutError, ConnectionError)):
         return Verdict(True, outage=True, overload=isinstance(error, TimeoutError))
     if _is_garbage(error):
@@ -60,12 +111,49 @@ def judge(error: BaseException) -> Verdict:
     return _of_openai(error)
 
 
-def _of_status(status: int, code: str | None, wait_s: float | None, *, garbage: bool) -> Verdict:
-    if code == "insufficient_quota":  # a 429 that no waiting cures
+def _of_refusal(status: int, names: set[str | None], message: str, wait_s: float | None) -> Verdict:
+    """What to make of an error that the endpoint sent; a status below 300 is garbage's."""
+    wait_s = asked_to_wait_s(message) if wait_s is None else wait_s
+    if names & _QUOTA_NAMES:
+        return Verdict(False, answered=True, exhausted=True)
+    broke = status in (403, 429) and wait_s is None and _QUOTA_WORDS.search(message)
+    if status == 402 or broke:
+        return Verdict(False, answered=True, exhausted=True)
+    if status == 429 and _is_too_large(message):
         return Verdict(False, answered=True)
-    retry = status in PASSING or garbage
-    overload = status in OVERLOAD
-    return Verdict(retry, wait_s, outage=status >= 500, overload=overload, answered=True)
+    if status == 429 and wait_s is None and _PER_DAY.search(message):
+        return Verdict(False, answered=True, exhausted=True)
+    garbage = status < 300 and not names & _FINAL_NAMES  # an error may come with status 200, too
+    return Verdict(
+        status in PASSING or garbage,
+        wait_s,
+        outage=status >= 500,
+        overload=status in OVERLOAD,
+        answered=True,
+        limited=status == 429,
+    )
+
+
+def _is_too_large(message: str) -> bool:
+    """True if the message says that the request alone is over the limit."""
+    numbers = _LIMIT_REQUESTED.search(message)
+    if numbers is None:
+        return _TOO_LARGE.search(message) is not None
+    limit, requested = (int(number.replace(",", "")) for number in numbers.groups())
+    return requested > limit
+
+
+def asked_to_wait_s(message: str) -> float | None:
+    """Read how long an error's message asks to wait, in seconds; None if it does not say.
+
+    Example:
+        >>> asked_to_wait_s("Rate limit reached. Please try again in 7m33.6s.")
+        453.6
+        >>> asked_to_wait_s("Please retry in 120ms.")
+        0.12
+    """
+    found = _TRY_AGAIN.search(message)
+    return None if found is None else lab.duration_s(found[1])
 
 
 def _is_garbage(error: BaseException) -> bool:
@@ -89,7 +177,12 @@ def _of_openai(error: BaseException) -> Verdict:
         return Verdict(False)
     if isinstance(error, openai.APIStatusError):
         wait_s = lab.retry_after_s(error.response.headers)
-        return _of_status(error.status_code, error.code, wait_s, garbage=False)
+        names = {_text(error.code), _text(error.type)}
+        return _of_refusal(error.status_code, names, str(error), wait_s)
     broken_off = isinstance(error, openai.APIConnectionError)
     late = isinstance(error, openai.APITimeoutError)  # of the same family
     return Verdict(broken_off, outage=broken_off, overload=late)
+
+
+def _text(value: object) -> str | None:
+    return None if value is None else str(value)
