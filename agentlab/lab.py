@@ -8,6 +8,7 @@ any case. Nothing here reads the real key or changes the environment.
 from __future__ import annotations
 
 from collections.abc import Coroutine
+from http.cookiejar import CookieJar, DefaultCookiePolicy
 from typing import TYPE_CHECKING, Any, TypeVar
 from urllib.parse import quote
 
@@ -143,7 +144,7 @@ async def reply(
             answer = await _transport.post(
                 f"{url}/chat/completions",
                 msgspec.json.encode({k: v for k, v in asked.items() if v is not None}),
-                {"authorization": f"Bearer {key}", **named},
+                {"authorization": f"Bearer {key}", "content-type": "application/json", **named},
             )
     except TimeoutError:
         raise TimeoutError(f"no answer to {agent!r} within {timeout_s:g} model seconds") from None
@@ -199,13 +200,13 @@ def chat_model(*, agent: str = "agent", max_retries: int = 0, **options: Any) ->
         "model": current().model,
         "base_url": url,
         "api_key": key,
-        "default_headers": _named(agent),
+        "default_headers": {**_named(agent), **options.pop("default_headers", {})},
         "http_async_client": _client,
         "http_client": _blocking_client,
         "stream_usage": True,  # else a custom base_url gets no token counts in streams
         "max_retries": max_retries,
     }
-    return shorten(ChatOpenAI(**(connected | options)), _transport.post)
+    return shorten(ChatOpenAI(**(connected | options)), _transport.post, _client)
 
 
 def crew_llm(*, agent: str = "agent", max_retries: int = 0, **options: Any) -> LLM:
@@ -244,7 +245,7 @@ def crew_llm(*, agent: str = "agent", max_retries: int = 0, **options: Any) -> L
         "provider": "openai",  # else the model's name decides which client is used
         "base_url": base_url(),
         "api_key": api_key(),
-        "default_headers": named,
+        "default_headers": {**named, **options.pop("default_headers", {})},
         "max_retries": max_retries,
     }
     llm = crews.LLM(**(connected | options))
@@ -271,7 +272,14 @@ def _named(agent: str) -> dict[str, str]:
 
 
 _transport = LabTransport(current, model_seconds_a_second)
-_client = httpx.AsyncClient(transport=_transport, trust_env=False, timeout=None)
+# What one answer leaves behind, no other request carries: requests are alike, whoever sends them.
+_NO_COOKIES = CookieJar(DefaultCookiePolicy(allowed_domains=[]))
+_client = httpx.AsyncClient(
+    transport=_transport, trust_env=False, timeout=None, cookies=_NO_COOKIES
+)
 _blocking_client = httpx.Client(
-    transport=BlockingTransport(model_seconds_a_second), trust_env=False, timeout=None
+    transport=BlockingTransport(model_seconds_a_second),
+    trust_env=False,
+    timeout=None,
+    cookies=_NO_COOKIES,
 )

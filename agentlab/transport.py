@@ -53,9 +53,14 @@ class LabTransport(httpx.AsyncBaseTransport):
         return response
 
     async def post(
-        self, url: str, body: bytes, headers: dict[str, str], *, read_timeout_s: float | None = None
+        self,
+        url: str,
+        body: bytes,
+        headers: Mapping[str, str],
+        *,
+        read_timeout_s: float | None = None,
     ) -> Answer:
-        """Send one POST with a JSON body, past httpx; returns the whole answer.
+        """Send one POST, past httpx; return the whole answer.
 
         Args:
             read_timeout_s: How long the endpoint may send nothing, in model seconds.
@@ -64,7 +69,6 @@ class LabTransport(httpx.AsyncBaseTransport):
             TimeoutError: If it sent nothing for longer than that.
             EndpointError: If the connection could not be made, or broke off.
         """
-        headers = {"content-type": "application/json", **headers}
         try:
             if is_virtual():
                 answer = await self._post_virtually(url, body, headers, read_timeout_s)
@@ -83,7 +87,7 @@ class LabTransport(httpx.AsyncBaseTransport):
             ) from error
 
     async def _post_virtually(
-        self, url: str, body: bytes, headers: dict[str, str], read_timeout_s: float | None
+        self, url: str, body: bytes, headers: Mapping[str, str], read_timeout_s: float | None
     ) -> Answer:
         request = httpx.Request(
             "POST",

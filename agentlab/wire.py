@@ -14,6 +14,7 @@ from typing import NamedTuple
 
 import aiohttp
 import httpx
+from yarl import URL
 
 # A session belongs to one event loop: its connections, reused in another one, are dead.
 _sessions: dict[
@@ -53,7 +54,7 @@ async def _open() -> AsyncGenerator[aiohttp.ClientSession]:
 
 
 async def post(
-    url: str, body: bytes, headers: dict[str, str], *, read_timeout_s: float | None = None
+    url: str, body: bytes, headers: Mapping[str, str], *, read_timeout_s: float | None = None
 ) -> Answer:
     """Send one POST, and read the whole answer.
 
@@ -65,9 +66,10 @@ async def post(
         aiohttp.ClientError: If the connection could not be made, or broke off.
     """
     async with (await session()).post(
-        url,
+        URL(url, encoded=True),
         data=body,
         headers=headers,
+        allow_redirects=False,  # wherever it leads, the endpoint would not see it
         timeout=aiohttp.ClientTimeout(total=None, sock_read=read_timeout_s),
     ) as response:
         return Answer(response.status, response.headers, await response.read())
@@ -82,7 +84,7 @@ class AioTransport(httpx.AsyncBaseTransport):
         try:
             response = await (await session()).request(
                 request.method,
-                str(request.url),
+                URL(str(request.url), encoded=True),
                 data=body or None,
                 headers=request.headers.multi_items(),
                 allow_redirects=False,

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import json
+import re
 from typing import Any
 
 import httpx
@@ -11,6 +13,8 @@ import pytest
 
 from agentlab import lab
 from agentlab.clock import run_virtual
+from agentlab.completions import ShortCompletions
+from agentlab.wire import Answer
 
 ASKS = "Name three rivers."
 FAULTS: list[dict[str, Any]] = [
@@ -108,11 +112,118 @@ def test_headers_are_there_for_whoever_asks(fresh_lab: None):
 
 def test_an_answer_without_json_says_what_it_is():
     """As openai's client: text where the content type is another."""
-    from agentlab.completions import ShortCompletions
-    from agentlab.wire import Answer
 
     async def html(*_: Any, **__: Any) -> Answer:
         return Answer(200, httpx.Headers({"content-type": "text/html"}), b"<p>Sorry</p>")
 
     client = openai.AsyncOpenAI(base_url="http://127.0.0.1/v1", api_key="x", max_retries=0)
     assert asyncio.run(ShortCompletions(client, html).create(model="m")) == "<p>Sorry</p>"
+
+
+COMPLETION = json.dumps(
+    {
+        "id": "c",
+        "object": "chat.completion",
+        "created": 1,
+        "model": "m",
+        "choices": [
+            {
+                "index": 0,
+                "finish_reason": "stop",
+                "message": {"role": "assistant", "content": "Danube."},
+            }
+        ],
+    }
+).encode()
+
+
+async def on_the_wire(short: bool, options: dict[str, Any], asked: dict[str, Any]) -> list[bytes]:
+    """Every byte that two questions of one model send, as a bare socket receives them."""
+    received: list[bytes] = []
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        head = await reader.readuntil(b"\r\n\r\n")
+        length = re.search(rb"(?i)content-length: (\d+)", head)
+        assert length is not None
+        received.append(head + await reader.readexactly(int(length[1])))
+        about = f"HTTP/1.1 200 OK\r\nContent-Length: {len(COMPLETION)}\r\nConnection: close\r\n"
+        about += "Set-Cookie: a=b\r\nContent-Type: application/json\r\n\r\n"
+        writer.write(about.encode() + COMPLETION)
+        writer.close()
+        await writer.wait_closed()
+
+    server = await asyncio.start_server(serve, "127.0.0.1", 0)
+    port = server.sockets[0].getsockname()[1]
+    path = options.pop("path", "/v1")
+    model = lab.chat_model(base_url=f"http://127.0.0.1:{port}{path}", **options)
+    if not short:
+        model.async_client = model.root_async_client.chat.completions
+    question = asked.pop("input", ASKS)
+    async with server:
+        for _ in range(2):
+            assert (await model.bind(**asked).ainvoke(question)).content == "Danube."
+    return [request.replace(str(port).encode(), b"PORT") for request in received]
+
+
+TOOL = {"type": "function", "function": {"name": "f", "parameters": {"type": "object"}}}
+SCHEMA = {"type": "json_schema", "json_schema": {"name": "s", "schema": {"type": "object"}}}
+OPTIONS: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
+    "nothing": ({}, {}),
+    "another key": ({"api_key": "sk-other"}, {}),
+    "a key that is fetched": ({"api_key": lambda: "sk-fetched"}, {}),
+    "organization": ({"organization": "org-x"}, {}),
+    "headers": ({"default_headers": {"X-Mine": "1", "Accept": "text/plain"}}, {}),
+    "query": ({"default_query": {"api-version": "2024-06-01", "q": "a b&c/d"}}, {}),
+    "a path with signs": ({"path": "/a%20b/v1/"}, {}),
+    "sampling": ({"temperature": 1e-7, "top_p": 0.5, "seed": 3, "n": 1}, {}),
+    "penalties": ({"frequency_penalty": 0.1, "presence_penalty": 1, "logit_bias": {"5": 1}}, {}),
+    "limits": ({"max_tokens": 5, "stop": ["\n", "e"]}, {}),
+    "a time-out": ({"timeout": 5}, {}),
+    "time-outs": ({"timeout": httpx.Timeout(7.5, read=2.5)}, {}),
+    "none": ({"timeout": None}, {}),
+    "retries": ({"max_retries": 2}, {}),
+    "logprobs": ({"logprobs": True, "top_logprobs": 2}, {}),
+    "reasoning": ({"reasoning_effort": "low", "verbosity": "low"}, {}),
+    "a body of one's own": ({"extra_body": {"ignore_eos": True}}, {}),
+    "model_kwargs": ({"model_kwargs": {"user": "me"}, "store": False}, {}),
+    "headers that are shown": ({"include_response_headers": True}, {}),
+    "tools": ({}, {"tools": [TOOL], "tool_choice": "auto", "parallel_tool_calls": False}),
+    "a form": ({}, {"response_format": SCHEMA}),
+    "letters": ({}, {"input": '한국의 강 \u2028 \U0001f30a "\\ \x7f'}),
+    "headers of one call": ({}, {"extra_headers": {"X-Once": "1"}}),
+}
+
+
+@pytest.mark.parametrize(("options", "asked"), OPTIONS.values(), ids=OPTIONS)
+def test_the_short_way_sends_what_openais_client_sends(
+    fresh_lab: None, options: dict[str, Any], asked: dict[str, Any]
+):
+    """Byte for byte, headers and key included, for the first question and the next one."""
+    short, long = (
+        asyncio.run(on_the_wire(way, dict(options), dict(asked))) for way in (True, False)
+    )
+    assert short == long
+    assert len(short) == 2
+
+
+def test_a_client_that_is_changed_sends_what_it_is_changed_to(fresh_lab: None):
+    """A new key is in the next request."""
+    sent: list[str] = []
+
+    async def post(url: str, body: bytes, headers: httpx.Headers, **_: Any) -> Answer:
+        sent.append(headers["authorization"])
+        return Answer(200, httpx.Headers({"content-type": "application/json"}), COMPLETION)
+
+    client = openai.AsyncOpenAI(base_url="http://127.0.0.1/v1", api_key="a", max_retries=0)
+    completions = ShortCompletions(client, post)
+    for key in "aab":
+        client.api_key = key
+        asyncio.run(completions.create(model="m", messages=[]))
+    assert sent == ["Bearer a", "Bearer a", "Bearer b"]
+
+
+def test_a_client_of_ones_own_is_left_alone(fresh_lab: None):
+    """What it adds to a request, only it can send."""
+    model = lab.chat_model(http_async_client=httpx.AsyncClient())
+    assert model.async_client is not None
+    assert not isinstance(model.async_client, ShortCompletions)
