@@ -26,6 +26,7 @@ from agentlab.model_time import (
     sleep_until,
     timeout,
 )
+from agentlab.notices import say_once
 from agentlab.reply import Reply, read
 from agentlab.running import (
     Address,
@@ -148,7 +149,15 @@ async def reply(
             )
     except TimeoutError:
         raise TimeoutError(f"no answer to {agent!r} within {timeout_s:g} model seconds") from None
-    return read(answer, max_tokens=max_tokens)
+    answered = read(answer, max_tokens=max_tokens)
+    if max_tokens is not None and answered.completion_tokens > max_tokens:
+        say_once(
+            url,
+            f"the model does not keep a limit: {max_tokens} tokens were asked for, and "
+            f"{answered.completion_tokens} came; AGENTLAB_LEAVE_OUT=max_completion_tokens sends "
+            "max_tokens instead",
+        )
+    return answered
 
 
 def simulate(
@@ -200,7 +209,7 @@ def chat_model(*, agent: str = "agent", max_retries: int = 0, **options: Any) ->
         "model": current().model,
         "base_url": url,
         "api_key": key,
-        "default_headers": {**_named(agent), **options.pop("default_headers", {})},
+        "default_headers": {**_named(agent), **(options.pop("default_headers", None) or {})},
         "http_async_client": _client,
         "http_client": _blocking_client,
         "stream_usage": True,  # else a custom base_url gets no token counts in streams
@@ -245,7 +254,7 @@ def crew_llm(*, agent: str = "agent", max_retries: int = 0, **options: Any) -> L
         "provider": "openai",  # else the model's name decides which client is used
         "base_url": base_url(),
         "api_key": api_key(),
-        "default_headers": {**named, **options.pop("default_headers", {})},
+        "default_headers": {**named, **(options.pop("default_headers", None) or {})},
         "max_retries": max_retries,
     }
     llm = crews.LLM(**(connected | options))

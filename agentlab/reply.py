@@ -6,6 +6,7 @@ model did, `finish_reason`, a refusal and the text itself say.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable
 from typing import Any, NamedTuple
 
@@ -25,6 +26,8 @@ from agentlab.wire import Answer
 
 SHOWN = 300
 """So many characters of what is no chat completion are shown."""
+
+_BASE_URL = "; is OPENAI_BASE_URL right? Most servers' ends in /v1"
 
 
 class Reply(NamedTuple):
@@ -192,14 +195,16 @@ def _as_error(problem: dict[str, Any], answer: Answer) -> ModelError:
         return None if value is None or value == "" else str(value)
 
     message = problem.get("message")
-    said = message if isinstance(message, str) and message else msgspec.json.encode(problem)[:SHOWN]
+    if not isinstance(message, str) or not message:
+        message = json.dumps(problem)[:SHOWN]
     status = answer.status
+    if status == 404 and "model" not in message.lower():
+        message += _BASE_URL
     if 200 <= status < 300:  # an error inside a good answer: its code may be the status it means
         code = problem.get("code")
         status = code if isinstance(code, int) and 400 <= code < 600 else status
     return ModelError(
-        f"the model answered {answer.status}: "
-        f"{said if isinstance(said, str) else said.decode(errors='replace')}",
+        f"the model answered {answer.status}: {message}",
         status=status,
         code=named("code"),
         kind=named("type"),
@@ -213,7 +218,7 @@ def _unreadable(answer: Answer) -> ModelError:
     start = answer.content[:SHOWN].decode(errors="replace")
     return ModelError(
         f"the model answered {answer.status}: it answered with what is no chat completion: "
-        f"{start!r}",
+        f"{start!r}{_BASE_URL if answer.status == 404 else ''}",
         status=answer.status,
         code=None,
         request_id=answer.headers.get("x-request-id"),

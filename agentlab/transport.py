@@ -18,6 +18,7 @@ from agentlab.clock import VirtualTimeLoop, is_virtual
 from agentlab.endpoint.inprocess import InProcessTransport
 from agentlab.endpoint.serve import local_app
 from agentlab.errors import ConfigError, EndpointError
+from agentlab.notices import say_once
 from agentlab.settings import Settings
 from agentlab.trace import attach
 from agentlab.wire import AioTransport, Answer
@@ -49,7 +50,7 @@ class LabTransport(httpx.AsyncBaseTransport):
         else:
             _scale_timeouts(request, self._time_scale)
             response = await self._http.handle_async_request(request)
-        _tell(response.headers)
+        _tell(response.headers, str(request.url))
         return response
 
     async def post(
@@ -75,7 +76,7 @@ class LabTransport(httpx.AsyncBaseTransport):
             else:
                 scaled_s = _real_s(read_timeout_s, self._time_scale)
                 answer = await wire.post(url, body, headers, read_timeout_s=scaled_s)
-            _tell(answer.headers)
+            _tell(answer.headers, url)
             return answer
         except httpx.ReadTimeout as error:
             raise TimeoutError(str(error)) from None
@@ -132,7 +133,9 @@ class BlockingTransport(httpx.BaseTransport):
         return self._http.handle_request(request)
 
 
-def _tell(headers: Mapping[str, str]) -> None:
+def _tell(headers: Mapping[str, str], url: str) -> None:
+    if left_out := headers.get("x-lab-left-out"):
+        say_once(url, f"left out, because the model does not take it: {left_out}")
     if (listener := on_headers.get()) is not None:
         listener(headers)
 

@@ -2,12 +2,25 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+import re
+from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from agentlab.clock import run_virtual
-from agentlab.errors import ModelError
+from agentlab.errors import (
+    AnswerEmpty,
+    AnswerFiltered,
+    AnswerRefused,
+    AnswerTruncated,
+    IncompleteAnswer,
+    ModelError,
+    ReasoningExhausted,
+)
 from agentlab.reply import Reply, read
 from agentlab.wire import Answer
 
@@ -60,7 +73,7 @@ def test_an_error_keeps_its_message_and_its_code(problem: dict, code: str | None
 
 
 @pytest.mark.parametrize(
-    "said", [{"choices": []}, {"choices": [{}]}, {"detail": "not found"}, "Hello", None]
+    "said", [{"choices": []}, {"choices": [{}]}, {"choices": [{"message": None}]}, "Hello", None]
 )
 def test_what_is_no_completion_is_shown(said: object):
     """Status 200, and no answer in it: the error shows how it began."""
@@ -79,3 +92,150 @@ def test_an_error_says_how_long_to_wait_and_what_to_look_for():
     with pytest.raises(ModelError) as error:
         run_virtual(main())
     assert (error.value.retry_after_s, error.value.request_id) == (1.5, "req_7")
+
+
+def choice(finish: str | None = "stop", **message: Any) -> dict[str, Any]:
+    said = {"choices": [{"message": {"role": "assistant", **message}, "finish_reason": finish}]}
+    return {**said, "usage": {"prompt_tokens": 5, "completion_tokens": 64}}
+
+
+PARTS = [{"type": "thinking", "text": "Hm."}, {"type": "text", "text": "Dan"}, "ube."]
+FLAWS: dict[str, tuple[dict[str, Any], type[IncompleteAnswer], str]] = {
+    "cut": (choice("length", content="The riv"), AnswerTruncated, "'The riv'; pass a larger"),
+    "filtered": (choice("content_filter", content="The"), AnswerFiltered, "content filter"),
+    "empty": (choice(content=""), AnswerEmpty, "no text"),
+    "blank": (choice(content=" \n"), AnswerEmpty, "no text"),
+    "null": (choice(content=None), AnswerEmpty, "no text"),
+    "absent": (choice(), AnswerEmpty, "no text"),
+    "no reason either": (choice(None, content=None), AnswerEmpty, "no text"),
+    "refused": (choice(content=None, refusal="I can't."), AnswerRefused, "I can't."),
+    "refused in a part": (
+        choice(content=[{"type": "refusal", "refusal": "I can't."}]),
+        AnswerRefused,
+        "I can't.",
+    ),
+    "reasoned to the limit": (
+        choice("length", content=None, reasoning_content="Let me see"),
+        ReasoningExhausted,
+        "raise max_tokens",
+    ),
+    "reasoned in secret": (choice("length", content=""), ReasoningExhausted, "64 tokens"),
+    "reasoned for nothing": (choice(content="", reasoning="Hm."), AnswerEmpty, "ask again"),
+}
+
+
+@pytest.mark.parametrize(("said", "kind", "words"), FLAWS.values(), ids=FLAWS)
+def test_an_answer_that_is_not_whole_is_an_error(
+    said: dict[str, Any], kind: type[IncompleteAnswer], words: str
+):
+    """Each kind of its own, with the way out, what there is of it, and what it cost."""
+    with pytest.raises(ModelError) as error:
+        read(answer(said))
+    assert type(error.value) is kind
+    assert words in str(error.value)
+    assert (error.value.prompt_tokens, error.value.completion_tokens) == (5, 64)
+
+
+def test_text_that_the_callers_own_limit_cut_is_what_was_asked_for():
+    """And says so; with no text at all it is no answer for all that."""
+    assert (
+        read(answer(choice("length", content="The riv")), max_tokens=64).finish_reason == "length"
+    )
+    with pytest.raises(ReasoningExhausted, match="limit of 64 tokens"):
+        read(answer(choice("length", content="")), max_tokens=64)
+
+
+def test_text_in_parts_is_joined():
+    """Of a list of parts the text counts, and no thoughts."""
+    assert read(answer(choice(content=PARTS))).text == "Danube."
+
+
+@pytest.mark.parametrize("counted", [-1, 1.5, "7", True, None, [], 10**30])
+def test_a_count_that_is_no_number_of_tokens_is_0(counted: object):
+    """Whatever stands there, the text is not lost."""
+    usage = {"prompt_tokens": counted, "completion_tokens": counted}
+    reply = read(answer({**choice(content="Danube."), "usage": usage}))
+    right = counted if counted == 10**30 else 0
+    assert (reply.text, reply.prompt_tokens, reply.completion_tokens) == ("Danube.", right, right)
+
+
+PROBLEMS: dict[str, tuple[int, Any, tuple[int, str | None, str | None, str | None], str]] = {
+    "error inside 200": (
+        200,
+        {"error": {"message": "Provider returned error", "code": 502}},
+        (502, "502", None, None),
+        "Provider returned",
+    ),
+    "a list of one": (
+        429,
+        [{"error": {"message": "Quota", "status": "RESOURCE_EXHAUSTED", "code": 429}}],
+        (429, "429", None, None),
+        "Quota",
+    ),
+    "a sentence": (500, {"error": "model runner has stopped"}, (500, None, None, None), "runner"),
+    "FastAPI's list": (
+        422,
+        {"detail": [{"type": "extra_forbidden", "loc": ["body", "x_y"], "msg": "Not permitted"}]},
+        (422, None, "extra_forbidden", "x_y"),
+        "body.x_y: Not permitted",
+    ),
+    "FastAPI's sentence": (
+        404,
+        {"detail": "Not Found"},
+        (404, None, None, None),
+        "OPENAI_BASE_URL",
+    ),
+    "old vLLM": (
+        400,
+        {"object": "error", "message": "too long", "type": "BadRequestError", "code": 400},
+        (400, "400", "BadRequestError", None),
+        "too long",
+    ),
+    "type without code": (
+        429,
+        {"error": {"message": "x", "type": "insufficient_quota", "param": None, "code": None}},
+        (429, None, "insufficient_quota", None),
+        "x",
+    ),
+    "no message": (400, {"error": {"reason": "odd"}}, (400, None, None, None), "odd"),
+}
+
+
+@pytest.mark.parametrize(("status", "said", "facts", "words"), PROBLEMS.values(), ids=PROBLEMS)
+def test_an_error_of_any_shape_keeps_its_facts(
+    status: int, said: Any, facts: tuple[int, str | None, str | None, str | None], words: str
+):
+    """Status, code, type and field, wherever the endpoint writes them."""
+    with pytest.raises(ModelError, match=re.escape(words)) as error:
+        read(answer(said, status))
+    found = error.value
+    assert (found.status, found.code, found.kind, found.param) == facts
+
+
+@given(st.binary(max_size=200))
+def test_no_bytes_are_too_odd_to_be_an_error(content: bytes):
+    """What is no completion is said to be none, be it UTF-8 or not."""
+    with pytest.raises(ModelError):
+        read(Answer(200, {}, content))
+
+
+@given(
+    st.recursive(
+        st.none() | st.booleans() | st.integers() | st.text(),
+        lambda inner: (
+            st.lists(inner, max_size=3)
+            | st.dictionaries(
+                st.sampled_from(
+                    ["choices", "message", "content", "error", "usage", "detail", "code"]
+                ),
+                inner,
+            )
+        ),
+        max_leaves=12,
+    ),
+    st.sampled_from([200, 201, 400, 404, 429, 503]),
+)
+def test_no_json_is_too_odd_to_be_an_error(said: Any, status: int):
+    """A reply or a ModelError, and nothing else, whatever is nested in what."""
+    with contextlib.suppress(ModelError):
+        assert isinstance(read(answer(said, status)), Reply)

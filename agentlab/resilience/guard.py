@@ -13,7 +13,6 @@ deadline              nothing holds longer than this, a drip of bytes included
 from __future__ import annotations
 
 import asyncio
-import logging
 from collections.abc import Awaitable, Callable
 from contextlib import nullcontext
 from dataclasses import dataclass, field
@@ -24,6 +23,7 @@ from agentlab import lab
 from agentlab.clock import is_virtual
 from agentlab.endpoint.tokens import count_tokens
 from agentlab.errors import ConfigError, GaveUp
+from agentlab.notices import log
 from agentlab.resilience.breaker import Breaker
 from agentlab.resilience.hedge import Hedge
 from agentlab.resilience.limiters import Limiter
@@ -38,8 +38,6 @@ T = TypeVar("T")
 
 TOLD_FROM_S = 5.0
 """A wait of so many real seconds is told, because it looks like a program that hangs."""
-
-_log = logging.getLogger("agentlab")
 
 
 @dataclass
@@ -234,7 +232,7 @@ class Guard:
         if real_s < TOLD_FROM_S or is_virtual() or until_s <= self._told_until_s:
             return
         self._told_until_s = until_s + wait_s / 2  # those refused at the same time are not told
-        _log.warning("the endpoint asks to wait %.0f s before the next request", real_s)
+        log.warning("the endpoint asks to wait %.0f s before the next request", real_s)
 
     def _stay_in_one_loop(self) -> None:
         loop = asyncio.get_running_loop()
