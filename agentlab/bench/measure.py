@@ -111,13 +111,17 @@ def run(
         raise ConfigError("a cluster is for the engine dask; add it to the experiment's engines")
     for preset in experiment.presets:
         presets.load(preset)  # a wrong one is found before anything is measured
-    kept = _kept(experiment, file, resume=resume)
+    kept, earlier = _kept(experiment, file, resume=resume)
     done = {(m.case, m.repeat) for m in kept.measurements}
     total = len(list(experiment.cases())) * experiment.repeats
     with bar(total=total, name=file.stem) as progress:
         progress.update(len(done))
 
         def keep(measurement: Measurement) -> None:
+            nonlocal earlier
+            if earlier:  # not before there is something to put in its place
+                file.replace(file.with_suffix(".before.json"))
+                earlier = False
             kept.measurements.append(measurement)
             kept.save(file)
             progress.update()
@@ -137,12 +141,13 @@ def run(
     return kept
 
 
-def _kept(experiment: Experiment, file: Path, *, resume: bool) -> Results:
+def _kept(experiment: Experiment, file: Path, *, resume: bool) -> tuple[Results, bool]:
+    """What to go on with, and whether a finished run lies there that is to be kept beside it."""
     results.make_folder(file.parent)
     machine = results.machine() | results.model(experiment.chosen, experiment)
     empty = Results(name=file.stem, experiment=experiment, machine=machine, measurements=[])
     if not file.exists():
-        return empty
+        return empty, False
     before = results.load(file)
     whole = len(list(before.experiment.cases())) * before.experiment.repeats
     if not resume:
@@ -151,9 +156,8 @@ def _kept(experiment: Experiment, file: Path, *, resume: bool) -> Results:
                 f"{file} holds {len(before.measurements)} of {whole} measurements of a run that "
                 "was interrupted; go on with --resume, or remove it"
             )
-        if before.experiment.clock == "real":  # it took time, or money: to compare with
-            file.replace(file.with_suffix(".before.json"))
-        return empty
+        # One on the real clock took time, or money: to compare with.
+        return empty, before.experiment.clock == "real"
     if before.experiment != experiment:
         raise ConfigError(f"{file} is of another experiment; choose another folder with --out")
     if other := {k for k in before.machine | machine if before.machine.get(k) != machine.get(k)}:
@@ -161,7 +165,7 @@ def _kept(experiment: Experiment, file: Path, *, resume: bool) -> Results:
             f"{file} was measured with another {', '.join(sorted(other))}; choose another folder "
             "with --out"
         )
-    return before
+    return before, False
 
 
 def _rounds(cases: list[Case], repeats: int, done: set[tuple[Case, int]]) -> list[tuple[Case, int]]:
@@ -333,7 +337,7 @@ def _measurement(
 def _but_for_a_hair(bound_s: float, elapsed_s: float) -> float:
     """The bound, where it is more than was taken by no more than rounding: what was taken.
 
-    6.6 / 3 is more than 2.2 in its last binary digit. A bound that is further above is wrong, and
+    2.1 / 3 is more than 0.7 in its last binary digit. A bound that is further above is wrong, and
     left to be seen.
     """
     return round(elapsed_s, 9) if 0 < bound_s - elapsed_s <= _HAIR_S else bound_s

@@ -132,11 +132,11 @@ def remarks(results: Results) -> list[str]:
     said = [*filter(None, [busy(results)])]
     if off := deviations(every).values():
         tokens = [abs(each.tokens) for each in off if each.tokens is not None]
-        lengths = f"{max(tokens):.1%} in tokens per answer" if tokens else "lengths unknown"
+        lengths = f"{max(tokens):.1%} in tokens per answer" if tokens else "an unknown length"
         said.append(
-            f"the answers of equal workloads differ by up to {lengths}, "
-            f"{max(each.reasons for each in off):.1%} in why they ended; up to {TOLERANCE:.0%} "
-            "counts as equal work"
+            f"answers of the same workload differ by at most {lengths}, and "
+            f"{max(each.reasons for each in off):.1%} of them in why they ended; up to "
+            f"{TOLERANCE:.0%} of either counts as equal work"
         )
     answers = [m.real for m in every if m.real is not UNSET]
     over: dict[int, int] = {}

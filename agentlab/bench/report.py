@@ -23,8 +23,7 @@ def markdown(results: Results) -> str:
     same work. Where every run failed there is no table, but why they did.
     """
     experiment = results.experiment
-    verdict = "not comparable" if results.measured else "failed"
-    problems = [f"**{verdict}**: {problem}" for problem in unequal(results.measurements)]
+    problems = [f"**not comparable**: {problem}" for problem in unequal(results.measurements)]
     repeats = f"{experiment.repeats} runs of each case, in turn"
     clock = "virtual time, exact" if experiment.clock == "virtual" else f"real time, {repeats}"
     unit = "seconds" if results.real else "model seconds"
@@ -33,7 +32,7 @@ def markdown(results: Results) -> str:
         f"# {results.name}",
         experiment.about,
         "\n".join(f"- {problem}" for problem in problems),
-        table(results),
+        table(results) or "No run has a result, so there is no table.",
         "\n".join(f"- {line}" for line in [*readings(results), *remarks(results)]),
         f"Times are {unit}. {clock[0].upper()}{clock[1:]}; {about}.",
     ]

@@ -49,14 +49,18 @@ def run(options: argparse.Namespace) -> int:
         )
     path = experiment.found(options.experiment)
     file = Path(options.out) / f"{path.stem}.json"
+    before = _stamp(file)
     try:
         return (_tune if tuning.is_tuning(path) else _measure)(path, file, options)
     except KeyboardInterrupt:
-        done = (
-            f"what is done is in {file}. Go on with --resume." if file.exists() else "none is done"
-        )
+        some = file.exists() and (options.resume or _stamp(file) != before)
+        done = f"what is done is in {file}. Go on with --resume." if some else "none is done"
         print(f"stopped; {done}", file=sys.stderr)
         return INTERRUPTED
+
+
+def _stamp(file: Path) -> int | None:
+    return file.stat().st_mtime_ns if file.exists() else None
 
 
 def _measure(path: Path, file: Path, options: argparse.Namespace) -> int:
