@@ -387,22 +387,6 @@ def test_a_failed_run_is_waited_for():
     assert next(looks) == 3
 
 
-def test_a_failure_in_parallel_leaves_the_sequential_run_alone(fresh_lab, tmp_path):
-    """One of 16 fails and the others are cancelled; the next run's peak is 1 all the same."""
-    faults = [{"kind": "error", "status": 400, "calls": [1], "agent": "agent_9"}]
-    asked = Experiment(
-        about="x",
-        workloads=[Workload(agents=16)],
-        engines=["asyncio", "sequential"],
-        clock="real",
-        warmups=0,
-        settings={"time_scale": 50, "faults": faults},
-    )
-    parallel, alone = measure.run(asked, tmp_path / "x.json").measurements
-    assert parallel.error is not None and alone.error is None
-    assert alone.peak == 1
-
-
 def test_lengths_tell_workloads_apart():
     """The name has the tokens only where it needs them; an equal workload is still refused."""
     lengths = [Workload(agents=3, tokens=44), Workload(agents=3, tokens=109), Workload(agents=1)]
