@@ -250,6 +250,12 @@ def test_the_deviation_is_told_inside_the_tolerance_too():
     assert stored.unequal([measurement("sequential"), twice]) == ["asyncio: 5 requests for 4 steps"]
 
 
+def test_of_a_case_that_fails_in_other_words_one_is_told():
+    """A real model's errors may quote its answers, which are others each time."""
+    runs = [measurement("asyncio", repeat=n, error=f"cut off in {n}") for n in range(3)]
+    assert stored.unequal([measurement("sequential"), *runs]) == ["asyncio: cut off in 0"]
+
+
 def test_two_files_of_a_real_model_are_compared_by_tokens():
     """Other words are no difference, other lengths are."""
     before, same = result(measurement("asyncio")), result(measurement("asyncio"))

@@ -182,11 +182,15 @@ def unequal(measurements: Iterable[Measurement]) -> list[str]:
     every = list(measurements)
     axes = varied(m.case for m in every)
     problems: dict[str, None] = {}
+    failed: set[Case] = set()
     first: dict[tuple[str, str, int], Measurement] = {}
     for m in every:
         where = _local_name(m.case) if m.real is UNSET else m.case.named(axes)
         if m.error is not None:
-            problems[f"{where}: {m.error}"] = None
+            # A real model's errors may quote its words: of each case, the first one says enough.
+            if m.real is UNSET or m.case not in failed:
+                problems[f"{where}: {m.error}"] = None
+            failed.add(m.case)
             continue
         other = first.setdefault(_work(m.case), m)
         if None not in (m.answers, other.answers) and m.answers != other.answers:
