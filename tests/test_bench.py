@@ -139,7 +139,7 @@ def test_results_of_another_experiment_are_not_gone_on_with(fresh_lab, tmp_path)
         (SMALL + "engine: [asyncio]\n", "engine"),
         (SMALL + "engines: [autogen]\n", r"engines\[0\]"),
         (SMALL + "settings: {seed: 3}\n", "seed has a list of its own"),
-        ("about: x\nworkloads: [{agents: 2}, {agents: 2, tokens: 9}]\n", "one name"),
+        ("about: x\nworkloads: [{agents: 2, tokens: 9}, {agents: 2, tokens: 9}]\n", "one name"),
         ("about: x\nworkloads: [{workflow: nothing}]\n", "no workflow 'nothing'"),
         ("about: x\nworkloads: [{workflow: report}]\n", "takes the inputs"),
     ],
@@ -305,11 +305,14 @@ def test_the_model_s_seconds_are_known(fresh_lab):
 
 
 def test_nothing_is_paid_for_unasked(fresh_lab, tmp_path, monkeypatch, capsys):
-    """With a real model, the cost is said first, and without --yes nothing is sent or written."""
+    """With a real model, the cost is said first, and without --yes nothing is sent or written.
+
+    Two agents, two engines, a warm-up and three repeats, and the one question before them.
+    """
     monkeypatch.setenv("OPENAI_BASE_URL", "http://127.0.0.1:9/v1")
     path = written(tmp_path, SMALL + "clock: real\nrepeats: 3\n")
     assert main(["bench", str(path), "--out", str(tmp_path / "out")]) == 2
-    bill = "16 requests with some 224 tokens of prompts and up to 176 of answers"
+    bill = "17 requests with some 238 tokens of prompts and up to 187 of answers"
     assert bill in capsys.readouterr().err
     assert not (tmp_path / "out").exists()
 
@@ -443,7 +446,7 @@ def test_the_price_is_said_before_it_is_paid(fresh_lab, tmp_path, monkeypatch, c
     monkeypatch.setenv("OPENAI_BASE_URL", "http://127.0.0.1:9/v1")
     path = written(tmp_path, SMALL + "clock: real\n", "paid")
     assert main(["bench", str(path), "--price", "1000000", "0"]) == 2
-    assert "$112.0000 at most" in capsys.readouterr().err
+    assert "$126.0000 at most" in capsys.readouterr().err
 
 
 def test_more_figures_than_can_be_counted_out():

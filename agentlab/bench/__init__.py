@@ -4,6 +4,7 @@
     strategy     how a case asks where the endpoint refuses: once, insist, retry, pace
     cost         what it would take of a real model's requests, tokens and money
     measure      measures it: warm, interleaved, set-up outside of the timer; resumable
+    agreement    whether runs of a real model, which words each answer anew, did equal work
     results      the raw data: one measurement a line of the table to come; what is unequal
     reading      what they say: curves, how far each goes, and what ends it
     report       the Markdown table: median, spread, the bound beside each figure

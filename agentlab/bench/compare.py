@@ -9,10 +9,13 @@ from math import comb, erfc, sqrt
 from pathlib import Path
 from statistics import median
 
+from msgspec import UNSET
+
 from agentlab.bench import results, tuning
+from agentlab.bench.agreement import deviation
 from agentlab.bench.experiment import Case
-from agentlab.bench.reading import axes, named
-from agentlab.bench.results import Results
+from agentlab.bench.reading import axes, seconds
+from agentlab.bench.results import Measurement, Results
 from agentlab.errors import ConfigError
 
 _MOST_EXACT = 200_000  # ways to divide the figures: ten repeats of each
@@ -90,7 +93,7 @@ def compared(before: Results, after: Results) -> str:
     clocks = before.experiment.clock, after.experiment.clock
     if clocks[0] != clocks[1]:
         raise ConfigError(f"one is in {clocks[0]} time, the other in {clocks[1]}; compare like")
-    works = [{w.name: w for w in r.experiment.workloads} for r in (before, after)]
+    works = [r.experiment.by_name for r in (before, after)]
     cases = [
         case
         for case in before.experiment.cases()
@@ -105,13 +108,19 @@ def compared(before: Results, after: Results) -> str:
     judged = _judged(before, after, cases)
     for case in cases:
         old, new = (median(m.elapsed_s for m in r.of(case)) for r in (before, after))
-        same = {m.answers for m in before.of(case)} == {m.answers for m in after.of(case)}
         lines.append(
-            f"{named(case, ['workload', *(a for a in axes(before) if a != 'workload')])}: "
-            f"{old:.2f} -> {new:.2f} s, x {new / old if old else 1.0:.3f}, "
-            f"{judged[case]}{'' if same else '; other answers'}"
+            f"{case.named(['workload', *(a for a in axes(before) if a != 'workload')])}: "
+            f"{seconds(old, 2)} -> {seconds(new, 2)} s, x {new / old if old else 1.0:.3f}, "
+            f"{judged[case]}{_other_answers(before.of(case), after.of(case))}"
         )
     return "\n".join(lines)
+
+
+def _other_answers(before: Sequence[Measurement], after: Sequence[Measurement]) -> str:
+    old, new = ([m.real for m in runs if m.real is not UNSET] for runs in (before, after))
+    if old and new:
+        return "".join(f"; {says}" for says in deviation(new, old, "the other").says)
+    return "" if {m.answers for m in before} == {m.answers for m in after} else "; other answers"
 
 
 def _differences(before: Results, after: Results) -> list[str]:

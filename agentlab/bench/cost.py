@@ -6,7 +6,8 @@ from typing import NamedTuple
 
 from agentlab import engines, lab
 from agentlab.bench.experiment import Experiment, Workload
-from agentlab.trace import Trace
+from agentlab.trace import Span
+from agentlab.workflow import Step
 
 
 class Cost(NamedTuple):
@@ -45,34 +46,42 @@ def cost(experiment: Experiment) -> Cost:
     """Rehearse each workload on the local model, and count. Nothing is sent anywhere.
 
     A request that is refused is not billed; one that times out and is asked again may be, twice.
+    Of a real model the question that is asked first, to see whether it answers, is counted too.
 
     Example:
         >>> three = Experiment(about="x", workloads=[Workload(agents=3)], clock="real", repeats=2)
         >>> print(cost(three))
         18 requests with some 252 tokens of prompts and up to 198 of answers
     """
+    experiment = experiment.as_asked()
     times = experiment.warmups + experiment.repeats
+    rehearsed = {name: _rehearsed(each) for name, each in experiment.by_name.items()}
     total = Cost(0, 0, 0, 0)
-    rehearsed = {workload.name: _rehearsed(workload) for workload in experiment.workloads}
+    if experiment.asks_real:
+        total = _rehearsed(experiment.workloads[0], steps=1)
     for case in experiment.cases():
         once = rehearsed[case.workload]
         total = Cost(*(sum_ + times * more for sum_, more in zip(total, once, strict=True)))
     return total
 
 
-def _rehearsed(workload: Workload) -> Cost:
+def _rehearsed(workload: Workload, *, steps: int | None = None) -> Cost:
+    """What its first `steps` cost, or all of them."""
     workflow = workload.build()
     with lab.configure(preset="instant", upstream=None, faults=[], replay=None):
         _, t = lab.simulate(engines.run(workflow, workload.inputs))
-    answered = {step.name: step.max_tokens for step in workflow.steps}
+    costs = [
+        _of(step, [span for span in t.spans if span.agent == step.name])
+        for step in workflow.steps[:steps]
+    ]
+    return Cost(*map(sum, zip(*costs, strict=True)))
+
+
+def _of(step: Step, spans: list[Span]) -> Cost:
+    most = step.max_tokens
     return Cost(
-        requests=t.requests,
-        prompt_tokens=sum(span.prompt_tokens for span in t.spans),
-        answer_tokens=sum(_most(answered, t, step) for step in answered),
-        unlimited=sum(most is None for most in answered.values()),
+        requests=len(spans),
+        prompt_tokens=sum(span.prompt_tokens for span in spans),
+        answer_tokens=sum(s.completion_tokens for s in spans) if most is None else most,
+        unlimited=most is None,
     )
-
-
-def _most(limits: dict[str, int | None], t: Trace, step: str) -> int:
-    limit = limits[step]
-    return sum(s.completion_tokens for s in t.spans if s.agent == step) if limit is None else limit

@@ -3,21 +3,25 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import msgspec
 
-from agentlab import named
+from agentlab import named, settings
 from agentlab.bench.strategy import Strategy
 from agentlab.errors import ConfigError
 from agentlab.fields import AtLeastOne, Count, Text
 from agentlab.located import LocatedFile
-from agentlab.settings import DATA
+from agentlab.settings import DATA, Settings
 from agentlab.workflow import Step, Workflow
 
 _EXPERIMENTS = DATA / "experiments"
+
+AXES = ("workload", "engine", "preset", "at_once", "seed", "strategy")
+"""In what cases may differ."""
 
 Engine = Literal["sequential", "asyncio", "langgraph", "crewai", "dask", "crowd"]
 
@@ -43,10 +47,17 @@ class Workload(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
 
     @property
     def name(self) -> str:
-        """How tables call it."""
+        """How tables call it, where no other workload of the experiment is called so."""
         if self.workflow is not None:
             return Path(self.workflow).stem
         return f"{self.agents:,} agent{'s' if self.agents != 1 else ''}"
+
+    @property
+    def length(self) -> str:
+        """How long each agent's answer is, in words; nothing for a workflow."""
+        if self.workflow is not None:
+            return ""
+        return f"{self.tokens:,} token{'s' if self.tokens != 1 else ''}"
 
     def build(self) -> Workflow:
         """The workflow to run.
@@ -74,6 +85,31 @@ class Case(msgspec.Struct, frozen=True, order=True):
     at_once: int | None
     seed: int
     strategy: Strategy = "once"
+
+    def named(self, axes: Iterable[str]) -> str:
+        """Its values on these axes, as a legend has it.
+
+        Example:
+            >>> Case("4 agents", "asyncio", "course", None, 7).named(["workload", "at_once"])
+            '4 agents, at_once no limit'
+        """
+        return ", ".join(
+            f"{axis} {shown(getattr(self, axis))}"
+            if axis in ("at_once", "seed")
+            else getattr(self, axis)
+            for axis in axes
+        )
+
+
+def shown(value: object) -> str:
+    """A value of a case, as a table has it."""
+    return "no limit" if value is None else str(value)
+
+
+def varied(cases: Iterable[Case]) -> list[str]:
+    """In what these cases differ; the engine, if they do not."""
+    values = list(cases)
+    return [a for a in AXES if len({getattr(case, a) for case in values}) > 1] or ["engine"]
 
 
 class Experiment(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -123,9 +159,12 @@ class Experiment(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
                 raise ValueError(f"the engine {engine} keeps no virtual time; set clock: real")
         if "crowd" in self.engines:
             self._check_crowd()
-        names = [workload.name for workload in self.workloads]
-        if len(set(names)) < len(names):
-            raise ValueError(f"two workloads have one name: {', '.join(names)}")
+        if len(self.by_name) < len(self.workloads):
+            names = ", ".join(workload.name for workload in self.workloads)
+            raise ValueError(
+                f"two workloads have one name: {names}; leave one out, or give its workflow's file "
+                "another name"
+            )
         if taken := {"preset", "seed"} & set(self.settings):
             raise ValueError(f"settings: {taken.pop()} has a list of its own in the experiment")
 
@@ -141,13 +180,47 @@ class Experiment(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
             needs = " and ".join(need for need, missing in wrong.items() if missing)
             raise ValueError(f"the engine crowd has no client, so it needs {needs}")
 
+    @property
+    def by_name(self) -> dict[str, Workload]:
+        """Name -> workload. The name tells the length of answers where another would have it too.
+
+        Example:
+            >>> lengths = [Workload(agents=1), *(Workload(agents=3, tokens=n) for n in (44, 109))]
+            >>> list(Experiment(about="x", workloads=lengths).by_name)
+            ['1 agent', '3 agents, 44 tokens', '3 agents, 109 tokens']
+        """
+        named = Counter(workload.name for workload in self.workloads)
+        return {
+            f"{w.name}, {w.length}" if named[w.name] > 1 and w.length else w.name: w
+            for w in self.workloads
+        }
+
+    @property
+    def chosen(self) -> Settings:
+        """The environment's settings, changed by its own."""
+        return settings.from_environment(**self.settings)
+
+    @property
+    def asks_real(self) -> bool:
+        """True if a real model will answer: in virtual time none can."""
+        return self.clock == "real" and self.chosen.real
+
+    def as_asked(self) -> Experiment:
+        """As it will be measured: a real model has no preset and no seed, so one of each is enough.
+
+        All of them would be the same cases, paid for again.
+        """
+        if not self.asks_real:
+            return self
+        return msgspec.structs.replace(self, presets=self.presets[:1], seeds=self.seeds[:1])
+
     def cases(self) -> Iterator[Case]:
         """Every combination; those that one endpoint can answer stand together."""
         for preset, seed in itertools.product(self.presets, self.seeds):
             for workload, at_once, strategy, engine in itertools.product(
-                self.workloads, self.at_once, self.strategies, self.engines
+                self.by_name, self.at_once, self.strategies, self.engines
             ):
-                yield Case(workload.name, engine, preset, at_once, seed, strategy)
+                yield Case(workload, engine, preset, at_once, seed, strategy)
 
 
 def names() -> list[str]:

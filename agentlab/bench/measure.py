@@ -4,32 +4,43 @@ from __future__ import annotations
 
 import asyncio
 import gc
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from contextlib import AsyncExitStack
 from hashlib import blake2b
 from itertools import groupby
 from pathlib import Path
 from time import perf_counter, process_time
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import msgspec
 
-from agentlab import engines, lab, settings
+from agentlab import engines, lab, running
 from agentlab.bench import results
+from agentlab.bench.agreement import Said, summed
 from agentlab.bench.crowd import crowd
 from agentlab.bench.experiment import Case, Experiment, Workload
 from agentlab.bench.results import Measurement, Results
 from agentlab.bench.strategy import asking
 from agentlab.endpoint import presets
 from agentlab.endpoint.tokens import count_tokens
-from agentlab.engines.asking import Ask
-from agentlab.errors import ConfigError, StepError
+from agentlab.engines.asking import Ask, answer
+from agentlab.errors import AgentLabError, ConfigError, ReasoningExhausted, StepError
+from agentlab.lab import Reply
 from agentlab.loops import none_may_run
 from agentlab.progress import bar
+from agentlab.resilience.guard import Guard
+from agentlab.resilience.retry import Retry
 from agentlab.trace import Trace, trace
 from agentlab.workflow import Workflow
 
 Keep = Callable[[Measurement], None]
+AskForReply = Callable[..., Awaitable[Reply]]
+"""Who sends a question: `lab.reply`, or one that is called as it is."""
+
+_HAIR_S = 1e-6
+"""Sums and quotients of rounded times may be apart by so much, and mean the same."""
+_LAST_ENDS_S = 10.0
+"""How long to wait for what a failed run has left behind, in real time."""
 
 
 class _Task(NamedTuple):
@@ -52,17 +63,34 @@ class _Task(NamedTuple):
 
 
 def _task(experiment: Experiment, case: Case) -> _Task:
-    workload = next(w for w in experiment.workloads if w.name == case.workload)
-    given = experiment.settings.get("requests_per_minute")
+    workload = experiment.by_name[case.workload]
+    limit = experiment.chosen.requests_per_minute
     figure = presets.load(case.preset).requests_per_minute
-    limit = (figure.value if figure else None) if given is None else given or None
-    return _Task(case, workload, workload.build(), limit)
+    if limit is None and figure is not None and not experiment.asks_real:
+        limit = figure.value  # a real model has no preset
+    return _Task(case, workload, workload.build(), limit or None)
+
+
+class _Listener:
+    """Asks, and keeps what the endpoint says of each answer."""
+
+    def __init__(self, reply: AskForReply):
+        self._reply = reply
+        self.said: list[Said] = []
+
+    async def ask(self, prompt: str, *, max_tokens: int | None = None, **options: Any) -> str:
+        answer = await self._reply(prompt, max_tokens=max_tokens, **options)
+        self.said.append(Said(answer.finish_reason, answer.completion_tokens, max_tokens))
+        return answer.text
 
 
 def run(
     experiment: Experiment, file: Path, *, resume: bool = False, cluster: str | None = None
 ) -> Results:
     """Measure every case, and write `file` after each measurement.
+
+    A real model is asked one question first, as it will be asked in the run. It has no preset and
+    no seed, so of these the first is taken.
 
     Args:
         file: Where the results go, as JSON. An interrupt leaves in it what was done. A finished
@@ -74,20 +102,26 @@ def run(
     Raises:
         ConfigError: If the file is unfinished and not to be resumed, is of another experiment, or
             cannot be written; or if an event loop is running and the clock is real.
+        StepError: If a real model does not answer the first question; nothing is measured then.
     """
+    experiment = experiment.as_asked()
     if experiment.clock == "real":
         none_may_run("measure.run")
     if cluster is not None and "dask" not in experiment.engines:
         raise ConfigError("a cluster is for the engine dask; add it to the experiment's engines")
     for preset in experiment.presets:
         presets.load(preset)  # a wrong one is found before anything is measured
-    kept = _kept(experiment, file, resume=resume)
+    kept, earlier = _kept(experiment, file, resume=resume)
     done = {(m.case, m.repeat) for m in kept.measurements}
     total = len(list(experiment.cases())) * experiment.repeats
     with bar(total=total, name=file.stem) as progress:
         progress.update(len(done))
 
         def keep(measurement: Measurement) -> None:
+            nonlocal earlier
+            if earlier:  # not before there is something to put in its place
+                file.replace(file.with_suffix(".before.json"))
+                earlier = False
             kept.measurements.append(measurement)
             kept.save(file)
             progress.update()
@@ -102,18 +136,18 @@ def run(
                     for task, repeat in tasks:
                         keep(_in_virtual_time(task, repeat))
                 else:
-                    asyncio.run(_in_real_time(tasks, experiment.warmups, keep, cluster))
+                    asyncio.run(_in_real_time(experiment, tasks, keep, cluster))
     kept.save(file)
     return kept
 
 
-def _kept(experiment: Experiment, file: Path, *, resume: bool) -> Results:
+def _kept(experiment: Experiment, file: Path, *, resume: bool) -> tuple[Results, bool]:
+    """What to go on with, and whether a finished run lies there that is to be kept beside it."""
     results.make_folder(file.parent)
-    chosen = settings.from_environment(**experiment.settings)
-    machine = results.machine() | results.model(chosen, experiment)
+    machine = results.machine() | results.model(experiment.chosen, experiment)
     empty = Results(name=file.stem, experiment=experiment, machine=machine, measurements=[])
     if not file.exists():
-        return empty
+        return empty, False
     before = results.load(file)
     whole = len(list(before.experiment.cases())) * before.experiment.repeats
     if not resume:
@@ -122,9 +156,8 @@ def _kept(experiment: Experiment, file: Path, *, resume: bool) -> Results:
                 f"{file} holds {len(before.measurements)} of {whole} measurements of a run that "
                 "was interrupted; go on with --resume, or remove it"
             )
-        if before.experiment.clock == "real":  # it took time, or money: to compare with
-            file.replace(file.with_suffix(".before.json"))
-        return empty
+        # One on the real clock took time, or money: to compare with.
+        return empty, before.experiment.clock == "real"
     if before.experiment != experiment:
         raise ConfigError(f"{file} is of another experiment; choose another folder with --out")
     if other := {k for k in before.machine | machine if before.machine.get(k) != machine.get(k)}:
@@ -132,7 +165,7 @@ def _kept(experiment: Experiment, file: Path, *, resume: bool) -> Results:
             f"{file} was measured with another {', '.join(sorted(other))}; choose another folder "
             "with --out"
         )
-    return before
+    return before, False
 
 
 def _rounds(cases: list[Case], repeats: int, done: set[tuple[Case, int]]) -> list[tuple[Case, int]]:
@@ -170,7 +203,9 @@ def _of_a_crowd(task: _Task, repeat: int) -> Measurement:
         repeat=repeat,
         steps=agents,
         elapsed_s=round(made.makespan_s, 9),
-        bound_s=round(max(made.work_s / at_once, made.longest_s), 9),
+        bound_s=_but_for_a_hair(
+            round(max(made.work_s / at_once, made.longest_s), 9), made.makespan_s
+        ),
         requests=agents,
         answered=agents,
         peak=min(agents, at_once),
@@ -180,33 +215,54 @@ def _of_a_crowd(task: _Task, repeat: int) -> Measurement:
 
 
 async def _in_real_time(
-    tasks: list[tuple[_Task, int]], warmups: int, keep: Keep, address: str | None
+    experiment: Experiment, tasks: list[tuple[_Task, int]], keep: Keep, address: str | None
 ) -> None:
     lab.base_url()  # starts the endpoint
     scale = lab.model_seconds_a_second()
+    real = experiment.asks_real and scale == 1  # else another lab's local model answers
     async with AsyncExitStack() as stack:
-        send: dict[str, Ask] = {}
+        send: dict[str, AskForReply] = {}
         if any(task.case.engine == "dask" for task, _ in tasks):
             from agentlab.engines.dask import Cluster
 
             where = None if address == "local" else address
-            send["dask"] = (await stack.enter_async_context(Cluster(where))).ask
+            send["dask"] = (await stack.enter_async_context(Cluster(where))).reply
+        if experiment.asks_real:
+            first = tasks[0][0]
+            await _ask_first(first, send.get(first.case.engine, lab.reply))
         for task in {task.case: task for task, _ in tasks}.values():
-            for _ in range(warmups):
-                await _outcome(task, send.get(task.case.engine, lab.ask))
+            for _ in range(experiment.warmups):
+                await _run_timed(task, 0, send.get(task.case.engine, lab.reply), scale, real=real)
         for task, repeat in tasks:
-            gc.collect()  # so that no case pays for the garbage of the one before
-            with trace() as t:
-                began_s, cpu_began_s = perf_counter(), process_time()
-                outcome = await _outcome(task, send.get(task.case.engine, lab.ask))
-                elapsed_s, cpu_s = perf_counter() - began_s, process_time() - cpu_began_s
-            keep(
-                msgspec.structs.replace(
-                    _measurement(task, repeat, outcome, t, elapsed_s * scale),
-                    cpu_ms=round(cpu_s * 1000 / max(t.requests, 1), 3),
-                    busy=round(cpu_s / elapsed_s, 3),
-                )
-            )
+            reply = send.get(task.case.engine, lab.reply)
+            keep(await _run_timed(task, repeat, reply, scale, real=real))
+
+
+async def _run_timed(
+    task: _Task, repeat: int, reply: AskForReply, scale: float, *, real: bool
+) -> Measurement:
+    listener = _Listener(reply)
+    endpoint = running.endpoint()
+    gc.collect()  # so that no case pays for the garbage of the one before
+    with trace() as t:
+        endpoint_began_s = endpoint.cpu_s()
+        began_s, cpu_began_s = perf_counter(), process_time()
+        outcome = await _outcome(task, listener.ask)
+        elapsed_s, cpu_s = perf_counter() - began_s, process_time() - cpu_began_s
+        endpoint_s = endpoint.cpu_s() - endpoint_began_s
+        if isinstance(outcome, StepError):  # its last requests must not reach into the next run
+            await _all_ended(t)
+    measured = msgspec.structs.replace(
+        _measurement(task, repeat, outcome, t, elapsed_s * scale),
+        cpu_ms=round(cpu_s * 1000 / max(t.requests, 1), 3),
+        busy=round(cpu_s / elapsed_s, 3),
+        endpoint_cpu_ms=round(endpoint_s * 1000 / max(t.requests, 1), 3),
+        endpoint_busy=round(endpoint_s / elapsed_s, 3),
+    )
+    if not real:
+        return measured
+    said = summed(listener.said)
+    return msgspec.structs.replace(measured, answers=None, answered=said.number, real=said)
 
 
 async def _outcome(task: _Task, send: Ask) -> dict[str, str] | StepError:
@@ -214,6 +270,31 @@ async def _outcome(task: _Task, send: Ask) -> dict[str, str] | StepError:
         return await task.answers(send)
     except StepError as error:
         return error
+
+
+async def _all_ended(t: Trace) -> None:
+    give_up_s = perf_counter() + _LAST_ENDS_S
+    while any(span.end_s is None for span in t.spans) and perf_counter() < give_up_s:
+        await asyncio.sleep(0.05)
+
+
+async def _ask_first(task: _Task, reply: AskForReply) -> None:
+    """Ask one question as the run will, with some patience: what fails now would fail there."""
+    step = task.workflow.steps[0]
+    values = task.workflow.given(task.workload.inputs)
+    ask = _Listener(reply).ask
+    try:
+        await Guard(retry=Retry(attempts=3)).run(lambda: answer(step, values, ask), agent=step.name)
+    except ConfigError:
+        raise
+    except (AgentLabError, TimeoutError) as error:
+        where = isinstance(error, ReasoningExhausted) and task.workload.agents
+        raise StepError(
+            f"the first question failed, as every run would: {error}"
+            f"{' (tokens, in the experiment)' if where else ''}; nothing was measured",
+            step=step.name,
+            results={},
+        ) from error
 
 
 def _limit_bound_s(steps: int, limit: int | None, shortest_s: float) -> float:
@@ -227,7 +308,13 @@ def _measurement(
     task: _Task, repeat: int, outcome: dict[str, str] | StepError, t: Trace, elapsed_s: float
 ) -> Measurement:
     steps = len(task.workflow.steps)
-    seconds = dict.fromkeys(task.workflow.needs, 0.0) | t.seconds
+    # Only the answer that counts: no schedule needs the attempts that failed before it.
+    served = {span.agent: span.service_s for span in t.spans if span.ok}
+    seconds = dict.fromkeys(task.workflow.needs, 0.0) | served
+    bound_s = max(
+        task.workflow.plan(seconds).bound_s(task.case.at_once),
+        _limit_bound_s(steps, task.limit, min(seconds.values())),
+    )
     answers = outcome.results if isinstance(outcome, StepError) else outcome
     latencies_s = sorted(s.end_s - s.arrived_s for s in t.spans if s.ok and s.end_s is not None)
     return Measurement(
@@ -235,10 +322,7 @@ def _measurement(
         repeat=repeat,
         steps=steps,
         elapsed_s=round(elapsed_s, 9),
-        bound_s=max(
-            task.workflow.plan(seconds).bound_s(task.case.at_once),
-            _limit_bound_s(steps, task.limit, min(seconds.values())),
-        ),
+        bound_s=_but_for_a_hair(bound_s, elapsed_s),
         requests=t.requests,
         answered=len(latencies_s),
         peak=t.peak,
@@ -248,6 +332,15 @@ def _measurement(
         p95_s=_percentile(latencies_s, 95),
         error=str(outcome) if isinstance(outcome, StepError) else None,
     )
+
+
+def _but_for_a_hair(bound_s: float, elapsed_s: float) -> float:
+    """The bound, where it is more than was taken by no more than rounding: what was taken.
+
+    2.1 / 3 is more than 0.7 in its last binary digit. A bound that is further above is wrong, and
+    left to be seen.
+    """
+    return round(elapsed_s, 9) if 0 < bound_s - elapsed_s <= _HAIR_S else bound_s
 
 
 def _percentile(ordered: Sequence[float], percent: int) -> float | None:

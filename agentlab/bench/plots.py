@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from itertools import cycle, groupby
 from statistics import median
 
 import matplotlib.pyplot as plt
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from agentlab.bench.reading import Curve, Point, axes, curves, named, readings
+from agentlab.bench.reading import Curve, Point, axes, busy, curves, readings
 from agentlab.bench.results import Measurement, Results, unequal
 from agentlab.plots import BROKEN, FONT_SIZE, SERIES
 
@@ -28,17 +29,19 @@ def figure(results: Results) -> Figure:
         bench.plots.figure(results.load("results/knee.json")).savefig("knee.png")
     """
     found = curves(results)
+    unit = "s" if results.real else "model s"
     with plt.rc_context({"font.size": FONT_SIZE, "axes.grid": True, "grid.color": "#DDDDDD"}):
         if found:
             made, (left, right) = plt.subplots(1, 2, figsize=(13, 6.5), layout="constrained")
-            (_in_flight if found[0].axis == "at_once" else _agents)(left, right, found)
+            (_in_flight if found[0].axis == "at_once" else _agents)(left, right, found, unit)
             for axis in (left, right):
                 axis.set_xscale("log", base=_base(found))
                 axis.xaxis.set_major_formatter("{x:,.0f}")
                 axis.legend(frameon=False, fontsize=FONT_SIZE - 2)
         else:
-            made = _bars(results)
+            made = _bars(results, unit)
         said = readings(results)[:_MOST_SAID] or [results.experiment.about]
+        said += filter(None, [busy(results)])
         if unequal(results.measurements):
             said = ["Not comparable: the work was not the same", *said]
         made.suptitle("\n".join(said), x=0.01, ha="left", fontweight="bold", fontsize=FONT_SIZE)
@@ -46,18 +49,22 @@ def figure(results: Results) -> Figure:
     return made
 
 
-def _agents(left: Axes, right: Axes, found: Sequence[Curve]) -> None:
+def _agents(left: Axes, right: Axes, found: Sequence[Curve], unit: str) -> None:
     _lines(left, found, lambda p: p.elapsed_s)
-    bounds = max(found, key=lambda curve: curve.points[-1].n).points
-    xs, ys = [p.n for p in bounds], [p.bound_s for p in bounds]
-    left.plot(xs, ys, color="black", linestyle="--", label="the bound")
-    left.set(xlabel="agents", ylabel="elapsed (model s)", title="How long they took")
+    lengths = dict.fromkeys(curve.length for curve in found)
+    for dashes, length in zip(cycle(["--", ":", "-."]), lengths, strict=False):
+        # What is the least of several runs' bounds is a bound for each of them.
+        points = sorted(p for curve in found if curve.length == length for p in curve.points)
+        least = {n: min(p.bound_s for p in some) for n, some in groupby(points, lambda p: p.n)}
+        label = ", ".join(filter(None, ["the bound", length]))
+        left.plot([*least], [*least.values()], color="black", linestyle=dashes, label=label)
+    left.set(xlabel="agents", ylabel=f"elapsed ({unit})", title="How long they took")
     _log_y(left, _base(found))
     _lines(right, found, lambda p: p.efficiency)
     right.set(xlabel="agents", ylabel="bound / elapsed", title="Share of the bound", ylim=(0, 1.05))
 
 
-def _in_flight(left: Axes, right: Axes, found: Sequence[Curve]) -> None:
+def _in_flight(left: Axes, right: Axes, found: Sequence[Curve], unit: str) -> None:
     _lines(left, found, lambda p: p.throughput)
     law: str | None = "scalability law, fitted"
     for curve in found:
@@ -70,7 +77,7 @@ def _in_flight(left: Axes, right: Axes, found: Sequence[Curve]) -> None:
     _log_y(left, 2)
     _lines(right, found, lambda p: p.p50_s, "p50 of ")
     _lines(right, found, lambda p: p.p95_s, "p95 of ", linestyle=":")
-    right.set(xlabel="in flight at once", ylabel="latency (model s)", title="Time to an answer")
+    right.set(xlabel="in flight at once", ylabel=f"latency ({unit})", title="Time to an answer")
     right.set_ylim(bottom=0)
 
 
@@ -105,9 +112,9 @@ def _lines(
             )
 
 
-def _bars(results: Results) -> Figure:
-    cases = [case for case in results.experiment.cases() if results.of(case)]
-    labels = [named(case, axes(results)) for case in cases]
+def _bars(results: Results, unit: str) -> Figure:
+    cases = results.measured
+    labels = [case.named(axes(results)) for case in cases]
     runs = [results.of(case) for case in cases]
     made, panels = plt.subplots(
         1, 2, figsize=(13, 0.5 * len(cases) + 3), sharey=True, layout="constrained"
@@ -116,7 +123,7 @@ def _bars(results: Results) -> Figure:
     _bar(left, runs, lambda m: m.elapsed_s)
     bounds = [median(m.bound_s for m in some) for some in runs]
     left.plot(bounds, range(len(runs)), "|", color="black", markersize=22, label="the bound")
-    left.set(xlabel="elapsed (model s)", title="How long they took")
+    left.set(xlabel=f"elapsed ({unit})", title="How long they took")
     left.set_yticks(range(len(labels)), labels)
     left.invert_yaxis()
     made.legend(loc="outside lower left", frameon=False, fontsize=FONT_SIZE - 2)

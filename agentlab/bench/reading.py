@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Sequence
+from math import floor, log10
 from statistics import median
 from typing import Literal, NamedTuple
 
-from agentlab.bench.experiment import Case
-from agentlab.bench.laws import Usl, fit_usl
-from agentlab.bench.results import Measurement, Results
+from msgspec import UNSET
 
-AXES = ("workload", "engine", "preset", "at_once", "seed", "strategy")
+from agentlab.bench.agreement import TOLERANCE
+from agentlab.bench.experiment import Case, varied
+from agentlab.bench.laws import Usl, fit_usl
+from agentlab.bench.results import Measurement, Results, deviations
+
 ENOUGH = 0.8
 """The share of the bound from which on we say that more agents still help."""
+BUSY = 0.8
+"""The share of a processor from which on the lab's own endpoint may be what limits."""
 
 
 class Point(NamedTuple):
@@ -35,11 +41,18 @@ class Point(NamedTuple):
 
 
 class Curve(NamedTuple):
-    """Cases that differ only in how many agents there are, or how many may be in flight."""
+    """Cases that differ only in how many agents there are, or how many may be in flight.
+
+    Attributes:
+        length: How long each agent's answer is, where that differs between curves.
+        in_turn: True if the engine asks one thing after the other.
+    """
 
     name: str
     axis: Literal["agents", "at_once"]
     points: list[Point]
+    length: str = ""
+    in_turn: bool = False
 
     @property
     def usl(self) -> Usl | None:
@@ -51,48 +64,48 @@ class Curve(NamedTuple):
 
 def axes(results: Results) -> list[str]:
     """In what the measured cases differ; the engine, if they do not."""
-    measured = [case for case in results.experiment.cases() if results.of(case)]
-    return [a for a in AXES if len({getattr(case, a) for case in measured}) > 1] or ["engine"]
+    return varied(results.measured)
 
 
-def named(case: Case, axes: Iterable[str]) -> str:
-    """A case by its values on these axes, as a legend has it.
+def seconds(value_s: float, decimals: int, *, digits: int = 1) -> str:
+    """A time with so many decimals, or as many as its first significant digits need.
+
+    What has fewer than `digits` of these is shown with two.
 
     Example:
-        >>> named(Case("4 agents", "asyncio", "course", None, 7), ["workload", "at_once"])
-        '4 agents, at_once no limit'
+        >>> seconds(2.0, 1), seconds(0.0312, 1), seconds(0.0312, 2), seconds(0.0312, 2, digits=2)
+        ('2.0', '0.031', '0.03', '0.031')
     """
-    return ", ".join(
-        f"{axis} {shown(getattr(case, axis))}"
-        if axis in ("at_once", "seed")
-        else getattr(case, axis)
-        for axis in axes
-    )
-
-
-def shown(value: object) -> str:
-    """A value of a case, as a table has it."""
-    return "no limit" if value is None else str(value)
+    if 0 < value_s < 10 ** (digits - 1 - decimals):
+        decimals = 1 - floor(log10(value_s))
+    return f"{value_s:,.{decimals}f}"
 
 
 def curves(results: Results) -> list[Curve]:
     """The curves of an experiment that varies one number, at three or more values; else none."""
-    agents = {w.name: w.agents for w in results.experiment.workloads if w.agents is not None}
-    varied = axes(results)
-    if "at_once" in varied and len(set(results.experiment.at_once) - {None}) >= 3:
+    workloads = results.experiment.by_name
+    agents = Counter(w.agents for w in workloads.values() if w.agents is not None)
+    differs = axes(results)
+    if "at_once" in differs and len(set(results.experiment.at_once) - {None}) >= 3:
         axis: Literal["agents", "at_once"] = "at_once"
-        others = [a for a in varied if a != "at_once"] or ["engine"]
-    elif "workload" in varied and len(agents) >= 3:
+    elif "workload" in differs and len(agents) >= 3:
         axis = "agents"
-        others = [a for a in varied if a != "workload"] or ["engine"]
     else:
         return []
-    found: dict[str, list[Point]] = {}
-    for case in results.experiment.cases():
-        n = case.at_once if axis == "at_once" else agents.get(case.workload)
-        if n is not None and results.of(case):
-            found.setdefault(named(case, others), []).append(_point(n, results.of(case)))
-    return [Curve(name, axis, sorted(points)) for name, points in found.items()]
+    mine = "workload" if axis == "agents" else axis
+    others = [a for a in differs if a != mine] or ["engine"]
+    by_length = axis == "agents" and max(agents.values()) > 1
+    found: dict[str, Curve] = {}
+    for case in results.measured:
+        workload = workloads[case.workload]
+        n = case.at_once if axis == "at_once" else workload.agents
+        if n is None:
+            continue
+        length = workload.length if by_length else ""
+        name = ", ".join(filter(None, [case.named(others), length]))
+        curve = Curve(name, axis, [], length, case.engine == "sequential")
+        found.setdefault(name, curve).points.append(_point(n, results.of(case)))
+    return [curve._replace(points=sorted(curve.points)) for curve in found.values()]
 
 
 def readings(results: Results) -> list[str]:
@@ -113,6 +126,52 @@ def readings(results: Results) -> list[str]:
     return [_knee(curve) if curve.axis == "at_once" else reach(curve) for curve in found]
 
 
+def remarks(results: Results) -> list[str]:
+    """What a reader must know before believing the figures; it does not forbid comparing them."""
+    every = [m for case in results.measured for m in results.of(case)]
+    said = [*filter(None, [busy(results)])]
+    if off := deviations(every).values():
+        tokens = [abs(each.tokens) for each in off if each.tokens is not None]
+        lengths = f"{max(tokens):.1%} in tokens per answer" if tokens else "an unknown length"
+        said.append(
+            f"answers of the same workload differ by at most {lengths}, and "
+            f"{max(each.reasons for each in off):.1%} of them in why they ended; up to "
+            f"{TOLERANCE:.0%} of either counts as equal work"
+        )
+    answers = [m.real for m in every if m.real is not UNSET]
+    over: dict[int, int] = {}
+    for limit, came in (pair for each in answers for pair in each.over_limit.items()):
+        over[limit] = max(came, over.get(limit, 0))
+    for limit, came in sorted(over.items()):
+        said.append(
+            f"the endpoint did not keep the limit of {limit:,} tokens: up to {came:,} came; set "
+            "AGENTLAB_LEAVE_OUT=max_completion_tokens to send max_tokens instead"
+        )
+    if missing := sum(each.number - each.counted for each in answers):
+        said.append(
+            f"the endpoint counts no tokens for {missing:,} of "
+            f"{sum(each.number for each in answers):,} answers, so neither how long they are nor "
+            "whether it kept a limit can be checked"
+        )
+    return said
+
+
+def busy(results: Results) -> str:
+    """Whether the lab's own endpoint may have been the limit, where it worked most; or nothing."""
+    shares: dict[Case, float] = {}
+    for case in results.measured:
+        known = [m.endpoint_busy for m in results.of(case) if m.endpoint_busy is not UNSET]
+        if known:
+            shares[case] = median(known)
+    most = max(shares, key=shares.__getitem__, default=None)
+    if most is None or shares[most] < BUSY:
+        return ""
+    return (
+        f"the lab's own endpoint was {shares[most]:.0%} busy ({most.named(axes(results))}); from "
+        f"some {BUSY:.0%} on it, and not the model, may be the limit"
+    )
+
+
 def reach(curve: Curve) -> str:
     """How far a curve over agents keeps to the bound, and why it goes no further.
 
@@ -122,8 +181,9 @@ def reach(curve: Curve) -> str:
     kept = [p for p in curve.points if p.efficiency >= ENOUGH]
     missed = [p for p in curve.points if p.efficiency < ENOUGH]
     last = curve.points[-1]
-    if last.peak == 1:
-        return f"{curve.name}: one at a time, {_agents(last.n)} in {last.elapsed_s:,.1f} s"
+    if curve.in_turn or last.peak == 1:
+        took = seconds(last.elapsed_s, 1, digits=2)
+        return f"{curve.name}: one at a time, {_agents(last.n)} in {took} s"
     if not missed:
         least = min(p.efficiency for p in kept)
         return f"{curve.name}: at least {least:.2f} of the bound up to {_agents(last.n)}"

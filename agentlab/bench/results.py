@@ -12,8 +12,10 @@ from typing import TypeVar
 from urllib.parse import urlsplit
 
 import msgspec
+from msgspec import UNSET, UnsetType
 
-from agentlab.bench.experiment import Case, Experiment
+from agentlab.bench.agreement import TOLERANCE, Answers, Deviation, deviation
+from agentlab.bench.experiment import Case, Experiment, varied
 from agentlab.errors import ConfigError
 from agentlab.files import write_whole
 from agentlab.settings import Settings
@@ -24,18 +26,23 @@ _PACKAGES = ("agentlab", "aiohttp", "crewai", "langchain-openai", "langgraph", "
 
 
 class Measurement(msgspec.Struct, frozen=True, kw_only=True):
-    """One run of a case. Times are model seconds, but for the processor's.
+    """One run of a case. Times are model seconds, but for the processors'.
 
     Attributes:
         elapsed_s: How long the user waited.
         bound_s: What no schedule of the same calls can beat, with as many at once.
         requests: How many the endpoint saw; `steps` is how many there had to be.
         answered: How many of them it answered in full.
-        answers: A digest of all answers: equal work has equal digests. None where there are none.
+        answers: A digest of all answers: equal work has equal digests. None where there are none,
+            and where a real model gave them, which words each one differently.
         p50_s, p95_s: How long half, and 95% of the answers took at most, at the endpoint.
         cpu_ms: Processor time of this process for each request; None in virtual time.
         busy: Processor time as a share of the real time taken; 1 is a core all the time.
         error: Why there is no result; None if there is one.
+        real: What a real model said of its answers; unset where the local one answered.
+        endpoint_cpu_ms: Processor time of the lab's own endpoint for each request, the question
+            after that time included; unset in virtual time.
+        endpoint_busy: The same as a share of the real time taken.
     """
 
     case: Case
@@ -53,6 +60,9 @@ class Measurement(msgspec.Struct, frozen=True, kw_only=True):
     cpu_ms: float | None = None
     busy: float | None = None
     error: str | None = None
+    real: Answers | UnsetType = UNSET
+    endpoint_cpu_ms: float | UnsetType = UNSET
+    endpoint_busy: float | UnsetType = UNSET
 
 
 class Results(msgspec.Struct, frozen=True, kw_only=True):
@@ -74,6 +84,16 @@ class Results(msgspec.Struct, frozen=True, kw_only=True):
     def of(self, case: Case) -> list[Measurement]:
         """The measurements of a case that have a result."""
         return [m for m in self.measurements if m.case == case and m.error is None]
+
+    @property
+    def measured(self) -> list[Case]:
+        """The cases that have a result, in the experiment's order."""
+        return [case for case in self.experiment.cases() if self.of(case)]
+
+    @property
+    def real(self) -> bool:
+        """True if a real model answered: then its seconds are seconds."""
+        return any(m.real is not UNSET for m in self.measurements)
 
 
 def write(path: Path, some: msgspec.Struct) -> None:
@@ -140,7 +160,7 @@ def model(chosen: Settings, experiment: Experiment) -> dict[str, str]:
         >>> model(Settings(requests_per_minute=60), load("article"))
         {'model': 'local', 'requests_per_minute': '60'}
     """
-    if chosen.real:
+    if experiment.asks_real:
         host = urlsplit(chosen.upstream or "").hostname
         return {"model": f"{chosen.model} at {host}"}
     about = {"model": "local" if chosen.replay is None else f"replay of {chosen.replay}"}
@@ -156,21 +176,57 @@ def model(chosen: Settings, experiment: Experiment) -> dict[str, str]:
 def unequal(measurements: Iterable[Measurement]) -> list[str]:
     """What forbids comparing times: failures, other answers, other numbers of requests.
 
-    Cases are compared where workload, preset and seed are the same.
+    Cases are compared where workload, preset and seed are the same. Of a real model's answers,
+    tokens and finish reasons are compared, within `agreement.TOLERANCE`.
     """
+    every = list(measurements)
+    axes = varied(m.case for m in every)
     problems: dict[str, None] = {}
+    failed: set[Case] = set()
     first: dict[tuple[str, str, int], Measurement] = {}
-    for m in measurements:
-        where = f"{m.case.workload}, {m.case.engine}, {m.case.preset}, seed {m.case.seed}"
-        where += f", {m.case.strategy}" if m.case.strategy != "once" else ""
+    for m in every:
+        where = _local_name(m.case) if m.real is UNSET else m.case.named(axes)
         if m.error is not None:
-            problems[f"{where}: {m.error}"] = None
+            # A real model's errors may quote its words: of each case, the first one says enough.
+            if m.real is UNSET or m.case not in failed:
+                problems[f"{where}: {m.error}"] = None
+            failed.add(m.case)
             continue
-        other = first.setdefault((m.case.workload, m.case.preset, m.case.seed), m)
+        other = first.setdefault(_work(m.case), m)
         if None not in (m.answers, other.answers) and m.answers != other.answers:
             problems[f"{where}: its answers are not those of {other.case.engine}"] = None
         if m.answered != m.steps:
             problems[f"{where}: {m.answered} answers for {m.steps} steps"] = None
         elif m.case.strategy == "once" and m.requests != m.steps:
             problems[f"{where}: {m.requests} requests for {m.steps} steps"] = None
+    for case, off in deviations(every).items():
+        for says in off.says:
+            said = f"{case.named(axes)}: {says}; up to {TOLERANCE:.0%} counts as equal work"
+            problems[said] = None
     return list(problems)
+
+
+def deviations(measurements: Iterable[Measurement]) -> dict[Case, Deviation]:
+    """How far a real model's answers in each case are from those in the first of the same work."""
+    by_case: dict[Case, list[Answers]] = {}
+    for m in measurements:
+        if m.error is None and m.real is not UNSET and m.real.number:
+            by_case.setdefault(m.case, []).append(m.real)
+    axes = varied(by_case)
+    first: dict[tuple[str, str, int], Case] = {}
+    found = {}
+    for case, runs in by_case.items():
+        reference = first.setdefault(_work(case), case)
+        if case != reference:
+            called = reference.named(axis for axis in axes if axis != "workload")
+            found[case] = deviation(runs, by_case[reference], called)
+    return found
+
+
+def _work(case: Case) -> tuple[str, str, int]:
+    return case.workload, case.preset, case.seed
+
+
+def _local_name(case: Case) -> str:
+    name = f"{case.workload}, {case.engine}, {case.preset}, seed {case.seed}"
+    return name + (f", {case.strategy}" if case.strategy != "once" else "")

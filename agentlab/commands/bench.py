@@ -8,10 +8,9 @@ from pathlib import Path
 
 from matplotlib.figure import Figure
 
-from agentlab import settings
 from agentlab.bench import compare, cost, experiment, measure, plots, report, results, tuning
 from agentlab.commands import INTERRUPTED, cluster_argument
-from agentlab.errors import ConfigError
+from agentlab.errors import ConfigError, StepError
 
 DESCRIPTION = (
     "Measure an experiment: writes NAME.json with the raw data, NAME.md with the table, and "
@@ -37,7 +36,10 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(options: argparse.Namespace) -> int:
-    """Measure or compare; returns 1 if what was measured cannot be compared, 130 after Ctrl-C."""
+    """Measure or compare; returns 130 after Ctrl-C.
+
+    It returns 1 if what was measured cannot be compared, or a real model does not answer at all.
+    """
     if options.compare:
         print(compare.of_files(*options.compare))
         return 0
@@ -47,26 +49,35 @@ def run(options: argparse.Namespace) -> int:
         )
     path = experiment.found(options.experiment)
     file = Path(options.out) / f"{path.stem}.json"
+    before = _stamp(file)
     try:
         return (_tune if tuning.is_tuning(path) else _measure)(path, file, options)
     except KeyboardInterrupt:
-        done = (
-            f"what is done is in {file}. Go on with --resume." if file.exists() else "none is done"
-        )
+        some = file.exists() and (options.resume or _stamp(file) != before)
+        done = f"what is done is in {file}. Go on with --resume." if some else "none is done"
         print(f"stopped; {done}", file=sys.stderr)
         return INTERRUPTED
 
 
+def _stamp(file: Path) -> int | None:
+    return file.stat().st_mtime_ns if file.exists() else None
+
+
 def _measure(path: Path, file: Path, options: argparse.Namespace) -> int:
     chosen = experiment.load(path)
-    real = settings.from_environment(**chosen.settings)
-    if chosen.clock == "real" and real.real:
+    if chosen.asks_real:
+        real = chosen.chosen
         asked = f"this asks {real.model} at {real.upstream} {_bill(cost.cost(chosen), options)}"
         if not options.yes:
             raise ConfigError(f"{asked}; add --yes to do it, or set AGENTLAB_LOCAL=1")
         print(asked, file=sys.stderr)
-    measured = measure.run(chosen, file, resume=options.resume, cluster=options.cluster)
-    _report(file, report.markdown(measured), plots.figure(measured))
+    try:
+        measured = measure.run(chosen, file, resume=options.resume, cluster=options.cluster)
+    except StepError as error:  # of the question that is asked first
+        print(f"agentlab: {error}", file=sys.stderr)
+        return 1
+    picture = plots.figure(measured) if measured.measured else None
+    _report(file, report.markdown(measured), picture)
     return 1 if results.unequal(measured.measurements) else 0
 
 
@@ -79,9 +90,12 @@ def _tune(path: Path, file: Path, options: argparse.Namespace) -> int:
     return 0
 
 
-def _report(file: Path, table: str, figure: Figure) -> None:
+def _report(file: Path, table: str, figure: Figure | None) -> None:
     file.with_suffix(".md").write_text(table, encoding="utf-8")
-    figure.savefig(file.with_suffix(".png"), dpi=80)
+    if figure is None:  # one of an earlier run would be taken for this one's
+        file.with_suffix(".png").unlink(missing_ok=True)
+    else:
+        figure.savefig(file.with_suffix(".png"), dpi=80)
     print(table)
 
 
