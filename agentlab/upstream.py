@@ -135,6 +135,7 @@ def _flaw(text: str) -> tuple[str, str]:
     scheme = schemed[0].lower() if schemed else "http://" if near else "https://"
     try:
         parts = urlsplit(scheme + before)
+        (parts.hostname or "").encode("idna")
         possible = bool(parts.hostname) and "$" not in parts.netloc and parts.port != 0
     except ValueError:  # of the host or of the port
         possible = False
