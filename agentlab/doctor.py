@@ -391,9 +391,9 @@ def endpoint(trip: Trip) -> Finding:
 
 
 def check_real_model() -> Finding:
-    from agentlab import real_model
+    from agentlab import _real_model
 
-    return real_model.check()
+    return _real_model.check()
 
 
 def _some(names: Iterable[str], most: int = 5) -> str:

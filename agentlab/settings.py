@@ -9,12 +9,14 @@ from typing import Annotated, Any
 
 import msgspec
 
+from agentlab import _upstream
 from agentlab.errors import ConfigError
 from agentlab.fields import AtLeastOne, Count, NotNegative, Text
-from agentlab.upstream import address, bare, key_from
 
 DATA = Path(__file__).resolve().parents[1] / "data"
 """The course's data, beside the package: Agent Lab runs from its checkout."""
+
+key_from = _upstream.key_from
 
 OPENAI_URL = "https://api.openai.com/v1"
 """Where a key without a base URL leads, as in OpenAI's own client."""
@@ -98,15 +100,15 @@ def from_environment(environ: Mapping[str, str] = os.environ, **given: Any) -> S
     values: dict[str, Any] = {
         field: value
         for field, name in _VARIABLES.items()
-        if (value := bare(environ.get(name, ""), quoted=name.startswith("OPENAI_")))
+        if (value := _upstream.bare(environ.get(name, ""), quoted=name.startswith("OPENAI_")))
     }
-    if bare(environ.get("OPENAI_API_KEY", "")):
+    if _upstream.bare(environ.get("OPENAI_API_KEY", "")):
         values.setdefault("upstream", OPENAI_URL)
     if environ.get("AGENTLAB_LOCAL", "0") not in ("", "0"):
         values.pop("upstream", None)
     values |= given
     if isinstance(values.get("upstream"), str):
-        values["upstream"] = address(values["upstream"])
+        values["upstream"] = _upstream.address(values["upstream"])
     try:
         chosen = msgspec.convert(values, Settings, strict=False)
     except msgspec.ValidationError as error:

@@ -16,7 +16,7 @@ import httpx
 import pytest
 from classroom_process import Class
 
-from agentlab import doctor, real_model
+from agentlab import _real_model, doctor
 from agentlab.doctor import FAIL, OK, WARN
 from agentlab.endpoint.process import EndpointProcess
 from agentlab.settings import Settings
@@ -214,7 +214,7 @@ def test_a_date_to_wait_for_is_read(check):
     with serving(lambda path, body: (429, error("x"), {"retry-after": formatdate()})) as server:
         assert check(f"{server.url}/v1").cure == "wait a minute"  # which is past
     waits = httpx.Headers({"retry-after": formatdate(4_000_000_000)})
-    assert real_model._number_s(waits["retry-after"]) > 1e9
+    assert _real_model._number_s(waits["retry-after"]) > 1e9
 
 
 def test_a_real_model_is_asked_as_lessons_ask(check):
@@ -376,7 +376,7 @@ def test_each_broken_way_has_its_cure(raised, cause, found, cure):
     """Name, certificate, time and line are told apart by the error beneath httpx's."""
     raised.__cause__ = OSError("between")
     raised.__cause__.__cause__ = cause
-    finding = real_model.finding(real_model.Outcome(raised), "https://model.invalid/v1", "m")
+    finding = _real_model.finding(_real_model.Outcome(raised), "https://model.invalid/v1", "m")
     assert finding.verdict == FAIL
     assert found in finding.found
     assert cure in finding.cure

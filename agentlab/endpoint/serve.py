@@ -28,9 +28,8 @@ from agentlab.endpoint.local import LocalModel
 from agentlab.endpoint.recording import Recording, Replay
 from agentlab.endpoint.replies import Replies
 from agentlab.errors import EndpointError
-from agentlab.settings import DATA, OPENAI_URL, Settings
+from agentlab.settings import DATA, OPENAI_URL, Settings, key_from
 from agentlab.trace import Span
-from agentlab.upstream import key_from
 
 HOST = "127.0.0.1"
 

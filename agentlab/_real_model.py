@@ -30,7 +30,6 @@ from agentlab.errors import (
     ReasoningExhausted,
 )
 from agentlab.reply import read
-from agentlab.upstream import key_from
 from agentlab.wire import Answer
 
 CONNECT_TIMEOUT_S, ANSWER_TIMEOUT_S = 10.0, 30.0
@@ -69,7 +68,7 @@ def check() -> Finding:
         url, model = chosen.upstream, chosen.model
         client = httpx.Client(timeout=httpx.Timeout(ANSWER_TIMEOUT_S, connect=CONNECT_TIMEOUT_S))
         scale = None if url == settings.OPENAI_URL else time_scale_of(url)
-        key = key_from(os.environ, learner=scale is not None)
+        key = settings.key_from(os.environ, learner=scale is not None)
     except ConfigError as error:
         found, _, cure = str(error).partition("; ")
         return Finding(NAME, FAIL, found, cure)
