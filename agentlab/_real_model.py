@@ -44,7 +44,7 @@ class Outcome(NamedTuple):
 
     Attributes:
         problem: What kept it from being answered; None if nothing did.
-        said: The endpoint's own words about it, without any part of the key.
+        said: The endpoint's own words about it; they may repeat parts of the key.
         wait: How long it asks to wait, such as "20 s"; empty if it does not say.
         moved: Where it sends the question instead; empty if nowhere.
         foreign: True if that is neither an error nor a completion, such as a web page.
@@ -66,9 +66,9 @@ def check() -> Finding:
         if chosen.upstream is None or not chosen.real:
             return Finding(NAME, OK, "none is set; the local one answers")
         url, model = chosen.upstream, chosen.model
-        client = httpx.Client(timeout=httpx.Timeout(ANSWER_TIMEOUT_S, connect=CONNECT_TIMEOUT_S))
         scale = None if url == settings.OPENAI_URL else time_scale_of(url)
         key = settings.key_from(os.environ, learner=scale is not None)
+        client = httpx.Client(timeout=httpx.Timeout(ANSWER_TIMEOUT_S, connect=CONNECT_TIMEOUT_S))
     except ConfigError as error:
         found, _, cure = str(error).partition("; ")
         return Finding(NAME, FAIL, found, cure)
@@ -122,21 +122,20 @@ def _asked(client: httpx.Client, url: str, key: str | None, body: dict[str, Any]
         read(Answer(answer.status_code, {}, answer.content), max_tokens=limit)
         return Outcome()
     except ModelError as error:
-        start = answer.content.lstrip()[:1]
-        said = (
-            re.sub(r"^the model answered \d+: ", "", str(error)) if start != b"<" else "a web page"
-        )
-        moved = str(answer.next_request.url) if answer.next_request else ""
-        if re.search(rb"HTTP request .*to (an )?HTTPS", answer.content):
-            moved = url.replace("http:", "https:", 1)
-        return Outcome(
-            error,
-            _without(key, said),
-            _wait(answer.headers, said),
-            moved.partition("?")[0].removesuffix(ROUTE),
-            foreign=start not in (b"{", b"[")
-            or not re.search(rb'"(error|detail|message|choices)"', answer.content),
-        )
+        return _outcome(error, answer, url)
+
+
+def _outcome(error: ModelError, answer: httpx.Response, url: str) -> Outcome:
+    said = re.sub(r"^the model answered \d+: ", "", str(error))
+    known = re.search(rb'"(error|detail|message|choices)"', answer.content)
+    start = answer.content.lstrip()[:1]
+    if start not in (b"{", b"["):
+        known, said = None, "a web page" if start == b"<" else answer.text or "nothing"
+    moved = answer.next_request.url if answer.next_request else httpx.URL("")
+    if re.search(rb"HTTP request .*to (an )?HTTPS", answer.content):
+        moved = httpx.URL(url).copy_with(scheme="https")
+    to = str(moved.copy_with(userinfo=b"", query=None, fragment=None)).removesuffix(ROUTE)
+    return Outcome(error, said, _wait(answer.headers, said), to, foreign=not known)
 
 
 # What an endpoint means
@@ -168,7 +167,7 @@ def without(body: dict[str, Any], names: Collection[str]) -> dict[str, Any]:
     return kept
 
 
-_NO_LIMIT_LEFT = re.compile(r"could not finish|limit was reached|higher max_", re.IGNORECASE)
+_NO_LIMIT_LEFT = re.compile(r"could not finish the message|output limit was reached", re.IGNORECASE)
 _NO_MODEL = re.compile(
     r"model_not_found|not a (chat|valid) model|no models? loaded|(no such|unknown|invalid) model"
     r"|\bmodel\b.{0,80}(not (found|exist|available)|is (not supported|invalid|unavailable))",
@@ -242,7 +241,8 @@ def finding(
     if what == "no connection":
         why, cure = _no_way(outcome.problem, url)
         return Finding(NAME, FAIL, f"no connection to {url}: {why}", cure)
-    status, said, wait = getattr(outcome.problem, "status", 0), outcome.said, outcome.wait
+    said, moved = _without(key, outcome.said), _without(key, outcome.moved)
+    status, wait = getattr(outcome.problem, "status", 0), outcome.wait
     if found_at:
         found = f"{url} answers {status} to a question, and {found_at} understands it"
         return Finding(NAME, FAIL, found, f"set OPENAI_BASE_URL={found_at}")
@@ -251,7 +251,11 @@ def finding(
     ours = [name for name in _OURS if re.search(rf"\b{name}\b", f"{param} {said}")]
     a_key = "a key that this provider made" if time_scale is None else "your name in this class"
     verdict, found, cure = {
-        "no text": (WARN, f"{model} at {url} answers, but: {said}", "ask it in a notebook"),
+        "no text": (
+            WARN,
+            f"{model} at {url} answers, but: {said}",
+            "ask it for more than a token in a notebook",
+        ),
         "key": (
             FAIL,
             "the key is not accepted" if key else f"{url} wants a key",
@@ -284,7 +288,7 @@ def finding(
         ),
         "address": (
             FAIL,
-            f"nothing for chat at {url}: it answers {status} {outcome.moved or said}",
+            f"nothing for chat at {url}: it answers {status}: {moved or said}",
             "check OPENAI_BASE_URL; for most servers it ends in /v1",
         ),
         "down": (
@@ -373,14 +377,14 @@ def _no_way(error: Exception | None, url: str) -> tuple[str, str]:
         why = f"no answer within {ANSWER_TIMEOUT_S:g} s"
         cure = "try again: a server may load its model first; else look at its log"
     elif isinstance(error, httpx.ProxyError):
-        why = "the proxy refuses"
+        why = f"it refuses ({error})"
     elif isinstance(error, httpx.TransportError):
         why = f"it breaks off ({why})"
+        cure += "" if parts.scheme == "https" else "; a server with TLS wants https://"
     if proxied:
         variable = f"{by.upper()}_PROXY"
-        return f"{why}, through the proxy of {variable}", (
-            f"check the proxy in {variable}, or spare the host: NO_PROXY={host}"
-        )
+        cure = f"check the proxy in {variable}, or spare the host: NO_PROXY={host}"
+        return f"the proxy of {variable}: {why}", cure
     return why, cure
 
 
@@ -424,10 +428,9 @@ def _without(key: str | None, said: str) -> str:
     """An endpoint's words in one line, without any part of the key, and not too long."""
     key = key or ""
     said = " ".join("".join(c if c.isprintable() else " " for c in said).split())
-    if key:
-        said = said.replace(key, "[key]")
-    if len(key) >= 8:  # endpoints repeat its beginning and its end
-        said = _MASKED.sub("[key]", said)
+    if key:  # endpoints repeat its beginning and its end
+        said = _MASKED.sub("[key]", said.replace(key, "[key]"))
+    if len(key) >= 8:
         parts = {key[:4], key[-4:], *(key[n : n + 6] for n in range(len(key) - 5))}
         said = re.sub(rf"\S*({'|'.join(map(re.escape, sorted(parts)))})\S*", "[key]", said)
     return said if len(said) <= SHOWN else f"{said[: SHOWN - 3]}..."

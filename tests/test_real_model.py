@@ -138,6 +138,7 @@ EXTRA = {
         ((200, said("", "length")), OK, "answers", ""),
         ((200, said(None, "length", reasoning_content="Well")), OK, "answers", ""),
         ((200, said([{"type": "text", "text": "H"}], "length")), OK, "answers", ""),
+        ((404, error(f"No model m. {KEY[:4]} model not found")), FAIL, "no model 'm'", "MODEL"),
         ((400, error("Could not finish the message because max_tokens or model output limit was "
                      "reached. Please try again with higher max_tokens.")), OK, "answers", ""),
         ((200, said("")), WARN, "answered with no text", "notebook"),
@@ -176,15 +177,15 @@ EXTRA = {
          "no model 'm'", "set OPENAI_MODEL"),
         ((400, error("Model Not Exist")), FAIL, "no model 'm'", "set OPENAI_MODEL"),
         ((404, "404 page not found"), FAIL, "404 page not found", "check OPENAI_BASE_URL"),
-        ((404, {"detail": "Not Found"}), FAIL, "answers 404 Not Found", "check OPENAI_BASE_URL"),
+        ((404, {"detail": "Not Found"}), FAIL, "answers 404: Not Found", "check OPENAI_BASE_URL"),
         ((404, error("Invalid URL (POST /chat/completions)")), FAIL, "nothing for chat", "/v1"),
         ((200, {"error": "Unexpected endpoint or method. (POST /chat/completions)"}), FAIL,
          "nothing for chat", "OPENAI_BASE_URL"),
         ((405, {"detail": "Method Not Allowed"}), FAIL, "nothing for chat", "OPENAI_BASE_URL"),
-        ((200, "<html>Welcome</html>"), FAIL, "200 a web page", "check OPENAI_BASE_URL"),
+        ((200, "<html>Welcome</html>"), FAIL, "200: a web page", "check OPENAI_BASE_URL"),
         ((200, {"status": "ok"}), FAIL, "nothing for chat", "check OPENAI_BASE_URL"),
         ((302, "", {"location": "https://login.example.org/?next=x"}), FAIL,
-         "answers 302 https://login.example.org/", "check OPENAI_BASE_URL"),
+         "answers 302: https://login.example.org/", "check OPENAI_BASE_URL"),
         ((200, '{"choices": [{"mess'), FAIL, "no chat completion", "check OPENAI_BASE_URL"),
         ((200, {"error": "The GPU is gone."}), FAIL, "200: The GPU is gone.", "check"),
         ((200, error("Provider returned an error", code=502)), FAIL, "502: Provider", "try again"),
@@ -348,7 +349,7 @@ def test_a_proxy_that_is_gone_is_to_blame(monkeypatch, check):
     """And not the model behind it; its password is not shown."""
     monkeypatch.setenv("HTTPS_PROXY", f"http://me:hidden@127.0.0.1:{closed_port()}")
     finding = check("https://model.invalid/v1")
-    assert "through the proxy of HTTPS_PROXY" in finding.found
+    assert "the proxy of HTTPS_PROXY: nothing listens there" in finding.found
     assert "NO_PROXY=model.invalid" in finding.cure
     assert "hidden" not in str(finding)
 
