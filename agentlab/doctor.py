@@ -26,7 +26,6 @@ OK, WARN, FAIL = "OK", "WARN", "FAIL"
 
 SETUP = "run `make setup` (on Windows `py -3.12 tools\\setup.py`)"
 KERNEL_TIMEOUT_S = 10.0
-REAL_TIMEOUT_S = 10.0
 LEAST_FILES = 1024
 LEAST_FREE_MB, FEW_FREE_MB = 100, 1000
 QUESTION = "Name three rivers."
@@ -156,7 +155,8 @@ def check_settings() -> Finding:
         presets.load(chosen.preset)
         faults.load(chosen.faults)
     except ConfigError as error:
-        return Finding("settings", FAIL, _line(str(error)), "or unset the variable")
+        found, _, cure = " ".join(str(error).split()).partition("; ")
+        return Finding("settings", FAIL, found, f"{cure}, or unset the variable".lstrip(", "))
     model = chosen.upstream if chosen.real else f"the local model, preset {chosen.preset}"
     return Finding("settings", OK, f"{model}")
 
@@ -390,97 +390,10 @@ def endpoint(trip: Trip) -> Finding:
     return Finding("endpoint", OK, f"the known answer; {took}")
 
 
-class Reply(NamedTuple):
-    """What a real model's endpoint said: a status (0 for no connection), a code, and in short.
-
-    `time_scale` is another Agent Lab's, such as a class's; None where something else answers.
-    """
-
-    status: int
-    code: str = ""
-    said: str = ""
-    time_scale: float | None = None
-
-
 def check_real_model() -> Finding:
-    from agentlab import settings
-    from agentlab.endpoint.forward import time_scale_of
+    from agentlab import _real_model
 
-    chosen = settings.from_environment()
-    if chosen.upstream is None or not chosen.real:
-        return Finding("real model", OK, "none is set; the local one answers")
-    key = os.environ.get("OPENAI_API_KEY", "")
-    reply = _asked(chosen.upstream, key, chosen.model)
-    if reply.status == 200 and chosen.upstream != settings.OPENAI_URL:
-        reply = reply._replace(time_scale=time_scale_of(chosen.upstream))
-    return real_model(reply, chosen.upstream, chosen.model)
-
-
-def _asked(url: str, key: str, model: str) -> Reply:
-    """One request for one token: a fraction of a cent. The key goes nowhere else."""
-    import httpx
-
-    body = {
-        "model": model,
-        "messages": [{"role": "user", "content": "Hi"}],
-        "max_completion_tokens": 1,
-    }
-    try:
-        # A class's key is a name in any language, which the lab sends as UTF-8, too.
-        headers = {b"authorization": f"Bearer {key}".encode()} if key else {}
-        address = f"{url.rstrip('/')}/chat/completions"
-        answer = httpx.post(address, json=body, headers=headers, timeout=REAL_TIMEOUT_S)
-    except (httpx.HTTPError, httpx.InvalidURL, UnicodeError) as error:
-        return Reply(0, said=type(error).__name__)
-    try:
-        said = answer.json()
-        problem = said.get("error") or {}
-        message = _line(problem.get("message", ""))
-        if answer.status_code == 200 and not said.get("choices"):
-            message = "without a completion"
-        return Reply(
-            answer.status_code,
-            str(problem.get("code") or ""),
-            message.replace(key, "...") if key else message,
-        )
-    except (ValueError, AttributeError):
-        return Reply(answer.status_code, said="with what is no JSON of OpenAI's")
-
-
-def real_model(reply: Reply, url: str, model: str) -> Finding:
-    """Tells apart what looks alike in a notebook: key, credit, model, way."""
-    # What the endpoint says about a key repeats a part of it, so it is not shown.
-    cases: dict[int, tuple[str, str]] = {
-        0: (f"no connection to {url} ({reply.said})", "check OPENAI_BASE_URL, network and proxy"),
-        401: ("the key is not accepted", "set OPENAI_API_KEY to a valid key"),
-        403: ("the key may not use this", "give the key's project access to the model"),
-        404: (
-            f"no model {model!r} at {url}",
-            "set OPENAI_MODEL to one that it has; an OPENAI_BASE_URL ends in /v1",
-        ),
-    }
-    name = "real model"
-    if reply.status == 200 and not reply.said:
-        return Finding(name, OK, _answers(reply, url, model))
-    if reply.status == 429 and reply.code != "insufficient_quota":
-        return Finding(name, WARN, "the key works, but its rate limit is reached", "wait a minute")
-    if reply.status == 429:
-        found, cure = "the key is right, but its account has no credit", "add credit, or set"
-        return Finding(name, FAIL, found, f"{cure} AGENTLAB_LOCAL=1")
-    if reply.code == "model_not_found":
-        reply = reply._replace(status=404)
-    found, cure = cases.get(
-        reply.status,
-        (f"{url} answers {reply.status} {reply.said}".rstrip(), "check OPENAI_BASE_URL"),
-    )
-    return Finding(name, FAIL, found, cure)
-
-
-def _answers(reply: Reply, url: str, model: str) -> str:
-    if reply.time_scale is None:
-        return f"{model} at {url} answers (1 token asked: a fraction of a cent)"
-    scale = f"{reply.time_scale:g} model seconds a second"
-    return f"Agent Lab's endpoint at {url} answers, {scale}; a local model there costs nothing"
+    return _real_model.check()
 
 
 def _some(names: Iterable[str], most: int = 5) -> str:

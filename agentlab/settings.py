@@ -9,11 +9,14 @@ from typing import Annotated, Any
 
 import msgspec
 
+from agentlab import _upstream
 from agentlab.errors import ConfigError
 from agentlab.fields import AtLeastOne, Count, NotNegative, Text
 
 DATA = Path(__file__).resolve().parents[1] / "data"
 """The course's data, beside the package: Agent Lab runs from its checkout."""
+
+key_from = _upstream.key_from
 
 OPENAI_URL = "https://api.openai.com/v1"
 """Where a key without a base URL leads, as in OpenAI's own client."""
@@ -83,27 +86,36 @@ def from_environment(environ: Mapping[str, str] = os.environ, **given: Any) -> S
     """The settings that `environ` asks for; `given` values win over it.
 
     `OPENAI_BASE_URL`, or `OPENAI_API_KEY` alone, names the real model to forward to;
-    `AGENTLAB_LOCAL=1` keeps the local model all the same.
+    `AGENTLAB_LOCAL=1` keeps the local model all the same. White space around a value is no part
+    of it, and nor are quotes around an address or a model's name.
 
     Raises:
-        ConfigError: If a value is of the wrong type or out of range, naming it.
+        ConfigError: If a value is of the wrong type or out of range, naming it, or if the address
+            or the key of a real model cannot be one.
 
     Example:
         >>> from_environment({"AGENTLAB_TIME_SCALE": "100"}, seed=1).time_scale
         100.0
     """
     values: dict[str, Any] = {
-        field: environ[name] for field, name in _VARIABLES.items() if environ.get(name)
+        field: value
+        for field, name in _VARIABLES.items()
+        if (value := _upstream.bare(environ.get(name, ""), quoted=name.startswith("OPENAI_")))
     }
-    if environ.get("OPENAI_API_KEY"):
+    if _upstream.bare(environ.get("OPENAI_API_KEY", "")):
         values.setdefault("upstream", OPENAI_URL)
     if environ.get("AGENTLAB_LOCAL", "0") not in ("", "0"):
         values.pop("upstream", None)
     values |= given
+    if isinstance(values.get("upstream"), str):
+        values["upstream"] = _upstream.address(values["upstream"])
     try:
-        return msgspec.convert(values, Settings, strict=False)
+        chosen = msgspec.convert(values, Settings, strict=False)
     except msgspec.ValidationError as error:
         raise ConfigError(f"{error}; {_way_out(str(error), values)}") from None
+    if chosen.real:  # whether another lab answers there is not known yet
+        key_from(environ, learner=chosen.upstream != OPENAI_URL)
+    return chosen
 
 
 def _way_out(error: str, values: Mapping[str, Any]) -> str:

@@ -4,18 +4,13 @@ from __future__ import annotations
 
 import subprocess
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import psutil
 import pytest
-from classroom_process import Class
 
 from agentlab import cli, commands, doctor
-from agentlab.doctor import FAIL, OK, WARN, Reply, Trip
-from agentlab.endpoint.process import EndpointProcess
-from agentlab.settings import Settings
+from agentlab.doctor import FAIL, OK, WARN, Trip
 
 LOCK = """\
 httpx==0.28.1 \\
@@ -61,11 +56,6 @@ URL = "http://127.0.0.1:1/v1"
         (doctor.endpoint(TRIP._replace(answer="Rhine")), FAIL, "not 'Elbe'"),
         (doctor.endpoint(TRIP._replace(took_s=0.01)), FAIL, "clock"),
         (doctor.endpoint(TRIP._replace(took_s=1)), WARN, "busy"),
-        (doctor.real_model(Reply(200), URL, "m"), OK, "fraction of a cent"),
-        (doctor.real_model(Reply(200, time_scale=10.0), URL, "m"), OK, "costs nothing"),
-        (doctor.real_model(Reply(200, said="without a completion"), URL, "m"), FAIL, "without"),
-        (doctor.real_model(Reply(403), URL, "m"), FAIL, "access"),
-        (doctor.real_model(Reply(500, said="Oops"), URL, "m"), FAIL, "answers 500 Oops"),
     ],
 )
 def test_facts_decide(finding, verdict, words):
@@ -101,64 +91,6 @@ def test_a_wrong_setting_is_named(monkeypatch):
     assert "AGENTLAB_TIME_SCALE" in str(finding)
 
 
-@contextmanager
-def upstream(*faults: dict[str, object]) -> Iterator[EndpointProcess]:
-    """What stands in for a real model: the local one, in another process."""
-    process = EndpointProcess(Settings(faults=[fault | {"probability": 1.0} for fault in faults]))
-    try:
-        yield process
-    finally:
-        process.stop()
-
-
-KEY = "a-key-that-nobody-may-see"
-
-
-@pytest.mark.parametrize(
-    ("fault", "verdict", "cure"),
-    [
-        ({"kind": "error", "status": 401}, FAIL, "set OPENAI_API_KEY"),
-        ({"kind": "quota"}, FAIL, "add credit"),
-        ({"kind": "error", "status": 429}, WARN, "wait a minute"),
-        ({"kind": "error", "status": 404}, FAIL, "set OPENAI_MODEL"),
-        ({"kind": "reset"}, FAIL, "check OPENAI_BASE_URL, network"),
-        ({"kind": "html"}, FAIL, "check OPENAI_BASE_URL"),
-    ],
-    ids=lambda value: str(value.get("status", value["kind"])) if isinstance(value, dict) else "",
-)
-def test_a_real_model_that_fails(monkeypatch, fault, verdict, cure):
-    """Key, credit, rate, model and way are told apart, each with its own cure."""
-    with upstream(fault) as process:
-        monkeypatch.setenv("OPENAI_BASE_URL", process.url)
-        monkeypatch.setenv("OPENAI_API_KEY", KEY)
-        finding = doctor.check_real_model()
-    assert finding.verdict == verdict
-    assert cure in finding.cure
-    assert KEY not in str(finding)
-
-
-def test_a_real_model_is_asked_for_one_token(monkeypatch):
-    """One request, one token of an answer: no more than it takes to know."""
-    with upstream() as process:
-        monkeypatch.setenv("OPENAI_BASE_URL", process.url)
-        assert doctor.check_real_model().verdict == OK
-        (span,) = process.since(0)
-    assert (span.completion_tokens, span.status) == (1, 200)
-
-
-def test_a_class_is_told_from_a_real_model(monkeypatch):
-    """With a name for a key, in any language: the endpoint is Agent Lab's, and costs nothing."""
-    with Class("--time-scale", "25") as served:
-        monkeypatch.setenv("OPENAI_BASE_URL", f"{served.url}/v1")
-        monkeypatch.setenv("OPENAI_API_KEY", "김민준")
-        finding = doctor.check_real_model()
-        (span,) = served.get("/lab/spans")["spans"]
-    assert finding.verdict == OK
-    assert "25 model seconds a second; a local model there costs nothing" in finding.found
-    assert "cent" not in finding.found
-    assert (span["learner"], span["completion_tokens"]) == ("김민준", 1)
-
-
 def test_a_conda_environment_is_one(tmp_path):
     """Its Python is its own base, and a folder conda-meta tells it from the system's."""
     plain, conda = tmp_path / "plain", tmp_path / "conda"
@@ -167,21 +99,6 @@ def test_a_conda_environment_is_one(tmp_path):
     assert doctor.in_environment(str(conda), str(conda))
     assert doctor.in_environment(str(plain), "/usr")
     assert not doctor.in_environment(str(plain), str(plain))
-
-
-def test_nobody_there_is_no_connection(monkeypatch):
-    """An address where nothing listens."""
-    monkeypatch.setenv("OPENAI_BASE_URL", URL)
-    assert "no connection" in doctor.check_real_model().found
-
-
-def test_a_key_with_a_line_break_is_not_shown(monkeypatch):
-    """httpx refuses it, quoting it; the doctor does not."""
-    monkeypatch.setenv("OPENAI_BASE_URL", URL)
-    monkeypatch.setenv("OPENAI_API_KEY", f"{KEY}\n")
-    finding = doctor.check_real_model()
-    assert finding.verdict == FAIL
-    assert KEY not in str(finding)
 
 
 def test_offline_asks_no_real_model(monkeypatch):

@@ -8,6 +8,7 @@ import subprocess
 import sys
 
 import pytest
+import yaml
 
 from agentlab import engines, lab, workflow
 from agentlab.clock import run_virtual
@@ -87,6 +88,111 @@ def test_a_crew_read_as_a_workflow_asks_the_same_words(crewai):
     )
 
 
+def capturing(sent):
+    """An LLM that keeps the messages which CrewAI sends, and answers in a line."""
+    from crewai import BaseLLM
+
+    class Capturing(BaseLLM):
+        def call(self, messages, *args, **options):
+            sent.append([(message["role"], message["content"]) for message in messages])
+            return " So it is.\n"
+
+        async def acall(self, messages, *args, **options):
+            return self.call(messages)
+
+    return Capturing(model="none", temperature=0)
+
+
+def of_two(llm, fields):
+    """A crew of two tasks with these five fields; the second is given the first's answer."""
+    from crewai import Agent, Crew, Task
+
+    role, goal, backstory, description, expected_output = fields
+    tasks = []
+    for _ in range(2):
+        one = Agent(role=role, goal=goal, backstory=backstory, llm=llm, max_retry_limit=0)
+        given = {"description": description, "expected_output": expected_output}
+        tasks.append(Task(**given, agent=one, context=list(tasks)))
+    return Crew(agents=[task.agent for task in tasks], tasks=tasks)
+
+
+def both_ask(crewai, fields, inputs):
+    """What CrewAI sends for such a crew, and what the workflow read from it asks."""
+    sent, asked = [], []
+    llm = capturing(sent)
+    of_two(llm, fields).kickoff(inputs=inputs)
+
+    async def ask(prompt, *, system=None, **options):
+        asked.append([("system", system), ("user", prompt)])
+        return " So it is.\n"
+
+    read = crewai.load(of_two(llm, fields))
+    asyncio.run(engines.run(read, {name: inputs[name] for name in read.inputs}, ask=ask))
+    return sent, asked
+
+
+FORMS = [
+    "{}\n", "{}\n\n\n", "  {}", "\n{}", "{}\nmore", "{}\r\nmore\r\n", "\t{}\t", "\xa0{}\xa0",
+    "{}\u3000", "{}\x1f", "{}\u200b", "\ufeff{}", "{}  \n  ", '{} {{"a": 1}}\n', "{} {{}} \n", "{}",
+]  # fmt: skip
+FIELDS = ["Writer", "Tell it", "You write", "Of {topic}", "A line"]
+
+
+@pytest.mark.parametrize("form", FORMS)
+@pytest.mark.parametrize("places", [range(5), range(1, 2)], ids=["everywhere", "goal"])
+def test_white_space_is_sent_as_crewai_sends_it(crewai, form, places):
+    """Of all five fields, byte by byte: kept inside of a message, and cut at its end."""
+    fields = [form.format(text) if n in places else text for n, text in enumerate(FIELDS)]
+    sent, asked = both_ask(crewai, fields, {"topic": 'tides {"high": 1}\n'})
+    assert len(sent) == 2
+    assert asked == sent
+
+
+@pytest.mark.parametrize("place", range(5))
+@pytest.mark.parametrize("text", ["", " ", "\n"], ids=["empty", "blank", "newline"])
+def test_a_field_without_words_is_sent_as_crewai_sends_it(crewai, place, text):
+    """A goal of white space alone leaves the blank before it at the end of the message."""
+    fields = [text if n == place else word for n, word in enumerate(FIELDS)]
+    sent, asked = both_ask(crewai, fields, {"topic": "tides"})
+    assert asked == sent
+
+
+IN_YAML = """
+role: >
+  Senior writer
+goal: >
+  Tell what matters about the sea,
+  and nothing else
+backstory: |
+  You write:
+    - short sentences
+description: >+
+  Describe {topic}.
+
+expected_output: |
+  A post with
+  ## a heading
+"""
+
+
+def test_a_crew_from_yaml_blocks_asks_the_same_words(crewai):
+    """As public crews are written: each block leaves a line break at its end."""
+    fields = yaml.safe_load(IN_YAML)
+    assert all(text.endswith("\n") for text in fields.values())
+    sent, asked = both_ask(crewai, fields.values(), {"topic": "tides"})
+    assert asked == sent
+    assert asked[0][0][1].endswith("and nothing else")
+
+
+def test_a_file_that_a_task_writes_is_left_out_with_a_warning(crewai):
+    """It changes no question; nor does what CrewAI prints as it runs."""
+    plain = crewai.load(crew_of(task("Of {topic}", agent=agent("a"))))
+    loud = crew_of(task("Of {topic}", agent=agent("a", verbose=True), output_file="{topic}.md"))
+    loud.verbose = True
+    with pytest.warns(UserWarning, match=r"task 'a' writes to '\{topic\}.md', and a workflow"):
+        assert crewai.load(loud) == plain
+
+
 def test_what_needs_what_follows_from_the_contexts(crewai):
     """Those given, in their order; else all tasks before, but none for an asynchronous one."""
     read = crewai.load(mixed())
@@ -158,7 +264,6 @@ def with_tool():
             lambda: crew_of(task("x", agent=agent("a"), guardrail=lambda output: (True, output))),
             "task 'a' has guardrail=",
         ),
-        (lambda: crew_of(task("x", agent=agent("a"), output_file="y.md")), "has output_file="),
         (lambda: crew_of(task("x", agent=agent("a")), planning=True), "the crew has planning=True"),
         (
             lambda: crew_of(task("x", agent=agent("a")), task_callback=print),

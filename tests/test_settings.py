@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import pytest
 
+from agentlab.endpoint.serve import real_model
 from agentlab.errors import ConfigError
-from agentlab.settings import OPENAI_URL, Settings, from_environment
+from agentlab.settings import OPENAI_URL, Settings, from_environment, key_from
 
 
 def test_an_empty_environment_means_the_local_model():
@@ -72,3 +73,210 @@ def test_the_way_out_names_every_setting():
     with pytest.raises(ConfigError) as error:
         from_environment({}, slots=3)
     assert all(field in str(error.value) for field in Settings.__struct_fields__)
+
+
+# The key
+
+SECRET = "sk-Zq7vPm2Lr9Xt4Wy8"
+
+
+@pytest.mark.parametrize(
+    "typed",
+    [SECRET, f"{SECRET}\n", f" {SECRET}\t", f"\r\n{SECRET}\r\n", f"\ufeff{SECRET}",
+     f"{SECRET}\u200b", f"\xa0{SECRET}\u3000", f"\u2060 \ufeff{SECRET} \u200e\n"],
+)  # fmt: skip
+def test_what_is_around_a_key_is_no_part_of_it(typed: str):
+    """White space, byte order marks and marks without width, however mixed."""
+    assert key_from({"OPENAI_API_KEY": typed}) == SECRET
+
+
+@pytest.mark.parametrize("typed", ["", " ", "\n", "\ufeff", "\u200b \n"])
+def test_nothing_but_white_space_is_no_key(typed: str):
+    """So the local model answers."""
+    assert key_from({"OPENAI_API_KEY": typed}) is None
+    assert from_environment({"OPENAI_API_KEY": typed}).upstream is None
+
+
+NO_KEYS = [
+    *[(f"{one}{SECRET}{other}", "quotes") for one, other in ('""', "\'\'", "``", "“”", "‘’", "«»")],
+    (f'"{SECRET}', "quotes"),
+    (f"{SECRET[:6]}\n{SECRET[6:]}", "line break"),
+    (f"{SECRET}\n{SECRET}", "line break"),
+    (f"{SECRET[:6]}\t{SECRET[6:]}", "control character"),
+    (f"{SECRET}\x00", "control character"),
+    (f"{SECRET}\x7f", "control character"),
+    (f"{SECRET}\udcff", "control character"),
+    ("\u2022" * 12, "middle hidden"),
+    ("\u25cf" * 12, "middle hidden"),
+    ("*" * 12, "middle hidden"),
+    (f"{SECRET[:6]}...{SECRET[-4:]}", "middle hidden"),
+    (f"{SECRET[:6]}\u2026{SECRET[-4:]}", "middle hidden"),
+    (f"{SECRET[:6]}*******{SECRET[-4:]}", "middle hidden"),
+    (f"Bearer {SECRET}", "Bearer"),
+    (f"bearer\xa0{SECRET}", "Bearer"),
+    (f"Authorization: Bearer {SECRET}", "Bearer"),
+    (f"OPENAI_API_KEY={SECRET}", "whole line"),
+    (f"export OPENAI_API_KEY={SECRET}", "whole line"),
+    (f'$env:OPENAI_API_KEY = "{SECRET}"', "whole line"),
+    *[
+        (placeholder, "placeholder")
+        for placeholder in (
+            "...", "sk-...", "your-key-here", "YOUR_API_KEY", "your-openai-api-key", "sk-your-key",
+            "<your key>", "insert_your_api_key_here", "{{ key }}", "$OPENAI_API_KEY", "${KEY}",
+            "%OPENAI_API_KEY%", "sk-xxxxxxxx", "xxx", "sk-proj-xxxx-xxxx",
+        )
+    ],
+]  # fmt: skip
+NO_REAL_KEYS = [
+    ("Zq7vPm 2Lr9Xt4Wy8", "blank inside"),
+    ("김민준", "outside of ASCII"),
+    ("Zq7v\u200bPm2Lr9Xt4Wy8", "outside of ASCII"),
+]
+
+
+def refusal(typed: str, **options: bool) -> str:
+    with pytest.raises(ConfigError) as error:
+        key_from({"OPENAI_API_KEY": typed}, **options)
+    said = str(error.value)
+    assert said.startswith("OPENAI_API_KEY ")
+    assert "; " in said
+    assert not any(SECRET[n : n + 4] in said for n in range(len(SECRET) - 3))
+    return said
+
+
+@pytest.mark.parametrize(("typed", "wrong"), NO_KEYS + NO_REAL_KEYS)
+def test_what_can_be_no_key_is_refused(typed: str, wrong: str):
+    """The variable, what is wrong and the way out are named, and no part of the key is."""
+    assert wrong in refusal(typed)
+    with pytest.raises(ConfigError, match=wrong):
+        from_environment({"OPENAI_API_KEY": typed})
+
+
+@pytest.mark.parametrize(("typed", "wrong"), NO_KEYS)
+def test_what_can_be_no_key_is_no_learners_name_either(typed: str, wrong: str):
+    """So an address other than OpenAI's changes nothing."""
+    assert wrong in refusal(typed, learner=True)
+    with pytest.raises(ConfigError, match=wrong):
+        from_environment({"OPENAI_API_KEY": typed, "OPENAI_BASE_URL": "http://127.0.0.1:1/v1"})
+
+
+@pytest.mark.parametrize("name", ["김민준", "Ada Lovelace", "O'Brien", "José", "अदिति", "ada-2"])
+def test_a_name_is_a_key_where_a_class_may_answer(name: str):
+    """In any language."""
+    assert key_from({"OPENAI_API_KEY": f"{name}\n"}, learner=True) == name
+    from_environment({"OPENAI_API_KEY": name, "OPENAI_BASE_URL": "http://127.0.0.1:1/v1"})
+
+
+@pytest.mark.parametrize(
+    "key",
+    ["k", "sk-x", "EMPTY", "none", "ollama", "lm-studio", "not-needed", "token-abc123", "a" * 164,
+     "sk-proj-A_b-9", "eyJhbGciOiJ.eyJzdWIi.c2ln", "0123456789abcdef0123456789abcdef", "a+b/c=="],
+)  # fmt: skip
+def test_whatever_may_be_a_key_is_one(key: str):
+    """Providers differ, and local servers take any word."""
+    assert key_from({"OPENAI_API_KEY": key}) == key
+
+
+def test_a_key_that_is_not_used_is_not_looked_at():
+    """The local model needs none."""
+    assert from_environment({"OPENAI_API_KEY": "...", "AGENTLAB_LOCAL": "1"}).upstream is None
+    assert from_environment({"OPENAI_API_KEY": "..."}, upstream=None).upstream is None
+
+
+def test_the_endpoint_sends_the_key_without_what_is_around_it(monkeypatch):
+    """Where it forwards, and where it would send what can be none."""
+    monkeypatch.setenv("OPENAI_API_KEY", f"{SECRET}\n")
+    assert real_model(OPENAI_URL)._key == SECRET
+    monkeypatch.setenv("OPENAI_API_KEY", f"Bearer {SECRET}")
+    with pytest.raises(ConfigError, match="OPENAI_API_KEY"):
+        real_model(OPENAI_URL)
+
+
+# The address and the model
+
+
+@pytest.mark.parametrize(
+    ("typed", "upstream"),
+    [
+        (" https://api.openai.com/v1\n", OPENAI_URL),
+        ("https://api.openai.com/v1///", OPENAI_URL),
+        ("HTTPS://api.openai.com/v1", OPENAI_URL),
+        ("'https://api.openai.com/v1/'", OPENAI_URL),
+        ("\ufeff“https://api.openai.com/v1”\u200b", OPENAI_URL),
+        ("http://localhost:11434", "http://localhost:11434"),
+        ("http://[::1]:8000/v1", "http://[::1]:8000/v1"),
+        ("https://api.deepseek.com", "https://api.deepseek.com"),
+        ("https://openrouter.ai/api/v1", "https://openrouter.ai/api/v1"),
+        ("https://x.googleapis.com/v1beta/openai/", "https://x.googleapis.com/v1beta/openai"),
+        ("https://h/completions-proxy/v1", "https://h/completions-proxy/v1"),
+        (" \n", None),
+        ('""', None),
+    ],
+)
+def test_what_is_around_an_address_is_no_part_of_it(typed: str, upstream: str | None):
+    """White space, quotes, and slashes at its end."""
+    assert from_environment({"OPENAI_BASE_URL": typed}).upstream == upstream
+
+
+@pytest.mark.parametrize(
+    ("typed", "wrong", "right"),
+    [
+        ("localhost:11434/v1", "http://", "http://localhost:11434/v1"),
+        ("127.0.0.1:8000", "http://", "http://127.0.0.1:8000"),
+        ("gpu-box:8000/v1/", "http://", "http://gpu-box:8000/v1"),
+        ("api.openai.com/v1", "https://", OPENAI_URL),
+        ("http:/localhost:1/v1", "http://", "http://localhost:1/v1"),
+        ("https://h/v1/chat/completions", "/chat/completions", "https://h/v1"),
+        ("https://h/v1/chat/completions/", "/chat/completions", "https://h/v1"),
+        ("https://h/v1/completions", "/completions", "https://h/v1"),
+        ("https://h/v1/responses", "/responses", "https://h/v1"),
+        ("https://h/v1/models", "/models", "https://h/v1"),
+        ("https://h/v1/embeddings", "/embeddings", "https://h/v1"),
+        ("h.com/v1/chat/completions", "/chat/completions", "https://h.com/v1"),
+        ("https://r.openai.azure.com/openai/deployments/d/chat/completions?api-version=2024-10-21",
+         "Azure's older form", "https://r.openai.azure.com/openai/v1"),
+        ("https://h/v1?hidden=hidden", "a ? in it", "https://h/v1"),
+        ("https://h/v1/chat/completions?hidden", "a ? in it", "https://h/v1"),
+        ("https://h/v1#hidden", "a # in it", "https://h/v1"),
+        ("https://me:hidden@h:8443/v1", "a password", "https://h:8443/v1"),
+        ("https://hidden@h/v1", "a password", "https://h/v1"),
+        ("me:hidden@h.com/v1", "a password", "https://h.com/v1"),
+        ("https://me:hid/den?hidden@h/v1", "a password", "https://h/v1"),
+    ],
+)  # fmt: skip
+def test_an_address_that_cannot_work_is_refused_with_the_right_one(typed, wrong, right):
+    """What is wrong and the exact address to set; nothing that may be secret is repeated."""
+    with pytest.raises(ConfigError) as error:
+        from_environment({"OPENAI_BASE_URL": typed})
+    said = str(error.value)
+    assert said.startswith("OPENAI_BASE_URL")
+    assert wrong in said
+    assert said.endswith(f"; set it to {right}")
+    assert "hid" not in said
+    assert from_environment({"OPENAI_BASE_URL": right}).upstream == right
+
+
+@pytest.mark.parametrize(
+    "typed",
+    ["sk-hidden", "sk-hidden.hidden", "eyJhidden.hidden.hidden", "hidden", "ftp://hidden.com",
+     "htps://hidden/v1", "http://", "http:///hidden", "http://hidden:port/v1", "http://hidden:99999",
+     "http://hidden:0", "http://[hidden/v1", "http://<hidden>/v1", "http://$HIDDEN/hidden",
+     "http://hid den/v1", "http://hidden/v1 OPENAI_API_KEY=hidden", "http://hid\u200bden/v1",
+     "http://hidden..com/v1", "$HIDDEN"],
+)  # fmt: skip
+def test_what_is_no_address_is_refused_without_repeating_it(typed: str):
+    """It may be the key, set to the wrong variable."""
+    with pytest.raises(ConfigError, match="OPENAI_BASE_URL") as error:
+        from_environment({"OPENAI_BASE_URL": typed})
+    assert "hid" not in str(error.value).lower()
+
+
+def test_an_address_that_is_passed_is_checked_like_one_that_is_set():
+    """By `configure`, for example."""
+    with pytest.raises(ConfigError, match="set it to http://localhost:1/v1"):
+        from_environment({}, upstream="http://localhost:1/v1/chat/completions")
+
+
+def test_what_is_around_a_models_name_is_no_part_of_it():
+    """White space and quotes."""
+    assert from_environment({"OPENAI_MODEL": ' "qwen3:8b"\n'}).model == "qwen3:8b"

@@ -143,4 +143,4 @@ def _exit_with_owner() -> None:
 
 
 if __name__ == "__main__":
-    raise SystemExit(main())
+    os._exit(main())  # a thread reads standard input: Python would complain of it at its end

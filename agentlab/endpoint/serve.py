@@ -28,7 +28,7 @@ from agentlab.endpoint.local import LocalModel
 from agentlab.endpoint.recording import Recording, Replay
 from agentlab.endpoint.replies import Replies
 from agentlab.errors import EndpointError
-from agentlab.settings import DATA, OPENAI_URL, Settings
+from agentlab.settings import DATA, OPENAI_URL, Settings, key_from
 from agentlab.trace import Span
 
 HOST = "127.0.0.1"
@@ -93,10 +93,14 @@ def local_model(
 
 
 def real_model(upstream: str) -> Forward:
-    """The model at `upstream`. Only here is its key read, from the environment."""
+    """The model at `upstream`. Only here is its key read, from the environment.
+
+    Raises:
+        ConfigError: If the key can be none.
+    """
     # A real model has no clock of its own to ask for, and OpenAI's is known to be one.
     scale = None if upstream == OPENAI_URL else time_scale_of(upstream)
-    return Forward(upstream, key=os.environ.get("OPENAI_API_KEY"), time_scale=scale)
+    return Forward(upstream, key=key_from(learner=scale is not None), time_scale=scale)
 
 
 def build_app(

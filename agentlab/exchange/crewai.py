@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import re
 import reprlib
+import warnings
 from collections.abc import Callable, Iterator
 from string import Formatter, Template
 from typing import Any, NamedTuple
@@ -26,6 +27,7 @@ from crewai.tasks.conditional_task import ConditionalTask
 from crewai.utilities.constants import NOT_SPECIFIED
 from crewai.utilities.formatter import DIVIDERS
 from crewai.utilities.i18n import I18N_DEFAULT
+from crewai.utilities.message_utils import format_message_for_llm
 # isort: on
 
 from agentlab import lab
@@ -128,7 +130,10 @@ def load(crew: Crew, *, name: str | None = None) -> Workflow:
     """Read a crew: a step a task, which asks in the words that CrewAI would send.
 
     A task that `crew` made becomes the step that it was. The names are the tasks', or their agents'
-    roles; `{names}` in a description are the workflow's inputs.
+    roles; `{names}` in a description are the workflow's inputs. What CrewAI (1.15) does to words
+    that come later, a workflow does not do: it fills in inputs inside of other inputs' values, and
+    cuts `{tools}` from them and a "Final Answer:" from answers. A file that a task writes is left
+    out, with a warning: the workflow's results have its text.
 
     Args:
         name: What the workflow is called; as the crew, unless given.
@@ -205,7 +210,7 @@ _RUN |= {"delegations", "prompt_context", "processed_by_agents", "retry_count", 
 _RUN |= {"end_time", "agent_executor", "crew", "cache_handler", "tools_handler", "tools_results"}
 _OF_CREW = _COMMON | _RUN | {"tasks", "agents", "process", "max_rpm", "share_crew", "tracing"}
 _OF_TASK = _COMMON | _RUN | {"description", "expected_output", "agent", "context"}
-_OF_TASK |= {"async_execution", "create_directory", "guardrail_max_retries"}
+_OF_TASK |= {"async_execution", "output_file", "create_directory", "guardrail_max_retries"}
 _OF_AGENT = _COMMON | _RUN | {"role", "goal", "backstory", "llm", "max_rpm", "max_retry_limit"}
 _OF_AGENT |= {"i18n", "max_iter", "executor_class"}
 _OF_LLM = {"llm_type", "model", "temperature", "max_tokens", "max_completion_tokens", "stream"}
@@ -245,6 +250,12 @@ def _step(crew: Crew, number: int, names: list[str]) -> Step:
     if isinstance(task, ConditionalTask):
         raise ConfigError(f"{what} is conditional; a workflow asks all of its steps")
     _check_plain(task, what, _OF_TASK)
+    if task.output_file:
+        warnings.warn(
+            f"{what} writes to {task.output_file!r}, and a workflow writes no file; its results "
+            "have the text",
+            stacklevel=3,
+        )
     agent = _agent(task, what)
     needs = [names[place] for place in _context(crew, number, what)]
     made_here = agent.goal == GOAL and task.expected_output == EXPECTED
@@ -320,7 +331,7 @@ def _asked_by_crewai(task: Task, needs: list[str]) -> str:
     if needs:
         given = _escaped(DIVIDERS).join(f"{{{name}}}" for name in needs)
         asked = said("task_with_context").format(task=asked, context=given)
-    return said("task_no_tools").format(input=asked)
+    return _sent(said("task_no_tools").format(input=asked))
 
 
 def _escaped(text: str) -> str:
@@ -337,7 +348,12 @@ def _system(agent: Any, *, made_here: bool) -> str | None:
     if made_here:
         return None if backstory == BACKSTORY else backstory
     text: str = I18N_DEFAULT.slice("role_playing")
-    return text.format(role=role, goal=goal, backstory=backstory)
+    return _sent(text.format(role=role, goal=goal, backstory=backstory))
+
+
+def _sent(text: str) -> str:
+    """As CrewAI sends a message: without the white space at its end, which YAML's blocks leave."""
+    return str(format_message_for_llm(text)["content"])
 
 
 # Scripts

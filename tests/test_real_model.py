@@ -1,0 +1,430 @@
+"""The doctor's question to a real model, asked of small servers that misbehave in one way each."""
+
+from __future__ import annotations
+
+import json
+import socket
+import ssl
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from email.utils import formatdate
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from threading import Thread
+from typing import Any
+
+import httpx
+import pytest
+from classroom_process import Class
+
+from agentlab import _real_model, doctor
+from agentlab.doctor import FAIL, OK, WARN
+from agentlab.endpoint.process import EndpointProcess
+from agentlab.settings import Settings
+
+KEY = "sk-Zq7vPm2Lr9Xt4Wy8"
+QUESTION = {
+    "model": "m",
+    "messages": [{"role": "user", "content": "Hi"}],
+    "temperature": 0,
+    "max_completion_tokens": 1,
+}
+
+Answer = tuple[int, Any] | tuple[int, Any, dict[str, str]]
+
+
+class Asked(list[tuple[str, dict[str, Any]]]):
+    """The path and the body of each question that a server was sent, and its address."""
+
+    url = ""
+
+
+@contextmanager
+def serving(answer: Callable[[str, dict[str, Any]], Answer]) -> Iterator[Asked]:
+    """A server that answers each path and body as told; anything but text and bytes as JSON."""
+    asked = Asked()
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_POST(self) -> None:
+            body = json.loads(self.rfile.read(int(self.headers["content-length"])))
+            asked.append((self.path, body))
+            self._send(*answer(self.path, body))
+
+        def do_GET(self) -> None:  # whether it is another lab
+            self._send(404, "404 page not found")
+
+        def _send(self, status: int, said: Any, headers: dict[str, str] | None = None) -> None:
+            content = said if isinstance(said, str) else json.dumps(said)
+            self.send_response(status)
+            for name, value in {"content-length": str(len(content)), **(headers or {})}.items():
+                self.send_header(name, value)
+            self.end_headers()
+            self.wfile.write(content.encode())
+
+        def log_message(self, *said: object) -> None:
+            pass
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    thread = Thread(target=server.serve_forever, args=(0.01,))
+    thread.start()
+    asked.url = f"http://127.0.0.1:{server.server_port}"
+    try:
+        yield asked
+    finally:
+        server.shutdown()
+        thread.join()
+        server.server_close()
+
+
+@pytest.fixture(autouse=True)
+def environment(monkeypatch):
+    monkeypatch.setenv("OPENAI_MODEL", "m")
+    monkeypatch.setenv("OPENAI_API_KEY", KEY)
+    for name in ("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "http_proxy", "https_proxy"):
+        monkeypatch.delenv(name, raising=False)
+
+
+@pytest.fixture
+def check(monkeypatch):
+    """Asks a server as the doctor does; no finding shows a part of the key, or lacks a cure."""
+
+    def checked(url: str) -> doctor.Finding:
+        monkeypatch.setenv("OPENAI_BASE_URL", url)
+        finding = doctor.check_real_model()
+        shown = str(finding)
+        assert not any(KEY[n : n + 4] in shown for n in range(len(KEY) - 3)), shown
+        assert "\n" not in shown
+        assert bool(finding.cure) == (finding.verdict != OK)
+        return finding
+
+    return checked
+
+
+def said(content: str | None, finish: str = "stop", **message: Any) -> dict[str, Any]:
+    return {"choices": [{"message": {"content": content, **message}, "finish_reason": finish}]}
+
+
+def error(message: str, **fields: Any) -> dict[str, Any]:
+    return {"error": {"message": message, **fields}}
+
+
+MASKED = f"Incorrect API key provided: {KEY[:5]}******{KEY[-4:]}. It ends with '{KEY[-4:]}'."
+LONG = "words that lead nowhere, " * 30
+GEMINI_MINUTE = (
+    "You exceeded your current quota, please check your plan and billing details. "
+    "Please retry in 28.19s."
+)
+NO_TEMPERATURE = error(
+    "Unsupported value: 'temperature' does not support 0 with this model.",
+    param="temperature",
+    code="unsupported_value",
+)
+EXTRA = {
+    "detail": [
+        {
+            "type": "extra_forbidden",
+            "loc": ["body", "max_completion_tokens"],
+            "msg": "Extra inputs are not permitted",
+            "input": 1,
+        }
+    ]
+}
+
+
+@pytest.mark.parametrize(
+    ("answer", "verdict", "found", "cure"),
+    [
+        ((200, said("Hi")), OK, "m at http", ""),
+        ((200, said("H", "length")), OK, "answers", ""),
+        ((200, said("", "length")), OK, "answers", ""),
+        ((200, said(None, "length", reasoning_content="Well")), OK, "answers", ""),
+        ((200, said([{"type": "text", "text": "H"}], "length")), OK, "answers", ""),
+        ((404, error(f"No model m. {KEY[:4]} model not found")), FAIL, "no model 'm'", "MODEL"),
+        ((400, error("Could not finish the message because max_tokens or model output limit was "
+                     "reached. Please try again with higher max_tokens.")), OK, "answers", ""),
+        ((200, said("")), WARN, "answered with no text", "notebook"),
+        ((200, said(None, refusal="I will not.")), WARN, "I will not.", "notebook"),
+        ((200, said("", "content_filter")), WARN, "content filter", "notebook"),
+        ((401, error(MASKED, code="invalid_api_key")), FAIL, "not accepted", "set OPENAI_API_KEY"),
+        ((401, "Unauthorized"), FAIL, "not accepted", "set OPENAI_API_KEY"),
+        ((403, error(f"No access for {KEY}.")), FAIL, "No access for [key]", "project access"),
+        ((403, "<html>Blocked by Example Corp</html>"), FAIL, "a web page", "firewall"),
+        ((429, error("Out.", code="insufficient_quota")), FAIL, "no credit", "add credit"),
+        ((429, error("Out.", type="insufficient_quota", code=None)), FAIL, "no credit", "add"),
+        ((429, error("Out.", type="exceeded_current_quota_error")), FAIL, "no credit", "add"),
+        ((429, error("Your account balance is too low")), FAIL, "no credit", "add credit"),
+        ((402, error("Insufficient Balance")), FAIL, "no credit", "add credit"),
+        ((402, {"detail": "Payment required"}), FAIL, "no credit", "add credit"),
+        ((400, error("Your credit balance is too low to access the API")), FAIL, "no credit", ""),
+        ((429, error("Slow down.", type="requests")), WARN, "rate limit", "wait a minute"),
+        ((429, error("Slow down."), {"retry-after": "20"}), WARN, "rate limit", "wait 20 s"),
+        ((429, error("Slow down."), {"retry-after-ms": "1500"}), WARN, "rate limit", "wait 2 s"),
+        ((429, error("Slow down."), {"retry-after": "nan"}), WARN, "rate", "wait a minute"),
+        ((429, error("Slow down."), {"retry-after": "-1"}), WARN, "rate", "wait a minute"),
+        ((429, error("Try again in 7m12s."), ), WARN, "rate limit", "wait 7m12s"),
+        ((429, [error(GEMINI_MINUTE, code=429, status="RESOURCE_EXHAUSTED")]), WARN, "rate limit",
+         "wait 28.19s"),
+        ((429, error("Rate limit reached on requests per day (RPD): Limit 200, Used 200."),
+          {"retry-after": "36000"}), WARN, "limit for a day", "wait 10 h"),
+        ((429, error("Daily limit reached; upgrade your plan.")), WARN, "limit for a day",
+         "AGENTLAB_LOCAL=1"),
+        ((429, "Too Many Requests"), WARN, "rate limit", "wait a minute"),
+        ((404, error("The model `m` does not exist", code="model_not_found")), FAIL, "no model 'm'",
+         "set OPENAI_MODEL"),
+        ((404, {"error": "model 'm' not found"}), FAIL, "no model 'm'", "set OPENAI_MODEL"),
+        ((404, {"object": "error", "message": "The model `m` does not exist.", "code": 404}), FAIL,
+         "no model 'm'", "set OPENAI_MODEL"),
+        ((404, [error("models/m is not found for API version v1main", code=404)]), FAIL,
+         "no model 'm'", "set OPENAI_MODEL"),
+        ((400, error("Model Not Exist")), FAIL, "no model 'm'", "set OPENAI_MODEL"),
+        ((404, "404 page not found"), FAIL, "404 page not found", "check OPENAI_BASE_URL"),
+        ((404, {"detail": "Not Found"}), FAIL, "answers 404: Not Found", "check OPENAI_BASE_URL"),
+        ((404, error("Invalid URL (POST /chat/completions)")), FAIL, "nothing for chat", "/v1"),
+        ((200, {"error": "Unexpected endpoint or method. (POST /chat/completions)"}), FAIL,
+         "nothing for chat", "OPENAI_BASE_URL"),
+        ((405, {"detail": "Method Not Allowed"}), FAIL, "nothing for chat", "OPENAI_BASE_URL"),
+        ((200, "<html>Welcome</html>"), FAIL, "200: a web page", "check OPENAI_BASE_URL"),
+        ((200, {"status": "ok"}), FAIL, "nothing for chat", "check OPENAI_BASE_URL"),
+        ((302, "", {"location": "https://login.example.org/?next=x"}), FAIL,
+         "answers 302: https://login.example.org/", "check OPENAI_BASE_URL"),
+        ((200, '{"choices": [{"mess'), FAIL, "no chat completion", "check OPENAI_BASE_URL"),
+        ((200, {"error": "The GPU is gone."}), FAIL, "200: The GPU is gone.", "check"),
+        ((200, error("Provider returned an error", code=502)), FAIL, "502: Provider", "try again"),
+        ((500, error("Oops")), FAIL, "answers 500: Oops", "try again"),
+        ((503, "<html>busy</html>"), FAIL, "answers 503: a web page", "try again"),
+        ((400, error("temperature must be above 0", param="temperature")), FAIL,
+         "400 (temperature): temperature must", "set AGENTLAB_LEAVE_OUT=temperature"),
+        ((422, {"detail": [{"loc": ["body", "service"], "msg": LONG}]}), FAIL, "422 (service)", ""),
+        ((422, {"detail": "No."}), FAIL, "answers 422: No.", "OPENAI_MODEL"),
+        ((400, {"object": "error", "message": "No.", "code": 400}), FAIL, "answers 400: No.", ""),
+        ((400, [error("No.")]), FAIL, "answers 400: No.", "OPENAI_MODEL"),
+        ((400, error(f"Bad\x1b[31m\nkey ...{KEY[-4:]} in {KEY[3:12]}")), FAIL, "key [key] in",
+         ""),
+    ],
+)  # fmt: skip
+def test_what_the_endpoint_says_decides(check, answer, verdict, found, cure):
+    """Each shape of answer in use has a verdict, a finding and a cure of its own."""
+    with serving(lambda path, body: answer) as server:
+        finding = check(f"{server.url}/v1")
+    assert (finding.verdict, finding.name) == (verdict, "real model")
+    assert found in finding.found
+    assert cure in finding.cure
+
+
+def test_a_date_to_wait_for_is_read(check):
+    """As openai's own client reads it."""
+    with serving(lambda path, body: (429, error("x"), {"retry-after": formatdate()})) as server:
+        assert check(f"{server.url}/v1").cure == "wait a minute"  # which is past
+    waits = httpx.Headers({"retry-after": formatdate(4_000_000_000)})
+    assert _real_model._number_s(waits["retry-after"]) > 1e9
+
+
+def test_a_real_model_is_asked_as_lessons_ask(check):
+    """One request, with their parameters, for one token: no more than it takes to know."""
+    with serving(lambda path, body: (200, said("Hi"))) as server:
+        check(f"{server.url}/v1/")
+    assert server == [("/v1/chat/completions", QUESTION)]
+
+
+@pytest.mark.parametrize(
+    ("refusals", "asked", "names"),
+    [
+        ({"temperature": NO_TEMPERATURE}, {"max_completion_tokens": 1}, "temperature"),
+        ({"max_completion_tokens": EXTRA}, {"temperature": 0, "max_tokens": 1},
+         "max_completion_tokens"),
+        ({"max_completion_tokens": EXTRA, "temperature": NO_TEMPERATURE}, {"max_tokens": 1},
+         "max_completion_tokens,temperature"),
+        ({"max_completion_tokens": EXTRA, "max_tokens": error("Unknown parameter: max_tokens")},
+         {"temperature": 0}, "max_completion_tokens,max_tokens"),
+    ],
+)  # fmt: skip
+def test_what_a_model_refuses_is_left_out(check, refusals, asked, names):
+    """And the question asked again without it, as the lab does; the finding says so."""
+
+    def answer(path: str, body: dict[str, Any]) -> Answer:
+        return next(((422, no) for name, no in refusals.items() if name in body), (200, said("H")))
+
+    with serving(answer) as server:
+        finding = check(f"{server.url}/v1")
+    plain = {"model": "m", "messages": QUESTION["messages"]}
+    assert server[-1] == ("/v1/chat/completions", plain | asked)
+    assert len(server) == 1 + len(refusals)
+    assert finding.verdict == WARN
+    assert f"takes no {names.replace(',', ' and no ')}: the lab leaves it out" in finding.found
+    assert f"AGENTLAB_LEAVE_OUT={names}" in finding.cure
+
+
+def test_what_follows_a_refusal_counts(check):
+    """A model that refuses a parameter may have no credit besides."""
+
+    def answer(path: str, body: dict[str, Any]) -> Answer:
+        return (400, NO_TEMPERATURE) if "temperature" in body else (402, error("Pay first"))
+
+    with serving(answer) as server:
+        assert "no credit" in check(f"{server.url}/v1").found
+
+
+@pytest.mark.parametrize(
+    ("given", "right"),
+    [("", "/v1"), ("/api", "/v1"), ("/v2/v1", "/v1"), ("/v1", "/api/v1"), ("/v1", "/openai/v1"),
+     ("/gate/way", "/gate/way/v1")],
+)  # fmt: skip
+@pytest.mark.parametrize("page", ["404 page not found", {"detail": "Not Found"}, "<html></html>"])
+def test_the_right_base_path_is_named(check, given, right, page):
+    """It is looked for on the same host, and named only where a question is understood."""
+
+    def answer(path: str, body: dict[str, Any]) -> Answer:
+        return (200, said("Hi")) if path == f"{right}/chat/completions" else (404, page)
+
+    with serving(answer) as server:
+        finding = check(f"{server.url}{given}")
+    assert finding.verdict == FAIL
+    assert finding.cure == f"set OPENAI_BASE_URL={server.url}{right}"
+
+
+def test_the_key_goes_to_no_other_host(check):
+    """A redirect to another one is named, and not followed."""
+    with serving(lambda path, body: (200, said("Hi"))) as other:
+        there = other.url.replace("127.0.0.1", "localhost")
+        moved = {"location": f"{there}/v1/chat/completions"}
+        with serving(lambda path, body: (307, "", moved)) as server:
+            finding = check(f"{server.url}/v1")
+    assert f"{there}/v1" in finding.found
+    assert other == []
+
+
+@pytest.mark.parametrize(
+    ("key", "words"),
+    [
+        ("김민준", "outside of ASCII"),
+        ("sk-ab cd", "blank inside"),
+        (f"{KEY[:8]}\n{KEY[8:]}", "line break"),
+        (f'"{KEY}"', "quotes"),
+        ("\u2022" * 8, "middle hidden"),
+    ],
+)
+def test_a_key_that_can_be_none_is_not_sent(monkeypatch, check, key, words):
+    """The finding says what is wrong with its form."""
+    monkeypatch.setenv("OPENAI_API_KEY", key)
+    with serving(lambda path, body: (200, said("Hi"))) as server:
+        finding = check(f"{server.url}/v1")
+    assert finding.verdict == FAIL
+    assert words in finding.found
+    assert finding.found.startswith("OPENAI_API_KEY")
+    assert server == []
+
+
+def test_white_space_around_the_key_does_not_matter(monkeypatch, check):
+    """A line break at the end of a copied key is no part of it."""
+    monkeypatch.setenv("OPENAI_API_KEY", f" {KEY}\r\n")
+    with serving(lambda path, body: (200, said("Hi"))) as server:
+        assert check(f"{server.url}/v1").verdict == OK
+
+
+# The way there
+
+
+def closed_port() -> int:
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        return int(listener.getsockname()[1])
+
+
+def test_nobody_there_is_no_connection(check):
+    """An address where nothing listens."""
+    finding = check(f"http://127.0.0.1:{closed_port()}/v1")
+    assert "no connection" in finding.found
+    assert "nothing listens there" in finding.found
+    assert "start the server" in finding.cure
+
+
+def test_a_server_without_tls_is_told_from_a_wrong_certificate(check):
+    """An address that begins with https, and a server that does not."""
+    with serving(lambda path, body: (200, said("Hi"))) as server:
+        finding = check(f"{server.url.replace('http:', 'https:')}/v1")
+    assert "TLS" in finding.found
+    assert "http://" in finding.cure
+
+
+def test_a_proxy_that_is_gone_is_to_blame(monkeypatch, check):
+    """And not the model behind it; its password is not shown."""
+    monkeypatch.setenv("HTTPS_PROXY", f"http://me:hidden@127.0.0.1:{closed_port()}")
+    finding = check("https://model.invalid/v1")
+    assert "the proxy of HTTPS_PROXY: nothing listens there" in finding.found
+    assert "NO_PROXY=model.invalid" in finding.cure
+    assert "hidden" not in str(finding)
+
+
+def test_a_proxy_that_is_no_address_is_a_finding(monkeypatch, check):
+    """Whatever httpx says about it, its password is not shown."""
+    monkeypatch.setenv("HTTPS_PROXY", "ftp://me:hidden@127.0.0.1:1")
+    finding = check("https://model.invalid/v1")
+    assert finding.verdict == FAIL
+    assert "HTTPS_PROXY" in finding.cure
+    assert "hidden" not in str(finding)
+
+
+@pytest.mark.parametrize(
+    ("raised", "cause", "found", "cure"),
+    [
+        (httpx.ConnectError("x"), socket.gaierror(-2, "x"), "no such host", "check the host"),
+        (httpx.ConnectError("x"), ssl.SSLCertVerificationError(), "certificate", "SSL_CERT_FILE"),
+        (httpx.ConnectTimeout("x"), None, "within 10 s", "HTTPS_PROXY"),
+        (httpx.ReadTimeout("x"), None, "no answer within 30 s", "load its model"),
+        (httpx.RemoteProtocolError("x"), None, "breaks off", "check OPENAI_BASE_URL, network"),
+    ],
+)  # fmt: skip
+def test_each_broken_way_has_its_cure(raised, cause, found, cure):
+    """Name, certificate, time and line are told apart by the error beneath httpx's."""
+    raised.__cause__ = OSError("between")
+    raised.__cause__.__cause__ = cause
+    finding = _real_model.finding(_real_model.Outcome(raised), "https://model.invalid/v1", "m")
+    assert finding.verdict == FAIL
+    assert found in finding.found
+    assert cure in finding.cure
+
+
+# Against the lab's own endpoint, and a class
+
+
+@pytest.mark.parametrize(
+    ("fault", "verdict", "cure"),
+    [
+        ({"kind": "error", "status": 401}, FAIL, "set OPENAI_API_KEY"),
+        ({"kind": "quota"}, FAIL, "add credit"),
+        ({"kind": "error", "status": 429}, WARN, "wait"),
+        ({"kind": "error", "status": 404}, FAIL, "set OPENAI_MODEL"),
+        ({"kind": "reset"}, FAIL, "check OPENAI_BASE_URL, network"),
+        ({"kind": "html"}, FAIL, "check OPENAI_BASE_URL"),
+    ],
+    ids=lambda value: str(value.get("status", value["kind"])) if isinstance(value, dict) else "",
+)
+def test_the_labs_faults_are_told_apart(check, fault, verdict, cure):
+    """Key, credit, rate, model and way, each with its own cure."""
+    process = EndpointProcess(Settings(faults=[fault | {"probability": 1.0}]))
+    try:
+        finding = check(process.url)
+    finally:
+        process.stop()
+    assert finding.verdict == verdict
+    assert cure in finding.cure
+
+
+def test_a_class_is_told_from_a_real_model(monkeypatch):
+    """With a name for a key, in any language: the endpoint is Agent Lab's, and costs nothing."""
+    monkeypatch.delenv("OPENAI_API_KEY")
+    with Class("--time-scale", "25") as served:
+        monkeypatch.setenv("OPENAI_BASE_URL", f"{served.url}/v1")
+        monkeypatch.setenv("OPENAI_API_KEY", "김민준")
+        finding = doctor.check_real_model()
+        (span,) = served.get("/lab/spans")["spans"]
+    assert finding.verdict == OK
+    assert "25 model seconds a second; a local model there costs nothing" in finding.found
+    assert "cent" not in finding.found
+    assert (span["learner"], span["completion_tokens"]) == ("김민준", 1)
+
+
+def test_no_key_and_no_address_mean_the_local_model(monkeypatch):
+    """Nobody is asked."""
+    monkeypatch.delenv("OPENAI_API_KEY")
+    monkeypatch.delenv("OPENAI_BASE_URL", raising=False)
+    assert doctor.check_real_model().found == "none is set; the local one answers"
