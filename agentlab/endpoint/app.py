@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import itertools
 import math
+import time
 from collections.abc import Callable
 from urllib.parse import parse_qs, unquote
 
@@ -103,7 +104,7 @@ class App:
     async def _record(self, scope: Scope, send: Send) -> None:
         path = scope["path"]
         if path == "/lab/mark":
-            await respond(send, 200, {"mark": self.recorder.mark()})
+            await respond(send, 200, {"mark": self.recorder.mark(), "cpu_s": time.process_time()})
         elif path == "/lab/spans":
             spans = self._door.visible(scope, self.recorder.since(_since(scope)))
             await respond(send, 200, {"spans": spans})

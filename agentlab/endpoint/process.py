@@ -72,6 +72,10 @@ class EndpointProcess:
         """A place in the endpoint's record: the number of requests so far."""
         return int(self._get("/lab/mark")["mark"])
 
+    def cpu_s(self) -> float:
+        """Seconds of processor time that the endpoint's process has used since its start."""
+        return float(self._get("/lab/mark")["cpu_s"])
+
     def since(self, mark: int) -> list[Span]:
         """The requests recorded after `mark`, in order of arrival."""
         return msgspec.convert(self._get(f"/lab/spans?since={mark}")["spans"], list[Span])

@@ -92,11 +92,14 @@ def local_model(
     )
 
 
-def real_model(upstream: str) -> Forward:
-    """The model at `upstream`. Only here is its key read, from the environment."""
+def real_model(settings: Settings) -> Forward:
+    """The model at `settings.upstream`. Only here is its key read, from the environment."""
+    upstream = settings.upstream
+    assert upstream is not None
     # A real model has no clock of its own to ask for, and OpenAI's is known to be one.
     scale = None if upstream == OPENAI_URL else time_scale_of(upstream)
-    return Forward(upstream, key=os.environ.get("OPENAI_API_KEY"), time_scale=scale)
+    key = os.environ.get("OPENAI_API_KEY")
+    return Forward(upstream, key=key, time_scale=scale, leave_out=settings.leave_out)
 
 
 def build_app(
@@ -109,7 +112,7 @@ def build_app(
     """
     if settings.upstream is None or not settings.real:
         return local_app(settings, time_scale=settings.time_scale, on_end=on_end)
-    model = real_model(settings.upstream)
+    model = real_model(settings)
     limits = Limits(settings.requests_per_minute, settings.tokens_per_minute)
     plan = faults.load(settings.faults)
     return App(_guarded(model, limits, plan, settings), door=OwnDoor(lab_key), on_end=on_end)
