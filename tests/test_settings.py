@@ -72,3 +72,19 @@ def test_the_way_out_names_every_setting():
     with pytest.raises(ConfigError) as error:
         from_environment({}, slots=3)
     assert all(field in str(error.value) for field in Settings.__struct_fields__)
+
+
+@pytest.mark.parametrize("said", ["temperature, max_tokens", ["temperature", "max_tokens"]])
+def test_parameters_to_leave_out_are_a_list_or_a_line(said: object):
+    """In the environment, or in the notebook."""
+    expected = ["temperature", "max_tokens"]
+    assert from_environment({}, leave_out=said).leave_out == expected
+    if isinstance(said, str):
+        assert from_environment({"AGENTLAB_LEAVE_OUT": said}).leave_out == expected
+
+
+@pytest.mark.parametrize("said", ["messages", "temperature,,seed", ["model"], 7])
+def test_what_cannot_be_left_out_is_refused(said: object):
+    """The error names the value, and what can."""
+    with pytest.raises(ConfigError, match="what can be left out is temperature, top_p"):
+        from_environment({}, leave_out=said)

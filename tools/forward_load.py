@@ -63,7 +63,9 @@ async def measure(calls: int, direct: str, stub_pid: int, endpoint: EndpointProc
                     took_s[way].append(seconds)
                     spent_s[way].append([b - a for a, b in zip(before, spent(), strict=True)])
     ratios = sorted(f / d for d, f in zip(took_s["direct"], took_s["forwarded"], strict=True))
-    print(f"{calls} calls of {LATENCY_S} s:  elapsed (s)   CPU per call (ms): client  stub  endpoint")
+    print(
+        f"{calls} calls of {LATENCY_S} s:  elapsed (s)   CPU per call (ms): client  stub  endpoint"
+    )
     for way in ways:
         each_ms = [1000 / calls * median(column) for column in zip(*spent_s[way], strict=True)]
         shown = "  ".join(f"{ms:6.3f}" for ms in each_ms)

@@ -257,7 +257,7 @@ class Forward:
         if self._upstream.startswith("https:"):
             secure = httpx.create_ssl_context()  # its bundle of certificates is there everywhere
         async with (
-            _session(_Connector(limit=0, ssl=secure)) as pooled,
+            _session(_Connector(limit=0, keepalive_timeout=60, ssl=secure)) as pooled,
             _session(aiohttp.TCPConnector(limit=0, ssl=secure, force_close=True)) as fresh,
         ):
             try:

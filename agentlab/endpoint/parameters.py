@@ -22,23 +22,24 @@ _KNOWN = {name.replace("_", ""): name for name in get_args(MayBeLeftOut)}
 _REFUSALS = (400, 422)
 _MOST_RESENDS = 4
 
-_UNKNOWN_CODES = re.compile(r"(unsupported|unknown|unrecognized)_(parameter|argument|field)")
+_UNKNOWN_CODES = re.compile(r"(?:unsupported|unknown|unrecognized)_?(?:param|argument|field)", re.I)
 _EXTRA = re.compile(r"extra_forbidden|value_error\.extra")
-_INNER = ("message", "msg", "error", "detail", "metadata", "raw")
+_INNER = ("message", "msg", "error", "errors", "detail", "metadata", "raw")
 
 _NAME = r"""[`'"“\[({]*(?:body\.)?(\w+)[`'"”]?"""
 _NOT = r"(?:does not|doesn't|do not|don't|cannot|can't)"
-_KIND = r"(?:parameter|argument|property|field|input|name|key)s?"
+_KIND = r"(?:parameter|argument|property|field|input|name|key)(?:s|\(s\))?"
 _END = r"(?= ?(?:[.,;!)\]}]|$))"
 # In words: the parameter is not known here.
 _UNKNOWN = (
     rf"\b(?:unsupported|unknown|unrecognized|unexpected)(?: request| keyword| query| body)? {_KIND}"
     rf"(?: supplied| provided)?:? {_NAME}",
     rf"\b{_KIND} not (?:supported|allowed|permitted)[^:.]*: {_NAME}",
-    rf"{_NAME}:? (?:{_KIND} )?is (?:unsupported|deprecated|unknown|not (?:supported|allowed|"
-    rf"permitted|recognized))(?:{_END}| (?:with|by|for|on|in) (?:this|the|that|model)\b)",
+    rf"{_NAME}:? (?:{_KIND} )?(?:is (?:unsupported|deprecated|unknown)|(?:is not|isn't) (?:a )?"
+    rf"(?:valid {_KIND}|(?:supported|allowed|permitted|recognized)(?: {_KIND})?))"
+    rf"(?:{_END}| (?:with|by|for|on|in|when) (?:this|the|that|model|using)\b)",
     rf"\b{_NOT} support (?:the )?{_KIND}:? {_NAME}",
-    rf"\b{_NOT} support (?:setting )?{_NAME}(?: {_KIND})?{_END}",
+    rf"\b{_NOT} support (?:setting |the )?{_NAME}(?: {_KIND})?{_END}",
     rf"{_NAME}: extra (?:inputs|fields) (?:are )?not permitted",
     rf"\bextra (?:inputs|fields) (?:are )?not permitted, field: {_NAME}",
     rf"\badditional properties are not allowed \({_NAME} was unexpected",
