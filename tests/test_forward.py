@@ -178,6 +178,17 @@ def test_a_stream_that_is_declared_as_none_is_not_held_back_either():
     assert forwarding(upstream, use) == WORD
 
 
+def test_a_plain_answer_is_not_taken_for_a_stream():
+    """One without a length, to a question that merely speaks of one: its tokens are counted."""
+
+    async def upstream(client: Connection) -> None:
+        await client.request()
+        await client.send(b'HTTP/1.1 200 OK\r\n\r\n{"usage": {"completion_tokens": 3}}')
+
+    answer, span = asked(upstream, metadata={"stream": True})
+    assert (answer.status_code, span.completion_tokens, span.first_token_s) == (200, 3, None)
+
+
 def test_the_first_token_of_a_plain_answer_is_not_known():
     """It came with all the others, at the end."""
     _, span = asked(Upstream())
@@ -388,7 +399,7 @@ def test_an_answer_that_breaks_off_is_not_made_to_look_whole(stream: bool):
     assert [span.status for span in forwarding(breaks_off, use)] == [0, 0]
 
 
-def closes_on_the_second() -> tuple[Any, list[bytes]]:
+def closes_on_the_second(said: bytes = b"") -> tuple[Any, list[bytes]]:
     """A server that closes a kept connection when its second request comes; and what it read."""
     read: list[bytes] = []
 
@@ -396,6 +407,7 @@ def closes_on_the_second() -> tuple[Any, list[bytes]]:
         read.append(await client.request())
         await client.answer(b"{}")
         read.append(await client.request())
+        await client.send(said)
 
     return upstream, read
 
@@ -424,6 +436,12 @@ def test_a_server_that_closes_without_a_word_after_each_answer_costs_nothing():
         return {answer.status_code for each in answers for answer in each}
 
     assert (forwarding(upstream, use), len(read)) == ({200}, 60)
+
+
+def test_an_answer_that_had_begun_is_not_asked_for_again():
+    """The kept connection was alive: what has been read, and paid for, is read once."""
+    upstream, _ = closes_on_the_second(b"HTTP/1.1 200 OK\r\nconte")
+    assert forwarding(upstream, thrice) == [200, 502, 200]
 
 
 def test_before_a_lab_no_reset_is_hidden():

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import asyncio
 import io
-import re
 import time
 from collections.abc import AsyncGenerator, Iterable
 from contextvars import ContextVar
@@ -48,7 +47,6 @@ _OWN_REQUEST_HEADERS = {
 _OWN_RESPONSE_HEADERS = {
     b"connection", b"content-length", b"content-type", b"keep-alive", b"transfer-encoding", TIMES,
 }  # fmt: skip
-_STREAM = re.compile(rb'"stream":\s*true')
 _MOST_BYTES_AT_ONCE = 2**20  # of what is longer, aiohttp warns that sending it blocks the loop
 _STALE_S = 1.0
 """A connection that the server had closed is found out within a round trip."""
@@ -64,6 +62,10 @@ _reused: ContextVar[bool] = ContextVar("_reused")
 
 class _Clock(msgspec.Struct):
     time_scale: Annotated[float, msgspec.Meta(gt=0, le=10_000)]
+
+
+class _Asked(msgspec.Struct):
+    stream: Any = None
 
 
 def time_scale_of(upstream: str) -> float | None:
@@ -203,7 +205,9 @@ class Forward:
         except _CLOSED as error:
             # A server may close a connection that waits for its next request at any time; it has
             # not read this one then. In front of a lab, whose resets are meant, none is repeated.
-            if self._lab or not _reused.get() or time.monotonic() - asked_s > _STALE_S:
+            begun = not isinstance(getattr(error, "message", ""), str)  # then it is what had come
+            late = time.monotonic() - asked_s > _STALE_S
+            if self._lab or begun or late or not _reused.get():
                 raise self._unreachable(error) from None
         except (aiohttp.ClientError, TimeoutError) as error:
             raise self._unreachable(error) from None
@@ -310,10 +314,14 @@ def _is_stream(response: aiohttp.ClientResponse, asked: bytes) -> bool:
     """True for an answer whose pieces are to be passed on as they come."""
     if response.status >= 400:
         return False
-    declared = response.headers.get("content-type", "").startswith("text/event-stream")
-    return declared or (
-        "content-length" not in response.headers and _STREAM.search(asked) is not None
-    )
+    if response.headers.get("content-type", "").startswith("text/event-stream"):
+        return True
+    if "content-length" in response.headers:
+        return False
+    try:  # a server may call its stream by another name
+        return msgspec.json.decode(asked, type=_Asked).stream is True
+    except (msgspec.DecodeError, UnicodeDecodeError):
+        return False
 
 
 def _content_type(response: aiohttp.ClientResponse) -> bytes:
