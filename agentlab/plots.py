@@ -181,7 +181,9 @@ def _draw(axis: Axes, spans: Sequence[Span], end_s: float) -> None:
 def _phases(span: Span, end_s: float) -> list[tuple[float, float, str]]:
     stop_s = end_s if span.end_s is None else span.end_s
     started_s = stop_s if span.started_s is None else span.started_s
-    first_token_s = stop_s if span.first_token_s is None else span.first_token_s
+    first_token_s = span.first_token_s
+    if first_token_s is None:  # of a plain answer it is not known: reading is not told apart
+        first_token_s = started_s if span.completion_tokens else stop_s
     return [
         (span.arrived_s, started_s, WAITING),
         (started_s, first_token_s, READING),

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal, get_args
 
 import msgspec
 
@@ -20,6 +20,13 @@ key_from = _upstream.key_from
 
 OPENAI_URL = "https://api.openai.com/v1"
 """Where a key without a base URL leads, as in OpenAI's own client."""
+
+MayBeLeftOut = Literal[
+    "temperature", "top_p", "top_k", "min_p", "presence_penalty", "frequency_penalty",
+    "repetition_penalty", "seed", "parallel_tool_calls", "stream_options", "user", "store",
+    "service_tier", "max_completion_tokens", "max_tokens",
+]  # fmt: skip
+"""The parameters that a question can be asked without. A limit goes by its other name then."""
 
 Address = Annotated[str, msgspec.Meta(pattern=r"^https?://[^/]")]
 
@@ -46,6 +53,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
         replay: A file so recorded, whose answers are given again in place of a model's.
         upstream: The real model's address, ending in `/v1`; None for the local model.
         model: The model's name that clients send; the local model takes any.
+        leave_out: Parameters that the real model is never sent, because it refuses them. Of the
+            two names for an answer's longest length, the other is sent.
 
     The upstream's key is not here: only the endpoint's own process reads it, from its environment.
     """
@@ -61,6 +70,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     replay: Text | None = None
     upstream: Address | None = None
     model: Text = "gpt-4o-mini"
+    leave_out: list[MayBeLeftOut] = []
 
     @property
     def real(self) -> bool:
@@ -79,6 +89,7 @@ _VARIABLES = {
     "replay": "AGENTLAB_REPLAY",
     "upstream": "OPENAI_BASE_URL",
     "model": "OPENAI_MODEL",
+    "leave_out": "AGENTLAB_LEAVE_OUT",
 }
 
 
@@ -109,6 +120,8 @@ def from_environment(environ: Mapping[str, str] = os.environ, **given: Any) -> S
     values |= given
     if isinstance(values.get("upstream"), str):
         values["upstream"] = _upstream.address(values["upstream"])
+    if isinstance(values.get("leave_out"), str):
+        values["leave_out"] = [name.strip() for name in values["leave_out"].split(",")]
     try:
         chosen = msgspec.convert(values, Settings, strict=False)
     except msgspec.ValidationError as error:
@@ -119,6 +132,9 @@ def from_environment(environ: Mapping[str, str] = os.environ, **given: Any) -> S
 
 
 def _way_out(error: str, values: Mapping[str, Any]) -> str:
+    if "$.leave_out" in error:
+        allowed = ", ".join(get_args(MayBeLeftOut))
+        return f"got {values['leave_out']!r}: what can be left out is {allowed}"
     for field, name in _VARIABLES.items():
         if f"$.{field}" in error:
             return f"got {values[field]!r}: set {name}, or pass {field}=..., to one that fits"

@@ -31,9 +31,10 @@ class Span(msgspec.Struct, kw_only=True, gc=False):
 
     A request waits in the queue from `arrived_s` to `started_s`, is read (prefill) until
     `first_token_s`, and is answered (decode) until `end_s`. A time is None until, or unless, it
-    happens; so is `status`, an HTTP status, 499 where the client hung up, or 0 where the endpoint
-    broke the connection off. `fault` names the planned fault that befell it, and `learner` who
-    sent it, at an endpoint that a class shares.
+    happens, and the first token's where nobody can see it: in a real model's plain answer. So is
+    `status`, an HTTP status, 499 where the client hung up, or 0 where the endpoint broke the
+    connection off. `fault` names the planned fault that befell it, and `learner` who sent it, at
+    an endpoint that a class shares.
     """
 
     request_id: str

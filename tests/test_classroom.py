@@ -13,6 +13,7 @@ import httpx
 import openai
 import pytest
 from classroom_process import small_preset
+from serving import serving
 
 from agentlab.classroom import door, roster, start
 from agentlab.classroom.app import Classroom
@@ -22,8 +23,8 @@ from agentlab.classroom.fair import jain
 from agentlab.classroom.joining import in_a_notebook
 from agentlab.classroom.roster import MOST_LEARNERS, NotALearner, Roster
 from agentlab.clock import run_virtual
+from agentlab.endpoint.app import App
 from agentlab.endpoint.forward import Forward
-from agentlab.endpoint.http import Scope
 from agentlab.endpoint.inprocess import InProcessTransport
 from agentlab.errors import ConfigError
 from agentlab.settings import DATA, Settings
@@ -743,28 +744,19 @@ def test_an_unknown_page_names_those_there_are():
 # ---------------------------------------------------------------- a learner's own lab before it
 
 
-def lab_before(served: Any, name: str) -> Forward:
-    transport = InProcessTransport(served)
-    return Forward("http://127.0.0.1:8000/v1", key=name, time_scale=10.0, transport=transport)
-
-
 def test_a_lab_tells_the_class_who_asks_and_with_which_agent():
     """The name as the key, in any language, and the agents' names."""
     served = room()
 
     async def main() -> int:
-        forward = lab_before(served, "김민준")
-        span = Span(request_id="r", agent="writer", arrived_s=0.0)
         body = {"model": "m", "messages": [{"role": "user", "content": "Hi"}], "max_tokens": 1}
-
-        async def app(scope: Scope, receive: Any, send: Any) -> None:
-            await forward(scope, receive, send, span)
-
-        async with client(app) as asking:
-            answer = await asking.post(CHAT, json=body, headers={"x-agent": "writer"})
+        async with serving(served) as url:
+            lab = App(Forward(url, key="김민준", time_scale=10.0))
+            async with client(lab) as asking:
+                answer = await asking.post(CHAT, json=body, headers={"x-agent": "writer"})
         return answer.status_code
 
-    assert run_virtual(main()).result == 200
+    assert asyncio.run(main()) == 200
     (span,) = served._endpoint.recorder.since(0)
     assert (span.learner, span.agent) == ("김민준", "writer")
 

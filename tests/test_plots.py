@@ -5,6 +5,7 @@ from __future__ import annotations
 import matplotlib.colors
 import pytest
 from matplotlib.figure import Figure
+from msgspec.structs import replace
 
 from agentlab import plots
 from agentlab.errors import ConfigError
@@ -35,6 +36,16 @@ def bars(figure: Figure) -> list[tuple[float, float]]:
 def test_each_row_shows_reading_and_answering_at_their_times():
     """0 to 1 s, then to the end, for each of the three."""
     assert bars(plots.timeline(THREE)) == [(0, 1), (1, 10), (0, 1), (1, 15), (0, 1), (1, 12)]
+
+
+def test_an_answer_whose_first_token_is_unknown_is_one_bar():
+    """A real model's plain answer: its reading cannot be told apart from its answering."""
+    whole = replace(span("a", 10), first_token_s=None, completion_tokens=3)
+    axis = plots.timeline(Trace([whole])).axes[0]
+    (bar,) = [patch for patch in axis.patches if patch.get_width() > 0]  # type: ignore[attr-defined]
+    assert matplotlib.colors.to_hex(bar.get_facecolor()) == matplotlib.colors.to_hex(
+        plots.ANSWERING
+    )
 
 
 def test_the_title_says_what_there_is_to_see():

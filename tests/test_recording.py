@@ -71,6 +71,28 @@ def test_a_replay_gives_the_same_bytes_at_the_same_times(tmp_path: Path):
     assert spans[0].first_token_s == 1.0
 
 
+@pytest.mark.parametrize(("kind", "first_token_s"), [("text/event-stream", 2.0), ("", None)])
+def test_a_replays_first_token_is_its_first_word(
+    tmp_path: Path, kind: str, first_token_s: float | None
+):
+    """A comment is none; and of a plain answer it is not known."""
+    path = tmp_path / "answers.jsonl"
+    recorded(path)
+    words = 'data: {"choices": [{"delta": {"content": "Hi"}}]}\n\n'
+    pieces = [(1.0, ": wait\n\n"), (2.0, words), (3.0, "data: [DONE]\n\n")]
+    line = json.loads(path.read_text().splitlines()[0])
+    line |= {"content_type": kind, "pieces": pieces if kind else [(3.0, "{}")]}
+    path.write_text(json.dumps(line) + "\n")
+
+    async def main() -> Any:
+        app = App(Replay(str(path)))
+        await asked(app, stream=True)
+        return app.recorder.since(0)[0]
+
+    span = in_virtual_time(main)
+    assert (span.first_token_s, span.end_s) == (first_token_s, 3.0)
+
+
 def test_what_was_not_recorded_is_said_to_be_missing(tmp_path: Path):
     """404, naming the recording."""
     path = tmp_path / "answers.jsonl"

@@ -280,3 +280,17 @@ def test_an_address_that_is_passed_is_checked_like_one_that_is_set():
 def test_what_is_around_a_models_name_is_no_part_of_it():
     """White space and quotes."""
     assert from_environment({"OPENAI_MODEL": ' "qwen3:8b"\n'}).model == "qwen3:8b"
+@pytest.mark.parametrize("said", ["temperature, max_tokens", ["temperature", "max_tokens"]])
+def test_parameters_to_leave_out_are_a_list_or_a_line(said: object):
+    """In the environment, or in the notebook."""
+    expected = ["temperature", "max_tokens"]
+    assert from_environment({}, leave_out=said).leave_out == expected
+    if isinstance(said, str):
+        assert from_environment({"AGENTLAB_LEAVE_OUT": said}).leave_out == expected
+
+
+@pytest.mark.parametrize("said", ["messages", "temperature,,seed", ["model"], 7])
+def test_what_cannot_be_left_out_is_refused(said: object):
+    """The error names the value, and what can."""
+    with pytest.raises(ConfigError, match="what can be left out is temperature, top_p"):
+        from_environment({}, leave_out=said)

@@ -64,7 +64,7 @@ class Bare:
 
 
 @contextmanager
-def bare(latency_s: float) -> Iterator[tuple[str, int]]:
+def bare(latency_s: float, *, core: int | None = 0) -> Iterator[tuple[str, int]]:
     """The reference in a process of its own: its address and process number."""
     code = (
         "import endpoint_load; from agentlab.endpoint.serve import serve; "
@@ -74,9 +74,12 @@ def bare(latency_s: float) -> Iterator[tuple[str, int]]:
     folder = Path(__file__).parent
     with subprocess.Popen(command, cwd=folder, stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None
-        pin(process.pid, 0)
-        yield process.stdout.readline().strip(), process.pid
-        process.terminate()
+        if core is not None:
+            pin(process.pid, core)
+        try:
+            yield process.stdout.readline().strip(), process.pid
+        finally:
+            process.terminate()
 
 
 @contextmanager

@@ -170,8 +170,7 @@ class Room:
 def _other_model(settings: Settings) -> Model:
     if settings.replay is not None:
         return Replay(settings.replay, time_scale=settings.time_scale)
-    assert settings.upstream is not None
-    return real_model(settings.upstream)
+    return real_model(settings)
 
 
 def _slot_time(physics: Physics) -> Callable[[Job], float]:

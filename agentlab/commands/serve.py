@@ -37,6 +37,11 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--faults", metavar="FILE", help="a fault plan, as YAML")
     parser.add_argument("--record", metavar="FILE", help="append every answer to this file")
     parser.add_argument("--replay", metavar="FILE", help="answer from such a file")
+    parser.add_argument(
+        "--leave-out",
+        metavar="NAMES",
+        help="parameters that the real model is never sent, such as temperature,seed",
+    )
     parser.add_argument("--trace", metavar="FILE", help="append a line of JSON for every request")
     parser.add_argument(
         "--classroom",

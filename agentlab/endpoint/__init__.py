@@ -19,6 +19,8 @@ react        tools that a prompt describes in words
 turn         what it does on its turn: speaks, fills a form, calls tools
 draws        chance that repeats, in whatever order and process
 answer       one request's answer, a function of seed, request and occurrence
+events       what a stream tells while it passes
+parameters   which parameter a refusal names, and the question without it
 limits       requests and tokens a minute
 faults       what goes wrong, and when
 

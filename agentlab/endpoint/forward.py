@@ -5,15 +5,25 @@ The upstream's key is known to this process only, and never sent anywhere else.
 
 from __future__ import annotations
 
-import re
+import asyncio
+import io
 import time
-from typing import Annotated
+from collections.abc import AsyncGenerator, Iterable
+from contextvars import ContextVar
+from typing import Annotated, Any, NamedTuple
+from urllib.request import getproxies, proxy_bypass
+from weakref import WeakSet
 
+import aiohttp
 import httpx
 import msgspec
+from yarl import URL
 
+from agentlab.endpoint import parameters
 from agentlab.endpoint.app import CLOCK
+from agentlab.endpoint.events import Events, counts_in
 from agentlab.endpoint.http import (
+    BrokenOff,
     Headers,
     Receive,
     Scope,
@@ -22,24 +32,40 @@ from agentlab.endpoint.http import (
     start,
     unless_gone,
 )
-from agentlab.endpoint.times import TIMES, in_headers, in_stream, take_over
+from agentlab.endpoint.times import TIMES, in_headers, take_over
 from agentlab.endpoint.wire import RequestError
+from agentlab.errors import ConfigError
 from agentlab.trace import Span
+
+LEFT_OUT = b"x-lab-left-out"
+"""The header of an answer that names what was left out of its question."""
 
 _OWN_REQUEST_HEADERS = {
     b"accept-encoding", b"authorization", b"connection", b"content-length", b"host", b"origin",
     b"transfer-encoding", TIMES,
 }  # fmt: skip
 _OWN_RESPONSE_HEADERS = {
-    b"connection", b"content-type", b"transfer-encoding", b"keep-alive", TIMES,
+    b"connection", b"content-length", b"content-type", b"keep-alive", b"transfer-encoding", TIMES,
 }  # fmt: skip
-_LAST_EVENT = re.compile(rb"^(?:data: \[DONE\]|event: response\.(?:completed|incomplete))", re.M)
-_PROMPT_TOKENS = re.compile(rb'"(?:prompt|input)_tokens":\s*(\d+)')
-_COMPLETION_TOKENS = re.compile(rb'"(?:completion|output)_tokens":\s*(\d+)')
+_MOST_BYTES_AT_ONCE = 2**20  # of what is longer, aiohttp warns that sending it blocks the loop
+_STALE_S = 1.0
+"""A connection that the server had closed is found out within a round trip."""
+
+_CLOSED = (
+    aiohttp.ServerDisconnectedError,
+    aiohttp.ClientOSError,
+    aiohttp.ClientConnectionResetError,
+)
+
+_reused: ContextVar[bool] = ContextVar("_reused")
 
 
 class _Clock(msgspec.Struct):
     time_scale: Annotated[float, msgspec.Meta(gt=0, le=10_000)]
+
+
+class _Asked(msgspec.Struct):
+    stream: Any = None
 
 
 def time_scale_of(upstream: str) -> float | None:
@@ -57,12 +83,19 @@ def time_scale_of(upstream: str) -> float | None:
 class Forward:
     """Lets the model at `upstream` (an address ending in `/v1`) answer.
 
+    A plain answer is read whole before it is passed on, so that its end is never noted later than
+    the client has it; a stream is passed on piece by piece.
+
     Args:
         key: The upstream's key, or None where it wants none.
         time_scale: That of another lab's endpoint, as `time_scale_of` says it: then times are
             its model seconds, a finished call's are those that it noted itself, and it is told
             the agents' names. None for a real model.
-        transport: How to reach the upstream, if not over the network.
+        leave_out: Parameters that no request is to have, of `settings.MayBeLeftOut`. What the model
+            refuses is left out, too, from then on.
+
+    Raises:
+        ConfigError: If the address, the key or the proxy cannot be used.
     """
 
     def __init__(
@@ -71,76 +104,172 @@ class Forward:
         *,
         key: str | None,
         time_scale: float | None = None,
-        transport: httpx.AsyncBaseTransport | None = None,
+        leave_out: Iterable[str] = (),
     ):
         self._upstream = upstream.rstrip("/")
-        self._key = key
+        self._key = _sendable(key)
         self._lab = time_scale is not None
         self._kept_back = _OWN_REQUEST_HEADERS if self._lab else {*_OWN_REQUEST_HEADERS, b"x-agent"}
+        self._proxy = _proxy(self._upstream)
+        self._left_out = parameters.LeftOut(leave_out)
         self.time_scale = 1.0 if time_scale is None else time_scale
         self._epoch = time.monotonic()
-        self._client = httpx.AsyncClient(
-            limits=httpx.Limits(max_connections=None, max_keepalive_connections=100),
-            timeout=httpx.Timeout(600, connect=10),
-            transport=transport,
-        )
+        self._opened: dict[asyncio.AbstractEventLoop, tuple[_Sessions, Any]] = {}
 
     def now_s(self) -> float:
         """Seconds since the start; a real model's second is a second."""
         return round((time.monotonic() - self._epoch) * self.time_scale, 9)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send, span: Span) -> None:
-        request = self._client.build_request(
-            scope["method"],
-            self._url(scope),
-            headers=self._headers(scope),
-            content=await read_body(scope, receive),
-        )
+        body = await read_body(scope, receive)
         span.arrived_s = span.started_s = self.now_s()
         try:
-            await unless_gone(receive, self._pass_on(request, send, span))
+            await unless_gone(receive, self._pass_on(scope, body, send, span))
         finally:
             if span.end_s is None:
                 span.end_s = self.now_s()
 
-    async def _pass_on(self, request: httpx.Request, send: Send, span: Span) -> None:
+    async def _pass_on(self, scope: Scope, body: bytes, send: Send, span: Span) -> None:
+        asking = self._left_out.asking(body)
+        while True:
+            response = await self._ask(scope, asking.body)
+            try:
+                if _is_stream(response, body):
+                    asking.again(response.status, b"")
+                    await self._stream(response, asking.left_out, send, span)
+                    return
+                answer = await response.read()
+            except (aiohttp.ClientError, TimeoutError):
+                raise BrokenOff from None  # the client sees what happened, nothing that looks whole
+            finally:
+                response.close()  # one that was read to its end has given its connection back
+            if not asking.again(response.status, answer):
+                break
+        self._note(span, response)
+        counts = counts_in(answer)
+        span.prompt_tokens, span.completion_tokens = counts.prompt_tokens, counts.completion_tokens
+        headers = [
+            (b"content-length", b"%d" % len(answer)),
+            *_passed_back(response, asking.left_out),
+        ]
+        await start(send, response.status, _content_type(response), headers)
+        await send({"type": "http.response.body", "body": answer})
+
+    async def _stream(
+        self, response: aiohttp.ClientResponse, left_out: list[str], send: Send, span: Span
+    ) -> None:
+        await start(
+            send, response.status, _content_type(response), _passed_back(response, left_out)
+        )
+        events = Events()
         try:
-            response = await self._client.send(request, stream=True)
-        except httpx.TransportError as error:  # later, the client must see the answer break off
-            raise self._unreachable(error) from None
-        tail = b""
-        try:
-            times = in_headers(response.headers)
-            take_over(span, times)
-            content_type = response.headers.get("content-type", "application/json").encode()
-            await start(send, response.status_code, content_type, _passed_back(response))
-            async for piece in response.aiter_raw():
-                if times is None and span.first_token_s is None:
+            async for piece in response.content.iter_any():
+                events.feed(piece)
+                if events.begun and span.first_token_s is None:
                     span.first_token_s = self.now_s()
-                tail = (tail + piece)[-65536:]  # the token counts come last
-                if _LAST_EVENT.search(tail[-4096:]):  # after it, many a client does not wait
-                    _note(span, response, tail)
+                if events.ended and span.status is None:
+                    self._note_stream(span, response, events)
                 await send({"type": "http.response.body", "body": piece, "more_body": True})
-            await send({"type": "http.response.body", "body": b""})
-        finally:
-            await response.aclose()
-        _note(span, response, tail)
+        except (aiohttp.ClientError, TimeoutError):
+            if not events.ended:
+                raise
+        self._note_stream(span, response, events)
+        await send({"type": "http.response.body", "body": b""})
 
-    def _url(self, scope: Scope) -> str:
-        query = scope["query_string"].decode()
-        path = scope["path"].removeprefix("/v1")
-        return f"{self._upstream}{path}{'?' + query if query else ''}"
-
-    def _headers(self, scope: Scope) -> list[tuple[bytes, bytes]]:
-        kept = [(name, value) for name, value in scope["headers"] if name not in self._kept_back]
-        kept.append((b"accept-encoding", b"identity"))  # so that token counts can be read
+    def _note(self, span: Span, response: aiohttp.ClientResponse) -> None:
+        """Note the end, before the client can have it, and what another lab says of it."""
+        if span.end_s is None:
+            span.end_s = self.now_s()
+        span.status = response.status
         if self._lab:
-            kept.append((TIMES, b"1"))
+            take_over(span, in_headers(response.headers))
+
+    def _note_stream(self, span: Span, response: aiohttp.ClientResponse, events: Events) -> None:
+        self._note(span, response)
+        if self._lab:
+            take_over(span, events.times)
+        counts = events.counts
+        span.prompt_tokens, span.completion_tokens = counts.prompt_tokens, counts.completion_tokens
+
+    async def _ask(self, scope: Scope, body: bytes) -> aiohttp.ClientResponse:
+        """The beginning of the upstream's answer.
+
+        Raises:
+            RequestError: 502, if there is none.
+        """
+        sessions = await self._sessions()
+        asked_s = time.monotonic()
+        try:
+            _reused.set(False)
+            return await self._request(sessions.pooled, scope, body)
+        except _CLOSED as error:
+            # A server may close a connection that waits for its next request at any time; it has
+            # not read this one then. In front of a lab, whose resets are meant, none is repeated.
+            begun = not isinstance(getattr(error, "message", ""), str)  # then it is what had come
+            late = time.monotonic() - asked_s > _STALE_S
+            if self._lab or begun or late or not _reused.get():
+                raise self._unreachable(error) from None
+        except (aiohttp.ClientError, TimeoutError) as error:
+            raise self._unreachable(error) from None
+        try:
+            return await self._request(sessions.fresh, scope, body)
+        except (aiohttp.ClientError, TimeoutError) as error:
+            raise self._unreachable(error) from None
+
+    async def _request(
+        self, session: aiohttp.ClientSession, scope: Scope, body: bytes
+    ) -> aiohttp.ClientResponse:
+        return await session.request(
+            scope["method"],
+            self._url(scope),
+            data=io.BytesIO(body) if len(body) > _MOST_BYTES_AT_ONCE else body or None,
+            headers=self._headers(scope),
+            proxy=self._proxy,
+            allow_redirects=False,
+        )
+
+    def _url(self, scope: Scope) -> URL:
+        path = scope["raw_path"].decode("ascii").removeprefix("/v1")
+        query = scope["query_string"].decode("ascii")
+        return URL(f"{self._upstream}{path}{'?' + query if query else ''}", encoded=True)
+
+    def _headers(self, scope: Scope) -> list[tuple[str, str]]:
+        kept = [
+            (str(name, "latin-1"), str(value, "utf-8", "replace"))
+            for name, value in scope["headers"]
+            if name not in self._kept_back
+        ]
+        kept.append(("accept-encoding", "identity"))  # so that what passes can be read
+        if self._lab:
+            kept.append((TIMES.decode(), "1"))
         if self._key is not None:
-            kept.append((b"authorization", f"Bearer {self._key}".encode()))
+            kept.append(("authorization", f"Bearer {self._key}"))
         return kept
 
-    def _unreachable(self, error: httpx.TransportError) -> RequestError:
+    async def _sessions(self) -> _Sessions:
+        """This event loop's: the connections of another one would be dead."""
+        loop = asyncio.get_running_loop()
+        if loop not in self._opened:
+            opened = self._open(loop)
+            self._opened[loop] = (await anext(opened), opened)
+        return self._opened[loop][0]
+
+    async def _open(self, loop: asyncio.AbstractEventLoop) -> AsyncGenerator[_Sessions]:
+        # asyncio.run ends a loop's unfinished generators before it closes the loop: that is when
+        # the sessions are closed, and forgotten.
+        secure: Any = True
+        if self._upstream.startswith("https:"):
+            secure = httpx.create_ssl_context()  # its bundle of certificates is there everywhere
+        async with (
+            _session(_Connector(limit=0, keepalive_timeout=60, ssl=secure)) as pooled,
+            _session(aiohttp.TCPConnector(limit=0, ssl=secure, force_close=True)) as fresh,
+        ):
+            try:
+                yield _Sessions(pooled, fresh)
+            finally:
+                del self._opened[loop]
+
+    def _unreachable(self, error: Exception) -> RequestError:
         return RequestError(
             502,
             f"Cannot reach the model at {self._upstream} ({type(error).__name__}); "
@@ -150,21 +279,92 @@ class Forward:
         )
 
 
-def _note(span: Span, response: httpx.Response, tail: bytes) -> None:
-    span.status = response.status_code
-    take_over(span, in_stream(tail))
-    span.prompt_tokens = _last_number(_PROMPT_TOKENS, tail)
-    span.completion_tokens = _last_number(_COMPLETION_TOKENS, tail)
+class _Sessions(NamedTuple):
+    pooled: aiohttp.ClientSession
+    fresh: aiohttp.ClientSession  # a new connection for each request
 
 
-def _passed_back(response: httpx.Response) -> Headers:
-    return [
-        (name.lower(), value)
-        for name, value in response.headers.raw
-        if name.lower() not in _OWN_RESPONSE_HEADERS
+class _Connector(aiohttp.TCPConnector):
+    """Says in `_reused` whether the connection that a request was given had served another."""
+
+    def __init__(self, **options: Any):
+        super().__init__(**options)
+        self._served: WeakSet[Any] = WeakSet()
+
+    async def connect(
+        self, req: aiohttp.ClientRequest, traces: list[Any], timeout: aiohttp.ClientTimeout
+    ) -> Any:
+        connection = await super().connect(req, traces, timeout)
+        _reused.set(connection.protocol in self._served)
+        self._served.add(connection.protocol)
+        return connection
+
+
+def _session(connector: aiohttp.TCPConnector) -> aiohttp.ClientSession:
+    return aiohttp.ClientSession(
+        connector=connector,
+        cookie_jar=aiohttp.DummyCookieJar(),
+        timeout=aiohttp.ClientTimeout(total=None, sock_connect=10, sock_read=600),
+        skip_auto_headers=("user-agent", "accept", "content-type"),
+        auto_decompress=False,
+    )
+
+
+def _is_stream(response: aiohttp.ClientResponse, asked: bytes) -> bool:
+    """True for an answer whose pieces are to be passed on as they come."""
+    if response.status >= 400:
+        return False
+    if response.headers.get("content-type", "").startswith("text/event-stream"):
+        return True
+    if "content-length" in response.headers:
+        return False
+    try:  # a server may call its stream by another name
+        return msgspec.json.decode(asked, type=_Asked).stream is True
+    except (msgspec.DecodeError, UnicodeDecodeError):
+        return False
+
+
+def _content_type(response: aiohttp.ClientResponse) -> bytes:
+    return response.headers.get("content-type", "application/json").encode()
+
+
+def _passed_back(response: aiohttp.ClientResponse, left_out: list[str]) -> Headers:
+    headers = [
+        (low, value)
+        for name, value in response.raw_headers
+        if (low := name.lower()) not in _OWN_RESPONSE_HEADERS
     ]
+    if left_out:
+        headers.append((LEFT_OUT, ", ".join(left_out).encode()))
+    return headers
 
 
-def _last_number(pattern: re.Pattern[bytes], text: bytes) -> int:
-    found = pattern.findall(text)
-    return int(found[-1]) if found else 0
+def _sendable(key: str | None) -> str | None:
+    key = None if key is None else key.strip()
+    if key is not None and not key.isprintable():
+        raise ConfigError(
+            "the key holds a character that no header can carry, such as a line's end; "
+            "set OPENAI_API_KEY again"
+        )
+    return key
+
+
+def _proxy(upstream: str) -> URL | None:
+    """The proxy that the environment, or the system, sets for this address."""
+    try:
+        url = URL(upstream)
+        host, known = url.host or "", getproxies()
+    except ValueError as error:
+        raise ConfigError(
+            f"upstream {upstream!r}: {error}; give an address that ends in /v1"
+        ) from None
+    found = None if proxy_bypass(host) else known.get(url.scheme) or known.get("all")
+    if found is None:
+        return None
+    proxy = URL(found if "://" in found else f"http://{found}")
+    if proxy.scheme not in ("http", "https"):
+        raise ConfigError(
+            f"cannot use a {proxy.scheme} proxy to reach {upstream}; "
+            "set HTTPS_PROXY to an HTTP proxy, or NO_PROXY to the host"
+        )
+    return proxy

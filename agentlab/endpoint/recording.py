@@ -16,6 +16,7 @@ from pathlib import Path
 import msgspec
 
 from agentlab.endpoint.draws import Occurrences
+from agentlab.endpoint.events import Events
 from agentlab.endpoint.http import (
     Again,
     Around,
@@ -146,13 +147,16 @@ class Replay:
             span.end_s = self.now_s()
 
     async def _answer(self, answer: Recorded, send: Send, span: Span) -> None:
-        begun = False
+        begun, events = False, Events()
         for at_s, text in answer.pieces:
             await asyncio.sleep(max(span.arrived_s + at_s - self.now_s(), 0) / self.time_scale)
             if not begun:
-                begun, span.first_token_s = True, self.now_s()
+                begun = True
                 await start(send, answer.status, answer.content_type.encode())
             data = text.encode("utf-8", "surrogateescape")
+            events.feed(data)
+            if events.begun and span.first_token_s is None:
+                span.first_token_s = self.now_s()
             await send({"type": "http.response.body", "body": data, "more_body": True})
         if not begun:
             await start(send, answer.status, answer.content_type.encode())

@@ -92,15 +92,18 @@ def local_model(
     )
 
 
-def real_model(upstream: str) -> Forward:
-    """The model at `upstream`. Only here is its key read, from the environment.
+def real_model(settings: Settings) -> Forward:
+    """The model at `settings.upstream`. Only here is its key read, from the environment.
 
     Raises:
         ConfigError: If the key can be none.
     """
+    upstream = settings.upstream
+    assert upstream is not None
     # A real model has no clock of its own to ask for, and OpenAI's is known to be one.
     scale = None if upstream == OPENAI_URL else time_scale_of(upstream)
-    return Forward(upstream, key=key_from(learner=scale is not None), time_scale=scale)
+    key = key_from(learner=scale is not None)
+    return Forward(upstream, key=key, time_scale=scale, leave_out=settings.leave_out)
 
 
 def build_app(
@@ -113,7 +116,7 @@ def build_app(
     """
     if settings.upstream is None or not settings.real:
         return local_app(settings, time_scale=settings.time_scale, on_end=on_end)
-    model = real_model(settings.upstream)
+    model = real_model(settings)
     limits = Limits(settings.requests_per_minute, settings.tokens_per_minute)
     plan = faults.load(settings.faults)
     return App(_guarded(model, limits, plan, settings), door=OwnDoor(lab_key), on_end=on_end)

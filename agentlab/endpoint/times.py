@@ -15,6 +15,7 @@ from collections.abc import Mapping
 import msgspec
 
 from agentlab.endpoint.http import Message, Send
+from agentlab.fields import NotNegative
 from agentlab.trace import Span
 
 TIMES = b"x-lab-times"
@@ -25,9 +26,9 @@ _COMMENT = re.compile(rb"^: x-lab-times (.+)$", re.M)
 class Times(msgspec.Struct, frozen=True):
     """A request's times, in model seconds after its arrival; None for what has not happened."""
 
-    end_s: float
-    started_s: float | None = None
-    first_token_s: float | None = None
+    end_s: NotNegative
+    started_s: NotNegative | None = None
+    first_token_s: NotNegative | None = None
 
 
 def telling(send: Send, span: Span) -> Send:
