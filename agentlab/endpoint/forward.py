@@ -7,12 +7,10 @@ from __future__ import annotations
 
 import re
 import time
-from typing import Annotated
 
 import httpx
-import msgspec
 
-from agentlab.endpoint.app import CLOCK
+from agentlab.endpoint.another import clock_of
 from agentlab.endpoint.http import (
     Headers,
     Receive,
@@ -24,6 +22,7 @@ from agentlab.endpoint.http import (
 )
 from agentlab.endpoint.times import TIMES, in_headers, in_stream, take_over
 from agentlab.endpoint.wire import RequestError
+from agentlab.errors import EndpointError
 from agentlab.trace import Span
 
 _OWN_REQUEST_HEADERS = {
@@ -38,20 +37,16 @@ _PROMPT_TOKENS = re.compile(rb'"(?:prompt|input)_tokens":\s*(\d+)')
 _COMPLETION_TOKENS = re.compile(rb'"(?:completion|output)_tokens":\s*(\d+)')
 
 
-class _Clock(msgspec.Struct):
-    time_scale: Annotated[float, msgspec.Meta(gt=0, le=10_000)]
-
-
 def time_scale_of(upstream: str) -> float | None:
     """Model seconds to a second at another lab's endpoint; None where a real model answers.
 
-    It is asked without a key. What cannot be reached now is taken for a real model.
+    What cannot be reached now is taken for a real model.
     """
     try:
-        answer = httpx.get(upstream.rstrip("/").removesuffix("/v1") + CLOCK, timeout=3)
-        return msgspec.json.decode(answer.content, type=_Clock).time_scale
-    except (httpx.HTTPError, msgspec.DecodeError):
+        clock = clock_of(upstream)
+    except EndpointError:
         return None
+    return clock.time_scale if clock else None
 
 
 class Forward:
@@ -62,6 +57,7 @@ class Forward:
         time_scale: That of another lab's endpoint, as `time_scale_of` says it: then times are
             its model seconds, a finished call's are those that it noted itself, and it is told
             the agents' names. None for a real model.
+        paid: False if the answers of that other lab cost nothing.
         transport: How to reach the upstream, if not over the network.
     """
 
@@ -71,10 +67,12 @@ class Forward:
         *,
         key: str | None,
         time_scale: float | None = None,
+        paid: bool = True,
         transport: httpx.AsyncBaseTransport | None = None,
     ):
         self._upstream = upstream.rstrip("/")
         self._key = key
+        self.paid = paid
         self._lab = time_scale is not None
         self._kept_back = _OWN_REQUEST_HEADERS if self._lab else {*_OWN_REQUEST_HEADERS, b"x-agent"}
         self.time_scale = 1.0 if time_scale is None else time_scale

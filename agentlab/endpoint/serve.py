@@ -15,11 +15,12 @@ import uvicorn
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from agentlab.endpoint import faults, presets
+from agentlab.endpoint.another import clock_of
 from agentlab.endpoint.app import App
 from agentlab.endpoint.batch import Queue
 from agentlab.endpoint.door import OwnDoor
 from agentlab.endpoint.faults import Fault, FaultPlan
-from agentlab.endpoint.forward import Forward, time_scale_of
+from agentlab.endpoint.forward import Forward
 from agentlab.endpoint.gate import Gate
 from agentlab.endpoint.http import RESET, Model
 from agentlab.endpoint.inprocess import Application
@@ -28,7 +29,7 @@ from agentlab.endpoint.local import LocalModel
 from agentlab.endpoint.recording import Recording, Replay
 from agentlab.endpoint.replies import Replies
 from agentlab.errors import EndpointError
-from agentlab.settings import DATA, OPENAI_URL, Settings
+from agentlab.settings import DATA, Settings
 from agentlab.trace import Span
 
 HOST = "127.0.0.1"
@@ -94,9 +95,14 @@ def local_model(
 
 def real_model(upstream: str) -> Forward:
     """The model at `upstream`. Only here is its key read, from the environment."""
-    # A real model has no clock of its own to ask for, and OpenAI's is known to be one.
-    scale = None if upstream == OPENAI_URL else time_scale_of(upstream)
-    return Forward(upstream, key=os.environ.get("OPENAI_API_KEY"), time_scale=scale)
+    key = os.environ.get("OPENAI_API_KEY")
+    try:
+        clock = clock_of(upstream)
+    except EndpointError:  # what cannot be reached now is taken for a real model
+        clock = None
+    if clock is None:
+        return Forward(upstream, key=key)
+    return Forward(upstream, key=key, time_scale=clock.time_scale, paid=clock.paid)
 
 
 def build_app(
