@@ -15,7 +15,7 @@ BUNDLE_ARGS ?=
 NBVAL := -p nbval_refresh --nbval --nbval-current-env --nbval-cell-timeout 120 \
 	--nbval-sanitize-with tests/nbval_sanitize.cfg -n 2 --dist loadscope
 
-.PHONY: help setup lab test browser check links book bundle soak refresh lock clean
+.PHONY: help setup lab test browser class check links book bundle soak refresh lock clean
 
 help:  ## list these targets
 	@sed -n 's/^\([a-z]*\):[^#]*## \(.*\)/  make \1	\2/p' Makefile | expand -t 18
@@ -39,6 +39,9 @@ test: setup  ## unit tests, every notebook compared with its outputs, and run in
 browser: setup  ## every lesson in JupyterLab, in a headless browser; pictures in build/screenshots
 	-@$(BIN)/python tools/browser.py --install
 	$(BIN)/python -m pytest -n 2 -rs tests/browser
+
+class: setup  ## four learners of a class run lessons 04 and 04b, for a minute and a half
+	$(BIN)/python -m pytest -s tests/class_lessons.py
 
 check: setup  ## ruff, mypy --strict, lint of the notebooks, links
 	$(BIN)/ruff check .
