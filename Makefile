@@ -15,7 +15,7 @@ BUNDLE_ARGS ?=
 NBVAL := -p nbval_refresh --nbval --nbval-current-env --nbval-cell-timeout 120 \
 	--nbval-sanitize-with tests/nbval_sanitize.cfg -n 2 --dist loadscope
 
-.PHONY: help setup lab test browser real check links book bundle soak refresh lock clean
+.PHONY: help setup lab test browser real class check links book bundle soak refresh lock clean
 
 help:  ## list these targets
 	@sed -n 's/^\([a-z]*\):[^#]*## \(.*\)/  make \1	\2/p' Makefile | expand -t 18
@@ -42,6 +42,9 @@ browser: setup  ## every lesson in JupyterLab, in a headless browser; pictures i
 
 real: setup  ## every lesson in front of a model that checks keys and words each answer anew
 	AGENTLAB_REAL_LESSONS=all $(BIN)/python -m pytest -n 2 tests/test_real_lessons.py
+
+class: setup  ## four learners of a class run lessons 04 and 04b, for a minute and a half
+	$(BIN)/python -m pytest -s tests/class_lessons.py
 
 check: setup  ## ruff, mypy --strict, lint of the notebooks, links
 	$(BIN)/ruff check .

@@ -6,15 +6,25 @@ The endpoint is started by its first use and ends with this process.
 from __future__ import annotations
 
 import atexit
+import logging
 import threading
 from typing import Any, NamedTuple
 
 from agentlab import settings
+from agentlab.endpoint.another import clock_of
 from agentlab.endpoint.process import EndpointProcess
 from agentlab.endpoint.serve import allow_many_connections, local_app
+from agentlab.errors import ConfigError, EndpointError
 from agentlab.settings import Settings
 from agentlab.trace import attach, detach
 
+_SHAPING = (
+    "preset", "time_scale", "seed", "requests_per_minute", "tokens_per_minute", "capacity",
+    "faults", "replay",
+)  # fmt: skip
+"""The settings that only a model of one's own follows; a learner cannot shape the class's."""
+
+_log = logging.getLogger("agentlab")
 _lock = threading.RLock()
 _chosen: Settings | None = None
 _shared: Address | None = None
@@ -38,27 +48,52 @@ class Configured:
 
 
 def configure(**changes: Any) -> Configured:
-    """From now on, or in a `with` block, use the environment's settings with these `changes`.
+    """Use the environment's settings with these `changes`, from now on or in a `with` block.
 
     An endpoint that runs is stopped; the next question starts one. Virtual runs follow, too.
+
+    `upstream=None` means no model that is paid for. So it keeps a class's endpoint, if one is named
+    by `OPENAI_BASE_URL` and its own model is the local one. Anything else gives way to the local
+    model of this machine: a real model, and a class behind which one stands. So does the class if
+    `changes` shape the model (`preset`, `time_scale`, `seed`, a limit, `capacity`, `faults`,
+    `replay`), because that is the teacher's to do. Without `upstream=None` a class or a real model
+    stays; limits and faults then stand in front of it, and the others act in virtual time only.
 
     Args:
         changes: Any field of `agentlab.settings.Settings`: `preset`, `time_scale`, `seed`,
             `requests_per_minute`, `tokens_per_minute`, `capacity`, `faults`, `record`, `replay`,
-            `upstream` (None for the local model), `model`.
+            `upstream` (None for nothing that is paid for), `model`.
 
     Raises:
         ConfigError: If a setting cannot work; everything stays as it was.
 
     Example:
+        lab.configure(upstream=None)
         lab.configure(preset="laptop-ollama", time_scale=50)
         with lab.configure(faults=[{"kind": "error", "status": 503, "probability": 0.1}]):
             await lab.ask("Name three rivers.")
     """
-    before, chosen = _chosen, settings.from_environment(**changes)
+    before, chosen = _chosen, settings.from_environment(**_keeping_the_class(changes))
     local_app(chosen, time_scale=chosen.time_scale)  # reads whatever files they name, or refuses
     _use(chosen)
     return Configured(before)
+
+
+def _keeping_the_class(changes: dict[str, Any]) -> dict[str, Any]:
+    """The changes, without an `upstream=None` that would turn away an endpoint that is free."""
+    shaping = any(changes.get(name) not in (None, []) for name in _SHAPING)
+    if changes.get("upstream", "") is not None or shaping:
+        return changes
+    others = {name: value for name, value in changes.items() if name != "upstream"}
+    try:
+        upstream = settings.from_environment(**others).upstream
+        clock = clock_of(upstream) if upstream else None
+    except ConfigError:  # of the address, or it will be raised once more
+        return changes
+    except EndpointError as error:
+        _log.warning("%s; it may be one that is paid for, so the local model is used", error)
+        return changes
+    return changes if clock is None or clock.paid else others
 
 
 def _use(chosen: Settings | None) -> None:
@@ -132,10 +167,26 @@ def where() -> str:
             f"the recording {chosen.replay}; {chosen.time_scale:g} model seconds pass in one second"
         )
     if chosen.upstream is not None:
-        return f"{chosen.model} at {chosen.upstream}, through the lab's endpoint"
+        return _behind(chosen.upstream, chosen.model)
     return (
         f"the local model, preset {chosen.preset}; "
         f"{chosen.time_scale:g} model seconds pass in one second"
+    )
+
+
+def _behind(upstream: str, model: str) -> str:
+    forwarded = f"{model} at {upstream}, through the lab's endpoint"
+    try:
+        clock = clock_of(upstream)
+    except EndpointError:
+        return f"{forwarded}; it does not answer now"
+    if clock is None:
+        return forwarded
+    if clock.paid:
+        return f"the class's endpoint at {upstream}, where {model} may be paid for"
+    return (
+        f"the class's endpoint at {upstream}, the local model, "
+        f"{clock.time_scale:g} model seconds pass in one second"
     )
 
 

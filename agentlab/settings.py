@@ -51,7 +51,9 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
         faults: What goes wrong, as `agentlab.endpoint.faults` reads it: a list, or a file's path.
         record: A file to which every answer is appended; None records nothing.
         replay: A file so recorded, whose answers are given again in place of a model's.
-        upstream: The real model's address, ending in `/v1`; None for the local model.
+        upstream: The address, ending in `/v1`, of the real model or the class that answers; None
+            for the local model. (`lab.configure(upstream=None)` turns away what is paid for, and
+            keeps a class whose model is the local one.)
         model: The model's name that clients send; the local model takes any.
         leave_out: Parameters that the real model is never sent, because it refuses them. Of the
             two names for an answer's longest length, the other is sent.

@@ -61,13 +61,13 @@ class Lesson(NamedTuple):
                 missing |= uses - there
                 there |= binds
         missing |= {name for text in answers for name in _names(text)[0] - there}
-        kept: list[str] = []
-        for cell in reversed(self.before):
-            uses, binds = _names(cell)
-            if missing & binds:
-                kept.insert(0, cell)
-                missing = missing - binds | uses
-        return kept
+        return _binding(self.before, missing)
+
+    def up_to(self, words: str) -> list[str]:
+        """The cell with these words in it, after those before it without which it cannot run."""
+        number = next(n for n, cell in enumerate(self.before) if words in cell)
+        cell = self.before[number]
+        return [*_binding(self.before[:number], _names(cell)[0]), cell]
 
 
 def run(folder: Path, cells: list[str], timeout_s: float = 120) -> list[str]:
@@ -84,6 +84,17 @@ def run(folder: Path, cells: list[str], timeout_s: float = 120) -> list[str]:
         "".join(output.text for output in cell.outputs if output.get("name") == "stdout")
         for cell in notebook.cells
     ]
+
+
+def _binding(cells: list[str], missing: set[str]) -> list[str]:
+    """Those of the cells that bind the missing names, or a name that such a cell needs."""
+    kept: list[str] = []
+    for cell in reversed(cells):
+        uses, binds = _names(cell)
+        if missing & binds:
+            kept.insert(0, cell)
+            missing = missing - binds | uses
+    return kept
 
 
 def _names(cell: str) -> tuple[set[str], set[str]]:

@@ -761,11 +761,18 @@ def test_a_lab_tells_the_class_who_asks_and_with_which_agent():
     assert (span.learner, span.agent) == ("김민준", "writer")
 
 
-def test_a_class_says_how_fast_its_time_runs():
+def test_a_class_says_how_fast_its_time_runs_and_that_it_is_free():
     """/lab/clock, without a key: it is no secret."""
     assert run_virtual(get(room(time_scale=25.0), "/lab/clock")).result.json() == {
-        "time_scale": 25.0
+        "time_scale": 25.0,
+        "paid": False,
     }
+
+
+def test_a_class_before_a_real_model_says_that_it_is_paid_for():
+    """Nobody at the upstream's address says that it is free, so it is not."""
+    served = room(upstream="http://127.0.0.1:1/v1")
+    assert run_virtual(get(served, "/lab/clock")).result.json() == {"time_scale": 1.0, "paid": True}
 
 
 # ---------------------------------------------------------------- starting it

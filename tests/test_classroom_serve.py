@@ -211,7 +211,10 @@ def test_the_documented_lines_lead_to_the_class_and_stay_there(
         exec(documented(f"{served.url}/v1"), {})
         assert f"{served.url}/v1" in fresh_lab.where()
         fresh_lab.configure(faults=[])
-        assert fresh_lab.where() == f"gpt-4o-mini at {served.url}/v1, through the lab's endpoint"
+        assert fresh_lab.where() == (
+            f"the class's endpoint at {served.url}/v1, the local model, "
+            "100 model seconds pass in one second"
+        )
         assert asyncio.run(fresh_lab.ask(HELLO)).startswith("Hello!")
         fresh_lab.stop()
         (span,) = served.get("/lab/spans")["spans"]
@@ -223,6 +226,80 @@ def test_a_learners_own_time_scale_has_no_effect_in_a_class(class_and_lab: tuple
     _, lab = class_and_lab
     lab.configure(time_scale=3)
     assert lab.model_seconds_a_second() == 100
+
+
+def test_forbidding_a_paid_model_keeps_the_class(class_and_lab: tuple[Class, Any]):
+    """What lessons begin with; the teacher sees what is asked after it."""
+    served, lab = class_and_lab
+    lab.configure(upstream=None)
+    assert lab.where().startswith(f"the class's endpoint at {served.url}/v1, the local model")
+    asyncio.run(lab.ask(HELLO))
+    assert [row["answered"] for row in served.get("/classroom/board")["learners"]] == [1]
+
+
+@pytest.mark.parametrize(
+    "shape",
+    [
+        {"preset": "instant"},
+        {"time_scale": 1000},
+        {"seed": 0},
+        {"requests_per_minute": 0},
+        {"tokens_per_minute": 6000},
+        {"capacity": [{"from_s": 0, "slots": 16}]},
+        {"faults": [{"kind": "error", "status": 500, "calls": [9]}]},
+    ],
+    ids=lambda shape: next(iter(shape)),
+)
+def test_a_model_that_a_lesson_shapes_is_its_own(
+    class_and_lab: tuple[Class, Any], shape: dict[str, Any]
+):
+    """With upstream=None: this machine's model answers, and the class is asked nothing."""
+    served, lab = class_and_lab
+    with lab.configure(upstream=None, **{"time_scale": 1000, **shape}):
+        assert lab.where().startswith("the local model, preset")
+        asyncio.run(lab.ask(HELLO))
+    assert served.get("/classroom/board")["learners"] == []
+    assert lab.where().startswith("the class's endpoint")
+
+
+def test_settings_that_shape_nothing_keep_the_class(class_and_lab: tuple[Class, Any]):
+    """No faults, no capacity, no recording: as if they were not given."""
+    _, lab = class_and_lab
+    lab.configure(upstream=None, faults=[], capacity=[], replay=None, requests_per_minute=None)
+    assert lab.where().startswith("the class's endpoint")
+
+
+def test_a_learners_own_limit_stands_before_the_class(class_and_lab: tuple[Class, Any]):
+    """Without upstream=None: the second of two in a minute is refused, and never gets there."""
+    served, lab = class_and_lab
+    lab.configure(requests_per_minute=1)
+
+    async def twice() -> list[Any]:
+        return await asyncio.gather(lab.ask(HELLO), lab.ask(HELLO), return_exceptions=True)
+
+    answers = asyncio.run(twice())
+    assert [isinstance(answer, ModelError) for answer in answers] == [False, True]
+    (row,) = served.get("/classroom/board")["learners"]
+    assert (row["answered"], row["refused"]) == (1, 0)
+
+
+def test_a_class_may_be_left(class_and_lab: tuple[Class, Any], monkeypatch: pytest.MonkeyPatch):
+    """AGENTLAB_LOCAL=1 is this machine's own model."""
+    _, lab = class_and_lab
+    monkeypatch.setenv("AGENTLAB_LOCAL", "1")
+    lab.configure(upstream=None)
+    assert lab.where().startswith("the local model, preset course")
+
+
+def test_virtual_time_stays_on_the_laptop(class_and_lab: tuple[Class, Any]):
+    """Behind a class that refuses everybody, a simulation is what it is alone, to the digit."""
+    served, lab = class_and_lab
+    served.teach(faults=[{"kind": "error", "status": 503, "probability": 1.0}])
+    lab.configure(upstream=None)
+    answer, t = lab.simulate(lab.ask(HELLO, agent="writer"))
+    assert answer.startswith("Hello!")
+    assert (t.requests, t.makespan_s, t.spans[0].first_token_s) == (1, 4.0, 1.0)
+    assert served.get("/classroom/board")["learners"] == []
 
 
 def test_time_outs_are_the_classs_seconds_too(class_and_lab: tuple[Class, Any]):

@@ -280,6 +280,8 @@ def test_an_address_that_is_passed_is_checked_like_one_that_is_set():
 def test_what_is_around_a_models_name_is_no_part_of_it():
     """White space and quotes."""
     assert from_environment({"OPENAI_MODEL": ' "qwen3:8b"\n'}).model == "qwen3:8b"
+
+
 @pytest.mark.parametrize("said", ["temperature, max_tokens", ["temperature", "max_tokens"]])
 def test_parameters_to_leave_out_are_a_list_or_a_line(said: object):
     """In the environment, or in the notebook."""

@@ -51,6 +51,7 @@ class Room:
         )
         self._model = None if local else self._recorded(_other_model(settings))
         self.time_scale = self._model.time_scale if self._model else settings.time_scale
+        self.paid = self._model is not None and self._model.paid
         self.board = Board(window_s=max(60.0, _WINDOW_S * self.time_scale))
         self._epoch: float | None = None
         self._queues: list[FairQueue] = []

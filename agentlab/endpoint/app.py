@@ -31,7 +31,7 @@ from agentlab.endpoint.wire import RequestError
 from agentlab.trace import BROKEN_OFF, HUNG_UP, Recorder, Span
 
 CLOCK = "/lab/clock"
-"""Where an endpoint says how many model seconds pass in a second."""
+"""Where an endpoint says how many model seconds pass in a second, and if its answers cost money."""
 
 
 class App:
@@ -110,7 +110,8 @@ class App:
             spans = self._door.visible(scope, self.recorder.since(_since(scope)))
             await respond(send, 200, {"spans": spans})
         elif path == CLOCK:
-            await respond(send, 200, {"time_scale": self.model.time_scale})
+            clock = {"time_scale": self.model.time_scale, "paid": self.model.paid}
+            await respond(send, 200, clock)
         else:
             raise unknown_route(scope, ["/lab/mark", "/lab/spans", CLOCK])
 

@@ -10,7 +10,7 @@ import io
 import time
 from collections.abc import AsyncGenerator, Iterable
 from contextvars import ContextVar
-from typing import Annotated, Any, NamedTuple
+from typing import Any, NamedTuple
 from urllib.request import getproxies, proxy_bypass
 from weakref import WeakSet
 
@@ -20,7 +20,7 @@ import msgspec
 from yarl import URL
 
 from agentlab.endpoint import parameters
-from agentlab.endpoint.app import CLOCK
+from agentlab.endpoint.another import clock_of
 from agentlab.endpoint.events import Events, counts_in
 from agentlab.endpoint.http import (
     BrokenOff,
@@ -34,7 +34,7 @@ from agentlab.endpoint.http import (
 )
 from agentlab.endpoint.times import TIMES, in_headers, take_over
 from agentlab.endpoint.wire import RequestError
-from agentlab.errors import ConfigError
+from agentlab.errors import ConfigError, EndpointError
 from agentlab.trace import Span
 
 LEFT_OUT = b"x-lab-left-out"
@@ -60,10 +60,6 @@ _CLOSED = (
 _reused: ContextVar[bool] = ContextVar("_reused")
 
 
-class _Clock(msgspec.Struct):
-    time_scale: Annotated[float, msgspec.Meta(gt=0, le=10_000)]
-
-
 class _Asked(msgspec.Struct):
     stream: Any = None
 
@@ -71,13 +67,13 @@ class _Asked(msgspec.Struct):
 def time_scale_of(upstream: str) -> float | None:
     """Model seconds to a second at another lab's endpoint; None where a real model answers.
 
-    It is asked without a key. What cannot be reached now is taken for a real model.
+    What cannot be reached now is taken for a real model.
     """
     try:
-        answer = httpx.get(upstream.rstrip("/").removesuffix("/v1") + CLOCK, timeout=3)
-        return msgspec.json.decode(answer.content, type=_Clock).time_scale
-    except (httpx.HTTPError, msgspec.DecodeError):
+        clock = clock_of(upstream)
+    except EndpointError:
         return None
+    return clock.time_scale if clock else None
 
 
 class Forward:
@@ -91,6 +87,7 @@ class Forward:
         time_scale: That of another lab's endpoint, as `time_scale_of` says it: then times are
             its model seconds, a finished call's are those that it noted itself, and it is told
             the agents' names. None for a real model.
+        paid: False if the answers of that other lab cost nothing.
         leave_out: Parameters that no request is to have, of `settings.MayBeLeftOut`. What the model
             refuses is left out, too, from then on.
 
@@ -104,10 +101,12 @@ class Forward:
         *,
         key: str | None,
         time_scale: float | None = None,
+        paid: bool = True,
         leave_out: Iterable[str] = (),
     ):
         self._upstream = upstream.rstrip("/")
         self._key = _sendable(key)
+        self.paid = paid
         self._lab = time_scale is not None
         self._kept_back = _OWN_REQUEST_HEADERS if self._lab else {*_OWN_REQUEST_HEADERS, b"x-agent"}
         self._proxy = _proxy(self._upstream)

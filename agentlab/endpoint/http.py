@@ -45,6 +45,11 @@ class Model(Protocol):
         """Model seconds to a second of the event loop's clock."""
         ...
 
+    @property
+    def paid(self) -> bool:
+        """True if its answers cost money."""
+        ...
+
     def now_s(self) -> float:
         """Model seconds since this model's clock was started."""
         ...
@@ -123,6 +128,10 @@ class Around:
     @property
     def time_scale(self) -> float:
         return self._model.time_scale
+
+    @property
+    def paid(self) -> bool:
+        return self._model.paid
 
     def now_s(self) -> float:
         return self._model.now_s()

@@ -57,7 +57,7 @@ class LocalModel:
         epoch: float | None = None,
     ):
         self._physics, self._replies = physics, replies
-        self.time_scale, self._seed = time_scale, seed
+        self.time_scale, self.paid, self._seed = time_scale, False, seed
         self._queue_full_status, self._context_tokens = queue_full_status, context_tokens
         self._queue, self._epoch = queue, epoch
         self._seen = Occurrences()

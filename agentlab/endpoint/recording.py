@@ -117,7 +117,7 @@ class Replay:
     """
 
     def __init__(self, path: str, *, time_scale: float = 1.0):
-        self.time_scale = time_scale
+        self.time_scale, self.paid = time_scale, False
         self._answers = _load(path)
         self._path = path
         self._seen = Occurrences()

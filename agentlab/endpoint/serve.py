@@ -15,11 +15,12 @@ import uvicorn
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from agentlab.endpoint import faults, presets
+from agentlab.endpoint.another import clock_of
 from agentlab.endpoint.app import App
 from agentlab.endpoint.batch import Queue
 from agentlab.endpoint.door import OwnDoor
 from agentlab.endpoint.faults import Fault, FaultPlan
-from agentlab.endpoint.forward import Forward, time_scale_of
+from agentlab.endpoint.forward import Forward
 from agentlab.endpoint.gate import Gate
 from agentlab.endpoint.http import RESET, Model
 from agentlab.endpoint.inprocess import Application
@@ -28,7 +29,7 @@ from agentlab.endpoint.local import LocalModel
 from agentlab.endpoint.recording import Recording, Replay
 from agentlab.endpoint.replies import Replies
 from agentlab.errors import EndpointError
-from agentlab.settings import DATA, OPENAI_URL, Settings, key_from
+from agentlab.settings import DATA, Settings, key_from
 from agentlab.trace import Span
 
 HOST = "127.0.0.1"
@@ -98,12 +99,18 @@ def real_model(settings: Settings) -> Forward:
     Raises:
         ConfigError: If the key can be none.
     """
-    upstream = settings.upstream
+    upstream, leave_out = settings.upstream, settings.leave_out
     assert upstream is not None
-    # A real model has no clock of its own to ask for, and OpenAI's is known to be one.
-    scale = None if upstream == OPENAI_URL else time_scale_of(upstream)
-    key = key_from(learner=scale is not None)
-    return Forward(upstream, key=key, time_scale=scale, leave_out=settings.leave_out)
+    try:
+        clock = clock_of(upstream)
+    except EndpointError:  # what cannot be reached now is taken for a real model
+        clock = None
+    key = key_from(learner=clock is not None)
+    if clock is None:
+        return Forward(upstream, key=key, leave_out=leave_out)
+    return Forward(
+        upstream, key=key, time_scale=clock.time_scale, paid=clock.paid, leave_out=leave_out
+    )
 
 
 def build_app(

@@ -139,6 +139,13 @@ def test_requests_are_seen_in_flight_and_then_counted(served: Class, board: Page
     expect(board.locator("#rate")).not_to_have_text("0")
 
 
+def test_an_agent_without_a_name_is_a_plain_bar_with_a_number(served: Class, board: Page):
+    """Two requests whose client names no agent: "2", and no word that stands for none."""
+    with asking(served, ("Ada", "", 61), ("Ada", "", 61)):
+        expect(lane(board, "Ada").locator(".label .whole")).to_have_text("2")
+        expect(lane(board, "Ada").locator(".label .initial")).to_have_text("")
+
+
 def test_what_waits_looks_different_and_is_counted(served: Class, board: Page):
     """Twelve slots, fifteen requests: three wait, hatched."""
     with asking(served, *[("Ada", "writer", 41)] * 15):

@@ -6,6 +6,7 @@ const POLL_MS = 250;
 const HISTORY = 60; // points of throughput, one a second
 const FEWEST = 6; // so many requests fill a lane at least,
 const MOST = 16; // and so many at most: one who sends thousands must not make the others invisible
+const UNNAMED = "unnamed"; // what the endpoint calls an agent whose client sends no name
 const byId = (id) => document.getElementById(id);
 
 // ---------------------------------------------------------------- drawing
@@ -56,7 +57,7 @@ function newAgent(name) {
     label: element("span", "label"),
     text: element("span", "whole"),
   };
-  agent.label.append(agent.text, element("span", "initial", [...name][0]));
+  agent.label.append(agent.text, element("span", "initial", name === UNNAMED ? "" : [...name][0]));
   agent.block.append(agent.answering, agent.waiting, agent.label);
   agent.block.title = name;
   return agent;
@@ -90,7 +91,8 @@ function drawLane(lane, row, most) {
     agent.waiting.hidden = !queued;
     agent.answering.hidden = !now;
     agent.block.classList.toggle("queued", queued > 0);
-    setText(agent.text, now + queued > 1 ? `${name} ${now + queued}` : name);
+    const words = [name === UNNAMED ? "" : name, now + queued > 1 ? now + queued : ""];
+    setText(agent.text, words.join(" ").trim());
   });
   for (const [name, agent] of lane.agents) {
     if (seen.has(name)) continue;
