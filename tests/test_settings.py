@@ -186,10 +186,10 @@ def test_a_key_that_is_not_used_is_not_looked_at():
 def test_the_endpoint_sends_the_key_without_what_is_around_it(monkeypatch):
     """Where it forwards, and where it would send what can be none."""
     monkeypatch.setenv("OPENAI_API_KEY", f"{SECRET}\n")
-    assert real_model(OPENAI_URL)._key == SECRET
+    assert real_model(Settings(upstream=OPENAI_URL))._key == SECRET
     monkeypatch.setenv("OPENAI_API_KEY", f"Bearer {SECRET}")
     with pytest.raises(ConfigError, match="OPENAI_API_KEY"):
-        real_model(OPENAI_URL)
+        real_model(Settings(upstream=OPENAI_URL))
 
 
 # The address and the model
