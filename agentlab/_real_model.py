@@ -48,7 +48,8 @@ class Outcome(NamedTuple):
         wait: How long it asks to wait, such as "20 s"; empty if it does not say.
         moved: Where it sends the question instead; empty if nowhere.
         foreign: True if that is neither an error nor a completion, such as a web page.
-        left_out: What had to be left out, for it to answer.
+        refused: The parameters that are to be left out.
+        left_out: What was left out, in the end.
     """
 
     problem: Exception | None = None
@@ -56,6 +57,7 @@ class Outcome(NamedTuple):
     wait: str = ""
     moved: str = ""
     foreign: bool = False
+    refused: tuple[str, ...] = ()
     left_out: tuple[str, ...] = ()
 
 
@@ -94,14 +96,12 @@ def check() -> Finding:
 
 def ask(client: httpx.Client, url: str, key: str | None, body: dict[str, Any]) -> Outcome:
     """What comes of one question; what it refuses is left out, and the question asked again."""
-    left_out: tuple[str, ...] = ()
+    left_out: list[str] = []
     while True:
-        outcome = _asked(client, url, key, body)
-        gone = refused(outcome, body)
-        if not gone:
-            return outcome._replace(left_out=left_out)
-        left_out += tuple(gone)
-        body = {name: value for name, value in without(body, gone).items() if name not in left_out}
+        outcome = _asked(client, url, key, without(body, left_out))
+        if not outcome.refused:
+            return outcome._replace(left_out=tuple(left_out))
+        left_out += outcome.refused
 
 
 def _understood(client: httpx.Client, url: str, key: str | None, body: dict[str, Any]) -> bool:
@@ -122,7 +122,8 @@ def _asked(client: httpx.Client, url: str, key: str | None, body: dict[str, Any]
         read(Answer(answer.status_code, {}, answer.content), max_tokens=limit)
         return Outcome()
     except ModelError as error:
-        return _outcome(error, answer, url)
+        gone = refused(answer.status_code, answer.content, body)
+        return _outcome(error, answer, url)._replace(refused=tuple(sorted(gone)))
 
 
 def _outcome(error: ModelError, answer: httpx.Response, url: str) -> Outcome:
@@ -148,22 +149,20 @@ _REFUSES = re.compile(
 )
 
 
-def refused(outcome: Outcome, body: Collection[str]) -> list[str]:
-    """Those of a question's parameters that are refused, and that lessons can do without."""
-    problem = outcome.problem
-    if not isinstance(problem, ModelError) or problem.status not in (400, 422):
-        return []
-    said = f"{problem.param} {problem.code} {problem.kind} {problem}"
-    named = [name for name in _OURS if name in body and re.search(rf"\b{name}\b", said)]
-    return named if _REFUSES.search(said) else []
+def refused(status: int, answer: bytes, asked: Collection[str]) -> set[str]:
+    """Those of the parameters `asked` that an answer refuses, and that lessons can do without."""
+    said = answer.decode(errors="replace")
+    if status not in (400, 422) or not _REFUSES.search(said):
+        return set()
+    return {name for name in _OURS if name in asked and re.search(rf"\b{name}\b", said)}
 
 
-def without(body: dict[str, Any], names: Collection[str]) -> dict[str, Any]:
+def without(asked: dict[str, Any], names: Collection[str]) -> dict[str, Any]:
     """The question without these parameters; a limit goes by its other name."""
-    kept = {name: value for name, value in body.items() if name not in names}
-    for name in _LENGTHS.keys() & body.keys() & set(names):
+    kept = {name: value for name, value in asked.items() if name not in names}
+    for name in _LENGTHS.keys() & asked.keys() & set(names):
         if _LENGTHS[name] not in names:
-            kept[_LENGTHS[name]] = body[name]
+            kept[_LENGTHS[name]] = asked[name]
     return kept
 
 
