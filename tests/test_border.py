@@ -151,9 +151,9 @@ PARAMETERS = {
     "strict_notemp": (3, {"max_completion_tokens", "temperature"}),
 }
 
-# "done" has exit code 0 and a file for each topic; the others exit code 1, and no file. "stopped" is
-# what every topic would meet: the first question is asked, with its own repeats, and no topic is
-# blamed. "undone" is what may be the topic's own fault. The command says these words.
+# "done" has exit code 0 and a file for each topic; the others have exit code 1 and no file.
+# "stopped" is what every topic would meet: one question is asked, and a short one where that is in
+# doubt, each with its own repeats; no topic is blamed. "undone" may be the topic's own fault.
 WRITE = """
 mode              | outcome | words
 kind              | done    | 2 done
@@ -707,7 +707,7 @@ def test_write(
     assert (code, _published(tmp_path)) == (1, []), said
     if outcome == "stopped":
         assert _blamed(tmp_path) == []
-        assert len(upstream.asked) <= 3
+        assert len(upstream.asked) <= (6 if mode == "empty" else 2)
 
 
 @pytest.mark.parametrize(
