@@ -98,14 +98,20 @@ class Upstream:
         self._loop: asyncio.AbstractEventLoop | None = None
         self._end: asyncio.Event | None = None
 
-    def use(self, mode: str, *, times: int | None = None) -> None:
-        """From now on misbehave like this, `times` chat requests long; what was seen is forgotten.
+    def use(self, mode: str, *, times: int | None = None, after: int = 0) -> None:
+        """From now on misbehave like this; what was seen is forgotten.
+
+        Args:
+            times: For so many chat requests; None for ever. Then it is kind.
+            after: It is kind to so many chat requests first.
 
         Raises:
             KeyError: If there is no such mode.
         """
         MODES[mode]
-        self.mode, self._left = mode, times
+        self.mode = mode
+        self._awkward = range(after, after + (2**31 if times is None else times))
+        self._chats = 0
         self.seen.clear()
         self.peak = 0
 
@@ -165,10 +171,10 @@ class Upstream:
             self.in_flight -= 1
 
     def _mode_now(self, path: str) -> str:
-        if not path.endswith("/chat/completions") or self._left is None:
+        if not path.endswith("/chat/completions"):
             return self.mode
-        self._left -= 1
-        return self.mode if self._left >= 0 else "kind"
+        self._chats += 1
+        return self.mode if self._chats - 1 in self._awkward else "kind"
 
     async def _answer(self, request: web.Request, seen: Seen) -> web.StreamResponse:
         base = BASES.get(seen.mode, "/v1")
@@ -214,6 +220,7 @@ class Call:
         self.body: Json = seen.body or {}
         self.key = seen.key or ""
         self.id = f"chatcmpl-{secrets.token_hex(8)}"
+        self.headers: dict[str, str] = {}
 
     @property
     def limit(self) -> int | None:
@@ -252,7 +259,8 @@ class Call:
         await asyncio.sleep(self.upstream.delay_s)
         if self.streams:
             return await self.stream(answer, **quirks)
-        return web.json_response(self.whole(answer), headers={"x-request-id": self.id})
+        headers = {"x-request-id": self.id, **self.headers}
+        return web.json_response(self.whole(answer), headers=headers)
 
     def whole(self, answer: Answer) -> Json:
         message: Json = {"role": "assistant", "content": answer.content, **answer.extra}
@@ -326,10 +334,19 @@ class Call:
         model = self.body.get("model", MODEL)
         return {"id": self.id, "object": kind, "created": int(time.time()), "model": model}
 
-    async def begin(self, content_type: str, status: int = 200) -> web.StreamResponse:
+    async def say(self, body: Json) -> web.StreamResponse:
+        """A body as it is, with status 200; in a stream, as its one event."""
+        if not self.streams:
+            return web.json_response(body, headers={"x-request-id": self.id})
+        response = await self.begin("text/event-stream")
+        await response.write(f"data: {json.dumps(body)}\n\ndata: [DONE]\n\n".encode())
+        await response.write_eof()
+        return response
+
+    async def begin(self, content_type: str) -> web.StreamResponse:
         """The headers of an answer whose body is sent bit by bit."""
-        headers = {"content-type": content_type, "x-request-id": self.id}
-        response = web.StreamResponse(status=status, headers=headers)
+        headers = {"content-type": content_type, "x-request-id": self.id, **self.headers}
+        response = web.StreamResponse(headers=headers)
         await response.prepare(self.request)
         return response
 
@@ -569,20 +586,19 @@ async def refusal(call: Call) -> web.StreamResponse:
 async def error_in_200(call: Call) -> web.StreamResponse:
     """An error with status 200, its real status as the code: OpenRouter."""
     body = {"error": {"message": "Provider returned error: model overloaded", "code": 502}}
-    return web.json_response(body)
+    return await call.say(body)
 
 
 @mode
 async def quota_in_200(call: Call) -> web.StreamResponse:
     """A used-up account with status 200: OpenRouter's 402, Chinese gateways (one-api)."""
-    return web.json_response({"error": {"message": "Insufficient credits", "code": 402}})
+    return await call.say({"error": {"message": "Insufficient credits", "code": 402}})
 
 
 @mode
 async def no_choices(call: Call) -> web.StreamResponse:
     """An empty list of choices: Gemini's OpenAI route for a prompt that it blocks."""
-    body = call.whole(Answer("", "stop")) | {"choices": []}
-    return web.json_response(body)
+    return await call.say(call.whole(Answer("", "stop")) | {"choices": []})
 
 
 @mode
@@ -814,7 +830,7 @@ async def bad_gateway(call: Call) -> web.StreamResponse:
 async def overloaded(call: Call) -> web.StreamResponse:
     """503 with a Retry-After: OpenAI's "engine overloaded", vLLM behind a full queue."""
     message = "The engine is currently overloaded, please try again later"
-    return refused(503, message, kind="service_unavailable_error", headers={"retry-after": "1"})
+    return refused(503, message, kind="service_unavailable_error", headers={"retry-after": "0.1"})
 
 
 @mode
@@ -845,9 +861,8 @@ async def echo_key_page(call: Call) -> web.StreamResponse:
 @mode
 async def echo_key_header(call: Call) -> web.StreamResponse:
     """The key comes back in a header of a good answer: gateways in debug mode."""
-    response = web.json_response(call.whole(call.think(limit=call.limit)))
-    response.headers["x-debug-authorization"] = f"Bearer {call.key}"
-    return response
+    call.headers["x-debug-authorization"] = f"Bearer {call.key}"
+    return await call.kind()
 
 
 # --- 429, in every shape that is published ---
@@ -868,7 +883,7 @@ class Refusal(NamedTuple):
 def _openai_rate(who: str, **headers: str) -> Refusal:
     message = (
         "Rate limit reached for gpt-4o in organization org-x on requests per min (RPM): Limit 3, "
-        "Used 3, Requested 1. Please try again in 20s."
+        "Used 3, Requested 1. Please try again in 20ms."
     )
     return Refusal(who, message, "requests", "rate_limit_exceeded", headers)
 
@@ -877,7 +892,7 @@ REFUSALS: dict[str, Refusal] = {
     "rate_tokens": Refusal(
         "OpenAI, tokens per minute.",
         "Rate limit reached for gpt-4o in organization org-x on tokens per min (TPM): Limit 30000, "
-        "Used 29000, Requested 2000. Please try again in 2s.",
+        "Used 29000, Requested 1100. Please try again in 200ms.",
         "tokens",
         "rate_limit_exceeded",
         {"retry-after": "0.2", "retry-after-ms": "200", "x-ratelimit-limit-tokens": "30000"},
@@ -888,7 +903,7 @@ REFUSALS: dict[str, Refusal] = {
     "rate_day": Refusal(
         "OpenAI, requests per day.",
         "Rate limit reached for gpt-4o in organization org-x on requests per day (RPD): Limit "
-        "10000, Used 10000, Requested 1. Please try again in 8.64s.",
+        "10000, Used 10000, Requested 1. Please try again in 7m12s.",
         "requests",
         "rate_limit_exceeded",
         {"x-ratelimit-limit-requests": "10000", "x-ratelimit-remaining-requests": "0"},
@@ -897,11 +912,11 @@ REFUSALS: dict[str, Refusal] = {
         "Groq: the limit that its header tells is the day's, and the reset says when one is free.",
         "Rate limit reached for model `llama-3.3-70b-versatile` in organization `org_x` service "
         "tier `on_demand` on requests per minute (RPM): Limit 30, Used 30, Requested 1. Please try "
-        "again in 2s.",
+        "again in 100ms.",
         "requests",
         "rate_limit_exceeded",
         {
-            "retry-after": "1",
+            "retry-after": "0.1",
             "x-ratelimit-limit-requests": "14400",
             "x-ratelimit-remaining-requests": "14370",
             "x-ratelimit-reset-requests": "6s",
@@ -913,11 +928,18 @@ REFUSALS: dict[str, Refusal] = {
         "after 1 seconds",
         "rate_limit_reached_error",
     ),
+    "day_over": Refusal(
+        "OpenRouter: the day's free requests are used up.",
+        "Rate limit exceeded: free-models-per-day. Add 10 credits to unlock 1000 free model "
+        "requests per day",
+        code=429,
+        headers={"x-ratelimit-limit": "50", "x-ratelimit-remaining": "0"},
+    ),
     "rate_no_header": _openai_rate("Gateways that drop Retry-After."),
     "rate_date": Refusal(
         "Retry-After as a date, as the standard allows: Azure's front doors, Cloudflare.",
         "Too many requests",
-        date_s=2.0,
+        date_s=60.0,
     ),
     "rate_date_past": Refusal("A date that has passed.", "Too many requests", date_s=-60.0),
     "rate_negative": _openai_rate("Clocks that disagree.", **{"retry-after": "-1"}),
@@ -943,8 +965,13 @@ REFUSALS: dict[str, Refusal] = {
     ),
     "quota_type": Refusal(
         "Older OpenAI and its resellers: the type alone says it.",
-        "You exceeded your current quota, please check your plan and billing details.",
+        "This request was not admitted.",
         "insufficient_quota",
+    ),
+    "quota_code": Refusal(
+        "Resellers: the code alone says it.",
+        "This request was not admitted.",
+        code="insufficient_quota",
     ),
     "quota_moonshot": Refusal(
         "Moonshot: a type of its own.",
@@ -963,7 +990,7 @@ REFUSALS: dict[str, Refusal] = {
                 "error": {
                     "code": 429,
                     "message": "You exceeded your current quota, please check your plan and "
-                    "billing details. Please retry in 1.3s.",
+                    "billing details. Please retry in 130.5ms.",
                     "status": "RESOURCE_EXHAUSTED",
                 }
             }
