@@ -137,7 +137,7 @@ class Forward:
                     asking.again(response.status, b"")
                     await self._stream(response, asking.left_out, send, span)
                     return
-                answer = await response.read()
+                answer = self._without_key(await response.read(), response.status)
             except (aiohttp.ClientError, TimeoutError):
                 raise BrokenOff from None  # the client sees what happened, nothing that looks whole
             finally:
@@ -149,7 +149,7 @@ class Forward:
         span.prompt_tokens, span.completion_tokens = counts.prompt_tokens, counts.completion_tokens
         headers = [
             (b"content-length", b"%d" % len(answer)),
-            *_passed_back(response, asking.left_out),
+            *self._passed_back(response, asking.left_out),
         ]
         await start(send, response.status, _content_type(response), headers)
         await send({"type": "http.response.body", "body": answer})
@@ -158,7 +158,7 @@ class Forward:
         self, response: aiohttp.ClientResponse, left_out: list[str], send: Send, span: Span
     ) -> None:
         await start(
-            send, response.status, _content_type(response), _passed_back(response, left_out)
+            send, response.status, _content_type(response), self._passed_back(response, left_out)
         )
         events = Events()
         try:
@@ -168,7 +168,8 @@ class Forward:
                     span.first_token_s = self.now_s()
                 if events.ended and span.status is None:
                     self._note_stream(span, response, events)
-                await send({"type": "http.response.body", "body": piece, "more_body": True})
+                shown = self._without_key(piece, response.status)
+                await send({"type": "http.response.body", "body": shown, "more_body": True})
         except (aiohttp.ClientError, TimeoutError):
             if not events.ended:
                 raise
@@ -189,6 +190,26 @@ class Forward:
             take_over(span, events.times)
         counts = events.counts
         span.prompt_tokens, span.completion_tokens = counts.prompt_tokens, counts.completion_tokens
+
+    def _without_key(self, answer: bytes, status: int) -> bytes:
+        """What may be shown of an answer: some endpoints repeat the key that they do not accept.
+
+        A word such as "EMPTY", which stands for a key where none is needed, may well be in a good
+        answer; so does a learner's name.
+        """
+        if self._key is None or self._lab or len(self._key) < (4 if status >= 400 else 12):
+            return answer
+        return answer.replace(self._key.encode(), b"...")
+
+    def _passed_back(self, response: aiohttp.ClientResponse, left_out: list[str]) -> Headers:
+        headers = [
+            (low, self._without_key(value, response.status))
+            for name, value in response.raw_headers
+            if (low := name.lower()) not in _OWN_RESPONSE_HEADERS
+        ]
+        if left_out:
+            headers.append((LEFT_OUT, ", ".join(left_out).encode()))
+        return headers
 
     async def _ask(self, scope: Scope, body: bytes) -> aiohttp.ClientResponse:
         """The beginning of the upstream's answer.
@@ -325,17 +346,6 @@ def _is_stream(response: aiohttp.ClientResponse, asked: bytes) -> bool:
 
 def _content_type(response: aiohttp.ClientResponse) -> bytes:
     return response.headers.get("content-type", "application/json").encode()
-
-
-def _passed_back(response: aiohttp.ClientResponse, left_out: list[str]) -> Headers:
-    headers = [
-        (low, value)
-        for name, value in response.raw_headers
-        if (low := name.lower()) not in _OWN_RESPONSE_HEADERS
-    ]
-    if left_out:
-        headers.append((LEFT_OUT, ", ".join(left_out).encode()))
-    return headers
 
 
 def _sendable(key: str | None) -> str | None:

@@ -107,7 +107,7 @@ def judge(error: BaseException) -> Verdict:
     if isinstance(error, (EndpointError, TimeoutError, ConnectionError)):
         return Verdict(True, outage=True, overload=isinstance(error, TimeoutError))
     if _is_garbage(error):
-        return Verdict(True, answered=True)
+        return _of_garbage(error)
     return _of_openai(error)
 
 
@@ -158,10 +158,19 @@ def asked_to_wait_s(message: str) -> float | None:
 
 def _is_garbage(error: BaseException) -> bool:
     """What LangChain makes of an answer with status 200 that is cut off, empty, or a web page."""
-    if isinstance(error, json.JSONDecodeError):
+    if isinstance(error, (json.JSONDecodeError, UnicodeDecodeError)):
         return True
     by_langchain = _module_where_raised(error).startswith(("langchain_openai", "langchain_core"))
     return by_langchain and type(error) in (IndexError, ValueError, TypeError)
+
+
+def _of_garbage(error: BaseException) -> Verdict:
+    problem = error.args[0] if error.args else None
+    if not isinstance(problem, dict):
+        return Verdict(True, answered=True)
+    # An error inside a good answer, which LangChain raises as it stands.
+    names = {_text(problem.get("code")), _text(problem.get("type"))}
+    return _of_refusal(200, names, str(problem.get("message")), None)
 
 
 def _module_where_raised(error: BaseException) -> str:
