@@ -647,17 +647,18 @@ def test_two_processes_over_real_sockets(monkeypatch: pytest.MonkeyPatch):
     """A lab whose upstream is another endpoint: the answer, the record, and the key's secrecy."""
     upstream = EndpointProcess(Settings(time_scale=100))
     monkeypatch.setenv("OPENAI_API_KEY", REAL_KEY)
-    endpoint = EndpointProcess(Settings(upstream=upstream.url))
+    endpoint = EndpointProcess(Settings(upstream=upstream.url, leave_out=["seed"]))
     try:
         answer = httpx.post(
             f"{endpoint.url}/chat/completions",
-            json={"model": "m", "messages": [{"role": "user", "content": HELLO}]},
+            json={"model": "m", "messages": [{"role": "user", "content": HELLO}], "seed": 1},
             headers={"authorization": f"Bearer {endpoint.key}"},
             trust_env=False,
         )
         assert answer.json()["choices"][0]["message"]["content"].startswith("Hello!")
         assert [span.status for span in endpoint.since(0)] == [200]
         assert upstream.since(0)[0].completion_tokens == 31
+        assert answer.headers["x-lab-left-out"] == "seed"
         assert 0 < endpoint.cpu_s() <= endpoint.cpu_s()
         assert REAL_KEY not in repr(vars(endpoint))
     finally:
