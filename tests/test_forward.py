@@ -62,7 +62,7 @@ class Lab:
         self.client = httpx.AsyncClient(
             transport=InProcessTransport(self.endpoint),
             base_url="http://127.0.0.1",
-            headers={"authorization": f"Bearer {KEY}", "x-agent": "writer"},
+            headers={"x-agent": "writer", "expect": "100-continue"},
             timeout=None,
         )
 
@@ -71,7 +71,8 @@ class Lab:
         return await self.client.post(path, json=body, headers={"authorization": f"Bearer {key}"})
 
     def stream(self) -> Any:
-        return self.client.stream("POST", CHAT, json={"model": "m", "stream": True})
+        headers, body = {"authorization": f"Bearer {KEY}"}, {"model": "m", "stream": True}
+        return self.client.stream("POST", CHAT, json=body, headers=headers)
 
     @property
     def spans(self) -> list[Span]:
@@ -256,13 +257,13 @@ def test_nobody_else_is_told_the_times(fields: dict[str, Any], options: dict[str
 
 
 def test_a_real_model_is_sent_no_header_of_the_labs():
-    """Its own key; neither the lab's, nor the agent's name, nor a question for times."""
+    """Its own key; neither the lab's, nor the agent's name, nor what is between two neighbours."""
     upstream = Upstream()
     asked(upstream)
     (headers,) = upstream.headers
     assert headers["authorization"] == f"Bearer {REAL_KEY}"
     assert KEY not in json.dumps(headers)
-    assert not {"x-agent", "x-lab-times"} & headers.keys()
+    assert not {"x-agent", "x-lab-times", "expect"} & headers.keys()
 
 
 @pytest.mark.parametrize("said", ['{"end_s": "soon"}', '{"end_s": -3}', "1"])
@@ -647,17 +648,18 @@ def test_two_processes_over_real_sockets(monkeypatch: pytest.MonkeyPatch):
     """A lab whose upstream is another endpoint: the answer, the record, and the key's secrecy."""
     upstream = EndpointProcess(Settings(time_scale=100))
     monkeypatch.setenv("OPENAI_API_KEY", REAL_KEY)
-    endpoint = EndpointProcess(Settings(upstream=upstream.url))
+    endpoint = EndpointProcess(Settings(upstream=upstream.url, leave_out=["seed"]))
     try:
         answer = httpx.post(
             f"{endpoint.url}/chat/completions",
-            json={"model": "m", "messages": [{"role": "user", "content": HELLO}]},
+            json={"model": "m", "messages": [{"role": "user", "content": HELLO}], "seed": 1},
             headers={"authorization": f"Bearer {endpoint.key}"},
             trust_env=False,
         )
         assert answer.json()["choices"][0]["message"]["content"].startswith("Hello!")
         assert [span.status for span in endpoint.since(0)] == [200]
         assert upstream.since(0)[0].completion_tokens == 31
+        assert answer.headers["x-lab-left-out"] == "seed"
         assert 0 < endpoint.cpu_s() <= endpoint.cpu_s()
         assert REAL_KEY not in repr(vars(endpoint))
     finally:

@@ -41,8 +41,8 @@ LEFT_OUT = b"x-lab-left-out"
 """The header of an answer that names what was left out of its question."""
 
 _OWN_REQUEST_HEADERS = {
-    b"accept-encoding", b"authorization", b"connection", b"content-length", b"host", b"origin",
-    b"transfer-encoding", TIMES,
+    b"accept-encoding", b"authorization", b"connection", b"content-length", b"expect", b"host",
+    b"origin", b"transfer-encoding", TIMES,
 }  # fmt: skip
 _OWN_RESPONSE_HEADERS = {
     b"connection", b"content-length", b"content-type", b"keep-alive", b"transfer-encoding", TIMES,
@@ -77,7 +77,7 @@ def time_scale_of(upstream: str) -> float | None:
 
 
 class Forward:
-    """Lets the model at `upstream` (an address ending in `/v1`) answer.
+    """Let the model at `upstream` (an address ending in `/v1`) answer.
 
     A plain answer is read whole before it is passed on, so that its end is never noted later than
     the client has it; a stream is passed on piece by piece.

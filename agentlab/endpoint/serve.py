@@ -160,7 +160,7 @@ def serve(
     allow_many_connections()
     gc.collect()
     gc.freeze()  # what was imported stays; a collection need not look at it again
-    gc.set_threshold(20_000)  # a request makes hundreds of objects, hardly any in a circle
+    gc.set_threshold(100_000)  # a request makes hundreds of objects, hardly any in a circle
     server = uvicorn.Server(
         uvicorn.Config(
             app,
