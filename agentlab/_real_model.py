@@ -9,7 +9,7 @@ import os
 import re
 import socket
 import ssl
-from collections.abc import Collection, Iterator
+from collections.abc import Iterator
 from email.utils import parsedate_to_datetime
 from math import ceil
 from time import time
@@ -21,10 +21,12 @@ import httpx
 
 from agentlab import settings
 from agentlab.doctor import FAIL, OK, WARN, Finding
-from agentlab.endpoint.forward import time_scale_of
+from agentlab.endpoint.another import Clock, clock_of
+from agentlab.endpoint.parameters import refused, without
 from agentlab.errors import (
     AnswerTruncated,
     ConfigError,
+    EndpointError,
     IncompleteAnswer,
     ModelError,
     ReasoningExhausted,
@@ -68,8 +70,8 @@ def check() -> Finding:
         if chosen.upstream is None or not chosen.real:
             return Finding(NAME, OK, "none is set; the local one answers")
         url, model = chosen.upstream, chosen.model
-        scale = None if url == settings.OPENAI_URL else time_scale_of(url)
-        key = settings.key_from(os.environ, learner=scale is not None)
+        clock = _clock(url)
+        key = settings.key_from(os.environ, learner=clock is not None)
         client = httpx.Client(timeout=httpx.Timeout(ANSWER_TIMEOUT_S, connect=CONNECT_TIMEOUT_S))
     except ConfigError as error:
         found, _, cure = str(error).partition("; ")
@@ -83,7 +85,7 @@ def check() -> Finding:
         "temperature": 0,
         "max_completion_tokens": 1,
     }
-    body = without(body, getattr(chosen, "leave_out", ()))
+    body = without(body, chosen.leave_out)
     with client:
         outcome = ask(client, url, key, body)
         found_at = ""
@@ -91,7 +93,14 @@ def check() -> Finding:
             tried = addresses(url, outcome.moved)
             there = (other for other in tried if _understood(client, other, key, body))
             found_at = next(there, "")
-    return finding(outcome, url, model, key=key, found_at=found_at, time_scale=scale)
+    return finding(outcome, url, model, key=key, found_at=found_at, clock=clock)
+
+
+def _clock(url: str) -> Clock | None:
+    try:
+        return clock_of(url)
+    except EndpointError:  # the question that follows says what is the matter
+        return None
 
 
 def ask(client: httpx.Client, url: str, key: str | None, body: dict[str, Any]) -> Outcome:
@@ -141,29 +150,7 @@ def _outcome(error: ModelError, answer: httpx.Response, url: str) -> Outcome:
 
 # What an endpoint means
 
-_LENGTHS = {"max_completion_tokens": "max_tokens", "max_tokens": "max_completion_tokens"}
-_OURS = ("temperature", *_LENGTHS)
-_REFUSES = re.compile(
-    r"unsupported|not (support|permit|allow)|unknown|unrecogni|unexpected|extra|deprecated|only",
-    re.IGNORECASE,
-)
-
-
-def refused(status: int, answer: bytes, asked: Collection[str]) -> set[str]:
-    """Those of the parameters `asked` that an answer refuses, and that lessons can do without."""
-    said = answer.decode(errors="replace")
-    if status not in (400, 422) or not _REFUSES.search(said):
-        return set()
-    return {name for name in _OURS if name in asked and re.search(rf"\b{name}\b", said)}
-
-
-def without(asked: dict[str, Any], names: Collection[str]) -> dict[str, Any]:
-    """The question without these parameters; a limit goes by its other name."""
-    kept = {name: value for name, value in asked.items() if name not in names}
-    for name in _LENGTHS.keys() & asked.keys() & set(names):
-        if _LENGTHS[name] not in names:
-            kept[_LENGTHS[name]] = asked[name]
-    return kept
+_OURS = ("temperature", "max_completion_tokens", "max_tokens")
 
 
 _NO_LIMIT_LEFT = re.compile(r"could not finish the message|output limit was reached", re.IGNORECASE)
@@ -226,17 +213,17 @@ def finding(
     *,
     key: str | None = None,
     found_at: str = "",
-    time_scale: float | None = None,
+    clock: Clock | None = None,
 ) -> Finding:
     """Tells apart what looks alike in a notebook: key, credit, rate, model, parameter, way.
 
     Args:
         found_at: An address at which the question was understood; empty if there is none.
-        time_scale: Another lab's, such as a class's; None where something else answers.
+        clock: Another lab's, such as a class's; None where something else answers.
     """
     what = kind(outcome, model)
     if what == "answers":
-        return _answers(outcome, url, model, time_scale)
+        return _answers(outcome, url, model, clock)
     if what == "no connection":
         why, cure = _no_way(outcome.problem, url)
         return Finding(NAME, FAIL, f"no connection to {url}: {why}", cure)
@@ -248,7 +235,7 @@ def finding(
     param = getattr(outcome.problem, "param", None)
     blamed = f" ({_without(key, param)})" if param else ""
     ours = [name for name in _OURS if re.search(rf"\b{name}\b", f"{param} {said}")]
-    a_key = "a key that this provider made" if time_scale is None else "your name in this class"
+    a_key = "a key that this provider made" if clock is None else "your name in this class"
     verdict, found, cure = {
         "no text": (
             WARN,
@@ -306,10 +293,11 @@ def finding(
     return Finding(NAME, verdict, found, cure)
 
 
-def _answers(outcome: Outcome, url: str, model: str, time_scale: float | None) -> Finding:
-    if time_scale is not None:
-        scale = f"{time_scale:g} model seconds a second"
-        found = f"Agent Lab's endpoint at {url} answers, {scale}; a local model there costs nothing"
+def _answers(outcome: Outcome, url: str, model: str, clock: Clock | None) -> Finding:
+    if clock is not None:
+        scale = f"{clock.time_scale:g} model seconds per second"
+        price = "its answers may be paid for" if clock.paid else "it costs nothing"
+        found = f"Agent Lab's endpoint at {url} answers, {scale}; {price}"
         return Finding(NAME, OK, found)
     found = f"{model} at {url} answers (1 token asked: a fraction of a cent)"
     if not outcome.left_out:

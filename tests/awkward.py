@@ -91,7 +91,7 @@ class Upstream:
         self.key, self.delay_s = key, delay_s
         self.url = ""
         self.seen: list[Seen] = []
-        self.in_flight = self.peak = 0
+        self.peak = 0
         self.numbers = itertools.count(1)
         self.use(mode)
         self._ready, self._failed = threading.Event(), None
@@ -114,6 +114,7 @@ class Upstream:
         self._chats = 0
         self.seen.clear()
         self.peak = 0
+        self.answering: set[object] = set()  # its own, so that nothing of an earlier mode counts
 
     @property
     def asked(self) -> list[Seen]:
@@ -161,14 +162,15 @@ class Upstream:
         headers = {name.lower(): value for name, value in request.headers.items()}
         seen = Seen(request.path, headers, body, self._mode_now(request.path))
         self.seen.append(seen)
-        self.in_flight += 1
-        self.peak = max(self.peak, self.in_flight)
+        answering, one = self.answering, object()
+        answering.add(one)
+        self.peak = max(self.peak, len(answering))
         try:
             return await self._answer(request, seen)
         except RequestError as error:
             return web.json_response(error.body, status=error.status)
         finally:
-            self.in_flight -= 1
+            answering.discard(one)
 
     def _mode_now(self, path: str) -> str:
         if not path.endswith("/chat/completions"):
@@ -1021,7 +1023,7 @@ for _name, _refusal in REFUSALS.items():
 @mode
 async def two_at_a_time(call: Call) -> web.StreamResponse:
     """429 for the third in flight, without Retry-After: concurrency limits of organisations."""
-    if call.upstream.in_flight > 2:
+    if len(call.upstream.answering) > 2:
         return await MODES["rate_organisation"](call)
     return await call.kind()
 

@@ -418,7 +418,7 @@ def test_a_class_is_told_from_a_real_model(monkeypatch):
         finding = doctor.check_real_model()
         (span,) = served.get("/lab/spans")["spans"]
     assert finding.verdict == OK
-    assert "25 model seconds a second; a local model there costs nothing" in finding.found
+    assert "25 model seconds per second; it costs nothing" in finding.found
     assert "cent" not in finding.found
     assert (span["learner"], span["completion_tokens"]) == ("김민준", 1)
 

@@ -20,7 +20,6 @@ import msgspec
 from yarl import URL
 
 from agentlab.endpoint import parameters
-from agentlab.endpoint.another import clock_of
 from agentlab.endpoint.events import Events, counts_in
 from agentlab.endpoint.http import (
     BrokenOff,
@@ -34,7 +33,7 @@ from agentlab.endpoint.http import (
 )
 from agentlab.endpoint.times import TIMES, in_headers, take_over
 from agentlab.endpoint.wire import RequestError
-from agentlab.errors import ConfigError, EndpointError
+from agentlab.errors import ConfigError
 from agentlab.trace import Span
 
 LEFT_OUT = b"x-lab-left-out"
@@ -64,18 +63,6 @@ class _Asked(msgspec.Struct):
     stream: Any = None
 
 
-def time_scale_of(upstream: str) -> float | None:
-    """Model seconds to a second at another lab's endpoint; None where a real model answers.
-
-    What cannot be reached now is taken for a real model.
-    """
-    try:
-        clock = clock_of(upstream)
-    except EndpointError:
-        return None
-    return clock.time_scale if clock else None
-
-
 class Forward:
     """Let the model at `upstream` (an address ending in `/v1`) answer.
 
@@ -84,7 +71,7 @@ class Forward:
 
     Args:
         key: The upstream's key, or None where it wants none.
-        time_scale: That of another lab's endpoint, as `time_scale_of` says it: then times are
+        time_scale: That of another lab's endpoint, as its clock says it: then times are
             its model seconds, a finished call's are those that it noted itself, and it is told
             the agents' names. None for a real model.
         paid: False if the answers of that other lab cost nothing.
@@ -92,7 +79,7 @@ class Forward:
             refuses is left out, too, from then on.
 
     Raises:
-        ConfigError: If the address, the key or the proxy cannot be used.
+        ConfigError: If the address or the proxy cannot be used.
     """
 
     def __init__(
@@ -105,7 +92,7 @@ class Forward:
         leave_out: Iterable[str] = (),
     ):
         self._upstream = upstream.rstrip("/")
-        self._key = _sendable(key)
+        self._key = key
         self.paid = paid
         self._lab = time_scale is not None
         self._kept_back = _OWN_REQUEST_HEADERS if self._lab else {*_OWN_REQUEST_HEADERS, b"x-agent"}
@@ -346,16 +333,6 @@ def _is_stream(response: aiohttp.ClientResponse, asked: bytes) -> bool:
 
 def _content_type(response: aiohttp.ClientResponse) -> bytes:
     return response.headers.get("content-type", "application/json").encode()
-
-
-def _sendable(key: str | None) -> str | None:
-    key = None if key is None else key.strip()
-    if key is not None and not key.isprintable():
-        raise ConfigError(
-            "the key holds a character that no header can carry, such as a line's end; "
-            "set OPENAI_API_KEY again"
-        )
-    return key
 
 
 def _proxy(upstream: str) -> URL | None:

@@ -116,7 +116,9 @@ def _of_refusal(status: int, names: set[str | None], message: str, wait_s: float
     wait_s = asked_to_wait_s(message) if wait_s is None else wait_s
     if names & _QUOTA_NAMES:
         return Verdict(False, answered=True, exhausted=True)
-    broke = status in (403, 429) and wait_s is None and _QUOTA_WORDS.search(message)
+    broke = (
+        (status in (403, 429) or status < 300) and wait_s is None and _QUOTA_WORDS.search(message)
+    )
     if status == 402 or broke:
         return Verdict(False, answered=True, exhausted=True)
     if status == 429 and _is_too_large(message):
@@ -169,8 +171,10 @@ def _of_garbage(error: BaseException) -> Verdict:
     if not isinstance(problem, dict):
         return Verdict(True, answered=True)
     # An error inside a good answer, which LangChain raises as it stands.
-    names = {_text(problem.get("code")), _text(problem.get("type"))}
-    return _of_refusal(200, names, str(problem.get("message")), None)
+    code = problem.get("code")
+    status = code if isinstance(code, int) and 400 <= code < 600 else 200
+    names = {_text(code), _text(problem.get("type"))}
+    return _of_refusal(status, names, str(problem.get("message")), None)
 
 
 def _module_where_raised(error: BaseException) -> str:
