@@ -10,9 +10,7 @@ import re
 import socket
 import ssl
 from collections.abc import Iterator
-from email.utils import parsedate_to_datetime
 from math import ceil
-from time import time
 from typing import Any, NamedTuple
 from urllib.parse import urlsplit
 from urllib.request import getproxies, proxy_bypass
@@ -31,7 +29,9 @@ from agentlab.errors import (
     ModelError,
     ReasoningExhausted,
 )
+from agentlab.model_time import real_retry_after_s
 from agentlab.reply import read
+from agentlab.resilience.verdict import asked_to_wait_s
 from agentlab.wire import Answer
 
 CONNECT_TIMEOUT_S, ANSWER_TIMEOUT_S = 10.0, 30.0
@@ -383,27 +383,11 @@ def _causes(error: BaseException | None) -> Iterator[BaseException]:
 
 def _wait(headers: httpx.Headers, said: str) -> str:
     """How long an answer asks to wait, by its headers or else in words; empty if it does not."""
-    for name, unit_s in (("retry-after-ms", 0.001), ("retry-after", 1.0)):
-        wait_s = _number_s(headers.get(name, "")) * unit_s
-        if 0 < wait_s < 60 * 86_400:
-            unit, long_s = (
-                ("h", 3600) if wait_s > 7200 else ("min", 60) if wait_s > 120 else ("s", 1)
-            )
-            return f"{ceil(wait_s / long_s)} {unit}"
-    words = re.search(r"(?:again|retry) in ((?:\d+(?:\.\d+)?\s?(?:ms|s|m|h|d)[a-z]*\s?)+)", said)
-    return words[1].strip() if words else ""
-
-
-def _number_s(text: str) -> float:
-    """A header's seconds, be they a number or a date; 0 for what is neither."""
-    try:
-        return float(text)
-    except ValueError:
-        pass
-    try:
-        return parsedate_to_datetime(text).timestamp() - time()
-    except (ValueError, TypeError, OverflowError):
-        return 0.0
+    wait_s = real_retry_after_s(headers) or asked_to_wait_s(said) or 0.0
+    if not 0 < wait_s < 60 * 86_400:
+        return ""
+    unit, long_s = ("h", 3600) if wait_s > 7200 else ("min", 60) if wait_s > 120 else ("s", 1)
+    return f"{ceil(wait_s / long_s)} {unit}"
 
 
 # What is shown

@@ -64,25 +64,31 @@ def _end(waiting: asyncio.Future[None]) -> None:
 
 
 def retry_after_s(headers: Mapping[str, str]) -> float | None:
-    """Read how long an answer's headers ask to wait, in model seconds; None if they do not say.
+    """Read how long an answer's headers ask to wait, in model seconds; None if they do not say."""
+    wait_s = real_retry_after_s(headers)
+    return None if wait_s is None else wait_s * model_seconds_a_second()
 
-    They say so in `retry-after-ms`, or else in `retry-after`, in seconds on the client's own clock
-    or as a date (RFC 9110, 10.2.3). A number that is negative or not finite says nothing.
+
+def real_retry_after_s(headers: Mapping[str, str]) -> float | None:
+    """Read the same in seconds on the client's own clock.
+
+    They say so in `retry-after-ms`, or else in `retry-after`, as a number or as a date (RFC 9110,
+    10.2.3). A number that is negative or not finite says nothing.
 
     Example:
-        >>> retry_after_s({"retry-after": "-1"}) is None
-        True
+        >>> real_retry_after_s({"retry-after": "2"}), real_retry_after_s({"retry-after": "-1"})
+        (2.0, None)
     """
     for name, unit_s in (("retry-after-ms", 0.001), ("retry-after", 1.0)):
         wait_s = _number(headers.get(name, ""))
         if wait_s is not None:
-            return wait_s * unit_s * model_seconds_a_second()
+            return wait_s * unit_s
     until = _date(headers.get("retry-after", ""))
     if until is None:
         return None
     # The endpoint's own clock, where it shows it: this machine's may be wrong.
     now = _date(headers.get("date", "")) or datetime.now(UTC)
-    return max((until - now).total_seconds(), 0.0) * model_seconds_a_second()
+    return max((until - now).total_seconds(), 0.0)
 
 
 def _number(text: str) -> float | None:
