@@ -719,9 +719,15 @@ def test_write(
 )
 @pytest.mark.usefixtures("forwarding")
 def test_what_is_no_whole_answer_is_never_published(
-    mode: str, upstream: Upstream, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+    mode: str,
+    upstream: Upstream,
+    tmp_path: Path,
+    capfd: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
 ):
     """From the third request on nothing is whole: no topic is done, and no file says it is."""
+    # Where all was well before, empty text is waited out.
+    monkeypatch.setenv("AGENTLAB_CONTENT_LONGEST_WAIT_SECONDS", "1")
     upstream.use(mode, after=2)
     code, said = _written(tmp_path, capfd)
     assert (code, _published(tmp_path)) == (1, []), said
