@@ -92,7 +92,7 @@ def write(
         if any(content.status == "quarantined" for content in contents):
             print("--resume --retry-quarantined tries those again", file=sys.stderr)
         if system.stopped is not None:
-            print(f"stopped: {system.stopped}. Go on with --resume.", file=sys.stderr)
+            print(f"stopped: {system.stopped.rstrip('.')}. Go on with --resume.", file=sys.stderr)
     if system.stopped == "Ctrl-C":
         return INTERRUPTED
     return 0 if all(content.status == "done" for content in contents) else 1

@@ -39,6 +39,17 @@ def is_everybodys(error: BaseException) -> bool:
     return status in (401, 402, 403, 404, 410)
 
 
+def may_end_soon(error: BaseException, *, was_there: bool) -> bool:
+    """True for a refusal that says "later", and for anything that passes if all was well before.
+
+    A server that nobody has reached yet, or that has sent nothing but nonsense, is a wrong one.
+    """
+    last = _last(error)
+    gone = getattr(last, "code", None) == "upstream_unreachable"
+    later = getattr(last, "status", 0) >= 400 and not gone
+    return judge(last).retry and (was_there or later)
+
+
 def is_final(error: BaseException) -> bool:
     """True where asking the same again would bring the same: cut off, filtered or refused."""
     last = _last(error)
@@ -51,12 +62,17 @@ def exhausts_limit(error: BaseException) -> bool:
 
 
 def in_words(error: BaseException, step: str, content_type: str) -> str:
-    """A failure's message, with the setting that is the way out."""
-    last = _last(error)
+    """A failure's message, with the step's name and the setting that is the way out."""
+    last, file = _last(error), f"data/workflows/{content_type}.yaml"
     if isinstance(last, TimeoutError):
         return f"{error}; raise timeout_seconds"
     if isinstance(last, ReasoningExhausted | AnswerTruncated):
-        return f"{step!r}: {error} (in data/workflows/{content_type}.yaml)"
+        return f"{step!r}: {error} (in {file})"
+    if isinstance(last, IncompleteAnswer):
+        return f"{step!r}: {error}"
+    param = getattr(last, "param", None) or ""
+    if any(name in param for name in ("temperature", "max_tokens", "max_completion_tokens")):
+        return f"{error}; the steps in {file} set it, and null leaves it out"
     return str(error)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections import Counter
 from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping
 from contextlib import AsyncExitStack, contextmanager, nullcontext
@@ -42,6 +43,8 @@ from agentlab.workflow import Step, Workflow
 
 if TYPE_CHECKING:
     from agentlab.engines.dask import Cluster
+
+_log = logging.getLogger("agentlab")
 
 Status = Literal["done", "failed", "quarantined", "left"]
 
@@ -149,7 +152,9 @@ class ContentSystem:
         self._guard: Guard | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
         self._one_at_a_time: dict[Job, asyncio.Lock] = {}
-        self._answered = 0
+        self._answered = 0  # by the endpoint, in this system's life: probes, too
+        self._recorded = 0
+        self._outages = 0
         self._nobody_answers: str | None = None  # why
         self._reply = lab.reply
         self._waiting: set[asyncio.Task[Any]] = set()  # for a slot, a pace, another attempt
@@ -228,18 +233,20 @@ class ContentSystem:
         except (JournalError, Stopped) as error:
             self.stop(str(error))
         except (AgentLabError, OSError) as error:
+            said = failures.in_words(error, step.name, job.content_type)
             if failures.exhausts_limit(error):
-                said = failures.in_words(error, step.name, job.content_type)
                 self.stop(f"no topic can succeed: {said}")
+            elif failures.is_final(error):  # of this topic, which need not be paid for twice
+                self.journal.note(job.key, "quarantined", failures=1, error=said)
             else:
-                await self._is_everybodys(error, tally)
+                await self._is_everybodys(error, said, tally)
 
     async def _all(self, jobs: list[Job], name: str | None) -> list[Content]:
         contents: dict[Job, Content] = {}
-        waiting = jobs
+        waiting, idle = jobs, 0
         with nullcontext() if name is None else bar(total=len(jobs), name=name) as shown:
             while waiting:
-                answered, self._nobody_answers = self._answered, None
+                recorded, self._nobody_answers = self._recorded, None
                 async for job, content, error in stream(
                     self._generate,
                     waiting,
@@ -252,7 +259,8 @@ class ContentSystem:
                     if content.status != "failed" and shown is not None:
                         shown.update()
                 waiting = [job for job in waiting if contents[job].status == "failed"]
-                if self._nobody_answers and self._answered == answered:
+                idle = 0 if self._recorded > recorded else idle + 1
+                if self._nobody_answers and idle == self.settings.quarantine_after:
                     self.stop(f"nothing is answered: {self._nobody_answers}")
                     contents |= {job: contents[job]._replace(status="left") for job in waiting}
                     break
@@ -302,7 +310,7 @@ class ContentSystem:
         loop = asyncio.get_running_loop()
         if loop is not self._loop:  # a guard counts in one loop's time
             chosen = self.settings
-            self._loop, self._one_at_a_time = loop, {}
+            self._loop, self._one_at_a_time, self._probing = loop, {}, asyncio.Lock()
             self._guard = Guard(
                 retry=Retry(attempts=chosen.retry_attempts, window_s=chosen.longest_wait_seconds),
                 deadline_s=None,
@@ -404,6 +412,7 @@ class ContentSystem:
         if self.journal.full:
             self.stop("the disk is full; make room, and go on")
         self._answered += 1
+        self._recorded += 1
         return reply.text
 
     async def _whole(self, prompt: str, agent: str, options: dict[str, Any]) -> lab.Reply:
@@ -429,7 +438,7 @@ class ContentSystem:
         everybodys = (
             self._stopped is None
             and not isinstance(cause, Stopped)
-            and await self._is_everybodys(cause, tally)
+            and await self._is_everybodys(cause, said, tally)
         )
         if self._stopped is not None or isinstance(cause, Stopped):
             return self._content(job, tally, "left", error=said)
@@ -447,11 +456,11 @@ class ContentSystem:
             return self._content(job, tally, "left", error=str(full))
         return self._content(job, tally, status, error=said)
 
-    async def _is_everybodys(self, error: BaseException, tally: _Tally) -> bool:
+    async def _is_everybodys(self, error: BaseException, said: str, tally: _Tally) -> bool:
         """Is a failure no topic's fault? It stops the batch if there is no use in going on."""
         longest_s = self.settings.longest_wait_seconds
         if failures.is_everybodys(error):
-            self.stop(f"no topic can succeed: {error}")
+            self.stop(f"no topic can succeed: {said}")
             return True
         if (asked_s := self._paused_s()) > longest_s:
             self.stop(
@@ -463,20 +472,41 @@ class ContentSystem:
             if self._answered == tally.answered_before:
                 self.stop(
                     f"a rate limit let nothing through for {longest_s:g} model seconds; wait, set "
-                    f"requests_per_minute, or raise longest_wait_seconds: {error}"
+                    f"requests_per_minute, or raise longest_wait_seconds: {said}"
                 )
             return True
         passing = failures.passes(error)
         if not passing and (self._answered or failures.is_final(error)):
             return False
-        met = await self._probe()
-        if met is None or failures.passes(met) != passing:
-            return False
-        if not passing:
-            self.stop(f"no topic can succeed: {error}")
-        elif not self._answered:
-            self.stop(f"nothing is answered: {error}")
+        outages = self._outages
+        async with self._probing:
+            if self._outages != outages or self._stopped is not None:
+                return True  # somebody else has asked, and waited
+            met = await self._probe()
+            if met is None or failures.passes(met) != passing:
+                return False
+            if failures.may_end_soon(met, was_there=self._answered > 0):
+                self._outages += 1
+                met = await self._outlast(met)
+            if met is not None:
+                why = "nothing is answered" if passing else "no topic can succeed"
+                self.stop(f"{why}: {said}")
         return True
+
+    async def _outlast(self, met: BaseException | None) -> BaseException | None:
+        """Ask again, alone, until something is answered or patience ends; what is met at last."""
+        longest_s = self.settings.longest_wait_seconds
+        until_s, wait_s = lab.now_s() + longest_s, 1.0
+        if not is_virtual():
+            _log.warning("nothing is answered; trying again for %g s: %s", longest_s, met)
+        while met is not None and failures.passes(met) and lab.now_s() + wait_s < until_s:
+            try:
+                with self._called_off_by_a_stop():
+                    await lab.sleep(wait_s)
+            except Stopped:
+                break
+            met, wait_s = await self._probe(), min(2 * wait_s, 30.0)
+        return met
 
     async def _probe(self) -> BaseException | None:
         """Ask what no topic is to blame for: the error that everybody meets, or None."""
@@ -498,21 +528,27 @@ class ContentSystem:
         """What `send` brings, in time and in turn. A stop calls it off wherever it waits to send,
         and leaves it alone once it has sent.
         """
+        assert self._guard is not None  # made by whoever called
+        with self._called_off_by_a_stop() as task:
+
+            async def attempt() -> lab.Reply:
+                if self._stopped is not None:
+                    raise self._nothing_more()
+                self._waiting.discard(task)
+                try:
+                    return await send()
+                finally:
+                    self._waiting.add(task)
+
+            return await self._guard.run(attempt, agent=step, tokens=tokens)
+
+    @contextmanager
+    def _called_off_by_a_stop(self) -> Iterator[asyncio.Task[Any]]:
         task = asyncio.current_task()
-        assert task is not None and self._guard is not None  # made by whoever called
-
-        async def attempt() -> lab.Reply:
-            if self._stopped is not None:
-                raise self._nothing_more()
-            self._waiting.discard(task)
-            try:
-                return await send()
-            finally:
-                self._waiting.add(task)
-
+        assert task is not None
         self._waiting.add(task)
         try:
-            return await self._guard.run(attempt, agent=step, tokens=tokens)
+            yield task
         except asyncio.CancelledError:
             if task not in self._called_off:
                 raise
