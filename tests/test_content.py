@@ -195,18 +195,19 @@ def test_a_refusal_that_meets_everybody_is_nobodys_fault(fresh_lab, status, betw
     busy = [{"kind": "error", "status": status, "probability": 1, "between_s": between_s}]
     contents, t = batch(TOPICS[:8], faults=busy)
     assert statuses(contents) == ["done"] * 8
-    assert t.requests <= 32 + 48
+    assert t.requests <= 32 + 8 * 7
 
 
 @pytest.mark.parametrize("status", [408, 429, 503])
 @pytest.mark.parametrize("from_s", [0, 30])
 def test_patience_ends(fresh_lab, status, from_s):
-    """What is refused for ever stops the batch within twice its patience, and blames no topic."""
+    """What is refused for ever stops the batch, patience after it was given up; none is blamed."""
     busy = [{"kind": "error", "status": status, "probability": 1, "between_s": [from_s, 1e9]}]
     with lab.configure(faults=busy), ContentSystem(Settings(longest_wait_seconds=120)) as system:
         contents, t = lab.simulate(system.batch_generate(TOPICS[:8]))
     assert statuses(contents) == ["left"] * 8  # type: ignore[arg-type]
-    assert system.stopped and 120 <= t.makespan_s - from_s <= 2 * 120
+    assert "nothing is answered within 120 model seconds" in str(system.stopped)
+    assert t.makespan_s - from_s <= 120 + 126  # back-off in a minute's window takes 63 to 126 s
     assert t.requests <= 64
 
 

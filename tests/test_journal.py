@@ -15,7 +15,7 @@ from tempfile import mkdtemp
 import pytest
 
 from agentlab.content.journal import Bill, Journal
-from agentlab.errors import ConfigError, JournalError
+from agentlab.errors import AnswerRefused, ConfigError, JournalError
 from agentlab.lab import Reply
 
 YES, NO = Reply("yes", 10, 1), Reply("no", 10, 2)
@@ -92,7 +92,7 @@ def test_what_is_not_whole_is_paid_for_and_asked_again(where):
         journal.sending(*STEP)
         journal.record(*STEP, Reply("half", 10, 1, "length"))
         journal.record(*STEP, Reply(" \n", 10, 2, "stop"))
-        journal.record(*STEP, Reply("I cannot", 10, 3, "stop"), whole=False)
+        journal.record(*STEP, AnswerRefused("no", prompt_tokens=10, completion_tokens=3))
         assert journal.answer(*STEP) is None
         assert journal.bill() == Bill(requests=1, answers=0, prompt_tokens=30, answer_tokens=6)
         journal.record(*STEP, Reply("yes", 10, 1, "stop"))

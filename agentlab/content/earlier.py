@@ -12,7 +12,6 @@ from itertools import groupby
 from math import inf
 from operator import attrgetter
 from pathlib import Path
-from typing import Any
 
 from agentlab.content.journal import Earlier, Journal
 from agentlab.content.publish import Article, digest
@@ -28,21 +27,14 @@ _log = logging.getLogger("agentlab")
 
 
 def adopt(
-    journal: Journal,
-    workflows: Mapping[str, Workflow],
-    question: Question,
-    out: Path | None,
+    journal: Journal, workflows: Mapping[str, Workflow], question: Question, out: Path | None
 ) -> None:
     """Adopt what an earlier version recorded; tell of topics that are not done after all.
 
     Each of these is quarantined, with the reason, so that it can be tried again like any other.
-
-    Args:
-        out: Where the pages are; None if there are none.
     """
     answers: list[tuple[Earlier, str | None]] = []
-    notes: dict[str, dict[str, Any]] = {}
-    flawed: dict[str, str] = {}
+    flawed = []
     rows = sorted(journal.earlier(), key=attrgetter("job"))
     for job, of_job in groupby(rows, key=attrgetter("job")):
         kind, _, topic = job.partition(": ")
@@ -53,18 +45,19 @@ def adopt(
         if journal.status(job)[0] != "done":
             continue
         pages = _pages(topic, kind, {row.step: row.answer for row in recorded}, out)
-        notes[job] = {"status": "done", "pages": pages}
-        if flaws:
-            said = ", ".join(f"{step} {flaw}" for step, flaw in flaws.items())
-            where = f"; see {' and '.join(pages)}" if pages else ""
-            flawed[topic] = f"an earlier version took for whole what is not: {said}{where}"
-            notes[job] = {"status": "quarantined", "error": flawed[topic], "pages": pages}
-    journal.adopt(answers, notes)
+        if not flaws:
+            journal.note(job, "done", pages=pages)
+            continue
+        flawed.append(topic)
+        said = ", ".join(f"{step} {flaw}" for step, flaw in flaws.items())
+        where = f"; see {' and '.join(pages)}" if pages else ""
+        error = f"an earlier version took for whole what is not: {said}{where}"
+        journal.note(job, "quarantined", error=error, pages=pages)
+    journal.adopt(answers)
     if flawed:
         _log.warning(
-            "%d topics that an earlier version called done are quarantined, because their answers "
-            "are cut off or empty: %s",
-            len(flawed),
+            "quarantined, because an earlier version called them done with answers that are cut "
+            "off or empty: %s",
             "; ".join(flawed),
         )
 

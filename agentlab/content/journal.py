@@ -37,7 +37,7 @@ from sqlalchemy import (
 from sqlalchemy.engine import URL
 from sqlalchemy.exc import DBAPIError, IntegrityError, SQLAlchemyError
 
-from agentlab.errors import ConfigError, JournalError
+from agentlab.errors import ConfigError, IncompleteAnswer, JournalError
 from agentlab.lab import Reply
 
 _SPARE_BYTES = 1 << 20
@@ -187,18 +187,16 @@ class Journal:
             )
         )
 
-    def record(self, job: str, step: str, asked: str, reply: Reply, *, whole: bool = True) -> None:
+    def record(self, job: str, step: str, asked: str, reply: Reply | IncompleteAnswer) -> None:
         """Record an answer that has come. The first whole one stays: a second is not recorded.
 
-        Args:
-            whole: False for a part of an answer. Blank text is never whole, nor is what ends at a
-                limit. Then only the tokens are recorded, and why it ended.
+        Of what is not whole, blank or cut off at a limit, only the tokens are kept, and the reason.
 
         Raises:
             JournalError: If it cannot be written, even into the space that is kept spare.
         """
         c = _steps.c
-        whole = whole and reply.finish_reason != "length" and bool(reply.text.strip())
+        whole = isinstance(reply, Reply) and reply.finish_reason != "length" and reply.text.strip()
         self._write(
             _steps.update()
             .where(*_key(job, step, asked), c.answer.is_(None))
@@ -217,24 +215,13 @@ class Journal:
         unknown = c.answer.is_not(None), c.finish_reason.is_(None)
         return [Earlier(*row) for row in self._read(select(*columns).where(*unknown))]
 
-    def adopt(
-        self,
-        answers: Iterable[tuple[Earlier, str | None]],
-        notes: Mapping[str, Mapping[str, Any]],
-    ) -> None:
-        """Take earlier answers as answers to questions of today, in one transaction.
-
-        Args:
-            answers: Each with the digest of its question, or None for one that is not whole.
-            notes: Job -> what `note` takes.
-        """
-        changes: list[Executable] = []
+    def adopt(self, answers: Iterable[tuple[Earlier, str | None]]) -> None:
+        """Take earlier answers for ones to questions with these digests, or for none (None)."""
+        changes = []
         for row, asked in answers:
             values = {"asked": asked} if asked else {"answer": None}
             key = _key(row.job, row.step, row.asked)
             changes.append(_steps.update().where(*key).values(finish_reason="", **values))
-        for job, note in notes.items():
-            changes.append(_jobs.update().where(_jobs.c.job == job).values(_noted(**note)))
         self._write(*changes)
 
     def status(self, job: str) -> tuple[str, int, str | None]:
@@ -258,7 +245,8 @@ class Journal:
         pages: Mapping[str, str] | None = None,
     ) -> None:
         """Set a topic's status, and what is published of it; None leaves the latter as it is."""
-        values = _noted(status, failures=failures, error=error, pages=pages)
+        values: dict[str, Any] = {"status": status, "failures": failures, "error": error}
+        values |= {} if pages is None else {"pages": json.dumps(pages)}
         if self._write(_jobs.update().where(_jobs.c.job == job).values(values)):
             return
         with suppress(IntegrityError):
@@ -358,17 +346,6 @@ def _connected(engine: Engine, url: str) -> Connection:
     except SQLAlchemyError as error:
         raise ConfigError(_cannot_open(url, error)) from None
     return connection
-
-
-def _noted(
-    status: str,
-    *,
-    failures: int = 0,
-    error: str | None = None,
-    pages: Mapping[str, str] | None = None,
-) -> dict[str, Any]:
-    values: dict[str, Any] = {"status": status, "failures": failures, "error": error}
-    return values if pages is None else values | {"pages": json.dumps(pages)}
 
 
 def _add_columns(connection: Connection) -> None:

@@ -6,7 +6,7 @@ import asyncio
 import logging
 from collections import Counter
 from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping
-from contextlib import AsyncExitStack, contextmanager, nullcontext
+from contextlib import AsyncExitStack, contextmanager, nullcontext, suppress
 from dataclasses import dataclass, field
 from functools import partial
 from hashlib import blake2b
@@ -29,6 +29,7 @@ from agentlab.errors import (
     AnswerTruncated,
     IncompleteAnswer,
     JournalError,
+    ReasoningExhausted,
     StepError,
     Stopped,
 )
@@ -39,6 +40,7 @@ from agentlab.resilience.monitor import Monitor
 from agentlab.resilience.pace import Pace
 from agentlab.resilience.retry import Retry
 from agentlab.resilience.stream import stream
+from agentlab.resilience.verdict import judge
 from agentlab.workflow import Step, Workflow
 
 if TYPE_CHECKING:
@@ -97,7 +99,6 @@ class _Tally:
     """What one topic sends in this run."""
 
     began_s: float | None = None
-    answered_before: int = 0  # by the endpoint, to anybody, when this topic last began a question
     requests: int = 0
     in_flight: int = 0
     peak: int = 0
@@ -216,11 +217,11 @@ class ContentSystem:
         It is one that has to be asked anyway, so it costs nothing: its answer is recorded.
         """
         self._begin()
-        workflow = self._workflows[content_type]
+        steps = self._workflows[content_type].steps
         for job in dict.fromkeys(job_of(topic, content_type) for topic in topics):
-            for step in workflow.steps:
-                values = {"topic": job.topic}
-                if workflow.needs[step.name] or self.journal.status(job.key)[0] != "open":
+            values = {"topic": job.topic}
+            for step in steps:
+                if self.journal.status(job.key)[0] != "open" or set(step.mentions) - set(values):
                     continue
                 if self.journal.answer(job.key, step.name, _question(step, values)) is None:
                     await self._try(job, step, step.asked(values))
@@ -230,16 +231,11 @@ class ContentSystem:
         tally = _Tally()
         try:
             await self._answer(job, tally, prompt, step.name, _options(step))
-        except (JournalError, Stopped) as error:
-            self.stop(str(error))
         except (AgentLabError, OSError) as error:
             said = failures.in_words(error, step.name, job.content_type)
-            if failures.exhausts_limit(error):
+            if isinstance(failures.last(error), ReasoningExhausted):
                 self.stop(f"no topic can succeed: {said}")
-            elif failures.is_final(error):  # of this topic, which need not be paid for twice
-                self.journal.note(job.key, "quarantined", failures=1, error=said)
-            else:
-                await self._is_everybodys(error, said, tally)
+            await self._failed(job, tally, error, said, 0)
 
     async def _all(self, jobs: list[Job], name: str | None) -> list[Content]:
         contents: dict[Job, Content] = {}
@@ -311,13 +307,14 @@ class ContentSystem:
         if loop is not self._loop:  # a guard counts in one loop's time
             chosen = self.settings
             self._loop, self._one_at_a_time, self._probing = loop, {}, asyncio.Lock()
+            self._pace = Pace(requests_per_minute=chosen.requests_per_minute)
             self._guard = Guard(
-                retry=Retry(attempts=chosen.retry_attempts, window_s=chosen.longest_wait_seconds),
+                retry=Retry(attempts=chosen.retry_attempts),
                 deadline_s=None,
                 attempt_s=chosen.timeout_seconds,
                 longest_wait_s=chosen.longest_wait_seconds,
                 at_once=chosen.max_concurrent_agents,
-                pace=Pace(requests_per_minute=chosen.requests_per_minute),
+                pace=self._pace,
                 breaker=Breaker(),
                 monitor=self.monitor,
             )
@@ -333,7 +330,9 @@ class ContentSystem:
                     return self._content(job, tally, "left", error=f"stopped: {self._stopped}")
                 return await self._made(job, tally)
             except StepError as failed:
-                return await self._failed(job, tally, failed, count)
+                cause = failed.__cause__ or failed
+                said = failures.in_words(cause, failed.step, job.content_type)
+                return await self._failed(job, tally, cause, said, count)
             except (JournalError, OSError) as cannot:
                 self.stop(str(cannot))
                 return self._content(job, tally, "left", error=str(cannot))
@@ -356,23 +355,20 @@ class ContentSystem:
             # A step that fails cancels its siblings; what they sent is paid for, so it is kept.
             await asyncio.gather(*tally.sending, return_exceptions=True)
         article = Article.of(job.topic, job.content_type, answers)
-        before = self.journal.pages(job.key)
-        pages = dict(before)
+        pages = dict(before := self.journal.pages(job.key))
         files = () if self._out is None else publish(self._out, article, pages)
         if pages != before or self.journal.status(job.key)[0] != "done":
             self.journal.note(job.key, "done", pages=pages)
-        kept = tuple(
-            file
-            for file in files
-            if pages[file.name] != digest(article.files(file.stem)[file.name])
-        )
+        new = {
+            name: digest(text) for file in files for name, text in article.files(file.stem).items()
+        }
+        kept = tuple(file for file in files if pages[file.name] != new[file.name])
         return self._content(job, tally, "done", article=article, files=files, kept=kept)
 
     async def _answer(
         self, job: Job, tally: _Tally, prompt: str, step: str, options: dict[str, Any]
     ) -> str:
         asked = _digest(prompt, options)
-        tally.answered_before = self._answered
         kept = self.journal.answer(job.key, step, asked)
         if kept is not None:
             return kept.text
@@ -397,14 +393,8 @@ class ContentSystem:
             with tally.one_more():
                 try:
                     return await self._whole(prompt, f"{step}: {job.topic}", options)
-                except IncompleteAnswer as error:
-                    part = lab.Reply(
-                        error.text,
-                        error.prompt_tokens,
-                        error.completion_tokens,
-                        error.finish_reason,
-                    )
-                    self.journal.record(job.key, step, asked, part, whole=False)
+                except IncompleteAnswer as part:
+                    self.journal.record(job.key, step, asked, part)
                     raise
 
         reply = await self._guarded(send, step, size_tokens(prompt, **options))
@@ -430,23 +420,20 @@ class ContentSystem:
             completion_tokens=reply.completion_tokens,
         )
 
-    async def _failed(self, job: Job, tally: _Tally, error: StepError, count: int) -> Content:
-        cause = error.__cause__ or error
-        said = failures.in_words(cause, error.step, job.content_type)
-        if isinstance(cause, JournalError):
+    async def _failed(
+        self, job: Job, tally: _Tally, error: BaseException, said: str, count: int
+    ) -> Content:
+        if isinstance(error, JournalError):
             self.stop(said)
-        everybodys = (
-            self._stopped is None
-            and not isinstance(cause, Stopped)
-            and await self._is_everybodys(cause, said, tally)
-        )
-        if self._stopped is not None or isinstance(cause, Stopped):
+        stopped = isinstance(error, Stopped) or self._stopped is not None
+        everybodys = not stopped and await self._is_everybodys(error, said)
+        if stopped or self._stopped is not None:
             return self._content(job, tally, "left", error=said)
         if everybodys:  # not the topic's fault, so it is not counted
             self._nobody_answers = said
             return self._content(job, tally, "failed", error=said)
         count += 1
-        enough = count >= self.settings.quarantine_after or failures.is_final(cause)
+        enough = count >= self.settings.quarantine_after or failures.is_final(error)
         status: Status = "quarantined" if enough else "failed"
         try:
             noted = "quarantined" if enough else "open"
@@ -456,56 +443,48 @@ class ContentSystem:
             return self._content(job, tally, "left", error=str(full))
         return self._content(job, tally, status, error=said)
 
-    async def _is_everybodys(self, error: BaseException, said: str, tally: _Tally) -> bool:
+    async def _is_everybodys(self, error: BaseException, said: str) -> bool:
         """Is a failure no topic's fault? It stops the batch if there is no use in going on."""
         longest_s = self.settings.longest_wait_seconds
         if failures.is_everybodys(error):
             self.stop(f"no topic can succeed: {said}")
             return True
-        if (asked_s := self._paused_s()) > longest_s:
+        if (asked_s := self._pace.paused_s) > longest_s:
             self.stop(
                 f"the endpoint asks to wait {asked_s:,.0f} model seconds, and longest_wait_seconds "
                 f"is {longest_s:g}"
             )
             return True
-        if failures.verdict(error).limited:
-            if self._answered == tally.answered_before:
-                self.stop(
-                    f"a rate limit let nothing through for {longest_s:g} model seconds; wait, set "
-                    f"requests_per_minute, or raise longest_wait_seconds: {said}"
-                )
-            return True
-        passing = failures.passes(error)
+        passing, outages = failures.passes(error), self._outages
         if not passing and (self._answered or failures.is_final(error)):
             return False
-        outages = self._outages
         async with self._probing:
             if self._outages != outages or self._stopped is not None:
                 return True  # somebody else has asked, and waited
-            met = await self._probe()
+            limited = judge(failures.last(error)).limited  # which is never a topic's fault
+            met = error if limited else await self._probe()
             if met is None or failures.passes(met) != passing:
                 return False
+            why = "nothing is answered" if passing else "no topic can succeed"
             if failures.may_end_soon(met, was_there=self._answered > 0):
                 self._outages += 1
+                why += f" within {longest_s:g} model seconds"
                 met = await self._outlast(met)
             if met is not None:
-                why = "nothing is answered" if passing else "no topic can succeed"
                 self.stop(f"{why}: {said}")
         return True
 
     async def _outlast(self, met: BaseException | None) -> BaseException | None:
         """Ask again, alone, until something is answered or patience ends; what is met at last."""
-        longest_s = self.settings.longest_wait_seconds
-        until_s, wait_s = lab.now_s() + longest_s, 1.0
+        longest_s, wait_s = self.settings.longest_wait_seconds, 1.0
         if not is_virtual():
             _log.warning("nothing is answered; trying again for %g s: %s", longest_s, met)
-        while met is not None and failures.passes(met) and lab.now_s() + wait_s < until_s:
-            try:
-                with self._called_off_by_a_stop():
-                    await lab.sleep(wait_s)
-            except Stopped:
-                break
-            met, wait_s = await self._probe(), min(2 * wait_s, 30.0)
+        with suppress(Stopped, TimeoutError):
+            async with lab.timeout(longest_s):
+                while met is not None and failures.passes(met):
+                    with self._called_off_by_a_stop():
+                        await lab.sleep(wait_s)
+                    met, wait_s = await self._probe(), min(2 * wait_s, 30.0)
         return met
 
     async def _probe(self) -> BaseException | None:
@@ -518,9 +497,6 @@ class ContentSystem:
                 return error
         self._answered += 1
         return None
-
-    def _paused_s(self) -> float:
-        return self._guard.pace.paused_s if self._guard and self._guard.pace else 0.0
 
     async def _guarded(
         self, send: Callable[[], Awaitable[lab.Reply]], step: str, tokens: float = 0
