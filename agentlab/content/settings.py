@@ -51,7 +51,7 @@ class Settings(BaseSettings):
     max_concurrent_agents: PositiveInt = 4
     max_memory_mb: PositiveInt = 1024
     retry_attempts: PositiveInt = 3
-    timeout_seconds: PositiveFloat = 30
+    timeout_seconds: PositiveFloat = 60
     longest_wait_seconds: PositiveFloat = 300
     requests_per_minute: PositiveInt | None = None
     quarantine_after: PositiveInt = 3
