@@ -320,3 +320,11 @@ def test_an_earlier_versions_half_answers_are_found_and_told(
         (content,) = lab.simulate(system.batch_generate(TOPICS[:1]))[0]
     assert (content.status, content.kept, asked.total()) == ("done", (), 2)
     assert "says" in page.read_text()
+
+
+def test_a_reply_without_text_is_none(fresh_lab, monkeypatch, tmp_path):
+    """It is asked for three times in three tries, like anything that may pass, and not published."""
+    poison, blank = f"writer: {TOPICS[1]}", lab.Reply(" \n", 9, 1, "stop")
+    asked = answering(monkeypatch, lambda agent: blank if agent == poison else None)
+    assert statuses(batch(tmp_path)) == ["done", "quarantined", "done"]
+    assert asked[poison] == 9 and len(list(tmp_path.glob("*.md"))) == 2

@@ -26,6 +26,7 @@ from agentlab.content.topics import CONTENT_TYPES, Job
 from agentlab.content.topics import job as job_of
 from agentlab.errors import (
     AgentLabError,
+    AnswerEmpty,
     AnswerTruncated,
     IncompleteAnswer,
     JournalError,
@@ -221,7 +222,8 @@ class ContentSystem:
         for job in dict.fromkeys(job_of(topic, content_type) for topic in topics):
             values = {"topic": job.topic}
             for step in steps:
-                if self.journal.status(job.key)[0] != "open" or set(step.mentions) - set(values):
+                status = self.journal.status(job.key)[0]
+                if status == "quarantined" or set(step.mentions) - set(values):
                     continue
                 if self.journal.answer(job.key, step.name, _question(step, values)) is None:
                     await self._try(job, step, step.asked(values))
@@ -406,14 +408,21 @@ class ContentSystem:
         return reply.text
 
     async def _whole(self, prompt: str, agent: str, options: dict[str, Any]) -> lab.Reply:
-        """A reply that its own limit has not cut off; to publish half of a text helps nobody."""
+        """A reply with a text that its own limit has not cut off: half of one helps nobody."""
         patience_s = max(self.settings.timeout_seconds, 600.0)  # the guard has the shorter one
         reply = await self._reply(prompt, agent=agent, timeout_s=patience_s, **options)
-        if reply.finish_reason != "length":
+        if reply.finish_reason != "length" and reply.text.strip():
             return reply
-        raise AnswerTruncated(
-            f"the answer was cut off at its limit of {options.get('max_tokens')} tokens, and ends "
-            f"in {reply.text[-40:]!r}; raise max_tokens, or ask for a shorter answer",
+        kind: type[IncompleteAnswer] = AnswerEmpty
+        why = "the answer has no text; ask again"
+        if reply.finish_reason == "length":
+            kind = AnswerTruncated
+            why = (
+                f"the answer was cut off at its limit of {options['max_tokens']} tokens, and ends "
+                f"in {reply.text[-40:]!r}; raise max_tokens, or ask for a shorter answer"
+            )
+        raise kind(
+            why,
             text=reply.text,
             finish_reason=reply.finish_reason,
             prompt_tokens=reply.prompt_tokens,
