@@ -323,7 +323,7 @@ def test_an_earlier_versions_half_answers_are_found_and_told(
 
 
 def test_a_reply_without_text_is_none(fresh_lab, monkeypatch, tmp_path):
-    """It is asked for three times in three tries, like anything that may pass, and not published."""
+    """It is asked for three times in each of three tries, as what may pass is."""
     poison, blank = f"writer: {TOPICS[1]}", lab.Reply(" \n", 9, 1, "stop")
     asked = answering(monkeypatch, lambda agent: blank if agent == poison else None)
     assert statuses(batch(tmp_path)) == ["done", "quarantined", "done"]

@@ -63,7 +63,7 @@ def in_words(error: BaseException, step: str, content_type: str) -> str:
         return f"{error}; raise timeout_seconds"
     if isinstance(met, ReasoningExhausted | AnswerTruncated):
         return f"{step!r}: {error} (in {file})"
-    if isinstance(met, IncompleteAnswer):
+    if isinstance(error, IncompleteAnswer):  # what was given up is named already
         return f"{step!r}: {error}"
     param = getattr(met, "param", None) or ""
     if any(name in param for name in ("temperature", "max_tokens", "max_completion_tokens")):
