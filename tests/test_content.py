@@ -188,6 +188,72 @@ def test_a_short_outage_stops_nothing(fresh_lab):
     assert statuses(contents) == ["done"] * 10
 
 
+@pytest.mark.parametrize("between_s", [[10, 70], [0, 60], [10, 200]])
+@pytest.mark.parametrize("status", [408, 409, 429, 500, 503])
+def test_a_refusal_that_meets_everybody_is_nobodys_fault(fresh_lab, status, between_s):
+    """A minute or three of it, with whatever status: all are done, at few requests a topic."""
+    busy = [{"kind": "error", "status": status, "probability": 1, "between_s": between_s}]
+    contents, t = batch(TOPICS[:8], faults=busy)
+    assert statuses(contents) == ["done"] * 8
+    assert t.requests <= 32 + 8 * 7
+
+
+@pytest.mark.parametrize("status", [408, 429, 503])
+@pytest.mark.parametrize("from_s", [0, 30])
+def test_patience_ends(fresh_lab, status, from_s):
+    """What is refused for ever stops the batch, patience after it was given up; none is blamed."""
+    busy = [{"kind": "error", "status": status, "probability": 1, "between_s": [from_s, 1e9]}]
+    with lab.configure(faults=busy), ContentSystem(Settings(longest_wait_seconds=120)) as system:
+        contents, t = lab.simulate(system.batch_generate(TOPICS[:8]))
+    assert statuses(contents) == ["left"] * 8  # type: ignore[arg-type]
+    assert "nothing is answered within 120 model seconds" in str(system.stopped)
+    assert t.makespan_s - from_s <= 120 + 126  # back-off in a minute's window takes 63 to 126 s
+    assert t.requests <= 64
+
+
+@pytest.mark.parametrize("status", [429, 503])
+def test_a_wait_that_is_too_long_is_not_begun(fresh_lab, status):
+    """Asked to wait for an hour, it stops and says so; a wait of 100 seconds is kept."""
+    busy = {"kind": "error", "status": status, "probability": 1, "between_s": [30, 130]}
+    with lab.configure(faults=[busy | {"retry_after_s": 3600}]), ContentSystem() as system:
+        contents, t = lab.simulate(system.batch_generate(TOPICS[:8]))
+    assert statuses(contents) == ["left"] * 8 and t.makespan_s < 60  # type: ignore[arg-type]
+    assert "wait 3,600 model seconds, and longest_wait_seconds is 300" in str(system.stopped)
+    contents, t = batch(TOPICS[:8], faults=[busy | {"retry_after_s": 100}])
+    assert statuses(contents) == ["done"] * 8 and t.requests <= 32 + 8
+
+
+def test_a_stop_calls_patience_off(fresh_lab):
+    """While an outage is waited for, nothing is in flight, so a stop takes no time."""
+
+    async def stopped(system: ContentSystem) -> tuple[list[Content], float]:
+        running = asyncio.create_task(system.batch_generate(TOPICS))
+        await asyncio.sleep(100)
+        system.stop("enough")
+        return await running, lab.now_s()
+
+    down = [{"kind": "error", "status": 503, "probability": 1, "between_s": [10, 1e9]}]
+    with lab.configure(faults=down), ContentSystem() as system:
+        (contents, ended_s), _ = lab.simulate(stopped(system))  # type: ignore[misc]
+    assert statuses(contents) == ["left"] * 10 and ended_s == pytest.approx(100)
+
+
+def test_a_request_that_nobody_can_answer_stops_everything(fresh_lab):
+    """A 400 where nothing was ever answered: one more question tells that it meets everybody."""
+    contents, t = batch(TOPICS, faults=[{"kind": "error", "status": 400, "probability": 1}])
+    assert statuses(contents) == ["left"] * 10
+    assert t.requests <= 5
+
+
+def test_a_time_out_has_words(fresh_lab):
+    """How long it was waited for, and the setting that makes it longer."""
+    hang = [{"kind": "stall", "stall_s": 200, "agent": f"editor: {TOPICS[0]}", "probability": 1}]
+    contents, _ = batch(TOPICS[:2], faults=hang, timeout_seconds=40)
+    assert statuses(contents) == ["quarantined", "done"]
+    words = "failed attempts: no answer within 40 model seconds; raise timeout_seconds"
+    assert words in str(contents[0].error)
+
+
 def test_topics_that_look_like_an_outage_are_quarantined(fresh_lab):
     """Two fail like an endpoint that is down, and nobody else is left; a token tells."""
     poison = [

@@ -15,7 +15,7 @@ from tempfile import mkdtemp
 import pytest
 
 from agentlab.content.journal import Bill, Journal
-from agentlab.errors import ConfigError, JournalError
+from agentlab.errors import AnswerRefused, ConfigError, JournalError
 from agentlab.lab import Reply
 
 YES, NO = Reply("yes", 10, 1), Reply("no", 10, 2)
@@ -84,6 +84,37 @@ def test_an_answer_is_recorded_once(where):
         journal.record(*STEP, NO)
         assert journal.answer(*STEP) == YES
         assert journal.bill() == Bill(requests=2, answers=1, prompt_tokens=10, answer_tokens=1)
+
+
+def test_what_is_not_whole_is_paid_for_and_asked_again(where):
+    """Cut off at a limit, blank, or said to be a part: its tokens count, and it is no answer."""
+    with Journal(where) as journal:
+        journal.sending(*STEP)
+        journal.record(*STEP, Reply("half", 10, 1, "length"))
+        journal.record(*STEP, Reply(" \n", 10, 2, "stop"))
+        journal.record(*STEP, AnswerRefused("no", prompt_tokens=10, completion_tokens=3))
+        assert journal.answer(*STEP) is None
+        assert journal.bill() == Bill(requests=1, answers=0, prompt_tokens=30, answer_tokens=6)
+        journal.record(*STEP, Reply("yes", 10, 1, "stop"))
+        found = journal.answer(*STEP)
+    assert found is not None and (found.text, found.finish_reason) == ("yes", "stop")
+
+
+def test_an_earlier_versions_journal_gets_what_it_lacks(where):
+    """Two columns; what it holds stays, and is known to be of that version."""
+    with Journal(where) as journal:
+        journal.sending(*STEP)
+        journal.record(*STEP, YES)
+        journal.note("blog: tides", "done")
+        for column in ("steps DROP COLUMN finish_reason", "jobs DROP COLUMN pages"):
+            journal._connection.exec_driver_sql(f"ALTER TABLE agentlab_{column}")
+        journal._connection.commit()
+    with Journal(where) as journal:
+        assert journal.answer(*STEP) == YES
+        assert [row.answer for row in journal.earlier()] == ["yes"]
+        assert journal.pages("blog: tides") == {}
+        journal.note("blog: tides", "done", pages={"tides.md": "d"})
+        assert journal.pages("blog: tides") == {"tides.md": "d"}
 
 
 def test_it_is_there_again(where):

@@ -11,15 +11,18 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Literal
 
+from agentlab import running
 from agentlab.commands import INTERRUPTED, cluster_argument
 from agentlab.content.settings import Settings
 from agentlab.content.system import Content, ContentSystem, summary
+from agentlab.content.topics import read_topics
 from agentlab.errors import ConfigError
 
 DESCRIPTION = (
     "Write a Markdown and an HTML file about each topic. Every answer is recorded in "
     "DIR/journal.sqlite as it comes, so that after Ctrl-C, or worse, --resume goes on and asks "
-    "nothing again."
+    "nothing again. A real model is asked one question first: what every topic would meet ends "
+    "the batch before it begins."
 )
 
 
@@ -89,26 +92,10 @@ def write(
         if any(content.status == "quarantined" for content in contents):
             print("--resume --retry-quarantined tries those again", file=sys.stderr)
         if system.stopped is not None:
-            print(f"stopped: {system.stopped}. Go on with --resume.", file=sys.stderr)
+            print(f"stopped: {system.stopped.rstrip('.')}. Go on with --resume.", file=sys.stderr)
     if system.stopped == "Ctrl-C":
         return INTERRUPTED
     return 0 if all(content.status == "done" for content in contents) else 1
-
-
-def read_topics(file: Path) -> list[str]:
-    """The topics in a file, each once: a line each, without comments and empty lines.
-
-    Raises:
-        ConfigError: If it cannot be read as UTF-8, or has none.
-    """
-    try:
-        lines = [line.strip() for line in file.read_text(encoding="utf-8-sig").splitlines()]
-    except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(f"topics {str(file)!r}: {error}; give a text file in UTF-8") from None
-    topics = list(dict.fromkeys(line for line in lines if line and not line.startswith("#")))
-    if not topics:
-        raise ConfigError(f"topics {str(file)!r}: there are none; write one a line")
-    return topics
 
 
 async def _batch(
@@ -118,6 +105,10 @@ async def _batch(
     cluster: str | None,
 ) -> list[Content]:
     with _ctrl_c(system):
+        if running.current().real:  # before a batch is paid for, one question tells if it can be
+            await system.first_question(topics, content_type)
+            if system.stopped is not None:
+                return system.so_far(topics, content_type)
         return await system.batch_generate(topics, content_type, progress=True, cluster=cluster)
 
 

@@ -1,8 +1,11 @@
 """A content system that loses nothing: agents research, write, edit and publish, for any topics.
 
+topics      topics as people write them, and when two of them are one
 settings    how much at once, how often, how long; from arguments, environment or a file
 system      one topic, or a batch of them, with what each took
+failures    whether one topic has failed or every topic would, and in which words
 journal     every answer that was paid for, in SQLite or PostgreSQL; what a kill cannot undo
+earlier     journals of an earlier version, which took any answer for one
 publish     Markdown and HTML files, whole or not at all
 """
 

@@ -1,13 +1,16 @@
 """Every answer that was paid for, written down before anything is made of it.
 
 A call may be sent more than once, an answer is recorded at most once. A request is noted before
-it leaves, so that after a kill the journal tells what may have been paid for in vain.
+it leaves, so that after a kill the journal tells what may have been paid for in vain. What was
+cut off, withheld or empty is paid for, too, but it is no answer: its tokens are kept, and it is
+asked again.
 """
 
 from __future__ import annotations
 
+import json
 import sqlite3
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
@@ -27,13 +30,14 @@ from sqlalchemy import (
     create_engine,
     event,
     func,
+    inspect,
     make_url,
     select,
 )
 from sqlalchemy.engine import URL
 from sqlalchemy.exc import DBAPIError, IntegrityError, SQLAlchemyError
 
-from agentlab.errors import ConfigError, JournalError
+from agentlab.errors import ConfigError, IncompleteAnswer, JournalError
 from agentlab.lab import Reply
 
 _SPARE_BYTES = 1 << 20
@@ -47,9 +51,10 @@ _steps = Table(
     Column("step", String, primary_key=True),
     Column("asked", String, primary_key=True),  # a digest: another question is another step
     Column("requests", Integer, nullable=False),
-    Column("answer", Text),  # null until it is there
+    Column("answer", Text),  # null until there is a whole one
     Column("prompt_tokens", Integer, nullable=False),
     Column("answer_tokens", Integer, nullable=False),
+    Column("finish_reason", String),  # null in journals made before it was kept
 )
 _jobs = Table(
     "agentlab_jobs",
@@ -58,6 +63,7 @@ _jobs = Table(
     Column("status", String, nullable=False),
     Column("failures", Integer, nullable=False),
     Column("error", Text),
+    Column("pages", Text),  # JSON, name -> digest of what was published; null as above
 )
 
 
@@ -70,8 +76,23 @@ class StepBill(NamedTuple):
     answer_tokens: int
 
 
+class Earlier(NamedTuple):
+    """An answer that was recorded when nobody asked whether it was whole."""
+
+    job: str
+    step: str
+    asked: str
+    answer: str
+    answer_tokens: int
+
+
 class Bill(NamedTuple):
-    """What a journal says was sent, and what came of it."""
+    """What a journal says was sent, and what came of it.
+
+    Attributes:
+        answers: How many are whole.
+        prompt_tokens, answer_tokens: Of whole answers and of others, for both are paid for.
+    """
 
     requests: int
     answers: int
@@ -147,9 +168,9 @@ class Journal:
             raise ConfigError(f"journal {file}: {error}; choose another place") from None
 
     def answer(self, job: str, step: str, asked: str) -> Reply | None:
-        """What was answered before; None if nothing was."""
+        """What was answered before; None if nothing was, or nothing whole."""
         c = _steps.c
-        columns = (c.answer, c.prompt_tokens, c.answer_tokens)
+        columns = (c.answer, c.prompt_tokens, c.answer_tokens, func.nullif(c.finish_reason, ""))
         rows = self._read(select(*columns).where(*_key(job, step, asked), c.answer.is_not(None)))
         return Reply(*rows[0]) if rows else None
 
@@ -166,21 +187,42 @@ class Journal:
             )
         )
 
-    def record(self, job: str, step: str, asked: str, reply: Reply) -> None:
-        """An answer has come. The first one stays: a second is not recorded.
+    def record(self, job: str, step: str, asked: str, reply: Reply | IncompleteAnswer) -> None:
+        """Record an answer that has come. The first whole one stays: a second is not recorded.
+
+        Of what is not whole, blank or cut off at a limit, only the tokens are kept, and the reason.
 
         Raises:
             JournalError: If it cannot be written, even into the space that is kept spare.
         """
+        c = _steps.c
+        whole = isinstance(reply, Reply) and reply.finish_reason != "length" and reply.text.strip()
         self._write(
             _steps.update()
-            .where(*_key(job, step, asked), _steps.c.answer.is_(None))
+            .where(*_key(job, step, asked), c.answer.is_(None))
             .values(
-                answer=reply.text,
-                prompt_tokens=reply.prompt_tokens,
-                answer_tokens=reply.completion_tokens,
+                answer=reply.text if whole else None,
+                prompt_tokens=c.prompt_tokens + reply.prompt_tokens,
+                answer_tokens=c.answer_tokens + reply.completion_tokens,
+                finish_reason=reply.finish_reason or "",
             )
         )
+
+    def earlier(self) -> list[Earlier]:
+        """Answers of which no finish reason is known, because an earlier version recorded them."""
+        c = _steps.c
+        columns = (c.job, c.step, c.asked, c.answer, c.answer_tokens)
+        unknown = c.answer.is_not(None), c.finish_reason.is_(None)
+        return [Earlier(*row) for row in self._read(select(*columns).where(*unknown))]
+
+    def adopt(self, answers: Iterable[tuple[Earlier, str | None]]) -> None:
+        """Take earlier answers for ones to questions with these digests, or for none (None)."""
+        changes = []
+        for row, asked in answers:
+            values = {"asked": asked} if asked else {"answer": None}
+            key = _key(row.job, row.step, row.asked)
+            changes.append(_steps.update().where(*key).values(finish_reason="", **values))
+        self._write(*changes)
 
     def status(self, job: str) -> tuple[str, int, str | None]:
         """A topic's status ("open", "done" or "quarantined"), failures, and last error."""
@@ -188,9 +230,23 @@ class Journal:
         rows = self._read(select(c.status, c.failures, c.error).where(c.job == job))
         return (rows[0].status, rows[0].failures, rows[0].error) if rows else ("open", 0, None)
 
-    def note(self, job: str, status: str, *, failures: int = 0, error: str | None = None) -> None:
-        """Set a topic's status."""
-        values = {"status": status, "failures": failures, "error": error}
+    def pages(self, job: str) -> dict[str, str]:
+        """What was published of a topic: a file's name -> the digest of what was written there."""
+        rows = self._read(select(_jobs.c.pages).where(_jobs.c.job == job))
+        return json.loads(rows[0].pages or "{}") if rows else {}
+
+    def note(
+        self,
+        job: str,
+        status: str,
+        *,
+        failures: int = 0,
+        error: str | None = None,
+        pages: Mapping[str, str] | None = None,
+    ) -> None:
+        """Set a topic's status, and what is published of it; None leaves the latter as it is."""
+        values: dict[str, Any] = {"status": status, "failures": failures, "error": error}
+        values |= {} if pages is None else {"pages": json.dumps(pages)}
         if self._write(_jobs.update().where(_jobs.c.job == job).values(values)):
             return
         with suppress(IntegrityError):
@@ -227,23 +283,23 @@ class Journal:
         with suppress(SQLAlchemyError):  # of a connection that is gone there is nothing to undo
             self._connection.rollback()
 
-    def _write(self, statement: Executable) -> int:
-        """Execute and commit; how many rows it changed."""
+    def _write(self, *statements: Executable) -> int:
+        """Execute and commit all or none; how many rows were changed."""
         try:
-            return self._committed(statement)
+            return self._committed(*statements)
         except JournalError as error:
             if not _out_of_space(error.__cause__):
                 raise
             self.full = True
         if self._spare is not None:  # what is in flight is paid for: it gets the spare room
             self._spare.unlink(missing_ok=True)
-        return self._committed(statement, failure="the journal has no room left")
+        return self._committed(*statements, failure="the journal has no room left")
 
     def _committed(
-        self, statement: Executable, failure: str = "the journal cannot be written"
+        self, *statements: Executable, failure: str = "the journal cannot be written"
     ) -> int:
         try:
-            changed: int = self._connection.execute(statement).rowcount
+            changed = sum(self._connection.execute(each).rowcount for each in statements)
             self._connection.commit()
         except IntegrityError:
             self._rollback()
@@ -285,10 +341,23 @@ def _connected(engine: Engine, url: str) -> Connection:
     try:
         connection = engine.connect()
         _metadata.create_all(connection)
+        _add_columns(connection)
         connection.commit()
     except SQLAlchemyError as error:
         raise ConfigError(_cannot_open(url, error)) from None
     return connection
+
+
+def _add_columns(connection: Connection) -> None:
+    """Give a journal that an earlier version made the columns that it lacks; all may be null."""
+    for table in _metadata.sorted_tables:
+        there = {column["name"] for column in inspect(connection).get_columns(table.name)}
+        for column in table.columns:
+            if column.name not in there:
+                kind = column.type.compile(connection.dialect)
+                connection.exec_driver_sql(
+                    f"ALTER TABLE {table.name} ADD COLUMN {column.name} {kind}"
+                )
 
 
 def _key(job: str, step: str, asked: str) -> tuple[Any, ...]:

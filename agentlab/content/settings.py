@@ -30,6 +30,8 @@ class Settings(BaseSettings):
         max_memory_mb: While this process holds more, no topic is begun, but for one at a time.
         retry_attempts: The most requests for one answer.
         timeout_seconds: The longest that one request may take, in model seconds.
+        longest_wait_seconds: For how many model seconds an endpoint that refuses everybody is
+            waited for, and the longest wait that it may ask for. What takes longer ends the batch.
         requests_per_minute: A rate that is kept; None learns the endpoint's own.
         quarantine_after: How often a topic may fail before it is given up.
         engine: What runs a topic's agents; see `agentlab.engines`.
@@ -49,7 +51,8 @@ class Settings(BaseSettings):
     max_concurrent_agents: PositiveInt = 4
     max_memory_mb: PositiveInt = 1024
     retry_attempts: PositiveInt = 3
-    timeout_seconds: PositiveFloat = 30
+    timeout_seconds: PositiveFloat = 60
+    longest_wait_seconds: PositiveFloat = 300
     requests_per_minute: PositiveInt | None = None
     quarantine_after: PositiveInt = 3
     engine: Literal["sequential", "asyncio", "langgraph"] = "asyncio"

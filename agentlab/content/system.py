@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections import Counter
-from collections.abc import Awaitable, Callable, Iterable, Iterator
-from contextlib import AsyncExitStack, contextmanager, nullcontext
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping
+from contextlib import AsyncExitStack, contextmanager, nullcontext, suppress
 from dataclasses import dataclass, field
 from functools import partial
 from hashlib import blake2b
@@ -15,32 +16,39 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Self
 
 import msgspec
 
-from agentlab import engines, lab
+from agentlab import engines, lab, running
+from agentlab.clock import is_virtual
+from agentlab.content import earlier, failures
 from agentlab.content.journal import Journal
-from agentlab.content.publish import Article, publish
+from agentlab.content.publish import Article, digest, publish
 from agentlab.content.settings import Settings
+from agentlab.content.topics import CONTENT_TYPES, Job
+from agentlab.content.topics import job as job_of
 from agentlab.errors import (
     AgentLabError,
-    ClusterLost,
-    ConfigError,
+    AnswerEmpty,
+    AnswerTruncated,
+    IncompleteAnswer,
     JournalError,
+    ReasoningExhausted,
     StepError,
     Stopped,
 )
 from agentlab.progress import bar
 from agentlab.resilience.breaker import Breaker
-from agentlab.resilience.guard import Guard
+from agentlab.resilience.guard import Guard, size_tokens
 from agentlab.resilience.monitor import Monitor
 from agentlab.resilience.pace import Pace
 from agentlab.resilience.retry import Retry
 from agentlab.resilience.stream import stream
 from agentlab.resilience.verdict import judge
-from agentlab.workflow import Workflow
+from agentlab.workflow import Step, Workflow
 
 if TYPE_CHECKING:
     from agentlab.engines.dask import Cluster
 
-CONTENT_TYPES = ("blog", "comprehensive")
+_log = logging.getLogger("agentlab")
+
 Status = Literal["done", "failed", "quarantined", "left"]
 
 
@@ -52,7 +60,7 @@ class Metrics(NamedTuple):
         requests: Requests sent in this run; 0 where all answers were there.
         attempts: The most requests that one answer took, over all runs.
         peak: The most of its requests in flight at once, in this run.
-        prompt_tokens, answer_tokens: Of its answers, over all runs.
+        prompt_tokens, answer_tokens: Of its answers, whole or not, over all runs.
         cost: The same in dollars; None without prices.
     """
 
@@ -69,11 +77,12 @@ class Content(NamedTuple):
     """What became of a topic.
 
     Attributes:
-        status: "done"; "failed"; "quarantined", where it failed too often to be tried again; or
-            "left", where the system was stopped before.
+        status: "done"; "failed"; "quarantined", where it failed too often to be tried again, or
+            in a way that would not change; or "left", where the system was stopped before.
         article: What was written; None unless done.
         files: Where it was published.
         error: Why it is not done.
+        kept: Those of the files that hold something else, because somebody had edited them.
     """
 
     topic: str
@@ -83,15 +92,7 @@ class Content(NamedTuple):
     article: Article | None = None
     files: tuple[Path, ...] = ()
     error: str | None = None
-
-
-class _Job(NamedTuple):
-    topic: str
-    content_type: str
-
-    @property
-    def key(self) -> str:
-        return f"{self.content_type}: {self.topic}"
+    kept: tuple[Path, ...] = ()
 
 
 @dataclass
@@ -152,12 +153,15 @@ class ContentSystem:
         self._stopped: str | None = None
         self._guard: Guard | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
-        self._one_at_a_time: dict[_Job, asyncio.Lock] = {}
-        self._answered = 0
-        self._nobody_answers = False
+        self._one_at_a_time: dict[Job, asyncio.Lock] = {}
+        self._answered = 0  # by the endpoint, in this system's life: probes, too
+        self._recorded = 0
+        self._outages = 0
+        self._nobody_answers: str | None = None  # why
         self._reply = lab.reply
         self._waiting: set[asyncio.Task[Any]] = set()  # for a slot, a pace, another attempt
         self._called_off: set[asyncio.Task[Any]] = set()
+        earlier.adopt(self.journal, self._workflows, _question, self._out)
 
     async def generate_content(
         self, topic: str, content_type: Literal["blog", "comprehensive"] = "blog"
@@ -170,7 +174,7 @@ class ContentSystem:
             ConfigError: If there is no such type, or the topic is empty.
         """
         self._begin()
-        return await self._generate(_job(topic, content_type))
+        return await self._generate(job_of(topic, content_type))
 
     async def batch_generate(
         self,
@@ -195,7 +199,7 @@ class ContentSystem:
             ConfigError: If there is no such type, or a topic is empty.
         """
         self._begin()
-        jobs = list(dict.fromkeys(_job(topic, content_type) for topic in topics))
+        jobs = list(dict.fromkeys(job_of(topic, content_type) for topic in topics))
         async with AsyncExitStack() as stack:
             if isinstance(cluster, str):
                 from agentlab.engines.dask import Cluster  # takes a second to import
@@ -206,12 +210,41 @@ class ContentSystem:
             stack.callback(setattr, self, "_reply", lab.reply)
             return await self._all(jobs, content_type if progress else None)
 
-    async def _all(self, jobs: list[_Job], name: str | None) -> list[Content]:
-        contents: dict[_Job, Content] = {}
-        waiting = jobs
+    async def first_question(
+        self, topics: Iterable[str], content_type: Literal["blog", "comprehensive"] = "blog"
+    ) -> None:
+        """Ask one question of a batch alone, and stop if every topic would meet what it meets.
+
+        It is one that has to be asked anyway, so it costs nothing: its answer is recorded.
+        """
+        self._begin()
+        steps = self._workflows[content_type].steps
+        for job in dict.fromkeys(job_of(topic, content_type) for topic in topics):
+            values = {"topic": job.topic}
+            for step in steps:
+                status = self.journal.status(job.key)[0]
+                if status == "quarantined" or set(step.mentions) - set(values):
+                    continue
+                if self.journal.answer(job.key, step.name, _question(step, values)) is None:
+                    await self._try(job, step, step.asked(values))
+                    return
+
+    async def _try(self, job: Job, step: Step, prompt: str) -> None:
+        tally = _Tally()
+        try:
+            await self._answer(job, tally, prompt, step.name, _options(step))
+        except (AgentLabError, OSError) as error:
+            said = failures.in_words(error, step.name, job.content_type)
+            if isinstance(failures.last(error), ReasoningExhausted):
+                self.stop(f"no topic can succeed: {said}")
+            await self._failed(job, tally, error, said, 0)
+
+    async def _all(self, jobs: list[Job], name: str | None) -> list[Content]:
+        contents: dict[Job, Content] = {}
+        waiting, idle = jobs, 0
         with nullcontext() if name is None else bar(total=len(jobs), name=name) as shown:
             while waiting:
-                answered, self._nobody_answers = self._answered, False
+                recorded, self._nobody_answers = self._recorded, None
                 async for job, content, error in stream(
                     self._generate,
                     waiting,
@@ -224,8 +257,9 @@ class ContentSystem:
                     if content.status != "failed" and shown is not None:
                         shown.update()
                 waiting = [job for job in waiting if contents[job].status == "failed"]
-                if self._nobody_answers and self._answered == answered:
-                    self.stop("nothing is answered")
+                idle = 0 if self._recorded > recorded else idle + 1
+                if self._nobody_answers and idle == self.settings.quarantine_after:
+                    self.stop(f"nothing is answered: {self._nobody_answers}")
                     contents |= {job: contents[job]._replace(status="left") for job in waiting}
                     break
         return [contents[job] for job in jobs]
@@ -241,7 +275,7 @@ class ContentSystem:
         self, topics: Iterable[str], content_type: Literal["blog", "comprehensive"] = "blog"
     ) -> list[Content]:
         """What the journal says of topics, each once; nothing is asked, and no file is written."""
-        jobs = dict.fromkeys(_job(topic, content_type) for topic in topics)
+        jobs = dict.fromkeys(job_of(topic, content_type) for topic in topics)
         known = ((job, *self.journal.status(job.key)) for job in jobs)
         statuses: dict[str, Status] = {"done": "done", "quarantined": "quarantined"}
         return [
@@ -274,34 +308,38 @@ class ContentSystem:
         loop = asyncio.get_running_loop()
         if loop is not self._loop:  # a guard counts in one loop's time
             chosen = self.settings
-            self._loop, self._one_at_a_time = loop, {}
+            self._loop, self._one_at_a_time, self._probing = loop, {}, asyncio.Lock()
+            self._pace = Pace(requests_per_minute=chosen.requests_per_minute)
             self._guard = Guard(
                 retry=Retry(attempts=chosen.retry_attempts),
                 deadline_s=None,
                 attempt_s=chosen.timeout_seconds,
+                longest_wait_s=chosen.longest_wait_seconds,
                 at_once=chosen.max_concurrent_agents,
-                pace=Pace(requests_per_minute=chosen.requests_per_minute),
+                pace=self._pace,
                 breaker=Breaker(),
                 monitor=self.monitor,
             )
 
-    async def _generate(self, job: _Job) -> Content:
+    async def _generate(self, job: Job) -> Content:
         async with self._one_at_a_time.setdefault(job, asyncio.Lock()):
             tally = _Tally(lab.now_s())
             try:
-                status, failures, error = self.journal.status(job.key)
+                status, count, error = self.journal.status(job.key)
                 if status == "quarantined":
                     return self._content(job, tally, "quarantined", error=error)
                 if self._stopped is not None and status != "done":
                     return self._content(job, tally, "left", error=f"stopped: {self._stopped}")
                 return await self._made(job, tally)
             except StepError as failed:
-                return await self._failed(job, tally, failed, failures)
+                cause = failed.__cause__ or failed
+                said = failures.in_words(cause, failed.step, job.content_type)
+                return await self._failed(job, tally, cause, said, count)
             except (JournalError, OSError) as cannot:
                 self.stop(str(cannot))
                 return self._content(job, tally, "left", error=str(cannot))
 
-    async def _made(self, job: _Job, tally: _Tally) -> Content:
+    async def _made(self, job: Job, tally: _Tally) -> Content:
         workflow = self._workflows[job.content_type]
 
         async def ask(prompt: str, *, agent: str, **options: Any) -> str:
@@ -318,20 +356,19 @@ class ContentSystem:
         finally:
             # A step that fails cancels its siblings; what they sent is paid for, so it is kept.
             await asyncio.gather(*tally.sending, return_exceptions=True)
-        article = Article(
-            title=job.topic,
-            description=" ".join(answers["publisher"].split()),
-            text=answers["editor"],
-            content_type=job.content_type,
-        )
-        done = self.journal.status(job.key)[0] == "done"
-        files = () if self._out is None else publish(self._out, article, again=not done)
-        if not done:
-            self.journal.note(job.key, "done")
-        return self._content(job, tally, "done", article=article, files=files)
+        article = Article.of(job.topic, job.content_type, answers)
+        pages = dict(before := self.journal.pages(job.key))
+        files = () if self._out is None else publish(self._out, article, pages)
+        if pages != before or self.journal.status(job.key)[0] != "done":
+            self.journal.note(job.key, "done", pages=pages)
+        new = {
+            name: digest(text) for file in files for name, text in article.files(file.stem).items()
+        }
+        kept = tuple(file for file in files if pages[file.name] != new[file.name])
+        return self._content(job, tally, "done", article=article, files=files, kept=kept)
 
     async def _answer(
-        self, job: _Job, tally: _Tally, prompt: str, step: str, options: dict[str, Any]
+        self, job: Job, tally: _Tally, prompt: str, step: str, options: dict[str, Any]
     ) -> str:
         asked = _digest(prompt, options)
         kept = self.journal.answer(job.key, step, asked)
@@ -343,7 +380,7 @@ class ContentSystem:
 
     async def _send(
         self,
-        job: _Job,
+        job: Job,
         tally: _Tally,
         prompt: str,
         step: str,
@@ -356,70 +393,147 @@ class ContentSystem:
                 self.stop("the disk is full; make room, and go on")
                 raise self._nothing_more()
             with tally.one_more():
-                return await self._reply(prompt, agent=f"{step}: {job.topic}", **options)
+                try:
+                    return await self._whole(prompt, f"{step}: {job.topic}", options)
+                except IncompleteAnswer as part:
+                    self.journal.record(job.key, step, asked, part)
+                    raise
 
-        reply = await self._guarded(send, step)
+        reply = await self._guarded(send, step, size_tokens(prompt, **options))
         self.journal.record(job.key, step, asked, reply)
         if self.journal.full:
             self.stop("the disk is full; make room, and go on")
         self._answered += 1
+        self._recorded += 1
         return reply.text
 
-    async def _failed(self, job: _Job, tally: _Tally, error: StepError, failures: int) -> Content:
-        cause = error.__cause__ or error
-        if isinstance(cause, JournalError):
-            self.stop(str(cause))
-        elif _hopeless(cause):
-            self.stop(f"no topic can succeed: {cause}")
-        stopped = isinstance(cause, Stopped) or self._stopped is not None
-        down = not stopped and _outage(cause) and await self._is_down()
-        if down and not self._answered:
-            self.stop(f"nothing is answered: {cause}")
+    async def _whole(self, prompt: str, agent: str, options: dict[str, Any]) -> lab.Reply:
+        """A reply with a text that its own limit has not cut off: half of one helps nobody."""
+        patience_s = max(self.settings.timeout_seconds, 600.0)  # the guard has the shorter one
+        reply = await self._reply(prompt, agent=agent, timeout_s=patience_s, **options)
+        if reply.finish_reason != "length" and reply.text.strip():
+            return reply
+        kind: type[IncompleteAnswer] = AnswerEmpty
+        why = "the answer has no text; ask again"
+        if reply.finish_reason == "length":
+            kind = AnswerTruncated
+            why = (
+                f"the answer was cut off at its limit of {options['max_tokens']} tokens, and ends "
+                f"in {reply.text[-40:]!r}; raise max_tokens, or ask for a shorter answer"
+            )
+        raise kind(
+            why,
+            text=reply.text,
+            finish_reason=reply.finish_reason,
+            prompt_tokens=reply.prompt_tokens,
+            completion_tokens=reply.completion_tokens,
+        )
+
+    async def _failed(
+        self, job: Job, tally: _Tally, error: BaseException, said: str, count: int
+    ) -> Content:
+        if isinstance(error, JournalError):
+            self.stop(said)
+        stopped = isinstance(error, Stopped) or self._stopped is not None
+        everybodys = not stopped and await self._is_everybodys(error, said)
         if stopped or self._stopped is not None:
-            return self._content(job, tally, "left", error=str(cause))
-        if down:  # not the topic's fault, so it is not counted
-            self._nobody_answers = True
-            return self._content(job, tally, "failed", error=str(cause))
-        failures += 1
-        enough = failures >= self.settings.quarantine_after
+            return self._content(job, tally, "left", error=said)
+        if everybodys:  # not the topic's fault, so it is not counted
+            self._nobody_answers = said
+            return self._content(job, tally, "failed", error=said)
+        count += 1
+        enough = count >= self.settings.quarantine_after or failures.is_final(error)
         status: Status = "quarantined" if enough else "failed"
         try:
             noted = "quarantined" if enough else "open"
-            self.journal.note(job.key, noted, failures=failures, error=str(cause))
+            self.journal.note(job.key, noted, failures=count, error=said)
         except JournalError as full:
             self.stop(str(full))
             return self._content(job, tally, "left", error=str(full))
-        return self._content(job, tally, status, error=str(cause))
+        return self._content(job, tally, status, error=said)
 
-    async def _is_down(self) -> bool:
-        """Does the endpoint fail everybody, or one topic only? A question of one token tells."""
-        probe = partial(self._reply, "Are you there?", agent="probe", max_tokens=1)
+    async def _is_everybodys(self, error: BaseException, said: str) -> bool:
+        """Is a failure no topic's fault? It stops the batch if there is no use in going on."""
+        longest_s = self.settings.longest_wait_seconds
+        if failures.is_everybodys(error):
+            self.stop(f"no topic can succeed: {said}")
+            return True
+        if (asked_s := self._pace.paused_s) > longest_s:
+            self.stop(
+                f"the endpoint asks to wait {asked_s:,.0f} model seconds, and longest_wait_seconds "
+                f"is {longest_s:g}"
+            )
+            return True
+        passing, outages = failures.passes(error), self._outages
+        if not passing and (self._answered or failures.is_final(error)):
+            return False
+        async with self._probing:
+            if self._outages != outages or self._stopped is not None:
+                return True  # somebody else has asked, and waited
+            limited = judge(failures.last(error)).limited  # which is never a topic's fault
+            met = error if limited else await self._probe()
+            if met is None or failures.passes(met) != passing:
+                return False
+            why = "nothing is answered" if passing else "no topic can succeed"
+            if failures.may_end_soon(met, was_there=self._answered > 0):
+                self._outages += 1
+                why += f" within {longest_s:g} model seconds"
+                met = await self._outlast(met)
+            if met is not None:
+                self.stop(f"{why}: {said}")
+        return True
+
+    async def _outlast(self, met: BaseException | None) -> BaseException | None:
+        """Ask again, alone, until something is answered or patience ends; what is met at last."""
+        longest_s, wait_s = self.settings.longest_wait_seconds, 1.0
+        if not is_virtual():
+            _log.warning("nothing is answered; trying again for %g s: %s", longest_s, met)
+        with suppress(Stopped, TimeoutError):
+            async with lab.timeout(longest_s):
+                while met is not None and failures.passes(met):
+                    with self._called_off_by_a_stop():
+                        await lab.sleep(wait_s)
+                    met, wait_s = await self._probe(), min(2 * wait_s, 30.0)
+        return met
+
+    async def _probe(self) -> BaseException | None:
+        """Ask what no topic is to blame for: the error that everybody meets, or None."""
+        probe = partial(self._reply, "Are you there?", agent="probe", max_tokens=16, temperature=0)
         try:
             await self._guarded(probe, "probe")
         except (AgentLabError, OSError) as error:
-            return _outage(error)
+            if not failures.is_final(error):
+                return error
         self._answered += 1
-        return False
+        return None
 
-    async def _guarded(self, send: Callable[[], Awaitable[lab.Reply]], step: str) -> lab.Reply:
+    async def _guarded(
+        self, send: Callable[[], Awaitable[lab.Reply]], step: str, tokens: float = 0
+    ) -> lab.Reply:
         """What `send` brings, in time and in turn. A stop calls it off wherever it waits to send,
         and leaves it alone once it has sent.
         """
+        assert self._guard is not None  # made by whoever called
+        with self._called_off_by_a_stop() as task:
+
+            async def attempt() -> lab.Reply:
+                if self._stopped is not None:
+                    raise self._nothing_more()
+                self._waiting.discard(task)
+                try:
+                    return await send()
+                finally:
+                    self._waiting.add(task)
+
+            return await self._guard.run(attempt, agent=step, tokens=tokens)
+
+    @contextmanager
+    def _called_off_by_a_stop(self) -> Iterator[asyncio.Task[Any]]:
         task = asyncio.current_task()
-        assert task is not None and self._guard is not None  # made by whoever called
-
-        async def attempt() -> lab.Reply:
-            if self._stopped is not None:
-                raise self._nothing_more()
-            self._waiting.discard(task)
-            try:
-                return await send()
-            finally:
-                self._waiting.add(task)
-
+        assert task is not None
         self._waiting.add(task)
         try:
-            return await self._guard.run(attempt, agent=step)
+            yield task
         except asyncio.CancelledError:
             if task not in self._called_off:
                 raise
@@ -432,7 +546,7 @@ class ContentSystem:
     def _nothing_more(self) -> Stopped:
         return Stopped(f"nothing more is sent: {self._stopped}")
 
-    def _content(self, job: _Job, tally: _Tally, status: Status, **more: Any) -> Content:
+    def _content(self, job: Job, tally: _Tally, status: Status, **more: Any) -> Content:
         try:
             steps = self.journal.steps(job.key)
         except JournalError:  # the status says what happened; figures are not worth losing it
@@ -461,8 +575,13 @@ def summary(contents: Iterable[Content], journal: Journal, settings: Settings) -
         f"{counts['quarantined']} quarantined, {counts['left'] + counts['failed']} left",
         _bill(journal, settings),
     ]
-    errors = [c for c in contents if c.status == "quarantined"]
-    return "\n".join([*lines, *(f"quarantined: {c.topic}: {c.error}" for c in errors)])
+    lines += [f"quarantined: {c.topic}: {c.error}" for c in contents if c.status == "quarantined"]
+    lines += [
+        f"{file} was edited, so the new text is not published there; move it, and use --resume"
+        for content in contents
+        for file in content.kept
+    ]
+    return "\n".join(lines)
 
 
 def _bill(journal: Journal, settings: Settings) -> str:
@@ -478,32 +597,28 @@ def _bill(journal: Journal, settings: Settings) -> str:
     )
 
 
-def _job(topic: str, content_type: str) -> _Job:
-    if content_type not in CONTENT_TYPES:
-        raise ConfigError(
-            f"no content type {content_type!r}; choose one of {', '.join(CONTENT_TYPES)}"
-        )
-    title = " ".join(topic.split())
-    if not title:
-        raise ConfigError("a topic is empty; give each a few words")
-    return _Job(title, content_type)
+def _options(step: Step) -> dict[str, Any]:
+    """What an engine asks a step's question with."""
+    return {
+        "system": step.system,
+        "max_tokens": step.max_tokens,
+        "temperature": step.temperature,
+    }
+
+
+def _question(step: Step, values: Mapping[str, str]) -> str:
+    return _digest(step.asked(values), _options(step))
 
 
 def _digest(prompt: str, options: dict[str, Any]) -> str:
-    """What makes two questions the same: the prompt and everything else that is sent."""
-    return blake2b(
-        msgspec.json.encode([prompt, options], order="sorted"), digest_size=16
-    ).hexdigest()
+    """What makes two questions the same: the model, the prompt, and what else is sent with it.
 
-
-def _outage(error: BaseException) -> bool:
-    """True if the endpoint seems to be down: the error, or the last of its attempts, says so."""
-    return judge(error.__cause__ or error).outage
-
-
-def _hopeless(error: BaseException) -> bool:
-    """True for what every topic would meet: a wrong key, no such model, no quota, no cluster."""
-    if isinstance(error, ClusterLost | ConfigError):
-        return True
-    status, code = getattr(error, "status", None), getattr(error, "code", None)
-    return not judge(error).retry and (status in (401, 403, 404) or code == "insufficient_quota")
+    Not the limit on tokens, because an answer that was whole under one is whole under another:
+    to raise it for those that were cut off asks nothing else again. Nor the address, because one
+    model may be reached at several.
+    """
+    model = running.current()
+    local = is_virtual() or not model.real
+    rest = {name: value for name, value in options.items() if name != "max_tokens"}
+    asked = [model.model, "local" if local else "real", prompt, rest]
+    return blake2b(msgspec.json.encode(asked, order="sorted"), digest_size=16).hexdigest()

@@ -1,0 +1,71 @@
+"""What a failure says: whether one topic has met it or every topic would, and in which words."""
+
+from __future__ import annotations
+
+from agentlab.errors import (
+    AnswerTruncated,
+    ClusterLost,
+    ConfigError,
+    GaveUp,
+    IncompleteAnswer,
+    ReasoningExhausted,
+)
+from agentlab.resilience.verdict import judge
+
+
+def last(error: BaseException) -> BaseException:
+    """The error of the last attempt, where there were several."""
+    return (error.__cause__ or error) if isinstance(error, GaveUp) else error
+
+
+def passes(error: BaseException) -> bool:
+    """True for what may be gone later, such as an outage, and for a wait that was not begun."""
+    met = last(error)
+    return isinstance(met, GaveUp) or judge(met).retry
+
+
+def is_everybodys(error: BaseException) -> bool:
+    """True for what every topic would meet: a wrong key, no credit, a parameter that is refused."""
+    met = last(error)
+    if isinstance(met, ClusterLost | ConfigError):
+        return True
+    said = judge(met)
+    if said.exhausted or said.retry:
+        return said.exhausted
+    status, param = getattr(met, "status", None), getattr(met, "param", None) or ""
+    if status in (400, 422):
+        of_the_prompt = getattr(met, "code", None) == "context_length_exceeded"
+        return bool(param) and not (of_the_prompt or param.startswith(("messages", "prompt")))
+    return status in (401, 402, 403, 404, 410)
+
+
+def may_end_soon(error: BaseException, *, was_there: bool) -> bool:
+    """True for a refusal that says "later", and for anything that passes if all was well before.
+
+    A server that nobody has reached yet, or that has sent nothing but nonsense, is a wrong one.
+    """
+    met = last(error)
+    gone = getattr(met, "code", None) == "upstream_unreachable"
+    later = getattr(met, "status", 0) >= 400 and not gone
+    return judge(met).retry and (was_there or later)
+
+
+def is_final(error: BaseException) -> bool:
+    """True where asking the same again would bring the same: cut off, filtered or refused."""
+    met = last(error)
+    return isinstance(met, IncompleteAnswer) and not judge(met).retry
+
+
+def in_words(error: BaseException, step: str, content_type: str) -> str:
+    """A failure's message, with the step's name and the setting that is the way out."""
+    met, file = last(error), f"data/workflows/{content_type}.yaml"
+    if isinstance(met, TimeoutError):
+        return f"{error}; raise timeout_seconds"
+    if isinstance(met, ReasoningExhausted | AnswerTruncated):
+        return f"{step!r}: {error} (in {file})"
+    if isinstance(error, IncompleteAnswer):  # what was given up is named already
+        return f"{step!r}: {error}"
+    param = getattr(met, "param", None) or ""
+    if any(name in param for name in ("temperature", "max_tokens", "max_completion_tokens")):
+        return f"{error}; the steps in {file} set it, and null leaves it out"
+    return str(error)

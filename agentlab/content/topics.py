@@ -1,0 +1,83 @@
+"""Topics as people write them, and as the content system tells them apart."""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+from pathlib import Path
+from typing import NamedTuple
+
+from agentlab.errors import ConfigError
+
+CONTENT_TYPES = ("blog", "comprehensive")
+
+_NO_TEXT = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\ufeff]")
+"""Control characters, line separators and byte order marks."""
+
+
+class Job(NamedTuple):
+    """One topic, to be written about in one way; two that are equal are one."""
+
+    topic: str
+    content_type: str
+
+    @property
+    def key(self) -> str:
+        """Its name in the journal."""
+        return f"{self.content_type}: {self.topic}"
+
+
+def job(topic: str, content_type: str) -> Job:
+    """Name the work on a topic.
+
+    Raises:
+        ConfigError: If there is no such type, or the topic has no text.
+
+    Example:
+        >>> job("  Why\\n tides? ", "blog").key
+        'blog: Why tides?'
+    """
+    if content_type not in CONTENT_TYPES:
+        raise ConfigError(
+            f"no content type {content_type!r}; choose one of {', '.join(CONTENT_TYPES)}"
+        )
+    title = title_of(topic)
+    if not title:
+        raise ConfigError("a topic is empty; give each a few words")
+    return Job(title, content_type)
+
+
+def title_of(topic: str) -> str:
+    """Spell a topic in one way: letters composed (NFC), and one space where there is any.
+
+    Raises:
+        ConfigError: If half of a character is in it, which no file can hold.
+
+    Example:
+        >>> title_of("Cafe\\u0301\\f\\x00 culture") == "Caf\\u00e9 culture"
+        True
+    """
+    try:
+        topic.encode()
+    except UnicodeEncodeError as error:
+        raise ConfigError(f"topic {topic!r}: {error}; remove that character") from None
+    return " ".join(_NO_TEXT.sub(" ", unicodedata.normalize("NFC", topic)).split())
+
+
+def read_topics(file: Path) -> list[str]:
+    """Read the topics in a file, each once: a line each, without comments and empty lines.
+
+    Only a line feed or a carriage return ends a line; a form feed does not.
+
+    Raises:
+        ConfigError: If it cannot be read as UTF-8, or has none.
+    """
+    try:
+        lines = file.read_text(encoding="utf-8-sig").split("\n")
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"topics {str(file)!r}: {error}; give a text file in UTF-8") from None
+    titles = [title_of(line) for line in lines]
+    topics = list(dict.fromkeys(t for t in titles if t and not t.startswith("#")))
+    if not topics:
+        raise ConfigError(f"topics {str(file)!r}: there are none; write one a line")
+    return topics

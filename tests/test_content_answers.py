@@ -1,0 +1,330 @@
+"""Whole answers only: what is cut off, withheld or empty is paid for, told, and never published."""
+
+from __future__ import annotations
+
+import itertools
+import logging
+import re
+import sqlite3
+import unicodedata
+from collections import Counter
+from collections.abc import Callable
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from agentlab import lab, running
+from agentlab.cli import main
+from agentlab.content import Content, ContentSystem, Settings
+from agentlab.content.publish import Article, publish
+from agentlab.content.system import summary
+from agentlab.content.topics import read_topics
+from agentlab.errors import (
+    AnswerEmpty,
+    AnswerFiltered,
+    AnswerRefused,
+    ConfigError,
+    ModelError,
+    ReasoningExhausted,
+)
+from agentlab.workflow import Workflow
+
+TOPICS = ["Why tides?", "Why ebb?", "Why moons?"]
+Fake = Callable[[str], Any]
+
+
+@pytest.fixture
+def asked(monkeypatch) -> Counter[str]:
+    """How often each agent was asked."""
+    return answering(monkeypatch, lambda agent: None)
+
+
+def answering(monkeypatch: pytest.MonkeyPatch, fake: Fake) -> Counter[str]:
+    """Answers of our own: what `fake` returns or raises for an agent; None for the usual one."""
+    asked: Counter[str] = Counter()
+
+    async def reply(prompt: str, *, agent: str, **options: Any) -> lab.Reply:
+        asked[agent] += 1
+        own = fake(agent)
+        if isinstance(own, Exception):
+            raise own
+        text = f"{running.current().model} says {len(prompt)} to {agent}."
+        return own or lab.Reply(text, 9, 4, "stop")
+
+    monkeypatch.setattr(lab, "reply", reply)
+    return asked
+
+
+def batch(out: Path | None = None, topics: list[str] = TOPICS, **settings: Any) -> list[Content]:
+    with ContentSystem(Settings(**settings), out=out) as system:
+        return lab.simulate(system.batch_generate(topics))[0]  # type: ignore[return-value]
+
+
+def statuses(contents: list[Content]) -> list[str]:
+    return [content.status for content in contents]
+
+
+CUT = lab.Reply("Twice a day the wa", 9, 1000, "length")
+FACTS: dict[str, Any] = {"prompt_tokens": 9, "completion_tokens": 1000}
+
+
+@pytest.mark.parametrize(
+    ("answer", "words"),
+    [
+        (CUT, "'editor': .*1000 tokens.*raise max_tokens.*blog.yaml"),
+        (ReasoningExhausted("all of it; raise max_tokens", **FACTS), "raise max_tokens.*blog.yaml"),
+        (AnswerFiltered("withheld", **FACTS), "'editor': withheld"),
+        (AnswerRefused("I cannot", **FACTS), "'editor': I cannot"),
+    ],
+)
+def test_what_is_no_whole_answer_costs_one_request(fresh_lab, monkeypatch, tmp_path, answer, words):
+    """It is paid for once, its topic is quarantined with the reason, and nothing is published."""
+    poison = f"editor: {TOPICS[1]}"
+    asked = answering(monkeypatch, lambda agent: answer if agent == poison else None)
+    with ContentSystem(out=tmp_path) as system:
+        contents = lab.simulate(system.batch_generate(TOPICS))[0]
+        bill = system.journal.bill()
+        told = summary(contents, system.journal, system.settings)
+    assert statuses(contents) == ["done", "quarantined", "done"]
+    assert asked[poison] == 1
+    assert bill.answer_tokens == 10 * 4 + 1000 and bill.answers == 10
+    assert len(list(tmp_path.glob("*.md"))) == 2
+    assert re.search(words, told), told
+
+
+def test_an_empty_answer_is_asked_for_again(fresh_lab, monkeypatch):
+    """Whatever made it may be gone; both are paid for, and the second is kept."""
+    empty = iter([AnswerEmpty("no text", **FACTS)])
+    answering(monkeypatch, lambda agent: next(empty, None) if "editor" in agent else None)
+    with ContentSystem() as system:
+        contents = lab.simulate(system.batch_generate(TOPICS[:1]))[0]
+        bill = system.journal.bill()
+    assert statuses(contents) == ["done"]
+    assert (bill.requests, bill.answers, bill.answer_tokens) == (5, 4, 4 * 4 + 1000)
+
+
+def test_another_run_asks_again_for_what_was_cut_off(fresh_lab, monkeypatch, tmp_path):
+    """And for nothing else: what is whole is kept."""
+    answering(monkeypatch, lambda agent: CUT if agent.startswith("editor") else None)
+    assert statuses(batch(tmp_path)) == ["quarantined"] * 3
+    asked = answering(monkeypatch, lambda agent: None)
+    with ContentSystem(out=tmp_path) as system:
+        assert system.journal.release() == 3
+        assert statuses(lab.simulate(system.batch_generate(TOPICS))[0]) == ["done"] * 3
+    assert asked.total() == 6  # an editor and a publisher each
+
+
+def test_the_local_model_answers_within_the_limits(fresh_lab):
+    """Each step of both workflows ends by itself, so that lesson 06 has whole texts."""
+    ended: Counter[str | None] = Counter()
+
+    async def all_steps() -> None:
+        for kind in ("blog", "comprehensive"):
+            values = {"topic": "Why tides?"}
+            for step in Workflow.load(kind).steps:
+                reply = await lab.reply(
+                    step.asked(values), max_tokens=step.max_tokens, temperature=0
+                )
+                values[step.name] = reply.text
+                ended[reply.finish_reason] += 1
+
+    lab.simulate(all_steps())
+    assert ended == {"stop": 12}
+
+
+def test_another_model_is_asked_and_published(fresh_lab, tmp_path):
+    """The same prompts to another model are new questions, and their answers replace the pages."""
+    pages = []
+    for model in ("small", "large", "large"):
+        with lab.configure(model=model), ContentSystem(out=tmp_path) as system:
+            contents, t = lab.simulate(system.batch_generate(TOPICS))
+        pages.append({path.name: path.read_bytes() for path in tmp_path.glob("why-*")})
+        assert statuses(contents) == ["done"] * 3
+    assert pages[0].keys() == pages[1].keys() and pages[1] == pages[2]
+    assert not set(pages[0].values()) & set(pages[1].values())
+    assert t.requests == 0  # nobody asks the second one twice
+
+
+def test_another_prompt_leaves_an_edited_page_and_says_so(fresh_lab, asked, tmp_path):
+    """The others are replaced; each run tells until the page is moved away."""
+    edited = batch(tmp_path)[0].files[0]
+    edited.write_text("mine")
+    assert not any(content.kept for content in batch(tmp_path))  # nothing new to tell
+    for _ in range(2):
+        with lab.configure(model="other"), ContentSystem(out=tmp_path) as system:
+            contents = lab.simulate(system.batch_generate(TOPICS))[0]
+            told = summary(contents, system.journal, system.settings)
+        assert [content.kept for content in contents] == [(edited,), (), ()]
+        assert f"{edited} was edited" in told and edited.read_text() == "mine"
+    edited.unlink()
+    with lab.configure(model="other"):
+        assert not any(content.kept for content in batch(tmp_path))
+    assert edited.is_file()
+
+
+def test_a_larger_limit_asks_nothing_that_is_whole(fresh_lab, asked, monkeypatch, tmp_path):
+    """Raised for a topic that was cut off, it makes no other one be paid for twice."""
+    batch(tmp_path)
+    before = asked.total()
+    with ContentSystem(out=tmp_path) as system:
+        blog = Workflow.load("blog")
+        larger = [type(step)(step.name, step.prompt, max_tokens=9000) for step in blog.steps]
+        system._workflows["blog"] = Workflow(
+            name="blog", about=blog.about, inputs=blog.inputs, steps=larger
+        )
+        assert statuses(lab.simulate(system.batch_generate(TOPICS))[0]) == ["done"] * 3
+    assert asked.total() == before
+
+
+def test_one_topic_in_two_forms_is_one(fresh_lab, asked, tmp_path):
+    """Letters composed or not, spaces and control characters: one payment, one page."""
+    forms = [unicodedata.normalize(form, "café in 한국") for form in ("NFC", "NFD")]
+    contents = batch(tmp_path, [*forms, "café\x0bin\u2028한국", "\x00café in 한국\x85"])
+    assert len(contents) == 1 and asked.total() == 4
+    assert len(list(tmp_path.glob("*.md"))) == 1
+
+
+def test_only_line_ends_end_a_topic(tmp_path):
+    """Not a form feed, not Unicode's separators, and no control character."""
+    file = tmp_path / "topics.txt"
+    file.write_bytes("a\x0cb\u2028c\x85d\x1de\r\nf\rg\n\n#h\nf\n".encode())
+    assert read_topics(file) == ["a b c d e", "f", "g"]
+
+
+def test_half_a_character_is_refused(fresh_lab):
+    """No file could hold it, so nothing is sent."""
+    with pytest.raises(ConfigError, match="remove that character"):
+        batch(topics=["tides \ud83c"])
+
+
+def test_titles_whose_names_collide_have_pages_of_their_own(tmp_path):
+    """Two titles with one name are easily found; neither page is written over the other's."""
+    seen: dict[str, str] = {}
+    for marks in itertools.product("?!.,;:/", repeat=6):
+        title = "Why tides" + "".join(marks)
+        name = Article(title, "", "", "blog").name
+        if name in seen:
+            break
+        seen[name] = title
+    else:
+        pytest.fail("no two titles collide")
+    articles = [Article(each, "about", each * 9, "blog") for each in (seen[name], title)]
+    for round_ in range(2):
+        names = [tuple(path.name for path in publish(tmp_path, article)) for article in articles]
+        assert len(set(names)) == 2 and len(list(tmp_path.iterdir())) == 4, round_
+    for article, (page, _) in zip(articles, names, strict=True):
+        assert (tmp_path / page).read_bytes() == article.markdown().encode()
+
+
+def test_a_page_whose_title_was_edited_stays_the_topics_own(fresh_lab, asked, tmp_path):
+    """The journal knows it, so a new front matter makes no second page."""
+    page = batch(tmp_path)[0].files[0]
+    page.write_text(page.read_text().replace("title: Why tides?", "title: The moon"))
+    with lab.configure(model="other"):
+        contents = batch(tmp_path)
+    assert contents[0].kept == (page,) and "The moon" in page.read_text()
+    assert len(list(tmp_path.glob("*.md"))) == 3
+
+
+@pytest.mark.parametrize(
+    ("error", "words"),
+    [
+        (ModelError("no key", status=401, code=None, request_id=None), "no topic.*no key"),
+        (
+            ModelError("no 0", status=400, code=None, request_id=None, param="temperature"),
+            "no topic.*null leaves it out",
+        ),
+        (ReasoningExhausted("the limit is used up"), "no topic.*used up.*blog.yaml"),
+        (
+            ModelError("over", status=429, code=None, request_id=None, kind="insufficient_quota"),
+            "no topic.*over",
+        ),
+    ],
+)
+def test_a_real_model_is_asked_one_question_first(
+    fresh_lab, monkeypatch, tmp_path, capsys, error, words
+):
+    """What every topic would meet costs one request, and no topic is begun or blamed."""
+    asked = answering(monkeypatch, lambda agent: error)
+    topics = tmp_path / "topics.txt"
+    topics.write_text("\n".join(TOPICS))
+    with lab.configure(upstream="http://127.0.0.1:9/v1"):
+        assert main(["write", str(topics), "--out", str(tmp_path / "out")]) == 1
+    out, err = capsys.readouterr()
+    assert asked.total() == 1 and out.startswith("0 done") and "0 quarantined, 3 left" in out
+    assert re.search(words, err), err
+
+
+def test_the_first_question_is_one_of_the_batch(fresh_lab, asked, tmp_path, capsys):
+    """So it is not paid for on top; and a topic's own failure does not end the batch."""
+    topics = tmp_path / "topics.txt"
+    topics.write_text("\n".join(TOPICS))
+    with lab.configure(upstream="http://127.0.0.1:9/v1"):
+        assert main(["write", str(topics), "--out", str(tmp_path / "out")]) == 0
+    assert asked.total() == 12 and capsys.readouterr().out.startswith("3 done")
+
+
+def old_journal(file: Path, rows: list[tuple[str, str, str, str, int]]) -> None:
+    """As the version before wrote it: no finish reasons, no pages, digests of its own."""
+    with closing(sqlite3.connect(file)) as database:
+        database.executescript(
+            "CREATE TABLE agentlab_steps (job VARCHAR NOT NULL, step VARCHAR NOT NULL, "
+            "asked VARCHAR NOT NULL, requests INTEGER NOT NULL, answer TEXT, prompt_tokens "
+            "INTEGER NOT NULL, answer_tokens INTEGER NOT NULL, PRIMARY KEY (job, step, asked));"
+            "CREATE TABLE agentlab_jobs (job VARCHAR NOT NULL PRIMARY KEY, status VARCHAR "
+            "NOT NULL, failures INTEGER NOT NULL, error TEXT);"
+        )
+        for status, topic, step, answer, tokens in rows:
+            job = f"blog: {topic}"
+            database.execute(
+                "INSERT INTO agentlab_steps VALUES (?, ?, 'old', 1, ?, 5, ?)",
+                (job, step, answer, tokens),
+            )
+            database.execute(
+                "INSERT OR IGNORE INTO agentlab_jobs VALUES (?, ?, 0, NULL)", (job, status)
+            )
+        database.commit()
+
+
+STEPS = ("research", "writer", "editor", "publisher")
+
+
+def test_an_earlier_versions_whole_answers_are_not_paid_for_again(fresh_lab, asked, tmp_path):
+    """Neither those of topics that are done, nor what there is of others."""
+    rows = [("done", TOPICS[0], step, f"Old {step}.", 9) for step in STEPS]
+    old_journal(tmp_path / "journal.sqlite", [*rows, ("open", TOPICS[1], "research", "Old.", 9)])
+    contents = batch(tmp_path)
+    assert statuses(contents) == ["done"] * 3
+    assert asked.total() == 3 + 4
+    assert contents[0].article == Article(TOPICS[0], "Old publisher.", "Old editor.", "blog")
+
+
+@pytest.mark.parametrize(("answer", "tokens"), [("Twice a day the wa", 240), ("\n", 3)])
+def test_an_earlier_versions_half_answers_are_found_and_told(
+    fresh_lab, asked, tmp_path, caplog, answer, tokens
+):
+    """The topic and its pages are named; tried again, it is asked for and its pages replaced."""
+    rows = [("done", TOPICS[0], step, f"Old {step}.", 9) for step in STEPS]
+    rows[2] = ("done", TOPICS[0], "editor", answer, tokens)
+    old_journal(tmp_path / "journal.sqlite", rows)
+    page, _ = publish(tmp_path, Article(TOPICS[0], "Old publisher.", answer, "blog"))
+    with caplog.at_level(logging.WARNING, "agentlab"):
+        (content,) = batch(tmp_path, TOPICS[:1])
+    assert (content.status, asked.total()) == ("quarantined", 0)
+    assert page.name in str(content.error) and "editor" in str(content.error)
+    assert TOPICS[0] in caplog.text
+    with ContentSystem(out=tmp_path) as system:
+        assert system.journal.release() == 1
+        (content,) = lab.simulate(system.batch_generate(TOPICS[:1]))[0]
+    assert (content.status, content.kept, asked.total()) == ("done", (), 2)
+    assert "says" in page.read_text()
+
+
+def test_a_reply_without_text_is_none(fresh_lab, monkeypatch, tmp_path):
+    """It is asked for three times in each of three tries, as what may pass is."""
+    poison, blank = f"writer: {TOPICS[1]}", lab.Reply(" \n", 9, 1, "stop")
+    asked = answering(monkeypatch, lambda agent: blank if agent == poison else None)
+    assert statuses(batch(tmp_path)) == ["done", "quarantined", "done"]
+    assert asked[poison] == 9 and len(list(tmp_path.glob("*.md"))) == 2
