@@ -224,16 +224,6 @@ echo_key_page     | FAIL    | 500
 html_200          | FAIL    | OPENAI_BASE_URL
 """
 
-PENDING: set[tuple[str, str]] = set()
-"""(mode, door) that the tables ask for and that is not so yet; "*" stands for every one."""
-
-
-def pending(mode: str, door: str) -> pytest.MarkDecorator:
-    """The mark of a test that may fail until its cell is taken out of PENDING."""
-    waits = bool({(mode, door), ("*", door), (mode, "*")} & PENDING)
-    return pytest.mark.xfail(waits, reason="not so yet", strict=False)
-
-
 # --- The doors ---
 
 
@@ -382,17 +372,16 @@ def _table(text: str) -> dict[str, dict[str, str]]:
     return {row[0]: dict(zip(head[1:], row[1:], strict=True)) for row in rows}
 
 
-def _told(text: str, door: str) -> list[Any]:
+def _told(text: str) -> list[Any]:
     """Mode, outcome and words, one a line; the words may hold bars of their own."""
     rows = [[c.strip() for c in line.split("|", 2)] for line in text.strip().split("\n")[1:]]
-    return [pytest.param(*row, id=row[0], marks=_marks(row[0], door)) for row in rows]
+    return [pytest.param(*row, id=row[0]) for row in rows]
 
 
 def _marks(mode: str, door: str) -> list[pytest.MarkDecorator]:
-    marks = [pending(mode, door)]
     if door in ("crew", "engine_crewai", "engine_dask") or (mode, door) == ("parts", "structured"):
-        marks.append(pytest.mark.filterwarnings("ignore"))  # the libraries' own
-    return marks
+        return [pytest.mark.filterwarnings("ignore")]  # the libraries' own
+    return []
 
 
 def _cells(text: str) -> Iterator[Any]:
@@ -499,7 +488,6 @@ def test_slow_calls(
     assert KEY not in outcome.said + "".join(capfd.readouterr())
 
 
-@pending("*", "guard")
 @pytest.mark.usefixtures("forwarding")
 @pytest.mark.parametrize("mode", ["rate_day", "rate_hour", "rate_date"])
 def test_a_wait_that_the_deadline_will_not_outlast_is_not_begun(mode: str, upstream: Upstream):
@@ -576,7 +564,6 @@ def test_a_limit_on_what_is_in_flight_is_kept_by_a_guard_that_knows_it(upstream:
 # --- The record ---
 
 
-@pending("*", "record")
 @pytest.mark.usefixtures("forwarding")
 @pytest.mark.parametrize("mode", ["keepalive", "empty_chunks"])
 def test_a_comment_or_an_empty_chunk_is_no_token(
@@ -589,7 +576,6 @@ def test_a_comment_or_an_empty_chunk_is_no_token(
     assert 5 * 0.05 <= span.first_token_s - span.arrived_s <= span.end_s - span.arrived_s
 
 
-@pending("*", "record")
 @pytest.mark.usefixtures("forwarding")
 @pytest.mark.parametrize("repeat", range(3))
 def test_one_after_the_other_is_one_at_a_time_in_the_record(repeat: int, upstream: Upstream):
@@ -608,7 +594,6 @@ def test_one_after_the_other_is_one_at_a_time_in_the_record(repeat: int, upstrea
     assert workflow.plan(t.seconds).work_s <= elapsed_s
 
 
-@pending("*", "record")
 @pytest.mark.usefixtures("forwarding")
 def test_tokens_are_the_upstreams(upstream: Upstream):
     """Plain and streamed, the record has the counts that the answer has."""
@@ -620,13 +605,7 @@ def test_tokens_are_the_upstreams(upstream: Upstream):
         assert t.spans[0].prompt_tokens == usage["input_tokens"] > 0
 
 
-@pytest.mark.parametrize(
-    "mode",
-    [
-        pytest.param(mode, marks=pending(mode, "header"))
-        for mode in ("echo_key", "echo_key_page", "echo_key_header")
-    ],
-)
+@pytest.mark.parametrize("mode", ["echo_key", "echo_key_page", "echo_key_header"])
 def test_the_key_is_in_no_answer_recording_or_header(mode: str, fresh: Upstream, tmp_path: Path):
     """What an upstream echoes does not come back, whoever asks, nor is it written down."""
     recording = tmp_path / "recording.jsonl"
@@ -657,9 +636,7 @@ DOORS_WITH_PARAMETERS = {
 }
 
 
-@pytest.mark.parametrize(
-    "mode", [pytest.param(mode, marks=pending(mode, "parameters")) for mode in PARAMETERS]
-)
+@pytest.mark.parametrize("mode", PARAMETERS)
 def test_a_refused_parameter_is_left_out_for_every_door(
     mode: str, fresh: Upstream, caplog: pytest.LogCaptureFixture
 ):
@@ -690,7 +667,7 @@ def test_a_limit_that_is_not_kept_is_seen(upstream: Upstream):
 
 
 @pytest.mark.usefixtures("forwarding")
-@pytest.mark.parametrize(("mode", "outcome", "words"), _told(WRITE, "write"))
+@pytest.mark.parametrize(("mode", "outcome", "words"), _told(WRITE))
 def test_write(
     mode: str,
     outcome: str,
@@ -715,7 +692,7 @@ def test_write(
 
 @pytest.mark.parametrize(
     "mode",
-    [pytest.param(mode, marks=pending(mode, "write")) for mode in WHOLE_NO_MORE],
+    WHOLE_NO_MORE,
 )
 @pytest.mark.usefixtures("forwarding")
 def test_what_is_no_whole_answer_is_never_published(
@@ -766,7 +743,7 @@ engines: [sequential, asyncio]
 """
 
 
-@pytest.mark.parametrize(("mode", "outcome", "words"), _told(BENCH, "bench"))
+@pytest.mark.parametrize(("mode", "outcome", "words"), _told(BENCH))
 def test_bench(
     mode: str,
     outcome: str,
@@ -795,7 +772,7 @@ def test_bench(
     assert len(fresh.asked) <= 5
 
 
-@pytest.mark.parametrize(("mode", "verdict", "words"), _told(DOCTOR, "doctor"))
+@pytest.mark.parametrize(("mode", "verdict", "words"), _told(DOCTOR))
 def test_doctor(
     mode: str,
     verdict: str,
@@ -812,7 +789,6 @@ def test_doctor(
     assert KEY not in str(finding)
 
 
-@pending("*", "doctor")
 @pytest.mark.parametrize(
     ("key", "verdict"),
     [(f" {KEY}\n", "OK"), (f"{KEY}\u200b", "OK"), (f'"{KEY}"', "FAIL")],
@@ -866,7 +842,6 @@ def test_a_class_that_forwards(
     assert KEY not in outcome.said
 
 
-@pending("*", "class")
 @pytest.mark.parametrize("name", ["ainvoke", "invoke", "tools", "astream", "structured"])
 def test_langchain_in_a_class(name: str, upstream: Upstream, learner: ModuleType):
     """Its client shows the key that the lab gave it, by whichever way it goes."""

@@ -31,7 +31,7 @@ def programs() -> Path | None:
 
 
 @pytest.fixture(scope="session")
-def postgres() -> Iterator[str]:
+def server() -> Iterator[str]:
     """A server of our own, on a socket in a folder; it refuses to run as root."""
     binaries = programs()
     if binaries is None:
@@ -62,15 +62,21 @@ def postgres() -> Iterator[str]:
         shutil.rmtree(folder)
 
 
+@pytest.fixture
+def postgres(server: str) -> str:
+    """Its database, empty."""
+    import psycopg
+
+    with psycopg.connect(server, autocommit=True) as database:
+        database.execute("DROP TABLE IF EXISTS agentlab_steps, agentlab_jobs")
+    return server
+
+
 @pytest.fixture(params=["sqlite", "postgres"])
 def where(request: pytest.FixtureRequest, tmp_path: Path) -> str:
     if request.param == "sqlite":
         return str(tmp_path / "journal.sqlite")
     url: str = request.getfixturevalue("postgres")
-    import psycopg
-
-    with psycopg.connect(url, autocommit=True) as database:
-        database.execute("DROP TABLE IF EXISTS agentlab_steps, agentlab_jobs")
     return url
 
 

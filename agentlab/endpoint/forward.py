@@ -277,10 +277,15 @@ class Forward:
                 del self._opened[loop]
 
     def _unreachable(self, error: Exception) -> RequestError:
+        reached = isinstance(error, _CLOSED) and not isinstance(error, aiohttp.ClientConnectorError)
+        what, cure = (
+            ("The answer was broken off by", "ask again.")
+            if reached
+            else ("Cannot reach", "check OPENAI_BASE_URL and the network.")
+        )
         return RequestError(
             502,
-            f"Cannot reach the model at {self._upstream} ({type(error).__name__}); "
-            "check OPENAI_BASE_URL and the network.",
+            f"{what} the model at {self._upstream} ({type(error).__name__}); {cure}",
             kind="server_error",
             code="upstream_unreachable",
         )

@@ -13,6 +13,8 @@ import re
 import sys
 from typing import NamedTuple
 
+import httpx
+
 from agentlab import lab
 from agentlab.errors import (
     AnswerEmpty,
@@ -104,8 +106,9 @@ def judge(error: BaseException) -> Verdict:
     if isinstance(error, ModelError):
         names = {error.code, error.kind}
         return _of_refusal(error.status, names, str(error), error.retry_after_s)
-    if isinstance(error, (EndpointError, TimeoutError, ConnectionError)):
-        return Verdict(True, outage=True, overload=isinstance(error, TimeoutError))
+    late = isinstance(error, (TimeoutError, httpx.TimeoutException))
+    if late or isinstance(error, (EndpointError, ConnectionError, httpx.TransportError)):
+        return Verdict(True, outage=True, overload=late)
     if _is_garbage(error):
         return _of_garbage(error)
     return _of_openai(error)
