@@ -60,7 +60,7 @@ class ShortCompletions:
     def __init__(self, client: openai.AsyncOpenAI, post: Post):
         self._client = client
         self._post = post
-        self._built: dict[bool, tuple[tuple[Any, ...], httpx.Request]] = {}
+        self._built: dict[bool, _Built] = {}
 
     @property
     def with_raw_response(self) -> _Raw:
@@ -98,27 +98,27 @@ class ShortCompletions:
         body = openapi_dumps({name: asked[name] for name in _FIELDS if name in asked})
         try:
             answer = await self._post(
-                str(built.url),
+                built.url,
                 body,
                 {**built.headers, "content-length": str(len(body))},
                 read_timeout_s=_read_s(self._client.timeout),
             )
         except TimeoutError as error:
-            raise openai.APITimeoutError(built) from error
+            raise openai.APITimeoutError(built.request) from error
         except EndpointError as error:
-            raise openai.APIConnectionError(request=built) from error
+            raise openai.APIConnectionError(request=built.request) from error
         if answer.status >= 400:
             raise self._client._make_status_error_from_response(
                 httpx.Response(
                     answer.status,
                     headers=list(answer.headers.items()),
                     content=answer.content,
-                    request=built,
+                    request=built.request,
                 )
             )
         return _Unparsed(answer)
 
-    def _request(self, raw: bool) -> httpx.Request:
+    def _request(self, raw: bool) -> _Built:
         """openai's own request, without its body; built again where the client was changed."""
         client = self._client
         state = (
@@ -127,11 +127,11 @@ class ShortCompletions:
             client.project,
             client.base_url,
             client.timeout,
-            dict(client._custom_headers),
-            dict(client._custom_query),
+            client._custom_headers,
+            client._custom_query,
         )
         built = self._built.get(raw)
-        if built is None or built[0] != state:
+        if built is None or built.state != state:
             options = FinalRequestOptions.construct(
                 method="post",
                 url="/chat/completions",
@@ -141,8 +141,17 @@ class ShortCompletions:
             )
             request = client._build_request(options)
             del request.headers["content-length"]
-            built = self._built[raw] = (state, request)
-        return built[1]
+            kept = (*state[:-2], dict(client._custom_headers), dict(client._custom_query))
+            built = _Built(kept, request, str(request.url), dict(request.headers))
+            self._built[raw] = built
+        return built
+
+
+class _Built(NamedTuple):
+    state: tuple[Any, ...]
+    request: httpx.Request
+    url: str
+    headers: dict[str, str]
 
 
 _PLAIN = frozenset(_FIELDS)

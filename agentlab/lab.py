@@ -221,7 +221,8 @@ def chat_model(*, agent: str = "agent", max_retries: int = 0, **options: Any) ->
 def crew_llm(*, agent: str = "agent", max_retries: int = 0, **options: Any) -> LLM:
     """CrewAI's own `LLM`, connected to the endpoint; CrewAI is imported silent (`agentlab.crews`).
 
-    An `Agent` retries by itself, too: give it `max_retry_limit=0`.
+    An `Agent` retries by itself, too: give it `max_retry_limit=0`. And whatever `max_retries` says,
+    CrewAI's LLM sends what a 429 refuses three times, a used-up quota included (crewai 1.15).
 
     Args:
         agent: The name under which the trace shows its calls.

@@ -177,16 +177,21 @@ def _problem(said: Any) -> dict[str, Any] | None:
 
 
 def _of_fastapi(detail: Any) -> dict[str, Any]:
-    faults = [fault for fault in detail if isinstance(fault, dict)] if detail != str(detail) else []
+    listed = detail if isinstance(detail, list) else []
+    faults = [fault for fault in listed if isinstance(fault, dict)]
     if not faults:
         return {"message": str(detail)}
-    where = [".".join(map(str, fault.get("loc") or ["body"])) for fault in faults]
+    where = [_place(fault.get("loc")) for fault in faults]
     said = [f"{at}: {fault.get('msg', 'invalid')}" for at, fault in zip(where, faults, strict=True)]
     return {
         "message": "; ".join(said),
         "type": faults[0].get("type"),
         "param": where[0].removeprefix("body."),
     }
+
+
+def _place(loc: Any) -> str:
+    return ".".join(map(str, loc)) if isinstance(loc, list) and loc else "body"
 
 
 def _as_error(problem: dict[str, Any], answer: Answer) -> ModelError:
