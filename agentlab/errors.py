@@ -10,6 +10,7 @@
     │       ├── ReasoningExhausted  the whole limit went into reasoning, nothing into an answer
     │       ├── AnswerFiltered      withheld by the provider's content filter
     │       ├── AnswerRefused       the model declined, in its own words
+    │       ├── AnswerInterrupted   broken off by the endpoint, for a reason of its own
     │       └── AnswerEmpty         no text, without a reason given
     ├── GaveUp           a guarded call failed for good (carries the attempts and their errors)
     ├── CircuitOpen      the endpoint is down, and the call was not sent (carries when to try again)
@@ -164,6 +165,10 @@ class AnswerFiltered(IncompleteAnswer):
 
 class AnswerRefused(IncompleteAnswer):
     """The model declined to answer; `text` holds what it said instead."""
+
+
+class AnswerInterrupted(IncompleteAnswer):
+    """The endpoint broke its answer off for a reason of its own; asking again may help."""
 
 
 class AnswerEmpty(IncompleteAnswer):

@@ -15,6 +15,7 @@ import msgspec
 from agentlab.errors import (
     AnswerEmpty,
     AnswerFiltered,
+    AnswerInterrupted,
     AnswerRefused,
     AnswerTruncated,
     IncompleteAnswer,
@@ -27,6 +28,14 @@ from agentlab.wire import Answer
 SHOWN = 300
 """So many characters of what is no chat completion are shown."""
 
+# How endpoints say why an answer ended, where it is not whole; in lower case.
+_CUT = frozenset({"length", "max_tokens", "model_length"})  # OpenAI, Anthropic, Mistral
+_FILTERED = frozenset(  # OpenAI and Azure; Gemini has a word for each reason
+    {"content_filter", "safety", "recitation", "blocklist", "prohibited_content", "spii"}
+)
+_INTERRUPTED = frozenset(  # vLLM and SGLang; OpenRouter and Mistral; DeepSeek
+    {"abort", "aborted", "cancelled", "error", "insufficient_system_resource"}
+)
 _BASE_URL = "; is OPENAI_BASE_URL right? Most servers' ends in /v1"
 
 
@@ -95,37 +104,45 @@ def _whole(choice: _Choice, used: _Usage, answer: Answer, max_tokens: int | None
     kind, message_ = _flaw(text, reason, message, facts["completion_tokens"], max_tokens)
     if kind is not None:
         raise kind(message_, **facts | {"text": text})
-    return Reply(text, facts["prompt_tokens"], facts["completion_tokens"], reason)
+    cut = (reason or "").lower() in _CUT  # one word for it, whoever says it
+    return Reply(
+        text, facts["prompt_tokens"], facts["completion_tokens"], "length" if cut else reason
+    )
 
 
 def _flaw(
     text: str, reason: str | None, message: _Message, counted: int, max_tokens: int | None
 ) -> tuple[type[IncompleteAnswer] | None, str]:
     """What keeps an answer from being whole, and the way out; (None, "") where nothing does."""
-    blank = not text.strip()
-    if reason == "content_filter":
+    blank, ended = not text.strip(), (reason or "").lower()
+    if ended in _FILTERED:
         return AnswerFiltered, (
             f"the provider's content filter withheld the answer, of which came: {text[:80]!r}; "
             "ask for something else"
         )
-    if blank and (message.reasoned or reason == "length"):
+    if ended in _INTERRUPTED:
+        return AnswerInterrupted, (
+            f"the endpoint broke its answer off (finish_reason {reason!r}), which ends in "
+            f"{text[-40:]!r}; ask again"
+        )
+    if blank and ended in _CUT:
         spent = max_tokens or counted or None
         budget = f"the limit of {spent} tokens" if spent else "the limit on tokens"
-        if reason != "length":
-            return AnswerEmpty, "the model reasoned, and then answered with no text; ask again"
         return ReasoningExhausted, (
             f"{budget} was used up before the answer began, as models do that reason first; "
             "raise max_tokens"
         )
-    if reason == "length" and max_tokens is None:
+    if blank and message.reasoned:
+        return AnswerEmpty, "the model reasoned, and then answered with no text; ask again"
+    if blank:
+        return AnswerEmpty, (
+            f"the model answered with no text (finish_reason {reason!r}); ask again"
+        )
+    if ended in _CUT and max_tokens is None:
         return AnswerTruncated, (
             f"the answer was cut off after {counted or 'an unknown number of'} tokens by a limit "
             f"of the endpoint's own, and ends in {text[-40:]!r}; pass a larger max_tokens, or ask "
             "for a shorter answer"
-        )
-    if blank:
-        return AnswerEmpty, (
-            f"the model answered with no text (finish_reason {reason!r}); ask again"
         )
     return None, ""
 
@@ -171,9 +188,11 @@ def _problem(said: Any) -> dict[str, Any] | None:
     detail = said.get("detail")
     if detail and "choices" not in said:  # FastAPI: a sentence, or a list of faults
         return _of_fastapi(detail)
-    if said.get("object") == "error" and "message" in said:  # vLLM before 0.9
-        return said
-    return None
+    several = said.get("errors")  # Cloudflare
+    if isinstance(several, list) and several and isinstance(several[0], dict):
+        return several[0]
+    # vLLM before 0.9, Mistral, Cohere
+    return said if isinstance(said.get("message"), str) and "choices" not in said else None
 
 
 def _of_fastapi(detail: Any) -> dict[str, Any]:

@@ -6,7 +6,6 @@ The endpoint is started by its first use and ends with this process.
 from __future__ import annotations
 
 import atexit
-import logging
 import threading
 from typing import Any, NamedTuple
 
@@ -15,6 +14,7 @@ from agentlab.endpoint.another import clock_of
 from agentlab.endpoint.process import EndpointProcess
 from agentlab.endpoint.serve import allow_many_connections, local_app
 from agentlab.errors import ConfigError, EndpointError
+from agentlab.notices import log
 from agentlab.settings import Settings
 from agentlab.trace import attach, detach
 
@@ -24,7 +24,6 @@ _SHAPING = (
 )  # fmt: skip
 """The settings that only a model of one's own follows; a learner cannot shape the class's."""
 
-_log = logging.getLogger("agentlab")
 _lock = threading.RLock()
 _chosen: Settings | None = None
 _shared: Address | None = None
@@ -91,7 +90,7 @@ def _keeping_the_class(changes: dict[str, Any]) -> dict[str, Any]:
     except ConfigError:  # of the address, or it will be raised once more
         return changes
     except EndpointError as error:
-        _log.warning("%s; it may be one that is paid for, so the local model is used", error)
+        log.warning("%s; it may be one that is paid for, so the local model is used", error)
         return changes
     return changes if clock is None or clock.paid else others
 

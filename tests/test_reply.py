@@ -15,6 +15,7 @@ from agentlab.clock import run_virtual
 from agentlab.errors import (
     AnswerEmpty,
     AnswerFiltered,
+    AnswerInterrupted,
     AnswerRefused,
     AnswerTruncated,
     IncompleteAnswer,
@@ -102,6 +103,14 @@ def choice(finish: str | None = "stop", **message: Any) -> dict[str, Any]:
 PARTS = [{"type": "thinking", "text": "Hm."}, {"type": "text", "text": "Dan"}, "ube."]
 FLAWS: dict[str, tuple[dict[str, Any], type[IncompleteAnswer], str]] = {
     "cut": (choice("length", content="The riv"), AnswerTruncated, "'The riv'; pass a larger"),
+    "cut, says Mistral": (choice("model_length", content="The riv"), AnswerTruncated, "larger"),
+    "interrupted": (choice("abort", content="The riv"), AnswerInterrupted, "ask again"),
+    "interrupted, says DeepSeek": (
+        choice("insufficient_system_resource", content=""),
+        AnswerInterrupted,
+        "ask again",
+    ),
+    "filtered, says Gemini": (choice("SAFETY", content=None), AnswerFiltered, "content filter"),
     "filtered": (choice("content_filter", content="The"), AnswerFiltered, "content filter"),
     "empty": (choice(content=""), AnswerEmpty, "no text"),
     "blank": (choice(content=" \n"), AnswerEmpty, "no text"),
@@ -190,6 +199,18 @@ PROBLEMS: dict[str, tuple[int, Any, tuple[int, str | None, str | None, str | Non
         {"object": "error", "message": "too long", "type": "BadRequestError", "code": 400},
         (400, "400", "BadRequestError", None),
         "too long",
+    ),
+    "Mistral and Cohere": (
+        429,
+        {"message": "Requests rate limit exceeded", "type": "rate_limited", "code": "1300"},
+        (429, "1300", "rate_limited", None),
+        "rate limit exceeded",
+    ),
+    "Cloudflare": (
+        401,
+        {"success": False, "errors": [{"code": 10000, "message": "Authentication error"}]},
+        (401, "10000", None, None),
+        "Authentication error",
     ),
     "type without code": (
         429,

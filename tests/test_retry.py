@@ -15,6 +15,7 @@ from agentlab import lab
 from agentlab.clock import run_virtual
 from agentlab.errors import (
     AnswerEmpty,
+    AnswerInterrupted,
     ConfigError,
     EndpointError,
     IncompleteAnswer,
@@ -101,9 +102,9 @@ def test_a_verdict_reads_type_code_message_and_numbers(
 
 
 @pytest.mark.parametrize("kind", IncompleteAnswer.__subclasses__())
-def test_only_an_empty_answer_is_worth_another_attempt(kind: type[IncompleteAnswer]):
-    """A cut, filtered, refused or exhausted one would come again."""
-    assert judge(kind("x")).retry is (kind is AnswerEmpty)
+def test_what_is_no_whole_answer_is_asked_again_if_that_may_help(kind: type[IncompleteAnswer]):
+    """An empty or interrupted one may change; the others would come again."""
+    assert judge(kind("x")).retry is (kind in (AnswerEmpty, AnswerInterrupted))
 
 
 @given(limit=st.integers(1, 10**7), requested=st.integers(1, 10**7))

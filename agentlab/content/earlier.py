@@ -6,7 +6,6 @@ questions in another way. Topics whose answers were cut off or empty are found.
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Callable, Iterable, Mapping
 from itertools import groupby
 from math import inf
@@ -15,6 +14,7 @@ from pathlib import Path
 
 from agentlab.content.journal import Earlier, Journal
 from agentlab.content.publish import Article, digest
+from agentlab.notices import log
 from agentlab.workflow import Step, Workflow
 
 LIMITS_THEN = frozenset({60, 200, 220, 240, 250})
@@ -22,8 +22,6 @@ LIMITS_THEN = frozenset({60, 200, 220, 240, 250})
 
 Question = Callable[[Step, Mapping[str, str]], str]
 """The digest of a step's question, with the answers that it mentions filled in."""
-
-_log = logging.getLogger("agentlab")
 
 
 def adopt(
@@ -55,7 +53,7 @@ def adopt(
         journal.note(job, "quarantined", error=error, pages=pages)
     journal.adopt(answers)
     if flawed:
-        _log.warning(
+        log.warning(
             "quarantined, because an earlier version called them done with answers that are cut "
             "off or empty: %s",
             "; ".join(flawed),

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import logging
 from collections import Counter
 from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping
 from contextlib import AsyncExitStack, contextmanager, nullcontext, suppress
@@ -34,6 +33,7 @@ from agentlab.errors import (
     StepError,
     Stopped,
 )
+from agentlab.notices import log
 from agentlab.progress import bar
 from agentlab.resilience.breaker import Breaker
 from agentlab.resilience.guard import Guard, size_tokens
@@ -47,7 +47,6 @@ from agentlab.workflow import Step, Workflow
 if TYPE_CHECKING:
     from agentlab.engines.dask import Cluster
 
-_log = logging.getLogger("agentlab")
 
 Status = Literal["done", "failed", "quarantined", "left"]
 
@@ -487,7 +486,7 @@ class ContentSystem:
         """Ask again, alone, until something is answered or patience ends; what is met at last."""
         longest_s, wait_s = self.settings.longest_wait_seconds, 1.0
         if not is_virtual():
-            _log.warning("nothing is answered; trying again for %g s: %s", longest_s, met)
+            log.warning("nothing is answered; trying again for %g s: %s", longest_s, met)
         with suppress(Stopped, TimeoutError):
             async with lab.timeout(longest_s):
                 while met is not None and failures.passes(met):

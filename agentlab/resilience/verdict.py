@@ -18,6 +18,7 @@ import httpx
 from agentlab import lab
 from agentlab.errors import (
     AnswerEmpty,
+    AnswerInterrupted,
     CircuitOpen,
     EndpointError,
     IncompleteAnswer,
@@ -88,7 +89,7 @@ def judge(error: BaseException) -> Verdict:
     """What to make of an error of `lab.ask`, openai's client, `ChatOpenAI` or `crewai.LLM`.
 
     Worth another attempt are broken connections, time-outs, the statuses in `PASSING`, an answer
-    without text, and an answer with status 200 that is none. Not worth one are a wrong key, a
+    without text or broken off by the endpoint, and an answer with status 200 that is none. Not worth one are a wrong key, a
     wrong request, a quota that is used up, a request larger than its limit, an answer that was
     cut off, filtered or refused, and whatever this module does not know: an error in your own
     code stays one.
@@ -102,7 +103,7 @@ def judge(error: BaseException) -> Verdict:
     if isinstance(error, CircuitOpen):
         return Verdict(True, error.retry_after_s)
     if isinstance(error, IncompleteAnswer):
-        return Verdict(isinstance(error, AnswerEmpty), answered=True)
+        return Verdict(isinstance(error, AnswerEmpty | AnswerInterrupted), answered=True)
     if isinstance(error, ModelError):
         names = {error.code, error.kind}
         return _of_refusal(error.status, names, str(error), error.retry_after_s)
