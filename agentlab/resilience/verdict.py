@@ -89,10 +89,10 @@ def judge(error: BaseException) -> Verdict:
     """What to make of an error of `lab.ask`, openai's client, `ChatOpenAI` or `crewai.LLM`.
 
     Worth another attempt are broken connections, time-outs, the statuses in `PASSING`, an answer
-    without text or broken off by the endpoint, and an answer with status 200 that is none. Not worth one are a wrong key, a
-    wrong request, a quota that is used up, a request larger than its limit, an answer that was
-    cut off, filtered or refused, and whatever this module does not know: an error in your own
-    code stays one.
+    without text or broken off by the endpoint, and an answer with status 200 that is none. Not
+    worth one are a wrong key, a wrong request, a quota that is used up, a request larger than its
+    limit, an answer that was cut off, filtered or refused, and whatever this module does not know:
+    an error in your own code stays one.
 
     Example:
         >>> judge(ModelError("busy", status=503, code=None, request_id=None)).retry
