@@ -107,7 +107,7 @@ class ShortCompletions:
             raise openai.APITimeoutError(built.request) from error
         except EndpointError as error:
             raise openai.APIConnectionError(request=built.request) from error
-        if answer.status >= 400:
+        if not 200 <= answer.status < 300:
             raise self._client._make_status_error_from_response(
                 httpx.Response(
                     answer.status,

@@ -120,6 +120,19 @@ def test_an_answer_without_json_says_what_it_is():
     assert asyncio.run(ShortCompletions(client, html).create(model="m")) == "<p>Sorry</p>"
 
 
+@pytest.mark.parametrize("status", [301, 307, 404, 503])
+def test_whatever_is_no_success_is_an_error(status: int):
+    """A redirection, too, which openai's client does not follow here."""
+
+    async def no_success(*_: Any, **__: Any) -> Answer:
+        return Answer(status, httpx.Headers({"location": "/other"}), b"")
+
+    client = openai.AsyncOpenAI(base_url="http://127.0.0.1/v1", api_key="x", max_retries=0)
+    with pytest.raises(openai.APIStatusError) as error:
+        asyncio.run(ShortCompletions(client, no_success).create(model="m"))
+    assert error.value.status_code == status
+
+
 COMPLETION = json.dumps(
     {
         "id": "c",
