@@ -772,6 +772,24 @@ def test_bench(
     assert len(fresh.asked) <= 5
 
 
+@pytest.mark.parametrize("command", ["write", "bench"])
+def test_what_is_left_out_from_the_start_is_never_sent(
+    command: str, fresh: Upstream, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+):
+    """With --leave-out nothing is refused: no request has it, and the limit has its other name."""
+    fresh.use("strict_notemp")
+    (tmp_path / "mine.yaml").write_text(EXPERIMENT)
+    (tmp_path / "topics.txt").write_text("Why tides\n")
+    first = {"write": ["topics.txt"], "bench": ["mine.yaml", "--yes"]}[command]
+    given = [command, str(tmp_path / first[0]), *first[1:], "--out", str(tmp_path / "out")]
+    assert cli.main([*given, "--leave-out", "temperature,max_completion_tokens"]) == 0, capfd
+    asked = [seen.body or {} for seen in fresh.asked]
+    assert asked and not any(
+        {"temperature", "max_completion_tokens"} & body.keys() for body in asked
+    )
+    assert all("max_tokens" in body for body in asked)
+
+
 @pytest.mark.parametrize(("mode", "verdict", "words"), _told(DOCTOR))
 def test_doctor(
     mode: str,

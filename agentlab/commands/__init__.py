@@ -21,3 +21,12 @@ def cluster_argument(parser: argparse.ArgumentParser) -> None:
         metavar="ADDRESS",
         help="send from other processes: of a Dask scheduler, or without an address from here",
     )
+
+
+def leave_out_argument(parser: argparse.ArgumentParser) -> None:
+    """`--leave-out`, of the commands that ask a real model."""
+    parser.add_argument(
+        "--leave-out",
+        metavar="NAMES",
+        help="parameters that the real model is never sent, such as temperature,seed",
+    )

@@ -6,10 +6,11 @@ import argparse
 import sys
 from pathlib import Path
 
+import msgspec
 from matplotlib.figure import Figure
 
 from agentlab.bench import compare, cost, experiment, measure, plots, report, results, tuning
-from agentlab.commands import INTERRUPTED, cluster_argument
+from agentlab.commands import INTERRUPTED, cluster_argument, leave_out_argument
 from agentlab.errors import ConfigError, StepError
 
 DESCRIPTION = (
@@ -33,6 +34,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--compare", nargs=2, metavar=("A", "B"), help="two .json files")
     cluster_argument(parser)
+    leave_out_argument(parser)
 
 
 def run(options: argparse.Namespace) -> int:
@@ -65,6 +67,9 @@ def _stamp(file: Path) -> int | None:
 
 def _measure(path: Path, file: Path, options: argparse.Namespace) -> int:
     chosen = experiment.load(path)
+    if options.leave_out:
+        asked_so = {**chosen.settings, "leave_out": options.leave_out}
+        chosen = msgspec.structs.replace(chosen, settings=asked_so)
     if chosen.asks_real:
         real = chosen.chosen
         asked = f"this asks {real.model} at {real.upstream} {_bill(cost.cost(chosen), options)}"
@@ -82,9 +87,11 @@ def _measure(path: Path, file: Path, options: argparse.Namespace) -> int:
 
 
 def _tune(path: Path, file: Path, options: argparse.Namespace) -> int:
-    for name in ("cluster", "price", "yes"):
+    for name in ("cluster", "leave_out", "price", "yes"):
         if getattr(options, name):
-            raise ConfigError(f"--{name} is for what asks an endpoint; {path.stem} simulates one")
+            raise ConfigError(
+                f"--{name.replace('_', '-')} is for what asks an endpoint; {path.stem} simulates one"
+            )
     tuned = tuning.run(tuning.load(path), file, resume=options.resume)
     _report(file, tuning.markdown(tuned), tuning.figure(tuned))
     return 0

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from agentlab import settings
 from agentlab.classroom.start import class_settings, serve_class
+from agentlab.commands import leave_out_argument
 from agentlab.endpoint import presets
 from agentlab.endpoint.serve import build_app, serve
 from agentlab.errors import ConfigError
@@ -37,11 +38,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--faults", metavar="FILE", help="a fault plan, as YAML")
     parser.add_argument("--record", metavar="FILE", help="append every answer to this file")
     parser.add_argument("--replay", metavar="FILE", help="answer from such a file")
-    parser.add_argument(
-        "--leave-out",
-        metavar="NAMES",
-        help="parameters that the real model is never sent, such as temperature,seed",
-    )
+    leave_out_argument(parser)
     parser.add_argument("--trace", metavar="FILE", help="append a line of JSON for every request")
     parser.add_argument(
         "--classroom",

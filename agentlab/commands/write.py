@@ -7,12 +7,12 @@ import asyncio
 import signal
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Literal
 
-from agentlab import running
-from agentlab.commands import INTERRUPTED, cluster_argument
+from agentlab import lab, running
+from agentlab.commands import INTERRUPTED, cluster_argument, leave_out_argument
 from agentlab.content.settings import Settings
 from agentlab.content.system import Content, ContentSystem, summary
 from agentlab.content.topics import read_topics
@@ -38,20 +38,23 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--settings", metavar="FILE", help="the content system's, as YAML")
     parser.add_argument("--journal", metavar="URL", help="elsewhere, such as postgresql://...")
     cluster_argument(parser)
+    leave_out_argument(parser)
 
 
 def run(options: argparse.Namespace) -> int:
     """Write; returns what `write` does."""
-    return write(
-        Path(options.topics),
-        Path(options.out),
-        content_type=options.type,
-        resume=options.resume,
-        settings_file=options.settings,
-        journal=options.journal,
-        cluster=options.cluster,
-        retry_quarantined=options.retry_quarantined,
-    )
+    left_out = options.leave_out
+    with lab.configure(leave_out=left_out) if left_out else nullcontext():
+        return write(
+            Path(options.topics),
+            Path(options.out),
+            content_type=options.type,
+            resume=options.resume,
+            settings_file=options.settings,
+            journal=options.journal,
+            cluster=options.cluster,
+            retry_quarantined=options.retry_quarantined,
+        )
 
 
 def write(
