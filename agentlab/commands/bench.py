@@ -87,11 +87,9 @@ def _measure(path: Path, file: Path, options: argparse.Namespace) -> int:
 
 
 def _tune(path: Path, file: Path, options: argparse.Namespace) -> int:
-    for name in ("cluster", "leave_out", "price", "yes"):
-        if getattr(options, name):
-            raise ConfigError(
-                f"--{name.replace('_', '-')} is for what asks an endpoint; {path.stem} simulates one"
-            )
+    for name in ("cluster", "leave-out", "price", "yes"):
+        if getattr(options, name.replace("-", "_")):
+            raise ConfigError(f"--{name} is for what asks an endpoint; {path.stem} simulates one")
     tuned = tuning.run(tuning.load(path), file, resume=options.resume)
     _report(file, tuning.markdown(tuned), tuning.figure(tuned))
     return 0
