@@ -148,7 +148,7 @@ class Guard:
                 raise made.gave_up(why or type(error).__name__) from error
 
     async def _repeat(self, made: _Call[T]) -> T:
-        async for attempt in self.retry.attempting():
+        async for attempt in self.retry.attempting(before_wait=self._tell):
             with attempt:
                 try:
                     result = await self._hedged(made)
@@ -204,7 +204,6 @@ class Guard:
         if self.pace is not None:
             self.pace.pause(verdict.wait_s)
         self._refuse_to_wait(verdict.wait_s, made, error)
-        self._tell(verdict.wait_s)
 
     def _refuse_to_wait(
         self, wait_s: float, made: _Call[Any], error: Exception | None = None
@@ -225,14 +224,14 @@ class Guard:
                 f"the endpoint asks to wait {wait_s:,.0f} model seconds, and {most}{said}"
             ) from error
 
-    def _tell(self, wait_s: float) -> None:
+    def _tell(self, wait_s: float, error: BaseException) -> None:
         """Tell whoever watches why nothing happens, once for each wait of some seconds."""
         real_s = wait_s / lab.model_seconds_a_second()
         until_s = lab.now_s() + wait_s
         if real_s < TOLD_FROM_S or is_virtual() or until_s <= self._told_until_s:
             return
         self._told_until_s = until_s + wait_s / 2  # those refused at the same time are not told
-        log.warning("the endpoint asks to wait %.0f s before the next request", real_s)
+        log.warning("the next attempt follows in %.0f s: %s", real_s, error)
 
     def _stay_in_one_loop(self) -> None:
         loop = asyncio.get_running_loop()

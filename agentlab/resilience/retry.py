@@ -6,6 +6,7 @@ budget. Back-off with full jitter: https://aws.amazon.com/blogs/architecture/exp
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from random import Random
 
@@ -84,8 +85,13 @@ class Retry:
             )
         object.__setattr__(self, "_random", Random(self.seed))
 
-    def attempting(self) -> AsyncRetrying:
+    def attempting(
+        self, *, before_wait: Callable[[float, BaseException], None] | None = None
+    ) -> AsyncRetrying:
         """tenacity's loop over the attempts of one call.
+
+        Args:
+            before_wait: Told of each wait before it begins: its model seconds, and the error.
 
         Example:
             async for attempt in Retry(attempts=3).attempting():
@@ -95,10 +101,17 @@ class Retry:
         if self.budget is not None:
             self.budget.pay_in()
         began_s = lab.now_s()
+
+        def tell(state: RetryCallState) -> None:
+            error = state.outcome.exception() if state.outcome else None
+            if before_wait is not None and error is not None and state.next_action is not None:
+                before_wait(state.next_action.sleep, error)
+
         return AsyncRetrying(
             retry=lambda state: self._again(state, lab.now_s() - began_s),
             wait=self.wait_s,
             sleep=lab.sleep,
+            before_sleep=tell,
             reraise=True,
         )
 
