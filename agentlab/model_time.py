@@ -80,7 +80,7 @@ def real_retry_after_s(headers: Mapping[str, str]) -> float | None:
         (2.0, None)
     """
     for name, unit_s in (("retry-after-ms", 0.001), ("retry-after", 1.0)):
-        wait_s = _number(headers.get(name, ""))
+        wait_s = finite_number(headers.get(name, ""))
         if wait_s is not None:
             return wait_s * unit_s
     until = _date(headers.get("retry-after", ""))
@@ -91,7 +91,8 @@ def real_retry_after_s(headers: Mapping[str, str]) -> float | None:
     return max((until - now).total_seconds(), 0.0)
 
 
-def _number(text: str) -> float | None:
+def finite_number(text: str) -> float | None:
+    """Read a number from a header; None for what is no number, negative or not finite."""
     try:
         number = float(text)
     except ValueError:

@@ -12,6 +12,7 @@ from collections.abc import Mapping
 
 from agentlab import lab
 from agentlab.errors import ConfigError
+from agentlab.model_time import finite_number
 
 
 class TokenBucket:
@@ -123,7 +124,7 @@ class Pace:
         """Take OpenAI's `x-ratelimit-*` headers from any answer into account."""
         for kind in ("requests", "tokens"):
             limit, left = (
-                _amount(headers.get(f"x-ratelimit-{what}-{kind}", ""))
+                finite_number(headers.get(f"x-ratelimit-{what}-{kind}", ""))
                 for what in ("limit", "remaining")
             )
             if not limit or left is None:
@@ -177,11 +178,3 @@ def window_s(limit: float, left: float, reset_s: float | None) -> float:
         return 60.0
     measured_s = limit * reset_s / (limit - left)
     return min(WINDOWS_S, key=lambda window_s: abs(math.log(measured_s / window_s)))
-
-
-def _amount(text: str) -> float | None:
-    try:
-        number = float(text)
-    except ValueError:
-        return None
-    return number if math.isfinite(number) and number >= 0 else None
