@@ -15,7 +15,7 @@ BUNDLE_ARGS ?=
 NBVAL := -p nbval_refresh --nbval --nbval-current-env --nbval-cell-timeout 120 \
 	--nbval-sanitize-with tests/nbval_sanitize.cfg -n 2 --dist loadscope
 
-.PHONY: help setup lab test browser real class check links book bundle soak refresh lock clean
+.PHONY: help setup lab test browser real class attack check links book bundle soak refresh lock clean
 
 help:  ## list these targets
 	@sed -n 's/^\([a-z]*\):[^#]*## \(.*\)/  make \1	\2/p' Makefile | expand -t 18
@@ -45,6 +45,9 @@ real: setup  ## every lesson in front of a model that checks keys and words each
 
 class: setup  ## four learners of a class run lessons 04 and 04b, for a minute and a half
 	$(BIN)/python -m pytest -s tests/class_lessons.py
+
+attack: setup  ## hundreds of hostile and odd inputs, by area: what was tried, what failed
+	$(BIN)/python -m pytest -n 2 tests/attack --all-inputs
 
 check: setup  ## ruff, mypy --strict, lint of the notebooks, links
 	$(BIN)/ruff check .
