@@ -23,7 +23,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    if config.getoption("--all-inputs"):
+    if config.getoption("--all-inputs", default=False):
         return
     kinds: dict[str, list[pytest.Item]] = defaultdict(list)
     for item in items:
@@ -53,7 +53,7 @@ def pytest_terminal_summary(terminalreporter: Any) -> None:
     for outcome in ("passed", "failed", "error"):
         for report in terminalreporter.stats.get(outcome, []):
             if _is_attack(report.nodeid):
-                area = Path(report.nodeid.partition("::")[0]).stem.removeprefix("test_")
+                area = Path(report.nodeid.partition("::")[0]).stem.removeprefix("test_attack_")
                 tried[area].append(outcome == "passed")
                 kinds[area].add(_kind(report.nodeid))
     if not tried:
