@@ -4,8 +4,10 @@ When nothing is ready to run, an ordinary loop sleeps until its next timer. This
 clock to that timer instead. So a program that only waits, for other tasks or for a model inside
 the same loop, runs in milliseconds, and ends at exactly the time at which it would have ended.
 
-Sockets, threads and processes of their own live in real time and take none here. What is handed
-to `run_in_executor` or `asyncio.to_thread` runs at once, inside the loop, while the clock stands.
+Sockets, threads, other processes and the clocks of module `time` live in real time, which this
+clock knows nothing of. A socket waited for is an error; for what can only be guessed at there are
+the warnings of `agentlab.unseen`. What is handed to `run_in_executor` or `asyncio.to_thread` runs
+immediately, inside the loop, while the clock stands.
 """
 
 from __future__ import annotations
@@ -14,19 +16,28 @@ import asyncio
 import contextvars
 import heapq
 import itertools
+import math
 import selectors
 import threading
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Iterator
 from concurrent.futures import Future
 from dataclasses import dataclass
 from typing import Any, Generic, TypeVar, TypeVarTuple
 
 from agentlab.errors import ConfigError, DeadlockError
+from agentlab.unseen import Unseen, where
 
 T = TypeVar("T")
 Ts = TypeVarTuple("Ts")
 
-_RESOLUTION_S = 5e-10  # times are whole nanoseconds, so half of one tells any two apart
+HORIZON_S = 1e12
+"""As far as the clock goes, some 30,000 years; from there on it would tell no tenths of a ms."""
+
+_TIMERS_FOR_NOW = 100
+"""Whoever sets so many timers for the present instant waits for less than floats can tell."""
+
+_STANDS_TURNS = 1_000_000
+"""If the clock stands for so many turns of the loop, somebody polls without ever waiting."""
 
 
 @dataclass(frozen=True)
@@ -44,8 +55,12 @@ def run_virtual(main: Coroutine[Any, Any, T]) -> VirtualRun[T]:
     are left over when `main` ends are cancelled, as by `asyncio.run`.
 
     Raises:
-        ConfigError: If `main` is no coroutine.
-        DeadlockError: If nothing is left that could ever happen, naming the tasks that wait.
+        ConfigError: If `main` is no coroutine, or waits for a real socket or pipe.
+        DeadlockError: If nothing is left that could ever happen, naming the tasks that wait; or
+            not before `HORIZON_S`; or if a million turns of the loop do not move the clock.
+
+    Warns:
+        RuntimeWarning: If it seems to wait for what takes no virtual time (see `agentlab.unseen`).
 
     Example:
         >>> async def nap() -> str:
@@ -77,8 +92,9 @@ def is_virtual(loop: asyncio.AbstractEventLoop | None = None) -> bool:
 class VirtualTimeLoop(asyncio.SelectorEventLoop):
     """An event loop whose clock stands while anything runs, and jumps when everything waits.
 
-    Timers of the same instant run in the order in which they were set, so that a program has
-    one and the same course on every run.
+    Timers of the same nanosecond are of the same instant. They run in the order in which they were
+    set, so that a program has one and the same course on every run; the clock then shows the
+    latest of them, so that none runs before its time.
 
     Attributes:
         belongings: What others keep for this loop alone, each under a key of its own.
@@ -87,17 +103,31 @@ class VirtualTimeLoop(asyncio.SelectorEventLoop):
     # asyncio's own, on which this loop builds; they have been there since Python 3.4.
     _scheduled: list[asyncio.TimerHandle]
     _check_closed: Callable[[], None]
+    _thread_id: int | None
 
     def __init__(self) -> None:
         self._now_s = 0.0
         self._order = itertools.count()
+        self._timers_for_now = 0
         self.belongings: dict[object, Any] = {}
+        self.unseen = Unseen()
         super().__init__(_JumpingSelector(self))
-        self._clock_resolution = _RESOLUTION_S
+        self._clock_resolution = 0.0  # what is due is due, to the last bit
 
     def time(self) -> float:
-        """Seconds since the loop was made, in whole nanoseconds."""
+        """Seconds since the loop was made."""
         return self._now_s
+
+    def call_later(
+        self,
+        delay: float,
+        callback: Callable[[*Ts], object],
+        *args: *Ts,
+        context: contextvars.Context | None = None,
+    ) -> asyncio.TimerHandle:
+        """As in any loop."""
+        self.unseen.waits(delay)
+        return self.call_at(self._now_s + delay, callback, *args, context=context)
 
     def call_at(
         self,
@@ -106,12 +136,26 @@ class VirtualTimeLoop(asyncio.SelectorEventLoop):
         *args: *Ts,
         context: contextvars.Context | None = None,
     ) -> asyncio.TimerHandle:
-        """As in any loop, but rounded to a nanosecond: 0.1 and 0.2 after it make 0.3."""
+        """As in any loop; a timer at infinity never runs, and counts as none.
+
+        A clock that ticks would move between any two timers. So this one moves by a nanosecond
+        when timers are set for the present instant again and again.
+
+        Raises:
+            ConfigError: If `when` is not a number.
+        """
         self._check_closed()
-        timer = _Timer(round(when, 9), callback, args, self, context)
-        timer.order = next(self._order)
-        timer._scheduled = True
-        heapq.heappush(self._scheduled, timer)
+        if math.isnan(when):
+            raise ConfigError(f"a timer needs a time; got {when!r}")
+        if when <= self._now_s:
+            self._timers_for_now += 1
+            if self._timers_for_now > _TIMERS_FOR_NOW:
+                when = max(self._now_s + 1e-9, math.nextafter(self._now_s, math.inf))
+        timer = _Timer(when, callback, args, self, context)
+        if when < math.inf:
+            timer.place = (round(when, 9), next(self._order))
+            timer._scheduled = True
+            heapq.heappush(self._scheduled, timer)
         return timer
 
     def run_in_executor(  # type: ignore[override]
@@ -130,32 +174,98 @@ class VirtualTimeLoop(asyncio.SelectorEventLoop):
         super().close()
         self.belongings.clear()
 
+    def call_soon_threadsafe(
+        self,
+        callback: Callable[[*Ts], object],
+        *args: *Ts,
+        context: contextvars.Context | None = None,
+    ) -> asyncio.Handle:
+        """As in any loop; where another thread answers, the clock did not wait for it."""
+        if self._thread_id not in (None, threading.get_ident()):
+            self.unseen.thread_answers()
+        return super().call_soon_threadsafe(callback, *args, context=context)
+
     def jump(self) -> None:
         """Set the clock to the next timer.
 
         Raises:
-            DeadlockError: If there is none.
+            DeadlockError: If there is none, or none before `HORIZON_S`.
         """
         if not self._scheduled:
-            waiting = [_where(task) for task in asyncio.all_tasks(self)]
-            raise DeadlockError(
-                "nothing is ready and no timer is set, so nothing can ever happen; "
-                f"waiting: {'; '.join(sorted(waiting)) or 'no task'}",
-                waiting=sorted(waiting),
+            raise self._stuck("nothing is ready and no timer is set, so nothing can ever happen")
+        when = max(timer.when() for timer in self._of_the_next_instant())
+        if when > HORIZON_S:
+            raise self._stuck(
+                f"nothing happens before {when:g} s, and virtual time ends at {HORIZON_S:g} s"
             )
-        self._now_s = max(self._now_s, self._scheduled[0].when())
+        self.unseen.jumps(self)
+        self._now_s = max(self._now_s, round(when, 9), when)
+        self._timers_for_now = 0
+        self._clock_resolution = math.ulp(self._now_s)
+
+    def _of_the_next_instant(self) -> Iterator[asyncio.TimerHandle]:
+        """The timers at the top of the heap that share the first one's nanosecond."""
+        timers: Any = self._scheduled
+        instant, looking = timers[0].place[0], [0]
+        while looking:
+            at = looking.pop()
+            if at < len(timers) and timers[at].place[0] == instant:
+                yield timers[at]
+                looking += (2 * at + 1, 2 * at + 2)
+
+    def stands(self) -> None:
+        """Refuse to turn for ever.
+
+        Raises:
+            DeadlockError: Always.
+        """
+        raise self._stuck(
+            f"the clock has stood at {self._now_s:g} s for {_STANDS_TURNS:,} turns of the loop; "
+            "somebody polls without waiting: await an event, or asyncio.sleep() of some time"
+        )
+
+    def _stuck(self, why: str) -> DeadlockError:
+        waiting = sorted(where(task) for task in asyncio.all_tasks(self))
+        return DeadlockError(f"{why}; waiting: {'; '.join(waiting) or 'no task'}", waiting=waiting)
+
+
+def _refuse(*_: Any, **__: Any) -> Any:
+    """Refuse to wait for another program, whose time no virtual clock knows.
+
+    Raises:
+        ConfigError: Always.
+    """
+    raise ConfigError(
+        "in virtual time nothing can wait for a socket, a pipe or another process; ask the model "
+        "by lab.ask() or lab.chat_model(), give a tool a stand-in that sleeps, or run the program "
+        "in real time: await it instead of handing it to lab.simulate()"
+    )
+
+
+for _name in (
+    "create_connection",
+    "create_server",
+    "create_unix_connection",
+    "create_unix_server",
+    "create_datagram_endpoint",
+    "connect_accepted_socket",
+    "connect_read_pipe",
+    "connect_write_pipe",
+    "subprocess_exec",
+    "subprocess_shell",
+):
+    setattr(VirtualTimeLoop, _name, _refuse)
 
 
 class _Timer(asyncio.TimerHandle):
     """A timer that knows its place among those of the same instant; a heap alone keeps none."""
 
-    __slots__ = ("order",)
-    order: int
-    _when: float
+    __slots__ = ("place",)
+    place: tuple[float, int]
     _scheduled: bool
 
     def __lt__(self, other: Any) -> bool:
-        return (self._when, self.order) < (other._when, other.order)
+        return bool(self.place < other.place)
 
 
 class _JumpingSelector(selectors.DefaultSelector):
@@ -164,21 +274,40 @@ class _JumpingSelector(selectors.DefaultSelector):
     def __init__(self, loop: VirtualTimeLoop):
         super().__init__()
         self._loop = loop
+        self._turns, self._moved_s = 0, 0.0
+
+    def register(self, fileobj: Any, events: int, data: Any = None) -> Any:
+        if self.get_map():  # the first one is the loop's own, by which other threads wake it
+            _refuse()
+        return super().register(fileobj, events, data)
 
     def select(self, timeout: float | None = None) -> Any:
         events = super().select(0)
+        self._loop.unseen.turns()
         if not events and (timeout is None or timeout > 0):
             self._loop.jump()
+        self._turns += 1
+        if self._loop.time() >= self._moved_s + 1e-6:
+            self._turns, self._moved_s = 0, self._loop.time()
+        elif self._turns > _STANDS_TURNS:
+            self._turns = 0
+            self._loop.stands()
         return events
 
 
 async def _timed(main: Coroutine[Any, Any, T]) -> VirtualRun[T]:
     result = await main
-    return VirtualRun(result, asyncio.get_running_loop().time())
+    return VirtualRun(result, _without_dust(asyncio.get_running_loop().time()))
+
+
+def _without_dust(time_s: float) -> float:
+    """A whole number of nanoseconds for what misses it by rounding errors: 0.1 + 0.2 make 0.3."""
+    whole_s = round(time_s, 9)
+    return whole_s if abs(whole_s - time_s) <= 1e-12 * time_s else time_s
 
 
 def _run(loop: VirtualTimeLoop, main: Coroutine[Any, Any, T]) -> VirtualRun[T]:
-    with asyncio.Runner(loop_factory=lambda: loop) as runner:
+    with asyncio.Runner(loop_factory=lambda: loop) as runner, loop.unseen.watched():
         return runner.run(_timed(main))
 
 
@@ -198,7 +327,7 @@ def _run_in_thread(loop: VirtualTimeLoop, main: Coroutine[Any, Any, T]) -> Virtu
         thread.start()  # an interrupt may come as early as this
         return outcome.result()
     except KeyboardInterrupt:
-        loop.call_soon_threadsafe(_cancel_everything, loop)
+        asyncio.SelectorEventLoop.call_soon_threadsafe(loop, _cancel_everything, loop)
         raise
     finally:
         if thread.is_alive():
@@ -208,15 +337,3 @@ def _run_in_thread(loop: VirtualTimeLoop, main: Coroutine[Any, Any, T]) -> Virtu
 def _cancel_everything(loop: VirtualTimeLoop) -> None:
     for task in asyncio.all_tasks(loop):
         task.cancel()
-
-
-def _where(task: asyncio.Task[Any]) -> str:
-    """The task's name and the innermost of its own lines, such as "writer in ask (lab.py:7)"."""
-    inner: Any = task.get_coro()
-    while hasattr(awaited := getattr(inner, "cr_await", None), "cr_frame"):
-        inner = awaited
-    frame = getattr(inner, "cr_frame", None)
-    if frame is None:
-        return task.get_name()
-    code = frame.f_code
-    return f"{task.get_name()} in {code.co_name} ({code.co_filename}:{frame.f_lineno})"

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from agentlab.clock import run_virtual
 from agentlab.endpoint.inprocess import InProcessTransport
-from agentlab.endpoint.limits import Bucket, Limits, duration
+from agentlab.endpoint.limits import Limits, a_minutes, duration
 from agentlab.endpoint.serve import local_app
 from agentlab.endpoint.wire import RequestError
 from agentlab.settings import Settings
@@ -22,7 +22,7 @@ from agentlab.settings import Settings
 @given(st.lists(st.floats(0, 5), min_size=1, max_size=200), st.integers(1, 200))
 def test_a_bucket_never_gives_more_than_its_rate(gaps_s: list[float], per_minute: int):
     """In any window of a minute: at most a full bucket and what it gained meanwhile."""
-    bucket, now_s, taken = Bucket(per_minute), 0.0, []
+    bucket, now_s, taken = a_minutes(per_minute), 0.0, []
     for gap_s in gaps_s:
         now_s += gap_s
         if not bucket.wait_s(1, now_s):
@@ -36,7 +36,7 @@ def test_a_bucket_never_gives_more_than_its_rate(gaps_s: list[float], per_minute
 @given(st.integers(1, 100), st.floats(0, 100), st.integers(1, 100))
 def test_after_the_wait_it_is_there(per_minute: int, now_s: float, amount: int):
     """What wait_s says is enough, and no more than a minute a bucketful."""
-    bucket = Bucket(per_minute)
+    bucket = a_minutes(per_minute)
     bucket.take(per_minute, 0.0)
     wait_s = bucket.wait_s(amount, now_s)
     if amount > per_minute:

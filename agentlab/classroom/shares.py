@@ -8,7 +8,8 @@ clock.
 
 from __future__ import annotations
 
-from agentlab.endpoint.limits import Bucket, Limit, Limits
+from agentlab.bucket import Bucket
+from agentlab.endpoint.limits import Limit, Limits, a_minutes
 
 _ASKING_S = 60.0
 """So long after a request a learner counts as one who asks: the time of a limit a minute."""
@@ -36,7 +37,7 @@ class Shares:
         self._limits: dict[str, Limits] = {}
         self._asked_s: dict[str, float] = {}
         self._common = [
-            Limit(kind, Bucket(limit), "the class's") for kind, limit in self._for_all.items()
+            Limit(kind, a_minutes(limit), "the class's") for kind, limit in self._for_all.items()
         ]
 
     def __bool__(self) -> bool:
@@ -59,12 +60,12 @@ class Shares:
         if learner not in self._limits:
             self._make(learner)
         for kind, bucket in self._buckets[learner].items():
-            if (share := self.share(kind)) != bucket.per_minute:
-                bucket.resize(share, now_s)
+            if (share := self.share(kind)) != bucket.burst:
+                bucket.resize(share / 60, share, now_s)
         return self._limits[learner]
 
     def _make(self, learner: str) -> None:
         kinds = self._for_all | self._for_each
-        self._buckets[learner] = {kind: Bucket(self.share(kind)) for kind in kinds}
+        self._buckets[learner] = {kind: a_minutes(self.share(kind)) for kind in kinds}
         own = [Limit(kind, b, "your share") for kind, b in self._buckets[learner].items()]
         self._limits[learner] = Limits(None, None, *own, *self._common)

@@ -11,51 +11,18 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
+from agentlab.bucket import Bucket
 from agentlab.endpoint.wire import RequestError
 
 
-class Bucket:
-    """What is left of a limit a minute.
+def a_minutes(amount: int) -> Bucket:
+    """The bucket of a limit of so many a minute.
 
     Example:
-        >>> bucket = Bucket(60)
-        >>> bucket.take(60, now_s=0.0)
-        >>> bucket.wait_s(3, now_s=1.0), bucket.left(now_s=1.0)
-        (2.0, 1)
+        >>> a_minutes(60).wait_s(60, now_s=0.0), a_minutes(60).wait_s(61, now_s=0.0)
+        (0.0, inf)
     """
-
-    def __init__(self, per_minute: int):
-        self.per_minute = per_minute
-        self._level, self._at_s = float(per_minute), 0.0
-
-    def left(self, now_s: float) -> int:
-        """How much there is at `now_s`."""
-        return math.floor(self._level_at(now_s) + 1e-6)
-
-    def wait_s(self, amount: float, now_s: float) -> float:
-        """How long until `amount` is there; infinity if it never will be."""
-        if amount > self.per_minute:
-            return math.inf
-        lacking = amount - self._level_at(now_s)
-        return round(lacking * 60 / self.per_minute, 9) if lacking > 1e-6 else 0.0
-
-    def take(self, amount: float, now_s: float) -> None:
-        """Take `amount`, which `wait_s` said is there."""
-        self._level, self._at_s = self._level_at(now_s) - amount, now_s
-
-    def resize(self, per_minute: int, now_s: float) -> None:
-        """From now on another limit; what has been taken stays taken, as far as that goes."""
-        taken = self.per_minute - self._level_at(now_s)
-        self._level, self._at_s = max(0.0, per_minute - taken), now_s
-        self.per_minute = per_minute
-
-    def full_in_s(self, now_s: float) -> float:
-        """How long until it is full again."""
-        return (self.per_minute - self._level_at(now_s)) * 60 / self.per_minute
-
-    def _level_at(self, now_s: float) -> float:
-        gained = (now_s - self._at_s) * self.per_minute / 60
-        return min(float(self.per_minute), self._level + gained)
+    return Bucket(amount / 60, amount)
 
 
 _SHORT = {"requests": "RPM", "tokens": "TPM"}
@@ -69,6 +36,10 @@ class Limit:
     bucket: Bucket
     whose: str = ""
 
+    def left(self, now_s: float) -> int:
+        """How much there is at `now_s`, in whole ones."""
+        return math.floor(self.bucket.level(now_s) + 1e-6)
+
 
 class Limits:
     """The limits of one endpoint; None where there is none. `more` may be shared with others."""
@@ -78,7 +49,7 @@ class Limits:
     ):
         own = {"requests": requests_per_minute, "tokens": tokens_per_minute}
         self._limits = [
-            *(Limit(kind, Bucket(per_minute)) for kind, per_minute in own.items() if per_minute),
+            *(Limit(kind, a_minutes(per_minute)) for kind, per_minute in own.items() if per_minute),
             *more,
         ]
 
@@ -105,22 +76,20 @@ class Limits:
         found: list[tuple[bytes, bytes]] = []
         # Of several limits of a kind the one that is nearest counts: sorted, it comes last.
         nearest = {
-            limit.kind: limit
-            for limit in sorted(self._limits, key=lambda each: -each.bucket.left(now_s))
+            limit.kind: limit for limit in sorted(self._limits, key=lambda each: -each.left(now_s))
         }
         for limit in nearest.values():
-            bucket = limit.bucket
             for what, value in (
-                ("limit", str(bucket.per_minute)),
-                ("remaining", str(bucket.left(now_s))),
-                ("reset", duration(bucket.full_in_s(now_s) / time_scale)),
+                ("limit", f"{limit.bucket.burst:.0f}"),
+                ("remaining", str(limit.left(now_s))),
+                ("reset", duration(limit.bucket.full_in_s(now_s) / time_scale)),
             ):
                 found.append((f"x-ratelimit-{what}-{limit.kind}".encode(), value.encode()))
         return found
 
 
 def _refusal(limit: Limit, amount: int, wait_s: float, now_s: float, model: str) -> RequestError:
-    per_minute = limit.bucket.per_minute
+    per_minute = round(limit.bucket.burst)
     name = f"{limit.kind} per min ({_SHORT[limit.kind]})" + (limit.whose and f", {limit.whose}")
     if math.isinf(wait_s):
         message = (
@@ -128,7 +97,7 @@ def _refusal(limit: Limit, amount: int, wait_s: float, now_s: float, model: str)
             "The input or output tokens must be reduced."
         )
         return RequestError(429, message, kind=limit.kind, code="rate_limit_exceeded")
-    used = per_minute - limit.bucket.left(now_s)
+    used = per_minute - limit.left(now_s)
     message = (
         f"Rate limit reached for {model} on {name}: Limit {per_minute}, Used {used}, "
         f"Requested {amount}. Please try again in {duration(wait_s)}."

@@ -6,19 +6,23 @@ against the limit. The bound: N requests take at least (N - burst) / rate second
 
 from __future__ import annotations
 
+import asyncio
 import math
 from collections import deque
 from collections.abc import Mapping
 
 from agentlab import lab
+from agentlab.bucket import Bucket
 from agentlab.errors import ConfigError
 from agentlab.model_time import finite_number
+from agentlab.numbers import checked
 
 
 class TokenBucket:
     """Holds at most `burst`, gains `per_s` each model second; who takes what is not there waits.
 
-    Those who wait are served in the order of their asking.
+    Those who wait are served in the order of their asking, and who stops waiting leaves nothing
+    behind: it lets through what an exact bucket would, however many are cancelled.
 
     Example:
         bucket = TokenBucket(per_s=50, burst=20)
@@ -26,43 +30,75 @@ class TokenBucket:
     """
 
     def __init__(self, per_s: float, burst: float):
-        if per_s <= 0 or burst <= 0:
-            raise ConfigError(f"a bucket needs per_s > 0 and burst > 0; got {per_s:g}, {burst:g}")
-        self._per_s = per_s
-        self.burst = burst
-        self._level = float(burst)
-        self._at_s: float | None = None
+        checked("per_s", per_s, above=True)
+        checked("burst", burst, above=True)
+        self._bucket = Bucket(per_s, burst)
+        self._waiting: deque[tuple[float, asyncio.Future[None]]] = deque()
+        self._timer: asyncio.TimerHandle | None = None
+
+    @property
+    def burst(self) -> float:
+        """The most it holds, and the most that can be taken."""
+        return self._bucket.burst
 
     async def take(self, amount: float = 1.0) -> None:
         """Take so much out, as soon as it is there.
 
         Raises:
-            ConfigError: If it is more than the bucket ever holds.
+            ConfigError: If it is more than the bucket ever holds, or no amount.
         """
+        checked("amount", amount)
         if amount > self.burst:
             raise ConfigError(
                 f"{amount:g} will never be in a bucket that holds {self.burst:g}; ask for less"
             )
-        self._refill()
-        # Who comes first owes first: the level goes below zero, and each waits for its own share.
-        self._level -= amount
-        if self._level < 0:
-            try:
-                await lab.sleep(-self._level / self._per_s)
-            except BaseException:
-                self._level += amount
-                raise
+        now_s = lab.now_s()
+        if not self._waiting and not self._bucket.wait_s(amount, now_s):
+            self._bucket.take(amount, now_s)
+            return
+        served = asyncio.get_running_loop().create_future()
+        self._waiting.append((amount, served))
+        if len(self._waiting) == 1:
+            self._serve()
+        try:
+            await served
+        except BaseException:
+            if served.cancelled():
+                self._waiting = deque(each for each in self._waiting if each[1] is not served)
+                self._serve()
+            else:  # it was served in the same instant
+                self.give_back(amount)
+            raise
+
+    def give_back(self, amount: float) -> None:
+        """Put back what was taken, and not used."""
+        self._bucket.take(-amount, lab.now_s())
+        self._serve()
 
     def lower_to(self, level: float) -> None:
         """Somebody else has taken from what this bucket models: no more than this is left."""
-        self._refill()
-        self._level = min(self._level, level)
+        self._bucket.lower_to(level, lab.now_s())
 
-    def _refill(self) -> None:
+    def _serve(self) -> None:
+        """Let through who can be, and wake up again when the next one can."""
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
         now_s = lab.now_s()
-        if self._at_s is not None:
-            self._level = min(self.burst, self._level + (now_s - self._at_s) * self._per_s)
-        self._at_s = now_s
+        while self._waiting:
+            amount, served = self._waiting[0]
+            if served.done():  # cancelled, and not yet told
+                self._waiting.popleft()
+                continue
+            wait_s = self._bucket.wait_s(amount, now_s)
+            if wait_s:
+                self._timer = asyncio.get_running_loop().call_later(
+                    wait_s / lab.model_seconds_a_second(), self._serve
+                )
+                return
+            self._bucket.take(amount, now_s)
+            self._waiting.popleft()
+            served.set_result(None)
 
 
 class Pace:
@@ -86,11 +122,13 @@ class Pace:
         *,
         burst_s: float = 60.0,
     ):
+        checked("burst_s", burst_s, above=True)
         self._burst_share = burst_s / 60
         self._buckets: dict[str, TokenBucket] = {}
         self._learned: set[str] = set()
         for kind, limit in (("requests", requests_per_minute), ("tokens", tokens_per_minute)):
             if limit is not None:
+                checked(f"{kind}_per_minute", limit, above=True)
                 self._buckets[kind] = self._bucket(limit, 60)
         self._not_before_s = 0.0
         # Of the last minute, kept where an endpoint tells no limit by the minute.
@@ -99,16 +137,22 @@ class Pace:
 
     async def wait(self, tokens: float = 0) -> None:
         """Wait until one more request may be sent; `tokens` is what it may count for."""
-        for kind, amount in (("requests", 1.0), ("minute", 1.0), ("tokens", tokens)):
-            bucket = self._buckets.get(kind)
-            if amount and bucket is not None:
-                # The amount is an estimate: against a limit that was learned, the endpoint decides.
-                await bucket.take(min(amount, bucket.burst) if kind in self._learned else amount)
-        # Last, because a pause may have begun, or grown, while this one waited.
-        waited_until_s = None
-        while self.paused_s > 0 and self._not_before_s != waited_until_s:
-            waited_until_s = self._not_before_s
-            await lab.sleep_until(waited_until_s)
+        taken: list[tuple[TokenBucket, float]] = []
+        try:
+            for kind, amount in (("requests", 1.0), ("minute", 1.0), ("tokens", tokens)):
+                bucket = self._buckets.get(kind)
+                if amount and bucket is not None:
+                    # An estimate: against a limit that was learned, the endpoint decides.
+                    share = min(amount, bucket.burst) if kind in self._learned else amount
+                    await bucket.take(share)
+                    taken.append((bucket, share))
+            # Last, because a pause may have begun, or grown, while this one waited.
+            while self.paused_s > 0:
+                await lab.sleep_until(self._not_before_s)
+        except BaseException:
+            for bucket, share in taken:
+                bucket.give_back(share)
+            raise
         self._sent_s.append(lab.now_s())
 
     @property
@@ -118,6 +162,7 @@ class Pace:
 
     def pause(self, seconds: float) -> None:
         """The endpoint refused: nobody sends anything for so many model seconds."""
+        checked("seconds", seconds)
         self._not_before_s = max(self._not_before_s, lab.now_s() + seconds)
 
     def learn(self, headers: Mapping[str, str]) -> None:

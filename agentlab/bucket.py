@@ -1,0 +1,63 @@
+"""A token bucket's level: what the endpoint's limits and the client's pace both count with.
+
+Nothing here reads a clock, and nothing waits.
+"""
+
+from __future__ import annotations
+
+import math
+
+_DUST = 1e-9
+"""Such a share of what is asked for, or what comes in so many seconds, may be missing: rounded
+times and sums of floats miss a whole by less."""
+
+
+class Bucket:
+    """Holds at most `burst`, begins full, and gains `per_s` each second.
+
+    Example:
+        >>> bucket = Bucket(per_s=1, burst=60)
+        >>> bucket.take(60, now_s=0.0)
+        >>> bucket.wait_s(3, now_s=1.0), bucket.level(now_s=1.0)
+        (2.0, 1.0)
+    """
+
+    def __init__(self, per_s: float, burst: float):
+        self.per_s, self.burst = per_s, float(burst)
+        self._level = self.burst
+        self._at_s: float | None = None
+
+    def level(self, now_s: float) -> float:
+        """Tell how much there is at `now_s`."""
+        if self._at_s is None:
+            return self._level
+        return min(self.burst, self._level + max(now_s - self._at_s, 0.0) * self.per_s)
+
+    def wait_s(self, amount: float, now_s: float) -> float:
+        """Tell in how many seconds `amount` is there, to the nanosecond; infinity if never."""
+        if amount > self.burst:
+            return math.inf
+        lacking = amount - self.level(now_s)
+        enough = lacking <= _DUST * max(amount, self.per_s, 1.0)
+        return 0.0 if enough else round(lacking / self.per_s, 9)
+
+    def take(self, amount: float, now_s: float) -> None:
+        """Take `amount`, which `wait_s` said is there; a negative one is given back."""
+        self._set(self.level(now_s) - amount, now_s)
+
+    def lower_to(self, level: float, now_s: float) -> None:
+        """Lower the level to what is left of what this bucket models; it never rises by this."""
+        self._set(min(self.level(now_s), level), now_s)
+
+    def resize(self, per_s: float, burst: float, now_s: float) -> None:
+        """Change both; what has been taken stays taken, as far as that goes."""
+        taken = self.burst - self.level(now_s)
+        self.per_s, self.burst = per_s, float(burst)
+        self._set(max(0.0, burst - taken), now_s)
+
+    def full_in_s(self, now_s: float) -> float:
+        """Tell how long it takes until the bucket is full again."""
+        return (self.burst - self.level(now_s)) / self.per_s
+
+    def _set(self, level: float, now_s: float) -> None:
+        self._level, self._at_s = min(level, self.burst), now_s

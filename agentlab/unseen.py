@@ -1,0 +1,169 @@
+"""What virtual time cannot see: warnings that name the place, and say what to do instead.
+
+A program may wait for something that only real time brings: a rate limiter that polls
+`time.monotonic()`, a call that blocks, an answer from a thread. The clock of `agentlab.clock` then
+jumps too far, or stands, and the program's figures are wrong. That can be guessed only, so it is a
+warning: a thousand equal waits in a row, a line that waits for a quarter of a second while the
+processor rests, a call from another thread.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+import sysconfig
+import threading
+import time
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from types import FrameType
+from typing import Any, NamedTuple
+
+POLLS = 1000
+"""So many equal waits one after the other, and none of another length, look like polling."""
+
+BLOCKED_S = 0.25
+"""A line that waits for so long in real time blocks the loop."""
+
+_LIBRARIES = (
+    *(sysconfig.get_path(name) for name in ("stdlib", "purelib", "platlib")),
+    str(Path(__file__).parent),
+)
+_ASYNCIO = asyncio.__path__[0]
+
+
+class Unseen:
+    """Watches one event loop in virtual time, and warns once of each kind of thing."""
+
+    def __init__(self) -> None:
+        self._delays_s: set[float] = set()
+        self._before_s: set[float] = set()
+        self._polls = 0
+        self._turn = 0
+        self._blocked_at: Place | None = None
+        self._over = threading.Event()
+        self._said: set[str] = set()
+
+    def waits(self, delay_s: float) -> None:
+        """A task begins to wait for so long."""
+        if delay_s > 0:
+            self._delays_s.add(round(delay_s, 9))
+
+    def jumps(self, loop: asyncio.AbstractEventLoop) -> None:
+        """The clock moves on, because all tasks wait."""
+        alike = len(self._delays_s) == 1 and self._delays_s == self._before_s
+        self._polls = self._polls + 1 if alike else 0
+        self._before_s, self._delays_s = self._delays_s, set()
+        if self._polls == POLLS:
+            sleeping = [task for task in asyncio.all_tasks(loop) if _sleeps(task)]
+            self._warn(
+                f"{POLLS:,} waits of {self._before_s.pop():g} s in a row, and nothing else "
+                f"happened: {'; '.join(sorted(map(where, sleeping))[:3])}. If this polls "
+                "time.monotonic() or another real clock: those hardly move in virtual time. Read "
+                "the event loop's time() instead, and keep a rate with agentlab.resilience's Pace",
+                place(sleeping[0]) if sleeping else None,
+            )
+
+    def thread_answers(self) -> None:
+        """Another thread calls into the loop."""
+        self._warn(
+            "a thread answers to a program in virtual time, whose clock did not wait for it; "
+            "start the work with asyncio.to_thread(), or run the program in real time"
+        )
+
+    def turns(self) -> None:
+        """The loop goes round once more."""
+        self._turn += 1
+        if self._blocked_at is not None:
+            blocked_at, self._blocked_at = self._blocked_at, None
+            self._warn(
+                "this line waited in real time, while virtual time stood still: a call that blocks "
+                "takes none. Await its asynchronous form (asyncio.sleep, ainvoke), or run the "
+                "program in real time",
+                blocked_at,
+            )
+
+    @contextmanager
+    def watched(self) -> Iterator[None]:
+        """Around the run, in its thread: looks for the line that blocks."""
+        watch = threading.Thread(
+            target=self._watch, args=(threading.get_ident(),), name="virtual watch", daemon=True
+        )
+        watch.start()
+        try:
+            yield
+        finally:
+            self._over.set()
+            watch.join()
+
+    def _watch(self, watched: int) -> None:
+        seen: Any = None
+        cpu_clock = getattr(time, "pthread_getcpuclockid", None)  # macOS has none
+        while not self._over.wait(BLOCKED_S):
+            frame = sys._current_frames().get(watched)
+            turn_and_line = frame and (self._turn, id(frame), frame.f_lasti)
+            cpu_s = time.clock_gettime(cpu_clock(watched)) if cpu_clock else 0.0
+            if seen and turn_and_line == seen[0] and cpu_s - seen[1] < BLOCKED_S / 10:
+                self._blocked_at = self._blocked_at or _own_line(frame)
+            seen = (turn_and_line, cpu_s)
+
+    def _warn(self, message: str, at: Place | None = None) -> None:
+        kind = message[:12]
+        if kind in self._said:
+            return
+        self._said.add(kind)
+        if at is None:
+            warnings.warn(message, RuntimeWarning, stacklevel=4)
+        else:
+            warnings.warn_explicit(message, RuntimeWarning, at.file, at.line)
+
+
+class Place(NamedTuple):
+    """A line of somebody's code."""
+
+    file: str
+    line: int
+    function: str
+
+
+def where(task: asyncio.Task[Any]) -> str:
+    """Name the task and the line at which it waits, such as "writer in ask (lab.py:7)"."""
+    at = place(task)
+    return task.get_name() + (f" in {at.function} ({at.file}:{at.line})" if at else "")
+
+
+def place(task: asyncio.Task[Any]) -> Place | None:
+    """Find the innermost line at which a task waits, and that is not asyncio's."""
+    found = None
+    for frame in _waiting(task):
+        file = frame.f_code.co_filename
+        if found is None or not file.startswith(_ASYNCIO):
+            found = Place(file, frame.f_lineno, frame.f_code.co_name)
+    return found
+
+
+def _sleeps(task: asyncio.Task[Any]) -> bool:
+    return [frame.f_code for frame in _waiting(task)][-1:] == [asyncio.sleep.__code__]
+
+
+def _waiting(task: asyncio.Task[Any]) -> Iterator[FrameType]:
+    """The frames of a task's coroutines, outermost first."""
+    inner: Any = task.get_coro()
+    while (frame := getattr(inner, "cr_frame", None)) is not None:
+        yield frame
+        inner = inner.cr_await
+
+
+def _own_line(frame: FrameType | None) -> Place | None:
+    """The innermost line that is no library's; None within an import, which may wait for a disk."""
+    found = None
+    while frame is not None:
+        file = frame.f_code.co_filename
+        if "importlib._bootstrap" in file:
+            return None
+        if found is None and not file.startswith(_LIBRARIES):
+            found = Place(file, frame.f_lineno, frame.f_code.co_name)
+        frame = frame.f_back
+    return found
