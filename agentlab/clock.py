@@ -36,7 +36,7 @@ HORIZON_S = 1e12
 _TIMERS_FOR_NOW = 100
 """Whoever sets so many timers for the present instant waits for less than floats can tell."""
 
-_STANDS_TURNS = 1_000_000
+_STANDS_TURNS = 250_000
 """If the clock stands for so many turns of the loop, somebody polls without ever waiting."""
 
 
@@ -57,7 +57,8 @@ def run_virtual(main: Coroutine[Any, Any, T]) -> VirtualRun[T]:
     Raises:
         ConfigError: If `main` is no coroutine, or waits for a real socket or pipe.
         DeadlockError: If nothing is left that could ever happen, naming the tasks that wait; or
-            not before `HORIZON_S`; or if a million turns of the loop do not move the clock.
+            not before `HORIZON_S`; or if somebody polls without
+            ever waiting.
 
     Warns:
         RuntimeWarning: If it seems to wait for what takes no virtual time (see `agentlab.unseen`).
@@ -192,7 +193,10 @@ class VirtualTimeLoop(asyncio.SelectorEventLoop):
             DeadlockError: If there is none, or none before `HORIZON_S`.
         """
         if not self._scheduled:
-            raise self._stuck("nothing is ready and no timer is set, so nothing can ever happen")
+            raise self._stuck(
+                "nothing is ready and no timer is set, so nothing can ever happen (a thread that "
+                "is waited for would not be seen)"
+            )
         when = max(timer.when() for timer in self._of_the_next_instant())
         if when > HORIZON_S:
             raise self._stuck(

@@ -49,7 +49,7 @@ class Unseen:
     def waits(self, delay_s: float) -> None:
         """A task begins to wait for so long."""
         if delay_s > 0:
-            self._delays_s.add(round(delay_s, 9))
+            self._delays_s.add(round(delay_s, 9) or delay_s)
 
     def jumps(self, loop: asyncio.AbstractEventLoop) -> None:
         """The clock moves on, because all tasks wait."""

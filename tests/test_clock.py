@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import contextvars
+import math
 import operator
 import random
 import signal
@@ -16,6 +18,8 @@ from typing import Annotated, TypedDict
 
 import anyio
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from agentlab.clock import VirtualTimeLoop, is_virtual, run_virtual
 from agentlab.errors import ConfigError, DeadlockError
@@ -64,6 +68,63 @@ def test_sums_of_times_carry_no_dust():
 
     assert run_virtual(steps(*[0.1] * 10)).elapsed_s == 1.0
     assert run_virtual(steps(0.1, 0.2)).elapsed_s == 0.3
+
+
+WAITS_S = st.floats(0, 1e10) | st.floats(0, 1) | st.sampled_from([0.1, 0.2, 0.7, 1 / 3, 1e-9])
+
+
+@settings(deadline=None)
+@given(st.lists(WAITS_S, min_size=1, max_size=30))
+def test_no_sleep_ends_early_whatever_its_length(waits_s: list[float]):
+    """Each sleep ends at its time, to the last bit, and at most a nanosecond's rounding later."""
+
+    async def main() -> None:
+        loop = asyncio.get_running_loop()
+        for wait_s in waits_s:
+            end_s = loop.time() + wait_s
+            await asyncio.sleep(wait_s)
+            assert end_s <= loop.time() <= end_s + 1e-9 + 4 * math.ulp(end_s)
+
+    run_virtual(main())
+
+
+@settings(deadline=None)
+@given(st.lists(WAITS_S, min_size=1, max_size=30), WAITS_S, WAITS_S)
+def test_deadlines_of_any_length_within_one_another(
+    waits_s: list[float], outer_s: float, inner_s: float
+):
+    """Tasks under a time limit under another: the program ends when the first of them does."""
+
+    async def limited(wait_s: float) -> None:
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(asyncio.sleep(wait_s), inner_s)
+
+    async def main() -> None:
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(outer_s):
+                await asyncio.gather(*map(limited, waits_s))
+
+    longest_s = min(outer_s, inner_s, max(waits_s))
+    assert run_virtual(main()).elapsed_s == pytest.approx(longest_s, abs=1e-9)
+
+
+@settings(deadline=None)
+@given(st.lists(st.tuples(WAITS_S, WAITS_S), min_size=1, max_size=20))
+def test_whoever_waits_for_the_rest_is_done(tasks: list[tuple[float, float]]):
+    """Polling loops side by side, each until a time of its own: none spins."""
+
+    async def poll(begin_s: float, for_s: float) -> None:
+        loop = asyncio.get_running_loop()
+        await asyncio.sleep(begin_s)
+        end_s = loop.time() + for_s
+        while loop.time() < end_s:
+            await asyncio.sleep(end_s - loop.time())
+
+    async def main() -> None:
+        await asyncio.gather(*(poll(*task) for task in tasks))
+
+    last_s = max(begin_s + for_s for begin_s, for_s in tasks)
+    assert run_virtual(main()).elapsed_s == pytest.approx(last_s, abs=1e-6)
 
 
 def test_timers_of_one_instant_keep_their_order():

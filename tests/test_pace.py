@@ -100,7 +100,7 @@ def test_cancelled_waiters_change_nothing_for_the_others(
 
 
 def test_old_waiters_go_first_and_nobody_exceeds_the_limit():
-    """1/s: old0 to old10 wait, old1 to old9 are cancelled, ten come later; one a second, in order."""
+    """1/s: eleven wait, nine of them are cancelled, ten come later: one a second, in order."""
 
     async def main() -> list[tuple[str, float]]:
         bucket, through = TokenBucket(1, 1), []
