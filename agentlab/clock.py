@@ -113,7 +113,7 @@ class VirtualTimeLoop(asyncio.SelectorEventLoop):
         self.belongings: dict[object, Any] = {}
         self.unseen = Unseen()
         super().__init__(_JumpingSelector(self))
-        self._clock_resolution = 0.0  # what is due is due, to the last bit
+        self._clock_resolution = math.ulp(0.0)  # what is due is due, to the last bit
 
     def time(self) -> float:
         """Seconds since the loop was made."""

@@ -164,18 +164,19 @@ def test_no_number_is_no_time(when: float):
         run_virtual(main())
 
 
-@pytest.mark.parametrize("when", [-math.inf, -1.0, 0.0, 1.0, 2.5])
-def test_a_time_that_is_over_comes_immediately(when: float):
+@pytest.mark.parametrize("when", [-math.inf, -1.0, 0.0, -0.0])
+@pytest.mark.parametrize("now", [0.0, 2.5, 1 / 3, 2.0**30])
+def test_a_time_that_is_over_comes_immediately(when: float, now: float):
     """A timer for the past, or for now, runs now."""
 
     async def main() -> float:
-        await asyncio.sleep(2.5)
+        await asyncio.sleep(now)
         over = asyncio.get_running_loop().create_future()
         asyncio.get_running_loop().call_at(when, over.set_result, None)
         await over
         return now_s()
 
-    assert run_virtual(main()).result == 2.5
+    assert run_virtual(main()).result == now
 
 
 @pytest.mark.parametrize("poll_s", [0.0, 1e-15, 1e-30, 5e-324])
