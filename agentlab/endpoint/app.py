@@ -28,10 +28,13 @@ from agentlab.endpoint.http import (
 )
 from agentlab.endpoint.times import TIMES, telling
 from agentlab.endpoint.wire import RequestError
+from agentlab.errors import EndpointError
 from agentlab.trace import BROKEN_OFF, HUNG_UP, Recorder, Span
 
 CLOCK = "/lab/clock"
 """Where an endpoint says how many model seconds pass in a second, and if its answers cost money."""
+
+_MOST_DIGITS = 15
 
 
 class App:
@@ -103,15 +106,21 @@ class App:
 
     async def _record(self, scope: Scope, send: Send) -> None:
         path = scope["path"]
+        if path == CLOCK:  # another lab asks for it before it shows anybody a key
+            clock = {"time_scale": self.model.time_scale, "paid": self.model.paid}
+            await respond(send, 200, clock)
+            return
+        self._door.visible(scope, [])  # refuses whoever may see nothing
         if path == "/lab/mark":
             mark = {"mark": self.recorder.mark(), "cpu_s": time.process_time()}
             await respond(send, 200, mark)
         elif path == "/lab/spans":
-            spans = self._door.visible(scope, self.recorder.since(_since(scope)))
+            since = _since(scope, self.recorder.mark())
+            try:
+                spans = self._door.visible(scope, self.recorder.since(since))
+            except EndpointError as error:  # they are gone
+                raise RequestError(400, f"Invalid 'since': {error}.", param="since") from None
             await respond(send, 200, {"spans": spans})
-        elif path == CLOCK:
-            clock = {"time_scale": self.model.time_scale, "paid": self.model.paid}
-            await respond(send, 200, clock)
         else:
             raise unknown_route(scope, ["/lab/mark", "/lab/spans", CLOCK])
 
@@ -124,10 +133,13 @@ def unknown_route(scope: Scope, known: list[str]) -> RequestError:
     return RequestError(404, message, code="unknown_url")
 
 
-def _since(scope: Scope) -> int:
-    since = parse_qs(scope["query_string"].decode()).get("since", ["0"])[0]
-    if not since.isdigit():
-        raise RequestError(400, f"Invalid 'since': {since!r}; give a whole number.", param="since")
+def _since(scope: Scope, now: int) -> int:
+    query = str(scope["query_string"], "latin-1")
+    since = parse_qs(query).get("since", ["0"])[0]
+    known = since.isascii() and since.isdecimal() and len(since) <= _MOST_DIGITS
+    if not known or int(since) > now:
+        what = f"{since[:40]!r}; give a whole number, at most {now}, the mark of now."
+        raise RequestError(400, f"Invalid 'since': {what}", param="since")
     return int(since)
 
 

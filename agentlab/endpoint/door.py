@@ -37,10 +37,11 @@ class Door(Protocol):
 
 
 class OwnDoor:
-    """The door of an endpoint that one person uses: this machine only, and nothing hidden from it.
+    """The door of an endpoint that one person uses: this machine only.
 
     Args:
-        lab_key: The key that clients must show; None lets any in, where it costs nothing.
+        lab_key: The key that clients must show, for the record, too; None lets any in, where it
+            costs nothing.
     """
 
     def __init__(self, lab_key: str | None = None):
@@ -54,4 +55,6 @@ class OwnDoor:
             refuse_without_key(scope, self._lab_key)
 
     def visible(self, scope: Scope, spans: list[Span]) -> list[Span]:
+        if self._lab_key is not None:
+            refuse_without_key(scope, self._lab_key)
         return spans
