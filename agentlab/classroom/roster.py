@@ -3,8 +3,13 @@
 from __future__ import annotations
 
 import difflib
+import re
 import unicodedata
+from collections.abc import Callable
+from functools import lru_cache
+from itertools import groupby
 from pathlib import Path
+from typing import NamedTuple
 from urllib.parse import unquote
 
 from agentlab.errors import ConfigError
@@ -12,6 +17,8 @@ from agentlab.errors import ConfigError
 MOST_CHARACTERS = 32
 MOST_LEARNERS = 120
 """As many names as an open class takes: enough for people, few enough for a runaway script."""
+NAMES_PER_ADDRESS = 40
+"""As many of them may come from one address: a class of thirty may share one, behind a router."""
 
 TEACHER = "teacher"
 """The teacher's name, when they ask with their token for a key; nobody else may have it."""
@@ -23,6 +30,21 @@ _RULE = (
     f"letters, digits, spaces and -_.' in any language, at most {MOST_CHARACTERS} characters, "
     f"under {_KEY_CHARACTERS} where letters and digits mix without a space"
 )
+# What letters and digits look like, in upper or in lower case. Accents stay: they can be seen.
+_LOOKS_LIKE = str.maketrans(
+    "01авеікмнорстухѕјһԁԛԝӏьгαβεζηικμνορτυχϲօսհոցᎠᎪᎬᎻᎫᏦᏞᎷᏢᎡᏚᎢᏙᏔᏃᏟꓮꓚꓰꓧꓣꓔʼʻ",
+    "olabeikmhopctyxsjhdqwlbrabezhikmvoptyxcouhngdaehjklmprstvwzcacehrt''",
+)
+_LATIN = re.compile(r"LATIN (?:SMALL |CAPITAL |LETTER )+([A-Z])( WITH .+)?")
+_EAST_ASIAN = {"CJK", "HIRAGANA", "KATAKANA", "HANGUL", "BOPOMOFO", "IDEOGRAPHIC"}
+_COMMON = {"COMBINING", "MODIFIER"}
+_UNSEEN = re.compile(
+    "[\u034f\u115f\u1160\u17b4\u17b5\u180b-\u180f\u3164\ufe00-\ufe0f\uffa0\U000e0100-\U000e01ef]"
+)
+_MOST_MARKS = 3
+_LONGEST_KEY = 12 * MOST_CHARACTERS
+"""Percent-encoded, a character takes twelve at most."""
+_ASK = "ask your teacher for yours."
 _HOW = "set OPENAI_API_KEY to your name, such as OPENAI_API_KEY=ada"
 
 
@@ -30,13 +52,24 @@ class NotALearner(Exception):
     """A key that is no name of this class; says what to do, and repeats no key."""
 
 
+class _Learner(NamedTuple):
+    name: str
+    address: str = ""
+
+
 class Roster:
     """The learners of a class: those on a list, or whoever comes.
 
-    Names are compared without regard to case, and shown as they were first given.
+    Names are compared without regard to case, and shown as they were first given. In an open class
+    a name has a place from its first question on. Where one address has all the places that it
+    may, its newcomer takes that of its own name that has been silent longest.
 
     Args:
         listed: The class list; None lets anybody in.
+        per_address: As many places of an open class one address may take.
+
+    Attributes:
+        on_leave: Is told each name that loses its place.
 
     Raises:
         ConfigError: If a listed name cannot be one, or is there twice.
@@ -47,49 +80,96 @@ class Roster:
         ('Ada', '김민준')
     """
 
-    def __init__(self, listed: list[str] | None = None):
-        self._open = listed is None
-        self._names: dict[str, str] = {}
+    def __init__(self, listed: list[str] | None = None, *, per_address: int = NAMES_PER_ADDRESS):
+        self._open, self._per_address = listed is None, per_address
+        self.on_leave: Callable[[str], None] = lambda name: None
+        # By what they look like; of an open class, the longest silent first.
+        self._learners: dict[str, _Learner] = {}
+        self._removed: set[str] = set()
         for name in listed or []:
             try:
                 kept = _name(name)
             except NotALearner as error:
                 raise ConfigError(f"class list: {name!r} cannot be a name: {error}") from None
-            if kept.casefold() in self._names:
-                raise ConfigError(f"class list: {kept!r} is there twice; tell the two apart")
-            self._names[kept.casefold()] = kept
+            if other := self._learners.get(_looks(kept)):
+                what = "is" if other.name.casefold() == kept.casefold() else "or its look-alike is"
+                raise ConfigError(f"class list: {kept!r} {what} there twice; tell the two apart")
+            self._learners[_looks(kept)] = _Learner(kept)
 
     @property
     def names(self) -> list[str]:
         """The listed names, in that order, or those that have come, by the alphabet."""
-        names = list(self._names.values())
+        names = [one.name for looks, one in self._learners.items() if looks not in self._removed]
         return sorted(names, key=str.casefold) if self._open else names
 
-    def learner(self, key: str) -> str:
+    def learner(self, key: str, address: str = "", *, asks: bool = True) -> str:
         """Whose key this is.
+
+        Args:
+            address: Where it comes from; empty where that does not matter.
+            asks: False if it asks no question, and so needs no place.
 
         Raises:
             NotALearner: If it is nobody's.
         """
         name = _name(key)
-        known = self._names.get(name.casefold())
-        if known is not None:
-            return known
-        if not self._open:
-            raise NotALearner(self._not_listed(name))
-        if len(self._names) >= MOST_LEARNERS:
-            raise NotALearner(f"This class is full: {MOST_LEARNERS} names. Ask your teacher.")
-        self._names[name.casefold()] = name
-        return name
+        looks = _looks(name)
+        if looks in self._removed:
+            raise NotALearner("Your teacher has removed this name from the class; talk to them.")
+        known = self._learners.get(looks)
+        if known is None:
+            if not self._open:
+                raise NotALearner(self._not_listed(name))
+            if asks:
+                self._make_place(address)
+                self._learners[looks] = _Learner(name, address)
+            return name
+        if known.name.casefold() != name.casefold():
+            raise NotALearner(f"{name!r} looks like another name of this class; add an initial.")
+        if self._open and asks:
+            self._learners[looks] = self._learners.pop(looks)  # the last to be heard of
+        return known.name
+
+    def has(self, key: str) -> bool:
+        """True if this key is the name of somebody who is here."""
+        try:
+            looks = _looks(_name(key))
+        except NotALearner:
+            return False
+        return looks in self._learners
+
+    def remove(self, key: str) -> str:
+        """Let a name in no longer, until `forget`; returns it as it was shown.
+
+        Raises:
+            NotALearner: If nobody here is called so.
+        """
+        looks = _looks(_name(key))
+        known = self._learners.get(looks)
+        if known is None or looks in self._removed:
+            raise NotALearner("Nobody of this name is here.")
+        self._removed.add(looks)
+        if self._open:
+            del self._learners[looks]
+        self.on_leave(known.name)
+        return known.name
 
     def forget(self) -> None:
-        """Make room for other names, where anybody may come."""
+        """Let removed names in again, and where anybody may come, make room for others."""
+        self._removed.clear()
         if self._open:
-            self._names.clear()
+            self._learners.clear()
+
+    def _make_place(self, address: str) -> None:
+        near = [looks for looks, one in self._learners.items() if one.address == address]
+        if address and len(near) >= self._per_address:
+            self.on_leave(self._learners.pop(near[0]).name)
+        elif len(self._learners) >= MOST_LEARNERS:
+            raise NotALearner(f"This class is full: {MOST_LEARNERS} names. Ask your teacher.")
 
     def _not_listed(self, name: str) -> str:
-        near = difflib.get_close_matches(name.casefold(), self._names, n=1)
-        hint = f"did you mean {self._names[near[0]]!r}?" if near else "ask your teacher for yours."
+        near = difflib.get_close_matches(_looks(name), self._learners, n=1)
+        hint = f"did you mean {self._learners[near[0]].name!r}?" if near else _ASK
         return f"{name!r} is not on the class list; {hint}"
 
 
@@ -109,19 +189,60 @@ def load(path: str) -> list[str]:
     return names
 
 
+@lru_cache(maxsize=1024)
 def _name(key: str) -> str:
     """The name that a key is; keys travel in a header, so they may be percent-encoded."""
-    name = unicodedata.normalize("NFC", unquote(key)).strip()
+    if len(key) > _LONGEST_KEY:
+        raise NotALearner(f"This class takes a name for a key ({_RULE}), and no real key; {_HOW}.")
+    name = re.sub(" +", " ", unicodedata.normalize("NFKC", unquote(key))).strip()
     if not name:
         raise NotALearner(f"Who is asking? Here {_HOW}.")
     # A real key left in the environment must not get onto the projector: nothing repeats it.
-    if len(name) > MOST_CHARACTERS or _like_a_key(name) or not all(map(_allowed, name)):
+    if len(name) > MOST_CHARACTERS or _like_a_key(name) or not _readable(name):
         raise NotALearner(f"This class takes a name for a key ({_RULE}), and no real key; {_HOW}.")
     if not any(map(str.isalnum, name)):
         raise NotALearner(f"A name has a letter or a digit; {_HOW}.")
-    if name.casefold() == TEACHER:  # else they would see the teacher's requests
+    if _like_the_teacher(name):  # else they would see the teacher's requests, or be taken for them
         raise NotALearner(f"{name!r} is who shows the teacher's token; {_HOW}.")
+    if len(_alphabets(name)) > 1:
+        raise NotALearner(
+            f"{name!r} mixes alphabets, in which letters look alike; write it in one. {_HOW}."
+        )
     return name
+
+
+@lru_cache(maxsize=1024)
+def _looks(name: str) -> str:
+    """What names that look alike have in common.
+
+    Example:
+        >>> _looks("Ada") == _looks("ADA") == _looks("А\u0501а"), _looks("Ada") == _looks("Áda")
+        (True, False)
+    """
+    letters = ((_LATIN.fullmatch(unicodedata.name(each, "")), each) for each in name)
+    plain = "".join(found[1] if found and not found[2] else each for found, each in letters)
+    return plain.casefold().translate(_LOOKS_LIKE)
+
+
+def _like_the_teacher(name: str) -> bool:
+    bare = (_LATIN.fullmatch(unicodedata.name(each, "")) or {1: each} for each in _marks_off(name))
+    looks = "".join(each[1] for each in bare).casefold().translate(_LOOKS_LIKE)
+    return TEACHER in re.sub("[^a-z]", "", looks.translate(str.maketrans("437", "aet")))
+
+
+def _marks_off(name: str) -> str:
+    return "".join(each for each in unicodedata.normalize("NFKD", name) if not _is_mark(each))
+
+
+def _alphabets(name: str) -> set[str]:
+    """Of the letters of a name, and of the digits that are not everybody's."""
+    words = (
+        unicodedata.name(each, "?").removeprefix("EXTENDED ")
+        for each in name
+        if (each.isalnum() or _is_mark(each)) and not (each.isascii() and each.isdigit())
+    )
+    found = {re.split("[ -]", word)[0] for word in words} - _COMMON
+    return found - _EAST_ASIAN | ({"CJK"} if found & _EAST_ASIAN else set())
 
 
 def _like_a_key(name: str) -> bool:
@@ -130,10 +251,16 @@ def _like_a_key(name: str) -> bool:
     return name.startswith("sk-") or (mixed and len(name) >= _KEY_CHARACTERS and " " not in name)
 
 
+def _readable(name: str) -> bool:
+    runs = (len(list(run)) for marks, run in groupby(name, _is_mark) if marks)
+    return all(map(_allowed, name)) and all(length <= _MOST_MARKS for length in runs)
+
+
 def _allowed(character: str) -> bool:
-    # Marks (M) belong to the letters of many scripts.
-    return (
-        character.isalnum()
-        or character in " -_.'"
-        or unicodedata.category(character).startswith("M")
-    )
+    # Marks belong to the letters of many scripts.
+    seen = not _UNSEEN.match(character)
+    return seen and (character.isalnum() or character in " -_.'" or _is_mark(character))
+
+
+def _is_mark(character: str) -> bool:
+    return unicodedata.category(character).startswith("M")

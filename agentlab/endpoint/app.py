@@ -95,14 +95,7 @@ class App:
         await self.model(scope, receive, send, span)
 
     def _headers(self, error: RequestError, span: Span) -> Headers:
-        headers = [(b"x-request-id", _id(span))]
-        if error.retry_after_s is not None:
-            # The client waits by its own clock; it takes the milliseconds, without jitter, if
-            # there are any, so that a run repeats.
-            wait_s = error.retry_after_s / self.model.time_scale
-            headers.append((b"retry-after-ms", str(math.ceil(wait_s * 1000)).encode()))
-            headers.append((b"retry-after", str(math.ceil(wait_s)).encode()))
-        return headers
+        return [(b"x-request-id", _id(span)), *when_again(error, self.model.time_scale)]
 
     async def _record(self, scope: Scope, send: Send) -> None:
         path = scope["path"]
@@ -123,6 +116,19 @@ class App:
             await respond(send, 200, {"spans": spans})
         else:
             raise unknown_route(scope, ["/lab/mark", "/lab/spans", CLOCK])
+
+
+def when_again(error: RequestError, time_scale: float) -> Headers:
+    """The headers that say when to try again, where that would help."""
+    if error.retry_after_s is None:
+        return []
+    # The client waits by its own clock; it takes the milliseconds, without jitter, if there are
+    # any, so that a run repeats.
+    wait_s = error.retry_after_s / time_scale
+    return [
+        (b"retry-after-ms", str(math.ceil(wait_s * 1000)).encode()),
+        (b"retry-after", str(math.ceil(wait_s)).encode()),
+    ]
 
 
 def unknown_route(scope: Scope, known: list[str]) -> RequestError:
