@@ -15,7 +15,9 @@ import asyncio
 import hmac
 import ipaddress
 import math
+import re
 import socket
+from collections.abc import Callable
 from functools import lru_cache
 from urllib.parse import urlsplit
 
@@ -52,9 +54,9 @@ class ClassroomDoor:
     def admit(self, scope: Scope, span: Span) -> None:
         span.learner = self._who(scope, asks=scope["method"] == "POST")
 
-    def visible(self, scope: Scope, spans: list[Span]) -> list[Span]:
+    def visible(self, scope: Scope) -> Callable[[Span], bool]:
         who = self._who(scope, asks=False)
-        return spans if who == TEACHER else [span for span in spans if span.learner == who]
+        return lambda span: who in (TEACHER, span.learner)
 
     def refuse_learners(self, scope: Scope) -> None:
         """Let nobody on who does not show the token.
@@ -158,6 +160,10 @@ def _key(scope: Scope) -> str:
 
 @lru_cache(maxsize=256)
 def _hostname(host: str) -> str:
+    if not re.fullmatch(
+        r"(\[[\da-f:.]+(%[\w.-]+)?\]|[\w.-]+)(:\d{1,5})?", host, re.ASCII | re.IGNORECASE
+    ):
+        return ""
     try:
         return urlsplit(f"//{host}").hostname or ""
     except ValueError:  # no address at all

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Protocol
 
 from agentlab.endpoint.http import Scope, refuse_strangers, refuse_without_key
@@ -27,8 +28,8 @@ class Door(Protocol):
         """
         ...
 
-    def visible(self, scope: Scope, spans: list[Span]) -> list[Span]:
-        """Those of the recorded `spans` that whoever asks may see.
+    def visible(self, scope: Scope) -> Callable[[Span], bool]:
+        """Says of a recorded span if whoever asks may see it.
 
         Raises:
             RequestError: 401, if that is nobody in particular.
@@ -54,7 +55,7 @@ class OwnDoor:
         if self._lab_key is not None:
             refuse_without_key(scope, self._lab_key)
 
-    def visible(self, scope: Scope, spans: list[Span]) -> list[Span]:
+    def visible(self, scope: Scope) -> Callable[[Span], bool]:
         if self._lab_key is not None:
             refuse_without_key(scope, self._lab_key)
-        return spans
+        return lambda span: True
