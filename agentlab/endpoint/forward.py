@@ -140,6 +140,8 @@ class Forward:
         while True:
             response = await self._ask(scope, asking.body)
             try:
+                if not 200 <= response.status <= 599:
+                    raise self._unreachable(f"status {response.status}", reached=True)
                 if _is_stream(response, body):
                     asking.again(response.status, b"")
                     await self._stream(response, asking.left_out, send, span)
@@ -243,13 +245,13 @@ class Forward:
             begun = not isinstance(getattr(error, "message", ""), str)  # then it is what had come
             late = time.monotonic() - asked_s > _STALE_S
             if self._lab or begun or late or not _reused.get():
-                raise self._unreachable(error) from None
+                raise self._failed(error) from None
         except (aiohttp.ClientError, TimeoutError) as error:
-            raise self._unreachable(error) from None
+            raise self._failed(error) from None
         try:
             return await self._request(sessions.fresh, scope, body)
         except (aiohttp.ClientError, TimeoutError) as error:
-            raise self._unreachable(error) from None
+            raise self._failed(error) from None
 
     async def _request(
         self, session: aiohttp.ClientSession, scope: Scope, body: bytes
@@ -305,16 +307,19 @@ class Forward:
             finally:
                 del self._opened[loop]
 
-    def _unreachable(self, error: Exception) -> RequestError:
+    def _failed(self, error: Exception) -> RequestError:
         reached = isinstance(error, _CLOSED) and not isinstance(error, aiohttp.ClientConnectorError)
+        return self._unreachable(type(error).__name__, reached=reached)
+
+    def _unreachable(self, why: str, *, reached: bool) -> RequestError:
         what, cure = (
-            ("The answer was broken off by", "ask again.")
+            ("No whole answer came from", "ask again.")
             if reached
             else ("Cannot reach", "check OPENAI_BASE_URL and the network.")
         )
         return RequestError(
             502,
-            f"{what} the model at {self._upstream} ({type(error).__name__}); {cure}",
+            f"{what} the model at {self._upstream} ({why}); {cure}",
             kind="server_error",
             code="upstream_unreachable",
         )

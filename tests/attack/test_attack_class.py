@@ -102,7 +102,8 @@ def test_no_name_mixes_alphabets(key: str):
     "key",
     ["Ada\u200b", "A\u200dda", "Ada\ufe0f", "Ada\u034f", "Ada\u3164", "김\u3164", "\u202eadA",
      "Ada\u2060", "Ada\ufeff", "A\u00adda", "Ada\u180e", "Ada\U000e0101", "Ada\u2800", "Ada\x00",
-     "Ada\x1b[31m", "A\u2028da", "Ada\ud83d\ude00", "A\u0338\u0338\u0338\u0338\u0338da", "Ada\u115f", "Ada\ufff9"],
+     "Ada\x1b[31m", "A\u2028da", "Ada\ud83d\ude00", "A\u0338\u0338\u0338\u0338\u0338da",
+     "Ada\u115f", "Ada\ufff9"],
     ids=ascii,
 )  # fmt: skip
 def test_no_name_has_what_cannot_be_seen(key: str):

@@ -423,6 +423,15 @@ def test_a_broken_answer_repeats_no_key(said: list[bytes], lab: Lab):
     assert lab.process.alive
 
 
+@pytest.mark.parametrize("code", [100, 101, 103, 204, 205, 304, 308, 401, 599, 600, 999])
+def test_an_odd_status_ends_nothing(code: int, lab: Lab):
+    """One that no answer has is a 502; the next question is answered."""
+    lab.upstream.answers(b"" if code in (204, 304) else b"{}", status=code)
+    assert status(lab.raw(CHAT)) == (code if 200 <= code <= 599 else 502)
+    lab.upstream.answers()
+    assert status(lab.raw(CHAT)) == 200
+
+
 def test_no_recording_and_no_trace_has_the_key(lab: Lab):
     """After all of the above, and an echo of each form: the file of `--record`, and the record."""
     for form in FORMS.values():
