@@ -20,8 +20,9 @@ import msgspec
 
 from agentlab.classroom import joining
 from agentlab.classroom.door import ClassroomDoor
+from agentlab.classroom.names import NotALearner
 from agentlab.classroom.room import Room
-from agentlab.classroom.roster import NotALearner, Roster
+from agentlab.classroom.roster import Roster
 from agentlab.endpoint import presets
 from agentlab.endpoint.app import App, unknown_route, when_again
 from agentlab.endpoint.http import ClientGone, Receive, Scope, Send, read_body, respond, start

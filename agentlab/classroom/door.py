@@ -24,7 +24,8 @@ from urllib.parse import urlsplit
 import psutil
 
 from agentlab.classroom.guesses import Guesses, machine
-from agentlab.classroom.roster import TEACHER, NotALearner, Roster
+from agentlab.classroom.names import TEACHER, NotALearner
+from agentlab.classroom.roster import Roster
 from agentlab.endpoint.http import Scope, header
 from agentlab.endpoint.wire import RequestError
 from agentlab.trace import Span

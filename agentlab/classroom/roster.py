@@ -1,55 +1,21 @@
-"""Who is who: what makes a key a learner's name, and whether that name is of this class."""
+"""Who is who: whether a name is of this class, and has a place in it."""
 
 from __future__ import annotations
 
 import difflib
-import re
-import unicodedata
 from collections.abc import Callable
-from functools import lru_cache
-from itertools import groupby
 from pathlib import Path
 from typing import NamedTuple
-from urllib.parse import unquote
 
+from agentlab.classroom.names import NotALearner, looks_of, read_name
 from agentlab.errors import ConfigError
 
-MOST_CHARACTERS = 32
 MOST_LEARNERS = 120
 """As many names as an open class takes: enough for people, few enough for a runaway script."""
 NAMES_PER_ADDRESS = 40
 """As many of them may come from one address: a class of thirty may share one, behind a router."""
 
-TEACHER = "teacher"
-"""The teacher's name, when they ask with their token for a key; nobody else may have it."""
-
-_KEY_CHARACTERS = 20
-"""So many letters and digits mixed, without a space, are taken for a real key."""
-
-_RULE = (
-    f"letters, digits, spaces and -_.' in any language, at most {MOST_CHARACTERS} characters, "
-    f"under {_KEY_CHARACTERS} where letters and digits mix without a space"
-)
-# What letters and digits look like, in upper or in lower case. Accents stay: they can be seen.
-_LOOKS_LIKE = str.maketrans(
-    "01авеікмнорстухѕјһԁԛԝӏьгαβεζηικμνορτυχϲօսհոցᎠᎪᎬᎻᎫᏦᏞᎷᏢᎡᏚᎢᏙᏔᏃᏟꓮꓚꓰꓧꓣꓔʼʻ",
-    "olabeikmhopctyxsjhdqwlbrabezhikmvoptyxcouhngdaehjklmprstvwzcacehrt''",
-)
-_LATIN = re.compile(r"LATIN (?:SMALL |CAPITAL |LETTER )+([A-Z])( WITH .+)?")
-_EAST_ASIAN = {"CJK", "HIRAGANA", "KATAKANA", "HANGUL", "BOPOMOFO", "IDEOGRAPHIC"}
-_COMMON = {"COMBINING", "MODIFIER"}
-_UNSEEN = re.compile(
-    "[\u034f\u115f\u1160\u17b4\u17b5\u180b-\u180f\u3164\ufe00-\ufe0f\uffa0\U000e0100-\U000e01ef]"
-)
-_MOST_MARKS = 3
-_LONGEST_KEY = 12 * MOST_CHARACTERS
-"""Percent-encoded, a character takes twelve at most."""
 _ASK = "ask your teacher for yours."
-_HOW = "set OPENAI_API_KEY to your name, such as OPENAI_API_KEY=ada"
-
-
-class NotALearner(Exception):
-    """A key that is no name of this class; says what to do, and repeats no key."""
 
 
 class _Learner(NamedTuple):
@@ -88,13 +54,13 @@ class Roster:
         self._removed: set[str] = set()
         for name in listed or []:
             try:
-                kept = _name(name)
+                kept = read_name(name)
             except NotALearner as error:
                 raise ConfigError(f"class list: {name!r} cannot be a name: {error}") from None
-            if other := self._learners.get(_looks(kept)):
+            if other := self._learners.get(looks_of(kept)):
                 what = "is" if other.name.casefold() == kept.casefold() else "or its look-alike is"
                 raise ConfigError(f"class list: {kept!r} {what} there twice; tell the two apart")
-            self._learners[_looks(kept)] = _Learner(kept)
+            self._learners[looks_of(kept)] = _Learner(kept)
 
     @property
     def names(self) -> list[str]:
@@ -112,8 +78,8 @@ class Roster:
         Raises:
             NotALearner: If it is nobody's.
         """
-        name = _name(key)
-        looks = _looks(name)
+        name = read_name(key)
+        looks = looks_of(name)
         if looks in self._removed:
             raise NotALearner("Your teacher has removed this name from the class; talk to them.")
         known = self._learners.get(looks)
@@ -133,7 +99,7 @@ class Roster:
     def has(self, key: str) -> bool:
         """True if this key is the name of somebody who is here."""
         try:
-            looks = _looks(_name(key))
+            looks = looks_of(read_name(key))
         except NotALearner:
             return False
         return looks in self._learners
@@ -144,7 +110,7 @@ class Roster:
         Raises:
             NotALearner: If nobody here is called so.
         """
-        looks = _looks(_name(key))
+        looks = looks_of(read_name(key))
         known = self._learners.get(looks)
         if known is None or looks in self._removed:
             raise NotALearner("Nobody of this name is here.")
@@ -168,7 +134,7 @@ class Roster:
             raise NotALearner(f"This class is full: {MOST_LEARNERS} names. Ask your teacher.")
 
     def _not_listed(self, name: str) -> str:
-        near = difflib.get_close_matches(_looks(name), self._learners, n=1)
+        near = difflib.get_close_matches(looks_of(name), self._learners, n=1)
         hint = f"did you mean {self._learners[near[0]].name!r}?" if near else _ASK
         return f"{name!r} is not on the class list; {hint}"
 
@@ -187,80 +153,3 @@ def load(path: str) -> list[str]:
     if not names:
         raise ConfigError(f"class list {path!r} names nobody; write a name a line")
     return names
-
-
-@lru_cache(maxsize=1024)
-def _name(key: str) -> str:
-    """The name that a key is; keys travel in a header, so they may be percent-encoded."""
-    if len(key) > _LONGEST_KEY:
-        raise NotALearner(f"This class takes a name for a key ({_RULE}), and no real key; {_HOW}.")
-    name = re.sub(" +", " ", unicodedata.normalize("NFKC", unquote(key))).strip()
-    if not name:
-        raise NotALearner(f"Who is asking? Here {_HOW}.")
-    # A real key left in the environment must not get onto the projector: nothing repeats it.
-    if len(name) > MOST_CHARACTERS or _like_a_key(name) or not _readable(name):
-        raise NotALearner(f"This class takes a name for a key ({_RULE}), and no real key; {_HOW}.")
-    if not any(map(str.isalnum, name)):
-        raise NotALearner(f"A name has a letter or a digit; {_HOW}.")
-    if _like_the_teacher(name):  # else they would see the teacher's requests, or be taken for them
-        raise NotALearner(f"{name!r} is who shows the teacher's token; {_HOW}.")
-    if len(_alphabets(name)) > 1:
-        raise NotALearner(
-            f"{name!r} mixes alphabets, in which letters look alike; write it in one. {_HOW}."
-        )
-    return name
-
-
-@lru_cache(maxsize=1024)
-def _looks(name: str) -> str:
-    """What names that look alike have in common.
-
-    Example:
-        >>> _looks("Ada") == _looks("ADA") == _looks("А\u0501а"), _looks("Ada") == _looks("Áda")
-        (True, False)
-    """
-    letters = ((_LATIN.fullmatch(unicodedata.name(each, "")), each) for each in name)
-    plain = "".join(found[1] if found and not found[2] else each for found, each in letters)
-    return plain.casefold().translate(_LOOKS_LIKE)
-
-
-def _like_the_teacher(name: str) -> bool:
-    bare = (_LATIN.fullmatch(unicodedata.name(each, "")) or {1: each} for each in _marks_off(name))
-    looks = "".join(each[1] for each in bare).casefold().translate(_LOOKS_LIKE)
-    return TEACHER in re.sub("[^a-z]", "", looks.translate(str.maketrans("437", "aet")))
-
-
-def _marks_off(name: str) -> str:
-    return "".join(each for each in unicodedata.normalize("NFKD", name) if not _is_mark(each))
-
-
-def _alphabets(name: str) -> set[str]:
-    """Of the letters of a name, and of the digits that are not everybody's."""
-    words = (
-        unicodedata.name(each, "?").removeprefix("EXTENDED ")
-        for each in name
-        if (each.isalnum() or _is_mark(each)) and not (each.isascii() and each.isdigit())
-    )
-    found = {re.split("[ -]", word)[0] for word in words} - _COMMON
-    return found - _EAST_ASIAN | ({"CJK"} if found & _EAST_ASIAN else set())
-
-
-def _like_a_key(name: str) -> bool:
-    """True for OpenAI's keys, and for others' of letters and digits, such as Azure's 32."""
-    mixed = any(map(str.isdigit, name)) and any(map(str.isalpha, name))
-    return name.startswith("sk-") or (mixed and len(name) >= _KEY_CHARACTERS and " " not in name)
-
-
-def _readable(name: str) -> bool:
-    runs = (len(list(run)) for marks, run in groupby(name, _is_mark) if marks)
-    return all(map(_allowed, name)) and all(length <= _MOST_MARKS for length in runs)
-
-
-def _allowed(character: str) -> bool:
-    # Marks belong to the letters of many scripts.
-    seen = not _UNSEEN.match(character)
-    return seen and (character.isalnum() or character in " -_.'" or _is_mark(character))
-
-
-def _is_mark(character: str) -> bool:
-    return unicodedata.category(character).startswith("M")
