@@ -511,16 +511,25 @@ def upstream() -> Iterator[RecordingUpstream]:
 def in_front(
     upstream: RecordingUpstream, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Class]:
-    """A class of Ada, Bo and Mallory, whose model is paid for."""
-    names = tmp_path_factory.mktemp("class") / "class.txt"
+    """A class of Ada, Bo and Mallory, whose model is paid for.
+
+    When it ends, neither its files nor what it complained about has the owner's key, or the token.
+    """
+    folder = tmp_path_factory.mktemp("class")
+    names = folder / "class.txt"
+    kept = [folder / "spans.jsonl", folder / "answers.jsonl"]
     names.write_text("Ada\nBo\nMallory\n")
     upstream.answers(b"no lab", status=404)
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("OPENAI_BASE_URL", upstream.url)
         patch.setenv("OPENAI_API_KEY", OWNERS_KEY)
-        with Class("--learners", str(names), "--yes") as running:
-            assert OWNERS_KEY not in running.said
+        options = ["--trace", str(kept[0]), "--record", str(kept[1])]
+        with Class("--learners", str(names), "--yes", *options) as running:
             yield running
+            _, complaints = running.interrupt()
+    written = "".join(path.read_text() for path in kept)
+    assert "CANARY" not in running.said + complaints + written
+    assert TOKEN not in complaints + written
 
 
 def raw(served: Class, line: str, key: str = "", *headers: str, body: bytes = b"") -> bytes:
