@@ -89,6 +89,26 @@ def key_from(environ: Mapping[str, str] = os.environ, *, learner: bool = False) 
     return key or None
 
 
+def account_from(environ: Mapping[str, str] = os.environ) -> dict[str, str]:
+    """The headers that choose the account which pays, as OpenAI's client has them from there.
+
+    Raises:
+        ConfigError: If a value can be none.
+
+    Example:
+        >>> account_from({"OPENAI_ORG_ID": "org-1"})
+        {'openai-organization': 'org-1'}
+    """
+    variables = {"OPENAI_ORG_ID": "openai-organization", "OPENAI_PROJECT_ID": "openai-project"}
+    found = {header: bare(environ.get(name, "")) for name, header in variables.items()}
+    for name, header in variables.items():
+        if not re.fullmatch(r"[!-~]{0,200}", found[header]):
+            raise ConfigError(
+                f"{name} can be no organization or project; set it again, or unset it"
+            )
+    return {header: value for header, value in found.items() if value}
+
+
 _HOST = re.compile(
     r"(?!sk-|eyJ)(localhost|\d+\.\d+\.\d+\.\d+|\[[\da-f:.]+\]|[\w-]+(?=:\d)|[\w.-]+\.[a-z]{2,24})"
     r"(?=[:/?#]|$)",

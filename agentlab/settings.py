@@ -17,6 +17,8 @@ DATA = Path(__file__).resolve().parents[1] / "data"
 """The course's data, beside the package: Agent Lab runs from its checkout."""
 
 key_from = _upstream.key_from
+account_from = _upstream.account_from
+checked_address = _upstream.address
 
 OPENAI_URL = "https://api.openai.com/v1"
 """Where a key without a base URL leads, as in OpenAI's own client."""

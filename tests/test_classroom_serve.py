@@ -121,6 +121,8 @@ def test_a_class_listens_on_loopback_unless_told_otherwise():
         (["--host", "0.0.0.0"], "--host is for a class; add --classroom"),
         (["--learners", "names.txt"], "--learners is for a class"),
         (["--yes"], "--yes is for a class"),
+        (["--names-per-address", "3"], "--names-per-address is for a class"),
+        (["--classroom", "--names-per-address", "0"], "--names-per-address is a whole number"),
         (["--classroom", "--token", "abc"], "a token has at least 8"),
         (["--classroom", "--learners", "nowhere.txt"], "class list 'nowhere.txt'"),
         (["--classroom", "--host", "192.0.2.1"], "cannot listen on 192.0.2.1"),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gzip
 import json
 import socket
 import subprocess
@@ -28,7 +29,7 @@ from agentlab.endpoint.limits import Limits
 from agentlab.endpoint.process import EndpointProcess
 from agentlab.endpoint.serve import local_app
 from agentlab.errors import ConfigError
-from agentlab.settings import Settings
+from agentlab.settings import Settings, account_from
 from agentlab.trace import Span, Trace
 
 HELLO = "Say hello and tell me in one sentence what you are."
@@ -299,6 +300,32 @@ def test_without_the_labs_key_nothing_is_passed_on(key: str):
     answer = forwarding(upstream, use)
     assert (answer.status_code, answer.json()["error"]["code"]) == (401, "invalid_api_key")
     assert upstream.headers == []
+
+
+def test_the_owners_environment_chooses_the_account_and_a_client_does_not():
+    """OPENAI_ORG_ID's header goes up with each question; another of a client's stays here."""
+    upstream = Upstream()
+
+    async def use(lab: Lab) -> None:
+        lab.client.headers["openai-organization"] = "org-of-a-client"
+        await lab.ask()
+
+    forwarding(upstream, use, account=account_from({"OPENAI_ORG_ID": "org-of-the-owner"}))
+    assert upstream.headers[0]["openai-organization"] == "org-of-the-owner"
+
+
+def test_an_answer_that_came_compressed_is_read():
+    """An upstream may pass over what encoding was asked for: words and counts are there."""
+
+    async def zips(client: Connection) -> None:
+        await client.request()
+        body = gzip.compress(b'{"usage": {"completion_tokens": 3}}')
+        head = f"HTTP/1.1 200 X\r\ncontent-encoding: gzip\r\ncontent-length: {len(body)}\r\n\r\n"
+        await client.send(head.encode() + body)
+
+    answer, span = asked(zips)
+    assert answer.json() == {"usage": {"completion_tokens": 3}}
+    assert (span.status, span.completion_tokens) == (200, 3)
 
 
 def test_the_real_key_is_nowhere_to_be_read():

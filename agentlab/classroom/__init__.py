@@ -2,8 +2,10 @@
 
 These decide, and never wait:
 
-roster     who is who: names, the class list
+names      what can be a learner's name, and which look alike
+roster     who is who: places, the class list
 fair       whose turn it is: a queue by service had so far; how fair that was
+guesses    how long an address waits that has shown wrong tokens
 shares     a rate limit divided among the learners who ask
 controls   what the teacher may change while the class runs
 board      the numbers on the projector

@@ -6,6 +6,7 @@
 /classroom/board      the numbers on it: names and counts, for anybody in the room
 /classroom/settings   what the teacher may change; GET and POST, with the token
 /classroom/clear      begin to count anew; POST, with the token
+/classroom/remove     let a name in no longer; POST, with the token
 """
 
 from __future__ import annotations
@@ -19,10 +20,11 @@ import msgspec
 
 from agentlab.classroom import joining
 from agentlab.classroom.door import ClassroomDoor
+from agentlab.classroom.names import NotALearner
 from agentlab.classroom.room import Room
 from agentlab.classroom.roster import Roster
 from agentlab.endpoint import presets
-from agentlab.endpoint.app import App, unknown_route
+from agentlab.endpoint.app import App, unknown_route, when_again
 from agentlab.endpoint.http import ClientGone, Receive, Scope, Send, read_body, respond, start
 from agentlab.endpoint.wire import RequestError
 from agentlab.errors import ConfigError
@@ -30,14 +32,15 @@ from agentlab.settings import Settings
 from agentlab.trace import Span
 
 _PAGE = Path(__file__).with_name("page")
-_BOARD, _SETTINGS, _CLEAR = "/classroom/board", "/classroom/settings", "/classroom/clear"
+_BOARD, _SETTINGS = "/classroom/board", "/classroom/settings"
+_CLEAR, _REMOVE = "/classroom/clear", "/classroom/remove"
 _FILES = {
     "/classroom": ("index.html", b"text/html; charset=utf-8"),
     "/classroom/style.css": ("style.css", b"text/css; charset=utf-8"),
     "/classroom/board.js": ("board.js", b"text/javascript; charset=utf-8"),
     "/classroom/icon.svg": ("icon.svg", b"image/svg+xml"),
 }
-_ROUTES = [*_FILES, _BOARD, _SETTINGS, _CLEAR]
+_ROUTES = [*_FILES, _BOARD, _SETTINGS, _CLEAR, _REMOVE]
 _HEADERS = [
     (
         b"content-security-policy",
@@ -50,6 +53,10 @@ _HEADERS = [
 ]
 _FRESH_S = 0.1
 """For so long, by a watch, all who look at the board get the same numbers."""
+
+
+class _Removal(msgspec.Struct, forbid_unknown_fields=True):
+    name: str
 
 
 class Classroom:
@@ -81,7 +88,10 @@ class Classroom:
         self.room = Room(settings)
         self.urls: list[str] = []
         self._roster = roster or Roster()
-        self._door = ClassroomDoor(self._roster, token=token, host=host)
+        self._roster.on_leave = self.room.forget
+        self._door = ClassroomDoor(
+            self._roster, token=token, host=host, time_scale=self.room.time_scale
+        )
         self._also_on_end = on_end
         self._endpoint = App(self.room, door=self._door, on_end=self._on_end)
         self._files = {
@@ -97,7 +107,8 @@ class Classroom:
             self._door.enter(scope)
             await self._show(scope, receive, send)
         except RequestError as error:
-            await respond(send, error.status, error.body, _HEADERS)
+            again = when_again(error, self.room.time_scale)
+            await respond(send, error.status, error.body, [*_HEADERS, *again])
         except ClientGone:
             return
 
@@ -114,24 +125,20 @@ class Classroom:
         elif path == _BOARD and method == "GET":
             await respond(send, 200, self._numbers(), _HEADERS)
         elif path == _SETTINGS and method in ("GET", "POST"):
-            self._refuse_learners(scope)
+            self._door.refuse_learners(scope)
             if method == "POST":
                 self._change(await read_body(scope, receive))
             await respond(send, 200, self._settings(), _HEADERS)
         elif path == _CLEAR and method == "POST":
-            self._refuse_learners(scope)
+            self._door.refuse_learners(scope)
             self._clear()
             await respond(send, 200, self._numbers(), _HEADERS)
+        elif path == _REMOVE and method == "POST":
+            self._door.refuse_learners(scope)
+            said = self._remove(await read_body(scope, receive))
+            await respond(send, 200, said, _HEADERS)
         else:
             raise unknown_route(scope, _ROUTES)
-
-    def _refuse_learners(self, scope: Scope) -> None:
-        if not self._door.is_teacher(scope):
-            raise RequestError(
-                401,
-                "This is the teacher's: it takes the token that `agentlab serve` printed.",
-                code="invalid_token",
-            )
 
     def _settings(self) -> dict[str, Any]:
         local = self.room.controls.preset is not None
@@ -140,11 +147,25 @@ class Classroom:
     def _change(self, body: bytes) -> None:
         try:
             self.room.change(self.room.controls.changed(msgspec.json.decode(body)))
-        except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
             raise RequestError(400, f"The settings are no JSON: {error}.") from None
         except ConfigError as error:
             raise RequestError(400, str(error), code="invalid_settings") from None
         self._board = None
+
+    def _remove(self, body: bytes) -> dict[str, str]:
+        try:
+            name = self._roster.remove(msgspec.json.decode(body, type=_Removal).name)
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+            raise RequestError(400, f'Give {{"name": "..."}}: {error}.', param="name") from None
+        except NotALearner as error:
+            raise RequestError(404, str(error), param="name", code="no_such_learner") from None
+        self._board = None
+        message = (
+            f"{name} is removed, with its counts. If the name comes again it is refused, until you "
+            "count anew; what it has in flight goes on."
+        )
+        return {"removed": name, "message": message}
 
     def _clear(self) -> None:
         self.room.board.clear()

@@ -72,6 +72,7 @@ class Board:
     def __init__(self, window_s: float):
         self._window_s = window_s
         self._open: dict[str, Span] = {}
+        self._forgotten: set[str] = set()  # of those
         self.clear()
 
     def clear(self) -> None:
@@ -79,6 +80,11 @@ class Board:
         self._counts: dict[str, Counter[str]] = {}
         self._recent: deque[tuple[float, int]] = deque()  # when an answer ended, its tokens
         self._strangers = 0
+
+    def forget(self, learner: str) -> None:
+        """Drop the counts of `learner`; what they have in flight is shown, but not counted."""
+        self._counts.pop(learner, None)
+        self._forgotten |= {id for id, span in self._open.items() if span.learner == learner}
 
     def begin(self, span: Span) -> None:
         """A learner's request has come."""
@@ -90,6 +96,9 @@ class Board:
         self._open.pop(span.request_id, None)
         if span.learner is None:
             self._strangers += 1
+            return
+        if span.request_id in self._forgotten:
+            self._forgotten.remove(span.request_id)
             return
         counts = self._of(span)
         counts[_outcome(span)] += 1

@@ -11,15 +11,21 @@ So figures and this machine's own names are let in, and pages only from where th
 
 from __future__ import annotations
 
+import asyncio
 import hmac
 import ipaddress
+import math
+import re
 import socket
+from collections.abc import Callable
 from functools import lru_cache
 from urllib.parse import urlsplit
 
 import psutil
 
-from agentlab.classroom.roster import TEACHER, NotALearner, Roster
+from agentlab.classroom.guesses import Guesses, machine
+from agentlab.classroom.names import TEACHER, NotALearner
+from agentlab.classroom.roster import Roster
 from agentlab.endpoint.http import Scope, header
 from agentlab.endpoint.wire import RequestError
 from agentlab.trace import Span
@@ -31,10 +37,12 @@ class ClassroomDoor:
     Args:
         token: The teacher's, who sees all spans.
         host: The address that the endpoint listens on; if it is a name, it is let in, too.
+        time_scale: Model seconds to a second, by which a refusal says when to come back.
     """
 
-    def __init__(self, roster: Roster, *, token: str, host: str):
-        self._roster, self._token = roster, token
+    def __init__(self, roster: Roster, *, token: str, host: str, time_scale: float = 1.0):
+        self._roster, self._token, self._time_scale = roster, token, time_scale
+        self._guesses = Guesses()
         self._names = own_names() | {host.casefold()}
 
     def enter(self, scope: Scope) -> None:
@@ -45,25 +53,53 @@ class ClassroomDoor:
             raise _foreign(f"Origin {origin!r} is another's; open the page of this machine.")
 
     def admit(self, scope: Scope, span: Span) -> None:
-        span.learner = self._who(scope)
+        span.learner = self._who(scope, asks=scope["method"] == "POST")
 
-    def visible(self, scope: Scope, spans: list[Span]) -> list[Span]:
-        if self.is_teacher(scope):
-            return spans
-        learner = self._who(scope)
-        return [span for span in spans if span.learner == learner]
+    def visible(self, scope: Scope) -> Callable[[Span], bool]:
+        who = self._who(scope, asks=False)
+        return lambda span: who in (TEACHER, span.learner)
 
-    def is_teacher(self, scope: Scope) -> bool:
-        """True if the request shows the token."""
-        return hmac.compare_digest(_key(scope).encode(), self._token.encode())
+    def refuse_learners(self, scope: Scope) -> None:
+        """Let nobody on who does not show the token.
 
-    def _who(self, scope: Scope) -> str:
-        if self.is_teacher(scope):
+        Raises:
+            RequestError: 401; 429 if this address has shown too many wrong ones.
+        """
+        if not self._shows_token(scope):
+            raise RequestError(
+                401,
+                "This is the teacher's: it takes the token that `agentlab serve` printed.",
+                code="invalid_token",
+            )
+
+    def _who(self, scope: Scope, *, asks: bool) -> str:
+        key = _key(scope)
+        # A name is a guess, too, if it might be the token.
+        might_be = len(key) == len(self._token) and not self._roster.has(key)
+        if might_be and self._shows_token(scope):
             return TEACHER
         try:
-            return self._roster.learner(_key(scope))
+            return self._roster.learner(key, _address(scope), asks=asks)
         except NotALearner as error:
             raise RequestError(401, str(error), code="invalid_api_key") from None
+
+    def _shows_token(self, scope: Scope) -> bool:
+        key = _key(scope)
+        if not key:
+            return False
+        now_s, address = asyncio.get_running_loop().time(), _address(scope)
+        if wait_s := self._guesses.wait_s(address, now_s):
+            raise RequestError(
+                429,
+                "Your address has shown too many wrong tokens; try again in "
+                f"{math.ceil(wait_s)} s, or from another.",
+                code="too_many_wrong_tokens",
+                retry_after_s=wait_s * self._time_scale,
+            )
+        if hmac.compare_digest(key.encode(), self._token.encode()):
+            return True
+        self._guesses.wrong(address, now_s)
+        return False
 
 
 def own_names() -> set[str]:
@@ -110,6 +146,11 @@ def _outward_address() -> str | None:
         return str(probe.getsockname()[0])
 
 
+def _address(scope: Scope) -> str:
+    client = scope.get("client")
+    return machine(client[0]) if client else ""
+
+
 def _key(scope: Scope) -> str:
     sent = header(scope, b"authorization").removeprefix("Bearer ").encode("latin-1")
     try:
@@ -120,6 +161,10 @@ def _key(scope: Scope) -> str:
 
 @lru_cache(maxsize=256)
 def _hostname(host: str) -> str:
+    if not re.fullmatch(
+        r"(\[[\da-f:.]+(%[\w.-]+)?\]|[\w.-]+)(:\d{1,5})?", host, re.ASCII | re.IGNORECASE
+    ):
+        return ""
     try:
         return urlsplit(f"//{host}").hostname or ""
     except ValueError:  # no address at all

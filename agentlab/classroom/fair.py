@@ -17,6 +17,8 @@ from collections.abc import Callable, Iterable
 
 from agentlab.endpoint.batch import Job
 
+_MOST_TAGS = 1000
+
 
 def turns(job: Job) -> float:
     """Counts jobs alike, however long: fair by turns."""
@@ -80,6 +82,12 @@ class FairQueue:
         self._length -= 1
         if not self._waiting[learner]:
             del self._waiting[learner]
+        if len(self._tags) > _MOST_TAGS:  # whoever comes back with an old one starts at now
+            self._tags = {
+                name: tag
+                for name, tag in self._tags.items()
+                if tag > self._now or name in self._waiting
+            }
 
     @property
     def waiting(self) -> Counter[tuple[str, str]]:

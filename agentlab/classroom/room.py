@@ -93,6 +93,12 @@ class Room:
         else:
             self._open.set()
 
+    def forget(self, learner: str) -> None:
+        """Drop what is counted and kept of a learner; what they have in flight goes on."""
+        self.board.forget(learner)
+        self._shares.forget(learner)
+        self._gates.pop(learner, None)
+
     def numbers(self, names: list[str]) -> Numbers:
         """What the projector shows; of `names` even those who have not asked yet."""
         self._queues = [queue for queue in self._queues if queue or queue is self._queues[-1]]

@@ -1,42 +1,41 @@
-"""Who is who: what makes a key a learner's name, and whether that name is of this class."""
+"""Who is who: whether a name is of this class, and has a place in it."""
 
 from __future__ import annotations
 
 import difflib
-import unicodedata
+from collections.abc import Callable
 from pathlib import Path
-from urllib.parse import unquote
+from typing import NamedTuple
 
+from agentlab.classroom.names import NotALearner, looks_of, read_name
 from agentlab.errors import ConfigError
 
-MOST_CHARACTERS = 32
 MOST_LEARNERS = 120
 """As many names as an open class takes: enough for people, few enough for a runaway script."""
+NAMES_PER_ADDRESS = 40
+"""As many of them may come from one address: a class of thirty may share one, behind a router."""
 
-TEACHER = "teacher"
-"""The teacher's name, when they ask with their token for a key; nobody else may have it."""
-
-_KEY_CHARACTERS = 20
-"""So many letters and digits mixed, without a space, are taken for a real key."""
-
-_RULE = (
-    f"letters, digits, spaces and -_.' in any language, at most {MOST_CHARACTERS} characters, "
-    f"under {_KEY_CHARACTERS} where letters and digits mix without a space"
-)
-_HOW = "set OPENAI_API_KEY to your name, such as OPENAI_API_KEY=ada"
+_ASK = "ask your teacher for yours."
 
 
-class NotALearner(Exception):
-    """A key that is no name of this class; says what to do, and repeats no key."""
+class _Learner(NamedTuple):
+    name: str
+    address: str = ""
 
 
 class Roster:
     """The learners of a class: those on a list, or whoever comes.
 
-    Names are compared without regard to case, and shown as they were first given.
+    Names are compared without regard to case, and shown as they were first given. In an open class
+    a name has a place from its first question on. Where one address has all the places that it
+    may, its newcomer takes that of its own name that has been silent longest.
 
     Args:
         listed: The class list; None lets anybody in.
+        per_address: As many places of an open class one address may take.
+
+    Attributes:
+        on_leave: Is told each name that loses its place.
 
     Raises:
         ConfigError: If a listed name cannot be one, or is there twice.
@@ -47,49 +46,96 @@ class Roster:
         ('Ada', '김민준')
     """
 
-    def __init__(self, listed: list[str] | None = None):
-        self._open = listed is None
-        self._names: dict[str, str] = {}
+    def __init__(self, listed: list[str] | None = None, *, per_address: int = NAMES_PER_ADDRESS):
+        self._open, self._per_address = listed is None, per_address
+        self.on_leave: Callable[[str], None] = lambda name: None
+        # By what they look like; of an open class, the longest silent first.
+        self._learners: dict[str, _Learner] = {}
+        self._removed: set[str] = set()
         for name in listed or []:
             try:
-                kept = _name(name)
+                kept = read_name(name)
             except NotALearner as error:
                 raise ConfigError(f"class list: {name!r} cannot be a name: {error}") from None
-            if kept.casefold() in self._names:
-                raise ConfigError(f"class list: {kept!r} is there twice; tell the two apart")
-            self._names[kept.casefold()] = kept
+            if other := self._learners.get(looks_of(kept)):
+                what = "is" if other.name.casefold() == kept.casefold() else "or its look-alike is"
+                raise ConfigError(f"class list: {kept!r} {what} there twice; tell the two apart")
+            self._learners[looks_of(kept)] = _Learner(kept)
 
     @property
     def names(self) -> list[str]:
         """The listed names, in that order, or those that have come, by the alphabet."""
-        names = list(self._names.values())
+        names = [one.name for looks, one in self._learners.items() if looks not in self._removed]
         return sorted(names, key=str.casefold) if self._open else names
 
-    def learner(self, key: str) -> str:
+    def learner(self, key: str, address: str = "", *, asks: bool = True) -> str:
         """Whose key this is.
+
+        Args:
+            address: Where it comes from; empty where that does not matter.
+            asks: False if it asks no question, and so needs no place.
 
         Raises:
             NotALearner: If it is nobody's.
         """
-        name = _name(key)
-        known = self._names.get(name.casefold())
-        if known is not None:
-            return known
-        if not self._open:
-            raise NotALearner(self._not_listed(name))
-        if len(self._names) >= MOST_LEARNERS:
-            raise NotALearner(f"This class is full: {MOST_LEARNERS} names. Ask your teacher.")
-        self._names[name.casefold()] = name
-        return name
+        name = read_name(key)
+        looks = looks_of(name)
+        if looks in self._removed:
+            raise NotALearner("Your teacher has removed this name from the class; talk to them.")
+        known = self._learners.get(looks)
+        if known is None:
+            if not self._open:
+                raise NotALearner(self._not_listed(name))
+            if asks:
+                self._make_place(address)
+                self._learners[looks] = _Learner(name, address)
+            return name
+        if known.name.casefold() != name.casefold():
+            raise NotALearner(f"{name!r} looks like another name of this class; add an initial.")
+        if self._open and asks:
+            self._learners[looks] = self._learners.pop(looks)  # the last to be heard of
+        return known.name
+
+    def has(self, key: str) -> bool:
+        """True if this key is the name of somebody who is here."""
+        try:
+            looks = looks_of(read_name(key))
+        except NotALearner:
+            return False
+        return looks in self._learners
+
+    def remove(self, key: str) -> str:
+        """Let a name in no longer, until `forget`; returns it as it was shown.
+
+        Raises:
+            NotALearner: If nobody here is called so.
+        """
+        looks = looks_of(read_name(key))
+        known = self._learners.get(looks)
+        if known is None or looks in self._removed:
+            raise NotALearner("Nobody of this name is here.")
+        self._removed.add(looks)
+        if self._open:
+            del self._learners[looks]
+        self.on_leave(known.name)
+        return known.name
 
     def forget(self) -> None:
-        """Make room for other names, where anybody may come."""
+        """Let removed names in again, and where anybody may come, make room for others."""
+        self._removed.clear()
         if self._open:
-            self._names.clear()
+            self._learners.clear()
+
+    def _make_place(self, address: str) -> None:
+        near = [looks for looks, one in self._learners.items() if one.address == address]
+        if address and len(near) >= self._per_address:
+            self.on_leave(self._learners.pop(near[0]).name)
+        elif len(self._learners) >= MOST_LEARNERS:
+            raise NotALearner(f"This class is full: {MOST_LEARNERS} names. Ask your teacher.")
 
     def _not_listed(self, name: str) -> str:
-        near = difflib.get_close_matches(name.casefold(), self._names, n=1)
-        hint = f"did you mean {self._names[near[0]]!r}?" if near else "ask your teacher for yours."
+        near = difflib.get_close_matches(looks_of(name), self._learners, n=1)
+        hint = f"did you mean {self._learners[near[0]].name!r}?" if near else _ASK
         return f"{name!r} is not on the class list; {hint}"
 
 
@@ -107,33 +153,3 @@ def load(path: str) -> list[str]:
     if not names:
         raise ConfigError(f"class list {path!r} names nobody; write a name a line")
     return names
-
-
-def _name(key: str) -> str:
-    """The name that a key is; keys travel in a header, so they may be percent-encoded."""
-    name = unicodedata.normalize("NFC", unquote(key)).strip()
-    if not name:
-        raise NotALearner(f"Who is asking? Here {_HOW}.")
-    # A real key left in the environment must not get onto the projector: nothing repeats it.
-    if len(name) > MOST_CHARACTERS or _like_a_key(name) or not all(map(_allowed, name)):
-        raise NotALearner(f"This class takes a name for a key ({_RULE}), and no real key; {_HOW}.")
-    if not any(map(str.isalnum, name)):
-        raise NotALearner(f"A name has a letter or a digit; {_HOW}.")
-    if name.casefold() == TEACHER:  # else they would see the teacher's requests
-        raise NotALearner(f"{name!r} is who shows the teacher's token; {_HOW}.")
-    return name
-
-
-def _like_a_key(name: str) -> bool:
-    """True for OpenAI's keys, and for others' of letters and digits, such as Azure's 32."""
-    mixed = any(map(str.isdigit, name)) and any(map(str.isalpha, name))
-    return name.startswith("sk-") or (mixed and len(name) >= _KEY_CHARACTERS and " " not in name)
-
-
-def _allowed(character: str) -> bool:
-    # Marks (M) belong to the letters of many scripts.
-    return (
-        character.isalnum()
-        or character in " -_.'"
-        or unicodedata.category(character).startswith("M")
-    )

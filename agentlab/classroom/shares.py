@@ -64,6 +64,11 @@ class Shares:
                 bucket.resize(share / 60, share, now_s)
         return self._limits[learner]
 
+    def forget(self, learner: str) -> None:
+        """Drop what is kept of `learner`."""
+        for kept in (self._buckets, self._limits, self._asked_s):
+            kept.pop(learner, None)
+
     def _make(self, learner: str) -> None:
         kinds = self._for_all | self._for_each
         self._buckets[learner] = {kind: a_minutes(self.share(kind)) for kind in kinds}

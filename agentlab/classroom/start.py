@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import secrets
 from collections.abc import Callable
 from typing import Any
@@ -10,7 +11,7 @@ from typing import Any
 from agentlab.classroom import joining, roster
 from agentlab.classroom.app import Classroom
 from agentlab.classroom.door import own_addresses
-from agentlab.classroom.roster import Roster
+from agentlab.classroom.roster import NAMES_PER_ADDRESS, Roster
 from agentlab.endpoint.serve import HOST, serve
 from agentlab.errors import ConfigError
 from agentlab.settings import Settings, from_environment
@@ -22,6 +23,7 @@ PRESET = "class"
 _LETTERS = "abcdefghjkmnpqrstuvwxyz23456789"  # none that look like others on a projector
 _EVERYWHERE = {"0.0.0.0", "::"}
 _SHORTEST_TOKEN = 8
+_FEWEST_DIFFERENT = 5
 
 
 def class_settings(**given: Any) -> Settings:
@@ -41,6 +43,7 @@ def serve_class(
     host: str | None = None,
     learners: str | None = None,
     token: str | None = None,
+    names_per_address: int = NAMES_PER_ADDRESS,
     yes: bool = False,
     on_end: Callable[[Span], object] | None = None,
 ) -> None:
@@ -50,6 +53,7 @@ def serve_class(
         host: The address to listen on; None for loopback, 0.0.0.0 for all of this machine's.
         learners: A file with the class list; None lets any name in.
         token: The teacher's; None makes one.
+        names_per_address: As many names of an open class may come from one address.
         yes: Let the class ask a real model, which costs money.
 
     Raises:
@@ -59,10 +63,20 @@ def serve_class(
     """
     host = host or HOST
     token = token or new_token()
-    if len(token) < _SHORTEST_TOKEN or not token.isascii():
+    if not (len(token) >= _SHORTEST_TOKEN and re.fullmatch("[!-~]+", token)):
         raise ConfigError(
             f"a token has at least {_SHORTEST_TOKEN} letters or digits, got one of {len(token)}; "
             "leave --token out, and one is made"
+        )
+    if len(set(token)) < _FEWEST_DIFFERENT:
+        raise ConfigError(
+            f"a token has at least {_FEWEST_DIFFERENT} different letters or digits, or it is soon "
+            "guessed; leave --token out, and one is made"
+        )
+    if names_per_address < 1:
+        raise ConfigError(
+            f"--names-per-address is a whole number from 1, got {names_per_address}; "
+            "with --learners FILE there is no such limit"
         )
     if settings.real and (learners is None or not yes):
         raise ConfigError(
@@ -71,7 +85,10 @@ def serve_class(
             "or give the class list with --learners FILE, and add --yes"
         )
     listed = None if learners is None else roster.load(learners)
-    room = Classroom(settings, token=token, roster=Roster(listed), host=host, on_end=on_end)
+    who = Roster(listed, per_address=names_per_address)
+    if who.has(token):
+        raise ConfigError("the token is a name of the class list; leave --token out")
+    room = Classroom(settings, token=token, roster=who, host=host, on_end=on_end)
 
     def announce(url: str) -> None:
         room.urls[:] = urls(url, own_addresses() if host in _EVERYWHERE else [])

@@ -9,6 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from agentlab import settings
+from agentlab.classroom.roster import NAMES_PER_ADDRESS
 from agentlab.classroom.start import class_settings, serve_class
 from agentlab.commands import leave_out_argument
 from agentlab.endpoint import presets
@@ -49,6 +50,12 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--learners", metavar="FILE", help="of a class: its list, a name a line")
     parser.add_argument("--token", help="of a class: the teacher's; left out, one is made")
     parser.add_argument(
+        "--names-per-address",
+        type=int,
+        metavar="N",
+        help=f"of a class without a list: as many from one address (default {NAMES_PER_ADDRESS})",
+    )
+    parser.add_argument(
         "--yes",
         action="store_const",
         const=True,
@@ -73,9 +80,9 @@ def _serve_one(
     options: argparse.Namespace,
     on_end: Callable[[Span], object] | None,
 ) -> None:
-    for name in ("host", "learners", "token", "yes"):
+    for name in ("host", "learners", "token", "names_per_address", "yes"):
         if getattr(options, name) is not None:
-            raise ConfigError(f"--{name} is for a class; add --classroom")
+            raise ConfigError(f"--{name.replace('_', '-')} is for a class; add --classroom")
     lab_key = f"lab-{secrets.token_urlsafe(24)}"
     serve(
         build_app(chosen, lab_key=lab_key, on_end=on_end),
@@ -95,6 +102,9 @@ def _serve_class(
         host=options.host,
         learners=options.learners,
         token=options.token,
+        names_per_address=(
+            NAMES_PER_ADDRESS if options.names_per_address is None else options.names_per_address
+        ),
         yes=bool(options.yes),
         on_end=on_end,
     )

@@ -33,6 +33,7 @@ gate         limits and faults in front of a model
 tamper       answers that are spoiled on their way out
 local        the local model: its routes
 forward      a real model in its place
+secret       its key, hidden in what passes
 another      whether what is forwarded to is another lab's, and free
 times        what one lab tells another that is in front of it
 recording    answers kept on disk, and given again

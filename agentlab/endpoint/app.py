@@ -28,10 +28,13 @@ from agentlab.endpoint.http import (
 )
 from agentlab.endpoint.times import TIMES, telling
 from agentlab.endpoint.wire import RequestError
+from agentlab.errors import EndpointError
 from agentlab.trace import BROKEN_OFF, HUNG_UP, Recorder, Span
 
 CLOCK = "/lab/clock"
 """Where an endpoint says how many model seconds pass in a second, and if its answers cost money."""
+
+_MOST_DIGITS = 15
 
 
 class App:
@@ -92,28 +95,40 @@ class App:
         await self.model(scope, receive, send, span)
 
     def _headers(self, error: RequestError, span: Span) -> Headers:
-        headers = [(b"x-request-id", _id(span))]
-        if error.retry_after_s is not None:
-            # The client waits by its own clock; it takes the milliseconds, without jitter, if
-            # there are any, so that a run repeats.
-            wait_s = error.retry_after_s / self.model.time_scale
-            headers.append((b"retry-after-ms", str(math.ceil(wait_s * 1000)).encode()))
-            headers.append((b"retry-after", str(math.ceil(wait_s)).encode()))
-        return headers
+        return [(b"x-request-id", _id(span)), *when_again(error, self.model.time_scale)]
 
     async def _record(self, scope: Scope, send: Send) -> None:
         path = scope["path"]
+        if path == CLOCK:  # another lab asks for it before it shows anybody a key
+            clock = {"time_scale": self.model.time_scale, "paid": self.model.paid}
+            await respond(send, 200, clock)
+            return
+        visible = self._door.visible(scope)
         if path == "/lab/mark":
             mark = {"mark": self.recorder.mark(), "cpu_s": time.process_time()}
             await respond(send, 200, mark)
         elif path == "/lab/spans":
-            spans = self._door.visible(scope, self.recorder.since(_since(scope)))
+            since = _since(scope, self.recorder.mark())
+            try:
+                spans = [span for span in self.recorder.since(since) if visible(span)]
+            except EndpointError as error:  # they are gone
+                raise RequestError(400, f"Invalid 'since': {error}.", param="since") from None
             await respond(send, 200, {"spans": spans})
-        elif path == CLOCK:
-            clock = {"time_scale": self.model.time_scale, "paid": self.model.paid}
-            await respond(send, 200, clock)
         else:
             raise unknown_route(scope, ["/lab/mark", "/lab/spans", CLOCK])
+
+
+def when_again(error: RequestError, time_scale: float) -> Headers:
+    """The headers that say when to try again, where that would help."""
+    if error.retry_after_s is None:
+        return []
+    # The client waits by its own clock; it takes the milliseconds, without jitter, if there are
+    # any, so that a run repeats.
+    wait_s = error.retry_after_s / time_scale
+    return [
+        (b"retry-after-ms", str(math.ceil(wait_s * 1000)).encode()),
+        (b"retry-after", str(math.ceil(wait_s)).encode()),
+    ]
 
 
 def unknown_route(scope: Scope, known: list[str]) -> RequestError:
@@ -124,10 +139,13 @@ def unknown_route(scope: Scope, known: list[str]) -> RequestError:
     return RequestError(404, message, code="unknown_url")
 
 
-def _since(scope: Scope) -> int:
-    since = parse_qs(scope["query_string"].decode()).get("since", ["0"])[0]
-    if not since.isdigit():
-        raise RequestError(400, f"Invalid 'since': {since!r}; give a whole number.", param="since")
+def _since(scope: Scope, now: int) -> int:
+    query = str(scope["query_string"], "latin-1")
+    since = parse_qs(query).get("since", ["0"])[0]
+    known = since.isascii() and since.isdecimal() and len(since) <= _MOST_DIGITS
+    if not known or int(since) > now:
+        what = f"{since[:40]!r}; give a whole number, at most {now}, the mark of now."
+        raise RequestError(400, f"Invalid 'since': {what}", param="since")
     return int(since)
 
 

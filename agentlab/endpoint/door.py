@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Protocol
 
 from agentlab.endpoint.http import Scope, refuse_strangers, refuse_without_key
@@ -27,8 +28,8 @@ class Door(Protocol):
         """
         ...
 
-    def visible(self, scope: Scope, spans: list[Span]) -> list[Span]:
-        """Those of the recorded `spans` that whoever asks may see.
+    def visible(self, scope: Scope) -> Callable[[Span], bool]:
+        """Says of a recorded span if whoever asks may see it.
 
         Raises:
             RequestError: 401, if that is nobody in particular.
@@ -37,10 +38,11 @@ class Door(Protocol):
 
 
 class OwnDoor:
-    """The door of an endpoint that one person uses: this machine only, and nothing hidden from it.
+    """The door of an endpoint that one person uses: this machine only.
 
     Args:
-        lab_key: The key that clients must show; None lets any in, where it costs nothing.
+        lab_key: The key that clients must show, for the record, too; None lets any in, where it
+            costs nothing.
     """
 
     def __init__(self, lab_key: str | None = None):
@@ -53,5 +55,7 @@ class OwnDoor:
         if self._lab_key is not None:
             refuse_without_key(scope, self._lab_key)
 
-    def visible(self, scope: Scope, spans: list[Span]) -> list[Span]:
-        return spans
+    def visible(self, scope: Scope) -> Callable[[Span], bool]:
+        if self._lab_key is not None:
+            refuse_without_key(scope, self._lab_key)
+        return lambda span: True

@@ -1,14 +1,17 @@
-"""The endpoint in front of a real model: everything is passed on, and recorded as it passes.
+"""The endpoint in front of a real model: questions are passed on, and recorded as they pass.
 
-The upstream's key is known to this process only, and never sent anywhere else.
+The upstream's key is known to this process only, and never sent anywhere else. Because whoever asks
+here spends its owner's money, only what a question needs goes up (routes, headers), and only what a
+client needs comes back.
 """
 
 from __future__ import annotations
 
 import asyncio
 import io
+import re
 import time
-from collections.abc import AsyncGenerator, Iterable
+from collections.abc import AsyncGenerator, Iterable, Mapping
 from contextvars import ContextVar
 from typing import Any, NamedTuple
 from urllib.request import getproxies, proxy_bypass
@@ -20,6 +23,7 @@ import msgspec
 from yarl import URL
 
 from agentlab.endpoint import parameters
+from agentlab.endpoint.app import unknown_route
 from agentlab.endpoint.events import Events, counts_in
 from agentlab.endpoint.http import (
     BrokenOff,
@@ -31,21 +35,31 @@ from agentlab.endpoint.http import (
     start,
     unless_gone,
 )
+from agentlab.endpoint.secret import Secret
 from agentlab.endpoint.times import TIMES, in_headers, take_over
 from agentlab.endpoint.wire import RequestError
 from agentlab.errors import ConfigError
+from agentlab.settings import checked_address
 from agentlab.trace import Span
 
 LEFT_OUT = b"x-lab-left-out"
 """The header of an answer that names what was left out of its question."""
 
-_OWN_REQUEST_HEADERS = {
-    b"accept-encoding", b"authorization", b"connection", b"content-length", b"expect", b"host",
-    b"origin", b"transfer-encoding", TIMES,
-}  # fmt: skip
-_OWN_RESPONSE_HEADERS = {
-    b"connection", b"content-length", b"content-type", b"keep-alive", b"transfer-encoding", TIMES,
-}  # fmt: skip
+_METHODS = {
+    "/v1/chat/completions": "POST",
+    "/v1/responses": "POST",
+    "/v1/embeddings": "POST",
+    "/v1/models": "GET",
+}
+_ONE_MODEL = re.compile(r"/v1/models/\w[\w.:@-]{0,199}", re.ASCII)
+_QUERY = re.compile(rb"(api-version=[\w.-]{1,40})?", re.ASCII)  # Azure's
+_UP = re.compile(rb"accept|content-type|user-agent|openai-beta|x-stainless-[a-z-]+")
+_DOWN = re.compile(
+    rb"retry-after(-ms)?|x-should-retry|x-ratelimit-[a-z-]+|(x-)?request-id"
+    rb"|openai-(processing-ms|version|model)"
+)
+_VALUE = re.compile(rb"[\t -~\x80-\xff]{1,1000}")
+_SHORTEST_KEY, _SHORTEST_REAL_KEY = 4, 12
 _MOST_BYTES_AT_ONCE = 2**20  # of what is longer, aiohttp warns that sending it blocks the loop
 _STALE_S = 1.0
 """A connection that the server had closed is found out within a round trip."""
@@ -75,6 +89,7 @@ class Forward:
             its model seconds, a finished call's are those that it noted itself, and it is told
             the agents' names. None for a real model.
         paid: False if the answers of that other lab cost nothing.
+        account: Headers that choose the account's organization or project, sent with each request.
         leave_out: Parameters that no request is to have, of `settings.MayBeLeftOut`. What the model
             refuses is left out, too, from then on.
 
@@ -89,13 +104,17 @@ class Forward:
         key: str | None,
         time_scale: float | None = None,
         paid: bool = True,
+        account: Mapping[str, str] | None = None,
         leave_out: Iterable[str] = (),
     ):
-        self._upstream = upstream.rstrip("/")
+        self._upstream = checked_address(upstream)
         self._key = key
+        self._account = account or {}
         self.paid = paid
         self._lab = time_scale is not None
-        self._kept_back = _OWN_REQUEST_HEADERS if self._lab else {*_OWN_REQUEST_HEADERS, b"x-agent"}
+        # Another lab's key is a learner's name, which is no secret, or that lab's own key.
+        known = self._lab and not (key or "").startswith(("lab-", "sk-"))
+        self._secret = None if known or key is None or len(key) < _SHORTEST_KEY else Secret(key)
         self._proxy = _proxy(self._upstream)
         self._left_out = parameters.LeftOut(leave_out)
         self.time_scale = 1.0 if time_scale is None else time_scale
@@ -107,6 +126,7 @@ class Forward:
         return round((time.monotonic() - self._epoch) * self.time_scale, 9)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send, span: Span) -> None:
+        _check_route(scope)
         body = await read_body(scope, receive)
         span.arrived_s = span.started_s = self.now_s()
         try:
@@ -120,11 +140,13 @@ class Forward:
         while True:
             response = await self._ask(scope, asking.body)
             try:
+                if not 200 <= response.status <= 599:
+                    raise self._unreachable(f"status {response.status}", reached=True)
                 if _is_stream(response, body):
                     asking.again(response.status, b"")
                     await self._stream(response, asking.left_out, send, span)
                     return
-                answer = self._without_key(await response.read(), response.status)
+                answer = self._hide(await response.read(), response.status)
             except (aiohttp.ClientError, TimeoutError):
                 raise BrokenOff from None  # the client sees what happened, nothing that looks whole
             finally:
@@ -138,15 +160,16 @@ class Forward:
             (b"content-length", b"%d" % len(answer)),
             *self._passed_back(response, asking.left_out),
         ]
-        await start(send, response.status, _content_type(response), headers)
+        await start(send, response.status, self._content_type(response), headers)
         await send({"type": "http.response.body", "body": answer})
 
     async def _stream(
         self, response: aiohttp.ClientResponse, left_out: list[str], send: Send, span: Span
     ) -> None:
-        await start(
-            send, response.status, _content_type(response), self._passed_back(response, left_out)
-        )
+        headers = self._passed_back(response, left_out)
+        await start(send, response.status, self._content_type(response), headers)
+        secret = self._hidden(response.status)
+        hiding = secret.stream() if secret else None
         events = Events()
         try:
             async for piece in response.content.iter_any():
@@ -155,13 +178,13 @@ class Forward:
                     span.first_token_s = self.now_s()
                 if events.ended and span.status is None:
                     self._note_stream(span, response, events)
-                shown = self._without_key(piece, response.status)
-                await send({"type": "http.response.body", "body": shown, "more_body": True})
+                if shown := hiding.feed(piece) if hiding else piece:
+                    await send({"type": "http.response.body", "body": shown, "more_body": True})
         except (aiohttp.ClientError, TimeoutError):
             if not events.ended:
                 raise
         self._note_stream(span, response, events)
-        await send({"type": "http.response.body", "body": b""})
+        await send({"type": "http.response.body", "body": hiding.end() if hiding else b""})
 
     def _note(self, span: Span, response: aiohttp.ClientResponse) -> None:
         """Note the end, before the client can have it, and what another lab says of it."""
@@ -178,21 +201,28 @@ class Forward:
         counts = events.counts
         span.prompt_tokens, span.completion_tokens = counts.prompt_tokens, counts.completion_tokens
 
-    def _without_key(self, answer: bytes, status: int) -> bytes:
-        """What may be shown of an answer: some endpoints repeat the key that they do not accept.
+    def _hidden(self, status: int) -> Secret | None:
+        """What may not be shown of an answer: some endpoints repeat the key that they refuse.
 
         A word such as "EMPTY", which stands for a key where none is needed, may well be in a good
-        answer; so does a learner's name.
+        answer.
         """
-        if self._key is None or self._lab or len(self._key) < (4 if status >= 400 else 12):
-            return answer
-        return answer.replace(self._key.encode(), b"...")
+        real = status >= 400 or len(self._key or "") >= _SHORTEST_REAL_KEY
+        return self._secret if real else None
+
+    def _hide(self, text: bytes, status: int) -> bytes:
+        secret = self._hidden(status)
+        return secret.hide(text) if secret else text
+
+    def _content_type(self, response: aiohttp.ClientResponse) -> bytes:
+        kind = response.headers.get("content-type", "application/json")
+        return self._hide(kind.encode(errors="replace"), response.status)
 
     def _passed_back(self, response: aiohttp.ClientResponse, left_out: list[str]) -> Headers:
         headers = [
-            (low, self._without_key(value, response.status))
+            (low, self._hide(value, response.status))
             for name, value in response.raw_headers
-            if (low := name.lower()) not in _OWN_RESPONSE_HEADERS
+            if _DOWN.fullmatch(low := name.lower()) or (self._lab and low == LEFT_OUT)
         ]
         if left_out:
             headers.append((LEFT_OUT, ", ".join(left_out).encode()))
@@ -215,13 +245,13 @@ class Forward:
             begun = not isinstance(getattr(error, "message", ""), str)  # then it is what had come
             late = time.monotonic() - asked_s > _STALE_S
             if self._lab or begun or late or not _reused.get():
-                raise self._unreachable(error) from None
+                raise self._failed(error) from None
         except (aiohttp.ClientError, TimeoutError) as error:
-            raise self._unreachable(error) from None
+            raise self._failed(error) from None
         try:
             return await self._request(sessions.fresh, scope, body)
         except (aiohttp.ClientError, TimeoutError) as error:
-            raise self._unreachable(error) from None
+            raise self._failed(error) from None
 
     async def _request(
         self, session: aiohttp.ClientSession, scope: Scope, body: bytes
@@ -240,18 +270,19 @@ class Forward:
         query = scope["query_string"].decode("ascii")
         return URL(f"{self._upstream}{path}{'?' + query if query else ''}", encoded=True)
 
-    def _headers(self, scope: Scope) -> list[tuple[str, str]]:
-        kept = [
-            (str(name, "latin-1"), str(value, "utf-8", "replace"))
+    def _headers(self, scope: Scope) -> dict[str, str]:
+        kept = {
+            str(name, "latin-1"): str(value, "utf-8", "replace")
             for name, value in scope["headers"]
-            if name not in self._kept_back
-        ]
-        kept.append(("accept-encoding", "identity"))  # so that what passes can be read
+            if (_UP.fullmatch(name) or (self._lab and name == b"x-agent"))
+            and _VALUE.fullmatch(value)
+        }
+        kept["accept-encoding"] = "identity"  # so that what passes can be read
         if self._lab:
-            kept.append((TIMES.decode(), "1"))
+            kept[TIMES.decode()] = "1"
         if self._key is not None:
-            kept.append(("authorization", f"Bearer {self._key}"))
-        return kept
+            kept["authorization"] = f"Bearer {self._key}"
+        return {**kept, **self._account}
 
     async def _sessions(self) -> _Sessions:
         """This event loop's: the connections of another one would be dead."""
@@ -276,16 +307,19 @@ class Forward:
             finally:
                 del self._opened[loop]
 
-    def _unreachable(self, error: Exception) -> RequestError:
+    def _failed(self, error: Exception) -> RequestError:
         reached = isinstance(error, _CLOSED) and not isinstance(error, aiohttp.ClientConnectorError)
+        return self._unreachable(type(error).__name__, reached=reached)
+
+    def _unreachable(self, why: str, *, reached: bool) -> RequestError:
         what, cure = (
-            ("The answer was broken off by", "ask again.")
+            ("No whole answer came from", "ask again.")
             if reached
             else ("Cannot reach", "check OPENAI_BASE_URL and the network.")
         )
         return RequestError(
             502,
-            f"{what} the model at {self._upstream} ({type(error).__name__}); {cure}",
+            f"{what} the model at {self._upstream} ({why}); {cure}",
             kind="server_error",
             code="upstream_unreachable",
         )
@@ -318,7 +352,6 @@ def _session(connector: aiohttp.TCPConnector) -> aiohttp.ClientSession:
         cookie_jar=aiohttp.DummyCookieJar(),
         timeout=aiohttp.ClientTimeout(total=None, sock_connect=10, sock_read=600),
         skip_auto_headers=("user-agent", "accept", "content-type"),
-        auto_decompress=False,
     )
 
 
@@ -336,23 +369,31 @@ def _is_stream(response: aiohttp.ClientResponse, asked: bytes) -> bool:
         return False
 
 
-def _content_type(response: aiohttp.ClientResponse) -> bytes:
-    return response.headers.get("content-type", "application/json").encode()
+def _check_route(scope: Scope) -> None:
+    """Let nothing but questions and the list of models through, by the path's very bytes.
+
+    Raises:
+        RequestError: 404 or 405.
+    """
+    path, method = scope["raw_path"].decode("latin-1"), scope["method"]
+    allowed = "GET" if _ONE_MODEL.fullmatch(path) else _METHODS.get(path)
+    if allowed is None or not _QUERY.fullmatch(scope["query_string"]):
+        raise unknown_route(scope, list(_METHODS))
+    if method != allowed:
+        message = f"Not allowed to {method} on {path}; use {allowed}."
+        raise RequestError(405, message, code="method_not_allowed")
 
 
 def _proxy(upstream: str) -> URL | None:
     """The proxy that the environment, or the system, sets for this address."""
-    try:
-        url = URL(upstream)
-        host, known = url.host or "", getproxies()
-    except ValueError as error:
-        raise ConfigError(
-            f"upstream {upstream!r}: {error}; give an address that ends in /v1"
-        ) from None
-    found = None if proxy_bypass(host) else known.get(url.scheme) or known.get("all")
+    url, known = URL(upstream), getproxies()
+    found = None if proxy_bypass(url.host or "") else known.get(url.scheme) or known.get("all")
     if found is None:
         return None
-    proxy = URL(found if "://" in found else f"http://{found}")
+    try:
+        proxy = URL(found if "://" in found else f"http://{found}")
+    except ValueError:  # which may hold a password
+        raise ConfigError("the proxy is no address; correct HTTPS_PROXY, or unset it") from None
     if proxy.scheme not in ("http", "https"):
         raise ConfigError(
             f"cannot use a {proxy.scheme} proxy to reach {upstream}; "

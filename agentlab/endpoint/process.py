@@ -49,7 +49,8 @@ class EndpointProcess:
             said = _first_line(self._process, complaints)
         self.url, self.time_scale = str(said["url"]), float(said["time_scale"])
         base_url = self.url.removesuffix("/v1")
-        self._http = httpx.Client(base_url=base_url, trust_env=False, timeout=30)
+        shown = {"authorization": f"Bearer {self.key}"}
+        self._http = httpx.Client(base_url=base_url, headers=shown, trust_env=False, timeout=30)
 
     @property
     def pid(self) -> int:

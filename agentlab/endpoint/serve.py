@@ -29,7 +29,7 @@ from agentlab.endpoint.local import LocalModel
 from agentlab.endpoint.recording import Recording, Replay
 from agentlab.endpoint.replies import Replies
 from agentlab.errors import EndpointError
-from agentlab.settings import DATA, Settings, key_from
+from agentlab.settings import DATA, Settings, account_from, key_from
 from agentlab.trace import Span
 
 HOST = "127.0.0.1"
@@ -41,6 +41,10 @@ class _Protocol(HttpToolsProtocol):
     def on_message_begin(self) -> None:
         super().on_message_begin()
         self.scope["extensions"] = {RESET: self._reset}  # type: ignore[dict-item]
+
+    def on_headers_complete(self) -> None:
+        super().on_headers_complete()
+        self.scope["raw_path"] = self.url.partition(b"?")[0]  # uvicorn's lacks host and fragment
 
     def _reset(self) -> None:
         self.cycle.disconnected = True  # nobody is left to be told that there is no answer
@@ -107,7 +111,7 @@ def real_model(settings: Settings) -> Forward:
         clock = None
     key = key_from(learner=clock is not None)
     if clock is None:
-        return Forward(upstream, key=key, leave_out=leave_out)
+        return Forward(upstream, key=key, account=account_from(), leave_out=leave_out)
     return Forward(
         upstream, key=key, time_scale=clock.time_scale, paid=clock.paid, leave_out=leave_out
     )

@@ -220,7 +220,7 @@ def test_an_endpoint_that_is_gone_is_said(browser: Browser):
 def test_without_the_token_nothing_can_be_changed(board: Page):
     """The controls are hidden, and the numbers that anybody sees hold no token."""
     board.get_by_text("For the teacher").click()
-    for control in ("Pause", "Count anew", "Apply"):
+    for control in ("Pause", "Count anew", "Apply", "Remove"):
         expect(board.get_by_role("button", name=control)).to_be_hidden()
     answer = board.evaluate("fetch('/classroom/board').then(answer => answer.json())")
     assert TOKEN not in str(answer)
@@ -270,6 +270,18 @@ def test_the_teacher_chooses_errors_and_a_model(served: Class, board: Page):
     settings = served.get("/classroom/settings")["settings"]
     assert [(fault["kind"], fault["probability"]) for fault in settings["faults"]] == [("cut", 0.1)]
     assert settings["preset"].endswith("small.yaml")
+
+
+def test_the_teacher_removes_a_name(served: Class, board: Page):
+    """Its lane goes, what happens if it comes again is said, and it is refused; the other stays."""
+    assert [ask(served, who) for who in ("Ada", "Mallory")] == [200, 200]
+    enter(board)
+    board.get_by_label("Remove a name").select_option("Mallory")
+    board.get_by_role("button", name="Remove").click()
+    expect(board.locator("#answer")).to_contain_text("If the name comes again it is refused")
+    expect(lane(board, "Mallory")).to_have_count(0)
+    expect(lane(board, "Ada")).to_have_count(1)
+    assert [ask(served, who) for who in ("Ada", "Mallory")] == [200, 401]
 
 
 def test_the_token_is_kept_for_this_tab_only(served: Class, board: Page):

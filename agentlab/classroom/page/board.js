@@ -171,6 +171,15 @@ function drawHistory(rate) {
   byId("history-area").setAttribute("d", `${line}L120 40L${((HISTORY - rates.length + 1) * 120) / HISTORY} 40Z`);
 }
 
+/** The names that may be removed; a list that is open stays as it is, until they change. */
+function drawNames(names) {
+  const list = byId("learner");
+  if (names.join("\n") === [...list.options].map((each) => each.value).join("\n")) return;
+  const before = list.value;
+  list.replaceChildren(...names.map((name) => option(name, name)));
+  if (names.includes(before)) list.value = before;
+}
+
 function drawJoin(lines, urls) {
   const join = byId("join");
   const said = [...lines, ...urls].join(" ");
@@ -207,6 +216,7 @@ function draw(numbers) {
   drawHistory(numbers.answers_per_minute);
   drawLanes(numbers.learners);
   drawTable(numbers);
+  drawNames(numbers.learners.map((row) => row.learner));
   drawJoin(numbers.join, numbers.urls);
 }
 
@@ -272,7 +282,7 @@ function option(value, text) {
 
 function leave() {
   sessionStorage.removeItem(KEPT);
-  byId("settings").hidden = true;
+  byId("settings").hidden = byId("removal").hidden = true;
   byId("enter").hidden = false;
 }
 
@@ -307,8 +317,8 @@ function chosen() {
 
 async function tryTo(what, done) {
   try {
-    await what();
-    say(done);
+    const said = await what();
+    say(done ?? said.message);
   } catch (error) {
     say(error.message, true);
   }
@@ -317,7 +327,7 @@ async function tryTo(what, done) {
 async function enter() {
   fill(await command("GET", "/classroom/settings"));
   byId("enter").hidden = true;
-  byId("settings").hidden = false;
+  byId("settings").hidden = byId("removal").hidden = false;
 }
 
 byId("enter").addEventListener("submit", (event) => {
@@ -343,6 +353,11 @@ byId("pause").addEventListener("click", () => {
 byId("clear").addEventListener("click", () => {
   rates.length = 0;
   tryTo(() => command("POST", "/classroom/clear"), "Counting anew.");
+});
+
+byId("removal").addEventListener("submit", (event) => {
+  event.preventDefault();
+  tryTo(() => command("POST", "/classroom/remove", { name: byId("learner").value }));
 });
 
 byId("leave").addEventListener("click", () => {
