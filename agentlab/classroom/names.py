@@ -67,7 +67,9 @@ def read_name(key: str) -> str:
         raise NotALearner(f"A name has a letter or a digit; {_HOW}.")
     if _like_the_teacher(name):  # else they would see the teacher's requests, or be taken for them
         raise NotALearner(f"{name!r} is who shows the teacher's token; {_HOW}.")
-    if len(_alphabets(name)) > 1:
+    # East Asian and Latin letters cannot be taken for each other: Unicode's "highly restrictive"
+    # level (UTS 39, 5.2) lets them stand together, too.
+    if len(_alphabets(name)) > 1 and _alphabets(name) != {"CJK", "LATIN"}:
         raise NotALearner(
             f"{name!r} mixes alphabets, in which letters look alike; write it in one. {_HOW}."
         )
