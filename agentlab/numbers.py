@@ -1,0 +1,61 @@
+"""Numbers that somebody gives are checked before they are used."""
+
+from __future__ import annotations
+
+import math
+import sys
+from numbers import Integral, Real
+from typing import Any
+
+from agentlab.errors import ConfigError
+
+
+def checked(
+    name: str,
+    value: Any,
+    *,
+    least: float = 0.0,
+    above: bool = False,
+    most: float = math.inf,
+    below: bool = False,
+    whole: bool = False,
+    infinite: bool = False,
+    optional: bool = False,
+) -> None:
+    """Refuse what is not a number of the kind that is meant: text, a bool, nan, out of range.
+
+    Args:
+        least, most: The range; `above` and `below` leave its ends out.
+        whole: Whether it counts something, so that 2.0 is refused too.
+        infinite: Whether it may be infinite.
+        optional: Whether it may be None.
+
+    Raises:
+        ConfigError: With the name, the value and what is allowed.
+
+    Example:
+        >>> checked("attempts", 1.5, least=1, whole=True)
+        Traceback (most recent call last):
+        agentlab.errors.ConfigError: attempts must be a whole number, at least 1; got 1.5
+    """
+    if optional and value is None:
+        return
+    if isinstance(value, Integral if whole else Real) and not isinstance(value, bool):
+        number: Any = value
+        enough = number > least if above else number >= least  # False for nan, as all are
+        not_too_many = number < most if below else number <= most
+        if enough and not_too_many and (infinite or number <= sys.float_info.max):
+            return
+    kind = "a whole number" if whole else "a number" if infinite else "a finite number"
+    lower = f", {'above' if above else 'at least'} {least:g}"
+    upper = f" and {'below' if below else 'at most'} {most:g}" if most < math.inf else ""
+    none = ", or None" if optional else ""
+    raise ConfigError(f"{name} must be {kind}{lower}{upper}{none}; got {_quoted(value)}")
+
+
+def _quoted(value: object) -> str:
+    try:
+        quoted = repr(value)
+    except Exception:  # an int of more digits than Python converts, or somebody's own class
+        quoted = f"something of type {type(value).__name__}"
+    return quoted if len(quoted) <= 60 else f"{quoted[:57]}..."
