@@ -47,7 +47,7 @@ def checked(
         if enough and not_too_many and (infinite or number <= sys.float_info.max):
             return
     kind = "a whole number" if whole else "a number" if infinite else "a finite number"
-    lower = f", {'above' if above else 'at least'} {least:g}"
+    lower = f", {'above' if above else 'at least'} {least:g}" if least > -math.inf else ""
     upper = f" and {'below' if below else 'at most'} {most:g}" if most < math.inf else ""
     none = ", or None" if optional else ""
     raise ConfigError(f"{name} must be {kind}{lower}{upper}{none}; got {_quoted(value)}")
