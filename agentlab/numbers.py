@@ -14,7 +14,7 @@ def checked(
     name: str,
     value: Any,
     *,
-    least: float = 0.0,
+    least: float = 0,
     above: bool = False,
     most: float = math.inf,
     below: bool = False,
@@ -47,8 +47,8 @@ def checked(
         if enough and not_too_many and (infinite or number <= sys.float_info.max):
             return
     kind = "a whole number" if whole else "a number" if infinite else "a finite number"
-    lower = f", {'above' if above else 'at least'} {least:g}" if least > -math.inf else ""
-    upper = f" and {'below' if below else 'at most'} {most:g}" if most < math.inf else ""
+    lower = f", {'above' if above else 'at least'} {least:,}" if least > -math.inf else ""
+    upper = f" and {'below' if below else 'at most'} {most:,}" if most < math.inf else ""
     none = ", or None" if optional else ""
     raise ConfigError(f"{name} must be {kind}{lower}{upper}{none}; got {_quoted(value)}")
 
