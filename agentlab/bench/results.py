@@ -25,6 +25,9 @@ from agentlab.settings import Settings
 
 T = TypeVar("T", bound=msgspec.Struct)
 
+UNREADABLE = (OSError, msgspec.DecodeError, UnicodeDecodeError, RecursionError)
+"""What comes of a file that cannot be read, or is no JSON that anybody wrote."""
+
 _PACKAGES = ("agentlab", "aiohttp", "crewai", "langchain-openai", "langgraph", "openai")
 
 Figure = Annotated[float, msgspec.Meta(ge=0, le=1e11)]
@@ -186,7 +189,7 @@ def read(path: str | Path, kind: type[T]) -> T:
     """
     try:
         return msgspec.json.decode(Path(path).read_bytes(), type=kind)
-    except (OSError, msgspec.DecodeError, RecursionError, UnicodeDecodeError) as error:
+    except UNREADABLE as error:
         raise ConfigError(
             f"{kind.__name__} {str(path)!r}: {error}; give a file that agentlab bench wrote"
         ) from None

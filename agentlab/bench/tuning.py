@@ -202,7 +202,7 @@ def are_tuning_results(path: str | Path) -> bool:
     """True if `run` wrote the file."""
     try:
         raw = msgspec.json.decode(Path(path).read_bytes())
-    except (OSError, msgspec.DecodeError):
+    except results.UNREADABLE:
         return False  # whoever loads it says what is wrong
     experiment = raw.get("experiment") if isinstance(raw, dict) else None
     return isinstance(experiment, dict) and experiment.get("kind") == "tuning"
