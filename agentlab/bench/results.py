@@ -159,25 +159,17 @@ def load(path: str | Path) -> Results:
             experiment: another case or repeat, the same one twice, or a figure that is none.
     """
     loaded = read(path, Results)
-    planned = {*loaded.experiment.cases()}
+    planned, repeats = {*loaded.experiment.cases()}, loaded.experiment.repeats
     seen: set[tuple[Case, int]] = set()
     for number, m in enumerate(loaded.measurements):
-        one = m.case, m.repeat
-        wrong = (
-            f"its case, {_local_name(m.case)}, is not in the experiment"
-            if m.case not in planned
-            else f"its repeat, {m.repeat}, is not below {loaded.experiment.repeats}"
-            if m.repeat >= loaded.experiment.repeats
-            else f"{_local_name(m.case)} has its repeat {m.repeat} twice"
-            if one in seen
-            else ""
-        )
-        if wrong:
+        known = m.case in planned and m.repeat < repeats
+        if not known or (m.case, m.repeat) in seen:
             raise ConfigError(
-                f"Results {str(path)!r}: measurements[{number}]: {wrong}; take it out of the file, "
-                "or measure anew into another folder with --out"
+                f"Results {str(path)!r}: measurements[{number}], repeat {m.repeat} of "
+                f"{_local_name(m.case)}, is {'there twice' if known else 'not of its experiment'}; "
+                "take it out of the file, or measure anew into another folder with --out"
             )
-        seen.add(one)
+        seen.add((m.case, m.repeat))
     return loaded
 
 

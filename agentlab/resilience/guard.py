@@ -159,6 +159,8 @@ class Guard:
                 raise
 
     async def _repeat(self, made: _Call[T]) -> T:
+        cancelled_before = _times_cancelled()
+
         async def attempt() -> T:
             try:
                 result = await never_cancelled_from_within(self._hedged(made))
@@ -166,6 +168,10 @@ class Guard:
                 raise
             except Exception as error:
                 self._note(error, made)
+                if judge(error).retry and _times_cancelled() > cancelled_before:
+                    # The call made another error of the deadline's or the caller's cancellation,
+                    # which comes only once: another attempt would not be ended by anybody.
+                    raise asyncio.CancelledError from error
                 raise
             self.monitor.attempt(made.agent, None)
             return result
@@ -287,6 +293,11 @@ class _Call(Generic[T]):
             attempts=len(self.errors),
             errors=self.errors,
         )
+
+
+def _times_cancelled() -> int:
+    task = asyncio.current_task()
+    return task.cancelling() if task is not None else 0
 
 
 def size_tokens(

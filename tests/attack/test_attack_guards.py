@@ -478,6 +478,41 @@ def test_what_fails_while_the_deadline_ends_it_is_told(late: BaseException):
     assert raised.value is late
 
 
+@pytest.mark.parametrize("remedy", REMEDIES)
+@pytest.mark.parametrize("error", [TimeoutError(), ConnectionError("x"), refusal()], ids=repr)
+@pytest.mark.parametrize("ends", ["the deadline", "its caller"])
+def test_a_call_that_hides_its_cancellation_is_not_repeated(
+    error: Exception, ends: str, remedy: str
+):
+    """It makes an error of it that passes; another attempt would be ended by nobody."""
+    calls = []
+
+    async def call() -> str:
+        calls.append(1)
+        try:
+            await asyncio.sleep(100)
+        except asyncio.CancelledError:
+            raise error from None
+        return ""
+
+    async def main() -> None:
+        guard = guarded(remedy, deadline_s=5 if ends == "the deadline" else None)
+        task = asyncio.create_task(guard.run(call))
+        if ends == "its caller":
+            asyncio.get_running_loop().call_later(5, task.cancel)
+        await asyncio.wait([task])
+        assert lab.now_s() == 5
+        if ends == "the deadline":
+            assert "the deadline of 5 model seconds passed" in str(task.exception())
+        else:
+            assert task.cancelled()
+        guard.deadline_s = guard.attempt_s = None
+        await is_whole(guard)
+
+    run_virtual(main())
+    assert len(calls) <= 2  # with the hedge
+
+
 WAITS = [NAN, INF, -INF, -1.0, -0.0, 0.0, 1e300, 1.7e308, 1_700_000_000, 4e7, "5", "x", [5]]
 
 
