@@ -103,7 +103,7 @@ def finite_number(text: str) -> float | None:
 def _date(text: str) -> datetime | None:
     try:
         date = parsedate_to_datetime(text)
-    except ValueError:
+    except (ValueError, OverflowError):
         return None
     return date if date.tzinfo else date.replace(tzinfo=UTC)
 
@@ -120,10 +120,10 @@ def duration_s(text: str) -> float | None:
         (360.0, 3602.5, 0.12, None)
     """
     text = text.strip()
-    if not re.fullmatch(f"(?:{_SPAN.pattern})+", text, re.IGNORECASE):
+    if not re.fullmatch(f"(?>{_SPAN.pattern})++", text, re.IGNORECASE):
         return None
     total_s = sum(
         float(number) * _UNITS_S["ms" if unit.lower() == "milli" else unit.lower() or "s"]
         for number, unit in _SPAN.findall(text)
     )
-    return round(total_s, 9)
+    return round(total_s, 9) if math.isfinite(total_s) else None

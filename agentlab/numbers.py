@@ -11,24 +11,15 @@ from agentlab.errors import ConfigError
 
 
 def checked(
-    name: str,
-    value: Any,
-    *,
-    least: float = 0.0,
-    above: bool = False,
-    most: float = math.inf,
-    below: bool = False,
-    whole: bool = False,
-    infinite: bool = False,
-    optional: bool = False,
-) -> None:
+    name: str, value: Any, *, least: float = 0, above: bool = False, most: float = math.inf,
+    below: bool = False, whole: bool = False, infinite: bool = False, optional: bool = False,
+) -> None:  # fmt: skip
     """Refuse what is not a number of the kind that is meant: text, a bool, nan, out of range.
 
     Args:
         least, most: The range; `above` and `below` leave its ends out.
         whole: Whether it counts something, so that 2.0 is refused too.
-        infinite: Whether it may be infinite.
-        optional: Whether it may be None.
+        infinite, optional: Whether it may be infinite, and whether it may be None.
 
     Raises:
         ConfigError: With the name, the value and what is allowed.
@@ -47,15 +38,11 @@ def checked(
         if enough and not_too_many and (infinite or number <= sys.float_info.max):
             return
     kind = "a whole number" if whole else "a number" if infinite else "a finite number"
-    lower = f", {'above' if above else 'at least'} {least:g}"
-    upper = f" and {'below' if below else 'at most'} {most:g}" if most < math.inf else ""
+    lower = f", {'above' if above else 'at least'} {least:,}" if least > -math.inf else ""
+    upper = f" and {'below' if below else 'at most'} {most:,}" if most < math.inf else ""
     none = ", or None" if optional else ""
-    raise ConfigError(f"{name} must be {kind}{lower}{upper}{none}; got {_quoted(value)}")
-
-
-def _quoted(value: object) -> str:
     try:
-        quoted = repr(value)
+        got = repr(value)
     except Exception:  # an int of more digits than Python converts, or somebody's own class
-        quoted = f"something of type {type(value).__name__}"
-    return quoted if len(quoted) <= 60 else f"{quoted[:57]}..."
+        got = f"something of type {type(value).__name__}"
+    raise ConfigError(f"{name} must be {kind}{lower}{upper}{none}; got {got[:60]}")

@@ -64,7 +64,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     """
 
     preset: Text = "course"
-    time_scale: Annotated[float, msgspec.Meta(gt=0, le=10_000)] = 10.0
+    time_scale: Annotated[float, msgspec.Meta(ge=0.001, le=10_000)] = 10.0
     seed: int = 7
     requests_per_minute: Count | None = None
     tokens_per_minute: Count | None = None

@@ -13,7 +13,7 @@ import msgspec
 from agentlab import named, settings
 from agentlab.bench.strategy import Strategy
 from agentlab.errors import ConfigError
-from agentlab.fields import AtLeastOne, Count, Text
+from agentlab.fields import Text
 from agentlab.located import LocatedFile
 from agentlab.settings import DATA, Settings
 from agentlab.workflow import Step, Workflow
@@ -22,6 +22,12 @@ _EXPERIMENTS = DATA / "experiments"
 
 AXES = ("workload", "engine", "preset", "at_once", "seed", "strategy")
 """In what cases may differ."""
+
+MOST_MEASUREMENTS = 100_000
+"""More than anybody waits for, and a file of them would be read for minutes."""
+
+UpToAMillion = Annotated[int, msgspec.Meta(ge=1, le=1_000_000)]
+Seed = Annotated[int, msgspec.Meta(ge=0, le=2**63 - 1)]
 
 Engine = Literal["sequential", "asyncio", "langgraph", "crewai", "dask", "crowd"]
 
@@ -36,8 +42,8 @@ class Workload(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
         inputs: The workflow's inputs.
     """
 
-    agents: AtLeastOne | None = None
-    tokens: AtLeastOne = 11
+    agents: UpToAMillion | None = None
+    tokens: UpToAMillion = 11
     workflow: Text | None = None
     inputs: dict[str, str] = {}
 
@@ -135,25 +141,32 @@ class Experiment(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
     presets: Annotated[list[Text], msgspec.Meta(min_length=1)] = msgspec.field(
         default_factory=lambda: ["course"]
     )
-    at_once: Annotated[list[AtLeastOne | None], msgspec.Meta(min_length=1)] = msgspec.field(
+    at_once: Annotated[list[UpToAMillion | None], msgspec.Meta(min_length=1)] = msgspec.field(
         default_factory=lambda: [None]
     )
-    seeds: Annotated[list[int], msgspec.Meta(min_length=1)] = msgspec.field(
+    seeds: Annotated[list[Seed], msgspec.Meta(min_length=1)] = msgspec.field(
         default_factory=lambda: [7]
     )
     strategies: Annotated[list[Strategy], msgspec.Meta(min_length=1)] = msgspec.field(
         default_factory=lambda: ["once"]
     )
     clock: Literal["virtual", "real"] = "virtual"
-    repeats: AtLeastOne = 1
-    warmups: Count = 1
+    repeats: UpToAMillion = 1
+    warmups: Annotated[int, msgspec.Meta(ge=0, le=1000)] = 1
     settings: dict[str, Any] = {}
 
     def __post_init__(self) -> None:
+        many = len(self.workloads) * self.repeats
         for field in ("engines", "presets", "at_once", "seeds", "strategies"):
             values = getattr(self, field)
-            if twice := [value for value in values if values.count(value) > 1]:
+            many *= len(values)
+            if twice := [value for value, times in Counter(values).items() if times > 1]:
                 raise ValueError(f"{field}: {twice[0]!r} is there twice; name each once")
+        if many > MOST_MEASUREMENTS:
+            raise ValueError(
+                f"these are {many:,} measurements, and at most {MOST_MEASUREMENTS:,} are made; "
+                "shorten a list, or repeat less often"
+            )
         for engine in {"crewai", "dask"} & set(self.engines):
             if self.clock == "virtual":
                 raise ValueError(f"the engine {engine} keeps no virtual time; set clock: real")
@@ -255,4 +268,9 @@ def load(file: str | Path) -> Experiment:
             workload.build()
         except ConfigError as error:
             raise located.error([located.problem(("workloads", number), str(error))]) from None
+    if experiment.settings:
+        try:
+            _ = experiment.chosen
+        except ConfigError as error:
+            raise located.error([located.problem(("settings",), str(error))]) from None
     return experiment

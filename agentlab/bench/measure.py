@@ -100,8 +100,9 @@ def run(
         cluster: The scheduler's address for the engine `dask`; None starts processes here.
 
     Raises:
-        ConfigError: If the file is unfinished and not to be resumed, is of another experiment, or
-            cannot be written; or if an event loop is running and the clock is real.
+        ConfigError: If the file is unfinished and not to be resumed, is of another experiment, is
+            being written by another run, or cannot be written; or if an event loop is running and
+            the clock is real.
         StepError: If a real model does not answer the first question; nothing is measured then.
     """
     experiment = experiment.as_asked()
@@ -111,6 +112,11 @@ def run(
         raise ConfigError("a cluster is for the engine dask; add it to the experiment's engines")
     for preset in experiment.presets:
         presets.load(preset)  # a wrong one is found before anything is measured
+    with results.one_writer(file):
+        return _measured(experiment, file, resume=resume, cluster=cluster)
+
+
+def _measured(experiment: Experiment, file: Path, *, resume: bool, cluster: str | None) -> Results:
     kept, earlier = _kept(experiment, file, resume=resume)
     done = {(m.case, m.repeat) for m in kept.measurements}
     total = len(list(experiment.cases())) * experiment.repeats
@@ -143,7 +149,6 @@ def run(
 
 def _kept(experiment: Experiment, file: Path, *, resume: bool) -> tuple[Results, bool]:
     """What to go on with, and whether a finished run lies there that is to be kept beside it."""
-    results.make_folder(file.parent)
     machine = results.machine() | results.model(experiment.chosen, experiment)
     empty = Results(name=file.stem, experiment=experiment, machine=machine, measurements=[])
     if not file.exists():

@@ -4,25 +4,34 @@ from __future__ import annotations
 
 import os
 import platform
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from importlib.metadata import version
 from pathlib import Path
 from tempfile import TemporaryFile
-from typing import TypeVar
+from typing import Annotated, TypeVar
 from urllib.parse import urlsplit
 
+import filelock
 import msgspec
 from msgspec import UNSET, UnsetType
 
 from agentlab.bench.agreement import TOLERANCE, Answers, Deviation, deviation
 from agentlab.bench.experiment import Case, Experiment, varied
 from agentlab.errors import ConfigError
+from agentlab.fields import AtLeastOne, Count
 from agentlab.files import write_whole
 from agentlab.settings import Settings
 
 T = TypeVar("T", bound=msgspec.Struct)
 
+UNREADABLE = (OSError, msgspec.DecodeError, UnicodeDecodeError, RecursionError)
+"""What comes of a file that cannot be read, or is no JSON that anybody wrote."""
+
 _PACKAGES = ("agentlab", "aiohttp", "crewai", "langchain-openai", "langgraph", "openai")
+
+Figure = Annotated[float, msgspec.Meta(ge=0, le=1e11)]
+"""Seconds, milliseconds or a share, of which none is negative, and none counts millennia."""
 
 
 class Measurement(msgspec.Struct, frozen=True, kw_only=True):
@@ -46,23 +55,23 @@ class Measurement(msgspec.Struct, frozen=True, kw_only=True):
     """
 
     case: Case
-    repeat: int
-    steps: int
-    elapsed_s: float
-    bound_s: float
-    requests: int
-    answered: int
-    peak: int
-    tokens: int
+    repeat: Count
+    steps: AtLeastOne
+    elapsed_s: Figure
+    bound_s: Figure
+    requests: Count
+    answered: Count
+    peak: Count
+    tokens: Count
     answers: str | None
-    p50_s: float | None = None
-    p95_s: float | None = None
-    cpu_ms: float | None = None
-    busy: float | None = None
+    p50_s: Figure | None = None
+    p95_s: Figure | None = None
+    cpu_ms: Figure | None = None
+    busy: Figure | None = None
     error: str | None = None
     real: Answers | UnsetType = UNSET
-    endpoint_cpu_ms: float | UnsetType = UNSET
-    endpoint_busy: float | UnsetType = UNSET
+    endpoint_cpu_ms: Figure | UnsetType = UNSET
+    endpoint_busy: Figure | UnsetType = UNSET
 
 
 class Results(msgspec.Struct, frozen=True, kw_only=True):
@@ -116,13 +125,52 @@ def make_folder(folder: Path) -> None:
         raise ConfigError(f"results {folder}: {error}; choose another folder with --out") from None
 
 
+@contextmanager
+def one_writer(file: Path) -> Iterator[None]:
+    """Around a whole run: nobody else writes the same results meanwhile.
+
+    Raises:
+        ConfigError: If another run does, or the folder cannot be written.
+    """
+    make_folder(file.parent)
+    lock = filelock.FileLock(f"{file.resolve()}.lock", timeout=0)
+    try:
+        lock.acquire()
+    except filelock.Timeout:
+        raise ConfigError(
+            f"another run writes {file}; wait until it has ended, or choose another folder with "
+            "--out"
+        ) from None
+    except OSError as error:
+        raise ConfigError(f"results {file}: {error}; choose another folder with --out") from None
+    try:
+        yield
+    finally:
+        # While it is held, which is safe: filelock looks whether what it locked still has its name.
+        Path(lock.lock_file).unlink(missing_ok=True)
+        lock.release()
+
+
 def load(path: str | Path) -> Results:
     """Read what `agentlab bench` wrote.
 
     Raises:
-        ConfigError: If it cannot be read, or is something else.
+        ConfigError: If it cannot be read, is something else, or holds what was not measured in its
+            experiment: another case or repeat, the same one twice, or a figure that is none.
     """
-    return read(path, Results)
+    loaded = read(path, Results)
+    planned, repeats = {*loaded.experiment.cases()}, loaded.experiment.repeats
+    seen: set[tuple[Case, int]] = set()
+    for number, m in enumerate(loaded.measurements):
+        known = m.case in planned and m.repeat < repeats
+        if not known or (m.case, m.repeat) in seen:
+            raise ConfigError(
+                f"Results {str(path)!r}: measurements[{number}], repeat {m.repeat} of "
+                f"{_local_name(m.case)}, is {'there twice' if known else 'not of its experiment'}; "
+                "take it out of the file, or measure anew into another folder with --out"
+            )
+        seen.add((m.case, m.repeat))
+    return loaded
 
 
 def read(path: str | Path, kind: type[T]) -> T:
@@ -133,7 +181,7 @@ def read(path: str | Path, kind: type[T]) -> T:
     """
     try:
         return msgspec.json.decode(Path(path).read_bytes(), type=kind)
-    except (OSError, msgspec.DecodeError) as error:
+    except UNREADABLE as error:
         raise ConfigError(
             f"{kind.__name__} {str(path)!r}: {error}; give a file that agentlab bench wrote"
         ) from None

@@ -7,6 +7,7 @@ on several engines.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Sequence
 from difflib import ndiff
 from functools import partial
@@ -19,7 +20,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from agentlab.bench import results
-from agentlab.bench.experiment import found
+from agentlab.bench.experiment import Seed, found
 from agentlab.errors import ConfigError, FileError
 from agentlab.fields import AtLeastOne, Text
 from agentlab.located import LocatedFile
@@ -30,7 +31,7 @@ from agentlab.tuning.scenarios import JUDGING, Scenario
 _PARTS = ("limits", "graphs", "learning", "portable")
 
 
-Seeds = Annotated[list[int], msgspec.Meta(min_length=1)]
+Seeds = Annotated[list[Seed], msgspec.Meta(min_length=1)]
 
 
 class Limits(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -135,10 +136,14 @@ def run(experiment: Tuning, file: Path, *, resume: bool = False) -> TuningResult
         resume: Keep what is in such a file.
 
     Raises:
-        ConfigError: If the file is unfinished and not to be resumed, is of another experiment, or
-            cannot be written.
+        ConfigError: If the file is unfinished and not to be resumed, is of another experiment, is
+            being written by another run, or cannot be written.
     """
-    results.make_folder(file.parent)
+    with results.one_writer(file):
+        return _measured(experiment, file, resume=resume)
+
+
+def _measured(experiment: Tuning, file: Path, *, resume: bool) -> TuningResults:
     done = TuningResults(name=file.stem, experiment=experiment, machine=results.machine())
     if file.exists():
         done = _kept(file, done, resume=resume)
@@ -178,16 +183,26 @@ def stored(path: str | Path) -> TuningResults:
     """Read what `run` wrote.
 
     Raises:
-        ConfigError: If it cannot be read, or is something else.
+        ConfigError: If it cannot be read, is something else, or its limits are not each limiter
+            once for each seed of a scenario.
     """
-    return results.read(path, TuningResults)
+    kept = results.read(path, TuningResults)
+    asked, known = kept.experiment.limits, {scenario.name for scenario in JUDGING}
+    rows = Counter((row.scenario, row.limiter) for row in kept.limits or ())
+    for (scenario, limiter), times in rows.items():
+        if scenario not in known or limiter not in asked.limiters or times != len(asked.seeds):
+            raise ConfigError(
+                f"TuningResults {str(path)!r}: {limiter!r} in {scenario!r} is there {times} times "
+                f"for {len(asked.seeds)} seeds; measure anew into another folder with --out"
+            )
+    return kept
 
 
 def are_tuning_results(path: str | Path) -> bool:
     """True if `run` wrote the file."""
     try:
         raw = msgspec.json.decode(Path(path).read_bytes())
-    except (OSError, msgspec.DecodeError):
+    except results.UNREADABLE:
         return False  # whoever loads it says what is wrong
     experiment = raw.get("experiment") if isinstance(raw, dict) else None
     return isinstance(experiment, dict) and experiment.get("kind") == "tuning"

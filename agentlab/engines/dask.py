@@ -26,6 +26,7 @@ import aiohttp
 from distributed import Client, Reschedule, get_worker
 from distributed.client import FutureCancelledError
 from distributed.comm.addressing import get_address_host
+from distributed.protocol.pickle import dumps, loads
 from distributed.scheduler import KilledWorker
 
 from agentlab import lab, running, settings
@@ -35,10 +36,12 @@ from agentlab.engines.asking import Ask
 from agentlab.engines.dask_processes import LocalProcesses
 from agentlab.errors import ClusterLost, ConfigError, EndpointError
 from agentlab.lab import Address, Reply
+from agentlab.numbers import checked
+from agentlab.resilience.verdict import words
 from agentlab.workflow import Workflow
 
-# What it logs when a scheduler is gone, at length, is said by an error here.
-for _part in ("batched", "client", "core"):
+# What it logs at length, a scheduler that is gone or a value that is not sent, an error here says.
+for _part in ("batched", "client", "core", "protocol.pickle"):
     logging.getLogger(f"distributed.{_part}").setLevel(logging.CRITICAL)
 
 _NOTICED_S = 0.1
@@ -83,10 +86,8 @@ class Cluster:
         calls_per_worker: int = 64,
         dashboard: bool = False,
     ) -> None:
-        if min(workers, calls_per_worker) < 1:
-            raise ConfigError(
-                f"a cluster needs workers and calls_per_worker >= 1: {workers}, {calls_per_worker}"
-            )
+        checked("workers", workers, least=1, whole=True)
+        checked("calls_per_worker", calls_per_worker, least=1, whole=True)
         self._address = address
         self._workers = workers
         self._calls = calls_per_worker
@@ -188,10 +189,9 @@ class Cluster:
             ConfigError: If the cluster is another's, or not open.
         """
         self._inside()
-        if self._local is None or workers < 1:
-            raise ConfigError(
-                f"only a cluster that was started here can be scaled, to 1 or more; got {workers}"
-            )
+        checked("workers", workers, least=1, whole=True)
+        if self._local is None:
+            raise ConfigError("only a cluster that was started here can be scaled")
         await self._local.scale(workers)
         await self.client.wait_for_workers(workers, timeout=30)
 
@@ -213,10 +213,11 @@ class Cluster:
             EndpointError: If worker after worker died with this call in flight: one more than
                 the scheduler's `allowed-failures`, which is 3. The call may be innocent, so
                 asking again may help.
-            ConfigError: If the worker's settings name another model than those here, or the
-                cluster is not open.
+            ConfigError: If the worker's settings name another model than those here, the cluster
+                is not open, or the prompt or an option cannot be sent to another process.
         """
         self._inside()
+        _check_sendable({"prompt": prompt, "agent": agent, **options})
         # One kind of task to Dask: it learns how long a call takes, and who joins late gets some.
         key = f"call-{self._name}-{next(self._numbers)}"
         future = self.client.submit(
@@ -243,6 +244,18 @@ class Cluster:
             if not future.done():
                 asyncio.ensure_future(future.cancel(force=True))  # noqa: RUF006
             future.release()
+
+
+def _check_sendable(values: Mapping[str, Any]) -> None:
+    """Find out before Dask does, which logs a traceback and names its own classes."""
+    for name, value in values.items():
+        try:
+            loads(dumps(value))  # type: ignore[no-untyped-call]
+        except Exception as error:
+            raise ConfigError(
+                f"{name} is of type {type(value).__name__} and cannot be sent to another process "
+                f"({words(error)}); give plain data such as text and numbers"
+            ) from None
 
 
 async def _is_loopback(address: str) -> bool:

@@ -21,7 +21,7 @@ import bisect
 import math
 from collections import deque
 
-from agentlab.errors import ConfigError
+from agentlab.numbers import checked
 from agentlab.resilience.evidence import InOrder, Level, Served, Worth, log_s, worth
 from agentlab.resilience.limiters import Sample
 
@@ -30,6 +30,9 @@ WORTH_IT = 0.22
 
 CLEARLY = 0.6
 """While they bring more than this, the limit doubles."""
+
+MOST = 10_000_000
+"""The most calls in flight that it can be told to try."""
 
 _STEP = 1.12  # from one limit that is tried to the next
 _SURE = 1.5  # standard errors, before a trial ends early
@@ -55,7 +58,7 @@ class Adaptive:
 
     Raises:
         ConfigError: Unless all three are whole numbers, each at least as large as the one before:
-            1, `least`, `initial`, `most`.
+            1, `least`, `initial`, `most`, `MOST`.
 
     Example:
         guard = Guard(limit=Adaptive(most=200))
@@ -63,12 +66,9 @@ class Adaptive:
     """
 
     def __init__(self, initial: int = 1, *, least: int = 1, most: int = 1000):
-        whole = all(type(number) is int for number in (initial, least, most))
-        if not whole or not 1 <= least <= initial <= most:
-            raise ConfigError(
-                f"needs whole numbers with 1 <= least <= initial <= most; got least {least!r}, "
-                f"initial {initial!r}, most {most!r}"
-            )
+        checked("least", least, least=1, most=MOST, whole=True)
+        checked("initial", initial, least=least, most=MOST, whole=True)
+        checked("most", most, least=initial, most=MOST, whole=True)
         self._least, self._most = least, most
         self._base = Level(initial)  # where it stays
         self._trial: Level | None = None  # what it tries meanwhile
@@ -282,7 +282,7 @@ def _is_worse(found: Worth, *, more: bool) -> bool:
 
 def _grid() -> list[int]:
     grid = [1]
-    while grid[-1] < 10_000_000:
+    while grid[-1] < 2 * MOST:
         grid.append(max(grid[-1] + 1, round(grid[-1] * _STEP)))
     return grid
 

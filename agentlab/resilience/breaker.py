@@ -7,7 +7,8 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
 from agentlab import lab
-from agentlab.errors import CircuitOpen, ConfigError
+from agentlab.errors import CircuitOpen
+from agentlab.numbers import checked
 from agentlab.resilience.verdict import judge
 
 _NOW_S = 1e-9
@@ -32,8 +33,8 @@ class Breaker:
     """
 
     def __init__(self, failures: int = 5, open_s: float = 1.0, *, patient: bool = True):
-        if failures < 1 or open_s <= 0:
-            raise ConfigError(f"a breaker needs failures >= 1 and open_s > 0: {failures}, {open_s}")
+        checked("failures", failures, least=1, whole=True)
+        checked("open_s", open_s, above=True)
         self._most = failures
         self._open_s = open_s
         self._patient = patient

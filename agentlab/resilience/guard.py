@@ -13,6 +13,7 @@ deadline              nothing holds longer than this, a drip of bytes included
 from __future__ import annotations
 
 import asyncio
+import inspect
 from collections.abc import Awaitable, Callable
 from contextlib import nullcontext
 from dataclasses import dataclass, field
@@ -20,10 +21,12 @@ from math import inf
 from typing import Any, Generic, TypeVar
 
 from agentlab import lab
+from agentlab.cancelling import never_cancelled_from_within
 from agentlab.clock import is_virtual
 from agentlab.endpoint.tokens import count_tokens
 from agentlab.errors import ConfigError, GaveUp
 from agentlab.notices import log
+from agentlab.numbers import checked
 from agentlab.resilience.breaker import Breaker
 from agentlab.resilience.hedge import Hedge
 from agentlab.resilience.limiters import Limiter
@@ -31,7 +34,7 @@ from agentlab.resilience.monitor import Monitor
 from agentlab.resilience.pace import Pace
 from agentlab.resilience.retry import Retry
 from agentlab.resilience.seats import Seat, Seats
-from agentlab.resilience.verdict import judge
+from agentlab.resilience.verdict import judge, words
 from agentlab.transport import on_headers
 
 T = TypeVar("T")
@@ -79,6 +82,10 @@ class Guard:
     _told_until_s: float = field(default=0.0, init=False, repr=False)
 
     def __post_init__(self) -> None:
+        for name in ("deadline_s", "attempt_s"):
+            checked(name, getattr(self, name), above=True, optional=True)
+        checked("longest_wait_s", self.longest_wait_s, optional=True)
+        checked("at_once", self.at_once, least=1, whole=True, optional=True)
         if self.limit is not None:
             if self.at_once is not None:
                 raise ConfigError(
@@ -87,8 +94,6 @@ class Guard:
                 )
             self._seats = Seats(self.limit)
         if self.at_once is not None:
-            if self.at_once < 1:
-                raise ConfigError(f"at_once must be at least 1; got {self.at_once}")
             self._slots = asyncio.Semaphore(self.at_once)
 
     async def ask(self, prompt: str, *, agent: str = "agent", **options: Any) -> str:
@@ -124,42 +129,54 @@ class Guard:
         Raises:
             GaveUp: If attempts, budget or time ran out; the last error is the `__cause__`.
             Exception: As it is, if another attempt would not help: a wrong key, your own mistake.
-            ConfigError: If this guard was used in another event loop before.
+            ConfigError: If this guard was used in another event loop before, `call` is no function,
+                or makes nothing that can be awaited, or the same each time.
         """
         self._stay_in_one_loop()
+        if not callable(call):
+            raise ConfigError(
+                f"guard.run takes a function that makes the call anew for each attempt, such as "
+                f"lambda: lab.ask(...); got something of type {type(call).__name__}"
+            )
+        checked("tokens", tokens)
         deadline_s = inf if self.deadline_s is None else lab.now_s() + self.deadline_s
         made = _Call(call, agent, tokens, deadline_s)
         with self.monitor.call(agent):
             try:
-                async with lab.timeout(self.deadline_s):
+                async with lab.timeout(self.deadline_s) as deadline:
                     return await self._repeat(made)
             except GaveUp:
                 raise
             except Exception as error:
-                if made.errors and error is made.errors[-1] and not judge(error).retry:
-                    raise  # not worth another attempt, so nobody gave up
-                # The deadline's own error is not among those that the attempts ended with.
-                late = not made.errors or made.errors[-1] is not error
-                why = (
-                    f"the deadline of {self.deadline_s} model seconds passed"
-                    if late
-                    else str(error)
-                )
-                raise made.gave_up(why or type(error).__name__) from error
+                if made.errors and error is made.errors[-1]:
+                    if not judge(error).retry:
+                        raise  # not worth another attempt, so nobody gave up
+                    raise made.gave_up(words(error)) from error
+                # No attempt ended with it, so it is the deadline's own, or a fault in here.
+                if isinstance(error, TimeoutError) and deadline.expired():
+                    passed = f"the deadline of {self.deadline_s} model seconds passed"
+                    raise made.gave_up(passed) from error
+                raise
 
     async def _repeat(self, made: _Call[T]) -> T:
-        async for attempt in self.retry.attempting(before_wait=self._tell):
-            with attempt:
-                try:
-                    result = await self._hedged(made)
-                except GaveUp:
-                    raise
-                except Exception as error:
-                    self._note(error, made)
-                    raise
-                self.monitor.attempt(made.agent, None)
-                return result
-        raise AssertionError("tenacity ends with a result or an error")
+        cancelled_before = _times_cancelled()
+
+        async def attempt() -> T:
+            try:
+                result = await never_cancelled_from_within(self._hedged(made))
+            except GaveUp:
+                raise
+            except Exception as error:
+                self._note(error, made)
+                if judge(error).retry and _times_cancelled() > cancelled_before:
+                    # The call made another error of the deadline's or the caller's cancellation,
+                    # which comes only once: another attempt would not be ended by anybody.
+                    raise asyncio.CancelledError from error
+                raise
+            self.monitor.attempt(made.agent, None)
+            return result
+
+        return await self.retry.attempting(before_wait=self._tell)(attempt)
 
     async def _hedged(self, made: _Call[T]) -> T:
         if self.hedge is None:
@@ -187,7 +204,7 @@ class Guard:
                 sent.set()
             try:
                 async with lab.timeout(self.attempt_s) as patience:
-                    return await made.call()
+                    return await made.asked()
             except TimeoutError as error:
                 if not patience.expired():
                     raise
@@ -216,7 +233,7 @@ class Guard:
         left_s = made.deadline_s - lab.now_s()
         longest_s = inf if self.longest_wait_s is None else self.longest_wait_s
         if wait_s > min(left_s, longest_s):
-            said = f"; it said: {error}" if error is not None else ""
+            said = f"; it said: {words(error)}" if error is not None else ""
             most = f"the deadline comes in {left_s:.3g}"
             if longest_s < left_s:
                 most = f"longest_wait_s is {longest_s:g}"
@@ -231,7 +248,7 @@ class Guard:
         if real_s < TOLD_FROM_S or is_virtual() or until_s <= self._told_until_s:
             return
         self._told_until_s = until_s + wait_s / 2  # those refused at the same time are not told
-        log.warning("the next attempt follows in %.0f s: %s", real_s, error)
+        log.warning("the next attempt follows in %.0f s: %s", real_s, words(error))
 
     def _stay_in_one_loop(self) -> None:
         loop = asyncio.get_running_loop()
@@ -243,7 +260,7 @@ class Guard:
         self._loop = loop
 
 
-@dataclass(frozen=True)
+@dataclass
 class _Call(Generic[T]):
     """A call on its way through the remedies; `deadline_s` is a time of the loop's clock."""
 
@@ -252,6 +269,23 @@ class _Call(Generic[T]):
     tokens: float
     deadline_s: float
     errors: list[Exception] = field(default_factory=list)
+    _before: object = None
+
+    def asked(self) -> Awaitable[T]:
+        """Make the call, for one attempt."""
+        made = self.call()
+        if not inspect.isawaitable(made):
+            raise ConfigError(
+                f"the call of {self.agent!r} makes something of type {type(made).__name__}, which "
+                "cannot be awaited; give an async function, or a lambda that calls one"
+            )
+        if made is self._before:
+            raise ConfigError(
+                f"the call of {self.agent!r} makes the same awaitable for each attempt, which can "
+                "be awaited once; call the async function inside of the lambda"
+            ) from (self.errors[-1] if self.errors else None)
+        self._before = made
+        return made
 
     def gave_up(self, why: str) -> GaveUp:
         return GaveUp(
@@ -259,6 +293,11 @@ class _Call(Generic[T]):
             attempts=len(self.errors),
             errors=self.errors,
         )
+
+
+def _times_cancelled() -> int:
+    task = asyncio.current_task()
+    return task.cancelling() if task is not None else 0
 
 
 def size_tokens(

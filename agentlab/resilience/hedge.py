@@ -12,7 +12,7 @@ from typing import Any, TypeVar
 
 from agentlab import lab
 from agentlab.cancelling import never_cancelled_from_within
-from agentlab.errors import ConfigError
+from agentlab.numbers import checked
 
 T = TypeVar("T")
 
@@ -34,11 +34,9 @@ class Hedge:
     LEAST = 20  # before so many there is no quantile, and no hedge
 
     def __init__(self, after_s: float | None = None, *, quantile: float = 0.95, share: float = 0.1):
-        if not 0 < quantile < 1 or not 0 < share <= 1 or (after_s is not None and after_s <= 0):
-            raise ConfigError(
-                f"a hedge needs 0 < quantile < 1, 0 < share <= 1, after_s > 0; "
-                f"got {quantile}, {share}, {after_s}"
-            )
+        checked("after_s", after_s, above=True, optional=True)
+        checked("quantile", quantile, above=True, most=1, below=True)
+        checked("share", share, above=True, most=1)
         self._after_s = after_s
         self._quantile = quantile
         self._share = share

@@ -18,6 +18,7 @@ from random import Random
 from typing import NamedTuple, Protocol
 
 from agentlab.errors import ConfigError
+from agentlab.numbers import checked
 
 
 class Sample(NamedTuple):
@@ -103,10 +104,8 @@ class AIMD:
         slow_s: float | None = 5.0,
     ):
         self.limit, self._least, self._most = _bounds(initial, least, most)
-        if not 0.5 <= backoff < 1:
-            raise ConfigError(f"backoff must be from 0.5 to below 1; got {backoff:g}")
-        if slow_s is not None and not slow_s > 0:
-            raise ConfigError(f"slow_s must be above 0, or None; got {slow_s:g}")
+        checked("backoff", backoff, least=0.5, most=1, below=True)
+        checked("slow_s", slow_s, above=True, optional=True)
         self._backoff, self._slow_s = backoff, slow_s
 
     def update(self, sample: Sample) -> int:
@@ -160,10 +159,8 @@ class Gradient2:
     ):
         limit, self._least, self._most = _bounds(initial, least, most)
         _check(queue=queue, calls=calls)
-        if not 0 < smoothing <= 1:
-            raise ConfigError(f"smoothing must be above 0 and at most 1; got {smoothing:g}")
-        if not 1 <= tolerance < math.inf:
-            raise ConfigError(f"tolerance must be 1 or more; got {tolerance:g}")
+        checked("smoothing", smoothing, above=True, most=1)
+        checked("tolerance", tolerance, least=1)
         self._limit = float(limit)
         self._queue, self._smoothing, self._tolerance = queue, smoothing, tolerance
         self._long_run = _LongRun(calls)
@@ -218,8 +215,9 @@ class Vegas:
 
     def __init__(self, initial: int = 20, *, most: int = 1000, probe: int = 30, seed: int = 7):
         _check(initial=initial, most=most, probe=probe)
+        checked("seed", seed, least=-math.inf, whole=True)
         self.limit, self._most, self._probe = min(initial, most), most, probe
-        self._random = Random(seed)
+        self._random = Random(int(seed))
         self._quickest_s = math.inf
         self._forget()
 
@@ -273,7 +271,4 @@ def _bounds(initial: int, least: int, most: int) -> tuple[int, int, int]:
 
 def _check(**numbers: int) -> None:
     for name, number in numbers.items():
-        if not isinstance(number, int) or isinstance(number, bool):
-            raise ConfigError(f"{name} must be a whole number; got {number!r}")
-        if number < 1:
-            raise ConfigError(f"{name} must be at least 1; got {number}")
+        checked(name, number, least=1, whole=True)

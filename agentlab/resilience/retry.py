@@ -6,14 +6,16 @@ budget. Back-off with full jitter: https://aws.amazon.com/blogs/architecture/exp
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from random import Random
 
-from tenacity import AsyncRetrying, RetryCallState
+from tenacity import AsyncRetrying, AttemptManager, RetryCallState
 
 from agentlab import lab
 from agentlab.errors import ConfigError
+from agentlab.numbers import checked
 from agentlab.resilience.verdict import judge
 
 
@@ -35,10 +37,8 @@ class RetryBudget:
     """
 
     def __init__(self, share: float = 0.2, reserve: float = 10):
-        if share < 0 or reserve < 0:
-            raise ConfigError(
-                f"a retry budget needs share >= 0 and reserve >= 0: {share}, {reserve}"
-            )
+        checked("share", share)
+        checked("reserve", reserve)
         self._share = share
         self._most = self._funds = max(float(reserve), share)
 
@@ -53,6 +53,22 @@ class RetryBudget:
             return False
         self._funds -= 1
         return True
+
+
+class _Attempts(AsyncRetrying):
+    """tenacity's loop, for calls that may raise what ends an `async for`, too.
+
+    Without this the loop would end without a result and without an error.
+    """
+
+    async def __anext__(self) -> AttemptManager:
+        try:
+            return await super().__anext__()
+        except StopAsyncIteration as error:
+            outcome = self._retry_state.outcome
+            if outcome is None or outcome.exception() is not error:
+                raise
+            raise RuntimeError("the attempt raised StopAsyncIteration") from error
 
 
 @dataclass(frozen=True)
@@ -78,12 +94,15 @@ class Retry:
     _random: Random = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
-        if self.attempts < 1 or not 0 <= self.first_s <= self.most_s or not self.window_s >= 0:
+        checked("attempts", self.attempts, least=1, whole=True)
+        for name in ("first_s", "most_s", "window_s"):
+            checked(name, getattr(self, name))
+        checked("seed", self.seed, least=-math.inf, whole=True)
+        if self.first_s > self.most_s:
             raise ConfigError(
-                "a retry needs attempts >= 1, 0 <= first_s <= most_s and window_s >= 0; got "
-                f"{self.attempts}, {self.first_s:g}, {self.most_s:g}, {self.window_s:g}"
+                f"first_s must be at most most_s; got {self.first_s:g} and {self.most_s:g}"
             )
-        object.__setattr__(self, "_random", Random(self.seed))
+        object.__setattr__(self, "_random", Random(int(self.seed)))
 
     def attempting(
         self, *, before_wait: Callable[[float, BaseException], None] | None = None
@@ -107,7 +126,7 @@ class Retry:
             if before_wait is not None and error is not None and state.next_action is not None:
                 before_wait(state.next_action.sleep, error)
 
-        return AsyncRetrying(
+        return _Attempts(
             retry=lambda state: self._again(state, lab.now_s() - began_s),
             wait=self.wait_s,
             sleep=lab.sleep,
@@ -129,7 +148,8 @@ class Retry:
         """Until the next attempt: what the endpoint asks for, if it does, and back-off on top."""
         error = state.outcome.exception() if state.outcome else None
         asked_s = judge(error).wait_s if error else None
-        longest_s = min(self.most_s, self.first_s * 2 ** (state.attempt_number - 1))
+        doubled = 2.0 ** min(state.attempt_number - 1, 99)  # more than any time, and still a float
+        longest_s = min(self.most_s, self.first_s * doubled)
         # All who were refused together are asked to come back together, so the jitter comes on
         # top; it grows with the attempts, because many who come back are refused once more.
         return (asked_s or 0.0) + self._random.uniform(0, longest_s)

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator
 from typing import Generic, NamedTuple, TypeVar
 
 import psutil
 
 from agentlab.cancelling import never_cancelled_from_within
-from agentlab.errors import ConfigError
+from agentlab.numbers import checked
 
 A = TypeVar("A")
 B = TypeVar("B")
@@ -23,7 +23,7 @@ class Outcome(NamedTuple, Generic[A, B]):
     error: Exception | None
 
 
-async def stream(
+def stream(
     function: Callable[[A], Awaitable[B]],
     items: Iterable[A],
     *,
@@ -34,38 +34,59 @@ async def stream(
 
     Items are taken only when there is room for them, so they may be a generator without end. An
     error is an outcome like any other, and so is a call that ends as cancelled by itself: nothing
-    is lost because something else failed. Leaving the loop early cancels what is in flight, if the
-    iterator is closed (`contextlib.aclosing`).
+    is lost because something else failed. If the items end with an error, it is raised after the
+    outcomes of all that were taken before. Leaving the loop early cancels what is in flight, if
+    the iterator is closed (`contextlib.aclosing`).
 
     Args:
         at_once: The most calls in flight.
         max_memory_mb: While this process holds more, no new item is taken, but for one at a time:
             it slows down, and does not fail.
 
+    Raises:
+        ConfigError: Where it is called, if one of the two is no such number.
+
     Example:
         async for prompt, answer, error in stream(lab.ask, prompts, at_once=50):
             print(prompt, error or answer)
     """
-    if at_once < 1:
-        raise ConfigError(f"at_once must be at least 1; got {at_once}")
+    checked("at_once", at_once, least=1, whole=True)
+    checked("max_memory_mb", max_memory_mb, above=True, optional=True)
+    return _stream(function, iter(items), at_once, max_memory_mb)
+
+
+async def _stream(
+    function: Callable[[A], Awaitable[B]], waiting: Iterator[A], at_once: int, max_mb: float | None
+) -> AsyncIterator[Outcome[A, B]]:
     process = psutil.Process()
-    waiting = iter(items)
     running: dict[asyncio.Task[B], A] = {}
     more = True
+    fault: BaseException | None = None  # what ended it, once all that was begun has been given
     try:
         while more or running:
-            while more and _room(len(running), at_once, max_memory_mb, process):
+            while more and _room(len(running), at_once, max_mb, process):
                 try:
                     item = next(waiting)
                 except StopIteration:
                     more = False
+                    break
+                except Exception as from_source:
+                    more, fault = False, from_source
                     break
                 call = never_cancelled_from_within(_awaited(function, item))
                 running[asyncio.create_task(call)] = item
             if running:
                 done, _ = await asyncio.wait(running, return_when=asyncio.FIRST_COMPLETED)
                 for task in [task for task in running if task in done]:  # in order of beginning
-                    yield _outcome(running.pop(task), task)
+                    item, error = running.pop(task), task.exception()
+                    if error is None:
+                        yield Outcome(item, task.result(), None)
+                    elif isinstance(error, Exception):
+                        yield Outcome(item, None, error)
+                    else:
+                        more, fault = False, fault or error
+        if fault is not None:
+            raise fault
     finally:
         for task in running:
             task.cancel()
@@ -80,12 +101,3 @@ def _room(running: int, at_once: int, max_mb: float | None, process: psutil.Proc
     if running == 0 or max_mb is None:
         return running < at_once
     return running < at_once and process.memory_info().rss < max_mb * 1e6
-
-
-def _outcome(item: A, task: asyncio.Task[B]) -> Outcome[A, B]:
-    error = task.exception()
-    if error is None:
-        return Outcome(item, task.result(), None)
-    if not isinstance(error, Exception):
-        raise error
-    return Outcome(item, None, error)

@@ -53,12 +53,17 @@ _QUOTA_WORDS = re.compile(
 )
 _PER_DAY = re.compile(r"per[ _-]?(?:day|month)|\b[RT]PD\b|daily|monthly", re.IGNORECASE)
 _TOO_LARGE = re.compile(r"request too large|must be reduced|larger than the .{0,30}limit", re.I)
-_LIMIT_REQUESTED = re.compile(r"\blimit:? ([\d,]+).{0,60}?\brequested:? ([\d,]+)", re.IGNORECASE)
+_LIMIT_REQUESTED = re.compile(
+    r"\blimit:? (\d[\d,]{0,30}).{0,60}?\brequested:? (\d[\d,]{0,30})", re.IGNORECASE
+)
 _TRY_AGAIN = re.compile(
     r"(?:try again|retry|wait|available)(?: again)?(?: in| after| for)?:?\s+((?:\d+(?:\.\d+)?\s*"
     r"(?:ms|milliseconds?|d(?:ays?)?|h(?:ours?)?|m(?:in(?:utes?)?)?|s(?:ec(?:onds?)?)?)\s*)+)",
     re.IGNORECASE,
 )
+
+_LONGEST_WAIT_S = 366 * 86_400.0
+"""Who asks to wait longer means something else, such as a date in seconds."""
 
 
 class Verdict(NamedTuple):
@@ -66,7 +71,8 @@ class Verdict(NamedTuple):
 
     Attributes:
         retry: True if the same call may well succeed later.
-        wait_s: How long the endpoint asks to wait, in model seconds; None if it does not say.
+        wait_s: How long the endpoint asks to wait, in model seconds; None if it does not say, or
+            says what is no time to wait: less than none, not a number, or more than a year.
         outage: True if the endpoint seems to be down; a rate limit or a refusal is no outage.
         overload: True if it was asked too much: a rate limit, a full queue, no answer in time.
         limited: True if a rate limit refused it, which waiting cures, if need be for a minute.
@@ -92,7 +98,8 @@ def judge(error: BaseException) -> Verdict:
     without text or broken off by the endpoint, and an answer with status 200 that is none. Not
     worth one are a wrong key, a wrong request, a quota that is used up, a request larger than its
     limit, an answer that was cut off, filtered or refused, and whatever this module does not know:
-    an error in your own code stays one.
+    an error in your own code stays one. So does an error that cannot be read, because what it is
+    asked for fails: whoever judges has something to give back afterwards.
 
     Example:
         >>> judge(ModelError("busy", status=503, code=None, request_id=None)).retry
@@ -100,13 +107,37 @@ def judge(error: BaseException) -> Verdict:
         >>> judge(ModelError("no key", status=401, code=None, request_id=None)).retry
         False
     """
+    try:
+        verdict = _judged(error)
+        if verdict.wait_s is not None and not 0 <= verdict.wait_s <= _LONGEST_WAIT_S:
+            return verdict._replace(wait_s=None)
+        return verdict
+    except Exception:
+        return Verdict(False)
+
+
+def words(error: BaseException) -> str:
+    """What an error says, or else what it is: never nothing, even if its own text fails.
+
+    Example:
+        >>> words(TimeoutError("late")), words(TimeoutError())
+        ('late', 'TimeoutError')
+    """
+    try:
+        said = str(error)
+    except Exception:
+        said = ""
+    return said if said.strip() else type(error).__name__
+
+
+def _judged(error: BaseException) -> Verdict:
     if isinstance(error, CircuitOpen):
         return Verdict(True, error.retry_after_s)
     if isinstance(error, IncompleteAnswer):
         return Verdict(isinstance(error, AnswerEmpty | AnswerInterrupted), answered=True)
     if isinstance(error, ModelError):
-        names = {error.code, error.kind}
-        return _of_refusal(error.status, names, str(error), error.retry_after_s)
+        names = {_text(error.code), _text(error.kind)}
+        return _of_refusal(error.status, names, words(error), error.retry_after_s)
     late = isinstance(error, (TimeoutError, httpx.TimeoutException))
     if late or isinstance(error, (EndpointError, ConnectionError, httpx.TransportError)):
         return Verdict(True, outage=True, overload=late)
@@ -195,7 +226,7 @@ def _of_openai(error: BaseException) -> Verdict:
     if isinstance(error, openai.APIStatusError):
         wait_s = lab.retry_after_s(error.response.headers)
         names = {_text(error.code), _text(error.type)}
-        return _of_refusal(error.status_code, names, str(error), wait_s)
+        return _of_refusal(error.status_code, names, words(error), wait_s)
     broken_off = isinstance(error, openai.APIConnectionError)
     late = isinstance(error, openai.APITimeoutError)  # of the same family
     return Verdict(broken_off, outage=broken_off, overload=late)
