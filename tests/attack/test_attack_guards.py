@@ -378,7 +378,9 @@ def no_generator() -> Iterator[int]:
 
 @pytest.mark.parametrize("remedy", ["none", "hedge", "all"])
 @pytest.mark.parametrize(
-    "made", [None, "text", 5, [], {}, object(), no_generator(), print, lab.ask], ids=repr
+    "made",
+    [None, "text", 5, [], {}, object(), no_generator(), print, lab.ask],
+    ids=lambda made: type(made).__name__,
 )
 def test_what_cannot_be_awaited_is_said_once(made: Any, remedy: str):
     """A function that forgets to make a call must not be called again and again."""
