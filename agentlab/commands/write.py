@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import io
 import signal
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager, nullcontext, suppress
 from pathlib import Path
 from typing import Literal
 
 from agentlab import lab, running
-from agentlab.commands import INTERRUPTED, cluster_argument, leave_out_argument
+from agentlab.commands import cluster_argument, leave_out_argument
 from agentlab.content.settings import Settings
 from agentlab.content.system import Content, ContentSystem, summary
 from agentlab.content.topics import read_topics
@@ -71,7 +72,8 @@ def write(
     """Write about the topics in a file, and print what became of them.
 
     Returns:
-        0 if all are done, 130 after Ctrl-C, and 1 if something else left topics undone.
+        0 if all are done; after a signal 128 and its number, as shells have it, which is 130 after
+        Ctrl-C; and 1 if something else left topics undone.
 
     Raises:
         ConfigError: If there are no topics, or there is a journal and `resume` is not given.
@@ -83,31 +85,40 @@ def write(
             f"{out} holds a journal of an earlier run; go on with --resume, or choose another "
             "folder with --out"
         )
-    with ContentSystem(settings, out=out, journal=journal) as system:
+    if isinstance(sys.stdout, io.TextIOWrapper):  # one that has not every letter says which it was
+        sys.stdout.reconfigure(errors="backslashreplace")
+    signals, done = _Signals(), False
+    with (
+        suppress(KeyboardInterrupt),  # where there is nothing to say yet, or all is said
+        signals.handled(),
+        ContentSystem(settings, out=out, journal=journal) as system,
+    ):
+        signals.system = system
         if retry_quarantined:
             print(f"{system.journal.release()} taken out of quarantine", file=sys.stderr)
         try:
-            contents = asyncio.run(_batch(system, topics, content_type, cluster))
-        except KeyboardInterrupt:  # the second Ctrl-C, or on Windows the first
-            system.stop("Ctrl-C")
+            contents = asyncio.run(_batch(system, signals, topics, content_type, cluster))
+        except KeyboardInterrupt:  # the second signal, or on Windows the first
             contents = system.so_far(topics, content_type)
         print(summary(contents, system.journal, settings))
         if any(content.status == "quarantined" for content in contents):
             print("--resume --retry-quarantined tries those again", file=sys.stderr)
         if system.stopped is not None:
             print(f"stopped: {system.stopped.rstrip('.')}. Go on with --resume.", file=sys.stderr)
-    if system.stopped == "Ctrl-C":
-        return INTERRUPTED
-    return 0 if all(content.status == "done" for content in contents) else 1
+        done = all(content.status == "done" for content in contents)
+    if signals.first is not None:
+        return 128 + signals.first
+    return 0 if done else 1
 
 
 async def _batch(
     system: ContentSystem,
+    signals: _Signals,
     topics: list[str],
     content_type: Literal["blog", "comprehensive"],
     cluster: str | None,
 ) -> list[Content]:
-    with _ctrl_c(system):
+    with signals.waited_for():
         if running.current().real:  # before a batch is paid for, one question tells if it can be
             await system.first_question(topics, content_type)
             if system.stopped is not None:
@@ -115,22 +126,65 @@ async def _batch(
         return await system.batch_generate(topics, content_type, progress=True, cluster=cluster)
 
 
-@contextmanager
-def _ctrl_c(system: ContentSystem) -> Iterator[None]:
-    """The first Ctrl-C waits for what is in flight, the second does not."""
-    loop = asyncio.get_running_loop()
+class _Signals:
+    """What ends a batch: the first signal waits for what is in flight, the second does not.
 
-    def stop() -> None:
-        loop.remove_signal_handler(signal.SIGINT)
+    Attributes:
+        first: The number of the first that came.
+        system: What it stops, as soon as there is one.
+    """
+
+    def __init__(self) -> None:
+        self.first: int | None = None
+        self.system: ContentSystem | None = None
+        names = ("SIGINT", "SIGTERM", "SIGHUP")  # Windows has no SIGHUP
+        numbers = [number for name in names if (number := getattr(signal, name, None))]
+        # Who starts it with nohup wants it to outlive the terminal.
+        ignored = [n for n in numbers[1:] if signal.getsignal(n) == signal.SIG_IGN]
+        self._numbers = [number for number in numbers if number not in ignored]
+
+    @contextmanager
+    def handled(self) -> Iterator[None]:
+        """Inside, a signal that nothing waits for is a `KeyboardInterrupt`."""
+        before = {number: signal.signal(number, self._interrupt) for number in self._numbers}
+        try:
+            yield
+        finally:
+            for number, handler in before.items():
+                signal.signal(number, handler)
+
+    @contextmanager
+    def waited_for(self) -> Iterator[None]:
+        """Inside, in an event loop, the first one waits for what is in flight."""
+        loop = asyncio.get_running_loop()
+        try:
+            for number in self._numbers:
+                loop.add_signal_handler(number, self._drain, loop, number)
+        except NotImplementedError:  # on Windows Ctrl-C cancels immediately
+            yield
+            return
+        try:
+            yield
+        finally:
+            self._back(loop)
+
+    def _drain(self, loop: asyncio.AbstractEventLoop, number: int) -> None:
+        self._back(loop)
+        self._came(number)
         print("waiting for what is in flight; Ctrl-C again cancels it", file=sys.stderr)
-        system.stop("Ctrl-C")
 
-    try:
-        loop.add_signal_handler(signal.SIGINT, stop)
-    except NotImplementedError:  # on Windows Ctrl-C cancels at once; what is recorded is kept
-        yield
-        return
-    try:
-        yield
-    finally:
-        loop.remove_signal_handler(signal.SIGINT)
+    def _back(self, loop: asyncio.AbstractEventLoop) -> None:
+        for number in self._numbers:
+            if loop.remove_signal_handler(number):
+                signal.signal(number, self._interrupt)
+
+    def _interrupt(self, number: int, _: object) -> None:
+        for each in self._numbers:  # a third one ends the process, whatever it is doing
+            signal.signal(each, signal.SIG_DFL)
+        self._came(number)
+        raise KeyboardInterrupt
+
+    def _came(self, number: int) -> None:
+        self.first = self.first or number
+        if self.system is not None:
+            self.system.stop("Ctrl-C" if number == signal.SIGINT else signal.Signals(number).name)

@@ -141,7 +141,11 @@ class Sender:
             if last_s > since_s:
                 since_s, told = last_s, False
             elif told:
-                self.stop(f"nothing was sent for {longest_s:g} model seconds")
+                self.stop(
+                    f"nothing was sent for {longest_s:g} model seconds, because the endpoint's "
+                    "limits allow nothing sooner; longest_wait_seconds is "
+                    f"{self._settings.longest_wait_seconds:g}"
+                )
                 return
             else:
                 told = True
