@@ -13,7 +13,7 @@ from operator import attrgetter
 from pathlib import Path
 
 from agentlab.content.journal import Earlier, Journal
-from agentlab.content.publish import Article, digest
+from agentlab.content.publish import POLICY, Article, digest
 from agentlab.notices import log
 from agentlab.workflow import Step, Workflow
 
@@ -97,4 +97,13 @@ def _pages(title: str, kind: str, answers: Mapping[str, str], out: Path | None) 
         return {}
     article = Article.of(title, kind, answers)
     published = article.files(article.name)
-    return {name: digest(content) for name, content in published.items() if (out / name).exists()}
+    return {
+        name: digest(_published_then(content, (out / name).read_bytes()))
+        for name, content in published.items()
+        if (out / name).is_file()
+    }
+
+
+def _published_then(content: bytes, there: bytes) -> bytes:
+    """What was written to a page: `there`, unless somebody has edited it."""
+    return there if there == content.replace(POLICY.encode(), b"") else content

@@ -12,24 +12,39 @@ from typing import NamedTuple
 
 import yaml
 from markdown_it import MarkdownIt
+from markdown_it.token import Token
 
 from agentlab.files import write_whole
 
-_PAGE = """<!doctype html>
+POLICY = """<meta http-equiv="Content-Security-Policy" content="default-src 'none'; \
+base-uri 'none'; form-action 'none'">
+"""
+"""A page loads nothing and runs nothing, whatever a model wrote into it."""
+
+_PAGE = f"""<!doctype html>
 <html>
 <head>
 <meta charset="utf-8">
-<meta name="viewport" content="width=device-width, initial-scale=1">
-<meta name="description" content="{description}">
-<title>{title}</title>
+{POLICY}<meta name="viewport" content="width=device-width, initial-scale=1">
+<meta name="description" content="{{description}}">
+<title>{{title}}</title>
 </head>
 <body>
 <main>
-<h1>{title}</h1>
-{body}</main>
+<h1>{{title}}</h1>
+{{body}}</main>
 </body>
 </html>
 """
+
+
+_MARKDOWN = MarkdownIt("commonmark", {"html": False}).disable("image")
+_BLOCKS = MarkdownIt("commonmark", {"html": False}).disable("inline")
+_OBEDIENT = MarkdownIt("commonmark", {"html": True})
+_MARKUP = r"\\?<(?=[A-Za-z/!?])|\\?!(?=\[)"
+"""The beginning of a tag or an image, with a backslash before it or not."""
+_KEPT = r"\\[\\`]|(?<!`)(?P<ticks>`+)(?!`).*?(?<!`)(?P=ticks)(?!`)|`+|<https?://[^\s<>`]*>"
+"""Code and links."""
 
 
 class Article(NamedTuple):
@@ -74,14 +89,15 @@ class Article(NamedTuple):
         return {f"{name}.md": self.markdown().encode(), f"{name}.html": self.html().encode()}
 
     def markdown(self) -> str:
-        """The text below a front matter in YAML."""
+        """The text below a front matter in YAML. Of markup in it, site generators obey nothing."""
         front = {"title": self.title, "description": self.description, "type": self.content_type}
         matter = yaml.safe_dump(front, allow_unicode=True, sort_keys=False, width=1000)
-        return f"---\n{matter}---\n\n{self.text.strip()}\n"
+        return f"---\n{matter}---\n\n{_without_markup(self.text.strip())}\n"
 
     def html(self) -> str:
-        """A page of its own. Markup that a model wrote is shown, not obeyed."""
-        body = MarkdownIt("commonmark", {"html": False}).render(self.text)
+        """A page of its own. Markup that a model wrote is shown, and its images are links."""
+        plain = f"<pre>{escape(self.text)}</pre>\n"
+        body = plain if _is_too_long(self.text) else _MARKDOWN.render(self.text)
         return _PAGE.format(
             title=escape(self.title), description=escape(self.description), body=body
         )
@@ -116,6 +132,56 @@ def publish(
     return folder / f"{name}.md", folder / f"{name}.html"
 
 
+def _without_markup(text: str) -> str:
+    """Escape raw HTML and images outside of code, so that no reader of the Markdown obeys them.
+
+    Of code, only fences at the left edge and spans in a line are left as they are: site generators
+    do not agree on what else is code. And where one of these is none, all of it is escaped.
+    """
+    lines = re.split("\r\n?|\n", text)
+    if _is_too_long(text):
+        return _without_any_markup(lines)
+    fenced: set[int] = set()
+    for token in _MARKDOWN.parse(text):
+        if token.type == "fence" and token.level == 0 and token.map is not None:
+            first, end = token.map
+            if lines[first].startswith(token.markup) and lines[end - 1].rstrip() == token.markup:
+                fenced |= set(range(first, end))
+    escaped = "\n".join(
+        line if number in fenced else re.sub(f"(?P<kept>{_KEPT})|{_MARKUP}", _escaped, line)
+        for number, line in enumerate(lines)
+    )
+    if any(_is_markup(token) for token in _OBEDIENT.parse(escaped)):
+        return _without_any_markup(lines)
+    return escaped
+
+
+def _without_any_markup(lines: list[str]) -> str:
+    return re.sub(f"(?P<kept>a^)|{_MARKUP}", _escaped, "\n".join(lines))
+
+
+def _is_too_long(text: str) -> bool:
+    """True for a paragraph that nobody writes: reading it takes time by the square of its length.
+
+    Nor a text of more than 200,000 characters.
+    """
+    if len(text) > 200_000:
+        return True
+    return any(len(t.content) > 5_000 for t in _BLOCKS.parse(text) if t.type != "fence")
+
+
+def _escaped(found: re.Match[str]) -> str:
+    if found["kept"] is not None:
+        return found[0]
+    return "&lt;" if found[0].endswith("<") else "\\!"
+
+
+def _is_markup(token: Token) -> bool:
+    return token.type in ("html_block", "html_inline", "image") or any(
+        _is_markup(child) for child in token.children or ()
+    )
+
+
 def digest(content: bytes) -> str:
     """Tell one content of a page from another."""
     return blake2b(content, digest_size=16).hexdigest()
@@ -135,13 +201,13 @@ def _place(folder: Path, article: Article, pages: dict[str, str]) -> str:
 def _is_anothers(page: Path, article: Article) -> bool:
     """True if a page is there and says that it has another title, or is of another type."""
     if not page.is_file():
-        return False
+        return page.exists() or page.is_symlink()
     text = page.read_text(encoding="utf-8", errors="replace")
     if page.suffix == ".html":
         found = re.search("<title>(.*?)</title>", text, re.DOTALL)
         return found is not None and unescape(found[1]) != article.title
     try:
-        front = yaml.safe_load(text.split("---\n")[1])
+        front = yaml.safe_load(re.split("^---\n", text, flags=re.MULTILINE)[1])
         return (front["title"], front["type"]) != (article.title, article.content_type)
     except (IndexError, KeyError, TypeError, yaml.YAMLError):
         return False
