@@ -30,6 +30,7 @@ from sqlalchemy import (
     TypeDecorator,
     create_engine,
     event,
+    false,
     inspect,
     literal,
     make_url,
@@ -43,7 +44,7 @@ from agentlab.lab import Reply
 
 _LOCK = 0x6167656E746C6162  # "agentlab": PostgreSQL's advisory locks have numbers for names
 _MOST = 1 << 40
-"""No count is larger, so that their sums fit into 63 bits; what is, or is negative, is unknown."""
+"""No answer has more tokens, so that sums fit into 63 bits; a larger count is taken for none."""
 
 
 class Unrecordable(JournalError):
@@ -78,7 +79,7 @@ class _Count(TypeDecorator[int]):
         return value if type(value) is int and 0 <= value <= _MOST else 0
 
     def process_result_value(self, value: Any, dialect: Dialect) -> int:
-        return self.process_bind_param(value, dialect)
+        return max(value, 0) if type(value) is int else 0
 
 
 _metadata = MetaData()
@@ -252,7 +253,7 @@ class Journal:
         rows = self._read(select(_jobs.c.pages).where(_jobs.c.job == job))
         try:
             pages = json.loads(rows[0].pages or "{}") if rows else {}
-        except ValueError:  # damaged
+        except (ValueError, RecursionError):  # damaged
             pages = {}
         return pages if isinstance(pages, dict) else {}
 
@@ -358,11 +359,13 @@ class Journal:
 def _connected(engine: Engine) -> Connection:
     prepare = {"sqlite": _durable, "postgresql": _claim_database}
     if engine.dialect.name in prepare:
-        event.listen(engine, "connect", prepare[engine.dialect.name])
+        # First, because SQLAlchemy asks something that not every encoding answers.
+        event.listen(engine, "connect", prepare[engine.dialect.name], insert=True)
     try:
         connection = engine.connect()
         _metadata.create_all(connection)
         _bring_up_to_date(connection)
+        connection.execute(_jobs.delete().where(false()))  # fails where it may only be read
         connection.commit()
     except BaseException:
         engine.dispose()
@@ -413,10 +416,10 @@ def _claim_database(connection: Any, _: object) -> None:
         )
         ours, encoding = cursor.fetchone()
     connection.commit()
-    if encoding != "UTF8":
+    if encoding not in ("UTF8", b"UTF8"):
         connection.close()
         raise ConfigError(
-            f"the database's encoding is {encoding}, which does not hold every letter; give one "
+            f"the database's encoding is {encoding!s}, which does not hold every letter; give one "
             "that was made WITH ENCODING 'UTF8'"
         )
     if not ours:

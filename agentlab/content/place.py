@@ -57,7 +57,7 @@ def locate(where: str | Path | None) -> tuple[URL, Path | None]:
         address = address.update_query_dict({"uri": "true"})
         name = unquote(urlsplit(name).path) or ":memory:"
     if name == ":memory:" or address.query.get("mode") == "memory":
-        return address, None
+        return URL.create("sqlite"), None
     return address, Path(os.path.realpath(name))
 
 
@@ -154,7 +154,8 @@ def _refuse_what_is_no_file(file: Path, shown: str) -> None:
 def _refuse_damage(file: Path, shown: str) -> None:
     """Read all of it, and write nothing: a log, too, stays where it is."""
     log = Path(f"{file}-wal")
-    if not file.exists() or not file.stat().st_size:
+    bytes_ = file.stat().st_size if file.exists() else 0
+    if bytes_ == 0:
         if log.exists() and log.stat().st_size:  # which SQLite would now delete
             raise ConfigError(
                 f"journal {shown} is empty, but its log {log} holds answers that were paid for; "
@@ -170,6 +171,8 @@ def _refuse_damage(file: Path, shown: str) -> None:
         ) from None
     # A row that lacks a value is read all the same.
     found = [line for line in said if line != "ok" and not line.startswith("NULL value")]
+    if bytes_ < 512:  # which SQLite would take for an empty database
+        found = [f"it has {bytes_} bytes"]
     if found:
         damaged = sqlite3.DatabaseError()
         damaged.sqlite_errorcode = sqlite3.SQLITE_CORRUPT

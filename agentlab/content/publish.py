@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterator, Mapping
 from hashlib import blake2b
 from html import escape, unescape
-from itertools import count
+from itertools import count, islice
 from pathlib import Path
 from typing import NamedTuple
 
@@ -161,9 +161,9 @@ def _without_any_markup(lines: list[str]) -> str:
 
 
 def _is_too_long(text: str) -> bool:
-    """True for a paragraph that nobody writes: reading it takes time by the square of its length.
+    """True for a text that nobody writes: 200,000 characters, or 5,000 in one paragraph.
 
-    Nor a text of more than 200,000 characters.
+    To read it as Markdown takes time by the square of its length.
     """
     if len(text) > 200_000:
         return True
@@ -188,8 +188,10 @@ def digest(content: bytes) -> str:
 
 
 def _place(folder: Path, article: Article, pages: dict[str, str]) -> str:
-    for file in pages:
-        return Path(file).stem
+    own = set(islice(article.names(), 9))
+    for name in (Path(file).stem for file in pages):
+        if name in own:
+            return name
     free = (
         name
         for name in article.names()

@@ -6,7 +6,7 @@ import os
 from collections.abc import Mapping
 from difflib import get_close_matches
 from pathlib import Path
-from reprlib import repr as short_repr
+from reprlib import Repr
 from typing import Annotated, Any, Literal
 
 import yaml
@@ -21,6 +21,9 @@ from pydantic_settings import (
 from agentlab.errors import ConfigError
 
 PREFIX = "AGENTLAB_CONTENT_"
+
+_SHORT = Repr()
+_SHORT.maxlevel = 2  # a file of a few lines can hold lists of lists of millions
 
 _Number = Annotated[int, Field(gt=0, le=1_000_000)]
 _Seconds = Annotated[float, Field(ge=0.001, le=30 * 86_400, allow_inf_nan=False)]
@@ -136,7 +139,7 @@ def _explained(error: ValidationError) -> str:
             continue
         said = problem["msg"][:1].lower() + problem["msg"][1:]
         problems.append(
-            f"{name}: {said}; got {short_repr(problem['input'])}. Pass another {name}, or set "
+            f"{name}: {said}; got {_SHORT.repr(problem['input'])}. Pass another {name}, or set "
             f"{PREFIX}{name.upper()}"
         )
     return "; ".join(problems)
