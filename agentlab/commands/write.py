@@ -8,7 +8,7 @@ import io
 import signal
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext, suppress
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Literal
 
@@ -87,38 +87,34 @@ def write(
         )
     if isinstance(sys.stdout, io.TextIOWrapper):  # one that has not every letter says which it was
         sys.stdout.reconfigure(errors="backslashreplace")
-    signals, done = _Signals(), False
-    with (
-        suppress(KeyboardInterrupt),  # where there is nothing to say yet, or all is said
-        signals.handled(),
-        ContentSystem(settings, out=out, journal=journal) as system,
-    ):
-        signals.system = system
+    came: list[int] = []  # signals
+    with ContentSystem(settings, out=out, journal=journal) as system:
         if retry_quarantined:
             print(f"{system.journal.release()} taken out of quarantine", file=sys.stderr)
         try:
-            contents = asyncio.run(_batch(system, signals, topics, content_type, cluster))
-        except KeyboardInterrupt:  # the second signal, or on Windows the first
+            contents = asyncio.run(_batch(system, came, topics, content_type, cluster))
+        except (asyncio.CancelledError, KeyboardInterrupt):  # on Windows the first Ctrl-C
+            came = came or [signal.SIGINT]
+            system.stop("Ctrl-C")
             contents = system.so_far(topics, content_type)
         print(summary(contents, system.journal, settings))
         if any(content.status == "quarantined" for content in contents):
             print("--resume --retry-quarantined tries those again", file=sys.stderr)
         if system.stopped is not None:
             print(f"stopped: {system.stopped.rstrip('.')}. Go on with --resume.", file=sys.stderr)
-        done = all(content.status == "done" for content in contents)
-    if signals.first is not None:
-        return 128 + signals.first
-    return 0 if done else 1
+    if came:
+        return 128 + came[0]
+    return 0 if all(content.status == "done" for content in contents) else 1
 
 
 async def _batch(
     system: ContentSystem,
-    signals: _Signals,
+    came: list[int],
     topics: list[str],
     content_type: Literal["blog", "comprehensive"],
     cluster: str | None,
 ) -> list[Content]:
-    with signals.waited_for():
+    with _ended_by_signals(system, came):
         if running.current().real:  # before a batch is paid for, one question tells if it can be
             await system.first_question(topics, content_type)
             if system.stopped is not None:
@@ -126,65 +122,36 @@ async def _batch(
         return await system.batch_generate(topics, content_type, progress=True, cluster=cluster)
 
 
-class _Signals:
-    """What ends a batch: the first signal waits for what is in flight, the second does not.
+@contextmanager
+def _ended_by_signals(system: ContentSystem, came: list[int]) -> Iterator[None]:
+    """The first signal waits for what is in flight, the second does not; `came` gets them."""
+    loop, task = asyncio.get_running_loop(), asyncio.current_task()
+    # Who starts it with nohup wants it to outlive the terminal.
+    hangup = getattr(signal, "SIGHUP", signal.SIGTERM)  # Windows has none
+    numbers = {signal.SIGINT, signal.SIGTERM, hangup}
+    numbers -= {hangup} if signal.getsignal(hangup) == signal.SIG_IGN else set()
 
-    Attributes:
-        first: The number of the first that came.
-        system: What it stops, as soon as there is one.
-    """
-
-    def __init__(self) -> None:
-        self.first: int | None = None
-        self.system: ContentSystem | None = None
-        names = ("SIGINT", "SIGTERM", "SIGHUP")  # Windows has no SIGHUP
-        numbers = [number for name in names if (number := getattr(signal, name, None))]
-        # Who starts it with nohup wants it to outlive the terminal.
-        ignored = [n for n in numbers[1:] if signal.getsignal(n) == signal.SIG_IGN]
-        self._numbers = [number for number in numbers if number not in ignored]
-
-    @contextmanager
-    def handled(self) -> Iterator[None]:
-        """Inside, a signal that nothing waits for is a `KeyboardInterrupt`."""
-        before = {number: signal.signal(number, self._interrupt) for number in self._numbers}
-        try:
-            yield
-        finally:
-            for number, handler in before.items():
-                signal.signal(number, handler)
-
-    @contextmanager
-    def waited_for(self) -> Iterator[None]:
-        """Inside, in an event loop, the first one waits for what is in flight."""
-        loop = asyncio.get_running_loop()
-        try:
-            for number in self._numbers:
-                loop.add_signal_handler(number, self._drain, loop, number)
-        except NotImplementedError:  # on Windows Ctrl-C cancels immediately
-            yield
+    def end(number: signal.Signals) -> None:
+        came.append(number)
+        if len(came) > 1:
+            leave_alone()  # a third one is the system's own
+            assert task is not None
+            task.cancel()
             return
-        try:
-            yield
-        finally:
-            self._back(loop)
-
-    def _drain(self, loop: asyncio.AbstractEventLoop, number: int) -> None:
-        self._back(loop)
-        self._came(number)
+        system.stop("Ctrl-C" if number == signal.SIGINT else number.name)
         print("waiting for what is in flight; Ctrl-C again cancels it", file=sys.stderr)
 
-    def _back(self, loop: asyncio.AbstractEventLoop) -> None:
-        for number in self._numbers:
-            if loop.remove_signal_handler(number):
-                signal.signal(number, self._interrupt)
+    def leave_alone() -> None:
+        for number in numbers:
+            loop.remove_signal_handler(number)
 
-    def _interrupt(self, number: int, _: object) -> None:
-        for each in self._numbers:  # a third one ends the process, whatever it is doing
-            signal.signal(each, signal.SIG_DFL)
-        self._came(number)
-        raise KeyboardInterrupt
-
-    def _came(self, number: int) -> None:
-        self.first = self.first or number
-        if self.system is not None:
-            self.system.stop("Ctrl-C" if number == signal.SIGINT else signal.Signals(number).name)
+    try:
+        for number in numbers:
+            loop.add_signal_handler(number, end, number)
+    except NotImplementedError:  # on Windows Ctrl-C cancels immediately; what is recorded is kept
+        yield
+        return
+    try:
+        yield
+    finally:
+        leave_alone()

@@ -14,7 +14,6 @@ import sqlite3
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
-from types import TracebackType
 from typing import Any, NamedTuple, Self
 
 from sqlalchemy import (
@@ -237,8 +236,10 @@ class Journal:
         """Take earlier answers for ones to questions with these digests, or for none (None)."""
         changes = []
         for row, asked in answers:
-            values = {"asked": asked} if asked else {"answer": None}
-            key = _key(row.job, row.step, row.asked)
+            key, now = _key(row.job, row.step, row.asked), _key(row.job, row.step, asked or "")
+            values: dict[str, Any] = {"asked": asked} if asked else {"answer": None}
+            if asked != row.asked and self._read(select(_steps.c.step).where(*now)):
+                values = {}  # asked again since: an answer to what nobody asks any more
             changes.append(_steps.update().where(*key).values(finish_reason="", **values))
         self._write(*changes)
 
@@ -347,12 +348,7 @@ class Journal:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        where: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.close()
 
 

@@ -9,7 +9,6 @@ from contextlib import AsyncExitStack, contextmanager, nullcontext, suppress
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from types import TracebackType
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Self
 
 from agentlab import engines, lab
@@ -291,12 +290,7 @@ class ContentSystem:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        where: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.close()
 
     def _begin(self) -> None:
@@ -397,23 +391,15 @@ class ContentSystem:
         patience_s = max(self.settings.timeout_seconds, 600.0)  # the guard has the shorter one
         reply = await self._reply(prompt, agent=agent, timeout_s=patience_s, **options)
         reply = reply._replace(text=without_halves(reply.text))
-        if reply.finish_reason != "length" and reply.text.strip():
-            return reply
-        kind: type[IncompleteAnswer] = AnswerEmpty
-        why = "the answer has no text; ask again"
         if reply.finish_reason == "length":
-            kind = AnswerTruncated
-            why = (
+            raise AnswerTruncated(
                 f"the answer was cut off at its limit of {options['max_tokens']} tokens, and ends "
-                f"in {reply.text[-40:]!r}; raise max_tokens, or ask for a shorter answer"
+                f"in {reply.text[-40:]!r}; raise max_tokens, or ask for a shorter answer",
+                **reply._asdict(),
             )
-        raise kind(
-            why,
-            text=reply.text,
-            finish_reason=reply.finish_reason,
-            prompt_tokens=reply.prompt_tokens,
-            completion_tokens=reply.completion_tokens,
-        )
+        if not reply.text.strip():
+            raise AnswerEmpty("the answer has no text; ask again", **reply._asdict())
+        return reply
 
     async def _failed(
         self, job: Job, tally: _Tally, error: BaseException, said: str, count: int

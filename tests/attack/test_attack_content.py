@@ -188,6 +188,29 @@ def test_text_that_is_not_utf8_is_read(fresh_lab, monkeypatch, tmp_path):
     assert all(content.status == "done" for content in contents)
 
 
+@pytest.mark.parametrize("answered", [True, False])
+def test_an_older_version_that_wrote_in_between_locks_nobody_out(
+    fresh_lab, monkeypatch, tmp_path, answered
+):
+    """Its answer to a question that was asked since then stays, and the batch goes on."""
+    asked = answering(monkeypatch, lambda agent: None)
+    batch(TOPICS, out=tmp_path)
+    with closing(sqlite3.connect(tmp_path / "journal.sqlite")) as database:
+        if not answered:
+            database.execute("UPDATE agentlab_steps SET answer = NULL WHERE step = 'research'")
+        database.execute(
+            "INSERT INTO agentlab_steps (job, step, asked, requests, answer, prompt_tokens, "
+            "answer_tokens) SELECT job, step, 'old', 1, 'Old.', 5, 9 FROM agentlab_steps "
+            "WHERE step = 'research'"
+        )
+        database.commit()
+    contents, _ = batch(TOPICS, out=tmp_path)
+    assert statuses(contents) == ["done"] * 3
+    assert asked.total() == (12 if answered else 15)
+    with closing(sqlite3.connect(tmp_path / "journal.sqlite")) as database:
+        assert len(database.execute("SELECT * FROM agentlab_steps").fetchall()) == 15
+
+
 # What an endpoint answers
 
 ANSWERS = [
