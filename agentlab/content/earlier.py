@@ -97,13 +97,11 @@ def _pages(title: str, kind: str, answers: Mapping[str, str], out: Path | None) 
         return {}
     article = Article.of(title, kind, answers)
     published = article.files(article.name)
+    there = {name: (out / name).read_bytes() for name in published if (out / name).is_file()}
+    # What was published then had no policy yet; anything else was edited since.
     return {
-        name: digest(_published_then(content, (out / name).read_bytes()))
-        for name, content in published.items()
-        if (out / name).is_file()
+        name: digest(
+            was if was == published[name].replace(POLICY.encode(), b"") else published[name]
+        )
+        for name, was in there.items()
     }
-
-
-def _published_then(content: bytes, there: bytes) -> bytes:
-    """What was written to a page: `there`, unless somebody has edited it."""
-    return there if there == content.replace(POLICY.encode(), b"") else content

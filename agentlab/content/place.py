@@ -39,7 +39,7 @@ def locate(where: str | Path | None) -> tuple[URL, Path | None]:
         >>> locate("postgresql://lab@host/name")
         (postgresql+psycopg://lab@host/name, None)
     """
-    if where is None:
+    if where in (None, ":memory:"):
         return URL.create("sqlite"), None
     if isinstance(where, str) and where.startswith("file:"):
         address = make_url(f"sqlite:///{where}")

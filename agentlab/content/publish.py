@@ -41,7 +41,7 @@ _PAGE = f"""<!doctype html>
 _MARKDOWN = MarkdownIt("commonmark", {"html": False}).disable("image")
 _BLOCKS = MarkdownIt("commonmark", {"html": False}).disable("inline")
 _OBEDIENT = MarkdownIt("commonmark", {"html": True})
-_MARKUP = r"\\?<(?=[A-Za-z/!?])|\\?!(?=\[)"
+_MARKUP = r"(?P<markup>\\?<(?=[A-Za-z/!?])|\\?!(?=\[))"
 """The beginning of a tag or an image, with a backslash before it or not."""
 _KEPT = r"\\[\\`]|(?<!`)(?P<ticks>`+)(?!`).*?(?<!`)(?P=ticks)(?!`)|`+|<https?://[^\s<>`]*>"
 """Code and links."""
@@ -123,7 +123,7 @@ def publish(
     name = _place(folder, article, pages)
     for file, content in article.files(name).items():
         path = folder / file
-        there = path.read_bytes() if path.is_file() else None
+        there = path.read_bytes() if path.is_file() else b"" if path.exists() else None
         if there not in (None, content) and pages.get(file, digest(there)) != digest(there):
             continue
         if there != content:
@@ -139,25 +139,23 @@ def _without_markup(text: str) -> str:
     do not agree on what else is code. And where one of these is none, all of it is escaped.
     """
     lines = re.split("\r\n?|\n", text)
-    if _is_too_long(text):
-        return _without_any_markup(lines)
-    fenced: set[int] = set()
-    for token in _MARKDOWN.parse(text):
-        if token.type == "fence" and token.level == 0 and token.map is not None:
-            first, end = token.map
-            if lines[first].startswith(token.markup) and lines[end - 1].rstrip() == token.markup:
-                fenced |= set(range(first, end))
-    escaped = "\n".join(
-        line if number in fenced else re.sub(f"(?P<kept>{_KEPT})|{_MARKUP}", _escaped, line)
-        for number, line in enumerate(lines)
-    )
-    if any(_is_markup(token) for token in _OBEDIENT.parse(escaped)):
-        return _without_any_markup(lines)
-    return escaped
-
-
-def _without_any_markup(lines: list[str]) -> str:
-    return re.sub(f"(?P<kept>a^)|{_MARKUP}", _escaped, "\n".join(lines))
+    if not _is_too_long(text):
+        fenced: set[int] = set()
+        for token in _MARKDOWN.parse(text):
+            if token.type == "fence" and token.level == 0 and token.map is not None:
+                first, end = token.map
+                if (
+                    lines[first].startswith(token.markup)
+                    and lines[end - 1].rstrip() == token.markup
+                ):
+                    fenced |= set(range(first, end))
+        escaped = "\n".join(
+            line if number in fenced else re.sub(f"{_KEPT}|{_MARKUP}", _escaped, line)
+            for number, line in enumerate(lines)
+        )
+        if not any(_is_markup(token) for token in _OBEDIENT.parse(escaped)):
+            return escaped
+    return re.sub(_MARKUP, _escaped, "\n".join(lines))
 
 
 def _is_too_long(text: str) -> bool:
@@ -171,9 +169,7 @@ def _is_too_long(text: str) -> bool:
 
 
 def _escaped(found: re.Match[str]) -> str:
-    if found["kept"] is not None:
-        return found[0]
-    return "&lt;" if found[0].endswith("<") else "\\!"
+    return {"<": "&lt;", "!": "\\!"}[found[0][-1]] if found.lastgroup == "markup" else found[0]
 
 
 def _is_markup(token: Token) -> bool:

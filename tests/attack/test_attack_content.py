@@ -690,7 +690,10 @@ def test_a_second_writer_is_refused_however_it_spells_the_file(tmp_path, monkeyp
         assert journal.bill().requests == 1
 
 
-@hostile("where", ["sqlite://", "sqlite:///:memory:", "file::memory:", "file:x?mode=memory", None])
+@hostile(
+    "where",
+    ["sqlite://", "sqlite:///:memory:", "file::memory:", "file:x?mode=memory", ":memory:", None],
+)
 def test_a_journal_in_memory_leaves_no_file(tmp_path, monkeypatch, where):
     """Two of them are two."""
     monkeypatch.chdir(tmp_path)
@@ -768,6 +771,18 @@ def test_what_is_in_a_pages_way_stays(fresh_lab, monkeypatch, tmp_path, kind, wh
     assert statuses(contents) == ["done"] * 3
     assert way.is_dir() or way.is_fifo() or way.is_symlink()
     assert way not in contents[0].files and not (tmp_path / "none").exists()
+
+
+@pytest.mark.parametrize("kind", [".md", ".html"])
+def test_a_folder_in_the_place_of_a_published_page_stays(fresh_lab, monkeypatch, tmp_path, kind):
+    """As a page that was edited does, and the batch goes on."""
+    answering(monkeypatch, lambda agent: None)
+    contents, _ = batch(TOPICS, out=tmp_path)
+    (page,) = (file for file in contents[0].files if file.suffix == kind)
+    page.unlink()
+    page.mkdir()
+    contents, _ = batch(TOPICS, out=tmp_path)
+    assert statuses(contents) == ["done"] * 3 and page.is_dir()
 
 
 # Pages
