@@ -70,7 +70,7 @@ def one_line(text: str) -> str:
     """Make a line of a text: one space where there is any, or a control character.
 
     Example:
-        >>> one_line("red \x1b[31m\r\n text")
+        >>> one_line("red \\x1b[31m\\r\\n text")
         'red [31m text'
     """
     return " ".join(_NO_TEXT.sub(" ", text).split())
@@ -80,7 +80,7 @@ def without_halves(text: str) -> str:
     """Put U+FFFD where half of a character is, which no file and no request can hold.
 
     Example:
-        >>> without_halves("tides \ud83c") == "tides \ufffd"
+        >>> without_halves("tides \\ud83c") == "tides \\ufffd"
         True
     """
     return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
