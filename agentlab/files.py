@@ -15,8 +15,9 @@ def write_whole(path: Path, content: bytes) -> None:
         write_whole(Path("run.json"), b"{}")
     """
     part = path.with_name(f".{path.name}.part")
+    part.unlink(missing_ok=True)  # left by a process that was killed, or a link to elsewhere
     try:
-        with part.open("wb") as file:
+        with part.open("xb") as file:
             file.write(content)
             file.flush()
             os.fsync(file.fileno())

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import io
 import signal
 import sys
 from collections.abc import Iterator
@@ -12,7 +13,7 @@ from pathlib import Path
 from typing import Literal
 
 from agentlab import lab, running
-from agentlab.commands import INTERRUPTED, cluster_argument, leave_out_argument
+from agentlab.commands import cluster_argument, leave_out_argument
 from agentlab.content.settings import Settings
 from agentlab.content.system import Content, ContentSystem, summary
 from agentlab.content.topics import read_topics
@@ -71,7 +72,8 @@ def write(
     """Write about the topics in a file, and print what became of them.
 
     Returns:
-        0 if all are done, 130 after Ctrl-C, and 1 if something else left topics undone.
+        0 if all are done; after a signal 128 and its number, as shells have it, which is 130 after
+        Ctrl-C; and 1 if something else left topics undone.
 
     Raises:
         ConfigError: If there are no topics, or there is a journal and `resume` is not given.
@@ -83,12 +85,16 @@ def write(
             f"{out} holds a journal of an earlier run; go on with --resume, or choose another "
             "folder with --out"
         )
+    if isinstance(sys.stdout, io.TextIOWrapper):  # one that has not every letter says which it was
+        sys.stdout.reconfigure(errors="backslashreplace")
+    came: list[int] = []  # signals
     with ContentSystem(settings, out=out, journal=journal) as system:
         if retry_quarantined:
             print(f"{system.journal.release()} taken out of quarantine", file=sys.stderr)
         try:
-            contents = asyncio.run(_batch(system, topics, content_type, cluster))
-        except KeyboardInterrupt:  # the second Ctrl-C, or on Windows the first
+            contents = asyncio.run(_batch(system, came, topics, content_type, cluster))
+        except (asyncio.CancelledError, KeyboardInterrupt):  # on Windows the first Ctrl-C
+            came = came or [signal.SIGINT]
             system.stop("Ctrl-C")
             contents = system.so_far(topics, content_type)
         print(summary(contents, system.journal, settings))
@@ -96,18 +102,19 @@ def write(
             print("--resume --retry-quarantined tries those again", file=sys.stderr)
         if system.stopped is not None:
             print(f"stopped: {system.stopped.rstrip('.')}. Go on with --resume.", file=sys.stderr)
-    if system.stopped == "Ctrl-C":
-        return INTERRUPTED
+    if came:
+        return 128 + came[0]
     return 0 if all(content.status == "done" for content in contents) else 1
 
 
 async def _batch(
     system: ContentSystem,
+    came: list[int],
     topics: list[str],
     content_type: Literal["blog", "comprehensive"],
     cluster: str | None,
 ) -> list[Content]:
-    with _ctrl_c(system):
+    with _ended_by_signals(system, came):
         if running.current().real:  # before a batch is paid for, one question tells if it can be
             await system.first_question(topics, content_type)
             if system.stopped is not None:
@@ -116,21 +123,35 @@ async def _batch(
 
 
 @contextmanager
-def _ctrl_c(system: ContentSystem) -> Iterator[None]:
-    """The first Ctrl-C waits for what is in flight, the second does not."""
-    loop = asyncio.get_running_loop()
+def _ended_by_signals(system: ContentSystem, came: list[int]) -> Iterator[None]:
+    """The first signal waits for what is in flight, the second does not; `came` gets them."""
+    loop, task = asyncio.get_running_loop(), asyncio.current_task()
+    # Who starts it with nohup wants it to outlive the terminal.
+    hangup = getattr(signal, "SIGHUP", signal.SIGTERM)  # Windows has none
+    numbers = {signal.SIGINT, signal.SIGTERM, hangup}
+    numbers -= {hangup} if signal.getsignal(hangup) == signal.SIG_IGN else set()
 
-    def stop() -> None:
-        loop.remove_signal_handler(signal.SIGINT)
+    def end(number: signal.Signals) -> None:
+        came.append(number)
+        if len(came) > 1:
+            leave_alone()  # a third one is the system's own
+            assert task is not None
+            task.cancel()
+            return
+        system.stop("Ctrl-C" if number == signal.SIGINT else number.name)
         print("waiting for what is in flight; Ctrl-C again cancels it", file=sys.stderr)
-        system.stop("Ctrl-C")
+
+    def leave_alone() -> None:
+        for number in numbers:
+            loop.remove_signal_handler(number)
 
     try:
-        loop.add_signal_handler(signal.SIGINT, stop)
-    except NotImplementedError:  # on Windows Ctrl-C cancels at once; what is recorded is kept
+        for number in numbers:
+            loop.add_signal_handler(number, end, number)
+    except NotImplementedError:  # on Windows Ctrl-C cancels immediately; what is recorded is kept
         yield
         return
     try:
         yield
     finally:
-        loop.remove_signal_handler(signal.SIGINT)
+        leave_alone()

@@ -13,7 +13,7 @@ from operator import attrgetter
 from pathlib import Path
 
 from agentlab.content.journal import Earlier, Journal
-from agentlab.content.publish import Article, digest
+from agentlab.content.publish import POLICY, Article, digest
 from agentlab.notices import log
 from agentlab.workflow import Step, Workflow
 
@@ -97,4 +97,11 @@ def _pages(title: str, kind: str, answers: Mapping[str, str], out: Path | None) 
         return {}
     article = Article.of(title, kind, answers)
     published = article.files(article.name)
-    return {name: digest(content) for name, content in published.items() if (out / name).exists()}
+    there = {name: (out / name).read_bytes() for name in published if (out / name).is_file()}
+    # What was published then had no policy yet; anything else was edited since.
+    return {
+        name: digest(
+            was if was == published[name].replace(POLICY.encode(), b"") else published[name]
+        )
+        for name, was in there.items()
+    }

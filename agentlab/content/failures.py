@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from agentlab.content.topics import one_line, without_halves
 from agentlab.errors import (
+    AgentLabError,
     AnswerTruncated,
     ClusterLost,
     ConfigError,
@@ -57,15 +59,24 @@ def is_final(error: BaseException) -> bool:
 
 
 def in_words(error: BaseException, step: str, content_type: str) -> str:
-    """A failure's message, with the step's name and the setting that is the way out."""
+    """A failure's message in a line, with the step's name and the setting that is the way out.
+
+    Whatever an endpoint wrote into it, it can be recorded and shown in a terminal.
+    """
     met, file = last(error), f"data/workflows/{content_type}.yaml"
+    said = _shorten(without_halves(one_line(str(error))) or type(error).__name__)
     if isinstance(met, TimeoutError):
-        return f"{error}; raise timeout_seconds"
+        return f"{said}; raise timeout_seconds"
     if isinstance(met, ReasoningExhausted | AnswerTruncated):
-        return f"{step!r}: {error} (in {file})"
-    if isinstance(error, IncompleteAnswer):  # what was given up is named already
-        return f"{step!r}: {error}"
+        return f"{step!r}: {said} (in {file})"
+    if isinstance(error, IncompleteAnswer) or not isinstance(error, AgentLabError | OSError):
+        return f"{step!r}: {said}"  # what was given up is named already
     param = getattr(met, "param", None) or ""
     if any(name in param for name in ("temperature", "max_tokens", "max_completion_tokens")):
-        return f"{error}; the steps in {file} set it, and null leaves it out"
-    return str(error)
+        return f"{said}; the steps in {file} set it, and null leaves it out"
+    return said
+
+
+def _shorten(said: str) -> str:
+    """Leave out the middle of a message that is as long as a page."""
+    return said if len(said) <= 2000 else f"{said[:1000]} ... {said[-900:]}"

@@ -9,61 +9,99 @@ asked again.
 from __future__ import annotations
 
 import json
+import re
 import sqlite3
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
-from types import TracebackType
 from typing import Any, NamedTuple, Self
 
-import filelock
 from sqlalchemy import (
+    BigInteger,
     Column,
     Connection,
+    Dialect,
     Engine,
     Executable,
-    Integer,
     MetaData,
-    String,
     Table,
     Text,
+    TypeDecorator,
     create_engine,
     event,
-    func,
+    false,
     inspect,
+    literal,
     make_url,
     select,
 )
-from sqlalchemy.engine import URL
-from sqlalchemy.exc import DBAPIError, IntegrityError, SQLAlchemyError
+from sqlalchemy.exc import DataError, DBAPIError, IntegrityError, SQLAlchemyError
 
+from agentlab.content.place import Claim, locate, way_out
 from agentlab.errors import ConfigError, IncompleteAnswer, JournalError
 from agentlab.lab import Reply
 
-_SPARE_BYTES = 1 << 20
 _LOCK = 0x6167656E746C6162  # "agentlab": PostgreSQL's advisory locks have numbers for names
+_MOST = 1 << 40
+"""No answer has more tokens, so that sums fit into 63 bits; a larger count is taken for none."""
+
+
+class Unrecordable(JournalError):
+    """A value that the database takes in no form: its topic's fault, and nobody else's."""
+
+
+class _Text(TypeDecorator[str]):
+    """Any text: PostgreSQL takes no NUL, and no database half of a surrogate pair."""
+
+    impl = Text
+    cache_ok = True
+
+    def process_bind_param(self, value: Any, dialect: Dialect) -> str | None:
+        if value is None:
+            return None
+        return re.sub("[\0\x1a\ud800-\udfff]", lambda m: f"\x1a{ord(m[0]):04x}", str(value))
+
+    def process_result_value(self, value: Any, dialect: Dialect) -> str | None:
+        if value is None:
+            return None
+        text = value.decode(errors="replace") if isinstance(value, bytes) else str(value)
+        return re.sub("\x1a(0000|001a|d[89a-f][0-9a-f]{2})", lambda m: chr(int(m[1], 16)), text)
+
+
+class _Count(TypeDecorator[int]):
+    """A number of tokens or of times; 0 for what is none."""
+
+    impl = BigInteger
+    cache_ok = True
+
+    def process_bind_param(self, value: Any, dialect: Dialect) -> int:
+        return value if type(value) is int and 0 <= value <= _MOST else 0
+
+    def process_result_value(self, value: Any, dialect: Dialect) -> int:
+        return max(value, 0) if type(value) is int else 0
+
 
 _metadata = MetaData()
 _steps = Table(
     "agentlab_steps",
     _metadata,
-    Column("job", String, primary_key=True),
-    Column("step", String, primary_key=True),
-    Column("asked", String, primary_key=True),  # a digest: another question is another step
-    Column("requests", Integer, nullable=False),
-    Column("answer", Text),  # null until there is a whole one
-    Column("prompt_tokens", Integer, nullable=False),
-    Column("answer_tokens", Integer, nullable=False),
-    Column("finish_reason", String),  # null in journals made before it was kept
+    Column("job", _Text, primary_key=True),
+    Column("step", _Text, primary_key=True),
+    Column("asked", _Text, primary_key=True),  # a digest: another question is another step
+    Column("requests", _Count, nullable=False),
+    Column("answer", _Text),  # null until there is a whole one
+    Column("prompt_tokens", _Count, nullable=False),
+    Column("answer_tokens", _Count, nullable=False),
+    Column("finish_reason", _Text),  # null in journals made before it was kept
 )
 _jobs = Table(
     "agentlab_jobs",
     _metadata,
-    Column("job", String, primary_key=True),
-    Column("status", String, nullable=False),
-    Column("failures", Integer, nullable=False),
-    Column("error", Text),
-    Column("pages", Text),  # JSON, name -> digest of what was published; null as above
+    Column("job", _Text, primary_key=True),
+    Column("status", _Text, nullable=False),
+    Column("failures", _Count, nullable=False),
+    Column("error", _Text),
+    Column("pages", _Text),  # JSON, name -> digest of what was published; null as above
 )
 
 
@@ -94,10 +132,10 @@ class Bill(NamedTuple):
         prompt_tokens, answer_tokens: Of whole answers and of others, for both are paid for.
     """
 
-    requests: int
-    answers: int
-    prompt_tokens: int
-    answer_tokens: int
+    requests: int = 0
+    answers: int = 0
+    prompt_tokens: int = 0
+    answer_tokens: int = 0
 
 
 class Journal:
@@ -119,60 +157,39 @@ class Journal:
     """
 
     def __init__(self, where: str | Path | None = None):
-        url = str(where) if where is not None else ""
-        self._file = None if where is None or "://" in url else Path(url)
-        self._spare: Path | None = None
-        self._lock: filelock.FileLock | None = None
+        self._shown = "" if where is None else str(where)
+        self._claim: Claim | None = None
         self.full = False
         """True since something could not be written for want of room, or only into the spare."""
         try:
-            if self._file is not None:
-                self._claim_file(self._file)
-            self._connection = self._open(url)
+            self._connection = self._open(where)
         except BaseException:
             self._release()
             raise
 
-    def _open(self, url: str) -> Connection:
+    def _open(self, where: str | Path | None) -> Connection:
         try:
-            in_file = URL.create("sqlite", database=url or None)
-            address = make_url(url) if "://" in url else in_file
-            if address.drivername == "postgresql":
-                # psycopg is the driver that is kept; the plain name would mean another one
-                address = address.set(drivername="postgresql+psycopg")
+            address, file = locate(where)
+            if file is not None:
+                self._claim = Claim(file, self._shown)
             # In a notebook virtual time runs in a thread of its own, one after the other with this.
-            threads = {"check_same_thread": False} if address.drivername == "sqlite" else {}
-            engine = create_engine(address, connect_args=threads)
-        except (SQLAlchemyError, ModuleNotFoundError) as error:
-            raise ConfigError(_cannot_open(url, error)) from None
-        try:
-            return _connected(engine, url)
-        except BaseException:
-            engine.dispose()
+            in_file = address.get_backend_name() == "sqlite"
+            threads = {"check_same_thread": False} if in_file else {}
+            return _connected(create_engine(address, connect_args=threads))
+        except ConfigError:
             raise
-
-    def _claim_file(self, file: Path) -> None:
-        try:
-            file.parent.mkdir(parents=True, exist_ok=True)
-            lock = filelock.FileLock(f"{file}.lock", timeout=0)
-            lock.acquire()
-            self._lock = lock
-            # Room for what is in flight when the disk fills up. Real bytes: a hole keeps nothing.
-            self._spare = file.with_name(f"{file.name}.spare")
-            self._spare.write_bytes(b"\1" * _SPARE_BYTES)
-        except filelock.Timeout:
-            raise ConfigError(
-                f"another process writes {file}; wait until it has ended, or choose another folder"
-            ) from None
-        except OSError as error:
-            raise ConfigError(f"journal {file}: {error}; choose another place") from None
+        except (SQLAlchemyError, ModuleNotFoundError, ValueError, TypeError) as error:
+            raise ConfigError(_cannot_open(self._shown, error)) from None
 
     def answer(self, job: str, step: str, asked: str) -> Reply | None:
         """What was answered before; None if nothing was, or nothing whole."""
         c = _steps.c
-        columns = (c.answer, c.prompt_tokens, c.answer_tokens, func.nullif(c.finish_reason, ""))
+        columns = (c.answer, c.prompt_tokens, c.answer_tokens, c.finish_reason)
         rows = self._read(select(*columns).where(*_key(job, step, asked), c.answer.is_not(None)))
-        return Reply(*rows[0]) if rows else None
+        if not rows:
+            return None
+        text, prompt_tokens, answer_tokens, finish_reason = rows[0]
+        return Reply(text, prompt_tokens, answer_tokens, finish_reason or None)
 
     def sending(self, job: str, step: str, asked: str) -> None:
         """A request is about to leave."""
@@ -202,8 +219,8 @@ class Journal:
             .where(*_key(job, step, asked), c.answer.is_(None))
             .values(
                 answer=reply.text if whole else None,
-                prompt_tokens=c.prompt_tokens + reply.prompt_tokens,
-                answer_tokens=c.answer_tokens + reply.completion_tokens,
+                prompt_tokens=c.prompt_tokens + literal(reply.prompt_tokens, _Count),
+                answer_tokens=c.answer_tokens + literal(reply.completion_tokens, _Count),
                 finish_reason=reply.finish_reason or "",
             )
         )
@@ -219,8 +236,10 @@ class Journal:
         """Take earlier answers for ones to questions with these digests, or for none (None)."""
         changes = []
         for row, asked in answers:
-            values = {"asked": asked} if asked else {"answer": None}
-            key = _key(row.job, row.step, row.asked)
+            key, now = _key(row.job, row.step, row.asked), _key(row.job, row.step, asked or "")
+            values: dict[str, Any] = {"asked": asked} if asked else {"answer": None}
+            if asked != row.asked and self._read(select(_steps.c.step).where(*now)):
+                values = {}  # asked again since: an answer to what nobody asks any more
             changes.append(_steps.update().where(*key).values(finish_reason="", **values))
         self._write(*changes)
 
@@ -233,7 +252,11 @@ class Journal:
     def pages(self, job: str) -> dict[str, str]:
         """What was published of a topic: a file's name -> the digest of what was written there."""
         rows = self._read(select(_jobs.c.pages).where(_jobs.c.job == job))
-        return json.loads(rows[0].pages or "{}") if rows else {}
+        try:
+            pages = json.loads(rows[0].pages or "{}") if rows else {}
+        except (ValueError, RecursionError):  # damaged
+            pages = {}
+        return pages if isinstance(pages, dict) else {}
 
     def note(
         self,
@@ -249,8 +272,7 @@ class Journal:
         values |= {} if pages is None else {"pages": json.dumps(pages)}
         if self._write(_jobs.update().where(_jobs.c.job == job).values(values)):
             return
-        with suppress(IntegrityError):
-            self._write(_jobs.insert().values(job=job, **values))
+        self._write(_jobs.insert().values(job=job, **values))
 
     def release(self) -> int:
         """Let every topic that is quarantined be tried again; how many there were."""
@@ -266,16 +288,17 @@ class Journal:
     def bill(self) -> Bill:
         """Requests sent, answers recorded, and the tokens of these."""
         c = _steps.c
-        sums = [func.sum(c.requests), func.count(c.answer)]
-        sums += [func.sum(c.prompt_tokens), func.sum(c.answer_tokens)]
-        (row,) = self._read(select(*sums))
-        return Bill(*(int(value or 0) for value in row))
+        counts = (c.requests, c.answer.is_not(None), c.prompt_tokens, c.answer_tokens)
+        rows = self._read(select(*counts))
+        return Bill(*(sum(column) for column in zip(*rows, strict=True))) if rows else Bill()
 
     def _read(self, statement: Executable) -> Sequence[Any]:
         try:
             return self._connection.execute(statement).all()
         except (SQLAlchemyError, ConfigError) as error:
-            raise JournalError(f"the journal cannot be read: {_why(error)}") from error
+            raise JournalError(
+                f"the journal cannot be read: {_why(error)}{self._way_out(error)}"
+            ) from error
         finally:
             self._rollback()  # ends the transaction that reading began
 
@@ -291,8 +314,8 @@ class Journal:
             if not _out_of_space(error.__cause__):
                 raise
             self.full = True
-        if self._spare is not None:  # what is in flight is paid for: it gets the spare room
-            self._spare.unlink(missing_ok=True)
+        if self._claim is not None:  # what is in flight is paid for
+            self._claim.give_room()
         return self._committed(*statements, failure="the journal has no room left")
 
     def _committed(
@@ -301,13 +324,15 @@ class Journal:
         try:
             changed = sum(self._connection.execute(each).rowcount for each in statements)
             self._connection.commit()
-        except IntegrityError:
+        except Exception as error:
             self._rollback()
-            raise
-        except (SQLAlchemyError, ConfigError) as error:
-            self._rollback()
-            raise JournalError(f"{failure}: {_why(error)}") from error
+            if _is_of_the_value(error):
+                raise Unrecordable(f"the journal cannot hold it: {_why(error)}") from error
+            raise JournalError(f"{failure}: {_why(error)}{self._way_out(error)}") from error
         return changed
+
+    def _way_out(self, error: Exception) -> str:
+        return way_out(getattr(error, "orig", None), self._shown)
 
     def close(self) -> None:
         """Let another process have it."""
@@ -317,47 +342,54 @@ class Journal:
         self._release()
 
     def _release(self) -> None:
-        if self._lock is not None:
-            if self._spare is not None:
-                self._spare.unlink(missing_ok=True)
-            self._lock.release()
+        if self._claim is not None:
+            self._claim.release()
 
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        where: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.close()
 
 
-def _connected(engine: Engine, url: str) -> Connection:
+def _connected(engine: Engine) -> Connection:
     prepare = {"sqlite": _durable, "postgresql": _claim_database}
     if engine.dialect.name in prepare:
-        event.listen(engine, "connect", prepare[engine.dialect.name])
+        # First, because SQLAlchemy asks something that not every encoding answers.
+        event.listen(engine, "connect", prepare[engine.dialect.name], insert=True)
     try:
         connection = engine.connect()
         _metadata.create_all(connection)
-        _add_columns(connection)
+        _bring_up_to_date(connection)
+        connection.execute(_jobs.delete().where(false()))  # fails where it may only be read
         connection.commit()
-    except SQLAlchemyError as error:
-        raise ConfigError(_cannot_open(url, error)) from None
+    except BaseException:
+        engine.dispose()
+        raise
     return connection
 
 
-def _add_columns(connection: Connection) -> None:
-    """Give a journal that an earlier version made the columns that it lacks; all may be null."""
+def _bring_up_to_date(connection: Connection) -> None:
+    """Give a journal that an earlier version made what it lacks: columns, and larger numbers."""
+    found = inspect(connection)
     for table in _metadata.sorted_tables:
-        there = {column["name"] for column in inspect(connection).get_columns(table.name)}
-        for column in table.columns:
-            if column.name not in there:
-                kind = column.type.compile(connection.dialect)
-                connection.exec_driver_sql(
-                    f"ALTER TABLE {table.name} ADD COLUMN {column.name} {kind}"
-                )
+        there = {column["name"]: column["type"] for column in found.get_columns(table.name)}
+        key = found.get_pk_constraint(table.name)["constrained_columns"]
+        lacks = [c for c in table.columns if c.name not in there]
+        needs = [c.name for c in lacks if not c.nullable]
+        if needs or key != [c.name for c in table.primary_key]:
+            raise ConfigError(
+                f"the table {table.name} in {connection.engine.url!r} is no journal's: it lacks "
+                f"{', '.join(needs) or 'the key'}; give another database"
+            )
+        alter = f"ALTER TABLE {table.name}"
+        for column in lacks:
+            new = column.type.compile(connection.dialect)
+            connection.exec_driver_sql(f"{alter} ADD COLUMN {column.name} {new}")
+        if connection.dialect.name == "postgresql":
+            for name, kind in there.items():
+                if str(kind) == "INTEGER":
+                    connection.exec_driver_sql(f"{alter} ALTER COLUMN {name} TYPE BIGINT")
 
 
 def _key(job: str, step: str, asked: str) -> tuple[Any, ...]:
@@ -369,14 +401,23 @@ def _durable(connection: sqlite3.Connection, _: object) -> None:
     """A commit is on the disk when it returns, power cuts included."""
     connection.execute("PRAGMA journal_mode=WAL")
     connection.execute("PRAGMA synchronous=FULL")
+    connection.text_factory = lambda text: text.decode(errors="replace")
 
 
 def _claim_database(connection: Any, _: object) -> None:
     """The right to write is the connection's: one that replaces a lost one must get it anew."""
     with connection.cursor() as cursor:
-        cursor.execute("select pg_try_advisory_lock(%s)", (_LOCK,))
-        (ours,) = cursor.fetchone()
+        cursor.execute(
+            "select pg_try_advisory_lock(%s), current_setting('server_encoding')", (_LOCK,)
+        )
+        ours, encoding = cursor.fetchone()
     connection.commit()
+    if encoding not in ("UTF8", b"UTF8"):
+        connection.close()
+        raise ConfigError(
+            f"the database's encoding is {encoding!s}, which does not hold every letter; give one "
+            "that was made WITH ENCODING 'UTF8'"
+        )
     if not ours:
         connection.close()
         raise ConfigError(
@@ -394,14 +435,24 @@ def _out_of_space(error: BaseException | None) -> bool:
     return getattr(error.orig, "sqlstate", None) == "53100"  # PostgreSQL's disk_full
 
 
+def _is_of_the_value(error: Exception) -> bool:
+    """True where another value could be written: it is too long, say."""
+    if isinstance(error, ConfigError):
+        return False
+    state = str(getattr(getattr(error, "orig", None), "sqlstate", None))
+    wrong = (ValueError, TypeError, OverflowError, DataError, IntegrityError)
+    return isinstance(error, wrong) or state.startswith(("22", "54"))
+
+
 def _why(error: Exception) -> str:
-    return str(getattr(error, "orig", None) or error).splitlines()[0]
+    return (str(getattr(error, "orig", None) or error).splitlines() or [type(error).__name__])[0]
 
 
-def _cannot_open(url: str, error: Exception) -> str:
-    with suppress(SQLAlchemyError):  # a URL that cannot be read hides no password either
-        url = make_url(url).render_as_string(hide_password=True) if "://" in url else url
-    return (
-        f"journal {url!r} cannot be opened: {_why(error)}; give a file's path, or "
-        "postgresql://USER@HOST/NAME with psycopg installed"
+def _cannot_open(shown: str, error: Exception) -> str:
+    with suppress(SQLAlchemyError, ValueError):  # what cannot be read hides no password either
+        if "://" in shown:
+            shown = make_url(shown).render_as_string(hide_password=True)
+    instead = way_out(getattr(error, "orig", None), shown) or (
+        "; give a file's path, or postgresql://USER@HOST/NAME with psycopg installed"
     )
+    return f"journal {shown!r} cannot be opened: {_why(error)}{instead}"

@@ -6,30 +6,45 @@ import re
 from collections.abc import Iterator, Mapping
 from hashlib import blake2b
 from html import escape, unescape
-from itertools import count
+from itertools import count, islice
 from pathlib import Path
 from typing import NamedTuple
 
 import yaml
 from markdown_it import MarkdownIt
+from markdown_it.token import Token
 
 from agentlab.files import write_whole
 
-_PAGE = """<!doctype html>
+POLICY = """<meta http-equiv="Content-Security-Policy" content="default-src 'none'; \
+base-uri 'none'; form-action 'none'">
+"""
+"""A page loads nothing and runs nothing, whatever a model wrote into it."""
+
+_PAGE = f"""<!doctype html>
 <html>
 <head>
 <meta charset="utf-8">
-<meta name="viewport" content="width=device-width, initial-scale=1">
-<meta name="description" content="{description}">
-<title>{title}</title>
+{POLICY}<meta name="viewport" content="width=device-width, initial-scale=1">
+<meta name="description" content="{{description}}">
+<title>{{title}}</title>
 </head>
 <body>
 <main>
-<h1>{title}</h1>
-{body}</main>
+<h1>{{title}}</h1>
+{{body}}</main>
 </body>
 </html>
 """
+
+
+_MARKDOWN = MarkdownIt("commonmark", {"html": False}).disable("image")
+_BLOCKS = MarkdownIt("commonmark", {"html": False}).disable("inline")
+_OBEDIENT = MarkdownIt("commonmark", {"html": True})
+_MARKUP = r"(?P<markup>\\?<(?=[A-Za-z/!?])|\\?!(?=\[))"
+"""The beginning of a tag or an image, with a backslash before it or not."""
+_KEPT = r"\\[\\`]|(?<!`)(?P<ticks>`+)(?!`).*?(?<!`)(?P=ticks)(?!`)|`+|<https?://[^\s<>`]*>"
+"""Code and links."""
 
 
 class Article(NamedTuple):
@@ -74,14 +89,15 @@ class Article(NamedTuple):
         return {f"{name}.md": self.markdown().encode(), f"{name}.html": self.html().encode()}
 
     def markdown(self) -> str:
-        """The text below a front matter in YAML."""
+        """The text below a front matter in YAML. Of markup in it, site generators obey nothing."""
         front = {"title": self.title, "description": self.description, "type": self.content_type}
         matter = yaml.safe_dump(front, allow_unicode=True, sort_keys=False, width=1000)
-        return f"---\n{matter}---\n\n{self.text.strip()}\n"
+        return f"---\n{matter}---\n\n{_without_markup(self.text.strip())}\n"
 
     def html(self) -> str:
-        """A page of its own. Markup that a model wrote is shown, not obeyed."""
-        body = MarkdownIt("commonmark", {"html": False}).render(self.text)
+        """A page of its own. Markup that a model wrote is shown, and its images are links."""
+        plain = f"<pre>{escape(self.text)}</pre>\n"
+        body = plain if _is_too_long(self.text) else _MARKDOWN.render(self.text)
         return _PAGE.format(
             title=escape(self.title), description=escape(self.description), body=body
         )
@@ -107,7 +123,7 @@ def publish(
     name = _place(folder, article, pages)
     for file, content in article.files(name).items():
         path = folder / file
-        there = path.read_bytes() if path.is_file() else None
+        there = path.read_bytes() if path.is_file() else b"" if path.exists() else None
         if there not in (None, content) and pages.get(file, digest(there)) != digest(there):
             continue
         if there != content:
@@ -116,14 +132,62 @@ def publish(
     return folder / f"{name}.md", folder / f"{name}.html"
 
 
+def _without_markup(text: str) -> str:
+    """Escape raw HTML and images outside of code, so that no reader of the Markdown obeys them.
+
+    Of code, only fences at the left edge and spans in a line are left as they are: site generators
+    do not agree on what else is code. And where one of these is none, all of it is escaped.
+    """
+    lines = re.split("\r\n?|\n", text)
+    if not _is_too_long(text):
+        fenced: set[int] = set()
+        for token in _MARKDOWN.parse(text):
+            if token.type == "fence" and token.level == 0 and token.map is not None:
+                first, end = token.map
+                if (
+                    lines[first].startswith(token.markup)
+                    and lines[end - 1].rstrip() == token.markup
+                ):
+                    fenced |= set(range(first, end))
+        escaped = "\n".join(
+            line if number in fenced else re.sub(f"{_KEPT}|{_MARKUP}", _escaped, line)
+            for number, line in enumerate(lines)
+        )
+        if not any(_is_markup(token) for token in _OBEDIENT.parse(escaped)):
+            return escaped
+    return re.sub(_MARKUP, _escaped, "\n".join(lines))
+
+
+def _is_too_long(text: str) -> bool:
+    """True for a text that nobody writes: 200,000 characters, or 5,000 in one paragraph.
+
+    To read it as Markdown takes time by the square of its length.
+    """
+    if len(text) > 200_000:
+        return True
+    return any(len(t.content) > 5_000 for t in _BLOCKS.parse(text) if t.type != "fence")
+
+
+def _escaped(found: re.Match[str]) -> str:
+    return {"<": "&lt;", "!": "\\!"}[found[0][-1]] if found.lastgroup == "markup" else found[0]
+
+
+def _is_markup(token: Token) -> bool:
+    return token.type in ("html_block", "html_inline", "image") or any(
+        _is_markup(child) for child in token.children or ()
+    )
+
+
 def digest(content: bytes) -> str:
     """Tell one content of a page from another."""
     return blake2b(content, digest_size=16).hexdigest()
 
 
 def _place(folder: Path, article: Article, pages: dict[str, str]) -> str:
-    for file in pages:
-        return Path(file).stem
+    own = set(islice(article.names(), 9))
+    for name in (Path(file).stem for file in pages):
+        if name in own:
+            return name
     free = (
         name
         for name in article.names()
@@ -135,13 +199,13 @@ def _place(folder: Path, article: Article, pages: dict[str, str]) -> str:
 def _is_anothers(page: Path, article: Article) -> bool:
     """True if a page is there and says that it has another title, or is of another type."""
     if not page.is_file():
-        return False
+        return page.exists() or page.is_symlink()
     text = page.read_text(encoding="utf-8", errors="replace")
     if page.suffix == ".html":
         found = re.search("<title>(.*?)</title>", text, re.DOTALL)
         return found is not None and unescape(found[1]) != article.title
     try:
-        front = yaml.safe_load(text.split("---\n")[1])
+        front = yaml.safe_load(re.split("^---\n", text, flags=re.MULTILINE)[1])
         return (front["title"], front["type"]) != (article.title, article.content_type)
     except (IndexError, KeyError, TypeError, yaml.YAMLError):
         return False

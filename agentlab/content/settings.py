@@ -6,10 +6,11 @@ import os
 from collections.abc import Mapping
 from difflib import get_close_matches
 from pathlib import Path
-from typing import Any, Literal
+from reprlib import Repr
+from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import NonNegativeFloat, PositiveFloat, PositiveInt, ValidationError
+from pydantic import Field, ValidationError
 from pydantic_settings import (
     BaseSettings,
     PydanticBaseSettingsSource,
@@ -20,6 +21,13 @@ from pydantic_settings import (
 from agentlab.errors import ConfigError
 
 PREFIX = "AGENTLAB_CONTENT_"
+
+_SHORT = Repr()
+_SHORT.maxlevel = 2  # a file of a few lines can hold lists of lists of millions
+
+_Number = Annotated[int, Field(gt=0, le=1_000_000)]
+_Seconds = Annotated[float, Field(ge=0.001, le=30 * 86_400, allow_inf_nan=False)]
+_Price = Annotated[float, Field(ge=0, le=1_000_000, allow_inf_nan=False)]
 
 
 class Settings(BaseSettings):
@@ -48,16 +56,16 @@ class Settings(BaseSettings):
 
     model_config = SettingsConfigDict(env_prefix=PREFIX, extra="forbid", frozen=True)
 
-    max_concurrent_agents: PositiveInt = 4
-    max_memory_mb: PositiveInt = 1024
-    retry_attempts: PositiveInt = 3
-    timeout_seconds: PositiveFloat = 60
-    longest_wait_seconds: PositiveFloat = 300
-    requests_per_minute: PositiveInt | None = None
-    quarantine_after: PositiveInt = 3
+    max_concurrent_agents: _Number = 4
+    max_memory_mb: _Number = 1024
+    retry_attempts: _Number = 3
+    timeout_seconds: _Seconds = 60
+    longest_wait_seconds: _Seconds = 300
+    requests_per_minute: _Number | None = None
+    quarantine_after: _Number = 3
     engine: Literal["sequential", "asyncio", "langgraph"] = "asyncio"
-    prompt_price: NonNegativeFloat | None = None
-    answer_price: NonNegativeFloat | None = None
+    prompt_price: _Price | None = None
+    answer_price: _Price | None = None
 
     def __init__(self, **values: Any) -> None:
         _refuse_unknown(os.environ)
@@ -97,7 +105,7 @@ class Settings(BaseSettings):
 
         try:
             return cls(**FromFile(**given).model_dump())
-        except (ConfigError, yaml.YAMLError, ValueError, TypeError) as error:
+        except (yaml.YAMLError, ValueError, TypeError, RecursionError, OSError) as error:
             raise ConfigError(f"settings file {str(file)!r}: {error}") from None
 
     def dollars(self, prompt_tokens: int, answer_tokens: int) -> float | None:
@@ -131,7 +139,7 @@ def _explained(error: ValidationError) -> str:
             continue
         said = problem["msg"][:1].lower() + problem["msg"][1:]
         problems.append(
-            f"{name}: {said}; got {problem['input']!r}. Pass another {name}, or set "
+            f"{name}: {said}; got {_SHORT.repr(problem['input'])}. Pass another {name}, or set "
             f"{PREFIX}{name.upper()}"
         )
     return "; ".join(problems)

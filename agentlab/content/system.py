@@ -4,27 +4,25 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
-from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from contextlib import AsyncExitStack, contextmanager, nullcontext, suppress
 from dataclasses import dataclass, field
 from functools import partial
-from hashlib import blake2b
 from pathlib import Path
-from types import TracebackType
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Self
 
-import msgspec
-
-from agentlab import engines, lab, running
+from agentlab import engines, lab
 from agentlab.clock import is_virtual
 from agentlab.content import earlier, failures
-from agentlab.content.journal import Journal
+from agentlab.content.journal import Journal, Unrecordable
 from agentlab.content.publish import Article, digest, publish
+from agentlab.content.questions import digest as digest_of
+from agentlab.content.questions import options_of, question
+from agentlab.content.sending import Sender
 from agentlab.content.settings import Settings
-from agentlab.content.topics import CONTENT_TYPES, Job
+from agentlab.content.topics import CONTENT_TYPES, Job, without_halves
 from agentlab.content.topics import job as job_of
 from agentlab.errors import (
-    AgentLabError,
     AnswerEmpty,
     AnswerTruncated,
     IncompleteAnswer,
@@ -35,11 +33,8 @@ from agentlab.errors import (
 )
 from agentlab.notices import log
 from agentlab.progress import bar
-from agentlab.resilience.breaker import Breaker
-from agentlab.resilience.guard import Guard, size_tokens
+from agentlab.resilience.guard import size_tokens
 from agentlab.resilience.monitor import Monitor
-from agentlab.resilience.pace import Pace
-from agentlab.resilience.retry import Retry
 from agentlab.resilience.stream import stream
 from agentlab.resilience.verdict import judge
 from agentlab.workflow import Step, Workflow
@@ -149,18 +144,18 @@ class ContentSystem:
             journal = self._out / "journal.sqlite"
         self.journal = Journal(journal)
         self._workflows = {name: Workflow.load(name) for name in CONTENT_TYPES}
-        self._stopped: str | None = None
-        self._guard: Guard | None = None
-        self._loop: asyncio.AbstractEventLoop | None = None
+        self._sender = Sender(self.settings, self.monitor)
         self._one_at_a_time: dict[Job, asyncio.Lock] = {}
         self._answered = 0  # by the endpoint, in this system's life: probes, too
         self._recorded = 0
         self._outages = 0
         self._nobody_answers: str | None = None  # why
         self._reply = lab.reply
-        self._waiting: set[asyncio.Task[Any]] = set()  # for a slot, a pace, another attempt
-        self._called_off: set[asyncio.Task[Any]] = set()
-        earlier.adopt(self.journal, self._workflows, _question, self._out)
+        try:
+            earlier.adopt(self.journal, self._workflows, question, self._out)
+        except BaseException:
+            self.close()
+            raise
 
     async def generate_content(
         self, topic: str, content_type: Literal["blog", "comprehensive"] = "blog"
@@ -172,8 +167,10 @@ class ContentSystem:
         Raises:
             ConfigError: If there is no such type, or the topic is empty.
         """
+        job = job_of(topic, content_type)
         self._begin()
-        return await self._generate(job_of(topic, content_type))
+        async with self._sender.watched():
+            return await self._generate(job)
 
     async def batch_generate(
         self,
@@ -197,9 +194,10 @@ class ContentSystem:
         Raises:
             ConfigError: If there is no such type, or a topic is empty.
         """
-        self._begin()
         jobs = list(dict.fromkeys(job_of(topic, content_type) for topic in topics))
+        self._begin()
         async with AsyncExitStack() as stack:
+            await stack.enter_async_context(self._sender.watched())
             if isinstance(cluster, str):
                 from agentlab.engines.dask import Cluster  # takes a second to import
 
@@ -216,23 +214,24 @@ class ContentSystem:
 
         It is one that has to be asked anyway, so it costs nothing: its answer is recorded.
         """
+        jobs = list(dict.fromkeys(job_of(topic, content_type) for topic in topics))
         self._begin()
-        steps = self._workflows[content_type].steps
-        for job in dict.fromkeys(job_of(topic, content_type) for topic in topics):
+        for job in jobs:
             values = {"topic": job.topic}
-            for step in steps:
+            for step in self._workflows[job.content_type].steps:
                 status = self.journal.status(job.key)[0]
                 if status == "quarantined" or set(step.mentions) - set(values):
                     continue
-                if self.journal.answer(job.key, step.name, _question(step, values)) is None:
-                    await self._try(job, step, step.asked(values))
+                if self.journal.answer(job.key, step.name, question(step, values)) is None:
+                    async with self._sender.watched():
+                        await self._try(job, step, step.asked(values))
                     return
 
     async def _try(self, job: Job, step: Step, prompt: str) -> None:
         tally = _Tally()
         try:
-            await self._answer(job, tally, prompt, step.name, _options(step))
-        except (AgentLabError, OSError) as error:
+            await self._answer(job, tally, prompt, step.name, options_of(step))
+        except Exception as error:
             said = failures.in_words(error, step.name, job.content_type)
             if isinstance(failures.last(error), ReasoningExhausted):
                 self.stop(f"no topic can succeed: {said}")
@@ -265,10 +264,7 @@ class ContentSystem:
 
     def stop(self, reason: str = "stopped") -> None:
         """Send nothing more. What is in flight is waited for and recorded, the rest is left."""
-        self._stopped = self._stopped or reason
-        for task in self._waiting - self._called_off:
-            self._called_off.add(task)
-            task.cancel()
+        self._sender.stop(reason)
 
     def so_far(
         self, topics: Iterable[str], content_type: Literal["blog", "comprehensive"] = "blog"
@@ -285,7 +281,7 @@ class ContentSystem:
     @property
     def stopped(self) -> str | None:
         """Why nothing more is sent; None while work goes on."""
-        return self._stopped
+        return self._sender.stopped
 
     def close(self) -> None:
         """Let another process go on with the journal."""
@@ -294,49 +290,33 @@ class ContentSystem:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        where: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.close()
 
     def _begin(self) -> None:
-        self._stopped = None
-        loop = asyncio.get_running_loop()
-        if loop is not self._loop:  # a guard counts in one loop's time
-            chosen = self.settings
-            self._loop, self._one_at_a_time, self._probing = loop, {}, asyncio.Lock()
-            self._pace = Pace(requests_per_minute=chosen.requests_per_minute)
-            self._guard = Guard(
-                retry=Retry(attempts=chosen.retry_attempts),
-                deadline_s=None,
-                attempt_s=chosen.timeout_seconds,
-                longest_wait_s=chosen.longest_wait_seconds,
-                at_once=chosen.max_concurrent_agents,
-                pace=self._pace,
-                breaker=Breaker(),
-                monitor=self.monitor,
-            )
+        if self._sender.begin():
+            self._one_at_a_time, self._probing = {}, asyncio.Lock()
 
     async def _generate(self, job: Job) -> Content:
         async with self._one_at_a_time.setdefault(job, asyncio.Lock()):
-            tally = _Tally(lab.now_s())
+            tally, count = _Tally(lab.now_s()), 0
             try:
                 status, count, error = self.journal.status(job.key)
                 if status == "quarantined":
                     return self._content(job, tally, "quarantined", error=error)
-                if self._stopped is not None and status != "done":
-                    return self._content(job, tally, "left", error=f"stopped: {self._stopped}")
+                if self.stopped is not None and status != "done":
+                    return self._content(job, tally, "left", error=f"stopped: {self.stopped}")
                 return await self._made(job, tally)
             except StepError as failed:
                 cause = failed.__cause__ or failed
                 said = failures.in_words(cause, failed.step, job.content_type)
                 return await self._failed(job, tally, cause, said, count)
-            except (JournalError, OSError) as cannot:
+            except OSError as cannot:  # a page has a name of its own, so no other can be written
                 self.stop(str(cannot))
                 return self._content(job, tally, "left", error=str(cannot))
+            except Exception as odd:
+                said = failures.in_words(odd, "publisher", job.content_type)
+                return await self._failed(job, tally, odd, said, count)
 
     async def _made(self, job: Job, tally: _Tally) -> Content:
         workflow = self._workflows[job.content_type]
@@ -369,7 +349,7 @@ class ContentSystem:
     async def _answer(
         self, job: Job, tally: _Tally, prompt: str, step: str, options: dict[str, Any]
     ) -> str:
-        asked = _digest(prompt, options)
+        asked = digest_of(prompt, options)
         kept = self.journal.answer(job.key, step, asked)
         if kept is not None:
             return kept.text
@@ -390,15 +370,15 @@ class ContentSystem:
             self.journal.sending(job.key, step, asked)
             if self.journal.full:
                 self.stop("the disk is full; make room, and go on")
-                raise self._nothing_more()
+                raise self._sender.nothing_more()
             with tally.one_more():
                 try:
-                    return await self._whole(prompt, f"{step}: {job.topic}", options)
+                    return await self._whole(prompt, f"{step}: {job.topic}"[:200], options)
                 except IncompleteAnswer as part:
                     self.journal.record(job.key, step, asked, part)
                     raise
 
-        reply = await self._guarded(send, step, size_tokens(prompt, **options))
+        reply = await self._sender.send(send, step, size_tokens(prompt, **options))
         self.journal.record(job.key, step, asked, reply)
         if self.journal.full:
             self.stop("the disk is full; make room, and go on")
@@ -410,42 +390,38 @@ class ContentSystem:
         """A reply with a text that its own limit has not cut off: half of one helps nobody."""
         patience_s = max(self.settings.timeout_seconds, 600.0)  # the guard has the shorter one
         reply = await self._reply(prompt, agent=agent, timeout_s=patience_s, **options)
-        if reply.finish_reason != "length" and reply.text.strip():
-            return reply
-        kind: type[IncompleteAnswer] = AnswerEmpty
-        why = "the answer has no text; ask again"
+        reply = reply._replace(text=without_halves(reply.text))
         if reply.finish_reason == "length":
-            kind = AnswerTruncated
-            why = (
+            raise AnswerTruncated(
                 f"the answer was cut off at its limit of {options['max_tokens']} tokens, and ends "
-                f"in {reply.text[-40:]!r}; raise max_tokens, or ask for a shorter answer"
+                f"in {reply.text[-40:]!r}; raise max_tokens, or ask for a shorter answer",
+                **reply._asdict(),
             )
-        raise kind(
-            why,
-            text=reply.text,
-            finish_reason=reply.finish_reason,
-            prompt_tokens=reply.prompt_tokens,
-            completion_tokens=reply.completion_tokens,
-        )
+        if not reply.text.strip():
+            raise AnswerEmpty("the answer has no text; ask again", **reply._asdict())
+        return reply
 
     async def _failed(
         self, job: Job, tally: _Tally, error: BaseException, said: str, count: int
     ) -> Content:
-        if isinstance(error, JournalError):
+        poison = isinstance(error, Unrecordable)  # it may be paid for, so it is noted in any case
+        if isinstance(error, JournalError) and not poison:
             self.stop(said)
-        stopped = isinstance(error, Stopped) or self._stopped is not None
-        everybodys = not stopped and await self._is_everybodys(error, said)
-        if stopped or self._stopped is not None:
-            return self._content(job, tally, "left", error=said)
-        if everybodys:  # not the topic's fault, so it is not counted
-            self._nobody_answers = said
-            return self._content(job, tally, "failed", error=said)
+        stopped = isinstance(error, Stopped) or self.stopped is not None
+        if not poison:
+            everybodys = not stopped and await self._is_everybodys(error, said)
+            if stopped or self.stopped is not None:
+                return self._content(job, tally, "left", error=said)
+            if everybodys:  # not the topic's fault, so it is not counted
+                self._nobody_answers = said
+                return self._content(job, tally, "failed", error=said)
         count += 1
-        enough = count >= self.settings.quarantine_after or failures.is_final(error)
+        enough = poison or count >= self.settings.quarantine_after or failures.is_final(error)
         status: Status = "quarantined" if enough else "failed"
         try:
             noted = "quarantined" if enough else "open"
-            self.journal.note(job.key, noted, failures=count, error=said)
+            with suppress(Unrecordable):  # its name is the poison; nothing was sent for it
+                self.journal.note(job.key, noted, failures=count, error=said)
         except JournalError as full:
             self.stop(str(full))
             return self._content(job, tally, "left", error=str(full))
@@ -457,7 +433,7 @@ class ContentSystem:
         if failures.is_everybodys(error):
             self.stop(f"no topic can succeed: {said}")
             return True
-        if (asked_s := self._pace.paused_s) > longest_s:
+        if (asked_s := self._sender.pace.paused_s) > longest_s:
             self.stop(
                 f"the endpoint asks to wait {asked_s:,.0f} model seconds, and longest_wait_seconds "
                 f"is {longest_s:g}"
@@ -467,7 +443,7 @@ class ContentSystem:
         if not passing and (self._answered or failures.is_final(error)):
             return False
         async with self._probing:
-            if self._outages != outages or self._stopped is not None:
+            if self._outages != outages or self.stopped is not None:
                 return True  # somebody else has asked, and waited
             limited = judge(failures.last(error)).limited  # which is never a topic's fault
             met = error if limited else await self._probe()
@@ -490,7 +466,7 @@ class ContentSystem:
         with suppress(Stopped, TimeoutError):
             async with lab.timeout(longest_s):
                 while met is not None and failures.passes(met):
-                    with self._called_off_by_a_stop():
+                    with self._sender.called_off_by_a_stop():
                         await lab.sleep(wait_s)
                     met, wait_s = await self._probe(), min(2 * wait_s, 30.0)
         return met
@@ -499,51 +475,12 @@ class ContentSystem:
         """Ask what no topic is to blame for: the error that everybody meets, or None."""
         probe = partial(self._reply, "Are you there?", agent="probe", max_tokens=16, temperature=0)
         try:
-            await self._guarded(probe, "probe")
-        except (AgentLabError, OSError) as error:
+            await self._sender.send(probe, "probe")
+        except Exception as error:
             if not failures.is_final(error):
                 return error
         self._answered += 1
         return None
-
-    async def _guarded(
-        self, send: Callable[[], Awaitable[lab.Reply]], step: str, tokens: float = 0
-    ) -> lab.Reply:
-        """What `send` brings, in time and in turn. A stop calls it off wherever it waits to send,
-        and leaves it alone once it has sent.
-        """
-        assert self._guard is not None  # made by whoever called
-        with self._called_off_by_a_stop() as task:
-
-            async def attempt() -> lab.Reply:
-                if self._stopped is not None:
-                    raise self._nothing_more()
-                self._waiting.discard(task)
-                try:
-                    return await send()
-                finally:
-                    self._waiting.add(task)
-
-            return await self._guard.run(attempt, agent=step, tokens=tokens)
-
-    @contextmanager
-    def _called_off_by_a_stop(self) -> Iterator[asyncio.Task[Any]]:
-        task = asyncio.current_task()
-        assert task is not None
-        self._waiting.add(task)
-        try:
-            yield task
-        except asyncio.CancelledError:
-            if task not in self._called_off:
-                raise
-            task.uncancel()
-            raise self._nothing_more() from None
-        finally:
-            self._waiting.discard(task)
-            self._called_off.discard(task)
-
-    def _nothing_more(self) -> Stopped:
-        return Stopped(f"nothing more is sent: {self._stopped}")
 
     def _content(self, job: Job, tally: _Tally, status: Status, **more: Any) -> Content:
         try:
@@ -594,30 +531,3 @@ def _bill(journal: Journal, settings: Settings) -> str:
         f"of prompts and {bill.answer_tokens:,} of answers"
         + ("" if cost is None else f", ${cost:,.4f}")
     )
-
-
-def _options(step: Step) -> dict[str, Any]:
-    """What an engine asks a step's question with."""
-    return {
-        "system": step.system,
-        "max_tokens": step.max_tokens,
-        "temperature": step.temperature,
-    }
-
-
-def _question(step: Step, values: Mapping[str, str]) -> str:
-    return _digest(step.asked(values), _options(step))
-
-
-def _digest(prompt: str, options: dict[str, Any]) -> str:
-    """What makes two questions the same: the model, the prompt, and what else is sent with it.
-
-    Not the limit on tokens, because an answer that was whole under one is whole under another:
-    to raise it for those that were cut off asks nothing else again. Nor the address, because one
-    model may be reached at several.
-    """
-    model = running.current()
-    local = is_virtual() or not model.real
-    rest = {name: value for name, value in options.items() if name != "max_tokens"}
-    asked = [model.model, "local" if local else "real", prompt, rest]
-    return blake2b(msgspec.json.encode(asked, order="sorted"), digest_size=16).hexdigest()

@@ -51,17 +51,39 @@ def title_of(topic: str) -> str:
     """Spell a topic in one way: letters composed (NFC), and one space where there is any.
 
     Raises:
-        ConfigError: If half of a character is in it, which no file can hold.
+        ConfigError: If it is no text, or half of a character is in it, which no file can hold.
 
     Example:
         >>> title_of("Cafe\\u0301\\f\\x00 culture") == "Caf\\u00e9 culture"
         True
     """
+    if not isinstance(topic, str):
+        raise ConfigError(f"topic {topic!r} is no text; give each a few words")
     try:
         topic.encode()
     except UnicodeEncodeError as error:
         raise ConfigError(f"topic {topic!r}: {error}; remove that character") from None
-    return " ".join(_NO_TEXT.sub(" ", unicodedata.normalize("NFC", topic)).split())
+    return one_line(unicodedata.normalize("NFC", topic))
+
+
+def one_line(text: str) -> str:
+    """Make a line of a text: one space where there is any, or a control character.
+
+    Example:
+        >>> one_line("red \\x1b[31m\\r\\n text")
+        'red [31m text'
+    """
+    return " ".join(_NO_TEXT.sub(" ", text).split())
+
+
+def without_halves(text: str) -> str:
+    """Put U+FFFD where half of a character is, which no file and no request can hold.
+
+    Example:
+        >>> without_halves("tides \\ud83c") == "tides \\ufffd"
+        True
+    """
+    return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
 
 
 def read_topics(file: Path) -> list[str]:
