@@ -55,6 +55,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
             for the local model. (`lab.configure(upstream=None)` turns away what is paid for, and
             keeps a class whose model is the local one.)
         model: The model's name that clients send; the local model takes any.
+        max_body_bytes: How long the body of a request may be; longer ones are refused (413).
         leave_out: Parameters that the real model is never sent, because it refuses them. Of the
             two names for an answer's longest length, the other is sent.
 
@@ -73,6 +74,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     upstream: Address | None = None
     model: Text = "gpt-4o-mini"
     leave_out: list[MayBeLeftOut] = []
+    max_body_bytes: AtLeastOne = 2**20
 
     @property
     def real(self) -> bool:
@@ -92,6 +94,7 @@ _VARIABLES = {
     "upstream": "OPENAI_BASE_URL",
     "model": "OPENAI_MODEL",
     "leave_out": "AGENTLAB_LEAVE_OUT",
+    "max_body_bytes": "AGENTLAB_MAX_BODY_BYTES",
 }
 
 

@@ -83,7 +83,12 @@ class Classroom:
         self._roster = roster or Roster()
         self._door = ClassroomDoor(self._roster, token=token, host=host)
         self._also_on_end = on_end
-        self._endpoint = App(self.room, door=self._door, on_end=self._on_end)
+        self._endpoint = App(
+            self.room,
+            door=self._door,
+            on_end=self._on_end,
+            max_body_bytes=settings.max_body_bytes,
+        )
         self._files = {
             path: (_PAGE.joinpath(name).read_bytes(), kind) for path, (name, kind) in _FILES.items()
         }
@@ -140,7 +145,7 @@ class Classroom:
     def _change(self, body: bytes) -> None:
         try:
             self.room.change(self.room.controls.changed(msgspec.json.decode(body)))
-        except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
             raise RequestError(400, f"The settings are no JSON: {error}.") from None
         except ConfigError as error:
             raise RequestError(400, str(error), code="invalid_settings") from None
