@@ -281,7 +281,7 @@ BAD: list[tuple[str, str, dict[str, Any], int, str]] = [
     ("DELETE", "/v1/models", {}, 405, "use GET"),
     ("POST", CHAT, {"content": b"{broken"}, 400, "could not parse"),
     ("POST", CHAT, {"json": question(max_tokens="many")}, 400, "max_tokens"),
-    ("POST", CHAT, {"content": b" " * (MAX_BODY_BYTES + 1)}, 413, "32 MiB"),
+    ("POST", CHAT, {"content": b" " * (MAX_BODY_BYTES + 1)}, 413, "1,048,576 bytes"),
     ("GET", "/lab/spans?since=x", {}, 400, "whole number"),
     ("GET", "/lab/secrets", {}, 404, "/lab/spans"),
     ("GET", "/v1/models", {"headers": {"host": "evil.example"}}, 403, "evil.example"),

@@ -19,6 +19,7 @@ from typing import Annotated, Literal
 import msgspec
 
 from agentlab.endpoint.answer import Answer, Said
+from agentlab.endpoint.request import Name
 from agentlab.endpoint.tokens import count_all
 from agentlab.endpoint.wire import decode, invalid
 from agentlab.fields import Text
@@ -37,7 +38,7 @@ Tokens = Annotated[list[int], msgspec.Meta(min_length=1, max_length=8192)]
 class EmbeddingRequest(msgspec.Struct):
     """What `/v1/embeddings` takes; any other field is let pass."""
 
-    model: Text
+    model: Name
     input: Text | Annotated[list[Text | int | Tokens], msgspec.Meta(min_length=1, max_length=2048)]
     dimensions: Annotated[int, msgspec.Meta(ge=1, le=_DIMENSIONS)] | None = None
     encoding_format: Literal["float", "base64"] | None = None
