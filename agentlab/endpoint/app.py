@@ -163,7 +163,9 @@ def _since(scope: Scope) -> int:
     asked = parse_qs(scope["query_string"].decode("latin-1")).get("since", ["0"])[0]
     since = whole_number(asked)
     if since is None:
-        raise RequestError(400, f"Invalid 'since': {asked!r}; give a whole number.", param="since")
+        raise RequestError(
+            400, f"Invalid 'since': {asked[:40]!r}; give a whole number.", param="since"
+        )
     return since
 
 

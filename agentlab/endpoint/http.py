@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import hmac
+import sys
 from collections.abc import Awaitable, Callable, Coroutine, Iterable
 from functools import lru_cache
 from typing import Any, Protocol
@@ -126,7 +127,8 @@ class Bodies:
             RequestError: 413, if it is too long; 503, if too much is held already.
             ClientGone: If the client hung up while it was sending.
         """
-        self._check(whole_number(header(scope, b"content-length")) or 0)
+        declared = header(scope, b"content-length")
+        self._check(sys.maxsize if len(declared) > _MOST_DIGITS else whole_number(declared) or 0)
         pieces: list[bytes] = []
         size, more = 0, True
         try:
