@@ -57,6 +57,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
             for the local model. (`lab.configure(upstream=None)` turns away what is paid for, and
             keeps a class whose model is the local one.)
         model: The model's name that clients send; the local model takes any.
+        max_body_bytes: How long the body of a request may be; longer ones are refused (413).
         leave_out: Parameters that the real model is never sent, because it refuses them. Of the
             two names for an answer's longest length, the other is sent.
 
@@ -75,6 +76,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     upstream: Address | None = None
     model: Text = "gpt-4o-mini"
     leave_out: list[MayBeLeftOut] = []
+    max_body_bytes: AtLeastOne = 2**20
 
     @property
     def real(self) -> bool:
@@ -94,6 +96,7 @@ _VARIABLES = {
     "upstream": "OPENAI_BASE_URL",
     "model": "OPENAI_MODEL",
     "leave_out": "AGENTLAB_LEAVE_OUT",
+    "max_body_bytes": "AGENTLAB_MAX_BODY_BYTES",
 }
 
 

@@ -12,10 +12,12 @@ import pytest
 
 from agentlab.clock import run_virtual
 from agentlab.endpoint.app import App
+from agentlab.endpoint.draws import Occurrences
 from agentlab.endpoint.http import MAX_BODY_BYTES
 from agentlab.endpoint.inprocess import InProcessTransport
 from agentlab.endpoint.serve import local_app
 from agentlab.settings import Settings
+from agentlab.trace import Recorder, Span
 
 CHAT = "/v1/chat/completions"
 HELLO = "Say hello and tell me in one sentence what you are."
@@ -281,7 +283,7 @@ BAD: list[tuple[str, str, dict[str, Any], int, str]] = [
     ("DELETE", "/v1/models", {}, 405, "use GET"),
     ("POST", CHAT, {"content": b"{broken"}, 400, "could not parse"),
     ("POST", CHAT, {"json": question(max_tokens="many")}, 400, "max_tokens"),
-    ("POST", CHAT, {"content": b" " * (MAX_BODY_BYTES + 1)}, 413, "32 MiB"),
+    ("POST", CHAT, {"content": b" " * (MAX_BODY_BYTES + 1)}, 413, "1,048,576 bytes"),
     ("GET", "/lab/spans?since=x", {}, 400, "whole number"),
     ("GET", "/lab/secrets", {}, 404, "/lab/spans"),
     ("GET", "/v1/models", {"headers": {"host": "evil.example"}}, 403, "evil.example"),
@@ -395,3 +397,117 @@ def test_the_same_bytes_again_are_a_request_of_their_own(text: str, temperature:
     assert len({answer["id"] for answer in answers}) == 3
     assert len({answer["choices"][0]["message"]["content"] for answer in answers}) == texts
     assert [span.status for span in served.recorder.since(0)] == [200, 200, 200]
+
+
+@pytest.mark.parametrize(
+    ("path", "body", "slices"),
+    [
+        (CHAT, question("a b " * 250_000), 1_000_000 // 16_384),
+        ("/v1/responses", {"model": "m", "input": "a b " * 250_000}, 1_000_000 // 16_384),
+        ("/v1/embeddings", {"model": "m", "input": "a b " * 100_000}, 400_000 // 16_384 + 20),
+        ("/v1/embeddings", {"model": "m", "input": ["x"] * 2048}, 2048 * 1536 // 12_000),
+        (CHAT, question("List ten items.", n=128), 2),
+    ],
+    ids=["chat", "responses", "embedding", "embeddings", "choices"],
+)
+def test_a_long_request_keeps_nobody_waiting(path: str, body: dict[str, Any], slices: int):
+    """The event loop turns so many times more often than while a short one is answered."""
+
+    async def turns(path: str, body: dict[str, Any]) -> int:
+        turned = 0
+
+        async def count() -> None:
+            nonlocal turned
+            while True:
+                turned += 1
+                await asyncio.sleep(0)
+
+        counting = asyncio.create_task(count())
+        answer = await client(app("instant", tokens_per_minute=10**9)).post(path, json=body)
+        counting.cancel()
+        assert answer.status_code == 200
+        return turned
+
+    short = run_virtual(turns(CHAT, question())).result
+    assert run_virtual(turns(path, body)).result >= short + slices
+
+
+def test_all_bodies_together_have_a_bound():
+    """Of 65 bodies that are nearly there, the 65th is refused; when one has gone, it is let in."""
+    served = App(app("instant").model, max_body_bytes=1000)
+    whole = json.dumps(question()).encode().ljust(1000)
+
+    async def main() -> tuple[list[int], int]:
+        go_on = asyncio.Event()
+
+        def half(sent: int) -> tuple[Any, Any, list[int]]:
+            pieces = [whole[:sent], whole[sent:]]
+            statuses: list[int] = []
+
+            async def receive() -> dict[str, Any]:
+                if len(pieces) == 1:
+                    await go_on.wait()
+                if not pieces:
+                    await asyncio.get_running_loop().create_future()
+                return {"type": "http.request", "body": pieces.pop(0), "more_body": bool(pieces)}
+
+            async def send(message: dict[str, Any]) -> None:
+                statuses.extend([message["status"]] if "status" in message else [])
+
+            return receive, send, statuses
+
+        scope = {
+            "type": "http", "method": "POST", "path": CHAT, "headers": [], "query_string": b"",
+        }  # fmt: skip
+        waiting = [half(999) for _ in range(64)]
+        tasks = [
+            asyncio.create_task(served(dict(scope), receive, send)) for receive, send, _ in waiting
+        ]
+        await asyncio.sleep(0)
+        receive, send, refused = half(999)
+        await served(dict(scope), receive, send)
+        go_on.set()
+        await asyncio.gather(*tasks)
+        late = half(999)
+        await served(dict(scope), late[0], late[1])
+        return [*refused, *late[2]], sum(statuses == [200] for _, _, statuses in waiting)
+
+    assert run_virtual(main()).result == ([503, 200], 64)
+
+
+def test_requests_that_are_no_longer_recorded_are_gone():
+    """The record keeps the newest; who asks for what was before gets 410, and says what is kept."""
+    served = app("instant")
+    served.recorder = Recorder(keep=2)
+
+    async def main() -> tuple[httpx.Response, httpx.Response]:
+        asking = client(served)
+        for _ in range(3):
+            await asking.post(CHAT, json=question())
+        return await asking.get("/lab/spans?since=0"), await asking.get("/lab/spans?since=1")
+
+    old, new = run_virtual(main()).result
+    assert old.status_code == 410
+    assert "the newest 2 are kept" in old.json()["error"]["message"]
+    assert len(new.json()["spans"]) == 2
+
+
+def test_a_long_record_is_told_whole():
+    """Spans are put into words some thousands at a time."""
+    served = app("instant")
+    for number in range(5001):
+        served.recorder.add(Span(request_id=str(number), agent="a", arrived_s=0.0))
+
+    async def main() -> httpx.Response:
+        return await client(served).get("/lab/spans")
+
+    spans = run_virtual(main()).result.json()["spans"]
+    assert [span["request_id"] for span in spans] == [str(number) for number in range(5001)]
+
+
+def test_the_oldest_requests_are_forgotten():
+    """Of three different requests with room for one or two, the first counts anew."""
+    seen = Occurrences(keep=1)
+    assert [seen.next(key) for key in (b"a", b"a", b"b", b"a", b"c", b"d", b"a")] == [
+        0, 1, 0, 2, 0, 0, 0,
+    ]  # fmt: skip

@@ -2,11 +2,18 @@
 
 from __future__ import annotations
 
+import asyncio
+from collections.abc import Awaitable
+from typing import TypeVar
+
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from agentlab.endpoint.tokens import count_tokens, split
+from agentlab.clock import run_virtual
+from agentlab.endpoint.tokens import count_all, count_tokens, slices, split, split_up_to
+
+T = TypeVar("T")
 
 ENGLISH = (
     "Parallel processing means that several agents have a question in flight at one and the same "
@@ -48,3 +55,67 @@ def test_korean_has_a_token_for_one_and_a_half_to_two_syllables():
 def test_small_texts(text: str, tokens: int):
     """Nothing, a letter, four digits, line breaks, two marks."""
     assert count_tokens(text) == tokens
+
+
+TOKENS_ALIKE = st.text(st.sampled_from("aZé가힣07 \t\n__.,!\u2028\x00\U0001f40c"), max_size=60)
+
+
+@given(TOKENS_ALIKE | st.text(), st.integers(1, 9))
+def test_slices_change_no_piece(text: str, size: int):
+    """Wherever a slice ends, in a word, a run of blanks or a number: the pieces are `split`'s."""
+    assert [piece for pieces in slices(text, size) for piece in pieces] == list(split(text))
+
+
+@settings(max_examples=50, deadline=None)
+@given(st.lists(TOKENS_ALIKE, max_size=4))
+def test_what_is_counted_in_turns_is_the_same(texts: list[str]):
+    """Short and long texts together, added up."""
+    texts = [(text * 20_000)[:40_000] for text in texts[:1]] + texts
+    assert run_virtual(count_all(texts)).result == sum(map(count_tokens, texts))
+
+
+@settings(max_examples=50, deadline=None)
+@given(TOKENS_ALIKE, st.integers(0, 50))
+def test_the_first_pieces_are_those_of_the_whole(text: str, tokens: int):
+    """And one more than was asked for, where there is one; of long texts, too."""
+    for whole in (text, text * 500):
+        found = run_virtual(split_up_to(whole, tokens)).result
+        assert found == list(split(whole)[: tokens + 1])
+
+
+async def turns_during(work: Awaitable[T]) -> tuple[T, int]:
+    """What `work` returns, and how often the event loop turned meanwhile."""
+    turns = 0
+
+    async def count() -> None:
+        nonlocal turns
+        while True:
+            turns += 1
+            await asyncio.sleep(0)
+
+    counting = asyncio.create_task(count())
+    result = await work
+    counting.cancel()
+    return result, turns
+
+
+@pytest.mark.parametrize("text", ["a b ", "word", "가", " ", "\n", "!", "_"])
+def test_a_long_text_keeps_nobody_waiting(text: str):
+    """Of a million characters no more than 16,384 are split in one turn of the loop."""
+    long = text * (1_000_000 // len(text))
+    counted, turns = run_virtual(turns_during(count_all([long]))).result
+    assert counted == count_tokens(long)
+    # A run of blanks is one piece, and found in one step.
+    assert turns >= min(counted, 1_000_000 // 16_384)
+
+
+def test_many_short_texts_keep_nobody_waiting():
+    """What is split in one turn is counted over all texts."""
+    _, turns = run_virtual(turns_during(count_all(["one two three"] * 50_000))).result
+    assert turns >= 50_000 * 13 // 16_384
+
+
+def test_short_texts_take_no_turn():
+    """In virtual time nothing changes for the requests of a lesson."""
+    _, turns = run_virtual(turns_during(count_all(["one two three"] * 100))).result
+    assert turns == 0

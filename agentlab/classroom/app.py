@@ -93,7 +93,12 @@ class Classroom:
             self._roster, token=token, host=host, time_scale=self.room.time_scale
         )
         self._also_on_end = on_end
-        self._endpoint = App(self.room, door=self._door, on_end=self._on_end)
+        self._endpoint = App(
+            self.room,
+            door=self._door,
+            on_end=self._on_end,
+            max_body_bytes=settings.max_body_bytes,
+        )
         self._files = {
             path: (_PAGE.joinpath(name).read_bytes(), kind) for path, (name, kind) in _FILES.items()
         }

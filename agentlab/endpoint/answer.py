@@ -5,6 +5,7 @@ All of it is a function of the endpoint's seed, the request, and its occurrence.
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Sequence
 from functools import partial
 from hashlib import blake2b
@@ -15,8 +16,17 @@ from agentlab.endpoint.draws import digest, generator
 from agentlab.endpoint.physics import Physics
 from agentlab.endpoint.replies import Replies
 from agentlab.endpoint.request import ChatRequest
-from agentlab.endpoint.tokens import count_tokens, split
+from agentlab.endpoint.tokens import count_all, split_up_to
 from agentlab.endpoint.turn import Turn, take
+
+_LONGEST_TOKENS = 16_384
+"""Of a choice, whatever the request allows; as of the models that the presets stand for."""
+
+_PIECES_A_TURN = 5000
+"""Choices are written until they have so many pieces together; then the event loop turns."""
+
+_FORM_PIECES = 2500
+"""To fill a schema may take as long as to write so many pieces."""
 
 
 class Called(msgspec.Struct, frozen=True):
@@ -85,20 +95,26 @@ def request_key(request: ChatRequest) -> bytes:
     return blake2b(canonical, digest_size=16).digest()
 
 
-def say(request: ChatRequest, replies: Replies, *, seed: int, key: bytes, occurrence: int) -> Said:
+async def say(
+    request: ChatRequest, replies: Replies, *, seed: int, key: bytes, occurrence: int
+) -> Said:
     """The words of the answer to the `occurrence`-th (from 0) request with this `key`.
 
-    At temperature 0 they do not depend on the occurrence.
+    At temperature 0 they do not depend on the occurrence. Of long work the event loop gets slices.
     """
     said = 0 if request.temperature == 0 else occurrence
-    turns = [
-        take(request, replies, partial(generator, seed, key, said, f"text {index}"))
-        for index in range(request.n or 1)
-    ]
-    choices = [_choice(turn, request, f"{key.hex()[:10]}{i}") for i, turn in enumerate(turns)]
+    choices, fixed, pieces = [], True, 0
+    for index in range(request.n or 1):
+        turn = take(request, replies, partial(generator, seed, key, said, f"text {index}"))
+        choices.append(await _choice(turn, request, f"{key.hex()[:10]}{index}"))
+        fixed = fixed and (turn.fixed or request.temperature == 0)
+        pieces += len(choices[-1].pieces)
+        pieces += _FORM_PIECES if request.tools or request.response_format else 0
+        if pieces > _PIECES_A_TURN:
+            pieces = 0
+            await asyncio.sleep(0)
     sizes = [len(choice.pieces) for choice in choices]
-    fixed = request.temperature == 0 or all(turn.fixed for turn in turns)
-    return Said(choices, prompt_tokens(request), sum(sizes), max(sizes), fixed)
+    return Said(choices, await prompt_tokens(request), sum(sizes), max(sizes), fixed)
 
 
 def timed(said: Said, physics: Physics, *, seed: int, key: bytes, occurrence: int) -> Answer:
@@ -107,35 +123,38 @@ def timed(said: Said, physics: Physics, *, seed: int, key: bytes, occurrence: in
     return Answer(id, said, *_jitter(physics, seed, key, occurrence))
 
 
-def prompt_tokens(request: ChatRequest) -> int:
+async def prompt_tokens(request: ChatRequest) -> int:
     """The tokens of the conversation, and the 3 a message and 3 a request that frame them.
 
     Source: OpenAI's cookbook on counting the tokens of chat messages.
     """
-    tokens = 3 + sum(3 + count_tokens(text) for _, text in request.turns)
+    tokens = 3 + 3 * len(request.messages) + await count_all(text for _, text in request.turns)
     if request.tools or request.response_format:  # a provider writes them into the prompt
         described = msgspec.json.encode((request.tools, request.response_format)).decode()
-        tokens += count_tokens(described)
+        tokens += await count_all([described])
     return tokens
 
 
-def _choice(turn: Turn, request: ChatRequest, id_stem: str) -> Choice:
-    pieces, called = _pieces(turn, request, id_stem)
-    limit = request.limit_tokens
-    if limit is not None and len(pieces) > limit:
+async def _choice(turn: Turn, request: ChatRequest, id_stem: str) -> Choice:
+    limit = min(request.limit_tokens or _LONGEST_TOKENS, _LONGEST_TOKENS)
+    pieces, called = await _pieces(turn, request, id_stem, limit)
+    if len(pieces) > limit:
         return Choice(pieces[:limit], "length", [call for call in called if call.start < limit])
     return Choice(pieces, "tool_calls" if called else "stop", called)
 
 
-def _pieces(turn: Turn, request: ChatRequest, id_stem: str) -> tuple[Sequence[str], list[Called]]:
+async def _pieces(
+    turn: Turn, request: ChatRequest, id_stem: str, limit: int
+) -> tuple[Sequence[str], list[Called]]:
+    """The pieces, and at least one more than `limit` if there are more."""
     if not turn.calls:
         ends = [at for stop in request.stops if stop and (at := turn.text.find(stop)) >= 0]
-        return split(turn.text[: min(ends)] if ends else turn.text), []
+        return await split_up_to(turn.text[: min(ends)] if ends else turn.text, limit), []
     pieces: list[str] = []
     called: list[Called] = []
     for number, (name, arguments) in enumerate(turn.calls):
         start = len(pieces)
-        pieces += split(arguments)
+        pieces += await split_up_to(arguments, limit)
         turns = len(request.messages)
         called.append(Called(f"call_{id_stem}{turns}{number}", name, start, len(pieces)))
     return pieces, called

@@ -7,15 +7,22 @@ virtual time.
 
 from __future__ import annotations
 
+import asyncio
 import itertools
 import math
 import time
 from collections.abc import Callable
+from itertools import islice
 from urllib.parse import parse_qs, unquote
+
+import msgspec
 
 from agentlab.endpoint.door import Door, OwnDoor
 from agentlab.endpoint.http import (
+    MAX_BODY_BYTES,
     RESET,
+    Again,
+    Bodies,
     BrokenOff,
     ClientGone,
     Headers,
@@ -25,6 +32,7 @@ from agentlab.endpoint.http import (
     Send,
     header,
     respond,
+    whole_number,
 )
 from agentlab.endpoint.times import TIMES, telling
 from agentlab.endpoint.wire import RequestError
@@ -34,7 +42,11 @@ from agentlab.trace import BROKEN_OFF, HUNG_UP, Recorder, Span
 CLOCK = "/lab/clock"
 """Where an endpoint says how many model seconds pass in a second, and if its answers cost money."""
 
-_MOST_DIGITS = 15
+
+_LONGEST_NAME = 200
+_LONGEST_QUOTED = 12 * _LONGEST_NAME  # a letter of four bytes takes %F0%9F%90%8C
+_SPANS_A_TURN = 5000
+"""So many spans are put into words before the event loop turns."""
 
 
 class App:
@@ -43,6 +55,7 @@ class App:
     Args:
         door: Says who may come in; by default this machine only, without a key.
         on_end: Is told of every question that has been answered, or has failed.
+        max_body_bytes: How long the body of a request may be.
     """
 
     def __init__(
@@ -51,8 +64,10 @@ class App:
         *,
         door: Door | None = None,
         on_end: Callable[[Span], object] | None = None,
+        max_body_bytes: int = MAX_BODY_BYTES,
     ):
         self.model = model
+        self._bodies = Bodies(max_body_bytes)
         self._door, self._on_end = door or OwnDoor(), on_end
         self.recorder = Recorder()
         self._numbers = itertools.count(1)
@@ -60,7 +75,7 @@ class App:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         span = Span(
             request_id=f"req_{next(self._numbers):06d}",
-            agent=unquote(header(scope, b"x-agent")) or "unnamed",
+            agent=_agent(scope),
             arrived_s=self.model.now_s(),
         )
         if header(scope, TIMES):
@@ -88,11 +103,16 @@ class App:
 
     async def _answer(self, scope: Scope, receive: Receive, send: Send, span: Span) -> None:
         self._door.admit(scope, span)
-        retries = header(scope, b"x-stainless-retry-count")
-        span.attempt = 1 + int(retries) if retries.isdigit() else 1
-        if scope["method"] == "POST":
-            self.recorder.add(span)
-        await self.model(scope, receive, send, span)
+        span.attempt = 1 + (whole_number(header(scope, b"x-stainless-retry-count")) or 0)
+        if scope["method"] != "POST":
+            await self.model(scope, receive, send, span)
+            return
+        self.recorder.add(span)
+        body = await self._bodies.read(scope, receive)
+        try:
+            await self.model(scope, Again(body, receive), send, span)
+        finally:
+            self._bodies.release(body)
 
     def _headers(self, error: RequestError, span: Span) -> Headers:
         return [(b"x-request-id", _id(span)), *when_again(error, self.model.time_scale)]
@@ -108,14 +128,22 @@ class App:
             mark = {"mark": self.recorder.mark(), "cpu_s": time.process_time()}
             await respond(send, 200, mark)
         elif path == "/lab/spans":
-            since = _since(scope, self.recorder.mark())
-            try:
-                spans = [span for span in self.recorder.since(since) if visible(span)]
-            except EndpointError as error:  # they are gone
-                raise RequestError(400, f"Invalid 'since': {error}.", param="since") from None
-            await respond(send, 200, {"spans": spans})
+            await self._spans(scope, visible, send)
         else:
             raise unknown_route(scope, ["/lab/mark", "/lab/spans", CLOCK])
+
+    async def _spans(self, scope: Scope, visible: Callable[[Span], bool], send: Send) -> None:
+        try:
+            recorded = self.recorder.since(_since(scope, self.recorder.mark()))
+        except EndpointError as error:
+            raise RequestError(410, str(error), param="since", code="not_kept") from None
+        spans = filter(visible, recorded)
+        data = []
+        while few := list(islice(spans, _SPANS_A_TURN)):
+            data.append(msgspec.json.encode(few)[1:-1])
+            if len(few) == _SPANS_A_TURN:
+                await asyncio.sleep(0)
+        await respond(send, 200, msgspec.Raw(b'{"spans":[' + b",".join(data) + b"]}"))
 
 
 def when_again(error: RequestError, time_scale: float) -> Headers:
@@ -140,13 +168,20 @@ def unknown_route(scope: Scope, known: list[str]) -> RequestError:
 
 
 def _since(scope: Scope, now: int) -> int:
-    query = str(scope["query_string"], "latin-1")
-    since = parse_qs(query).get("since", ["0"])[0]
-    known = since.isascii() and since.isdecimal() and len(since) <= _MOST_DIGITS
-    if not known or int(since) > now:
-        what = f"{since[:40]!r}; give a whole number, at most {now}, the mark of now."
+    asked = parse_qs(scope["query_string"].decode("latin-1")).get("since", ["0"])[0]
+    since = whole_number(asked)
+    if since is None or since > now:
+        what = f"{asked[:40]!r}; give a whole number, at most {now}, the mark of now."
         raise RequestError(400, f"Invalid 'since': {what}", param="since")
-    return int(since)
+    return since
+
+
+def _agent(scope: Scope) -> str:
+    """The name that the client gives the agent who asks, as it may be kept and shown."""
+    name = unquote(header(scope, b"x-agent")[:_LONGEST_QUOTED])[:_LONGEST_NAME] or "unnamed"
+    if name.isprintable():
+        return name
+    return "".join(letter if letter.isprintable() else "\ufffd" for letter in name)
 
 
 def _id(span: Span) -> bytes:

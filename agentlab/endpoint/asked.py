@@ -3,6 +3,9 @@
 A stand-in cannot understand a prompt, but it can obey its form. Where a prompt carries the results
 of earlier steps, only what follows its last instruction about form ("Answer in this format:") is
 taken as the form asked for; headings before that belong to what was given.
+
+The patterns here cost no more than a text's length, whatever the text: none may try again from
+every place what it has read already.
 """
 
 from __future__ import annotations
@@ -14,21 +17,26 @@ from typing import Any, Literal
 
 Unit = Literal["sentences", "bullets", "paragraphs", "words", "characters"]
 
+_LONGEST_TOPIC = 200
+_READ = 12_000
+"""Characters: of what is longer, the beginning and the end are read."""
+
 _CUE = re.compile(
-    r"^.*\b(format|structure|sections?|headings?|outline|cover|include|following|should|respond"
-    r"|answer|for|on|keys?|json)\b.*:\s*$|^.*(형식|구성|항목|포함|응답|답변|작성|다음).*[:.]\s*$",
-    re.IGNORECASE | re.MULTILINE,
+    r"\b(format|structure|sections?|headings?|outline|cover|include|following|should|respond"
+    r"|answer|for|on|keys?|json)\b",
+    re.IGNORECASE,
 )
-_HEADING = re.compile(r"^[ \t]*(#{1,6})[ \t]+(.+?)[ \t]*$", re.MULTILINE)
-_BULLET = re.compile(r"^[ \t]*[-*•][ \t]+(.+?)[ \t]*$", re.MULTILINE)
-_NUMBERED = re.compile(r"^[ \t]*\d{1,2}[.)][ \t]+(.+?)[ \t]*$", re.MULTILINE)
+_KOREAN_CUE = re.compile("형식|구성|항목|포함|응답|답변|작성|다음")
+_HEADING = re.compile(r"^[ \t]*(#{1,6})[ \t]+(.+)$", re.MULTILINE)
+_BULLET = re.compile(r"^[ \t]*[-*•][ \t]+(.+)$", re.MULTILINE)
+_NUMBERED = re.compile(r"^[ \t]*\d{1,2}[.)][ \t]+(.+)$", re.MULTILINE)
 _KEY = re.compile(r'"([^"\n]+)"\s*:')
 _JSON_KEYS = re.compile(r"\bkeys?\b[: ]+([\w ,`'\"-]+)", re.IGNORECASE)
 _WORDS = {
     "one": 1, "a single": 1, "two": 2, "three": 3, "four": 4, "five": 5, "six": 6, "seven": 7,
     "eight": 8, "ten": 10, "한": 1, "두": 2, "세": 3, "네": 4, "다섯": 5,
 }  # fmt: skip
-_NUMBER = r"(\d+|" + "|".join(_WORDS) + r")"
+_NUMBER = r"((?<!\d)\d{1,9}|" + "|".join(_WORDS) + r")"
 # (unit, words of which one must be there, how the length is put): looking for a word costs far
 # less than for a pattern, and most prompts have none of them.
 _LENGTHS: list[tuple[Unit, str, re.Pattern[str]]] = [
@@ -47,33 +55,41 @@ _LENGTHS: list[tuple[Unit, str, re.Pattern[str]]] = [
         re.compile(_NUMBER + r"\s*(?:개의\s*|개\s*)(?:항목|요점|글머리)"),
     ),
     ("paragraphs", "문단 단락", re.compile(_NUMBER + r"\s*(?:개의\s*)?(?:문단|단락)")),
-    ("characters", "자", re.compile(r"(\d+)\s*자\b")),
+    ("characters", "자", re.compile(r"((?<!\d)\d{1,9})\s*자\b")),
 ]
 _PHRASE = (  # up to the end of the clause, or to words about its length
     r"(.+?)(?:[.:;?!\n]|, (?:in|with|as)\b| (?:in|as) JSON\b"
     r"| in (?:\w+ )?\w+ (?:sentences?|words?|bullets?|points?|paragraphs?)\b|$)"
 )
 _TOPIC = [
-    re.compile(r"^\s*(?:topic|subject|theme|주제|토픽)\s*[:=]\s*(.+?)\s*$", re.IGNORECASE | re.M),
-    re.compile(r"(?:^|[.\n])\s*(.+?)(?:에 대해|에 대하여|에 대한|을 |를 )", re.M),
+    re.compile(r"^[^\S\n]*+(?:topic|subject|theme|주제|토픽)\s*[:=]\s*(.+)$", re.IGNORECASE | re.M),
+    re.compile(r"^[^\S\n]*+(.+?)(?:에 대해|에 대하여|에 대한|을 |를 )", re.M),
     re.compile(r"\b(?:about|regarding)[ :]+(?!\d|this\b|the following)" + _PHRASE, re.IGNORECASE),
     re.compile(
         r"\b(?:describe|explain|analy[sz]e|research|summari[sz]e|compare|review|name|list|discuss)"
         r"[ :]+(?!this\b|the following)" + _PHRASE,
         re.IGNORECASE,
     ),
-    re.compile(r"^\s*(.+?)[.:?!\n]", re.M),
+    re.compile(r"^[^\S\n]*+(.+?)[.:?!\n]", re.M),
 ]
 
 # How CrewAI frames a task; the article's prompts and everybody else's have no frame.
-_FRAMED = re.compile(
-    r"\s*Current Task: (?P<task>.+?)"
-    r"(?:\n+This is the expected criteria for your final answer: (?P<expected>.+?)"
-    r"\nyou MUST return the actual complete content[^\n]*)?"
-    r"(?:\n+This is the context you're working with:\n(?P<context>.+?))?"
-    r"(?:\n\n(?:Provide your complete response:|Begin! ).*)?\s*",
-    re.DOTALL,
-)
+_FRAME = "Current Task: "
+_EXPECTED = "\nThis is the expected criteria for your final answer: "
+_COMPLETE = "\nyou MUST return the actual complete content"
+_CONTEXT = "\nThis is the context you're working with:\n"
+_END = re.compile(r"\n\n(?:Provide your complete response:|Begin! )")
+
+
+def glance(text: str) -> str:
+    """The text, or the beginning and the end of one that is too long to be read whole.
+
+    Example:
+        >>> len(glance("long " * 100_000)) < 20_000
+        True
+    """
+    half = _READ // 2
+    return text if len(text) <= _READ else f"{text[:half]}\n{text[-half:]}"
 
 
 @dataclass(frozen=True)
@@ -92,11 +108,13 @@ def unframe(prompt: str) -> Framed:
         >>> unframe("\\nCurrent Task: Describe tides.\\n\\nProvide your complete response:").task
         'Describe tides.'
     """
-    found = _FRAMED.fullmatch(prompt) if "Current Task: " in prompt else None
-    if found is None:
+    framed = prompt.strip()
+    if not framed.startswith(_FRAME):
         return Framed(prompt)
-    parts = {name: (text or "").strip() for name, text in found.groupdict().items()}
-    return Framed(**parts)
+    framed = _END.split(framed.removeprefix(_FRAME), maxsplit=1)[0]
+    framed, _, context = framed.partition(_CONTEXT)
+    task, _, expected = framed.partition(_EXPECTED)
+    return Framed(task.strip(), expected.partition(_COMPLETE)[0].strip(), context.strip())
 
 
 @dataclass(frozen=True)
@@ -139,37 +157,50 @@ def read(prompt: str) -> Asked:
     return Asked(
         korean=_is_korean(prompt),
         topic=_topic(prompt),
-        headings=[(len(marks), title) for marks, title in _HEADING.findall(form)],
+        headings=[(len(marks), title.rstrip(" \t")) for marks, title in _HEADING.findall(form)],
         items=bullets or numbered,
         numbered=not bullets and bool(numbered),
         shape=_shape(prompt, form),
         length=_length(prompt),
-        given=[title for _, title in _HEADING.findall(framed.context + before)],
+        given=[title.rstrip(" \t") for _, title in _HEADING.findall(framed.context + before)],
     )
 
 
 def _split_at_last_cue(prompt: str) -> tuple[str, str]:
-    if not _has_form(prompt):
-        return "", prompt
-    cues = [cue for cue in _CUE.finditer(prompt) if _has_form(prompt[cue.end() :])]
-    at = cues[-1].start() if cues else 0
+    at, line_start, form_start = 0, 0, _last_form_start(prompt)
+    for line in prompt.split("\n"):
+        if line_start + len(line) <= form_start and _is_cue(line.rstrip()):
+            at = line_start
+        line_start += len(line) + 1
     return prompt[:at], prompt[at:]
 
 
-def _has_form(text: str) -> bool:
-    return any(
-        any(mark in text for mark in marks) and pattern.search(text)
-        for marks, pattern in (
-            ("#", _HEADING),
-            ("-*•", _BULLET),
-            ("1234567890", _NUMBERED),
-            ('"', _KEY),
-        )
+def _is_cue(line: str) -> bool:
+    if line.endswith(":") and _CUE.search(line):
+        return True
+    return line.endswith((":", ".")) and _KOREAN_CUE.search(line) is not None
+
+
+def _last_form_start(text: str) -> int:
+    """Where the last mark of a form begins: a heading, an item, a key; -1 if there is none."""
+    return max(
+        (
+            found.start()
+            for marks, pattern in (
+                ("#", _HEADING),
+                ("-*•", _BULLET),
+                ("1234567890", _NUMBERED),
+                ('"', _KEY),
+            )
+            if any(mark in text for mark in marks)
+            for found in pattern.finditer(text)
+        ),
+        default=-1,
     )
 
 
 def _titles(pattern: re.Pattern[str], form: str) -> list[str]:
-    return [title.strip("*_` ").rstrip(".:;") for title in pattern.findall(form)]
+    return [title.strip("*_` \t").rstrip(".:;") for title in pattern.findall(form)]
 
 
 def _is_korean(prompt: str) -> bool:
@@ -184,8 +215,12 @@ def _topic(prompt: str) -> str:
     for pattern in _TOPIC:
         found = pattern.search(prompt)
         if found and (topic := found[1].strip(" \"'`*#-")):
-            return " ".join(topic.split()[:9])
-    return " ".join(prompt.split()[:6]) or "this"
+            return _phrase(topic, words=9)
+    return _phrase(prompt, words=6) or "this"
+
+
+def _phrase(text: str, *, words: int) -> str:
+    return " ".join(text.split()[:words])[:_LONGEST_TOPIC]
 
 
 def _length(prompt: str) -> tuple[int, Unit] | None:
@@ -213,6 +248,6 @@ def _example(text: str) -> Any:
     for candidate in (text, text.replace("{{", "{").replace("}}", "}")):
         try:
             return json.loads(candidate)
-        except json.JSONDecodeError:
+        except (ValueError, RecursionError):  # numbers of thousands of digits, too
             continue
     return dict.fromkeys(_KEY.findall(text), "")  # an example with comments, or an unfinished one

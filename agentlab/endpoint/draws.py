@@ -8,14 +8,18 @@ from process to process, and a shared generator depends on the order.
 from __future__ import annotations
 
 import random
-from collections import Counter
 from hashlib import blake2b
 
 _SPAN = 1 << 64
 
 
+_MOST_KNOWN = 100_000
+
+
 class Occurrences:
     """Counts how often each request came; a client's retry is the same request once more.
+
+    The newest `keep` different requests, at least, are known; an older one counts anew.
 
     Example:
         >>> seen = Occurrences()
@@ -23,14 +27,20 @@ class Occurrences:
         [0, 0, 1, 1]
     """
 
-    def __init__(self) -> None:
-        self._seen: Counter[bytes] = Counter()
+    def __init__(self, keep: int = _MOST_KNOWN) -> None:
+        self._keep = keep
+        self._seen: dict[bytes, int] = {}
+        self._seen_before: dict[bytes, int] = {}
 
     def next(self, key: bytes, *, retry: bool = False) -> int:
         """The number, from 0, of this request among those of the same `key`."""
-        if not (retry and self._seen[key]):
-            self._seen[key] += 1
-        return self._seen[key] - 1
+        seen = self._seen.get(key) or self._seen_before.get(key, 0)
+        if not (retry and seen):
+            seen += 1
+        if len(self._seen) >= self._keep and key not in self._seen:
+            self._seen, self._seen_before = {}, self._seen
+        self._seen[key] = seen
+        return seen - 1
 
 
 def digest(seed: int, key: bytes, occurrence: int, purpose: str) -> bytes:

@@ -5,6 +5,7 @@ A client that hangs up frees its slot at once, as a real server's abort does.
 
 from __future__ import annotations
 
+from collections.abc import AsyncIterator
 from typing import Protocol
 
 from agentlab.endpoint.answer import Answer
@@ -18,8 +19,8 @@ from agentlab.trace import Span
 class Dialect(Protocol):
     """How one of OpenAI's routes words an answer; it knows the answer, not the time."""
 
-    def whole(self) -> Json:
-        """The body of an answer that is not streamed."""
+    def whole(self) -> Json | AsyncIterator[bytes]:
+        """The body of an answer that is not streamed; in pieces, where it may be long."""
         ...
 
     def opening(self) -> bytes:
@@ -75,7 +76,14 @@ class Exchange:
     async def _whole(self, send: Send, headers: Headers) -> None:
         await self._live.finished(self._job)
         self._note(self._answer.said.completion_tokens, status=200)
-        await respond(send, 200, self._dialect.whole(), headers)
+        body = self._dialect.whole()
+        if isinstance(body, dict):
+            await respond(send, 200, body, headers)
+            return
+        await start(send, 200, b"application/json", headers)
+        async for piece in body:
+            await send({"type": "http.response.body", "body": piece, "more_body": True})
+        await send({"type": "http.response.body", "body": b""})
 
     async def _stream(self, send: Send, headers: Headers) -> None:
         await self._live.started(self._job)

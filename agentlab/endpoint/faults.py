@@ -139,6 +139,7 @@ class FaultPlan:
     def __init__(self, faults: Sequence[Fault], seed: int):
         self._faults, self._seed = faults, seed
         self._calls: Counter[str | None] = Counter()
+        self._counted = {fault.agent for fault in faults}
         self._first_at_s: float | None = None
 
     def next(
@@ -150,7 +151,8 @@ class FaultPlan:
         a call.
         """
         self._calls[None] += 1
-        self._calls[agent] += 1
+        if agent in self._counted:
+            self._calls[agent] += 1
         if self._first_at_s is None:
             self._first_at_s = at_s
         drawn = uniform(self._seed, key, occurrence, f"fault {attempt}")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Iterator
 from hashlib import blake2b
 from typing import Any
 
@@ -22,7 +23,7 @@ from agentlab.endpoint.http import (
 )
 from agentlab.endpoint.limits import Limits
 from agentlab.endpoint.tamper import Ended, Tampered, web_page
-from agentlab.endpoint.tokens import count_tokens
+from agentlab.endpoint.tokens import count_all
 from agentlab.endpoint.wire import Json
 from agentlab.trace import BROKEN_OFF, Span
 
@@ -40,7 +41,8 @@ class Gate(Around):
     ) -> None:
         asked = _decoded(body)
         if self._limits:
-            self._limits.admit(_size_tokens(asked), self.now_s(), str(asked.get("model")))
+            size_tokens = await _size_tokens(asked)
+            self._limits.admit(size_tokens, self.now_s(), str(asked.get("model"))[:100])
             send = self._telling_what_is_left(send)
         fault = self._draw(body, span)
         span.fault = fault.kind if fault else None
@@ -106,19 +108,22 @@ def _decoded(body: bytes) -> Json:
     return asked if isinstance(asked, dict) else {}
 
 
-def _size_tokens(asked: Json) -> int:
+async def _size_tokens(asked: Json) -> int:
     """What the request counts against a limit: its own text, and the longest answer it allows."""
     limits = [asked.get(name) for name in ("max_completion_tokens", "max_tokens")]
     longest = next((limit for limit in limits if isinstance(limit, int)), 0)
     said = [asked.get(name) for name in ("messages", "input", "instructions")]
-    return max(1, sum(map(_tokens_in, said)) + max(longest, 0))
+    return max(1, await count_all(_texts_in(said)) + max(longest, 0))
 
 
-def _tokens_in(value: Any) -> int:
-    if isinstance(value, str):
-        return count_tokens(value)
-    if isinstance(value, list):
-        return sum(map(_tokens_in, value))
-    if isinstance(value, dict):
-        return sum(_tokens_in(inner) for key, inner in value.items() if key != "role")
-    return 0
+def _texts_in(value: Any) -> Iterator[str]:
+    """All texts in a JSON value but the roles, however deep they lie."""
+    left = [value]
+    while left:
+        each = left.pop()
+        if isinstance(each, str):
+            yield each
+        elif isinstance(each, list):
+            left += each
+        elif isinstance(each, dict):
+            left += (inner for key, inner in each.items() if key != "role")

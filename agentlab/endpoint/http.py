@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import hmac
+import sys
 from collections.abc import Awaitable, Callable, Coroutine, Iterable
 from functools import lru_cache
 from typing import Any, Protocol
@@ -20,11 +21,16 @@ Receive = Callable[[], Awaitable[Message]]
 Send = Callable[[Message], Awaitable[None]]
 Headers = Iterable[tuple[bytes, bytes]]
 
-MAX_BODY_BYTES = 32 * 1024 * 1024
+MAX_BODY_BYTES = 2**20
+"""Of a request, unless a setting says otherwise: a long book has so many letters."""
+
+_BODIES_HELD = 64
+"""All requests that are being answered may hold so many times the longest body together."""
 
 RESET = "agentlab.reset"
 """The name of the scope's extension, a function without arguments, that resets the connection."""
 
+_MOST_DIGITS = 15
 _HEADERS = "agentlab.headers"  # the scope's headers by name, kept there for the next question
 _LOOPBACK = {"127.0.0.1", "localhost", "::1"}
 
@@ -74,35 +80,15 @@ def header(scope: Scope, name: bytes) -> str:
     return str(value, "latin-1") if value else ""
 
 
-async def read_body(scope: Scope, receive: Receive) -> bytes:
-    """The whole request body.
+def whole_number(text: str) -> int | None:
+    """A whole number from outside; None if it is none, or has more digits than any of use.
 
-    Raises:
-        RequestError: 413, if it is over `MAX_BODY_BYTES`.
-        ClientGone: If the client hung up while it was sending.
+    Example:
+        >>> whole_number("12"), whole_number("-1"), whole_number("²"), whole_number("9" * 5000)
+        (12, None, None, None)
     """
-    declared = header(scope, b"content-length")
-    pieces: list[bytes] = []
-    size = int(declared) if declared.isdigit() else 0
-    _check_size(size)
-    more = True
-    size = 0
-    while more:
-        event = await receive()
-        if event["type"] == "http.disconnect":
-            raise ClientGone
-        pieces.append(event.get("body", b""))
-        size += len(pieces[-1])
-        _check_size(size)
-        more = event.get("more_body", False)
-    return pieces[0] if len(pieces) == 1 else b"".join(pieces)
-
-
-def _check_size(size_bytes: int) -> None:
-    if size_bytes > MAX_BODY_BYTES:
-        raise RequestError(
-            413, f"The request body is over {MAX_BODY_BYTES // 2**20} MiB; send a shorter one."
-        )
+    sane = text.isascii() and text.isdecimal() and len(text) <= _MOST_DIGITS
+    return int(text) if sane else None
 
 
 class Again:
@@ -115,8 +101,81 @@ class Again:
     async def __call__(self) -> Message:
         if self._body is None:
             return await self.disconnected()
+        return {"type": "http.request", "body": self.take(), "more_body": False}
+
+    def take(self) -> bytes:
+        """The body; it is given only once."""
         body, self._body = self._body, None
-        return {"type": "http.request", "body": body, "more_body": False}
+        return body or b""
+
+
+class Bodies:
+    """Reads the bodies of requests, and knows how many bytes of them are held.
+
+    Args:
+        most_bytes: How long one may be.
+    """
+
+    def __init__(self, most_bytes: int = MAX_BODY_BYTES):
+        self._most_bytes = most_bytes
+        self._held_bytes = 0
+
+    async def read(self, scope: Scope, receive: Receive) -> bytes:
+        """The whole body; it counts as held until `release` is called.
+
+        Raises:
+            RequestError: 413, if it is too long; 503, if too much is held already.
+            ClientGone: If the client hung up while it was sending.
+        """
+        declared = header(scope, b"content-length")
+        self._check(sys.maxsize if len(declared) > _MOST_DIGITS else whole_number(declared) or 0)
+        pieces: list[bytes] = []
+        size, more = 0, True
+        try:
+            while more:
+                event = await receive()
+                if event["type"] == "http.disconnect":
+                    raise ClientGone
+                pieces.append(event.get("body", b""))
+                size += len(pieces[-1])
+                self._held_bytes += len(pieces[-1])
+                self._check(size)
+                more = event.get("more_body", False)
+        except BaseException:
+            self._held_bytes -= size
+            raise
+        return pieces[0] if len(pieces) == 1 else b"".join(pieces)
+
+    def release(self, body: bytes) -> None:
+        """The request with this body is over."""
+        self._held_bytes -= len(body)
+
+    def _check(self, size_bytes: int) -> None:
+        if size_bytes > self._most_bytes:
+            raise RequestError(
+                413,
+                f"The request body is over {self._most_bytes:,} bytes; send a shorter one, or "
+                "serve with another AGENTLAB_MAX_BODY_BYTES.",
+                code="request_too_large",
+            )
+        if self._held_bytes > _BODIES_HELD * self._most_bytes:
+            raise RequestError(
+                503,
+                f"The requests in flight hold {self._held_bytes:,} bytes already; try again later.",
+                kind="server_error",
+                code="overloaded",
+                retry_after_s=1.0,
+            )
+
+
+async def read_body(scope: Scope, receive: Receive) -> bytes:
+    """The whole request body, be it one that was read, and found short enough, already.
+
+    Raises:
+        RequestError: 413, if it is over `MAX_BODY_BYTES`.
+        ClientGone: If the client hung up while it was sending.
+    """
+    return receive.take() if isinstance(receive, Again) else await Bodies().read(scope, receive)
 
 
 class Around:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from functools import cached_property
 from typing import Any, NamedTuple
 
@@ -62,7 +63,9 @@ class LocalModel:
         self._queue, self._epoch = queue, epoch
         self._seen = Occurrences()
         self._known: dict[bytes, _Known] = {}
-        self._answering: dict[str, Callable[[bytes, Span], _Reply]] = {
+        # One long request after the other: together, their slices would keep all others waiting.
+        self._reading = asyncio.Lock()
+        self._answering: dict[str, Callable[[bytes, Span], Awaitable[_Reply]]] = {
             _CHAT: self._chat,
             _RESPONSES: self._responses,
             _EMBEDDINGS: self._embeddings,
@@ -81,7 +84,11 @@ class LocalModel:
         answering = self._answering.get(path)
         if answering is not None and method == "POST":
             body = await read_body(scope, receive)
-            answer, dialect, stream = answering(body, span)
+            if len(body) > _SHORT_BYTES:
+                async with self._reading:
+                    answer, dialect, stream = await answering(body, span)
+            else:
+                answer, dialect, stream = await answering(body, span)
             try:
                 exchange = Exchange(self._live, span, answer, dialect)
                 await exchange.run(receive, send, stream=stream)
@@ -96,10 +103,10 @@ class LocalModel:
         else:
             raise unknown_route(scope, _ROUTES)
 
-    def _chat(self, body: bytes, span: Span) -> _Reply:
+    async def _chat(self, body: bytes, span: Span) -> _Reply:
         known = self._known.get(body)
         request = known.request if known else parse_chat(body)
-        answer = self._compose(request, known, span)
+        answer = await self._compose(request, known, span)
         if known is None and answer.said.fixed and len(body) <= _SHORT_BYTES:
             self._remember(body, _Known(request, request_key(request), answer.said))
         return answer, Chat(request, answer, int(time.time())), bool(request.stream)
@@ -110,14 +117,14 @@ class LocalModel:
             self._known.clear()
         self._known[body] = known
 
-    def _responses(self, body: bytes, span: Span) -> _Reply:
+    async def _responses(self, body: bytes, span: Span) -> _Reply:
         request = parse_responses(body)
-        answer = self._compose(as_chat(request), None, span)
+        answer = await self._compose(as_chat(request), None, span)
         return answer, Responses(request, answer, int(time.time())), bool(request.stream)
 
-    def _embeddings(self, body: bytes, span: Span) -> _Reply:
+    async def _embeddings(self, body: bytes, span: Span) -> _Reply:
         request = parse_embeddings(body)
-        answer = answer_to(request, span.request_id)
+        answer = await answer_to(request, span.request_id)
         return answer, Embeddings(request, answer.said.prompt_tokens), False
 
     def _queue_full(self) -> RequestError:
@@ -143,7 +150,7 @@ class LocalModel:
                 code="context_length_exceeded",
             )
 
-    def _compose(self, request: ChatRequest, known: _Known | None, span: Span) -> Answer:
+    async def _compose(self, request: ChatRequest, known: _Known | None, span: Span) -> Answer:
         key = known.key if known else request_key(request)
         # Counted by learner, so that nobody's answers depend on what the neighbours ask.
         counted = key + span.learner.encode() if span.learner else key
@@ -152,7 +159,7 @@ class LocalModel:
             "key": key,
             "occurrence": self._seen.next(counted, retry=span.attempt > 1),
         }
-        said = known.said if known else say(request, self._replies, **drawn)
+        said = known.said if known else await say(request, self._replies, **drawn)
         answer = timed(said, self._physics, **drawn)
         self._check_length(request, answer)
         return answer

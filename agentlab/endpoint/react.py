@@ -10,11 +10,11 @@ import json
 import re
 from collections.abc import Sequence
 
+from agentlab.endpoint.asked import glance
 from agentlab.endpoint.request import Function
 
-_ASKED_FOR = re.compile(r"Action Input:.+?Final Answer:", re.DOTALL)
-_TOOL = re.compile(r"Tool Name: (.+)\nTool Arguments: ")
-_NAMES = re.compile(r"one (?:name )?of \[(.+?)\]")
+_TOOL = re.compile(r"^Tool Name: (.+)\nTool Arguments: ", re.MULTILINE)
+_NAMES = re.compile(r"one (?:name )?of \[([^\]\n]{1,2000})\]")
 _OBSERVATION = re.compile(r"^Observation: *", re.MULTILINE)
 _ONE_STRING = {
     "type": "object",
@@ -26,7 +26,7 @@ _ONE_STRING = {
 def asked_for(turns: Sequence[tuple[str, str]]) -> bool:
     """True if the conversation of (role, text) asks for this form."""
     return any(
-        "Action Input:" in text and _ASKED_FOR.search(text)
+        0 <= text.find("Action Input:") < text.rfind("Final Answer:")
         for role, text in turns
         if role != "assistant"
     )
@@ -34,7 +34,7 @@ def asked_for(turns: Sequence[tuple[str, str]]) -> bool:
 
 def described(turns: Sequence[tuple[str, str]]) -> list[Function]:
     """The tools that the conversation describes."""
-    text = "\n".join(text for role, text in turns if role != "assistant")
+    text = glance("\n".join(text for role, text in turns if role != "assistant"))
     if functions := [_function(text, found) for found in _TOOL.finditer(text)]:
         return functions
     names = _NAMES.search(text)
@@ -45,8 +45,10 @@ def described(turns: Sequence[tuple[str, str]]) -> list[Function]:
 def _function(text: str, found: re.Match[str]) -> Function:
     try:
         parameters, end = json.JSONDecoder().raw_decode(text, found.end())
-    except json.JSONDecodeError:
+    except (ValueError, RecursionError):
         parameters, end = _ONE_STRING, found.end()
+    if not isinstance(parameters, dict):
+        parameters = _ONE_STRING
     description = text[end:].removeprefix("\nTool Description: ").partition("\n")[0]
     return Function(name=found[1].strip(), description=description, parameters=parameters)
 

@@ -10,8 +10,10 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
+import math
 from hashlib import blake2b
 from pathlib import Path
+from typing import Annotated
 
 import msgspec
 
@@ -34,19 +36,34 @@ from agentlab.errors import ConfigError
 from agentlab.trace import Span
 
 _Key = tuple[str, int, int]
+_WITHOUT_BODY = (204, 205, 304)
+
+
+_Number = Annotated[int, msgspec.Meta(ge=0, lt=2**53)]
+_ModelSeconds = Annotated[float, msgspec.Meta(ge=0, le=86_400)]
 
 
 class Recorded(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
-    """One answer."""
+    """One answer; what no server could have said in a day is none."""
 
-    key: str
-    occurrence: int
-    attempt: int
-    status: int
-    content_type: str
-    prompt_tokens: int
-    completion_tokens: int
-    pieces: list[tuple[float, str]]
+    key: Annotated[str, msgspec.Meta(max_length=64)]
+    occurrence: _Number
+    attempt: _Number
+    status: Annotated[int, msgspec.Meta(ge=200, le=599)]
+    content_type: Annotated[str, msgspec.Meta(max_length=200)]
+    prompt_tokens: _Number
+    completion_tokens: _Number
+    pieces: list[tuple[_ModelSeconds, str]]
+
+    def __post_init__(self) -> None:
+        if not (self.content_type.isascii() and self.content_type.isprintable()):
+            raise ValueError(f"content_type {self.content_type!r} cannot be a header")
+        if self.status in _WITHOUT_BODY and self.pieces:
+            raise ValueError(f"an answer of status {self.status} has no body")
+        for at_s, text in self.pieces:
+            if math.isnan(at_s):
+                raise ValueError("a time is not a number")
+            text.encode("utf-8", "surrogateescape")  # bytes, where `Recording` wrote it
 
 
 class Recording(Around):
@@ -92,7 +109,7 @@ class Recording(Around):
             occurrence=occurrence,
             attempt=attempt,
             status=begun["status"],
-            content_type=dict(begun["headers"]).get(b"content-type", b"").decode(),
+            content_type=dict(begun["headers"]).get(b"content-type", b"").decode("ascii", "ignore"),
             prompt_tokens=span.prompt_tokens,
             completion_tokens=span.completion_tokens,
             pieces=pieces,
@@ -165,7 +182,7 @@ class Replay:
 
 
 def _key(scope: Scope, body: bytes, span: Span, seen: Occurrences) -> _Key:
-    with contextlib.suppress(ValueError):  # what is no JSON stands for itself
+    with contextlib.suppress(ValueError, RecursionError):  # what is no JSON stands for itself
         body = json.dumps(json.loads(body), sort_keys=True).encode()
     digest = blake2b(scope["path"].encode() + b"\0" + body, digest_size=12).digest()
     return digest.hex(), seen.next(digest, retry=span.attempt > 1), span.attempt
@@ -174,13 +191,13 @@ def _key(scope: Scope, body: bytes, span: Span, seen: Occurrences) -> _Key:
 def _load(path: str) -> dict[_Key, Recorded]:
     answers: dict[_Key, Recorded] = {}
     try:
-        lines = Path(path).read_text(encoding="utf-8").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
+        lines = Path(path).read_bytes().splitlines()
+    except OSError as error:
         raise ConfigError(f"recording {path!r}: {error}; give one that was recorded") from None
     for number, line in enumerate(lines, 1):
         try:
             answer = msgspec.convert(json.loads(line), Recorded)
-        except (ValueError, msgspec.ValidationError) as error:
+        except (ValueError, RecursionError) as error:  # msgspec's is a ValueError, too
             raise ConfigError(f"recording {path!r}, line {number}: {error}; remove it") from None
         answers[answer.key, answer.occurrence, answer.attempt] = answer
     return answers

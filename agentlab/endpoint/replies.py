@@ -31,7 +31,10 @@ _PROSE = frozenset(
 
 T = TypeVar("T")
 
-_read = lru_cache(maxsize=1024)(read)  # the same prompt comes again and again
+_SHORT = 4096  # characters
+_read_short = lru_cache(maxsize=1024)(read)  # the same prompt comes again and again
+_MOST_PARAGRAPHS = 1000  # more than there are sentences
+_DEEPEST = 40
 
 
 class Prepared(msgspec.Struct, forbid_unknown_fields=True):
@@ -91,7 +94,7 @@ class Replies:
 
     def writer(self, prompt: str, draw: random.Random) -> Writer:
         """Who assembles an answer to `prompt`; `draw` alone decides what is said."""
-        asked = _read(prompt)
+        asked = _read_short(prompt) if len(prompt) <= _SHORT else read(prompt)
         return Writer(asked, self._korean if asked.korean else self._english, draw)
 
 
@@ -180,7 +183,7 @@ class Writer:
         if unit == "bullets":
             return "\n".join(f"- {sentence}" for sentence in self._take(many))
         if unit == "paragraphs":
-            paragraphs = [" ".join(self._take(3)) for _ in range(many)]
+            paragraphs = [" ".join(self._take(3)) for _ in range(min(many, _MOST_PARAGRAPHS))]
             return "\n\n".join(filter(None, paragraphs))
         if unit == "sentences":
             return " ".join(self._take(many))
@@ -220,12 +223,14 @@ class Writer:
     def _what_was_given(self) -> str:
         return self._builds_on.replace("{given}", ", ".join(dict.fromkeys(self._asked.given)))
 
-    def _imitate(self, shape: Any) -> Any:
+    def _imitate(self, shape: Any, depth: int = 0) -> Any:
         """A value of the same shape and types as `shape`, keys and lengths of lists included."""
+        if depth > _DEEPEST:
+            return None
         if isinstance(shape, dict):
-            return {key: self._imitate(value) for key, value in shape.items()}
+            return {key: self._imitate(value, depth + 1) for key, value in shape.items()}
         if isinstance(shape, list):
-            return [self._imitate(value) for value in shape or ["", ""]]
+            return [self._imitate(value, depth + 1) for value in shape or ["", ""]]
         if isinstance(shape, bool) or shape is None:
             return shape
         if isinstance(shape, int):  # no larger than the example, for it may stand for a scale

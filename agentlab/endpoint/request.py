@@ -14,6 +14,14 @@ from agentlab.endpoint import schema as schemas
 from agentlab.endpoint.wire import Json, RequestError, decode, invalid
 from agentlab.fields import Text
 
+Name = Annotated[str, msgspec.Meta(min_length=1, max_length=256)]
+"""A model's: each event of a stream repeats it."""
+
+MOST_ITEMS = 2048
+"""Messages, or parts of one. Source: what OpenAI's API says to longer lists."""
+
+Tokens = Annotated[int, msgspec.Meta(ge=1, lt=2**53)]
+
 
 class Part(msgspec.Struct):
     """A piece of a message's content; only text is read."""
@@ -37,8 +45,8 @@ class ToolCall(msgspec.Struct):
 
 class Message(msgspec.Struct):
     role: Literal["system", "developer", "user", "assistant", "tool", "function"]
-    content: str | list[Part] | None = None
-    tool_calls: list[ToolCall] | None = None
+    content: str | Annotated[list[Part], msgspec.Meta(max_length=MOST_ITEMS)] | None = None
+    tool_calls: Annotated[list[ToolCall], msgspec.Meta(max_length=MOST_ITEMS)] | None = None
     tool_call_id: str | None = None
 
     @property
@@ -101,12 +109,12 @@ class Form(msgspec.Struct):
 class ChatRequest(msgspec.Struct):
     """The fields of a chat request that the local model acts on; any other is let pass."""
 
-    model: Text
-    messages: Annotated[list[Message], msgspec.Meta(min_length=1)]
+    model: Name
+    messages: Annotated[list[Message], msgspec.Meta(min_length=1, max_length=MOST_ITEMS)]
     stream: bool | None = None
     stream_options: StreamOptions | None = None
-    max_tokens: Annotated[int, msgspec.Meta(ge=1)] | None = None
-    max_completion_tokens: Annotated[int, msgspec.Meta(ge=1)] | None = None
+    max_tokens: Tokens | None = None
+    max_completion_tokens: Tokens | None = None
     stop: str | Annotated[list[str], msgspec.Meta(max_length=4)] | None = None
     n: Annotated[int, msgspec.Meta(ge=1, le=128)] | None = None
     temperature: Annotated[float, msgspec.Meta(ge=0, le=2)] | None = None
@@ -195,8 +203,20 @@ def _check_fields(request: ChatRequest) -> None:
         if asked:
             message = f"'{param}' is not supported by the local model; leave it out."
             raise RequestError(400, message, param=param, code="unsupported_parameter")
+    _check_size(request)
     _check_tools(request)
     check_form(request.response_format, request.turns)
+
+
+def _check_size(request: ChatRequest) -> None:
+    """All schemas together are short enough to be read while others wait."""
+    form = request.response_format
+    definitions = [tool.function.parameters for tool in request.tools or []]
+    definitions.append(form.json_schema.definition if form and form.json_schema else None)
+    if schemas.too_large(definitions):
+        param = "tools" if request.tools else "response_format"
+        message = f"Invalid '{param}': {schemas.TOO_LARGE}; simplify it."
+        raise RequestError(400, message, param=param, code="unsupported_schema")
 
 
 def _check_tools(request: ChatRequest) -> None:

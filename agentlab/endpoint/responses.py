@@ -15,7 +15,7 @@ from typing import Annotated, Any, Literal
 import msgspec
 
 from agentlab.endpoint.answer import Answer, Called, Choice
-from agentlab.endpoint.request import ChatRequest, checked
+from agentlab.endpoint.request import MOST_ITEMS, ChatRequest, Name, Tokens, checked
 from agentlab.endpoint.wire import Json, RequestError, decode, event, invalid
 from agentlab.fields import Text
 
@@ -47,13 +47,13 @@ class _NamedTool(msgspec.Struct):
 class ResponsesRequest(msgspec.Struct):
     """What `/v1/responses` takes and the local model acts on; any other field is let pass."""
 
-    model: Text
-    input: Text | Annotated[list[Json], msgspec.Meta(min_length=1)]
+    model: Name
+    input: Text | Annotated[list[Json], msgspec.Meta(min_length=1, max_length=MOST_ITEMS)]
     instructions: str | None = None
     stream: bool | None = None
-    max_output_tokens: Annotated[int, msgspec.Meta(ge=1)] | None = None
+    max_output_tokens: Tokens | None = None
     temperature: Annotated[float, msgspec.Meta(ge=0, le=2)] | None = None
-    tools: list[_Tool] | None = None
+    tools: Annotated[list[_Tool], msgspec.Meta(max_length=128)] | None = None
     tool_choice: Literal["none", "auto", "required"] | _NamedTool | None = None
     parallel_tool_calls: bool | None = None
     text: _TextOptions | None = None
@@ -98,7 +98,7 @@ def as_chat(request: ResponsesRequest) -> ChatRequest:
     }
     try:
         return checked(msgspec.convert(fields, ChatRequest))
-    except msgspec.ValidationError as error:
+    except (msgspec.ValidationError, RecursionError) as error:
         raise invalid("input", f"{error}.") from None
 
 
@@ -128,7 +128,8 @@ def _messages(request: ResponsesRequest) -> list[Json]:
                 {"role": "tool", "tool_call_id": item.get("call_id"), "content": output}
             )
         elif kind != "reasoning":
-            raise invalid(f"input[{index}].type", f"{kind!r} is not supported by the local model.")
+            said = repr(kind) if isinstance(kind, str) else "what is no text"
+            raise invalid(f"input[{index}].type", f"{said} is not supported by the local model.")
     return messages
 
 

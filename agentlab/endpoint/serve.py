@@ -5,14 +5,11 @@ from __future__ import annotations
 import gc
 import os
 import socket
-import struct
 from collections.abc import Callable
-from contextlib import suppress
 from functools import cache
 
 import msgspec
 import uvicorn
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from agentlab.endpoint import faults, presets
 from agentlab.endpoint.another import clock_of
@@ -22,10 +19,11 @@ from agentlab.endpoint.door import OwnDoor
 from agentlab.endpoint.faults import Fault, FaultPlan
 from agentlab.endpoint.forward import Forward
 from agentlab.endpoint.gate import Gate
-from agentlab.endpoint.http import RESET, Model
+from agentlab.endpoint.http import Model
 from agentlab.endpoint.inprocess import Application
 from agentlab.endpoint.limits import Limits
 from agentlab.endpoint.local import LocalModel
+from agentlab.endpoint.protocol import Protocol, surviving
 from agentlab.endpoint.recording import Recording, Replay
 from agentlab.endpoint.replies import Replies
 from agentlab.errors import EndpointError
@@ -33,25 +31,6 @@ from agentlab.settings import DATA, Settings, account_from, key_from
 from agentlab.trace import Span
 
 HOST = "127.0.0.1"
-
-
-class _Protocol(HttpToolsProtocol):
-    """uvicorn's own, with an extension that resets the connection."""
-
-    def on_message_begin(self) -> None:
-        super().on_message_begin()
-        self.scope["extensions"] = {RESET: self._reset}  # type: ignore[dict-item]
-
-    def on_headers_complete(self) -> None:
-        super().on_headers_complete()
-        self.scope["raw_path"] = self.url.partition(b"?")[0]  # uvicorn's lacks host and fragment
-
-    def _reset(self) -> None:
-        self.cycle.disconnected = True  # nobody is left to be told that there is no answer
-        with suppress(OSError):  # without it the peer sees an end, not a reset
-            connection = self.transport.get_extra_info("socket")
-            connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
-        self.transport.abort()
 
 
 def local_app(
@@ -73,7 +52,11 @@ def local_app(
     else:
         model = local_model(preset, settings, time_scale=time_scale)
     plan = [*faults.load(settings.faults), *preset.faults]
-    return App(_guarded(model, limits, plan, settings), on_end=on_end)
+    return App(
+        _guarded(model, limits, plan, settings),
+        on_end=on_end,
+        max_body_bytes=settings.max_body_bytes,
+    )
 
 
 def local_model(
@@ -130,7 +113,12 @@ def build_app(
     model = real_model(settings)
     limits = Limits(settings.requests_per_minute, settings.tokens_per_minute)
     plan = faults.load(settings.faults)
-    return App(_guarded(model, limits, plan, settings), door=OwnDoor(lab_key), on_end=on_end)
+    return App(
+        _guarded(model, limits, plan, settings),
+        door=OwnDoor(lab_key),
+        on_end=on_end,
+        max_body_bytes=settings.max_body_bytes,
+    )
 
 
 def _guarded(model: Model, limits: Limits, plan: list[Fault], settings: Settings) -> Model:
@@ -167,8 +155,8 @@ def serve(
     gc.set_threshold(100_000)  # a request makes hundreds of objects, hardly any in a circle
     server = uvicorn.Server(
         uvicorn.Config(
-            app,
-            http=_Protocol,
+            surviving(app),
+            http=Protocol,
             ws="none",
             proxy_headers=False,
             lifespan="off",

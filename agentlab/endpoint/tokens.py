@@ -8,7 +8,9 @@ token in a stream.
 
 from __future__ import annotations
 
+import asyncio
 import re
+from collections.abc import Iterable, Iterator
 from functools import lru_cache
 
 _PIECE = re.compile(
@@ -24,7 +26,11 @@ _PIECE = re.compile(
 )
 
 
-@lru_cache(maxsize=1024)  # agents say and ask the same again and again
+_SHORT = 2048
+_SLICE = 16_384
+"""Characters that are split without a pause: a few milliseconds."""
+
+
 def split(text: str) -> tuple[str, ...]:
     """The text in pieces of about a token each; joined, they are the text.
 
@@ -32,6 +38,11 @@ def split(text: str) -> tuple[str, ...]:
         >>> split("Parallel processing, 2026")
         ('Parallel', ' processi', 'ng', ',', ' 202', '6')
     """
+    return _split_short(text) if len(text) <= _SHORT else tuple(_PIECE.findall(text))
+
+
+@lru_cache(maxsize=512)  # agents say and ask the same again and again
+def _split_short(text: str) -> tuple[str, ...]:
     return tuple(_PIECE.findall(text))
 
 
@@ -43,3 +54,54 @@ def count_tokens(text: str) -> int:
         7
     """
     return len(split(text))
+
+
+def slices(text: str, size: int = _SLICE) -> Iterator[list[str]]:
+    """The pieces of `split`, found in as many as `size` characters at a time.
+
+    Example:
+        >>> list(slices("Parallel processing, 2026", size=12))
+        [['Parallel', ' processi'], ['ng', ',', ' 202', '6']]
+    """
+    start = 0
+    while start < len(text):
+        pieces: list[str] = _PIECE.findall(text, start, start + size)
+        start += size
+        if start < len(text):  # the last piece may go on behind the end of the slice
+            last = _PIECE.match(text, start - len(pieces[-1]))
+            assert last is not None
+            pieces[-1], start = last[0], last.end()
+        yield pieces
+
+
+async def count_all(texts: Iterable[str]) -> int:
+    """As `count_tokens` of each, added up; the event loop turns between slices of what is long."""
+    total = read = 0
+    for text in texts:
+        read += len(text) + 32  # what a short one costs, too
+        if len(text) <= _SLICE:
+            total += count_tokens(text)
+        else:
+            for pieces in slices(text):
+                total += len(pieces)
+                await asyncio.sleep(0)
+        if read > _SLICE:
+            read = 0
+            await asyncio.sleep(0)
+    return total
+
+
+async def split_up_to(text: str, tokens: int) -> list[str]:
+    """The first `tokens` pieces of `split` and one more, to tell that there is more.
+
+    The event loop turns between slices of what is long.
+    """
+    if len(text) <= _SLICE:
+        return [*split(text)[: tokens + 1]]
+    found: list[str] = []
+    for pieces in slices(text):
+        found += pieces
+        if len(found) > tokens:
+            break
+        await asyncio.sleep(0)
+    return found[: tokens + 1]

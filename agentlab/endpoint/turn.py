@@ -10,7 +10,7 @@ from typing import Any
 import msgspec
 
 from agentlab.endpoint import react, tools
-from agentlab.endpoint.asked import unframe
+from agentlab.endpoint.asked import glance, unframe
 from agentlab.endpoint.replies import Replies, Writer
 from agentlab.endpoint.request import ChatRequest
 from agentlab.endpoint.schema import CannotFill, admits, build
@@ -32,7 +32,7 @@ def take(request: ChatRequest, replies: Replies, generator: Callable[[], random.
         RequestError: 400, if a schema asks for what the local model cannot build.
     """
     turns = request.turns
-    prompt = next((text for role, text in reversed(turns) if role == "user"), "")
+    prompt = glance(next((text for role, text in reversed(turns) if role == "user"), ""))
     prepared = replies.prepared(prompt)
     if prepared and not (request.tools or request.response_format or react.asked_for(turns)):
         return Turn(prepared, fixed=True)
@@ -72,7 +72,7 @@ def _said(request: ChatRequest, prepared: str | None, writer: Writer, draw: rand
 def _fits(text: str, definition: dict[str, Any]) -> bool:
     try:
         return admits(definition, json.loads(text))
-    except json.JSONDecodeError:
+    except ValueError:
         return False
 
 
@@ -80,12 +80,12 @@ def _react(request: ChatRequest, writer: Writer, draw: random.Random) -> str:
     """One action of a tool that is described in words, and then the final answer."""
     if (found := react.observed(request.turns)) is not None:
         return react.final(writer.from_results([("", found)]))
-    task = next((text for role, text in request.turns if role == "user"), "")
+    task = glance(next((text for role, text in request.turns if role == "user"), ""))
     described = react.described(request.turns)
     chosen = tools.suitable(described, unframe(task).task) or described
     if not chosen:
         return react.final(writer.write())
-    return react.action(*tools.call(chosen[0], task, writer, draw))
+    return react.action(*tools.call(chosen[0], tools.Prompt(task), writer, draw))
 
 
 def _json(value: Any) -> str:

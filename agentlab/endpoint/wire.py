@@ -13,6 +13,8 @@ import msgspec
 Json = dict[str, Any]
 T = TypeVar("T")
 
+_LONGEST_MESSAGE = 1000
+
 
 class RequestError(Exception):
     """A request that cannot be answered, as OpenAI would say it.
@@ -33,6 +35,8 @@ class RequestError(Exception):
         code: str | None = None,
         retry_after_s: float | None = None,
     ):
+        # It may quote what a client sent: too much, or what no JSON can carry.
+        message = message[:_LONGEST_MESSAGE].encode("utf-8", "backslashreplace").decode()
         super().__init__(message)
         self.status = status
         self.retry_after_s = retry_after_s

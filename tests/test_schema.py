@@ -1,0 +1,196 @@
+"""Filling schemas, hostile ones too: it ends, within a budget that is counted in steps."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, ClassVar
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from jsonschema_rs import Draft202012Validator
+
+from agentlab.endpoint.schema import (
+    Budget,
+    CannotFill,
+    Schema,
+    admits,
+    build,
+    problem,
+    strict_problem,
+    too_large,
+)
+
+STEPS, CHARACTERS = 2000, 20_000
+
+
+class Plain:
+    """Says a word, takes the last option, and the middle of a range."""
+
+    def text(self, name: str, schema: Schema) -> str:
+        return "word"
+
+    def choose(self, name: str, options: Sequence[Any]) -> Any:
+        return options[-1]
+
+    def number(self, name: str, least: float, most: float, whole: bool) -> float:
+        middle = (least + most) / 2
+        return int(middle) if whole else middle
+
+
+NONSENSE: list[Any] = [
+    None, True, False, -1, 0, 3, 10**6, 10**12, 10**30, 1e300, 2.0, 0.5, "", "#", "x", [], [1], {},
+]  # fmt: skip
+NAMES = list("abcd")
+PATTERNS = [
+    "^a$",
+    "a{9999}",
+    "(a{99}){99}",
+    "(a+)+$",
+    "[^a]",
+    "\\w{5}",
+    "(",
+    "(?=x)y",
+    "\\p{L}",
+    "",
+]
+REFERENCES = ["#", "#/$defs/a", "#/$defs/b", "#/properties/a", "#/allOf/0", "#/nowhere", "x", "#a"]
+TYPES = ["object", "array", "string", "number", "integer", "null", "boolean", "x", []]
+
+
+class Hostile:
+    """Draws schemas: right keywords, wrong ones, and such as contradict each other."""
+
+    def __init__(self, seed: int):
+        self._draw = random.Random(seed)
+        self._left = 40
+
+    def schema(self, depth: int = 0) -> Any:
+        draw = self._draw
+        self._left -= 1
+        if depth and (depth > 6 or self._left < 0 or draw.random() < 0.15):
+            return draw.choice([{}, True, *[{"type": draw.choice(TYPES[:7])}] * 4])
+        keywords = draw.sample(sorted(self._values), draw.randint(1, 5))
+        return {keyword: self._value(keyword, depth + 1) for keyword in keywords}
+
+    def _value(self, keyword: str, depth: int) -> Any:
+        if self._draw.random() < 0.03:
+            return self._draw.choice(NONSENSE)
+        return self._values[keyword](self, depth)
+
+    def _some(self, depth: int) -> list[Any]:
+        return [self.schema(depth) for _ in range(self._draw.randint(1, 3))]
+
+    def _named(self, depth: int) -> dict[str, Any]:
+        return {name: self.schema(depth) for name in self._draw.sample(NAMES, 2)}
+
+    def _by_pattern(self, depth: int) -> dict[str, Any]:
+        return {self._draw.choice(PATTERNS): self.schema(depth)}
+
+    def _size(self, depth: int) -> Any:
+        return self._draw.choice([0, 1, 2, 3, 4, 40, 10**3, 10**9, 3.0])
+
+    def _of(options: list[Any]) -> Callable[[Hostile, int], Any]:  # type: ignore[misc]
+        return lambda self, depth: self._draw.choice(options)
+
+    _values: ClassVar[dict[str, Callable[[Hostile, int], Any]]] = {
+        **dict.fromkeys(["allOf", "anyOf", "oneOf", "prefixItems"], _some),
+        **dict.fromkeys(["properties", "dependentSchemas", "$defs"], _named),
+        **dict.fromkeys(
+            ["items", "contains", "not", "if", "then", "additionalProperties", "propertyNames"],
+            schema,
+        ),
+        **dict.fromkeys(["unevaluatedProperties", "unevaluatedItems"], schema),
+        **dict.fromkeys(["minItems", "maxItems", "minLength", "maxLength"], _size),
+        **dict.fromkeys(["minimum", "maximum", "exclusiveMinimum", "multipleOf"], _size),
+        "patternProperties": _by_pattern,
+        "type": _of(TYPES),
+        "required": _of([["a"], ["a", "b"], [], ["d"]]),
+        "uniqueItems": _of([True, False]),
+        "pattern": _of(PATTERNS),
+        "enum": _of([[], [1], [None, "a"], [[1], {"a": 2}], ["x"] * 500]),
+        "const": _of(NONSENSE),
+        "$ref": _of(REFERENCES),
+        "$id": _of(["a", "http://x/y"]),
+        "format": _of(["date", "x"]),
+    }
+
+
+seeds = st.integers(0, 2**32)
+
+
+@settings(max_examples=3000, deadline=None)
+@given(seeds)
+def test_a_schema_is_filled_or_refused(seed: int):
+    """What is built is valid, by a validator of its own, and no larger than its budget."""
+    schema = Hostile(seed).schema()
+    budget = Budget(STEPS, CHARACTERS)
+    try:
+        value = build(schema, Plain(), draw=random.Random(1), budget=budget)
+    except CannotFill:
+        return
+    assert Draft202012Validator(schema).is_valid(value)
+    assert budget.steps >= 0
+    assert budget.characters >= 0
+    assert values_in(value) <= STEPS
+
+
+@settings(max_examples=500, deadline=None)
+@given(seeds)
+def test_the_checks_of_any_schema_end(seed: int):
+    """Whether it is one, whether strict mode takes it, and whether it admits a value."""
+    schema = Hostile(seed).schema()
+    if problem(schema) is None:
+        strict_problem(schema)
+        try:
+            assert admits(schema, {"a": [1]}) in (True, False)
+        except CannotFill as error:
+            assert str(error)
+    else:
+        with pytest.raises(CannotFill):
+            build(schema, Plain(), draw=random.Random(1))
+
+
+def values_in(value: Any) -> int:
+    if isinstance(value, Mapping):
+        return 1 + sum(map(values_in, value.values()))
+    return 1 + sum(map(values_in, value)) if isinstance(value, list) else 1
+
+
+def doubled(keyword: str, levels: int) -> dict[str, Any]:
+    """Each level leads to the next in two ways: to look at all takes 2**levels steps."""
+    definitions: dict[str, Any] = {
+        f"d{i}": {keyword: [{"$ref": f"#/$defs/d{i + 1}"}] * 2} for i in range(levels)
+    }
+    return {"$ref": "#/$defs/d0", "$defs": definitions | {f"d{levels}": {"type": "string"}}}
+
+
+@pytest.mark.parametrize("keyword", ["allOf", "anyOf", "oneOf"])
+def test_what_a_validator_may_look_at_is_counted(keyword: str):
+    """To look at 2**30 places is refused before the validator is asked."""
+    with pytest.raises(CannotFill, match="too large"):
+        admits(doubled(keyword, 30), "word")
+
+
+def test_a_budget_may_be_shared():
+    """Two lists of 40 fit; the third does not."""
+    forty: dict[str, Any] = {"type": "array", "items": {"type": "null"}, "minItems": 40}
+    budget = Budget(steps=300)
+    for _ in range(2):
+        assert len(build(forty, Plain(), draw=random.Random(1), budget=budget)) == 40
+    with pytest.raises(CannotFill, match="too large"):
+        build(forty, Plain(), draw=random.Random(1), budget=budget)
+
+
+def test_patterns_count_for_more_in_a_schema():
+    """Two hundred are too many; two hundred names are few."""
+    names = {f"p{i}": {"type": "string"} for i in range(201)}
+    assert not too_large({"properties": names})
+    assert too_large({"properties": {n: {"pattern": "x"} for n in names}})
+
+
+def test_whole_numbers_may_be_written_with_a_point():
+    """JSON Schema calls 2.0 an integer, and so do the keywords that count."""
+    schema = {"type": "array", "items": {"type": "string", "maxLength": 2.0}, "minItems": 4.0}
+    assert build(schema, Plain(), draw=random.Random(1)) == ["wo"] * 4
