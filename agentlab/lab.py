@@ -162,12 +162,12 @@ async def reply(
 
 
 def simulate(
-    program: Coroutine[Any, Any, T], *, catch: type[E] | tuple[()] = ()
+    program: Coroutine[Any, Any, T], *, catch: type[E] | tuple[type[E], ...] = ()
 ) -> tuple[T | E, Trace]:
     """Run a program of agents in virtual time; return its result, and what the endpoint saw.
 
     Args:
-        catch: A kind of error that is returned instead of the result; any other is raised.
+        catch: The kinds of error that are returned instead of the result; others are raised.
 
     Raises:
         ConfigError: If `program` is no coroutine, such as a function that was not called; or if
