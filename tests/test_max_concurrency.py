@@ -8,7 +8,7 @@ from typing import Any, TypedDict
 import pytest
 from langgraph.checkpoint.memory import InMemorySaver
 from langgraph.graph import START, StateGraph
-from langgraph.types import Send
+from langgraph.types import Command, Send, interrupt
 
 from agentlab import lab
 from agentlab.clock import run_virtual
@@ -217,10 +217,33 @@ def test_in_real_time(fresh_lab, limit):
     assert peak == min(limit, 2)
 
 
-@pytest.mark.parametrize("limit", [1, 2, None])
-def test_a_failure_ends_the_run(fresh_lab, limit):
-    """What waits for a slot then is never asked."""
+@pytest.mark.parametrize(("limit", "asked"), [(1, ["a1"]), (2, ["a1", "b1"]), (None, ["a1", "b1"])])
+def test_a_failure_ends_the_run(fresh_lab, limit, asked):
+    """What waits for a slot then is never asked, nor paid for, although a slot is free now."""
+    app = dataflow(TWO_CHAINS, ask=failing("a1"))
     with trace() as t, pytest.raises(ValueError, match="no a1"):
-        run_virtual(dataflow(TWO_CHAINS, ask=failing("a1")).ainvoke({}, {"max_concurrency": limit}))
-    assert {span.agent for span in t.spans} <= {"a1", "b1"}
+        run_virtual(app.ainvoke({}, {"max_concurrency": limit}))
+    assert [span.agent for span in t.spans] == asked
     assert t.makespan_s == 2
+
+
+def test_an_interrupt_leaves_the_others_their_turn(fresh_lab):
+    """A step that asks a person gives its slot back; resumed with the answer, it alone runs."""
+    asked: list[str] = []
+
+    async def ask(prompt: str, *, agent: str, **options: Any) -> str:
+        if agent == "a1":
+            return str(interrupt("Which river?"))
+        asked.append(agent)
+        await asyncio.sleep(1)
+        return agent
+
+    async def twice() -> dict[str, str]:
+        app = dataflow(TWO_CHAINS, ask=ask, checkpointer=InMemorySaver())
+        config: Any = {"configurable": {"thread_id": "1"}, "max_concurrency": 1}
+        assert "__interrupt__" in await app.ainvoke({}, config)
+        return await app.ainvoke(Command(resume="Elbe"), config)
+
+    results, _ = lab.simulate(twice())
+    assert results["a1"] == "Elbe"
+    assert sorted(asked) == ["a2", "a3", "b1", "b2", "b3", "join"]

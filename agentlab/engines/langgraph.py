@@ -18,6 +18,7 @@ from langchain_core.runnables import RunnableConfig, ensure_config
 from langchain_core.runnables.config import merge_configs, var_child_runnable_config
 from langgraph.checkpoint.base import BaseCheckpointSaver
 from langgraph.config import get_config
+from langgraph.errors import GraphBubbleUp
 from langgraph.func import entrypoint, task
 from langgraph.graph import END, START, StateGraph
 from langgraph.pregel import Pregel
@@ -122,14 +123,24 @@ def dataflow(
         limit: int | None = get_config()["configurable"].get(_LIMIT)
         slots = nullcontext() if limit is None else asyncio.Semaphore(limit)
 
+        failed: list[Exception] = []
+
         def begin(step: Step) -> asyncio.Future[str]:
             async def when_ready() -> str:
                 for need in workflow.needs[step.name]:
                     values[need] = await answers[need]
                 async with slots:
+                    if failed:  # a slot that a failure freed is for nobody
+                        raise failed[0]
                     if limit is not None:  # graphs inside `ask` keep to the same limit
                         var_child_runnable_config.set(get_config() | {"max_concurrency": limit})
-                    return await answer(step, values, ask or lab.ask)
+                    try:
+                        return await answer(step, values, ask or lab.ask)
+                    except GraphBubbleUp:  # an interrupt is no failure
+                        raise
+                    except Exception as error:
+                        failed.append(error)
+                        raise
 
             as_task: Any = task(name=step.name)
             begun: asyncio.Future[str] = as_task(when_ready)()
