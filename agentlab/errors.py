@@ -45,6 +45,34 @@ def _again(kind: type[AgentLabError], args: tuple[Any, ...], facts: dict[str, An
     return error
 
 
+def reason(error: BaseException) -> BaseException:
+    """What the lab itself said, if `error` came of that; else `error`.
+
+    Clients and frameworks wrap what they meet, often in words that hide it ("Connection error.").
+    Where several are found, a ConfigError comes first: it names the way out.
+
+    Example:
+        >>> outer = RuntimeError("Connection error.")
+        >>> outer.__cause__ = ConfigError("use ainvoke")
+        >>> reason(outer)
+        ConfigError('use ainvoke')
+    """
+    seen: dict[int, BaseException] = {}  # an error may be its own cause
+    left: list[BaseException | None] = [error]
+    while left:
+        one = left.pop(0)
+        if one is None or id(one) in seen:
+            continue
+        seen[id(one)] = one
+        if isinstance(one, BaseExceptionGroup):
+            left += one.exceptions
+        left += [one.__cause__, None if one.__suppress_context__ else one.__context__]
+    for kind in (ConfigError, AgentLabError):
+        if found := [one for one in seen.values() if isinstance(one, kind)]:
+            return found[0]
+    return error
+
+
 class ConfigError(AgentLabError, ValueError):
     """A setting, an argument or a data file holds a value that cannot work.
 

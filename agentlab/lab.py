@@ -8,6 +8,7 @@ any case. Nothing here reads the real key or changes the environment.
 from __future__ import annotations
 
 from collections.abc import Coroutine
+from copy import copy
 from http.cookiejar import CookieJar, DefaultCookiePolicy
 from typing import TYPE_CHECKING, Any, TypeVar
 from urllib.parse import quote
@@ -16,7 +17,7 @@ import httpx
 import msgspec
 
 from agentlab.clock import is_virtual, run_virtual
-from agentlab.errors import ConfigError
+from agentlab.errors import AgentLabError, ConfigError, reason
 from agentlab.model_time import (
     duration_s,
     model_seconds_a_second,
@@ -161,15 +162,17 @@ async def reply(
 
 
 def simulate(
-    program: Coroutine[Any, Any, T], *, catch: type[E] | tuple[()] = ()
+    program: Coroutine[Any, Any, T], *, catch: type[E] | tuple[type[E], ...] = ()
 ) -> tuple[T | E, Trace]:
     """Run a program of agents in virtual time; return its result, and what the endpoint saw.
 
     Args:
-        catch: A kind of error that is returned in place of the result; any other is raised.
+        catch: The kinds of error that are returned instead of the result; others are raised.
 
     Raises:
-        ConfigError: If `program` is no coroutine, such as a function that was not called.
+        ConfigError: If `program` is no coroutine, such as a function that was not called; or if
+            it does what takes no virtual time, such as a blocking call, whatever a client made
+            of that.
         DeadlockError: If nothing is left that could ever happen, naming the tasks that wait.
 
     Example:
@@ -179,8 +182,15 @@ def simulate(
     with trace() as t:
         try:
             return run_virtual(program).result, t
-        except catch as error:
-            return error, t
+        except Exception as error:
+            told = reason(error)
+            if isinstance(error, AgentLabError) or not isinstance(told, ConfigError):
+                told = error
+            if isinstance(told, catch):
+                return told, t
+            if told is error:
+                raise
+            raise copy(told) from error
 
 
 def chat_model(*, agent: str = "agent", max_retries: int = 0, **options: Any) -> ChatOpenAI:

@@ -95,8 +95,8 @@ def test_the_first_claim_that_fails_is_the_hint(capsys):
     ("answer", "hint"),
     [
         (lambda: 1 / 0, "it raised ZeroDivisionError: division by zero."),
-        (lambda: lab.ask("tides"), "it returned a coroutine, 'ask', in place of its result."),
-        (lambda: [lab.ask("tides")], "it returned a coroutine, 'ask', in place of its result."),
+        (lambda: lab.ask("tides"), "it returned a coroutine, 'ask', instead of its result."),
+        (lambda: [lab.ask("tides")], "it returned a coroutine, 'ask', instead of its result."),
         (5, "it raised TypeError: 'int' object is not callable."),
     ],
 )
@@ -151,7 +151,7 @@ async def uses_a_coroutine() -> str:
         (lambda: 5, "the answer returned 5, which cannot be awaited; is it an `async def`?"),
         (waits_for_ever, "`waits_for_ever` does not end; what does it wait for?"),
         (naps_for_ever, "`naps_for_ever` does not end; what does it wait for?"),
-        (exits, "`exits` calls exit; return in place of it."),
+        (exits, "`exits` calls exit; return instead."),
         (leaves_a_failure_behind, "it raised ValueError: no figure."),
         (
             uses_a_coroutine,

@@ -9,7 +9,7 @@ from typing import Any
 
 from agentlab import lab
 from agentlab.cancelling import never_cancelled_from_within
-from agentlab.errors import StepError
+from agentlab.errors import StepError, reason
 from agentlab.progress import bar
 from agentlab.workflow import Step, Workflow
 
@@ -84,9 +84,10 @@ class Watch:
                 if self._failed is None:
                     raise
                 name, error = self._failed
+                said = reason(error)
                 raise StepError(
                     f"step {name!r} of workflow {self._workflow.name!r} failed "
-                    f"({type(error).__name__}: {error}); {len(self.results)} of "
+                    f"({type(said).__name__}: {said}); {len(self.results)} of "
                     f"{len(self._workflow.steps)} answers are in this error's results",
                     step=name,
                     results=self.results,

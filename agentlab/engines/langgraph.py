@@ -9,16 +9,23 @@ from __future__ import annotations
 
 import asyncio
 import operator
-from collections.abc import Mapping
+import sys
+from collections.abc import AsyncIterator, Mapping
+from contextlib import nullcontext
 from typing import Annotated, Any, TypedDict
 
+from langchain_core.runnables import RunnableConfig, ensure_config
+from langchain_core.runnables.config import merge_configs, var_child_runnable_config
 from langgraph.checkpoint.base import BaseCheckpointSaver
+from langgraph.config import get_config
+from langgraph.errors import GraphBubbleUp
 from langgraph.func import entrypoint, task
 from langgraph.graph import END, START, StateGraph
 from langgraph.pregel import Pregel
 
 from agentlab import lab
 from agentlab.engines.asking import Ask, Watch, answer
+from agentlab.errors import ConfigError
 from agentlab.workflow import Step, Workflow
 
 
@@ -92,26 +99,48 @@ def dataflow(
 ) -> Pregel[Any, Any, Any, Any]:
     """The workflow as a LangGraph entrypoint whose tasks wait for their own inputs only.
 
+    LangGraph's `max_concurrency` bounds how many steps are asked at the same time: 1 is the
+    sequential baseline. A step that waits for its inputs takes no slot.
+
     Args:
         ask: Who answers; `lab.ask`, unless given.
         checkpointer: Where finished answers are kept. With one, a run that failed goes on by
             `await app.ainvoke(None, config)`, and asks for nothing that was answered before.
 
+    Raises:
+        ConfigError: When it runs, if `max_concurrency` is no whole number from 1.
+
     Example:
         app = dataflow(workflow)
         results = await app.ainvoke({"topic": "tides", "data": "heights"})
+        one_by_one = await app.ainvoke(inputs, {"max_concurrency": 1})
     """
 
     @entrypoint(checkpointer=checkpointer)
     async def app(inputs: dict[str, str]) -> dict[str, str]:
         values = workflow.given(inputs)
         answers: dict[str, asyncio.Future[str]] = {}
+        limit: int | None = get_config()["configurable"].get(_LIMIT)
+        slots = nullcontext() if limit is None else asyncio.Semaphore(limit)
+
+        failed: list[Exception] = []
 
         def begin(step: Step) -> asyncio.Future[str]:
             async def when_ready() -> str:
                 for need in workflow.needs[step.name]:
                     values[need] = await answers[need]
-                return await answer(step, values, ask or lab.ask)
+                async with slots:
+                    if failed:  # a slot that a failure freed is for nobody
+                        raise failed[0]
+                    if limit is not None:  # graphs inside `ask` keep to the same limit
+                        var_child_runnable_config.set(get_config() | {"max_concurrency": limit})
+                    try:
+                        return await answer(step, values, ask or lab.ask)
+                    except GraphBubbleUp:  # an interrupt is no failure
+                        raise
+                    except Exception as error:
+                        failed.append(error)
+                        raise
 
             as_task: Any = task(name=step.name)
             begun: asyncio.Future[str] = as_task(when_ready)()
@@ -124,4 +153,29 @@ def dataflow(
         await asyncio.gather(*answers.values())
         return {name: answer.result() for name, answer in answers.items()}
 
-    return app
+    return _Dataflow(**vars(app))
+
+
+_LIMIT = "__agentlab_limit"  # LangGraph keeps keys with such a beginning out of what it stores
+
+
+class _Dataflow(Pregel[Any, Any, Any, Any]):
+    """An entrypoint that keeps `max_concurrency` by itself.
+
+    LangGraph would give a slot to the entrypoint, and to every task that waits for others, so that
+    few or none would be left for those that could run.
+    """
+
+    async def astream(
+        self, input: Any, config: RunnableConfig | None = None, **options: Any
+    ) -> AsyncIterator[Any]:
+        # From this call, from `with_config`, or from the graph around it.
+        limit = ensure_config(merge_configs(self.config, config)).get("max_concurrency")
+        if limit is not None and (not isinstance(limit, int) or limit < 1):
+            raise ConfigError(f"max_concurrency={limit!r}: give a whole number from 1, or None")
+        given: RunnableConfig = {**(config or {})}
+        given["configurable"] = {**given.get("configurable", {}), _LIMIT: limit}
+        if limit is not None:
+            given["max_concurrency"] = sys.maxsize
+        async for part in super().astream(input, given, **options):
+            yield part
