@@ -13,6 +13,7 @@ from pathlib import Path
 from tempfile import mkdtemp
 
 import pytest
+import reaper
 
 from agentlab.content.journal import Bill, Journal
 from agentlab.errors import AnswerRefused, ConfigError, JournalError
@@ -38,6 +39,7 @@ def server() -> Iterator[str]:
         assert "AGENTLAB_NEEDS_POSTGRES" not in os.environ, "install postgresql"
         pytest.skip("PostgreSQL is not installed")
     folder = Path(mkdtemp(prefix="agentlab-pg-"))  # pytest's own folders are for one user only
+    reaper.afterwards("rm", "-rf", str(folder))
     as_user: list[str] = []
     if os.geteuid() == 0:
         as_user = ["runuser", "-u", "postgres", "--"]
