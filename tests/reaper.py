@@ -54,6 +54,22 @@ def finish() -> None:
     start.cache_clear()
 
 
+def runs(pid: int) -> bool:
+    """True until the process has ended, though nobody may have asked for its exit code yet."""
+    try:
+        return psutil.Process(pid).status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return False
+
+
+def outlive(processes: list[psutil.Process], seconds: float) -> list[psutil.Process]:
+    """Those of `processes` that still run after so long; it waits no longer than it must."""
+    end_s = time.monotonic() + seconds
+    while (left := [each for each in processes if runs(each.pid)]) and time.monotonic() < end_s:
+        time.sleep(0.05)
+    return left
+
+
 def _up_to_make() -> list[int]:
     """The processes between this one and the `make` that runs it: without them nobody waits."""
     if "MAKELEVEL" not in os.environ or "PYTEST_XDIST_WORKER" in os.environ:
@@ -63,30 +79,26 @@ def _up_to_make() -> list[int]:
     return [parent.pid for parent in parents[: makes[0] + 1]] if makes else []
 
 
-def _wait(owners: list[psutil.Process]) -> list[list[str]]:
+def _wait(owners: list[int]) -> list[list[str]]:
     """Wait until one of `owners` is gone, or has closed its pipe; returns what it has asked for."""
     said = b""
-    while all(_runs(owner) for owner in owners):
-        if not select.select([0], [], [], _LOOK_EVERY_S)[0]:
-            continue
-        if not (more := os.read(0, 65536)):
+    here = True
+    while True:
+        here = here and all(map(runs, owners))
+        if select.select([0], [], [], _LOOK_EVERY_S if here else 0)[0]:
+            if not (more := os.read(0, 65536)):
+                break
+            said += more
+        elif not here:
             break
-        said += more
     return [json.loads(line) for line in said.split(b"\n")[:-1]]
-
-
-def _runs(process: psutil.Process) -> bool:
-    try:
-        return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
-    except psutil.NoSuchProcess:
-        return False
 
 
 def _marked(mark: str) -> list[psutil.Process]:
     found = []
     for process in psutil.process_iter():
         try:
-            if mark in process.environ() and _runs(process):
+            if mark in process.environ() and runs(process.pid):
                 found.append(process)
         except (psutil.Error, OSError):  # it is gone, or another user's
             continue
@@ -99,21 +111,17 @@ def _end(processes: list[psutil.Process]) -> None:
             process.terminate()
         except psutil.Error:
             continue
-    for process in psutil.wait_procs(processes, timeout=_GRACE_S)[1]:
+    for process in outlive(processes, _GRACE_S):
         try:
             process.kill()
         except psutil.Error:
             continue
 
 
-def main(mark: str, pids: list[int]) -> None:
-    try:
-        owners = [psutil.Process(pid) for pid in pids]
-        commands = _wait(owners)
-    except psutil.NoSuchProcess:
-        owners, commands = [], []
-    if owners and not all(map(_runs, owners)):
-        _end([owner for owner in owners[:1] if _runs(owner)])  # its `make` was killed
+def main(mark: str, owner: int, makes: list[int]) -> None:
+    commands = _wait([owner, *makes])
+    if not all(map(runs, makes)) and runs(owner):  # `make` was killed, and nobody waits for it
+        _end([psutil.Process(owner)])
     for _ in range(_LOOKS):
         if not (processes := _marked(mark)):
             break
@@ -124,4 +132,4 @@ def main(mark: str, pids: list[int]) -> None:
 
 
 if __name__ == "__main__":
-    main(sys.argv[1], [int(pid) for pid in sys.argv[2:]])
+    main(sys.argv[1], int(sys.argv[2]), [int(pid) for pid in sys.argv[3:]])
