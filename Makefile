@@ -12,7 +12,7 @@ AS_ROOT := $(shell [ "$$(id -u)" = 0 ] && echo --allow-root)
 LAB_ARGS ?=
 BUNDLE_ARGS ?=
 
-NBVAL := -p nbval_refresh --nbval --nbval-current-env --nbval-cell-timeout 120 \
+NBVAL := -p nbval_refresh --nbval --nbval-current-env --nbval-cell-timeout 600 \
 	--nbval-sanitize-with tests/nbval_sanitize.cfg -n 2 --dist loadscope
 
 .PHONY: help setup lab test browser real class attack check links book bundle soak refresh lock clean

@@ -2,6 +2,7 @@
 
 pytest's own process and every process it starts (workers, notebook kernels, endpoints) are guarded
 by `tests/network_guard`; a single refused attempt fails the whole run, whoever swallowed the error.
+What is started ends with the process that runs the tests, even if that is killed (`tests/reaper`).
 """
 
 from __future__ import annotations
@@ -14,6 +15,9 @@ from pathlib import Path
 
 import pytest
 
+sys.path.append(str(Path(__file__).parent / "tests"))
+import reaper
+
 GUARD = Path(__file__).parent / "tests" / "network_guard"
 
 os.environ["AGENTLAB_PROGRESS"] = "0"  # a moving bar has nothing to compare
@@ -22,10 +26,12 @@ for name in ("OPENAI_API_KEY", "OPENAI_BASE_URL", "OPENAI_MODEL"):
 
 
 def pytest_configure(config: pytest.Config) -> None:
+    reaper.start()
     if "AGENTLAB_GUARD_LOG" in os.environ:
         return  # a worker: its controller has set everything up
     handle, log = tempfile.mkstemp(prefix="agentlab-guard-")
     os.close(handle)
+    reaper.afterwards("rm", "-f", log)
     inherited = os.environ.get("PYTHONPATH")
     os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, [str(GUARD), inherited]))
     os.environ["AGENTLAB_GUARD_LOG"] = log
@@ -34,6 +40,10 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 LOG = pytest.StashKey[Path]()
+
+
+def pytest_unconfigure() -> None:
+    reaper.finish()
 
 
 def pytest_sessionfinish(session: pytest.Session) -> None:

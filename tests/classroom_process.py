@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import httpx
+import reaper
 
 from agentlab.settings import DATA
 
@@ -31,6 +32,7 @@ class Class:
 
     def __init__(self, *arguments: str):
         command = [sys.executable, "-m", "agentlab", "serve", "--classroom", "--port", "0"]
+        reaper.start()
         self.process = subprocess.Popen(
             [*command, "--token", TOKEN, *arguments],
             stdout=subprocess.PIPE,

@@ -11,6 +11,7 @@ from tempfile import mkdtemp
 from types import ModuleType
 
 import pytest
+import reaper
 
 
 @pytest.fixture
@@ -39,6 +40,7 @@ def server() -> Iterator[str]:
         assert "AGENTLAB_NEEDS_POSTGRES" not in os.environ, "install postgresql"
         pytest.skip("PostgreSQL is not installed")
     folder = Path(mkdtemp(prefix="agentlab-pg-"))  # pytest's own folders are for one user only
+    reaper.afterwards("rm", "-rf", str(folder))
     as_user: list[str] = []
     if os.geteuid() == 0:
         as_user = ["runuser", "-u", "postgres", "--"]

@@ -43,7 +43,7 @@ from agentlab.workflow import Step, Workflow
 
 QUESTION = "Name three rivers."
 PATIENCE_S = 60.0
-SHORT_S = 0.3
+SHORT_S = 1.0
 """How long a door waits for an upstream that stalls; for any other it has time."""
 
 # --- The tables ---
@@ -414,7 +414,7 @@ def upstream() -> Iterator[Upstream]:
 
 @pytest.fixture
 def short_stalls(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(awkward, "LONGEST_STALL_S", 20 * SHORT_S)
+    monkeypatch.setattr(awkward, "LONGEST_STALL_S", 6 * SHORT_S)
 
 
 @pytest.fixture(scope="module")

@@ -12,7 +12,6 @@ import signal
 import subprocess
 import sys
 import threading
-import time
 from collections.abc import Awaitable, Callable
 from typing import Annotated, TypedDict
 
@@ -379,9 +378,7 @@ def test_ten_thousand_sleepers():
     async def main() -> None:
         await asyncio.gather(*map(sleeper, naps))
 
-    started = time.perf_counter()
     assert run_virtual(main()).elapsed_s == max(naps)
-    assert time.perf_counter() - started < 30  # seconds in practice; hours if it really slept
 
 
 def test_langgraph_fans_out_in_virtual_time():

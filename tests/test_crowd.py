@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 import tracemalloc
+from itertools import islice
+from random import Random
+from typing import Any
 
 import pytest
 
 from agentlab import lab
-from agentlab.bench.crowd import crowd
+from agentlab.bench.crowd import Crowd, crowd
 from agentlab.endpoint import presets
+from agentlab.endpoint.batch import Batch, Job
 from agentlab.endpoint.physics import Physics
 from agentlab.errors import ConfigError
 from agentlab.resilience.stream import stream
+from agentlab.settings import Capacity
 
 STEADY = [name for name in presets.names() if not presets.load(name).physics.jitter_sigma]
 
@@ -35,6 +40,71 @@ def test_it_takes_as_long_as_real_calls_do(fresh_lab, preset, at_once):
     simulated = crowd(physics, 300, at_once=at_once, prompt_tokens=prompt_tokens, output_tokens=20)
     assert simulated.makespan_s == pytest.approx(t.makespan_s, rel=0.02)
     assert simulated.work_s == pytest.approx(t.work_s, rel=0.02)
+
+
+def by_the_endpoint(
+    physics: Physics,
+    agents: int,
+    *,
+    at_once: int,
+    prompt_tokens: int = 16,
+    output_tokens: int = 11,
+    seed: int = 7,
+) -> Crowd:
+    """The same crowd, each agent a job of the local model's own batch."""
+    draw, batch = Random(seed), Batch(physics)
+    waiting = (
+        Job(prompt_tokens, output_tokens, physics.jitter(draw), physics.jitter(draw))
+        for _ in range(agents)
+    )
+    work_s = longest_s = 0.0
+    changed = [j for new in islice(waiting, at_once) for j in batch.submit(new, 0.0)]
+    while True:
+        ended = [j for j in changed if j.end_s is not None and j.started_s is not None]
+        for j in ended:
+            work_s += j.end_s - j.started_s  # type: ignore[operator]
+            longest_s = max(longest_s, j.end_s - j.arrived_s)  # type: ignore[operator]
+        changed = [j for new in islice(waiting, len(ended)) for j in batch.submit(new, batch.now_s)]
+        if not changed and not batch.active:
+            return Crowd(agents, batch.now_s, round(work_s, 6), round(longest_s, 9))
+        if not any(j.end_s is not None for j in changed):
+            changed = batch.advance(batch.next_event_s())
+
+
+@pytest.mark.parametrize("preset", presets.names())
+@pytest.mark.parametrize("at_once", [1, 16, 300])
+def test_it_is_the_endpoints_own_arithmetic(preset: str, at_once: int):
+    """Every preset, jitter and queues too: equal to the last digit of every figure."""
+    physics = presets.load(preset).physics
+    for agents, prompt_tokens, output_tokens in [(1, 0, 1), (700, 16, 11), (350, 20, 100)]:
+        sizes: dict[str, Any] = {"prompt_tokens": prompt_tokens, "output_tokens": output_tokens}
+        simulated = crowd(physics, agents, at_once=at_once, seed=agents, **sizes)
+        assert simulated == by_the_endpoint(physics, agents, at_once=at_once, seed=agents, **sizes)
+
+
+def test_it_is_so_for_other_physics_too():
+    """200 drawn at random: parts that take no time, few slots, slots that come and go."""
+    draw = Random(4)
+    for _ in range(200):
+        physics = Physics(
+            prefill_base_s=draw.choice([0.25, 1.0, draw.random()]),
+            prefill_per_token_s=draw.choice([0, 0.01]),
+            prefill_per_active_s=draw.choice([0, draw.random()]),
+            itl_base_s=draw.choice([0, 0.1, draw.random()]),
+            itl_per_active_s=draw.choice([0, 0.001, draw.random()]),
+            slots=draw.choice([None, 1, 2, 10]),
+            jitter_sigma=draw.choice([0, 0.05, 0.6]),
+            capacity=[
+                Capacity(from_s=draw.choice([0, 1, 10, draw.random()]), slots=draw.randint(1, 20))
+                for _ in range(draw.randint(0, 3))
+            ],
+        )
+        sizes: dict[str, Any] = {
+            "at_once": draw.randint(1, 50),
+            "prompt_tokens": draw.randint(0, 20),
+            "output_tokens": draw.choice([1, 2, 50]),
+        }
+        assert crowd(physics, 100, **sizes) == by_the_endpoint(physics, 100, **sizes), physics
 
 
 def test_memory_does_not_grow_with_agents():

@@ -29,6 +29,7 @@ def test_results_equal_the_others(fresh_lab, seed):
 def test_no_cap_on_what_runs_at_once(fresh_lab):
     """Sixty-four steps that need each other not at all are in flight all at once."""
     w = Workflow([Step(f"s{n}", f"Describe lake {n} in ten paragraphs.") for n in range(64)])
+    fresh_lab.configure(time_scale=3)
     with trace() as t:
         asyncio.run(engines.run(w, engine="crewai"))
     assert t.peak == 64

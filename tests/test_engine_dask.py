@@ -107,7 +107,8 @@ def test_answers_are_those_of_every_engine(fresh_lab):
 
 def test_a_hundred_wait_at_once_on_two_workers(fresh_lab):
     """A worker is an event loop, not a thread: the endpoint sees a hundred in flight."""
-    answers, t = on_cluster(lambda c: several(c, 100, max_tokens=191))
+    with lab.configure(time_scale=3):
+        answers, t = on_cluster(lambda c: several(c, 100, max_tokens=191))
     assert (len(answers), t.requests, t.peak) == (100, 100, 100)
 
 
@@ -430,7 +431,7 @@ def test_processes_end_with_the_one_they_serve(fresh_lab):
         started = psutil.Process(driver.pid).children(recursive=True)
         assert len(started) >= 3
         driver.kill()
-    _, alive = psutil.wait_procs(started, timeout=10)
+    _, alive = psutil.wait_procs(started, timeout=60)
     assert alive == []
 
 
@@ -444,11 +445,11 @@ def test_a_benchmark_takes_it(fresh_lab, tmp_path):
         workloads=[Workload(agents=8)],
         engines=["asyncio", "dask"],
         clock="real",
-        settings={"time_scale": 100},
+        settings={"time_scale": 5},
     )
     measured = measure.run(experiment, tmp_path / "dask.json").measurements
     assert [m.case.engine for m in measured] == ["asyncio", "dask"]
-    assert results.unequal(measured) == [] and measured[1].peak > 4  # 8, if the machine is free
+    assert results.unequal(measured) == [] and measured[1].peak > 4
 
 
 def run_by_dask(command: list[str]) -> dict[str, Any]:

@@ -48,7 +48,7 @@ def test_over_real_http(fresh_lab):
     """The same on the real clock: equal results, and as many in flight as the graph allows."""
     w = Workflow.load("report")
     inputs = {"topic": "tides", "data": "heights"}
-    lab.configure(time_scale=100)
+    lab.configure(time_scale=10)
     expected = run_virtual(engines.run(w, inputs)).result
 
     async def once(engine):

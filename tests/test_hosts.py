@@ -13,6 +13,7 @@ from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
+import reaper
 
 HOSTS = {"head": "10.77.0.1", "model": "10.77.0.2", "one": "10.77.0.3", "two": "10.77.0.4"}
 AT_ONCE = 8
@@ -53,6 +54,7 @@ class Network:
 
     def __enter__(self) -> Network:
         for name in HOSTS:
+            reaper.afterwards("ip", "netns", "del", self.host(name))
             ip("netns", "add", self.host(name))
             ip("-n", self.host(name), "link", "set", "lo", "up")
         head = self.host("head")

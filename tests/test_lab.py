@@ -26,6 +26,7 @@ async def ask_three(lab: ModuleType) -> list[str]:
 
 def test_the_endpoint_counts_three_in_flight_and_exact_work(fresh_lab: ModuleType):
     """In real time: peak 3 for three at once, 12 model seconds of work, to the digit."""
+    fresh_lab.configure(time_scale=1)  # so slow that no machine sends the third after the first
     with trace() as t:
         asyncio.run(ask_three(fresh_lab))
     assert (t.requests, t.peak, t.work_s) == (3, 3, 12.0)
@@ -143,10 +144,12 @@ def test_ask_keeps_its_deadline_in_model_seconds(fresh_lab: ModuleType):
 
 
 def test_a_chat_models_timeout_is_in_model_seconds(fresh_lab: ModuleType):
-    """A timeout of 6 model seconds lets an answer of 4 pass at ten times real speed."""
+    """At a hundred to one an answer of 4 takes .04 s: 2 cut it off, and 2,000 let it pass."""
     fresh_lab.configure(time_scale=100)
-    model = fresh_lab.chat_model(timeout=6)
+    model = fresh_lab.chat_model(timeout=2000)
     assert asyncio.run(model.ainvoke(HELLO)).content.startswith("Hello")
+    with pytest.raises(openai.APITimeoutError):
+        asyncio.run(fresh_lab.chat_model(timeout=2).ainvoke(HELLO))
 
 
 def test_a_blocking_call_in_virtual_time_is_refused(fresh_lab: ModuleType):

@@ -85,6 +85,7 @@ def test_a_swallowed_attempt_fails_the_whole_run(tmp_path: Path):
     (tmp_path / "conftest.py").write_bytes((ROOT / "conftest.py").read_bytes())
     (tmp_path / "tests").mkdir()
     (tmp_path / "tests" / "network_guard").symlink_to(GUARD)
+    (tmp_path / "tests" / "reaper.py").symlink_to(ROOT / "tests" / "reaper.py")
     (tmp_path / "test_it.py").write_text(
         "import contextlib, socket\n"
         "def test_it():\n"

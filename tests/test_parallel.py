@@ -93,7 +93,7 @@ def test_over_real_http(fresh_lab):
         return await lab.ask("Review lakes.", agent="right", temperature=0)
 
     expected, _ = lab.simulate(parallel.run_sequential([left, right]))
-    lab.configure(time_scale=100)
+    lab.configure(time_scale=5)
     with trace() as t:
         assert asyncio.run(parallel.run([left, right])) == expected
     assert t.peak == 2

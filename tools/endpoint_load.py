@@ -68,11 +68,13 @@ def bare(latency_s: float, *, core: int | None = 0) -> Iterator[tuple[str, int]]
     """The reference in a process of its own: its address and process number."""
     code = (
         "import endpoint_load; from agentlab.endpoint.serve import serve; "
+        "from agentlab.owned import end_with_owner; end_with_owner(); "
         f"serve(endpoint_load.Bare({latency_s}), 0, announce=lambda url: print(url, flush=True))"
     )
     command = [sys.executable, "-c", code]
     folder = Path(__file__).parent
-    with subprocess.Popen(command, cwd=folder, stdout=subprocess.PIPE, text=True) as process:
+    pipe = subprocess.PIPE
+    with subprocess.Popen(command, cwd=folder, stdin=pipe, stdout=pipe, text=True) as process:
         assert process.stdout is not None
         if core is not None:
             pin(process.pid, core)

@@ -44,10 +44,19 @@ def jupyterlab() -> Iterator[str]:
     as_root = ["--allow-root"] if hasattr(os, "geteuid") and os.geteuid() == 0 else []
     with tempfile.TemporaryDirectory() as scratch:
         own = {f"JUPYTERLAB_{name}_DIR": scratch for name in ("SETTINGS", "WORKSPACES")}
-        command = [sys.executable, "-m", "jupyter", "lab", "--no-browser", "--port=0", *as_root]
+        lab = (
+            "from agentlab.owned import end_with_owner; end_with_owner(); import jupyterlab.labapp"
+        )
+        command = [sys.executable, "-c", f"{lab} as lab; lab.main()", "--no-browser", "--port=0"]
         command += [f"--ServerApp.root_dir={ROOT}", "--LabApp.app_settings_dir=tools/jupyterlab"]
+        pipe = subprocess.PIPE
         server = subprocess.Popen(
-            command, cwd=ROOT, env=os.environ | own, stderr=subprocess.PIPE, text=True
+            [*command, *as_root],
+            cwd=ROOT,
+            env=os.environ | own,
+            stdin=pipe,
+            stderr=pipe,
+            text=True,
         )
         assert server.stderr is not None
         try:

@@ -1,8 +1,6 @@
 """The endpoint in a process of its own: start one, read its record, stop it.
 
-An owner that is killed cannot tidy up. So the endpoint reads its standard input, a pipe from its
-owner that nobody writes to: when that ends, the owner is gone, and so is the endpoint. This works
-on every system, and for every way to die.
+It ends with its owner, however that ends (`agentlab.owned`).
 """
 
 from __future__ import annotations
@@ -21,6 +19,7 @@ import msgspec
 
 from agentlab.endpoint.serve import build_app, serve
 from agentlab.errors import EndpointError
+from agentlab.owned import end_with_owner
 from agentlab.settings import Settings
 from agentlab.trace import Span
 
@@ -67,7 +66,8 @@ class EndpointProcess:
         self._http.close()
         assert self._process.stdin is not None
         self._process.stdin.close()
-        self._process.wait(timeout=10)
+        self._process.kill()  # a fork of this process may hold the pipe, too
+        self._process.wait()
 
     def mark(self) -> int:
         """A place in the endpoint's record: the number of requests so far."""
@@ -127,7 +127,7 @@ def main() -> int:
     """What the child runs: serve as the environment says, until standard input ends."""
     settings = msgspec.json.decode(os.environ.pop(_SETTINGS), type=Settings)
     lab_key = os.environ.pop(_LAB_KEY)
-    threading.Thread(target=_exit_with_owner, daemon=True).start()
+    end_with_owner()
     try:
         app = build_app(settings, lab_key=lab_key)
         said = {"time_scale": app.model.time_scale}
@@ -136,11 +136,6 @@ def main() -> int:
         print(error, file=sys.stderr)
         return 1
     return 0
-
-
-def _exit_with_owner() -> None:
-    sys.stdin.buffer.read()
-    os._exit(0)  # at once: nobody is left to wait for an answer
 
 
 if __name__ == "__main__":

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import faulthandler
 import gc
+import logging
 import os
+import signal
 import socket
 from collections.abc import Callable
 from functools import cache
+from types import FrameType
 
 import msgspec
 import uvicorn
@@ -31,6 +35,38 @@ from agentlab.settings import DATA, Settings, account_from, key_from
 from agentlab.trace import Span
 
 HOST = "127.0.0.1"
+_GRACE_S = 3.0
+"""From a signal to the end, at most: for answers on their way."""
+
+
+class _Server(uvicorn.Server):
+    """uvicorn's own, which ends within seconds of a signal whatever its event loop is doing."""
+
+    def __init__(self, config: uvicorn.Config, announce: Callable[[], None]):
+        super().__init__(config)
+        self._announce = announce
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        await super().startup(sockets)
+        self._announce()
+
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+        if self.should_exit:
+            _end_now(sig)
+        super().handle_exit(sig, frame)
+        logging.getLogger("uvicorn.error").setLevel(logging.CRITICAL)  # what is cut off is no fault
+        if hasattr(signal, "setitimer"):
+            signal.signal(signal.SIGALRM, lambda *_: _end_now(sig))
+            signal.setitimer(signal.ITIMER_REAL, _GRACE_S)
+        faulthandler.dump_traceback_later(2 * _GRACE_S, file=2, exit=True)  # if Python stands still
+
+
+def _end_now(sig: int) -> None:
+    """End with the exit code that `sig` would have had in the end: 0 after Ctrl-C."""
+    if sig == signal.SIGTERM:
+        signal.signal(sig, signal.SIG_DFL)
+        signal.raise_signal(sig)
+    os._exit(0)
 
 
 def local_app(
@@ -153,22 +189,20 @@ def serve(
     gc.collect()
     gc.freeze()  # what was imported stays; a collection need not look at it again
     gc.set_threshold(100_000)  # a request makes hundreds of objects, hardly any in a circle
-    server = uvicorn.Server(
-        uvicorn.Config(
-            surviving(app),
-            http=Protocol,
-            ws="none",
-            proxy_headers=False,
-            lifespan="off",
-            log_level="warning",
-            access_log=False,
-            timeout_keep_alive=300,  # longer than a learner thinks between two cells' requests
-            timeout_graceful_shutdown=1,
-        )
-    )
     shown = f"[{host}]" if ":" in host else host
-    announce(f"http://{shown}:{listener.getsockname()[1]}/v1")
-    server.run(sockets=[listener])
+    url = f"http://{shown}:{listener.getsockname()[1]}/v1"
+    config = uvicorn.Config(
+        surviving(app),
+        http=Protocol,
+        ws="none",
+        proxy_headers=False,
+        lifespan="off",
+        log_level="warning",
+        access_log=False,
+        timeout_keep_alive=300,  # longer than a learner thinks between two cells' requests
+        timeout_graceful_shutdown=1,
+    )
+    _Server(config, lambda: announce(url)).run(sockets=[listener])
 
 
 @cache

@@ -11,12 +11,12 @@ import json
 import os
 import signal
 import sys
-import threading
 from asyncio.subprocess import DEVNULL, PIPE, Process
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from agentlab.errors import ConfigError
+from agentlab.owned import end_with_owner
 
 _HERE = ("--host", "127.0.0.1", "--protocol", "tcp")
 _START_S = 30
@@ -116,11 +116,10 @@ async def _killed(process: Process) -> None:
 
 def dask_setup(_service: object) -> None:
     """Dask calls this in each of these processes: end with the process that started this one."""
-    threading.Thread(target=_end_with_parent, daemon=True).start()
+    end_with_owner(_end_the_group)
 
 
-def _end_with_parent() -> None:
-    sys.stdin.buffer.read()
+def _end_the_group() -> None:
     if hasattr(os, "killpg"):
         os.killpg(0, signal.SIGKILL)
     os._exit(1)
