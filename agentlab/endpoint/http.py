@@ -22,7 +22,7 @@ Send = Callable[[Message], Awaitable[None]]
 Headers = Iterable[tuple[bytes, bytes]]
 
 MAX_BODY_BYTES = 2**20
-"""Of a request, unless a setting says otherwise: a long book has so many letters."""
+"""Of a request to the local model, unless a setting says otherwise: a long book's letters."""
 
 _BODIES_HELD = 64
 """All requests in flight may hold so many bodies of `MAX_BODY_BYTES` together, or 4 longer ones."""
