@@ -57,7 +57,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
             for the local model. (`lab.configure(upstream=None)` turns away what is paid for, and
             keeps a class whose model is the local one.)
         model: The model's name that clients send; the local model takes any.
-        max_body_bytes: How long the body of a request may be; longer ones are refused (413).
+        max_body_bytes: How long the body of a request may be; longer ones are refused (413). None
+            takes 1 MiB for the local model, and 8 MiB for a real one, which may look at pictures.
         leave_out: Parameters that the real model is never sent, because it refuses them. Of the
             two names for an answer's longest length, the other is sent.
 
@@ -76,12 +77,17 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     upstream: Address | None = None
     model: Text = "gpt-4o-mini"
     leave_out: list[MayBeLeftOut] = []
-    max_body_bytes: AtLeastOne = 2**20
+    max_body_bytes: AtLeastOne | None = None
 
     @property
     def real(self) -> bool:
         """True if a real model answers, in its own time."""
         return self.upstream is not None and self.replay is None
+
+    @property
+    def longest_body_bytes(self) -> int:
+        """`max_body_bytes`, or what it stands for."""
+        return self.max_body_bytes or (8 * 2**20 if self.real else 2**20)
 
 
 _VARIABLES = {

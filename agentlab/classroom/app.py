@@ -97,7 +97,7 @@ class Classroom:
             self.room,
             door=self._door,
             on_end=self._on_end,
-            max_body_bytes=settings.max_body_bytes,
+            max_body_bytes=settings.longest_body_bytes,
         )
         self._files = {
             path: (_PAGE.joinpath(name).read_bytes(), kind) for path, (name, kind) in _FILES.items()

@@ -64,7 +64,7 @@ class App:
         *,
         door: Door | None = None,
         on_end: Callable[[Span], object] | None = None,
-        max_body_bytes: int = MAX_BODY_BYTES,
+        max_body_bytes: int = 8 * MAX_BODY_BYTES,
     ):
         self.model = model
         self._bodies = Bodies(max_body_bytes)

@@ -22,10 +22,10 @@ Send = Callable[[Message], Awaitable[None]]
 Headers = Iterable[tuple[bytes, bytes]]
 
 MAX_BODY_BYTES = 2**20
-"""Of a request, unless a setting says otherwise: a long book has so many letters."""
+"""Of a request to the local model, unless a setting says otherwise: a long book's letters."""
 
 _BODIES_HELD = 64
-"""All requests that are being answered may hold so many times the longest body together."""
+"""All requests in flight may hold so many bodies of `MAX_BODY_BYTES` together, or 4 longer ones."""
 
 RESET = "agentlab.reset"
 """The name of the scope's extension, a function without arguments, that resets the connection."""
@@ -118,6 +118,7 @@ class Bodies:
 
     def __init__(self, most_bytes: int = MAX_BODY_BYTES):
         self._most_bytes = most_bytes
+        self._most_held_bytes = max(_BODIES_HELD * min(most_bytes, MAX_BODY_BYTES), 4 * most_bytes)
         self._held_bytes = 0
 
     async def read(self, scope: Scope, receive: Receive) -> bytes:
@@ -158,7 +159,7 @@ class Bodies:
                 "serve with another AGENTLAB_MAX_BODY_BYTES.",
                 code="request_too_large",
             )
-        if self._held_bytes > _BODIES_HELD * self._most_bytes:
+        if self._held_bytes > self._most_held_bytes:
             raise RequestError(
                 503,
                 f"The requests in flight hold {self._held_bytes:,} bytes already; try again later.",

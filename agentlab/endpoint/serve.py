@@ -91,7 +91,7 @@ def local_app(
     return App(
         _guarded(model, limits, plan, settings),
         on_end=on_end,
-        max_body_bytes=settings.max_body_bytes,
+        max_body_bytes=settings.longest_body_bytes,
     )
 
 
@@ -153,7 +153,7 @@ def build_app(
         _guarded(model, limits, plan, settings),
         door=OwnDoor(lab_key),
         on_end=on_end,
-        max_body_bytes=settings.max_body_bytes,
+        max_body_bytes=settings.longest_body_bytes,
     )
 
 
