@@ -24,7 +24,8 @@ from concurrent.futures import Future
 from dataclasses import dataclass
 from typing import Any, Generic, TypeVar, TypeVarTuple
 
-from agentlab.errors import ConfigError, DeadlockError
+from agentlab.errors import ConfigError, DeadlockError, reason
+from agentlab.loops import running_loop
 from agentlab.unseen import Unseen, where
 
 T = TypeVar("T")
@@ -55,10 +56,10 @@ def run_virtual(main: Coroutine[Any, Any, T]) -> VirtualRun[T]:
     are left over when `main` ends are cancelled, as by `asyncio.run`.
 
     Raises:
-        ConfigError: If `main` is no coroutine, or waits for a real socket or pipe.
+        ConfigError: If `main` is no coroutine, or waits for a real socket or pipe. Where a client
+            has made something else of that, a note of its error says so.
         DeadlockError: If nothing is left that could ever happen, naming the tasks that wait; or
-            not before `HORIZON_S`; or if somebody polls without
-            ever waiting.
+            not before `HORIZON_S`; or if somebody polls without ever waiting.
 
     Warns:
         RuntimeWarning: If it seems to wait for what takes no virtual time (see `agentlab.unseen`).
@@ -72,22 +73,18 @@ def run_virtual(main: Coroutine[Any, Any, T]) -> VirtualRun[T]:
     """
     if not asyncio.iscoroutine(main):
         raise ConfigError(f"virtual time runs a coroutine, such as main(); got {main!r}")
-    loop = VirtualTimeLoop()
+    run = _run if running_loop() is None else _run_in_thread
     try:
-        asyncio.get_running_loop()
-    except RuntimeError:
-        return _run(loop, main)
-    return _run_in_thread(loop, main)
+        return run(VirtualTimeLoop(), main)
+    except Exception as error:
+        if (told := reason(error)) is not error:
+            error.add_note(f"The reason: {told}")
+        raise
 
 
 def is_virtual(loop: asyncio.AbstractEventLoop | None = None) -> bool:
     """True if `loop`, or else the running loop, keeps virtual time; False where none runs."""
-    if loop is None:
-        try:
-            loop = asyncio.get_running_loop()
-        except RuntimeError:
-            return False
-    return isinstance(loop, VirtualTimeLoop)
+    return isinstance(loop or running_loop(), VirtualTimeLoop)
 
 
 class VirtualTimeLoop(asyncio.SelectorEventLoop):

@@ -165,6 +165,7 @@ def test_a_blocking_call_in_virtual_time_is_refused(fresh_lab: ModuleType):
     while causes[-1] is not None:
         causes.append(causes[-1].__cause__)
     assert any(isinstance(cause, ConfigError) and "ainvoke" in str(cause) for cause in causes)
+    assert "use ainvoke" in error.value.__notes__[0]
 
 
 def test_virtual_time_follows_the_configuration(fresh_lab: ModuleType):

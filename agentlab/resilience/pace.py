@@ -101,6 +101,10 @@ class TokenBucket:
             served.set_result(None)
 
 
+_LEAST_LIMIT = 1e-6
+"""A header that tells a lower limit tells none."""
+
+
 class Pace:
     """Keeps a rate limit: requests and tokens, as given or as the endpoint says.
 
@@ -172,7 +176,7 @@ class Pace:
                 finite_number(headers.get(f"x-ratelimit-{what}-{kind}", ""))
                 for what in ("limit", "remaining")
             )
-            if not limit or left is None:
+            if left is None or limit is None or limit < _LEAST_LIMIT:
                 continue
             if kind not in self._buckets:
                 reset_s = lab.duration_s(headers.get(f"x-ratelimit-reset-{kind}", ""))
