@@ -40,7 +40,7 @@ def run(code, folder):
         env=environment,
         capture_output=True,
         text=True,
-        timeout=100,
+        timeout=600,
     )
 
 
