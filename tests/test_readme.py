@@ -85,8 +85,8 @@ def test_its_pictures_are_small():
 
 # What only the module itself uses; `lab` passes on what is for all in its three.
 INTERNAL = set(
-    "bucket cancelling cli fields files located loops model_time named notices numbers reply "
-    "running step unseen wire".split()
+    "bucket cancelling cli fields files located loops model_time named notices numbers owned "
+    "reply running step unseen wire".split()
 )
 
 
