@@ -211,6 +211,8 @@ def _check_fields(request: ChatRequest) -> None:
 def _check_size(request: ChatRequest) -> None:
     """All schemas together are short enough to be read while others wait."""
     form = request.response_format
+    if not (form or request.tools):  # as in most requests
+        return
     definitions = [tool.function.parameters for tool in request.tools or []]
     definitions.append(form.json_schema.definition if form and form.json_schema else None)
     if schemas.too_large(definitions):
