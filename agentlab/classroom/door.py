@@ -15,18 +15,16 @@ import asyncio
 import hmac
 import ipaddress
 import math
-import re
 import socket
 from collections.abc import Callable
 from functools import lru_cache
-from urllib.parse import urlsplit
 
 import psutil
 
 from agentlab.classroom.guesses import Guesses, machine
 from agentlab.classroom.names import TEACHER, NotALearner
 from agentlab.classroom.roster import Roster
-from agentlab.endpoint.http import Scope, header
+from agentlab.endpoint.http import Scope, header, hostname
 from agentlab.endpoint.wire import RequestError
 from agentlab.trace import Span
 
@@ -47,7 +45,7 @@ class ClassroomDoor:
 
     def enter(self, scope: Scope) -> None:
         host, origin = header(scope, b"host"), header(scope, b"origin")
-        if host and not (_in_figures(host) or _hostname(host) in self._names):
+        if host and not (_in_figures(host) or hostname(host) in self._names):
             raise _foreign(f"Host {host!r} is not this machine; use its address in figures.")
         if origin and origin.partition("://")[2] != host:
             raise _foreign(f"Origin {origin!r} is another's; open the page of this machine.")
@@ -160,21 +158,9 @@ def _key(scope: Scope) -> str:
 
 
 @lru_cache(maxsize=256)
-def _hostname(host: str) -> str:
-    if not re.fullmatch(
-        r"(\[[\da-f:.]+(%[\w.-]+)?\]|[\w.-]+)(:\d{1,5})?", host, re.ASCII | re.IGNORECASE
-    ):
-        return ""
-    try:
-        return urlsplit(f"//{host}").hostname or ""
-    except ValueError:  # no address at all
-        return ""
-
-
-@lru_cache(maxsize=256)
 def _in_figures(host: str) -> bool:
     try:
-        ipaddress.ip_address(_hostname(host))
+        ipaddress.ip_address(hostname(host))
     except ValueError:
         return False
     return True

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import hmac
+import re
 import sys
 from collections.abc import Awaitable, Callable, Coroutine, Iterable
 from functools import lru_cache
@@ -32,6 +33,7 @@ RESET = "agentlab.reset"
 
 _MOST_DIGITS = 15
 _HEADERS = "agentlab.headers"  # the scope's headers by name, kept there for the next question
+_HOST = re.compile(r"(\[[\da-f:.]+(%[\w.-]+)?\]|[\w.-]+)(:\d{1,5})?", re.ASCII | re.IGNORECASE)
 _LOOPBACK = {"127.0.0.1", "localhost", "::1"}
 
 
@@ -234,7 +236,7 @@ def refuse_strangers(scope: Scope) -> None:
     """
     for name in (b"host", b"origin"):
         value = header(scope, name)
-        if value and _hostname(value) not in _LOOPBACK:
+        if value and hostname(value) not in _LOOPBACK:
             what = name.decode().title()
             raise RequestError(
                 403, f"{what} {value!r} is not this machine; use http://127.0.0.1.", code="foreign"
@@ -242,11 +244,20 @@ def refuse_strangers(scope: Scope) -> None:
 
 
 @lru_cache(maxsize=256)
-def _hostname(value: str) -> str | None:
+def hostname(value: str) -> str:
+    """The host that a Host or an Origin header names; empty if it names none.
+
+    Example:
+        >>> hostname("localhost:8000"), hostname("http://[::1]:80"), hostname("127.0.0.1#.evil")
+        ('localhost', '::1', '')
+    """
+    host = re.sub(r"^https?://", "", value)
+    if not _HOST.fullmatch(host):
+        return ""
     try:
-        return urlsplit(value if "//" in value else f"//{value}").hostname
+        return urlsplit(f"//{host}").hostname or ""
     except ValueError:  # no address at all
-        return None
+        return ""
 
 
 async def unless_gone(receive: Receive, work: Coroutine[Any, Any, None]) -> None:

@@ -94,7 +94,7 @@ class LocalModel:
                 await exchange.run(receive, send, stream=stream)
             except QueueFull:
                 raise self._queue_full() from None
-        elif path.startswith(_MODELS) and method == "GET":
+        elif f"{path}/".startswith(f"{_MODELS}/") and method == "GET":
             await respond(send, 200, _models(path))
         elif path in _ROUTES:
             allowed = "POST" if answering else "GET"
