@@ -127,7 +127,7 @@ class BlockingTransport(httpx.BaseTransport):
         if is_virtual():
             raise ConfigError(
                 "a call that blocks (invoke, stream) takes no virtual time; "
-                "in its place use ainvoke or astream"
+                "use ainvoke or astream instead"
             )
         _scale_timeouts(request, self._time_scale)
         return self._http.handle_request(request)
