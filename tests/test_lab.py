@@ -144,12 +144,13 @@ def test_ask_keeps_its_deadline_in_model_seconds(fresh_lab: ModuleType):
 
 
 def test_a_chat_models_timeout_is_in_model_seconds(fresh_lab: ModuleType):
-    """At a hundred to one an answer of 4 takes .04 s: 2 cut it off, and 2,000 let it pass."""
-    fresh_lab.configure(time_scale=100)
-    model = fresh_lab.chat_model(timeout=2000)
+    """At ten to one a stall of 100 takes 10 s: 20 cut it off, and 1,000 let a whole answer pass."""
+    slow = {"kind": "stall", "agent": "slow", "stall_s": 100, "probability": 1.0}
+    fresh_lab.configure(time_scale=10, faults=[slow])
+    model = fresh_lab.chat_model(timeout=1000)
     assert asyncio.run(model.ainvoke(HELLO)).content.startswith("Hello")
     with pytest.raises(openai.APITimeoutError):
-        asyncio.run(fresh_lab.chat_model(timeout=2).ainvoke(HELLO))
+        asyncio.run(fresh_lab.chat_model(agent="slow", timeout=20).ainvoke(HELLO))
 
 
 def test_a_blocking_call_in_virtual_time_is_refused(fresh_lab: ModuleType):
