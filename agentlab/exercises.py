@@ -301,7 +301,7 @@ def _what_it_raised(error: BaseException, own: CodeType | None = None) -> str:
     if "asyncio.run() cannot be called" in _short(error):
         return "an event loop runs already; use `await` instead of asyncio.run."
     raised = told if isinstance(told, ConfigError) else _first(error)
-    where = _line(_first(error), own) or _line(_first(error.__cause__ or error), own)
+    where = _line(_first(error), own) or _line(_first(error.__context__ or error), own)
     said = _said(raised)
     used = getattr(raised, "obj", None)
     if inspect.iscoroutine(used):

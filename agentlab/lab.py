@@ -7,6 +7,7 @@ any case. Nothing here reads the real key or changes the environment.
 
 from __future__ import annotations
 
+import linecache
 from collections.abc import Coroutine
 from copy import copy
 from http.cookiejar import CookieJar, DefaultCookiePolicy
@@ -43,6 +44,7 @@ from agentlab.running import (
 )
 from agentlab.trace import Trace, trace
 from agentlab.transport import BlockingTransport, LabTransport
+from agentlab.unseen import raised_at
 
 if TYPE_CHECKING:
     from crewai import LLM
@@ -190,7 +192,11 @@ def simulate(
                 return told, t
             if told is error:
                 raise
-            raise copy(told) from error
+            told = copy(told)
+            if at := raised_at(error):
+                line = linecache.getline(at.file, at.line).strip()
+                told.add_note(f"It was met in {at.function!r}, in the line: {line}")
+            raise told from None  # what the client made of it, a long story, stays its context
 
 
 def chat_model(*, agent: str = "agent", max_retries: int = 0, **options: Any) -> ChatOpenAI:

@@ -18,6 +18,7 @@ import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from traceback import walk_tb
 from types import FrameType
 from typing import Any, NamedTuple
 
@@ -60,9 +61,9 @@ class Unseen:
             sleeping = [task for task in asyncio.all_tasks(loop) if _sleeps(task)]
             self._warn(
                 f"{POLLS:,} waits of {self._before_s.pop():g} s in a row, and nothing else "
-                f"happened: {'; '.join(sorted(map(where, sleeping))[:3])}. If this polls "
-                "time.monotonic() or another real clock: those hardly move in virtual time. Read "
-                "the event loop's time() instead, and keep a rate with agentlab.resilience's Pace",
+                "happened. If this line polls time.monotonic() or another real clock: those hardly "
+                "move in virtual time. Read the event loop's time() instead, and keep a rate limit "
+                "with agentlab.resilience.pace.Pace",
                 place(sleeping[0]) if sleeping else None,
             )
 
@@ -154,6 +155,17 @@ def _waiting(task: asyncio.Task[Any]) -> Iterator[FrameType]:
     while (frame := getattr(inner, "cr_frame", None)) is not None:
         yield frame
         inner = inner.cr_await
+
+
+def raised_at(error: BaseException) -> Place | None:
+    """Find the innermost line on an error's way that is no library's."""
+    while isinstance(error, BaseExceptionGroup):
+        error = error.exceptions[0]
+    found = None
+    for frame, line in walk_tb(error.__traceback__):
+        if not frame.f_code.co_filename.startswith(_LIBRARIES):
+            found = Place(frame.f_code.co_filename, line, frame.f_code.co_name)
+    return found
 
 
 def _own_line(frame: FrameType | None) -> Place | None:

@@ -97,10 +97,11 @@ async def in_a_group() -> None:
 
 @pytest.mark.parametrize("program", [in_a_coroutine, as_a_stream, in_a_thread, in_a_group])
 def test_a_blocking_call_in_virtual_time_says_so(fresh_lab, program):
-    """Not "Connection error.", which is what the client makes of it; that is the cause."""
+    """Not "Connection error.", which is what the client makes of it; and where it was met."""
     with pytest.raises(ConfigError, match="use ainvoke or astream") as caught:
         lab.simulate(program())
-    assert caught.value.__cause__ is not None
+    (note,) = caught.value.__notes__
+    assert "in the line: return" in note and "lab.chat_model()" in note
     told, _ = lab.simulate(program(), catch=ConfigError)
     assert isinstance(told, ConfigError)
 
@@ -143,6 +144,6 @@ def test_the_clients_error_is_still_there(fresh_lab):
     """Whoever wants the traceback of the client finds it."""
     with pytest.raises(AgentLabError) as caught:
         lab.simulate(in_a_coroutine())
-    inner = caught.value.__cause__
+    inner = caught.value.__context__
     assert type(inner).__name__ == "OpenAIConnectionError"
     assert not isinstance(inner, httpx.HTTPError)
