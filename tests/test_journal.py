@@ -158,3 +158,16 @@ def test_nothing_is_left_behind(tmp_path):
         journal.sending(*STEP)
         assert (tmp_path / "j.sqlite.spare").stat().st_size == 1 << 20
     assert {path.name for path in tmp_path.iterdir()} <= {"j.sqlite", "j.sqlite.lock"}
+
+
+def test_a_closed_journal_is_free_before_its_server_notices(postgres, monkeypatch):
+    """Its lock is given back: a server that is busy ends a closed connection much later."""
+    import psycopg
+
+    journal, closed = Journal(postgres), []
+    with monkeypatch.context() as busy:
+        busy.setattr(psycopg.Connection, "close", closed.append)
+        journal.close()
+    with Journal(postgres):
+        (connection,) = closed
+        connection.close()

@@ -336,9 +336,15 @@ class Journal:
 
     def close(self) -> None:
         """Let another process have it."""
+        connection = self._connection
         with suppress(SQLAlchemyError):  # as above
-            self._connection.close()
-        self._connection.engine.dispose()
+            if connection.dialect.name == "postgresql" and not connection.invalidated:
+                # Its server notices later that a connection is closed, and keeps the lock till then
+                connection.rollback()
+                connection.exec_driver_sql("select pg_advisory_unlock_all()")
+        with suppress(SQLAlchemyError):
+            connection.close()
+        connection.engine.dispose()
         self._release()
 
     def _release(self) -> None:
