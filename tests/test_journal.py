@@ -166,7 +166,7 @@ def test_a_closed_journal_is_free_before_its_server_notices(postgres, monkeypatc
 
     journal, closed = Journal(postgres), []
     with monkeypatch.context() as busy:
-        busy.setattr(psycopg.Connection, "close", closed.append)
+        busy.setattr(psycopg.Connection, "close", lambda self: closed.append(self))
         journal.close()
     with Journal(postgres):
         (connection,) = closed
