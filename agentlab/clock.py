@@ -6,8 +6,8 @@ the same loop, runs in milliseconds, and ends at exactly the time at which it wo
 
 Sockets, threads, other processes and the clocks of module `time` live in real time, which this
 clock knows nothing of. A socket waited for is an error; for what can only be guessed at there are
-the warnings of `agentlab.unseen`. What is handed to `run_in_executor` or `asyncio.to_thread` runs
-immediately, inside the loop, while the clock stands.
+warnings (`agentlab._blind_spots`). What is handed to `run_in_executor` or `asyncio.to_thread`
+runs immediately, inside the loop, while the clock stands.
 """
 
 from __future__ import annotations
@@ -24,9 +24,9 @@ from concurrent.futures import Future
 from dataclasses import dataclass
 from typing import Any, Generic, TypeVar, TypeVarTuple
 
+from agentlab._blind_spots import BlindSpots, where
 from agentlab.errors import ConfigError, DeadlockError, reason
 from agentlab.loops import running_loop
-from agentlab.unseen import Unseen, where
 
 T = TypeVar("T")
 Ts = TypeVarTuple("Ts")
@@ -62,7 +62,7 @@ def run_virtual(main: Coroutine[Any, Any, T]) -> VirtualRun[T]:
             not before `HORIZON_S`; or if somebody polls without ever waiting.
 
     Warns:
-        RuntimeWarning: If it seems to wait for what takes no virtual time (see `agentlab.unseen`).
+        RuntimeWarning: If it seems to wait for what takes no virtual time.
 
     Example:
         >>> async def nap() -> str:
@@ -108,7 +108,7 @@ class VirtualTimeLoop(asyncio.SelectorEventLoop):
         self._order = itertools.count()
         self._timers_for_now = 0
         self.belongings: dict[object, Any] = {}
-        self.unseen = Unseen()
+        self.blind_spots = BlindSpots()
         super().__init__(_JumpingSelector(self))
         self._clock_resolution = math.ulp(0.0)  # what is due is due, to the last bit
 
@@ -124,7 +124,7 @@ class VirtualTimeLoop(asyncio.SelectorEventLoop):
         context: contextvars.Context | None = None,
     ) -> asyncio.TimerHandle:
         """As in any loop."""
-        self.unseen.waits(delay)
+        self.blind_spots.waits(delay)
         return self.call_at(self._now_s + delay, callback, *args, context=context)
 
     def call_at(
@@ -180,7 +180,7 @@ class VirtualTimeLoop(asyncio.SelectorEventLoop):
     ) -> asyncio.Handle:
         """As in any loop; where another thread answers, the clock did not wait for it."""
         if self._thread_id not in (None, threading.get_ident()):
-            self.unseen.thread_answers()
+            self.blind_spots.thread_answers()
         return super().call_soon_threadsafe(callback, *args, context=context)
 
     def jump(self) -> None:
@@ -199,7 +199,7 @@ class VirtualTimeLoop(asyncio.SelectorEventLoop):
             raise self._stuck(
                 f"nothing happens before {when:g} s, and virtual time ends at {HORIZON_S:g} s"
             )
-        self.unseen.jumps(self)
+        self.blind_spots.jumps(self)
         self._now_s = max(self._now_s, round(when, 9), when)
         self._timers_for_now = 0
         self._clock_resolution = math.ulp(self._now_s)
@@ -284,7 +284,7 @@ class _JumpingSelector(selectors.DefaultSelector):
 
     def select(self, timeout: float | None = None) -> Any:
         events = super().select(0)
-        self._loop.unseen.turns()
+        self._loop.blind_spots.turns()
         if not events and (timeout is None or timeout > 0):
             self._loop.jump()
         self._turns += 1
@@ -308,7 +308,7 @@ def _without_dust(time_s: float) -> float:
 
 
 def _run(loop: VirtualTimeLoop, main: Coroutine[Any, Any, T]) -> VirtualRun[T]:
-    with asyncio.Runner(loop_factory=lambda: loop) as runner, loop.unseen.watched():
+    with asyncio.Runner(loop_factory=lambda: loop) as runner, loop.blind_spots.watched():
         return runner.run(_timed(main))
 
 

@@ -17,6 +17,7 @@ from urllib.parse import quote
 import httpx
 import msgspec
 
+from agentlab._blind_spots import raised_at
 from agentlab.clock import is_virtual, run_virtual
 from agentlab.errors import AgentLabError, ConfigError, reason
 from agentlab.model_time import (
@@ -44,7 +45,6 @@ from agentlab.running import (
 )
 from agentlab.trace import Trace, trace
 from agentlab.transport import BlockingTransport, LabTransport
-from agentlab.unseen import raised_at
 
 if TYPE_CHECKING:
     from crewai import LLM

@@ -45,7 +45,8 @@ def jupyterlab() -> Iterator[str]:
     with tempfile.TemporaryDirectory() as scratch:
         own = {f"JUPYTERLAB_{name}_DIR": scratch for name in ("SETTINGS", "WORKSPACES")}
         lab = (
-            "from agentlab.owned import end_with_owner; end_with_owner(); import jupyterlab.labapp"
+            "from agentlab._support.owned import end_with_owner; end_with_owner(); "
+            "import jupyterlab.labapp"
         )
         command = [sys.executable, "-c", f"{lab} as lab; lab.main()", "--no-browser", "--port=0"]
         command += [f"--ServerApp.root_dir={ROOT}", "--LabApp.app_settings_dir=tools/jupyterlab"]

@@ -8,7 +8,7 @@ clock.
 
 from __future__ import annotations
 
-from agentlab.bucket import Bucket
+from agentlab._support.bucket import Bucket
 from agentlab.endpoint.limits import Limit, Limits, a_minutes
 
 _ASKING_S = 60.0

@@ -11,7 +11,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-from agentlab.bucket import Bucket
+from agentlab._support.bucket import Bucket
 from agentlab.endpoint.wire import RequestError
 
 

@@ -1,6 +1,6 @@
 """The endpoint in a process of its own: start one, read its record, stop it.
 
-It ends with its owner, however that ends (`agentlab.owned`).
+It ends with its owner, however that ends (`agentlab._support.owned`).
 """
 
 from __future__ import annotations
@@ -17,9 +17,9 @@ from typing import IO, Any
 import httpx
 import msgspec
 
+from agentlab._support.owned import end_with_owner
 from agentlab.endpoint.serve import build_app, serve
 from agentlab.errors import EndpointError
-from agentlab.owned import end_with_owner
 from agentlab.settings import Settings
 from agentlab.trace import Span
 

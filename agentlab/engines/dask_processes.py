@@ -15,8 +15,8 @@ from asyncio.subprocess import DEVNULL, PIPE, Process
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
+from agentlab._support.owned import end_with_owner
 from agentlab.errors import ConfigError
-from agentlab.owned import end_with_owner
 
 _HERE = ("--host", "127.0.0.1", "--protocol", "tcp")
 _START_S = 30

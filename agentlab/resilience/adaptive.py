@@ -21,7 +21,7 @@ import bisect
 import math
 from collections import deque
 
-from agentlab.numbers import checked
+from agentlab._support.numbers import checked
 from agentlab.resilience.evidence import InOrder, Level, Served, Worth, log_s, worth
 from agentlab.resilience.limiters import Sample
 

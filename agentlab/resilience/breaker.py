@@ -7,8 +7,8 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
 from agentlab import lab
+from agentlab._support.numbers import checked
 from agentlab.errors import CircuitOpen
-from agentlab.numbers import checked
 from agentlab.resilience.verdict import judge
 
 _NOW_S = 1e-9

@@ -21,12 +21,12 @@ from math import inf
 from typing import Any, Generic, TypeVar
 
 from agentlab import lab
+from agentlab._support.numbers import checked
 from agentlab.cancelling import never_cancelled_from_within
 from agentlab.clock import is_virtual
 from agentlab.endpoint.tokens import count_tokens
 from agentlab.errors import ConfigError, GaveUp
 from agentlab.notices import log
-from agentlab.numbers import checked
 from agentlab.resilience.breaker import Breaker
 from agentlab.resilience.hedge import Hedge
 from agentlab.resilience.limiters import Limiter

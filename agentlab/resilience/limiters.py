@@ -17,8 +17,8 @@ import math
 from random import Random
 from typing import NamedTuple, Protocol
 
+from agentlab._support.numbers import checked
 from agentlab.errors import ConfigError
-from agentlab.numbers import checked
 
 
 class Sample(NamedTuple):

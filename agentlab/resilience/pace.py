@@ -12,10 +12,10 @@ from collections import deque
 from collections.abc import Mapping
 
 from agentlab import lab
-from agentlab.bucket import Bucket
+from agentlab._support.bucket import Bucket
+from agentlab._support.numbers import checked
 from agentlab.errors import ConfigError
 from agentlab.model_time import finite_number
-from agentlab.numbers import checked
 
 
 class TokenBucket:

@@ -14,8 +14,8 @@ from random import Random
 from tenacity import AsyncRetrying, AttemptManager, RetryCallState
 
 from agentlab import lab
+from agentlab._support.numbers import checked
 from agentlab.errors import ConfigError
-from agentlab.numbers import checked
 from agentlab.resilience.verdict import judge
 
 

@@ -35,7 +35,7 @@ _LIBRARIES = (
 _ASYNCIO = asyncio.__path__[0]
 
 
-class Unseen:
+class BlindSpots:
     """Watches one event loop in virtual time, and warns once of each kind of thing."""
 
     def __init__(self) -> None:
