@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from typing import Any, TypedDict
+import operator
+from typing import Annotated, Any, TypedDict
 
 import pytest
 from langgraph.checkpoint.memory import InMemorySaver
@@ -247,3 +248,24 @@ def test_an_interrupt_leaves_the_others_their_turn(fresh_lab):
     results, _ = lab.simulate(twice())
     assert results["a1"] == "Elbe"
     assert sorted(asked) == ["a2", "a3", "b1", "b2", "b3", "join"]
+
+
+def test_langgraphs_own_limit_counts_in_each_graph_inside_a_graph(fresh_lab):
+    """LangGraph 1.2, as lesson 02b says: three graphs of ten under one limit of 4 have peak 12."""
+
+    class Notes(TypedDict):
+        notes: Annotated[list[str], operator.add]
+
+    async def one(job: Any) -> dict[str, list[str]]:
+        return {"notes": [await lab.ask(f"Describe {job['topic']}.", max_tokens=5)]}
+
+    def ten() -> Any:
+        inner = StateGraph(Notes).add_node("one", one)
+        jobs = [Send("one", {"topic": f"river {n}"}) for n in range(10)]
+        return inner.add_conditional_edges(START, lambda _: jobs, ["one"]).compile()
+
+    outer = StateGraph(Notes)
+    for name in ("north", "east", "south"):
+        outer.add_node(name, ten()).add_edge(START, name)
+    _, t = lab.simulate(outer.compile().ainvoke({"notes": []}, {"max_concurrency": 4}))
+    assert (t.requests, t.peak) == (30, 12)
