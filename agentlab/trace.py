@@ -6,90 +6,17 @@ framework sent them. All times are model seconds; the first arrival is 0.
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
-from itertools import islice
 from pathlib import Path
 from typing import Protocol
 from weakref import WeakSet
 
 import msgspec
 
+from agentlab.endpoint.record import Span, span_line
 from agentlab.errors import AgentLabError, ConfigError, EndpointError
 from agentlab.files import write_whole
-
-HUNG_UP = 499
-"""The status of a request whose client went away before the answer was complete (nginx's code)."""
-
-BROKEN_OFF = 0
-"""The status of a request whose connection the endpoint broke off."""
-
-
-class Span(msgspec.Struct, kw_only=True, gc=False):
-    """One request, as the endpoint saw it; times are model seconds on the endpoint's clock.
-
-    A request waits in the queue from `arrived_s` to `started_s`, is read (prefill) until
-    `first_token_s`, and is answered (decode) until `end_s`. A time is None until, or unless, it
-    happens, and the first token's where nobody can see it: in a real model's plain answer. So is
-    `status`, an HTTP status, 499 where the client hung up, or 0 where the endpoint broke the
-    connection off. `fault` names the planned fault that befell it, and `learner` who sent it, at
-    an endpoint that a class shares.
-    """
-
-    request_id: str
-    agent: str
-    arrived_s: float
-    started_s: float | None = None
-    first_token_s: float | None = None
-    end_s: float | None = None
-    prompt_tokens: int = 0
-    completion_tokens: int = 0
-    status: int | None = None
-    attempt: int = 1
-    fault: str | None = None
-    learner: str | None = None
-
-    @property
-    def ok(self) -> bool:
-        """True where the model answered in full, be it late or slowly."""
-        return self.status == 200 and self.fault in (None, "stall", "drip")
-
-    @property
-    def queued_s(self) -> float:
-        """How long the request waited for a slot; 0 where it never got one."""
-        return 0.0 if self.started_s is None else round(self.started_s - self.arrived_s, 9)
-
-    @property
-    def ttft_s(self) -> float | None:
-        """Time to first token, the wait in the queue included; None where there was none."""
-        return None if self.first_token_s is None else round(self.first_token_s - self.arrived_s, 9)
-
-    @property
-    def service_s(self) -> float:
-        """How long the model was busy with the request, the wait in the queue left out."""
-        if self.started_s is None or self.end_s is None:
-            return 0.0
-        return round(self.end_s - self.started_s, 9)
-
-    def shifted(self, by_s: float) -> Span:
-        """The same span on a clock whose zero lies `by_s` later."""
-
-        def move(at_s: float | None) -> float | None:
-            return None if at_s is None else round(at_s - by_s, 9)
-
-        return msgspec.structs.replace(
-            self,
-            arrived_s=round(self.arrived_s - by_s, 9),
-            started_s=move(self.started_s),
-            first_token_s=move(self.first_token_s),
-            end_s=move(self.end_s),
-        )
-
-
-def span_line(span: Span) -> bytes:
-    """The span as a line of a JSON lines file."""
-    return msgspec.json.encode(span) + b"\n"
 
 
 class Source(Protocol):
@@ -107,45 +34,6 @@ class Source(Protocol):
     def since(self, mark: int) -> list[Span]:
         """The spans recorded after `mark`, in order of arrival."""
         ...
-
-
-class Recorder:
-    """The endpoint's own record, in order of arrival; it keeps the newest `keep` spans.
-
-    Example:
-        >>> recorder = Recorder()
-        >>> recorder.add(Span(request_id="req_1", agent="writer", arrived_s=0.0))
-        >>> recorder.mark(), len(recorder.since(0))
-        (1, 1)
-    """
-
-    alive = True
-
-    def __init__(self, keep: int = 200_000):
-        self._spans: deque[Span] = deque(maxlen=keep)
-        self._seen = 0
-
-    def add(self, span: Span) -> None:
-        """Record a request as it arrives; the span is filled in as things happen to it."""
-        self._spans.append(span)
-        self._seen += 1
-
-    def mark(self) -> int:
-        return self._seen
-
-    def since(self, mark: int) -> list[Span]:
-        """The spans recorded after `mark`.
-
-        Raises:
-            EndpointError: If some of them are gone, because more than `keep` came since.
-        """
-        skip = mark - (self._seen - len(self._spans))
-        if skip < 0:
-            raise EndpointError(
-                f"{-skip} of {self._seen - mark} requests are no longer recorded (the newest "
-                f"{self._spans.maxlen} are kept); trace a shorter run"
-            )
-        return list(islice(self._spans, skip, None))
 
 
 class Trace:

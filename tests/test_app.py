@@ -15,9 +15,9 @@ from agentlab.endpoint.app import App
 from agentlab.endpoint.draws import Occurrences
 from agentlab.endpoint.http import MAX_BODY_BYTES
 from agentlab.endpoint.inprocess import InProcessTransport
+from agentlab.endpoint.record import Recorder, Span
 from agentlab.endpoint.serve import local_app
 from agentlab.settings import Settings
-from agentlab.trace import Recorder, Span
 
 CHAT = "/v1/chat/completions"
 HELLO = "Say hello and tell me in one sentence what you are."

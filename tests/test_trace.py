@@ -8,8 +8,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from agentlab.endpoint.record import Recorder, Span
 from agentlab.errors import ConfigError, EndpointError
-from agentlab.trace import Recorder, Span, Trace, attach, detach, trace
+from agentlab.trace import Trace, attach, detach, trace
 
 
 def span(arrived_s: float, end_s: float | None, *, agent: str = "a", wait_s: float = 0.0) -> Span:

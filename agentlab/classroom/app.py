@@ -26,10 +26,10 @@ from agentlab.classroom.roster import Roster
 from agentlab.endpoint import presets
 from agentlab.endpoint.app import App, unknown_route, when_again
 from agentlab.endpoint.http import ClientGone, Receive, Scope, Send, read_body, respond, start
+from agentlab.endpoint.record import Span
 from agentlab.endpoint.wire import RequestError
 from agentlab.errors import ConfigError
 from agentlab.settings import Settings
-from agentlab.trace import Span
 
 _PAGE = Path(__file__).with_name("page")
 _BOARD, _SETTINGS = "/classroom/board", "/classroom/settings"

@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 
 import msgspec
 
-from agentlab.trace import HUNG_UP, Span
+from agentlab.endpoint.record import HUNG_UP, Span
 
 _MOST_AGENTS = 6
 _MOST_LETTERS = 24

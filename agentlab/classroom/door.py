@@ -25,8 +25,8 @@ from agentlab.classroom.guesses import Guesses, machine
 from agentlab.classroom.names import TEACHER, NotALearner
 from agentlab.classroom.roster import Roster
 from agentlab.endpoint.http import Scope, header, hostname
+from agentlab.endpoint.record import Span
 from agentlab.endpoint.wire import RequestError
-from agentlab.trace import Span
 
 
 class ClassroomDoor:

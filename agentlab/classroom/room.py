@@ -24,10 +24,10 @@ from agentlab.endpoint.faults import FaultPlan
 from agentlab.endpoint.gate import Gate
 from agentlab.endpoint.http import Again, Model, Receive, Scope, Send, read_body, unless_gone
 from agentlab.endpoint.physics import Physics
+from agentlab.endpoint.record import Span
 from agentlab.endpoint.recording import Recording, Replay
 from agentlab.endpoint.serve import local_model, real_model
 from agentlab.settings import Settings
-from agentlab.trace import Span
 
 _WINDOW_S = 5.0
 """Throughput is taken over so many seconds of a watch, and over a model minute at least."""

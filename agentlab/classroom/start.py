@@ -12,10 +12,10 @@ from agentlab.classroom import joining, roster
 from agentlab.classroom.app import Classroom
 from agentlab.classroom.door import own_addresses
 from agentlab.classroom.roster import NAMES_PER_ADDRESS, Roster
+from agentlab.endpoint.record import Span
 from agentlab.endpoint.serve import HOST, serve
 from agentlab.errors import ConfigError
 from agentlab.settings import Settings, from_environment
-from agentlab.trace import Span
 
 PRESET = "class"
 """The preset where none is chosen: that of lessons, with slots to share."""

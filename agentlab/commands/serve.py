@@ -13,9 +13,9 @@ from agentlab.classroom.roster import NAMES_PER_ADDRESS
 from agentlab.classroom.start import class_settings, serve_class
 from agentlab.commands import leave_out_argument
 from agentlab.endpoint import presets
+from agentlab.endpoint.record import Span, span_line
 from agentlab.endpoint.serve import build_app, serve
 from agentlab.errors import ConfigError
-from agentlab.trace import Span, span_line
 
 DESCRIPTION = (
     "Serve an OpenAI-compatible endpoint until Ctrl-C, on loopback unless a class asks for more. "

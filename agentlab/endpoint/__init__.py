@@ -40,6 +40,7 @@ recording    answers kept on disk, and given again
 door         who may come in, and what they may see
 app          the ASGI application around either: door, numbers, record
 inprocess    the application without a socket, for virtual time
+record       what the endpoint saw of each request
 protocol     HTTP with bounds: bytes around a body, time to arrive
 serve        the application over HTTP, in this process
 process      the same in a process of its own, which ends with its owner

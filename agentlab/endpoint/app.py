@@ -34,10 +34,10 @@ from agentlab.endpoint.http import (
     respond,
     whole_number,
 )
+from agentlab.endpoint.record import BROKEN_OFF, HUNG_UP, Recorder, Span
 from agentlab.endpoint.times import TIMES, telling
 from agentlab.endpoint.wire import RequestError
 from agentlab.errors import EndpointError
-from agentlab.trace import BROKEN_OFF, HUNG_UP, Recorder, Span
 
 CLOCK = "/lab/clock"
 """Where an endpoint says how many model seconds pass in a second, and if its answers cost money."""

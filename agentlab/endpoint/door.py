@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import Protocol
 
 from agentlab.endpoint.http import Scope, refuse_strangers, refuse_without_key
-from agentlab.trace import Span
+from agentlab.endpoint.record import Span
 
 
 class Door(Protocol):

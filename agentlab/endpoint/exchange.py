@@ -12,8 +12,8 @@ from agentlab.endpoint.answer import Answer
 from agentlab.endpoint.batch import Job
 from agentlab.endpoint.http import Headers, Receive, Send, respond, start, unless_gone
 from agentlab.endpoint.live import LiveBatch
+from agentlab.endpoint.record import Span
 from agentlab.endpoint.wire import Json
-from agentlab.trace import Span
 
 
 class Dialect(Protocol):

@@ -35,12 +35,12 @@ from agentlab.endpoint.http import (
     start,
     unless_gone,
 )
+from agentlab.endpoint.record import Span
 from agentlab.endpoint.secret import Secret
 from agentlab.endpoint.times import TIMES, in_headers, take_over
 from agentlab.endpoint.wire import RequestError
 from agentlab.errors import ConfigError
 from agentlab.settings import checked_address
-from agentlab.trace import Span
 
 LEFT_OUT = b"x-lab-left-out"
 """The header of an answer that names what was left out of its question."""

@@ -22,10 +22,10 @@ from agentlab.endpoint.http import (
     unless_gone,
 )
 from agentlab.endpoint.limits import Limits
+from agentlab.endpoint.record import BROKEN_OFF, Span
 from agentlab.endpoint.tamper import Ended, Tampered, web_page
 from agentlab.endpoint.tokens import count_all
 from agentlab.endpoint.wire import Json
-from agentlab.trace import BROKEN_OFF, Span
 
 
 class Gate(Around):

@@ -13,8 +13,8 @@ from urllib.parse import urlsplit
 
 import msgspec
 
+from agentlab.endpoint.record import Span
 from agentlab.endpoint.wire import RequestError
-from agentlab.trace import Span
 
 Scope = dict[str, Any]
 Message = dict[str, Any]

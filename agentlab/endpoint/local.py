@@ -18,11 +18,11 @@ from agentlab.endpoint.exchange import Dialect, Exchange
 from agentlab.endpoint.http import Receive, Scope, Send, read_body, respond
 from agentlab.endpoint.live import LiveBatch
 from agentlab.endpoint.physics import Physics
+from agentlab.endpoint.record import Span
 from agentlab.endpoint.replies import Replies
 from agentlab.endpoint.request import ChatRequest, parse_chat
 from agentlab.endpoint.responses import Responses, as_chat, parse_responses
 from agentlab.endpoint.wire import Json, RequestError, model_card
-from agentlab.trace import Span
 
 _CHAT, _RESPONSES = "/v1/chat/completions", "/v1/responses"
 _EMBEDDINGS, _MODELS = "/v1/embeddings", "/v1/models"

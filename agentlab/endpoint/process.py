@@ -18,10 +18,10 @@ import httpx
 import msgspec
 
 from agentlab._support.owned import end_with_owner
+from agentlab.endpoint.record import Span
 from agentlab.endpoint.serve import build_app, serve
 from agentlab.errors import EndpointError
 from agentlab.settings import Settings
-from agentlab.trace import Span
 
 _LAB_KEY, _SETTINGS = "AGENTLAB_KEY", "AGENTLAB_SETTINGS"
 _START_TIMEOUT_S = 60.0

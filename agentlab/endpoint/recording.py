@@ -31,9 +31,9 @@ from agentlab.endpoint.http import (
     start,
     unless_gone,
 )
+from agentlab.endpoint.record import Span
 from agentlab.endpoint.wire import RequestError
 from agentlab.errors import ConfigError
-from agentlab.trace import Span
 
 _Key = tuple[str, int, int]
 _WITHOUT_BODY = (204, 205, 304)

@@ -28,11 +28,11 @@ from agentlab.endpoint.inprocess import Application
 from agentlab.endpoint.limits import Limits
 from agentlab.endpoint.local import LocalModel
 from agentlab.endpoint.protocol import Protocol, surviving
+from agentlab.endpoint.record import Span
 from agentlab.endpoint.recording import Recording, Replay
 from agentlab.endpoint.replies import Replies
 from agentlab.errors import EndpointError
 from agentlab.settings import DATA, Settings, account_from, key_from
-from agentlab.trace import Span
 
 HOST = "127.0.0.1"
 _GRACE_S = 3.0

@@ -15,8 +15,8 @@ from collections.abc import Mapping
 import msgspec
 
 from agentlab.endpoint.http import Message, Send
+from agentlab.endpoint.record import Span
 from agentlab.fields import NotNegative
-from agentlab.trace import Span
 
 TIMES = b"x-lab-times"
 

@@ -1,0 +1,116 @@
+"""The endpoint's record of requests, from which a trace is made."""
+
+from __future__ import annotations
+
+from collections import deque
+from itertools import islice
+
+import msgspec
+
+from agentlab.errors import EndpointError
+
+HUNG_UP = 499
+"""The status of a request whose client went away before the answer was complete (nginx's code)."""
+
+BROKEN_OFF = 0
+"""The status of a request whose connection the endpoint broke off."""
+
+
+class Span(msgspec.Struct, kw_only=True, gc=False):
+    """One request, as the endpoint saw it; times are model seconds on the endpoint's clock.
+
+    A request waits in the queue from `arrived_s` to `started_s`, is read (prefill) until
+    `first_token_s`, and is answered (decode) until `end_s`. A time is None as long as it has not
+    come. `first_token_s` stays None where the first token cannot be seen: in the plain answer of a
+    real model. `status` is an HTTP status, or `HUNG_UP`, or `BROKEN_OFF`; None while the request
+    is in flight. `fault` names the planned fault that hit the request. `learner` says who sent it
+    to an endpoint that a class shares.
+    """
+
+    request_id: str
+    agent: str
+    arrived_s: float
+    started_s: float | None = None
+    first_token_s: float | None = None
+    end_s: float | None = None
+    prompt_tokens: int = 0
+    completion_tokens: int = 0
+    status: int | None = None
+    attempt: int = 1
+    fault: str | None = None
+    learner: str | None = None
+
+    @property
+    def ok(self) -> bool:
+        """True if the model answered in full, even if late or slowly."""
+        return self.status == 200 and self.fault in (None, "stall", "drip")
+
+    @property
+    def queued_s(self) -> float:
+        """The wait for a slot; 0 if the request never got one."""
+        return 0.0 if self.started_s is None else round(self.started_s - self.arrived_s, 9)
+
+    @property
+    def ttft_s(self) -> float | None:
+        """Time to first token, which includes the wait in the queue; None if there was none."""
+        return None if self.first_token_s is None else round(self.first_token_s - self.arrived_s, 9)
+
+    @property
+    def service_s(self) -> float:
+        """The time for which the model was busy with the request, without the wait for a slot."""
+        if self.started_s is None or self.end_s is None:
+            return 0.0
+        return round(self.end_s - self.started_s, 9)
+
+    def shifted(self, by_s: float) -> Span:
+        """Return a copy for a clock whose zero lies `by_s` later."""
+        moved = {
+            name: None if (at_s := getattr(self, name)) is None else round(at_s - by_s, 9)
+            for name in ("arrived_s", "started_s", "first_token_s", "end_s")
+        }
+        return msgspec.structs.replace(self, **moved)
+
+
+def span_line(span: Span) -> bytes:
+    """Return the span as a line of a JSON lines file."""
+    return msgspec.json.encode(span) + b"\n"
+
+
+class Recorder:
+    """The record, in order of arrival; it keeps the newest `keep` spans.
+
+    Example:
+        >>> recorder = Recorder()
+        >>> recorder.add(Span(request_id="req_1", agent="writer", arrived_s=0.0))
+        >>> recorder.mark(), len(recorder.since(0))
+        (1, 1)
+    """
+
+    alive = True
+
+    def __init__(self, keep: int = 200_000):
+        self._spans: deque[Span] = deque(maxlen=keep)
+        self._seen = 0
+
+    def add(self, span: Span) -> None:
+        """Record a request as it arrives; the span is filled in as things happen to it."""
+        self._spans.append(span)
+        self._seen += 1
+
+    def mark(self) -> int:
+        """Return the number of spans so far, a place in the record."""
+        return self._seen
+
+    def since(self, mark: int) -> list[Span]:
+        """Return the spans recorded after `mark`.
+
+        Raises:
+            EndpointError: If some of them are gone, because more than `keep` came since.
+        """
+        skip = mark - (self._seen - len(self._spans))
+        if skip < 0:
+            raise EndpointError(
+                f"{-skip} of {self._seen - mark} requests are no longer recorded (the newest "
+                f"{self._spans.maxlen} are kept); trace a shorter run"
+            )
+        return list(islice(self._spans, skip, None))
