@@ -1,21 +1,18 @@
 """Plain functions, run in parallel by their parameters: a parameter's name is its source.
 
 A function needs the results of the functions that its parameters name, and nothing else declares
-that. So a script of calls that stand in a row becomes a graph without being written anew.
+that. So a script of calls in a row becomes a graph without being rewritten.
 """
 
 from __future__ import annotations
 
-import asyncio
 import inspect
-from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
-from contextlib import contextmanager
-from functools import wraps
-from typing import Any, NamedTuple
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any
 
-from agentlab.cancelling import never_cancelled_from_within
-from agentlab.errors import ConfigError, StepError
+from agentlab.errors import ConfigError
 from agentlab.graph import Graph
+from agentlab.run import Run, as_ready, in_order
 
 Function = Callable[..., Any]
 """Async or not; its parameters name other functions, or inputs, and its result may be anything."""
@@ -24,13 +21,13 @@ Function = Callable[..., Any]
 async def run(functions: Iterable[Function], /, **inputs: Any) -> dict[str, Any]:
     """Run each function as soon as its parameters are there; return name -> result, in order.
 
-    It takes the span of the graph. A function that fails cancels those in flight, and those that
-    were yet to come never start. A function that is not async runs in the event loop, which stands
-    meanwhile; for one that takes long there is `in_thread`.
+    It takes the span of the graph. A function that fails cancels those in flight, and those still
+    to come never start. A function that is not async blocks the event loop: if it takes long, call
+    it by `asyncio.to_thread` in an async function.
 
     Args:
         functions: In any order.
-        inputs: What is given, by the names that the parameters have.
+        inputs: The values of the parameters that name no function.
 
     Raises:
         ConfigError: If the functions make no graph (see `graph`); nothing was called then.
@@ -49,41 +46,25 @@ async def run(functions: Iterable[Function], /, **inputs: Any) -> dict[str, Any]
         results = await parallel.run([research, costs, summary], topic="tides")
         results["summary"]
     """
-    program = _Program(functions, inputs)
-    tasks: dict[str, asyncio.Task[None]] = {}
-
-    async def when_ready(name: str) -> None:
-        for need in program.graph.needs[name]:
-            await tasks[need]
-        await program.call(name)
-
-    with program.reported():
-        async with asyncio.TaskGroup() as group:
-            for name in program.graph.needs:  # each after those that it needs
-                tasks[name] = group.create_task(when_ready(name), name=name)
-    return program.results
+    return await _run(as_ready, functions, inputs)
 
 
 async def run_sequential(functions: Iterable[Function], /, **inputs: Any) -> dict[str, Any]:
-    """The baseline: the same functions, one after the other; see `run`. It takes their work."""
-    program = _Program(functions, inputs)
-    with program.reported():
-        for name in program.graph.needs:
-            await program.call(name)
-    return program.results
+    """Run the functions one after the other, as the baseline of `run`. It takes their work."""
+    return await _run(in_order, functions, inputs)
 
 
 def graph(functions: Iterable[Function], *, inputs: Sequence[str] = ()) -> Graph:
-    """Who needs whom; with the time of each, its `plan` has work, span and critical path.
+    """Return which function needs which; with the time of each, its `plan` has work and span.
 
     Args:
         inputs: The names of what will be given. A parameter that has a default value, and names
             neither a function nor an input, keeps its default.
 
     Raises:
-        ConfigError: If two functions have one name, a parameter names nothing that there is, an
-            input is never used, functions need each other in a circle, or a function has no name,
-            or a parameter without one (`*args`).
+        ConfigError: If two functions have the same name, a parameter names neither a function nor
+            an input, an input is never used, functions need each other in a circle, or a function
+            has no name, or a parameter without one (`*args`).
 
     Example:
         >>> def draft(topic): ...
@@ -95,109 +76,44 @@ def graph(functions: Iterable[Function], *, inputs: Sequence[str] = ()) -> Graph
         >>> plan.work_s, plan.span_s, plan.critical_path
         (37, 27.0, ['check', 'final'])
     """
-    return _graph([_read(function) for function in functions], inputs)
-
-
-def in_thread(function: Function) -> Function:
-    """The same function, run in a thread: for one that blocks, so that the others go on meanwhile.
-
-    A thread cannot be cancelled: if another function fails, this one still runs to its end.
-
-    Raises:
-        ConfigError: If it is async, for then it needs no thread.
-
-    Example:
-        await parallel.run([fetch, in_thread(parse), report], url="...")
-    """
-    if inspect.iscoroutinefunction(function):
-        raise ConfigError(f"{_name(function)!r} is async and needs no thread; pass it as it is")
-
-    @wraps(function)
-    async def threaded(*args: Any, **named: Any) -> Any:
-        return await asyncio.to_thread(function, *args, **named)
-
-    return threaded
-
-
-class _Call(NamedTuple):
-    name: str
-    function: Function
-    parameters: dict[str, bool]  # -> whether it must be given, having no default
-
-    def mentions(self, known: Collection[str]) -> list[str]:
-        return [name for name, must in self.parameters.items() if must or name in known]
-
-
-class _Program:
-    """One run of some functions, whichever way they are run."""
-
-    def __init__(self, functions: Iterable[Function], inputs: dict[str, Any]):
-        calls = [_read(function) for function in functions]
-        self.graph = _graph(calls, list(inputs))
-        self._calls = {call.name: call for call in calls}
-        self._values = dict(inputs)  # and the results, as they come
-        self._failed: tuple[str, Exception] | None = None
-
-    async def call(self, name: str) -> None:
-        """Call a function whose parameters are all there, and keep its result."""
-        call = self._calls[name]
-        given = {need: self._values[need] for need in call.parameters if need in self._values}
-        try:
-            # To end as cancelled by itself is a failure: else its result would only be missing.
-            result = await never_cancelled_from_within(_called(call.function, given))
-        except Exception as error:
-            self._failed = self._failed or (name, error)
-            raise
-        self._values[name] = result
-
-    @property
-    def results(self) -> dict[str, Any]:
-        """Name -> result, of the functions that have ended, in the graph's order."""
-        return {name: self._values[name] for name in self.graph.needs if name in self._values}
-
-    @contextmanager
-    def reported(self) -> Iterator[None]:
-        """Around the whole run: say which function failed, and keep what the others gave."""
-        try:
-            yield
-        except Exception:
-            if self._failed is None:
-                raise
-            name, error = self._failed
-            raise StepError(
-                f"function {name!r} failed ({type(error).__name__}: {error}); "
-                f"{len(self.results)} of {len(self._calls)} results are in this error's results",
-                step=name,
-                results=self.results,
-            ) from error
-
-
-async def _called(function: Function, given: dict[str, Any]) -> Any:
-    result = function(**given)
-    return await result if inspect.isawaitable(result) else result
-
-
-def _graph(calls: Sequence[_Call], inputs: Sequence[str]) -> Graph:
-    known = {*inputs, *(call.name for call in calls)}
-    mentions = [(call.name, call.mentions(known)) for call in calls]
+    read = [(_name(function), _parameters(function)) for function in functions]
+    known = {*inputs, *(name for name, _ in read)}
+    mentions = [
+        (name, [p.name for p in parameters if p.name in known or p.default is p.empty])
+        for name, parameters in read
+    ]
     return Graph(mentions, inputs=inputs, node="function", where="signature")
 
 
-def _read(function: Function) -> _Call:
+async def _run(how: Any, functions: Iterable[Function], inputs: dict[str, Any]) -> dict[str, Any]:
+    functions = list(functions)
+    needs = graph(functions, inputs=list(inputs)).needs
+    by_name = {_name(function): function for function in functions}
+    run = Run(needs, node="function")
+
+    async def call(name: str, given: dict[str, Any]) -> Any:
+        taken = [each.name for each in _parameters(by_name[name])]
+        given |= {need: inputs[need] for need in taken if need in inputs}
+        return await run.call(name, by_name[name], **given)
+
+    with run.reported():
+        await how(needs, call)
+    return run.results
+
+
+def _parameters(function: Function) -> list[inspect.Parameter]:
     name = _name(function)
     try:
-        signature = inspect.signature(function)
+        parameters = [*inspect.signature(function).parameters.values()]
     except (TypeError, ValueError) as error:
         raise ConfigError(f"{name!r}: {error}; wrap it in a function of your own") from None
-    parameters: dict[str, bool] = {}
-    for parameter in signature.parameters.values():
+    for parameter in parameters:
         if parameter.kind not in (parameter.POSITIONAL_OR_KEYWORD, parameter.KEYWORD_ONLY):
             raise ConfigError(
                 f"function {name!r} takes {str(parameter)!r} without a name to give it by; "
                 "name each thing that it needs"
             )
-        parameters[parameter.name] = parameter.default is parameter.empty
-    return _Call(name, function, parameters)
+    return parameters
 
 
 def _name(function: Function) -> str:

@@ -14,7 +14,8 @@ from weakref import WeakSet
 
 import msgspec
 
-from agentlab.endpoint.record import Span, span_line
+from agentlab.endpoint.record import Span as Span
+from agentlab.endpoint.record import span_line
 from agentlab.errors import AgentLabError, ConfigError, EndpointError
 from agentlab.files import write_whole
 

@@ -24,6 +24,7 @@ def test_examples_are_true(name: str, fresh_lab: object):
 def test_there_are_examples():
     """Else the test above would be content with none."""
     finder = doctest.DocTestFinder()
-    found = [test for name in ("agentlab.trace", "agentlab.workflow", "agentlab.bench.laws")
+    found = [test for name in ("agentlab.endpoint.record", "agentlab.trace", "agentlab.workflow",
+                               "agentlab.bench.laws")
              for test in finder.find(import_module(name)) if test.examples]  # fmt: skip
     assert len(found) >= 10

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import functools
-import threading
 
 import pytest
 
@@ -202,35 +201,13 @@ def test_cancelling_the_run_cancels_the_functions():
         run_virtual(main())
 
 
-def test_a_blocking_function_goes_to_a_thread_if_asked():
-    """Two that wait for each other can only end if both run at once: in threads they do."""
-    both = threading.Barrier(2, timeout=30)
-
-    def one():
-        both.wait()
-        return threading.current_thread() is threading.main_thread()
-
-    def two():
-        both.wait()
-        return threading.current_thread() is threading.main_thread()
-
-    results = asyncio.run(parallel.run([parallel.in_thread(one), parallel.in_thread(two)]))
-    assert results == {"one": False, "two": False}
-
-
-def test_a_function_stays_in_the_loop_unless_asked():
+def test_a_function_stays_in_the_loop():
     """A plain function sees the event loop's own thread, so it may touch what lives there."""
 
     def where():
         return asyncio.get_running_loop() is not None
 
     assert asyncio.run(parallel.run([where])) == {"where": True}
-
-
-def test_an_async_function_needs_no_thread():
-    """Asking for a thread for it is a mistake, and is said to be one."""
-    with pytest.raises(ConfigError, match="'river' is async and needs no thread"):
-        parallel.in_thread(river)
 
 
 def takes_any(*args):

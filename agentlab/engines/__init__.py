@@ -2,23 +2,27 @@
 
     sequential   one step after the other: the baseline
     asyncio      each step as soon as its inputs are there, as tasks of one event loop
-    langgraph    the same as native LangGraph; also the plain graph, which runs in supersteps
-    crewai       the same as a native CrewAI Flow; on the real clock only
-    dask         each call on some other process, here or on another host; on the real clock only
-    dask_processes   scheduler and workers here, ending with the process that they serve
-    asking       what they share: how a step is asked, and who watches a run
+    langgraph    likewise, in native LangGraph; also the plain graph, which runs in supersteps
+    crewai       likewise, as a native CrewAI Flow; on the real clock only
+    dask         each call in another process, here or on another host; on the real clock only
+    dask_processes   the scheduler and the workers here, which end with the process they serve
+    asking       what they share: how a step is asked
 
-Each has `run(workflow, inputs, ask=...)`; this one picks it by name. A framework is imported by
-its own engine only.
+Each has `run(workflow, values, ask=...)`, which `run` here picks by its name. Only its own engine
+imports a framework.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextlib import nullcontext
 from importlib import import_module
 
+from agentlab import lab
 from agentlab.engines.asking import Ask
 from agentlab.errors import ConfigError
+from agentlab.progress import bar
+from agentlab.run import Run
 from agentlab.workflow import Workflow
 
 ENGINES = ("sequential", "asyncio", "langgraph", "crewai", "dask")
@@ -37,7 +41,8 @@ async def run(
     Args:
         inputs: The text for each of the workflow's inputs.
         engine: One of `ENGINES`.
-        ask: Who answers a step; `lab.ask`, unless given.
+        ask: What answers a step, by default `lab.ask`; with `dask`, a `Cluster`'s `ask`, or else
+            workers are started for this run alone.
         progress: Whether to show a bar that counts the steps.
 
     Raises:
@@ -51,5 +56,21 @@ async def run(
     if engine not in ENGINES:
         raise ConfigError(f"no engine {engine!r}; choose one of {', '.join(ENGINES)}")
     chosen = import_module(f"agentlab.engines.{engine}")
-    results: dict[str, str] = await chosen.run(workflow, inputs, ask=ask, progress=progress)
+    values = workflow.given(inputs)
+    if engine == "dask" and ask is None:
+        async with chosen.Cluster() as cluster:
+            return await run(workflow, inputs, engine=engine, ask=cluster.ask, progress=progress)
+    shown = bar(total=len(workflow.steps), name=workflow.name) if progress else None
+    steps = Run(
+        workflow.needs, node="step", where=f" of workflow {workflow.name!r}", result="answer"
+    )
+
+    async def watched(prompt: str, *, agent: str, **options: object) -> str:
+        text: str = await steps.call(agent, ask or lab.ask, prompt, agent=agent, **options)
+        if shown is not None:
+            shown.update()
+        return text
+
+    with shown or nullcontext(), steps.reported():
+        results: dict[str, str] = await chosen.run(workflow, values, ask=watched)
     return results

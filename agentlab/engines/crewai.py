@@ -1,28 +1,22 @@
-"""A workflow as a native CrewAI Flow: a method a step, which listens to the steps that it needs.
+"""A workflow as a native CrewAI Flow: one method per step, which listens to the steps it needs.
 
-A crew cannot run a general graph: its tasks stand in a row, its threads are few. A Flow starts a
-method as soon as all that it listens to have ended, in the event loop and without a cap.
+A crew cannot run a general graph, because its tasks run in a row and its threads are few. A Flow
+starts a method as soon as all methods that it listens to have ended, in the event loop and without
+a limit.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import Any
 
 from agentlab import crews, lab
 from agentlab.clock import is_virtual
-from agentlab.engines.asking import Ask, Watch, answer
+from agentlab.engines.asking import Ask, answer
 from agentlab.errors import ConfigError
 from agentlab.workflow import Step, Workflow
 
 
-async def run(
-    workflow: Workflow,
-    inputs: Mapping[str, str] | None = None,
-    *,
-    ask: Ask | None = None,
-    progress: bool = False,
-) -> dict[str, str]:
+async def run(workflow: Workflow, values: dict[str, str], *, ask: Ask) -> dict[str, str]:
     """Run the `flow`; see `engines.run`. It takes the workflow's span and CrewAI's own time.
 
     Raises:
@@ -32,18 +26,16 @@ async def run(
         raise ConfigError(
             "CrewAI handles its events in threads, which keep real time; run it outside run_virtual"
         )
-    given = workflow.given(inputs)
-    watch = Watch(workflow, ask=ask, progress=progress)
-    with watch.reported():
-        await flow(workflow, ask=watch.ask)().kickoff_async(inputs=given)
-    return watch.results
+    begun = flow(workflow, ask=ask)()
+    await begun.kickoff_async(inputs=values)
+    return {step.name: begun.state[step.name] for step in workflow.steps}
 
 
 def flow(workflow: Workflow, *, ask: Ask | None = None) -> type[crews.Flow[Any]]:
-    """The workflow as a Flow class, to look at, to add to, and to kick off.
+    """Return the workflow as a Flow class that you can look at, extend and kick off.
 
     Args:
-        ask: Who answers; `lab.ask`, unless given.
+        ask: What answers a step, by default `lab.ask`.
 
     Example:
         report = flow(workflow)()
@@ -74,4 +66,4 @@ def _asking(workflow: Workflow, step: Step, ask: Ask) -> Any:
 
 
 def _method(step: str) -> str:
-    return f"ask_{step}"  # a step may be called as something that a Flow has, such as "state"
+    return f"ask_{step}"  # a step may have the name of something that a Flow has, such as "state"

@@ -32,13 +32,11 @@ from distributed.scheduler import KilledWorker
 from agentlab import lab, running, settings
 from agentlab._support.numbers import checked
 from agentlab.cancelling import never_cancelled_from_within
-from agentlab.engines import asyncio as here
-from agentlab.engines.asking import Ask
+from agentlab.engines.asyncio import run as run
 from agentlab.engines.dask_processes import LocalProcesses
 from agentlab.errors import ClusterLost, ConfigError, EndpointError
 from agentlab.lab import Address, Reply
 from agentlab.resilience.verdict import words
-from agentlab.workflow import Workflow
 
 # What it logs at length, a scheduler that is gone or a value that is not sent, an error here says.
 for _part in ("batched", "client", "core", "protocol.pickle"):
@@ -316,20 +314,3 @@ async def _asked(
     # With no `await` between: another driver's call must not turn the worker away again.
     _turn_to(model, worker)
     return await lab.reply(prompt, agent=agent, **options)
-
-
-async def run(
-    workflow: Workflow,
-    inputs: Mapping[str, str] | None = None,
-    *,
-    ask: Ask | None = None,
-    progress: bool = False,
-) -> dict[str, str]:
-    """Run a workflow with each of its calls on some worker; see `engines.run`.
-
-    Without an `ask`, which would be a `Cluster`'s, workers are started for this run alone.
-    """
-    if ask is not None:
-        return await here.run(workflow, inputs, ask=ask, progress=progress)
-    async with Cluster() as cluster:
-        return await here.run(workflow, inputs, ask=cluster.ask, progress=progress)

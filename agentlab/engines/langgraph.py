@@ -1,8 +1,8 @@
 """A workflow as native LangGraph: as a graph, and without the wait between supersteps.
 
-`graph` is what a reader would draw: a node a step, an edge a need. LangGraph runs it in supersteps,
-each of which waits for its slowest step. `dataflow` is the same workflow in LangGraph's functional
-API, where every step starts as soon as its own inputs are there.
+`graph` is what a reader would draw: one node per step, one edge per need. LangGraph runs it in
+supersteps, each of which waits for its slowest step. `dataflow` is the same workflow in LangGraph's
+functional API, where every step starts as soon as its own inputs are there.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import operator
 import sys
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator
 from contextlib import nullcontext
 from typing import Annotated, Any, TypedDict
 
@@ -24,23 +24,21 @@ from langgraph.graph import END, START, StateGraph
 from langgraph.pregel import Pregel
 
 from agentlab import lab
-from agentlab.engines.asking import Ask, Watch, answer
+from agentlab.engines.asking import Ask, answer
 from agentlab.errors import ConfigError
+from agentlab.run import begin
 from agentlab.workflow import Step, Workflow
 
 
 class State(TypedDict):
-    """What the graph knows: the inputs of the run, and step -> answer, merged as they come."""
+    """The state of the graph: the inputs, and step -> answer, merged as the answers come."""
 
     inputs: dict[str, str]
     results: Annotated[dict[str, str], operator.or_]
 
 
 class AskStep:
-    """A node that asks a step's question; what it asks can be read in its `step`.
-
-    Args:
-        ask: Who answers; `lab.ask`, unless given.
+    """A node that asks the question of its `step`; `ask` is `lab.ask` by default.
 
     Example:
         graph = StateGraph(State)
@@ -56,26 +54,17 @@ class AskStep:
         return {"results": {self.step.name: await answer(self.step, values, self._ask or lab.ask)}}
 
 
-async def run(
-    workflow: Workflow,
-    inputs: Mapping[str, str] | None = None,
-    *,
-    ask: Ask | None = None,
-    progress: bool = False,
-) -> dict[str, str]:
+async def run(workflow: Workflow, values: dict[str, str], *, ask: Ask) -> dict[str, str]:
     """Run the `dataflow`; see `engines.run`. It takes the workflow's span."""
-    given = workflow.given(inputs)
-    watch = Watch(workflow, ask=ask, progress=progress)
-    with watch.reported():
-        await dataflow(workflow, ask=watch.ask).ainvoke(given)
-    return watch.results
+    results: dict[str, str] = await dataflow(workflow, ask=ask).ainvoke(values)
+    return results
 
 
 def graph(workflow: Workflow, *, ask: Ask | None = None) -> StateGraph[State]:
-    """The workflow as a graph to look at, to add to, and to compile as you like.
+    """Return the workflow as a graph that you can look at, extend and compile.
 
     Args:
-        ask: Who answers; `lab.ask`, unless given.
+        ask: What answers a step, by default `lab.ask`.
 
     Example:
         app = graph(workflow).compile()
@@ -97,18 +86,18 @@ def dataflow(
     ask: Ask | None = None,
     checkpointer: BaseCheckpointSaver[str] | None = None,
 ) -> Pregel[Any, Any, Any, Any]:
-    """The workflow as a LangGraph entrypoint whose tasks wait for their own inputs only.
+    """Return the workflow as a LangGraph entrypoint whose tasks wait for their own inputs only.
 
     LangGraph's `max_concurrency` bounds how many steps are asked at the same time: 1 is the
     sequential baseline. A step that waits for its inputs takes no slot.
 
     Args:
-        ask: Who answers; `lab.ask`, unless given.
-        checkpointer: Where finished answers are kept. With one, a run that failed goes on by
+        ask: What answers a step, by default `lab.ask`.
+        checkpointer: Keeps finished answers. With it, a run that failed is resumed by
             `await app.ainvoke(None, config)`, and asks for nothing that was answered before.
 
     Raises:
-        ConfigError: When it runs, if `max_concurrency` is no whole number from 1.
+        ConfigError: When it runs, if `max_concurrency` is not a whole number from 1.
 
     Example:
         app = dataflow(workflow)
@@ -119,51 +108,41 @@ def dataflow(
     @entrypoint(checkpointer=checkpointer)
     async def app(inputs: dict[str, str]) -> dict[str, str]:
         values = workflow.given(inputs)
-        answers: dict[str, asyncio.Future[str]] = {}
         limit: int | None = get_config()["configurable"].get(_LIMIT)
         slots = nullcontext() if limit is None else asyncio.Semaphore(limit)
-
         failed: list[Exception] = []
 
-        def begin(step: Step) -> asyncio.Future[str]:
-            async def when_ready() -> str:
-                for need in workflow.needs[step.name]:
-                    values[need] = await answers[need]
-                async with slots:
-                    if failed:  # a slot that a failure freed is for nobody
-                        raise failed[0]
-                    if limit is not None:  # graphs inside `ask` keep to the same limit
-                        var_child_runnable_config.set(get_config() | {"max_concurrency": limit})
-                    try:
-                        return await answer(step, values, ask or lab.ask)
-                    except GraphBubbleUp:  # an interrupt is no failure
-                        raise
-                    except Exception as error:
-                        failed.append(error)
-                        raise
+        async def call(name: str, given: dict[str, str]) -> str:
+            async with slots:
+                if failed:  # a slot that a failure freed is for nobody
+                    raise failed[0]
+                if limit is not None:  # graphs inside `ask` keep to the same limit
+                    var_child_runnable_config.set(get_config() | {"max_concurrency": limit})
+                try:
+                    return await answer(workflow.step(name), values | given, ask or lab.ask)
+                except GraphBubbleUp:  # an interrupt is not a failure
+                    raise
+                except Exception as error:
+                    failed.append(error)
+                    raise
 
-            as_task: Any = task(name=step.name)
-            begun: asyncio.Future[str] = as_task(when_ready)()
-            return begun
-
-        # All are begun here and now, in the workflow's order: LangGraph knows a task by its
-        # number, and by that finds its answer again when a run is resumed.
-        for step in workflow.steps:
-            answers[step.name] = begin(step)
+        # All begin now, in the workflow's order, because LangGraph knows a task by its number, and
+        # finds its answer again by that number when a run is resumed.
+        answers = begin(workflow.needs, call, lambda name, work: task(name=name)(work)())
         await asyncio.gather(*answers.values())
         return {name: answer.result() for name, answer in answers.items()}
 
     return _Dataflow(**vars(app))
 
 
-_LIMIT = "__agentlab_limit"  # LangGraph keeps keys with such a beginning out of what it stores
+_LIMIT = "__agentlab_limit"  # LangGraph does not store keys that begin with two underscores
 
 
 class _Dataflow(Pregel[Any, Any, Any, Any]):
     """An entrypoint that keeps `max_concurrency` by itself.
 
-    LangGraph would give a slot to the entrypoint, and to every task that waits for others, so that
-    few or none would be left for those that could run.
+    LangGraph would give a slot to the entrypoint and to every task that waits for others, so that
+    few slots or none would be left for the tasks that could run.
     """
 
     async def astream(
