@@ -126,9 +126,12 @@ def dataflow(
                     failed.append(error)
                     raise
 
+        def start(name: str, work: Any) -> Any:
+            return task(name=name)(work)()
+
         # All begin now, in the workflow's order, because LangGraph knows a task by its number, and
         # finds its answer again by that number when a run is resumed.
-        answers = begin(workflow.needs, call, lambda name, work: task(name=name)(work)())
+        answers = begin(workflow.needs, call, start)
         await asyncio.gather(*answers.values())
         return {name: answer.result() for name, answer in answers.items()}
 
