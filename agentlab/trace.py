@@ -29,11 +29,11 @@ class Source(Protocol):
         ...
 
     def mark(self) -> int:
-        """A place in the record: the number of spans so far."""
+        """Return the number of spans so far, a place in the record."""
         ...
 
     def since(self, mark: int) -> list[Span]:
-        """The spans recorded after `mark`, in order of arrival."""
+        """Return the spans recorded after `mark`, in order of arrival."""
         ...
 
 
@@ -53,75 +53,71 @@ class Trace:
 
     @property
     def spans(self) -> list[Span]:
-        """The spans; of a trace whose block is still open, those that there are by now."""
-        if callable(self._spans):
-            return _from_first_arrival(self._spans())
-        return list(self._spans)
+        """The spans; while the block of the trace is open, those that have arrived by now."""
+        return list(self._seen())
+
+    def _seen(self) -> list[Span]:
+        return _from_first_arrival(self._spans()) if callable(self._spans) else self._spans
 
     def close(self) -> None:
         """Keep what was seen up to now, and look no further."""
-        self._spans = self.spans
+        self._spans = self._seen()
 
     @property
     def requests(self) -> int:
-        """How many requests arrived, retries included."""
-        return len(self.spans)
+        """The number of requests that arrived, retries included."""
+        return len(self._seen())
 
     @property
     def makespan_s(self) -> float:
-        """From the first arrival to the last end: what a person with a watch would see."""
-        return max((span.end_s for span in self.spans if span.end_s is not None), default=0.0)
+        """The time from the first arrival to the last end, as a person with a watch would see."""
+        return max((span.end_s for span in self._seen() if span.end_s is not None), default=0.0)
 
     @property
     def work_s(self) -> float:
-        """The model's busy time, added up over all requests: the time of one after the other."""
-        return round(sum(span.service_s for span in self.spans), 9)
+        """The time for which the model was busy, summed over all requests."""
+        return round(sum(span.service_s for span in self._seen()), 9)
 
     @property
     def peak(self) -> int:
-        """The most requests in flight at once, waiting ones included.
+        """The most requests in flight at the same time, waiting ones included.
 
-        One that ends at the very instant at which another arrives is not in flight with it.
+        A request that ends at the instant at which another arrives is not in flight with it.
         """
-        return most_at_once((span.arrived_s, span.end_s) for span in self.spans)
+        return most_at_once((span.arrived_s, span.end_s) for span in self._seen())
 
     @property
     def seconds(self) -> dict[str, float]:
-        """Agent -> for how long the model was busy with its requests, in order of arrival."""
+        """Agent -> the time for which the model was busy with its requests, by first arrival."""
         seconds: dict[str, float] = {}
-        for span in self.spans:
+        for span in self._seen():
             seconds[span.agent] = round(seconds.get(span.agent, 0.0) + span.service_s, 9)
         return seconds
 
     @property
     def speedup(self) -> float:
-        """`work_s / makespan_s`: how many requests were served at once, on average.
+        """`work_s / makespan_s`: how many requests were served at the same time, on average.
 
-        It is the gain over one request after the other wherever a request takes as long in
-        company as alone. Not a number for a trace that took no time.
+        It is the gain over one request after the other if a request takes as long in company as
+        alone. It is nan for a trace that took no time.
         """
         return self.work_s / self.makespan_s if self.makespan_s else float("nan")
 
     @property
     def tokens(self) -> int:
         """Prompt and completion tokens together: what a bill would count."""
-        return sum(span.prompt_tokens + span.completion_tokens for span in self.spans)
+        return sum(span.prompt_tokens + span.completion_tokens for span in self._seen())
 
     def save(self, path: str | Path) -> None:
-        """Write the spans to a file of JSON lines, whole or not at all.
-
-        Example:
-            t.save("run.jsonl")
-            Trace.load("run.jsonl").makespan_s
-        """
-        write_whole(Path(path), b"".join(map(span_line, self.spans)))
+        """Write the spans to a file of JSON lines, whole or not at all."""
+        write_whole(Path(path), b"".join(map(span_line, self._seen())))
 
     @classmethod
     def load(cls, path: str | Path) -> Trace:
         """Read what `save`, or `agentlab serve --trace`, wrote.
 
         Raises:
-            ConfigError: If the file cannot be read, or a line of it is no span.
+            ConfigError: If the file cannot be read, or a line of it is not a span.
         """
         try:
             return cls(msgspec.json.Decoder(Span).decode_lines(Path(path).read_bytes()))
@@ -129,17 +125,22 @@ class Trace:
             raise ConfigError(f"trace {str(path)!r}: {error}; give one that was saved") from None
 
     def table(self) -> str:
-        """One line a request: who asked, when, for how long, how many tokens, with what end."""
-        rows: list[tuple[str, ...]] = [
-            ("agent", "arrived", "queued", "first token", "end", "tokens", "status")
-        ]
-        rows += [_row(span) for span in self.spans]
+        """Return one line per request: agent, times, tokens, and how it ended."""
+
+        def seconds(at_s: float | None) -> str:
+            return "-" if at_s is None else f"{at_s:.1f} s"
+
+        rows = [["agent", "arrived", "queued", "first token", "end", "tokens", "status"]]
+        for span in self._seen():
+            times_s = (span.arrived_s, span.queued_s, span.first_token_s, span.end_s)
+            ended = "in flight" if span.status is None else f"{span.status} {span.fault or ''}"
+            tokens = str(span.completion_tokens)
+            rows.append([span.agent, *map(seconds, times_s), tokens, ended.strip()])
         widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-        lines = [
+        return "\n".join(
             "  ".join([row[0].ljust(widths[0]), *map(str.rjust, row[1:], widths[1:])])
             for row in rows
-        ]
-        return "\n".join(lines)
+        )
 
     def __repr__(self) -> str:
         return (
@@ -149,7 +150,7 @@ class Trace:
 
 
 def most_at_once(stretches: Iterable[tuple[float, float | None]]) -> int:
-    """Of stretches of time from start to end, None being no end, the most that overlap.
+    """Return the largest number of intervals that overlap; an end of None is never.
 
     Example:
         >>> most_at_once([(0, 10), (5, 15), (10, 20)])
@@ -172,54 +173,29 @@ def _from_first_arrival(spans: Iterable[Span]) -> list[Span]:
     return [span.shifted(ordered[0].arrived_s) for span in ordered]
 
 
-def _row(span: Span) -> tuple[str, ...]:
-    def seconds(at_s: float | None) -> str:
-        return "-" if at_s is None else f"{at_s:.1f} s"
-
-    return (
-        span.agent,
-        seconds(span.arrived_s),
-        seconds(span.queued_s),
-        seconds(span.first_token_s),
-        seconds(span.end_s),
-        str(span.completion_tokens),
-        _end(span),
-    )
-
-
-def _end(span: Span) -> str:
-    if span.status is None:
-        return "in flight"
-    return f"{span.status} {span.fault}" if span.fault else str(span.status)
-
-
 _sources: WeakSet[Source] = WeakSet()
 
 
 class _View:
-    """What one open trace sees: its place in each record, and the spans of those that ended."""
+    """What one open trace sees: its place in each record, and the spans of sources that ended."""
 
     def __init__(self) -> None:
-        self._marks = {source: source.mark() for source in list(_sources)}
+        self.marks = {source: source.mark() for source in list(_sources)}
         self._ended: list[list[Span]] = []
         self._lost: str | None = None
 
-    def enter(self, source: Source) -> None:
-        """See what `source` has recorded from its very beginning."""
-        self._marks[source] = 0
-
     def leave(self, source: Source) -> None:
         """Look at `source` for the last time."""
-        if source in self._marks:
+        if source in self.marks:
             try:
-                self._ended.append(source.since(self._marks.pop(source)))
+                self._ended.append(source.since(self.marks.pop(source)))
             except EndpointError as error:
                 self._lost = str(error)
 
     def spans(self) -> list[Span]:
         if self._lost is not None:
             raise EndpointError(f"what this trace saw is lost: {self._lost}")
-        runs = [*self._ended, *(source.since(mark) for source, mark in self._marks.items())]
+        runs = [*self._ended, *(source.since(mark) for source, mark in self.marks.items())]
         seen = [spans for spans in runs if spans]
         if len(seen) > 1:
             raise ConfigError(
@@ -233,14 +209,14 @@ _open: list[_View] = []
 
 
 def attach(source: Source) -> None:
-    """Let every trace, open now or opened later, collect from `source` while it lives."""
+    """Let every trace, open now or opened later, collect from `source` as long as it is alive."""
     _sources.add(source)
     for view in _open:
-        view.enter(source)
+        view.marks[source] = 0  # from its very beginning
 
 
 def detach(source: Source) -> None:
-    """Let the traces that are open keep what `source` has recorded; none looks at it again."""
+    """Let the open traces keep what `source` has recorded; none looks at it again."""
     _sources.discard(source)
     for view in _open:
         view.leave(source)
@@ -254,7 +230,7 @@ def trace() -> Iterator[Trace]:
 
     Raises:
         ConfigError: If the block ran on two clocks (two virtual runs, a real and a virtual one,
-            or two endpoints, as after `lab.configure`): their times cannot be compared, so each
+            or two endpoints, as after `lab.configure`). Their times cannot be compared, so each
             needs a trace of its own.
         EndpointError: If the endpoint crashed inside the block, and its record is lost.
 

@@ -327,7 +327,7 @@ def test_a_lost_scheduler_leaves_a_batch_that_goes_on(fresh_lab, tmp_path):
             running = asyncio.create_task(system.batch_generate(topics, cluster=cluster))
             while system.journal.bill().answers < 10:
                 await asyncio.sleep(0.01)
-            await cluster.behead()
+            await cluster.kill_scheduler()
             return await running, system.journal.bill().answers
 
     with lab.configure(time_scale=50):
@@ -397,7 +397,7 @@ def test_a_cluster_is_of_use_in_its_block_alone(fresh_lab):
         for use in (
             lambda: cluster.ask("?"),
             lambda: cluster.scale(2),
-            lambda: cluster.behead(),
+            lambda: cluster.kill_scheduler(),
             lambda: asyncio.sleep(0, cluster.dashboard),
         ):
             with pytest.raises(ConfigError, match="use `async with Cluster"):

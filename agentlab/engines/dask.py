@@ -2,11 +2,11 @@
 
 Dask only places calls. The driver, which is your program, keeps the limits, the retries, the rate
 and the journal, so each of them is one for all workers. A worker brings its own event loop, on
-which many calls wait at once.
+which many calls wait at the same time.
 
-Every call says which model it is for. Workers that are started here share the driver's endpoint,
-as do those of another's scheduler on loopback while the local model answers. All others ask a real
-model themselves, with their own key, and refuse a call if their settings name another model.
+Every call says which model it is for. Workers that are started here share the driver's endpoint.
+So do the workers of another scheduler on loopback while the local model answers. All others ask a
+real model themselves, with their own key, and refuse a call if their settings name another model.
 """
 
 from __future__ import annotations
@@ -18,7 +18,6 @@ from collections.abc import Mapping
 from contextlib import AsyncExitStack
 from ipaddress import ip_address
 from itertools import count
-from types import TracebackType
 from typing import Any, NamedTuple, Self
 from uuid import uuid4
 
@@ -33,21 +32,20 @@ from agentlab import lab, running, settings
 from agentlab._support.numbers import checked
 from agentlab.cancelling import never_cancelled_from_within
 from agentlab.engines.asyncio import run as run
-from agentlab.engines.dask_processes import LocalProcesses
+from agentlab.engines.dask_processes import LocalProcesses, kill
 from agentlab.errors import ClusterLost, ConfigError, EndpointError
 from agentlab.lab import Address, Reply
 from agentlab.resilience.verdict import words
 
-# What it logs at length, a scheduler that is gone or a value that is not sent, an error here says.
+# Dask logs at length what an error here says: a scheduler that is gone, a value that is not sent.
 for _part in ("batched", "client", "core", "protocol.pickle"):
     logging.getLogger(f"distributed.{_part}").setLevel(logging.CRITICAL)
 
 _NOTICED_S = 0.1
 """How often a call on a worker looks whether anybody still waits for it."""
 
-
 _PAGE_S = 2.0
-"""How long the page of another's scheduler may take to say whether there is one."""
+"""How long another scheduler may take to say whether it serves pages."""
 
 
 class _Upstream(NamedTuple):
@@ -58,13 +56,16 @@ class _Upstream(NamedTuple):
 
 
 class Cluster:
-    """Workers that make calls: processes of this machine, or whoever joined a scheduler.
+    """Workers that make calls: processes of this machine, or the workers of a scheduler.
 
     Args:
         address: A scheduler's, such as `tcp://10.0.0.1:8786`; None starts one here, on loopback.
         workers: How many processes to start here.
         calls_per_worker: The most calls in flight on each of these.
         dashboard: Whether a scheduler that is started here serves Dask's pages, on loopback.
+
+    Attributes:
+        client: Dask's own, for whatever else it can do.
 
     Raises:
         ConfigError: On entering the block: if there is no scheduler at the address, if it is on
@@ -87,14 +88,11 @@ class Cluster:
         checked("workers", workers, least=1, whole=True)
         checked("calls_per_worker", calls_per_worker, least=1, whole=True)
         self._address = address
-        self._workers = workers
-        self._calls = calls_per_worker
-        self._with_dashboard = dashboard
+        self._workers, self._calls, self._with_dashboard = workers, calls_per_worker, dashboard
         self._numbers = count()
         self._name = uuid4().hex  # others may use the same scheduler
         self._open = AsyncExitStack()
         self.client: Any = None
-        """Dask's own, for whatever else it can do."""
         self._local: LocalProcesses | None = None
         self._elsewhere = False
         self._page: str | None = None
@@ -116,26 +114,18 @@ class Cluster:
             await self.client.run(_prepare, model)
             self._page = await self._find_page()
         except BaseException as error:
-            await self._close()
-            if isinstance(error, ConfigError) or not isinstance(
-                error, OSError | TimeoutError | ValueError
+            await self.__aexit__()
+            if isinstance(error, OSError | TimeoutError | ValueError) and not isinstance(
+                error, ConfigError
             ):
-                raise
-            raise ConfigError(
-                f"no cluster at {self._address or 'this machine'}: {error}; start one with "
-                "`dask scheduler` and `dask worker`, or leave the address out"
-            ) from None
+                raise ConfigError(
+                    f"no cluster at {self._address or 'this machine'}: {error}; start one with "
+                    "`dask scheduler` and `dask worker`, or leave the address out"
+                ) from None
+            raise
         return self
 
-    async def __aexit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        where: TracebackType | None,
-    ) -> None:
-        await self._close()
-
-    async def _close(self) -> None:
+    async def __aexit__(self, *_: object) -> None:
         await self._open.aclose()
         self.client = self._local = self._page = None
 
@@ -150,8 +140,8 @@ class Cluster:
         return self._page
 
     async def _find_page(self) -> str | None:
-        if self._local is not None:
-            return str(self.client.dashboard_link) if self._with_dashboard else None
+        if self._local is not None and not self._with_dashboard:
+            return None
         try:
             page = str(self.client.dashboard_link)
             limit = aiohttp.ClientTimeout(total=_PAGE_S)
@@ -161,14 +151,14 @@ class Cluster:
         except KeyError:
             return None
         except (aiohttp.ClientError, TimeoutError):
-            return page  # not from here; perhaps from where somebody looks at it
+            return page  # not from here, but perhaps from the user's browser
 
     def _inside(self) -> None:
         if self.client is None:
             raise ConfigError("this cluster is not open; use `async with Cluster() as cluster`")
 
     def _model(self) -> Address | _Upstream:
-        """Which model answers here, as workers have to be told."""
+        """Return which model answers here, as workers have to be told."""
         chosen = running.current()
         if chosen.real and chosen.upstream is not None and self._local is None:
             return _Upstream(chosen.upstream, chosen.model)
@@ -181,10 +171,10 @@ class Cluster:
         return lab.address()
 
     async def scale(self, workers: int) -> None:
-        """Start or end processes of this machine until there are so many.
+        """Start or kill processes of this machine until there are `workers` of them.
 
         Raises:
-            ConfigError: If the cluster is another's, or not open.
+            ConfigError: If the cluster was not started here, or is not open.
         """
         self._inside()
         checked("workers", workers, least=1, whole=True)
@@ -193,21 +183,21 @@ class Cluster:
         await self._local.scale(workers)
         await self.client.wait_for_workers(workers, timeout=30)
 
-    async def behead(self) -> None:
+    async def kill_scheduler(self) -> None:
         """Kill the scheduler of a cluster that was started here, to see what that costs."""
         self._inside()
-        if self._local is not None:
-            await self._local.behead()
+        if self._local is not None and self._local.scheduler is not None:
+            await kill(self._local.scheduler)
 
     async def ask(self, prompt: str, *, agent: str = "agent", **options: Any) -> str:
-        """`lab.ask`, on some worker."""
+        """Call `lab.ask` on some worker; see `reply`."""
         return (await self.reply(prompt, agent=agent, **options)).text
 
     async def reply(self, prompt: str, *, agent: str = "agent", **options: Any) -> Reply:
-        """`lab.reply`, on some worker; if that dies, on another one.
+        """Call `lab.reply` on some worker; if that dies, on another one.
 
         Raises:
-            ClusterLost: If the scheduler is.
+            ClusterLost: If the scheduler is gone.
             EndpointError: If worker after worker died with this call in flight: one more than
                 the scheduler's `allowed-failures`, which is 3. The call may be innocent, so
                 asking again may help.
@@ -216,17 +206,10 @@ class Cluster:
         """
         self._inside()
         _check_sendable({"prompt": prompt, "agent": agent, **options})
-        # One kind of task to Dask: it learns how long a call takes, and who joins late gets some.
+        # One kind of task to Dask: it learns how long a call takes, and late workers get some.
         key = f"call-{self._name}-{next(self._numbers)}"
         future = self.client.submit(
-            _reply,
-            key,
-            self._model(),
-            prompt,
-            agent,
-            options,
-            key=key,
-            pure=False,
+            _reply, key, self._model(), prompt, agent, options, key=key, pure=False
         )
         try:
             # On a busy machine Dask may cancel a call that nobody gave up.
@@ -245,7 +228,7 @@ class Cluster:
 
 
 def _check_sendable(values: Mapping[str, Any]) -> None:
-    """Find out before Dask does, which logs a traceback and names its own classes."""
+    """Refuse what cannot be sent before Dask does, which logs a traceback and its own classes."""
     for name, value in values.items():
         try:
             loads(dumps(value))  # type: ignore[no-untyped-call]
@@ -257,7 +240,7 @@ def _check_sendable(values: Mapping[str, Any]) -> None:
 
 
 async def _is_loopback(address: str) -> bool:
-    """Whether a scheduler's address is one that only this machine reaches."""
+    """Return whether only this machine reaches the scheduler's address."""
     host = get_address_host(address)
     try:
         return ip_address(host).is_loopback
@@ -268,13 +251,13 @@ async def _is_loopback(address: str) -> bool:
 
 
 def _prepare(model: Address | _Upstream, dask_worker: Any) -> None:
-    """On every worker: import what calls need, and start what they ask, outside of any timer."""
+    """Import what calls need and start what they ask, on every worker, outside of any timer."""
     _turn_to(model, dask_worker.address)
     lab.base_url()
 
 
 def _turn_to(model: Address | _Upstream, worker: str) -> None:
-    """On the worker: from now on ask this model, or refuse to ask another one in its place."""
+    """Make this worker ask this model from now on, or refuse to ask another one instead."""
     if isinstance(model, Address):
         lab.connect(model)
         return
@@ -292,9 +275,15 @@ def _turn_to(model: Address | _Upstream, worker: str) -> None:
 async def _reply(
     key: str, model: Address | _Upstream, prompt: str, agent: str, options: dict[str, Any]
 ) -> Reply:
-    """On the worker: ask, unless nobody waits for it any more."""
+    """Ask on this worker, as long as somebody waits for the answer."""
     worker = get_worker()
-    asking = asyncio.ensure_future(_asked(model, worker.address, prompt, agent, options))
+
+    async def ask() -> Reply:
+        # With no `await` between: another driver's call must not turn the worker away again.
+        _turn_to(model, worker.address)
+        return await lab.reply(prompt, agent=agent, **options)
+
+    asking = asyncio.ensure_future(ask())
     try:
         while not asking.done():
             await asyncio.wait([asking], timeout=_NOTICED_S)
@@ -306,11 +295,3 @@ async def _reply(
         return await asking
     finally:
         asking.cancel()  # does nothing to what is done
-
-
-async def _asked(
-    model: Address | _Upstream, worker: str, prompt: str, agent: str, options: dict[str, Any]
-) -> Reply:
-    # With no `await` between: another driver's call must not turn the worker away again.
-    _turn_to(model, worker)
-    return await lab.reply(prompt, agent=agent, **options)

@@ -1,7 +1,7 @@
 """Dask's scheduler and workers as processes of this machine, which end with the one they serve.
 
-They are what `dask scheduler` and `dask worker` start in a terminal, in process groups of their
-own, so that killing one takes whatever it has started along.
+They are what `dask scheduler` and `dask worker` start in a terminal. Each has its own process
+group, so that killing one kills whatever it has started.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ import os
 import signal
 import sys
 from asyncio.subprocess import DEVNULL, PIPE, Process
+from contextlib import suppress
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -52,31 +53,31 @@ class LocalProcesses:
         self.scheduler = await _started("scheduler", *_HERE, *self._page, *own)
         try:
             async with asyncio.timeout(_START_S):
-                self.address = await _written(file, self.scheduler)
+                while not self.address:
+                    if (code := self.scheduler.returncode) is not None:
+                        raise ConfigError(f"Dask's scheduler ended at its start, exit code {code}")
+                    with suppress(FileNotFoundError, ValueError):  # not there yet, or half of it
+                        self.address = json.loads(file.read_text())["address"]
+                    await asyncio.sleep(0.05)
         except TimeoutError:
             raise ConfigError(f"Dask's scheduler did not start within {_START_S} s") from None
         await self.scale(workers)
 
     async def scale(self, workers: int) -> None:
-        """Start or kill workers until there are so many."""
+        """Start or kill workers until there are `workers` of them."""
         while len(self.workers) < workers:
             calls = ("--nworkers", "1", "--nthreads", str(self._calls), "--memory-limit", "0")
             own = ("--no-dashboard", "--preload-nanny", __name__)
             self.workers.append(await _started("worker", self.address, *_HERE, *calls, *own))
         for process in self.workers[workers:]:
-            await _killed(process)
+            await kill(process)
         del self.workers[workers:]
 
-    async def behead(self) -> None:
-        """Kill the scheduler."""
-        if self.scheduler is not None:
-            await _killed(self.scheduler)
-
     async def close(self) -> None:
-        """Kill them all: what is in flight is the driver's to cancel before."""
+        """Kill all of them; the driver has cancelled before what was in flight."""
         for process in (*self.workers, self.scheduler):
             if process is not None:
-                await _killed(process)
+                await kill(process)
         self.workers.clear()
         self._folder.cleanup()
 
@@ -91,35 +92,24 @@ async def _started(*arguments: str) -> Process:
     )
 
 
-async def _written(file: Path, scheduler: Process) -> str:
-    while scheduler.returncode is None:
-        try:
-            address: str = json.loads(file.read_text())["address"]
-            return address
-        except (FileNotFoundError, ValueError):  # not there yet, or half of it
-            await asyncio.sleep(0.05)
-    raise ConfigError(f"Dask's scheduler ended at once, with exit code {scheduler.returncode}")
-
-
-async def _killed(process: Process) -> None:
+async def kill(process: Process) -> None:
+    """Kill a process and its group, and wait until it has ended."""
     if process.stdin is not None:
         process.stdin.close()
-    try:
+    with suppress(ProcessLookupError):  # it has ended by itself
         if hasattr(os, "killpg"):
             os.killpg(process.pid, signal.SIGKILL)
         else:
             process.kill()
-    except ProcessLookupError:
-        pass  # it has ended by itself
     await process.wait()
 
 
 def dask_setup(_service: object) -> None:
-    """Dask calls this in each of these processes: end with the process that started this one."""
-    end_with_owner(_end_the_group)
+    """End with the process that started this one. Dask calls this in each of these processes."""
 
+    def end_the_group() -> None:
+        if hasattr(os, "killpg"):
+            os.killpg(0, signal.SIGKILL)
+        os._exit(1)
 
-def _end_the_group() -> None:
-    if hasattr(os, "killpg"):
-        os.killpg(0, signal.SIGKILL)
-    os._exit(1)
+    end_with_owner(end_the_group)
