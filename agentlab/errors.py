@@ -1,24 +1,14 @@
 """Every error that Agent Lab raises, as one tree.
 
     AgentLabError
-    ├── ConfigError      a value given by the user cannot work (also a ValueError)
-    │   └── FileError    a data file is wrong (carries each problem with its line and field)
-    ├── EndpointError    the endpoint cannot be started, found or understood
-    ├── ModelError       the model answered a call with an error (carries status, code, request id)
-    │   └── IncompleteAnswer    it answered 200, and yet there is no whole answer
-    │       ├── AnswerTruncated     cut off by a limit that the caller did not set
-    │       ├── ReasoningExhausted  the whole limit went into reasoning, nothing into an answer
-    │       ├── AnswerFiltered      withheld by the provider's content filter
-    │       ├── AnswerRefused       the model declined, in its own words
-    │       ├── AnswerInterrupted   broken off by the endpoint, for a reason of its own
-    │       └── AnswerEmpty         no text, without a reason given
-    ├── GaveUp           a guarded call failed for good (carries the attempts and their errors)
-    ├── CircuitOpen      the endpoint is down, and the call was not sent (carries when to try again)
-    ├── ClusterLost      the processes that calls were placed on cannot be reached any more
-    ├── StepError        a step of a workflow failed (carries the step, and every finished answer)
-    ├── JournalError     an answer cannot be written down
-    ├── Stopped          the content system sends nothing more; what is done is kept
-    └── DeadlockError    in virtual time nothing is left that could ever happen (carries what waits)
+    ├── ConfigError
+    │   └── FileError
+    ├── EndpointError
+    ├── ModelError
+    │   └── IncompleteAnswer
+    │       └── AnswerTruncated, ReasoningExhausted, AnswerFiltered, AnswerRefused,
+    │           AnswerInterrupted, AnswerEmpty
+    └── GaveUp, CircuitOpen, ClusterLost, StepError, JournalError, Stopped, DeadlockError
 
 Each message says what is wrong, the value, and the way out; the facts are attributes too.
 """
@@ -46,10 +36,10 @@ def _again(kind: type[AgentLabError], args: tuple[Any, ...], facts: dict[str, An
 
 
 def reason(error: BaseException) -> BaseException:
-    """What the lab itself said, if `error` came of that; else `error`.
+    """Return what the lab itself said, if `error` was caused by that; else `error`.
 
-    Clients and frameworks wrap what they meet, often in words that hide it ("Connection error.").
-    Where several are found, a ConfigError comes first: it names the way out.
+    Clients and frameworks wrap errors, often in words that hide them ("Connection error.").
+    Where several are found, a ConfigError comes first, because it names the way out.
 
     Example:
         >>> outer = RuntimeError("Connection error.")
@@ -77,7 +67,7 @@ class ConfigError(AgentLabError, ValueError):
     """A setting, an argument or a data file holds a value that cannot work.
 
     Attributes:
-        field: The field of a data file that holds it, if one does.
+        field: The field of a data file that holds it, or None.
     """
 
     def __init__(self, message: str, *, field: str | None = None):
@@ -126,7 +116,7 @@ class ModelError(AgentLabError):
         code: OpenAI's error code, such as ``"context_length_exceeded"``, or None.
         kind: OpenAI's error type, such as ``"insufficient_quota"``, or None.
         param: The field of the request that is to blame, such as ``"temperature"``, or None.
-        request_id: What to look for in the trace.
+        request_id: The request's name in the trace.
         retry_after_s: Model seconds that the endpoint asks to wait; None if it does not say.
     """
 
@@ -151,7 +141,7 @@ class ModelError(AgentLabError):
 
 
 class IncompleteAnswer(ModelError):
-    """The model answered with status 200, and yet there is no whole answer; it is paid for.
+    """The model answered with status 200, but the answer is not whole; it costs money all the same.
 
     Attributes:
         text: What came of an answer; often nothing.
@@ -177,14 +167,11 @@ class IncompleteAnswer(ModelError):
 
 
 class AnswerTruncated(IncompleteAnswer):
-    """The answer was cut off by a limit that the caller did not set; asking again changes nothing.
-
-    The way out is a larger limit, or a shorter answer asked for.
-    """
+    """A limit that the caller did not set cut the answer off; raise it, or ask for less."""
 
 
 class ReasoningExhausted(IncompleteAnswer):
-    """The limit on tokens was spent on reasoning, so that no answer is left; raise the limit."""
+    """Reasoning used up the limit on tokens, so that no answer is left; raise the limit."""
 
 
 class AnswerFiltered(IncompleteAnswer):
@@ -207,8 +194,8 @@ class GaveUp(AgentLabError):
     """A guarded call failed for good; its last error is the `__cause__`.
 
     Attributes:
-        attempts: How many requests were sent for it, hedges left out.
-        errors: What each attempt ended with, in order.
+        attempts: How many requests were sent for it, without hedges.
+        errors: The error of each attempt, in order.
     """
 
     def __init__(self, message: str, *, attempts: int, errors: list[Exception]):
@@ -218,7 +205,7 @@ class GaveUp(AgentLabError):
 
 
 class CircuitOpen(AgentLabError):
-    """The endpoint has failed too often of late, so nothing was sent.
+    """The endpoint has failed too often lately, so nothing was sent.
 
     Attributes:
         retry_after_s: Model seconds until the next attempt is let through.
@@ -234,11 +221,11 @@ class ClusterLost(AgentLabError):
 
 
 class StepError(AgentLabError):
-    """A step of a workflow failed; what its error was is the `__cause__`.
+    """A step of a workflow failed; its own error is the `__cause__`.
 
     Attributes:
         step: The name of the step.
-        results: Step -> answer, of the steps that had ended by then. They are paid for: keep them.
+        results: Step -> answer, of the steps that had ended by then. They cost money: keep them.
     """
 
     def __init__(self, message: str, *, step: str, results: dict[str, str]):
@@ -248,7 +235,7 @@ class StepError(AgentLabError):
 
 
 class JournalError(AgentLabError):
-    """The content system's journal cannot be written, for want of space or of the database."""
+    """The content system's journal cannot be written: the disk is full, or the database fails."""
 
 
 class Stopped(AgentLabError):
@@ -259,7 +246,7 @@ class DeadlockError(AgentLabError):
     """In virtual time nothing is ready and no timer is set, so nothing can ever happen again.
 
     Attributes:
-        waiting: One line for each task that waits, naming it and where it stands.
+        waiting: One line for each task that waits, with its name and where it stands.
     """
 
     def __init__(self, message: str, *, waiting: list[str]):

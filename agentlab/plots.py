@@ -1,4 +1,4 @@
-"""Pictures of a trace, for a projector as much as for a laptop. Those of results: `bench.plots`."""
+"""Pictures of a trace, for a projector as much as for a laptop."""
 
 from __future__ import annotations
 
@@ -15,30 +15,32 @@ from matplotlib.patches import Rectangle
 from agentlab.errors import ConfigError
 from agentlab.trace import Span, Trace
 
-# From the palette of Okabe and Ito, which the colour-blind can tell apart; the phases differ in
-# lightness too, so that they survive a bad projector and a grey printer.
+# From the palette of Okabe and Ito, for colour-blind readers; the phases also differ in lightness,
+# so that they survive a bad projector and a grey printer.
 WAITING, READING, ANSWERING, BROKEN = "#BBBBBB", "#E69F00", "#0072B2", "#D55E00"
 SERIES = ("#0072B2", "#D55E00", "#009E73", "#CC79A7")
 FONT_SIZE = 14
 
 
 def timeline(t: Trace, title: str | None = None) -> Figure:
-    """A Gantt chart: a row for each request, in order of arrival, over model seconds.
+    """Draw a Gantt chart: one row per request, in order of arrival, over model seconds.
 
-    A bar is grey while the request waits for a slot, orange until its first token, blue while
-    it is answered; red and hatched where it ended without a complete answer.
-
-    Args:
-        title: What the picture says; by default how long it took, against one after the other.
+    A bar is grey while the request waits for a slot, orange until its first token, and blue while
+    it is answered; it is red and hatched if the request ended without a complete answer. The title
+    says how long the run took, against one request after the other, unless one is given.
 
     Example:
         plots.timeline(t)
     """
-    return timelines({title or _message(t): t})
+    requests = "1 request" if t.requests == 1 else f"{t.requests} requests"
+    message = (
+        f"{requests} in {t.makespan_s:.1f} s, {t.work_s:.1f} s of work: at most {t.peak} in flight"
+    )
+    return timelines({title or message: t})
 
 
 def timelines(traces: dict[str, Trace]) -> Figure:
-    """Several runs below each other, on one scale: title -> trace.
+    """Draw several runs below each other, on one scale: title -> trace.
 
     Example:
         plots.timelines({"One after the other: 37 s": one, "All at once: 15 s": all_at_once})
@@ -55,12 +57,13 @@ def timelines(traces: dict[str, Trace]) -> Figure:
             layout=ConstrainedLayoutEngine(hspace=0.12),
         )
         plots: Sequence[Axes] = [axis for (axis,) in axes]
-        end_s = max((_last_s(t) for t in traces.values()), default=0.0)
+        spans = [span for t in traces.values() for span in t.spans]
+        ends_s = [span.arrived_s if span.end_s is None else span.end_s for span in spans]
         for axis, (title, t) in zip(plots, traces.items(), strict=True):
-            _draw(axis, t.spans, end_s)
+            _draw(axis, t.spans, max(ends_s, default=0.0))
             axis.set_title(title, loc="left", fontweight="bold", fontsize=FONT_SIZE + 2)
         plots[-1].set_xlabel("model time (s)")
-        _legend(figure, traces)
+        _legend(figure, spans)
     plt.close(figure)  # the notebook shows what a cell returns, once
     return figure
 
@@ -73,14 +76,13 @@ def scaling(
     laws: dict[str, Sequence[float]] | None = None,
     mark: tuple[float, str] | None = None,
 ) -> Figure:
-    """How throughput grows with the number of agents, against the diagonal of linear growth.
+    """Draw how throughput grows with the number of agents, beside a line of linear growth.
 
     Args:
-        agents: How many agents asked at once, for each point.
+        agents: How many agents asked at the same time, for each point.
         gains: Name -> throughput as a multiple of one agent's, for each point.
-        title: What the picture says.
-        laws: What a law says of some of those names, for each point. A law is a line, and what
-            was measured stands on it as markers.
+        laws: Name -> what a formula predicts, for some of these names. A law is drawn as a line,
+            and its measurements as markers.
         mark: A number of agents to mark by a dotted line, and what to write at its foot.
 
     Raises:
@@ -122,12 +124,7 @@ def scaling(
 
 
 def arrivals(traces: dict[str, Trace], title: str, *, every_s: float = 0.1) -> Figure:
-    """How many requests reached the endpoint in each stretch of time, run below run.
-
-    Args:
-        traces: Name -> what happened, in the order from top to bottom.
-        title: What the picture says.
-        every_s: The length of a stretch, in model seconds.
+    """Draw how many requests reached the endpoint in each `every_s` model seconds, run below run.
 
     Example:
         plots.arrivals({"doubling": one, "full jitter": other}, "Jitter spreads the crowd")
@@ -182,7 +179,7 @@ def _phases(span: Span, end_s: float) -> list[tuple[float, float, str]]:
     stop_s = end_s if span.end_s is None else span.end_s
     started_s = stop_s if span.started_s is None else span.started_s
     first_token_s = span.first_token_s
-    if first_token_s is None:  # of a plain answer it is not known: reading is not told apart
+    if first_token_s is None:  # a plain answer does not show where reading ends
         first_token_s = started_s if span.completion_tokens else stop_s
     return [
         (span.arrived_s, started_s, WAITING),
@@ -193,23 +190,14 @@ def _phases(span: Span, end_s: float) -> list[tuple[float, float, str]]:
 
 def _mark_broken(axis: Axes, row: int, span: Span) -> None:
     stop_s = span.arrived_s if span.end_s is None else span.end_s
-    axis.barh(
-        row,
-        stop_s - span.arrived_s,
-        left=span.arrived_s,
-        height=0.72,
-        fill=False,
-        edgecolor=BROKEN,
-        hatch="//",
-        linewidth=2,
-    )
+    style: dict[str, Any] = {"fill": False, "edgecolor": BROKEN, "hatch": "//", "linewidth": 2}
+    axis.barh(row, stop_s - span.arrived_s, left=span.arrived_s, height=0.72, **style)
     axis.annotate(
         f" {span.fault or span.status}", (stop_s, row), va="center", color=BROKEN, fontweight="bold"
     )
 
 
-def _legend(figure: Figure, traces: dict[str, Trace]) -> None:
-    spans = [span for t in traces.values() for span in t.spans]
+def _legend(figure: Figure, spans: Sequence[Span]) -> None:
     shown = {"reading the prompt": READING, "answering": ANSWERING}
     if any(span.queued_s for span in spans):
         shown = {"waiting for a slot": WAITING, **shown}
@@ -218,14 +206,3 @@ def _legend(figure: Figure, traces: dict[str, Trace]) -> None:
         handles.append(Rectangle((0, 0), 1, 1, fill=False, edgecolor=BROKEN, hatch="//"))
         shown["no complete answer"] = BROKEN
     figure.legend(handles, list(shown), loc="outside lower right", ncols=4, frameon=False)
-
-
-def _last_s(t: Trace) -> float:
-    return max([t.makespan_s, *(span.arrived_s for span in t.spans)])
-
-
-def _message(t: Trace) -> str:
-    requests = "1 request" if t.requests == 1 else f"{t.requests} requests"
-    return (
-        f"{requests} in {t.makespan_s:.1f} s, {t.work_s:.1f} s of work: at most {t.peak} in flight"
-    )
