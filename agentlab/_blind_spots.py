@@ -2,7 +2,7 @@
 
 A program may wait for something that only real time brings: a rate limiter that polls
 `time.monotonic()`, a call that blocks, an answer from a thread. The clock of `agentlab.clock` then
-jumps too far, or stands, and the program's figures are wrong. That can be guessed only, so it is a
+jumps too far, or stands, and the program's figures are wrong. That can only be guessed, so it is a
 warning: a thousand equal waits in a row, a line that waits for a quarter of a second while the
 processor rests, a call from another thread.
 """
@@ -15,15 +15,15 @@ import sysconfig
 import threading
 import time
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from traceback import walk_tb
+from traceback import walk_stack, walk_tb
 from types import FrameType
 from typing import Any, NamedTuple
 
 POLLS = 1000
-"""So many equal waits one after the other, and none of another length, look like polling."""
+"""So many equal waits in a row, and none of another length, look like polling."""
 
 BLOCKED_S = 0.25
 """A line that waits for so long in real time blocks the loop."""
@@ -48,17 +48,19 @@ class BlindSpots:
         self._said: set[str] = set()
 
     def waits(self, delay_s: float) -> None:
-        """A task begins to wait for so long."""
+        """Note that a task begins to wait for `delay_s`."""
         if delay_s > 0:
             self._delays_s.add(round(delay_s, 9) or delay_s)
 
     def jumps(self, loop: asyncio.AbstractEventLoop) -> None:
-        """The clock moves on, because all tasks wait."""
+        """Note that the clock moves on, because all tasks wait."""
         alike = len(self._delays_s) == 1 and self._delays_s == self._before_s
         self._polls = self._polls + 1 if alike else 0
         self._before_s, self._delays_s = self._delays_s, set()
         if self._polls == POLLS:
-            sleeping = [task for task in asyncio.all_tasks(loop) if _sleeps(task)]
+            sleep = asyncio.sleep.__code__
+            tasks = [(task, [*_waiting(task)]) for task in asyncio.all_tasks(loop)]
+            sleeping = [task for task, frames in tasks if frames and frames[-1].f_code is sleep]
             self._warn(
                 f"{POLLS:,} waits of {self._before_s.pop():g} s in a row, and nothing else "
                 "happened. If this line polls time.monotonic() or another real clock: those hardly "
@@ -68,14 +70,14 @@ class BlindSpots:
             )
 
     def thread_answers(self) -> None:
-        """Another thread calls into the loop."""
+        """Note that another thread calls into the loop."""
         self._warn(
             "a thread answers to a program in virtual time, whose clock did not wait for it; "
             "start the work with asyncio.to_thread(), or run the program in real time"
         )
 
     def turns(self) -> None:
-        """The loop goes round once more."""
+        """Note that the loop goes round once more."""
         self._turn += 1
         if self._blocked_at is not None:
             blocked_at, self._blocked_at = self._blocked_at, None
@@ -88,7 +90,7 @@ class BlindSpots:
 
     @contextmanager
     def watched(self) -> Iterator[None]:
-        """Around the run, in its thread: looks for the line that blocks."""
+        """Look for a line that blocks this thread, as long as the block runs."""
         watch = threading.Thread(
             target=self._watch, args=(threading.get_ident(),), name="virtual watch", daemon=True
         )
@@ -104,10 +106,12 @@ class BlindSpots:
         cpu_clock = getattr(time, "pthread_getcpuclockid", None)  # macOS has none
         while not self._over.wait(BLOCKED_S):
             frame = sys._current_frames().get(watched)
-            turn_and_line = frame and (self._turn, id(frame), frame.f_lasti)
+            if frame is None:
+                continue
+            turn_and_line = (self._turn, id(frame), frame.f_lasti)
             cpu_s = time.clock_gettime(cpu_clock(watched)) if cpu_clock else 0.0
             if seen and turn_and_line == seen[0] and cpu_s - seen[1] < BLOCKED_S / 10:
-                self._blocked_at = self._blocked_at or _own_line(frame)
+                self._blocked_at = self._blocked_at or _blocking_line(frame)
             seen = (turn_and_line, cpu_s)
 
     def _warn(self, message: str, at: Place | None = None) -> None:
@@ -145,12 +149,8 @@ def place(task: asyncio.Task[Any]) -> Place | None:
     return found
 
 
-def _sleeps(task: asyncio.Task[Any]) -> bool:
-    return [frame.f_code for frame in _waiting(task)][-1:] == [asyncio.sleep.__code__]
-
-
 def _waiting(task: asyncio.Task[Any]) -> Iterator[FrameType]:
-    """The frames of a task's coroutines, outermost first."""
+    """Yield the frames of a task's coroutines, outermost first."""
     inner: Any = task.get_coro()
     while (frame := getattr(inner, "cr_frame", None)) is not None:
         yield frame
@@ -161,21 +161,21 @@ def raised_at(error: BaseException) -> Place | None:
     """Find the innermost line on an error's way that is no library's."""
     while isinstance(error, BaseExceptionGroup):
         error = error.exceptions[0]
+    return _own_line(walk_tb(error.__traceback__))
+
+
+def _own_line(frames: Iterable[tuple[FrameType, int]]) -> Place | None:
+    """Find the last of these lines that is no library's."""
     found = None
-    for frame, line in walk_tb(error.__traceback__):
+    for frame, line in frames:
         if not frame.f_code.co_filename.startswith(_LIBRARIES):
             found = Place(frame.f_code.co_filename, line, frame.f_code.co_name)
     return found
 
 
-def _own_line(frame: FrameType | None) -> Place | None:
-    """The innermost line that is no library's; None within an import, which may wait for a disk."""
-    found = None
-    while frame is not None:
-        file = frame.f_code.co_filename
-        if "importlib._bootstrap" in file:
-            return None
-        if found is None and not file.startswith(_LIBRARIES):
-            found = Place(file, frame.f_lineno, frame.f_code.co_name)
-        frame = frame.f_back
-    return found
+def _blocking_line(frame: FrameType) -> Place | None:
+    """Find the line that blocks; None within an import, which may wait for a disk."""
+    frames = [*walk_stack(frame)][::-1]
+    if any("importlib._bootstrap" in each.f_code.co_filename for each, _ in frames):
+        return None
+    return _own_line(frames)

@@ -5,9 +5,9 @@ clock to that timer instead. So a program that only waits, for other tasks or fo
 the same loop, runs in milliseconds, and ends at exactly the time at which it would have ended.
 
 Sockets, threads, other processes and the clocks of module `time` live in real time, which this
-clock knows nothing of. A socket waited for is an error; for what can only be guessed at there are
-warnings (`agentlab._blind_spots`). What is handed to `run_in_executor` or `asyncio.to_thread`
-runs immediately, inside the loop, while the clock stands.
+clock does not know. Waiting for a socket is an error; for what can only be guessed there are
+warnings (`agentlab._blind_spots`). A function that is handed to `run_in_executor` or
+`asyncio.to_thread` runs immediately, inside the loop, while the clock stands.
 """
 
 from __future__ import annotations
@@ -19,26 +19,25 @@ import itertools
 import math
 import selectors
 import threading
-from collections.abc import Callable, Coroutine, Iterator
+from collections.abc import Callable, Coroutine
 from concurrent.futures import Future
 from dataclasses import dataclass
-from typing import Any, Generic, TypeVar, TypeVarTuple
+from typing import Any, Generic, TypeVar
 
 from agentlab._blind_spots import BlindSpots, where
 from agentlab.errors import ConfigError, DeadlockError, reason
 from agentlab.loops import running_loop
 
 T = TypeVar("T")
-Ts = TypeVarTuple("Ts")
 
 HORIZON_S = 1e12
-"""As far as the clock goes, some 30,000 years; from there on it would tell no tenths of a ms."""
+"""The end of virtual time, in some 30,000 years; later times are coarser than 0.1 ms."""
 
 _TIMERS_FOR_NOW = 100
-"""Whoever sets so many timers for the present instant waits for less than floats can tell."""
+"""So many timers set for the present instant wait for less than floats can tell."""
 
 _STANDS_TURNS = 250_000
-"""If the clock stands for so many turns of the loop, somebody polls without ever waiting."""
+"""If the clock stands for so many turns of the loop, a task polls without ever waiting."""
 
 
 @dataclass(frozen=True)
@@ -52,14 +51,14 @@ class VirtualRun(Generic[T]):
 def run_virtual(main: Coroutine[Any, Any, T]) -> VirtualRun[T]:
     """Run a coroutine to its end on a simulated clock that starts at 0.
 
-    It works in a script and inside a running event loop, such as a notebook's, alike. Tasks that
-    are left over when `main` ends are cancelled, as by `asyncio.run`.
+    It works in a script and inside a running event loop, such as a notebook's. Tasks that are left
+    over when `main` ends are cancelled, as by `asyncio.run`.
 
     Raises:
-        ConfigError: If `main` is no coroutine, or waits for a real socket or pipe. Where a client
-            has made something else of that, a note of its error says so.
-        DeadlockError: If nothing is left that could ever happen, naming the tasks that wait; or
-            not before `HORIZON_S`; or if somebody polls without ever waiting.
+        ConfigError: If `main` is no coroutine, or waits for a real socket or pipe. If a client
+            wraps that error in one of its own, a note says so.
+        DeadlockError: If nothing can ever happen again, or nothing before `HORIZON_S`, or if a
+            task polls without ever waiting. It names the tasks that wait.
 
     Warns:
         RuntimeWarning: If it seems to wait for what takes no virtual time.
@@ -83,16 +82,16 @@ def run_virtual(main: Coroutine[Any, Any, T]) -> VirtualRun[T]:
 
 
 def is_virtual(loop: asyncio.AbstractEventLoop | None = None) -> bool:
-    """True if `loop`, or else the running loop, keeps virtual time; False where none runs."""
+    """Return whether `loop`, by default the running one, keeps virtual time."""
     return isinstance(loop or running_loop(), VirtualTimeLoop)
 
 
 class VirtualTimeLoop(asyncio.SelectorEventLoop):
     """An event loop whose clock stands while anything runs, and jumps when everything waits.
 
-    Timers of the same nanosecond are of the same instant. They run in the order in which they were
-    set, so that a program has one and the same course on every run; the clock then shows the
-    latest of them, so that none runs before its time.
+    Timers of the same nanosecond belong to the same instant. They run in the order in which they
+    were set, so that a program takes the same course on every run; the clock then shows the latest
+    of them, so that none runs before its time.
 
     Attributes:
         belongings: What others keep for this loop alone, each under a key of its own.
@@ -113,28 +112,19 @@ class VirtualTimeLoop(asyncio.SelectorEventLoop):
         self._clock_resolution = math.ulp(0.0)  # what is due is due, to the last bit
 
     def time(self) -> float:
-        """Seconds since the loop was made."""
+        """Return the seconds since the loop was made."""
         return self._now_s
 
-    def call_later(
-        self,
-        delay: float,
-        callback: Callable[[*Ts], object],
-        *args: *Ts,
-        context: contextvars.Context | None = None,
+    def call_later(  # type: ignore[override]
+        self, delay: float, callback: Callable[..., object], *args: Any, context: Any = None
     ) -> asyncio.TimerHandle:
-        """As in any loop."""
         self.blind_spots.waits(delay)
         return self.call_at(self._now_s + delay, callback, *args, context=context)
 
-    def call_at(
-        self,
-        when: float,
-        callback: Callable[[*Ts], object],
-        *args: *Ts,
-        context: contextvars.Context | None = None,
+    def call_at(  # type: ignore[override]
+        self, when: float, callback: Callable[..., object], *args: Any, context: Any = None
     ) -> asyncio.TimerHandle:
-        """As in any loop; a timer at infinity never runs, and counts as none.
+        """Set a timer; one at infinity never runs, and counts as none.
 
         A clock that ticks would move between any two timers. So this one moves by a nanosecond
         when timers are set for the present instant again and again.
@@ -156,6 +146,13 @@ class VirtualTimeLoop(asyncio.SelectorEventLoop):
             heapq.heappush(self._scheduled, timer)
         return timer
 
+    def call_soon_threadsafe(  # type: ignore[override]
+        self, callback: Callable[..., object], *args: Any, context: Any = None
+    ) -> asyncio.Handle:
+        if self._thread_id not in (None, threading.get_ident()):
+            self.blind_spots.thread_answers()
+        return super().call_soon_threadsafe(callback, *args, context=context)
+
     def run_in_executor(  # type: ignore[override]
         self, executor: Any, func: Callable[..., T], *args: Any
     ) -> asyncio.Future[T]:
@@ -168,20 +165,8 @@ class VirtualTimeLoop(asyncio.SelectorEventLoop):
         return done
 
     def close(self) -> None:
-        """As of any loop; its belongings end with it."""
         super().close()
         self.belongings.clear()
-
-    def call_soon_threadsafe(
-        self,
-        callback: Callable[[*Ts], object],
-        *args: *Ts,
-        context: contextvars.Context | None = None,
-    ) -> asyncio.Handle:
-        """As in any loop; where another thread answers, the clock did not wait for it."""
-        if self._thread_id not in (None, threading.get_ident()):
-            self.blind_spots.thread_answers()
-        return super().call_soon_threadsafe(callback, *args, context=context)
 
     def jump(self) -> None:
         """Set the clock to the next timer.
@@ -189,14 +174,21 @@ class VirtualTimeLoop(asyncio.SelectorEventLoop):
         Raises:
             DeadlockError: If there is none, or none before `HORIZON_S`.
         """
-        if not self._scheduled:
-            raise self._stuck(
+        timers: Any = self._scheduled
+        if not timers:
+            raise self.stuck(
                 "nothing is ready and no timer is set, so nothing can ever happen (a thread that "
                 "is waited for would not be seen)"
             )
-        when = max(timer.when() for timer in self._of_the_next_instant())
+        # The timers at the top of the heap that share the first one's nanosecond.
+        when, instant, looking = timers[0].when(), timers[0].place[0], [0]
+        while looking:
+            at = looking.pop()
+            if at < len(timers) and timers[at].place[0] == instant:
+                when = max(when, timers[at].when())
+                looking += (2 * at + 1, 2 * at + 2)
         if when > HORIZON_S:
-            raise self._stuck(
+            raise self.stuck(
                 f"nothing happens before {when:g} s, and virtual time ends at {HORIZON_S:g} s"
             )
         self.blind_spots.jumps(self)
@@ -204,38 +196,14 @@ class VirtualTimeLoop(asyncio.SelectorEventLoop):
         self._timers_for_now = 0
         self._clock_resolution = math.ulp(self._now_s)
 
-    def _of_the_next_instant(self) -> Iterator[asyncio.TimerHandle]:
-        """The timers at the top of the heap that share the first one's nanosecond."""
-        timers: Any = self._scheduled
-        instant, looking = timers[0].place[0], [0]
-        while looking:
-            at = looking.pop()
-            if at < len(timers) and timers[at].place[0] == instant:
-                yield timers[at]
-                looking += (2 * at + 1, 2 * at + 2)
-
-    def stands(self) -> None:
-        """Refuse to turn for ever.
-
-        Raises:
-            DeadlockError: Always.
-        """
-        raise self._stuck(
-            f"the clock has stood at {self._now_s:g} s for {_STANDS_TURNS:,} turns of the loop; "
-            "somebody polls without waiting: await an event, or asyncio.sleep() of some time"
-        )
-
-    def _stuck(self, why: str) -> DeadlockError:
+    def stuck(self, why: str) -> DeadlockError:
+        """Return an error that names the tasks that wait."""
         waiting = sorted(where(task) for task in asyncio.all_tasks(self))
         return DeadlockError(f"{why}; waiting: {'; '.join(waiting) or 'no task'}", waiting=waiting)
 
 
 def _refuse(*_: Any, **__: Any) -> Any:
-    """Refuse to wait for another program, whose time no virtual clock knows.
-
-    Raises:
-        ConfigError: Always.
-    """
+    """Refuse to wait for another program, whose time no virtual clock knows."""
     raise ConfigError(
         "in virtual time nothing can wait for a socket, a pipe or another process; ask the model "
         "by lab.ask() or lab.chat_model(), give a tool a stand-in that sleeps, or run the program "
@@ -244,16 +212,9 @@ def _refuse(*_: Any, **__: Any) -> Any:
 
 
 for _name in (
-    "create_connection",
-    "create_server",
-    "create_unix_connection",
-    "create_unix_server",
-    "create_datagram_endpoint",
-    "connect_accepted_socket",
-    "connect_read_pipe",
-    "connect_write_pipe",
-    "subprocess_exec",
-    "subprocess_shell",
+    *("create_connection", "create_server", "create_unix_connection", "create_unix_server"),
+    *("create_datagram_endpoint", "connect_accepted_socket"),
+    *("connect_read_pipe", "connect_write_pipe", "subprocess_exec", "subprocess_shell"),
 ):
     setattr(VirtualTimeLoop, _name, _refuse)
 
@@ -283,28 +244,31 @@ class _JumpingSelector(selectors.DefaultSelector):
         return super().register(fileobj, events, data)
 
     def select(self, timeout: float | None = None) -> Any:
+        loop = self._loop
         events = super().select(0)
-        self._loop.blind_spots.turns()
+        loop.blind_spots.turns()
         if not events and (timeout is None or timeout > 0):
-            self._loop.jump()
+            loop.jump()
         self._turns += 1
-        if self._loop.time() >= self._moved_s + 1e-6:
-            self._turns, self._moved_s = 0, self._loop.time()
+        if loop.time() >= self._moved_s + 1e-6:
+            self._turns, self._moved_s = 0, loop.time()
         elif self._turns > _STANDS_TURNS:
             self._turns = 0
-            self._loop.stands()
+            raise loop.stuck(
+                f"the clock has stood at {loop.time():g} s for {_STANDS_TURNS:,} turns of the "
+                "loop; somebody polls without waiting: await an event, or asyncio.sleep() of some "
+                "time"
+            )
         return events
 
 
 async def _timed(main: Coroutine[Any, Any, T]) -> VirtualRun[T]:
     result = await main
-    return VirtualRun(result, _without_dust(asyncio.get_running_loop().time()))
-
-
-def _without_dust(time_s: float) -> float:
-    """A whole number of nanoseconds for what misses it by rounding errors: 0.1 + 0.2 make 0.3."""
-    whole_s = round(time_s, 9)
-    return whole_s if abs(whole_s - time_s) <= 1e-12 * time_s else time_s
+    elapsed_s = asyncio.get_running_loop().time()
+    whole_s = round(elapsed_s, 9)
+    if abs(whole_s - elapsed_s) <= 1e-12 * elapsed_s:  # a rounding error: 0.1 + 0.2 make 0.3
+        elapsed_s = whole_s
+    return VirtualRun(result, elapsed_s)
 
 
 def _run(loop: VirtualTimeLoop, main: Coroutine[Any, Any, T]) -> VirtualRun[T]:
@@ -313,7 +277,7 @@ def _run(loop: VirtualTimeLoop, main: Coroutine[Any, Any, T]) -> VirtualRun[T]:
 
 
 def _run_in_thread(loop: VirtualTimeLoop, main: Coroutine[Any, Any, T]) -> VirtualRun[T]:
-    """In a thread of its own, because a thread can run only one loop."""
+    """Run in a thread of its own, because a thread can run only one loop."""
     outcome: Future[VirtualRun[T]] = Future()
 
     def work() -> None:
@@ -322,19 +286,18 @@ def _run_in_thread(loop: VirtualTimeLoop, main: Coroutine[Any, Any, T]) -> Virtu
         except BaseException as error:
             outcome.set_exception(error)
 
+    def cancel_everything() -> None:
+        for task in asyncio.all_tasks(loop):
+            task.cancel()
+
     context = contextvars.copy_context()
     thread = threading.Thread(target=context.run, args=(work,), name="virtual time")
     try:
         thread.start()  # an interrupt may come as early as this
         return outcome.result()
     except KeyboardInterrupt:
-        asyncio.SelectorEventLoop.call_soon_threadsafe(loop, _cancel_everything, loop)
+        asyncio.SelectorEventLoop.call_soon_threadsafe(loop, cancel_everything)
         raise
     finally:
         if thread.is_alive():
             thread.join()
-
-
-def _cancel_everything(loop: VirtualTimeLoop) -> None:
-    for task in asyncio.all_tasks(loop):
-        task.cancel()

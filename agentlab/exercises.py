@@ -1,8 +1,8 @@
 """The checks of the exercises: what the endpoint saw, and a hint instead of a traceback.
 
-A check is a block of claims. The first that does not hold ends the block, and its hint is shown;
-so does whatever the learner's code raises, and an answer that never ends. Claims come in the order
-in which a learner would want to hear of them: what is missing, what is wrong, how far it is.
+A check is a block of claims. The first that does not hold ends the block, and its hint is shown.
+An error in the learner's code and an answer that never ends are shown as hints, too. Claims come in
+the order in which a learner wants to hear of them: what is missing, what is wrong, how far it is.
 """
 
 from __future__ import annotations
@@ -18,8 +18,8 @@ import sys
 import threading
 import traceback
 import warnings
-from collections.abc import Awaitable, Callable, Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Awaitable, Callable, Iterable
+from concurrent.futures import Future
 from types import CodeType, FrameType, TracebackType
 from typing import Any, Self
 
@@ -29,13 +29,13 @@ from agentlab.loops import running_loop
 from agentlab.trace import Trace, trace
 
 WITHIN_S = 600.0
-"""Model seconds that an answer may take; those of the exercises take some tens."""
+"""Model seconds that an answer may take; the answers of the exercises take some tens."""
 
 CALL_PATIENCE_S = 5.0
-"""Seconds of the learner's own that a calculation may take."""
+"""Wall-clock seconds that a calculation may take."""
 
 RUN_PATIENCE_S = 20.0
-"""The same for a run in virtual time, in which a loop may stand still."""
+"""Wall-clock seconds that a run in virtual time may take, in which a loop may stand still."""
 
 Program = Callable[..., Any] | Awaitable[Any]
 
@@ -73,8 +73,7 @@ class Check:
         if error is None:
             print("Solved.")
         elif isinstance(error, _NotYet):
-            also = forgotten if isinstance(error, _Unfulfilled) else ""
-            print(f"Not yet: {_short(error, 400)}{also}")
+            print(f"Not yet: {_short(error, 400)}{forgotten}")
         else:
             print(f"Not yet: {_what_it_raised(error, self._own)}")
         return True
@@ -82,10 +81,10 @@ class Check:
     def __call__(self, claim: object, hint: str) -> None:
         """End the block with `hint` unless the claim holds."""
         if not claim:
-            raise _Unfulfilled(hint)
+            raise _NotYet(hint)
 
     def call(self, function: Callable[..., Any], *args: Any) -> Any:
-        """What `function` returns, if it does so in time."""
+        """Return what `function` returns, if it does so in time."""
         return _settled(_in_time(lambda: function(*args), function, CALL_PATIENCE_S))
 
     def simulate(
@@ -95,7 +94,7 @@ class Check:
         catch: type[Exception] | tuple[type[Exception], ...] = (),
         within_s: float = WITHIN_S,
     ) -> tuple[Any, Trace]:
-        """What `program` returns in virtual time, and what the endpoint saw of it.
+        """Run `program` in virtual time; return its result, and what the endpoint saw of it.
 
         Args:
             program: A coroutine, or a function of `args` that makes one.
@@ -103,14 +102,14 @@ class Check:
             within_s: Model seconds after which it is ended.
         """
 
-        async def main() -> Any:
+        async def main(t: Trace) -> Any:
             # A task that was left behind would be reported with its traceback.
             asyncio.get_running_loop().set_exception_handler(lambda loop, context: None)
-            return await _awaited(program, args, within_s)
+            return await _awaited(program, args, within_s, t)
 
         def work() -> tuple[Any, Trace]:
-            with trace() as t, _unending_told(t, within_s):
-                return lab.simulate(main(), catch=catch)
+            with trace() as t:
+                return lab.simulate(main(t), catch=catch)
 
         result, t = _in_time(work, program, RUN_PATIENCE_S)
         return _settled(result), t
@@ -122,82 +121,54 @@ class Check:
         catch: type[Exception] | tuple[type[Exception], ...] = (),
         within_s: float = WITHIN_S,
     ) -> tuple[Any, Trace]:
-        """The same in real time, for what cannot be simulated: other processes, and CrewAI."""
+        """Run `program` in real time, for what cannot be simulated: other processes, and CrewAI."""
         with trace() as t:
             try:
-                with _unending_told(t, within_s):
-                    result = await _awaited(program, args, within_s / lab.model_seconds_a_second())
-            except _NotYet:
-                raise
+                result = await _awaited(program, args, within_s, t)
             except catch as error:
                 result = error
         return _settled(result), t
 
 
 def words_in(function: Callable[..., Any]) -> set[str]:
-    """The names and the strings in a function's code, those of functions inside it included.
+    """Return the names and the strings in a function's code, inner functions included.
 
-    A trace tells what an answer did. Where two mistakes look alike from the endpoint, this tells
+    A trace tells what an answer did. If two mistakes look alike from the endpoint, the words tell
     which of two hints fits.
 
     Example:
         >>> sorted(words_in(lambda: asyncio.Semaphore(3)))
         ['Semaphore', 'asyncio']
     """
-    code = getattr(function, "__code__", None)
-    return set(_words(code)) if code else set()
+    words: set[str] = set()
+    parts: list[Any] = [getattr(function, "__code__", None)]
+    while parts:
+        part = parts.pop()
+        if isinstance(part, str):
+            words.add(part)
+        elif isinstance(part, tuple):  # names of arguments, and keys of a dictionary
+            parts += part
+        elif isinstance(part, CodeType):
+            parts += (*part.co_names, *part.co_consts)
+    return words
 
 
-def _words(part: Any) -> Iterator[str]:
-    if isinstance(part, str):
-        yield part
-    elif isinstance(part, tuple):  # names of arguments, and keys of a dictionary
-        for inner in part:
-            yield from _words(inner)
-    elif isinstance(part, CodeType):
-        yield from part.co_names
-        yield from _words(part.co_consts[1:] if part.co_consts[:1] == (None,) else part.co_consts)
-
-
-class _NotYet(Exception):
-    """The exercise is not solved; the message says why."""
-
-
-class _Unfulfilled(_NotYet):
-    """A claim does not hold; the message is its hint."""
-
-
-class _Unending(_NotYet):
-    """The answer did not end in time; the message says so."""
-
-
-@contextmanager
-def _unending_told(t: Trace, within_s: float) -> Iterator[None]:
-    """Whether what did not end waited, or went on asking, is in its trace."""
-    try:
-        yield
-    except _Unending as error:
-        asking_s = t.spans[-1].arrived_s - t.spans[0].arrived_s if t.spans else 0.0
-        if asking_s > within_s / 2:
-            raise _NotYet(
-                f"{error}: it asks again and again, {t.requests} requests so far, the last by "
-                f"{_short(t.spans[-1].agent)}; what ends the loop?"
-            ) from None
-        raise _NotYet(f"{error}; what does it wait for?") from None
+class _NotYet(BaseException):
+    """The exercise is not solved; the message says why. No `except Exception` stops it."""
 
 
 def _in_time(work: Callable[[], Any], program: Any, patience_s: float) -> Any:
-    """What `work` returns; it is done in a thread of its own, which is ended if it takes too long.
+    """Return what `work` returns; it runs in a thread, which is ended if it takes too long.
 
     Nothing else ends `while True: pass`, which is what a loop without progress comes to.
     """
-    outcome: list[Any] = []
+    outcome: Future[Any] = Future()
 
     def keep() -> None:
         try:
-            outcome.append((work(), None))
+            outcome.set_result(work())
         except BaseException as error:
-            outcome.append((None, error))
+            outcome.set_exception(error)
 
     context = contextvars.copy_context()
     thread = threading.Thread(target=context.run, args=(keep,), name="answer", daemon=True)
@@ -205,26 +176,18 @@ def _in_time(work: Callable[[], Any], program: Any, patience_s: float) -> Any:
     try:
         thread.join(patience_s)
     finally:
-        late = thread.is_alive()
-        if late:
-            where = _where(_running_in(thread))
+        if late := thread.is_alive():
+            frame = sys._current_frames().get(thread.ident or 0)
+            where = _where([*traceback.walk_stack(frame)][::-1] if frame else ())
             _end(thread)
     if late:
         raise _NotYet(
             f"{_name(program)} runs for {patience_s:g} s already{where}; does a loop never end?"
         )
-    result, error = outcome[0]
-    if isinstance(error, KeyboardInterrupt | _NotYet):
-        raise error
-    if error is not None:
-        raise _NotYet(_what_it_raised(error))
-    return result
-
-
-def _running_in(thread: threading.Thread) -> list[tuple[FrameType, int]]:
-    """What the thread is running, from the outermost frame to the innermost."""
-    frame = sys._current_frames().get(thread.ident or 0)
-    return list(traceback.walk_stack(frame))[::-1] if frame else []
+    error = outcome.exception()
+    if error is None or isinstance(error, KeyboardInterrupt | _NotYet):
+        return outcome.result()
+    raise _NotYet(_what_it_raised(error))
 
 
 def _end(thread: threading.Thread) -> None:
@@ -237,14 +200,14 @@ def _end(thread: threading.Thread) -> None:
             break
 
 
-async def _awaited(program: Program, args: tuple[Any, ...], within_s: float) -> Any:
-    """The result of `program`, if there is one after `within_s` of the running loop's seconds."""
+async def _awaited(program: Program, args: tuple[Any, ...], within_s: float, t: Trace) -> Any:
+    """Return the result of `program`, if there is one after `within_s` model seconds."""
     if not callable(program) and not inspect.isawaitable(program):
         raise _NotYet(
             f"the answer is {_short(program)}, which cannot be awaited; is it an `async def`?"
         )
     try:
-        async with asyncio.timeout(within_s) as limit:
+        async with asyncio.timeout(within_s / lab.model_seconds_a_second()) as limit:
             waiting = program(*args) if callable(program) else program
             if inspect.isasyncgen(waiting):
                 raise _NotYet(f"{_name(program)} has a `yield` in it; return its results instead.")
@@ -262,13 +225,19 @@ async def _awaited(program: Program, args: tuple[Any, ...], within_s: float) -> 
         if not limit.expired():
             raise
         where = _line(error.__cause__)  # the cancellation, where it met the answer
-        raise _Unending(f"{_name(program)} does not end{where}") from None
+        spans = t.spans
+        if spans and spans[-1].arrived_s > within_s / 2:
+            raise _NotYet(
+                f"{_name(program)} does not end{where}: it asks again and again, {len(spans)} "
+                f"requests so far, the last by {_short(spans[-1].agent)}; what ends the loop?"
+            ) from None
+        raise _NotYet(f"{_name(program)} does not end{where}; what does it wait for?") from None
     except SystemExit:
         raise _NotYet(f"{_name(program)} calls exit; return instead.") from None
 
 
 def _from_outside(error: BaseException | None) -> bool:
-    """Whether it is a wish that this task end; else the answer has raised it."""
+    """Return whether somebody wants this task to end; else the answer itself has raised `error`."""
     if not isinstance(error, asyncio.CancelledError) or running_loop() is None:
         return False
     task = asyncio.current_task()
@@ -276,7 +245,7 @@ def _from_outside(error: BaseException | None) -> bool:
 
 
 def _settled(result: Any) -> Any:
-    """The result, unless a coroutine or a task is in it that nobody has awaited."""
+    """Return the result, unless a coroutine or a task is in it that nobody has awaited."""
     parts = list(result.values()) if isinstance(result, dict) else result
     parts = parts if isinstance(parts, list | tuple) else [parts]
     forgotten = [part for part in parts if inspect.iscoroutine(part)]
@@ -290,11 +259,7 @@ def _settled(result: Any) -> Any:
 
 
 def _what_it_raised(error: BaseException, own: CodeType | None = None) -> str:
-    """A line for what the learner's code raised, with the line of that code where it came from.
-
-    Args:
-        own: The code of the check, whose lines are not the learner's.
-    """
+    """Say in a line what the learner's code raised, and where; `own` is the code of the check."""
     told = reason(error)
     if isinstance(told, DeadlockError):
         return f"it waits for what never comes: {'; '.join(told.waiting)}."
@@ -309,20 +274,21 @@ def _what_it_raised(error: BaseException, own: CodeType | None = None) -> str:
         return f"an `await` is missing: {used.__name__!r} has no result yet ({said}){where}."
     if told not in (error, raised):
         said = f"{said}; behind it is {_said(told)}"
+    sentence = f"it raised {said}{where}"
     if own and not where:
-        return _ended(f"the check cannot use your answer: {said}")
-    return _ended(f"it raised {said}{where}")
+        sentence = f"the check cannot use your answer: {said}"
+    return sentence if sentence.endswith(("?", "!")) else f"{sentence.rstrip('.')}."
 
 
 def _first(error: BaseException) -> BaseException:
-    """Of a group, the first error in it that is no group."""
+    """Return the first error in a group that is no group itself."""
     while isinstance(error, BaseExceptionGroup):
         error = error.exceptions[0]
     return error
 
 
 def _said(error: BaseException) -> str:
-    """The kind of error, and its words without their full stop."""
+    """Return the kind of error, and its words without their full stop."""
     return ": ".join(filter(None, (type(error).__name__, _short(error, 200).rstrip("."))))
 
 
@@ -331,7 +297,7 @@ def _line(error: BaseException | None, own: CodeType | None = None) -> str:
 
 
 def _where(frames: Iterable[tuple[FrameType, int]], own: CodeType | None = None) -> str:
-    """The innermost line of the learner's own, for the end of a sentence."""
+    """Return the innermost line of the learner's own, for the end of a sentence."""
     lines = [
         linecache.getline(frame.f_code.co_filename, line).strip()
         for frame, line in frames
@@ -341,7 +307,7 @@ def _where(frames: Iterable[tuple[FrameType, int]], own: CodeType | None = None)
 
 
 def _never_awaited(seen: list[warnings.WarningMessage]) -> str:
-    """Which coroutine nobody awaited, if there is one; other warnings are passed on."""
+    """Say which coroutine nobody awaited, if there is one; pass other warnings on."""
     names = []
     for warning in seen:
         if found := re.match(r"coroutine '([^']+)' was never awaited", str(warning.message)):
@@ -353,7 +319,7 @@ def _never_awaited(seen: list[warnings.WarningMessage]) -> str:
 
 
 def _short(value: object, most: int = 120) -> str:
-    """In one line, and without its middle if that is long: what matters may stand at the end."""
+    """Show a value in one line, without its middle if that is long: its end may matter."""
     try:
         text = str(value) if isinstance(value, BaseException) else repr(value)
     except Exception as error:
@@ -361,10 +327,6 @@ def _short(value: object, most: int = 120) -> str:
     line = " ".join(text.split())
     half = most // 2 - 3
     return line if len(line) <= most else f"{line[:half]} ... {line[-half:]}"
-
-
-def _ended(sentence: str) -> str:
-    return sentence if sentence.endswith(("?", "!")) else f"{sentence.rstrip('.')}."
 
 
 def _name(program: Any) -> str:
