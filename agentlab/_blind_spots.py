@@ -44,7 +44,6 @@ class BlindSpots:
         self._polls = 0
         self._turn = 0
         self._blocked_at: Place | None = None
-        self._over = threading.Event()
         self._said: set[str] = set()
 
     def waits(self, delay_s: float) -> None:
@@ -91,38 +90,34 @@ class BlindSpots:
     @contextmanager
     def watched(self) -> Iterator[None]:
         """Look for a line that blocks this thread, as long as the block runs."""
-        watch = threading.Thread(
-            target=self._watch, args=(threading.get_ident(),), name="virtual watch", daemon=True
-        )
-        watch.start()
+        over, watched = threading.Event(), threading.get_ident()
+        cpu_clock = getattr(time, "pthread_getcpuclockid", None)  # macOS has none
+
+        def watch() -> None:
+            seen: Any = None
+            while not over.wait(BLOCKED_S):
+                frame = sys._current_frames()[watched]
+                turn_and_line = (self._turn, id(frame), frame.f_lasti)
+                cpu_s = time.clock_gettime(cpu_clock(watched)) if cpu_clock else 0.0
+                if seen and turn_and_line == seen[0] and cpu_s - seen[1] < BLOCKED_S / 10:
+                    self._blocked_at = self._blocked_at or _blocking_line(frame)
+                seen = (turn_and_line, cpu_s)
+
+        thread = threading.Thread(target=watch, name="virtual watch", daemon=True)
+        thread.start()
         try:
             yield
         finally:
-            self._over.set()
-            watch.join()
-
-    def _watch(self, watched: int) -> None:
-        seen: Any = None
-        cpu_clock = getattr(time, "pthread_getcpuclockid", None)  # macOS has none
-        while not self._over.wait(BLOCKED_S):
-            frame = sys._current_frames().get(watched)
-            if frame is None:
-                continue
-            turn_and_line = (self._turn, id(frame), frame.f_lasti)
-            cpu_s = time.clock_gettime(cpu_clock(watched)) if cpu_clock else 0.0
-            if seen and turn_and_line == seen[0] and cpu_s - seen[1] < BLOCKED_S / 10:
-                self._blocked_at = self._blocked_at or _blocking_line(frame)
-            seen = (turn_and_line, cpu_s)
+            over.set()
+            thread.join()
 
     def _warn(self, message: str, at: Place | None = None) -> None:
-        kind = message[:12]
-        if kind in self._said:
-            return
-        self._said.add(kind)
-        if at is None:
-            warnings.warn(message, RuntimeWarning, stacklevel=4)
-        else:
-            warnings.warn_explicit(message, RuntimeWarning, at.file, at.line)
+        if (kind := message[:12]) not in self._said:
+            self._said.add(kind)
+            if at is None:
+                warnings.warn(message, RuntimeWarning, stacklevel=4)
+            else:
+                warnings.warn_explicit(message, RuntimeWarning, at.file, at.line)
 
 
 class Place(NamedTuple):
@@ -140,7 +135,7 @@ def where(task: asyncio.Task[Any]) -> str:
 
 
 def place(task: asyncio.Task[Any]) -> Place | None:
-    """Find the innermost line at which a task waits, and that is not asyncio's."""
+    """Find the innermost line at which a task waits, asyncio's own left out."""
     found = None
     for frame in _waiting(task):
         file = frame.f_code.co_filename

@@ -7,12 +7,9 @@ from pathlib import Path
 
 
 def write_whole(path: Path, content: bytes) -> None:
-    """Replace a file, or make it: whoever reads it finds the old content or the new one.
+    """Replace or make a file: its readers find the old content or the new one, never a part.
 
-    It is on the disk when this returns, and if it cannot be written the old file stays.
-
-    Example:
-        write_whole(Path("run.json"), b"{}")
+    It is on the disk when this returns. If it cannot be written, the old file stays.
     """
     part = path.with_name(f".{path.name}.part")
     part.unlink(missing_ok=True)  # left by a process that was killed, or a link to elsewhere

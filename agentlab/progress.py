@@ -12,14 +12,10 @@ from tqdm import auto, notebook, std
 def bar(
     steps: Iterable[Any] | None = None, *, total: int | None = None, name: str = ""
 ) -> std.tqdm[Any]:
-    """tqdm's bar, around `steps`, or of `total` steps that are counted by `update()`.
+    """Return tqdm's bar, around `steps`, or of `total` steps that are counted by `update()`.
 
-    `AGENTLAB_PROGRESS=0` hides every bar, for where outputs are stored or compared. (tqdm has
-    a variable for that, which its bar for notebooks does not heed.)
-
-    Example:
-        for seed in bar(range(50)):
-            ...
+    `AGENTLAB_PROGRESS=0` hides every bar, for outputs that are stored or compared; tqdm's own
+    variable for that has no effect on its bar for notebooks.
     """
     label = name or None
     if os.environ.get("AGENTLAB_PROGRESS", "1") == "0":
@@ -30,8 +26,10 @@ def bar(
 
 
 class _InNotebook(notebook.tqdm):  # type: ignore[type-arg]  # it takes none when it runs
-    """A bar that ends as an empty output. A notebook saved with one that was only closed says
-    "Error displaying widget: model not found" when it is opened again.
+    """A bar that ends as an empty output.
+
+    A notebook saved with one that was only closed says "Error displaying widget: model not found"
+    when it is opened again.
     """
 
     def __init__(self, *args: Any, **kwargs: Any):

@@ -376,19 +376,6 @@ def test_there_is_no_dashboard_unless_asked_for(fresh_lab):
     assert on_cluster(where, workers=1)[0] is None
 
 
-@pytest.mark.parametrize("pages", [True, False])
-def test_the_pages_of_anothers_scheduler_are_found(fresh_lab, pages):
-    """Where it has none, there is no address that leads to nothing."""
-    from agentlab.engines.dask import Cluster
-
-    async def where() -> str | None:
-        async with others(dashboard=pages) as theirs, Cluster(theirs.address) as cluster:
-            return cluster.dashboard
-
-    found = asyncio.run(where())
-    assert found is None if not pages else re.fullmatch(r"http://127\.0\.0\.1:\d+/status", found)
-
-
 def test_a_cluster_is_of_use_in_its_block_alone(fresh_lab):
     """Before and after it, whatever is asked of it names the way in."""
     from agentlab.engines.dask import Cluster

@@ -1,4 +1,4 @@
-"""Numbers that somebody gives are checked before they are used."""
+"""Check numbers that users give before they are used."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ def checked(
     name: str, value: Any, *, least: float = 0, above: bool = False, most: float = math.inf,
     below: bool = False, whole: bool = False, infinite: bool = False, optional: bool = False,
 ) -> None:  # fmt: skip
-    """Refuse what is not a number of the kind that is meant: text, a bool, nan, out of range.
+    """Refuse a value that is not a number of the required kind: text, a bool, nan, out of range.
 
     Args:
         least, most: The range; `above` and `below` leave its ends out.

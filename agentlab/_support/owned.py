@@ -1,8 +1,8 @@
 """Processes that end with the one that started them, however that ends.
 
 An owner that is killed cannot tidy up. So the process that it started reads its standard input, a
-pipe to which nobody writes: when that ends, the owner is gone. A fork of the owner's keeps the pipe
-open after it, so where there are forks the process looks at its parent, too.
+pipe to which nobody writes: when that ends, the owner is gone. A fork of the owner keeps the pipe
+open after that, so where there are forks the process looks at its parent, too.
 """
 
 from __future__ import annotations
@@ -25,16 +25,11 @@ def end_with_owner(end: Callable[[], object] = lambda: os._exit(0)) -> None:
     parent = os.getppid()
 
     def watch() -> None:
-        _wait_for_the_end_of(parent)
+        if os.name != "posix":
+            sys.stdin.buffer.read()
+        while os.name == "posix" and os.getppid() == parent:
+            if select.select([0], [], [], _LOOK_EVERY_S)[0] and not os.read(0, 1):
+                break
         end()
 
     threading.Thread(target=watch, name="owner", daemon=True).start()
-
-
-def _wait_for_the_end_of(parent: int) -> None:
-    if os.name != "posix":
-        sys.stdin.buffer.read()
-        return
-    while os.getppid() == parent:
-        if select.select([0], [], [], _LOOK_EVERY_S)[0] and not os.read(0, 1):
-            return

@@ -21,7 +21,6 @@ from itertools import count
 from typing import Any, NamedTuple, Self
 from uuid import uuid4
 
-import aiohttp
 from distributed import Client, Reschedule, get_worker
 from distributed.client import FutureCancelledError
 from distributed.comm.addressing import get_address_host
@@ -43,9 +42,6 @@ for _part in ("batched", "client", "core", "protocol.pickle"):
 
 _NOTICED_S = 0.1
 """How often a call on a worker looks whether anybody still waits for it."""
-
-_PAGE_S = 2.0
-"""How long another scheduler may take to say whether it serves pages."""
 
 
 class _Upstream(NamedTuple):
@@ -88,14 +84,14 @@ class Cluster:
         checked("workers", workers, least=1, whole=True)
         checked("calls_per_worker", calls_per_worker, least=1, whole=True)
         self._address = address
-        self._workers, self._calls, self._with_dashboard = workers, calls_per_worker, dashboard
+        self._workers, self._calls = workers, calls_per_worker
+        self._with_dashboard = dashboard and address is None
         self._numbers = count()
         self._name = uuid4().hex  # others may use the same scheduler
         self._open = AsyncExitStack()
         self.client: Any = None
         self._local: LocalProcesses | None = None
         self._elsewhere = False
-        self._page: str | None = None
 
     async def __aenter__(self) -> Self:
         try:
@@ -112,7 +108,6 @@ class Cluster:
             )
             await self.client.wait_for_workers(self._workers if self._local else 1, timeout=30)
             await self.client.run(_prepare, model)
-            self._page = await self._find_page()
         except BaseException as error:
             await self.__aexit__()
             if isinstance(error, OSError | TimeoutError | ValueError) and not isinstance(
@@ -127,31 +122,17 @@ class Cluster:
 
     async def __aexit__(self, *_: object) -> None:
         await self._open.aclose()
-        self.client = self._local = self._page = None
+        self.client = self._local = None
 
     @property
     def dashboard(self) -> str | None:
-        """The address of Dask's pages: workers and calls as they come; None without them.
+        """The address of Dask's pages, which show workers and calls; None unless asked for.
 
         Raises:
             ConfigError: Outside of the `async with` block.
         """
         self._inside()
-        return self._page
-
-    async def _find_page(self) -> str | None:
-        if self._local is not None and not self._with_dashboard:
-            return None
-        try:
-            page = str(self.client.dashboard_link)
-            limit = aiohttp.ClientTimeout(total=_PAGE_S)
-            async with aiohttp.ClientSession(timeout=limit) as session, session.get(page) as answer:
-                # A scheduler without pages has a port for them all the same.
-                return None if answer.status == 404 else page
-        except KeyError:
-            return None
-        except (aiohttp.ClientError, TimeoutError):
-            return page  # not from here, but perhaps from the user's browser
+        return str(self.client.dashboard_link) if self._with_dashboard else None
 
     def _inside(self) -> None:
         if self.client is None:
