@@ -20,19 +20,15 @@ from typing import Any, NamedTuple
 
 
 class AgentLabError(Exception):
-    """The root: catching it catches everything that this package raises on purpose."""
+    """The root: catching it catches everything that this package raises on purpose.
 
-    def __reduce__(self) -> tuple[Any, ...]:
-        # Exceptions pickle by calling their class with `args`, which leaves keywords out; errors
-        # come back from other processes with all their facts.
-        return _again, (type(self), self.args, self.__dict__)
+    Facts are given by keyword, and become attributes; so errors can be pickled, and come back from
+    other processes with all their facts.
+    """
 
-
-def _again(kind: type[AgentLabError], args: tuple[Any, ...], facts: dict[str, Any]) -> Any:
-    error = kind.__new__(kind, *args)
-    error.args = args
-    error.__dict__.update(facts)
-    return error
+    def __init__(self, message: str, **facts: Any):
+        super().__init__(message)
+        self.__dict__.update(facts)
 
 
 def reason(error: BaseException) -> BaseException:
@@ -64,15 +60,10 @@ def reason(error: BaseException) -> BaseException:
 
 
 class ConfigError(AgentLabError, ValueError):
-    """A setting, an argument or a data file holds a value that cannot work.
+    """A setting, an argument or a data file holds a value that cannot work."""
 
-    Attributes:
-        field: The field of a data file that holds it, or None.
-    """
-
-    def __init__(self, message: str, *, field: str | None = None):
-        super().__init__(message)
-        self.field = field
+    field: str | None = None
+    """The field of a data file that holds it."""
 
 
 class Problem(NamedTuple):
@@ -85,23 +76,23 @@ class Problem(NamedTuple):
 
 
 class FileError(ConfigError):
-    """A data file is wrong; the message has a line for each problem, as compilers write them.
+    """A data file at `path` is wrong; its `problems` are in the order of the lines.
 
-    Attributes:
-        path: The file.
-        problems: What is wrong, in the order of the lines.
+    The message has a line for each problem, as compilers write them.
     """
 
-    def __init__(self, what: str, path: str, problems: Sequence[Problem]):
-        self.path = path
-        self.problems = list(problems)
+    path: str
+    problems: list[Problem]
+
+    def __init__(self, what: str, path: str = "", problems: Sequence[Problem] = ()):
         lines = [
             f"{path}:{line}:{column}: {f'{field}: ' if field else ''}{says}"
             for line, column, field, says in problems
         ]
         if len(lines) > 1:
             lines = [f"file with {len(lines)} problems:", *lines]
-        super().__init__(f"{what} " + "\n  ".join(lines))
+        message = f"{what} " + "\n  ".join(lines) if lines else what  # none when unpickled
+        super().__init__(message, path=path, problems=list(problems))
 
 
 class EndpointError(AgentLabError):
@@ -111,59 +102,32 @@ class EndpointError(AgentLabError):
 class ModelError(AgentLabError):
     """The model answered a call with an error.
 
-    Attributes:
-        status: HTTP status of the answer, such as 400.
-        code: OpenAI's error code, such as ``"context_length_exceeded"``, or None.
-        kind: OpenAI's error type, such as ``"insufficient_quota"``, or None.
-        param: The field of the request that is to blame, such as ``"temperature"``, or None.
-        request_id: The request's name in the trace.
-        retry_after_s: Model seconds that the endpoint asks to wait; None if it does not say.
+    `status` is the HTTP status. `code`, `kind` and `param` are OpenAI's error code, error type and
+    the field of the request that is to blame, such as ``"context_length_exceeded"``,
+    ``"insufficient_quota"`` and ``"temperature"``. `request_id` is the request's name in the trace,
+    and `retry_after_s` how many model seconds the endpoint asks to wait.
     """
 
-    def __init__(
-        self,
-        message: str,
-        *,
-        status: int,
-        code: str | None,
-        request_id: str | None,
-        kind: str | None = None,
-        param: str | None = None,
-        retry_after_s: float | None = None,
-    ):
-        super().__init__(message)
-        self.status = status
-        self.code = code
-        self.kind = kind
-        self.param = param
-        self.request_id = request_id
-        self.retry_after_s = retry_after_s
+    status: int
+    code: str | None = None
+    kind: str | None = None
+    param: str | None = None
+    request_id: str | None = None
+    retry_after_s: float | None = None
 
 
 class IncompleteAnswer(ModelError):
     """The model answered with status 200, but the answer is not whole; it costs money all the same.
 
-    Attributes:
-        text: What came of an answer; often nothing.
-        finish_reason: Why the endpoint says it ended, such as ``"length"``, or None.
-        prompt_tokens, completion_tokens: What the endpoint counted, 0 where it does not.
+    `text` is what came of it, and `finish_reason` why the endpoint says it ended, such as
+    ``"length"``. The tokens are those that the endpoint counted, 0 if it does not.
     """
 
-    def __init__(
-        self,
-        message: str,
-        *,
-        text: str = "",
-        finish_reason: str | None = None,
-        prompt_tokens: int = 0,
-        completion_tokens: int = 0,
-        request_id: str | None = None,
-    ):
-        super().__init__(message, status=200, code=None, request_id=request_id)
-        self.text = text
-        self.finish_reason = finish_reason
-        self.prompt_tokens = prompt_tokens
-        self.completion_tokens = completion_tokens
+    status = 200
+    text: str = ""
+    finish_reason: str | None = None
+    prompt_tokens: int = 0
+    completion_tokens: int = 0
 
 
 class AnswerTruncated(IncompleteAnswer):
@@ -191,29 +155,19 @@ class AnswerEmpty(IncompleteAnswer):
 
 
 class GaveUp(AgentLabError):
-    """A guarded call failed for good; its last error is the `__cause__`.
+    """A guarded call failed for good; its last error is the `__cause__`."""
 
-    Attributes:
-        attempts: How many requests were sent for it, without hedges.
-        errors: The error of each attempt, in order.
-    """
-
-    def __init__(self, message: str, *, attempts: int, errors: list[Exception]):
-        super().__init__(message)
-        self.attempts = attempts
-        self.errors = errors
+    attempts: int
+    """How many requests were sent for it, without hedges."""
+    errors: list[Exception]
+    """The error of each attempt, in order."""
 
 
 class CircuitOpen(AgentLabError):
-    """The endpoint has failed too often lately, so nothing was sent.
+    """The endpoint has failed too often lately, so nothing was sent."""
 
-    Attributes:
-        retry_after_s: Model seconds until the next attempt is let through.
-    """
-
-    def __init__(self, message: str, *, retry_after_s: float):
-        super().__init__(message)
-        self.retry_after_s = retry_after_s
+    retry_after_s: float
+    """Model seconds until the next attempt is let through."""
 
 
 class ClusterLost(AgentLabError):
@@ -221,17 +175,11 @@ class ClusterLost(AgentLabError):
 
 
 class StepError(AgentLabError):
-    """A step of a workflow failed; its own error is the `__cause__`.
+    """A step of a workflow failed; its own error is the `__cause__`."""
 
-    Attributes:
-        step: The name of the step.
-        results: Step -> answer, of the steps that had ended by then. They cost money: keep them.
-    """
-
-    def __init__(self, message: str, *, step: str, results: dict[str, str]):
-        super().__init__(message)
-        self.step = step
-        self.results = results
+    step: str
+    results: dict[str, str]
+    """Step -> answer, of the steps that had ended by then. They cost money: keep them."""
 
 
 class JournalError(AgentLabError):
@@ -243,12 +191,7 @@ class Stopped(AgentLabError):
 
 
 class DeadlockError(AgentLabError):
-    """In virtual time nothing is ready and no timer is set, so nothing can ever happen again.
+    """In virtual time nothing is ready and no timer is set, so nothing can ever happen again."""
 
-    Attributes:
-        waiting: One line for each task that waits, with its name and where it stands.
-    """
-
-    def __init__(self, message: str, *, waiting: list[str]):
-        super().__init__(message)
-        self.waiting = waiting
+    waiting: list[str]
+    """One line for each task that waits, with its name and where it stands."""

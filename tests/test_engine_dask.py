@@ -25,7 +25,15 @@ import yaml
 from agentlab import engines, lab, settings
 from agentlab.content import ContentSystem, Settings
 from agentlab.endpoint.process import EndpointProcess
-from agentlab.errors import AgentLabError, ConfigError, EndpointError, ModelError, StepError
+from agentlab.errors import (
+    AgentLabError,
+    ConfigError,
+    EndpointError,
+    FileError,
+    ModelError,
+    Problem,
+    StepError,
+)
 from agentlab.settings import DATA
 from agentlab.trace import Trace, trace
 from agentlab.workflow import Workflow
@@ -131,12 +139,13 @@ def test_an_error_comes_back_with_its_facts(fresh_lab):
         ModelError("no", status=429, code="x", request_id="r", retry_after_s=1.5),
         StepError("no", step="a", results={"b": "c"}),
         ConfigError("no"),
+        FileError("no", "a.yaml", [Problem(1, 2, "a", "b")]),
     ],
 )
 def test_errors_survive_pickling(error):
     """Kind, message and facts, keyword arguments included."""
     again: AgentLabError = pickle.loads(pickle.dumps(error))
-    assert (type(again), str(again), again.__dict__) == (type(error), "no", error.__dict__)
+    assert (type(again), str(again), again.__dict__) == (type(error), str(error), error.__dict__)
 
 
 def test_a_killed_worker_loses_nothing(fresh_lab):
