@@ -123,12 +123,13 @@ def scaling(
     return figure
 
 
-def arrivals(traces: dict[str, Trace], title: str, *, every_s: float = 0.1) -> Figure:
-    """Draw how many requests reached the endpoint in each `every_s` model seconds, run below run.
+def arrivals(traces: dict[str, Trace], title: str) -> Figure:
+    """Draw how many requests reached the endpoint in each tenth of a second, run below run.
 
     Example:
         plots.arrivals({"doubling": one, "full jitter": other}, "Jitter spreads the crowd")
     """
+    every_s = 0.1
     counts = {
         name: Counter(int(span.arrived_s / every_s + 1e-9) for span in t.spans)
         for name, t in traces.items()
@@ -136,13 +137,9 @@ def arrivals(traces: dict[str, Trace], title: str, *, every_s: float = 0.1) -> F
     most = max((count for some in counts.values() for count in some.values()), default=1)
     last = max((stretch for some in counts.values() for stretch in some), default=0)
     with plt.rc_context({"font.size": FONT_SIZE}):
+        size = (11, 1.5 * len(counts) + 1.2)
         figure, axes = plt.subplots(
-            len(counts),
-            figsize=(11, 1.5 * len(counts) + 1.2),
-            sharex=True,
-            sharey=True,
-            squeeze=False,
-            layout="constrained",
+            len(counts), figsize=size, sharex=True, sharey=True, squeeze=False, layout="constrained"
         )
         for (axis,), (name, some) in zip(axes, counts.items(), strict=True):
             starts_s = [stretch * every_s for stretch in some]

@@ -60,11 +60,7 @@ def begin(
 class Run:
     """One run of a graph: the results so far, and the first failure.
 
-    Args:
-        names: The nodes, in the order in which `results` has them.
-        node: What a node is called in messages.
-        where: What follows its name there.
-        result: What the result of a node is called there.
+    Messages call a node `node` and its name, followed by `where`, and its result `result`.
     """
 
     def __init__(
@@ -74,7 +70,7 @@ class Run:
         self._words = (node, where, result)
         self._done: dict[str, Any] = {}
         self._failed: tuple[str, Exception] | None = None
-        self._in_flight: set[asyncio.Task[Any] | None] = set()
+        self._in_flight: set[asyncio.Task[Any]] = set()
 
     @property
     def results(self) -> dict[str, Any]:
@@ -88,7 +84,7 @@ class Run:
             result = function(*args, **named)
             return await result if inspect.isawaitable(result) else result
 
-        task = asyncio.current_task()
+        task: Any = asyncio.current_task()
         self._in_flight.add(task)
         try:
             # If it ends as cancelled by itself, that is a failure: its result would be missing.
@@ -102,19 +98,15 @@ class Run:
 
     @contextmanager
     def reported(self) -> Iterator[None]:
-        """Enclose the whole run: whatever a framework makes of a failure, say which it was.
+        """Turn whatever a framework makes of a failure into a StepError, around the whole run.
 
         What is in flight then is cancelled; CrewAI would let it go on, and the user would pay.
-
-        Raises:
-            StepError: If a node failed.
         """
         try:
             yield
         except Exception:
             for task in self._in_flight:
-                if task is not None:
-                    task.cancel()
+                task.cancel()
             if self._failed is None:
                 raise
             name, error = self._failed

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
+from itertools import accumulate
 from pathlib import Path
 from typing import Protocol
 from weakref import WeakSet
@@ -21,20 +22,18 @@ from agentlab.files import write_whole
 
 
 class Source(Protocol):
-    """Something that records spans: an endpoint of its own, or one inside this process."""
+    """Something that records spans: an endpoint of its own, or one inside this process.
+
+    It is `alive` until it ends, and its record with it. A `mark` is the number of spans so far, and
+    `since` returns those recorded after a mark, in order of arrival.
+    """
 
     @property
-    def alive(self) -> bool:
-        """False once it has ended, and its record with it."""
-        ...
+    def alive(self) -> bool: ...
 
-    def mark(self) -> int:
-        """Return the number of spans so far, a place in the record."""
-        ...
+    def mark(self) -> int: ...
 
-    def since(self, mark: int) -> list[Span]:
-        """Return the spans recorded after `mark`, in order of arrival."""
-        ...
+    def since(self, mark: int) -> list[Span]: ...
 
 
 class Trace:
@@ -156,16 +155,11 @@ def most_at_once(stretches: Iterable[tuple[float, float | None]]) -> int:
         >>> most_at_once([(0, 10), (5, 15), (10, 20)])
         2
     """
-    changes: list[tuple[float, int]] = []
-    for start_s, end_s in stretches:
-        changes.append((start_s, 1))
-        if end_s is not None:
-            changes.append((end_s, -1))
-    running = most = 0
-    for _, change in sorted(changes):  # at one instant, -1 sorts before +1
-        running += change
-        most = max(most, running)
-    return most
+    both = list(stretches)
+    starts = [(start_s, 1) for start_s, _ in both]
+    ends = [(end_s, -1) for _, end_s in both if end_s is not None]
+    changes = sorted([*starts, *ends])  # at one instant, -1 sorts before +1
+    return max(accumulate(change for _, change in changes), default=0)
 
 
 def _from_first_arrival(spans: Iterable[Span]) -> list[Span]:
@@ -246,11 +240,10 @@ def trace() -> Iterator[Trace]:
     _open.append(view)
     try:
         yield opened
+        opened.close()
     except BaseException:
         with suppress(AgentLabError):  # the block's own error says more
             opened.close()
         raise
-    else:
-        opened.close()
     finally:
         _open.remove(view)
