@@ -20,7 +20,7 @@ import traceback
 import warnings
 from collections.abc import Awaitable, Callable, Iterable
 from concurrent.futures import Future
-from types import CodeType, FrameType, TracebackType
+from types import CodeType, FrameType
 from typing import Any, Self
 
 from agentlab import lab
@@ -60,13 +60,8 @@ class Check:
         warnings.simplefilter("default", RuntimeWarning)
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        where: TracebackType | None,
-    ) -> bool:
-        self._warned.__exit__(kind, error, where)
+    def __exit__(self, kind: object, error: BaseException | None, where: object) -> bool:
+        self._warned.__exit__(None, None, None)
         if isinstance(error, KeyboardInterrupt | GeneratorExit) or _from_outside(error):
             return False
         forgotten = _never_awaited(self._warnings)

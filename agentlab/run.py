@@ -77,7 +77,9 @@ class Run:
         """Name -> result, of the nodes that have ended."""
         return {name: self._done[name] for name in self._names if name in self._done}
 
-    async def call(self, name: str, function: Callable[..., Any], *args: Any, **named: Any) -> Any:
+    async def call(
+        self, name: str, function: Callable[..., Any], /, *args: Any, **named: Any
+    ) -> Any:
         """Call `function`, async or not, and keep what it returns as the result of the node."""
 
         async def called() -> Any:

@@ -125,6 +125,19 @@ def test_methods_and_functions_that_return_awaitables():
     assert run_virtual(parallel.run([Agent().speak], topic="x")).result == {"speak": ["notes on x"]}
 
 
+def test_parameters_may_have_any_name():
+    """Not even a name that the module itself uses is taken."""
+
+    def function(name, self):
+        return f"{name} {self}"
+
+    def needs(function):
+        return function.upper()
+
+    results = asyncio.run(parallel.run([function, needs], name="a", self="b"))
+    assert results == {"function": "a b", "needs": "A B"}
+
+
 async def slow_lake():
     await asyncio.sleep(5)
     return "lake"
