@@ -12,15 +12,13 @@ from typing import Any
 import httpx
 import openai
 import pytest
-from classroom_process import small_preset
+from classroom_process import jain, small_preset
 from serving import serving
 
 from agentlab.classroom import door, roster, start
-from agentlab.classroom.app import Classroom
+from agentlab.classroom.app import Classroom, in_a_notebook
 from agentlab.classroom.board import Board
 from agentlab.classroom.door import in_order, own_names
-from agentlab.classroom.fair import jain
-from agentlab.classroom.joining import in_a_notebook
 from agentlab.classroom.roster import MOST_LEARNERS, NotALearner, Roster
 from agentlab.clock import run_virtual
 from agentlab.endpoint.app import App

@@ -56,10 +56,7 @@ class Numbers(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Board:
-    """Counts what a class does.
-
-    Args:
-        window_s: Over how many model seconds throughput is taken.
+    """Counts what a class does; throughput is taken over `window_s` model seconds.
 
     Example:
         >>> board = Board(window_s=60)
@@ -76,7 +73,7 @@ class Board:
         self.clear()
 
     def clear(self) -> None:
-        """Begin to count anew; what is in flight stays."""
+        """Set all counts to zero; what is in flight stays."""
         self._counts: dict[str, Counter[str]] = {}
         self._recent: deque[tuple[float, int]] = deque()  # when an answer ended, its tokens
         self._strangers = 0
@@ -87,12 +84,12 @@ class Board:
         self._forgotten |= {id for id, span in self._open.items() if span.learner == learner}
 
     def begin(self, span: Span) -> None:
-        """A learner's request has come."""
+        """Note that a learner's request has come."""
         self._open[span.request_id] = span
-        self._of(span)
+        self._counts.setdefault(span.learner or "", Counter())
 
     def end(self, span: Span) -> None:
-        """A request has ended, one way or another."""
+        """Note that a request has ended, one way or another."""
         self._open.pop(span.request_id, None)
         if span.learner is None:
             self._strangers += 1
@@ -100,8 +97,9 @@ class Board:
         if span.request_id in self._forgotten:
             self._forgotten.remove(span.request_id)
             return
-        counts = self._of(span)
-        counts[_outcome(span)] += 1
+        counts = self._counts.setdefault(span.learner, Counter())
+        outcomes = {429: "refused", HUNG_UP: "gone"}
+        counts["answered" if span.ok else outcomes.get(span.status or 0, "errors")] += 1
         if span.ok and span.end_s is not None:
             counts["tokens"] += span.completion_tokens
             self._recent.append((span.end_s, span.completion_tokens))
@@ -114,7 +112,7 @@ class Board:
         oldest_s: float | None = None,
         names: Sequence[str] = (),
     ) -> Numbers:
-        """Everything as of `now_s`.
+        """Return everything as of `now_s`.
 
         Args:
             waiting: (Learner, agent) -> how many of the requests in flight wait for a slot.
@@ -126,8 +124,7 @@ class Board:
             self._recent.popleft()
         agents = self._agents(waiting)
         others = (self._counts.keys() | agents.keys()) - set(names)
-        known = [*names, *sorted(others, key=str.casefold)]
-        rows = [_row(name, agents.get(name, []), self._counts.get(name)) for name in known]
+        total = sum(self._counts.values(), Counter[str]())
         over_s = min(self._window_s, now_s) or 1.0
         return Numbers(
             now_s=round(now_s, 1),
@@ -136,19 +133,21 @@ class Board:
             longest_wait_s=0.0 if oldest_s is None else round(now_s - oldest_s, 1),
             answers_per_minute=round(60 * len(self._recent) / over_s, 1),
             tokens_per_s=round(sum(tokens for _, tokens in self._recent) / over_s, 1),
-            answered=self._total("answered"),
-            refused=self._total("refused"),
-            errors=self._total("errors"),
-            gone=self._total("gone"),
+            answered=total["answered"],
+            refused=total["refused"],
+            errors=total["errors"],
+            gone=total["gone"],
             strangers=self._strangers,
-            learners=rows,
+            learners=[
+                self._row(name, agents.get(name, []))
+                for name in [*names, *sorted(others, key=str.casefold)]
+            ],
         )
 
-    def _of(self, span: Span) -> Counter[str]:
-        return self._counts.setdefault(span.learner or "", Counter())
-
-    def _total(self, what: str) -> int:
-        return sum(counts[what] for counts in self._counts.values())
+    def _row(self, learner: str, agents: list[Count]) -> Row:
+        counts = self._counts.get(learner, Counter())
+        shown = (counts[what] for what in ("answered", "refused", "errors", "tokens"))
+        return Row(learner, agents, *shown)
 
     def _agents(self, waiting: Mapping[tuple[str, str], int]) -> dict[str, list[Count]]:
         counted = Counter((span.learner or "", span.agent) for span in self._open.values())
@@ -160,31 +159,10 @@ class Board:
         return {learner: _largest(counts) for learner, counts in of.items()}
 
 
-def _outcome(span: Span) -> str:
-    if span.ok:
-        return "answered"
-    if span.status == 429:
-        return "refused"
-    return "gone" if span.status == HUNG_UP else "errors"
-
-
 def _largest(counts: list[Count]) -> list[Count]:
-    """In a fixed order, so that the picture does not jump; the smallest of many as one."""
+    """Keep a fixed order, so that the picture does not jump; add up the smallest of many."""
     if len(counts) <= _MOST_AGENTS:
         return sorted(counts)
     ordered = sorted(counts, key=lambda count: (-count[1] - count[2], count[0]))
     kept, rest = ordered[: _MOST_AGENTS - 1], ordered[_MOST_AGENTS - 1 :]
     return [*sorted(kept), (_OTHERS, sum(c[1] for c in rest), sum(c[2] for c in rest))]
-
-
-def _row(learner: str, agents: list[Count], counts: Counter[str] | None) -> Row:
-    if counts is None:
-        return Row(learner, agents)
-    return Row(
-        learner,
-        agents,
-        counts["answered"],
-        counts["refused"],
-        counts["errors"],
-        counts["tokens"],
-    )
