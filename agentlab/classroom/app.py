@@ -180,7 +180,7 @@ class Classroom:
         if self._board is None or now - self._board[0] >= _FRESH_S:
             room, preset = self.room, self.room.preset
             shown = {
-                **msgspec.structs.asdict(room.numbers(self._roster.names)),
+                **room.numbers(self._roster.names),
                 "paused": room.controls.paused,
                 "preset": room.controls.preset and Path(room.controls.preset).stem,
                 "slots": preset.physics.slots if preset else None,

@@ -7,52 +7,17 @@ from __future__ import annotations
 
 from collections import Counter, deque
 from collections.abc import Mapping, Sequence
-
-import msgspec
+from typing import Any
 
 from agentlab.trace import HUNG_UP, Span
 
 _MOST_AGENTS = 6
 _MOST_LETTERS = 24
-_OTHERS = "others"
+_SHOWN = ("answered", "refused", "errors", "tokens")
+_NOTHING = Counter[str]()
 
 Count = tuple[str, int, int]
 """An agent, how many of its requests are being answered, and how many wait."""
-
-
-class Row(msgspec.Struct, frozen=True):
-    """One learner: what is in flight now, and what has become of the rest."""
-
-    learner: str
-    agents: list[Count]
-    answered: int = 0
-    refused: int = 0
-    errors: int = 0
-    tokens: int = 0
-
-
-class Numbers(msgspec.Struct, frozen=True, kw_only=True):
-    """What the page shows; times are model seconds.
-
-    Attributes:
-        refused: Requests that met a rate limit (429).
-        errors: Requests that ended without an answer for another reason, the client's not counted.
-        gone: Requests whose client hung up.
-        strangers: Requests without a learner's name.
-    """
-
-    now_s: float
-    in_flight: int
-    waiting: int
-    longest_wait_s: float
-    answers_per_minute: float
-    tokens_per_s: float
-    answered: int
-    refused: int
-    errors: int
-    gone: int
-    strangers: int
-    learners: list[Row]
 
 
 class Board:
@@ -62,7 +27,7 @@ class Board:
         >>> board = Board(window_s=60)
         >>> span = Span(request_id="1", agent="writer", learner="Ada", arrived_s=0.0)
         >>> board.begin(span)
-        >>> board.numbers(now_s=1.0).learners[0].agents
+        >>> board.numbers(now_s=1.0)["learners"][0]["agents"]
         [('writer', 1, 0)]
     """
 
@@ -111,8 +76,11 @@ class Board:
         *,
         oldest_s: float | None = None,
         names: Sequence[str] = (),
-    ) -> Numbers:
-        """Return everything as of `now_s`.
+    ) -> dict[str, Any]:
+        """Return what the page shows as of `now_s`, in model seconds.
+
+        Requests that are "refused" met a rate limit (429); of those that are "gone" the client
+        hung up; "errors" had another reason; "strangers" came without a learner's name.
 
         Args:
             waiting: (Learner, agent) -> how many of the requests in flight wait for a slot.
@@ -126,28 +94,21 @@ class Board:
         others = (self._counts.keys() | agents.keys()) - set(names)
         total = sum(self._counts.values(), Counter[str]())
         over_s = min(self._window_s, now_s) or 1.0
-        return Numbers(
-            now_s=round(now_s, 1),
-            in_flight=len(self._open),
-            waiting=sum(waiting.values()),
-            longest_wait_s=0.0 if oldest_s is None else round(now_s - oldest_s, 1),
-            answers_per_minute=round(60 * len(self._recent) / over_s, 1),
-            tokens_per_s=round(sum(tokens for _, tokens in self._recent) / over_s, 1),
-            answered=total["answered"],
-            refused=total["refused"],
-            errors=total["errors"],
-            gone=total["gone"],
-            strangers=self._strangers,
-            learners=[
-                self._row(name, agents.get(name, []))
+        return {
+            "now_s": round(now_s, 1),
+            "in_flight": len(self._open),
+            "waiting": sum(waiting.values()),
+            "longest_wait_s": 0.0 if oldest_s is None else round(now_s - oldest_s, 1),
+            "answers_per_minute": round(60 * len(self._recent) / over_s, 1),
+            "tokens_per_s": round(sum(tokens for _, tokens in self._recent) / over_s, 1),
+            **{what: total[what] for what in ("answered", "refused", "errors", "gone")},
+            "strangers": self._strangers,
+            "learners": [
+                {"learner": name, "agents": agents.get(name, [])}
+                | {what: self._counts.get(name, _NOTHING)[what] for what in _SHOWN}
                 for name in [*names, *sorted(others, key=str.casefold)]
             ],
-        )
-
-    def _row(self, learner: str, agents: list[Count]) -> Row:
-        counts = self._counts.get(learner, Counter())
-        shown = (counts[what] for what in ("answered", "refused", "errors", "tokens"))
-        return Row(learner, agents, *shown)
+        }
 
     def _agents(self, waiting: Mapping[tuple[str, str], int]) -> dict[str, list[Count]]:
         counted = Counter((span.learner or "", span.agent) for span in self._open.values())
@@ -165,4 +126,4 @@ def _largest(counts: list[Count]) -> list[Count]:
         return sorted(counts)
     ordered = sorted(counts, key=lambda count: (-count[1] - count[2], count[0]))
     kept, rest = ordered[: _MOST_AGENTS - 1], ordered[_MOST_AGENTS - 1 :]
-    return [*sorted(kept), (_OTHERS, sum(c[1] for c in rest), sum(c[2] for c in rest))]
+    return [*sorted(kept), ("others", sum(c[1] for c in rest), sum(c[2] for c in rest))]

@@ -14,7 +14,7 @@ from typing import Annotated, Any
 
 import msgspec
 
-from agentlab.classroom.board import Board, Numbers
+from agentlab.classroom.board import Board
 from agentlab.classroom.fair import FairQueue, Shares
 from agentlab.endpoint import faults, presets
 from agentlab.endpoint.app import limits_of, local_model, real_model
@@ -154,7 +154,7 @@ class Room:
         self._shares.forget(learner)
         self._gates.pop(learner, None)
 
-    def numbers(self, names: list[str]) -> Numbers:
+    def numbers(self, names: list[str]) -> dict[str, Any]:
         """Return what the projector shows; of `names` even those who have not asked yet."""
         self._queues = [queue for queue in self._queues if queue or queue is self._queues[-1]]
         waiting = sum((queue.waiting for queue in self._queues), Counter(self._held))

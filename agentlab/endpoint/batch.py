@@ -98,11 +98,6 @@ class Batch:
         self._tie = itertools.count()  # equal times keep their order of arrival
         self._v, self._v_at_s, self._itl_s = 0.0, 0.0, physics.itl_s(0)
 
-    @property
-    def queued(self) -> int:
-        """The number of requests that wait for a slot."""
-        return len(self._queue)
-
     def submit(self, job: Job, now_s: float) -> list[Job]:
         """Give `job` a slot, or a place in the queue; return the jobs that changed meanwhile.
 

@@ -91,13 +91,13 @@ class Forward:
 
     Args:
         key: The upstream's key, or None where it wants none.
-        time_scale: That of another lab's endpoint, as its clock says it: then times are
-            its model seconds, a finished call's are those that it noted itself, and it is told
-            the agents' names. None for a real model.
+        time_scale: That of another lab's endpoint: then times are its model seconds, a finished
+            call's are those that it noted itself, and it is told the agents' names. None for a
+            real model.
         paid: False if the answers of that other lab cost nothing.
-        account: Headers that choose the account's organization or project, sent with each request.
-        leave_out: Parameters that no request is to have, of `settings.MayBeLeftOut`. What the model
-            refuses is left out, too, from then on.
+        account: Headers that choose the account's organization or project.
+        leave_out: Parameters that no request is to have. What the model refuses is left out, too,
+            from then on.
 
     Raises:
         ConfigError: If the address or the proxy cannot be used.
@@ -152,7 +152,7 @@ class Forward:
             response = await self._ask(scope, asking.body)
             try:
                 if not 200 <= response.status <= 599:
-                    raise self._unreachable(f"status {response.status}", reached=True)
+                    raise self._failed(f"status {response.status}", reached=True)
                 if _is_stream(response, body):
                     asking.again(response.status, b"")
                     await self._stream(response, asking.left_out, send, span)
@@ -256,11 +256,11 @@ class Forward:
             late = time.monotonic() - asked_s > _STALE_S
             closed = isinstance(error, _CLOSED) and _reused.get()
             if self._lab or begun or late or not closed:
-                raise self._failed(error) from None
+                raise self._failed(type(error).__name__, reached=_had_reached(error)) from None
         try:
             return await self._request(fresh, scope, body)
         except (aiohttp.ClientError, TimeoutError) as error:
-            raise self._failed(error) from None
+            raise self._failed(type(error).__name__, reached=_had_reached(error)) from None
 
     async def _request(
         self, session: aiohttp.ClientSession, scope: Scope, body: bytes
@@ -311,22 +311,12 @@ class Forward:
             finally:
                 del self._opened[loop]
 
-    def _failed(self, error: Exception) -> RequestError:
-        reached = isinstance(error, _CLOSED) and not isinstance(error, aiohttp.ClientConnectorError)
-        return self._unreachable(type(error).__name__, reached=reached)
-
-    def _unreachable(self, why: str, *, reached: bool) -> RequestError:
-        what, cure = (
-            ("No whole answer came from", "ask again.")
-            if reached
-            else ("Cannot reach", "check OPENAI_BASE_URL and the network.")
-        )
-        return RequestError(
-            502,
-            f"{what} the model at {self._upstream} ({why}); {cure}",
-            kind="server_error",
-            code="upstream_unreachable",
-        )
+    def _failed(self, why: str, *, reached: bool) -> RequestError:
+        what, cure = "Cannot reach", "check OPENAI_BASE_URL and the network."
+        if reached:
+            what, cure = "No whole answer came from", "ask again."
+        message = f"{what} the model at {self._upstream} ({why}); {cure}"
+        return RequestError(502, message, kind="server_error", code="upstream_unreachable")
 
 
 _Sessions = tuple[aiohttp.ClientSession, aiohttp.ClientSession]
@@ -356,6 +346,10 @@ def _session(connector: aiohttp.TCPConnector) -> aiohttp.ClientSession:
         timeout=aiohttp.ClientTimeout(total=None, sock_connect=10, sock_read=600),
         skip_auto_headers=("user-agent", "accept", "content-type"),
     )
+
+
+def _had_reached(error: Exception) -> bool:
+    return isinstance(error, _CLOSED) and not isinstance(error, aiohttp.ClientConnectorError)
 
 
 def _is_stream(response: aiohttp.ClientResponse, asked: bytes) -> bool:
