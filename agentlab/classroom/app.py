@@ -68,20 +68,11 @@ class _Removal(msgspec.Struct, forbid_unknown_fields=True):
 
 
 class Classroom:
-    """The application that a class shares.
-
-    Args:
-        token: The teacher's.
-        roster: Who is of the class.
-        host: The address that it listens on.
-        on_end: Is told of every question that has been answered, or has failed.
+    """The application that a class shares; `token` is the teacher's, `host` where it listens.
 
     Attributes:
         urls: The addresses, ending in `/v1`, that the page tells learners, the likeliest first;
             set when known.
-
-    Raises:
-        ConfigError: If the preset, the fault plan or the recording is missing or wrong.
     """
 
     def __init__(

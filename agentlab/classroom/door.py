@@ -35,10 +35,8 @@ _MOST_ADDRESSES = 10_000
 class ClassroomDoor:
     """Lets learners in by their names, and shows each the spans that are theirs.
 
-    Args:
-        token: The teacher's, who sees all spans.
-        host: The address that the endpoint listens on; if it is a name, it is let in, too.
-        time_scale: Model seconds per second, by which a refusal says when to come back.
+    Whoever shows the teacher's `token` sees all spans. `host` is the address that the endpoint
+    listens on; if it is a name, it is let in, too.
     """
 
     def __init__(self, roster: Roster, *, token: str, host: str, time_scale: float = 1.0):
@@ -61,11 +59,7 @@ class ClassroomDoor:
         return lambda span: who in (TEACHER, span.learner)
 
     def refuse_learners(self, scope: Scope) -> None:
-        """Let only the token pass.
-
-        Raises:
-            RequestError: 401; 429 if this address has shown too many wrong ones.
-        """
+        """Let only the token pass: else 401, or 429 if this address has shown too many others."""
         if not self._shows_token(scope):
             raise RequestError(
                 401,

@@ -17,11 +17,12 @@ import msgspec
 from agentlab.classroom.board import Board
 from agentlab.classroom.fair import FairQueue, Shares
 from agentlab.endpoint import faults, presets
-from agentlab.endpoint.app import limits_of, local_model, real_model
+from agentlab.endpoint.app import limits_of, real_model
 from agentlab.endpoint.batch import Job
 from agentlab.endpoint.faults import Fault, FaultPlan
 from agentlab.endpoint.gate import Gate
 from agentlab.endpoint.http import Again, Model, Receive, Scope, Send, read_body, unless_gone
+from agentlab.endpoint.local import LocalModel
 from agentlab.endpoint.recording import Recording, Replay
 from agentlab.errors import ConfigError
 from agentlab.settings import Settings
@@ -38,14 +39,9 @@ class Controls(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
 
     The time scale is not among them: the clients' time-outs and waits are counted by it.
 
-    Attributes:
-        preset: Which endpoint the local model behaves like; None where another model answers.
-        requests_per_minute: The whole class's limit; None takes the preset's, 0 lifts it.
-        tokens_per_minute: The whole class's limit on tokens.
-        learner_requests_per_minute: Each learner's own limit; 0 for none.
-        learner_tokens_per_minute: Each learner's own limit on tokens.
-        faults: What goes wrong, beside the preset's own.
-        paused: New requests wait at the door; what is in flight goes on.
+    `preset` is None where no local model answers. The first two limits are the whole class's: None
+    takes the preset's, 0 lifts it. `faults` come beside the preset's own. While `paused`, new
+    requests wait at the door, and what is in flight goes on.
     """
 
     preset: str | None = "course"
@@ -57,15 +53,7 @@ class Controls(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     paused: bool = False
 
     def changed(self, changes: Any) -> Controls:
-        """Return a copy with `changes`, a dict of some of the fields, as it came from outside.
-
-        Raises:
-            ConfigError: If one of them is wrong, saying which and why.
-
-        Example:
-            >>> Controls().changed({"paused": True}).paused
-            True
-        """
+        """Return a copy with `changes`, some of the fields as they came from outside, checked."""
         if not isinstance(changes, dict):
             raise ConfigError(f"settings are an object of names and values; got {changes!r}")
         fields = {name: getattr(self, name) for name in self.__struct_fields__}
@@ -85,11 +73,7 @@ class Controls(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
 
 
 class Room:
-    """A model for a class; `settings` say how it begins, `change` what becomes of it.
-
-    Raises:
-        ConfigError: If the preset, the fault plan or the recording is missing or wrong.
-    """
+    """A model for a class; `settings` say how it begins, `change` what becomes of it."""
 
     def __init__(self, settings: Settings):
         self._settings = settings
@@ -130,11 +114,7 @@ class Room:
         await self._front(span.learner or "")(scope, receive, send, span)
 
     def change(self, controls: Controls) -> None:
-        """Apply new controls to requests that arrive from now on.
-
-        Raises:
-            ConfigError: If the preset cannot be read; everything stays as it was.
-        """
+        """Apply new controls to requests that arrive from now on, if the preset can be read."""
         before = self.controls
         if controls.preset is not None:
             presets.load(controls.preset)
@@ -179,12 +159,10 @@ class Room:
 
             if self._epoch is None:  # only now there is a loop whose clock can be read
                 self._epoch = asyncio.get_running_loop().time()
-            scale, queue = self.time_scale, FairQueue(slot_time)
+            queue, scale, epoch = FairQueue(slot_time), self.time_scale, self._epoch
             self._queues.append(queue)
             self._model = self._recorded(
-                local_model(
-                    preset, self._settings, time_scale=scale, queue=queue, epoch=self._epoch
-                )
+                LocalModel(preset, self._settings, time_scale=scale, queue=queue, epoch=epoch)
             )
         return self._model
 

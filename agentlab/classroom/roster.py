@@ -150,12 +150,8 @@ class Roster:
     a name has a place from its first question on. Where one address has all the places that it
     may, its newcomer takes that of its own name that has been silent longest.
 
-    Args:
-        listed: The class list; None lets anybody in.
-        per_address: As many places of an open class one address may take.
-
-    Attributes:
-        on_leave: Is told each name that loses its place.
+    `listed` is the class list; None lets anybody in. `on_leave` is told each name that loses its
+    place.
 
     Raises:
         ConfigError: If a listed name cannot be one, or is there twice.
@@ -189,14 +185,9 @@ class Roster:
         return sorted(names, key=str.casefold) if self._open else names
 
     def learner(self, key: str, address: str = "", *, asks: bool = True) -> str:
-        """Return the name of the learner whose key this is.
+        """Return the name of the learner whose key this is, or raise NotALearner.
 
-        Args:
-            address: Where it comes from; empty where that does not matter.
-            asks: False if it asks no question, and so needs no place.
-
-        Raises:
-            NotALearner: If it is nobody's.
+        A request from `address` that asks no question needs no place.
         """
         name = read_name(key)
         looks = looks_of(name)

@@ -25,11 +25,7 @@ _SHORTEST_TOKEN, _FEWEST_DIFFERENT = 8, 5
 
 
 def class_settings(**given: Any) -> Settings:
-    """Return what the environment and `given` ask for, with `PRESET` where they name none.
-
-    Raises:
-        ConfigError: If a value is of the wrong type or out of range, naming it.
-    """
+    """Return what the environment and `given` ask for, with `PRESET` where they name none."""
     chosen = {} if os.environ.get("AGENTLAB_PRESET") else {"preset": PRESET}
     return from_environment(**(chosen | given))
 
@@ -57,7 +53,6 @@ def serve_class(
     Raises:
         ConfigError: If a real model would answer without a class list and `yes`, or if a setting,
             the class list or the token cannot be used.
-        EndpointError: If the port is taken, or the address is not this machine's.
     """
     host, token = host or HOST, token or new_token()
     per_address = NAMES_PER_ADDRESS if names_per_address is None else names_per_address

@@ -11,14 +11,12 @@ import asyncio
 import itertools
 import time
 from collections.abc import Callable
-from functools import cache
 from itertools import islice
 from urllib.parse import parse_qs, unquote
 
 import msgspec
 
 from agentlab.endpoint import faults, presets
-from agentlab.endpoint.batch import Queue
 from agentlab.endpoint.door import Door, OwnDoor
 from agentlab.endpoint.faults import FaultPlan
 from agentlab.endpoint.gate import Gate
@@ -42,11 +40,10 @@ from agentlab.endpoint.http import (
 from agentlab.endpoint.limits import Limits
 from agentlab.endpoint.local import LocalModel
 from agentlab.endpoint.recording import Recording, Replay
-from agentlab.endpoint.replies import Replies
 from agentlab.endpoint.times import CLOCK, TIMES, clock_of, telling
 from agentlab.endpoint.wire import RequestError
 from agentlab.errors import EndpointError
-from agentlab.settings import DATA, Settings, account_from, key_from
+from agentlab.settings import Settings, account_from, key_from
 from agentlab.trace import BROKEN_OFF, HUNG_UP, Recorder, Span
 
 OnEnd = Callable[[Span], object]
@@ -60,10 +57,7 @@ _SPANS_PER_TURN = 5000  # are put into words before the event loop turns
 class App:
     """Guards the door, numbers and records the requests, and lets `model` answer them.
 
-    Args:
-        door: Says who may come in; by default this machine only, without a key.
-        on_end: Is told of every question that has been answered, or has failed.
-        max_body_bytes: How long the body of a request may be.
+    Without a `door` only this machine may come in, and needs no key.
     """
 
     def __init__(
@@ -168,8 +162,7 @@ def _agent(scope: Scope) -> str:
 def build_app(settings: Settings, *, lab_key: str, on_end: OnEnd | None = None) -> App:
     """Build the application that `settings` ask for: the local model, or one that forwards.
 
-    Raises:
-        ConfigError: If the preset, the fault plan or the recording is missing or wrong.
+    A preset, a fault plan or a recording that is missing or wrong raises a ConfigError.
     """
     if not settings.real:
         return local_app(settings, time_scale=settings.time_scale, on_end=on_end)
@@ -177,17 +170,13 @@ def build_app(settings: Settings, *, lab_key: str, on_end: OnEnd | None = None) 
 
 
 def local_app(settings: Settings, *, time_scale: float, on_end: OnEnd | None = None) -> App:
-    """Build the model on this machine that `settings` describe, at a time scale of its own.
-
-    Raises:
-        ConfigError: If the preset, the fault plan or the recording is missing or wrong.
-    """
+    """Build the local model that `settings` describe, at a time scale of its own."""
     preset = presets.load(settings.preset)
     model: Model
     if settings.replay is not None:
         model = Replay(settings.replay, time_scale=time_scale)
     else:
-        model = local_model(preset, settings, time_scale=time_scale)
+        model = LocalModel(preset, settings, time_scale=time_scale)
     return _app(settings, model, None, on_end, preset)
 
 
@@ -217,32 +206,6 @@ def limits_of(
     if tokens is None and preset and preset.tokens_per_minute:
         tokens = preset.tokens_per_minute.value
     return requests, tokens
-
-
-def local_model(
-    preset: presets.Preset,
-    settings: Settings,
-    *,
-    time_scale: float,
-    queue: Queue | None = None,
-    epoch: float | None = None,
-) -> LocalModel:
-    """Build the model that `preset` and `settings` describe."""
-    return LocalModel(
-        msgspec.structs.replace(preset.physics, capacity=settings.capacity),
-        _replies(),
-        seed=settings.seed,
-        time_scale=time_scale,
-        queue_full_status=preset.queue_full_status.value if preset.queue_full_status else 503,
-        context_tokens=preset.context_tokens.value if preset.context_tokens else None,
-        queue=queue,
-        epoch=epoch,
-    )
-
-
-@cache
-def _replies() -> Replies:
-    return Replies.load(DATA / "replies")
 
 
 def real_model(settings: Settings) -> Model:

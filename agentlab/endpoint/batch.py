@@ -3,10 +3,8 @@
 Nothing here waits or reads a clock: the caller says what time it is. All requests in a batch
 decode in step, and the step takes longer the more there are. So the batch keeps one decode
 clock that counts steps, `v`, and runs at 1 / itl(n) steps per second: a request that needs k more
-tokens is done k steps from now, whatever comes or goes meanwhile. Only the newest rate must be
-known to say when that is.
-
-Times are model seconds, rounded to whole nanoseconds, so that sums of them stay exact.
+tokens is done k steps from now, whatever comes or goes meanwhile. Times are model seconds, rounded
+to whole nanoseconds, so that sums of them stay exact.
 """
 
 from __future__ import annotations
@@ -52,7 +50,7 @@ class Queue(Protocol):
     """Decides who is next: every job passes it on its way to a slot, even where one is free."""
 
     def admits(self, job: Job, places: int | None) -> bool:
-        """Return True if `job` may wait here, where `places` may (None: any number)."""
+        """Return True if `job` may wait here, where `places` jobs may (None: any number)."""
 
     def append(self, job: Job, /) -> None:
         """Take `job` in."""
@@ -99,11 +97,7 @@ class Batch:
         self._v, self._v_at_s, self._itl_s = 0.0, 0.0, physics.itl_s(0)
 
     def submit(self, job: Job, now_s: float) -> list[Job]:
-        """Give `job` a slot, or a place in the queue; return the jobs that changed meanwhile.
-
-        Raises:
-            QueueFull: If there is neither.
-        """
+        """Give `job` a slot or a place in the queue, or raise QueueFull; return what changed."""
         changed = self.advance(now_s)
         job.arrived_s = self.now_s
         if self._instant:

@@ -21,33 +21,17 @@ class Door(Protocol):
     """The rules of an endpoint for whoever sends a request."""
 
     def enter(self, scope: Scope) -> None:
-        """Let a request of any kind in.
-
-        Raises:
-            RequestError: 403, if it comes from a foreign page, or by a foreign name.
-        """
+        """Let a request of any kind in, or raise 403 for a foreign page or a foreign name."""
 
     def admit(self, scope: Scope, span: Span) -> None:
-        """Let a request through to the model, noting in `span` who sent it.
-
-        Raises:
-            RequestError: 401, if it shows no key that opens.
-        """
+        """Let a request through to the model, noting in `span` who sent it, or raise 401."""
 
     def visible(self, scope: Scope) -> Callable[[Span], bool]:
-        """Return a function that says of a recorded span if the client may see it.
-
-        Raises:
-            RequestError: 401, if that is nobody in particular.
-        """
+        """Return a function that says of a span if the client may see it, or raise 401."""
 
 
 class OwnDoor:
-    """The door of an endpoint that one person uses: this machine only.
-
-    `lab_key` is the key that clients must show, for the record, too; None lets anybody in, because
-    the answers cost nothing.
-    """
+    """The door of an endpoint that one person uses: this machine only, with `lab_key` if any."""
 
     def __init__(self, lab_key: str | None = None):
         self._lab_key = lab_key

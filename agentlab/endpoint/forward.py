@@ -208,11 +208,8 @@ class Forward:
             take_over(span, events.times if events else None)
 
     def _hidden(self, response: aiohttp.ClientResponse) -> Secret:
-        """Return what may not be shown of an answer: some repeat the key that they refuse.
-
-        A word such as "EMPTY", which stands for a key where none is needed, may well be in a good
-        answer.
-        """
+        """Return what may not be shown of an answer: some repeat the key that they refuse."""
+        # A word such as "EMPTY", for a key where none is needed, may well be in a good answer.
         real = response.status >= 400 or len(self._key or "") >= _SHORTEST_REAL_KEY
         return self._secret if real else _NO_SECRET
 
@@ -239,11 +236,7 @@ class Forward:
         await start(send, response.status, secret.hide(kind), headers)
 
     async def _ask(self, scope: Scope, body: bytes) -> aiohttp.ClientResponse:
-        """Return the beginning of the upstream's answer.
-
-        Raises:
-            RequestError: 502, if there is none.
-        """
+        """Return the beginning of the upstream's answer, or raise a 502."""
         pooled, fresh = await self._sessions()
         asked_s = time.monotonic()
         try:

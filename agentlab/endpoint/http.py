@@ -112,9 +112,7 @@ class Bodies:
     async def read(self, scope: Scope, receive: Receive) -> bytes:
         """Read the whole body; it counts as held until `release` is called.
 
-        Raises:
-            RequestError: 413, if it is too long; 503, if too much is held already.
-            ClientGone: If the client hung up while it was sending.
+        Too long a body is a 413; if too much is held already, it is a 503.
         """
         declared = header(scope, b"content-length")
         self._check(sys.maxsize if len(declared) > _MOST_DIGITS else whole_number(declared) or 0)
@@ -158,12 +156,7 @@ class Bodies:
 
 
 async def read_body(scope: Scope, receive: Receive) -> bytes:
-    """Return the whole request body, whether or not it was read, and checked, before.
-
-    Raises:
-        RequestError: 413, if it is over `MAX_BODY_BYTES`.
-        ClientGone: If the client hung up while it was sending.
-    """
+    """Return the whole request body, whether or not it was read, and checked, before."""
     return receive.take() if isinstance(receive, Again) else await Bodies().read(scope, receive)
 
 
@@ -189,11 +182,7 @@ class Around:
 
 
 async def unless_gone(receive: Receive, work: Awaitable[None]) -> None:
-    """Do `work`, the answering of a request, but cancel it as soon as the client hangs up.
-
-    Raises:
-        ClientGone: If it did.
-    """
+    """Do `work`, the answering of a request; if the client hangs up, cancel it: ClientGone."""
     task = asyncio.current_task()
     assert task is not None
     watching = True

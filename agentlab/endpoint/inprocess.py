@@ -61,12 +61,7 @@ class _Exchange(httpx.AsyncByteStream):
         self._sent.put_nowait(event)
 
     async def next_event(self) -> Message:
-        """Return what the application sends next.
-
-        Raises:
-            httpx.ReadTimeout: If it sends nothing for as long as the client waits.
-            httpx.RemoteProtocolError: If it ended without sending it.
-        """
+        """Return what the application sends next, in the time for which the client waits."""
         patience_s = self._request.extensions.get("timeout", {}).get("read")
         try:
             async with asyncio.timeout(patience_s):

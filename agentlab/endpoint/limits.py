@@ -56,11 +56,7 @@ class Limits:
         return bool(self._limits)
 
     def admit(self, tokens: int, now_s: float, model: str) -> None:
-        """Take one request of `tokens` tokens in.
-
-        Raises:
-            RequestError: 429, if a limit is reached; it says which, and when to try again.
-        """
+        """Take one request of `tokens` tokens in, or raise a 429 that says when to try again."""
         amounts = {"requests": 1, "tokens": tokens}
         for limit in self._limits:
             wait_s = limit.bucket.wait_s(amounts[limit.kind], now_s)

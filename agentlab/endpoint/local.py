@@ -5,8 +5,10 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Awaitable, Callable
-from functools import cached_property
+from functools import cache, cached_property
 from typing import Any, NamedTuple
+
+import msgspec
 
 from agentlab.endpoint.answer import Answer, Said, request_key, say, timed
 from agentlab.endpoint.batch import Queue, QueueFull
@@ -24,11 +26,12 @@ from agentlab.endpoint.http import (
     wrong_method,
 )
 from agentlab.endpoint.live import LiveBatch
-from agentlab.endpoint.physics import Physics
+from agentlab.endpoint.presets import Preset
 from agentlab.endpoint.replies import Replies
 from agentlab.endpoint.request import ChatRequest, parse_chat
 from agentlab.endpoint.responses import Responses, as_chat, parse_responses
 from agentlab.endpoint.wire import RequestError, model_card
+from agentlab.settings import DATA, Settings
 from agentlab.trace import Span
 
 _MODELS = "/v1/models"
@@ -44,33 +47,30 @@ class _Known(NamedTuple):
     said: Said
 
 
-class LocalModel:
-    """Answers OpenAI's routes with prepared words and real physics.
+@cache
+def _replies() -> Replies:
+    return Replies.load(DATA / "replies")
 
-    Args:
-        seed: Seeds the draws of answers and jitter.
-        time_scale: Model seconds per second of the event loop's clock.
-        queue_full_status: What a request gets that finds the queue full, 429 or 503.
-        context_tokens: How long a prompt may be together with its answer; None for any length.
-        queue: Decides who gets the next slot, as in `Batch`.
-        epoch: The event loop's time at which the model's is 0; None for the first request's.
+
+class LocalModel:
+    """Answers OpenAI's routes with prepared words and real physics, as preset and settings say.
+
+    `queue` decides who gets the next slot, as in `Batch`. `epoch` is the event loop's time at which
+    the model's is 0; None for the first request's.
     """
 
     def __init__(
         self,
-        physics: Physics,
-        replies: Replies,
+        preset: Preset,
+        settings: Settings,
         *,
-        seed: int = 7,
-        time_scale: float = 1.0,
-        queue_full_status: int = 503,
-        context_tokens: int | None = None,
+        time_scale: float,
         queue: Queue | None = None,
         epoch: float | None = None,
     ):
-        self._physics, self._replies = physics, replies
-        self.time_scale, self.paid, self._seed = time_scale, False, seed
-        self._queue_full_status, self._context_tokens = queue_full_status, context_tokens
+        self.time_scale, self.paid, self._seed = time_scale, False, settings.seed
+        self._physics = msgspec.structs.replace(preset.physics, capacity=settings.capacity)
+        self._preset, self._replies = preset, _replies()
         self._queue, self._epoch = queue, epoch
         self._seen = Occurrences()
         self._known: dict[bytes, _Known] = {}
@@ -146,10 +146,11 @@ class LocalModel:
         }
         said = known.said if known else await say(request, self._replies, **drawn)
         needed = said.prompt_tokens + (request.limit_tokens or 1)
-        if self._context_tokens is not None and needed > self._context_tokens:
+        longest = self._preset.context_tokens
+        if longest is not None and needed > longest.value:
             raise RequestError(
                 400,
-                f"This model's maximum context length is {self._context_tokens} tokens. However, "
+                f"This model's maximum context length is {longest.value} tokens. However, "
                 f"your request needs {needed} ({said.prompt_tokens} in the messages, the rest "
                 "in the completion). Please reduce its length.",
                 param="messages",
@@ -158,8 +159,9 @@ class LocalModel:
         return timed(said, self._physics, **drawn)
 
     def _queue_full(self) -> RequestError:
+        status = self._preset.queue_full_status
         return RequestError(
-            self._queue_full_status,
+            status.value if status else 503,
             "The model is overloaded and its queue is full; try again later.",
             kind="server_error",
             code="queue_full",

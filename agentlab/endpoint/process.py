@@ -28,11 +28,8 @@ _START_TIMEOUT_S = 60.0
 class EndpointProcess:
     """An endpoint that lives as long as this process, and no longer.
 
-    Attributes:
-        settings: What it was started with.
-        url: Its address, ending in `/v1`.
-        time_scale: Model seconds per second there; 1 where a real model answers.
-        key: The lab's own key, which clients show.
+    Its `url` ends in `/v1`; clients show its `key`. Its `time_scale`, in model seconds per second,
+    is 1 where a real model answers.
 
     Raises:
         EndpointError: If it does not start, with what it said.

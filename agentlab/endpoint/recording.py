@@ -66,11 +66,7 @@ class Recorded(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
 
 
 class Recording(Around):
-    """A model whose answers are appended to a file as they are complete; a model itself.
-
-    Raises:
-        ConfigError: If the file cannot be written.
-    """
+    """A model whose answers are appended to a file as they are complete; a model itself."""
 
     def __init__(self, model: Model, path: str):
         super().__init__(model)
@@ -123,9 +119,6 @@ class Replay:
     """A model that gives the answers that `Recording` wrote again, in the time that they took.
 
     A request that comes more often than it was recorded gets its first answer again.
-
-    Raises:
-        ConfigError: If the file cannot be read, naming the line.
     """
 
     def __init__(self, path: str, *, time_scale: float = 1.0):

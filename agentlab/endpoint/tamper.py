@@ -30,12 +30,7 @@ class Tampered:
         self._streamed = False
 
     async def __call__(self, message: Message) -> None:
-        """Take one message of the application's.
-
-        Raises:
-            Ended: If the answer ends here, whatever else there was to come.
-            BrokenOff: If the connection is to be reset here.
-        """
+        """Take one message; raise Ended or BrokenOff if the answer ends, or is reset, here."""
         if message["type"] == "http.response.start":
             self._start = message
             content_type = dict(message["headers"]).get(b"content-type", b"")

@@ -34,12 +34,7 @@ _NotNegative = Annotated[float, msgspec.Meta(ge=0)]
 
 
 class Clock(msgspec.Struct, frozen=True):
-    """What a lab's endpoint says of itself.
-
-    Attributes:
-        time_scale: Model seconds per second there.
-        paid: True if its answers cost money. An endpoint that does not say is taken to.
-    """
+    """What a lab's endpoint says of itself; one that does not say is taken to cost money."""
 
     time_scale: Annotated[float, msgspec.Meta(gt=0, le=10_000)]
     paid: bool = True
@@ -66,8 +61,8 @@ def clock_of(upstream: str) -> Clock | None:
     answers: list[bytes] = []
 
     def get() -> None:
-        url = upstream.rstrip("/").removesuffix("/v1") + CLOCK
         with suppress(Exception):  # whatever it is, there is no answer
+            url = upstream.rstrip("/").removesuffix("/v1") + CLOCK
             answers.append(httpx.get(url, timeout=PATIENCE_S).content)
 
     # httpx bounds each step, but neither the search for a name nor an answer that drips.
