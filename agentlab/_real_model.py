@@ -19,8 +19,8 @@ import httpx
 
 from agentlab import settings
 from agentlab.doctor import FAIL, OK, WARN, Finding
-from agentlab.endpoint.another import Clock, clock_of
 from agentlab.endpoint.parameters import refused, without
+from agentlab.endpoint.times import Clock, clock_of
 from agentlab.errors import (
     AnswerTruncated,
     ConfigError,

@@ -10,9 +10,10 @@ import threading
 from typing import Any, NamedTuple
 
 from agentlab import settings
-from agentlab.endpoint.another import clock_of
+from agentlab._support.sockets import allow_many_connections
+from agentlab.endpoint.app import local_app
 from agentlab.endpoint.process import EndpointProcess
-from agentlab.endpoint.serve import allow_many_connections, local_app
+from agentlab.endpoint.times import clock_of
 from agentlab.errors import ConfigError, EndpointError
 from agentlab.notices import log
 from agentlab.settings import Settings

@@ -15,8 +15,8 @@ import httpx
 
 from agentlab import wire
 from agentlab.clock import VirtualTimeLoop, is_virtual
+from agentlab.endpoint.app import local_app
 from agentlab.endpoint.inprocess import InProcessTransport
-from agentlab.endpoint.serve import local_app
 from agentlab.errors import ConfigError, EndpointError
 from agentlab.notices import say_once
 from agentlab.settings import Settings

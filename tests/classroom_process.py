@@ -6,6 +6,7 @@ import re
 import signal
 import subprocess
 import sys
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -77,3 +78,12 @@ class Class:
         self.process.send_signal(signal.SIGINT)
         _, complaints = self.process.communicate(timeout=20)
         return self.process.returncode, complaints
+
+
+def jain(shares: Iterable[float]) -> float:
+    """How fair a division is: 1 where all shares are equal, 1/n where one has everything.
+
+    Source: Jain, Chiu, Hawe, "A Quantitative Measure of Fairness" (1984).
+    """
+    given = list(shares)
+    return sum(given) ** 2 / (len(given) * sum(share * share for share in given))

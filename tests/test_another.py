@@ -9,11 +9,12 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from types import ModuleType
 
+import httpx
 import pytest
 
-from agentlab.endpoint import another
-from agentlab.endpoint.another import Clock, clock_of
+from agentlab.endpoint import times
 from agentlab.endpoint.process import EndpointProcess
+from agentlab.endpoint.times import Clock, clock_of
 from agentlab.errors import EndpointError
 from agentlab.settings import OPENAI_URL, Settings
 
@@ -79,7 +80,7 @@ def test_a_clock_is_read_strictly(said: str, clock: Clock | None):
 
 def test_openai_is_not_asked(monkeypatch: pytest.MonkeyPatch):
     """It is known to be no lab's; nothing is sent."""
-    monkeypatch.setattr(another.httpx, "get", lambda *a, **k: pytest.fail("asked"))
+    monkeypatch.setattr(httpx, "get", lambda *a, **k: pytest.fail("asked"))
     assert clock_of(OPENAI_URL) is clock_of(f"{OPENAI_URL}/") is None
 
 
@@ -100,7 +101,7 @@ def test_what_does_not_answer_holds_nobody(
     caplog: pytest.LogCaptureFixture,
 ):
     """A clear message, and this machine's model; where() says that the address does not answer."""
-    monkeypatch.setattr(another, "PATIENCE_S", 0.3)
+    monkeypatch.setattr(times, "PATIENCE_S", 0.3)
     with server as url, caplog.at_level(logging.WARNING):
         with pytest.raises(EndpointError, match="does not answer"):
             clock_of(url)
@@ -122,8 +123,8 @@ def test_an_address_that_leads_nowhere_is_no_lab(url: str):
 def test_a_name_that_is_looked_up_for_ever_holds_nobody(monkeypatch: pytest.MonkeyPatch):
     """No time-out of the HTTP client bounds that."""
     ended = threading.Event()
-    monkeypatch.setattr(another, "PATIENCE_S", 0.1)
-    monkeypatch.setattr(another.httpx, "get", lambda *a, **k: ended.wait())
+    monkeypatch.setattr(times, "PATIENCE_S", 0.1)
+    monkeypatch.setattr(httpx, "get", lambda *a, **k: ended.wait())
     with pytest.raises(EndpointError, match="does not answer"):
         clock_of("http://class.example/v1")
     ended.set()

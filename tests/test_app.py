@@ -11,12 +11,12 @@ import httpx
 import pytest
 
 from agentlab.clock import run_virtual
-from agentlab.endpoint.app import App
+from agentlab.endpoint.app import App, local_app
 from agentlab.endpoint.draws import Occurrences
 from agentlab.endpoint.http import MAX_BODY_BYTES
 from agentlab.endpoint.inprocess import InProcessTransport
-from agentlab.endpoint.record import Recorder, Span
-from agentlab.endpoint.serve import local_app
+from agentlab.endpoint.record import Recorder
+from agentlab.endpoint.record import Span
 from agentlab.settings import Settings
 
 CHAT = "/v1/chat/completions"

@@ -14,10 +14,9 @@ from typing import Any
 
 import httpx
 import pytest
-from classroom_process import TOKEN, Class, small_preset
+from classroom_process import TOKEN, Class, jain, small_preset
 
-from agentlab.classroom.fair import jain
-from agentlab.classroom.joining import in_a_notebook
+from agentlab.classroom.app import in_a_notebook
 from agentlab.cli import main
 from agentlab.errors import ModelError
 from agentlab.trace import Trace, trace

@@ -6,11 +6,11 @@ import heapq
 import math
 
 import pytest
+from classroom_process import jain
 from hypothesis import given
 from hypothesis import strategies as st
 
-from agentlab.classroom.fair import FairQueue, jain
-from agentlab.classroom.shares import Shares
+from agentlab.classroom.fair import FairQueue, Shares
 from agentlab.endpoint import presets
 from agentlab.endpoint.batch import Batch, Fifo, Job, Queue, QueueFull
 from agentlab.endpoint.physics import Physics
@@ -264,15 +264,6 @@ def test_the_theorem_of_start_time_fair_queueing_holds(kinds: list[tuple[int, in
         for a in got:
             for b in got:
                 assert abs(got[a] - got[b]) <= longest[a] + longest[b] + 1e-6
-
-
-@pytest.mark.parametrize(
-    ("shares", "index"),
-    [([5, 5, 5, 5], 1.0), ([1, 0, 0, 0], 0.25), ([1, 1, 0, 0], 0.5), ([], 1.0), ([0, 0], 1.0)],
-)
-def test_jains_index(shares: list[float], index: float):
-    """k of n with equal shares and the rest with none: k / n."""
-    assert jain(shares) == index
 
 
 def knock(shares: Shares, learner: str, now_s: float) -> bool:

@@ -15,9 +15,9 @@ import pytest
 from agentlab import lab, settings
 from agentlab.clock import run_virtual
 from agentlab.endpoint import faults
+from agentlab.endpoint.app import local_app
 from agentlab.endpoint.inprocess import InProcessTransport
 from agentlab.endpoint.record import BROKEN_OFF
-from agentlab.endpoint.serve import local_app
 from agentlab.errors import ConfigError, EndpointError, FileError
 from agentlab.settings import Settings
 from agentlab.trace import trace

@@ -19,7 +19,7 @@ from classroom_process import small_preset
 from serving import Connection, raw, serving
 
 from agentlab.endpoint import faults
-from agentlab.endpoint.app import App
+from agentlab.endpoint.app import App, local_app
 from agentlab.endpoint.door import OwnDoor
 from agentlab.endpoint.faults import FaultPlan
 from agentlab.endpoint.forward import Forward
@@ -27,7 +27,6 @@ from agentlab.endpoint.gate import Gate
 from agentlab.endpoint.inprocess import InProcessTransport
 from agentlab.endpoint.limits import Limits
 from agentlab.endpoint.process import EndpointProcess
-from agentlab.endpoint.serve import local_app
 from agentlab.errors import ConfigError
 from agentlab.settings import Settings, account_from
 from agentlab.trace import Span, Trace

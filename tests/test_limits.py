@@ -12,9 +12,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from agentlab.clock import run_virtual
+from agentlab.endpoint.app import local_app
 from agentlab.endpoint.inprocess import InProcessTransport
 from agentlab.endpoint.limits import Limits, a_minutes, duration
-from agentlab.endpoint.serve import local_app
 from agentlab.endpoint.wire import RequestError
 from agentlab.settings import Settings
 

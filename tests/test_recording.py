@@ -13,10 +13,9 @@ import pytest
 
 from agentlab import lab
 from agentlab.clock import run_virtual
-from agentlab.endpoint.app import App
+from agentlab.endpoint.app import App, local_app
 from agentlab.endpoint.inprocess import InProcessTransport
 from agentlab.endpoint.recording import Recording, Replay
-from agentlab.endpoint.serve import local_app
 from agentlab.errors import ConfigError
 from agentlab.settings import Settings
 from agentlab.trace import Trace, trace

@@ -26,8 +26,8 @@ from pathlib import Path
 
 import aiohttp
 
+from agentlab._support.sockets import allow_many_connections
 from agentlab.endpoint.process import EndpointProcess
-from agentlab.endpoint.serve import allow_many_connections
 from agentlab.settings import Settings
 
 ROUNDS = 5

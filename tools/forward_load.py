@@ -21,8 +21,8 @@ from time import perf_counter, process_time
 import aiohttp
 from endpoint_load import bare, cpu_s
 
+from agentlab._support.sockets import allow_many_connections
 from agentlab.endpoint.process import EndpointProcess
-from agentlab.endpoint.serve import allow_many_connections
 from agentlab.settings import Settings
 
 ROUNDS = 9

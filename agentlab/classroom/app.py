@@ -5,7 +5,7 @@
 /classroom            the page
 /classroom/board      the numbers on it: names and counts, for anybody in the room
 /classroom/settings   what the teacher may change; GET and POST, with the token
-/classroom/clear      begin to count anew; POST, with the token
+/classroom/clear      set all counts to zero; POST, with the token
 /classroom/remove     let a name in no longer; POST, with the token
 """
 
@@ -18,29 +18,36 @@ from typing import Any
 
 import msgspec
 
-from agentlab.classroom import joining
 from agentlab.classroom.door import ClassroomDoor
-from agentlab.classroom.names import NotALearner
 from agentlab.classroom.room import Room
-from agentlab.classroom.roster import Roster
+from agentlab.classroom.roster import NotALearner, Roster
 from agentlab.endpoint import presets
-from agentlab.endpoint.app import App, unknown_route, when_again
-from agentlab.endpoint.http import ClientGone, Receive, Scope, Send, read_body, respond, start
+from agentlab.endpoint.app import App
+from agentlab.endpoint.app import OnEnd
+from agentlab.endpoint.http import ClientGone
+from agentlab.endpoint.http import Receive
+from agentlab.endpoint.http import Scope
+from agentlab.endpoint.http import Send
+from agentlab.endpoint.http import finish
+from agentlab.endpoint.http import read_body
+from agentlab.endpoint.http import respond
+from agentlab.endpoint.http import start
+from agentlab.endpoint.http import unknown_route
+from agentlab.endpoint.http import when_again
 from agentlab.endpoint.record import Span
 from agentlab.endpoint.wire import RequestError
 from agentlab.errors import ConfigError
 from agentlab.settings import Settings
 
 _PAGE = Path(__file__).with_name("page")
-_BOARD, _SETTINGS = "/classroom/board", "/classroom/settings"
-_CLEAR, _REMOVE = "/classroom/clear", "/classroom/remove"
 _FILES = {
     "/classroom": ("index.html", b"text/html; charset=utf-8"),
     "/classroom/style.css": ("style.css", b"text/css; charset=utf-8"),
     "/classroom/board.js": ("board.js", b"text/javascript; charset=utf-8"),
     "/classroom/icon.svg": ("icon.svg", b"image/svg+xml"),
 }
-_ROUTES = [*_FILES, _BOARD, _SETTINGS, _CLEAR, _REMOVE]
+_BOARD, _SETTINGS = "/classroom/board", "/classroom/settings"
+_CLEAR, _REMOVE = "/classroom/clear", "/classroom/remove"
 _HEADERS = [
     (
         b"content-security-policy",
@@ -60,20 +67,11 @@ class _Removal(msgspec.Struct, forbid_unknown_fields=True):
 
 
 class Classroom:
-    """The application that a class shares.
-
-    Args:
-        token: The teacher's.
-        roster: Who is of the class.
-        host: The address that it listens on.
-        on_end: Is told of every question that has been answered, or has failed.
+    """The application that a class shares; `token` is the teacher's, `host` where it listens.
 
     Attributes:
         urls: The addresses, ending in `/v1`, that the page tells learners, the likeliest first;
             set when known.
-
-    Raises:
-        ConfigError: If the preset, the fault plan or the recording is missing or wrong.
     """
 
     def __init__(
@@ -83,22 +81,21 @@ class Classroom:
         token: str,
         roster: Roster | None = None,
         host: str = "127.0.0.1",
-        on_end: Callable[[Span], object] | None = None,
+        on_end: OnEnd | None = None,
     ):
-        self.room = Room(settings)
+        self.room = room = Room(settings)
         self.urls: list[str] = []
         self._roster = roster or Roster()
-        self._roster.on_leave = self.room.forget
-        self._door = ClassroomDoor(
-            self._roster, token=token, host=host, time_scale=self.room.time_scale
-        )
-        self._also_on_end = on_end
-        self._endpoint = App(
-            self.room,
-            door=self._door,
-            on_end=self._on_end,
-            max_body_bytes=settings.longest_body_bytes,
-        )
+        self._roster.on_leave = room.forget
+        self._door = ClassroomDoor(self._roster, token=token, host=host, time_scale=room.time_scale)
+
+        def end(span: Span) -> None:
+            room.board.end(span)
+            if on_end is not None:
+                on_end(span)
+
+        most = settings.longest_body_bytes
+        self._endpoint = App(room, door=self._door, on_end=end, max_body_bytes=most)
         self._files = {
             path: (_PAGE.joinpath(name).read_bytes(), kind) for path, (name, kind) in _FILES.items()
         }
@@ -118,47 +115,43 @@ class Classroom:
             return
 
     async def _show(self, scope: Scope, receive: Receive, send: Send) -> None:
-        path, method = scope["path"], scope["method"]
-        if path == "/" and method == "GET":
+        method, path = scope["method"], scope["path"]
+        if method == "GET" and path == "/":
             await start(send, 307, b"text/plain", [(b"location", b"/classroom"), *_HEADERS])
-            await send({"type": "http.response.body", "body": b""})
-        elif path in self._files and method == "GET":
+            await finish(send)
+        elif method == "GET" and path in self._files:
             body, kind = self._files[path]
-            length = (b"content-length", str(len(body)).encode())
-            await start(send, 200, kind, [length, *_HEADERS])
-            await send({"type": "http.response.body", "body": body})
-        elif path == _BOARD and method == "GET":
+            await respond(send, 200, body, _HEADERS, kind)
+        elif method == "GET" and path == _BOARD:
             await respond(send, 200, self._numbers(), _HEADERS)
-        elif path == _SETTINGS and method in ("GET", "POST"):
+        elif (method, path) in _TEACHERS:
             self._door.refuse_learners(scope)
-            if method == "POST":
-                self._change(await read_body(scope, receive))
-            await respond(send, 200, self._settings(), _HEADERS)
-        elif path == _CLEAR and method == "POST":
-            self._door.refuse_learners(scope)
-            self._clear()
-            await respond(send, 200, self._numbers(), _HEADERS)
-        elif path == _REMOVE and method == "POST":
-            self._door.refuse_learners(scope)
-            said = self._remove(await read_body(scope, receive))
-            await respond(send, 200, said, _HEADERS)
+            body = await read_body(scope, receive) if method == "POST" else b""
+            await respond(send, 200, _TEACHERS[method, path](self, body), _HEADERS)
         else:
-            raise unknown_route(scope, _ROUTES)
+            raise unknown_route(scope, [*_FILES, _BOARD, _SETTINGS, _CLEAR, _REMOVE])
 
-    def _settings(self) -> dict[str, Any]:
+    def _settings(self, body: bytes = b"") -> dict[str, Any]:
         local = self.room.controls.preset is not None
         return {"settings": self.room.controls, "presets": presets.names() if local else []}
 
-    def _change(self, body: bytes) -> None:
+    def _change(self, body: bytes) -> dict[str, Any]:
         try:
             self.room.change(self.room.controls.changed(msgspec.json.decode(body)))
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-            raise RequestError(400, f"The settings are no JSON: {error}.") from None
+            raise RequestError(400, f"The settings are not JSON: {error}.") from None
         except ConfigError as error:
             raise RequestError(400, str(error), code="invalid_settings") from None
         self._board = None
+        return self._settings()
 
-    def _remove(self, body: bytes) -> dict[str, str]:
+    def _clear(self, body: bytes) -> dict[str, Any]:
+        self.room.board.clear()
+        self._roster.forget()
+        self._board = None
+        return self._numbers()
+
+    def _remove(self, body: bytes) -> dict[str, Any]:
         try:
             name = self._roster.remove(msgspec.json.decode(body, type=_Removal).name)
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
@@ -172,29 +165,50 @@ class Classroom:
         )
         return {"removed": name, "message": message}
 
-    def _clear(self) -> None:
-        self.room.board.clear()
-        self._roster.forget()
-        self._board = None
-
     def _numbers(self) -> dict[str, Any]:
         now = asyncio.get_running_loop().time()
         if self._board is None or now - self._board[0] >= _FRESH_S:
-            room = self.room
-            preset, physics = room.controls.preset, room.physics
+            room, preset = self.room, self.room.preset
             shown = {
-                **msgspec.structs.asdict(room.numbers(self._roster.names)),
+                **room.numbers(self._roster.names),
                 "paused": room.controls.paused,
-                "preset": preset and Path(preset).stem,
-                "slots": physics.slots if physics else None,
+                "preset": room.controls.preset and Path(room.controls.preset).stem,
+                "slots": preset.physics.slots if preset else None,
                 "time_scale": room.time_scale,
                 "urls": self.urls,
-                "join": joining.in_a_notebook(self.urls[0]) if self.urls else [],
+                "join": in_a_notebook(self.urls[0]) if self.urls else [],
             }
             self._board = (now, shown)
         return self._board[1]
 
-    def _on_end(self, span: Span) -> None:
-        self.room.board.end(span)
-        if self._also_on_end is not None:
-            self._also_on_end(span)
+
+_TEACHERS: dict[tuple[str, str], Callable[[Classroom, bytes], dict[str, Any]]] = {
+    ("GET", _SETTINGS): Classroom._settings,
+    ("POST", _SETTINGS): Classroom._change,
+    ("POST", _CLEAR): Classroom._clear,
+    ("POST", _REMOVE): Classroom._remove,
+}
+
+
+def in_a_notebook(url: str, name: str = "your-name") -> list[str]:
+    """Return the lines that let a notebook ask the class at `url`, the same on every system.
+
+    The terminal, the projector and the guide show them. They set the environment, and not
+    `lab.configure(upstream=...)`, because every later `lab.configure` starts from the environment:
+    with a key and no address there, it would lead to OpenAI.
+
+    Example:
+        >>> print(*in_a_notebook("http://192.168.1.20:8000/v1", "ada"), sep="\\n")
+        import os
+        from agentlab import lab
+        os.environ["OPENAI_BASE_URL"] = "http://192.168.1.20:8000/v1"
+        os.environ["OPENAI_API_KEY"] = "ada"
+        lab.configure()
+    """
+    return [
+        "import os",
+        "from agentlab import lab",
+        f'os.environ["OPENAI_BASE_URL"] = "{url}"',
+        f'os.environ["OPENAI_API_KEY"] = "{name}"',
+        "lab.configure()",
+    ]

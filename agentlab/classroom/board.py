@@ -7,65 +7,27 @@ from __future__ import annotations
 
 from collections import Counter, deque
 from collections.abc import Mapping, Sequence
-
-import msgspec
+from typing import Any
 
 from agentlab.endpoint.record import HUNG_UP, Span
 
 _MOST_AGENTS = 6
 _MOST_LETTERS = 24
-_OTHERS = "others"
+_SHOWN = ("answered", "refused", "errors", "tokens")
+_NOTHING = Counter[str]()
 
 Count = tuple[str, int, int]
 """An agent, how many of its requests are being answered, and how many wait."""
 
 
-class Row(msgspec.Struct, frozen=True):
-    """One learner: what is in flight now, and what has become of the rest."""
-
-    learner: str
-    agents: list[Count]
-    answered: int = 0
-    refused: int = 0
-    errors: int = 0
-    tokens: int = 0
-
-
-class Numbers(msgspec.Struct, frozen=True, kw_only=True):
-    """What the page shows; times are model seconds.
-
-    Attributes:
-        refused: Requests that met a rate limit (429).
-        errors: Requests that ended without an answer for another reason, the client's not counted.
-        gone: Requests whose client hung up.
-        strangers: Requests without a learner's name.
-    """
-
-    now_s: float
-    in_flight: int
-    waiting: int
-    longest_wait_s: float
-    answers_per_minute: float
-    tokens_per_s: float
-    answered: int
-    refused: int
-    errors: int
-    gone: int
-    strangers: int
-    learners: list[Row]
-
-
 class Board:
-    """Counts what a class does.
-
-    Args:
-        window_s: Over how many model seconds throughput is taken.
+    """Counts what a class does; throughput is taken over `window_s` model seconds.
 
     Example:
         >>> board = Board(window_s=60)
         >>> span = Span(request_id="1", agent="writer", learner="Ada", arrived_s=0.0)
         >>> board.begin(span)
-        >>> board.numbers(now_s=1.0).learners[0].agents
+        >>> board.numbers(now_s=1.0)["learners"][0]["agents"]
         [('writer', 1, 0)]
     """
 
@@ -76,7 +38,7 @@ class Board:
         self.clear()
 
     def clear(self) -> None:
-        """Begin to count anew; what is in flight stays."""
+        """Set all counts to zero; what is in flight stays."""
         self._counts: dict[str, Counter[str]] = {}
         self._recent: deque[tuple[float, int]] = deque()  # when an answer ended, its tokens
         self._strangers = 0
@@ -87,12 +49,12 @@ class Board:
         self._forgotten |= {id for id, span in self._open.items() if span.learner == learner}
 
     def begin(self, span: Span) -> None:
-        """A learner's request has come."""
+        """Note that a learner's request has come."""
         self._open[span.request_id] = span
-        self._of(span)
+        self._counts.setdefault(span.learner or "", Counter())
 
     def end(self, span: Span) -> None:
-        """A request has ended, one way or another."""
+        """Note that a request has ended, one way or another."""
         self._open.pop(span.request_id, None)
         if span.learner is None:
             self._strangers += 1
@@ -100,8 +62,9 @@ class Board:
         if span.request_id in self._forgotten:
             self._forgotten.remove(span.request_id)
             return
-        counts = self._of(span)
-        counts[_outcome(span)] += 1
+        counts = self._counts.setdefault(span.learner, Counter())
+        outcomes = {429: "refused", HUNG_UP: "gone"}
+        counts["answered" if span.ok else outcomes.get(span.status or 0, "errors")] += 1
         if span.ok and span.end_s is not None:
             counts["tokens"] += span.completion_tokens
             self._recent.append((span.end_s, span.completion_tokens))
@@ -113,8 +76,11 @@ class Board:
         *,
         oldest_s: float | None = None,
         names: Sequence[str] = (),
-    ) -> Numbers:
-        """Everything as of `now_s`.
+    ) -> dict[str, Any]:
+        """Return what the page shows as of `now_s`, in model seconds.
+
+        Requests that are "refused" met a rate limit (429); of those that are "gone" the client
+        hung up; "errors" had another reason; "strangers" came without a learner's name.
 
         Args:
             waiting: (Learner, agent) -> how many of the requests in flight wait for a slot.
@@ -126,29 +92,23 @@ class Board:
             self._recent.popleft()
         agents = self._agents(waiting)
         others = (self._counts.keys() | agents.keys()) - set(names)
-        known = [*names, *sorted(others, key=str.casefold)]
-        rows = [_row(name, agents.get(name, []), self._counts.get(name)) for name in known]
+        total = sum(self._counts.values(), Counter[str]())
         over_s = min(self._window_s, now_s) or 1.0
-        return Numbers(
-            now_s=round(now_s, 1),
-            in_flight=len(self._open),
-            waiting=sum(waiting.values()),
-            longest_wait_s=0.0 if oldest_s is None else round(now_s - oldest_s, 1),
-            answers_per_minute=round(60 * len(self._recent) / over_s, 1),
-            tokens_per_s=round(sum(tokens for _, tokens in self._recent) / over_s, 1),
-            answered=self._total("answered"),
-            refused=self._total("refused"),
-            errors=self._total("errors"),
-            gone=self._total("gone"),
-            strangers=self._strangers,
-            learners=rows,
-        )
-
-    def _of(self, span: Span) -> Counter[str]:
-        return self._counts.setdefault(span.learner or "", Counter())
-
-    def _total(self, what: str) -> int:
-        return sum(counts[what] for counts in self._counts.values())
+        return {
+            "now_s": round(now_s, 1),
+            "in_flight": len(self._open),
+            "waiting": sum(waiting.values()),
+            "longest_wait_s": 0.0 if oldest_s is None else round(now_s - oldest_s, 1),
+            "answers_per_minute": round(60 * len(self._recent) / over_s, 1),
+            "tokens_per_s": round(sum(tokens for _, tokens in self._recent) / over_s, 1),
+            **{what: total[what] for what in ("answered", "refused", "errors", "gone")},
+            "strangers": self._strangers,
+            "learners": [
+                {"learner": name, "agents": agents.get(name, [])}
+                | {what: self._counts.get(name, _NOTHING)[what] for what in _SHOWN}
+                for name in [*names, *sorted(others, key=str.casefold)]
+            ],
+        }
 
     def _agents(self, waiting: Mapping[tuple[str, str], int]) -> dict[str, list[Count]]:
         counted = Counter((span.learner or "", span.agent) for span in self._open.values())
@@ -160,31 +120,10 @@ class Board:
         return {learner: _largest(counts) for learner, counts in of.items()}
 
 
-def _outcome(span: Span) -> str:
-    if span.ok:
-        return "answered"
-    if span.status == 429:
-        return "refused"
-    return "gone" if span.status == HUNG_UP else "errors"
-
-
 def _largest(counts: list[Count]) -> list[Count]:
-    """In a fixed order, so that the picture does not jump; the smallest of many as one."""
+    """Keep a fixed order, so that the picture does not jump; add up the smallest of many."""
     if len(counts) <= _MOST_AGENTS:
         return sorted(counts)
     ordered = sorted(counts, key=lambda count: (-count[1] - count[2], count[0]))
     kept, rest = ordered[: _MOST_AGENTS - 1], ordered[_MOST_AGENTS - 1 :]
-    return [*sorted(kept), (_OTHERS, sum(c[1] for c in rest), sum(c[2] for c in rest))]
-
-
-def _row(learner: str, agents: list[Count], counts: Counter[str] | None) -> Row:
-    if counts is None:
-        return Row(learner, agents)
-    return Row(
-        learner,
-        agents,
-        counts["answered"],
-        counts["refused"],
-        counts["errors"],
-        counts["tokens"],
-    )
+    return [*sorted(kept), ("others", sum(c[1] for c in rest), sum(c[2] for c in rest))]

@@ -1,11 +1,13 @@
 """The door of a classroom: a name is a learner's key, a token the teacher's.
 
 A name is no secret: it tells people apart, and keeps their traces apart. The token guards what
-changes the class.
+changes the class. Whoever guesses at it is slowed down: some wrong tokens are free, because people
+mistype; each one more doubles the time in which that address is not let in, not even with the right
+one. Other addresses wait for nothing.
 
 Listening to the network, an endpoint can be reached by pages that a learner's browser shows, too.
 Such a page cannot send the Host header of its choice: it is the name by which it was loaded. An
-address in figures cannot be made to point elsewhere, a name of a stranger's can (DNS rebinding).
+address in figures cannot be made to point elsewhere, a foreign name can (DNS rebinding).
 So figures and this machine's own names are let in, and pages only from where the endpoint is.
 """
 
@@ -19,36 +21,39 @@ import socket
 from collections.abc import Callable
 from functools import lru_cache
 
-import psutil
-
-from agentlab.classroom.guesses import Guesses, machine
-from agentlab.classroom.names import TEACHER, NotALearner
+from agentlab.classroom.roster import NotALearner
 from agentlab.classroom.roster import Roster
-from agentlab.endpoint.http import Scope, header, hostname
+from agentlab.classroom.roster import TEACHER
+from agentlab.endpoint.door import foreign
+from agentlab.endpoint.door import hostname
+from agentlab.endpoint.http import Scope
+from agentlab.endpoint.http import header
 from agentlab.endpoint.record import Span
 from agentlab.endpoint.wire import RequestError
+
+_FREE_GUESSES = 5
+_FIRST_WAIT_S, _LONGEST_WAIT_S, _FORGOTTEN_S = 1.0, 60.0, 600.0
+_MOST_ADDRESSES = 10_000
 
 
 class ClassroomDoor:
     """Lets learners in by their names, and shows each the spans that are theirs.
 
-    Args:
-        token: The teacher's, who sees all spans.
-        host: The address that the endpoint listens on; if it is a name, it is let in, too.
-        time_scale: Model seconds to a second, by which a refusal says when to come back.
+    Whoever shows the teacher's `token` sees all spans. `host` is the address that the endpoint
+    listens on; if it is a name, it is let in, too.
     """
 
     def __init__(self, roster: Roster, *, token: str, host: str, time_scale: float = 1.0):
         self._roster, self._token, self._time_scale = roster, token, time_scale
-        self._guesses = Guesses()
+        self._guesses = _Guesses()
         self._names = own_names() | {host.casefold()}
 
     def enter(self, scope: Scope) -> None:
         host, origin = header(scope, b"host"), header(scope, b"origin")
         if host and not (_in_figures(host) or hostname(host) in self._names):
-            raise _foreign(f"Host {host!r} is not this machine; use its address in figures.")
+            raise foreign(f"Host {host!r} is not this machine; use its address in figures.")
         if origin and origin.partition("://")[2] != host:
-            raise _foreign(f"Origin {origin!r} is another's; open the page of this machine.")
+            raise foreign(f"Origin {origin!r} is another's; open the page of this machine.")
 
     def admit(self, scope: Scope, span: Span) -> None:
         span.learner = self._who(scope, asks=scope["method"] == "POST")
@@ -58,11 +63,7 @@ class ClassroomDoor:
         return lambda span: who in (TEACHER, span.learner)
 
     def refuse_learners(self, scope: Scope) -> None:
-        """Let nobody on who does not show the token.
-
-        Raises:
-            RequestError: 401; 429 if this address has shown too many wrong ones.
-        """
+        """Let only the token pass: else 401, or 429 if this address has shown too many others."""
         if not self._shows_token(scope):
             raise RequestError(
                 401,
@@ -100,17 +101,41 @@ class ClassroomDoor:
         return False
 
 
+class _Guesses:
+    """Counts wrong tokens by address; it decides, and never waits."""
+
+    def __init__(self) -> None:
+        self._wrong: dict[str, tuple[int, float]] = {}
+
+    def wait_s(self, address: str, now_s: float) -> float:
+        """Return how long until this address may try again; 0 if it may now."""
+        count, at_s = self._wrong.get(address, (0, now_s))
+        if count <= _FREE_GUESSES:
+            return 0.0
+        pause_s = min(_FIRST_WAIT_S * 2.0 ** min(count - _FREE_GUESSES - 1, 30), _LONGEST_WAIT_S)
+        return max(0.0, at_s + pause_s - now_s)
+
+    def wrong(self, address: str, now_s: float) -> None:
+        """Note that this address has shown a wrong token."""
+        count, at_s = self._wrong.pop(address, (0, now_s))
+        self._wrong[address] = (count + 1 if now_s - at_s < _FORGOTTEN_S else 1, now_s)
+        if len(self._wrong) > _MOST_ADDRESSES:
+            del self._wrong[next(iter(self._wrong))]  # that of the oldest guess
+
+
 def own_names() -> set[str]:
-    """The names by which this machine knows itself."""
+    """Return the names by which this machine knows itself."""
     name = socket.gethostname().casefold()
     return {"localhost", name, f"{name.removesuffix('.local')}.local"}
 
 
 def own_addresses() -> list[str]:
-    """This machine's addresses, that of the network which leads outside first, loopback left out.
+    """Return this machine's addresses but loopback, that of the network which leads outside first.
 
     The others may be a VPN's, or a bridge's to virtual machines, where no learner is.
     """
+    import psutil
+
     found = {
         address.address
         for interface in psutil.net_if_addrs().values()
@@ -121,7 +146,7 @@ def own_addresses() -> list[str]:
 
 
 def in_order(found: set[str], outward: str | None) -> list[str]:
-    """The addresses that learners may be told, the likeliest first.
+    """Return the addresses that learners may be told, the likeliest first.
 
     Link-local ones (169.254) are what a machine without a network gives itself.
 
@@ -135,7 +160,7 @@ def in_order(found: set[str], outward: str | None) -> list[str]:
 
 
 def _outward_address() -> str | None:
-    """Of the interface that the default route uses; None where there is no such route."""
+    """Return that of the interface that the default route uses; None without such a route."""
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
         try:
             probe.connect(("192.0.2.1", 9))  # nobody's address; of a datagram nothing is sent yet
@@ -146,7 +171,20 @@ def _outward_address() -> str | None:
 
 def _address(scope: Scope) -> str:
     client = scope.get("client")
-    return machine(client[0]) if client else ""
+    return _machine(client[0]) if client else ""
+
+
+@lru_cache(maxsize=1024)
+def _machine(host: str) -> str:
+    """Return what stands for one machine: its IPv4 address, or the network that IPv6 gives each."""
+    try:
+        address = ipaddress.ip_address(host.partition("%")[0])
+    except ValueError:
+        return host
+    if isinstance(address, ipaddress.IPv4Address):
+        return str(address)
+    mapped = address.ipv4_mapped
+    return str(mapped or ipaddress.ip_network((address, 64), strict=False))
 
 
 def _key(scope: Scope) -> str:
@@ -164,7 +202,3 @@ def _in_figures(host: str) -> bool:
     except ValueError:
         return False
     return True
-
-
-def _foreign(message: str) -> RequestError:
-    return RequestError(403, message, code="foreign")

@@ -2,43 +2,78 @@
 
 There is one model for all, and in front of it a gate for each learner, with limits, faults and
 counts of their own: so a lesson that says "the writer's third call is reset" holds for everybody,
-whatever the neighbours do. A change holds for what comes after it; what is in flight keeps the
-model and the gate that it came to.
+whatever the neighbours do. A change applies to later requests; what is in flight keeps the model
+and the gate that it came to.
 """
 
 from __future__ import annotations
 
 import asyncio
 from collections import Counter
-from collections.abc import Callable
+from typing import Annotated, Any
 
 import msgspec
 
-from agentlab.classroom.board import Board, Numbers
-from agentlab.classroom.controls import Controls
-from agentlab.classroom.fair import FairQueue
-from agentlab.classroom.shares import Shares
+from agentlab.classroom.board import Board
+from agentlab.classroom.fair import FairQueue, Shares
 from agentlab.endpoint import faults, presets
+from agentlab.endpoint.app import limits_of, real_model
 from agentlab.endpoint.batch import Job
-from agentlab.endpoint.faults import FaultPlan
+from agentlab.endpoint.faults import Fault, FaultPlan
 from agentlab.endpoint.gate import Gate
 from agentlab.endpoint.http import Again, Model, Receive, Scope, Send, read_body, unless_gone
-from agentlab.endpoint.physics import Physics
+from agentlab.endpoint.local import LocalModel
 from agentlab.endpoint.record import Span
 from agentlab.endpoint.recording import Recording, Replay
-from agentlab.endpoint.serve import local_model, real_model
+from agentlab.errors import ConfigError
 from agentlab.settings import Settings
 
 _WINDOW_S = 5.0
 """Throughput is taken over so many seconds of a watch, and over a model minute at least."""
 
+_Count = Annotated[int, msgspec.Meta(ge=0)]
+
+
+class Controls(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What the teacher may change while the class runs.
+
+    The time scale is not among them: the clients' time-outs and waits are counted by it.
+
+    `preset` is None where no local model answers. The first two limits are the whole class's: None
+    takes the preset's, 0 lifts it. `faults` come beside the preset's own. While `paused`, new
+    requests wait at the door, and what is in flight goes on.
+    """
+
+    preset: str | None = "course"
+    requests_per_minute: _Count | None = None
+    tokens_per_minute: _Count | None = None
+    learner_requests_per_minute: _Count = 0
+    learner_tokens_per_minute: _Count = 0
+    faults: list[Fault] = []
+    paused: bool = False
+
+    def changed(self, changes: Any) -> Controls:
+        """Return a copy with `changes`, some of the fields as they came from outside, checked."""
+        if not isinstance(changes, dict):
+            raise ConfigError(f"settings are an object of names and values; got {changes!r}")
+        fields = {name: getattr(self, name) for name in self.__struct_fields__}
+        try:
+            chosen = msgspec.convert(fields | changes, Controls)
+        except msgspec.ValidationError as error:
+            names = ", ".join(self.__struct_fields__)
+            raise ConfigError(f"{error}; the settings are {names}") from None
+        faults.load(changes.get("faults", []))
+        # A file of the teacher's own may stay, but none is read because somebody names it here.
+        preset, known = chosen.preset, presets.names()
+        if preset != self.preset and self.preset is None:
+            raise ConfigError(f"no local model answers here, so preset {preset!r} cannot be chosen")
+        if preset != self.preset and preset not in known:
+            raise ConfigError(f"no preset {preset!r}; choose one of {', '.join(known)}")
+        return chosen
+
 
 class Room:
-    """A model for a class; `settings` say how it begins, `change` what becomes of it.
-
-    Raises:
-        ConfigError: If the preset, the fault plan or the recording is missing or wrong.
-    """
+    """A model for a class; `settings` say how it begins, `change` what becomes of it."""
 
     def __init__(self, settings: Settings):
         self._settings = settings
@@ -49,7 +84,11 @@ class Room:
             tokens_per_minute=settings.tokens_per_minute,
             faults=faults.load(settings.faults),
         )
-        self._model = None if local else self._recorded(_other_model(settings))
+        self._model: Model | None = None
+        if settings.replay is not None:
+            self._model = self._recorded(Replay(settings.replay, time_scale=settings.time_scale))
+        elif settings.real:
+            self._model = self._recorded(real_model(settings))
         self.time_scale = self._model.time_scale if self._model else settings.time_scale
         self.paid = self._model is not None and self._model.paid
         self.board = Board(window_s=max(60.0, _WINDOW_S * self.time_scale))
@@ -70,23 +109,19 @@ class Room:
         self.board.begin(span)
         if not self._open.is_set():
             body = await read_body(scope, receive)
-            await unless_gone(receive, self._reopened(span))
+            await unless_gone(receive, self._reopened((span.learner or "", span.agent)))
             receive = Again(body, receive)
-        await self._front(span)(scope, receive, send, span)
+        await self._front(span.learner or "")(scope, receive, send, span)
 
     def change(self, controls: Controls) -> None:
-        """From now on, these; what is in flight goes on as it came.
-
-        Raises:
-            ConfigError: If the preset cannot be read; everything stays as it was.
-        """
+        """Apply new controls to requests that arrive from now on, if the preset can be read."""
         before = self.controls
         if controls.preset is not None:
             presets.load(controls.preset)
         self.controls = controls
         if controls.preset != before.preset:
             self._model = None  # the next request makes the new one
-        if _without_pause(controls) != _without_pause(before):
+        if msgspec.structs.replace(controls, paused=before.paused) != before:
             self._arrange()
         if controls.paused:
             self._open.clear()
@@ -99,8 +134,8 @@ class Room:
         self._shares.forget(learner)
         self._gates.pop(learner, None)
 
-    def numbers(self, names: list[str]) -> Numbers:
-        """What the projector shows; of `names` even those who have not asked yet."""
+    def numbers(self, names: list[str]) -> dict[str, Any]:
+        """Return what the projector shows; of `names` even those who have not asked yet."""
         self._queues = [queue for queue in self._queues if queue or queue is self._queues[-1]]
         waiting = sum((queue.waiting for queue in self._queues), Counter(self._held))
         arrived = [at_s for queue in self._queues if (at_s := queue.oldest_s) is not None]
@@ -109,41 +144,36 @@ class Room:
         )
 
     @property
-    def physics(self) -> Physics | None:
-        """The local model's; None where another answers."""
-        preset = self.controls.preset
-        return None if preset is None else presets.load(preset).physics
+    def preset(self) -> presets.Preset | None:
+        """The local model's preset; None where another model answers."""
+        return None if self.controls.preset is None else presets.load(self.controls.preset)
 
     def _running(self) -> Model:
         if self._model is None:
-            self._model = self._recorded(self._local_model())
-        return self._model
+            preset = self.preset
+            assert preset is not None
+            physics = preset.physics
 
-    def _local_model(self) -> Model:
-        assert self.controls.preset is not None
-        if self._epoch is None:  # only now there is a loop whose clock can be read
-            self._epoch = asyncio.get_running_loop().time()
-        preset = presets.load(self.controls.preset)
-        queue = FairQueue(_slot_time(preset.physics))
-        self._queues.append(queue)
-        return local_model(
-            preset, self._settings, time_scale=self.time_scale, queue=queue, epoch=self._epoch
-        )
+            def slot_time(job: Job) -> float:  # what a job counts for: a slot's time, alone
+                return max(physics.service_s(job.prompt_tokens, job.output_tokens), 1e-9)
+
+            if self._epoch is None:  # only now there is a loop whose clock can be read
+                self._epoch = asyncio.get_running_loop().time()
+            queue, scale, epoch = FairQueue(slot_time), self.time_scale, self._epoch
+            self._queues.append(queue)
+            self._model = self._recorded(
+                LocalModel(preset, self._settings, time_scale=scale, queue=queue, epoch=epoch)
+            )
+        return self._model
 
     def _recorded(self, model: Model) -> Model:
         path = self._settings.record
         return model if path is None else Recording(model, path)
 
     def _arrange(self) -> None:
-        """New gates for all, with new limits and new faults."""
-        chosen = self.controls
-        preset = None if chosen.preset is None else presets.load(chosen.preset)
-        requests, tokens = chosen.requests_per_minute, chosen.tokens_per_minute
-        if preset is not None:
-            if requests is None and preset.requests_per_minute:
-                requests = preset.requests_per_minute.value
-            if tokens is None and preset.tokens_per_minute:
-                tokens = preset.tokens_per_minute.value
+        """Make new gates for all, with new limits and new faults."""
+        chosen, preset = self.controls, self.preset
+        requests, tokens = limits_of(preset, chosen.requests_per_minute, chosen.tokens_per_minute)
         self._shares = Shares(
             {"requests": requests, "tokens": tokens},
             {
@@ -154,9 +184,8 @@ class Room:
         self._plan = [*chosen.faults, *(preset.faults if preset else [])]
         self._gates: dict[str, Model] = {}
 
-    def _front(self, span: Span) -> Model:
-        """What stands before the model for whoever asks."""
-        learner = span.learner or ""
+    def _front(self, learner: str) -> Model:
+        """Return what stands before the model for a learner who asks."""
         if not (self._shares or self._plan):
             return self._running()
         limits = self._shares.of(learner, self.now_s())
@@ -165,29 +194,9 @@ class Room:
             self._gates[learner] = Gate(self._running(), limits, plan)
         return self._gates[learner]
 
-    async def _reopened(self, span: Span) -> None:
-        who = (span.learner or "", span.agent)
+    async def _reopened(self, who: tuple[str, str]) -> None:
         self._held[who] += 1
         try:
             await self._open.wait()
         finally:
             self._held[who] -= 1
-
-
-def _other_model(settings: Settings) -> Model:
-    if settings.replay is not None:
-        return Replay(settings.replay, time_scale=settings.time_scale)
-    return real_model(settings)
-
-
-def _slot_time(physics: Physics) -> Callable[[Job], float]:
-    """What a job counts for: how long it would hold a slot alone."""
-
-    def cost(job: Job) -> float:
-        return max(physics.service_s(job.prompt_tokens, job.output_tokens), 1e-9)
-
-    return cost
-
-
-def _without_pause(controls: Controls) -> Controls:
-    return msgspec.structs.replace(controls, paused=False)

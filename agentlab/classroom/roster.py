@@ -1,21 +1,141 @@
-"""Who is who: whether a name is of this class, and has a place in it."""
+"""Who is who: what can be a learner's name, which names look alike, and who has a place.
+
+On a projector people see letters, not what a machine tells apart. So a name is of one alphabet, has
+nothing that cannot be seen, and looks neither like another of its class nor like the teacher's.
+"""
 
 from __future__ import annotations
 
 import difflib
+import re
+import unicodedata
 from collections.abc import Callable
+from functools import lru_cache
+from itertools import groupby
 from pathlib import Path
 from typing import NamedTuple
+from urllib.parse import unquote
 
-from agentlab.classroom.names import NotALearner, looks_of, read_name
 from agentlab.errors import ConfigError
+
+TEACHER = "teacher"
+"""The teacher's name, when they ask with their token for a key; nobody else may have it."""
 
 MOST_LEARNERS = 120
 """As many names as an open class takes: enough for people, few enough for a runaway script."""
 NAMES_PER_ADDRESS = 40
 """As many of them may come from one address: a class of thirty may share one, behind a router."""
 
-_ASK = "ask your teacher for yours."
+_MOST_CHARACTERS, _MOST_MARKS = 32, 3
+_LONGEST_KEY = 12 * _MOST_CHARACTERS  # percent-encoded, a character takes twelve at most
+_KEY_CHARACTERS = 20  # of letters and digits mixed, without a space, are taken for a real key
+
+_HOW = "set OPENAI_API_KEY to your name, such as OPENAI_API_KEY=ada"
+_NO_KEY = (
+    "This class takes a name for a key (letters, digits, spaces and -_.' in any language, at most "
+    f"{_MOST_CHARACTERS} characters, under {_KEY_CHARACTERS} where letters and digits mix without "
+    f"a space), and no real key; {_HOW}."
+)
+# What letters and digits look like, in upper or in lower case. Accents stay: they can be seen.
+_LOOKS_LIKE = str.maketrans(
+    "01авеікмнорстухѕјһԁԛԝӏьгαβεζηικμνορτυχϲօսհոցᎠᎪᎬᎻᎫᏦᏞᎷᏢᎡᏚᎢᏙᏔᏃᏟꓮꓚꓰꓧꓣꓔʼʻ",
+    "olabeikmhopctyxsjhdqwlbrabezhikmvoptyxcouhngdaehjklmprstvwzcacehrt''",
+)
+_LATIN = re.compile(r"LATIN (?:SMALL |CAPITAL |LETTER )+([A-Z])( WITH .+)?")
+_EAST_ASIAN = {"CJK", "HIRAGANA", "KATAKANA", "HANGUL", "BOPOMOFO", "IDEOGRAPHIC"}
+_COMMON = {"COMBINING", "MODIFIER"}
+_UNSEEN = re.compile(
+    "[\u034f\u115f\u1160\u17b4\u17b5\u180b-\u180f\u3164\ufe00-\ufe0f\uffa0\U000e0100-\U000e01ef]"
+)
+
+
+class NotALearner(Exception):
+    """A key that is no name of this class; says what to do, and repeats no key."""
+
+
+@lru_cache(maxsize=1024)
+def read_name(key: str) -> str:
+    """Return the name that a key is; keys travel in a header, so they may be percent-encoded.
+
+    Raises:
+        NotALearner: If it can be no name.
+
+    Example:
+        >>> read_name(" %41da  Lovelace ")
+        'Ada Lovelace'
+    """
+    if len(key) > _LONGEST_KEY:
+        raise NotALearner(_NO_KEY)
+    name = re.sub(" +", " ", unicodedata.normalize("NFKC", unquote(key))).strip()
+    if not name:
+        raise NotALearner(f"Who is asking? Here {_HOW}.")
+    # A real key left in the environment must not get onto the projector: nothing repeats it.
+    if len(name) > _MOST_CHARACTERS or _like_a_key(name) or not _readable(name):
+        raise NotALearner(_NO_KEY)
+    if not any(map(str.isalnum, name)):
+        raise NotALearner(f"A name needs a letter or a digit; {_HOW}.")
+    if _like_the_teacher(name):  # else they would see the teacher's requests, or be taken for them
+        raise NotALearner(f"{name!r} is who shows the teacher's token; {_HOW}.")
+    # East Asian and Latin letters cannot be taken for each other: Unicode's "highly restrictive"
+    # level (UTS 39, 5.2) lets them stand together, too.
+    if len(_alphabets(name)) > 1 and _alphabets(name) != {"CJK", "LATIN"}:
+        raise NotALearner(
+            f"{name!r} mixes alphabets, in which letters look alike; write it in one. {_HOW}."
+        )
+    return name
+
+
+@lru_cache(maxsize=1024)
+def looks_of(name: str) -> str:
+    """Return what names that look alike have in common.
+
+    Example:
+        >>> looks_of("Ada") == looks_of("ADA") == looks_of("А\u0501а")
+        True
+        >>> looks_of("Ada") == looks_of("Áda")
+        False
+    """
+    letters = ((_LATIN.fullmatch(unicodedata.name(each, "")), each) for each in name)
+    plain = "".join(found[1] if found and not found[2] else each for found, each in letters)
+    return plain.casefold().translate(_LOOKS_LIKE)
+
+
+def _like_the_teacher(name: str) -> bool:
+    letters = [each for each in unicodedata.normalize("NFKD", name) if not _is_mark(each)]
+    bare = (_LATIN.fullmatch(unicodedata.name(each, "")) or {1: each} for each in letters)
+    looks = "".join(each[1] for each in bare).casefold().translate(_LOOKS_LIKE)
+    return TEACHER in re.sub("[^a-z]", "", looks.translate(str.maketrans("437", "aet")))
+
+
+def _alphabets(name: str) -> set[str]:
+    """Return those of the letters of a name, and of digits that are not everybody's."""
+    words = (
+        unicodedata.name(each, "?").removeprefix("EXTENDED ")
+        for each in name
+        if (each.isalnum() or _is_mark(each)) and not (each.isascii() and each.isdigit())
+    )
+    found = {re.split("[ -]", word)[0] for word in words} - _COMMON
+    return found - _EAST_ASIAN | ({"CJK"} if found & _EAST_ASIAN else set())
+
+
+def _like_a_key(name: str) -> bool:
+    """Return True for OpenAI's keys, and for others' of letters and digits, such as Azure's 32."""
+    mixed = any(map(str.isdigit, name)) and any(map(str.isalpha, name))
+    return name.startswith("sk-") or (mixed and len(name) >= _KEY_CHARACTERS and " " not in name)
+
+
+def _readable(name: str) -> bool:
+    for is_mark, run in groupby(name, _is_mark):  # marks belong to the letters of many scripts
+        characters = list(run)
+        if (is_mark and len(characters) > _MOST_MARKS) or any(map(_UNSEEN.match, characters)):
+            return False
+        if not is_mark and not all(each.isalnum() or each in " -_.'" for each in characters):
+            return False
+    return True
+
+
+def _is_mark(character: str) -> bool:
+    return unicodedata.category(character).startswith("M")
 
 
 class _Learner(NamedTuple):
@@ -30,12 +150,8 @@ class Roster:
     a name has a place from its first question on. Where one address has all the places that it
     may, its newcomer takes that of its own name that has been silent longest.
 
-    Args:
-        listed: The class list; None lets anybody in.
-        per_address: As many places of an open class one address may take.
-
-    Attributes:
-        on_leave: Is told each name that loses its place.
+    `listed` is the class list; None lets anybody in. `on_leave` is told each name that loses its
+    place.
 
     Raises:
         ConfigError: If a listed name cannot be one, or is there twice.
@@ -69,14 +185,9 @@ class Roster:
         return sorted(names, key=str.casefold) if self._open else names
 
     def learner(self, key: str, address: str = "", *, asks: bool = True) -> str:
-        """Whose key this is.
+        """Return the name of the learner whose key this is, or raise NotALearner.
 
-        Args:
-            address: Where it comes from; empty where that does not matter.
-            asks: False if it asks no question, and so needs no place.
-
-        Raises:
-            NotALearner: If it is nobody's.
+        A request from `address` that asks no question needs no place.
         """
         name = read_name(key)
         looks = looks_of(name)
@@ -85,7 +196,10 @@ class Roster:
         known = self._learners.get(looks)
         if known is None:
             if not self._open:
-                raise NotALearner(self._not_listed(name))
+                near = difflib.get_close_matches(looks, self._learners, n=1)
+                mean = f"did you mean {self._learners[near[0]].name!r}?" if near else ""
+                what = mean or "ask your teacher for yours."
+                raise NotALearner(f"{name!r} is not on the class list; {what}")
             if asks:
                 self._make_place(address)
                 self._learners[looks] = _Learner(name, address)
@@ -97,18 +211,17 @@ class Roster:
         return known.name
 
     def has(self, key: str) -> bool:
-        """True if this key is the name of somebody who is here."""
+        """Return True if this key is the name of somebody who is here."""
         try:
-            looks = looks_of(read_name(key))
+            return looks_of(read_name(key)) in self._learners
         except NotALearner:
             return False
-        return looks in self._learners
 
     def remove(self, key: str) -> str:
-        """Let a name in no longer, until `forget`; returns it as it was shown.
+        """Refuse a name until `forget`; return it as it was shown.
 
         Raises:
-            NotALearner: If nobody here is called so.
+            NotALearner: If nobody here has that name.
         """
         looks = looks_of(read_name(key))
         known = self._learners.get(looks)
@@ -121,7 +234,7 @@ class Roster:
         return known.name
 
     def forget(self) -> None:
-        """Let removed names in again, and where anybody may come, make room for others."""
+        """Let removed names in again, and in an open class make room for others."""
         self._removed.clear()
         if self._open:
             self._learners.clear()
@@ -133,14 +246,9 @@ class Roster:
         elif len(self._learners) >= MOST_LEARNERS:
             raise NotALearner(f"This class is full: {MOST_LEARNERS} names. Ask your teacher.")
 
-    def _not_listed(self, name: str) -> str:
-        near = difflib.get_close_matches(looks_of(name), self._learners, n=1)
-        hint = f"did you mean {self._learners[near[0]].name!r}?" if near else _ASK
-        return f"{name!r} is not on the class list; {hint}"
-
 
 def load(path: str) -> list[str]:
-    """Read a class list: a name a line; # begins a comment.
+    """Read a class list: one name per line; # begins a comment.
 
     Raises:
         ConfigError: If it cannot be read, or names nobody.
@@ -151,5 +259,5 @@ def load(path: str) -> list[str]:
         raise ConfigError(f"class list {path!r}: {error}; give a file of names") from None
     names = [name for line in lines if (name := line.partition("#")[0].strip())]
     if not names:
-        raise ConfigError(f"class list {path!r} names nobody; write a name a line")
+        raise ConfigError(f"class list {path!r} names nobody; write one name per line")
     return names

@@ -5,13 +5,13 @@ from __future__ import annotations
 import os
 import re
 import secrets
-from collections.abc import Callable
 from typing import Any
 
-from agentlab.classroom import joining, roster
-from agentlab.classroom.app import Classroom
+from agentlab.classroom import roster
+from agentlab.classroom.app import Classroom, in_a_notebook
 from agentlab.classroom.door import own_addresses
 from agentlab.classroom.roster import NAMES_PER_ADDRESS, Roster
+from agentlab.endpoint.app import OnEnd
 from agentlab.endpoint.record import Span
 from agentlab.endpoint.serve import HOST, serve
 from agentlab.errors import ConfigError
@@ -22,16 +22,11 @@ PRESET = "class"
 
 _LETTERS = "abcdefghjkmnpqrstuvwxyz23456789"  # none that look like others on a projector
 _EVERYWHERE = {"0.0.0.0", "::"}
-_SHORTEST_TOKEN = 8
-_FEWEST_DIFFERENT = 5
+_SHORTEST_TOKEN, _FEWEST_DIFFERENT = 8, 5
 
 
 def class_settings(**given: Any) -> Settings:
-    """What the environment and `given` ask for, with a class's own preset where they name none.
-
-    Raises:
-        ConfigError: If a value is of the wrong type or out of range, naming it.
-    """
+    """Return what the environment and `given` ask for, with `PRESET` where they name none."""
     chosen = {} if os.environ.get("AGENTLAB_PRESET") else {"preset": PRESET}
     return from_environment(**(chosen | given))
 
@@ -43,9 +38,9 @@ def serve_class(
     host: str | None = None,
     learners: str | None = None,
     token: str | None = None,
-    names_per_address: int = NAMES_PER_ADDRESS,
-    yes: bool = False,
-    on_end: Callable[[Span], object] | None = None,
+    names_per_address: int | None = None,
+    yes: bool | None = False,
+    on_end: OnEnd | None = None,
 ) -> None:
     """Serve a class until a signal comes.
 
@@ -53,16 +48,15 @@ def serve_class(
         host: The address to listen on; None for loopback, 0.0.0.0 for all of this machine's.
         learners: A file with the class list; None lets any name in.
         token: The teacher's; None makes one.
-        names_per_address: As many names of an open class may come from one address.
+        names_per_address: How many names of an open class may come from one address.
         yes: Let the class ask a real model, which costs money.
 
     Raises:
         ConfigError: If a real model would answer without a class list and `yes`, or if a setting,
-            the class list or the token cannot be.
-        EndpointError: If the port is taken, or the address is not this machine's.
+            the class list or the token cannot be used.
     """
-    host = host or HOST
-    token = token or new_token()
+    host, token = host or HOST, token or new_token()
+    per_address = NAMES_PER_ADDRESS if names_per_address is None else names_per_address
     if not (len(token) >= _SHORTEST_TOKEN and re.fullmatch("[!-~]+", token)):
         raise ConfigError(
             f"a token has at least {_SHORTEST_TOKEN} letters or digits, got one of {len(token)}; "
@@ -73,9 +67,9 @@ def serve_class(
             f"a token has at least {_FEWEST_DIFFERENT} different letters or digits, or it is soon "
             "guessed; leave --token out, and one is made"
         )
-    if names_per_address < 1:
+    if per_address < 1:
         raise ConfigError(
-            f"--names-per-address is a whole number from 1, got {names_per_address}; "
+            f"--names-per-address is a whole number from 1, got {per_address}; "
             "with --learners FILE there is no such limit"
         )
     if settings.real and (learners is None or not yes):
@@ -85,7 +79,7 @@ def serve_class(
             "or give the class list with --learners FILE, and add --yes"
         )
     listed = None if learners is None else roster.load(learners)
-    who = Roster(listed, per_address=names_per_address)
+    who = Roster(listed, per_address=per_address)
     if who.has(token):
         raise ConfigError("the token is a name of the class list; leave --token out")
     room = Classroom(settings, token=token, roster=who, host=host, on_end=on_end)
@@ -100,12 +94,12 @@ def serve_class(
 
 
 def new_token() -> str:
-    """A token that can be read from a screen and typed: three times four letters, 59 bits."""
+    """Make a token that can be read from a screen and typed: three times four letters, 59 bits."""
     return "-".join("".join(secrets.choice(_LETTERS) for _ in range(4)) for _ in range(3))
 
 
 def urls(url: str, addresses: list[str]) -> list[str]:
-    """What learners may call the endpoint that listens at `url`, on a machine of `addresses`.
+    """Return what learners may call the endpoint at `url`, on a machine with these `addresses`.
 
     Example:
         >>> urls("http://0.0.0.0:8000/v1", ["192.168.1.5"])
@@ -126,7 +120,7 @@ def welcome(
     token: str,
     listed: list[str] | None,
 ) -> str:
-    """What the teacher reads in the terminal."""
+    """Return what the teacher reads in the terminal."""
     port = urls[0].rpartition(":")[2].removesuffix("/v1")
     here = HOST if host in (*_EVERYWHERE, HOST) else host
     who = f"the {len(listed)} names of the class list" if listed else "any name"
@@ -136,18 +130,15 @@ def welcome(
         if host in (HOST, "localhost")
         else "ANYBODY ON THIS NETWORK can reach it, unencrypted. Stop it after class."
     )
-    notebook, shell = joining.in_a_notebook(urls[0]), joining.in_a_shell(urls[0])
+    notebook = "\n".join(f"    {line}" for line in in_a_notebook(urls[0]))
     others = f"\n  Also at     {', '.join(urls[1:])}" if urls[1:] else ""
     return f"""\
 Classroom ({model}, {time_scale:g} model seconds a second). {network}
   Projector   http://{here}:{port}/classroom
   Token       {token}   (for the teacher's settings on that page; show it to nobody)
   Learners    ({who}), in a notebook:
-{_indented(notebook)}
+{notebook}
   or in the terminal, before `make lab` (Windows: docs/classroom.md):
-{_indented(shell)}{others}
+    export OPENAI_BASE_URL={urls[0]}
+    export OPENAI_API_KEY=your-name{others}
 Ctrl-C stops it."""
-
-
-def _indented(lines: list[str]) -> str:
-    return "\n".join(f"    {line}" for line in lines)

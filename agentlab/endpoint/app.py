@@ -1,7 +1,7 @@
 """The endpoint as an ASGI application: what every request meets, whatever model answers it.
 
-It is written on bare ASGI because its one hot route must carry a thousand requests at once on
-one core. The same application runs under uvicorn in real time, and inside an event loop in
+It is written on bare ASGI because its one hot route must carry a thousand requests at the same time
+on one core. The same application runs under uvicorn in real time, and inside an event loop in
 virtual time.
 """
 
@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import asyncio
 import itertools
-import math
 import time
 from collections.abc import Callable
 from itertools import islice
@@ -17,7 +16,10 @@ from urllib.parse import parse_qs, unquote
 
 import msgspec
 
+from agentlab.endpoint import faults, presets
 from agentlab.endpoint.door import Door, OwnDoor
+from agentlab.endpoint.faults import FaultPlan
+from agentlab.endpoint.gate import Gate
 from agentlab.endpoint.http import (
     MAX_BODY_BYTES,
     RESET,
@@ -25,37 +27,46 @@ from agentlab.endpoint.http import (
     Bodies,
     BrokenOff,
     ClientGone,
-    Headers,
     Model,
     Receive,
     Scope,
     Send,
     header,
     respond,
+    unknown_route,
+    when_again,
     whole_number,
 )
-from agentlab.endpoint.record import BROKEN_OFF, HUNG_UP, Recorder, Span
-from agentlab.endpoint.times import TIMES, telling
+from agentlab.endpoint.limits import Limits
+from agentlab.endpoint.local import LocalModel
+from agentlab.endpoint.record import BROKEN_OFF
+from agentlab.endpoint.record import HUNG_UP
+from agentlab.endpoint.record import Recorder
+from agentlab.endpoint.record import Span
+from agentlab.endpoint.recording import Recording
+from agentlab.endpoint.recording import Replay
+from agentlab.endpoint.times import CLOCK
+from agentlab.endpoint.times import TIMES
+from agentlab.endpoint.times import clock_of
+from agentlab.endpoint.times import telling
 from agentlab.endpoint.wire import RequestError
 from agentlab.errors import EndpointError
+from agentlab.settings import Settings
+from agentlab.settings import account_from
+from agentlab.settings import key_from
 
-CLOCK = "/lab/clock"
-"""Where an endpoint says how many model seconds pass in a second, and if its answers cost money."""
-
+OnEnd = Callable[[Span], object]
+"""What is told of every question that has been answered, or has failed."""
 
 _LONGEST_NAME = 200
 _LONGEST_QUOTED = 12 * _LONGEST_NAME  # a letter of four bytes takes %F0%9F%90%8C
-_SPANS_A_TURN = 5000
-"""So many spans are put into words before the event loop turns."""
+_SPANS_PER_TURN = 5000  # are put into words before the event loop turns
 
 
 class App:
     """Guards the door, numbers and records the requests, and lets `model` answer them.
 
-    Args:
-        door: Says who may come in; by default this machine only, without a key.
-        on_end: Is told of every question that has been answered, or has failed.
-        max_body_bytes: How long the body of a request may be.
+    Without a `door` only this machine may come in, and needs no key.
     """
 
     def __init__(
@@ -63,13 +74,13 @@ class App:
         model: Model,
         *,
         door: Door | None = None,
-        on_end: Callable[[Span], object] | None = None,
+        on_end: OnEnd | None = None,
         max_body_bytes: int = 8 * MAX_BODY_BYTES,
     ):
         self.model = model
+        self.recorder = Recorder()
         self._bodies = Bodies(max_body_bytes)
         self._door, self._on_end = door or OwnDoor(), on_end
-        self.recorder = Recorder()
         self._numbers = itertools.count(1)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -83,12 +94,14 @@ class App:
         try:
             self._door.enter(scope)
             if scope["path"].startswith("/lab/"):
-                await self._record(scope, send)
+                await self._lab(scope, send)
             else:
                 await self._answer(scope, receive, send, span)
         except RequestError as error:
             span.status, span.end_s = error.status, span.end_s or self.model.now_s()
-            await respond(send, error.status, error.body, self._headers(error, span))
+            again = when_again(error, self.model.time_scale)
+            headers = [(b"x-request-id", span.request_id.encode()), *again]
+            await respond(send, error.status, error.body, headers)
         except ClientGone:
             if span.status is None:  # else it had all it wanted, and did not wait for the end
                 span.status = HUNG_UP
@@ -114,14 +127,11 @@ class App:
         finally:
             self._bodies.release(body)
 
-    def _headers(self, error: RequestError, span: Span) -> Headers:
-        return [(b"x-request-id", _id(span)), *when_again(error, self.model.time_scale)]
-
-    async def _record(self, scope: Scope, send: Send) -> None:
-        path = scope["path"]
-        if path == CLOCK:  # another lab asks for it before it shows anybody a key
-            clock = {"time_scale": self.model.time_scale, "paid": self.model.paid}
-            await respond(send, 200, clock)
+    async def _lab(self, scope: Scope, send: Send) -> None:
+        """Answer another lab, which asks for the clock without a key, or read the record."""
+        path, model = scope["path"], self.model
+        if path == CLOCK:
+            await respond(send, 200, {"time_scale": model.time_scale, "paid": model.paid})
             return
         visible = self._door.visible(scope)
         if path == "/lab/mark":
@@ -133,56 +143,97 @@ class App:
             raise unknown_route(scope, ["/lab/mark", "/lab/spans", CLOCK])
 
     async def _spans(self, scope: Scope, visible: Callable[[Span], bool], send: Send) -> None:
+        asked = parse_qs(scope["query_string"].decode("latin-1")).get("since", ["0"])[0]
+        since, now = whole_number(asked), self.recorder.mark()
+        if since is None or since > now:
+            what = f"{asked[:40]!r}; give a whole number, at most {now}, the mark of now."
+            raise RequestError(400, f"Invalid 'since': {what}", param="since")
         try:
-            recorded = self.recorder.since(_since(scope, self.recorder.mark()))
+            spans = filter(visible, self.recorder.since(since))
         except EndpointError as error:
             raise RequestError(410, str(error), param="since", code="not_kept") from None
-        spans = filter(visible, recorded)
         data = []
-        while few := list(islice(spans, _SPANS_A_TURN)):
+        while few := list(islice(spans, _SPANS_PER_TURN)):
             data.append(msgspec.json.encode(few)[1:-1])
-            if len(few) == _SPANS_A_TURN:
+            if len(few) == _SPANS_PER_TURN:
                 await asyncio.sleep(0)
-        await respond(send, 200, msgspec.Raw(b'{"spans":[' + b",".join(data) + b"]}"))
-
-
-def when_again(error: RequestError, time_scale: float) -> Headers:
-    """The headers that say when to try again, where that would help."""
-    if error.retry_after_s is None:
-        return []
-    # The client waits by its own clock; it takes the milliseconds, without jitter, if there are
-    # any, so that a run repeats.
-    wait_s = error.retry_after_s / time_scale
-    return [
-        (b"retry-after-ms", str(math.ceil(wait_s * 1000)).encode()),
-        (b"retry-after", str(math.ceil(wait_s)).encode()),
-    ]
-
-
-def unknown_route(scope: Scope, known: list[str]) -> RequestError:
-    """The answer to a path that is not there, naming those that are."""
-    message = (
-        f"Unknown request URL: {scope['method']} {scope['path']}; there are {', '.join(known)}."
-    )
-    return RequestError(404, message, code="unknown_url")
-
-
-def _since(scope: Scope, now: int) -> int:
-    asked = parse_qs(scope["query_string"].decode("latin-1")).get("since", ["0"])[0]
-    since = whole_number(asked)
-    if since is None or since > now:
-        what = f"{asked[:40]!r}; give a whole number, at most {now}, the mark of now."
-        raise RequestError(400, f"Invalid 'since': {what}", param="since")
-    return since
+        await respond(send, 200, b'{"spans":[' + b",".join(data) + b"]}")
 
 
 def _agent(scope: Scope) -> str:
-    """The name that the client gives the agent who asks, as it may be kept and shown."""
+    """Return the name that the client gives its agent, as it may be kept and shown."""
     name = unquote(header(scope, b"x-agent")[:_LONGEST_QUOTED])[:_LONGEST_NAME] or "unnamed"
     if name.isprintable():
         return name
     return "".join(letter if letter.isprintable() else "\ufffd" for letter in name)
 
 
-def _id(span: Span) -> bytes:
-    return span.request_id.encode()
+def build_app(settings: Settings, *, lab_key: str, on_end: OnEnd | None = None) -> App:
+    """Build the application that `settings` ask for: the local model, or one that forwards.
+
+    A preset, a fault plan or a recording that is missing or wrong raises a ConfigError.
+    """
+    if not settings.real:
+        return local_app(settings, time_scale=settings.time_scale, on_end=on_end)
+    return _app(settings, real_model(settings), OwnDoor(lab_key), on_end)
+
+
+def local_app(settings: Settings, *, time_scale: float, on_end: OnEnd | None = None) -> App:
+    """Build the local model that `settings` describe, at a time scale of its own."""
+    preset = presets.load(settings.preset)
+    model: Model
+    if settings.replay is not None:
+        model = Replay(settings.replay, time_scale=time_scale)
+    else:
+        model = LocalModel(preset, settings, time_scale=time_scale)
+    return _app(settings, model, None, on_end, preset)
+
+
+def _app(
+    settings: Settings,
+    model: Model,
+    door: Door | None,
+    on_end: OnEnd | None,
+    preset: presets.Preset | None = None,
+) -> App:
+    """Put a recorder and a gate before the model, where there is anything for them to do."""
+    plan = [*faults.load(settings.faults), *(preset.faults if preset else [])]
+    limits = Limits(*limits_of(preset, settings.requests_per_minute, settings.tokens_per_minute))
+    if settings.record is not None:
+        model = Recording(model, settings.record)
+    if limits or plan:
+        model = Gate(model, limits, FaultPlan(plan, settings.seed))
+    return App(model, door=door, on_end=on_end, max_body_bytes=settings.longest_body_bytes)
+
+
+def limits_of(
+    preset: presets.Preset | None, requests: int | None, tokens: int | None
+) -> tuple[int | None, int | None]:
+    """Return these limits per minute, or the preset's where they are None; 0 lifts a preset's."""
+    if requests is None and preset and preset.requests_per_minute:
+        requests = preset.requests_per_minute.value
+    if tokens is None and preset and preset.tokens_per_minute:
+        tokens = preset.tokens_per_minute.value
+    return requests, tokens
+
+
+def real_model(settings: Settings) -> Model:
+    """Build the model at `settings.upstream`. Only here is its key read, from the environment.
+
+    Raises:
+        ConfigError: If the key can be none.
+    """
+    from agentlab.endpoint.forward import Forward  # aiohttp takes a while to import
+
+    upstream, leave_out = settings.upstream, settings.leave_out
+    assert upstream is not None
+    try:
+        clock = clock_of(upstream)
+    except EndpointError:  # what cannot be reached now is taken for a real model
+        clock = None
+    key = key_from(learner=clock is not None)
+    if clock is None:
+        return Forward(upstream, key=key, account=account_from(), leave_out=leave_out)
+    return Forward(
+        upstream, key=key, time_scale=clock.time_scale, paid=clock.paid, leave_out=leave_out
+    )

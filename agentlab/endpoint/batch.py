@@ -2,11 +2,9 @@
 
 Nothing here waits or reads a clock: the caller says what time it is. All requests in a batch
 decode in step, and the step takes longer the more there are. So the batch keeps one decode
-clock that counts steps, `v`, and runs at 1 / itl(n) steps a second: a request that needs k more
-tokens is done k steps from now, whoever comes or goes meanwhile. Only the newest rate must be
-known to say when that is.
-
-Times are model seconds, rounded to whole nanoseconds, so that sums of them stay exact.
+clock that counts steps, `v`, and runs at 1 / itl(n) steps per second: a request that needs k more
+tokens is done k steps from now, whatever comes or goes meanwhile. Times are model seconds, rounded
+to whole nanoseconds, so that sums of them stay exact.
 """
 
 from __future__ import annotations
@@ -29,7 +27,7 @@ class QueueFull(Exception):
 class Job:
     """One request as the batch sees it: its size, its jitter, and what has happened to it.
 
-    `learner` and `agent` are for queues that tell who is asking.
+    `learner` and `agent` are for queues that tell clients apart.
     """
 
     prompt_tokens: int
@@ -44,32 +42,24 @@ class Job:
     end_s: float | None = None
     _v_first: float = math.nan
 
-    @property
-    def _v_end(self) -> float:
-        return self._v_of(self.output_tokens)
-
     def _v_of(self, token: int) -> float:
         return self._v_first + max(token - 1, 0) * self.decode_jitter
 
 
 class Queue(Protocol):
-    """Who is next: every job passes it on its way to a slot, even where one is free."""
+    """Decides who is next: every job passes it on its way to a slot, even where one is free."""
 
     def admits(self, job: Job, places: int | None) -> bool:
-        """True if `job` may wait here, where `places` may (None: any number)."""
-        ...
+        """Return True if `job` may wait here, where `places` jobs may (None: any number)."""
 
     def append(self, job: Job, /) -> None:
         """Take `job` in."""
-        ...
 
     def popleft(self) -> Job:
         """Hand out the next job; there is one."""
-        ...
 
     def remove(self, job: Job, /) -> None:
         """Let `job`, which waits here, go."""
-        ...
 
     def __len__(self) -> int: ...
 
@@ -82,10 +72,7 @@ class Fifo(deque[Job]):
 
 
 class Batch:
-    """The slots and the queue of one endpoint.
-
-    Args:
-        queue: Who is next when a slot becomes free; by default whoever came first.
+    """The slots and the queue of one endpoint; by default whoever came first is next.
 
     Example:
         >>> batch = Batch(Physics(prefill_base_s=1.0, itl_base_s=0.1, slots=1))
@@ -101,7 +88,7 @@ class Batch:
         self.now_s = 0.0
         self.active = 0
         self._instant = physics.takes_no_time
-        self._slots = physics.slots
+        self._slots = math.inf if physics.slots is None else physics.slots
         self._changes = deque(sorted(physics.capacity, key=lambda change: change.from_s))
         self._queue: Queue = Fifo() if queue is None else queue
         self._prefilling: list[tuple[float, int, Job]] = []  # by time of the first token
@@ -109,48 +96,37 @@ class Batch:
         self._tie = itertools.count()  # equal times keep their order of arrival
         self._v, self._v_at_s, self._itl_s = 0.0, 0.0, physics.itl_s(0)
 
-    @property
-    def queued(self) -> int:
-        """How many requests wait for a slot."""
-        return len(self._queue)
-
     def submit(self, job: Job, now_s: float) -> list[Job]:
-        """Give `job` a slot, or a place in the queue; returns the jobs that changed meanwhile.
-
-        Raises:
-            QueueFull: If there is neither.
-        """
+        """Give `job` a slot or a place in the queue, or raise QueueFull; return what changed."""
         changed = self.advance(now_s)
         job.arrived_s = self.now_s
         if self._instant:
             job.started_s = job.first_token_s = job.end_s = self.now_s
             return [*changed, job]
-        if not self._has_room and not self._queue.admits(job, self.physics.queue):
+        if self.active >= self._slots and not self._queue.admits(job, self.physics.queue):
             raise QueueFull
         self._queue.append(job)
         return changed + self._fill_slots()
 
     def cancel(self, job: Job, now_s: float) -> list[Job]:
-        """End `job` here and free its slot; returns the jobs that changed, the next one too."""
+        """End `job` here and free its slot; return the jobs that changed, the next one too."""
         changed = self.advance(now_s)
         if job.end_s is not None:
             return changed
-        job.end_s = self.now_s
-        changed.append(job)
         if job.started_s is None:
             self._queue.remove(job)
-        else:
-            for heap in (self._prefilling, self._decoding):
-                heap[:] = [entry for entry in heap if entry[2] is not job]
-                heapq.heapify(heap)
-            changed += self._free_slot()
-        return changed
+            job.end_s = self.now_s
+            return [*changed, job]
+        for heap in (self._prefilling, self._decoding):
+            heap[:] = [entry for entry in heap if entry[2] is not job]
+            heapq.heapify(heap)
+        return changed + self._finish(job)
 
     def next_event_s(self) -> float:
-        """When the next thing happens if nobody comes or goes; infinity if nothing will."""
+        """Return when the next thing happens if nothing comes or goes; infinity if never."""
         first_token_s = self._prefilling[0][0] if self._prefilling else math.inf
         event_s = min(first_token_s, self._next_end_s())
-        # What else becomes of the slots concerns nobody who is here.
+        # How the slots change later matters only to those who wait.
         return min(event_s, self._next_change_s()) if self._queue else event_s
 
     def advance(self, now_s: float) -> list[Job]:
@@ -163,7 +139,9 @@ class Batch:
         while (event_s := min(self.next_event_s(), self._next_change_s())) <= now_s:
             self.now_s = max(self.now_s, event_s)
             if self._next_change_s() <= event_s:
-                changed += self._change_slots(self._changes.popleft().slots)
+                # If fewer than are taken: those who hold one are served, and nobody follows.
+                self._slots = self._changes.popleft().slots
+                changed += self._fill_slots()
             elif self._next_end_s() <= event_s:
                 changed += self._finish(heapq.heappop(self._decoding)[2])
             else:
@@ -172,7 +150,7 @@ class Batch:
         return changed
 
     def tokens_by(self, job: Job, now_s: float) -> int:
-        """How many tokens of `job`'s answer exist at `now_s`, which `advance` has reached."""
+        """Return how many tokens of `job` exist at `now_s`, which `advance` has reached."""
         if job.end_s is not None:
             return job.output_tokens
         if job.first_token_s is None or now_s < job.first_token_s:
@@ -182,48 +160,37 @@ class Batch:
         return min(job.output_tokens, 1 + math.floor(steps + 1e-6))
 
     def token_s(self, job: Job, token: int) -> float:
-        """When token number `token` (from 1) is due if nobody comes or goes."""
-        if job.first_token_s is None or token <= 1 or math.isnan(job._v_first):
-            return math.inf if job.first_token_s is None else job.first_token_s
+        """Return when token number `token` (from 1) is due if nothing comes or goes."""
+        if job.first_token_s is None:
+            return math.inf
+        if token <= 1 or math.isnan(job._v_first):
+            return job.first_token_s
         return self._time_of(job._v_of(token))
 
-    def _start(self, job: Job) -> None:
-        self._set_active(self.active + 1)
-        prefill_s = self.physics.prefill_s(job.prompt_tokens, self.active) * job.prefill_jitter
-        job.started_s = self.now_s
-        job.first_token_s = round(self.now_s + prefill_s, 9)
-        heapq.heappush(self._prefilling, (job.first_token_s, next(self._tie), job))
+    def _fill_slots(self) -> list[Job]:
+        started = []
+        while self._queue and self.active < self._slots:
+            job = self._queue.popleft()
+            self._set_active(self.active + 1)
+            prefill_s = self.physics.prefill_s(job.prompt_tokens, self.active) * job.prefill_jitter
+            job.started_s = self.now_s
+            job.first_token_s = round(self.now_s + prefill_s, 9)
+            heapq.heappush(self._prefilling, (job.first_token_s, next(self._tie), job))
+            started.append(job)
+        return started
 
     def _first_token(self, job: Job) -> list[Job]:
         job._v_first = self._v_at(self.now_s)
         if job.output_tokens <= 1:
             return self._finish(job)
-        heapq.heappush(self._decoding, (job._v_end, next(self._tie), job))
+        v_end = job._v_of(job.output_tokens)
+        heapq.heappush(self._decoding, (v_end, next(self._tie), job))
         return []
 
     def _finish(self, job: Job) -> list[Job]:
         job.end_s = self.now_s
-        return [job, *self._free_slot()]
-
-    def _free_slot(self) -> list[Job]:
         self._set_active(self.active - 1)
-        return self._fill_slots()
-
-    def _change_slots(self, slots: int) -> list[Job]:
-        # Fewer than are taken: those who hold one are served, and nobody takes their place.
-        self._slots = slots
-        return self._fill_slots()
-
-    @property
-    def _has_room(self) -> bool:
-        return self._slots is None or self.active < self._slots
-
-    def _fill_slots(self) -> list[Job]:
-        started = []
-        while self._queue and self._has_room:
-            started.append(self._queue.popleft())
-            self._start(started[-1])
-        return started
+        return [job, *self._fill_slots()]
 
     def _set_active(self, active: int) -> None:
         self.active = active
@@ -233,7 +200,7 @@ class Batch:
             self._v_at_s, self._itl_s = self.now_s, itl_s
 
     def _v_at(self, now_s: float) -> float:
-        # A decode that takes no time makes no steps: its jobs end at the anchor, at once.
+        # A decode that takes no time makes no steps: its jobs end at the anchor.
         return self._v + (now_s - self._v_at_s) / self._itl_s if self._itl_s else self._v
 
     def _time_of(self, v: float) -> float:

@@ -44,17 +44,14 @@ class Gate(Around):
             size_tokens = await _size_tokens(asked)
             self._limits.admit(size_tokens, self.now_s(), str(asked.get("model"))[:100])
             send = self._telling_what_is_left(send)
-        fault = self._draw(body, span)
-        span.fault = fault.kind if fault else None
+        key = blake2b(body, digest_size=16).digest()
+        occurrence = self._seen.next(key, retry=span.attempt > 1)
+        fault = self._faults.next(key, occurrence, span.attempt, span.agent, at_s=span.arrived_s)
         if fault is None:
             await self._model(scope, receive, send, span)
         else:
+            span.fault = fault.kind
             await self._suffer(fault, scope, receive, send, span, bool(asked.get("stream")))
-
-    def _draw(self, body: bytes, span: Span) -> Fault | None:
-        key = blake2b(body, digest_size=16).digest()
-        occurrence = self._seen.next(key, retry=span.attempt > 1)
-        return self._faults.next(key, occurrence, span.attempt, span.agent, at_s=span.arrived_s)
 
     async def _suffer(
         self, fault: Fault, scope: Scope, receive: Again, send: Send, span: Span, streamed: bool
@@ -67,25 +64,19 @@ class Gate(Around):
         if kind == "html":
             span.status = 200
             await web_page(send)
-            return
-        if kind == "stall":
-            await unless_gone(receive.disconnected, self._stall(fault.stall_s))
+        elif kind == "stall":
+            never: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+            stall = never if fault.stall_s is None else self._pause(fault.stall_s)
+            await unless_gone(receive.disconnected, stall)
             await self._model(scope, receive, send, span)
-            return
-        tampered = Tampered(send, fault, self._pause)
-        try:
-            await self._model(scope, receive, tampered, span)
-        except Ended:
-            span.status = 200  # what the client saw
-        except BrokenOff:
-            span.status = BROKEN_OFF
-            raise
-
-    async def _stall(self, stall_s: float | None) -> None:
-        if stall_s is None:
-            await asyncio.get_running_loop().create_future()
         else:
-            await self._pause(stall_s)
+            try:
+                await self._model(scope, receive, Tampered(send, fault, self._pause), span)
+            except Ended:
+                span.status = 200  # what the client saw
+            except BrokenOff:
+                span.status = BROKEN_OFF
+                raise
 
     async def _pause(self, model_s: float) -> None:
         await asyncio.sleep(model_s / self.time_scale)
@@ -109,7 +100,7 @@ def _decoded(body: bytes) -> Json:
 
 
 async def _size_tokens(asked: Json) -> int:
-    """What the request counts against a limit: its own text, and the longest answer it allows."""
+    """Return what a request counts against a limit: its text, and the longest answer it allows."""
     limits = [asked.get(name) for name in ("max_completion_tokens", "max_tokens")]
     longest = next((limit for limit in limits if isinstance(limit, int)), 0)
     said = [asked.get(name) for name in ("messages", "input", "instructions")]
@@ -117,7 +108,7 @@ async def _size_tokens(asked: Json) -> int:
 
 
 def _texts_in(value: Any) -> Iterator[str]:
-    """All texts in a JSON value but the roles, however deep they lie."""
+    """Yield all texts in a JSON value but the roles, however deep they lie."""
     left = [value]
     while left:
         each = left.pop()

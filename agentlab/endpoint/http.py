@@ -1,15 +1,12 @@
-"""The few lines of HTTP that the endpoint needs on top of ASGI: read a body, write an answer."""
+"""What the routes need of ASGI: read a body, write an answer, notice a client that hangs up."""
 
 from __future__ import annotations
 
 import asyncio
-import hmac
-import re
+import math
 import sys
-from collections.abc import Awaitable, Callable, Coroutine, Iterable
-from functools import lru_cache
+from collections.abc import Awaitable, Callable, Iterable
 from typing import Any, Protocol
-from urllib.parse import urlsplit
 
 import msgspec
 
@@ -20,21 +17,18 @@ Scope = dict[str, Any]
 Message = dict[str, Any]
 Receive = Callable[[], Awaitable[Message]]
 Send = Callable[[Message], Awaitable[None]]
+Application = Callable[[Any, Any, Any], Awaitable[None]]
 Headers = Iterable[tuple[bytes, bytes]]
 
 MAX_BODY_BYTES = 2**20
-"""Of a request to the local model, unless a setting says otherwise: a long book's letters."""
-
-_BODIES_HELD = 64
-"""All requests in flight may hold so many bodies of `MAX_BODY_BYTES` together, or 4 longer ones."""
+"""The longest body of a request to the local model, unless a setting says otherwise."""
 
 RESET = "agentlab.reset"
 """The name of the scope's extension, a function without arguments, that resets the connection."""
 
+_BODIES_HELD = 64  # of MAX_BODY_BYTES, by all requests in flight together; or 4 longer ones
 _MOST_DIGITS = 15
 _HEADERS = "agentlab.headers"  # the scope's headers by name, kept there for the next question
-_HOST = re.compile(r"(\[[\da-f:.]+(%[\w.-]+)?\]|[\w.-]+)(:\d{1,5})?", re.ASCII | re.IGNORECASE)
-_LOOPBACK = {"127.0.0.1", "localhost", "::1"}
 
 
 class ClientGone(Exception):
@@ -50,17 +44,14 @@ class Model(Protocol):
 
     @property
     def time_scale(self) -> float:
-        """Model seconds to a second of the event loop's clock."""
-        ...
+        """Model seconds per second of the event loop's clock."""
 
     @property
     def paid(self) -> bool:
         """True if its answers cost money."""
-        ...
 
     def now_s(self) -> float:
-        """Model seconds since this model's clock was started."""
-        ...
+        """Return the model seconds since this model's clock was started."""
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send, span: Span) -> None:
         """Answer one request, noting in `span` what happens to it.
@@ -70,11 +61,10 @@ class Model(Protocol):
             ClientGone: If the client went before it had sent its request.
             BrokenOff: If the connection is to be reset.
         """
-        ...
 
 
 def header(scope: Scope, name: bytes) -> str:
-    """The value of a request header (its name in lower case), or an empty string."""
+    """Return the value of a request header (its name in lower case), or an empty string."""
     by_name = scope.get(_HEADERS)
     if by_name is None:
         by_name = scope[_HEADERS] = dict(scope["headers"])
@@ -83,7 +73,7 @@ def header(scope: Scope, name: bytes) -> str:
 
 
 def whole_number(text: str) -> int | None:
-    """A whole number from outside; None if it is none, or has more digits than any of use.
+    """Read a whole number from outside; return None for anything else, and for too many digits.
 
     Example:
         >>> whole_number("12"), whole_number("-1"), whole_number("²"), whole_number("9" * 5000)
@@ -106,17 +96,13 @@ class Again:
         return {"type": "http.request", "body": self.take(), "more_body": False}
 
     def take(self) -> bytes:
-        """The body; it is given only once."""
+        """Return the body; it is given only once."""
         body, self._body = self._body, None
         return body or b""
 
 
 class Bodies:
-    """Reads the bodies of requests, and knows how many bytes of them are held.
-
-    Args:
-        most_bytes: How long one may be.
-    """
+    """Reads the bodies of requests, and knows how many bytes of them are held."""
 
     def __init__(self, most_bytes: int = MAX_BODY_BYTES):
         self._most_bytes = most_bytes
@@ -124,11 +110,9 @@ class Bodies:
         self._held_bytes = 0
 
     async def read(self, scope: Scope, receive: Receive) -> bytes:
-        """The whole body; it counts as held until `release` is called.
+        """Read the whole body; it counts as held until `release` is called.
 
-        Raises:
-            RequestError: 413, if it is too long; 503, if too much is held already.
-            ClientGone: If the client hung up while it was sending.
+        Too long a body is a 413; if too much is held already, it is a 503.
         """
         declared = header(scope, b"content-length")
         self._check(sys.maxsize if len(declared) > _MOST_DIGITS else whole_number(declared) or 0)
@@ -150,7 +134,7 @@ class Bodies:
         return pieces[0] if len(pieces) == 1 else b"".join(pieces)
 
     def release(self, body: bytes) -> None:
-        """The request with this body is over."""
+        """Note that the request with this body is over."""
         self._held_bytes -= len(body)
 
     def _check(self, size_bytes: int) -> None:
@@ -172,12 +156,7 @@ class Bodies:
 
 
 async def read_body(scope: Scope, receive: Receive) -> bytes:
-    """The whole request body, be it one that was read, and found short enough, already.
-
-    Raises:
-        RequestError: 413, if it is over `MAX_BODY_BYTES`.
-        ClientGone: If the client hung up while it was sending.
-    """
+    """Return the whole request body, whether or not it was read, and checked, before."""
     return receive.take() if isinstance(receive, Again) else await Bodies().read(scope, receive)
 
 
@@ -186,17 +165,7 @@ class Around:
 
     def __init__(self, model: Model):
         self._model = model
-
-    @property
-    def time_scale(self) -> float:
-        return self._model.time_scale
-
-    @property
-    def paid(self) -> bool:
-        return self._model.paid
-
-    def now_s(self) -> float:
-        return self._model.now_s()
+        self.time_scale, self.paid, self.now_s = model.time_scale, model.paid, model.now_s
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send, span: Span) -> None:
         if scope["method"] == "POST":
@@ -212,60 +181,8 @@ class Around:
         raise NotImplementedError
 
 
-def refuse_without_key(scope: Scope, lab_key: str) -> None:
-    """Let nobody spend the owner's money who does not show the lab's own key.
-
-    Raises:
-        RequestError: 401, if the request does not.
-    """
-    shown = header(scope, b"authorization").removeprefix("Bearer ")
-    if not hmac.compare_digest(shown.encode(), lab_key.encode()):
-        raise RequestError(
-            401,
-            "This endpoint spends its owner's money and wants the lab's own key; "
-            "take it from lab.api_key(), or from what `agentlab serve` printed.",
-            code="invalid_api_key",
-        )
-
-
-def refuse_strangers(scope: Scope) -> None:
-    """Let no page of another origin use the endpoint, not even by a name that points here.
-
-    Raises:
-        RequestError: 403, if the Host or the Origin header is not loopback's.
-    """
-    for name in (b"host", b"origin"):
-        value = header(scope, name)
-        if value and hostname(value) not in _LOOPBACK:
-            what = name.decode().title()
-            raise RequestError(
-                403, f"{what} {value!r} is not this machine; use http://127.0.0.1.", code="foreign"
-            )
-
-
-@lru_cache(maxsize=256)
-def hostname(value: str) -> str:
-    """The host that a Host or an Origin header names; empty if it names none.
-
-    Example:
-        >>> hostname("localhost:8000"), hostname("http://[::1]:80"), hostname("127.0.0.1#.evil")
-        ('localhost', '::1', '')
-    """
-    host = re.sub(r"^https?://", "", value)
-    if not _HOST.fullmatch(host):
-        return ""
-    try:
-        return urlsplit(f"//{host}").hostname or ""
-    except ValueError:  # no address at all
-        return ""
-
-
-async def unless_gone(receive: Receive, work: Coroutine[Any, Any, None]) -> None:
-    """Do `work`, the answering of a request, but cancel it as soon as the client hangs up.
-
-    Raises:
-        ClientGone: If it did.
-    """
+async def unless_gone(receive: Receive, work: Awaitable[None]) -> None:
+    """Do `work`, the answering of a request; if the client hangs up, cancel it: ClientGone."""
     task = asyncio.current_task()
     assert task is not None
     watching = True
@@ -274,7 +191,11 @@ async def unless_gone(receive: Receive, work: Coroutine[Any, Any, None]) -> None
         if watching and not gone.cancelled():
             task.cancel()
 
-    gone = asyncio.ensure_future(_hang_up(receive))
+    async def disconnected() -> None:
+        while (await receive())["type"] != "http.disconnect":
+            pass
+
+    gone = asyncio.ensure_future(disconnected())
     gone.add_done_callback(hang_up)
     try:
         await work
@@ -288,25 +209,47 @@ async def unless_gone(receive: Receive, work: Coroutine[Any, Any, None]) -> None
         gone.cancel()
 
 
-async def _hang_up(receive: Receive) -> None:
-    while (await receive())["type"] != "http.disconnect":
-        pass
-
-
 async def start(send: Send, status: int, content_type: bytes, headers: Headers = ()) -> None:
     """Send an answer's status and headers."""
-    await send(
-        {
-            "type": "http.response.start",
-            "status": status,
-            "headers": [(b"content-type", content_type), *headers],
-        }
-    )
+    all_headers = [(b"content-type", content_type), *headers]
+    await send({"type": "http.response.start", "status": status, "headers": all_headers})
 
 
-async def respond(send: Send, status: int, body: Any, headers: Headers = ()) -> None:
-    """Send a whole answer, as JSON."""
-    data = msgspec.json.encode(body)
-    length = (b"content-length", str(len(data)).encode())
-    await start(send, status, b"application/json", [length, *headers])
-    await send({"type": "http.response.body", "body": data})
+async def finish(send: Send, body: bytes = b"") -> None:
+    """Send the end of an answer's body."""
+    await send({"type": "http.response.body", "body": body})
+
+
+async def respond(
+    send: Send, status: int, body: Any, headers: Headers = (), kind: bytes = b"application/json"
+) -> None:
+    """Send a whole answer: `body` as it is where it is bytes, else as JSON."""
+    data = body if isinstance(body, bytes) else msgspec.json.encode(body)
+    await start(send, status, kind, [(b"content-length", b"%d" % len(data)), *headers])
+    await finish(send, data)
+
+
+def when_again(error: RequestError, time_scale: float) -> Headers:
+    """Return the headers that say when to try again, where that would help."""
+    if error.retry_after_s is None:
+        return []
+    # The client waits by its own clock; it takes the milliseconds, without jitter, if there are
+    # any, so that a run repeats.
+    wait_s = error.retry_after_s / time_scale
+    return [
+        (b"retry-after-ms", b"%d" % math.ceil(wait_s * 1000)),
+        (b"retry-after", b"%d" % math.ceil(wait_s)),
+    ]
+
+
+def unknown_route(scope: Scope, known: Iterable[str]) -> RequestError:
+    """Return the answer to a path that is not there, naming those that are."""
+    asked = f"{scope['method']} {scope['path']}"
+    message = f"Unknown request URL: {asked}; there are {', '.join(known)}."
+    return RequestError(404, message, code="unknown_url")
+
+
+def wrong_method(path: str, method: str, allowed: str) -> RequestError:
+    """Return the answer to a method that a path does not take."""
+    message = f"Not allowed to {method} on {path}; use {allowed}."
+    return RequestError(405, message, code="method_not_allowed")

@@ -1,22 +1,18 @@
 """An ASGI application without a socket: an httpx transport that runs it in the caller's own loop.
 
 Unlike httpx's own ASGI transport it passes a stream on piece by piece, keeps the client's read
-timeout, and tells the application when the client hangs up. In virtual time, everything a client
-does over HTTP thereby happens inside one event loop.
+timeout, and tells the application when the client hangs up. So in virtual time everything that a
+client does over HTTP happens inside one event loop.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable
-from typing import Any
+from collections.abc import AsyncIterator
 
 import httpx
 
-from agentlab.endpoint.http import RESET
-
-Event = dict[str, Any]
-Application = Callable[[Any, Any, Any], Awaitable[None]]
+from agentlab.endpoint.http import RESET, Application, Message, Scope
 
 
 class InProcessTransport(httpx.AsyncBaseTransport):
@@ -33,8 +29,7 @@ class InProcessTransport(httpx.AsyncBaseTransport):
         self._app = app
 
     async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
-        exchange = _Exchange(request, await request.aread())
-        exchange.begin(self._app)
+        exchange = _Exchange(self._app, request, await request.aread())
         try:
             start = await exchange.next_event()
         except BaseException:
@@ -46,43 +41,27 @@ class InProcessTransport(httpx.AsyncBaseTransport):
 class _Exchange(httpx.AsyncByteStream):
     """One request on its way through the application; also the body of its answer."""
 
-    def __init__(self, request: httpx.Request, body: bytes):
+    def __init__(self, app: Application, request: httpx.Request, body: bytes):
         self._request = request
-        self._unread: list[Event] = [{"type": "http.request", "body": body, "more_body": False}]
-        self._sent: asyncio.Queue[Event | None] = asyncio.Queue()
-        self._gone = asyncio.Event()
-        self._reset = False
-        self._answering: asyncio.Task[None] | None = None
-
-    def begin(self, app: Application) -> None:
-        """Start the application on this request."""
-        self._answering = asyncio.ensure_future(self._answer(app))
+        self._unread: list[Message] = [{"type": "http.request", "body": body, "more_body": False}]
+        self._sent: asyncio.Queue[Message | None] = asyncio.Queue()
+        self._gone, self._reset = asyncio.Event(), asyncio.Event()
+        scope = _scope(request) | {"extensions": {RESET: self._reset.set}}
+        self._answering = asyncio.ensure_future(app(scope, self._receive, self._send))
         # None after the last event: the application has ended, well or not.
         self._answering.add_done_callback(lambda _: self._sent.put_nowait(None))
 
-    async def _answer(self, app: Application) -> None:
-        scope = _scope(self._request) | {"extensions": {RESET: self._be_reset}}
-        await app(scope, self._receive, self._send)
-
-    def _be_reset(self) -> None:
-        self._reset = True
-
-    async def _receive(self) -> Event:
+    async def _receive(self) -> Message:
         if self._unread:
             return self._unread.pop()
         await self._gone.wait()
         return {"type": "http.disconnect"}
 
-    async def _send(self, event: Event) -> None:
+    async def _send(self, event: Message) -> None:
         self._sent.put_nowait(event)
 
-    async def next_event(self) -> Event:
-        """What the application sends next.
-
-        Raises:
-            httpx.ReadTimeout: If it sends nothing for as long as the client waits.
-            httpx.RemoteProtocolError: If it ended without sending it.
-        """
+    async def next_event(self) -> Message:
+        """Return what the application sends next, in the time for which the client waits."""
         patience_s = self._request.extensions.get("timeout", {}).get("read")
         try:
             async with asyncio.timeout(patience_s):
@@ -90,18 +69,14 @@ class _Exchange(httpx.AsyncByteStream):
         except TimeoutError:
             message = f"nothing was received for {patience_s:g} s"
             raise httpx.ReadTimeout(message, request=self._request) from None
-        if event is None:
-            raise self._broken_off()
-        return event
-
-    def _broken_off(self) -> BaseException:
-        assert self._answering is not None
-        if self._reset:
-            return httpx.ReadError("connection reset by the endpoint", request=self._request)
+        if event is not None:
+            return event
+        if self._reset.is_set():
+            raise httpx.ReadError("connection reset by the endpoint", request=self._request)
         error = None if self._answering.cancelled() else self._answering.exception()
         if error is not None and not self._gone.is_set():
-            return error
-        return httpx.RemoteProtocolError("the answer broke off", request=self._request)
+            raise error
+        raise httpx.RemoteProtocolError("the answer broke off", request=self._request)
 
     async def __aiter__(self) -> AsyncIterator[bytes]:
         more = True
@@ -119,7 +94,6 @@ class _Exchange(httpx.AsyncByteStream):
 
     async def aclose(self) -> None:
         """Hang up, and wait until the application has noticed, or make it."""
-        assert self._answering is not None
         self._gone.set()
         if not self._answering.done():
             await asyncio.wait([self._answering], timeout=1)
@@ -127,7 +101,7 @@ class _Exchange(httpx.AsyncByteStream):
         await asyncio.gather(self._answering, return_exceptions=True)
 
 
-def _scope(request: httpx.Request) -> Event:
+def _scope(request: httpx.Request) -> Scope:
     return {
         "type": "http",
         "asgi": {"version": "3.0"},

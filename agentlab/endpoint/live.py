@@ -14,11 +14,10 @@ from agentlab.endpoint.physics import Physics
 
 
 class LiveBatch:
-    """Serve jobs on the running loop, `time_scale` model seconds to a second of the loop's clock.
+    """Serves jobs on the running loop, `time_scale` model seconds per second of the loop's clock.
 
-    Args:
-        queue: Who is next, as in `Batch`.
-        epoch: The loop's time at which the model's is 0; None for now.
+    `queue` decides who is next, as in `Batch`. `epoch` is the loop's time at which the model's is
+    0; None for now.
 
     Example:
         live = LiveBatch(Physics(prefill_base_s=1.0, itl_base_s=0.1), time_scale=10)
@@ -44,20 +43,21 @@ class LiveBatch:
         self._waiters: dict[Job, asyncio.Future[None]] = {}
 
     def now_s(self) -> float:
-        """Model seconds since this batch was made, or since its epoch."""
+        """Return the model seconds since this batch was made, or since its epoch."""
         return round((self._loop.time() - self._epoch) * self.time_scale, 9)
 
     def submit(self, job: Job) -> None:
-        """Take `job` in; raises QueueFull where there is no place for it."""
+        """Take `job` in; raise QueueFull where there is no place for it."""
         self._wake(self.batch.submit(job, self.now_s()))
 
     def cancel(self, job: Job) -> None:
-        """End `job`, whose client has gone; whoever waits for it goes on at once."""
+        """End `job`, whose client has gone; whoever waits for it goes on immediately."""
         self._wake(self.batch.cancel(job, self.now_s()))
 
     def made(self, job: Job) -> int:
-        """How many tokens of `job`'s answer exist by now."""
-        return self.batch.tokens_by(job, self._advanced_s())
+        """Return how many tokens of `job`'s answer exist by now."""
+        self._wake(self.batch.advance(self.now_s()))
+        return self.batch.tokens_by(job, self.batch.now_s)
 
     async def started(self, job: Job) -> None:
         """Wait until `job` holds a slot (its first token's time is known then), or is cancelled."""
@@ -70,38 +70,28 @@ class LiveBatch:
             await self._change(job)
 
     async def tokens(self, job: Job, after: int) -> int:
-        """Wait until a started `job` has more than `after` tokens; returns how many it has then."""
+        """Wait until a started `job` has more than `after` tokens; return how many it has then."""
         while (have := self.made(job)) <= after:
-            await self._until(self.batch.token_s(job, after + 1))
+            left_s = self.batch.token_s(job, after + 1) - self.now_s()
+            # asyncio's clock may call a hair early, by its own resolution; a wake-up never is.
+            await asyncio.sleep(max(left_s, 1e-9) / self.time_scale)
         return have
-
-    async def _until(self, due_s: float) -> None:
-        # asyncio's clock may call a hair early, by its own resolution; a wake-up never is.
-        await asyncio.sleep(max(due_s - self.now_s(), 1e-9) / self.time_scale)
 
     def _change(self, job: Job) -> asyncio.Future[None]:
         self._waiters[job] = waiter = self._loop.create_future()
         return waiter
-
-    def _advanced_s(self) -> float:
-        self._wake(self.batch.advance(self.now_s()))
-        return self.batch.now_s
 
     def _wake(self, changed: list[Job]) -> None:
         for job in changed:
             waiter = self._waiters.pop(job, None)
             if waiter is not None and not waiter.done():
                 waiter.set_result(None)
-        self._set_timer()
-
-    def _set_timer(self) -> None:
         due_s = self.batch.next_event_s()
         if due_s == self._timer_s:
             return
         if self._timer is not None:
             self._timer.cancel()
-        self._timer_s = due_s
-        self._timer = None
+        self._timer_s, self._timer = due_s, None
         if due_s < math.inf:
             when = self._epoch + due_s / self.time_scale
             self._timer = self._loop.call_at(when, self._on_timer)

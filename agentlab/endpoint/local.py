@@ -5,70 +5,83 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Awaitable, Callable
-from functools import cached_property
+from functools import cache, cached_property
 from typing import Any, NamedTuple
 
+import msgspec
+
 from agentlab.endpoint.answer import Answer, Said, request_key, say, timed
-from agentlab.endpoint.app import unknown_route
 from agentlab.endpoint.batch import Queue, QueueFull
 from agentlab.endpoint.chat import Chat
 from agentlab.endpoint.draws import Occurrences
 from agentlab.endpoint.embeddings import Embeddings, answer_to, parse_embeddings
 from agentlab.endpoint.exchange import Dialect, Exchange
-from agentlab.endpoint.http import Receive, Scope, Send, read_body, respond
+from agentlab.endpoint.http import (
+    Receive,
+    Scope,
+    Send,
+    read_body,
+    respond,
+    unknown_route,
+    wrong_method,
+)
 from agentlab.endpoint.live import LiveBatch
-from agentlab.endpoint.physics import Physics
+from agentlab.endpoint.presets import Preset
 from agentlab.endpoint.record import Span
 from agentlab.endpoint.replies import Replies
 from agentlab.endpoint.request import ChatRequest, parse_chat
 from agentlab.endpoint.responses import Responses, as_chat, parse_responses
-from agentlab.endpoint.wire import Json, RequestError, model_card
+from agentlab.endpoint.wire import RequestError
+from agentlab.endpoint.wire import model_card
+from agentlab.settings import DATA
+from agentlab.settings import Settings
 
-_CHAT, _RESPONSES = "/v1/chat/completions", "/v1/responses"
-_EMBEDDINGS, _MODELS = "/v1/embeddings", "/v1/models"
+_MODELS = "/v1/models"
 _SHORT_BYTES, _MOST_KNOWN = 16_384, 1024
 _Reply = tuple[Answer, Dialect, bool]
-_ROUTES = [_CHAT, _RESPONSES, _EMBEDDINGS, _MODELS]
+
+
+class _Known(NamedTuple):
+    """A request whose answer has the same words every time."""
+
+    request: ChatRequest
+    key: bytes
+    said: Said
+
+
+@cache
+def _replies() -> Replies:
+    return Replies.load(DATA / "replies")
 
 
 class LocalModel:
-    """Answers chat completions with prepared words and real physics.
+    """Answers OpenAI's routes with prepared words and real physics, as preset and settings say.
 
-    Args:
-        physics: How long answers take.
-        replies: What they say.
-        seed: From which answers and jitter are drawn.
-        time_scale: Model seconds to a second of the event loop's clock.
-        queue_full_status: What a request gets that finds the queue full, 429 or 503.
-        context_tokens: How long a prompt may be together with its answer; None for any length.
-        queue: Who gets the next slot, as in `Batch`.
-        epoch: The event loop's time at which the model's is 0; None for the first request's.
+    `queue` decides who gets the next slot, as in `Batch`. `epoch` is the event loop's time at which
+    the model's is 0; None for the first request's.
     """
 
     def __init__(
         self,
-        physics: Physics,
-        replies: Replies,
+        preset: Preset,
+        settings: Settings,
         *,
-        seed: int = 7,
-        time_scale: float = 1.0,
-        queue_full_status: int = 503,
-        context_tokens: int | None = None,
+        time_scale: float,
         queue: Queue | None = None,
         epoch: float | None = None,
     ):
-        self._physics, self._replies = physics, replies
-        self.time_scale, self.paid, self._seed = time_scale, False, seed
-        self._queue_full_status, self._context_tokens = queue_full_status, context_tokens
+        self.time_scale, self.paid, self._seed = time_scale, False, settings.seed
+        self._physics = msgspec.structs.replace(preset.physics, capacity=settings.capacity)
+        self._preset, self._replies = preset, _replies()
         self._queue, self._epoch = queue, epoch
         self._seen = Occurrences()
         self._known: dict[bytes, _Known] = {}
         # One long request after the other: together, their slices would keep all others waiting.
         self._reading = asyncio.Lock()
         self._answering: dict[str, Callable[[bytes, Span], Awaitable[_Reply]]] = {
-            _CHAT: self._chat,
-            _RESPONSES: self._responses,
-            _EMBEDDINGS: self._embeddings,
+            "/v1/chat/completions": self._chat,
+            "/v1/responses": self._responses,
+            "/v1/embeddings": self._embeddings,
         }
 
     @cached_property
@@ -95,27 +108,24 @@ class LocalModel:
             except QueueFull:
                 raise self._queue_full() from None
         elif f"{path}/".startswith(f"{_MODELS}/") and method == "GET":
-            await respond(send, 200, _models(path))
-        elif path in _ROUTES:
-            allowed = "POST" if answering else "GET"
-            message = f"Not allowed to {method} on {path}; use {allowed}."
-            raise RequestError(405, message, code="method_not_allowed")
+            name = path.removeprefix(_MODELS).removeprefix("/")  # any name will do
+            every = {"object": "list", "data": [model_card("local")]}
+            await respond(send, 200, model_card(name) if name else every)
+        elif answering or path == _MODELS:
+            raise wrong_method(path, method, "POST" if answering else "GET")
         else:
-            raise unknown_route(scope, _ROUTES)
+            raise unknown_route(scope, [*self._answering, _MODELS])
 
     async def _chat(self, body: bytes, span: Span) -> _Reply:
         known = self._known.get(body)
         request = known.request if known else parse_chat(body)
         answer = await self._compose(request, known, span)
         if known is None and answer.said.fixed and len(body) <= _SHORT_BYTES:
-            self._remember(body, _Known(request, request_key(request), answer.said))
+            # Agents, and benchmarks above all, send the very same bytes again and again.
+            if len(self._known) >= _MOST_KNOWN:
+                self._known.clear()
+            self._known[body] = _Known(request, request_key(request), answer.said)
         return answer, Chat(request, answer, int(time.time())), bool(request.stream)
-
-    def _remember(self, body: bytes, known: _Known) -> None:
-        """Keep what agents, and benchmarks above all, send again and again to the byte."""
-        if len(self._known) >= _MOST_KNOWN:
-            self._known.clear()
-        self._known[body] = known
 
     async def _responses(self, body: bytes, span: Span) -> _Reply:
         request = parse_responses(body)
@@ -127,29 +137,6 @@ class LocalModel:
         answer = await answer_to(request, span.request_id)
         return answer, Embeddings(request, answer.said.prompt_tokens), False
 
-    def _queue_full(self) -> RequestError:
-        return RequestError(
-            self._queue_full_status,
-            "The model is overloaded and its queue is full; try again later.",
-            kind="server_error",
-            code="queue_full",
-            # The next event may free a place; a guess, as a real server's is.
-            retry_after_s=max(self._live.batch.next_event_s() - self.now_s(), 0.001),
-        )
-
-    def _check_length(self, request: ChatRequest, answer: Answer) -> None:
-        prompt_tokens = answer.said.prompt_tokens
-        needed = prompt_tokens + (request.limit_tokens or 1)
-        if self._context_tokens is not None and needed > self._context_tokens:
-            raise RequestError(
-                400,
-                f"This model's maximum context length is {self._context_tokens} tokens. However, "
-                f"your request needs {needed} ({prompt_tokens} in the messages, the rest "
-                "in the completion). Please reduce its length.",
-                param="messages",
-                code="context_length_exceeded",
-            )
-
     async def _compose(self, request: ChatRequest, known: _Known | None, span: Span) -> Answer:
         key = known.key if known else request_key(request)
         # Counted by learner, so that nobody's answers depend on what the neighbours ask.
@@ -160,21 +147,26 @@ class LocalModel:
             "occurrence": self._seen.next(counted, retry=span.attempt > 1),
         }
         said = known.said if known else await say(request, self._replies, **drawn)
-        answer = timed(said, self._physics, **drawn)
-        self._check_length(request, answer)
-        return answer
+        needed = said.prompt_tokens + (request.limit_tokens or 1)
+        longest = self._preset.context_tokens
+        if longest is not None and needed > longest.value:
+            raise RequestError(
+                400,
+                f"This model's maximum context length is {longest.value} tokens. However, "
+                f"your request needs {needed} ({said.prompt_tokens} in the messages, the rest "
+                "in the completion). Please reduce its length.",
+                param="messages",
+                code="context_length_exceeded",
+            )
+        return timed(said, self._physics, **drawn)
 
-
-class _Known(NamedTuple):
-    """A request whose answer has the same words every time."""
-
-    request: ChatRequest
-    key: bytes
-    said: Said
-
-
-def _models(path: str) -> Json:
-    name = path.removeprefix(_MODELS).removeprefix("/")
-    if name:  # the local model answers to any name
-        return model_card(name)
-    return {"object": "list", "data": [model_card("local")]}
+    def _queue_full(self) -> RequestError:
+        status = self._preset.queue_full_status
+        return RequestError(
+            status.value if status else 503,
+            "The model is overloaded and its queue is full; try again later.",
+            kind="server_error",
+            code="queue_full",
+            # The next event may free a place; a guess, as a real server's is.
+            retry_after_s=max(self._live.batch.next_event_s() - self.now_s(), 0.001),
+        )

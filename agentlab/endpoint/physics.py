@@ -23,10 +23,9 @@ from agentlab.settings import Capacity
 class Physics(msgspec.Struct, frozen=True, kw_only=True):
     """The figures of one endpoint, in seconds.
 
-    `slots` is how many requests are served at once and `queue` how many may wait beyond that;
-    None means no limit. `capacity` is how the slots change as time goes by. `jitter_sigma` is the
-    sigma of a lognormal factor with median 1, drawn once for a request's prefill and once for its
-    decode.
+    At most `slots` requests are served at the same time, and at most `queue` wait; None means no
+    limit. `capacity` is how the slots change over time. `jitter_sigma` is the sigma of a lognormal
+    factor with median 1, drawn once for a request's prefill and once for its decode.
 
     Example:
         >>> course = Physics(prefill_base_s=1.0, itl_base_s=0.1)
@@ -46,32 +45,23 @@ class Physics(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def takes_no_time(self) -> bool:
-        """True if every answer is there at once, whatever its length."""
-        return not (
-            self.prefill_base_s
-            or self.prefill_per_token_s
-            or self.prefill_per_active_s
-            or self.itl_base_s
-            or self.itl_per_active_s
-        )
+        """True if every answer is there immediately, whatever its length."""
+        return not (self.prefill_s(1) or self.itl_s())
 
     def prefill_s(self, prompt_tokens: int, active: int = 1) -> float:
-        """From getting a slot to the first token, without jitter."""
-        return (
-            self.prefill_base_s
-            + self.prefill_per_token_s * prompt_tokens
-            + self.prefill_per_active_s * active
-        )
+        """Return the time from getting a slot to the first token, without jitter."""
+        per_token_s = self.prefill_per_token_s * prompt_tokens
+        return self.prefill_base_s + per_token_s + self.prefill_per_active_s * active
 
     def itl_s(self, active: int = 1) -> float:
-        """Inter-token latency: from one token of an answer to its next, without jitter."""
+        """Return the time from one token of an answer to the next, without jitter."""
         return self.itl_base_s + self.itl_per_active_s * active
 
     def service_s(self, prompt_tokens: int, output_tokens: int, active: int = 1) -> float:
-        """A whole answer with `active` requests served all along, without jitter or queue."""
+        """Return the time of an answer with `active` requests all along; no jitter, no queue."""
         decode_s = max(output_tokens - 1, 0) * self.itl_s(active)
         return round(self.prefill_s(prompt_tokens, active) + decode_s, 9)
 
     def jitter(self, draw: random.Random) -> float:
-        """A lognormal factor with median 1."""
+        """Draw a lognormal factor with median 1."""
         return math.exp(draw.gauss(0.0, self.jitter_sigma))

@@ -12,14 +12,12 @@ import subprocess
 import sys
 import tempfile
 import threading
-from typing import IO, Any
+from typing import Any
 
-import httpx
 import msgspec
 
 from agentlab._support.owned import end_with_owner
 from agentlab.endpoint.record import Span
-from agentlab.endpoint.serve import build_app, serve
 from agentlab.errors import EndpointError
 from agentlab.settings import Settings
 
@@ -30,22 +28,19 @@ _START_TIMEOUT_S = 60.0
 class EndpointProcess:
     """An endpoint that lives as long as this process, and no longer.
 
-    Attributes:
-        settings: What it was started with.
-        url: Its address, ending in `/v1`.
-        time_scale: Model seconds to a second there; 1 where a real model answers.
-        key: The lab's own key, which clients show.
+    Its `url` ends in `/v1`; clients show its `key`. Its `time_scale`, in model seconds per second,
+    is 1 where a real model answers.
 
     Raises:
         EndpointError: If it does not start, with what it said.
     """
 
     def __init__(self, settings: Settings):
+        import httpx  # here, because the endpoint's own process does without it
+
         self.settings = settings
         self.key = f"lab-{secrets.token_urlsafe(24)}"
-        with tempfile.TemporaryFile() as complaints:
-            self._process = _spawn(settings, self.key, complaints)
-            said = _first_line(self._process, complaints)
+        said = self._start()
         self.url, self.time_scale = str(said["url"]), float(said["time_scale"])
         base_url = self.url.removesuffix("/v1")
         shown = {"authorization": f"Bearer {self.key}"}
@@ -70,18 +65,20 @@ class EndpointProcess:
         self._process.wait()
 
     def mark(self) -> int:
-        """A place in the endpoint's record: the number of requests so far."""
+        """Return a place in the endpoint's record: the number of requests so far."""
         return int(self._get("/lab/mark")["mark"])
 
     def cpu_s(self) -> float:
-        """Processor seconds that the endpoint has taken since it started."""
+        """Return the processor seconds that the endpoint has taken since it started."""
         return float(self._get("/lab/mark")["cpu_s"])
 
     def since(self, mark: int) -> list[Span]:
-        """The requests recorded after `mark`, in order of arrival."""
+        """Return the requests recorded after `mark`, in order of arrival."""
         return msgspec.convert(self._get(f"/lab/spans?since={mark}")["spans"], list[Span])
 
     def _get(self, path: str) -> Any:
+        import httpx
+
         if self._http.is_closed:
             raise EndpointError(f"the endpoint at {self.url} was stopped, and has no record now")
         try:
@@ -95,36 +92,37 @@ class EndpointProcess:
             raise EndpointError(f"the endpoint's record cannot be read: {answer.text}")
         return msgspec.json.decode(answer.content)
 
-
-def _spawn(settings: Settings, key: str, complaints: IO[bytes]) -> subprocess.Popen[bytes]:
-    own = {_LAB_KEY: key, _SETTINGS: msgspec.json.encode(settings).decode()}
-    return subprocess.Popen(
-        [sys.executable, "-m", "agentlab.endpoint.process"],
-        env=os.environ | own,
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        stderr=complaints,
-        start_new_session=True,  # an interrupt of the notebook is not for the endpoint
-    )
-
-
-def _first_line(process: subprocess.Popen[bytes], complaints: IO[bytes]) -> Any:
-    assert process.stdout is not None
-    watchdog = threading.Timer(_START_TIMEOUT_S, process.kill)
-    watchdog.start()
-    line = process.stdout.readline()
-    watchdog.cancel()
-    if line:
-        process.stdout.close()
-        return json.loads(line)
-    process.communicate()  # ends it, and closes its pipes
-    complaints.seek(0)
-    said = complaints.read().decode(errors="replace").strip() or "it said nothing"
-    raise EndpointError(f"the endpoint did not start: {said}")
+    def _start(self) -> Any:
+        """Start the process, and return what it says when it serves."""
+        own = {_LAB_KEY: self.key, _SETTINGS: msgspec.json.encode(self.settings).decode()}
+        with tempfile.TemporaryFile() as complaints:
+            self._process = subprocess.Popen(
+                [sys.executable, "-m", "agentlab.endpoint.process"],
+                env=os.environ | own,
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=complaints,
+                start_new_session=True,  # an interrupt of the notebook is not for the endpoint
+            )
+            assert self._process.stdout is not None
+            watchdog = threading.Timer(_START_TIMEOUT_S, self._process.kill)
+            watchdog.start()
+            line = self._process.stdout.readline()
+            watchdog.cancel()
+            if line:
+                self._process.stdout.close()
+                return json.loads(line)
+            self._process.communicate()  # ends it, and closes its pipes
+            complaints.seek(0)
+            said = complaints.read().decode(errors="replace").strip() or "it said nothing"
+            raise EndpointError(f"the endpoint did not start: {said}")
 
 
 def main() -> int:
-    """What the child runs: serve as the environment says, until standard input ends."""
+    """Serve as the environment says, in the child, until standard input ends."""
+    from agentlab.endpoint.app import build_app
+    from agentlab.endpoint.serve import serve
+
     settings = msgspec.json.decode(os.environ.pop(_SETTINGS), type=Settings)
     lab_key = os.environ.pop(_LAB_KEY)
     end_with_owner()

@@ -15,8 +15,7 @@ from traceback import extract_tb
 import msgspec
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 
-from agentlab.endpoint.http import RESET, Receive, Scope, Send, respond
-from agentlab.endpoint.inprocess import Application
+from agentlab.endpoint.http import RESET, Application, Receive, Scope, Send, respond
 from agentlab.endpoint.wire import RequestError
 
 MOST_HEAD_BYTES = 65_536

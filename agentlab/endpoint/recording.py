@@ -1,7 +1,7 @@
 """Answers kept on disk, and given again: what a real model said, when it said it.
 
-A recording is a file of JSON lines, one for each answer: which request it belongs to (a digest of
-path and body, the how-manieth of its kind, the client's attempt), its status, and its pieces with
+A recording is a file of JSON lines, one per answer: which request it belongs to (a digest of path
+and body, its number among equal requests, the client's attempt), its status, and its pieces with
 their times in model seconds after the request. No request, header or key is in it.
 """
 
@@ -27,6 +27,7 @@ from agentlab.endpoint.http import (
     Receive,
     Scope,
     Send,
+    finish,
     read_body,
     start,
     unless_gone,
@@ -36,15 +37,13 @@ from agentlab.endpoint.wire import RequestError
 from agentlab.errors import ConfigError
 
 _Key = tuple[str, int, int]
+_Number = Annotated[int, msgspec.Meta(ge=0, lt=2**53)]
+_ModelSeconds = Annotated[float, msgspec.Meta(ge=0, le=86_400)]
 _WITHOUT_BODY = (204, 205, 304)
 
 
-_Number = Annotated[int, msgspec.Meta(ge=0, lt=2**53)]
-_ModelSeconds = Annotated[float, msgspec.Meta(ge=0, le=86_400)]
-
-
 class Recorded(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
-    """One answer; what no server could have said in a day is none."""
+    """One answer, within the bounds of what a server can say in a day."""
 
     key: Annotated[str, msgspec.Meta(max_length=64)]
     occurrence: _Number
@@ -67,11 +66,7 @@ class Recorded(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
 
 
 class Recording(Around):
-    """A model whose answers are appended to a file as they are complete; a model itself.
-
-    Raises:
-        ConfigError: If the file cannot be written.
-    """
+    """A model whose answers are appended to a file as they are complete; a model itself."""
 
     def __init__(self, model: Model, path: str):
         super().__init__(model)
@@ -99,7 +94,7 @@ class Recording(Around):
                 text = data.decode("utf-8", "surrogateescape")
                 pieces.append((round(self.now_s() - asked_s, 6), text))
             if message["type"] == "http.response.body" and not message.get("more_body"):
-                last.append(message)  # whoever has an answer may end this process: record it first
+                last.append(message)  # a client that has it may end this process: record it first
             else:
                 await send(message)
 
@@ -121,16 +116,9 @@ class Recording(Around):
 
 
 class Replay:
-    """A model that gives the recorded answers again, in the time that they took.
+    """A model that gives the answers that `Recording` wrote again, in the time that they took.
 
     A request that comes more often than it was recorded gets its first answer again.
-
-    Args:
-        path: A file that `Recording` wrote.
-        time_scale: Model seconds to a second of the event loop's clock.
-
-    Raises:
-        ConfigError: If the file cannot be read, naming the line.
     """
 
     def __init__(self, path: str, *, time_scale: float = 1.0):
@@ -151,11 +139,8 @@ class Replay:
         key = _key(scope, body, span, self._seen)
         answer = self._answers.get(key) or self._answers.get((key[0], 0, 1))
         if answer is None:
-            raise RequestError(
-                404,
-                f"This request is not in the recording {self._path!r}; record it, or ask as then.",
-                code="not_recorded",
-            )
+            message = f"This request is not in the recording {self._path!r}; record it, or send it "
+            raise RequestError(404, message + "as it was recorded.", code="not_recorded")
         span.arrived_s = span.started_s = self.now_s()
         span.prompt_tokens = answer.prompt_tokens
         try:
@@ -164,25 +149,24 @@ class Replay:
             span.end_s = self.now_s()
 
     async def _answer(self, answer: Recorded, send: Send, span: Span) -> None:
-        begun, events = False, Events()
-        for at_s, text in answer.pieces:
+        events, kind = Events(), answer.content_type.encode()
+        for number, (at_s, text) in enumerate(answer.pieces):
             await asyncio.sleep(max(span.arrived_s + at_s - self.now_s(), 0) / self.time_scale)
-            if not begun:
-                begun = True
-                await start(send, answer.status, answer.content_type.encode())
+            if number == 0:
+                await start(send, answer.status, kind)
             data = text.encode("utf-8", "surrogateescape")
             events.feed(data)
             if events.begun and span.first_token_s is None:
                 span.first_token_s = self.now_s()
             await send({"type": "http.response.body", "body": data, "more_body": True})
-        if not begun:
-            await start(send, answer.status, answer.content_type.encode())
-        await send({"type": "http.response.body", "body": b""})
+        if not answer.pieces:
+            await start(send, answer.status, kind)
+        await finish(send)
         span.status, span.completion_tokens = answer.status, answer.completion_tokens
 
 
 def _key(scope: Scope, body: bytes, span: Span, seen: Occurrences) -> _Key:
-    with contextlib.suppress(ValueError, RecursionError):  # what is no JSON stands for itself
+    with contextlib.suppress(ValueError, RecursionError):  # what is not JSON stands for itself
         body = json.dumps(json.loads(body), sort_keys=True).encode()
     digest = blake2b(scope["path"].encode() + b"\0" + body, digest_size=12).digest()
     return digest.hex(), seen.next(digest, retry=span.attempt > 1), span.attempt

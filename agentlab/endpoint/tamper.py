@@ -7,7 +7,7 @@ from collections.abc import Awaitable, Callable
 import msgspec
 
 from agentlab.endpoint.faults import Fault
-from agentlab.endpoint.http import BrokenOff, Message, Send
+from agentlab.endpoint.http import BrokenOff, Message, Send, finish, respond
 
 _WHOLE_EVENTS = 2  # of a stream that is cut: the role, the first words
 _HTML = b"<!doctype html><title>Welcome</title><p>Please sign in to this network.</p>"
@@ -20,11 +20,7 @@ class Ended(Exception):
 
 
 class Tampered:
-    """Passes an answer on to `send`, spoiled as `fault` says.
-
-    Args:
-        pause: Waits so many model seconds.
-    """
+    """Passes an answer on to `send`, spoiled as `fault` says; `pause` waits for model seconds."""
 
     def __init__(self, send: Send, fault: Fault, pause: Callable[[float], Awaitable[None]]):
         self._send, self._fault, self._pause = send, fault, pause
@@ -34,12 +30,7 @@ class Tampered:
         self._streamed = False
 
     async def __call__(self, message: Message) -> None:
-        """Take one message of the application's.
-
-        Raises:
-            Ended: If the answer ends here, whatever else there was to come.
-            BrokenOff: If the connection is to be reset here.
-        """
+        """Take one message; raise Ended or BrokenOff if the answer ends, or is reset, here."""
         if message["type"] == "http.response.start":
             self._start = message
             content_type = dict(message["headers"]).get(b"content-type", b"")
@@ -50,7 +41,11 @@ class Tampered:
         self._body += message.get("body", b"")
         more = message.get("more_body", False)
         if self._streamed:
-            await self._events_so_far(more)
+            *events, self._body = self._body.split(b"\n\n")
+            for event in events:
+                await self._event(event + b"\n\n")
+            if not more:
+                await finish(self._send)
         elif not more:
             await self._whole()
 
@@ -60,19 +55,14 @@ class Tampered:
             body = body[: len(body) // 2]
         elif kind == "empty_choices":
             body = _emptied(body)
-        await self._send(_with_length(self._start, len(body)))
+        kept = [each for each in self._start["headers"] if each[0] != b"content-length"]
+        headers = [*kept, (b"content-length", b"%d" % len(body))]
+        await self._send(self._start | {"headers": headers})
         if kind == "broken":
             await self._pass_on(body[: len(body) // 2])
             raise BrokenOff
         await self._pass_on(body)
-        await self._finish()
-
-    async def _events_so_far(self, more: bool) -> None:
-        *events, self._body = self._body.split(b"\n\n")
-        for event in events:
-            await self._event(event + b"\n\n")
-        if not more:
-            await self._finish()
+        await finish(self._send)
 
     async def _event(self, event: bytes) -> None:
         kind = self._fault.kind
@@ -88,7 +78,7 @@ class Tampered:
             await self._pass_on(event[: len(event) // 2] + b"\n\n")
         if kind == "stream_error":
             await self._pass_on(_ERROR)
-        await self._finish()
+        await finish(self._send)
         raise Ended
 
     async def _pass_on(self, data: bytes) -> None:
@@ -99,16 +89,10 @@ class Tampered:
             piece = data[start : start + size]
             await self._send({"type": "http.response.body", "body": piece, "more_body": True})
 
-    async def _finish(self) -> None:
-        await self._send({"type": "http.response.body", "body": b""})
-
 
 async def web_page(send: Send) -> None:
-    """What a captive portal answers: a page, with status 200."""
-    headers = [(b"content-type", b"text/html; charset=utf-8")]
-    start = {"type": "http.response.start", "status": 200, "headers": headers}
-    await send(_with_length(start, len(_HTML)))
-    await send({"type": "http.response.body", "body": _HTML})
+    """Send what a captive portal answers: a page, with status 200."""
+    await respond(send, 200, _HTML, kind=b"text/html; charset=utf-8")
 
 
 def _emptied(body: bytes) -> bytes:
@@ -117,8 +101,3 @@ def _emptied(body: bytes) -> bytes:
         if list_of_answers in answer:
             answer[list_of_answers] = []
     return msgspec.json.encode(answer)
-
-
-def _with_length(start: Message, length: int) -> Message:
-    kept = [(name, value) for name, value in start["headers"] if name != b"content-length"]
-    return start | {"headers": [*kept, (b"content-length", str(length).encode())]}

@@ -20,9 +20,8 @@ import pytest
 from recording_upstream import RecordingUpstream
 
 from agentlab.cli import main
-from agentlab.endpoint.forward import Forward
+from agentlab.endpoint.forward import Forward, HidingStream, Secret
 from agentlab.endpoint.process import EndpointProcess
-from agentlab.endpoint.secret import Secret
 from agentlab.errors import ConfigError
 from agentlab.settings import Settings, account_from, from_environment
 
@@ -374,7 +373,7 @@ def test_a_dripping_stream_repeats_no_key(form: str, size: int, lab: Lab):
 @pytest.mark.parametrize("before", [0, 70_000, 2**16 - 20, 2**16])
 def test_a_line_without_end_repeats_no_key(before: int):
     """What is too long to be kept is passed on, but not what may be the key's beginning."""
-    hiding = Secret(KEY).stream()
+    hiding = HidingStream(Secret(KEY))
     text = b"x" * before + KEY.encode() + b"y" * 100_000
     shown = b"".join(hiding.feed(text[at : at + 777]) for at in range(0, len(text), 777))
     assert (shown + hiding.end()).replace(b"...", KEY.encode()) == text
