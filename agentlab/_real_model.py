@@ -20,7 +20,7 @@ import httpx
 from agentlab import settings
 from agentlab.doctor import FAIL, OK, WARN, Finding
 from agentlab.endpoint.another import Clock, clock_of
-from agentlab.endpoint.parameters import refused, without
+from agentlab.endpoint.wire import refused, without
 from agentlab.errors import (
     AnswerTruncated,
     ConfigError,

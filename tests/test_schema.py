@@ -11,16 +11,16 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from jsonschema_rs import Draft202012Validator
 
-from agentlab.endpoint.schema import (
+from agentlab.endpoint.json_schema import (
     Budget,
     CannotFill,
     Schema,
     admits,
-    build,
     problem,
     strict_problem,
     too_large,
 )
+from agentlab.endpoint.schema import build
 
 STEPS, CHARACTERS = 2000, 20_000
 

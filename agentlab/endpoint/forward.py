@@ -22,7 +22,6 @@ import httpx
 import msgspec
 from yarl import URL
 
-from agentlab.endpoint import parameters
 from agentlab.endpoint.app import unknown_route
 from agentlab.endpoint.events import Events, counts_in
 from agentlab.endpoint.http import (
@@ -37,7 +36,7 @@ from agentlab.endpoint.http import (
 )
 from agentlab.endpoint.secret import Secret
 from agentlab.endpoint.times import TIMES, in_headers, take_over
-from agentlab.endpoint.wire import RequestError
+from agentlab.endpoint.wire import LeftOut, RequestError
 from agentlab.errors import ConfigError
 from agentlab.settings import checked_address
 from agentlab.trace import Span
@@ -116,7 +115,7 @@ class Forward:
         known = self._lab and not (key or "").startswith(("lab-", "sk-"))
         self._secret = None if known or key is None or len(key) < _SHORTEST_KEY else Secret(key)
         self._proxy = _proxy(self._upstream)
-        self._left_out = parameters.LeftOut(leave_out)
+        self._left_out = LeftOut(leave_out)
         self.time_scale = 1.0 if time_scale is None else time_scale
         self._epoch = time.monotonic()
         self._opened: dict[asyncio.AbstractEventLoop, tuple[_Sessions, Any]] = {}
