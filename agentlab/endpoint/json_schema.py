@@ -66,20 +66,6 @@ class Budget:
             raise CannotFill(TOO_LARGE)
 
 
-def too_large(value: Any) -> bool:
-    """Return True if a schema, or a list of them, has more parts than are read.
-
-    Example:
-        >>> too_large({"type": "string"}), too_large({"enum": ["x"] * 100_000})
-        (False, True)
-    """
-    try:
-        count_parts(value, Budget())
-    except CannotFill:
-        return True
-    return False
-
-
 def count_parts(value: Any, budget: Budget, keyword: str = "", depth: int = 0) -> None:
     """Count the parts of a schema or of a value, a pattern for more than others.
 
@@ -101,10 +87,16 @@ def count_parts(value: Any, budget: Budget, keyword: str = "", depth: int = 0) -
             count_parts(inner, budget, name, depth + 1)
 
 
-def problem(schema: Any) -> str | None:
-    """Return why `schema` is not a JSON Schema, or None if it is one."""
+def problem(schema: Any, budget: Budget | None = None) -> str | None:
+    """Return why `schema` is not a JSON Schema that can be read, or None if it is one.
+
+    Example:
+        >>> problem({"type": "string"})
+        >>> problem({"enum": ["x"] * 100_000})
+        'schema too large to fill'
+    """
     try:
-        validator_of(schema)
+        validator_of(schema, budget)
     except CannotFill as error:
         return str(error)
     return None
@@ -127,12 +119,12 @@ def strict_problem(schema: Any, context: tuple[str, ...] = ()) -> str | None:
         for name in schema.get("properties", {}):
             if name not in required:
                 return f"In context={context}, 'required' must name every property; not {name!r}."
-    inside = [
+    inside: list[tuple[tuple[str, ...], Any]] = [
         ((keyword, name), inner)
         for keyword in ("properties", "$defs", "definitions")
         for name, inner in schema.get(keyword, {}).items()
     ]
-    inside += [(("items",), schema.get("items"))]
+    inside.append((("items",), schema.get("items")))
     inside += [(("anyOf",), inner) for inner in schema.get("anyOf", [])]
     for at, inner in inside:
         if found := strict_problem(inner, (*context, *at)):
@@ -151,14 +143,13 @@ def admits(schema: Schema, value: Any) -> bool:
     return bool(validator.is_valid(value))
 
 
-def validator_of(schema: Any) -> Draft202012Validator:
-    """Return what checks by `schema`.
+def validator_of(schema: Any, budget: Budget | None = None) -> Draft202012Validator:
+    """Return what checks by `schema`; others may share the budget for reading it.
 
     Raises:
         CannotFill: If it is not a schema, or a large one.
     """
-    if too_large(schema):
-        raise CannotFill(TOO_LARGE)
+    count_parts(schema, budget or Budget())
     encoded = msgspec.json.encode(schema)
     try:
         return _kept(encoded) if len(encoded) <= _LONGEST_KEPT else _compiled(encoded)
@@ -169,17 +160,14 @@ def validator_of(schema: Any) -> Draft202012Validator:
 
 
 def _compiled(encoded: bytes) -> Draft202012Validator:
-    return Draft202012Validator(
-        msgspec.json.decode(encoded),
-        retriever=_nothing_from_elsewhere,
-        pattern_options=_PATTERNS,
-    )
+    schema = msgspec.json.decode(encoded)
+    return Draft202012Validator(schema, retriever=_fetch_nothing, pattern_options=_PATTERNS)
 
 
 _kept = lru_cache(maxsize=256)(_compiled)
 
 
-def _nothing_from_elsewhere(uri: str) -> Any:
+def _fetch_nothing(uri: str) -> Any:
     raise ValueError(f"{uri} is not in the schema, and nothing is fetched")
 
 

@@ -10,7 +10,7 @@ from typing import Annotated, Any, Literal
 
 import msgspec
 
-from agentlab.endpoint.json_schema import TOO_LARGE, problem, strict_problem, too_large
+from agentlab.endpoint.json_schema import Budget, problem, strict_problem
 from agentlab.endpoint.wire import (
     Json,
     RequestError,
@@ -206,26 +206,14 @@ def checked(request: ChatRequest) -> ChatRequest:
     ):
         if asked:
             raise unsupported(param, " by the local model")
-    if request.tools or request.response_format:
-        _check_schemas_are_short(request)
-    _check_tools(request)
-    _check_form(request)
+    budget = Budget()  # all schemas together can be read while others wait
+    _check_tools(request, budget)
+    _check_form(request, budget)
     _check_calls(request.messages)
     return request
 
 
-def _check_schemas_are_short(request: ChatRequest) -> None:
-    """Check that all schemas together can be read while others wait."""
-    form = request.response_format
-    definitions = [tool.function.parameters for tool in request.tools or []]
-    definitions.append(form.json_schema.definition if form and form.json_schema else None)
-    if too_large(definitions):
-        param = "tools" if request.tools else "response_format"
-        message = f"Invalid '{param}': {TOO_LARGE}; simplify it."
-        raise RequestError(400, message, param=param, code="unsupported_schema")
-
-
-def _check_tools(request: ChatRequest) -> None:
+def _check_tools(request: ChatRequest, budget: Budget) -> None:
     choice, tools = request.tool_choice, request.tools or []
     for param, value in (
         ("tool_choice", None if choice == "none" else choice),
@@ -239,10 +227,10 @@ def _check_tools(request: ChatRequest) -> None:
     for index, tool in enumerate(tools):
         function, param = tool.function, f"tools[{index}].function.parameters"
         owner, code = f"function '{function.name}'", "invalid_function_parameters"
-        _check_schema(function.parameters or {}, function.strict, owner, param, code)
+        _check_schema(function.parameters, function.strict, budget, owner, param, code)
 
 
-def _check_form(request: ChatRequest) -> None:
+def _check_form(request: ChatRequest, budget: Budget) -> None:
     form = request.response_format
     if form is None or form.type == "text":
         return
@@ -258,11 +246,16 @@ def _check_form(request: ChatRequest) -> None:
     else:
         schema = form.json_schema
         owner, code = f"response_format '{schema.name}'", "invalid_json_schema"
-        _check_schema(schema.definition, schema.strict, owner, "response_format", code)
+        _check_schema(schema.definition, schema.strict, budget, owner, "response_format", code)
 
 
-def _check_schema(schema: Json, strict: bool | None, owner: str, param: str, code: str) -> None:
-    if what := problem(schema) or (strict_problem(schema) if strict else None):
+def _check_schema(
+    schema: Json | None, strict: bool | None, budget: Budget, owner: str, param: str, code: str
+) -> None:
+    what = problem(schema or {}, budget)
+    if what is None and strict:
+        what = strict_problem(schema or {})
+    if what:
         raise RequestError(400, f"Invalid schema for {owner}: {what}", param=param, code=code)
 
 

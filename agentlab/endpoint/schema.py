@@ -13,7 +13,6 @@ from typing import Any, Protocol
 import rstr
 
 from agentlab.endpoint.json_schema import (
-    TOO_LARGE,
     Budget,
     CannotFill,
     Schema,
@@ -24,7 +23,6 @@ from agentlab.endpoint.json_schema import (
 )
 
 _DEEP, _TOO_DEEP = 6, 40
-_LONGEST_PATTERN = 1000
 _EXPLAINED_STEPS = 500  # to explain takes a validator a thousand times as long as to check
 _FORMATS = {
     "date-time": "2026-01-15T09:30:00Z",
@@ -237,8 +235,7 @@ class _Builder:
         return text
 
     def _by_pattern(self, pattern: str) -> str:
-        if len(pattern) > _LONGEST_PATTERN:
-            raise CannotFill(TOO_LARGE)
+        self._budget.spend(characters=len(pattern))
         try:
             text = str(_Xeger(self._draw, self._budget).xeger(pattern))
         except CannotFill:

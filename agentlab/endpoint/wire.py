@@ -224,8 +224,8 @@ class Asking:
             self.left_out = sorted({*known, *filter(None, renamed)})
 
 
-def _named(told: Any) -> Iterator[str | None]:
-    """Yield the parameters that an error names as refused; None is one that may not be left out."""
+def _named(told: Any) -> Iterator[str]:
+    """Yield the parameters that an error names as refused; "" is one that may not be left out."""
     if isinstance(told, list):
         for inner in told:
             yield from _named(inner)
@@ -256,9 +256,9 @@ def _named(told: Any) -> Iterator[str | None]:
                     yield name
 
 
-def _known(word: str) -> str | None:
-    """Return the parameter so called, in any spelling; None if it may not be left out."""
-    return _KNOWN.get(word.replace("_", "").casefold())
+def _known(word: str) -> str:
+    """Return the parameter so called, in any spelling; "" if it may not be left out."""
+    return _KNOWN.get(word.replace("_", "").casefold(), "")
 
 
 def _object(body: bytes) -> Json:
