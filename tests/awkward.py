@@ -197,16 +197,16 @@ class Upstream:
                 models = [{"id": MODEL, "object": "model", "created": 0, "owned_by": "awkward"}]
                 return web.json_response({"object": "list", "data": models})
             case "POST", "/embeddings":
-                return self._embeddings(seen.body or {})
+                return await self._embeddings(seen.body or {})
             case "POST", "/chat/completions":
                 return await MODES[seen.mode](Call(self, request, seen))
         return refused(404, f"Invalid URL ({request.method} {request.path})")
 
-    def _embeddings(self, body: Json) -> web.Response:
+    async def _embeddings(self, body: Json) -> web.Response:
         given = body.get("input", "")
         texts = [str(text) for text in (given if isinstance(given, list) else [given])]
         data = [
-            {"object": "embedding", "index": i, "embedding": embed(text, 256)}
+            {"object": "embedding", "index": i, "embedding": await embed(text, 256)}
             for i, text in enumerate(texts)
         ]
         tokens = sum(map(count_tokens, texts))

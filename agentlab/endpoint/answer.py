@@ -26,14 +26,9 @@ from agentlab.endpoint.schema import build
 from agentlab.endpoint.tokens import count_all, split_up_to
 from agentlab.endpoint.wire import RequestError
 
-_LONGEST_TOKENS = 16_384
-"""The longest choice, whatever the request allows; as with the models that the presets are for."""
-
-_PIECES_A_TURN = 5000
-"""Choices are written until they have so many pieces together; then the event loop turns."""
-
-_FORM_PIECES = 2500
-"""To fill a schema may take as long as to write so many pieces."""
+_LONGEST_TOKENS = 16_384  # of a choice, as with the models that the presets are for
+_PIECES_A_TURN = 5000  # are written before the event loop turns
+_FORM_PIECES = 2500  # take as long to write as a schema to fill
 
 
 class Called(msgspec.Struct, frozen=True):
@@ -89,10 +84,6 @@ class Answer(msgspec.Struct, frozen=True):
     prefill_jitter: float = 1.0
     decode_jitter: float = 1.0
 
-    @property
-    def choices(self) -> list[Choice]:
-        return self.said.choices
-
 
 class Turn(msgspec.Struct, frozen=True):
     """What the model says, or the tools that it calls; `fixed` if the request alone decides it."""
@@ -116,9 +107,7 @@ async def say(
     """Return the words of the answer to the `occurrence`-th (from 0) request with this `key`.
 
     At temperature 0 they do not depend on the occurrence. Long work leaves the event loop time.
-
-    Raises:
-        RequestError: 400, if a schema asks for what the local model cannot build.
+    It raises what `take` raises.
     """
     said = 0 if request.temperature == 0 else occurrence
     choices, fixed, pieces = [], True, 0

@@ -109,26 +109,16 @@ def unframe(prompt: str) -> Framed:
 
 
 class Asked(NamedTuple):
-    """The form of the answer that a prompt asks for.
+    """The form of the answer that a prompt asks for."""
 
-    Attributes:
-        korean: True if the answer is to be in Korean, else English.
-        topic: What it is about, a phrase of a few words.
-        headings: (level, title) of the headings asked for, in order.
-        items: The bullet items or numbered aspects asked for, in order.
-        shape: The JSON value to imitate, or None for prose.
-        length: (how many, of what), or None where no length is asked for.
-        given: Headings of earlier results that the prompt carries.
-    """
-
-    korean: bool
+    korean: bool  # otherwise English
     topic: str
-    headings: list[tuple[int, str]]
-    items: list[str]
+    headings: list[tuple[int, str]]  # (level, title), in order
+    items: list[str]  # bullets, or numbered aspects
     numbered: bool
-    shape: Any
-    length: tuple[int, Unit] | None
-    given: list[str]
+    shape: Any  # the JSON value to imitate, or None for prose
+    length: tuple[int, Unit] | None  # how many, of what
+    given: list[str]  # headings of earlier results that the prompt carries
 
 
 def read(prompt: str) -> Asked:

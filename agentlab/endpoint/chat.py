@@ -14,10 +14,10 @@ from agentlab.endpoint.wire import Json, event
 
 
 class Chat:
-    """An answer in the words of chat completions (`exchange.Dialect`)."""
+    """An answer in the words of chat completions."""
 
     def __init__(self, request: ChatRequest, answer: Answer, created: int):
-        self._choices, self._wants_usage = answer.choices, request.wants_usage
+        self._choices, self._wants_usage = answer.said.choices, request.wants_usage
         self._head: Json = {
             "id": answer.id,
             "object": "chat.completion",

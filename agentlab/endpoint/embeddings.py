@@ -11,7 +11,7 @@ import base64
 import math
 import re
 from array import array
-from collections.abc import AsyncIterator, Iterable, Iterator
+from collections.abc import AsyncIterator, Iterator
 from hashlib import blake2b
 from itertools import islice
 from typing import Annotated, Any, Literal
@@ -81,7 +81,7 @@ async def answer_to(request: EmbeddingRequest, id: str) -> Answer:
 
 
 class Embeddings:
-    """An answer in the words of the embeddings route (`exchange.Dialect`); it is never streamed."""
+    """An answer in the words of the embeddings route; it is never streamed."""
 
     def __init__(self, request: EmbeddingRequest, prompt_tokens: int):
         self._request, self._prompt_tokens = request, prompt_tokens
@@ -91,7 +91,7 @@ class Embeddings:
         size = self._request.dimensions or _DIMENSIONS
         data, done = [b'{"object":"list","data":['], 0
         for index, text in enumerate(self._request.texts):
-            vector: Any = await _embedded(text, size)
+            vector: Any = await embed(text, size)
             if self._request.encoding_format == "base64":
                 vector = base64.b64encode(array("f", vector).tobytes()).decode()
             entry = {"object": "embedding", "index": index, "embedding": vector}
@@ -105,38 +105,23 @@ class Embeddings:
         rest = {"model": self._request.model, "usage": usage}
         yield b"".join([*data, b"],", msgspec.json.encode(rest)[1:]])
 
-    def opening(self) -> bytes:
-        return b""
 
-    def between(self, sent: int, have: int) -> bytes:
-        return b""
-
-    def closing(self) -> bytes:
-        return b""
-
-
-def embed(text: str, dimensions: int = _DIMENSIONS) -> list[float]:
+async def embed(text: str, dimensions: int = _DIMENSIONS) -> list[float]:
     """Return a unit vector for `text`, a function of its words alone.
 
-    Example:
-        >>> near = sum(a * b for a, b in zip(embed("the tides"), embed("tides in the sea")))
-        >>> far = sum(a * b for a, b in zip(embed("the tides"), embed("accounting rules")))
-        >>> near > 0.4 > far
-        True
+    The event loop turns between slices of what is long.
     """
-    vector = [0.0] * dimensions
-    _add(vector, _parts(text))
-    return _unit(vector)
-
-
-async def _embedded(text: str, dimensions: int) -> list[float]:
-    """Embed a text; the event loop turns between slices of what is long."""
     vector, parts = [0.0] * dimensions, _parts(text)
     while few := list(islice(parts, _SLICE)):
-        _add(vector, few)
+        for part, weight in few:
+            digest = int.from_bytes(blake2b(part.encode(), digest_size=8).digest())
+            vector[(digest >> 1) % dimensions] += weight if digest & 1 else -weight
         if len(few) == _SLICE:
             await asyncio.sleep(0)
-    return _unit(vector)
+    norm = math.sqrt(sum(x * x for x in vector))
+    if not norm:  # parts that cancel out
+        vector[0], norm = 1.0, 1.0
+    return [x / norm for x in vector]
 
 
 def _parts(text: str) -> Iterator[tuple[str, float]]:
@@ -146,16 +131,3 @@ def _parts(text: str) -> Iterator[tuple[str, float]]:
         yield word, 2.0
         for i in range(len(word) - 2):
             yield word[i : i + 3], 0.5
-
-
-def _add(vector: list[float], parts: Iterable[tuple[str, float]]) -> None:
-    for part, weight in parts:
-        digest = int.from_bytes(blake2b(part.encode(), digest_size=8).digest())
-        vector[(digest >> 1) % len(vector)] += weight if digest & 1 else -weight
-
-
-def _unit(vector: list[float]) -> list[float]:
-    norm = math.sqrt(sum(x * x for x in vector))
-    if not norm:  # parts that cancel out
-        vector[0], norm = 1.0, 1.0
-    return [x / norm for x in vector]

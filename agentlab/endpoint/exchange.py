@@ -5,35 +5,17 @@ A client that hangs up frees its slot immediately, as with a real server.
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
-from typing import Protocol
-
 from agentlab.endpoint.answer import Answer
 from agentlab.endpoint.batch import Job
+from agentlab.endpoint.chat import Chat
+from agentlab.endpoint.embeddings import Embeddings
 from agentlab.endpoint.http import Headers, Receive, Send, respond, start, unless_gone
 from agentlab.endpoint.live import LiveBatch
-from agentlab.endpoint.wire import Json
+from agentlab.endpoint.responses import Responses
 from agentlab.trace import Span
 
-
-class Dialect(Protocol):
-    """How one of OpenAI's routes words an answer; it knows the answer, not the time."""
-
-    def whole(self) -> Json | AsyncIterator[bytes]:
-        """Return the body of an answer that is not streamed; in pieces, if it may be long."""
-        ...
-
-    def opening(self) -> bytes:
-        """Return the first events of a stream."""
-        ...
-
-    def between(self, sent: int, have: int) -> bytes:
-        """Return the events for the tokens after number `sent` up to `have` of each choice."""
-        ...
-
-    def closing(self) -> bytes:
-        """Return the last events."""
-        ...
+Dialect = Chat | Responses | Embeddings
+"""How one of OpenAI's routes words an answer; it knows the answer, not the time."""
 
 
 class Exchange:
@@ -61,7 +43,7 @@ class Exchange:
         self._live.submit(self._job)
         self._span.arrived_s = self._job.arrived_s  # reading the request was not a wait for a slot
         headers = [(b"x-request-id", self._span.request_id.encode())]
-        answering = (self._stream if stream else self._whole)(send, headers)
+        answering = self._stream(send, headers) if stream else self._whole(send, headers)
         try:
             if self._job.end_s is not None:  # it is done already, so nobody can hang up meanwhile
                 await answering
@@ -86,6 +68,7 @@ class Exchange:
         await send({"type": "http.response.body", "body": b""})
 
     async def _stream(self, send: Send, headers: Headers) -> None:
+        assert not isinstance(self._dialect, Embeddings)
         await self._live.started(self._job)
         await start(send, 200, b"text/event-stream; charset=utf-8", headers)
         opening, sent = self._dialect.opening(), 0

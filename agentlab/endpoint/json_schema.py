@@ -55,11 +55,7 @@ class Budget:
         self.steps, self.characters = steps, characters
 
     def spend(self, steps: int = 1, characters: int = 0) -> None:
-        """Take from it.
-
-        Raises:
-            CannotFill: If not enough is left.
-        """
+        """Take from it; raise CannotFill if not enough is left."""
         self.steps -= steps
         self.characters -= characters
         if self.steps < 0 or self.characters < 0:
@@ -67,11 +63,7 @@ class Budget:
 
 
 def count_parts(value: Any, budget: Budget, keyword: str = "", depth: int = 0) -> None:
-    """Count the parts of a schema or of a value, a pattern for more than others.
-
-    Raises:
-        CannotFill: If they are over the budget, or nested too deeply.
-    """
+    """Take the parts of a schema or of a value from the budget; a pattern counts for more."""
     budget.spend(_PATTERN_STEPS if keyword in ("pattern", "patternProperties") else 1)
     if depth == _DEEPEST:
         raise CannotFill(TOO_LARGE)
@@ -144,11 +136,7 @@ def admits(schema: Schema, value: Any) -> bool:
 
 
 def validator_of(schema: Any, budget: Budget | None = None) -> Draft202012Validator:
-    """Return what checks by `schema`; others may share the budget for reading it.
-
-    Raises:
-        CannotFill: If it is not a schema, or a large one.
-    """
+    """Return what checks by `schema`; raise CannotFill if it is not a schema, or a large one."""
     count_parts(schema, budget or Budget())
     encoded = msgspec.json.encode(schema)
     try:
@@ -172,11 +160,7 @@ def _fetch_nothing(uri: str) -> Any:
 
 
 def resolve(root: Schema, reference: Any, budget: Budget) -> Any:
-    """Return the part of `root` to which a `$ref` leads.
-
-    Raises:
-        CannotFill: If it leads nowhere.
-    """
+    """Return the part of `root` to which a `$ref` leads; raise CannotFill if it leads nowhere."""
     found: Any = root
     budget.spend(characters=len(str(reference)))
     try:
@@ -192,12 +176,9 @@ def resolve(root: Schema, reference: Any, budget: Budget) -> Any:
 
 
 def count_looks(root: Schema, value: Any, budget: Budget) -> None:
-    """Count the places at which a validator may look, as often as references lead to them.
+    """Take each look of a validator from the budget, as often as references lead to its place.
 
     It often looks less often, but never more often.
-
-    Raises:
-        CannotFill: If that is over the budget.
     """
 
     def look(schema: Any, value: Any, depth: int) -> None:

@@ -130,7 +130,7 @@ class Writer:
         return self._up_to(many, words=unit == "words")
 
     def shaped(self) -> Any:
-        """Return the answer as a JSON object, of the shape that the prompt shows if it shows one."""
+        """Return the answer as a JSON object, of the shape that the prompt shows, if any."""
         if isinstance(self._asked.shape, dict):
             return self._imitate(self._asked.shape)
         return {"topic": self.topic, "answer": " ".join(self._take(3))}
@@ -155,11 +155,9 @@ class Writer:
         return self._term()
 
     def choose(self, name: str, options: Sequence[Any]) -> Any:
-        """Return one of the values that a field may have."""
         return options[self._draw.randrange(len(options))]
 
     def number(self, name: str, least: float, most: float, whole: bool) -> float:
-        """Return a number for a field, both ends included."""
         if whole:
             return self._draw.randrange(math.ceil(least), math.floor(most) + 1)
         return round(self._draw.uniform(least, most), 2)

@@ -144,16 +144,15 @@ def _messages(request: ResponsesRequest) -> list[Json]:
 
 
 class Responses:
-    """An answer in the words of the responses route (`exchange.Dialect`)."""
+    """An answer in the words of the responses route; its methods are those of `Chat`."""
 
     def __init__(self, request: ResponsesRequest, answer: Answer, created: int):
         self._request, self._said, self._created = request, answer.said, created
-        self._choice = answer.choices[0]
+        self._choice = answer.said.choices[0]
         self._id = answer.id.removeprefix("chatcmpl-")
         self._numbers = itertools.count()
 
     def whole(self) -> Json:
-        """Return the body of an answer that is not streamed; its last event carries it, too."""
         cut = self._choice.finish_reason == "length"
         sent, made = self._said.prompt_tokens, self._said.completion_tokens
         calls = [self._call(call, self._choice.arguments(call)) for call in self._choice.calls]
@@ -170,7 +169,6 @@ class Responses:
         }
 
     def opening(self) -> bytes:
-        """Return created, in_progress, and the message's empty place."""
         frame = self._frame("in_progress")
         data = self._event("created", response=frame)
         data += self._event("in_progress", response=frame)
@@ -181,11 +179,9 @@ class Responses:
         return data + self._in_message("content_part.added", part=item["content"][0])
 
     def between(self, sent: int, have: int) -> bytes:
-        """Return deltas of the text, or of each call's arguments."""
         return b"".join(self._deltas(sent, have))
 
     def closing(self) -> bytes:
-        """Return what is done, and the whole response."""
         whole = self.whole()
         done = b"".join(self._done(i, item) for i, item in enumerate(whole["output"]))
         return done + self._event(whole["status"], response=whole)

@@ -25,21 +25,15 @@ from agentlab.endpoint.json_schema import (
 _DEEP, _TOO_DEEP = 6, 40
 _EXPLAINED_STEPS = 500  # to explain takes a validator a thousand times as long as to check
 _FORMATS = {
-    "date-time": "2026-01-15T09:30:00Z",
-    "date": "2026-01-15",
-    "time": "09:30:00Z",
-    "duration": "PT30M",
-    "email": "reader@example.com",
-    "hostname": "example.com",
-    "ipv4": "192.0.2.1",
-    "ipv6": "2001:db8::1",
-    "uri": "https://example.com/",
+    "date-time": "2026-01-15T09:30:00Z", "date": "2026-01-15", "time": "09:30:00Z",
+    "duration": "PT30M", "email": "reader@example.com", "hostname": "example.com",
+    "ipv4": "192.0.2.1", "ipv6": "2001:db8::1", "uri": "https://example.com/",
     "uuid": "6f1c2f6e-7d0c-4a52-9b8e-3f0a5d1c2b47",
-}
+}  # fmt: skip
 
 
 class Filler(Protocol):
-    """Says what stands in the fields; `name` is the nearest property's name."""
+    """Says what stands in the fields; `name` is the nearest property's, ranges are inclusive."""
 
     def text(self, name: str, schema: Schema) -> str: ...
 
@@ -64,8 +58,7 @@ def build(
         budget: What it may take; others may share it.
 
     Raises:
-        CannotFill: If it asks for something that cannot be built, such as the impossible, or for
-            more than the budget allows.
+        CannotFill: If it cannot be built, or not within the budget.
     """
     validator = validator_of(schema)
     budget = budget or Budget()
@@ -114,12 +107,15 @@ class _Builder:
 
     def _inner(self, schema: Schema, name: str, depth: int) -> Any:
         if "const" in schema:
-            return self._given(schema["const"])
+            count_parts(schema["const"], self._budget)  # it may be given again and again
+            return schema["const"]
         if "enum" in schema:
             self._budget.spend(len(schema["enum"]))
             if not schema["enum"]:
                 raise CannotFill("'enum' is empty")
-            return self._given(self._filler.choose(name, schema["enum"]))
+            chosen = self._filler.choose(name, schema["enum"])
+            count_parts(chosen, self._budget)
+            return chosen
         if options := schema.get("anyOf") or schema.get("oneOf"):
             return self.value(self._alternative(options, depth), name, depth + 1)
         match _type(schema):
@@ -244,11 +240,6 @@ class _Builder:
             raise CannotFill(f"pattern {pattern!r} ({error})") from None
         self._budget.spend(characters=len(text))
         return text
-
-    def _given(self, value: Any) -> Any:
-        """Return what the schema itself gives; it may be long, and given again and again."""
-        count_parts(value, self._budget)
-        return value
 
 
 def _type(schema: Schema) -> str:

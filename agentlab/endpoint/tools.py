@@ -20,7 +20,6 @@ import json
 import random
 import re
 from collections.abc import Sequence
-from functools import cached_property
 from typing import Any
 
 from agentlab.endpoint.asked import glance, unframe
@@ -65,23 +64,16 @@ def calls(request: ChatRequest, prompt: str, writer: Writer, draw: random.Random
     chosen = _chosen(request, prompt)
     if request.parallel_tool_calls is False:
         chosen = chosen[:1]
+    if not chosen:
+        return []
     as_form = isinstance(request.tool_choice, NamedTool)  # as structured output uses tools
-    said, budget = _Prompt(prompt), Budget()
-    return [_call(tool, said, writer, draw, budget, as_form=as_form) for tool in chosen]
+    filler, budget = _FromPrompt(prompt, writer, as_form=as_form), Budget()
+    return [_call(tool, filler, draw, budget) for tool in chosen]
 
 
-def _call(
-    tool: Function,
-    prompt: _Prompt,
-    writer: Writer,
-    draw: random.Random,
-    budget: Budget,
-    *,
-    as_form: bool = False,
-) -> Call:
-    """Call `tool` with what the prompt says; with optional fields, too, if it is a form to fill."""
-    filler = _FromPrompt(tool, prompt, writer, as_form)
-    value = build(tool.schema, filler, draw=draw, optional=as_form, budget=budget)
+def _call(tool: Function, filler: _FromPrompt, draw: random.Random, budget: Budget) -> Call:
+    filler.start(tool)
+    value = build(tool.schema, filler, draw=draw, optional=filler.as_form, budget=budget)
     return tool.name, json.dumps(value, ensure_ascii=False)
 
 
@@ -122,47 +114,37 @@ def _coworkers(tool: Function) -> list[str]:
     return [name.strip() for name in found[1].split(",")[:_MOST_COWORKERS]] if found else []
 
 
-class _Prompt:
-    """What a prompt says, read once for all calls."""
-
-    def __init__(self, text: str):
-        self.lower = text.lower()
-        self.framed = unframe(text)
-        self.task = self.framed.task.strip()
-        self.words = _words(self.task)
-        self.numbers = [float(number) for number in _NUMBER.findall(self.task)]
-
-    @cached_property
-    def names(self) -> list[str]:
-        """Quotations and proper names; where nothing is in Latin letters, nouns."""
-        names = [*_QUOTED.findall(self.task), *_PROPER.findall(self.task)]
-        if not re.search("[A-Za-z]", self.task):
-            names += _KOREAN_NOUN.findall(self.task)
-        return names
-
-
 class _FromPrompt:
     """Fills arguments with what the prompt says; a form, where that is silent, with new words."""
 
-    def __init__(self, tool: Function, prompt: _Prompt, writer: Writer, as_form: bool):
-        self._prompt, self._writer, self._as_form = prompt, writer, as_form
+    def __init__(self, prompt: str, writer: Writer, *, as_form: bool = False):
+        self._writer, self.as_form, self._said = writer, as_form, prompt.lower()
+        framed = unframe(prompt)
+        self._task = task = framed.task.strip()
+        self._context, self._words = framed.context or task, _words(task)
+        self._all_numbers = [float(number) for number in _NUMBER.findall(task)]
+        self._all_names = [*_QUOTED.findall(task), *_PROPER.findall(task)]
+        if not re.search("[A-Za-z]", task):
+            self._all_names += _KOREAN_NOUN.findall(task)
+
+    def start(self, tool: Function) -> None:
+        """Begin with the arguments of another call."""
         self._people = _coworkers(tool)
-        self._names, self._numbers = iter(prompt.names), iter(prompt.numbers)
+        self._names, self._numbers = iter(self._all_names), iter(self._all_numbers)
 
     def text(self, name: str, schema: Schema) -> str:
         words = _words(name.replace("_", " ")) | {name.lower()}
         if self._people and "coworker" in words:
-            return max(self._people, key=lambda who: len(_words(who) & self._prompt.words))
+            return max(self._people, key=lambda who: len(_words(who) & self._words))
         if "context" in words:
-            return self._prompt.framed.context or self._prompt.task
-        if words & _WHOLE and not self._as_form:
-            return self._prompt.task
+            return self._context
+        if words & _WHOLE and not self.as_form:
+            return self._task
         said = next(self._names, None)
-        return said or (self._writer.text(name, schema) if self._as_form else self._writer.topic)
+        return said or (self._writer.text(name, schema) if self.as_form else self._writer.topic)
 
     def choose(self, name: str, options: Sequence[Any]) -> Any:
-        said = self._prompt.lower
-        return next((each for each in options if str(each).lower() in said), options[0])
+        return next((each for each in options if str(each).lower() in self._said), options[0])
 
     def number(self, name: str, least: float, most: float, whole: bool) -> float:
         fitting = (number for number in self._numbers if least <= number <= most)
@@ -193,7 +175,7 @@ def react(turns: Turns, writer: Writer, draw: random.Random) -> str:
     chosen = _suitable(described, unframe(task).task) or described
     if not chosen:
         return _final(writer.write())
-    name, arguments = _call(chosen[0], _Prompt(task), writer, draw, Budget())
+    name, arguments = _call(chosen[0], _FromPrompt(task, writer), draw, Budget())
     return f"Thought: {name} can help here.\nAction: {name}\nAction Input: {arguments}"
 
 

@@ -100,7 +100,7 @@ def model_card(name: str) -> Json:
 # Parameters that a model refuses
 
 _LENGTHS = {"max_completion_tokens": "max_tokens", "max_tokens": "max_completion_tokens"}
-_KNOWN = {name.replace("_", ""): name for name in get_args(MayBeLeftOut)}
+_KNOWN: dict[str, str] = {name.replace("_", ""): name for name in get_args(MayBeLeftOut)}
 _REFUSALS = (400, 422)
 _MOST_RESENDS = 4
 
