@@ -5,22 +5,20 @@ These decide, and never wait:
 presets      the figures of an endpoint, each with its source
 physics      the formulas: prefill, inter-token latency, jitter
 batch        slots, queue and the shared decode: what happens when
-wire         what OpenAI's routes have in common: bodies, errors, events
+wire         OpenAI's JSON: bodies, errors, events, and which parameter an error refuses
 request      a chat request, read and checked
 chat         an answer in the words of chat completions
 responses    the same as responses, in and out
 embeddings   texts in, vectors out
+json_schema  whether a schema is one, and whether a value fits it
 tokens       a bundled token estimate
 asked        what a prompt asks for: language, outline, shape, length
 replies      what the model says: prepared answers, and who assembles others
 schema       a value that a JSON Schema admits
-tools        which tools the model calls, and with what arguments
-react        tools that a prompt describes in words
-turn         what it does on its turn: speaks, fills a form, calls tools
-draws        chance that repeats, in whatever order and process
-answer       one request's answer, a function of seed, request and occurrence
+tools        which tools the model calls, offered or described in words, and with what arguments
+draws        randomness that repeats, in whatever order and process
+answer       what the model says or calls on its turn: a function of seed, request, occurrence
 events       what a stream tells while it passes
-parameters   which parameter a refusal names, and the question without it
 limits       requests and tokens a minute
 faults       what goes wrong, and when
 
