@@ -194,9 +194,8 @@ def checked(request: ChatRequest) -> ChatRequest:
         RequestError: 400, naming the field that does not.
     """
     if request.max_tokens is not None and request.max_completion_tokens is not None:
-        message = (
-            "Setting 'max_tokens' and 'max_completion_tokens' at the same time is not supported."
-        )
+        both = "'max_tokens' and 'max_completion_tokens'"
+        message = f"Setting {both} at the same time is not supported."
         raise RequestError(400, message, code="invalid_parameter_combination")
     for param, asked in (
         ("logprobs", request.logprobs or request.top_logprobs),
@@ -206,57 +205,54 @@ def checked(request: ChatRequest) -> ChatRequest:
     ):
         if asked:
             raise unsupported(param, " by the local model")
-    budget = Budget()  # all schemas together can be read while others wait
-    _check_tools(request, budget)
-    _check_form(request, budget)
+    _check_tools(request)
+    _check_form(request)
+    _check_schemas(request)
     _check_calls(request.messages)
     return request
 
 
-def _check_tools(request: ChatRequest, budget: Budget) -> None:
-    choice, tools = request.tool_choice, request.tools or []
+def _check_tools(request: ChatRequest) -> None:
+    choice = request.tool_choice
     for param, value in (
         ("tool_choice", None if choice == "none" else choice),
         ("parallel_tool_calls", request.parallel_tool_calls),
     ):
-        if value is not None and not tools:
+        if value is not None and not request.tools:
             raise invalid(param, f"'{param}' is only allowed when 'tools' are specified.")
-    names = [tool.function.name for tool in tools]
+    names = [tool.function.name for tool in request.tools or []]
     if isinstance(choice, NamedTool) and (name := choice.function.name) not in names:
         raise invalid("tool_choice", f"tool {name!r} is not among the tools: {names}.")
-    for index, tool in enumerate(tools):
-        function, param = tool.function, f"tools[{index}].function.parameters"
-        owner, code = f"function '{function.name}'", "invalid_function_parameters"
-        _check_schema(function.parameters, function.strict, budget, owner, param, code)
 
 
-def _check_form(request: ChatRequest, budget: Budget) -> None:
+def _check_form(request: ChatRequest) -> None:
     form = request.response_format
     if form is None or form.type == "text":
         return
-    if form.type == "json_object":
-        if not any("json" in text.lower() for _, text in request.turns):
-            raise invalid(
-                "messages",
-                "they must contain the word 'json' in some form, to use 'response_format' of "
-                "type 'json_object'.",
-            )
-    elif form.json_schema is None:
+    if form.type == "json_schema" and form.json_schema is None:
         raise missing_parameter("response_format.json_schema")
-    else:
-        schema = form.json_schema
+    if form.type == "json_object" and not any("json" in text.lower() for _, text in request.turns):
+        what = "they must contain the word 'json' in some form, to use 'response_format' of type "
+        raise invalid("messages", f"{what}'json_object'.")
+
+
+def _check_schemas(request: ChatRequest) -> None:
+    """Check each schema; all together must be short enough to be read while others wait."""
+    budget = Budget()
+
+    def check(schema: Json, strict: bool | None, owner: str, param: str, code: str) -> None:
+        what = problem(schema, budget) or (strict_problem(schema) if strict else None)
+        if what:
+            raise RequestError(400, f"Invalid schema for {owner}: {what}", param=param, code=code)
+
+    for index, tool in enumerate(request.tools or []):
+        function, param = tool.function, f"tools[{index}].function.parameters"
+        owner, code = f"function '{function.name}'", "invalid_function_parameters"
+        check(function.parameters or {}, function.strict, owner, param, code)
+    form = request.response_format
+    if form and form.type == "json_schema" and (schema := form.json_schema):
         owner, code = f"response_format '{schema.name}'", "invalid_json_schema"
-        _check_schema(schema.definition, schema.strict, budget, owner, "response_format", code)
-
-
-def _check_schema(
-    schema: Json | None, strict: bool | None, budget: Budget, owner: str, param: str, code: str
-) -> None:
-    what = problem(schema or {}, budget)
-    if what is None and strict:
-        what = strict_problem(schema or {})
-    if what:
-        raise RequestError(400, f"Invalid schema for {owner}: {what}", param=param, code=code)
+        check(schema.definition, schema.strict, owner, "response_format", code)
 
 
 def _check_calls(messages: Sequence[Message]) -> None:
