@@ -18,6 +18,7 @@ Schema = Mapping[str, Any]
 TOO_LARGE = "schema too large to fill"
 
 _STEPS, _CHARACTERS, _DEEPEST = 10_000, 200_000, 64
+_WITH_PATTERNS = ("pattern", "patternProperties")
 _PATTERN_STEPS = 50  # to read a pattern takes as long as to read so many values
 _PATTERNS = FancyRegexOptions(backtrack_limit=10_000, size_limit=100_000, dfa_size_limit=100_000)
 _LONGEST_KEPT = 16_384
@@ -64,19 +65,21 @@ class Budget:
 
 def count_parts(value: Any, budget: Budget, keyword: str = "", depth: int = 0) -> None:
     """Take the parts of a schema or of a value from the budget; a pattern counts for more."""
-    budget.spend(_PATTERN_STEPS if keyword in ("pattern", "patternProperties") else 1)
+    characters = 0
+    if isinstance(value, str):
+        characters = len(value)
+    elif isinstance(value, dict):
+        characters = sum(map(len, value))
+    budget.spend(_PATTERN_STEPS if keyword in _WITH_PATTERNS else 1, characters)
     if depth == _DEEPEST:
         raise CannotFill(TOO_LARGE)
-    if isinstance(value, str):
-        budget.spend(0, characters=len(value))
-    elif isinstance(value, list):
+    if isinstance(value, list):
         for inner in value:
             count_parts(inner, budget, "", depth + 1)
     elif isinstance(value, dict):
-        budget.spend(0, characters=sum(map(len, value)))
         for name, inner in value.items():  # under patternProperties, each name is a pattern
-            name = keyword if keyword == "patternProperties" else name
-            count_parts(inner, budget, name, depth + 1)
+            under = keyword if keyword == "patternProperties" else name
+            count_parts(inner, budget, under, depth + 1)
 
 
 def problem(schema: Any, budget: Budget | None = None) -> str | None:
