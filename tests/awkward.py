@@ -32,12 +32,12 @@ if __name__ == "__main__":  # run as a script, this folder is the path; the modu
 
     sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
+from agentlab.endpoint.answer import take
 from agentlab.endpoint.embeddings import embed
+from agentlab.endpoint.json_schema import admits
 from agentlab.endpoint.replies import Replies
 from agentlab.endpoint.request import ChatRequest, parse_chat
-from agentlab.endpoint.schema import admits
 from agentlab.endpoint.tokens import count_tokens, split
-from agentlab.endpoint.turn import take
 from agentlab.endpoint.wire import RequestError
 from agentlab.settings import DATA
 
@@ -197,16 +197,16 @@ class Upstream:
                 models = [{"id": MODEL, "object": "model", "created": 0, "owned_by": "awkward"}]
                 return web.json_response({"object": "list", "data": models})
             case "POST", "/embeddings":
-                return self._embeddings(seen.body or {})
+                return await self._embeddings(seen.body or {})
             case "POST", "/chat/completions":
                 return await MODES[seen.mode](Call(self, request, seen))
         return refused(404, f"Invalid URL ({request.method} {request.path})")
 
-    def _embeddings(self, body: Json) -> web.Response:
+    async def _embeddings(self, body: Json) -> web.Response:
         given = body.get("input", "")
         texts = [str(text) for text in (given if isinstance(given, list) else [given])]
         data = [
-            {"object": "embedding", "index": i, "embedding": embed(text, 256)}
+            {"object": "embedding", "index": i, "embedding": await embed(text, 256)}
             for i, text in enumerate(texts)
         ]
         tokens = sum(map(count_tokens, texts))

@@ -9,6 +9,7 @@ import openai.types.chat as openai_types
 import pytest
 
 from agentlab.endpoint import chat
+from agentlab.endpoint.answer import Answer, Choice, Said
 from agentlab.endpoint.request import parse_chat
 from agentlab.endpoint.wire import RequestError
 
@@ -81,26 +82,26 @@ def test_a_bad_request_is_told_what_and_where(text: bytes, param: str | None, wo
     assert words in problem["message"]
 
 
+def answered(**fields: Any) -> chat.Chat:
+    choices = [Choice(["a", " b"], "stop"), Choice(["c"], "length")]
+    said = Said(choices, prompt_tokens=3, completion_tokens=3, longest_tokens=2)
+    return chat.Chat(parse_chat(body(**fields)), Answer("c", said), created=1)
+
+
 def test_a_completion_is_what_the_openai_client_expects():
     """Its own model reads it, strictly."""
-    answer = chat.completion(
-        id="c",
-        created=1,
-        model="m",
-        choices=[(chat.message("a", []), "stop"), (chat.message("b", []), "length")],
-        usage=chat.usage(3, 2),
-    )
-    read = openai_types.ChatCompletion.model_validate(answer, strict=True)
-    assert [c.message.content for c in read.choices] == ["a", "b"]
-    assert read.usage is not None and read.usage.total_tokens == 5
+    read = openai_types.ChatCompletion.model_validate(answered().whole(), strict=True)
+    assert [c.message.content for c in read.choices] == ["a b", "c"]
+    assert read.usage is not None and read.usage.total_tokens == 6
 
 
 def test_a_chunk_is_what_the_openai_client_expects():
-    """Its own model reads content, finish and usage chunks, strictly."""
-    identity: dict[str, Any] = {"id": "c", "created": 1, "model": "m"}
-    for data in (
-        chat.chunk(**identity, index=1, delta={"content": "x"}),
-        chat.chunk(**identity, index=0, delta={}, finish_reason="stop"),
-        chat.usage_chunk(**identity, usage=chat.usage(1, 1)),
-    ):
+    """Its own model reads role, content, finish and usage chunks, strictly."""
+    answer = answered(stream=True, stream_options={"include_usage": True})
+    stream = answer.opening() + answer.between(0, 1) + answer.between(1, 2) + answer.closing()
+    *events, done, end = stream.decode().split("\n\n")
+    assert (done, end) == ("data: [DONE]", "")
+    for event in events:
+        data = json.loads(event.removeprefix("data: "))
         openai_types.ChatCompletionChunk.model_validate(data, strict=True)
+    assert len(events) == 2 + 3 + 2 + 1

@@ -11,16 +11,16 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from jsonschema_rs import Draft202012Validator
 
-from agentlab.endpoint.schema import (
+from agentlab.endpoint.json_schema import (
+    TOO_LARGE,
     Budget,
     CannotFill,
     Schema,
     admits,
-    build,
     problem,
     strict_problem,
-    too_large,
 )
+from agentlab.endpoint.schema import build
 
 STEPS, CHARACTERS = 2000, 20_000
 
@@ -186,8 +186,8 @@ def test_a_budget_may_be_shared():
 def test_patterns_count_for_more_in_a_schema():
     """Two hundred are too many; two hundred names are few."""
     names = {f"p{i}": {"type": "string"} for i in range(201)}
-    assert not too_large({"properties": names})
-    assert too_large({"properties": {n: {"pattern": "x"} for n in names}})
+    assert problem({"properties": names}) is None
+    assert problem({"properties": {n: {"pattern": "x"} for n in names}}) == TOO_LARGE
 
 
 def test_whole_numbers_may_be_written_with_a_point():

@@ -1,4 +1,4 @@
-"""One request's answer: what is said, how many tokens, how much jitter.
+"""One request's answer: what the model says or calls on its turn, how many tokens, how much jitter.
 
 All of it is a function of the endpoint's seed, the request, and its occurrence.
 """
@@ -6,27 +6,29 @@ All of it is a function of the endpoint's seed, the request, and its occurrence.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+import json
+import random
+from collections.abc import Callable, Sequence
+from contextlib import suppress
 from functools import partial
 from hashlib import blake2b
 
 import msgspec
 
+from agentlab.endpoint import tools
+from agentlab.endpoint.asked import glance
 from agentlab.endpoint.draws import digest, generator
+from agentlab.endpoint.json_schema import CannotFill, admits
 from agentlab.endpoint.physics import Physics
-from agentlab.endpoint.replies import Replies
+from agentlab.endpoint.replies import Replies, Writer
 from agentlab.endpoint.request import ChatRequest
+from agentlab.endpoint.schema import build
 from agentlab.endpoint.tokens import count_all, split_up_to
-from agentlab.endpoint.turn import Turn, take
+from agentlab.endpoint.wire import RequestError
 
-_LONGEST_TOKENS = 16_384
-"""Of a choice, whatever the request allows; as of the models that the presets stand for."""
-
-_PIECES_A_TURN = 5000
-"""Choices are written until they have so many pieces together; then the event loop turns."""
-
-_FORM_PIECES = 2500
-"""To fill a schema may take as long as to write so many pieces."""
+_LONGEST_TOKENS = 16_384  # of a choice, as with the models that the presets are for
+_PIECES_A_TURN = 5000  # are written before the event loop turns
+_FORM_PIECES = 2500  # take as long to write as a schema to fill
 
 
 class Called(msgspec.Struct, frozen=True):
@@ -54,7 +56,7 @@ class Choice(msgspec.Struct, frozen=True):
         return "" if self.calls else "".join(self.pieces)
 
     def arguments(self, call: Called) -> str:
-        """The arguments of one of its calls, JSON in a string."""
+        """Return the arguments of one of its calls, JSON in a string."""
         return "".join(self.pieces[call.start : call.end])
 
 
@@ -82,13 +84,17 @@ class Answer(msgspec.Struct, frozen=True):
     prefill_jitter: float = 1.0
     decode_jitter: float = 1.0
 
-    @property
-    def choices(self) -> list[Choice]:
-        return self.said.choices
+
+class Turn(msgspec.Struct, frozen=True):
+    """What the model says, or the tools that it calls; `fixed` if the request alone decides it."""
+
+    text: str
+    calls: list[tools.Call] = []
+    fixed: bool = False
 
 
 def request_key(request: ChatRequest) -> bytes:
-    """What makes two requests the same: model, conversation and the client's own seed."""
+    """Return what makes two requests the same: model, conversation and the client's own seed."""
     canonical = msgspec.json.encode(
         (request.model, request.messages, request.seed, request.tools, request.response_format)
     )
@@ -98,9 +104,10 @@ def request_key(request: ChatRequest) -> bytes:
 async def say(
     request: ChatRequest, replies: Replies, *, seed: int, key: bytes, occurrence: int
 ) -> Said:
-    """The words of the answer to the `occurrence`-th (from 0) request with this `key`.
+    """Return the words of the answer to the `occurrence`-th (from 0) request with this `key`.
 
-    At temperature 0 they do not depend on the occurrence. Of long work the event loop gets slices.
+    At temperature 0 they do not depend on the occurrence. Long work leaves the event loop time.
+    It raises what `take` raises.
     """
     said = 0 if request.temperature == 0 else occurrence
     choices, fixed, pieces = [], True, 0
@@ -114,17 +121,20 @@ async def say(
             pieces = 0
             await asyncio.sleep(0)
     sizes = [len(choice.pieces) for choice in choices]
-    return Said(choices, await prompt_tokens(request), sum(sizes), max(sizes), fixed)
+    return Said(choices, await _prompt_tokens(request), sum(sizes), max(sizes), fixed)
 
 
 def timed(said: Said, physics: Physics, *, seed: int, key: bytes, occurrence: int) -> Answer:
-    """What was said as an answer, with an id and the jitter of its times."""
+    """Return what was said as an answer, with an id and the jitter of its times."""
     id = f"chatcmpl-{digest(seed, key, occurrence, 'id').hex()}"
-    return Answer(id, said, *_jitter(physics, seed, key, occurrence))
+    if not physics.jitter_sigma:  # spares most requests a generator
+        return Answer(id, said)
+    draw = generator(seed, key, occurrence, "timing")
+    return Answer(id, said, physics.jitter(draw), physics.jitter(draw))
 
 
-async def prompt_tokens(request: ChatRequest) -> int:
-    """The tokens of the conversation, and the 3 a message and 3 a request that frame them.
+async def _prompt_tokens(request: ChatRequest) -> int:
+    """Count the conversation's tokens, and 3 per message and 3 per request that frame them.
 
     Source: OpenAI's cookbook on counting the tokens of chat messages.
     """
@@ -137,31 +147,59 @@ async def prompt_tokens(request: ChatRequest) -> int:
 
 async def _choice(turn: Turn, request: ChatRequest, id_stem: str) -> Choice:
     limit = min(request.limit_tokens or _LONGEST_TOKENS, _LONGEST_TOKENS)
-    pieces, called = await _pieces(turn, request, id_stem, limit)
-    if len(pieces) > limit:
-        return Choice(pieces[:limit], "length", [call for call in called if call.start < limit])
-    return Choice(pieces, "tool_calls" if called else "stop", called)
-
-
-async def _pieces(
-    turn: Turn, request: ChatRequest, id_stem: str, limit: int
-) -> tuple[Sequence[str], list[Called]]:
-    """The pieces, and at least one more than `limit` if there are more."""
-    if not turn.calls:
-        ends = [at for stop in request.stops if stop and (at := turn.text.find(stop)) >= 0]
-        return await split_up_to(turn.text[: min(ends)] if ends else turn.text, limit), []
-    pieces: list[str] = []
-    called: list[Called] = []
+    pieces: list[str] = []  # one more than `limit` at least, if there are more
+    calls: list[Called] = []
     for number, (name, arguments) in enumerate(turn.calls):
         start = len(pieces)
         pieces += await split_up_to(arguments, limit)
-        turns = len(request.messages)
-        called.append(Called(f"call_{id_stem}{turns}{number}", name, start, len(pieces)))
-    return pieces, called
+        id = f"call_{id_stem}{len(request.messages)}{number}"
+        calls.append(Called(id, name, start, len(pieces)))
+    if not calls:
+        ends = [at for stop in request.stops if stop and (at := turn.text.find(stop)) >= 0]
+        pieces = await split_up_to(turn.text[: min(ends)] if ends else turn.text, limit)
+    if len(pieces) > limit:
+        return Choice(pieces[:limit], "length", [call for call in calls if call.start < limit])
+    return Choice(pieces, "tool_calls" if calls else "stop", calls)
 
 
-def _jitter(physics: Physics, seed: int, key: bytes, occurrence: int) -> tuple[float, float]:
-    if not physics.jitter_sigma:  # spares most requests a generator
-        return 1.0, 1.0
-    draw = generator(seed, key, occurrence, "timing")
-    return physics.jitter(draw), physics.jitter(draw)
+def take(request: ChatRequest, replies: Replies, generator: Callable[[], random.Random]) -> Turn:
+    """Take the model's turn; what `generator` makes decides what the request leaves open.
+
+    Raises:
+        RequestError: 400, if a schema asks for what the local model cannot build.
+    """
+    turns = request.turns
+    prompt = glance(next((text for role, text in reversed(turns) if role == "user"), ""))
+    prepared = replies.prepared(prompt)
+    if prepared and not (request.tools or request.response_format or tools.asks_for_react(turns)):
+        return Turn(prepared, fixed=True)
+    draw = generator()
+    writer = replies.writer(prompt, draw)
+    try:
+        if request.offered and (calls := tools.calls(request, prompt, writer, draw)):
+            return Turn("", calls)
+        return Turn(_said(request, prepared, writer, draw))
+    except CannotFill as error:
+        raise RequestError(
+            400,
+            f"The local model cannot fill this schema: {error}; simplify it.",
+            param="response_format" if request.response_format else "tools",
+            code="unsupported_schema",
+        ) from None
+
+
+def _said(request: ChatRequest, prepared: str | None, writer: Writer, draw: random.Random) -> str:
+    form = request.response_format
+    if form is not None and form.type != "text":
+        definition = form.json_schema.definition if form.json_schema else {"type": "object"}
+        if prepared:
+            with suppress(ValueError):  # it is prose
+                if admits(definition, json.loads(prepared)):
+                    return prepared
+        value = build(definition, writer, draw=draw) if form.json_schema else writer.shaped()
+        return json.dumps(value, ensure_ascii=False)
+    if request.results:
+        return writer.from_results(request.results)
+    if tools.asks_for_react(request.turns):
+        return tools.react(request.turns, writer, draw)
+    return prepared or writer.write()

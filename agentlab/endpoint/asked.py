@@ -4,22 +4,21 @@ A stand-in cannot understand a prompt, but it can obey its form. Where a prompt 
 of earlier steps, only what follows its last instruction about form ("Answer in this format:") is
 taken as the form asked for; headings before that belong to what was given.
 
-The patterns here cost no more than a text's length, whatever the text: none may try again from
-every place what it has read already.
+The patterns here take time in proportion to a text's length, whatever the text: none may try again
+from every place what it has read already.
 """
 
 from __future__ import annotations
 
 import json
 import re
-from dataclasses import dataclass, field
-from typing import Any, Literal
+from contextlib import suppress
+from typing import Any, Literal, NamedTuple
 
 Unit = Literal["sentences", "bullets", "paragraphs", "words", "characters"]
 
 _LONGEST_TOPIC = 200
-_READ = 12_000
-"""Characters: of what is longer, the beginning and the end are read."""
+_READ = 12_000  # characters
 
 _CUE = re.compile(
     r"\b(format|structure|sections?|headings?|outline|cover|include|following|should|respond"
@@ -36,26 +35,19 @@ _WORDS = {
     "one": 1, "a single": 1, "two": 2, "three": 3, "four": 4, "five": 5, "six": 6, "seven": 7,
     "eight": 8, "ten": 10, "한": 1, "두": 2, "세": 3, "네": 4, "다섯": 5,
 }  # fmt: skip
-_NUMBER = r"((?<!\d)\d{1,9}|" + "|".join(_WORDS) + r")"
+_DIGITS = r"(?<!\d)\d{1,9}"
+_MANY = rf"({_DIGITS}|{'|'.join(_WORDS)})"
 # (unit, words of which one must be there, how the length is put): looking for a word costs far
-# less than for a pattern, and most prompts have none of them.
-_LENGTHS: list[tuple[Unit, str, re.Pattern[str]]] = [
-    ("sentences", "sentence", re.compile(_NUMBER + r"[ -](?:\w+ )?sentences?\b", re.I)),
-    (
-        "bullets",
-        "bullet point item",
-        re.compile(_NUMBER + r"[ -](?:\w+ )?(?:bullets?|points?|items?)\b", re.I),
-    ),
-    ("paragraphs", "paragraph", re.compile(_NUMBER + r"[ -](?:\w+ )?paragraphs?\b", re.I)),
-    ("words", "word", re.compile(_NUMBER + r"[ -](?:\w+ )?words?\b", re.I)),
-    ("sentences", "문장", re.compile(_NUMBER + r"\s*(?:개의\s*)?문장")),
-    (
-        "bullets",
-        "항목 요점 글머리",
-        re.compile(_NUMBER + r"\s*(?:개의\s*|개\s*)(?:항목|요점|글머리)"),
-    ),
-    ("paragraphs", "문단 단락", re.compile(_NUMBER + r"\s*(?:개의\s*)?(?:문단|단락)")),
-    ("characters", "자", re.compile(r"((?<!\d)\d{1,9})\s*자\b")),
+# less than looking for a pattern, and most prompts have none of them.
+_LENGTHS: list[tuple[Unit, str, str]] = [
+    ("sentences", "sentence", rf"(?i:{_MANY}[ -](?:\w+ )?sentences?\b)"),
+    ("bullets", "bullet point item", rf"(?i:{_MANY}[ -](?:\w+ )?(?:bullets?|points?|items?)\b)"),
+    ("paragraphs", "paragraph", rf"(?i:{_MANY}[ -](?:\w+ )?paragraphs?\b)"),
+    ("words", "word", rf"(?i:{_MANY}[ -](?:\w+ )?words?\b)"),
+    ("sentences", "문장", rf"{_MANY}\s*(?:개의\s*)?문장"),
+    ("bullets", "항목 요점 글머리", rf"{_MANY}\s*(?:개의\s*|개\s*)(?:항목|요점|글머리)"),
+    ("paragraphs", "문단 단락", rf"{_MANY}\s*(?:개의\s*)?(?:문단|단락)"),
+    ("characters", "자", rf"({_DIGITS})\s*자\b"),
 ]
 _PHRASE = (  # up to the end of the clause, or to words about its length
     r"(.+?)(?:[.:;?!\n]|, (?:in|with|as)\b| (?:in|as) JSON\b"
@@ -82,7 +74,7 @@ _END = re.compile(r"\n\n(?:Provide your complete response:|Begin! )")
 
 
 def glance(text: str) -> str:
-    """The text, or the beginning and the end of one that is too long to be read whole.
+    """Return the text, or the beginning and the end of one that is too long to be read whole.
 
     Example:
         >>> len(glance("long " * 100_000)) < 20_000
@@ -92,8 +84,7 @@ def glance(text: str) -> str:
     return text if len(text) <= _READ else f"{text[:half]}\n{text[-half:]}"
 
 
-@dataclass(frozen=True)
-class Framed:
+class Framed(NamedTuple):
     """A prompt taken apart: the task itself, what is expected of its answer, what was given."""
 
     task: str
@@ -117,29 +108,17 @@ def unframe(prompt: str) -> Framed:
     return Framed(task.strip(), expected.partition(_COMPLETE)[0].strip(), context.strip())
 
 
-@dataclass(frozen=True)
-class Asked:
-    """The form of the answer that a prompt asks for.
+class Asked(NamedTuple):
+    """The form of the answer that a prompt asks for."""
 
-    Attributes:
-        korean: True if the answer is to be in Korean, else English.
-        topic: What it is about, a phrase of a few words.
-        headings: (level, title) of the headings asked for, in order.
-        items: The bullet items or numbered aspects asked for, in order.
-        numbered: True if `items` were numbered.
-        shape: The JSON value to imitate, or None for prose.
-        length: (how many, of what), or None where no length is asked for.
-        given: Headings of earlier results that the prompt carries.
-    """
-
-    korean: bool
+    korean: bool  # otherwise English
     topic: str
-    headings: list[tuple[int, str]] = field(default_factory=list)
-    items: list[str] = field(default_factory=list)
-    numbered: bool = False
-    shape: Any = None
-    length: tuple[int, Unit] | None = None
-    given: list[str] = field(default_factory=list)
+    headings: list[tuple[int, str]]  # (level, title), in order
+    items: list[str]  # bullets, or numbered aspects
+    numbered: bool
+    shape: Any  # the JSON value to imitate, or None for prose
+    length: tuple[int, Unit] | None  # how many, of what
+    given: list[str]  # headings of earlier results that the prompt carries
 
 
 def read(prompt: str) -> Asked:
@@ -152,10 +131,15 @@ def read(prompt: str) -> Asked:
     """
     framed = unframe(prompt)
     prompt = f"{framed.task}\n\n{framed.expected}".rstrip()
-    before, form = _split_at_last_cue(prompt)
-    bullets, numbered = _titles(_BULLET, form), _titles(_NUMBERED, form)
+    form_start = _form_start(prompt)
+    before, form = prompt[:form_start], prompt[form_start:]
+    bullets, numbered = (
+        [title.strip("*_` \t").rstrip(".:;") for title in pattern.findall(form)]
+        for pattern in (_BULLET, _NUMBERED)
+    )
+    hangul = len(re.findall(r"[\uac00-\ud7a3]", prompt))
     return Asked(
-        korean=_is_korean(prompt),
+        korean=hangul > 0 and hangul * 2 > len(re.findall("[A-Za-z]", prompt)),
         topic=_topic(prompt),
         headings=[(len(marks), title.rstrip(" \t")) for marks, title in _HEADING.findall(form)],
         items=bullets or numbered,
@@ -166,88 +150,50 @@ def read(prompt: str) -> Asked:
     )
 
 
-def _split_at_last_cue(prompt: str) -> tuple[str, str]:
-    at, line_start, form_start = 0, 0, _last_form_start(prompt)
-    for line in prompt.split("\n"):
-        if line_start + len(line) <= form_start and _is_cue(line.rstrip()):
-            at = line_start
-        line_start += len(line) + 1
-    return prompt[:at], prompt[at:]
-
-
-def _is_cue(line: str) -> bool:
-    if line.endswith(":") and _CUE.search(line):
-        return True
-    return line.endswith((":", ".")) and _KOREAN_CUE.search(line) is not None
-
-
-def _last_form_start(text: str) -> int:
-    """Where the last mark of a form begins: a heading, an item, a key; -1 if there is none."""
-    return max(
-        (
-            found.start()
-            for marks, pattern in (
-                ("#", _HEADING),
-                ("-*•", _BULLET),
-                ("1234567890", _NUMBERED),
-                ('"', _KEY),
-            )
-            if any(mark in text for mark in marks)
-            for found in pattern.finditer(text)
-        ),
-        default=-1,
-    )
-
-
-def _titles(pattern: re.Pattern[str], form: str) -> list[str]:
-    return [title.strip("*_` \t").rstrip(".:;") for title in pattern.findall(form)]
-
-
-def _is_korean(prompt: str) -> bool:
-    if prompt.isascii():
-        return False
-    hangul = len(re.findall(r"[\uac00-\ud7a3]", prompt))
-    latin = len(re.findall(r"[A-Za-z]", prompt))
-    return hangul * 2 > latin
+def _form_start(prompt: str) -> int:
+    """Return where the last instruction about form begins that a heading, item or key follows."""
+    marks = (_HEADING, _BULLET, _NUMBERED, _KEY)
+    last = max((found.start() for mark in marks for found in mark.finditer(prompt)), default=-1)
+    start = at = 0
+    for line in prompt[: max(last, 0)].split("\n")[:-1]:
+        said = line.rstrip()
+        english = said.endswith(":") and _CUE.search(said)
+        if english or (said.endswith((":", ".")) and _KOREAN_CUE.search(said)):
+            start = at
+        at += len(line) + 1
+    return start
 
 
 def _topic(prompt: str) -> str:
+    words = prompt.split()[:6]
     for pattern in _TOPIC:
         found = pattern.search(prompt)
         if found and (topic := found[1].strip(" \"'`*#-")):
-            return _phrase(topic, words=9)
-    return _phrase(prompt, words=6) or "this"
-
-
-def _phrase(text: str, *, words: int) -> str:
-    return " ".join(text.split()[:words])[:_LONGEST_TOPIC]
+            words = topic.split()[:9]
+            break
+    return " ".join(words)[:_LONGEST_TOPIC] or "this"
 
 
 def _length(prompt: str) -> tuple[int, Unit] | None:
     lowered = prompt.lower()
     for unit, words, pattern in _LENGTHS:
-        if any(word in lowered for word in words.split()) and (found := pattern.search(prompt)):
+        if any(word in lowered for word in words.split()) and (found := re.search(pattern, prompt)):
             number = found[1].lower()
             return (_WORDS.get(number) or int(number), unit)
     return None
 
 
 def _shape(prompt: str, form: str) -> Any:
-    """The JSON value that the prompt shows, or names the keys of; None if it wants prose."""
+    """Return the JSON value that the prompt shows, or names the keys of; None if it wants prose."""
     start, end = form.find("{"), form.rfind("}")
     if 0 <= start < end and _KEY.search(form[start:end]):
-        return _example(form[start : end + 1])
+        text = form[start : end + 1]
+        for candidate in (text, text.replace("{{", "{").replace("}}", "}")):
+            with suppress(ValueError, RecursionError):  # numbers of thousands of digits, too
+                return json.loads(candidate)
+        return dict.fromkeys(_KEY.findall(text), "")  # one with comments, or an unfinished one
     named = _JSON_KEYS.search(prompt) if "json" in prompt.lower() else None
     if named:
         keys = re.split(r",|\band\b", re.split(r"\b(?:about|for|on|in|with)\b", named[1])[0])
         return {key.strip(" `'\""): "" for key in keys if key.strip(" `'\"")}
     return None
-
-
-def _example(text: str) -> Any:
-    for candidate in (text, text.replace("{{", "{").replace("}}", "}")):
-        try:
-            return json.loads(candidate)
-        except (ValueError, RecursionError):  # numbers of thousands of digits, too
-            continue
-    return dict.fromkeys(_KEY.findall(text), "")  # an example with comments, or an unfinished one

@@ -1,4 +1,4 @@
-"""Chance that repeats: every draw has a generator of its own, seeded with a digest.
+"""Randomness that repeats: every draw has a generator of its own, seeded with a digest.
 
 The digest is of the endpoint's seed, the request, and its occurrence (how often the same request
 came before), so neither the order of arrival nor the process matters. Python's own `hash` differs
@@ -10,16 +10,11 @@ from __future__ import annotations
 import random
 from hashlib import blake2b
 
-_SPAN = 1 << 64
-
-
-_MOST_KNOWN = 100_000
-
 
 class Occurrences:
     """Counts how often each request came; a client's retry is the same request once more.
 
-    The newest `keep` different requests, at least, are known; an older one counts anew.
+    At least the newest `keep` different requests are known; an older one counts from 0 again.
 
     Example:
         >>> seen = Occurrences()
@@ -27,13 +22,13 @@ class Occurrences:
         [0, 0, 1, 1]
     """
 
-    def __init__(self, keep: int = _MOST_KNOWN) -> None:
+    def __init__(self, keep: int = 100_000) -> None:
         self._keep = keep
         self._seen: dict[bytes, int] = {}
         self._seen_before: dict[bytes, int] = {}
 
     def next(self, key: bytes, *, retry: bool = False) -> int:
-        """The number, from 0, of this request among those of the same `key`."""
+        """Return the number, from 0, of this request among those of the same `key`."""
         seen = self._seen.get(key) or self._seen_before.get(key, 0)
         if not (retry and seen):
             seen += 1
@@ -44,16 +39,16 @@ class Occurrences:
 
 
 def digest(seed: int, key: bytes, occurrence: int, purpose: str) -> bytes:
-    """Twelve bytes that stand for one draw."""
+    """Return twelve bytes that stand for one draw."""
     return blake2b(f"{seed} {occurrence} {purpose}".encode(), key=key, digest_size=12).digest()
 
 
 def generator(seed: int, key: bytes, occurrence: int, purpose: str) -> random.Random:
-    """A generator of its own for one purpose."""
-    # From a number, for from bytes Python would first take a second digest.
+    """Return a generator for one purpose."""
+    # It is seeded with a number, because from bytes Python would first take a second digest.
     return random.Random(int.from_bytes(digest(seed, key, occurrence, purpose)))
 
 
 def uniform(seed: int, key: bytes, occurrence: int, purpose: str) -> float:
-    """One number from 0 up to 1, without the cost of a generator."""
-    return int.from_bytes(digest(seed, key, occurrence, purpose)[:8]) / _SPAN
+    """Return one number from 0 up to 1, without the cost of a generator."""
+    return int.from_bytes(digest(seed, key, occurrence, purpose)[:8]) / 2**64

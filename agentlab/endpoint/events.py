@@ -1,8 +1,7 @@
 """What a stream of server-sent events tells while it passes: its first token, its end, its counts.
 
-It decides, and never waits. The pieces may be cut anywhere, even within a character: whatever the
-cuts, the same is seen. Comments, a role, empty words and blank lines keep a connection alive; they
-are no token.
+The pieces may be cut anywhere, even within a character; the same is seen whatever the cuts.
+Comments, a role, empty words and blank lines keep a connection alive; they are not tokens.
 """
 
 from __future__ import annotations
@@ -22,18 +21,19 @@ _LAST = re.compile(
     re.M,
 )
 _SAID = ("content", "reasoning_content", "reasoning", "refusal", "tool_calls", "function_call")
-_LONGEST_BYTES = 8 * 1024 * 1024  # of one event; what is longer is no event
+_LABELS = ("type", "index")
+_LONGEST_BYTES = 8 * 1024 * 1024  # of one event; what is longer is not an event
 _MOST_TOKENS = 2**53
 
 
 class Counts(msgspec.Struct, frozen=True):
-    """How many tokens an answer says that it took; 0 where it says nothing, or nonsense."""
+    """How many tokens an answer says that it took; 0 if it does not say, or says nonsense."""
 
     prompt_tokens: int = 0
     completion_tokens: int = 0
 
 
-class _Counted(msgspec.Struct):
+class _Counted(msgspec.Struct):  # so that nothing else is decoded
     usage: Any = None
     response: Any = None
 
@@ -43,7 +43,7 @@ class Events:
 
     Attributes:
         begun: True once an event held a token: content, reasoning, a refusal or a tool call.
-        ended: True once the last event was seen whole; after it, many a client does not wait.
+        ended: True once the last event was seen whole; many clients do not wait after it.
         counts: The tokens, as the latest event that names them says.
         times: What another lab told, or None.
 
@@ -67,79 +67,61 @@ class Events:
         """Read the next piece."""
         *events, self._rest = _BETWEEN.split(self._rest + piece if self._rest else piece)
         for event in events:
-            self._see(event)
+            data = b"\n".join(_DATA.findall(event))
+            self.begun = self.begun or _has_token(data)
+            if b'_tokens"' in event:
+                self.counts = counts_in(data)
+            if event.startswith(b": " + TIMES):
+                self.times = in_stream(event)
+            self.ended = self.ended or _LAST.search(event) is not None
         self._rest = self._rest[-_LONGEST_BYTES:]
-
-    def _see(self, event: bytes) -> None:
-        if not self.begun:
-            self.begun = _has_token(_data(event))
-        if b'_tokens"' in event:
-            self.counts = counts_in(_data(event))
-        if event.startswith(b": " + TIMES):
-            self.times = in_stream(event)
-        if _LAST.search(event):
-            self.ended = True
 
 
 def counts_in(body: bytes) -> Counts:
-    """The token counts of an answer, or of an event's data.
+    """Return the token counts of an answer, or of an event's data.
 
     Example:
         >>> counts_in(b'{"usage": {"prompt_tokens": 9, "completion_tokens": -1}}')
         Counts(prompt_tokens=9, completion_tokens=0)
     """
-    try:
-        told = msgspec.json.decode(body, type=_Counted)
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
-        return Counts()
+    told = _decoded(body, _Counted) or _Counted()
     usage = told.usage or _part(told.response, "usage")
-    return Counts(
-        _count(_part(usage, "prompt_tokens") or _part(usage, "input_tokens")),
-        _count(_part(usage, "completion_tokens") or _part(usage, "output_tokens")),
-    )
+    sent = _part(usage, "prompt_tokens") or _part(usage, "input_tokens")
+    made = _part(usage, "completion_tokens") or _part(usage, "output_tokens")
+    return Counts(*(n if type(n) is int and 0 <= n <= _MOST_TOKENS else 0 for n in (sent, made)))
 
 
-def _count(value: Any) -> int:
-    sane = type(value) is int and 0 <= value <= _MOST_TOKENS
-    return value if sane else 0
+def _decoded(data: bytes, kind: Any = Any) -> Any:
+    try:
+        return msgspec.json.decode(data, type=kind)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        return None
 
 
 def _part(value: Any, name: str) -> Any:
     return value.get(name) if isinstance(value, dict) else None
 
 
-def _data(event: bytes) -> bytes:
-    return b"\n".join(_DATA.findall(event))
-
-
 def _has_token(data: bytes) -> bool:
-    """True for a chunk of chat completions or completions, or an event of responses, that says."""
-    try:
-        told = msgspec.json.decode(data)
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
-        return False
+    """Return True for a chunk of (chat) completions, or an event of responses, with words in it."""
+    told = _decoded(data)
     kind = str(_part(told, "type"))
     if kind.endswith(".delta"):
         return bool(_part(told, "delta"))
     if kind == "response.output_item.added":
         return str(_part(_part(told, "item"), "type")).endswith("_call")
     choices = _part(told, "choices")
-    return isinstance(choices, list) and any(map(_says, choices))
-
-
-def _says(choice: Any) -> bool:
-    delta = _part(choice, "delta")
-    said = [_part(choice, "text"), *(_part(delta, name) for name in _SAID)]
-    return any(map(_holds_words, said))
+    for choice in choices if isinstance(choices, list) else []:
+        delta = _part(choice, "delta")
+        if any(map(_holds_words, [_part(choice, "text"), *(_part(delta, n) for n in _SAID)])):
+            return True
+    return False
 
 
 def _holds_words(said: Any) -> bool:
-    """True for a text that is not empty, a call, or a part that is not empty, however nested."""
+    """Return True for a text that is not empty, a call, or a part with text, however nested."""
     if isinstance(said, list):
         return any(map(_holds_words, said))
     if isinstance(said, dict):  # a call, or a part: {"type": "text", "text": ""}
         return any(_holds_words(value) for name, value in said.items() if name not in _LABELS)
     return isinstance(said, str) and said != ""
-
-
-_LABELS = ("type", "index")

@@ -1,46 +1,28 @@
 """One request being answered: its job in the batch, its bytes on the wire, its span.
 
-A client that hangs up frees its slot at once, as a real server's abort does.
+A client that hangs up frees its slot immediately, as with a real server.
 """
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
-from typing import Protocol
-
 from agentlab.endpoint.answer import Answer
 from agentlab.endpoint.batch import Job
+from agentlab.endpoint.chat import Chat
+from agentlab.endpoint.embeddings import Embeddings
 from agentlab.endpoint.http import Headers, Receive, Send, respond, start, unless_gone
 from agentlab.endpoint.live import LiveBatch
 from agentlab.endpoint.record import Span
-from agentlab.endpoint.wire import Json
+from agentlab.endpoint.responses import Responses
 
-
-class Dialect(Protocol):
-    """How one of OpenAI's routes words an answer; it knows the answer, not the time."""
-
-    def whole(self) -> Json | AsyncIterator[bytes]:
-        """The body of an answer that is not streamed; in pieces, where it may be long."""
-        ...
-
-    def opening(self) -> bytes:
-        """The first events of a stream."""
-        ...
-
-    def between(self, sent: int, have: int) -> bytes:
-        """The events for the tokens after number `sent` up to number `have` of each choice."""
-        ...
-
-    def closing(self) -> bytes:
-        """The last events."""
-        ...
+Dialect = Chat | Responses | Embeddings
+"""How one of OpenAI's routes words an answer; it knows the answer, not the time."""
 
 
 class Exchange:
-    """Give `answer`, worded by `dialect`, in the time it takes `live`; note it in `span`."""
+    """Gives `answer`, worded by `dialect`, in the time it takes `live`; notes it in `span`."""
 
     def __init__(self, live: LiveBatch, span: Span, answer: Answer, dialect: Dialect):
-        self._live, self._span, self._answer, self._dialect = live, span, answer, dialect
+        self._live, self._span, self._said, self._dialect = live, span, answer.said, dialect
         self._job = Job(
             prompt_tokens=answer.said.prompt_tokens,
             output_tokens=answer.said.longest_tokens,
@@ -57,16 +39,16 @@ class Exchange:
             QueueFull: If the batch has no place for it; nothing has been sent then.
             ClientGone: If the client hung up before the answer was complete.
         """
-        self._span.prompt_tokens = self._answer.said.prompt_tokens
+        self._span.prompt_tokens = self._said.prompt_tokens
         self._live.submit(self._job)
-        self._span.arrived_s = self._job.arrived_s  # reading the request was no wait for a slot
+        self._span.arrived_s = self._job.arrived_s  # reading the request was not a wait for a slot
         headers = [(b"x-request-id", self._span.request_id.encode())]
-        answering = self._stream if stream else self._whole
+        answering = self._stream(send, headers) if stream else self._whole(send, headers)
         try:
-            if self._job.end_s is not None:  # done at once, so nobody can hang up meanwhile
-                await answering(send, headers)
+            if self._job.end_s is not None:  # it is done already, so nobody can hang up meanwhile
+                await answering
             else:
-                await unless_gone(receive, answering(send, headers))
+                await unless_gone(receive, answering)
         finally:
             if self._job.end_s is None:
                 self._note(self._live.made(self._job))
@@ -75,7 +57,7 @@ class Exchange:
 
     async def _whole(self, send: Send, headers: Headers) -> None:
         await self._live.finished(self._job)
-        self._note(self._answer.said.completion_tokens, status=200)
+        self._note(self._said.completion_tokens, status=200)
         body = self._dialect.whole()
         if isinstance(body, dict):
             await respond(send, 200, body, headers)
@@ -86,17 +68,17 @@ class Exchange:
         await send({"type": "http.response.body", "body": b""})
 
     async def _stream(self, send: Send, headers: Headers) -> None:
+        assert not isinstance(self._dialect, Embeddings)
         await self._live.started(self._job)
         await start(send, 200, b"text/event-stream; charset=utf-8", headers)
-        opening = self._dialect.opening()
-        sent = 0
+        opening, sent = self._dialect.opening(), 0
         while sent < self._job.output_tokens:
             have = await self._live.tokens(self._job, after=sent)
             data, opening = opening + self._dialect.between(sent, have), b""
             await send({"type": "http.response.body", "body": data, "more_body": True})
             sent = have
         await self._live.finished(self._job)
-        self._note(self._answer.said.completion_tokens, status=200)
+        self._note(self._said.completion_tokens, status=200)
         await send({"type": "http.response.body", "body": opening + self._dialect.closing()})
 
     def _note(self, completion_tokens: int, status: int | None = None) -> None:

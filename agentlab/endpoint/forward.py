@@ -22,8 +22,9 @@ import aiohttp
 import msgspec
 from yarl import URL
 
-from agentlab.endpoint import parameters
-from agentlab.endpoint.events import Counts, Events, counts_in
+from agentlab.endpoint.events import Counts
+from agentlab.endpoint.events import Events
+from agentlab.endpoint.events import counts_in
 from agentlab.endpoint.http import (
     BrokenOff,
     Receive,
@@ -40,6 +41,7 @@ from agentlab.endpoint.record import Span
 from agentlab.endpoint.times import TIMES
 from agentlab.endpoint.times import read_times
 from agentlab.endpoint.times import take_over
+from agentlab.endpoint.wire import LeftOut
 from agentlab.endpoint.wire import RequestError
 from agentlab.errors import ConfigError
 from agentlab.settings import checked_address
@@ -124,7 +126,7 @@ class Forward:
         self._up = re.compile(_UP_TO_LAB if lab else _UP)
         self._down = re.compile(_DOWN_FROM_LAB if lab else _DOWN)
         self._proxy = _proxy(self._upstream)
-        self._left_out = parameters.LeftOut(leave_out)
+        self._left_out = LeftOut(leave_out)
         self.time_scale = 1.0 if time_scale is None else time_scale
         self._epoch = time.monotonic()
         self._opened: dict[asyncio.AbstractEventLoop, tuple[_Sessions, Any]] = {}

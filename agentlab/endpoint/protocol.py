@@ -1,4 +1,4 @@
-"""HTTP as uvicorn reads it, with bounds: so many bytes around a body, and so long to arrive.
+"""HTTP as uvicorn reads it, with bounds on the bytes around a body and on the time to arrive.
 
 What is refused here never comes to the application; the answer has OpenAI's shape all the same.
 """
@@ -18,14 +18,9 @@ from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 from agentlab.endpoint.http import RESET, Application, Receive, Scope, Send, respond
 from agentlab.endpoint.wire import RequestError
 
-MOST_HEAD_BYTES = 65_536
-"""Of a request's head, and of what frames its body: sizes of chunks, trailers."""
-
-MOST_ARRIVAL_S = 30.0
-"""From a request's first byte to its last."""
-
-_LINGER_S = 2.0
-"""A refusal is lost if the connection is closed while its client still sends."""
+MOST_HEAD_BYTES = 65_536  # of a request's head, and of what frames its body: chunk sizes, trailers
+MOST_ARRIVAL_S = 30.0  # from a request's first byte to its last
+_LINGER_S = 2.0  # a refusal is lost if the connection is closed while its client still sends
 
 _logger = logging.getLogger("uvicorn.error")
 
@@ -40,7 +35,8 @@ class Protocol(HttpToolsProtocol):
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
-        self.timeout_keep_alive_task = self.loop.call_later(  # who asks nothing is let go, too
+        # A client that asks nothing is let go, too.
+        self.timeout_keep_alive_task = self.loop.call_later(
             self.timeout_keep_alive, self.timeout_keep_alive_handler
         )
 
@@ -147,22 +143,15 @@ class Protocol(HttpToolsProtocol):
 
 
 def surviving(app: Application) -> Application:
-    """`app`, whose unforeseen errors each make a line in the log, and an answer 500."""
+    """Return `app`, but an unforeseen error makes a line in the log, and an answer 500."""
 
     async def answer(scope: Scope, receive: Receive, send: Send) -> None:
         try:
             await app(scope, receive, send)
         except Exception as error:
             at = extract_tb(error.__traceback__)[-1]
-            what = f"{type(error).__name__}: {error}"[:300]
-            _logger.error(
-                "%s %.100r: %r (%s:%d)",
-                scope["method"],
-                scope["path"],
-                what,
-                at.filename,
-                at.lineno,
-            )
+            what, where = f"{type(error).__name__}: {error}"[:300], f"{at.filename}:{at.lineno}"
+            _logger.error("%s %.100r: %r (%s)", scope["method"], scope["path"], what, where)
             failed = RequestError(500, "The endpoint failed.", kind="server_error")
             try:
                 await respond(send, 500, failed.body)

@@ -12,6 +12,7 @@ import math
 import random
 from collections.abc import Iterator, Mapping, Sequence
 from functools import lru_cache
+from itertools import islice
 from pathlib import Path
 from typing import Annotated, Any, TypeVar
 
@@ -36,6 +37,8 @@ _read_short = lru_cache(maxsize=1024)(read)  # the same prompt comes again and a
 _MOST_PARAGRAPHS = 1000  # more than there are sentences
 _DEEPEST = 40
 
+_Texts = Annotated[list[Text], msgspec.Meta(min_length=1)]
+
 
 class Prepared(msgspec.Struct, forbid_unknown_fields=True):
     """An answer that was written for one prompt."""
@@ -51,9 +54,9 @@ class Phrases(msgspec.Struct, forbid_unknown_fields=True):
     passes a tool's `{result}` on.
     """
 
-    sentences: Annotated[list[Text], msgspec.Meta(min_length=1)]
-    aspects: Annotated[list[Text], msgspec.Meta(min_length=1)]
-    terms: Annotated[list[Text], msgspec.Meta(min_length=1)]
+    sentences: _Texts
+    aspects: _Texts
+    terms: _Texts
     builds_on: Text
     found: Text
 
@@ -87,13 +90,12 @@ class Replies:
         )
 
     def prepared(self, prompt: str) -> str | None:
-        """The answer that the course has for this prompt, or None."""
-        return self._prepared.get(_folded(prompt)) or self._prepared.get(
-            _folded(unframe(prompt).task)
-        )
+        """Return the answer that the course has for this prompt, or None."""
+        reply = self._prepared.get(_folded(prompt))
+        return reply or self._prepared.get(_folded(unframe(prompt).task))
 
     def writer(self, prompt: str, draw: random.Random) -> Writer:
-        """Who assembles an answer to `prompt`; `draw` alone decides what is said."""
+        """Return a writer of an answer to `prompt`; `draw` alone decides what is said."""
         asked = _read_short(prompt) if len(prompt) <= _SHORT else read(prompt)
         return Writer(asked, self._korean if asked.korean else self._english, draw)
 
@@ -102,19 +104,14 @@ class Writer:
     """Assembles one answer; fills the fields of a form, too (`schema.Filler`)."""
 
     def __init__(self, asked: Asked, phrases: Phrases, draw: random.Random):
-        self._asked, self._draw = asked, draw
+        self._asked, self._draw, self.topic = asked, draw, asked.topic
         self._builds_on, self._found = phrases.builds_on, phrases.found
         self._sentences = self._shuffled(phrases.sentences)
         self._aspects = self._shuffled(phrases.aspects)
         self._terms = self._shuffled(phrases.terms)
 
-    @property
-    def topic(self) -> str:
-        """What the prompt is about, in a few words."""
-        return self._asked.topic
-
     def write(self) -> str:
-        """The answer in the form that the prompt asks for."""
+        """Return the answer in the form that the prompt asks for."""
         asked = self._asked
         if asked.shape is not None:
             return json.dumps(self._imitate(asked.shape), ensure_ascii=False, indent=2)
@@ -122,18 +119,26 @@ class Writer:
             return "\n\n".join(self._sections())
         if asked.items:
             return "\n".join(self._items())
-        return self._prose()
+        many, unit = asked.length or (self._draw.randrange(3, 6), "sentences")
+        if unit == "bullets":
+            return "\n".join(f"- {sentence}" for sentence in self._take(many))
+        if unit == "paragraphs":
+            paragraphs = [" ".join(self._take(3)) for _ in range(min(many, _MOST_PARAGRAPHS))]
+            return "\n\n".join(filter(None, paragraphs))
+        if unit == "sentences":
+            return " ".join(self._take(many))
+        return self._up_to(many, words=unit == "words")
 
     def shaped(self) -> Any:
-        """The answer as a JSON object, of the shape that the prompt shows, if it shows one."""
+        """Return the answer as a JSON object, of the shape that the prompt shows, if any."""
         if isinstance(self._asked.shape, dict):
             return self._imitate(self._asked.shape)
         return {"topic": self.topic, "answer": " ".join(self._take(3))}
 
     def from_results(self, results: Sequence[tuple[str, str]]) -> str:
-        """The answer after tools were called: (name, result) of each.
+        """Return the answer after tools were called: (name, result) of each.
 
-        A long result is an answer already, a coworker's say, and is passed on as it is.
+        A long result is an answer already, such as a coworker's, and is passed on as it is.
         """
         texts = dict.fromkeys(text.strip() for _, text in results if text.strip())
         if len(texts) == 1 and len(only := next(iter(texts))) > _LONG:
@@ -141,20 +146,18 @@ class Writer:
         return "\n".join(self._found.replace("{result}", text.rstrip(".")) for text in texts)
 
     def text(self, name: str, schema: Mapping[str, Any]) -> str:
-        """What stands in a field called `name`: a sentence, or a few words."""
-        words = name.lower().replace("_", " ").strip()
-        if _TITLES & set(words.split()):
+        """Return what stands in a field called `name`: a sentence, or a few words."""
+        words = {*name.lower().replace("_", " ").split()}
+        if _TITLES & words:
             return _capital(self.topic)
-        if _PROSE & set(words.split()) or schema.get("minLength", 0) > 40:
+        if _PROSE & words or schema.get("minLength", 0) > 40:
             return " ".join(self._take(2)) or _capital(self.topic)
-        return next(self._terms, self.topic).replace("{topic}", self.topic)
+        return self._term()
 
     def choose(self, name: str, options: Sequence[Any]) -> Any:
-        """One of the values that a field may have."""
         return options[self._draw.randrange(len(options))]
 
     def number(self, name: str, least: float, most: float, whole: bool) -> float:
-        """A number for a field, both ends included."""
         if whole:
             return self._draw.randrange(math.ceil(least), math.floor(most) + 1)
         return round(self._draw.uniform(least, most), 2)
@@ -165,11 +168,12 @@ class Writer:
             yield left.pop(int(self._draw.random() * len(left)))
 
     def _sections(self) -> Iterator[str]:
-        for number, (level, title) in enumerate(self._asked.headings):
+        headings, given = self._asked.headings, dict.fromkeys(self._asked.given)
+        for number, (level, title) in enumerate(headings):
             yield f"{'#' * level} {title}"
-            if number == 0 and self._asked.given:
-                yield self._what_was_given()
-            deeper = self._asked.headings[number + 1 : number + 2]
+            if number == 0 and given:
+                yield self._builds_on.replace("{given}", ", ".join(given))
+            deeper = headings[number + 1 : number + 2]
             if not deeper or deeper[0][0] <= level:  # a heading over headings needs no text
                 yield " ".join(filter(None, [self._about(title), *self._take(1)]))
 
@@ -178,19 +182,8 @@ class Writer:
             mark = f"{number}." if self._asked.numbered else "-"
             yield f"{mark} **{item}**: {self._about(item)}".rstrip(": ")
 
-    def _prose(self) -> str:
-        many, unit = self._asked.length or (self._draw.randrange(3, 6), "sentences")
-        if unit == "bullets":
-            return "\n".join(f"- {sentence}" for sentence in self._take(many))
-        if unit == "paragraphs":
-            paragraphs = [" ".join(self._take(3)) for _ in range(min(many, _MOST_PARAGRAPHS))]
-            return "\n\n".join(filter(None, paragraphs))
-        if unit == "sentences":
-            return " ".join(self._take(many))
-        return self._up_to(many, words=unit == "words")
-
     def _up_to(self, limit: int, *, words: bool) -> str:
-        """As near to `limit` words as whole sentences come; in characters, never above it."""
+        """Return about `limit` words in whole sentences, or at most so many characters."""
 
         def size(text: str) -> int:
             return len(text.split()) if words else len(text) + 1
@@ -205,41 +198,42 @@ class Writer:
         last = min(rest, key=lambda sentence: abs(room - size(sentence)), default="")
         if abs(room - size(last)) < room and (words or size(last) <= room):
             said.append(last)
-        return " ".join(said) or _cut(" ".join(rest), limit, words)
+        if said:
+            return " ".join(said)
+        text = " ".join(rest)
+        return " ".join(text.split()[:limit]) if words else text[:limit].rstrip()
 
     def _take(self, many: int) -> list[str]:
-        """Up to `many` sentences that were not said yet; fewer when the bank runs out."""
-        topic = self._asked.topic
-        taken = (sentence for _, sentence in zip(range(many), self._sentences, strict=False))
-        return [_capital(sentence.replace("{topic}", topic)) for sentence in taken]
+        """Return up to `many` sentences that were not said yet; fewer when the bank runs out."""
+        taken = islice(self._sentences, many)
+        return [_capital(sentence.replace("{topic}", self.topic)) for sentence in taken]
+
+    def _term(self) -> str:
+        return next(self._terms, self.topic).replace("{topic}", self.topic)
 
     def _about(self, aspect: str) -> str:
         template = next(self._aspects, None) or next(self._sentences, "")
-        filled = template.replace("{aspect}", _lowered(aspect)).replace(
-            "{topic}", self._asked.topic
-        )
-        return _capital(filled)
-
-    def _what_was_given(self) -> str:
-        return self._builds_on.replace("{given}", ", ".join(dict.fromkeys(self._asked.given)))
+        # In the middle of a sentence; acronyms are left alone.
+        lowered = aspect if aspect[1:2].isupper() else aspect[:1].lower() + aspect[1:]
+        return _capital(template.replace("{aspect}", lowered).replace("{topic}", self.topic))
 
     def _imitate(self, shape: Any, depth: int = 0) -> Any:
-        """A value of the same shape and types as `shape`, keys and lengths of lists included."""
-        if depth > _DEEPEST:
+        """Return a value of the same shape and types, keys and lengths of lists included."""
+        if depth > _DEEPEST or shape is None:
             return None
         if isinstance(shape, dict):
             return {key: self._imitate(value, depth + 1) for key, value in shape.items()}
         if isinstance(shape, list):
             return [self._imitate(value, depth + 1) for value in shape or ["", ""]]
-        if isinstance(shape, bool) or shape is None:
+        if isinstance(shape, bool):
             return shape
-        if isinstance(shape, int):  # no larger than the example, for it may stand for a scale
+        if isinstance(shape, int):  # no larger than the example, because it may stand for a scale
             return self._draw.randrange(1, max(shape, 1) + 1)
         if isinstance(shape, float):
             return round(self._draw.random(), 2)
-        if isinstance(shape, str) and "|" in shape:  # "low|high" shows what there is to choose from
+        if "|" in shape:  # "low|high" shows what there is to choose from
             return self.choose("", [option.strip() for option in shape.split("|")])
-        return next(self._terms, self._asked.topic).replace("{topic}", self._asked.topic)
+        return self._term()
 
 
 def _load(path: Path, kind: type[T]) -> T:
@@ -255,12 +249,3 @@ def _folded(text: str) -> str:
 
 def _capital(text: str) -> str:
     return text[:1].upper() + text[1:]
-
-
-def _lowered(title: str) -> str:
-    """A title in the middle of a sentence, acronyms left alone."""
-    return title if title[1:2].isupper() else title[:1].lower() + title[1:]
-
-
-def _cut(text: str, limit: int, words: bool) -> str:
-    return " ".join(text.split()[:limit]) if words else text[:limit].rstrip()

@@ -10,17 +10,28 @@ from typing import Annotated, Any, Literal
 
 import msgspec
 
-from agentlab.endpoint import schema as schemas
-from agentlab.endpoint.wire import Json, RequestError, decode, invalid
+from agentlab.endpoint.json_schema import Budget, problem, strict_problem
+from agentlab.endpoint.wire import (
+    Json,
+    RequestError,
+    decode,
+    invalid,
+    missing_parameter,
+    unsupported,
+)
 from agentlab.fields import Text
 
-Name = Annotated[str, msgspec.Meta(min_length=1, max_length=256)]
-"""A model's: each event of a stream repeats it."""
-
+# The names and ranges that OpenAI's API accepts.
 MOST_ITEMS = 2048
-"""Messages, or parts of one. Source: what OpenAI's API says to longer lists."""
-
+Name = Annotated[str, msgspec.Meta(min_length=1, max_length=256)]  # each event repeats it
 Tokens = Annotated[int, msgspec.Meta(ge=1, lt=2**53)]
+Temperature = Annotated[float, msgspec.Meta(ge=0, le=2)]
+ToolChoice = Literal["none", "auto", "required"]
+_Role = Literal["system", "developer", "user", "assistant", "tool", "function"]
+_Identifier = Annotated[str, msgspec.Meta(pattern="^[a-zA-Z0-9_-]{1,64}$")]
+_UpToMost = msgspec.Meta(max_length=MOST_ITEMS)
+_Choices = Annotated[int, msgspec.Meta(ge=1, le=128)]
+_Stops = Annotated[list[str], msgspec.Meta(max_length=4)]
 
 
 class Part(msgspec.Struct):
@@ -44,9 +55,9 @@ class ToolCall(msgspec.Struct):
 
 
 class Message(msgspec.Struct):
-    role: Literal["system", "developer", "user", "assistant", "tool", "function"]
-    content: str | Annotated[list[Part], msgspec.Meta(max_length=MOST_ITEMS)] | None = None
-    tool_calls: Annotated[list[ToolCall], msgspec.Meta(max_length=MOST_ITEMS)] | None = None
+    role: _Role
+    content: str | Annotated[list[Part], _UpToMost] | None = None
+    tool_calls: Annotated[list[ToolCall], _UpToMost] | None = None
     tool_call_id: str | None = None
 
     @property
@@ -64,7 +75,7 @@ class StreamOptions(msgspec.Struct):
 class Function(msgspec.Struct):
     """A function that the model may ask for; `parameters` is the JSON Schema of its arguments."""
 
-    name: Annotated[str, msgspec.Meta(pattern="^[a-zA-Z0-9_-]{1,64}$")]
+    name: _Identifier
     description: str | None = None
     parameters: Json | None = None
     strict: bool | None = None
@@ -94,7 +105,7 @@ class NamedTool(msgspec.Struct):
 class Schema(msgspec.Struct, rename={"definition": "schema"}):
     """The schema that an answer is to keep to; on the wire, `definition` is called `schema`."""
 
-    name: Annotated[str, msgspec.Meta(pattern="^[a-zA-Z0-9_-]{1,64}$")]
+    name: _Identifier
     definition: Json = {}
     strict: bool | None = None
 
@@ -107,7 +118,7 @@ class Form(msgspec.Struct):
 
 
 class ChatRequest(msgspec.Struct):
-    """The fields of a chat request that the local model acts on; any other is let pass."""
+    """The fields of a chat request that the local model acts on; it ignores any other."""
 
     model: Name
     messages: Annotated[list[Message], msgspec.Meta(min_length=1, max_length=MOST_ITEMS)]
@@ -115,12 +126,12 @@ class ChatRequest(msgspec.Struct):
     stream_options: StreamOptions | None = None
     max_tokens: Tokens | None = None
     max_completion_tokens: Tokens | None = None
-    stop: str | Annotated[list[str], msgspec.Meta(max_length=4)] | None = None
-    n: Annotated[int, msgspec.Meta(ge=1, le=128)] | None = None
-    temperature: Annotated[float, msgspec.Meta(ge=0, le=2)] | None = None
+    stop: str | _Stops | None = None
+    n: _Choices | None = None
+    temperature: Temperature | None = None
     seed: int | None = None
     tools: Annotated[list[Tool], msgspec.Meta(min_length=1, max_length=128)] | None = None
-    tool_choice: Literal["none", "auto", "required"] | NamedTool | None = None
+    tool_choice: ToolChoice | NamedTool | None = None
     parallel_tool_calls: bool | None = None
     response_format: Form | None = None
     logprobs: bool | None = None
@@ -170,30 +181,22 @@ def parse_chat(body: bytes) -> ChatRequest:
     """Read a chat request.
 
     Raises:
-        RequestError: 400, if it is no JSON, if a field is missing or of the wrong type or out of
+        RequestError: 400, if it is not JSON, if a field is missing or of the wrong type or out of
             range, or if it asks for what the local model cannot do; `param` names the field.
     """
     return checked(decode(body, _decoder))
 
 
 def checked(request: ChatRequest) -> ChatRequest:
-    """The request itself, if its fields fit together.
+    """Return the request itself, if its fields fit together.
 
     Raises:
-        RequestError: 400, as `parse_chat`.
+        RequestError: 400, naming the field that does not.
     """
-    _check_fields(request)
-    _check_calls(request.messages)
-    return request
-
-
-def _check_fields(request: ChatRequest) -> None:
     if request.max_tokens is not None and request.max_completion_tokens is not None:
-        raise RequestError(
-            400,
-            "Setting 'max_tokens' and 'max_completion_tokens' at the same time is not supported.",
-            code="invalid_parameter_combination",
-        )
+        both = "'max_tokens' and 'max_completion_tokens'"
+        message = f"Setting {both} at the same time is not supported."
+        raise RequestError(400, message, code="invalid_parameter_combination")
     for param, asked in (
         ("logprobs", request.logprobs or request.top_logprobs),
         ("functions", request.functions),
@@ -201,24 +204,12 @@ def _check_fields(request: ChatRequest) -> None:
         ("modalities", request.modalities not in (None, ["text"])),
     ):
         if asked:
-            message = f"'{param}' is not supported by the local model; leave it out."
-            raise RequestError(400, message, param=param, code="unsupported_parameter")
-    _check_size(request)
+            raise unsupported(param, " by the local model")
     _check_tools(request)
-    check_form(request.response_format, request.turns)
-
-
-def _check_size(request: ChatRequest) -> None:
-    """All schemas together are short enough to be read while others wait."""
-    form = request.response_format
-    if not (form or request.tools):  # as in most requests
-        return
-    definitions = [tool.function.parameters for tool in request.tools or []]
-    definitions.append(form.json_schema.definition if form and form.json_schema else None)
-    if schemas.too_large(definitions):
-        param = "tools" if request.tools else "response_format"
-        message = f"Invalid '{param}': {schemas.TOO_LARGE}; simplify it."
-        raise RequestError(400, message, param=param, code="unsupported_schema")
+    _check_form(request)
+    _check_schemas(request)
+    _check_calls(request.messages)
+    return request
 
 
 def _check_tools(request: ChatRequest) -> None:
@@ -230,62 +221,46 @@ def _check_tools(request: ChatRequest) -> None:
         if value is not None and not request.tools:
             raise invalid(param, f"'{param}' is only allowed when 'tools' are specified.")
     names = [tool.function.name for tool in request.tools or []]
-    if isinstance(choice, NamedTool) and choice.function.name not in names:
-        raise invalid(
-            "tool_choice", f"tool {choice.function.name!r} is not among the tools: {names}."
-        )
-    for index, tool in enumerate(request.tools or []):
-        _check_schema(
-            tool.function.parameters or {},
-            f"tools[{index}].function.parameters",
-            f"function '{tool.function.name}'",
-            strict=bool(tool.function.strict),
-        )
+    if isinstance(choice, NamedTool) and (name := choice.function.name) not in names:
+        raise invalid("tool_choice", f"tool {name!r} is not among the tools: {names}.")
 
 
-def check_form(form: Form | None, turns: Sequence[tuple[str, str]]) -> None:
-    """Refuse a response_format that OpenAI would refuse.
-
-    Raises:
-        RequestError: 400, naming what is wrong.
-    """
+def _check_form(request: ChatRequest) -> None:
+    form = request.response_format
     if form is None or form.type == "text":
         return
-    if form.type == "json_object":
-        if not any("json" in text.lower() for _, text in turns):
-            raise invalid(
-                "messages",
-                "they must contain the word 'json' in some form, to use 'response_format' of "
-                "type 'json_object'.",
-            )
-        return
-    if form.json_schema is None:
-        message = "Missing required parameter: 'response_format.json_schema'."
-        code = "missing_required_parameter"
-        raise RequestError(400, message, param="response_format.json_schema", code=code)
-    _check_schema(
-        form.json_schema.definition,
-        "response_format",
-        f"response_format '{form.json_schema.name}'",
-        strict=bool(form.json_schema.strict),
-    )
+    if form.type == "json_schema" and form.json_schema is None:
+        raise missing_parameter("response_format.json_schema")
+    if form.type == "json_object" and not any("json" in text.lower() for _, text in request.turns):
+        what = "they must contain the word 'json' in some form, to use 'response_format' of type "
+        raise invalid("messages", f"{what}'json_object'.")
 
 
-def _check_schema(definition: Json, param: str, owner: str, *, strict: bool) -> None:
-    what = schemas.problem(definition) or (schemas.strict_problem(definition) if strict else None)
-    if what:
-        kind = "json_schema" if param == "response_format" else "function_parameters"
-        raise RequestError(
-            400, f"Invalid schema for {owner}: {what}", param=param, code=f"invalid_{kind}"
-        )
+def _check_schemas(request: ChatRequest) -> None:
+    """Check each schema; all together must be short enough to be read while others wait."""
+    budget = Budget()
+
+    def check(schema: Json, strict: bool | None, owner: str, param: str, code: str) -> None:
+        what = problem(schema, budget) or (strict_problem(schema) if strict else None)
+        if what:
+            raise RequestError(400, f"Invalid schema for {owner}: {what}", param=param, code=code)
+
+    for index, tool in enumerate(request.tools or []):
+        function, param = tool.function, f"tools[{index}].function.parameters"
+        owner, code = f"function '{function.name}'", "invalid_function_parameters"
+        check(function.parameters or {}, function.strict, owner, param, code)
+    form = request.response_format
+    if form and form.type == "json_schema" and (schema := form.json_schema):
+        owner, code = f"response_format '{schema.name}'", "invalid_json_schema"
+        check(schema.definition, schema.strict, owner, "response_format", code)
 
 
 def _check_calls(messages: Sequence[Message]) -> None:
-    """Every tool call is answered by the messages right after it, and nothing else is."""
+    """Check that the messages right after tool calls answer each call, and no others."""
     waiting: set[str] = set()
-    for index, message in enumerate(messages):
+    for index, message in enumerate([*messages, None]):
         where = f"messages[{index}]"
-        if message.role == "tool":
+        if message is not None and message.role == "tool":
             if message.tool_call_id not in waiting:
                 raise invalid(
                     f"{where}.role",
@@ -295,17 +270,13 @@ def _check_calls(messages: Sequence[Message]) -> None:
             waiting.discard(message.tool_call_id)
             continue
         if waiting:
-            raise _unanswered(waiting, where)
-        waiting = {call.id for call in message.tool_calls or []}
-        if message.content is None and not waiting and message.role != "assistant":
-            raise invalid(f"{where}.content", "expected a string, got null.")
-    if waiting:
-        raise _unanswered(waiting, f"messages[{len(messages)}]")
-
-
-def _unanswered(waiting: set[str], where: str) -> RequestError:
-    return invalid(
-        where,
-        "an assistant message with 'tool_calls' must be followed by tool messages responding to "
-        f"each 'tool_call_id'; these have none: {', '.join(sorted(waiting))}.",
-    )
+            raise invalid(
+                where,
+                "an assistant message with 'tool_calls' must be followed by tool messages "
+                "responding to each 'tool_call_id'; these have none: "
+                f"{', '.join(sorted(waiting))}.",
+            )
+        if message is not None:
+            waiting = {call.id for call in message.tool_calls or []}
+            if message.content is None and not waiting and message.role != "assistant":
+                raise invalid(f"{where}.content", "expected a string, got null.")

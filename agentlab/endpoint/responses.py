@@ -1,7 +1,7 @@
 """OpenAI's responses: the same conversation as a chat, in other words.
 
 A request is turned into a chat request, and its answer is worded as a response. The endpoint
-keeps no conversations: `previous_response_id` and `conversation` are refused.
+keeps no conversations, so it refuses `previous_response_id` and `conversation`.
 
 Source: OpenAI's API reference for responses, and what its Python client accepts and sends.
 """
@@ -14,9 +14,17 @@ from typing import Annotated, Any, Literal
 
 import msgspec
 
-from agentlab.endpoint.answer import Answer, Called, Choice
-from agentlab.endpoint.request import MOST_ITEMS, ChatRequest, Name, Tokens, checked
-from agentlab.endpoint.wire import Json, RequestError, decode, event, invalid
+from agentlab.endpoint.answer import Answer, Called
+from agentlab.endpoint.request import (
+    MOST_ITEMS,
+    ChatRequest,
+    Name,
+    Temperature,
+    Tokens,
+    ToolChoice,
+    checked,
+)
+from agentlab.endpoint.wire import Json, decode, event, invalid, unsupported
 from agentlab.fields import Text
 
 
@@ -45,16 +53,16 @@ class _NamedTool(msgspec.Struct):
 
 
 class ResponsesRequest(msgspec.Struct):
-    """What `/v1/responses` takes and the local model acts on; any other field is let pass."""
+    """What `/v1/responses` takes and the local model acts on; it ignores any other field."""
 
     model: Name
     input: Text | Annotated[list[Json], msgspec.Meta(min_length=1, max_length=MOST_ITEMS)]
     instructions: str | None = None
     stream: bool | None = None
     max_output_tokens: Tokens | None = None
-    temperature: Annotated[float, msgspec.Meta(ge=0, le=2)] | None = None
+    temperature: Temperature | None = None
     tools: Annotated[list[_Tool], msgspec.Meta(max_length=128)] | None = None
-    tool_choice: Literal["none", "auto", "required"] | _NamedTool | None = None
+    tool_choice: ToolChoice | _NamedTool | None = None
     parallel_tool_calls: bool | None = None
     text: _TextOptions | None = None
     previous_response_id: str | None = None
@@ -74,13 +82,12 @@ def parse_responses(body: bytes) -> ResponsesRequest:
     request = decode(body, _decoder)
     for param in ("previous_response_id", "conversation", "background"):
         if getattr(request, param):
-            message = f"'{param}' is not supported: the endpoint keeps no responses; leave it out."
-            raise RequestError(400, message, param=param, code="unsupported_parameter")
+            raise unsupported(param, ": the endpoint keeps no responses")
     return request
 
 
 def as_chat(request: ResponsesRequest) -> ChatRequest:
-    """The chat request that asks the same.
+    """Return the chat request that asks the same.
 
     Raises:
         RequestError: 400, if an item or a tool is of a kind that a chat does not know.
@@ -91,13 +98,23 @@ def as_chat(request: ResponsesRequest) -> ChatRequest:
         "stream": request.stream,
         "max_completion_tokens": request.max_output_tokens,
         "temperature": request.temperature,
-        "tools": [_tool(tool) for tool in request.tools or []] or None,
-        "tool_choice": _choice(request.tool_choice) if request.tools else None,
-        "parallel_tool_calls": request.parallel_tool_calls if request.tools else None,
-        "response_format": _form(request.text),
     }
+    if request.tools:
+        choice = request.tool_choice
+        named = isinstance(choice, _NamedTool)
+        fields |= {
+            "tools": [{"function": tool} for tool in request.tools],
+            "tool_choice": {"function": choice} if named else choice,
+            "parallel_tool_calls": request.parallel_tool_calls,
+        }
+    form = request.text.format if request.text else None
+    if form and form.type == "json_object":
+        fields["response_format"] = {"type": form.type}
+    elif form and form.type == "json_schema":
+        schema = {"name": form.name, "schema": form.schema or {}, "strict": form.strict}
+        fields["response_format"] = {"type": form.type, "json_schema": schema}
     try:
-        return checked(msgspec.convert(fields, ChatRequest))
+        return checked(msgspec.convert(fields, ChatRequest, from_attributes=True))
     except (msgspec.ValidationError, RecursionError) as error:
         raise invalid("input", f"{error}.") from None
 
@@ -111,141 +128,100 @@ def _messages(request: ResponsesRequest) -> list[Json]:
     for index, item in enumerate(request.input):
         kind = item.get("type", "message")
         if kind == "message":
-            content = item.get("content")
-            messages.append({"role": item.get("role"), "content": content})
+            messages.append({"role": item.get("role"), "content": item.get("content")})
         elif kind == "function_call":
-            call = {
-                "id": item.get("call_id"),
-                "function": {"name": item.get("name"), "arguments": item.get("arguments")},
-            }
-            if messages and messages[-1].get("tool_calls"):
-                messages[-1]["tool_calls"].append(call)
-            else:
-                messages.append({"role": "assistant", "content": None, "tool_calls": [call]})
+            function = {"name": item.get("name"), "arguments": item.get("arguments")}
+            if not (messages and messages[-1].get("tool_calls")):
+                messages.append({"role": "assistant", "content": None, "tool_calls": []})
+            messages[-1]["tool_calls"].append({"id": item.get("call_id"), "function": function})
         elif kind == "function_call_output":
-            output = item.get("output")
-            messages.append(
-                {"role": "tool", "tool_call_id": item.get("call_id"), "content": output}
-            )
+            answered = {"tool_call_id": item.get("call_id"), "content": item.get("output")}
+            messages.append({"role": "tool", **answered})
         elif kind != "reasoning":
-            said = repr(kind) if isinstance(kind, str) else "what is no text"
+            said = repr(kind) if isinstance(kind, str) else "a type that is not text"
             raise invalid(f"input[{index}].type", f"{said} is not supported by the local model.")
     return messages
 
 
-def _tool(tool: _Tool) -> Json:
-    function = msgspec.structs.asdict(tool)
-    return {"type": function.pop("type"), "function": function}
-
-
-def _choice(choice: str | _NamedTool | None) -> Any:
-    if isinstance(choice, _NamedTool):
-        return {"type": choice.type, "function": {"name": choice.name}}
-    return choice
-
-
-def _form(text: _TextOptions | None) -> Json | None:
-    if text is None or text.format is None or text.format.type == "text":
-        return None
-    form = text.format
-    if form.type == "json_object":
-        return {"type": form.type}
-    schema = {"name": form.name, "schema": form.schema or {}, "strict": form.strict}
-    return {"type": form.type, "json_schema": schema}
-
-
 class Responses:
-    """An answer in the words of the responses route (`exchange.Dialect`)."""
+    """An answer in the words of the responses route; its methods are those of `Chat`."""
 
     def __init__(self, request: ResponsesRequest, answer: Answer, created: int):
-        self._request, self._answer, self._created = request, answer, created
-        self._choice: Choice = answer.choices[0]
+        self._request, self._said, self._created = request, answer.said, created
+        self._choice = answer.said.choices[0]
         self._id = answer.id.removeprefix("chatcmpl-")
         self._numbers = itertools.count()
 
     def whole(self) -> Json:
-        """The body of an answer that is not streamed; its last event carries it, too."""
         cut = self._choice.finish_reason == "length"
-        counts = (self._answer.said.prompt_tokens, self._answer.said.completion_tokens)
+        sent, made = self._said.prompt_tokens, self._said.completion_tokens
+        calls = [self._call(call, self._choice.arguments(call)) for call in self._choice.calls]
         return self._frame("incomplete" if cut else "completed") | {
             "incomplete_details": {"reason": "max_output_tokens"} if cut else None,
-            "output": self._items(),
+            "output": calls or [self._message(self._choice.text)],
             "usage": {
-                "input_tokens": counts[0],
+                "input_tokens": sent,
                 "input_tokens_details": {"cached_tokens": 0, "cache_write_tokens": 0},
-                "output_tokens": counts[1],
+                "output_tokens": made,
                 "output_tokens_details": {"reasoning_tokens": 0},
-                "total_tokens": sum(counts),
+                "total_tokens": sent + made,
             },
         }
 
     def opening(self) -> bytes:
-        """created, in_progress, and the message's empty place."""
         frame = self._frame("in_progress")
-        data = self._event("response.created", response=frame)
-        data += self._event("response.in_progress", response=frame)
-        return data if self._choice.calls else data + self._added(0, self._message(""))
+        data = self._event("created", response=frame)
+        data += self._event("in_progress", response=frame)
+        if self._choice.calls:
+            return data
+        item = self._message("")
+        data += self._added(0, item | {"content": []})
+        return data + self._in_message("content_part.added", part=item["content"][0])
 
     def between(self, sent: int, have: int) -> bytes:
-        """Deltas of the text, or of each call's arguments."""
         return b"".join(self._deltas(sent, have))
 
     def closing(self) -> bytes:
-        """What is done, and the whole response."""
         whole = self.whole()
         done = b"".join(self._done(i, item) for i, item in enumerate(whole["output"]))
-        return done + self._event(f"response.{whole['status']}", response=whole)
+        return done + self._event(whole["status"], response=whole)
 
     def _deltas(self, sent: int, have: int) -> Iterator[bytes]:
         pieces = self._choice.pieces
         if not self._choice.calls:
             if new := "".join(pieces[sent:have]):
-                yield self._text_event("delta", delta=new, logprobs=[])
+                yield self._in_message("output_text.delta", delta=new, logprobs=[])
             return
         for index, call in enumerate(self._choice.calls):
             if sent <= call.start < have:
-                yield self._added(index, self._call(call) | {"arguments": ""})
+                yield self._added(index, self._call(call, ""))
             if new := "".join(pieces[max(sent, call.start) : min(have, call.end)]):
-                kind = "response.function_call_arguments.delta"
-                yield self._event(kind, item_id=f"fc_{call.id}", output_index=index, delta=new)
+                place = {"item_id": f"fc_{call.id}", "output_index": index}
+                yield self._event("function_call_arguments.delta", **place, delta=new)
 
     def _added(self, index: int, item: Json) -> bytes:
         item = item | {"status": "in_progress"}
-        if item["type"] == "message":
-            part, item = item["content"][0], item | {"content": []}
-            data = self._event("response.output_item.added", output_index=index, item=item)
-            place: Json = {"item_id": item["id"], "output_index": index, "content_index": 0}
-            return data + self._event("response.content_part.added", **place, part=part)
-        return self._event("response.output_item.added", output_index=index, item=item)
+        return self._event("output_item.added", output_index=index, item=item)
 
     def _done(self, index: int, item: Json) -> bytes:
         if item["type"] == "message":
             part = item["content"][0]
-            data = self._text_event("done", text=part["text"], logprobs=[])
-            place: Json = {"item_id": item["id"], "output_index": index, "content_index": 0}
-            data += self._event("response.content_part.done", **place, part=part)
+            data = self._in_message("output_text.done", text=part["text"], logprobs=[])
+            data += self._in_message("content_part.done", part=part)
         else:
-            data = self._event(
-                "response.function_call_arguments.done",
-                item_id=item["id"],
-                output_index=index,
-                name=item["name"],
-                arguments=item["arguments"],
-            )
-        return data + self._event("response.output_item.done", output_index=index, item=item)
+            said = {"name": item["name"], "arguments": item["arguments"]}
+            place = {"item_id": item["id"], "output_index": index}
+            data = self._event("function_call_arguments.done", **place, **said)
+        return data + self._event("output_item.done", output_index=index, item=item)
 
-    def _text_event(self, what: str, **fields: Any) -> bytes:
+    def _in_message(self, kind: str, **fields: Any) -> bytes:
         place: Json = {"item_id": f"msg_{self._id}", "output_index": 0, "content_index": 0}
-        return self._event(f"response.output_text.{what}", **place, **fields)
+        return self._event(kind, **place, **fields)
 
     def _event(self, kind: str, **fields: Any) -> bytes:
+        kind = f"response.{kind}"
         data = {"type": kind, "sequence_number": next(self._numbers), **fields}
         return b"event: " + kind.encode() + b"\n" + event(data)
-
-    def _items(self) -> list[Json]:
-        if self._choice.calls:
-            return [self._call(call) for call in self._choice.calls]
-        return [self._message(self._choice.text)]
 
     def _message(self, text: str) -> Json:
         part = {"type": "output_text", "text": text, "annotations": [], "logprobs": []}
@@ -257,14 +233,14 @@ class Responses:
             "content": [part],
         }
 
-    def _call(self, call: Called) -> Json:
+    def _call(self, call: Called, arguments: str) -> Json:
         return {
             "id": f"fc_{call.id}",
             "type": "function_call",
             "status": "completed",
             "call_id": call.id,
             "name": call.name,
-            "arguments": self._choice.arguments(call),
+            "arguments": arguments,
         }
 
     def _frame(self, status: str) -> Json:

@@ -1,7 +1,7 @@
 """A bundled estimate of how many tokens a text has; nothing is downloaded.
 
 Real tokenizers differ from model to model. By this estimate plain English prose has 1.1 to 1.3
-tokens a word, and Korean one token for every 1.5 to 2 syllables, as with the larger vocabularies.
+tokens per word, and Korean one token for every 1.5 to 2 syllables, as with the larger vocabularies.
 A text is split into pieces whose concatenation is the text again, so that a piece can stand for a
 token in a stream.
 """
@@ -24,15 +24,12 @@ _PIECE = re.compile(
     """,
     re.VERBOSE | re.DOTALL,
 )
-
-
 _SHORT = 2048
-_SLICE = 16_384
-"""Characters that are split without a pause: a few milliseconds."""
+_SLICE = 16_384  # characters that are split without a pause: a few milliseconds
 
 
 def split(text: str) -> tuple[str, ...]:
-    """The text in pieces of about a token each; joined, they are the text.
+    """Split the text into pieces of about a token each; joined, they are the text.
 
     Example:
         >>> split("Parallel processing, 2026")
@@ -47,7 +44,7 @@ def _split_short(text: str) -> tuple[str, ...]:
 
 
 def count_tokens(text: str) -> int:
-    """How many tokens the text has, by this estimate.
+    """Return how many tokens the text has, by this estimate.
 
     Example:
         >>> count_tokens("Three agents wait for each other.")
@@ -57,7 +54,7 @@ def count_tokens(text: str) -> int:
 
 
 def slices(text: str, size: int = _SLICE) -> Iterator[list[str]]:
-    """The pieces of `split`, found in as many as `size` characters at a time.
+    """Yield the pieces of `split`, as found in about `size` characters at a time.
 
     Example:
         >>> list(slices("Parallel processing, 2026", size=12))
@@ -75,7 +72,7 @@ def slices(text: str, size: int = _SLICE) -> Iterator[list[str]]:
 
 
 async def count_all(texts: Iterable[str]) -> int:
-    """As `count_tokens` of each, added up; the event loop turns between slices of what is long."""
+    """Count the tokens of all texts; the event loop turns between slices of what is long."""
     total = read = 0
     for text in texts:
         read += len(text) + 32  # what a short one costs, too
@@ -92,10 +89,7 @@ async def count_all(texts: Iterable[str]) -> int:
 
 
 async def split_up_to(text: str, tokens: int) -> list[str]:
-    """The first `tokens` pieces of `split` and one more, to tell that there is more.
-
-    The event loop turns between slices of what is long.
-    """
+    """Return the first `tokens` pieces of `split` and one more, to tell that there is more."""
     if len(text) <= _SLICE:
         return [*split(text)[: tokens + 1]]
     found: list[str] = []

@@ -1,4 +1,9 @@
-"""What OpenAI's routes have in common: how a body is read, what an error looks like, events.
+"""OpenAI's JSON: how a body is read, how an error is worded, and which parameter one refuses.
+
+A model may refuse a parameter that it does not know. Only parameters that leave the question as it
+is may then be left out: preferences of sampling and of form. A limit on the answer's length is
+sent by its other name, and goes only if both names are refused. An error that merely mentions a
+parameter, or calls its value wrong, does not refuse it.
 
 Source: OpenAI's API reference, and what its Python client accepts and sends.
 """
@@ -6,21 +11,25 @@ Source: OpenAI's API reference, and what its Python client accepts and sends.
 from __future__ import annotations
 
 import re
-from typing import Any, TypeVar
+from collections.abc import Collection, Iterable, Iterator
+from functools import cached_property
+from typing import Any, TypeVar, get_args
 
 import msgspec
+
+from agentlab.settings import MayBeLeftOut
 
 Json = dict[str, Any]
 T = TypeVar("T")
 
 _LONGEST_MESSAGE = 1000
+_NOT_JSON = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
 
 
 class RequestError(Exception):
-    """A request that cannot be answered, as OpenAI would say it.
+    """A request that cannot be answered, in OpenAI's words.
 
     Attributes:
-        status: The HTTP status.
         body: ``{"error": {message, type, param, code}}``.
         retry_after_s: When to try again, in model seconds; None where that would not help.
     """
@@ -38,8 +47,7 @@ class RequestError(Exception):
         # It may quote what a client sent: too much, or what no JSON can carry.
         message = message[:_LONGEST_MESSAGE].encode("utf-8", "backslashreplace").decode()
         super().__init__(message)
-        self.status = status
-        self.retry_after_s = retry_after_s
+        self.status, self.retry_after_s = status, retry_after_s
         self.body = {"error": {"message": message, "type": kind, "param": param, "code": code}}
 
 
@@ -47,42 +55,220 @@ def decode(body: bytes, decoder: msgspec.json.Decoder[T]) -> T:
     """Read a request's body.
 
     Raises:
-        RequestError: 400, as `parse_chat`.
+        RequestError: 400, if it is not JSON, or naming the field that is wrong.
     """
     try:
         return decoder.decode(body)
     except msgspec.ValidationError as error:
-        raise _invalid(str(error)) from None
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        what, _, path = str(error).partition(" - at `$")
+        param = path.rstrip("`").lstrip(".") or None
+        if missing := re.match(r"Object missing required field `(\w+)`", what):
+            raise missing_parameter(f"{param}.{missing[1]}" if param else missing[1]) from None
+        raise invalid(param, f"{what}.") from None
+    except _NOT_JSON as error:
         message = f"We could not parse the JSON body of your request: {error}."
         raise RequestError(400, message) from None
 
 
-def _invalid(error: str) -> RequestError:
-    what, _, path = error.partition(" - at `$")
-    param = path.rstrip("`").lstrip(".") or None
-    missing = re.match(r"Object missing required field `(\w+)`", what)
-    if missing:
-        param = f"{param}.{missing[1]}" if param else missing[1]
-        message = f"Missing required parameter: '{param}'."
-        return RequestError(400, message, param=param, code="missing_required_parameter")
-    return invalid(param, f"{what}.")
+def missing_parameter(param: str) -> RequestError:
+    """Return the answer to a request without a field that it needs."""
+    message = f"Missing required parameter: '{param}'."
+    return RequestError(400, message, param=param, code="missing_required_parameter")
 
 
-def invalid(param: str | None, what: str, code: str = "invalid_value") -> RequestError:
-    """The answer to a field that holds what it cannot."""
-    return RequestError(400, f"Invalid '{param}': {what}", param=param, code=code)
+def invalid(param: str | None, what: str) -> RequestError:
+    """Return the answer to a field whose value is wrong."""
+    return RequestError(400, f"Invalid '{param}': {what}", param=param, code="invalid_value")
+
+
+def unsupported(param: str, why: str) -> RequestError:
+    """Return the answer to a field that the local model does not act on."""
+    message = f"'{param}' is not supported{why}; leave it out."
+    return RequestError(400, message, param=param, code="unsupported_parameter")
 
 
 def event(data: Json) -> bytes:
-    """One server-sent event."""
+    """Return one server-sent event."""
     return b"data: " + msgspec.json.encode(data) + b"\n\n"
 
 
-DONE = b"data: [DONE]\n\n"
-"""The event that ends a stream."""
-
-
 def model_card(name: str) -> Json:
-    """One entry of the list of models."""
+    """Return one entry of the list of models."""
     return {"id": name, "object": "model", "created": 0, "owned_by": "agentlab"}
+
+
+# Parameters that a model refuses
+
+_LENGTHS = {"max_completion_tokens": "max_tokens", "max_tokens": "max_completion_tokens"}
+_KNOWN: dict[str, str] = {name.replace("_", ""): name for name in get_args(MayBeLeftOut)}
+_REFUSALS = (400, 422)
+_MOST_RESENDS = 4
+
+_UNKNOWN_CODES = re.compile(r"(?:unsupported|unknown|unrecognized)_?(?:param|argument|field)", re.I)
+_EXTRA = re.compile(r"extra_forbidden|value_error\.extra")
+_INNER = ("message", "msg", "error", "errors", "detail", "metadata", "raw")
+
+_NAME = r"""[`'"“\[({]*(?:body\.)?(\w+)[`'"”]?"""
+_NOT = r"(?:does not|doesn't|do not|don't|cannot|can't)"
+_KIND = r"(?:parameter|argument|property|field|input|name|key)(?:s|\(s\))?"
+_END = r"(?= ?(?:[.,;!)\]}]|$))"
+# The parameter is not known.
+_UNKNOWN = (
+    rf"\b(?:unsupported|unknown|unrecognized|unexpected)(?: request| keyword| query| body)? {_KIND}"
+    rf"(?: supplied| provided)?:? {_NAME}",
+    rf"\b{_KIND} not (?:supported|allowed|permitted)[^:.]*: {_NAME}",
+    rf"{_NAME}:? (?:{_KIND} )?(?:is (?:unsupported|deprecated|unknown)|(?:is not|isn't) (?:a )?"
+    rf"(?:valid {_KIND}|(?:supported|allowed|permitted|recognized)(?: {_KIND})?))"
+    rf"(?:{_END}| (?:with|by|for|on|in|when) (?:this|the|that|model|using)\b)",
+    rf"\b{_NOT} support (?:the )?{_KIND}:? {_NAME}",
+    rf"\b{_NOT} support (?:setting |the )?{_NAME}(?: {_KIND})?{_END}",
+    rf"{_NAME}: extra (?:inputs|fields) (?:are )?not permitted",
+    rf"\bextra (?:inputs|fields) (?:are )?not permitted, field: {_NAME}",
+    rf"\badditional properties are not allowed \({_NAME} was unexpected",
+    rf"\bextra_forbidden', 'loc': \('body', {_NAME}\)",
+)
+# The parameter is known, but has a fixed value. A limit so refused is only too long.
+_FIXED = (
+    rf"\bunsupported value: {_NAME} {_NOT} support",
+    rf"{_NAME} {_NOT} support -?\d",
+    rf"\b{_NOT} support {_NAME} ?[=:]",
+    rf"\binvalid {_NAME}: only -?\d[\d.]* is allowed",
+    rf"{_NAME} may only be (?:set to )?-?\d",
+)
+_FORMS = [(re.compile(form, re.I), form in _FIXED) for form in (*_UNKNOWN, *_FIXED)]
+
+
+def refused(status: int, answer: bytes, asked: Collection[str]) -> set[str]:
+    """Return those of the parameters `asked` that an answer refuses, and that may be left out.
+
+    Example:
+        >>> body = b'{"error": {"param": "temperature", "code": "unsupported_value"}}'
+        >>> refused(400, body, {"model": "m", "temperature": 0})
+        {'temperature'}
+        >>> refused(400, b'{"error": {"message": "max_tokens is too large"}}', {"max_tokens"})
+        set()
+    """
+    return set(_named(_json(answer))) & set(asked) if status in _REFUSALS else set()
+
+
+def without(asked: Json, names: Collection[str]) -> Json:
+    """Return the question without these parameters, a limit by its other name if that may stay.
+
+    Example:
+        >>> without({"max_completion_tokens": 9, "seed": 1}, ["max_completion_tokens", "seed"])
+        {'max_tokens': 9}
+    """
+    kept = {name: value for name, value in asked.items() if name not in names}
+    for name, other in _LENGTHS.items():
+        if name in asked and name in names and other not in names:
+            kept.setdefault(other, asked[name])
+    return kept
+
+
+class LeftOut:
+    """What requests to one endpoint are sent without: `always`, and what a model has refused."""
+
+    def __init__(self, always: Iterable[str] = ()):
+        self._always = frozenset(always)
+        self._learned: dict[str, frozenset[str]] = {}
+
+    def asking(self, body: bytes) -> Asking:
+        """Return the question that a request's body holds, as it is to be sent."""
+        return Asking(body, self._always, self._learned)
+
+
+class Asking:
+    """One question, and what it is sent without.
+
+    Attributes:
+        body: What to send now.
+        left_out: What the client asked and the model is not asked.
+    """
+
+    def __init__(self, body: bytes, always: frozenset[str], learned: dict[str, frozenset[str]]):
+        self.body = self._client_body = body
+        self.left_out: list[str] = []
+        self._learned, self._gone, self._resends = learned, always, 0
+        if always or learned:  # otherwise nobody need read it
+            self._leave_out(learned.get(self._model, frozenset()))
+
+    def again(self, status: int, answer: bytes) -> bool:
+        """Take the answer; return True if `body` must be sent again, without what this one refuses.
+
+        What had to go is left out of the model's later questions, too, once it has answered.
+        """
+        if status < 400 and self._resends:
+            self._learned[self._model] = self._learned.get(self._model, frozenset()) | self._gone
+        if status not in _REFUSALS or self._resends == _MOST_RESENDS:
+            return False
+        new = refused(status, answer, _object(self.body))
+        if new:
+            self._resends += 1
+            self._leave_out(new)
+        return bool(new)
+
+    @cached_property
+    def _asked(self) -> Json:
+        return _object(self._client_body)
+
+    @property
+    def _model(self) -> str:
+        return str(self._asked.get("model"))
+
+    def _leave_out(self, names: Iterable[str]) -> None:
+        self._gone = self._gone.union(names)
+        known = self._asked.keys() & self._gone
+        if known:
+            self.body = msgspec.json.encode(without(self._asked, self._gone))
+            renamed = {_LENGTHS.get(name) for name in known} & self._gone
+            self.left_out = sorted({*known, *filter(None, renamed)})
+
+
+def _named(told: Any) -> Iterator[str]:
+    """Yield the parameters that an error names as refused; "" is one that may not be left out."""
+    if isinstance(told, list):
+        for inner in told:
+            yield from _named(inner)
+    elif isinstance(told, dict):
+        code, param, at = (
+            f"{told.get('code')} {told.get('type')}",
+            told.get("param"),
+            told.get("loc"),
+        )
+        at = [part for part in at if part != "body"] if isinstance(at, list) else []
+        if at and _EXTRA.search(code):
+            yield _known(str(at[0]))
+        named = {name for inner in _INNER for name in _named(told.get(inner))}
+        if isinstance(param, str) and param:  # whatever else it mentions, it is about this one
+            about = {_known(re.split(r"[.\[]", param)[0])}
+            fixed = "unsupported_value" in code and not about & _LENGTHS.keys()
+            named = about if fixed or _UNKNOWN_CODES.search(code) else named & about
+        yield from named
+    elif isinstance(told, str):
+        inner = _json(told.encode(errors="replace"))
+        if isinstance(inner, (dict, list)):  # a provider's own error, quoted
+            yield from _named(inner)
+            return
+        for form, fixed in _FORMS:
+            for found in form.finditer(told[:2000]):
+                name = _known(found[1])
+                if not (fixed and name in _LENGTHS):
+                    yield name
+
+
+def _known(word: str) -> str:
+    """Return the parameter so called, in any spelling; "" if it may not be left out."""
+    return _KNOWN.get(word.replace("_", "").casefold(), "")
+
+
+def _object(body: bytes) -> Json:
+    found = _json(body)
+    return found if isinstance(found, dict) else {}
+
+
+def _json(text: bytes) -> Any:
+    """Return what the text holds; the text itself if it is not JSON."""
+    try:
+        return msgspec.json.decode(text)
+    except _NOT_JSON:
+        return text.decode(errors="replace")
