@@ -9,15 +9,15 @@ from typing import Any
 import pytest
 
 from agentlab import lab
+from agentlab.bench.opponents import Fixed
 from agentlab.bench.strategy import asking
 from agentlab.errors import ConfigError, ModelError
 from agentlab.resilience.adaptive import Adaptive
 from agentlab.resilience.evidence import InOrder, Level, Served, worth
 from agentlab.resilience.guard import Guard
-from agentlab.resilience.limiters import Fixed, Sample
+from agentlab.resilience.limiters import Sample, Slots
 from agentlab.resilience.pace import Pace
 from agentlab.resilience.retry import Retry
-from agentlab.resilience.seats import Seats
 
 
 class Told:
@@ -36,7 +36,7 @@ def error(status: int, retry_after_s: float | None = None) -> ModelError:
     return ModelError("no", status=status, code=None, request_id=None, retry_after_s=retry_after_s)
 
 
-async def sit(seats: Seats, seconds: float, then: Exception | None = None) -> float:
+async def sit(seats: Slots, seconds: float, then: Exception | None = None) -> float:
     """Take a seat for so long; returns when it was taken."""
     async with seats.taken():
         began_s = lab.now_s()
@@ -53,7 +53,7 @@ def test_first_come_first_seated():
     """Five calls of 1 s on two seats begin at 0, 0, 1, 1, 2, in the order of their asking."""
 
     async def main() -> list[float]:
-        seats = Seats(Fixed(2))
+        seats = Slots(Fixed(2))
         return await asyncio.gather(*(sit(seats, 1) for _ in range(5)))
 
     assert lab.simulate(main())[0] == [0, 0, 1, 1, 2]
@@ -63,7 +63,7 @@ def test_nobody_overtakes_who_waits():
     """One comes just as a seat is freed for another that waited longer."""
 
     async def main() -> list[str]:
-        seats, order = Seats(Fixed(1)), []
+        seats, order = Slots(Fixed(1)), []
 
         async def named(name: str) -> None:
             async with seats.taken():
@@ -83,7 +83,7 @@ def test_more_seats_are_taken_when_the_next_call_ends():
 
     async def main() -> list[float]:
         told = Told(1)
-        seats = Seats(told)
+        seats = Slots(told)
         calls = [asyncio.create_task(sit(seats, 1)) for _ in range(4)]
         await lab.sleep(0.5)
         told.limit = 3
@@ -97,7 +97,7 @@ def test_fewer_seats_send_nobody_away():
 
     async def main() -> list[float]:
         told = Told(3)
-        seats = Seats(told)
+        seats = Slots(told)
         calls = [asyncio.create_task(sit(seats, 1)) for _ in range(5)]
         await lab.sleep(0.5)
         told.limit = 1
@@ -111,7 +111,7 @@ def test_cancelling_loses_no_seat(when_s: float):
     """Whether it waits, is just being called, or sits: afterwards all seats are there."""
 
     async def main() -> tuple[int, list[float]]:
-        seats = Seats(Fixed(1))
+        seats = Slots(Fixed(1))
         calls = [asyncio.create_task(sit(seats, 1)) for _ in range(3)]
         await lab.sleep(when_s)
         calls[1].cancel()
@@ -127,7 +127,7 @@ def test_called_and_cancelled_in_one_instant():
     """The seat that was given to it goes to the next one."""
 
     async def main() -> float:
-        seats = Seats(Fixed(1))
+        seats = Slots(Fixed(1))
         first = asyncio.create_task(sit(seats, 1))
         second, third = (asyncio.create_task(sit(seats, 1)) for _ in range(2))
         await asyncio.wait([first])
@@ -142,7 +142,7 @@ def test_what_the_limiter_learns():
 
     async def main() -> list[Sample]:
         told = Told(9)
-        seats = Seats(told)
+        seats = Slots(told)
         calls = [
             asyncio.create_task(sit(seats, seconds, then))
             for seconds, then in ((1, None), (2, error(429)), (3, error(400)), (4, error(500)))
@@ -165,7 +165,7 @@ def test_a_refused_seat_rests():
     """Refused at 1 s and asked to wait 5 s: one of the two seats is empty until 6 s."""
 
     async def main() -> list[Any]:
-        seats = Seats(Fixed(2))
+        seats = Slots(Fixed(2))
         calls = [sit(seats, 1, error(429, 5)), sit(seats, 3), sit(seats, 9), sit(seats, 9)]
         return await asyncio.gather(*calls, return_exceptions=True)
 
@@ -311,7 +311,7 @@ def test_it_follows_capacity_down_and_up(fresh_lab: None):
 def test_it_cuts_to_what_an_endpoint_serves_that_refuses_the_rest(fresh_lab: None):
     """No queue at all, four slots of 2 s: by Little's law four are served, so about four it is."""
     limit = Adaptive(initial=32)
-    slots, served = 4, Seats(Fixed(4))
+    slots, served = 4, Slots(Fixed(4))
 
     async def call() -> None:
         if served.in_flight == slots:

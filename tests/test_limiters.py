@@ -8,9 +8,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from agentlab.bench.opponents import AIMD, Fixed, Gradient2, Vegas
 from agentlab.errors import ConfigError
 from agentlab.resilience.adaptive import Adaptive
-from agentlab.resilience.limiters import AIMD, Fixed, Gradient2, Limiter, Sample, Vegas
+from agentlab.resilience.limiters import Limiter, Sample
 
 EVERY: list[Callable[[], Limiter]] = [lambda: Fixed(3), AIMD, Gradient2, Vegas, Adaptive]
 

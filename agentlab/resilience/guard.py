@@ -31,11 +31,10 @@ from agentlab.errors import ConfigError, GaveUp, Stopped
 from agentlab.notices import log
 from agentlab.resilience.breaker import Breaker
 from agentlab.resilience.hedge import Hedge
-from agentlab.resilience.limiters import Limiter
+from agentlab.resilience.limiters import Limiter, Slot, Slots
 from agentlab.resilience.monitor import Monitor
 from agentlab.resilience.pace import Pace
 from agentlab.resilience.retry import Retry
-from agentlab.resilience.seats import Seat, Seats
 from agentlab.resilience.verdict import judge, words
 from agentlab.transport import on_headers
 
@@ -80,7 +79,7 @@ class Guard:
     monitor: Monitor = field(default_factory=Monitor)
     _loop: asyncio.AbstractEventLoop | None = field(default=None, init=False, repr=False)
     _slots: asyncio.Semaphore | None = field(default=None, init=False, repr=False)
-    _seats: Seats | None = field(default=None, init=False, repr=False)
+    _seats: Slots | None = field(default=None, init=False, repr=False)
     _told_until_s: float = field(default=0.0, init=False, repr=False)
     _stopped: str | None = field(default=None, init=False, repr=False)
     _waiting: set[anyio.CancelScope] = field(default_factory=set, init=False, repr=False)
@@ -96,7 +95,7 @@ class Guard:
                     f"at_once={self.at_once} and a limit that adapts are two answers to one "
                     "question; give one of them, or the limit a ceiling: Adaptive(most=...)"
                 )
-            self._seats = Seats(self.limit)
+            self._seats = Slots(self.limit)
         if self.at_once is not None:
             self._slots = asyncio.Semaphore(self.at_once)
 
@@ -242,7 +241,7 @@ class Guard:
                 finally:
                     on_headers.reset(listening)
 
-    async def _attempt(self, made: _Call[T], seat: Seat | None, sent: asyncio.Event | None) -> T:
+    async def _attempt(self, made: _Call[T], seat: Slot | None, sent: asyncio.Event | None) -> T:
         async with self.breaker.admitted() if self.breaker else nullcontext():
             self._refuse_if_stopped()  # its turn may have come in the instant of the stop
             if seat is not None:

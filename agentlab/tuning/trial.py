@@ -17,6 +17,7 @@ from random import Random
 import msgspec
 from tenacity import AsyncRetrying, RetryCallState
 
+from agentlab.bench.opponents import AIMD, Fixed, Gradient2, Vegas
 from agentlab.endpoint import presets
 from agentlab.endpoint.batch import Batch, Job, QueueFull
 from agentlab.endpoint.faults import FaultPlan
@@ -24,7 +25,7 @@ from agentlab.endpoint.limits import Limits
 from agentlab.endpoint.wire import RequestError
 from agentlab.errors import ModelError
 from agentlab.resilience.adaptive import Adaptive
-from agentlab.resilience.limiters import AIMD, Fixed, Gradient2, Limiter, Sample, Vegas
+from agentlab.resilience.limiters import Limiter, Sample
 from agentlab.resilience.retry import Retry
 from agentlab.resilience.verdict import judge
 from agentlab.tuning.scenarios import JUDGING, Scenario

@@ -17,13 +17,13 @@ from typing import Any
 import pytest
 
 from agentlab import lab
+from agentlab.bench.opponents import AIMD, Fixed, Gradient2, Vegas
 from agentlab.clock import run_virtual
 from agentlab.errors import CircuitOpen, ConfigError, EndpointError, GaveUp, ModelError
 from agentlab.resilience.adaptive import Adaptive
 from agentlab.resilience.breaker import Breaker
 from agentlab.resilience.guard import Guard
 from agentlab.resilience.hedge import Hedge
-from agentlab.resilience.limiters import AIMD, Fixed, Gradient2, Vegas
 from agentlab.resilience.pace import Pace
 from agentlab.resilience.retry import Retry, RetryBudget
 from agentlab.resilience.stream import stream
