@@ -13,7 +13,6 @@
     │       ├── AnswerInterrupted   broken off by the endpoint, for a reason of its own
     │       └── AnswerEmpty         no text, without a reason given
     ├── GaveUp           a guarded call failed for good (carries the attempts and their errors)
-    ├── CircuitOpen      the endpoint is down, and the call was not sent (carries when to try again)
     ├── ClusterLost      the processes that calls were placed on cannot be reached any more
     ├── StepError        a step of a workflow failed (carries the step, and every finished answer)
     ├── JournalError     an answer cannot be written down
@@ -215,18 +214,6 @@ class GaveUp(AgentLabError):
         super().__init__(message)
         self.attempts = attempts
         self.errors = errors
-
-
-class CircuitOpen(AgentLabError):
-    """The endpoint has failed too often of late, so nothing was sent.
-
-    Attributes:
-        retry_after_s: Model seconds until the next attempt is let through.
-    """
-
-    def __init__(self, message: str, *, retry_after_s: float):
-        super().__init__(message)
-        self.retry_after_s = retry_after_s
 
 
 class ClusterLost(AgentLabError):
