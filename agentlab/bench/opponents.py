@@ -1,14 +1,13 @@
-"""How many calls at once: rules that learn it from each call that ended, all with one interface.
+"""Other rules for how many calls are in flight, as opponents in a judging, all with one interface.
 
     Fixed       always the same: what everybody begins with
     AIMD        Netflix's: one more as long as all is well, a tenth less at a refusal
     Gradient2   Netflix's: shrinks as answers take longer than they did over the long run
     Vegas       Netflix's: shrinks as answers take longer than the quickest did
 
-They decide and never wait; `agentlab.resilience.seats` keeps to what they decide. Ours is in
-`agentlab.resilience.adaptive`. Netflix's numbers and steps are those of its Java library,
+They decide and never wait. Netflix's numbers and steps are those of its Java library,
 https://github.com/Netflix/concurrency-limits, with its defaults, made for servers of short calls.
-Each class names the commit whose file it follows, for early versions had other steps.
+Each class names the commit whose file it follows, because early versions had other steps.
 """
 
 from __future__ import annotations
@@ -38,14 +37,14 @@ class Fixed:
 
 
 class AIMD:
-    """Additive increase, multiplicative decrease: TCP's, here one step a call.
+    """Additive increase, multiplicative decrease: TCP's, here one step per call.
 
     Args:
         initial: Where it begins.
         least: Never less than this.
-        most: Never more than this; if it is below the other two, it stands for them.
+        most: Never more than this; if it is below the other two, it replaces them.
         backoff: What a refusal leaves of the limit.
-        slow_s: A call that takes longer counts as refused; None takes no long answer for a failure.
+        slow_s: A call that takes longer counts as refused; None never counts a slow answer so.
 
     Raises:
         ConfigError: If a number is out of its range, or `initial` below `least`.
@@ -86,18 +85,15 @@ class AIMD:
 class Gradient2:
     """Multiplies the limit by what answers took over the long run, divided by what they take now.
 
-    An answer may take `tolerance` times as long as the long run before the limit shrinks. It heeds
-    no refusals. It is given each call, as in Netflix's class by itself; the windows that may be put
-    before it want ten answers a second.
+    It ignores refusals. It is given each call, as in Netflix's class by itself; the windows that
+    may be put before it need ten answers per second.
 
     Args:
-        initial: Where it begins.
-        least: Never less than this.
-        most: Never more than this; if it is below the other two, it stands for them.
+        initial, least, most: As for `AIMD`.
         queue: How many calls may wait in the endpoint's queue.
         smoothing: How much of the way to its new value the limit goes at each call.
         calls: Over how many calls the long run is averaged.
-        tolerance: How many times the long run an answer may take.
+        tolerance: How many times the long run an answer may take before the limit shrinks.
 
     Raises:
         ConfigError: If a number is out of its range, or `initial` below `least`.
@@ -127,51 +123,43 @@ class Gradient2:
         checked("tolerance", tolerance, least=1)
         self._limit = float(limit)
         self._queue, self._smoothing, self._tolerance = queue, smoothing, tolerance
-        self._long_run = _LongRun(calls)
+        self._weight = 2 / (calls + 1)
+        self._count, self.long_run_s = 0, 0.0
 
     @property
     def limit(self) -> int:
         return int(self._limit)
 
     def update(self, sample: Sample) -> int:
-        if sample.took_s <= 0:
+        took_s = sample.took_s
+        if took_s <= 0:
             return self.limit
-        long_s = self._long_run.add(sample.took_s)
-        if long_s > 2 * sample.took_s:
-            self._long_run.mean_s *= 0.95  # after an overload that is over
+        # An exponential moving average that begins as a plain one, over its first ten values.
+        if self._count < 10:
+            self._count += 1
+            self.long_run_s += (took_s - self.long_run_s) / self._count
+        else:
+            self.long_run_s += (took_s - self.long_run_s) * self._weight
+        long_s = self.long_run_s
+        if long_s > 2 * took_s:
+            self.long_run_s *= 0.95  # after an overload that is over
         if sample.in_flight >= self._limit / 2:
-            gradient = max(0.5, min(1.0, self._tolerance * long_s / sample.took_s))
+            gradient = max(0.5, min(1.0, self._tolerance * long_s / took_s))
             aim = self._limit * gradient + self._queue
             smoothed = self._limit * (1 - self._smoothing) + aim * self._smoothing
             self._limit = max(self._least, min(self._most, smoothed))
         return self.limit
 
 
-class _LongRun:
-    """An exponential moving average that begins as a plain one, over its first ten values."""
-
-    def __init__(self, calls: int):
-        self._weight = 2 / (calls + 1)
-        self._count, self.mean_s = 0, 0.0
-
-    def add(self, took_s: float) -> float:
-        if self._count < 10:
-            self._count += 1
-            self.mean_s += (took_s - self.mean_s) / self._count
-        else:
-            self.mean_s += (took_s - self.mean_s) * self._weight
-        return self.mean_s
-
-
 class Vegas:
     """Estimates the endpoint's queue, limit x (1 - quickest / this one), and keeps it short.
 
-    The quickest answer is forgotten now and then, for it may be of better times.
+    The quickest answer is forgotten now and then, because it may be from better times.
 
     Args:
         initial: Where it begins.
         most: Never more than this.
-        probe: It is forgotten after about so many calls, times the limit.
+        probe: The quickest answer is forgotten after about so many calls, times the limit.
         seed: From which the moments are drawn.
 
     Source: Netflix's VegasLimit, of commit 7989055, after TCP Vegas (Brakmo and Peterson, 1995).
@@ -182,26 +170,26 @@ class Vegas:
         checked("seed", seed, least=-math.inf, whole=True)
         self.limit, self._most, self._probe = min(initial, most), most, probe
         self._random = Random(int(seed))
-        self._quickest_s = math.inf
-        self._forget()
+        self.quickest_s = math.inf
+        self._calls, self._spread = 0, self._random.uniform(0.5, 1)
 
     def update(self, sample: Sample) -> int:
         self._calls += 1
+        step = max(1, int(math.log10(self.limit)))
         if sample.took_s <= 0:  # says nothing about a queue; Netflix's does not expect it
             if sample.refused:
-                self.limit = max(1, self.limit - self._step)
+                self.limit = max(1, self.limit - step)
         elif self._calls >= self._spread * self._probe * self.limit:
-            self._forget()
-            self._quickest_s = sample.took_s
-        elif sample.took_s < self._quickest_s:
-            self._quickest_s = sample.took_s
+            self._calls, self._spread = 0, self._random.uniform(0.5, 1)
+            self.quickest_s = sample.took_s
+        elif sample.took_s < self.quickest_s:
+            self.quickest_s = sample.took_s
         else:
-            self.limit = max(1, min(self._most, self._next(sample)))
+            self.limit = max(1, min(self._most, self._next(sample, step)))
         return self.limit
 
-    def _next(self, sample: Sample) -> int:
-        step = self._step
-        queued = math.ceil(self.limit * (1 - self._quickest_s / sample.took_s))
+    def _next(self, sample: Sample, step: int) -> int:
+        queued = math.ceil(self.limit * (1 - self.quickest_s / sample.took_s))
         if sample.refused:
             return self.limit - step
         if sample.in_flight * 2 < self.limit:  # it is not the limit that holds them back
@@ -212,22 +200,14 @@ class Vegas:
             return self.limit + step
         return self.limit - step if queued > 6 * step else self.limit
 
-    @property
-    def _step(self) -> int:
-        return max(1, int(math.log10(self.limit)))
-
-    def _forget(self) -> None:
-        self._calls = 0
-        self._spread = self._random.uniform(0.5, 1)
-
 
 def _bounds(initial: int, least: int, most: int) -> tuple[int, int, int]:
-    """The limit to begin with, the least and the most; a ceiling below a default lowers it, too."""
+    """Return the limit to begin with, the least and the most; a low ceiling lowers all three."""
     _check(initial=initial, least=least, most=most)
     initial, least = min(initial, most), min(least, most)
     if initial < least:
         raise ConfigError(
-            f"initial {initial} is below least {least}, where the first call would lift it; give "
+            f"initial {initial} is below least {least}, where the first call would raise it; give "
             f"both: initial={initial}, least={initial}"
         )
     return initial, least, most
