@@ -153,8 +153,7 @@ def step(base: Level, boost: float) -> float:
     """Return the factor to the next limit, such that a few rounds can tell the difference."""
     error = math.sqrt(base.variance * 2 / (ROUNDS * base.limit))
     factor = max(STEP, min(1.25, math.exp(error / 0.15)), math.exp(error / 0.35))
-    factor = min(2.0, factor**boost)
-    return factor
+    return min(2.0, math.pow(factor, boost))
 
 
 class InOrder:

@@ -17,6 +17,7 @@ import inspect
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import AbstractAsyncContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field
+from functools import partial
 from math import inf
 from typing import Any, Generic, TypeVar
 
@@ -31,7 +32,7 @@ from agentlab.errors import ConfigError, GaveUp, Stopped
 from agentlab.notices import log
 from agentlab.resilience.breaker import Breaker
 from agentlab.resilience.hedge import Hedge
-from agentlab.resilience.limiters import Limiter, Slot, Slots
+from agentlab.resilience.limiters import Limiter, Slots
 from agentlab.resilience.monitor import Monitor
 from agentlab.resilience.pace import Pace
 from agentlab.resilience.retry import Retry
@@ -87,7 +88,8 @@ class Guard:
             checked(name, getattr(self, name), above=True, optional=True)
         checked("longest_wait_s", self.longest_wait_s, optional=True)
         checked("at_once", self.at_once, least=1, whole=True, optional=True)
-        self._slot: Callable[[], AbstractAsyncContextManager[Slot | None]] = nullcontext
+        self._slot: Callable[[], AbstractAsyncContextManager[Callable[[], None] | None]]
+        self._slot = nullcontext
         if self.limit is not None:
             if self.at_once is not None:
                 raise ConfigError(
@@ -200,16 +202,21 @@ class Guard:
             raise Stopped(f"nothing more is sent: {self._stopped}")
 
     async def _repeat(self, made: _Call[T]) -> T:
-        cancelled_before = _times_cancelled()
+        task = asyncio.current_task()
+        assert task is not None
+        cancelled_before = task.cancelling()
 
         async def attempt() -> T:
+            sent = asyncio.Event()  # what waits for a slot or for the pace is not late
+            send = partial(self._send, made, sent)
+            hedged = send() if self.hedge is None else self.hedge(send, sent=sent)
             try:
-                result = await never_cancelled_from_within(self._hedged(made))
+                result = await never_cancelled_from_within(hedged)
             except (GaveUp, Stopped):
                 raise
             except Exception as error:
                 self._note(error, made)
-                if judge(error).retry and _times_cancelled() > cancelled_before:
+                if judge(error).retry and task.cancelling() > cancelled_before:
                     # The call hid the deadline's or the caller's cancellation, which comes only
                     # once: nobody would end another attempt.
                     raise asyncio.CancelledError from error
@@ -224,22 +231,16 @@ class Guard:
 
         return await self.retry(attempt, sleep=back_off)
 
-    async def _hedged(self, made: _Call[T]) -> T:
-        if self.hedge is None:
-            return await self._send(made, asyncio.Event())
-        sent = asyncio.Event()  # what waits for a slot or for the pace is not late
-        return await self.hedge(lambda: self._send(made, sent), sent=sent)
-
     async def _send(self, made: _Call[T], sent: asyncio.Event) -> T:
         with self.stoppable():
-            async with self._slot() as slot:
+            async with self._slot() as leaves:
                 if self.pace is not None:
                     self._refuse_to_wait(self.pace.paused_s, made)
                     await self.pace.wait(made.tokens)
                 async with self.breaker.admitted() if self.breaker else nullcontext():
                     self._refuse_if_stopped()  # its turn may have come in the instant of the stop
-                    if slot is not None:
-                        slot.sent()
+                    if leaves is not None:
+                        leaves()
                     sent.set()
                     with anyio.CancelScope(shield=True):  # a stop leaves alone what is sent
                         answer = await self._attempt(made)
@@ -327,11 +328,6 @@ class _Call(Generic[T]):
             attempts=len(self.errors),
             errors=self.errors,
         )
-
-
-def _times_cancelled() -> int:
-    task = asyncio.current_task()
-    return task.cancelling() if task is not None else 0
 
 
 def size_tokens(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import itertools
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from typing import NamedTuple, Protocol
 
@@ -51,23 +51,6 @@ class Limiter(Protocol):
         ...
 
 
-class Slot:
-    """The place of one call in flight."""
-
-    def __init__(self, number: int, in_flight: int):
-        self._number, self._in_flight = number, in_flight
-        self._sent_s = lab.now_s()
-
-    def sent(self) -> None:
-        """Note that the call is sent now; the time before was not the endpoint's."""
-        self._sent_s = lab.now_s()
-
-    def sample(self, *, refused: bool) -> Sample:
-        """Return what the limiter learns from the call, which has ended."""
-        now_s = lab.now_s()
-        return Sample(self._number, now_s, now_s - self._sent_s, self._in_flight, refused)
-
-
 class Slots:
     """As many slots as a limiter says, first come, first served. One event loop, one object.
 
@@ -103,24 +86,38 @@ class Slots:
         return self._held - self._resting
 
     @asynccontextmanager
-    async def taken(self) -> AsyncIterator[Slot]:
-        """Wait for a slot, hold it for one call, and let the limiter learn how the call ends."""
-        call, tokens, rest_s = object(), self._tokens, None
+    async def taken(self) -> AsyncIterator[Callable[[], None]]:
+        """Hold a slot around one call, and let the limiter learn how the call ends.
+
+        What is yielded is to be called when the request is sent, if that is later: the time before
+        was not the endpoint's.
+        """
+        call, rest_s = object(), None
         self._admit_one()
         try:
-            tokens.acquire_on_behalf_of_nowait(call)
+            self._tokens.acquire_on_behalf_of_nowait(call)
         except anyio.WouldBlock:
-            await tokens.acquire_on_behalf_of(call)
+            await self._tokens.acquire_on_behalf_of(call)
         self._held += 1
-        slot = Slot(next(self._numbers), tokens.borrowed_tokens - self._resting)
+        number, in_flight = next(self._numbers), self._tokens.borrowed_tokens - self._resting
         self._admit_one()
+        sent_s = lab.now_s()
+
+        def sent() -> None:
+            nonlocal sent_s
+            sent_s = lab.now_s()
+
+        def learn(*, refused: bool) -> None:
+            now_s = lab.now_s()
+            self.limiter.update(Sample(number, now_s, now_s - sent_s, in_flight, refused))
+
         try:
-            yield slot
-            self.limiter.update(slot.sample(refused=False))
+            yield sent
+            learn(refused=False)
         except Exception as error:
             verdict = judge(error)
             if verdict.overload:
-                self.limiter.update(slot.sample(refused=True))
+                learn(refused=True)
                 rest_s = verdict.wait_s
             raise
         finally:
@@ -133,9 +130,8 @@ class Slots:
 
     def _admit_one(self) -> None:
         """Let one more in, unless one is just coming in, which does it then: each has its place."""
-        tokens = self._tokens
-        if tokens.borrowed_tokens == self._held:
-            tokens.total_tokens = min(self.limiter.limit, self._held + 1)
+        if self._tokens.borrowed_tokens == self._held:
+            self._tokens.total_tokens = min(self.limiter.limit, self._held + 1)
 
     def _release(self, call: object, rested: int) -> None:
         self._resting -= rested

@@ -26,24 +26,18 @@ class Monitor:
 
     def __init__(self) -> None:
         self.registry = CollectorRegistry()
+        labels = ["gen_ai_agent_name", "error_type"]
         self._duration = Histogram(
             "gen_ai_client_operation_duration_seconds",
             "Of a call with all its attempts, in model seconds; error_type is empty on success.",
-            ["gen_ai_agent_name", "error_type"],
+            labels,
             buckets=BUCKETS_S,
             registry=self.registry,
         )
-        self._attempts = Counter(
-            "agentlab_attempts",
-            "Requests sent, by how each ended; hedges left out.",
-            ["gen_ai_agent_name", "error_type"],
-            registry=self.registry,
-        )
-        self._in_flight = Gauge(
-            "agentlab_calls_in_flight",
-            "Calls that have begun and not ended.",
-            registry=self.registry,
-        )
+        said = "Requests sent, by how each ended; hedges left out."
+        self._attempts = Counter("agentlab_attempts", said, labels, registry=self.registry)
+        said = "Calls that have begun and not ended."
+        self._in_flight = Gauge("agentlab_calls_in_flight", said, registry=self.registry)
         self._latest_s: deque[float] = deque(maxlen=1000)
 
     @contextmanager

@@ -183,7 +183,7 @@ def _refusal(status: int, code: object, kind: object, said: str, wait_s: float |
 
 
 def _is_too_large(said: str) -> bool:
-    """True if the message says that the request alone is over the limit."""
+    """Return whether the message says that the request alone is over the limit."""
     numbers = _LIMIT_REQUESTED.search(said)
     if numbers is None:
         return _TOO_LARGE.search(said) is not None
