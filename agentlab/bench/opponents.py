@@ -40,9 +40,7 @@ class AIMD:
     """Additive increase, multiplicative decrease: TCP's, here one step per call.
 
     Args:
-        initial: Where it begins.
-        least: Never less than this.
-        most: Never more than this; if it is below the other two, it replaces them.
+        initial, least, most: Where it begins, and its range; a low `most` lowers the other two.
         backoff: What a refusal leaves of the limit.
         slow_s: A call that takes longer counts as refused; None never counts a slow answer so.
 
@@ -89,14 +87,11 @@ class Gradient2:
     may be put before it need ten answers per second.
 
     Args:
-        initial, least, most: As for `AIMD`.
+        initial, least, most: Where it begins, and its range; a low `most` lowers the other two.
         queue: How many calls may wait in the endpoint's queue.
         smoothing: How much of the way to its new value the limit goes at each call.
         calls: Over how many calls the long run is averaged.
         tolerance: How many times the long run an answer may take before the limit shrinks.
-
-    Raises:
-        ConfigError: If a number is out of its range, or `initial` below `least`.
 
     Example:
         >>> gradient = Gradient2()
@@ -157,8 +152,6 @@ class Vegas:
     The quickest answer is forgotten now and then, because it may be from better times.
 
     Args:
-        initial: Where it begins.
-        most: Never more than this.
         probe: The quickest answer is forgotten after about so many calls, times the limit.
         seed: From which the moments are drawn.
 

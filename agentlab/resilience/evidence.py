@@ -37,17 +37,11 @@ class Level:
 
     The logarithm, because proportions count: twice as long is as far from the usual as half as
     long. Old answers fade out.
-
-    Attributes:
-        limit: The calls in flight.
-        log_limit: The logarithm of that; of joined levels, the mean.
-        count: From how many answers it is known.
-        mean: Of the logarithm of their seconds.
     """
 
     limit: int
-    log_limit: float = 0.0
-    count: int = 0
+    log_limit: float = 0.0  # of joined levels, the mean
+    count: int = 0  # answers from which it is known
     mean: float = 0.0
     _squares: float = _GUESSED_VARIANCE
 
@@ -125,9 +119,8 @@ def worth(few: Level, many: Level) -> Worth:
 def is_better(base: Level, trial: Level, *, last: bool) -> bool | None:
     """Return whether the trial's limit is the better one; None if that is not clear yet.
 
-    At its `last` answer a trial is better if it is rather so than not. More and fewer calls are
-    treated alike: if fewer had to be the surer ones, one slot too many would stay, and where there
-    are few slots that is a queue for all.
+    At its `last` answer it is, if that is more likely than not. More and fewer calls are treated
+    alike: if fewer had to be surer, one slot too many would stay, and of few that is a queue.
     """
     more = trial.limit > base.limit
     found = worth(base, trial) if more else worth(trial, base)
@@ -159,9 +152,9 @@ def step(base: Level, boost: float) -> float:
 class InOrder:
     """Gives answers in the order in which they were asked for.
 
-    Just after a change only quick answers are there, and whoever listens to them immediately
-    concludes that all are quick. Here each waits for those that were asked before it, but not for
-    ever: what is out for too long counts as having taken so long.
+    Just after a change only quick answers have come, which would suggest that all are quick. So
+    each waits for those asked before it. One that is out for too long counts as having taken so
+    long.
     """
 
     def __init__(self) -> None:

@@ -126,10 +126,8 @@ class Guard:
     ) -> T:
         """Return the result of `call`, which is called again for each attempt.
 
-        Args:
-            call: Makes an awaitable; it must not retry by itself.
-            agent: The name under which the monitor counts the call.
-            tokens: What the call may count for in a limit of tokens: its prompt, and its answer.
+        `call` must not retry by itself. The monitor counts it under the name of `agent`. `tokens`
+        is what it may count for in a limit of tokens: its prompt, and its answer.
 
         Raises:
             GaveUp: If attempts, budget or time ran out; the last error is the `__cause__`.

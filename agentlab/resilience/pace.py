@@ -1,7 +1,6 @@
-"""A rate limit, kept by the client: sending what the endpoint will take, and no more.
+"""A rate limit, kept by the client, because a refusal costs a round trip and often counts, too.
 
-A client that sends at will is refused. Each refusal costs a round trip and, at most providers,
-counts against the limit. The bound: N requests take at least (N - burst) / rate seconds.
+The bound: N requests take at least (N - burst) / rate seconds.
 """
 
 from __future__ import annotations
@@ -25,10 +24,7 @@ _LEAST_LIMIT = 1e-6
 
 
 class TokenBucket:
-    """A bucket whose callers wait in turn until what they take is there.
-
-    Callers are served in the order of their asking, and one that is cancelled leaves nothing
-    behind: the bucket lets through what an exact one would, however many are cancelled.
+    """A bucket whose callers wait in turn; one that is cancelled leaves nothing behind.
 
     Example:
         bucket = TokenBucket(per_s=50, burst=20)
@@ -50,8 +46,7 @@ class TokenBucket:
         checked("amount", amount)
         if amount > self.level.burst:
             raise ConfigError(
-                f"{amount:g} will never be in a bucket that holds {self.level.burst:g}; ask for "
-                "less"
+                f"a bucket that holds {self.level.burst:g} will never hold {amount:g}; take less"
             )
         async with self._turn:
             while wait_s := self.level.wait_s(amount, lab.now_s()):
@@ -63,8 +58,8 @@ class Pace:
     """Keeps a rate limit: requests and tokens, as given or as the endpoint says.
 
     Args:
-        requests_per_minute: The limit; None takes what the endpoint says in its first answer.
-        tokens_per_minute: The limit of tokens; None likewise.
+        requests_per_minute, tokens_per_minute: The limits; None takes what the endpoint says in its
+            first answer.
         burst_s: How many seconds' worth of a minute's limit may be sent at the same time;
             OpenAI's buckets hold a minute's.
 
@@ -144,8 +139,7 @@ class Pace:
     def refused(self) -> None:
         """Note that a rate limit refused a request.
 
-        Where the headers tell a day's limit only, what was admitted in the last minute is the
-        limit by the minute.
+        Where the headers tell a day's limit only, the minute's is what the last minute admitted.
         """
         now_s = lab.now_s()
         self._refused_s.append(now_s)
@@ -165,9 +159,8 @@ class Pace:
 def window_s(limit: float, left: float, reset_s: float | None) -> float:
     """Return in which time a limit is counted: the minute, unless its reset says otherwise.
 
-    A limit whose bucket fills up again within `reset_s` gains (limit - left) / reset_s per second.
-    That tells the window, but for the rounding of the reset, so the nearest usual one is taken.
-    Groq's 14,400 requests are a day's: after one of them, the reset is 6 s.
+    The bucket gains (limit - left) / reset_s per second. Resets are rounded, so the nearest usual
+    window is taken. Groq's 14,400 requests are a day's: after one of them, the reset is 6 s.
 
     Example:
         >>> window_s(14_400, 14_399, 6.0), window_s(500, 499, 0.12), window_s(500, 500, 0.0)

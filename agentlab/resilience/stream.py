@@ -61,13 +61,19 @@ async def _stream(
     async def call(item: A) -> B:
         return await function(item)
 
-    process = psutil.Process()
     running: dict[asyncio.Task[B], A] = {}
+    process = psutil.Process()
+
+    def room() -> bool:
+        if not running or max_mb is None:
+            return len(running) < at_once
+        return len(running) < at_once and process.memory_info().rss < max_mb * 1e6
+
     more = True
     fault: BaseException | None = None  # what ended it, once all that was begun has been given
     try:
         while more or running:
-            while more and _room(len(running), at_once, max_mb, process):
+            while more and room():
                 try:
                     item = next(waiting)
                 except StopIteration:
@@ -93,9 +99,3 @@ async def _stream(
         for task in running:
             task.cancel()
         await asyncio.gather(*running, return_exceptions=True)
-
-
-def _room(running: int, at_once: int, max_mb: float | None, process: psutil.Process) -> bool:
-    if running == 0 or max_mb is None:
-        return running < at_once
-    return running < at_once and process.memory_info().rss < max_mb * 1e6

@@ -94,11 +94,10 @@ def judge(error: BaseException) -> Verdict:
     """Return what to make of an error of `lab.ask`, openai's client, `ChatOpenAI` or `crewai.LLM`.
 
     Worth another attempt are broken connections, time-outs, the statuses in `PASSING`, an answer
-    without text or broken off by the endpoint, and an unreadable answer with status 200. Not worth
-    one are a wrong key, a wrong request, a quota that is used up, a request larger than its limit,
-    an answer that was cut off, filtered or refused, and whatever this module does not know, such
-    as an error in your own code. An error whose attributes cannot be read is not worth one either:
-    judging never raises, because the caller has something to give back afterwards.
+    without text or broken off by the endpoint, and an unreadable answer with status 200. Anything
+    else is not: a wrong key, a wrong request, a quota that is used up, a request larger than its
+    limit, an answer that was cut off, filtered or refused, an error in your own code. Judging never
+    raises, because the caller has something to give back afterwards.
 
     Example:
         >>> judge(ModelError("busy", status=503, code=None, request_id=None)).retry
@@ -135,8 +134,6 @@ def asked_to_wait_s(message: str) -> float | None:
     Example:
         >>> asked_to_wait_s("Rate limit reached. Please try again in 7m33.6s.")
         453.6
-        >>> asked_to_wait_s("Please retry in 120ms.")
-        0.12
     """
     found = _TRY_AGAIN.search(message)
     return None if found is None else lab.duration_s(found[1])
