@@ -5,10 +5,11 @@ The bound: N requests take at least (N - burst) / rate seconds.
 
 from __future__ import annotations
 
-import asyncio
 import math
 from collections import deque
 from collections.abc import Mapping
+
+import anyio
 
 from agentlab import lab
 from agentlab._support.bucket import Bucket
@@ -35,7 +36,7 @@ class TokenBucket:
         checked("per_s", per_s, above=True)
         checked("burst", burst, above=True)
         self.level = Bucket(per_s, burst)
-        self._turn = asyncio.Lock()
+        self._turn = anyio.Lock(fast_acquire=True)
 
     async def take(self, amount: float = 1.0) -> None:
         """Take `amount` out as soon as it is there.
