@@ -8,7 +8,7 @@
     │   └── IncompleteAnswer
     │       └── AnswerTruncated, ReasoningExhausted, AnswerFiltered, AnswerRefused,
     │           AnswerInterrupted, AnswerEmpty
-    └── GaveUp, CircuitOpen, ClusterLost, StepError, JournalError, Stopped, DeadlockError
+    └── GaveUp, ClusterLost, StepError, JournalError, Stopped, DeadlockError
 
 Each message says what is wrong, the value, and the way out; the facts are attributes too.
 """
@@ -163,13 +163,6 @@ class GaveUp(AgentLabError):
     """The error of each attempt, in order."""
 
 
-class CircuitOpen(AgentLabError):
-    """The endpoint has failed too often lately, so nothing was sent."""
-
-    retry_after_s: float
-    """Model seconds until the next attempt is let through."""
-
-
 class ClusterLost(AgentLabError):
     """The scheduler is gone, and with it all calls that were placed; what is recorded is kept."""
 
@@ -187,7 +180,7 @@ class JournalError(AgentLabError):
 
 
 class Stopped(AgentLabError):
-    """The content system was told to send nothing more, so this was not sent."""
+    """A guard, or the content system, was told to send nothing more, so this was not sent."""
 
 
 class DeadlockError(AgentLabError):

@@ -1,23 +1,24 @@
-"""Seats that a limiter changes, and the limit that finds the knee: fair, safe, never starving."""
+"""Slots that a limiter changes, and the limit that finds the knee: fair, safe, never starving."""
 
 from __future__ import annotations
 
 import asyncio
+import pickle
 from collections.abc import Awaitable, Callable
 from typing import Any
 
 import pytest
 
 from agentlab import lab
+from agentlab.bench.opponents import Fixed
 from agentlab.bench.strategy import asking
 from agentlab.errors import ConfigError, ModelError
 from agentlab.resilience.adaptive import Adaptive
 from agentlab.resilience.evidence import InOrder, Level, Served, worth
 from agentlab.resilience.guard import Guard
-from agentlab.resilience.limiters import Fixed, Sample
+from agentlab.resilience.limiters import Sample, Slots
 from agentlab.resilience.pace import Pace
 from agentlab.resilience.retry import Retry
-from agentlab.resilience.seats import Seats
 
 
 class Told:
@@ -36,9 +37,9 @@ def error(status: int, retry_after_s: float | None = None) -> ModelError:
     return ModelError("no", status=status, code=None, request_id=None, retry_after_s=retry_after_s)
 
 
-async def sit(seats: Seats, seconds: float, then: Exception | None = None) -> float:
-    """Take a seat for so long; returns when it was taken."""
-    async with seats.taken():
+async def hold(slots: Slots, seconds: float, then: Exception | None = None) -> float:
+    """Hold a slot for so long; returns when it was taken."""
+    async with slots.taken():
         began_s = lab.now_s()
         await lab.sleep(seconds)
         if then is not None:
@@ -46,27 +47,27 @@ async def sit(seats: Seats, seconds: float, then: Exception | None = None) -> fl
         return began_s
 
 
-# --- seats
+# --- slots
 
 
-def test_first_come_first_seated():
-    """Five calls of 1 s on two seats begin at 0, 0, 1, 1, 2, in the order of their asking."""
+def test_first_come_first_served():
+    """Five calls of 1 s on two slots begin at 0, 0, 1, 1, 2, in the order of their asking."""
 
     async def main() -> list[float]:
-        seats = Seats(Fixed(2))
-        return await asyncio.gather(*(sit(seats, 1) for _ in range(5)))
+        slots = Slots(Fixed(2))
+        return await asyncio.gather(*(hold(slots, 1) for _ in range(5)))
 
     assert lab.simulate(main())[0] == [0, 0, 1, 1, 2]
 
 
 def test_nobody_overtakes_who_waits():
-    """One comes just as a seat is freed for another that waited longer."""
+    """One comes just as a slot is freed for another that waited longer."""
 
     async def main() -> list[str]:
-        seats, order = Seats(Fixed(1)), []
+        slots, order = Slots(Fixed(1)), []
 
         async def named(name: str) -> None:
-            async with seats.taken():
+            async with slots.taken():
                 order.append(name)
                 await lab.sleep(1)
             if name == "first":  # again, at the very instant of leaving
@@ -78,13 +79,13 @@ def test_nobody_overtakes_who_waits():
     assert lab.simulate(main())[0] == ["first", "second", "again"]
 
 
-def test_more_seats_are_taken_when_the_next_call_ends():
-    """One seat that becomes three at 1 s: the other three begin at 1."""
+def test_more_slots_are_taken_when_the_next_call_ends():
+    """One slot that becomes three at 1 s: the other three begin at 1."""
 
     async def main() -> list[float]:
         told = Told(1)
-        seats = Seats(told)
-        calls = [asyncio.create_task(sit(seats, 1)) for _ in range(4)]
+        slots = Slots(told)
+        calls = [asyncio.create_task(hold(slots, 1)) for _ in range(4)]
         await lab.sleep(0.5)
         told.limit = 3
         return await asyncio.gather(*calls)
@@ -92,13 +93,13 @@ def test_more_seats_are_taken_when_the_next_call_ends():
     assert lab.simulate(main())[0] == [0, 1, 1, 1]
 
 
-def test_fewer_seats_send_nobody_away():
-    """Three seats that become one: three are served to their end, then one at a time."""
+def test_a_lower_limit_cancels_nothing():
+    """Three slots that become one: three are served to their end, then one at a time."""
 
     async def main() -> list[float]:
         told = Told(3)
-        seats = Seats(told)
-        calls = [asyncio.create_task(sit(seats, 1)) for _ in range(5)]
+        slots = Slots(told)
+        calls = [asyncio.create_task(hold(slots, 1)) for _ in range(5)]
         await lab.sleep(0.5)
         told.limit = 1
         return await asyncio.gather(*calls)
@@ -107,29 +108,29 @@ def test_fewer_seats_send_nobody_away():
 
 
 @pytest.mark.parametrize("when_s", [0.5, 1.0, 1.5])
-def test_cancelling_loses_no_seat(when_s: float):
-    """Whether it waits, is just being called, or sits: afterwards all seats are there."""
+def test_cancelling_loses_no_slot(when_s: float):
+    """Whether it waits, is just being called, or holds one: afterwards all slots are there."""
 
     async def main() -> tuple[int, list[float]]:
-        seats = Seats(Fixed(1))
-        calls = [asyncio.create_task(sit(seats, 1)) for _ in range(3)]
+        slots = Slots(Fixed(1))
+        calls = [asyncio.create_task(hold(slots, 1)) for _ in range(3)]
         await lab.sleep(when_s)
         calls[1].cancel()
         await asyncio.gather(*calls, return_exceptions=True)
         began_s = lab.now_s()
-        after = await asyncio.gather(*(sit(seats, 1) for _ in range(2)))
-        return seats.in_flight, [at_s - began_s for at_s in after]
+        after = await asyncio.gather(*(hold(slots, 1) for _ in range(2)))
+        return slots.in_flight, [at_s - began_s for at_s in after]
 
     assert lab.simulate(main())[0] == (0, [0, 1])
 
 
 def test_called_and_cancelled_in_one_instant():
-    """The seat that was given to it goes to the next one."""
+    """The slot that was given to it goes to the next one."""
 
     async def main() -> float:
-        seats = Seats(Fixed(1))
-        first = asyncio.create_task(sit(seats, 1))
-        second, third = (asyncio.create_task(sit(seats, 1)) for _ in range(2))
+        slots = Slots(Fixed(1))
+        first = asyncio.create_task(hold(slots, 1))
+        second, third = (asyncio.create_task(hold(slots, 1)) for _ in range(2))
         await asyncio.wait([first])
         second.cancel()
         return await third
@@ -142,13 +143,13 @@ def test_what_the_limiter_learns():
 
     async def main() -> list[Sample]:
         told = Told(9)
-        seats = Seats(told)
+        slots = Slots(told)
         calls = [
-            asyncio.create_task(sit(seats, seconds, then))
+            asyncio.create_task(hold(slots, seconds, then))
             for seconds, then in ((1, None), (2, error(429)), (3, error(400)), (4, error(500)))
         ]
-        calls.append(asyncio.create_task(sit(seats, 5, TimeoutError())))
-        calls.append(asyncio.create_task(sit(seats, 9)))
+        calls.append(asyncio.create_task(hold(slots, 5, TimeoutError())))
+        calls.append(asyncio.create_task(hold(slots, 9)))
         await lab.sleep(6)
         calls[-1].cancel()
         await asyncio.gather(*calls, return_exceptions=True)
@@ -161,12 +162,12 @@ def test_what_the_limiter_learns():
     ]
 
 
-def test_a_refused_seat_rests():
-    """Refused at 1 s and asked to wait 5 s: one of the two seats is empty until 6 s."""
+def test_a_refused_slot_rests():
+    """Refused at 1 s and asked to wait 5 s: one of the two slots is empty until 6 s."""
 
     async def main() -> list[Any]:
-        seats = Seats(Fixed(2))
-        calls = [sit(seats, 1, error(429, 5)), sit(seats, 3), sit(seats, 9), sit(seats, 9)]
+        slots = Slots(Fixed(2))
+        calls = [hold(slots, 1, error(429, 5)), hold(slots, 3), hold(slots, 9), hold(slots, 9)]
         return await asyncio.gather(*calls, return_exceptions=True)
 
     assert lab.simulate(main())[0][1:] == [0, 3, 6]
@@ -213,14 +214,14 @@ def test_what_twice_as_many_are_worth(slower: float, value: float):
 
 
 def test_joined_levels_are_all_their_answers():
-    """Mean and number of both, at the seats between."""
+    """Mean and number of both, at a limit between."""
     one, two = Level(1), Level(4)
     one.add(1.0)
     for _ in range(3):
         two.add(1.0)
     both = one.joined(two)
     assert (both.count, both.mean) == (4, 0.0)
-    assert both.seats == pytest.approx(0.75 * two.seats)
+    assert both.log_limit == pytest.approx(0.75 * two.log_limit)
 
 
 def test_littles_law_counts_what_is_served():
@@ -243,14 +244,24 @@ def test_what_is_forgotten_is_not_counted_as_idle():
 
 @pytest.mark.parametrize("took_s", [0.0, 1.0])
 def test_memory_does_not_grow_with_answers(took_s: float):
-    """Twenty thousand, without a refusal: what is kept is a few answers a seat, or none at all."""
+    """Twenty thousand, without a refusal: what is kept is a few answers per slot, or none."""
     limit = Adaptive(most=20)
+    kept = []
     for n in range(20_000):
         limit.update(Sample(n, n * took_s / 20, took_s, min(20, limit.limit)))
-    assert len(limit._served._answers) <= 10 * 20
-    assert len(limit._latest) <= 2 * 20
-    assert len(limit._in_order._early) <= 20
-    assert len(limit._levels) <= 20
+        if n % 1000 == 999:
+            kept.append(len(pickle.dumps(limit)))
+    assert max(kept) < 1.5 * kept[0] + 2000
+    assert max(kept) < 40_000
+
+
+def test_it_says_what_it_does():
+    """Its state in a line: climbing, then a trial."""
+    limit = Adaptive()
+    assert repr(limit) == "<Adaptive climbs at 1; 0 answers, usually 0 s>"
+    for n in range(4):
+        limit.update(Sample(n, n + 1.0, 1.0, 1))
+    assert repr(limit) == "<Adaptive climbs at 1, tries 2; 4 answers, usually 1 s>"
 
 
 # --- the limit
@@ -311,12 +322,12 @@ def test_it_follows_capacity_down_and_up(fresh_lab: None):
 def test_it_cuts_to_what_an_endpoint_serves_that_refuses_the_rest(fresh_lab: None):
     """No queue at all, four slots of 2 s: by Little's law four are served, so about four it is."""
     limit = Adaptive(initial=32)
-    slots, served = 4, Seats(Fixed(4))
+    slots, served = 4, Slots(Fixed(4))
 
     async def call() -> None:
         if served.in_flight == slots:
             raise error(429, 1.0)
-        await sit(served, 2.0)
+        await hold(served, 2.0)
 
     async def main() -> list[float]:
         guard = Guard(limit=limit, retry=Retry(attempts=1000), deadline_s=None)

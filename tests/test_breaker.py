@@ -8,7 +8,7 @@ import pytest
 
 from agentlab import lab
 from agentlab.clock import run_virtual
-from agentlab.errors import CircuitOpen, ModelError
+from agentlab.errors import ModelError
 from agentlab.resilience.breaker import Breaker
 from agentlab.resilience.guard import Guard
 from agentlab.resilience.retry import Retry
@@ -43,25 +43,6 @@ def test_ten_seconds_down_lose_nothing():
     assert 1 <= len(while_open) <= 9
     assert min(time for time in server.answered if time > 15) <= 17
     assert len(server.answered) == 400
-
-
-def test_without_patience_it_refuses_and_says_when():
-    """CircuitOpen carries the time until the next probe; nothing is sent."""
-
-    async def main() -> tuple[float, int]:
-        breaker = Breaker(failures=1, open_s=10, patient=False)
-        for _ in range(2):
-            try:
-                async with breaker.admitted():
-                    await lab.sleep(1)
-                    raise TimeoutError
-            except TimeoutError:
-                await lab.sleep(4)
-            except CircuitOpen as error:
-                return error.retry_after_s, int(lab.now_s())
-        raise AssertionError("it let the second through")
-
-    assert run_virtual(main()).result == (6, 5)
 
 
 def test_a_rate_limit_does_not_open_it():

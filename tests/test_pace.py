@@ -331,3 +331,14 @@ def test_what_no_limit_admits_is_sent_once(fresh_lab: None):
         error, t = lab.simulate(main(), catch=ModelError)
     assert "Requested 411" in str(error)
     assert t.requests == 1
+
+
+def test_a_pace_serves_one_event_loop_after_the_other():
+    """Callers wait in two runs, each with a loop and a clock of its own."""
+    pace = Pace(60, burst_s=1)
+
+    async def main() -> None:
+        await asyncio.gather(*(pace.wait() for _ in range(3)))
+
+    for _ in range(2):
+        run_virtual(main())

@@ -11,9 +11,10 @@ import msgspec
 import pytest
 
 from agentlab import lab
+from agentlab.bench.opponents import AIMD, Fixed, Gradient2, Vegas
 from agentlab.resilience.adaptive import Adaptive
 from agentlab.resilience.guard import Guard
-from agentlab.resilience.limiters import AIMD, Fixed, Gradient2, Limiter, Sample, Vegas
+from agentlab.resilience.limiters import Limiter, Sample
 from agentlab.resilience.retry import Retry
 from agentlab.settings import Capacity
 from agentlab.tuning import scenarios, trial

@@ -1,4 +1,4 @@
-"""A token bucket's level: what the endpoint's limits and the client's pace both count with.
+"""A token bucket's level, with which the endpoint's limits and the client's pace both count.
 
 Nothing here reads a clock, and nothing waits.
 """
@@ -8,8 +8,8 @@ from __future__ import annotations
 import math
 
 _DUST = 1e-9
-"""Such a share of what is asked for, or what comes in so many seconds, may be missing: rounded
-times and sums of floats miss a whole by less."""
+"""This share of what is asked for, or of what comes per second, may be missing: rounded times and
+sums of floats miss a whole by less."""
 
 
 class Bucket:
@@ -24,17 +24,14 @@ class Bucket:
 
     def __init__(self, per_s: float, burst: float):
         self.per_s, self.burst = per_s, float(burst)
-        self._level = self.burst
-        self._at_s: float | None = None
+        self._level, self._at_s = self.burst, math.inf
 
     def level(self, now_s: float) -> float:
-        """Tell how much there is at `now_s`."""
-        if self._at_s is None:
-            return self._level
+        """Return how much there is at `now_s`."""
         return min(self.burst, self._level + max(now_s - self._at_s, 0.0) * self.per_s)
 
     def wait_s(self, amount: float, now_s: float) -> float:
-        """Tell in how many seconds `amount` is there, to the nanosecond; infinity if never."""
+        """Return in how many seconds `amount` is there, to the nanosecond; infinity if never."""
         if amount > self.burst:
             return math.inf
         lacking = amount - self.level(now_s)
@@ -42,7 +39,7 @@ class Bucket:
         return 0.0 if enough else round(lacking / self.per_s, 9)
 
     def take(self, amount: float, now_s: float) -> None:
-        """Take `amount`, which `wait_s` said is there; a negative one is given back."""
+        """Take `amount`, which `wait_s` said is there; a negative amount is given back."""
         self._set(self.level(now_s) - amount, now_s)
 
     def lower_to(self, level: float, now_s: float) -> None:
@@ -50,13 +47,13 @@ class Bucket:
         self._set(min(self.level(now_s), level), now_s)
 
     def resize(self, per_s: float, burst: float, now_s: float) -> None:
-        """Change both; what has been taken stays taken, as far as that goes."""
+        """Change rate and size; what has been taken stays taken, as far as that goes."""
         taken = self.burst - self.level(now_s)
         self.per_s, self.burst = per_s, float(burst)
         self._set(max(0.0, burst - taken), now_s)
 
     def full_in_s(self, now_s: float) -> float:
-        """Tell how long it takes until the bucket is full again."""
+        """Return in how many seconds the bucket is full again."""
         return (self.burst - self.level(now_s)) / self.per_s
 
     def _set(self, level: float, now_s: float) -> None:

@@ -2,6 +2,7 @@
 
     experiment   what is measured: workloads x engines x presets x limits x seeds, from YAML
     strategy     how a case asks where the endpoint refuses: once, insist, retry, pace
+    opponents    other rules for how many calls are in flight: fixed, Netflix's three
     cost         what it would take of a real model's requests, tokens and money
     measure      measures it: warm, interleaved, set-up outside of the timer; resumable
     agreement    whether runs of a real model, which words each answer anew, did equal work

@@ -7,11 +7,12 @@ from contextlib import nullcontext
 from typing import Any, Literal
 
 from agentlab import lab
+from agentlab.bench.opponents import AIMD, Gradient2, Vegas
 from agentlab.engines.asking import Ask
 from agentlab.errors import ModelError
 from agentlab.resilience.adaptive import Adaptive
 from agentlab.resilience.guard import Guard
-from agentlab.resilience.limiters import AIMD, Gradient2, Limiter, Vegas
+from agentlab.resilience.limiters import Limiter
 from agentlab.resilience.pace import Pace
 from agentlab.resilience.retry import Retry
 from agentlab.resilience.verdict import judge

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 
 from agentlab import lab
 from agentlab._support.numbers import checked
-from agentlab.errors import CircuitOpen
 from agentlab.resilience.verdict import judge
 
 _NOW_S = 1e-9
@@ -18,10 +17,10 @@ _NOW_S = 1e-9
 class Breaker:
     """Opens after so many outages in a row; then one call at a time probes, every `open_s`.
 
-    Those who come while it is open wait for the probe's result, or are refused if `patient` is
-    False. Only outages count: a broken connection, a time-out, a status of 500 or more. A rate
-    limit is no outage; whoever slows down for it is served. An error that says nothing about the
-    endpoint, such as a bug in the caller's own code, changes nothing.
+    Calls that come while it is open wait for the probe's result. Only outages count: a broken
+    connection, a time-out, a status of 500 or more. A rate limit is not an outage: callers that
+    slow down are served. An error that says nothing about the endpoint, such as a bug in the
+    caller's own code, changes nothing.
 
     Args:
         failures: How many outages in a row open it.
@@ -32,12 +31,11 @@ class Breaker:
             answer = await lab.ask("Name three rivers.")
     """
 
-    def __init__(self, failures: int = 5, open_s: float = 1.0, *, patient: bool = True):
+    def __init__(self, failures: int = 5, open_s: float = 1.0):
         checked("failures", failures, least=1, whole=True)
         checked("open_s", open_s, above=True)
         self._most = failures
         self._open_s = open_s
-        self._patient = patient
         self._failures = 0
         self._probe_at_s: float | None = None  # None while it is closed
         self._probing = False
@@ -50,55 +48,39 @@ class Breaker:
 
     @asynccontextmanager
     async def admitted(self) -> AsyncIterator[None]:
-        """Around one call: enter when it may be sent, and learn from how it ends.
-
-        Raises:
-            CircuitOpen: If it may not, and the breaker is not patient.
-        """
+        """Wait until one call may be sent, and learn from how it ends."""
         probe = await self._admit()
         try:
             yield
+            self._learn(ok=True, probe=probe)
         except BaseException as error:
             verdict = judge(error)
             if verdict.outage or verdict.answered:
                 self._learn(ok=not verdict.outage, probe=probe)
-            else:  # cancelled, or the caller's own bug: nothing learned, and another one may probe
-                self._release(probe)
             raise
-        self._learn(ok=True, probe=probe)
+        finally:  # cancelled, or a bug of the caller's: nothing is learned, and another one probes
+            if probe:
+                self._probing = False
+            self._changed.set()
+            self._changed = asyncio.Event()
 
     async def _admit(self) -> bool:
+        """Wait for admission; returns whether the call is a probe."""
         while self._probe_at_s is not None:
             wait_s = self._probe_at_s - lab.now_s()
             if wait_s <= _NOW_S and not self._probing:
                 self._probing = True
                 return True
-            if not self._patient:
-                raise CircuitOpen(
-                    f"the endpoint failed {self._failures} times in a row; the next attempt is "
-                    f"let through in {max(wait_s, 0):g} model seconds",
-                    retry_after_s=max(wait_s, 0),
-                )
-            changed = self._changed
-            try:
+            with suppress(TimeoutError):
                 async with lab.timeout(None if self._probing else wait_s):
-                    await changed.wait()
-            except TimeoutError:
-                continue
+                    await self._changed.wait()
         return False
 
     def _learn(self, *, ok: bool, probe: bool) -> None:
         if ok:
             self._failures = 0
             self._probe_at_s = None
-        else:
-            self._failures += 1
-            if probe or (self._probe_at_s is None and self._failures >= self._most):
-                self._probe_at_s = lab.now_s() + self._open_s
-        self._release(probe)
-
-    def _release(self, probe: bool) -> None:
-        if probe:
-            self._probing = False
-        self._changed.set()
-        self._changed = asyncio.Event()
+            return
+        self._failures += 1
+        if probe or (self._probe_at_s is None and self._failures >= self._most):
+            self._probe_at_s = lab.now_s() + self._open_s

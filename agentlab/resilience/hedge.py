@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from collections.abc import Awaitable, Callable
-from typing import Any, TypeVar
+from typing import TypeVar
 
 from agentlab import lab
 from agentlab._support.numbers import checked
@@ -22,9 +22,9 @@ class Hedge:
 
     Args:
         after_s: Model seconds after which to hedge; None learns it from `quantile`. In a `Guard`
-            they count from when the request is sent: the client's own queue is no lateness.
+            they count from when the request is sent: waiting in the client is not lateness.
         quantile: Hedge what is slower than this share of the latest calls.
-        share: Hedges a call at most; a slow endpoint must not be sent everything twice.
+        share: Hedges per call at most; a slow endpoint must not be sent everything twice.
 
     Example:
         answer = await Hedge(after_s=4)(lambda: lab.ask("Name three rivers."))
@@ -47,29 +47,37 @@ class Hedge:
     async def __call__(
         self, call: Callable[[], Awaitable[T]], *, sent: asyncio.Event | None = None
     ) -> T:
-        """The call's result, or its error if every request that was sent for it failed.
+        """Return the call's result, or raise its error if every request sent for it failed.
 
         Args:
             sent: Set by `call` when its request is really sent; None counts from now.
         """
         self.calls += 1
-        running: set[asyncio.Task[T]] = {_begin(call)}
+        running = {_begin(call)}
         try:
             if sent is not None:
-                await _sent_or_over(sent, running)
-            began_s = lab.now_s()
-            done = await _any_of(running, self.after_s())
+                for first in running:
+                    first.add_done_callback(lambda _: sent.set())
+                await sent.wait()
+            began_s, after_s = lab.now_s(), self.after_s()
+            real_s = after_s and after_s / lab.model_seconds_a_second()
+            done, left = await _wait(running, real_s)
             if not done and self.hedges < self._share * self.calls:
                 self.hedges += 1
                 running |= {_begin(call)}
-            result = await _first_success(running)
+                left = running
+            while left and all(task.exception() is not None for task in done):
+                done, left = await _wait(left)
+            result = min(done, key=lambda task: task.exception() is not None).result()
         finally:
-            await _cancel(running)
+            for task in running:
+                task.cancel()
+            await asyncio.gather(*running, return_exceptions=True)
         self._latest_s.append(lab.now_s() - began_s)
         return result
 
     def after_s(self) -> float | None:
-        """How long it waits at present; None while it knows too few calls."""
+        """Return how long it waits at present; None while it knows too few calls."""
         if self._after_s is not None or len(self._latest_s) < self.LEAST:
             return self._after_s
         ordered = sorted(self._latest_s)
@@ -83,35 +91,7 @@ def _begin(call: Callable[[], Awaitable[T]]) -> asyncio.Task[T]:
     return asyncio.create_task(never_cancelled_from_within(one()))
 
 
-async def _sent_or_over(sent: asyncio.Event, running: set[asyncio.Task[T]]) -> None:
-    waiting = asyncio.create_task(sent.wait())
-    try:
-        await asyncio.wait({waiting, *running}, return_when=asyncio.FIRST_COMPLETED)
-    finally:
-        await _cancel({waiting})
-
-
-async def _any_of(running: set[asyncio.Task[T]], seconds: float | None) -> set[asyncio.Task[T]]:
-    try:
-        async with lab.timeout(seconds):
-            done, _ = await asyncio.wait(running, return_when=asyncio.FIRST_COMPLETED)
-            return done
-    except TimeoutError:
-        return set()
-
-
-async def _first_success(running: set[asyncio.Task[T]]) -> T:
-    left = set(running)
-    while True:
-        done, left = await asyncio.wait(left, return_when=asyncio.FIRST_COMPLETED)
-        for task in done:
-            if task.exception() is None:
-                return task.result()
-        if not left:
-            return done.pop().result()  # raises
-
-
-async def _cancel(tasks: set[asyncio.Task[Any]]) -> None:
-    for task in tasks:
-        task.cancel()
-    await asyncio.gather(*tasks, return_exceptions=True)
+async def _wait(
+    tasks: set[asyncio.Task[T]], real_s: float | None = None
+) -> tuple[set[asyncio.Task[T]], set[asyncio.Task[T]]]:
+    return await asyncio.wait(tasks, timeout=real_s, return_when=asyncio.FIRST_COMPLETED)

@@ -1,24 +1,18 @@
-"""How many calls at once: rules that learn it from each call that ended, all with one interface.
-
-    Fixed       always the same: what everybody begins with
-    AIMD        Netflix's: one more as long as all is well, a tenth less at a refusal
-    Gradient2   Netflix's: shrinks as answers take longer than they did over the long run
-    Vegas       Netflix's: shrinks as answers take longer than the quickest did
-
-They decide and never wait; `agentlab.resilience.seats` keeps to what they decide. Ours is in
-`agentlab.resilience.adaptive`. Netflix's numbers and steps are those of its Java library,
-https://github.com/Netflix/concurrency-limits, with its defaults, made for servers of short calls.
-Each class names the commit whose file it follows, for early versions had other steps.
-"""
+"""A limit that changes as it learns, and slots for calls in flight that keep to it."""
 
 from __future__ import annotations
 
-import math
-from random import Random
+import asyncio
+import itertools
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
 from typing import NamedTuple, Protocol
 
-from agentlab._support.numbers import checked
+import anyio
+
+from agentlab import lab
 from agentlab.errors import ConfigError
+from agentlab.resilience.verdict import judge
 
 
 class Sample(NamedTuple):
@@ -53,222 +47,94 @@ class Limiter(Protocol):
         ...
 
     def update(self, sample: Sample) -> int:
-        """Learn from a call that ended; returns the limit from now on."""
+        """Learn from a call that ended, and return the limit from now on."""
         ...
 
 
-class Fixed:
-    """Never changes.
+class Slots:
+    """As many slots as a limiter says, first come, first served. One event loop, one object.
 
-    Example:
-        >>> Fixed(3).update(Sample(0, 1.0, 1.0, 3, refused=True))
-        3
-    """
-
-    def __init__(self, limit: int):
-        _check(limit=limit)
-        self.limit = limit
-
-    def update(self, sample: Sample) -> int:
-        return self.limit
-
-
-class AIMD:
-    """Additive increase, multiplicative decrease: TCP's, here one step a call.
-
-    Args:
-        initial: Where it begins.
-        least: Never less than this.
-        most: Never more than this; if it is below the other two, it stands for them.
-        backoff: What a refusal leaves of the limit.
-        slow_s: A call that takes longer counts as refused; None takes no long answer for a failure.
+    A lower limit cancels no call; it only delays new ones. A slot that was refused stays empty for
+    as long as the endpoint asked to wait. A call that is cancelled, or fails for a reason that says
+    nothing about load, teaches the limiter nothing.
 
     Raises:
-        ConfigError: If a number is out of its range, or `initial` below `least`.
+        ConfigError: If what is given is not a limiter.
 
     Example:
-        >>> aimd = AIMD(initial=10, least=1)
-        >>> aimd.update(Sample(0, 1.0, 1.0, 10)), aimd.update(Sample(1, 2.0, 1.0, 10, refused=True))
-        (11, 9)
-
-    Source: Netflix's AIMDLimit, of commit 784c960.
+        slots = Slots(Adaptive())
+        async with slots.taken():
+            answer = await lab.ask("Name three rivers.")
     """
 
-    def __init__(
-        self,
-        initial: int = 20,
-        *,
-        least: int = 20,
-        most: int = 200,
-        backoff: float = 0.9,
-        slow_s: float | None = 5.0,
-    ):
-        self.limit, self._least, self._most = _bounds(initial, least, most)
-        checked("backoff", backoff, least=0.5, most=1, below=True)
-        checked("slow_s", slow_s, above=True, optional=True)
-        self._backoff, self._slow_s = backoff, slow_s
-
-    def update(self, sample: Sample) -> int:
-        limit = self.limit
-        slow = self._slow_s is not None and sample.took_s > self._slow_s
-        if sample.refused or slow:
-            limit = int(limit * self._backoff)
-        elif sample.in_flight * 2 >= limit:  # else it is not the limit that holds them back
-            limit += 1
-        self.limit = min(self._most, max(self._least, limit))
-        return self.limit
-
-
-class Gradient2:
-    """Multiplies the limit by what answers took over the long run, divided by what they take now.
-
-    An answer may take `tolerance` times as long as the long run before the limit shrinks. It heeds
-    no refusals. It is given each call, as in Netflix's class by itself; the windows that may be put
-    before it want ten answers a second.
-
-    Args:
-        initial: Where it begins.
-        least: Never less than this.
-        most: Never more than this; if it is below the other two, it stands for them.
-        queue: How many calls may wait in the endpoint's queue.
-        smoothing: How much of the way to its new value the limit goes at each call.
-        calls: Over how many calls the long run is averaged.
-        tolerance: How many times the long run an answer may take.
-
-    Raises:
-        ConfigError: If a number is out of its range, or `initial` below `least`.
-
-    Example:
-        >>> gradient = Gradient2()
-        >>> [gradient.update(Sample(n, n + 1.0, 1.0, 20)) for n in range(3)]
-        [20, 21, 22]
-
-    Source: Netflix's Gradient2Limit, of commit f2528de.
-    """
-
-    def __init__(
-        self,
-        initial: int = 20,
-        *,
-        least: int = 20,
-        most: int = 200,
-        queue: int = 4,
-        smoothing: float = 0.2,
-        calls: int = 600,
-        tolerance: float = 1.5,
-    ):
-        limit, self._least, self._most = _bounds(initial, least, most)
-        _check(queue=queue, calls=calls)
-        checked("smoothing", smoothing, above=True, most=1)
-        checked("tolerance", tolerance, least=1)
-        self._limit = float(limit)
-        self._queue, self._smoothing, self._tolerance = queue, smoothing, tolerance
-        self._long_run = _LongRun(calls)
+    def __init__(self, limiter: Limiter):
+        if isinstance(limiter, type):
+            raise ConfigError(f"limit is the class {limiter.__name__}; make one of it: add ()")
+        if not (hasattr(limiter, "limit") and callable(getattr(limiter, "update", None))):
+            raise ConfigError(
+                f"limit must be a limiter, which has a limit and an update(sample); got "
+                f"{limiter!r}; give Adaptive(), or Guard(at_once=...) for a number that stays"
+            )
+        self.limiter = limiter
+        self._tokens = anyio.CapacityLimiter(limiter.limit)
+        self._held = self._resting = 0  # slots, and those of them that are kept empty
+        self._numbers = itertools.count()
 
     @property
-    def limit(self) -> int:
-        return int(self._limit)
+    def in_flight(self) -> int:
+        """How many calls hold a slot."""
+        return self._held - self._resting
 
-    def update(self, sample: Sample) -> int:
-        if sample.took_s <= 0:
-            return self.limit
-        long_s = self._long_run.add(sample.took_s)
-        if long_s > 2 * sample.took_s:
-            self._long_run.mean_s *= 0.95  # after an overload that is over
-        if sample.in_flight >= self._limit / 2:
-            gradient = max(0.5, min(1.0, self._tolerance * long_s / sample.took_s))
-            aim = self._limit * gradient + self._queue
-            smoothed = self._limit * (1 - self._smoothing) + aim * self._smoothing
-            self._limit = max(self._least, min(self._most, smoothed))
-        return self.limit
+    @asynccontextmanager
+    async def taken(self) -> AsyncIterator[Callable[[], None]]:
+        """Hold a slot around one call, and let the limiter learn how the call ends.
 
+        What is yielded is to be called when the request is sent, if that is later: the time before
+        was not the endpoint's.
+        """
+        call, rest_s = object(), None
+        self._admit_one()
+        try:
+            self._tokens.acquire_on_behalf_of_nowait(call)
+        except anyio.WouldBlock:
+            await self._tokens.acquire_on_behalf_of(call)
+        self._held += 1
+        number, in_flight = next(self._numbers), self._tokens.borrowed_tokens - self._resting
+        self._admit_one()
+        sent_s = lab.now_s()
 
-class _LongRun:
-    """An exponential moving average that begins as a plain one, over its first ten values."""
+        def sent() -> None:
+            nonlocal sent_s
+            sent_s = lab.now_s()
 
-    def __init__(self, calls: int):
-        self._weight = 2 / (calls + 1)
-        self._count, self.mean_s = 0, 0.0
+        def learn(*, refused: bool) -> None:
+            now_s = lab.now_s()
+            self.limiter.update(Sample(number, now_s, now_s - sent_s, in_flight, refused))
 
-    def add(self, took_s: float) -> float:
-        if self._count < 10:
-            self._count += 1
-            self.mean_s += (took_s - self.mean_s) / self._count
-        else:
-            self.mean_s += (took_s - self.mean_s) * self._weight
-        return self.mean_s
+        try:
+            yield sent
+            learn(refused=False)
+        except Exception as error:
+            verdict = judge(error)
+            if verdict.overload:
+                learn(refused=True)
+                rest_s = verdict.wait_s
+            raise
+        finally:
+            if rest_s:
+                self._resting += 1
+                real_s = rest_s / lab.model_seconds_a_second()
+                asyncio.get_running_loop().call_later(real_s, self._release, call, 1)
+            else:
+                self._release(call, 0)
 
+    def _admit_one(self) -> None:
+        """Let one more in, unless one is just coming in, which does it then: each has its place."""
+        if self._tokens.borrowed_tokens == self._held:
+            self._tokens.total_tokens = min(self.limiter.limit, self._held + 1)
 
-class Vegas:
-    """Estimates the endpoint's queue, limit x (1 - quickest / this one), and keeps it short.
-
-    The quickest answer is forgotten now and then, for it may be of better times.
-
-    Args:
-        initial: Where it begins.
-        most: Never more than this.
-        probe: It is forgotten after about so many calls, times the limit.
-        seed: From which the moments are drawn.
-
-    Source: Netflix's VegasLimit, of commit 7989055, after TCP Vegas (Brakmo and Peterson, 1995).
-    """
-
-    def __init__(self, initial: int = 20, *, most: int = 1000, probe: int = 30, seed: int = 7):
-        _check(initial=initial, most=most, probe=probe)
-        checked("seed", seed, least=-math.inf, whole=True)
-        self.limit, self._most, self._probe = min(initial, most), most, probe
-        self._random = Random(int(seed))
-        self._quickest_s = math.inf
-        self._forget()
-
-    def update(self, sample: Sample) -> int:
-        self._calls += 1
-        if sample.took_s <= 0:  # says nothing about a queue; Netflix's does not expect it
-            if sample.refused:
-                self.limit = max(1, self.limit - self._step)
-        elif self._calls >= self._spread * self._probe * self.limit:
-            self._forget()
-            self._quickest_s = sample.took_s
-        elif sample.took_s < self._quickest_s:
-            self._quickest_s = sample.took_s
-        else:
-            self.limit = max(1, min(self._most, self._next(sample)))
-        return self.limit
-
-    def _next(self, sample: Sample) -> int:
-        step = self._step
-        queued = math.ceil(self.limit * (1 - self._quickest_s / sample.took_s))
-        if sample.refused:
-            return self.limit - step
-        if sample.in_flight * 2 < self.limit:  # it is not the limit that holds them back
-            return self.limit
-        if queued <= step:
-            return self.limit + 6 * step
-        if queued < 3 * step:
-            return self.limit + step
-        return self.limit - step if queued > 6 * step else self.limit
-
-    @property
-    def _step(self) -> int:
-        return max(1, int(math.log10(self.limit)))
-
-    def _forget(self) -> None:
-        self._calls = 0
-        self._spread = self._random.uniform(0.5, 1)
-
-
-def _bounds(initial: int, least: int, most: int) -> tuple[int, int, int]:
-    """The limit to begin with, the least and the most; a ceiling below a default lowers it, too."""
-    _check(initial=initial, least=least, most=most)
-    initial, least = min(initial, most), min(least, most)
-    if initial < least:
-        raise ConfigError(
-            f"initial {initial} is below least {least}, where the first call would lift it; give "
-            f"both: initial={initial}, least={initial}"
-        )
-    return initial, least, most
-
-
-def _check(**numbers: int) -> None:
-    for name, number in numbers.items():
-        checked(name, number, least=1, whole=True)
+    def _release(self, call: object, rested: int) -> None:
+        self._resting -= rested
+        self._held -= 1
+        self._tokens.total_tokens = min(self.limiter.limit, self._tokens.borrowed_tokens)
+        self._tokens.release_on_behalf_of(call)

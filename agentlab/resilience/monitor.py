@@ -1,4 +1,4 @@
-"""What happened to the calls: attempts, outcomes, latency, right under any number of runs at once.
+"""What happened to the calls: attempts, outcomes and latency, even when runs overlap.
 
 The names are OpenTelemetry's for clients of generative models, written as Prometheus writes them:
 https://opentelemetry.io/docs/specs/semconv/gen-ai/gen-ai-metrics/
@@ -26,29 +26,23 @@ class Monitor:
 
     def __init__(self) -> None:
         self.registry = CollectorRegistry()
+        labels = ["gen_ai_agent_name", "error_type"]
         self._duration = Histogram(
             "gen_ai_client_operation_duration_seconds",
             "Of a call with all its attempts, in model seconds; error_type is empty on success.",
-            ["gen_ai_agent_name", "error_type"],
+            labels,
             buckets=BUCKETS_S,
             registry=self.registry,
         )
-        self._attempts = Counter(
-            "agentlab_attempts",
-            "Requests sent, by how each ended; hedges left out.",
-            ["gen_ai_agent_name", "error_type"],
-            registry=self.registry,
-        )
-        self._in_flight = Gauge(
-            "agentlab_calls_in_flight",
-            "Calls that have begun and not ended.",
-            registry=self.registry,
-        )
+        said = "Requests sent, by how each ended; hedges left out."
+        self._attempts = Counter("agentlab_attempts", said, labels, registry=self.registry)
+        said = "Calls that have begun and not ended."
+        self._in_flight = Gauge("agentlab_calls_in_flight", said, registry=self.registry)
         self._latest_s: deque[float] = deque(maxlen=1000)
 
     @contextmanager
     def call(self, agent: str) -> Iterator[None]:
-        """Around one call, with all its attempts."""
+        """Measure one call, with all its attempts."""
         began_s = lab.now_s()
         self._in_flight.inc()
         error_type = ""
@@ -63,19 +57,19 @@ class Monitor:
             self._duration.labels(agent, error_type).observe(lab.now_s() - began_s)
 
     def attempt(self, agent: str, error: BaseException | None) -> None:
-        """One request has ended, well or with an error."""
+        """Count one request that has ended, well or with an error."""
         self._attempts.labels(agent, type(error).__name__ if error else "").inc()
 
     def health(self) -> dict[str, float]:
-        """Calls, how they ended, attempts, and the latency of the latest 1,000 answered ones."""
-        ended, failed = self._sum("gen_ai_client_operation_duration_seconds_count")
-        attempts, broken = self._sum("agentlab_attempts_total")
+        """Return calls, how they ended, attempts, and the latency of the latest 1,000 answers."""
+        calls, failed = self._sum("gen_ai_client_operation_duration_seconds_count")
+        attempts, failed_attempts = self._sum("agentlab_attempts_total")
         health: dict[str, float] = {
             "in_flight": int(self.registry.get_sample_value("agentlab_calls_in_flight") or 0),
-            "calls": ended,
+            "calls": calls,
             "failed": failed,
             "attempts": attempts,
-            "failed_attempts": broken,
+            "failed_attempts": failed_attempts,
         }
         if len(self._latest_s) > 1:
             cuts = quantiles(self._latest_s, n=100, method="inclusive")
@@ -83,13 +77,11 @@ class Monitor:
         return health
 
     def _sum(self, name: str) -> tuple[int, int]:
-        """All that a metric has counted, and what of it has an error type."""
+        """Return all that a metric has counted, and how much of it has an error type."""
         samples = [s for m in self.registry.collect() for s in m.samples if s.name == name]
-        return (
-            int(sum(sample.value for sample in samples)),
-            int(sum(sample.value for sample in samples if sample.labels["error_type"])),
-        )
+        failed = sum(s.value for s in samples if s.labels["error_type"])
+        return int(sum(s.value for s in samples)), int(failed)
 
     def prometheus(self) -> str:
-        """Everything in Prometheus' text format, to be scraped or written to a file."""
+        """Return everything in Prometheus' text format, to be scraped or written to a file."""
         return generate_latest(self.registry).decode()

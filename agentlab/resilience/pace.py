@@ -1,15 +1,15 @@
-"""A rate limit, kept by the client: sending what the endpoint will take, and no more.
+"""A rate limit, kept by the client, because a refusal costs a round trip and often counts, too.
 
-Who sends at will is refused, and each refusal costs a round trip and, at most providers, counts
-against the limit. The bound: N requests take at least (N - burst) / rate seconds.
+The bound: N requests take at least (N - burst) / rate seconds.
 """
 
 from __future__ import annotations
 
-import asyncio
 import math
 from collections import deque
 from collections.abc import Mapping
+
+import anyio
 
 from agentlab import lab
 from agentlab._support.bucket import Bucket
@@ -17,12 +17,15 @@ from agentlab._support.numbers import checked
 from agentlab.errors import ConfigError
 from agentlab.model_time import finite_number
 
+WINDOWS_S = (1.0, 60.0, 3600.0, 86_400.0)
+"""The times in which limits are counted: by the second, minute, hour or day."""
+
+_LEAST_LIMIT = 1e-6
+"""A header that tells a lower limit is ignored."""
+
 
 class TokenBucket:
-    """Holds at most `burst`, gains `per_s` each model second; who takes what is not there waits.
-
-    Those who wait are served in the order of their asking, and who stops waiting leaves nothing
-    behind: it lets through what an exact bucket would, however many are cancelled.
+    """A bucket whose callers wait in turn; one that is cancelled leaves nothing behind.
 
     Example:
         bucket = TokenBucket(per_s=50, burst=20)
@@ -32,85 +35,32 @@ class TokenBucket:
     def __init__(self, per_s: float, burst: float):
         checked("per_s", per_s, above=True)
         checked("burst", burst, above=True)
-        self._bucket = Bucket(per_s, burst)
-        self._waiting: deque[tuple[float, asyncio.Future[None]]] = deque()
-        self._timer: asyncio.TimerHandle | None = None
-
-    @property
-    def burst(self) -> float:
-        """The most it holds, and the most that can be taken."""
-        return self._bucket.burst
+        self.level = Bucket(per_s, burst)
+        self._turn = anyio.Lock(fast_acquire=True)
 
     async def take(self, amount: float = 1.0) -> None:
-        """Take so much out, as soon as it is there.
+        """Take `amount` out as soon as it is there.
 
         Raises:
-            ConfigError: If it is more than the bucket ever holds, or no amount.
+            ConfigError: If it is more than the bucket ever holds, or not an amount.
         """
         checked("amount", amount)
-        if amount > self.burst:
+        if amount > self.level.burst:
             raise ConfigError(
-                f"{amount:g} will never be in a bucket that holds {self.burst:g}; ask for less"
+                f"a bucket that holds {self.level.burst:g} will never hold {amount:g}; take less"
             )
-        now_s = lab.now_s()
-        if not self._waiting and not self._bucket.wait_s(amount, now_s):
-            self._bucket.take(amount, now_s)
-            return
-        served = asyncio.get_running_loop().create_future()
-        self._waiting.append((amount, served))
-        if len(self._waiting) == 1:
-            self._serve()
-        try:
-            await served
-        except BaseException:
-            if served.cancelled():
-                self._waiting = deque(each for each in self._waiting if each[1] is not served)
-                self._serve()
-            else:  # it was served in the same instant
-                self.give_back(amount)
-            raise
-
-    def give_back(self, amount: float) -> None:
-        """Put back what was taken, and not used."""
-        self._bucket.take(-amount, lab.now_s())
-        self._serve()
-
-    def lower_to(self, level: float) -> None:
-        """Somebody else has taken from what this bucket models: no more than this is left."""
-        self._bucket.lower_to(level, lab.now_s())
-
-    def _serve(self) -> None:
-        """Let through who can be, and wake up again when the next one can."""
-        if self._timer is not None:
-            self._timer.cancel()
-            self._timer = None
-        now_s = lab.now_s()
-        while self._waiting:
-            amount, served = self._waiting[0]
-            if served.done():  # cancelled, and not yet told
-                self._waiting.popleft()
-                continue
-            wait_s = self._bucket.wait_s(amount, now_s)
-            if wait_s:
-                self._timer = asyncio.get_running_loop().call_later(
-                    wait_s / lab.model_seconds_a_second(), self._serve
-                )
-                return
-            self._bucket.take(amount, now_s)
-            self._waiting.popleft()
-            served.set_result(None)
-
-
-_LEAST_LIMIT = 1e-6
-"""A header that tells a lower limit tells none."""
+        async with self._turn:
+            while wait_s := self.level.wait_s(amount, lab.now_s()):
+                await lab.sleep(wait_s)
+            self.level.take(amount, lab.now_s())
 
 
 class Pace:
     """Keeps a rate limit: requests and tokens, as given or as the endpoint says.
 
     Args:
-        requests_per_minute: The limit; None takes what the endpoint says in its first answer.
-        tokens_per_minute: The same for tokens.
+        requests_per_minute, tokens_per_minute: The limits; None takes what the endpoint says in its
+            first answer.
         burst_s: How many seconds' worth of a minute's limit may be sent at the same time;
             OpenAI's buckets hold a minute's.
 
@@ -131,8 +81,8 @@ class Pace:
         self._buckets: dict[str, TokenBucket] = {}
         self._learned: set[str] = set()
         for kind, limit in (("requests", requests_per_minute), ("tokens", tokens_per_minute)):
+            checked(f"{kind}_per_minute", limit, above=True, optional=True)
             if limit is not None:
-                checked(f"{kind}_per_minute", limit, above=True)
                 self._buckets[kind] = self._bucket(limit, 60)
         self._not_before_s = 0.0
         # Of the last minute, kept where an endpoint tells no limit by the minute.
@@ -147,7 +97,7 @@ class Pace:
                 bucket = self._buckets.get(kind)
                 if amount and bucket is not None:
                     # An estimate: against a limit that was learned, the endpoint decides.
-                    share = min(amount, bucket.burst) if kind in self._learned else amount
+                    share = min(amount, bucket.level.burst) if kind in self._learned else amount
                     await bucket.take(share)
                     taken.append((bucket, share))
             # Last, because a pause may have begun, or grown, while this one waited.
@@ -155,22 +105,22 @@ class Pace:
                 await lab.sleep_until(self._not_before_s)
         except BaseException:
             for bucket, share in taken:
-                bucket.give_back(share)
+                bucket.level.take(-share, lab.now_s())
             raise
         self._sent_s.append(lab.now_s())
 
     @property
     def paused_s(self) -> float:
-        """For how many more model seconds nobody sends anything."""
+        """Model seconds for which nobody sends anything from now on."""
         return max(self._not_before_s - lab.now_s(), 0.0)
 
     def pause(self, seconds: float) -> None:
-        """The endpoint refused: nobody sends anything for so many model seconds."""
+        """Let nobody send anything for so many model seconds, because the endpoint refused."""
         checked("seconds", seconds)
         self._not_before_s = max(self._not_before_s, lab.now_s() + seconds)
 
     def learn(self, headers: Mapping[str, str]) -> None:
-        """Take OpenAI's `x-ratelimit-*` headers from any answer into account."""
+        """Take OpenAI's `x-ratelimit-*` headers of any answer into account."""
         for kind in ("requests", "tokens"):
             limit, left = (
                 finite_number(headers.get(f"x-ratelimit-{what}-{kind}", ""))
@@ -185,13 +135,12 @@ class Pace:
                 self._learned.add(kind)
                 if kind == "requests" and counted_in_s > 60:
                     self._learned.add("minute")  # there may be one that the headers do not tell
-            self._buckets[kind].lower_to(left)
+            self._buckets[kind].level.lower_to(left, lab.now_s())
 
     def refused(self) -> None:
-        """A rate limit refused a request.
+        """Note that a rate limit refused a request.
 
-        Where the headers tell a day's limit only, what was admitted in the last minute is the
-        limit by the minute.
+        Where the headers tell a day's limit only, the minute's is what the last minute admitted.
         """
         now_s = lab.now_s()
         self._refused_s.append(now_s)
@@ -202,22 +151,17 @@ class Pace:
                 times_s.popleft()
         admitted = max(len(self._sent_s) - len(self._refused_s), 1)
         self._buckets["minute"] = self._bucket(admitted, 60)
-        self._buckets["minute"].lower_to(0)
+        self._buckets["minute"].level.lower_to(0, now_s)
 
     def _bucket(self, limit: float, window_s: float) -> TokenBucket:
         return TokenBucket(limit / window_s, max(1.0, limit * self._burst_share))
 
 
-WINDOWS_S = (1.0, 60.0, 3600.0, 86_400.0)
-"""The times in which limits are counted: by the second, minute, hour or day."""
-
-
 def window_s(limit: float, left: float, reset_s: float | None) -> float:
-    """Tell in which time a limit is counted: the minute, unless its reset says otherwise.
+    """Return in which time a limit is counted: the minute, unless its reset says otherwise.
 
-    A limit whose bucket fills up again within `reset_s` gains (limit - left) / reset_s per second.
-    That tells the window, but for the rounding of the reset, so the nearest usual one is taken.
-    At Groq 14,400 requests are a day's: of these one is back after 6 s.
+    The bucket gains (limit - left) / reset_s per second. Resets are rounded, so the nearest usual
+    window is taken. Groq's 14,400 requests are a day's: after one of them, the reset is 6 s.
 
     Example:
         >>> window_s(14_400, 14_399, 6.0), window_s(500, 499, 0.12), window_s(500, 500, 0.0)

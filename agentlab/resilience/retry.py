@@ -7,16 +7,19 @@ budget. Back-off with full jitter: https://aws.amazon.com/blogs/architecture/exp
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from random import Random
+from typing import TypeVar
 
-from tenacity import AsyncRetrying, AttemptManager, RetryCallState
+from tenacity import AsyncRetrying, RetryCallState
 
 from agentlab import lab
 from agentlab._support.numbers import checked
 from agentlab.errors import ConfigError
-from agentlab.resilience.verdict import judge
+from agentlab.resilience.verdict import Verdict, judge
+
+T = TypeVar("T")
 
 
 class RetryBudget:
@@ -27,7 +30,7 @@ class RetryBudget:
     is no retry. After https://finagle.github.io/blog/2016/02/08/retry-budgets/
 
     Args:
-        share: Retries a call, over the long run.
+        share: Retries per call, over the long run.
         reserve: How many retries there are before anything was paid in, and at most at any time.
 
     Example:
@@ -43,46 +46,32 @@ class RetryBudget:
         self._most = self._funds = max(float(reserve), share)
 
     def pay_in(self) -> None:
-        """A call begins."""
+        """Pay for a call that begins."""
         self._funds = min(self._most, self._funds + self._share)
 
     def take(self) -> bool:
-        """A retry is wanted; True if there are funds for it, which it takes."""
-        # sums of tenths fall short of a whole by a rounding error
-        if self._funds < 1 - 1e-9:
+        """Take a retry out, and return whether there were funds for it."""
+        if self._funds < 1 - 1e-9:  # sums of tenths fall short of a whole by a rounding error
             return False
         self._funds -= 1
         return True
 
 
-class _Attempts(AsyncRetrying):
-    """tenacity's loop, for calls that may raise what ends an `async for`, too.
-
-    Without this the loop would end without a result and without an error.
-    """
-
-    async def __anext__(self) -> AttemptManager:
-        try:
-            return await super().__anext__()
-        except StopAsyncIteration as error:
-            outcome = self._retry_state.outcome
-            if outcome is None or outcome.exception() is not error:
-                raise
-            raise RuntimeError("the attempt raised StopAsyncIteration") from error
-
-
 @dataclass(frozen=True)
 class Retry:
-    """How often, and how long between.
+    """How often to repeat a call, and how long to wait between.
 
     Attributes:
         attempts: The most requests for one call, the first included.
         first_s: The longest wait before the second attempt; it doubles with each one.
         most_s: The longest wait that back-off makes. What the endpoint asks for is always obeyed.
         window_s: What a rate limit refuses is repeated for at least so long, whatever `attempts`
-            says, because most limits count by the minute, and to be refused costs nothing.
+            says, because most limits count by the minute, and a refusal costs nothing.
         budget: Bounds the retries of all calls; None bounds each call only.
         seed: From which the jitter is drawn.
+
+    Example:
+        answer = await Retry(attempts=3)(lambda: lab.ask("Name three rivers."))
     """
 
     attempts: int = 5
@@ -104,52 +93,39 @@ class Retry:
             )
         object.__setattr__(self, "_random", Random(int(self.seed)))
 
-    def attempting(
-        self, *, before_wait: Callable[[float, BaseException], None] | None = None
-    ) -> AsyncRetrying:
-        """tenacity's loop over the attempts of one call.
-
-        Args:
-            before_wait: Told of each wait before it begins: its model seconds, and the error.
-
-        Example:
-            async for attempt in Retry(attempts=3).attempting():
-                with attempt:
-                    return await call()
-        """
+    async def __call__(
+        self,
+        call: Callable[[], Awaitable[T]],
+        *,
+        sleep: Callable[[float], Awaitable[None]] = lab.sleep,
+    ) -> T:
+        """Return the call's result, or raise its last error; `sleep` waits between attempts."""
         if self.budget is not None:
             self.budget.pay_in()
         began_s = lab.now_s()
 
-        def tell(state: RetryCallState) -> None:
-            error = state.outcome.exception() if state.outcome else None
-            if before_wait is not None and error is not None and state.next_action is not None:
-                before_wait(state.next_action.sleep, error)
+        def again(state: RetryCallState) -> bool:
+            verdict = _verdict(state)
+            left = state.attempt_number < self.attempts
+            outlast = verdict.limited and lab.now_s() - began_s < self.window_s
+            worth_it = verdict.retry and (left or outlast)
+            return worth_it and (self.budget is None or self.budget.take())
 
-        return _Attempts(
-            retry=lambda state: self._again(state, lab.now_s() - began_s),
-            wait=self.wait_s,
-            sleep=lab.sleep,
-            before_sleep=tell,
-            reraise=True,
-        )
-
-    def _again(self, state: RetryCallState, since_s: float) -> bool:
-        error = state.outcome.exception() if state.outcome else None
-        if error is None:
-            return False
-        verdict = judge(error)
-        enough = state.attempt_number >= self.attempts
-        if not verdict.retry or (enough and not (verdict.limited and since_s < self.window_s)):
-            return False
-        return self.budget is None or self.budget.take()
+        loop = AsyncRetrying(retry=again, wait=self.wait_s, sleep=sleep, reraise=True)
+        return await loop(call)
 
     def wait_s(self, state: RetryCallState) -> float:
-        """Until the next attempt: what the endpoint asks for, if it does, and back-off on top."""
-        error = state.outcome.exception() if state.outcome else None
-        asked_s = judge(error).wait_s if error else None
+        """Return the model seconds until the next attempt.
+
+        They are what the endpoint asks for, if it does, and back-off on top.
+        """
         doubled = 2.0 ** min(state.attempt_number - 1, 99)  # more than any time, and still a float
         longest_s = min(self.most_s, self.first_s * doubled)
-        # All who were refused together are asked to come back together, so the jitter comes on
-        # top; it grows with the attempts, because many who come back are refused once more.
-        return (asked_s or 0.0) + self._random.uniform(0, longest_s)
+        # All that were refused together are asked to come back together, so the jitter comes on
+        # top; it grows with the attempts, because many that come back are refused once more.
+        return (_verdict(state).wait_s or 0.0) + self._random.uniform(0, longest_s)
+
+
+def _verdict(state: RetryCallState) -> Verdict:
+    error = state.outcome.exception() if state.outcome else None
+    return Verdict(False) if error is None else judge(error)

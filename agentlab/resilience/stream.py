@@ -1,4 +1,4 @@
-"""Any number of calls, a few at once, results as they come: memory is bounded by the few."""
+"""Any number of calls, a few at the same time, results as they come, and memory bounded."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def stream(
 ) -> AsyncIterator[Outcome[A, B]]:
     """Call `function` on every item, and yield each outcome as it comes.
 
-    Items are taken only when there is room for them, so they may be a generator without end. An
+    Items are taken only when there is room for them, so they may be an endless generator. An
     error is an outcome like any other, and so is a call that ends as cancelled by itself: nothing
     is lost because something else failed. If the items end with an error, it is raised after the
     outcomes of all that were taken before. Leaving the loop early cancels what is in flight, if
@@ -40,11 +40,11 @@ def stream(
 
     Args:
         at_once: The most calls in flight.
-        max_memory_mb: While this process holds more, no new item is taken, but for one at a time:
-            it slows down, and does not fail.
+        max_memory_mb: While this process holds more, items are taken only one at a time: it slows
+            down, and does not fail.
 
     Raises:
-        ConfigError: Where it is called, if one of the two is no such number.
+        ConfigError: Immediately, if one of the two is not such a number.
 
     Example:
         async for prompt, answer, error in stream(lab.ask, prompts, at_once=50):
@@ -58,23 +58,31 @@ def stream(
 async def _stream(
     function: Callable[[A], Awaitable[B]], waiting: Iterator[A], at_once: int, max_mb: float | None
 ) -> AsyncIterator[Outcome[A, B]]:
-    process = psutil.Process()
+    async def call(item: A) -> B:
+        return await function(item)
+
     running: dict[asyncio.Task[B], A] = {}
+    process = psutil.Process()
+
+    def room() -> bool:
+        if not running or max_mb is None:
+            return len(running) < at_once
+        return len(running) < at_once and process.memory_info().rss < max_mb * 1e6
+
     more = True
     fault: BaseException | None = None  # what ended it, once all that was begun has been given
     try:
         while more or running:
-            while more and _room(len(running), at_once, max_mb, process):
+            while more and room():
                 try:
                     item = next(waiting)
                 except StopIteration:
                     more = False
-                    break
                 except Exception as from_source:
                     more, fault = False, from_source
-                    break
-                call = never_cancelled_from_within(_awaited(function, item))
-                running[asyncio.create_task(call)] = item
+                else:
+                    task = asyncio.create_task(never_cancelled_from_within(call(item)))
+                    running[task] = item
             if running:
                 done, _ = await asyncio.wait(running, return_when=asyncio.FIRST_COMPLETED)
                 for task in [task for task in running if task in done]:  # in order of beginning
@@ -91,13 +99,3 @@ async def _stream(
         for task in running:
             task.cancel()
         await asyncio.gather(*running, return_exceptions=True)
-
-
-async def _awaited(function: Callable[[A], Awaitable[B]], item: A) -> B:
-    return await function(item)
-
-
-def _room(running: int, at_once: int, max_mb: float | None, process: psutil.Process) -> bool:
-    if running == 0 or max_mb is None:
-        return running < at_once
-    return running < at_once and process.memory_info().rss < max_mb * 1e6

@@ -1,9 +1,9 @@
 """Which errors are worth another attempt, and how long the endpoint asks to wait.
 
 The verdict reads all that an error says: its status, type, code, message, and the numbers in the
-message. Endpoints agree on none of these, least of all on 429, which stands for a rate that a
-short wait cures, for a day's limit, for a request that no limit will ever admit, and for an
-account without credit.
+message. Endpoints agree on none of these, least of all on 429. It stands for a rate that a short
+wait cures, for a day's limit, for a request that no limit will ever admit, and for an account
+without credit.
 """
 
 from __future__ import annotations
@@ -19,7 +19,6 @@ from agentlab import lab
 from agentlab.errors import (
     AnswerEmpty,
     AnswerInterrupted,
-    CircuitOpen,
     EndpointError,
     IncompleteAnswer,
     ModelError,
@@ -29,7 +28,7 @@ PASSING = frozenset({408, 409, 425, 429, 500, 502, 503, 504, 529})
 """HTTP statuses that may be gone at the next attempt."""
 
 OVERLOAD = frozenset({408, 429, 503, 504, 529})
-"""Those of them that fewer requests at a time may spare the caller."""
+"""Statuses that fewer requests at the same time may avoid."""
 
 _QUOTA_NAMES = frozenset(
     "insufficient_quota quota_exceeded exceeded_current_quota_error billing_hard_limit_reached "
@@ -63,7 +62,7 @@ _TRY_AGAIN = re.compile(
 )
 
 _LONGEST_WAIT_S = 366 * 86_400.0
-"""Who asks to wait longer means something else, such as a date in seconds."""
+"""A longer wait means something else, such as a date in seconds."""
 
 
 class Verdict(NamedTuple):
@@ -71,15 +70,15 @@ class Verdict(NamedTuple):
 
     Attributes:
         retry: True if the same call may well succeed later.
-        wait_s: How long the endpoint asks to wait, in model seconds; None if it does not say, or
-            says what is no time to wait: less than none, not a number, or more than a year.
-        outage: True if the endpoint seems to be down; a rate limit or a refusal is no outage.
+        wait_s: How long the endpoint asks to wait, in model seconds. None if it does not say, or
+            says something that is not a time to wait: negative, not a number, more than a year.
+        outage: True if the endpoint seems to be down; a rate limit or a refusal is not an outage.
         overload: True if it was asked too much: a rate limit, a full queue, no answer in time.
-        limited: True if a rate limit refused it, which waiting cures, if need be for a minute.
-        exhausted: True if the account has no credit left, or nothing more for today: no call of
-            anybody's succeeds.
-        answered: True if it gave an answer, be it a refusal; False too for an error that says
+        answered: True if it gave an answer, even a refusal. False also for an error that says
             nothing about the endpoint, such as one in your own code.
+        limited: True if a rate limit refused it, which waiting cures, if need be for a minute.
+        exhausted: True if the account has no credit left, or nothing more for today, so that no
+            call succeeds, whoever makes it.
     """
 
     retry: bool
@@ -92,14 +91,13 @@ class Verdict(NamedTuple):
 
 
 def judge(error: BaseException) -> Verdict:
-    """What to make of an error of `lab.ask`, openai's client, `ChatOpenAI` or `crewai.LLM`.
+    """Return what to make of an error of `lab.ask`, openai's client, `ChatOpenAI` or `crewai.LLM`.
 
     Worth another attempt are broken connections, time-outs, the statuses in `PASSING`, an answer
-    without text or broken off by the endpoint, and an answer with status 200 that is none. Not
-    worth one are a wrong key, a wrong request, a quota that is used up, a request larger than its
-    limit, an answer that was cut off, filtered or refused, and whatever this module does not know:
-    an error in your own code stays one. So does an error that cannot be read, because what it is
-    asked for fails: whoever judges has something to give back afterwards.
+    without text or broken off by the endpoint, and an unreadable answer with status 200. Anything
+    else is not: a wrong key, a wrong request, a quota that is used up, a request larger than its
+    limit, an answer that was cut off, filtered or refused, an error in your own code. Judging never
+    raises, because the caller has something to give back afterwards.
 
     Example:
         >>> judge(ModelError("busy", status=503, code=None, request_id=None)).retry
@@ -117,7 +115,7 @@ def judge(error: BaseException) -> Verdict:
 
 
 def words(error: BaseException) -> str:
-    """What an error says, or else what it is: never nothing, even if its own text fails.
+    """Return what an error says, or else its type: never nothing, even if its own text fails.
 
     Example:
         >>> words(TimeoutError("late")), words(TimeoutError())
@@ -130,36 +128,46 @@ def words(error: BaseException) -> str:
     return said if said.strip() else type(error).__name__
 
 
+def asked_to_wait_s(message: str) -> float | None:
+    """Read how long an error's message asks to wait, in seconds; None if it does not say.
+
+    Example:
+        >>> asked_to_wait_s("Rate limit reached. Please try again in 7m33.6s.")
+        453.6
+    """
+    found = _TRY_AGAIN.search(message)
+    return None if found is None else lab.duration_s(found[1])
+
+
 def _judged(error: BaseException) -> Verdict:
-    if isinstance(error, CircuitOpen):
-        return Verdict(True, error.retry_after_s)
     if isinstance(error, IncompleteAnswer):
         return Verdict(isinstance(error, AnswerEmpty | AnswerInterrupted), answered=True)
     if isinstance(error, ModelError):
-        names = {_text(error.code), _text(error.kind)}
-        return _of_refusal(error.status, names, words(error), error.retry_after_s)
-    late = isinstance(error, (TimeoutError, httpx.TimeoutException))
-    if late or isinstance(error, (EndpointError, ConnectionError, httpx.TransportError)):
+        return _refusal(error.status, error.code, error.kind, words(error), error.retry_after_s)
+    late = isinstance(error, TimeoutError | httpx.TimeoutException)
+    if late or isinstance(error, EndpointError | ConnectionError | httpx.TransportError):
         return Verdict(True, outage=True, overload=late)
-    if _is_garbage(error):
-        return _of_garbage(error)
-    return _of_openai(error)
+    openai = sys.modules.get("openai")  # slow to import; an error of its own is one only if it was
+    if openai is not None and isinstance(error, openai.APIStatusError):
+        wait_s = lab.retry_after_s(error.response.headers)
+        return _refusal(error.status_code, error.code, error.type, words(error), wait_s)
+    if openai is not None and isinstance(error, openai.APIConnectionError):
+        return Verdict(True, outage=True, overload=isinstance(error, openai.APITimeoutError))
+    return _garbage(error)
 
 
-def _of_refusal(status: int, names: set[str | None], message: str, wait_s: float | None) -> Verdict:
-    """What to make of an error that the endpoint sent; a status below 300 is garbage's."""
-    wait_s = asked_to_wait_s(message) if wait_s is None else wait_s
-    if names & _QUOTA_NAMES:
-        return Verdict(False, answered=True, exhausted=True)
-    broke = (
-        (status in (403, 429) or status < 300) and wait_s is None and _QUOTA_WORDS.search(message)
-    )
-    if status == 402 or broke:
-        return Verdict(False, answered=True, exhausted=True)
-    if status == 429 and _is_too_large(message):
-        return Verdict(False, answered=True)
-    if status == 429 and wait_s is None and _PER_DAY.search(message):
-        return Verdict(False, answered=True, exhausted=True)
+def _refusal(status: int, code: object, kind: object, said: str, wait_s: float | None) -> Verdict:
+    """Judge an error that the endpoint sent; a status below 300 is garbage's."""
+    names = {str(code), str(kind)}
+    wait_s = asked_to_wait_s(said) if wait_s is None else wait_s
+    exhausted = status == 402 or bool(names & _QUOTA_NAMES)
+    if wait_s is None and (status in (403, 429) or status < 300):
+        exhausted = exhausted or _QUOTA_WORDS.search(said) is not None
+    too_large = status == 429 and not exhausted and _is_too_large(said)
+    if wait_s is None and status == 429 and not too_large:
+        exhausted = exhausted or _PER_DAY.search(said) is not None
+    if exhausted or too_large:
+        return Verdict(False, answered=True, exhausted=exhausted)
     garbage = status < 300 and not names & _FINAL_NAMES  # an error may come with status 200, too
     return Verdict(
         status in PASSING or garbage,
@@ -171,66 +179,29 @@ def _of_refusal(status: int, names: set[str | None], message: str, wait_s: float
     )
 
 
-def _is_too_large(message: str) -> bool:
-    """True if the message says that the request alone is over the limit."""
-    numbers = _LIMIT_REQUESTED.search(message)
+def _is_too_large(said: str) -> bool:
+    """Return whether the message says that the request alone is over the limit."""
+    numbers = _LIMIT_REQUESTED.search(said)
     if numbers is None:
-        return _TOO_LARGE.search(message) is not None
+        return _TOO_LARGE.search(said) is not None
     limit, requested = (int(number.replace(",", "")) for number in numbers.groups())
     return requested > limit
 
 
-def asked_to_wait_s(message: str) -> float | None:
-    """Read how long an error's message asks to wait, in seconds; None if it does not say.
-
-    Example:
-        >>> asked_to_wait_s("Rate limit reached. Please try again in 7m33.6s.")
-        453.6
-        >>> asked_to_wait_s("Please retry in 120ms.")
-        0.12
-    """
-    found = _TRY_AGAIN.search(message)
-    return None if found is None else lab.duration_s(found[1])
-
-
-def _is_garbage(error: BaseException) -> bool:
-    """What LangChain makes of an answer with status 200 that is cut off, empty, or a web page."""
-    if isinstance(error, (json.JSONDecodeError, UnicodeDecodeError)):
-        return True
-    by_langchain = _module_where_raised(error).startswith(("langchain_openai", "langchain_core"))
-    return by_langchain and type(error) in (IndexError, ValueError, TypeError)
-
-
-def _of_garbage(error: BaseException) -> Verdict:
+def _garbage(error: BaseException) -> Verdict:
+    """Judge what LangChain makes of an answer with status 200 that is cut off, empty, or a page."""
+    if not isinstance(error, json.JSONDecodeError | UnicodeDecodeError):
+        trace = error.__traceback__
+        while trace is not None and trace.tb_next is not None:
+            trace = trace.tb_next
+        raised_in = "" if trace is None else str(trace.tb_frame.f_globals.get("__name__", ""))
+        by_langchain = raised_in.startswith(("langchain_openai", "langchain_core"))
+        if not by_langchain or type(error) not in (IndexError, ValueError, TypeError):
+            return Verdict(False)
     problem = error.args[0] if error.args else None
     if not isinstance(problem, dict):
         return Verdict(True, answered=True)
     # An error inside a good answer, which LangChain raises as it stands.
     code = problem.get("code")
     status = code if isinstance(code, int) and 400 <= code < 600 else 200
-    names = {_text(code), _text(problem.get("type"))}
-    return _of_refusal(status, names, str(problem.get("message")), None)
-
-
-def _module_where_raised(error: BaseException) -> str:
-    trace = error.__traceback__
-    while trace is not None and trace.tb_next is not None:
-        trace = trace.tb_next
-    return trace.tb_frame.f_globals.get("__name__", "") if trace is not None else ""
-
-
-def _of_openai(error: BaseException) -> Verdict:
-    openai = sys.modules.get("openai")  # slow to import; an error of its own is one only if it was
-    if openai is None:
-        return Verdict(False)
-    if isinstance(error, openai.APIStatusError):
-        wait_s = lab.retry_after_s(error.response.headers)
-        names = {_text(error.code), _text(error.type)}
-        return _of_refusal(error.status_code, names, words(error), wait_s)
-    broken_off = isinstance(error, openai.APIConnectionError)
-    late = isinstance(error, openai.APITimeoutError)  # of the same family
-    return Verdict(broken_off, outage=broken_off, overload=late)
-
-
-def _text(value: object) -> str | None:
-    return None if value is None else str(value)
+    return _refusal(status, code, problem.get("type"), str(problem.get("message")), None)

@@ -1,6 +1,6 @@
 """A limiter in a scenario, against the best static limit there.
 
-What is simulated is `Seats` before the local model's own arithmetic, with `Retry` around and no
+What is simulated is `Slots` before the local model's own arithmetic, with `Retry` around and no
 client between; `tests/test_tuning_limits.py` holds it against the whole client.
 """
 
@@ -17,6 +17,7 @@ from random import Random
 import msgspec
 from tenacity import AsyncRetrying, RetryCallState
 
+from agentlab.bench.opponents import AIMD, Fixed, Gradient2, Vegas
 from agentlab.endpoint import presets
 from agentlab.endpoint.batch import Batch, Job, QueueFull
 from agentlab.endpoint.faults import FaultPlan
@@ -24,7 +25,7 @@ from agentlab.endpoint.limits import Limits
 from agentlab.endpoint.wire import RequestError
 from agentlab.errors import ModelError
 from agentlab.resilience.adaptive import Adaptive
-from agentlab.resilience.limiters import AIMD, Fixed, Gradient2, Limiter, Sample, Vegas
+from agentlab.resilience.limiters import Limiter, Sample
 from agentlab.resilience.retry import Retry
 from agentlab.resilience.verdict import judge
 from agentlab.tuning.scenarios import JUDGING, Scenario
@@ -246,7 +247,7 @@ class _Run:
             for job in batch.advance(now_s):
                 if job.end_s is not None:
                     self._answered(job, job.end_s)
-                    self._seat(now_s)  # before the next one leaves, as in `Seats`
+                    self._seat(now_s)  # before the next one leaves, as in `Slots`
             while later and later[0][0] <= now_s:
                 self._back(heapq.heappop(later)[2])
             self._seat(now_s)

@@ -8,9 +8,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from agentlab.bench.opponents import AIMD, Fixed, Gradient2, Vegas
 from agentlab.errors import ConfigError
 from agentlab.resilience.adaptive import Adaptive
-from agentlab.resilience.limiters import AIMD, Fixed, Gradient2, Limiter, Sample, Vegas
+from agentlab.resilience.limiters import Limiter, Sample
 
 EVERY: list[Callable[[], Limiter]] = [lambda: Fixed(3), AIMD, Gradient2, Vegas, Adaptive]
 
@@ -75,7 +76,7 @@ def test_gradient2_shrinks_by_half_at_most():
     gradient = Gradient2(initial=100)
     fed(gradient, [1.0] * 10, in_flight=1)  # too few in flight to change anything
     assert gradient.update(Sample(10, 1010, 1000, 100)) == 90
-    assert gradient._long_run.mean_s == pytest.approx(1 + 999 * 2 / 601)
+    assert gradient.long_run_s == pytest.approx(1 + 999 * 2 / 601)
 
 
 def test_gradient2_forgets_an_overload():
@@ -85,7 +86,7 @@ def test_gradient2_forgets_an_overload():
     """
     gradient = Gradient2(initial=100)
     fed(gradient, [10.0, 1.0], in_flight=1)
-    assert gradient._long_run.mean_s == pytest.approx(5.225)
+    assert gradient.long_run_s == pytest.approx(5.225)
 
 
 def test_vegas_keeps_its_queue_between_three_and_six():
@@ -99,7 +100,7 @@ def test_vegas_looks_for_a_new_quickest_answer():
     """After some 30 x limit calls, at the latest, the quickest is forgotten."""
     vegas = Vegas(initial=1, most=1)
     fed(vegas, [1.0] + [2.0] * 30)
-    assert vegas._quickest_s == 2.0
+    assert vegas.quickest_s == 2.0
 
 
 @pytest.mark.parametrize("limiter", EVERY)
