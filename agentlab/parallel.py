@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from functools import wraps
 from typing import Any, NamedTuple
 
-from agentlab.cancelling import never_cancelled_from_within
+from agentlab._support.asyncio_tools import never_cancelled_from_within
 from agentlab.errors import ConfigError, StepError
 from agentlab.graph import Graph
 

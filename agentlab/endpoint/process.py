@@ -18,7 +18,6 @@ import httpx
 import msgspec
 
 from agentlab._support.owned import end_with_owner
-from agentlab.endpoint.serve import build_app, serve
 from agentlab.errors import EndpointError
 from agentlab.settings import Settings
 from agentlab.trace import Span
@@ -125,6 +124,8 @@ def _first_line(process: subprocess.Popen[bytes], complaints: IO[bytes]) -> Any:
 
 def main() -> int:
     """What the child runs: serve as the environment says, until standard input ends."""
+    from agentlab.endpoint.serve import build_app, serve  # only the child needs the server
+
     settings = msgspec.json.decode(os.environ.pop(_SETTINGS), type=Settings)
     lab_key = os.environ.pop(_LAB_KEY)
     end_with_owner()

@@ -15,6 +15,7 @@ from types import FrameType
 import msgspec
 import uvicorn
 
+from agentlab._support.asyncio_tools import allow_many_connections
 from agentlab.endpoint import faults, presets
 from agentlab.endpoint.another import clock_of
 from agentlab.endpoint.app import App
@@ -225,17 +226,3 @@ def _listen(host: str, port: int) -> socket.socket:
         ) from None
     listener.listen(4096)
     return listener
-
-
-def allow_many_connections() -> None:
-    """Raise this process's limit on open files to what the system allows: sockets count."""
-    try:
-        import resource
-    except ImportError:  # Windows has no such limit
-        return
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    wanted = hard if hard != resource.RLIM_INFINITY else max(soft, 65_536)
-    try:
-        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
-    except (OSError, ValueError):  # macOS refuses what its kernel cannot do; the old limit stays
-        return

@@ -8,7 +8,7 @@ from contextlib import contextmanager, nullcontext
 from typing import Any
 
 from agentlab import lab
-from agentlab.cancelling import never_cancelled_from_within
+from agentlab._support.asyncio_tools import never_cancelled_from_within
 from agentlab.errors import StepError, reason
 from agentlab.progress import bar
 from agentlab.workflow import Step, Workflow

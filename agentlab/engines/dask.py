@@ -30,8 +30,8 @@ from distributed.protocol.pickle import dumps, loads
 from distributed.scheduler import KilledWorker
 
 from agentlab import lab, running, settings
+from agentlab._support.asyncio_tools import never_cancelled_from_within
 from agentlab._support.numbers import checked
-from agentlab.cancelling import never_cancelled_from_within
 from agentlab.engines import asyncio as here
 from agentlab.engines.asking import Ask
 from agentlab.engines.dask_processes import LocalProcesses

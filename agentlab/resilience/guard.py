@@ -21,12 +21,11 @@ from math import inf
 from typing import Any, Generic, TypeVar
 
 from agentlab import lab
+from agentlab._support.asyncio_tools import never_cancelled_from_within
 from agentlab._support.numbers import checked
-from agentlab.cancelling import never_cancelled_from_within
 from agentlab.clock import is_virtual
 from agentlab.endpoint.tokens import count_tokens
 from agentlab.errors import ConfigError, GaveUp
-from agentlab.notices import log
 from agentlab.resilience.breaker import Breaker
 from agentlab.resilience.hedge import Hedge
 from agentlab.resilience.limiters import Limiter
@@ -35,6 +34,7 @@ from agentlab.resilience.pace import Pace
 from agentlab.resilience.retry import Retry
 from agentlab.resilience.seats import Seat, Seats
 from agentlab.resilience.verdict import judge, words
+from agentlab.running import log
 from agentlab.transport import on_headers
 
 T = TypeVar("T")
