@@ -1,7 +1,7 @@
 """The address and the key of a real model, as somebody has typed or copied them.
 
-What is around them by accident is taken away; what then cannot work is refused here, where the
-way out is known. No message repeats a key, or a part of an address that may hold a secret.
+What is around them by accident is taken away; what then cannot work is refused with the way out.
+No message repeats a key, or a part of an address that may hold a secret.
 """
 
 from __future__ import annotations
@@ -19,18 +19,12 @@ _QUOTES = "\"'`\u2018\u2019\u201c\u201d\u00ab\u00bb"
 
 
 def bare(text: str, *, quoted: bool = False) -> str:
-    """Return the text without white space and unseen marks around it; without quotes if `quoted`.
-
-    Example:
-        >>> bare(" 'gpt-4o-mini'\\n", quoted=True)
-        'gpt-4o-mini'
-    """
+    """Return the text without white space, unseen marks and, if `quoted`, quotes around it."""
     text = _AROUND.sub("", text)
     return bare(text.strip(_QUOTES)) if quoted else text
 
 
-# How what is not a key looks, what is wrong with it, and the way out; the last two rows may be a
-# learner's name.
+# How text that is not a key looks, what is wrong, and the way out. Only the last two may be names.
 _NOT_A_KEY = (
     (r"^(export |set |\$env:)?\s*\w*(key|token)\s*=",
      "has a whole line in it, with the variable's name; set it to what stands behind the equals "
@@ -60,11 +54,9 @@ def key_from(environ: Mapping[str, str] = os.environ, *, learner: bool = False) 
         learner: Take a name in any language, too: another lab's endpoint takes it for a key.
 
     Raises:
-        ConfigError: If it cannot be a key, saying what is wrong with its form, and not the key.
+        ConfigError: If it cannot be a key; the message says why, and does not repeat it.
 
     Example:
-        >>> key_from({"OPENAI_API_KEY": " sk-abc\\n"})
-        'sk-abc'
         >>> key_from({"OPENAI_API_KEY": "Bearer sk-abc"})
         Traceback (most recent call last):
         agentlab.errors.ConfigError: OPENAI_API_KEY begins with "Bearer"; set it to the key alone
@@ -82,10 +74,6 @@ def account_from(environ: Mapping[str, str] = os.environ) -> dict[str, str]:
 
     Raises:
         ConfigError: If a value cannot be an organization or a project.
-
-    Example:
-        >>> account_from({"OPENAI_ORG_ID": "org-1"})
-        {'openai-organization': 'org-1'}
     """
     found = {}
     variables = {"OPENAI_ORG_ID": "openai-organization", "OPENAI_PROJECT_ID": "openai-project"}

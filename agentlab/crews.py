@@ -73,8 +73,8 @@ from crewai.flow.flow import Flow, and_, listen, start  # noqa: E402
 
 __all__ = ["LLM", "Flow", "and_", "guarded", "listen", "start"]
 
-# It logs at every start that it counts tokens by their letters, and a failed call, which is raised
-# anyway, by the root logger, by two others, and on the screen.
+# It logs at every start that it counts tokens by their letters; and a failed call, which is raised
+# anyway, through the root logger, two others, and on the screen.
 logging.getLogger("crewai.llms.base_llm").setLevel(logging.ERROR)
 logging.getLogger("crewai.flow.runtime").setLevel(logging.CRITICAL)
 _PACKAGES = tuple(f"{p.__path__[0]}{os.sep}" for p in (crewai, crewai_core))

@@ -19,21 +19,10 @@ from urllib.parse import quote
 import httpx
 import msgspec
 
+from agentlab import errors
 from agentlab._blind_spots import raised_at
 from agentlab.clock import is_virtual, run_virtual
-from agentlab.errors import (
-    AgentLabError,
-    AnswerEmpty,
-    AnswerFiltered,
-    AnswerInterrupted,
-    AnswerRefused,
-    AnswerTruncated,
-    ConfigError,
-    IncompleteAnswer,
-    ModelError,
-    ReasoningExhausted,
-    reason,
-)
+from agentlab.errors import AgentLabError, ConfigError, IncompleteAnswer, ModelError, reason
 from agentlab.model_time import (
     duration_s,
     model_seconds_a_second,
@@ -60,7 +49,7 @@ from agentlab.running import (
     where,
 )
 from agentlab.trace import Trace, trace
-from agentlab.transport import BlockingTransport, LabTransport, post
+from agentlab.transport import LabTransport, before_blocking, post
 
 if TYPE_CHECKING:
     from crewai import LLM
@@ -189,12 +178,9 @@ async def reply(
 def read(answer: Answer, *, max_tokens: int | None = None) -> Reply:
     """Read the reply in an endpoint's answer, be it the lab's own endpoint or another.
 
-    Status 200 says only that the endpoint did its part. Whether the model did is said by
-    `finish_reason`, a refusal, and the text itself.
-
-    Args:
-        max_tokens: The limit that the caller set. Text that was cut off there is what was asked
-            for; without a limit it is not an answer.
+    Status 200 says only that the endpoint did its part. `finish_reason`, a refusal and the text
+    itself say whether the model did. Text that was cut off at the caller's own limit, `max_tokens`,
+    is what was asked for; without one it is not an answer.
 
     Raises:
         IncompleteAnswer: If the answer was cut off, filtered, refused or is empty.
@@ -215,74 +201,70 @@ def read(answer: Answer, *, max_tokens: int | None = None) -> Reply:
         raise _as_error(None, answer) from None
     if problem is not None or not 200 <= answer.status < 300:
         raise _as_error(problem, answer)
-    content, ended = choice.message.content, choice.finish_reason
-    used = completion.usage or _Usage()
-    prompt_tokens, completion_tokens = _count(used.prompt_tokens), _count(used.completion_tokens)
-    parts = content if isinstance(content, list) else [content]
-    text = "".join(filter(None, map(_text, parts)))
-    refusals = [part.get("refusal") for part in parts if isinstance(part, dict)]
-    refused = [said for said in (choice.message.refusal, *refusals) if isinstance(said, str)]
-    kind, why = _flaw(choice, text, completion_tokens, max_tokens)
-    if any(refused):
-        text = " ".join(filter(None, refused))
-        kind, why = (
-            AnswerRefused,
-            f"the model refused to answer: {text[:SHOWN]}; ask in another way",
-        )
+    message, used = choice.message, completion.usage or _Usage()
+    parts = message.content if isinstance(message.content, list) else [message.content]
+    said = [part.get("refusal") for part in parts if isinstance(part, dict)]
+    refusal = message.refusal or " ".join(text for text in said if isinstance(text, str))
+    reply = Reply(
+        refusal or "".join(map(_text, parts)),
+        _count(used.prompt_tokens),
+        _count(used.completion_tokens),
+        choice.finish_reason,
+    )
+    kind, why = _flaw(reply, message, refusal, max_tokens)
     if kind is not None:
-        raise kind(
-            why,
-            text=text,
-            finish_reason=ended,
-            prompt_tokens=prompt_tokens,
-            completion_tokens=completion_tokens,
-            request_id=answer.headers.get("x-request-id"),
-        )
-    cut = (ended or "").lower() in _CUT  # one word for it, whichever the endpoint has
-    return Reply(text, prompt_tokens, completion_tokens, "length" if cut else ended)
+        raise kind(why, request_id=answer.headers.get("x-request-id"), **reply._asdict())
+    cut = (choice.finish_reason or "").lower() in _CUT  # one word for it, whoever says it
+    return reply._replace(finish_reason="length") if cut else reply
 
 
 def _flaw(
-    choice: _Choice, text: str, counted: int, max_tokens: int | None
+    reply: Reply, message: _Message, refusal: str, max_tokens: int | None
 ) -> tuple[type[IncompleteAnswer] | None, str]:
     """Return what keeps an answer from being whole, and the way out; (None, "") if nothing does."""
-    reason, ended = choice.finish_reason, (choice.finish_reason or "").lower()
+    text, reason = reply.text, reply.finish_reason
+    ended, blank = (reason or "").lower(), not text.strip()
+    if refusal:
+        return errors.AnswerRefused, (
+            f"the model refused to answer: {text[:SHOWN]}; ask in another way"
+        )
     if ended in _FILTERED:
-        return AnswerFiltered, (
+        return errors.AnswerFiltered, (
             f"the provider's content filter withheld the answer, of which came: {text[:80]!r}; "
             "ask for something else"
         )
     if ended in _INTERRUPTED:
-        return AnswerInterrupted, (
+        return errors.AnswerInterrupted, (
             f"the endpoint broke its answer off (finish_reason {reason!r}), which ends in "
             f"{text[-40:]!r}; ask again"
         )
-    blank = not text.strip()
     if blank and ended in _CUT:
-        spent = max_tokens or counted
+        spent = max_tokens or reply.completion_tokens
         budget = f"the limit of {spent} tokens" if spent else "the limit on tokens"
-        return ReasoningExhausted, (
+        return errors.ReasoningExhausted, (
             f"{budget} was used up before the answer began, as models do that reason first; "
             "raise max_tokens"
         )
-    if blank and (choice.message.reasoning_content or choice.message.reasoning):
-        return AnswerEmpty, "the model reasoned, and then answered with no text; ask again"
+    if blank and (message.reasoning_content or message.reasoning):
+        return errors.AnswerEmpty, "the model reasoned, and then answered with no text; ask again"
     if blank:
-        return AnswerEmpty, f"the model answered with no text (finish_reason {reason!r}); ask again"
+        return errors.AnswerEmpty, (
+            f"the model answered with no text (finish_reason {reason!r}); ask again"
+        )
     if ended in _CUT and max_tokens is None:
-        return AnswerTruncated, (
-            f"the answer was cut off after {counted or 'an unknown number of'} tokens by a limit "
-            f"of the endpoint's own, and ends in {text[-40:]!r}; pass a larger max_tokens, or ask "
-            "for a shorter answer"
+        return errors.AnswerTruncated, (
+            f"the answer was cut off after {reply.completion_tokens or 'an unknown number of'} "
+            f"tokens by a limit of the endpoint's own, and ends in {text[-40:]!r}; pass a larger "
+            "max_tokens, or ask for a shorter answer"
         )
     return None, ""
 
 
-def _text(part: Any) -> str | None:
-    """Return the text of one part of a message; a part that is text already is its own."""
+def _text(part: Any) -> str:
+    """Return the text of one part of a message, which may be text itself; else nothing."""
     if isinstance(part, dict) and part.get("type") in ("text", "output_text"):
         part = part.get("text")
-    return part if isinstance(part, str) else None
+    return part if isinstance(part, str) else ""
 
 
 def _count(tokens: Any) -> int:
@@ -426,8 +408,7 @@ def chat_model(*, agent: str = "agent", max_retries: int = 0, **options: Any) ->
         ConfigError: If `agent` is not a text.
 
     Example:
-        answer = await lab.chat_model(agent="writer").ainvoke("Name three rivers.")
-        answer.content
+        (await lab.chat_model(agent="writer").ainvoke("Name three rivers.")).content
     """
     from langchain_openai import ChatOpenAI  # takes a second or two, so only where it is used
 
@@ -446,14 +427,9 @@ def chat_model(*, agent: str = "agent", max_retries: int = 0, **options: Any) ->
 def crew_llm(*, agent: str = "agent", max_retries: int = 0, **options: Any) -> LLM:
     """Return an `LLM` of CrewAI's, connected; CrewAI is imported silent (`agentlab.crews`).
 
-    An `Agent` retries by itself, too: give it `max_retry_limit=0`. And whatever `max_retries` says,
-    CrewAI's LLM sends what a 429 refuses three times, a used-up quota included (crewai 1.15).
-
-    Args:
-        agent: The name under which the trace shows its calls.
-        max_retries: How often the client repeats a failed call by itself.
-        options: Anything else that `crewai.LLM` takes, such as `temperature`, or `timeout` (in
-            model seconds).
+    It takes what `chat_model` takes, and anything else that `crewai.LLM` does. An `Agent` retries
+    by itself, too: give it `max_retry_limit=0`. And whatever `max_retries` says, CrewAI's LLM sends
+    what a 429 refuses three times, a used-up quota included (crewai 1.15).
 
     Raises:
         ConfigError: In virtual time, where CrewAI's client cannot be, or if `agent` is not a text.
@@ -511,14 +487,13 @@ def _clients() -> tuple[httpx.AsyncClient, httpx.Client]:
     """Make the clients that other clients send through, once: each event loop has its session."""
     from http.cookiejar import CookieJar, DefaultCookiePolicy
 
-    # What one answer leaves behind, no other request carries: requests are alike, whoever sends
-    # them.
-    shared: dict[str, Any] = {
-        "trust_env": False,
-        "timeout": None,
-        "cookies": CookieJar(DefaultCookiePolicy(allowed_domains=[])),
-    }
+    # What one answer leaves behind, no other request carries: requests are alike, whoever asks.
+    no_cookies = CookieJar(DefaultCookiePolicy(allowed_domains=[]))
+    alike: dict[str, Any] = {"trust_env": False, "timeout": None, "cookies": no_cookies}
+    # Blocking calls come from many threads: a connection each, and no pool to wait for.
+    limits = httpx.Limits(max_connections=None, max_keepalive_connections=0)
+    hooks = {"request": [before_blocking]}
     return (
-        httpx.AsyncClient(transport=LabTransport(), **shared),
-        httpx.Client(transport=BlockingTransport(), **shared),
+        httpx.AsyncClient(transport=LabTransport(), **alike),
+        httpx.Client(limits=limits, event_hooks=hooks, **alike),
     )

@@ -1,8 +1,8 @@
 """One connection: which model answers here, at which address, and how fast its time runs.
 
 The endpoint is started by its first use and ends with this process. Inside `run_virtual`, the
-local model answers in the event loop itself. What is a server is imported where it is needed: a
-program that only asks loads none.
+local model answers in the event loop itself; only for that, and to check settings that are chosen,
+is the endpoint's code imported here.
 """
 
 from __future__ import annotations
@@ -88,9 +88,9 @@ _lock = threading.RLock()
 
 
 def connection() -> Connection:
-    """Return where a question asked here goes: to a virtual loop's own model, or an endpoint.
+    """Return where a question goes: to the virtual loop's own model, or else to the endpoint.
 
-    The first question starts either of them with the settings of that moment.
+    The first question starts either of them, with the settings of that moment.
     """
     loop = running_loop()
     if not isinstance(loop, VirtualTimeLoop):
@@ -98,18 +98,17 @@ def connection() -> Connection:
     # With the loop, and not in a dictionary of loops: a model holds its loop, so that even a
     # weak one would keep both for ever.
     if Connection not in loop.belongings:
-        loop.belongings[Connection] = _virtual(current())
+        from agentlab.endpoint.inprocess import InProcessTransport
+        from agentlab.endpoint.serve import local_app
+
+        chosen = current()
+        app = local_app(chosen, time_scale=1.0)
+        attach(app.recorder)
+        loop.belongings[Connection] = Connection(
+            "http://127.0.0.1/v1", "virtual", 1.0, chosen.model, InProcessTransport(app)
+        )
     there: Connection = loop.belongings[Connection]
     return there
-
-
-def _virtual(chosen: Settings) -> Connection:
-    from agentlab.endpoint.inprocess import InProcessTransport
-    from agentlab.endpoint.serve import local_app
-
-    app = local_app(chosen, time_scale=1.0)
-    attach(app.recorder)
-    return Connection("http://127.0.0.1/v1", "virtual", 1.0, chosen.model, InProcessTransport(app))
 
 
 def address() -> Connection:
@@ -123,10 +122,8 @@ def address() -> Connection:
 def connect(shared: Connection) -> None:
     """Ask an endpoint that another process of this machine runs, from now on."""
     if shared != _here.shared:
-        there = settings.from_environment(
-            upstream=None, time_scale=shared.time_scale, model=shared.model
-        )
-        _use(there, shared)
+        as_there: dict[str, Any] = {"time_scale": shared.time_scale, "model": shared.model}
+        _use(settings.from_environment(upstream=None, **as_there), shared)
 
 
 def base_url() -> str:
@@ -140,11 +137,7 @@ def api_key() -> str:
 
 
 def endpoint() -> EndpointProcess:
-    """Return the endpoint of this process; start one where none runs.
-
-    Raises:
-        EndpointError: If it does not start, with what it said.
-    """
+    """Return the endpoint of this process; start one where none runs."""
     with _lock:
         if _here.endpoint is None or not _here.endpoint.alive:
             stop()

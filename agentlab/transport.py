@@ -41,26 +41,20 @@ async def post(
         EndpointError: If the connection could not be made, or broke off.
     """
     there = there or connection()
-    if there.virtual is not None:
-        answer = await _post_virtually(there.virtual, url, body, headers, read_timeout_s)
-    else:
+    if there.virtual is None:
         from agentlab import wire  # aiohttp takes a while, and virtual time does without it
 
         real_s = read_timeout_s and read_timeout_s / there.time_scale
         answer = await wire.post(url, body, headers, read_timeout_s=real_s)
+    else:
+        limit = {"timeout": {"read": read_timeout_s}}
+        request = httpx.Request("POST", url, headers=headers, content=body, extensions=limit)
+        answer = await _answered(there.virtual, request)
     _tell(answer.headers, url)
     return answer
 
 
-async def _post_virtually(
-    model: httpx.AsyncBaseTransport,
-    url: str,
-    body: bytes,
-    headers: Mapping[str, str],
-    read_timeout_s: float | None,
-) -> Answer:
-    limit = {"timeout": {"read": read_timeout_s}}
-    request = httpx.Request("POST", url, headers=headers, content=body, extensions=limit)
+async def _answered(model: httpx.AsyncBaseTransport, request: httpx.Request) -> Answer:
     try:
         response = await model.handle_async_request(request)
         try:
@@ -90,22 +84,18 @@ class LabTransport(httpx.AsyncBaseTransport):
         return response
 
 
-class BlockingTransport(httpx.BaseTransport):
-    """Send calls that block their thread: over HTTP only, because virtual time cannot wait."""
+def before_blocking(request: httpx.Request) -> None:
+    """Refuse, in virtual time, a call that blocks its thread; elsewhere scale its time-out.
 
-    def __init__(self) -> None:
-        # They come from many threads: a connection each, and no pool to wait for.
-        limits = httpx.Limits(max_connections=None, max_keepalive_connections=0)
-        self._http = httpx.HTTPTransport(limits=limits, trust_env=False)
-
-    def handle_request(self, request: httpx.Request) -> httpx.Response:
-        if is_virtual():
-            raise ConfigError(
-                "a call that blocks (invoke, stream) takes no virtual time; "
-                "use ainvoke or astream instead"
-            )
-        _scale_timeouts(request)
-        return self._http.handle_request(request)
+    Raises:
+        ConfigError: In virtual time, which cannot wait for such a call.
+    """
+    if is_virtual():
+        raise ConfigError(
+            "a call that blocks (invoke, stream) takes no virtual time; "
+            "use ainvoke or astream instead"
+        )
+    _scale_timeouts(request)
 
 
 def _tell(headers: Mapping[str, str], url: str) -> None:

@@ -18,10 +18,10 @@ from yarl import URL
 from agentlab.errors import EndpointError
 from agentlab.running import Answer
 
+_Opened = tuple[aiohttp.ClientSession, AsyncGenerator[aiohttp.ClientSession]]
+
 # A session belongs to one event loop: its connections, reused in another one, are dead.
-_sessions: dict[
-    asyncio.AbstractEventLoop, tuple[aiohttp.ClientSession, AsyncGenerator[aiohttp.ClientSession]]
-] = {}
+_sessions: dict[asyncio.AbstractEventLoop, _Opened] = {}
 
 
 async def session() -> aiohttp.ClientSession:
@@ -39,7 +39,7 @@ async def _open() -> AsyncGenerator[aiohttp.ClientSession]:
     async with aiohttp.ClientSession(
         connector=aiohttp.TCPConnector(limit=0),
         cookie_jar=aiohttp.DummyCookieJar(),
-        timeout=aiohttp.ClientTimeout(total=None),
+        timeout=aiohttp.ClientTimeout(),
     ) as opened:
         try:
             yield opened
@@ -50,22 +50,14 @@ async def _open() -> AsyncGenerator[aiohttp.ClientSession]:
 async def post(
     url: str, body: bytes, headers: Mapping[str, str], *, read_timeout_s: float | None = None
 ) -> Answer:
-    """Send one POST, and read the whole answer.
-
-    Args:
-        read_timeout_s: How long the endpoint may send nothing, in real seconds.
-
-    Raises:
-        TimeoutError: If it sent nothing for longer than that.
-        EndpointError: If the connection could not be made, or broke off.
-    """
+    """Send one POST, and read the whole answer, as `agentlab.transport.post` does in real time."""
     try:
         async with (await session()).post(
             URL(url, encoded=True),
             data=body,
             headers=headers,
             allow_redirects=False,  # wherever it leads, the endpoint would not see it
-            timeout=aiohttp.ClientTimeout(total=None, sock_read=read_timeout_s),
+            timeout=aiohttp.ClientTimeout(sock_read=read_timeout_s),
         ) as response:
             return Answer(response.status, response.headers, await response.read())
     except TimeoutError:
@@ -89,9 +81,7 @@ class AioTransport(httpx.AsyncBaseTransport):
                 allow_redirects=False,
                 auto_decompress=False,
                 timeout=aiohttp.ClientTimeout(
-                    total=None,
-                    sock_connect=limits_s.get("connect"),
-                    sock_read=limits_s.get("read"),
+                    sock_connect=limits_s.get("connect"), sock_read=limits_s.get("read")
                 ),
             )
         except (aiohttp.ClientError, TimeoutError) as error:
