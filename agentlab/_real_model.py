@@ -31,10 +31,9 @@ from agentlab.errors import (
     ModelError,
     ReasoningExhausted,
 )
+from agentlab.lab import Answer, read
 from agentlab.model_time import real_retry_after_s
-from agentlab.reply import read
 from agentlab.resilience.verdict import asked_to_wait_s
-from agentlab.wire import Answer
 
 CONNECT_TIMEOUT_S, ANSWER_TIMEOUT_S = 10.0, 30.0
 SHOWN = 300

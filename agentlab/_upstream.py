@@ -1,7 +1,7 @@
 """The address and the key of a real model, as somebody has typed or copied them.
 
-What is around them by accident is taken away; what then cannot work is refused here, where the
-way out is known. No message repeats a key, or a part of an address that may hold a secret.
+What is around them by accident is taken away; what then cannot work is refused with the way out.
+No message repeats a key, or a part of an address that may hold a secret.
 """
 
 from __future__ import annotations
@@ -19,94 +19,73 @@ _QUOTES = "\"'`\u2018\u2019\u201c\u201d\u00ab\u00bb"
 
 
 def bare(text: str, *, quoted: bool = False) -> str:
-    """The text without white space and unseen marks around it, and without quotes if `quoted`.
-
-    Example:
-        >>> bare(" 'gpt-4o-mini'\\n", quoted=True)
-        'gpt-4o-mini'
-    """
+    """Return the text without white space, unseen marks and, if `quoted`, quotes around it."""
     text = _AROUND.sub("", text)
     return bare(text.strip(_QUOTES)) if quoted else text
 
 
-# What is neither a key nor a learner's name: how it looks, what is wrong, and the way out.
-_NO_KEY = (
-    (
-        r"^(export |set |\$env:)?\s*\w*(key|token)\s*=",
-        "has a whole line in it, with the variable's name",
-        "set it to what stands behind the equals sign",
-    ),
-    (rf"^[{_QUOTES}]|[{_QUOTES}]$", "has quotes around it", "set it without them"),
-    (r"^(authorization\W*)?bearer\b", 'begins with "Bearer"', "set it to the key alone"),
-    (
-        r"^[<{[].*[>}\]]$|^\$[\w{(]|^%\w+%$|^(sk-)?(proj-)?x[x_-]{2,}$|^(sk-)?\.+$"
-        r"|^([a-z0-9]+[-_ ]+)*your[-_ a-z]*?(key|token)|\bkey[-_ ]here$",
-        "is the placeholder of some instructions",
-        "set it to your own key, or unset it for the local model",
-    ),
-    (
-        r"\.\.\.|\*\*|[\u2026\u2022\u2023\u2027\u2219\u22c5\u25aa\u25cf\u00b7]",
-        "is a key with its middle hidden, as web pages show it",
-        "copy the whole key, or make a new one",
-    ),
-    (
-        r"[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]",
-        "has a line break or another control character inside",
-        "copy the key again, and nothing else",
-    ),
-)
-_NO_REAL_KEY = (
-    (r"\s", "has a blank inside", "copy the key again, and nothing else"),
-    (
-        r"[^!-~]",
-        "has a character outside of ASCII, which only a class of Agent Lab takes",
-        "copy the key again, or check that the class is running",
-    ),
-)
+# How text that is not a key looks, what is wrong, and the way out. Only the last two may be names.
+_NOT_A_KEY = (
+    (r"^(export |set |\$env:)?\s*\w*(key|token)\s*=",
+     "has a whole line in it, with the variable's name; set it to what stands behind the equals "
+     "sign"),
+    (rf"^[{_QUOTES}]|[{_QUOTES}]$", "has quotes around it; set it without them"),
+    (r"^(authorization\W*)?bearer\b", 'begins with "Bearer"; set it to the key alone'),
+    (r"^[<{[].*[>}\]]$|^\$[\w{(]|^%\w+%$|^(sk-)?(proj-)?x[x_-]{2,}$|^(sk-)?\.+$"
+     r"|^([a-z0-9]+[-_ ]+)*your[-_ a-z]*?(key|token)|\bkey[-_ ]here$",
+     "is the placeholder of some instructions; set it to your own key, or unset it for the local "
+     "model"),
+    (r"\.\.\.|\*\*|[\u2026\u2022\u2023\u2027\u2219\u22c5\u25aa\u25cf\u00b7]",
+     "is a key with its middle hidden, as web pages show it; copy the whole key, or make a new "
+     "one"),
+    (r"[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]",
+     "has a line break or another control character inside; copy the key again, and nothing else"),
+    (r"\s", "has a blank inside; copy the key again, and nothing else"),
+    (r"[^!-~]",
+     "has a character outside of ASCII, which only a class of Agent Lab takes; copy the key again, "
+     "or check that the class is running"),
+)  # fmt: skip
 
 
 def key_from(environ: Mapping[str, str] = os.environ, *, learner: bool = False) -> str | None:
-    """The key in `OPENAI_API_KEY`, without white space around it; None if there is none.
+    """Return the key in `OPENAI_API_KEY`, without white space around it, or None.
 
     Args:
         learner: Take a name in any language, too: another lab's endpoint takes it for a key.
 
     Raises:
-        ConfigError: If it can be no key, saying what is wrong with its form, and not the key.
+        ConfigError: If it cannot be a key; the message says why, and does not repeat it.
 
     Example:
-        >>> key_from({"OPENAI_API_KEY": " sk-abc\\n"})
-        'sk-abc'
         >>> key_from({"OPENAI_API_KEY": "Bearer sk-abc"})
         Traceback (most recent call last):
         agentlab.errors.ConfigError: OPENAI_API_KEY begins with "Bearer"; set it to the key alone
     """
     key = bare(environ.get("OPENAI_API_KEY", ""))
-    name = learner and not key.startswith("sk-")
-    for looks, wrong, cure in _NO_KEY if name else (*_NO_KEY, *_NO_REAL_KEY):
+    may_be_a_name = learner and not key.startswith("sk-")
+    for looks, wrong in _NOT_A_KEY[:-2] if may_be_a_name else _NOT_A_KEY:
         if re.search(looks, key, re.IGNORECASE):
-            raise ConfigError(f"OPENAI_API_KEY {wrong}; {cure}")
+            raise ConfigError(f"OPENAI_API_KEY {wrong}")
     return key or None
 
 
 def account_from(environ: Mapping[str, str] = os.environ) -> dict[str, str]:
-    """The headers that choose the account which pays, as OpenAI's client has them from there.
+    """Return the headers that choose the account which pays, as OpenAI's client reads them.
 
     Raises:
-        ConfigError: If a value can be none.
-
-    Example:
-        >>> account_from({"OPENAI_ORG_ID": "org-1"})
-        {'openai-organization': 'org-1'}
+        ConfigError: If a value cannot be an organization or a project.
     """
+    found = {}
     variables = {"OPENAI_ORG_ID": "openai-organization", "OPENAI_PROJECT_ID": "openai-project"}
-    found = {header: bare(environ.get(name, "")) for name, header in variables.items()}
     for name, header in variables.items():
-        if not re.fullmatch(r"[!-~]{0,200}", found[header]):
+        value = bare(environ.get(name, ""))
+        if not re.fullmatch(r"[!-~]{0,200}", value):
             raise ConfigError(
                 f"{name} can be no organization or project; set it again, or unset it"
             )
-    return {header: value for header, value in found.items() if value}
+        if value:
+            found[header] = value
+    return found
 
 
 _HOST = re.compile(
@@ -119,7 +98,7 @@ _ROUTE = re.compile(r"/((chat/)?completions|responses|models|embeddings|messages
 
 
 def address(text: str) -> str:
-    """The address of a real model, checked, and without slashes at its end.
+    """Return the address of a real model, checked, and without slashes at its end.
 
     Raises:
         ConfigError: If it cannot be one, with the address to set wherever that is known.
@@ -141,7 +120,7 @@ http:// or https://; set it to http://localhost:11434/v1
 
 
 def _flaw(text: str) -> tuple[str, str]:
-    """What is wrong with an address, and the right one; each empty where there is none."""
+    """Return what is wrong with an address, and the right one; each empty if there is none."""
     schemed = re.match(r"https?://", text, re.IGNORECASE)
     rest = text[schemed.end() :] if schemed else re.sub(r"(?i)^https?[:/]+", "", text)
     _, user, rest = rest.rpartition("@")

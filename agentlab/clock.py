@@ -25,8 +25,8 @@ from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
 
 from agentlab._blind_spots import BlindSpots, where
+from agentlab._support.asyncio_tools import running_loop
 from agentlab.errors import ConfigError, DeadlockError, reason
-from agentlab.loops import running_loop
 
 T = TypeVar("T")
 

@@ -2,8 +2,8 @@
 
 Import this before `crewai`. By default CrewAI reports what it does to its makers (and waits some
 ten seconds for that at the end), asks on a terminal whether to share a trace, looks for a newer
-version, and writes keys, settings and databases into the user's home. Here it does none of it:
-its files lie in a folder of this process's own, which goes when the process ends.
+version, and writes keys, settings and databases into the user's home. Here it does none of this:
+its files lie in a folder of this process alone, which is deleted when the process ends.
 """
 
 from __future__ import annotations
@@ -22,14 +22,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from agentlab._support.asyncio_tools import running_loop
 from agentlab.errors import ConfigError
-from agentlab.loops import running_loop
-
-_SILENT = {
-    "CREWAI_DISABLE_TELEMETRY": "true",
-    "CREWAI_TRACING_ENABLED": "false",
-    "CREWAI_DISABLE_VERSION_CHECK": "true",
-}
 
 if "crewai" in sys.modules:
     warnings.warn(
@@ -40,9 +34,14 @@ if "crewai" in sys.modules:
 
 _folder = Path(tempfile.mkdtemp(prefix="agentlab-crewai-"))
 atexit.register(shutil.rmtree, _folder, ignore_errors=True)
-os.environ.update(_SILENT, CREWAI_STORAGE_DIR=str(_folder))
+os.environ |= {
+    "CREWAI_DISABLE_TELEMETRY": "true",
+    "CREWAI_TRACING_ENABLED": "false",
+    "CREWAI_DISABLE_VERSION_CHECK": "true",
+    "CREWAI_STORAGE_DIR": str(_folder),
+}
 
-# These two know no setting for where they write; CrewAI's import already makes one write.
+# These two have no setting for where they write; importing CrewAI already makes one write.
 import crewai_core.settings  # noqa: E402
 from crewai_core.lock_store import set_lock_backend  # noqa: E402
 from crewai_core.token_manager import TokenManager  # noqa: E402
@@ -55,7 +54,7 @@ _locks: dict[str, threading.RLock] = {}
 
 @contextmanager
 def _lock(name: str, *, timeout: float) -> Iterator[None]:
-    """In place of a file's, which is polled every .25 s; the folder is this process's alone."""
+    """Lock in memory, not by a file that is polled every .25 s; no other process has the folder."""
     held = _locks.setdefault(name, threading.RLock())
     if not held.acquire(timeout=timeout):
         raise TimeoutError(f"no lock on {name!r} within {timeout:g} s")
@@ -74,9 +73,9 @@ from crewai.flow.flow import Flow, and_, listen, start  # noqa: E402
 
 __all__ = ["LLM", "Flow", "and_", "guarded", "listen", "start"]
 
-# It logs at every start that it counts tokens by their letters.
+# It logs at every start that it counts tokens by their letters; and a failed call, which is raised
+# anyway, through the root logger, two others, and on the screen.
 logging.getLogger("crewai.llms.base_llm").setLevel(logging.ERROR)
-# A failed call is raised, and besides logged by the root logger, by two others, and on the screen.
 logging.getLogger("crewai.flow.runtime").setLevel(logging.CRITICAL)
 _PACKAGES = tuple(f"{p.__path__[0]}{os.sep}" for p in (crewai, crewai_core))
 logging.getLogger().addFilter(lambda record: not record.pathname.startswith(_PACKAGES))
@@ -85,17 +84,17 @@ event_context._default_config.empty_pop_behavior = event_context.MismatchBehavio
 
 
 def guarded(llm: LLM, run: Callable[[Callable[[], Awaitable[Any]]], Awaitable[Any]]) -> LLM:
-    """The same LLM; every call that a crew makes with it now goes through `run`.
+    """Let every call that a crew makes with this LLM go through `run`; return the LLM.
 
     An agent asks from a thread, in `akickoff` as well. The call is handed over to the event loop
-    that is running here and now, so that one guard sees the calls of all agents.
+    that is running now, so that one guard sees the calls of all agents.
 
     Args:
         run: Takes a function that makes an awaitable, and awaits it: `Guard.run`.
 
     Raises:
         ConfigError: If no event loop is running. A crew's blocking `kickoff` inside the loop
-            raises it too, in place of waiting for ever.
+            raises it too, instead of waiting forever.
 
     Example:
         llm = guarded(lab.crew_llm(agent="writer"), Guard(at_once=20).run)

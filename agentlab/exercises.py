@@ -24,8 +24,8 @@ from types import CodeType, FrameType
 from typing import Any, Self
 
 from agentlab import lab
+from agentlab._support.asyncio_tools import running_loop
 from agentlab.errors import ConfigError, DeadlockError, reason
-from agentlab.loops import running_loop
 from agentlab.trace import Trace, trace
 
 WITHIN_S = 600.0

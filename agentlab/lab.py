@@ -7,19 +7,22 @@ any case. Nothing here reads the real key or changes the environment.
 
 from __future__ import annotations
 
+import asyncio
+import json
 import linecache
 from collections.abc import Coroutine
 from copy import copy
-from http.cookiejar import CookieJar, DefaultCookiePolicy
-from typing import TYPE_CHECKING, Any, TypeVar
+from functools import cache
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 from urllib.parse import quote
 
 import httpx
 import msgspec
 
+from agentlab import errors
 from agentlab._blind_spots import raised_at
 from agentlab.clock import is_virtual, run_virtual
-from agentlab.errors import AgentLabError, ConfigError, reason
+from agentlab.errors import AgentLabError, ConfigError, IncompleteAnswer, ModelError, reason
 from agentlab.model_time import (
     duration_s,
     model_seconds_a_second,
@@ -29,54 +32,64 @@ from agentlab.model_time import (
     sleep_until,
     timeout,
 )
-from agentlab.notices import say_once
-from agentlab.reply import Reply, read
 from agentlab.running import (
     Address,
+    Answer,
     Configured,
     address,
     api_key,
     base_url,
     configure,
     connect,
+    connection,
     current,
+    endpoint,
+    say_once,
     stop,
     where,
 )
 from agentlab.trace import Trace, trace
-from agentlab.transport import BlockingTransport, LabTransport
+from agentlab.transport import LabTransport, before_blocking, post
 
 if TYPE_CHECKING:
     from crewai import LLM
     from langchain_openai import ChatOpenAI
 
 __all__ = [
-    "Address",
-    "Configured",
-    "Reply",
-    "address",
-    "api_key",
-    "ask",
-    "base_url",
-    "chat_model",
-    "configure",
-    "connect",
-    "crew_llm",
-    "duration_s",
-    "model_seconds_a_second",
-    "now_s",
-    "reply",
-    "retry_after_s",
-    "simulate",
-    "sleep",
-    "sleep_until",
-    "stop",
-    "timeout",
-    "where",
-]
+    "Address", "Answer", "Configured", "Reply", "address", "api_key", "ask", "base_url",
+    "chat_model", "configure", "connect", "crew_llm", "current", "duration_s", "endpoint",
+    "model_seconds_a_second", "now_s", "read", "reply", "retry_after_s", "simulate", "sleep",
+    "sleep_until", "stop", "timeout", "where",
+]  # fmt: skip
 
 T = TypeVar("T")
 E = TypeVar("E", bound=Exception)
+
+SHOWN = 300
+"""How many characters are shown of an answer that is not a chat completion."""
+
+# How endpoints say why an answer ended, where it is not whole; in lower case.
+_CUT = frozenset({"length", "max_tokens", "model_length"})  # OpenAI, Anthropic, Mistral
+_FILTERED = frozenset(  # OpenAI and Azure; Gemini has a word for each reason
+    {"content_filter", "safety", "recitation", "blocklist", "prohibited_content", "spii"}
+)
+_INTERRUPTED = frozenset(  # vLLM and SGLang; OpenRouter and Mistral; DeepSeek
+    {"abort", "aborted", "cancelled", "error", "insufficient_system_resource"}
+)
+
+
+class Reply(NamedTuple):
+    """A whole answer, and what the endpoint counted for it.
+
+    Attributes:
+        finish_reason: ``"stop"``, ``"length"`` where the caller's own limit cut it off, or what
+            else the endpoint says; None where it says nothing.
+    """
+
+    text: str
+    prompt_tokens: int
+    completion_tokens: int
+    finish_reason: str | None = None
 
 
 async def ask(
@@ -88,7 +101,7 @@ async def ask(
     temperature: float | None = None,
     timeout_s: float = 600.0,
 ) -> str:
-    """Ask the model one thing, once; returns its answer. There are no retries.
+    """Ask the model one thing, once, and return its answer. There are no retries.
 
     Args:
         agent: The name under which the trace shows the call.
@@ -98,10 +111,10 @@ async def ask(
         timeout_s: How long to wait for the answer, in model seconds.
 
     Raises:
-        ModelError: If the model answers with an error, or with something that is no answer.
+        ModelError: If the model answers with an error, or with something that is not an answer.
         TimeoutError: If the whole answer takes longer than `timeout_s`.
         EndpointError: If the connection breaks off.
-        ConfigError: If `agent` is no text.
+        ConfigError: If `agent` is not a text.
 
     Example:
         await lab.ask("Name three rivers.", agent="geographer")
@@ -126,41 +139,219 @@ async def reply(
     temperature: float | None = None,
     timeout_s: float = 600.0,
 ) -> Reply:
-    """Ask the model one thing, once; returns its answer and its tokens. There are no retries.
-
-    Takes what `ask` takes, and raises what it raises.
+    """Ask as `ask` does, and return the answer with its tokens.
 
     Example:
         (await lab.reply("Name three rivers.")).completion_tokens
     """
+    named, there = _named(agent), connection()
     messages = [{"role": "system", "content": system}] if system else []
     messages.append({"role": "user", "content": prompt})
     asked = {
-        "model": current().model,
+        "model": there.model,
         "messages": messages,
         "max_completion_tokens": max_tokens,
         "temperature": temperature,
     }
-    named = _named(agent)
-    url, key = _address()
     try:
-        async with timeout(timeout_s):
-            answer = await _transport.post(
-                f"{url}/chat/completions",
+        async with asyncio.timeout(timeout_s and timeout_s / there.time_scale):
+            answer = await post(
+                f"{there.url}/chat/completions",
                 msgspec.json.encode({k: v for k, v in asked.items() if v is not None}),
-                {"authorization": f"Bearer {key}", "content-type": "application/json", **named},
+                {"authorization": f"Bearer {there.key}", "content-type": "application/json"}
+                | named,
+                there=there,
             )
     except TimeoutError:
         raise TimeoutError(f"no answer to {agent!r} within {timeout_s:g} model seconds") from None
     answered = read(answer, max_tokens=max_tokens)
     if max_tokens is not None and answered.completion_tokens > max_tokens:
         say_once(
-            url,
+            there.url,
             f"the model does not keep a limit: {max_tokens} tokens were asked for, and "
             f"{answered.completion_tokens} came; AGENTLAB_LEAVE_OUT=max_completion_tokens sends "
             "max_tokens instead",
         )
     return answered
+
+
+def read(answer: Answer, *, max_tokens: int | None = None) -> Reply:
+    """Read the reply in an endpoint's answer, be it the lab's own endpoint or another.
+
+    Status 200 says only that the endpoint did its part. `finish_reason`, a refusal and the text
+    itself say whether the model did. Text that was cut off at the caller's own limit, `max_tokens`,
+    is what was asked for; without one it is not an answer.
+
+    Raises:
+        IncompleteAnswer: If the answer was cut off, filtered, refused or is empty.
+        ModelError: If it is an error, with whatever status, or not a chat completion.
+
+    Example:
+        >>> said = b'{"choices": [{"message": {"content": "Danube."}, "finish_reason": "stop"}]}'
+        >>> read(Answer(200, {}, said))
+        Reply(text='Danube.', prompt_tokens=0, completion_tokens=0, finish_reason='stop')
+    """
+    try:
+        said = msgspec.json.decode(answer.content)
+        problem = _problem(said)
+        if problem is None:
+            completion = msgspec.convert(said, type=_Completion)
+            choice = completion.choices[0]
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError, IndexError):
+        raise _as_error(None, answer) from None
+    if problem is not None or not 200 <= answer.status < 300:
+        raise _as_error(problem, answer)
+    message, used = choice.message, completion.usage or _Usage()
+    parts = message.content if isinstance(message.content, list) else [message.content]
+    said = [part.get("refusal") for part in parts if isinstance(part, dict)]
+    refusal = message.refusal or " ".join(text for text in said if isinstance(text, str))
+    reply = Reply(
+        refusal or "".join(map(_text, parts)),
+        _count(used.prompt_tokens),
+        _count(used.completion_tokens),
+        choice.finish_reason,
+    )
+    kind, why = _flaw(reply, message, refusal, max_tokens)
+    if kind is not None:
+        raise kind(why, request_id=answer.headers.get("x-request-id"), **reply._asdict())
+    cut = (choice.finish_reason or "").lower() in _CUT  # one word for it, whoever says it
+    return reply._replace(finish_reason="length") if cut else reply
+
+
+def _flaw(
+    reply: Reply, message: _Message, refusal: str, max_tokens: int | None
+) -> tuple[type[IncompleteAnswer] | None, str]:
+    """Return what keeps an answer from being whole, and the way out; (None, "") if nothing does."""
+    text, reason = reply.text, reply.finish_reason
+    ended, blank = (reason or "").lower(), not text.strip()
+    if refusal:
+        return errors.AnswerRefused, (
+            f"the model refused to answer: {text[:SHOWN]}; ask in another way"
+        )
+    if ended in _FILTERED:
+        return errors.AnswerFiltered, (
+            f"the provider's content filter withheld the answer, of which came: {text[:80]!r}; "
+            "ask for something else"
+        )
+    if ended in _INTERRUPTED:
+        return errors.AnswerInterrupted, (
+            f"the endpoint broke its answer off (finish_reason {reason!r}), which ends in "
+            f"{text[-40:]!r}; ask again"
+        )
+    if blank and ended in _CUT:
+        spent = max_tokens or reply.completion_tokens
+        budget = f"the limit of {spent} tokens" if spent else "the limit on tokens"
+        return errors.ReasoningExhausted, (
+            f"{budget} was used up before the answer began, as models do that reason first; "
+            "raise max_tokens"
+        )
+    if blank and (message.reasoning_content or message.reasoning):
+        return errors.AnswerEmpty, "the model reasoned, and then answered with no text; ask again"
+    if blank:
+        return errors.AnswerEmpty, (
+            f"the model answered with no text (finish_reason {reason!r}); ask again"
+        )
+    if ended in _CUT and max_tokens is None:
+        return errors.AnswerTruncated, (
+            f"the answer was cut off after {reply.completion_tokens or 'an unknown number of'} "
+            f"tokens by a limit of the endpoint's own, and ends in {text[-40:]!r}; pass a larger "
+            "max_tokens, or ask for a shorter answer"
+        )
+    return None, ""
+
+
+def _text(part: Any) -> str:
+    """Return the text of one part of a message, which may be text itself; else nothing."""
+    if isinstance(part, dict) and part.get("type") in ("text", "output_text"):
+        part = part.get("text")
+    return part if isinstance(part, str) else ""
+
+
+def _count(tokens: Any) -> int:
+    """Return a number of tokens as an endpoint says it; 0 for anything else."""
+    return tokens if isinstance(tokens, int) and tokens > 0 and tokens is not True else 0
+
+
+def _problem(said: Any) -> dict[str, Any] | None:
+    """Return the error that an answer holds, in any of the shapes in use, or None."""
+    if isinstance(said, list):  # Gemini's OpenAI route: a list of one
+        said = said[0] if len(said) == 1 else None
+    if not isinstance(said, dict):
+        return None
+    error = said.get("error")
+    if isinstance(error, str) and error:  # Ollama, llama-cpp-python's proxies
+        return {"message": error}
+    if isinstance(error, dict):
+        return error
+    detail = said.get("detail")
+    if detail and "choices" not in said:
+        return _from_fastapi(detail)
+    several = said.get("errors")  # Cloudflare
+    if isinstance(several, list) and several and isinstance(several[0], dict):
+        return several[0]
+    # vLLM before 0.9, Mistral, Cohere
+    return said if isinstance(said.get("message"), str) and "choices" not in said else None
+
+
+def _from_fastapi(detail: Any) -> dict[str, Any]:
+    """Read FastAPI's error: a sentence, or a list of faults, each with its place."""
+    faults = [one for one in detail if isinstance(one, dict)] if isinstance(detail, list) else []
+    if not faults:
+        return {"message": str(detail)}
+    locs = [fault.get("loc") for fault in faults]
+    places = [".".join(map(str, loc)) if isinstance(loc, list) and loc else "body" for loc in locs]
+    said = [f"{at}: {one.get('msg', 'invalid')}" for at, one in zip(places, faults, strict=True)]
+    param = places[0].removeprefix("body.")
+    return {"message": "; ".join(said), "type": faults[0].get("type"), "param": param}
+
+
+def _as_error(problem: dict[str, Any] | None, answer: Answer) -> ModelError:
+    """Return the error for an answer that holds a problem, or else is not a chat completion."""
+    said, status = problem or {}, answer.status
+    # OpenAI's codes are names; vLLM's and llama.cpp's are numbers.
+    facts = {name: str(value) for name, value in said.items() if value not in (None, "")}
+    message = said.get("message")
+    if problem is None:
+        start = answer.content[:SHOWN].decode(errors="replace")
+        message = f"it answered with what is no chat completion: {start!r}"
+    elif not isinstance(message, str) or not message:
+        message = json.dumps(problem)[:SHOWN]
+    if status == 404 and (problem is None or "model" not in message.lower()):
+        message += "; is OPENAI_BASE_URL right? Most servers' ends in /v1"
+    code = said.get("code")
+    if 200 <= status < 300 and isinstance(code, int) and 400 <= code < 600:
+        status = code  # an error inside a good answer: its code is the status that it means
+    return ModelError(
+        f"the model answered {answer.status}: {message}",
+        status=status,
+        code=facts.get("code"),
+        kind=facts.get("type"),
+        param=facts.get("param"),
+        request_id=answer.headers.get("x-request-id"),
+        retry_after_s=retry_after_s(answer.headers),
+    )
+
+
+class _Message(msgspec.Struct):
+    content: str | list[Any] | None = None
+    refusal: str | None = None
+    reasoning_content: Any = None  # DeepSeek, vLLM, llama.cpp
+    reasoning: Any = None  # OpenRouter
+
+
+class _Choice(msgspec.Struct):
+    message: _Message
+    finish_reason: str | None = None
+
+
+class _Usage(msgspec.Struct):  # some endpoints count nothing, and some say null
+    prompt_tokens: Any = None
+    completion_tokens: Any = None
+
+
+class _Completion(msgspec.Struct):
+    choices: list[_Choice]
+    usage: _Usage | None = None
 
 
 def simulate(
@@ -172,8 +363,8 @@ def simulate(
         catch: The kinds of error that are returned instead of the result; others are raised.
 
     Raises:
-        ConfigError: If `program` is no coroutine, such as a function that was not called; or if
-            it does what takes no virtual time, such as a blocking call, whatever a client made
+        ConfigError: If `program` is not a coroutine, such as a function that was not called; or
+            if it does what takes no virtual time, such as a blocking call, whatever a client made
             of that.
         DeadlockError: If nothing is left that could ever happen, naming the tasks that wait.
 
@@ -200,54 +391,48 @@ def simulate(
 
 
 def chat_model(*, agent: str = "agent", max_retries: int = 0, **options: Any) -> ChatOpenAI:
-    """LangChain's own `ChatOpenAI`, connected to the endpoint.
+    """Return a `ChatOpenAI` of LangChain's, connected to the endpoint.
+
+    What it sends, returns and raises is its own. Only a plain `ainvoke` (no stream, no retries of
+    the client's) takes a shorter way than through openai's client, which saves two thirds of what
+    a call costs this machine: see `agentlab.completions`.
 
     Args:
         agent: The name under which the trace shows its calls.
-        max_retries: How often the client repeats a failed call by itself. Not at all, unless
-            told: retries have one owner, and that is you.
+        max_retries: How often the client repeats a failed call by itself. Retries have one owner,
+            and by default that is you.
         options: Anything else that `ChatOpenAI` takes, such as `temperature`, or `timeout` (in
             model seconds).
 
     Raises:
-        ConfigError: If `agent` is no text.
+        ConfigError: If `agent` is not a text.
 
     Example:
-        answer = await lab.chat_model(agent="writer").ainvoke("Name three rivers.")
-        answer.content
+        (await lab.chat_model(agent="writer").ainvoke("Name three rivers.")).content
     """
     from langchain_openai import ChatOpenAI  # takes a second or two, so only where it is used
 
     from agentlab.completions import shorten
 
-    url, key = _address()
-    connected: dict[str, Any] = {
-        "model": current().model,
-        "base_url": url,
-        "api_key": key,
-        "default_headers": {**_named(agent), **(options.pop("default_headers", None) or {})},
-        "http_async_client": _client,
-        "http_client": _blocking_client,
+    connected = _connected(agent, max_retries, options)
+    client, blocking_client = _clients()
+    connected |= {
+        "http_async_client": client,
+        "http_client": blocking_client,
         "stream_usage": True,  # else a custom base_url gets no token counts in streams
-        "max_retries": max_retries,
     }
-    return shorten(ChatOpenAI(**(connected | options)), _transport.post, _client)
+    return shorten(ChatOpenAI(**(connected | options)), post, client)
 
 
 def crew_llm(*, agent: str = "agent", max_retries: int = 0, **options: Any) -> LLM:
-    """CrewAI's own `LLM`, connected to the endpoint; CrewAI is imported silent (`agentlab.crews`).
+    """Return an `LLM` of CrewAI's, connected; CrewAI is imported silent (`agentlab.crews`).
 
-    An `Agent` retries by itself, too: give it `max_retry_limit=0`. And whatever `max_retries` says,
-    CrewAI's LLM sends what a 429 refuses three times, a used-up quota included (crewai 1.15).
-
-    Args:
-        agent: The name under which the trace shows its calls.
-        max_retries: How often the client repeats a failed call by itself.
-        options: Anything else that `crewai.LLM` takes, such as `temperature`, or `timeout` (in
-            model seconds).
+    It takes what `chat_model` takes, and anything else that `crewai.LLM` does. An `Agent` retries
+    by itself, too: give it `max_retry_limit=0`. And whatever `max_retries` says, CrewAI's LLM sends
+    what a 429 refuses three times, a used-up quota included (crewai 1.15).
 
     Raises:
-        ConfigError: In virtual time, where CrewAI's own client cannot be, or if `agent` is no text.
+        ConfigError: In virtual time, where CrewAI's client cannot be, or if `agent` is not a text.
 
     Example:
         from crewai import Agent
@@ -259,33 +444,33 @@ def crew_llm(*, agent: str = "agent", max_retries: int = 0, **options: Any) -> L
             "crewai.LLM sends through a client of its own, so it takes no virtual "
             "time; use it in real time"
         )
-    named = _named(agent)
+    connected = _connected(agent, max_retries, options)
     from openai import AsyncOpenAI
 
     from agentlab import crews  # takes some five seconds, so only where it is used
 
     if options.get("timeout") is not None:
         options["timeout"] /= model_seconds_a_second()
-    connected: dict[str, Any] = {
-        "model": current().model,
-        "provider": "openai",  # else the model's name decides which client is used
-        "base_url": base_url(),
-        "api_key": api_key(),
-        "default_headers": {**named, **(options.pop("default_headers", None) or {})},
-        "max_retries": max_retries,
-    }
-    llm = crews.LLM(**(connected | options))
+    # Without the provider, the model's name decides which client is used.
+    llm = crews.LLM(**(connected | {"provider": "openai"} | options))
     native: Any = llm  # of the subclass that the provider chose
     # `acall` then sends as everything here does; its own client would leave its connections to
     # whichever event loop is running when it is thrown away.
-    native._async_client = AsyncOpenAI(**native._get_client_params(), http_client=_client)
+    native._async_client = AsyncOpenAI(**native._get_client_params(), http_client=_clients()[0])
     return llm
 
 
-def _address() -> tuple[str, str]:
-    if is_virtual():  # the transport leads to the model inside the loop, whatever the address
-        return "http://127.0.0.1/v1", "virtual"
-    return base_url(), api_key()
+def _connected(agent: str, max_retries: int, options: dict[str, Any]) -> dict[str, Any]:
+    """Return what connects a client; take its headers out of its `options`."""
+    headers = _named(agent) | (options.pop("default_headers", None) or {})
+    there = connection()
+    return {
+        "model": there.model,
+        "base_url": there.url,
+        "api_key": there.key,
+        "default_headers": headers,
+        "max_retries": max_retries,
+    }
 
 
 def _named(agent: str) -> dict[str, str]:
@@ -297,15 +482,18 @@ def _named(agent: str) -> dict[str, str]:
     return {"x-agent": quote(agent, safe=" !#$&'()*+,/:;=?@[]")}
 
 
-_transport = LabTransport(current, model_seconds_a_second)
-# What one answer leaves behind, no other request carries: requests are alike, whoever sends them.
-_NO_COOKIES = CookieJar(DefaultCookiePolicy(allowed_domains=[]))
-_client = httpx.AsyncClient(
-    transport=_transport, trust_env=False, timeout=None, cookies=_NO_COOKIES
-)
-_blocking_client = httpx.Client(
-    transport=BlockingTransport(model_seconds_a_second),
-    trust_env=False,
-    timeout=None,
-    cookies=_NO_COOKIES,
-)
+@cache
+def _clients() -> tuple[httpx.AsyncClient, httpx.Client]:
+    """Make the clients that other clients send through, once: each event loop has its session."""
+    from http.cookiejar import CookieJar, DefaultCookiePolicy
+
+    # What one answer leaves behind, no other request carries: requests are alike, whoever asks.
+    no_cookies = CookieJar(DefaultCookiePolicy(allowed_domains=[]))
+    alike: dict[str, Any] = {"trust_env": False, "timeout": None, "cookies": no_cookies}
+    # Blocking calls come from many threads: a connection each, and no pool to wait for.
+    limits = httpx.Limits(max_connections=None, max_keepalive_connections=0)
+    hooks = {"request": [before_blocking]}
+    return (
+        httpx.AsyncClient(transport=LabTransport(), **alike),
+        httpx.Client(limits=limits, event_hooks=hooks, **alike),
+    )

@@ -18,9 +18,9 @@ from agentlab.clock import is_virtual
 
 
 def model_seconds_a_second() -> float:
-    """How fast the model's time runs here: 1 in virtual time and with a real model.
+    """Return how fast the model's time runs here: 1 in virtual time and with a real model.
 
-    Where another lab's endpoint answers, such as a classroom's, it is that one's.
+    Where another lab's endpoint answers, such as a classroom's, its time counts.
     """
     if is_virtual():
         return 1.0
@@ -29,7 +29,7 @@ def model_seconds_a_second() -> float:
 
 
 def now_s() -> float:
-    """The running event loop's time, in model seconds."""
+    """Return the running event loop's time, in model seconds."""
     return asyncio.get_running_loop().time() * model_seconds_a_second()
 
 
@@ -39,28 +39,22 @@ async def sleep(seconds: float) -> None:
 
 
 def timeout(seconds: float | None) -> asyncio.Timeout:
-    """`asyncio.timeout` in model seconds: the whole block must end by then, whatever it awaits."""
+    """Limit a block, as `asyncio.timeout` does, to so many model seconds; None sets no limit."""
     return asyncio.timeout(seconds and seconds / model_seconds_a_second())
 
 
 async def sleep_until(at_s: float) -> None:
     """Wait until the running event loop's clock, as `now_s` reads it, shows `at_s`.
 
-    One timer for one instant: a wait that is computed again from what is left may never end on a
-    clock that does not tick by itself, because what is left can be too little to move it.
+    It sets one timer for that instant: a wait that is computed again from what is left may never
+    end on a clock that does not tick by itself, because what is left can be too little to move it.
     """
-    loop = asyncio.get_running_loop()
-    over: asyncio.Future[None] = loop.create_future()
-    timer = loop.call_at(at_s / model_seconds_a_second(), _end, over)
+    over = asyncio.Event()
+    timer = asyncio.get_running_loop().call_at(at_s / model_seconds_a_second(), over.set)
     try:
-        await over
+        await over.wait()
     finally:
         timer.cancel()
-
-
-def _end(waiting: asyncio.Future[None]) -> None:
-    if not waiting.done():
-        waiting.set_result(None)
 
 
 def retry_after_s(headers: Mapping[str, str]) -> float | None:
@@ -70,7 +64,7 @@ def retry_after_s(headers: Mapping[str, str]) -> float | None:
 
 
 def real_retry_after_s(headers: Mapping[str, str]) -> float | None:
-    """Read the same in seconds on the client's own clock.
+    """Read how long an answer's headers ask to wait, in seconds on the client's own clock.
 
     They say so in `retry-after-ms`, or else in `retry-after`, as a number or as a date (RFC 9110,
     10.2.3). A number that is negative or not finite says nothing.
@@ -92,12 +86,12 @@ def real_retry_after_s(headers: Mapping[str, str]) -> float | None:
 
 
 def finite_number(text: str) -> float | None:
-    """Read a number from a header; None for what is no number, negative or not finite."""
+    """Read a number from a header; None if it is not one, negative or not finite."""
     try:
         number = float(text)
     except ValueError:
         return None
-    return number if math.isfinite(number) and number >= 0 else None
+    return number if 0 <= number < math.inf else None
 
 
 def _date(text: str) -> datetime | None:
@@ -108,12 +102,12 @@ def _date(text: str) -> datetime | None:
     return date if date.tzinfo else date.replace(tzinfo=UTC)
 
 
-_UNITS_S = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
+_UNITS_S = {"": 1.0, "ms": 0.001, "milli": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
 _SPAN = re.compile(r"(\d+(?:\.\d+)?)\s*(ms|milli|[dhms])?[a-z]*\s*", re.IGNORECASE)
 
 
 def duration_s(text: str) -> float | None:
-    """Read a time as rate limits give it, in seconds; None if it is none.
+    """Read a time as rate limits give it, in seconds; None if it is not one.
 
     Example:
         >>> duration_s("6m0s"), duration_s("1h2.5s"), duration_s("120ms"), duration_s("soon")
@@ -122,8 +116,5 @@ def duration_s(text: str) -> float | None:
     text = text.strip()
     if not re.fullmatch(f"(?>{_SPAN.pattern})++", text, re.IGNORECASE):
         return None
-    total_s = sum(
-        float(number) * _UNITS_S["ms" if unit.lower() == "milli" else unit.lower() or "s"]
-        for number, unit in _SPAN.findall(text)
-    )
+    total_s = sum(float(number) * _UNITS_S[unit.lower()] for number, unit in _SPAN.findall(text))
     return round(total_s, 9) if math.isfinite(total_s) else None

@@ -6,131 +6,97 @@ runs at ten times real speed waits half a second.
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Callable, Mapping
 from contextvars import ContextVar
 
-import aiohttp
 import httpx
 
-from agentlab import wire
-from agentlab.clock import VirtualTimeLoop, is_virtual
+from agentlab.clock import is_virtual
 from agentlab.endpoint.app import local_app
-from agentlab.endpoint.inprocess import InProcessTransport
 from agentlab.errors import ConfigError, EndpointError
-from agentlab.notices import say_once
-from agentlab.settings import Settings
-from agentlab.trace import attach
-from agentlab.wire import AioTransport, Answer
+from agentlab.model_time import model_seconds_a_second
+from agentlab.running import Answer, Connection, connection, say_once
 
 on_headers: ContextVar[Callable[[Mapping[str, str]], None] | None] = ContextVar(
     "on_headers", default=None
 )
 """Whom to tell the headers of every answer to this task's requests, whichever client sent them."""
 
-# Blocking calls come from many threads: a connection each, and no pool to wait for.
-_LIMITS = httpx.Limits(max_connections=None, max_keepalive_connections=0)
 
-
-class LabTransport(httpx.AsyncBaseTransport):
-    """Over HTTP in an ordinary event loop; to a local model of its own in each virtual one.
+async def post(
+    url: str,
+    body: bytes,
+    headers: Mapping[str, str],
+    *,
+    read_timeout_s: float | None = None,
+    there: Connection | None = None,
+) -> Answer:
+    """Send one POST, past httpx; return the whole answer.
 
     Args:
-        settings: Says how the model behaves, whenever it is asked.
-        time_scale: Says how many model seconds pass in a second, in an ordinary event loop.
+        read_timeout_s: How long the endpoint may send nothing, in model seconds.
+        there: The connection that is asked, where the caller knows it.
+
+    Raises:
+        TimeoutError: If it sent nothing for longer than that.
+        EndpointError: If the connection could not be made, or broke off.
     """
+    there = there or connection()
+    if there.virtual is None:
+        from agentlab import wire  # aiohttp takes a while, and virtual time does without it
 
-    def __init__(self, settings: Callable[[], Settings], time_scale: Callable[[], float]):
-        self._settings, self._time_scale = settings, time_scale
-        self._http = AioTransport()
+        real_s = read_timeout_s and read_timeout_s / there.time_scale
+        answer = await wire.post(url, body, headers, read_timeout_s=real_s)
+    else:
+        limit = {"timeout": {"read": read_timeout_s}}
+        request = httpx.Request("POST", url, headers=headers, content=body, extensions=limit)
+        answer = await _answered(there.virtual, request)
+    _tell(answer.headers, url)
+    return answer
 
-    async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
-        if is_virtual():
-            response = await self._virtual_model().handle_async_request(request)
-        else:
-            _scale_timeouts(request, self._time_scale)
-            response = await self._http.handle_async_request(request)
-        _tell(response.headers, str(request.url))
-        return response
 
-    async def post(
-        self,
-        url: str,
-        body: bytes,
-        headers: Mapping[str, str],
-        *,
-        read_timeout_s: float | None = None,
-    ) -> Answer:
-        """Send one POST, past httpx; return the whole answer.
-
-        Args:
-            read_timeout_s: How long the endpoint may send nothing, in model seconds.
-
-        Raises:
-            TimeoutError: If it sent nothing for longer than that.
-            EndpointError: If the connection could not be made, or broke off.
-        """
-        try:
-            if is_virtual():
-                answer = await self._post_virtually(url, body, headers, read_timeout_s)
-            else:
-                scaled_s = _real_s(read_timeout_s, self._time_scale)
-                answer = await wire.post(url, body, headers, read_timeout_s=scaled_s)
-            _tell(answer.headers, url)
-            return answer
-        except httpx.ReadTimeout as error:
-            raise TimeoutError(str(error)) from None
-        except (aiohttp.ClientError, httpx.TransportError) as error:
-            if isinstance(error, TimeoutError):
-                raise
-            raise EndpointError(
-                f"the endpoint broke off ({type(error).__name__}: {error})"
-            ) from error
-
-    async def _post_virtually(
-        self, url: str, body: bytes, headers: Mapping[str, str], read_timeout_s: float | None
-    ) -> Answer:
-        request = httpx.Request(
-            "POST",
-            url,
-            headers=headers,
-            content=body,
-            extensions={"timeout": {"read": read_timeout_s}},
-        )
-        response = await self._virtual_model().handle_async_request(request)
+async def _answered(model: httpx.AsyncBaseTransport, request: httpx.Request) -> Answer:
+    try:
+        response = await model.handle_async_request(request)
         try:
             return Answer(response.status_code, response.headers, await response.aread())
         finally:
             await response.aclose()
-
-    def _virtual_model(self) -> InProcessTransport:
-        loop = asyncio.get_running_loop()
-        assert isinstance(loop, VirtualTimeLoop)
-        # With the loop, and not in a dictionary of loops: a model holds its loop, so that even a
-        # weak one would keep both for ever.
-        if self not in loop.belongings:
-            app = local_app(self._settings(), time_scale=1.0)
-            attach(app.recorder)
-            loop.belongings[self] = InProcessTransport(app)
-        model: InProcessTransport = loop.belongings[self]
-        return model
+    except httpx.ReadTimeout as error:
+        raise TimeoutError(str(error)) from None
+    except httpx.TransportError as error:
+        raise EndpointError(f"the endpoint broke off ({type(error).__name__}: {error})") from error
 
 
-class BlockingTransport(httpx.BaseTransport):
-    """For calls that block their thread: over HTTP only, for virtual time cannot wait for them."""
+class LabTransport(httpx.AsyncBaseTransport):
+    """Send over HTTP in an ordinary event loop, and to its own local model in a virtual one."""
 
-    def __init__(self, time_scale: Callable[[], float]):
-        self._time_scale = time_scale
-        self._http = httpx.HTTPTransport(limits=_LIMITS, trust_env=False)
-
-    def handle_request(self, request: httpx.Request) -> httpx.Response:
+    async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
         if is_virtual():
-            raise ConfigError(
-                "a call that blocks (invoke, stream) takes no virtual time; "
-                "use ainvoke or astream instead"
-            )
-        _scale_timeouts(request, self._time_scale)
-        return self._http.handle_request(request)
+            there = connection().virtual
+            assert there is not None
+            response = await there.handle_async_request(request)
+        else:
+            from agentlab.wire import AioTransport
+
+            _scale_timeouts(request)
+            response = await AioTransport().handle_async_request(request)
+        _tell(response.headers, str(request.url))
+        return response
+
+
+def before_blocking(request: httpx.Request) -> None:
+    """Refuse, in virtual time, a call that blocks its thread; elsewhere scale its time-out.
+
+    Raises:
+        ConfigError: In virtual time, which cannot wait for such a call.
+    """
+    if is_virtual():
+        raise ConfigError(
+            "a call that blocks (invoke, stream) takes no virtual time; "
+            "use ainvoke or astream instead"
+        )
+    _scale_timeouts(request)
 
 
 def _tell(headers: Mapping[str, str], url: str) -> None:
@@ -140,12 +106,9 @@ def _tell(headers: Mapping[str, str], url: str) -> None:
         listener(headers)
 
 
-def _scale_timeouts(request: httpx.Request, time_scale: Callable[[], float]) -> None:
+def _scale_timeouts(request: httpx.Request) -> None:
+    """Turn the read time-out into real seconds; the others wait for this machine."""
     timeouts = request.extensions.get("timeout", {})
-    # the others wait for this machine, not for the model
-    scaled = timeouts | {"read": _real_s(timeouts.get("read"), time_scale)}
-    request.extensions = request.extensions | {"timeout": scaled}
-
-
-def _real_s(model_s: float | None, time_scale: Callable[[], float]) -> float | None:
-    return None if model_s is None else model_s / time_scale()
+    if timeouts.get("read") is not None:
+        timeouts = timeouts | {"read": timeouts["read"] / model_seconds_a_second()}
+        request.extensions = request.extensions | {"timeout": timeouts}

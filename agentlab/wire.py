@@ -1,37 +1,31 @@
 """How bytes reach the endpoint in real time: aiohttp, one session for each event loop.
 
 httpx would do, but its connection pool looks at every connection for every request, so that N
-requests at once cost N² (https://github.com/encode/httpcore/issues/928), and a task that is
-cancelled twice leaves its connection open, so that the model goes on answering, and counting.
-aiohttp's pool costs the same for each request, and closes at once.
+requests at the same time cost N² (https://github.com/encode/httpcore/issues/928), and a task that
+is cancelled twice leaves its connection open, so that the model goes on answering, and counting.
+aiohttp's pool costs the same for each request, and closes immediately.
 """
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncGenerator, Mapping
-from typing import NamedTuple
 
 import aiohttp
 import httpx
 from yarl import URL
 
+from agentlab.errors import EndpointError
+from agentlab.running import Answer
+
+_Opened = tuple[aiohttp.ClientSession, AsyncGenerator[aiohttp.ClientSession]]
+
 # A session belongs to one event loop: its connections, reused in another one, are dead.
-_sessions: dict[
-    asyncio.AbstractEventLoop, tuple[aiohttp.ClientSession, AsyncGenerator[aiohttp.ClientSession]]
-] = {}
-
-
-class Answer(NamedTuple):
-    """A whole answer: HTTP status, headers without regard to case, body."""
-
-    status: int
-    headers: Mapping[str, str]
-    content: bytes
+_sessions: dict[asyncio.AbstractEventLoop, _Opened] = {}
 
 
 async def session() -> aiohttp.ClientSession:
-    """This event loop's session, with as many connections as there are requests."""
+    """Return this event loop's session, with as many connections as there are requests."""
     loop = asyncio.get_running_loop()
     if loop not in _sessions:
         opened = _open()
@@ -45,7 +39,7 @@ async def _open() -> AsyncGenerator[aiohttp.ClientSession]:
     async with aiohttp.ClientSession(
         connector=aiohttp.TCPConnector(limit=0),
         cookie_jar=aiohttp.DummyCookieJar(),
-        timeout=aiohttp.ClientTimeout(total=None),
+        timeout=aiohttp.ClientTimeout(),
     ) as opened:
         try:
             yield opened
@@ -56,27 +50,24 @@ async def _open() -> AsyncGenerator[aiohttp.ClientSession]:
 async def post(
     url: str, body: bytes, headers: Mapping[str, str], *, read_timeout_s: float | None = None
 ) -> Answer:
-    """Send one POST, and read the whole answer.
-
-    Args:
-        read_timeout_s: How long the endpoint may send nothing, in real seconds.
-
-    Raises:
-        TimeoutError: If it sent nothing for longer than that.
-        aiohttp.ClientError: If the connection could not be made, or broke off.
-    """
-    async with (await session()).post(
-        URL(url, encoded=True),
-        data=body,
-        headers=headers,
-        allow_redirects=False,  # wherever it leads, the endpoint would not see it
-        timeout=aiohttp.ClientTimeout(total=None, sock_read=read_timeout_s),
-    ) as response:
-        return Answer(response.status, response.headers, await response.read())
+    """Send one POST, and read the whole answer, as `agentlab.transport.post` does in real time."""
+    try:
+        async with (await session()).post(
+            URL(url, encoded=True),
+            data=body,
+            headers=headers,
+            allow_redirects=False,  # wherever it leads, the endpoint would not see it
+            timeout=aiohttp.ClientTimeout(sock_read=read_timeout_s),
+        ) as response:
+            return Answer(response.status, response.headers, await response.read())
+    except TimeoutError:
+        raise
+    except aiohttp.ClientError as error:
+        raise EndpointError(f"the endpoint broke off ({type(error).__name__}: {error})") from error
 
 
 class AioTransport(httpx.AsyncBaseTransport):
-    """For clients that insist on httpx, such as openai's: httpx's requests over the session."""
+    """Send the requests of clients that insist on httpx, such as openai's, over the session."""
 
     async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
         limits_s = request.extensions.get("timeout", {})
@@ -90,9 +81,7 @@ class AioTransport(httpx.AsyncBaseTransport):
                 allow_redirects=False,
                 auto_decompress=False,
                 timeout=aiohttp.ClientTimeout(
-                    total=None,
-                    sock_connect=limits_s.get("connect"),
-                    sock_read=limits_s.get("read"),
+                    sock_connect=limits_s.get("connect"), sock_read=limits_s.get("read")
                 ),
             )
         except (aiohttp.ClientError, TimeoutError) as error:
@@ -104,8 +93,7 @@ class AioTransport(httpx.AsyncBaseTransport):
 
 class _Body(httpx.AsyncByteStream):
     def __init__(self, response: aiohttp.ClientResponse, request: httpx.Request):
-        self._response = response
-        self._request = request
+        self._response, self._request = response, request
 
     async def __aiter__(self) -> AsyncGenerator[bytes]:
         try:
@@ -118,14 +106,15 @@ class _Body(httpx.AsyncByteStream):
         self._response.close()  # one that was read to its end has given its connection back
 
 
+_AS_HTTPX = {  # the first that fits
+    aiohttp.ConnectionTimeoutError: httpx.ConnectTimeout,
+    TimeoutError: httpx.ReadTimeout,
+    aiohttp.ClientConnectorError: httpx.ConnectError,
+    aiohttp.ClientOSError: httpx.ReadError,
+    Exception: httpx.RemoteProtocolError,
+}
+
+
 def _as_httpx(error: Exception, request: httpx.Request) -> httpx.TransportError:
-    message = f"{type(error).__name__}: {error}"
-    if isinstance(error, aiohttp.ConnectionTimeoutError):
-        return httpx.ConnectTimeout(message, request=request)
-    if isinstance(error, TimeoutError):
-        return httpx.ReadTimeout(message, request=request)
-    if isinstance(error, aiohttp.ClientConnectorError):
-        return httpx.ConnectError(message, request=request)
-    if isinstance(error, aiohttp.ClientOSError):
-        return httpx.ReadError(message, request=request)
-    return httpx.RemoteProtocolError(message, request=request)
+    kind = next(named for ours, named in _AS_HTTPX.items() if isinstance(error, ours))
+    return kind(f"{type(error).__name__}: {error}", request=request)

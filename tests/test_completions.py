@@ -14,7 +14,7 @@ import pytest
 from agentlab import lab
 from agentlab.clock import run_virtual
 from agentlab.completions import ShortCompletions
-from agentlab.wire import Answer
+from agentlab.lab import Answer
 
 ASKS = "Name three rivers."
 FAULTS: list[dict[str, Any]] = [

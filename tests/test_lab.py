@@ -175,20 +175,38 @@ def test_virtual_time_follows_the_configuration(fresh_lab: ModuleType):
     assert run_virtual(fresh_lab.ask(HELLO)).elapsed_s == 0.0
 
 
+def imported(code: str) -> set[str]:
+    """Which modules a fresh interpreter has after this code."""
+    code += "\nimport sys; print(*sys.modules)"
+    ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    return set(ran.stdout.split())
+
+
+FRAMEWORKS = {"langchain_openai", "langgraph", "crewai", "matplotlib", "openai"}
+SERVER = ("uvicorn", *(f"agentlab.endpoint.{room}" for room in ("serve", "app", "forward")))
+
+
 def test_nothing_is_imported_that_takes_long():
     """`import agentlab` imports no framework, no plots, and not even the lab."""
-    code = "import agentlab, sys; print(sorted(m for m in sys.modules if m in %r))"
-    heavy = {"langchain_openai", "langgraph", "crewai", "matplotlib", "openai", "agentlab.lab"}
-    ran = subprocess.run([sys.executable, "-c", code % heavy], capture_output=True, text=True)
-    assert ran.stdout.strip() == "[]"
+    assert not imported("import agentlab") & {*FRAMEWORKS, "agentlab.lab"}
 
 
-def test_the_lab_imports_no_framework():
-    """`from agentlab import lab` does not, either: ChatOpenAI is imported where it is used."""
-    code = "from agentlab import lab; import sys; print(sorted(m for m in sys.modules if m in %r))"
-    heavy = {"langchain_openai", "langgraph", "crewai", "matplotlib", "openai"}
-    ran = subprocess.run([sys.executable, "-c", code % heavy], capture_output=True, text=True)
-    assert ran.stdout.strip() == "[]"
+def test_the_lab_imports_no_framework_and_no_server():
+    """`from agentlab import lab` takes few files, and what a kernel that asks can use."""
+    modules = imported("from agentlab import lab")
+    assert not modules & {*FRAMEWORKS, "aiohttp"}
+    assert [name for name in modules if name.startswith(SERVER)] == []
+    assert len([name for name in modules if name.startswith("agentlab")]) <= 25
+
+
+def test_a_kernel_that_asks_imports_no_server():
+    """A question in real time, its trace, and which model answered: the endpoint is elsewhere."""
+    asks = (
+        "import asyncio; from agentlab import lab; from agentlab.trace import trace\n"
+        "with trace() as t: asyncio.run(lab.ask('Hello.', max_tokens=1))\n"
+        "assert t.requests == 1 and lab.where()"
+    )
+    assert [name for name in imported(asks) if name.startswith(SERVER)] == []
 
 
 def test_simulate_returns_result_and_trace(fresh_lab):

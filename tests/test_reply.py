@@ -22,8 +22,7 @@ from agentlab.errors import (
     ModelError,
     ReasoningExhausted,
 )
-from agentlab.reply import Reply, read
-from agentlab.wire import Answer
+from agentlab.lab import Answer, Reply, read
 
 
 def answer(said: object, status: int = 200, headers: dict[str, str] | None = None) -> Answer:

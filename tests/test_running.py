@@ -101,7 +101,7 @@ def test_the_lab_speaks_of_the_endpoint_that_runs(
     fresh_lab: ModuleType, monkeypatch: pytest.MonkeyPatch
 ):
     """The environment changes after its start: nothing else is said until it is started anew."""
-    monkeypatch.setattr(running, "_chosen", None)  # as in a kernel that has configured nothing
+    monkeypatch.setattr(running._here, "chosen", None)  # as in a kernel that has configured nothing
     monkeypatch.setenv("AGENTLAB_TIME_SCALE", "50")
     url = fresh_lab.base_url()
     monkeypatch.setenv("AGENTLAB_TIME_SCALE", "20")

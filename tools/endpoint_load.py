@@ -26,7 +26,7 @@ from pathlib import Path
 
 import aiohttp
 
-from agentlab._support.sockets import allow_many_connections
+from agentlab._support.asyncio_tools import allow_many_connections
 from agentlab.endpoint.process import EndpointProcess
 from agentlab.settings import Settings
 

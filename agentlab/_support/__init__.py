@@ -1,7 +1,7 @@
 """What several rooms need, and no user touches.
 
-bucket       a token bucket's level: the endpoint's limits and the client's pace
-numbers      numbers that are given are checked before they are used
-owned        a process that ends with its owner, however that one ends
-sockets      as many connections as the system allows
+asyncio_tools  which loop runs, cancellation from inside, many sockets
+bucket         a token bucket's level: the endpoint's limits and the client's pace
+numbers        numbers that are given are checked before they are used
+owned          a process that ends with its owner, however that one ends
 """

@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 import msgspec
 
 from agentlab import engines, lab, running
+from agentlab._support.asyncio_tools import none_may_run
 from agentlab.bench import results
 from agentlab.bench.agreement import Said, summed
 from agentlab.bench.crowd import crowd
@@ -26,7 +27,6 @@ from agentlab.endpoint.tokens import count_tokens
 from agentlab.engines.asking import Ask, answer
 from agentlab.errors import AgentLabError, ConfigError, ReasoningExhausted, StepError
 from agentlab.lab import Reply
-from agentlab.loops import none_may_run
 from agentlab.progress import bar
 from agentlab.resilience.guard import Guard
 from agentlab.resilience.retry import Retry

@@ -14,7 +14,7 @@ from pathlib import Path
 
 from agentlab.content.journal import Earlier, Journal
 from agentlab.content.publish import POLICY, Article, digest
-from agentlab.notices import log
+from agentlab.running import log
 from agentlab.workflow import Step, Workflow
 
 LIMITS_THEN = frozenset({60, 200, 220, 240, 250})

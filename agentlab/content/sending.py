@@ -11,12 +11,12 @@ from agentlab import lab
 from agentlab.clock import is_virtual
 from agentlab.content.settings import Settings
 from agentlab.errors import Stopped
-from agentlab.notices import log
 from agentlab.resilience.breaker import Breaker
 from agentlab.resilience.guard import Guard
 from agentlab.resilience.monitor import Monitor
 from agentlab.resilience.pace import Pace
 from agentlab.resilience.retry import Retry
+from agentlab.running import log
 
 _TOLD_FROM_S = 30.0
 """So many real seconds without a request are told, because they look like a program that hangs."""

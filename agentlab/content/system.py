@@ -31,12 +31,12 @@ from agentlab.errors import (
     StepError,
     Stopped,
 )
-from agentlab.notices import log
 from agentlab.progress import bar
 from agentlab.resilience.guard import size_tokens
 from agentlab.resilience.monitor import Monitor
 from agentlab.resilience.stream import stream
 from agentlab.resilience.verdict import judge
+from agentlab.running import log
 from agentlab.workflow import Step, Workflow
 
 if TYPE_CHECKING:

@@ -13,7 +13,7 @@ from types import FrameType
 
 import uvicorn
 
-from agentlab._support.sockets import allow_many_connections
+from agentlab._support.asyncio_tools import allow_many_connections
 from agentlab.endpoint.http import Application
 from agentlab.endpoint.protocol import Protocol, surviving
 from agentlab.endpoint.record import Span

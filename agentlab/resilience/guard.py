@@ -24,12 +24,13 @@ from typing import Any, Generic, TypeVar
 import anyio
 
 from agentlab import lab
+from agentlab._support.asyncio_tools import never_cancelled_from_within
 from agentlab._support.numbers import checked
-from agentlab.cancelling import never_cancelled_from_within
 from agentlab.clock import is_virtual
 from agentlab.endpoint.tokens import count_tokens
-from agentlab.errors import ConfigError, GaveUp, Stopped
-from agentlab.notices import log
+from agentlab.errors import ConfigError
+from agentlab.errors import GaveUp
+from agentlab.errors import Stopped
 from agentlab.resilience.breaker import Breaker
 from agentlab.resilience.hedge import Hedge
 from agentlab.resilience.limiters import Limiter, Slots
@@ -37,6 +38,7 @@ from agentlab.resilience.monitor import Monitor
 from agentlab.resilience.pace import Pace
 from agentlab.resilience.retry import Retry
 from agentlab.resilience.verdict import judge, words
+from agentlab.running import log
 from agentlab.transport import on_headers
 
 T = TypeVar("T")

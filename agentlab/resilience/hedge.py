@@ -11,8 +11,8 @@ from collections.abc import Awaitable, Callable
 from typing import TypeVar
 
 from agentlab import lab
+from agentlab._support.asyncio_tools import never_cancelled_from_within
 from agentlab._support.numbers import checked
-from agentlab.cancelling import never_cancelled_from_within
 
 T = TypeVar("T")
 

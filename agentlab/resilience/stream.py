@@ -8,8 +8,8 @@ from typing import Generic, NamedTuple, TypeVar
 
 import psutil
 
+from agentlab._support.asyncio_tools import never_cancelled_from_within
 from agentlab._support.numbers import checked
-from agentlab.cancelling import never_cancelled_from_within
 
 A = TypeVar("A")
 B = TypeVar("B")

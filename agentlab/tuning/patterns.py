@@ -18,7 +18,7 @@ import asyncio
 from collections import Counter
 from collections.abc import Awaitable, Callable, Sequence
 
-from agentlab.cancelling import never_cancelled_from_within
+from agentlab._support.asyncio_tools import never_cancelled_from_within
 from agentlab.engines.asking import Ask
 from agentlab.errors import ConfigError
 from agentlab.tuning.tasks import Task, said

@@ -16,10 +16,10 @@ from typing import Any
 import msgspec
 
 from agentlab import engines, lab
+from agentlab._support.asyncio_tools import none_may_run
 from agentlab.clock import run_virtual
 from agentlab.engines.asking import Ask
 from agentlab.errors import ConfigError
-from agentlab.loops import none_may_run
 from agentlab.resilience.guard import Guard
 from agentlab.resilience.retry import Retry
 from agentlab.settings import DATA

@@ -30,9 +30,8 @@ from agentlab.content.publish import Article, publish
 from agentlab.content.system import summary
 from agentlab.errors import ConfigError, ModelError
 from agentlab.files import write_whole
-from agentlab.reply import read
+from agentlab.lab import Answer, read
 from agentlab.transport import on_headers
-from agentlab.wire import Answer
 
 STEP = ("blog: tides", "research", "d1")
 TOPICS = ["Why tides?", "Why ebb?", "Why moons?"]
