@@ -5,10 +5,12 @@ A workflow's steps and a program's functions are such graphs alike; both are che
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from difflib import get_close_matches
 from functools import cached_property
 from graphlib import CycleError, TopologicalSorter
 from heapq import heapify, heappop, heappush
+from typing import NamedTuple
 
 from agentlab.errors import ConfigError
 from agentlab.trace import most_at_once
@@ -46,14 +48,12 @@ class Graph:
         node: str = "step",
         where: str = "prompt",
     ):
-        self._node, self._where = node, where
-        self.inputs = tuple(inputs)
-        named = self._checked(mentions)
-        needs = {
-            name: tuple(need for need in names if need not in self.inputs)
-            for name, names in named.items()
-        }
-        self.needs = {name: needs[name] for name in self._sorted(needs)}
+        self._node = node
+        given = list(mentions)
+        for flaw in flaws(given, inputs, node=node, where=where):
+            raise ConfigError(flaw.says)
+        needs = {name: tuple(need for need in names if need not in inputs) for name, names in given}
+        self.needs = {name: needs[name] for name in _sorted(needs)}
 
     @cached_property
     def ends(self) -> list[str]:
@@ -78,52 +78,102 @@ class Graph:
                 )
         return Plan(self.needs, {name: seconds[name] for name in self.needs})
 
-    def _checked(self, mentions: Iterable[tuple[str, Sequence[str]]]) -> dict[str, Sequence[str]]:
-        node, inputs = self._node, self.inputs
-        named: dict[str, Sequence[str]] = {}
-        for name, names in mentions:
-            if name in named:
-                raise ConfigError(f"two {node}s are called {name!r}; give each a name of its own")
-            if name in inputs:
-                raise ConfigError(f"{name!r} is a {node} and an input; rename one of them")
-            named[name] = names
-        for name, names in named.items():
-            for need in names:
-                if need not in named and need not in inputs:
-                    raise ConfigError(
-                        f"{node} {name!r} needs {need!r}, which is no {node} and no input; there "
-                        f"are {listed([*named, *inputs])}"
-                    )
-        used = {need for names in named.values() for need in names}
-        if unused := [name for name in inputs if name not in used]:
-            raise ConfigError(
-                f"no {self._where} uses the input {listed(unused)}; take it out, or use it"
-            )
-        return named
 
-    def _sorted(self, needs: Mapping[str, Sequence[str]]) -> list[str]:
-        """Each name after those that it needs, else in the order given."""
-        sorter: TopologicalSorter[str] = TopologicalSorter(needs)
-        try:
-            sorter.prepare()
-        except CycleError as error:
-            circle = " -> ".join(reversed(error.args[1]))
-            raise ConfigError(
-                f"these {self._node}s wait for each other for ever: {circle}; take one name out "
-                f"of a {self._where}"
-            ) from None
-        given = list(needs)
-        place = {name: number for number, name in enumerate(given)}
-        ready = [place[name] for name in sorter.get_ready()]
-        heapify(ready)
-        order: list[str] = []
-        while ready:
-            name = given[heappop(ready)]
-            order.append(name)
-            sorter.done(name)
-            for freed in sorter.get_ready():
-                heappush(ready, place[freed])
-        return order
+class Flaw(NamedTuple):
+    """One thing that is wrong with names.
+
+    Attributes:
+        where: The input or node, as the way to it in a file: ("steps", 1, "prompt").
+        says: What is wrong, and the way out.
+        mention: The name in the node's text that is to blame, if one is.
+    """
+
+    where: tuple[str | int, ...]
+    says: str
+    mention: str | None = None
+
+
+def flaws(
+    mentions: Sequence[tuple[str | None, Sequence[str] | None]],
+    inputs: Sequence[str] | None,
+    *,
+    node: str = "step",
+    where: str = "prompt",
+) -> Iterator[Flaw]:
+    """Yield everything that is wrong with the names of nodes and inputs, or the first circle.
+
+    None stands for what a file does not let us read. A name that may only be misspelt where it is
+    given is not wrong where it is used, so a check that needs the unreadable is left out.
+    """
+    found = False
+    for flaw in _wrong_names(mentions, inputs, node, where):
+        found = True
+        yield flaw
+    if found or inputs is None:
+        return
+    needs = {
+        name: [one for one in names if one not in inputs]
+        for name, names in mentions
+        if name is not None and names is not None
+    }
+    try:
+        TopologicalSorter(needs).prepare()
+    except CycleError as error:
+        circle = list(reversed(error.args[1]))
+        number = [name for name, _ in mentions].index(circle[0])
+        says = f"these {node}s wait for each other for ever: {' -> '.join(circle)}; take one name "
+        yield Flaw(("steps", number, "prompt"), f"{says}out of a {where}", circle[1])
+
+
+def _wrong_names(
+    mentions: Sequence[tuple[str | None, Sequence[str] | None]],
+    inputs: Sequence[str] | None,
+    node: str,
+    where: str,
+) -> Iterator[Flaw]:
+    names: set[str] = set()
+    for number, (name, _) in enumerate(mentions):
+        at = ("steps", number, "name")
+        if name is None:
+            continue
+        if name in (inputs or ()):
+            yield Flaw(at, f"{name!r} is a {node} and an input; rename one of them")
+        elif name in names:
+            yield Flaw(at, f"two {node}s are called {name!r}; give each a name of its own")
+        names.add(name)
+    if inputs is not None and all(name is not None for name, _ in mentions):
+        known = list(dict.fromkeys([*(name for name, _ in mentions if name), *inputs]))
+        for number, (name, needs) in enumerate(mentions):
+            for need in needs or ():
+                if need not in known:
+                    near = get_close_matches(need, known, n=1)
+                    way_out = f"did you mean {near[0]!r}?" if near else f"there are {listed(known)}"
+                    says = f"{node} {name!r} needs {need!r}, which is no {node} and no input"
+                    yield Flaw(("steps", number, "prompt"), f"{says}; {way_out}", need)
+    used = {need for _, needs in mentions for need in needs or ()}
+    for number, name in enumerate(inputs or ()):
+        if name in (inputs or ())[:number]:
+            yield Flaw(("inputs", number), f"the input {name!r} is named twice; keep one")
+        elif name not in used and all(needs is not None for _, needs in mentions):
+            says = f"no {where} uses the input {name!r}; take it out, or use it"
+            yield Flaw(("inputs", number), says)
+
+
+def _sorted(needs: Mapping[str, Sequence[str]]) -> list[str]:
+    """Return each name after those that it needs, else in the order given."""
+    sorter: TopologicalSorter[str] = TopologicalSorter(needs)
+    sorter.prepare()
+    place = {name: number for number, name in enumerate(needs)}
+    ready = [place[name] for name in sorter.get_ready()]
+    heapify(ready)
+    given, order = list(needs), []
+    while ready:
+        name = given[heappop(ready)]
+        order.append(name)
+        sorter.done(name)
+        for freed in sorter.get_ready():
+            heappush(ready, place[freed])
+    return order
 
 
 class Plan:

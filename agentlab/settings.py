@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
+from dataclasses import field
 from pathlib import Path
-from typing import Annotated, Any, Literal, get_args
+from typing import Annotated, Any, Literal
 
-import msgspec
+from pydantic import Field
 
 from agentlab import _upstream
-from agentlab.errors import ConfigError
-from agentlab.fields import AtLeastOne, Count, NotNegative, Text
+from agentlab.fields import AtLeastOne, NotNegative, Text, model
 
 DATA = Path(__file__).resolve().parents[1] / "data"
 """The course's data, beside the package: Agent Lab runs from its checkout."""
@@ -30,17 +30,22 @@ MayBeLeftOut = Literal[
 ]  # fmt: skip
 """The parameters that a question can be asked without. A limit goes by its other name then."""
 
-Address = Annotated[str, msgspec.Meta(pattern=r"^https?://[^/]")]
+Address = Annotated[str, Field(pattern=r"^https?://[^/]")]
+# numbers that the environment gives as text
+_Limit = Annotated[int, Field(ge=0)]
+_Length = Annotated[int, Field(ge=1)]
 
 
-class Capacity(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """From `from_s` model seconds after the endpoint's first request on, it has so many slots."""
+@model
+class Capacity:
+    """How many slots the endpoint has from `from_s` model seconds after its first request on."""
 
     from_s: NotNegative
     slots: AtLeastOne
 
 
-class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+@model
+class Settings:
     """How the endpoint behaves, and which model stands behind it.
 
     Attributes:
@@ -66,18 +71,23 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     """
 
     preset: Text = "course"
-    time_scale: Annotated[float, msgspec.Meta(ge=0.001, le=10_000)] = 10.0
+    time_scale: Annotated[float, Field(ge=0.001, le=10_000)] = 10.0
     seed: int = 7
-    requests_per_minute: Count | None = None
-    tokens_per_minute: Count | None = None
-    capacity: list[Capacity] = []
-    faults: str | list[dict[str, Any]] = []
+    requests_per_minute: _Limit | None = None
+    tokens_per_minute: _Limit | None = None
+    capacity: list[Capacity] = field(default_factory=list)
+    faults: str | list[dict[str, Any]] = field(default_factory=list)
     record: Text | None = None
     replay: Text | None = None
     upstream: Address | None = None
     model: Text = "gpt-4o-mini"
-    leave_out: list[MayBeLeftOut] = []
-    max_body_bytes: AtLeastOne | None = None
+    leave_out: list[MayBeLeftOut] = field(default_factory=list)
+    max_body_bytes: _Length | None = None
+
+    @staticmethod
+    def variables() -> dict[str, str]:
+        """Return the variables of the environment, by the settings that they set."""
+        return _VARIABLES
 
     @property
     def real(self) -> bool:
@@ -122,8 +132,8 @@ def from_environment(environ: Mapping[str, str] = os.environ, **given: Any) -> S
         100.0
     """
     values: dict[str, Any] = {
-        field: value
-        for field, name in _VARIABLES.items()
+        setting: value
+        for setting, name in _VARIABLES.items()
         if (value := _upstream.bare(environ.get(name, ""), quoted=name.startswith("OPENAI_")))
     }
     if _upstream.bare(environ.get("OPENAI_API_KEY", "")):
@@ -135,22 +145,7 @@ def from_environment(environ: Mapping[str, str] = os.environ, **given: Any) -> S
         values["upstream"] = _upstream.address(values["upstream"])
     if isinstance(values.get("leave_out"), str):
         values["leave_out"] = [name.strip() for name in values["leave_out"].split(",")]
-    try:
-        chosen = msgspec.convert(values, Settings, strict=False)
-    except msgspec.ValidationError as error:
-        raise ConfigError(f"{error}; {_way_out(str(error), values)}") from None
+    chosen = Settings(**values)
     if chosen.real:  # whether another lab answers there is not known yet
         key_from(environ, learner=chosen.upstream != OPENAI_URL)
     return chosen
-
-
-def _way_out(error: str, values: Mapping[str, Any]) -> str:
-    if "$.leave_out" in error:
-        allowed = ", ".join(get_args(MayBeLeftOut))
-        return f"got {values['leave_out']!r}: what can be left out is {allowed}"
-    for field, name in _VARIABLES.items():
-        if f"$.{field}" in error:
-            return f"got {values[field]!r}: set {name}, or pass {field}=..., to one that fits"
-    if "$.capacity" in error:
-        return "each line is {from_s: 60, slots: 2}: 60 s after the first request, two slots"
-    return f"choose from {', '.join(Settings.__struct_fields__)}"

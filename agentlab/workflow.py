@@ -64,8 +64,6 @@ class Workflow:
         self.name = name
         self.about = about or name
         self.inputs = tuple(inputs)
-        if len(set(self.inputs)) < len(self.inputs):
-            raise ConfigError(f"an input is named twice: {listed(self.inputs)}; keep one")
         given = list(steps)
         self._graph = Graph([(step.name, step.mentions) for step in given], inputs=self.inputs)
         by_name = {step.name: step for step in given}
@@ -89,9 +87,8 @@ class Workflow:
 
     def to_yaml(self) -> str:
         """The text of a file that loads as an equal workflow."""
-        return workflow_file.text(
-            workflow_file.WorkflowFile(self.about, list(self.steps), list(self.inputs))
-        )
+        file = workflow_file.WorkflowFile(self.about, list(self.steps), list(self.inputs))
+        return workflow_file.text(file)
 
     def save(self, path: str | Path) -> None:
         """Write such a file, whole or not at all.

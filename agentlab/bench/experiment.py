@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
 from collections import Counter
 from collections.abc import Iterable, Iterator
+from dataclasses import field
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import msgspec
+from pydantic import Field
 
 from agentlab import named, settings
 from agentlab.bench.strategy import Strategy
 from agentlab.errors import ConfigError
-from agentlab.fields import Text
+from agentlab.fields import Text, model
 from agentlab.located import LocatedFile
 from agentlab.settings import DATA, Settings
 from agentlab.workflow import Step, Workflow
@@ -26,13 +29,14 @@ AXES = ("workload", "engine", "preset", "at_once", "seed", "strategy")
 MOST_MEASUREMENTS = 100_000
 """More than anybody waits for, and a file of them would be read for minutes."""
 
-UpToAMillion = Annotated[int, msgspec.Meta(ge=1, le=1_000_000)]
-Seed = Annotated[int, msgspec.Meta(ge=0, le=2**63 - 1)]
+UpToAMillion = Annotated[int, Field(ge=1, le=1_000_000, strict=True)]
+Seed = Annotated[int, msgspec.Meta(ge=0, le=2**63 - 1), Field(ge=0, le=2**63 - 1, strict=True)]
 
 Engine = Literal["sequential", "asyncio", "langgraph", "crewai", "dask", "crowd"]
 
 
-class Workload(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+@model
+class Workload:
     """What is asked: so many agents that need each other not at all, or a workflow.
 
     Attributes:
@@ -45,7 +49,7 @@ class Workload(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     agents: UpToAMillion | None = None
     tokens: UpToAMillion = 11
     workflow: Text | None = None
-    inputs: dict[str, str] = {}
+    inputs: dict[str, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         if (self.agents is None) == (self.workflow is None):
@@ -118,7 +122,8 @@ def varied(cases: Iterable[Case]) -> list[str]:
     return [a for a in AXES if len({getattr(case, a) for case in values}) > 1] or ["engine"]
 
 
-class Experiment(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+@model
+class Experiment:
     """A file of `data/experiments/`, or one of your own.
 
     Attributes:
@@ -134,34 +139,30 @@ class Experiment(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
     """
 
     about: Text
-    workloads: Annotated[list[Workload], msgspec.Meta(min_length=1)]
-    engines: Annotated[list[Engine], msgspec.Meta(min_length=1)] = msgspec.field(
+    workloads: Annotated[list[Workload], Field(min_length=1)]
+    engines: Annotated[list[Engine], Field(min_length=1)] = field(
         default_factory=lambda: ["sequential", "asyncio"]
     )
-    presets: Annotated[list[Text], msgspec.Meta(min_length=1)] = msgspec.field(
-        default_factory=lambda: ["course"]
-    )
-    at_once: Annotated[list[UpToAMillion | None], msgspec.Meta(min_length=1)] = msgspec.field(
+    presets: Annotated[list[Text], Field(min_length=1)] = field(default_factory=lambda: ["course"])
+    at_once: Annotated[list[UpToAMillion | None], Field(min_length=1)] = field(
         default_factory=lambda: [None]
     )
-    seeds: Annotated[list[Seed], msgspec.Meta(min_length=1)] = msgspec.field(
-        default_factory=lambda: [7]
-    )
-    strategies: Annotated[list[Strategy], msgspec.Meta(min_length=1)] = msgspec.field(
+    seeds: Annotated[list[Seed], Field(min_length=1)] = field(default_factory=lambda: [7])
+    strategies: Annotated[list[Strategy], Field(min_length=1)] = field(
         default_factory=lambda: ["once"]
     )
     clock: Literal["virtual", "real"] = "virtual"
     repeats: UpToAMillion = 1
-    warmups: Annotated[int, msgspec.Meta(ge=0, le=1000)] = 1
-    settings: dict[str, Any] = {}
+    warmups: Annotated[int, Field(ge=0, le=1000, strict=True)] = 1
+    settings: dict[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         many = len(self.workloads) * self.repeats
-        for field in ("engines", "presets", "at_once", "seeds", "strategies"):
-            values = getattr(self, field)
+        for axis in ("engines", "presets", "at_once", "seeds", "strategies"):
+            values = getattr(self, axis)
             many *= len(values)
             if twice := [value for value, times in Counter(values).items() if times > 1]:
-                raise ValueError(f"{field}: {twice[0]!r} is there twice; name each once")
+                raise ValueError(f"{axis}: {twice[0]!r} is there twice; name each once")
         if many > MOST_MEASUREMENTS:
             raise ValueError(
                 f"these are {many:,} measurements, and at most {MOST_MEASUREMENTS:,} are made; "
@@ -225,7 +226,7 @@ class Experiment(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
         """
         if not self.asks_real:
             return self
-        return msgspec.structs.replace(self, presets=self.presets[:1], seeds=self.seeds[:1])
+        return dataclasses.replace(self, presets=self.presets[:1], seeds=self.seeds[:1])
 
     def cases(self) -> Iterator[Case]:
         """Every combination; those that one endpoint can answer stand together."""

@@ -65,7 +65,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> int:
     """Serve; returns 0 after Ctrl-C."""
-    fields = settings.Settings.__struct_fields__
+    fields = settings.Settings.__dataclass_fields__
     given = {f: value for f in fields if (value := getattr(options, f, None)) is not None}
     chosen = class_settings(**given) if options.classroom else settings.from_environment(**given)
     with contextlib.ExitStack() as stack:

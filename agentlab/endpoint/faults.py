@@ -11,12 +11,13 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-import msgspec
+from pydantic import Field, ValidationError
 
-from agentlab import located
+from agentlab import fields, located
 from agentlab.endpoint.draws import uniform
 from agentlab.endpoint.wire import RequestError
 from agentlab.errors import ConfigError
+from agentlab.fields import AtLeastOne, NotNegative, model
 
 Kind = Literal[
     "error",  # an error in OpenAI's shape, with `status`
@@ -49,12 +50,9 @@ ERRORS: dict[int, tuple[str, str | None, str]] = {
 }
 _WORTH_A_RETRY = {408, 409, 429, 500, 502, 503, 504}
 
-Probability = Annotated[float, msgspec.Meta(ge=0, le=1)]
-Seconds = Annotated[float, msgspec.Meta(ge=0)]
-CallNumber = Annotated[int, msgspec.Meta(ge=1)]
 
-
-class Fault(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+@model
+class Fault:
     """One line of a plan: what happens, and to which requests.
 
     Either `probability` or `calls` says when; `between_s`, from and until, narrows it to a time
@@ -65,14 +63,14 @@ class Fault(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     """
 
     kind: Kind
-    probability: Probability | None = None
-    calls: Annotated[list[CallNumber], msgspec.Meta(min_length=1)] | None = None
-    between_s: tuple[Seconds, Seconds] | None = None
+    probability: Annotated[float, Field(ge=0, le=1, strict=True)] | None = None
+    calls: Annotated[list[AtLeastOne], Field(min_length=1)] | None = None
+    between_s: tuple[NotNegative, NotNegative] | None = None
     agent: str | None = None
-    status: int = 500
-    retry_after_s: Seconds = 1.0
-    stall_s: Seconds | None = None
-    byte_s: Seconds = 0.1
+    status: Annotated[int, Field(strict=True)] = 500
+    retry_after_s: NotNegative = 1.0
+    stall_s: NotNegative | None = None
+    byte_s: NotNegative = 0.1
 
     def __post_init__(self) -> None:
         given = [self.probability, self.calls].count(None)
@@ -114,9 +112,10 @@ def load(plan: str | Sequence[Any]) -> list[Fault]:
         faults = [*located.load(Path(plan), list[Fault], what="fault plan")]
     else:
         try:
-            faults = msgspec.convert(plan, list[Fault])
-        except msgspec.ValidationError as error:
-            raise ConfigError(f"fault plan {plan!r}: {error}; correct it there") from None
+            faults = fields.convert(plan, list[Fault])
+        except ValidationError as error:
+            says = fields.refusal(error, list[Fault])
+            raise ConfigError(f"fault plan {plan!r}: {says}; correct it there") from None
     for agent in {fault.agent for fault in faults}:
         always = [f for f in faults if f.agent in (None, agent) and f.between_s is None]
         total = sum(f.probability or 0 for f in always)

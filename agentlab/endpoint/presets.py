@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import field
 from typing import Generic, Literal, TypeVar
-
-import msgspec
 
 from agentlab import located, named
 from agentlab.endpoint.faults import Fault
 from agentlab.endpoint.physics import Physics
-from agentlab.fields import AtLeastOne, Count, NotNegative, Text
+from agentlab.fields import AtLeastOne, Count, NotNegative, Text, model
 from agentlab.settings import DATA
 
 _ENDPOINTS = DATA / "endpoints"
@@ -17,7 +16,8 @@ _ENDPOINTS = DATA / "endpoints"
 T = TypeVar("T")
 
 
-class Figure(msgspec.Struct, Generic[T], frozen=True, forbid_unknown_fields=True):
+@model
+class Figure(Generic[T]):
     """One figure and where it comes from.
 
     `basis` is "sourced" (published, or fitted to published tables), "estimated" (a plausible
@@ -29,7 +29,8 @@ class Figure(msgspec.Struct, Generic[T], frozen=True, forbid_unknown_fields=True
     source: Text
 
 
-class Preset(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+@model
+class Preset:
     """An endpoint's figures as its file gives them, in the units of its sources.
 
     Where `slots`, `queue` or a limit is left out, there is none. `queue_full_status` is what a
@@ -49,11 +50,11 @@ class Preset(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     context_tokens: Figure[AtLeastOne] | None = None
     requests_per_minute: Figure[AtLeastOne] | None = None
     tokens_per_minute: Figure[AtLeastOne] | None = None
-    faults: list[Fault] = []
+    faults: list[Fault] = field(default_factory=list)
 
     @property
     def physics(self) -> Physics:
-        """The same figures in seconds, as the formulas take them."""
+        """Return the same figures in seconds, as the formulas take them."""
         return Physics(
             prefill_base_s=self.prefill_base_ms.value / 1000,
             prefill_per_token_s=self.prefill_per_token_ms.value / 1000,
