@@ -23,7 +23,7 @@ from typing import (
 )
 
 import msgspec
-from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
+from pydantic import ConfigDict, Field, ValidationError
 from pydantic.dataclasses import dataclass
 
 from agentlab.errors import ConfigError
@@ -83,15 +83,6 @@ def model(kind: type[T]) -> type[T]:
     return cast(type[T], made)
 
 
-def convert(value: Any, kind: type[T]) -> T:
-    """Return `value` as a model, or as a list of models.
-
-    Raises:
-        ValidationError: If it does not fit; `mistakes` words it.
-    """
-    return TypeAdapter(kind).validate_python(value)
-
-
 def mistakes(error: ValidationError, kind: Any) -> Iterator[Mistake]:
     """Yield what is wrong with a value of this kind, and the way out."""
     for one in error.errors(include_url=False):
@@ -102,7 +93,9 @@ def mistakes(error: ValidationError, kind: Any) -> Iterator[Mistake]:
             case "unexpected_keyword_argument" | "invalid_key":
                 known = _fields(kind, where[:-1])
                 near = get_close_matches(str(where[-1]), known, n=1)
-                way_out = f"did you mean `{near[0]}`?" if near else f"there are {', '.join(known)}"
+                way_out = (
+                    f"did you mean `{near[0]}`?" if near else f"choose from {', '.join(known)}"
+                )
                 yield Mistake(where, f"there is no such field; {way_out}", unknown=True)
             case "dataclass_type":
                 fields = ", ".join(_fields(kind, where))

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, TypeVar, cast
 
 import yaml
-from pydantic import ValidationError
+from pydantic import TypeAdapter, ValidationError
 
 from agentlab import fields
 from agentlab.errors import FileError, Problem
@@ -89,12 +89,12 @@ class LocatedFile:
         """
         if problems := self.problems(kind):
             raise self.error(problems)
-        return fields.convert(self.value, kind)
+        return TypeAdapter(kind).validate_python(self.value)
 
     def problems(self, kind: type) -> list[Problem]:
         """Return the fields that are missing, unknown or unfit for such a model."""
         try:
-            fields.convert(self.value, kind)
+            TypeAdapter(kind).validate_python(self.value)
         except ValidationError as error:
             found = fields.mistakes(error, kind)
             return [self.problem(m.where, m.says, at_key=m.unknown) for m in found]

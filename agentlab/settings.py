@@ -28,7 +28,7 @@ MayBeLeftOut = Literal[
     "repetition_penalty", "seed", "parallel_tool_calls", "stream_options", "user", "store",
     "service_tier", "max_completion_tokens", "max_tokens",
 ]  # fmt: skip
-"""The parameters that a question can be asked without. A limit goes by its other name then."""
+"""The parameters that a request can leave out. A limit goes by its other name then."""
 
 Address = Annotated[str, Field(pattern=r"^https?://[^/]")]
 # numbers that the environment gives as text
@@ -50,22 +50,22 @@ class Settings:
 
     Attributes:
         preset: A file of `data/endpoints/`, by name, or the path of a YAML file of your own.
-        time_scale: Model seconds to a real second: at 10, an agent of 10 s takes 1 s.
+        time_scale: Model seconds per real second: at 10, an agent of 10 s takes 1 s.
         seed: From which answers and jitter are drawn.
         requests_per_minute: The rate limit; None takes the preset's, 0 lifts it.
-        tokens_per_minute: The same for tokens.
-        capacity: How many slots the local model has, and from when, in place of the preset's.
-        faults: What goes wrong, as `agentlab.endpoint.faults` reads it: a list, or a file's path.
+        tokens_per_minute: The limit of tokens; None and 0 as before.
+        capacity: How many slots the local model has, and from when, instead of the preset's.
+        faults: What goes wrong, for `agentlab.endpoint.faults`: a list, or a file's path.
         record: A file to which every answer is appended; None records nothing.
-        replay: A file so recorded, whose answers are given again in place of a model's.
+        replay: Such a file, whose answers are given again instead of a model's.
         upstream: The address, ending in `/v1`, of the real model or the class that answers; None
-            for the local model. (`lab.configure(upstream=None)` turns away what is paid for, and
-            keeps a class whose model is the local one.)
+            for the local model. (`lab.configure(upstream=None)` refuses a paid model, and keeps a
+            class whose model is the local one.)
         model: The model's name that clients send; the local model takes any.
-        max_body_bytes: How long the body of a request may be; longer ones are refused (413). None
-            takes 1 MiB for the local model, and 8 MiB for a real one, which may look at pictures.
         leave_out: Parameters that the real model is never sent, because it refuses them. Of the
             two names for an answer's longest length, the other is sent.
+        max_body_bytes: How long the body of a request may be; longer ones are refused (413). None
+            takes 1 MiB for the local model, and 8 MiB for a real one, which may look at pictures.
 
     The upstream's key is not here: only the endpoint's own process reads it, from its environment.
     """
@@ -101,31 +101,19 @@ class Settings:
 
 
 _VARIABLES = {
-    "preset": "AGENTLAB_PRESET",
-    "time_scale": "AGENTLAB_TIME_SCALE",
-    "seed": "AGENTLAB_SEED",
-    "requests_per_minute": "AGENTLAB_REQUESTS_PER_MINUTE",
-    "tokens_per_minute": "AGENTLAB_TOKENS_PER_MINUTE",
-    "faults": "AGENTLAB_FAULTS",
-    "record": "AGENTLAB_RECORD",
-    "replay": "AGENTLAB_REPLAY",
-    "upstream": "OPENAI_BASE_URL",
-    "model": "OPENAI_MODEL",
-    "leave_out": "AGENTLAB_LEAVE_OUT",
-    "max_body_bytes": "AGENTLAB_MAX_BODY_BYTES",
-}
+    name: f"AGENTLAB_{name.upper()}" for name in Settings.__annotations__ if name != "capacity"
+} | {"upstream": "OPENAI_BASE_URL", "model": "OPENAI_MODEL"}
 
 
 def from_environment(environ: Mapping[str, str] = os.environ, **given: Any) -> Settings:
-    """The settings that `environ` asks for; `given` values win over it.
+    """Return the settings that `environ` asks for; `given` values win over it.
 
     `OPENAI_BASE_URL`, or `OPENAI_API_KEY` alone, names the real model to forward to;
-    `AGENTLAB_LOCAL=1` keeps the local model all the same. White space around a value is no part
-    of it, and nor are quotes around an address or a model's name.
+    `AGENTLAB_LOCAL=1` keeps the local model nevertheless. White space around a value is ignored,
+    and so are quotes around an address or a model's name.
 
     Raises:
-        ConfigError: If a value is of the wrong type or out of range, naming it, or if the address
-            or the key of a real model cannot be one.
+        ConfigError: If a value, or the address or the key of a real model, cannot work.
 
     Example:
         >>> from_environment({"AGENTLAB_TIME_SCALE": "100"}, seed=1).time_scale

@@ -55,30 +55,35 @@ class Step:
                 field="name",
             )
         try:
-            _mentions(self.prompt)
+            names_in(self.prompt)
         except ValueError as error:
-            raise ConfigError(
-                f"step {self.name!r}: {error}; write {{name}} for what is to be filled in, and "
-                "{{ or }} for a brace",
-                field="prompt",
-            ) from None
+            raise ConfigError(f"step {self.name!r}: {error}", field="prompt") from None
 
     @property
     def mentions(self) -> tuple[str, ...]:
         """The names in braces in the prompt, each once, in order."""
-        return _mentions(self.prompt)
+        return names_in(self.prompt)
 
     def asked(self, values: Mapping[str, str]) -> str:
         """Return the prompt with the `values` instead of the names."""
         return self.prompt.format_map(values)
 
 
-def _mentions(prompt: str) -> tuple[str, ...]:
+def names_in(prompt: str) -> tuple[str, ...]:
+    """Return the names in braces, each once, in order.
+
+    Raises:
+        ValueError: If something else than a name is in braces, or a brace is alone.
+    """
     names: dict[str, None] = {}
-    for _, name, form, conversion in Formatter().parse(prompt):
-        if name is None:
-            continue
-        if form or conversion or not name.isidentifier():
-            raise ValueError(f"{{{name}}} is not the name of a step or an input")
-        names[name] = None
+    try:
+        for _, name, form, conversion in Formatter().parse(prompt):
+            if name is None:
+                continue
+            if form or conversion or not name.isidentifier():
+                raise ValueError(f"{{{name}}} is not the name of a step or an input")
+            names[name] = None
+    except ValueError as error:
+        way_out = "write {name} for what is to be filled in, and {{ or }} for a brace"
+        raise ValueError(f"{error}; {way_out}") from None
     return tuple(names)

@@ -18,12 +18,10 @@ from pydantic import Field, TypeAdapter
 from pydantic.json_schema import GenerateJsonSchema
 
 from agentlab import graph
-from agentlab.errors import ConfigError
 from agentlab.fields import Text, model
-from agentlab.files import write_whole
 from agentlab.located import LocatedFile
 from agentlab.settings import DATA
-from agentlab.step import NAME, Step
+from agentlab.step import NAME, Step, names_in
 
 SCHEMA = DATA / "workflows" / "schema.json"
 """The format, for editors and for other programs: what `schema` returns."""
@@ -41,12 +39,12 @@ class WorkflowFile:
     about: Text
     """What the workflow is for, in a sentence."""
     steps: Annotated[list[Step], Field(min_length=1)]
-    """The questions, in the order in which a reader should meet them. What may run at the same time
-    follows from the names in their prompts."""
+    """The questions, in the order in which a reader should meet them. What may run at the same
+    time follows from the names in their prompts."""
     inputs: Annotated[
         list[Annotated[str, Field(json_schema_extra=NAME)]], Field(json_schema_extra=_INPUTS)
     ] = dataclasses.field(default_factory=list)
-    """The names that the user fills in at each run. Each stands in braces in at least one prompt."""
+    """The names that the user fills in at each run. Each stands in braces in a prompt."""
 
 
 class _Untitled(GenerateJsonSchema):
@@ -75,38 +73,32 @@ def load(path: Path) -> WorkflowFile:
             or a circle, if nothing else is wrong.
     """
     located = LocatedFile(path, what="workflow")
-    mentions, inputs = _names(located.value)
-    wrong = [
-        located.problem(flaw.where, flaw.says, mention=flaw.mention)
-        for flaw in graph.flaws(mentions, inputs)
-    ]
-    if problems := [*located.problems(WorkflowFile), *wrong]:
+    problems = located.problems(WorkflowFile)
+    for flaw in graph.flaws(*_names(located.value)):
+        problems.append(located.problem(flaw.where, flaw.says, mention=flaw.mention))
+    if problems:
         raise located.error(problems)
     return located.decode(WorkflowFile)
 
 
-def _names(value: Any) -> tuple[list[tuple[str | None, tuple[str, ...] | None]], list[str] | None]:
+def _names(value: Any) -> tuple[list[graph.Mentions], list[str] | None]:
     """Return each step's name and mentions, and the inputs; None stands for the unreadable."""
     file = value if isinstance(value, dict) else {}
     steps = file.get("steps")
-    mentions: list[tuple[str | None, tuple[str, ...] | None]] = []
+    mentions: list[graph.Mentions] = []
     for step in steps if isinstance(steps, list) else []:
         given = step if isinstance(step, dict) else {}
         name, prompt = given.get("name"), given.get("prompt")
-        names = None
-        if isinstance(prompt, str) and prompt:
-            try:
-                names = Step("any", prompt).mentions
-            except ConfigError:
-                names = None
-        readable = isinstance(name, str) and name.isidentifier()
-        mentions.append((name if readable else None, names))
+        try:
+            names = names_in(prompt) if isinstance(prompt, str) else None
+        except ValueError:
+            names = None
+        mentions.append((name if isinstance(name, str) and name.isidentifier() else None, names))
     inputs = file.get("inputs", [])
-    if not isinstance(inputs, list) or not all(isinstance(name, str) for name in inputs):
-        return mentions, None
-    if "inputs" not in file and set(file) - {"about", "steps"}:
-        return mentions, None  # another field may have been meant to hold them
-    return mentions, inputs
+    readable = isinstance(inputs, list) and all(isinstance(name, str) for name in inputs)
+    # without inputs, an unknown field may have been meant to hold them
+    meant = "inputs" in file or set(file) <= {"about", "steps"}
+    return mentions, inputs if readable and meant else None
 
 
 def text(file: WorkflowFile) -> str:
@@ -134,23 +126,12 @@ def text(file: WorkflowFile) -> str:
     return yaml.dump(values, Dumper=_Dumper, allow_unicode=True, sort_keys=False, width=100)
 
 
-def save(path: Path, content: str) -> None:
-    """Write a file, whole or not at all.
-
-    Raises:
-        ConfigError: If its name does not end in .yaml or .yml.
-    """
-    if path.suffix not in (".yaml", ".yml"):
-        raise ConfigError(f"a workflow's file ends in .yaml; got {str(path)!r}")
-    write_whole(path, content.encode())
-
-
 class _Row(list[str]):
     """A list that is written in one line."""
 
 
 class _Dumper(yaml.SafeDumper):
-    """Lists set in, and text of many lines as it is."""
+    """Write lists indented, and text of several lines as it is."""
 
     def increase_indent(self, flow: bool = False, indentless: bool = False) -> None:
         super().increase_indent(flow, False)
@@ -166,9 +147,7 @@ def _text_node(dumper: _Dumper, value: str) -> yaml.Node:
     return dumper.represent_scalar("tag:yaml.org,2002:str", value, style=style)
 
 
-def _row_node(dumper: _Dumper, value: _Row) -> yaml.Node:
-    return dumper.represent_sequence("tag:yaml.org,2002:seq", value, flow_style=True)
-
-
 _Dumper.add_representer(str, _text_node)
-_Dumper.add_representer(_Row, _row_node)
+_Dumper.add_representer(
+    _Row, lambda dumper, row: dumper.represent_sequence("tag:yaml.org,2002:seq", row, True)
+)

@@ -25,7 +25,7 @@ def test_the_nearest_wins(tmp_path, monkeypatch):
         ({"max_concurrent_agents": 0}, "max_concurrent_agents: .*greater than 0; got 0"),
         ({"timeout_seconds": "soon"}, "timeout_seconds: .*number.*got 'soon'"),
         ({"engine": "autogen"}, "engine: .*'sequential', 'asyncio' or 'langgraph'"),
-        ({"retries": 3}, "retries: there is no such field; there are max_concurrent_agents"),
+        ({"retries": 3}, "retries: there is no such field; choose from max_concurrent_agents"),
     ],
 )
 def test_a_wrong_one_is_named(given, words):

@@ -20,8 +20,8 @@ T = TypeVar("T")
 class Figure(Generic[T]):
     """One figure and where it comes from.
 
-    `basis` is "sourced" (published, or fitted to published tables), "estimated" (a plausible
-    value, the reason given) or "chosen" (made up for a lesson).
+    It is "sourced" (published, or fitted to published tables), "estimated" (a plausible value, the
+    reason given) or "chosen" (made up for a lesson).
     """
 
     value: T
@@ -33,8 +33,8 @@ class Figure(Generic[T]):
 class Preset:
     """An endpoint's figures as its file gives them, in the units of its sources.
 
-    Where `slots`, `queue` or a limit is left out, there is none. `queue_full_status` is what a
-    request gets that finds the queue full; `context_tokens` the longest prompt and answer.
+    `slots`, `queue` and the limits are unlimited by default. `queue_full_status` is what a request
+    gets that finds the queue full; `context_tokens` is the longest prompt and answer together.
     """
 
     about: Text
@@ -54,7 +54,7 @@ class Preset:
 
     @property
     def physics(self) -> Physics:
-        """Return the same figures in seconds, as the formulas take them."""
+        """The figures in seconds, as the formulas take them."""
         return Physics(
             prefill_base_s=self.prefill_base_ms.value / 1000,
             prefill_per_token_s=self.prefill_per_token_ms.value / 1000,
@@ -68,7 +68,7 @@ class Preset:
 
 
 def names() -> list[str]:
-    """The presets that come with the course."""
+    """Return the names of the presets that come with the course."""
     return named.names(_ENDPOINTS)
 
 
@@ -77,12 +77,10 @@ def load(preset: str) -> Preset:
 
     Raises:
         ConfigError: If there is no such preset.
-        FileError: If a figure in it is missing, misspelt, of the wrong type or negative, naming
-            line and field.
+        FileError: If it is wrong, naming every mistake with its line.
 
     Example:
         >>> load("course").physics.service_s(prompt_tokens=20, output_tokens=91)
         10.0
     """
-    path = named.found(preset, _ENDPOINTS, what="preset")
-    return located.load(path, Preset, what="preset")
+    return located.load(named.found(preset, _ENDPOINTS, what="preset"), Preset, what="preset")

@@ -132,5 +132,5 @@ def script(workflow: Workflow) -> str:
         start = "START" if not needs else repr(needs) if len(needs) > 1 else repr(needs[0])
         edges.append(f"    drawn.add_edge({start}, {step.name!r})")
     edges += [f"    drawn.add_edge({end!r}, END)" for end in workflow.ends]
-    needs = "langgraph langchain-openai"
-    return source.script(workflow, "langgraph", needs=needs, edges="\n".join(edges))
+    packages = "langgraph langchain-openai"
+    return source.script(workflow, "langgraph", needs=packages, edges="\n".join(edges))
