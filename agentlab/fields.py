@@ -68,7 +68,7 @@ def model(kind: type[T]) -> type[T]:
         Traceback (most recent call last):
         agentlab.errors.ConfigError: name: string should have at least 1 character; got ''
     """
-    config = ConfigDict(extra="forbid", allow_inf_nan=False, use_attribute_docstrings=True)
+    config = ConfigDict(extra="forbid", allow_inf_nan=False)
     made = dataclass(frozen=True, config=config)(kind)
     plain = made.__init__
 

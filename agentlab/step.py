@@ -11,41 +11,46 @@ from pydantic import Field
 from agentlab.errors import ConfigError
 from agentlab.fields import AtLeastOne, Text, model
 
-NAME = {
-    "pattern": r"^[\p{XID_Start}_][\p{XID_Continue}]*$",
-    "patternErrorMessage": "A name goes into braces in prompts, so it is one word of letters, "
-    "digits and underscores that does not begin with a digit.",
-}
+NAME = Field(
+    json_schema_extra={
+        "pattern": r"^[\p{XID_Start}_][\p{XID_Continue}]*$",
+        "patternErrorMessage": "A name goes into braces in prompts, so it is one word of letters, "
+        "digits and underscores that does not begin with a digit.",
+    }
+)
 """What editors are told of a name; it says no more than `str.isidentifier`."""
 
-_PROMPT = {
-    "pattern": r"^(?:[^{}]|\{\{|\}\}|\{[\p{XID_Start}_][\p{XID_Continue}]*:?\})*$",
-    "patternErrorMessage": "Only a name goes into braces; write {{ or }} for a brace.",
-    "examples": ["What is known about {topic}?", "Make one report of {research} and {analysis}."],
-}
+_PROMPT = Field(
+    json_schema_extra={
+        "pattern": r"^(?:[^{}]|\{\{|\}\}|\{[\p{XID_Start}_][\p{XID_Continue}]*:?\})*$",
+        "patternErrorMessage": "Only a name goes into braces; write {{ or }} for a brace.",
+        "examples": ["What is known about {topic}?", "Join {research} and {analysis}."],
+    }
+)
 
 
 @model
 class Step:
     """One question to a model, asked by an agent of the step's name.
 
+    Attributes:
+        name: What other steps call its answer: a Python identifier, in any language.
+        prompt: What is asked. {name} is replaced by the answer of the step, or by the input, of
+            that name; {{ and }} stand for braces.
+        system: What the model is told to be; sent as it stands, without meaning for braces.
+        max_tokens: The most tokens that the answer may have; null sets no limit.
+        temperature: 0 by default, so that runs can be compared; null is the model's own.
+
     Example:
         >>> Step("summary", "Write one report from {research} and {analysis}.").mentions
         ('research', 'analysis')
     """
 
-    name: Annotated[Text, Field(json_schema_extra=NAME)]
-    """What other steps call its answer: a Python identifier, in any language. No other step and no
-    input has it."""
-    prompt: Annotated[Text, Field(json_schema_extra=_PROMPT)]
-    """What is asked. {name} is replaced by the answer of the step, or by the input, of that name;
-    {{ and }} stand for braces."""
+    name: Annotated[Text, NAME]
+    prompt: Annotated[Text, _PROMPT]
     system: str | None = None
-    """What the model is told to be. It is sent as it stands: braces mean nothing here."""
     max_tokens: AtLeastOne | None = None
-    """The most tokens that the answer may have; null sets no limit."""
     temperature: Annotated[float, Field(ge=0, le=2, strict=True)] | None = 0.0
-    """0 by default, so that runs can be compared; null is the model's own."""
 
     def __post_init__(self) -> None:
         if not self.name.isidentifier():

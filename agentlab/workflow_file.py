@@ -10,6 +10,7 @@ is completed and checked by editors while it is written.
 from __future__ import annotations
 
 import dataclasses
+import re
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -34,17 +35,19 @@ class WorkflowFile:
     """A workflow of language-model calls.
 
     The names in braces in the prompts are its graph: a step needs the steps that its prompt names.
+
+    Attributes:
+        about: What the workflow is for, in a sentence.
+        steps: The questions, in the order in which a reader should meet them. What may run at the
+            same time follows from the names in their prompts.
+        inputs: The names that the user fills in at each run. Each stands in braces in a prompt.
     """
 
     about: Text
-    """What the workflow is for, in a sentence."""
     steps: Annotated[list[Step], Field(min_length=1)]
-    """The questions, in the order in which a reader should meet them. What may run at the same
-    time follows from the names in their prompts."""
-    inputs: Annotated[
-        list[Annotated[str, Field(json_schema_extra=NAME)]], Field(json_schema_extra=_INPUTS)
-    ] = dataclasses.field(default_factory=list)
-    """The names that the user fills in at each run. Each stands in braces in a prompt."""
+    inputs: Annotated[list[Annotated[str, NAME]], Field(json_schema_extra=_INPUTS)] = (
+        dataclasses.field(default_factory=list)
+    )
 
 
 class _Untitled(GenerateJsonSchema):
@@ -55,14 +58,16 @@ class _Untitled(GenerateJsonSchema):
 
 
 def schema() -> dict[str, Any]:
-    """Return the format as a JSON Schema of draft 2020-12."""
+    """Return the format as a JSON Schema of draft 2020-12, with docstrings as descriptions."""
     made = TypeAdapter(WorkflowFile).json_schema(schema_generator=_Untitled)
-    for part in (made, *made["$defs"].values()):
-        part["description"] = part["description"].partition("\n\nExample")[0]
-        for field in (part, *part["properties"].values()):
-            field["description"] = " ".join(field["description"].split())
-    about = {"$schema": _Untitled.schema_dialect, "$id": "urn:agentlab:workflow"}
-    return about | made | {"title": "Agent Lab workflow"}
+    for part in (made, made["$defs"]["Step"]):
+        about, _, rest = part["description"].partition("\n\nAttributes:")
+        part["description"] = " ".join(about.split())
+        for entry in re.split(r"\n    (?=\w)", rest.partition("\n\n")[0])[1:]:
+            name, _, says = entry.partition(": ")
+            part["properties"][name]["description"] = " ".join(says.split())
+    head = {"$schema": _Untitled.schema_dialect, "$id": "urn:agentlab:workflow"}
+    return head | made | {"title": "Agent Lab workflow"}
 
 
 def load(path: Path) -> WorkflowFile:
