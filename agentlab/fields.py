@@ -86,7 +86,11 @@ def model(kind: type[T]) -> type[T]:
 def mistakes(error: ValidationError, kind: Any) -> Iterator[Mistake]:
     """Yield what is wrong with a value of this kind, and the way out."""
     for one in error.errors(include_url=False):
-        where, got = one["loc"], f"got {_SHORT.repr(one['input'])}"
+        where = one["loc"]
+        try:
+            got = f"got {_SHORT.repr(one['input'])}"
+        except ValueError:  # Python writes no number of thousands of digits
+            got = "got a huge number"
         match one["type"]:
             case "missing" | "missing_argument":
                 yield Mistake(where[:-1], f"`{where[-1]}` is missing; add it")

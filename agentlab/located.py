@@ -20,6 +20,9 @@ from agentlab.fields import Where
 
 T = TypeVar("T")
 
+_BROKEN = (ValueError, LookupError, AttributeError)
+"""What YAML raises for a scalar that is not of its kind, such as the number "x"."""
+
 
 def load(path: Path, kind: type[T], *, what: str) -> T:
     """Return a file's value as a model, or as a list of models; read again only if it changed.
@@ -64,8 +67,7 @@ class LocatedFile:
         loader = yaml.SafeLoader(self._text)
         try:
             self._root = loader.get_single_node()
-            if twice := list(self._read_keys()):
-                raise self.error(twice)
+            twice = list(self._read_keys())
             self.value: Any = None if self._root is None else loader.construct_document(self._root)
         except yaml.MarkedYAMLError as error:
             mark = error.problem_mark or error.context_mark
@@ -74,12 +76,12 @@ class LocatedFile:
             raise self.error([self._at(mark.index if mark else 0, "", says)]) from None
         except RecursionError as error:  # YAML does not say where
             raise self.error([self._at(0, "", f"YAML cannot read it: {error}")]) from None
-        except FileError:
-            raise
-        except ValueError:
+        except _BROKEN:
             raise self.error(self._unreadable()) from None
         finally:
             loader.dispose()
+        if twice:
+            raise self.error(twice)
 
     def decode(self, kind: type[T]) -> T:
         """Return the value as a model, or as a list of models.
@@ -186,7 +188,7 @@ class LocatedFile:
             if isinstance(node, yaml.ScalarNode):
                 try:
                     yaml.SafeLoader("").construct_object(node)
-                except ValueError as error:
+                except _BROKEN as error:
                     says = f"YAML cannot read it: {error}; correct it, or put it in quotes"
                     yield self._at(node.start_mark.index, "", says)
 

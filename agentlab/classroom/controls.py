@@ -54,9 +54,10 @@ class Controls(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
             raise ConfigError(
                 f"{error}; the settings are {', '.join(self.__struct_fields__)}"
             ) from None
-        faults.load(changes.get("faults", []))
         self._check_preset(chosen.preset)
-        return chosen
+        return msgspec.structs.replace(
+            chosen, faults=faults.load(changes.get("faults", self.faults))
+        )
 
     def _check_preset(self, preset: str | None) -> None:
         # A file of the teacher's own may stay, but none is read because somebody names it here.
