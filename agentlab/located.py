@@ -33,11 +33,8 @@ def load(path: Path, kind: type[T], *, what: str) -> T:
     Example:
         load(Path("mine.yaml"), Person, what="person")
     """
-    try:
-        stat = path.stat()
-        stamp: Hashable = (stat.st_mtime_ns, stat.st_size, stat.st_ino)
-    except OSError:
-        stamp = None
+    stat = path.stat() if path.is_file() else None
+    stamp = stat and (stat.st_mtime_ns, stat.st_size, stat.st_ino)
     return cast(T, _load(path, cast(Hashable, kind), what, stamp))
 
 
@@ -108,7 +105,7 @@ class LocatedFile:
         """Return a problem with the value at `where`, with its key, or with a `{mention}` in it."""
         node = self._root
         key: yaml.Node | None = None
-        for step in where:
+        for depth, step in enumerate(where):
             inner = None
             if isinstance(node, yaml.MappingNode):
                 # what is merged in stands before what is written here, which wins
@@ -118,16 +115,15 @@ class LocatedFile:
             elif isinstance(node, yaml.SequenceNode) and isinstance(step, int):
                 inner = node.value[step]
             if inner is None:
+                where = where[:depth]  # beyond is the name of a type, which pydantic adds
                 break
             node = inner
-        if at_key and key is not None:
+        if at_key:
             node = key
-        if node is None:
-            return self._at(0, fields.dotted(where), says)
-        index, end = node.start_mark.index, node.end_mark.index
-        if mention is not None:
+        index = 0 if node is None else node.start_mark.index
+        if mention is not None and node is not None:
             brace = re.compile(rf"(?<!\{{)\{{{re.escape(mention)}[:}}]")
-            if found := brace.search(self._text, index, end):
+            if found := brace.search(self._text, index, node.end_mark.index):
                 index = found.start()  # folded and escaped text may hide it; then its start counts
         return self._at(index, fields.dotted(where), says)
 

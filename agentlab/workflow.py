@@ -120,9 +120,8 @@ class Workflow:
         for step in self.steps:
             if step.name == name:
                 return step
-        raise ConfigError(
-            f"no step {name!r} in workflow {self.name!r}; there are {listed(self.needs)}"
-        )
+        known = listed(self.needs)
+        raise ConfigError(f"no step {name!r} in workflow {self.name!r}; there are {known}")
 
     def given(self, inputs: Mapping[str, str] | None) -> dict[str, str]:
         """Check the inputs of a run, and return them.
