@@ -71,11 +71,13 @@ def model(kind: type[T]) -> type[T]:
     config = ConfigDict(extra="forbid", allow_inf_nan=False, arbitrary_types_allowed=True)
     made = dataclass(frozen=True, config=config)(kind)
     plain = made.__init__
+    names = [field.name for field in dataclasses.fields(made)]
 
     @wraps(plain)
     def checked(self: Any, *args: Any, **values: Any) -> None:
+        named = dict(zip(names, args, strict=False))  # so that mistakes have a name
         try:
-            plain(self, *args, **values)
+            plain(self, *args[len(names) :], **named, **values)
         except ValidationError as error:
             raise ConfigError(refusal(error, made)) from None
 
