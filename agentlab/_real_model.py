@@ -19,10 +19,8 @@ import httpx
 
 from agentlab import settings
 from agentlab.doctor import FAIL, OK, WARN, Finding
-from agentlab.endpoint.times import Clock
-from agentlab.endpoint.times import clock_of
-from agentlab.endpoint.wire import refused
-from agentlab.endpoint.wire import without
+from agentlab.endpoint.times import Clock, clock_of
+from agentlab.endpoint.wire import refused, without
 from agentlab.errors import (
     AnswerTruncated,
     ConfigError,

@@ -368,11 +368,11 @@ async def _round_trip() -> Trip:
 
 def _plain() -> dict[str, Any]:
     """Settings for the round trip: the defaults, whatever the environment says."""
-    import msgspec
+    from dataclasses import asdict
 
     from agentlab.settings import Settings
 
-    return msgspec.structs.asdict(Settings())
+    return asdict(Settings())
 
 
 def endpoint(trip: Trip) -> Finding:

@@ -1,16 +1,163 @@
-"""What fields of settings and data files may hold, where more than one file says the same."""
+"""Models of settings and data files: how they are made, and how their mistakes are worded.
+
+pydantic finds every mistake in a value. Requests and results are decoded by msgspec, which is
+faster; it knows the same models, because they are dataclasses.
+"""
 
 from __future__ import annotations
 
-from typing import Annotated
+import dataclasses
+from collections.abc import Iterator
+from difflib import get_close_matches
+from functools import wraps
+from reprlib import Repr
+from typing import (
+    Annotated,
+    Any,
+    NamedTuple,
+    TypeVar,
+    cast,
+    dataclass_transform,
+    get_args,
+    get_origin,
+)
 
 import msgspec
+from pydantic import ConfigDict, Field, ValidationError
+from pydantic.dataclasses import dataclass
 
-Text = Annotated[str, msgspec.Meta(min_length=1)]
-"""Text that says something."""
-AtLeastOne = Annotated[int, msgspec.Meta(ge=1)]
+from agentlab.errors import ConfigError
+
+T = TypeVar("T")
+
+Where = tuple[str | int, ...]
+"""The way to a value: ("steps", 1, "prompt")."""
+
+Text = Annotated[str, msgspec.Meta(min_length=1), Field(min_length=1)]
+"""Text of at least one character."""
+AtLeastOne = Annotated[int, msgspec.Meta(ge=1), Field(ge=1, strict=True)]
 """A whole number from 1."""
-Count = Annotated[int, msgspec.Meta(ge=0)]
+Count = Annotated[int, msgspec.Meta(ge=0), Field(ge=0, strict=True)]
 """A whole number from 0."""
-NotNegative = Annotated[float, msgspec.Meta(ge=0)]
+NotNegative = Annotated[float, msgspec.Meta(ge=0), Field(ge=0, strict=True)]
 """Any number from 0."""
+
+_SHORT = Repr()
+_SHORT.maxlevel = 2  # a file of a few lines can hold lists of lists of millions
+
+
+class Mistake(NamedTuple):
+    """One thing that is wrong with a value; `unknown` if no such field exists."""
+
+    where: Where
+    says: str
+    unknown: bool = False
+
+
+@dataclass_transform(frozen_default=True, field_specifiers=(dataclasses.field,))
+def model(kind: type[T]) -> type[T]:
+    """Make a class a frozen dataclass that checks its fields and takes no others.
+
+    Its constructor raises a ConfigError that names everything that is wrong.
+
+    Example:
+        >>> @model
+        ... class Person:
+        ...     name: Text
+        >>> Person("")
+        Traceback (most recent call last):
+        agentlab.errors.ConfigError: name: string should have at least 1 character; got ''
+    """
+    config = ConfigDict(extra="forbid", allow_inf_nan=False, arbitrary_types_allowed=True)
+    made = dataclass(frozen=True, config=config)(kind)
+    plain = made.__init__
+    names = [field.name for field in dataclasses.fields(made)]
+
+    @wraps(plain)
+    def checked(self: Any, *args: Any, **values: Any) -> None:
+        named = dict(zip(names, args, strict=False))  # so that mistakes have a name
+        try:
+            plain(self, *args[len(names) :], **named, **values)
+        except ValidationError as error:
+            raise ConfigError(refusal(error, made)) from None
+
+    made.__init__ = checked  # type: ignore[method-assign]
+    return cast(type[T], made)
+
+
+def mistakes(error: ValidationError, kind: Any) -> Iterator[Mistake]:
+    """Yield what is wrong with a value of this kind, and the way out."""
+    for one in error.errors(include_url=False):
+        where = one["loc"]
+        try:
+            got = f"got {_SHORT.repr(one['input'])}"
+        except ValueError:  # Python writes no number of thousands of digits
+            got = "got a huge number"
+        match one["type"]:
+            case "is_instance_of":  # of UnsetType, which nobody writes
+                continue
+            case "missing" | "missing_argument":
+                yield Mistake(where[:-1], f"`{where[-1]}` is missing; add it")
+            case "unexpected_keyword_argument" | "invalid_key":
+                known = _fields(kind, where[:-1])
+                near = get_close_matches(str(where[-1]), known, n=1)
+                way_out = (
+                    f"did you mean `{near[0]}`?" if near else f"choose from {', '.join(known)}"
+                )
+                yield Mistake(where, f"there is no such field; {way_out}", unknown=True)
+            case "dataclass_type":
+                fields = ", ".join(_fields(kind, where))
+                yield Mistake(where, f"should be a mapping with the fields {fields}; {got}")
+            case "value_error":  # a model's own check, which may say what it looked at
+                raised = one["ctx"]["error"]
+                field = getattr(raised, "field", None)
+                yield Mistake(where if field is None else (*where, field), str(raised))
+            case sort:
+                says = one["msg"].removeprefix("Input ")
+                if sort == "string_type" and not isinstance(one["input"], list | dict | None):
+                    got += ", which needs quotes to be text"
+                yield Mistake(where, f"{says[:1].lower()}{says[1:]}; {got}")
+
+
+def refusal(error: ValidationError, kind: Any) -> str:
+    """Return all mistakes of a value that stands in no file, as one line.
+
+    If the model has a method `variables`, that names the environment's variable of each field.
+    """
+    variables: dict[str, str] = kind.variables() if hasattr(kind, "variables") else {}
+    lines = []
+    for where, says, _ in mistakes(error, kind):
+        field = where[0] if where else None
+        if field in variables:
+            says += f"; set {variables[str(field)]}, or pass {field}=..., to one that fits"
+        lines.append(f"{dotted(where)}: {says}" if where else says)
+    return "; ".join(lines)
+
+
+def dotted(where: Where) -> str:
+    """Return the way to a value as a reader would write it.
+
+    Example:
+        >>> dotted(("steps", 1, "prompt"))
+        'steps[1].prompt'
+    """
+    way = "".join(f"[{step}]" if isinstance(step, int) else f".{step}" for step in where)
+    return way.removeprefix(".")
+
+
+def _fields(kind: Any, where: Where) -> list[str]:
+    """Return the names of the fields that a model at `where` has."""
+    found = _model(kind)
+    for step in where:
+        if isinstance(step, str) and found is not None:
+            field = found.__pydantic_fields__.get(step)
+            found = None if field is None else _model(field.annotation)
+    return [] if found is None else list(found.__pydantic_fields__)
+
+
+def _model(kind: Any) -> Any:
+    """Return the model in an annotation, such as `list[Model] | None`."""
+    if hasattr(kind, "__pydantic_fields__"):
+        return kind
+    parts = (get_origin(kind), *get_args(kind)) if get_args(kind) else ()
+    return next((found for part in parts if (found := _model(part)) is not None), None)

@@ -6,9 +6,11 @@ A workflow's steps and a program's functions are such graphs alike; both are che
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from difflib import get_close_matches
 from functools import cached_property
 from graphlib import CycleError, TopologicalSorter
 from heapq import heapify, heappop, heappush
+from typing import NamedTuple
 
 from agentlab.errors import ConfigError
 from agentlab.trace import most_at_once
@@ -21,14 +23,14 @@ class Graph:
         mentions: Each node's name, and the names of nodes and inputs that it uses.
         inputs: The names that are given at each run.
         node: What a node is called in messages.
-        where: What a node mentions names in, for messages, too.
+        where: What messages call the text in which a node mentions names.
 
     Attributes:
         needs: Node -> the nodes that it needs, inputs left out.
 
     Raises:
-        ConfigError: If two nodes have one name, one uses a name that there is not, an input is
-            never used, or nodes need each other in a circle.
+        ConfigError: If two nodes have one name, a name is unknown, an input is never used, or
+            nodes need each other in a circle.
 
     Example:
         >>> graph = Graph([("b", ["a", "x"]), ("a", ["x"])], inputs=["x"])
@@ -46,14 +48,12 @@ class Graph:
         node: str = "step",
         where: str = "prompt",
     ):
-        self._node, self._where = node, where
-        self.inputs = tuple(inputs)
-        named = self._checked(mentions)
-        needs = {
-            name: tuple(need for need in names if need not in self.inputs)
-            for name, names in named.items()
-        }
-        self.needs = {name: needs[name] for name in self._sorted(needs)}
+        self._node = node
+        given = list(mentions)
+        for flaw in flaws(given, inputs, node=node, where=where):
+            raise ConfigError(flaw.says)
+        needs = {name: tuple(n for n in names if n not in inputs) for name, names in given}
+        self.needs = {name: needs[name] for name in _sorted(needs)}
 
     @cached_property
     def ends(self) -> list[str]:
@@ -62,10 +62,7 @@ class Graph:
         return [name for name in self.needs if name not in needed]
 
     def plan(self, seconds: Mapping[str, float]) -> Plan:
-        """When each node runs if it starts as soon as those that it needs have ended.
-
-        Args:
-            seconds: Node -> how long it takes.
+        """Return when each node runs if it starts as soon as those that it needs have ended.
 
         Raises:
             ConfigError: If the time of a node is missing or negative.
@@ -78,64 +75,104 @@ class Graph:
                 )
         return Plan(self.needs, {name: seconds[name] for name in self.needs})
 
-    def _checked(self, mentions: Iterable[tuple[str, Sequence[str]]]) -> dict[str, Sequence[str]]:
-        node, inputs = self._node, self.inputs
-        named: dict[str, Sequence[str]] = {}
-        for name, names in mentions:
-            if name in named:
-                raise ConfigError(f"two {node}s are called {name!r}; give each a name of its own")
-            if name in inputs:
-                raise ConfigError(f"{name!r} is a {node} and an input; rename one of them")
-            named[name] = names
-        for name, names in named.items():
-            for need in names:
-                if need not in named and need not in inputs:
-                    raise ConfigError(
-                        f"{node} {name!r} needs {need!r}, which is no {node} and no input; there "
-                        f"are {listed([*named, *inputs])}"
-                    )
-        used = {need for names in named.values() for need in names}
-        if unused := [name for name in inputs if name not in used]:
-            raise ConfigError(
-                f"no {self._where} uses the input {listed(unused)}; take it out, or use it"
-            )
-        return named
 
-    def _sorted(self, needs: Mapping[str, Sequence[str]]) -> list[str]:
-        """Each name after those that it needs, else in the order given."""
-        sorter: TopologicalSorter[str] = TopologicalSorter(needs)
-        try:
-            sorter.prepare()
-        except CycleError as error:
-            circle = " -> ".join(reversed(error.args[1]))
-            raise ConfigError(
-                f"these {self._node}s wait for each other for ever: {circle}; take one name out "
-                f"of a {self._where}"
-            ) from None
-        given = list(needs)
-        place = {name: number for number, name in enumerate(given)}
-        ready = [place[name] for name in sorter.get_ready()]
-        heapify(ready)
-        order: list[str] = []
-        while ready:
-            name = given[heappop(ready)]
-            order.append(name)
-            sorter.done(name)
-            for freed in sorter.get_ready():
-                heappush(ready, place[freed])
-        return order
+Mentions = tuple[str | None, Sequence[str] | None]
+"""A node's name and the names that it uses; None stands for what cannot be read in a file."""
+
+
+class Flaw(NamedTuple):
+    """One thing that is wrong with names.
+
+    `where` is the way to the place in a workflow file, such as ("steps", 1, "prompt"), and
+    `mention` the name in the text there that is to blame.
+    """
+
+    where: tuple[str | int, ...]
+    says: str
+    mention: str | None = None
+
+
+def flaws(
+    mentions: Sequence[Mentions],
+    inputs: Sequence[str] | None,
+    *,
+    node: str = "step",
+    where: str = "prompt",
+) -> list[Flaw]:
+    """Return everything that is wrong with names, or else the first circle.
+
+    A name that may only be misspelt where it is given is not wrong where it is used, so a check
+    that needs what cannot be read is left out.
+    """
+    names = [name for name, _ in mentions]
+    given = list(inputs or ())
+    whole = inputs is not None and None not in names
+    used = {need for _, needs in mentions for need in needs or ()}
+    seen: set[str | None] = {None}
+    found: list[Flaw] = []
+    for number, name in enumerate(names):
+        if name in given:
+            says = f"{name!r} is a {node} and an input; rename one of them"
+            found.append(Flaw(("steps", number, "name"), says))
+        elif name is not None and name in seen:
+            says = f"two {node}s are called {name!r}; give each a name of its own"
+            found.append(Flaw(("steps", number, "name"), says))
+        seen.add(name)
+    known = list(dict.fromkeys([*(name for name in names if name), *given]))
+    if whole and not used <= set(known):
+        for number, (name, needs) in enumerate(mentions):
+            for need in (need for need in needs or () if need not in known):
+                near = get_close_matches(need, known, n=1)
+                way_out = f"did you mean {near[0]!r}?" if near else f"there are {listed(known)}"
+                says = f"{node} {name!r} needs {need!r}, which is no {node} and no input"
+                found.append(Flaw(("steps", number, "prompt"), f"{says}; {way_out}", need))
+    for number, name in enumerate(given):
+        if name in given[:number]:
+            found.append(Flaw(("inputs", number), f"the input {name!r} is named twice; keep one"))
+        elif name not in used and all(needs is not None for _, needs in mentions):
+            says = f"no {where} uses the input {name!r}; take it out, or use it"
+            found.append(Flaw(("inputs", number), says))
+    return found or (_circle(mentions, given, node, where) if whole else [])
+
+
+def _circle(
+    mentions: Sequence[Mentions], inputs: Sequence[str], node: str, where: str
+) -> list[Flaw]:
+    needs = {name: [n for n in names or () if n not in inputs] for name, names in mentions}
+    try:
+        TopologicalSorter(needs).prepare()
+    except CycleError as error:
+        circle = list(reversed(error.args[1]))
+        says = f"these {node}s wait for each other for ever: {' -> '.join(circle)}; take one name "
+        at = ("steps", list(needs).index(circle[0]), "prompt")
+        return [Flaw(at, f"{says}out of a {where}", circle[1])]
+    return []
+
+
+def _sorted(needs: Mapping[str, Sequence[str]]) -> list[str]:
+    """Return each name after those that it needs, else in the order given."""
+    sorter: TopologicalSorter[str] = TopologicalSorter(needs)
+    sorter.prepare()
+    given = list(needs)
+    place = {name: number for number, name in enumerate(given)}
+    ready = [place[name] for name in sorter.get_ready()]
+    heapify(ready)
+    order: list[str] = []
+    while ready:
+        order.append(given[heappop(ready)])
+        sorter.done(order[-1])
+        for freed in sorter.get_ready():
+            heappush(ready, place[freed])
+    return order
 
 
 class Plan:
     """A graph's schedule without limits, and the bounds that follow from it.
 
-    Args:
-        needs: Node -> the nodes that it needs, each of which stands before it.
-
     Attributes:
         seconds: Node -> how long it takes.
-        start_s: Node -> when it starts at the earliest: when the last that it needs has ended.
-        end_s: Node -> when it ends then.
+        start_s: Node -> its earliest start: the end of the last node that it needs.
+        end_s: Node -> its earliest end.
 
     Source: work, span and their law are those of R. D. Blumofe and C. E. Leiserson,
     "Scheduling multithreaded computations by work stealing", J. ACM 46 (1999); the bound for a
@@ -148,7 +185,7 @@ class Plan:
         self.end_s: dict[str, float] = {}
         self._waited_for: dict[str, str | None] = {}
         self._superstep: dict[str, int] = {}
-        for name, needed in needs.items():
+        for name, needed in needs.items():  # sorted: what a node needs stands before it
             last = max(needed, key=self.end_s.__getitem__, default=None)
             self._waited_for[name] = last
             self.start_s[name] = 0.0 if last is None else self.end_s[last]
@@ -157,12 +194,12 @@ class Plan:
 
     @property
     def work_s(self) -> float:
-        """The time of all of them, one after the other."""
+        """The time of all nodes, one after the other."""
         return round(sum(self.seconds.values()), 9)
 
     @property
     def span_s(self) -> float:
-        """The time of the longest chain of those that need each other: the floor."""
+        """The time of the longest chain of nodes that need each other: the lower bound."""
         return max(self.end_s.values(), default=0.0)
 
     @property
@@ -177,12 +214,12 @@ class Plan:
 
     @property
     def peak(self) -> int:
-        """The most that run at once."""
+        """The most nodes that run at the same time."""
         return most_at_once((self.start_s[name], self.end_s[name]) for name in self.seconds)
 
     @property
     def supersteps_s(self) -> float:
-        """The makespan if they run in supersteps, each as long as the longest in it.
+        """The makespan in supersteps, each as long as its longest node.
 
         A node's superstep is one later than the latest of those that it needs.
         """
@@ -192,7 +229,7 @@ class Plan:
         return round(sum(longest.values()), 9)
 
     def bound_s(self, at_once: int | None = None) -> float:
-        """What no schedule with at most so many at once can beat.
+        """Return the time that no schedule with at most `at_once` nodes in flight can beat.
 
         Example:
             >>> three = Graph([("a", []), ("b", []), ("c", [])])
@@ -207,7 +244,7 @@ class Plan:
 
 
 def listed(names: Iterable[str]) -> str:
-    """Names for a message, in quotes.
+    """Return names for a message, in quotes.
 
     Example:
         >>> listed(["a", "b"]), listed([])

@@ -8,27 +8,20 @@ from agentlab.errors import ConfigError
 
 
 def names(folder: Path) -> list[str]:
-    """The names of the YAML files in a folder."""
+    """Return the names of the YAML files in a folder."""
     return sorted(path.stem for path in folder.glob("*.yaml"))
 
 
 def found(name: str | Path, folder: Path, *, what: str) -> Path:
-    """The file NAME.yaml of the folder, or the file itself if `name` is the path of a YAML file.
+    """Return the file NAME.yaml of the folder, or `name` itself if it is a YAML file's path.
 
     Raises:
-        ConfigError: If there is none, with the names that there are.
-
-    Example:
-        >>> from agentlab.settings import DATA
-        >>> found("report", DATA / "workflows", what="workflow").name
-        'report.yaml'
+        ConfigError: If there is no such file, with the names that exist.
     """
     path = Path(name)
     if path.suffix not in (".yaml", ".yml"):
         path = folder / f"{name}.yaml"
     if not path.is_file():
-        raise ConfigError(
-            f"no {what} {str(name)!r}; choose one of {', '.join(names(folder))}, "
-            "or give a .yaml file"
-        )
+        known = ", ".join(names(folder))
+        raise ConfigError(f"no {what} {str(name)!r}; choose one of {known}, or give a .yaml file")
     return path

@@ -10,7 +10,6 @@ import inspect
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
-from agentlab._support.asyncio_tools import never_cancelled_from_within
 from agentlab.errors import ConfigError
 from agentlab.graph import Graph
 from agentlab.run import Run, as_ready, in_order

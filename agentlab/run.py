@@ -11,7 +11,7 @@ from collections.abc import Awaitable, Callable, Coroutine, Iterable, Iterator, 
 from contextlib import contextmanager
 from typing import Any, TypeVar
 
-from agentlab.cancelling import never_cancelled_from_within
+from agentlab._support.asyncio_tools import never_cancelled_from_within
 from agentlab.errors import StepError, reason
 
 T = TypeVar("T")

@@ -17,12 +17,9 @@ from functools import cache
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from agentlab import settings
-from agentlab._support.asyncio_tools import allow_many_connections
-from agentlab._support.asyncio_tools import running_loop
+from agentlab._support.asyncio_tools import allow_many_connections, running_loop
 from agentlab.clock import VirtualTimeLoop
-from agentlab.endpoint.app import local_app
 from agentlab.endpoint.process import EndpointProcess
-from agentlab.endpoint.times import clock_of
 from agentlab.errors import ConfigError, EndpointError
 from agentlab.settings import Settings
 from agentlab.trace import attach, detach
@@ -101,8 +98,8 @@ def connection() -> Connection:
     # With the loop, and not in a dictionary of loops: a model holds its loop, so that even a
     # weak one would keep both for ever.
     if Connection not in loop.belongings:
+        from agentlab.endpoint.app import local_app
         from agentlab.endpoint.inprocess import InProcessTransport
-        from agentlab.endpoint.serve import local_app
 
         chosen = current()
         app = local_app(chosen, time_scale=1.0)
@@ -205,7 +202,7 @@ def configure(**changes: Any) -> Configured:
         with lab.configure(faults=[{"kind": "error", "status": 503, "probability": 0.1}]):
             await lab.ask("Name three rivers.")
     """
-    from agentlab.endpoint.serve import local_app
+    from agentlab.endpoint.app import local_app
 
     before, chosen = _here.chosen, settings.from_environment(**_keeping_the_class(changes))
     local_app(chosen, time_scale=chosen.time_scale)  # reads whatever files they name, or refuses
@@ -218,7 +215,7 @@ def _keeping_the_class(changes: dict[str, Any]) -> dict[str, Any]:
     shaping = any(changes.get(name) not in (None, []) for name in _SHAPING)
     if changes.get("upstream", "") is not None or shaping:
         return changes
-    from agentlab.endpoint.another import clock_of
+    from agentlab.endpoint.times import clock_of
 
     others = {name: value for name, value in changes.items() if name != "upstream"}
     try:
@@ -251,7 +248,7 @@ def where() -> str:
         return f"the recording {chosen.replay}; {pace.format(chosen.time_scale)}"
     if chosen.upstream is None:
         return f"the local model, preset {chosen.preset}; {pace.format(chosen.time_scale)}"
-    from agentlab.endpoint.another import clock_of
+    from agentlab.endpoint.times import clock_of
 
     forwarded = f"{chosen.model} at {chosen.upstream}, through the lab's endpoint"
     try:

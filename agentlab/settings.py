@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
+from dataclasses import field
 from pathlib import Path
-from typing import Annotated, Any, Literal, get_args
+from typing import Annotated, Any, Literal
 
-import msgspec
+from pydantic import Field
 
 from agentlab import _upstream
-from agentlab.errors import ConfigError
-from agentlab.fields import AtLeastOne, Count, NotNegative, Text
+from agentlab.fields import AtLeastOne, NotNegative, Text, model
 
 DATA = Path(__file__).resolve().parents[1] / "data"
 """The course's data, beside the package: Agent Lab runs from its checkout."""
@@ -28,56 +28,66 @@ MayBeLeftOut = Literal[
     "repetition_penalty", "seed", "parallel_tool_calls", "stream_options", "user", "store",
     "service_tier", "max_completion_tokens", "max_tokens",
 ]  # fmt: skip
-"""The parameters that a question can be asked without. A limit goes by its other name then."""
+"""The parameters that a request can leave out. A limit goes by its other name then."""
 
-Address = Annotated[str, msgspec.Meta(pattern=r"^https?://[^/]")]
+Address = Annotated[str, Field(pattern=r"^https?://[^/]")]
+# numbers that the environment gives as text
+_Limit = Annotated[int, Field(ge=0)]
+_Length = Annotated[int, Field(ge=1)]
 
 
-class Capacity(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """From `from_s` model seconds after the endpoint's first request on, it has so many slots."""
+@model
+class Capacity:
+    """How many slots the endpoint has from `from_s` model seconds after its first request on."""
 
     from_s: NotNegative
     slots: AtLeastOne
 
 
-class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+@model
+class Settings:
     """How the endpoint behaves, and which model stands behind it.
 
     Attributes:
         preset: A file of `data/endpoints/`, by name, or the path of a YAML file of your own.
-        time_scale: Model seconds to a real second: at 10, an agent of 10 s takes 1 s.
+        time_scale: Model seconds per real second: at 10, an agent of 10 s takes 1 s.
         seed: From which answers and jitter are drawn.
         requests_per_minute: The rate limit; None takes the preset's, 0 lifts it.
-        tokens_per_minute: The same for tokens.
-        capacity: How many slots the local model has, and from when, in place of the preset's.
-        faults: What goes wrong, as `agentlab.endpoint.faults` reads it: a list, or a file's path.
+        tokens_per_minute: The limit of tokens; None and 0 as before.
+        capacity: How many slots the local model has, and from when, instead of the preset's.
+        faults: What goes wrong, for `agentlab.endpoint.faults`: a list, or a file's path.
         record: A file to which every answer is appended; None records nothing.
-        replay: A file so recorded, whose answers are given again in place of a model's.
+        replay: Such a file, whose answers are given again instead of a model's.
         upstream: The address, ending in `/v1`, of the real model or the class that answers; None
-            for the local model. (`lab.configure(upstream=None)` turns away what is paid for, and
-            keeps a class whose model is the local one.)
+            for the local model. (`lab.configure(upstream=None)` refuses a paid model, and keeps a
+            class whose model is the local one.)
         model: The model's name that clients send; the local model takes any.
-        max_body_bytes: How long the body of a request may be; longer ones are refused (413). None
-            takes 1 MiB for the local model, and 8 MiB for a real one, which may look at pictures.
         leave_out: Parameters that the real model is never sent, because it refuses them. Of the
             two names for an answer's longest length, the other is sent.
+        max_body_bytes: How long the body of a request may be; longer ones are refused (413). None
+            takes 1 MiB for the local model, and 8 MiB for a real one, which may look at pictures.
 
     The upstream's key is not here: only the endpoint's own process reads it, from its environment.
     """
 
     preset: Text = "course"
-    time_scale: Annotated[float, msgspec.Meta(ge=0.001, le=10_000)] = 10.0
+    time_scale: Annotated[float, Field(ge=0.001, le=10_000)] = 10.0
     seed: int = 7
-    requests_per_minute: Count | None = None
-    tokens_per_minute: Count | None = None
-    capacity: list[Capacity] = []
-    faults: str | list[dict[str, Any]] = []
+    requests_per_minute: _Limit | None = None
+    tokens_per_minute: _Limit | None = None
+    capacity: list[Capacity] = field(default_factory=list)
+    faults: str | list[dict[str, Any]] = field(default_factory=list)
     record: Text | None = None
     replay: Text | None = None
     upstream: Address | None = None
     model: Text = "gpt-4o-mini"
-    leave_out: list[MayBeLeftOut] = []
-    max_body_bytes: AtLeastOne | None = None
+    leave_out: list[MayBeLeftOut] = field(default_factory=list)
+    max_body_bytes: _Length | None = None
+
+    @staticmethod
+    def variables() -> dict[str, str]:
+        """Return the variables of the environment, by the settings that they set."""
+        return _VARIABLES
 
     @property
     def real(self) -> bool:
@@ -91,39 +101,27 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
 
 
 _VARIABLES = {
-    "preset": "AGENTLAB_PRESET",
-    "time_scale": "AGENTLAB_TIME_SCALE",
-    "seed": "AGENTLAB_SEED",
-    "requests_per_minute": "AGENTLAB_REQUESTS_PER_MINUTE",
-    "tokens_per_minute": "AGENTLAB_TOKENS_PER_MINUTE",
-    "faults": "AGENTLAB_FAULTS",
-    "record": "AGENTLAB_RECORD",
-    "replay": "AGENTLAB_REPLAY",
-    "upstream": "OPENAI_BASE_URL",
-    "model": "OPENAI_MODEL",
-    "leave_out": "AGENTLAB_LEAVE_OUT",
-    "max_body_bytes": "AGENTLAB_MAX_BODY_BYTES",
-}
+    name: f"AGENTLAB_{name.upper()}" for name in Settings.__annotations__ if name != "capacity"
+} | {"upstream": "OPENAI_BASE_URL", "model": "OPENAI_MODEL"}
 
 
 def from_environment(environ: Mapping[str, str] = os.environ, **given: Any) -> Settings:
-    """The settings that `environ` asks for; `given` values win over it.
+    """Return the settings that `environ` asks for; `given` values win over it.
 
     `OPENAI_BASE_URL`, or `OPENAI_API_KEY` alone, names the real model to forward to;
-    `AGENTLAB_LOCAL=1` keeps the local model all the same. White space around a value is no part
-    of it, and nor are quotes around an address or a model's name.
+    `AGENTLAB_LOCAL=1` keeps the local model nevertheless. White space around a value is ignored,
+    and so are quotes around an address or a model's name.
 
     Raises:
-        ConfigError: If a value is of the wrong type or out of range, naming it, or if the address
-            or the key of a real model cannot be one.
+        ConfigError: If a value, or the address or the key of a real model, cannot work.
 
     Example:
         >>> from_environment({"AGENTLAB_TIME_SCALE": "100"}, seed=1).time_scale
         100.0
     """
     values: dict[str, Any] = {
-        field: value
-        for field, name in _VARIABLES.items()
+        setting: value
+        for setting, name in _VARIABLES.items()
         if (value := _upstream.bare(environ.get(name, ""), quoted=name.startswith("OPENAI_")))
     }
     if _upstream.bare(environ.get("OPENAI_API_KEY", "")):
@@ -135,22 +133,7 @@ def from_environment(environ: Mapping[str, str] = os.environ, **given: Any) -> S
         values["upstream"] = _upstream.address(values["upstream"])
     if isinstance(values.get("leave_out"), str):
         values["leave_out"] = [name.strip() for name in values["leave_out"].split(",")]
-    try:
-        chosen = msgspec.convert(values, Settings, strict=False)
-    except msgspec.ValidationError as error:
-        raise ConfigError(f"{error}; {_way_out(str(error), values)}") from None
+    chosen = Settings(**values)
     if chosen.real:  # whether another lab answers there is not known yet
         key_from(environ, learner=chosen.upstream != OPENAI_URL)
     return chosen
-
-
-def _way_out(error: str, values: Mapping[str, Any]) -> str:
-    if "$.leave_out" in error:
-        allowed = ", ".join(get_args(MayBeLeftOut))
-        return f"got {values['leave_out']!r}: what can be left out is {allowed}"
-    for field, name in _VARIABLES.items():
-        if f"$.{field}" in error:
-            return f"got {values[field]!r}: set {name}, or pass {field}=..., to one that fits"
-    if "$.capacity" in error:
-        return "each line is {from_s: 60, slots: 2}: 60 s after the first request, two slots"
-    return f"choose from {', '.join(Settings.__struct_fields__)}"

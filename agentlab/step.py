@@ -6,33 +6,51 @@ from collections.abc import Mapping
 from string import Formatter
 from typing import Annotated
 
-import msgspec
+from pydantic import Field
 
 from agentlab.errors import ConfigError
-from agentlab.fields import AtLeastOne, Text
+from agentlab.fields import AtLeastOne, Text, model
+
+NAME = Field(
+    json_schema_extra={
+        "pattern": r"^[\p{XID_Start}_][\p{XID_Continue}]*$",
+        "patternErrorMessage": "A name goes into braces in prompts, so it is one word of letters, "
+        "digits and underscores that does not begin with a digit.",
+    }
+)
+"""What editors are told of a name; it says no more than `str.isidentifier`."""
+
+_PROMPT = Field(
+    json_schema_extra={
+        "pattern": r"^(?:[^{}]|\{\{|\}\}|\{[\p{XID_Start}_][\p{XID_Continue}]*:?\})*$",
+        "patternErrorMessage": "Only a name goes into braces; write {{ or }} for a brace.",
+        "examples": ["What is known about {topic}?", "Join {research} and {analysis}."],
+    }
+)
 
 
-class Step(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+@model
+class Step:
     """One question to a model, asked by an agent of the step's name.
 
     Attributes:
-        name: What other steps call its answer by; a Python identifier, in any language.
-        prompt: What is asked. `{other}` is replaced by the answer of the step, or the input, of
-            that name; `{{` and `}}` stand for braces.
-        system: What the model is told to be.
-        max_tokens: The most tokens that the answer may have.
-        temperature: 0, unless given, so that runs can be compared; None for the model's own.
+        name: What other steps call its answer: a Python identifier, in any language.
+        prompt: What is asked. {name} is replaced by the answer of the step, or by the input, of
+            that name; {{ and }} stand for braces.
+        system: What the model is told to be; sent as it stands, without meaning for braces.
+        max_tokens: The most tokens that the answer may have; null sets no limit.
+        temperature: 0 by default, so that runs can be compared; null is the model's own.
 
     Example:
         >>> Step("summary", "Write one report from {research} and {analysis}.").mentions
         ('research', 'analysis')
     """
 
-    name: Text
-    prompt: Text
+    name: Annotated[Text, NAME]
+    prompt: Annotated[Text, _PROMPT]
     system: str | None = None
     max_tokens: AtLeastOne | None = None
-    temperature: Annotated[float, msgspec.Meta(ge=0, le=2)] | None = 0.0
+    temperature: Annotated[float, Field(ge=0, le=2, strict=True)] | None = 0.0
 
     def __post_init__(self) -> None:
         if not self.name.isidentifier():
@@ -41,31 +59,36 @@ class Step(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
                 "one word of letters, digits and underscores",
                 field="name",
             )
-        _mentions(self)
+        try:
+            names_in(self.prompt)
+        except ValueError as error:
+            raise ConfigError(f"step {self.name!r}: {error}", field="prompt") from None
 
     @property
     def mentions(self) -> tuple[str, ...]:
         """The names in braces in the prompt, each once, in order."""
-        return _mentions(self)
+        return names_in(self.prompt)
 
     def asked(self, values: Mapping[str, str]) -> str:
-        """The prompt with the `values` in place of the names."""
+        """Return the prompt with the `values` instead of the names."""
         return self.prompt.format_map(values)
 
 
-def _mentions(step: Step) -> tuple[str, ...]:
+def names_in(prompt: str) -> tuple[str, ...]:
+    """Return the names in braces, each once, in order.
+
+    Raises:
+        ValueError: If something else than a name is in braces, or a brace is alone.
+    """
     names: dict[str, None] = {}
     try:
-        for _, name, form, conversion in Formatter().parse(step.prompt):
+        for _, name, form, conversion in Formatter().parse(prompt):
             if name is None:
                 continue
             if form or conversion or not name.isidentifier():
-                raise ValueError(f"{{{name}}} is no name of a step or an input")
+                raise ValueError(f"{{{name}}} is not the name of a step or an input")
             names[name] = None
     except ValueError as error:
-        raise ConfigError(
-            f"step {step.name!r}: {error}; write {{name}} for what is to be filled in, and "
-            "{{ or }} for a brace",
-            field="prompt",
-        ) from None
+        way_out = "write {name} for what is to be filled in, and {{ or }} for a brace"
+        raise ValueError(f"{error}; {way_out}") from None
     return tuple(names)

@@ -12,7 +12,6 @@ from contextvars import ContextVar
 import httpx
 
 from agentlab.clock import is_virtual
-from agentlab.endpoint.app import local_app
 from agentlab.errors import ConfigError, EndpointError
 from agentlab.model_time import model_seconds_a_second
 from agentlab.running import Answer, Connection, connection, say_once

@@ -12,6 +12,7 @@ from pathlib import Path
 
 from agentlab import named, workflow_file
 from agentlab.errors import ConfigError
+from agentlab.files import write_whole
 from agentlab.graph import Graph, Plan, listed
 from agentlab.settings import DATA
 from agentlab.step import Step
@@ -27,15 +28,13 @@ class Workflow:
     Args:
         steps: In the order in which a reader should meet them.
         inputs: The names that the user fills in at each run.
-        name: What it is called.
-        about: What it is for, in a sentence; its name, unless given.
+        about: What it is for, in a sentence; by default its name.
 
-    Two workflows are equal if they ask the same, whatever they are called and in whatever order
-    they are written.
+    Two workflows are equal if they ask the same, whatever their names and their order.
 
     Raises:
-        ConfigError: If two steps or inputs have one name, a prompt mentions a name that there is
-            not, an input is never used, or steps need each other in a circle.
+        ConfigError: If two steps or inputs have one name, a prompt mentions an unknown name, an
+            input is never used, or steps need each other in a circle.
 
     Example:
         >>> w = Workflow(
@@ -64,8 +63,6 @@ class Workflow:
         self.name = name
         self.about = about or name
         self.inputs = tuple(inputs)
-        if len(set(self.inputs)) < len(self.inputs):
-            raise ConfigError(f"an input is named twice: {listed(self.inputs)}; keep one")
         given = list(steps)
         self._graph = Graph([(step.name, step.mentions) for step in given], inputs=self.inputs)
         by_name = {step.name: step for step in given}
@@ -76,8 +73,8 @@ class Workflow:
         """Read `data/workflows/NAME.yaml`, or a file of your own by its path.
 
         Raises:
-            ConfigError: If there is no such file, or it is wrong; then it is a `FileError`, which
-                names line and field of whatever is wrong in it.
+            ConfigError: If there is no such file.
+            FileError: If it is wrong, naming every mistake with its line.
 
         Example:
             >>> Workflow.load("report").inputs
@@ -88,22 +85,21 @@ class Workflow:
         return cls(file.steps, inputs=file.inputs, name=path.stem, about=file.about)
 
     def to_yaml(self) -> str:
-        """The text of a file that loads as an equal workflow."""
-        return workflow_file.text(
-            workflow_file.WorkflowFile(self.about, list(self.steps), list(self.inputs))
-        )
+        """Return the text of a file that loads as an equal workflow."""
+        file = workflow_file.WorkflowFile(self.about, list(self.steps), list(self.inputs))
+        return workflow_file.text(file)
 
     def save(self, path: str | Path) -> None:
         """Write such a file, whole or not at all.
 
         Raises:
-            ConfigError: If the path does not end in .yaml.
+            ConfigError: If the path does not end in .yaml or .yml.
             OSError: If it cannot be written; what was there before is still there.
-
-        Example:
-            Workflow.load("report").save("mine.yaml")
         """
-        workflow_file.save(Path(path), self.to_yaml())
+        file = Path(path)
+        if file.suffix not in (".yaml", ".yml"):
+            raise ConfigError(f"a workflow's file ends in .yaml; got {str(path)!r}")
+        write_whole(file, self.to_yaml().encode())
 
     @property
     def needs(self) -> dict[str, tuple[str, ...]]:
@@ -116,23 +112,22 @@ class Workflow:
         return self._graph.ends
 
     def step(self, name: str) -> Step:
-        """The step of that name.
+        """Return the step of that name.
 
         Raises:
-            ConfigError: If there is none.
+            ConfigError: If the workflow does not have it.
         """
         for step in self.steps:
             if step.name == name:
                 return step
-        raise ConfigError(
-            f"no step {name!r} in workflow {self.name!r}; there are {listed(self.needs)}"
-        )
+        known = listed(self.needs)
+        raise ConfigError(f"no step {name!r} in workflow {self.name!r}; there are {known}")
 
     def given(self, inputs: Mapping[str, str] | None) -> dict[str, str]:
-        """The inputs of a run, checked.
+        """Check the inputs of a run, and return them.
 
         Raises:
-            ConfigError: If one is missing, unknown or no text.
+            ConfigError: If one is missing, unknown or not text.
         """
         given = dict(inputs or {})
         if set(given) != set(self.inputs):
@@ -146,10 +141,10 @@ class Workflow:
         return given
 
     def plan(self, seconds: Mapping[str, float]) -> Plan:
-        """When each step runs if it starts as soon as its inputs are there.
+        """Return when each step runs if it starts as soon as its inputs are there.
 
         Args:
-            seconds: Step -> how long it takes, as `trace.seconds` has it.
+            seconds: Step -> how long it takes, such as `trace.seconds`.
 
         Raises:
             ConfigError: If the time of a step is missing or negative.
@@ -172,7 +167,7 @@ class Workflow:
 
 
 def random_workflow(seed: int, most: int = 16) -> Workflow:
-    """A workflow of 1 to `most` steps, each of which needs up to three of those before it.
+    """Draw a workflow of 1 to `most` steps, each of which needs up to three of those before it.
 
     Its answers are cut at 1 to 90 tokens. The same seed makes the same workflow.
 
@@ -191,5 +186,5 @@ def random_workflow(seed: int, most: int = 16) -> Workflow:
 
 
 def names() -> list[str]:
-    """The workflows that come with the course."""
+    """Return the names of the workflows that come with the course."""
     return named.names(_WORKFLOWS)

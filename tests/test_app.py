@@ -15,8 +15,7 @@ from agentlab.endpoint.app import App, local_app
 from agentlab.endpoint.draws import Occurrences
 from agentlab.endpoint.http import MAX_BODY_BYTES
 from agentlab.endpoint.inprocess import InProcessTransport
-from agentlab.endpoint.record import Recorder
-from agentlab.endpoint.record import Span
+from agentlab.endpoint.record import Recorder, Span
 from agentlab.settings import Settings
 
 CHAT = "/v1/chat/completions"

@@ -154,7 +154,7 @@ def test_a_wrong_experiment_is_refused(tmp_path, text, words):
     ("text", "says"),
     [
         (SMALL + "seeds: [2026-13-45]\n", ":3:9: YAML cannot read it: month must be in 1..12"),
-        (SMALL + "repeats: 0\n", ":3:10: repeats: expected `int` >= 1; it is 0"),
+        (SMALL + "repeats: 0\n", ":3:10: repeats: should be greater than or equal to 1; got 0"),
         (
             "about: x\nworkloads:\n  - agents: 2\n  - workflow: nothing\n",
             ":4:5: workloads[1]: no workflow 'nothing'; choose one of",

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from agentlab.content import Settings
-from agentlab.errors import ConfigError
+from agentlab.errors import ConfigError, FileError
 
 
 def test_the_nearest_wins(tmp_path, monkeypatch):
@@ -25,7 +25,7 @@ def test_the_nearest_wins(tmp_path, monkeypatch):
         ({"max_concurrent_agents": 0}, "max_concurrent_agents: .*greater than 0; got 0"),
         ({"timeout_seconds": "soon"}, "timeout_seconds: .*number.*got 'soon'"),
         ({"engine": "autogen"}, "engine: .*'sequential', 'asyncio' or 'langgraph'"),
-        ({"retries": 3}, "no setting 'retries'; choose from max_concurrent_agents"),
+        ({"retries": 3}, "retries: there is no such field; choose from max_concurrent_agents"),
     ],
 )
 def test_a_wrong_one_is_named(given, words):
@@ -61,6 +61,18 @@ def test_a_wrong_file_is_named(tmp_path, text):
     file.write_text(text)
     with pytest.raises(ConfigError, match=r"content\.yaml"):
         Settings.load(file)
+
+
+def test_a_wrong_value_in_a_file_is_found_where_it_stands(tmp_path):
+    """With line and column, as in every other file."""
+    file = tmp_path / "content.yaml"
+    file.write_text("engine: asyncio\nretry_attempts: none\nprices: 3\n")
+    with pytest.raises(FileError) as refused:
+        Settings.load(file)
+    assert [problem[:3] for problem in refused.value.problems] == [
+        (2, 17, "retry_attempts"),
+        (3, 1, "prices"),
+    ]
 
 
 def test_there_must_be_a_file(tmp_path):

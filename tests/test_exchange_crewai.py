@@ -1,4 +1,4 @@
-"""Crews as workflows, workflows as crews, and scripts of CrewAI's own. On the real clock."""
+"""Crews as workflows, and workflows as scripts of CrewAI's own. On the real clock."""
 
 from __future__ import annotations
 
@@ -10,16 +10,14 @@ import sys
 import pytest
 import yaml
 
-from agentlab import engines, lab, workflow
+from agentlab import engines, lab
 from agentlab.clock import run_virtual
 from agentlab.errors import ConfigError
 from agentlab.step import Step
 from agentlab.trace import trace
-from agentlab.workflow import Workflow, random_workflow
+from agentlab.workflow import Workflow
 
 pytestmark = pytest.mark.filterwarnings("ignore")  # CrewAI's and its libraries' own
-
-GIVEN = {"topic": "tides", "data": "heights"}
 
 
 @pytest.fixture(autouse=True)
@@ -290,105 +288,6 @@ def test_what_no_workflow_says_is_refused(crewai, made, says):
         crewai.load(made())
 
 
-# To a crew
-
-
-def silent(step):
-    """An LLM with a step's settings, and without the client that takes its time to make."""
-    from crewai import BaseLLM
-
-    class Silent(BaseLLM):
-        def call(self, *args, **options):
-            raise AssertionError("nobody is asked here")
-
-    return Silent(model="none", max_tokens=step.max_tokens, temperature=step.temperature)
-
-
-@pytest.mark.parametrize("seed", range(30))
-def test_random_workflows_come_back(crewai, seed):
-    """As a crew, which CrewAI has found valid, and back: the same prompts, to the letter."""
-    w = random_workflow(seed)
-    again = crewai.load(crewai.crew(w, llm=silent))
-    assert again == w
-    assert {name: set(needs) for name, needs in again.needs.items()} == {
-        name: set(needs) for name, needs in w.needs.items()
-    }
-
-
-@pytest.mark.parametrize("name", workflow.names())
-def test_the_courses_workflows_come_back(crewai, name):
-    """With their JSON, which CrewAI leaves alone, and in Korean."""
-    w = Workflow.load(name)
-    assert crewai.load(crewai.crew(w, llm=silent), name=name) == w
-
-
-@pytest.mark.parametrize("seed", range(50))
-def test_a_row_keeps_a_crews_rules(crewai, seed):
-    """Each step once, after what it needs; what runs at once needs nothing that runs with it."""
-    w = random_workflow(seed)
-    places = crewai.row(w)
-    assert sorted(place.step.name for place in places) == sorted(w.needs)
-    ended, running = set(), set()
-    for step, async_execution in places:
-        if not async_execution:  # waits for those that run
-            ended |= running
-            running = set()
-        assert ended.issuperset(w.needs[step.name])
-        (running if async_execution else ended).add(step.name)
-    assert not running  # the last one runs alone
-
-
-def test_what_may_run_at_once_does(crewai):
-    """Three researchers at once, then one writer alone and the others after it: a crew's row."""
-    places = crewai.row(Workflow.load("comprehensive"))
-    assert [(place.step.name, place.async_execution) for place in places] == [
-        ("basics", True),
-        ("practice", True),
-        ("limits", True),
-        ("opening", False),
-        ("middle", True),
-        ("ending", True),
-        ("editor", False),
-        ("publisher", False),
-    ]
-
-
-def test_a_crew_asks_in_other_words(crewai):
-    """As many requests as steps; but CrewAI's template is around each prompt, so answers differ."""
-    w = Workflow.load("report")
-    with trace() as t:
-        output = asyncio.run(crewai.crew(w).akickoff(inputs=GIVEN))
-    results = asyncio.run(engines.run(w, GIVEN))
-    assert t.requests == 3
-    assert [one.name for one in output.tasks_output] == list(results)
-    assert [one.raw for one in output.tasks_output if one.raw == results[one.name]] == []
-
-
-def test_a_crew_is_given_each_answer_where_its_text_says(crewai):
-    """The first text of the context is the first step that the prompt names."""
-    steps = [Step("a", "Name a river."), Step("b", "Name a lake."), Step("c", "Mix {b} with {a}.")]
-    crew = crewai.crew(Workflow(steps), llm=silent)
-    last = crew.tasks[-1]
-    assert last.description == "Mix [text 1 of the context] with [text 2 of the context]."
-    assert [given.name for given in last.context] == ["b", "a"]
-
-
-@pytest.mark.parametrize(
-    ("step", "inputs", "says"),
-    [
-        (Step("a", "Of {주제}."), ["주제"], "the input '주제' of step 'a' cannot be a crew's"),
-        (Step("a", "{crew_chat_messages}"), ["crew_chat_messages"], "mean something of its own"),
-        (Step("a", "Write {{topic}}, as it stands."), [], "has a word in braces that is to stand"),
-        (Step("a", "x", system="Fill in {topic}."), [], "has a word in braces that is to stand"),
-        (Step("a", "See [text 1 of the context]."), [], r"has '\[text 1 of the context\]', which"),
-    ],
-)
-def test_what_crewai_would_misread_is_refused(crewai, step, inputs, says):
-    """Before it fills in what was not meant, or leaves out what was."""
-    with pytest.raises(ConfigError, match=says):
-        crewai.crew(Workflow([step], inputs=inputs))
-
-
 # Scripts
 
 AWKWARD = Workflow(
@@ -429,14 +328,3 @@ def test_a_flow_script_answers_as_the_engines_do(crewai, connected, tmp_path):
     assert run.returncode == 0, run.stderr.decode()
     assert json.loads(run.stdout) == run_virtual(engines.run(AWKWARD, {"topic": "tides"})).result
     assert t.requests == 3
-
-
-def test_a_crew_script_answers_as_the_crew_does(crewai, connected):
-    """The same agents, tasks and contexts, written out."""
-    script = {"__name__": "script"}
-    exec(crewai.crew_script(AWKWARD), script)
-    assert "agentlab" not in crewai.crew_script(AWKWARD)
-    output = asyncio.run(crewai.crew(AWKWARD).akickoff(inputs={"topic": "tides"}))
-    assert asyncio.run(script["run"]({"topic": "tides"})) == {
-        one.name: one.raw for one in output.tasks_output
-    }

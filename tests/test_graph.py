@@ -26,7 +26,7 @@ def test_each_comes_after_what_it_needs():
         ([("a", ["b"]), ("b", ["a"])], [], "functions wait .*: a -> b -> a; .* of a signature"),
         ([("a", []), ("a", [])], [], "two functions are called 'a'"),
         ([("a", ["z"])], [], "function 'a' needs 'z', which is no function and no input"),
-        ([("a", [])], ["x", "y"], "no signature uses the input 'x', 'y'"),
+        ([("a", [])], ["x", "y"], "no signature uses the input 'x'; take it out"),
         ([("a", ["a"])], ["a"], "'a' is a function and an input"),
     ],
     ids=["circle", "twice", "unknown", "unused", "both"],

@@ -7,7 +7,6 @@ import re
 from graphlib import CycleError, TopologicalSorter
 
 import jsonschema_rs
-import msgspec
 import pytest
 import yaml
 from hypothesis import assume, example, given, settings
@@ -85,10 +84,10 @@ def test_every_wrong_field_is_named_with_its_place(written):
     [
         (1, r"no such field; did you mean `inputs`\?"),
         (2, "`prompt` is missing; add it"),
-        (4, r"expected `int \| null`, got `str`; it is 'many'"),
+        (4, "should be a valid integer; got 'many'"),
         (5, "step 'two words'"),
-        (7, "got `bool`; it is True, unless it stands in quotes"),
-        (8, "<= 2.0; it is 3"),
+        (7, "should be a valid string; got True, which needs quotes to be text"),
+        (8, "should be less than or equal to 2; got 3"),
         (10, r"write \{name\} for what is to be filled in"),
     ],
 )
@@ -133,7 +132,7 @@ def test_every_wrong_name_is_found_where_it_stands(written):
         (12, 28, "steps[2].prompt"),
         (13, 11, "steps[3].name"),
     ]
-    assert "did you mean {research}?" in found[2][3]
+    assert "did you mean 'research'?" in found[2][3]
 
 
 BOTH = """\
@@ -157,7 +156,7 @@ def test_wrong_names_are_found_beside_wrong_fields(written):
         (5, 58, "steps[1].max_tokens"),
         (6, 12, "steps[2].name"),
     ]
-    assert "did you mean {notes}?" in found[3][3]
+    assert "did you mean 'notes'?" in found[3][3]
 
 
 @pytest.mark.parametrize(
@@ -198,20 +197,20 @@ def test_a_circle_is_found_at_one_of_its_mentions(written):
 @pytest.mark.parametrize(
     ("text", "place", "says"),
     [
-        ("about: x\nsteps: [", (2, 9), "this is no YAML"),
+        ("about: x\nsteps: [", (2, 9), "this is not YAML"),
         ("about: x\n  steps: 3", (2, 8), "mapping values are not allowed here"),
         ("about: x\nsteps:\n\t- name: a", (3, 1), "cannot start any token"),
         ("about: *who", (1, 8), "undefined alias"),
         ("about: x\n---\nabout: y", (2, 1), "expected a single document"),
         ("about: x\nabout: y", (2, 1), "given in line 1 already"),
         ("about: x\nsteps:\n- name: a\n  prompt: b\n  name: c", (5, 3), "in line 3 already"),
-        (b"about: x\nsteps: caf\xe9", (2, 11), "no UTF-8"),
-        ("about: x\nsteps: a\x00b", (2, 9), "YAML allows no character"),
+        (b"about: x\nsteps: caf\xe9", (2, 11), "not UTF-8"),
+        ("about: x\nsteps: a\x00b", (2, 9), "YAML does not allow the character"),
         ("about: 2024-13-45", (1, 8), "month must be in 1..12"),
-        ("", (1, 1), "expected `object`, got `null`"),
-        ("[]", (1, 1), "expected `object`, got `array`"),
-        ("about: x\nsteps: []", (2, 8), "length >= 1"),
-        ("about: x\nsteps: &all\n- *all", (2, 8), "expected `object`, got `array`"),
+        ("", (1, 1), "a mapping with the fields about, steps, inputs; got None"),
+        ("[]", (1, 1), "a mapping with the fields about, steps, inputs; got []"),
+        ("about: x\nsteps: []", (2, 8), "at least 1 item"),
+        ("about: x\nsteps: &all\n- *all", (2, 8), "a mapping with the fields name, prompt"),
         ("about: x\nsteps: " + "[" * 2000, (1, 1), "YAML cannot read it"),
     ],
     ids=lambda value: str(value)[:24],
@@ -259,27 +258,14 @@ def test_schema_is_one():
     jsonschema_rs.meta.validate(SCHEMA)
     assert SCHEMA["$schema"] == "https://json-schema.org/draft/2020-12/schema"
     assert SCHEMA["$id"].startswith("urn:")
-    for part in (SCHEMA, SCHEMA["$defs"]["step"]):
+    for part in (SCHEMA, SCHEMA["$defs"]["Step"]):
         assert all(prop["description"] for prop in part["properties"].values())
 
 
-@pytest.mark.parametrize(
-    ("part", "struct"),
-    [(SCHEMA, workflow_file.WorkflowFile), (SCHEMA["$defs"]["step"], Step)],
-    ids=["file", "step"],
-)
-def test_schema_has_the_fields_that_are_read(part, struct):
-    """The same names, the same required ones, the same defaults."""
-    fields = msgspec.structs.fields(struct)
-    assert set(part["properties"]) == {field.name for field in fields}
-    assert set(part["required"]) == {field.name for field in fields if field.required}
-    assert part["additionalProperties"] is False
-    for field in fields:
-        if not field.required:
-            default = field.default
-            if default is msgspec.NODEFAULT:
-                default = field.default_factory()
-            assert part["properties"][field.name]["default"] == default
+def test_the_schema_is_that_of_the_models():
+    """What the file says follows from what is read."""
+    made = json.dumps(workflow_file.schema(), indent=2, ensure_ascii=False) + "\n"
+    assert workflow_file.SCHEMA.read_text(encoding="utf-8") == made
 
 
 @pytest.mark.parametrize("name", workflow.names())
@@ -492,7 +478,7 @@ def test_show_says_what_the_graph_allows(capsys):
     assert "2.00 times as fast" in shown
 
 
-@pytest.mark.parametrize("to", ["langgraph", "flow", "crew"])
+@pytest.mark.parametrize("to", ["langgraph", "flow"])
 @pytest.mark.filterwarnings("ignore")  # CrewAI's and its libraries' own
 def test_export_prints_a_script(capsys, to):
     """Whole, and nothing else: it can be written to a file as it is."""
@@ -501,7 +487,6 @@ def test_export_prints_a_script(capsys, to):
     compile(script, "report.py", "exec")
     assert script.startswith("# report: The basic workflow.")
     assert ("StateGraph(State)" in script) == (to == "langgraph")
-    assert ("Crew(" in script) == (to == "crew")
 
 
 def test_mermaid_has_each_need_once():

@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
 from collections import Counter
 from collections.abc import Iterable, Iterator
+from dataclasses import field
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, TypeVar
 
 import msgspec
+from pydantic import Field
 
 from agentlab import named, settings
 from agentlab.bench.strategy import Strategy
 from agentlab.errors import ConfigError
-from agentlab.fields import Text
+from agentlab.fields import Text, Where, model
 from agentlab.located import LocatedFile
 from agentlab.settings import DATA, Settings
 from agentlab.workflow import Step, Workflow
@@ -21,23 +24,27 @@ from agentlab.workflow import Step, Workflow
 _EXPERIMENTS = DATA / "experiments"
 
 AXES = ("workload", "engine", "preset", "at_once", "seed", "strategy")
-"""In what cases may differ."""
+"""The axes on which cases may differ."""
 
 MOST_MEASUREMENTS = 100_000
-"""More than anybody waits for, and a file of them would be read for minutes."""
+"""More than anybody waits for; it would take minutes to read a file of them."""
 
-UpToAMillion = Annotated[int, msgspec.Meta(ge=1, le=1_000_000)]
-Seed = Annotated[int, msgspec.Meta(ge=0, le=2**63 - 1)]
+UpToAMillion = Annotated[int, Field(ge=1, le=1_000_000, strict=True)]
+Seed = Annotated[int, msgspec.Meta(ge=0, le=2**63 - 1), Field(ge=0, le=2**63 - 1, strict=True)]
+
+T = TypeVar("T")
+Some = Annotated[list[T], Field(min_length=1)]
 
 Engine = Literal["sequential", "asyncio", "langgraph", "crewai", "dask", "crowd"]
 
 
-class Workload(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """What is asked: so many agents that need each other not at all, or a workflow.
+@model
+class Workload:
+    """What is asked: a number of independent agents, or a workflow.
 
     Attributes:
         agents: How many agents ask one question each.
-        tokens: The length of each one's answer. On `course`, n tokens take .9 + n / 10 s.
+        tokens: The length of each answer. On `course`, n tokens take .9 + n / 10 s.
         workflow: A workflow by its name, or a file's path.
         inputs: The workflow's inputs.
     """
@@ -45,7 +52,7 @@ class Workload(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     agents: UpToAMillion | None = None
     tokens: UpToAMillion = 11
     workflow: Text | None = None
-    inputs: dict[str, str] = {}
+    inputs: dict[str, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         if (self.agents is None) == (self.workflow is None):
@@ -53,23 +60,23 @@ class Workload(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
 
     @property
     def name(self) -> str:
-        """How tables call it, where no other workload of the experiment is called so."""
+        """Its name in tables, if no other workload of the experiment has the same."""
         if self.workflow is not None:
             return Path(self.workflow).stem
         return f"{self.agents:,} agent{'s' if self.agents != 1 else ''}"
 
     @property
     def length(self) -> str:
-        """How long each agent's answer is, in words; nothing for a workflow."""
+        """The length of each agent's answer, in words; nothing for a workflow."""
         if self.workflow is not None:
             return ""
         return f"{self.tokens:,} token{'s' if self.tokens != 1 else ''}"
 
     def build(self) -> Workflow:
-        """The workflow to run.
+        """Return the workflow to run.
 
         Raises:
-            ConfigError: If there is no such workflow, or its inputs are others.
+            ConfigError: If there is no such workflow, or it takes other inputs.
         """
         if self.workflow is not None:
             workflow = Workflow.load(self.workflow)
@@ -83,7 +90,7 @@ class Workload(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
 
 
 class Case(msgspec.Struct, frozen=True, order=True):
-    """One combination: what a row of the table stands for."""
+    """One combination: a row of the table."""
 
     workload: str
     engine: str
@@ -93,7 +100,7 @@ class Case(msgspec.Struct, frozen=True, order=True):
     strategy: Strategy = "once"
 
     def named(self, axes: Iterable[str]) -> str:
-        """Its values on these axes, as a legend has it.
+        """Return its values on these axes, for a legend.
 
         Example:
             >>> Case("4 agents", "asyncio", "course", None, 7).named(["workload", "at_once"])
@@ -108,60 +115,50 @@ class Case(msgspec.Struct, frozen=True, order=True):
 
 
 def shown(value: object) -> str:
-    """A value of a case, as a table has it."""
+    """Return a value of a case for a table."""
     return "no limit" if value is None else str(value)
 
 
 def varied(cases: Iterable[Case]) -> list[str]:
-    """In what these cases differ; the engine, if they do not."""
+    """Return the axes on which these cases differ; the engine, if they do not."""
     values = list(cases)
     return [a for a in AXES if len({getattr(case, a) for case in values}) > 1] or ["engine"]
 
 
-class Experiment(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+@model
+class Experiment:
     """A file of `data/experiments/`, or one of your own.
 
     Attributes:
         about: The question, in a sentence.
-        engines: What drives the agents; `dask` sends from other processes,
-            `crowd` is no client at all (`agentlab.bench.crowd`).
-        clock: "virtual" is exact and needs no repeats; "real" is what a user waits.
+        engines: What drives the agents; `dask` sends from other processes, `crowd` has no client.
         at_once: The most requests in flight; null is no limit.
-        strategies: How a refused request is met; see `agentlab.bench.strategy`.
+        strategies: What happens to a refused request; see `agentlab.bench.strategy`.
+        clock: "virtual" is exact and needs no repeats; "real" is what a user waits.
         repeats: How often each case is measured, in turn with all others.
         warmups: How often each case is run before, unmeasured, on the real clock.
         settings: What else `lab.configure` takes, such as `requests_per_minute`.
     """
 
     about: Text
-    workloads: Annotated[list[Workload], msgspec.Meta(min_length=1)]
-    engines: Annotated[list[Engine], msgspec.Meta(min_length=1)] = msgspec.field(
-        default_factory=lambda: ["sequential", "asyncio"]
-    )
-    presets: Annotated[list[Text], msgspec.Meta(min_length=1)] = msgspec.field(
-        default_factory=lambda: ["course"]
-    )
-    at_once: Annotated[list[UpToAMillion | None], msgspec.Meta(min_length=1)] = msgspec.field(
-        default_factory=lambda: [None]
-    )
-    seeds: Annotated[list[Seed], msgspec.Meta(min_length=1)] = msgspec.field(
-        default_factory=lambda: [7]
-    )
-    strategies: Annotated[list[Strategy], msgspec.Meta(min_length=1)] = msgspec.field(
-        default_factory=lambda: ["once"]
-    )
+    workloads: Some[Workload]
+    engines: Some[Engine] = field(default_factory=lambda: ["sequential", "asyncio"])
+    presets: Some[Text] = field(default_factory=lambda: ["course"])
+    at_once: Some[UpToAMillion | None] = field(default_factory=lambda: [None])
+    seeds: Some[Seed] = field(default_factory=lambda: [7])
+    strategies: Some[Strategy] = field(default_factory=lambda: ["once"])
     clock: Literal["virtual", "real"] = "virtual"
     repeats: UpToAMillion = 1
-    warmups: Annotated[int, msgspec.Meta(ge=0, le=1000)] = 1
-    settings: dict[str, Any] = {}
+    warmups: Annotated[int, Field(ge=0, le=1000, strict=True)] = 1
+    settings: dict[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         many = len(self.workloads) * self.repeats
-        for field in ("engines", "presets", "at_once", "seeds", "strategies"):
-            values = getattr(self, field)
+        for axis in ("engines", "presets", "at_once", "seeds", "strategies"):
+            values = getattr(self, axis)
             many *= len(values)
             if twice := [value for value, times in Counter(values).items() if times > 1]:
-                raise ValueError(f"{field}: {twice[0]!r} is there twice; name each once")
+                raise ValueError(f"{axis}: {twice[0]!r} is there twice; name each once")
         if many > MOST_MEASUREMENTS:
             raise ValueError(
                 f"these are {many:,} measurements, and at most {MOST_MEASUREMENTS:,} are made; "
@@ -175,8 +172,7 @@ class Experiment(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
         if len(self.by_name) < len(self.workloads):
             names = ", ".join(workload.name for workload in self.workloads)
             raise ValueError(
-                f"two workloads have one name: {names}; leave one out, or give its workflow's file "
-                "another name"
+                f"two workloads have one name: {names}; leave one out, or rename its file"
             )
         if taken := {"preset", "seed"} & set(self.settings):
             raise ValueError(f"settings: {taken.pop()} has a list of its own in the experiment")
@@ -195,7 +191,7 @@ class Experiment(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
 
     @property
     def by_name(self) -> dict[str, Workload]:
-        """Name -> workload. The name tells the length of answers where another would have it too.
+        """Name -> workload. The name has the length of answers if another would be equal.
 
         Example:
             >>> lengths = [Workload(agents=1), *(Workload(agents=3, tokens=n) for n in (44, 109))]
@@ -210,7 +206,7 @@ class Experiment(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
 
     @property
     def chosen(self) -> Settings:
-        """The environment's settings, changed by its own."""
+        """The environment's settings, changed by the experiment's own."""
         return settings.from_environment(**self.settings)
 
     @property
@@ -219,16 +215,16 @@ class Experiment(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
         return self.clock == "real" and self.chosen.real
 
     def as_asked(self) -> Experiment:
-        """As it will be measured: a real model has no preset and no seed, so one of each is enough.
+        """Return it as it will be measured: for a real model with one preset and one seed.
 
-        All of them would be the same cases, paid for again.
+        A real model has neither, so all others would be the same cases, paid for again.
         """
         if not self.asks_real:
             return self
-        return msgspec.structs.replace(self, presets=self.presets[:1], seeds=self.seeds[:1])
+        return dataclasses.replace(self, presets=self.presets[:1], seeds=self.seeds[:1])
 
     def cases(self) -> Iterator[Case]:
-        """Every combination; those that one endpoint can answer stand together."""
+        """Yield every combination, grouped by the endpoint that can answer them."""
         for preset, seed in itertools.product(self.presets, self.seeds):
             for workload, at_once, strategy, engine in itertools.product(
                 self.by_name, self.at_once, self.strategies, self.engines
@@ -237,15 +233,15 @@ class Experiment(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
 
 
 def names() -> list[str]:
-    """The experiments that come with the course."""
+    """Return the names of the experiments that come with the course."""
     return named.names(_EXPERIMENTS)
 
 
 def found(file: str | Path) -> Path:
-    """The file of an experiment, given by its name or by its path.
+    """Return the file of an experiment, given by its name or by its path.
 
     Raises:
-        ConfigError: If there is none.
+        ConfigError: If there is no such file.
     """
     return named.found(file, _EXPERIMENTS, what="experiment")
 
@@ -255,7 +251,7 @@ def load(file: str | Path) -> Experiment:
 
     Raises:
         ConfigError: If there is no such file.
-        FileError: If it is wrong, naming line and field.
+        FileError: If it is wrong, naming every mistake with its line.
 
     Example:
         >>> load("article").clock
@@ -263,14 +259,13 @@ def load(file: str | Path) -> Experiment:
     """
     located = LocatedFile(found(file), what="experiment")
     experiment = located.decode(Experiment)
-    for number, workload in enumerate(experiment.workloads):
-        try:
+    where: Where = ("settings",)
+    try:
+        if experiment.settings:
+            settings.from_environment(**experiment.settings)
+        for number, workload in enumerate(experiment.workloads):
+            where = ("workloads", number)
             workload.build()
-        except ConfigError as error:
-            raise located.error([located.problem(("workloads", number), str(error))]) from None
-    if experiment.settings:
-        try:
-            _ = experiment.chosen
-        except ConfigError as error:
-            raise located.error([located.problem(("settings",), str(error))]) from None
+    except ConfigError as error:
+        raise located.error([located.problem(where, str(error))]) from None
     return experiment

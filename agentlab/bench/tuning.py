@@ -13,16 +13,17 @@ from difflib import ndiff
 from functools import partial
 from pathlib import Path
 from statistics import median
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import msgspec
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from pydantic import Field
 
 from agentlab.bench import results
 from agentlab.bench.experiment import Seed, found
 from agentlab.errors import ConfigError, FileError
-from agentlab.fields import AtLeastOne, Text
+from agentlab.fields import AtLeastOne, Text, model
 from agentlab.located import LocatedFile
 from agentlab.progress import bar
 from agentlab.tuning import dags, learning, plots, portable, trial
@@ -31,10 +32,11 @@ from agentlab.tuning.scenarios import JUDGING, Scenario
 _PARTS = ("limits", "graphs", "learning", "portable")
 
 
-Seeds = Annotated[list[Seed], msgspec.Meta(min_length=1)]
+Seeds = Annotated[list[Seed], Field(min_length=1)]
 
 
-class Limits(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+@model
+class Limits:
     """How limiters are judged; `seeds` should be others than those with which one was tuned.
 
     Attributes:
@@ -42,7 +44,7 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
         seeds: Each scenario is drawn once from each.
     """
 
-    limiters: Annotated[list[Text], msgspec.Meta(min_length=1)]
+    limiters: Annotated[list[Text], Field(min_length=1)]
     seeds: Seeds
 
     def __post_init__(self) -> None:
@@ -52,7 +54,8 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
             )
 
 
-class Learning(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+@model
+class Learning:
     """How the bandit is judged; `seeds` should be others than those it was made with.
 
     Attributes:
@@ -69,14 +72,8 @@ class Learning(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
         learning.check_shift(self.runs, self.shift_at)
 
 
-class Tuning(
-    msgspec.Struct,
-    frozen=True,
-    kw_only=True,
-    forbid_unknown_fields=True,
-    tag_field="kind",
-    tag="tuning",
-):
+@model
+class Tuning:
     """An experiment's file whose `kind` is `tuning`.
 
     Attributes:
@@ -87,6 +84,7 @@ class Tuning(
         workflows: How many random workflows each engine runs, on an endpoint that fails.
     """
 
+    kind: Literal["tuning"]
     about: Text
     limits: Limits
     graphs: AtLeastOne

@@ -22,18 +22,19 @@ from agentlab.classroom.door import ClassroomDoor
 from agentlab.classroom.room import Room
 from agentlab.classroom.roster import NotALearner, Roster
 from agentlab.endpoint import presets
-from agentlab.endpoint.app import App
-from agentlab.endpoint.app import OnEnd
-from agentlab.endpoint.http import ClientGone
-from agentlab.endpoint.http import Receive
-from agentlab.endpoint.http import Scope
-from agentlab.endpoint.http import Send
-from agentlab.endpoint.http import finish
-from agentlab.endpoint.http import read_body
-from agentlab.endpoint.http import respond
-from agentlab.endpoint.http import start
-from agentlab.endpoint.http import unknown_route
-from agentlab.endpoint.http import when_again
+from agentlab.endpoint.app import App, OnEnd
+from agentlab.endpoint.http import (
+    ClientGone,
+    Receive,
+    Scope,
+    Send,
+    finish,
+    read_body,
+    respond,
+    start,
+    unknown_route,
+    when_again,
+)
 from agentlab.endpoint.record import Span
 from agentlab.endpoint.wire import RequestError
 from agentlab.errors import ConfigError

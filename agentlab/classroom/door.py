@@ -21,13 +21,9 @@ import socket
 from collections.abc import Callable
 from functools import lru_cache
 
-from agentlab.classroom.roster import NotALearner
-from agentlab.classroom.roster import Roster
-from agentlab.classroom.roster import TEACHER
-from agentlab.endpoint.door import foreign
-from agentlab.endpoint.door import hostname
-from agentlab.endpoint.http import Scope
-from agentlab.endpoint.http import header
+from agentlab.classroom.roster import TEACHER, NotALearner, Roster
+from agentlab.endpoint.door import foreign, hostname
+from agentlab.endpoint.http import Scope, header
 from agentlab.endpoint.record import Span
 from agentlab.endpoint.wire import RequestError
 

@@ -62,7 +62,8 @@ class Controls(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
         except msgspec.ValidationError as error:
             names = ", ".join(self.__struct_fields__)
             raise ConfigError(f"{error}; the settings are {names}") from None
-        faults.load(changes.get("faults", []))
+        planned = faults.load(changes.get("faults", self.faults))
+        chosen = msgspec.structs.replace(chosen, faults=planned)
         # A file of the teacher's own may stay, but none is read because somebody names it here.
         preset, known = chosen.preset, presets.names()
         if preset != self.preset and self.preset is None:

@@ -12,7 +12,6 @@ from agentlab.classroom.app import Classroom, in_a_notebook
 from agentlab.classroom.door import own_addresses
 from agentlab.classroom.roster import NAMES_PER_ADDRESS, Roster
 from agentlab.endpoint.app import OnEnd
-from agentlab.endpoint.record import Span
 from agentlab.endpoint.serve import HOST, serve
 from agentlab.errors import ConfigError
 from agentlab.settings import Settings, from_environment

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import sys
 from pathlib import Path
 
-import msgspec
 from matplotlib.figure import Figure
 
 from agentlab.bench import compare, cost, experiment, measure, plots, report, results, tuning
@@ -69,7 +69,7 @@ def _measure(path: Path, file: Path, options: argparse.Namespace) -> int:
     chosen = experiment.load(path)
     if options.leave_out:
         asked_so = {**chosen.settings, "leave_out": options.leave_out}
-        chosen = msgspec.structs.replace(chosen, settings=asked_so)
+        chosen = dataclasses.replace(chosen, settings=asked_so)
     if chosen.asks_real:
         real = chosen.chosen
         asked = f"this asks {real.model} at {real.upstream} {_bill(cost.cost(chosen), options)}"

@@ -12,8 +12,7 @@ from agentlab import settings
 from agentlab.commands import leave_out_argument
 from agentlab.endpoint import presets
 from agentlab.endpoint.app import build_app
-from agentlab.endpoint.record import Span
-from agentlab.endpoint.record import span_line
+from agentlab.endpoint.record import Span, span_line
 from agentlab.endpoint.serve import serve
 from agentlab.errors import ConfigError
 
@@ -63,7 +62,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> int:
     """Serve; return 0 after Ctrl-C."""
-    fields = settings.Settings.__struct_fields__
+    fields = settings.Settings.__dataclass_fields__
     given = {f: value for f in fields if (value := getattr(options, f, None)) is not None}
     of_a_class = {name: getattr(options, name) for name in _OF_A_CLASS}
     with contextlib.ExitStack() as stack:

@@ -39,21 +39,12 @@ from agentlab.endpoint.http import (
 )
 from agentlab.endpoint.limits import Limits
 from agentlab.endpoint.local import LocalModel
-from agentlab.endpoint.record import BROKEN_OFF
-from agentlab.endpoint.record import HUNG_UP
-from agentlab.endpoint.record import Recorder
-from agentlab.endpoint.record import Span
-from agentlab.endpoint.recording import Recording
-from agentlab.endpoint.recording import Replay
-from agentlab.endpoint.times import CLOCK
-from agentlab.endpoint.times import TIMES
-from agentlab.endpoint.times import clock_of
-from agentlab.endpoint.times import telling
+from agentlab.endpoint.record import BROKEN_OFF, HUNG_UP, Recorder, Span
+from agentlab.endpoint.recording import Recording, Replay
+from agentlab.endpoint.times import CLOCK, TIMES, clock_of, telling
 from agentlab.endpoint.wire import RequestError
 from agentlab.errors import EndpointError
-from agentlab.settings import Settings
-from agentlab.settings import account_from
-from agentlab.settings import key_from
+from agentlab.settings import Settings, account_from, key_from
 
 OnEnd = Callable[[Span], object]
 """What is told of every question that has been answered, or has failed."""

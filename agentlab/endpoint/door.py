@@ -9,8 +9,7 @@ from functools import lru_cache
 from typing import Protocol
 from urllib.parse import urlsplit
 
-from agentlab.endpoint.http import Scope
-from agentlab.endpoint.http import header
+from agentlab.endpoint.http import Scope, header
 from agentlab.endpoint.record import Span
 from agentlab.endpoint.wire import RequestError
 

@@ -1,6 +1,6 @@
-"""What can go wrong at an endpoint, and when: the plan. Carrying it out is `gate`'s and `tamper`'s.
+"""What can go wrong at an endpoint, and when: the plan, which `gate` and `tamper` carry out.
 
-A fault comes with a probability, drawn for each request by itself so that a run repeats, at
+A fault comes with a probability, drawn for each request by itself so that a run is reproducible, at
 certain calls ("the 3rd call of the writer"), or for a time ("down from 10 s to 20 s").
 """
 
@@ -11,12 +11,13 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-import msgspec
+from pydantic import Field, TypeAdapter, ValidationError
 
-from agentlab import located
+from agentlab import fields, located
 from agentlab.endpoint.draws import uniform
 from agentlab.endpoint.wire import RequestError
 from agentlab.errors import ConfigError
+from agentlab.fields import AtLeastOne, NotNegative, model
 
 Kind = Literal[
     "error",  # an error in OpenAI's shape, with `status`
@@ -49,30 +50,26 @@ ERRORS: dict[int, tuple[str, str | None, str]] = {
 }
 _WORTH_A_RETRY = {408, 409, 429, 500, 502, 503, 504}
 
-Probability = Annotated[float, msgspec.Meta(ge=0, le=1)]
-Seconds = Annotated[float, msgspec.Meta(ge=0)]
-CallNumber = Annotated[int, msgspec.Meta(ge=1)]
 
-
-class Fault(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+@model
+class Fault:
     """One line of a plan: what happens, and to which requests.
 
     Either `probability` or `calls` says when; `between_s`, from and until, narrows it to a time
     after the endpoint's first request, or, alone, means every request of that time. With `agent`,
-    only its requests count and suffer.
+    only that agent's requests count and fail. Times are model seconds.
     On an answer that is not streamed, `cut` is `truncated_json`, and `stream_error` an error 500.
-    Times are model seconds.
     """
 
     kind: Kind
-    probability: Probability | None = None
-    calls: Annotated[list[CallNumber], msgspec.Meta(min_length=1)] | None = None
-    between_s: tuple[Seconds, Seconds] | None = None
+    probability: Annotated[float, Field(ge=0, le=1, strict=True)] | None = None
+    calls: Annotated[list[AtLeastOne], Field(min_length=1)] | None = None
+    between_s: tuple[NotNegative, NotNegative] | None = None
     agent: str | None = None
-    status: int = 500
-    retry_after_s: Seconds = 1.0
-    stall_s: Seconds | None = None
-    byte_s: Seconds = 0.1
+    status: Annotated[int, Field(strict=True)] = 500
+    retry_after_s: NotNegative = 1.0
+    stall_s: NotNegative | None = None
+    byte_s: NotNegative = 0.1
 
     def __post_init__(self) -> None:
         given = [self.probability, self.calls].count(None)
@@ -84,27 +81,25 @@ class Fault(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
             raise ValueError(f"status {self.status}; choose one of {', '.join(map(str, ERRORS))}")
 
     def covers(self, after_s: float) -> bool:
-        """True if it may happen so long after the endpoint's first request."""
+        """Return True if it may happen `after_s` seconds after the endpoint's first request."""
         return self.between_s is None or self.between_s[0] <= after_s < self.between_s[1]
 
     @property
     def error(self) -> RequestError:
-        """What a fault of kind "error" or "quota" answers."""
+        """The answer of a fault of kind "error" or "quota"."""
         if self.kind == "quota":
             message = "You exceeded your current quota, please check your plan and billing details."
             return RequestError(429, message, kind="insufficient_quota", code="insufficient_quota")
-        status = self.status
-        kind, code, message = ERRORS[status]
-        wait_s = self.retry_after_s if status in _WORTH_A_RETRY else None
-        return RequestError(status, message, kind=kind, code=code, retry_after_s=wait_s)
+        kind, code, message = ERRORS[self.status]
+        wait_s = self.retry_after_s if self.status in _WORTH_A_RETRY else None
+        return RequestError(self.status, message, kind=kind, code=code, retry_after_s=wait_s)
 
 
 def load(plan: str | Sequence[Any]) -> list[Fault]:
     """Read a fault plan: a list of faults, or the path of a YAML file with one.
 
     Raises:
-        ConfigError: If it cannot be read, or a line of it cannot work; of a file it is a
-            `FileError`, which names line and field.
+        ConfigError: If it cannot be read or cannot work; for a file it is a `FileError`.
 
     Example:
         >>> [fault.kind for fault in load([{"kind": "error", "probability": 0.05}])]
@@ -114,21 +109,22 @@ def load(plan: str | Sequence[Any]) -> list[Fault]:
         faults = [*located.load(Path(plan), list[Fault], what="fault plan")]
     else:
         try:
-            faults = msgspec.convert(plan, list[Fault])
-        except msgspec.ValidationError as error:
-            raise ConfigError(f"fault plan {plan!r}: {error}; correct it there") from None
+            faults = TypeAdapter(list[Fault]).validate_python(plan)
+        except ValidationError as error:
+            says = fields.refusal(error, list[Fault])
+            raise ConfigError(f"fault plan {plan!r}: {says}; correct it there") from None
     for agent in {fault.agent for fault in faults}:
         always = [f for f in faults if f.agent in (None, agent) and f.between_s is None]
         total = sum(f.probability or 0 for f in always)
         if total > 1 + 1e-9:
             raise ConfigError(
-                f"fault plan {plan!r}: the probabilities add up to {total:g}; at most 1 can come"
+                f"fault plan {plan!r}: the probabilities add up to {total:g}; at most 1 is possible"
             )
     return faults
 
 
 class FaultPlan:
-    """Says which fault, if any, befalls a request.
+    """Says which fault, if any, a request meets.
 
     Example:
         >>> plan = FaultPlan(load([{"kind": "reset", "agent": "writer", "calls": [2]}]), seed=7)
@@ -145,10 +141,10 @@ class FaultPlan:
     def next(
         self, key: bytes, occurrence: int, attempt: int, agent: str, *, at_s: float
     ) -> Fault | None:
-        """The fault of the next request, which arrived at `at_s`.
+        """Return the fault of the next request, which arrived at `at_s`.
 
-        Each attempt is drawn anew, or a retry would meet the same fault for ever, and counts as
-        a call.
+        Each attempt counts as a call and is drawn by itself; else a retry would always meet the
+        same fault.
         """
         self._calls[None] += 1
         if agent in self._counted:

@@ -22,9 +22,7 @@ import aiohttp
 import msgspec
 from yarl import URL
 
-from agentlab.endpoint.events import Counts
-from agentlab.endpoint.events import Events
-from agentlab.endpoint.events import counts_in
+from agentlab.endpoint.events import Counts, Events, counts_in
 from agentlab.endpoint.http import (
     BrokenOff,
     Receive,
@@ -38,11 +36,8 @@ from agentlab.endpoint.http import (
     wrong_method,
 )
 from agentlab.endpoint.record import Span
-from agentlab.endpoint.times import TIMES
-from agentlab.endpoint.times import read_times
-from agentlab.endpoint.times import take_over
-from agentlab.endpoint.wire import LeftOut
-from agentlab.endpoint.wire import RequestError
+from agentlab.endpoint.times import TIMES, read_times, take_over
+from agentlab.endpoint.wire import LeftOut, RequestError
 from agentlab.errors import ConfigError
 from agentlab.settings import checked_address
 

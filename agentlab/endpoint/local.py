@@ -31,10 +31,8 @@ from agentlab.endpoint.record import Span
 from agentlab.endpoint.replies import Replies
 from agentlab.endpoint.request import ChatRequest, parse_chat
 from agentlab.endpoint.responses import Responses, as_chat, parse_responses
-from agentlab.endpoint.wire import RequestError
-from agentlab.endpoint.wire import model_card
-from agentlab.settings import DATA
-from agentlab.settings import Settings
+from agentlab.endpoint.wire import RequestError, model_card
+from agentlab.settings import DATA, Settings
 
 _MODELS = "/v1/models"
 _SHORT_BYTES, _MOST_KNOWN = 16_384, 1024

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import field
 from typing import Generic, Literal, TypeVar
-
-import msgspec
 
 from agentlab import located, named
 from agentlab.endpoint.faults import Fault
 from agentlab.endpoint.physics import Physics
-from agentlab.fields import AtLeastOne, Count, NotNegative, Text
+from agentlab.fields import AtLeastOne, Count, NotNegative, Text, model
 from agentlab.settings import DATA
 
 _ENDPOINTS = DATA / "endpoints"
@@ -17,11 +16,12 @@ _ENDPOINTS = DATA / "endpoints"
 T = TypeVar("T")
 
 
-class Figure(msgspec.Struct, Generic[T], frozen=True, forbid_unknown_fields=True):
+@model
+class Figure(Generic[T]):
     """One figure and where it comes from.
 
-    `basis` is "sourced" (published, or fitted to published tables), "estimated" (a plausible
-    value, the reason given) or "chosen" (made up for a lesson).
+    It is "sourced" (published, or fitted to published tables), "estimated" (a plausible value, the
+    reason given) or "chosen" (made up for a lesson).
     """
 
     value: T
@@ -29,11 +29,12 @@ class Figure(msgspec.Struct, Generic[T], frozen=True, forbid_unknown_fields=True
     source: Text
 
 
-class Preset(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+@model
+class Preset:
     """An endpoint's figures as its file gives them, in the units of its sources.
 
-    Where `slots`, `queue` or a limit is left out, there is none. `queue_full_status` is what a
-    request gets that finds the queue full; `context_tokens` the longest prompt and answer.
+    `slots`, `queue` and the limits are unlimited by default. `queue_full_status` is what a request
+    gets that finds the queue full; `context_tokens` is the longest prompt and answer together.
     """
 
     about: Text
@@ -49,11 +50,11 @@ class Preset(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     context_tokens: Figure[AtLeastOne] | None = None
     requests_per_minute: Figure[AtLeastOne] | None = None
     tokens_per_minute: Figure[AtLeastOne] | None = None
-    faults: list[Fault] = []
+    faults: list[Fault] = field(default_factory=list)
 
     @property
     def physics(self) -> Physics:
-        """The same figures in seconds, as the formulas take them."""
+        """The figures in seconds, as the formulas take them."""
         return Physics(
             prefill_base_s=self.prefill_base_ms.value / 1000,
             prefill_per_token_s=self.prefill_per_token_ms.value / 1000,
@@ -67,7 +68,7 @@ class Preset(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
 
 
 def names() -> list[str]:
-    """The presets that come with the course."""
+    """Return the names of the presets that come with the course."""
     return named.names(_ENDPOINTS)
 
 
@@ -76,12 +77,10 @@ def load(preset: str) -> Preset:
 
     Raises:
         ConfigError: If there is no such preset.
-        FileError: If a figure in it is missing, misspelt, of the wrong type or negative, naming
-            line and field.
+        FileError: If it is wrong, naming every mistake with its line.
 
     Example:
         >>> load("course").physics.service_s(prompt_tokens=20, output_tokens=91)
         10.0
     """
-    path = named.found(preset, _ENDPOINTS, what="preset")
-    return located.load(path, Preset, what="preset")
+    return located.load(named.found(preset, _ENDPOINTS, what="preset"), Preset, what="preset")

@@ -16,7 +16,6 @@ import uvicorn
 from agentlab._support.asyncio_tools import allow_many_connections
 from agentlab.endpoint.http import Application
 from agentlab.endpoint.protocol import Protocol, surviving
-from agentlab.endpoint.record import Span
 from agentlab.errors import EndpointError
 
 HOST = "127.0.0.1"

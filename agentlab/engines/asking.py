@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping
 
-from agentlab._support.asyncio_tools import never_cancelled_from_within
 from agentlab.workflow import Step
 
 Ask = Callable[..., Awaitable[str]]

@@ -31,8 +31,7 @@ from agentlab import lab, running, settings
 from agentlab._support.asyncio_tools import never_cancelled_from_within
 from agentlab._support.numbers import checked
 from agentlab.engines.asyncio import run as run
-from agentlab.engines.dask_processes import LocalProcesses
-from agentlab.engines.dask_processes import kill
+from agentlab.engines.dask_processes import LocalProcesses, kill
 from agentlab.errors import ClusterLost, ConfigError, EndpointError
 from agentlab.lab import Address, Reply
 from agentlab.resilience.verdict import words

@@ -1,7 +1,7 @@
 """Workflows from and to the frameworks' own forms, where that can be done faithfully.
 
     langgraph   a graph of `AskStep` nodes -> a workflow; a workflow -> a script
-    crewai      a crew -> a workflow, and back; a workflow -> a script, as a Flow or as a crew
+    crewai      a crew -> a workflow; a workflow -> a script, as a Flow
     source      how a script is written: texts as Python reads them, one main program for all
 
 What would change its meaning on the way is refused, and the error says what was met. A workflow as

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from string import Template
 from typing import Any
 
 from langgraph.graph import END, START, StateGraph
@@ -17,18 +16,17 @@ from agentlab.workflow import Workflow
 
 
 def load(graph: StateGraph[Any] | CompiledStateGraph[Any], *, name: str = "workflow") -> Workflow:
-    """Read a graph back whose nodes are `AskStep`s, be it exported or built by hand.
+    """Read a graph whose nodes are `AskStep`s, exported or built by hand, compiled or not.
 
     An edge must be a need: the prompt behind it names the step before it. A need without an edge
     of its own is one too, if other edges lead there.
 
     Args:
-        graph: Compiled or not.
         name: What the workflow is called.
 
     Raises:
-        ConfigError: If a node is anything else, as nobody can read a prompt out of a function; or
-            if the graph decides, repeats, waits or interrupts by other rules than needs.
+        ConfigError: If a node is anything else, because nobody can read a prompt out of a function;
+            or if the graph decides, repeats, waits or interrupts by other rules than needs.
 
     Example:
         from agentlab.engines.langgraph import AskStep, State
@@ -40,34 +38,27 @@ def load(graph: StateGraph[Any] | CompiledStateGraph[Any], *, name: str = "workf
         graph.add_edge("notes", "report")
         load(graph).needs  # {'notes': (), 'report': ('notes',)}
     """
-    drawn = _drawn(graph)
-    steps = [_step(node, spec) for node, spec in drawn.nodes.items()]
-    if decides := [node for node, branches in drawn.branches.items() if branches]:
-        raise ConfigError(
-            f"the graph decides where to go behind {listed(decides)} (conditional edges); a "
-            "workflow asks all of its steps, so keep the decision in LangGraph"
-        )
-    before = _before(drawn)
-    names = {step.name for step in steps}
-    for step in steps:
-        _check_edges(step, names, before)
-    inputs = dict.fromkeys(name for step in steps for name in step.mentions if name not in names)
-    return Workflow(steps, inputs=list(inputs), name=name)
-
-
-def _drawn(graph: StateGraph[Any] | CompiledStateGraph[Any]) -> StateGraph[Any]:
-    if isinstance(graph, StateGraph):
-        return graph
-    if not isinstance(graph, CompiledStateGraph):
+    if not isinstance(graph, StateGraph | CompiledStateGraph):
         raise ConfigError(
             f"load reads a StateGraph, compiled or not; got {type(graph).__name__}. The functional "
             "API's programs have no graph that could be read"
         )
-    if graph.interrupt_before_nodes or graph.interrupt_after_nodes:
+    if isinstance(graph, CompiledStateGraph):
+        if graph.interrupt_before_nodes or graph.interrupt_after_nodes:
+            raise ConfigError(
+                "the graph was compiled with interrupts, which no workflow has; compile it without"
+            )
+        graph = graph.builder
+    steps = [_step(node, spec) for node, spec in graph.nodes.items()]
+    if decides := [node for node, branches in graph.branches.items() if branches]:
         raise ConfigError(
-            "the graph was compiled with interrupts, which no workflow has; compile it without"
+            f"the graph decides where to go behind {listed(decides)} (conditional edges); a "
+            "workflow asks all of its steps, so keep the decision in LangGraph"
         )
-    return graph.builder
+    names = {step.name for step in steps}
+    _check_edges(steps, names, _before(graph))
+    inputs = dict.fromkeys(name for step in steps for name in step.mentions if name not in names)
+    return Workflow(steps, inputs=list(inputs), name=name)
 
 
 def _step(node: str, spec: Any) -> Step:
@@ -89,16 +80,11 @@ def _step(node: str, spec: Any) -> Step:
     return ask.step
 
 
-def _before(drawn: StateGraph[Any]) -> dict[str, set[str]]:
-    """Node -> the nodes with an edge to it.
-
-    Raises:
-        ConfigError: If several edges lead to a node by themselves: it may run more than once.
-    """
-    before: dict[str, set[str]] = {node: set() for node in drawn.nodes}
-    arrivals: dict[str, int] = dict.fromkeys(drawn.nodes, 0)
-    edges = drawn.waiting_edges | {((start,), end) for start, end in drawn.edges}
-    for starts, end in edges:
+def _before(graph: StateGraph[Any]) -> dict[str, set[str]]:
+    """Return node -> the nodes with an edge to it; several edges may run it more than once."""
+    before: dict[str, set[str]] = {node: set() for node in graph.nodes}
+    arrivals: dict[str, int] = dict.fromkeys(graph.nodes, 0)
+    for starts, end in graph.waiting_edges | {((start,), end) for start, end in graph.edges}:
         if end != END:
             before[end] |= set(starts) - {START}
             arrivals[end] += 1
@@ -112,83 +98,30 @@ def _before(drawn: StateGraph[Any]) -> dict[str, set[str]]:
     return before
 
 
-def _check_edges(step: Step, names: set[str], before: dict[str, set[str]]) -> None:
-    needs = {name for name in step.mentions if name in names}
-    if idle := sorted(before[step.name] - needs):
-        raise ConfigError(
-            f"an edge leads from {listed(idle)} to {step.name!r}, whose prompt does not name it; a "
-            "workflow's steps wait for what their prompts name, and for nothing else"
-        )
-    upstream: set[str] = set()
-    waiting = [step.name]
-    while waiting:
-        for start in before[waiting.pop()] - upstream:
-            upstream.add(start)
-            waiting.append(start)
-    if missing := sorted(needs - upstream):
-        raise ConfigError(
-            f"{step.name!r} names {listed(missing)}, which no edge puts before it; add the edge"
-        )
-
-
-_BODY = Template("""\
-import asyncio
-import json
-import operator
-import os
-import sys
-from typing import Annotated, TypedDict
-
-from langchain_openai import ChatOpenAI
-from langgraph.graph import END, START, StateGraph
-
-INPUTS = $inputs
-
-STEPS = $steps
-
-
-class State(TypedDict):
-    inputs: dict[str, str]
-    results: Annotated[dict[str, str], operator.or_]
-
-
-def node(name):
-    step = STEPS[name]
-    model = ChatOpenAI(
-        model=os.environ.get("OPENAI_MODEL") or "gpt-4o-mini",
-        max_tokens=step["max_tokens"],
-        temperature=step["temperature"],
-    )
-
-    async def ask(state):
-        values = state["inputs"] | state.get("results", {})
-        messages = [("system", step["system"])] if step["system"] else []
-        messages.append(("human", step["prompt"].format_map(values)))
-        answer = await model.ainvoke(messages)
-        return {"results": {name: answer.content}}
-
-    return ask
-
-
-def graph():
-    drawn = StateGraph(State)
-    for name in STEPS:
-        drawn.add_node(name, node(name))
-$edges
-    return drawn
-
-
-async def run(given):
-    state = await graph().compile().ainvoke({"inputs": given})
-    return state["results"]
-""")
+def _check_edges(steps: list[Step], names: set[str], before: dict[str, set[str]]) -> None:
+    for step in steps:
+        needs = names.intersection(step.mentions)
+        if idle := sorted(before[step.name] - needs):
+            raise ConfigError(
+                f"an edge leads from {listed(idle)} to {step.name!r}, whose prompt does not name "
+                "it; a workflow's steps wait for what their prompts name, and for nothing else"
+            )
+        upstream: set[str] = set()
+        waiting = [step.name]
+        while waiting:
+            further = before[waiting.pop()] - upstream
+            upstream |= further
+            waiting += further
+        if missing := sorted(needs - upstream):
+            raise ConfigError(
+                f"{step.name!r} names {listed(missing)}, which no edge puts before it; add the edge"
+            )
 
 
 def script(workflow: Workflow) -> str:
-    """The workflow as a Python script that needs LangGraph and `langchain-openai` only.
+    """Write the workflow as a Python script that needs only LangGraph and `langchain-openai`.
 
-    It asks the same questions and joins by the same edges; retries are the client's own, of which
-    there are two unless it is told otherwise.
+    It asks the same questions and joins by the same edges; it retries as the client does, twice.
 
     Example:
         Path("report.py").write_text(script(Workflow.load("report")), encoding="utf-8")
@@ -199,7 +132,5 @@ def script(workflow: Workflow) -> str:
         start = "START" if not needs else repr(needs) if len(needs) > 1 else repr(needs[0])
         edges.append(f"    drawn.add_edge({start}, {step.name!r})")
     edges += [f"    drawn.add_edge({end!r}, END)" for end in workflow.ends]
-    body = _BODY.substitute(
-        inputs=repr(list(workflow.inputs)), steps=source.steps(workflow), edges="\n".join(edges)
-    )
-    return source.script(workflow, body, needs="langgraph langchain-openai", order="STEPS")
+    packages = "langgraph langchain-openai"
+    return source.script(workflow, "langgraph", needs=packages, edges="\n".join(edges))

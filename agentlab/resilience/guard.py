@@ -28,9 +28,7 @@ from agentlab._support.asyncio_tools import never_cancelled_from_within
 from agentlab._support.numbers import checked
 from agentlab.clock import is_virtual
 from agentlab.endpoint.tokens import count_tokens
-from agentlab.errors import ConfigError
-from agentlab.errors import GaveUp
-from agentlab.errors import Stopped
+from agentlab.errors import ConfigError, GaveUp, Stopped
 from agentlab.resilience.breaker import Breaker
 from agentlab.resilience.hedge import Hedge
 from agentlab.resilience.limiters import Limiter, Slots
