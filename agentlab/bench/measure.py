@@ -17,7 +17,7 @@ import msgspec
 from agentlab import engines, lab, running
 from agentlab.bench import results
 from agentlab.bench.agreement import Said, summed
-from agentlab.bench.crowd import crowd
+from agentlab.bench.closed_loop import crowd
 from agentlab.bench.experiment import Case, Experiment, Workload
 from agentlab.bench.results import Measurement, Results
 from agentlab.bench.strategy import asking
