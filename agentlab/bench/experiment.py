@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import msgspec
+from msgspec import UNSET, UnsetType
 
 from agentlab import named, settings
 from agentlab.bench.strategy import Strategy
@@ -16,7 +17,7 @@ from agentlab.errors import ConfigError
 from agentlab.fields import Text
 from agentlab.located import LocatedFile
 from agentlab.settings import DATA, Settings
-from agentlab.workflow import Step, Workflow
+from agentlab.workflow import Step, Workflow, random_workflow
 
 _EXPERIMENTS = DATA / "experiments"
 
@@ -29,44 +30,51 @@ MOST_MEASUREMENTS = 100_000
 UpToAMillion = Annotated[int, msgspec.Meta(ge=1, le=1_000_000)]
 Seed = Annotated[int, msgspec.Meta(ge=0, le=2**63 - 1)]
 
-Engine = Literal["sequential", "asyncio", "langgraph", "crewai", "dask", "crowd"]
+Engine = Literal[
+    "sequential", "asyncio", "langgraph", "crewai", "dask", "langgraph-graph", "functions", "crowd"
+]
 
 
 class Workload(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """What is asked: so many agents that need each other not at all, or a workflow.
+    """What is asked: agents that are independent of each other, a workflow, or random workflows.
 
     Attributes:
         agents: How many agents ask one question each.
         tokens: The length of each one's answer. On `course`, n tokens take .9 + n / 10 s.
         workflow: A workflow by its name, or a file's path.
+        random: How many random workflows (`workflow.random_workflow`), from seed 0 on.
         inputs: The workflow's inputs.
     """
 
     agents: UpToAMillion | None = None
     tokens: UpToAMillion = 11
     workflow: Text | None = None
+    random: Annotated[int, msgspec.Meta(ge=1, le=10_000)] | UnsetType = UNSET
     inputs: dict[str, str] = {}
 
     def __post_init__(self) -> None:
-        if (self.agents is None) == (self.workflow is None):
-            raise ValueError("give either agents or workflow")
+        given = (self.agents is not None, self.workflow is not None, self.random is not UNSET)
+        if sum(given) != 1:
+            raise ValueError("give one of agents, workflow and random")
 
     @property
     def name(self) -> str:
         """How tables call it, where no other workload of the experiment is called so."""
         if self.workflow is not None:
             return Path(self.workflow).stem
+        if self.random is not UNSET:
+            return f"{self.random:,} random workflow{'s' if self.random != 1 else ''}"
         return f"{self.agents:,} agent{'s' if self.agents != 1 else ''}"
 
     @property
     def length(self) -> str:
-        """How long each agent's answer is, in words; nothing for a workflow."""
-        if self.workflow is not None:
+        """How long each agent's answer is, in words; nothing for workflows."""
+        if self.agents is None:
             return ""
         return f"{self.tokens:,} token{'s' if self.tokens != 1 else ''}"
 
-    def build(self) -> Workflow:
-        """The workflow to run.
+    def build(self, number: int = 0) -> Workflow:
+        """Return the workflow to run; of random ones the one with that seed.
 
         Raises:
             ConfigError: If there is no such workflow, or its inputs are others.
@@ -75,6 +83,8 @@ class Workload(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
             workflow = Workflow.load(self.workflow)
             workflow.given(self.inputs)
             return workflow
+        if self.random is not UNSET:
+            return random_workflow(number)
         steps = [
             Step(f"agent_{n}", f"Describe river {n} in ten paragraphs.", max_tokens=self.tokens)
             for n in range(self.agents or 0)
@@ -93,7 +103,7 @@ class Case(msgspec.Struct, frozen=True, order=True):
     strategy: Strategy = "once"
 
     def named(self, axes: Iterable[str]) -> str:
-        """Its values on these axes, as a legend has it.
+        """Return its values on these axes, as a legend shows them.
 
         Example:
             >>> Case("4 agents", "asyncio", "course", None, 7).named(["workload", "at_once"])
@@ -108,7 +118,7 @@ class Case(msgspec.Struct, frozen=True, order=True):
 
 
 def shown(value: object) -> str:
-    """A value of a case, as a table has it."""
+    """Return a value of a case as a table shows it."""
     return "no limit" if value is None else str(value)
 
 
@@ -123,12 +133,14 @@ class Experiment(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
 
     Attributes:
         about: The question, in a sentence.
-        engines: What drives the agents; `dask` sends from other processes,
-            `crowd` is no client at all (`agentlab.bench.crowd`).
+        engines: What drives the agents. `dask` sends from other processes, `langgraph-graph` is
+            LangGraph's plain graph, which runs in supersteps, `functions` is `agentlab.parallel`,
+            and `crowd` has no client (`agentlab.bench.closed_loop`).
         clock: "virtual" is exact and needs no repeats; "real" is what a user waits.
         at_once: The most requests in flight; null is no limit.
         strategies: How a refused request is met; see `agentlab.bench.strategy`.
-        repeats: How often each case is measured, in turn with all others.
+        repeats: How often each case is measured, in turn with all others; of random workflows,
+            how often each one is.
         warmups: How often each case is run before, unmeasured, on the real clock.
         settings: What else `lab.configure` takes, such as `requests_per_minute`.
     """
@@ -156,7 +168,7 @@ class Experiment(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
     settings: dict[str, Any] = {}
 
     def __post_init__(self) -> None:
-        many = len(self.workloads) * self.repeats
+        many = sum(workload.random or 1 for workload in self.workloads) * self.repeats
         for field in ("engines", "presets", "at_once", "seeds", "strategies"):
             values = getattr(self, field)
             many *= len(values)
@@ -208,6 +220,10 @@ class Experiment(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
             for w in self.workloads
         }
 
+    def runs(self, workload: str) -> int:
+        """Return how often each case of this workload is measured."""
+        return self.repeats * (self.by_name[workload].random or 1)
+
     @property
     def chosen(self) -> Settings:
         """The environment's settings, changed by its own."""
@@ -237,12 +253,12 @@ class Experiment(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
 
 
 def names() -> list[str]:
-    """The experiments that come with the course."""
+    """Return the experiments that come with the course."""
     return named.names(_EXPERIMENTS)
 
 
 def found(file: str | Path) -> Path:
-    """The file of an experiment, given by its name or by its path.
+    """Return the file of an experiment, given by its name or by its path.
 
     Raises:
         ConfigError: If there is none.

@@ -1,7 +1,6 @@
-"""A limiter in a scenario, against the best static limit there.
+"""Limiters in scenarios, against the best static limit of each.
 
-What is simulated is `Seats` before the local model's own arithmetic, with `Retry` around and no
-client between; `tests/test_tuning_limits.py` holds it against the whole client.
+The closed loop has no client; `tests/test_tuning_limits.py` holds it against the whole client.
 """
 
 from __future__ import annotations
@@ -73,10 +72,9 @@ def judged(
     *,
     seeds: Sequence[int] | None = None,
 ) -> list[Row]:
-    """Every limiter in every scenario. The same to the last digit, wherever it is run.
+    """Judge every limiter in every scenario. It is the same to the last digit everywhere.
 
     Args:
-        scenarios: What the endpoint does.
         limiters: Name -> what makes a new one.
         seeds: Each scenario is drawn once from each; None takes its own.
 
@@ -111,7 +109,7 @@ def _row(name: str, outcome: Outcome, scenario: Scenario, limit: int, best: Outc
 
 
 def best_static(scenario: Scenario, *, near: int | None = None) -> tuple[int, Outcome]:
-    """The static limit with the best goodput; of those as good within 2%, the one with least p95.
+    """Find the static limit with the best goodput; of those within 2%, the one with least p95.
 
     A sweep in steps of a third, until three of them brought nothing, and in the neighbourhood of
     what that finds in steps of a sixteenth.
