@@ -138,17 +138,7 @@ def _of_random(results: Results, case: Case) -> dict[str, str]:
 
 
 def saved(results: Results, case: Case) -> float | None:
-    """Return the share of the sequential run's time that a case saves; None if there was none.
-
-    Example:
-        >>> from agentlab.bench import experiment, measure
-        >>> from pathlib import Path
-        >>> from tempfile import TemporaryDirectory
-        >>> with TemporaryDirectory() as folder:
-        ...     r = measure.run(experiment.load("article"), Path(folder) / "article.json")
-        >>> saved(r, Case("4 agents", "asyncio", "course", None, 7))
-        0.75
-    """
+    """Return the share of the sequential run's time that a case saves; None if there was none."""
     baseline, runs = results.of(_sequential(case)), results.of(case)
     if case.engine == "sequential" or not baseline or not runs:
         return None
@@ -251,21 +241,21 @@ def curves(results: Results) -> list[Curve]:
 
 
 def readings(results: Results) -> list[str]:
-    """Return what the figures say, in a sentence each.
-
-    Example:
-        >>> from agentlab.bench import experiment, measure
-        >>> from pathlib import Path
-        >>> from tempfile import TemporaryDirectory
-        >>> with TemporaryDirectory() as folder:
-        ...     r = measure.run(experiment.load("article"), Path(folder) / "article.json")
-        >>> print(readings(r)[1])
-        asyncio: at least 1.00 of the bound up to 16 agents
-    """
+    """Return what the figures say, in a sentence each."""
     found = curves(results)
     if not found:
         return _costs(results)
-    return [_knee(curve) if curve.axis == "at_once" else reach(curve) for curve in found]
+    said = []
+    for curve in found:
+        if curve.axis == "agents":
+            said.append(reach(curve))
+            continue
+        best, law = max(curve.points, key=lambda p: p.throughput), curve.usl
+        said.append(
+            f"{curve.name}: most at {best.n} at once, {best.throughput:.3g} answers a second"
+            + (f"; contention {law.contention:.2g}, coherency {law.coherency:.2g}" if law else "")
+        )
+    return said
 
 
 def remarks(results: Results) -> list[str]:
@@ -281,10 +271,8 @@ def remarks(results: Results) -> list[str]:
             f"{TOLERANCE:.0%} of either counts as equal work"
         )
     answers = [m.real for m in every if m.real is not UNSET]
-    over: dict[int, int] = {}
-    for limit, came in (pair for each in answers for pair in each.over_limit.items()):
-        over[limit] = max(came, over.get(limit, 0))
-    for limit, came in sorted(over.items()):
+    for limit in sorted({limit for each in answers for limit in each.over_limit}):
+        came = max(each.over_limit.get(limit, 0) for each in answers)
         said.append(
             f"the endpoint did not keep the limit of {limit:,} tokens: up to {came:,} came; set "
             "AGENTLAB_LEAVE_OUT=max_completion_tokens to send max_tokens instead"
@@ -357,14 +345,6 @@ def _point(n: int, runs: Sequence[Measurement]) -> Point:
 def _median(values: Iterable[float | None]) -> float | None:
     known = [value for value in values if value is not None]
     return median(known) if known else None
-
-
-def _knee(curve: Curve) -> str:
-    best = max(curve.points, key=lambda p: p.throughput)
-    said = f"{curve.name}: most at {best.n} at once, {best.throughput:.3g} answers a second"
-    if curve.usl is None:
-        return said
-    return f"{said}; contention {curve.usl.contention:.2g}, coherency {curve.usl.coherency:.2g}"
 
 
 def _agents(n: int) -> str:

@@ -26,8 +26,6 @@ from agentlab.progress import bar
 from agentlab.tuning import learning, trial
 from agentlab.tuning.scenarios import JUDGING, Scenario
 
-_PARTS = ("limits", "learning")
-
 Seeds = Annotated[list[Seed], msgspec.Meta(min_length=1)]
 
 
@@ -197,36 +195,32 @@ def are_tuning_results(path: str | Path) -> bool:
 def markdown(measured: TuningResults) -> str:
     """Return the tables of all parts that have been measured."""
     about = ", ".join(f"{name} {value}" for name, value in measured.machine.items())
-    parts = [f"# {measured.name}", measured.experiment.about, *_tables(measured).values()]
+    parts = [f"# {measured.name}", measured.experiment.about, *_tables(measured)]
     return "\n\n".join([*parts, f"virtual time, exact; {about}."]) + "\n"
 
 
 def compared(before: TuningResults, after: TuningResults) -> str:
     """Return the lines of the tables that differ, or "the same".
 
-    All times are virtual and exact, so any difference is a change. What differs only beyond the
-    digits that the tables show is named by its part.
+    All times are virtual and exact, so any difference is a change.
 
     Example:
         >>> kept = TuningResults(name="x", experiment=load("tuning"), machine={})
         >>> compared(kept, kept)
         'the same'
     """
-    lines: list[str] = []
-    for part in _PARTS:
-        if getattr(before, part) == getattr(after, part):
-            continue
-        old, new = (_tables(of).get(part, "").splitlines() for of in (before, after))
-        differ = [line for line in ndiff(old, new) if line[0] in "-+" and line[1:].strip()]
-        lines += differ or [f"{part}: they differ beyond the digits of the tables"]
-    return "\n".join(lines) or "the same"
+    if (before.limits, before.learning) == (after.limits, after.learning):
+        return "the same"
+    old, new = ("\n\n".join(_tables(of)).splitlines() for of in (before, after))
+    differ = [line for line in ndiff(old, new) if line[0] in "-+" and line[1:].strip()]
+    return "\n".join(differ) or "they differ beyond the digits of the tables"
 
 
-def _tables(measured: TuningResults) -> dict[str, str]:
-    """Part -> its heading and tables, of all parts that have been measured."""
-    parts: dict[str, list[str]] = {}
+def _tables(measured: TuningResults) -> list[str]:
+    """Return headings and tables of all parts that have been measured."""
+    found: list[str] = []
     if measured.limits is not None:
-        parts["limits"] = [
+        found += [
             "## How many calls in flight",
             "Against the best static limit of each scenario, which a sweep finds. None of the "
             "scenarios was used for tuning, and their seeds were drawn after the last change of a "
@@ -236,12 +230,12 @@ def _tables(measured: TuningResults) -> dict[str, str]:
             scenarios_table(measured.limits),
         ]
     if measured.learning is not None:
-        parts["learning"] = [
+        found += [
             "## Which pattern for which task",
             "Shares of what an oracle earns; the quality of answers is SIMULATED.",
             learning_table(measured.learning),
         ]
-    return {part: "\n\n".join(paragraphs) for part, paragraphs in parts.items()}
+    return found
 
 
 def limiters_table(rows: Sequence[trial.Row]) -> str:
