@@ -220,7 +220,7 @@ def one_writer(file: Path) -> Iterator[None]:
         lock.release()
 
 
-def go_on(file: Path, empty: Any, load: Callable[[Path], K], *, resume: bool) -> K:
+def go_on(file: Path, empty: K, load: Callable[[Path], K], *, resume: bool) -> K:
     """Return the results to go on with: those in `file` when resuming, else `empty`.
 
     Raises:
@@ -229,18 +229,20 @@ def go_on(file: Path, empty: Any, load: Callable[[Path], K], *, resume: bool) ->
     """
     if not file.exists():
         return empty
-    before: Any = load(file)  # all kinds have an experiment, a machine and what is missing
+    before = load(file)
+    old: Any = before  # every kind has an experiment, a machine and what is missing
+    new: Any = empty
     if not resume:
-        if before.missing:
+        if old.missing:
             raise ConfigError(
-                f"{file} is of a run that was interrupted, with {before.missing} measurements yet "
+                f"{file} is of a run that was interrupted, with {old.missing} measurements yet "
                 "to be made; go on with --resume, or remove it"
             )
         return empty
-    if before.experiment != empty.experiment:
+    if old.experiment != new.experiment:
         raise ConfigError(f"{file} is of another experiment; choose another folder with --out")
-    names = before.machine | empty.machine
-    if other := {name for name in names if before.machine.get(name) != empty.machine.get(name)}:
+    names = old.machine | new.machine
+    if other := {name for name in names if old.machine.get(name) != new.machine.get(name)}:
         raise ConfigError(
             f"{file} was measured with another {', '.join(sorted(other))}; choose another folder "
             "with --out"
