@@ -13,11 +13,10 @@ import msgspec
 import pytest
 from aiohttp import web
 
-from agentlab.bench import agreement, compare, cost, experiment, measure, plots, reading, report
+from agentlab.bench import compare, cost, experiment, measure, plots, report
 from agentlab.bench import results as stored
-from agentlab.bench.agreement import Said, summed
 from agentlab.bench.experiment import Case, Experiment, Workload
-from agentlab.bench.results import Measurement, Results
+from agentlab.bench.results import Answers, Measurement, Results, Said, summed
 from agentlab.cli import main
 from agentlab.errors import StepError
 from agentlab.trace import Span, Trace
@@ -190,7 +189,7 @@ def test_in_virtual_time_no_real_model_answers(upstream, tmp_path):
     assert not measured.real and not upstream.asked
 
 
-def answers(tokens: int, reason: str = "length", limit: int | None = 11) -> agreement.Answers:
+def answers(tokens: int, reason: str = "length", limit: int | None = 11) -> Answers:
     return summed([Said(reason, tokens, limit)] * 4)
 
 
@@ -350,7 +349,7 @@ def spans(*stretches: tuple[str, float, float, int]) -> Trace:
 def of_spans(t: Trace, elapsed_s: float, **changed: Any) -> Measurement:
     asked = Experiment(about="x", workloads=[Workload(agents=2)], **changed)
     task = measure._task(asked, next(asked.cases()))
-    return measure._measurement(task, 0, {"agent_0": "x", "agent_1": "y"}, t, elapsed_s)
+    return measure._measurement(task, {"agent_0": "x", "agent_1": "y"}, t, elapsed_s)
 
 
 def test_the_bound_is_of_the_answers_that_count():
@@ -411,7 +410,7 @@ def test_curves_of_two_lengths_are_two(fresh_lab, tmp_path):
         engines=["sequential", "asyncio"],
     )
     measured = measure.run(asked, tmp_path / "x.json")
-    assert [(c.name, len(c.points)) for c in reading.curves(measured)] == [
+    assert [(c.name, len(c.points)) for c in report.curves(measured)] == [
         (f"{engine}, {length}", 3)
         for length in ("11 tokens", "41 tokens")
         for engine in ("sequential", "asyncio")
@@ -424,9 +423,9 @@ def test_curves_of_two_lengths_are_two(fresh_lab, tmp_path):
 
 def test_sequential_is_one_at_a_time_whatever_was_stamped():
     """Two spans that touch are no parallelism of an engine that has none."""
-    points = [reading.Point(n, 0.04 * n, 0.04, 25.0, 2, None, None, None, None) for n in (1, 4, 16)]
-    curve = reading.Curve("sequential", "agents", points, in_turn=True)
-    assert reading.reach(curve) == "sequential: one at a time, 16 agents in 0.64 s"
+    points = [report.Point(n, 0.04 * n, 0.04, 25.0, 2, None, None, None, None) for n in (1, 4, 16)]
+    curve = report.Curve("sequential", "agents", points, in_turn=True)
+    assert report.reach(curve) == "sequential: one at a time, 16 agents in 0.64 s"
 
 
 def test_a_first_question_that_fails_raises(upstream, tmp_path):

@@ -15,7 +15,7 @@ from agentlab.cli import main
 from agentlab.errors import ConfigError
 from agentlab.resilience.adaptive import Adaptive
 from agentlab.settings import DATA
-from agentlab.tuning import dags, learning, portable, trial
+from agentlab.tuning import learning, trial
 from agentlab.tuning.scenarios import JUDGING
 
 REFERENCE = DATA / "results" / "tuning.json"
@@ -24,9 +24,7 @@ SMALL = """
 about: x
 kind: tuning
 limits: {limiters: [fixed 3], seeds: [1, 2]}
-graphs: 2
 learning: {runs: 200, shift_at: 100, seeds: [1]}
-workflows: 2
 """
 
 
@@ -39,13 +37,13 @@ def small(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[str]:
 
 
 def test_two_runs_give_equal_files(fresh_lab, tmp_path, small, capsys):
-    """All four parts, to the byte; a table of each, and a picture."""
+    """Both parts, to the byte; a table of each, and a picture."""
     assert main(small) == 0
     first = (tmp_path / "small.json").read_bytes()
     assert main(small) == 0
     assert (tmp_path / "small.json").read_bytes() == first
     said = (tmp_path / "small.md").read_text(encoding="utf-8")
-    for part in ("| fixed 3 | ", "2 random graphs: at worst 1.00", "| Thompson | ", "2 of 2"):
+    for part in ("| fixed 3 | ", "| Thompson | "):
         assert part in said
     assert said in capsys.readouterr().out
     assert (tmp_path / "small.png").read_bytes().startswith(b"\x89PNG")
@@ -53,21 +51,21 @@ def test_two_runs_give_equal_files(fresh_lab, tmp_path, small, capsys):
 
 def test_an_interrupt_keeps_whole_parts(fresh_lab, tmp_path, small, monkeypatch):
     """Stopped in the second part: the file is not overwritten, and can be gone on with."""
-    measure = dags.measure
+    scenario = learning.scenario
 
-    def stopped(seed: int) -> Any:
+    def stopped(*given: Any, **named: Any) -> Any:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(dags, "measure", stopped)
+    monkeypatch.setattr(learning, "scenario", stopped)
     assert main(small) == 130
     kept = tuning.stored(tmp_path / "small.json")
-    assert kept.limits is not None and kept.graphs is None
+    assert kept.limits is not None and kept.learning is None
     assert main(small) == 2
-    monkeypatch.setattr(dags, "measure", measure)
+    monkeypatch.setattr(learning, "scenario", scenario)
     monkeypatch.setattr(trial, "judged", lambda *_, **__: pytest.fail("it was measured before"))
     assert main([*small, "--resume"]) == 0
     again = tuning.stored(tmp_path / "small.json")
-    assert (again.limits, again.graphs is not None) == (kept.limits, True)
+    assert (again.limits, again.learning is not None) == (kept.limits, True)
 
 
 def test_an_interrupt_keeps_whole_scenarios(fresh_lab, small, tmp_path, monkeypatch):
@@ -94,7 +92,7 @@ def test_another_experiment_is_not_gone_on_with(fresh_lab, tmp_path, small):
     """The file is left as it is."""
     assert main(small) == 0
     before = (tmp_path / "small.json").read_bytes()
-    (tmp_path / "small.yaml").write_text(SMALL.replace("graphs: 2", "graphs: 3"))
+    (tmp_path / "small.yaml").write_text(SMALL.replace("runs: 200", "runs: 300"))
     assert main([*small, "--resume"]) == 2
     assert (tmp_path / "small.json").read_bytes() == before
 
@@ -103,8 +101,8 @@ def test_another_experiment_is_not_gone_on_with(fresh_lab, tmp_path, small):
     ("change", "words"),
     [
         (("[fixed 3]", "[fixed 4]"), r"there is no 'fixed 4'; there are fixed 3"),
-        (("graphs: 2", "graphs: 0"), r"graphs"),
-        (("workflows: 2", "work: 2"), r"work: there is no such field"),
+        (("learning: {runs: 200", "learning: {runs: 0"), r"runs"),
+        (("kind: tuning", "kind: tuning\nwork: 2"), r"work: there is no such field"),
         (("seeds: [1]", "seeds: []"), r"learning.seeds"),
         (("seeds: [1, 2]", "seeds: []"), r"limits.seeds"),
         (("shift_at: 100", "shift_at: 5000"), r"multiple of 100 below runs \(200\); got 5000"),
@@ -139,7 +137,7 @@ def test_the_reference_is_of_the_experiment_as_it_is():
     assert tuning.is_tuning(found("tuning"))
     assert REFERENCE.with_suffix(".md").read_text(encoding="utf-8") == tuning.markdown(kept)
     assert REFERENCE.with_suffix(".png").read_bytes().startswith(b"\x89PNG")
-    assert all(getattr(kept, part) is not None for part in ("limits", "graphs", "portable"))
+    assert all(getattr(kept, part) is not None for part in ("limits", "learning"))
 
 
 def test_the_reference_comes_out_again(fresh_lab):
@@ -159,11 +157,9 @@ def test_the_reference_comes_out_again(fresh_lab):
     row = next(row for row in of if row.scenario == large.name)
     outcome = trial.run(Adaptive(), msgspec.structs.replace(large, seed=row.seed))
     assert (row.goodput, row.p95_s) == (round(outcome.goodput, 3), round(outcome.p95_s, 3))
-    assert dags.summary([dags.measure(seed) for seed in range(how.graphs)]) == kept.graphs
     steady, _ = kept.learning or ()
     again = learning.scenario("steady", runs=how.learning.runs, seeds=how.learning.seeds)
     assert again == steady
-    assert portable.tally("asyncio") in (kept.portable or ())
 
 
 def test_the_pass_line_holds_where_it_must():
@@ -196,15 +192,15 @@ def test_results_are_written_whole(tmp_path):
 def test_what_differs_is_shown():
     """In virtual time any difference is one: the lines of both, or the part if its digits agree."""
     kept = tuning.stored(REFERENCE)
-    graphs = kept.graphs
-    assert graphs is not None
+    rows = list(kept.limits or ())
     assert tuning.compared(kept, kept) == "the same"
-    more = msgspec.structs.replace(kept, graphs=graphs._replace(worst_supersteps_ratio=9.99))
+    worse = msgspec.structs.replace(rows[0], of_best_p95=9.99)
+    more = msgspec.structs.replace(kept, limits=[worse, *rows[1:]])
     old, new = tuning.compared(kept, more).splitlines()
-    assert old == f"- {tuning.graphs_said(graphs)}"
-    assert new.startswith("+ ") and "in supersteps 9.99" in new
-    hair = graphs._replace(worst_ratio=graphs.worst_ratio + 1e-9)
-    hidden = msgspec.structs.replace(kept, graphs=hair)
-    assert tuning.compared(kept, hidden) == "graphs: they differ beyond the digits of the tables"
-    part = tuning.compared(msgspec.structs.replace(kept, portable=None), kept).splitlines()
-    assert part[0] == "+ ## One file, every engine"
+    assert old.startswith("- | fixed 3 | 10 of 125 |")
+    assert new.startswith("+ | fixed 3 | ") and "| 9.99 |" in new
+    hair = msgspec.structs.replace(rows[0], goodput=rows[0].goodput + 1e-9)
+    hidden = msgspec.structs.replace(kept, limits=[hair, *rows[1:]])
+    assert "beyond the digits of the tables" in tuning.compared(kept, hidden)
+    part = tuning.compared(msgspec.structs.replace(kept, learning=None), kept).splitlines()
+    assert part[0] == "+ ## Which pattern for which task"

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from agentlab import lab
-from agentlab.bench.crowd import Crowd, crowd
+from agentlab.bench.closed_loop import Crowd, crowd
 from agentlab.endpoint import presets
 from agentlab.endpoint.batch import Batch, Job
 from agentlab.endpoint.physics import Physics

@@ -12,19 +12,19 @@ from statistics import median
 from msgspec import UNSET
 
 from agentlab.bench import results, tuning
-from agentlab.bench.agreement import deviation
 from agentlab.bench.experiment import Case
-from agentlab.bench.reading import axes, seconds
-from agentlab.bench.results import Measurement, Results
+from agentlab.bench.report import axes, seconds
+from agentlab.bench.results import Measurement, Results, deviation
 from agentlab.errors import ConfigError
 
-_MOST_EXACT = 200_000  # ways to divide the figures: ten repeats of each
 LEVEL = 0.05
 """The share of the cases called more than noise that may be expected to be none."""
 
+_MOST_EXACT = 200_000  # ways to divide the figures: ten repeats of each
+
 
 def p_value(before: Sequence[float], after: Sequence[float]) -> float:
-    """How often chance alone separates two samples as much: the rank-sum test, two-sided.
+    """Return how often chance alone separates two samples as much: the rank-sum test, two-sided.
 
     After Wilcoxon (1945) and Mann and Whitney (1947); ties share their ranks. It is exact up to
     some 200,000 ways to divide the figures. Beyond that it is the normal approximation of Mann and
@@ -46,7 +46,7 @@ def _ranks(figures: Sequence[float]) -> list[float]:
 
 
 def _exact_p(ranks: Sequence[float], first: int) -> float:
-    """Of all ways to choose the `first` ranks, the share that lies as far from the middle."""
+    """Return the share of all choices of `first` ranks that lie as far from the middle."""
     expected = sum(ranks) * first / len(ranks)
     seen = abs(sum(ranks[:first]) - expected)
     ways = [abs(sum(some) - expected) for some in combinations(ranks, first)]
@@ -54,7 +54,7 @@ def _exact_p(ranks: Sequence[float], first: int) -> float:
 
 
 def _normal_p(ranks: Sequence[float], first: int) -> float:
-    """The same, as if rank sums were normally distributed: for few extreme ones it errs upwards."""
+    """Return the share by the normal distribution; it errs upwards for a few extreme ranks."""
     n, second = len(ranks), len(ranks) - first
     ties = sum(size**3 - size for size in Counter(ranks).values())
     variance = first * second / 12 * (n + 1 - ties / (n * (n - 1)))
@@ -63,7 +63,7 @@ def _normal_p(ranks: Sequence[float], first: int) -> float:
 
 
 def of_files(before: str | Path, after: str | Path) -> str:
-    """What changed between two files that `agentlab bench` wrote.
+    """Return what changed between two files that `agentlab bench` wrote.
 
     Raises:
         ConfigError: If one cannot be read, or they are results of different kinds.
@@ -80,10 +80,10 @@ def of_files(before: str | Path, after: str | Path) -> str:
 
 
 def compared(before: Results, after: Results) -> str:
-    """What differs in how the two were measured, and a line for each case that both have.
+    """Return what differs in how two were measured, and a line for each case that both have.
 
-    A line has medians, ratio, and what to make of it. In virtual time any difference is one. In
-    real time the cases called "more than noise" are chosen so that of such cases at most 5% are
+    A line has medians, ratio, and a verdict. In virtual time any difference is a change. In real
+    time the cases called "more than noise" are chosen so that of such cases at most 5% are
     expected to be none (Benjamini and Hochberg 1995): the more cases change, the fewer repeats
     each needs; five repeats can show that three of twenty changed.
 
@@ -92,26 +92,32 @@ def compared(before: Results, after: Results) -> str:
     """
     clocks = before.experiment.clock, after.experiment.clock
     if clocks[0] != clocks[1]:
-        raise ConfigError(f"one is in {clocks[0]} time, the other in {clocks[1]}; compare like")
+        raise ConfigError(
+            f"one is in {clocks[0]} time, the other in {clocks[1]}; compare two of one clock"
+        )
     works = [r.experiment.by_name for r in (before, after)]
-    cases = [
-        case
+    runs = {
+        case: (before.of(case), after.of(case))
         for case in before.experiment.cases()
-        if before.of(case)
-        and after.of(case)
-        and works[0][case.workload] == works[1].get(case.workload)
+        if works[0][case.workload] == works[1].get(case.workload)
+    }
+    runs = {case: both for case, both in runs.items() if all(both)}
+    others = len({c for r in (before, after) for c in r.experiment.cases()} - set(runs))
+    old, new = ({**r.machine, "settings": str(r.experiment.settings)} for r in (before, after))
+    lines = [
+        f"{name}: {old.get(name)} -> {new.get(name)}"
+        for name in dict.fromkeys([*old, *new])
+        if old.get(name) != new.get(name)
     ]
-    others = len({c for r in (before, after) for c in r.experiment.cases()} - set(cases))
-    lines = _differences(before, after)
     if others:
         lines.append(f"not in both, or not the same work: {others} cases")
-    judged = _judged(before, after, cases)
-    for case in cases:
-        old, new = (median(m.elapsed_s for m in r.of(case)) for r in (before, after))
+    verdicts = _verdicts(runs, virtual=clocks[0] == "virtual")
+    names = ["workload", *(axis for axis in axes(before) if axis != "workload")]
+    for case, both in runs.items():
+        old_s, new_s = (median(m.elapsed_s for m in some) for some in both)
         lines.append(
-            f"{case.named(['workload', *(a for a in axes(before) if a != 'workload')])}: "
-            f"{seconds(old, 2)} -> {seconds(new, 2)} s, x {new / old if old else 1.0:.3f}, "
-            f"{judged[case]}{_other_answers(before.of(case), after.of(case))}"
+            f"{case.named(names)}: {seconds(old_s, 2)} -> {seconds(new_s, 2)} s, "
+            f"x {new_s / old_s if old_s else 1.0:.3f}, {verdicts[case]}{_other_answers(*both)}"
         )
     return "\n".join(lines)
 
@@ -123,18 +129,15 @@ def _other_answers(before: Sequence[Measurement], after: Sequence[Measurement]) 
     return "" if {m.answers for m in before} == {m.answers for m in after} else "; other answers"
 
 
-def _differences(before: Results, after: Results) -> list[str]:
-    """In what they were measured otherwise: the settings, versions, machine, or model."""
-    old, new = ({**r.machine, "settings": str(r.experiment.settings)} for r in (before, after))
-    names = [name for name in dict.fromkeys([*old, *new]) if old.get(name) != new.get(name)]
-    return [f"{name}: {old.get(name)} -> {new.get(name)}" for name in names]
-
-
-def _judged(before: Results, after: Results, cases: Sequence[Case]) -> dict[Case, str]:
-    times = {c: tuple([m.elapsed_s for m in r.of(c)] for r in (before, after)) for c in cases}
-    if before.experiment.clock == "virtual":
-        same = {c: set(old) == set(new) for c, (old, new) in times.items()}
-        return {case: "the same" if same[case] else "changed" for case in cases}
+def _verdicts(
+    runs: dict[Case, tuple[list[Measurement], list[Measurement]]], *, virtual: bool
+) -> dict[Case, str]:
+    times = {c: tuple([m.elapsed_s for m in some] for some in both) for c, both in runs.items()}
+    if virtual:
+        return {
+            case: "the same" if set(old) == set(new) else "changed"
+            for case, (old, new) in times.items()
+        }
     p = {case: p_value(old, new) for case, (old, new) in times.items()}
     level = _level(p.values())
 
@@ -145,10 +148,10 @@ def _judged(before: Results, after: Results, cases: Sequence[Case]) -> dict[Case
         too_few = 2 / comb(len(old) + len(new), len(old)) > LEVEL
         return "too few repeats to tell" if too_few else "no more than noise"
 
-    return {case: verdict(case) for case in cases}
+    return {case: verdict(case) for case in times}
 
 
 def _level(p_values: Collection[float]) -> float:
-    """Up to which p value a case counts, by Benjamini and Hochberg's procedure; 0 if none does."""
+    """Return the largest p value that counts, by Benjamini and Hochberg's procedure; or 0."""
     ordered = enumerate(sorted(p_values), 1)
     return max((p for n, p in ordered if p <= n / len(p_values) * LEVEL), default=0.0)

@@ -1,4 +1,4 @@
-"""What an experiment would cost on a real model, said before it is paid."""
+"""What an experiment would cost on a real model, told before it is paid."""
 
 from __future__ import annotations
 
@@ -6,8 +6,7 @@ from typing import NamedTuple
 
 from agentlab import engines, lab
 from agentlab.bench.experiment import Experiment, Workload
-from agentlab.trace import Span
-from agentlab.workflow import Step
+from agentlab.workflow import Workflow
 
 
 class Cost(NamedTuple):
@@ -25,7 +24,7 @@ class Cost(NamedTuple):
     unlimited: int
 
     def dollars(self, prompt_price: float, answer_price: float) -> float:
-        """The same in money, at these prices for a million tokens.
+        """Return the cost in money, at these prices per million tokens.
 
         Example:
             >>> Cost(10, 2_000_000, 1_000_000, 0).dollars(0.15, 0.60)
@@ -46,7 +45,7 @@ def cost(experiment: Experiment) -> Cost:
     """Rehearse each workload on the local model, and count. Nothing is sent anywhere.
 
     A request that is refused is not billed; one that times out and is asked again may be, twice.
-    Of a real model the question that is asked first, to see whether it answers, is counted too.
+    The question that a real model is asked first, to see whether it answers, is counted too.
 
     Example:
         >>> three = Experiment(about="x", workloads=[Workload(agents=3)], clock="real", repeats=2)
@@ -54,34 +53,32 @@ def cost(experiment: Experiment) -> Cost:
         18 requests with some 252 tokens of prompts and up to 198 of answers
     """
     experiment = experiment.as_asked()
-    times = experiment.warmups + experiment.repeats
-    rehearsed = {name: _rehearsed(each) for name, each in experiment.by_name.items()}
-    total = Cost(0, 0, 0, 0)
+    counted = []
     if experiment.asks_real:
-        total = _rehearsed(experiment.workloads[0], steps=1)
-    for case in experiment.cases():
-        once = rehearsed[case.workload]
-        total = Cost(*(sum_ + times * more for sum_, more in zip(total, once, strict=True)))
-    return total
+        counted += _rehearsed(experiment.workloads[0].build(), experiment.workloads[0])[:1]
+    for name, workload in experiment.by_name.items():
+        cases = sum(case.workload == name for case in experiment.cases())
+        for number in range(workload.random or 1):
+            each = map(sum, zip(*_rehearsed(workload.build(number), workload), strict=True))
+            times = cases * (experiment.repeats + (0 if number else experiment.warmups))
+            counted.append(Cost(*(times * figure for figure in each)))
+    return Cost(*map(sum, zip(*counted, strict=True)))
 
 
-def _rehearsed(workload: Workload, *, steps: int | None = None) -> Cost:
-    """What its first `steps` cost, or all of them."""
-    workflow = workload.build()
+def _rehearsed(workflow: Workflow, workload: Workload) -> list[Cost]:
+    """Return what each step costs."""
     with lab.configure(preset="instant", upstream=None, faults=[], replay=None):
         _, t = lab.simulate(engines.run(workflow, workload.inputs))
-    costs = [
-        _of(step, [span for span in t.spans if span.agent == step.name])
-        for step in workflow.steps[:steps]
-    ]
-    return Cost(*map(sum, zip(*costs, strict=True)))
-
-
-def _of(step: Step, spans: list[Span]) -> Cost:
-    most = step.max_tokens
-    return Cost(
-        requests=len(spans),
-        prompt_tokens=sum(span.prompt_tokens for span in spans),
-        answer_tokens=sum(s.completion_tokens for s in spans) if most is None else most,
-        unlimited=most is None,
-    )
+    costs = []
+    for step in workflow.steps:
+        spans = [span for span in t.spans if span.agent == step.name]
+        most = step.max_tokens
+        costs.append(
+            Cost(
+                requests=len(spans),
+                prompt_tokens=sum(span.prompt_tokens for span in spans),
+                answer_tokens=sum(s.completion_tokens for s in spans) if most is None else most,
+                unlimited=most is None,
+            )
+        )
+    return costs

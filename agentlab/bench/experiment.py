@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
 
 import msgspec
+from msgspec import UNSET, UnsetType
 from pydantic import Field
 
 from agentlab import named, settings
@@ -19,7 +20,7 @@ from agentlab.errors import ConfigError
 from agentlab.fields import Text, Where, model
 from agentlab.located import LocatedFile
 from agentlab.settings import DATA, Settings
-from agentlab.workflow import Step, Workflow
+from agentlab.workflow import Step, Workflow, random_workflow
 
 _EXPERIMENTS = DATA / "experiments"
 
@@ -35,45 +36,52 @@ Seed = Annotated[int, msgspec.Meta(ge=0, le=2**63 - 1), Field(ge=0, le=2**63 - 1
 T = TypeVar("T")
 Some = Annotated[list[T], Field(min_length=1)]
 
-Engine = Literal["sequential", "asyncio", "langgraph", "crewai", "dask", "crowd"]
+Engine = Literal[
+    "sequential", "asyncio", "langgraph", "crewai", "dask", "langgraph-graph", "functions", "crowd"
+]
 
 
 @model
 class Workload:
-    """What is asked: a number of independent agents, or a workflow.
+    """What is asked: agents that are independent of each other, a workflow, or random workflows.
 
     Attributes:
         agents: How many agents ask one question each.
         tokens: The length of each answer. On `course`, n tokens take .9 + n / 10 s.
         workflow: A workflow by its name, or a file's path.
+        random: How many random workflows (`workflow.random_workflow`), from seed 0 on.
         inputs: The workflow's inputs.
     """
 
     agents: UpToAMillion | None = None
     tokens: UpToAMillion = 11
     workflow: Text | None = None
+    random: Annotated[int, Field(ge=1, le=10_000, strict=True)] | UnsetType = UNSET
     inputs: dict[str, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        if (self.agents is None) == (self.workflow is None):
-            raise ValueError("give either agents or workflow")
+        given = (self.agents is not None, self.workflow is not None, self.random is not UNSET)
+        if sum(given) != 1:
+            raise ValueError("give one of agents, workflow and random")
 
     @property
     def name(self) -> str:
         """Its name in tables, if no other workload of the experiment has the same."""
         if self.workflow is not None:
             return Path(self.workflow).stem
+        if self.random is not UNSET:
+            return f"{self.random:,} random workflow{'s' if self.random != 1 else ''}"
         return f"{self.agents:,} agent{'s' if self.agents != 1 else ''}"
 
     @property
     def length(self) -> str:
-        """The length of each agent's answer, in words; nothing for a workflow."""
-        if self.workflow is not None:
+        """How long each agent's answer is, in words; nothing for workflows."""
+        if self.agents is None:
             return ""
         return f"{self.tokens:,} token{'s' if self.tokens != 1 else ''}"
 
-    def build(self) -> Workflow:
-        """Return the workflow to run.
+    def build(self, number: int = 0) -> Workflow:
+        """Return the workflow to run; of random ones the one with that seed.
 
         Raises:
             ConfigError: If there is no such workflow, or it takes other inputs.
@@ -82,6 +90,8 @@ class Workload:
             workflow = Workflow.load(self.workflow)
             workflow.given(self.inputs)
             return workflow
+        if self.random is not UNSET:
+            return random_workflow(number)
         steps = [
             Step(f"agent_{n}", f"Describe river {n} in ten paragraphs.", max_tokens=self.tokens)
             for n in range(self.agents or 0)
@@ -131,11 +141,14 @@ class Experiment:
 
     Attributes:
         about: The question, in a sentence.
-        engines: What drives the agents; `dask` sends from other processes, `crowd` has no client.
-        at_once: The most requests in flight; null is no limit.
-        strategies: What happens to a refused request; see `agentlab.bench.strategy`.
+        engines: What drives the agents. `dask` sends from other processes, `langgraph-graph` is
+            LangGraph's plain graph, which runs in supersteps, `functions` is `agentlab.parallel`,
+            and `crowd` has no client (`agentlab.bench.closed_loop`).
         clock: "virtual" is exact and needs no repeats; "real" is what a user waits.
-        repeats: How often each case is measured, in turn with all others.
+        at_once: The most requests in flight; null is no limit.
+        strategies: How a refused request is met; see `agentlab.bench.strategy`.
+        repeats: How often each case is measured, in turn with all others; of random workflows,
+            how often each one is.
         warmups: How often each case is run before, unmeasured, on the real clock.
         settings: What else `lab.configure` takes, such as `requests_per_minute`.
     """
@@ -153,7 +166,7 @@ class Experiment:
     settings: dict[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        many = len(self.workloads) * self.repeats
+        many = sum(workload.random or 1 for workload in self.workloads) * self.repeats
         for axis in ("engines", "presets", "at_once", "seeds", "strategies"):
             values = getattr(self, axis)
             many *= len(values)
@@ -203,6 +216,10 @@ class Experiment:
             f"{w.name}, {w.length}" if named[w.name] > 1 and w.length else w.name: w
             for w in self.workloads
         }
+
+    def runs(self, workload: str) -> int:
+        """Return how often each case of this workload is measured."""
+        return self.repeats * (self.by_name[workload].random or 1)
 
     @property
     def chosen(self) -> Settings:

@@ -13,7 +13,7 @@ from agentlab.errors import ConfigError
 
 
 def amdahl(serial: float, workers: float) -> float:
-    """The speedup of a task of fixed size, of which the share `serial` cannot be divided.
+    """Return the speedup of a task of fixed size whose share `serial` cannot be divided.
 
     1 / (s + (1 - s) / N), after G. M. Amdahl, "Validity of the single processor approach to
     achieving large scale computing capabilities", AFIPS (1967).
@@ -27,7 +27,7 @@ def amdahl(serial: float, workers: float) -> float:
 
 
 def gustafson(serial: float, workers: float) -> float:
-    """The speedup where the task grows with the workers and its serial part does not.
+    """Return the speedup where the task grows with the workers and its serial part does not.
 
     N - s (N - 1), `serial` being a share of the parallel run's time; after J. L. Gustafson,
     "Reevaluating Amdahl's law", CACM 31 (1988).
@@ -71,7 +71,7 @@ class Usl(NamedTuple):
 
 
 def fit_usl(counts: Sequence[float], throughputs: Sequence[float]) -> Usl:
-    """The law that fits best: least squares of the relative error of N / X, no factor below 0.
+    """Fit the law: least squares of the relative error of N / X, no factor below 0.
 
     Args:
         counts: How many worked at once, for each point; at least four different ones.

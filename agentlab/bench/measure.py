@@ -1,26 +1,29 @@
-"""Measures an experiment: warm, one case after the other in each round, and resumable."""
+"""Measure an experiment: warm, one case after the other in each round, and resumable."""
 
 from __future__ import annotations
 
 import asyncio
 import gc
-from collections.abc import Awaitable, Callable, Sequence
+from collections import Counter
+from collections.abc import Awaitable, Callable, Mapping
 from contextlib import AsyncExitStack
 from hashlib import blake2b
-from itertools import groupby
+from inspect import Parameter, Signature
+from itertools import groupby, product
 from pathlib import Path
 from time import perf_counter, process_time
 from typing import Any, NamedTuple
 
 import msgspec
+from msgspec import UNSET
 
-from agentlab import engines, lab, running
+from agentlab import engines, lab, parallel, running
 from agentlab._support.asyncio_tools import none_may_run
+from agentlab._support.tables import percentile
 from agentlab.bench import results
-from agentlab.bench.agreement import Said, summed
-from agentlab.bench.crowd import crowd
+from agentlab.bench.closed_loop import crowd
 from agentlab.bench.experiment import Case, Experiment, Workload
-from agentlab.bench.results import Measurement, Results
+from agentlab.bench.results import Measurement, Results, Said, summed
 from agentlab.bench.strategy import asking
 from agentlab.endpoint import presets
 from agentlab.endpoint.tokens import count_tokens
@@ -31,7 +34,7 @@ from agentlab.progress import bar
 from agentlab.resilience.guard import Guard
 from agentlab.resilience.retry import Retry
 from agentlab.trace import Trace, trace
-from agentlab.workflow import Workflow
+from agentlab.workflow import Step, Workflow
 
 Keep = Callable[[Measurement], None]
 AskForReply = Callable[..., Awaitable[Reply]]
@@ -44,9 +47,11 @@ _LAST_ENDS_S = 10.0
 
 
 class _Task(NamedTuple):
-    """A case and what its runs need: made once, outside of every timer."""
+    """One run, and what it needs: made outside of every timer. `seed` is a random workflow's."""
 
     case: Case
+    repeat: int
+    seed: int | None
     workload: Workload
     workflow: Workflow
     limit: int | None
@@ -58,17 +63,55 @@ class _Task(NamedTuple):
             requests_per_minute=self.limit,
             send=send,
         )
-        inputs = self.workload.inputs
-        return await engines.run(self.workflow, inputs, engine=self.case.engine, ask=ask)
+        inputs, engine = self.workload.inputs, self.case.engine
+        if engine not in ("functions", "langgraph-graph"):
+            return await engines.run(self.workflow, inputs, engine=engine, ask=ask)
+        given = self.workflow.given(inputs)
+
+        async def as_engines_do_not(ask: Ask) -> dict[str, str]:
+            if engine == "functions":
+                functions = as_functions(self.workflow, ask)
+                answers: dict[str, str] = await parallel.run(functions, **given)
+                return answers
+            from agentlab.engines.langgraph import graph
+
+            app = graph(self.workflow, ask=ask).compile()
+            state = await app.ainvoke({"inputs": given, "results": {}})
+            return {step.name: state["results"][step.name] for step in self.workflow.steps}
+
+        return await engines.watched(self.workflow, as_engines_do_not, ask=ask)
 
 
-def _task(experiment: Experiment, case: Case) -> _Task:
+def as_functions(workflow: Workflow, ask: Ask) -> list[parallel.Function]:
+    """Return the workflow as plain functions, each of which asks what its step asks.
+
+    Example:
+        >>> steps = [Step("b", "{a}"), Step("a", "Hello")]
+        >>> [f.__name__ for f in as_functions(Workflow(steps), lab.ask)]
+        ['a', 'b']
+    """
+
+    def function(step: Step) -> parallel.Function:
+        async def call(**values: str) -> str:
+            return await answer(step, values, ask)
+
+        call.__name__ = step.name
+        # What a reader would write by hand as `async def s3(s1, s2)`.
+        given = [Parameter(name, Parameter.KEYWORD_ONLY) for name in step.mentions]
+        call.__signature__ = Signature(given)  # type: ignore[attr-defined]
+        return call
+
+    return [function(step) for step in workflow.steps]
+
+
+def _task(experiment: Experiment, case: Case, repeat: int = 0) -> _Task:
     workload = experiment.by_name[case.workload]
     limit = experiment.chosen.requests_per_minute
     figure = presets.load(case.preset).requests_per_minute
     if limit is None and figure is not None and not experiment.asks_real:
         limit = figure.value  # a real model has no preset
-    return _Task(case, workload, workload.build(), limit or None)
+    seed = repeat % workload.random if workload.random else None
+    return _Task(case, repeat, seed, workload, workload.build(seed or 0), limit or None)
 
 
 class _Listener:
@@ -117,10 +160,13 @@ def run(
 
 
 def _measured(experiment: Experiment, file: Path, *, resume: bool, cluster: str | None) -> Results:
-    kept, earlier = _kept(experiment, file, resume=resume)
+    machine = results.machine() | results.model(experiment.chosen, experiment)
+    empty = Results(name=file.stem, experiment=experiment, machine=machine, measurements=[])
+    kept = results.go_on(file, empty, results.load, resume=resume)
+    # A finished run on the real clock took time, or money: it is kept, to compare with.
+    earlier = kept is empty and file.exists() and results.load(file).experiment.clock == "real"
     done = {(m.case, m.repeat) for m in kept.measurements}
-    total = len(list(experiment.cases())) * experiment.repeats
-    with bar(total=total, name=file.stem) as progress:
+    with bar(total=len(done) + kept.missing, name=file.stem) as progress:
         progress.update(len(done))
 
         def keep(measurement: Measurement) -> None:
@@ -133,61 +179,34 @@ def _measured(experiment: Experiment, file: Path, *, resume: bool, cluster: str 
             progress.update()
 
         for (preset, seed), group in groupby(experiment.cases(), lambda c: (c.preset, c.seed)):
-            rounds = _rounds(list(group), experiment.repeats, done)
-            if not rounds:
+            cases = list(group)
+            most = max(experiment.runs(case.workload) for case in cases)
+            # Case after case, and all of them again: what drifts, drifts for all alike.
+            tasks = [
+                _task(experiment, case, repeat)
+                for repeat, case in product(range(most), cases)
+                if repeat < experiment.runs(case.workload) and (case, repeat) not in done
+            ]
+            if not tasks:
                 continue
-            tasks = [(_task(experiment, case), repeat) for case, repeat in rounds]
             with lab.configure(preset=preset, seed=seed, **experiment.settings):
                 if experiment.clock == "virtual":
-                    for task, repeat in tasks:
-                        keep(_in_virtual_time(task, repeat))
+                    for task in tasks:
+                        keep(_in_virtual_time(task))
                 else:
                     asyncio.run(_in_real_time(experiment, tasks, keep, cluster))
     kept.save(file)
     return kept
 
 
-def _kept(experiment: Experiment, file: Path, *, resume: bool) -> tuple[Results, bool]:
-    """What to go on with, and whether a finished run lies there that is to be kept beside it."""
-    machine = results.machine() | results.model(experiment.chosen, experiment)
-    empty = Results(name=file.stem, experiment=experiment, machine=machine, measurements=[])
-    if not file.exists():
-        return empty, False
-    before = results.load(file)
-    whole = len(list(before.experiment.cases())) * before.experiment.repeats
-    if not resume:
-        if len(before.measurements) < whole:
-            raise ConfigError(
-                f"{file} holds {len(before.measurements)} of {whole} measurements of a run that "
-                "was interrupted; go on with --resume, or remove it"
-            )
-        # One on the real clock took time, or money: to compare with.
-        return empty, before.experiment.clock == "real"
-    if before.experiment != experiment:
-        raise ConfigError(f"{file} is of another experiment; choose another folder with --out")
-    if other := {k for k in before.machine | machine if before.machine.get(k) != machine.get(k)}:
-        raise ConfigError(
-            f"{file} was measured with another {', '.join(sorted(other))}; choose another folder "
-            "with --out"
-        )
-    return before, False
-
-
-def _rounds(cases: list[Case], repeats: int, done: set[tuple[Case, int]]) -> list[tuple[Case, int]]:
-    """Case after case, and all of them again: what drifts, drifts for all alike."""
-    return [
-        (case, repeat) for repeat in range(repeats) for case in cases if (case, repeat) not in done
-    ]
-
-
-def _in_virtual_time(task: _Task, repeat: int) -> Measurement:
+def _in_virtual_time(task: _Task) -> Measurement:
     if task.case.engine == "crowd":
-        return _of_a_crowd(task, repeat)
+        return _of_a_crowd(task)
     outcome, t = lab.simulate(task.answers(), catch=StepError)
-    return _measurement(task, repeat, outcome, t, t.makespan_s)
+    return _measurement(task, outcome, t, t.makespan_s)
 
 
-def _of_a_crowd(task: _Task, repeat: int) -> Measurement:
+def _of_a_crowd(task: _Task) -> Measurement:
     if task.limit:
         raise ConfigError(
             f"preset {task.case.preset!r} has a rate limit, which a crowd does not meet; "
@@ -205,7 +224,7 @@ def _of_a_crowd(task: _Task, repeat: int) -> Measurement:
     )
     return Measurement(
         case=task.case,
-        repeat=repeat,
+        repeat=task.repeat,
         steps=agents,
         elapsed_s=round(made.makespan_s, 9),
         bound_s=_but_for_a_hair(
@@ -220,45 +239,47 @@ def _of_a_crowd(task: _Task, repeat: int) -> Measurement:
 
 
 async def _in_real_time(
-    experiment: Experiment, tasks: list[tuple[_Task, int]], keep: Keep, address: str | None
+    experiment: Experiment, tasks: list[_Task], keep: Keep, address: str | None
 ) -> None:
     lab.base_url()  # starts the endpoint
     scale = lab.model_seconds_a_second()
     real = experiment.asks_real and scale == 1  # else another lab's local model answers
     async with AsyncExitStack() as stack:
         send: dict[str, AskForReply] = {}
-        if any(task.case.engine == "dask" for task, _ in tasks):
+        if any(task.case.engine == "dask" for task in tasks):
             from agentlab.engines.dask import Cluster
 
             where = None if address == "local" else address
             send["dask"] = (await stack.enter_async_context(Cluster(where))).reply
         if experiment.asks_real:
-            first = tasks[0][0]
-            await _ask_first(first, send.get(first.case.engine, lab.reply))
-        for task in {task.case: task for task, _ in tasks}.values():
-            for _ in range(experiment.warmups):
-                await _run_timed(task, 0, send.get(task.case.engine, lab.reply), scale, real=real)
-        for task, repeat in tasks:
+            await _ask_first(tasks[0], send.get(tasks[0].case.engine, lab.reply))
+        first = {task.case: task for task in reversed(tasks)}
+        warm = [first[case] for case in experiment.cases() if case in first] * experiment.warmups
+        for number, task in enumerate([*warm, *tasks]):
             reply = send.get(task.case.engine, lab.reply)
-            keep(await _run_timed(task, repeat, reply, scale, real=real))
+            measurement = await _run_timed(task, reply, scale, real=real)
+            if number >= len(warm):
+                keep(measurement)
 
 
-async def _run_timed(
-    task: _Task, repeat: int, reply: AskForReply, scale: float, *, real: bool
-) -> Measurement:
+async def _run_timed(task: _Task, reply: AskForReply, scale: float, *, real: bool) -> Measurement:
     listener = _Listener(reply)
     endpoint = running.endpoint()
     gc.collect()  # so that no case pays for the garbage of the one before
     with trace() as t:
         endpoint_began_s = endpoint.cpu_s()
         began_s, cpu_began_s = perf_counter(), process_time()
-        outcome = await _outcome(task, listener.ask)
+        outcome: dict[str, str] | StepError
+        try:
+            outcome = await task.answers(listener.ask)
+        except StepError as error:
+            outcome = error
         elapsed_s, cpu_s = perf_counter() - began_s, process_time() - cpu_began_s
         endpoint_s = endpoint.cpu_s() - endpoint_began_s
         if isinstance(outcome, StepError):  # its last requests must not reach into the next run
             await _all_ended(t)
     measured = msgspec.structs.replace(
-        _measurement(task, repeat, outcome, t, elapsed_s * scale),
+        _measurement(task, outcome, t, elapsed_s * scale),
         cpu_ms=round(cpu_s * 1000 / max(t.requests, 1), 3),
         busy=round(cpu_s / elapsed_s, 3),
         endpoint_cpu_ms=round(endpoint_s * 1000 / max(t.requests, 1), 3),
@@ -268,13 +289,6 @@ async def _run_timed(
         return measured
     said = summed(listener.said)
     return msgspec.structs.replace(measured, answers=None, answered=said.number, real=said)
-
-
-async def _outcome(task: _Task, send: Ask) -> dict[str, str] | StepError:
-    try:
-        return await task.answers(send)
-    except StepError as error:
-        return error
 
 
 async def _all_ended(t: Trace) -> None:
@@ -302,29 +316,24 @@ async def _ask_first(task: _Task, reply: AskForReply) -> None:
         ) from error
 
 
-def _limit_bound_s(steps: int, limit: int | None, shortest_s: float) -> float:
-    """What a rate limit alone takes: a minute's worth at once, then so many a second."""
-    if limit is None or steps <= limit:
-        return 0.0
-    return round((steps - limit) / limit * 60 + shortest_s, 9)
-
-
 def _measurement(
-    task: _Task, repeat: int, outcome: dict[str, str] | StepError, t: Trace, elapsed_s: float
+    task: _Task, outcome: Mapping[str, str] | StepError, t: Trace, elapsed_s: float
 ) -> Measurement:
     steps = len(task.workflow.steps)
     # Only the answer that counts: no schedule needs the attempts that failed before it.
     served = {span.agent: span.service_s for span in t.spans if span.ok}
     seconds = dict.fromkeys(task.workflow.needs, 0.0) | served
-    bound_s = max(
-        task.workflow.plan(seconds).bound_s(task.case.at_once),
-        _limit_bound_s(steps, task.limit, min(seconds.values())),
-    )
+    bound_s = task.workflow.plan(seconds).bound_s(task.case.at_once)
+    if task.limit is not None and steps > task.limit:
+        # A rate limit alone: a minute's worth immediately, then so many per second.
+        limit_s = (steps - task.limit) / task.limit * 60 + min(seconds.values())
+        bound_s = max(bound_s, round(limit_s, 9))
     answers = outcome.results if isinstance(outcome, StepError) else outcome
-    latencies_s = sorted(s.end_s - s.arrived_s for s in t.spans if s.ok and s.end_s is not None)
+    latencies_s = [s.end_s - s.arrived_s for s in t.spans if s.ok and s.end_s is not None]
+    faults = Counter(span.fault for span in t.spans if span.fault)
     return Measurement(
         case=task.case,
-        repeat=repeat,
+        repeat=task.repeat,
         steps=steps,
         elapsed_s=round(elapsed_s, 9),
         bound_s=_but_for_a_hair(bound_s, elapsed_s),
@@ -333,23 +342,18 @@ def _measurement(
         peak=t.peak,
         tokens=t.tokens,
         answers=blake2b(msgspec.json.encode(answers, order="sorted"), digest_size=8).hexdigest(),
-        p50_s=_percentile(latencies_s, 50),
-        p95_s=_percentile(latencies_s, 95),
+        p50_s=round(percentile(latencies_s, 50), 9) if latencies_s else None,
+        p95_s=round(percentile(latencies_s, 95), 9) if latencies_s else None,
         error=str(outcome) if isinstance(outcome, StepError) else None,
+        workflow=UNSET if task.seed is None else task.seed,
+        faults=dict(sorted(faults.items())) or UNSET,
     )
 
 
 def _but_for_a_hair(bound_s: float, elapsed_s: float) -> float:
-    """The bound, where it is more than was taken by no more than rounding: what was taken.
+    """Return the time taken if the bound is above it by no more than rounding, else the bound.
 
     2.1 / 3 is more than 0.7 in its last binary digit. A bound that is further above is wrong, and
     left to be seen.
     """
     return round(elapsed_s, 9) if 0 < bound_s - elapsed_s <= _HAIR_S else bound_s
-
-
-def _percentile(ordered: Sequence[float], percent: int) -> float | None:
-    """The smallest value that `percent` of them do not exceed (nearest rank)."""
-    if not ordered:
-        return None
-    return round(ordered[max(0, -(-len(ordered) * percent // 100) - 1)], 9)

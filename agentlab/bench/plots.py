@@ -10,7 +10,7 @@ import matplotlib.pyplot as plt
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from agentlab.bench.reading import Curve, Point, axes, busy, curves, readings
+from agentlab.bench.report import Curve, Point, axes, busy, curves, readings
 from agentlab.bench.results import Measurement, Results, unequal
 from agentlab.plots import BROKEN, FONT_SIZE, SERIES
 
@@ -19,11 +19,11 @@ _MOST_SAID = 4
 
 
 def figure(results: Results) -> Figure:
-    """What was measured, under a title that says what it shows.
+    """Draw what was measured, under a title that says what it shows.
 
     Where the number of agents grows: how long they took, and the share of that which is the
     bound. Where the number in flight grows: answers a second, with the scalability law fitted to
-    them, and how long an answer takes. Else a bar for each case, with the bound marked on it.
+    them, and how long an answer takes. Otherwise a bar for each case, with the bound marked on it.
 
     Example:
         bench.plots.figure(results.load("results/knee.json")).savefig("knee.png")
@@ -142,7 +142,7 @@ def _bars(results: Results, unit: str) -> Figure:
 def _bar(
     axis: Axes, runs: Sequence[Sequence[Measurement]], value: Callable[[Measurement], float]
 ) -> None:
-    """A bar for the median, and a line from least to most."""
+    """Draw a bar for the median, and a line from least to most."""
     some = [[value(m) for m in measured] for measured in runs]
     middle = [median(values) for values in some]
     below = [m - min(values) for m, values in zip(middle, some, strict=True)]

@@ -1,31 +1,40 @@
-"""Results as a Markdown table: one row a case, the bound beside each time."""
+"""What results say: a Markdown table with the bound beside each time, and sentences."""
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
-from statistics import median
+from collections import Counter
+from collections.abc import Callable, Iterable, Sequence
+from math import floor, log10
+from statistics import mean, median
+from typing import Literal, NamedTuple
 
 import msgspec
 from msgspec import UNSET
 
-from agentlab.bench.experiment import Case, shown
-from agentlab.bench.reading import axes, readings, remarks, seconds
-from agentlab.bench.results import Measurement, Results, unequal
+from agentlab._support.tables import markdown_table
+from agentlab.bench.experiment import Case, shown, varied
+from agentlab.bench.laws import Usl, fit_usl
+from agentlab.bench.results import TOLERANCE, Measurement, Results, deviations, unequal
+
+ENOUGH = 0.8
+"""The share of the bound from which on we say that more agents still help."""
+BUSY = 0.8
+"""The share of a processor from which on the lab's own endpoint may be the bottleneck."""
 
 
 def markdown(results: Results) -> str:
-    """What forbids comparing its rows, the table, and what it was measured on.
+    """Return what forbids comparing the rows, the table, and what it was measured on.
 
     Times are model seconds, a real model's being seconds: the median, and from least to most where
     there are repeats. What else was counted is the median over these, and `peak` the most of all.
     `of the bound` is the bound divided by the median, 1 being perfect; `endpoint busy` is the share
     of a processor that the lab's own endpoint took; `saved` is against the sequential run of the
-    same work. Where every run failed there is no table, but why they did.
+    same work. Where every run failed there is no table, but the reasons.
     """
     experiment = results.experiment
     problems = [f"**not comparable**: {problem}" for problem in unequal(results.measurements)]
     repeats = f"{experiment.repeats} runs of each case, in turn"
-    clock = "virtual time, exact" if experiment.clock == "virtual" else f"real time, {repeats}"
+    clock = "Virtual time, exact" if experiment.clock == "virtual" else f"Real time, {repeats}"
     unit = "seconds" if results.real else "model seconds"
     about = ", ".join(f"{name} {value}" for name, value in results.machine.items())
     parts = [
@@ -34,13 +43,13 @@ def markdown(results: Results) -> str:
         "\n".join(f"- {problem}" for problem in problems),
         table(results) or "No run has a result, so there is no table.",
         "\n".join(f"- {line}" for line in [*readings(results), *remarks(results)]),
-        f"Times are {unit}. {clock[0].upper()}{clock[1:]}; {about}.",
+        f"Times are {unit}. {clock}; {about}.",
     ]
     return "\n\n".join(part for part in parts if part) + "\n"
 
 
 def table(results: Results) -> str:
-    """The table alone, for a notebook: a row for each case that was measured.
+    """Return the table alone, for a notebook: a row for each case that was measured.
 
     Example:
         >>> from agentlab.bench import experiment, measure
@@ -51,21 +60,24 @@ def table(results: Results) -> str:
         >>> print(table(r).splitlines()[6])
         | 2 agents | asyncio | 2.0 | 2.0 | 1.000 | 50.0% | 2.0 | 2 | 2 | 50 |
     """
-    rows = [_row(results, case) for case in results.measured]
-    if not rows:
-        return ""
-    kept = [name for name in rows[0] if any(row[name] for row in rows)]
-    return "\n".join(_table(kept, rows, text=axes(results)))
+    workloads, differs = results.experiment.by_name, axes(results)
+    rows = []
+    for case in results.measured:
+        cells = _of_random if workloads[case.workload].random else _cells
+        named = {axis: shown(getattr(case, axis)) for axis in differs}
+        rows.append(named | cells(results, case))
+    columns = [
+        c for c in dict.fromkeys(c for row in rows for c in row) if any(r.get(c) for r in rows)
+    ]
+    numbers = [column for column in columns if column not in differs]
+    cells_of = [[row.get(column, "") for column in columns] for row in rows]
+    return markdown_table(columns, cells_of, numbers=numbers) if rows else ""
 
 
-def _row(results: Results, case: Case) -> dict[str, str]:
+def _cells(results: Results, case: Case) -> dict[str, str]:
     """Column -> cell; a column without any is left out."""
     runs = results.of(case)
-    p95_s = [m.p95_s for m in runs if m.p95_s is not None]
     elapsed_s, bound_s = _elapsed_s(runs), median(m.bound_s for m in runs)
-    cpu_ms = [m.cpu_ms for m in runs if m.cpu_ms is not None]
-    endpoint_ms = [m.endpoint_cpu_ms for m in runs if m.endpoint_cpu_ms is not UNSET]
-    busy = [m.endpoint_busy for m in runs if m.endpoint_busy is not UNSET]
     fine = 1 if len(runs) == 1 else 2
 
     def shown_s(value_s: float, decimals: int) -> str:
@@ -77,60 +89,285 @@ def _row(results: Results, case: Case) -> dict[str, str]:
 
     def part_of_it(value_s: float) -> str:
         part = shown_s(value_s, 1)  # 1.96 would be shown as 2.0, and so as more than 1.97
-        return part if _number(part) <= _number(elapsed) else shown_s(value_s, fine)
+        whole_s, part_s = (float(text.replace(",", "")) for text in (elapsed, part))
+        return part if part_s <= whole_s else shown_s(value_s, fine)
+
+    def middle(figures: Iterable[object], show: Callable[[float], str]) -> str:
+        known = [figure for figure in figures if isinstance(figure, int | float)]
+        return show(median(known)) if known else ""
 
     times = [shown_s(m.elapsed_s, fine) for m in sorted(runs, key=lambda m: m.elapsed_s)]
+    share = saved(results, case) if elapsed_s else None
     return {
-        **{axis: shown(getattr(case, axis)) for axis in axes(results)},
         "elapsed (s)": elapsed + (f" ({times[0]} to {times[-1]})" if len(times) > 1 else ""),
         "bound (s)": part_of_it(bound_s),
         "of the bound": f"{bound_s / elapsed_s:.3f}" if bound_s else "-",
-        "endpoint CPU (ms per request)": f"{median(endpoint_ms):.2f}" if endpoint_ms else "",
-        "endpoint busy": f"{median(busy):.0%}" if busy else "",
-        "saved": _saved(results, case, elapsed_s),
-        "p95 (s)": part_of_it(median(p95_s)) if p95_s else "",
+        "endpoint CPU (ms per request)": middle((m.endpoint_cpu_ms for m in runs), "{:.2f}".format),
+        "endpoint busy": middle((m.endpoint_busy for m in runs), "{:.0%}".format),
+        "saved": "" if share is None else f"{share:.1%}",
+        "p95 (s)": middle((m.p95_s for m in runs), part_of_it),
         "requests": f"{median(m.requests for m in runs):,.0f}",
         "peak": f"{max(m.peak for m in runs):,}",
         "tokens": f"{median(m.tokens for m in runs):,.0f}",
-        "CPU (ms a request)": f"{median(cpu_ms):.2f}" if cpu_ms else "",
+        "CPU (ms a request)": middle((m.cpu_ms for m in runs), "{:.2f}".format),
     }
 
 
-def _number(shown: str) -> float:
-    return float(shown.replace(",", ""))
+def _of_random(results: Results, case: Case) -> dict[str, str]:
+    """Column -> cell of many random workflows: sums, and how far each is from its bound."""
+    runs = results.of(case)
+    first: dict[object, Measurement] = {}
+    for m in results.measurements:
+        if m.error is None:
+            first.setdefault(m.work, m)
+    in_turn_s = {m.work: m.elapsed_s for m in results.of(_sequential(case))}
+    ratios = [m.elapsed_s / m.bound_s for m in runs if m.bound_s]
+    speedups = [
+        in_turn_s[m.work] / m.elapsed_s for m in runs if m.elapsed_s and m.work in in_turn_s
+    ]
+    faults = sum(sum(m.faults.values()) for m in runs if m.faults is not UNSET)
+    return {
+        "equal": f"{sum(m.answers == first[m.work].answers for m in runs):,} of {len(runs):,}",
+        "steps": f"{sum(m.steps for m in runs):,}",
+        "requests": f"{sum(m.requests for m in runs):,}",
+        "faults": f"{faults:,}" if faults else "",
+        "elapsed / bound, mean": f"{mean(ratios):.3f}" if ratios else "",
+        "worst": f"{max(ratios):.3f}" if ratios else "",
+        "speedup, mean": f"{mean(speedups):.3f}" if speedups else "",
+    }
 
 
 def saved(results: Results, case: Case) -> float | None:
-    """The share of the sequential run's time that this case saves; None if there was none.
-
-    Example:
-        >>> from agentlab.bench import experiment, measure
-        >>> from pathlib import Path
-        >>> from tempfile import TemporaryDirectory
-        >>> with TemporaryDirectory() as folder:
-        ...     r = measure.run(experiment.load("article"), Path(folder) / "article.json")
-        >>> saved(r, Case("4 agents", "asyncio", "course", None, 7))
-        0.75
-    """
-    baseline = results.of(msgspec.structs.replace(case, engine="sequential"))
-    runs = results.of(case)
+    """Return the share of the sequential run's time that a case saves; None if there was none."""
+    baseline, runs = results.of(_sequential(case)), results.of(case)
     if case.engine == "sequential" or not baseline or not runs:
         return None
     return 1 - _elapsed_s(runs) / _elapsed_s(baseline)
 
 
-def _saved(results: Results, case: Case, elapsed_s: float) -> str:
-    share = saved(results, case) if elapsed_s else None
-    return "" if share is None else f"{share:.1%}"
+def _sequential(case: Case) -> Case:
+    return msgspec.structs.replace(case, engine="sequential")
 
 
 def _elapsed_s(runs: Sequence[Measurement]) -> float:
     return median(m.elapsed_s for m in runs)
 
 
-def _table(
-    names: Sequence[str], rows: Sequence[Mapping[str, str]], *, text: Collection[str]
-) -> list[str]:
-    rule = ["---" if name in text else "---:" for name in names]
-    cells = [[row[name] for name in names] for row in rows]
-    return [f"| {' | '.join(line)} |" for line in (names, rule, *cells)]
+class Point(NamedTuple):
+    """One case of a curve: medians over its repeats, times in model seconds."""
+
+    n: int
+    elapsed_s: float
+    bound_s: float
+    throughput: float
+    peak: int
+    p50_s: float | None
+    p95_s: float | None
+    cpu_ms: float | None
+    busy: float | None
+
+    @property
+    def efficiency(self) -> float:
+        """The share of the time taken that no schedule can save; 1 is perfect."""
+        return self.bound_s / self.elapsed_s if self.elapsed_s else 1.0
+
+
+class Curve(NamedTuple):
+    """Cases that differ only in how many agents there are, or how many may be in flight.
+
+    Attributes:
+        length: How long each agent's answer is, where that differs between curves.
+        in_turn: True if the engine asks one thing after the other.
+    """
+
+    name: str
+    axis: Literal["agents", "at_once"]
+    points: list[Point]
+    length: str = ""
+    in_turn: bool = False
+
+    @property
+    def usl(self) -> Usl | None:
+        """The scalability law fitted to it, where it has four points and grows in flight."""
+        if self.axis != "at_once" or len(self.points) < 4:
+            return None
+        return fit_usl([p.n for p in self.points], [p.throughput for p in self.points])
+
+
+def axes(results: Results) -> list[str]:
+    """Return in what the measured cases differ; the engine, if they do not."""
+    return varied(results.measured)
+
+
+def seconds(value_s: float, decimals: int, *, digits: int = 1) -> str:
+    """Return a time with so many decimals, or as many as its first significant digits need.
+
+    A time with fewer than `digits` significant digits is shown with two.
+
+    Example:
+        >>> seconds(2.0, 1), seconds(0.0312, 1), seconds(0.0312, 2), seconds(0.0312, 2, digits=2)
+        ('2.0', '0.031', '0.03', '0.031')
+    """
+    if 0 < value_s < 10 ** (digits - 1 - decimals):
+        decimals = 1 - floor(log10(value_s))
+    return f"{value_s:,.{decimals}f}"
+
+
+def curves(results: Results) -> list[Curve]:
+    """Return the curves of an experiment that varies one number, at three or more values."""
+    workloads = results.experiment.by_name
+    agents = Counter(w.agents for w in workloads.values() if w.agents is not None)
+    differs = axes(results)
+    if "at_once" in differs and len(set(results.experiment.at_once) - {None}) >= 3:
+        axis: Literal["agents", "at_once"] = "at_once"
+    elif "workload" in differs and len(agents) >= 3:
+        axis = "agents"
+    else:
+        return []
+    mine = "workload" if axis == "agents" else axis
+    others = [a for a in differs if a != mine] or ["engine"]
+    by_length = axis == "agents" and max(agents.values()) > 1
+    found: dict[str, Curve] = {}
+    for case in results.measured:
+        workload = workloads[case.workload]
+        n = case.at_once if axis == "at_once" else workload.agents
+        if n is None:
+            continue
+        length = workload.length if by_length else ""
+        name = ", ".join(filter(None, [case.named(others), length]))
+        curve = Curve(name, axis, [], length, case.engine == "sequential")
+        found.setdefault(name, curve).points.append(_point(n, results.of(case)))
+    return [curve._replace(points=sorted(curve.points)) for curve in found.values()]
+
+
+def readings(results: Results) -> list[str]:
+    """Return what the figures say, in a sentence each."""
+    found = curves(results)
+    if not found:
+        return _costs(results)
+    said = []
+    for curve in found:
+        if curve.axis == "agents":
+            said.append(reach(curve))
+            continue
+        best, law = max(curve.points, key=lambda p: p.throughput), curve.usl
+        said.append(
+            f"{curve.name}: most at {best.n} at once, {best.throughput:.3g} answers a second"
+            + (f"; contention {law.contention:.2g}, coherency {law.coherency:.2g}" if law else "")
+        )
+    return said
+
+
+def remarks(results: Results) -> list[str]:
+    """Return what a reader must know before believing the figures, which can be compared."""
+    every = [m for case in results.measured for m in results.of(case)]
+    said = [*filter(None, [busy(results)])]
+    if off := deviations(every).values():
+        tokens = [abs(each.tokens) for each in off if each.tokens is not None]
+        lengths = f"{max(tokens):.1%} in tokens per answer" if tokens else "an unknown length"
+        said.append(
+            f"answers of the same workload differ by at most {lengths}, and "
+            f"{max(each.reasons for each in off):.1%} of them in why they ended; up to "
+            f"{TOLERANCE:.0%} of either counts as equal work"
+        )
+    answers = [m.real for m in every if m.real is not UNSET]
+    for limit in sorted({limit for each in answers for limit in each.over_limit}):
+        came = max(each.over_limit.get(limit, 0) for each in answers)
+        said.append(
+            f"the endpoint did not keep the limit of {limit:,} tokens: up to {came:,} came; set "
+            "AGENTLAB_LEAVE_OUT=max_completion_tokens to send max_tokens instead"
+        )
+    if missing := sum(each.number - each.counted for each in answers):
+        said.append(
+            f"the endpoint counts no tokens for {missing:,} of "
+            f"{sum(each.number for each in answers):,} answers, so neither how long they are nor "
+            "whether it kept a limit can be checked"
+        )
+    return said
+
+
+def busy(results: Results) -> str:
+    """Return a warning if the lab's own endpoint may have been the bottleneck, else nothing."""
+    shares: dict[Case, float] = {}
+    for case in results.measured:
+        known = [m.endpoint_busy for m in results.of(case) if m.endpoint_busy is not UNSET]
+        if known:
+            shares[case] = median(known)
+    most = max(shares, key=shares.__getitem__, default=None)
+    if most is None or shares[most] < BUSY:
+        return ""
+    return (
+        f"the lab's own endpoint was {shares[most]:.0%} busy ({most.named(axes(results))}); from "
+        f"some {BUSY:.0%} on it, and not the model, may be the limit"
+    )
+
+
+def reach(curve: Curve) -> str:
+    """Return how far a curve over agents keeps to the bound, and why it goes no further.
+
+    With the endpoint's time L and c of processor time for each of N requests, one process takes
+    about L + N c. So the processor is to blame if its time is most of what the bound leaves.
+    """
+    kept = [p for p in curve.points if p.efficiency >= ENOUGH]
+    missed = [p for p in curve.points if p.efficiency < ENOUGH]
+    last = curve.points[-1]
+    if curve.in_turn or last.peak == 1:
+        took = seconds(last.elapsed_s, 1, digits=2)
+        return f"{curve.name}: one at a time, {_agents(last.n)} in {took} s"
+    if not missed:
+        least = min(p.efficiency for p in kept)
+        return f"{curve.name}: at least {least:.2f} of the bound up to {_agents(last.n)}"
+    said = f"{curve.name}: {last.efficiency:.2f} of the bound at {_agents(last.n)}"
+    if kept:
+        said = f"{said}, {ENOUGH:g} or better up to {kept[-1].n:,}"
+    if last.busy is None or last.cpu_ms is None or last not in missed:
+        return said
+    share = last.busy * last.elapsed_s / (last.elapsed_s - last.bound_s)
+    blame = "this processor" if share > 0.5 else "not this processor"
+    return f"{said}; {blame}, {last.cpu_ms:.2f} ms a request"
+
+
+def _point(n: int, runs: Sequence[Measurement]) -> Point:
+    elapsed_s = median(m.elapsed_s for m in runs)
+    return Point(
+        n=n,
+        elapsed_s=elapsed_s,
+        bound_s=median(m.bound_s for m in runs),
+        throughput=runs[0].answered / elapsed_s if elapsed_s else 0.0,
+        peak=max(m.peak for m in runs),
+        p50_s=_median(m.p50_s for m in runs),
+        p95_s=_median(m.p95_s for m in runs),
+        cpu_ms=_median(m.cpu_ms for m in runs),
+        busy=_median(m.busy for m in runs),
+    )
+
+
+def _median(values: Iterable[float | None]) -> float | None:
+    known = [value for value in values if value is not None]
+    return median(known) if known else None
+
+
+def _agents(n: int) -> str:
+    return f"{n:,} agent{'s' if n != 1 else ''}"
+
+
+def _costs(results: Results) -> list[str]:
+    """Where nothing grows: what an answer costs, by strategy and by engine."""
+    said = []
+    axis: Literal["strategy", "engine"]
+    for axis in ("strategy", "engine"):
+        by: dict[str, list[list[Measurement]]] = {}
+        for case in results.experiment.cases():
+            if runs := results.of(case):
+                by.setdefault(getattr(case, axis), []).append(runs)
+        for name, cases in by.items() if len(by) > 1 else ():
+            every = [m for runs in cases for m in runs]
+            answered = sum(m.answered for m in every)
+            costs_ms = [ms for runs in cases if (ms := _median(m.cpu_ms for m in runs)) is not None]
+            if axis == "strategy" and answered:
+                each = sum(m.requests for m in every) / answered
+                said.append(f"{name}: {each:.3g} request{'s' if each != 1 else ''} an answer")
+            elif costs_ms:
+                least, most = min(costs_ms), max(costs_ms)
+                said.append(f"{name}: {least:.2f} to {most:.2f} ms of processor time a request")
+    return said

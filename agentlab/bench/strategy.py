@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from contextlib import nullcontext
 from typing import Any, Literal
 
@@ -17,11 +18,20 @@ from agentlab.resilience.pace import Pace
 from agentlab.resilience.retry import Retry
 from agentlab.resilience.verdict import judge
 
-Strategy = Literal["once", "insist", "retry", "pace", "adaptive", "aimd", "gradient2", "vegas"]
+Strategy = Literal[
+    "once", "insist", "retry", "timeout", "pace", "adaptive", "aimd", "gradient2", "vegas"
+]
+LIMITERS: dict[str, Callable[..., Limiter]] = {
+    "adaptive": Adaptive,
+    "aimd": AIMD,
+    "gradient2": Gradient2,
+    "vegas": Vegas,
+}
+"""The strategies that find out how many requests in flight are best."""
 
 _MOST = 1000  # in flight, for a strategy that finds out how many, where the case sets no limit
-
 _ATTEMPTS = 1000  # requests are counted here, and giving up would save some
+_ATTEMPT_S = 60.0  # only answers that stall or drip take a fifth of it
 
 
 def asking(
@@ -31,23 +41,25 @@ def asking(
     requests_per_minute: int | None,
     send: Ask = lab.ask,
 ) -> Ask:
-    """Who answers the steps of one run; to be called inside the event loop.
+    """Return the ask function for one run; to be called inside the event loop.
 
     Args:
-        strategy: `once` asks once; `insist` again after each second, whatever the endpoint says;
-            `retry` backs off and obeys it; `pace` besides keeps its rate limit; `adaptive`,
-            `aimd`, `gradient2` and `vegas` back off, and find out how many at once are best.
+        strategy: `once` asks once; `insist` asks again after each second, whatever the endpoint
+            says; `retry` backs off and obeys the endpoint, and so do all others. `timeout` gives
+            an attempt 60 s; `pace` keeps the rate limit; `LIMITERS` find out how many requests in
+            flight are best.
         at_once: The most requests in flight; None is no limit.
         requests_per_minute: What `pace` keeps; None learns it from the first answers.
-        send: Who sends each request.
+        send: Sends each request.
     """
     if strategy not in ("once", "insist"):
-        limit = _limiter(strategy, at_once or _MOST)
+        limiter = LIMITERS.get(strategy)
         guard = Guard(
             retry=Retry(attempts=_ATTEMPTS),  # its own for each run: it draws the same jitter again
             deadline_s=None,
-            at_once=None if limit else at_once,
-            limit=limit,
+            attempt_s=_ATTEMPT_S if strategy == "timeout" else None,
+            at_once=None if limiter else at_once,
+            limit=limiter(most=at_once or _MOST) if limiter else None,
             pace=Pace(requests_per_minute=requests_per_minute) if strategy == "pace" else None,
         )
         return guard.around(send)
@@ -67,13 +79,3 @@ def asking(
             await lab.sleep(1)
 
     return once if strategy == "once" else insist
-
-
-def _limiter(strategy: Strategy, most: int) -> Limiter | None:
-    if strategy == "adaptive":
-        return Adaptive(most=most)
-    if strategy == "aimd":
-        return AIMD(most=most)
-    if strategy == "gradient2":
-        return Gradient2(most=most)
-    return Vegas(most=most) if strategy == "vegas" else None

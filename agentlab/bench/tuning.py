@@ -1,8 +1,7 @@
 """What tunes itself, measured against what only hindsight knows; all in virtual time.
 
-An experiment of the kind `tuning` has four parts: limits of calls in flight against the best static
-one, random graphs against their critical paths, a bandit against an oracle, and one workflow file
-on several engines.
+An experiment of the kind `tuning` has two parts: limits of calls in flight against the best static
+one, and a bandit against an oracle.
 """
 
 from __future__ import annotations
@@ -13,24 +12,20 @@ from difflib import ndiff
 from functools import partial
 from pathlib import Path
 from statistics import median
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 import msgspec
-from matplotlib.axes import Axes
-from matplotlib.figure import Figure
 from pydantic import Field
 
+from agentlab._support.tables import markdown_table
 from agentlab.bench import results
 from agentlab.bench.experiment import Seed, found
 from agentlab.errors import ConfigError, FileError
 from agentlab.fields import AtLeastOne, Text, model
 from agentlab.located import LocatedFile
 from agentlab.progress import bar
-from agentlab.tuning import dags, learning, plots, portable, trial
+from agentlab.tuning import learning, trial
 from agentlab.tuning.scenarios import JUDGING, Scenario
-
-_PARTS = ("limits", "graphs", "learning", "portable")
-
 
 Seeds = Annotated[list[Seed], Field(min_length=1)]
 
@@ -79,17 +74,13 @@ class Tuning:
     Attributes:
         about: The question, in a sentence.
         limits: How limiters are judged.
-        graphs: How many random graphs.
         learning: How the bandit is judged.
-        workflows: How many random workflows each engine runs, on an endpoint that fails.
     """
 
     kind: Literal["tuning"]
     about: Text
     limits: Limits
-    graphs: AtLeastOne
     learning: Learning
-    workflows: AtLeastOne
 
 
 class TuningResults(msgspec.Struct, kw_only=True):
@@ -99,13 +90,16 @@ class TuningResults(msgspec.Struct, kw_only=True):
     experiment: Tuning
     machine: dict[str, str]
     limits: list[trial.Row] | None = None
-    graphs: dags.Summary | None = None
     learning: list[learning.Scenario] | None = None
-    portable: list[portable.Tally] | None = None
+
+    @property
+    def missing(self) -> int:
+        """How many measurements are yet to be made."""
+        return len(_yet_to_do(self))
 
 
 def is_tuning(path: Path) -> bool:
-    """True if the experiment's file is of this kind."""
+    """Return True if the experiment's file is of this kind."""
     try:
         raw = LocatedFile(path, what="experiment").value
     except FileError:
@@ -121,14 +115,14 @@ def load(file: str | Path) -> Tuning:
         FileError: If it is wrong, naming line and field.
 
     Example:
-        >>> load("tuning").graphs
-        200
+        >>> load("tuning").learning.runs
+        2000
     """
     return LocatedFile(found(file), what="experiment").decode(Tuning)
 
 
 def run(experiment: Tuning, file: Path, *, resume: bool = False) -> TuningResults:
-    """Measure all parts, and write `file` after each, and after each scenario of the limits.
+    """Measure both parts, and write `file` after each scenario of the limits and after the rest.
 
     Args:
         resume: Keep what is in such a file.
@@ -137,44 +131,34 @@ def run(experiment: Tuning, file: Path, *, resume: bool = False) -> TuningResult
         ConfigError: If the file is unfinished and not to be resumed, is of another experiment, is
             being written by another run, or cannot be written.
     """
+    empty = TuningResults(name=file.stem, experiment=experiment, machine=results.machine())
     with results.one_writer(file):
-        return _measured(experiment, file, resume=resume)
-
-
-def _measured(experiment: Tuning, file: Path, *, resume: bool) -> TuningResults:
-    done = TuningResults(name=file.stem, experiment=experiment, machine=results.machine())
-    if file.exists():
-        done = _kept(file, done, resume=resume)
-    for measure in bar(_yet_to_do(done), name=file.stem):
-        measure()
-        results.write(file, done)
+        done = results.go_on(file, empty, stored, resume=resume)
+        for measure in bar(_yet_to_do(done), name=file.stem):
+            measure()
+            results.write(file, done)
     return done
 
 
 def _yet_to_do(done: TuningResults) -> list[Callable[[], None]]:
-    """What is missing, piece by piece; each puts into `done` what it measured."""
-    experiment = done.experiment
+    """Return what is missing, piece by piece; each puts into `done` what it measured."""
+    how = done.experiment
     judged = {row.scenario for row in done.limits or ()}
-    limiters = {name: trial.LIMITERS[name] for name in experiment.limits.limiters}
+    limiters = {name: trial.LIMITERS[name] for name in how.limits.limiters}
 
     def judge(scenario: Scenario) -> None:
-        rows = trial.judged([scenario], limiters, seeds=experiment.limits.seeds)
+        rows = trial.judged([scenario], limiters, seeds=how.limits.seeds)
         done.limits = [*(done.limits or ()), *rows]
 
-    def measure(part: str, measured: Callable[[], Any]) -> None:
-        setattr(done, part, measured())
+    def learn() -> None:
+        runs, seeds = how.learning.runs, how.learning.seeds
+        done.learning = [
+            learning.scenario(name, runs=runs, seeds=seeds, shift_at=shift_at)
+            for name, shift_at in (("steady", None), ("a shift", how.learning.shift_at))
+        ]
 
-    parts: dict[str, Callable[[], Any]] = {
-        "graphs": lambda: dags.summary([dags.measure(seed) for seed in range(experiment.graphs)]),
-        "learning": lambda: _learned(experiment.learning),
-        "portable": lambda: [
-            portable.tally(engine, range(experiment.workflows)) for engine in portable.VIRTUAL
-        ],
-    }
-    return [
-        *(partial(judge, scenario) for scenario in JUDGING if scenario.name not in judged),
-        *(partial(measure, *part) for part in parts.items() if getattr(done, part[0]) is None),
-    ]
+    judges = [partial(judge, scenario) for scenario in JUDGING if scenario.name not in judged]
+    return [*judges, *([learn] if done.learning is None else [])]
 
 
 def stored(path: str | Path) -> TuningResults:
@@ -191,13 +175,13 @@ def stored(path: str | Path) -> TuningResults:
         if scenario not in known or limiter not in asked.limiters or times != len(asked.seeds):
             raise ConfigError(
                 f"TuningResults {str(path)!r}: {limiter!r} in {scenario!r} is there {times} times "
-                f"for {len(asked.seeds)} seeds; measure anew into another folder with --out"
+                f"for {len(asked.seeds)} seeds; measure again into another folder with --out"
             )
     return kept
 
 
 def are_tuning_results(path: str | Path) -> bool:
-    """True if `run` wrote the file."""
+    """Return True if `run` wrote the file."""
     try:
         raw = msgspec.json.decode(Path(path).read_bytes())
     except results.UNREADABLE:
@@ -206,61 +190,35 @@ def are_tuning_results(path: str | Path) -> bool:
     return isinstance(experiment, dict) and experiment.get("kind") == "tuning"
 
 
-def _kept(file: Path, empty: TuningResults, *, resume: bool) -> TuningResults:
-    kept = stored(file)
-    if not resume:
-        if _yet_to_do(kept):
-            raise ConfigError(
-                f"{file} is of a run that was interrupted; go on with --resume, or remove it"
-            )
-        return empty
-    for what in ("experiment", "machine"):
-        if getattr(kept, what) != getattr(empty, what):
-            raise ConfigError(f"{file} is of another {what}; choose another folder with --out")
-    return kept
-
-
-def _learned(how: Learning) -> list[learning.Scenario]:
-    return [
-        learning.scenario(name, runs=how.runs, seeds=how.seeds, shift_at=shift_at)
-        for name, shift_at in (("steady", None), ("a shift", how.shift_at))
-    ]
-
-
 def markdown(measured: TuningResults) -> str:
-    """The tables of all parts that have been measured."""
+    """Return the tables of all parts that have been measured."""
     about = ", ".join(f"{name} {value}" for name, value in measured.machine.items())
-    parts = [f"# {measured.name}", measured.experiment.about, *_tables(measured).values()]
+    parts = [f"# {measured.name}", measured.experiment.about, *_tables(measured)]
     return "\n\n".join([*parts, f"virtual time, exact; {about}."]) + "\n"
 
 
 def compared(before: TuningResults, after: TuningResults) -> str:
-    """The lines of the tables that differ, or "the same".
+    """Return the lines of the tables that differ, or "the same".
 
-    All times are virtual and exact, so any difference is one. What differs only beyond the digits
-    that the tables show is named by its part.
+    All times are virtual and exact, so any difference is a change.
 
     Example:
-        >>> one = dags.summary([dags.measure(3)])
-        >>> kept = TuningResults(name="x", experiment=load("tuning"), machine={}, graphs=one)
+        >>> kept = TuningResults(name="x", experiment=load("tuning"), machine={})
         >>> compared(kept, kept)
         'the same'
     """
-    lines: list[str] = []
-    for part in _PARTS:
-        if getattr(before, part) == getattr(after, part):
-            continue
-        old, new = (_tables(of).get(part, "").splitlines() for of in (before, after))
-        differ = [line for line in ndiff(old, new) if line[0] in "-+" and line[1:].strip()]
-        lines += differ or [f"{part}: they differ beyond the digits of the tables"]
-    return "\n".join(lines) or "the same"
+    if (before.limits, before.learning) == (after.limits, after.learning):
+        return "the same"
+    old, new = ("\n\n".join(_tables(of)).splitlines() for of in (before, after))
+    differ = [line for line in ndiff(old, new) if line[0] in "-+" and line[1:].strip()]
+    return "\n".join(differ) or "they differ beyond the digits of the tables"
 
 
-def _tables(measured: TuningResults) -> dict[str, str]:
-    """Part -> its heading and tables, of all parts that have been measured."""
-    parts: dict[str, list[str]] = {}
+def _tables(measured: TuningResults) -> list[str]:
+    """Return headings and tables of all parts that have been measured."""
+    found: list[str] = []
     if measured.limits is not None:
-        parts["limits"] = [
+        found += [
             "## How many calls in flight",
             "Against the best static limit of each scenario, which a sweep finds. None of the "
             "scenarios was used for tuning, and their seeds were drawn after the last change of a "
@@ -269,43 +227,38 @@ def _tables(measured: TuningResults) -> dict[str, str]:
             limiters_table(measured.limits),
             scenarios_table(measured.limits),
         ]
-    if measured.graphs is not None:
-        parts["graphs"] = ["## Along the true edges", graphs_said(measured.graphs)]
     if measured.learning is not None:
-        parts["learning"] = [
+        found += [
             "## Which pattern for which task",
             "Shares of what an oracle earns; the quality of answers is SIMULATED.",
             learning_table(measured.learning),
         ]
-    if measured.portable is not None:
-        parts["portable"] = ["## One file, every engine", portable.markdown(measured.portable)]
-    return {part: "\n\n".join(paragraphs) for part, paragraphs in parts.items()}
+    return found
 
 
 def limiters_table(rows: Sequence[trial.Row]) -> str:
-    """A line a limiter, over all scenarios and seeds.
+    """Return a table with a line per limiter, over all scenarios and seeds.
 
     Example:
         >>> row = trial.Row("4 slots", "fixed 3", 1.5, 2.0, 0.75, 0.9, 1.0, 4, 29)
         >>> print(limiters_table([row]).splitlines()[-1])
         | fixed 3 | 0 of 1 | 0.75 | 0.75 | 0.90 | 0.90 | 1.00 |
     """
-    lines = [
-        "| limiter | passed | goodput, median | least | p95, median | most | requests an answer |",
-        "| --- | --- | --- | --- | --- | --- | --- |",
-    ]
+    lines = []
     for name in dict.fromkeys(row.limiter for row in rows):
         of = [row for row in rows if row.limiter == name]
         goodput, p95 = [row.of_best_goodput for row in of], [row.of_best_p95 for row in of]
-        figures = (median(goodput), min(goodput), median(p95), max(p95))
-        each = max(row.requests_per_answer for row in of)
-        cells = [f"{figure:.2f}" for figure in (*figures, each)]
-        lines.append(f"| {' | '.join([name, _passed(of), *cells])} |")
-    return "\n".join(lines)
+        figures = [median(goodput), min(goodput), median(p95), max(p95)]
+        figures.append(max(row.requests_per_answer for row in of))
+        lines.append([name, _passed(of), *(f"{figure:.2f}" for figure in figures)])
+    columns = "limiter|passed|goodput, median|least|p95, median|most|requests an answer"
+    return markdown_table(columns.split("|"), lines)
 
 
 def scenarios_table(rows: Sequence[trial.Row], limiter: str = "adaptive") -> str:
-    """A line a scenario, for one limiter, with the worst of all seeds; empty if it was not judged.
+    """Return a table with a line per scenario, for one limiter, with the worst of all seeds.
+
+    It is empty if the limiter was not judged.
 
     Example:
         >>> one = trial.Row("4 slots", "adaptive", 1.5, 2.0, 0.95, 1.1, 1.0, 4, 29)
@@ -313,66 +266,37 @@ def scenarios_table(rows: Sequence[trial.Row], limiter: str = "adaptive") -> str
         >>> print(scenarios_table([one, other]).splitlines()[-1])
         | 4 slots | 4 to 5 | 1 of 2 | 0.95 | 1.40 |
     """
-    lines = [
-        f"| scenario | best static limit | {limiter}: passed | least goodput | most p95 |",
-        "| --- | --- | --- | --- | --- |",
-    ]
+    lines = []
     judged = [row for row in rows if row.limiter == limiter]
     for scenario in dict.fromkeys(row.scenario for row in judged):
         of = [row for row in judged if row.scenario == scenario]
         limits = sorted({row.best_limit for row in of})
         least, most = min(row.of_best_goodput for row in of), max(row.of_best_p95 for row in of)
         best = " to ".join(str(limit) for limit in dict.fromkeys((limits[0], limits[-1])))
-        lines.append(f"| {scenario} | {best} | {_passed(of)} | {least:.2f} | {most:.2f} |")
-    return "\n".join(lines) if judged else ""
+        lines.append([scenario, best, _passed(of), f"{least:.2f}", f"{most:.2f}"])
+    columns = f"scenario|best static limit|{limiter}: passed|least goodput|most p95"
+    return markdown_table(columns.split("|"), lines) if lines else ""
 
 
 def _passed(rows: Sequence[trial.Row]) -> str:
     return f"{sum(row.passes for row in rows)} of {len(rows)}"
 
 
-def graphs_said(graphs: dags.Summary) -> str:
-    """In a sentence.
-
-    Example:
-        >>> print(graphs_said(dags.summary([dags.measure(3)])))
-        1 random graphs: at worst 1.00 of the critical path, in supersteps 1.13; answers equal
-    """
-    return (
-        f"{graphs.graphs} random graphs: at worst {graphs.worst_ratio:.2f} of the critical path, "
-        f"in supersteps {graphs.worst_supersteps_ratio:.2f}; "
-        f"answers {'equal' if graphs.all_equal else 'DIFFER'}"
-    )
-
-
 def learning_table(scenarios: Sequence[learning.Scenario]) -> str:
-    """A line a policy: its share of the oracle's earnings, the worst seed's, and its recovery."""
-    heads = [f"{s.name}: mean | worst seed" for s in scenarios]
-    heads += ["back at .90 after" for s in scenarios if s.shift_at is not None]
-    lines = [f"| policy | {' | '.join(heads)} |"]
-    lines.append(lines[0].count(" | ") * "| --- " + "| --- |")
+    """Return a table with a line per policy: its share of the oracle's earnings, and recovery."""
+    columns = ["policy"]
+    for one in scenarios:
+        columns += [f"{one.name}: mean", "worst seed"]
+    shifted = [one for one in scenarios if one.shift_at is not None]
+    columns += ["back at .90 after"] * len(shifted)
+    lines = []
     for policy in scenarios[0].policies:
-        curves = [s.policies[policy] for s in scenarios]
-        shares = [f"{curve.share:.3f} | {curve.least_share:.3f}" for curve in curves]
-        back = [_back(s, policy) for s in scenarios if s.shift_at is not None]
-        lines.append(f"| {' | '.join([policy, *shares, *back])} |")
-    return "\n".join(lines)
-
-
-def _back(shifted: learning.Scenario, policy: str) -> str:
-    runs = learning.recovery(shifted.policies[policy].curve, shifted.shift_at or 0)
-    return "never" if runs is None else f"{runs} runs"
-
-
-def figure(measured: TuningResults) -> Figure:
-    """Limiters in all scenarios, and what policies earn over time: the parts that are curves."""
-    drawn: list[Callable[[Axes], object]] = []
-    if measured.limits is not None:
-        drawn.append(partial(plots.draw_limiters, rows=measured.limits))
-    for scenario in measured.learning or ():
-        drawn.append(partial(plots.draw_learning, scenario=scenario))
-    with plots.style():
-        made, axes = plots.panels(len(drawn))
-        for axis, draw in zip(axes, drawn, strict=True):
-            draw(axis)
-    return made
+        line = [policy]
+        for one in scenarios:
+            curve = one.policies[policy]
+            line += [f"{curve.share:.3f}", f"{curve.least_share:.3f}"]
+        for one in shifted:
+            runs = learning.recovery(one.policies[policy].curve, one.shift_at or 0)
+            line.append("never" if runs is None else f"{runs} runs")
+        lines.append(line)
+    return markdown_table(columns, lines)

@@ -12,6 +12,7 @@ from matplotlib.figure import Figure
 from agentlab.bench import compare, cost, experiment, measure, plots, report, results, tuning
 from agentlab.commands import INTERRUPTED, cluster_argument, leave_out_argument
 from agentlab.errors import ConfigError, StepError
+from agentlab.tuning import plots as tuning_plots
 
 DESCRIPTION = (
     "Measure an experiment: writes NAME.json with the raw data, NAME.md with the table, and "
@@ -20,7 +21,7 @@ DESCRIPTION = (
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
-    """What it takes."""
+    """Add the arguments."""
     parser.add_argument("experiment", nargs="?", help="a name, or a .yaml file")
     parser.add_argument("--out", metavar="DIR", default="results", help="default: results")
     parser.add_argument("--resume", action="store_true", help="go on with an interrupted run")
@@ -38,9 +39,10 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(options: argparse.Namespace) -> int:
-    """Measure or compare; returns 130 after Ctrl-C.
+    """Measure or compare; return the exit code.
 
-    It returns 1 if what was measured cannot be compared, or a real model does not answer at all.
+    It is 130 after Ctrl-C, and 1 if what was measured cannot be compared, or a real model does not
+    answer at all.
     """
     if options.compare:
         print(compare.of_files(*options.compare))
@@ -91,7 +93,7 @@ def _tune(path: Path, file: Path, options: argparse.Namespace) -> int:
         if getattr(options, name.replace("-", "_")):
             raise ConfigError(f"--{name} is for what asks an endpoint; {path.stem} simulates one")
     tuned = tuning.run(tuning.load(path), file, resume=options.resume)
-    _report(file, tuning.markdown(tuned), tuning.figure(tuned))
+    _report(file, tuning.markdown(tuned), tuning_plots.figure(tuned))
     return 0
 
 

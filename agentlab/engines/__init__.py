@@ -14,8 +14,9 @@ imports a framework.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from contextlib import nullcontext
+from functools import partial
 from importlib import import_module
 
 from agentlab import lab
@@ -60,17 +61,33 @@ async def run(
     if engine == "dask" and ask is None:
         async with chosen.Cluster() as cluster:
             return await run(workflow, inputs, engine=engine, ask=cluster.ask, progress=progress)
+    return await watched(
+        workflow, partial(chosen.run, workflow, values), ask=ask, progress=progress
+    )
+
+
+async def watched(
+    workflow: Workflow,
+    how: Callable[..., Awaitable[dict[str, str]]],
+    *,
+    ask: Ask | None = None,
+    progress: bool = False,
+) -> dict[str, str]:
+    """Await `how(ask=...)`, any way to run the workflow's steps, and report a failure as `run` does.
+
+    Raises:
+        StepError: If a step fails. It carries the answers that there were by then.
+    """
     shown = bar(total=len(workflow.steps), name=workflow.name) if progress else None
     steps = Run(
         workflow.needs, node="step", where=f" of workflow {workflow.name!r}", result="answer"
     )
 
-    async def watched(prompt: str, *, agent: str, **options: object) -> str:
+    async def counted(prompt: str, *, agent: str, **options: object) -> str:
         text: str = await steps.call(agent, ask or lab.ask, prompt, agent=agent, **options)
         if shown is not None:
             shown.update()
         return text
 
     with shown or nullcontext(), steps.reported():
-        results: dict[str, str] = await chosen.run(workflow, values, ask=watched)
-    return results
+        return await how(ask=counted)

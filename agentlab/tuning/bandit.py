@@ -26,21 +26,21 @@ from agentlab.files import write_whole
 
 
 class Belief(msgspec.Struct, forbid_unknown_fields=True):
-    """What is remembered of one arm, for one kind: how many rewards, and their sum, discounted."""
+    """One arm, for one kind: how many rewards there were, and their sum, both discounted."""
 
     rewards: NotNegative = 0.0
     total: float = 0.0
 
 
 class Kind(msgspec.Struct, forbid_unknown_fields=True):
-    """What is remembered of one kind: how often an arm was chosen, and a belief about each arm."""
+    """One kind: how often an arm was chosen, and a belief about each arm."""
 
     chosen: Count
     beliefs: dict[str, Belief]
 
 
 class State(msgspec.Struct, forbid_unknown_fields=True):
-    """All of it, as it stands in the file."""
+    """All that was learned, as it stands in the file."""
 
     version: Literal[1]
     arms: list[str]
@@ -54,15 +54,15 @@ class State(msgspec.Struct, forbid_unknown_fields=True):
 class Bandit:
     """Chooses an arm for a kind of task, and learns from the reward.
 
-    Choices repeat: they follow from the seed and from what was learned before. A choice may be
-    made before the reward of the last one is there.
+    Choices are reproducible: they follow from the seed and from what was learned before. A choice
+    may be made before the reward of the last one is there.
 
     Args:
-        arms: What there is to choose from, in the order in which ties are broken.
+        arms: The choices, in the order in which ties are broken.
         discount: What a reward is worth after each later one of its kind: at .99 the last hundred
             decide. 1 forgets nothing, and then a change is noticed late.
-        noise: The standard deviation of a reward around its mean. A right answer, worth 1, four
-            times in five has one of .4; half of the times, .5, which is the most there is.
+        noise: The standard deviation of a reward around its mean: .4 where a right answer, worth 1,
+            comes four times in five; .5 is the most there can be.
         prior: The mean reward that an untried arm is believed to have, worth one reward.
 
     Raises:
@@ -124,7 +124,7 @@ class Bandit:
         return list(self._state.arms)
 
     def choose(self, kind: str) -> str:
-        """An arm for the next task of this kind."""
+        """Return an arm for the next task of this kind."""
         known = self._kind(kind)
         chance = draws.generator(self._state.seed, b"", known.chosen, f"choose {kind}")
         known.chosen += 1
@@ -152,13 +152,13 @@ class Bandit:
         beliefs[arm].total += reward
 
     def means(self, kind: str) -> dict[str, float]:
-        """Arm -> the mean reward that it is believed to have for this kind."""
+        """Return arm -> the mean reward that it is believed to have for this kind."""
         known = self._state.kinds.get(kind)  # asking about a kind is not learning of it
         beliefs = known.beliefs if known else dict.fromkeys(self.arms, Belief())
         return {arm: self._mean(belief) for arm, belief in beliefs.items()}
 
     def best(self, kind: str) -> str:
-        """The arm with the largest of these means."""
+        """Return the arm with the largest of these means."""
         means = self.means(kind)
         return max(means, key=means.__getitem__)
 

@@ -1,9 +1,8 @@
-"""Learning in real time, measured: what a policy earns, as a share of what an oracle would.
+"""What a policy that learns in real time earns, as a share of what an oracle would.
 
-The tasks and the calls are real; how often an answer is right is SIMULATED (`skills`). A run's
-reward is 1 for a right answer, less a price for each call. `live` learns from the endpoint's own
-record. `World` and `follow` do the same without a client, for thousands of runs and many policies:
-the same tasks, the same answers, the same calls.
+Tasks and calls are real; how often an answer is right is SIMULATED (`skills`). A run's reward is 1
+for a right answer, less a price per call. `live` learns from the endpoint's own record. `World` and
+`follow` do it without a client, for thousands of runs: same tasks, answers and calls.
 """
 
 from __future__ import annotations
@@ -52,7 +51,7 @@ async def live(
     """Let a policy choose the pattern of each task, run it, and let it learn from the outcome.
 
     Calls, time and tokens are those of a trace around each task, so nothing else may ask meanwhile.
-    An error of the model's comes out, and nothing is learned from that task.
+    An error of the model is raised, and nothing is learned from that task.
 
     Args:
         on: Task -> who answers it: `SimulatedSkill(ask=lab.ask).on`, or `lambda task: lab.ask`
@@ -68,17 +67,16 @@ async def live(
         arm = policy.choose(task.kind)
         with trace() as t:
             right = task.right(await PATTERNS[arm](on(task), task))
-        reward = _reward(right, t.requests, price)
+        reward = round(right - price * t.requests, 9)
         policy.learn(task.kind, arm, reward)
         runs.append(Run(task.kind, arm, right, t.requests, t.makespan_s, t.tokens, reward))
     return runs
 
 
 class World:
-    """Tasks, and what each pattern would earn on each: the same for every policy.
+    """Tasks, and what each pattern would earn on each: equal for every policy.
 
     Args:
-        runs: How many tasks.
         shift_at: The task from which on the skills are `SHIFTED`, from 0 to below `runs`; None
             leaves them as they are.
 
@@ -110,7 +108,7 @@ class World:
 
     @property
     def oracle(self) -> list[float]:
-        """What is earned on average, task by task, by one who knows all means."""
+        """What is earned on average, task by task, if all means are known."""
         return [max(means.values()) for means in self.means]
 
     @property
@@ -174,7 +172,7 @@ class Curve(msgspec.Struct, frozen=True):
     """One policy in one scenario, over several seeds.
 
     `share` is of what the oracle earns, by the mean rewards of what was chosen; `drawn_share` by
-    the rewards as they fell. `curve` and `regret` are means over the seeds, a point for each block.
+    the rewards as drawn. `curve` and `regret` are means over the seeds, a point per block.
     """
 
     share: float
@@ -196,7 +194,7 @@ class Scenario(msgspec.Struct, frozen=True):
 
 
 def policies(seed: int, best_static: str) -> dict[str, Policy]:
-    """Those that are compared: name -> policy, new ones each time."""
+    """Return name -> policy of those that are compared, new ones each time."""
     return {
         "Thompson": Bandit(ARMS, seed=seed),
         "Thompson, forgets nothing": Bandit(ARMS, discount=1.0, seed=seed),
@@ -209,20 +207,13 @@ def policies(seed: int, best_static: str) -> dict[str, Policy]:
 def scenario(
     name: str, *, runs: int = 2000, seeds: Sequence[int] = range(1, 6), shift_at: int | None = None
 ) -> Scenario:
-    """Follow all policies through the worlds of these seeds. The same arguments, the same bytes.
+    """Follow all policies through the worlds of these seeds. Equal arguments give equal bytes.
 
     Args:
-        runs: Tasks in each world.
-        seeds: A world each.
         shift_at: As for `World`; a multiple of `BLOCK`, so that no point of a curve is of both.
 
     Raises:
         ConfigError: If `shift_at` is none of the runs, or no multiple of `BLOCK`.
-
-    Example:
-        steady = scenario("steady")
-        steady.policies["Thompson"].share, steady.policies["best static"].share
-        msgspec.json.encode(steady)  # a file of it
     """
     check_shift(runs, shift_at)
     learned: dict[str, list[Learned]] = {}
@@ -239,11 +230,6 @@ def check_shift(runs: int, shift_at: int | None) -> None:
 
     Raises:
         ConfigError: If it is none of the runs, or within a block.
-
-    Example:
-        >>> check_shift(2000, 5000)
-        Traceback (most recent call last):
-        agentlab.errors.ConfigError: shift_at must be a multiple of 100 below runs (2000); got 5000
     """
     if shift_at is not None and not (0 <= shift_at < runs and shift_at % BLOCK == 0):
         raise ConfigError(
@@ -252,7 +238,7 @@ def check_shift(runs: int, shift_at: int | None) -> None:
 
 
 def recovery(curve: Sequence[float], shift_at: int, *, share: float = 0.9) -> int | None:
-    """After how many runs the share is back, to stay until the end; None if it never is.
+    """Return after how many runs the share is back, to stay until the end; None if it never is.
 
     The curve's points stand for blocks, so `shift_at` is a multiple of `BLOCK`.
 
@@ -272,7 +258,7 @@ def recovery(curve: Sequence[float], shift_at: int, *, share: float = 0.9) -> in
 
 @cache
 def mean_rewards(shifted: bool = False) -> dict[str, dict[str, float]]:
-    """Kind -> pattern -> what it earns on average, exactly."""
+    """Return kind -> pattern -> what it earns on average, exactly."""
     model = SimulatedSkill(SHIFTED if shifted else SKILLS)
 
     async def all_of_them() -> dict[str, dict[str, float]]:
@@ -289,7 +275,7 @@ def mean_rewards(shifted: bool = False) -> dict[str, dict[str, float]]:
 def _earned(
     runs: int, seed: int, *, since: int = 0, shifted: bool = False
 ) -> list[dict[str, float]]:
-    """For each task from `since` on, pattern -> reward; nobody is asked for time or tokens."""
+    """Return pattern -> reward for each task from `since` on; nobody is asked for time."""
 
     async def earned(task: Task, arm: str) -> float:
         calls = 0
@@ -301,17 +287,13 @@ def _earned(
 
         model = SimulatedSkill(SHIFTED if shifted else SKILLS, ask=count, seed=seed)
         right = task.right(await PATTERNS[arm](model.on(task), task))
-        return _reward(right, calls, PRICE)
+        return round(right - PRICE * calls, 9)
 
     async def all_of_them() -> list[dict[str, float]]:
         some = tasks.sequence(runs, seed)[since:]
         return [{arm: await earned(task, arm) for arm in ARMS} for task in some]
 
     return run_virtual(all_of_them()).result
-
-
-def _reward(right: bool, calls: int, price: float) -> float:
-    return round(right - price * calls, 9)
 
 
 def _curve(learned: Sequence[Learned]) -> Curve:

@@ -1,4 +1,4 @@
-"""Four ways to have a question answered, each a coroutine over an `ask`; calls run at once.
+"""Four ways to have a question answered, each a coroutine over an `ask`; calls overlap.
 
     single       one agent
     vote         several agents, and the answer that most of them give
@@ -27,7 +27,7 @@ _PROPOSED = "Answers that were proposed:"
 
 
 async def single(ask: Ask, prompt: str) -> str:
-    """One agent's answer.
+    """Return one agent's answer.
 
     Example:
         await single(lab.ask, "What is 12 + 30? End with a line that reads Answer: and the number.")
@@ -36,20 +36,20 @@ async def single(ask: Ask, prompt: str) -> str:
 
 
 async def vote(ask: Ask, prompt: str, *, voters: int = 3) -> str:
-    """The answer that most of the voters give, who all answer at once; of a tie the first one."""
+    """Return the answer that most voters give; of a tie the first one. All are asked together."""
     answers = await _each(ask, [prompt] * voters, "voter")
     return Counter(answers).most_common(1)[0][0]  # counts keep the order of the first answers
 
 
 async def map_reduce(ask: Ask, prompts: Sequence[str], join: Callable[[Sequence[str]], str]) -> str:
-    """What `join` makes of the answers to all the `prompts`, which are asked at once."""
+    """Return what `join` makes of the answers to all `prompts`, which are asked together."""
     return join(await _each(ask, prompts, "part"))
 
 
 async def debate(ask: Ask, prompt: str, *, debaters: int = 2) -> str:
-    """What the debaters agree on: at once, or after they saw all answers; else what a judge says.
+    """Return what the debaters agree on: immediately, or after they saw all answers.
 
-    Each round's calls run at once.
+    If they do not, a judge decides. The calls of a round run at the same time.
     """
     answers = await _each(ask, [prompt] * debaters, "debater")
     if len(set(answers)) > 1:
@@ -60,7 +60,7 @@ async def debate(ask: Ask, prompt: str, *, debaters: int = 2) -> str:
 
 
 def with_proposals(prompt: str, answers: Sequence[str]) -> str:
-    """The question for one who knows what others answered.
+    """Return the question for an agent that sees what others answered.
 
     Example:
         >>> proposals(with_proposals("How many?", ["3", "4"]))
@@ -71,13 +71,13 @@ def with_proposals(prompt: str, answers: Sequence[str]) -> str:
 
 
 def proposals(prompt: str) -> list[str]:
-    """The answers that a prompt shows, none if it shows none."""
+    """Return the answers that a prompt shows."""
     _, _, shown = prompt.partition(f"{_PROPOSED}\n")
     return [line.removeprefix("- ") for line in shown.splitlines()]
 
 
 async def _each(ask: Ask, prompts: Sequence[str], role: str) -> list[str]:
-    """The answers to all prompts, asked at once; if one fails the others are cancelled."""
+    """Ask all prompts at the same time; if one fails the others are cancelled."""
     if not prompts:
         raise ConfigError(f"a pattern needs 1 {role} or more, got 0")
     try:
@@ -92,7 +92,7 @@ async def _each(ask: Ask, prompts: Sequence[str], role: str) -> list[str]:
 
 
 async def _said(asked: Awaitable[str]) -> str:
-    """The answer in a reply; a call that ends as cancelled by itself is an error like others."""
+    """Return the answer in a reply; a call that ends as cancelled by itself is an error."""
     return said(await never_cancelled_from_within(asked))
 
 

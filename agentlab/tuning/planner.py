@@ -24,7 +24,7 @@ _TEXT_OR_MENTION = re.compile(r'("(?:\\.|[^"\\])*"|\'(?:\\.|[^\'\\])*\')|\$(\d+)
 
 
 def read(plan: str, tools: Mapping[str, Function]) -> list[Function]:
-    """The plan's calls as functions `s1`, `s2` ..., whose parameters name what they need.
+    """Return the plan's calls as functions `s1`, `s2` ..., whose parameters name what they need.
 
     Args:
         plan: Lines of calls; empty ones, and the fences of a code block, do not count.

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import matplotlib.pyplot as plt
@@ -11,28 +11,26 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
+from agentlab.bench.closed_loop import Outcome
+from agentlab.bench.tuning import TuningResults
 from agentlab.plots import FONT_SIZE, SERIES, WAITING
 from agentlab.settings import Capacity
 from agentlab.tuning.learning import BLOCK, Scenario
-from agentlab.tuning.trial import LEAST_GOODPUT, MOST_P95, Outcome, Row
+from agentlab.tuning.trial import LEAST_GOODPUT, MOST_P95, Row
 
 _COLOURS = (*SERIES, "#56B4E9", "#E69F00", "#000000")  # more of the palette of Okabe and Ito
 _MARKERS = "osD^vX*"
 _LARGEST_P95 = 10.0  # what is beyond is drawn at the edge
 
 
-@contextmanager
-def style() -> Iterator[None]:
-    """What all pictures have in common."""
-    with plt.rc_context({"font.size": FONT_SIZE, "axes.grid": True, "grid.color": "#DDDDDD"}):
-        yield
-
-
-def panels(many: int) -> tuple[Figure, list[Axes]]:
-    """A picture with so many panels beside each other."""
-    figure, axes = plt.subplots(1, many, figsize=(8 * many, 6), layout="constrained", squeeze=False)
-    plt.close(figure)  # the notebook shows what a cell returns, once
-    return figure, list(axes[0])
+def figure(measured: TuningResults) -> Figure:
+    """Draw limiters in all scenarios, and what policies earn over time: one panel per picture."""
+    drawn: list[Callable[[Axes], object]] = []
+    if measured.limits is not None:
+        drawn.append(partial(_limiters, rows=measured.limits))
+    for scenario in measured.learning or ():
+        drawn.append(partial(_learning, scenario=scenario))
+    return _drawn(drawn)
 
 
 def limits(
@@ -42,11 +40,10 @@ def limits(
     slots: Sequence[Capacity],
     title: str,
 ) -> Figure:
-    """What each limiter decided over the time of a run, beside the endpoint's slots.
+    """Draw what each limiter decided over the time of a run, beside the endpoint's slots.
 
     Args:
         outcomes: Name -> what `trial.run` gave.
-        run_s: How long the run took.
         slots: How many there were, and from when: the scenario's `capacity`.
 
     Example:
@@ -54,8 +51,8 @@ def limits(
             {"adaptive": run(Adaptive(), some)}, some.run_s, slots=some.capacity, title="It follows"
         )
     """
-    with style():
-        figure, (axis,) = panels(1)
+
+    def draw(axis: Axes) -> None:
         for (name, outcome), colour in zip(outcomes.items(), _COLOURS, strict=False):
             _steps(axis, outcome.limits, run_s, color=colour, linewidth=2, label=name)
         there = [(change.from_s, change.slots) for change in slots]
@@ -64,20 +61,35 @@ def limits(
         axis.set_yscale("log", base=2)
         axis.yaxis.set_major_formatter("{x:g}")
         _finish(axis, title)
-    return figure
+
+    return _drawn([draw])
 
 
 def limiters(rows: Sequence[Row], title: str) -> Figure:
-    """Each limiter in each scenario, as a point: right is more goodput, low is a shorter p95."""
-    with style():
-        figure, (axis,) = panels(1)
-        draw_limiters(axis, rows)
-        axis.set_title(title, loc="left", fontweight="bold", fontsize=FONT_SIZE + 2)
-    return figure
+    """Draw each limiter in each scenario as a point: right is more goodput, low a shorter p95."""
+    return _drawn([partial(_limiters, rows=rows)], title)
 
 
-def draw_limiters(axis: Axes, rows: Sequence[Row]) -> None:
-    """The same into a panel; the box is what passes."""
+def learning(scenario: Scenario, title: str) -> Figure:
+    """Draw what each policy earns over time, as a share of an oracle's earnings."""
+    return _drawn([partial(_learning, scenario=scenario)], title)
+
+
+def _drawn(panels: Sequence[Callable[[Axes], object]], title: str | None = None) -> Figure:
+    """Return a picture with these panels beside each other."""
+    with plt.rc_context({"font.size": FONT_SIZE, "axes.grid": True, "grid.color": "#DDDDDD"}):
+        size = (8 * len(panels), 6)
+        made, axes = plt.subplots(1, len(panels), figsize=size, layout="constrained", squeeze=False)
+        plt.close(made)  # the notebook shows what a cell returns, once
+        for axis, draw in zip(axes[0], panels, strict=True):
+            draw(axis)
+            if title is not None:
+                _title(axis, title)
+    return made
+
+
+def _limiters(axis: Axes, rows: Sequence[Row]) -> None:
+    """Draw limiters as points, and what passes as a box."""
     most = 1.02 * max(1.1, *(row.of_best_goodput for row in rows))
     low = 0.9 * min(0.5, *(row.of_best_p95 for row in rows))
     box = Rectangle((LEAST_GOODPUT, low), most, MOST_P95 - low, color=WAITING, alpha=0.5)
@@ -104,17 +116,7 @@ def draw_limiters(axis: Axes, rows: Sequence[Row]) -> None:
     _finish(axis, f"{best}: {passed[best]} of {runs} in the box")
 
 
-def learning(scenario: Scenario, title: str) -> Figure:
-    """What each policy earns over time, as a share of an oracle's."""
-    with style():
-        figure, (axis,) = panels(1)
-        draw_learning(axis, scenario)
-        axis.set_title(title, loc="left", fontweight="bold", fontsize=FONT_SIZE + 2)
-    return figure
-
-
-def draw_learning(axis: Axes, scenario: Scenario) -> None:
-    """The same into a panel."""
+def _learning(axis: Axes, scenario: Scenario) -> None:
     for (name, curve), colour, marker in zip(
         scenario.policies.items(), _COLOURS, _MARKERS, strict=False
     ):
@@ -129,11 +131,15 @@ def draw_learning(axis: Axes, scenario: Scenario) -> None:
 
 
 def _steps(axis: Axes, changes: Iterable[tuple[float, int]], run_s: float, **style: Any) -> None:
-    """A line of what a number was, from each change to the next, until the end of the run."""
+    """Draw what a number was, from each change to the next, until the end of the run."""
     at_s, numbers = zip(*changes, strict=True)
     axis.step([*at_s, run_s], [*numbers, numbers[-1]], where="post", **style)
 
 
 def _finish(axis: Axes, title: str) -> None:
-    axis.set_title(title, loc="left", fontweight="bold", fontsize=FONT_SIZE + 2)
+    _title(axis, title)
     axis.legend(frameon=False, fontsize=FONT_SIZE - 2)
+
+
+def _title(axis: Axes, title: str) -> None:
+    axis.set_title(title, loc="left", fontweight="bold", fontsize=FONT_SIZE + 2)

@@ -1,11 +1,13 @@
 """Endpoints on which limiters are tuned, and others on which they are judged.
 
 The two share the presets, and nothing else: no slots, seed, demand, length of answers or moment
-of change. Whoever turns a limiter's constants looks at `TUNING`; `JUDGING` is for the result, and
-its seed and those of the experiment `tuning` are drawn anew after each such turn.
+of change. `TUNING` is for choosing a limiter's constants; `JUDGING` is for the result, and its seed
+and those of the experiment `tuning` are drawn again after each such choice.
 """
 
 from __future__ import annotations
+
+from typing import Any
 
 import msgspec
 
@@ -18,13 +20,11 @@ class Scenario(msgspec.Struct, frozen=True, kw_only=True):
     """A closed loop: agents that ask one question after the other, more than can be served.
 
     Attributes:
-        name: How tables call it.
         preset: The endpoint's figures.
-        agents: How many there are.
         run_s: How long they ask, in model seconds.
-        capacity: How many slots there are, and from when, in place of the preset's.
+        capacity: How many slots there are, and from when, instead of the preset's.
         requests_per_minute: The rate limit; None takes the preset's, 0 lifts it.
-        tokens: The shortest and the longest answer; all lengths between are as likely.
+        tokens: The shortest and the longest answer; all lengths between are equally likely.
         seed: From which lengths, jitter and faults are drawn.
     """
 
@@ -55,35 +55,27 @@ class Scenario(msgspec.Struct, frozen=True, kw_only=True):
 def _scenarios(
     slots: tuple[int, ...], *, seed: int, tokens: tuple[int, int], demand: int, moment: float
 ) -> list[Scenario]:
-    """Every preset that takes time, slots, a rate limit, and slots that change in mid-run.
+    """Return every preset that takes time, slots, a rate limit, and slots that change in mid-run.
 
     Args:
-        demand: Agents a slot.
+        demand: Agents per slot.
         moment: When slots change, as a share of the run.
     """
+
+    def scenario(name: str, preset: str, agents: int, run_s: float, **more: Any) -> Scenario:
+        drawn = {"seed": seed, "tokens": tokens, **more}
+        return Scenario(name=name, preset=preset, agents=demand * agents, run_s=run_s, **drawn)
+
     some = slots[len(slots) // 2]
-    drawn = {"seed": seed, "tokens": tokens}
     found = [
-        Scenario(name=preset, preset=preset, agents=agents * demand, run_s=run_s, **drawn)  # type: ignore[arg-type]
-        for preset, agents, run_s in (
-            ("course", 25, 2000),
-            ("hosted-small", 10, 900),
-            ("laptop-ollama", 2, 3000),
-            ("nim-8b", 60, 200),
-            ("nim-70b-2gpu", 30, 1500),
-            ("vllm-1gpu", 90, 250),
-        )
+        scenario("course", "course", 25, 2000),
+        scenario("hosted-small", "hosted-small", 10, 900),
+        scenario("laptop-ollama", "laptop-ollama", 2, 3000),
+        scenario("nim-8b", "nim-8b", 60, 200),
+        scenario("nim-70b-2gpu", "nim-70b-2gpu", 30, 1500),
+        scenario("vllm-1gpu", "vllm-1gpu", 90, 250),
+        scenario("rate limit", "vllm-1gpu", some, 600, requests_per_minute=15 * some),
     ]
-    found.append(
-        Scenario(
-            name="rate limit",
-            preset="vllm-1gpu",
-            agents=demand * some,
-            run_s=600,
-            requests_per_minute=15 * some,
-            **drawn,  # type: ignore[arg-type]
-        )
-    )
     # On the figures of a server, whose answers differ in length only, and of a hosted model, with
     # a jitter of its own; the rate limit of the latter is lifted.
     for n in slots:
@@ -92,17 +84,9 @@ def _scenarios(
                 capacity = [Capacity(from_s=0, slots=n)]
                 if then != n:
                     capacity.append(Capacity(from_s=moment * run_s, slots=then))
-                found.append(
-                    Scenario(
-                        name=f"{n} slots{change}{kind}",
-                        preset=preset,
-                        agents=demand * max(n, then),
-                        run_s=run_s,
-                        capacity=tuple(capacity),
-                        requests_per_minute=0,
-                        **drawn,  # type: ignore[arg-type]
-                    )
-                )
+                more = {"capacity": tuple(capacity), "requests_per_minute": 0}
+                name = f"{n} slots{change}{kind}"
+                found.append(scenario(name, preset, max(n, then), run_s, **more))
     return found
 
 

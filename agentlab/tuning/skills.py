@@ -1,7 +1,7 @@
 """SIMULATED quality: how often a model is right, made up for lessons, on top of real calls.
 
-The local model cannot calculate. `SimulatedSkill` sends each request to it all the same, so that
-time, tokens and trace are real, and puts a right or a wrong answer in the place of what it said.
+The local model cannot calculate. `SimulatedSkill` sends it each request all the same, so that
+time, tokens and trace are real, and replaces the words by a right or a wrong answer.
 How often it is right depends on the kind of task, on whether all of it is asked or a part, and on
 which answers the request shows. With a real model leave it out: tasks and patterns need none.
 """
@@ -61,9 +61,8 @@ class SimulatedSkill:
 
     Args:
         skills: Kind of task -> skill.
-        ask: Who is asked for time and tokens, `lab.ask` say; None asks nobody, and takes no time.
-        seed: From which right and wrong are drawn. A request's draw depends on task and agent
-            alone, so neither order nor process changes it.
+        ask: Who is asked for time and tokens, such as `lab.ask`; None asks nobody.
+        seed: A request's draw depends on it, on the task and on the agent, not on order or process.
 
     Example:
         model = SimulatedSkill(ask=lab.ask)
@@ -76,7 +75,7 @@ class SimulatedSkill:
         self._skills, self._ask, self._seed = dict(skills), ask, seed
 
     def on(self, task: Task) -> Ask:
-        """The `ask` with which a pattern works on this task.
+        """Return the `ask` with which a pattern works on this task.
 
         Raises:
             ConfigError: If there is no skill for its kind.
@@ -96,10 +95,10 @@ class SimulatedSkill:
         return ask
 
     def answers(self, task: Task, prompt: str) -> list[tuple[float, str]]:
-        """What can be answered to this prompt, each with its probability; together they are 1.
+        """Return the possible answers to a prompt, each with its probability; these add up to 1.
 
-        Who sees the right answer among proposals recognises it or falls for the first wrong one.
-        Who sees none that is right, or no proposals, is right as often as one who is asked first.
+        If the proposals in the prompt contain the right answer, the model recognises it, or takes
+        the first wrong one. Otherwise proposals change nothing.
         """
         skill, question = self._skills[task.kind], _question(task, prompt)
         shown = proposals(prompt)
@@ -126,7 +125,7 @@ class Expected(NamedTuple):
 
 
 async def expected(model: SimulatedSkill, task: Task, pattern: str) -> Expected:
-    """The pattern's exact expectation on a task, found by following every course it can take.
+    """Return a pattern's exact expectation on a task, by following every course it can take.
 
     Example:
         >>> import asyncio
@@ -165,7 +164,7 @@ class _Course:
 
 
 def _question(task: Task, prompt: str) -> Question:
-    """Which of the task's questions the prompt holds."""
+    """Return which of the task's questions the prompt holds."""
     for question in (task.whole, *task.parts):
         if prompt.startswith(question.prompt):
             return question

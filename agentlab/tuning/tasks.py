@@ -25,11 +25,7 @@ _ANSWER = re.compile(r"^\W*answer\W*:\s*(.*)$", re.IGNORECASE | re.MULTILINE)
 
 
 class Question(msgspec.Struct, frozen=True):
-    """What is asked, what is right, and what one who errs would say.
-
-    Attributes:
-        mistakes: The likeliest first; that is the one which others make, too.
-    """
+    """What is asked, the right answer, and mistakes: the likeliest one, which recurs, is first."""
 
     prompt: str
     answer: str
@@ -50,7 +46,7 @@ class Task(msgspec.Struct, frozen=True):
     parts: tuple[Question, ...]
 
     def right(self, text: str) -> bool:
-        """Whether an agent's words give the right answer.
+        """Return whether an agent's words give the right answer.
 
         Example:
             >>> task = draw("arithmetic", 0)
@@ -60,10 +56,7 @@ class Task(msgspec.Struct, frozen=True):
         return said(text) == self.whole.answer
 
     def join(self, texts: Sequence[str]) -> str:
-        """One answer of the parts' answers. It is arithmetic, so no model is asked.
-
-        An answer that is not of the form asked for leaves nothing to put together: "".
-        """
+        """Join the parts' answers into one, by arithmetic; "" if one has another form."""
         try:
             return _JOIN[self.kind]([said(text) for text in texts])
         except ValueError:
@@ -71,7 +64,7 @@ class Task(msgspec.Struct, frozen=True):
 
 
 def said(text: str) -> str:
-    """What stands after the last `Answer:`, or else in the last line, spacing made even.
+    """Return what stands after the last `Answer:`, or in the last line, with even spacing.
 
     Example:
         >>> said("Let me see.\\n**Answer:** 3,5 , 9.")
@@ -82,7 +75,7 @@ def said(text: str) -> str:
 
 
 def draw(kind: str, number: int, seed: int = 7) -> Task:
-    """The task of that kind and number; the same seed makes the same one, in any process.
+    """Return the task of that kind and number; the same seed makes the same one anywhere.
 
     Raises:
         ConfigError: If there is no such kind.
@@ -95,7 +88,7 @@ def draw(kind: str, number: int, seed: int = 7) -> Task:
 
 
 def sequence(many: int, seed: int = 7) -> list[Task]:
-    """So many tasks, of kinds that come as it happens.
+    """Return tasks of kinds drawn at random.
 
     Example:
         >>> [task.kind for task in sequence(3)] == [task.kind for task in sequence(3)]
@@ -192,11 +185,8 @@ def _sum(answers: Sequence[str]) -> str:
 
 
 def _merged(answers: Sequence[str]) -> str:
+    # Not sorted: that would correct the mistakes inside a part.
     return _listed(list(merge(*([int(number) for number in one.split(",")] for one in answers))))
-
-
-def _turned(answers: Sequence[str]) -> str:
-    return "".join(reversed(answers))
 
 
 _DRAW: dict[str, Callable[[random.Random], list[Question]]] = {
@@ -208,7 +198,7 @@ _DRAW: dict[str, Callable[[random.Random], list[Question]]] = {
 }
 _JOIN: dict[str, Callable[[Sequence[str]], str]] = {
     "arithmetic": _sum,
-    "reversing": _turned,
+    "reversing": lambda answers: "".join(reversed(answers)),
     "counting": _sum,
     "sorting": _merged,
     "chain": _sum,

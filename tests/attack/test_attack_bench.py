@@ -116,7 +116,7 @@ def test_all_that_is_there_twice_is_refused(measured: Path, tmp_path: Path, many
     file = with_changes(
         measured, tmp_path, lambda raw: raw["measurements"].extend(raw["measurements"] * many)
     )
-    refused(measured, file, "twice; take it out of the file, or measure anew")
+    refused(measured, file, "twice; take it out of the file, or measure again")
 
 
 @pytest.mark.parametrize(
