@@ -17,7 +17,7 @@
     ├── ClusterLost      the processes that calls were placed on cannot be reached any more
     ├── StepError        a step of a workflow failed (carries the step, and every finished answer)
     ├── JournalError     an answer cannot be written down
-    ├── Stopped          the content system sends nothing more; what is done is kept
+    ├── Stopped          a guard or the content system was told to send nothing more
     └── DeadlockError    in virtual time nothing is left that could ever happen (carries what waits)
 
 Each message says what is wrong, the value, and the way out; the facts are attributes too.
@@ -252,7 +252,7 @@ class JournalError(AgentLabError):
 
 
 class Stopped(AgentLabError):
-    """The content system was told to send nothing more, so this was not sent."""
+    """A guard, or the content system, was told to send nothing more, so this was not sent."""
 
 
 class DeadlockError(AgentLabError):

@@ -8,7 +8,8 @@ from typing import Any
 import pytest
 
 from agentlab import engines, lab
-from agentlab.errors import ConfigError, GaveUp, ModelError
+from agentlab.errors import ConfigError, GaveUp, ModelError, Stopped
+from agentlab.resilience.adaptive import Adaptive
 from agentlab.resilience.breaker import Breaker
 from agentlab.resilience.guard import Guard
 from agentlab.resilience.hedge import Hedge
@@ -258,3 +259,111 @@ def test_a_time_out_has_words(fresh_lab: None):
     with lab.configure(faults=silent):
         said, _ = lab.simulate(main())
     assert said.endswith("no answer within 2 model seconds")
+
+
+def test_stop_lets_what_is_in_flight_finish(fresh_lab: None):
+    """Two of five are in flight: they are answered; the other three are never sent."""
+
+    async def main() -> list[Any]:
+        one = guard(at_once=2)
+        batch = asyncio.create_task(ask_or_error(one, 5))
+        await lab.sleep(0.1)
+        one.stop()
+        one.stop("twice")  # the first reason stays
+        return [*await batch, lab.now_s()]
+
+    (*ended, now_s), t = lab.simulate(main())
+    assert [type(each) for each in ended] == [str, str, Stopped, Stopped, Stopped]
+    assert str(ended[2]) == "nothing more is sent: the guard was stopped"
+    assert t.requests == 2
+    assert now_s > 0.1
+
+
+async def ask_or_error(guard: Guard, many: int) -> list[Any]:
+    calls = (guard.ask(f"Describe river {n}.", max_tokens=5) for n in range(many))
+    return await asyncio.gather(*calls, return_exceptions=True)
+
+
+@pytest.mark.parametrize(
+    "waits",
+    [
+        {"at_once": 1},
+        {"limit": Adaptive()},
+        {"pace": Pace(1)},
+        {"at_once": 1, "hedge": Hedge(after_s=30)},
+    ],
+)
+def test_stop_ends_every_wait_before_sending(fresh_lab: None, waits: dict[str, Any]):
+    """For a slot, a learned limit, the pace, each with one request in flight: at the same instant,
+    nothing is left behind, and the one in flight is answered."""
+
+    async def main() -> tuple[list[Any], float, int]:
+        before = len(asyncio.all_tasks())
+        one = Guard(**waits)
+        batch = asyncio.create_task(ask_or_error(one, 3))
+        await lab.sleep(0.01)
+        one.stop()
+        ended = await batch
+        return ended, lab.now_s(), len(asyncio.all_tasks()) - before
+
+    (ended, now_s, orphans), t = lab.simulate(main())
+    assert [type(each) for each in ended] == [str, Stopped, Stopped]
+    assert t.requests == 1
+    assert now_s < 5
+    assert orphans == 0
+
+
+def test_stop_ends_back_off_and_an_open_breaker(fresh_lab: None):
+    """Those that back off, and those that wait for a probe, end at the instant of the stop."""
+
+    async def main() -> tuple[list[Any], float]:
+        one = guard(at_once=None, breaker=Breaker(failures=1, open_s=1000), retry=Retry(first_s=1))
+        batch = asyncio.create_task(ask_or_error(one, 20))
+        await lab.sleep(3)
+        one.stop("enough")
+        return await batch, lab.now_s()
+
+    with lab.configure(faults=[{"kind": "error", "status": 500, "probability": 1.0}]):
+        (ended, now_s), _ = lab.simulate(main())
+    assert {str(each) for each in ended} == {"nothing more is sent: enough"}
+    assert now_s == 3
+
+
+def test_what_fails_after_a_stop_is_not_repeated(fresh_lab: None):
+    """The request in flight ends with a 503 that would be retried: it ends as stopped."""
+
+    async def main() -> tuple[list[Any], int]:
+        one = guard(at_once=1)
+        sent = 0
+
+        async def fails() -> None:
+            nonlocal sent
+            sent += 1
+            one.stop()  # by the call itself, too
+            await lab.sleep(1)
+            raise ConnectionError("broken")
+
+        ended = await asyncio.gather(one.run(fails), one.run(fails), return_exceptions=True)
+        return ended, sent
+
+    (ended, sent), _ = lab.simulate(main())
+    assert [type(each) for each in ended] == [Stopped, Stopped]
+    assert sent == 1
+
+
+def test_a_cancelled_call_of_a_stopped_guard_is_cancelled(fresh_lab: None):
+    """A cancellation by the caller stays one: in flight, and while it waits in the same instant."""
+
+    async def main() -> list[bool]:
+        one = guard(at_once=1)
+        calls = [asyncio.create_task(one.ask("x")) for _ in range(2)]
+        await lab.sleep(0.01)
+        one.stop()
+        for call in calls:
+            call.cancel()
+        await asyncio.wait(calls)
+        return [call.cancelled() for call in calls]
+
+    (in_flight, waiting), _ = lab.simulate(main())
+    assert in_flight
+    assert waiting

@@ -14,18 +14,20 @@ from __future__ import annotations
 
 import asyncio
 import inspect
-from collections.abc import Awaitable, Callable
-from contextlib import nullcontext
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
 from math import inf
 from typing import Any, Generic, TypeVar
+
+import anyio
 
 from agentlab import lab
 from agentlab._support.numbers import checked
 from agentlab.cancelling import never_cancelled_from_within
 from agentlab.clock import is_virtual
 from agentlab.endpoint.tokens import count_tokens
-from agentlab.errors import ConfigError, GaveUp
+from agentlab.errors import ConfigError, GaveUp, Stopped
 from agentlab.notices import log
 from agentlab.resilience.breaker import Breaker
 from agentlab.resilience.hedge import Hedge
@@ -80,6 +82,8 @@ class Guard:
     _slots: asyncio.Semaphore | None = field(default=None, init=False, repr=False)
     _seats: Seats | None = field(default=None, init=False, repr=False)
     _told_until_s: float = field(default=0.0, init=False, repr=False)
+    _stopped: str | None = field(default=None, init=False, repr=False)
+    _waiting: set[anyio.CancelScope] = field(default_factory=set, init=False, repr=False)
 
     def __post_init__(self) -> None:
         for name in ("deadline_s", "attempt_s"):
@@ -95,6 +99,39 @@ class Guard:
             self._seats = Seats(self.limit)
         if self.at_once is not None:
             self._slots = asyncio.Semaphore(self.at_once)
+
+    def stop(self, reason: str = "the guard was stopped") -> None:
+        """Send nothing more, and leave alone what has been sent.
+
+        Calls that wait to send (for a slot, the pace, the breaker, another attempt) and later calls
+        raise `Stopped`. A request in flight finishes, and its call returns the answer. If it fails,
+        it is not repeated. A guard stays stopped; the reason that is given first stays, too.
+        """
+        if self._stopped is None:
+            self._stopped = reason
+            for scope in self._waiting:
+                scope.cancel()
+
+    @contextmanager
+    def stoppable(self) -> Iterator[None]:
+        """End whatever waits in this block as soon as the guard is stopped.
+
+        Raises:
+            Stopped: If the guard was stopped before the block, or during it.
+        """
+        self._refuse_if_stopped()
+        with anyio.CancelScope() as scope:
+            self._waiting.add(scope)
+            try:
+                yield
+            finally:
+                self._waiting.discard(scope)
+        if scope.cancelled_caught:
+            self._refuse_if_stopped()
+
+    def _refuse_if_stopped(self) -> None:
+        if self._stopped is not None:
+            raise Stopped(f"nothing more is sent: {self._stopped}")
 
     async def ask(self, prompt: str, *, agent: str = "agent", **options: Any) -> str:
         """`lab.ask`, guarded; an engine takes it as its `ask`."""
@@ -128,6 +165,7 @@ class Guard:
 
         Raises:
             GaveUp: If attempts, budget or time ran out; the last error is the `__cause__`.
+            Stopped: If the guard was stopped before the call was sent, or sent again.
             Exception: As it is, if another attempt would not help: a wrong key, your own mistake.
             ConfigError: If this guard was used in another event loop before, `call` is no function,
                 or makes nothing that can be awaited, or the same each time.
@@ -145,7 +183,7 @@ class Guard:
             try:
                 async with lab.timeout(self.deadline_s) as deadline:
                     return await self._repeat(made)
-            except GaveUp:
+            except (GaveUp, Stopped):
                 raise
             except Exception as error:
                 if made.errors and error is made.errors[-1]:
@@ -164,7 +202,7 @@ class Guard:
         async def attempt() -> T:
             try:
                 result = await never_cancelled_from_within(self._hedged(made))
-            except GaveUp:
+            except (GaveUp, Stopped):
                 raise
             except Exception as error:
                 self._note(error, made)
@@ -176,7 +214,12 @@ class Guard:
             self.monitor.attempt(made.agent, None)
             return result
 
-        return await self.retry.attempting(before_wait=self._tell)(attempt)
+        async def back_off(seconds: float) -> None:
+            with self.stoppable():
+                await lab.sleep(seconds)
+
+        loop = self.retry.attempting(before_wait=self._tell).copy(sleep=back_off)
+        return await loop(attempt)
 
     async def _hedged(self, made: _Call[T]) -> T:
         if self.hedge is None:
@@ -185,26 +228,31 @@ class Guard:
         return await self.hedge(lambda: self._send(made, sent), sent=sent)
 
     async def _send(self, made: _Call[T], sent: asyncio.Event | None = None) -> T:
-        async with self._slots or (self._seats.taken() if self._seats else nullcontext()) as seat:
-            if self.pace is None:
-                return await self._attempt(made, seat, sent)
-            self._refuse_to_wait(self.pace.paused_s, made)
-            await self.pace.wait(made.tokens)
-            listening = on_headers.set(self.pace.learn)
-            try:
-                return await self._attempt(made, seat, sent)
-            finally:
-                on_headers.reset(listening)
+        with self.stoppable():
+            async with self._slots or (
+                self._seats.taken() if self._seats else nullcontext()
+            ) as seat:
+                if self.pace is None:
+                    return await self._attempt(made, seat, sent)
+                self._refuse_to_wait(self.pace.paused_s, made)
+                await self.pace.wait(made.tokens)
+                listening = on_headers.set(self.pace.learn)
+                try:
+                    return await self._attempt(made, seat, sent)
+                finally:
+                    on_headers.reset(listening)
 
     async def _attempt(self, made: _Call[T], seat: Seat | None, sent: asyncio.Event | None) -> T:
         async with self.breaker.admitted() if self.breaker else nullcontext():
+            self._refuse_if_stopped()  # its turn may have come in the instant of the stop
             if seat is not None:
                 seat.sent()
             if sent is not None:
                 sent.set()
             try:
-                async with lab.timeout(self.attempt_s) as patience:
-                    return await made.asked()
+                with anyio.CancelScope(shield=True):  # from here on, a stop leaves it alone
+                    async with lab.timeout(self.attempt_s) as patience:
+                        return await made.asked()
             except TimeoutError as error:
                 if not patience.expired():
                     raise
