@@ -18,7 +18,7 @@ from agentlab.bench import results as stored
 from agentlab.bench.agreement import Said, summed
 from agentlab.bench.experiment import Case, Experiment, Workload
 from agentlab.bench.results import Measurement, Results
-from agentlab.cli import main
+from agentlab.commands.main import main
 from agentlab.errors import StepError
 from agentlab.trace import Span, Trace
 

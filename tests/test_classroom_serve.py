@@ -18,7 +18,7 @@ from classroom_process import TOKEN, Class, small_preset
 
 from agentlab.classroom.fair import jain
 from agentlab.classroom.joining import in_a_notebook
-from agentlab.cli import main
+from agentlab.commands.main import main
 from agentlab.errors import ModelError
 from agentlab.trace import Trace, trace
 

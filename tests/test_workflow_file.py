@@ -14,8 +14,8 @@ from hypothesis import assume, example, given, settings
 from hypothesis import strategies as st
 
 from agentlab import workflow, workflow_file
-from agentlab.cli import main
 from agentlab.commands import workflow as workflow_command
+from agentlab.commands.main import main
 from agentlab.errors import ConfigError, FileError
 from agentlab.step import Step
 from agentlab.workflow import Workflow, random_workflow

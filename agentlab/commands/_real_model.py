@@ -277,7 +277,9 @@ def _no_way(error: Exception | None, url: str) -> tuple[str, str]:
         "tls": "" if parts.scheme == "https" else "; a server with TLS wants https://",
     }
     sentences = _sentences()["no connection"]
-    why, cure = (each.format(**facts) for each in sentences[next(n for n in sentences if n in causes)])
+    why, cure = (
+        each.format(**facts) for each in sentences[next(n for n in sentences if n in causes)]
+    )
     proxies, host = getproxies(), parts.hostname or ""
     by = next((name for name in (parts.scheme, "all") if proxies.get(name)), "")
     if by and not proxy_bypass(host) and "SSLError" not in causes:

@@ -1,4 +1,4 @@
-"""How far a learner is: which exercises their saved notebooks show as solved.
+"""`agentlab progress`: which exercises a learner's saved notebooks show as solved.
 
 What a check printed when it was last run is stored in the notebook, and is all that is read: there
 is no other record that could be lost, or say something else.
@@ -6,6 +6,7 @@ is no other record that could be lost, or say something else.
 
 from __future__ import annotations
 
+import argparse
 import re
 from collections import Counter
 from collections.abc import Iterator
@@ -15,6 +16,9 @@ from typing import Any, Literal
 import msgspec
 
 from agentlab.errors import ConfigError
+from agentlab.settings import DATA
+
+DESCRIPTION = "Read from the saved notebooks which exercises are solved, and what is next."
 
 Standing = Literal["solved", "not yet", "not run"]
 
@@ -39,32 +43,56 @@ class Lesson(msgspec.Struct, frozen=True, kw_only=True):
     problem: str = ""
 
     @property
+    def open(self) -> list[Exercise]:
+        """The exercises that are not solved."""
+        return [exercise for exercise in self.exercises if exercise.standing != "solved"]
+
+    @property
     def solved(self) -> int:
         """How many of the exercises are solved."""
-        return sum(exercise.standing == "solved" for exercise in self.exercises)
+        return len(self.exercises) - len(self.open)
 
 
 class Report(msgspec.Struct, frozen=True, kw_only=True):
-    """A folder's lessons, in the order of their names."""
+    """A folder's lessons, in the order of their names.
+
+    Attributes:
+        next: The notebook with the first exercise that is not solved; None where all are.
+    """
 
     solved: int
     exercises: int
     next: str | None
-    """The notebook with the first exercise that is not solved; None where all are."""
     lessons: list[Lesson]
 
 
+def arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the command's arguments."""
+    parser.add_argument(
+        "folder", nargs="?", type=Path, help="default: notebooks, here or where the course lies"
+    )
+    parser.add_argument("--json", action="store_true", help="for a program to read")
+
+
+def run(options: argparse.Namespace) -> int:
+    """Report; return 1 if a notebook cannot be read."""
+    here, course = Path("notebooks"), DATA.parent / "notebooks"
+    found = report(options.folder or (here if here.is_dir() else course))
+    if options.json:  # such as a teacher's program, which collects a class's
+        print(msgspec.json.format(msgspec.json.encode(found), indent=2).decode())
+    else:
+        print(text(found))
+    return 1 if any(lesson.problem for lesson in found.lessons) else 0
+
+
 def report(folder: Path) -> Report:
-    """What the notebooks of a folder show as solved.
+    """Read what the notebooks of a folder show as solved.
 
     Of a notebook and the copies that JupyterLab made of it (`NAME-Copy1.ipynb`) the one with the
     most exercises solved counts.
 
     Raises:
         ConfigError: If there is no such folder, or no notebook in it.
-
-    Example:
-        report(Path("notebooks")).solved
     """
     if not folder.is_dir():
         raise ConfigError(f"no folder {str(folder)!r}; name the one where the notebooks are")
@@ -80,40 +108,29 @@ def report(folder: Path) -> Report:
     return Report(
         solved=sum(lesson.solved for lesson in lessons),
         exercises=sum(len(lesson.exercises) for lesson in lessons),
-        next=next((one.notebook for one in lessons if one.solved < len(one.exercises)), None),
+        next=next((lesson.notebook for lesson in lessons if lesson.open), None),
         lessons=lessons,
     )
 
 
 def text(found: Report) -> str:
-    """The report for people: a line a notebook, the total, and what to open next."""
+    """Write the report for people: a line per notebook, the total, and what to open next."""
     width = max(len(lesson.notebook) for lesson in found.lessons)
-    lines = [f"{lesson.notebook:{width}}  {_line(lesson)}" for lesson in found.lessons]
+    lines = []
+    for lesson in found.lessons:
+        counts = Counter(exercise.standing for exercise in lesson.exercises)
+        others = [f"; {counts[kind]} {kind}" for kind in ("not yet", "not run") if counts[kind]]
+        line = f"{lesson.solved} of {len(lesson.exercises)} solved{''.join(others)}"
+        if not lesson.exercises:
+            line = f"cannot be read: {lesson.problem}" if lesson.problem else "no exercises"
+        lines.append(f"{lesson.notebook:{width}}  {line}")
     lines.append(f"{found.solved} of {found.exercises} exercises solved.")
-    if found.next is not None:
-        lines.append(f"Next: {found.next}, {_first_open(found)}.")
+    for lesson in found.lessons:
+        if lesson.open:
+            first = lesson.open[0]
+            lines.append(f"Next: {lesson.notebook}, exercise {first.number}: {first.title}.")
+            break
     return "\n".join(lines)
-
-
-def json(found: Report) -> str:
-    """The report for programs, such as a teacher's that collects a class's."""
-    return msgspec.json.format(msgspec.json.encode(found), indent=2).decode()
-
-
-def _line(lesson: Lesson) -> str:
-    if lesson.problem:
-        return f"cannot be read: {lesson.problem}"
-    if not lesson.exercises:
-        return "no exercises"
-    counts = Counter(exercise.standing for exercise in lesson.exercises)
-    others = [f"{counts[kind]} {kind}" for kind in ("not yet", "not run") if counts[kind]]
-    return "; ".join([f"{lesson.solved} of {len(lesson.exercises)} solved", *others])
-
-
-def _first_open(found: Report) -> str:
-    exercises = next(one.exercises for one in found.lessons if one.notebook == found.next)
-    open_ = next(exercise for exercise in exercises if exercise.standing != "solved")
-    return f"exercise {open_.number}: {open_.title}"
 
 
 def _lesson(path: Path) -> Lesson:
@@ -123,51 +140,37 @@ def _lesson(path: Path) -> Lesson:
     except OSError as error:
         return Lesson(notebook=path.name, problem=str(error.strerror or error))
     except (msgspec.DecodeError, KeyError, TypeError, AttributeError) as error:
-        problem = (
-            f"it is no notebook ({type(error).__name__}: {error}); restore it, or fetch it anew"
-        )
+        said = f"{type(error).__name__}: {error}"
+        problem = f"it is no notebook ({said}); restore it, or fetch it again"
         return Lesson(notebook=path.name, problem=problem)
 
 
 def _exercises(cells: list[dict[str, Any]]) -> Iterator[Exercise]:
-    """The exercises, each with what the cells up to the next heading have printed."""
-    heading: tuple[str, str] | None = None
+    """Yield the exercises, each with what the cells up to the next heading have printed."""
+    heading: re.Match[str] | None = None
     printed: list[str] = []
-    for cell in cells:
+    for cell in [*cells, {"cell_type": "markdown", "source": "# The end"}]:
         if cell["cell_type"] == "code":
-            printed += _printed(cell)
-            continue
-        if cell["cell_type"] != "markdown":
-            continue
-        source = _joined(cell["source"])
-        for found in _HEADING.finditer(source):
-            if heading is not None:
-                yield _standing(*heading, printed)
-            heading, printed = (found[1], found[2]), []
-        if not _HEADING.search(source) and heading is not None and _SECTION.search(source):
-            yield _standing(*heading, printed)
-            heading = None
-    if heading is not None:
-        yield _standing(*heading, printed)
+            for output in cell.get("outputs", []):
+                if output.get("name") == "stdout":
+                    printed += "".join(output["text"]).splitlines()
+        elif cell["cell_type"] == "markdown":
+            source = "".join(cell["source"])  # a text is whole, or a list of lines
+            found: list[re.Match[str] | None] = list(_HEADING.finditer(source))
+            if not found and _SECTION.search(source):
+                found = [None]
+            for following in found:
+                if heading is not None:
+                    yield _exercise(heading, printed)
+                heading, printed = following, []
 
 
-def _standing(number: str, title: str, printed: list[str]) -> Exercise:
-    """What the last line that is a check's verdict says."""
+def _exercise(heading: re.Match[str], printed: list[str]) -> Exercise:
+    """Read how an exercise stands from the last line that is a check's verdict."""
     verdicts = [line for line in printed if line.startswith(("Solved.", "Not yet"))]
     last = verdicts[-1] if verdicts else ""
     standing: Standing = "not run"
     if last:
         standing = "solved" if last.startswith("Solved.") else "not yet"
     hint = last.removeprefix("Not yet").lstrip(": ") if standing == "not yet" else ""
-    return Exercise(number=int(number), title=title, standing=standing, hint=hint)
-
-
-def _printed(cell: dict[str, Any]) -> Iterator[str]:
-    for output in cell.get("outputs", []):
-        if output.get("name") == "stdout":
-            yield from _joined(output["text"]).splitlines()
-
-
-def _joined(text: str | list[str]) -> str:
-    """A notebook has its texts whole or as lists of lines."""
-    return text if isinstance(text, str) else "".join(text)
+    return Exercise(number=int(heading[1]), title=heading[2], standing=standing, hint=hint)
