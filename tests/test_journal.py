@@ -51,9 +51,7 @@ def test_an_older_format_is_refused(where, column):
         journal._connection.exec_driver_sql(f"ALTER TABLE agentlab_{column}")
         journal._connection.commit()
     for _ in range(2):
-        with pytest.raises(
-            ConfigError, match=r"older format; finish .* start a new one"
-        ):
+        with pytest.raises(ConfigError, match=r"older format; finish .* start a new one"):
             Journal(where)
 
 

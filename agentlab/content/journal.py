@@ -16,25 +16,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any, NamedTuple, Self
 
-from sqlalchemy import (
-    BigInteger,
-    Column,
-    Connection,
-    Dialect,
-    Engine,
-    Executable,
-    MetaData,
-    Table,
-    Text,
-    TypeDecorator,
-    create_engine,
-    event,
-    false,
-    inspect,
-    literal,
-    make_url,
-    select,
-)
+import sqlalchemy as sa
 from sqlalchemy.exc import DataError, DBAPIError, IntegrityError, SQLAlchemyError
 
 from agentlab.content.place import Claim, locate, way_out
@@ -50,58 +32,58 @@ class Unrecordable(JournalError):
     """A value that the database takes in no form: its topic's fault, and nobody else's."""
 
 
-class _Text(TypeDecorator[str]):
+class _Text(sa.TypeDecorator[str]):
     """Any text: PostgreSQL takes no NUL, and no database half of a surrogate pair."""
 
-    impl = Text
+    impl = sa.Text
     cache_ok = True
 
-    def process_bind_param(self, value: Any, dialect: Dialect) -> str | None:
+    def process_bind_param(self, value: Any, dialect: sa.Dialect) -> str | None:
         if value is None:
             return None
         return re.sub("[\0\x1a\ud800-\udfff]", lambda m: f"\x1a{ord(m[0]):04x}", str(value))
 
-    def process_result_value(self, value: Any, dialect: Dialect) -> str | None:
+    def process_result_value(self, value: Any, dialect: sa.Dialect) -> str | None:
         if value is None:
             return None
         text = value.decode(errors="replace") if isinstance(value, bytes) else str(value)
         return re.sub("\x1a(0000|001a|d[89a-f][0-9a-f]{2})", lambda m: chr(int(m[1], 16)), text)
 
 
-class _Count(TypeDecorator[int]):
+class _Count(sa.TypeDecorator[int]):
     """A number of tokens or of times; anything else is 0."""
 
-    impl = BigInteger
+    impl = sa.BigInteger
     cache_ok = True
 
-    def process_bind_param(self, value: Any, dialect: Dialect) -> int:
+    def process_bind_param(self, value: Any, dialect: sa.Dialect) -> int:
         return value if type(value) is int and 0 <= value <= _MOST else 0
 
-    def process_result_value(self, value: Any, dialect: Dialect) -> int:
+    def process_result_value(self, value: Any, dialect: sa.Dialect) -> int:
         return max(value, 0) if type(value) is int else 0
 
 
-_metadata = MetaData()
-_steps = Table(
+_metadata = sa.MetaData()
+_steps = sa.Table(
     "agentlab_steps",
     _metadata,
-    Column("job", _Text, primary_key=True),
-    Column("step", _Text, primary_key=True),
-    Column("asked", _Text, primary_key=True),  # a digest: another question is another step
-    Column("requests", _Count, nullable=False),
-    Column("answer", _Text),  # null until there is a whole one
-    Column("prompt_tokens", _Count, nullable=False),
-    Column("answer_tokens", _Count, nullable=False),
-    Column("finish_reason", _Text),
+    sa.Column("job", _Text, primary_key=True),
+    sa.Column("step", _Text, primary_key=True),
+    sa.Column("asked", _Text, primary_key=True),  # a digest: another question is another step
+    sa.Column("requests", _Count, nullable=False),
+    sa.Column("answer", _Text),  # null until there is a whole one
+    sa.Column("prompt_tokens", _Count, nullable=False),
+    sa.Column("answer_tokens", _Count, nullable=False),
+    sa.Column("finish_reason", _Text),
 )
-_jobs = Table(
+_jobs = sa.Table(
     "agentlab_jobs",
     _metadata,
-    Column("job", _Text, primary_key=True),
-    Column("status", _Text, nullable=False),
-    Column("failures", _Count, nullable=False),
-    Column("error", _Text),
-    Column("pages", _Text),  # JSON, name -> digest of what was published
+    sa.Column("job", _Text, primary_key=True),
+    sa.Column("status", _Text, nullable=False),
+    sa.Column("failures", _Count, nullable=False),
+    sa.Column("error", _Text),
+    sa.Column("pages", _Text),  # JSON, name -> digest of what was published
 )
 _NEW = {"finish_reason", "pages"}
 """Columns that journals of the first format, until November 2026, did not have."""
@@ -148,24 +130,19 @@ class Journal:
             address, file = locate(where)
             if file is not None:
                 self._claim = Claim(file, self._shown)
-            # In a notebook virtual time runs in a thread of its own, one after the other with this.
-            in_file = address.get_backend_name() == "sqlite"
-            threads = {"check_same_thread": False} if in_file else {}
-            self._connection = _connected(create_engine(address, connect_args=threads))
-        except (SQLAlchemyError, ModuleNotFoundError, ValueError, TypeError) as error:
+            self._connection = _connected(address)
+        except BaseException as error:
             self._release()
-            if isinstance(error, ConfigError):
+            cannot = (SQLAlchemyError, ModuleNotFoundError, ValueError, TypeError)
+            if isinstance(error, ConfigError) or not isinstance(error, cannot):
                 raise
             raise ConfigError(_cannot_open(self._shown, error)) from None
-        except BaseException:
-            self._release()
-            raise
 
     def answer(self, job: str, step: str, asked: str) -> Reply | None:
         """Return what was answered before; None if nothing was, or nothing whole."""
         c = _steps.c
         columns = (c.answer, c.prompt_tokens, c.answer_tokens, c.finish_reason)
-        rows = self._read(select(*columns).where(*_key(job, step, asked), c.answer.is_not(None)))
+        rows = self._read(sa.select(*columns).where(*_key(job, step, asked), c.answer.is_not(None)))
         if not rows:
             return None
         text, prompt_tokens, answer_tokens, finish_reason = rows[0]
@@ -193,8 +170,8 @@ class Journal:
             .where(*_key(job, step, asked), c.answer.is_(None))
             .values(
                 answer=reply.text if whole else None,
-                prompt_tokens=c.prompt_tokens + literal(reply.prompt_tokens, _Count),
-                answer_tokens=c.answer_tokens + literal(reply.completion_tokens, _Count),
+                prompt_tokens=c.prompt_tokens + sa.literal(reply.prompt_tokens, _Count),
+                answer_tokens=c.answer_tokens + sa.literal(reply.completion_tokens, _Count),
                 finish_reason=reply.finish_reason or "",
             )
         )
@@ -202,12 +179,12 @@ class Journal:
     def status(self, job: str) -> tuple[str, int, str | None]:
         """Return a topic's status ("open", "done" or "quarantined"), failures, and last error."""
         c = _jobs.c
-        rows = self._read(select(c.status, c.failures, c.error).where(c.job == job))
+        rows = self._read(sa.select(c.status, c.failures, c.error).where(c.job == job))
         return (rows[0].status, rows[0].failures, rows[0].error) if rows else ("open", 0, None)
 
     def pages(self, job: str) -> dict[str, str]:
         """Return the digest of what was published in each of a topic's files, by their names."""
-        rows = self._read(select(_jobs.c.pages).where(_jobs.c.job == job))
+        rows = self._read(sa.select(_jobs.c.pages).where(_jobs.c.job == job))
         try:
             pages = json.loads(rows[0].pages or "{}") if rows else {}
         except (ValueError, RecursionError):  # damaged
@@ -239,13 +216,13 @@ class Journal:
         c = _steps.c
         counts = (c.requests, c.answer.is_not(None), c.prompt_tokens, c.answer_tokens)
         of_job = [] if job is None else [c.job == job]
-        return [Bill(*row) for row in self._read(select(*counts).where(*of_job))]
+        return [Bill(*row) for row in self._read(sa.select(*counts).where(*of_job))]
 
     def bill(self) -> Bill:
         """Add up the requests sent, the answers recorded, and their tokens."""
         return Bill(*map(sum, zip(Bill(), *self.bills(), strict=True)))
 
-    def _read(self, statement: Executable) -> Sequence[Any]:
+    def _read(self, statement: sa.Executable) -> Sequence[Any]:
         try:
             return self._connection.execute(statement).all()
         except (SQLAlchemyError, ConfigError) as error:
@@ -253,33 +230,26 @@ class Journal:
         finally:
             self._rollback()  # ends the transaction that reading began
 
-    def _write(self, statement: Executable) -> int:
-        """Execute and commit; return how many rows were changed."""
-        try:
-            return self._committed(statement)
-        except JournalError as error:
-            if not _out_of_space(error.__cause__):
-                raise
-        self.full = True
-        if self._claim is not None:  # what is in flight is paid for
-            self._claim.give_room()
-        return self._committed(statement, failure="the journal has no room left")
-
-    def _committed(
-        self, statement: Executable, failure: str = "the journal cannot be written"
-    ) -> int:
+    def _write(self, statement: sa.Executable, *, again: bool = False) -> int:
+        """Execute and commit, at need with the spare room; return how many rows were changed."""
         try:
             changed = self._connection.execute(statement).rowcount
             self._connection.commit()
+            return int(changed)
         except Exception as error:
             self._rollback()
             if _is_of_the_value(error):
                 raise Unrecordable(f"the journal cannot hold it: {_why(error)}") from error
-            raise self._failure(failure, error) from error
-        return int(changed)
+            if again or not _out_of_space(error):
+                what = "has no room left" if again else "cannot be written"
+                raise self._failure(f"the journal {what}", error) from error
+        self.full = True
+        if self._claim is not None:  # what is in flight is paid for
+            self._claim.give_room()
+        return self._write(statement, again=True)
 
     def _rollback(self) -> None:
-        with suppress(SQLAlchemyError):  # of a connection that is gone there is nothing to undo
+        with suppress(SQLAlchemyError):  # there is nothing to undo if the connection is gone
             self._connection.rollback()
 
     def _failure(self, what: str, error: Exception) -> JournalError:
@@ -302,16 +272,20 @@ class Journal:
         self.close()
 
 
-def _connected(engine: Engine) -> Connection:
-    prepare = {"sqlite": _durable, "postgresql": _claim_database}
-    if engine.dialect.name in prepare:
+def _connected(address: sa.URL) -> sa.Connection:
+    if address.get_backend_name() == "sqlite":
+        # In a notebook virtual time runs in a thread of its own, one after the other with this.
+        engine = sa.create_engine(address, connect_args={"check_same_thread": False})
+        sa.event.listen(engine, "connect", _durable)
+    else:
+        engine = sa.create_engine(address)
         # First, because SQLAlchemy asks something that not every encoding answers.
-        event.listen(engine, "connect", prepare[engine.dialect.name], insert=True)
+        sa.event.listen(engine, "connect", _claim_database, insert=True)
     connection = engine.connect()
     try:
         _refuse_other_tables(connection)
         _metadata.create_all(connection)
-        connection.execute(_jobs.delete().where(false()))  # fails where it may only be read
+        connection.execute(_jobs.delete().where(sa.false()))  # fails where it may only be read
         connection.commit()
     except BaseException:
         _disconnect(connection)
@@ -319,8 +293,8 @@ def _connected(engine: Engine) -> Connection:
     return connection
 
 
-def _disconnect(connection: Connection) -> None:
-    with suppress(SQLAlchemyError):  # of a connection that is gone there is nothing to undo
+def _disconnect(connection: sa.Connection) -> None:
+    with suppress(SQLAlchemyError):  # as above
         if connection.dialect.name == "postgresql" and not connection.invalidated:
             # Its server notices later that a connection is closed, and keeps the lock till then
             connection.rollback()
@@ -330,9 +304,9 @@ def _disconnect(connection: Connection) -> None:
     connection.engine.dispose()
 
 
-def _refuse_other_tables(connection: Connection) -> None:
+def _refuse_other_tables(connection: sa.Connection) -> None:
     """Refuse tables that have our names and not our columns."""
-    found = inspect(connection)
+    found = sa.inspect(connection)
     for table in _metadata.sorted_tables:
         if not found.has_table(table.name):
             continue
@@ -373,29 +347,26 @@ def _claim_database(connection: Any, _: object) -> None:
         )
         ours, encoding = cursor.fetchone()
     connection.commit()
-    refusal = ""
-    if encoding not in ("UTF8", b"UTF8"):
-        refusal = (
+    if ours and encoding in ("UTF8", b"UTF8"):
+        return
+    connection.close()
+    if ours:
+        raise ConfigError(
             f"the database's encoding is {encoding!s}, which does not hold every letter; give one "
             "that was made WITH ENCODING 'UTF8'"
         )
-    elif not ours:
-        refusal = (
-            "another process writes this database's journal; wait until it has ended, or give "
-            "another database"
-        )
-    if refusal:
-        connection.close()
-        raise ConfigError(refusal)
+    raise ConfigError(
+        "another process writes this database's journal; wait until it has ended, or give another "
+        "database"
+    )
 
 
-def _out_of_space(error: BaseException | None) -> bool:
+def _out_of_space(error: Exception) -> bool:
     if not isinstance(error, DBAPIError):
         return False
-    code = getattr(error.orig, "sqlite_errorcode", None)
-    if code is not None:
-        return code & 0xFF in (sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR)
-    return getattr(error.orig, "sqlstate", None) == "53100"  # PostgreSQL's disk_full
+    code = getattr(error.orig, "sqlite_errorcode", 0) & 0xFF
+    full = code in (sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR)
+    return full or getattr(error.orig, "sqlstate", None) == "53100"  # PostgreSQL's disk_full
 
 
 def _is_of_the_value(error: Exception) -> bool:
@@ -414,8 +385,7 @@ def _why(error: Exception) -> str:
 def _cannot_open(shown: str, error: Exception) -> str:
     with suppress(SQLAlchemyError, ValueError):  # what cannot be read hides no password either
         if "://" in shown:
-            shown = make_url(shown).render_as_string(hide_password=True)
-    instead = way_out(getattr(error, "orig", None), shown) or (
-        "; give a file's path, or postgresql://USER@HOST/NAME with psycopg installed"
-    )
+            shown = sa.make_url(shown).render_as_string(hide_password=True)
+    instead = "; give a file's path, or postgresql://USER@HOST/NAME with psycopg installed"
+    instead = way_out(getattr(error, "orig", None), shown) or instead
     return f"journal {shown!r} cannot be opened: {_why(error)}{instead}"
