@@ -488,9 +488,7 @@ def test_show_says_what_the_graph_allows(capsys):
     assert main(["workflow", "show", "comprehensive"]) == 0
     shown = capsys.readouterr().out
     assert "| middle | topic, practice | 1000 |" in shown
-    assert (
-        "Work 8, span 4 (basics -> opening -> editor -> publisher), at most 3 at " in shown
-    )
+    assert "Work 8, span 4 (basics -> opening -> editor -> publisher), at most 3 at " in shown
     assert "2.00 times as fast" in shown
 
 

@@ -18,7 +18,7 @@ import socket
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -94,7 +94,7 @@ def python(version: tuple[int, ...], prefix: str, base_prefix: str) -> Finding:
 
 def check_packages() -> Finding:
     there = {
-        _canonical(found.metadata["Name"]): found.version
+        found.metadata["Name"]: found.version
         for found in importlib.metadata.distributions()
         if found.metadata["Name"]
     }
@@ -104,28 +104,26 @@ def check_packages() -> Finding:
 def packages(lock: str, there: Mapping[str, str]) -> Finding:
     """Look for every package that the lock has for this system, at its version."""
     from packaging.requirements import Requirement
+    from packaging.utils import canonicalize_name
 
+    have = {canonicalize_name(name): version for name, version in there.items()}
     lines = [line.rstrip(" \\") for line in lock.splitlines() if re.match(r"[A-Za-z0-9]", line)]
     wanted = {
-        _canonical(each.name): str(each.specifier).removeprefix("==")
+        canonicalize_name(each.name): str(each.specifier).removeprefix("==")
         for each in map(Requirement, lines)
         if each.marker is None or each.marker.evaluate()
     }
-    missing = sorted(wanted.keys() - there.keys())
+    missing = sorted(wanted.keys() - have.keys())
     if missing:
         return Finding(FAIL, f"missing: {_some(missing)}", SETUP)
-    other = sorted(name for name in wanted if wanted[name] != there[name])
+    other = sorted(name for name in wanted if wanted[name] != have[name])
     if other:
-        versions = [f"{name} {there[name]} instead of {wanted[name]}" for name in other]
+        versions = [f"{name} {have[name]} instead of {wanted[name]}" for name in other]
         return Finding(WARN, _some(versions), SETUP)
     return Finding(OK, f"all {len(wanted)} of the lock")
 
 
-def _canonical(name: str) -> str:
-    return re.sub(r"[-_.]+", "-", name).lower()
-
-
-def _some(names: list[str], most: int = 5) -> str:
+def _some(names: Sequence[str], most: int = 5) -> str:
     more = f" and {len(names) - most} more" if len(names) > most else ""
     return ", ".join(names[:most]) + more
 
@@ -136,12 +134,11 @@ def check_agentlab() -> Finding:
 
 
 def agentlab(found: Iterable[tuple[str, str | None]]) -> Finding:
-    """Tell this course's module from another package that PyPI has under the name `agentlab`.
+    """Tell this course's module from another project's package, which PyPI calls `agentlab`.
 
     Args:
-        found: The version and the `direct_url.json` of each distribution called `agentlab`. One
-            that is a checkout, installed in place, is ours; everything else of ours is called
-            `agentlab-course`.
+        found: The version and the `direct_url.json` of each distribution called `agentlab`. Ours
+            is called `agentlab-course`, or is a checkout that is installed in place.
     """
     for version, url in found:
         if not json.loads(url or "{}").get("dir_info", {}).get("editable"):
@@ -166,27 +163,19 @@ def check_settings() -> Finding:
     return Finding(OK, f"{model}")
 
 
-def check_writing() -> Finding:
-    refusals = {}
-    for folder in FOLDERS:
+def writing(folders: Iterable[Path] = FOLDERS) -> Finding:
+    """Name each folder that cannot be written, and why."""
+    refusals = []
+    for folder in folders:
         try:
             with tempfile.TemporaryFile(dir=folder) as file:
                 file.write(b"1")
         except OSError as error:
-            refusals[str(folder)] = error.strerror or str(error)
-    return writing(refusals)
-
-
-def writing(refusals: Mapping[str, str]) -> Finding:
-    """Name each folder that cannot be written, and why."""
-    if not refusals:
-        return Finding(OK, "checkout and temporary folder")
-    found = "; ".join(f"{folder}: {why}" for folder, why in refusals.items())
-    return Finding(FAIL, found, "take a copy of the course into a folder of your own")
-
-
-def check_disk() -> Finding:
-    return disk({str(folder): shutil.disk_usage(folder).free for folder in FOLDERS})
+            refusals.append(f"{folder}: {error.strerror or error}")
+    if refusals:
+        cure = "take a copy of the course into a folder of your own"
+        return Finding(FAIL, "; ".join(refusals), cure)
+    return Finding(OK, "checkout and temporary folder")
 
 
 def disk(free_bytes: Mapping[str, int]) -> Finding:
@@ -220,53 +209,27 @@ def files(most: int | None) -> Finding:
     return Finding(OK, f"up to {most:,}")
 
 
-def check_loop() -> Finding:
-    async def which() -> type:
-        return type(asyncio.get_running_loop())
-
-    kind = asyncio.run(which())
-    return loop(f"{kind.__module__}.{kind.__qualname__}")
-
-
-def loop(kind: str) -> Finding:
-    """Judge the event loop that `asyncio.run` makes: its own, unless some policy replaced it."""
-    if kind.startswith("asyncio."):
-        return Finding(OK, kind)
-    cure = "remove what sets an event loop policy, such as sitecustomize.py"
-    return Finding(WARN, f"{kind}, instead of asyncio's own", cure)
-
-
-def check_loopback() -> Finding:
+def loopback(host: str = "127.0.0.1") -> Finding:
+    """Judge whether programs of this machine can connect, as kernel and endpoint must."""
     try:
         with socket.socket() as listener:
-            listener.bind(("127.0.0.1", 0))
+            listener.bind((host, 0))
             listener.listen(1)
-            with socket.create_connection(listener.getsockname(), timeout=2):
-                return loopback("")
+            socket.create_connection(listener.getsockname(), timeout=2).close()
     except OSError as error:
-        return loopback(error.strerror or str(error))
-
-
-def loopback(problem: str) -> Finding:
-    """Judge whether programs of this machine can connect, as kernel and endpoint must."""
-    if problem:
         cure = "let the firewall, or the sandbox, allow connections to 127.0.0.1"
-        return Finding(FAIL, f"127.0.0.1: {problem}", cure)
-    return Finding(OK, "127.0.0.1 listens and answers")
+        return Finding(FAIL, f"{host}: {error.strerror or error}", cure)
+    return Finding(OK, f"{host} listens and answers")
 
 
-def check_jupyter_port() -> Finding:
+def jupyter_port(port: int = 8888) -> Finding:
+    """Say whether JupyterLab's usual port is free."""
     with socket.socket() as probe:
         probe.settimeout(1)
-        return jupyter_port(probe.connect_ex(("127.0.0.1", 8888)) == 0)
-
-
-def jupyter_port(taken: bool) -> Finding:
-    """Say whether JupyterLab's usual port is free."""
-    if taken:
-        found = "8888 is taken, so JupyterLab will use the next"
-        return Finding(WARN, found, "open the address that it prints")
-    return Finding(OK, "8888 is free")
+        if probe.connect_ex(("127.0.0.1", port)) != 0:
+            return Finding(OK, f"{port} is free")
+    found = f"{port} is taken, so JupyterLab will use the next"
+    return Finding(WARN, found, "open the address that it prints")
 
 
 def proxy(environ: Mapping[str, str]) -> Finding:
@@ -363,6 +326,7 @@ def endpoint(trip: Trip) -> Finding:
 
 
 def check_real_model() -> Finding:
+    """Ask the real model, if one is set."""
     from agentlab.commands import _real_model
 
     return _real_model.check()
@@ -373,12 +337,11 @@ CHECKS: dict[str, Callable[[], Finding]] = {
     "packages": check_packages,
     "agentlab": check_agentlab,
     "settings": check_settings,
-    "writing": check_writing,
-    "disk": check_disk,
+    "writing": writing,
+    "disk": lambda: disk({str(each): shutil.disk_usage(each).free for each in FOLDERS}),
     "open files": check_files,
-    "event loop": check_loop,
-    "loopback": check_loopback,
-    "jupyter port": check_jupyter_port,
+    "loopback": loopback,
+    "jupyter port": jupyter_port,
     "proxy": lambda: proxy(os.environ),
     "kernel": check_kernel,
     "endpoint": lambda: endpoint(asyncio.run(round_trip())),

@@ -112,33 +112,33 @@ class Sender:
             await asyncio.gather(watching, return_exceptions=True)
 
     async def _watch(self) -> None:
-        told_s = _TOLD_FROM_S * lab.model_seconds_a_second()
         chosen = self._settings
         # What an endpoint may ask for, back-off on top, and the turn at a rate of our own.
         longest_s = chosen.longest_wait_seconds + Retry().most_s
         longest_s += 60 / (chosen.requests_per_minute or 60)
-        since_s, told = lab.now_s(), False
+        told_s = min(_TOLD_FROM_S * lab.model_seconds_a_second(), longest_s)
+        since_s, wait_s = lab.now_s(), told_s
         while True:
-            await lab.sleep_until(since_s + (longest_s if told else min(told_s, longest_s)))
+            await lab.sleep_until(since_s + wait_s)
             last_s = lab.now_s() if self._in_flight else self._sent_s
             if last_s > since_s:
-                since_s, told = last_s, False
-            elif told:
-                self.stop(
-                    f"nothing was sent for {longest_s:g} model seconds, because the endpoint's "
-                    "limits allow nothing sooner; longest_wait_seconds is "
-                    f"{chosen.longest_wait_seconds:g}"
+                since_s, wait_s = last_s, told_s
+                continue
+            if wait_s == longest_s:
+                break
+            wait_s = longest_s
+            if not is_virtual():
+                log.warning(
+                    "nothing was sent for %.0f s, because of limits or waits that the endpoint "
+                    "tells; after %g model seconds the batch stops",
+                    _TOLD_FROM_S,
+                    longest_s,
                 )
-                return
-            else:
-                told = True
-                if not is_virtual():
-                    log.warning(
-                        "nothing was sent for %.0f s, because of limits or waits that the "
-                        "endpoint tells; after %g model seconds the batch stops",
-                        _TOLD_FROM_S,
-                        longest_s,
-                    )
+        self.stop(
+            f"nothing was sent for {longest_s:g} model seconds, because the endpoint's limits "
+            "allow nothing sooner; longest_wait_seconds is "
+            f"{chosen.longest_wait_seconds:g}"
+        )
 
     async def is_everybodys(self, error: BaseException, said: str) -> bool:
         """Find out whether a failure is no topic's fault; stop if there is no use in going on.

@@ -114,32 +114,29 @@ class Work:
             return await self._failed(odd, "publisher", count)
 
     async def first_question(self) -> bool:
-        """Ask the first question that has no answer yet; return False if there is none.
+        """Ask the first step's question if it has no answer yet; return whether it was asked.
 
         A failure is dealt with as in any run: what every topic would meet stops the sender.
         """
+        step = self.workflow.steps[0]
+        prompt = step.asked({"topic": self.job.topic})
+        options = {
+            "system": step.system,
+            "max_tokens": step.max_tokens,
+            "temperature": step.temperature,
+        }
         if self.journal.status(self.job.key)[0] == "quarantined":
             return False
-        for step in self.workflow.steps:
-            if set(step.mentions) - {"topic"}:
-                continue
-            prompt = step.asked({"topic": self.job.topic})
-            options = {
-                "system": step.system,
-                "max_tokens": step.max_tokens,
-                "temperature": step.temperature,
-            }
-            if self.journal.answer(self.job.key, step.name, question(prompt, options)) is not None:
-                continue
-            try:
-                await self._answer(prompt, step.name, options)
-            except Exception as error:
-                if isinstance(failures.last(error), ReasoningExhausted):
-                    said = failures.in_words(error, step.name, self.job.content_type)
-                    self.sender.stop(f"no topic can succeed: {said}")
-                await self._failed(error, step.name, 0)
-            return True
-        return False
+        if self.journal.answer(self.job.key, step.name, question(prompt, options)) is not None:
+            return False
+        try:
+            await self._answer(prompt, step.name, options)
+        except Exception as error:
+            if isinstance(failures.last(error), ReasoningExhausted):
+                said = failures.in_words(error, step.name, self.job.content_type)
+                self.sender.stop(f"no topic can succeed: {said}")
+            await self._failed(error, step.name, 0)
+        return True
 
     async def _answers(self) -> Mapping[str, str]:
         async def ask(prompt: str, *, agent: str, **options: Any) -> str:
@@ -171,8 +168,7 @@ class Work:
 
         async def send() -> lab.Reply:
             self.journal.sending(*key)
-            self._stop_if_full()
-            if self.journal.full:
+            if self._disk_is_full():
                 raise Stopped(f"nothing more is sent: {self.sender.stopped}")
             self.requests += 1
             self.in_flight += 1
@@ -187,13 +183,14 @@ class Work:
 
         reply = await self.sender.send(send, step, size_tokens(prompt, **options))
         self.journal.record(*key, reply)
-        self._stop_if_full()
+        self._disk_is_full()
         self.sender.recorded += 1
         return reply.text
 
-    def _stop_if_full(self) -> None:
+    def _disk_is_full(self) -> bool:
         if self.journal.full:
             self.sender.stop("the disk is full; make room, and go on")
+        return self.journal.full
 
     async def _whole(self, prompt: str, agent: str, options: dict[str, Any]) -> lab.Reply:
         """Return a reply with a text that its own limit has not cut off: half helps nobody."""
