@@ -18,7 +18,7 @@ import httpx
 import yaml
 
 from agentlab import settings
-from agentlab.commands.doctor import FAIL, OK, WARN, Finding
+from agentlab.commands.doctor import FAIL, OK, Finding
 from agentlab.endpoint.another import Clock, clock_of
 from agentlab.endpoint.parameters import refused, without
 from agentlab.errors import (
@@ -45,10 +45,10 @@ class Outcome(NamedTuple):
     Attributes:
         problem: What kept it from being answered; None if nothing did.
         said: The endpoint's own words about it; they may repeat parts of the key.
-        wait: How long it asks to wait, such as "20 s"; empty if it does not say.
-        moved: Where it sends the question instead; empty if nowhere.
+        wait: How long it asks to wait, such as "20 s".
+        moved: Where it sends the question instead.
         foreign: True if that is neither an error nor a completion, such as a web page.
-        left_out: The parameters that were refused, and left out in the end.
+        left_out: The parameters that it refused.
     """
 
     problem: Exception | None = None
@@ -182,8 +182,7 @@ def kind(outcome: Outcome, model: str) -> str:
 
 @cache
 def _sentences() -> dict[str, Any]:
-    found: dict[str, Any] = yaml.safe_load((settings.DATA / "doctor.yaml").read_bytes())
-    return found
+    return dict(yaml.safe_load((settings.DATA / "doctor.yaml").read_bytes()))
 
 
 def finding(
@@ -201,9 +200,7 @@ def finding(
         found_at: An address at which the question was understood; empty if there is none.
         clock: Another lab's, such as a class's; None where something else answers.
     """
-    what = kind(outcome, model)
-    if what == "answers":
-        return _answers(outcome, url, model, clock)
+    what, gone = kind(outcome, model), outcome.left_out
     if what == "no connection":
         why, cure = _no_way(outcome.problem, url)
         return Finding(FAIL, f"no connection to {url}: {why}", cure)
@@ -211,9 +208,12 @@ def finding(
     param = getattr(outcome.problem, "param", None)
     names = ("temperature", "max_completion_tokens", "max_tokens")
     ours = [name for name in names if re.search(rf"\b{name}\b", f"{param} {said}")]
-    if what == "other" and ours:
+    if what == "answers":
+        what = "lab" if clock else "left out" if gone else what
+    elif what == "other" and ours:
         what = "parameter"
-    verdict, found, cure = _sentences()["found" if found_at else what]
+    elif found_at:
+        what = "found"
     facts = {
         "url": url,
         "model": model,
@@ -222,27 +222,17 @@ def finding(
         "status": getattr(outcome.problem, "status", 0),
         "wait": outcome.wait or ("until it begins again" if what == "day" else "a minute"),
         "blamed": f" ({_without(key, param)})" if param else "",
-        "ours": ",".join(ours),
+        "ours": ",".join(gone if what == "left out" else ours),
+        "gone": " and no ".join(gone),
+        "varies": ", so its answers vary" if "temperature" in gone else "",
         "no_key": "the key is not accepted" if key else f"{url} wants a key",
         "a_key": "your name in this class" if clock else "a key that this provider made",
         "local": "set AGENTLAB_LOCAL=1 for the local model",
+        "scale": clock.time_scale if clock else 1,
+        "price": "its answers may be paid for" if clock and clock.paid else "it costs nothing",
     }
-    return Finding(verdict, found.format(**facts), cure.format(**facts))
-
-
-def _answers(outcome: Outcome, url: str, model: str, clock: Clock | None) -> Finding:
-    if clock is not None:
-        scale = f"{clock.time_scale:g} model seconds per second"
-        price = "its answers may be paid for" if clock.paid else "it costs nothing"
-        return Finding(OK, f"Agent Lab's endpoint at {url} answers, {scale}; {price}")
-    found = f"{model} at {url} answers (1 token asked: a fraction of a cent)"
-    if not outcome.left_out:
-        return Finding(OK, found)
-    names = " and no ".join(outcome.left_out)
-    found += f"; this model takes no {names}: the lab leaves it out"
-    found += ", so its answers vary" if "temperature" in outcome.left_out else ""
-    variable = f"AGENTLAB_LEAVE_OUT={','.join(outcome.left_out)}"
-    return Finding(WARN, found, f"set {variable} to leave it out from the start")
+    verdict, *sentences = _sentences()[what]
+    return Finding(verdict, *(sentence.format(**facts) for sentence in sentences))
 
 
 def addresses(url: str, moved: str = "") -> Iterator[str]:
