@@ -31,7 +31,6 @@ ROOT = Path(__file__).resolve().parents[2]
 FOLDERS = (ROOT / "notebooks", Path(tempfile.gettempdir()))
 SETUP = "run `make setup` (on Windows `py -3.12 tools\\setup.py`)"
 KERNEL_TIMEOUT_S = 10.0
-LEAST_FILES = 1024
 LEAST_FREE_MB, FEW_FREE_MB = 100, 1000
 QUESTION = "Name three rivers."
 
@@ -93,12 +92,8 @@ def python(version: tuple[int, ...], prefix: str, base_prefix: str) -> Finding:
 
 
 def check_packages() -> Finding:
-    there = {
-        found.metadata["Name"]: found.version
-        for found in importlib.metadata.distributions()
-        if found.metadata["Name"]
-    }
-    return packages((ROOT / "requirements.lock").read_text(encoding="utf-8"), there)
+    found = [(each.metadata["Name"], each.version) for each in importlib.metadata.distributions()]
+    return packages((ROOT / "requirements.lock").read_text(encoding="utf-8"), dict(found))
 
 
 def packages(lock: str, there: Mapping[str, str]) -> Finding:
@@ -106,7 +101,7 @@ def packages(lock: str, there: Mapping[str, str]) -> Finding:
     from packaging.requirements import Requirement
     from packaging.utils import canonicalize_name
 
-    have = {canonicalize_name(name): version for name, version in there.items()}
+    have = {canonicalize_name(name): version for name, version in there.items() if name}
     lines = [line.rstrip(" \\") for line in lock.splitlines() if re.match(r"[A-Za-z0-9]", line)]
     wanted = {
         canonicalize_name(each.name): str(each.specifier).removeprefix("==")
@@ -188,25 +183,6 @@ def disk(free_bytes: Mapping[str, int]) -> Finding:
     if free_mb < FEW_FREE_MB:
         return Finding(WARN, found, f"{FEW_FREE_MB:,} MB are enough for all lessons")
     return Finding(OK, found)
-
-
-def check_files() -> Finding:
-    try:
-        import resource
-    except ImportError:  # Windows has no such limit
-        return files(None)
-    hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
-    return files(None if hard == resource.RLIM_INFINITY else hard)
-
-
-def files(most: int | None) -> Finding:
-    """Judge the limit of open files: each connection takes one, and the lab uses all it may."""
-    if most is None:
-        return Finding(OK, "no limit")
-    if most < LEAST_FILES:
-        found = f"at most {most}; lessons keep up to {LEAST_FILES} connections"
-        return Finding(WARN, found, "raise the hard limit: `ulimit -Hn 4096`, as root")
-    return Finding(OK, f"up to {most:,}")
 
 
 def loopback(host: str = "127.0.0.1") -> Finding:
@@ -339,7 +315,6 @@ CHECKS: dict[str, Callable[[], Finding]] = {
     "settings": check_settings,
     "writing": writing,
     "disk": lambda: disk({str(each): shutil.disk_usage(each).free for each in FOLDERS}),
-    "open files": check_files,
     "loopback": loopback,
     "jupyter port": jupyter_port,
     "proxy": lambda: proxy(os.environ),

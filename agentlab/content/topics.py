@@ -68,12 +68,7 @@ def title_of(topic: str) -> str:
 
 
 def one_line(text: str) -> str:
-    """Make a line of a text: one space where there is any, or a control character.
-
-    Example:
-        >>> one_line("red \\x1b[31m\\r\\n text")
-        'red [31m text'
-    """
+    """Make a line of a text: one space where there is any, or a control character."""
     return " ".join(_NO_TEXT.sub(" ", text).split())
 
 
