@@ -492,7 +492,7 @@ def test_show_says_what_the_graph_allows(capsys):
     assert "2.00 times as fast" in shown
 
 
-@pytest.mark.parametrize("to", ["langgraph", "flow", "crew"])
+@pytest.mark.parametrize("to", ["langgraph", "flow"])
 @pytest.mark.filterwarnings("ignore")  # CrewAI's and its libraries' own
 def test_export_prints_a_script(capsys, to):
     """Whole, and nothing else: it can be written to a file as it is."""
@@ -501,7 +501,6 @@ def test_export_prints_a_script(capsys, to):
     compile(script, "report.py", "exec")
     assert script.startswith("# report: The basic workflow.")
     assert ("StateGraph(State)" in script) == (to == "langgraph")
-    assert ("Crew(" in script) == (to == "crew")
 
 
 def test_mermaid_has_each_need_once():

@@ -269,15 +269,14 @@ class Trip(NamedTuple):
 
 async def round_trip() -> Trip:
     """Ask the local model over HTTP, and in virtual time, where no socket can be in the way."""
-    import msgspec
-
     from agentlab import lab
     from agentlab.settings import Settings
 
     def ask(tokens: int) -> Any:
         return lab.ask(QUESTION, temperature=0, max_tokens=tokens)
 
-    with lab.configure(**msgspec.structs.asdict(Settings())):  # whatever the environment says
+    defaults = {name: getattr(Settings(), name) for name in Settings.__annotations__}
+    with lab.configure(**defaults):  # whatever the environment says
         expected, _ = lab.simulate(ask(5))
         await ask(1)  # starts the endpoint, and warms the connection
         began_s = time.perf_counter()

@@ -21,9 +21,9 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("files", nargs="+", metavar="FILE", help="a name, or a .yaml file")
     parser.add_argument(
         "--to",
-        choices=("langgraph", "flow", "crew"),
+        choices=("langgraph", "flow"),
         default="langgraph",
-        help="what export writes: LangGraph (default), or CrewAI as a Flow or as a crew",
+        help="what export writes: LangGraph (default), or a Flow of CrewAI",
     )
 
 
@@ -75,7 +75,7 @@ def export(file: str, to: str) -> str:
     """Write a workflow as a Python script that needs no Agent Lab.
 
     Args:
-        to: `langgraph`, `flow` or `crew`, the last two being CrewAI's.
+        to: `langgraph`, or `flow` for CrewAI.
     """
     workflow = Workflow.load(file)
     if to == "langgraph":
@@ -84,7 +84,7 @@ def export(file: str, to: str) -> str:
         return langgraph.script(workflow)
     from agentlab.exchange import crewai  # takes some five seconds
 
-    return crewai.flow_script(workflow) if to == "flow" else crewai.crew_script(workflow)
+    return crewai.flow_script(workflow)
 
 
 def mermaid(workflow: Workflow) -> str:
