@@ -14,7 +14,7 @@ from agentlab import engines, lab
 from agentlab.bench import compare, cost, experiment, measure, report, results
 from agentlab.bench.experiment import Case
 from agentlab.bench.tuning import is_tuning
-from agentlab.cli import main
+from agentlab.commands.main import main
 from agentlab.endpoint import presets
 from agentlab.errors import ConfigError
 from agentlab.settings import DATA

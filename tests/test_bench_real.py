@@ -17,7 +17,7 @@ from agentlab.bench import compare, cost, experiment, measure, plots, report
 from agentlab.bench import results as stored
 from agentlab.bench.experiment import Case, Experiment, Workload
 from agentlab.bench.results import Answers, Measurement, Results, Said, summed
-from agentlab.cli import main
+from agentlab.commands.main import main
 from agentlab.errors import StepError
 from agentlab.trace import Span, Trace
 

@@ -11,7 +11,7 @@ import pytest
 
 from agentlab.bench import results, tuning
 from agentlab.bench.experiment import found
-from agentlab.cli import main
+from agentlab.commands.main import main
 from agentlab.errors import ConfigError
 from agentlab.resilience.adaptive import Adaptive
 from agentlab.settings import DATA

@@ -34,7 +34,9 @@ from awkward import KEY, MODEL, Upstream
 from classroom_process import Class
 from pydantic import BaseModel
 
-from agentlab import cli, doctor, engines, lab
+from agentlab import engines, lab
+from agentlab.commands import doctor
+from agentlab.commands import main as cli
 from agentlab.errors import ModelError, StepError
 from agentlab.resilience.guard import Guard
 from agentlab.resilience.retry import Retry

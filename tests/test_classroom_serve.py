@@ -17,7 +17,7 @@ import pytest
 from classroom_process import TOKEN, Class, jain, small_preset
 
 from agentlab.classroom.app import in_a_notebook
-from agentlab.cli import main
+from agentlab.commands.main import main
 from agentlab.errors import ModelError
 from agentlab.trace import Trace, trace
 

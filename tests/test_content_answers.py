@@ -3,20 +3,17 @@
 from __future__ import annotations
 
 import itertools
-import logging
 import re
-import sqlite3
 import unicodedata
 from collections import Counter
 from collections.abc import Callable
-from contextlib import closing
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from agentlab import lab, running
-from agentlab.cli import main
+from agentlab.commands.main import main
 from agentlab.content import Content, ContentSystem, Settings
 from agentlab.content.publish import Article, publish
 from agentlab.content.system import summary
@@ -264,62 +261,6 @@ def test_the_first_question_is_one_of_the_batch(fresh_lab, asked, tmp_path, caps
     with lab.configure(upstream="http://127.0.0.1:9/v1"):
         assert main(["write", str(topics), "--out", str(tmp_path / "out")]) == 0
     assert asked.total() == 12 and capsys.readouterr().out.startswith("3 done")
-
-
-def old_journal(file: Path, rows: list[tuple[str, str, str, str, int]]) -> None:
-    """As the version before wrote it: no finish reasons, no pages, digests of its own."""
-    with closing(sqlite3.connect(file)) as database:
-        database.executescript(
-            "CREATE TABLE agentlab_steps (job VARCHAR NOT NULL, step VARCHAR NOT NULL, "
-            "asked VARCHAR NOT NULL, requests INTEGER NOT NULL, answer TEXT, prompt_tokens "
-            "INTEGER NOT NULL, answer_tokens INTEGER NOT NULL, PRIMARY KEY (job, step, asked));"
-            "CREATE TABLE agentlab_jobs (job VARCHAR NOT NULL PRIMARY KEY, status VARCHAR "
-            "NOT NULL, failures INTEGER NOT NULL, error TEXT);"
-        )
-        for status, topic, step, answer, tokens in rows:
-            job = f"blog: {topic}"
-            database.execute(
-                "INSERT INTO agentlab_steps VALUES (?, ?, 'old', 1, ?, 5, ?)",
-                (job, step, answer, tokens),
-            )
-            database.execute(
-                "INSERT OR IGNORE INTO agentlab_jobs VALUES (?, ?, 0, NULL)", (job, status)
-            )
-        database.commit()
-
-
-STEPS = ("research", "writer", "editor", "publisher")
-
-
-def test_an_earlier_versions_whole_answers_are_not_paid_for_again(fresh_lab, asked, tmp_path):
-    """Neither those of topics that are done, nor what there is of others."""
-    rows = [("done", TOPICS[0], step, f"Old {step}.", 9) for step in STEPS]
-    old_journal(tmp_path / "journal.sqlite", [*rows, ("open", TOPICS[1], "research", "Old.", 9)])
-    contents = batch(tmp_path)
-    assert statuses(contents) == ["done"] * 3
-    assert asked.total() == 3 + 4
-    assert contents[0].article == Article(TOPICS[0], "Old publisher.", "Old editor.", "blog")
-
-
-@pytest.mark.parametrize(("answer", "tokens"), [("Twice a day the wa", 240), ("\n", 3)])
-def test_an_earlier_versions_half_answers_are_found_and_told(
-    fresh_lab, asked, tmp_path, caplog, answer, tokens
-):
-    """The topic and its pages are named; tried again, it is asked for and its pages replaced."""
-    rows = [("done", TOPICS[0], step, f"Old {step}.", 9) for step in STEPS]
-    rows[2] = ("done", TOPICS[0], "editor", answer, tokens)
-    old_journal(tmp_path / "journal.sqlite", rows)
-    page, _ = publish(tmp_path, Article(TOPICS[0], "Old publisher.", answer, "blog"))
-    with caplog.at_level(logging.WARNING, "agentlab"):
-        (content,) = batch(tmp_path, TOPICS[:1])
-    assert (content.status, asked.total()) == ("quarantined", 0)
-    assert page.name in str(content.error) and "editor" in str(content.error)
-    assert TOPICS[0] in caplog.text
-    with ContentSystem(out=tmp_path) as system:
-        assert system.journal.release() == 1
-        (content,) = lab.simulate(system.batch_generate(TOPICS[:1]))[0]
-    assert (content.status, content.kept, asked.total()) == ("done", (), 2)
-    assert "says" in page.read_text()
 
 
 def test_a_reply_without_text_is_none(fresh_lab, monkeypatch, tmp_path):

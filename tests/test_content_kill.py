@@ -21,7 +21,7 @@ from typing import Any
 import pytest
 from aiohttp import web
 
-from agentlab.cli import main
+from agentlab.commands.main import main
 
 KILLS = 50
 AT_ONCE = 4

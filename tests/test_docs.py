@@ -11,8 +11,9 @@ from typing import get_args
 import nbformat
 import pytest
 
-from agentlab import cli, lab
+from agentlab import lab
 from agentlab.bench import experiment
+from agentlab.commands import main as cli
 from agentlab.endpoint import faults
 
 ROOT = Path(__file__).resolve().parents[1]

@@ -42,21 +42,17 @@ def test_what_is_not_whole_is_paid_for_and_asked_again(where):
     assert found is not None and (found.text, found.finish_reason) == ("yes", "stop")
 
 
-def test_an_earlier_versions_journal_gets_what_it_lacks(where):
-    """Two columns; what it holds stays, and is known to be of that version."""
+@pytest.mark.parametrize("column", ["steps DROP COLUMN finish_reason", "jobs DROP COLUMN pages"])
+def test_an_older_format_is_refused(where, column):
+    """With what to do; nothing in it is changed, so the version that began it can go on."""
     with Journal(where) as journal:
         journal.sending(*STEP)
         journal.record(*STEP, YES)
-        journal.note("blog: tides", "done")
-        for column in ("steps DROP COLUMN finish_reason", "jobs DROP COLUMN pages"):
-            journal._connection.exec_driver_sql(f"ALTER TABLE agentlab_{column}")
+        journal._connection.exec_driver_sql(f"ALTER TABLE agentlab_{column}")
         journal._connection.commit()
-    with Journal(where) as journal:
-        assert journal.answer(*STEP) == YES
-        assert [row.answer for row in journal.earlier()] == ["yes"]
-        assert journal.pages("blog: tides") == {}
-        journal.note("blog: tides", "done", pages={"tides.md": "d"})
-        assert journal.pages("blog: tides") == {"tides.md": "d"}
+    for _ in range(2):
+        with pytest.raises(ConfigError, match=r"older format; finish .* start a new one"):
+            Journal(where)
 
 
 def test_it_is_there_again(where):

@@ -10,9 +10,10 @@ import pytest
 from lessons import NOTEBOOKS, Lesson
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
 
-from agentlab import cli, progress_report
+from agentlab.commands import main as cli
+from agentlab.commands import progress
+from agentlab.commands.progress import report, text
 from agentlab.errors import ConfigError
-from agentlab.progress_report import report, text
 
 
 def printed(*lines: str):
@@ -162,5 +163,5 @@ def test_lines_in_a_list_are_lines():
             "outputs": [{"name": "stdout", "output_type": "stream", "text": ["a\n", "Solved.\n"]}],
         },
     ]
-    (one,) = progress_report._exercises(cells)
+    (one,) = progress._exercises(cells)
     assert (one.title, one.standing) == ("rivers", "solved")

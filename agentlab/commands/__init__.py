@@ -1,7 +1,7 @@
-"""The commands of `agentlab`, a file each: what it takes, and what it does.
+"""The commands of `agentlab`, a file each; `main` finds the one that is asked for.
 
-Each has `DESCRIPTION`, `arguments(parser)` and `run(options)`, which returns the exit code. Only
-the one that is asked for is imported.
+Each of the others has `DESCRIPTION`, `arguments(parser)`, and `run(options)`, which returns the
+exit code.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ INTERRUPTED = 130
 
 
 def cluster_argument(parser: argparse.ArgumentParser) -> None:
-    """`--cluster`, of the commands that can send from other processes."""
+    """Add `--cluster`, of the commands that can send from other processes."""
     parser.add_argument(
         "--cluster",
         nargs="?",
@@ -24,7 +24,7 @@ def cluster_argument(parser: argparse.ArgumentParser) -> None:
 
 
 def leave_out_argument(parser: argparse.ArgumentParser) -> None:
-    """`--leave-out`, of the commands that ask a real model."""
+    """Add `--leave-out`, of the commands that ask a real model."""
     parser.add_argument(
         "--leave-out",
         metavar="NAMES",

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Sequence
 
+from agentlab._support.tables import markdown_table
 from agentlab.errors import ConfigError
 from agentlab.graph import listed
 from agentlab.workflow import Workflow
@@ -16,7 +16,7 @@ DESCRIPTION = (
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
-    """What it takes."""
+    """Add the command's arguments."""
     parser.add_argument("verb", choices=("check", "show", "export"))
     parser.add_argument("files", nargs="+", metavar="FILE", help="a name, or a .yaml file")
     parser.add_argument(
@@ -28,78 +28,51 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(options: argparse.Namespace) -> int:
-    """Check, show or export; returns 1 if a file is wrong."""
+    """Check, show or export; return 1 if a file is wrong."""
     if options.verb == "show":
         print("\n\n".join(map(show, options.files)))
         return 0
     if options.verb == "export":
         if len(options.files) > 1:
-            raise ConfigError("two scripts in one output are none; export one file at a time")
+            raise ConfigError("export takes one file at a time")
         print(export(options.files[0], options.to), end="")
         return 0
-    lines, right = check(options.files)
-    print("\n".join(lines))
-    return 0 if right else 1
-
-
-def check(files: Sequence[str]) -> tuple[list[str], bool]:
-    """A line for each file that is right, the problems of each that is not, and whether all are.
-
-    Args:
-        files: Paths, or names of the course's own.
-
-    Example:
-        >>> check(["report"])
-        (["report: right; steps: 3, inputs: 'topic', 'data'"], True)
-    """
-    lines, right = [], True
-    for file in files:
+    wrong = 0
+    for file in options.files:
         try:
             workflow = Workflow.load(file)
         except ConfigError as error:
-            lines.append(str(error))
-            right = False
+            print(error)
+            wrong = 1
         else:
-            lines.append(
-                f"{file}: right; steps: {len(workflow.steps)}, inputs: {listed(workflow.inputs)}"
-            )
-    return lines, right
+            inputs = listed(workflow.inputs)
+            print(f"{file}: right; steps: {len(workflow.steps)}, inputs: {inputs}")
+    return wrong
 
 
 def show(file: str) -> str:
-    """What a workflow is, as Markdown: its steps, its bounds and its graph.
+    """Describe a workflow as Markdown: its steps, its bounds and its graph.
 
     The bounds count each step as taking one unit of time: what they are in seconds, a run tells.
     """
     workflow = Workflow.load(file)
     plan = workflow.plan({step.name: 1 for step in workflow.steps})
     rows = [
-        (step.name, ", ".join(step.mentions) or "nothing", f"{step.max_tokens or 'no limit'}")
+        (step.name, ", ".join(step.mentions) or "nothing", step.max_tokens or "no limit")
         for step in workflow.steps
     ]
-    return "\n".join(
-        [
-            f"# {workflow.name}",
-            "",
-            workflow.about,
-            "",
-            "| Step | Needs | Most tokens |",
-            "|---|---|---|",
-            *(f"| {' | '.join(row)} |" for row in rows),
-            "",
-            f"Work {plan.work_s:g}, span {plan.span_s:g} ({' -> '.join(plan.critical_path)}), at "
-            f"most {plan.peak} at once: {plan.work_s / plan.span_s:.2f} times as fast as one by "
-            "one, if all steps take as long.",
-            "",
-            "```mermaid",
-            mermaid(workflow),
-            "```",
-        ]
+    steps = markdown_table(["Step", "Needs", "Most tokens"], rows)
+    bounds = (
+        f"Work {plan.work_s:g}, span {plan.span_s:g} ({' -> '.join(plan.critical_path)}), at most "
+        f"{plan.peak} at the same time: {plan.work_s / plan.span_s:.2f} times as fast as one by "
+        "one, if all steps take as long."
     )
+    graph = f"```mermaid\n{mermaid(workflow)}\n```"
+    return "\n\n".join([f"# {workflow.name}", workflow.about, steps, bounds, graph])
 
 
 def export(file: str, to: str) -> str:
-    """A workflow as a Python script that needs no Agent Lab.
+    """Write a workflow as a Python script that needs no Agent Lab.
 
     Args:
         to: `langgraph`, or `flow` for CrewAI.
@@ -115,7 +88,7 @@ def export(file: str, to: str) -> str:
 
 
 def mermaid(workflow: Workflow) -> str:
-    """The graph as Mermaid text, which JupyterLab, GitHub and editors draw.
+    """Draw the graph as Mermaid text, which JupyterLab, GitHub and editors draw.
 
     Example:
         >>> from agentlab.workflow import Step
@@ -128,15 +101,12 @@ def mermaid(workflow: Workflow) -> str:
             i0 --> s0
             s0 --> s1
     """
-    # Nodes are numbered, for a step may be called "end", which Mermaid does not bear.
+    # Nodes are numbered, because Mermaid takes no step that is called "end".
     inputs = {name: f"i{number}" for number, name in enumerate(workflow.inputs)}
     steps = {step.name: f"s{number}" for number, step in enumerate(workflow.steps)}
-    numbers = inputs | steps
     lines = [f"{number}([{name}])" for name, number in inputs.items()]
     lines += [f"{number}[{name}]" for name, number in steps.items()]
-    lines += [
-        f"{numbers[name]} --> {numbers[step.name]}"
-        for step in workflow.steps
-        for name in step.mentions
-    ]
+    numbers = inputs | steps
+    for step in workflow.steps:
+        lines += [f"{numbers[name]} --> {numbers[step.name]}" for name in step.mentions]
     return "\n    ".join(["graph LR", *lines])

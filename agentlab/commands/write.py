@@ -10,7 +10,6 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
-from typing import Literal
 
 from agentlab import lab, running
 from agentlab.commands import cluster_argument, leave_out_argument
@@ -28,8 +27,8 @@ DESCRIPTION = (
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
-    """What it takes."""
-    parser.add_argument("topics", metavar="TOPICS.txt", help="a topic a line; # begins a comment")
+    """Add the command's arguments."""
+    parser.add_argument("topics", metavar="TOPICS.txt", help="a topic per line; # begins a comment")
     parser.add_argument("--out", metavar="DIR", default="content", help="default: content")
     parser.add_argument("--resume", action="store_true", help="go on with what is in DIR")
     parser.add_argument(
@@ -43,32 +42,6 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(options: argparse.Namespace) -> int:
-    """Write; returns what `write` does."""
-    left_out = options.leave_out
-    with lab.configure(leave_out=left_out) if left_out else nullcontext():
-        return write(
-            Path(options.topics),
-            Path(options.out),
-            content_type=options.type,
-            resume=options.resume,
-            settings_file=options.settings,
-            journal=options.journal,
-            cluster=options.cluster,
-            retry_quarantined=options.retry_quarantined,
-        )
-
-
-def write(
-    topics_file: Path,
-    out: Path,
-    *,
-    content_type: Literal["blog", "comprehensive"] = "blog",
-    resume: bool = False,
-    settings_file: str | None = None,
-    journal: str | None = None,
-    cluster: str | None = None,
-    retry_quarantined: bool = False,
-) -> int:
     """Write about the topics in a file, and print what became of them.
 
     Returns:
@@ -76,11 +49,11 @@ def write(
         Ctrl-C; and 1 if something else left topics undone.
 
     Raises:
-        ConfigError: If there are no topics, or there is a journal and `resume` is not given.
+        ConfigError: If there are no topics, or there is a journal and `--resume` is not given.
     """
-    topics = read_topics(topics_file)
-    settings = Settings.load(settings_file) if settings_file else Settings()
-    if journal is None and (out / "journal.sqlite").exists() and not resume:
+    topics, out = read_topics(Path(options.topics)), Path(options.out)
+    settings = Settings.load(options.settings) if options.settings else Settings()
+    if not (options.journal or options.resume) and (out / "journal.sqlite").exists():
         raise ConfigError(
             f"{out} holds a journal of an earlier run; go on with --resume, or choose another "
             "folder with --out"
@@ -88,15 +61,19 @@ def write(
     if isinstance(sys.stdout, io.TextIOWrapper):  # one that has not every letter says which it was
         sys.stdout.reconfigure(errors="backslashreplace")
     came: list[int] = []  # signals
-    with ContentSystem(settings, out=out, journal=journal) as system:
-        if retry_quarantined:
+    left_out = options.leave_out
+    with (
+        lab.configure(leave_out=left_out) if left_out else nullcontext(),
+        ContentSystem(settings, out=out, journal=options.journal) as system,
+    ):
+        if options.retry_quarantined:
             print(f"{system.journal.release()} taken out of quarantine", file=sys.stderr)
         try:
-            contents = asyncio.run(_batch(system, came, topics, content_type, cluster))
+            contents = asyncio.run(_batch(system, came, topics, options))
         except (asyncio.CancelledError, KeyboardInterrupt):  # on Windows the first Ctrl-C
             came = came or [signal.SIGINT]
             system.stop("Ctrl-C")
-            contents = system.so_far(topics, content_type)
+            contents = system.so_far(topics, options.type)
         print(summary(contents, system.journal, settings))
         if any(content.status == "quarantined" for content in contents):
             print("--resume --retry-quarantined tries those again", file=sys.stderr)
@@ -108,23 +85,21 @@ def write(
 
 
 async def _batch(
-    system: ContentSystem,
-    came: list[int],
-    topics: list[str],
-    content_type: Literal["blog", "comprehensive"],
-    cluster: str | None,
+    system: ContentSystem, came: list[int], topics: list[str], options: argparse.Namespace
 ) -> list[Content]:
     with _ended_by_signals(system, came):
         if running.current().real:  # before a batch is paid for, one question tells if it can be
-            await system.first_question(topics, content_type)
+            await system.first_question(topics, options.type)
             if system.stopped is not None:
-                return system.so_far(topics, content_type)
-        return await system.batch_generate(topics, content_type, progress=True, cluster=cluster)
+                return system.so_far(topics, options.type)
+        return await system.batch_generate(
+            topics, options.type, progress=True, cluster=options.cluster
+        )
 
 
 @contextmanager
 def _ended_by_signals(system: ContentSystem, came: list[int]) -> Iterator[None]:
-    """The first signal waits for what is in flight, the second does not; `came` gets them."""
+    """Wait for what is in flight after the first signal, not after the second; `came` gets them."""
     loop, task = asyncio.get_running_loop(), asyncio.current_task()
     # Who starts it with nohup wants it to outlive the terminal.
     hangup = getattr(signal, "SIGHUP", signal.SIGTERM)  # Windows has none
@@ -133,13 +108,13 @@ def _ended_by_signals(system: ContentSystem, came: list[int]) -> Iterator[None]:
 
     def end(number: signal.Signals) -> None:
         came.append(number)
-        if len(came) > 1:
+        if len(came) == 1:
+            system.stop("Ctrl-C" if number == signal.SIGINT else number.name)
+            print("waiting for what is in flight; Ctrl-C again cancels it", file=sys.stderr)
+        else:
             leave_alone()  # a third one is the system's own
             assert task is not None
             task.cancel()
-            return
-        system.stop("Ctrl-C" if number == signal.SIGINT else number.name)
-        print("waiting for what is in flight; Ctrl-C again cancels it", file=sys.stderr)
 
     def leave_alone() -> None:
         for number in numbers:
@@ -149,8 +124,7 @@ def _ended_by_signals(system: ContentSystem, came: list[int]) -> Iterator[None]:
         for number in numbers:
             loop.add_signal_handler(number, end, number)
     except NotImplementedError:  # on Windows Ctrl-C cancels immediately; what is recorded is kept
-        yield
-        return
+        numbers.clear()
     try:
         yield
     finally:

@@ -1,14 +1,13 @@
 """A content system that loses nothing: agents research, write, edit and publish, for any topics.
 
+settings    how much at the same time, how often, how long; from arguments, environment or a file
 topics      topics as people write them, and when two of them are one
-settings    how much at once, how often, how long; from arguments, environment or a file
-questions   what a step asks, and what makes two questions the same
-sending     requests in time and in turn, until a stop
-system      one topic, or a batch of them, with what each took
-failures    whether one topic has failed or every topic would, and in which words
-place       where a journal is, whatever its spelling, and the right to write there
+system      one topic, or a batch of them, and a summary
+work        one topic: its questions, what they took, and what became of it
+sending     requests in time and in turn, until a stop; and whether a failure is everybody's
+failures    what a failure says, and in which words
 journal     every answer that was paid for, in SQLite or PostgreSQL; what a kill cannot undo
-earlier     journals of an earlier version, which took any answer for one
+place       where a journal is, whatever its spelling, and the right to write there
 publish     Markdown and HTML files, whole or not at all
 """
 

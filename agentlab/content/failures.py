@@ -16,18 +16,18 @@ from agentlab.resilience.verdict import judge
 
 
 def last(error: BaseException) -> BaseException:
-    """The error of the last attempt, where there were several."""
+    """Return the error of the last attempt, where there were several."""
     return (error.__cause__ or error) if isinstance(error, GaveUp) else error
 
 
 def passes(error: BaseException) -> bool:
-    """True for what may be gone later, such as an outage, and for a wait that was not begun."""
+    """Return True for what may be gone later, and for a wait that was not begun."""
     met = last(error)
     return isinstance(met, GaveUp) or judge(met).retry
 
 
 def is_everybodys(error: BaseException) -> bool:
-    """True for what every topic would meet: a wrong key, no credit, a parameter that is refused."""
+    """Return True for what every topic would meet: a wrong key, no credit, a refused parameter."""
     met = last(error)
     if isinstance(met, ClusterLost | ConfigError):
         return True
@@ -42,7 +42,7 @@ def is_everybodys(error: BaseException) -> bool:
 
 
 def may_end_soon(error: BaseException, *, was_there: bool) -> bool:
-    """True for a refusal that says "later", and for anything that passes if all was well before.
+    """Return True for a refusal that says "later", and for what passes if all was well before.
 
     A server that nobody has reached yet, or that has sent nothing but nonsense, is a wrong one.
     """
@@ -53,18 +53,20 @@ def may_end_soon(error: BaseException, *, was_there: bool) -> bool:
 
 
 def is_final(error: BaseException) -> bool:
-    """True where asking the same again would bring the same: cut off, filtered or refused."""
+    """Return True where asking again would bring the same: cut off, filtered or refused."""
     met = last(error)
     return isinstance(met, IncompleteAnswer) and not judge(met).retry
 
 
 def in_words(error: BaseException, step: str, content_type: str) -> str:
-    """A failure's message in a line, with the step's name and the setting that is the way out.
+    """Say a failure in a line, with the step's name and the setting that is the way out.
 
     Whatever an endpoint wrote into it, it can be recorded and shown in a terminal.
     """
     met, file = last(error), f"data/workflows/{content_type}.yaml"
-    said = _shorten(without_halves(one_line(str(error))) or type(error).__name__)
+    said = without_halves(one_line(str(error))) or type(error).__name__
+    if len(said) > 2000:  # a whole page
+        said = f"{said[:1000]} ... {said[-900:]}"
     if isinstance(met, TimeoutError):
         return f"{said}; raise timeout_seconds"
     if isinstance(met, ReasoningExhausted | AnswerTruncated):
@@ -75,8 +77,3 @@ def in_words(error: BaseException, step: str, content_type: str) -> str:
     if any(name in param for name in ("temperature", "max_tokens", "max_completion_tokens")):
         return f"{said}; the steps in {file} set it, and null leaves it out"
     return said
-
-
-def _shorten(said: str) -> str:
-    """Leave out the middle of a message that is as long as a page."""
-    return said if len(said) <= 2000 else f"{said[:1000]} ... {said[-900:]}"

@@ -21,8 +21,6 @@ from sqlalchemy.engine import URL
 from agentlab.errors import ConfigError
 
 SPARE_BYTES = 1 << 20
-DAMAGED = frozenset({sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB})
-
 _BESIDE = ("-wal", "-shm", "-journal", ".lock", ".spare")
 """What SQLite and this module keep beside a journal."""
 
@@ -72,16 +70,14 @@ class Claim:
     """
 
     def __init__(self, file: Path, shown: str):
-        self._lock: filelock.FileLock | None = None
+        self._lock = filelock.FileLock(f"{file}.lock", timeout=0)
         self._spare: Path | None = None
         try:
             file.parent.mkdir(parents=True, exist_ok=True)
             _refuse_what_is_no_file(file, shown)
-            lock = filelock.FileLock(f"{file}.lock", timeout=0)
-            lock.acquire()
-            self._lock = lock
+            self._lock.acquire()
             _refuse_damage(file, shown)
-            self._keep_room(file)
+            self._keep_room(Path(f"{file}.spare"))
         except filelock.Timeout:
             raise ConfigError(
                 f"another process writes {shown}; wait until it has ended, or choose another folder"
@@ -93,12 +89,11 @@ class Claim:
             self.release()
             raise
 
-    def _keep_room(self, file: Path) -> None:
+    def _keep_room(self, spare: Path) -> None:
         """Keep room for what is in flight when the disk fills up. Real bytes: a hole keeps nothing.
 
         One that is there is replaced only if it is ours, left by a process that was killed.
         """
-        spare = Path(f"{file}.spare")
         if spare.exists():
             if spare.stat().st_size > SPARE_BYTES or spare.read_bytes().strip(b"\1"):
                 raise ConfigError(f"{spare} is in the journal's way, and none of its own; move it")
@@ -116,23 +111,26 @@ class Claim:
     def release(self) -> None:
         """Let another process have the file."""
         self.give_room()
-        if self._lock is not None:
-            self._lock.release()
+        self._lock.release()
 
 
 def way_out(error: BaseException | None, shown: str) -> str:
-    """What to do about an error of SQLite's; empty where that is not known."""
+    """Say what to do about an error of SQLite's; empty where that is not known."""
     code = (getattr(error, "sqlite_errorcode", None) or 0) & 0xFF
-    if code in DAMAGED:
-        new = shlex.quote(f"{shown}.saved")
-        return (
-            "; save the answers that were paid for with: sqlite3 "
-            f"{shlex.quote(shown)} .recover | sqlite3 {new} (a sqlite3 that lacks .recover, as "
-            f"Debian's does, says so; sqlite.org has one), and go on with --journal {new}"
-        )
+    if code in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB):
+        return _save(shown)
     if code in (sqlite3.SQLITE_READONLY, sqlite3.SQLITE_PERM, sqlite3.SQLITE_CANTOPEN):
         return "; it cannot be written there, so copy it, and go on with --journal COPY"
     return ""
+
+
+def _save(shown: str) -> str:
+    new = shlex.quote(f"{shown}.saved")
+    return (
+        f"; save the answers that were paid for with: sqlite3 {shlex.quote(shown)} .recover | "
+        f"sqlite3 {new} (a sqlite3 that lacks .recover, as Debian's does, says so; sqlite.org has "
+        f"one), and go on with --journal {new}"
+    )
 
 
 def _refuse_what_is_no_file(file: Path, shown: str) -> None:
@@ -166,16 +164,12 @@ def _refuse_damage(file: Path, shown: str) -> None:
         with closing(sqlite3.connect(f"{file.as_uri()}?mode=ro", uri=True)) as database:
             said = [str(row[0]) for row in database.execute("PRAGMA integrity_check")]
     except sqlite3.Error as error:
-        raise ConfigError(
-            f"journal {shown} cannot be opened: {error}{way_out(error, shown)}"
-        ) from None
+        cure = way_out(error, shown)
+        raise ConfigError(f"journal {shown} cannot be opened: {error}{cure}") from None
     # A row that lacks a value is read all the same.
     found = [line for line in said if line != "ok" and not line.startswith("NULL value")]
     if bytes_ < 512:  # which SQLite would take for an empty database
         found = [f"it has {bytes_} bytes"]
     if found:
-        damaged = sqlite3.DatabaseError()
-        damaged.sqlite_errorcode = sqlite3.SQLITE_CORRUPT
-        raise ConfigError(
-            f"journal {shown} is damaged: {' '.join(found[0].split())}{way_out(damaged, shown)}"
-        )
+        why = " ".join(found[0].split())
+        raise ConfigError(f"journal {shown} is damaged: {why}{_save(shown)}")

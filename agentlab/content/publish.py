@@ -12,31 +12,27 @@ from typing import NamedTuple
 
 import yaml
 from markdown_it import MarkdownIt
-from markdown_it.token import Token
 
 from agentlab.files import write_whole
 
-POLICY = """<meta http-equiv="Content-Security-Policy" content="default-src 'none'; \
-base-uri 'none'; form-action 'none'">
-"""
-"""A page loads nothing and runs nothing, whatever a model wrote into it."""
-
-_PAGE = f"""<!doctype html>
+# A page loads nothing and runs nothing, whatever a model wrote into it.
+_PAGE = """<!doctype html>
 <html>
 <head>
 <meta charset="utf-8">
-{POLICY}<meta name="viewport" content="width=device-width, initial-scale=1">
-<meta name="description" content="{{description}}">
-<title>{{title}}</title>
+<meta http-equiv="Content-Security-Policy" content="default-src 'none'; \
+base-uri 'none'; form-action 'none'">
+<meta name="viewport" content="width=device-width, initial-scale=1">
+<meta name="description" content="{description}">
+<title>{title}</title>
 </head>
 <body>
 <main>
-<h1>{{title}}</h1>
-{{body}}</main>
+<h1>{title}</h1>
+{body}</main>
 </body>
 </html>
 """
-
 
 _MARKDOWN = MarkdownIt("commonmark", {"html": False}).disable("image")
 _BLOCKS = MarkdownIt("commonmark", {"html": False}).disable("inline")
@@ -69,33 +65,31 @@ class Article(NamedTuple):
             >>> Article("Why tides?", "", "", "blog").name
             'why-tides-77896b'
         """
-        return self._named(3)
+        return next(self.names())
 
     def names(self) -> Iterator[str]:
-        """Names to choose from: the usual one, and longer ones where that is taken."""
-        yield self.name
-        yield self._named(8)
-        yield from (f"{self._named(16)}-{number}" for number in count(1))
-
-    def _named(self, digest_bytes: int) -> str:
+        """Yield names to choose from: the usual one, and longer ones where that is taken."""
         words = re.sub(r"\W+", "-", self.title.lower()).strip("-")[:60]
         # A file system counts a name's bytes, and a letter may have four.
-        words = words.encode()[:200].decode(errors="ignore").rstrip("-")
+        words = words.encode()[:200].decode(errors="ignore").rstrip("-") or "topic"
         key = f"{self.content_type}\n{self.title}".encode()
-        return f"{words or 'topic'}-{blake2b(key, digest_size=digest_bytes).hexdigest()}"
+        for digest_bytes in (3, 8):
+            yield f"{words}-{blake2b(key, digest_size=digest_bytes).hexdigest()}"
+        for number in count(1):
+            yield f"{words}-{digest(key)}-{number}"
 
     def files(self, name: str) -> dict[str, bytes]:
-        """File name -> content, of its two pages."""
+        """Return the content of its two pages, by their names."""
         return {f"{name}.md": self.markdown().encode(), f"{name}.html": self.html().encode()}
 
     def markdown(self) -> str:
-        """The text below a front matter in YAML. Of markup in it, site generators obey nothing."""
+        """Write the text below a front matter in YAML; site generators obey no markup in it."""
         front = {"title": self.title, "description": self.description, "type": self.content_type}
         matter = yaml.safe_dump(front, allow_unicode=True, sort_keys=False, width=1000)
         return f"---\n{matter}---\n\n{_without_markup(self.text.strip())}\n"
 
     def html(self) -> str:
-        """A page of its own. Markup that a model wrote is shown, and its images are links."""
+        """Write a page of its own. Markup that a model wrote is shown, and images are links."""
         plain = f"<pre>{escape(self.text)}</pre>\n"
         body = plain if _is_too_long(self.text) else _MARKDOWN.render(self.text)
         return _PAGE.format(
@@ -111,8 +105,8 @@ def publish(
     A page of another title or type is never replaced: this one gets a longer name then.
 
     Args:
-        pages: File name -> digest of what was published there before; it is brought up to date.
-            A page with another digest was edited since, so it is left as it is, and so is its
+        pages: The digest of what was published before in each file; it is brought up to date.
+            A page with another digest was edited since, so it stays as it is, and so does its
             entry here.
 
     Raises:
@@ -120,7 +114,9 @@ def publish(
     """
     folder.mkdir(parents=True, exist_ok=True)
     pages = {} if pages is None else pages
-    name = _place(folder, article, pages)
+    own = set(islice(article.names(), 9))
+    published = [Path(file).stem for file in pages if Path(file).stem in own]
+    name = published[0] if published else _free_name(folder, article)
     for file, content in article.files(name).items():
         path = folder / file
         there = path.read_bytes() if path.is_file() else b"" if path.exists() else None
@@ -135,31 +131,37 @@ def publish(
 def _without_markup(text: str) -> str:
     """Escape raw HTML and images outside of code, so that no reader of the Markdown obeys them.
 
-    Of code, only fences at the left edge and spans in a line are left as they are: site generators
-    do not agree on what else is code. And where one of these is none, all of it is escaped.
+    Only fences at the left edge and spans within a line are left as code: site generators do not
+    agree on what else is code. If any markup is left after that, everything is escaped.
     """
+
+    def escaped(found: re.Match[str]) -> str:
+        if found.lastgroup != "markup":
+            return found[0]
+        return {"<": "&lt;", "!": "\\!"}[found[0][-1]]
+
     lines = re.split("\r\n?|\n", text)
     if not _is_too_long(text):
         fenced: set[int] = set()
         for token in _MARKDOWN.parse(text):
             if token.type == "fence" and token.level == 0 and token.map is not None:
                 first, end = token.map
-                if (
-                    lines[first].startswith(token.markup)
-                    and lines[end - 1].rstrip() == token.markup
-                ):
+                last = lines[end - 1].rstrip()
+                if lines[first].startswith(token.markup) and last == token.markup:
                     fenced |= set(range(first, end))
-        escaped = "\n".join(
-            line if number in fenced else re.sub(f"{_KEPT}|{_MARKUP}", _escaped, line)
+        kept = "\n".join(
+            line if number in fenced else re.sub(f"{_KEPT}|{_MARKUP}", escaped, line)
             for number, line in enumerate(lines)
         )
-        if not any(_is_markup(token) for token in _OBEDIENT.parse(escaped)):
-            return escaped
-    return re.sub(_MARKUP, _escaped, "\n".join(lines))
+        blocks = _OBEDIENT.parse(kept)
+        tokens = [token for block in blocks for token in (block, *(block.children or ()))]
+        if not any(token.type in ("html_block", "html_inline", "image") for token in tokens):
+            return kept
+    return re.sub(_MARKUP, escaped, "\n".join(lines))
 
 
 def _is_too_long(text: str) -> bool:
-    """True for a text that nobody writes: 200,000 characters, or 5,000 in one paragraph.
+    """Return True for a text that nobody writes: 200,000 characters, or 5,000 in one paragraph.
 
     To read it as Markdown takes time by the square of its length.
     """
@@ -168,36 +170,20 @@ def _is_too_long(text: str) -> bool:
     return any(len(t.content) > 5_000 for t in _BLOCKS.parse(text) if t.type != "fence")
 
 
-def _escaped(found: re.Match[str]) -> str:
-    return {"<": "&lt;", "!": "\\!"}[found[0][-1]] if found.lastgroup == "markup" else found[0]
-
-
-def _is_markup(token: Token) -> bool:
-    return token.type in ("html_block", "html_inline", "image") or any(
-        _is_markup(child) for child in token.children or ()
-    )
-
-
 def digest(content: bytes) -> str:
-    """Tell one content of a page from another."""
+    """Return what tells one content of a page from another."""
     return blake2b(content, digest_size=16).hexdigest()
 
 
-def _place(folder: Path, article: Article, pages: dict[str, str]) -> str:
-    own = set(islice(article.names(), 9))
-    for name in (Path(file).stem for file in pages):
-        if name in own:
-            return name
-    free = (
-        name
-        for name in article.names()
-        if not any(_is_anothers(folder / f"{name}{kind}", article) for kind in (".md", ".html"))
-    )
-    return next(free)
+def _free_name(folder: Path, article: Article) -> str:
+    for name in article.names():
+        if not any(_is_anothers(folder / f"{name}{kind}", article) for kind in (".md", ".html")):
+            break
+    return name
 
 
 def _is_anothers(page: Path, article: Article) -> bool:
-    """True if a page is there and says that it has another title, or is of another type."""
+    """Return True for a page that says that it has another title, or is of another type."""
     if not page.is_file():
         return page.exists() or page.is_symlink()
     text = page.read_text(encoding="utf-8", errors="replace")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import unicodedata
+from collections.abc import Iterable
 from pathlib import Path
 from typing import NamedTuple
 
@@ -27,24 +28,24 @@ class Job(NamedTuple):
         return f"{self.content_type}: {self.topic}"
 
 
-def job(topic: str, content_type: str) -> Job:
-    """Name the work on a topic.
+def jobs(topics: Iterable[str], content_type: str) -> list[Job]:
+    """Name the work on each of the topics, once.
 
     Raises:
-        ConfigError: If there is no such type, or the topic has no text.
+        ConfigError: If there is no such type, or a topic has no text.
 
     Example:
-        >>> job("  Why\\n tides? ", "blog").key
-        'blog: Why tides?'
+        >>> [job.key for job in jobs(["  Why\\n tides? ", "Why tides?"], "blog")]
+        ['blog: Why tides?']
     """
     if content_type not in CONTENT_TYPES:
         raise ConfigError(
             f"no content type {content_type!r}; choose one of {', '.join(CONTENT_TYPES)}"
         )
-    title = title_of(topic)
-    if not title:
+    titles = [title_of(topic) for topic in topics]
+    if not all(titles):
         raise ConfigError("a topic is empty; give each a few words")
-    return Job(title, content_type)
+    return [Job(title, content_type) for title in dict.fromkeys(titles)]
 
 
 def title_of(topic: str) -> str:
@@ -67,22 +68,12 @@ def title_of(topic: str) -> str:
 
 
 def one_line(text: str) -> str:
-    """Make a line of a text: one space where there is any, or a control character.
-
-    Example:
-        >>> one_line("red \\x1b[31m\\r\\n text")
-        'red [31m text'
-    """
+    """Make a line of a text: one space where there is any, or a control character."""
     return " ".join(_NO_TEXT.sub(" ", text).split())
 
 
 def without_halves(text: str) -> str:
-    """Put U+FFFD where half of a character is, which no file and no request can hold.
-
-    Example:
-        >>> without_halves("tides \\ud83c") == "tides \\ufffd"
-        True
-    """
+    """Put U+FFFD where half of a character is, which no file and no request can hold."""
     return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
 
 
@@ -101,5 +92,5 @@ def read_topics(file: Path) -> list[str]:
     titles = [title_of(line) for line in lines]
     topics = list(dict.fromkeys(t for t in titles if t and not t.startswith("#")))
     if not topics:
-        raise ConfigError(f"topics {str(file)!r}: there are none; write one a line")
+        raise ConfigError(f"topics {str(file)!r}: there are none; write one per line")
     return topics

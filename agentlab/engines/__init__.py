@@ -73,7 +73,7 @@ async def watched(
     ask: Ask | None = None,
     progress: bool = False,
 ) -> dict[str, str]:
-    """Await `how(ask=...)`, any way to run the workflow's steps, and report a failure as `run` does.
+    """Await `how(ask=...)`, any way to run the steps, and report a failure as `run` does.
 
     Raises:
         StepError: If a step fails. It carries the answers that there were by then.

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from agentlab.bench import compare, experiment, measure, results, tuning
-from agentlab.cli import main
+from agentlab.commands.main import main
 from agentlab.errors import ConfigError
 from agentlab.settings import DATA
 

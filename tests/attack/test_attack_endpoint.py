@@ -35,7 +35,7 @@ _SERVE = """
 import sys
 from agentlab.endpoint import protocol
 protocol.MOST_ARRIVAL_S = float(sys.argv.pop(1))
-from agentlab.cli import main
+from agentlab.commands.main import main
 raise SystemExit(main(["serve", "--port", "0", "--preset", "instant"]))
 """
 

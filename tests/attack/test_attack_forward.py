@@ -19,7 +19,7 @@ import httpx
 import pytest
 from recording_upstream import RecordingUpstream
 
-from agentlab.cli import main
+from agentlab.commands.main import main
 from agentlab.endpoint.forward import Forward, HidingStream, Secret
 from agentlab.endpoint.process import EndpointProcess
 from agentlab.errors import ConfigError

@@ -1,4 +1,4 @@
-"""The command line: finds the command that is asked for, and imports no other.
+"""The command line: find the command that is asked for, and import no other.
 
 So `agentlab doctor` starts where packages are missing, and says which.
 """
@@ -8,7 +8,7 @@ from __future__ import annotations
 import argparse
 import importlib
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 from agentlab.errors import AgentLabError
 
@@ -24,18 +24,8 @@ COMMANDS = {
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run the command that `argv` asks for; returns the exit code, 2 for an error of the user's."""
+    """Run the command that `argv` asks for; return the exit code, 2 for an error of the user's."""
     given = sys.argv[1:] if argv is None else list(argv)
-    options = _parser(given).parse_args(given)
-    try:
-        run: Callable[[argparse.Namespace], int] = options.run
-        return run(options)
-    except AgentLabError as error:
-        print(f"agentlab: {error}", file=sys.stderr)
-        return 2
-
-
-def _parser(given: Sequence[str]) -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="agentlab", description="Agent Lab: run AI agents in parallel, and measure it."
     )
@@ -47,4 +37,9 @@ def _parser(given: Sequence[str]) -> argparse.ArgumentParser:
             command.description = module.DESCRIPTION
             module.arguments(command)
             command.set_defaults(run=module.run)
-    return parser
+    options = parser.parse_args(given)
+    try:
+        return int(options.run(options))
+    except AgentLabError as error:
+        print(f"agentlab: {error}", file=sys.stderr)
+        return 2
