@@ -7,7 +7,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-STRANGERS = '''
+STRANGERS = """
 import asyncio
 import os
 import subprocess
@@ -66,7 +66,7 @@ def test_a_setting_that_cannot_work(local_openai):
 
 def test_the_environment_is_as_it_was():
     assert os.environ["OPENAI_API_KEY"] == "sk-a-real-one"
-'''
+"""
 
 
 def test_a_strangers_suite(tmp_path: Path):
