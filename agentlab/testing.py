@@ -4,7 +4,7 @@
         my_agent("Write about tides.")  # whatever its client is, it reads OPENAI_BASE_URL
         assert local_openai.requests == 1
 
-    @pytest.mark.local_openai(preset="course", faults=[{"kind": "error", "status": 503, "calls": [1]}])
+    @pytest.mark.local_openai(faults=[{"kind": "error", "status": 503, "calls": [1]}])
     def test_my_agent_tries_again(local_openai):
         my_agent("Write about tides.")
         assert [span.status for span in local_openai.spans] == [503, 200]

@@ -1,4 +1,4 @@
-"""The wheel, in an environment that holds the base install and nothing else: it serves, and asks."""
+"""The wheel in an environment with the base install alone: it serves, and it asks."""
 
 from __future__ import annotations
 
@@ -134,14 +134,18 @@ def test_the_base_install_serves(bare: Path):
     assert run(bare, "-c", SERVES).strip() == "stop"
 
 
+WORKFLOW = "from agentlab.workflow import Step, Workflow; w = Workflow([Step('a', 'Name a river.')])"
+
+
 @pytest.mark.parametrize(
     ("code", "extra"),
     [
         ("from agentlab import lab; lab.chat_model()", "langgraph"),
-        ("import asyncio; from agentlab import engines; from agentlab.workflow import Step, Workflow;"
-         "asyncio.run(engines.run(Workflow([Step('a', 'x')]), engine='dask'))", "dask"),
+        (f"{WORKFLOW}; import asyncio; from agentlab import engines; "
+         "asyncio.run(engines.run(w, engine='dask'))", "dask"),
+        ("from agentlab import plots", "course"),
     ],
-    ids=["a chat model", "an engine"],
+    ids=["a chat model", "an engine", "a plot"],
 )  # fmt: skip
 def test_what_is_not_installed_says_which_extra_brings_it(code: str, extra: str, bare: Path):
     """An import error names the package; ours adds the way out."""
