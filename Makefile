@@ -12,10 +12,11 @@ AS_ROOT := $(shell [ "$$(id -u)" = 0 ] && echo --allow-root)
 LAB_ARGS ?=
 BUNDLE_ARGS ?=
 
+# Each lesson is executed once, by the browser; nbval executes only what no browser has run.
 NBVAL := -p nbval_refresh --nbval --nbval-current-env --nbval-cell-timeout 600 \
-	--nbval-sanitize-with tests/nbval_sanitize.cfg -n 2 --dist loadscope
+	--nbval-sanitize-with tests/nbval_sanitize.cfg --executed build/executed -n 2 --dist loadscope
 
-.PHONY: help setup lab test browser real class attack check links book bundle soak refresh lock clean
+.PHONY: help setup lab test versions browser real class attack check links book bundle soak refresh lock clean
 
 help:  ## list these targets
 	@sed -n 's/^\([a-z]*\):[^#]*## \(.*\)/  make \1	\2/p' Makefile | expand -t 18
@@ -30,11 +31,15 @@ lab: setup  ## open the course in JupyterLab (LAB_ARGS passes options on)
 		--LabApp.default_url=/lab/tree/notebooks/00_start_here.ipynb \
 		--LabApp.app_settings_dir=tools/jupyterlab $(LAB_ARGS)
 
-test: setup  ## unit tests, every notebook compared with its outputs, and run in a browser
+test: setup  ## unit tests; every lesson run in a browser, and compared with its outputs
 	$(BIN)/python -m pytest -n 2 tests --ignore=tests/browser
-	PYTHONPATH=tools $(BIN)/python -m pytest $(NBVAL) notebooks
 	-@$(BIN)/python tools/browser.py --install
+	rm -rf build/executed
 	$(BIN)/python -m pytest -n 2 -rs tests/browser
+	PYTHONPATH=tools $(BIN)/python -m pytest $(NBVAL) notebooks
+
+versions: setup  ## compare the lessons on every other Python of 3.11 to 3.13 (PYTHONS names more)
+	$(BIN)/python tools/versions.py $(PYTHONS)
 
 browser: setup  ## every lesson in JupyterLab, in a headless browser; pictures in build/screenshots
 	-@$(BIN)/python tools/browser.py --install

@@ -13,8 +13,9 @@ from pydantic import Field
 from agentlab import _upstream
 from agentlab.fields import AtLeastOne, NotNegative, Text, model
 
-DATA = Path(__file__).resolve().parents[1] / "data"
-"""The course's data, beside the package: Agent Lab runs from its checkout."""
+_HERE = Path(__file__).resolve().parent
+DATA = _HERE / "data" if (_HERE / "data").is_dir() else _HERE.parent / "data"
+"""The course's data: inside the package where it is installed, beside it in a checkout."""
 
 key_from = _upstream.key_from
 account_from = _upstream.account_from

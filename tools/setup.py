@@ -4,6 +4,8 @@ It runs on the standard library alone, on every system, and under any Python 3, 
 which one is needed. With uv on the PATH it takes seconds, with pip a few minutes. A second run
 does nothing unless the lock, the project file or the Python changed.
 
+`--venv DIR` makes it elsewhere, as `make versions` does for other Pythons.
+
 Where the folder wheels/ lies beside the lock, as in the offline bundle, or `--wheels DIR` names
 one, every package comes from there and no network is used.
 """
@@ -19,7 +21,6 @@ from pathlib import Path
 OLDEST, NEWEST = (3, 11), (3, 13)
 ROOT = Path(__file__).resolve().parents[1]
 VENV = ROOT / ".venv"
-STAMP = VENV / "agentlab-setup"
 LOCK = ROOT / "requirements.lock"
 WHEELS = ROOT / "wheels"
 
@@ -47,13 +48,13 @@ def base_python():
     return getattr(sys, "_base_executable", None) or sys.executable
 
 
-def program(name):
-    """The path of a program inside .venv."""
-    return str(VENV / ("Scripts" if os.name == "nt" else "bin") / name)
+def program(name, venv=VENV):
+    """The path of a program inside the environment."""
+    return str(venv / ("Scripts" if os.name == "nt" else "bin") / name)
 
 
-def steps(uv, wheels=None):
-    """The commands that make .venv, in order.
+def steps(uv, wheels=None, venv=VENV):
+    """The commands that make the environment, in order.
 
     The module comes in a step of its own, since pip refuses it beside a lock with hashes. Byte
     code is compiled now, so that the first notebook need not. With `wheels`, a folder, it is pip
@@ -62,33 +63,44 @@ def steps(uv, wheels=None):
     locked = ["--require-hashes", "-r", str(LOCK)]
     module = ["--no-deps", "--no-build-isolation", "-e", str(ROOT)]
     if uv and not wheels:
-        python = ["--python", program("python")]
+        python = ["--python", program("python", venv)]
         return [
-            [uv, "venv", "--quiet", "--seed", "--python", base_python(), str(VENV)],
+            [uv, "venv", "--quiet", "--seed", "--python", base_python(), str(venv)],
             [uv, "pip", "install", "--compile-bytecode", *python, *locked],
             [uv, "pip", "install", *python, *module],
         ]
-    pip = [program("python"), "-m", "pip", "--disable-pip-version-check", "install", "--quiet"]
+    pip = [
+        program("python", venv),
+        "-m",
+        "pip",
+        "--disable-pip-version-check",
+        "install",
+        "--quiet",
+    ]
     if wheels:
         pip[3:3] = ["--isolated"]
         pip += ["--no-index", "--find-links", wheels]
     return [
-        [base_python(), "-m", "venv", str(VENV)],
+        [base_python(), "-m", "venv", str(venv)],
         [*pip, *locked],
         [*pip, *module],
     ]
 
 
-def trust_notebooks():
+def trust_notebooks(venv=VENV):
     """Let JupyterLab show stored pictures and HTML: these notebooks are the course's own."""
     notebooks = [str(path) for path in sorted((ROOT / "notebooks").glob("*.ipynb"))]
-    return [program("jupyter"), "trust", *notebooks] if notebooks else [program("python"), "-V"]
+    trust = [program("jupyter", venv), "trust", *notebooks]
+    return trust if notebooks else [program("python", venv), "-V"]
 
 
 def main(arguments=None):
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--wheels", metavar="DIR", help="install from here, without a network")
-    given = parser.parse_args(arguments).wheels
+    parser.add_argument("--venv", metavar="DIR", default=str(VENV), help="the environment's place")
+    options = parser.parse_args(arguments)
+    given, venv = options.wheels, Path(os.path.abspath(options.venv))
+    stamp = venv / "agentlab-setup"
     wheels = os.path.abspath(given) if given else str(WHEELS) if WHEELS.is_dir() else None
     problem = wrong_python(sys.version_info)
     if problem is None and wheels and not os.path.isdir(wheels):
@@ -97,17 +109,17 @@ def main(arguments=None):
         print(problem, file=sys.stderr)
         return 1
     wanted = fingerprint(ROOT, sys.version_info)
-    if STAMP.exists() and STAMP.read_text() == wanted:
+    if stamp.exists() and stamp.read_text() == wanted:
         return 0
     uv = None if wheels else shutil.which("uv")
     print(
-        "Setting up .venv with {}, once; this takes {}.".format(
-            *(("uv", "half a minute") if uv else (wheels or "pip", "a few minutes"))
+        "Setting up {} with {}, once; this takes {}.".format(
+            venv.name, *(("uv", "half a minute") if uv else (wheels or "pip", "a few minutes"))
         ),
         flush=True,
     )
-    shutil.rmtree(str(VENV), ignore_errors=True)  # half an environment is worse than none
-    for command in [*steps(uv, wheels), trust_notebooks()]:
+    shutil.rmtree(str(venv), ignore_errors=True)  # half an environment is worse than none
+    for command in [*steps(uv, wheels, venv), trust_notebooks(venv)]:
         if subprocess.call(command, cwd=str(ROOT), stdout=subprocess.DEVNULL) != 0:
             print(
                 "Set-up stopped at: {}\nSee above; then try again. Nothing half-made will be "
@@ -115,8 +127,8 @@ def main(arguments=None):
                 file=sys.stderr,
             )
             return 1
-    STAMP.write_text(wanted)  # last of all, so that an interrupted set-up starts over
-    print("Ready: .venv holds the course's environment.")
+    stamp.write_text(wanted)  # last of all, so that an interrupted set-up starts over
+    print("Ready: {} holds the course's environment.".format(venv.name))
     return 0
 
 

@@ -29,6 +29,7 @@ from playwright.sync_api import Browser, Page, expect
 from server import ROOT, Server
 
 LESSONS = sorted((ROOT / "notebooks").glob("*.ipynb"))
+EXECUTED = ROOT / "build" / "executed"
 
 pytestmark = pytest.mark.skipif(
     shutil.which("make") is None, reason="there is no make here, which says how JupyterLab starts"
@@ -86,6 +87,9 @@ def lesson(
             shown.run()
         finally:
             shown.screenshot(screenshots)
+        shown.save()  # for `make test`, which has nbval compare it with what is stored
+        EXECUTED.mkdir(parents=True, exist_ok=True)
+        shutil.copy(server.folder / "notebooks" / request.param.name, EXECUTED)
         yield Lesson(stored, shown, beyond)
     server.end_kernels()
 

@@ -1,0 +1,68 @@
+"""A keyless OpenAI for any pytest suite: the fixture `local_openai` runs the local model.
+
+    def test_my_agent(local_openai):
+        my_agent("Write about tides.")  # whatever its client is, it reads OPENAI_BASE_URL
+        assert local_openai.requests == 1
+
+    @pytest.mark.local_openai(faults=[{"kind": "error", "status": 503, "calls": [1]}])
+    def test_my_agent_tries_again(local_openai):
+        my_agent("Write about tides.")
+        assert [span.status for span in local_openai.spans] == [503, 200]
+
+pytest finds the fixture wherever `agentlab-course` is installed: nothing needs to be imported.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+if TYPE_CHECKING:
+    from agentlab.trace import Trace
+
+_MARKER = "local_openai"
+_shared = False  # whether the endpoint that runs is the one for tests without a marker
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Register the marker that shapes the local model."""
+    config.addinivalue_line(
+        "markers",
+        f"{_MARKER}(**settings): shape the model behind the fixture, as lab.configure() does",
+    )
+
+
+@pytest.fixture
+def local_openai(
+    request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[Trace]:
+    """Start the local model, point `OPENAI_BASE_URL` and `OPENAI_API_KEY` at it, and trace it.
+
+    Clients in this process and in processes that the test starts need no key of their own, and
+    no request reaches a real model. The model answers without delay (preset `instant`), and one
+    serves all tests. `@pytest.mark.local_openai(...)` starts another for its test alone, shaped
+    by any fields of `agentlab.settings.Settings`.
+
+    Yields:
+        The open trace of this test: `requests`, `peak`, `spans` and the rest, at any moment.
+
+    Raises:
+        ConfigError: If the marker's settings cannot work.
+    """
+    global _shared
+    from agentlab import lab
+    from agentlab.trace import trace
+
+    marker = request.node.get_closest_marker(_MARKER)
+    shape: dict[str, Any] = {"preset": "instant", **(marker.kwargs if marker else {})}
+    for name in ("OPENAI_BASE_URL", "OPENAI_API_KEY", "OPENAI_MODEL"):
+        monkeypatch.delenv(name, raising=False)
+    if marker or not _shared:
+        lab.configure(**shape, upstream=None)
+    _shared = marker is None
+    monkeypatch.setenv("OPENAI_BASE_URL", lab.base_url())
+    monkeypatch.setenv("OPENAI_API_KEY", lab.api_key())
+    with trace() as seen:
+        yield seen

@@ -1,0 +1,155 @@
+"""The wheel in an environment with the base install alone: it serves, and it asks."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import venv
+import zipfile
+from importlib.metadata import Distribution, distribution
+from pathlib import Path
+
+import pytest
+from packaging.requirements import Requirement
+
+ROOT = Path(__file__).resolve().parents[1]
+MOST_PACKAGES, MOST_MB = 32, 65
+
+
+@pytest.fixture(scope="module")
+def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Built as `pip install .` builds it, without a network."""
+    folder = tmp_path_factory.mktemp("dist")
+    build = [sys.executable, "-m", "hatchling", "build", "-t", "wheel", "-d", str(folder)]
+    subprocess.run(build, cwd=ROOT, check=True, capture_output=True)
+    (built,) = folder.glob("agentlab_course-*.whl")
+    return built
+
+
+def needed(requirements: list[str], extra: str = "") -> dict[str, Distribution]:
+    """The distributions that the base install brings along: name -> where it lies in .venv."""
+    found: dict[str, Distribution] = {}
+    for requirement in map(Requirement, requirements):
+        if requirement.marker is None or requirement.marker.evaluate({"extra": extra}):
+            found[requirement.name.lower()] = there = distribution(requirement.name)
+            for each in requirement.extras or {""}:
+                found |= needed(there.requires or [], each)
+    return found
+
+
+@pytest.fixture(scope="module")
+def bare(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An environment with the wheel and what it requires; the packages are those of the lock."""
+    home = tmp_path_factory.mktemp("bare")
+    venv.create(home, with_pip=False)
+    (packages,) = home.glob("lib/python3*/site-packages")
+    with zipfile.ZipFile(wheel) as archive:
+        archive.extractall(packages)
+        (metadata,) = (n for n in archive.namelist() if n.endswith(".dist-info/METADATA"))
+    ours = Distribution.at(packages / Path(metadata).parent)
+    for package in needed(ours.requires or []).values():
+        for file in package.files or []:
+            if ".." not in file.parts and "__pycache__" not in file.parts:
+                target = packages / file
+                target.parent.mkdir(parents=True, exist_ok=True)
+                if not target.exists():  # two lists may name one file
+                    os.link(str(file.locate()), target)
+    return home
+
+
+def test_the_wheel_holds_code_and_data_and_nothing_else(wheel: Path):
+    """Presets, replies, workflows and the licence; no lesson, no test."""
+    with zipfile.ZipFile(wheel) as archive:
+        names = archive.namelist()
+    assert "agentlab/data/endpoints/course.yaml" in names
+    assert any(name.endswith("licenses/LICENSE") for name in names)
+    assert {name.split("/")[0].split("-")[0] for name in names} == {"agentlab", "agentlab_course"}
+
+
+def test_the_base_install_is_small(bare: Path):
+    """At most 32 packages and 65 MB, our own included."""
+    (packages,) = bare.glob("lib/python3*/site-packages")
+    count = len(list(packages.glob("*.dist-info")))
+    megabytes = sum(p.stat().st_size for p in packages.rglob("*") if p.is_file()) / 1e6
+    print(f"{count} packages, {megabytes:.1f} MB")
+    assert 20 < count <= MOST_PACKAGES
+    assert megabytes <= MOST_MB
+
+
+ASKS = """
+import asyncio
+from agentlab import lab
+from agentlab.clock import run_virtual
+from agentlab.trace import trace
+
+async def three():
+    return await asyncio.gather(*(lab.ask(f"Name {n} rivers.") for n in "abc"))
+
+with trace() as t:
+    assert all(run_virtual(three()).result)
+print(t.requests, t.peak, t.makespan_s)
+lab.configure(preset="instant")
+with trace() as t:
+    assert asyncio.run(lab.ask("Name three rivers."))
+print(t.requests)
+"""
+
+
+def run(bare: Path, *command: str) -> str:
+    """What a command of the bare environment prints; it sees neither checkout nor `.venv`."""
+    clean = {k: v for k, v in os.environ.items() if not k.startswith(("PYTHON", "VIRTUAL_ENV"))}
+    program = [str(bare / "bin" / "python"), "-W", "error", *command]
+    ran = subprocess.run(program, cwd=bare, env=clean, capture_output=True, text=True, timeout=120)
+    assert ran.returncode == 0, ran.stdout + ran.stderr
+    return ran.stdout
+
+
+def test_the_base_install_asks_and_measures(bare: Path):
+    """The lab, the trace and virtual time, and an endpoint in a process of its own."""
+    first, second = run(bare, "-c", ASKS).splitlines()
+    assert first.startswith("3 3 ")
+    assert second == "1"
+
+
+SERVES = """
+import subprocess, sys, urllib.request, json
+serve = subprocess.Popen(
+    [sys.executable, "-m", "agentlab", "serve", "--port", "0", "--preset", "instant"],
+    stdout=subprocess.PIPE, text=True,
+)
+url = next(word for line in serve.stdout for word in line.split() if word.startswith("http://"))
+body = json.dumps({"model": "m", "messages": [{"role": "user", "content": "Name three rivers."}]})
+request = urllib.request.Request(url.rstrip("/.,;") + "/chat/completions", body.encode(),
+                                 {"content-type": "application/json", "authorization": "Bearer x"})
+with urllib.request.urlopen(request) as answer:
+    print(json.load(answer)["choices"][0]["finish_reason"])
+serve.terminate()
+serve.wait()
+"""
+
+
+def test_the_base_install_serves(bare: Path):
+    """`agentlab serve` answers a client of the standard library."""
+    assert run(bare, "-c", SERVES).strip() == "stop"
+
+
+WORKFLOW = "from agentlab.workflow import Step, Workflow; w = Workflow([Step('a', 'Name a river.')])"
+
+
+@pytest.mark.parametrize(
+    ("code", "extra"),
+    [
+        ("from agentlab import lab; lab.chat_model()", "langgraph"),
+        (f"{WORKFLOW}; import asyncio; from agentlab import engines; "
+         "asyncio.run(engines.run(w, engine='dask'))", "dask"),
+        ("from agentlab import plots", "course"),
+    ],
+    ids=["a chat model", "an engine", "a plot"],
+)  # fmt: skip
+def test_what_is_not_installed_says_which_extra_brings_it(code: str, extra: str, bare: Path):
+    """An import error names the package; ours adds the way out."""
+    tried = f"try:\n    exec({code!r})\nexcept Exception as e:\n    print(type(e).__name__, e)\n"
+    said = run(bare, "-c", tried)
+    assert said.startswith("ConfigError")
+    assert f"pip install 'agentlab-course[{extra}]'" in said

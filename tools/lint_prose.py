@@ -1,0 +1,77 @@
+"""Find words that this project does not use: private, ambiguous or translated ones.
+
+    python tools/lint_prose.py
+
+It reads the pages (README, CONTRIBUTING, DESIGN, docs), and the docstrings, comments and other
+texts of the module. The notebooks have a style guide of their own.
+"""
+
+from __future__ import annotations
+
+import io
+import re
+import sys
+import tokenize
+from collections.abc import Iterator
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[1]
+
+# What is written here -> what a native writer writes.
+WORDS = {
+    r"in place of": "instead of",
+    r"anew": "again",
+    r"for ever": "forever, or: without end",
+    r"(is|are) none": "is not one, or: there is no ...",
+    r"in vain": "wasted, or: without effect",
+    r"foret(ell|old|ells)": "predict",
+    r"mend(s|ed|ing)?": "fix",
+    r"thereby|hence|lest|whereby": "a sentence with because or so that",
+    r"(?<!all )at once": "at the same time, or: immediately",
+    r"whoever|whosoever": "name the person or the program",
+    r"a (second|minute) each": "per second each",
+    r"need each other not": "are independent",
+    r"so many (seconds|tokens|requests|percent)": "a number, or: that many",
+}
+FINDER = re.compile(r"\b(" + "|".join(f"(?:{word})" for word in WORDS) + r")\b", re.IGNORECASE)
+
+
+def texts(path: Path) -> Iterator[tuple[int, str]]:
+    """Line number and text of a page's lines, or of a module's strings and comments."""
+    if path.suffix == ".md":
+        yield from enumerate(path.read_text(encoding="utf-8").splitlines(), 1)
+        return
+    source = path.read_text(encoding="utf-8")
+    for token in tokenize.generate_tokens(io.StringIO(source).readline):
+        if token.type in (tokenize.STRING, tokenize.COMMENT) or token.type in STRINGS:
+            for offset, line in enumerate(token.string.splitlines()):
+                yield token.start[0] + offset, line
+
+
+# From Python 3.12 on, the words of an f-string are tokens of their own.
+STRINGS = {getattr(tokenize, "FSTRING_MIDDLE", tokenize.STRING)}
+
+
+def findings(path: Path) -> Iterator[str]:
+    """One line per word that is not ours: where, which, and what to write."""
+    for number, line in texts(path):
+        for found in FINDER.finditer(line):
+            way_out = next(w for word, w in WORDS.items() if re.fullmatch(word, found[0], re.I))
+            yield f"{path.relative_to(ROOT)}:{number}: {found[0]!r}: write {way_out}"
+
+
+def pages() -> list[Path]:
+    """What is read: English pages and the module."""
+    docs = [path for path in (ROOT / "docs").rglob("*.md") if "ko" not in path.parts]
+    tops = [ROOT / name for name in ("README.md", "CONTRIBUTING.md", "DESIGN.md")]
+    return [*tops, *docs, *sorted((ROOT / "agentlab").rglob("*.py"))]
+
+
+def main() -> int:
+    found = [line for path in pages() for line in findings(path)]
+    print("\n".join(found) or "No word of the list in the pages and the module.")
+    return int(bool(found))
+
+
+if __name__ == "__main__":
+    sys.exit(main())
