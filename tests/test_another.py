@@ -108,7 +108,7 @@ def test_what_does_not_answer_holds_nobody(
         monkeypatch.setenv("OPENAI_BASE_URL", url)
         fresh_lab.configure(upstream=None)
         assert fresh_lab.where() == LOCAL
-        assert f"{url} does not answer within 0.3 s; it may be one that is paid" in caplog.text
+        assert f"{url} does not answer within 0.3 s; it may be a paid model" in caplog.text
         fresh_lab.configure()
         assert fresh_lab.where().endswith("through the lab's endpoint; it does not answer now")
 
