@@ -6,7 +6,7 @@ the same loop, runs in milliseconds, and ends at exactly the time at which it wo
 
 Sockets, threads, other processes and the clocks of module `time` live in real time, which this
 clock does not know. Waiting for a socket is an error; for what can only be guessed there are
-warnings (`agentlab._blind_spots`). A function that is handed to `run_in_executor` or
+warnings (`agentlab._support.blind_spots`). A function that is handed to `run_in_executor` or
 `asyncio.to_thread` runs immediately, inside the loop, while the clock stands.
 """
 
@@ -24,8 +24,8 @@ from concurrent.futures import Future
 from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
 
-from agentlab._blind_spots import BlindSpots, where
 from agentlab._support.asyncio_tools import running_loop
+from agentlab._support.blind_spots import BlindSpots, where
 from agentlab.errors import ConfigError, DeadlockError, reason
 
 T = TypeVar("T")

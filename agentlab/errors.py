@@ -8,7 +8,7 @@
     │   └── IncompleteAnswer
     │       └── AnswerTruncated, ReasoningExhausted, AnswerFiltered, AnswerRefused,
     │           AnswerInterrupted, AnswerEmpty
-    └── GaveUp, ClusterLost, StepError, JournalError, Stopped, DeadlockError
+    └── RetriesExhausted, ClusterLost, StepError, JournalError, Stopped, DeadlockError
 
 Each message says what is wrong, the value, and the way out; the facts are attributes too.
 """
@@ -154,7 +154,7 @@ class AnswerEmpty(IncompleteAnswer):
     """The answer has no text, and nothing says why; asking again may help."""
 
 
-class GaveUp(AgentLabError):
+class RetriesExhausted(AgentLabError):
     """A guarded call failed for good; its last error is the `__cause__`."""
 
     attempts: int

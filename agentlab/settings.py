@@ -10,16 +10,16 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
-from agentlab import _upstream
-from agentlab.fields import AtLeastOne, NotNegative, Text, model
+from agentlab._support import upstream
+from agentlab._support.fields import AtLeastOne, NotNegative, Text, model
 
 _HERE = Path(__file__).resolve().parent
 DATA = _HERE / "data" if (_HERE / "data").is_dir() else _HERE.parent / "data"
 """The course's data: inside the package where it is installed, beside it in a checkout."""
 
-key_from = _upstream.key_from
-account_from = _upstream.account_from
-checked_address = _upstream.address
+key_from = upstream.key_from
+account_from = upstream.account_from
+checked_address = upstream.address
 
 OPENAI_URL = "https://api.openai.com/v1"
 """Where a key without a base URL leads, as in OpenAI's own client."""
@@ -56,7 +56,8 @@ class Settings:
         requests_per_minute: The rate limit; None takes the preset's, 0 lifts it.
         tokens_per_minute: The limit of tokens; None and 0 as before.
         capacity: How many slots the local model has, and from when, instead of the preset's.
-        faults: What goes wrong, for `agentlab.endpoint.faults`: a list, or a file's path.
+        faults: What goes wrong: a list for `agentlab.endpoint.middleware.fault_plan`, or a file's
+            path.
         record: A file to which every answer is appended; None records nothing.
         replay: Such a file, whose answers are given again instead of a model's.
         upstream: The address, ending in `/v1`, of the real model or the class that answers; None
@@ -123,15 +124,15 @@ def from_environment(environ: Mapping[str, str] = os.environ, **given: Any) -> S
     values: dict[str, Any] = {
         setting: value
         for setting, name in _VARIABLES.items()
-        if (value := _upstream.bare(environ.get(name, ""), quoted=name.startswith("OPENAI_")))
+        if (value := upstream.bare(environ.get(name, ""), quoted=name.startswith("OPENAI_")))
     }
-    if _upstream.bare(environ.get("OPENAI_API_KEY", "")):
+    if upstream.bare(environ.get("OPENAI_API_KEY", "")):
         values.setdefault("upstream", OPENAI_URL)
     if environ.get("AGENTLAB_LOCAL", "0") not in ("", "0"):
         values.pop("upstream", None)
     values |= given
     if isinstance(values.get("upstream"), str):
-        values["upstream"] = _upstream.address(values["upstream"])
+        values["upstream"] = upstream.address(values["upstream"])
     if isinstance(values.get("leave_out"), str):
         values["leave_out"] = [name.strip() for name in values["leave_out"].split(",")]
     chosen = Settings(**values)

@@ -15,10 +15,10 @@ from weakref import WeakSet
 
 import msgspec
 
-from agentlab.endpoint.record import Span as Span
-from agentlab.endpoint.record import span_line
+from agentlab._support.atomic import write_whole
+from agentlab.endpoint.contract.record import Span as Span
+from agentlab.endpoint.contract.record import span_line
 from agentlab.errors import AgentLabError, ConfigError, EndpointError
-from agentlab.files import write_whole
 
 
 class Source(Protocol):
@@ -83,7 +83,7 @@ class Trace:
 
         A request that ends at the instant at which another arrives is not in flight with it.
         """
-        return most_at_once((span.arrived_s, span.end_s) for span in self._seen())
+        return max_overlap((span.arrived_s, span.end_s) for span in self._seen())
 
     @property
     def seconds(self) -> dict[str, float]:
@@ -148,11 +148,11 @@ class Trace:
         )
 
 
-def most_at_once(stretches: Iterable[tuple[float, float | None]]) -> int:
+def max_overlap(stretches: Iterable[tuple[float, float | None]]) -> int:
     """Return the largest number of intervals that overlap; an end of None is never.
 
     Example:
-        >>> most_at_once([(0, 10), (5, 15), (10, 20)])
+        >>> max_overlap([(0, 10), (5, 15), (10, 20)])
         2
     """
     both = list(stretches)

@@ -32,13 +32,13 @@ if __name__ == "__main__":  # run as a script, this folder is the path; the modu
 
     sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from agentlab.endpoint.answer import take
-from agentlab.endpoint.embeddings import embed
-from agentlab.endpoint.json_schema import admits
-from agentlab.endpoint.replies import Replies
-from agentlab.endpoint.request import ChatRequest, parse_chat
-from agentlab.endpoint.tokens import count_tokens, split
-from agentlab.endpoint.wire import RequestError
+from agentlab.endpoint.answers.answer import take
+from agentlab.endpoint.answers.replies import Replies
+from agentlab.endpoint.contract.json_schema import admits
+from agentlab.endpoint.contract.openai_json import RequestError
+from agentlab.endpoint.contract.request import ChatRequest, parse_chat
+from agentlab.endpoint.contract.tokens import count_tokens, split
+from agentlab.endpoint.dialects.embeddings import embed
 from agentlab.settings import DATA
 
 KEY = "sk-awkward-0123456789-secret"

@@ -10,15 +10,13 @@ from typing import Any
 import pytest
 
 from agentlab import lab
+from agentlab.bench._strategy import asking
 from agentlab.bench.opponents import Fixed
-from agentlab.bench.strategy import asking
 from agentlab.errors import ConfigError, ModelError
-from agentlab.resilience.adaptive import Adaptive
-from agentlab.resilience.evidence import InOrder, Level, Served, worth
-from agentlab.resilience.guard import Guard
-from agentlab.resilience.limiters import Sample, Slots
-from agentlab.resilience.pace import Pace
-from agentlab.resilience.retry import Retry
+from agentlab.resilience import Guard, RateLimit, Retry
+from agentlab.resilience.limiters import Adaptive
+from agentlab.resilience.limiters._estimates import InOrder, Level, Served, worth
+from agentlab.resilience.limiters._slots import Sample, Slots
 
 
 class Told:
@@ -178,7 +176,7 @@ def test_time_before_sending_is_not_the_endpoints(fresh_lab: None):
     told = Told(9)
 
     async def main() -> None:
-        guard = Guard(limit=told, pace=Pace(requests_per_minute=6, burst_s=10))
+        guard = Guard(limit=told, rate_limit=RateLimit(requests_per_minute=6, burst_s=10))
         await asyncio.gather(*(guard.ask(f"River {n}?", max_tokens=1) for n in range(3)))
 
     lab.simulate(main())
@@ -365,7 +363,9 @@ def test_it_recovers_from_an_outage_of_time_outs(fresh_lab: None):
     limit = Adaptive()
 
     async def main() -> list[float]:
-        guard = Guard(limit=limit, attempt_s=10, retry=Retry(attempts=1000), deadline_s=None)
+        guard = Guard(
+            limit=limit, attempt_timeout_s=10, retry=Retry(attempts=1000), deadline_s=None
+        )
         return await closed_loop(lambda n: guard.ask(f"Name river {n}.", max_tokens=11), 24, 300)
 
     with lab.configure(capacity=[{"from_s": 0, "slots": 8}], faults=faults):
@@ -376,7 +376,7 @@ def test_it_recovers_from_an_outage_of_time_outs(fresh_lab: None):
 @pytest.mark.parametrize(
     ("limit", "says"),
     [
-        (5, r"got 5; give Adaptive\(\), or Guard\(at_once=...\) for a number"),
+        (5, r"got 5; give Adaptive\(\), or Guard\(max_concurrency=...\) for a number"),
         (Adaptive, r"the class Adaptive; make one of it"),
         ("adaptive", r"must be a limiter"),
     ],
@@ -388,9 +388,9 @@ def test_what_is_no_limiter_is_refused(limit: Any, says: str):
 
 
 def test_two_answers_to_one_question():
-    """at_once and limit exclude each other; the way out is a ceiling."""
+    """max_concurrency and limit exclude each other; the way out is a ceiling."""
     with pytest.raises(ConfigError, match=r"Adaptive\(most="):
-        Guard(at_once=5, limit=Adaptive())
+        Guard(max_concurrency=5, limit=Adaptive())
 
 
 @pytest.mark.parametrize("strategy", ["adaptive", "aimd", "gradient2", "vegas"])
@@ -398,7 +398,7 @@ def test_the_bench_knows_them(fresh_lab: None, strategy: Any):
     """Forty questions where 16 may be in flight: all answered, never more than 16 at once."""
 
     async def main() -> list[str]:
-        ask = asking(strategy, at_once=16, requests_per_minute=None)
+        ask = asking(strategy, max_concurrency=16, requests_per_minute=None)
         return await asyncio.gather(
             *(ask(f"River {n}?", agent="a", max_tokens=1) for n in range(40))
         )

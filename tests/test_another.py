@@ -12,9 +12,9 @@ from types import ModuleType
 import httpx
 import pytest
 
-from agentlab.endpoint import times
-from agentlab.endpoint.process import EndpointProcess
-from agentlab.endpoint.times import Clock, clock_of
+from agentlab.endpoint.middleware import server_timing
+from agentlab.endpoint.middleware.server_timing import Clock, clock_of
+from agentlab.endpoint.server.process import EndpointProcess
 from agentlab.errors import EndpointError
 from agentlab.settings import OPENAI_URL, Settings
 
@@ -101,7 +101,7 @@ def test_what_does_not_answer_holds_nobody(
     caplog: pytest.LogCaptureFixture,
 ):
     """A clear message, and this machine's model; where() says that the address does not answer."""
-    monkeypatch.setattr(times, "PATIENCE_S", 0.3)
+    monkeypatch.setattr(server_timing, "PATIENCE_S", 0.3)
     with server as url, caplog.at_level(logging.WARNING):
         with pytest.raises(EndpointError, match="does not answer"):
             clock_of(url)
@@ -123,7 +123,7 @@ def test_an_address_that_leads_nowhere_is_no_lab(url: str):
 def test_a_name_that_is_looked_up_for_ever_holds_nobody(monkeypatch: pytest.MonkeyPatch):
     """No time-out of the HTTP client bounds that."""
     ended = threading.Event()
-    monkeypatch.setattr(times, "PATIENCE_S", 0.1)
+    monkeypatch.setattr(server_timing, "PATIENCE_S", 0.1)
     monkeypatch.setattr(httpx, "get", lambda *a, **k: ended.wait())
     with pytest.raises(EndpointError, match="does not answer"):
         clock_of("http://class.example/v1")

@@ -11,11 +11,11 @@ import httpx
 import pytest
 
 from agentlab.clock import run_virtual
-from agentlab.endpoint.app import App, local_app
-from agentlab.endpoint.draws import Occurrences
-from agentlab.endpoint.http import MAX_BODY_BYTES
-from agentlab.endpoint.inprocess import InProcessTransport
-from agentlab.endpoint.record import Recorder, Span
+from agentlab.endpoint.contract.asgi import MAX_BODY_BYTES
+from agentlab.endpoint.contract.record import Recorder, Span
+from agentlab.endpoint.contract.seeded_random import Occurrences
+from agentlab.endpoint.server.app import App, local_app
+from agentlab.endpoint.server.inprocess import InProcessTransport
 from agentlab.settings import Settings
 
 CHAT = "/v1/chat/completions"

@@ -15,7 +15,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from agentlab.errors import ConfigError
-from agentlab.tuning.bandit import Bandit
+from agentlab.learning._bandit import Bandit
 
 ARMS = ["single", "vote", "debate"]
 
@@ -153,7 +153,7 @@ def test_another_process_goes_on_alike(tmp_path):
     lived(bandit, 40)
     bandit.save(path)
     code = (
-        "import sys; from agentlab.tuning.bandit import Bandit; b = Bandit.load(sys.argv[1]);"
+        "import sys; from agentlab.learning._bandit import Bandit; b = Bandit.load(sys.argv[1]);"
         "print(*(b.choose('counting') for _ in range(10)))"
     )
     other = subprocess.run(

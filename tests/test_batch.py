@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from agentlab.endpoint.batch import Batch, Job, QueueFull
-from agentlab.endpoint.physics import Physics
+from agentlab.endpoint.physics.batch import Batch, Job, QueueFull
+from agentlab.endpoint.physics.formulas import Physics
 
 COURSE = {"prefill_base_s": 1.0, "itl_base_s": 0.1}
 

@@ -13,7 +13,7 @@ import pytest
 from agentlab import engines, lab
 from agentlab.bench import compare, cost, experiment, measure, report, results
 from agentlab.bench.experiment import Case
-from agentlab.bench.tuning import is_tuning
+from agentlab.bench.self_tuning import is_tuning
 from agentlab.commands.main import main
 from agentlab.endpoint import presets
 from agentlab.errors import ConfigError
@@ -348,7 +348,7 @@ def test_a_crowd_is_an_engine(fresh_lab, tmp_path):
 @pytest.mark.parametrize(
     ("more", "words"),
     [
-        ("workloads: [{agents: 2}]\n", "numbers in at_once"),
+        ("workloads: [{agents: 2}]\n", "numbers in max_concurrency"),
         ("workloads: [{agents: 2}]\nat_once: [2]\nclock: real\n", "clock: virtual"),
         ("workloads: [{agents: 2}]\nat_once: [2]\nsettings: {time_scale: 3}\n", "no settings"),
         ("workloads: [{workflow: travel}]\nat_once: [2]\n", "workloads with agents"),
@@ -408,7 +408,7 @@ def test_one_at_a_time_is_called_that():
 def test_the_scalability_law_is_read_off(fresh_lab, tmp_path):
     """A curve over what is in flight has it, and tells where the most comes out."""
     text = "about: x\npresets: [nim-8b]\nengines: [asyncio]\nworkloads: [{agents: 64}]\n"
-    r = measured(tmp_path, text + "at_once: [1, 2, 4, 8, 16]\n")
+    r = measured(tmp_path, text + "max_concurrency: [1, 2, 4, 8, 16]\n")
     (curve,) = report.curves(r)
     assert curve.usl is not None
     assert [curve.usl.throughput(p.n) for p in curve.points] == pytest.approx(

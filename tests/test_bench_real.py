@@ -356,7 +356,7 @@ def test_the_bound_is_of_the_answers_that_count():
     """An attempt that a real endpoint refuses takes time, which no schedule needs."""
     t = spans(("agent_0", 0, 4, 503), ("agent_1", 0, 2, 200), ("agent_0", 5, 6, 200))
     assert of_spans(t, 6.0).bound_s == 2.0
-    assert of_spans(t, 6.0, at_once=[1]).bound_s == 3.0
+    assert of_spans(t, 6.0, max_concurrency=[1]).bound_s == 3.0
 
 
 def test_a_bound_is_what_was_taken_but_for_rounding():

@@ -9,14 +9,14 @@ from typing import Any
 import msgspec
 import pytest
 
-from agentlab.bench import results, tuning
+from agentlab.bench import results, self_tuning, trial
 from agentlab.bench.experiment import found
+from agentlab.bench.scenarios import JUDGING
 from agentlab.commands.main import main
 from agentlab.errors import ConfigError
-from agentlab.resilience.adaptive import Adaptive
+from agentlab.learning import regret
+from agentlab.resilience.limiters import Adaptive
 from agentlab.settings import DATA
-from agentlab.tuning import learning, trial
-from agentlab.tuning.scenarios import JUDGING
 
 REFERENCE = DATA / "results" / "tuning.json"
 
@@ -31,7 +31,7 @@ learning: {runs: 200, shift_at: 100, seeds: [1]}
 @pytest.fixture
 def small(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """A command that measures a little, in two scenarios."""
-    monkeypatch.setattr(tuning, "JUDGING", [JUDGING[2], JUDGING[7]])
+    monkeypatch.setattr(self_tuning, "JUDGING", [JUDGING[2], JUDGING[7]])
     (tmp_path / "small.yaml").write_text(SMALL)
     return ["bench", str(tmp_path / "small.yaml"), "--out", str(tmp_path)]
 
@@ -51,20 +51,20 @@ def test_two_runs_give_equal_files(fresh_lab, tmp_path, small, capsys):
 
 def test_an_interrupt_keeps_whole_parts(fresh_lab, tmp_path, small, monkeypatch):
     """Stopped in the second part: the file is not overwritten, and can be gone on with."""
-    scenario = learning.scenario
+    scenario = regret.scenario
 
     def stopped(*given: Any, **named: Any) -> Any:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(learning, "scenario", stopped)
+    monkeypatch.setattr(regret, "scenario", stopped)
     assert main(small) == 130
-    kept = tuning.stored(tmp_path / "small.json")
+    kept = self_tuning.stored(tmp_path / "small.json")
     assert kept.limits is not None and kept.learning is None
     assert main(small) == 2
-    monkeypatch.setattr(learning, "scenario", scenario)
+    monkeypatch.setattr(regret, "scenario", scenario)
     monkeypatch.setattr(trial, "judged", lambda *_, **__: pytest.fail("it was measured before"))
     assert main([*small, "--resume"]) == 0
-    again = tuning.stored(tmp_path / "small.json")
+    again = self_tuning.stored(tmp_path / "small.json")
     assert (again.limits, again.learning is not None) == (kept.limits, True)
 
 
@@ -80,12 +80,12 @@ def test_an_interrupt_keeps_whole_scenarios(fresh_lab, small, tmp_path, monkeypa
 
     monkeypatch.setattr(trial, "judged", second_stops)
     assert main(small) == 130
-    kept = tuning.stored(tmp_path / "small.json")
+    kept = self_tuning.stored(tmp_path / "small.json")
     assert [(row.scenario, row.seed) for row in kept.limits or ()] == [(seen[0], 1), (seen[0], 2)]
     assert main(small) == 2  # it would be overwritten
     assert main([*small, "--resume"]) == 0
     assert seen == [JUDGING[2].name, JUDGING[7].name, JUDGING[7].name]
-    assert len(tuning.stored(tmp_path / "small.json").limits or ()) == 4
+    assert len(self_tuning.stored(tmp_path / "small.json").limits or ()) == 4
 
 
 def test_another_experiment_is_not_gone_on_with(fresh_lab, tmp_path, small):
@@ -114,7 +114,7 @@ def test_a_wrong_file_is_named(tmp_path, change, words):
     file = tmp_path / "wrong.yaml"
     file.write_text(SMALL.replace(*change))
     with pytest.raises(ConfigError, match=rf"(?s)wrong\.yaml.*{words}"):
-        tuning.load(file)
+        self_tuning.load(file)
 
 
 @pytest.mark.parametrize("option", ["--cluster", "--yes"])
@@ -127,15 +127,15 @@ def test_what_would_do_nothing_is_refused(option, tmp_path, capsys):
 def test_results_of_another_kind_are_refused():
     """A file of measurements has no such parts."""
     with pytest.raises(ConfigError, match="agentlab bench wrote"):
-        tuning.stored(REFERENCE.with_name("article.json"))
+        self_tuning.stored(REFERENCE.with_name("article.json"))
 
 
 def test_the_reference_is_of_the_experiment_as_it_is():
     """Whole, with its table and its picture."""
-    kept = tuning.stored(REFERENCE)
-    assert kept.experiment == tuning.load("tuning")
-    assert tuning.is_tuning(found("tuning"))
-    assert REFERENCE.with_suffix(".md").read_text(encoding="utf-8") == tuning.markdown(kept)
+    kept = self_tuning.stored(REFERENCE)
+    assert kept.experiment == self_tuning.load("tuning")
+    assert self_tuning.is_tuning(found("tuning"))
+    assert REFERENCE.with_suffix(".md").read_text(encoding="utf-8") == self_tuning.markdown(kept)
     assert REFERENCE.with_suffix(".png").read_bytes().startswith(b"\x89PNG")
     assert all(getattr(kept, part) is not None for part in ("limits", "learning"))
 
@@ -146,7 +146,7 @@ def test_the_reference_comes_out_again(fresh_lab):
     Of the limits small scenarios with all seeds, and one of 64 slots with one seed, whose best
     static limit is taken from there: to find it is most of the work.
     """
-    kept = tuning.stored(REFERENCE)
+    kept = self_tuning.stored(REFERENCE)
     how = kept.experiment
     few = JUDGING[2:3] + JUDGING[7:9]
     rows = trial.judged(few, {"adaptive": Adaptive}, seeds=how.limits.seeds)
@@ -158,7 +158,7 @@ def test_the_reference_comes_out_again(fresh_lab):
     outcome = trial.run(Adaptive(), msgspec.structs.replace(large, seed=row.seed))
     assert (row.goodput, row.p95_s) == (round(outcome.goodput, 3), round(outcome.p95_s, 3))
     steady, _ = kept.learning or ()
-    again = learning.scenario("steady", runs=how.learning.runs, seeds=how.learning.seeds)
+    again = regret.scenario("steady", runs=how.learning.runs, seeds=how.learning.seeds)
     assert again == steady
 
 
@@ -167,7 +167,7 @@ def test_the_pass_line_holds_where_it_must():
 
     Heavy jitter over slots that change is beyond that: there it comes within a hair of the line.
     """
-    kept = tuning.stored(REFERENCE)
+    kept = self_tuning.stored(REFERENCE)
     rows = [row for row in kept.limits or () if row.limiter == "adaptive"]
     assert len(rows) == len(JUDGING) * len(kept.experiment.limits.seeds)
     below = {}
@@ -183,24 +183,24 @@ def test_the_pass_line_holds_where_it_must():
 
 def test_results_are_written_whole(tmp_path):
     """The folder is made, and no part of a file is left beside it."""
-    kept = tuning.stored(REFERENCE)
+    kept = self_tuning.stored(REFERENCE)
     results.write(tmp_path / "new" / "a.json", kept)
     assert [path.name for path in (tmp_path / "new").iterdir()] == ["a.json"]
-    assert tuning.stored(tmp_path / "new" / "a.json") == kept
+    assert self_tuning.stored(tmp_path / "new" / "a.json") == kept
 
 
 def test_what_differs_is_shown():
     """In virtual time any difference is one: the lines of both, or the part if its digits agree."""
-    kept = tuning.stored(REFERENCE)
+    kept = self_tuning.stored(REFERENCE)
     rows = list(kept.limits or ())
-    assert tuning.compared(kept, kept) == "the same"
+    assert self_tuning.compared(kept, kept) == "the same"
     worse = msgspec.structs.replace(rows[0], of_best_p95=9.99)
     more = msgspec.structs.replace(kept, limits=[worse, *rows[1:]])
-    old, new = tuning.compared(kept, more).splitlines()
+    old, new = self_tuning.compared(kept, more).splitlines()
     assert old.startswith("- | fixed 3 | 10 of 125 |")
     assert new.startswith("+ | fixed 3 | ") and "| 9.99 |" in new
     hair = msgspec.structs.replace(rows[0], goodput=rows[0].goodput + 1e-9)
     hidden = msgspec.structs.replace(kept, limits=[hair, *rows[1:]])
-    assert "beyond the digits of the tables" in tuning.compared(kept, hidden)
-    part = tuning.compared(msgspec.structs.replace(kept, learning=None), kept).splitlines()
+    assert "beyond the digits of the tables" in self_tuning.compared(kept, hidden)
+    part = self_tuning.compared(msgspec.structs.replace(kept, learning=None), kept).splitlines()
     assert part[0] == "+ ## Which pattern for which task"

@@ -38,8 +38,7 @@ from agentlab import engines, lab
 from agentlab.commands import doctor
 from agentlab.commands import main as cli
 from agentlab.errors import ModelError, StepError
-from agentlab.resilience.guard import Guard
-from agentlab.resilience.retry import Retry
+from agentlab.resilience import Guard, Retry
 from agentlab.trace import Trace, trace
 from agentlab.workflow import Step, Workflow
 
@@ -73,25 +72,25 @@ echo_key_header   | answer               | answer               | answer        
 length            | AnswerTruncated      | shown                | shown                | LengthFinishReasonError | AnswerTruncated   | shown
 filtered          | AnswerFiltered       | shown                | shown                | ContentFilterFinishReasonError | AnswerFiltered | shown
 filtered_whole    | AnswerFiltered       | shown                | shown                | ContentFilterFinishReasonError | AnswerFiltered | shown
-empty             | AnswerEmpty          | shown                | shown                | ValueError           | GaveUp x3            | shown
-blank             | AnswerEmpty          | shown                | shown                | ValueError           | GaveUp x3            | shown
-null_content      | AnswerEmpty          | shown                | shown                | ValueError           | GaveUp x3            | shown
+empty             | AnswerEmpty          | shown                | shown                | ValueError           | RetriesExhausted x3            | shown
+blank             | AnswerEmpty          | shown                | shown                | ValueError           | RetriesExhausted x3            | shown
+null_content      | AnswerEmpty          | shown                | shown                | ValueError           | RetriesExhausted x3            | shown
 reasoning_only    | ReasoningExhausted   | shown                | shown                | LengthFinishReasonError | ReasoningExhausted | shown
 reasoning_hidden  | ReasoningExhausted   | shown                | shown                | LengthFinishReasonError | ReasoningExhausted | shown
 refusal           | AnswerRefused        | shown                | shown                | OpenAIRefusalError   | AnswerRefused        | shown
-error_in_200      | ModelError           | ValueError           | APIError             | TypeError            | GaveUp x3            | GaveUp x3
+error_in_200      | ModelError           | ValueError           | APIError             | TypeError            | RetriesExhausted x3            | RetriesExhausted x3
 quota_in_200      | ModelError           | ValueError           | APIError             | TypeError            | ModelError           | ValueError
-no_choices        | ModelError           | IndexError           | shown                | IndexError           | GaveUp x3            | GaveUp x3
-not_utf8          | ModelError           | ValueError           | ValueError           | ValueError           | GaveUp x3            | GaveUp x3
-html_200          | ModelError           | ValueError           | ValueError           | AttributeError       | GaveUp x3            | GaveUp x3
-empty_body        | ModelError           | ValueError           | ValueError           | ValueError           | GaveUp x3            | GaveUp x3
-cut               | EndpointError        | APIConnectionError   | RemoteProtocolError  | APIConnectionError   | GaveUp x3            | GaveUp x3
-stall             | TimeoutError         | APITimeoutError      | APITimeoutError      | APITimeoutError      | GaveUp x3            | GaveUp x3
-stall_midway      | TimeoutError         | APITimeoutError      | ReadTimeout          | APITimeoutError      | GaveUp x3            | GaveUp x3
-server_error      | ModelError           | InternalServerError  | InternalServerError  | InternalServerError  | GaveUp x3            | GaveUp x3
-bad_gateway       | ModelError           | InternalServerError  | InternalServerError  | InternalServerError  | GaveUp x3            | GaveUp x3
-overloaded        | ModelError           | InternalServerError  | InternalServerError  | InternalServerError  | GaveUp x3            | GaveUp x3
-overloaded_529    | ModelError           | InternalServerError  | InternalServerError  | InternalServerError  | GaveUp x3            | GaveUp x3
+no_choices        | ModelError           | IndexError           | shown                | IndexError           | RetriesExhausted x3            | RetriesExhausted x3
+not_utf8          | ModelError           | ValueError           | ValueError           | ValueError           | RetriesExhausted x3            | RetriesExhausted x3
+html_200          | ModelError           | ValueError           | ValueError           | AttributeError       | RetriesExhausted x3            | RetriesExhausted x3
+empty_body        | ModelError           | ValueError           | ValueError           | ValueError           | RetriesExhausted x3            | RetriesExhausted x3
+cut               | EndpointError        | APIConnectionError   | RemoteProtocolError  | APIConnectionError   | RetriesExhausted x3            | RetriesExhausted x3
+stall             | TimeoutError         | APITimeoutError      | APITimeoutError      | APITimeoutError      | RetriesExhausted x3            | RetriesExhausted x3
+stall_midway      | TimeoutError         | APITimeoutError      | ReadTimeout          | APITimeoutError      | RetriesExhausted x3            | RetriesExhausted x3
+server_error      | ModelError           | InternalServerError  | InternalServerError  | InternalServerError  | RetriesExhausted x3            | RetriesExhausted x3
+bad_gateway       | ModelError           | InternalServerError  | InternalServerError  | InternalServerError  | RetriesExhausted x3            | RetriesExhausted x3
+overloaded        | ModelError           | InternalServerError  | InternalServerError  | InternalServerError  | RetriesExhausted x3            | RetriesExhausted x3
+overloaded_529    | ModelError           | InternalServerError  | InternalServerError  | InternalServerError  | RetriesExhausted x3            | RetriesExhausted x3
 no_v1             | ModelError           | NotFoundError        | NotFoundError        | NotFoundError        | ModelError           | NotFoundError
 no_model          | ModelError           | NotFoundError        | NotFoundError        | NotFoundError        | ModelError           | NotFoundError
 bad_key           | ModelError           | AuthenticationError  | AuthenticationError  | AuthenticationError  | ModelError           | AuthenticationError
@@ -99,7 +98,7 @@ forbidden         | ModelError           | PermissionDeniedError | PermissionDen
 error_list        | ModelError           | BadRequestError      | BadRequestError      | BadRequestError      | ModelError           | BadRequestError
 context_length    | ModelError           | BadRequestError      | BadRequestError      | BadRequestError      | ModelError           | BadRequestError
 echo_key          | ModelError           | AuthenticationError  | AuthenticationError  | AuthenticationError  | ModelError           | AuthenticationError
-echo_key_page     | ModelError           | InternalServerError  | InternalServerError  | InternalServerError  | GaveUp x3            | GaveUp x3
+echo_key_page     | ModelError           | InternalServerError  | InternalServerError  | InternalServerError  | RetriesExhausted x3            | RetriesExhausted x3
 too_large         | ModelError           | RateLimitError       | RateLimitError       | RateLimitError       | ModelError           | RateLimitError
 quota             | ModelError           | RateLimitError       | RateLimitError       | RateLimitError       | ModelError           | RateLimitError
 quota_type        | ModelError           | RateLimitError       | RateLimitError       | RateLimitError       | ModelError           | RateLimitError
@@ -107,9 +106,9 @@ quota_code        | ModelError           | RateLimitError       | RateLimitError
 quota_moonshot    | ModelError           | RateLimitError       | RateLimitError       | RateLimitError       | ModelError           | RateLimitError
 quota_prose       | ModelError           | RateLimitError       | RateLimitError       | RateLimitError       | ModelError           | RateLimitError
 day_over          | ModelError           | RateLimitError       | RateLimitError       | RateLimitError       | ModelError           | RateLimitError
-rate_day          | ModelError           | RateLimitError       | RateLimitError       | RateLimitError       | GaveUp               | GaveUp
-rate_hour         | ModelError           | RateLimitError       | RateLimitError       | RateLimitError       | GaveUp               | GaveUp
-rate_date         | ModelError           | RateLimitError       | RateLimitError       | RateLimitError       | GaveUp               | GaveUp
+rate_day          | ModelError           | RateLimitError       | RateLimitError       | RateLimitError       | RetriesExhausted               | RetriesExhausted
+rate_hour         | ModelError           | RateLimitError       | RateLimitError       | RateLimitError       | RetriesExhausted               | RetriesExhausted
+rate_date         | ModelError           | RateLimitError       | RateLimitError       | RateLimitError       | RetriesExhausted               | RetriesExhausted
 rate_tokens       | ModelError           | RateLimitError       | RateLimitError       | RateLimitError       | answer x2            | answer x2
 rate_requests     | ModelError           | RateLimitError       | RateLimitError       | RateLimitError       | answer x2            | answer x2
 rate_groq         | ModelError           | RateLimitError       | RateLimitError       | RateLimitError       | answer x2            | answer x2
@@ -274,7 +273,7 @@ async def structured(patience_s: float, **asked: Any) -> Any:
 
 def guard_for(patience_s: float) -> Guard:
     retry = Retry(attempts=3, first_s=0.01, most_s=0.01)
-    return Guard(retry=retry, attempt_s=patience_s, deadline_s=30)
+    return Guard(retry=retry, attempt_timeout_s=patience_s, deadline_s=30)
 
 
 async def guard(patience_s: float, **asked: Any) -> Any:
@@ -556,7 +555,7 @@ def test_a_limit_on_what_is_in_flight_is_kept_by_a_guard_that_knows_it(upstream:
     upstream.use("two_at_a_time")
 
     async def twelve() -> list[str]:
-        two = Guard(at_once=2)
+        two = Guard(max_concurrency=2)
         return await asyncio.gather(*(two.ask(QUESTION) for _ in range(12)))
 
     assert all(asyncio.run(twelve()))

@@ -9,9 +9,7 @@ import pytest
 from agentlab import lab
 from agentlab.clock import run_virtual
 from agentlab.errors import ModelError
-from agentlab.resilience.breaker import Breaker
-from agentlab.resilience.guard import Guard
-from agentlab.resilience.retry import Retry
+from agentlab.resilience import Breaker, Guard, Retry
 
 
 class Server:
@@ -35,7 +33,9 @@ def test_ten_seconds_down_lose_nothing():
     server = Server()
 
     async def main() -> list[str]:
-        guard = Guard(at_once=4, breaker=Breaker(failures=3, open_s=1), retry=Retry(attempts=3))
+        guard = Guard(
+            max_concurrency=4, breaker=Breaker(failures=3, open_s=1), retry=Retry(attempts=3)
+        )
         return await asyncio.gather(*(guard.run(server) for _ in range(400)))
 
     assert run_virtual(main()).result == ["fine"] * 400

@@ -7,8 +7,8 @@ import asyncio
 import pytest
 
 from agentlab import lab
-from agentlab.endpoint.batch import Batch, Job
-from agentlab.endpoint.physics import Physics
+from agentlab.endpoint.physics.batch import Batch, Job
+from agentlab.endpoint.physics.formulas import Physics
 from agentlab.errors import ConfigError
 from agentlab.settings import Capacity
 

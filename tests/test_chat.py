@@ -8,10 +8,10 @@ from typing import Any
 import openai.types.chat as openai_types
 import pytest
 
-from agentlab.endpoint import chat
-from agentlab.endpoint.answer import Answer, Choice, Said
-from agentlab.endpoint.request import parse_chat
-from agentlab.endpoint.wire import RequestError
+from agentlab.endpoint.answers.answer import Answer, Choice, Said
+from agentlab.endpoint.contract.openai_json import RequestError
+from agentlab.endpoint.contract.request import parse_chat
+from agentlab.endpoint.dialects import chat
 
 USER = {"role": "user", "content": "Hello"}
 

@@ -15,15 +15,15 @@ import pytest
 from classroom_process import jain, small_preset
 from serving import serving
 
-from agentlab.classroom import door, roster, start
-from agentlab.classroom.app import Classroom, in_a_notebook
-from agentlab.classroom.board import Board
-from agentlab.classroom.door import in_order, own_names
-from agentlab.classroom.roster import MOST_LEARNERS, NotALearner, Roster
+from agentlab.classroom import _door, _roster, start
+from agentlab.classroom._app import Classroom, in_a_notebook
+from agentlab.classroom._board import Board
+from agentlab.classroom._door import in_order, own_names
+from agentlab.classroom._roster import MOST_LEARNERS, NotALearner, Roster
 from agentlab.clock import run_virtual
-from agentlab.endpoint.app import App
-from agentlab.endpoint.forward import Forward
-from agentlab.endpoint.inprocess import InProcessTransport
+from agentlab.endpoint.server._forward import Forward
+from agentlab.endpoint.server.app import App
+from agentlab.endpoint.server.inprocess import InProcessTransport
 from agentlab.errors import ConfigError
 from agentlab.settings import DATA, Settings
 from agentlab.trace import Span, Trace
@@ -171,7 +171,7 @@ def test_a_class_list_is_a_file_of_names(tmp_path):
     """Comments and empty lines left out, in any language, with or without a byte order mark."""
     path = tmp_path / "class.txt"
     path.write_text("\ufeff# 2026\nAda\n\n김민준  # new\n", encoding="utf-8")
-    assert roster.load(str(path)) == ["Ada", "김민준"]
+    assert _roster.load(str(path)) == ["Ada", "김민준"]
 
 
 @pytest.mark.parametrize(
@@ -183,13 +183,13 @@ def test_a_class_list_that_cannot_work_says_why(tmp_path, text: str, words: str)
     path = tmp_path / "class.txt"
     path.write_text(text)
     with pytest.raises(ConfigError, match=words):
-        Roster(roster.load(str(path)))
+        Roster(_roster.load(str(path)))
 
 
 def test_a_class_list_that_is_not_there_is_a_clear_error():
     """The path, and the way out."""
     with pytest.raises(ConfigError, match=r"no-such-file.*give a file of names"):
-        roster.load("no-such-file")
+        _roster.load("no-such-file")
 
 
 # ---------------------------------------------------------------- at the door
@@ -829,8 +829,8 @@ def test_the_default_route_is_found_without_sending(monkeypatch: pytest.MonkeyPa
         def getsockname(self) -> tuple[str, int]:
             return "192.168.1.20", 54321
 
-    monkeypatch.setattr(door.socket, "socket", Probe)
-    assert [door._outward_address(), door._outward_address()] == ["192.168.1.20", None]
+    monkeypatch.setattr(_door.socket, "socket", Probe)
+    assert [_door._outward_address(), _door._outward_address()] == ["192.168.1.20", None]
     assert calls == [(socket.AF_INET, socket.SOCK_DGRAM), ("192.0.2.1", 9)] * 2
 
 

@@ -16,7 +16,7 @@ import httpx
 import pytest
 from classroom_process import TOKEN, Class, jain, small_preset
 
-from agentlab.classroom.app import in_a_notebook
+from agentlab.classroom._app import in_a_notebook
 from agentlab.commands.main import main
 from agentlab.errors import ModelError
 from agentlab.trace import Trace, trace
@@ -30,12 +30,14 @@ LEARNERS = {f"learner-{number:02}": 4 + number // 2 for number in range(30)}
 async def all_ask(url: str) -> list[httpx.Response]:
     """Every learner with a client of their own, all of their requests at once."""
 
-    async def learner(name: str, at_once: int) -> list[httpx.Response]:
+    async def learner(name: str, max_concurrency: int) -> list[httpx.Response]:
         body = {"model": "m", "messages": [{"role": "user", "content": HELLO}], "max_tokens": 11}
         headers = {"authorization": f"Bearer {name}", "x-agent": "writer"}
         limits = httpx.Limits(max_connections=None)
         async with httpx.AsyncClient(limits=limits, trust_env=False, timeout=60) as client:
-            asking = (client.post(url + CHAT, json=body, headers=headers) for _ in range(at_once))
+            asking = (
+                client.post(url + CHAT, json=body, headers=headers) for _ in range(max_concurrency)
+            )
             return list(await asyncio.gather(*asking))
 
     answers = await asyncio.gather(*(learner(*each) for each in LEARNERS.items()))

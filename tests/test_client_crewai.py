@@ -24,7 +24,7 @@ class Report(BaseModel):
 @pytest.fixture(scope="module")
 def crewai() -> Iterator[Any]:
     """The package, silent, and the endpoint fast."""
-    from agentlab import crews  # noqa: F401, before crewai
+    from agentlab.lab import crews  # noqa: F401, before crewai
 
     lab.configure(time_scale=1000)
     import crewai

@@ -13,8 +13,8 @@ import pytest
 
 from agentlab import lab
 from agentlab.clock import run_virtual
-from agentlab.completions import ShortCompletions
 from agentlab.lab import Answer
+from agentlab.lab._langchain import ShortCompletions
 
 ASKS = "Name three rivers."
 FAULTS: list[dict[str, Any]] = [

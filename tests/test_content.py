@@ -11,9 +11,8 @@ from typing import Any
 import pytest
 
 from agentlab import lab
-from agentlab.content import Content, ContentSystem, Settings
-from agentlab.content.journal import Journal
-from agentlab.content.publish import Article
+from agentlab.content import Content, ContentSystem, Journal, Settings
+from agentlab.content._publish import Article
 from agentlab.errors import ConfigError
 from agentlab.trace import Trace, trace
 

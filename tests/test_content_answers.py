@@ -12,12 +12,10 @@ from typing import Any
 
 import pytest
 
-from agentlab import lab, running
+from agentlab import lab
 from agentlab.commands.main import main
-from agentlab.content import Content, ContentSystem, Settings
-from agentlab.content.publish import Article, publish
-from agentlab.content.system import summary
-from agentlab.content.topics import read_topics
+from agentlab.content import Content, ContentSystem, Settings, read_topics, summary
+from agentlab.content._publish import Article, publish
 from agentlab.errors import (
     AnswerEmpty,
     AnswerFiltered,
@@ -26,6 +24,7 @@ from agentlab.errors import (
     ModelError,
     ReasoningExhausted,
 )
+from agentlab.lab import connection
 from agentlab.workflow import Workflow
 
 TOPICS = ["Why tides?", "Why ebb?", "Why moons?"]
@@ -47,7 +46,7 @@ def answering(monkeypatch: pytest.MonkeyPatch, fake: Fake) -> Counter[str]:
         own = fake(agent)
         if isinstance(own, Exception):
             raise own
-        text = f"{running.current().model} says {len(prompt)} to {agent}."
+        text = f"{connection.current().model} says {len(prompt)} to {agent}."
         return own or lab.Reply(text, 9, 4, "stop")
 
     monkeypatch.setattr(lab, "reply", reply)

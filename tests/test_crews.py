@@ -15,8 +15,7 @@ import pytest
 from agentlab import lab, settings
 from agentlab.clock import run_virtual
 from agentlab.errors import ConfigError
-from agentlab.resilience.guard import Guard
-from agentlab.resilience.retry import Retry
+from agentlab.resilience import Guard, Retry
 from agentlab.trace import trace
 
 CREW = """
@@ -60,7 +59,7 @@ def test_warns_if_it_comes_too_late(tmp_path):
     """Imported after crewai, it says so."""
     silent = "import os; os.environ['CREWAI_DISABLE_TELEMETRY'] = 'true'; import crewai"
     done = run(f"{silent}\nfrom agentlab import crews", tmp_path)
-    assert "import agentlab.crews first" in done.stderr
+    assert "import agentlab.lab.crews first" in done.stderr
 
 
 def test_importing_the_lab_does_not_import_it():
@@ -107,7 +106,7 @@ def one_task(llm):
 
 @pytest.fixture
 def guarded():
-    from agentlab import crews  # slow, and not silent about its libraries
+    from agentlab.lab import crews  # slow, and not silent about its libraries
 
     return crews.guarded
 

@@ -12,18 +12,18 @@ import pytest
 from agentlab import lab
 from agentlab.bench.closed_loop import Crowd, crowd
 from agentlab.endpoint import presets
-from agentlab.endpoint.batch import Batch, Job
-from agentlab.endpoint.physics import Physics
+from agentlab.endpoint.physics.batch import Batch, Job
+from agentlab.endpoint.physics.formulas import Physics
 from agentlab.errors import ConfigError
-from agentlab.resilience.stream import stream
+from agentlab.resilience import amap
 from agentlab.settings import Capacity
 
 STEADY = [name for name in presets.names() if not presets.load(name).physics.jitter_sigma]
 
 
 @pytest.mark.parametrize("preset", STEADY)
-@pytest.mark.parametrize("at_once", [1, 7, 100])
-def test_it_takes_as_long_as_real_calls_do(fresh_lab, preset, at_once):
+@pytest.mark.parametrize("max_concurrency", [1, 7, 100])
+def test_it_takes_as_long_as_real_calls_do(fresh_lab, preset, max_concurrency):
     """300 questions through the whole client in virtual time, against 300 plain agents."""
     physics = presets.load(preset).physics
 
@@ -31,13 +31,15 @@ def test_it_takes_as_long_as_real_calls_do(fresh_lab, preset, at_once):
         return await lab.ask(f"Describe river {100 + number}.", max_tokens=20)
 
     async def everybody() -> None:
-        async for _ in stream(ask, range(300), at_once=at_once):
+        async for _ in amap(ask, range(300), max_concurrency=max_concurrency):
             pass
 
     with lab.configure(preset=preset):
         _, t = lab.simulate(everybody())
     (prompt_tokens,) = {span.prompt_tokens for span in t.spans}
-    simulated = crowd(physics, 300, at_once=at_once, prompt_tokens=prompt_tokens, output_tokens=20)
+    simulated = crowd(
+        physics, 300, max_concurrency=max_concurrency, prompt_tokens=prompt_tokens, output_tokens=20
+    )
     assert simulated.makespan_s == pytest.approx(t.makespan_s, rel=0.02)
     assert simulated.work_s == pytest.approx(t.work_s, rel=0.02)
 
@@ -46,7 +48,7 @@ def by_the_endpoint(
     physics: Physics,
     agents: int,
     *,
-    at_once: int,
+    max_concurrency: int,
     prompt_tokens: int = 16,
     output_tokens: int = 11,
     seed: int = 7,
@@ -58,7 +60,7 @@ def by_the_endpoint(
         for _ in range(agents)
     )
     work_s = longest_s = 0.0
-    changed = [j for new in islice(waiting, at_once) for j in batch.submit(new, 0.0)]
+    changed = [j for new in islice(waiting, max_concurrency) for j in batch.submit(new, 0.0)]
     while True:
         ended = [j for j in changed if j.end_s is not None and j.started_s is not None]
         for j in ended:
@@ -72,14 +74,16 @@ def by_the_endpoint(
 
 
 @pytest.mark.parametrize("preset", presets.names())
-@pytest.mark.parametrize("at_once", [1, 16, 300])
-def test_it_is_the_endpoints_own_arithmetic(preset: str, at_once: int):
+@pytest.mark.parametrize("max_concurrency", [1, 16, 300])
+def test_it_is_the_endpoints_own_arithmetic(preset: str, max_concurrency: int):
     """Every preset, jitter and queues too: equal to the last digit of every figure."""
     physics = presets.load(preset).physics
     for agents, prompt_tokens, output_tokens in [(1, 0, 1), (700, 16, 11), (350, 20, 100)]:
         sizes: dict[str, Any] = {"prompt_tokens": prompt_tokens, "output_tokens": output_tokens}
-        simulated = crowd(physics, agents, at_once=at_once, seed=agents, **sizes)
-        assert simulated == by_the_endpoint(physics, agents, at_once=at_once, seed=agents, **sizes)
+        simulated = crowd(physics, agents, max_concurrency=max_concurrency, seed=agents, **sizes)
+        assert simulated == by_the_endpoint(
+            physics, agents, max_concurrency=max_concurrency, seed=agents, **sizes
+        )
 
 
 def test_it_is_so_for_other_physics_too():
@@ -100,7 +104,7 @@ def test_it_is_so_for_other_physics_too():
             ],
         )
         sizes: dict[str, Any] = {
-            "at_once": draw.randint(1, 50),
+            "max_concurrency": draw.randint(1, 50),
             "prompt_tokens": draw.randint(0, 20),
             "output_tokens": draw.choice([1, 2, 50]),
         }
@@ -113,7 +117,7 @@ def test_memory_does_not_grow_with_agents():
 
     def peak(agents: int) -> int:
         tracemalloc.start()
-        crowd(physics, agents, at_once=100)
+        crowd(physics, agents, max_concurrency=100)
         most = tracemalloc.get_traced_memory()[1]
         tracemalloc.stop()
         return most
@@ -125,10 +129,10 @@ def test_more_than_the_endpoint_takes_is_refused():
     """Slots and queue together are what may be in flight."""
     physics = Physics(itl_base_s=0.1, slots=2, queue=3)
     with pytest.raises(ConfigError, match="refuses more than"):
-        crowd(physics, 10, at_once=6)
+        crowd(physics, 10, max_concurrency=6)
 
 
 def test_numbers_are_checked():
     """No agents, no crowd."""
     with pytest.raises(ConfigError, match="agents"):
-        crowd(presets.load("course").physics, 0, at_once=1)
+        crowd(presets.load("course").physics, 0, max_concurrency=1)

@@ -14,7 +14,7 @@ import pytest
 from agentlab import lab
 from agentlab.bench import experiment
 from agentlab.commands import main as cli
-from agentlab.endpoint import faults
+from agentlab.endpoint.middleware import fault_plan
 
 ROOT = Path(__file__).resolve().parents[1]
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
@@ -224,7 +224,7 @@ def test_figures_of_the_article_page_are_the_lessons():
 def test_every_kind_of_fault_is_explained():
     """In the table of the local model's page, and no other."""
     told = re.findall(r"^\| `(\w+)` \| \S", page("docs/local_model.md").split("## Limits")[1], re.M)
-    assert sorted(told) == sorted(get_args(faults.Kind))
+    assert sorted(told) == sorted(get_args(fault_plan.Kind))
 
 
 def test_every_experiment_is_listed():

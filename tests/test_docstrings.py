@@ -24,7 +24,7 @@ def test_examples_are_true(name: str, fresh_lab: object):
 def test_there_are_examples():
     """Else the test above would be content with none."""
     finder = doctest.DocTestFinder()
-    found = [test for name in ("agentlab.endpoint.record", "agentlab.trace", "agentlab.workflow",
-                               "agentlab.bench.laws")
-             for test in finder.find(import_module(name)) if test.examples]  # fmt: skip
+    names = "endpoint.contract.record trace workflow._workflow workflow._graph bench.laws".split()
+    modules = [import_module(f"agentlab.{name}") for name in names]
+    found = [test for module in modules for test in finder.find(module) if test.examples]
     assert len(found) >= 10

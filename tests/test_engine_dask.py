@@ -24,7 +24,7 @@ import yaml
 
 from agentlab import engines, lab, settings
 from agentlab.content import ContentSystem, Settings
-from agentlab.endpoint.process import EndpointProcess
+from agentlab.endpoint.server.process import EndpointProcess
 from agentlab.errors import (
     AgentLabError,
     ConfigError,
@@ -60,7 +60,7 @@ def on_cluster(program: Callable[[Any], Awaitable[Any]], **options: Any) -> tupl
 @asynccontextmanager
 async def others(workers: int = 1, **options: Any) -> AsyncIterator[Any]:
     """A scheduler and workers that this program did not start through `Cluster`."""
-    from agentlab.engines.dask_processes import LocalProcesses
+    from agentlab.engines._dask_processes import LocalProcesses
 
     processes = LocalProcesses(4, **options)
     try:
@@ -168,7 +168,7 @@ def test_a_killed_worker_loses_nothing(fresh_lab):
 def test_a_call_whose_workers_die_may_be_asked_again(fresh_lab, monkeypatch):
     """Dask gives up a call that outlived too many workers; it is an error worth another attempt,
     which says so."""
-    from agentlab.resilience.verdict import judge
+    from agentlab.resilience import classify
 
     async def killed(cluster: Any) -> BaseException:
         with trace() as t:
@@ -182,7 +182,7 @@ def test_a_call_whose_workers_die_may_be_asked_again(fresh_lab, monkeypatch):
     error, _ = on_cluster(killed, workers=1)
     assert isinstance(error, EndpointError)
     assert re.match(r"workers that died while 'a' waited: 1, the last one tcp://127", str(error))
-    assert judge(error).retry
+    assert classify(error).retry
 
 
 def test_no_topic_is_blamed_for_workers_that_die(fresh_lab, monkeypatch, tmp_path):
@@ -667,9 +667,9 @@ def test_the_script_for_a_cloud_makes_a_scheduler_and_a_worker(
             while "bash" in below_one.name():  # until it has become Dask
                 assert running[-1].poll() is None
                 time.sleep(0.05)
-        answer, at_once = asyncio.run(asked())
+        answer, max_concurrency = asyncio.run(asked())
     finally:
         for process in reversed(running):
             process.terminate()
             process.wait()
-    assert answer and at_once == 64
+    assert answer and max_concurrency == 64

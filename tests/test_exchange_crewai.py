@@ -13,15 +13,15 @@ import yaml
 from agentlab import engines, lab
 from agentlab.clock import run_virtual
 from agentlab.errors import ConfigError
-from agentlab.step import Step
 from agentlab.trace import trace
 from agentlab.workflow import Workflow
+from agentlab.workflow._step import Step
 
 pytestmark = pytest.mark.filterwarnings("ignore")  # CrewAI's and its libraries' own
 
 
 @pytest.fixture(autouse=True)
-def at_once(fresh_lab):
+def max_concurrency(fresh_lab):
     """Answers take no time: nothing here is about time."""
     with fresh_lab.configure(preset="instant"):
         yield
@@ -30,7 +30,7 @@ def at_once(fresh_lab):
 @pytest.fixture(scope="module")
 def crewai():
     """The room, whose import takes seconds."""
-    from agentlab.exchange import crewai
+    from agentlab.convert import crewai
 
     return crewai
 

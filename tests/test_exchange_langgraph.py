@@ -16,12 +16,12 @@ from langgraph.types import RetryPolicy
 
 from agentlab import engines, lab, workflow
 from agentlab.clock import run_virtual
+from agentlab.convert import _script, langgraph
 from agentlab.engines.langgraph import AskStep, State, dataflow, graph
 from agentlab.errors import ConfigError
-from agentlab.exchange import langgraph, source
-from agentlab.step import Step
 from agentlab.trace import trace
 from agentlab.workflow import Workflow, random_workflow
+from agentlab.workflow._step import Step
 
 NOTES = Step("notes", "What is known about {topic}?")
 COSTS = Step("costs", "What does {topic} cost?", max_tokens=11)
@@ -213,4 +213,4 @@ def test_scripts_of_the_courses_workflows_are_python(name):
 @example("\n\r\n")
 def test_texts_are_read_as_they_were(value):
     """Whatever they hold."""
-    assert ast.literal_eval(source.literal(value)) == value
+    assert ast.literal_eval(_script.literal(value)) == value

@@ -10,11 +10,11 @@ from classroom_process import jain
 from hypothesis import given
 from hypothesis import strategies as st
 
-from agentlab.classroom.fair import FairQueue, Shares
+from agentlab.classroom._fair import FairQueue, Shares
 from agentlab.endpoint import presets
-from agentlab.endpoint.batch import Batch, Fifo, Job, Queue, QueueFull
-from agentlab.endpoint.physics import Physics
-from agentlab.endpoint.wire import RequestError
+from agentlab.endpoint.contract.openai_json import RequestError
+from agentlab.endpoint.physics.batch import Batch, Fifo, Job, Queue, QueueFull
+from agentlab.endpoint.physics.formulas import Physics
 
 COURSE = {"prefill_base_s": 1.0, "itl_base_s": 0.1}
 TWO_S = 11
@@ -164,8 +164,8 @@ def served_s(queue: Queue, greed: dict[str, int], slots: int, until_s: float) ->
     """Learner -> seconds of a slot by `until_s`, each keeping `greed` requests in flight."""
     physics = Physics(slots=slots, **COURSE)
     batch, got = Batch(physics, queue), dict.fromkeys(greed, 0.0)
-    for learner, at_once in greed.items():
-        for _ in range(at_once):
+    for learner, max_concurrency in greed.items():
+        for _ in range(max_concurrency):
             batch.submit(job(learner), 0.0)
     while (next_s := batch.next_event_s()) < until_s:
         for done in batch.advance(next_s):

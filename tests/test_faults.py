@@ -14,10 +14,10 @@ import pytest
 
 from agentlab import lab, settings
 from agentlab.clock import run_virtual
-from agentlab.endpoint import faults
-from agentlab.endpoint.app import local_app
-from agentlab.endpoint.inprocess import InProcessTransport
-from agentlab.endpoint.record import BROKEN_OFF
+from agentlab.endpoint.contract.record import BROKEN_OFF
+from agentlab.endpoint.middleware import fault_plan
+from agentlab.endpoint.server.app import local_app
+from agentlab.endpoint.server.inprocess import InProcessTransport
 from agentlab.errors import ConfigError, EndpointError, FileError
 from agentlab.settings import Settings
 from agentlab.trace import trace
@@ -267,7 +267,7 @@ def test_faults_do_not_depend_on_the_order_of_arrival():
 def test_a_wrong_plan_is_refused(plan: Any, words: str):
     """The message names the plan and what is wrong with it."""
     with pytest.raises(ConfigError, match=words):
-        faults.load(plan)
+        fault_plan.load(plan)
 
 
 @pytest.mark.parametrize(
@@ -284,7 +284,7 @@ def test_a_wrong_file_is_refused_with_the_place(tmp_path: Path, text: str, says:
     path = tmp_path / "plan.yaml"
     path.write_text(text)
     with pytest.raises(FileError) as error:
-        faults.load(str(path))
+        fault_plan.load(str(path))
     assert f"fault plan {path}{says}" in str(error.value)
 
 
@@ -293,7 +293,7 @@ def test_a_plan_can_be_a_file(tmp_path: Path):
     path = tmp_path / "plan.yaml"
     path.write_text("- {kind: quota, calls: [1]}\n")
     chosen = settings.from_environment({"AGENTLAB_FAULTS": str(path)})
-    assert faults.load(chosen.faults)[0].kind == "quota"
+    assert fault_plan.load(chosen.faults)[0].kind == "quota"
 
 
 @pytest.mark.parametrize("kind", ["reset", "broken"])

@@ -18,15 +18,15 @@ import pytest
 from classroom_process import small_preset
 from serving import Connection, raw, serving
 
-from agentlab.endpoint import faults
-from agentlab.endpoint.app import App, local_app
-from agentlab.endpoint.door import OwnDoor
-from agentlab.endpoint.faults import FaultPlan
-from agentlab.endpoint.forward import Forward
-from agentlab.endpoint.gate import Gate
-from agentlab.endpoint.inprocess import InProcessTransport
-from agentlab.endpoint.limits import Limits
-from agentlab.endpoint.process import EndpointProcess
+from agentlab.endpoint.middleware import fault_plan
+from agentlab.endpoint.middleware.fault_plan import FaultPlan
+from agentlab.endpoint.middleware.gate import Gate
+from agentlab.endpoint.middleware.rate_limits import Limits
+from agentlab.endpoint.server._forward import Forward
+from agentlab.endpoint.server.access import OwnDoor
+from agentlab.endpoint.server.app import App, local_app
+from agentlab.endpoint.server.inprocess import InProcessTransport
+from agentlab.endpoint.server.process import EndpointProcess
 from agentlab.errors import ConfigError
 from agentlab.settings import Settings, account_from
 from agentlab.trace import Span, Trace
@@ -716,7 +716,9 @@ def test_limits_and_faults_stand_before_a_real_model():
     async def main() -> list[int]:
         async with serving(local_app(Settings(preset="instant"), time_scale=1.0)) as url:
             lab = Lab(url)
-            plan = FaultPlan(faults.load([{"kind": "error", "status": 503, "calls": [1]}]), seed=7)
+            plan = FaultPlan(
+                fault_plan.load([{"kind": "error", "status": 503, "calls": [1]}]), seed=7
+            )
             lab.endpoint.model = Gate(lab.endpoint.model, Limits(2, None), plan)
             return [(await lab.ask(key)).status_code for key in ["wrong", KEY, KEY, KEY]]
 

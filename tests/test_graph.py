@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from agentlab.errors import ConfigError
-from agentlab.graph import Graph
+from agentlab.workflow._graph import Graph
 
 
 def test_each_comes_after_what_it_needs():
@@ -43,8 +43,8 @@ def test_a_missing_time_is_named():
         Graph([("a", []), ("b", [])], node="function").plan({"a": 1})
 
 
-@given(seed=st.integers(0, 10_000), at_once=st.integers(1, 4))
-def test_a_greedy_schedule_keeps_grahams_bound(seed: int, at_once: int):
+@given(seed=st.integers(0, 10_000), max_concurrency=st.integers(1, 4))
+def test_a_greedy_schedule_keeps_grahams_bound(seed: int, max_concurrency: int):
     """The oracle: any list schedule takes at least `bound_s`, at most work / workers + span.
 
     So `bound_s` is no more than a real schedule reaches, and no less than half of it.
@@ -58,16 +58,16 @@ def test_a_greedy_schedule_keeps_grahams_bound(seed: int, at_once: int):
     graph = Graph(mentions)
     seconds = {name: draw.randint(0, 9) for name in names}
     plan = graph.plan(seconds)
-    makespan = list_schedule(graph.needs, seconds, at_once)
-    assert plan.bound_s(at_once) <= makespan <= plan.work_s / at_once + plan.span_s
+    makespan = list_schedule(graph.needs, seconds, max_concurrency)
+    assert plan.bound_s(max_concurrency) <= makespan <= plan.work_s / max_concurrency + plan.span_s
 
 
-def list_schedule(needs, seconds, at_once):
+def list_schedule(needs, seconds, max_concurrency):
     """Whoever is ready is begun as soon as there is a place."""
     now, left, ended, running = 0, list(needs), set(), {}
     while left or running:
         ready = [name for name in left if ended.issuperset(needs[name])]
-        for name in ready[: at_once - len(running)]:
+        for name in ready[: max_concurrency - len(running)]:
             running[name] = now + seconds[name]
             left.remove(name)
         now = min(running.values())

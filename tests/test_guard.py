@@ -8,13 +8,9 @@ from typing import Any
 import pytest
 
 from agentlab import engines, lab
-from agentlab.errors import ConfigError, GaveUp, ModelError, Stopped
-from agentlab.resilience.adaptive import Adaptive
-from agentlab.resilience.breaker import Breaker
-from agentlab.resilience.guard import Guard
-from agentlab.resilience.hedge import Hedge
-from agentlab.resilience.pace import Pace
-from agentlab.resilience.retry import Retry
+from agentlab.errors import ConfigError, ModelError, RetriesExhausted, Stopped
+from agentlab.resilience import Breaker, Guard, Hedge, RateLimit, Retry
+from agentlab.resilience.limiters import Adaptive
 from agentlab.settings import DATA
 from agentlab.trace import trace
 from agentlab.workflow import Workflow
@@ -23,7 +19,9 @@ ROUGH = str(DATA / "faults" / "rough.yaml")
 
 
 def guard(**changes: Any) -> Guard:
-    return Guard(**({"retry": Retry(attempts=10), "at_once": 50, "attempt_s": 60} | changes))
+    return Guard(
+        **({"retry": Retry(attempts=10), "max_concurrency": 50, "attempt_timeout_s": 60} | changes)
+    )
 
 
 async def ask_many(many: int, guard: Guard) -> list[str]:
@@ -46,7 +44,7 @@ def test_a_rough_endpoint_loses_nothing_over_http(fresh_lab: None):
     What a busy machine answers too late counts for nothing: such a request met no fault.
     """
     with lab.configure(faults=ROUGH, time_scale=100), trace() as t:
-        answers = asyncio.run(ask_many(200, guard(attempt_s=200, deadline_s=None)))
+        answers = asyncio.run(ask_many(200, guard(attempt_timeout_s=200, deadline_s=None)))
     assert len(answers) == 200
     assert sum(span.ok or span.fault is not None for span in t.spans) <= 1.8 * 200
 
@@ -64,7 +62,7 @@ def test_a_dead_endpoint_gets_exactly_k_requests(fresh_lab: None, client: str):
                 model="m", messages=[{"role": "user", "content": "x"}]
             ),
         }
-        with pytest.raises(GaveUp, match="4 failed attempts") as gave_up:
+        with pytest.raises(RetriesExhausted, match="4 failed attempts") as gave_up:
             await guard(retry=Retry(attempts=4)).run(calls[client])
         assert gave_up.value.attempts == len(gave_up.value.errors) == 4
 
@@ -80,8 +78,8 @@ def test_the_deadline_holds(fresh_lab: None, kind: str):
 
     async def main() -> float:
         began_s = lab.now_s()
-        with pytest.raises(GaveUp, match="deadline of 10 model seconds"):
-            await guard(deadline_s=10, attempt_s=None).ask("x")
+        with pytest.raises(RetriesExhausted, match="deadline of 10 model seconds"):
+            await guard(deadline_s=10, attempt_timeout_s=None).ask("x")
         return lab.now_s() - began_s
 
     with lab.configure(faults=[{"kind": kind, "probability": 1.0}]):
@@ -112,7 +110,7 @@ def test_a_slot_is_free_during_back_off(fresh_lab: None):
     faults = [{"kind": "error", "status": 429, "calls": [1], "agent": "a", "retry_after_s": 100}]
 
     async def main() -> list[float]:
-        one = guard(at_once=1)
+        one = guard(max_concurrency=1)
 
         async def timed(agent: str) -> float:
             await one.ask("x", agent=agent, max_tokens=1)
@@ -128,9 +126,11 @@ def test_a_slot_is_free_during_back_off(fresh_lab: None):
 
 
 def test_never_more_in_flight_than_slots(fresh_lab: None):
-    """at_once=3, hedges included."""
+    """max_concurrency=3, hedges included."""
     with lab.configure(faults=ROUGH):
-        _, t = lab.simulate(ask_many(60, guard(at_once=3, hedge=Hedge(after_s=1.2, share=1))))
+        _, t = lab.simulate(
+            ask_many(60, guard(max_concurrency=3, hedge=Hedge(after_s=1.2, share=1)))
+        )
     assert t.peak == 3
 
 
@@ -139,7 +139,7 @@ def test_cancelling_leaves_nothing_in_flight(fresh_lab: None):
 
     async def main() -> int:
         before = len(asyncio.all_tasks())
-        everything = guard(breaker=Breaker(), hedge=Hedge(after_s=2), pace=Pace())
+        everything = guard(breaker=Breaker(), hedge=Hedge(after_s=2), rate_limit=RateLimit())
         batch = asyncio.create_task(ask_many(20, everything))
         await lab.sleep(1.2)
         batch.cancel()
@@ -218,7 +218,7 @@ def test_a_wait_that_is_too_long_is_not_begun(
     faults = [{"kind": "error", "status": 429, "probability": 1.0, "retry_after_s": 3600}]
 
     async def main() -> tuple[list[Any], float]:
-        one = Guard(pace=Pace() if paced else None, **limits)
+        one = Guard(rate_limit=RateLimit() if paced else None, **limits)
         calls = (one.ask("x", agent=f"{n}") for n in range(3))
         ended = await asyncio.gather(*calls, return_exceptions=True)
         return [*ended, *await asyncio.gather(one.ask("y"), return_exceptions=True)], lab.now_s()
@@ -235,7 +235,7 @@ def test_a_wait_of_some_seconds_is_told_once(fresh_lab: None, caplog: pytest.Log
     faults = [{"kind": "error", "status": 429, "calls": list(range(1, 11)), "retry_after_s": 6000}]
 
     async def main() -> None:
-        one = Guard(deadline_s=None, pace=Pace())
+        one = Guard(deadline_s=None, rate_limit=RateLimit())
         await asyncio.gather(*(one.ask("x") for _ in range(10)))
 
     with lab.configure(faults=faults, time_scale=1000):
@@ -251,8 +251,8 @@ def test_a_time_out_has_words(fresh_lab: None):
 
     async def main() -> str:
         try:
-            await Guard(retry=Retry(attempts=2), attempt_s=2).ask("x")
-        except GaveUp as error:
+            await Guard(retry=Retry(attempts=2), attempt_timeout_s=2).ask("x")
+        except RetriesExhausted as error:
             return str(error)
         return ""
 
@@ -265,7 +265,7 @@ def test_stop_lets_what_is_in_flight_finish(fresh_lab: None):
     """Two of five are in flight: they are answered; the other three are never sent."""
 
     async def main() -> list[Any]:
-        one = guard(at_once=2)
+        one = guard(max_concurrency=2)
         batch = asyncio.create_task(ask_or_error(one, 5))
         await lab.sleep(0.1)
         one.stop()
@@ -287,10 +287,10 @@ async def ask_or_error(guard: Guard, many: int) -> list[Any]:
 @pytest.mark.parametrize(
     "waits",
     [
-        {"at_once": 1},
+        {"max_concurrency": 1},
         {"limit": Adaptive()},
-        {"pace": Pace(1)},
-        {"at_once": 1, "hedge": Hedge(after_s=30)},
+        {"pace": RateLimit(1)},
+        {"max_concurrency": 1, "hedge": Hedge(after_s=30)},
     ],
 )
 def test_stop_ends_every_wait_before_sending(fresh_lab: None, waits: dict[str, Any]):
@@ -317,7 +317,9 @@ def test_stop_ends_back_off_and_an_open_breaker(fresh_lab: None):
     """Those that back off, and those that wait for a probe, end at the instant of the stop."""
 
     async def main() -> tuple[list[Any], float]:
-        one = guard(at_once=None, breaker=Breaker(failures=1, open_s=1000), retry=Retry(first_s=1))
+        one = guard(
+            max_concurrency=None, breaker=Breaker(failures=1, open_s=1000), retry=Retry(first_s=1)
+        )
         batch = asyncio.create_task(ask_or_error(one, 20))
         await lab.sleep(3)
         one.stop("enough")
@@ -333,7 +335,7 @@ def test_what_fails_after_a_stop_is_not_repeated(fresh_lab: None):
     """The request in flight ends with a 503 that would be retried: it ends as stopped."""
 
     async def main() -> tuple[list[Any], int]:
-        one = guard(at_once=1)
+        one = guard(max_concurrency=1)
         sent = 0
 
         async def fails() -> None:
@@ -355,7 +357,7 @@ def test_a_cancelled_call_of_a_stopped_guard_is_cancelled(fresh_lab: None):
     """A cancellation by the caller stays one: in flight, and while it waits in the same instant."""
 
     async def main() -> list[bool]:
-        one = guard(at_once=1)
+        one = guard(max_concurrency=1)
         calls = [asyncio.create_task(one.ask("x")) for _ in range(2)]
         await lab.sleep(0.01)
         one.stop()

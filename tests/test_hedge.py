@@ -11,8 +11,7 @@ import pytest
 from agentlab import lab
 from agentlab.clock import run_virtual
 from agentlab.errors import EndpointError
-from agentlab.resilience.guard import Guard
-from agentlab.resilience.hedge import Hedge
+from agentlab.resilience import Guard, Hedge
 
 
 class Calls:
@@ -132,7 +131,7 @@ def test_the_clients_own_queue_is_no_lateness():
         await lab.sleep(10)
 
     async def main() -> None:
-        guard = Guard(at_once=1, hedge=hedge)
+        guard = Guard(max_concurrency=1, hedge=hedge)
         await asyncio.gather(*(guard.run(call) for _ in range(6)))
 
     assert run_virtual(main()).elapsed_s == 60
@@ -145,7 +144,7 @@ def test_what_is_late_after_the_queue_is_hedged():
     calls = Calls(5, 5, 9, 1)
 
     async def main() -> list[float]:
-        guard = Guard(at_once=2, hedge=hedge)
+        guard = Guard(max_concurrency=2, hedge=hedge)
         return await asyncio.gather(*(guard.run(calls) for _ in range(3)))
 
     run = run_virtual(main())

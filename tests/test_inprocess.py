@@ -11,7 +11,7 @@ import openai
 import pytest
 
 from agentlab.clock import run_virtual
-from agentlab.endpoint.inprocess import InProcessTransport
+from agentlab.endpoint.server.inprocess import InProcessTransport
 
 Send = Callable[[dict[str, Any]], Awaitable[None]]
 START = {"type": "http.response.start", "status": 200, "headers": [(b"x-a", b"b")]}

@@ -8,7 +8,8 @@ from contextlib import closing
 
 import pytest
 
-from agentlab.content.journal import Bill, Journal
+from agentlab.content import Journal
+from agentlab.content._journal import Bill
 from agentlab.errors import AnswerRefused, ConfigError, JournalError
 from agentlab.lab import Reply
 

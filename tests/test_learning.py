@@ -10,9 +10,11 @@ import pytest
 
 from agentlab import lab
 from agentlab.errors import ConfigError, ModelError
-from agentlab.tuning import tasks
-from agentlab.tuning.bandit import Bandit
-from agentlab.tuning.learning import (
+from agentlab.learning import SimulatedSkill, tasks
+from agentlab.learning._bandit import Bandit
+from agentlab.learning._policies import NoContext, Static, Ucb1
+from agentlab.learning._simulated_skill import SHIFTED
+from agentlab.learning.regret import (
     ARMS,
     PRICE,
     World,
@@ -22,8 +24,6 @@ from agentlab.tuning.learning import (
     recovery,
     scenario,
 )
-from agentlab.tuning.peers import NoContext, Static, Ucb1
-from agentlab.tuning.skills import SHIFTED, SimulatedSkill
 
 SEEDS = [11, 12]  # others than those at which discount and noise were looked at
 
@@ -181,7 +181,7 @@ def test_the_shift_changes_what_is_best():
 def test_equal_arguments_give_equal_bytes():
     """Here and in another process, to the byte."""
     code = (
-        "import sys, msgspec; from agentlab.tuning.learning import scenario;"
+        "import sys, msgspec; from agentlab.learning.regret import scenario;"
         "sys.stdout.write(msgspec.json.encode(scenario('x', runs=200, seeds=[1], shift_at=100))"
         ".decode())"
     )

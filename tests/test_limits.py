@@ -12,10 +12,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from agentlab.clock import run_virtual
-from agentlab.endpoint.app import local_app
-from agentlab.endpoint.inprocess import InProcessTransport
-from agentlab.endpoint.limits import Limits, a_minutes, duration
-from agentlab.endpoint.wire import RequestError
+from agentlab.endpoint.contract.openai_json import RequestError
+from agentlab.endpoint.middleware.rate_limits import Limits, a_minutes, duration
+from agentlab.endpoint.server.app import local_app
+from agentlab.endpoint.server.inprocess import InProcessTransport
 from agentlab.settings import Settings
 
 

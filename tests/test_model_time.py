@@ -8,8 +8,8 @@ from types import ModuleType
 
 import pytest
 
-from agentlab import model_time
 from agentlab.clock import run_virtual
+from agentlab.lab import _model_time
 
 NOW = "Wed, 21 Oct 2026 07:28:00 GMT"
 
@@ -18,8 +18,8 @@ def test_in_virtual_time_a_model_second_is_the_clocks(fresh_lab: ModuleType):
     """Whatever scale is chosen: 3 s of sleep are 3 s on both."""
 
     async def main() -> float:
-        await model_time.sleep(3)
-        return model_time.now_s()
+        await _model_time.sleep(3)
+        return _model_time.now_s()
 
     with fresh_lab.configure(time_scale=50):
         run = run_virtual(main())
@@ -30,9 +30,9 @@ def test_in_real_time_model_seconds_pass_at_the_labs_scale(fresh_lab: ModuleType
     """At 100 to 1, 20 model seconds are a fifth of a second here, and 20 by the model's time."""
 
     async def main() -> float:
-        began_s = model_time.now_s()
-        await model_time.sleep(20)
-        return model_time.now_s() - began_s
+        began_s = _model_time.now_s()
+        await _model_time.sleep(20)
+        return _model_time.now_s() - began_s
 
     with fresh_lab.configure(time_scale=100):
         started = time.monotonic()
@@ -46,7 +46,7 @@ def test_a_timeout_is_in_model_seconds():
     """It strikes at its time; None never strikes."""
 
     async def main(limit_s: float | None) -> None:
-        async with model_time.timeout(limit_s):
+        async with _model_time.timeout(limit_s):
             await asyncio.sleep(5)
 
     assert run_virtual(main(None)).elapsed_s == 5.0
@@ -80,4 +80,4 @@ def test_an_endpoint_asks_to_wait_by_the_clients_clock(
     A date counts from the endpoint's own clock, or from this machine's (past that date by now).
     """
     with fresh_lab.configure(time_scale=20):
-        assert model_time.retry_after_s(headers) == wait_s
+        assert _model_time.retry_after_s(headers) == wait_s

@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 
 from agentlab.bench.opponents import AIMD, Fixed, Gradient2, Vegas
 from agentlab.errors import ConfigError
-from agentlab.resilience.adaptive import Adaptive
-from agentlab.resilience.limiters import Limiter, Sample
+from agentlab.resilience.limiters import Adaptive
+from agentlab.resilience.limiters._slots import Limiter, Sample
 
 EVERY: list[Callable[[], Limiter]] = [lambda: Fixed(3), AIMD, Gradient2, Vegas, Adaptive]
 

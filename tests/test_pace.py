@@ -12,11 +12,11 @@ from hypothesis import strategies as st
 
 from agentlab import lab
 from agentlab.clock import run_virtual
-from agentlab.endpoint.limits import a_minutes
+from agentlab.endpoint.middleware.rate_limits import a_minutes
 from agentlab.errors import ConfigError, ModelError
-from agentlab.resilience.guard import Guard
-from agentlab.resilience.pace import Pace, TokenBucket, window_s
-from agentlab.transport import on_headers
+from agentlab.lab import on_headers
+from agentlab.resilience import Guard, RateLimit
+from agentlab.resilience._rate_limit import TokenBucket, window_s
 
 
 async def times(take: Any, many: int) -> list[float]:
@@ -141,7 +141,7 @@ def test_who_gives_up_waiting_for_tokens_gives_the_request_back():
     """Ten who wait for tokens are cancelled: the one that needs none is let through immediately."""
 
     async def main() -> float:
-        pace = Pace(requests_per_minute=11, tokens_per_minute=60)
+        pace = RateLimit(requests_per_minute=11, tokens_per_minute=60)
         await pace.wait(tokens=60)
         waiting = [asyncio.create_task(pace.wait(tokens=60)) for _ in range(10)]
         await asyncio.sleep(0.5)
@@ -167,7 +167,9 @@ def test_under_a_limit_of_the_endpoints_nobody_is_refused(fresh_lab: None, told:
     bound_s = (many - per_minute) / (per_minute / 60)
 
     async def main() -> None:
-        guard = Guard(pace=Pace(requests_per_minute=per_minute if told else None), deadline_s=None)
+        guard = Guard(
+            rate_limit=RateLimit(requests_per_minute=per_minute if told else None), deadline_s=None
+        )
         await guard.ask("first", max_tokens=1)  # tells the limit
         await asyncio.gather(*(guard.ask(f"{n}", max_tokens=1) for n in range(many - 1)))
 
@@ -183,7 +185,7 @@ def test_a_pause_holds_those_who_wait_for_their_share():
     """Refused at 0.5 s for 10 s: who would have been let through at 1 s waits until 10.5 s."""
 
     async def main() -> float:
-        pace = Pace(requests_per_minute=60, burst_s=1)
+        pace = RateLimit(requests_per_minute=60, burst_s=1)
         await pace.wait()
         waiting = asyncio.create_task(pace.wait())
         await lab.sleep(0.5)
@@ -198,7 +200,7 @@ def test_tokens_are_paced_too(fresh_lab: None):
     """A limit of 6,000 tokens a minute: nobody is refused, and it takes what it must."""
 
     async def main() -> None:
-        guard = Guard(pace=Pace(tokens_per_minute=6000), deadline_s=None)
+        guard = Guard(rate_limit=RateLimit(tokens_per_minute=6000), deadline_s=None)
         calls = (
             guard.run(lambda n=n: lab.ask(f"{n}", max_tokens=100), tokens=150) for n in range(100)
         )
@@ -216,7 +218,7 @@ def test_a_pause_of_any_length_ends_when_it_should(before: float, pause: float):
     """Whatever the floats: it ends, and neither early nor late by more than their rounding."""
 
     async def main() -> float:
-        pace = Pace()
+        pace = RateLimit()
         await lab.sleep(before)
         pace.pause(pause)
         await pace.wait()
@@ -250,7 +252,7 @@ def test_a_limits_window_is_read_from_its_reset(
 @pytest.mark.parametrize("said", ["nan", "inf", "-5", "many", ""])
 def test_a_limit_that_is_no_number_is_not_learned(said: str):
     """A foreign header is read before it is obeyed."""
-    pace = Pace()
+    pace = RateLimit()
     for what in ("limit", "remaining"):
         headers = {f"x-ratelimit-{w}-requests": "10" for w in ("limit", "remaining")}
         pace.learn(headers | {f"x-ratelimit-{what}-requests": said})
@@ -296,7 +298,7 @@ def test_a_minutes_limit_beside_a_days_is_learned_from_refusals(hint: bool):
         await lab.sleep(1)
 
     async def main() -> float:
-        guard = Guard(pace=Pace())
+        guard = Guard(rate_limit=RateLimit())
         await asyncio.gather(*(guard.run(call) for _ in range(150)))
         return lab.now_s()
 
@@ -308,7 +310,7 @@ def test_a_guard_keeps_a_rate_of_tokens_that_it_was_told(fresh_lab: None):
     """60 questions of some 60 tokens at 1,500 a minute: `ask` and `around` refuse nobody."""
 
     async def main() -> None:
-        guard = Guard(pace=Pace(tokens_per_minute=1500))
+        guard = Guard(rate_limit=RateLimit(tokens_per_minute=1500))
         ask = guard.around(lab.ask)
         words = "word " * 40
         await asyncio.gather(
@@ -335,7 +337,7 @@ def test_what_no_limit_admits_is_sent_once(fresh_lab: None):
 
 def test_a_pace_serves_one_event_loop_after_the_other():
     """Callers wait in two runs, each with a loop and a clock of its own."""
-    pace = Pace(60, burst_s=1)
+    pace = RateLimit(60, burst_s=1)
 
     async def main() -> None:
         await asyncio.gather(*(pace.wait() for _ in range(3)))

@@ -7,10 +7,11 @@ import functools
 
 import pytest
 
-from agentlab import lab, parallel
+from agentlab import lab
 from agentlab.clock import run_virtual
 from agentlab.errors import ConfigError, StepError
 from agentlab.trace import trace
+from agentlab.workflow import parallel
 
 
 async def research(topic):
@@ -277,10 +278,10 @@ def test_a_cancellation_from_inside_is_a_failure(run, is_async):
     async def late():
         raise asyncio.CancelledError
 
-    def at_once():
+    def max_concurrency():
         raise asyncio.CancelledError
 
-    a = late if is_async else at_once
+    a = late if is_async else max_concurrency
     a.__name__ = "a"
 
     async def b(a):

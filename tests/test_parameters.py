@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from agentlab.endpoint.wire import LeftOut, refused, without
+from agentlab.endpoint.contract.openai_json import LeftOut, refused, without
 
 ASKED = {
     "model": "m", "messages": [], "temperature": 0, "seed": 1, "max_tokens": 9, "top_p": 1,

@@ -9,10 +9,10 @@ import pytest
 from agentlab import lab
 from agentlab.clock import run_virtual
 from agentlab.errors import ConfigError, EndpointError, ModelError
+from agentlab.learning import patterns
+from agentlab.learning.patterns import PATTERNS
+from agentlab.learning.tasks import draw
 from agentlab.trace import trace
-from agentlab.tuning import patterns
-from agentlab.tuning.patterns import PATTERNS
-from agentlab.tuning.tasks import draw
 
 
 class Script:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from agentlab.tuning.bandit import Bandit
-from agentlab.tuning.peers import NoContext, Static, Ucb1
+from agentlab.learning._bandit import Bandit
+from agentlab.learning._policies import NoContext, Static, Ucb1
 
 
 def test_static_never_changes():

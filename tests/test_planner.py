@@ -6,10 +6,11 @@ import asyncio
 
 import pytest
 
-from agentlab import lab, parallel
+from agentlab import lab
 from agentlab.clock import run_virtual
 from agentlab.errors import ConfigError
-from agentlab.tuning import planner
+from agentlab.learning import planner
+from agentlab.workflow import parallel
 
 
 async def search(topic, top=3):

@@ -12,8 +12,8 @@ import yaml
 
 from agentlab.clock import run_virtual
 from agentlab.endpoint import presets
-from agentlab.endpoint.batch import Job
-from agentlab.endpoint.live import LiveBatch
+from agentlab.endpoint.physics.batch import Job
+from agentlab.endpoint.physics.live import LiveBatch
 from agentlab.errors import ConfigError, FileError
 from agentlab.settings import DATA
 

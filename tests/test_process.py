@@ -16,7 +16,7 @@ from pathlib import Path
 import httpx
 import pytest
 
-from agentlab.endpoint.process import EndpointProcess
+from agentlab.endpoint.server.process import EndpointProcess
 from agentlab.errors import EndpointError
 from agentlab.settings import Settings
 
@@ -117,8 +117,8 @@ def test_stopping_leaves_no_process(endpoint: EndpointProcess):
 def test_the_endpoint_ends_with_a_killed_owner(how: signal.Signals):
     """kill -9 of the owner leaves no orphan."""
     code = (
-        "from agentlab.endpoint.process import EndpointProcess; from agentlab.settings import "
-        "Settings; import time; e = EndpointProcess(Settings()); print(e.pid, flush=True); "
+        "from agentlab.endpoint.server.process import EndpointProcess; "
+        "from agentlab.settings import Settings; import time; e = EndpointProcess(Settings()); print(e.pid, flush=True); "
         "time.sleep(600)"
     )
     owner = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from agentlab.progress import bar
+from agentlab._support.progress_bar import bar
 
 
 def test_shows_how_far_it_is(monkeypatch, capsys):

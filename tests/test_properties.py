@@ -15,9 +15,9 @@ from openai.types.chat import ChatCompletion
 from openai.types.responses import Response
 
 from agentlab.clock import run_virtual
-from agentlab.endpoint.app import local_app
-from agentlab.endpoint.inprocess import InProcessTransport
-from agentlab.endpoint.process import EndpointProcess
+from agentlab.endpoint.server.app import local_app
+from agentlab.endpoint.server.inprocess import InProcessTransport
+from agentlab.endpoint.server.process import EndpointProcess
 from agentlab.settings import Settings
 
 MODELS = {

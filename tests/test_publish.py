@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import yaml
 
-from agentlab.content.publish import Article, publish
+from agentlab.content._publish import Article, publish
 
 ARTICLE = Article("Why tides?", "The moon: why", "## So\n\nTwice a *day*.", "blog")
 

@@ -11,7 +11,7 @@ import pytest
 from agentlab import lab
 from agentlab.bench import cost, experiment, measure, report, results
 from agentlab.bench.experiment import Experiment, Workload
-from agentlab.endpoint import faults
+from agentlab.endpoint.middleware import fault_plan
 from agentlab.engines import asyncio as as_soon_as_ready
 from agentlab.settings import DATA
 from agentlab.workflow import Step, Workflow, random_workflow
@@ -62,7 +62,7 @@ def test_a_hundred_under_faults_give_what_they_give_without():
     for runs in faulty.values():
         assert [m.answers for m in runs] == [m.answers for m in whole]
         assert {kind for m in runs for kind in m.faults or ()} == {
-            fault.kind for fault in faults.load(FAULTS)
+            fault.kind for fault in fault_plan.load(FAULTS)
         }
         for m in runs:
             assert m.requests == m.steps + sum((m.faults or {}).values())

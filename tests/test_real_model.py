@@ -19,7 +19,7 @@ from classroom_process import Class
 
 from agentlab.commands import _real_model, doctor
 from agentlab.commands.doctor import FAIL, OK, WARN
-from agentlab.endpoint.process import EndpointProcess
+from agentlab.endpoint.server.process import EndpointProcess
 from agentlab.settings import Settings
 
 KEY = "sk-Zq7vPm2Lr9Xt4Wy8"

@@ -13,9 +13,9 @@ import pytest
 
 from agentlab import lab
 from agentlab.clock import run_virtual
-from agentlab.endpoint.app import App, local_app
-from agentlab.endpoint.inprocess import InProcessTransport
-from agentlab.endpoint.recording import Recording, Replay
+from agentlab.endpoint.middleware.recording import Recording, Replay
+from agentlab.endpoint.server.app import App, local_app
+from agentlab.endpoint.server.inprocess import InProcessTransport
 from agentlab.errors import ConfigError
 from agentlab.settings import Settings
 from agentlab.trace import Trace, trace

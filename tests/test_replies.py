@@ -11,9 +11,9 @@ from pathlib import Path
 
 import pytest
 
-from agentlab.endpoint.asked import read
-from agentlab.endpoint.replies import Replies
-from agentlab.endpoint.tokens import count_tokens
+from agentlab.endpoint.answers._prompt import read
+from agentlab.endpoint.answers.replies import Replies
+from agentlab.endpoint.contract.tokens import count_tokens
 from agentlab.errors import ConfigError
 from agentlab.settings import DATA
 
@@ -209,7 +209,7 @@ def test_any_prompt_gets_an_answer(prompt: str):
 def test_answers_are_the_same_in_another_process():
     """With another hash seed: only the draw decides."""
     code = (
-        "import random; from agentlab.endpoint.replies import Replies; "
+        "import random; from agentlab.endpoint.answers.replies import Replies; "
         "from agentlab.settings import DATA; "
         "print(Replies.load(DATA / 'replies').writer(%r, random.Random(9)).write(), end='')"
     )

@@ -12,8 +12,8 @@ from pydantic import BaseModel
 
 from agentlab import lab
 from agentlab.clock import run_virtual
-from agentlab.endpoint.app import local_app
-from agentlab.endpoint.inprocess import InProcessTransport
+from agentlab.endpoint.server.app import local_app
+from agentlab.endpoint.server.inprocess import InProcessTransport
 from agentlab.settings import Settings
 
 PARAMETERS = {"type": "object", "properties": {"city": {"type": "string"}}, "required": ["city"]}

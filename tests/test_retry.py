@@ -22,8 +22,8 @@ from agentlab.errors import (
     IncompleteAnswer,
     ModelError,
 )
-from agentlab.resilience.retry import Retry, RetryBudget
-from agentlab.resilience.verdict import Verdict, judge
+from agentlab.resilience import Retry, RetryBudget, classify
+from agentlab.resilience._classify import RetryDecision
 
 
 def model_error(status: int, code: str | None = None) -> ModelError:
@@ -52,7 +52,7 @@ def model_error(status: int, code: str | None = None) -> ModelError:
 )
 def test_verdicts(error: Exception, retry: bool, outage: bool):
     """Passing trouble is worth an attempt; refusals and bugs are not; only outages are outages."""
-    assert (judge(error).retry, judge(error).outage) == (retry, outage)
+    assert (classify(error).retry, classify(error).outage) == (retry, outage)
 
 
 def refusal(
@@ -99,19 +99,19 @@ def test_a_verdict_reads_type_code_message_and_numbers(
     error: ModelError, retry: bool, exhausted: bool
 ):
     """Each published shape of a refusal, told apart by all that it says."""
-    assert (judge(error).retry, judge(error).exhausted) == (retry, exhausted)
+    assert (classify(error).retry, classify(error).exhausted) == (retry, exhausted)
 
 
 @pytest.mark.parametrize("kind", IncompleteAnswer.__subclasses__())
 def test_what_is_no_whole_answer_is_asked_again_if_that_may_help(kind: type[IncompleteAnswer]):
     """An empty or interrupted one may change; the others would come again."""
-    assert judge(kind("x")).retry is (kind in (AnswerEmpty, AnswerInterrupted))
+    assert classify(kind("x")).retry is (kind in (AnswerEmpty, AnswerInterrupted))
 
 
 @given(limit=st.integers(1, 10**7), requested=st.integers(1, 10**7))
 def test_more_than_the_limit_is_final(limit: int, requested: int):
     """No waiting admits a request that alone is larger than its limit."""
-    verdict = judge(refusal(f"{TPM}Limit {limit:,}, Requested {requested:,}."))
+    verdict = classify(refusal(f"{TPM}Limit {limit:,}, Requested {requested:,}."))
     assert verdict.retry is (requested <= limit)
 
 
@@ -136,11 +136,11 @@ def test_verdicts_on_what_clients_raise(
 ):
     """The same trouble gets the same verdict, whichever client met it; the wait is read."""
 
-    async def main() -> Verdict:
+    async def main() -> RetryDecision:
         try:
             await (lab.ask("x") if client == "ask" else lab.chat_model().ainvoke("x"))
         except Exception as error:
-            return judge(error)
+            return classify(error)
         raise AssertionError("it did not fail")
 
     with lab.configure(faults=[{**fault, "probability": 1.0}]):

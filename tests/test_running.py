@@ -10,8 +10,8 @@ from types import ModuleType
 
 import pytest
 
-from agentlab import running
 from agentlab.errors import ConfigError
+from agentlab.lab import connection
 from agentlab.trace import trace
 
 HELLO = "Say hello and tell me in one sentence what you are."
@@ -22,7 +22,7 @@ def ask(lab: ModuleType, **options: object) -> str:
 
 
 def kill_the_endpoint() -> None:
-    crashed = running.endpoint()
+    crashed = connection.endpoint()
     os.kill(crashed.pid, signal.SIGKILL)
     crashed._process.wait()
 
@@ -101,7 +101,9 @@ def test_the_lab_speaks_of_the_endpoint_that_runs(
     fresh_lab: ModuleType, monkeypatch: pytest.MonkeyPatch
 ):
     """The environment changes after its start: nothing else is said until it is started anew."""
-    monkeypatch.setattr(running._here, "chosen", None)  # as in a kernel that has configured nothing
+    monkeypatch.setattr(
+        connection._here, "chosen", None
+    )  # as in a kernel that has configured nothing
     monkeypatch.setenv("AGENTLAB_TIME_SCALE", "50")
     url = fresh_lab.base_url()
     monkeypatch.setenv("AGENTLAB_TIME_SCALE", "20")

@@ -11,7 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from jsonschema_rs import Draft202012Validator
 
-from agentlab.endpoint.json_schema import (
+from agentlab.endpoint.answers._schema import build
+from agentlab.endpoint.contract.json_schema import (
     TOO_LARGE,
     Budget,
     CannotFill,
@@ -20,7 +21,6 @@ from agentlab.endpoint.json_schema import (
     problem,
     strict_problem,
 )
-from agentlab.endpoint.schema import build
 
 STEPS, CHARACTERS = 2000, 20_000
 

@@ -10,10 +10,11 @@ import pytest
 from agentlab import lab
 from agentlab.clock import run_virtual
 from agentlab.errors import ConfigError
+from agentlab.learning import SimulatedSkill
+from agentlab.learning._simulated_skill import SKILLS, Skill, expected
+from agentlab.learning.patterns import PATTERNS, with_proposals
+from agentlab.learning.tasks import KINDS, draw
 from agentlab.trace import trace
-from agentlab.tuning.patterns import PATTERNS, with_proposals
-from agentlab.tuning.skills import SKILLS, SimulatedSkill, Skill, expected
-from agentlab.tuning.tasks import KINDS, draw
 
 
 def rights(pattern, task_of, model, many):
@@ -140,12 +141,12 @@ def test_what_it_cannot_simulate_is_refused():
 
 def test_skills_say_so_where_they_are_read():
     """Nobody takes a simulated quality for a measured one: the module's first word says it."""
-    from agentlab.tuning import learning, skills
+    from agentlab.learning import _simulated_skill, regret
 
-    assert skills.__doc__.startswith("SIMULATED")
+    assert _simulated_skill.__doc__.startswith("SIMULATED")
     assert "SIMULATED" in SimulatedSkill.__doc__
-    assert "SIMULATED" in learning.__doc__
-    assert "SIMULATED" in learning.Scenario.__doc__
+    assert "SIMULATED" in regret.__doc__
+    assert "SIMULATED" in regret.Scenario.__doc__
 
 
 def test_a_skill_is_a_share():

@@ -12,8 +12,8 @@ import pytest
 from agentlab import lab
 from agentlab.clock import run_virtual
 from agentlab.errors import ConfigError, EndpointError
-from agentlab.resilience import stream as module
-from agentlab.resilience.stream import stream
+from agentlab.resilience import amap
+from agentlab.resilience import amap as module
 
 
 def test_everything_comes_once_and_no_more_than_so_many_at_once():
@@ -29,7 +29,7 @@ def test_everything_comes_once_and_no_more_than_so_many_at_once():
         return item * 2
 
     async def main() -> list[tuple]:
-        return [outcome async for outcome in stream(work, range(100), at_once=7)]
+        return [outcome async for outcome in amap(work, range(100), max_concurrency=7)]
 
     run = run_virtual(main())
     assert sorted(run.result) == [(n, 2 * n, None) for n in range(100)]
@@ -45,7 +45,7 @@ def test_an_error_is_an_outcome():
         return item
 
     async def main() -> list[tuple]:
-        return [outcome async for outcome in stream(work, range(50), at_once=3)]
+        return [outcome async for outcome in amap(work, range(50), max_concurrency=3)]
 
     outcomes = run_virtual(main()).result
     assert len(outcomes) == 50
@@ -70,7 +70,7 @@ def test_items_are_taken_lazily_and_leaving_cancels():
         return item
 
     async def main() -> None:
-        async with aclosing(stream(work, items(), at_once=4)) as outcomes:
+        async with aclosing(amap(work, items(), max_concurrency=4)) as outcomes:
             async for outcome in outcomes:
                 if outcome.item == 5:
                     break
@@ -103,7 +103,7 @@ def test_a_memory_budget_slows_down_and_finishes(monkeypatch: pytest.MonkeyPatch
         now -= 1
 
     async def main() -> int:
-        outcomes = stream(work, range(60), at_once=5, max_memory_mb=100)
+        outcomes = amap(work, range(60), max_concurrency=5, max_memory_mb=100)
         return len([outcome async for outcome in outcomes])
 
     assert run_virtual(main()).result == 60
@@ -114,8 +114,8 @@ def test_a_memory_budget_slows_down_and_finishes(monkeypatch: pytest.MonkeyPatch
 
 def test_none_at_once_is_refused():
     """It would never end."""
-    with pytest.raises(ConfigError, match="at_once"):
-        run_virtual(anext(stream(lab.ask, ["x"], at_once=0)))
+    with pytest.raises(ConfigError, match="max_concurrency"):
+        run_virtual(anext(amap(lab.ask, ["x"], max_concurrency=0)))
 
 
 def test_a_call_that_ends_as_cancelled_is_an_outcome():
@@ -127,7 +127,7 @@ def test_a_call_that_ends_as_cancelled_is_an_outcome():
         return item
 
     async def main() -> list[tuple]:
-        return [outcome async for outcome in stream(work, range(3), at_once=1)]
+        return [outcome async for outcome in amap(work, range(3), max_concurrency=1)]
 
     first, second, third = run_virtual(main()).result
     assert (first.result, third.result) == (0, 2)

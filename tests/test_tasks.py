@@ -11,8 +11,8 @@ from collections import Counter
 import pytest
 
 from agentlab.errors import ConfigError
-from agentlab.tuning import tasks
-from agentlab.tuning.tasks import KINDS, draw, said, sequence
+from agentlab.learning import tasks
+from agentlab.learning.tasks import KINDS, draw, said, sequence
 
 SPLIT = [kind for kind in KINDS if kind != "chain"]
 
@@ -118,7 +118,7 @@ def test_all_kinds_come_about_equally_often():
 
 def test_tasks_are_the_same_in_another_process():
     """Nothing depends on Python's own hash, which differs from process to process."""
-    code = "from agentlab.tuning.tasks import sequence; print(sequence(20, seed=3))"
+    code = "from agentlab.learning.tasks import sequence; print(sequence(20, seed=3))"
     other = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert other.stdout.strip() == str(sequence(20, seed=3))
     assert sequence(20, seed=3) != sequence(20, seed=4)

@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from agentlab.clock import run_virtual
-from agentlab.endpoint.tokens import count_all, count_tokens, slices, split, split_up_to
+from agentlab.endpoint.contract.tokens import count_all, count_tokens, slices, split, split_up_to
 
 T = TypeVar("T")
 

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from agentlab.endpoint.record import Recorder, Span
+from agentlab.endpoint.contract.record import Recorder, Span
 from agentlab.errors import ConfigError, EndpointError
 from agentlab.trace import Trace, attach, detach, trace
 

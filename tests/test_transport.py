@@ -8,7 +8,7 @@ from types import ModuleType
 
 from agentlab import trace as tracing
 from agentlab.clock import VirtualTimeLoop
-from agentlab.endpoint.app import App
+from agentlab.endpoint.server.app import App
 
 
 def alive(kind: type) -> int:

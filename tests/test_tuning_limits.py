@@ -11,14 +11,13 @@ import msgspec
 import pytest
 
 from agentlab import lab
+from agentlab.bench import scenarios, trial
 from agentlab.bench.opponents import AIMD, Fixed, Gradient2, Vegas
-from agentlab.resilience.adaptive import Adaptive
-from agentlab.resilience.guard import Guard
-from agentlab.resilience.limiters import Limiter, Sample
-from agentlab.resilience.retry import Retry
+from agentlab.bench.scenarios import JUDGING, TUNING, Scenario
+from agentlab.resilience import Guard, Retry
+from agentlab.resilience.limiters import Adaptive
+from agentlab.resilience.limiters._slots import Limiter, Sample
 from agentlab.settings import Capacity
-from agentlab.tuning import scenarios, trial
-from agentlab.tuning.scenarios import JUDGING, TUNING, Scenario
 
 EQUAL = Scenario(
     name="equal answers",

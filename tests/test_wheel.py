@@ -134,7 +134,9 @@ def test_the_base_install_serves(bare: Path):
     assert run(bare, "-c", SERVES).strip() == "stop"
 
 
-WORKFLOW = "from agentlab.workflow import Step, Workflow; w = Workflow([Step('a', 'Name a river.')])"
+WORKFLOW = (
+    "from agentlab.workflow import Step, Workflow; w = Workflow([Step('a', 'Name a river.')])"
+)
 
 
 @pytest.mark.parametrize(

@@ -11,10 +11,11 @@ from typing import Any
 import httpx
 import pytest
 
-from agentlab import lab, wire
+from agentlab import lab
 from agentlab.errors import EndpointError
+from agentlab.lab import _http
+from agentlab.lab._http import AioTransport, session
 from agentlab.trace import trace
-from agentlab.wire import AioTransport, session
 
 ASKS = "Describe tides at length."
 
@@ -39,7 +40,7 @@ def test_nothing_of_a_loop_is_left(fresh_lab: None):
     gone = [ended for _ in range(3) for ended in asyncio.run(main())]
     gc.collect()
     assert [ended() for ended in gone] == [None] * 6
-    assert wire._sessions == {}
+    assert _http._sessions == {}
 
 
 def test_connections_are_used_again(fresh_lab: None):

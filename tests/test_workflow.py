@@ -115,7 +115,7 @@ def test_plan_of_a_diamond():
     assert (plan.work_s, plan.span_s, plan.peak) == (13, 10, 2)
     assert plan.critical_path == ["start", "right", "end"]
     assert plan.start_s == {"start": 0, "left": 2, "right": 2, "end": 9}
-    assert [plan.bound_s(at_once) for at_once in (None, 1, 2)] == [10, 13, 10]
+    assert [plan.bound_s(max_concurrency) for max_concurrency in (None, 1, 2)] == [10, 13, 10]
 
 
 def test_supersteps_wait_for_their_slowest():
@@ -131,7 +131,7 @@ def test_plan_needs_each_time():
         diamond().plan({"start": 1})
     with pytest.raises(ConfigError, match="'start' takes -1 seconds"):
         diamond().plan({"start": -1})
-    with pytest.raises(ConfigError, match="at_once must be 1 or more, got 0"):
+    with pytest.raises(ConfigError, match="max_concurrency must be 1 or more, got 0"):
         diamond().plan({"start": 2, "left": 3, "right": 7, "end": 1}).bound_s(0)
 
 

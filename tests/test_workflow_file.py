@@ -12,14 +12,14 @@ import yaml
 from hypothesis import assume, example, given, settings
 from hypothesis import strategies as st
 
-from agentlab import workflow, workflow_file
+from agentlab import workflow
 from agentlab.commands import workflow as workflow_command
 from agentlab.commands.main import main
 from agentlab.errors import ConfigError, FileError
-from agentlab.step import Step
-from agentlab.workflow import Workflow, random_workflow
+from agentlab.workflow import Workflow, _file, random_workflow
+from agentlab.workflow._step import Step
 
-SCHEMA = json.loads(workflow_file.SCHEMA.read_text())
+SCHEMA = json.loads(_file.SCHEMA.read_text())
 VALIDATOR = jsonschema_rs.Draft202012Validator(SCHEMA)
 
 
@@ -264,14 +264,14 @@ def test_schema_is_one():
 
 def test_the_schema_is_that_of_the_models():
     """What the file says follows from what is read."""
-    made = json.dumps(workflow_file.schema(), indent=2, ensure_ascii=False) + "\n"
-    assert workflow_file.SCHEMA.read_text(encoding="utf-8") == made
+    made = json.dumps(_file.schema(), indent=2, ensure_ascii=False) + "\n"
+    assert _file.SCHEMA.read_text(encoding="utf-8") == made
 
 
 @pytest.mark.parametrize("name", workflow.names())
 def test_the_courses_files_fit_the_schema(name):
     """And name it, so that an editor checks them."""
-    text = (workflow_file.SCHEMA.parent / f"{name}.yaml").read_text()
+    text = (_file.SCHEMA.parent / f"{name}.yaml").read_text()
     assert VALIDATOR.is_valid(yaml.safe_load(text))
     assert text.startswith("# yaml-language-server: $schema=schema.json\n")
 

@@ -267,7 +267,7 @@ def check(file: Path) -> None:
             [
                 str(program / "python"),
                 "-c",
-                "import agentlab.crews, crewai, langgraph, distributed",
+                "import agentlab.lab.crews, crewai, langgraph, distributed",
             ],
             [str(program / "python"), "-m", "pytest", *LESSON],
         ):

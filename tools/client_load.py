@@ -48,7 +48,7 @@ def clients(session: aiohttp.ClientSession) -> Clients:
         ) as answer:
             return msgspec.json.decode(await answer.read())
 
-    def at_once(call: Callable[[], Awaitable[Any]]) -> Callable[[int], Awaitable[Any]]:
+    def max_concurrency(call: Callable[[], Awaitable[Any]]) -> Callable[[int], Awaitable[Any]]:
         return lambda many: asyncio.gather(*(call() for _ in range(many)))
 
     def by_engine(engine: str) -> Callable[[int], Awaitable[Any]]:
@@ -59,13 +59,13 @@ def clients(session: aiohttp.ClientSession) -> Clients:
         return run
 
     return {
-        "raw aiohttp": at_once(raw),
-        "lab.ask": at_once(lambda: lab.ask(ASKED, **LENGTH)),
-        "lab.chat_model": at_once(lambda: short.ainvoke(ASKED)),
+        "raw aiohttp": max_concurrency(raw),
+        "lab.ask": max_concurrency(lambda: lab.ask(ASKED, **LENGTH)),
+        "lab.chat_model": max_concurrency(lambda: short.ainvoke(ASKED)),
         "engine asyncio": by_engine("asyncio"),
         "engine langgraph": by_engine("langgraph"),
         "engine crewai": by_engine("crewai"),
-        "ChatOpenAI": at_once(lambda: usual.ainvoke(ASKED)),
+        "ChatOpenAI": max_concurrency(lambda: usual.ainvoke(ASKED)),
     }
 
 

@@ -27,7 +27,7 @@ from pathlib import Path
 import aiohttp
 
 from agentlab._support.asyncio_tools import allow_many_connections
-from agentlab.endpoint.process import EndpointProcess
+from agentlab.endpoint.server.process import EndpointProcess
 from agentlab.settings import Settings
 
 ROUNDS = 5
@@ -67,7 +67,7 @@ class Bare:
 def bare(latency_s: float, *, core: int | None = 0) -> Iterator[tuple[str, int]]:
     """The reference in a process of its own: its address and process number."""
     code = (
-        "import endpoint_load; from agentlab.endpoint.serve import serve; "
+        "import endpoint_load; from agentlab.endpoint.server.serve import serve; "
         "from agentlab._support.owned import end_with_owner; end_with_owner(); "
         f"serve(endpoint_load.Bare({latency_s}), 0, announce=lambda url: print(url, flush=True))"
     )

@@ -22,7 +22,7 @@ import aiohttp
 from endpoint_load import bare, cpu_s
 
 from agentlab._support.asyncio_tools import allow_many_connections
-from agentlab.endpoint.process import EndpointProcess
+from agentlab.endpoint.server.process import EndpointProcess
 from agentlab.settings import Settings
 
 ROUNDS = 9

@@ -100,10 +100,10 @@ def timelines() -> bytes:
     async def in_a_row() -> list[str]:
         return [await answer for answer in asked()]
 
-    async def at_once() -> list[str]:
+    async def max_concurrency() -> list[str]:
         return await asyncio.gather(*asked())
 
-    (_, row), (_, once) = lab.simulate(in_a_row()), lab.simulate(at_once())
+    (_, row), (_, once) = lab.simulate(in_a_row()), lab.simulate(max_concurrency())
     figure = plots.timelines(
         {
             f"One after the other: {row.makespan_s:g} s": row,

@@ -15,11 +15,7 @@ from typing import NamedTuple
 import psutil
 
 from agentlab import lab
-from agentlab.resilience.breaker import Breaker
-from agentlab.resilience.guard import Guard
-from agentlab.resilience.hedge import Hedge
-from agentlab.resilience.retry import Retry
-from agentlab.resilience.stream import stream
+from agentlab.resilience import Breaker, Guard, Hedge, Retry, amap
 from agentlab.settings import DATA
 from agentlab.trace import trace
 
@@ -41,8 +37,8 @@ async def soak(calls: int) -> list[Sample]:
     """Ask so many times, and look at this process ten times on the way."""
     guard = Guard(
         retry=Retry(attempts=12, most_s=10),
-        attempt_s=20,
-        at_once=AT_ONCE,
+        attempt_timeout_s=20,
+        max_concurrency=AT_ONCE,
         breaker=Breaker(failures=20),
         hedge=Hedge(quantile=0.95),
     )
@@ -53,7 +49,7 @@ async def soak(calls: int) -> list[Sample]:
     samples, lost = [], 0
     every = max(1, calls // 10)
     done = 0
-    async for outcome in stream(ask, range(calls), at_once=AT_ONCE):
+    async for outcome in amap(ask, range(calls), max_concurrency=AT_ONCE):
         done += 1
         lost += outcome.error is not None
         if done % every == 0:

@@ -32,7 +32,7 @@ def none_may_run(function: str) -> None:
         )
 
 
-async def never_cancelled_from_within(asked: Awaitable[T]) -> T:
+async def raise_if_cancelled_elsewhere(asked: Awaitable[T]) -> T:
     """Await `asked`; if it ends as cancelled although nobody cancelled this task, fail.
 
     A task group takes such an end for a quiet one: there would be no answer, and no error either.

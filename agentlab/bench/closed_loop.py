@@ -1,8 +1,8 @@
 """Agents that ask one question after the other, on an endpoint's physics and without a client.
 
 Only the time that the endpoint takes is simulated. The arithmetic is that of
-`agentlab.endpoint.batch`, which explains it, in one loop without an object for each request. That
-is four times as fast, and the tests hold it against the batch to the last digit.
+`agentlab.endpoint.physics.batch`, which explains it, in one loop without an object for each
+request. That is four times as fast, and the tests hold it against the batch to the last digit.
 """
 
 from __future__ import annotations
@@ -20,16 +20,15 @@ import msgspec
 from tenacity import AsyncRetrying, RetryCallState
 
 from agentlab._support.tables import percentile
+from agentlab.bench.scenarios import Scenario
 from agentlab.endpoint import presets
-from agentlab.endpoint.faults import FaultPlan
-from agentlab.endpoint.limits import Limits
-from agentlab.endpoint.physics import Physics
-from agentlab.endpoint.wire import RequestError
+from agentlab.endpoint.contract.openai_json import RequestError
+from agentlab.endpoint.middleware.fault_plan import FaultPlan
+from agentlab.endpoint.middleware.rate_limits import Limits
+from agentlab.endpoint.physics.formulas import Physics
 from agentlab.errors import ConfigError, ModelError
-from agentlab.resilience.limiters import Limiter, Sample
-from agentlab.resilience.retry import Retry
-from agentlab.resilience.verdict import judge
-from agentlab.tuning.scenarios import Scenario
+from agentlab.resilience import Retry, classify
+from agentlab.resilience.limiters._slots import Limiter, Sample
 
 _PROMPT_TOKENS = 16
 
@@ -160,35 +159,37 @@ def crowd(
     physics: Physics,
     agents: int,
     *,
-    at_once: int,
+    max_concurrency: int,
     prompt_tokens: int = 16,
     output_tokens: int = 11,
     seed: int = 7,
 ) -> Crowd:
-    """Let each of many agents ask one question, with `at_once` of them in flight.
+    """Let each of many agents ask one question, with `max_concurrency` of them in flight.
 
-    Memory is bounded by `at_once`: an agent is made when there is room for it.
+    Memory is bounded by `max_concurrency`: an agent is made when there is room for it.
 
     Raises:
         ConfigError: If a number is less than 1, or more are to be in flight than may come in.
 
     Example:
         >>> course = Physics(prefill_base_s=1.0, itl_base_s=0.1)
-        >>> crowd(course, 1000, at_once=100).makespan_s
+        >>> crowd(course, 1000, max_concurrency=100).makespan_s
         20.0
     """
-    if min(agents, at_once, output_tokens) < 1:
+    if min(agents, max_concurrency, output_tokens) < 1:
         raise ConfigError(
-            f"needs agents, at_once and output_tokens >= 1; got {agents}, {at_once}, "
-            f"{output_tokens}"
+            "needs agents, max_concurrency and output_tokens >= 1; "
+            f"got {agents}, {max_concurrency}, {output_tokens}"
         )
     if physics.slots is not None and physics.queue is not None:
         most = physics.slots + physics.queue
-        if at_once > most:
-            raise ConfigError(f"the endpoint refuses more than {most} at once; got {at_once}")
+        if max_concurrency > most:
+            raise ConfigError(
+                f"the endpoint refuses more than {most} at once; got {max_concurrency}"
+            )
     if physics.takes_no_time:
         return Crowd(agents, 0.0, 0.0, 0.0)
-    most = min(agents, at_once)
+    most = min(agents, max_concurrency)
     some = _Crowd(physics, agents, most, output_tokens, seed)
     makespan_s = serve(
         some,
@@ -202,8 +203,8 @@ def crowd(
 class _Crowd:
     wakes_s = math.inf
 
-    def __init__(self, physics: Physics, agents: int, at_once: int, tokens: int, seed: int):
-        self._ready, self._later = at_once, agents - at_once
+    def __init__(self, physics: Physics, agents: int, max_concurrency: int, tokens: int, seed: int):
+        self._ready, self._later = max_concurrency, agents - max_concurrency
         self._request, self._sigma = Request(tokens), physics.jitter_sigma
         self._gauss = Random(seed).gauss
         self.work_s = self.longest_s = 0.0
@@ -361,7 +362,7 @@ class _Limited:
             request_id=None,
             retry_after_s=error.retry_after_s,
         )
-        verdict = judge(seen)
+        verdict = classify(seen)
         if verdict.overload:
             self._learn(Sample(call.number, now_s, 0.0, call.in_flight, refused=True))
             if verdict.wait_s:

@@ -11,7 +11,7 @@ from statistics import median
 
 from msgspec import UNSET
 
-from agentlab.bench import results, tuning
+from agentlab.bench import results, self_tuning
 from agentlab.bench.experiment import Case
 from agentlab.bench.report import axes, seconds
 from agentlab.bench.results import Measurement, Results, deviation
@@ -68,14 +68,14 @@ def of_files(before: str | Path, after: str | Path) -> str:
     Raises:
         ConfigError: If one cannot be read, or they are results of different kinds.
     """
-    kinds = [tuning.are_tuning_results(path) for path in (before, after)]
+    kinds = [self_tuning.are_tuning_results(path) for path in (before, after)]
     if kinds[0] != kinds[1]:
         tuned, other = (before, after) if kinds[0] else (after, before)
         raise ConfigError(
             f"{tuned} holds results of kind tuning and {other} does not; give two of one kind"
         )
     if kinds[0]:
-        return tuning.compared(tuning.stored(before), tuning.stored(after))
+        return self_tuning.compared(self_tuning.stored(before), self_tuning.stored(after))
     return compared(results.load(before), results.load(after))
 
 

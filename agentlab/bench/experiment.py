@@ -14,17 +14,18 @@ import msgspec
 from msgspec import UNSET, UnsetType
 from pydantic import Field
 
-from agentlab import named, settings
-from agentlab.bench.strategy import Strategy
+from agentlab import settings
+from agentlab._support import named
+from agentlab._support.fields import Text, Where, model
+from agentlab._support.yaml_file import LocatedFile
+from agentlab.bench._strategy import Strategy
 from agentlab.errors import ConfigError
-from agentlab.fields import Text, Where, model
-from agentlab.located import LocatedFile
 from agentlab.settings import DATA, Settings
 from agentlab.workflow import Step, Workflow, random_workflow
 
 _EXPERIMENTS = DATA / "experiments"
 
-AXES = ("workload", "engine", "preset", "at_once", "seed", "strategy")
+AXES = ("workload", "engine", "preset", "max_concurrency", "seed", "strategy")
 """The axes on which cases may differ."""
 
 MOST_MEASUREMENTS = 100_000
@@ -105,7 +106,7 @@ class Case(msgspec.Struct, frozen=True, order=True):
     workload: str
     engine: str
     preset: str
-    at_once: int | None
+    max_concurrency: int | None
     seed: int
     strategy: Strategy = "once"
 
@@ -113,12 +114,13 @@ class Case(msgspec.Struct, frozen=True, order=True):
         """Return its values on these axes, for a legend.
 
         Example:
-            >>> Case("4 agents", "asyncio", "course", None, 7).named(["workload", "at_once"])
-            '4 agents, at_once no limit'
+            >>> case = Case("4 agents", "asyncio", "course", None, 7)
+            >>> case.named(["workload", "max_concurrency"])
+            '4 agents, max_concurrency no limit'
         """
         return ", ".join(
             f"{axis} {shown(getattr(self, axis))}"
-            if axis in ("at_once", "seed")
+            if axis in ("max_concurrency", "seed")
             else getattr(self, axis)
             for axis in axes
         )
@@ -142,11 +144,11 @@ class Experiment:
     Attributes:
         about: The question, in a sentence.
         engines: What drives the agents. `dask` sends from other processes, `langgraph-graph` is
-            LangGraph's plain graph, which runs in supersteps, `functions` is `agentlab.parallel`,
-            and `crowd` has no client (`agentlab.bench.closed_loop`).
+            LangGraph's plain graph, which runs in supersteps, `functions` is
+            `agentlab.workflow.parallel`, and `crowd` has no client (`agentlab.bench.closed_loop`).
         clock: "virtual" is exact and needs no repeats; "real" is what a user waits.
-        at_once: The most requests in flight; null is no limit.
-        strategies: How a refused request is met; see `agentlab.bench.strategy`.
+        max_concurrency: The most requests in flight; null is no limit.
+        strategies: How a refused request is met; see `agentlab.bench._strategy`.
         repeats: How often each case is measured, in turn with all others; of random workflows,
             how often each one is.
         warmups: How often each case is run before, unmeasured, on the real clock.
@@ -157,7 +159,7 @@ class Experiment:
     workloads: Some[Workload]
     engines: Some[Engine] = field(default_factory=lambda: ["sequential", "asyncio"])
     presets: Some[Text] = field(default_factory=lambda: ["course"])
-    at_once: Some[UpToAMillion | None] = field(default_factory=lambda: [None])
+    max_concurrency: Some[UpToAMillion | None] = field(default_factory=lambda: [None])
     seeds: Some[Seed] = field(default_factory=lambda: [7])
     strategies: Some[Strategy] = field(default_factory=lambda: ["once"])
     clock: Literal["virtual", "real"] = "virtual"
@@ -167,7 +169,7 @@ class Experiment:
 
     def __post_init__(self) -> None:
         many = sum(workload.random or 1 for workload in self.workloads) * self.repeats
-        for axis in ("engines", "presets", "at_once", "seeds", "strategies"):
+        for axis in ("engines", "presets", "max_concurrency", "seeds", "strategies"):
             values = getattr(self, axis)
             many *= len(values)
             if twice := [value for value, times in Counter(values).items() if times > 1]:
@@ -194,7 +196,7 @@ class Experiment:
         wrong = {
             "clock: virtual": self.clock != "virtual",
             "workloads with agents": any(w.agents is None for w in self.workloads),
-            "numbers in at_once": None in self.at_once,
+            "numbers in max_concurrency": None in self.max_concurrency,
             "no strategies": self.strategies != ["once"],
             "no settings": bool(self.settings),
         }
@@ -243,10 +245,10 @@ class Experiment:
     def cases(self) -> Iterator[Case]:
         """Yield every combination, grouped by the endpoint that can answer them."""
         for preset, seed in itertools.product(self.presets, self.seeds):
-            for workload, at_once, strategy, engine in itertools.product(
-                self.by_name, self.at_once, self.strategies, self.engines
+            for workload, max_concurrency, strategy, engine in itertools.product(
+                self.by_name, self.max_concurrency, self.strategies, self.engines
             ):
-                yield Case(workload, engine, preset, at_once, seed, strategy)
+                yield Case(workload, engine, preset, max_concurrency, seed, strategy)
 
 
 def names() -> list[str]:

@@ -17,24 +17,23 @@ from typing import Any, NamedTuple
 import msgspec
 from msgspec import UNSET
 
-from agentlab import engines, lab, parallel, running
+from agentlab import engines, lab
 from agentlab._support.asyncio_tools import none_may_run
+from agentlab._support.progress_bar import bar
 from agentlab._support.tables import percentile
 from agentlab.bench import results
+from agentlab.bench._strategy import asking
 from agentlab.bench.closed_loop import crowd
 from agentlab.bench.experiment import Case, Experiment, Workload
 from agentlab.bench.results import Measurement, Results, Said, summed
-from agentlab.bench.strategy import asking
 from agentlab.endpoint import presets
-from agentlab.endpoint.tokens import count_tokens
+from agentlab.endpoint.contract.tokens import count_tokens
 from agentlab.engines.asking import Ask, answer
 from agentlab.errors import AgentLabError, ConfigError, ReasoningExhausted, StepError
-from agentlab.lab import Reply
-from agentlab.progress import bar
-from agentlab.resilience.guard import Guard
-from agentlab.resilience.retry import Retry
+from agentlab.lab import Reply, connection
+from agentlab.resilience import Guard, Retry
 from agentlab.trace import Trace, trace
-from agentlab.workflow import Step, Workflow
+from agentlab.workflow import Step, Workflow, parallel
 
 Keep = Callable[[Measurement], None]
 AskForReply = Callable[..., Awaitable[Reply]]
@@ -59,7 +58,7 @@ class _Task(NamedTuple):
     async def answers(self, send: Ask = lab.ask) -> dict[str, str]:
         ask = asking(
             self.case.strategy,
-            at_once=self.case.at_once,
+            max_concurrency=self.case.max_concurrency,
             requests_per_minute=self.limit,
             send=send,
         )
@@ -212,12 +211,15 @@ def _of_a_crowd(task: _Task) -> Measurement:
             f"preset {task.case.preset!r} has a rate limit, which a crowd does not meet; "
             "choose another, or engine asyncio"
         )
-    agents, at_once = task.workload.agents or 0, task.case.at_once or 0  # both are given
+    agents, max_concurrency = (
+        task.workload.agents or 0,
+        task.case.max_concurrency or 0,
+    )  # both are given
     prompt_tokens = count_tokens(task.workflow.steps[0].prompt)
     made = crowd(
         presets.load(task.case.preset).physics,
         agents,
-        at_once=at_once,
+        max_concurrency=max_concurrency,
         prompt_tokens=prompt_tokens,
         output_tokens=task.workload.tokens,
         seed=task.case.seed,
@@ -228,11 +230,11 @@ def _of_a_crowd(task: _Task) -> Measurement:
         steps=agents,
         elapsed_s=round(made.makespan_s, 9),
         bound_s=_but_for_a_hair(
-            round(max(made.work_s / at_once, made.longest_s), 9), made.makespan_s
+            round(max(made.work_s / max_concurrency, made.longest_s), 9), made.makespan_s
         ),
         requests=agents,
         answered=agents,
-        peak=min(agents, at_once),
+        peak=min(agents, max_concurrency),
         tokens=agents * (prompt_tokens + task.workload.tokens),
         answers=None,
     )
@@ -264,7 +266,7 @@ async def _in_real_time(
 
 async def _run_timed(task: _Task, reply: AskForReply, scale: float, *, real: bool) -> Measurement:
     listener = _Listener(reply)
-    endpoint = running.endpoint()
+    endpoint = connection.endpoint()
     gc.collect()  # so that no case pays for the garbage of the one before
     with trace() as t:
         endpoint_began_s = endpoint.cpu_s()
@@ -323,7 +325,7 @@ def _measurement(
     # Only the answer that counts: no schedule needs the attempts that failed before it.
     served = {span.agent: span.service_s for span in t.spans if span.ok}
     seconds = dict.fromkeys(task.workflow.needs, 0.0) | served
-    bound_s = task.workflow.plan(seconds).bound_s(task.case.at_once)
+    bound_s = task.workflow.plan(seconds).bound_s(task.case.max_concurrency)
     if task.limit is not None and steps > task.limit:
         # A rate limit alone: a minute's worth immediately, then so many per second.
         limit_s = (steps - task.limit) / task.limit * 60 + min(seconds.values())

@@ -33,7 +33,9 @@ def figure(results: Results) -> Figure:
     with plt.rc_context({"font.size": FONT_SIZE, "axes.grid": True, "grid.color": "#DDDDDD"}):
         if found:
             made, (left, right) = plt.subplots(1, 2, figsize=(13, 6.5), layout="constrained")
-            (_in_flight if found[0].axis == "at_once" else _agents)(left, right, found, unit)
+            (_in_flight if found[0].axis == "max_concurrency" else _agents)(
+                left, right, found, unit
+            )
             for axis in (left, right):
                 axis.set_xscale("log", base=_base(found))
                 axis.xaxis.set_major_formatter("{x:,.0f}")

@@ -181,7 +181,7 @@ class Curve(NamedTuple):
     """
 
     name: str
-    axis: Literal["agents", "at_once"]
+    axis: Literal["agents", "max_concurrency"]
     points: list[Point]
     length: str = ""
     in_turn: bool = False
@@ -189,7 +189,7 @@ class Curve(NamedTuple):
     @property
     def usl(self) -> Usl | None:
         """The scalability law fitted to it, where it has four points and grows in flight."""
-        if self.axis != "at_once" or len(self.points) < 4:
+        if self.axis != "max_concurrency" or len(self.points) < 4:
             return None
         return fit_usl([p.n for p in self.points], [p.throughput for p in self.points])
 
@@ -218,8 +218,8 @@ def curves(results: Results) -> list[Curve]:
     workloads = results.experiment.by_name
     agents = Counter(w.agents for w in workloads.values() if w.agents is not None)
     differs = axes(results)
-    if "at_once" in differs and len(set(results.experiment.at_once) - {None}) >= 3:
-        axis: Literal["agents", "at_once"] = "at_once"
+    if "max_concurrency" in differs and len(set(results.experiment.max_concurrency) - {None}) >= 3:
+        axis: Literal["agents", "max_concurrency"] = "max_concurrency"
     elif "workload" in differs and len(agents) >= 3:
         axis = "agents"
     else:
@@ -230,7 +230,7 @@ def curves(results: Results) -> list[Curve]:
     found: dict[str, Curve] = {}
     for case in results.measured:
         workload = workloads[case.workload]
-        n = case.at_once if axis == "at_once" else workload.agents
+        n = case.max_concurrency if axis == "max_concurrency" else workload.agents
         if n is None:
             continue
         length = workload.length if by_length else ""

@@ -18,10 +18,10 @@ import filelock
 import msgspec
 from msgspec import UNSET, UnsetType
 
+from agentlab._support.atomic import write_whole
+from agentlab._support.fields import AtLeastOne, Count
 from agentlab.bench.experiment import Case, Experiment, varied
 from agentlab.errors import ConfigError
-from agentlab.fields import AtLeastOne, Count
-from agentlab.files import write_whole
 from agentlab.settings import Settings
 
 TOLERANCE = 0.10

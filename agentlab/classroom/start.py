@@ -7,12 +7,12 @@ import re
 import secrets
 from typing import Any
 
-from agentlab.classroom import roster
-from agentlab.classroom.app import Classroom, in_a_notebook
-from agentlab.classroom.door import own_addresses
-from agentlab.classroom.roster import NAMES_PER_ADDRESS, Roster
-from agentlab.endpoint.app import OnEnd
-from agentlab.endpoint.serve import HOST, serve
+from agentlab.classroom import _roster
+from agentlab.classroom._app import Classroom, in_a_notebook
+from agentlab.classroom._door import own_addresses
+from agentlab.classroom._roster import NAMES_PER_ADDRESS, Roster
+from agentlab.endpoint.server.app import OnEnd
+from agentlab.endpoint.server.serve import HOST, serve
 from agentlab.errors import ConfigError
 from agentlab.settings import Settings, from_environment
 
@@ -77,7 +77,7 @@ def serve_class(
             "your money; set AGENTLAB_LOCAL=1 for the local model, which is free, "
             "or give the class list with --learners FILE, and add --yes"
         )
-    listed = None if learners is None else roster.load(learners)
+    listed = None if learners is None else _roster.load(learners)
     who = Roster(listed, per_address=per_address)
     if who.has(token):
         raise ConfigError("the token is a name of the class list; leave --token out")

@@ -19,8 +19,8 @@ import yaml
 
 from agentlab import settings
 from agentlab.commands.doctor import FAIL, OK, Finding
-from agentlab.endpoint.times import Clock, clock_of
-from agentlab.endpoint.wire import refused, without
+from agentlab.endpoint.contract.openai_json import refused, without
+from agentlab.endpoint.middleware.server_timing import Clock, clock_of
 from agentlab.errors import (
     AnswerTruncated,
     ConfigError,
@@ -29,9 +29,8 @@ from agentlab.errors import (
     ModelError,
     ReasoningExhausted,
 )
-from agentlab.lab import Answer, read
-from agentlab.model_time import real_retry_after_s
-from agentlab.resilience.verdict import asked_to_wait_s
+from agentlab.lab import Answer, read, real_retry_after_s
+from agentlab.resilience import asked_to_wait_s
 
 CONNECT_TIMEOUT_S, ANSWER_TIMEOUT_S = 10.0, 30.0
 SHOWN = 300

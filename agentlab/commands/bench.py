@@ -9,10 +9,10 @@ from pathlib import Path
 
 from matplotlib.figure import Figure
 
-from agentlab.bench import compare, cost, experiment, measure, plots, report, results, tuning
+from agentlab.bench import compare, cost, experiment, measure, plots, report, results, self_tuning
+from agentlab.bench import plots_tuning as tuning_plots
 from agentlab.commands import INTERRUPTED, cluster_argument, leave_out_argument
 from agentlab.errors import ConfigError, StepError
-from agentlab.tuning import plots as tuning_plots
 
 DESCRIPTION = (
     "Measure an experiment: writes NAME.json with the raw data, NAME.md with the table, and "
@@ -55,7 +55,7 @@ def run(options: argparse.Namespace) -> int:
     file = Path(options.out) / f"{path.stem}.json"
     before = _stamp(file)
     try:
-        return (_tune if tuning.is_tuning(path) else _measure)(path, file, options)
+        return (_tune if self_tuning.is_tuning(path) else _measure)(path, file, options)
     except KeyboardInterrupt:
         some = file.exists() and (options.resume or _stamp(file) != before)
         done = f"what is done is in {file}. Go on with --resume." if some else "none is done"
@@ -92,8 +92,8 @@ def _tune(path: Path, file: Path, options: argparse.Namespace) -> int:
     for name in ("cluster", "leave-out", "price", "yes"):
         if getattr(options, name.replace("-", "_")):
             raise ConfigError(f"--{name} is for what asks an endpoint; {path.stem} simulates one")
-    tuned = tuning.run(tuning.load(path), file, resume=options.resume)
-    _report(file, tuning.markdown(tuned), tuning_plots.figure(tuned))
+    tuned = self_tuning.run(self_tuning.load(path), file, resume=options.resume)
+    _report(file, self_tuning.markdown(tuned), tuning_plots.figure(tuned))
     return 0
 
 

@@ -144,13 +144,14 @@ def agentlab(found: Iterable[tuple[str, str | None]]) -> Finding:
 
 def check_settings() -> Finding:
     from agentlab import settings
-    from agentlab.endpoint import faults, presets
+    from agentlab.endpoint import presets
+    from agentlab.endpoint.middleware import fault_plan
     from agentlab.errors import ConfigError
 
     try:
         chosen = settings.from_environment()
         presets.load(chosen.preset)
-        faults.load(chosen.faults)
+        fault_plan.load(chosen.faults)
     except ConfigError as error:
         found, _, cure = " ".join(str(error).split()).partition("; ")
         return Finding(FAIL, found, f"{cure}, or unset the variable".lstrip(", "))

@@ -11,9 +11,9 @@ from pathlib import Path
 from agentlab import settings
 from agentlab.commands import leave_out_argument
 from agentlab.endpoint import presets
-from agentlab.endpoint.app import build_app
-from agentlab.endpoint.record import Span, span_line
-from agentlab.endpoint.serve import serve
+from agentlab.endpoint.contract.record import Span, span_line
+from agentlab.endpoint.server.app import build_app
+from agentlab.endpoint.server.serve import serve
 from agentlab.errors import ConfigError
 
 DESCRIPTION = (

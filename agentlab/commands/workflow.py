@@ -6,8 +6,7 @@ import argparse
 
 from agentlab._support.tables import markdown_table
 from agentlab.errors import ConfigError
-from agentlab.graph import listed
-from agentlab.workflow import Workflow
+from agentlab.workflow import Workflow, listed
 
 DESCRIPTION = (
     "check: whatever is wrong is named by file, line and column, and the exit code is 1. show: "
@@ -79,10 +78,10 @@ def export(file: str, to: str) -> str:
     """
     workflow = Workflow.load(file)
     if to == "langgraph":
-        from agentlab.exchange import langgraph
+        from agentlab.convert import langgraph
 
         return langgraph.script(workflow)
-    from agentlab.exchange import crewai  # takes some five seconds
+    from agentlab.convert import crewai  # takes some five seconds
 
     return crewai.flow_script(workflow)
 

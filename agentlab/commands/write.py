@@ -11,12 +11,11 @@ from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
 
-from agentlab import lab, running
+from agentlab import lab
 from agentlab.commands import cluster_argument, leave_out_argument
-from agentlab.content.settings import Settings
-from agentlab.content.system import Content, ContentSystem, summary
-from agentlab.content.topics import read_topics
+from agentlab.content import Content, ContentSystem, Settings, read_topics, summary
 from agentlab.errors import ConfigError
+from agentlab.lab import connection
 
 DESCRIPTION = (
     "Write a Markdown and an HTML file about each topic. Every answer is recorded in "
@@ -88,7 +87,7 @@ async def _batch(
     system: ContentSystem, came: list[int], topics: list[str], options: argparse.Namespace
 ) -> list[Content]:
     with _ended_by_signals(system, came):
-        if running.current().real:  # before a batch is paid for, one question tells if it can be
+        if connection.current().real:  # before a batch is paid for, one question tells if it can be
             await system.first_question(topics, options.type)
             if system.stopped is not None:
                 return system.so_far(topics, options.type)

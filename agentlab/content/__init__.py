@@ -11,7 +11,9 @@ place       where a journal is, whatever its spelling, and the right to write th
 publish     Markdown and HTML files, whole or not at all
 """
 
-from agentlab.content.settings import Settings
-from agentlab.content.system import Content, ContentSystem, Metrics
+from agentlab.content._journal import Journal
+from agentlab.content._settings import Settings
+from agentlab.content._system import Content, ContentSystem, Metrics, summary
+from agentlab.content._topics import read_topics
 
-__all__ = ["Content", "ContentSystem", "Metrics", "Settings"]
+__all__ = ["Content", "ContentSystem", "Journal", "Metrics", "Settings", "read_topics", "summary"]

@@ -5,10 +5,10 @@ from __future__ import annotations
 from dataclasses import field
 from typing import Generic, Literal, TypeVar
 
-from agentlab import located, named
-from agentlab.endpoint.faults import Fault
-from agentlab.endpoint.physics import Physics
-from agentlab.fields import AtLeastOne, Count, NotNegative, Text, model
+from agentlab._support import named, yaml_file
+from agentlab._support.fields import AtLeastOne, Count, NotNegative, Text, model
+from agentlab.endpoint.middleware.fault_plan import Fault
+from agentlab.endpoint.physics.formulas import Physics
 from agentlab.settings import DATA
 
 _ENDPOINTS = DATA / "endpoints"
@@ -83,4 +83,4 @@ def load(preset: str) -> Preset:
         >>> load("course").physics.service_s(prompt_tokens=20, output_tokens=91)
         10.0
     """
-    return located.load(named.found(preset, _ENDPOINTS, what="preset"), Preset, what="preset")
+    return yaml_file.load(named.found(preset, _ENDPOINTS, what="preset"), Preset, what="preset")

@@ -20,11 +20,10 @@ from functools import partial
 from importlib import import_module
 
 from agentlab import lab
+from agentlab._support.progress_bar import bar
 from agentlab.engines.asking import Ask
 from agentlab.errors import ConfigError
-from agentlab.progress import bar
-from agentlab.run import Run
-from agentlab.workflow import Workflow
+from agentlab.workflow import Run, Workflow
 
 ENGINES = ("sequential", "asyncio", "langgraph", "crewai", "dask")
 

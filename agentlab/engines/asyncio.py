@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from agentlab.engines.asking import Ask, answer
-from agentlab.run import as_ready
-from agentlab.workflow import Workflow
+from agentlab.workflow import Workflow, as_ready
 
 
 async def run(workflow: Workflow, values: dict[str, str], *, ask: Ask) -> dict[str, str]:

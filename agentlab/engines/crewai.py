@@ -9,10 +9,11 @@ from __future__ import annotations
 
 from typing import Any
 
-from agentlab import crews, lab
+from agentlab import lab
 from agentlab.clock import is_virtual
 from agentlab.engines.asking import Ask, answer
 from agentlab.errors import ConfigError
+from agentlab.lab import crews
 from agentlab.workflow import Step, Workflow
 
 

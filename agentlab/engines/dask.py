@@ -27,14 +27,14 @@ from distributed.comm.addressing import get_address_host
 from distributed.protocol.pickle import dumps, loads
 from distributed.scheduler import KilledWorker
 
-from agentlab import lab, running, settings
-from agentlab._support.asyncio_tools import never_cancelled_from_within
+from agentlab import lab, settings
+from agentlab._support.asyncio_tools import raise_if_cancelled_elsewhere
 from agentlab._support.numbers import checked
+from agentlab.engines._dask_processes import LocalProcesses, kill
 from agentlab.engines.asyncio import run as run
-from agentlab.engines.dask_processes import LocalProcesses, kill
 from agentlab.errors import ClusterLost, ConfigError, EndpointError
-from agentlab.lab import Address, Reply
-from agentlab.resilience.verdict import words
+from agentlab.lab import Address, Reply, connection
+from agentlab.resilience import words
 
 # Dask logs at length what an error here says: a scheduler that is gone, a value that is not sent.
 for _part in ("batched", "client", "core", "protocol.pickle"):
@@ -140,7 +140,7 @@ class Cluster:
 
     def _model(self) -> Address | _Upstream:
         """Return which model answers here, as workers have to be told."""
-        chosen = running.current()
+        chosen = connection.current()
         if chosen.real and chosen.upstream is not None and self._local is None:
             return _Upstream(chosen.upstream, chosen.model)
         if self._elsewhere:
@@ -194,7 +194,7 @@ class Cluster:
         )
         try:
             # On a busy machine Dask may cancel a call that nobody gave up.
-            return await never_cancelled_from_within(future)
+            return await raise_if_cancelled_elsewhere(future)
         except FutureCancelledError as error:
             raise ClusterLost(f"the scheduler was lost while {agent!r} waited: {error}") from None
         except KilledWorker as error:
@@ -249,7 +249,7 @@ def _turn_to(model: Address | _Upstream, worker: str) -> None:
             f"worker {worker} would ask {its}, not {model.model} at {model.url}; set "
             "OPENAI_BASE_URL, OPENAI_API_KEY and OPENAI_MODEL there as they are here"
         )
-    if running.current() != own:  # another driver had turned it to an endpoint on loopback
+    if connection.current() != own:  # another driver had turned it to an endpoint on loopback
         lab.configure()
 
 

@@ -26,8 +26,7 @@ from langgraph.pregel import Pregel
 from agentlab import lab
 from agentlab.engines.asking import Ask, answer
 from agentlab.errors import ConfigError
-from agentlab.run import begin
-from agentlab.workflow import Step, Workflow
+from agentlab.workflow import Step, Workflow, begin
 
 
 class State(TypedDict):

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from agentlab.engines.asking import Ask, answer
-from agentlab.run import in_order
-from agentlab.workflow import Workflow
+from agentlab.workflow import Workflow, in_order
 
 
 async def run(workflow: Workflow, values: dict[str, str], *, ask: Ask) -> dict[str, str]:

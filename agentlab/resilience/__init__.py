@@ -15,3 +15,27 @@
 All times are model seconds. Nothing here knows a framework: a guard takes a function that makes
 an awaitable, be it `lab.ask`, a chat model's `ainvoke`, or an `LLM`'s `acall`.
 """
+
+from agentlab.resilience._amap import amap
+from agentlab.resilience._breaker import Breaker
+from agentlab.resilience._classify import asked_to_wait_s, classify, words
+from agentlab.resilience._hedge import Hedge
+from agentlab.resilience._monitor import Monitor
+from agentlab.resilience._rate_limit import RateLimit
+from agentlab.resilience._retry import Retry, RetryBudget
+from agentlab.resilience.guard import Guard, size_tokens
+
+__all__ = [
+    "Breaker",
+    "Guard",
+    "Hedge",
+    "Monitor",
+    "RateLimit",
+    "Retry",
+    "RetryBudget",
+    "amap",
+    "asked_to_wait_s",
+    "classify",
+    "size_tokens",
+    "words",
+]

@@ -24,20 +24,20 @@ from typing import Any, Generic, TypeVar
 import anyio
 
 from agentlab import lab
-from agentlab._support.asyncio_tools import never_cancelled_from_within
+from agentlab._support.asyncio_tools import raise_if_cancelled_elsewhere
 from agentlab._support.numbers import checked
 from agentlab.clock import is_virtual
-from agentlab.endpoint.tokens import count_tokens
-from agentlab.errors import ConfigError, GaveUp, Stopped
-from agentlab.resilience.breaker import Breaker
-from agentlab.resilience.hedge import Hedge
-from agentlab.resilience.limiters import Limiter, Slots
-from agentlab.resilience.monitor import Monitor
-from agentlab.resilience.pace import Pace
-from agentlab.resilience.retry import Retry
-from agentlab.resilience.verdict import judge, words
-from agentlab.running import log
-from agentlab.transport import on_headers
+from agentlab.endpoint.contract.tokens import count_tokens
+from agentlab.errors import ConfigError, RetriesExhausted, Stopped
+from agentlab.lab import on_headers
+from agentlab.lab.connection import log
+from agentlab.resilience._breaker import Breaker
+from agentlab.resilience._classify import classify, words
+from agentlab.resilience._hedge import Hedge
+from agentlab.resilience._monitor import Monitor
+from agentlab.resilience._rate_limit import RateLimit
+from agentlab.resilience._retry import Retry
+from agentlab.resilience.limiters._slots import Limiter, Slots
 
 T = TypeVar("T")
 
@@ -52,29 +52,30 @@ class Guard:
     Attributes:
         retry: How often to repeat what may succeed later.
         deadline_s: Model seconds for a call with all its attempts; None sets no limit.
-        attempt_s: Model seconds for one attempt; None sets no limit.
+        attempt_timeout_s: Model seconds for one attempt; None sets no limit.
         longest_wait_s: If the endpoint asks for a longer wait, the call fails instead. It also
             fails if the wait would outlast its deadline. None sets no limit of its own.
-        at_once: The most requests in flight; None sets no limit.
-        limit: Finds out how many requests in flight the endpoint serves well, instead of `at_once`.
-        pace: The rate limit that is kept; None sends at will.
+        max_concurrency: The most requests in flight; None sets no limit.
+        limit: Finds out how many requests in flight the endpoint serves well, instead of
+            `max_concurrency`.
+        rate_limit: The rate limit that is kept; None sends at will.
         breaker: Leaves an endpoint alone that is down; None keeps asking.
         hedge: Sends a second request if the first is late; None does not.
         monitor: What happened.
 
     Example:
-        guard = Guard(at_once=20, pace=Pace(requests_per_minute=500))
+        guard = Guard(max_concurrency=20, rate_limit=RateLimit(requests_per_minute=500))
         answer = await guard.ask("Name three rivers.", agent="geographer")
         reply = await guard.run(lambda: model.ainvoke("Name three rivers."))
     """
 
     retry: Retry = field(default_factory=Retry)
     deadline_s: float | None = 600.0
-    attempt_s: float | None = None
+    attempt_timeout_s: float | None = None
     longest_wait_s: float | None = None
-    at_once: int | None = None
+    max_concurrency: int | None = None
     limit: Limiter | None = None
-    pace: Pace | None = None
+    rate_limit: RateLimit | None = None
     breaker: Breaker | None = None
     hedge: Hedge | None = None
     monitor: Monitor = field(default_factory=Monitor)
@@ -84,21 +85,21 @@ class Guard:
     _waiting: set[anyio.CancelScope] = field(default_factory=set, init=False, repr=False)
 
     def __post_init__(self) -> None:
-        for name in ("deadline_s", "attempt_s"):
+        for name in ("deadline_s", "attempt_timeout_s"):
             checked(name, getattr(self, name), above=True, optional=True)
         checked("longest_wait_s", self.longest_wait_s, optional=True)
-        checked("at_once", self.at_once, least=1, whole=True, optional=True)
+        checked("max_concurrency", self.max_concurrency, least=1, whole=True, optional=True)
         self._slot: Callable[[], AbstractAsyncContextManager[Callable[[], None] | None]]
         self._slot = nullcontext
         if self.limit is not None:
-            if self.at_once is not None:
+            if self.max_concurrency is not None:
                 raise ConfigError(
-                    f"at_once={self.at_once} and a limit that adapts exclude each other; give one "
-                    "of them, or give the limit a maximum: Adaptive(most=...)"
+                    f"max_concurrency={self.max_concurrency} and a limit that adapts exclude each "
+                    "other; give one of them, or give the limit a maximum: Adaptive(most=...)"
                 )
             self._slot = Slots(self.limit).taken
-        elif self.at_once is not None:
-            slots = asyncio.Semaphore(self.at_once)
+        elif self.max_concurrency is not None:
+            slots = asyncio.Semaphore(self.max_concurrency)
             self._slot = lambda: slots
 
     async def ask(self, prompt: str, *, agent: str = "agent", **options: Any) -> str:
@@ -116,7 +117,7 @@ class Guard:
             return await self.run(
                 lambda: send(prompt, agent=agent, **options),
                 agent=agent,
-                tokens=size_tokens(prompt, **options) if self.pace is not None else 0,
+                tokens=size_tokens(prompt, **options) if self.rate_limit is not None else 0,
             )
 
         return guarded
@@ -130,7 +131,7 @@ class Guard:
         is what it may count for in a limit of tokens: its prompt, and its answer.
 
         Raises:
-            GaveUp: If attempts, budget or time ran out; the last error is the `__cause__`.
+            RetriesExhausted: If attempts, budget or time ran out; its `__cause__` is the last error.
             Stopped: If the guard was stopped before the call was sent, or sent again.
             Exception: As it is, if another attempt would not help: a wrong key, your own mistake.
             ConfigError: If this guard was used in another event loop before, or `call` is not a
@@ -157,7 +158,7 @@ class Guard:
                     return await self._repeat(made)
             except Exception as error:
                 if made.errors and error is made.errors[-1]:
-                    if not judge(error).retry:
+                    if not classify(error).retry:
                         raise  # not worth another attempt, so nobody gave up
                     raise made.gave_up(words(error)) from error
                 # It is not an attempt's, so it is the deadline's own, or a fault in here.
@@ -209,12 +210,12 @@ class Guard:
             send = partial(self._send, made, sent)
             hedged = send() if self.hedge is None else self.hedge(send, sent=sent)
             try:
-                result = await never_cancelled_from_within(hedged)
-            except (GaveUp, Stopped):
+                result = await raise_if_cancelled_elsewhere(hedged)
+            except (RetriesExhausted, Stopped):
                 raise
             except Exception as error:
                 self._note(error, made)
-                if judge(error).retry and task.cancelling() > cancelled_before:
+                if classify(error).retry and task.cancelling() > cancelled_before:
                     # The call hid the deadline's or the caller's cancellation, which comes only
                     # once: nobody would end another attempt.
                     raise asyncio.CancelledError from error
@@ -232,9 +233,9 @@ class Guard:
     async def _send(self, made: _Call[T], sent: asyncio.Event) -> T:
         with self.stoppable():
             async with self._slot() as leaves:
-                if self.pace is not None:
-                    self._refuse_to_wait(self.pace.paused_s, made)
-                    await self.pace.wait(made.tokens)
+                if self.rate_limit is not None:
+                    self._refuse_to_wait(self.rate_limit.paused_s, made)
+                    await self.rate_limit.wait(made.tokens)
                 async with self.breaker.admitted() if self.breaker else nullcontext():
                     self._refuse_if_stopped()  # its turn may have come in the instant of the stop
                     if leaves is not None:
@@ -245,27 +246,29 @@ class Guard:
         return answer
 
     async def _attempt(self, made: _Call[T]) -> T:
-        listening = on_headers.set(self.pace.learn if self.pace else on_headers.get())
+        listening = on_headers.set(self.rate_limit.learn if self.rate_limit else on_headers.get())
         try:
-            async with lab.timeout(self.attempt_s) as patience:
+            async with lab.timeout(self.attempt_timeout_s) as patience:
                 return await made.asked()
         except TimeoutError as error:
             if not patience.expired():
                 raise
-            raise TimeoutError(f"no answer within {self.attempt_s:g} model seconds") from error
+            raise TimeoutError(
+                f"no answer within {self.attempt_timeout_s:g} model seconds"
+            ) from error
         finally:
             on_headers.reset(listening)
 
     def _note(self, error: Exception, made: _Call[Any]) -> None:
         made.errors.append(error)
         self.monitor.attempt(made.agent, error)
-        verdict = judge(error)
-        if self.pace is not None and verdict.limited:
-            self.pace.refused()
+        verdict = classify(error)
+        if self.rate_limit is not None and verdict.limited:
+            self.rate_limit.refused()
         if not verdict.retry or verdict.wait_s is None:
             return
-        if self.pace is not None:
-            self.pace.pause(verdict.wait_s)
+        if self.rate_limit is not None:
+            self.rate_limit.pause(verdict.wait_s)
         self._refuse_to_wait(verdict.wait_s, made, error)
 
     def _refuse_to_wait(
@@ -320,8 +323,8 @@ class _Call(Generic[T]):
         self._before = made
         return made
 
-    def gave_up(self, why: str) -> GaveUp:
-        return GaveUp(
+    def gave_up(self, why: str) -> RetriesExhausted:
+        return RetriesExhausted(
             f"{self.agent!r} gave up after {len(self.errors)} failed attempts: {why}",
             attempts=len(self.errors),
             errors=self.errors,

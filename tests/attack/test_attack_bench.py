@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from agentlab.bench import compare, experiment, measure, results, tuning
+from agentlab.bench import compare, experiment, measure, results, self_tuning
 from agentlab.commands.main import main
 from agentlab.errors import ConfigError
 from agentlab.settings import DATA
@@ -127,7 +127,7 @@ def test_all_that_is_there_twice_is_refused(measured: Path, tmp_path: Path, many
         ("engine", "langgraph"),
         ("engine", "nothing"),
         ("preset", "nim-8b"),
-        ("at_once", 7),
+        ("max_concurrency", 7),
         ("seed", 8),
         ("seed", -1),
         ("strategy", "pace"),
@@ -260,7 +260,7 @@ def test_the_command_says_that_another_run_writes(
 def test_two_tunings_may_not_write_the_same_file(while_another_runs: Path, resume: bool):
     """The same lock."""
     with pytest.raises(ConfigError, match="another run writes"):
-        tuning.run(tuning.load("tuning"), while_another_runs, resume=resume)
+        self_tuning.run(self_tuning.load("tuning"), while_another_runs, resume=resume)
 
 
 @pytest.mark.parametrize("left", [b"", b"1234", b"\0" * 100], ids=repr)
@@ -278,8 +278,9 @@ NONSENSE = [
     "seeds: [-1]", "seeds: [1.5]", "seeds: [.nan]", "seeds: [true]", "seeds: ['7']", "seeds: []",
     "seeds: [99999999999999999999999999]", "seeds: [null]", "repeats: 0", "repeats: -1",
     "repeats: 1.5", "repeats: .inf", "repeats: 1000000000000", "repeats: 50001", "warmups: -1",
-    "warmups: 99999999999", "warmups: .nan", "at_once: [0]", "at_once: [-5]", "at_once: [.inf]",
-    "at_once: [1.5]", "at_once: [true]", "at_once: [99999999999999]", "at_once: []",
+    "warmups: 99999999999", "warmups: .nan", "max_concurrency: [0]", "max_concurrency: [-5]",
+    "max_concurrency: [.inf]", "max_concurrency: [1.5]", "max_concurrency: [true]",
+    "max_concurrency: [99999999999999]", "max_concurrency: []",
     "settings: {requests_per_minute: .nan}", "settings: {requests_per_minute: .inf}",
     "settings: {requests_per_minute: -5}", "settings: {requests_per_minute: 1.5}",
     "settings: {tokens_per_minute: .nan}", "settings: {tokens_per_minute: -1}",
@@ -346,6 +347,6 @@ def test_a_tuning_that_was_changed_is_refused(tmp_path: Path, change: str):
     file = tmp_path / "tuning.json"
     file.write_text(json.dumps(raw), encoding="utf-8")
     with pytest.raises(ConfigError, match="TuningResults"):
-        tuning.run(tuning.load("tuning"), file, resume=True)
+        self_tuning.run(self_tuning.load("tuning"), file, resume=True)
     with pytest.raises(ConfigError):
         compare.of_files(DATA / "results" / "tuning.json", file)

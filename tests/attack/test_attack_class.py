@@ -20,10 +20,10 @@ from classroom_process import TOKEN, Class
 from recording_upstream import RecordingUpstream
 
 from agentlab.classroom import start
-from agentlab.classroom.app import Classroom
-from agentlab.classroom.roster import MOST_LEARNERS, NotALearner, Roster
+from agentlab.classroom._app import Classroom
+from agentlab.classroom._roster import MOST_LEARNERS, NotALearner, Roster
 from agentlab.clock import run_virtual
-from agentlab.endpoint.inprocess import InProcessTransport
+from agentlab.endpoint.server.inprocess import InProcessTransport
 from agentlab.errors import ConfigError
 from agentlab.settings import Settings
 

@@ -18,7 +18,8 @@ from aiolimiter import AsyncLimiter
 from agentlab import lab
 from agentlab.clock import HORIZON_S, run_virtual
 from agentlab.errors import ConfigError, DeadlockError
-from agentlab.resilience.pace import Pace, TokenBucket
+from agentlab.resilience import RateLimit
+from agentlab.resilience._rate_limit import TokenBucket
 
 ODD_S = [
     1 / 3, 0.1 + 0.2, 2 / 3, 1e-9, 7e-10, 4e-10, 1e-12, 5e-324, 1e6 / 7, math.pi, 2**23,
@@ -80,7 +81,7 @@ def test_a_pause_ends(before_s: float, pause_s: float):
     """A rate's pause, from any time on, and `lab.sleep_until` at its end."""
 
     async def main() -> float:
-        pace = Pace()
+        pace = RateLimit()
         await asyncio.sleep(before_s)
         pace.pause(pause_s)
         await pace.wait()

@@ -23,15 +23,12 @@ import yaml
 from markdown_it import MarkdownIt
 
 from agentlab import lab
+from agentlab._support.atomic import write_whole
 from agentlab.commands.main import main
-from agentlab.content import Content, ContentSystem, Settings
-from agentlab.content.journal import Journal
-from agentlab.content.publish import Article, publish
-from agentlab.content.system import summary
+from agentlab.content import Content, ContentSystem, Journal, Settings, summary
+from agentlab.content._publish import Article, publish
 from agentlab.errors import ConfigError, ModelError
-from agentlab.files import write_whole
-from agentlab.lab import Answer, read
-from agentlab.transport import on_headers
+from agentlab.lab import Answer, on_headers, read
 
 STEP = ("blog: tides", "research", "d1")
 TOPICS = ["Why tides?", "Why ebb?", "Why moons?"]

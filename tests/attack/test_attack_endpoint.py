@@ -23,7 +23,7 @@ from urllib.parse import quote, urlsplit
 import httpx
 import pytest
 
-from agentlab.endpoint.recording import Replay
+from agentlab.endpoint.middleware.recording import Replay
 from agentlab.errors import ConfigError
 
 CHAT, RESPONSES, EMBEDDINGS = "/v1/chat/completions", "/v1/responses", "/v1/embeddings"

@@ -20,8 +20,8 @@ import pytest
 from recording_upstream import RecordingUpstream
 
 from agentlab.commands.main import main
-from agentlab.endpoint.forward import Forward, HidingStream, Secret
-from agentlab.endpoint.process import EndpointProcess
+from agentlab.endpoint.server._forward import Forward, HidingStream, Secret
+from agentlab.endpoint.server.process import EndpointProcess
 from agentlab.errors import ConfigError
 from agentlab.settings import Settings, account_from, from_environment
 

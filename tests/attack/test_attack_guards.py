@@ -19,15 +19,19 @@ import pytest
 from agentlab import lab
 from agentlab.bench.opponents import AIMD, Fixed, Gradient2, Vegas
 from agentlab.clock import run_virtual
-from agentlab.errors import ConfigError, EndpointError, GaveUp, ModelError
-from agentlab.resilience.adaptive import Adaptive
-from agentlab.resilience.breaker import Breaker
-from agentlab.resilience.guard import Guard
-from agentlab.resilience.hedge import Hedge
-from agentlab.resilience.pace import Pace
-from agentlab.resilience.retry import Retry, RetryBudget
-from agentlab.resilience.stream import stream
-from agentlab.resilience.verdict import asked_to_wait_s, judge
+from agentlab.errors import ConfigError, EndpointError, ModelError, RetriesExhausted
+from agentlab.resilience import (
+    Breaker,
+    Guard,
+    Hedge,
+    RateLimit,
+    Retry,
+    RetryBudget,
+    amap,
+    asked_to_wait_s,
+    classify,
+)
+from agentlab.resilience.limiters import Adaptive
 
 NAN, INF = math.nan, math.inf
 
@@ -63,9 +67,9 @@ def refused(make: Callable[..., Any], name: str, value: Any) -> None:
     ("name", "value"),
     nonsense(
         deadline_s=NOT_ABOVE_0,
-        attempt_s=NOT_ABOVE_0,
+        attempt_timeout_s=NOT_ABOVE_0,
         longest_wait_s=NOT_FROM_0,
-        at_once=NOT_COUNTS,
+        max_concurrency=NOT_COUNTS,
     ),
 )
 def test_a_guard_takes_no_nonsense(name: str, value: Any):
@@ -147,12 +151,12 @@ def test_a_limiter_takes_no_nonsense(kind: Any, name: str, value: Any):
 
 
 @pytest.mark.parametrize(
-    ("name", "value"), nonsense(at_once=[*NOT_COUNTS, None], max_memory_mb=NOT_ABOVE_0)
+    ("name", "value"), nonsense(max_concurrency=[*NOT_COUNTS, None], max_memory_mb=NOT_ABOVE_0)
 )
 def test_a_stream_takes_no_nonsense(name: str, value: Any):
     """It is refused where it is called, and no item is taken."""
     items = iter([1, 2])
-    refused(lambda **given: stream(lab.ask, items, **{"at_once": 2, **given}), name, value)
+    refused(lambda **given: amap(lab.ask, items, **{"max_concurrency": 2, **given}), name, value)
     assert list(items) == [1, 2]
 
 
@@ -161,7 +165,7 @@ def test_a_call_that_counts_for_nonsense_is_not_sent(tokens: Any):
     """Tokens below none would fill a bucket that others have emptied."""
     calls = Calls(None)
     with pytest.raises(ConfigError, match="tokens must be"):
-        run_virtual(Guard(pace=Pace(60)).run(calls, tokens=tokens))
+        run_virtual(Guard(rate_limit=RateLimit(60)).run(calls, tokens=tokens))
     assert calls.made == 0
 
 
@@ -242,7 +246,7 @@ FINAL = {
     "RecursionError": RecursionError,
     "MemoryError": MemoryError,
     "ConfigError": lambda: ConfigError("key"),
-    "its own GaveUp": lambda: GaveUp("inner", attempts=1, errors=[]),
+    "its own RetriesExhausted": lambda: RetriesExhausted("inner", attempts=1, errors=[]),
     "unreadable": Unreadable,
     "a status of text": lambda: refusal("503"),
     "a wrong key": lambda: refusal(401),
@@ -261,20 +265,20 @@ PASSING = {
 }
 REMEDIES: dict[str, Callable[[], dict[str, Any]]] = {
     "none": dict,
-    "slots": lambda: {"at_once": 2},
+    "slots": lambda: {"max_concurrency": 2},
     "seats": lambda: {"limit": Fixed(2)},
     "adaptive": lambda: {"limit": Adaptive(2)},
-    "pace": lambda: {"pace": Pace(6000)},
+    "pace": lambda: {"pace": RateLimit(6000)},
     "breaker": lambda: {"breaker": Breaker(failures=50)},
     "hedge": lambda: {"hedge": Hedge(after_s=0.5, share=1)},
-    "attempt_s": lambda: {"attempt_s": 30},
+    "attempt_timeout_s": lambda: {"attempt_timeout_s": 30},
     "no deadline": lambda: {"deadline_s": None},
     "all": lambda: {
         "limit": Fixed(2),
-        "pace": Pace(6000),
+        "pace": RateLimit(6000),
         "breaker": Breaker(failures=50),
         "hedge": Hedge(after_s=0.5, share=1),
-        "attempt_s": 30,
+        "attempt_timeout_s": 30,
     },
 }
 
@@ -320,7 +324,7 @@ def test_an_error_that_passes_is_repeated_and_has_words(name: str, remedy: str):
 
     async def main() -> None:
         guard, calls = guarded(remedy), Calls(*(PASSING[name]() for _ in range(3)))
-        with pytest.raises(GaveUp) as raised:
+        with pytest.raises(RetriesExhausted) as raised:
             await guard.run(calls)
         before, _, why = str(raised.value).partition(": ")
         assert before == "'agent' gave up after 3 failed attempts"
@@ -414,11 +418,11 @@ def test_a_call_that_runs_out_of_items_is_reported():
 
 @pytest.mark.parametrize("remedy", ["none", "slots", "seats", "breaker", "hedge", "all"])
 @pytest.mark.parametrize(
-    ("deadline_s", "attempt_s", "callee_s"),
+    ("deadline_s", "attempt_timeout_s", "callee_s"),
     [*product([3, 10], [3, 5, 10], [3, 5, 10]), (1e-9, 1, 1), (1 / 3, 1 / 3, 1 / 3)],
 )
 def test_the_deadline_is_named_if_it_passed(
-    deadline_s: float, attempt_s: float, callee_s: float, remedy: str
+    deadline_s: float, attempt_timeout_s: float, callee_s: float, remedy: str
 ):
     """Three limits that may fall together: the call ends by the deadline, and says which it was."""
 
@@ -429,18 +433,18 @@ def test_the_deadline_is_named_if_it_passed(
 
     async def main() -> None:
         retry = Retry(attempts=2, first_s=0)
-        more = {"retry": retry, "deadline_s": deadline_s, "attempt_s": attempt_s}
+        more = {"retry": retry, "deadline_s": deadline_s, "attempt_timeout_s": attempt_timeout_s}
         guard = guarded(remedy, **more)
-        with pytest.raises(GaveUp) as raised:
+        with pytest.raises(RetriesExhausted) as raised:
             await guard.run(callee)
         assert lab.now_s() <= deadline_s * (1 + 1e-9) + 1e-9
         assert ("the deadline of" in str(raised.value)) <= (lab.now_s() >= deadline_s * (1 - 1e-9))
-        if min(attempt_s, callee_s) * 2 < deadline_s:
+        if min(attempt_timeout_s, callee_s) * 2 < deadline_s:
             assert "the deadline of" not in str(raised.value)
-        if min(attempt_s, callee_s) > deadline_s:
+        if min(attempt_timeout_s, callee_s) > deadline_s:
             assert "the deadline of" in str(raised.value)
         assert str(raised.value).rpartition(": ")[2]
-        guard.deadline_s = guard.attempt_s = None
+        guard.deadline_s = guard.attempt_timeout_s = None
         await is_whole(guard)
 
     run_virtual(main())
@@ -490,7 +494,7 @@ def test_a_call_that_hides_its_cancellation_is_not_repeated(
             assert "the deadline of 5 model seconds passed" in str(task.exception())
         else:
             assert task.cancelled()
-        guard.deadline_s = guard.attempt_s = None
+        guard.deadline_s = guard.attempt_timeout_s = None
         await is_whole(guard)
 
     run_virtual(main())
@@ -521,10 +525,10 @@ def test_a_long_wait_is_kept_or_refused(wait_s: float, deadline_s: float | None)
     """A day's wait is believed: it is waited for, or the call gives up and names it; never both."""
 
     async def main() -> None:
-        guard = Guard(deadline_s=deadline_s, pace=Pace())
+        guard = Guard(deadline_s=deadline_s, rate_limit=RateLimit())
         call = guard.run(Calls(refusal(429, retry_after_s=wait_s)))
         if deadline_s is not None and wait_s > deadline_s:
-            with pytest.raises(GaveUp, match=f"asks to wait {wait_s:,.0f} model seconds"):
+            with pytest.raises(RetriesExhausted, match=f"asks to wait {wait_s:,.0f} model seconds"):
                 await call
             assert lab.now_s() == 0
         else:
@@ -562,7 +566,7 @@ def test_a_time_in_words_is_read_in_no_time(text: str, tail: str):
     headers = {"x-ratelimit-limit-requests": "9", "x-ratelimit-remaining-requests": "8"}
 
     async def learn() -> None:
-        Pace().learn({**headers, "x-ratelimit-reset-requests": text * 3000 + tail})
+        RateLimit().learn({**headers, "x-ratelimit-reset-requests": text * 3000 + tail})
 
     run_virtual(learn())
     wait_s = asked_to_wait_s(f"Please try again in {text * 3000}{tail}")
@@ -581,7 +585,9 @@ def test_many_attempts_are_made(many: int):
 @pytest.mark.parametrize("name", [*FINAL, *PASSING])
 def test_every_error_has_a_verdict(name: str):
     """Whoever asks for one is about to give something back, so it must not raise."""
-    assert judge((FINAL | PASSING)[name]()).retry is (name in PASSING and "cancelled" not in name)
+    assert classify((FINAL | PASSING)[name]()).retry is (
+        name in PASSING and "cancelled" not in name
+    )
 
 
 # ------------------------------------------------------------------------------ storms
@@ -608,7 +614,7 @@ def test_a_storm_of_cancellations_loses_nothing(remedy: str, seed: int):
             await asyncio.sleep(chance.choice([0, 0, 0.1]))
         await asyncio.gather(*tasks, return_exceptions=True)
         await asyncio.sleep(60)
-        guard.deadline_s = guard.attempt_s = None
+        guard.deadline_s = guard.attempt_timeout_s = None
         await is_whole(guard)
 
     run_virtual(main())
@@ -629,26 +635,28 @@ def failing(after: int, error: BaseException) -> Iterator[int]:
     raise error
 
 
-async def outcomes_of(items: Any, at_once: int = 3) -> tuple[list[Any], BaseException | None]:
+async def outcomes_of(
+    items: Any, max_concurrency: int = 3
+) -> tuple[list[Any], BaseException | None]:
     given: list[Any] = []
     try:
-        async for outcome in stream(doubled, items, at_once=at_once):
+        async for outcome in amap(doubled, items, max_concurrency=max_concurrency):
             given.append(outcome)
     except BaseException as error:
         return given, error
     return given, None
 
 
-@pytest.mark.parametrize("at_once", [1, 3, 100])
+@pytest.mark.parametrize("max_concurrency", [1, 3, 100])
 @pytest.mark.parametrize("after", [0, 1, 2, 3, 7])
 @pytest.mark.parametrize(
     "error",
     [ValueError("no more"), OSError(), ExceptionGroup("g", [KeyError("x")]), TimeoutError()],
     ids=repr,
 )
-def test_a_source_that_fails_loses_nothing(error: Exception, after: int, at_once: int):
+def test_a_source_that_fails_loses_nothing(error: Exception, after: int, max_concurrency: int):
     """What was begun before is given first; then comes the source's error, as it is."""
-    given, raised = run_virtual(outcomes_of(failing(after, error), at_once)).result
+    given, raised = run_virtual(outcomes_of(failing(after, error), max_concurrency)).result
     assert sorted(outcome.result for outcome in given) == [2 * n for n in range(after)]
     assert raised is error
 
@@ -669,7 +677,7 @@ def test_a_call_that_ends_with_no_exception_loses_nothing(error: BaseException, 
     """It is no outcome, so it is raised; what else is in flight is given before."""
     items: list[Any] = [0, 1, 2]
     items.insert(at, error)
-    given, raised = run_virtual(outcomes_of(items, at_once=4)).result
+    given, raised = run_virtual(outcomes_of(items, max_concurrency=4)).result
     assert [outcome.result for outcome in given] == [0, 2, 4]
     assert raised is error
 
@@ -678,18 +686,18 @@ def test_a_call_that_ends_with_no_exception_loses_nothing(error: BaseException, 
 def test_what_is_no_source_is_said(items: Any):
     """Where the stream is made, and not in the middle of the loop."""
     with pytest.raises(TypeError, match="not iterable"):
-        stream(doubled, items, at_once=2)
+        amap(doubled, items, max_concurrency=2)
 
 
 @pytest.mark.parametrize("closed", [True, False], ids=["aclosing", "break"])
 @pytest.mark.parametrize("taken", [1, 2, 5])
-@pytest.mark.parametrize("at_once", [1, 4])
-def test_leaving_early_leaves_nothing_behind(at_once: int, taken: int, closed: bool):
+@pytest.mark.parametrize("max_concurrency", [1, 4])
+def test_leaving_early_leaves_nothing_behind(max_concurrency: int, taken: int, closed: bool):
     """Of a source without end no more is taken than was asked for, and no task stays."""
     items = count()
 
     async def main() -> None:
-        outcomes: Any = stream(doubled, items, at_once=at_once)
+        outcomes: Any = amap(doubled, items, max_concurrency=max_concurrency)
 
         async def leave(outcomes: AsyncIterator[Any]) -> None:
             given = 0
@@ -709,12 +717,12 @@ def test_leaving_early_leaves_nothing_behind(at_once: int, taken: int, closed: b
         assert len(asyncio.all_tasks()) == 1
 
     run_virtual(main())
-    assert next(items) <= taken + at_once
+    assert next(items) <= taken + max_concurrency
 
 
 @pytest.mark.parametrize("slow_s", [0, 0.5, 1, 10])
-@pytest.mark.parametrize("at_once", [1, 3, 50])
-def test_a_slow_consumer_gets_everything(at_once: int, slow_s: float):
+@pytest.mark.parametrize("max_concurrency", [1, 3, 50])
+def test_a_slow_consumer_gets_everything(max_concurrency: int, slow_s: float):
     """What ends while the consumer is busy waits for it; no more than so many are in flight."""
     in_flight = peak = 0
 
@@ -728,13 +736,13 @@ def test_a_slow_consumer_gets_everything(at_once: int, slow_s: float):
 
     async def main() -> list[Any]:
         given = []
-        async for outcome in stream(work, range(20), at_once=at_once):
+        async for outcome in amap(work, range(20), max_concurrency=max_concurrency):
             await asyncio.sleep(slow_s)
             given.append(outcome.result)
         return given
 
     assert sorted(run_virtual(main()).result) == list(range(20))
-    assert peak <= at_once
+    assert peak <= max_concurrency
 
 
 @pytest.mark.parametrize("outer", [1, 3])
@@ -745,10 +753,10 @@ def test_a_stream_in_a_stream(outer: int, inner: int, fails: bool):
 
     async def rows(row: int) -> int:
         source = failing(4, ValueError(row)) if fails else iter(range(4))
-        return len([one async for one in stream(doubled, source, at_once=inner)])
+        return len([one async for one in amap(doubled, source, max_concurrency=inner)])
 
     async def main() -> list[Any]:
-        return [one async for one in stream(rows, range(5), at_once=outer)]
+        return [one async for one in amap(rows, range(5), max_concurrency=outer)]
 
     given = run_virtual(main()).result
     assert sorted(one.item for one in given) == list(range(5))
@@ -756,12 +764,12 @@ def test_a_stream_in_a_stream(outer: int, inner: int, fails: bool):
 
 
 @pytest.mark.parametrize("at_s", [0, 0.5, 1, 1.5])
-@pytest.mark.parametrize("at_once", [1, 5])
-def test_a_cancelled_consumer_leaves_nothing_behind(at_once: int, at_s: float):
+@pytest.mark.parametrize("max_concurrency", [1, 5])
+def test_a_cancelled_consumer_leaves_nothing_behind(max_concurrency: int, at_s: float):
     """Its calls are cancelled with it."""
 
     async def main() -> None:
-        task = asyncio.create_task(outcomes_of(count(), at_once))
+        task = asyncio.create_task(outcomes_of(count(), max_concurrency))
         await asyncio.sleep(at_s)
         task.cancel()
         await asyncio.wait([task])

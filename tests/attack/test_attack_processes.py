@@ -64,7 +64,7 @@ def survivors(code: str, how: str, *more: str) -> list[list[str]]:
 
 
 ENDPOINT = """
-from agentlab.endpoint.process import EndpointProcess
+from agentlab.endpoint.server.process import EndpointProcess
 from agentlab.settings import Settings
 endpoint = EndpointProcess(Settings(time_scale=0.01))
 """
@@ -207,7 +207,7 @@ def test_a_run_of_tests_leaves_nothing(whom: str, how: str, tmp_path: Path):
 
 APPLICATION = """
 import asyncio, contextlib, re, sys, time
-from agentlab.endpoint.serve import serve
+from agentlab.endpoint.server.serve import serve
 
 async def app(scope, receive, send):
     print("asked", flush=True)

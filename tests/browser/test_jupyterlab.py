@@ -214,7 +214,7 @@ def test_a_bar_that_vanishes_was_full(browser: Browser, server: Server):
         server,
         "bars",
         new_code_cell(
-            "import time\nfrom agentlab.progress import bar\n"
+            "import time\nfrom agentlab._support.progress_bar import bar\n"
             "for _ in bar(range(3), name='laps'): time.sleep(0.5)"
         ),
     )

@@ -1,0 +1,94 @@
+"""Endpoints on which limiters are tuned, and others on which they are judged.
+
+The two share the presets, and nothing else: no slots, seed, demand, length of answers or moment
+of change. `TUNING` is for choosing a limiter's constants; `JUDGING` is for the result, and its seed
+and those of the experiment `tuning` are drawn again after each such choice.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+
+from agentlab.endpoint import presets
+from agentlab.endpoint.physics.formulas import Physics
+from agentlab.settings import Capacity
+
+
+class Scenario(msgspec.Struct, frozen=True, kw_only=True):
+    """A closed loop: agents that ask one question after the other, more than can be served.
+
+    Attributes:
+        preset: The endpoint's figures.
+        run_s: How long they ask, in model seconds.
+        capacity: How many slots there are, and from when, instead of the preset's.
+        requests_per_minute: The rate limit; None takes the preset's, 0 lifts it.
+        tokens: The shortest and the longest answer; all lengths between are equally likely.
+        seed: From which lengths, jitter and faults are drawn.
+    """
+
+    name: str
+    preset: str
+    agents: int
+    run_s: float
+    capacity: tuple[Capacity, ...] = ()
+    requests_per_minute: int | None = None
+    tokens: tuple[int, int] = (60, 140)
+    seed: int = 1
+
+    @property
+    def physics(self) -> Physics:
+        """How long the endpoint takes."""
+        physics = presets.load(self.preset).physics
+        return msgspec.structs.replace(physics, capacity=self.capacity)
+
+    @property
+    def rate_limit(self) -> int | None:
+        """Requests a minute; None if there is no limit."""
+        if self.requests_per_minute is not None:
+            return self.requests_per_minute or None
+        figure = presets.load(self.preset).requests_per_minute
+        return figure.value if figure else None
+
+
+def _scenarios(
+    slots: tuple[int, ...], *, seed: int, tokens: tuple[int, int], demand: int, moment: float
+) -> list[Scenario]:
+    """Return every preset that takes time, slots, a rate limit, and slots that change in mid-run.
+
+    Args:
+        demand: Agents per slot.
+        moment: When slots change, as a share of the run.
+    """
+
+    def scenario(name: str, preset: str, agents: int, run_s: float, **more: Any) -> Scenario:
+        drawn = {"seed": seed, "tokens": tokens, **more}
+        return Scenario(name=name, preset=preset, agents=demand * agents, run_s=run_s, **drawn)
+
+    some = slots[len(slots) // 2]
+    found = [
+        scenario("course", "course", 25, 2000),
+        scenario("hosted-small", "hosted-small", 10, 900),
+        scenario("laptop-ollama", "laptop-ollama", 2, 3000),
+        scenario("nim-8b", "nim-8b", 60, 200),
+        scenario("nim-70b-2gpu", "nim-70b-2gpu", 30, 1500),
+        scenario("vllm-1gpu", "vllm-1gpu", 90, 250),
+        scenario("rate limit", "vllm-1gpu", some, 600, requests_per_minute=15 * some),
+    ]
+    # On the figures of a server, whose answers differ in length only, and of a hosted model, with
+    # a jitter of its own; the rate limit of the latter is lifted.
+    for n in slots:
+        for kind, preset, run_s in (("", "vllm-1gpu", 300), (", jitter", "hosted-small", 900)):
+            for change, then in (("", n), (", halved", n // 2), (", doubled", 2 * n)):
+                capacity = [Capacity(from_s=0, slots=n)]
+                if then != n:
+                    capacity.append(Capacity(from_s=moment * run_s, slots=then))
+                more = {"capacity": tuple(capacity), "requests_per_minute": 0}
+                name = f"{n} slots{change}{kind}"
+                found.append(scenario(name, preset, max(n, then), run_s, **more))
+    return found
+
+
+TUNING = _scenarios((6, 24, 48), seed=11, tokens=(50, 150), demand=5, moment=0.4)
+JUDGING = _scenarios((4, 16, 64), seed=2004, tokens=(60, 140), demand=4, moment=0.5)

@@ -1,0 +1,215 @@
+"""The classroom as an ASGI application: the endpoint for the class, and the page for the projector.
+
+/v1/...               the endpoint, for whoever shows a name
+/lab/spans            a learner's own requests; all of them for the teacher's token
+/classroom            the page
+/classroom/board      the numbers on it: names and counts, for anybody in the room
+/classroom/settings   what the teacher may change; GET and POST, with the token
+/classroom/clear      set all counts to zero; POST, with the token
+/classroom/remove     let a name in no longer; POST, with the token
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from agentlab.classroom._door import ClassroomDoor
+from agentlab.classroom._room import Room
+from agentlab.classroom._roster import NotALearner, Roster
+from agentlab.endpoint import presets
+from agentlab.endpoint.contract.asgi import (
+    ClientGone,
+    Receive,
+    Scope,
+    Send,
+    finish,
+    read_body,
+    respond,
+    start,
+    unknown_route,
+    when_again,
+)
+from agentlab.endpoint.contract.openai_json import RequestError
+from agentlab.endpoint.contract.record import Span
+from agentlab.endpoint.server.app import App, OnEnd
+from agentlab.errors import ConfigError
+from agentlab.settings import Settings
+
+_PAGE = Path(__file__).with_name("page")
+_FILES = {
+    "/classroom": ("index.html", b"text/html; charset=utf-8"),
+    "/classroom/style.css": ("style.css", b"text/css; charset=utf-8"),
+    "/classroom/board.js": ("board.js", b"text/javascript; charset=utf-8"),
+    "/classroom/icon.svg": ("icon.svg", b"image/svg+xml"),
+}
+_BOARD, _SETTINGS = "/classroom/board", "/classroom/settings"
+_CLEAR, _REMOVE = "/classroom/clear", "/classroom/remove"
+_HEADERS = [
+    (
+        b"content-security-policy",
+        b"default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; "
+        b"connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'",
+    ),
+    (b"x-content-type-options", b"nosniff"),
+    (b"referrer-policy", b"no-referrer"),
+    (b"cache-control", b"no-store"),
+]
+_FRESH_S = 0.1
+"""For so long, by a watch, all who look at the board get the same numbers."""
+
+
+class _Removal(msgspec.Struct, forbid_unknown_fields=True):
+    name: str
+
+
+class Classroom:
+    """The application that a class shares; `token` is the teacher's, `host` where it listens.
+
+    Attributes:
+        urls: The addresses, ending in `/v1`, that the page tells learners, the likeliest first;
+            set when known.
+    """
+
+    def __init__(
+        self,
+        settings: Settings,
+        *,
+        token: str,
+        roster: Roster | None = None,
+        host: str = "127.0.0.1",
+        on_end: OnEnd | None = None,
+    ):
+        self.room = room = Room(settings)
+        self.urls: list[str] = []
+        self._roster = roster or Roster()
+        self._roster.on_leave = room.forget
+        self._door = ClassroomDoor(self._roster, token=token, host=host, time_scale=room.time_scale)
+
+        def end(span: Span) -> None:
+            room.board.end(span)
+            if on_end is not None:
+                on_end(span)
+
+        most = settings.longest_body_bytes
+        self._endpoint = App(room, door=self._door, on_end=end, max_body_bytes=most)
+        self._files = {
+            path: (_PAGE.joinpath(name).read_bytes(), kind) for path, (name, kind) in _FILES.items()
+        }
+        self._board: tuple[float, dict[str, Any]] | None = None
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["path"] != "/" and not scope["path"].startswith("/classroom"):
+            await self._endpoint(scope, receive, send)
+            return
+        try:
+            self._door.enter(scope)
+            await self._show(scope, receive, send)
+        except RequestError as error:
+            again = when_again(error, self.room.time_scale)
+            await respond(send, error.status, error.body, [*_HEADERS, *again])
+        except ClientGone:
+            return
+
+    async def _show(self, scope: Scope, receive: Receive, send: Send) -> None:
+        method, path = scope["method"], scope["path"]
+        if method == "GET" and path == "/":
+            await start(send, 307, b"text/plain", [(b"location", b"/classroom"), *_HEADERS])
+            await finish(send)
+        elif method == "GET" and path in self._files:
+            body, kind = self._files[path]
+            await respond(send, 200, body, _HEADERS, kind)
+        elif method == "GET" and path == _BOARD:
+            await respond(send, 200, self._numbers(), _HEADERS)
+        elif (method, path) in _TEACHERS:
+            self._door.refuse_learners(scope)
+            body = await read_body(scope, receive) if method == "POST" else b""
+            await respond(send, 200, _TEACHERS[method, path](self, body), _HEADERS)
+        else:
+            raise unknown_route(scope, [*_FILES, _BOARD, _SETTINGS, _CLEAR, _REMOVE])
+
+    def _settings(self, body: bytes = b"") -> dict[str, Any]:
+        local = self.room.controls.preset is not None
+        return {"settings": self.room.controls, "presets": presets.names() if local else []}
+
+    def _change(self, body: bytes) -> dict[str, Any]:
+        try:
+            self.room.change(self.room.controls.changed(msgspec.json.decode(body)))
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+            raise RequestError(400, f"The settings are not JSON: {error}.") from None
+        except ConfigError as error:
+            raise RequestError(400, str(error), code="invalid_settings") from None
+        self._board = None
+        return self._settings()
+
+    def _clear(self, body: bytes) -> dict[str, Any]:
+        self.room.board.clear()
+        self._roster.forget()
+        self._board = None
+        return self._numbers()
+
+    def _remove(self, body: bytes) -> dict[str, Any]:
+        try:
+            name = self._roster.remove(msgspec.json.decode(body, type=_Removal).name)
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+            raise RequestError(400, f'Give {{"name": "..."}}: {error}.', param="name") from None
+        except NotALearner as error:
+            raise RequestError(404, str(error), param="name", code="no_such_learner") from None
+        self._board = None
+        message = (
+            f"{name} is removed, with its counts. If the name comes again it is refused, until you "
+            "count anew; what it has in flight goes on."
+        )
+        return {"removed": name, "message": message}
+
+    def _numbers(self) -> dict[str, Any]:
+        now = asyncio.get_running_loop().time()
+        if self._board is None or now - self._board[0] >= _FRESH_S:
+            room, preset = self.room, self.room.preset
+            shown = {
+                **room.numbers(self._roster.names),
+                "paused": room.controls.paused,
+                "preset": room.controls.preset and Path(room.controls.preset).stem,
+                "slots": preset.physics.slots if preset else None,
+                "time_scale": room.time_scale,
+                "urls": self.urls,
+                "join": in_a_notebook(self.urls[0]) if self.urls else [],
+            }
+            self._board = (now, shown)
+        return self._board[1]
+
+
+_TEACHERS: dict[tuple[str, str], Callable[[Classroom, bytes], dict[str, Any]]] = {
+    ("GET", _SETTINGS): Classroom._settings,
+    ("POST", _SETTINGS): Classroom._change,
+    ("POST", _CLEAR): Classroom._clear,
+    ("POST", _REMOVE): Classroom._remove,
+}
+
+
+def in_a_notebook(url: str, name: str = "your-name") -> list[str]:
+    """Return the lines that let a notebook ask the class at `url`, the same on every system.
+
+    The terminal, the projector and the guide show them. They set the environment, and not
+    `lab.configure(upstream=...)`, because every later `lab.configure` starts from the environment:
+    with a key and no address there, it would lead to OpenAI.
+
+    Example:
+        >>> print(*in_a_notebook("http://192.168.1.20:8000/v1", "ada"), sep="\\n")
+        import os
+        from agentlab import lab
+        os.environ["OPENAI_BASE_URL"] = "http://192.168.1.20:8000/v1"
+        os.environ["OPENAI_API_KEY"] = "ada"
+        lab.configure()
+    """
+    return [
+        "import os",
+        "from agentlab import lab",
+        f'os.environ["OPENAI_BASE_URL"] = "{url}"',
+        f'os.environ["OPENAI_API_KEY"] = "{name}"',
+        "lab.configure()",
+    ]

@@ -1,0 +1,129 @@
+"""The numbers on the projector: who has how many requests in flight, and what became of others.
+
+Names and counts, never words: no prompt and no answer comes here. Nothing here reads a clock.
+"""
+
+from __future__ import annotations
+
+from collections import Counter, deque
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from agentlab.endpoint.contract.record import HUNG_UP, Span
+
+_MOST_AGENTS = 6
+_MOST_LETTERS = 24
+_SHOWN = ("answered", "refused", "errors", "tokens")
+_NOTHING = Counter[str]()
+
+Count = tuple[str, int, int]
+"""An agent, how many of its requests are being answered, and how many wait."""
+
+
+class Board:
+    """Counts what a class does; throughput is taken over `window_s` model seconds.
+
+    Example:
+        >>> board = Board(window_s=60)
+        >>> span = Span(request_id="1", agent="writer", learner="Ada", arrived_s=0.0)
+        >>> board.begin(span)
+        >>> board.numbers(now_s=1.0)["learners"][0]["agents"]
+        [('writer', 1, 0)]
+    """
+
+    def __init__(self, window_s: float):
+        self._window_s = window_s
+        self._open: dict[str, Span] = {}
+        self._forgotten: set[str] = set()  # of those
+        self.clear()
+
+    def clear(self) -> None:
+        """Set all counts to zero; what is in flight stays."""
+        self._counts: dict[str, Counter[str]] = {}
+        self._recent: deque[tuple[float, int]] = deque()  # when an answer ended, its tokens
+        self._strangers = 0
+
+    def forget(self, learner: str) -> None:
+        """Drop the counts of `learner`; what they have in flight is shown, but not counted."""
+        self._counts.pop(learner, None)
+        self._forgotten |= {id for id, span in self._open.items() if span.learner == learner}
+
+    def begin(self, span: Span) -> None:
+        """Note that a learner's request has come."""
+        self._open[span.request_id] = span
+        self._counts.setdefault(span.learner or "", Counter())
+
+    def end(self, span: Span) -> None:
+        """Note that a request has ended, one way or another."""
+        self._open.pop(span.request_id, None)
+        if span.learner is None:
+            self._strangers += 1
+            return
+        if span.request_id in self._forgotten:
+            self._forgotten.remove(span.request_id)
+            return
+        counts = self._counts.setdefault(span.learner, Counter())
+        outcomes = {429: "refused", HUNG_UP: "gone"}
+        counts["answered" if span.ok else outcomes.get(span.status or 0, "errors")] += 1
+        if span.ok and span.end_s is not None:
+            counts["tokens"] += span.completion_tokens
+            self._recent.append((span.end_s, span.completion_tokens))
+
+    def numbers(
+        self,
+        now_s: float,
+        waiting: Mapping[tuple[str, str], int] | None = None,
+        *,
+        oldest_s: float | None = None,
+        names: Sequence[str] = (),
+    ) -> dict[str, Any]:
+        """Return what the page shows as of `now_s`, in model seconds.
+
+        Requests that are "refused" met a rate limit (429); of those that are "gone" the client
+        hung up; "errors" had another reason; "strangers" came without a learner's name.
+
+        Args:
+            waiting: (Learner, agent) -> how many of the requests in flight wait for a slot.
+            oldest_s: When the one that has waited longest arrived.
+            names: Learners to show although they have not asked yet, in this order.
+        """
+        waiting = waiting or {}
+        while self._recent and self._recent[0][0] <= now_s - self._window_s:
+            self._recent.popleft()
+        agents = self._agents(waiting)
+        others = (self._counts.keys() | agents.keys()) - set(names)
+        total = sum(self._counts.values(), Counter[str]())
+        over_s = min(self._window_s, now_s) or 1.0
+        return {
+            "now_s": round(now_s, 1),
+            "in_flight": len(self._open),
+            "waiting": sum(waiting.values()),
+            "longest_wait_s": 0.0 if oldest_s is None else round(now_s - oldest_s, 1),
+            "answers_per_minute": round(60 * len(self._recent) / over_s, 1),
+            "tokens_per_s": round(sum(tokens for _, tokens in self._recent) / over_s, 1),
+            **{what: total[what] for what in ("answered", "refused", "errors", "gone")},
+            "strangers": self._strangers,
+            "learners": [
+                {"learner": name, "agents": agents.get(name, [])}
+                | {what: self._counts.get(name, _NOTHING)[what] for what in _SHOWN}
+                for name in [*names, *sorted(others, key=str.casefold)]
+            ],
+        }
+
+    def _agents(self, waiting: Mapping[tuple[str, str], int]) -> dict[str, list[Count]]:
+        counted = Counter((span.learner or "", span.agent) for span in self._open.values())
+        of: dict[str, list[Count]] = {}
+        for (learner, agent), in_flight in counted.items():
+            queued = min(waiting.get((learner, agent), 0), in_flight)
+            shown = agent if len(agent) <= _MOST_LETTERS else agent[: _MOST_LETTERS - 1] + "…"
+            of.setdefault(learner, []).append((shown, in_flight - queued, queued))
+        return {learner: _largest(counts) for learner, counts in of.items()}
+
+
+def _largest(counts: list[Count]) -> list[Count]:
+    """Keep a fixed order, so that the picture does not jump; add up the smallest of many."""
+    if len(counts) <= _MOST_AGENTS:
+        return sorted(counts)
+    ordered = sorted(counts, key=lambda count: (-count[1] - count[2], count[0]))
+    kept, rest = ordered[: _MOST_AGENTS - 1], ordered[_MOST_AGENTS - 1 :]
+    return [*sorted(kept), ("others", sum(c[1] for c in rest), sum(c[2] for c in rest))]

@@ -1,0 +1,156 @@
+"""Fair shares: whose turn it is for a slot, and how a rate limit is divided.
+
+Slots go to whoever has had least, not to whoever asks most. Each learner has a tag: the service
+that they have had, in seconds of a slot. The next job is that of the least tag, and adds its own
+service to it. A learner who comes, or comes back, starts at the tag that is being served: nobody
+saves up turns by staying away, and nobody waits for more than one job of each of those who are
+there. With 1,000 requests waiting one learner still gets one share.
+
+A class's rate limit is one bucket, as any endpoint's. But a bucket alone serves whoever knocks most
+often. So each learner has one too: a minute's limit divided by the number of those who asked in the
+last minute, or the limit that the teacher set for each, whichever is less.
+
+Nothing here reads a clock.
+
+Source: Goyal, Vin, Cheng, "Start-time Fair Queueing" (SIGCOMM 1996), with a learner for a flow; as
+a virtual token counter by Sheng et al., "Fairness in Serving Large Language Models" (OSDI 2024).
+Places in the queue: Choudhury, Hahne, "Dynamic Queue Length Thresholds" (1998).
+"""
+
+from __future__ import annotations
+
+from collections import Counter, deque
+from collections.abc import Callable
+
+from agentlab._support.bucket import Bucket
+from agentlab.endpoint.middleware.rate_limits import Limit, Limits, a_minutes
+from agentlab.endpoint.physics.batch import Job
+
+_MOST_TAGS = 1000
+_ASKING_S = 60.0
+"""So long after a request a learner counts as one who asks: the time of a limit per minute."""
+
+
+class FairQueue:
+    """A queue for `Batch` that is fair by learner, and first come, first served for each.
+
+    `cost` says what a job counts for, above 0; by default all jobs count alike.
+
+    Example:
+        >>> queue = FairQueue()
+        >>> for name in "AAAB":
+        ...     queue.append(Job(0, 1, learner=name))
+        >>> [queue.popleft().learner for _ in range(4)]
+        ['A', 'B', 'A', 'A']
+    """
+
+    def __init__(self, cost: Callable[[Job], float] = lambda job: 1.0):
+        self._cost = cost
+        self._waiting: dict[str, deque[Job]] = {}  # in the order in which they came to wait
+        self._tags: dict[str, float] = {}
+        self._now = 0.0  # the tag of the job that got a slot last
+        self._length = 0
+
+    def __len__(self) -> int:
+        return self._length
+
+    def admits(self, job: Job, places: int | None) -> bool:
+        """Return True if `job` may wait: nobody has more places than are left.
+
+        So one learner alone gets half of them, two get a third each, and there is always room
+        for a newcomer while there are more places than learners.
+        """
+        if places is None:
+            return True
+        return len(self._waiting.get(job.learner, ())) < places - self._length
+
+    def append(self, job: Job, /) -> None:
+        if job.learner not in self._waiting:
+            self._waiting[job.learner] = deque()
+            self._tags[job.learner] = max(self._tags.get(job.learner, 0.0), self._now)
+        self._waiting[job.learner].append(job)
+        self._length += 1
+
+    def popleft(self) -> Job:
+        learner = min(self._waiting, key=self._tags.__getitem__)  # of equals, who waits longest
+        self._now = self._tags[learner]
+        job = self._waiting[learner][0]
+        self._tags[learner] = round(self._now + self._cost(job), 9)
+        self.remove(job)
+        return job
+
+    def remove(self, job: Job, /) -> None:
+        self._waiting[job.learner].remove(job)
+        self._length -= 1
+        if not self._waiting[job.learner]:
+            del self._waiting[job.learner]
+        if len(self._tags) > _MOST_TAGS:  # a learner who comes back with an old one starts at now
+            self._tags = {
+                name: tag
+                for name, tag in self._tags.items()
+                if tag > self._now or name in self._waiting
+            }
+
+    @property
+    def waiting(self) -> Counter[tuple[str, str]]:
+        """(Learner, agent) -> how many of their requests wait here."""
+        return Counter((job.learner, job.agent) for jobs in self._waiting.values() for job in jobs)
+
+    @property
+    def oldest_s(self) -> float | None:
+        """When the one that has waited longest arrived; None where nobody waits."""
+        return min((jobs[0].arrived_s for jobs in self._waiting.values()), default=None)
+
+
+class Shares:
+    """The limits of a class, as each learner meets them; None or 0 where there is none.
+
+    `for_all` says how many "requests" or "tokens" per minute the whole class may send, `for_each`
+    how many each learner.
+
+    Example:
+        >>> shares = Shares({"requests": 60}, {})
+        >>> for name in ["Ada", "Bo", "Cleo"]:
+        ...     shares.of(name, now_s=0.0).admit(1, 0.0, "m")
+        >>> shares.share("requests")
+        20
+    """
+
+    def __init__(self, for_all: dict[str, int | None], for_each: dict[str, int | None]):
+        self._for_all = {kind: limit for kind, limit in for_all.items() if limit}
+        self._for_each = {kind: limit for kind, limit in for_each.items() if limit}
+        self._common = [Limit(k, a_minutes(n), "the class's") for k, n in self._for_all.items()]
+        self._kept: dict[str, tuple[dict[str, Bucket], Limits]] = {}
+        self._asked_s: dict[str, float] = {}
+
+    def __bool__(self) -> bool:
+        return bool(self._for_all or self._for_each)
+
+    def share(self, kind: str) -> int:
+        """Return how many of `kind`, which is limited, each learner may send per minute by now."""
+        bounds = []
+        if kind in self._for_all:
+            bounds.append(max(1, self._for_all[kind] // max(1, len(self._asked_s))))
+        if kind in self._for_each:
+            bounds.append(self._for_each[kind])
+        return min(bounds)
+
+    def of(self, learner: str, now_s: float) -> Limits:
+        """Return the limits of `learner`, who asks now."""
+        self._asked_s[learner] = now_s
+        for name in [n for n, at_s in self._asked_s.items() if at_s <= now_s - _ASKING_S]:
+            del self._asked_s[name]
+        if learner not in self._kept:
+            own = {kind: a_minutes(self.share(kind)) for kind in self._for_all | self._for_each}
+            each = [Limit(kind, bucket, "your share") for kind, bucket in own.items()]
+            self._kept[learner] = own, Limits(None, None, *each, *self._common)
+        buckets, limits = self._kept[learner]
+        for kind, bucket in buckets.items():
+            if (share := self.share(kind)) != bucket.burst:
+                bucket.resize(share / 60, share, now_s)
+        return limits
+
+    def forget(self, learner: str) -> None:
+        """Drop what is kept of `learner`."""
+        self._kept.pop(learner, None)
+        self._asked_s.pop(learner, None)

@@ -1,0 +1,198 @@
+"""Requests in time and in turn, until a stop; and whether a failure is everybody's."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager, suppress
+
+from agentlab import lab
+from agentlab.clock import is_virtual
+from agentlab.content import _failures
+from agentlab.content._settings import Settings
+from agentlab.errors import Stopped
+from agentlab.lab.connection import log
+from agentlab.resilience import Breaker, Guard, Monitor, RateLimit, Retry, classify
+
+_TOLD_FROM_S = 30.0
+"""So many real seconds without a request are told, because they look like a program that hangs."""
+
+
+class Sender:
+    """Keeps the settings' limits over all that it sends.
+
+    Attributes:
+        reply: What sends a request: `lab.reply`, or a cluster's.
+        stopped: Why nothing more is sent; None while work goes on.
+        recorded: How many answers were recorded.
+        nobody_answers: What was met the last time that a failure was everybody's; None before.
+    """
+
+    def __init__(self, settings: Settings):
+        self.monitor = Monitor()
+        self.reply = lab.reply
+        self.stopped: str | None = None
+        self.recorded = 0
+        self.nobody_answers: str | None = None
+        self._settings = settings
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._answered = self._outages = self._in_flight = 0
+        self._sent_s = 0.0
+
+    def begin(self) -> bool:
+        """Send again after a stop; return True if this is another event loop than before.
+
+        A guard counts in one loop's time, so each has its own; and it is of no use after a stop.
+        """
+        loop, chosen = asyncio.get_running_loop(), self._settings
+        another = loop is not self._loop
+        if another:
+            self._loop, self._probing = loop, asyncio.Lock()
+            self._pace = RateLimit(requests_per_minute=chosen.requests_per_minute)
+            self._breaker = Breaker()
+        if another or self.stopped is not None:
+            self.stopped = None
+            self._guard = Guard(
+                retry=Retry(attempts=chosen.retry_attempts),
+                deadline_s=None,
+                attempt_timeout_s=chosen.timeout_seconds,
+                longest_wait_s=chosen.longest_wait_seconds,
+                max_concurrency=chosen.max_concurrent_agents,
+                rate_limit=self._pace,
+                breaker=self._breaker,
+                monitor=self.monitor,
+            )
+        return another
+
+    def stop(self, reason: str) -> None:
+        """Send nothing more, and call off what has not been sent; the first reason stays."""
+        if self.stopped is None:
+            self.stopped = reason
+            if self._loop is not None:
+                self._guard.stop(reason)
+
+    async def send(
+        self, call: Callable[[], Awaitable[lab.Reply]], step: str, tokens: float = 0
+    ) -> lab.Reply:
+        """Return what `call` brings.
+
+        Raises:
+            Stopped: If a stop came before it was sent. What is sent is left alone.
+        """
+
+        async def attempt() -> lab.Reply:
+            self._in_flight += 1
+            try:
+                return await call()
+            finally:
+                self._in_flight -= 1
+                self._sent_s = lab.now_s()
+
+        reply = await self._guard.run(attempt, agent=step, tokens=tokens)
+        self._answered += 1
+        return reply
+
+    @asynccontextmanager
+    async def watched(self) -> AsyncIterator[None]:
+        """Tell of a time in which nothing is sent, and stop if it is longer than any wait may be.
+
+        The limits that an endpoint tells may be such that the next request is never sent.
+        """
+        self._sent_s = lab.now_s()
+        watching = asyncio.create_task(self._watch())
+        try:
+            yield
+        finally:
+            watching.cancel()
+            await asyncio.gather(watching, return_exceptions=True)
+
+    async def _watch(self) -> None:
+        chosen = self._settings
+        # What an endpoint may ask for, back-off on top, and the turn at a rate of our own.
+        longest_s = chosen.longest_wait_seconds + Retry().most_s
+        longest_s += 60 / (chosen.requests_per_minute or 60)
+        told_s = min(_TOLD_FROM_S * lab.model_seconds_a_second(), longest_s)
+        since_s, wait_s = lab.now_s(), told_s
+        while True:
+            await lab.sleep_until(since_s + wait_s)
+            last_s = lab.now_s() if self._in_flight else self._sent_s
+            if last_s > since_s:
+                since_s, wait_s = last_s, told_s
+                continue
+            if wait_s == longest_s:
+                break
+            wait_s = longest_s
+            if not is_virtual():
+                log.warning(
+                    "nothing was sent for %.0f s, because of limits or waits that the endpoint "
+                    "tells; after %g model seconds the batch stops",
+                    _TOLD_FROM_S,
+                    longest_s,
+                )
+        self.stop(
+            f"nothing was sent for {longest_s:g} model seconds, because the endpoint's limits "
+            "allow nothing sooner; longest_wait_seconds is "
+            f"{chosen.longest_wait_seconds:g}"
+        )
+
+    async def is_everybodys(self, error: BaseException, said: str) -> bool:
+        """Find out whether a failure is no topic's fault; stop if there is no use in going on.
+
+        Args:
+            said: The failure in words.
+        """
+        longest_s = self._settings.longest_wait_seconds
+        if _failures.is_everybodys(error):
+            self.stop(f"no topic can succeed: {said}")
+            return True
+        if (asked_s := self._pace.paused_s) > longest_s:
+            self.stop(
+                f"the endpoint asks to wait {asked_s:,.0f} model seconds, and longest_wait_seconds "
+                f"is {longest_s:g}"
+            )
+            return True
+        passing, outages = _failures.passes(error), self._outages
+        if not passing and (self._answered or _failures.is_final(error)):
+            return False
+        async with self._probing:
+            if self._outages != outages or self.stopped is not None:
+                return True  # somebody else has asked, and waited
+            limited = classify(_failures.last(error)).limited  # which is never a topic's fault
+            met = error if limited else await self._probe()
+            if met is None or _failures.passes(met) != passing:
+                return False
+            why = "nothing is answered" if passing else "no topic can succeed"
+            if _failures.may_end_soon(met, was_there=self._answered > 0):
+                self._outages += 1
+                why += f" within {longest_s:g} model seconds"
+                met = await self._outlast(met)
+            if met is not None:
+                self.stop(f"{why}: {said}")
+        return True
+
+    async def _outlast(self, met: BaseException | None) -> BaseException | None:
+        """Ask again, alone, until something is answered or patience ends; return the last error."""
+        longest_s, wait_s = self._settings.longest_wait_seconds, 1.0
+        if not is_virtual():
+            log.warning("nothing is answered; trying again for %g s: %s", longest_s, met)
+        with suppress(Stopped, TimeoutError):
+            async with lab.timeout(longest_s):
+                while met is not None and _failures.passes(met):
+                    with self._guard.stoppable():
+                        await lab.sleep(wait_s)
+                    met, wait_s = await self._probe(), min(2 * wait_s, 30.0)
+        return met
+
+    async def _probe(self) -> BaseException | None:
+        """Ask what no topic is to blame for; return the error that everybody meets, or None."""
+
+        async def probe() -> lab.Reply:
+            return await self.reply("Are you there?", agent="probe", max_tokens=16, temperature=0)
+
+        try:
+            await self.send(probe, "probe")
+        except Exception as error:
+            if not _failures.is_final(error):
+                return error
+            self._answered += 1
+        return None

@@ -1,0 +1,126 @@
+"""The content system's settings: arguments win over the environment, and that over a file."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+from difflib import get_close_matches
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import Field, model_validator
+from pydantic_core import ArgsKwargs
+
+from agentlab._support.fields import model
+from agentlab._support.yaml_file import LocatedFile
+from agentlab.errors import ConfigError
+
+PREFIX = "AGENTLAB_CONTENT_"
+
+# not strict, because the environment gives text
+_Number = Annotated[int, Field(gt=0, le=1_000_000)]
+_Seconds = Annotated[float, Field(ge=0.001, le=30 * 86_400)]
+_Price = Annotated[float, Field(ge=0, le=1_000_000)]
+
+
+@model
+class Settings:
+    """How the system works; every limit holds for a whole batch.
+
+    Attributes:
+        max_concurrent_agents: The most requests in flight, and topics in work.
+        max_memory_mb: While this process holds more, topics are begun one at a time.
+        retry_attempts: The most requests for one answer.
+        timeout_seconds: The longest that one request may take, in model seconds.
+        longest_wait_seconds: For how many model seconds an endpoint that refuses everybody is
+            waited for, and the longest wait that it may ask for. What takes longer ends the batch.
+        requests_per_minute: A rate that is kept; None learns the endpoint's own.
+        quarantine_after: How often a topic may fail before it is given up.
+        engine: What runs a topic's agents; see `agentlab.engines`.
+        prompt_price: Dollars for a million tokens of prompts; None leaves costs out.
+        answer_price: Dollars for a million tokens of answers.
+
+    Raises:
+        ConfigError: If a value cannot work, naming it and its variable.
+
+    Example:
+        >>> Settings(max_concurrent_agents=4, timeout_seconds=30).retry_attempts
+        3
+    """
+
+    max_concurrent_agents: _Number = 4
+    max_memory_mb: _Number = 1024
+    retry_attempts: _Number = 3
+    timeout_seconds: _Seconds = 60
+    longest_wait_seconds: _Seconds = 300
+    requests_per_minute: _Number | None = None
+    quarantine_after: _Number = 3
+    engine: Literal["sequential", "asyncio", "langgraph"] = "asyncio"
+    prompt_price: _Price | None = None
+    answer_price: _Price | None = None
+
+    @model_validator(mode="before")
+    @classmethod
+    def _with_environment(cls, given: Any) -> Any:
+        """Add what the environment sets, unless a file is read by itself."""
+        if not isinstance(given, ArgsKwargs):
+            return given
+        return ArgsKwargs(given.args, _environment() | (given.kwargs or {}))
+
+    def __post_init__(self) -> None:
+        if (self.prompt_price is None) != (self.answer_price is None):
+            raise ConfigError(
+                "prompt_price and answer_price go together, and 0 is a price too: got "
+                f"{self.prompt_price} and {self.answer_price}"
+            )
+
+    @classmethod
+    def variables(cls) -> dict[str, str]:
+        """Return the variables of the environment, by the settings that they set."""
+        names = [field.name for field in dataclasses.fields(cls)]
+        return {name: f"{PREFIX}{name.upper()}" for name in names}
+
+    @classmethod
+    def load(cls, file: str | Path, **given: Any) -> Settings:
+        """Read a YAML file; the environment and `given` values win over it.
+
+        Raises:
+            ConfigError: If there is no such file, or a value cannot work. If the file is wrong, it
+                is a `FileError`, which names line and column.
+        """
+        if not Path(file).is_file():
+            raise ConfigError(f"no settings file {str(file)!r}; give a .yaml file")
+        located = LocatedFile(Path(file), what="settings file")
+        values = {} if located.value is None else located.value
+        try:
+            if isinstance(values, dict):
+                return cls(**(values | _environment() | given))
+            raise ConfigError("a mapping of settings is expected")
+        except ConfigError as error:
+            if problems := located.problems(cls):
+                raise located.error(problems) from None
+            raise ConfigError(f"settings file {str(file)!r}: {error}") from None
+
+    def dollars(self, prompt_tokens: int, answer_tokens: int) -> float | None:
+        """Return what so many tokens cost; None without prices.
+
+        Example:
+            >>> Settings(prompt_price=0.15, answer_price=0.60).dollars(1_000_000, 1_000_000)
+            0.75
+        """
+        if self.prompt_price is None or self.answer_price is None:
+            return None
+        return (prompt_tokens * self.prompt_price + answer_tokens * self.answer_price) / 1e6
+
+
+def _environment() -> dict[str, str]:
+    """Return the settings that the environment gives; a misspelt one would have no effect."""
+    fields = {variable: name for name, variable in Settings.variables().items()}
+    given = {}
+    for name, value in os.environ.items():
+        if name.upper().startswith(PREFIX):
+            if name.upper() not in fields:
+                (near,) = get_close_matches(name.upper(), fields, n=1, cutoff=0)
+                raise ConfigError(f"there is no variable {name}; the nearest is {near}")
+            given[fields[name.upper()]] = value
+    return given

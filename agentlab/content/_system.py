@@ -1,0 +1,222 @@
+"""Content for one topic or many: each answer is paid for once, whatever happens in between."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import Counter
+from collections.abc import Iterable
+from contextlib import AsyncExitStack, nullcontext
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal, Self
+
+from agentlab._support.progress_bar import bar
+from agentlab.content._journal import Journal
+from agentlab.content._sending import Sender
+from agentlab.content._settings import Settings
+from agentlab.content._topics import CONTENT_TYPES, Job, jobs
+from agentlab.content._work import Content, Metrics, Status, Work
+from agentlab.errors import JournalError
+from agentlab.resilience import amap
+from agentlab.workflow import Workflow
+
+if TYPE_CHECKING:
+    from agentlab.engines.dask import Cluster
+
+__all__ = ["Content", "ContentSystem", "ContentType", "Metrics", "summary"]
+
+ContentType = Literal["blog", "comprehensive"]
+
+
+class ContentSystem:
+    """Four kinds of agents, research, writer, editor and publisher, in two workflows.
+
+    "blog" has them one after the other; "comprehensive" has three of the first two at the same
+    time. Both are files of `data/workflows/`.
+
+    Args:
+        out: A folder for the files, and for the journal that lets another run go on; without it
+            nothing is written to the disk.
+        journal: A file or URL for the journal instead; see `agentlab.content._journal`.
+
+    Raises:
+        ConfigError: If another process works there, or the journal has an older format.
+
+    Example:
+        with ContentSystem(Settings(max_concurrent_agents=4), out="content") as system:
+            content = await system.generate_content("Why tides?", content_type="comprehensive")
+            print(content.status, content.metrics.cost)
+    """
+
+    def __init__(
+        self,
+        settings: Settings | None = None,
+        *,
+        out: str | Path | None = None,
+        journal: str | Path | None = None,
+    ):
+        self.settings = settings or Settings()
+        self._out = None if out is None else Path(out)
+        if journal is None and self._out is not None:
+            journal = self._out / "journal.sqlite"
+        self._workflows = {name: Workflow.load(name) for name in CONTENT_TYPES}
+        self._sender = Sender(self.settings)
+        self._one_at_a_time: dict[Job, asyncio.Lock] = {}
+        self.monitor = self._sender.monitor
+        self.journal = Journal(journal)
+
+    async def generate_content(self, topic: str, content_type: ContentType = "blog") -> Content:
+        """Write about one topic. What was answered in an earlier run is not asked again.
+
+        A failure is a status, not an exception.
+
+        Raises:
+            ConfigError: If there is no such type, or the topic is empty.
+        """
+        (job,) = jobs([topic], content_type)
+        self._begin()
+        async with self._sender.watched():
+            return await self._generate(job)
+
+    async def batch_generate(
+        self,
+        topics: Iterable[str],
+        content_type: ContentType = "blog",
+        *,
+        progress: bool = False,
+        cluster: str | Cluster | None = None,
+    ) -> list[Content]:
+        """Write about many topics, each once; one that fails is tried again after all others.
+
+        Args:
+            progress: Whether to show a bar that counts the topics.
+            cluster: Where the requests are sent from: a `Cluster`, a scheduler's address, or
+                "local" for processes that are started here; None sends from this one. Limits,
+                retries and the journal stay here, so they are one for all.
+
+        Returns:
+            For each different topic, in their order, what became of it.
+
+        Raises:
+            ConfigError: If there is no such type, or a topic is empty.
+        """
+        given = jobs(topics, content_type)
+        self._begin()
+        async with AsyncExitStack() as stack:
+            await stack.enter_async_context(self._sender.watched())
+            if isinstance(cluster, str):
+                from agentlab.engines.dask import Cluster  # takes a second to import
+
+                address = None if cluster == "local" else cluster
+                cluster = await stack.enter_async_context(Cluster(address))
+            if cluster is not None:
+                stack.callback(setattr, self._sender, "reply", self._sender.reply)
+                self._sender.reply = cluster.reply
+            return await self._all(given, content_type if progress else None)
+
+    async def _all(self, given: list[Job], name: str | None) -> list[Content]:
+        contents: dict[Job, Content] = {}
+        sender, waiting, idle = self._sender, given, 0
+        with nullcontext() if name is None else bar(total=len(given), name=name) as shown:
+            while waiting:
+                recorded, sender.nobody_answers = sender.recorded, None
+                async for job, content, error in amap(
+                    self._generate,
+                    waiting,
+                    max_concurrency=self.settings.max_concurrent_agents,
+                    max_memory_mb=self.settings.max_memory_mb,
+                ):
+                    if content is None:
+                        raise error or AssertionError("an outcome is a result or an error")
+                    contents[job] = content
+                    if content.status != "failed" and shown is not None:
+                        shown.update()
+                waiting = [job for job in waiting if contents[job].status == "failed"]
+                idle = 0 if sender.recorded > recorded else idle + 1
+                if sender.nobody_answers and idle == self.settings.quarantine_after:
+                    self.stop(f"nothing is answered: {sender.nobody_answers}")
+                    contents |= {job: contents[job]._replace(status="left") for job in waiting}
+                    break
+        return [contents[job] for job in given]
+
+    async def first_question(
+        self, topics: Iterable[str], content_type: ContentType = "blog"
+    ) -> None:
+        """Ask one question of a batch alone, and stop if every topic would meet what it meets.
+
+        It is one that has to be asked anyway, so it costs nothing: its answer is recorded.
+        """
+        given = jobs(topics, content_type)
+        self._begin()
+        async with self._sender.watched():
+            for job in given:
+                if await self._work(job).first_question():
+                    return
+
+    def stop(self, reason: str = "stopped") -> None:
+        """Send nothing more. What is in flight is waited for and recorded, the rest is left."""
+        self._sender.stop(reason)
+
+    def so_far(self, topics: Iterable[str], content_type: ContentType = "blog") -> list[Content]:
+        """Read what the journal says of topics; nothing is asked, and no file is written."""
+        contents = []
+        known: dict[str, Status] = {"done": "done", "quarantined": "quarantined"}
+        for job in jobs(topics, content_type):
+            status, _, error = self.journal.status(job.key)
+            contents.append(self._work(job).content(known.get(status, "left"), error=error))
+        return contents
+
+    @property
+    def stopped(self) -> str | None:
+        """Why nothing more is sent; None while work goes on."""
+        return self._sender.stopped
+
+    def close(self) -> None:
+        """Let another process go on with the journal."""
+        self.journal.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def _begin(self) -> None:
+        if self._sender.begin():
+            self._one_at_a_time = {}
+
+    async def _generate(self, job: Job) -> Content:
+        async with self._one_at_a_time.setdefault(job, asyncio.Lock()):
+            return await self._work(job).run()
+
+    def _work(self, job: Job) -> Work:
+        workflow = self._workflows[job.content_type]
+        return Work(job, workflow, self.journal, self._sender, self.settings, self._out)
+
+
+def summary(contents: Iterable[Content], journal: Journal, settings: Settings) -> str:
+    """Say in a few lines what became of a batch's topics, and what all of it cost so far."""
+    contents = list(contents)
+    counts = Counter(content.status for content in contents)
+    retried = sum(content.metrics.attempts > 1 for content in contents)
+    try:
+        bill = journal.bill()
+        cost = settings.dollars(bill.prompt_tokens, bill.answer_tokens)
+        took = (
+            f"{bill.requests:,} requests for {bill.answers:,} answers, {bill.prompt_tokens:,} "
+            f"tokens of prompts and {bill.answer_tokens:,} of answers"
+            + ("" if cost is None else f", ${cost:,.4f}")
+        )
+    except JournalError as error:
+        took = str(error)
+    lines = [
+        f"{counts['done']} done, {retried} with a request sent again, "
+        f"{counts['quarantined']} quarantined, {counts['left'] + counts['failed']} left",
+        took,
+    ]
+    lines += [f"quarantined: {c.topic}: {c.error}" for c in contents if c.status == "quarantined"]
+    lines += [
+        f"{file} was edited, so the new text is not published there; move it, and use --resume"
+        for content in contents
+        for file in content.kept
+    ]
+    return "\n".join(lines)

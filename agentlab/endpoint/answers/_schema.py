@@ -1,0 +1,253 @@
+"""A value that a JSON Schema admits: the form from the schema, the contents from a `Filler`.
+
+What was built is checked against the schema before it is handed out, so a keyword that the builder
+does not know leads to a clear refusal, never to a wrong answer.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Mapping, Sequence
+from typing import Any, Protocol
+
+import rstr
+
+from agentlab.endpoint.contract.json_schema import (
+    Budget,
+    CannotFill,
+    Schema,
+    count_looks,
+    count_parts,
+    resolve,
+    validator_of,
+)
+
+_DEEP, _TOO_DEEP = 6, 40
+_EXPLAINED_STEPS = 500  # to explain takes a validator a thousand times as long as to check
+_FORMATS = {
+    "date-time": "2026-01-15T09:30:00Z", "date": "2026-01-15", "time": "09:30:00Z",
+    "duration": "PT30M", "email": "reader@example.com", "hostname": "example.com",
+    "ipv4": "192.0.2.1", "ipv6": "2001:db8::1", "uri": "https://example.com/",
+    "uuid": "6f1c2f6e-7d0c-4a52-9b8e-3f0a5d1c2b47",
+}  # fmt: skip
+
+
+class Filler(Protocol):
+    """Says what stands in the fields; `name` is the nearest property's, ranges are inclusive."""
+
+    def text(self, name: str, schema: Schema) -> str: ...
+
+    def choose(self, name: str, options: Sequence[Any]) -> Any: ...
+
+    def number(self, name: str, least: float, most: float, whole: bool) -> float: ...
+
+
+def build(
+    schema: Schema,
+    filler: Filler,
+    *,
+    draw: random.Random,
+    optional: bool = True,
+    budget: Budget | None = None,
+) -> Any:
+    """Build a value that `schema` admits.
+
+    Args:
+        draw: Decides what only a pattern describes.
+        optional: Whether properties that are not required are filled in, too.
+        budget: What it may take; others may share it.
+
+    Raises:
+        CannotFill: If it cannot be built, or not within the budget.
+    """
+    validator = validator_of(schema)
+    budget = budget or Budget()
+    value = _Builder(schema, filler, draw, optional, budget).value(schema, "", 0)
+    before = budget.steps
+    count_looks(schema, value, budget)
+    if not validator.is_valid(value):
+        if before - budget.steps > _EXPLAINED_STEPS:
+            raise CannotFill("what it asks for does not fit together")
+        error = next(validator.iter_errors(value))
+        raise CannotFill(f"{error.message} (at {list(error.instance_path)})")
+    return value
+
+
+class _Xeger(rstr.Rstr):
+    """Text by a pattern, within a budget."""
+
+    def __init__(self, draw: random.Random, budget: Budget):
+        super().__init__(draw)
+        self._budget = budget
+
+    def _handle_state(self, state: Any) -> Any:
+        opcode, value = state
+        self._budget.spend(value[1] - value[0] if opcode.name == "RANGE" else 1)
+        return super()._handle_state(state)
+
+
+class _Builder:
+    def __init__(
+        self, root: Schema, filler: Filler, draw: random.Random, optional: bool, budget: Budget
+    ):
+        self._root, self._filler, self._draw, self._optional = root, filler, draw, optional
+        self._budget = budget
+        self._open = ["#"]  # the references that lead to where we are
+
+    def value(self, schema: Any, name: str, depth: int) -> Any:
+        if depth > _TOO_DEEP:
+            raise CannotFill("it contains itself without an end")
+        self._budget.spend()
+        if not isinstance(schema, Mapping) or not schema:
+            return self._text(name, {})
+        self._open.append(str(schema.get("$ref", "")))
+        value = self._inner(self._merged(schema, depth), name, depth)
+        self._open.pop()
+        return value
+
+    def _inner(self, schema: Schema, name: str, depth: int) -> Any:
+        if "const" in schema:
+            count_parts(schema["const"], self._budget)  # it may be given again and again
+            return schema["const"]
+        if "enum" in schema:
+            self._budget.spend(len(schema["enum"]))
+            if not schema["enum"]:
+                raise CannotFill("'enum' is empty")
+            chosen = self._filler.choose(name, schema["enum"])
+            count_parts(chosen, self._budget)
+            return chosen
+        if options := schema.get("anyOf") or schema.get("oneOf"):
+            return self.value(self._alternative(options, depth), name, depth + 1)
+        match _type(schema):
+            case "object":
+                return self._object(schema, depth)
+            case "array":
+                return self._array(schema, name, depth)
+            case "boolean":
+                return bool(self._filler.choose(name, [True, False]))
+            case "integer" | "number" as kind:
+                return self._number(schema, name, whole=kind == "integer")
+            case "null":
+                return None
+            case "string":
+                return self._string(schema, name)
+            case other:
+                raise CannotFill(f"unknown type {other!r}")
+
+    def _merged(self, schema: Schema, depth: int) -> Schema:
+        """Return the schema with its reference and its `allOf` put in."""
+        self._budget.spend(len(schema))
+        parts = [resolve(self._root, schema["$ref"], self._budget)] if "$ref" in schema else []
+        parts += schema.get("allOf", [])
+        if depth > _TOO_DEEP:
+            raise CannotFill("it contains itself without an end")
+        merged: dict[str, Any] = {k: v for k, v in schema.items() if k not in ("$ref", "allOf")}
+        for part in parts:
+            if isinstance(part, Mapping):
+                inner = self._merged(part, depth + 1)
+                properties = {**inner.get("properties", {}), **merged.get("properties", {})}
+                required = [*inner.get("required", []), *merged.get("required", [])]
+                self._budget.spend(len(properties) + len(required))
+                merged = {**inner, **merged}
+                if properties:
+                    merged |= {"properties": properties, "required": required}
+        return merged
+
+    def _alternative(self, options: Sequence[Any], depth: int) -> Any:
+        """Return the first that is not null and does not lead back here; deep down, a plain one."""
+
+        def rank(option: Any) -> tuple[bool, bool, bool]:
+            kind = option.get("type") if isinstance(option, Mapping) else None
+            plain = kind in ("null", "string", "number", "integer", "boolean")
+            # Where a client cut a circle open, it left the empty schema.
+            return (not option or self._again(option), depth > _DEEP and not plain, kind == "null")
+
+        self._budget.spend(len(options))
+        return min(options, key=rank)
+
+    def _again(self, schema: Any) -> bool:
+        return isinstance(schema, Mapping) and schema.get("$ref") in self._open
+
+    def _object(self, schema: Schema, depth: int) -> dict[str, Any]:
+        properties = schema.get("properties", {})
+        required = dict.fromkeys(schema.get("required", []))  # in order, and quick to look in
+        self._budget.spend(len(properties) + len(required), sum(map(len, (*properties, *required))))
+        all_of_them = depth <= _DEEP and (self._optional or not required)
+        names = [
+            name
+            for name, inner in properties.items()
+            if name in required or (all_of_them and not self._again(inner))
+        ]
+        names += [name for name in required if name not in properties]
+        return {name: self.value(properties.get(name, {}), name, depth + 1) for name in names}
+
+    def _array(self, schema: Schema, name: str, depth: int) -> list[Any]:
+        values = [self.value(item, name, depth + 1) for item in schema.get("prefixItems", [])]
+        items, unique = schema.get("items", {}), schema.get("uniqueItems")
+        if items is False:
+            return values
+        wanted = int(schema.get("minItems", 0))
+        if depth <= _DEEP and not self._again(items):
+            wanted = max(wanted, min(3, int(schema.get("maxItems", 3))))
+        for _ in range(20 * wanted + 20):  # more tries than places, because of what must be unique
+            if len(values) >= wanted:
+                break
+            value = self.value(items, name, depth + 1)
+            self._budget.spend(len(values) if unique else 0)
+            if not (unique and value in values):
+                values.append(value)
+        return values
+
+    def _number(self, schema: Schema, name: str, *, whole: bool) -> float:
+        step = schema.get("multipleOf", 1 if whole else 0.01)
+        tiny = 1 if whole else min(step, 0.01)
+        try:
+            least = schema.get("minimum", schema.get("exclusiveMinimum", -tiny) + tiny)
+            most = schema.get("maximum", schema.get("exclusiveMaximum", float("inf")) - tiny)
+            if most == float("inf"):
+                most = least + (9 if whole or least else 1)
+            value = self._filler.number(name, least, max(least, most), whole)
+            if "multipleOf" in schema:
+                multiple = value // step * step
+                value = -(-least // step) * step if multiple < least else multiple
+            return int(value) if whole else value
+        except (ArithmeticError, ValueError):  # beyond what a float holds
+            raise CannotFill("its numbers are out of range") from None
+
+    def _string(self, schema: Schema, name: str) -> str:
+        if "pattern" in schema:
+            return self._by_pattern(schema["pattern"])
+        if schema.get("format") in _FORMATS:
+            return _FORMATS[schema["format"]]
+        text = self._text(name, schema)
+        text = text[: int(schema.get("maxLength", len(text)))]
+        least = int(schema.get("minLength", 0))  # 2.0 is a whole number there
+        self._budget.spend(characters=least)
+        return text.ljust(least, ".")
+
+    def _text(self, name: str, schema: Schema) -> str:
+        text = self._filler.text(name, schema)
+        self._budget.spend(characters=len(text))
+        return text
+
+    def _by_pattern(self, pattern: str) -> str:
+        self._budget.spend(characters=len(pattern))
+        try:
+            text = str(_Xeger(self._draw, self._budget).xeger(pattern))
+        except CannotFill:
+            raise
+        except Exception as error:
+            raise CannotFill(f"pattern {pattern!r} ({error})") from None
+        self._budget.spend(characters=len(text))
+        return text
+
+
+def _type(schema: Schema) -> str:
+    kind = schema.get("type")
+    if isinstance(kind, list):
+        return next((each for each in kind if each != "null"), "null")
+    if kind is not None:
+        return str(kind)
+    if "properties" in schema or "required" in schema:
+        return "object"
+    return "array" if "items" in schema or "prefixItems" in schema else "string"

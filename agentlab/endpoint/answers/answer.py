@@ -1,0 +1,205 @@
+"""One request's answer: what the model says or calls on its turn, how many tokens, how much jitter.
+
+All of it is a function of the endpoint's seed, the request, and its occurrence.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import random
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from functools import partial
+from hashlib import blake2b
+
+import msgspec
+
+from agentlab.endpoint.answers import _tools
+from agentlab.endpoint.answers._prompt import glance
+from agentlab.endpoint.answers._schema import build
+from agentlab.endpoint.answers.replies import Replies, Writer
+from agentlab.endpoint.contract.json_schema import CannotFill, admits
+from agentlab.endpoint.contract.openai_json import RequestError
+from agentlab.endpoint.contract.request import ChatRequest
+from agentlab.endpoint.contract.seeded_random import digest, generator
+from agentlab.endpoint.contract.tokens import count_all, split_up_to
+from agentlab.endpoint.physics.formulas import Physics
+
+_LONGEST_TOKENS = 16_384  # of a choice, as with the models that the presets are for
+_PIECES_A_TURN = 5000  # are written before the event loop turns
+_FORM_PIECES = 2500  # take as long to write as a schema to fill
+
+
+class Called(msgspec.Struct, frozen=True):
+    """A call of a tool; its arguments are the pieces from `start` to `end` of its choice."""
+
+    id: str
+    name: str
+    start: int
+    end: int
+
+
+class Choice(msgspec.Struct, frozen=True):
+    """One of the answers to a request, as the pieces in which it is streamed.
+
+    The pieces are those of the text, or of the arguments of one call after the other.
+    """
+
+    pieces: Sequence[str]
+    finish_reason: str
+    calls: list[Called] = []
+
+    @property
+    def text(self) -> str:
+        """What is said; empty where tools are called."""
+        return "" if self.calls else "".join(self.pieces)
+
+    def arguments(self, call: Called) -> str:
+        """Return the arguments of one of its calls, JSON in a string."""
+        return "".join(self.pieces[call.start : call.end])
+
+
+class Said(msgspec.Struct, frozen=True):
+    """What is said in answer to a request, before it has an id and a time.
+
+    Attributes:
+        completion_tokens: The tokens of all choices, as they are billed.
+        longest_tokens: Those of the longest choice: choices are decoded side by side.
+        fixed: True if every request of its kind is told the same.
+    """
+
+    choices: list[Choice]
+    prompt_tokens: int
+    completion_tokens: int
+    longest_tokens: int
+    fixed: bool = False
+
+
+class Answer(msgspec.Struct, frozen=True):
+    """Everything about an answer that does not depend on when it was asked for."""
+
+    id: str
+    said: Said
+    prefill_jitter: float = 1.0
+    decode_jitter: float = 1.0
+
+
+class Turn(msgspec.Struct, frozen=True):
+    """What the model says, or the tools that it calls; `fixed` if the request alone decides it."""
+
+    text: str
+    calls: list[_tools.Call] = []
+    fixed: bool = False
+
+
+def request_key(request: ChatRequest) -> bytes:
+    """Return what makes two requests the same: model, conversation and the client's own seed."""
+    canonical = msgspec.json.encode(
+        (request.model, request.messages, request.seed, request.tools, request.response_format)
+    )
+    return blake2b(canonical, digest_size=16).digest()
+
+
+async def say(
+    request: ChatRequest, replies: Replies, *, seed: int, key: bytes, occurrence: int
+) -> Said:
+    """Return the words of the answer to the `occurrence`-th (from 0) request with this `key`.
+
+    At temperature 0 they do not depend on the occurrence. Long work leaves the event loop time.
+    It raises what `take` raises.
+    """
+    said = 0 if request.temperature == 0 else occurrence
+    choices, fixed, pieces = [], True, 0
+    for index in range(request.n or 1):
+        turn = take(request, replies, partial(generator, seed, key, said, f"text {index}"))
+        choices.append(await _choice(turn, request, f"{key.hex()[:10]}{index}"))
+        fixed = fixed and (turn.fixed or request.temperature == 0)
+        pieces += len(choices[-1].pieces)
+        pieces += _FORM_PIECES if request.tools or request.response_format else 0
+        if pieces > _PIECES_A_TURN:
+            pieces = 0
+            await asyncio.sleep(0)
+    sizes = [len(choice.pieces) for choice in choices]
+    return Said(choices, await _prompt_tokens(request), sum(sizes), max(sizes), fixed)
+
+
+def timed(said: Said, physics: Physics, *, seed: int, key: bytes, occurrence: int) -> Answer:
+    """Return what was said as an answer, with an id and the jitter of its times."""
+    id = f"chatcmpl-{digest(seed, key, occurrence, 'id').hex()}"
+    if not physics.jitter_sigma:  # spares most requests a generator
+        return Answer(id, said)
+    draw = generator(seed, key, occurrence, "timing")
+    return Answer(id, said, physics.jitter(draw), physics.jitter(draw))
+
+
+async def _prompt_tokens(request: ChatRequest) -> int:
+    """Count the conversation's tokens, and 3 per message and 3 per request that frame them.
+
+    Source: OpenAI's cookbook on counting the tokens of chat messages.
+    """
+    tokens = 3 + 3 * len(request.messages) + await count_all(text for _, text in request.turns)
+    if request.tools or request.response_format:  # a provider writes them into the prompt
+        described = msgspec.json.encode((request.tools, request.response_format)).decode()
+        tokens += await count_all([described])
+    return tokens
+
+
+async def _choice(turn: Turn, request: ChatRequest, id_stem: str) -> Choice:
+    limit = min(request.limit_tokens or _LONGEST_TOKENS, _LONGEST_TOKENS)
+    pieces: list[str] = []  # one more than `limit` at least, if there are more
+    calls: list[Called] = []
+    for number, (name, arguments) in enumerate(turn.calls):
+        start = len(pieces)
+        pieces += await split_up_to(arguments, limit)
+        id = f"call_{id_stem}{len(request.messages)}{number}"
+        calls.append(Called(id, name, start, len(pieces)))
+    if not calls:
+        ends = [at for stop in request.stops if stop and (at := turn.text.find(stop)) >= 0]
+        pieces = await split_up_to(turn.text[: min(ends)] if ends else turn.text, limit)
+    if len(pieces) > limit:
+        return Choice(pieces[:limit], "length", [call for call in calls if call.start < limit])
+    return Choice(pieces, "tool_calls" if calls else "stop", calls)
+
+
+def take(request: ChatRequest, replies: Replies, generator: Callable[[], random.Random]) -> Turn:
+    """Take the model's turn; what `generator` makes decides what the request leaves open.
+
+    Raises:
+        RequestError: 400, if a schema asks for what the local model cannot build.
+    """
+    turns = request.turns
+    prompt = glance(next((text for role, text in reversed(turns) if role == "user"), ""))
+    prepared = replies.prepared(prompt)
+    if prepared and not (request.tools or request.response_format or _tools.asks_for_react(turns)):
+        return Turn(prepared, fixed=True)
+    draw = generator()
+    writer = replies.writer(prompt, draw)
+    try:
+        if request.offered and (calls := _tools.calls(request, prompt, writer, draw)):
+            return Turn("", calls)
+        return Turn(_said(request, prepared, writer, draw))
+    except CannotFill as error:
+        raise RequestError(
+            400,
+            f"The local model cannot fill this schema: {error}; simplify it.",
+            param="response_format" if request.response_format else "tools",
+            code="unsupported_schema",
+        ) from None
+
+
+def _said(request: ChatRequest, prepared: str | None, writer: Writer, draw: random.Random) -> str:
+    form = request.response_format
+    if form is not None and form.type != "text":
+        definition = form.json_schema.definition if form.json_schema else {"type": "object"}
+        if prepared:
+            with suppress(ValueError):  # it is prose
+                if admits(definition, json.loads(prepared)):
+                    return prepared
+        value = build(definition, writer, draw=draw) if form.json_schema else writer.shaped()
+        return json.dumps(value, ensure_ascii=False)
+    if request.results:
+        return writer.from_results(request.results)
+    if _tools.asks_for_react(request.turns):
+        return _tools.react(request.turns, writer, draw)
+    return prepared or writer.write()

@@ -1,0 +1,251 @@
+"""What the local model says: prepared answers to the course's prompts, assembled ones to others.
+
+An assembled answer obeys the form that the prompt asks for. Its sentences are general truths about
+planning and doing a piece of work, so that they claim nothing false about any topic; they come
+from `data/replies/english.yaml` and `korean.yaml`, and none is said twice in an answer.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import random
+from collections.abc import Iterator, Mapping, Sequence
+from functools import lru_cache
+from itertools import islice
+from pathlib import Path
+from typing import Annotated, Any, TypeVar
+
+import msgspec
+import yaml
+
+from agentlab._support.fields import Text
+from agentlab.endpoint.answers._prompt import Asked, read, unframe
+from agentlab.errors import ConfigError
+
+_LONG = 200  # characters
+_TITLES = frozenset("title topic subject headline".split())
+_PROSE = frozenset(
+    "summary description analysis content text report body reason reasoning explanation conclusion "
+    "details overview insight answer message paragraph comment feedback draft".split()
+)
+
+T = TypeVar("T")
+
+_SHORT = 4096  # characters
+_read_short = lru_cache(maxsize=1024)(read)  # the same prompt comes again and again
+_MOST_PARAGRAPHS = 1000  # more than there are sentences
+_DEEPEST = 40
+
+_Texts = Annotated[list[Text], msgspec.Meta(min_length=1)]
+
+
+class Prepared(msgspec.Struct, forbid_unknown_fields=True):
+    """An answer that was written for one prompt."""
+
+    prompt: Text
+    reply: Text
+
+
+class Phrases(msgspec.Struct, forbid_unknown_fields=True):
+    """What answers in one language are assembled from; `{topic}` and `{aspect}` are filled in.
+
+    `terms` fill JSON strings and lists; `{given}` in `builds_on` names earlier results; `found`
+    passes a tool's `{result}` on.
+    """
+
+    sentences: _Texts
+    aspects: _Texts
+    terms: _Texts
+    builds_on: Text
+    found: Text
+
+
+class Replies:
+    """Everything the local model can say.
+
+    Example:
+        >>> from agentlab.settings import DATA
+        >>> replies = Replies.load(DATA / "replies")
+        >>> writer = replies.writer("Describe tides in two sentences.", random.Random(1))
+        >>> writer.write().count(".")
+        2
+    """
+
+    def __init__(self, prepared: Sequence[Prepared], english: Phrases, korean: Phrases):
+        self._prepared = {_folded(entry.prompt): entry.reply for entry in prepared}
+        self._english, self._korean = english, korean
+
+    @classmethod
+    def load(cls, folder: Path) -> Replies:
+        """Read `course.yaml`, `english.yaml` and `korean.yaml`.
+
+        Raises:
+            ConfigError: If a file is missing or wrong, naming the file and the field.
+        """
+        return cls(
+            _load(folder / "course.yaml", list[Prepared]),
+            _load(folder / "english.yaml", Phrases),
+            _load(folder / "korean.yaml", Phrases),
+        )
+
+    def prepared(self, prompt: str) -> str | None:
+        """Return the answer that the course has for this prompt, or None."""
+        reply = self._prepared.get(_folded(prompt))
+        return reply or self._prepared.get(_folded(unframe(prompt).task))
+
+    def writer(self, prompt: str, draw: random.Random) -> Writer:
+        """Return a writer of an answer to `prompt`; `draw` alone decides what is said."""
+        asked = _read_short(prompt) if len(prompt) <= _SHORT else read(prompt)
+        return Writer(asked, self._korean if asked.korean else self._english, draw)
+
+
+class Writer:
+    """Assembles one answer; fills the fields of a form, too (`schema.Filler`)."""
+
+    def __init__(self, asked: Asked, phrases: Phrases, draw: random.Random):
+        self._asked, self._draw, self.topic = asked, draw, asked.topic
+        self._builds_on, self._found = phrases.builds_on, phrases.found
+        self._sentences = self._shuffled(phrases.sentences)
+        self._aspects = self._shuffled(phrases.aspects)
+        self._terms = self._shuffled(phrases.terms)
+
+    def write(self) -> str:
+        """Return the answer in the form that the prompt asks for."""
+        asked = self._asked
+        if asked.shape is not None:
+            return json.dumps(self._imitate(asked.shape), ensure_ascii=False, indent=2)
+        if asked.headings:
+            return "\n\n".join(self._sections())
+        if asked.items:
+            return "\n".join(self._items())
+        many, unit = asked.length or (self._draw.randrange(3, 6), "sentences")
+        if unit == "bullets":
+            return "\n".join(f"- {sentence}" for sentence in self._take(many))
+        if unit == "paragraphs":
+            paragraphs = [" ".join(self._take(3)) for _ in range(min(many, _MOST_PARAGRAPHS))]
+            return "\n\n".join(filter(None, paragraphs))
+        if unit == "sentences":
+            return " ".join(self._take(many))
+        return self._up_to(many, words=unit == "words")
+
+    def shaped(self) -> Any:
+        """Return the answer as a JSON object, of the shape that the prompt shows, if any."""
+        if isinstance(self._asked.shape, dict):
+            return self._imitate(self._asked.shape)
+        return {"topic": self.topic, "answer": " ".join(self._take(3))}
+
+    def from_results(self, results: Sequence[tuple[str, str]]) -> str:
+        """Return the answer after tools were called: (name, result) of each.
+
+        A long result is an answer already, such as a coworker's, and is passed on as it is.
+        """
+        texts = dict.fromkeys(text.strip() for _, text in results if text.strip())
+        if len(texts) == 1 and len(only := next(iter(texts))) > _LONG:
+            return only
+        return "\n".join(self._found.replace("{result}", text.rstrip(".")) for text in texts)
+
+    def text(self, name: str, schema: Mapping[str, Any]) -> str:
+        """Return what stands in a field called `name`: a sentence, or a few words."""
+        words = {*name.lower().replace("_", " ").split()}
+        if _TITLES & words:
+            return _capital(self.topic)
+        if _PROSE & words or schema.get("minLength", 0) > 40:
+            return " ".join(self._take(2)) or _capital(self.topic)
+        return self._term()
+
+    def choose(self, name: str, options: Sequence[Any]) -> Any:
+        return options[self._draw.randrange(len(options))]
+
+    def number(self, name: str, least: float, most: float, whole: bool) -> float:
+        if whole:
+            return self._draw.randrange(math.ceil(least), math.floor(most) + 1)
+        return round(self._draw.uniform(least, most), 2)
+
+    def _shuffled(self, phrases: Sequence[str]) -> Iterator[str]:
+        left = list(phrases)
+        while left:  # drawn only as far as the answer needs
+            yield left.pop(int(self._draw.random() * len(left)))
+
+    def _sections(self) -> Iterator[str]:
+        headings, given = self._asked.headings, dict.fromkeys(self._asked.given)
+        for number, (level, title) in enumerate(headings):
+            yield f"{'#' * level} {title}"
+            if number == 0 and given:
+                yield self._builds_on.replace("{given}", ", ".join(given))
+            deeper = headings[number + 1 : number + 2]
+            if not deeper or deeper[0][0] <= level:  # a heading over headings needs no text
+                yield " ".join(filter(None, [self._about(title), *self._take(1)]))
+
+    def _items(self) -> Iterator[str]:
+        for number, item in enumerate(self._asked.items, 1):
+            mark = f"{number}." if self._asked.numbered else "-"
+            yield f"{mark} **{item}**: {self._about(item)}".rstrip(": ")
+
+    def _up_to(self, limit: int, *, words: bool) -> str:
+        """Return about `limit` words in whole sentences, or at most so many characters."""
+
+        def size(text: str) -> int:
+            return len(text.split()) if words else len(text) + 1
+
+        rest = self._take(1000)
+        said: list[str] = []
+        room = limit
+        while rest and size(rest[0]) <= room:
+            said.append(rest.pop(0))
+            room -= size(said[-1])
+        # The last sentence is the one that fits best, or none, if that is nearer still.
+        last = min(rest, key=lambda sentence: abs(room - size(sentence)), default="")
+        if abs(room - size(last)) < room and (words or size(last) <= room):
+            said.append(last)
+        if said:
+            return " ".join(said)
+        text = " ".join(rest)
+        return " ".join(text.split()[:limit]) if words else text[:limit].rstrip()
+
+    def _take(self, many: int) -> list[str]:
+        """Return up to `many` sentences that were not said yet; fewer when the bank runs out."""
+        taken = islice(self._sentences, many)
+        return [_capital(sentence.replace("{topic}", self.topic)) for sentence in taken]
+
+    def _term(self) -> str:
+        return next(self._terms, self.topic).replace("{topic}", self.topic)
+
+    def _about(self, aspect: str) -> str:
+        template = next(self._aspects, None) or next(self._sentences, "")
+        # In the middle of a sentence; acronyms are left alone.
+        lowered = aspect if aspect[1:2].isupper() else aspect[:1].lower() + aspect[1:]
+        return _capital(template.replace("{aspect}", lowered).replace("{topic}", self.topic))
+
+    def _imitate(self, shape: Any, depth: int = 0) -> Any:
+        """Return a value of the same shape and types, keys and lengths of lists included."""
+        if depth > _DEEPEST or shape is None:
+            return None
+        if isinstance(shape, dict):
+            return {key: self._imitate(value, depth + 1) for key, value in shape.items()}
+        if isinstance(shape, list):
+            return [self._imitate(value, depth + 1) for value in shape or ["", ""]]
+        if isinstance(shape, bool):
+            return shape
+        if isinstance(shape, int):  # no larger than the example, because it may stand for a scale
+            return self._draw.randrange(1, max(shape, 1) + 1)
+        if isinstance(shape, float):
+            return round(self._draw.random(), 2)
+        if "|" in shape:  # "low|high" shows what there is to choose from
+            return self.choose("", [option.strip() for option in shape.split("|")])
+        return self._term()
+
+
+def _load(path: Path, kind: type[T]) -> T:
+    try:
+        return msgspec.yaml.decode(path.read_bytes(), type=kind)
+    except (OSError, msgspec.MsgspecError, yaml.YAMLError) as error:
+        raise ConfigError(f"replies {path}: {error}; correct or restore that file") from None
+
+
+def _folded(text: str) -> str:
+    return " ".join(text.split())
+
+
+def _capital(text: str) -> str:
+    return text[:1].upper() + text[1:]

@@ -1,0 +1,255 @@
+"""What the routes need of ASGI: read a body, write an answer, notice a client that hangs up."""
+
+from __future__ import annotations
+
+import asyncio
+import math
+import sys
+from collections.abc import Awaitable, Callable, Iterable
+from typing import Any, Protocol
+
+import msgspec
+
+from agentlab.endpoint.contract.openai_json import RequestError
+from agentlab.endpoint.contract.record import Span
+
+Scope = dict[str, Any]
+Message = dict[str, Any]
+Receive = Callable[[], Awaitable[Message]]
+Send = Callable[[Message], Awaitable[None]]
+Application = Callable[[Any, Any, Any], Awaitable[None]]
+Headers = Iterable[tuple[bytes, bytes]]
+
+MAX_BODY_BYTES = 2**20
+"""The longest body of a request to the local model, unless a setting says otherwise."""
+
+RESET = "agentlab.reset"
+"""The name of the scope's extension, a function without arguments, that resets the connection."""
+
+_BODIES_HELD = 64  # of MAX_BODY_BYTES, by all requests in flight together; or 4 longer ones
+_MOST_DIGITS = 15
+_HEADERS = "agentlab.headers"  # the scope's headers by name, kept there for the next question
+
+
+class ClientGone(Exception):
+    """The client hung up before it was answered."""
+
+
+class BrokenOff(Exception):
+    """The connection is to be reset, as a fault plan wants it."""
+
+
+class Model(Protocol):
+    """What answers the `/v1` routes: the local model, or a real one behind the endpoint."""
+
+    @property
+    def time_scale(self) -> float:
+        """Model seconds per second of the event loop's clock."""
+
+    @property
+    def paid(self) -> bool:
+        """True if its answers cost money."""
+
+    def now_s(self) -> float:
+        """Return the model seconds since this model's clock was started."""
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send, span: Span) -> None:
+        """Answer one request, noting in `span` what happens to it.
+
+        Raises:
+            RequestError: If it cannot be answered; nothing has been sent then.
+            ClientGone: If the client went before it had sent its request.
+            BrokenOff: If the connection is to be reset.
+        """
+
+
+def header(scope: Scope, name: bytes) -> str:
+    """Return the value of a request header (its name in lower case), or an empty string."""
+    by_name = scope.get(_HEADERS)
+    if by_name is None:
+        by_name = scope[_HEADERS] = dict(scope["headers"])
+    value = by_name.get(name)
+    return str(value, "latin-1") if value else ""
+
+
+def whole_number(text: str) -> int | None:
+    """Read a whole number from outside; return None for anything else, and for too many digits.
+
+    Example:
+        >>> whole_number("12"), whole_number("-1"), whole_number("²"), whole_number("9" * 5000)
+        (12, None, None, None)
+    """
+    sane = text.isascii() and text.isdecimal() and len(text) <= _MOST_DIGITS
+    return int(text) if sane else None
+
+
+class Again:
+    """A `receive` that gives a body that was read already, and then what the client does."""
+
+    def __init__(self, body: bytes, receive: Receive):
+        self._body: bytes | None = body
+        self.disconnected = receive
+
+    async def __call__(self) -> Message:
+        if self._body is None:
+            return await self.disconnected()
+        return {"type": "http.request", "body": self.take(), "more_body": False}
+
+    def take(self) -> bytes:
+        """Return the body; it is given only once."""
+        body, self._body = self._body, None
+        return body or b""
+
+
+class Bodies:
+    """Reads the bodies of requests, and knows how many bytes of them are held."""
+
+    def __init__(self, most_bytes: int = MAX_BODY_BYTES):
+        self._most_bytes = most_bytes
+        self._most_held_bytes = max(_BODIES_HELD * min(most_bytes, MAX_BODY_BYTES), 4 * most_bytes)
+        self._held_bytes = 0
+
+    async def read(self, scope: Scope, receive: Receive) -> bytes:
+        """Read the whole body; it counts as held until `release` is called.
+
+        Too long a body is a 413; if too much is held already, it is a 503.
+        """
+        declared = header(scope, b"content-length")
+        self._check(sys.maxsize if len(declared) > _MOST_DIGITS else whole_number(declared) or 0)
+        pieces: list[bytes] = []
+        size, more = 0, True
+        try:
+            while more:
+                event = await receive()
+                if event["type"] == "http.disconnect":
+                    raise ClientGone
+                pieces.append(event.get("body", b""))
+                size += len(pieces[-1])
+                self._held_bytes += len(pieces[-1])
+                self._check(size)
+                more = event.get("more_body", False)
+        except BaseException:
+            self._held_bytes -= size
+            raise
+        return pieces[0] if len(pieces) == 1 else b"".join(pieces)
+
+    def release(self, body: bytes) -> None:
+        """Note that the request with this body is over."""
+        self._held_bytes -= len(body)
+
+    def _check(self, size_bytes: int) -> None:
+        if size_bytes > self._most_bytes:
+            raise RequestError(
+                413,
+                f"The request body is over {self._most_bytes:,} bytes; send a shorter one, or "
+                "serve with another AGENTLAB_MAX_BODY_BYTES.",
+                code="request_too_large",
+            )
+        if self._held_bytes > self._most_held_bytes:
+            raise RequestError(
+                503,
+                f"The requests in flight hold {self._held_bytes:,} bytes already; try again later.",
+                kind="server_error",
+                code="overloaded",
+                retry_after_s=1.0,
+            )
+
+
+async def read_body(scope: Scope, receive: Receive) -> bytes:
+    """Return the whole request body, whether or not it was read, and checked, before."""
+    return receive.take() if isinstance(receive, Again) else await Bodies().read(scope, receive)
+
+
+class Around:
+    """A model in front of `model`: it acts on questions, and passes everything else on."""
+
+    def __init__(self, model: Model):
+        self._model = model
+        self.time_scale, self.paid, self.now_s = model.time_scale, model.paid, model.now_s
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send, span: Span) -> None:
+        if scope["method"] == "POST":
+            body = await read_body(scope, receive)
+            await self.question(body, scope, Again(body, receive), send, span)
+        else:
+            await self._model(scope, receive, send, span)
+
+    async def question(
+        self, body: bytes, scope: Scope, receive: Again, send: Send, span: Span
+    ) -> None:
+        """Answer a question, whose `body` `receive` gives once more."""
+        raise NotImplementedError
+
+
+async def unless_gone(receive: Receive, work: Awaitable[None]) -> None:
+    """Do `work`, the answering of a request; if the client hangs up, cancel it: ClientGone."""
+    task = asyncio.current_task()
+    assert task is not None
+    watching = True
+
+    def hang_up(gone: asyncio.Task[None]) -> None:
+        if watching and not gone.cancelled():
+            task.cancel()
+
+    async def disconnected() -> None:
+        while (await receive())["type"] != "http.disconnect":
+            pass
+
+    gone = asyncio.ensure_future(disconnected())
+    gone.add_done_callback(hang_up)
+    try:
+        await work
+    except asyncio.CancelledError:
+        if not gone.done() or gone.cancelled():
+            raise  # somebody else wants this task to end
+        task.uncancel()
+        raise ClientGone from None
+    finally:
+        watching = False
+        gone.cancel()
+
+
+async def start(send: Send, status: int, content_type: bytes, headers: Headers = ()) -> None:
+    """Send an answer's status and headers."""
+    all_headers = [(b"content-type", content_type), *headers]
+    await send({"type": "http.response.start", "status": status, "headers": all_headers})
+
+
+async def finish(send: Send, body: bytes = b"") -> None:
+    """Send the end of an answer's body."""
+    await send({"type": "http.response.body", "body": body})
+
+
+async def respond(
+    send: Send, status: int, body: Any, headers: Headers = (), kind: bytes = b"application/json"
+) -> None:
+    """Send a whole answer: `body` as it is where it is bytes, else as JSON."""
+    data = body if isinstance(body, bytes) else msgspec.json.encode(body)
+    await start(send, status, kind, [(b"content-length", b"%d" % len(data)), *headers])
+    await finish(send, data)
+
+
+def when_again(error: RequestError, time_scale: float) -> Headers:
+    """Return the headers that say when to try again, where that would help."""
+    if error.retry_after_s is None:
+        return []
+    # The client waits by its own clock; it takes the milliseconds, without jitter, if there are
+    # any, so that a run repeats.
+    wait_s = error.retry_after_s / time_scale
+    return [
+        (b"retry-after-ms", b"%d" % math.ceil(wait_s * 1000)),
+        (b"retry-after", b"%d" % math.ceil(wait_s)),
+    ]
+
+
+def unknown_route(scope: Scope, known: Iterable[str]) -> RequestError:
+    """Return the answer to a path that is not there, naming those that are."""
+    asked = f"{scope['method']} {scope['path']}"
+    message = f"Unknown request URL: {asked}; there are {', '.join(known)}."
+    return RequestError(404, message, code="unknown_url")
+
+
+def wrong_method(path: str, method: str, allowed: str) -> RequestError:
+    """Return the answer to a method that a path does not take."""
+    message = f"Not allowed to {method} on {path}; use {allowed}."
+    return RequestError(405, message, code="method_not_allowed")

@@ -1,0 +1,127 @@
+"""What a stream of server-sent events tells while it passes: its first token, its end, its counts.
+
+The pieces may be cut anywhere, even within a character; the same is seen whatever the cuts.
+Comments, a role, empty words and blank lines keep a connection alive; they are not tokens.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+import msgspec
+
+from agentlab.endpoint.middleware.server_timing import TIMES, Times, in_stream
+
+_BETWEEN = re.compile(rb"\r?\n\r?\n")
+_DATA = re.compile(rb"^data:(.*)$", re.M)
+_LAST = re.compile(
+    rb'^(?:data: ?\[DONE\]|(?:event: ?|data: ?\{"type": ?")'
+    rb"response\.(?:completed|incomplete|failed)\b)",
+    re.M,
+)
+_SAID = ("content", "reasoning_content", "reasoning", "refusal", "tool_calls", "function_call")
+_LABELS = ("type", "index")
+_LONGEST_BYTES = 8 * 1024 * 1024  # of one event; what is longer is not an event
+_MOST_TOKENS = 2**53
+
+
+class Counts(msgspec.Struct, frozen=True):
+    """How many tokens an answer says that it took; 0 if it does not say, or says nonsense."""
+
+    prompt_tokens: int = 0
+    completion_tokens: int = 0
+
+
+class _Counted(msgspec.Struct):  # so that nothing else is decoded
+    usage: Any = None
+    response: Any = None
+
+
+class Events:
+    """Reads along in a stream.
+
+    Attributes:
+        begun: True once an event held a token: content, reasoning, a refusal or a tool call.
+        ended: True once the last event was seen whole; many clients do not wait after it.
+        counts: The tokens, as the latest event that names them says.
+        times: What another lab told, or None.
+
+    Example:
+        >>> events = Events()
+        >>> events.feed(b': wait\\n\\ndata: {"choices": [{"delta": {"content": "Hel')
+        >>> events.begun
+        False
+        >>> events.feed(b'lo"}}]}\\n\\ndata: [DONE]\\n\\n')
+        >>> events.begun, events.ended
+        (True, True)
+    """
+
+    def __init__(self) -> None:
+        self.begun = self.ended = False
+        self.counts = Counts()
+        self.times: Times | None = None
+        self._rest = b""
+
+    def feed(self, piece: bytes) -> None:
+        """Read the next piece."""
+        *events, self._rest = _BETWEEN.split(self._rest + piece if self._rest else piece)
+        for event in events:
+            data = b"\n".join(_DATA.findall(event))
+            self.begun = self.begun or _has_token(data)
+            if b'_tokens"' in event:
+                self.counts = counts_in(data)
+            if event.startswith(b": " + TIMES):
+                self.times = in_stream(event)
+            self.ended = self.ended or _LAST.search(event) is not None
+        self._rest = self._rest[-_LONGEST_BYTES:]
+
+
+def counts_in(body: bytes) -> Counts:
+    """Return the token counts of an answer, or of an event's data.
+
+    Example:
+        >>> counts_in(b'{"usage": {"prompt_tokens": 9, "completion_tokens": -1}}')
+        Counts(prompt_tokens=9, completion_tokens=0)
+    """
+    told = _decoded(body, _Counted) or _Counted()
+    usage = told.usage or _part(told.response, "usage")
+    sent = _part(usage, "prompt_tokens") or _part(usage, "input_tokens")
+    made = _part(usage, "completion_tokens") or _part(usage, "output_tokens")
+    return Counts(*(n if type(n) is int and 0 <= n <= _MOST_TOKENS else 0 for n in (sent, made)))
+
+
+def _decoded(data: bytes, kind: Any = Any) -> Any:
+    try:
+        return msgspec.json.decode(data, type=kind)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        return None
+
+
+def _part(value: Any, name: str) -> Any:
+    return value.get(name) if isinstance(value, dict) else None
+
+
+def _has_token(data: bytes) -> bool:
+    """Return True for a chunk of (chat) completions, or an event of responses, with words in it."""
+    told = _decoded(data)
+    kind = str(_part(told, "type"))
+    if kind.endswith(".delta"):
+        return bool(_part(told, "delta"))
+    if kind == "response.output_item.added":
+        return str(_part(_part(told, "item"), "type")).endswith("_call")
+    choices = _part(told, "choices")
+    for choice in choices if isinstance(choices, list) else []:
+        delta = _part(choice, "delta")
+        if any(map(_holds_words, [_part(choice, "text"), *(_part(delta, n) for n in _SAID)])):
+            return True
+    return False
+
+
+def _holds_words(said: Any) -> bool:
+    """Return True for a text that is not empty, a call, or a part with text, however nested."""
+    if isinstance(said, list):
+        return any(map(_holds_words, said))
+    if isinstance(said, dict):  # a call, or a part: {"type": "text", "text": ""}
+        return any(_holds_words(value) for name, value in said.items() if name not in _LABELS)
+    return isinstance(said, str) and said != ""

@@ -1,0 +1,229 @@
+"""JSON Schemas: whether one is valid, and whether a value fits it, within a budget of work.
+
+A short schema can ask for a value without end, or for one that takes a validator years. So work is
+counted beforehand: the parts of the schema, and each place at which a validator may look.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from functools import lru_cache
+from typing import Any
+
+import msgspec
+from jsonschema_rs import Draft202012Validator, FancyRegexOptions, ValidationError
+
+Schema = Mapping[str, Any]
+
+TOO_LARGE = "schema too large to fill"
+
+_STEPS, _CHARACTERS, _DEEPEST = 10_000, 200_000, 64
+_WITH_PATTERNS = ("pattern", "patternProperties")
+_PATTERN_STEPS = 50  # to read a pattern takes as long as to read so many values
+_PATTERNS = FancyRegexOptions(backtrack_limit=10_000, size_limit=100_000, dfa_size_limit=100_000)
+_LONGEST_KEPT = 16_384
+_MEANS_ANOTHER_ROOT = ("$id", "$anchor", "$dynamicAnchor", "$dynamicRef", "$recursiveRef")
+
+# What holds schemas for the value itself, or for what is in it; those of `_BY_NAME` in an object.
+_HERE = "allOf anyOf oneOf not if then else dependentSchemas dependencies".split()
+_INSIDE = (
+    "additionalProperties unevaluatedProperties propertyNames patternProperties "
+    "items contains unevaluatedItems".split()
+)
+_BY_NAME = frozenset(["dependentSchemas", "dependencies", "patternProperties"])
+
+
+class CannotFill(Exception):
+    """The schema asks for something that cannot be built; the message says what."""
+
+    def __init__(self, message: str):
+        super().__init__(message if len(message) <= 300 else message[:300] + "...")
+
+
+class Budget:
+    """What work on schemas may take: steps, and characters.
+
+    Example:
+        >>> budget = Budget(steps=2)
+        >>> budget.spend(2)
+        >>> budget.spend()
+        Traceback (most recent call last):
+        ...
+        agentlab.endpoint.contract.json_schema.CannotFill: schema too large to fill
+    """
+
+    def __init__(self, steps: int = _STEPS, characters: int = _CHARACTERS):
+        self.steps, self.characters = steps, characters
+
+    def spend(self, steps: int = 1, characters: int = 0) -> None:
+        """Take from it; raise CannotFill if not enough is left."""
+        self.steps -= steps
+        self.characters -= characters
+        if self.steps < 0 or self.characters < 0:
+            raise CannotFill(TOO_LARGE)
+
+
+def count_parts(value: Any, budget: Budget, keyword: str = "", depth: int = 0) -> None:
+    """Take the parts of a schema or of a value from the budget; a pattern counts for more."""
+    characters = 0
+    if isinstance(value, str):
+        characters = len(value)
+    elif isinstance(value, dict):
+        characters = sum(map(len, value))
+    budget.spend(_PATTERN_STEPS if keyword in _WITH_PATTERNS else 1, characters)
+    if depth == _DEEPEST:
+        raise CannotFill(TOO_LARGE)
+    if isinstance(value, list):
+        for inner in value:
+            count_parts(inner, budget, "", depth + 1)
+    elif isinstance(value, dict):
+        for name, inner in value.items():  # under patternProperties, each name is a pattern
+            under = keyword if keyword == "patternProperties" else name
+            count_parts(inner, budget, under, depth + 1)
+
+
+def problem(schema: Any, budget: Budget | None = None) -> str | None:
+    """Return why `schema` is not a JSON Schema that can be read, or None if it is one.
+
+    Example:
+        >>> problem({"type": "string"})
+        >>> problem({"enum": ["x"] * 100_000})
+        'schema too large to fill'
+    """
+    try:
+        validator_of(schema, budget)
+    except CannotFill as error:
+        return str(error)
+    return None
+
+
+def strict_problem(schema: Any, context: tuple[str, ...] = ()) -> str | None:
+    """Return why OpenAI's strict mode would refuse `schema`, or None.
+
+    Source: OpenAI's guide on structured outputs: every object closes itself with
+    ``additionalProperties: false`` and requires all of its properties.
+    """
+    if not isinstance(schema, Mapping):
+        return None
+    if not context and schema.get("type") != "object":
+        return f"schema must be a JSON Schema of 'type: \"object\"', got {schema.get('type')!r}."
+    if schema.get("type") == "object" or "properties" in schema:
+        if schema.get("additionalProperties") is not False:
+            return f"In context={context}, 'additionalProperties' is required to be false."
+        required = {*schema.get("required", [])}
+        for name in schema.get("properties", {}):
+            if name not in required:
+                return f"In context={context}, 'required' must name every property; not {name!r}."
+    inside: list[tuple[tuple[str, ...], Any]] = [
+        ((keyword, name), inner)
+        for keyword in ("properties", "$defs", "definitions")
+        for name, inner in schema.get(keyword, {}).items()
+    ]
+    inside.append((("items",), schema.get("items")))
+    inside += [(("anyOf",), inner) for inner in schema.get("anyOf", [])]
+    for at, inner in inside:
+        if found := strict_problem(inner, (*context, *at)):
+            return found
+    return None
+
+
+def admits(schema: Schema, value: Any) -> bool:
+    """Return True if `value` is valid by `schema`.
+
+    Raises:
+        CannotFill: If it is not a schema, or looking would take more than a budget.
+    """
+    validator = validator_of(schema)
+    count_looks(schema, value, Budget())
+    return bool(validator.is_valid(value))
+
+
+def validator_of(schema: Any, budget: Budget | None = None) -> Draft202012Validator:
+    """Return what checks by `schema`; raise CannotFill if it is not a schema, or a large one."""
+    count_parts(schema, budget or Budget())
+    encoded = msgspec.json.encode(schema)
+    try:
+        return _kept(encoded) if len(encoded) <= _LONGEST_KEPT else _compiled(encoded)
+    except ValidationError as error:
+        raise CannotFill(error.message) from None
+    except ValueError as error:  # such as one nested too deeply
+        raise CannotFill(str(error)) from None
+
+
+def _compiled(encoded: bytes) -> Draft202012Validator:
+    schema = msgspec.json.decode(encoded)
+    return Draft202012Validator(schema, retriever=_fetch_nothing, pattern_options=_PATTERNS)
+
+
+_kept = lru_cache(maxsize=256)(_compiled)
+
+
+def _fetch_nothing(uri: str) -> Any:
+    raise ValueError(f"{uri} is not in the schema, and nothing is fetched")
+
+
+def resolve(root: Schema, reference: Any, budget: Budget) -> Any:
+    """Return the part of `root` to which a `$ref` leads; raise CannotFill if it leads nowhere."""
+    found: Any = root
+    budget.spend(characters=len(str(reference)))
+    try:
+        prefix, *path = str(reference).split("/")
+        if prefix != "#":
+            raise KeyError(reference)
+        for part in path:
+            part = part.replace("~1", "/").replace("~0", "~")
+            found = found[int(part) if isinstance(found, list) else part]
+    except (LookupError, ValueError, TypeError):
+        raise CannotFill(f"$ref {reference!r} leads nowhere") from None
+    return found
+
+
+def count_looks(root: Schema, value: Any, budget: Budget) -> None:
+    """Take each look of a validator from the budget, as often as references lead to its place.
+
+    It often looks less often, but never more often.
+    """
+
+    def look(schema: Any, value: Any, depth: int) -> None:
+        budget.spend()
+        if not isinstance(schema, Mapping) or not schema:
+            return
+        if depth > _DEEPEST * 2:
+            raise CannotFill(TOO_LARGE)
+        if depth and (name := next((n for n in _MEANS_ANOTHER_ROOT if n in schema), None)):
+            raise CannotFill(f"{name!r} inside it is not supported")
+        here = [*_held(schema, _HERE)]
+        if "$ref" in schema:
+            here.append(resolve(root, schema["$ref"], budget))
+        # For what nobody has looked at yet, a validator looks again at all that is here.
+        times = 1 + ("unevaluatedProperties" in schema) + ("unevaluatedItems" in schema)
+        for inner in here * times:
+            look(inner, value, depth + 1)
+        for inner, part in _looks_inside(schema, value):
+            look(inner, part, depth + 1)
+
+    look(root, value, 0)
+
+
+def _looks_inside(schema: Schema, value: Any) -> Iterator[tuple[Any, Any]]:
+    """Yield each schema that is for a part of `value`, with that part."""
+    if isinstance(value, dict):
+        properties = schema.get("properties", {})
+        yield from ((properties[name], value[name]) for name in properties.keys() & value.keys())
+        value = value.values()
+    elif isinstance(value, list):
+        yield from zip(schema.get("prefixItems", ()), value, strict=False)
+    else:
+        return
+    inside = [*_held(schema, _INSIDE)]
+    yield from ((inner, part) for part in value for inner in inside)
+
+
+def _held(schema: Schema, keywords: Iterable[str]) -> Iterator[Any]:
+    """Yield the schemas that are under these keywords."""
+    for keyword in keywords:
+        if keyword in schema:
+            held = schema[keyword]
+            if keyword in _BY_NAME:
+                held = [*held.values()]
+            yield from held if isinstance(held, list) else [held]

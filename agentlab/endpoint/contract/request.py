@@ -1,0 +1,282 @@
+"""A chat request, read and checked as OpenAI would; the other routes' are turned into one.
+
+Source: OpenAI's API reference for chat completions, and what its Python client accepts and sends.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Annotated, Any, Literal
+
+import msgspec
+
+from agentlab._support.fields import Text
+from agentlab.endpoint.contract.json_schema import Budget, problem, strict_problem
+from agentlab.endpoint.contract.openai_json import (
+    Json,
+    RequestError,
+    decode,
+    invalid,
+    missing_parameter,
+    unsupported,
+)
+
+# The names and ranges that OpenAI's API accepts.
+MOST_ITEMS = 2048
+Name = Annotated[str, msgspec.Meta(min_length=1, max_length=256)]  # each event repeats it
+Tokens = Annotated[int, msgspec.Meta(ge=1, lt=2**53)]
+Temperature = Annotated[float, msgspec.Meta(ge=0, le=2)]
+ToolChoice = Literal["none", "auto", "required"]
+_Role = Literal["system", "developer", "user", "assistant", "tool", "function"]
+_Identifier = Annotated[str, msgspec.Meta(pattern="^[a-zA-Z0-9_-]{1,64}$")]
+_UpToMost = msgspec.Meta(max_length=MOST_ITEMS)
+_Choices = Annotated[int, msgspec.Meta(ge=1, le=128)]
+_Stops = Annotated[list[str], msgspec.Meta(max_length=4)]
+
+
+class Part(msgspec.Struct):
+    """A piece of a message's content; only text is read."""
+
+    type: str
+    text: str | None = None
+
+
+class CalledFunction(msgspec.Struct):
+    name: str
+    arguments: str
+
+
+class ToolCall(msgspec.Struct):
+    """A call that the model made in an earlier turn."""
+
+    id: Text
+    function: CalledFunction
+    type: Literal["function"] = "function"
+
+
+class Message(msgspec.Struct):
+    role: _Role
+    content: str | Annotated[list[Part], _UpToMost] | None = None
+    tool_calls: Annotated[list[ToolCall], _UpToMost] | None = None
+    tool_call_id: str | None = None
+
+    @property
+    def text(self) -> str:
+        """The content as plain text."""
+        if isinstance(self.content, list):
+            return "\n".join(part.text for part in self.content if part.text)
+        return self.content or ""
+
+
+class StreamOptions(msgspec.Struct):
+    include_usage: bool | None = None
+
+
+class Function(msgspec.Struct):
+    """A function that the model may ask for; `parameters` is the JSON Schema of its arguments."""
+
+    name: _Identifier
+    description: str | None = None
+    parameters: Json | None = None
+    strict: bool | None = None
+
+    @property
+    def schema(self) -> Json:
+        """The schema of the arguments, which are an object in any case."""
+        return {"type": "object", "properties": {}, **(self.parameters or {})}
+
+
+class Tool(msgspec.Struct):
+    function: Function
+    type: Literal["function"] = "function"
+
+
+class NamedFunction(msgspec.Struct):
+    name: str
+
+
+class NamedTool(msgspec.Struct):
+    """The choice of one tool by its name."""
+
+    function: NamedFunction
+    type: Literal["function"] = "function"
+
+
+class Schema(msgspec.Struct, rename={"definition": "schema"}):
+    """The schema that an answer is to keep to; on the wire, `definition` is called `schema`."""
+
+    name: _Identifier
+    definition: Json = {}
+    strict: bool | None = None
+
+
+class Form(msgspec.Struct):
+    """A response_format."""
+
+    type: Literal["text", "json_object", "json_schema"]
+    json_schema: Schema | None = None
+
+
+class ChatRequest(msgspec.Struct):
+    """The fields of a chat request that the local model acts on; it ignores any other."""
+
+    model: Name
+    messages: Annotated[list[Message], msgspec.Meta(min_length=1, max_length=MOST_ITEMS)]
+    stream: bool | None = None
+    stream_options: StreamOptions | None = None
+    max_tokens: Tokens | None = None
+    max_completion_tokens: Tokens | None = None
+    stop: str | _Stops | None = None
+    n: _Choices | None = None
+    temperature: Temperature | None = None
+    seed: int | None = None
+    tools: Annotated[list[Tool], msgspec.Meta(min_length=1, max_length=128)] | None = None
+    tool_choice: ToolChoice | NamedTool | None = None
+    parallel_tool_calls: bool | None = None
+    response_format: Form | None = None
+    logprobs: bool | None = None
+    top_logprobs: int | None = None
+    functions: Any = None
+    function_call: Any = None
+    modalities: list[str] | None = None
+
+    @property
+    def turns(self) -> list[tuple[str, str]]:
+        """The conversation as (role, text), oldest first."""
+        return [(message.role, message.text) for message in self.messages]
+
+    @property
+    def limit_tokens(self) -> int | None:
+        """The most tokens a choice may have."""
+        return self.max_completion_tokens or self.max_tokens
+
+    @property
+    def stops(self) -> Sequence[str]:
+        """The strings at which a choice ends."""
+        return [self.stop] if isinstance(self.stop, str) else self.stop or []
+
+    @property
+    def wants_usage(self) -> bool:
+        """True if the stream is to end with a chunk that carries the token counts."""
+        return bool(self.stream_options and self.stream_options.include_usage)
+
+    @property
+    def offered(self) -> list[Function]:
+        """The functions that the model may call in this turn."""
+        return [] if self.tool_choice == "none" else [tool.function for tool in self.tools or []]
+
+    @property
+    def results(self) -> list[tuple[str, str]]:
+        """(function, result) of the calls made since the user last spoke, oldest first."""
+        spoke = max((i for i, m in enumerate(self.messages) if m.role == "user"), default=-1)
+        since = self.messages[spoke + 1 :]
+        names = {call.id: call.function.name for m in since for call in m.tool_calls or []}
+        return [(names[m.tool_call_id or ""], m.text) for m in since if m.role == "tool"]
+
+
+_decoder = msgspec.json.Decoder(ChatRequest)
+
+
+def parse_chat(body: bytes) -> ChatRequest:
+    """Read a chat request.
+
+    Raises:
+        RequestError: 400, if it is not JSON, if a field is missing or of the wrong type or out of
+            range, or if it asks for what the local model cannot do; `param` names the field.
+    """
+    return checked(decode(body, _decoder))
+
+
+def checked(request: ChatRequest) -> ChatRequest:
+    """Return the request itself, if its fields fit together.
+
+    Raises:
+        RequestError: 400, naming the field that does not.
+    """
+    if request.max_tokens is not None and request.max_completion_tokens is not None:
+        both = "'max_tokens' and 'max_completion_tokens'"
+        message = f"Setting {both} at the same time is not supported."
+        raise RequestError(400, message, code="invalid_parameter_combination")
+    for param, asked in (
+        ("logprobs", request.logprobs or request.top_logprobs),
+        ("functions", request.functions),
+        ("function_call", request.function_call),
+        ("modalities", request.modalities not in (None, ["text"])),
+    ):
+        if asked:
+            raise unsupported(param, " by the local model")
+    _check_tools(request)
+    _check_form(request)
+    _check_schemas(request)
+    _check_calls(request.messages)
+    return request
+
+
+def _check_tools(request: ChatRequest) -> None:
+    choice = request.tool_choice
+    for param, value in (
+        ("tool_choice", None if choice == "none" else choice),
+        ("parallel_tool_calls", request.parallel_tool_calls),
+    ):
+        if value is not None and not request.tools:
+            raise invalid(param, f"'{param}' is only allowed when 'tools' are specified.")
+    names = [tool.function.name for tool in request.tools or []]
+    if isinstance(choice, NamedTool) and (name := choice.function.name) not in names:
+        raise invalid("tool_choice", f"tool {name!r} is not among the tools: {names}.")
+
+
+def _check_form(request: ChatRequest) -> None:
+    form = request.response_format
+    if form is None or form.type == "text":
+        return
+    if form.type == "json_schema" and form.json_schema is None:
+        raise missing_parameter("response_format.json_schema")
+    if form.type == "json_object" and not any("json" in text.lower() for _, text in request.turns):
+        what = "they must contain the word 'json' in some form, to use 'response_format' of type "
+        raise invalid("messages", f"{what}'json_object'.")
+
+
+def _check_schemas(request: ChatRequest) -> None:
+    """Check each schema; all together must be short enough to be read while others wait."""
+    budget = Budget()
+
+    def check(schema: Json, strict: bool | None, owner: str, param: str, code: str) -> None:
+        what = problem(schema, budget) or (strict_problem(schema) if strict else None)
+        if what:
+            raise RequestError(400, f"Invalid schema for {owner}: {what}", param=param, code=code)
+
+    for index, tool in enumerate(request.tools or []):
+        function, param = tool.function, f"tools[{index}].function.parameters"
+        owner, code = f"function '{function.name}'", "invalid_function_parameters"
+        check(function.parameters or {}, function.strict, owner, param, code)
+    form = request.response_format
+    if form and form.type == "json_schema" and (schema := form.json_schema):
+        owner, code = f"response_format '{schema.name}'", "invalid_json_schema"
+        check(schema.definition, schema.strict, owner, "response_format", code)
+
+
+def _check_calls(messages: Sequence[Message]) -> None:
+    """Check that the messages right after tool calls answer each call, and no others."""
+    waiting: set[str] = set()
+    for index, message in enumerate([*messages, None]):
+        where = f"messages[{index}]"
+        if message is not None and message.role == "tool":
+            if message.tool_call_id not in waiting:
+                raise invalid(
+                    f"{where}.role",
+                    "messages with role 'tool' must be a response to a preceding message with "
+                    f"'tool_calls'; no call {message.tool_call_id!r} waits for one.",
+                )
+            waiting.discard(message.tool_call_id)
+            continue
+        if waiting:
+            raise invalid(
+                where,
+                "an assistant message with 'tool_calls' must be followed by tool messages "
+                "responding to each 'tool_call_id'; these have none: "
+                f"{', '.join(sorted(waiting))}.",
+            )
+        if message is not None:
+            waiting = {call.id for call in message.tool_calls or []}
+            if message.content is None and not waiting and message.role != "assistant":
+                raise invalid(f"{where}.content", "expected a string, got null.")

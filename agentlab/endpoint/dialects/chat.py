@@ -1,0 +1,95 @@
+"""An answer in the words of OpenAI's chat completions, whole or as the chunks of a stream.
+
+Source: OpenAI's API reference for chat completions, and what its Python client accepts.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+from agentlab.endpoint.answers.answer import Answer, Called, Choice
+from agentlab.endpoint.contract.openai_json import Json, event
+from agentlab.endpoint.contract.request import ChatRequest
+
+
+class Chat:
+    """An answer in the words of chat completions."""
+
+    def __init__(self, request: ChatRequest, answer: Answer, created: int):
+        self._choices, self._wants_usage = answer.said.choices, request.wants_usage
+        self._head: Json = {
+            "id": answer.id,
+            "object": "chat.completion",
+            "created": created,
+            "model": request.model,
+        }
+        said = answer.said
+        self._usage = {
+            "prompt_tokens": said.prompt_tokens,
+            "completion_tokens": said.completion_tokens,
+            "total_tokens": said.prompt_tokens + said.completion_tokens,
+        }
+
+    def whole(self) -> Json:
+        """Return the body of an answer that is not streamed."""
+        choices = [
+            {"index": i, "message": _message(c), "logprobs": None, "finish_reason": c.finish_reason}
+            for i, c in enumerate(self._choices)
+        ]
+        rest = {"choices": choices, "usage": self._usage, "system_fingerprint": "agentlab"}
+        return self._head | rest
+
+    def opening(self) -> bytes:
+        """Return the first events of a stream: who speaks."""
+        role = {"role": "assistant", "content": "", "refusal": None}
+        return b"".join(self._chunk(i, role) for i in range(len(self._choices)))
+
+    def between(self, sent: int, have: int) -> bytes:
+        """Return the events for the tokens after number `sent` up to `have` of each choice."""
+        return b"".join(
+            self._chunk(i, delta)
+            for i, choice in enumerate(self._choices)
+            for delta in _deltas(choice, sent, have)
+        )
+
+    def closing(self) -> bytes:
+        """Return the last events: why it ended, and the token counts if they were asked for."""
+        events = [self._chunk(i, {}, c.finish_reason) for i, c in enumerate(self._choices)]
+        if self._wants_usage:
+            events.append(self._event([], usage=self._usage))
+        return b"".join([*events, b"data: [DONE]\n\n"])
+
+    def _chunk(self, index: int, delta: Json, reason: str | None = None) -> bytes:
+        choice = {"index": index, "delta": delta, "logprobs": None, "finish_reason": reason}
+        return self._event([choice])
+
+    def _event(self, choices: list[Json], **more: Any) -> bytes:
+        kind = {"object": "chat.completion.chunk", "system_fingerprint": "agentlab"}
+        return event(self._head | kind | {"choices": choices} | more)
+
+
+def _message(choice: Choice) -> Json:
+    message: Json = {"role": "assistant", "content": choice.text, "refusal": None}
+    if choice.calls:
+        calls = [_tool_call(call, choice.arguments(call)) for call in choice.calls]
+        message |= {"content": None, "tool_calls": calls}
+    return message
+
+
+def _tool_call(call: Called, arguments: str) -> Json:
+    function = {"name": call.name, "arguments": arguments}
+    return {"id": call.id, "type": "function", "function": function}
+
+
+def _deltas(choice: Choice, sent: int, have: int) -> Iterator[Json]:
+    """Yield what is new in a choice between two numbers of tokens."""
+    if not choice.calls:
+        if text := "".join(choice.pieces[sent:have]):
+            yield {"content": text}
+        return
+    for index, call in enumerate(choice.calls):
+        if sent <= call.start < have:
+            yield {"tool_calls": [{"index": index, **_tool_call(call, "")}]}
+        if new := "".join(choice.pieces[max(sent, call.start) : min(have, call.end)]):
+            yield {"tool_calls": [{"index": index, "function": {"arguments": new}}]}

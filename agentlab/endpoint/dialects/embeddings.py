@@ -1,0 +1,133 @@
+"""OpenAI's embeddings: texts in, vectors out that lie near each other where the words do.
+
+The vectors are hashed bags of words and of parts of words (Weinberger et al., 2009: the hashing
+trick), so that texts which share words are similar. They know nothing of meaning.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import math
+import re
+from array import array
+from collections.abc import AsyncIterator, Iterator
+from hashlib import blake2b
+from itertools import islice
+from typing import Annotated, Any, Literal
+
+import msgspec
+
+from agentlab._support.fields import Text
+from agentlab.endpoint.answers.answer import Answer, Said
+from agentlab.endpoint.contract.openai_json import decode, invalid
+from agentlab.endpoint.contract.request import MOST_ITEMS, Name
+from agentlab.endpoint.contract.tokens import count_all
+
+_DIMENSIONS = 1536
+_MOST_TOKENS = 300_000
+"""In all inputs of a request. Source: OpenAI's API reference for embeddings."""
+
+_SLICE = 10_000  # parts and dimensions that are worked on without a pause: a few milliseconds
+_WORD = re.compile(r"\w+")
+_Tokens = Annotated[list[int], msgspec.Meta(min_length=1, max_length=8192)]
+_Inputs = Annotated[list[Text | int | _Tokens], msgspec.Meta(min_length=1, max_length=MOST_ITEMS)]
+
+
+class EmbeddingRequest(msgspec.Struct):
+    """What `/v1/embeddings` takes; it ignores any other field."""
+
+    model: Name
+    input: Text | _Inputs
+    dimensions: Annotated[int, msgspec.Meta(ge=1, le=_DIMENSIONS)] | None = None
+    encoding_format: Literal["float", "base64"] | None = None
+
+    @property
+    def texts(self) -> Iterator[str]:
+        """The texts; one that comes as token numbers is those numbers."""
+        given: Any = self.input
+        if isinstance(given, str) or isinstance(given[0], int):
+            given = [given]
+        for each in given:
+            yield each if isinstance(each, str) else " ".join(map(str, each))
+
+
+_decoder = msgspec.json.Decoder(EmbeddingRequest)
+
+
+def parse_embeddings(body: bytes) -> EmbeddingRequest:
+    """Read an embedding request.
+
+    Raises:
+        RequestError: 400, naming the field.
+    """
+    request = decode(body, _decoder)
+    if isinstance(request.input, list) and len({isinstance(e, int) for e in request.input}) > 1:
+        raise invalid("input", "give texts, or lists of tokens, or one list of tokens.")
+    return request
+
+
+async def answer_to(request: EmbeddingRequest, id: str) -> Answer:
+    """Return the answer's size: it is read (prefill) and has no words.
+
+    Raises:
+        RequestError: 400, if the texts are too long together.
+    """
+    prompt_tokens = await count_all(request.texts)
+    if prompt_tokens > _MOST_TOKENS:
+        what = f"{prompt_tokens} tokens; the inputs may have {_MOST_TOKENS} together."
+        raise invalid("input", what)
+    return Answer(id, Said([], prompt_tokens, completion_tokens=0, longest_tokens=0))
+
+
+class Embeddings:
+    """An answer in the words of the embeddings route; it is never streamed."""
+
+    def __init__(self, request: EmbeddingRequest, prompt_tokens: int):
+        self._request, self._prompt_tokens = request, prompt_tokens
+
+    async def whole(self) -> AsyncIterator[bytes]:
+        """Yield the body, a unit vector for each text, in pieces: it may be long."""
+        size = self._request.dimensions or _DIMENSIONS
+        data, done = [b'{"object":"list","data":['], 0
+        for index, text in enumerate(self._request.texts):
+            vector: Any = await embed(text, size)
+            if self._request.encoding_format == "base64":
+                vector = base64.b64encode(array("f", vector).tobytes()).decode()
+            entry = {"object": "embedding", "index": index, "embedding": vector}
+            data.append(b"," * (index > 0) + msgspec.json.encode(entry))
+            done += size + len(text)
+            if done > _SLICE:
+                yield b"".join(data)
+                data, done = [], 0
+                await asyncio.sleep(0)
+        usage = {"prompt_tokens": self._prompt_tokens, "total_tokens": self._prompt_tokens}
+        rest = {"model": self._request.model, "usage": usage}
+        yield b"".join([*data, b"],", msgspec.json.encode(rest)[1:]])
+
+
+async def embed(text: str, dimensions: int = _DIMENSIONS) -> list[float]:
+    """Return a unit vector for `text`, a function of its words alone.
+
+    The event loop turns between slices of what is long.
+    """
+    vector, parts = [0.0] * dimensions, _parts(text)
+    while few := list(islice(parts, _SLICE)):
+        for part, weight in few:
+            digest = int.from_bytes(blake2b(part.encode(), digest_size=8).digest())
+            vector[(digest >> 1) % dimensions] += weight if digest & 1 else -weight
+        if len(few) == _SLICE:
+            await asyncio.sleep(0)
+    norm = math.sqrt(sum(x * x for x in vector))
+    if not norm:  # parts that cancel out
+        vector[0], norm = 1.0, 1.0
+    return [x / norm for x in vector]
+
+
+def _parts(text: str) -> Iterator[tuple[str, float]]:
+    """Yield its words in lower case, each with its parts of three letters; and what each counts."""
+    words = (found[0].lower() for found in _WORD.finditer(text))
+    for word in words if _WORD.search(text) else [text]:
+        yield word, 2.0
+        for i in range(len(word) - 2):
+            yield word[i : i + 3], 0.5

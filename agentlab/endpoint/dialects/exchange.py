@@ -1,0 +1,89 @@
+"""One request being answered: its job in the batch, its bytes on the wire, its span.
+
+A client that hangs up frees its slot immediately, as with a real server.
+"""
+
+from __future__ import annotations
+
+from agentlab.endpoint.answers.answer import Answer
+from agentlab.endpoint.contract.asgi import Headers, Receive, Send, respond, start, unless_gone
+from agentlab.endpoint.contract.record import Span
+from agentlab.endpoint.dialects.chat import Chat
+from agentlab.endpoint.dialects.embeddings import Embeddings
+from agentlab.endpoint.dialects.responses import Responses
+from agentlab.endpoint.physics.batch import Job
+from agentlab.endpoint.physics.live import LiveBatch
+
+Dialect = Chat | Responses | Embeddings
+"""How one of OpenAI's routes words an answer; it knows the answer, not the time."""
+
+
+class Exchange:
+    """Gives `answer`, worded by `dialect`, in the time it takes `live`; notes it in `span`."""
+
+    def __init__(self, live: LiveBatch, span: Span, answer: Answer, dialect: Dialect):
+        self._live, self._span, self._said, self._dialect = live, span, answer.said, dialect
+        self._job = Job(
+            prompt_tokens=answer.said.prompt_tokens,
+            output_tokens=answer.said.longest_tokens,
+            prefill_jitter=answer.prefill_jitter,
+            decode_jitter=answer.decode_jitter,
+            learner=span.learner or "",
+            agent=span.agent,
+        )
+
+    async def run(self, receive: Receive, send: Send, *, stream: bool) -> None:
+        """See the exchange through.
+
+        Raises:
+            QueueFull: If the batch has no place for it; nothing has been sent then.
+            ClientGone: If the client hung up before the answer was complete.
+        """
+        self._span.prompt_tokens = self._said.prompt_tokens
+        self._live.submit(self._job)
+        self._span.arrived_s = self._job.arrived_s  # reading the request was not a wait for a slot
+        headers = [(b"x-request-id", self._span.request_id.encode())]
+        answering = self._stream(send, headers) if stream else self._whole(send, headers)
+        try:
+            if self._job.end_s is not None:  # it is done already, so nobody can hang up meanwhile
+                await answering
+            else:
+                await unless_gone(receive, answering)
+        finally:
+            if self._job.end_s is None:
+                self._note(self._live.made(self._job))
+                self._live.cancel(self._job)
+            self._span.end_s = self._job.end_s
+
+    async def _whole(self, send: Send, headers: Headers) -> None:
+        await self._live.finished(self._job)
+        self._note(self._said.completion_tokens, status=200)
+        body = self._dialect.whole()
+        if isinstance(body, dict):
+            await respond(send, 200, body, headers)
+            return
+        await start(send, 200, b"application/json", headers)
+        async for piece in body:
+            await send({"type": "http.response.body", "body": piece, "more_body": True})
+        await send({"type": "http.response.body", "body": b""})
+
+    async def _stream(self, send: Send, headers: Headers) -> None:
+        assert not isinstance(self._dialect, Embeddings)
+        await self._live.started(self._job)
+        await start(send, 200, b"text/event-stream; charset=utf-8", headers)
+        opening, sent = self._dialect.opening(), 0
+        while sent < self._job.output_tokens:
+            have = await self._live.tokens(self._job, after=sent)
+            data, opening = opening + self._dialect.between(sent, have), b""
+            await send({"type": "http.response.body", "body": data, "more_body": True})
+            sent = have
+        await self._live.finished(self._job)
+        self._note(self._said.completion_tokens, status=200)
+        await send({"type": "http.response.body", "body": opening + self._dialect.closing()})
+
+    def _note(self, completion_tokens: int, status: int | None = None) -> None:
+        job, span = self._job, self._span
+        span.status, span.completion_tokens = status, completion_tokens
+        span.started_s, span.end_s = job.started_s, job.end_s
+        if completion_tokens:
+            span.first_token_s = job.first_token_s

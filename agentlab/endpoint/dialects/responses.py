@@ -1,0 +1,271 @@
+"""OpenAI's responses: the same conversation as a chat, in other words.
+
+A request is turned into a chat request, and its answer is worded as a response. The endpoint
+keeps no conversations, so it refuses `previous_response_id` and `conversation`.
+
+Source: OpenAI's API reference for responses, and what its Python client accepts and sends.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterator
+from typing import Annotated, Any, Literal
+
+import msgspec
+
+from agentlab._support.fields import Text
+from agentlab.endpoint.answers.answer import Answer, Called
+from agentlab.endpoint.contract.openai_json import Json, decode, event, invalid, unsupported
+from agentlab.endpoint.contract.request import (
+    MOST_ITEMS,
+    ChatRequest,
+    Name,
+    Temperature,
+    Tokens,
+    ToolChoice,
+    checked,
+)
+
+
+class _Format(msgspec.Struct):
+    type: Literal["text", "json_object", "json_schema"] = "text"
+    name: str | None = None
+    schema: Json | None = None
+    strict: bool | None = None
+
+
+class _TextOptions(msgspec.Struct):
+    format: _Format | None = None
+
+
+class _Tool(msgspec.Struct):
+    type: Literal["function"]
+    name: Text
+    description: str | None = None
+    parameters: Json | None = None
+    strict: bool | None = None
+
+
+class _NamedTool(msgspec.Struct):
+    type: Literal["function"]
+    name: Text
+
+
+class ResponsesRequest(msgspec.Struct):
+    """What `/v1/responses` takes and the local model acts on; it ignores any other field."""
+
+    model: Name
+    input: Text | Annotated[list[Json], msgspec.Meta(min_length=1, max_length=MOST_ITEMS)]
+    instructions: str | None = None
+    stream: bool | None = None
+    max_output_tokens: Tokens | None = None
+    temperature: Temperature | None = None
+    tools: Annotated[list[_Tool], msgspec.Meta(max_length=128)] | None = None
+    tool_choice: ToolChoice | _NamedTool | None = None
+    parallel_tool_calls: bool | None = None
+    text: _TextOptions | None = None
+    previous_response_id: str | None = None
+    conversation: Any = None
+    background: bool | None = None
+
+
+_decoder = msgspec.json.Decoder(ResponsesRequest)
+
+
+def parse_responses(body: bytes) -> ResponsesRequest:
+    """Read a request.
+
+    Raises:
+        RequestError: 400, naming the field.
+    """
+    request = decode(body, _decoder)
+    for param in ("previous_response_id", "conversation", "background"):
+        if getattr(request, param):
+            raise unsupported(param, ": the endpoint keeps no responses")
+    return request
+
+
+def as_chat(request: ResponsesRequest) -> ChatRequest:
+    """Return the chat request that asks the same.
+
+    Raises:
+        RequestError: 400, if an item or a tool is of a kind that a chat does not know.
+    """
+    fields: Json = {
+        "model": request.model,
+        "messages": _messages(request),
+        "stream": request.stream,
+        "max_completion_tokens": request.max_output_tokens,
+        "temperature": request.temperature,
+    }
+    if request.tools:
+        choice = request.tool_choice
+        named = isinstance(choice, _NamedTool)
+        fields |= {
+            "tools": [{"function": tool} for tool in request.tools],
+            "tool_choice": {"function": choice} if named else choice,
+            "parallel_tool_calls": request.parallel_tool_calls,
+        }
+    form = request.text.format if request.text else None
+    if form and form.type == "json_object":
+        fields["response_format"] = {"type": form.type}
+    elif form and form.type == "json_schema":
+        schema = {"name": form.name, "schema": form.schema or {}, "strict": form.strict}
+        fields["response_format"] = {"type": form.type, "json_schema": schema}
+    try:
+        return checked(msgspec.convert(fields, ChatRequest, from_attributes=True))
+    except (msgspec.ValidationError, RecursionError) as error:
+        raise invalid("input", f"{error}.") from None
+
+
+def _messages(request: ResponsesRequest) -> list[Json]:
+    messages: list[Json] = []
+    if request.instructions:
+        messages.append({"role": "system", "content": request.instructions})
+    if isinstance(request.input, str):
+        return [*messages, {"role": "user", "content": request.input}]
+    for index, item in enumerate(request.input):
+        kind = item.get("type", "message")
+        if kind == "message":
+            messages.append({"role": item.get("role"), "content": item.get("content")})
+        elif kind == "function_call":
+            function = {"name": item.get("name"), "arguments": item.get("arguments")}
+            if not (messages and messages[-1].get("tool_calls")):
+                messages.append({"role": "assistant", "content": None, "tool_calls": []})
+            messages[-1]["tool_calls"].append({"id": item.get("call_id"), "function": function})
+        elif kind == "function_call_output":
+            answered = {"tool_call_id": item.get("call_id"), "content": item.get("output")}
+            messages.append({"role": "tool", **answered})
+        elif kind != "reasoning":
+            said = repr(kind) if isinstance(kind, str) else "a type that is not text"
+            raise invalid(f"input[{index}].type", f"{said} is not supported by the local model.")
+    return messages
+
+
+class Responses:
+    """An answer in the words of the responses route; its methods are those of `Chat`."""
+
+    def __init__(self, request: ResponsesRequest, answer: Answer, created: int):
+        self._request, self._said, self._created = request, answer.said, created
+        self._choice = answer.said.choices[0]
+        self._id = answer.id.removeprefix("chatcmpl-")
+        self._numbers = itertools.count()
+
+    def whole(self) -> Json:
+        cut = self._choice.finish_reason == "length"
+        sent, made = self._said.prompt_tokens, self._said.completion_tokens
+        calls = [self._call(call, self._choice.arguments(call)) for call in self._choice.calls]
+        return self._frame("incomplete" if cut else "completed") | {
+            "incomplete_details": {"reason": "max_output_tokens"} if cut else None,
+            "output": calls or [self._message(self._choice.text)],
+            "usage": {
+                "input_tokens": sent,
+                "input_tokens_details": {"cached_tokens": 0, "cache_write_tokens": 0},
+                "output_tokens": made,
+                "output_tokens_details": {"reasoning_tokens": 0},
+                "total_tokens": sent + made,
+            },
+        }
+
+    def opening(self) -> bytes:
+        frame = self._frame("in_progress")
+        data = self._event("created", response=frame)
+        data += self._event("in_progress", response=frame)
+        if self._choice.calls:
+            return data
+        item = self._message("")
+        data += self._added(0, item | {"content": []})
+        return data + self._in_message("content_part.added", part=item["content"][0])
+
+    def between(self, sent: int, have: int) -> bytes:
+        return b"".join(self._deltas(sent, have))
+
+    def closing(self) -> bytes:
+        whole = self.whole()
+        done = b"".join(self._done(i, item) for i, item in enumerate(whole["output"]))
+        return done + self._event(whole["status"], response=whole)
+
+    def _deltas(self, sent: int, have: int) -> Iterator[bytes]:
+        pieces = self._choice.pieces
+        if not self._choice.calls:
+            if new := "".join(pieces[sent:have]):
+                yield self._in_message("output_text.delta", delta=new, logprobs=[])
+            return
+        for index, call in enumerate(self._choice.calls):
+            if sent <= call.start < have:
+                yield self._added(index, self._call(call, ""))
+            if new := "".join(pieces[max(sent, call.start) : min(have, call.end)]):
+                place = {"item_id": f"fc_{call.id}", "output_index": index}
+                yield self._event("function_call_arguments.delta", **place, delta=new)
+
+    def _added(self, index: int, item: Json) -> bytes:
+        item = item | {"status": "in_progress"}
+        return self._event("output_item.added", output_index=index, item=item)
+
+    def _done(self, index: int, item: Json) -> bytes:
+        if item["type"] == "message":
+            part = item["content"][0]
+            data = self._in_message("output_text.done", text=part["text"], logprobs=[])
+            data += self._in_message("content_part.done", part=part)
+        else:
+            said = {"name": item["name"], "arguments": item["arguments"]}
+            place = {"item_id": item["id"], "output_index": index}
+            data = self._event("function_call_arguments.done", **place, **said)
+        return data + self._event("output_item.done", output_index=index, item=item)
+
+    def _in_message(self, kind: str, **fields: Any) -> bytes:
+        place: Json = {"item_id": f"msg_{self._id}", "output_index": 0, "content_index": 0}
+        return self._event(kind, **place, **fields)
+
+    def _event(self, kind: str, **fields: Any) -> bytes:
+        kind = f"response.{kind}"
+        data = {"type": kind, "sequence_number": next(self._numbers), **fields}
+        return b"event: " + kind.encode() + b"\n" + event(data)
+
+    def _message(self, text: str) -> Json:
+        part = {"type": "output_text", "text": text, "annotations": [], "logprobs": []}
+        return {
+            "id": f"msg_{self._id}",
+            "type": "message",
+            "role": "assistant",
+            "status": "completed",
+            "content": [part],
+        }
+
+    def _call(self, call: Called, arguments: str) -> Json:
+        return {
+            "id": f"fc_{call.id}",
+            "type": "function_call",
+            "status": "completed",
+            "call_id": call.id,
+            "name": call.name,
+            "arguments": arguments,
+        }
+
+    def _frame(self, status: str) -> Json:
+        request = self._request
+        choice = request.tool_choice
+        return {
+            "id": f"resp_{self._id}",
+            "object": "response",
+            "created_at": self._created,
+            "status": status,
+            "error": None,
+            "incomplete_details": None,
+            "instructions": request.instructions,
+            "max_output_tokens": request.max_output_tokens,
+            "metadata": {},
+            "model": request.model,
+            "output": [],
+            "parallel_tool_calls": request.parallel_tool_calls is not False,
+            "previous_response_id": None,
+            "store": False,
+            "temperature": request.temperature,
+            "text": {"format": request.text.format if request.text else {"type": "text"}},
+            "tool_choice": "auto" if choice is None else choice,
+            "tools": request.tools or [],
+            "top_p": None,
+            "truncation": "disabled",
+            "usage": None,
+        }

@@ -1,0 +1,166 @@
+"""What can go wrong at an endpoint, and when: the plan, which `gate` and `tamper` carry out.
+
+A fault comes with a probability, drawn for each request by itself so that a run is reproducible, at
+certain calls ("the 3rd call of the writer"), or for a time ("down from 10 s to 20 s").
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import Field, TypeAdapter, ValidationError
+
+from agentlab._support import fields, yaml_file
+from agentlab._support.fields import AtLeastOne, NotNegative, model
+from agentlab.endpoint.contract.openai_json import RequestError
+from agentlab.endpoint.contract.seeded_random import uniform
+from agentlab.errors import ConfigError
+
+Kind = Literal[
+    "error",  # an error in OpenAI's shape, with `status`
+    "quota",  # 429 insufficient_quota: no money left, waiting will not help
+    "reset",  # the connection is reset before any answer
+    "broken",  # it is reset in the middle of the answer
+    "stall",  # nothing comes for `stall_s`, or until the client gives up
+    "drip",  # the answer comes a byte at a time, every `byte_s`
+    "truncated_json",  # status 200, and JSON that stops half-way
+    "empty_choices",  # status 200, and no choice in it
+    "html",  # status 200, and a web page
+    "cut",  # a stream that ends half-way, with no error and no finish_reason
+    "stream_error",  # a stream that ends half-way, with an error event
+]
+
+# status -> (type, code, what it says)
+ERRORS: dict[int, tuple[str, str | None, str]] = {
+    400: ("invalid_request_error", "invalid_value", "The request is not valid."),
+    401: ("invalid_request_error", "invalid_api_key", "Incorrect API key provided."),
+    403: ("invalid_request_error", "forbidden", "You may not use this model."),
+    404: ("invalid_request_error", "model_not_found", "The model does not exist."),
+    408: ("server_error", "timeout", "Timed out generating an answer."),
+    409: ("server_error", "conflict", "The resource is in use by another request."),
+    413: ("invalid_request_error", "request_too_large", "The request is too large."),
+    429: ("requests", "rate_limit_exceeded", "Rate limit reached. Please try again later."),
+    500: ("server_error", None, "The server had an error while processing your request."),
+    502: ("server_error", "bad_gateway", "Bad gateway."),
+    503: ("server_error", "overloaded", "The model is overloaded. Please try again later."),
+    504: ("server_error", "gateway_timeout", "Gateway timed out."),
+}
+_WORTH_A_RETRY = {408, 409, 429, 500, 502, 503, 504}
+
+
+@model
+class Fault:
+    """One line of a plan: what happens, and to which requests.
+
+    Either `probability` or `calls` says when; `between_s`, from and until, narrows it to a time
+    after the endpoint's first request, or, alone, means every request of that time. With `agent`,
+    only that agent's requests count and fail. Times are model seconds.
+    On an answer that is not streamed, `cut` is `truncated_json`, and `stream_error` an error 500.
+    """
+
+    kind: Kind
+    probability: Annotated[float, Field(ge=0, le=1, strict=True)] | None = None
+    calls: Annotated[list[AtLeastOne], Field(min_length=1)] | None = None
+    between_s: tuple[NotNegative, NotNegative] | None = None
+    agent: str | None = None
+    status: Annotated[int, Field(strict=True)] = 500
+    retry_after_s: NotNegative = 1.0
+    stall_s: NotNegative | None = None
+    byte_s: NotNegative = 0.1
+
+    def __post_init__(self) -> None:
+        given = [self.probability, self.calls].count(None)
+        if given == 0 or (given == 2 and self.between_s is None):
+            raise ValueError("give either probability or calls, or between_s alone")
+        if self.between_s is not None and self.between_s[0] >= self.between_s[1]:
+            raise ValueError(f"between_s goes from {self.between_s[0]} to {self.between_s[1]}")
+        if self.status not in ERRORS:
+            raise ValueError(f"status {self.status}; choose one of {', '.join(map(str, ERRORS))}")
+
+    def covers(self, after_s: float) -> bool:
+        """Return True if it may happen `after_s` seconds after the endpoint's first request."""
+        return self.between_s is None or self.between_s[0] <= after_s < self.between_s[1]
+
+    @property
+    def error(self) -> RequestError:
+        """The answer of a fault of kind "error" or "quota"."""
+        if self.kind == "quota":
+            message = "You exceeded your current quota, please check your plan and billing details."
+            return RequestError(429, message, kind="insufficient_quota", code="insufficient_quota")
+        kind, code, message = ERRORS[self.status]
+        wait_s = self.retry_after_s if self.status in _WORTH_A_RETRY else None
+        return RequestError(self.status, message, kind=kind, code=code, retry_after_s=wait_s)
+
+
+def load(plan: str | Sequence[Any]) -> list[Fault]:
+    """Read a fault plan: a list of faults, or the path of a YAML file with one.
+
+    Raises:
+        ConfigError: If it cannot be read or cannot work; for a file it is a `FileError`.
+
+    Example:
+        >>> [fault.kind for fault in load([{"kind": "error", "probability": 0.05}])]
+        ['error']
+    """
+    if isinstance(plan, str):
+        faults = [*yaml_file.load(Path(plan), list[Fault], what="fault plan")]
+    else:
+        try:
+            faults = TypeAdapter(list[Fault]).validate_python(plan)
+        except ValidationError as error:
+            says = fields.refusal(error, list[Fault])
+            raise ConfigError(f"fault plan {plan!r}: {says}; correct it there") from None
+    for agent in {fault.agent for fault in faults}:
+        always = [f for f in faults if f.agent in (None, agent) and f.between_s is None]
+        total = sum(f.probability or 0 for f in always)
+        if total > 1 + 1e-9:
+            raise ConfigError(
+                f"fault plan {plan!r}: the probabilities add up to {total:g}; at most 1 is possible"
+            )
+    return faults
+
+
+class FaultPlan:
+    """Says which fault, if any, a request meets.
+
+    Example:
+        >>> plan = FaultPlan(load([{"kind": "reset", "agent": "writer", "calls": [2]}]), seed=7)
+        >>> [plan.next(b"key", i, 1, "writer", at_s=0) is not None for i in range(3)]
+        [False, True, False]
+    """
+
+    def __init__(self, faults: Sequence[Fault], seed: int):
+        self._faults, self._seed = faults, seed
+        self._calls: Counter[str | None] = Counter()
+        self._counted = {fault.agent for fault in faults}
+        self._first_at_s: float | None = None
+
+    def next(
+        self, key: bytes, occurrence: int, attempt: int, agent: str, *, at_s: float
+    ) -> Fault | None:
+        """Return the fault of the next request, which arrived at `at_s`.
+
+        Each attempt counts as a call and is drawn by itself; else a retry would always meet the
+        same fault.
+        """
+        self._calls[None] += 1
+        if agent in self._counted:
+            self._calls[agent] += 1
+        if self._first_at_s is None:
+            self._first_at_s = at_s
+        drawn = uniform(self._seed, key, occurrence, f"fault {attempt}")
+        for fault in self._faults:
+            if fault.agent not in (None, agent) or not fault.covers(at_s - self._first_at_s):
+                continue
+            if fault.probability is None and fault.calls is None:
+                return fault
+            if fault.calls is not None and self._calls[fault.agent] in fault.calls:
+                return fault
+            if fault.probability is not None:
+                drawn -= fault.probability
+                if drawn < 0:
+                    return fault
+        return None

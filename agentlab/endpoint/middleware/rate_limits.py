@@ -1,0 +1,116 @@
+"""Rate limits: requests and tokens per minute, as buckets that fill up all the time.
+
+A bucket holds a minute's worth and gains a sixtieth of it each second. A request that finds too
+little is refused, and told when to try again; it takes nothing. Nothing here reads a clock.
+
+Source: OpenAI's guide on rate limits (headers, what a refusal says, `max_tokens` counted ahead).
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+from agentlab._support.bucket import Bucket
+from agentlab.endpoint.contract.openai_json import RequestError
+
+_SHORT = {"requests": "RPM", "tokens": "TPM"}
+
+
+def a_minutes(amount: int) -> Bucket:
+    """Return the bucket of a limit of `amount` per minute.
+
+    Example:
+        >>> a_minutes(60).wait_s(60, now_s=0.0), a_minutes(60).wait_s(61, now_s=0.0)
+        (0.0, inf)
+    """
+    return Bucket(amount / 60, amount)
+
+
+@dataclass(frozen=True)
+class Limit:
+    """A limit of one kind, "requests" or "tokens"; `whose` says so where it is not the model's."""
+
+    kind: str
+    bucket: Bucket
+    whose: str = ""
+
+    def left(self, now_s: float) -> int:
+        """Return how much there is at `now_s`, in whole ones."""
+        return math.floor(self.bucket.level(now_s) + 1e-6)
+
+
+class Limits:
+    """The limits of one endpoint; None or 0 where there is none. `more` may be shared."""
+
+    def __init__(
+        self, requests_per_minute: int | None, tokens_per_minute: int | None, *more: Limit
+    ):
+        own = {"requests": requests_per_minute, "tokens": tokens_per_minute}
+        self._limits = [
+            *(Limit(kind, a_minutes(per_minute)) for kind, per_minute in own.items() if per_minute),
+            *more,
+        ]
+
+    def __bool__(self) -> bool:
+        return bool(self._limits)
+
+    def admit(self, tokens: int, now_s: float, model: str) -> None:
+        """Take one request of `tokens` tokens in, or raise a 429 that says when to try again."""
+        amounts = {"requests": 1, "tokens": tokens}
+        for limit in self._limits:
+            wait_s = limit.bucket.wait_s(amounts[limit.kind], now_s)
+            if wait_s:
+                raise _refusal(limit, amounts[limit.kind], wait_s, now_s, model)
+        for limit in self._limits:
+            limit.bucket.take(amounts[limit.kind], now_s)
+
+    def headers(self, now_s: float, time_scale: float) -> list[tuple[bytes, bytes]]:
+        """Return what is left, as every answer says it; times are the client's own seconds."""
+        # Of several limits of a kind the one that is nearest counts: sorted, it comes last.
+        ordered = sorted(self._limits, key=lambda each: -each.left(now_s))
+        nearest = {limit.kind: limit for limit in ordered}
+        found = []
+        for kind, limit in nearest.items():
+            said = {
+                "limit": f"{limit.bucket.burst:.0f}",
+                "remaining": str(limit.left(now_s)),
+                "reset": duration(limit.bucket.full_in_s(now_s) / time_scale),
+            }
+            found += [
+                (f"x-ratelimit-{what}-{kind}".encode(), v.encode()) for what, v in said.items()
+            ]
+        return found
+
+
+def _refusal(limit: Limit, amount: int, wait_s: float, now_s: float, model: str) -> RequestError:
+    per_minute = round(limit.bucket.burst)
+    name = f"{limit.kind} per min ({_SHORT[limit.kind]})" + (limit.whose and f", {limit.whose}")
+    if math.isinf(wait_s):
+        message = (
+            f"Request too large for {model} on {name}: Limit {per_minute}, Requested {amount}. "
+            "The input or output tokens must be reduced."
+        )
+    else:
+        message = (
+            f"Rate limit reached for {model} on {name}: Limit {per_minute}, "
+            f"Used {per_minute - limit.left(now_s)}, Requested {amount}. "
+            f"Please try again in {duration(wait_s)}."
+        )
+    again_s = None if math.isinf(wait_s) else wait_s
+    return RequestError(
+        429, message, kind=limit.kind, code="rate_limit_exceeded", retry_after_s=again_s
+    )
+
+
+def duration(seconds: float) -> str:
+    """Write a time as OpenAI's headers do.
+
+    Example:
+        >>> duration(0.02), duration(1), duration(1.5), duration(360), duration(0)
+        ('20ms', '1s', '1.5s', '6m0s', '0s')
+    """
+    if 0 < seconds < 0.9995:
+        return f"{max(round(seconds * 1000), 1)}ms"
+    minutes, rest = divmod(round(seconds, 3), 60)
+    return (f"{minutes:g}m" if minutes else "") + f"{round(rest, 3):g}s"

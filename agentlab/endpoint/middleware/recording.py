@@ -1,0 +1,187 @@
+"""Answers kept on disk, and given again: what a real model said, when it said it.
+
+A recording is a file of JSON lines, one per answer: which request it belongs to (a digest of path
+and body, its number among equal requests, the client's attempt), its status, and its pieces with
+their times in model seconds after the request. No request, header or key is in it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import math
+from hashlib import blake2b
+from pathlib import Path
+from typing import Annotated
+
+import msgspec
+
+from agentlab.endpoint.contract.asgi import (
+    Again,
+    Around,
+    Message,
+    Model,
+    Receive,
+    Scope,
+    Send,
+    finish,
+    read_body,
+    start,
+    unless_gone,
+)
+from agentlab.endpoint.contract.events import Events
+from agentlab.endpoint.contract.openai_json import RequestError
+from agentlab.endpoint.contract.record import Span
+from agentlab.endpoint.contract.seeded_random import Occurrences
+from agentlab.errors import ConfigError
+
+_Key = tuple[str, int, int]
+_Number = Annotated[int, msgspec.Meta(ge=0, lt=2**53)]
+_ModelSeconds = Annotated[float, msgspec.Meta(ge=0, le=86_400)]
+_WITHOUT_BODY = (204, 205, 304)
+
+
+class Recorded(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
+    """One answer, within the bounds of what a server can say in a day."""
+
+    key: Annotated[str, msgspec.Meta(max_length=64)]
+    occurrence: _Number
+    attempt: _Number
+    status: Annotated[int, msgspec.Meta(ge=200, le=599)]
+    content_type: Annotated[str, msgspec.Meta(max_length=200)]
+    prompt_tokens: _Number
+    completion_tokens: _Number
+    pieces: list[tuple[_ModelSeconds, str]]
+
+    def __post_init__(self) -> None:
+        if not (self.content_type.isascii() and self.content_type.isprintable()):
+            raise ValueError(f"content_type {self.content_type!r} cannot be a header")
+        if self.status in _WITHOUT_BODY and self.pieces:
+            raise ValueError(f"an answer of status {self.status} has no body")
+        for at_s, text in self.pieces:
+            if math.isnan(at_s):
+                raise ValueError("a time is not a number")
+            text.encode("utf-8", "surrogateescape")  # bytes, where `Recording` wrote it
+
+
+class Recording(Around):
+    """A model whose answers are appended to a file as they are complete; a model itself."""
+
+    def __init__(self, model: Model, path: str):
+        super().__init__(model)
+        self._seen = Occurrences()
+        self._path = Path(path)
+        try:
+            self._path.open("a").close()
+        except OSError as error:
+            raise ConfigError(f"cannot record to {path!r}: {error}; choose another file") from None
+
+    async def question(
+        self, body: bytes, scope: Scope, receive: Again, send: Send, span: Span
+    ) -> None:
+        asked_s = self.now_s()
+        key, occurrence, attempt = _key(scope, body, span, self._seen)
+        begun: Message = {}
+        last: list[Message] = []
+        pieces: list[tuple[float, str]] = []
+
+        async def noting(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                begun.update(message)
+            elif data := message.get("body"):
+                # Pieces may end within a character, which JSON can carry all the same.
+                text = data.decode("utf-8", "surrogateescape")
+                pieces.append((round(self.now_s() - asked_s, 6), text))
+            if message["type"] == "http.response.body" and not message.get("more_body"):
+                last.append(message)  # a client that has it may end this process: record it first
+            else:
+                await send(message)
+
+        await self._model(scope, receive, noting, span)
+        answer = Recorded(
+            key=key,
+            occurrence=occurrence,
+            attempt=attempt,
+            status=begun["status"],
+            content_type=dict(begun["headers"]).get(b"content-type", b"").decode("ascii", "ignore"),
+            prompt_tokens=span.prompt_tokens,
+            completion_tokens=span.completion_tokens,
+            pieces=pieces,
+        )
+        with self._path.open("a", encoding="utf-8") as file:
+            file.write(json.dumps(msgspec.to_builtins(answer)) + "\n")
+        for message in last:
+            await send(message)
+
+
+class Replay:
+    """A model that gives the answers that `Recording` wrote again, in the time that they took.
+
+    A request that comes more often than it was recorded gets its first answer again.
+    """
+
+    def __init__(self, path: str, *, time_scale: float = 1.0):
+        self.time_scale, self.paid = time_scale, False
+        self._answers = _load(path)
+        self._path = path
+        self._seen = Occurrences()
+        self._epoch: float | None = None
+
+    def now_s(self) -> float:
+        now = asyncio.get_running_loop().time()
+        if self._epoch is None:  # only now there is a loop whose clock can be read
+            self._epoch = now
+        return round((now - self._epoch) * self.time_scale, 9)
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send, span: Span) -> None:
+        body = await read_body(scope, receive)
+        key = _key(scope, body, span, self._seen)
+        answer = self._answers.get(key) or self._answers.get((key[0], 0, 1))
+        if answer is None:
+            message = f"This request is not in the recording {self._path!r}; record it, or send it "
+            raise RequestError(404, message + "as it was recorded.", code="not_recorded")
+        span.arrived_s = span.started_s = self.now_s()
+        span.prompt_tokens = answer.prompt_tokens
+        try:
+            await unless_gone(receive, self._answer(answer, send, span))
+        finally:
+            span.end_s = self.now_s()
+
+    async def _answer(self, answer: Recorded, send: Send, span: Span) -> None:
+        events, kind = Events(), answer.content_type.encode()
+        for number, (at_s, text) in enumerate(answer.pieces):
+            await asyncio.sleep(max(span.arrived_s + at_s - self.now_s(), 0) / self.time_scale)
+            if number == 0:
+                await start(send, answer.status, kind)
+            data = text.encode("utf-8", "surrogateescape")
+            events.feed(data)
+            if events.begun and span.first_token_s is None:
+                span.first_token_s = self.now_s()
+            await send({"type": "http.response.body", "body": data, "more_body": True})
+        if not answer.pieces:
+            await start(send, answer.status, kind)
+        await finish(send)
+        span.status, span.completion_tokens = answer.status, answer.completion_tokens
+
+
+def _key(scope: Scope, body: bytes, span: Span, seen: Occurrences) -> _Key:
+    with contextlib.suppress(ValueError, RecursionError):  # what is not JSON stands for itself
+        body = json.dumps(json.loads(body), sort_keys=True).encode()
+    digest = blake2b(scope["path"].encode() + b"\0" + body, digest_size=12).digest()
+    return digest.hex(), seen.next(digest, retry=span.attempt > 1), span.attempt
+
+
+def _load(path: str) -> dict[_Key, Recorded]:
+    answers: dict[_Key, Recorded] = {}
+    try:
+        lines = Path(path).read_bytes().splitlines()
+    except OSError as error:
+        raise ConfigError(f"recording {path!r}: {error}; give one that was recorded") from None
+    for number, line in enumerate(lines, 1):
+        try:
+            answer = msgspec.convert(json.loads(line), Recorded)
+        except (ValueError, RecursionError) as error:  # msgspec's is a ValueError, too
+            raise ConfigError(f"recording {path!r}, line {number}: {error}; remove it") from None
+        answers[answer.key, answer.occurrence, answer.attempt] = answer
+    return answers

@@ -1,0 +1,102 @@
+"""A batch on an event loop's clock: what `batch` decides, this waits for.
+
+One timer serves any number of requests. It is set to absolute deadlines, so that a late wake-up
+delays nothing that follows; events keep the time at which they were due.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import math
+
+from agentlab.endpoint.physics.batch import Batch, Job, Queue
+from agentlab.endpoint.physics.formulas import Physics
+
+
+class LiveBatch:
+    """Serves jobs on the running loop, `time_scale` model seconds per second of the loop's clock.
+
+    `queue` decides who is next, as in `Batch`. `epoch` is the loop's time at which the model's is
+    0; None for now.
+
+    Example:
+        live = LiveBatch(Physics(prefill_base_s=1.0, itl_base_s=0.1), time_scale=10)
+        job = Job(prompt_tokens=20, output_tokens=91)
+        live.submit(job)
+        await live.finished(job)        # one second later: job.end_s - job.arrived_s == 10.0
+    """
+
+    def __init__(
+        self,
+        physics: Physics,
+        time_scale: float = 1.0,
+        *,
+        queue: Queue | None = None,
+        epoch: float | None = None,
+    ):
+        self.batch = Batch(physics, queue)
+        self.time_scale = time_scale
+        self._loop = asyncio.get_running_loop()
+        self._epoch = self._loop.time() if epoch is None else epoch
+        self._timer: asyncio.TimerHandle | None = None
+        self._timer_s = math.inf
+        self._waiters: dict[Job, asyncio.Future[None]] = {}
+
+    def now_s(self) -> float:
+        """Return the model seconds since this batch was made, or since its epoch."""
+        return round((self._loop.time() - self._epoch) * self.time_scale, 9)
+
+    def submit(self, job: Job) -> None:
+        """Take `job` in; raise QueueFull where there is no place for it."""
+        self._wake(self.batch.submit(job, self.now_s()))
+
+    def cancel(self, job: Job) -> None:
+        """End `job`, whose client has gone; whoever waits for it goes on immediately."""
+        self._wake(self.batch.cancel(job, self.now_s()))
+
+    def made(self, job: Job) -> int:
+        """Return how many tokens of `job`'s answer exist by now."""
+        self._wake(self.batch.advance(self.now_s()))
+        return self.batch.tokens_by(job, self.batch.now_s)
+
+    async def started(self, job: Job) -> None:
+        """Wait until `job` holds a slot (its first token's time is known then), or is cancelled."""
+        while job.started_s is None and job.end_s is None:
+            await self._change(job)
+
+    async def finished(self, job: Job) -> None:
+        """Wait until the last token of `job` is there, or it is cancelled."""
+        while job.end_s is None:
+            await self._change(job)
+
+    async def tokens(self, job: Job, after: int) -> int:
+        """Wait until a started `job` has more than `after` tokens; return how many it has then."""
+        while (have := self.made(job)) <= after:
+            left_s = self.batch.token_s(job, after + 1) - self.now_s()
+            # asyncio's clock may call a hair early, by its own resolution; a wake-up never is.
+            await asyncio.sleep(max(left_s, 1e-9) / self.time_scale)
+        return have
+
+    def _change(self, job: Job) -> asyncio.Future[None]:
+        self._waiters[job] = waiter = self._loop.create_future()
+        return waiter
+
+    def _wake(self, changed: list[Job]) -> None:
+        for job in changed:
+            waiter = self._waiters.pop(job, None)
+            if waiter is not None and not waiter.done():
+                waiter.set_result(None)
+        due_s = self.batch.next_event_s()
+        if due_s == self._timer_s:
+            return
+        if self._timer is not None:
+            self._timer.cancel()
+        self._timer_s, self._timer = due_s, None
+        if due_s < math.inf:
+            when = self._epoch + due_s / self.time_scale
+            self._timer = self._loop.call_at(when, self._on_timer)
+
+    def _on_timer(self) -> None:
+        due_s, self._timer_s = self._timer_s, math.inf
+        # A coarse clock may call a hair early; what was due is due.
+        self._wake(self.batch.advance(max(due_s, self.now_s())))

@@ -1,0 +1,85 @@
+"""Who may come in, and what they may see: what `app` asks before it lets a model answer."""
+
+from __future__ import annotations
+
+import hmac
+import re
+from collections.abc import Callable
+from functools import lru_cache
+from typing import Protocol
+from urllib.parse import urlsplit
+
+from agentlab.endpoint.contract.asgi import Scope, header
+from agentlab.endpoint.contract.openai_json import RequestError
+from agentlab.endpoint.contract.record import Span
+
+_HOST = re.compile(r"(\[[\da-f:.]+(%[\w.-]+)?\]|[\w.-]+)(:\d{1,5})?", re.ASCII | re.IGNORECASE)
+_LOOPBACK = {"127.0.0.1", "localhost", "::1"}
+
+
+class Door(Protocol):
+    """The rules of an endpoint for whoever sends a request."""
+
+    def enter(self, scope: Scope) -> None:
+        """Let a request of any kind in, or raise 403 for a foreign page or a foreign name."""
+
+    def admit(self, scope: Scope, span: Span) -> None:
+        """Let a request through to the model, noting in `span` who sent it, or raise 401."""
+
+    def visible(self, scope: Scope) -> Callable[[Span], bool]:
+        """Return a function that says of a span if the client may see it, or raise 401."""
+
+
+class OwnDoor:
+    """The door of an endpoint that one person uses: this machine only, with `lab_key` if any."""
+
+    def __init__(self, lab_key: str | None = None):
+        self._lab_key = lab_key
+
+    def enter(self, scope: Scope) -> None:
+        for name in (b"host", b"origin"):
+            value = header(scope, name)
+            if value and hostname(value) not in _LOOPBACK:
+                what = f"{name.decode().title()} {value!r}"
+                raise foreign(f"{what} is not this machine; use http://127.0.0.1.")
+
+    def admit(self, scope: Scope, span: Span) -> None:
+        self._refuse_without_key(scope)
+
+    def visible(self, scope: Scope) -> Callable[[Span], bool]:
+        self._refuse_without_key(scope)
+        return lambda span: True
+
+    def _refuse_without_key(self, scope: Scope) -> None:
+        if self._lab_key is None:
+            return
+        shown = header(scope, b"authorization").removeprefix("Bearer ")
+        if not hmac.compare_digest(shown.encode(), self._lab_key.encode()):
+            raise RequestError(
+                401,
+                "This endpoint spends its owner's money and wants the lab's own key; "
+                "take it from lab.api_key(), or from what `agentlab serve` printed.",
+                code="invalid_api_key",
+            )
+
+
+def foreign(message: str) -> RequestError:
+    """Return the answer to a page, or a name, of another origin."""
+    return RequestError(403, message, code="foreign")
+
+
+@lru_cache(maxsize=256)
+def hostname(value: str) -> str:
+    """Return the host that a Host or an Origin header names; empty if it names none.
+
+    Example:
+        >>> hostname("localhost:8000"), hostname("http://[::1]:80"), hostname("127.0.0.1#.evil")
+        ('localhost', '::1', '')
+    """
+    host = re.sub(r"^https?://", "", value)
+    if not _HOST.fullmatch(host):
+        return ""
+    try:
+        return urlsplit(f"//{host}").hostname or ""
+    except ValueError:
+        return ""

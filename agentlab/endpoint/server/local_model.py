@@ -1,0 +1,170 @@
+"""The local model: answers that fit the task, in the time that a real model would take."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Awaitable, Callable
+from functools import cache, cached_property
+from typing import Any, NamedTuple
+
+import msgspec
+
+from agentlab.endpoint.answers.answer import Answer, Said, request_key, say, timed
+from agentlab.endpoint.answers.replies import Replies
+from agentlab.endpoint.contract.asgi import (
+    Receive,
+    Scope,
+    Send,
+    read_body,
+    respond,
+    unknown_route,
+    wrong_method,
+)
+from agentlab.endpoint.contract.openai_json import RequestError, model_card
+from agentlab.endpoint.contract.record import Span
+from agentlab.endpoint.contract.request import ChatRequest, parse_chat
+from agentlab.endpoint.contract.seeded_random import Occurrences
+from agentlab.endpoint.dialects.chat import Chat
+from agentlab.endpoint.dialects.embeddings import Embeddings, answer_to, parse_embeddings
+from agentlab.endpoint.dialects.exchange import Dialect, Exchange
+from agentlab.endpoint.dialects.responses import Responses, as_chat, parse_responses
+from agentlab.endpoint.physics.batch import Queue, QueueFull
+from agentlab.endpoint.physics.live import LiveBatch
+from agentlab.endpoint.presets import Preset
+from agentlab.settings import DATA, Settings
+
+_MODELS = "/v1/models"
+_SHORT_BYTES, _MOST_KNOWN = 16_384, 1024
+_Reply = tuple[Answer, Dialect, bool]
+
+
+class _Known(NamedTuple):
+    """A request whose answer has the same words every time."""
+
+    request: ChatRequest
+    key: bytes
+    said: Said
+
+
+@cache
+def _replies() -> Replies:
+    return Replies.load(DATA / "replies")
+
+
+class LocalModel:
+    """Answers OpenAI's routes with prepared words and real physics, as preset and settings say.
+
+    `queue` decides who gets the next slot, as in `Batch`. `epoch` is the event loop's time at which
+    the model's is 0; None for the first request's.
+    """
+
+    def __init__(
+        self,
+        preset: Preset,
+        settings: Settings,
+        *,
+        time_scale: float,
+        queue: Queue | None = None,
+        epoch: float | None = None,
+    ):
+        self.time_scale, self.paid, self._seed = time_scale, False, settings.seed
+        self._physics = msgspec.structs.replace(preset.physics, capacity=settings.capacity)
+        self._preset, self._replies = preset, _replies()
+        self._queue, self._epoch = queue, epoch
+        self._seen = Occurrences()
+        self._known: dict[bytes, _Known] = {}
+        # One long request after the other: together, their slices would keep all others waiting.
+        self._reading = asyncio.Lock()
+        self._answering: dict[str, Callable[[bytes, Span], Awaitable[_Reply]]] = {
+            "/v1/chat/completions": self._chat,
+            "/v1/responses": self._responses,
+            "/v1/embeddings": self._embeddings,
+        }
+
+    @cached_property
+    def _live(self) -> LiveBatch:
+        # Made by the first request, because only then there is a loop whose clock it can take.
+        return LiveBatch(self._physics, self.time_scale, queue=self._queue, epoch=self._epoch)
+
+    def now_s(self) -> float:
+        return self._live.now_s()
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send, span: Span) -> None:
+        path, method = scope["path"], scope["method"]
+        answering = self._answering.get(path)
+        if answering is not None and method == "POST":
+            body = await read_body(scope, receive)
+            if len(body) > _SHORT_BYTES:
+                async with self._reading:
+                    answer, dialect, stream = await answering(body, span)
+            else:
+                answer, dialect, stream = await answering(body, span)
+            try:
+                exchange = Exchange(self._live, span, answer, dialect)
+                await exchange.run(receive, send, stream=stream)
+            except QueueFull:
+                raise self._queue_full() from None
+        elif f"{path}/".startswith(f"{_MODELS}/") and method == "GET":
+            name = path.removeprefix(_MODELS).removeprefix("/")  # any name will do
+            every = {"object": "list", "data": [model_card("local")]}
+            await respond(send, 200, model_card(name) if name else every)
+        elif answering or path == _MODELS:
+            raise wrong_method(path, method, "POST" if answering else "GET")
+        else:
+            raise unknown_route(scope, [*self._answering, _MODELS])
+
+    async def _chat(self, body: bytes, span: Span) -> _Reply:
+        known = self._known.get(body)
+        request = known.request if known else parse_chat(body)
+        answer = await self._compose(request, known, span)
+        if known is None and answer.said.fixed and len(body) <= _SHORT_BYTES:
+            # Agents, and benchmarks above all, send the very same bytes again and again.
+            if len(self._known) >= _MOST_KNOWN:
+                self._known.clear()
+            self._known[body] = _Known(request, request_key(request), answer.said)
+        return answer, Chat(request, answer, int(time.time())), bool(request.stream)
+
+    async def _responses(self, body: bytes, span: Span) -> _Reply:
+        request = parse_responses(body)
+        answer = await self._compose(as_chat(request), None, span)
+        return answer, Responses(request, answer, int(time.time())), bool(request.stream)
+
+    async def _embeddings(self, body: bytes, span: Span) -> _Reply:
+        request = parse_embeddings(body)
+        answer = await answer_to(request, span.request_id)
+        return answer, Embeddings(request, answer.said.prompt_tokens), False
+
+    async def _compose(self, request: ChatRequest, known: _Known | None, span: Span) -> Answer:
+        key = known.key if known else request_key(request)
+        # Counted by learner, so that nobody's answers depend on what the neighbours ask.
+        counted = key + span.learner.encode() if span.learner else key
+        drawn: Any = {
+            "seed": self._seed,
+            "key": key,
+            "occurrence": self._seen.next(counted, retry=span.attempt > 1),
+        }
+        said = known.said if known else await say(request, self._replies, **drawn)
+        needed = said.prompt_tokens + (request.limit_tokens or 1)
+        longest = self._preset.context_tokens
+        if longest is not None and needed > longest.value:
+            raise RequestError(
+                400,
+                f"This model's maximum context length is {longest.value} tokens. However, "
+                f"your request needs {needed} ({said.prompt_tokens} in the messages, the rest "
+                "in the completion). Please reduce its length.",
+                param="messages",
+                code="context_length_exceeded",
+            )
+        return timed(said, self._physics, **drawn)
+
+    def _queue_full(self) -> RequestError:
+        status = self._preset.queue_full_status
+        return RequestError(
+            status.value if status else 503,
+            "The model is overloaded and its queue is full; try again later.",
+            kind="server_error",
+            code="queue_full",
+            # The next event may free a place; a guess, as a real server's is.
+            retry_after_s=max(self._live.batch.next_event_s() - self.now_s(), 0.001),
+        )

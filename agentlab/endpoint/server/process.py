@@ -1,0 +1,140 @@
+"""The endpoint in a process of its own: start one, read its record, stop it.
+
+It ends with its owner, however that ends (`agentlab._support.owned`).
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import secrets
+import subprocess
+import sys
+import tempfile
+import threading
+from typing import Any
+
+import msgspec
+
+from agentlab._support.owned import end_with_owner
+from agentlab.endpoint.contract.record import Span
+from agentlab.errors import EndpointError
+from agentlab.settings import Settings
+
+_LAB_KEY, _SETTINGS = "AGENTLAB_KEY", "AGENTLAB_SETTINGS"
+_START_TIMEOUT_S = 60.0
+
+
+class EndpointProcess:
+    """An endpoint that lives as long as this process, and no longer.
+
+    Its `url` ends in `/v1`; clients show its `key`. Its `time_scale`, in model seconds per second,
+    is 1 where a real model answers.
+
+    Raises:
+        EndpointError: If it does not start, with what it said.
+    """
+
+    def __init__(self, settings: Settings):
+        import httpx  # here, because the endpoint's own process does without it
+
+        self.settings = settings
+        self.key = f"lab-{secrets.token_urlsafe(24)}"
+        said = self._start()
+        self.url, self.time_scale = str(said["url"]), float(said["time_scale"])
+        base_url = self.url.removesuffix("/v1")
+        shown = {"authorization": f"Bearer {self.key}"}
+        self._http = httpx.Client(base_url=base_url, headers=shown, trust_env=False, timeout=30)
+
+    @property
+    def pid(self) -> int:
+        """The endpoint's process number."""
+        return self._process.pid
+
+    @property
+    def alive(self) -> bool:
+        """True while the endpoint's process runs."""
+        return self._process.poll() is None
+
+    def stop(self) -> None:
+        """End the endpoint and wait until it is gone; requests in flight break off."""
+        self._http.close()
+        assert self._process.stdin is not None
+        self._process.stdin.close()
+        self._process.kill()  # a fork of this process may hold the pipe, too
+        self._process.wait()
+
+    def mark(self) -> int:
+        """Return a place in the endpoint's record: the number of requests so far."""
+        return int(self._get("/lab/mark")["mark"])
+
+    def cpu_s(self) -> float:
+        """Return the processor seconds that the endpoint has taken since it started."""
+        return float(self._get("/lab/mark")["cpu_s"])
+
+    def since(self, mark: int) -> list[Span]:
+        """Return the requests recorded after `mark`, in order of arrival."""
+        return msgspec.convert(self._get(f"/lab/spans?since={mark}")["spans"], list[Span])
+
+    def _get(self, path: str) -> Any:
+        import httpx
+
+        if self._http.is_closed:
+            raise EndpointError(f"the endpoint at {self.url} was stopped, and has no record now")
+        try:
+            answer = self._http.get(path)
+        except httpx.TransportError as error:
+            raise EndpointError(
+                f"the endpoint at {self.url} does not answer ({type(error).__name__}); "
+                "the next question starts a new one"
+            ) from None
+        if answer.status_code != 200:
+            raise EndpointError(f"the endpoint's record cannot be read: {answer.text}")
+        return msgspec.json.decode(answer.content)
+
+    def _start(self) -> Any:
+        """Start the process, and return what it says when it serves."""
+        own = {_LAB_KEY: self.key, _SETTINGS: msgspec.json.encode(self.settings).decode()}
+        with tempfile.TemporaryFile() as complaints:
+            self._process = subprocess.Popen(
+                [sys.executable, "-m", "agentlab.endpoint.server.process"],
+                env=os.environ | own,
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=complaints,
+                start_new_session=True,  # an interrupt of the notebook is not for the endpoint
+            )
+            assert self._process.stdout is not None
+            watchdog = threading.Timer(_START_TIMEOUT_S, self._process.kill)
+            watchdog.start()
+            line = self._process.stdout.readline()
+            watchdog.cancel()
+            if line:
+                self._process.stdout.close()
+                return json.loads(line)
+            self._process.communicate()  # ends it, and closes its pipes
+            complaints.seek(0)
+            said = complaints.read().decode(errors="replace").strip() or "it said nothing"
+            raise EndpointError(f"the endpoint did not start: {said}")
+
+
+def main() -> int:
+    """Serve as the environment says, in the child, until standard input ends."""
+    from agentlab.endpoint.server.app import build_app
+    from agentlab.endpoint.server.serve import serve
+
+    settings = msgspec.json.decode(os.environ.pop(_SETTINGS), type=Settings)
+    lab_key = os.environ.pop(_LAB_KEY)
+    end_with_owner()
+    try:
+        app = build_app(settings, lab_key=lab_key)
+        said = {"time_scale": app.model.time_scale}
+        serve(app, port=0, announce=lambda url: print(json.dumps(said | {"url": url}), flush=True))
+    except Exception as error:  # the owner shows it; a traceback would only hide it
+        print(error, file=sys.stderr)
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    os._exit(main())  # a thread reads standard input: Python would complain of it at its end

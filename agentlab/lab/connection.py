@@ -1,0 +1,263 @@
+"""One connection: which model answers here, at which address, and how fast its time runs.
+
+The endpoint is started by its first use and ends with this process. Inside `run_virtual`, the
+local model answers in the event loop itself; only for that, and to check settings that are chosen,
+is the endpoint's code imported here.
+"""
+
+from __future__ import annotations
+
+import atexit
+import logging
+import threading
+from collections.abc import Mapping
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from functools import cache
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from agentlab import settings
+from agentlab._support.asyncio_tools import allow_many_connections, running_loop
+from agentlab.clock import VirtualTimeLoop
+from agentlab.endpoint.server.process import EndpointProcess
+from agentlab.errors import ConfigError, EndpointError
+from agentlab.settings import Settings
+from agentlab.trace import attach, detach
+
+if TYPE_CHECKING:
+    from agentlab.endpoint.server.inprocess import InProcessTransport
+
+log = logging.getLogger("agentlab")
+"""What a run did, or met, that nobody asked for; by default written to standard error."""
+
+
+@cache
+def say_once(about: str, line: str) -> None:
+    """Log a line, unless it was logged before about the same thing, such as an address."""
+    log.warning("%s", line)
+
+
+_SHAPING = (
+    "preset", "time_scale", "seed", "requests_per_minute", "tokens_per_minute", "capacity",
+    "faults", "replay",
+)  # fmt: skip
+"""The settings that only a model of one's own follows; a learner cannot shape the class's."""
+
+
+@dataclass(frozen=True)
+class Connection:
+    """Where the model is, and how fast its time runs: what a client needs, here or elsewhere.
+
+    Attributes:
+        url: Its address, ending in `/v1`.
+        key: The lab's own key for it; it opens nothing else.
+        time_scale: Model seconds that pass in a second.
+        model: The model's name that clients send.
+        virtual: The model inside this event loop in virtual time, or None.
+    """
+
+    url: str
+    key: str
+    time_scale: float
+    model: str
+    virtual: InProcessTransport | None = None
+
+
+Address = Connection
+
+
+class Answer(NamedTuple):
+    """A whole answer: HTTP status, headers regardless of case, body."""
+
+    status: int
+    headers: Mapping[str, str]
+    content: bytes
+
+
+@dataclass
+class _Here:
+    """What this process has chosen, and what runs for it."""
+
+    chosen: Settings | None = None
+    shared: Connection | None = None
+    endpoint: EndpointProcess | None = None
+
+
+_here = _Here()
+_lock = threading.RLock()
+
+
+def connection() -> Connection:
+    """Return where a question goes: to the virtual loop's own model, or else to the endpoint.
+
+    The first question starts either of them, with the settings of that moment.
+    """
+    loop = running_loop()
+    if not isinstance(loop, VirtualTimeLoop):
+        return address()
+    # With the loop, and not in a dictionary of loops: a model holds its loop, so that even a
+    # weak one would keep both for ever.
+    if Connection not in loop.belongings:
+        from agentlab.endpoint.server.app import local_app
+        from agentlab.endpoint.server.inprocess import InProcessTransport
+
+        chosen = current()
+        app = local_app(chosen, time_scale=1.0)
+        attach(app.recorder)
+        loop.belongings[Connection] = Connection(
+            "http://127.0.0.1/v1", "virtual", 1.0, chosen.model, InProcessTransport(app)
+        )
+    there: Connection = loop.belongings[Connection]
+    return there
+
+
+def address() -> Connection:
+    """Return where this process's endpoint is, for other processes of this machine."""
+    if _here.shared is not None:
+        return _here.shared
+    running = endpoint()
+    return Connection(running.url, running.key, running.time_scale, running.settings.model)
+
+
+def connect(shared: Connection) -> None:
+    """Ask an endpoint that another process of this machine runs, from now on."""
+    if shared != _here.shared:
+        as_there: dict[str, Any] = {"time_scale": shared.time_scale, "model": shared.model}
+        _use(settings.from_environment(upstream=None, **as_there), shared)
+
+
+def base_url() -> str:
+    """Return the endpoint's address, ending in `/v1`, for any OpenAI-compatible client."""
+    return address().url
+
+
+def api_key() -> str:
+    """Return the lab's own key for the endpoint; it opens nothing else."""
+    return address().key
+
+
+def endpoint() -> EndpointProcess:
+    """Return the endpoint of this process; start one where none runs."""
+    with _lock:
+        if _here.endpoint is None or not _here.endpoint.alive:
+            stop()
+            allow_many_connections()
+            _here.endpoint = EndpointProcess(current())
+            attach(_here.endpoint)
+        return _here.endpoint
+
+
+@atexit.register
+def stop() -> None:
+    """End the endpoint; the next question starts one. Do nothing where none runs."""
+    with _lock:
+        if _here.endpoint is not None:
+            detach(_here.endpoint)  # a trace that is open reads the record while there is one
+            _here.endpoint.stop()
+        _here.endpoint = None
+
+
+def current() -> Settings:
+    """Return the settings of the endpoint that runs; else those chosen, or the environment's."""
+    running = _here.endpoint
+    if running is not None and running.alive:  # the environment may have changed since it began
+        return running.settings
+    return _here.chosen or settings.from_environment()
+
+
+class Configured(AbstractContextManager[None]):
+    """What `configure` returns: leaving its `with` block restores the settings before it."""
+
+    def __init__(self, before: Settings | None):
+        self._before = before
+
+    def __exit__(self, *problem: object) -> None:
+        _use(self._before)
+
+    def __repr__(self) -> str:
+        return where()
+
+
+def configure(**changes: Any) -> Configured:
+    """Use the environment's settings with these `changes`, from now on or in a `with` block.
+
+    An endpoint that runs is stopped; the next question starts one. Virtual runs follow, too.
+
+    `upstream=None` means no paid model. It therefore keeps a class's endpoint if
+    `OPENAI_BASE_URL` names one and its own model is the local one. A real model, or a class with
+    one behind it, gives way to the local model of this machine. So does any class if `changes`
+    shape the model (`preset`, `time_scale`, `seed`, a limit, `capacity`, `faults`, `replay`),
+    because only its teacher may do that. Without `upstream=None` a class or a real model stays;
+    limits and faults then stand in front of it, and the others act in virtual time only.
+
+    Args:
+        changes: Any field of `agentlab.settings.Settings`.
+
+    Raises:
+        ConfigError: If a setting cannot work; everything stays as it was.
+
+    Example:
+        lab.configure(upstream=None)
+        lab.configure(preset="laptop-ollama", time_scale=50)
+        with lab.configure(faults=[{"kind": "error", "status": 503, "probability": 0.1}]):
+            await lab.ask("Name three rivers.")
+    """
+    from agentlab.endpoint.server.app import local_app
+
+    before, chosen = _here.chosen, settings.from_environment(**_keeping_the_class(changes))
+    local_app(chosen, time_scale=chosen.time_scale)  # reads whatever files they name, or refuses
+    _use(chosen)
+    return Configured(before)
+
+
+def _keeping_the_class(changes: dict[str, Any]) -> dict[str, Any]:
+    """Return the changes, without an `upstream=None` that would turn away a free endpoint."""
+    shaping = any(changes.get(name) not in (None, []) for name in _SHAPING)
+    if changes.get("upstream", "") is not None or shaping:
+        return changes
+    from agentlab.endpoint.middleware.server_timing import clock_of
+
+    others = {name: value for name, value in changes.items() if name != "upstream"}
+    try:
+        upstream = settings.from_environment(**others).upstream
+        clock = clock_of(upstream) if upstream else None
+    except ConfigError:  # of the address, or it will be raised once more
+        return changes
+    except EndpointError as error:
+        log.warning("%s; it may be a paid model, so the local model is used", error)
+        return changes
+    return changes if clock is None or clock.paid else others
+
+
+def _use(chosen: Settings | None, shared: Connection | None = None) -> None:
+    with _lock:
+        stop()
+        _here.chosen, _here.shared = chosen, shared
+
+
+def where() -> str:
+    """Say in one line which model answers.
+
+    Example:
+        >>> where()  # doctest: +SKIP
+        'the local model, preset course; 10 model seconds pass in one second'
+    """
+    chosen = current()
+    pace = "{:g} model seconds pass in one second"
+    if chosen.replay is not None:
+        return f"the recording {chosen.replay}; {pace.format(chosen.time_scale)}"
+    if chosen.upstream is None:
+        return f"the local model, preset {chosen.preset}; {pace.format(chosen.time_scale)}"
+    from agentlab.endpoint.middleware.server_timing import clock_of
+
+    forwarded = f"{chosen.model} at {chosen.upstream}, through the lab's endpoint"
+    try:
+        clock = clock_of(chosen.upstream)
+    except EndpointError:
+        return f"{forwarded}; it does not answer now"
+    if clock is None:
+        return forwarded
+    the_class = f"the class's endpoint at {chosen.upstream}"
+    if clock.paid:
+        return f"{the_class}, where {chosen.model} may be paid for"
+    return f"{the_class}, the local model, {pace.format(clock.time_scale)}"

@@ -1,0 +1,122 @@
+"""CrewAI, silent and offline from its first import, leaving nothing behind on this machine.
+
+Import this before `crewai`. By default CrewAI reports what it does to its makers (and waits some
+ten seconds for that at the end), asks on a terminal whether to share a trace, looks for a newer
+version, and writes keys, settings and databases into the user's home. Here it does none of this:
+its files lie in a folder of this process alone, which is deleted when the process ends.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import atexit
+import logging
+import os
+import shutil
+import sys
+import tempfile
+import threading
+import warnings
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from agentlab._support.asyncio_tools import running_loop
+from agentlab.errors import ConfigError
+
+if "crewai" in sys.modules:
+    warnings.warn(
+        "crewai was imported before agentlab.lab.crews, so it may have spoken to its makers or "
+        "written into your home; import agentlab.lab.crews first",
+        stacklevel=2,
+    )
+
+_folder = Path(tempfile.mkdtemp(prefix="agentlab-crewai-"))
+atexit.register(shutil.rmtree, _folder, ignore_errors=True)
+os.environ |= {
+    "CREWAI_DISABLE_TELEMETRY": "true",
+    "CREWAI_TRACING_ENABLED": "false",
+    "CREWAI_DISABLE_VERSION_CHECK": "true",
+    "CREWAI_STORAGE_DIR": str(_folder),
+}
+
+# These two have no setting for where they write; importing CrewAI already makes one write.
+import crewai_core.settings  # noqa: E402
+from crewai_core.lock_store import set_lock_backend  # noqa: E402
+from crewai_core.token_manager import TokenManager  # noqa: E402
+
+crewai_core.settings.DEFAULT_CONFIG_PATH = _folder / "settings.json"
+TokenManager._get_secure_storage_path = staticmethod(lambda: _folder)  # type: ignore[method-assign]
+
+_locks: dict[str, threading.RLock] = {}
+
+
+@contextmanager
+def _lock(name: str, *, timeout: float) -> Iterator[None]:
+    """Lock in memory, not by a file that is polled every .25 s; no other process has the folder."""
+    held = _locks.setdefault(name, threading.RLock())
+    if not held.acquire(timeout=timeout):
+        raise TimeoutError(f"no lock on {name!r} within {timeout:g} s")
+    try:
+        yield
+    finally:
+        held.release()
+
+
+set_lock_backend(_lock)
+
+import crewai  # noqa: E402
+from crewai import LLM  # noqa: E402
+from crewai.events import event_context  # noqa: E402
+from crewai.flow.flow import Flow, and_, listen, start  # noqa: E402
+
+__all__ = ["LLM", "Flow", "and_", "guarded", "listen", "start"]
+
+# It logs at every start that it counts tokens by their letters; and a failed call, which is raised
+# anyway, through the root logger, two others, and on the screen.
+logging.getLogger("crewai.llms.base_llm").setLevel(logging.ERROR)
+logging.getLogger("crewai.flow.runtime").setLevel(logging.CRITICAL)
+_PACKAGES = tuple(f"{p.__path__[0]}{os.sep}" for p in (crewai, crewai_core))
+logging.getLogger().addFilter(lambda record: not record.pathname.startswith(_PACKAGES))
+event_context._default_config.mismatch_behavior = event_context.MismatchBehavior.SILENT
+event_context._default_config.empty_pop_behavior = event_context.MismatchBehavior.SILENT
+
+
+def guarded(llm: LLM, run: Callable[[Callable[[], Awaitable[Any]]], Awaitable[Any]]) -> LLM:
+    """Let every call that a crew makes with this LLM go through `run`; return the LLM.
+
+    An agent asks from a thread, in `akickoff` as well. The call is handed over to the event loop
+    that is running now, so that one guard sees the calls of all agents.
+
+    Args:
+        run: Takes a function that makes an awaitable, and awaits it: `Guard.run`.
+
+    Raises:
+        ConfigError: If no event loop is running. A crew's blocking `kickoff` inside the loop
+            raises it too, instead of waiting forever.
+
+    Example:
+        llm = guarded(lab.crew_llm(agent="writer"), Guard(max_concurrency=20).run)
+        writer = Agent(role="Writer", goal="...", backstory="...", llm=llm, max_retry_limit=0)
+        await Crew(agents=[writer], tasks=[task]).akickoff()
+    """
+    loop = running_loop()
+    if loop is None:
+        raise ConfigError(
+            "guarded needs a running event loop, in which the guard lives; call it in a coroutine"
+        )
+    asked = llm.acall
+
+    async def acall(*args: Any, **options: Any) -> Any:
+        return await run(lambda: asked(*args, **options))
+
+    def call(*args: Any, **options: Any) -> Any:
+        if running_loop() is loop:
+            raise ConfigError("kickoff blocks the event loop of its own guard; await akickoff")
+        return asyncio.run_coroutine_threadsafe(acall(*args, **options), loop).result()
+
+    # Past the model's own checks, which know no attribute of such a name.
+    object.__setattr__(llm, "acall", acall)
+    object.__setattr__(llm, "call", call)
+    return llm

@@ -1,0 +1,104 @@
+"""Any number of calls, a few at the same time, results as they come, and memory bounded."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator
+from typing import Generic, NamedTuple, TypeVar
+
+import psutil
+
+from agentlab._support.asyncio_tools import raise_if_cancelled_elsewhere
+from agentlab._support.numbers import checked
+
+A = TypeVar("A")
+B = TypeVar("B")
+
+
+class Outcome(NamedTuple, Generic[A, B]):
+    """What became of one item: a result, or the error that its call raised."""
+
+    item: A
+    result: B | None
+    error: Exception | None
+
+
+def amap(
+    function: Callable[[A], Awaitable[B]],
+    items: Iterable[A],
+    *,
+    max_concurrency: int,
+    max_memory_mb: float | None = None,
+) -> AsyncIterator[Outcome[A, B]]:
+    """Call `function` on every item, and yield each outcome as it comes.
+
+    Items are taken only when there is room for them, so they may be an endless generator. An
+    error is an outcome like any other, and so is a call that ends as cancelled by itself: nothing
+    is lost because something else failed. If the items end with an error, it is raised after the
+    outcomes of all that were taken before. Leaving the loop early cancels what is in flight, if
+    the iterator is closed (`contextlib.aclosing`).
+
+    Args:
+        max_concurrency: The most calls in flight.
+        max_memory_mb: While this process holds more, items are taken only one at a time: it slows
+            down, and does not fail.
+
+    Raises:
+        ConfigError: Immediately, if one of the two is not such a number.
+
+    Example:
+        async for prompt, answer, error in stream(lab.ask, prompts, max_concurrency=50):
+            print(prompt, error or answer)
+    """
+    checked("max_concurrency", max_concurrency, least=1, whole=True)
+    checked("max_memory_mb", max_memory_mb, above=True, optional=True)
+    return _stream(function, iter(items), max_concurrency, max_memory_mb)
+
+
+async def _stream(
+    function: Callable[[A], Awaitable[B]],
+    waiting: Iterator[A],
+    max_concurrency: int,
+    max_mb: float | None,
+) -> AsyncIterator[Outcome[A, B]]:
+    async def call(item: A) -> B:
+        return await function(item)
+
+    running: dict[asyncio.Task[B], A] = {}
+    process = psutil.Process()
+
+    def room() -> bool:
+        if not running or max_mb is None:
+            return len(running) < max_concurrency
+        return len(running) < max_concurrency and process.memory_info().rss < max_mb * 1e6
+
+    more = True
+    fault: BaseException | None = None  # what ended it, once all that was begun has been given
+    try:
+        while more or running:
+            while more and room():
+                try:
+                    item = next(waiting)
+                except StopIteration:
+                    more = False
+                except Exception as from_source:
+                    more, fault = False, from_source
+                else:
+                    task = asyncio.create_task(raise_if_cancelled_elsewhere(call(item)))
+                    running[task] = item
+            if running:
+                done, _ = await asyncio.wait(running, return_when=asyncio.FIRST_COMPLETED)
+                for task in [task for task in running if task in done]:  # in order of beginning
+                    item, error = running.pop(task), task.exception()
+                    if error is None:
+                        yield Outcome(item, task.result(), None)
+                    elif isinstance(error, Exception):
+                        yield Outcome(item, None, error)
+                    else:
+                        more, fault = False, fault or error
+        if fault is not None:
+            raise fault
+    finally:
+        for task in running:
+            task.cancel()
+        await asyncio.gather(*running, return_exceptions=True)

@@ -1,0 +1,209 @@
+"""Which errors are worth another attempt, and how long the endpoint asks to wait.
+
+The verdict reads all that an error says: its status, type, code, message, and the numbers in the
+message. Endpoints agree on none of these, least of all on 429. It stands for a rate that a short
+wait cures, for a day's limit, for a request that no limit will ever admit, and for an account
+without credit.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import sys
+from typing import NamedTuple
+
+import httpx
+
+from agentlab import lab
+from agentlab.errors import (
+    AnswerEmpty,
+    AnswerInterrupted,
+    EndpointError,
+    IncompleteAnswer,
+    ModelError,
+)
+
+PASSING = frozenset({408, 409, 425, 429, 500, 502, 503, 504, 529})
+"""HTTP statuses that may be gone at the next attempt."""
+
+OVERLOAD = frozenset({408, 429, 503, 504, 529})
+"""Statuses that fewer requests at the same time may avoid."""
+
+_QUOTA_NAMES = frozenset(
+    "insufficient_quota quota_exceeded exceeded_current_quota_error billing_hard_limit_reached "
+    "billing_not_active insufficient_balance insufficient_credits access_terminated "
+    "insufficient_user_quota credit_balance_too_low".split()
+)
+"""Types and codes of accounts without credit: OpenAI's, and those of others that imitate it."""
+
+_FINAL_NAMES = frozenset(
+    "invalid_request_error context_length_exceeded model_not_found invalid_api_key "
+    "authentication_error permission_error content_policy_violation content_filter".split()
+)
+"""Types and codes of what is wrong with the request or the key, whatever the status."""
+
+_QUOTA_WORDS = re.compile(
+    r"exceeded your current quota|check your (?:plan|account).{0,20}billing|insufficient[ _]"
+    r"(?:quota|balance|credits?|funds)|(?:credit )?balance (?:is )?(?:too low|insufficient|not "
+    r"enough)|out of credits?|no credits? (?:left|remaining)|billing (?:hard )?limit|quota (?:is |"
+    r"has been )?(?:exceeded|exhausted|used up)|payment required",
+    re.IGNORECASE,
+)
+_PER_DAY = re.compile(r"per[ _-]?(?:day|month)|\b[RT]PD\b|daily|monthly", re.IGNORECASE)
+_TOO_LARGE = re.compile(r"request too large|must be reduced|larger than the .{0,30}limit", re.I)
+_LIMIT_REQUESTED = re.compile(
+    r"\blimit:? (\d[\d,]{0,30}).{0,60}?\brequested:? (\d[\d,]{0,30})", re.IGNORECASE
+)
+_TRY_AGAIN = re.compile(
+    r"(?:try again|retry|wait|available)(?: again)?(?: in| after| for)?:?\s+((?:\d+(?:\.\d+)?\s*"
+    r"(?:ms|milliseconds?|d(?:ays?)?|h(?:ours?)?|m(?:in(?:utes?)?)?|s(?:ec(?:onds?)?)?)\s*)+)",
+    re.IGNORECASE,
+)
+
+_LONGEST_WAIT_S = 366 * 86_400.0
+"""A longer wait means something else, such as a date in seconds."""
+
+
+class RetryDecision(NamedTuple):
+    """What to make of an error.
+
+    Attributes:
+        retry: True if the same call may well succeed later.
+        wait_s: How long the endpoint asks to wait, in model seconds. None if it does not say, or
+            says something that is not a time to wait: negative, not a number, more than a year.
+        outage: True if the endpoint seems to be down; a rate limit or a refusal is not an outage.
+        overload: True if it was asked too much: a rate limit, a full queue, no answer in time.
+        answered: True if it gave an answer, even a refusal. False also for an error that says
+            nothing about the endpoint, such as one in your own code.
+        limited: True if a rate limit refused it, which waiting cures, if need be for a minute.
+        exhausted: True if the account has no credit left, or nothing more for today, so that no
+            call succeeds, whoever makes it.
+    """
+
+    retry: bool
+    wait_s: float | None = None
+    outage: bool = False
+    overload: bool = False
+    answered: bool = False
+    limited: bool = False
+    exhausted: bool = False
+
+
+def classify(error: BaseException) -> RetryDecision:
+    """Return what to make of an error of `lab.ask`, openai's client, `ChatOpenAI` or `crewai.LLM`.
+
+    Worth another attempt are broken connections, time-outs, the statuses in `PASSING`, an answer
+    without text or broken off by the endpoint, and an unreadable answer with status 200. Anything
+    else is not: a wrong key, a wrong request, a quota that is used up, a request larger than its
+    limit, an answer that was cut off, filtered or refused, an error in your own code. Judging never
+    raises, because the caller has something to give back afterwards.
+
+    Example:
+        >>> judge(ModelError("busy", status=503, code=None, request_id=None)).retry
+        True
+        >>> judge(ModelError("no key", status=401, code=None, request_id=None)).retry
+        False
+    """
+    try:
+        verdict = _judged(error)
+        if verdict.wait_s is not None and not 0 <= verdict.wait_s <= _LONGEST_WAIT_S:
+            return verdict._replace(wait_s=None)
+        return verdict
+    except Exception:
+        return RetryDecision(False)
+
+
+def words(error: BaseException) -> str:
+    """Return what an error says, or else its type: never nothing, even if its own text fails.
+
+    Example:
+        >>> words(TimeoutError("late")), words(TimeoutError())
+        ('late', 'TimeoutError')
+    """
+    try:
+        said = str(error)
+    except Exception:
+        said = ""
+    return said if said.strip() else type(error).__name__
+
+
+def asked_to_wait_s(message: str) -> float | None:
+    """Read how long an error's message asks to wait, in seconds; None if it does not say.
+
+    Example:
+        >>> asked_to_wait_s("Rate limit reached. Please try again in 7m33.6s.")
+        453.6
+    """
+    found = _TRY_AGAIN.search(message)
+    return None if found is None else lab.duration_s(found[1])
+
+
+def _judged(error: BaseException) -> RetryDecision:
+    if isinstance(error, IncompleteAnswer):
+        return RetryDecision(isinstance(error, AnswerEmpty | AnswerInterrupted), answered=True)
+    if isinstance(error, ModelError):
+        return _refusal(error.status, error.code, error.kind, words(error), error.retry_after_s)
+    late = isinstance(error, TimeoutError | httpx.TimeoutException)
+    if late or isinstance(error, EndpointError | ConnectionError | httpx.TransportError):
+        return RetryDecision(True, outage=True, overload=late)
+    openai = sys.modules.get("openai")  # slow to import; an error of its own is one only if it was
+    if openai is not None and isinstance(error, openai.APIStatusError):
+        wait_s = lab.retry_after_s(error.response.headers)
+        return _refusal(error.status_code, error.code, error.type, words(error), wait_s)
+    if openai is not None and isinstance(error, openai.APIConnectionError):
+        return RetryDecision(True, outage=True, overload=isinstance(error, openai.APITimeoutError))
+    return _garbage(error)
+
+
+def _refusal(
+    status: int, code: object, kind: object, said: str, wait_s: float | None
+) -> RetryDecision:
+    """Judge an error that the endpoint sent; a status below 300 is garbage's."""
+    names = {str(code), str(kind)}
+    wait_s = asked_to_wait_s(said) if wait_s is None else wait_s
+    exhausted = status == 402 or bool(names & _QUOTA_NAMES)
+    if wait_s is None and (status in (403, 429) or status < 300):
+        exhausted = exhausted or _QUOTA_WORDS.search(said) is not None
+    too_large = status == 429 and not exhausted and _is_too_large(said)
+    if wait_s is None and status == 429 and not too_large:
+        exhausted = exhausted or _PER_DAY.search(said) is not None
+    if exhausted or too_large:
+        return RetryDecision(False, answered=True, exhausted=exhausted)
+    garbage = status < 300 and not names & _FINAL_NAMES  # an error may come with status 200, too
+    return RetryDecision(
+        status in PASSING or garbage,
+        wait_s,
+        outage=status >= 500,
+        overload=status in OVERLOAD,
+        answered=True,
+        limited=status == 429,
+    )
+
+
+def _is_too_large(said: str) -> bool:
+    """Return whether the message says that the request alone is over the limit."""
+    numbers = _LIMIT_REQUESTED.search(said)
+    if numbers is None:
+        return _TOO_LARGE.search(said) is not None
+    limit, requested = (int(number.replace(",", "")) for number in numbers.groups())
+    return requested > limit
+
+
+def _garbage(error: BaseException) -> RetryDecision:
+    """Judge what LangChain makes of an answer with status 200 that is cut off, empty, or a page."""
+    if not isinstance(error, json.JSONDecodeError | UnicodeDecodeError):
+        trace = error.__traceback__
+        while trace is not None and trace.tb_next is not None:
+            trace = trace.tb_next
+        raised_in = "" if trace is None else str(trace.tb_frame.f_globals.get("__name__", ""))
+        by_langchain = raised_in.startswith(("langchain_openai", "langchain_core"))
+        if not by_langchain or type(error) not in (IndexError, ValueError, TypeError):
+            return RetryDecision(False)
+    problem = error.args[0] if error.args else None
+    if not isinstance(problem, dict):
+        return RetryDecision(True, answered=True)
+    # An error inside a good answer, which LangChain raises as it stands.
+    code = problem.get("code")
+    status = code if isinstance(code, int) and 400 <= code < 600 else 200
+    return _refusal(status, code, problem.get("type"), str(problem.get("message")), None)

@@ -1,0 +1,97 @@
+"""A second request when the first is late; whichever is answered first wins.
+
+After Dean and Barroso, The Tail at Scale (2013): https://doi.org/10.1145/2408776.2408794
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import Awaitable, Callable
+from typing import TypeVar
+
+from agentlab import lab
+from agentlab._support.asyncio_tools import raise_if_cancelled_elsewhere
+from agentlab._support.numbers import checked
+
+T = TypeVar("T")
+
+
+class Hedge:
+    """Sends a call again when it has taken longer than most calls do.
+
+    Args:
+        after_s: Model seconds after which to hedge; None learns it from `quantile`. In a `Guard`
+            they count from when the request is sent: waiting in the client is not lateness.
+        quantile: Hedge what is slower than this share of the latest calls.
+        share: Hedges per call at most; a slow endpoint must not be sent everything twice.
+
+    Example:
+        answer = await Hedge(after_s=4)(lambda: lab.ask("Name three rivers."))
+    """
+
+    KEPT = 200  # latencies that the quantile is taken from
+    LEAST = 20  # before so many there is no quantile, and no hedge
+
+    def __init__(self, after_s: float | None = None, *, quantile: float = 0.95, share: float = 0.1):
+        checked("after_s", after_s, above=True, optional=True)
+        checked("quantile", quantile, above=True, most=1, below=True)
+        checked("share", share, above=True, most=1)
+        self._after_s = after_s
+        self._quantile = quantile
+        self._share = share
+        self._latest_s: deque[float] = deque(maxlen=self.KEPT)
+        self.calls = 0
+        self.hedges = 0
+
+    async def __call__(
+        self, call: Callable[[], Awaitable[T]], *, sent: asyncio.Event | None = None
+    ) -> T:
+        """Return the call's result, or raise its error if every request sent for it failed.
+
+        Args:
+            sent: Set by `call` when its request is really sent; None counts from now.
+        """
+        self.calls += 1
+        running = {_begin(call)}
+        try:
+            if sent is not None:
+                for first in running:
+                    first.add_done_callback(lambda _: sent.set())
+                await sent.wait()
+            began_s, after_s = lab.now_s(), self.after_s()
+            real_s = after_s and after_s / lab.model_seconds_a_second()
+            done, left = await _wait(running, real_s)
+            if not done and self.hedges < self._share * self.calls:
+                self.hedges += 1
+                running |= {_begin(call)}
+                left = running
+            while left and all(task.exception() is not None for task in done):
+                done, left = await _wait(left)
+            result = min(done, key=lambda task: task.exception() is not None).result()
+        finally:
+            for task in running:
+                task.cancel()
+            await asyncio.gather(*running, return_exceptions=True)
+        self._latest_s.append(lab.now_s() - began_s)
+        return result
+
+    def after_s(self) -> float | None:
+        """Return how long it waits at present; None while it knows too few calls."""
+        if self._after_s is not None or len(self._latest_s) < self.LEAST:
+            return self._after_s
+        ordered = sorted(self._latest_s)
+        return ordered[int(self._quantile * len(ordered))]
+
+
+def _begin(call: Callable[[], Awaitable[T]]) -> asyncio.Task[T]:
+    async def one() -> T:
+        return await call()
+
+    return asyncio.create_task(raise_if_cancelled_elsewhere(one()))
+
+
+async def _wait(
+    tasks: set[asyncio.Task[T]], real_s: float | None = None
+) -> tuple[set[asyncio.Task[T]], set[asyncio.Task[T]]]:
+    return await asyncio.wait(tasks, timeout=real_s, return_when=asyncio.FIRST_COMPLETED)

@@ -1,0 +1,173 @@
+"""A rate limit, kept by the client, because a refusal costs a round trip and often counts, too.
+
+The bound: N requests take at least (N - burst) / rate seconds.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import deque
+from collections.abc import Mapping
+
+import anyio
+
+from agentlab import lab
+from agentlab._support.bucket import Bucket
+from agentlab._support.numbers import checked
+from agentlab.errors import ConfigError
+from agentlab.lab import finite_number
+
+WINDOWS_S = (1.0, 60.0, 3600.0, 86_400.0)
+"""The times in which limits are counted: by the second, minute, hour or day."""
+
+_LEAST_LIMIT = 1e-6
+"""A header that tells a lower limit is ignored."""
+
+
+class TokenBucket:
+    """A bucket whose callers wait in turn; one that is cancelled leaves nothing behind.
+
+    Example:
+        bucket = TokenBucket(per_s=50, burst=20)
+        await bucket.take()
+    """
+
+    def __init__(self, per_s: float, burst: float):
+        checked("per_s", per_s, above=True)
+        checked("burst", burst, above=True)
+        self.level = Bucket(per_s, burst)
+        self._turn = anyio.Lock(fast_acquire=True)
+
+    async def take(self, amount: float = 1.0) -> None:
+        """Take `amount` out as soon as it is there.
+
+        Raises:
+            ConfigError: If it is more than the bucket ever holds, or not an amount.
+        """
+        checked("amount", amount)
+        if amount > self.level.burst:
+            raise ConfigError(
+                f"a bucket that holds {self.level.burst:g} will never hold {amount:g}; take less"
+            )
+        async with self._turn:
+            while wait_s := self.level.wait_s(amount, lab.now_s()):
+                await lab.sleep(wait_s)
+            self.level.take(amount, lab.now_s())
+
+
+class RateLimit:
+    """Keeps a rate limit: requests and tokens, as given or as the endpoint says.
+
+    Args:
+        requests_per_minute, tokens_per_minute: The limits; None takes what the endpoint says in its
+            first answer.
+        burst_s: How many seconds' worth of a minute's limit may be sent at the same time;
+            OpenAI's buckets hold a minute's.
+
+    Example:
+        pace = RateLimit(requests_per_minute=60)
+        await pace.wait()
+    """
+
+    def __init__(
+        self,
+        requests_per_minute: float | None = None,
+        tokens_per_minute: float | None = None,
+        *,
+        burst_s: float = 60.0,
+    ):
+        checked("burst_s", burst_s, above=True)
+        self._burst_share = burst_s / 60
+        self._buckets: dict[str, TokenBucket] = {}
+        self._learned: set[str] = set()
+        for kind, limit in (("requests", requests_per_minute), ("tokens", tokens_per_minute)):
+            checked(f"{kind}_per_minute", limit, above=True, optional=True)
+            if limit is not None:
+                self._buckets[kind] = self._bucket(limit, 60)
+        self._not_before_s = 0.0
+        # Of the last minute, kept where an endpoint tells no limit by the minute.
+        self._sent_s: deque[float] = deque(maxlen=10_000)
+        self._refused_s: deque[float] = deque(maxlen=10_000)
+
+    async def wait(self, tokens: float = 0) -> None:
+        """Wait until one more request may be sent; `tokens` is what it may count for."""
+        taken: list[tuple[TokenBucket, float]] = []
+        try:
+            for kind, amount in (("requests", 1.0), ("minute", 1.0), ("tokens", tokens)):
+                bucket = self._buckets.get(kind)
+                if amount and bucket is not None:
+                    # An estimate: against a limit that was learned, the endpoint decides.
+                    share = min(amount, bucket.level.burst) if kind in self._learned else amount
+                    await bucket.take(share)
+                    taken.append((bucket, share))
+            # Last, because a pause may have begun, or grown, while this one waited.
+            while self.paused_s > 0:
+                await lab.sleep_until(self._not_before_s)
+        except BaseException:
+            for bucket, share in taken:
+                bucket.level.take(-share, lab.now_s())
+            raise
+        self._sent_s.append(lab.now_s())
+
+    @property
+    def paused_s(self) -> float:
+        """Model seconds for which nobody sends anything from now on."""
+        return max(self._not_before_s - lab.now_s(), 0.0)
+
+    def pause(self, seconds: float) -> None:
+        """Let nobody send anything for so many model seconds, because the endpoint refused."""
+        checked("seconds", seconds)
+        self._not_before_s = max(self._not_before_s, lab.now_s() + seconds)
+
+    def learn(self, headers: Mapping[str, str]) -> None:
+        """Take OpenAI's `x-ratelimit-*` headers of any answer into account."""
+        for kind in ("requests", "tokens"):
+            limit, left = (
+                finite_number(headers.get(f"x-ratelimit-{what}-{kind}", ""))
+                for what in ("limit", "remaining")
+            )
+            if left is None or limit is None or limit < _LEAST_LIMIT:
+                continue
+            if kind not in self._buckets:
+                reset_s = lab.duration_s(headers.get(f"x-ratelimit-reset-{kind}", ""))
+                counted_in_s = window_s(limit, left, reset_s)
+                self._buckets[kind] = self._bucket(limit, counted_in_s)
+                self._learned.add(kind)
+                if kind == "requests" and counted_in_s > 60:
+                    self._learned.add("minute")  # there may be one that the headers do not tell
+            self._buckets[kind].level.lower_to(left, lab.now_s())
+
+    def refused(self) -> None:
+        """Note that a rate limit refused a request.
+
+        Where the headers tell a day's limit only, the minute's is what the last minute admitted.
+        """
+        now_s = lab.now_s()
+        self._refused_s.append(now_s)
+        if "minute" not in self._learned:
+            return
+        for times_s in (self._sent_s, self._refused_s):
+            while times_s and times_s[0] <= now_s - 60:
+                times_s.popleft()
+        admitted = max(len(self._sent_s) - len(self._refused_s), 1)
+        self._buckets["minute"] = self._bucket(admitted, 60)
+        self._buckets["minute"].level.lower_to(0, now_s)
+
+    def _bucket(self, limit: float, window_s: float) -> TokenBucket:
+        return TokenBucket(limit / window_s, max(1.0, limit * self._burst_share))
+
+
+def window_s(limit: float, left: float, reset_s: float | None) -> float:
+    """Return in which time a limit is counted: the minute, unless its reset says otherwise.
+
+    The bucket gains (limit - left) / reset_s per second. Resets are rounded, so the nearest usual
+    window is taken. Groq's 14,400 requests are a day's: after one of them, the reset is 6 s.
+
+    Example:
+        >>> window_s(14_400, 14_399, 6.0), window_s(500, 499, 0.12), window_s(500, 500, 0.0)
+        (86400.0, 60.0, 60.0)
+    """
+    if not reset_s or left >= limit:
+        return 60.0
+    measured_s = limit * reset_s / (limit - left)
+    return min(WINDOWS_S, key=lambda window_s: abs(math.log(measured_s / window_s)))

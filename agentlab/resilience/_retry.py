@@ -1,0 +1,131 @@
+"""How often a call is repeated, how long between, and how often all calls together.
+
+tenacity runs the loop; what it does not have is here: a wait that obeys the endpoint, and a
+budget. Back-off with full jitter: https://aws.amazon.com/blogs/architecture/exponential-backoff-and-jitter/
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, field
+from random import Random
+from typing import TypeVar
+
+from tenacity import AsyncRetrying, RetryCallState
+
+from agentlab import lab
+from agentlab._support.numbers import checked
+from agentlab.errors import ConfigError
+from agentlab.resilience._classify import RetryDecision, classify
+
+T = TypeVar("T")
+
+
+class RetryBudget:
+    """Bounds the retries of all calls together to a share of the calls.
+
+    When an endpoint is down, every call fails, and retries multiply the load that it cannot bear.
+    Each call pays `share` into the budget, each retry takes 1 out of it, and without funds there
+    is no retry. After https://finagle.github.io/blog/2016/02/08/retry-budgets/
+
+    Args:
+        share: Retries per call, over the long run.
+        reserve: How many retries there are before anything was paid in, and at most at any time.
+
+    Example:
+        >>> budget = RetryBudget(share=0.2, reserve=1)
+        >>> budget.take(), budget.take()
+        (True, False)
+    """
+
+    def __init__(self, share: float = 0.2, reserve: float = 10):
+        checked("share", share)
+        checked("reserve", reserve)
+        self._share = share
+        self._most = self._funds = max(float(reserve), share)
+
+    def pay_in(self) -> None:
+        """Pay for a call that begins."""
+        self._funds = min(self._most, self._funds + self._share)
+
+    def take(self) -> bool:
+        """Take a retry out, and return whether there were funds for it."""
+        if self._funds < 1 - 1e-9:  # sums of tenths fall short of a whole by a rounding error
+            return False
+        self._funds -= 1
+        return True
+
+
+@dataclass(frozen=True)
+class Retry:
+    """How often to repeat a call, and how long to wait between.
+
+    Attributes:
+        attempts: The most requests for one call, the first included.
+        first_s: The longest wait before the second attempt; it doubles with each one.
+        most_s: The longest wait that back-off makes. What the endpoint asks for is always obeyed.
+        window_s: What a rate limit refuses is repeated for at least so long, whatever `attempts`
+            says, because most limits count by the minute, and a refusal costs nothing.
+        budget: Bounds the retries of all calls; None bounds each call only.
+        seed: From which the jitter is drawn.
+
+    Example:
+        answer = await Retry(attempts=3)(lambda: lab.ask("Name three rivers."))
+    """
+
+    attempts: int = 5
+    first_s: float = 1.0
+    most_s: float = 60.0
+    window_s: float = 60.0
+    budget: RetryBudget | None = None
+    seed: int = 0
+    _random: Random = field(init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        checked("attempts", self.attempts, least=1, whole=True)
+        for name in ("first_s", "most_s", "window_s"):
+            checked(name, getattr(self, name))
+        checked("seed", self.seed, least=-math.inf, whole=True)
+        if self.first_s > self.most_s:
+            raise ConfigError(
+                f"first_s must be at most most_s; got {self.first_s:g} and {self.most_s:g}"
+            )
+        object.__setattr__(self, "_random", Random(int(self.seed)))
+
+    async def __call__(
+        self,
+        call: Callable[[], Awaitable[T]],
+        *,
+        sleep: Callable[[float], Awaitable[None]] = lab.sleep,
+    ) -> T:
+        """Return the call's result, or raise its last error; `sleep` waits between attempts."""
+        if self.budget is not None:
+            self.budget.pay_in()
+        began_s = lab.now_s()
+
+        def again(state: RetryCallState) -> bool:
+            verdict = _verdict(state)
+            left = state.attempt_number < self.attempts
+            outlast = verdict.limited and lab.now_s() - began_s < self.window_s
+            worth_it = verdict.retry and (left or outlast)
+            return worth_it and (self.budget is None or self.budget.take())
+
+        loop = AsyncRetrying(retry=again, wait=self.wait_s, sleep=sleep, reraise=True)
+        return await loop(call)
+
+    def wait_s(self, state: RetryCallState) -> float:
+        """Return the model seconds until the next attempt.
+
+        They are what the endpoint asks for, if it does, and back-off on top.
+        """
+        doubled = 2.0 ** min(state.attempt_number - 1, 99)  # more than any time, and still a float
+        longest_s = min(self.most_s, self.first_s * doubled)
+        # All that were refused together are asked to come back together, so the jitter comes on
+        # top; it grows with the attempts, because many that come back are refused once more.
+        return (_verdict(state).wait_s or 0.0) + self._random.uniform(0, longest_s)
+
+
+def _verdict(state: RetryCallState) -> RetryDecision:
+    error = state.outcome.exception() if state.outcome else None
+    return RetryDecision(False) if error is None else classify(error)

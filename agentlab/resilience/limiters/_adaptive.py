@@ -1,0 +1,279 @@
+"""A limit that finds the endpoint's knee from what it measures, and follows it.
+
+It tries. A trial has more calls in flight, or fewer, until `evidence` tells whether throughput goes
+with them:
+
+    climbing   from the start doubles, while throughput nearly doubles
+    staying    at the knee; now and then a small trial, more calls and fewer in turn
+    following  answers take longer than they used to: fewer calls, by as much; less long: a trial
+
+A refusal cuts the limit to what the endpoint was serving meanwhile, by Little's law, and never
+below what it serves, so that a rate limit starves nobody.
+
+The trials are those of PCC Vivace (Dong and others, NSDI 2018), which likewise weighs throughput
+against delay by experiment; the knee is Kleinrock's, as in BBR (Cardwell and others, 2016).
+"""
+
+from __future__ import annotations
+
+import bisect
+import math
+from collections import deque
+from dataclasses import dataclass
+
+from agentlab._support.numbers import checked
+from agentlab.resilience.limiters import _estimates
+from agentlab.resilience.limiters._estimates import (
+    CLEARLY,
+    FEWEST,
+    ROUNDS,
+    STEP,
+    InOrder,
+    Level,
+    Served,
+)
+from agentlab.resilience.limiters._slots import Sample
+
+MOST = 10_000_000
+"""The most calls in flight that it can be told to try."""
+
+# --- How it acts on the evidence; what the evidence is tuned by stands in `evidence`.
+
+_RARELY = 32  # answers per slot between two trials, at most
+_NEARLY_ALL = 0.85  # of the calls in flight: if so many are served, the limit is not the reason
+_HARM = 0.03  # the share of answers that may suffer from trials
+_PATIENCE = 2.5  # times the usual: how long the order of answers is waited for
+_WINDOW = 3  # times the usual: over this time it is counted what the endpoint served
+_INSTANT_S = 1e-9  # times that are nearer are one, but for rounding
+
+
+@dataclass
+class _Trial:
+    """Another limit, and what came of it so far."""
+
+    level: Level
+    began_at: int  # answers before it
+    answers: int = 0  # with as many calls in flight as are tried
+    unused: int = 0  # answers with fewer
+    reached: int = 0  # the most in flight of those
+
+
+class Adaptive:
+    """Finds out how many calls the endpoint serves well.
+
+    Args:
+        initial: Where it begins.
+        least: Never less than this.
+        most: Never more than this, however well it goes.
+
+    Raises:
+        ConfigError: Unless all three are whole numbers, each at least as large as the one before:
+            1, `least`, `initial`, `most`, `MOST`.
+
+    Example:
+        guard = Guard(limit=Adaptive(most=200))
+        answer = await guard.ask("Name three rivers.")
+    """
+
+    def __init__(self, initial: int = 1, *, least: int = 1, most: int = 1000):
+        checked("least", least, least=1, most=MOST, whole=True)
+        checked("initial", initial, least=least, most=MOST, whole=True)
+        checked("most", most, least=initial, most=MOST, whole=True)
+        self._least, self._most = least, most
+        self._levels: dict[int, Level] = {}  # all that were tried in the present state of things
+        self._climbed: Level | None = Level(initial)  # all of the climb; None once it is over
+        self._in_order, self._served = InOrder(), Served()
+        self._usual_s = 0.0
+        self._answers = self._harmed = 0
+        self._since_s = self._cut_s = -math.inf  # when the limit changed, and when it was cut
+        self._more = True  # whether the next trial is one of more calls
+        self._boost = 1.0  # the exponent of the next step: grows with success
+        self._hold = 1.0  # answers per slot until the next trial: grows with failure
+        self._trial: _Trial | None = None
+        self._stay_at(self._level(initial), -math.inf)
+
+    @property
+    def limit(self) -> int:
+        """The most calls in flight."""
+        return self._trial.level.limit if self._trial else self._base.limit
+
+    def __repr__(self) -> str:
+        does = "stays" if self._climbed is None else "climbs"
+        tries = f", tries {self.limit}" if self._trial else ""
+        return (
+            f"<Adaptive {does} at {self._base.limit}{tries}; {self._answers} answers, usually "
+            f"{self._usual_s:.3g} s>"
+        )
+
+    def update(self, sample: Sample) -> int:
+        """Learn from a call that ended, and return the limit from now on."""
+        if sample.refused:
+            self._cut(sample.ended_s)
+        else:
+            self._answers += 1
+            share = 1 / min(self._answers, 2 * self.limit)
+            self._usual_s += (sample.took_s - self._usual_s) * share
+            self._served.add(sample, keep_s=2 * _WINDOW * self._usual_s)
+        for answer in self._in_order.take(sample, _PATIENCE * self._usual_s):
+            if not answer.refused and answer.sent_s > self._since_s - _INSTANT_S:
+                self._learn(answer, sample.ended_s)
+        return self.limit
+
+    def _learn(self, answer: Sample, now_s: float) -> None:
+        base, trial = self._base, self._trial
+        if trial is None:
+            if answer.in_flight >= base.limit:
+                base.add(answer.took_s)
+                self._stay(answer, now_s)
+            return
+        # The first of many more are sent before the others are there to slow them down.
+        limit = trial.level.limit
+        if answer.in_flight < min(limit, base.limit + 0.75 * (limit - base.limit)):
+            trial.reached = max(trial.reached, answer.in_flight)
+            trial.unused += 1
+            if trial.unused > max(base.limit, limit):
+                self._do_without(trial, now_s)
+            return
+        trial.level.add(answer.took_s)
+        trial.answers += 1
+        if self._climbed is not None and trial.answers >= max(FEWEST, limit // 16):
+            self._climb(self._climbed, trial, now_s)
+        elif self._climbed is None and trial.answers >= max(FEWEST, limit):
+            self._judge(trial, now_s)
+
+    def _stay(self, answer: Sample, now_s: float) -> None:
+        """Follow the endpoint if it has changed, and begin a trial when it is time."""
+        base, latest = self._base, self._latest
+        latest.append(_estimates.log_s(answer.took_s))
+        if len(latest) == latest.maxlen and base.count >= 2 * len(latest):
+            longer = _estimates.longer(base, latest)
+            if longer:
+                self._levels.clear()
+                self._climbed, self._more, self._hold = None, longer < 0, 1.0
+                fewer = base.limit * math.exp(-max(longer, 0.0))
+                self._stay_at(self._level(self._bounded(fewer)), now_s)
+                return
+        self._held += 1
+        if self._climbed is not None:
+            if base.count >= FEWEST:
+                self._try(self._bounded(2 * base.limit), now_s)
+        elif self._held >= self._hold * base.limit:
+            self._try(self._next(), now_s)
+
+    def _climb(self, climbed: Level, trial: _Trial, now_s: float) -> None:
+        """Double again, or end the climb at the knee."""
+        if not climbed.count:
+            climbed = self._base
+        whole, last = (
+            _estimates.worth(climbed, trial.level),
+            _estimates.worth(self._base, trial.level),
+        )
+        flat = last.below(CLEARLY, sure=2)
+        limit = trial.level.limit
+        if whole.above(CLEARLY, sure=0.5) and not flat:
+            self._climbed = climbed.joined(trial.level)
+            self._stay_at(trial.level, now_s)
+            self._try(self._bounded(2 * limit), now_s)
+        elif flat or whole.below(CLEARLY, sure=2) or trial.answers >= 4 * limit:
+            # By Little's law: the throughput of now, times what answers took on the way.
+            served = max(0.0, min(1.0, whole.value)) * (trial.level.log_limit - climbed.log_limit)
+            knee = self._bounded(math.exp(climbed.log_limit + served))
+            self._climbed, self._more = None, False
+            self._hold, self._boost = 1.0, 2.0
+            self._stay_at(self._level(knee), now_s)
+
+    def _judge(self, trial: _Trial, now_s: float) -> None:
+        """Take over the trial's limit, or return to the one before, once it is clear which."""
+        base, level = self._base, trial.level
+        better = _estimates.is_better(base, level, last=trial.answers >= ROUNDS * level.limit)
+        if better:
+            clear = level.limit > base.limit and _estimates.worth(base, level).above(
+                CLEARLY, sure=1
+            )
+            self._stay_at(level, now_s)
+            self._hold, self._boost = 1.0, min(4.0, 2 * self._boost)
+            if clear:
+                self._climbed = Level(level.limit)
+        elif better is False:
+            if _estimates.harms(base, level.limit):
+                self._harmed += self._answers - trial.began_at + level.limit
+            self._stay_at(base, now_s)
+            self._hold, self._boost = min(_RARELY, 1.5 * self._hold), 1.0
+            self._more = level.limit <= base.limit
+
+    def _do_without(self, trial: _Trial, now_s: float) -> None:
+        """End a trial of more calls than anybody makes; try as many as are made."""
+        self._stay_at(self._base, now_s)
+        if trial.reached > self._base.limit:
+            self._try(trial.reached, now_s)
+        else:
+            self._climbed, self._more = None, not self._more
+            self._hold = min(_RARELY, 4 * self._hold)
+
+    def _cut(self, now_s: float) -> None:
+        if now_s < self._cut_s + self._usual_s:  # one cut for all that were refused together
+            return
+        self._cut_s = now_s
+        window_s = _WINDOW * self._usual_s
+        served = math.ceil(self._served.in_flight(now_s, window_s) - 1e-9)
+        if not self._served.covers(now_s, window_s):
+            served = max(served, self._base.limit // 2)
+        if served >= _NEARLY_ALL * self._base.limit:  # bad luck, and not a reason to go down
+            if self._trial is not None and self._trial.level.limit > self._base.limit:
+                self._climbed, self._boost = None, 1.0
+                self._hold = min(_RARELY, 2 * self._hold)
+                self._stay_at(self._base, now_s)
+            return
+        self._climbed, self._more = None, True
+        self._hold = min(_RARELY, 2 * self._hold)
+        self._levels.clear()
+        self._stay_at(self._level(max(self._least, served)), now_s)
+
+    def _next(self) -> int:
+        """Return the limit to try, or the present one if there is none."""
+        limit, step = self._base.limit, _estimates.step(self._base, self._boost)
+        if not self._more:
+            tried = self._bounded(min(_GRID[max(0, _index(limit) - 1)], limit / step))
+        else:
+            above = self._bounded(_GRID[_index(limit + 1)])
+            tried = self._bounded(max(above, limit * step))
+            if self._harmed > _HARM * self._answers:
+                harmless = (to for to in (tried, above) if not _estimates.harms(self._base, to))
+                tried = next(harmless, limit)
+        if tried == limit:
+            self._more = not self._more
+            self._hold = min(_RARELY, 4 * self._hold)
+        return tried
+
+    def _try(self, limit: int, now_s: float) -> None:
+        self._held = 0
+        if limit != self._base.limit:
+            level = self._level(limit)
+            level.fade()
+            self._trial, self._since_s = _Trial(level, self._answers), now_s
+
+    def _stay_at(self, base: Level, now_s: float) -> None:
+        if self._trial is None or base is not self._trial.level:
+            self._since_s = now_s
+        self._base, self._trial, self._held = base, None, 0
+        self._latest: deque[float] = deque(maxlen=2 * max(base.limit, 4))
+
+    def _level(self, limit: int) -> Level:
+        return self._levels.setdefault(limit, Level(limit))
+
+    def _bounded(self, limit: float) -> int:
+        """Return the nearest limit that is ever tried: so each is met again, and better known."""
+        at = _index(limit)
+        if at and limit * limit < _GRID[at - 1] * _GRID[at]:
+            at -= 1
+        return max(self._least, min(self._most, _GRID[at]))
+
+
+_GRID = [1]
+while _GRID[-1] < 2 * MOST:
+    _GRID.append(max(_GRID[-1] + 1, round(_GRID[-1] * STEP)))
+
+
+def _index(limit: float) -> int:
+    """Return where the first limit of the grid is that is not less."""
+    return bisect.bisect_left(_GRID, limit)

@@ -1,0 +1,122 @@
+"""Run a graph's nodes: each as soon as its needs are there, or one after the other.
+
+`Run` keeps the results of one run, and says which node failed first.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+from collections.abc import Awaitable, Callable, Coroutine, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any, TypeVar
+
+from agentlab._support.asyncio_tools import raise_if_cancelled_elsewhere
+from agentlab.errors import StepError, reason
+
+T = TypeVar("T")
+
+Needs = Mapping[str, Sequence[str]]
+"""Node -> the nodes that it needs, each of which stands before it."""
+
+Call = Callable[[str, dict[str, T]], Awaitable[T]]
+"""Runs a node: it takes the node's name and the results of its needs, by name."""
+
+
+async def in_order(needs: Needs, call: Call[T]) -> dict[str, T]:
+    """Run one node after the other. It takes the work of the graph."""
+    results: dict[str, T] = {}
+    for name, needed in needs.items():
+        results[name] = await call(name, {need: results[need] for need in needed})
+    return results
+
+
+async def as_ready(needs: Needs, call: Call[T]) -> dict[str, T]:
+    """Run each node as soon as its needs are there. It takes the span of the graph.
+
+    A node that fails cancels those in flight, and those still to come never start.
+    """
+    async with asyncio.TaskGroup() as group:
+        tasks = begin(needs, call, lambda name, work: group.create_task(work(), name=name))
+    return {name: task.result() for name, task in tasks.items()}
+
+
+def begin(
+    needs: Needs,
+    call: Call[T],
+    start: Callable[[str, Callable[[], Coroutine[Any, Any, T]]], asyncio.Future[T]],
+) -> dict[str, asyncio.Future[T]]:
+    """Begin all nodes now, in order: `start(name, work)` makes a task of `work()`."""
+    tasks: dict[str, asyncio.Future[T]] = {}
+    for node in needs:
+
+        async def when_ready(name: str = node) -> T:  # a function per node: LangGraph renames it
+            return await call(name, {need: await tasks[need] for need in needs[name]})
+
+        tasks[node] = start(node, when_ready)
+    return tasks
+
+
+class Run:
+    """One run of a graph: the results so far, and the first failure.
+
+    Messages call a node `node` and its name, followed by `where`, and its result `result`.
+    """
+
+    def __init__(
+        self, names: Iterable[str], *, node: str, where: str = "", result: str = "result"
+    ) -> None:
+        self._names = list(names)
+        self._words = (node, where, result)
+        self._done: dict[str, Any] = {}
+        self._failed: tuple[str, Exception] | None = None
+        self._in_flight: set[asyncio.Task[Any]] = set()
+
+    @property
+    def results(self) -> dict[str, Any]:
+        """Name -> result, of the nodes that have ended."""
+        return {name: self._done[name] for name in self._names if name in self._done}
+
+    async def call(
+        self, name: str, function: Callable[..., Any], /, *args: Any, **named: Any
+    ) -> Any:
+        """Call `function`, async or not, and keep what it returns as the result of the node."""
+
+        async def called() -> Any:
+            result = function(*args, **named)
+            return await result if inspect.isawaitable(result) else result
+
+        task: Any = asyncio.current_task()
+        self._in_flight.add(task)
+        try:
+            # If it ends as cancelled by itself, that is a failure: its result would be missing.
+            self._done[name] = await raise_if_cancelled_elsewhere(called())
+        except Exception as error:
+            self._failed = self._failed or (name, error)
+            raise
+        finally:
+            self._in_flight.discard(task)
+        return self._done[name]
+
+    @contextmanager
+    def reported(self) -> Iterator[None]:
+        """Turn whatever a framework makes of a failure into a StepError, around the whole run.
+
+        What is in flight then is cancelled; CrewAI would let it go on, and the user would pay.
+        """
+        try:
+            yield
+        except Exception:
+            for task in self._in_flight:
+                task.cancel()
+            if self._failed is None:
+                raise
+            name, error = self._failed
+            said = reason(error)
+            node, where, result = self._words
+            raise StepError(
+                f"{node} {name!r}{where} failed ({type(said).__name__}: {said}); "
+                f"{len(self._done)} of {len(self._names)} {result}s are in this error's results",
+                step=name,
+                results=self.results,
+            ) from error
