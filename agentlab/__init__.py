@@ -1,5 +1,9 @@
 """Agent Lab's companion module: a local model, a trace of what it saw, and virtual time.
 
+The module, which lessons 00 to 04b use: `lab`, `clock`, `trace`, `plots`, `workflow`, `engines`,
+`resilience`, `exercises`, `errors`, `settings`. The local model: `endpoint`, `classroom`. Studies,
+each the matter of one lesson: `bench`, `learning`, `content`, `convert`. For tests: `testing`.
+
 No room is imported before it is used, so that `import agentlab` is instant; take those you need:
 `from agentlab import lab, plots`, `from agentlab.trace import trace`.
 """
@@ -12,26 +16,20 @@ __all__ = [
     "bench",
     "classroom",
     "clock",
-    "completions",
     "content",
-    "crews",
+    "convert",
     "endpoint",
     "engines",
     "errors",
-    "exchange",
     "exercises",
-    "graph",
     "lab",
-    "parallel",
+    "learning",
     "plots",
-    "progress",
     "resilience",
     "settings",
+    "testing",
     "trace",
-    "transport",
-    "tuning",
     "workflow",
-    "workflow_file",
 ]
 
 

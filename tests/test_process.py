@@ -118,7 +118,8 @@ def test_the_endpoint_ends_with_a_killed_owner(how: signal.Signals):
     """kill -9 of the owner leaves no orphan."""
     code = (
         "from agentlab.endpoint.server.process import EndpointProcess; "
-        "from agentlab.settings import Settings; import time; e = EndpointProcess(Settings()); print(e.pid, flush=True); "
+        "from agentlab.settings import Settings; import time; "
+        "e = EndpointProcess(Settings()); print(e.pid, flush=True); "
         "time.sleep(600)"
     )
     owner = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE)

@@ -13,7 +13,9 @@ from agentlab import settings
 from agentlab.endpoint import presets
 
 ROOT = settings.DATA.parent
-PACKAGES = "bench classroom content endpoint engines exchange resilience tuning".split()
+PACKAGES = (
+    "bench classroom content convert endpoint engines lab learning resilience workflow".split()
+)
 
 
 def page(name: str) -> str:
@@ -83,17 +85,12 @@ def test_its_pictures_are_small():
     assert [path.name for path in pictures if path.stat().st_size > 200_000] == []
 
 
-# What only the module itself uses; `lab` passes on what is for all in its three.
-INTERNAL = set("fields files located model_time named run running step wire".split())
-
-
 def test_package_lists_its_rooms():
     """`agentlab.__all__` is what there is for a user to import."""
     import agentlab
 
-    rooms = {path.stem for path in (ROOT / "agentlab").glob("[a-z]*.py")}
-    assert rooms >= INTERNAL
-    assert set(agentlab.__all__) == rooms - INTERNAL | set(PACKAGES)
+    loose = {path.stem for path in (ROOT / "agentlab").glob("[a-z]*.py")}
+    assert set(agentlab.__all__) == loose | set(PACKAGES)
 
 
 def test_a_room_is_imported_when_it_is_named():
@@ -111,9 +108,19 @@ def test_what_is_no_room_is_no_attribute():
         _ = agentlab.laboratory
 
 
-@pytest.mark.parametrize("package", [*PACKAGES, "_support"])
-def test_packages_list_their_rooms(package):
-    """The map at the top of a package names each of its modules."""
-    described = import_module(f"agentlab.{package}").__doc__
-    modules = {path.stem for path in (ROOT / "agentlab" / package).glob("[a-z]*.py")}
-    assert set(re.findall(r"^ *(\w+)  +\w", described, re.MULTILINE)) == modules
+FOLDERS = sorted(
+    str(path.parent.relative_to(ROOT / "agentlab"))
+    for path in (ROOT / "agentlab").glob("*/**/__init__.py")
+    if path.parent.name != "commands"
+)
+
+
+@pytest.mark.parametrize("folder", FOLDERS)
+def test_a_folder_lists_its_files(folder: str):
+    """The map at the top of a folder names each of its files and folders, and no other."""
+    described = import_module(f"agentlab.{folder.replace('/', '.')}").__doc__
+    here = ROOT / "agentlab" / folder
+    files = {path.stem for path in here.glob("*.py")} - {"__init__"}
+    folders = {f"{path.parent.name}/" for path in here.glob("*/__init__.py")}
+    assert set(re.findall(r"^ *(\w+/?) +\w", described, re.MULTILINE)) >= files | folders
+    assert set(re.findall(r"^ +(\w+/?)  +\w", described, re.MULTILINE)) <= files | folders

@@ -81,7 +81,7 @@ def test_every_direct_dependency_has_its_reason():
 def test_what_is_installed_is_what_is_locked():
     """Nothing else, and nothing missing; seeds and the module aside."""
     installed = {canonicalize_name(d.metadata["Name"]): d.version for d in distributions()}
-    seeds = {"agentlab", "pip", "setuptools", "wheel"}
+    seeds = {"agentlab-course", "pip", "setuptools", "wheel"}
     extra = {n: v for n, v in installed.items() if n not in seeds and pins().get(n) != v}
     missing = {n: v for n, v in pins().items() if installed.get(n) != v}
     assert (extra, missing) == ({}, {})

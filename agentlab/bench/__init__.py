@@ -1,7 +1,7 @@
 """A benchmark that others can repeat: an experiment is a file, and so are its results.
 
     experiment   what is measured: workloads x engines x presets x limits x seeds, from YAML
-    strategy     how a case asks where the endpoint refuses: once, insist, retry, pace
+    _strategy    how a case asks where the endpoint refuses: once, insist, retry, pace
     opponents    other rules for how many calls are in flight: fixed, Netflix's three
     cost         what it would take of a real model's requests, tokens and money
     measure      measures it: warm, interleaved, set-up outside of the timer; resumable
@@ -11,7 +11,10 @@
     compare      what changed between two results, and whether it is more than noise
     laws         Amdahl, Gustafson, and the Universal Scalability Law, fitted
     closed_loop  agents on an endpoint's physics with no client: a million, or under a limiter
-    tuning       what tunes itself, against what only hindsight knows: an experiment of its own kind
+    trial        limiters in scenarios, against the best static limit of each
+    scenarios    endpoints on which limiters are tuned, and others on which they are judged
+    plots_tuning limits over time, limiters judged, what a bandit earns
+    self_tuning  what tunes itself, against what only hindsight knows: an experiment of its own kind
 
 From the command line: `agentlab bench`.
 """

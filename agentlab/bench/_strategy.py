@@ -12,8 +12,7 @@ from agentlab.bench.opponents import AIMD, Gradient2, Vegas
 from agentlab.engines.asking import Ask
 from agentlab.errors import ModelError
 from agentlab.resilience import Guard, RateLimit, Retry, classify
-from agentlab.resilience.limiters import Adaptive
-from agentlab.resilience.limiters._slots import Limiter
+from agentlab.resilience.limiters import Adaptive, Limiter
 
 Strategy = Literal[
     "once", "insist", "retry", "timeout", "pace", "adaptive", "aimd", "gradient2", "vegas"

@@ -28,7 +28,7 @@ from agentlab.endpoint.middleware.rate_limits import Limits
 from agentlab.endpoint.physics.formulas import Physics
 from agentlab.errors import ConfigError, ModelError
 from agentlab.resilience import Retry, classify
-from agentlab.resilience.limiters._slots import Limiter, Sample
+from agentlab.resilience.limiters import Limiter, Sample
 
 _PROMPT_TOKENS = 16
 

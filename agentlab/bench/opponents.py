@@ -17,7 +17,7 @@ from random import Random
 
 from agentlab._support.numbers import checked
 from agentlab.errors import ConfigError
-from agentlab.resilience.limiters._slots import Sample
+from agentlab.resilience.limiters import Sample
 
 
 class Fixed:

@@ -30,7 +30,7 @@ TOLERANCE = 0.10
 UNREADABLE = (OSError, msgspec.DecodeError, UnicodeDecodeError, RecursionError)
 """The errors of a file that cannot be read, or that no program wrote."""
 
-_PACKAGES = ("agentlab", "aiohttp", "crewai", "langchain-openai", "langgraph", "openai")
+_PACKAGES = ("aiohttp", "crewai", "langchain-openai", "langgraph", "openai")
 
 Figure = Annotated[float, msgspec.Meta(ge=0, le=1e11)]
 """Seconds, milliseconds or a share: none is negative, and none is millennia."""
@@ -293,6 +293,7 @@ def machine() -> dict[str, str]:
         "system": f"{platform.system()} {platform.machine()}",
         "cores": str(os.cpu_count()),
     }
+    about["agentlab"] = version("agentlab-course")
     return about | {package: version(package) for package in _PACKAGES}
 
 

@@ -13,8 +13,7 @@ import msgspec
 from agentlab.bench.closed_loop import Outcome, run
 from agentlab.bench.opponents import AIMD, Fixed, Gradient2, Vegas
 from agentlab.bench.scenarios import JUDGING, Scenario
-from agentlab.resilience.limiters import Adaptive
-from agentlab.resilience.limiters._slots import Limiter
+from agentlab.resilience.limiters import Adaptive, Limiter
 
 LIMITERS: dict[str, Callable[[], Limiter]] = {
     "fixed 3": lambda: Fixed(3),

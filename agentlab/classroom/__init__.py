@@ -2,14 +2,14 @@
 
 These decide, and never wait:
 
-roster     who is who: names and which look alike, places, the class list
-fair       fair shares: whose turn it is for a slot, a rate limit divided among those who ask
-board      the numbers on the projector
+_roster     who is who: names and which look alike, places, the class list
+_fair      fair shares: whose turn it is for a slot, a rate limit divided among those who ask
+_board     the numbers on the projector
 
 These wait, or speak HTTP:
 
-door       names and token as keys, wrong guesses, addresses, who sees which trace
-room       the model behind the door, and what the teacher may change while the class runs
-app        the ASGI application around them, the page for the projector, the lines that join it
+_door      names and token as keys, wrong guesses, addresses, who sees which trace
+_room      the model behind the door, and what the teacher may change while the class runs
+_app       the ASGI application around them, the page for the projector, the lines that join it
 start      what `agentlab serve --classroom` does
 """

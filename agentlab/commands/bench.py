@@ -6,8 +6,7 @@ import argparse
 import dataclasses
 import sys
 from pathlib import Path
-
-from matplotlib.figure import Figure
+from typing import Any
 
 from agentlab.bench import compare, cost, experiment, measure, plots, report, results, self_tuning
 from agentlab.bench import plots_tuning as tuning_plots
@@ -97,7 +96,7 @@ def _tune(path: Path, file: Path, options: argparse.Namespace) -> int:
     return 0
 
 
-def _report(file: Path, table: str, figure: Figure | None) -> None:
+def _report(file: Path, table: str, figure: Any) -> None:
     file.with_suffix(".md").write_text(table, encoding="utf-8")
     if figure is None:  # one of an earlier run would be taken for this one's
         file.with_suffix(".png").unlink(missing_ok=True)

@@ -1,14 +1,14 @@
 """A content system that loses nothing: agents research, write, edit and publish, for any topics.
 
-settings    how much at the same time, how often, how long; from arguments, environment or a file
-topics      topics as people write them, and when two of them are one
-system      one topic, or a batch of them, and a summary
-work        one topic: its questions, what they took, and what became of it
-sending     requests in time and in turn, until a stop; and whether a failure is everybody's
-failures    what a failure says, and in which words
-journal     every answer that was paid for, in SQLite or PostgreSQL; what a kill cannot undo
-place       where a journal is, whatever its spelling, and the right to write there
-publish     Markdown and HTML files, whole or not at all
+_settings    how much at the same time, how often, how long; from arguments, environment or a file
+_topics      topics as people write them, and when two of them are one
+_system      one topic, or a batch of them, and a summary
+_work        one topic: its questions, what they took, and what became of it
+_sending     requests in time and in turn, until a stop; and whether a failure is everybody's
+_failures    what a failure says, and in which words
+_journal     every answer that was paid for, in SQLite or PostgreSQL; what a kill cannot undo
+_place       where a journal is, whatever its spelling, and the right to write there
+_publish     Markdown and HTML files, whole or not at all
 """
 
 from agentlab.content._journal import Journal

@@ -25,8 +25,7 @@ from crewai.utilities.message_utils import format_message_for_llm
 
 from agentlab.convert import _script
 from agentlab.errors import ConfigError
-from agentlab.workflow import Workflow, listed
-from agentlab.workflow._step import Step
+from agentlab.workflow import Step, Workflow, listed
 
 _FILLED_IN = re.compile(r"\{([A-Za-z_][A-Za-z0-9_\-]*)\}")  # what CrewAI replaces by an input
 

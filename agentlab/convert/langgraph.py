@@ -10,8 +10,7 @@ from langgraph.graph.state import CompiledStateGraph
 from agentlab.convert import _script
 from agentlab.engines.langgraph import AskStep
 from agentlab.errors import ConfigError
-from agentlab.workflow import Workflow, listed
-from agentlab.workflow._step import Step
+from agentlab.workflow import Step, Workflow, listed
 
 
 def load(graph: StateGraph[Any] | CompiledStateGraph[Any], *, name: str = "workflow") -> Workflow:

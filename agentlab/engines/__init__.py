@@ -5,7 +5,7 @@
     langgraph    likewise, in native LangGraph; also the plain graph, which runs in supersteps
     crewai       likewise, as a native CrewAI Flow; on the real clock only
     dask         each call in another process, here or on another host; on the real clock only
-    dask_processes   the scheduler and the workers here, which end with the process they serve
+    _dask_processes  the scheduler and the workers here, which end with the process they serve
     asking       what they share: how a step is asked
 
 Each has `run(workflow, values, ask=...)`, which `run` here picks by its name. Only its own engine
@@ -24,6 +24,8 @@ from agentlab._support.progress_bar import bar
 from agentlab.engines.asking import Ask
 from agentlab.errors import ConfigError
 from agentlab.workflow import Run, Workflow
+
+__all__ = ["ENGINES", "Ask", "run", "watched"]
 
 ENGINES = ("sequential", "asyncio", "langgraph", "crewai", "dask")
 

@@ -37,7 +37,7 @@ from agentlab.resilience._hedge import Hedge
 from agentlab.resilience._monitor import Monitor
 from agentlab.resilience._rate_limit import RateLimit
 from agentlab.resilience._retry import Retry
-from agentlab.resilience.limiters._slots import Limiter, Slots
+from agentlab.resilience.limiters import Limiter, Slots
 
 T = TypeVar("T")
 
@@ -131,7 +131,7 @@ class Guard:
         is what it may count for in a limit of tokens: its prompt, and its answer.
 
         Raises:
-            RetriesExhausted: If attempts, budget or time ran out; its `__cause__` is the last error.
+            RetriesExhausted: If attempts, budget or time ran out; `__cause__` is the last error.
             Stopped: If the guard was stopped before the call was sent, or sent again.
             Exception: As it is, if another attempt would not help: a wrong key, your own mistake.
             ConfigError: If this guard was used in another event loop before, or `call` is not a

@@ -1,1 +1,11 @@
-"""TODO."""
+"""What goes over the wire, read and checked; nothing here waits but `asgi`.
+
+openai_json     OpenAI's JSON: bodies, errors, events, and which parameter an error refuses
+request         a chat request, read and checked
+json_schema     whether a schema is one, and whether a value fits it, within a budget
+tokens          a bundled estimate of tokens
+events          what a stream tells while it passes
+record          what the endpoint saw of each request: `Span`, `Recorder`
+seeded_random   randomness that repeats, in whatever order and process
+asgi            what the routes need of ASGI: bodies, answers, clients that hang up
+"""

@@ -1,1 +1,7 @@
-"""TODO."""
+"""One conversation in the words of OpenAI's routes.
+
+exchange     one request being answered, whole or as events
+chat         chat completions
+responses    responses, in and out
+embeddings   texts in, vectors out
+"""
