@@ -84,9 +84,7 @@ def test_its_pictures_are_small():
 
 
 # What only the module itself uses; `lab` passes on what is for all in its three.
-INTERNAL = set(
-    "cli fields files located model_time named running step wire".split()
-)
+INTERNAL = set("cli fields files located model_time named running step wire".split())
 
 
 def test_package_lists_its_rooms():
