@@ -54,11 +54,12 @@ class: setup  ## four learners of a class run lessons 04 and 04b, for a minute a
 attack: setup  ## hundreds of hostile and odd inputs, by area: what was tried, what failed
 	$(BIN)/python -m pytest -n 2 tests/attack --all-inputs
 
-check: setup  ## ruff, mypy --strict, lint of the notebooks, links
+check: setup  ## ruff, mypy --strict, lint of notebooks and prose, links
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/python tools/lint_notebooks.py
+	$(BIN)/python tools/lint_prose.py
 	$(BIN)/python tools/check_links.py
 
 links: setup  ## check every link and anchor, without a network

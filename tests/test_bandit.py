@@ -228,7 +228,7 @@ def test_a_damaged_file_is_refused(tmp_path, text, says):
     """The error names the file, the field, and the way out; nothing is guessed."""
     path = tmp_path / "bandit.json"
     path.write_text(text)
-    with pytest.raises(ConfigError, match=rf"bandit\.json.*{says}.*remove it to learn anew"):
+    with pytest.raises(ConfigError, match=rf"bandit\.json.*{says}.*remove it to start again"):
         Bandit.load(path)
 
 

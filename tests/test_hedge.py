@@ -116,7 +116,7 @@ def test_a_call_that_ends_as_cancelled_has_failed(seconds: float):
     if seconds == 3:
         assert run_virtual(hedged).result == "fine"
     else:
-        with pytest.raises(EndpointError, match="cancelled by whoever made it"):
+        with pytest.raises(EndpointError, match="cancelled by its own maker"):
             run_virtual(hedged)
 
 

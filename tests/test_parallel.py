@@ -245,7 +245,7 @@ def needs_itself(needs_itself):
     [
         ([river, river], {}, "two functions are called 'river'"),
         ([broken], {}, "function 'broken' needs 'river', which is no function and no input"),
-        ([needs_itself], {}, "these functions wait for each other for ever: needs_itself -> needs"),
+        ([needs_itself], {}, "these functions wait for each other forever: needs_itself -> needs"),
         ([river], {"topic": "x"}, "no signature uses the input 'topic'"),
         ([river, broken], {"river": "x"}, "'river' is a function and an input"),
         ([takes_any], {}, r"'takes_any' takes '\*args' without a name"),
@@ -290,6 +290,6 @@ def test_a_cancellation_from_inside_is_a_failure(run, is_async):
     async def c():
         return 2
 
-    with pytest.raises(StepError, match=r"'a' failed .*cancelled by whoever made it") as caught:
+    with pytest.raises(StepError, match=r"'a' failed .*cancelled by its own maker") as caught:
         run_virtual(run([c, a, b]))
     assert caught.value.results == {"c": 2}

@@ -128,7 +128,7 @@ def test_a_call_that_ends_as_cancelled_is_an_error():
     async def ask(prompt: str, **options: object) -> str:
         raise asyncio.CancelledError
 
-    with pytest.raises(EndpointError, match="cancelled by whoever made it"):
+    with pytest.raises(EndpointError, match="cancelled by its own maker"):
         run_virtual(patterns.vote(ask, "How many?"))
 
 

@@ -96,8 +96,8 @@ def test_what_is_no_plan_is_refused_before_anything_runs(plan, says):
 @pytest.mark.parametrize(
     ("plan", "says"),
     [
-        ("$1 = join($2)\n$2 = join($1)", "wait for each other for ever: s1 -> s2 -> s1"),
-        ("$1 = join($1)", "for ever: s1 -> s1"),
+        ("$1 = join($2)\n$2 = join($1)", "wait for each other forever: s1 -> s2 -> s1"),
+        ("$1 = join($1)", "forever: s1 -> s1"),
         ("$1 = join('costs $9')", "'s1' needs 's9', which is no function and no input"),
         ("$1 = join('x')\n$1 = join('y')", "two functions are called 's1'"),
     ],

@@ -67,8 +67,8 @@ def test_names_in_any_language():
 @pytest.mark.parametrize(
     ("steps", "inputs", "says"),
     [
-        ([Step("a", "{b}"), Step("b", "{a}")], [], "wait for each other for ever: a -> b -> a"),
-        ([Step("a", "{a}")], [], "for ever: a -> a"),
+        ([Step("a", "{b}"), Step("b", "{a}")], [], "wait for each other forever: a -> b -> a"),
+        ([Step("a", "{a}")], [], "forever: a -> a"),
         ([Step("a", "one"), Step("a", "two")], [], "two steps are called 'a'"),
         ([Step("a", "{topic}")], [], "needs 'topic', which is no step and no input"),
         ([Step("a", "one")], ["topic"], "no prompt uses the input 'topic'"),

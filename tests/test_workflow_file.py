@@ -186,7 +186,7 @@ def test_a_circle_is_found_at_one_of_its_mentions(written):
         {"about": "x", "steps": [{"name": n, "prompt": p} for n, p in steps]}, sort_keys=False
     )
     [(line, column, field, says)] = problems(written(text))
-    circle = re.search(r"for ever: (.+);", says)[1].split(" -> ")
+    circle = re.search(r"forever: (.+);", says)[1].split(" -> ")
     assert len(circle) == 4 and circle[0] == circle[-1]
     assert set(circle) == set("abc")
     mention = f"{{{circle[1]}}}"

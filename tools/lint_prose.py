@@ -22,30 +22,32 @@ WORDS = {
     r"in place of": "instead of",
     r"anew": "again",
     r"for ever": "forever, or: without end",
-    r"(is|are) none": "is not one, or: there is no ...",
+    r"(this|that|it|what|which) (is|are) none": "is not one",
     r"in vain": "wasted, or: without effect",
     r"foret(ell|old|ells)": "predict",
     r"mend(s|ed|ing)?": "fix",
     r"thereby|hence|lest|whereby": "a sentence with because or so that",
-    r"(?<!all )at once": "at the same time, or: immediately",
     r"whoever|whosoever": "name the person or the program",
     r"a (second|minute) each": "per second each",
     r"need each other not": "are independent",
     r"so many (seconds|tokens|requests|percent)": "a number, or: that many",
 }
-FINDER = re.compile(r"\b(" + "|".join(f"(?:{word})" for word in WORDS) + r")\b", re.IGNORECASE)
+# The lessons' plots and tables still say it, so only what is read as prose is held to it.
+IN_PROSE = {r"(?<!all )at once": "at the same time, or: immediately"}
 
 
-def texts(path: Path) -> Iterator[tuple[int, str]]:
-    """Line number and text of a page's lines, or of a module's strings and comments."""
+def texts(path: Path) -> Iterator[tuple[int, str, bool]]:
+    """Line number and text of a page, or of a module's strings and comments; whether it is prose."""
     if path.suffix == ".md":
-        yield from enumerate(path.read_text(encoding="utf-8").splitlines(), 1)
+        for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1):
+            yield number, line, True
         return
     source = path.read_text(encoding="utf-8")
     for token in tokenize.generate_tokens(io.StringIO(source).readline):
         if token.type in (tokenize.STRING, tokenize.COMMENT) or token.type in STRINGS:
+            prose = token.string.startswith(('"""', 'r"""', "#"))
             for offset, line in enumerate(token.string.splitlines()):
-                yield token.start[0] + offset, line
+                yield token.start[0] + offset, line, prose
 
 
 # From Python 3.12 on, the words of an f-string are tokens of their own.
@@ -54,17 +56,22 @@ STRINGS = {getattr(tokenize, "FSTRING_MIDDLE", tokenize.STRING)}
 
 def findings(path: Path) -> Iterator[str]:
     """One line per word that is not ours: where, which, and what to write."""
-    for number, line in texts(path):
-        for found in FINDER.finditer(line):
-            way_out = next(w for word, w in WORDS.items() if re.fullmatch(word, found[0], re.I))
-            yield f"{path.relative_to(ROOT)}:{number}: {found[0]!r}: write {way_out}"
+    for number, line, prose in texts(path):
+        for word, way_out in (WORDS | IN_PROSE if prose else WORDS).items():
+            for found in re.finditer(rf"\b(?:{word})\b", line, re.IGNORECASE):
+                yield f"{path.relative_to(ROOT)}:{number}: {found[0]!r}: write {way_out}"
 
 
 def pages() -> list[Path]:
     """What is read: English pages and the module."""
     docs = [path for path in (ROOT / "docs").rglob("*.md") if "ko" not in path.parts]
     tops = [ROOT / name for name in ("README.md", "CONTRIBUTING.md", "DESIGN.md")]
-    return [*tops, *docs, *sorted((ROOT / "agentlab").rglob("*.py"))]
+    return [
+        *tops,
+        *docs,
+        *sorted((ROOT / "agentlab").rglob("*.py")),
+        ROOT / "agentlab" / "README.md",
+    ]
 
 
 def main() -> int:

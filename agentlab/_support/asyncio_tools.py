@@ -46,7 +46,7 @@ async def raise_if_cancelled_elsewhere(asked: Awaitable[T]) -> T:
         task = asyncio.current_task()
         if task is None or task.cancelling():
             raise
-        raise EndpointError("the call was cancelled by whoever made it; ask again") from None
+        raise EndpointError("the call was cancelled by its own maker; ask again") from None
 
 
 def allow_many_connections() -> None:

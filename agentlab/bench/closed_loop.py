@@ -185,7 +185,7 @@ def crowd(
         most = physics.slots + physics.queue
         if max_concurrency > most:
             raise ConfigError(
-                f"the endpoint refuses more than {most} at once; got {max_concurrency}"
+                f"the endpoint refuses more than {most} in flight; got {max_concurrency}"
             )
     if physics.takes_no_time:
         return Crowd(agents, 0.0, 0.0, 0.0)

@@ -74,7 +74,7 @@ def fit_usl(counts: Sequence[float], throughputs: Sequence[float]) -> Usl:
     """Fit the law: least squares of the relative error of N / X, no factor below 0.
 
     Args:
-        counts: How many worked at once, for each point; at least four different ones.
+        counts: How many worked in parallel, for each point; at least four different ones.
         throughputs: What they got done in a second.
 
     Raises:

@@ -255,7 +255,7 @@ def load(path: str | Path) -> Results:
 
     Raises:
         ConfigError: If it cannot be read, is something else, or holds what was not measured in its
-            experiment: another case or repeat, the same one twice, or a figure that is none.
+            experiment: another case or repeat, the same one twice, or a figure that cannot be one.
     """
     loaded = read(path, Results)
     runs = {case: loaded.experiment.runs(case.workload) for case in loaded.experiment.cases()}

@@ -103,7 +103,7 @@ def is_tuning(path: Path) -> bool:
     try:
         raw = LocatedFile(path, what="experiment").value
     except FileError:
-        return False  # whoever loads it says what is wrong
+        return False  # the loader says what is wrong
     return isinstance(raw, dict) and raw.get("kind") == "tuning"
 
 
@@ -185,7 +185,7 @@ def are_tuning_results(path: str | Path) -> bool:
     try:
         raw = msgspec.json.decode(Path(path).read_bytes())
     except results.UNREADABLE:
-        return False  # whoever loads it says what is wrong
+        return False  # the loader says what is wrong
     experiment = raw.get("experiment") if isinstance(raw, dict) else None
     return isinstance(experiment, dict) and experiment.get("kind") == "tuning"
 

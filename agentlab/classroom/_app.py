@@ -1,6 +1,6 @@
 """The classroom as an ASGI application: the endpoint for the class, and the page for the projector.
 
-/v1/...               the endpoint, for whoever shows a name
+/v1/...               the endpoint, for anyone who shows a name
 /lab/spans            a learner's own requests; all of them for the teacher's token
 /classroom            the page
 /classroom/board      the numbers on it: names and counts, for anybody in the room
@@ -162,7 +162,7 @@ class Classroom:
         self._board = None
         message = (
             f"{name} is removed, with its counts. If the name comes again it is refused, until you "
-            "count anew; what it has in flight goes on."
+            "reset the counts; what it has in flight goes on."
         )
         return {"removed": name, "message": message}
 

@@ -1,7 +1,7 @@
 """The door of a classroom: a name is a learner's key, a token the teacher's.
 
 A name is no secret: it tells people apart, and keeps their traces apart. The token guards what
-changes the class. Whoever guesses at it is slowed down: some wrong tokens are free, because people
+changes the class. Guessing at it is slowed down: some wrong tokens are free, because people
 mistype; each one more doubles the time in which that address is not let in, not even with the right
 one. Other addresses wait for nothing.
 
@@ -35,7 +35,7 @@ _MOST_ADDRESSES = 10_000
 class ClassroomDoor:
     """Lets learners in by their names, and shows each the spans that are theirs.
 
-    Whoever shows the teacher's `token` sees all spans. `host` is the address that the endpoint
+    The teacher's `token` shows all spans. `host` is the address that the endpoint
     listens on; if it is a name, it is let in, too.
     """
 

@@ -144,7 +144,7 @@ class _Learner(NamedTuple):
 
 
 class Roster:
-    """The learners of a class: those on a list, or whoever comes.
+    """The learners of a class: those on a list, or anyone who comes.
 
     Names are compared without regard to case, and shown as they were first given. In an open class
     a name has a place from its first question on. Where one address has all the places that it

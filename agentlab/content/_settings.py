@@ -102,7 +102,7 @@ class Settings:
             raise ConfigError(f"settings file {str(file)!r}: {error}") from None
 
     def dollars(self, prompt_tokens: int, answer_tokens: int) -> float | None:
-        """Return what so many tokens cost; None without prices.
+        """Return what these tokens cost; None without prices.
 
         Example:
             >>> Settings(prompt_price=0.15, answer_price=0.60).dollars(1_000_000, 1_000_000)

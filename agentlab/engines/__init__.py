@@ -25,7 +25,7 @@ from agentlab.engines.asking import Ask
 from agentlab.errors import ConfigError
 from agentlab.workflow import Run, Workflow
 
-__all__ = ["ENGINES", "Ask", "run", "watched"]
+__all__ = ["ENGINES", "Ask", "bar", "run", "watched"]
 
 ENGINES = ("sequential", "asyncio", "langgraph", "crewai", "dask")
 

@@ -214,7 +214,7 @@ def read(answer: Answer, *, max_tokens: int | None = None) -> Reply:
     kind, why = _flaw(reply, message, refusal, max_tokens)
     if kind is not None:
         raise kind(why, request_id=answer.headers.get("x-request-id"), **reply._asdict())
-    cut = (choice.finish_reason or "").lower() in _CUT  # one word for it, whoever says it
+    cut = (choice.finish_reason or "").lower() in _CUT  # one word for it, in any server's spelling
     return reply._replace(finish_reason="length") if cut else reply
 
 
@@ -487,7 +487,7 @@ def _clients() -> tuple[httpx.AsyncClient, httpx.Client]:
     """Make the clients that other clients send through, once: each event loop has its session."""
     from http.cookiejar import CookieJar, DefaultCookiePolicy
 
-    # What one answer leaves behind, no other request carries: requests are alike, whoever asks.
+    # What one answer leaves behind, no other request carries: requests of all clients are alike.
     no_cookies = CookieJar(DefaultCookiePolicy(allowed_domains=[]))
     alike: dict[str, Any] = {"trust_env": False, "timeout": None, "cookies": no_cookies}
     # Blocking calls come from many threads: a connection each, and no pool to wait for.

@@ -96,7 +96,7 @@ def connection() -> Connection:
     if not isinstance(loop, VirtualTimeLoop):
         return address()
     # With the loop, and not in a dictionary of loops: a model holds its loop, so that even a
-    # weak one would keep both for ever.
+    # weak one would keep both forever.
     if Connection not in loop.belongings:
         from agentlab.endpoint.server.app import local_app
         from agentlab.endpoint.server.inprocess import InProcessTransport

@@ -104,12 +104,12 @@ class Bandit:
             bandit._use(msgspec.json.decode(path.read_bytes(), type=State))
         except (OSError, msgspec.DecodeError, ConfigError) as error:
             raise ConfigError(
-                f"bandit {str(path)!r}: {error}; restore it, or remove it to learn anew"
+                f"bandit {str(path)!r}: {error}; restore it, or remove it to start again"
             ) from None
         if arms is not None and list(arms) != bandit.arms:
             raise ConfigError(
                 f"bandit {str(path)!r} chooses from {', '.join(bandit.arms)}, not from "
-                f"{', '.join(arms)}; remove it to learn anew"
+                f"{', '.join(arms)}; remove it to start again"
             )
         return bandit
 

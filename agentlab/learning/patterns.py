@@ -87,7 +87,7 @@ async def _each(ask: Ask, prompts: Sequence[str], role: str) -> list[str]:
                 for number, prompt in enumerate(prompts, 1)
             ]
     except ExceptionGroup as errors:
-        raise errors.exceptions[0] from None  # whoever asked has one question, and wants one error
+        raise errors.exceptions[0] from None  # one question, so one error
     return [task.result() for task in asked]
 
 

@@ -229,7 +229,7 @@ def check_shift(runs: int, shift_at: int | None) -> None:
     """Refuse a shift that no curve shows.
 
     Raises:
-        ConfigError: If it is none of the runs, or within a block.
+        ConfigError: If it is not one of the runs, or within a block.
     """
     if shift_at is not None and not (0 <= shift_at < runs and shift_at % BLOCK == 0):
         raise ConfigError(

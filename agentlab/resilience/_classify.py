@@ -78,7 +78,7 @@ class RetryDecision(NamedTuple):
             nothing about the endpoint, such as one in your own code.
         limited: True if a rate limit refused it, which waiting cures, if need be for a minute.
         exhausted: True if the account has no credit left, or nothing more for today, so that no
-            call succeeds, whoever makes it.
+            call succeeds, in any client.
     """
 
     retry: bool

@@ -143,7 +143,7 @@ def _circle(
         TopologicalSorter(needs).prepare()
     except CycleError as error:
         circle = list(reversed(error.args[1]))
-        says = f"these {node}s wait for each other for ever: {' -> '.join(circle)}; take one name "
+        says = f"these {node}s wait for each other forever: {' -> '.join(circle)}; take one name "
         at = ("steps", list(needs).index(circle[0]), "prompt")
         return [Flaw(at, f"{says}out of a {where}", circle[1])]
     return []

@@ -220,7 +220,7 @@ def test_an_endpoint_that_is_gone_is_said(browser: Browser):
 def test_without_the_token_nothing_can_be_changed(board: Page):
     """The controls are hidden, and the numbers that anybody sees hold no token."""
     board.get_by_text("For the teacher").click()
-    for control in ("Pause", "Count anew", "Apply", "Remove"):
+    for control in ("Pause", "Reset counts", "Apply", "Remove"):
         expect(board.get_by_role("button", name=control)).to_be_hidden()
     answer = board.evaluate("fetch('/classroom/board').then(answer => answer.json())")
     assert TOKEN not in str(answer)

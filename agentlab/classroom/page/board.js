@@ -352,7 +352,7 @@ byId("pause").addEventListener("click", () => {
 
 byId("clear").addEventListener("click", () => {
   rates.length = 0;
-  tryTo(() => command("POST", "/classroom/clear"), "Counting anew.");
+  tryTo(() => command("POST", "/classroom/clear"), "The counts are reset.");
 });
 
 byId("removal").addEventListener("submit", (event) => {

@@ -72,7 +72,7 @@ class Fifo(deque[Job]):
 
 
 class Batch:
-    """The slots and the queue of one endpoint; by default whoever came first is next.
+    """The slots and the queue of one endpoint; by default the first to come is next.
 
     Example:
         >>> batch = Batch(Physics(prefill_base_s=1.0, itl_base_s=0.1, slots=1))

@@ -51,7 +51,7 @@ class LiveBatch:
         self._wake(self.batch.submit(job, self.now_s()))
 
     def cancel(self, job: Job) -> None:
-        """End `job`, whose client has gone; whoever waits for it goes on immediately."""
+        """End `job`, whose client has gone; a task that waits for it goes on immediately."""
         self._wake(self.batch.cancel(job, self.now_s()))
 
     def made(self, job: Job) -> int:

@@ -18,7 +18,7 @@ _LOOPBACK = {"127.0.0.1", "localhost", "::1"}
 
 
 class Door(Protocol):
-    """The rules of an endpoint for whoever sends a request."""
+    """The rules of an endpoint for anyone who sends a request."""
 
     def enter(self, scope: Scope) -> None:
         """Let a request of any kind in, or raise 403 for a foreign page or a foreign name."""
