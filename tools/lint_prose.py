@@ -37,7 +37,7 @@ IN_PROSE = {r"(?<!all )at once": "at the same time, or: immediately"}
 
 
 def texts(path: Path) -> Iterator[tuple[int, str, bool]]:
-    """Line number and text of a page, or of a module's strings and comments; whether it is prose."""
+    """Each line of a page, or of a module's strings and comments: number, text, whether prose."""
     if path.suffix == ".md":
         for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1):
             yield number, line, True

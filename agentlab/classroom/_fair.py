@@ -1,8 +1,8 @@
 """Fair shares: whose turn it is for a slot, and how a rate limit is divided.
 
-Slots go to the learner who has had least, not to the one who asks most. Each learner has a tag: the
-service that they have had, in seconds of a slot. The next job is that of the least tag, and adds
-its own service to it. A learner who comes, or comes back, starts at the tag that is being served: nobody
+Slots go to the learner who has had least, not to the one who asks most. Each has a tag: the service
+that they have had, in seconds of a slot. The next job is that of the least tag, and adds its own
+service to it. A learner who comes, or comes back, starts at the tag that is being served: nobody
 saves up turns by staying away, and nobody waits for more than one job of each of those who are
 there. With 1,000 requests waiting one learner still gets one share.
 

@@ -38,7 +38,7 @@ from agentlab.errors import ConfigError
 from agentlab.settings import Settings
 
 _WINDOW_S = 5.0
-"""Throughput is taken over this many seconds of wall-clock time, and over a model minute at least."""
+"""Throughput is taken over this many seconds of a watch, and over a model minute at least."""
 
 _Count = Annotated[int, msgspec.Meta(ge=0)]
 

@@ -9,6 +9,26 @@ _policies          its opponents: a static choice, no context, UCB1
 _simulated_skill   SIMULATED quality, on top of real calls; each pattern's exact expectation
 """
 
+from agentlab.learning._bandit import Bandit
 from agentlab.learning._simulated_skill import SimulatedSkill
+from agentlab.learning.regret import (
+    ARMS,
+    World,
+    follow,
+    live,
+    mean_rewards,
+    recovery,
+    scenario,
+)
 
-__all__ = ["SimulatedSkill"]
+__all__ = [
+    "ARMS",
+    "Bandit",
+    "SimulatedSkill",
+    "World",
+    "follow",
+    "live",
+    "mean_rewards",
+    "recovery",
+    "scenario",
+]
