@@ -37,7 +37,10 @@ if not TYPE_CHECKING:  # which would else believe that any name is one
 
     def __getattr__(name: str) -> ModuleType:
         if name in __all__:
-            return import_module(f"{__name__}.{name}")
+            from agentlab._support.extras import extras
+
+            with extras():
+                return import_module(f"{__name__}.{name}")
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 

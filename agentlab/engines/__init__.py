@@ -20,6 +20,7 @@ from functools import partial
 from importlib import import_module
 
 from agentlab import lab
+from agentlab._support.extras import extras
 from agentlab._support.progress_bar import bar
 from agentlab.engines.asking import Ask
 from agentlab.errors import ConfigError
@@ -57,7 +58,8 @@ async def run(
     """
     if engine not in ENGINES:
         raise ConfigError(f"no engine {engine!r}; choose one of {', '.join(ENGINES)}")
-    chosen = import_module(f"agentlab.engines.{engine}")
+    with extras():
+        chosen = import_module(f"agentlab.engines.{engine}")
     values = workflow.given(inputs)
     if engine == "dask" and ask is None:
         async with chosen.Cluster() as cluster:

@@ -21,6 +21,7 @@ import msgspec
 
 from agentlab import errors
 from agentlab._support.blind_spots import raised_at
+from agentlab._support.extras import extras
 from agentlab.clock import is_virtual, run_virtual
 from agentlab.errors import AgentLabError, ConfigError, IncompleteAnswer, ModelError, reason
 from agentlab.lab._model_time import (
@@ -410,7 +411,8 @@ def chat_model(*, agent: str = "agent", max_retries: int = 0, **options: Any) ->
     Example:
         (await lab.chat_model(agent="writer").ainvoke("Name three rivers.")).content
     """
-    from langchain_openai import ChatOpenAI  # takes a second or two, so only where it is used
+    with extras():  # takes a second or two, so only where it is used
+        from langchain_openai import ChatOpenAI
 
     from agentlab.lab._langchain import shorten
 
@@ -447,7 +449,8 @@ def crew_llm(*, agent: str = "agent", max_retries: int = 0, **options: Any) -> L
     connected = _connected(agent, max_retries, options)
     from openai import AsyncOpenAI
 
-    from agentlab.lab import crews  # takes some five seconds, so only where it is used
+    with extras():  # takes some five seconds, so only where it is used
+        from agentlab.lab import crews
 
     if options.get("timeout") is not None:
         options["timeout"] /= model_seconds_a_second()
