@@ -4,6 +4,7 @@ asyncio_tools   which loop runs, cancellation from inside, many sockets
 atomic          files that are written whole, or not at all
 blind_spots     what virtual time cannot see: warnings at the place
 bucket          a token bucket's level: the endpoint's limits and the client's rate limit
+extras          what to install where a package is missing
 fields          data models: what fields may hold, and the wording of mistakes
 named           data files by name, or by path
 numbers         numbers that are given are checked before they are used
