@@ -25,6 +25,7 @@ extensions = [
 root_doc = "docs/index"
 include_patterns = [
     "*.md",
+    "agentlab/README.md",
     "data/results/*.md",
     "docs/*.md",
     "docs/ko/*.md",

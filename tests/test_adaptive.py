@@ -376,7 +376,7 @@ def test_it_recovers_from_an_outage_of_time_outs(fresh_lab: None):
 @pytest.mark.parametrize(
     ("limit", "says"),
     [
-        (5, r"got 5; give Adaptive\(\), or Guard\(max_concurrency=...\) for a number"),
+        (5, r"got 5; give Adaptive\(\), or Guard\(max_concurrency=...\) for a fixed number"),
         (Adaptive, r"the class Adaptive; make one of it"),
         ("adaptive", r"must be a limiter"),
     ],

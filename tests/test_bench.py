@@ -62,7 +62,7 @@ def test_what_comes_with_the_course_can_be_read(name):
 
 def test_a_limit_on_what_is_in_flight_holds(fresh_lab, tmp_path):
     """Eight agents of 2 s, three at once: the endpoint saw three, and it took three rounds."""
-    text = "about: x\nworkloads: [{agents: 8}]\nengines: [asyncio]\nat_once: [3]\n"
+    text = "about: x\nworkloads: [{agents: 8}]\nengines: [asyncio]\nmax_concurrency: [3]\n"
     (m,) = measured(tmp_path, text).measurements
     assert (m.peak, m.elapsed_s, m.bound_s) == (3, 6.0, pytest.approx(16 / 3))
 
@@ -337,7 +337,9 @@ def test_reference_results_come_out_again(fresh_lab, tmp_path, name):
 
 def test_a_crowd_is_an_engine(fresh_lab, tmp_path):
     """Without a client it takes as long as with one, where the client takes no time."""
-    text = "about: x\npresets: [nim-8b]\nworkloads: [{agents: 99, tokens: 20}]\nat_once: [7]\n"
+    text = (
+        "about: x\npresets: [nim-8b]\nworkloads: [{agents: 99, tokens: 20}]\nmax_concurrency: [7]\n"
+    )
     (alone,) = measured(tmp_path, text + "engines: [crowd]\n").measurements
     (whole,) = measured(tmp_path, text + "engines: [asyncio]\n").measurements
     assert alone.elapsed_s == pytest.approx(whole.elapsed_s, rel=0.02)
@@ -349,10 +351,13 @@ def test_a_crowd_is_an_engine(fresh_lab, tmp_path):
     ("more", "words"),
     [
         ("workloads: [{agents: 2}]\n", "numbers in max_concurrency"),
-        ("workloads: [{agents: 2}]\nat_once: [2]\nclock: real\n", "clock: virtual"),
-        ("workloads: [{agents: 2}]\nat_once: [2]\nsettings: {time_scale: 3}\n", "no settings"),
-        ("workloads: [{workflow: travel}]\nat_once: [2]\n", "workloads with agents"),
-        ("workloads: [{agents: 2}]\nat_once: [2]\nstrategies: [pace]\n", "no strategies"),
+        ("workloads: [{agents: 2}]\nmax_concurrency: [2]\nclock: real\n", "clock: virtual"),
+        (
+            "workloads: [{agents: 2}]\nmax_concurrency: [2]\nsettings: {time_scale: 3}\n",
+            "no settings",
+        ),
+        ("workloads: [{workflow: travel}]\nmax_concurrency: [2]\n", "workloads with agents"),
+        ("workloads: [{agents: 2}]\nmax_concurrency: [2]\nstrategies: [pace]\n", "no strategies"),
     ],
 )
 def test_what_a_crowd_cannot_do_is_refused(tmp_path, more, words):
@@ -364,7 +369,7 @@ def test_what_a_crowd_cannot_do_is_refused(tmp_path, more, words):
 def test_a_crowd_meets_no_rate_limit(fresh_lab, tmp_path):
     """On a preset with one it is refused, not simulated as if there were none."""
     limited = next(n for n in presets.names() if presets.load(n).requests_per_minute)
-    text = f"about: x\npresets: [{limited}]\nworkloads: [{{agents: 2}}]\nat_once: [2]\n"
+    text = f"about: x\npresets: [{limited}]\nworkloads: [{{agents: 2}}]\nmax_concurrency: [2]\n"
     with pytest.raises(ConfigError, match="rate limit"):
         measured(tmp_path, text + "engines: [crowd]\n")
 

@@ -30,7 +30,7 @@ def names(wanted: dict[str, dict[str, list[str]]]) -> set[str]:
 def test_each_machine_gets_what_its_conditions_ask_for(name: str, python: str):
     """Windows gets pywin32 and no uvloop, macOS appnope, and all of them the frameworks."""
     packages = names(bundle.wanted(LOCK, bundle.SYSTEMS[name], python))
-    assert {"crewai", "langgraph", "jupyterlab", "distributed", "flit-core"} <= packages
+    assert {"crewai", "langgraph", "jupyterlab", "distributed", "hatchling"} <= packages
     assert ("pywin32" in packages, "uvloop" in packages) == (name == "windows", name != "windows")
     assert ("appnope" in packages) == (name == "macos")
 

@@ -19,7 +19,8 @@ from agentlab.resilience import Guard, Retry
 from agentlab.trace import trace
 
 CREW = """
-from agentlab import crews, lab
+from agentlab import lab
+from agentlab.lab import crews
 from crewai import Agent, Crew, Task
 
 lab.configure(time_scale=1000)
@@ -58,13 +59,13 @@ def test_a_crew_is_silent_and_leaves_nothing(tmp_path):
 def test_warns_if_it_comes_too_late(tmp_path):
     """Imported after crewai, it says so."""
     silent = "import os; os.environ['CREWAI_DISABLE_TELEMETRY'] = 'true'; import crewai"
-    done = run(f"{silent}\nfrom agentlab import crews", tmp_path)
+    done = run(f"{silent}\nfrom agentlab.lab import crews", tmp_path)
     assert "import agentlab.lab.crews first" in done.stderr
 
 
 def test_importing_the_lab_does_not_import_it():
     """The lab and its rooms import in a moment: no framework comes with them."""
-    rooms = "lab, plots, clock, trace, workflow, engines, progress"
+    rooms = "lab, plots, clock, trace, workflow, engines"
     code = f"import sys; from agentlab import {rooms}; print(sorted(sys.modules))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     for framework in ["crewai", "langgraph", "langchain_core", "openai"]:

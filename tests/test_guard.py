@@ -289,7 +289,7 @@ async def ask_or_error(guard: Guard, many: int) -> list[Any]:
     [
         {"max_concurrency": 1},
         {"limit": Adaptive()},
-        {"pace": RateLimit(1)},
+        {"rate_limit": RateLimit(1)},
         {"max_concurrency": 1, "hedge": Hedge(after_s=30)},
     ],
 )

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import pytest
-from agentlab.endpoint.app import real_model
 
+from agentlab.endpoint.server.app import real_model
 from agentlab.errors import ConfigError
 from agentlab.settings import OPENAI_URL, Settings, from_environment, key_from
 

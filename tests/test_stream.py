@@ -12,8 +12,8 @@ import pytest
 from agentlab import lab
 from agentlab.clock import run_virtual
 from agentlab.errors import ConfigError, EndpointError
+from agentlab.resilience import _amap as module
 from agentlab.resilience import amap
-from agentlab.resilience import amap as module
 
 
 def test_everything_comes_once_and_no_more_than_so_many_at_once():

@@ -8,12 +8,10 @@ from contextlib import contextmanager
 from agentlab.errors import ConfigError
 
 _EXTRAS = {
-    "langchain_core": "langgraph",
-    "langchain_openai": "langgraph",
-    "langgraph": "langgraph",
-    "openai": "langgraph",
-    "crewai": "crewai",
-    "distributed": "dask",
+    "langgraph": ("langchain_core", "langchain_openai", "langgraph", "openai"),
+    "crewai": ("crewai",),
+    "dask": ("distributed",),
+    "course": ("filelock", "markdown_it", "matplotlib", "numpy", "sqlalchemy"),
 }
 
 
@@ -22,15 +20,15 @@ def extras() -> Iterator[None]:
     """Turn a missing package, in a block that imports, into an error that says what brings it.
 
     Raises:
-        ConfigError: If a package is missing that is not part of the base install.
+        ConfigError: If a package is missing that an extra brings.
     """
     try:
         yield
     except ModuleNotFoundError as error:
         package = (error.name or "").partition(".")[0]
-        if package in ("", "agentlab"):
-            raise
-        extra = _EXTRAS.get(package, "course")
-        raise ConfigError(
-            f"{package} is not installed; pip install 'agentlab-course[{extra}]'"
-        ) from None
+        for extra, packages in _EXTRAS.items():
+            if package in packages:
+                raise ConfigError(
+                    f"{package} is not installed; pip install 'agentlab-course[{extra}]'"
+                ) from None
+        raise

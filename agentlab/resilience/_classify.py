@@ -100,9 +100,9 @@ def classify(error: BaseException) -> RetryDecision:
     raises, because the caller has something to give back afterwards.
 
     Example:
-        >>> judge(ModelError("busy", status=503, code=None, request_id=None)).retry
+        >>> classify(ModelError("busy", status=503, code=None, request_id=None)).retry
         True
-        >>> judge(ModelError("no key", status=401, code=None, request_id=None)).retry
+        >>> classify(ModelError("no key", status=401, code=None, request_id=None)).retry
         False
     """
     try:

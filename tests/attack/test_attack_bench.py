@@ -305,7 +305,7 @@ WORKLOADS = [
         *(f"about: x\nworkloads: [{one}]\n" for one in WORKLOADS),
         f"about: x\nworkloads: [{{agents: 2}}]\nrepeats: 60\nseeds: {list(range(1000))}\n",
         "about: x\nworkloads: [{agents: 2}]\nrepeats: 300\n"
-        f"seeds: {list(range(30))}\nat_once: {list(range(1, 30))}\n",
+        f"seeds: {list(range(30))}\nmax_concurrency: {list(range(1, 30))}\n",
     ],
     ids=lambda text: text[9:][-40:].strip(),
 )
