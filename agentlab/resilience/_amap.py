@@ -47,7 +47,7 @@ def amap(
         ConfigError: Immediately, if one of the two is not such a number.
 
     Example:
-        async for prompt, answer, error in stream(lab.ask, prompts, max_concurrency=50):
+        async for prompt, answer, error in amap(lab.ask, prompts, max_concurrency=50):
             print(prompt, error or answer)
     """
     checked("max_concurrency", max_concurrency, least=1, whole=True)
