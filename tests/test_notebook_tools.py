@@ -218,6 +218,38 @@ def test_nbval_itself_compares_strictly(tmp_path: Path):
     assert compared(path).returncode == 1
 
 
+def as_jupyterlab_saves_it(*outputs: Any, source: str = "print(2 + 2)") -> Any:
+    return new_code_cell(source, execution_count=1, outputs=list(outputs))
+
+
+@pytest.mark.parametrize(
+    ("saved", "same"),
+    [
+        (as_jupyterlab_saves_it(printed("4\n")), True),
+        (
+            as_jupyterlab_saves_it(new_output("display_data", {"text/plain": ""}), printed("4\n")),
+            True,
+        ),
+        (as_jupyterlab_saves_it(printed("5\n")), False),
+        (as_jupyterlab_saves_it(), False),
+        (as_jupyterlab_saves_it(printed("4\n"), printed("4\n")), False),
+        (as_jupyterlab_saves_it(new_output("error", ename="E", evalue="", traceback=[])), False),
+        (as_jupyterlab_saves_it(printed("4\n"), source="print(3 + 1)"), False),
+    ],
+    ids=["equal", "a bar", "another text", "nothing", "twice", "an error", "another source"],
+)
+def test_a_lesson_that_ran_in_the_browser_is_compared_as_strictly(
+    saved: Any, same: bool, tmp_path: Path
+):
+    """nbval takes what was saved for what a kernel says; the stored source would print 4."""
+    (tmp_path / "executed").mkdir()
+    notebook_with(tmp_path / "executed" / "x.ipynb", saved)
+    stored = new_code_cell("print(2 + 2)", execution_count=1, outputs=[printed("4\n")])
+    path = notebook_with(tmp_path / "x.ipynb", stored)
+    checked = compared(path, "-p", "nbval_refresh", "--executed", tmp_path / "executed")
+    assert (checked.returncode == 0) == same, checked.stdout
+
+
 def test_the_environment_of_these_tests_is_guarded():
     """Kernels of the notebooks' run are, too: they inherit it."""
     assert "network_guard" in os.environ["PYTHONPATH"]

@@ -24,6 +24,7 @@ from nbformat import NotebookNode
 from nbval.plugin import IPyNbCell, IPyNbFile
 
 SHOWN = pytest.StashKey[dict[int, list[NotebookNode]]]()
+MERMAID = "text/vnd.mermaid"
 WIDGET = "application/vnd.jupyter.widget-view+json"
 
 
@@ -70,11 +71,13 @@ def executed(config: pytest.Config, path: Path) -> Path | None:
 
 def lasting(output: NotebookNode) -> bool:
     """False for a progress bar, which AGENTLAB_PROGRESS=0 hides where outputs are stored."""
-    return WIDGET not in output.get("data", {}) and output.get("data") != {}
+    return WIDGET not in output.get("data", {}) and any(output.get("data", {"": True}).values())
 
 
 def message(output: NotebookNode) -> dict[str, Any]:
     content = {"metadata": {}, **output}
+    if MERMAID in output.get("data", {}):  # JupyterLab saves the picture that it drew as well
+        content["data"] = {k: v for k, v in output.data.items() if k != "image/svg+xml"}
     return {"msg_type": output.output_type, "parent_header": PARENT, "content": content}
 
 
