@@ -73,8 +73,9 @@ book: setup  ## the course as a static site, in build/book
 bundle: setup  ## course and wheels for a machine without a network, in build (BUNDLE_ARGS: which)
 	$(BIN)/python tools/bundle.py $(BUNDLE_ARGS)
 
-soak: setup  ## 20,000 calls to a rough endpoint: is anything lost, does anything grow?
+soak: setup  ## 20,000 calls to a rough endpoint, and fifty kills: is anything lost, does anything grow?
 	$(BIN)/python tools/soak.py
+	AGENTLAB_KILLS=50 $(BIN)/python -m pytest -s tests/test_content_kill.py
 
 refresh: setup  ## execute the notebooks and store their outputs
 	$(BIN)/python tools/refresh_notebooks.py
