@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import io
 import os
+import re
 import subprocess
 import sys
 from collections.abc import Callable
@@ -132,35 +133,37 @@ CLOCK = "import time; print(time.time_ns())"
 
 
 def test_refresh_repeats_itself_to_the_byte(tmp_path: Path):
-    """Twice leaves the file alone, wall clock and object addresses included; --all renews."""
+    """Twice leaves the file alone, and nbval finds nothing changed; `--all` renews the clock.
+
+    Streams in pieces, addresses of objects, wall clock, errors and pictures alike. A wall-clock
+    cell that was edited is renewed without `--all`: its stored output belongs to the old source.
+    """
     path = notebook_with(
         tmp_path / "x.ipynb",
+        new_code_cell("import sys; print('a'); print('b', file=sys.stderr); print('c')"),
         new_code_cell("print('a'); print('b')"),
         new_code_cell("object()"),
         new_code_cell(CLOCK, metadata={"tags": ["nbval-ignore-output"]}),
         new_code_cell("1 / 0", metadata={"tags": ["raises-exception"]}),
+        new_code_cell("import matplotlib.pyplot as plt; plt.plot([1, 2]); plt.show()"),
     )
     refresh(path)
     first = path.read_bytes()
     again = refresh(path)
     assert (again.returncode, path.read_bytes()) == (0, first)
+    stored = nbformat.reads(first.decode(), as_version=4).cells
+    assert stored[1].outputs[0].text == "a\nb\n"
+    assert stored[4].outputs[0].traceback == ["ZeroDivisionError: division by zero"]
+    sanitize = ROOT / "tests" / "nbval_sanitize.cfg"
+    checked = compared(path, "-p", "nbval_refresh", "--nbval-sanitize-with", sanitize)
+    assert checked.returncode == 0, checked.stdout
     refresh("--all", path)
     assert path.read_bytes() != first
-    stored = nbformat.reads(first.decode(), as_version=4).cells
-    assert stored[0].outputs[0].text == "a\nb\n"
-    assert stored[3].outputs[0].traceback == ["ZeroDivisionError: division by zero"]
-
-
-def test_a_wall_clock_cell_that_was_edited_is_renewed(tmp_path: Path):
-    """Its stored output belongs to the old source."""
-    tags = {"tags": ["nbval-ignore-output"]}
-    path = notebook_with(tmp_path / "x.ipynb", new_code_cell(CLOCK, metadata=tags))
-    refresh(path)
     notebook = nbformat.read(path, as_version=4)
-    notebook.cells[0].source = "print('edited')"
+    notebook.cells[3].source = "print('edited')"
     nbformat.write(notebook, path)
     refresh(path)
-    assert nbformat.read(path, as_version=4).cells[0].outputs[0].text == "edited\n"
+    assert nbformat.read(path, as_version=4).cells[3].outputs[0].text == "edited\n"
 
 
 def test_a_failing_cell_leaves_the_file_as_it_was(tmp_path: Path):
@@ -173,7 +176,10 @@ def test_a_failing_cell_leaves_the_file_as_it_was(tmp_path: Path):
 
 
 def test_what_nbval_lets_pass_in_silence_is_caught(tmp_path: Path):
-    """A stripped cell, a wrong picture, an error that no longer comes: nbval is content, we not."""
+    """A stripped cell, a wrong picture, an error that no longer comes: nbval is content, we not.
+
+    nbval itself does compare: a stored text that is wrong fails.
+    """
     fresh, wrong = dict(picture(0.5).data), picture(0.9)
     fresh["text/plain"] = wrong.data["text/plain"] = "a picture"
     path = notebook_with(
@@ -183,8 +189,11 @@ def test_what_nbval_lets_pass_in_silence_is_caught(tmp_path: Path):
         new_code_cell("x = 1 / 1", execution_count=3, metadata={"tags": ["raises-exception"]}),
     )
     sanitize = ROOT / "tests" / "nbval_sanitize.cfg"
-    nbval = compared(path, "--nbval-sanitize-with", sanitize)
-    assert nbval.returncode == 0, nbval.stdout
+    wrong_text = new_code_cell("print(2 + 2)", execution_count=1, outputs=[printed("5\n")])
+    notebook_with(tmp_path / "02_wrong.ipynb", wrong_text)
+    nbval = compared(tmp_path, "--nbval-sanitize-with", sanitize, "-rf").stdout
+    failed = re.findall(r"^FAILED (.*?) - ", nbval, re.MULTILINE)
+    assert [name.split("/")[-1] for name in failed] == ["02_wrong.ipynb::Cell 0"], nbval
     found = "\n".join(lint_notebooks.lint(path))
     assert "code cell 1: execution count None" in found
     assert f"code cell 3: stored error: False, tagged {lint_notebooks.FAILS}: True" in found
@@ -194,60 +203,35 @@ def test_what_nbval_lets_pass_in_silence_is_caught(tmp_path: Path):
     assert "cell 2: display(" in checked.stdout
 
 
-def test_what_a_refresh_has_stored_is_not_found_changed(tmp_path: Path):
-    """By nbval's own run: streams in pieces, errors, wall clock, pictures and addresses alike."""
-    clock = new_code_cell(CLOCK, metadata={"tags": ["nbval-ignore-output"]})
-    path = notebook_with(
-        tmp_path / "x.ipynb",
-        new_code_cell("import sys; print('a'); print('b', file=sys.stderr); print('c')"),
-        new_code_cell("object()"),
-        clock,
-        new_code_cell("1 / 0", metadata={"tags": ["raises-exception"]}),
-        new_code_cell("import matplotlib.pyplot as plt; plt.plot([1, 2]); plt.show()"),
-    )
-    refresh(path)
-    sanitize = ROOT / "tests" / "nbval_sanitize.cfg"
-    checked = compared(path, "-p", "nbval_refresh", "--nbval-sanitize-with", sanitize)
-    assert checked.returncode == 0, checked.stdout
-
-
-def test_nbval_itself_compares_strictly(tmp_path: Path):
-    """The control of the control: a stored text that is wrong fails."""
-    cell = new_code_cell("print(2 + 2)", execution_count=1, outputs=[printed("5\n")])
-    path = notebook_with(tmp_path / "x.ipynb", cell)
-    assert compared(path).returncode == 1
-
-
 def as_jupyterlab_saves_it(*outputs: Any, source: str = "print(2 + 2)") -> Any:
     return new_code_cell(source, execution_count=1, outputs=list(outputs))
 
 
-@pytest.mark.parametrize(
-    ("saved", "same"),
-    [
-        (as_jupyterlab_saves_it(printed("4\n")), True),
-        (
-            as_jupyterlab_saves_it(new_output("display_data", {"text/plain": ""}), printed("4\n")),
-            True,
-        ),
-        (as_jupyterlab_saves_it(printed("5\n")), False),
-        (as_jupyterlab_saves_it(), False),
-        (as_jupyterlab_saves_it(printed("4\n"), printed("4\n")), False),
-        (as_jupyterlab_saves_it(new_output("error", ename="E", evalue="", traceback=[])), False),
-        (as_jupyterlab_saves_it(printed("4\n"), source="print(3 + 1)"), False),
-    ],
-    ids=["equal", "a bar", "another text", "nothing", "twice", "an error", "another source"],
-)
-def test_a_lesson_that_ran_in_the_browser_is_compared_as_strictly(
-    saved: Any, same: bool, tmp_path: Path
-):
+SAVED = {
+    "equal": as_jupyterlab_saves_it(printed("4\n")),
+    "a bar": as_jupyterlab_saves_it(new_output("display_data", {"text/plain": ""}), printed("4\n")),
+    "another text": as_jupyterlab_saves_it(printed("5\n")),
+    "nothing": as_jupyterlab_saves_it(),
+    "twice": as_jupyterlab_saves_it(printed("4\n"), printed("4\n")),
+    "an error": as_jupyterlab_saves_it(new_output("error", ename="E", evalue="", traceback=[])),
+    "another source": as_jupyterlab_saves_it(printed("4\n"), source="print(3 + 1)"),
+}
+"""What JupyterLab may have saved of a cell that is stored with the output 4."""
+
+
+def test_a_lesson_that_ran_in_the_browser_is_compared_as_strictly(tmp_path: Path):
     """nbval takes what was saved for what a kernel says; the stored source would print 4."""
     (tmp_path / "executed").mkdir()
-    notebook_with(tmp_path / "executed" / "x.ipynb", saved)
-    stored = new_code_cell("print(2 + 2)", execution_count=1, outputs=[printed("4\n")])
-    path = notebook_with(tmp_path / "x.ipynb", stored)
-    checked = compared(path, "-p", "nbval_refresh", "--executed", tmp_path / "executed")
-    assert (checked.returncode == 0) == same, checked.stdout
+    (tmp_path / "stored").mkdir()
+    for name, saved in SAVED.items():
+        notebook_with(tmp_path / "executed" / f"{name}.ipynb", saved)
+        stored = new_code_cell("print(2 + 2)", execution_count=1, outputs=[printed("4\n")])
+        notebook_with(tmp_path / "stored" / f"{name}.ipynb", stored)
+    options = ("-p", "nbval_refresh", "--executed", tmp_path / "executed", "-rA")
+    said = compared(tmp_path / "stored", *options).stdout
+    passed = re.findall(r"^PASSED .*?([a-z ]+)\.ipynb", said, re.MULTILINE)
+    assert sorted(passed) == ["a bar", "equal"], said
+    assert len(re.findall(r"^FAILED ", said, re.MULTILINE)) == len(SAVED) - 2
 
 
 def test_the_environment_of_these_tests_is_guarded():
