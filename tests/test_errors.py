@@ -97,11 +97,9 @@ async def in_a_group() -> None:
 
 @pytest.mark.parametrize("program", [in_a_coroutine, as_a_stream, in_a_thread, in_a_group])
 def test_a_blocking_call_in_virtual_time_says_so(fresh_lab, program):
-    """Not "Connection error.", which is what the client makes of it; and where it was met."""
-    with pytest.raises(ConfigError, match="use ainvoke or astream") as caught:
+    """Not "Connection error.", which is what the client makes of it."""
+    with pytest.raises(ConfigError, match="use ainvoke or astream"):
         lab.simulate(program())
-    (note,) = caught.value.__notes__
-    assert "in the line: return" in note and "lab.chat_model()" in note
     told, _ = lab.simulate(program(), catch=ConfigError)
     assert isinstance(told, ConfigError)
 

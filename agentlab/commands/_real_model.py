@@ -29,7 +29,7 @@ from agentlab.errors import (
     ModelError,
     ReasoningExhausted,
 )
-from agentlab.lab import Answer, read, real_retry_after_s
+from agentlab.lab import read, real_retry_after_s
 from agentlab.resilience import asked_to_wait_s
 
 CONNECT_TIMEOUT_S, ANSWER_TIMEOUT_S = 10.0, 30.0
@@ -105,7 +105,7 @@ def ask(client: httpx.Client, url: str, key: str | None, body: dict[str, Any]) -
         limit = sent.get("max_completion_tokens") or sent.get("max_tokens")
         try:
             # Its headers stay here: how long to wait is told in real seconds, not in the model's.
-            read(Answer(answer.status_code, {}, answer.content), max_tokens=limit)
+            read(httpx.Response(answer.status_code, content=answer.content), max_tokens=limit)
             return Outcome(left_out=tuple(left_out))
         except ModelError as error:
             gone = refused(answer.status_code, answer.content, sent)

@@ -10,11 +10,10 @@ from __future__ import annotations
 import atexit
 import logging
 import threading
-from collections.abc import Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from functools import cache
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 from agentlab import settings
 from agentlab._support.asyncio_tools import allow_many_connections, running_loop
@@ -61,17 +60,6 @@ class Connection:
     time_scale: float
     model: str
     virtual: InProcessTransport | None = None
-
-
-Address = Connection
-
-
-class Answer(NamedTuple):
-    """A whole answer: HTTP status, headers regardless of case, body."""
-
-    status: int
-    headers: Mapping[str, str]
-    content: bytes
 
 
 @dataclass
