@@ -103,9 +103,8 @@ class ModelError(AgentLabError):
     """The model answered a call with an error.
 
     `status` is the HTTP status. `code`, `kind` and `param` are OpenAI's error code, error type and
-    the field of the request that is to blame, such as ``"context_length_exceeded"``,
-    ``"insufficient_quota"`` and ``"temperature"``. `request_id` is the request's name in the trace,
-    and `retry_after_s` how many model seconds the endpoint asks to wait.
+    the field of the request that is to blame. `request_id` is the request's name in the trace, and
+    `retry_after_s` how many model seconds the endpoint asks to wait.
     """
 
     status: int
@@ -119,8 +118,8 @@ class ModelError(AgentLabError):
 class IncompleteAnswer(ModelError):
     """The model answered with status 200, but the answer is not whole; it costs money all the same.
 
-    `text` is what came of it, and `finish_reason` why the endpoint says it ended, such as
-    ``"length"``. The tokens are those that the endpoint counted, 0 if it does not.
+    `text` is what came of it, and `finish_reason` why the endpoint says it ended. The tokens are
+    those that the endpoint counted, 0 if it does not.
     """
 
     status = 200

@@ -18,6 +18,7 @@ import httpx
 import yaml
 
 from agentlab import settings
+from agentlab._support.upstream import key_from
 from agentlab.commands.doctor import FAIL, OK, Finding
 from agentlab.endpoint.contract.openai_json import refused, without
 from agentlab.endpoint.middleware.server_timing import Clock, clock_of
@@ -68,7 +69,7 @@ def check() -> Finding:
             clock = clock_of(url)
         except EndpointError:  # the question that follows says what is the matter
             clock = None
-        key = settings.key_from(os.environ, learner=clock is not None)
+        key = key_from(os.environ, learner=clock is not None)
         client = httpx.Client(timeout=httpx.Timeout(ANSWER_TIMEOUT_S, connect=CONNECT_TIMEOUT_S))
     except ConfigError as error:
         found, _, cure = str(error).partition("; ")
