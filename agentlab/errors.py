@@ -1,14 +1,4 @@
-"""Every error that Agent Lab raises, as one tree.
-
-    AgentLabError
-    ├── ConfigError
-    │   └── FileError
-    ├── EndpointError
-    ├── ModelError
-    │   └── IncompleteAnswer
-    │       └── AnswerTruncated, ReasoningExhausted, AnswerFiltered, AnswerRefused,
-    │           AnswerInterrupted, AnswerEmpty
-    └── RetriesExhausted, ClusterLost, StepError, JournalError, Stopped, DeadlockError
+"""Every error that Agent Lab raises on purpose, under one root: `AgentLabError`.
 
 Each message says what is wrong, the value, and the way out; the facts are attributes too.
 """
@@ -20,10 +10,9 @@ from typing import Any, NamedTuple
 
 
 class AgentLabError(Exception):
-    """The root: catching it catches everything that this package raises on purpose.
+    """The root of all errors; facts are given by keyword, and become attributes.
 
-    Facts are given by keyword, and become attributes; so errors can be pickled, and come back from
-    other processes with all their facts.
+    So errors can be pickled, and come back from other processes with all their facts.
     """
 
     def __init__(self, message: str, **facts: Any):
@@ -43,20 +32,14 @@ def reason(error: BaseException) -> BaseException:
         >>> reason(outer)
         ConfigError('use ainvoke')
     """
-    seen: dict[int, BaseException] = {}  # an error may be its own cause
-    left: list[BaseException | None] = [error]
-    while left:
-        one = left.pop(0)
-        if one is None or id(one) in seen:
-            continue
-        seen[id(one)] = one
+    found = [error]
+    for one in found:  # which grows meanwhile
+        inner = [one.__cause__, None if one.__suppress_context__ else one.__context__]
         if isinstance(one, BaseExceptionGroup):
-            left += one.exceptions
-        left += [one.__cause__, None if one.__suppress_context__ else one.__context__]
-    for kind in (ConfigError, AgentLabError):
-        if found := [one for one in seen.values() if isinstance(one, kind)]:
-            return found[0]
-    return error
+            inner = [*one.exceptions, *inner]
+        found += [each for each in inner if each is not None and each not in found]
+    kinds = (ConfigError, AgentLabError, BaseException)
+    return next(one for kind in kinds for one in found if isinstance(one, kind))
 
 
 class ConfigError(AgentLabError, ValueError):

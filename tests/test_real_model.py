@@ -142,7 +142,7 @@ EXTRA = {
         ((404, error(f"No model m. {KEY[:4]} model not found")), FAIL, "no model 'm'", "MODEL"),
         ((400, error("Could not finish the message because max_tokens or model output limit was "
                      "reached. Please try again with higher max_tokens.")), OK, "answers", ""),
-        ((200, said("")), WARN, "answered with no text", "notebook"),
+        ((200, said("")), WARN, "it has no text", "notebook"),
         ((200, said(None, refusal="I will not.")), WARN, "I will not.", "notebook"),
         ((200, said("", "content_filter")), WARN, "content filter", "notebook"),
         ((401, error(MASKED, code="invalid_api_key")), FAIL, "not accepted", "set OPENAI_API_KEY"),

@@ -99,7 +99,8 @@ def read(answer: httpx.Response, *, max_tokens: int | None = None) -> Reply:
     flaw = _flaw(reply, refused=bool(message.refusal), max_tokens=max_tokens)
     if flaw is not None:
         kind, why = flaw
-        raise kind(why, request_id=answer.headers.get("x-request-id"), **reply._asdict())
+        request_id = answer.headers.get("x-request-id")
+        raise kind(f"the answer is not whole: {why}", request_id=request_id, **reply._asdict())
     cut = (choice.finish_reason or "").lower() in _CUT  # one word for it, in any server's spelling
     return reply._replace(finish_reason="length") if cut else reply
 
@@ -120,37 +121,23 @@ def _flaw(
     reply: Reply, *, refused: bool, max_tokens: int | None
 ) -> tuple[type[IncompleteAnswer], str] | None:
     """Return what keeps an answer from being whole, and the way out; None if nothing does."""
-    text, reason = reply.text, reply.finish_reason
-    ended, blank = (reason or "").lower(), not text.strip()
+    reason, end, blank = reply.finish_reason, repr(reply.text[-40:]), not reply.text.strip()
+    ended = (reason or "").lower()
     if refused:
-        return errors.AnswerRefused, (
-            f"the model refused to answer: {text[:SHOWN]}; ask in another way"
-        )
+        return errors.AnswerRefused, f"the model refused: {reply.text[:SHOWN]}; ask in another way"
     if ended in _FILTERED:
-        return errors.AnswerFiltered, (
-            f"the provider's content filter withheld the answer, of which came: {text[:80]!r}; "
-            "ask for something else"
-        )
+        return errors.AnswerFiltered, f"a content filter ended it after {end}; ask something else"
     if ended in _INTERRUPTED:
-        return errors.AnswerInterrupted, (
-            f"the endpoint broke its answer off (finish_reason {reason!r}), which ends in "
-            f"{text[-40:]!r}; ask again"
-        )
+        return errors.AnswerInterrupted, f"the endpoint broke off ({reason}) after {end}; ask again"
     if blank and ended in _CUT:
-        return errors.ReasoningExhausted, (
-            f"the limit of {max_tokens or reply.completion_tokens} tokens was used up before the "
-            "answer began, as models do that reason first; raise max_tokens"
-        )
+        spent = max_tokens or reply.completion_tokens
+        says = f"reasoning used up the limit of {spent} tokens; raise max_tokens"
+        return errors.ReasoningExhausted, says
     if blank:
-        return errors.AnswerEmpty, (
-            f"the model answered with no text (finish_reason {reason!r}); ask again"
-        )
+        return errors.AnswerEmpty, f"it has no text (finish_reason {reason!r}); ask again"
     if ended in _CUT and max_tokens is None:
-        return errors.AnswerTruncated, (
-            f"the answer was cut off after {reply.completion_tokens} tokens by a limit of the "
-            f"endpoint's own, and ends in {text[-40:]!r}; pass a larger max_tokens, or ask for a "
-            "shorter answer"
-        )
+        says = f"a limit of the endpoint's cut it off after {end}; pass a larger max_tokens"
+        return errors.AnswerTruncated, says
     return None
 
 
