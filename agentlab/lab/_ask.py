@@ -17,7 +17,7 @@ import msgspec
 
 from agentlab._support.extras import extras
 from agentlab.clock import is_virtual, run_virtual
-from agentlab.errors import AgentLabError, ConfigError, reason
+from agentlab.errors import ConfigError
 from agentlab.lab._model_time import model_seconds_a_second
 from agentlab.lab._read import Reply, read
 from agentlab.lab._transport import LabTransport, before_blocking, post
@@ -113,8 +113,8 @@ def simulate(
 
     Raises:
         ConfigError: If `program` is not a coroutine, such as a function that was not called; or
-            if it does what takes no virtual time, such as a blocking call, whatever a client made
-            of that.
+            if it does what takes no virtual time, such as a blocking call. If a client wraps that
+            error in one of its own, a note says so.
         DeadlockError: If nothing is left that could ever happen, naming the tasks that wait.
 
     Example:
@@ -124,15 +124,8 @@ def simulate(
     with trace() as t:
         try:
             return run_virtual(program).result, t
-        except Exception as error:
-            told = reason(error)
-            if isinstance(error, AgentLabError) or not isinstance(told, ConfigError):
-                told = error
-            if isinstance(told, catch):
-                return told, t
-            if told is error:
-                raise
-            raise told from None  # "Connection error.", say, which the client made of it
+        except catch as error:
+            return error, t
 
 
 def chat_model(*, agent: str = "agent", max_retries: int = 0, **options: Any) -> ChatOpenAI:
