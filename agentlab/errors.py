@@ -1,14 +1,4 @@
-"""Every error that Agent Lab raises, as one tree.
-
-    AgentLabError
-    ├── ConfigError
-    │   └── FileError
-    ├── EndpointError
-    ├── ModelError
-    │   └── IncompleteAnswer
-    │       └── AnswerTruncated, ReasoningExhausted, AnswerFiltered, AnswerRefused,
-    │           AnswerInterrupted, AnswerEmpty
-    └── RetriesExhausted, ClusterLost, StepError, JournalError, Stopped, DeadlockError
+"""Every error that Agent Lab raises on purpose, under one root: `AgentLabError`.
 
 Each message says what is wrong, the value, and the way out; the facts are attributes too.
 """
@@ -20,10 +10,9 @@ from typing import Any, NamedTuple
 
 
 class AgentLabError(Exception):
-    """The root: catching it catches everything that this package raises on purpose.
+    """The root of all errors; facts are given by keyword, and become attributes.
 
-    Facts are given by keyword, and become attributes; so errors can be pickled, and come back from
-    other processes with all their facts.
+    So errors can be pickled, and come back from other processes with all their facts.
     """
 
     def __init__(self, message: str, **facts: Any):
@@ -43,20 +32,14 @@ def reason(error: BaseException) -> BaseException:
         >>> reason(outer)
         ConfigError('use ainvoke')
     """
-    seen: dict[int, BaseException] = {}  # an error may be its own cause
-    left: list[BaseException | None] = [error]
-    while left:
-        one = left.pop(0)
-        if one is None or id(one) in seen:
-            continue
-        seen[id(one)] = one
+    found = [error]
+    for one in found:  # which grows meanwhile
+        inner = [one.__cause__, None if one.__suppress_context__ else one.__context__]
         if isinstance(one, BaseExceptionGroup):
-            left += one.exceptions
-        left += [one.__cause__, None if one.__suppress_context__ else one.__context__]
-    for kind in (ConfigError, AgentLabError):
-        if found := [one for one in seen.values() if isinstance(one, kind)]:
-            return found[0]
-    return error
+            inner = [*one.exceptions, *inner]
+        found += [each for each in inner if each is not None and each not in found]
+    kinds = (ConfigError, AgentLabError, BaseException)
+    return next(one for kind in kinds for one in found if isinstance(one, kind))
 
 
 class ConfigError(AgentLabError, ValueError):
@@ -103,9 +86,8 @@ class ModelError(AgentLabError):
     """The model answered a call with an error.
 
     `status` is the HTTP status. `code`, `kind` and `param` are OpenAI's error code, error type and
-    the field of the request that is to blame, such as ``"context_length_exceeded"``,
-    ``"insufficient_quota"`` and ``"temperature"``. `request_id` is the request's name in the trace,
-    and `retry_after_s` how many model seconds the endpoint asks to wait.
+    the field of the request that is to blame. `request_id` is the request's name in the trace, and
+    `retry_after_s` how many model seconds the endpoint asks to wait.
     """
 
     status: int
@@ -119,8 +101,8 @@ class ModelError(AgentLabError):
 class IncompleteAnswer(ModelError):
     """The model answered with status 200, but the answer is not whole; it costs money all the same.
 
-    `text` is what came of it, and `finish_reason` why the endpoint says it ended, such as
-    ``"length"``. The tokens are those that the endpoint counted, 0 if it does not.
+    `text` is what came of it, and `finish_reason` why the endpoint says it ended. The tokens are
+    those that the endpoint counted, 0 if it does not.
     """
 
     status = 200

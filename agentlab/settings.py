@@ -10,16 +10,12 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
-from agentlab._support import upstream
 from agentlab._support.fields import AtLeastOne, NotNegative, Text, model
+from agentlab._support.upstream import checked_address, key_from
 
 _HERE = Path(__file__).resolve().parent
 DATA = _HERE / "data" if (_HERE / "data").is_dir() else _HERE.parent / "data"
 """The course's data: inside the package where it is installed, beside it in a checkout."""
-
-key_from = upstream.key_from
-account_from = upstream.account_from
-checked_address = upstream.address
 
 OPENAI_URL = "https://api.openai.com/v1"
 """Where a key without a base URL leads, as in OpenAI's own client."""
@@ -31,10 +27,7 @@ MayBeLeftOut = Literal[
 ]  # fmt: skip
 """The parameters that a request can leave out. A limit goes by its other name then."""
 
-Address = Annotated[str, Field(pattern=r"^https?://[^/]")]
-# numbers that the environment gives as text
-_Limit = Annotated[int, Field(ge=0)]
-_Length = Annotated[int, Field(ge=1)]
+_Limit = Annotated[int, Field(ge=0)]  # which the environment gives as text
 
 
 @model
@@ -60,9 +53,8 @@ class Settings:
             path.
         record: A file to which every answer is appended; None records nothing.
         replay: Such a file, whose answers are given again instead of a model's.
-        upstream: The address, ending in `/v1`, of the real model or the class that answers; None
-            for the local model. (`lab.configure(upstream=None)` refuses a paid model, and keeps a
-            class whose model is the local one.)
+        upstream: The address of the real model or the class that answers; None for the local
+            model. (`lab.configure` says what its `upstream=None` does in a class.)
         model: The model's name that clients send; the local model takes any.
         leave_out: Parameters that the real model is never sent, because it refuses them. Of the
             two names for an answer's longest length, the other is sent.
@@ -81,10 +73,10 @@ class Settings:
     faults: str | list[dict[str, Any]] = field(default_factory=list)
     record: Text | None = None
     replay: Text | None = None
-    upstream: Address | None = None
+    upstream: Annotated[str, Field(pattern=r"^https?://[^/]")] | None = None
     model: Text = "gpt-4o-mini"
     leave_out: list[MayBeLeftOut] = field(default_factory=list)
-    max_body_bytes: _Length | None = None
+    max_body_bytes: Annotated[int, Field(ge=1)] | None = None
 
     @staticmethod
     def variables() -> dict[str, str]:
@@ -111,8 +103,8 @@ def from_environment(environ: Mapping[str, str] = os.environ, **given: Any) -> S
     """Return the settings that `environ` asks for; `given` values win over it.
 
     `OPENAI_BASE_URL`, or `OPENAI_API_KEY` alone, names the real model to forward to;
-    `AGENTLAB_LOCAL=1` keeps the local model nevertheless. White space around a value is ignored,
-    and so are quotes around an address or a model's name.
+    `AGENTLAB_LOCAL=1` keeps the local model nevertheless. White space and quotes around a value
+    are ignored.
 
     Raises:
         ConfigError: If a value, or the address or the key of a real model, cannot work.
@@ -124,15 +116,15 @@ def from_environment(environ: Mapping[str, str] = os.environ, **given: Any) -> S
     values: dict[str, Any] = {
         setting: value
         for setting, name in _VARIABLES.items()
-        if (value := upstream.bare(environ.get(name, ""), quoted=name.startswith("OPENAI_")))
+        if (value := environ.get(name, "").strip(" \t\r\n\"'"))
     }
-    if upstream.bare(environ.get("OPENAI_API_KEY", "")):
+    if environ.get("OPENAI_API_KEY", "").strip():
         values.setdefault("upstream", OPENAI_URL)
     if environ.get("AGENTLAB_LOCAL", "0") not in ("", "0"):
         values.pop("upstream", None)
     values |= given
     if isinstance(values.get("upstream"), str):
-        values["upstream"] = upstream.address(values["upstream"])
+        values["upstream"] = checked_address(values["upstream"])
     if isinstance(values.get("leave_out"), str):
         values["leave_out"] = [name.strip() for name in values["leave_out"].split(",")]
     chosen = Settings(**values)

@@ -810,7 +810,7 @@ def test_doctor(
 
 @pytest.mark.parametrize(
     ("key", "verdict"),
-    [(f" {KEY}\n", "OK"), (f"{KEY}\u200b", "OK"), (f'"{KEY}"', "FAIL")],
+    [(f" {KEY}\n", "OK"), (f"{KEY}\u200b", "FAIL"), (f'"{KEY}"', "FAIL")],
     ids=["newline", "unseen", "quotes"],
 )
 def test_a_key_that_was_copied_badly(

@@ -1,9 +1,12 @@
-"""LangChain's ChatOpenAI against the endpoint, in virtual time."""
+"""LangChain's ChatOpenAI over the lab's transport, mostly in virtual time."""
 
 from __future__ import annotations
 
+import asyncio
+import json
 from typing import Any, Literal
 
+import openai
 import pytest
 from langchain_core.messages import ToolMessage
 from langchain_core.tools import tool
@@ -99,3 +102,66 @@ def test_an_agent_of_langgraphs_runs_to_its_end(fresh_lab: None):
         run = run_virtual(graph.compile().ainvoke({"messages": [("user", ASKS)]}))
     assert t.requests == 2
     assert "Seoul: sunny" in run.result["messages"][-1].content
+
+
+@pytest.mark.parametrize(
+    ("fault", "error"),
+    [
+        ({"kind": "error", "status": 400}, openai.BadRequestError),
+        ({"kind": "error", "status": 401}, openai.AuthenticationError),
+        ({"kind": "error", "status": 429, "retry_after_s": 3}, openai.RateLimitError),
+        ({"kind": "quota"}, openai.RateLimitError),
+        ({"kind": "error", "status": 503}, openai.InternalServerError),
+        ({"kind": "reset"}, openai.APIConnectionError),
+        ({"kind": "broken"}, openai.APIConnectionError),
+        ({"kind": "truncated_json"}, json.JSONDecodeError),
+    ],
+    ids=lambda value: str(value.get("status", value["kind"])) if isinstance(value, dict) else "",
+)
+def test_what_goes_wrong_is_openais_own_error(fresh_lab: None, fault: Any, error: Any):
+    """The lab's transport hides nothing of what its client makes of a fault."""
+
+    async def main() -> Any:
+        return await lab.chat_model().ainvoke(ASKS)
+
+    with lab.configure(faults=[{**fault, "probability": 1.0}]), pytest.raises(error):
+        run_virtual(main())
+
+
+def test_a_time_out_is_kept_in_virtual_time(fresh_lab: None):
+    """A client that waits 2 model seconds for an answer that takes longer gives up."""
+
+    async def main() -> Any:
+        return await lab.chat_model(timeout=2).ainvoke(ASKS)
+
+    with pytest.raises(openai.APITimeoutError):
+        run_virtual(main())
+
+
+def test_a_request_carries_its_key_and_no_cookie(fresh_lab: None):
+    """What one answer leaves behind, the next request does not take along."""
+    message = {"role": "assistant", "content": "Danube."}
+    choice = {"index": 0, "finish_reason": "stop", "message": message}
+    about = {"id": "c", "object": "chat.completion", "created": 1, "model": "m"}
+    completion = json.dumps({**about, "choices": [choice]}).encode()
+    received: list[bytes] = []
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        received.append((await reader.readuntil(b"\r\n\r\n")).lower())
+        head = f"HTTP/1.1 200 OK\r\nContent-Length: {len(completion)}\r\nConnection: close\r\n"
+        head += "Set-Cookie: a=b\r\nContent-Type: application/json\r\n\r\n"
+        writer.write(head.encode() + completion)
+        writer.close()
+        await writer.wait_closed()
+
+    async def main() -> None:
+        server = await asyncio.start_server(serve, "127.0.0.1", 0)
+        url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}/v1"
+        model = lab.chat_model(base_url=url, api_key="sk-mine")
+        async with server:
+            for _ in range(2):
+                assert (await model.ainvoke(ASKS)).content == "Danube."
+
+    asyncio.run(main())
+    assert [b"authorization: bearer sk-mine" in head for head in received] == [True, True]
+    assert b"cookie" not in b"".join(received)

@@ -11,8 +11,6 @@ import pytest
 from agentlab.clock import run_virtual
 from agentlab.lab import _model_time
 
-NOW = "Wed, 21 Oct 2026 07:28:00 GMT"
-
 
 def test_in_virtual_time_a_model_second_is_the_clocks(fresh_lab: ModuleType):
     """Whatever scale is chosen: 3 s of sleep are 3 s on both."""
@@ -59,9 +57,7 @@ def test_a_timeout_is_in_model_seconds():
     [
         ({"retry-after-ms": "250", "retry-after": "1"}, 5.0),
         ({"retry-after": "2"}, 40.0),
-        ({"retry-after": "Wed, 21 Oct 2026 07:28:04 GMT", "date": NOW}, 80.0),
-        ({"retry-after": "Wed, 21 Oct 2026 07:27:00 GMT", "date": NOW}, 0.0),
-        ({"retry-after": "Wed, 21 Oct 2026 07:28:04 GMT", "date": "noon"}, 0.0),
+        ({"retry-after": "Wed, 21 Oct 2020 07:28:00 GMT"}, 0.0),
         ({"retry-after": "soon"}, None),
         ({"retry-after": "-1"}, None),
         ({"retry-after": "nan"}, None),
@@ -75,9 +71,6 @@ def test_a_timeout_is_in_model_seconds():
 def test_an_endpoint_asks_to_wait_by_the_clients_clock(
     fresh_lab: ModuleType, headers: dict[str, str], wait_s: float | None
 ):
-    """At 20 to 1, a quarter of a second here is 5 model seconds; milliseconds win.
-
-    A date counts from the endpoint's own clock, or from this machine's (past that date by now).
-    """
+    """At 20 to 1, a quarter of a second here is 5 model seconds; milliseconds win."""
     with fresh_lab.configure(time_scale=20):
         assert _model_time.retry_after_s(headers) == wait_s

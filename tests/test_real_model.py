@@ -142,33 +142,34 @@ EXTRA = {
         ((404, error(f"No model m. {KEY[:4]} model not found")), FAIL, "no model 'm'", "MODEL"),
         ((400, error("Could not finish the message because max_tokens or model output limit was "
                      "reached. Please try again with higher max_tokens.")), OK, "answers", ""),
-        ((200, said("")), WARN, "answered with no text", "notebook"),
+        ((200, said("")), WARN, "it has no text", "notebook"),
         ((200, said(None, refusal="I will not.")), WARN, "I will not.", "notebook"),
         ((200, said("", "content_filter")), WARN, "content filter", "notebook"),
         ((401, error(MASKED, code="invalid_api_key")), FAIL, "not accepted", "set OPENAI_API_KEY"),
         ((401, "Unauthorized"), FAIL, "not accepted", "set OPENAI_API_KEY"),
         ((403, error(f"No access for {KEY}.")), FAIL, "No access for [key]", "project access"),
-        ((403, "<html>Blocked by Example Corp</html>"), FAIL, "a web page", "firewall"),
+        ((403, "<html>Blocked by Example Corp</html>"), FAIL, "Example Corp", "firewall"),
         ((429, error("Out.", code="insufficient_quota")), FAIL, "no credit", "add credit"),
         ((429, error("Out.", type="insufficient_quota", code=None)), FAIL, "no credit", "add"),
         ((429, error("Out.", type="exceeded_current_quota_error")), FAIL, "no credit", "add"),
         ((429, error("Your account balance is too low")), FAIL, "no credit", "add credit"),
         ((402, error("Insufficient Balance")), FAIL, "no credit", "add credit"),
         ((402, {"detail": "Payment required"}), FAIL, "no credit", "add credit"),
-        ((400, error("Your credit balance is too low to access the API")), FAIL, "no credit", ""),
-        ((429, error("Slow down.", type="requests")), WARN, "rate limit", "wait a minute"),
+        ((400, error("Your credit balance is too low to access the API")), FAIL, "too low", ""),
+        ((429, error("Slow down.", type="requests")), WARN, "rate limit", "wait 60 s"),
         ((429, error("Slow down."), {"retry-after": "20"}), WARN, "rate limit", "wait 20 s"),
         ((429, error("Slow down."), {"retry-after-ms": "1500"}), WARN, "rate limit", "wait 2 s"),
-        ((429, error("Slow down."), {"retry-after": "nan"}), WARN, "rate", "wait a minute"),
-        ((429, error("Slow down."), {"retry-after": "-1"}), WARN, "rate", "wait a minute"),
+        ((429, error("Slow down."), {"retry-after": "nan"}), WARN, "rate", "wait 60 s"),
+        ((429, error("Slow down."), {"retry-after": "-1"}), WARN, "rate", "wait 60 s"),
         ((429, error("Try again in 7m12s."), ), WARN, "rate limit", "wait 8 min"),
         ((429, [error(GEMINI_MINUTE, code=429, status="RESOURCE_EXHAUSTED")]), WARN, "rate limit",
          "wait 29 s"),
         ((429, error("Rate limit reached on requests per day (RPD): Limit 200, Used 200."),
-          {"retry-after": "36000"}), WARN, "limit for a day", "wait 10 h"),
+          {"retry-after": "36000"}), WARN, "limit for a day",
+         "wait until it begins again"),
         ((429, error("Daily limit reached; upgrade your plan.")), WARN, "limit for a day",
          "AGENTLAB_LOCAL=1"),
-        ((429, "Too Many Requests"), WARN, "rate limit", "wait a minute"),
+        ((429, "Too Many Requests"), WARN, "rate limit", "wait 60 s"),
         ((404, error("The model `m` does not exist", code="model_not_found")), FAIL, "no model 'm'",
          "set OPENAI_MODEL"),
         ((404, {"error": "model 'm' not found"}), FAIL, "no model 'm'", "set OPENAI_MODEL"),
@@ -183,18 +184,18 @@ EXTRA = {
         ((200, {"error": "Unexpected endpoint or method. (POST /chat/completions)"}), FAIL,
          "nothing for chat", "OPENAI_BASE_URL"),
         ((405, {"detail": "Method Not Allowed"}), FAIL, "nothing for chat", "OPENAI_BASE_URL"),
-        ((200, "<html>Welcome</html>"), FAIL, "200: a web page", "check OPENAI_BASE_URL"),
+        ((200, "<html>Welcome</html>"), FAIL, "no chat completion", "check OPENAI_BASE_URL"),
         ((200, {"status": "ok"}), FAIL, "nothing for chat", "check OPENAI_BASE_URL"),
-        ((302, "", {"location": "https://login.example.org/?next=x"}), FAIL,
-         "answers 302: https://login.example.org/", "check OPENAI_BASE_URL"),
+        ((302, "", {"location": "https://login.example.org/?next=x"}), FAIL, "answers 302",
+         "check OPENAI_BASE_URL"),
         ((200, '{"choices": [{"mess'), FAIL, "no chat completion", "check OPENAI_BASE_URL"),
         ((200, {"error": "The GPU is gone."}), FAIL, "200: The GPU is gone.", "check"),
         ((200, error("Provider returned an error", code=502)), FAIL, "502: Provider", "try again"),
         ((500, error("Oops")), FAIL, "answers 500: Oops", "try again"),
-        ((503, "<html>busy</html>"), FAIL, "answers 503: a web page", "try again"),
+        ((503, "<html>busy</html>"), FAIL, "answers 503: it answered", "try again"),
         ((400, error("temperature must be above 0", param="temperature")), FAIL,
-         "400 (temperature): temperature must", "set AGENTLAB_LEAVE_OUT=temperature"),
-        ((422, {"detail": [{"loc": ["body", "service"], "msg": LONG}]}), FAIL, "422 (service)", ""),
+         "400: temperature must", "set AGENTLAB_LEAVE_OUT=temperature"),
+        ((422, {"detail": [{"loc": ["body", "service"], "msg": LONG}]}), FAIL, "body.service", ""),
         ((422, {"detail": "No."}), FAIL, "answers 422: No.", "OPENAI_MODEL"),
         ((400, {"object": "error", "message": "No.", "code": 400}), FAIL, "answers 400: No.", ""),
         ((400, [error("No.")]), FAIL, "answers 400: No.", "OPENAI_MODEL"),
@@ -214,7 +215,7 @@ def test_what_the_endpoint_says_decides(check, answer, verdict, found, cure):
 def test_a_date_to_wait_for_is_read(check):
     """As openai's own client reads it."""
     with serving(lambda path, body: (429, error("x"), {"retry-after": formatdate()})) as server:
-        assert check(f"{server.url}/v1").cure == "wait a minute"  # which is past
+        assert check(f"{server.url}/v1").cure == "wait 60 s"  # which is past
     headers = {"retry-after": formatdate(time.time() + 7000)}
     with serving(lambda path, body: (429, error("x"), headers)) as server:
         assert check(f"{server.url}/v1").cure in ("wait 116 min", "wait 117 min")
@@ -265,32 +266,13 @@ def test_what_follows_a_refusal_counts(check):
         assert "no credit" in check(f"{server.url}/v1").found
 
 
-@pytest.mark.parametrize(
-    ("given", "right"),
-    [("", "/v1"), ("/api", "/v1"), ("/v2/v1", "/v1"), ("/v1", "/api/v1"), ("/v1", "/openai/v1"),
-     ("/gate/way", "/gate/way/v1")],
-)  # fmt: skip
-@pytest.mark.parametrize("page", ["404 page not found", {"detail": "Not Found"}, "<html></html>"])
-def test_the_right_base_path_is_named(check, given, right, page):
-    """It is looked for on the same host, and named only where a question is understood."""
-
-    def answer(path: str, body: dict[str, Any]) -> Answer:
-        return (200, said("Hi")) if path == f"{right}/chat/completions" else (404, page)
-
-    with serving(answer) as server:
-        finding = check(f"{server.url}{given}")
-    assert finding.verdict == FAIL
-    assert finding.cure == f"set OPENAI_BASE_URL={server.url}{right}"
-
-
 def test_the_key_goes_to_no_other_host(check):
-    """A redirect to another one is named, and not followed."""
+    """A redirect to another one is not followed."""
     with serving(lambda path, body: (200, said("Hi"))) as other:
         there = other.url.replace("127.0.0.1", "localhost")
         moved = {"location": f"{there}/v1/chat/completions"}
         with serving(lambda path, body: (307, "", moved)) as server:
-            finding = check(f"{server.url}/v1")
-    assert f"{there}/v1" in finding.found
+            assert check(f"{server.url}/v1").verdict == FAIL
     assert other == []
 
 
@@ -298,7 +280,7 @@ def test_the_key_goes_to_no_other_host(check):
     ("key", "words"),
     [
         ("김민준", "outside of ASCII"),
-        ("sk-ab cd", "blank inside"),
+        ("sk-ab cd", "a blank"),
         (f"{KEY[:8]}\n{KEY[8:]}", "line break"),
         (f'"{KEY}"', "quotes"),
         ("\u2022" * 8, "middle hidden"),
@@ -347,12 +329,12 @@ def test_a_server_without_tls_is_told_from_a_wrong_certificate(check):
     assert "http://" in finding.cure
 
 
-def test_a_proxy_that_is_gone_is_to_blame(monkeypatch, check):
+def test_a_proxy_that_is_gone_may_be_to_blame(monkeypatch, check):
     """And not the model behind it; its password is not shown."""
     monkeypatch.setenv("HTTPS_PROXY", f"http://me:hidden@127.0.0.1:{closed_port()}")
     finding = check("https://model.invalid/v1")
-    assert "the proxy of HTTPS_PROXY: nothing listens there" in finding.found
-    assert "NO_PROXY=model.invalid" in finding.cure
+    assert "nothing listens there" in finding.found
+    assert "the proxy in HTTPS_PROXY" in finding.cure
     assert "hidden" not in str(finding)
 
 
@@ -370,7 +352,7 @@ def test_a_proxy_that_is_no_address_is_a_finding(monkeypatch, check):
     [
         (httpx.ConnectError("x"), socket.gaierror(-2, "x"), "no such host", "check the host"),
         (httpx.ConnectError("x"), ssl.SSLCertVerificationError(), "certificate", "SSL_CERT_FILE"),
-        (httpx.ConnectTimeout("x"), None, "within 10 s", "HTTPS_PROXY"),
+        (httpx.ConnectTimeout("x"), None, "took the call within 10 s", "HTTPS_PROXY"),
         (httpx.ReadTimeout("x"), None, "no answer within 30 s", "load its model"),
         (httpx.RemoteProtocolError("x"), None, "breaks off", "check OPENAI_BASE_URL, network"),
     ],
@@ -379,7 +361,7 @@ def test_each_broken_way_has_its_cure(raised, cause, found, cure):
     """Name, certificate, time and line are told apart by the error beneath httpx's."""
     raised.__cause__ = OSError("between")
     raised.__cause__.__cause__ = cause
-    finding = _real_model.finding(_real_model.Outcome(raised), "https://model.invalid/v1", "m")
+    finding = _real_model.finding(raised, "https://model.invalid/v1", "m")
     assert finding.verdict == FAIL
     assert found in finding.found
     assert cure in finding.cure

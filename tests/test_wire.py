@@ -13,8 +13,8 @@ import pytest
 
 from agentlab import lab
 from agentlab.errors import EndpointError
-from agentlab.lab import _http
-from agentlab.lab._http import AioTransport, session
+from agentlab.lab import _transport
+from agentlab.lab._transport import LabTransport, session
 from agentlab.trace import trace
 
 ASKS = "Describe tides at length."
@@ -40,7 +40,7 @@ def test_nothing_of_a_loop_is_left(fresh_lab: None):
     gone = [ended for _ in range(3) for ended in asyncio.run(main())]
     gc.collect()
     assert [ended() for ended in gone] == [None] * 6
-    assert _http._sessions == {}
+    assert _transport._sessions == {}
 
 
 def test_connections_are_used_again(fresh_lab: None):
@@ -114,8 +114,8 @@ def test_httpx_clients_get_httpxs_errors(fresh_lab: None, fault: dict[str, Any],
     """A reset, an answer that breaks off, and silence are three errors, not one."""
 
     async def main() -> None:
-        patience = httpx.Timeout(60, read=0.5 if fault["kind"] == "stall" else 60)
-        async with httpx.AsyncClient(transport=AioTransport(), timeout=patience) as client:
+        patience = httpx.Timeout(60, read=5 if fault["kind"] == "stall" else 60)
+        async with httpx.AsyncClient(transport=LabTransport(), timeout=patience) as client:
             asked = {"model": "m", "max_tokens": 5, "messages": [{"role": "user", "content": ASKS}]}
             url, key = lab.base_url(), lab.api_key()
             await client.post(
@@ -130,7 +130,7 @@ def test_nobody_there_is_a_connect_error(fresh_lab: None):
     """A closed port."""
 
     async def main() -> None:
-        async with httpx.AsyncClient(transport=AioTransport()) as client:
+        async with httpx.AsyncClient(transport=LabTransport()) as client:
             await client.get("http://127.0.0.1:9/")
 
     with pytest.raises(httpx.ConnectError):

@@ -15,10 +15,10 @@ import sysconfig
 import threading
 import time
 import warnings
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from traceback import walk_stack, walk_tb
+from traceback import walk_stack
 from types import FrameType
 from typing import Any, NamedTuple
 
@@ -152,25 +152,13 @@ def _waiting(task: asyncio.Task[Any]) -> Iterator[FrameType]:
         inner = inner.cr_await
 
 
-def raised_at(error: BaseException) -> Place | None:
-    """Find the innermost line on an error's way that is no library's."""
-    while isinstance(error, BaseExceptionGroup):
-        error = error.exceptions[0]
-    return _own_line(walk_tb(error.__traceback__))
-
-
-def _own_line(frames: Iterable[tuple[FrameType, int]]) -> Place | None:
-    """Find the last of these lines that is no library's."""
-    found = None
-    for frame, line in frames:
-        if not frame.f_code.co_filename.startswith(_LIBRARIES):
-            found = Place(frame.f_code.co_filename, line, frame.f_code.co_name)
-    return found
-
-
 def _blocking_line(frame: FrameType) -> Place | None:
     """Find the line that blocks; None within an import, which may wait for a disk."""
     frames = [*walk_stack(frame)][::-1]
     if any("importlib._bootstrap" in each.f_code.co_filename for each, _ in frames):
         return None
-    return _own_line(frames)
+    found = None
+    for each, line in frames:
+        if not each.f_code.co_filename.startswith(_LIBRARIES):
+            found = Place(each.f_code.co_filename, line, each.f_code.co_name)
+    return found

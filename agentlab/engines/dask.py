@@ -33,7 +33,7 @@ from agentlab._support.numbers import checked
 from agentlab.engines._dask_processes import LocalProcesses, kill
 from agentlab.engines.asyncio import run as run
 from agentlab.errors import ClusterLost, ConfigError, EndpointError
-from agentlab.lab import Address, Reply, connection
+from agentlab.lab import Connection, Reply, connection
 from agentlab.resilience import words
 
 # Dask logs at length what an error here says: a scheduler that is gone, a value that is not sent.
@@ -138,7 +138,7 @@ class Cluster:
         if self.client is None:
             raise ConfigError("this cluster is not open; use `async with Cluster() as cluster`")
 
-    def _model(self) -> Address | _Upstream:
+    def _model(self) -> Connection | _Upstream:
         """Return which model answers here, as workers have to be told."""
         chosen = connection.current()
         if chosen.real and chosen.upstream is not None and self._local is None:
@@ -231,15 +231,15 @@ async def _is_loopback(address: str) -> bool:
     return all(ip_address(where[0]).is_loopback for *_, where in found)
 
 
-def _prepare(model: Address | _Upstream, dask_worker: Any) -> None:
+def _prepare(model: Connection | _Upstream, dask_worker: Any) -> None:
     """Import what calls need and start what they ask, on every worker, outside of any timer."""
     _turn_to(model, dask_worker.address)
     lab.base_url()
 
 
-def _turn_to(model: Address | _Upstream, worker: str) -> None:
+def _turn_to(model: Connection | _Upstream, worker: str) -> None:
     """Make this worker ask this model from now on, or refuse to ask another one instead."""
-    if isinstance(model, Address):
+    if isinstance(model, Connection):
         lab.connect(model)
         return
     own = settings.from_environment()
@@ -254,7 +254,7 @@ def _turn_to(model: Address | _Upstream, worker: str) -> None:
 
 
 async def _reply(
-    key: str, model: Address | _Upstream, prompt: str, agent: str, options: dict[str, Any]
+    key: str, model: Connection | _Upstream, prompt: str, agent: str, options: dict[str, Any]
 ) -> Reply:
     """Ask on this worker, as long as somebody waits for the answer."""
     worker = get_worker()

@@ -1,96 +1,35 @@
-"""The lab: where the model is, and how to ask it.
+"""Ask the model: in one line, through LangChain's client or CrewAI's, and in virtual time.
 
-The endpoint is started by the first use and ends with this process. With `OPENAI_BASE_URL` or
-`OPENAI_API_KEY` set it forwards to that model; inside `run_virtual` the local model answers in
-any case. Nothing here reads the real key or changes the environment.
+The endpoint is started by the first use. Nothing here reads the real key.
 """
 
 from __future__ import annotations
 
 import asyncio
-import json
-import linecache
 from collections.abc import Coroutine
-from copy import copy
 from functools import cache
-from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
+from http.cookiejar import CookieJar, DefaultCookiePolicy
+from typing import TYPE_CHECKING, Any, TypeVar
 from urllib.parse import quote
 
 import httpx
 import msgspec
 
-from agentlab import errors
-from agentlab._support.blind_spots import raised_at
 from agentlab._support.extras import extras
 from agentlab.clock import is_virtual, run_virtual
-from agentlab.errors import AgentLabError, ConfigError, IncompleteAnswer, ModelError, reason
-from agentlab.lab._model_time import (
-    duration_s,
-    model_seconds_a_second,
-    now_s,
-    retry_after_s,
-    sleep,
-    sleep_until,
-    timeout,
-)
+from agentlab.errors import ConfigError
+from agentlab.lab._model_time import model_seconds_a_second
+from agentlab.lab._read import Reply, read
 from agentlab.lab._transport import LabTransport, before_blocking, post
-from agentlab.lab.connection import (
-    Address,
-    Answer,
-    Configured,
-    address,
-    api_key,
-    base_url,
-    configure,
-    connect,
-    connection,
-    current,
-    endpoint,
-    say_once,
-    stop,
-    where,
-)
+from agentlab.lab.connection import connection
 from agentlab.trace import Trace, trace
 
 if TYPE_CHECKING:
     from crewai import LLM
     from langchain_openai import ChatOpenAI
 
-__all__ = [
-    "Address", "Answer", "Configured", "Reply", "address", "api_key", "ask", "base_url",
-    "chat_model", "configure", "connect", "crew_llm", "current", "duration_s", "endpoint",
-    "model_seconds_a_second", "now_s", "read", "reply", "retry_after_s", "simulate", "sleep",
-    "sleep_until", "stop", "timeout", "where",
-]  # fmt: skip
-
 T = TypeVar("T")
 E = TypeVar("E", bound=Exception)
-
-SHOWN = 300
-"""How many characters are shown of an answer that is not a chat completion."""
-
-# How endpoints say why an answer ended, where it is not whole; in lower case.
-_CUT = frozenset({"length", "max_tokens", "model_length"})  # OpenAI, Anthropic, Mistral
-_FILTERED = frozenset(  # OpenAI and Azure; Gemini has a word for each reason
-    {"content_filter", "safety", "recitation", "blocklist", "prohibited_content", "spii"}
-)
-_INTERRUPTED = frozenset(  # vLLM and SGLang; OpenRouter and Mistral; DeepSeek
-    {"abort", "aborted", "cancelled", "error", "insufficient_system_resource"}
-)
-
-
-class Reply(NamedTuple):
-    """A whole answer, and what the endpoint counted for it.
-
-    Attributes:
-        finish_reason: ``"stop"``, ``"length"`` where the caller's own limit cut it off, or what
-            else the endpoint says; None where it says nothing.
-    """
-
-    text: str
-    prompt_tokens: int
-    completion_tokens: int
-    finish_reason: str | None = None
 
 
 async def ask(
@@ -145,7 +84,7 @@ async def reply(
     Example:
         (await lab.reply("Name three rivers.")).completion_tokens
     """
-    named, there = _named(agent), connection()
+    headers, there = _headers(agent), connection()
     messages = [{"role": "system", "content": system}] if system else []
     messages.append({"role": "user", "content": prompt})
     asked = {
@@ -154,205 +93,14 @@ async def reply(
         "max_completion_tokens": max_tokens,
         "temperature": temperature,
     }
+    body = msgspec.json.encode({k: v for k, v in asked.items() if v is not None})
+    headers |= {"authorization": f"Bearer {there.key}", "content-type": "application/json"}
     try:
         async with asyncio.timeout(timeout_s and timeout_s / there.time_scale):
-            answer = await post(
-                f"{there.url}/chat/completions",
-                msgspec.json.encode({k: v for k, v in asked.items() if v is not None}),
-                {"authorization": f"Bearer {there.key}", "content-type": "application/json"}
-                | named,
-                there=there,
-            )
+            answer = await post(f"{there.url}/chat/completions", body, headers)
     except TimeoutError:
         raise TimeoutError(f"no answer to {agent!r} within {timeout_s:g} model seconds") from None
-    answered = read(answer, max_tokens=max_tokens)
-    if max_tokens is not None and answered.completion_tokens > max_tokens:
-        say_once(
-            there.url,
-            f"the model does not keep a limit: {max_tokens} tokens were asked for, and "
-            f"{answered.completion_tokens} came; AGENTLAB_LEAVE_OUT=max_completion_tokens sends "
-            "max_tokens instead",
-        )
-    return answered
-
-
-def read(answer: Answer, *, max_tokens: int | None = None) -> Reply:
-    """Read the reply in an endpoint's answer, be it the lab's own endpoint or another.
-
-    Status 200 says only that the endpoint did its part. `finish_reason`, a refusal and the text
-    itself say whether the model did. Text that was cut off at the caller's own limit, `max_tokens`,
-    is what was asked for; without one it is not an answer.
-
-    Raises:
-        IncompleteAnswer: If the answer was cut off, filtered, refused or is empty.
-        ModelError: If it is an error, with whatever status, or not a chat completion.
-
-    Example:
-        >>> said = b'{"choices": [{"message": {"content": "Danube."}, "finish_reason": "stop"}]}'
-        >>> read(Answer(200, {}, said))
-        Reply(text='Danube.', prompt_tokens=0, completion_tokens=0, finish_reason='stop')
-    """
-    try:
-        said = msgspec.json.decode(answer.content)
-        problem = _problem(said)
-        if problem is None:
-            completion = msgspec.convert(said, type=_Completion)
-            choice = completion.choices[0]
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError, IndexError):
-        raise _as_error(None, answer) from None
-    if problem is not None or not 200 <= answer.status < 300:
-        raise _as_error(problem, answer)
-    message, used = choice.message, completion.usage or _Usage()
-    parts = message.content if isinstance(message.content, list) else [message.content]
-    said = [part.get("refusal") for part in parts if isinstance(part, dict)]
-    refusal = message.refusal or " ".join(text for text in said if isinstance(text, str))
-    reply = Reply(
-        refusal or "".join(map(_text, parts)),
-        _count(used.prompt_tokens),
-        _count(used.completion_tokens),
-        choice.finish_reason,
-    )
-    kind, why = _flaw(reply, message, refusal, max_tokens)
-    if kind is not None:
-        raise kind(why, request_id=answer.headers.get("x-request-id"), **reply._asdict())
-    cut = (choice.finish_reason or "").lower() in _CUT  # one word for it, in any server's spelling
-    return reply._replace(finish_reason="length") if cut else reply
-
-
-def _flaw(
-    reply: Reply, message: _Message, refusal: str, max_tokens: int | None
-) -> tuple[type[IncompleteAnswer] | None, str]:
-    """Return what keeps an answer from being whole, and the way out; (None, "") if nothing does."""
-    text, reason = reply.text, reply.finish_reason
-    ended, blank = (reason or "").lower(), not text.strip()
-    if refusal:
-        return errors.AnswerRefused, (
-            f"the model refused to answer: {text[:SHOWN]}; ask in another way"
-        )
-    if ended in _FILTERED:
-        return errors.AnswerFiltered, (
-            f"the provider's content filter withheld the answer, of which came: {text[:80]!r}; "
-            "ask for something else"
-        )
-    if ended in _INTERRUPTED:
-        return errors.AnswerInterrupted, (
-            f"the endpoint broke its answer off (finish_reason {reason!r}), which ends in "
-            f"{text[-40:]!r}; ask again"
-        )
-    if blank and ended in _CUT:
-        spent = max_tokens or reply.completion_tokens
-        budget = f"the limit of {spent} tokens" if spent else "the limit on tokens"
-        return errors.ReasoningExhausted, (
-            f"{budget} was used up before the answer began, as models do that reason first; "
-            "raise max_tokens"
-        )
-    if blank and (message.reasoning_content or message.reasoning):
-        return errors.AnswerEmpty, "the model reasoned, and then answered with no text; ask again"
-    if blank:
-        return errors.AnswerEmpty, (
-            f"the model answered with no text (finish_reason {reason!r}); ask again"
-        )
-    if ended in _CUT and max_tokens is None:
-        return errors.AnswerTruncated, (
-            f"the answer was cut off after {reply.completion_tokens or 'an unknown number of'} "
-            f"tokens by a limit of the endpoint's own, and ends in {text[-40:]!r}; pass a larger "
-            "max_tokens, or ask for a shorter answer"
-        )
-    return None, ""
-
-
-def _text(part: Any) -> str:
-    """Return the text of one part of a message, which may be text itself; else nothing."""
-    if isinstance(part, dict) and part.get("type") in ("text", "output_text"):
-        part = part.get("text")
-    return part if isinstance(part, str) else ""
-
-
-def _count(tokens: Any) -> int:
-    """Return a number of tokens as an endpoint says it; 0 for anything else."""
-    return tokens if isinstance(tokens, int) and tokens > 0 and tokens is not True else 0
-
-
-def _problem(said: Any) -> dict[str, Any] | None:
-    """Return the error that an answer holds, in any of the shapes in use, or None."""
-    if isinstance(said, list):  # Gemini's OpenAI route: a list of one
-        said = said[0] if len(said) == 1 else None
-    if not isinstance(said, dict):
-        return None
-    error = said.get("error")
-    if isinstance(error, str) and error:  # Ollama, llama-cpp-python's proxies
-        return {"message": error}
-    if isinstance(error, dict):
-        return error
-    detail = said.get("detail")
-    if detail and "choices" not in said:
-        return _from_fastapi(detail)
-    several = said.get("errors")  # Cloudflare
-    if isinstance(several, list) and several and isinstance(several[0], dict):
-        return several[0]
-    # vLLM before 0.9, Mistral, Cohere
-    return said if isinstance(said.get("message"), str) and "choices" not in said else None
-
-
-def _from_fastapi(detail: Any) -> dict[str, Any]:
-    """Read FastAPI's error: a sentence, or a list of faults, each with its place."""
-    faults = [one for one in detail if isinstance(one, dict)] if isinstance(detail, list) else []
-    if not faults:
-        return {"message": str(detail)}
-    locs = [fault.get("loc") for fault in faults]
-    places = [".".join(map(str, loc)) if isinstance(loc, list) and loc else "body" for loc in locs]
-    said = [f"{at}: {one.get('msg', 'invalid')}" for at, one in zip(places, faults, strict=True)]
-    param = places[0].removeprefix("body.")
-    return {"message": "; ".join(said), "type": faults[0].get("type"), "param": param}
-
-
-def _as_error(problem: dict[str, Any] | None, answer: Answer) -> ModelError:
-    """Return the error for an answer that holds a problem, or else is not a chat completion."""
-    said, status = problem or {}, answer.status
-    # OpenAI's codes are names; vLLM's and llama.cpp's are numbers.
-    facts = {name: str(value) for name, value in said.items() if value not in (None, "")}
-    message = said.get("message")
-    if problem is None:
-        start = answer.content[:SHOWN].decode(errors="replace")
-        message = f"it answered with what is no chat completion: {start!r}"
-    elif not isinstance(message, str) or not message:
-        message = json.dumps(problem)[:SHOWN]
-    if status == 404 and (problem is None or "model" not in message.lower()):
-        message += "; is OPENAI_BASE_URL right? Most servers' ends in /v1"
-    code = said.get("code")
-    if 200 <= status < 300 and isinstance(code, int) and 400 <= code < 600:
-        status = code  # an error inside a good answer: its code is the status that it means
-    return ModelError(
-        f"the model answered {answer.status}: {message}",
-        status=status,
-        code=facts.get("code"),
-        kind=facts.get("type"),
-        param=facts.get("param"),
-        request_id=answer.headers.get("x-request-id"),
-        retry_after_s=retry_after_s(answer.headers),
-    )
-
-
-class _Message(msgspec.Struct):
-    content: str | list[Any] | None = None
-    refusal: str | None = None
-    reasoning_content: Any = None  # DeepSeek, vLLM, llama.cpp
-    reasoning: Any = None  # OpenRouter
-
-
-class _Choice(msgspec.Struct):
-    message: _Message
-    finish_reason: str | None = None
-
-
-class _Usage(msgspec.Struct):  # some endpoints count nothing, and some say null
-    prompt_tokens: Any = None
-    completion_tokens: Any = None
-
-
-class _Completion(msgspec.Struct):
-    choices: list[_Choice]
-    usage: _Usage | None = None
+    return read(answer, max_tokens=max_tokens)
 
 
 def simulate(
@@ -365,8 +113,8 @@ def simulate(
 
     Raises:
         ConfigError: If `program` is not a coroutine, such as a function that was not called; or
-            if it does what takes no virtual time, such as a blocking call, whatever a client made
-            of that.
+            if it does what takes no virtual time, such as a blocking call. If a client wraps that
+            error in one of its own, a note says so.
         DeadlockError: If nothing is left that could ever happen, naming the tasks that wait.
 
     Example:
@@ -376,27 +124,12 @@ def simulate(
     with trace() as t:
         try:
             return run_virtual(program).result, t
-        except Exception as error:
-            told = reason(error)
-            if isinstance(error, AgentLabError) or not isinstance(told, ConfigError):
-                told = error
-            if isinstance(told, catch):
-                return told, t
-            if told is error:
-                raise
-            told = copy(told)
-            if at := raised_at(error):
-                line = linecache.getline(at.file, at.line).strip()
-                told.add_note(f"It was met in {at.function!r}, in the line: {line}")
-            raise told from None  # what the client made of it, a long story, stays its context
+        except catch as error:
+            return error, t
 
 
 def chat_model(*, agent: str = "agent", max_retries: int = 0, **options: Any) -> ChatOpenAI:
-    """Return a `ChatOpenAI` of LangChain's, connected to the endpoint.
-
-    What it sends, returns and raises is its own. Only a plain `ainvoke` (no stream, no retries of
-    the client's) takes a shorter way than through openai's client, which saves two thirds of what
-    a call costs this machine: see `agentlab.lab._langchain`.
+    """Return LangChain's own `ChatOpenAI`, connected to the endpoint.
 
     Args:
         agent: The name under which the trace shows its calls.
@@ -414,8 +147,6 @@ def chat_model(*, agent: str = "agent", max_retries: int = 0, **options: Any) ->
     with extras():  # takes a second or two, so only where it is used
         from langchain_openai import ChatOpenAI
 
-    from agentlab.lab._langchain import shorten
-
     connected = _connected(agent, max_retries, options)
     client, blocking_client = _clients()
     connected |= {
@@ -423,7 +154,7 @@ def chat_model(*, agent: str = "agent", max_retries: int = 0, **options: Any) ->
         "http_client": blocking_client,
         "stream_usage": True,  # else a custom base_url gets no token counts in streams
     }
-    return shorten(ChatOpenAI(**(connected | options)), post, client)
+    return ChatOpenAI(**(connected | options))
 
 
 def crew_llm(*, agent: str = "agent", max_retries: int = 0, **options: Any) -> LLM:
@@ -465,7 +196,7 @@ def crew_llm(*, agent: str = "agent", max_retries: int = 0, **options: Any) -> L
 
 def _connected(agent: str, max_retries: int, options: dict[str, Any]) -> dict[str, Any]:
     """Return what connects a client; take its headers out of its `options`."""
-    headers = _named(agent) | (options.pop("default_headers", None) or {})
+    headers = _headers(agent) | (options.pop("default_headers", None) or {})
     there = connection()
     return {
         "model": there.model,
@@ -476,7 +207,7 @@ def _connected(agent: str, max_retries: int, options: dict[str, Any]) -> dict[st
     }
 
 
-def _named(agent: str) -> dict[str, str]:
+def _headers(agent: str) -> dict[str, str]:
     if not isinstance(agent, str):
         raise ConfigError(
             f'agent={agent!r} is no name; give a text such as "writer", or leave it out'
@@ -488,8 +219,6 @@ def _named(agent: str) -> dict[str, str]:
 @cache
 def _clients() -> tuple[httpx.AsyncClient, httpx.Client]:
     """Make the clients that other clients send through, once: each event loop has its session."""
-    from http.cookiejar import CookieJar, DefaultCookiePolicy
-
     # What one answer leaves behind, no other request carries: requests of all clients are alike.
     no_cookies = CookieJar(DefaultCookiePolicy(allowed_domains=[]))
     alike: dict[str, Any] = {"trust_env": False, "timeout": None, "cookies": no_cookies}

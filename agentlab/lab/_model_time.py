@@ -18,13 +18,10 @@ from agentlab.lab import connection
 
 
 def model_seconds_a_second() -> float:
-    """Return how fast the model's time runs here: 1 in virtual time and with a real model.
-
-    Where another lab's endpoint answers, such as a classroom's, its time counts.
-    """
+    """Return how fast the model's time runs here: 1 in virtual time and with a real model."""
     if is_virtual():
         return 1.0
-    chosen = connection.current()
+    chosen = connection.current()  # behind the endpoint may be a class, whose time counts
     return connection.endpoint().time_scale if chosen.real else chosen.time_scale
 
 
@@ -44,11 +41,9 @@ def timeout(seconds: float | None) -> asyncio.Timeout:
 
 
 async def sleep_until(at_s: float) -> None:
-    """Wait until the running event loop's clock, as `now_s` reads it, shows `at_s`.
-
-    It sets one timer for that instant: a wait that is computed again from what is left may never
-    end on a clock that does not tick by itself, because what is left can be too little to move it.
-    """
+    """Wait until the running event loop's clock, as `now_s` reads it, shows `at_s`."""
+    # One timer for that instant: on a clock that does not tick by itself, what is left of a wait
+    # can be too little to move it.
     over = asyncio.Event()
     timer = asyncio.get_running_loop().call_at(at_s / model_seconds_a_second(), over.set)
     try:
@@ -66,8 +61,7 @@ def retry_after_s(headers: Mapping[str, str]) -> float | None:
 def real_retry_after_s(headers: Mapping[str, str]) -> float | None:
     """Read how long an answer's headers ask to wait, in seconds on the client's own clock.
 
-    They say so in `retry-after-ms`, or else in `retry-after`, as a number or as a date (RFC 9110,
-    10.2.3). A number that is negative or not finite says nothing.
+    They say so in `retry-after-ms`, or else in `retry-after`, as a number or as a date (RFC 9110).
 
     Example:
         >>> real_retry_after_s({"retry-after": "2"}), real_retry_after_s({"retry-after": "-1"})
@@ -77,12 +71,12 @@ def real_retry_after_s(headers: Mapping[str, str]) -> float | None:
         wait_s = finite_number(headers.get(name, ""))
         if wait_s is not None:
             return wait_s * unit_s
-    until = _date(headers.get("retry-after", ""))
-    if until is None:
+    try:
+        until = parsedate_to_datetime(headers.get("retry-after", ""))
+    except (ValueError, OverflowError):
         return None
-    # The endpoint's own clock, where it shows it: this machine's may be wrong.
-    now = _date(headers.get("date", "")) or datetime.now(UTC)
-    return max((until - now).total_seconds(), 0.0)
+    until = until.replace(tzinfo=until.tzinfo or UTC)
+    return max((until - datetime.now(UTC)).total_seconds(), 0.0)
 
 
 def finite_number(text: str) -> float | None:
@@ -92,14 +86,6 @@ def finite_number(text: str) -> float | None:
     except ValueError:
         return None
     return number if 0 <= number < math.inf else None
-
-
-def _date(text: str) -> datetime | None:
-    try:
-        date = parsedate_to_datetime(text)
-    except (ValueError, OverflowError):
-        return None
-    return date if date.tzinfo else date.replace(tzinfo=UTC)
 
 
 _UNITS_S = {"": 1.0, "ms": 0.001, "milli": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}

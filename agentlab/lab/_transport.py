@@ -1,4 +1,9 @@
-"""What every client of the lab sends through: the endpoint's process, or virtual time.
+"""How clients reach the model: over HTTP in real time, inside the event loop in virtual time.
+
+HTTP goes through aiohttp, with one session for each event loop. httpx's own connection pool looks
+at every connection for every request, so that N requests at the same time cost N²
+(https://github.com/encode/httpcore/issues/928), and a task that is cancelled twice leaves its
+connection open, so that the model goes on answering, and counting.
 
 Time-outs are model seconds on either clock: a client that waits at most 5 s for a model that
 runs at ten times real speed waits half a second.
@@ -6,65 +11,46 @@ runs at ten times real speed waits half a second.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+import asyncio
+from collections.abc import AsyncGenerator, Callable, Mapping
 from contextvars import ContextVar
 
+import aiohttp
 import httpx
+from yarl import URL
 
 from agentlab.clock import is_virtual
 from agentlab.errors import ConfigError, EndpointError
 from agentlab.lab._model_time import model_seconds_a_second
-from agentlab.lab.connection import Answer, Connection, connection, say_once
+from agentlab.lab.connection import connection, say_once
 
 on_headers: ContextVar[Callable[[Mapping[str, str]], None] | None] = ContextVar(
     "on_headers", default=None
 )
 """Whom to tell the headers of every answer to this task's requests, whichever client sent them."""
 
+_Opened = tuple[aiohttp.ClientSession, AsyncGenerator[aiohttp.ClientSession]]
 
-async def post(
-    url: str,
-    body: bytes,
-    headers: Mapping[str, str],
-    *,
-    read_timeout_s: float | None = None,
-    there: Connection | None = None,
-) -> Answer:
-    """Send one POST, past httpx; return the whole answer.
+# A session belongs to one event loop: its connections, reused in another one, are dead.
+_sessions: dict[asyncio.AbstractEventLoop, _Opened] = {}
 
-    Args:
-        read_timeout_s: How long the endpoint may send nothing, in model seconds.
-        there: The connection that is asked, where the caller knows it.
+
+async def post(url: str, body: bytes, headers: Mapping[str, str]) -> httpx.Response:
+    """Send one POST, past httpx's client; return the whole answer.
 
     Raises:
-        TimeoutError: If it sent nothing for longer than that.
         EndpointError: If the connection could not be made, or broke off.
     """
-    there = there or connection()
-    if there.virtual is None:
-        from agentlab.lab import _http  # aiohttp takes a while, and virtual time does without it
-
-        real_s = read_timeout_s and read_timeout_s / there.time_scale
-        answer = await _http.post(url, body, headers, read_timeout_s=real_s)
-    else:
-        limit = {"timeout": {"read": read_timeout_s}}
-        request = httpx.Request("POST", url, headers=headers, content=body, extensions=limit)
-        answer = await _answered(there.virtual, request)
-    _tell(answer.headers, url)
-    return answer
-
-
-async def _answered(model: httpx.AsyncBaseTransport, request: httpx.Request) -> Answer:
+    request = httpx.Request("POST", url, headers=headers, content=body)
     try:
-        response = await model.handle_async_request(request)
+        response = await LabTransport().handle_async_request(request)
         try:
-            return Answer(response.status_code, response.headers, await response.aread())
+            await response.aread()
         finally:
             await response.aclose()
-    except httpx.ReadTimeout as error:
-        raise TimeoutError(str(error)) from None
-    except httpx.TransportError as error:
+    except httpx.RequestError as error:
         raise EndpointError(f"the endpoint broke off ({type(error).__name__}: {error})") from error
+    return response
 
 
 class LabTransport(httpx.AsyncBaseTransport):
@@ -76,11 +62,13 @@ class LabTransport(httpx.AsyncBaseTransport):
             assert there is not None
             response = await there.handle_async_request(request)
         else:
-            from agentlab.lab._http import AioTransport
-
             _scale_timeouts(request)
-            response = await AioTransport().handle_async_request(request)
-        _tell(response.headers, str(request.url))
+            response = await _over_http(request)
+        if left_out := response.headers.get("x-lab-left-out"):
+            line = f"left out, because the model does not take it: {left_out}"
+            say_once(str(request.url), line)
+        if (listener := on_headers.get()) is not None:
+            listener(response.headers)
         return response
 
 
@@ -98,16 +86,83 @@ def before_blocking(request: httpx.Request) -> None:
     _scale_timeouts(request)
 
 
-def _tell(headers: Mapping[str, str], url: str) -> None:
-    if left_out := headers.get("x-lab-left-out"):
-        say_once(url, f"left out, because the model does not take it: {left_out}")
-    if (listener := on_headers.get()) is not None:
-        listener(headers)
-
-
 def _scale_timeouts(request: httpx.Request) -> None:
     """Turn the read time-out into real seconds; the others wait for this machine."""
     timeouts = request.extensions.get("timeout", {})
     if timeouts.get("read") is not None:
         timeouts = timeouts | {"read": timeouts["read"] / model_seconds_a_second()}
         request.extensions = request.extensions | {"timeout": timeouts}
+
+
+async def session() -> aiohttp.ClientSession:
+    """Return this event loop's session, with as many connections as there are requests."""
+    loop = asyncio.get_running_loop()
+    if loop not in _sessions:
+        opened = _open()
+        _sessions[loop] = (await anext(opened), opened)
+    return _sessions[loop][0]
+
+
+async def _open() -> AsyncGenerator[aiohttp.ClientSession]:
+    # asyncio.run ends a loop's unfinished generators before it closes the loop: that is when
+    # this session is closed, and forgotten.
+    async with aiohttp.ClientSession(
+        connector=aiohttp.TCPConnector(limit=0),
+        cookie_jar=aiohttp.DummyCookieJar(),
+        timeout=aiohttp.ClientTimeout(),
+    ) as opened:
+        try:
+            yield opened
+        finally:
+            _sessions.pop(asyncio.get_running_loop(), None)
+
+
+async def _over_http(request: httpx.Request) -> httpx.Response:
+    limits_s = request.extensions.get("timeout", {})
+    body = await request.aread()
+    try:
+        response = await (await session()).request(
+            request.method,
+            URL(str(request.url), encoded=True),
+            data=body or None,
+            headers=request.headers.multi_items(),
+            allow_redirects=False,  # wherever it leads, the endpoint would not see it
+            auto_decompress=False,
+            timeout=aiohttp.ClientTimeout(
+                sock_connect=limits_s.get("connect"), sock_read=limits_s.get("read")
+            ),
+        )
+    except (aiohttp.ClientError, TimeoutError) as error:
+        raise _as_httpx(error, request) from error
+    return httpx.Response(
+        response.status, headers=response.raw_headers, stream=_Body(response, request)
+    )
+
+
+class _Body(httpx.AsyncByteStream):
+    def __init__(self, response: aiohttp.ClientResponse, request: httpx.Request):
+        self._response, self._request = response, request
+
+    async def __aiter__(self) -> AsyncGenerator[bytes]:
+        try:
+            async for piece in self._response.content.iter_any():
+                yield piece
+        except (aiohttp.ClientError, TimeoutError) as error:
+            raise _as_httpx(error, self._request) from error
+
+    async def aclose(self) -> None:
+        self._response.close()  # one that was read to its end has given its connection back
+
+
+_AS_HTTPX = {  # the first that fits
+    aiohttp.ConnectionTimeoutError: httpx.ConnectTimeout,
+    TimeoutError: httpx.ReadTimeout,
+    aiohttp.ClientConnectorError: httpx.ConnectError,
+    aiohttp.ClientOSError: httpx.ReadError,
+    Exception: httpx.RemoteProtocolError,
+}
+
+
+def _as_httpx(error: Exception, request: httpx.Request) -> httpx.TransportError:
+    kind = next(named for ours, named in _AS_HTTPX.items() if isinstance(error, ours))
+    return kind(f"{type(error).__name__}: {error}", request=request)

@@ -1,8 +1,8 @@
 """One connection: which model answers here, at which address, and how fast its time runs.
 
-The endpoint is started by its first use and ends with this process. Inside `run_virtual`, the
-local model answers in the event loop itself; only for that, and to check settings that are chosen,
-is the endpoint's code imported here.
+The endpoint is a process of its own, which is started by its first use and ends with this one.
+Inside `run_virtual`, the local model answers in the event loop itself; only for that, and to check
+settings that are chosen, is the endpoint's code imported here.
 """
 
 from __future__ import annotations
@@ -10,15 +10,15 @@ from __future__ import annotations
 import atexit
 import logging
 import threading
-from collections.abc import Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from functools import cache
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 from agentlab import settings
 from agentlab._support.asyncio_tools import allow_many_connections, running_loop
 from agentlab.clock import VirtualTimeLoop
+from agentlab.endpoint.middleware.server_timing import clock_of
 from agentlab.endpoint.server.process import EndpointProcess
 from agentlab.errors import ConfigError, EndpointError
 from agentlab.settings import Settings
@@ -61,17 +61,6 @@ class Connection:
     time_scale: float
     model: str
     virtual: InProcessTransport | None = None
-
-
-Address = Connection
-
-
-class Answer(NamedTuple):
-    """A whole answer: HTTP status, headers regardless of case, body."""
-
-    status: int
-    headers: Mapping[str, str]
-    content: bytes
 
 
 @dataclass
@@ -183,12 +172,11 @@ def configure(**changes: Any) -> Configured:
 
     An endpoint that runs is stopped; the next question starts one. Virtual runs follow, too.
 
-    `upstream=None` means no paid model. It therefore keeps a class's endpoint if
-    `OPENAI_BASE_URL` names one and its own model is the local one. A real model, or a class with
-    one behind it, gives way to the local model of this machine. So does any class if `changes`
-    shape the model (`preset`, `time_scale`, `seed`, a limit, `capacity`, `faults`, `replay`),
-    because only its teacher may do that. Without `upstream=None` a class or a real model stays;
-    limits and faults then stand in front of it, and the others act in virtual time only.
+    `upstream=None` means no paid model: the local model of this machine answers, or else the class
+    that `OPENAI_BASE_URL` names, if its model is free and `changes` do not shape it (`preset`,
+    `time_scale`, `seed`, a limit, `capacity`, `faults`, `replay`), which only its teacher may.
+    Without `upstream=None` a class or a real model stays; limits and faults then stand in front of
+    it, and the others act in virtual time only.
 
     Args:
         changes: Any field of `agentlab.settings.Settings`.
@@ -215,8 +203,6 @@ def _keeping_the_class(changes: dict[str, Any]) -> dict[str, Any]:
     shaping = any(changes.get(name) not in (None, []) for name in _SHAPING)
     if changes.get("upstream", "") is not None or shaping:
         return changes
-    from agentlab.endpoint.middleware.server_timing import clock_of
-
     others = {name: value for name, value in changes.items() if name != "upstream"}
     try:
         upstream = settings.from_environment(**others).upstream
@@ -243,13 +229,10 @@ def where() -> str:
         'the local model, preset course; 10 model seconds pass in one second'
     """
     chosen = current()
-    pace = "{:g} model seconds pass in one second"
-    if chosen.replay is not None:
-        return f"the recording {chosen.replay}; {pace.format(chosen.time_scale)}"
-    if chosen.upstream is None:
-        return f"the local model, preset {chosen.preset}; {pace.format(chosen.time_scale)}"
-    from agentlab.endpoint.middleware.server_timing import clock_of
-
+    if chosen.upstream is None or chosen.replay is not None:
+        local = f"the local model, preset {chosen.preset}"
+        what = local if chosen.replay is None else f"the recording {chosen.replay}"
+        return f"{what}; {chosen.time_scale:g} model seconds pass in one second"
     forwarded = f"{chosen.model} at {chosen.upstream}, through the lab's endpoint"
     try:
         clock = clock_of(chosen.upstream)
@@ -257,7 +240,7 @@ def where() -> str:
         return f"{forwarded}; it does not answer now"
     if clock is None:
         return forwarded
-    the_class = f"the class's endpoint at {chosen.upstream}"
     if clock.paid:
-        return f"{the_class}, where {chosen.model} may be paid for"
-    return f"{the_class}, the local model, {pace.format(clock.time_scale)}"
+        return f"the class's endpoint at {chosen.upstream}, where {chosen.model} may be paid for"
+    pace = f"{clock.time_scale:g} model seconds pass in one second"
+    return f"the class's endpoint at {chosen.upstream}, the local model, {pace}"

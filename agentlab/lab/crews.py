@@ -17,8 +17,7 @@ import sys
 import tempfile
 import threading
 import warnings
-from collections.abc import Awaitable, Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
 
@@ -49,22 +48,9 @@ from crewai_core.token_manager import TokenManager  # noqa: E402
 crewai_core.settings.DEFAULT_CONFIG_PATH = _folder / "settings.json"
 TokenManager._get_secure_storage_path = staticmethod(lambda: _folder)  # type: ignore[method-assign]
 
-_locks: dict[str, threading.RLock] = {}
-
-
-@contextmanager
-def _lock(name: str, *, timeout: float) -> Iterator[None]:
-    """Lock in memory, not by a file that is polled every .25 s; no other process has the folder."""
-    held = _locks.setdefault(name, threading.RLock())
-    if not held.acquire(timeout=timeout):
-        raise TimeoutError(f"no lock on {name!r} within {timeout:g} s")
-    try:
-        yield
-    finally:
-        held.release()
-
-
-set_lock_backend(_lock)
+# In memory, not by files that are polled every .25 s: no other process has the folder.
+_locks: dict[str, Any] = {}
+set_lock_backend(lambda name, timeout: _locks.setdefault(name, threading.RLock()))
 
 import crewai  # noqa: E402
 from crewai import LLM  # noqa: E402

@@ -22,6 +22,7 @@ import aiohttp
 import msgspec
 from yarl import URL
 
+from agentlab._support.upstream import checked_address
 from agentlab.endpoint.contract.asgi import (
     BrokenOff,
     Receive,
@@ -39,7 +40,6 @@ from agentlab.endpoint.contract.openai_json import LeftOut, RequestError
 from agentlab.endpoint.contract.record import Span
 from agentlab.endpoint.middleware.server_timing import TIMES, read_times, take_over
 from agentlab.errors import ConfigError
-from agentlab.settings import checked_address
 
 LEFT_OUT = b"x-lab-left-out"
 """The header of an answer that names what was left out of its question."""

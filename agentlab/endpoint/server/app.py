@@ -16,6 +16,7 @@ from urllib.parse import parse_qs, unquote
 
 import msgspec
 
+from agentlab._support.upstream import account_from, key_from
 from agentlab.endpoint import presets
 from agentlab.endpoint.contract.asgi import (
     MAX_BODY_BYTES,
@@ -45,7 +46,7 @@ from agentlab.endpoint.middleware.server_timing import CLOCK, TIMES, clock_of, t
 from agentlab.endpoint.server.access import Door, OwnDoor
 from agentlab.endpoint.server.local_model import LocalModel
 from agentlab.errors import EndpointError
-from agentlab.settings import Settings, account_from, key_from
+from agentlab.settings import Settings
 
 OnEnd = Callable[[Span], object]
 """What is told of every question that has been answered, or has failed."""

@@ -1,0 +1,191 @@
+"""What an endpoint's answer holds: a whole reply, or the error that says why there is none.
+
+Status 200 says only that the endpoint did its part. `finish_reason`, a refusal and the text itself
+say whether the model did.
+"""
+
+from __future__ import annotations
+
+import json
+from typing import Any, NamedTuple
+
+import httpx
+import msgspec
+
+from agentlab import errors
+from agentlab.errors import IncompleteAnswer, ModelError
+from agentlab.lab._model_time import retry_after_s
+
+SHOWN = 300
+"""How many characters are shown of an answer that is not a chat completion."""
+
+# How endpoints say why an answer ended, where it is not whole; in lower case.
+_CUT = frozenset({"length", "max_tokens", "model_length"})  # OpenAI, Anthropic, Mistral
+_FILTERED = frozenset(  # OpenAI and Azure; Gemini has a word for each reason
+    {"content_filter", "safety", "recitation", "blocklist", "prohibited_content", "spii"}
+)
+_INTERRUPTED = frozenset(  # vLLM and SGLang; OpenRouter and Mistral; DeepSeek
+    {"abort", "aborted", "cancelled", "error", "insufficient_system_resource"}
+)
+
+
+class Reply(NamedTuple):
+    """A whole answer, and what the endpoint counted for it.
+
+    Attributes:
+        finish_reason: ``"stop"``, ``"length"`` where the caller's own limit cut it off, or what
+            else the endpoint says; None where it says nothing.
+    """
+
+    text: str
+    prompt_tokens: int
+    completion_tokens: int
+    finish_reason: str | None = None
+
+
+class _Message(msgspec.Struct):
+    content: str | list[Any] | None = None
+    refusal: str | None = None
+
+
+class _Choice(msgspec.Struct):
+    message: _Message
+    finish_reason: str | None = None
+
+
+class _Usage(msgspec.Struct):  # some endpoints count nothing, and some say null
+    prompt_tokens: Any = None
+    completion_tokens: Any = None
+
+
+class _Completion(msgspec.Struct):
+    choices: list[_Choice]
+    usage: _Usage | None = None
+
+
+def read(answer: httpx.Response, *, max_tokens: int | None = None) -> Reply:
+    """Read the reply in an endpoint's answer, be it the lab's own endpoint or another.
+
+    Text that was cut off at the caller's own limit, `max_tokens`, is what was asked for; without
+    one it is not an answer.
+
+    Raises:
+        IncompleteAnswer: If the answer was cut off, filtered, refused or is empty.
+        ModelError: If it is an error, with whatever status, or not a chat completion.
+
+    Example:
+        >>> said = b'{"choices": [{"message": {"content": "Danube."}, "finish_reason": "stop"}]}'
+        >>> read(httpx.Response(200, content=said))
+        Reply(text='Danube.', prompt_tokens=0, completion_tokens=0, finish_reason='stop')
+    """
+    try:
+        said = msgspec.json.decode(answer.content)
+        problem = _problem(said)
+        if problem is None:
+            completion = msgspec.convert(said, type=_Completion)
+            choice = completion.choices[0]
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError, IndexError):
+        raise _as_error(None, answer) from None
+    if problem is not None or not answer.is_success:
+        raise _as_error(problem, answer)
+    message, used = choice.message, completion.usage or _Usage()
+    parts = message.content if isinstance(message.content, list) else [message.content]
+    reply = Reply(
+        message.refusal or "".join(map(_text, parts)),
+        _count(used.prompt_tokens),
+        _count(used.completion_tokens),
+        choice.finish_reason,
+    )
+    flaw = _flaw(reply, refused=bool(message.refusal), max_tokens=max_tokens)
+    if flaw is not None:
+        kind, why = flaw
+        request_id = answer.headers.get("x-request-id")
+        raise kind(f"the answer is not whole: {why}", request_id=request_id, **reply._asdict())
+    cut = (choice.finish_reason or "").lower() in _CUT  # one word for it, in any server's spelling
+    return reply._replace(finish_reason="length") if cut else reply
+
+
+def _text(part: Any) -> str:
+    """Return the text of one part of a message, which may be text itself; else nothing."""
+    if isinstance(part, dict) and part.get("type") in ("text", "output_text"):
+        part = part.get("text")
+    return part if isinstance(part, str) else ""
+
+
+def _count(tokens: Any) -> int:
+    """Return a number of tokens as an endpoint says it; 0 for anything else."""
+    return tokens if isinstance(tokens, int) and tokens > 0 and tokens is not True else 0
+
+
+def _flaw(
+    reply: Reply, *, refused: bool, max_tokens: int | None
+) -> tuple[type[IncompleteAnswer], str] | None:
+    """Return what keeps an answer from being whole, and the way out; None if nothing does."""
+    reason, end, blank = reply.finish_reason, repr(reply.text[-40:]), not reply.text.strip()
+    ended = (reason or "").lower()
+    if refused:
+        return errors.AnswerRefused, f"the model refused: {reply.text[:SHOWN]}; ask in another way"
+    if ended in _FILTERED:
+        return errors.AnswerFiltered, f"a content filter ended it after {end}; ask something else"
+    if ended in _INTERRUPTED:
+        return errors.AnswerInterrupted, f"the endpoint broke off ({reason}) after {end}; ask again"
+    if blank and ended in _CUT:
+        spent = max_tokens or reply.completion_tokens
+        says = f"reasoning used up the limit of {spent} tokens; raise max_tokens"
+        return errors.ReasoningExhausted, says
+    if blank:
+        return errors.AnswerEmpty, f"it has no text (finish_reason {reason!r}); ask again"
+    if ended in _CUT and max_tokens is None:
+        says = f"a limit of the endpoint's cut it off after {end}; pass a larger max_tokens"
+        return errors.AnswerTruncated, says
+    return None
+
+
+def _problem(said: Any) -> dict[str, Any] | None:
+    """Return the error that an answer holds, with OpenAI's names for its facts, or None."""
+    if isinstance(said, list) and len(said) == 1:  # Gemini's OpenAI route
+        said = said[0]
+    if not isinstance(said, dict):
+        return None
+    found = said.get("error")
+    if not found and "choices" not in said:
+        found = said.get("detail") or said.get("errors")  # FastAPI; Cloudflare
+        if not found and isinstance(said.get("message"), str):  # old vLLM, Mistral, Cohere
+            found = said
+    match found:
+        case str(message) if message:  # Ollama
+            return {"message": message}
+        case [{"msg": says, "loc": [*way]} as fault, *_]:  # FastAPI: a field that cannot work
+            place = ".".join(map(str, way))
+            facts = {"type": fault.get("type"), "param": place.removeprefix("body.")}
+            return {"message": f"{place}: {says}", **facts}
+        case [dict(first), *_]:
+            return first
+    return found if isinstance(found, dict) else None
+
+
+def _as_error(problem: dict[str, Any] | None, answer: httpx.Response) -> ModelError:
+    """Return the error for an answer that holds a problem, or else is not a chat completion."""
+    said, status = problem or {}, answer.status_code
+    # OpenAI's codes are names; vLLM's and llama.cpp's are numbers.
+    facts = {name: str(value) for name, value in said.items() if value not in (None, "")}
+    message = said.get("message")
+    if problem is None:
+        start = answer.content[:SHOWN].decode(errors="replace")
+        message = f"it answered with what is no chat completion: {start!r}"
+    elif not isinstance(message, str) or not message:
+        message = json.dumps(problem)[:SHOWN]
+    if status == 404 and (problem is None or "model" not in message.lower()):
+        message += "; is OPENAI_BASE_URL right? Most servers' ends in /v1"
+    code = said.get("code")
+    if answer.is_success and isinstance(code, int) and 400 <= code < 600:
+        status = code  # an error inside a good answer: its code is the status that it means
+    return ModelError(
+        f"the model answered {answer.status_code}: {message}",
+        status=status,
+        code=facts.get("code"),
+        kind=facts.get("type"),
+        param=facts.get("param"),
+        request_id=answer.headers.get("x-request-id"),
+        retry_after_s=retry_after_s(answer.headers),
+    )
