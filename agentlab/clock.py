@@ -4,10 +4,8 @@ When nothing is ready to run, an ordinary loop sleeps until its next timer. This
 clock to that timer instead. So a program that only waits, for other tasks or for a model inside
 the same loop, runs in milliseconds, and ends at exactly the time at which it would have ended.
 
-Sockets, threads, other processes and the clocks of module `time` live in real time, which this
-clock does not know. Waiting for a socket is an error; for what can only be guessed there are
-warnings (`agentlab._support.blind_spots`). A function that is handed to `run_in_executor` or
-`asyncio.to_thread` runs immediately, inside the loop, while the clock stands.
+Sockets, threads and other processes live in real time, which this clock does not know. Waiting for
+a socket is an error; what can only be guessed is a warning (`agentlab._support.blind_spots`).
 """
 
 from __future__ import annotations
@@ -20,7 +18,7 @@ import math
 import selectors
 import threading
 from collections.abc import Callable, Coroutine
-from concurrent.futures import Future
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
 
@@ -191,7 +189,7 @@ class VirtualTimeLoop(asyncio.SelectorEventLoop):
             raise self.stuck(
                 f"nothing happens before {when:g} s, and virtual time ends at {HORIZON_S:g} s"
             )
-        self.blind_spots.jumps(self)
+        self.blind_spots.jumps()
         self._now_s = max(self._now_s, round(when, 9), when)
         self._timers_for_now = 0
         self._clock_resolution = math.ulp(self._now_s)
@@ -246,7 +244,6 @@ class _JumpingSelector(selectors.DefaultSelector):
     def select(self, timeout: float | None = None) -> Any:
         loop = self._loop
         events = super().select(0)
-        loop.blind_spots.turns()
         if not events and (timeout is None or timeout > 0):
             loop.jump()
         self._turns += 1
@@ -278,26 +275,14 @@ def _run(loop: VirtualTimeLoop, main: Coroutine[Any, Any, T]) -> VirtualRun[T]:
 
 def _run_in_thread(loop: VirtualTimeLoop, main: Coroutine[Any, Any, T]) -> VirtualRun[T]:
     """Run in a thread of its own, because a thread can run only one loop."""
-    outcome: Future[VirtualRun[T]] = Future()
-
-    def work() -> None:
-        try:
-            outcome.set_result(_run(loop, main))
-        except BaseException as error:
-            outcome.set_exception(error)
 
     def cancel_everything() -> None:
         for task in asyncio.all_tasks(loop):
             task.cancel()
 
-    context = contextvars.copy_context()
-    thread = threading.Thread(target=context.run, args=(work,), name="virtual time")
-    try:
-        thread.start()  # an interrupt may come as early as this
-        return outcome.result()
-    except KeyboardInterrupt:
-        asyncio.SelectorEventLoop.call_soon_threadsafe(loop, cancel_everything)
-        raise
-    finally:
-        if thread.is_alive():
-            thread.join()
+    with ThreadPoolExecutor(1) as thread:
+        try:
+            return thread.submit(contextvars.copy_context().run, _run, loop, main).result()
+        except KeyboardInterrupt:
+            asyncio.SelectorEventLoop.call_soon_threadsafe(loop, cancel_everything)
+            raise

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable
+from contextlib import suppress
 from typing import TypeVar
 
 from agentlab.errors import ConfigError, EndpointError
@@ -20,11 +21,7 @@ def running_loop() -> asyncio.AbstractEventLoop | None:
 
 
 def none_may_run(function: str) -> None:
-    """Refuse to go on inside an event loop: for functions that start one of their own.
-
-    Raises:
-        ConfigError: If a loop is running here, with the way to call `function` all the same.
-    """
+    """Raise a ConfigError inside an event loop, for functions that start one of their own."""
     if running_loop() is not None:
         raise ConfigError(
             f"{function} starts an event loop of its own, and one is running here, as in a "
@@ -57,7 +54,5 @@ def allow_many_connections() -> None:
         return
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     wanted = hard if hard != resource.RLIM_INFINITY else max(soft, 65_536)
-    try:
+    with suppress(OSError, ValueError):  # macOS refuses what its kernel cannot do
         resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
-    except (OSError, ValueError):  # macOS refuses what its kernel cannot do; the old limit stays
-        return

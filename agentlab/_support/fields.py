@@ -11,16 +11,7 @@ from collections.abc import Iterator
 from difflib import get_close_matches
 from functools import wraps
 from reprlib import Repr
-from typing import (
-    Annotated,
-    Any,
-    NamedTuple,
-    TypeVar,
-    cast,
-    dataclass_transform,
-    get_args,
-    get_origin,
-)
+from typing import Annotated, Any, NamedTuple, TypeVar, cast, dataclass_transform, get_args
 
 import msgspec
 from pydantic import ConfigDict, Field, ValidationError
@@ -89,10 +80,6 @@ def mistakes(error: ValidationError, kind: Any) -> Iterator[Mistake]:
     """Yield what is wrong with a value of this kind, and the way out."""
     for one in error.errors(include_url=False):
         where = one["loc"]
-        try:
-            got = f"got {_SHORT.repr(one['input'])}"
-        except ValueError:  # Python writes no number of thousands of digits
-            got = "got a huge number"
         match one["type"]:
             case "is_instance_of":  # of UnsetType, which nobody writes
                 continue
@@ -105,18 +92,14 @@ def mistakes(error: ValidationError, kind: Any) -> Iterator[Mistake]:
                     f"did you mean `{near[0]}`?" if near else f"choose from {', '.join(known)}"
                 )
                 yield Mistake(where, f"there is no such field; {way_out}", unknown=True)
-            case "dataclass_type":
-                fields = ", ".join(_fields(kind, where))
-                yield Mistake(where, f"should be a mapping with the fields {fields}; {got}")
             case "value_error":  # a model's own check, which may say what it looked at
                 raised = one["ctx"]["error"]
                 field = getattr(raised, "field", None)
                 yield Mistake(where if field is None else (*where, field), str(raised))
-            case sort:
+            case _:
                 says = one["msg"].removeprefix("Input ")
-                if sort == "string_type" and not isinstance(one["input"], list | dict | None):
-                    got += ", which needs quotes to be text"
-                yield Mistake(where, f"{says[:1].lower()}{says[1:]}; {got}")
+                got = _SHORT.repr(one["input"])
+                yield Mistake(where, f"{says[:1].lower()}{says[1:]}; got {got}")
 
 
 def refusal(error: ValidationError, kind: Any) -> str:
@@ -159,5 +142,4 @@ def _model(kind: Any) -> Any:
     """Return the model in an annotation, such as `list[Model] | None`."""
     if hasattr(kind, "__pydantic_fields__"):
         return kind
-    parts = (get_origin(kind), *get_args(kind)) if get_args(kind) else ()
-    return next((found for part in parts if (found := _model(part)) is not None), None)
+    return next(filter(None, map(_model, get_args(kind))), None)
