@@ -30,12 +30,9 @@ def none_may_run(function: str) -> None:
 
 
 async def raise_if_cancelled_elsewhere(asked: Awaitable[T]) -> T:
-    """Await `asked`; if it ends as cancelled although nobody cancelled this task, fail.
+    """Await `asked`; raise an EndpointError if it is cancelled although this task is not.
 
     A task group takes such an end for a quiet one: there would be no answer, and no error either.
-
-    Raises:
-        EndpointError: In that case; asking again may help.
     """
     try:
         return await asked

@@ -47,13 +47,12 @@ def load(path: Path, kind: type[T], *, what: str) -> T:
     Raises:
         FileError: If the file cannot be read or is wrong, naming every mistake.
     """
-    stat = path.stat() if path.is_file() else None
-    stamp = stat and (stat.st_mtime_ns, stat.st_size, stat.st_ino)
-    return cast(T, _load(path, cast(Hashable, kind), what, stamp))
+    written_ns = path.stat().st_mtime_ns if path.is_file() else 0
+    return cast(T, _load(path, cast(Hashable, kind), what, written_ns))
 
 
 @lru_cache(maxsize=64)  # each run of a simulation asks for its endpoint's figures
-def _load(path: Path, kind: Any, what: str, stamp: Hashable) -> Any:
+def _load(path: Path, kind: Any, what: str, written_ns: int) -> Any:
     return LocatedFile(path, what=what).decode(kind)
 
 
@@ -170,6 +169,5 @@ class _Loader(yaml.SafeLoader):
         try:
             return super().construct_object(node, deep)
         except (ValueError, LookupError, AttributeError) as error:  # of 2026-13-45, or !!int x
-            raise yaml.constructor.ConstructorError(
-                None, None, str(error), node.start_mark
-            ) from None
+            says = str(error)
+            raise yaml.constructor.ConstructorError(None, None, says, node.start_mark) from None
