@@ -1,8 +1,7 @@
 """The checks of the exercises: what the endpoint saw, and a hint instead of a traceback.
 
 A check is a block of claims. The first that does not hold ends the block, and its hint is shown.
-An error in the learner's code and an answer that never ends are shown as hints, too. Claims come in
-the order in which a learner wants to hear of them: what is missing, what is wrong, how far it is.
+An error in the learner's code and an answer that never ends are shown as hints, too.
 """
 
 from __future__ import annotations
@@ -24,7 +23,6 @@ from types import CodeType
 from typing import Any, Self
 
 from agentlab import lab
-from agentlab._support.asyncio_tools import running_loop
 from agentlab.errors import reason
 from agentlab.trace import Trace, trace
 
@@ -63,7 +61,7 @@ class Check:
 
     def __exit__(self, kind: object, error: BaseException | None, where: object) -> bool:
         self._caught.__exit__(None, None, None)
-        if isinstance(error, KeyboardInterrupt | GeneratorExit) or _from_outside(error):
+        if isinstance(error, KeyboardInterrupt | GeneratorExit | asyncio.CancelledError):
             return False
         if error is None:
             print("Solved.")
@@ -135,8 +133,7 @@ class Check:
 def words_in(function: Callable[..., Any]) -> set[str]:
     """Return the names and the strings in a function's code, inner functions included.
 
-    A trace tells what an answer did. If two mistakes look alike from the endpoint, the words tell
-    which of two hints fits.
+    Where two mistakes look alike from the endpoint, the words tell which of two hints fits.
 
     Example:
         >>> sorted(words_in(lambda: asyncio.Semaphore(3)))
@@ -160,10 +157,7 @@ class _NotYet(BaseException):
 
 
 def _in_time(work: Callable[[], Any], program: Any, patience_s: float) -> Any:
-    """Return what `work` returns; it runs in a thread, which is ended if it takes too long.
-
-    Nothing else ends `while True: pass`, which is what a loop without progress comes to.
-    """
+    """Return what `work` returns, run in a thread: nothing else could end `while True: pass`."""
     outcome: Future[Any] = Future()
 
     def keep() -> None:
@@ -217,14 +211,6 @@ async def _awaited(program: Program, args: tuple[Any, ...], within_s: float, t: 
             f"{_name(program)} does not end{where} ({t.requests} requests so far); "
             "what does it wait for?"
         ) from None
-
-
-def _from_outside(error: BaseException | None) -> bool:
-    """Return whether somebody wants this task to end; else the answer itself has raised `error`."""
-    if not isinstance(error, asyncio.CancelledError) or running_loop() is None:
-        return False
-    task = asyncio.current_task()
-    return task is not None and task.cancelling() > 0
 
 
 def _settled(result: Any) -> Any:

@@ -1,7 +1,6 @@
 """The one observer: what the endpoint saw of every request, and what follows from it.
 
-`with trace() as t:` collects the spans of the requests that arrive inside the block, whichever
-framework sent them. All times are model seconds; the first arrival is 0.
+All times are model seconds; the first arrival is 0.
 """
 
 from __future__ import annotations
@@ -206,12 +205,11 @@ def detach(source: Source) -> None:
 def trace() -> Iterator[Trace]:
     """Collect what the endpoint sees of the requests that arrive inside the block.
 
-    A request that is still in flight when the block ends has no end.
+    It does not matter which framework sends them. One that is in flight at the end has no end.
 
     Raises:
-        ConfigError: If the block ran on two clocks (two virtual runs, a real and a virtual one,
-            or two endpoints, as after `lab.configure`). Their times cannot be compared, so each
-            needs a trace of its own.
+        ConfigError: If the block ran on two clocks, whose times cannot be compared: two virtual
+            runs, a real and a virtual one, or two endpoints, as after `lab.configure`.
         EndpointError: If the endpoint crashed inside the block, and its record is lost.
 
     Example:

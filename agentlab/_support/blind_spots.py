@@ -13,12 +13,11 @@ import sysconfig
 import threading
 import time
 import warnings
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from traceback import walk_stack, walk_tb
-from types import FrameType
-from typing import Any, NamedTuple
+from traceback import FrameSummary, StackSummary, extract_stack, extract_tb
+from typing import Any
 
 POLLS = 1000
 """So many equal waits in a row, and none of another length, look like polling."""
@@ -31,14 +30,6 @@ _LIBRARIES = (
     str(Path(__file__).parents[1]),
 )
 _ASYNCIO = asyncio.__path__[0]
-
-
-class Place(NamedTuple):
-    """A line of somebody's code."""
-
-    file: str
-    line: int
-    function: str
 
 
 class BlindSpots:
@@ -82,7 +73,7 @@ class BlindSpots:
         """Look for a line that blocks this thread, as long as the block runs; warn at its end."""
         over, watched = threading.Event(), threading.get_ident()
         cpu_clock = getattr(time, "pthread_getcpuclockid", None)  # macOS has none
-        blocking: list[Place | None] = []
+        blocking: list[StackSummary] = []
 
         def watch() -> None:
             before: Any = None
@@ -91,10 +82,7 @@ class BlindSpots:
                 line = (id(frame), frame.f_lasti)
                 cpu_s = time.clock_gettime(cpu_clock(watched)) if cpu_clock else 0.0
                 if before and line == before[0] and cpu_s - before[1] < BLOCKED_S / 10:
-                    frames = [*walk_stack(frame)][::-1]
-                    # An import may wait for a disk.
-                    if not any("importlib._boot" in f.f_code.co_filename for f, _ in frames):
-                        blocking.append(_own_line(frames))
+                    blocking.append(extract_stack(frame))
                 before = (line, cpu_s)
 
         thread = threading.Thread(target=watch, name="virtual watch", daemon=True)
@@ -113,12 +101,12 @@ class BlindSpots:
                     blocking[0],
                 )
 
-    def _warn(self, kind: str, message: str, at: Place | None = None) -> None:
-        """Warn at that line, or at the one that is running."""
+    def _warn(self, kind: str, message: str, stack: StackSummary | None = None) -> None:
+        """Warn at the innermost own line of a stack, by default of the one that is running."""
         if kind not in self._told:
             self._told.add(kind)
-            at = at or _own_line([*walk_stack(None)][::-1]) or Place("unknown", 0, "")
-            warnings.warn_explicit(message, RuntimeWarning, at.file, at.line)
+            at = _own_line(stack or extract_stack()) or FrameSummary("unknown", 0, "")
+            warnings.warn_explicit(message, RuntimeWarning, at.filename, at.lineno or 0)
 
 
 def where(task: asyncio.Task[Any]) -> str:
@@ -133,17 +121,13 @@ def where(task: asyncio.Task[Any]) -> str:
     return task.get_name() + at
 
 
-def raised_at(error: BaseException) -> Place | None:
+def raised_at(error: BaseException) -> FrameSummary | None:
     """Find the innermost line on an error's way that is no library's, nor the lab's."""
     while isinstance(error, BaseExceptionGroup):
         error = error.exceptions[0]
-    return _own_line(walk_tb(error.__traceback__))
+    return _own_line(extract_tb(error.__traceback__))
 
 
-def _own_line(frames: Iterable[tuple[FrameType, int]]) -> Place | None:
-    """Find the last of these lines that is no library's, nor the lab's."""
-    found = None
-    for frame, line in frames:
-        if not frame.f_code.co_filename.startswith(_LIBRARIES):
-            found = Place(frame.f_code.co_filename, line, frame.f_code.co_name)
-    return found
+def _own_line(stack: StackSummary) -> FrameSummary | None:
+    own = [at for at in stack if not at.filename.startswith(_LIBRARIES)]
+    return own[-1] if own else None

@@ -6,10 +6,9 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Hashable, Iterable
-from functools import lru_cache
+from collections.abc import Iterable
 from pathlib import Path
-from typing import Any, TypeVar, cast
+from typing import Any, TypeVar
 
 import yaml
 from pydantic import TypeAdapter, ValidationError
@@ -39,21 +38,6 @@ def found(name: str | Path, folder: Path, *, what: str) -> Path:
         known = ", ".join(names(folder))
         raise ConfigError(f"no {what} {str(name)!r}; choose one of {known}, or give a .yaml file")
     return path
-
-
-def load(path: Path, kind: type[T], *, what: str) -> T:
-    """Return a file's value as a model, or as a list of models; read again only if it changed.
-
-    Raises:
-        FileError: If the file cannot be read or is wrong, naming every mistake.
-    """
-    written_ns = path.stat().st_mtime_ns if path.is_file() else 0
-    return cast(T, _load(path, cast(Hashable, kind), what, written_ns))
-
-
-@lru_cache(maxsize=64)  # each run of a simulation asks for its endpoint's figures
-def _load(path: Path, kind: Any, what: str, written_ns: int) -> Any:
-    return LocatedFile(path, what=what).decode(kind)
 
 
 class LocatedFile:

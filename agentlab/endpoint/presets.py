@@ -83,4 +83,5 @@ def load(preset: str) -> Preset:
         >>> load("course").physics.service_s(prompt_tokens=20, output_tokens=91)
         10.0
     """
-    return yaml_file.load(yaml_file.found(preset, _ENDPOINTS, what="preset"), Preset, what="preset")
+    path = yaml_file.found(preset, _ENDPOINTS, what="preset")
+    return yaml_file.LocatedFile(path, what="preset").decode(Preset)

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-import linecache
 from collections.abc import Coroutine
 from copy import copy
 from functools import cache
@@ -386,8 +385,7 @@ def simulate(
                 raise
             told = copy(told)
             if at := raised_at(error):
-                line = linecache.getline(at.file, at.line).strip()
-                told.add_note(f"It was met in {at.function!r}, in the line: {line}")
+                told.add_note(f"It was met in {at.name!r}, in the line: {at.line}")
             raise told from None  # what the client made of it, a long story, stays its context
 
 
