@@ -4,10 +4,8 @@ When nothing is ready to run, an ordinary loop sleeps until its next timer. This
 clock to that timer instead. So a program that only waits, for other tasks or for a model inside
 the same loop, runs in milliseconds, and ends at exactly the time at which it would have ended.
 
-Sockets, threads, other processes and the clocks of module `time` live in real time, which this
-clock does not know. Waiting for a socket is an error; for what can only be guessed there are
-warnings (`agentlab._support.blind_spots`). A function that is handed to `run_in_executor` or
-`asyncio.to_thread` runs immediately, inside the loop, while the clock stands.
+Sockets, threads and other processes live in real time, which this clock does not know. Waiting for
+a socket is an error; what can only be guessed is a warning (`agentlab._support.blind_spots`).
 """
 
 from __future__ import annotations
@@ -20,7 +18,7 @@ import math
 import selectors
 import threading
 from collections.abc import Callable, Coroutine
-from concurrent.futures import Future
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
 
@@ -42,7 +40,7 @@ _STANDS_TURNS = 250_000
 
 @dataclass(frozen=True)
 class VirtualRun(Generic[T]):
-    """What a program returned in virtual time, and how long it took there, in seconds."""
+    """What a program returned in virtual time, and how long it took there, to the nanosecond."""
 
     result: T
     elapsed_s: float
@@ -191,7 +189,7 @@ class VirtualTimeLoop(asyncio.SelectorEventLoop):
             raise self.stuck(
                 f"nothing happens before {when:g} s, and virtual time ends at {HORIZON_S:g} s"
             )
-        self.blind_spots.jumps(self)
+        self.blind_spots.jumps()
         self._now_s = max(self._now_s, round(when, 9), when)
         self._timers_for_now = 0
         self._clock_resolution = math.ulp(self._now_s)
@@ -246,7 +244,6 @@ class _JumpingSelector(selectors.DefaultSelector):
     def select(self, timeout: float | None = None) -> Any:
         loop = self._loop
         events = super().select(0)
-        loop.blind_spots.turns()
         if not events and (timeout is None or timeout > 0):
             loop.jump()
         self._turns += 1
@@ -264,11 +261,7 @@ class _JumpingSelector(selectors.DefaultSelector):
 
 async def _timed(main: Coroutine[Any, Any, T]) -> VirtualRun[T]:
     result = await main
-    elapsed_s = asyncio.get_running_loop().time()
-    whole_s = round(elapsed_s, 9)
-    if abs(whole_s - elapsed_s) <= 1e-12 * elapsed_s:  # a rounding error: 0.1 + 0.2 make 0.3
-        elapsed_s = whole_s
-    return VirtualRun(result, elapsed_s)
+    return VirtualRun(result, round(asyncio.get_running_loop().time(), 9))  # 0.1 + 0.2 make 0.3
 
 
 def _run(loop: VirtualTimeLoop, main: Coroutine[Any, Any, T]) -> VirtualRun[T]:
@@ -278,26 +271,14 @@ def _run(loop: VirtualTimeLoop, main: Coroutine[Any, Any, T]) -> VirtualRun[T]:
 
 def _run_in_thread(loop: VirtualTimeLoop, main: Coroutine[Any, Any, T]) -> VirtualRun[T]:
     """Run in a thread of its own, because a thread can run only one loop."""
-    outcome: Future[VirtualRun[T]] = Future()
-
-    def work() -> None:
-        try:
-            outcome.set_result(_run(loop, main))
-        except BaseException as error:
-            outcome.set_exception(error)
 
     def cancel_everything() -> None:
         for task in asyncio.all_tasks(loop):
             task.cancel()
 
-    context = contextvars.copy_context()
-    thread = threading.Thread(target=context.run, args=(work,), name="virtual time")
-    try:
-        thread.start()  # an interrupt may come as early as this
-        return outcome.result()
-    except KeyboardInterrupt:
-        asyncio.SelectorEventLoop.call_soon_threadsafe(loop, cancel_everything)
-        raise
-    finally:
-        if thread.is_alive():
-            thread.join()
+    with ThreadPoolExecutor(1) as thread:
+        try:
+            return thread.submit(contextvars.copy_context().run, _run, loop, main).result()
+        except KeyboardInterrupt:
+            asyncio.SelectorEventLoop.call_soon_threadsafe(loop, cancel_everything)
+            raise

@@ -1,8 +1,7 @@
 """The checks of the exercises: what the endpoint saw, and a hint instead of a traceback.
 
 A check is a block of claims. The first that does not hold ends the block, and its hint is shown.
-An error in the learner's code and an answer that never ends are shown as hints, too. Claims come in
-the order in which a learner wants to hear of them: what is missing, what is wrong, how far it is.
+An error in the learner's code and an answer that never ends are shown as hints, too.
 """
 
 from __future__ import annotations
@@ -18,14 +17,13 @@ import sys
 import threading
 import traceback
 import warnings
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Awaitable, Callable
 from concurrent.futures import Future
-from types import CodeType, FrameType
+from types import CodeType
 from typing import Any, Self
 
 from agentlab import lab
-from agentlab._support.asyncio_tools import running_loop
-from agentlab.errors import ConfigError, DeadlockError, reason
+from agentlab.errors import reason
 from agentlab.trace import Trace, trace
 
 WITHIN_S = 600.0
@@ -52,26 +50,33 @@ class Check:
 
     def __enter__(self) -> Self:
         self._own = sys._getframe(1).f_code
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", RuntimeWarning)
-            gc.collect()  # what an earlier answer left unawaited is no fault of this one
-        self._warned = warnings.catch_warnings(record=True)
-        self._warnings: Any = self._warned.__enter__()
+        self._caught = warnings.catch_warnings()
+        self._caught.__enter__()
+        self._show = warnings.showwarning
+        warnings.showwarning = self._look_at  # type: ignore[assignment]
         warnings.simplefilter("default", RuntimeWarning)
+        gc.collect()  # what an earlier answer left unawaited is no fault of this one
+        self._forgotten = ""
         return self
 
     def __exit__(self, kind: object, error: BaseException | None, where: object) -> bool:
-        self._warned.__exit__(None, None, None)
-        if isinstance(error, KeyboardInterrupt | GeneratorExit) or _from_outside(error):
+        self._caught.__exit__(None, None, None)
+        if isinstance(error, KeyboardInterrupt | GeneratorExit | asyncio.CancelledError):
             return False
-        forgotten = _never_awaited(self._warnings)
         if error is None:
             print("Solved.")
         elif isinstance(error, _NotYet):
-            print(f"Not yet: {_short(error, 400)}{forgotten}")
+            print(f"Not yet: {_short(error, 400)}{self._forgotten}")
         else:
             print(f"Not yet: {_what_it_raised(error, self._own)}")
         return True
+
+    def _look_at(self, message: Warning | str, *where: Any) -> None:
+        """Keep which coroutine nobody awaited; show other warnings."""
+        if found := re.match(r"coroutine '([^']+)' was never awaited", str(message)):
+            self._forgotten = f" An `await` is missing: {found[1]!r} was called, and nobody waited."
+        else:
+            self._show(message, *where)
 
     def __call__(self, claim: object, hint: str) -> None:
         """End the block with `hint` unless the claim holds."""
@@ -128,8 +133,7 @@ class Check:
 def words_in(function: Callable[..., Any]) -> set[str]:
     """Return the names and the strings in a function's code, inner functions included.
 
-    A trace tells what an answer did. If two mistakes look alike from the endpoint, the words tell
-    which of two hints fits.
+    Where two mistakes look alike from the endpoint, the words tell which of two hints fits.
 
     Example:
         >>> sorted(words_in(lambda: asyncio.Semaphore(3)))
@@ -153,10 +157,7 @@ class _NotYet(BaseException):
 
 
 def _in_time(work: Callable[[], Any], program: Any, patience_s: float) -> Any:
-    """Return what `work` returns; it runs in a thread, which is ended if it takes too long.
-
-    Nothing else ends `while True: pass`, which is what a loop without progress comes to.
-    """
+    """Return what `work` returns, run in a thread: nothing else could end `while True: pass`."""
     outcome: Future[Any] = Future()
 
     def keep() -> None:
@@ -172,13 +173,9 @@ def _in_time(work: Callable[[], Any], program: Any, patience_s: float) -> Any:
         thread.join(patience_s)
     finally:
         if late := thread.is_alive():
-            frame = sys._current_frames().get(thread.ident or 0)
-            where = _where([*traceback.walk_stack(frame)][::-1] if frame else ())
             _end(thread)
     if late:
-        raise _NotYet(
-            f"{_name(program)} runs for {patience_s:g} s already{where}; does a loop never end?"
-        )
+        raise _NotYet(f"{_name(program)} runs for {patience_s:g} s already; does a loop never end?")
     error = outcome.exception()
     if error is None or isinstance(error, KeyboardInterrupt | _NotYet):
         return outcome.result()
@@ -197,51 +194,28 @@ def _end(thread: threading.Thread) -> None:
 
 async def _awaited(program: Program, args: tuple[Any, ...], within_s: float, t: Trace) -> Any:
     """Return the result of `program`, if there is one after `within_s` model seconds."""
-    if not callable(program) and not inspect.isawaitable(program):
-        raise _NotYet(
-            f"the answer is {_short(program)}, which cannot be awaited; is it an `async def`?"
-        )
     try:
         async with asyncio.timeout(within_s / lab.model_seconds_a_second()) as limit:
             waiting = program(*args) if callable(program) else program
-            if inspect.isasyncgen(waiting):
-                raise _NotYet(f"{_name(program)} has a `yield` in it; return its results instead.")
             if not inspect.isawaitable(waiting):
                 raise _NotYet(
-                    f"{_name(program)} returned {_short(waiting)}, which cannot be awaited; "
-                    "is it an `async def`?"
+                    f"{_name(program)} gives {_short(waiting)}, which cannot be awaited; write an "
+                    "`async def` that returns its results."
                 )
             return await waiting
-    except (KeyboardInterrupt, asyncio.CancelledError) as error:
-        if isinstance(error, KeyboardInterrupt) or _from_outside(error):
-            raise
-        raise _NotYet(f"{_name(program)} was cancelled from inside.") from None
     except TimeoutError as error:
         if not limit.expired():
             raise
         where = _line(error.__cause__)  # the cancellation, where it met the answer
-        spans = t.spans
-        if spans and spans[-1].arrived_s > within_s / 2:
-            raise _NotYet(
-                f"{_name(program)} does not end{where}: it asks again and again, {len(spans)} "
-                f"requests so far, the last by {_short(spans[-1].agent)}; what ends the loop?"
-            ) from None
-        raise _NotYet(f"{_name(program)} does not end{where}; what does it wait for?") from None
-    except SystemExit:
-        raise _NotYet(f"{_name(program)} calls exit; return instead.") from None
-
-
-def _from_outside(error: BaseException | None) -> bool:
-    """Return whether somebody wants this task to end; else the answer itself has raised `error`."""
-    if not isinstance(error, asyncio.CancelledError) or running_loop() is None:
-        return False
-    task = asyncio.current_task()
-    return task is not None and task.cancelling() > 0
+        raise _NotYet(
+            f"{_name(program)} does not end{where} ({t.requests} requests so far); "
+            "what does it wait for?"
+        ) from None
 
 
 def _settled(result: Any) -> Any:
     """Return the result, unless a coroutine or a task is in it that nobody has awaited."""
-    parts = list(result.values()) if isinstance(result, dict) else result
+    parts = [*result.values()] if isinstance(result, dict) else result
     parts = parts if isinstance(parts, list | tuple) else [parts]
     forgotten = [part for part in parts if inspect.iscoroutine(part)]
     for coroutine in forgotten:
@@ -255,20 +229,13 @@ def _settled(result: Any) -> Any:
 
 def _what_it_raised(error: BaseException, own: CodeType | None = None) -> str:
     """Say in a line what the learner's code raised, and where; `own` is the code of the check."""
-    told = reason(error)
-    if isinstance(told, DeadlockError):
-        return f"it waits for what never comes: {'; '.join(told.waiting)}."
-    if "asyncio.run() cannot be called" in _short(error):
-        return "an event loop runs already; use `await` instead of asyncio.run."
-    raised = told if isinstance(told, ConfigError) else _first(error)
+    raised = _first(reason(error))
     where = _line(_first(error), own) or _line(_first(error.__context__ or error), own)
-    said = _said(raised)
+    said = ": ".join(filter(None, (type(raised).__name__, _short(raised, 200).rstrip("."))))
     used = getattr(raised, "obj", None)
     if inspect.iscoroutine(used):
         used.close()
         return f"an `await` is missing: {used.__name__!r} has no result yet ({said}){where}."
-    if told not in (error, raised):
-        said = f"{said}; behind it is {_said(told)}"
     sentence = f"it raised {said}{where}"
     if own and not where:
         sentence = f"the check cannot use your answer: {said}"
@@ -282,35 +249,15 @@ def _first(error: BaseException) -> BaseException:
     return error
 
 
-def _said(error: BaseException) -> str:
-    """Return the kind of error, and its words without their full stop."""
-    return ": ".join(filter(None, (type(error).__name__, _short(error, 200).rstrip("."))))
-
-
 def _line(error: BaseException | None, own: CodeType | None = None) -> str:
-    return _where(traceback.walk_tb(error.__traceback__) if error else (), own)
-
-
-def _where(frames: Iterable[tuple[FrameType, int]], own: CodeType | None = None) -> str:
     """Return the innermost line of the learner's own, for the end of a sentence."""
+    frames = traceback.walk_tb(error.__traceback__) if error else ()
     lines = [
         linecache.getline(frame.f_code.co_filename, line).strip()
         for frame, line in frames
         if frame.f_globals.get("__name__") == "__main__" and frame.f_code is not own
     ]
     return f", in the line `{lines[-1]}`" if lines else ""
-
-
-def _never_awaited(seen: list[warnings.WarningMessage]) -> str:
-    """Say which coroutine nobody awaited, if there is one; pass other warnings on."""
-    names = []
-    for warning in seen:
-        if found := re.match(r"coroutine '([^']+)' was never awaited", str(warning.message)):
-            names.append(found[1])
-        else:
-            message, category = warning.message, warning.category
-            warnings.warn_explicit(message, category, warning.filename, warning.lineno)
-    return f" An `await` is missing: {names[0]!r} was called, and nobody waited." if names else ""
 
 
 def _short(value: object, most: int = 120) -> str:

@@ -12,7 +12,6 @@ from matplotlib.figure import Figure
 from matplotlib.layout_engine import ConstrainedLayoutEngine
 from matplotlib.patches import Rectangle
 
-from agentlab.errors import ConfigError
 from agentlab.trace import Span, Trace
 
 # From the palette of Okabe and Ito, for colour-blind readers; the phases also differ in lightness,
@@ -20,6 +19,15 @@ from agentlab.trace import Span, Trace
 WAITING, READING, ANSWERING, BROKEN = "#BBBBBB", "#E69F00", "#0072B2", "#D55E00"
 SERIES = ("#0072B2", "#D55E00", "#009E73", "#CC79A7")
 FONT_SIZE = 14
+_STYLE: Any = {
+    "font.size": FONT_SIZE,
+    "axes.titlelocation": "left",
+    "axes.titleweight": "bold",
+    "axes.titlesize": FONT_SIZE + 2,
+    "axes.axisbelow": True,
+    "grid.color": "#DDDDDD",
+    "legend.frameon": False,
+}
 
 
 def timeline(t: Trace, title: str | None = None) -> Figure:
@@ -47,7 +55,7 @@ def timelines(traces: dict[str, Trace]) -> Figure:
     """
     rows = [max(t.requests, 1) for t in traces.values()]
     height = sum(0.52 * count + 1.3 for count in rows) + 0.5
-    with plt.rc_context({"font.size": FONT_SIZE}):
+    with plt.rc_context(_STYLE):
         figure, axes = plt.subplots(
             len(traces),
             figsize=(11, height),
@@ -56,13 +64,12 @@ def timelines(traces: dict[str, Trace]) -> Figure:
             # Room between the rows, so that a title is nearer to its own axis than to the last one.
             layout=ConstrainedLayoutEngine(hspace=0.12),
         )
-        plots: Sequence[Axes] = [axis for (axis,) in axes]
         spans = [span for t in traces.values() for span in t.spans]
         ends_s = [span.arrived_s if span.end_s is None else span.end_s for span in spans]
-        for axis, (title, t) in zip(plots, traces.items(), strict=True):
+        for (axis,), (title, t) in zip(axes, traces.items(), strict=True):
             _draw(axis, t.spans, max(ends_s, default=0.0))
-            axis.set_title(title, loc="left", fontweight="bold", fontsize=FONT_SIZE + 2)
-        plots[-1].set_xlabel("model time (s)")
+            axis.set_title(title)
+        axes[-1][0].set_xlabel("model time (s)")
         _legend(figure, spans)
     plt.close(figure)  # the notebook shows what a cell returns, once
     return figure
@@ -85,24 +92,17 @@ def scaling(
             and its measurements as markers.
         mark: A number of agents to mark by a dotted line, and what to write at its foot.
 
-    Raises:
-        ConfigError: If a law's name is not one of `gains`.
-
     Example:
         plots.scaling([1, 4, 16], {"laptop": [1, 1, 1]}, "One slot: more agents gain nothing")
     """
-    laws = laws or {}
-    if strangers := sorted(laws.keys() - gains.keys()):
-        raise ConfigError(f"laws of {strangers}; name what was measured: {', '.join(gains)}")
-    with plt.rc_context({"font.size": FONT_SIZE}):
+    with plt.rc_context(_STYLE):
         figure, axis = plt.subplots(figsize=(9, 5.5), layout="constrained")
         axis.plot(agents, agents, color=WAITING, linestyle="--", label="linear")
         for (name, gain), colour, marker in zip(gains.items(), SERIES, "osD^", strict=False):
-            if name in laws:
+            style: dict[str, Any] = {"linewidth": 3}
+            if laws and name in laws:
                 axis.plot(agents, laws[name], color=colour, linewidth=3, label=f"{name}: the law")
-                style: dict[str, Any] = {"linestyle": "none", "markersize": 11, "zorder": 3}
-            else:
-                style = {"linewidth": 3}
+                style = {"linestyle": "none", "markersize": 11, "zorder": 3}
             axis.plot(agents, gain, color=colour, marker=marker, label=name, **style)
         if mark is not None:
             at, words = mark
@@ -116,9 +116,9 @@ def scaling(
         axis.yaxis.set_major_formatter("{x:g}")
         axis.set_xlabel("agents asking at once")
         axis.set_ylabel("throughput, times one agent's")
-        axis.set_title(title, loc="left", fontweight="bold", fontsize=FONT_SIZE + 2)
-        axis.grid(color="#DDDDDD")
-        axis.legend(frameon=False)
+        axis.set_title(title)
+        axis.grid()
+        axis.legend()
     plt.close(figure)
     return figure
 
@@ -136,7 +136,7 @@ def arrivals(traces: dict[str, Trace], title: str) -> Figure:
     }
     most = max((count for some in counts.values() for count in some.values()), default=1)
     last = max((stretch for some in counts.values() for stretch in some), default=0)
-    with plt.rc_context({"font.size": FONT_SIZE}):
+    with plt.rc_context(_STYLE):
         size = (11, 1.5 * len(counts) + 1.2)
         figure, axes = plt.subplots(
             len(counts), figsize=size, sharex=True, sharey=True, squeeze=False, layout="constrained"
@@ -147,8 +147,7 @@ def arrivals(traces: dict[str, Trace], title: str) -> Figure:
             axis.set_ylim(0, 1.1 * most)
             axis.set_xlim(-every_s, (last + 2) * every_s)
             axis.text(0.99, 0.72, name, transform=axis.transAxes, ha="right", va="top")
-            axis.grid(axis="y", color="#DDDDDD")
-            axis.set_axisbelow(True)
+            axis.grid(axis="y")
             axis.spines[["top", "right"]].set_visible(False)
         figure.supylabel(f"requests in {every_s:g} s", fontsize=FONT_SIZE)
         axes[-1][0].set_xlabel("model time (s)")
@@ -166,8 +165,7 @@ def _draw(axis: Axes, spans: Sequence[Span], end_s: float) -> None:
     axis.set_yticks(range(len(spans)), [span.agent for span in spans])
     axis.set_ylim(len(spans) - 0.4, -0.6)
     axis.set_xlim(0, end_s * 1.02 or 1)
-    axis.grid(axis="x", color="#DDDDDD")
-    axis.set_axisbelow(True)
+    axis.grid(axis="x")
     axis.spines[["top", "right", "left"]].set_visible(False)
     axis.tick_params(axis="y", length=0)
 
@@ -202,4 +200,4 @@ def _legend(figure: Figure, spans: Sequence[Span]) -> None:
     if any(not span.ok and span.status is not None for span in spans):
         handles.append(Rectangle((0, 0), 1, 1, fill=False, edgecolor=BROKEN, hatch="//"))
         shown["no complete answer"] = BROKEN
-    figure.legend(handles, list(shown), loc="outside lower right", ncols=4, frameon=False)
+    figure.legend(handles, list(shown), loc="outside lower right", ncols=4)

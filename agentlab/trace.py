@@ -1,7 +1,6 @@
 """The one observer: what the endpoint saw of every request, and what follows from it.
 
-`with trace() as t:` collects the spans of the requests that arrive inside the block, whichever
-framework sent them. All times are model seconds; the first arrival is 0.
+All times are model seconds; the first arrival is 0.
 """
 
 from __future__ import annotations
@@ -22,18 +21,16 @@ from agentlab.errors import AgentLabError, ConfigError, EndpointError
 
 
 class Source(Protocol):
-    """Something that records spans: an endpoint of its own, or one inside this process.
-
-    It is `alive` until it ends, and its record with it. A `mark` is the number of spans so far, and
-    `since` returns those recorded after a mark, in order of arrival.
-    """
+    """Something that records spans: an endpoint of its own, or one inside this process."""
 
     @property
     def alive(self) -> bool: ...
 
-    def mark(self) -> int: ...
+    def mark(self) -> int:
+        """Return the number of spans so far."""
 
-    def since(self, mark: int) -> list[Span]: ...
+    def since(self, mark: int) -> list[Span]:
+        """Return the spans that were recorded after a mark, in order of arrival."""
 
 
 class Trace:
@@ -53,29 +50,26 @@ class Trace:
     @property
     def spans(self) -> list[Span]:
         """The spans; while the block of the trace is open, those that have arrived by now."""
-        return list(self._seen())
-
-    def _seen(self) -> list[Span]:
-        return _from_first_arrival(self._spans()) if callable(self._spans) else self._spans
+        return _from_first_arrival(self._spans()) if callable(self._spans) else list(self._spans)
 
     def close(self) -> None:
         """Keep what was seen up to now, and look no further."""
-        self._spans = self._seen()
+        self._spans = self.spans
 
     @property
     def requests(self) -> int:
         """The number of requests that arrived, retries included."""
-        return len(self._seen())
+        return len(self.spans)
 
     @property
     def makespan_s(self) -> float:
         """The time from the first arrival to the last end, as a person with a watch would see."""
-        return max((span.end_s for span in self._seen() if span.end_s is not None), default=0.0)
+        return max((span.end_s for span in self.spans if span.end_s is not None), default=0.0)
 
     @property
     def work_s(self) -> float:
         """The time for which the model was busy, summed over all requests."""
-        return round(sum(span.service_s for span in self._seen()), 9)
+        return round(sum(span.service_s for span in self.spans), 9)
 
     @property
     def peak(self) -> int:
@@ -83,33 +77,24 @@ class Trace:
 
         A request that ends at the instant at which another arrives is not in flight with it.
         """
-        return max_overlap((span.arrived_s, span.end_s) for span in self._seen())
+        return max_overlap((span.arrived_s, span.end_s) for span in self.spans)
 
     @property
     def seconds(self) -> dict[str, float]:
         """Agent -> the time for which the model was busy with its requests, by first arrival."""
         seconds: dict[str, float] = {}
-        for span in self._seen():
+        for span in self.spans:
             seconds[span.agent] = round(seconds.get(span.agent, 0.0) + span.service_s, 9)
         return seconds
 
     @property
-    def speedup(self) -> float:
-        """`work_s / makespan_s`: how many requests were served at the same time, on average.
-
-        It is the gain over one request after the other if a request takes as long in company as
-        alone. It is nan for a trace that took no time.
-        """
-        return self.work_s / self.makespan_s if self.makespan_s else float("nan")
-
-    @property
     def tokens(self) -> int:
         """Prompt and completion tokens together: what a bill would count."""
-        return sum(span.prompt_tokens + span.completion_tokens for span in self._seen())
+        return sum(span.prompt_tokens + span.completion_tokens for span in self.spans)
 
     def save(self, path: str | Path) -> None:
         """Write the spans to a file of JSON lines, whole or not at all."""
-        write_whole(Path(path), b"".join(map(span_line, self._seen())))
+        write_whole(Path(path), b"".join(map(span_line, self.spans)))
 
     @classmethod
     def load(cls, path: str | Path) -> Trace:
@@ -130,7 +115,7 @@ class Trace:
             return "-" if at_s is None else f"{at_s:.1f} s"
 
         rows = [["agent", "arrived", "queued", "first token", "end", "tokens", "status"]]
-        for span in self._seen():
+        for span in self.spans:
             times_s = (span.arrived_s, span.queued_s, span.first_token_s, span.end_s)
             ended = "in flight" if span.status is None else f"{span.status} {span.fault or ''}"
             tokens = str(span.completion_tokens)
@@ -220,12 +205,11 @@ def detach(source: Source) -> None:
 def trace() -> Iterator[Trace]:
     """Collect what the endpoint sees of the requests that arrive inside the block.
 
-    A request that is still in flight when the block ends has no end.
+    It does not matter which framework sends them. One that is in flight at the end has no end.
 
     Raises:
-        ConfigError: If the block ran on two clocks (two virtual runs, a real and a virtual one,
-            or two endpoints, as after `lab.configure`). Their times cannot be compared, so each
-            needs a trace of its own.
+        ConfigError: If the block ran on two clocks, whose times cannot be compared: two virtual
+            runs, a real and a virtual one, or two endpoints, as after `lab.configure`.
         EndpointError: If the endpoint crashed inside the block, and its record is lost.
 
     Example:

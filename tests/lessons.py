@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import re
 import symtable
 from collections.abc import Iterable, Iterator
@@ -90,11 +91,23 @@ def _binding(cells: list[str], missing: set[str]) -> list[str]:
     """Those of the cells that bind the missing names, or a name that such a cell needs."""
     kept: list[str] = []
     for cell in reversed(cells):
-        uses, binds = _names(cell)
-        if missing & binds:
-            kept.insert(0, cell)
+        if missing & _names(cell)[1]:
+            needed = _without_loops(cell, missing)
+            kept.insert(0, needed)
+            uses, binds = _names(needed)
             missing = missing - binds | uses
     return kept
+
+
+def _without_loops(cell: str, missing: set[str]) -> str:
+    """The cell without the loops at its end, which only show what it has defined."""
+    lines = cell.splitlines()
+    if any(line.startswith(("%", "!")) for line in lines):
+        return cell
+    body = ast.parse(cell).body
+    while isinstance(body[-1], ast.For) and not missing & _names(ast.unparse(body[-1]))[1]:
+        del lines[body.pop().lineno - 1 :]
+    return "\n".join(lines)
 
 
 def _names(cell: str) -> tuple[set[str], set[str]]:

@@ -153,7 +153,10 @@ def test_a_wrong_experiment_is_refused(tmp_path, text, words):
 @pytest.mark.parametrize(
     ("text", "says"),
     [
-        (SMALL + "seeds: [2026-13-45]\n", ":3:9: YAML cannot read it: month must be in 1..12"),
+        (
+            SMALL + "seeds: [2026-13-45]\n",
+            ":3:9: not YAML in UTF-8: month must be in 1..12",
+        ),
         (SMALL + "repeats: 0\n", ":3:10: repeats: should be greater than or equal to 1; got 0"),
         (
             "about: x\nworkloads:\n  - agents: 2\n  - workflow: nothing\n",

@@ -276,7 +276,10 @@ def test_a_wrong_plan_is_refused(plan: Any, words: str):
         ("- {kind: quota, calls: [1]}\n- {kind: fire, calls: [1]}\n", ":2:10: [1].kind: "),
         ("- {kind: quota, calls: [1]}\n- {kind: reset, calls: [3, 0]}\n", ":2:28: [1].calls[1]: "),
         ("- {kind: reset}\n", ":1:3: [0]: give either probability or calls"),
-        ("- {kind: quota, calls: [1]}\n- {agent: 2026-13-45}\n", ":2:11: YAML cannot read it: "),
+        (
+            "- {kind: quota, calls: [1]}\n- {agent: 2026-13-45}\n",
+            ":2:11: not YAML in UTF-8: ",
+        ),
     ],
 )
 def test_a_wrong_file_is_refused_with_the_place(tmp_path: Path, text: str, says: str):

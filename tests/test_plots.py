@@ -8,7 +8,6 @@ from matplotlib.figure import Figure
 from msgspec.structs import replace
 
 from agentlab import plots
-from agentlab.errors import ConfigError
 from agentlab.trace import Span, Trace
 
 
@@ -139,12 +138,6 @@ def test_a_law_is_a_line_and_what_was_measured_are_markers():
     assert a.get_color() == law.get_color()
     assert a.get_zorder() > law.get_zorder()
     assert (b.get_marker(), b.get_linestyle()) == ("s", "-")
-
-
-def test_a_law_for_what_was_not_measured_is_an_error():
-    """It names what was."""
-    with pytest.raises(ConfigError, match=r"laws of \['b'\]; name what was measured: a"):
-        plots.scaling([1, 2], {"a": [1, 2]}, "My words", laws={"b": [1, 2]})
 
 
 def test_a_number_of_agents_can_be_marked():

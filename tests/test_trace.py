@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import math
-
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -27,15 +25,15 @@ def span(arrived_s: float, end_s: float | None, *, agent: str = "a", wait_s: flo
 
 
 def test_three_agents_one_after_the_other():
-    """10, 15 and 12 s in a row: makespan 37, work 37, peak 1, speed-up 1."""
+    """10, 15 and 12 s in a row: makespan 37, work 37, peak 1."""
     t = Trace([span(0, 10), span(10, 25), span(25, 37)])
-    assert (t.makespan_s, t.work_s, t.peak, t.speedup) == (37, 37, 1, 1)
+    assert (t.makespan_s, t.work_s, t.peak) == (37, 37, 1)
 
 
 def test_three_agents_together():
     """The same three at once: makespan 15, work 37, peak 3."""
     t = Trace([span(0, 10), span(0, 15), span(0, 12)])
-    assert (t.makespan_s, t.work_s, t.peak, t.speedup) == (15, 37, 3, 37 / 15)
+    assert (t.makespan_s, t.work_s, t.peak) == (15, 37, 3)
 
 
 def test_the_first_arrival_is_zero():
@@ -65,11 +63,10 @@ def test_a_request_in_flight_has_no_end_yet():
     assert "in flight" in t.table().splitlines()[2]
 
 
-def test_an_empty_trace_has_no_speedup():
-    """Nothing asked: zero everywhere, and a speed-up that is not a number."""
+def test_an_empty_trace_is_zero_everywhere():
+    """Nothing asked, and nothing to divide by."""
     t = Trace()
     assert (t.requests, t.makespan_s, t.work_s, t.peak) == (0, 0.0, 0.0, 0)
-    assert math.isnan(t.speedup)
 
 
 def test_the_table_has_a_line_for_each_request():

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable
+from contextlib import suppress
 from typing import TypeVar
 
 from agentlab.errors import ConfigError, EndpointError
@@ -20,11 +21,7 @@ def running_loop() -> asyncio.AbstractEventLoop | None:
 
 
 def none_may_run(function: str) -> None:
-    """Refuse to go on inside an event loop: for functions that start one of their own.
-
-    Raises:
-        ConfigError: If a loop is running here, with the way to call `function` all the same.
-    """
+    """Raise a ConfigError inside an event loop, for functions that start one of their own."""
     if running_loop() is not None:
         raise ConfigError(
             f"{function} starts an event loop of its own, and one is running here, as in a "
@@ -33,12 +30,9 @@ def none_may_run(function: str) -> None:
 
 
 async def raise_if_cancelled_elsewhere(asked: Awaitable[T]) -> T:
-    """Await `asked`; if it ends as cancelled although nobody cancelled this task, fail.
+    """Await `asked`; raise an EndpointError if it is cancelled although this task is not.
 
     A task group takes such an end for a quiet one: there would be no answer, and no error either.
-
-    Raises:
-        EndpointError: In that case; asking again may help.
     """
     try:
         return await asked
@@ -57,7 +51,5 @@ def allow_many_connections() -> None:
         return
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     wanted = hard if hard != resource.RLIM_INFINITY else max(soft, 65_536)
-    try:
+    with suppress(OSError, ValueError):  # macOS refuses what its kernel cannot do
         resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
-    except (OSError, ValueError):  # macOS refuses what its kernel cannot do; the old limit stays
-        return

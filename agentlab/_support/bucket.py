@@ -1,15 +1,11 @@
-"""A token bucket's level, with which the endpoint's limits and the client's pace both count.
-
-Nothing here reads a clock, and nothing waits.
-"""
+"""A token bucket, with which both the endpoint and its clients count; it reads no clock."""
 
 from __future__ import annotations
 
 import math
 
 _DUST = 1e-9
-"""This share of what is asked for, or of what comes per second, may be missing: rounded times and
-sums of floats miss a whole by less."""
+"""Rounded times and sums of floats may miss this share of what is asked for, or comes a second."""
 
 
 class Bucket:

@@ -17,11 +17,7 @@ _EXTRAS = {
 
 @contextmanager
 def extras() -> Iterator[None]:
-    """Turn a missing package, in a block that imports, into an error that says what brings it.
-
-    Raises:
-        ConfigError: If a package is missing that an extra brings.
-    """
+    """Turn a missing package, in a block that imports, into a ConfigError: what brings it."""
     try:
         yield
     except ModuleNotFoundError as error:

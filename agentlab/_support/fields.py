@@ -11,16 +11,7 @@ from collections.abc import Iterator
 from difflib import get_close_matches
 from functools import wraps
 from reprlib import Repr
-from typing import (
-    Annotated,
-    Any,
-    NamedTuple,
-    TypeVar,
-    cast,
-    dataclass_transform,
-    get_args,
-    get_origin,
-)
+from typing import Annotated, Any, NamedTuple, TypeVar, cast, dataclass_transform, get_args
 
 import msgspec
 from pydantic import ConfigDict, Field, ValidationError
@@ -33,14 +24,10 @@ T = TypeVar("T")
 Where = tuple[str | int, ...]
 """The way to a value: ("steps", 1, "prompt")."""
 
-Text = Annotated[str, msgspec.Meta(min_length=1), Field(min_length=1)]
-"""Text of at least one character."""
+Text = Annotated[str, msgspec.Meta(min_length=1), Field(min_length=1)]  # not empty
 AtLeastOne = Annotated[int, msgspec.Meta(ge=1), Field(ge=1, strict=True)]
-"""A whole number from 1."""
 Count = Annotated[int, msgspec.Meta(ge=0), Field(ge=0, strict=True)]
-"""A whole number from 0."""
 NotNegative = Annotated[float, msgspec.Meta(ge=0), Field(ge=0, strict=True)]
-"""Any number from 0."""
 
 _SHORT = Repr()
 _SHORT.maxlevel = 2  # a file of a few lines can hold lists of lists of millions
@@ -89,10 +76,6 @@ def mistakes(error: ValidationError, kind: Any) -> Iterator[Mistake]:
     """Yield what is wrong with a value of this kind, and the way out."""
     for one in error.errors(include_url=False):
         where = one["loc"]
-        try:
-            got = f"got {_SHORT.repr(one['input'])}"
-        except ValueError:  # Python writes no number of thousands of digits
-            got = "got a huge number"
         match one["type"]:
             case "is_instance_of":  # of UnsetType, which nobody writes
                 continue
@@ -100,23 +83,18 @@ def mistakes(error: ValidationError, kind: Any) -> Iterator[Mistake]:
                 yield Mistake(where[:-1], f"`{where[-1]}` is missing; add it")
             case "unexpected_keyword_argument" | "invalid_key":
                 known = _fields(kind, where[:-1])
-                near = get_close_matches(str(where[-1]), known, n=1)
-                way_out = (
-                    f"did you mean `{near[0]}`?" if near else f"choose from {', '.join(known)}"
-                )
+                way_out = f"choose from {', '.join(known)}"
+                if near := get_close_matches(str(where[-1]), known, n=1):
+                    way_out = f"did you mean `{near[0]}`?"
                 yield Mistake(where, f"there is no such field; {way_out}", unknown=True)
-            case "dataclass_type":
-                fields = ", ".join(_fields(kind, where))
-                yield Mistake(where, f"should be a mapping with the fields {fields}; {got}")
             case "value_error":  # a model's own check, which may say what it looked at
                 raised = one["ctx"]["error"]
                 field = getattr(raised, "field", None)
                 yield Mistake(where if field is None else (*where, field), str(raised))
-            case sort:
+            case _:
                 says = one["msg"].removeprefix("Input ")
-                if sort == "string_type" and not isinstance(one["input"], list | dict | None):
-                    got += ", which needs quotes to be text"
-                yield Mistake(where, f"{says[:1].lower()}{says[1:]}; {got}")
+                got = _SHORT.repr(one["input"])
+                yield Mistake(where, f"{says[:1].lower()}{says[1:]}; got {got}")
 
 
 def refusal(error: ValidationError, kind: Any) -> str:
@@ -124,12 +102,11 @@ def refusal(error: ValidationError, kind: Any) -> str:
 
     If the model has a method `variables`, that names the environment's variable of each field.
     """
-    variables: dict[str, str] = kind.variables() if hasattr(kind, "variables") else {}
+    variables: dict[Any, str] = kind.variables() if hasattr(kind, "variables") else {}
     lines = []
     for where, says, _ in mistakes(error, kind):
-        field = where[0] if where else None
-        if field in variables:
-            says += f"; set {variables[str(field)]}, or pass {field}=..., to one that fits"
+        if where and where[0] in variables:
+            says += f"; set {variables[where[0]]}, or pass {where[0]}=..., to one that fits"
         lines.append(f"{dotted(where)}: {says}" if where else says)
     return "; ".join(lines)
 
@@ -159,5 +136,4 @@ def _model(kind: Any) -> Any:
     """Return the model in an annotation, such as `list[Model] | None`."""
     if hasattr(kind, "__pydantic_fields__"):
         return kind
-    parts = (get_origin(kind), *get_args(kind)) if get_args(kind) else ()
-    return next((found for part in parts if (found := _model(part)) is not None), None)
+    return next(filter(None, map(_model, get_args(kind))), None)

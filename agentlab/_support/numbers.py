@@ -12,14 +12,14 @@ from agentlab.errors import ConfigError
 
 def checked(
     name: str, value: Any, *, least: float = 0, above: bool = False, most: float = math.inf,
-    below: bool = False, whole: bool = False, infinite: bool = False, optional: bool = False,
+    below: bool = False, whole: bool = False, optional: bool = False,
 ) -> None:  # fmt: skip
-    """Refuse a value that is not a number of the required kind: text, a bool, nan, out of range.
+    """Refuse a value that is not a finite number in its range: text, a bool, nan, infinity.
 
     Args:
         least, most: The range; `above` and `below` leave its ends out.
         whole: Whether it counts something, so that 2.0 is refused too.
-        infinite, optional: Whether it may be infinite, and whether it may be None.
+        optional: Whether it may be None.
 
     Raises:
         ConfigError: With the name, the value and what is allowed.
@@ -35,14 +35,14 @@ def checked(
         number: Any = value
         enough = number > least if above else number >= least  # False for nan, as all are
         not_too_many = number < most if below else number <= most
-        if enough and not_too_many and (infinite or number <= sys.float_info.max):
+        if enough and not_too_many and number <= sys.float_info.max:
             return
-    kind = "a whole number" if whole else "a number" if infinite else "a finite number"
+    kind = "a whole number" if whole else "a finite number"
     lower = f", {'above' if above else 'at least'} {least:,}" if least > -math.inf else ""
     upper = f" and {'below' if below else 'at most'} {most:,}" if most < math.inf else ""
     none = ", or None" if optional else ""
     try:
-        got = repr(value)
+        got = repr(value)[:60]
     except Exception:  # an int of more digits than Python converts, or somebody's own class
         got = f"something of type {type(value).__name__}"
-    raise ConfigError(f"{name} must be {kind}{lower}{upper}{none}; got {got[:60]}")
+    raise ConfigError(f"{name} must be {kind}{lower}{upper}{none}; got {got}")

@@ -14,23 +14,16 @@ def bar(
 ) -> std.tqdm[Any]:
     """Return tqdm's bar, around `steps`, or of `total` steps that are counted by `update()`.
 
-    `AGENTLAB_PROGRESS=0` hides every bar, for outputs that are stored or compared; tqdm's own
-    variable for that has no effect on its bar for notebooks.
+    `AGENTLAB_PROGRESS=0` hides every bar, for outputs that are stored or compared.
     """
-    label = name or None
-    if os.environ.get("AGENTLAB_PROGRESS", "1") == "0":
-        return auto.tqdm(steps, total=total, desc=label, disable=True)
-    if issubclass(auto.tqdm, notebook.tqdm):
-        return _InNotebook(steps, total=total, desc=label, leave=False, display=False)
-    return auto.tqdm(steps, total=total, desc=label, leave=False)
+    hidden = os.environ.get("AGENTLAB_PROGRESS", "1") == "0"
+    if issubclass(auto.tqdm, notebook.tqdm) and not hidden:
+        return _InNotebook(steps, total=total, desc=name or None, leave=False, display=False)
+    return auto.tqdm(steps, total=total, desc=name or None, leave=False, disable=hidden)
 
 
 class _InNotebook(notebook.tqdm):  # type: ignore[type-arg]  # it takes none when it runs
-    """A bar that ends as an empty output.
-
-    A notebook saved with one that was only closed says "Error displaying widget: model not found"
-    when it is opened again.
-    """
+    """A bar that ends as an empty output; reopened, a saved one would be an error."""
 
     def __init__(self, *args: Any, **kwargs: Any):
         super().__init__(*args, **kwargs)

@@ -21,16 +21,11 @@ def markdown_table(
 
 
 def percentile(values: Iterable[float], percent: int) -> float:
-    """Return the smallest value that `percent` of the values do not exceed (nearest rank).
-
-    Raises:
-        ValueError: If there are no values.
+    """Return the smallest value that `percent` of the values, one at least, do not exceed.
 
     Example:
         >>> percentile([3.0, 1.0, 2.0, 4.0], 50)
         2.0
     """
     ordered = sorted(values)
-    if not ordered:
-        raise ValueError("a percentile needs at least one value")
     return ordered[max(0, -(-len(ordered) * percent // 100) - 1)]

@@ -15,7 +15,7 @@ from msgspec import UNSET, UnsetType
 from pydantic import Field
 
 from agentlab import settings
-from agentlab._support import named
+from agentlab._support import yaml_file
 from agentlab._support.fields import Text, Where, model
 from agentlab._support.yaml_file import LocatedFile
 from agentlab.bench._strategy import Strategy
@@ -253,7 +253,7 @@ class Experiment:
 
 def names() -> list[str]:
     """Return the names of the experiments that come with the course."""
-    return named.names(_EXPERIMENTS)
+    return yaml_file.names(_EXPERIMENTS)
 
 
 def found(file: str | Path) -> Path:
@@ -262,7 +262,7 @@ def found(file: str | Path) -> Path:
     Raises:
         ConfigError: If there is no such file.
     """
-    return named.found(file, _EXPERIMENTS, what="experiment")
+    return yaml_file.found(file, _EXPERIMENTS, what="experiment")
 
 
 def load(file: str | Path) -> Experiment:

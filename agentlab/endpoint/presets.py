@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import field
 from typing import Generic, Literal, TypeVar
 
-from agentlab._support import named, yaml_file
+from agentlab._support import yaml_file
 from agentlab._support.fields import AtLeastOne, Count, NotNegative, Text, model
 from agentlab.endpoint.middleware.fault_plan import Fault
 from agentlab.endpoint.physics.formulas import Physics
@@ -69,7 +69,7 @@ class Preset:
 
 def names() -> list[str]:
     """Return the names of the presets that come with the course."""
-    return named.names(_ENDPOINTS)
+    return yaml_file.names(_ENDPOINTS)
 
 
 def load(preset: str) -> Preset:
@@ -83,4 +83,5 @@ def load(preset: str) -> Preset:
         >>> load("course").physics.service_s(prompt_tokens=20, output_tokens=91)
         10.0
     """
-    return yaml_file.load(named.found(preset, _ENDPOINTS, what="preset"), Preset, what="preset")
+    path = yaml_file.found(preset, _ENDPOINTS, what="preset")
+    return yaml_file.LocatedFile(path, what="preset").decode(Preset)

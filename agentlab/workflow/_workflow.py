@@ -10,7 +10,7 @@ import random
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
-from agentlab._support import named
+from agentlab._support import yaml_file
 from agentlab._support.atomic import write_whole
 from agentlab.errors import ConfigError
 from agentlab.settings import DATA
@@ -81,7 +81,7 @@ class Workflow:
             >>> Workflow.load("report").inputs
             ('topic', 'data')
         """
-        path = named.found(name, _WORKFLOWS, what="workflow")
+        path = yaml_file.found(name, _WORKFLOWS, what="workflow")
         file = _file.load(path)
         return cls(file.steps, inputs=file.inputs, name=path.stem, about=file.about)
 
@@ -188,4 +188,4 @@ def random_workflow(seed: int, most: int = 16) -> Workflow:
 
 def names() -> list[str]:
     """Return the names of the workflows that come with the course."""
-    return named.names(_WORKFLOWS)
+    return yaml_file.names(_WORKFLOWS)

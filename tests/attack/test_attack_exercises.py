@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import functools
+import re
 import threading
 import time
 from collections.abc import Callable
@@ -194,12 +195,16 @@ def test_a_coroutine_that_raises(hint, error):
 
     with Check() as check:
         check.simulate(answer)
-    assert hint().startswith(("it raised ", "`answer` calls exit", "`answer` was cancelled"))
+    assert hint().startswith("it raised ")
 
 
 @pytest.mark.parametrize("error", ERRORS.values(), ids=ERRORS.keys())
 def test_an_error_in_the_checks_own_line(hint, error):
-    """Where the answer is called by the check, in its cell."""
+    """Where the answer is called by the check, in its cell; a cell that is cancelled ends."""
+    if isinstance(error, asyncio.CancelledError):
+        with pytest.raises(asyncio.CancelledError), Check():
+            raise error
+        return
     with Check():
         raise error
     assert hint()
@@ -327,7 +332,7 @@ def test_what_nobody_awaited(hint, answer):
     with Check() as check:
         _, t = check.simulate(answer)
         check(t.requests, "nothing was asked.")
-    words = ("`await` is missing", "a coroutine", "a task instead", "has a `yield`")
+    words = ("`await` is missing", "a coroutine", "a task instead", "cannot be awaited")
     said = hint()
     assert any(word in said for word in words)
 
@@ -435,7 +440,7 @@ def test_a_wait_without_an_end(hint, answer):
 
 @pytest.mark.parametrize("agents", [1, 2, 5])
 def test_a_loop_of_requests(hint, agents):
-    """The answer is said to ask on and on, and not to wait."""
+    """The hint says how often the answer has asked by then."""
 
     async def again_and_again() -> None:
         while True:
@@ -444,9 +449,7 @@ def test_a_loop_of_requests(hint, agents):
 
     with Check() as check:
         check.simulate(again_and_again)
-    said = hint()
-    assert "asks again and again" in said
-    assert "'agent " in said
+    assert re.search(r"does not end \([1-9]\d* requests so far", hint())
 
 
 def chains(many: int, length: int) -> Workflow:

@@ -13,8 +13,9 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, TypeAdapter, ValidationError
 
-from agentlab._support import fields, yaml_file
+from agentlab._support import fields
 from agentlab._support.fields import AtLeastOne, NotNegative, model
+from agentlab._support.yaml_file import LocatedFile
 from agentlab.endpoint.contract.openai_json import RequestError
 from agentlab.endpoint.contract.seeded_random import uniform
 from agentlab.errors import ConfigError
@@ -106,7 +107,7 @@ def load(plan: str | Sequence[Any]) -> list[Fault]:
         ['error']
     """
     if isinstance(plan, str):
-        faults = [*yaml_file.load(Path(plan), list[Fault], what="fault plan")]
+        faults = LocatedFile(Path(plan), what="fault plan").decode(list[Fault])
     else:
         try:
             faults = TypeAdapter(list[Fault]).validate_python(plan)
