@@ -9,6 +9,7 @@ from graphlib import CycleError, TopologicalSorter
 import jsonschema_rs
 import pytest
 import yaml
+from agentlab.workflow._step import Step
 from hypothesis import assume, example, given, settings
 from hypothesis import strategies as st
 
@@ -17,7 +18,6 @@ from agentlab.commands import workflow as workflow_command
 from agentlab.commands.main import main
 from agentlab.errors import ConfigError, FileError
 from agentlab.workflow import Workflow, _file, random_workflow
-from agentlab.workflow._step import Step
 
 SCHEMA = json.loads(_file.SCHEMA.read_text())
 VALIDATOR = jsonschema_rs.Draft202012Validator(SCHEMA)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 
 from agentlab._support.tables import markdown_table
+from agentlab.convert import script
 from agentlab.errors import ConfigError
 from agentlab.workflow import Workflow, listed
 
@@ -28,13 +29,11 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> int:
     """Check, show or export; return 1 if a file is wrong."""
-    if options.verb == "show":
-        print("\n\n".join(map(show, options.files)))
-        return 0
     if options.verb == "export":
         if len(options.files) > 1:
             raise ConfigError("export takes one file at a time")
-        print(export(options.files[0], options.to), end="")
+        write = script.langgraph if options.to == "langgraph" else script.crewai
+        print(write(Workflow.load(options.files[0])), end="")
         return 0
     wrong = 0
     for file in options.files:
@@ -43,18 +42,20 @@ def run(options: argparse.Namespace) -> int:
         except ConfigError as error:
             print(error)
             wrong = 1
+            continue
+        if options.verb == "show":
+            print(show(workflow))
         else:
             inputs = listed(workflow.inputs)
             print(f"{file}: right; steps: {len(workflow.steps)}, inputs: {inputs}")
     return wrong
 
 
-def show(file: str) -> str:
+def show(workflow: Workflow) -> str:
     """Describe a workflow as Markdown: its steps, its bounds and its graph.
 
     The bounds count each step as taking one unit of time: what they are in seconds, a run tells.
     """
-    workflow = Workflow.load(file)
     plan = workflow.plan({step.name: 1 for step in workflow.steps})
     rows = [
         (step.name, ", ".join(step.mentions) or "nothing", step.max_tokens or "no limit")
@@ -66,24 +67,8 @@ def show(file: str) -> str:
         f"{plan.peak} at the same time: {plan.work_s / plan.span_s:.2f} times as fast as one by "
         "one, if all steps take as long."
     )
-    graph = f"```mermaid\n{mermaid(workflow)}\n```"
+    graph = f"```mermaid\n{mermaid(workflow)}\n```\n"
     return "\n\n".join([f"# {workflow.name}", workflow.about, steps, bounds, graph])
-
-
-def export(file: str, to: str) -> str:
-    """Write a workflow as a Python script that needs no Agent Lab.
-
-    Args:
-        to: `langgraph`, or `flow` for CrewAI.
-    """
-    workflow = Workflow.load(file)
-    if to == "langgraph":
-        from agentlab.convert import langgraph
-
-        return langgraph.script(workflow)
-    from agentlab.convert import crewai  # takes some five seconds
-
-    return crewai.flow_script(workflow)
 
 
 def mermaid(workflow: Workflow) -> str:
