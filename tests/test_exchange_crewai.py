@@ -186,7 +186,7 @@ def test_a_file_that_a_task_writes_is_left_out(crewai):
     plain = crewai.load(crew_of(task("Of {topic}", agent=agent("a"))))
     loud = crew_of(task("Of {topic}", agent=agent("a", verbose=True), output_file="{topic}.md"))
     loud.verbose = True
-    assert crewai.load(loud) == plain
+    assert crewai.load(loud).steps == plain.steps
 
 
 def test_what_needs_what_follows_from_the_contexts(crewai):
@@ -208,7 +208,7 @@ def test_a_crew_that_has_run_is_read_as_it_was_written(crewai):
     crew = mixed()
     before = crewai.load(crew)
     asyncio.run(crew.akickoff(inputs={"topic": "tides", "words": "nine"}))
-    assert crewai.load(crew) == before
+    assert crewai.load(crew).steps == before.steps
 
 
 def test_a_step_never_has_the_name_of_an_input(crewai):

@@ -24,18 +24,16 @@ from agentlab.workflow import Step, Workflow, listed
 
 _FILLED_IN = re.compile(r"\{([A-Za-z_][A-Za-z0-9_\-]*)\}")  # what CrewAI replaces by an input
 
-# What a crew, a task, an agent or an LLM may have without changing its words. All else must be as
-# CrewAI makes it by default: fields that are yet to come are then refused, not ignored.
-_READ = frozenset(
-    "agent agents api_base api_key async_execution backstory base_url context description "
-    "expected_output goal llm max_completion_tokens max_tokens name role tasks temperature".split()
-)
-_WITHOUT_EFFECT = frozenset(
-    "agent_executor cache cache_handler checkpoint create_directory crew default_headers "
-    "default_query delegations end_time entity_type execution_logs executor_class "
-    "guardrail_max_retries i18n id is_gpt4_model is_o1_model llm_type max_iter max_retries "
-    "max_retry_limit max_rpm model organization output output_file processed_by_agents project "
-    "prompt_context provider retry_count security_config share_crew start_time stream timeout "
+# What a crew, task, agent or LLM may have: it is read, or it changes no words. All else must be
+# as CrewAI makes it by default; fields that are yet to come are then refused, not ignored.
+_KNOWN = frozenset(
+    "agent agent_executor agents api_base api_key async_execution backstory base_url cache "
+    "cache_handler checkpoint context create_directory crew default_headers default_query "
+    "delegations description end_time entity_type execution_logs executor_class expected_output "
+    "goal guardrail_max_retries i18n id is_gpt4_model is_o1_model llm llm_type "
+    "max_completion_tokens max_iter max_retries max_retry_limit max_rpm max_tokens model name "
+    "organization output output_file processed_by_agents project prompt_context provider "
+    "retry_count role security_config share_crew start_time stream tasks temperature timeout "
     "token_usage tools_errors tools_handler tools_results tracing usage_metrics used_tools "
     "verbose".split()
 )
@@ -71,7 +69,7 @@ def _check_plain(part: Any, what: str) -> None:
     for name, field in type(part).model_fields.items():
         value = getattr(part, name)
         plain = field.get_default(call_default_factory=True)
-        if name not in _READ | _WITHOUT_EFFECT and value != plain and (value or plain):
+        if name not in _KNOWN and value != plain and (value or plain):
             raise ConfigError(
                 f"{what} has {name}={reprlib.repr(value)}, which a workflow does not know; take it "
                 "away, or keep the crew"

@@ -211,7 +211,7 @@ class Cluster:
         except FutureCancelledError as error:
             raise ClusterLost(f"the scheduler was lost while {agent!r} waited: {error}") from None
         except KilledWorker as error:
-            died = f"{error.allowed_failures + 1} workers died while {agent!r} waited"
+            died = f"workers that died while {agent!r} waited: {error.allowed_failures + 1}"
             raise EndpointError(f"{died}; ask again, and look at what kills them") from None
         finally:
             if not future.done():

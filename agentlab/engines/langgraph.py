@@ -97,7 +97,7 @@ def dataflow(
     @entrypoint(checkpointer=checkpointer)
     async def app(inputs: dict[str, str]) -> dict[str, str]:
         values = workflow.given(inputs)
-        if get_config().get("max_concurrency") is not None:
+        if get_config().get("max_concurrency"):
             raise ConfigError(
                 "with max_concurrency LangGraph gives slots to steps that only wait, and may stand "
                 "still; bound the calls: dataflow(workflow, ask=Guard(max_concurrency=...).ask)"

@@ -191,19 +191,9 @@ class Plan:
         return max_overlap((self.start_s[name], self.end_s[name]) for name in self.seconds)
 
     def bound_s(self, max_concurrency: int | None = None) -> float:
-        """Return the time that no schedule with at most `max_concurrency` nodes in flight can beat.
-
-        Example:
-            >>> three = Graph([("a", []), ("b", []), ("c", [])])
-            >>> three.plan({"a": 10, "b": 15, "c": 12}).bound_s(max_concurrency=2)
-            18.5
-        """
+        """Return the time that no schedule with at most `max_concurrency` nodes in flight beats."""
         if max_concurrency is None:
             return self.span_s
-        if max_concurrency < 1:
-            raise ConfigError(
-                f"max_concurrency must be 1 or more, got {max_concurrency}; None is no limit"
-            )
         return max(self.work_s / max_concurrency, self.span_s)
 
 

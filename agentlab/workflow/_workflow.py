@@ -21,8 +21,6 @@ _WORKFLOWS = DATA / "workflows"
 class Workflow(Graph):
     """Steps, and the graph that their prompts make: a step needs those in braces in its prompt.
 
-    Two workflows are equal if they ask the same, whatever their names and their order.
-
     Args:
         steps: In the order in which a reader should meet them.
         inputs: The names that the user fills in at each run.
@@ -81,7 +79,7 @@ class Workflow(Graph):
         return cls(file.steps, inputs=file.inputs, name=path.stem, about=file.about)
 
     def to_yaml(self) -> str:
-        """Return the text of a file that loads as an equal workflow."""
+        """Return the text of a file that loads as a workflow that asks the same."""
         steps = [dataclasses.asdict(step) for step in self.steps]
         file = {"about": self.about, "inputs": list(self.inputs), "steps": steps}
         return yaml.safe_dump(file, allow_unicode=True, sort_keys=False, width=100)
@@ -113,17 +111,6 @@ class Workflow(Graph):
             if not isinstance(value, str):
                 raise ConfigError(f"input {name!r} must be text; got {value!r}")
         return given
-
-    def __eq__(self, other: object) -> bool:
-        # Steps know each other by name, and inputs are filled in by name: no order says anything.
-        return (
-            isinstance(other, Workflow)
-            and set(self.steps) == set(other.steps)
-            and set(self.inputs) == set(other.inputs)
-        )
-
-    def __hash__(self) -> int:
-        return hash(frozenset(self.steps))
 
     def __repr__(self) -> str:
         return f"<Workflow {self.name}: {len(self.steps)} steps, ends with {listed(self.ends)}>"
