@@ -59,7 +59,8 @@ def _script(workflow: Workflow, body: str, *, needs: str, **parts: str) -> str:
     for step in workflow.steps:
         steps.append(f"    {step.name!r}: {{")
         for field in ("prompt", "system", "max_tokens", "temperature"):
-            steps.append(f"        {field!r}: {pformat(getattr(step, field), width=88)},")
+            value = pformat(getattr(step, field), width=80)
+            steps.append(f"        {field!r}: {value},".replace("\n", "\n" + 18 * " "))
         steps.append("    },")
     about = {
         "name": " ".join(workflow.name.split()),

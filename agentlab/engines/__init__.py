@@ -1,14 +1,12 @@
 """The engines: one Workflow, run by different means. Results are equal; only time differs.
 
-    sequential   one step after the other: the baseline
-    asyncio      each step as soon as its inputs are there, as tasks of one event loop
-    langgraph    likewise, in native LangGraph; also the plain graph, which runs in supersteps
-    crewai       likewise, as a native CrewAI Flow; on the real clock only
-    dask         likewise, each call in another process, here or on another host; real clock only
-    asking       what they share: how a step is asked
+`sequential` asks one step after the other: the baseline. `asyncio` asks each step as soon as its
+inputs are there, and so do the frameworks, which only their own files import:
 
-`run` picks one by its name. The first two and the calls of the last are here; a framework is
-imported by its own engine only.
+    langgraph   natively, in its functional API; also as the plain graph, which runs in supersteps
+    crewai      as a native Flow; on the real clock only
+    dask        from other processes, here or on other hosts; on the real clock only
+    asking      what all share: how a step is asked
 """
 
 from __future__ import annotations
