@@ -93,7 +93,7 @@ class Cluster:
             if isinstance(error, ConfigError) or not isinstance(error, OSError | ValueError):
                 raise
             raise ConfigError(
-                f"no cluster at {self._address or 'this machine'}: {error}; start one with "
+                f"no cluster at {self._address or 'this machine'}: {words(error)}; start one with "
                 "`dask scheduler` and `dask worker`, or leave the address out"
             ) from None
         return self
