@@ -118,7 +118,8 @@ class Cluster:
         """Start what `dask scheduler` or `dask worker` starts in a terminal, on loopback."""
         process = await asyncio.create_subprocess_exec(
             *(sys.executable, "-m", "dask", kind, "--host=127.0.0.1", "--protocol=tcp"),
-            *(f"--scheduler-file={self._file}", *options, __name__),  # which calls `dask_setup`
+            # The last option is a --preload, of this file: Dask calls its `dask_setup`.
+            *(f"--scheduler-file={self._file}", *options, __name__),
             stdin=PIPE,  # it closes when this process ends, however that ends
             stdout=DEVNULL,
             stderr=DEVNULL,

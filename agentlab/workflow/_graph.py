@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from difflib import get_close_matches
-from functools import cached_property
 from graphlib import CycleError, TopologicalSorter
 from typing import Any, NamedTuple
 
@@ -49,7 +48,7 @@ class Graph:
                 if self.needs.keys() >= set(needed):
                     self.needs[name] = left.pop(name)
 
-    @cached_property
+    @property
     def ends(self) -> list[str]:
         """The nodes that no other needs: what the whole is for."""
         needed = {name for names in self.needs.values() for name in names}
@@ -103,15 +102,13 @@ def flaws(
 
 
 def _doubled(names: list[str | None], given: list[str], node: str) -> Iterator[Flaw]:
-    seen: set[str | None] = {None}
     for number, name in enumerate(names):
         if name in given:
             says = f"{name!r} is a {node} and an input; rename one of them"
             yield Flaw(("steps", number, "name"), says)
-        elif name is not None and name in seen:
+        elif name is not None and name in names[:number]:
             says = f"two {node}s are called {name!r}; give each a name of its own"
             yield Flaw(("steps", number, "name"), says)
-        seen.add(name)
 
 
 def _unused(mentions: Sequence[Mentions], given: list[str], node: str) -> Iterator[Flaw]:
