@@ -57,9 +57,11 @@ def test_a_crew_is_silent_and_leaves_nothing(tmp_path):
 
 
 def test_warns_if_it_comes_too_late(tmp_path):
-    """Imported after crewai, it says so."""
-    silent = "import os; os.environ['CREWAI_DISABLE_TELEMETRY'] = 'true'; import crewai"
-    done = run(f"{silent}\nfrom agentlab.lab import crews", tmp_path)
+    """Imported after crewai, it says so, before anything else."""
+    late = "import sys, types; sys.modules['crewai'] = types.ModuleType('crewai')"
+    strict = "import warnings; warnings.simplefilter('error', UserWarning)"
+    done = run(f"{late}\n{strict}\nfrom agentlab.lab import crews", tmp_path)
+    assert "UserWarning: crewai was imported before" in done.stderr
     assert "import agentlab.lab.crews first" in done.stderr
 
 

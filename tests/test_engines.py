@@ -4,14 +4,19 @@ from __future__ import annotations
 
 import asyncio
 import json
+import operator
+from typing import Annotated, TypedDict
 
 import pytest
 from langgraph.checkpoint.memory import InMemorySaver
+from langgraph.graph import START, StateGraph
+from langgraph.types import Command, Send, interrupt
 
 from agentlab import engines, lab
 from agentlab.clock import run_virtual
 from agentlab.engines import langgraph
 from agentlab.errors import ConfigError, StepError
+from agentlab.resilience import Guard
 from agentlab.trace import trace
 from agentlab.workflow import Step, Workflow, random_workflow
 
@@ -19,7 +24,7 @@ VIRTUAL = ["sequential", "asyncio", "langgraph"]  # test_engine_crewai has the o
 PARALLEL = VIRTUAL[1:]
 
 
-@pytest.mark.parametrize("seed", range(200))
+@pytest.mark.parametrize("seed", range(60))
 def test_random_workflows(fresh_lab, seed):
     """On a random graph all engines give the same bytes; the parallel ones take the span exactly.
 
@@ -35,7 +40,7 @@ def test_random_workflows(fresh_lab, seed):
         assert (t.makespan_s, t.peak, t.requests) == (plan.span_s, plan.peak, len(w.steps))
 
 
-@pytest.mark.parametrize("seed", range(0, 200, 10))
+@pytest.mark.parametrize("seed", range(0, 60, 6))
 def test_plain_graph_runs_in_supersteps(fresh_lab, seed):
     """LangGraph's own graph gives the same answers, and takes exactly the sum of its supersteps."""
     w = random_workflow(seed)
@@ -48,7 +53,7 @@ def test_over_real_http(fresh_lab):
     """The same on the real clock: equal results, and as many in flight as the graph allows."""
     w = Workflow.load("report")
     inputs = {"topic": "tides", "data": "heights"}
-    lab.configure(time_scale=10)
+    lab.configure(time_scale=50)
     expected = run_virtual(engines.run(w, inputs)).result
 
     async def once(engine):
@@ -85,7 +90,7 @@ def failing(at, error):
 def test_failure_keeps_what_is_paid_for(fresh_lab, engine):
     """A failed step is named, its error is the cause, and the finished answers are in the error."""
     error = ValueError("no lake")
-    with pytest.raises(StepError, match=r"'slow'.*ValueError: no lake.*2 of 4 answers") as caught:
+    with pytest.raises(StepError, match=r"'slow'.*ValueError: no lake.*2 of 4 results") as caught:
         run_virtual(engines.run(TWO_CHAINS, engine=engine, ask=failing("slow", error)))
     assert caught.value.__cause__ is error
     assert caught.value.step == "slow"
@@ -174,3 +179,80 @@ def test_system_and_limit_reach_the_model(fresh_lab):
         "max_tokens": 9,
         "temperature": 0.0,
     }
+
+
+async def through_the_call(app, limit):
+    return await app.ainvoke({}, {"max_concurrency": limit})
+
+
+async def through_with_config(app, limit):
+    return await app.with_config(max_concurrency=limit).ainvoke({})
+
+
+async def from_a_graph_around(app, limit):
+    class Nothing(TypedDict):
+        nothing: str
+
+    async def inner(state):
+        await app.ainvoke({})
+        return {}
+
+    around = StateGraph(Nothing).add_node("inner", inner).add_edge(START, "inner")
+    return await around.compile().ainvoke({"nothing": ""}, {"max_concurrency": limit})
+
+
+@pytest.mark.parametrize("way", [through_the_call, through_with_config, from_a_graph_around])
+def test_dataflow_takes_no_limit_of_langgraphs(fresh_lab, way):
+    """With one it would stand still, because steps that wait take slots; it names another way."""
+    app = langgraph.dataflow(TWO_CHAINS)
+    with trace() as t, pytest.raises(ConfigError, match=r"ask=Guard\(max_concurrency=\.\.\.\)"):
+        run_virtual(way(app, 1))
+    assert t.requests == 0
+    results, t = lab.simulate(
+        langgraph.dataflow(TWO_CHAINS, ask=Guard(max_concurrency=1).ask).ainvoke({})
+    )
+    assert (t.requests, t.peak) == (4, 1)
+    assert results == run_virtual(engines.run(TWO_CHAINS)).result
+
+
+def test_an_interrupt_leaves_the_others_their_turn(fresh_lab):
+    """A step may ask a person; resumed with the answer, only what waited for it runs."""
+    asked = []
+
+    async def ask(prompt, *, agent, **options):
+        if agent == "quick":
+            return interrupt("Which river?")
+        asked.append(agent)
+        return agent
+
+    async def twice():
+        app = langgraph.dataflow(TWO_CHAINS, ask=ask, checkpointer=InMemorySaver())
+        config = {"configurable": {"thread_id": "1"}}
+        assert "__interrupt__" in await app.ainvoke({}, config)
+        assert asked == ["slow"]
+        return await app.ainvoke(Command(resume="Elbe"), config)
+
+    results, _ = lab.simulate(twice())
+    assert results["quick"] == "Elbe"
+    assert asked == ["slow", "after_quick", "last"]
+
+
+def test_langgraphs_own_limit_counts_in_each_graph_inside_a_graph(fresh_lab):
+    """LangGraph 1.2, as lesson 02b says: three graphs of ten under one limit of 4 have peak 12."""
+
+    class Notes(TypedDict):
+        notes: Annotated[list[str], operator.add]
+
+    async def one(job):
+        return {"notes": [await lab.ask(f"Describe {job['topic']}.", max_tokens=5)]}
+
+    def ten():
+        inner = StateGraph(Notes).add_node("one", one)
+        jobs = [Send("one", {"topic": f"river {n}"}) for n in range(10)]
+        return inner.add_conditional_edges(START, lambda _: jobs, ["one"]).compile()
+
+    outer = StateGraph(Notes)
+    for name in ("north", "east", "south"):
+        outer.add_node(name, ten()).add_edge(START, name)
+    _, t = lab.simulate(outer.compile().ainvoke({"notes": []}, {"max_concurrency": 4}))
+    assert (t.requests, t.peak) == (30, 12)

@@ -9,19 +9,18 @@ import subprocess
 import sys
 
 import pytest
-from hypothesis import example, given
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from langgraph.graph import END, START, StateGraph
 from langgraph.types import RetryPolicy
 
 from agentlab import engines, lab, workflow
 from agentlab.clock import run_virtual
-from agentlab.convert import _script, langgraph
+from agentlab.convert import langgraph, script
 from agentlab.engines.langgraph import AskStep, State, dataflow, graph
 from agentlab.errors import ConfigError
 from agentlab.trace import trace
-from agentlab.workflow import Workflow, random_workflow
-from agentlab.workflow._step import Step
+from agentlab.workflow import Step, Workflow, random_workflow
 
 NOTES = Step("notes", "What is known about {topic}?")
 COSTS = Step("costs", "What does {topic} cost?", max_tokens=11)
@@ -46,38 +45,30 @@ def joined():
     )
 
 
-@pytest.mark.parametrize("seed", range(50))
+@pytest.mark.parametrize("seed", range(20))
 def test_random_workflows_come_back(seed):
     """Exported as a graph, compiled, and read again, a workflow is what it was."""
     w = random_workflow(seed)
-    assert langgraph.load(graph(w)) == w
-    again = langgraph.load(graph(w).compile())
-    assert again == w
-    assert again.needs == w.needs
+    for built in (graph(w), graph(w).compile()):
+        again = langgraph.load(built)
+        assert (again.steps, again.needs) == (w.steps, w.needs)
 
 
 @pytest.mark.parametrize("name", workflow.names())
 def test_the_courses_workflows_come_back(name):
     """With their inputs, limits and braces."""
     w = Workflow.load(name)
-    assert langgraph.load(graph(w).compile(), name=name) == w
+    again = langgraph.load(graph(w).compile(), name=name)
+    assert (again.name, again.steps, set(again.inputs)) == (name, w.steps, set(w.inputs))
 
 
 def test_a_graph_built_by_hand_is_read(fresh_lab):
     """Its nodes are `AskStep`s; run by an engine it gives what LangGraph gives."""
     read = langgraph.load(joined(), name="mine")
-    assert read == Workflow([NOTES, COSTS, REPORT], inputs=["topic"])
+    assert (read.steps, read.inputs) == ((NOTES, COSTS, REPORT), ("topic",))
     given = {"topic": "tides"}
     state = run_virtual(joined().compile().ainvoke({"inputs": given})).result
     assert run_virtual(engines.run(read, given)).result == state["results"]
-
-
-def test_a_need_may_be_met_on_the_way():
-    """A step may name one that stands further up: there is a way of edges to it."""
-    last = Step("last", "Of {notes}, and {report}")
-    edges = [(START, "notes"), ("notes", "report"), ("report", "last"), ("last", END)]
-    read = langgraph.load(drawn(NOTES, Step("report", "{notes}"), last, edges=edges))
-    assert read.needs["last"] == ("notes", "report")
 
 
 def by_a_function():
@@ -123,25 +114,31 @@ def another_name():
         (lambda: with_options(timeout=3), "node 'notes' has timeout"),
         (lambda: with_options(defer=True), "node 'notes' has defer"),
         (lambda: with_options(destinations=("notes",)), "node 'notes' has ends"),
-        (separate_edges, "node 'report' has 2 edges to it, from 'costs', 'notes'"),
+        (
+            separate_edges,
+            r"edges lead to 'report' from 'costs'; 'notes', and .*: add_edge\(\['notes', 'costs'\]",
+        ),
         (
             lambda: drawn(NOTES, COSTS, edges=[(START, "notes"), ("notes", "costs")]),
-            "from 'notes' to 'costs', whose prompt does not name it",
+            "edges lead to 'costs' from 'notes', and its prompt names none",
         ),
         (
             lambda: drawn(
                 *(NOTES, COSTS, REPORT),
                 edges=[(START, "notes"), (START, "costs"), ("notes", "report")],
             ),
-            "'report' names 'costs', which no edge puts before it",
+            "edges lead to 'report' from 'notes', and its prompt names 'notes', 'costs'",
         ),
-        (lambda: drawn(NOTES, edges=[]), "node 'notes' has 0 edges to it, from START"),
+        (lambda: drawn(NOTES, edges=[]), "edges lead to 'notes' from nowhere"),
         (another_name, "node 'other' asks step 'notes'"),
         (
             lambda: joined().compile(interrupt_before=["report"]),
-            "compiled with interrupts",
+            "no interrupts; compile the graph without",
         ),
-        (lambda: dataflow(random_workflow(1)), "functional API's programs have no graph"),
+        (
+            lambda: dataflow(random_workflow(1)),
+            "only a StateGraph, compiled or not, is read; got Pregel",
+        ),
     ],
 )
 def test_what_no_workflow_says_is_refused(built, says):
@@ -169,9 +166,9 @@ AWKWARD = Workflow(
 def test_a_script_answers_as_the_engines_do(fresh_lab, tmp_path):
     """Without Agent Lab: equal answers, one request a step, two at once where the graph lets."""
     expected = run_virtual(engines.run(AWKWARD, {"주제": "tides"})).result
-    script = langgraph.script(AWKWARD)
-    assert "agentlab" not in script
-    (tmp_path / "script.py").write_text(script, encoding="utf-8")
+    written = script.langgraph(AWKWARD)
+    assert "agentlab" not in written
+    (tmp_path / "script.py").write_text(written, encoding="utf-8")
     known = {"OPENAI_BASE_URL": lab.base_url(), "OPENAI_API_KEY": lab.api_key()}
     with trace() as t:
         run = subprocess.run(
@@ -189,28 +186,25 @@ def test_a_script_answers_as_the_engines_do(fresh_lab, tmp_path):
 
 def test_a_script_says_how_it_is_used(monkeypatch):
     """Missing or unknown inputs end it with the usage, before anything is asked."""
-    script = {"__name__": "script"}
-    exec(langgraph.script(AWKWARD), script)
+    namespace = {"__name__": "script"}
+    exec(script.langgraph(AWKWARD), namespace)
     monkeypatch.setattr(sys, "argv", ["report.py", "topic=tides"])
     with pytest.raises(SystemExit, match=r"usage: python report\.py 주제=\.\.\."):
-        script["main"]()
+        namespace["main"]()
 
 
-@pytest.mark.parametrize("name", workflow.names())
-def test_scripts_of_the_courses_workflows_are_python(name):
-    """And hold the prompts as they stand in the file, to be read and changed."""
-    w = Workflow.load(name)
-    script = langgraph.script(w)
-    ast.parse(script)
-    for step in w.steps:
-        assert step.prompt in script
-
-
-@given(st.text() | st.integers() | st.floats(0, 2) | st.none())
-@example('a\n"')
-@example('"""\n')
-@example("\\\n")
-@example("\n\r\n")
-def test_texts_are_read_as_they_were(value):
+@settings(max_examples=30, deadline=None)
+@given(prompt=st.text(min_size=1), system=st.text() | st.none(), temperature=st.floats(0, 2))
+@example(prompt='a\n"', system='"""\n', temperature=1e-05)
+@example(prompt="\\\n", system="\n\r\n", temperature=0.0)
+def test_texts_are_read_as_they_were(prompt, system, temperature):
     """Whatever they hold."""
-    assert ast.literal_eval(_script.literal(value)) == value
+    escaped = prompt.replace("{", "{{").replace("}", "}}")
+    step = Step("a", escaped, system=system, temperature=temperature)
+    for node in ast.parse(script.langgraph(Workflow([step]))).body:
+        if isinstance(node, ast.Assign) and node.targets[0].id == "STEPS":
+            assert ast.literal_eval(node.value) == {
+                "a": {k: v for k, v in vars(step).items() if k != "name"}
+            }
+            return
+    raise AssertionError("no steps in the script")

@@ -23,18 +23,18 @@ def test_each_comes_after_what_it_needs():
 @pytest.mark.parametrize(
     ("mentions", "inputs", "says"),
     [
-        ([("a", ["b"]), ("b", ["a"])], [], "functions wait .*: a -> b -> a; .* of a signature"),
+        ([("a", ["b"]), ("b", ["a"])], [], "functions wait .*: a -> b -> a; take one out"),
         ([("a", []), ("a", [])], [], "two functions are called 'a'"),
         ([("a", ["z"])], [], "function 'a' needs 'z', which is no function and no input"),
-        ([("a", [])], ["x", "y"], "no signature uses the input 'x'; take it out"),
+        ([("a", [])], ["x", "y"], "no function uses the input 'x'; take it out"),
         ([("a", ["a"])], ["a"], "'a' is a function and an input"),
     ],
     ids=["circle", "twice", "unknown", "unused", "both"],
 )
 def test_messages_speak_of_what_the_nodes_are(mentions, inputs, says):
-    """The words for a node and for where it names others are the caller's."""
+    """The word for a node is the caller's."""
     with pytest.raises(ConfigError, match=says):
-        Graph(mentions, inputs=inputs, node="function", where="signature")
+        Graph(mentions, inputs=inputs, node="function")
 
 
 def test_a_missing_time_is_named():

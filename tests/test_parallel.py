@@ -93,7 +93,7 @@ def test_over_real_http(fresh_lab):
         return await lab.ask("Review lakes.", agent="right", temperature=0)
 
     expected, _ = lab.simulate(parallel.run_sequential([left, right]))
-    lab.configure(time_scale=5)
+    lab.configure(time_scale=20)
     with trace() as t:
         assert asyncio.run(parallel.run([left, right])) == expected
     assert t.peak == 2
@@ -159,7 +159,7 @@ async def last(broken, slow_lake):
 
 def test_failure_keeps_the_results_and_names_the_function():
     """StepError carries the step, its cause, and what had ended by then, as the engines' does."""
-    with pytest.raises(StepError, match=r"'broken' failed \(ValueError: no river\); 1 of 4") as e:
+    with pytest.raises(StepError, match=r"'broken' failed .*no river\); .* has 1 of 4") as e:
         run_virtual(parallel.run([river, slow_lake, broken, last]))
     assert (e.value.step, e.value.results) == ("broken", {"river": "river"})
     assert isinstance(e.value.__cause__, ValueError)
@@ -246,7 +246,7 @@ def needs_itself(needs_itself):
         ([river, river], {}, "two functions are called 'river'"),
         ([broken], {}, "function 'broken' needs 'river', which is no function and no input"),
         ([needs_itself], {}, "these functions wait for each other forever: needs_itself -> needs"),
-        ([river], {"topic": "x"}, "no signature uses the input 'topic'"),
+        ([river], {"topic": "x"}, "no function uses the input 'topic'"),
         ([river, broken], {"river": "x"}, "'river' is a function and an input"),
         ([takes_any], {}, r"'takes_any' takes '\*args' without a name"),
         ([takes_more], {}, r"'takes_more' takes '\*\*more' without a name"),
@@ -254,7 +254,6 @@ def needs_itself(needs_itself):
         ([lambda: 1], {}, "is no function with a name"),
         ([functools.partial(river)], {}, "is no function with a name"),
         (["river"], {}, "'river' is no function with a name"),
-        ([type], {}, "'type': no signature found.*of your own"),
     ],
 )
 @pytest.mark.parametrize("run", [parallel.run, parallel.run_sequential])

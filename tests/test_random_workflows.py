@@ -8,21 +8,20 @@ from typing import Any
 
 import pytest
 
-from agentlab import lab
+from agentlab import engines, lab
 from agentlab.bench import cost, experiment, measure, report, results
 from agentlab.bench.experiment import Experiment, Workload
 from agentlab.endpoint.middleware import fault_plan
-from agentlab.engines import asyncio as as_soon_as_ready
 from agentlab.settings import DATA
-from agentlab.workflow import Step, Workflow, random_workflow
+from agentlab.workflow import Step, Workflow, as_ready, random_workflow
 
 FAULTS = str(DATA / "faults" / "every-kind.yaml")
 STORED = DATA / "results"
 
 
-def measured(folder: Path, many: int, engines: list[Any], **changed: Any) -> results.Results:
+def measured(folder: Path, many: int, ways: list[Any], **changed: Any) -> results.Results:
     asked = Experiment(
-        about="x", workloads=[Workload(random=many)], engines=engines, warmups=0, **changed
+        about="x", workloads=[Workload(random=many)], engines=ways, warmups=0, **changed
     )
     return measure.run(asked, folder / "random.json")
 
@@ -68,27 +67,25 @@ def test_a_hundred_under_faults_give_what_they_give_without():
             assert m.requests == m.steps + sum((m.faults or {}).values())
 
 
-@pytest.mark.parametrize("engine", ["crewai", "dask"])
 @pytest.mark.filterwarnings("ignore")  # CrewAI's and its libraries' own
-def test_on_the_real_clock_too(fresh_lab, tmp_path, engine):
-    """A native Flow, and other processes, give the same bytes under the same faults."""
+def test_on_the_real_clock_too(fresh_lab, tmp_path):
+    """A native Flow gives the same bytes under the same faults; test_engine_dask has Dask."""
     settings = {"time_scale": 20, "faults": FAULTS, "upstream": None}
     shape: dict[str, Any] = {"clock": "real", "presets": ["instant"], "strategies": ["timeout"]}
-    runs = measured(tmp_path, 20, [engine], settings=settings, **shape).measurements
-    whole = by_engine(results.load(STORED / "graphs.json"))["sequential"][:20]
+    runs = measured(tmp_path, 4, ["crewai"], settings=settings, **shape).measurements
+    whole = by_engine(results.load(STORED / "graphs.json"))["sequential"][:4]
     assert [(m.answers, m.error) for m in runs] == [(m.answers, None) for m in whole]
     assert sum(m.requests for m in runs) > sum(m.steps for m in runs)
 
 
 def test_another_answer_is_seen(fresh_lab, tmp_path, monkeypatch):
     """An engine that changes one answer is not equal: the comparison compares."""
-    run = as_soon_as_ready.run
 
-    async def careless(workflow, inputs=None, **options):
-        found = await run(workflow, inputs, **options)
+    async def careless(needs, call):
+        found = await as_ready(needs, call)
         return found | {"s0": found["s0"] + " "}
 
-    monkeypatch.setattr(as_soon_as_ready, "run", careless)
+    monkeypatch.setitem(engines._SCHEDULES, "asyncio", careless)
     some = measured(tmp_path, 3, ["sequential", "asyncio"])
     problems = results.unequal(some.measurements)
     assert len(problems) == 3
@@ -99,8 +96,8 @@ def test_another_answer_is_seen(fresh_lab, tmp_path, monkeypatch):
 def test_an_endpoint_that_only_fails_gives_no_result(fresh_lab, tmp_path):
     """Each run is a measurement with an error, on every engine."""
     settings = {"faults": [{"kind": "error", "status": 400, "probability": 1}]}
-    engines = ["asyncio", "functions", "langgraph-graph"]
-    some = measured(tmp_path, 1, engines, settings=settings)
+    ways = ["asyncio", "functions", "langgraph-graph"]
+    some = measured(tmp_path, 1, ways, settings=settings)
     assert all("'s0'" in (m.error or "") for m in some.measurements)
     assert some.measured == []
 

@@ -13,13 +13,13 @@ from hypothesis import assume, example, given, settings
 from hypothesis import strategies as st
 
 from agentlab import workflow
-from agentlab.commands import workflow as workflow_command
 from agentlab.commands.main import main
 from agentlab.errors import ConfigError, FileError
-from agentlab.workflow import Workflow, _file, random_workflow
-from agentlab.workflow._step import Step
+from agentlab.settings import DATA
+from agentlab.workflow import Step, Workflow, _steps, random_workflow
 
-SCHEMA = json.loads(_file.SCHEMA.read_text())
+WORKFLOWS = DATA / "workflows"
+SCHEMA = json.loads((WORKFLOWS / "schema.json").read_text())
 VALIDATOR = jsonschema_rs.Draft202012Validator(SCHEMA)
 
 
@@ -163,7 +163,6 @@ def test_wrong_names_are_found_beside_wrong_fields(written):
     ("wrong", "field"),
     [
         ("inputs: [topic]\nsteps: [{name: a, promt: 'Of {topic}'}]", "prompt"),
-        ("input: [topic]\nsteps: [{name: a, prompt: 'Of {topic}'}]", "input"),
         ("inputs: [1]\nsteps: [{name: a, prompt: 'Of {topic}'}]", "inputs[0]"),
         ("steps: [{nam: b, prompt: x}, {name: a, prompt: 'Of {b}'}]", "name"),
         ("steps: [{name: the notes, prompt: x}, {name: a, prompt: 'Of {notes}'}]", "the notes"),
@@ -175,7 +174,7 @@ def test_no_name_is_blamed_for_what_cannot_be_read(written, wrong, field):
     """A name that may be misspelt only where it is given is no problem where it is used."""
     found = problems(written(f"about: x\n{wrong}"))
     assert not [says for *_, says in found if "no step and no input" in says]
-    assert not [says for *_, says in found if "no prompt uses" in says]
+    assert not [says for *_, says in found if "no step uses" in says]
     assert any(field in f"{where} {says}" for _, _, where, says in found)
 
 
@@ -257,25 +256,18 @@ def test_a_byte_order_mark_and_other_line_ends_are_no_problem(written):
 # The schema
 
 
-def test_schema_is_one():
-    """It is a valid JSON Schema of draft 2020-12, and describes every property."""
+def test_the_schema_is_that_of_the_models():
+    """It is a valid JSON Schema, says what steps and files are, and follows from what is read."""
     jsonschema_rs.meta.validate(SCHEMA)
     assert SCHEMA["$schema"] == "https://json-schema.org/draft/2020-12/schema"
-    assert SCHEMA["$id"].startswith("urn:")
-    for part in (SCHEMA, SCHEMA["$defs"]["Step"]):
-        assert all(prop["description"] for prop in part["properties"].values())
-
-
-def test_the_schema_is_that_of_the_models():
-    """What the file says follows from what is read."""
-    made = json.dumps(_file.schema(), indent=2, ensure_ascii=False) + "\n"
-    assert _file.SCHEMA.read_text(encoding="utf-8") == made
+    assert "max_tokens: The most tokens" in SCHEMA["$defs"]["Step"]["description"]
+    assert _steps.schema() == SCHEMA
 
 
 @pytest.mark.parametrize("name", workflow.names())
 def test_the_courses_files_fit_the_schema(name):
     """And name it, so that an editor checks them."""
-    text = (_file.SCHEMA.parent / f"{name}.yaml").read_text()
+    text = (WORKFLOWS / f"{name}.yaml").read_text()
     assert VALIDATOR.is_valid(yaml.safe_load(text))
     assert text.startswith("# yaml-language-server: $schema=schema.json\n")
 
@@ -369,14 +361,13 @@ def test_schema_and_loader_agree(tmp_path_factory, file):
 # There and back
 
 
-@pytest.mark.parametrize("seed", range(50))
+@pytest.mark.parametrize("seed", range(20))
 def test_random_workflows_come_back(tmp_path, seed):
     """What was saved loads equal."""
     path = tmp_path / "random.yaml"
     w = random_workflow(seed)
-    w.save(path)
+    path.write_text(w.to_yaml(), encoding="utf-8")
     again = Workflow.load(str(path))
-    assert again == w
     assert (again.about, again.steps, again.needs) == (w.about, w.steps, w.needs)
 
 
@@ -384,11 +375,10 @@ def test_random_workflows_come_back(tmp_path, seed):
 def test_the_courses_workflows_come_back(tmp_path, name):
     """Also those in Korean, with braces, limits and several lines; the about is kept."""
     w, path = Workflow.load(name), tmp_path / f"{name}.yaml"
-    w.save(path)
+    path.write_text(w.to_yaml(), encoding="utf-8")
     again = Workflow.load(str(path))
-    assert again == w
     assert (again.name, again.about, again.inputs) == (w.name, w.about, w.inputs)
-    assert "prompt: |-\n" in path.read_text(encoding="utf-8")
+    assert again.steps == w.steps
 
 
 ANY_TEXT = st.text(
@@ -415,47 +405,6 @@ def test_any_text_comes_back(tmp_path_factory, text, system, temperature, max_to
     assert Workflow.load(str(path)).steps == (step,)
 
 
-def test_defaults_are_left_out():
-    """A short step is a short text."""
-    w = Workflow([Step("a", "Hello {who}.", max_tokens=3)], inputs=["who"], name="greeting")
-    assert w.to_yaml() == (
-        "about: greeting\ninputs: [who]\nsteps:\n"
-        "  - name: a\n    max_tokens: 3\n    prompt: Hello {who}.\n"
-    )
-
-
-def test_a_failed_save_leaves_what_was_there(tmp_path, monkeypatch):
-    """The old file, whole, and no part of the new one."""
-    path = tmp_path / "mine.yaml"
-    random_workflow(1).save(path)
-    before = path.read_bytes()
-
-    def full(_):
-        raise OSError(28, "No space left on device")
-
-    monkeypatch.setattr("os.fsync", full)
-    with pytest.raises(OSError, match="No space"):
-        random_workflow(2).save(path)
-    assert path.read_bytes() == before
-    assert [file.name for file in tmp_path.iterdir()] == ["mine.yaml"]
-
-
-def test_another_ending_is_refused(tmp_path):
-    """It would not be found again by its path."""
-    with pytest.raises(ConfigError, match=r"ends in \.yaml; got .*mine\.txt"):
-        random_workflow(1).save(tmp_path / "mine.txt")
-
-
-def test_equal_workflows_ask_the_same():
-    """Name and order say nothing; any word of a step does."""
-    steps = [Step("a", "{x} {y}"), Step("b", "hello")]
-    one = Workflow(steps, inputs=["x", "y"], name="one")
-    assert one == Workflow(steps, inputs=["y", "x"], name="two")
-    assert len({one, Workflow(steps[::-1], inputs=["y", "x"])}) == 1
-    assert one != Workflow([Step("a", "{x} {y}", max_tokens=1)], inputs=["x", "y"])
-    assert one != "one"
-
-
 # The command
 
 
@@ -473,15 +422,6 @@ def test_check_names_all_and_fails(written, capsys):
     assert lines[8].startswith("no workflow 'raport'")
 
 
-def test_show_says_what_the_graph_allows(capsys):
-    """Steps, work, span and peak in units of a step."""
-    assert main(["workflow", "show", "comprehensive"]) == 0
-    shown = capsys.readouterr().out
-    assert "| middle | topic, practice | 1000 |" in shown
-    assert "Work 8, span 4 (basics -> opening -> editor -> publisher), at most 3 at " in shown
-    assert "2.00 times as fast" in shown
-
-
 @pytest.mark.parametrize("to", ["langgraph", "flow"])
 @pytest.mark.filterwarnings("ignore")  # CrewAI's and its libraries' own
 def test_export_prints_a_script(capsys, to):
@@ -491,16 +431,3 @@ def test_export_prints_a_script(capsys, to):
     compile(script, "report.py", "exec")
     assert script.startswith("# report: The basic workflow.")
     assert ("StateGraph(State)" in script) == (to == "langgraph")
-
-
-def test_mermaid_has_each_need_once():
-    """A node for each step and input, an edge for each mention, and no name that Mermaid takes."""
-    w = Workflow([Step("end", "{topic} {topic}"), Step("graph", "{end}")], inputs=["topic"])
-    assert workflow_command.mermaid(w).splitlines() == [
-        "graph LR",
-        "    i0([topic])",
-        "    s0[end]",
-        "    s1[graph]",
-        "    i0 --> s0",
-        "    s0 --> s1",
-    ]

@@ -1,15 +1,12 @@
 """The engines: one Workflow, run by different means. Results are equal; only time differs.
 
-    sequential   one step after the other: the baseline
-    asyncio      each step as soon as its inputs are there, as tasks of one event loop
-    langgraph    likewise, in native LangGraph; also the plain graph, which runs in supersteps
-    crewai       likewise, as a native CrewAI Flow; on the real clock only
-    dask         each call in another process, here or on another host; on the real clock only
-    _dask_processes  the scheduler and the workers here, which end with the process they serve
-    asking       what they share: how a step is asked
+`sequential` asks one step after the other: the baseline. `asyncio` asks each step as soon as its
+inputs are there, and so do the frameworks, which only their own files import:
 
-Each has `run(workflow, values, ask=...)`, which `run` here picks by its name. Only its own engine
-imports a framework.
+    langgraph   natively, in its functional API; also as the plain graph, which runs in supersteps
+    crewai      as a native Flow; on the real clock only
+    dask        from other processes, here or on other hosts; on the real clock only
+    asking      what all share: how a step is asked
 """
 
 from __future__ import annotations
@@ -18,17 +15,20 @@ from collections.abc import Awaitable, Callable, Mapping
 from contextlib import nullcontext
 from functools import partial
 from importlib import import_module
+from typing import Any
 
 from agentlab import lab
 from agentlab._support.extras import extras
 from agentlab._support.progress_bar import bar
-from agentlab.engines.asking import Ask
+from agentlab.engines.asking import Ask, answer
 from agentlab.errors import ConfigError
-from agentlab.workflow import Run, Workflow
+from agentlab.workflow import Run, Workflow, as_ready, in_order
 
 __all__ = ["ENGINES", "Ask", "bar", "run", "watched"]
 
 ENGINES = ("sequential", "asyncio", "langgraph", "crewai", "dask")
+
+_SCHEDULES = {"sequential": in_order, "asyncio": as_ready, "dask": as_ready}
 
 
 async def run(
@@ -58,15 +58,28 @@ async def run(
     """
     if engine not in ENGINES:
         raise ConfigError(f"no engine {engine!r}; choose one of {', '.join(ENGINES)}")
-    with extras():
-        chosen = import_module(f"agentlab.engines.{engine}")
     values = workflow.given(inputs)
     if engine == "dask" and ask is None:
-        async with chosen.Cluster() as cluster:
+        with extras():
+            from agentlab.engines.dask import Cluster
+        async with Cluster() as cluster:
             return await run(workflow, inputs, engine=engine, ask=cluster.ask, progress=progress)
-    return await watched(
-        workflow, partial(chosen.run, workflow, values), ask=ask, progress=progress
-    )
+    if engine in _SCHEDULES:
+        how: Callable[..., Awaitable[dict[str, str]]] = partial(_scheduled, _SCHEDULES[engine])
+    else:
+        with extras():
+            how = import_module(f"agentlab.engines.{engine}").run
+    return await watched(workflow, partial(how, workflow, values), ask=ask, progress=progress)
+
+
+async def _scheduled(
+    schedule: Callable[..., Any], workflow: Workflow, values: dict[str, str], *, ask: Ask
+) -> dict[str, str]:
+    async def call(name: str, given: dict[str, str]) -> str:
+        return await answer(workflow.step(name), values | given, ask)
+
+    results: dict[str, str] = await schedule(workflow.needs, call)
+    return results
 
 
 async def watched(
@@ -82,9 +95,7 @@ async def watched(
         StepError: If a step fails. It carries the answers that there were by then.
     """
     shown = bar(total=len(workflow.steps), name=workflow.name) if progress else None
-    steps = Run(
-        workflow.needs, node="step", where=f" of workflow {workflow.name!r}", result="answer"
-    )
+    steps = Run(workflow.needs, node="step", where=f" of workflow {workflow.name!r}")
 
     async def counted(prompt: str, *, agent: str, **options: object) -> str:
         text: str = await steps.call(agent, ask or lab.ask, prompt, agent=agent, **options)

@@ -13,12 +13,13 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import socket
-from collections.abc import Mapping
+import os
+import signal
+import sys
+from asyncio.subprocess import DEVNULL, PIPE, Process
 from contextlib import AsyncExitStack
-from ipaddress import ip_address
-from itertools import count
-from typing import Any, NamedTuple, Self
+from tempfile import TemporaryDirectory
+from typing import Any, Self
 from uuid import uuid4
 
 from distributed import Client, Reschedule, get_worker
@@ -30,8 +31,7 @@ from distributed.scheduler import KilledWorker
 from agentlab import lab, settings
 from agentlab._support.asyncio_tools import raise_if_cancelled_elsewhere
 from agentlab._support.numbers import checked
-from agentlab.engines._dask_processes import LocalProcesses, kill
-from agentlab.engines.asyncio import run as run
+from agentlab._support.owned import end_with_owner
 from agentlab.errors import ClusterLost, ConfigError, EndpointError
 from agentlab.lab import Connection, Reply, connection
 from agentlab.resilience import words
@@ -40,15 +40,11 @@ from agentlab.resilience import words
 for _part in ("batched", "client", "core", "protocol.pickle"):
     logging.getLogger(f"distributed.{_part}").setLevel(logging.CRITICAL)
 
-_NOTICED_S = 0.1
-"""How often a call on a worker looks whether anybody still waits for it."""
+_NOTICED_S = 0.1  # how often a call on a worker looks whether anybody still waits for it
+_STARTED_S = 60  # how long a cluster may take to be there
 
-
-class _Upstream(NamedTuple):
-    """A real model, which each worker asks with a key of its own."""
-
-    url: str
-    model: str
+_Model = Connection | tuple[str, str]
+"""What a call asks: an endpoint, or a real model's URL and name, with a key of the worker's own."""
 
 
 class Cluster:
@@ -59,9 +55,6 @@ class Cluster:
         workers: How many processes to start here.
         calls_per_worker: The most calls in flight on each of these.
         dashboard: Whether a scheduler that is started here serves Dask's pages, on loopback.
-
-    Attributes:
-        client: Dask's own, for whatever else it can do.
 
     Raises:
         ConfigError: On entering the block: if there is no scheduler at the address, if it is on
@@ -85,65 +78,81 @@ class Cluster:
         checked("calls_per_worker", calls_per_worker, least=1, whole=True)
         self._address = address
         self._workers, self._calls = workers, calls_per_worker
-        self._with_dashboard = dashboard and address is None
-        self._numbers = count()
-        self._name = uuid4().hex  # others may use the same scheduler
+        self._dashboard = dashboard and address is None
         self._open = AsyncExitStack()
-        self.client: Any = None
-        self._local: LocalProcesses | None = None
-        self._elsewhere = False
+        self._client: Any = None
+        self._scheduler: Process | None = None
+        self._here: list[Process] = []
 
     async def __aenter__(self) -> Self:
         try:
-            where = self._address
-            if where is None:
-                self._local = LocalProcesses(self._calls, dashboard=self._with_dashboard)
-                self._open.push_async_callback(self._local.close)
-                await self._local.start(self._workers)
-                where = self._local.address
-            self._elsewhere = not await _is_loopback(where)
-            model = self._model()
-            self.client = await self._open.enter_async_context(
-                Client(where, asynchronous=True, timeout=10, set_as_default=False)  # type: ignore[no-untyped-call]
-            )
-            await self.client.wait_for_workers(self._workers if self._local else 1, timeout=30)
-            await self.client.run(_prepare, model)
+            async with asyncio.timeout(_STARTED_S):
+                await self._connect()
         except BaseException as error:
             await self.__aexit__()
-            if isinstance(error, OSError | TimeoutError | ValueError) and not isinstance(
-                error, ConfigError
-            ):
-                raise ConfigError(
-                    f"no cluster at {self._address or 'this machine'}: {error}; start one with "
-                    "`dask scheduler` and `dask worker`, or leave the address out"
-                ) from None
-            raise
+            if isinstance(error, ConfigError) or not isinstance(error, OSError | ValueError):
+                raise
+            raise ConfigError(
+                f"no cluster at {self._address or 'this machine'}: {words(error)}; start one with "
+                "`dask scheduler` and `dask worker`, or leave the address out"
+            ) from None
         return self
+
+    async def _connect(self) -> None:
+        model = self._model()
+        where = {"address": self._address}
+        if self._address is None:
+            folder = self._open.enter_context(TemporaryDirectory(prefix="agentlab-dask-"))
+            self._file = f"{folder}/scheduler.json"
+            where = {"scheduler_file": self._file}
+            page = "--dashboard-address=127.0.0.1:0" if self._dashboard else "--no-dashboard"
+            self._scheduler = await self._start("scheduler", "--port=0", page, "--preload")
+        client: Any = Client(**where, asynchronous=True, timeout=10, set_as_default=False)  # type: ignore[no-untyped-call]
+        self._client = await self._open.enter_async_context(client)
+        if self._scheduler is not None:
+            await self.scale(self._workers)
+        await client.wait_for_workers(1)
+        await client.run(_turn_to, model)  # imports and starts what calls need, before any timer
+
+    async def _start(self, kind: str, *options: str) -> Process:
+        """Start what `dask scheduler` or `dask worker` starts in a terminal, on loopback."""
+        process = await asyncio.create_subprocess_exec(
+            *(sys.executable, "-m", "dask", kind, "--host=127.0.0.1", "--protocol=tcp"),
+            # The last option is a --preload, of this file: Dask calls its `dask_setup`.
+            *(f"--scheduler-file={self._file}", *options, __name__),
+            stdin=PIPE,  # it closes when this process ends, however that ends
+            stdout=DEVNULL,
+            stderr=DEVNULL,
+            start_new_session=True,
+        )
+        self._open.push_async_callback(_ended, process)
+        return process
 
     async def __aexit__(self, *_: object) -> None:
         await self._open.aclose()
-        self.client = self._local = None
+        self._client = self._scheduler = None
+        self._here.clear()
+
+    @property
+    def client(self) -> Any:
+        """Dask's own client, for whatever else it can do inside of the `async with` block."""
+        if self._client is None:
+            raise ConfigError("this cluster is not open; use `async with Cluster() as cluster`")
+        return self._client
 
     @property
     def dashboard(self) -> str | None:
-        """The address of Dask's pages, which show workers and calls; None unless asked for.
+        """The address of Dask's pages, which show workers and calls; None unless asked for."""
+        return str(self.client.dashboard_link) if self._dashboard else None
 
-        Raises:
-            ConfigError: Outside of the `async with` block.
-        """
-        self._inside()
-        return str(self.client.dashboard_link) if self._with_dashboard else None
-
-    def _inside(self) -> None:
-        if self.client is None:
-            raise ConfigError("this cluster is not open; use `async with Cluster() as cluster`")
-
-    def _model(self) -> Connection | _Upstream:
+    def _model(self) -> _Model:
         """Return which model answers here, as workers have to be told."""
         chosen = connection.current()
-        if chosen.real and chosen.upstream is not None and self._local is None:
-            return _Upstream(chosen.upstream, chosen.model)
-        if self._elsewhere:
+        if self._address is None:
+            return lab.address()
+        if chosen.real and chosen.upstream is not None:
+            return chosen.upstream, chosen.model
+        if not get_address_host(self._address).startswith(("127.", "localhost", "::1")):
             raise ConfigError(
                 f"the workers of {self._address} are on other hosts and cannot ask what answers "
                 f"here, {lab.where()}; set OPENAI_BASE_URL and OPENAI_API_KEY here and there, or "
@@ -157,18 +166,22 @@ class Cluster:
         Raises:
             ConfigError: If the cluster was not started here, or is not open.
         """
-        self._inside()
         checked("workers", workers, least=1, whole=True)
-        if self._local is None:
-            raise ConfigError("only a cluster that was started here can be scaled")
-        await self._local.scale(workers)
-        await self.client.wait_for_workers(workers, timeout=30)
+        if self._scheduler is None:
+            raise ConfigError(
+                "only workers that were started here, by `async with Cluster()`, scale"
+            )
+        while len(self._here) < workers:
+            calls = ("--no-dashboard", "--memory-limit=0", f"--nthreads={self._calls}")
+            self._here.append(await self._start("worker", *calls, "--preload-nanny"))
+        while len(self._here) > workers:
+            await _ended(self._here.pop())
+        await self.client.wait_for_workers(workers, timeout=_STARTED_S)
 
     async def kill_scheduler(self) -> None:
         """Kill the scheduler of a cluster that was started here, to see what that costs."""
-        self._inside()
-        if self._local is not None and self._local.scheduler is not None:
-            await kill(self._local.scheduler)
+        if self._scheduler is not None:
+            await _ended(self._scheduler)
 
     async def ask(self, prompt: str, *, agent: str = "agent", **options: Any) -> str:
         """Call `lab.ask` on some worker; see `reply`."""
@@ -179,65 +192,53 @@ class Cluster:
 
         Raises:
             ClusterLost: If the scheduler is gone.
-            EndpointError: If worker after worker died with this call in flight: one more than
-                the scheduler's `allowed-failures`, which is 3. The call may be innocent, so
-                asking again may help.
+            EndpointError: If four workers in turn died with this call in flight.
             ConfigError: If the worker's settings name another model than those here, the cluster
                 is not open, or the prompt or an option cannot be sent to another process.
         """
-        self._inside()
-        _check_sendable({"prompt": prompt, "agent": agent, **options})
-        # One kind of task to Dask: it learns how long a call takes, and late workers get some.
-        key = f"call-{self._name}-{next(self._numbers)}"
-        future = self.client.submit(
-            _reply, key, self._model(), prompt, agent, options, key=key, pure=False
-        )
+        key = f"call-{uuid4().hex}"  # by its first word Dask learns how long a call takes
+        given = {"prompt": prompt, "agent": agent, **options}
+        try:
+            loads(dumps(given))  # type: ignore[no-untyped-call]
+        except Exception as error:  # of which Dask would log a traceback and its own classes
+            raise ConfigError(
+                f"a question that cannot be sent to another process ({words(error)}); give a "
+                "prompt and options of plain data such as text and numbers"
+            ) from None
+        future = self.client.submit(_reply, key, self._model(), given, key=key, pure=False)
         try:
             # On a busy machine Dask may cancel a call that nobody gave up.
             return await raise_if_cancelled_elsewhere(future)
         except FutureCancelledError as error:
             raise ClusterLost(f"the scheduler was lost while {agent!r} waited: {error}") from None
         except KilledWorker as error:
-            raise EndpointError(
-                f"workers that died while {agent!r} waited: {error.allowed_failures + 1}, the last "
-                f"one {error.last_worker.address}; ask again, and look at what kills them"
-            ) from None
+            died = f"workers that died while {agent!r} waited: {error.allowed_failures + 1}"
+            raise EndpointError(f"{died}; ask again, and look at what kills them") from None
         finally:
             if not future.done():
                 asyncio.ensure_future(future.cancel(force=True))  # noqa: RUF006
             future.release()
 
 
-def _check_sendable(values: Mapping[str, Any]) -> None:
-    """Refuse what cannot be sent before Dask does, which logs a traceback and its own classes."""
-    for name, value in values.items():
-        try:
-            loads(dumps(value))  # type: ignore[no-untyped-call]
-        except Exception as error:
-            raise ConfigError(
-                f"{name} is of type {type(value).__name__} and cannot be sent to another process "
-                f"({words(error)}); give plain data such as text and numbers"
-            ) from None
+async def _ended(process: Process) -> None:
+    """Have a scheduler or worker kill itself and what it has started, and wait until it has."""
+    if process.stdin is not None:
+        process.stdin.close()
+    await process.wait()
 
 
-async def _is_loopback(address: str) -> bool:
-    """Return whether only this machine reaches the scheduler's address."""
-    host = get_address_host(address)
-    try:
-        return ip_address(host).is_loopback
-    except ValueError:  # a name
-        loop = asyncio.get_running_loop()
-        found = await loop.getaddrinfo(host, None, type=socket.SOCK_STREAM)
-    return all(ip_address(where[0]).is_loopback for *_, where in found)
+def dask_setup(_service: object) -> None:
+    """End with the process that started this one. Dask calls this in each of these processes."""
+
+    def end_the_group() -> None:
+        if hasattr(os, "killpg"):
+            os.killpg(0, signal.SIGKILL)
+        os._exit(1)
+
+    end_with_owner(end_the_group)
 
 
-def _prepare(model: Connection | _Upstream, dask_worker: Any) -> None:
-    """Import what calls need and start what they ask, on every worker, outside of any timer."""
-    _turn_to(model, dask_worker.address)
-    lab.base_url()
-
-
-def _turn_to(model: Connection | _Upstream, worker: str) -> None:
+def _turn_to(model: _Model, dask_worker: Any) -> None:
     """Make this worker ask this model from now on, or refuse to ask another one instead."""
     if isinstance(model, Connection):
         lab.connect(model)
@@ -246,23 +247,22 @@ def _turn_to(model: Connection | _Upstream, worker: str) -> None:
     if not own.real or (own.upstream, own.model) != model:
         its = f"{own.model} at {own.upstream}" if own.real else "its local model"
         raise ConfigError(
-            f"worker {worker} would ask {its}, not {model.model} at {model.url}; set "
+            f"worker {dask_worker.address} would ask {its}, not {model[1]} at {model[0]}; set "
             "OPENAI_BASE_URL, OPENAI_API_KEY and OPENAI_MODEL there as they are here"
         )
     if connection.current() != own:  # another driver had turned it to an endpoint on loopback
         lab.configure()
+    lab.base_url()  # starts what forwards to it
 
 
-async def _reply(
-    key: str, model: Connection | _Upstream, prompt: str, agent: str, options: dict[str, Any]
-) -> Reply:
-    """Ask on this worker, as long as somebody waits for the answer."""
+async def _reply(key: str, model: _Model, given: dict[str, Any]) -> Reply:
+    """Ask on this worker, as long as somebody waits for the answer: Dask ends no coroutine."""
     worker = get_worker()
 
     async def ask() -> Reply:
         # With no `await` between: another driver's call must not turn the worker away again.
-        _turn_to(model, worker.address)
-        return await lab.reply(prompt, agent=agent, **options)
+        _turn_to(model, worker)
+        return await lab.reply(**given)
 
     asking = asyncio.ensure_future(ask())
     try:

@@ -9,16 +9,10 @@ from __future__ import annotations
 
 import asyncio
 import operator
-import sys
-from collections.abc import AsyncIterator
-from contextlib import nullcontext
 from typing import Annotated, Any, TypedDict
 
-from langchain_core.runnables import RunnableConfig, ensure_config
-from langchain_core.runnables.config import merge_configs, var_child_runnable_config
 from langgraph.checkpoint.base import BaseCheckpointSaver
 from langgraph.config import get_config
-from langgraph.errors import GraphBubbleUp
 from langgraph.func import entrypoint, task
 from langgraph.graph import END, START, StateGraph
 from langgraph.pregel import Pregel
@@ -87,43 +81,30 @@ def dataflow(
 ) -> Pregel[Any, Any, Any, Any]:
     """Return the workflow as a LangGraph entrypoint whose tasks wait for their own inputs only.
 
-    LangGraph's `max_concurrency` bounds how many steps are asked at the same time: 1 is the
-    sequential baseline. A step that waits for its inputs takes no slot.
-
     Args:
         ask: What answers a step, by default `lab.ask`.
         checkpointer: Keeps finished answers. With it, a run that failed is resumed by
             `await app.ainvoke(None, config)`, and asks for nothing that was answered before.
 
     Raises:
-        ConfigError: When it runs, if `max_concurrency` is not a whole number from 1.
+        ConfigError: When it runs with LangGraph's `max_concurrency`.
 
     Example:
         app = dataflow(workflow)
         results = await app.ainvoke({"topic": "tides", "data": "heights"})
-        one_by_one = await app.ainvoke(inputs, {"max_concurrency": 1})
     """
 
     @entrypoint(checkpointer=checkpointer)
     async def app(inputs: dict[str, str]) -> dict[str, str]:
         values = workflow.given(inputs)
-        limit: int | None = get_config()["configurable"].get(_LIMIT)
-        slots = nullcontext() if limit is None else asyncio.Semaphore(limit)
-        failed: list[Exception] = []
+        if get_config().get("max_concurrency"):
+            raise ConfigError(
+                "with max_concurrency LangGraph gives slots to steps that only wait, and may stand "
+                "still; bound the calls: dataflow(workflow, ask=Guard(max_concurrency=...).ask)"
+            )
 
         async def call(name: str, given: dict[str, str]) -> str:
-            async with slots:
-                if failed:  # a slot that a failure freed is for nobody
-                    raise failed[0]
-                if limit is not None:  # graphs inside `ask` keep to the same limit
-                    var_child_runnable_config.set(get_config() | {"max_concurrency": limit})
-                try:
-                    return await answer(workflow.step(name), values | given, ask or lab.ask)
-                except GraphBubbleUp:  # an interrupt is not a failure
-                    raise
-                except Exception as error:
-                    failed.append(error)
-                    raise
+            return await answer(workflow.step(name), values | given, ask or lab.ask)
 
         def start(name: str, work: Any) -> Any:
             return task(name=name)(work)()
@@ -134,29 +115,4 @@ def dataflow(
         await asyncio.gather(*answers.values())
         return {name: answer.result() for name, answer in answers.items()}
 
-    return _Dataflow(**vars(app))
-
-
-_LIMIT = "__agentlab_limit"  # LangGraph does not store keys that begin with two underscores
-
-
-class _Dataflow(Pregel[Any, Any, Any, Any]):
-    """An entrypoint that keeps `max_concurrency` by itself.
-
-    LangGraph would give a slot to the entrypoint and to every task that waits for others, so that
-    few slots or none would be left for the tasks that could run.
-    """
-
-    async def astream(
-        self, input: Any, config: RunnableConfig | None = None, **options: Any
-    ) -> AsyncIterator[Any]:
-        # From this call, from `with_config`, or from the graph around it.
-        limit = ensure_config(merge_configs(self.config, config)).get("max_concurrency")
-        if limit is not None and (not isinstance(limit, int) or limit < 1):
-            raise ConfigError(f"max_concurrency={limit!r}: give a whole number from 1, or None")
-        given: RunnableConfig = {**(config or {})}
-        given["configurable"] = {**given.get("configurable", {}), _LIMIT: limit}
-        if limit is not None:
-            given["max_concurrency"] = sys.maxsize
-        async for part in super().astream(input, given, **options):
-            yield part
+    return app

@@ -1,9 +1,8 @@
 """CrewAI, silent and offline from its first import, leaving nothing behind on this machine.
 
-Import this before `crewai`. By default CrewAI reports what it does to its makers (and waits some
-ten seconds for that at the end), asks on a terminal whether to share a trace, looks for a newer
-version, and writes keys, settings and databases into the user's home. Here it does none of this:
-its files lie in a folder of this process alone, which is deleted when the process ends.
+Import this before `crewai`, which by default reports what it does to its makers, asks whether to
+share a trace, looks for a newer version, and writes keys, settings and databases into the user's
+home. Here its files lie in a folder of this process alone, which is deleted when that ends.
 """
 
 from __future__ import annotations
@@ -26,8 +25,8 @@ from agentlab.errors import ConfigError
 
 if "crewai" in sys.modules:
     warnings.warn(
-        "crewai was imported before agentlab.lab.crews, so it may have spoken to its makers or "
-        "written into your home; import agentlab.lab.crews first",
+        "crewai was imported before, and may have spoken to its makers or written into your home; "
+        "import agentlab.lab.crews first",
         stacklevel=2,
     )
 
@@ -70,13 +69,10 @@ event_context._default_config.empty_pop_behavior = event_context.MismatchBehavio
 
 
 def guarded(llm: LLM, run: Callable[[Callable[[], Awaitable[Any]]], Awaitable[Any]]) -> LLM:
-    """Let every call that a crew makes with this LLM go through `run`; return the LLM.
+    """Let every call that a crew makes with this LLM go through `run`, such as `Guard.run`.
 
     An agent asks from a thread, in `akickoff` as well. The call is handed over to the event loop
     that is running now, so that one guard sees the calls of all agents.
-
-    Args:
-        run: Takes a function that makes an awaitable, and awaits it: `Guard.run`.
 
     Raises:
         ConfigError: If no event loop is running. A crew's blocking `kickoff` inside the loop
@@ -89,9 +85,7 @@ def guarded(llm: LLM, run: Callable[[Callable[[], Awaitable[Any]]], Awaitable[An
     """
     loop = running_loop()
     if loop is None:
-        raise ConfigError(
-            "guarded needs a running event loop, in which the guard lives; call it in a coroutine"
-        )
+        raise ConfigError("a guard lives in a running event loop; call guarded in a coroutine")
     asked = llm.acall
 
     async def acall(*args: Any, **options: Any) -> Any:

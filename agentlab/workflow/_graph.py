@@ -5,12 +5,10 @@ A workflow's steps and a program's functions are such graphs alike; both are che
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from difflib import get_close_matches
-from functools import cached_property
 from graphlib import CycleError, TopologicalSorter
-from heapq import heapify, heappop, heappush
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from agentlab.errors import ConfigError
 from agentlab.trace import max_overlap
@@ -23,7 +21,6 @@ class Graph:
         mentions: Each node's name, and the names of nodes and inputs that it uses.
         inputs: The names that are given at each run.
         node: What a node is called in messages.
-        where: What messages call the text in which a node mentions names.
 
     Attributes:
         needs: Node -> the nodes that it needs, inputs left out.
@@ -31,13 +28,6 @@ class Graph:
     Raises:
         ConfigError: If two nodes have one name, a name is unknown, an input is never used, or
             nodes need each other in a circle.
-
-    Example:
-        >>> graph = Graph([("b", ["a", "x"]), ("a", ["x"])], inputs=["x"])
-        >>> graph.needs, graph.ends
-        ({'a': (), 'b': ('a',)}, ['b'])
-        >>> graph.plan({"a": 2, "b": 3}).span_s
-        5.0
     """
 
     def __init__(
@@ -46,16 +36,19 @@ class Graph:
         *,
         inputs: Sequence[str] = (),
         node: str = "step",
-        where: str = "prompt",
     ):
         self._node = node
         given = list(mentions)
-        for flaw in flaws(given, inputs, node=node, where=where):
+        for flaw in flaws(given, inputs, node=node):
             raise ConfigError(flaw.says)
-        needs = {name: tuple(n for n in names if n not in inputs) for name, names in given}
-        self.needs = {name: needs[name] for name in _sorted(needs)}
+        left = {name: tuple(n for n in names if n not in inputs) for name, names in given}
+        self.needs: dict[str, tuple[str, ...]] = {}
+        while left:
+            for name, needed in list(left.items()):
+                if self.needs.keys() >= set(needed):
+                    self.needs[name] = left.pop(name)
 
-    @cached_property
+    @property
     def ends(self) -> list[str]:
         """The nodes that no other needs: what the whole is for."""
         needed = {name for names in self.needs.values() for name in names}
@@ -63,6 +56,9 @@ class Graph:
 
     def plan(self, seconds: Mapping[str, float]) -> Plan:
         """Return when each node runs if it starts as soon as those that it needs have ended.
+
+        Args:
+            seconds: Node -> how long it takes, such as `trace.seconds`.
 
         Raises:
             ConfigError: If the time of a node is missing or negative.
@@ -81,11 +77,7 @@ Mentions = tuple[str | None, Sequence[str] | None]
 
 
 class Flaw(NamedTuple):
-    """One thing that is wrong with names.
-
-    `where` is the way to the place in a workflow file, such as ("steps", 1, "prompt"), and
-    `mention` the name in the text there that is to blame.
-    """
+    """One thing that is wrong with names, the way there in a workflow file, and the name there."""
 
     where: tuple[str | int, ...]
     says: str
@@ -93,11 +85,7 @@ class Flaw(NamedTuple):
 
 
 def flaws(
-    mentions: Sequence[Mentions],
-    inputs: Sequence[str] | None,
-    *,
-    node: str = "step",
-    where: str = "prompt",
+    mentions: Sequence[Mentions], inputs: Sequence[str] | None, *, node: str = "step"
 ) -> list[Flaw]:
     """Return everything that is wrong with names, or else the first circle.
 
@@ -106,64 +94,50 @@ def flaws(
     """
     names = [name for name, _ in mentions]
     given = list(inputs or ())
-    whole = inputs is not None and None not in names
-    used = {need for _, needs in mentions for need in needs or ()}
-    seen: set[str | None] = {None}
-    found: list[Flaw] = []
+    found = [*_doubled(names, given, node), *_unused(mentions, given, node)]
+    if inputs is not None and None not in names:
+        found += _unknown(mentions, dict.fromkeys([*names, *given]), node)
+        found = found or [*_circle(mentions, given, node)]
+    return found
+
+
+def _doubled(names: list[str | None], given: list[str], node: str) -> Iterator[Flaw]:
     for number, name in enumerate(names):
         if name in given:
             says = f"{name!r} is a {node} and an input; rename one of them"
-            found.append(Flaw(("steps", number, "name"), says))
-        elif name is not None and name in seen:
+            yield Flaw(("steps", number, "name"), says)
+        elif name is not None and name in names[:number]:
             says = f"two {node}s are called {name!r}; give each a name of its own"
-            found.append(Flaw(("steps", number, "name"), says))
-        seen.add(name)
-    known = list(dict.fromkeys([*(name for name in names if name), *given]))
-    if whole and not used <= set(known):
-        for number, (name, needs) in enumerate(mentions):
-            for need in (need for need in needs or () if need not in known):
-                near = get_close_matches(need, known, n=1)
-                way_out = f"did you mean {near[0]!r}?" if near else f"there are {listed(known)}"
-                says = f"{node} {name!r} needs {need!r}, which is no {node} and no input"
-                found.append(Flaw(("steps", number, "prompt"), f"{says}; {way_out}", need))
+            yield Flaw(("steps", number, "name"), says)
+
+
+def _unused(mentions: Sequence[Mentions], given: list[str], node: str) -> Iterator[Flaw]:
+    used = {need for _, needs in mentions for need in needs or ()}
     for number, name in enumerate(given):
         if name in given[:number]:
-            found.append(Flaw(("inputs", number), f"the input {name!r} is named twice; keep one"))
+            yield Flaw(("inputs", number), f"the input {name!r} is named twice; keep one")
         elif name not in used and all(needs is not None for _, needs in mentions):
-            says = f"no {where} uses the input {name!r}; take it out, or use it"
-            found.append(Flaw(("inputs", number), says))
-    return found or (_circle(mentions, given, node, where) if whole else [])
+            says = f"no {node} uses the input {name!r}; take it out, or use it"
+            yield Flaw(("inputs", number), says)
 
 
-def _circle(
-    mentions: Sequence[Mentions], inputs: Sequence[str], node: str, where: str
-) -> list[Flaw]:
-    needs = {name: [n for n in names or () if n not in inputs] for name, names in mentions}
+def _unknown(mentions: Sequence[Mentions], known: dict[Any, None], node: str) -> Iterator[Flaw]:
+    for number, (name, needs) in enumerate(mentions):
+        for need in (need for need in needs or () if need not in known):
+            near = get_close_matches(need, known, n=1)
+            way_out = f"did you mean {near[0]!r}?" if near else f"there are {listed(known)}"
+            says = f"{node} {name!r} needs {need!r}, which is no {node} and no input; {way_out}"
+            yield Flaw(("steps", number, "prompt"), says, need)
+
+
+def _circle(mentions: Sequence[Mentions], given: list[str], node: str) -> Iterator[Flaw]:
+    needs = {name: [n for n in names or () if n not in given] for name, names in mentions}
     try:
         TopologicalSorter(needs).prepare()
     except CycleError as error:
         circle = list(reversed(error.args[1]))
-        says = f"these {node}s wait for each other forever: {' -> '.join(circle)}; take one name "
-        at = ("steps", list(needs).index(circle[0]), "prompt")
-        return [Flaw(at, f"{says}out of a {where}", circle[1])]
-    return []
-
-
-def _sorted(needs: Mapping[str, Sequence[str]]) -> list[str]:
-    """Return each name after those that it needs, else in the order given."""
-    sorter: TopologicalSorter[str] = TopologicalSorter(needs)
-    sorter.prepare()
-    given = list(needs)
-    place = {name: number for number, name in enumerate(given)}
-    ready = [place[name] for name in sorter.get_ready()]
-    heapify(ready)
-    order: list[str] = []
-    while ready:
-        order.append(given[heappop(ready)])
-        sorter.done(order[-1])
-        for freed in sorter.get_ready():
-            heappush(ready, place[freed])
-    return order
+        says = f"these {node}s wait for each other forever: {' -> '.join(circle)}; take one out"
+        yield Flaw(("steps", list(needs).index(circle[0]), "prompt"), says, circle[1])
 
 
 class Plan:
@@ -173,6 +147,11 @@ class Plan:
         seconds: Node -> how long it takes.
         start_s: Node -> its earliest start: the end of the last node that it needs.
         end_s: Node -> its earliest end.
+        work_s: The time of all nodes, one after the other.
+        span_s: The time of the longest chain of nodes that need each other: the lower bound.
+        critical_path: That chain, from first to last.
+        supersteps_s: The makespan in supersteps, each as long as its longest node. A node's
+            superstep is one later than the latest of those that it needs.
 
     Source: work, span and their law are those of R. D. Blumofe and C. E. Leiserson,
     "Scheduling multithreaded computations by work stealing", J. ACM 46 (1999); the bound for a
@@ -183,73 +162,38 @@ class Plan:
         self.seconds = seconds
         self.start_s: dict[str, float] = {}
         self.end_s: dict[str, float] = {}
-        self._waited_for: dict[str, str | None] = {}
-        self._superstep: dict[str, int] = {}
+        waits_for: dict[str, str | None] = {}
+        superstep: dict[str, int] = {}
+        longest_s: dict[int, float] = {}
         for name, needed in needs.items():  # sorted: what a node needs stands before it
             last = max(needed, key=self.end_s.__getitem__, default=None)
-            self._waited_for[name] = last
+            waits_for[name] = last
             self.start_s[name] = 0.0 if last is None else self.end_s[last]
             self.end_s[name] = round(self.start_s[name] + seconds[name], 9)
-            self._superstep[name] = 1 + max((self._superstep[n] for n in needed), default=0)
-
-    @property
-    def work_s(self) -> float:
-        """The time of all nodes, one after the other."""
-        return round(sum(self.seconds.values()), 9)
-
-    @property
-    def span_s(self) -> float:
-        """The time of the longest chain of nodes that need each other: the lower bound."""
-        return max(self.end_s.values(), default=0.0)
-
-    @property
-    def critical_path(self) -> list[str]:
-        """That chain, from first to last."""
-        path: list[str] = []
-        name = max(self.end_s, key=self.end_s.__getitem__, default=None)
-        while name is not None:
-            path.insert(0, name)
-            name = self._waited_for[name]
-        return path
+            number = 1 + max((superstep[need] for need in needed), default=0)
+            superstep[name] = number
+            longest_s[number] = max(longest_s.get(number, 0.0), seconds[name])
+        self.work_s = round(sum(seconds.values()), 9)
+        self.span_s = max(self.end_s.values(), default=0.0)
+        self.supersteps_s = round(sum(longest_s.values()), 9)
+        self.critical_path: list[str] = []
+        node = max(self.end_s, key=self.end_s.__getitem__, default=None)
+        while node is not None:
+            self.critical_path.insert(0, node)
+            node = waits_for[node]
 
     @property
     def peak(self) -> int:
         """The most nodes that run at the same time."""
         return max_overlap((self.start_s[name], self.end_s[name]) for name in self.seconds)
 
-    @property
-    def supersteps_s(self) -> float:
-        """The makespan in supersteps, each as long as its longest node.
-
-        A node's superstep is one later than the latest of those that it needs.
-        """
-        longest: dict[int, float] = {}
-        for name, superstep in self._superstep.items():
-            longest[superstep] = max(longest.get(superstep, 0.0), self.seconds[name])
-        return round(sum(longest.values()), 9)
-
     def bound_s(self, max_concurrency: int | None = None) -> float:
-        """Return the time that no schedule with at most `max_concurrency` nodes in flight can beat.
-
-        Example:
-            >>> three = Graph([("a", []), ("b", []), ("c", [])])
-            >>> three.plan({"a": 10, "b": 15, "c": 12}).bound_s(max_concurrency=2)
-            18.5
-        """
+        """Return the time that no schedule with at most `max_concurrency` nodes in flight beats."""
         if max_concurrency is None:
             return self.span_s
-        if max_concurrency < 1:
-            raise ConfigError(
-                f"max_concurrency must be 1 or more, got {max_concurrency}; None is no limit"
-            )
         return max(self.work_s / max_concurrency, self.span_s)
 
 
 def listed(names: Iterable[str]) -> str:
-    """Return names for a message, in quotes.
-
-    Example:
-        >>> listed(["a", "b"]), listed([])
-        ("'a', 'b'", 'none')
-    """
+    """Return names for a message, in quotes."""
     return ", ".join(map(repr, names)) or "none"

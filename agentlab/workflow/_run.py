@@ -1,7 +1,4 @@
-"""Run a graph's nodes: each as soon as its needs are there, or one after the other.
-
-`Run` keeps the results of one run, and says which node failed first.
-"""
+"""Run a graph's nodes: each as soon as its needs are there, or one after the other."""
 
 from __future__ import annotations
 
@@ -9,29 +6,27 @@ import asyncio
 import inspect
 from collections.abc import Awaitable, Callable, Coroutine, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import Any, TypeVar
+from typing import Any
 
 from agentlab._support.asyncio_tools import raise_if_cancelled_elsewhere
 from agentlab.errors import StepError, reason
 
-T = TypeVar("T")
-
 Needs = Mapping[str, Sequence[str]]
 """Node -> the nodes that it needs, each of which stands before it."""
 
-Call = Callable[[str, dict[str, T]], Awaitable[T]]
+Call = Callable[[str, dict[str, Any]], Awaitable[Any]]
 """Runs a node: it takes the node's name and the results of its needs, by name."""
 
 
-async def in_order(needs: Needs, call: Call[T]) -> dict[str, T]:
+async def in_order(needs: Needs, call: Call) -> dict[str, Any]:
     """Run one node after the other. It takes the work of the graph."""
-    results: dict[str, T] = {}
+    results: dict[str, Any] = {}
     for name, needed in needs.items():
         results[name] = await call(name, {need: results[need] for need in needed})
     return results
 
 
-async def as_ready(needs: Needs, call: Call[T]) -> dict[str, T]:
+async def as_ready(needs: Needs, call: Call) -> dict[str, Any]:
     """Run each node as soon as its needs are there. It takes the span of the graph.
 
     A node that fails cancels those in flight, and those still to come never start.
@@ -43,14 +38,14 @@ async def as_ready(needs: Needs, call: Call[T]) -> dict[str, T]:
 
 def begin(
     needs: Needs,
-    call: Call[T],
-    start: Callable[[str, Callable[[], Coroutine[Any, Any, T]]], asyncio.Future[T]],
-) -> dict[str, asyncio.Future[T]]:
+    call: Call,
+    start: Callable[[str, Callable[[], Coroutine[Any, Any, Any]]], asyncio.Future[Any]],
+) -> dict[str, asyncio.Future[Any]]:
     """Begin all nodes now, in order: `start(name, work)` makes a task of `work()`."""
-    tasks: dict[str, asyncio.Future[T]] = {}
+    tasks: dict[str, asyncio.Future[Any]] = {}
     for node in needs:
 
-        async def when_ready(name: str = node) -> T:  # a function per node: LangGraph renames it
+        async def when_ready(name: str = node) -> Any:  # a function per node: LangGraph renames it
             return await call(name, {need: await tasks[need] for need in needs[name]})
 
         tasks[node] = start(node, when_ready)
@@ -60,14 +55,12 @@ def begin(
 class Run:
     """One run of a graph: the results so far, and the first failure.
 
-    Messages call a node `node` and its name, followed by `where`, and its result `result`.
+    Messages call a node `node` and its name, followed by `where`.
     """
 
-    def __init__(
-        self, names: Iterable[str], *, node: str, where: str = "", result: str = "result"
-    ) -> None:
+    def __init__(self, names: Iterable[str], *, node: str, where: str = "") -> None:
         self._names = list(names)
-        self._words = (node, where, result)
+        self._node, self._where = node, where
         self._done: dict[str, Any] = {}
         self._failed: tuple[str, Exception] | None = None
         self._in_flight: set[asyncio.Task[Any]] = set()
@@ -113,10 +106,9 @@ class Run:
                 raise
             name, error = self._failed
             said = reason(error)
-            node, where, result = self._words
             raise StepError(
-                f"{node} {name!r}{where} failed ({type(said).__name__}: {said}); "
-                f"{len(self._done)} of {len(self._names)} {result}s are in this error's results",
+                f"{self._node} {name!r}{self._where} failed ({type(said).__name__}: {said}); "
+                f"this error has {len(self._done)} of {len(self._names)} results",
                 step=name,
                 results=self.results,
             ) from error

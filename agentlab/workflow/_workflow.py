@@ -1,37 +1,30 @@
-"""A workflow is its prompts: the `{placeholders}` in them are its graph.
-
-A step needs the steps whose names stand in braces in its prompt, and nothing else declares that.
-From the graph and the time of each step follow the bounds that no schedule can beat.
-"""
+"""A workflow: steps whose `{placeholders}` are its graph, from a file or drawn at random."""
 
 from __future__ import annotations
 
+import dataclasses
 import random
 from collections.abc import Iterable, Mapping, Sequence
-from pathlib import Path
+
+import yaml
 
 from agentlab._support import yaml_file
-from agentlab._support.atomic import write_whole
 from agentlab.errors import ConfigError
 from agentlab.settings import DATA
-from agentlab.workflow import _file
-from agentlab.workflow._graph import Graph, Plan, listed
-from agentlab.workflow._step import Step
-
-__all__ = ["Step", "Workflow", "names", "random_workflow"]
+from agentlab.workflow import _steps
+from agentlab.workflow._graph import Graph, listed
+from agentlab.workflow._steps import Step
 
 _WORKFLOWS = DATA / "workflows"
 
 
-class Workflow:
-    """Steps, and the graph that their prompts make.
+class Workflow(Graph):
+    """Steps, and the graph that their prompts make: a step needs those in braces in its prompt.
 
     Args:
         steps: In the order in which a reader should meet them.
         inputs: The names that the user fills in at each run.
         about: What it is for, in a sentence; by default its name.
-
-    Two workflows are equal if they ask the same, whatever their names and their order.
 
     Raises:
         ConfigError: If two steps or inputs have one name, a prompt mentions an unknown name, an
@@ -65,9 +58,9 @@ class Workflow:
         self.about = about or name
         self.inputs = tuple(inputs)
         given = list(steps)
-        self._graph = Graph([(step.name, step.mentions) for step in given], inputs=self.inputs)
-        by_name = {step.name: step for step in given}
-        self.steps = tuple(by_name[name] for name in self._graph.needs)
+        super().__init__([(step.name, step.mentions) for step in given], inputs=self.inputs)
+        self._by_name = {step.name: step for step in given}
+        self.steps = tuple(self._by_name[name] for name in self.needs)
 
     @classmethod
     def load(cls, name: str) -> Workflow:
@@ -82,35 +75,14 @@ class Workflow:
             ('topic', 'data')
         """
         path = yaml_file.found(name, _WORKFLOWS, what="workflow")
-        file = _file.load(path)
+        file = _steps.load(path)
         return cls(file.steps, inputs=file.inputs, name=path.stem, about=file.about)
 
     def to_yaml(self) -> str:
-        """Return the text of a file that loads as an equal workflow."""
-        file = _file.WorkflowFile(self.about, list(self.steps), list(self.inputs))
-        return _file.text(file)
-
-    def save(self, path: str | Path) -> None:
-        """Write such a file, whole or not at all.
-
-        Raises:
-            ConfigError: If the path does not end in .yaml or .yml.
-            OSError: If it cannot be written; what was there before is still there.
-        """
-        file = Path(path)
-        if file.suffix not in (".yaml", ".yml"):
-            raise ConfigError(f"a workflow's file ends in .yaml; got {str(path)!r}")
-        write_whole(file, self.to_yaml().encode())
-
-    @property
-    def needs(self) -> dict[str, tuple[str, ...]]:
-        """Step -> the steps whose answers it needs."""
-        return self._graph.needs
-
-    @property
-    def ends(self) -> list[str]:
-        """The steps whose answers no other step needs: what the workflow is for."""
-        return self._graph.ends
+        """Return the text of a file that loads as a workflow that asks the same."""
+        steps = [dataclasses.asdict(step) for step in self.steps]
+        file = {"about": self.about, "inputs": list(self.inputs), "steps": steps}
+        return yaml.safe_dump(file, allow_unicode=True, sort_keys=False, width=100)
 
     def step(self, name: str) -> Step:
         """Return the step of that name.
@@ -118,11 +90,10 @@ class Workflow:
         Raises:
             ConfigError: If the workflow does not have it.
         """
-        for step in self.steps:
-            if step.name == name:
-                return step
-        known = listed(self.needs)
-        raise ConfigError(f"no step {name!r} in workflow {self.name!r}; there are {known}")
+        if name not in self._by_name:
+            known = listed(self.needs)
+            raise ConfigError(f"no step {name!r} in workflow {self.name!r}; there are {known}")
+        return self._by_name[name]
 
     def given(self, inputs: Mapping[str, str] | None) -> dict[str, str]:
         """Check the inputs of a run, and return them.
@@ -140,28 +111,6 @@ class Workflow:
             if not isinstance(value, str):
                 raise ConfigError(f"input {name!r} must be text; got {value!r}")
         return given
-
-    def plan(self, seconds: Mapping[str, float]) -> Plan:
-        """Return when each step runs if it starts as soon as its inputs are there.
-
-        Args:
-            seconds: Step -> how long it takes, such as `trace.seconds`.
-
-        Raises:
-            ConfigError: If the time of a step is missing or negative.
-        """
-        return self._graph.plan(seconds)
-
-    def __eq__(self, other: object) -> bool:
-        # Steps know each other by name, and inputs are filled in by name: no order says anything.
-        return (
-            isinstance(other, Workflow)
-            and set(self.steps) == set(other.steps)
-            and set(self.inputs) == set(other.inputs)
-        )
-
-    def __hash__(self) -> int:
-        return hash(frozenset(self.steps))
 
     def __repr__(self) -> str:
         return f"<Workflow {self.name}: {len(self.steps)} steps, ends with {listed(self.ends)}>"

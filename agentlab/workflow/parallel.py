@@ -6,8 +6,8 @@ that. So a script of calls in a row becomes a graph without being rewritten.
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Callable, Iterable, Sequence
+from inspect import Parameter, signature
 from typing import Any
 
 from agentlab.errors import ConfigError
@@ -37,13 +37,10 @@ async def run(functions: Iterable[Function], /, **inputs: Any) -> dict[str, Any]
         async def research(topic):
             return await lab.ask(f"What is known about {topic}?", agent="research")
 
-        async def costs(topic):
-            return await lab.ask(f"What does {topic} cost?", agent="costs")
+        async def summary(research, topic):
+            return await lab.ask(f"Make a report on {topic} of {research}", agent="summary")
 
-        async def summary(research, costs):
-            return await lab.ask(f"Make one report of {research} and {costs}", agent="summary")
-
-        results = await parallel.run([research, costs, summary], topic="tides")
+        results = await parallel.run([research, summary], topic="tides")
         results["summary"]
     """
     return await _run(as_ready, functions, inputs)
@@ -57,43 +54,36 @@ async def run_sequential(functions: Iterable[Function], /, **inputs: Any) -> dic
 def graph(functions: Iterable[Function], *, inputs: Sequence[str] = ()) -> Graph:
     """Return which function needs which; with the time of each, its `plan` has work and span.
 
-    Args:
-        inputs: The names of what will be given. A parameter that has a default value, and names
-            neither a function nor an input, keeps its default.
+    A parameter that has a default value, and names neither a function nor an input, keeps it.
 
     Raises:
-        ConfigError: If two functions have the same name, a parameter names neither a function nor
-            an input, an input is never used, functions need each other in a circle, or a function
-            has no name, or a parameter without one (`*args`).
+        ConfigError: If a function has no name, or a parameter without one (`*args`), or the names
+            make no graph (see `Graph`).
 
     Example:
         >>> def draft(topic): ...
-        >>> def check(topic): ...
-        >>> def final(draft, check): ...
-        >>> plan = graph([draft, check, final], inputs=["topic"]).plan(
-        ...     {"draft": 10, "check": 15, "final": 12}
-        ... )
-        >>> plan.work_s, plan.span_s, plan.critical_path
-        (37, 27.0, ['check', 'final'])
+        >>> def final(draft, topic): ...
+        >>> graph([final, draft], inputs=["topic"]).needs
+        {'draft': (), 'final': ('draft',)}
     """
-    read = [(_name(function), _parameters(function)) for function in functions]
+    read = [_read(function) for function in functions]
     known = {*inputs, *(name for name, _ in read)}
     mentions = [
-        (name, [p.name for p in parameters if p.name in known or p.default is p.empty])
-        for name, parameters in read
+        (name, [p.name for p in taken if p.name in known or p.default is p.empty])
+        for name, taken in read
     ]
-    return Graph(mentions, inputs=inputs, node="function", where="signature")
+    return Graph(mentions, inputs=inputs, node="function")
 
 
 async def _run(how: Any, functions: Iterable[Function], inputs: dict[str, Any]) -> dict[str, Any]:
     functions = list(functions)
     needs = graph(functions, inputs=list(inputs)).needs
-    by_name = {_name(function): function for function in functions}
+    by_name = {function.__name__: function for function in functions}
     run = Run(needs, node="function")
 
     async def call(name: str, given: dict[str, Any]) -> Any:
-        taken = [each.name for each in _parameters(by_name[name])]
-        given |= {need: inputs[need] for need in taken if need in inputs}
+        _, taken = _read(by_name[name])
+        given |= {p.name: inputs[p.name] for p in taken if p.name in inputs}
         return await run.call(name, by_name[name], **given)
 
     with run.reported():
@@ -101,25 +91,18 @@ async def _run(how: Any, functions: Iterable[Function], inputs: dict[str, Any]) 
     return run.results
 
 
-def _parameters(function: Function) -> list[inspect.Parameter]:
-    name = _name(function)
-    try:
-        parameters = [*inspect.signature(function).parameters.values()]
-    except (TypeError, ValueError) as error:
-        raise ConfigError(f"{name!r}: {error}; wrap it in a function of your own") from None
+def _read(function: Function) -> tuple[str, list[Parameter]]:
+    """Return a function's name and its parameters."""
+    name = getattr(function, "__name__", "")
+    if not (callable(function) and name.isidentifier()):
+        raise ConfigError(
+            f"{function!r} is no function with a name that a parameter can have; define it with def"
+        )
+    parameters = [*signature(function).parameters.values()]
     for parameter in parameters:
         if parameter.kind not in (parameter.POSITIONAL_OR_KEYWORD, parameter.KEYWORD_ONLY):
             raise ConfigError(
                 f"function {name!r} takes {str(parameter)!r} without a name to give it by; "
                 "name each thing that it needs"
             )
-    return parameters
-
-
-def _name(function: Function) -> str:
-    name = getattr(function, "__name__", "")
-    if not (callable(function) and name.isidentifier()):
-        raise ConfigError(
-            f"{function!r} is no function with a name that a parameter can have; define it with def"
-        )
-    return str(name)
+    return name, parameters

@@ -1,7 +1,4 @@
-"""Odd answers handed to the checks of the exercises: each gets a true hint, none hangs or raises.
-
-And the limits that LangGraph's `max_concurrency` can set to the dataflow, on graphs of every shape.
-"""
+"""Odd answers to the checks of the exercises: each gets a true hint, none hangs or raises."""
 
 from __future__ import annotations
 
@@ -15,14 +12,11 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-from langgraph.checkpoint.memory import InMemorySaver
 from langgraph.graph import START, StateGraph
 
 from agentlab import exercises, lab
-from agentlab.engines.langgraph import dataflow
 from agentlab.errors import ConfigError, EndpointError, ModelError
 from agentlab.exercises import Check
-from agentlab.workflow import Step, Workflow
 
 LONG = 1_000
 """Letters: no hint is as long, whatever is shown in it."""
@@ -450,101 +444,3 @@ def test_a_loop_of_requests(hint, agents):
     with Check() as check:
         check.simulate(again_and_again)
     assert re.search(r"does not end \([1-9]\d* requests so far", hint())
-
-
-def chains(many: int, length: int) -> Workflow:
-    """So many chains side by side, and a join."""
-    steps = [
-        Step(f"s{c}_{n}", "Tides? " + (f"{{s{c}_{n - 1}}}" if n else ""), max_tokens=11)
-        for c in range(many)
-        for n in range(length)
-    ]
-    last = " ".join(f"{{s{c}_{length - 1}}}" for c in range(many))
-    return Workflow([*steps, Step("join", f"Join {last}", max_tokens=11)])
-
-
-def layers(many: int, width: int) -> Workflow:
-    """Each step needs all of the layer before it."""
-    steps = []
-    for layer in range(many):
-        needs = " ".join(f"{{s{layer - 1}_{n}}}" for n in range(width)) if layer else ""
-        steps += [Step(f"s{layer}_{n}", f"Tides? {needs}", max_tokens=11) for n in range(width)]
-    return Workflow(steps)
-
-
-def backwards(workflow: Workflow) -> Workflow:
-    """The same, written from its end."""
-    return Workflow(reversed(workflow.steps))
-
-
-GRAPHS = {
-    "one": Workflow([Step("only", "Tides?", max_tokens=11)]),
-    "chain": chains(1, 6),
-    "fan": chains(8, 1),
-    "two chains": chains(2, 3),
-    "five chains": chains(5, 4),
-    "layers": layers(3, 4),
-    "wide layers": layers(2, 12),
-    "backwards": backwards(chains(3, 3)),
-}
-
-
-@pytest.mark.parametrize("limit", [1, 2, 3, 5, 8, 1000])
-@pytest.mark.parametrize("name", GRAPHS)
-def test_a_limit_on_a_graph(fresh_lab, name, limit):
-    """It ends, keeps the limit, and wastes no slot: all steps take 2 s, Graham's bound holds."""
-    w = GRAPHS[name]
-    _, t = lab.simulate(dataflow(w).ainvoke({}, {"max_concurrency": limit}))
-    plan = w.plan(t.seconds)
-    assert t.requests == len(w.steps)
-    assert t.peak <= limit
-    assert plan.bound_s(limit) <= t.makespan_s
-    assert t.makespan_s <= plan.work_s / limit + (1 - 1 / limit) * plan.span_s + 1e-6
-
-
-@pytest.mark.parametrize("fails", ["first", "last", "middle"])
-@pytest.mark.parametrize("limit", [1, 2, 4])
-@pytest.mark.parametrize("name", ["chain", "fan", "two chains", "layers", "backwards"])
-def test_a_failure_under_a_limit(fresh_lab, name, limit, fails):
-    """It ends with that error, and resumed without a limit asks for nothing again."""
-    w = GRAPHS[name]
-    at = {"first": 0, "last": -1, "middle": len(w.steps) // 2}[fails]
-    broken = w.steps[at].name
-    answered: list[str] = []
-
-    async def ask(prompt: str, *, agent: str, **options: Any) -> str:
-        if agent == broken and at is not None:
-            raise ValueError(f"no {agent}")
-        answered.append(agent)
-        await asyncio.sleep(1)
-        return agent
-
-    async def twice() -> dict[str, str]:
-        nonlocal at
-        thread: Any = {"configurable": {"thread_id": "1"}}
-        app = dataflow(w, ask=ask, checkpointer=InMemorySaver())
-        with pytest.raises(ValueError, match=f"no {broken}"):
-            await app.ainvoke({}, thread | {"max_concurrency": limit})
-        at = None
-        return await app.ainvoke(None, thread)
-
-    results, _ = lab.simulate(twice())
-    assert results == {step.name: step.name for step in w.steps}
-    assert answered.count(broken) == 1
-    # Asked twice is at most what was in flight at the failure.
-    assert len(answered) - len(w.steps) <= limit - 1
-
-
-NO_LIMITS = [-1, -(10**9), 1.5, "4", "", float("nan"), float("inf"), [4], {"at_most": 4}, b"4"]
-
-
-@pytest.mark.parametrize("limit", NO_LIMITS, ids=repr)
-def test_a_limit_that_is_none(fresh_lab, limit):
-    """Refused in words before anything is asked, or, where it says nothing, no limit at all."""
-    program = dataflow(GRAPHS["two chains"]).ainvoke({}, {"max_concurrency": limit})
-    error, t = lab.simulate(program, catch=ConfigError)
-    if limit:
-        assert f"max_concurrency={limit!r}" in str(error)
-        assert t.requests == 0
-    else:
-        assert (t.requests, t.peak) == (7, 2)
