@@ -176,11 +176,11 @@ def test_time_before_sending_is_not_the_endpoints(fresh_lab: None):
     told = Told(9)
 
     async def main() -> None:
-        guard = Guard(limit=told, rate_limit=RateLimit(requests_per_minute=6, burst_s=10))
+        guard = Guard(limit=told, rate_limit=RateLimit(requests_per_minute=1))
         await asyncio.gather(*(guard.ask(f"River {n}?", max_tokens=1) for n in range(3)))
 
     lab.simulate(main())
-    assert [(s.ended_s, s.took_s) for s in told.samples] == [(1, 1), (11, 1), (21, 1)]
+    assert [(s.ended_s, s.took_s) for s in told.samples] == [(1, 1), (61, 1), (121, 1)]
 
 
 # --- evidence

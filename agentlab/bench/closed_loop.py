@@ -17,7 +17,6 @@ from random import Random
 from typing import Any, NamedTuple, Protocol
 
 import msgspec
-from tenacity import AsyncRetrying, RetryCallState
 
 from agentlab._support.tables import percentile
 from agentlab.bench.scenarios import Scenario
@@ -369,10 +368,7 @@ class _Limited:
                 self._resting += 1
                 self._at(now_s + verdict.wait_s, None)
         self._in_flight -= 1
-        state = RetryCallState(AsyncRetrying(), None, (), {})
-        state.attempt_number = call.agent.attempt
-        state.set_exception((type(seen), seen, None))
-        self._at(now_s + self._retry.wait_s(state), call.agent)
+        self._at(now_s + self._retry.wait_s(call.agent.attempt, verdict.wait_s), call.agent)
 
     def _at(self, when_s: float, agent: _Agent | None) -> None:
         heapq.heappush(self._later, (when_s, next(self._tie), agent))
