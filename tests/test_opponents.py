@@ -39,9 +39,8 @@ def test_aimd_stays_between_20_and_200():
 
 
 def test_aimd_cuts_the_fraction_off():
-    """int(.9 x 25) = int(22.5) = 22, and at .99 int(1.98) = 1."""
+    """int(.9 x 25) = int(22.5) = 22."""
     assert AIMD(initial=25).update(Sample(0, 1, 1, 25, refused=True)) == 22
-    assert AIMD(initial=2, least=1, backoff=0.99).update(Sample(0, 1, 1, 2, refused=True)) == 1
 
 
 def test_aimd_takes_slowness_for_a_refusal():

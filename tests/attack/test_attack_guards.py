@@ -118,17 +118,10 @@ LIMITERS = {
     AIMD: {
         "initial": NOT_COUNTS,
         "most": NOT_COUNTS,
-        "backoff": [*NOT_ABOVE_0, 0.4, 1],
         "slow_s": NOT_ABOVE_0,
     },
-    Gradient2: {
-        "least": NOT_COUNTS,
-        "queue": NOT_COUNTS,
-        "smoothing": [*NOT_ABOVE_0, 1.1],
-        "calls": NOT_COUNTS,
-        "tolerance": [*NOT_ABOVE_0, 0.9],
-    },
-    Vegas: {"initial": NOT_COUNTS, "probe": NOT_COUNTS, "seed": NOT_WHOLE},
+    Gradient2: {"least": NOT_COUNTS},
+    Vegas: {"initial": NOT_COUNTS},
     Adaptive: {
         "initial": NOT_COUNTS,
         "least": NOT_COUNTS,
