@@ -38,9 +38,9 @@ def small(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[str]:
 def test_two_runs_give_equal_files(fresh_lab, tmp_path, small, capsys):
     """Both parts, to the byte; a table of each, and a picture."""
     assert main(small) == 0
-    first = (tmp_path / "small.json").read_bytes()
-    assert main(small) == 0
-    assert (tmp_path / "small.json").read_bytes() == first
+    self_tuning.run(self_tuning.load(tmp_path / "small.yaml"), tmp_path / "again" / "small.json")
+    again = (tmp_path / "again" / "small.json").read_bytes()
+    assert (tmp_path / "small.json").read_bytes() == again
     said = (tmp_path / "small.md").read_text(encoding="utf-8")
     for part in ("| fixed 3 | ", "| Thompson | "):
         assert part in said
@@ -93,23 +93,26 @@ def test_the_reference_is_of_the_experiment_as_it_is():
 def test_the_reference_comes_out_again(fresh_lab):
     """A part of each of its parts, to the last digit; the whole takes some minutes.
 
-    Of the limits small scenarios with all seeds, and one of 64 slots with one seed, whose best
-    static limit is taken from there: to find it is most of the work.
+    Of the limits small scenarios with two seeds, and one of 64 slots, whose best static limit is
+    taken from there. Of the bandit the last world, in which it earns the least.
     """
     kept = self_tuning.stored(REFERENCE)
     how = kept.experiment
-    few = JUDGING[2:3] + JUDGING[7:9]
-    rows = trial.judged(few, {"adaptive": Adaptive}, seeds=how.limits.seeds)
-    names = {scenario.name for scenario in few}
+    few, seeds = JUDGING[2:3] + JUDGING[7:9], how.limits.seeds[:2]
     of = [row for row in kept.limits if row.limiter == "adaptive"]
-    assert rows == [row for row in of if row.scenario in names]
+    names = {scenario.name for scenario in few}
+    rows = trial.judged(few, {"adaptive": Adaptive}, seeds=seeds)
+    assert rows == [row for row in of if row.scenario in names and row.seed in seeds]
     large = next(scenario for scenario in JUDGING if scenario.name == "64 slots, halved")
     row = next(row for row in of if row.scenario == large.name)
     outcome = trial.run(Adaptive(), msgspec.structs.replace(large, seed=row.seed))
     assert (row.goodput, row.p95_s) == (round(outcome.goodput, 3), round(outcome.p95_s, 3))
-    steady, _ = kept.learning
-    again = regret.scenario("steady", runs=how.learning.runs, seeds=how.learning.seeds)
-    assert again == steady
+    seed = how.learning.seeds[-1]
+    world = regret.World(how.learning.runs, seed=seed)
+    for name in ("Thompson", "Thompson, forgets nothing", "Thompson, no context"):
+        policy = regret.policies(seed, world.best_static)[name]
+        least = kept.learning[0].policies[name].least_share
+        assert round(regret.follow(policy, world).share, 4) == least
 
 
 def test_the_pass_line_holds_where_it_must():

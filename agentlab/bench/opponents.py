@@ -1,13 +1,8 @@
 """Other rules for how many calls are in flight, as opponents in a judging, all with one interface.
 
-    Fixed       always the same: what everybody begins with
-    AIMD        Netflix's: one more as long as all is well, a tenth less at a refusal
-    Gradient2   Netflix's: shrinks as answers take longer than they did over the long run
-    Vegas       Netflix's: shrinks as answers take longer than the quickest did
-
-They decide and never wait. Netflix's numbers and steps are those of its Java library,
-https://github.com/Netflix/concurrency-limits, with its defaults, made for servers of short calls.
-Each class names the commit whose file it follows, because early versions had other steps.
+They decide and never wait. Three are those of Netflix's Java library, with its defaults, made for
+servers of short calls: https://github.com/Netflix/concurrency-limits. Each names the commit whose
+file it follows, because early versions had other steps.
 """
 
 from __future__ import annotations
@@ -16,17 +11,11 @@ import math
 from random import Random
 
 from agentlab._support.numbers import checked
-from agentlab.errors import ConfigError
 from agentlab.resilience.limiters import Sample
 
 
 class Fixed:
-    """Never changes.
-
-    Example:
-        >>> Fixed(3).update(Sample(0, 1.0, 1.0, 3, refused=True))
-        3
-    """
+    """Never changes: what everybody begins with."""
 
     def __init__(self, limit: int):
         checked("limit", limit, least=1, whole=True)
@@ -39,8 +28,7 @@ class Fixed:
 class AIMD:
     """Additive increase, multiplicative decrease: TCP's, here one step per call.
 
-    A call that takes longer than `slow_s` counts as refused. After Netflix's AIMDLimit, of commit
-    784c960.
+    A call that takes longer than `slow_s` counts as refused. AIMDLimit, of commit 784c960.
 
     Example:
         >>> aimd = AIMD(initial=10, least=1)
@@ -69,9 +57,8 @@ class Gradient2:
     """Multiplies the limit by what answers took over the long run, divided by what they take now.
 
     It ignores refusals. Answers may take `TOLERANCE` times the long run before the limit shrinks,
-    and `QUEUE` calls may wait at the endpoint. It is given each call, as Netflix's class by itself;
-    the windows that may be put before it need ten answers per second. After Netflix's
-    Gradient2Limit, of commit f2528de.
+    and `QUEUE` calls may wait at the endpoint. It is given each call, without the windows that may
+    be put before it and need ten answers per second. Gradient2Limit, of commit f2528de.
 
     Example:
         >>> gradient = Gradient2()
@@ -117,8 +104,7 @@ class Vegas:
     """Estimates the endpoint's queue, limit x (1 - quickest / this one), and keeps it short.
 
     The quickest answer is forgotten after some `PROBE` calls times the limit, because it may be
-    from better times. After Netflix's VegasLimit, of commit 7989055, and TCP Vegas (Brakmo and
-    Peterson, 1995).
+    from better times. VegasLimit, of commit 7989055, after TCP Vegas (Brakmo and Peterson, 1995).
     """
 
     PROBE = 30
@@ -158,13 +144,7 @@ class Vegas:
 
 
 def _bounds(initial: int, least: int, most: int) -> tuple[int, int, int]:
-    """Return the limit to begin with, the least and the most; a low ceiling lowers all three."""
+    """Return the limit to begin with, the least and the most; low ones lower those before."""
     for name, number in (("initial", initial), ("least", least), ("most", most)):
         checked(name, number, least=1, whole=True)
-    initial, least = min(initial, most), min(least, most)
-    if initial < least:
-        raise ConfigError(
-            f"initial {initial} is below least {least}, where the first call would raise it; give "
-            f"both: initial={initial}, least={initial}"
-        )
-    return initial, least, most
+    return min(initial, most), min(least, initial, most), most

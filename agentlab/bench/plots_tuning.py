@@ -29,11 +29,7 @@ def figure(measured: TuningResults) -> Figure:
 
 
 def limits(
-    outcomes: Mapping[str, Outcome],
-    run_s: float,
-    *,
-    slots: Sequence[Capacity],
-    title: str,
+    outcomes: Mapping[str, Outcome], run_s: float, *, slots: Sequence[Capacity], title: str
 ) -> Figure:
     """Draw what each limiter decided over the time of a run, beside the endpoint's slots.
 
@@ -92,10 +88,8 @@ def _limiters(axis: Axes, rows: Sequence[Row]) -> str:
     names = dict.fromkeys(row.limiter for row in rows)
     for name, colour, marker in zip(names, _COLOURS, _MARKERS, strict=False):
         of = [row for row in rows if row.limiter == name]
-        x, y = (
-            [row.of_best_goodput for row in of],
-            [min(row.of_best_p95, _LARGEST_P95) for row in of],
-        )
+        x = [row.of_best_goodput for row in of]
+        y = [min(row.of_best_p95, _LARGEST_P95) for row in of]
         axis.scatter(x, y, color=colour, marker=marker, s=70, label=name, zorder=3)
     axis.set(xlim=(0, most), ylim=(low, _LARGEST_P95 * 1.1), yscale="log")
     axis.set(xlabel="goodput, of the best static limit's", ylabel="p95, of the best static limit's")

@@ -29,10 +29,7 @@ Seeds = Annotated[list[Seed], Field(min_length=1)]
 
 @model
 class Limits:
-    """How limiters are judged: those of `trial.LIMITERS`, in scenarios drawn once from each seed.
-
-    The seeds should be others than those with which one was tuned.
-    """
+    """How limiters of `trial.LIMITERS` are judged: in scenarios drawn once from each seed."""
 
     limiters: Annotated[list[Text], Field(min_length=1)]
     seeds: Seeds
@@ -46,10 +43,7 @@ class Limits:
 
 @model
 class Learning:
-    """How the bandit is judged: in a world for each seed, of so many tasks.
-
-    From task `shift_at` on skills are others; it is a multiple of `learning.regret.BLOCK`.
-    """
+    """How the bandit is judged: in a world for each seed; skills are others from `shift_at` on."""
 
     runs: AtLeastOne
     shift_at: AtLeastOne
@@ -89,11 +83,7 @@ def is_tuning(path: Path) -> bool:
 
 
 def load(file: str | Path) -> Tuning:
-    """Read such an experiment.
-
-    Raises:
-        ConfigError: If there is no such file.
-        FileError: If it is wrong, naming line and field.
+    """Read such an experiment; a mistake in it is a FileError that names line and field.
 
     Example:
         >>> load("tuning").learning.runs
@@ -130,11 +120,7 @@ def run(experiment: Tuning, file: Path) -> TuningResults:
 
 
 def stored(path: str | Path) -> TuningResults:
-    """Read what `run` wrote.
-
-    Raises:
-        ConfigError: If it cannot be read, or is something else.
-    """
+    """Read what `run` wrote; anything else is a ConfigError."""
     return results.read(path, TuningResults)
 
 

@@ -13,7 +13,6 @@ deadline              nothing holds longer than this, a drip of bytes included
 from __future__ import annotations
 
 import asyncio
-import inspect
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import AbstractAsyncContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field
@@ -124,8 +123,7 @@ class Guard:
             RetriesExhausted: If attempts, budget or time ran out; `__cause__` is the last error.
             Stopped: If the guard was stopped before the call was sent, or sent again.
             Exception: As it is, if another attempt would not help: a wrong key, your own mistake.
-            ConfigError: If this guard was used in another event loop before, or `call` is not a
-                function that makes something to await.
+            ConfigError: If this guard was used in another event loop before.
         """
         if self._loop not in (None, asyncio.get_running_loop()):
             raise ConfigError(
@@ -223,7 +221,7 @@ class Guard:
         listening = on_headers.set(self.rate_limit.learn if self.rate_limit else on_headers.get())
         try:
             async with lab.timeout(self.attempt_timeout_s) as patience:
-                return await made.begin()
+                return await made.call()
         except TimeoutError as error:
             if not patience.expired():
                 raise
@@ -262,21 +260,11 @@ class Guard:
 class _Call(Generic[T]):
     """A call on its way through the remedies; `deadline_s` is a time of the loop's clock."""
 
-    make: Callable[[], Awaitable[T]]
+    call: Callable[[], Awaitable[T]]
     agent: str
     tokens: float
     deadline_s: float
     errors: list[Exception] = field(default_factory=list)
-
-    def begin(self) -> Awaitable[T]:
-        """Make the call, for one attempt."""
-        made: Any = self.make() if callable(self.make) else self.make
-        if made is self.make or not inspect.isawaitable(made):
-            raise ConfigError(
-                "guard.run takes a function that makes something to await for each attempt, such "
-                f"as lambda: lab.ask(...); got something of type {type(made).__name__}"
-            )
-        return made
 
     def gave_up(self, why: str) -> RetriesExhausted:
         return RetriesExhausted(
