@@ -13,8 +13,6 @@ from collections import deque
 from random import Random
 from typing import Any, NamedTuple, Protocol
 
-import msgspec
-
 from agentlab.endpoint.physics.formulas import Physics
 from agentlab.errors import ConfigError
 
@@ -39,19 +37,18 @@ class Agents(Protocol):
     def answered(self, call: Any, arrived_s: float, started_s: float, now_s: float) -> None:
         """Take an answer."""
 
-    def turned_away(self, call: Any, wait_s: float, now_s: float) -> None:
-        """Learn that slots and queue are full, until `wait_s` from now at the earliest."""
-
 
 def serve(
     agents: Agents, physics: Physics, *, prompt_tokens: int, most: int, until_s: float = math.inf
 ) -> float:
-    """Serve what `agents`, `most` of whom ask at the same time, send; return when it ended."""
+    """Serve what `agents`, `most` of whom ask at the same time, send; return when it ended.
+
+    As many wait as ask: a queue of the endpoint's counts as endless.
+    """
     prefill_s = [physics.prefill_s(prompt_tokens, active) for active in range(most + 1)]
     itl_s = [physics.itl_s(active) for active in range(most + 1)]
     changes = sorted(physics.capacity, key=lambda change: change.from_s)[::-1]
     slots = math.inf if physics.slots is None else physics.slots
-    places = math.inf if physics.queue is None else physics.queue
     waiting: deque[tuple[float, Request]] = deque()  # when each arrived
     prefilling: list[tuple[float, int, float, float, Request]] = []  # by time of the first token
     decoding: list[tuple[float, int, float, float, Request]] = []  # by step of the last token
@@ -84,11 +81,7 @@ def serve(
             if asking and next_s > time_s:
                 sent = next_request(time_s)
                 if sent is not None:
-                    if active < slots or len(waiting) < places:
-                        waiting.append((now_s, sent))
-                    else:
-                        free_s = next_s if waiting else event_s
-                        agents.turned_away(sent.call, max(free_s - time_s, 0.001), time_s)
+                    waiting.append((now_s, sent))
                     continue
                 asking = False
             if agents.wakes_s < next_s:
@@ -172,8 +165,7 @@ def crowd(
         return Crowd(agents, 0.0, 0.0, 0.0)
     most = min(agents, max_concurrency)
     some = _Crowd(physics, agents, most, output_tokens, seed)
-    endless = msgspec.structs.replace(physics, queue=None)
-    makespan_s = serve(some, endless, prompt_tokens=prompt_tokens, most=most)
+    makespan_s = serve(some, physics, prompt_tokens=prompt_tokens, most=most)
     return Crowd(agents, makespan_s, round(some.work_s, 6), round(some.longest_s, 9))
 
 
@@ -202,6 +194,3 @@ class _Crowd:
         self.work_s += now_s - started_s
         if now_s - arrived_s > self.longest_s:
             self.longest_s = now_s - arrived_s
-
-    def turned_away(self, call: Any, wait_s: float, now_s: float) -> None:
-        raise AssertionError("a crowd is never larger than the endpoint's slots and queue")

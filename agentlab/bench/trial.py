@@ -84,11 +84,9 @@ def judged(
     *,
     seeds: Sequence[int] | None = None,
 ) -> list[Row]:
-    """Judge every limiter in every scenario. It is the same to the last digit everywhere.
+    """Judge every limiter in every scenario, each drawn once from each seed, or from its own.
 
-    Args:
-        limiters: Name -> what makes a new one.
-        seeds: Each scenario is drawn once from each; None takes its own.
+    It is the same to the last digit everywhere.
 
     Example:
         rows = judged(JUDGING[:3], {"adaptive": Adaptive})
@@ -240,9 +238,6 @@ class _Agents:
 
     def answered(self, call: _Agent, arrived_s: float, started_s: float, now_s: float) -> None:
         self._ended.append((call, arrived_s, now_s))
-
-    def turned_away(self, call: _Agent, wait_s: float, now_s: float) -> None:
-        self._refused(call, RequestError(503, "", retry_after_s=wait_s), now_s)
 
     def _sent(self, agent: _Agent, now_s: float) -> Request | None:
         self._in_flight += 1
