@@ -176,11 +176,11 @@ def test_time_before_sending_is_not_the_endpoints(fresh_lab: None):
     told = Told(9)
 
     async def main() -> None:
-        guard = Guard(limit=told, rate_limit=RateLimit(requests_per_minute=6, burst_s=10))
+        guard = Guard(limit=told, rate_limit=RateLimit(requests_per_minute=1))
         await asyncio.gather(*(guard.ask(f"River {n}?", max_tokens=1) for n in range(3)))
 
     lab.simulate(main())
-    assert [(s.ended_s, s.took_s) for s in told.samples] == [(1, 1), (11, 1), (21, 1)]
+    assert [(s.ended_s, s.took_s) for s in told.samples] == [(1, 1), (61, 1), (121, 1)]
 
 
 # --- evidence
@@ -251,15 +251,6 @@ def test_memory_does_not_grow_with_answers(took_s: float):
             kept.append(len(pickle.dumps(limit)))
     assert max(kept) < 1.5 * kept[0] + 2000
     assert max(kept) < 40_000
-
-
-def test_it_says_what_it_does():
-    """Its state in a line: climbing, then a trial."""
-    limit = Adaptive()
-    assert repr(limit) == "<Adaptive climbs at 1; 0 answers, usually 0 s>"
-    for n in range(4):
-        limit.update(Sample(n, n + 1.0, 1.0, 1))
-    assert repr(limit) == "<Adaptive climbs at 1, tries 2; 4 answers, usually 1 s>"
 
 
 # --- the limit
@@ -377,7 +368,7 @@ def test_it_recovers_from_an_outage_of_time_outs(fresh_lab: None):
     ("limit", "says"),
     [
         (5, r"got 5; give Adaptive\(\), or Guard\(max_concurrency=...\) for a fixed number"),
-        (Adaptive, r"the class Adaptive; make one of it"),
+        (Adaptive, r"got <class .*Adaptive'>; give Adaptive\(\)"),
         ("adaptive", r"must be a limiter"),
     ],
 )

@@ -230,21 +230,6 @@ def test_a_wait_that_is_too_long_is_not_begun(
     assert all("asks to wait 3,600" in str(error) for error in ended)
 
 
-def test_a_wait_of_some_seconds_is_told_once(fresh_lab: None, caplog: pytest.LogCaptureFixture):
-    """Ten calls, all told to wait: one line on the real clock."""
-    faults = [{"kind": "error", "status": 429, "calls": list(range(1, 11)), "retry_after_s": 6000}]
-
-    async def main() -> None:
-        one = Guard(deadline_s=None, rate_limit=RateLimit())
-        await asyncio.gather(*(one.ask("x") for _ in range(10)))
-
-    with lab.configure(faults=faults, time_scale=1000):
-        asyncio.run(main())
-    told = [record.getMessage() for record in caplog.records if record.name == "agentlab"]
-    assert len(told) == 1
-    assert told[0].startswith("the next attempt follows in 6 s: the model answered 429")
-
-
 def test_a_time_out_has_words(fresh_lab: None):
     """Of one attempt and of the whole call: what was waited for, and for how long."""
     silent = [{"kind": "stall", "probability": 1.0}]

@@ -185,8 +185,8 @@ def test_a_pause_holds_those_who_wait_for_their_share():
     """Refused at 0.5 s for 10 s: who would have been let through at 1 s waits until 10.5 s."""
 
     async def main() -> float:
-        pace = RateLimit(requests_per_minute=60, burst_s=1)
-        await pace.wait()
+        pace = RateLimit(requests_per_minute=60)
+        await asyncio.gather(*(pace.wait() for _ in range(60)))
         waiting = asyncio.create_task(pace.wait())
         await lab.sleep(0.5)
         pace.pause(10)
@@ -337,10 +337,10 @@ def test_what_no_limit_admits_is_sent_once(fresh_lab: None):
 
 def test_a_pace_serves_one_event_loop_after_the_other():
     """Callers wait in two runs, each with a loop and a clock of its own."""
-    pace = RateLimit(60, burst_s=1)
+    pace = RateLimit(60)
 
     async def main() -> None:
-        await asyncio.gather(*(pace.wait() for _ in range(3)))
+        await asyncio.gather(*(pace.wait() for _ in range(63)))
 
     for _ in range(2):
         run_virtual(main())

@@ -17,7 +17,6 @@ from agentlab.clock import run_virtual
 from agentlab.errors import (
     AnswerEmpty,
     AnswerInterrupted,
-    ConfigError,
     EndpointError,
     IncompleteAnswer,
     ModelError,
@@ -219,9 +218,3 @@ def test_a_budget_does_not_hinder_what_seldom_fails():
         for _ in range(10):
             budget.pay_in()
         assert budget.take()
-
-
-def test_back_off_does_not_begin_above_its_bound():
-    """With both numbers in the message."""
-    with pytest.raises(ConfigError, match="first_s must be at most most_s; got 5 and 1"):
-        Retry(first_s=5, most_s=1)

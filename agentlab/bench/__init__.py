@@ -10,7 +10,7 @@
     plots        the same as pictures
     compare      what changed between two results, and whether it is more than noise
     laws         Amdahl, Gustafson, and the Universal Scalability Law, fitted
-    closed_loop  agents on an endpoint's physics with no client: a million, or under a limiter
+    closed_loop  agents on an endpoint's physics with no client, a million if need be
     trial        limiters in scenarios, against the best static limit of each
     scenarios    endpoints on which limiters are tuned, and others on which they are judged
     plots_tuning limits over time, limiters judged, what a bandit earns

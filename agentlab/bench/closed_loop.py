@@ -8,29 +8,13 @@ request. That is four times as fast, and the tests hold it against the batch to 
 from __future__ import annotations
 
 import heapq
-import itertools
 import math
 from collections import deque
-from collections.abc import Sequence
-from dataclasses import dataclass
 from random import Random
 from typing import Any, NamedTuple, Protocol
 
-import msgspec
-from tenacity import AsyncRetrying, RetryCallState
-
-from agentlab._support.tables import percentile
-from agentlab.bench.scenarios import Scenario
-from agentlab.endpoint import presets
-from agentlab.endpoint.contract.openai_json import RequestError
-from agentlab.endpoint.middleware.fault_plan import FaultPlan
-from agentlab.endpoint.middleware.rate_limits import Limits
 from agentlab.endpoint.physics.formulas import Physics
-from agentlab.errors import ConfigError, ModelError
-from agentlab.resilience import Retry, classify
-from agentlab.resilience.limiters import Limiter, Sample
-
-_PROMPT_TOKENS = 16
+from agentlab.errors import ConfigError
 
 
 class Request(NamedTuple):
@@ -49,26 +33,22 @@ class Agents(Protocol):
 
     def next_request(self, now_s: float) -> Request | None:
         """Return what is sent now; None if nothing is, until an answer comes or they wake."""
-        ...
 
     def answered(self, call: Any, arrived_s: float, started_s: float, now_s: float) -> None:
         """Take an answer."""
-        ...
-
-    def turned_away(self, call: Any, wait_s: float, now_s: float) -> None:
-        """Learn that slots and queue are full, until `wait_s` from now at the earliest."""
-        ...
 
 
 def serve(
     agents: Agents, physics: Physics, *, prompt_tokens: int, most: int, until_s: float = math.inf
 ) -> float:
-    """Serve what `agents`, `most` of whom ask at the same time, send; return when it ended."""
+    """Serve what `agents`, `most` of whom ask at the same time, send; return when it ended.
+
+    As many wait as ask: a queue of the endpoint's counts as endless.
+    """
     prefill_s = [physics.prefill_s(prompt_tokens, active) for active in range(most + 1)]
     itl_s = [physics.itl_s(active) for active in range(most + 1)]
     changes = sorted(physics.capacity, key=lambda change: change.from_s)[::-1]
     slots = math.inf if physics.slots is None else physics.slots
-    places = math.inf if physics.queue is None else physics.queue
     waiting: deque[tuple[float, Request]] = deque()  # when each arrived
     prefilling: list[tuple[float, int, float, float, Request]] = []  # by time of the first token
     decoding: list[tuple[float, int, float, float, Request]] = []  # by step of the last token
@@ -101,11 +81,7 @@ def serve(
             if asking and next_s > time_s:
                 sent = next_request(time_s)
                 if sent is not None:
-                    if active < slots or len(waiting) < places:
-                        waiting.append((now_s, sent))
-                    else:
-                        free_s = next_s if waiting else event_s
-                        agents.turned_away(sent.call, max(free_s - time_s, 0.001), time_s)
+                    waiting.append((now_s, sent))
                     continue
                 asking = False
             if agents.wakes_s < next_s:
@@ -166,8 +142,6 @@ def crowd(
 ) -> Crowd:
     """Let each of many agents ask one question, with `max_concurrency` of them in flight.
 
-    Memory is bounded by `max_concurrency`: an agent is made when there is room for it.
-
     Raises:
         ConfigError: If a number is less than 1, or more are to be in flight than may come in.
 
@@ -191,12 +165,7 @@ def crowd(
         return Crowd(agents, 0.0, 0.0, 0.0)
     most = min(agents, max_concurrency)
     some = _Crowd(physics, agents, most, output_tokens, seed)
-    makespan_s = serve(
-        some,
-        msgspec.structs.replace(physics, queue=None),
-        prompt_tokens=prompt_tokens,
-        most=most,
-    )
+    makespan_s = serve(some, physics, prompt_tokens=prompt_tokens, most=most)
     return Crowd(agents, makespan_s, round(some.work_s, 6), round(some.longest_s, 9))
 
 
@@ -225,160 +194,3 @@ class _Crowd:
         self.work_s += now_s - started_s
         if now_s - arrived_s > self.longest_s:
             self.longest_s = now_s - arrived_s
-
-    def turned_away(self, call: Any, wait_s: float, now_s: float) -> None:
-        raise AssertionError("a crowd is never larger than the endpoint's slots and queue")
-
-
-class Outcome(msgspec.Struct, frozen=True):
-    """What came of a limiter in a scenario.
-
-    Attributes:
-        goodput: Answers per second within the run, its beginning included.
-        p95_s: What 95% of those answers took at most, from having a slot to the last token.
-        answered: How many answers there were.
-        requests: How many requests were sent for them, refused ones included.
-        limits: When the limit changed, and to what.
-    """
-
-    goodput: float
-    p95_s: float
-    answered: int
-    requests: int
-    limits: Sequence[tuple[float, int]]
-
-
-def run(limiter: Limiter, scenario: Scenario) -> Outcome:
-    """Run a scenario in which `limiter` says how many requests are in flight.
-
-    The agents do what `Seats` and `Retry` do before a client's calls.
-
-    Example:
-        >>> from agentlab.bench.opponents import Fixed
-        >>> ten_s = Scenario(name="", preset="course", agents=9, run_s=100, tokens=(91, 91))
-        >>> run(Fixed(3), ten_s).goodput
-        0.3
-    """
-    agents, run_s = _Limited(limiter, scenario), scenario.run_s
-    serve(
-        agents,
-        scenario.physics,
-        prompt_tokens=_PROMPT_TOKENS,
-        most=scenario.agents,
-        until_s=run_s,
-    )
-    took_s = agents.took_s
-    p95_s = percentile(took_s, 95) if took_s else math.inf
-    return Outcome(len(took_s) / run_s, p95_s, len(took_s), agents.requests, agents.limits)
-
-
-@dataclass(eq=False, slots=True)
-class _Agent:
-    tokens: int = 0
-    attempt: int = 0
-
-
-class _Call(NamedTuple):
-    agent: _Agent
-    number: int
-    in_flight: int
-
-
-class _Limited:
-    """Agents who ask again and again, as many at the same time as a limiter allows."""
-
-    def __init__(self, limiter: Limiter, scenario: Scenario):
-        self._limiter, self._scenario, self._physics = limiter, scenario, scenario.physics
-        self._rate_limits = Limits(scenario.rate_limit, None)
-        self._faults = FaultPlan(presets.load(scenario.preset).faults, scenario.seed)
-        self._retry = Retry(attempts=1_000_000)
-        self._draw = Random(scenario.seed)
-        self._waiting = deque(_Agent() for _ in range(scenario.agents))
-        self._ended: deque[tuple[_Call, float, float]] = deque()
-        self._later: list[tuple[float, int, _Agent | None]] = []  # None: a slot has rested
-        self._tie = itertools.count()
-        self._in_flight = self._resting = self.requests = 0
-        self.wakes_s = math.inf
-        self.took_s: list[float] = []
-        self.limits = [(0.0, limiter.limit)]
-
-    def next_request(self, now_s: float) -> Request | None:
-        while True:
-            while self._waiting and self._in_flight + self._resting < self._limiter.limit:
-                if request := self._sent(self._waiting.popleft(), now_s):
-                    return request
-            if self._ended:  # the next one leaves only now, as in `Seats`
-                self._learn_of(*self._ended.popleft())
-            elif self.wakes_s <= now_s:
-                while self._later and self._later[0][0] <= now_s:
-                    agent = heapq.heappop(self._later)[2]
-                    if agent is None:
-                        self._resting -= 1
-                    else:
-                        self._waiting.append(agent)
-                self.wakes_s = self._later[0][0] if self._later else math.inf
-            else:
-                return None
-
-    def answered(self, call: _Call, arrived_s: float, started_s: float, now_s: float) -> None:
-        self._ended.append((call, arrived_s, now_s))
-
-    def turned_away(self, call: _Call, wait_s: float, now_s: float) -> None:
-        self._refused(call, RequestError(503, "", retry_after_s=wait_s), now_s)
-
-    def _sent(self, agent: _Agent, now_s: float) -> Request | None:
-        self._in_flight += 1
-        agent.attempt += 1
-        if agent.attempt == 1:
-            agent.tokens = self._draw.randint(*self._scenario.tokens)
-        call = _Call(agent, self.requests, self._in_flight)
-        self.requests += 1
-        try:
-            self._rate_limits.admit(_PROMPT_TOKENS, now_s, "")
-            fault = self._faults.next(call.number.to_bytes(8), 0, agent.attempt, "", at_s=now_s)
-            if fault is not None:
-                raise fault.error
-        except RequestError as error:
-            self._refused(call, error, now_s)
-            return None
-        if not self._physics.jitter_sigma:
-            return Request(agent.tokens, call=call)
-        jitter = self._physics.jitter
-        return Request(agent.tokens, jitter(self._draw), jitter(self._draw), call)
-
-    def _learn_of(self, call: _Call, arrived_s: float, ended_s: float) -> None:
-        took_s = ended_s - arrived_s
-        self.took_s.append(took_s)
-        self._learn(Sample(call.number, ended_s, took_s, call.in_flight))
-        self._in_flight -= 1
-        call.agent.attempt = 0
-        self._waiting.append(call.agent)
-
-    def _refused(self, call: _Call, error: RequestError, now_s: float) -> None:
-        seen = ModelError(
-            str(error),
-            status=error.status,
-            code=None,
-            request_id=None,
-            retry_after_s=error.retry_after_s,
-        )
-        verdict = classify(seen)
-        if verdict.overload:
-            self._learn(Sample(call.number, now_s, 0.0, call.in_flight, refused=True))
-            if verdict.wait_s:
-                self._resting += 1
-                self._at(now_s + verdict.wait_s, None)
-        self._in_flight -= 1
-        state = RetryCallState(AsyncRetrying(), None, (), {})
-        state.attempt_number = call.agent.attempt
-        state.set_exception((type(seen), seen, None))
-        self._at(now_s + self._retry.wait_s(state), call.agent)
-
-    def _at(self, when_s: float, agent: _Agent | None) -> None:
-        heapq.heappush(self._later, (when_s, next(self._tie), agent))
-        self.wakes_s = self._later[0][0]
-
-    def _learn(self, sample: Sample) -> None:
-        before, after = self._limiter.limit, self._limiter.update(sample)
-        if after != before:
-            self.limits.append((sample.ended_s, after))

@@ -11,7 +11,7 @@ from statistics import median
 
 from msgspec import UNSET
 
-from agentlab.bench import results, self_tuning
+from agentlab.bench import results
 from agentlab.bench.experiment import Case
 from agentlab.bench.report import axes, seconds
 from agentlab.bench.results import Measurement, Results, deviation
@@ -66,16 +66,8 @@ def of_files(before: str | Path, after: str | Path) -> str:
     """Return what changed between two files that `agentlab bench` wrote.
 
     Raises:
-        ConfigError: If one cannot be read, or they are results of different kinds.
+        ConfigError: If one cannot be read, or is of the kind `tuning`, which repeats exactly.
     """
-    kinds = [self_tuning.are_tuning_results(path) for path in (before, after)]
-    if kinds[0] != kinds[1]:
-        tuned, other = (before, after) if kinds[0] else (after, before)
-        raise ConfigError(
-            f"{tuned} holds results of kind tuning and {other} does not; give two of one kind"
-        )
-    if kinds[0]:
-        return self_tuning.compared(self_tuning.stored(before), self_tuning.stored(after))
     return compared(results.load(before), results.load(after))
 
 

@@ -1,13 +1,8 @@
 """Other rules for how many calls are in flight, as opponents in a judging, all with one interface.
 
-    Fixed       always the same: what everybody begins with
-    AIMD        Netflix's: one more as long as all is well, a tenth less at a refusal
-    Gradient2   Netflix's: shrinks as answers take longer than they did over the long run
-    Vegas       Netflix's: shrinks as answers take longer than the quickest did
-
-They decide and never wait. Netflix's numbers and steps are those of its Java library,
-https://github.com/Netflix/concurrency-limits, with its defaults, made for servers of short calls.
-Each class names the commit whose file it follows, because early versions had other steps.
+They decide and never wait. Three are those of Netflix's Java library, with its defaults, made for
+servers of short calls: https://github.com/Netflix/concurrency-limits. Each names the commit whose
+file it follows, because early versions had other steps.
 """
 
 from __future__ import annotations
@@ -16,20 +11,14 @@ import math
 from random import Random
 
 from agentlab._support.numbers import checked
-from agentlab.errors import ConfigError
 from agentlab.resilience.limiters import Sample
 
 
 class Fixed:
-    """Never changes.
-
-    Example:
-        >>> Fixed(3).update(Sample(0, 1.0, 1.0, 3, refused=True))
-        3
-    """
+    """Never changes: what everybody begins with."""
 
     def __init__(self, limit: int):
-        _check(limit=limit)
+        checked("limit", limit, least=1, whole=True)
         self.limit = limit
 
     def update(self, sample: Sample) -> int:
@@ -39,41 +28,25 @@ class Fixed:
 class AIMD:
     """Additive increase, multiplicative decrease: TCP's, here one step per call.
 
-    Args:
-        initial, least, most: Where it begins, and its range; a low `most` lowers the other two.
-        backoff: What a refusal leaves of the limit.
-        slow_s: A call that takes longer counts as refused; None never counts a slow answer so.
-
-    Raises:
-        ConfigError: If a number is out of its range, or `initial` below `least`.
+    A call that takes longer than `slow_s` counts as refused. AIMDLimit, of commit 784c960.
 
     Example:
         >>> aimd = AIMD(initial=10, least=1)
         >>> aimd.update(Sample(0, 1.0, 1.0, 10)), aimd.update(Sample(1, 2.0, 1.0, 10, refused=True))
         (11, 9)
-
-    Source: Netflix's AIMDLimit, of commit 784c960.
     """
 
     def __init__(
-        self,
-        initial: int = 20,
-        *,
-        least: int = 20,
-        most: int = 200,
-        backoff: float = 0.9,
-        slow_s: float | None = 5.0,
+        self, initial: int = 20, *, least: int = 20, most: int = 200, slow_s: float | None = 5.0
     ):
         self.limit, self._least, self._most = _bounds(initial, least, most)
-        checked("backoff", backoff, least=0.5, most=1, below=True)
         checked("slow_s", slow_s, above=True, optional=True)
-        self._backoff, self._slow_s = backoff, slow_s
+        self._slow_s = math.inf if slow_s is None else slow_s
 
     def update(self, sample: Sample) -> int:
         limit = self.limit
-        slow = self._slow_s is not None and sample.took_s > self._slow_s
-        if sample.refused or slow:
-            limit = int(limit * self._backoff)
+        if sample.refused or sample.took_s > self._slow_s:
+            limit = int(limit * 0.9)
         elif sample.in_flight * 2 >= limit:  # else it is not the limit that holds them back
             limit += 1
         self.limit = min(self._most, max(self._least, limit))
@@ -83,42 +56,23 @@ class AIMD:
 class Gradient2:
     """Multiplies the limit by what answers took over the long run, divided by what they take now.
 
-    It ignores refusals. It is given each call, as in Netflix's class by itself; the windows that
-    may be put before it need ten answers per second.
-
-    Args:
-        initial, least, most: Where it begins, and its range; a low `most` lowers the other two.
-        queue: How many calls may wait in the endpoint's queue.
-        smoothing: How much of the way to its new value the limit goes at each call.
-        calls: Over how many calls the long run is averaged.
-        tolerance: How many times the long run an answer may take before the limit shrinks.
+    It ignores refusals. Answers may take `TOLERANCE` times the long run before the limit shrinks,
+    and `QUEUE` calls may wait at the endpoint. It is given each call, without the windows that may
+    be put before it and need ten answers per second. Gradient2Limit, of commit f2528de.
 
     Example:
         >>> gradient = Gradient2()
         >>> [gradient.update(Sample(n, n + 1.0, 1.0, 20)) for n in range(3)]
         [20, 21, 22]
-
-    Source: Netflix's Gradient2Limit, of commit f2528de.
     """
 
-    def __init__(
-        self,
-        initial: int = 20,
-        *,
-        least: int = 20,
-        most: int = 200,
-        queue: int = 4,
-        smoothing: float = 0.2,
-        calls: int = 600,
-        tolerance: float = 1.5,
-    ):
+    QUEUE, TOLERANCE = 4, 1.5
+    SMOOTHING = 0.2  # how much of the way to its new value the limit goes at each call
+    WEIGHT = 2 / (600 + 1)  # the long run is an exponential average of some 600 calls
+
+    def __init__(self, initial: int = 20, *, least: int = 20, most: int = 200):
         limit, self._least, self._most = _bounds(initial, least, most)
-        _check(queue=queue, calls=calls)
-        checked("smoothing", smoothing, above=True, most=1)
-        checked("tolerance", tolerance, least=1)
         self._limit = float(limit)
-        self._queue, self._smoothing, self._tolerance = queue, smoothing, tolerance
-        self._weight = 2 / (calls + 1)
         self._count, self.long_run_s = 0, 0.0
 
     @property
@@ -134,14 +88,14 @@ class Gradient2:
             self._count += 1
             self.long_run_s += (took_s - self.long_run_s) / self._count
         else:
-            self.long_run_s += (took_s - self.long_run_s) * self._weight
+            self.long_run_s += (took_s - self.long_run_s) * self.WEIGHT
         long_s = self.long_run_s
         if long_s > 2 * took_s:
             self.long_run_s *= 0.95  # after an overload that is over
         if sample.in_flight >= self._limit / 2:
-            gradient = max(0.5, min(1.0, self._tolerance * long_s / took_s))
-            aim = self._limit * gradient + self._queue
-            smoothed = self._limit * (1 - self._smoothing) + aim * self._smoothing
+            gradient = max(0.5, min(1.0, self.TOLERANCE * long_s / took_s))
+            aim = self._limit * gradient + self.QUEUE
+            smoothed = self._limit * (1 - self.SMOOTHING) + aim * self.SMOOTHING
             self._limit = max(self._least, min(self._most, smoothed))
         return self.limit
 
@@ -149,20 +103,15 @@ class Gradient2:
 class Vegas:
     """Estimates the endpoint's queue, limit x (1 - quickest / this one), and keeps it short.
 
-    The quickest answer is forgotten now and then, because it may be from better times.
-
-    Args:
-        probe: The quickest answer is forgotten after about so many calls, times the limit.
-        seed: From which the moments are drawn.
-
-    Source: Netflix's VegasLimit, of commit 7989055, after TCP Vegas (Brakmo and Peterson, 1995).
+    The quickest answer is forgotten after some `PROBE` calls times the limit, because it may be
+    from better times. VegasLimit, of commit 7989055, after TCP Vegas (Brakmo and Peterson, 1995).
     """
 
-    def __init__(self, initial: int = 20, *, most: int = 1000, probe: int = 30, seed: int = 7):
-        _check(initial=initial, most=most, probe=probe)
-        checked("seed", seed, least=-math.inf, whole=True)
-        self.limit, self._most, self._probe = min(initial, most), most, probe
-        self._random = Random(int(seed))
+    PROBE = 30
+
+    def __init__(self, initial: int = 20, *, most: int = 1000):
+        self.limit, _, self._most = _bounds(initial, 1, most)
+        self._random = Random(7)
         self.quickest_s = math.inf
         self._calls, self._spread = 0, self._random.uniform(0.5, 1)
 
@@ -172,7 +121,7 @@ class Vegas:
         if sample.took_s <= 0:  # says nothing about a queue; Netflix's does not expect it
             if sample.refused:
                 self.limit = max(1, self.limit - step)
-        elif self._calls >= self._spread * self._probe * self.limit:
+        elif self._calls >= self._spread * self.PROBE * self.limit:
             self._calls, self._spread = 0, self._random.uniform(0.5, 1)
             self.quickest_s = sample.took_s
         elif sample.took_s < self.quickest_s:
@@ -195,17 +144,7 @@ class Vegas:
 
 
 def _bounds(initial: int, least: int, most: int) -> tuple[int, int, int]:
-    """Return the limit to begin with, the least and the most; a low ceiling lowers all three."""
-    _check(initial=initial, least=least, most=most)
-    initial, least = min(initial, most), min(least, most)
-    if initial < least:
-        raise ConfigError(
-            f"initial {initial} is below least {least}, where the first call would raise it; give "
-            f"both: initial={initial}, least={initial}"
-        )
-    return initial, least, most
-
-
-def _check(**numbers: int) -> None:
-    for name, number in numbers.items():
+    """Return the limit to begin with, the least and the most; low ones lower those before."""
+    for name, number in (("initial", initial), ("least", least), ("most", most)):
         checked(name, number, least=1, whole=True)
+    return min(initial, most), min(least, initial, most), most

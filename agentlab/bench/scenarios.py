@@ -7,6 +7,7 @@ and those of the experiment `tuning` are drawn again after each such choice.
 
 from __future__ import annotations
 
+from itertools import product
 from typing import Any
 
 import msgspec
@@ -53,18 +54,16 @@ class Scenario(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def _scenarios(
-    slots: tuple[int, ...], *, seed: int, tokens: tuple[int, int], demand: int, moment: float
+    slots: tuple[int, ...], demand: int, change_at: float, **drawn: Any
 ) -> list[Scenario]:
-    """Return every preset that takes time, slots, a rate limit, and slots that change in mid-run.
+    """Return presets that take time, a rate limit, and slots that stay, halve or double.
 
-    Args:
-        demand: Agents per slot.
-        moment: When slots change, as a share of the run.
+    `demand` is agents per slot; slots change at the share `change_at` of the run.
     """
 
     def scenario(name: str, preset: str, agents: int, run_s: float, **more: Any) -> Scenario:
-        drawn = {"seed": seed, "tokens": tokens, **more}
-        return Scenario(name=name, preset=preset, agents=demand * agents, run_s=run_s, **drawn)
+        more |= drawn
+        return Scenario(name=name, preset=preset, agents=demand * agents, run_s=run_s, **more)
 
     some = slots[len(slots) // 2]
     found = [
@@ -78,17 +77,19 @@ def _scenarios(
     ]
     # On the figures of a server, whose answers differ in length only, and of a hosted model, with
     # a jitter of its own; the rate limit of the latter is lifted.
-    for n in slots:
-        for kind, preset, run_s in (("", "vllm-1gpu", 300), (", jitter", "hosted-small", 900)):
-            for change, then in (("", n), (", halved", n // 2), (", doubled", 2 * n)):
-                capacity = [Capacity(from_s=0, slots=n)]
-                if then != n:
-                    capacity.append(Capacity(from_s=moment * run_s, slots=then))
-                more = {"capacity": tuple(capacity), "requests_per_minute": 0}
-                name = f"{n} slots{change}{kind}"
-                found.append(scenario(name, preset, max(n, then), run_s, **more))
+    kinds = (("", "vllm-1gpu", 300), (", jitter", "hosted-small", 900))
+    changes = ((", halved", 0.5), (", doubled", 2))
+    for n, (kind, preset, run_s) in product(slots, kinds):
+        steady = Capacity(from_s=0, slots=n)
+        lifted = {"capacity": (steady,), "requests_per_minute": 0}
+        found.append(scenario(f"{n} slots{kind}", preset, n, run_s, **lifted))
+        for change, times in changes:
+            then = Capacity(from_s=change_at * run_s, slots=int(n * times))
+            lifted["capacity"] = (steady, then)
+            most = max(n, then.slots)
+            found.append(scenario(f"{n} slots{change}{kind}", preset, most, run_s, **lifted))
     return found
 
 
-TUNING = _scenarios((6, 24, 48), seed=11, tokens=(50, 150), demand=5, moment=0.4)
-JUDGING = _scenarios((4, 16, 64), seed=2004, tokens=(60, 140), demand=4, moment=0.5)
+TUNING = _scenarios((6, 24, 48), 5, 0.4, seed=11, tokens=(50, 150))
+JUDGING = _scenarios((4, 16, 64), 4, 0.5, seed=2004, tokens=(60, 140))

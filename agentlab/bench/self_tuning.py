@@ -6,10 +6,7 @@ one, and a bandit against an oracle.
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Callable, Sequence
-from difflib import ndiff
-from functools import partial
+from collections.abc import Sequence
 from pathlib import Path
 from statistics import median
 from typing import Annotated, Literal
@@ -23,8 +20,8 @@ from agentlab._support.tables import markdown_table
 from agentlab._support.yaml_file import LocatedFile
 from agentlab.bench import results, trial
 from agentlab.bench.experiment import Seed, found
-from agentlab.bench.scenarios import JUDGING, Scenario
-from agentlab.errors import ConfigError, FileError
+from agentlab.bench.scenarios import JUDGING
+from agentlab.errors import FileError
 from agentlab.learning import regret
 
 Seeds = Annotated[list[Seed], Field(min_length=1)]
@@ -32,12 +29,7 @@ Seeds = Annotated[list[Seed], Field(min_length=1)]
 
 @model
 class Limits:
-    """How limiters are judged; `seeds` should be others than those with which one was tuned.
-
-    Attributes:
-        limiters: Names of `tuning.trial.LIMITERS`.
-        seeds: Each scenario is drawn once from each.
-    """
+    """How limiters of `trial.LIMITERS` are judged: in scenarios drawn once from each seed."""
 
     limiters: Annotated[list[Text], Field(min_length=1)]
     seeds: Seeds
@@ -51,13 +43,7 @@ class Limits:
 
 @model
 class Learning:
-    """How the bandit is judged; `seeds` should be others than those it was made with.
-
-    Attributes:
-        runs: Tasks in each world.
-        shift_at: The task from which on skills are others; a multiple of `tuning.learning.BLOCK`.
-        seeds: A world each.
-    """
+    """How the bandit is judged: in a world for each seed; skills are others from `shift_at` on."""
 
     runs: AtLeastOne
     shift_at: AtLeastOne
@@ -69,13 +55,7 @@ class Learning:
 
 @model
 class Tuning:
-    """An experiment's file whose `kind` is `tuning`.
-
-    Attributes:
-        about: The question, in a sentence.
-        limits: How limiters are judged.
-        learning: How the bandit is judged.
-    """
+    """An experiment's file whose `kind` is `tuning`; `about` is the question, in a sentence."""
 
     kind: Literal["tuning"]
     about: Text
@@ -83,19 +63,14 @@ class Tuning:
     learning: Learning
 
 
-class TuningResults(msgspec.Struct, kw_only=True):
-    """What came of it; a part that is yet to be measured is None. Equal runs are equal files."""
+class TuningResults(msgspec.Struct, frozen=True, kw_only=True):
+    """What came of it. Equal runs are equal files."""
 
     name: str
     experiment: Tuning
     machine: dict[str, str]
-    limits: list[trial.Row] | None = None
-    learning: list[regret.Scenario] | None = None
-
-    @property
-    def missing(self) -> int:
-        """How many measurements are yet to be made."""
-        return len(_yet_to_do(self))
+    limits: list[trial.Row]
+    learning: list[regret.Scenario]
 
 
 def is_tuning(path: Path) -> bool:
@@ -108,11 +83,7 @@ def is_tuning(path: Path) -> bool:
 
 
 def load(file: str | Path) -> Tuning:
-    """Read such an experiment.
-
-    Raises:
-        ConfigError: If there is no such file.
-        FileError: If it is wrong, naming line and field.
+    """Read such an experiment; a mistake in it is a FileError that names line and field.
 
     Example:
         >>> load("tuning").learning.runs
@@ -121,119 +92,58 @@ def load(file: str | Path) -> Tuning:
     return LocatedFile(found(file), what="experiment").decode(Tuning)
 
 
-def run(experiment: Tuning, file: Path, *, resume: bool = False) -> TuningResults:
-    """Measure both parts, and write `file` after each scenario of the limits and after the rest.
-
-    Args:
-        resume: Keep what is in such a file.
+def run(experiment: Tuning, file: Path) -> TuningResults:
+    """Measure both parts, which takes some minutes, and write `file`.
 
     Raises:
-        ConfigError: If the file is unfinished and not to be resumed, is of another experiment, is
-            being written by another run, or cannot be written.
+        ConfigError: If the file is being written by another run, or cannot be written.
     """
-    empty = TuningResults(name=file.stem, experiment=experiment, machine=results.machine())
+    limits, learning = experiment.limits, experiment.learning
+    limiters = {name: trial.LIMITERS[name] for name in limits.limiters}
     with results.one_writer(file):
-        done = results.go_on(file, empty, stored, resume=resume)
-        for measure in bar(_yet_to_do(done), name=file.stem):
-            measure()
-            results.write(file, done)
+        done = TuningResults(
+            name=file.stem,
+            experiment=experiment,
+            machine=results.machine(),
+            limits=[
+                row
+                for scenario in bar(JUDGING, name=file.stem)
+                for row in trial.judged([scenario], limiters, seeds=limits.seeds)
+            ],
+            learning=[
+                regret.scenario(name, runs=learning.runs, seeds=learning.seeds, shift_at=shift_at)
+                for name, shift_at in (("steady", None), ("a shift", learning.shift_at))
+            ],
+        )
+        results.write(file, done)
     return done
 
 
-def _yet_to_do(done: TuningResults) -> list[Callable[[], None]]:
-    """Return what is missing, piece by piece; each puts into `done` what it measured."""
-    how = done.experiment
-    judged = {row.scenario for row in done.limits or ()}
-    limiters = {name: trial.LIMITERS[name] for name in how.limits.limiters}
-
-    def judge(scenario: Scenario) -> None:
-        rows = trial.judged([scenario], limiters, seeds=how.limits.seeds)
-        done.limits = [*(done.limits or ()), *rows]
-
-    def learn() -> None:
-        runs, seeds = how.learning.runs, how.learning.seeds
-        done.learning = [
-            regret.scenario(name, runs=runs, seeds=seeds, shift_at=shift_at)
-            for name, shift_at in (("steady", None), ("a shift", how.learning.shift_at))
-        ]
-
-    judges = [partial(judge, scenario) for scenario in JUDGING if scenario.name not in judged]
-    return [*judges, *([learn] if done.learning is None else [])]
-
-
 def stored(path: str | Path) -> TuningResults:
-    """Read what `run` wrote.
-
-    Raises:
-        ConfigError: If it cannot be read, is something else, or its limits are not each limiter
-            once for each seed of a scenario.
-    """
-    kept = results.read(path, TuningResults)
-    asked, known = kept.experiment.limits, {scenario.name for scenario in JUDGING}
-    rows = Counter((row.scenario, row.limiter) for row in kept.limits or ())
-    for (scenario, limiter), times in rows.items():
-        if scenario not in known or limiter not in asked.limiters or times != len(asked.seeds):
-            raise ConfigError(
-                f"TuningResults {str(path)!r}: {limiter!r} in {scenario!r} is there {times} times "
-                f"for {len(asked.seeds)} seeds; measure again into another folder with --out"
-            )
-    return kept
-
-
-def are_tuning_results(path: str | Path) -> bool:
-    """Return True if `run` wrote the file."""
-    try:
-        raw = msgspec.json.decode(Path(path).read_bytes())
-    except results.UNREADABLE:
-        return False  # the loader says what is wrong
-    experiment = raw.get("experiment") if isinstance(raw, dict) else None
-    return isinstance(experiment, dict) and experiment.get("kind") == "tuning"
+    """Read what `run` wrote; anything else is a ConfigError."""
+    return results.read(path, TuningResults)
 
 
 def markdown(measured: TuningResults) -> str:
-    """Return the tables of all parts that have been measured."""
+    """Return the tables of both parts, with what they were measured on."""
+    seeds = ", ".join(map(str, measured.experiment.limits.seeds))
     about = ", ".join(f"{name} {value}" for name, value in measured.machine.items())
-    parts = [f"# {measured.name}", measured.experiment.about, *_tables(measured)]
-    return "\n\n".join([*parts, f"virtual time, exact; {about}."]) + "\n"
-
-
-def compared(before: TuningResults, after: TuningResults) -> str:
-    """Return the lines of the tables that differ, or "the same".
-
-    All times are virtual and exact, so any difference is a change.
-
-    Example:
-        >>> kept = TuningResults(name="x", experiment=load("tuning"), machine={})
-        >>> compared(kept, kept)
-        'the same'
-    """
-    if (before.limits, before.learning) == (after.limits, after.learning):
-        return "the same"
-    old, new = ("\n\n".join(_tables(of)).splitlines() for of in (before, after))
-    differ = [line for line in ndiff(old, new) if line[0] in "-+" and line[1:].strip()]
-    return "\n".join(differ) or "they differ beyond the digits of the tables"
-
-
-def _tables(measured: TuningResults) -> list[str]:
-    """Return headings and tables of all parts that have been measured."""
-    found: list[str] = []
-    if measured.limits is not None:
-        found += [
-            "## How many calls in flight",
-            "Against the best static limit of each scenario, which a sweep finds. None of the "
-            "scenarios was used for tuning, and their seeds were drawn after the last change of a "
-            f"limiter: {', '.join(map(str, measured.experiment.limits.seeds))}. Passed is at least "
-            f"{trial.LEAST_GOODPUT:g} of its goodput, with at most {trial.MOST_P95:g} of its p95.",
-            limiters_table(measured.limits),
-            scenarios_table(measured.limits),
-        ]
-    if measured.learning is not None:
-        found += [
-            "## Which pattern for which task",
-            "Shares of what an oracle earns; the quality of answers is SIMULATED.",
-            learning_table(measured.learning),
-        ]
-    return found
+    parts = [
+        f"# {measured.name}",
+        measured.experiment.about,
+        "## How many calls in flight",
+        "Against the best static limit of each scenario, which a sweep finds. None of the "
+        "scenarios was used for tuning, and their seeds were drawn after the last change of a "
+        f"limiter: {seeds}. Passed is at least {trial.LEAST_GOODPUT:g} of its goodput, with at "
+        f"most {trial.MOST_P95:g} of its p95.",
+        limiters_table(measured.limits),
+        scenarios_table(measured.limits),
+        "## Which pattern for which task",
+        "Shares of what an oracle earns; the quality of answers is SIMULATED.",
+        learning_table(measured.learning),
+        f"virtual time, exact; {about}.",
+    ]
+    return "\n\n".join(part for part in parts if part) + "\n"
 
 
 def limiters_table(rows: Sequence[trial.Row]) -> str:
@@ -245,8 +155,7 @@ def limiters_table(rows: Sequence[trial.Row]) -> str:
         | fixed 3 | 0 of 1 | 0.75 | 0.75 | 0.90 | 0.90 | 1.00 |
     """
     lines = []
-    for name in dict.fromkeys(row.limiter for row in rows):
-        of = [row for row in rows if row.limiter == name]
+    for name, of in _by("limiter", rows).items():
         goodput, p95 = [row.of_best_goodput for row in of], [row.of_best_p95 for row in of]
         figures = [median(goodput), min(goodput), median(p95), max(p95)]
         figures.append(max(row.requests_per_answer for row in of))
@@ -259,23 +168,22 @@ def scenarios_table(rows: Sequence[trial.Row], limiter: str = "adaptive") -> str
     """Return a table with a line per scenario, for one limiter, with the worst of all seeds.
 
     It is empty if the limiter was not judged.
-
-    Example:
-        >>> one = trial.Row("4 slots", "adaptive", 1.5, 2.0, 0.95, 1.1, 1.0, 4, 29)
-        >>> other = trial.Row("4 slots", "adaptive", 1.5, 2.0, 0.97, 1.4, 1.0, 5, 30)
-        >>> print(scenarios_table([one, other]).splitlines()[-1])
-        | 4 slots | 4 to 5 | 1 of 2 | 0.95 | 1.40 |
     """
     lines = []
-    judged = [row for row in rows if row.limiter == limiter]
-    for scenario in dict.fromkeys(row.scenario for row in judged):
-        of = [row for row in judged if row.scenario == scenario]
+    for scenario, of in _by("scenario", [row for row in rows if row.limiter == limiter]).items():
         limits = sorted({row.best_limit for row in of})
-        least, most = min(row.of_best_goodput for row in of), max(row.of_best_p95 for row in of)
         best = " to ".join(str(limit) for limit in dict.fromkeys((limits[0], limits[-1])))
+        least, most = min(row.of_best_goodput for row in of), max(row.of_best_p95 for row in of)
         lines.append([scenario, best, _passed(of), f"{least:.2f}", f"{most:.2f}"])
     columns = f"scenario|best static limit|{limiter}: passed|least goodput|most p95"
     return markdown_table(columns.split("|"), lines) if lines else ""
+
+
+def _by(field: str, rows: Sequence[trial.Row]) -> dict[str, list[trial.Row]]:
+    found: dict[str, list[trial.Row]] = {}
+    for row in rows:
+        found.setdefault(getattr(row, field), []).append(row)
+    return found
 
 
 def _passed(rows: Sequence[trial.Row]) -> str:
@@ -284,19 +192,15 @@ def _passed(rows: Sequence[trial.Row]) -> str:
 
 def learning_table(scenarios: Sequence[regret.Scenario]) -> str:
     """Return a table with a line per policy: its share of the oracle's earnings, and recovery."""
-    columns = ["policy"]
+    columns, lines = ["policy"], {name: [name] for name in scenarios[0].policies}
     for one in scenarios:
         columns += [f"{one.name}: mean", "worst seed"]
-    shifted = [one for one in scenarios if one.shift_at is not None]
-    columns += ["back at .90 after"] * len(shifted)
-    lines = []
-    for policy in scenarios[0].policies:
-        line = [policy]
-        for one in scenarios:
-            curve = one.policies[policy]
-            line += [f"{curve.share:.3f}", f"{curve.least_share:.3f}"]
-        for one in shifted:
-            runs = regret.recovery(one.policies[policy].curve, one.shift_at or 0)
-            line.append("never" if runs is None else f"{runs} runs")
-        lines.append(line)
-    return markdown_table(columns, lines)
+        for policy, curve in one.policies.items():
+            lines[policy] += [f"{curve.share:.3f}", f"{curve.least_share:.3f}"]
+    for one in scenarios:
+        if one.shift_at is not None:
+            columns.append("back at .90 after")
+            for policy, curve in one.policies.items():
+                runs = regret.recovery(curve.curve, one.shift_at)
+                lines[policy].append("never" if runs is None else f"{runs} runs")
+    return markdown_table(columns, lines.values())

@@ -5,15 +5,27 @@ The closed loop has no client; `tests/test_tuning_limits.py` holds it against th
 
 from __future__ import annotations
 
+import heapq
+import itertools
 import math
+from collections import deque
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from random import Random
 
 import msgspec
 
-from agentlab.bench.closed_loop import Outcome, run
+from agentlab._support.tables import percentile
+from agentlab.bench.closed_loop import Request, serve
 from agentlab.bench.opponents import AIMD, Fixed, Gradient2, Vegas
 from agentlab.bench.scenarios import JUDGING, Scenario
-from agentlab.resilience.limiters import Adaptive, Limiter
+from agentlab.endpoint import presets
+from agentlab.endpoint.contract.openai_json import RequestError
+from agentlab.endpoint.middleware.fault_plan import FaultPlan
+from agentlab.endpoint.middleware.rate_limits import Limits
+from agentlab.errors import ModelError
+from agentlab.resilience import Retry, classify
+from agentlab.resilience.limiters import Adaptive, Limiter, Sample
 
 LIMITERS: dict[str, Callable[[], Limiter]] = {
     "fixed 3": lambda: Fixed(3),
@@ -35,6 +47,7 @@ LEAST_GOODPUT, MOST_P95 = 0.90, 1.3
 
 _NO_MORE = 1.005  # times the goodput of fewer: where no step brings so much a sweep is at its end
 _AS_GOOD = 0.98  # of the best goodput: among those the quickest limit is the best
+_PROMPT_TOKENS = 16
 
 
 class Row(msgspec.Struct, frozen=True):
@@ -43,8 +56,7 @@ class Row(msgspec.Struct, frozen=True):
     Attributes:
         goodput: Answers a second.
         p95_s: What 95% of the answers took at most.
-        of_best_goodput: As a share of the best static limit's.
-        of_best_p95: The same for the p95.
+        of_best_goodput, of_best_p95: As a share of the best static limit's.
         requests_per_answer: 1 if none was refused.
         best_limit: The best static limit, found by a sweep.
         seed: From which the scenario was drawn.
@@ -72,11 +84,9 @@ def judged(
     *,
     seeds: Sequence[int] | None = None,
 ) -> list[Row]:
-    """Judge every limiter in every scenario. It is the same to the last digit everywhere.
+    """Judge every limiter in every scenario, each drawn once from each seed, or from its own.
 
-    Args:
-        limiters: Name -> what makes a new one.
-        seeds: Each scenario is drawn once from each; None takes its own.
+    It is the same to the last digit everywhere.
 
     Example:
         rows = judged(JUDGING[:3], {"adaptive": Adaptive})
@@ -87,59 +97,54 @@ def judged(
         for seed in seeds or [scenario.seed]:
             drawn = msgspec.structs.replace(scenario, seed=seed)
             limit, best = best_static(drawn, near=limit)
-            rows += [
-                _row(name, run(limiter(), drawn), drawn, limit, best)
-                for name, limiter in limiters.items()
-            ]
+            for name, limiter in limiters.items():
+                out = run(limiter(), drawn)
+                row = Row(
+                    scenario=scenario.name,
+                    limiter=name,
+                    goodput=round(out.goodput, 3),
+                    p95_s=round(out.p95_s, 3),
+                    of_best_goodput=round(out.goodput / best.goodput, 3),
+                    of_best_p95=round(out.p95_s / best.p95_s, 3),
+                    requests_per_answer=round(out.requests / max(out.answered, 1), 3),
+                    best_limit=limit,
+                    seed=seed,
+                )
+                rows.append(row)
     return rows
-
-
-def _row(name: str, outcome: Outcome, scenario: Scenario, limit: int, best: Outcome) -> Row:
-    return Row(
-        scenario=scenario.name,
-        limiter=name,
-        goodput=round(outcome.goodput, 3),
-        p95_s=round(outcome.p95_s, 3),
-        of_best_goodput=round(outcome.goodput / best.goodput, 3),
-        of_best_p95=round(outcome.p95_s / best.p95_s, 3),
-        requests_per_answer=round(outcome.requests / max(outcome.answered, 1), 3),
-        best_limit=limit,
-        seed=scenario.seed,
-    )
 
 
 def best_static(scenario: Scenario, *, near: int | None = None) -> tuple[int, Outcome]:
     """Find the static limit with the best goodput; of those within 2%, the one with least p95.
 
     A sweep in steps of a third, until three of them brought nothing, and in the neighbourhood of
-    what that finds in steps of a sixteenth.
-
-    Args:
-        near: The best one of the same scenario with another seed; then that is tried, and one step
-            to either side of it.
+    what that finds in steps of a sixteenth. `near` is the best one of the same scenario with
+    another seed: then only that is tried, and one step to either side of it.
     """
-    if near is not None:
-        tried = {near * 15 // 16, near, math.ceil(near / 16 * 17)}
-        found = _sweep(scenario, {limit for limit in tried if 1 <= limit <= scenario.agents})
-    else:
-        found = _climb(scenario)
-        limit = _best(found)
-        least, most = math.ceil(limit / 4 * 3), min(scenario.agents, limit * 4 // 3)
-        found |= _sweep(scenario, set(_steps(least, most, 17 / 16)) - set(found))
-    limit = _best(found)
-    return limit, found[limit]
-
-
-def _climb(scenario: Scenario) -> dict[int, Outcome]:
     found: dict[int, Outcome] = {}
-    most, in_vain = 0.0, 0
-    for limit in _steps(1, scenario.agents, 4 / 3):
-        found[limit] = run(Fixed(limit), scenario)
-        in_vain = 0 if found[limit].goodput > _NO_MORE * most else in_vain + 1
-        most = max(most, found[limit].goodput)
-        if in_vain == 3:
-            break
-    return found
+
+    def best_with(limits: Iterable[int]) -> int:
+        """Try these, too, and return the best of all."""
+        for limit in limits:
+            found[limit] = found.get(limit) or run(Fixed(limit), scenario)
+        most = max(outcome.goodput for outcome in found.values())
+        good = [limit for limit, outcome in found.items() if outcome.goodput >= _AS_GOOD * most]
+        return min(good, key=lambda limit: (found[limit].p95_s, limit))
+
+    if near is not None:
+        around = [near * 15 // 16, near, math.ceil(near / 16 * 17)]
+    else:
+        most, in_vain = 0.0, 0
+        for limit in _steps(1, scenario.agents, 4 / 3):
+            near = best_with([limit])
+            in_vain = 0 if found[limit].goodput > _NO_MORE * most else in_vain + 1
+            most = max(most, found[limit].goodput)
+            if in_vain == 3:
+                break
+        assert near is not None
+        around = _steps(math.ceil(near / 4 * 3), min(scenario.agents, near * 4 // 3), 17 / 16)
+    best = best_with(limit for limit in around if 1 <= limit <= scenario.agents)
+    return best, found[best]
 
 
 def _steps(least: int, most: int, factor: float) -> list[int]:
@@ -150,11 +155,134 @@ def _steps(least: int, most: int, factor: float) -> list[int]:
     return [*steps, most]
 
 
-def _sweep(scenario: Scenario, limits: Iterable[int]) -> dict[int, Outcome]:
-    return {limit: run(Fixed(limit), scenario) for limit in sorted(limits)}
+class Outcome(msgspec.Struct, frozen=True):
+    """What came of a limiter in a scenario.
+
+    Attributes:
+        goodput: Answers per second within the run, its beginning included.
+        p95_s: What 95% of those answers took at most, from having a slot to the last token.
+        answered: How many answers there were.
+        requests: How many requests were sent for them, refused ones included.
+        limits: When the limit changed, and to what.
+    """
+
+    goodput: float
+    p95_s: float
+    answered: int
+    requests: int
+    limits: Sequence[tuple[float, int]]
 
 
-def _best(found: Mapping[int, Outcome]) -> int:
-    most = max(outcome.goodput for outcome in found.values())
-    good = [limit for limit, outcome in found.items() if outcome.goodput >= _AS_GOOD * most]
-    return min(good, key=lambda limit: (found[limit].p95_s, limit))
+def run(limiter: Limiter, scenario: Scenario) -> Outcome:
+    """Run a scenario in which `limiter` says how many requests are in flight.
+
+    The agents do what `Slots` and `Retry` do before a client's calls.
+
+    Example:
+        >>> ten_s = Scenario(name="", preset="course", agents=9, run_s=100, tokens=(91, 91))
+        >>> run(Fixed(3), ten_s).goodput
+        0.3
+    """
+    agents, run_s, most = _Agents(limiter, scenario), scenario.run_s, scenario.agents
+    serve(agents, scenario.physics, prompt_tokens=_PROMPT_TOKENS, most=most, until_s=run_s)
+    took_s = agents.took_s
+    p95_s = percentile(took_s, 95) if took_s else math.inf
+    return Outcome(len(took_s) / run_s, p95_s, len(took_s), agents.requests, agents.limits)
+
+
+@dataclass(eq=False, slots=True)
+class _Agent:
+    """One that asks again and again, and its latest call."""
+
+    tokens: int = 0
+    attempt: int = 0
+    number: int = 0
+    in_flight: int = 0
+
+
+class _Agents:
+    """As many of them ask at the same time as a limiter allows."""
+
+    def __init__(self, limiter: Limiter, scenario: Scenario):
+        self._limiter, self._scenario, self._physics = limiter, scenario, scenario.physics
+        self._rate_limits = Limits(scenario.rate_limit, None)
+        self._faults = FaultPlan(presets.load(scenario.preset).faults, scenario.seed)
+        self._retry = Retry(attempts=1_000_000)
+        self._draw = Random(scenario.seed)
+        self._waiting = deque(_Agent() for _ in range(scenario.agents))
+        self._ended: deque[tuple[_Agent, float, float]] = deque()
+        self._later: list[tuple[float, int, _Agent | None]] = []  # None: a slot has rested
+        self._tie = itertools.count()
+        self._in_flight = self._resting = self.requests = 0
+        self.wakes_s = math.inf
+        self.took_s: list[float] = []
+        self.limits = [(0.0, limiter.limit)]
+
+    def next_request(self, now_s: float) -> Request | None:
+        while True:
+            while self._waiting and self._in_flight + self._resting < self._limiter.limit:
+                if request := self._sent(self._waiting.popleft(), now_s):
+                    return request
+            if self._ended:  # the next one leaves only now, as in `Slots`
+                self._learn_of(*self._ended.popleft())
+            elif self.wakes_s <= now_s:
+                while self._later and self._later[0][0] <= now_s:
+                    agent = heapq.heappop(self._later)[2]
+                    if agent is None:
+                        self._resting -= 1
+                    else:
+                        self._waiting.append(agent)
+                self.wakes_s = self._later[0][0] if self._later else math.inf
+            else:
+                return None
+
+    def answered(self, call: _Agent, arrived_s: float, started_s: float, now_s: float) -> None:
+        self._ended.append((call, arrived_s, now_s))
+
+    def _sent(self, agent: _Agent, now_s: float) -> Request | None:
+        self._in_flight += 1
+        agent.attempt += 1
+        if agent.attempt == 1:
+            agent.tokens = self._draw.randint(*self._scenario.tokens)
+        agent.number, agent.in_flight = self.requests, self._in_flight
+        self.requests += 1
+        try:
+            self._rate_limits.admit(_PROMPT_TOKENS, now_s, "")
+            fault = self._faults.next(agent.number.to_bytes(8), 0, agent.attempt, "", at_s=now_s)
+            if fault is not None:
+                raise fault.error
+        except RequestError as error:
+            self._refused(agent, error, now_s)
+            return None
+        if not self._physics.jitter_sigma:
+            return Request(agent.tokens, call=agent)
+        jitter = self._physics.jitter
+        return Request(agent.tokens, jitter(self._draw), jitter(self._draw), agent)
+
+    def _learn_of(self, agent: _Agent, arrived_s: float, ended_s: float) -> None:
+        took_s = ended_s - arrived_s
+        self.took_s.append(took_s)
+        self._learn(Sample(agent.number, ended_s, took_s, agent.in_flight))
+        self._in_flight -= 1
+        agent.attempt = 0
+        self._waiting.append(agent)
+
+    def _refused(self, agent: _Agent, error: RequestError, now_s: float) -> None:
+        told = {"code": None, "request_id": None, "retry_after_s": error.retry_after_s}
+        verdict = classify(ModelError(str(error), status=error.status, **told))
+        if verdict.overload:
+            self._learn(Sample(agent.number, now_s, 0.0, agent.in_flight, refused=True))
+            if verdict.wait_s:
+                self._resting += 1
+                self._at(now_s + verdict.wait_s, None)
+        self._in_flight -= 1
+        self._at(now_s + self._retry.wait_s(agent.attempt, verdict.wait_s), agent)
+
+    def _at(self, when_s: float, agent: _Agent | None) -> None:
+        heapq.heappush(self._later, (when_s, next(self._tie), agent))
+        self.wakes_s = self._later[0][0]
+
+    def _learn(self, sample: Sample) -> None:
+        before, after = self._limiter.limit, self._limiter.update(sample)
+        if after != before:
+            self.limits.append((sample.ended_s, after))

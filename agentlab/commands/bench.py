@@ -88,10 +88,10 @@ def _measure(path: Path, file: Path, options: argparse.Namespace) -> int:
 
 
 def _tune(path: Path, file: Path, options: argparse.Namespace) -> int:
-    for name in ("cluster", "leave-out", "price", "yes"):
+    for name in ("cluster", "leave-out", "price", "yes", "resume"):
         if getattr(options, name.replace("-", "_")):
             raise ConfigError(f"--{name} is for what asks an endpoint; {path.stem} simulates one")
-    tuned = self_tuning.run(self_tuning.load(path), file, resume=options.resume)
+    tuned = self_tuning.run(self_tuning.load(path), file)
     _report(file, self_tuning.markdown(tuned), tuning_plots.figure(tuned))
     return 0
 

@@ -19,9 +19,9 @@ from agentlab.resilience._breaker import Breaker
 from agentlab.resilience._classify import asked_to_wait_s, classify, words
 from agentlab.resilience._hedge import Hedge
 from agentlab.resilience._monitor import Monitor
-from agentlab.resilience._rate_limit import RateLimit
+from agentlab.resilience._rate_limit import RateLimit, size_tokens
 from agentlab.resilience._retry import Retry, RetryBudget
-from agentlab.resilience.guard import Guard, size_tokens
+from agentlab.resilience.guard import Guard
 
 __all__ = [
     "Breaker",

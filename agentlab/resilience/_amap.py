@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
 from typing import Generic, NamedTuple, TypeVar
 
 import psutil
@@ -23,7 +23,7 @@ class Outcome(NamedTuple, Generic[A, B]):
     error: Exception | None
 
 
-def amap(
+async def amap(
     function: Callable[[A], Awaitable[B]],
     items: Iterable[A],
     *,
@@ -43,61 +43,45 @@ def amap(
         max_memory_mb: While this process holds more, items are taken only one at a time: it slows
             down, and does not fail.
 
-    Raises:
-        ConfigError: Immediately, if one of the two is not such a number.
-
     Example:
         async for prompt, answer, error in amap(lab.ask, prompts, max_concurrency=50):
             print(prompt, error or answer)
     """
     checked("max_concurrency", max_concurrency, least=1, whole=True)
     checked("max_memory_mb", max_memory_mb, above=True, optional=True)
-    return _stream(function, iter(items), max_concurrency, max_memory_mb)
-
-
-async def _stream(
-    function: Callable[[A], Awaitable[B]],
-    waiting: Iterator[A],
-    max_concurrency: int,
-    max_mb: float | None,
-) -> AsyncIterator[Outcome[A, B]]:
-    async def call(item: A) -> B:
-        return await function(item)
-
     running: dict[asyncio.Task[B], A] = {}
     process = psutil.Process()
 
     def room() -> bool:
-        if not running or max_mb is None:
-            return len(running) < max_concurrency
-        return len(running) < max_concurrency and process.memory_info().rss < max_mb * 1e6
+        if running and max_memory_mb and process.memory_info().rss >= max_memory_mb * 1e6:
+            return False
+        return len(running) < max_concurrency
 
-    more = True
-    fault: BaseException | None = None  # what ended it, once all that was begun has been given
+    async def call(item: A) -> B:
+        return await raise_if_cancelled_elsewhere(function(item))
+
+    waiting, more = iter(items), True
+    failed: Exception | None = None  # of the items
     try:
         while more or running:
             while more and room():
                 try:
                     item = next(waiting)
+                    running[asyncio.create_task(call(item))] = item
                 except StopIteration:
                     more = False
-                except Exception as from_source:
-                    more, fault = False, from_source
-                else:
-                    task = asyncio.create_task(raise_if_cancelled_elsewhere(call(item)))
-                    running[task] = item
+                except Exception as wrong:
+                    more, failed = False, wrong
             if running:
                 done, _ = await asyncio.wait(running, return_when=asyncio.FIRST_COMPLETED)
                 for task in [task for task in running if task in done]:  # in order of beginning
                     item, error = running.pop(task), task.exception()
-                    if error is None:
-                        yield Outcome(item, task.result(), None)
-                    elif isinstance(error, Exception):
+                    if isinstance(error, Exception):
                         yield Outcome(item, None, error)
                     else:
-                        more, fault = False, fault or error
-        if fault is not None:
-            raise fault
+                        yield Outcome(item, task.result(), None)
+        if failed is not None:
+            raise failed
     finally:
         for task in running:
             task.cancel()

@@ -1,9 +1,7 @@
 """Which errors are worth another attempt, and how long the endpoint asks to wait.
 
-The verdict reads all that an error says: its status, type, code, message, and the numbers in the
-message. Endpoints agree on none of these, least of all on 429. It stands for a rate that a short
-wait cures, for a day's limit, for a request that no limit will ever admit, and for an account
-without credit.
+Endpoints agree on nothing, least of all on 429. It stands for a rate that a short wait cures, for a
+day's limit, for a request that no limit will ever admit, and for an account without credit.
 """
 
 from __future__ import annotations
@@ -11,6 +9,7 @@ from __future__ import annotations
 import json
 import re
 import sys
+import traceback
 from typing import NamedTuple
 
 import httpx
@@ -30,28 +29,17 @@ PASSING = frozenset({408, 409, 425, 429, 500, 502, 503, 504, 529})
 OVERLOAD = frozenset({408, 429, 503, 504, 529})
 """Statuses that fewer requests at the same time may avoid."""
 
-_QUOTA_NAMES = frozenset(
-    "insufficient_quota quota_exceeded exceeded_current_quota_error billing_hard_limit_reached "
-    "billing_not_active insufficient_balance insufficient_credits access_terminated "
-    "insufficient_user_quota credit_balance_too_low".split()
-)
-"""Types and codes of accounts without credit: OpenAI's, and those of others that imitate it."""
+_FINAL = re.compile(r"invalid_|_length_exceeded|_not_found|authentication|permission|content_")
+"""In types and codes of what is wrong with the request or the key, whatever the status."""
 
-_FINAL_NAMES = frozenset(
-    "invalid_request_error context_length_exceeded model_not_found invalid_api_key "
-    "authentication_error permission_error content_policy_violation content_filter".split()
-)
-"""Types and codes of what is wrong with the request or the key, whatever the status."""
-
-_QUOTA_WORDS = re.compile(
-    r"exceeded your current quota|check your (?:plan|account).{0,20}billing|insufficient[ _]"
-    r"(?:quota|balance|credits?|funds)|(?:credit )?balance (?:is )?(?:too low|insufficient|not "
-    r"enough)|out of credits?|no credits? (?:left|remaining)|billing (?:hard )?limit|quota (?:is |"
-    r"has been )?(?:exceeded|exhausted|used up)|payment required",
+_NO_CREDIT = re.compile(
+    r"exceeded[_ ](your[_ ])?current[_ ]quota|quota[_ ](is |has been )?(exceeded|exhausted|used up)"
+    r"|insufficient[_ ](user[_ ])?(quota|balance|credits?|funds)|balance[_ ](is )?too[_ ]low"
+    r"|out of credits?|billing[_ ](hard[_ ]limit|not[_ ]active)",
     re.IGNORECASE,
 )
 _PER_DAY = re.compile(r"per[ _-]?(?:day|month)|\b[RT]PD\b|daily|monthly", re.IGNORECASE)
-_TOO_LARGE = re.compile(r"request too large|must be reduced|larger than the .{0,30}limit", re.I)
+_TOO_LARGE = re.compile(r"request too large|must be reduced", re.IGNORECASE)
 _LIMIT_REQUESTED = re.compile(
     r"\blimit:? (\d[\d,]{0,30}).{0,60}?\brequested:? (\d[\d,]{0,30})", re.IGNORECASE
 )
@@ -70,15 +58,12 @@ class RetryDecision(NamedTuple):
 
     Attributes:
         retry: True if the same call may well succeed later.
-        wait_s: How long the endpoint asks to wait, in model seconds. None if it does not say, or
-            says something that is not a time to wait: negative, not a number, more than a year.
+        wait_s: How long the endpoint asks to wait, in model seconds; None if it does not say.
         outage: True if the endpoint seems to be down; a rate limit or a refusal is not an outage.
         overload: True if it was asked too much: a rate limit, a full queue, no answer in time.
-        answered: True if it gave an answer, even a refusal. False also for an error that says
-            nothing about the endpoint, such as one in your own code.
+        answered: True if it gave an answer, even a refusal; an error in your own code is none.
         limited: True if a rate limit refused it, which waiting cures, if need be for a minute.
-        exhausted: True if the account has no credit left, or nothing more for today, so that no
-            call succeeds, in any client.
+        exhausted: True if the account has no credit left, or nothing more for today.
     """
 
     retry: bool
@@ -95,9 +80,7 @@ def classify(error: BaseException) -> RetryDecision:
 
     Worth another attempt are broken connections, time-outs, the statuses in `PASSING`, an answer
     without text or broken off by the endpoint, and an unreadable answer with status 200. Anything
-    else is not: a wrong key, a wrong request, a quota that is used up, a request larger than its
-    limit, an answer that was cut off, filtered or refused, an error in your own code. Judging never
-    raises, because the caller has something to give back afterwards.
+    else is not. Judging never raises, because the caller has something to give back afterwards.
 
     Example:
         >>> classify(ModelError("busy", status=503, code=None, request_id=None)).retry
@@ -153,24 +136,25 @@ def _judged(error: BaseException) -> RetryDecision:
         return _refusal(error.status_code, error.code, error.type, words(error), wait_s)
     if openai is not None and isinstance(error, openai.APIConnectionError):
         return RetryDecision(True, outage=True, overload=isinstance(error, openai.APITimeoutError))
-    return _garbage(error)
+    garbage = _is_garbage(error)
+    return RetryDecision(garbage, answered=garbage)
 
 
 def _refusal(
     status: int, code: object, kind: object, said: str, wait_s: float | None
 ) -> RetryDecision:
-    """Judge an error that the endpoint sent; a status below 300 is garbage's."""
-    names = {str(code), str(kind)}
+    """Judge an error that the endpoint sent, be it with status 200."""
+    names = f"{code} {kind}"
     wait_s = asked_to_wait_s(said) if wait_s is None else wait_s
-    exhausted = status == 402 or bool(names & _QUOTA_NAMES)
+    too_large = status == 429 and _is_too_large(said)
+    exhausted = status == 402 or _NO_CREDIT.search(names) is not None
     if wait_s is None and (status in (403, 429) or status < 300):
-        exhausted = exhausted or _QUOTA_WORDS.search(said) is not None
-    too_large = status == 429 and not exhausted and _is_too_large(said)
+        exhausted = exhausted or _NO_CREDIT.search(said) is not None
     if wait_s is None and status == 429 and not too_large:
         exhausted = exhausted or _PER_DAY.search(said) is not None
     if exhausted or too_large:
         return RetryDecision(False, answered=True, exhausted=exhausted)
-    garbage = status < 300 and not names & _FINAL_NAMES  # an error may come with status 200, too
+    garbage = status < 300 and not _FINAL.search(names)
     return RetryDecision(
         status in PASSING or garbage,
         wait_s,
@@ -190,20 +174,11 @@ def _is_too_large(said: str) -> bool:
     return requested > limit
 
 
-def _garbage(error: BaseException) -> RetryDecision:
-    """Judge what LangChain makes of an answer with status 200 that is cut off, empty, or a page."""
-    if not isinstance(error, json.JSONDecodeError | UnicodeDecodeError):
-        trace = error.__traceback__
-        while trace is not None and trace.tb_next is not None:
-            trace = trace.tb_next
-        raised_in = "" if trace is None else str(trace.tb_frame.f_globals.get("__name__", ""))
-        by_langchain = raised_in.startswith(("langchain_openai", "langchain_core"))
-        if not by_langchain or type(error) not in (IndexError, ValueError, TypeError):
-            return RetryDecision(False)
-    problem = error.args[0] if error.args else None
-    if not isinstance(problem, dict):
-        return RetryDecision(True, answered=True)
-    # An error inside a good answer, which LangChain raises as it stands.
-    code = problem.get("code")
-    status = code if isinstance(code, int) and 400 <= code < 600 else 200
-    return _refusal(status, code, problem.get("type"), str(problem.get("message")), None)
+def _is_garbage(error: BaseException) -> bool:
+    """Return whether it is what LangChain makes of an answer that is cut off, empty, or a page."""
+    if isinstance(error, json.JSONDecodeError | UnicodeDecodeError):
+        return True
+    frames = [frame for frame, _ in traceback.walk_tb(error.__traceback__)]
+    raised_in = str(frames[-1].f_globals.get("__name__")) if frames else ""
+    by_langchain = raised_in.startswith(("langchain_openai", "langchain_core"))
+    return by_langchain and type(error) in (IndexError, ValueError, TypeError)

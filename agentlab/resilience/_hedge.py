@@ -49,25 +49,23 @@ class Hedge:
     ) -> T:
         """Return the call's result, or raise its error if every request sent for it failed.
 
-        Args:
-            sent: Set by `call` when its request is really sent; None counts from now.
+        `sent` is set by `call` when its request is really sent; None counts from now.
         """
         self.calls += 1
-        running = {_begin(call)}
+        running = [_begin(call)]
         try:
             if sent is not None:
-                for first in running:
-                    first.add_done_callback(lambda _: sent.set())
+                running[0].add_done_callback(lambda _: sent.set())
                 await sent.wait()
             began_s, after_s = lab.now_s(), self.after_s()
             real_s = after_s and after_s / lab.model_seconds_a_second()
-            done, left = await _wait(running, real_s)
+            done, left = await asyncio.wait(running, timeout=real_s)
             if not done and self.hedges < self._share * self.calls:
                 self.hedges += 1
-                running |= {_begin(call)}
-                left = running
+                running.append(_begin(call))
+                left = set(running)
             while left and all(task.exception() is not None for task in done):
-                done, left = await _wait(left)
+                done, left = await asyncio.wait(left, return_when=asyncio.FIRST_COMPLETED)
             result = min(done, key=lambda task: task.exception() is not None).result()
         finally:
             for task in running:
@@ -85,13 +83,4 @@ class Hedge:
 
 
 def _begin(call: Callable[[], Awaitable[T]]) -> asyncio.Task[T]:
-    async def one() -> T:
-        return await call()
-
-    return asyncio.create_task(raise_if_cancelled_elsewhere(one()))
-
-
-async def _wait(
-    tasks: set[asyncio.Task[T]], real_s: float | None = None
-) -> tuple[set[asyncio.Task[T]], set[asyncio.Task[T]]]:
-    return await asyncio.wait(tasks, timeout=real_s, return_when=asyncio.FIRST_COMPLETED)
+    return asyncio.create_task(raise_if_cancelled_elsewhere(call()))

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from statistics import quantiles
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+from prometheus_client import CollectorRegistry, Counter, Histogram, generate_latest
 
 from agentlab import lab
 
@@ -19,10 +19,7 @@ BUCKETS_S = (0.1, 0.2, 0.5, 1, 2, 5, 10, 20, 50, 100, 200)
 
 
 class Monitor:
-    """Counts calls, and the attempts that they took, by agent.
-
-    Nothing is kept for a run as a whole, so runs that overlap cannot overwrite each other.
-    """
+    """Counts calls, and the attempts that they took, by agent."""
 
     def __init__(self) -> None:
         self.registry = CollectorRegistry()
@@ -36,15 +33,14 @@ class Monitor:
         )
         said = "Requests sent, by how each ended; hedges left out."
         self._attempts = Counter("agentlab_attempts", said, labels, registry=self.registry)
-        said = "Calls that have begun and not ended."
-        self._in_flight = Gauge("agentlab_calls_in_flight", said, registry=self.registry)
         self._latest_s: deque[float] = deque(maxlen=1000)
+        self._in_flight = 0
 
     @contextmanager
     def call(self, agent: str) -> Iterator[None]:
         """Measure one call, with all its attempts."""
         began_s = lab.now_s()
-        self._in_flight.inc()
+        self._in_flight += 1
         error_type = ""
         try:
             yield
@@ -53,7 +49,7 @@ class Monitor:
             error_type = type(error.__cause__ or error).__name__
             raise
         finally:
-            self._in_flight.dec()
+            self._in_flight -= 1
             self._duration.labels(agent, error_type).observe(lab.now_s() - began_s)
 
     def attempt(self, agent: str, error: BaseException | None) -> None:
@@ -62,26 +58,21 @@ class Monitor:
 
     def health(self) -> dict[str, float]:
         """Return calls, how they ended, attempts, and the latency of the latest 1,000 answers."""
-        calls, failed = self._sum("gen_ai_client_operation_duration_seconds_count")
-        attempts, failed_attempts = self._sum("agentlab_attempts_total")
-        health: dict[str, float] = {
-            "in_flight": int(self.registry.get_sample_value("agentlab_calls_in_flight") or 0),
-            "calls": calls,
-            "failed": failed,
-            "attempts": attempts,
-            "failed_attempts": failed_attempts,
-        }
+        health: dict[str, float] = {"in_flight": self._in_flight}
+        health["calls"], health["failed"] = _sums(self._duration, "_count")
+        health["attempts"], health["failed_attempts"] = _sums(self._attempts, "_total")
         if len(self._latest_s) > 1:
             cuts = quantiles(self._latest_s, n=100, method="inclusive")
             health |= {"p50_s": round(cuts[49], 3), "p95_s": round(cuts[94], 3)}
         return health
 
-    def _sum(self, name: str) -> tuple[int, int]:
-        """Return all that a metric has counted, and how much of it has an error type."""
-        samples = [s for m in self.registry.collect() for s in m.samples if s.name == name]
-        failed = sum(s.value for s in samples if s.labels["error_type"])
-        return int(sum(s.value for s in samples)), int(failed)
-
     def prometheus(self) -> str:
         """Return everything in Prometheus' text format, to be scraped or written to a file."""
         return generate_latest(self.registry).decode()
+
+
+def _sums(metric: Counter | Histogram, what: str) -> tuple[int, int]:
+    """Return all that a metric has counted, and how much of it has an error type."""
+    samples = [s for m in metric.collect() for s in m.samples if s.name.endswith(what)]
+    failed = sum(s.value for s in samples if s.labels["error_type"])
+    return int(sum(s.value for s in samples)), int(failed)

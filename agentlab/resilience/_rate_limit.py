@@ -8,43 +8,31 @@ from __future__ import annotations
 import math
 from collections import deque
 from collections.abc import Mapping
+from typing import Any
 
 import anyio
 
 from agentlab import lab
 from agentlab._support.bucket import Bucket
 from agentlab._support.numbers import checked
+from agentlab.endpoint.contract.tokens import count_tokens
 from agentlab.errors import ConfigError
-from agentlab.lab import finite_number
 
 WINDOWS_S = (1.0, 60.0, 3600.0, 86_400.0)
 """The times in which limits are counted: by the second, minute, hour or day."""
 
-_LEAST_LIMIT = 1e-6
-"""A header that tells a lower limit is ignored."""
+_LEAST_LIMIT = 1e-6  # a header that tells a lower limit is ignored
 
 
 class TokenBucket:
-    """A bucket whose callers wait in turn; one that is cancelled leaves nothing behind.
-
-    Example:
-        bucket = TokenBucket(per_s=50, burst=20)
-        await bucket.take()
-    """
+    """A bucket whose callers wait in turn; one that is cancelled leaves nothing behind."""
 
     def __init__(self, per_s: float, burst: float):
-        checked("per_s", per_s, above=True)
-        checked("burst", burst, above=True)
         self.level = Bucket(per_s, burst)
         self._turn = anyio.Lock(fast_acquire=True)
 
     async def take(self, amount: float = 1.0) -> None:
-        """Take `amount` out as soon as it is there.
-
-        Raises:
-            ConfigError: If it is more than the bucket ever holds, or not an amount.
-        """
-        checked("amount", amount)
+        """Take `amount` out as soon as it is there; more than it ever holds is a ConfigError."""
         if amount > self.level.burst:
             raise ConfigError(
                 f"a bucket that holds {self.level.burst:g} will never hold {amount:g}; take less"
@@ -58,11 +46,11 @@ class TokenBucket:
 class RateLimit:
     """Keeps a rate limit: requests and tokens, as given or as the endpoint says.
 
+    A minute's worth may be sent at the same time, as OpenAI's buckets allow.
+
     Args:
         requests_per_minute, tokens_per_minute: The limits; None takes what the endpoint says in its
             first answer.
-        burst_s: How many seconds' worth of a minute's limit may be sent at the same time;
-            OpenAI's buckets hold a minute's.
 
     Example:
         pace = RateLimit(requests_per_minute=60)
@@ -70,27 +58,20 @@ class RateLimit:
     """
 
     def __init__(
-        self,
-        requests_per_minute: float | None = None,
-        tokens_per_minute: float | None = None,
-        *,
-        burst_s: float = 60.0,
+        self, requests_per_minute: float | None = None, tokens_per_minute: float | None = None
     ):
-        checked("burst_s", burst_s, above=True)
-        self._burst_share = burst_s / 60
         self._buckets: dict[str, TokenBucket] = {}
         self._learned: set[str] = set()
         for kind, limit in (("requests", requests_per_minute), ("tokens", tokens_per_minute)):
             checked(f"{kind}_per_minute", limit, above=True, optional=True)
             if limit is not None:
-                self._buckets[kind] = self._bucket(limit, 60)
+                self._buckets[kind] = _bucket(limit, 60)
         self._not_before_s = 0.0
-        # Of the last minute, kept where an endpoint tells no limit by the minute.
-        self._sent_s: deque[float] = deque(maxlen=10_000)
-        self._refused_s: deque[float] = deque(maxlen=10_000)
+        self._admitted_s: deque[float] = deque(maxlen=10_000)  # when, as far as is known
 
     async def wait(self, tokens: float = 0) -> None:
         """Wait until one more request may be sent; `tokens` is what it may count for."""
+        checked("tokens", tokens)
         taken: list[tuple[TokenBucket, float]] = []
         try:
             for kind, amount in (("requests", 1.0), ("minute", 1.0), ("tokens", tokens)):
@@ -107,7 +88,7 @@ class RateLimit:
             for bucket, share in taken:
                 bucket.level.take(-share, lab.now_s())
             raise
-        self._sent_s.append(lab.now_s())
+        self._admitted_s.append(lab.now_s())
 
     @property
     def paused_s(self) -> float:
@@ -123,7 +104,7 @@ class RateLimit:
         """Take OpenAI's `x-ratelimit-*` headers of any answer into account."""
         for kind in ("requests", "tokens"):
             limit, left = (
-                finite_number(headers.get(f"x-ratelimit-{what}-{kind}", ""))
+                lab.finite_number(headers.get(f"x-ratelimit-{what}-{kind}", ""))
                 for what in ("limit", "remaining")
             )
             if left is None or limit is None or limit < _LEAST_LIMIT:
@@ -131,7 +112,7 @@ class RateLimit:
             if kind not in self._buckets:
                 reset_s = lab.duration_s(headers.get(f"x-ratelimit-reset-{kind}", ""))
                 counted_in_s = window_s(limit, left, reset_s)
-                self._buckets[kind] = self._bucket(limit, counted_in_s)
+                self._buckets[kind] = _bucket(limit, counted_in_s)
                 self._learned.add(kind)
                 if kind == "requests" and counted_in_s > 60:
                     self._learned.add("minute")  # there may be one that the headers do not tell
@@ -142,19 +123,16 @@ class RateLimit:
 
         Where the headers tell a day's limit only, the minute's is what the last minute admitted.
         """
-        now_s = lab.now_s()
-        self._refused_s.append(now_s)
-        if "minute" not in self._learned:
-            return
-        for times_s in (self._sent_s, self._refused_s):
-            while times_s and times_s[0] <= now_s - 60:
-                times_s.popleft()
-        admitted = max(len(self._sent_s) - len(self._refused_s), 1)
-        self._buckets["minute"] = self._bucket(admitted, 60)
-        self._buckets["minute"].level.lower_to(0, now_s)
+        if self._admitted_s:
+            self._admitted_s.pop()
+        if "minute" in self._learned:
+            admitted = sum(at_s > lab.now_s() - 60 for at_s in self._admitted_s)
+            self._buckets["minute"] = _bucket(max(admitted, 1), 60)
+            self._buckets["minute"].level.lower_to(0, lab.now_s())
 
-    def _bucket(self, limit: float, window_s: float) -> TokenBucket:
-        return TokenBucket(limit / window_s, max(1.0, limit * self._burst_share))
+
+def _bucket(limit: float, window_s: float) -> TokenBucket:
+    return TokenBucket(limit / window_s, max(1.0, limit))
 
 
 def window_s(limit: float, left: float, reset_s: float | None) -> float:
@@ -162,12 +140,20 @@ def window_s(limit: float, left: float, reset_s: float | None) -> float:
 
     The bucket gains (limit - left) / reset_s per second. Resets are rounded, so the nearest usual
     window is taken. Groq's 14,400 requests are a day's: after one of them, the reset is 6 s.
-
-    Example:
-        >>> window_s(14_400, 14_399, 6.0), window_s(500, 499, 0.12), window_s(500, 500, 0.0)
-        (86400.0, 60.0, 60.0)
     """
     if not reset_s or left >= limit:
         return 60.0
     measured_s = limit * reset_s / (limit - left)
     return min(WINDOWS_S, key=lambda window_s: abs(math.log(measured_s / window_s)))
+
+
+def size_tokens(
+    prompt: str, *, system: str | None = None, max_tokens: int | None = None, **_: Any
+) -> float:
+    """Estimate what a question counts for in a limit of tokens: its texts, and its longest answer.
+
+    Example:
+        >>> size_tokens("Name three rivers.", max_tokens=10)
+        14
+    """
+    return max(1, count_tokens(prompt) + count_tokens(system or "") + (max_tokens or 0))

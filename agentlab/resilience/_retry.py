@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from random import Random
 from typing import TypeVar
 
@@ -16,7 +16,6 @@ from tenacity import AsyncRetrying, RetryCallState
 
 from agentlab import lab
 from agentlab._support.numbers import checked
-from agentlab.errors import ConfigError
 from agentlab.resilience._classify import RetryDecision, classify
 
 T = TypeVar("T")
@@ -57,7 +56,7 @@ class RetryBudget:
         return True
 
 
-@dataclass(frozen=True)
+@dataclass
 class Retry:
     """How often to repeat a call, and how long to wait between.
 
@@ -80,18 +79,13 @@ class Retry:
     window_s: float = 60.0
     budget: RetryBudget | None = None
     seed: int = 0
-    _random: Random = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         checked("attempts", self.attempts, least=1, whole=True)
         for name in ("first_s", "most_s", "window_s"):
             checked(name, getattr(self, name))
         checked("seed", self.seed, least=-math.inf, whole=True)
-        if self.first_s > self.most_s:
-            raise ConfigError(
-                f"first_s must be at most most_s; got {self.first_s:g} and {self.most_s:g}"
-            )
-        object.__setattr__(self, "_random", Random(int(self.seed)))
+        self._random = Random(int(self.seed))
 
     async def __call__(
         self,
@@ -111,19 +105,17 @@ class Retry:
             worth_it = verdict.retry and (left or outlast)
             return worth_it and (self.budget is None or self.budget.take())
 
-        loop = AsyncRetrying(retry=again, wait=self.wait_s, sleep=sleep, reraise=True)
-        return await loop(call)
+        def wait_s(state: RetryCallState) -> float:
+            return self.wait_s(state.attempt_number, _verdict(state).wait_s)
 
-    def wait_s(self, state: RetryCallState) -> float:
-        """Return the model seconds until the next attempt.
+        return await AsyncRetrying(retry=again, wait=wait_s, sleep=sleep, reraise=True)(call)
 
-        They are what the endpoint asks for, if it does, and back-off on top.
-        """
-        doubled = 2.0 ** min(state.attempt_number - 1, 99)  # more than any time, and still a float
-        longest_s = min(self.most_s, self.first_s * doubled)
+    def wait_s(self, attempts: int, asked_s: float | None = None) -> float:
+        """Return the model seconds until the next attempt: what the endpoint asks, and back-off."""
+        doubled = 2.0 ** min(attempts - 1, 99)  # more than any time, and still a float
         # All that were refused together are asked to come back together, so the jitter comes on
         # top; it grows with the attempts, because many that come back are refused once more.
-        return (_verdict(state).wait_s or 0.0) + self._random.uniform(0, longest_s)
+        return (asked_s or 0.0) + self._random.uniform(0, min(self.most_s, self.first_s * doubled))
 
 
 def _verdict(state: RetryCallState) -> RetryDecision:

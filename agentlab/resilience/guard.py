@@ -13,7 +13,6 @@ deadline              nothing holds longer than this, a drip of bytes included
 from __future__ import annotations
 
 import asyncio
-import inspect
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import AbstractAsyncContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field
@@ -26,23 +25,17 @@ import anyio
 from agentlab import lab
 from agentlab._support.asyncio_tools import raise_if_cancelled_elsewhere
 from agentlab._support.numbers import checked
-from agentlab.clock import is_virtual
-from agentlab.endpoint.contract.tokens import count_tokens
 from agentlab.errors import ConfigError, RetriesExhausted, Stopped
 from agentlab.lab import on_headers
-from agentlab.lab.connection import log
 from agentlab.resilience._breaker import Breaker
 from agentlab.resilience._classify import classify, words
 from agentlab.resilience._hedge import Hedge
 from agentlab.resilience._monitor import Monitor
-from agentlab.resilience._rate_limit import RateLimit
+from agentlab.resilience._rate_limit import RateLimit, size_tokens
 from agentlab.resilience._retry import Retry
 from agentlab.resilience.limiters import Limiter, Slots
 
 T = TypeVar("T")
-
-TOLD_FROM_S = 5.0
-"""A wait of so many real seconds is logged, because it looks like a program that hangs."""
 
 
 @dataclass
@@ -53,11 +46,10 @@ class Guard:
         retry: How often to repeat what may succeed later.
         deadline_s: Model seconds for a call with all its attempts; None sets no limit.
         attempt_timeout_s: Model seconds for one attempt; None sets no limit.
-        longest_wait_s: If the endpoint asks for a longer wait, the call fails instead. It also
-            fails if the wait would outlast its deadline. None sets no limit of its own.
+        longest_wait_s: If the endpoint asks for a longer wait, the call fails instead; also if the
+            wait would outlast its deadline.
         max_concurrency: The most requests in flight; None sets no limit.
-        limit: Finds out how many requests in flight the endpoint serves well, instead of
-            `max_concurrency`.
+        limit: Finds out how many requests in flight the endpoint serves well, instead.
         rate_limit: The rate limit that is kept; None sends at will.
         breaker: Leaves an endpoint alone that is down; None keeps asking.
         hedge: Sends a second request if the first is late; None does not.
@@ -79,28 +71,27 @@ class Guard:
     breaker: Breaker | None = None
     hedge: Hedge | None = None
     monitor: Monitor = field(default_factory=Monitor)
-    _loop: asyncio.AbstractEventLoop | None = field(default=None, init=False, repr=False)
-    _told_until_s: float = field(default=0.0, init=False, repr=False)
-    _stopped: str | None = field(default=None, init=False, repr=False)
-    _waiting: set[anyio.CancelScope] = field(default_factory=set, init=False, repr=False)
 
     def __post_init__(self) -> None:
-        for name in ("deadline_s", "attempt_timeout_s"):
-            checked(name, getattr(self, name), above=True, optional=True)
+        checked("deadline_s", self.deadline_s, above=True, optional=True)
+        checked("attempt_timeout_s", self.attempt_timeout_s, above=True, optional=True)
         checked("longest_wait_s", self.longest_wait_s, optional=True)
         checked("max_concurrency", self.max_concurrency, least=1, whole=True, optional=True)
+        if self.limit is not None and self.max_concurrency is not None:
+            raise ConfigError(
+                f"max_concurrency={self.max_concurrency} and a limit that adapts exclude each "
+                "other; give one of them, or give the limit a maximum: Adaptive(most=...)"
+            )
         self._slot: Callable[[], AbstractAsyncContextManager[Callable[[], None] | None]]
         self._slot = nullcontext
         if self.limit is not None:
-            if self.max_concurrency is not None:
-                raise ConfigError(
-                    f"max_concurrency={self.max_concurrency} and a limit that adapts exclude each "
-                    "other; give one of them, or give the limit a maximum: Adaptive(most=...)"
-                )
             self._slot = Slots(self.limit).taken
         elif self.max_concurrency is not None:
             slots = asyncio.Semaphore(self.max_concurrency)
             self._slot = lambda: slots
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._stopped: str | None = None
+        self._waiting: set[anyio.CancelScope] = set()
 
     async def ask(self, prompt: str, *, agent: str = "agent", **options: Any) -> str:
         """Ask as `lab.ask` does, guarded; an engine takes this method as its `ask`."""
@@ -114,11 +105,9 @@ class Guard:
         """
 
         async def guarded(prompt: str, *, agent: str = "agent", **options: Any) -> str:
-            return await self.run(
-                lambda: send(prompt, agent=agent, **options),
-                agent=agent,
-                tokens=size_tokens(prompt, **options) if self.rate_limit is not None else 0,
-            )
+            tokens = size_tokens(prompt, **options) if self.rate_limit else 0
+            call = partial(send, prompt, agent=agent, **options)
+            return await self.run(call, agent=agent, tokens=tokens)
 
         return guarded
 
@@ -134,38 +123,27 @@ class Guard:
             RetriesExhausted: If attempts, budget or time ran out; `__cause__` is the last error.
             Stopped: If the guard was stopped before the call was sent, or sent again.
             Exception: As it is, if another attempt would not help: a wrong key, your own mistake.
-            ConfigError: If this guard was used in another event loop before, or `call` is not a
-                function, or makes nothing that can be awaited, or the same awaitable each time.
+            ConfigError: If this guard was used in another event loop before.
         """
-        loop = asyncio.get_running_loop()
-        if self._loop not in (None, loop):
+        if self._loop not in (None, asyncio.get_running_loop()):
             raise ConfigError(
                 "this guard was used in another event loop, which has its own clock; make a new "
                 "Guard for each run"
             )
-        self._loop = loop
-        if not callable(call):
-            raise ConfigError(
-                f"guard.run takes a function that makes the call again for each attempt, such as "
-                f"lambda: lab.ask(...); got something of type {type(call).__name__}"
-            )
+        self._loop = asyncio.get_running_loop()
         checked("tokens", tokens)
-        deadline_s = inf if self.deadline_s is None else lab.now_s() + self.deadline_s
-        made = _Call(call, agent, tokens, deadline_s)
+        made = _Call(call, agent, tokens, lab.now_s() + (self.deadline_s or inf))
         with self.monitor.call(agent):
             try:
                 async with lab.timeout(self.deadline_s) as deadline:
-                    return await self._repeat(made)
+                    return await self.retry(partial(self._attempt, made), sleep=self._back_off)
             except Exception as error:
-                if made.errors and error is made.errors[-1]:
-                    if not classify(error).retry:
-                        raise  # not worth another attempt, so nobody gave up
-                    raise made.gave_up(words(error)) from error
-                # It is not an attempt's, so it is the deadline's own, or a fault in here.
                 if isinstance(error, TimeoutError) and deadline.expired():
                     passed = f"the deadline of {self.deadline_s} model seconds passed"
                     raise made.gave_up(passed) from error
-                raise
+                if classify(error).retry:
+                    raise made.gave_up(words(error)) from error
+                raise  # as it is: another attempt would not help
 
     def stop(self, reason: str = "the guard was stopped") -> None:
         """Send nothing more, and leave alone what has been sent.
@@ -200,35 +178,29 @@ class Guard:
         if self._stopped is not None:
             raise Stopped(f"nothing more is sent: {self._stopped}")
 
-    async def _repeat(self, made: _Call[T]) -> T:
+    async def _back_off(self, wait_s: float) -> None:
         task = asyncio.current_task()
-        assert task is not None
-        cancelled_before = task.cancelling()
+        if task is not None and task.cancelling():
+            # The attempt hid the deadline's or the caller's cancellation, which comes only once:
+            # nobody would end another attempt.
+            raise asyncio.CancelledError
+        with self.stoppable():
+            await lab.sleep(wait_s)
 
-        async def attempt() -> T:
-            sent = asyncio.Event()  # what waits for a slot or for the pace is not late
-            send = partial(self._send, made, sent)
-            hedged = send() if self.hedge is None else self.hedge(send, sent=sent)
-            try:
-                result = await raise_if_cancelled_elsewhere(hedged)
-            except (RetriesExhausted, Stopped):
-                raise
-            except Exception as error:
-                self._note(error, made)
-                if classify(error).retry and task.cancelling() > cancelled_before:
-                    # The call hid the deadline's or the caller's cancellation, which comes only
-                    # once: nobody would end another attempt.
-                    raise asyncio.CancelledError from error
-                raise
-            self.monitor.attempt(made.agent, None)
-            return result
-
-        async def back_off(seconds: float) -> None:
-            self._tell(seconds, made.errors[-1])
-            with self.stoppable():
-                await lab.sleep(seconds)
-
-        return await self.retry(attempt, sleep=back_off)
+    async def _attempt(self, made: _Call[T]) -> T:
+        """Try once, with a hedge if there is one, and note how it ended."""
+        sent = asyncio.Event()  # what waits for a slot or for the pace is not late
+        send = partial(self._send, made, sent)
+        hedged = self.hedge(send, sent=sent) if self.hedge else send()
+        try:
+            result = await raise_if_cancelled_elsewhere(hedged)
+        except (RetriesExhausted, Stopped):
+            raise
+        except Exception as error:
+            self._note(error, made)
+            raise
+        self.monitor.attempt(made.agent, None)
+        return result
 
     async def _send(self, made: _Call[T], sent: asyncio.Event) -> T:
         with self.stoppable():
@@ -242,14 +214,14 @@ class Guard:
                         leaves()
                     sent.set()
                     with anyio.CancelScope(shield=True):  # a stop leaves alone what is sent
-                        answer = await self._attempt(made)
+                        answer = await self._in_time(made)
         return answer
 
-    async def _attempt(self, made: _Call[T]) -> T:
+    async def _in_time(self, made: _Call[T]) -> T:
         listening = on_headers.set(self.rate_limit.learn if self.rate_limit else on_headers.get())
         try:
             async with lab.timeout(self.attempt_timeout_s) as patience:
-                return await made.asked()
+                return await made.call()
         except TimeoutError as error:
             if not patience.expired():
                 raise
@@ -260,40 +232,28 @@ class Guard:
             on_headers.reset(listening)
 
     def _note(self, error: Exception, made: _Call[Any]) -> None:
+        """Let monitor and rate limit know, and give up if the endpoint asks for too long a wait."""
         made.errors.append(error)
         self.monitor.attempt(made.agent, error)
         verdict = classify(error)
         if self.rate_limit is not None and verdict.limited:
             self.rate_limit.refused()
-        if not verdict.retry or verdict.wait_s is None:
-            return
-        if self.rate_limit is not None:
-            self.rate_limit.pause(verdict.wait_s)
-        self._refuse_to_wait(verdict.wait_s, made, error)
+        if verdict.retry and verdict.wait_s is not None:
+            if self.rate_limit is not None:
+                self.rate_limit.pause(verdict.wait_s)
+            self._refuse_to_wait(verdict.wait_s, made)
 
-    def _refuse_to_wait(
-        self, wait_s: float, made: _Call[Any], error: Exception | None = None
-    ) -> None:
+    def _refuse_to_wait(self, wait_s: float, made: _Call[Any]) -> None:
         """Give a call up now instead of after a wait that would outlast its time."""
         left_s = made.deadline_s - lab.now_s()
-        longest_s = inf if self.longest_wait_s is None else self.longest_wait_s
-        if wait_s > min(left_s, longest_s):
+        most_s = left_s if self.longest_wait_s is None else min(left_s, self.longest_wait_s)
+        if wait_s > most_s:
+            error = made.errors[-1] if made.errors else None
             said = f"; it said: {words(error)}" if error is not None else ""
-            most = f"the deadline comes in {left_s:.3g}"
-            if longest_s < left_s:
-                most = f"longest_wait_s is {longest_s:g}"
             raise made.gave_up(
-                f"the endpoint asks to wait {wait_s:,.0f} model seconds, and {most}{said}"
+                f"the endpoint asks to wait {wait_s:,.0f} model seconds, and deadline_s and "
+                f"longest_wait_s leave {most_s:.3g}{said}"
             ) from error
-
-    def _tell(self, wait_s: float, error: BaseException) -> None:
-        """Log why nothing happens, once for each wait of some seconds."""
-        real_s = wait_s / lab.model_seconds_a_second()
-        until_s = lab.now_s() + wait_s
-        if real_s < TOLD_FROM_S or is_virtual() or until_s <= self._told_until_s:
-            return
-        self._told_until_s = until_s + wait_s / 2  # those refused at the same time are not logged
-        log.warning("the next attempt follows in %.0f s: %s", real_s, words(error))
 
 
 @dataclass
@@ -305,23 +265,6 @@ class _Call(Generic[T]):
     tokens: float
     deadline_s: float
     errors: list[Exception] = field(default_factory=list)
-    _before: object = None
-
-    def asked(self) -> Awaitable[T]:
-        """Make the call, for one attempt."""
-        made = self.call()
-        if not inspect.isawaitable(made):
-            raise ConfigError(
-                f"the call of {self.agent!r} makes something of type {type(made).__name__}, which "
-                "cannot be awaited; give an async function, or a lambda that calls one"
-            )
-        if made is self._before:
-            raise ConfigError(
-                f"the call of {self.agent!r} makes the same awaitable for each attempt, which can "
-                "be awaited once; call the async function inside of the lambda"
-            ) from (self.errors[-1] if self.errors else None)
-        self._before = made
-        return made
 
     def gave_up(self, why: str) -> RetriesExhausted:
         return RetriesExhausted(
@@ -329,15 +272,3 @@ class _Call(Generic[T]):
             attempts=len(self.errors),
             errors=self.errors,
         )
-
-
-def size_tokens(
-    prompt: str, *, system: str | None = None, max_tokens: int | None = None, **_: Any
-) -> float:
-    """Estimate what a question counts for in a limit of tokens: its texts, and its longest answer.
-
-    Example:
-        >>> size_tokens("Name three rivers.", max_tokens=10)
-        14
-    """
-    return max(1, count_tokens(prompt) + count_tokens(system or "") + (max_tokens or 0))

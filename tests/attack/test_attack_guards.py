@@ -118,20 +118,12 @@ LIMITERS = {
     AIMD: {
         "initial": NOT_COUNTS,
         "most": NOT_COUNTS,
-        "backoff": [*NOT_ABOVE_0, 0.4, 1],
         "slow_s": NOT_ABOVE_0,
     },
-    Gradient2: {
-        "least": NOT_COUNTS,
-        "queue": NOT_COUNTS,
-        "smoothing": [*NOT_ABOVE_0, 1.1],
-        "calls": NOT_COUNTS,
-        "tolerance": [*NOT_ABOVE_0, 0.9],
-    },
-    Vegas: {"initial": NOT_COUNTS, "probe": NOT_COUNTS, "seed": NOT_WHOLE},
+    Gradient2: {"least": NOT_COUNTS},
+    Vegas: {"initial": NOT_COUNTS},
     Adaptive: {
         "initial": NOT_COUNTS,
-        "least": NOT_COUNTS,
         "most": [*NOT_COUNTS, 10**8],
     },
 }
@@ -154,9 +146,13 @@ def test_a_limiter_takes_no_nonsense(kind: Any, name: str, value: Any):
     ("name", "value"), nonsense(max_concurrency=[*NOT_COUNTS, None], max_memory_mb=NOT_ABOVE_0)
 )
 def test_a_stream_takes_no_nonsense(name: str, value: Any):
-    """It is refused where it is called, and no item is taken."""
+    """It is refused before any item is taken."""
     items = iter([1, 2])
-    refused(lambda **given: amap(lab.ask, items, **{"max_concurrency": 2, **given}), name, value)
+
+    def first(**given: Any) -> Any:
+        return run_virtual(anext(amap(lab.ask, items, **{"max_concurrency": 2, **given})))
+
+    refused(first, name, value)
     assert list(items) == [1, 2]
 
 
@@ -374,37 +370,12 @@ def test_what_cannot_be_awaited_is_said_once(made: Any, remedy: str):
 
     async def main() -> None:
         guard = guarded(remedy)
-        with pytest.raises(ConfigError, match="cannot be awaited; give an async function"):
+        with pytest.raises(TypeError, match="await"):
             await guard.run(lambda: made_times.append(1) or made)
         await is_whole(guard)
 
     run_virtual(main())
     assert len(made_times) == 1
-
-
-@pytest.mark.parametrize("call", [None, "text", 5, b"", []], ids=repr)
-def test_what_is_no_function_is_said(call: Any):
-    """`guard.run` takes the function, not what it makes."""
-    with pytest.raises(ConfigError, match=r"lambda: lab.ask\(...\); got something of type"):
-        run_virtual(Guard().run(call))
-
-
-@pytest.mark.parametrize("kind", ["coroutine", "task", "future"])
-def test_the_same_awaitable_again_is_said(kind: str):
-    """It can be awaited once, so the second attempt must not hide why the first one failed."""
-
-    async def main() -> None:
-        one: Any = asyncio.get_running_loop().create_future()
-        if kind == "future":
-            one.set_exception(refusal())
-        else:
-            one = Calls(refusal())()
-            one = asyncio.ensure_future(one) if kind == "task" else one
-        with pytest.raises(ConfigError, match="the same awaitable") as raised:
-            await Guard().run(lambda: one)
-        assert isinstance(raised.value.__cause__, ModelError)
-
-    run_virtual(main())
 
 
 def test_a_call_that_runs_out_of_items_is_reported():
@@ -669,24 +640,11 @@ def test_a_source_that_fails_oddly_is_told(error: Exception):
     assert raised is error or (isinstance(raised, RuntimeError) and raised.__cause__ is error)
 
 
-@pytest.mark.parametrize("at", range(4))
-@pytest.mark.parametrize(
-    "error", [Alien("x"), BaseExceptionGroup("g", [Alien()]), GeneratorExit("x")], ids=repr
-)
-def test_a_call_that_ends_with_no_exception_loses_nothing(error: BaseException, at: int):
-    """It is no outcome, so it is raised; what else is in flight is given before."""
-    items: list[Any] = [0, 1, 2]
-    items.insert(at, error)
-    given, raised = run_virtual(outcomes_of(items, max_concurrency=4)).result
-    assert [outcome.result for outcome in given] == [0, 2, 4]
-    assert raised is error
-
-
 @pytest.mark.parametrize("items", [None, 5, lab.ask, object()], ids=lambda items: str(type(items)))
 def test_what_is_no_source_is_said(items: Any):
-    """Where the stream is made, and not in the middle of the loop."""
+    """At the first step."""
     with pytest.raises(TypeError, match="not iterable"):
-        amap(doubled, items, max_concurrency=2)
+        run_virtual(anext(amap(doubled, items, max_concurrency=2)))
 
 
 @pytest.mark.parametrize("closed", [True, False], ids=["aclosing", "break"])

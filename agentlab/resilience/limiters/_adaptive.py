@@ -22,22 +22,14 @@ from collections import deque
 from dataclasses import dataclass
 
 from agentlab._support.numbers import checked
-from agentlab.resilience.limiters import _estimates
-from agentlab.resilience.limiters._estimates import (
-    CLEARLY,
-    FEWEST,
-    ROUNDS,
-    STEP,
-    InOrder,
-    Level,
-    Served,
-)
+from agentlab.resilience.limiters import _estimates as evidence
+from agentlab.resilience.limiters._estimates import InOrder, Level, Served
 from agentlab.resilience.limiters._slots import Sample
 
 MOST = 10_000_000
 """The most calls in flight that it can be told to try."""
 
-# --- How it acts on the evidence; what the evidence is tuned by stands in `evidence`.
+# --- How it acts on the evidence; what the evidence is tuned by stands in `_estimates`.
 
 _RARELY = 32  # answers per slot between two trials, at most
 _NEARLY_ALL = 0.85  # of the calls in flight: if so many are served, the limit is not the reason
@@ -62,24 +54,18 @@ class Adaptive:
     """Finds out how many calls the endpoint serves well.
 
     Args:
-        initial: Where it begins.
-        least: Never less than this.
-        most: Never more than this, however well it goes.
-
-    Raises:
-        ConfigError: Unless all three are whole numbers, each at least as large as the one before:
-            1, `least`, `initial`, `most`, `MOST`.
+        initial: Where it begins; at least 1.
+        most: Never more than this, however well it goes; at most `MOST`.
 
     Example:
         guard = Guard(limit=Adaptive(most=200))
         answer = await guard.ask("Name three rivers.")
     """
 
-    def __init__(self, initial: int = 1, *, least: int = 1, most: int = 1000):
-        checked("least", least, least=1, most=MOST, whole=True)
-        checked("initial", initial, least=least, most=MOST, whole=True)
+    def __init__(self, initial: int = 1, *, most: int = 1000):
+        checked("initial", initial, least=1, most=MOST, whole=True)
         checked("most", most, least=initial, most=MOST, whole=True)
-        self._least, self._most = least, most
+        self._most = most
         self._levels: dict[int, Level] = {}  # all that were tried in the present state of things
         self._climbed: Level | None = Level(initial)  # all of the climb; None once it is over
         self._in_order, self._served = InOrder(), Served()
@@ -96,14 +82,6 @@ class Adaptive:
     def limit(self) -> int:
         """The most calls in flight."""
         return self._trial.level.limit if self._trial else self._base.limit
-
-    def __repr__(self) -> str:
-        does = "stays" if self._climbed is None else "climbs"
-        tries = f", tries {self.limit}" if self._trial else ""
-        return (
-            f"<Adaptive {does} at {self._base.limit}{tries}; {self._answers} answers, usually "
-            f"{self._usual_s:.3g} s>"
-        )
 
     def update(self, sample: Sample) -> int:
         """Learn from a call that ended, and return the limit from now on."""
@@ -136,17 +114,17 @@ class Adaptive:
             return
         trial.level.add(answer.took_s)
         trial.answers += 1
-        if self._climbed is not None and trial.answers >= max(FEWEST, limit // 16):
+        if self._climbed is not None and trial.answers >= max(evidence.FEWEST, limit // 16):
             self._climb(self._climbed, trial, now_s)
-        elif self._climbed is None and trial.answers >= max(FEWEST, limit):
+        elif self._climbed is None and trial.answers >= max(evidence.FEWEST, limit):
             self._judge(trial, now_s)
 
     def _stay(self, answer: Sample, now_s: float) -> None:
         """Follow the endpoint if it has changed, and begin a trial when it is time."""
         base, latest = self._base, self._latest
-        latest.append(_estimates.log_s(answer.took_s))
+        latest.append(evidence.log_s(answer.took_s))
         if len(latest) == latest.maxlen and base.count >= 2 * len(latest):
-            longer = _estimates.longer(base, latest)
+            longer = evidence.longer(base, latest)
             if longer:
                 self._levels.clear()
                 self._climbed, self._more, self._hold = None, longer < 0, 1.0
@@ -155,7 +133,7 @@ class Adaptive:
                 return
         self._held += 1
         if self._climbed is not None:
-            if base.count >= FEWEST:
+            if base.count >= evidence.FEWEST:
                 self._try(self._bounded(2 * base.limit), now_s)
         elif self._held >= self._hold * base.limit:
             self._try(self._next(), now_s)
@@ -164,17 +142,14 @@ class Adaptive:
         """Double again, or end the climb at the knee."""
         if not climbed.count:
             climbed = self._base
-        whole, last = (
-            _estimates.worth(climbed, trial.level),
-            _estimates.worth(self._base, trial.level),
-        )
-        flat = last.below(CLEARLY, sure=2)
+        whole = evidence.worth(climbed, trial.level)
+        flat = evidence.worth(self._base, trial.level).plus(2) < evidence.CLEARLY
         limit = trial.level.limit
-        if whole.above(CLEARLY, sure=0.5) and not flat:
+        if whole.plus(-0.5) > evidence.CLEARLY and not flat:
             self._climbed = climbed.joined(trial.level)
             self._stay_at(trial.level, now_s)
             self._try(self._bounded(2 * limit), now_s)
-        elif flat or whole.below(CLEARLY, sure=2) or trial.answers >= 4 * limit:
+        elif flat or whole.plus(2) < evidence.CLEARLY or trial.answers >= 4 * limit:
             # By Little's law: the throughput of now, times what answers took on the way.
             served = max(0.0, min(1.0, whole.value)) * (trial.level.log_limit - climbed.log_limit)
             knee = self._bounded(math.exp(climbed.log_limit + served))
@@ -185,17 +160,17 @@ class Adaptive:
     def _judge(self, trial: _Trial, now_s: float) -> None:
         """Take over the trial's limit, or return to the one before, once it is clear which."""
         base, level = self._base, trial.level
-        better = _estimates.is_better(base, level, last=trial.answers >= ROUNDS * level.limit)
+        last = trial.answers >= evidence.ROUNDS * level.limit
+        better = evidence.is_better(base, level, last=last)
         if better:
-            clear = level.limit > base.limit and _estimates.worth(base, level).above(
-                CLEARLY, sure=1
-            )
+            more = level.limit > base.limit
+            clear = more and evidence.worth(base, level).plus(-1) > evidence.CLEARLY
             self._stay_at(level, now_s)
             self._hold, self._boost = 1.0, min(4.0, 2 * self._boost)
             if clear:
                 self._climbed = Level(level.limit)
         elif better is False:
-            if _estimates.harms(base, level.limit):
+            if evidence.harms(base, level.limit):
                 self._harmed += self._answers - trial.began_at + level.limit
             self._stay_at(base, now_s)
             self._hold, self._boost = min(_RARELY, 1.5 * self._hold), 1.0
@@ -227,18 +202,18 @@ class Adaptive:
         self._climbed, self._more = None, True
         self._hold = min(_RARELY, 2 * self._hold)
         self._levels.clear()
-        self._stay_at(self._level(max(self._least, served)), now_s)
+        self._stay_at(self._level(max(1, served)), now_s)
 
     def _next(self) -> int:
         """Return the limit to try, or the present one if there is none."""
-        limit, step = self._base.limit, _estimates.step(self._base, self._boost)
+        limit, step = self._base.limit, evidence.step(self._base, self._boost)
         if not self._more:
             tried = self._bounded(min(_GRID[max(0, _index(limit) - 1)], limit / step))
         else:
             above = self._bounded(_GRID[_index(limit + 1)])
             tried = self._bounded(max(above, limit * step))
             if self._harmed > _HARM * self._answers:
-                harmless = (to for to in (tried, above) if not _estimates.harms(self._base, to))
+                harmless = (to for to in (tried, above) if not evidence.harms(self._base, to))
                 tried = next(harmless, limit)
         if tried == limit:
             self._more = not self._more
@@ -266,12 +241,12 @@ class Adaptive:
         at = _index(limit)
         if at and limit * limit < _GRID[at - 1] * _GRID[at]:
             at -= 1
-        return max(self._least, min(self._most, _GRID[at]))
+        return min(self._most, _GRID[at])
 
 
 _GRID = [1]
 while _GRID[-1] < 2 * MOST:
-    _GRID.append(max(_GRID[-1] + 1, round(_GRID[-1] * STEP)))
+    _GRID.append(max(_GRID[-1] + 1, round(_GRID[-1] * evidence.STEP)))
 
 
 def _index(limit: float) -> int:

@@ -54,7 +54,6 @@ class Level:
         return self._squares / max(self.count, 1)
 
     def add(self, took_s: float) -> None:
-        """Add one more answer."""
         most = max(_MEMORY * self.limit, _REMEMBERED)
         if self.count < most:
             self.count += 1
@@ -73,14 +72,10 @@ class Level:
         """Return both as one level, between them."""
         count = self.count + other.count
         share, off = other.count / count, other.mean - self.mean
-        between = off * off * share * self.count
-        return Level(
-            other.limit,
-            self.log_limit + (other.log_limit - self.log_limit) * share,
-            count,
-            self.mean + off * share,
-            self._squares + other._squares + between - _GUESSED_VARIANCE,
-        )
+        log_limit = self.log_limit + (other.log_limit - self.log_limit) * share
+        squares = self._squares + other._squares + off * off * share * self.count
+        mean = self.mean + off * share
+        return Level(other.limit, log_limit, count, mean, squares - _GUESSED_VARIANCE)
 
 
 class Worth(NamedTuple):
@@ -89,26 +84,15 @@ class Worth(NamedTuple):
     value: float
     error: float
 
-    def above(self, threshold: float, sure: float = 0.0) -> bool:
-        """Return whether it is more, by so many standard errors."""
-        return self.value - sure * self.error > threshold
-
-    def below(self, threshold: float, sure: float = 0.0) -> bool:
-        """Return whether it is less, by so many standard errors."""
-        return self.value + sure * self.error < threshold
+    def plus(self, errors: float) -> float:
+        """Return the value, so many standard errors higher."""
+        return self.value + errors * self.error
 
 
 def worth(few: Level, many: Level) -> Worth:
     """Return the elasticity of throughput between two levels, and its standard error.
 
     Throughput grows by the logarithm of the limit, less that by which answers take longer.
-
-    Example:
-        >>> few, many = Level(4), Level(8)
-        >>> few.add(1.0)
-        >>> many.add(2.0)  # twice as many take twice as long
-        >>> round(abs(worth(few, many).value), 9)
-        0.0
     """
     wider = many.log_limit - few.log_limit
     variance = max(few.variance, many.variance)
@@ -122,12 +106,14 @@ def is_better(base: Level, trial: Level, *, last: bool) -> bool | None:
     At its `last` answer it is, if that is more likely than not. More and fewer calls are treated
     alike: if fewer had to be surer, one slot too many would stay, and of few that is a queue.
     """
-    more = trial.limit > base.limit
-    found = worth(base, trial) if more else worth(trial, base)
-    above, below = (found.above, found.below) if more else (found.below, found.above)
-    if above(WORTH_IT, 0 if last else SURE):
-        return True
-    return False if last or below(WORTH_IT, SURE) else None
+    sure = 0 if last else SURE
+    if trial.limit > base.limit:
+        found = worth(base, trial)
+        better, worse = found.plus(-sure) > WORTH_IT, found.plus(SURE) < WORTH_IT
+    else:
+        found = worth(trial, base)
+        better, worse = found.plus(sure) < WORTH_IT, found.plus(-SURE) > WORTH_IT
+    return True if better else False if last or worse else None
 
 
 def longer(base: Level, latest: Collection[float]) -> float:
@@ -182,12 +168,12 @@ class Served:
 
     def __init__(self) -> None:
         self._answers: deque[Sample] = deque()
-        self._since_s: float | None = None  # all that ended later are here
+        self._since_s = math.inf  # all that ended later are here
 
     def add(self, sample: Sample, keep_s: float) -> None:
         """Add an answer, and forget those that ended more than `keep_s` before it."""
         forgotten_s = sample.ended_s - keep_s
-        since_s = sample.sent_s if self._since_s is None else self._since_s
+        since_s = sample.sent_s if self._since_s == math.inf else self._since_s
         self._since_s = max(since_s, forgotten_s)
         while self._answers and self._answers[0].ended_s < forgotten_s:
             self._answers.popleft()
@@ -196,11 +182,11 @@ class Served:
 
     def covers(self, now_s: float, window_s: float) -> bool:
         """Return whether it has watched for so long, and so knows those that were on their way."""
-        return self._since_s is not None and now_s - self._since_s >= window_s
+        return now_s - self._since_s >= window_s
 
     def in_flight(self, now_s: float, window_s: float) -> float:
         """Return the average over the last `window_s`, or what is remembered; refusals are out."""
-        window_s = min(window_s, now_s - (now_s if self._since_s is None else self._since_s))
+        window_s = min(window_s, now_s - self._since_s)
         if window_s <= 0:
             return 0.0
         return sum(a.took_s for a in self._answers if a.ended_s >= now_s - window_s) / window_s

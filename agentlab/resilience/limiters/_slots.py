@@ -20,7 +20,6 @@ class Sample(NamedTuple):
 
     Attributes:
         number: How many were sent before it.
-        ended_s: When it ended.
         took_s: From being sent to its end.
         in_flight: How many there were when it was sent, itself included.
         refused: True if the endpoint was asked too much (`RetryDecision.overload`).
@@ -39,16 +38,13 @@ class Sample(NamedTuple):
 
 
 class Limiter(Protocol):
-    """Says how many calls may be in flight."""
+    """Says how many calls may be in flight: `limit`, at least 1."""
 
     @property
-    def limit(self) -> int:
-        """The most calls in flight, at least 1."""
-        ...
+    def limit(self) -> int: ...
 
     def update(self, sample: Sample) -> int:
         """Learn from a call that ended, and return the limit from now on."""
-        ...
 
 
 class Slots:
@@ -58,9 +54,6 @@ class Slots:
     as long as the endpoint asked to wait. A call that is cancelled, or fails for a reason that says
     nothing about load, teaches the limiter nothing.
 
-    Raises:
-        ConfigError: If what is given is not a limiter.
-
     Example:
         slots = Slots(Adaptive())
         async with slots.taken():
@@ -68,9 +61,8 @@ class Slots:
     """
 
     def __init__(self, limiter: Limiter):
-        if isinstance(limiter, type):
-            raise ConfigError(f"limit is the class {limiter.__name__}; make one of it: add ()")
-        if not (hasattr(limiter, "limit") and callable(getattr(limiter, "update", None))):
+        made = not isinstance(limiter, type) and hasattr(limiter, "limit")
+        if not made or not callable(getattr(limiter, "update", None)):
             raise ConfigError(
                 "limit must be a limiter, which has a limit and an update(sample); got "
                 f"{limiter!r}; give Adaptive(), or Guard(max_concurrency=...) for a fixed number"
