@@ -6,7 +6,7 @@ import asyncio
 import gc
 from collections import Counter
 from collections.abc import Awaitable, Callable, Mapping
-from contextlib import AsyncExitStack
+from contextlib import AsyncExitStack, nullcontext
 from hashlib import blake2b
 from inspect import Parameter, Signature
 from itertools import groupby, product
@@ -22,16 +22,14 @@ from agentlab._support.asyncio_tools import none_may_run
 from agentlab._support.progress_bar import bar
 from agentlab._support.tables import percentile
 from agentlab.bench import results
-from agentlab.bench._strategy import asking
-from agentlab.bench.closed_loop import crowd
-from agentlab.bench.experiment import Case, Experiment, Workload
-from agentlab.bench.results import Measurement, Results, Said, summed
+from agentlab.bench.experiment import Case, Experiment, Strategy, Workload
+from agentlab.bench.results import Measurement, Results, Said
 from agentlab.endpoint import presets
-from agentlab.endpoint.contract.tokens import count_tokens
 from agentlab.engines.asking import Ask, answer
-from agentlab.errors import AgentLabError, ConfigError, ReasoningExhausted, StepError
+from agentlab.errors import AgentLabError, ConfigError, ModelError, StepError
 from agentlab.lab import Reply, connection
-from agentlab.resilience import Guard, Retry
+from agentlab.resilience import Guard, RateLimit, Retry, classify
+from agentlab.resilience.limiters import Adaptive
 from agentlab.trace import Trace, trace
 from agentlab.workflow import Step, Workflow, parallel
 
@@ -43,87 +41,9 @@ _HAIR_S = 1e-6
 """Sums and quotients of rounded times may be apart by so much, and mean the same."""
 _LAST_ENDS_S = 10.0
 """How long to wait for what a failed run has left behind, in real time."""
-
-
-class _Task(NamedTuple):
-    """One run, and what it needs: made outside of every timer. `seed` is a random workflow's."""
-
-    case: Case
-    repeat: int
-    seed: int | None
-    workload: Workload
-    workflow: Workflow
-    limit: int | None
-
-    async def answers(self, send: Ask = lab.ask) -> dict[str, str]:
-        ask = asking(
-            self.case.strategy,
-            max_concurrency=self.case.max_concurrency,
-            requests_per_minute=self.limit,
-            send=send,
-        )
-        inputs, engine = self.workload.inputs, self.case.engine
-        if engine not in ("functions", "langgraph-graph"):
-            return await engines.run(self.workflow, inputs, engine=engine, ask=ask)
-        given = self.workflow.given(inputs)
-
-        async def as_engines_do_not(ask: Ask) -> dict[str, str]:
-            if engine == "functions":
-                functions = as_functions(self.workflow, ask)
-                answers: dict[str, str] = await parallel.run(functions, **given)
-                return answers
-            from agentlab.engines.langgraph import graph
-
-            app = graph(self.workflow, ask=ask).compile()
-            state = await app.ainvoke({"inputs": given, "results": {}})
-            return {step.name: state["results"][step.name] for step in self.workflow.steps}
-
-        return await engines.watched(self.workflow, as_engines_do_not, ask=ask)
-
-
-def as_functions(workflow: Workflow, ask: Ask) -> list[parallel.Function]:
-    """Return the workflow as plain functions, each of which asks what its step asks.
-
-    Example:
-        >>> steps = [Step("b", "{a}"), Step("a", "Hello")]
-        >>> [f.__name__ for f in as_functions(Workflow(steps), lab.ask)]
-        ['a', 'b']
-    """
-
-    def function(step: Step) -> parallel.Function:
-        async def call(**values: str) -> str:
-            return await answer(step, values, ask)
-
-        call.__name__ = step.name
-        # What a reader would write by hand as `async def s3(s1, s2)`.
-        given = [Parameter(name, Parameter.KEYWORD_ONLY) for name in step.mentions]
-        call.__signature__ = Signature(given)  # type: ignore[attr-defined]
-        return call
-
-    return [function(step) for step in workflow.steps]
-
-
-def _task(experiment: Experiment, case: Case, repeat: int = 0) -> _Task:
-    workload = experiment.by_name[case.workload]
-    limit = experiment.chosen.requests_per_minute
-    figure = presets.load(case.preset).requests_per_minute
-    if limit is None and figure is not None and not experiment.asks_real:
-        limit = figure.value  # a real model has no preset
-    seed = repeat % workload.random if workload.random else None
-    return _Task(case, repeat, seed, workload, workload.build(seed or 0), limit or None)
-
-
-class _Listener:
-    """Asks, and keeps what the endpoint says of each answer."""
-
-    def __init__(self, reply: AskForReply):
-        self._reply = reply
-        self.said: list[Said] = []
-
-    async def ask(self, prompt: str, *, max_tokens: int | None = None, **options: Any) -> str:
-        answer = await self._reply(prompt, max_tokens=max_tokens, **options)
-        self.said.append(Said(answer.finish_reason, answer.completion_tokens, max_tokens))
-        return answer.text
+_MOST = 1000  # in flight, for `adaptive`, where the case sets no limit
+_ATTEMPTS = 1000  # requests are counted here, and giving up would save some
+_ATTEMPT_S = 60.0  # only answers that stall or drip take a fifth of it
 
 
 def run(
@@ -169,12 +89,10 @@ def _measured(experiment: Experiment, file: Path, *, resume: bool, cluster: str 
         progress.update(len(done))
 
         def keep(measurement: Measurement) -> None:
-            nonlocal earlier
-            if earlier:  # not before there is something to put in its place
+            if earlier and not kept.measurements:  # now there is something to put in its place
                 file.replace(file.with_suffix(".before.json"))
-                earlier = False
             kept.measurements.append(measurement)
-            kept.save(file)
+            results.write(file, kept)
             progress.update()
 
         for (preset, seed), group in groupby(experiment.cases(), lambda c: (c.preset, c.seed)):
@@ -191,53 +109,127 @@ def _measured(experiment: Experiment, file: Path, *, resume: bool, cluster: str 
             with lab.configure(preset=preset, seed=seed, **experiment.settings):
                 if experiment.clock == "virtual":
                     for task in tasks:
-                        keep(_in_virtual_time(task))
+                        outcome, t = lab.simulate(task.answers(lab.ask), catch=StepError)
+                        keep(_measurement(task, outcome, t, t.makespan_s))
                 else:
                     asyncio.run(_in_real_time(experiment, tasks, keep, cluster))
-    kept.save(file)
+    results.write(file, kept)
     return kept
 
 
-def _in_virtual_time(task: _Task) -> Measurement:
-    if task.case.engine == "crowd":
-        return _of_a_crowd(task)
-    outcome, t = lab.simulate(task.answers(), catch=StepError)
-    return _measurement(task, outcome, t, t.makespan_s)
+class _Task(NamedTuple):
+    """One run, and what it needs: made outside of every timer. `seed` is a random workflow's."""
 
+    case: Case
+    repeat: int
+    seed: int | None
+    workload: Workload
+    workflow: Workflow
+    limit: int | None
 
-def _of_a_crowd(task: _Task) -> Measurement:
-    if task.limit:
-        raise ConfigError(
-            f"preset {task.case.preset!r} has a rate limit, which a crowd does not meet; "
-            "choose another, or engine asyncio"
+    async def answers(self, send: Ask) -> dict[str, str]:
+        ask = asking(
+            self.case.strategy,
+            max_concurrency=self.case.max_concurrency,
+            requests_per_minute=self.limit,
+            send=send,
         )
-    agents, max_concurrency = (
-        task.workload.agents or 0,
-        task.case.max_concurrency or 0,
-    )  # both are given
-    prompt_tokens = count_tokens(task.workflow.steps[0].prompt)
-    made = crowd(
-        presets.load(task.case.preset).physics,
-        agents,
-        max_concurrency=max_concurrency,
-        prompt_tokens=prompt_tokens,
-        output_tokens=task.workload.tokens,
-        seed=task.case.seed,
-    )
-    return Measurement(
-        case=task.case,
-        repeat=task.repeat,
-        steps=agents,
-        elapsed_s=round(made.makespan_s, 9),
-        bound_s=_but_for_a_hair(
-            round(max(made.work_s / max_concurrency, made.longest_s), 9), made.makespan_s
-        ),
-        requests=agents,
-        answered=agents,
-        peak=min(agents, max_concurrency),
-        tokens=agents * (prompt_tokens + task.workload.tokens),
-        answers=None,
-    )
+        inputs, engine = self.workload.inputs, self.case.engine
+        if engine not in ("functions", "langgraph-graph"):
+            return await engines.run(self.workflow, inputs, engine=engine, ask=ask)
+        given = self.workflow.given(inputs)
+
+        async def as_engines_do_not(ask: Ask) -> dict[str, str]:
+            if engine == "functions":
+                functions = as_functions(self.workflow, ask)
+                answers: dict[str, str] = await parallel.run(functions, **given)
+                return answers
+            from agentlab.engines.langgraph import graph
+
+            app = graph(self.workflow, ask=ask).compile()
+            state = await app.ainvoke({"inputs": given, "results": {}})
+            return {step.name: state["results"][step.name] for step in self.workflow.steps}
+
+        return await engines.watched(self.workflow, as_engines_do_not, ask=ask)
+
+
+def _task(experiment: Experiment, case: Case, repeat: int = 0) -> _Task:
+    workload = experiment.by_name[case.workload]
+    limit = experiment.chosen.requests_per_minute
+    figure = presets.load(case.preset).requests_per_minute
+    if limit is None and figure is not None and not experiment.asks_real:
+        limit = figure.value  # a real model has no preset
+    seed = repeat % workload.random if workload.random else None
+    return _Task(case, repeat, seed, workload, workload.build(seed or 0), limit or None)
+
+
+def as_functions(workflow: Workflow, ask: Ask) -> list[parallel.Function]:
+    """Return the workflow as plain functions, each of which asks what its step asks.
+
+    Example:
+        >>> steps = [Step("b", "{a}"), Step("a", "Hello")]
+        >>> [f.__name__ for f in as_functions(Workflow(steps), lab.ask)]
+        ['a', 'b']
+    """
+
+    def function(step: Step) -> parallel.Function:
+        async def call(**values: str) -> str:
+            return await answer(step, values, ask)
+
+        call.__name__ = step.name
+        # What a reader would write by hand as `async def s3(s1, s2)`.
+        given = [Parameter(name, Parameter.KEYWORD_ONLY) for name in step.mentions]
+        call.__signature__ = Signature(given)  # type: ignore[attr-defined]
+        return call
+
+    return [function(step) for step in workflow.steps]
+
+
+def asking(
+    strategy: Strategy,
+    *,
+    max_concurrency: int | None,
+    requests_per_minute: int | None,
+    send: Ask = lab.ask,
+) -> Ask:
+    """Return the ask function for one run; to be called inside the event loop.
+
+    Args:
+        strategy: `once` asks once; `insist` asks again after each second, whatever the endpoint
+            says; `retry` backs off and obeys the endpoint, and so do all others. `timeout` gives
+            an attempt 60 s; `pace` keeps the rate limit; `adaptive` finds out how many requests in
+            flight are best.
+        max_concurrency: The most requests in flight; None is no limit.
+        requests_per_minute: What `pace` keeps; None learns it from the first answers.
+        send: Sends each request.
+    """
+    if strategy not in ("once", "insist"):
+        adaptive, pace = strategy == "adaptive", strategy == "pace"
+        guard = Guard(
+            retry=Retry(attempts=_ATTEMPTS),  # its own for each run: it draws the same jitter again
+            deadline_s=None,
+            attempt_timeout_s=_ATTEMPT_S if strategy == "timeout" else None,
+            max_concurrency=None if adaptive else max_concurrency,
+            limit=Adaptive(most=max_concurrency or _MOST) if adaptive else None,
+            rate_limit=RateLimit(requests_per_minute=requests_per_minute) if pace else None,
+        )
+        return guard.around(send)
+    slots = asyncio.Semaphore(max_concurrency) if max_concurrency else nullcontext()
+
+    async def once(prompt: str, **options: Any) -> str:
+        async with slots:
+            return await send(prompt, **options)
+
+    async def insist(prompt: str, **options: Any) -> str:
+        while True:
+            try:
+                return await once(prompt, **options)
+            except ModelError as error:
+                if not classify(error).retry:
+                    raise
+            await lab.sleep(1)
+
+    return once if strategy == "once" else insist
 
 
 async def _in_real_time(
@@ -265,7 +257,7 @@ async def _in_real_time(
 
 
 async def _run_timed(task: _Task, reply: AskForReply, scale: float, *, real: bool) -> Measurement:
-    listener = _Listener(reply)
+    said: list[Said] = []
     endpoint = connection.endpoint()
     gc.collect()  # so that no case pays for the garbage of the one before
     with trace() as t:
@@ -273,7 +265,7 @@ async def _run_timed(task: _Task, reply: AskForReply, scale: float, *, real: boo
         began_s, cpu_began_s = perf_counter(), process_time()
         outcome: dict[str, str] | StepError
         try:
-            outcome = await task.answers(listener.ask)
+            outcome = await task.answers(_noting(reply, said))
         except StepError as error:
             outcome = error
         elapsed_s, cpu_s = perf_counter() - began_s, process_time() - cpu_began_s
@@ -289,8 +281,18 @@ async def _run_timed(task: _Task, reply: AskForReply, scale: float, *, real: boo
     )
     if not real:
         return measured
-    said = summed(listener.said)
-    return msgspec.structs.replace(measured, answers=None, answered=said.number, real=said)
+    return msgspec.structs.replace(measured, answers=None, answered=len(said), real=said)
+
+
+def _noting(reply: AskForReply, said: list[Said]) -> Ask:
+    """Return an ask function that keeps what the endpoint says of each answer."""
+
+    async def ask(prompt: str, *, max_tokens: int | None = None, **options: Any) -> str:
+        answer = await reply(prompt, max_tokens=max_tokens, **options)
+        said.append(Said(answer.finish_reason or "none", answer.completion_tokens, max_tokens))
+        return answer.text
+
+    return ask
 
 
 async def _all_ended(t: Trace) -> None:
@@ -302,17 +304,14 @@ async def _all_ended(t: Trace) -> None:
 async def _ask_first(task: _Task, reply: AskForReply) -> None:
     """Ask one question as the run will, with some patience: what fails now would fail there."""
     step = task.workflow.steps[0]
-    values = task.workflow.given(task.workload.inputs)
-    ask = _Listener(reply).ask
+    values, ask = task.workflow.given(task.workload.inputs), _noting(reply, [])
     try:
         await Guard(retry=Retry(attempts=3)).run(lambda: answer(step, values, ask), agent=step.name)
     except ConfigError:
         raise
     except (AgentLabError, TimeoutError) as error:
-        where = isinstance(error, ReasoningExhausted) and task.workload.agents
         raise StepError(
-            f"the first question failed, as every run would: {error}"
-            f"{' (tokens, in the experiment)' if where else ''}; nothing was measured",
+            f"the first question failed, as every run would: {error}; nothing was measured",
             step=step.name,
             results={},
         ) from error
@@ -330,6 +329,8 @@ def _measurement(
         # A rate limit alone: a minute's worth immediately, then so many per second.
         limit_s = (steps - task.limit) / task.limit * 60 + min(seconds.values())
         bound_s = max(bound_s, round(limit_s, 9))
+    if 0 < bound_s - elapsed_s <= _HAIR_S:  # 2.1 / 3 is more than 0.7 in its last binary digit
+        bound_s = round(elapsed_s, 9)
     answers = outcome.results if isinstance(outcome, StepError) else outcome
     latencies_s = [s.end_s - s.arrived_s for s in t.spans if s.ok and s.end_s is not None]
     faults = Counter(span.fault for span in t.spans if span.fault)
@@ -338,7 +339,7 @@ def _measurement(
         repeat=task.repeat,
         steps=steps,
         elapsed_s=round(elapsed_s, 9),
-        bound_s=_but_for_a_hair(bound_s, elapsed_s),
+        bound_s=bound_s,
         requests=t.requests,
         answered=len(latencies_s),
         peak=t.peak,
@@ -350,12 +351,3 @@ def _measurement(
         workflow=UNSET if task.seed is None else task.seed,
         faults=dict(sorted(faults.items())) or UNSET,
     )
-
-
-def _but_for_a_hair(bound_s: float, elapsed_s: float) -> float:
-    """Return the time taken if the bound is above it by no more than rounding, else the bound.
-
-    2.1 / 3 is more than 0.7 in its last binary digit. A bound that is further above is wrong, and
-    left to be seen.
-    """
-    return round(elapsed_s, 9) if 0 < bound_s - elapsed_s <= _HAIR_S else bound_s
