@@ -52,28 +52,23 @@ def run(options: argparse.Namespace) -> int:
         )
     path = experiment.found(options.experiment)
     file = Path(options.out) / f"{path.stem}.json"
-    before = _stamp(file)
     try:
         return (_tune if self_tuning.is_tuning(path) else _measure)(path, file, options)
     except KeyboardInterrupt:
-        some = file.exists() and (options.resume or _stamp(file) != before)
-        done = f"what is done is in {file}. Go on with --resume." if some else "none is done"
-        print(f"stopped; {done}", file=sys.stderr)
+        print(f"stopped; what is done is in {file}, go on with --resume", file=sys.stderr)
         return INTERRUPTED
-
-
-def _stamp(file: Path) -> int | None:
-    return file.stat().st_mtime_ns if file.exists() else None
 
 
 def _measure(path: Path, file: Path, options: argparse.Namespace) -> int:
     chosen = experiment.load(path)
     if options.leave_out:
-        asked_so = {**chosen.settings, "leave_out": options.leave_out}
-        chosen = dataclasses.replace(chosen, settings=asked_so)
+        changed = {**chosen.settings, "leave_out": options.leave_out}
+        chosen = dataclasses.replace(chosen, settings=changed)
     if chosen.asks_real:
-        real = chosen.chosen
-        asked = f"this asks {real.model} at {real.upstream} {_bill(cost.cost(chosen), options)}"
+        real, bill = chosen.chosen, cost.cost(chosen)
+        asked = f"this asks {real.model} at {real.upstream} {bill}"
+        if options.price:
+            asked += f", ${bill.dollars(*options.price):.4f} at most, if nothing is asked twice"
         if not options.yes:
             raise ConfigError(f"{asked}; add --yes to do it, or set AGENTLAB_LOCAL=1")
         print(asked, file=sys.stderr)
@@ -88,9 +83,10 @@ def _measure(path: Path, file: Path, options: argparse.Namespace) -> int:
 
 
 def _tune(path: Path, file: Path, options: argparse.Namespace) -> int:
-    for name in ("cluster", "leave-out", "price", "yes"):
-        if getattr(options, name.replace("-", "_")):
-            raise ConfigError(f"--{name} is for what asks an endpoint; {path.stem} simulates one")
+    for name in ("cluster", "leave_out", "price", "yes"):
+        if getattr(options, name):
+            option = name.replace("_", "-")
+            raise ConfigError(f"--{option} is for what asks an endpoint; {path.stem} simulates one")
     tuned = self_tuning.run(self_tuning.load(path), file, resume=options.resume)
     _report(file, self_tuning.markdown(tuned), tuning_plots.figure(tuned))
     return 0
@@ -103,9 +99,3 @@ def _report(file: Path, table: str, figure: Any) -> None:
     else:
         figure.savefig(file.with_suffix(".png"), dpi=80)
     print(table)
-
-
-def _bill(bill: cost.Cost, options: argparse.Namespace) -> str:
-    if options.price is None:
-        return f"{bill}; --price tells what that is in money"
-    return f"{bill}, ${bill.dollars(*options.price):.4f} at most, if nothing is asked twice"
