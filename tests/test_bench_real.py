@@ -12,6 +12,7 @@ from typing import Any
 import msgspec
 import pytest
 from aiohttp import web
+from matplotlib.figure import Figure
 
 from agentlab.bench import compare, cost, experiment, measure, plots, report
 from agentlab.bench import results as stored
@@ -79,6 +80,7 @@ def upstream(fresh_lab: Any, monkeypatch: pytest.MonkeyPatch) -> Iterator[Upstre
     monkeypatch.setenv("OPENAI_BASE_URL", model.url)
     monkeypatch.setenv("OPENAI_API_KEY", "sk-x")
     monkeypatch.setenv("OPENAI_MODEL", "m")
+    monkeypatch.setattr(plots, "figure", lambda _: Figure())  # drawn in test_bench.py, and slow
     yield model
     fresh_lab.stop()
     model.stop()

@@ -72,10 +72,10 @@ def test_a_hundred_under_faults_give_what_they_give_without():
 @pytest.mark.filterwarnings("ignore")  # CrewAI's and its libraries' own
 def test_on_the_real_clock_too(fresh_lab, tmp_path, engine):
     """A native Flow, and other processes, give the same bytes under the same faults."""
-    settings = {"time_scale": 20, "faults": FAULTS, "upstream": None}
+    settings = {"time_scale": 40, "faults": FAULTS, "upstream": None}
     shape: dict[str, Any] = {"clock": "real", "presets": ["instant"], "strategies": ["timeout"]}
-    runs = measured(tmp_path, 20, [engine], settings=settings, **shape).measurements
-    whole = by_engine(results.load(STORED / "graphs.json"))["sequential"][:20]
+    runs = measured(tmp_path, 8, [engine], settings=settings, **shape).measurements
+    whole = by_engine(results.load(STORED / "graphs.json"))["sequential"][:8]
     assert [(m.answers, m.error) for m in runs] == [(m.answers, None) for m in whole]
     assert sum(m.requests for m in runs) > sum(m.steps for m in runs)
 

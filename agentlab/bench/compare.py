@@ -53,10 +53,8 @@ def of_files(before: str | Path, after: str | Path) -> str:
     """
     kinds = [self_tuning.are_tuning_results(path) for path in (before, after)]
     if kinds[0] != kinds[1]:
-        tuned, other = (before, after) if kinds[0] else (after, before)
-        raise ConfigError(
-            f"{tuned} holds results of kind tuning and {other} does not; give two of one kind"
-        )
+        tuned = before if kinds[0] else after
+        raise ConfigError(f"only {tuned} holds results of kind tuning; give two of one kind")
     if kinds[0]:
         return self_tuning.compared(self_tuning.stored(before), self_tuning.stored(after))
     return compared(results.load(before), results.load(after))
@@ -67,17 +65,14 @@ def compared(before: Results, after: Results) -> str:
 
     A line has medians, ratio, and a verdict. In virtual time any difference is a change. In real
     time the cases called "more than noise" are chosen so that of such cases at most 5% are
-    expected to be none (Benjamini and Hochberg 1995): the more cases change, the fewer repeats
-    each needs; five repeats can show that three of twenty changed.
+    expected to be none (Benjamini and Hochberg 1995).
 
     Raises:
         ConfigError: If one is in virtual time and the other is not.
     """
     clocks = before.experiment.clock, after.experiment.clock
     if clocks[0] != clocks[1]:
-        raise ConfigError(
-            f"one is in {clocks[0]} time, the other in {clocks[1]}; compare two of one clock"
-        )
+        raise ConfigError(f"one is in {clocks[0]} time, the other in {clocks[1]}; use one clock")
     works = [r.experiment.by_name for r in (before, after)]
     runs = {
         case: (before.of(case), after.of(case))

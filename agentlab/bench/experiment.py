@@ -105,9 +105,8 @@ class Case(msgspec.Struct, frozen=True, order=True):
         """Return its values on these axes, for a legend.
 
         Example:
-            >>> case = Case("4 agents", "asyncio", "course", None, 7)
-            >>> case.named(["workload", "max_concurrency"])
-            '4 agents, max_concurrency no limit'
+            >>> Case("4 agents", "asyncio", "course", None, 7).named(["workload", "seed"])
+            '4 agents, seed 7'
         """
         values = []
         for axis in axes:
@@ -132,15 +131,12 @@ class Experiment:
     """A file of `data/experiments/`, or one of your own.
 
     Attributes:
-        about: The question, in a sentence.
         engines: What drives the agents. `dask` sends from other processes, `langgraph-graph` is
             LangGraph's plain graph, which runs in supersteps, and `functions` is
             `agentlab.workflow.parallel`.
         clock: "virtual" is exact and needs no repeats; "real" is what a user waits.
-        max_concurrency: The most requests in flight; null is no limit.
         strategies: How a refused request is met; see `agentlab.bench.measure.asking`.
-        repeats: How often each case is measured, in turn with all others; of random workflows,
-            how often each one is.
+        repeats: How often each case is measured, in turn with all others.
         warmups: How often each case is run before, unmeasured, on the real clock.
         settings: What else `lab.configure` takes, such as `requests_per_minute`.
     """
@@ -160,17 +156,16 @@ class Experiment:
     def __post_init__(self) -> None:
         many = sum(workload.random or 1 for workload in self.workloads) * self.repeats
         for axis in ("engines", "presets", "max_concurrency", "seeds", "strategies"):
-            values = getattr(self, axis)
-            many *= len(values)
-            if twice := [value for value, times in Counter(values).items() if times > 1]:
-                raise ValueError(f"{axis}: {twice[0]!r} is there twice; name each once")
+            (most, times), *_ = Counter(getattr(self, axis)).most_common(1)
+            many *= len(getattr(self, axis))
+            if times > 1:
+                raise ValueError(f"{axis}: {most!r} is there twice; name each once")
         if many > _MOST_MEASUREMENTS:
             raise ValueError(
                 f"{many:,} measurements are more than {_MOST_MEASUREMENTS:,}; shorten a list"
             )
-        for engine in {"crewai", "dask"} & set(self.engines):
-            if self.clock == "virtual":
-                raise ValueError(f"the engine {engine} keeps no virtual time; set clock: real")
+        if self.clock == "virtual" and {"crewai", "dask"} & set(self.engines):
+            raise ValueError("the engines crewai and dask keep no virtual time; set clock: real")
         if len(self.by_name) < len(self.workloads):
             names = ", ".join(workload.name for workload in self.workloads)
             raise ValueError(f"two workloads have one name: {names}; leave out or rename one")
@@ -242,8 +237,7 @@ def load(file: str | Path) -> Experiment:
     """Read an experiment by its name, or from a file by its path.
 
     Raises:
-        ConfigError: If there is no such file.
-        FileError: If it is wrong, naming every mistake with its line.
+        ConfigError: If there is no such file, or it is wrong; every mistake is named with its line.
 
     Example:
         >>> load("article").clock

@@ -34,32 +34,21 @@ from agentlab.trace import Trace, trace
 from agentlab.workflow import Step, Workflow, parallel
 
 Keep = Callable[[Measurement], None]
-AskForReply = Callable[..., Awaitable[Reply]]
-"""Who sends a question: `lab.reply`, or one that is called as it is."""
+AskForReply = Callable[..., Awaitable[Reply]]  # `lab.reply`, or one that is called as it is
 
-_HAIR_S = 1e-6
-"""Sums and quotients of rounded times may be apart by so much, and mean the same."""
-_LAST_ENDS_S = 10.0
-"""How long to wait for what a failed run has left behind, in real time."""
+_HAIR_S = 1e-6  # sums and quotients of rounded times may be apart by so much, and mean the same
+_LAST_ENDS_S = 10.0  # how long to wait for what a failed run has left behind, in real time
 _MOST = 1000  # in flight, for `adaptive`, where the case sets no limit
 _ATTEMPTS = 1000  # requests are counted here, and giving up would save some
 _ATTEMPT_S = 60.0  # only answers that stall or drip take a fifth of it
 
 
-def run(
-    experiment: Experiment, file: Path, *, resume: bool = False, cluster: str | None = None
-) -> Results:
+def run(experiment: Experiment, file: Path, *, resume: bool = False) -> Results:
     """Measure every case, and write `file` after each measurement.
 
-    A real model is asked one question first, as it will be asked in the run. It has no preset and
-    no seed, so of these the first is taken.
-
-    Args:
-        file: Where the results go, as JSON. An interrupt leaves in it what was done. A finished
-            run that lies there from before is kept beside it as NAME.before.json, if it was in
-            real time.
-        resume: Go on with such a file.
-        cluster: The scheduler's address for the engine `dask`; None starts processes here.
+    An interrupt leaves in the file what was done. A finished run in real time that lies there from
+    before is kept beside it as NAME.before.json. A real model is asked one question first, as it
+    will be asked in the run.
 
     Raises:
         ConfigError: If the file is unfinished and not to be resumed, is of another experiment, is
@@ -70,15 +59,13 @@ def run(
     experiment = experiment.as_asked()
     if experiment.clock == "real":
         none_may_run("measure.run")
-    if cluster is not None and "dask" not in experiment.engines:
-        raise ConfigError("a cluster is for the engine dask; add it to the experiment's engines")
     for preset in experiment.presets:
         presets.load(preset)  # a wrong one is found before anything is measured
     with results.one_writer(file):
-        return _measured(experiment, file, resume=resume, cluster=cluster)
+        return _measured(experiment, file, resume=resume)
 
 
-def _measured(experiment: Experiment, file: Path, *, resume: bool, cluster: str | None) -> Results:
+def _measured(experiment: Experiment, file: Path, *, resume: bool) -> Results:
     machine = results.machine() | results.model(experiment.chosen, experiment)
     empty = Results(name=file.stem, experiment=experiment, machine=machine, measurements=[])
     kept = results.go_on(file, empty, results.load, resume=resume)
@@ -112,7 +99,7 @@ def _measured(experiment: Experiment, file: Path, *, resume: bool, cluster: str 
                         outcome, t = lab.simulate(task.answers(lab.ask), catch=StepError)
                         keep(_measurement(task, outcome, t, t.makespan_s))
                 else:
-                    asyncio.run(_in_real_time(experiment, tasks, keep, cluster))
+                    asyncio.run(_in_real_time(experiment, tasks, keep))
     results.write(file, kept)
     return kept
 
@@ -199,9 +186,7 @@ def asking(
             says; `retry` backs off and obeys the endpoint, and so do all others. `timeout` gives
             an attempt 60 s; `pace` keeps the rate limit; `adaptive` finds out how many requests in
             flight are best.
-        max_concurrency: The most requests in flight; None is no limit.
         requests_per_minute: What `pace` keeps; None learns it from the first answers.
-        send: Sends each request.
     """
     if strategy not in ("once", "insist"):
         adaptive, pace = strategy == "adaptive", strategy == "pace"
@@ -232,9 +217,7 @@ def asking(
     return once if strategy == "once" else insist
 
 
-async def _in_real_time(
-    experiment: Experiment, tasks: list[_Task], keep: Keep, address: str | None
-) -> None:
+async def _in_real_time(experiment: Experiment, tasks: list[_Task], keep: Keep) -> None:
     lab.base_url()  # starts the endpoint
     scale = lab.model_seconds_a_second()
     real = experiment.asks_real and scale == 1  # else another lab's local model answers
@@ -243,8 +226,7 @@ async def _in_real_time(
         if any(task.case.engine == "dask" for task in tasks):
             from agentlab.engines.dask import Cluster
 
-            where = None if address == "local" else address
-            send["dask"] = (await stack.enter_async_context(Cluster(where))).reply
+            send["dask"] = (await stack.enter_async_context(Cluster())).reply
         if experiment.asks_real:
             await _ask_first(tasks[0], send.get(tasks[0].case.engine, lab.reply))
         first = {task.case: task for task in reversed(tasks)}

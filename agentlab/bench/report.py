@@ -24,21 +24,20 @@ BUSY = 0.8
 def markdown(results: Results) -> str:
     """Return what forbids comparing the rows, the table, and what it was measured on.
 
-    Times are model seconds, a real model's being seconds: the median, and from least to most where
+    Times are medians, in model seconds or a real model's seconds, and from least to most where
     there are repeats; `peak` is the most of all. `of the bound` is the bound divided by the median,
-    1 being perfect; `endpoint busy` is the share of a processor that the lab's own endpoint took;
-    `saved` is against the sequential run of the same work.
+    1 being perfect; `saved` is against the sequential run of the same work.
     """
     experiment = results.experiment
-    problems = [f"**not comparable**: {problem}" for problem in unequal(results.measurements)]
-    repeats = f"{experiment.repeats} runs of each case, in turn"
-    clock = "Virtual time, exact" if experiment.clock == "virtual" else f"Real time, {repeats}"
+    clock = "Virtual time, exact"
+    if experiment.clock == "real":
+        clock = f"Real time, {experiment.repeats} runs of each case, in turn"
     unit = "seconds" if results.real else "model seconds"
     about = ", ".join(f"{name} {value}" for name, value in results.machine.items())
     parts = [
         f"# {results.name}",
         experiment.about,
-        "\n".join(f"- {problem}" for problem in problems),
+        "\n".join(f"- **not comparable**: {one}" for one in unequal(results.measurements)),
         table(results) or "No run has a result, so there is no table.",
         "\n".join(f"- {line}" for line in [*readings(results), *remarks(results)]),
         f"Times are {unit}. {clock}; {about}.",
@@ -82,10 +81,8 @@ def _cells(results: Results, case: Case) -> dict[str, str]:
             return seconds(value_s, 2, digits=2)
         return seconds(value_s, decimals)
 
-    elapsed, least, most = (
-        shown_s(value_s, fine)
-        for value_s in (elapsed_s, min(m.elapsed_s for m in runs), max(m.elapsed_s for m in runs))
-    )
+    times = sorted(m.elapsed_s for m in runs)
+    elapsed, least, most = (shown_s(time_s, fine) for time_s in (elapsed_s, times[0], times[-1]))
 
     def part_of_it(value_s: float) -> str:
         part = shown_s(value_s, 1)  # 1.96 would be shown as 2.0, and so as more than 1.97
@@ -179,11 +176,9 @@ class Point(NamedTuple):
 
 
 class Curve(NamedTuple):
-    """Cases that differ only in how many agents there are, or how many may be in flight.
+    """Cases that differ only in how many "agents" there are, or in their "max_concurrency".
 
-    Attributes:
-        axis: In what they differ: "agents" or "max_concurrency".
-        in_turn: True if the engine asks one thing after the other.
+    `in_turn` is true if the engine asks one thing after the other.
     """
 
     name: str
@@ -324,24 +319,20 @@ def remarks(results: Results) -> list[str]:
     every = [m for case in results.measured for m in results.of(case)]
     said = [*filter(None, [busy(results)])]
     if off := deviations(every).values():
-        tokens = [abs(each.tokens) for each in off if each.tokens is not None]
-        lengths = f"{max(tokens):.1%} in tokens per answer" if tokens else "an unknown length"
+        tokens = max(abs(each.tokens or 0) for each in off)
         said.append(
-            f"answers of the same workload differ by at most {lengths}, and "
-            f"{max(each.reasons for each in off):.1%} of them in why they ended; up to "
+            f"answers of the same workload differ by at most {tokens:.1%} in tokens per answer, "
+            f"and {max(each.reasons for each in off):.1%} of them in why they ended; up to "
             f"{TOLERANCE:.0%} of either counts as equal work"
         )
     answers = [answer for m in every for answer in m.said]
-    over: dict[int, int] = {}
-    for answer in answers:
-        limit = answer.limit_tokens
-        if limit is not None and answer.tokens > limit:
-            over[limit] = max(answer.tokens, over.get(limit, 0))
-    said += [
-        f"the endpoint did not keep the limit of {limit:,} tokens: up to {came:,} came; set "
-        "AGENTLAB_LEAVE_OUT=max_completion_tokens to send max_tokens instead"
-        for limit, came in sorted(over.items())
-    ]
+    if over := [a for a in answers if a.limit_tokens is not None and a.tokens > a.limit_tokens]:
+        most = max(over, key=lambda answer: answer.tokens)
+        said.append(
+            f"the endpoint did not keep the limit of {most.limit_tokens:,} tokens: up to "
+            f"{most.tokens:,} came; set AGENTLAB_LEAVE_OUT=max_completion_tokens to send "
+            "max_tokens instead"
+        )
     if missing := sum(not answer.tokens for answer in answers):
         said.append(
             f"the endpoint counts no tokens for {missing:,} of {len(answers):,} answers, so "

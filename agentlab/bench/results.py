@@ -29,6 +29,7 @@ TOLERANCE = 0.10
 UNREADABLE = (OSError, msgspec.DecodeError, UnicodeDecodeError, RecursionError)
 """The errors of a file that cannot be read, or that no program wrote."""
 
+_ELSEWHERE = "choose another folder with --out"
 _PACKAGES = ("aiohttp", "crewai", "langchain-openai", "langgraph", "openai")
 
 Figure = Annotated[float, msgspec.Meta(ge=0, le=1e11)]
@@ -47,22 +48,19 @@ class Measurement(msgspec.Struct, frozen=True, kw_only=True):
     """One run of a case. Times are model seconds, except those of processors.
 
     Attributes:
-        elapsed_s: How long the user waited.
         bound_s: What no schedule of the same calls can beat, with as many in flight.
         requests: How many the endpoint saw; `steps` is how many there had to be.
         answered: How many of them it answered in full.
-        answers: A digest of all answers: equal work has equal digests. None for a crowd, which
-            has no answers, and for a real model, which words each answer differently.
+        answers: A digest of all answers: equal work has equal digests. None for a real model,
+            which words each answer differently.
         p50_s, p95_s: How long half, and 95% of the answers took at most, at the endpoint.
         cpu_ms: Processor time of this process per request; None in virtual time.
         busy: Processor time as a share of the real time taken; 1 is a core all the time.
         error: Why there is no result; None if there is one.
-        real: What a real model said of each answer; unset where the local one answered.
-        endpoint_cpu_ms: Processor time of the lab's own endpoint per request; unset in virtual
-            time.
-        endpoint_busy: The endpoint's processor time as a share of the real time taken.
-        workflow: The seed of the random workflow that ran; unset for other workloads.
-        faults: Kind -> how many requests it befell; unset without faults.
+        real: What a real model said of each answer.
+        endpoint_cpu_ms, endpoint_busy: The same of the lab's own endpoint.
+        workflow: The seed of the random workflow that ran.
+        faults: Kind -> how many requests it befell.
     """
 
     case: Case
@@ -98,11 +96,7 @@ class Measurement(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Results(msgspec.Struct, frozen=True, kw_only=True):
-    """An experiment and what was measured. In virtual time two runs make equal files.
-
-    Attributes:
-        machine: The system, the versions, and the model that answered.
-    """
+    """An experiment and what was measured. In virtual time two runs make equal files."""
 
     name: str
     experiment: Experiment
@@ -151,15 +145,10 @@ def one_writer(file: Path) -> Iterator[None]:
     try:
         file.parent.mkdir(parents=True, exist_ok=True)
         lock.acquire()
-    except filelock.Timeout:
-        raise ConfigError(
-            f"another run writes {file}; wait until it has ended, or choose another folder with "
-            "--out"
-        ) from None
     except OSError as error:
-        raise ConfigError(
-            f"results {file.parent}: {error}; choose another folder with --out"
-        ) from None
+        if isinstance(error, filelock.Timeout):
+            raise ConfigError(f"another run writes {file}; wait until it has ended") from None
+        raise ConfigError(f"results {file.parent}: {error}; {_ELSEWHERE}") from None
     try:
         yield
     finally:
@@ -180,20 +169,17 @@ def go_on(file: Path, empty: T, load: Callable[[Path], T], *, resume: bool) -> T
     before = load(file)
     old: Any = before  # every kind has an experiment, a machine and what is missing
     new: Any = empty
+    if not resume and old.missing:
+        raise ConfigError(
+            f"{file} is of a run that was interrupted, with {old.missing} measurements yet to be "
+            "made; go on with --resume, or remove it"
+        )
     if not resume:
-        if old.missing:
-            raise ConfigError(
-                f"{file} is of a run that was interrupted, with {old.missing} measurements yet "
-                "to be made; go on with --resume, or remove it"
-            )
         return empty
     if old.experiment != new.experiment:
-        raise ConfigError(f"{file} is of another experiment; choose another folder with --out")
-    if other := {name for name, _ in old.machine.items() ^ new.machine.items()}:
-        raise ConfigError(
-            f"{file} was measured with another {', '.join(sorted(other))}; choose another folder "
-            "with --out"
-        )
+        raise ConfigError(f"{file} is of another experiment; {_ELSEWHERE}")
+    if other := sorted({name for name, _ in old.machine.items() ^ new.machine.items()}):
+        raise ConfigError(f"{file} was measured with another {', '.join(other)}; {_ELSEWHERE}")
     return before
 
 
@@ -201,8 +187,8 @@ def load(path: str | Path) -> Results:
     """Read what `agentlab bench` wrote.
 
     Raises:
-        ConfigError: If it cannot be read, is something else, or holds what was not measured in its
-            experiment: another case or repeat, the same one twice, or a figure that cannot be one.
+        ConfigError: If it cannot be read, or holds another experiment's measurement, the same one
+            twice, or a figure that cannot be one.
     """
     loaded = read(path, Results)
     runs = {case: loaded.experiment.runs(case.workload) for case in loaded.experiment.cases()}
@@ -213,7 +199,7 @@ def load(path: str | Path) -> Results:
             raise ConfigError(
                 f"Results {str(path)!r}: measurements[{number}], repeat {m.repeat} of "
                 f"{m.case.named(AXES)}, is {'there twice' if known else 'not of its experiment'}; "
-                "take it out of the file, or measure again into another folder with --out"
+                f"take it out of the file, or measure again: {_ELSEWHERE}"
             )
         seen.add((m.case, m.repeat))
     return loaded
@@ -235,13 +221,13 @@ def read(path: str | Path, kind: type[T]) -> T:
 
 def machine() -> dict[str, str]:
     """Return what the figures were measured on, and with: no name, no path, no address."""
-    about = {
+    return {
         "python": platform.python_version(),
         "system": f"{platform.system()} {platform.machine()}",
         "cores": str(os.cpu_count()),
         "agentlab": version("agentlab-course"),
+        **{package: version(package) for package in _PACKAGES},
     }
-    return about | {package: version(package) for package in _PACKAGES}
 
 
 def model(chosen: Settings, experiment: Experiment) -> dict[str, str]:
@@ -267,9 +253,8 @@ def model(chosen: Settings, experiment: Experiment) -> dict[str, str]:
 def unequal(measurements: Iterable[Measurement]) -> list[str]:
     """Return what forbids comparing times: failures, other answers, other numbers of requests.
 
-    Cases are compared where workload, preset and seed are the same. Of a case that fails the first
-    error is told. Of a real model's answers, tokens and finish reasons are compared, within
-    `TOLERANCE`.
+    Of a case that fails the first error is told. Of a real model's answers, tokens and finish
+    reasons are compared, within `TOLERANCE`.
     """
     every = list(measurements)
     axes = varied(m.case for m in every)
@@ -302,9 +287,8 @@ def unequal(measurements: Iterable[Measurement]) -> list[str]:
 class Deviation(NamedTuple):
     """How far a real model's answers are from those that they are compared with.
 
-    Attributes:
-        tokens: The difference of tokens per answer, as a share; None where one has no count.
-        reasons: The share of answers that would have to end for another reason.
+    `tokens` is the difference of tokens per answer, as a share, and None where one has no count;
+    `reasons` is the share of answers that would have to end for another reason.
     """
 
     tokens: float | None
@@ -336,10 +320,7 @@ def deviations(measurements: Iterable[Measurement]) -> dict[Case, Deviation]:
 
 
 def deviation(runs: Sequence[Measurement], reference: Sequence[Measurement]) -> Deviation:
-    """Return how far a case's answers are from the reference's.
-
-    Tokens per answer are the median over the runs; finish reasons are counted over all of them.
-    """
+    """Return how far a case's answers are from the reference's; tokens are the runs' median."""
     tokens, usual = _tokens_per_answer(runs), _tokens_per_answer(reference)
     reasons, expected = _finish_reasons(runs), _finish_reasons(reference)
     apart = sum(abs(reasons.get(why, 0) - expected.get(why, 0)) for why in reasons | expected)

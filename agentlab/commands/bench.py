@@ -10,7 +10,7 @@ from typing import Any
 
 from agentlab.bench import compare, cost, experiment, measure, plots, report, results, self_tuning
 from agentlab.bench import plots_tuning as tuning_plots
-from agentlab.commands import INTERRUPTED, cluster_argument, leave_out_argument
+from agentlab.commands import INTERRUPTED, leave_out_argument
 from agentlab.errors import ConfigError, StepError
 
 DESCRIPTION = (
@@ -33,7 +33,6 @@ def arguments(parser: argparse.ArgumentParser) -> None:
         help="dollars for a million tokens of prompts and of answers, for the estimate",
     )
     parser.add_argument("--compare", nargs=2, metavar=("A", "B"), help="two .json files")
-    cluster_argument(parser)
     leave_out_argument(parser)
 
 
@@ -73,7 +72,7 @@ def _measure(path: Path, file: Path, options: argparse.Namespace) -> int:
             raise ConfigError(f"{asked}; add --yes to do it, or set AGENTLAB_LOCAL=1")
         print(asked, file=sys.stderr)
     try:
-        measured = measure.run(chosen, file, resume=options.resume, cluster=options.cluster)
+        measured = measure.run(chosen, file, resume=options.resume)
     except StepError as error:  # of the question that is asked first
         print(f"agentlab: {error}", file=sys.stderr)
         return 1
@@ -83,7 +82,7 @@ def _measure(path: Path, file: Path, options: argparse.Namespace) -> int:
 
 
 def _tune(path: Path, file: Path, options: argparse.Namespace) -> int:
-    for name in ("cluster", "leave_out", "price", "yes"):
+    for name in ("leave_out", "price", "yes"):
         if getattr(options, name):
             option = name.replace("_", "-")
             raise ConfigError(f"--{option} is for what asks an endpoint; {path.stem} simulates one")
