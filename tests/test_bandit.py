@@ -6,8 +6,6 @@ import json
 import math
 import os
 import random
-import subprocess
-import sys
 from collections import Counter
 
 import pytest
@@ -147,21 +145,6 @@ def test_a_restart_changes_nothing(tmp_path):
     assert second.choose("counting") == whole.choose("counting")
 
 
-def test_another_process_goes_on_alike(tmp_path):
-    """The state is all there is: a new process makes the choices that this one would have made."""
-    bandit, path = Bandit(ARMS), tmp_path / "bandit.json"
-    lived(bandit, 40)
-    bandit.save(path)
-    code = (
-        "import sys; from agentlab.learning._bandit import Bandit; b = Bandit.load(sys.argv[1]);"
-        "print(*(b.choose('counting') for _ in range(10)))"
-    )
-    other = subprocess.run(
-        [sys.executable, "-c", code, str(path)], capture_output=True, text=True, check=True
-    )
-    assert other.stdout.split() == [bandit.choose("counting") for _ in range(10)]
-
-
 def test_a_save_that_fails_leaves_the_state_as_it_was(tmp_path, monkeypatch):
     """A full disk, or a kill, while the new state is written leaves the old one whole."""
     bandit, path = Bandit(ARMS), tmp_path / "bandit.json"
@@ -177,7 +160,7 @@ def test_a_save_that_fails_leaves_the_state_as_it_was(tmp_path, monkeypatch):
     with pytest.raises(OSError, match="no space"):
         bandit.save(path)
     assert path.read_bytes() == kept
-    assert Bandit.load(path).arms == ARMS
+    assert Bandit.load(path, arms=ARMS).best("counting")
 
 
 def test_who_reads_while_it_is_saved_reads_the_old_state_whole(tmp_path):
@@ -196,11 +179,9 @@ def broken(**changes):
     """A state file with one thing wrong in it."""
     belief = {"rewards": 1.0, "total": 0.5}
     state = {
-        "version": 1,
+        "version": 2,
         "arms": ARMS,
         "discount": 0.99,
-        "noise": 0.4,
-        "prior": 0.5,
         "seed": 7,
         "kinds": {"counting": {"chosen": 1, "beliefs": dict.fromkeys(ARMS, belief)}},
     }
@@ -213,15 +194,14 @@ def broken(**changes):
         ("", "truncated"),
         (broken()[:100], "truncated"),
         ("[]", "Expected `object`"),
-        (broken(version=2), r"Invalid enum value 2 - at `\$\.version`"),
-        (broken(discount=1.5), r"`float` <= 1\.0 - at `\$\.discount`"),
-        (broken(noise=0), r"> 0\.0 - at `\$\.noise`"),
+        (broken(version=1), r"Invalid enum value 1 - at `\$\.version`"),
+        (broken(discount=1.5), "discount must be above 0 and at most 1"),
         (broken(arms=[]), "arms must be one or more"),
         (broken(arms=["a", "a"]), "each once"),
-        (broken(arms=["a", "b"]), "kind 'counting' has beliefs about single, vote, debate"),
+        (broken(arms=["a", "b"]), "some beliefs are about other arms"),
         (broken(extra=1), "unknown field `extra`"),
         (broken(kinds={"x": {"chosen": -1, "beliefs": {}}}), r">= 0 - at `\$\.kinds\[\.\.\.\]"),
-        (broken(prior=0).replace('"prior": 0', '"prior": NaN'), "malformed"),
+        (broken(discount=0).replace('"discount": 0', '"discount": NaN'), "malformed"),
     ],
 )
 def test_a_damaged_file_is_refused(tmp_path, text, says):
@@ -229,24 +209,24 @@ def test_a_damaged_file_is_refused(tmp_path, text, says):
     path = tmp_path / "bandit.json"
     path.write_text(text)
     with pytest.raises(ConfigError, match=rf"bandit\.json.*{says}.*remove it to start again"):
-        Bandit.load(path)
+        Bandit.load(path, arms=ARMS)
 
 
 def test_the_file_that_the_damaged_ones_are_made_of_is_whole(tmp_path):
     """So each of them is refused for what is wrong in it."""
     path = tmp_path / "bandit.json"
     path.write_text(broken())
-    assert Bandit.load(path).means("counting") == dict.fromkeys(ARMS, 0.5)
+    assert Bandit.load(path, arms=ARMS).means("counting") == dict.fromkeys(ARMS, 0.5)
 
 
 def test_a_file_about_other_arms_is_refused(tmp_path):
     """Beliefs about patterns that there are no more must not be used for those that there are."""
     path = tmp_path / "bandit.json"
     Bandit(ARMS).save(path)
-    with pytest.raises(ConfigError, match="chooses from single, vote, debate, not from single;"):
+    with pytest.raises(ConfigError, match="it chooses from single, vote, debate; "):
         Bandit.load(path, arms=["single"])
     with pytest.raises(ConfigError, match=r"none\.json.*No such file"):
-        Bandit.load(tmp_path / "none.json")
+        Bandit.load(tmp_path / "none.json", arms=ARMS)
 
 
 @pytest.mark.parametrize(
@@ -254,12 +234,9 @@ def test_a_file_about_other_arms_is_refused(tmp_path):
     [
         ({"arms": []}, "arms must be one or more"),
         ({"arms": ["a", "a"]}, "each once"),
-        ({"discount": 0}, "0 < discount <= 1"),
-        ({"discount": 1.1}, "0 < discount <= 1"),
-        ({"noise": 0}, "noise > 0"),
-        ({"noise": math.nan}, "noise > 0"),
-        ({"prior": math.nan}, "prior must be a finite number, got nan"),
-        ({"prior": -math.inf}, "prior must be a finite number"),
+        ({"discount": 0}, "above 0 and at most 1; got 0"),
+        ({"discount": 1.1}, "above 0 and at most 1; got 1.1"),
+        ({"discount": math.nan}, "above 0 and at most 1; got nan"),
     ],
 )
 def test_wrong_settings_are_refused(wrong, says):

@@ -11,8 +11,7 @@ import pytest
 from agentlab import lab
 from agentlab.errors import ConfigError, ModelError
 from agentlab.learning import SimulatedSkill, tasks
-from agentlab.learning._bandit import Bandit
-from agentlab.learning._policies import NoContext, Static, Ucb1
+from agentlab.learning._bandit import Bandit, NoContext, Static, Ucb1
 from agentlab.learning._simulated_skill import SHIFTED
 from agentlab.learning.regret import (
     ARMS,
@@ -83,18 +82,11 @@ def test_forgetting_earns_no_more_by_the_end(shifted):
     assert forgets.share <= keeps.share + 0.005
 
 
-def test_luck_evens_out(steady, shifted):
+def test_luck_evens_out():
     """What was earned, as answers fell, is near to what the choices earn on average."""
-    for curve in (*steady.values(), *shifted.values()):
-        assert curve.drawn_share == pytest.approx(curve.share, abs=0.03)
-
-
-def test_regret_grows_more_slowly_than_a_static_choices(steady):
-    """Regret never falls; the bandit's last 500 runs add less than half of what static ones add."""
-    for curve in steady.values():
-        assert curve.regret == sorted(curve.regret)
-    added = {policy: curve.regret[-1] - curve.regret[-6] for policy, curve in steady.items()}
-    assert added["Thompson"] < added["best static"] / 2
+    for policy in (Bandit(ARMS), Static("debate")):
+        learned = follow(policy, World(1000, seed=11))
+        assert sum(learned.rewards) / sum(learned.oracle) == pytest.approx(learned.share, abs=0.03)
 
 
 @pytest.mark.parametrize("shift_at", [None, 60])
@@ -158,7 +150,7 @@ def test_an_oracle_is_above_all_and_the_best_static_above_static_ones():
     shares = {arm: follow(Static(arm), world).share for arm in ARMS}
     assert max(shares, key=shares.get) == world.best_static
     assert max(shares.values()) < 1
-    for policy in (Bandit(ARMS), Ucb1(ARMS), NoContext(Bandit(ARMS))):
+    for policy in (Bandit(ARMS), Ucb1(ARMS), NoContext(ARMS)):
         assert follow(policy, world).share <= 1
 
 
@@ -179,7 +171,7 @@ def test_the_shift_changes_what_is_best():
 
 
 def test_equal_arguments_give_equal_bytes():
-    """Here and in another process, to the byte."""
+    """Here and in another process, to the byte: nothing depends on Python's own hash."""
     code = (
         "import sys, msgspec; from agentlab.learning.regret import scenario;"
         "sys.stdout.write(msgspec.json.encode(scenario('x', runs=200, seeds=[1], shift_at=100))"
@@ -207,14 +199,14 @@ def test_recovery_is_for_good(curve, after):
 
 def test_no_runs_are_refused():
     """There is nothing to take a share of."""
-    with pytest.raises(ConfigError, match="needs 1 run or more, got 0"):
+    with pytest.raises(ConfigError, match="needs 1 run or more"):
         World(0)
 
 
 @pytest.mark.parametrize("shift_at", [-5, 100, 5000])
 def test_a_shift_that_never_comes_is_refused(shift_at):
     """Nobody would see that the skills stay as they are."""
-    with pytest.raises(ConfigError, match=f"from 0 to 99, one of the 100 runs; got {shift_at}"):
+    with pytest.raises(ConfigError, match=f"shift_at None or one of them; got 100, {shift_at}"):
         World(100, shift_at=shift_at)
     with pytest.raises(ConfigError, match=rf"multiple of 100 below runs \(100\); got {shift_at}"):
         scenario("x", runs=100, seeds=[1], shift_at=shift_at)

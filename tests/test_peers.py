@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from agentlab.learning._bandit import Bandit
-from agentlab.learning._policies import NoContext, Static, Ucb1
+from agentlab.learning._bandit import NoContext, Static, Ucb1
 
 
 def test_static_never_changes():
@@ -15,8 +14,7 @@ def test_static_never_changes():
 
 def test_no_context_learns_from_all_kinds_alike():
     """What was learned of one kind is used for every other."""
-    bandit = Bandit(["a", "b"])
-    policy = NoContext(bandit)
+    policy = NoContext(["a", "b"])
     for _ in range(200):
         policy.learn("x", "b", 1.0)
         policy.learn("x", "a", 0.0)

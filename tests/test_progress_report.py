@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
 import nbformat
@@ -12,7 +11,7 @@ from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_outp
 
 from agentlab.commands import main as cli
 from agentlab.commands import progress
-from agentlab.commands.progress import report, text
+from agentlab.commands.progress import lessons, text
 from agentlab.errors import ConfigError
 
 
@@ -33,26 +32,26 @@ def exercise(number: int, *checks: str):
 
 
 def standings(folder: Path) -> list[list[str]]:
-    return [[one.standing for one in lesson.exercises] for lesson in report(folder).lessons]
+    return [[one.standing for one in lesson.exercises] for lesson in lessons(folder)]
 
 
 def test_a_fresh_clone_has_nothing_solved():
     """Every lesson's exercises are found, by another parser than the tests' own."""
-    found = report(NOTEBOOKS)
-    by_tests = [len(Lesson.load(NOTEBOOKS / one.notebook).exercises) for one in found.lessons]
-    assert [len(one.exercises) for one in found.lessons] == by_tests
-    assert (found.solved, found.exercises) == (0, sum(by_tests))
-    assert {e.standing for one in found.lessons for e in one.exercises} == {"not yet"}
-    assert found.next == "00_start_here.ipynb"
+    found = lessons(NOTEBOOKS)
+    by_tests = [len(Lesson.load(NOTEBOOKS / one.notebook).exercises) for one in found]
+    assert [len(one.exercises) for one in found] == by_tests
+    assert {e.standing for one in found for e in one.exercises} == {"not yet"}
+    total, following = text(found).splitlines()[-2:]
+    assert total == f"0 of {sum(by_tests)} exercises solved."
+    assert following.startswith("Next: 00_start_here.ipynb, exercise 1: ")
 
 
 def test_each_exercise_stands_as_its_check_printed_last(tmp_path):
-    """Solved, not yet with its hint, and never run are told apart; other output is passed over."""
+    """Solved, not yet, and never run are told apart; other output is passed over."""
     cells = [*exercise(1, "river 1", "Solved."), *exercise(2, "Not yet: one river."), *exercise(3)]
     saved(tmp_path, "a.ipynb", *cells)
-    (lesson,) = report(tmp_path).lessons
+    (lesson,) = lessons(tmp_path)
     assert [one.standing for one in lesson.exercises] == ["solved", "not yet", "not run"]
-    assert [one.hint for one in lesson.exercises] == ["", "one river.", ""]
     assert [one.title for one in lesson.exercises] == [f"name {n} rivers" for n in (1, 2, 3)]
 
 
@@ -61,9 +60,8 @@ def test_a_copy_counts_once_and_for_the_most_it_solves(tmp_path):
     saved(tmp_path, "a.ipynb", *exercise(1, "Not yet: one river."))
     saved(tmp_path, "a-Copy1.ipynb", *exercise(1, "Solved."))
     saved(tmp_path, "b.ipynb", *exercise(1))
-    found = report(tmp_path)
-    assert [one.notebook for one in found.lessons] == ["a-Copy1.ipynb", "b.ipynb"]
-    assert (found.solved, found.exercises, found.next) == (1, 2, "b.ipynb")
+    found = lessons(tmp_path)
+    assert [(one.notebook, one.solved) for one in found] == [("a-Copy1.ipynb", 1), ("b.ipynb", 0)]
 
 
 def test_from_another_folder_the_courses_own_notebooks_are_read(tmp_path, monkeypatch, capsys):
@@ -91,7 +89,7 @@ def test_the_report_says_what_to_open_next(tmp_path):
     """A line a notebook, a total, and the first exercise that is open."""
     saved(tmp_path, "a.ipynb", *exercise(1, "Solved."))
     saved(tmp_path, "b.ipynb", *exercise(1, "Solved."), *exercise(2))
-    assert text(report(tmp_path)).splitlines() == [
+    assert text(lessons(tmp_path)).splitlines() == [
         "a.ipynb  1 of 1 solved",
         "b.ipynb  1 of 2 solved; 1 not run",
         "2 of 3 exercises solved.",
@@ -102,8 +100,7 @@ def test_the_report_says_what_to_open_next(tmp_path):
 def test_all_solved_leaves_nothing_to_open(tmp_path):
     """No next line where there is nothing left."""
     saved(tmp_path, "a.ipynb", *exercise(1, "Solved."))
-    assert report(tmp_path).next is None
-    assert text(report(tmp_path)).endswith("1 of 1 exercises solved.")
+    assert text(lessons(tmp_path)).endswith("1 of 1 exercises solved.")
 
 
 @pytest.mark.parametrize(
@@ -131,7 +128,7 @@ def test_a_broken_notebook_is_named_and_the_rest_is_read(tmp_path, capsys, conte
 def test_a_notebook_without_exercises_counts_for_nothing(tmp_path):
     """A learner's own notes beside the lessons."""
     saved(tmp_path, "a.ipynb", printed("Solved."))
-    assert text(report(tmp_path)).splitlines() == [
+    assert text(lessons(tmp_path)).splitlines() == [
         "a.ipynb  no exercises",
         "0 of 0 exercises solved.",
     ]
@@ -140,18 +137,9 @@ def test_a_notebook_without_exercises_counts_for_nothing(tmp_path):
 def test_a_folder_without_notebooks_is_an_error(tmp_path, capsys):
     """It names the folder, and what to name in its place."""
     with pytest.raises(ConfigError, match="no notebook"):
-        report(tmp_path)
+        lessons(tmp_path)
     assert cli.main(["progress", str(tmp_path / "nowhere")]) == 2
-    assert "no folder" in capsys.readouterr().err
-
-
-def test_json_has_what_a_teacher_collects(tmp_path, capsys):
-    """The same report, for a program."""
-    saved(tmp_path, "a.ipynb", *exercise(1, "Not yet: one river."))
-    assert cli.main(["progress", str(tmp_path), "--json"]) == 0
-    found = json.loads(capsys.readouterr().out)
-    assert (found["solved"], found["exercises"], found["next"]) == (0, 1, "a.ipynb")
-    assert found["lessons"][0]["exercises"][0]["hint"] == "one river."
+    assert "nowhere'; name the folder" in capsys.readouterr().err
 
 
 def test_lines_in_a_list_are_lines():

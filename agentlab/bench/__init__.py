@@ -1,7 +1,6 @@
 """A benchmark that others can repeat: an experiment is a file, and so are its results.
 
     experiment   what is measured: workloads x engines x presets x limits x seeds, from YAML
-    _strategy    how a case asks where the endpoint refuses: once, insist, retry, pace
     opponents    other rules for how many calls are in flight: fixed, Netflix's three
     cost         what it would take of a real model's requests, tokens and money
     measure      measures it: warm, interleaved, set-up outside of the timer; resumable

@@ -24,12 +24,7 @@ class Cost(NamedTuple):
     unlimited: int
 
     def dollars(self, prompt_price: float, answer_price: float) -> float:
-        """Return the cost in money, at these prices per million tokens.
-
-        Example:
-            >>> Cost(10, 2_000_000, 1_000_000, 0).dollars(0.15, 0.60)
-            0.9
-        """
+        """Return the cost in money, at these prices per million tokens."""
         millionths = self.prompt_tokens * prompt_price + self.answer_tokens * answer_price
         return round(millionths / 1e6, 6)
 
@@ -59,9 +54,8 @@ def cost(experiment: Experiment) -> Cost:
     for name, workload in experiment.by_name.items():
         cases = sum(case.workload == name for case in experiment.cases())
         for number in range(workload.random or 1):
-            each = map(sum, zip(*_rehearsed(workload.build(number), workload), strict=True))
             times = cases * (experiment.repeats + (0 if number else experiment.warmups))
-            counted.append(Cost(*(times * figure for figure in each)))
+            counted += _rehearsed(workload.build(number), workload) * times
     return Cost(*map(sum, zip(*counted, strict=True)))
 
 
@@ -69,16 +63,10 @@ def _rehearsed(workflow: Workflow, workload: Workload) -> list[Cost]:
     """Return what each step costs."""
     with lab.configure(preset="instant", upstream=None, faults=[], replay=None):
         _, t = lab.simulate(engines.run(workflow, workload.inputs))
+    spans = {span.agent: span for span in t.spans}
     costs = []
     for step in workflow.steps:
-        spans = [span for span in t.spans if span.agent == step.name]
-        most = step.max_tokens
-        costs.append(
-            Cost(
-                requests=len(spans),
-                prompt_tokens=sum(span.prompt_tokens for span in spans),
-                answer_tokens=sum(s.completion_tokens for s in spans) if most is None else most,
-                unlimited=most is None,
-            )
-        )
+        span, most = spans[step.name], step.max_tokens
+        length = span.completion_tokens if most is None else most
+        costs.append(Cost(1, span.prompt_tokens, length, unlimited=int(most is None)))
     return costs

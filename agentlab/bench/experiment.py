@@ -18,7 +18,6 @@ from agentlab import settings
 from agentlab._support import yaml_file
 from agentlab._support.fields import Text, Where, model
 from agentlab._support.yaml_file import LocatedFile
-from agentlab.bench._strategy import Strategy
 from agentlab.errors import ConfigError
 from agentlab.settings import DATA, Settings
 from agentlab.workflow import Step, Workflow, random_workflow
@@ -28,8 +27,7 @@ _EXPERIMENTS = DATA / "experiments"
 AXES = ("workload", "engine", "preset", "max_concurrency", "seed", "strategy")
 """The axes on which cases may differ."""
 
-MOST_MEASUREMENTS = 100_000
-"""More than anybody waits for; it would take minutes to read a file of them."""
+_MOST_MEASUREMENTS = 100_000  # it would take minutes to read a file of more
 
 UpToAMillion = Annotated[int, Field(ge=1, le=1_000_000, strict=True)]
 Seed = Annotated[int, msgspec.Meta(ge=0, le=2**63 - 1), Field(ge=0, le=2**63 - 1, strict=True)]
@@ -38,8 +36,9 @@ T = TypeVar("T")
 Some = Annotated[list[T], Field(min_length=1)]
 
 Engine = Literal[
-    "sequential", "asyncio", "langgraph", "crewai", "dask", "langgraph-graph", "functions", "crowd"
+    "sequential", "asyncio", "langgraph", "crewai", "dask", "langgraph-graph", "functions"
 ]
+Strategy = Literal["once", "insist", "retry", "timeout", "pace", "adaptive"]
 
 
 @model
@@ -51,7 +50,6 @@ class Workload:
         tokens: The length of each answer. On `course`, n tokens take .9 + n / 10 s.
         workflow: A workflow by its name, or a file's path.
         random: How many random workflows (`workflow.random_workflow`), from seed 0 on.
-        inputs: The workflow's inputs.
     """
 
     agents: UpToAMillion | None = None
@@ -73,13 +71,6 @@ class Workload:
         if self.random is not UNSET:
             return f"{self.random:,} random workflow{'s' if self.random != 1 else ''}"
         return f"{self.agents:,} agent{'s' if self.agents != 1 else ''}"
-
-    @property
-    def length(self) -> str:
-        """How long each agent's answer is, in words; nothing for workflows."""
-        if self.agents is None:
-            return ""
-        return f"{self.tokens:,} token{'s' if self.tokens != 1 else ''}"
 
     def build(self, number: int = 0) -> Workflow:
         """Return the workflow to run; of random ones the one with that seed.
@@ -114,16 +105,14 @@ class Case(msgspec.Struct, frozen=True, order=True):
         """Return its values on these axes, for a legend.
 
         Example:
-            >>> case = Case("4 agents", "asyncio", "course", None, 7)
-            >>> case.named(["workload", "max_concurrency"])
-            '4 agents, max_concurrency no limit'
+            >>> Case("4 agents", "asyncio", "course", None, 7).named(["workload", "seed"])
+            '4 agents, seed 7'
         """
-        return ", ".join(
-            f"{axis} {shown(getattr(self, axis))}"
-            if axis in ("max_concurrency", "seed")
-            else getattr(self, axis)
-            for axis in axes
-        )
+        values = []
+        for axis in axes:
+            value = shown(getattr(self, axis))
+            values.append(f"{axis} {value}" if axis in ("max_concurrency", "seed") else value)
+        return ", ".join(values)
 
 
 def shown(value: object) -> str:
@@ -142,15 +131,12 @@ class Experiment:
     """A file of `data/experiments/`, or one of your own.
 
     Attributes:
-        about: The question, in a sentence.
         engines: What drives the agents. `dask` sends from other processes, `langgraph-graph` is
-            LangGraph's plain graph, which runs in supersteps, `functions` is
-            `agentlab.workflow.parallel`, and `crowd` has no client (`agentlab.bench.closed_loop`).
+            LangGraph's plain graph, which runs in supersteps, and `functions` is
+            `agentlab.workflow.parallel`.
         clock: "virtual" is exact and needs no repeats; "real" is what a user waits.
-        max_concurrency: The most requests in flight; null is no limit.
-        strategies: How a refused request is met; see `agentlab.bench._strategy`.
-        repeats: How often each case is measured, in turn with all others; of random workflows,
-            how often each one is.
+        strategies: How a refused request is met; see `agentlab.bench.measure.asking`.
+        repeats: How often each case is measured, in turn with all others.
         warmups: How often each case is run before, unmeasured, on the real clock.
         settings: What else `lab.configure` takes, such as `requests_per_minute`.
     """
@@ -170,39 +156,21 @@ class Experiment:
     def __post_init__(self) -> None:
         many = sum(workload.random or 1 for workload in self.workloads) * self.repeats
         for axis in ("engines", "presets", "max_concurrency", "seeds", "strategies"):
-            values = getattr(self, axis)
-            many *= len(values)
-            if twice := [value for value, times in Counter(values).items() if times > 1]:
-                raise ValueError(f"{axis}: {twice[0]!r} is there twice; name each once")
-        if many > MOST_MEASUREMENTS:
+            (most, times), *_ = Counter(getattr(self, axis)).most_common(1)
+            many *= len(getattr(self, axis))
+            if times > 1:
+                raise ValueError(f"{axis}: {most!r} is there twice; name each once")
+        if many > _MOST_MEASUREMENTS:
             raise ValueError(
-                f"these are {many:,} measurements, and at most {MOST_MEASUREMENTS:,} are made; "
-                "shorten a list, or repeat less often"
+                f"{many:,} measurements are more than {_MOST_MEASUREMENTS:,}; shorten a list"
             )
-        for engine in {"crewai", "dask"} & set(self.engines):
-            if self.clock == "virtual":
-                raise ValueError(f"the engine {engine} keeps no virtual time; set clock: real")
-        if "crowd" in self.engines:
-            self._check_crowd()
+        if self.clock == "virtual" and {"crewai", "dask"} & set(self.engines):
+            raise ValueError("the engines crewai and dask keep no virtual time; set clock: real")
         if len(self.by_name) < len(self.workloads):
             names = ", ".join(workload.name for workload in self.workloads)
-            raise ValueError(
-                f"two workloads have one name: {names}; leave one out, or rename its file"
-            )
+            raise ValueError(f"two workloads have one name: {names}; leave out or rename one")
         if taken := {"preset", "seed"} & set(self.settings):
             raise ValueError(f"settings: {taken.pop()} has a list of its own in the experiment")
-
-    def _check_crowd(self) -> None:
-        wrong = {
-            "clock: virtual": self.clock != "virtual",
-            "workloads with agents": any(w.agents is None for w in self.workloads),
-            "numbers in max_concurrency": None in self.max_concurrency,
-            "no strategies": self.strategies != ["once"],
-            "no settings": bool(self.settings),
-        }
-        if any(wrong.values()):
-            needs = " and ".join(need for need, missing in wrong.items() if missing)
-            raise ValueError(f"the engine crowd has no client, so it needs {needs}")
 
     @property
     def by_name(self) -> dict[str, Workload]:
@@ -213,11 +181,14 @@ class Experiment:
             >>> list(Experiment(about="x", workloads=lengths).by_name)
             ['1 agent', '3 agents, 44 tokens', '3 agents, 109 tokens']
         """
-        named = Counter(workload.name for workload in self.workloads)
-        return {
-            f"{w.name}, {w.length}" if named[w.name] > 1 and w.length else w.name: w
-            for w in self.workloads
-        }
+        times = Counter(workload.name for workload in self.workloads)
+        found = {}
+        for workload in self.workloads:
+            name, tokens = workload.name, workload.tokens
+            if times[name] > 1 and workload.agents is not None:
+                name += f", {tokens:,} token{'s' if tokens != 1 else ''}"
+            found[name] = workload
+        return found
 
     def runs(self, workload: str) -> int:
         """Return how often each case of this workload is measured."""
@@ -234,10 +205,7 @@ class Experiment:
         return self.clock == "real" and self.chosen.real
 
     def as_asked(self) -> Experiment:
-        """Return it as it will be measured: for a real model with one preset and one seed.
-
-        A real model has neither, so all others would be the same cases, paid for again.
-        """
+        """Return it as it will be measured: a real model has one preset and one seed."""
         if not self.asks_real:
             return self
         return dataclasses.replace(self, presets=self.presets[:1], seeds=self.seeds[:1])
@@ -269,8 +237,7 @@ def load(file: str | Path) -> Experiment:
     """Read an experiment by its name, or from a file by its path.
 
     Raises:
-        ConfigError: If there is no such file.
-        FileError: If it is wrong, naming every mistake with its line.
+        ConfigError: If there is no such file, or it is wrong; every mistake is named with its line.
 
     Example:
         >>> load("article").clock
@@ -284,7 +251,8 @@ def load(file: str | Path) -> Experiment:
             settings.from_environment(**experiment.settings)
         for number, workload in enumerate(experiment.workloads):
             where = ("workloads", number)
-            workload.build()
+            if workload.workflow is not None:
+                workload.build()
     except ConfigError as error:
         raise located.error([located.problem(where, str(error))]) from None
     return experiment

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from itertools import combinations
 from math import inf, sqrt
 from typing import NamedTuple
 
@@ -40,15 +39,17 @@ def gustafson(serial: float, workers: float) -> float:
     return workers - serial * (workers - 1)
 
 
+def _check(serial: float, workers: float) -> None:
+    if not 0 <= serial <= 1 or workers < 1:
+        raise ConfigError(f"needs 0 <= serial <= 1 and workers >= 1; got {serial}, {workers}")
+
+
 class Usl(NamedTuple):
     """The Universal Scalability Law: X(N) = g N / (1 + a (N - 1) + b N (N - 1)).
 
-    After N. J. Gunther, Guerrilla Capacity Planning (2007), chapter 4.
-
-    Attributes:
-        contention: a, the share of work for which all wait in one queue.
-        coherency: b, the cost of each one's coming to terms with every other.
-        one: g, the throughput of one alone.
+    After N. J. Gunther, Guerrilla Capacity Planning (2007), chapter 4. `contention` is a, the share
+    of work for which all wait in one queue; `coherency` is b, the cost of each one's coming to
+    terms with every other; `one` is g, the throughput of one alone.
 
     Example:
         >>> law = Usl(contention=0.05, coherency=0.001, one=1.0)
@@ -73,12 +74,8 @@ class Usl(NamedTuple):
 def fit_usl(counts: Sequence[float], throughputs: Sequence[float]) -> Usl:
     """Fit the law: least squares of the relative error of N / X, no factor below 0.
 
-    Args:
-        counts: How many worked in parallel, for each point; at least four different ones.
-        throughputs: What they got done in a second.
-
     Raises:
-        ConfigError: If there are too few points, or one is not above 0.
+        ConfigError: If there are fewer than four different counts, or a figure is not above 0.
 
     Example:
         >>> law = Usl(0.05, 0.001, 2.0)
@@ -95,16 +92,11 @@ def fit_usl(counts: Sequence[float], throughputs: Sequence[float]) -> Usl:
     # N / X is linear in the factors. Of three, two may be held at 0; the best allowed fit wins.
     columns = np.column_stack([np.ones_like(n), n - 1, n * (n - 1)]) / (n / x)[:, None]
     best, least = np.array([1 / x[0], 0.0, 0.0]), inf
-    for free in [(0, *more) for size in range(3) for more in combinations((1, 2), size)]:
+    for free in ([0], [0, 1], [0, 2], [0, 1, 2]):
         factors = np.zeros(3)
-        factors[list(free)], *_ = np.linalg.lstsq(columns[:, free], np.ones_like(n), rcond=None)
+        factors[free], *_ = np.linalg.lstsq(columns[:, free], np.ones_like(n), rcond=None)
         error = float(((columns @ factors - 1) ** 2).sum())
         if (factors >= 0).all() and factors[0] > 0 and error < least - 1e-15:
             best, least = factors, error
     one, contention, coherency = (float(factor) for factor in best)
     return Usl(contention / one, coherency / one, 1 / one)
-
-
-def _check(serial: float, workers: float) -> None:
-    if not 0 <= serial <= 1 or workers < 1:
-        raise ConfigError(f"needs 0 <= serial <= 1 and workers >= 1; got {serial}, {workers}")

@@ -6,7 +6,7 @@ import asyncio
 import gc
 from collections import Counter
 from collections.abc import Awaitable, Callable, Mapping
-from contextlib import AsyncExitStack
+from contextlib import AsyncExitStack, nullcontext
 from hashlib import blake2b
 from inspect import Parameter, Signature
 from itertools import groupby, product
@@ -22,27 +22,86 @@ from agentlab._support.asyncio_tools import none_may_run
 from agentlab._support.progress_bar import bar
 from agentlab._support.tables import percentile
 from agentlab.bench import results
-from agentlab.bench._strategy import asking
-from agentlab.bench.closed_loop import crowd
-from agentlab.bench.experiment import Case, Experiment, Workload
-from agentlab.bench.results import Measurement, Results, Said, summed
+from agentlab.bench.experiment import Case, Experiment, Strategy, Workload
+from agentlab.bench.results import Measurement, Results, Said
 from agentlab.endpoint import presets
-from agentlab.endpoint.contract.tokens import count_tokens
 from agentlab.engines.asking import Ask, answer
-from agentlab.errors import AgentLabError, ConfigError, ReasoningExhausted, StepError
+from agentlab.errors import AgentLabError, ConfigError, ModelError, StepError
 from agentlab.lab import Reply, connection
-from agentlab.resilience import Guard, Retry
+from agentlab.resilience import Guard, RateLimit, Retry, classify
+from agentlab.resilience.limiters import Adaptive
 from agentlab.trace import Trace, trace
 from agentlab.workflow import Step, Workflow, parallel
 
 Keep = Callable[[Measurement], None]
-AskForReply = Callable[..., Awaitable[Reply]]
-"""Who sends a question: `lab.reply`, or one that is called as it is."""
+AskForReply = Callable[..., Awaitable[Reply]]  # `lab.reply`, or one that is called as it is
 
-_HAIR_S = 1e-6
-"""Sums and quotients of rounded times may be apart by so much, and mean the same."""
-_LAST_ENDS_S = 10.0
-"""How long to wait for what a failed run has left behind, in real time."""
+_HAIR_S = 1e-6  # sums and quotients of rounded times may be apart by so much, and mean the same
+_LAST_ENDS_S = 10.0  # how long to wait for what a failed run has left behind, in real time
+_MOST = 1000  # in flight, for `adaptive`, where the case sets no limit
+_ATTEMPTS = 1000  # requests are counted here, and giving up would save some
+_ATTEMPT_S = 60.0  # only answers that stall or drip take a fifth of it
+
+
+def run(experiment: Experiment, file: Path, *, resume: bool = False) -> Results:
+    """Measure every case, and write `file` after each measurement.
+
+    An interrupt leaves in the file what was done. A finished run in real time that lies there from
+    before is kept beside it as NAME.before.json. A real model is asked one question first, as it
+    will be asked in the run.
+
+    Raises:
+        ConfigError: If the file is unfinished and not to be resumed, is of another experiment, is
+            being written by another run, or cannot be written; or if an event loop is running and
+            the clock is real.
+        StepError: If a real model does not answer the first question; nothing is measured then.
+    """
+    experiment = experiment.as_asked()
+    if experiment.clock == "real":
+        none_may_run("measure.run")
+    for preset in experiment.presets:
+        presets.load(preset)  # a wrong one is found before anything is measured
+    with results.one_writer(file):
+        return _measured(experiment, file, resume=resume)
+
+
+def _measured(experiment: Experiment, file: Path, *, resume: bool) -> Results:
+    machine = results.machine() | results.model(experiment.chosen, experiment)
+    empty = Results(name=file.stem, experiment=experiment, machine=machine, measurements=[])
+    kept = results.go_on(file, empty, results.load, resume=resume)
+    # A finished run on the real clock took time, or money: it is kept, to compare with.
+    earlier = kept is empty and file.exists() and results.load(file).experiment.clock == "real"
+    done = {(m.case, m.repeat) for m in kept.measurements}
+    with bar(total=len(done) + kept.missing, name=file.stem) as progress:
+        progress.update(len(done))
+
+        def keep(measurement: Measurement) -> None:
+            if earlier and not kept.measurements:  # now there is something to put in its place
+                file.replace(file.with_suffix(".before.json"))
+            kept.measurements.append(measurement)
+            results.write(file, kept)
+            progress.update()
+
+        for (preset, seed), group in groupby(experiment.cases(), lambda c: (c.preset, c.seed)):
+            cases = list(group)
+            most = max(experiment.runs(case.workload) for case in cases)
+            # Case after case, and all of them again: what drifts, drifts for all alike.
+            tasks = [
+                _task(experiment, case, repeat)
+                for repeat, case in product(range(most), cases)
+                if repeat < experiment.runs(case.workload) and (case, repeat) not in done
+            ]
+            if not tasks:
+                continue
+            with lab.configure(preset=preset, seed=seed, **experiment.settings):
+                if experiment.clock == "virtual":
+                    for task in tasks:
+                        outcome, t = lab.simulate(task.answers(lab.ask), catch=StepError)
+                        keep(_measurement(task, outcome, t, t.makespan_s))
+                else:
+                    asyncio.run(_in_real_time(experiment, tasks, keep))
+    results.write(file, kept)
+    return kept
 
 
 class _Task(NamedTuple):
@@ -55,7 +114,7 @@ class _Task(NamedTuple):
     workflow: Workflow
     limit: int | None
 
-    async def answers(self, send: Ask = lab.ask) -> dict[str, str]:
+    async def answers(self, send: Ask) -> dict[str, str]:
         ask = asking(
             self.case.strategy,
             max_concurrency=self.case.max_concurrency,
@@ -81,6 +140,16 @@ class _Task(NamedTuple):
         return await engines.watched(self.workflow, as_engines_do_not, ask=ask)
 
 
+def _task(experiment: Experiment, case: Case, repeat: int = 0) -> _Task:
+    workload = experiment.by_name[case.workload]
+    limit = experiment.chosen.requests_per_minute
+    figure = presets.load(case.preset).requests_per_minute
+    if limit is None and figure is not None and not experiment.asks_real:
+        limit = figure.value  # a real model has no preset
+    seed = repeat % workload.random if workload.random else None
+    return _Task(case, repeat, seed, workload, workload.build(seed or 0), limit or None)
+
+
 def as_functions(workflow: Workflow, ask: Ask) -> list[parallel.Function]:
     """Return the workflow as plain functions, each of which asks what its step asks.
 
@@ -103,146 +172,52 @@ def as_functions(workflow: Workflow, ask: Ask) -> list[parallel.Function]:
     return [function(step) for step in workflow.steps]
 
 
-def _task(experiment: Experiment, case: Case, repeat: int = 0) -> _Task:
-    workload = experiment.by_name[case.workload]
-    limit = experiment.chosen.requests_per_minute
-    figure = presets.load(case.preset).requests_per_minute
-    if limit is None and figure is not None and not experiment.asks_real:
-        limit = figure.value  # a real model has no preset
-    seed = repeat % workload.random if workload.random else None
-    return _Task(case, repeat, seed, workload, workload.build(seed or 0), limit or None)
-
-
-class _Listener:
-    """Asks, and keeps what the endpoint says of each answer."""
-
-    def __init__(self, reply: AskForReply):
-        self._reply = reply
-        self.said: list[Said] = []
-
-    async def ask(self, prompt: str, *, max_tokens: int | None = None, **options: Any) -> str:
-        answer = await self._reply(prompt, max_tokens=max_tokens, **options)
-        self.said.append(Said(answer.finish_reason, answer.completion_tokens, max_tokens))
-        return answer.text
-
-
-def run(
-    experiment: Experiment, file: Path, *, resume: bool = False, cluster: str | None = None
-) -> Results:
-    """Measure every case, and write `file` after each measurement.
-
-    A real model is asked one question first, as it will be asked in the run. It has no preset and
-    no seed, so of these the first is taken.
+def asking(
+    strategy: Strategy,
+    *,
+    max_concurrency: int | None,
+    requests_per_minute: int | None,
+    send: Ask = lab.ask,
+) -> Ask:
+    """Return the ask function for one run; to be called inside the event loop.
 
     Args:
-        file: Where the results go, as JSON. An interrupt leaves in it what was done. A finished
-            run that lies there from before is kept beside it as NAME.before.json, if it was in
-            real time.
-        resume: Go on with such a file.
-        cluster: The scheduler's address for the engine `dask`; None starts processes here.
-
-    Raises:
-        ConfigError: If the file is unfinished and not to be resumed, is of another experiment, is
-            being written by another run, or cannot be written; or if an event loop is running and
-            the clock is real.
-        StepError: If a real model does not answer the first question; nothing is measured then.
+        strategy: `once` asks once; `insist` asks again after each second, whatever the endpoint
+            says; `retry` backs off and obeys the endpoint, and so do all others. `timeout` gives
+            an attempt 60 s; `pace` keeps the rate limit; `adaptive` finds out how many requests in
+            flight are best.
+        requests_per_minute: What `pace` keeps; None learns it from the first answers.
     """
-    experiment = experiment.as_asked()
-    if experiment.clock == "real":
-        none_may_run("measure.run")
-    if cluster is not None and "dask" not in experiment.engines:
-        raise ConfigError("a cluster is for the engine dask; add it to the experiment's engines")
-    for preset in experiment.presets:
-        presets.load(preset)  # a wrong one is found before anything is measured
-    with results.one_writer(file):
-        return _measured(experiment, file, resume=resume, cluster=cluster)
-
-
-def _measured(experiment: Experiment, file: Path, *, resume: bool, cluster: str | None) -> Results:
-    machine = results.machine() | results.model(experiment.chosen, experiment)
-    empty = Results(name=file.stem, experiment=experiment, machine=machine, measurements=[])
-    kept = results.go_on(file, empty, results.load, resume=resume)
-    # A finished run on the real clock took time, or money: it is kept, to compare with.
-    earlier = kept is empty and file.exists() and results.load(file).experiment.clock == "real"
-    done = {(m.case, m.repeat) for m in kept.measurements}
-    with bar(total=len(done) + kept.missing, name=file.stem) as progress:
-        progress.update(len(done))
-
-        def keep(measurement: Measurement) -> None:
-            nonlocal earlier
-            if earlier:  # not before there is something to put in its place
-                file.replace(file.with_suffix(".before.json"))
-                earlier = False
-            kept.measurements.append(measurement)
-            kept.save(file)
-            progress.update()
-
-        for (preset, seed), group in groupby(experiment.cases(), lambda c: (c.preset, c.seed)):
-            cases = list(group)
-            most = max(experiment.runs(case.workload) for case in cases)
-            # Case after case, and all of them again: what drifts, drifts for all alike.
-            tasks = [
-                _task(experiment, case, repeat)
-                for repeat, case in product(range(most), cases)
-                if repeat < experiment.runs(case.workload) and (case, repeat) not in done
-            ]
-            if not tasks:
-                continue
-            with lab.configure(preset=preset, seed=seed, **experiment.settings):
-                if experiment.clock == "virtual":
-                    for task in tasks:
-                        keep(_in_virtual_time(task))
-                else:
-                    asyncio.run(_in_real_time(experiment, tasks, keep, cluster))
-    kept.save(file)
-    return kept
-
-
-def _in_virtual_time(task: _Task) -> Measurement:
-    if task.case.engine == "crowd":
-        return _of_a_crowd(task)
-    outcome, t = lab.simulate(task.answers(), catch=StepError)
-    return _measurement(task, outcome, t, t.makespan_s)
-
-
-def _of_a_crowd(task: _Task) -> Measurement:
-    if task.limit:
-        raise ConfigError(
-            f"preset {task.case.preset!r} has a rate limit, which a crowd does not meet; "
-            "choose another, or engine asyncio"
+    if strategy not in ("once", "insist"):
+        adaptive, pace = strategy == "adaptive", strategy == "pace"
+        guard = Guard(
+            retry=Retry(attempts=_ATTEMPTS),  # its own for each run: it draws the same jitter again
+            deadline_s=None,
+            attempt_timeout_s=_ATTEMPT_S if strategy == "timeout" else None,
+            max_concurrency=None if adaptive else max_concurrency,
+            limit=Adaptive(most=max_concurrency or _MOST) if adaptive else None,
+            rate_limit=RateLimit(requests_per_minute=requests_per_minute) if pace else None,
         )
-    agents, max_concurrency = (
-        task.workload.agents or 0,
-        task.case.max_concurrency or 0,
-    )  # both are given
-    prompt_tokens = count_tokens(task.workflow.steps[0].prompt)
-    made = crowd(
-        presets.load(task.case.preset).physics,
-        agents,
-        max_concurrency=max_concurrency,
-        prompt_tokens=prompt_tokens,
-        output_tokens=task.workload.tokens,
-        seed=task.case.seed,
-    )
-    return Measurement(
-        case=task.case,
-        repeat=task.repeat,
-        steps=agents,
-        elapsed_s=round(made.makespan_s, 9),
-        bound_s=_but_for_a_hair(
-            round(max(made.work_s / max_concurrency, made.longest_s), 9), made.makespan_s
-        ),
-        requests=agents,
-        answered=agents,
-        peak=min(agents, max_concurrency),
-        tokens=agents * (prompt_tokens + task.workload.tokens),
-        answers=None,
-    )
+        return guard.around(send)
+    slots = asyncio.Semaphore(max_concurrency) if max_concurrency else nullcontext()
+
+    async def once(prompt: str, **options: Any) -> str:
+        async with slots:
+            return await send(prompt, **options)
+
+    async def insist(prompt: str, **options: Any) -> str:
+        while True:
+            try:
+                return await once(prompt, **options)
+            except ModelError as error:
+                if not classify(error).retry:
+                    raise
+            await lab.sleep(1)
+
+    return once if strategy == "once" else insist
 
 
-async def _in_real_time(
-    experiment: Experiment, tasks: list[_Task], keep: Keep, address: str | None
-) -> None:
+async def _in_real_time(experiment: Experiment, tasks: list[_Task], keep: Keep) -> None:
     lab.base_url()  # starts the endpoint
     scale = lab.model_seconds_a_second()
     real = experiment.asks_real and scale == 1  # else another lab's local model answers
@@ -251,8 +226,7 @@ async def _in_real_time(
         if any(task.case.engine == "dask" for task in tasks):
             from agentlab.engines.dask import Cluster
 
-            where = None if address == "local" else address
-            send["dask"] = (await stack.enter_async_context(Cluster(where))).reply
+            send["dask"] = (await stack.enter_async_context(Cluster())).reply
         if experiment.asks_real:
             await _ask_first(tasks[0], send.get(tasks[0].case.engine, lab.reply))
         first = {task.case: task for task in reversed(tasks)}
@@ -265,7 +239,7 @@ async def _in_real_time(
 
 
 async def _run_timed(task: _Task, reply: AskForReply, scale: float, *, real: bool) -> Measurement:
-    listener = _Listener(reply)
+    said: list[Said] = []
     endpoint = connection.endpoint()
     gc.collect()  # so that no case pays for the garbage of the one before
     with trace() as t:
@@ -273,7 +247,7 @@ async def _run_timed(task: _Task, reply: AskForReply, scale: float, *, real: boo
         began_s, cpu_began_s = perf_counter(), process_time()
         outcome: dict[str, str] | StepError
         try:
-            outcome = await task.answers(listener.ask)
+            outcome = await task.answers(_noting(reply, said))
         except StepError as error:
             outcome = error
         elapsed_s, cpu_s = perf_counter() - began_s, process_time() - cpu_began_s
@@ -289,8 +263,18 @@ async def _run_timed(task: _Task, reply: AskForReply, scale: float, *, real: boo
     )
     if not real:
         return measured
-    said = summed(listener.said)
-    return msgspec.structs.replace(measured, answers=None, answered=said.number, real=said)
+    return msgspec.structs.replace(measured, answers=None, answered=len(said), real=said)
+
+
+def _noting(reply: AskForReply, said: list[Said]) -> Ask:
+    """Return an ask function that keeps what the endpoint says of each answer."""
+
+    async def ask(prompt: str, *, max_tokens: int | None = None, **options: Any) -> str:
+        answer = await reply(prompt, max_tokens=max_tokens, **options)
+        said.append(Said(answer.finish_reason or "none", answer.completion_tokens, max_tokens))
+        return answer.text
+
+    return ask
 
 
 async def _all_ended(t: Trace) -> None:
@@ -302,17 +286,14 @@ async def _all_ended(t: Trace) -> None:
 async def _ask_first(task: _Task, reply: AskForReply) -> None:
     """Ask one question as the run will, with some patience: what fails now would fail there."""
     step = task.workflow.steps[0]
-    values = task.workflow.given(task.workload.inputs)
-    ask = _Listener(reply).ask
+    values, ask = task.workflow.given(task.workload.inputs), _noting(reply, [])
     try:
         await Guard(retry=Retry(attempts=3)).run(lambda: answer(step, values, ask), agent=step.name)
     except ConfigError:
         raise
     except (AgentLabError, TimeoutError) as error:
-        where = isinstance(error, ReasoningExhausted) and task.workload.agents
         raise StepError(
-            f"the first question failed, as every run would: {error}"
-            f"{' (tokens, in the experiment)' if where else ''}; nothing was measured",
+            f"the first question failed, as every run would: {error}; nothing was measured",
             step=step.name,
             results={},
         ) from error
@@ -330,6 +311,8 @@ def _measurement(
         # A rate limit alone: a minute's worth immediately, then so many per second.
         limit_s = (steps - task.limit) / task.limit * 60 + min(seconds.values())
         bound_s = max(bound_s, round(limit_s, 9))
+    if 0 < bound_s - elapsed_s <= _HAIR_S:  # 2.1 / 3 is more than 0.7 in its last binary digit
+        bound_s = round(elapsed_s, 9)
     answers = outcome.results if isinstance(outcome, StepError) else outcome
     latencies_s = [s.end_s - s.arrived_s for s in t.spans if s.ok and s.end_s is not None]
     faults = Counter(span.fault for span in t.spans if span.fault)
@@ -338,7 +321,7 @@ def _measurement(
         repeat=task.repeat,
         steps=steps,
         elapsed_s=round(elapsed_s, 9),
-        bound_s=_but_for_a_hair(bound_s, elapsed_s),
+        bound_s=bound_s,
         requests=t.requests,
         answered=len(latencies_s),
         peak=t.peak,
@@ -350,12 +333,3 @@ def _measurement(
         workflow=UNSET if task.seed is None else task.seed,
         faults=dict(sorted(faults.items())) or UNSET,
     )
-
-
-def _but_for_a_hair(bound_s: float, elapsed_s: float) -> float:
-    """Return the time taken if the bound is above it by no more than rounding, else the bound.
-
-    2.1 / 3 is more than 0.7 in its last binary digit. A bound that is further above is wrong, and
-    left to be seen.
-    """
-    return round(elapsed_s, 9) if 0 < bound_s - elapsed_s <= _HAIR_S else bound_s

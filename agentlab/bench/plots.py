@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from itertools import cycle, groupby
 from statistics import median
 
 import matplotlib.pyplot as plt
@@ -31,17 +30,7 @@ def figure(results: Results) -> Figure:
     found = curves(results)
     unit = "s" if results.real else "model s"
     with plt.rc_context({"font.size": FONT_SIZE, "axes.grid": True, "grid.color": "#DDDDDD"}):
-        if found:
-            made, (left, right) = plt.subplots(1, 2, figsize=(13, 6.5), layout="constrained")
-            (_in_flight if found[0].axis == "max_concurrency" else _agents)(
-                left, right, found, unit
-            )
-            for axis in (left, right):
-                axis.set_xscale("log", base=_base(found))
-                axis.xaxis.set_major_formatter("{x:,.0f}")
-                axis.legend(frameon=False, fontsize=FONT_SIZE - 2)
-        else:
-            made = _bars(results, unit)
+        made = _curves(found, unit) if found else _bars(results, unit)
         said = readings(results)[:_MOST_SAID] or [results.experiment.about]
         said += filter(None, [busy(results)])
         if unequal(results.measurements):
@@ -51,17 +40,27 @@ def figure(results: Results) -> Figure:
     return made
 
 
+def _curves(found: Sequence[Curve], unit: str) -> Figure:
+    made, (left, right) = plt.subplots(1, 2, figsize=(13, 6.5), layout="constrained")
+    draw = _in_flight if found[0].axis == "max_concurrency" else _agents
+    draw(left, right, found, unit)
+    left.set_yscale("log", base=2)
+    left.yaxis.set_major_formatter("{x:,g}")
+    left.yaxis.set_minor_formatter("")
+    for axis in (left, right):
+        axis.set_xscale("log", base=2)
+        axis.xaxis.set_major_formatter("{x:,.0f}")
+        axis.legend(frameon=False, fontsize=FONT_SIZE - 2)
+    return made
+
+
 def _agents(left: Axes, right: Axes, found: Sequence[Curve], unit: str) -> None:
     _lines(left, found, lambda p: p.elapsed_s)
-    lengths = dict.fromkeys(curve.length for curve in found)
-    for dashes, length in zip(cycle(["--", ":", "-."]), lengths, strict=False):
-        # What is the least of several runs' bounds is a bound for each of them.
-        points = sorted(p for curve in found if curve.length == length for p in curve.points)
-        least = {n: min(p.bound_s for p in some) for n, some in groupby(points, lambda p: p.n)}
-        label = ", ".join(filter(None, ["the bound", length]))
-        left.plot([*least], [*least.values()], color="black", linestyle=dashes, label=label)
+    # What is the least of several runs' bounds is a bound for each of them.
+    points = [p for curve in found for p in curve.points]
+    least = {n: min(p.bound_s for p in points if p.n == n) for n in sorted({p.n for p in points})}
+    left.plot([*least], [*least.values()], color="black", linestyle="--", label="the bound")
     left.set(xlabel="agents", ylabel=f"elapsed ({unit})", title="How long they took")
-    _log_y(left, _base(found))
     _lines(right, found, lambda p: p.efficiency)
     right.set(xlabel="agents", ylabel="bound / elapsed", title="Share of the bound", ylim=(0, 1.05))
 
@@ -76,22 +75,10 @@ def _in_flight(left: Axes, right: Axes, found: Sequence[Curve], unit: str) -> No
             left.plot(xs, ys, color="black", linestyle="--", label=law, zorder=3)
             law = None  # one line in the legend stands for all
     left.set(xlabel="in flight at once", ylabel="answers a second", title="Throughput")
-    _log_y(left, 2)
     _lines(right, found, lambda p: p.p50_s, "p50 of ")
     _lines(right, found, lambda p: p.p95_s, "p95 of ", linestyle=":")
     right.set(xlabel="in flight at once", ylabel=f"latency ({unit})", title="Time to an answer")
     right.set_ylim(bottom=0)
-
-
-def _base(found: Sequence[Curve]) -> int:
-    """Doublings, or where there are too many of them for an axis, tens."""
-    return 2 if found[0].points[-1].n < 10_000 else 10
-
-
-def _log_y(axis: Axes, base: int) -> None:
-    axis.set_yscale("log", base=base)
-    axis.yaxis.set_major_formatter("{x:,g}")
-    axis.yaxis.set_minor_formatter("")
 
 
 def _lines(
@@ -116,17 +103,15 @@ def _lines(
 
 def _bars(results: Results, unit: str) -> Figure:
     cases = results.measured
-    labels = [case.named(axes(results)) for case in cases]
     runs = [results.of(case) for case in cases]
-    made, panels = plt.subplots(
+    made, (left, right) = plt.subplots(
         1, 2, figsize=(13, 0.5 * len(cases) + 3), sharey=True, layout="constrained"
     )
-    left, right = panels
     _bar(left, runs, lambda m: m.elapsed_s)
     bounds = [median(m.bound_s for m in some) for some in runs]
     left.plot(bounds, range(len(runs)), "|", color="black", markersize=22, label="the bound")
     left.set(xlabel=f"elapsed ({unit})", title="How long they took")
-    left.set_yticks(range(len(labels)), labels)
+    left.set_yticks(range(len(cases)), [case.named(axes(results)) for case in cases])
     left.invert_yaxis()
     made.legend(loc="outside lower left", frameon=False, fontsize=FONT_SIZE - 2)
     if results.experiment.clock == "real":
@@ -145,18 +130,8 @@ def _bar(
     axis: Axes, runs: Sequence[Sequence[Measurement]], value: Callable[[Measurement], float]
 ) -> None:
     """Draw a bar for the median, and a line from least to most."""
-    some = [[value(m) for m in measured] for measured in runs]
-    middle = [median(values) for values in some]
-    below = [m - min(values) for m, values in zip(middle, some, strict=True)]
-    above = [max(values) - m for m, values in zip(middle, some, strict=True)]
-    axis.barh(range(len(some)), middle, color=SERIES[0], height=0.7)
-    if any(below) or any(above):
-        axis.errorbar(
-            middle,
-            range(len(some)),
-            xerr=[below, above],
-            fmt="none",
-            color=BROKEN,
-            capsize=5,
-            linewidth=2,
-        )
+    for place, measured in enumerate(runs):
+        values = [value(m) for m in measured]
+        axis.barh(place, median(values), color=SERIES[0], height=0.7)
+        if len(values) > 1:
+            axis.plot([min(values), max(values)], [place, place], "-|", color=BROKEN, linewidth=2)

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from math import floor, log10
 from statistics import mean, median
-from typing import Literal, NamedTuple
+from typing import NamedTuple
 
 import msgspec
 from msgspec import UNSET
@@ -25,22 +24,20 @@ BUSY = 0.8
 def markdown(results: Results) -> str:
     """Return what forbids comparing the rows, the table, and what it was measured on.
 
-    Times are model seconds, a real model's being seconds: the median, and from least to most where
-    there are repeats. What else was counted is the median over these, and `peak` the most of all.
-    `of the bound` is the bound divided by the median, 1 being perfect; `endpoint busy` is the share
-    of a processor that the lab's own endpoint took; `saved` is against the sequential run of the
-    same work. Where every run failed there is no table, but the reasons.
+    Times are medians, in model seconds or a real model's seconds, and from least to most where
+    there are repeats; `peak` is the most of all. `of the bound` is the bound divided by the median,
+    1 being perfect; `saved` is against the sequential run of the same work.
     """
     experiment = results.experiment
-    problems = [f"**not comparable**: {problem}" for problem in unequal(results.measurements)]
-    repeats = f"{experiment.repeats} runs of each case, in turn"
-    clock = "Virtual time, exact" if experiment.clock == "virtual" else f"Real time, {repeats}"
+    clock = "Virtual time, exact"
+    if experiment.clock == "real":
+        clock = f"Real time, {experiment.repeats} runs of each case, in turn"
     unit = "seconds" if results.real else "model seconds"
     about = ", ".join(f"{name} {value}" for name, value in results.machine.items())
     parts = [
         f"# {results.name}",
         experiment.about,
-        "\n".join(f"- {problem}" for problem in problems),
+        "\n".join(f"- **not comparable**: {one}" for one in unequal(results.measurements)),
         table(results) or "No run has a result, so there is no table.",
         "\n".join(f"- {line}" for line in [*readings(results), *remarks(results)]),
         f"Times are {unit}. {clock}; {about}.",
@@ -64,8 +61,7 @@ def table(results: Results) -> str:
     rows = []
     for case in results.measured:
         cells = _of_random if workloads[case.workload].random else _cells
-        named = {axis: shown(getattr(case, axis)) for axis in differs}
-        rows.append(named | cells(results, case))
+        rows.append({a: shown(getattr(case, a)) for a in differs} | cells(results, case))
     columns = [
         c for c in dict.fromkeys(c for row in rows for c in row) if any(r.get(c) for r in rows)
     ]
@@ -85,31 +81,31 @@ def _cells(results: Results, case: Case) -> dict[str, str]:
             return seconds(value_s, 2, digits=2)
         return seconds(value_s, decimals)
 
-    elapsed = shown_s(elapsed_s, fine)
+    times = sorted(m.elapsed_s for m in runs)
+    elapsed, least, most = (shown_s(time_s, fine) for time_s in (elapsed_s, times[0], times[-1]))
 
     def part_of_it(value_s: float) -> str:
         part = shown_s(value_s, 1)  # 1.96 would be shown as 2.0, and so as more than 1.97
-        whole_s, part_s = (float(text.replace(",", "")) for text in (elapsed, part))
+        part_s, whole_s = (float(text.replace(",", "")) for text in (part, elapsed))
         return part if part_s <= whole_s else shown_s(value_s, fine)
 
-    def middle(figures: Iterable[object], show: Callable[[float], str]) -> str:
-        known = [figure for figure in figures if isinstance(figure, int | float)]
-        return show(median(known)) if known else ""
+    def middle(field: str, show: Callable[[float], str]) -> str:
+        value = _median(runs, field)
+        return "" if value is None else show(value)
 
-    times = [shown_s(m.elapsed_s, fine) for m in sorted(runs, key=lambda m: m.elapsed_s)]
-    share = saved(results, case) if elapsed_s else None
+    share = saved(results, case)
     return {
-        "elapsed (s)": elapsed + (f" ({times[0]} to {times[-1]})" if len(times) > 1 else ""),
+        "elapsed (s)": elapsed if len(runs) == 1 else f"{elapsed} ({least} to {most})",
         "bound (s)": part_of_it(bound_s),
         "of the bound": f"{bound_s / elapsed_s:.3f}" if bound_s else "-",
-        "endpoint CPU (ms per request)": middle((m.endpoint_cpu_ms for m in runs), "{:.2f}".format),
-        "endpoint busy": middle((m.endpoint_busy for m in runs), "{:.0%}".format),
+        "endpoint CPU (ms per request)": middle("endpoint_cpu_ms", "{:.2f}".format),
+        "endpoint busy": middle("endpoint_busy", "{:.0%}".format),
         "saved": "" if share is None else f"{share:.1%}",
-        "p95 (s)": middle((m.p95_s for m in runs), part_of_it),
-        "requests": f"{median(m.requests for m in runs):,.0f}",
+        "p95 (s)": middle("p95_s", part_of_it),
+        "requests": middle("requests", "{:,.0f}".format),
         "peak": f"{max(m.peak for m in runs):,}",
-        "tokens": f"{median(m.tokens for m in runs):,.0f}",
-        "CPU (ms a request)": middle((m.cpu_ms for m in runs), "{:.2f}".format),
+        "tokens": middle("tokens", "{:,.0f}".format),
+        "CPU (ms a request)": middle("cpu_ms", "{:.2f}".format),
     }
 
 
@@ -140,7 +136,7 @@ def _of_random(results: Results, case: Case) -> dict[str, str]:
 def saved(results: Results, case: Case) -> float | None:
     """Return the share of the sequential run's time that a case saves; None if there was none."""
     baseline, runs = results.of(_sequential(case)), results.of(case)
-    if case.engine == "sequential" or not baseline or not runs:
+    if case.engine == "sequential" or not baseline or not runs or not _elapsed_s(baseline):
         return None
     return 1 - _elapsed_s(runs) / _elapsed_s(baseline)
 
@@ -151,6 +147,13 @@ def _sequential(case: Case) -> Case:
 
 def _elapsed_s(runs: Sequence[Measurement]) -> float:
     return median(m.elapsed_s for m in runs)
+
+
+def _median(runs: Iterable[Measurement], field: str) -> float | None:
+    """Return the median of a figure over the runs that have it."""
+    values = [getattr(m, field) for m in runs]
+    known = [value for value in values if value is not None and value is not UNSET]
+    return median(known) if known else None
 
 
 class Point(NamedTuple):
@@ -173,17 +176,14 @@ class Point(NamedTuple):
 
 
 class Curve(NamedTuple):
-    """Cases that differ only in how many agents there are, or how many may be in flight.
+    """Cases that differ only in how many "agents" there are, or in their "max_concurrency".
 
-    Attributes:
-        length: How long each agent's answer is, where that differs between curves.
-        in_turn: True if the engine asks one thing after the other.
+    `in_turn` is true if the engine asks one thing after the other.
     """
 
     name: str
-    axis: Literal["agents", "max_concurrency"]
+    axis: str
     points: list[Point]
-    length: str = ""
     in_turn: bool = False
 
     @property
@@ -215,29 +215,37 @@ def seconds(value_s: float, decimals: int, *, digits: int = 1) -> str:
 
 def curves(results: Results) -> list[Curve]:
     """Return the curves of an experiment that varies one number, at three or more values."""
-    workloads = results.experiment.by_name
-    agents = Counter(w.agents for w in workloads.values() if w.agents is not None)
-    differs = axes(results)
+    workloads, differs = results.experiment.by_name, axes(results)
+    agents = [w.agents for w in workloads.values() if w.agents is not None]
     if "max_concurrency" in differs and len(set(results.experiment.max_concurrency) - {None}) >= 3:
-        axis: Literal["agents", "max_concurrency"] = "max_concurrency"
-    elif "workload" in differs and len(agents) >= 3:
-        axis = "agents"
+        axis = mine = "max_concurrency"
+    elif "workload" in differs and len(agents) == len(set(agents)) >= 3:
+        axis, mine = "agents", "workload"
     else:
         return []
-    mine = "workload" if axis == "agents" else axis
-    others = [a for a in differs if a != mine] or ["engine"]
-    by_length = axis == "agents" and max(agents.values()) > 1
+    others = [other for other in differs if other != mine] or ["engine"]
     found: dict[str, Curve] = {}
     for case in results.measured:
-        workload = workloads[case.workload]
-        n = case.max_concurrency if axis == "max_concurrency" else workload.agents
-        if n is None:
-            continue
-        length = workload.length if by_length else ""
-        name = ", ".join(filter(None, [case.named(others), length]))
-        curve = Curve(name, axis, [], length, case.engine == "sequential")
-        found.setdefault(name, curve).points.append(_point(n, results.of(case)))
+        n = workloads[case.workload].agents if axis == "agents" else case.max_concurrency
+        if n is not None:
+            curve = Curve(case.named(others), axis, [], case.engine == "sequential")
+            found.setdefault(curve.name, curve).points.append(_point(n, results.of(case)))
     return [curve._replace(points=sorted(curve.points)) for curve in found.values()]
+
+
+def _point(n: int, runs: Sequence[Measurement]) -> Point:
+    elapsed_s = _elapsed_s(runs)
+    return Point(
+        n=n,
+        elapsed_s=elapsed_s,
+        bound_s=median(m.bound_s for m in runs),
+        throughput=runs[0].answered / elapsed_s if elapsed_s else 0.0,
+        peak=max(m.peak for m in runs),
+        p50_s=_median(runs, "p50_s"),
+        p95_s=_median(runs, "p95_s"),
+        cpu_ms=_median(runs, "cpu_ms"),
+        busy=_median(runs, "busy"),
+    )
 
 
 def readings(results: Results) -> list[str]:
@@ -258,50 +266,6 @@ def readings(results: Results) -> list[str]:
     return said
 
 
-def remarks(results: Results) -> list[str]:
-    """Return what a reader must know before believing the figures, which can be compared."""
-    every = [m for case in results.measured for m in results.of(case)]
-    said = [*filter(None, [busy(results)])]
-    if off := deviations(every).values():
-        tokens = [abs(each.tokens) for each in off if each.tokens is not None]
-        lengths = f"{max(tokens):.1%} in tokens per answer" if tokens else "an unknown length"
-        said.append(
-            f"answers of the same workload differ by at most {lengths}, and "
-            f"{max(each.reasons for each in off):.1%} of them in why they ended; up to "
-            f"{TOLERANCE:.0%} of either counts as equal work"
-        )
-    answers = [m.real for m in every if m.real is not UNSET]
-    for limit in sorted({limit for each in answers for limit in each.over_limit}):
-        came = max(each.over_limit.get(limit, 0) for each in answers)
-        said.append(
-            f"the endpoint did not keep the limit of {limit:,} tokens: up to {came:,} came; set "
-            "AGENTLAB_LEAVE_OUT=max_completion_tokens to send max_tokens instead"
-        )
-    if missing := sum(each.number - each.counted for each in answers):
-        said.append(
-            f"the endpoint counts no tokens for {missing:,} of "
-            f"{sum(each.number for each in answers):,} answers, so neither how long they are nor "
-            "whether it kept a limit can be checked"
-        )
-    return said
-
-
-def busy(results: Results) -> str:
-    """Return a warning if the lab's own endpoint may have been the bottleneck, else nothing."""
-    shares: dict[Case, float] = {}
-    for case in results.measured:
-        known = [m.endpoint_busy for m in results.of(case) if m.endpoint_busy is not UNSET]
-        if known:
-            shares[case] = median(known)
-    most = max(shares, key=shares.__getitem__, default=None)
-    if most is None or shares[most] < BUSY:
-        return ""
-    return (
-        f"the lab's own endpoint was {shares[most]:.0%} busy ({most.named(axes(results))}); from "
-        f"some {BUSY:.0%} on it, and not the model, may be the limit"
-    )
-
-
 def reach(curve: Curve) -> str:
     """Return how far a curve over agents keeps to the bound, and why it goes no further.
 
@@ -309,65 +273,81 @@ def reach(curve: Curve) -> str:
     about L + N c. So the processor is to blame if its time is most of what the bound leaves.
     """
     kept = [p for p in curve.points if p.efficiency >= ENOUGH]
-    missed = [p for p in curve.points if p.efficiency < ENOUGH]
     last = curve.points[-1]
+    agents = f"{last.n:,} agent{'s' if last.n != 1 else ''}"
     if curve.in_turn or last.peak == 1:
         took = seconds(last.elapsed_s, 1, digits=2)
-        return f"{curve.name}: one at a time, {_agents(last.n)} in {took} s"
-    if not missed:
+        return f"{curve.name}: one at a time, {agents} in {took} s"
+    if len(kept) == len(curve.points):
         least = min(p.efficiency for p in kept)
-        return f"{curve.name}: at least {least:.2f} of the bound up to {_agents(last.n)}"
-    said = f"{curve.name}: {last.efficiency:.2f} of the bound at {_agents(last.n)}"
+        return f"{curve.name}: at least {least:.2f} of the bound up to {agents}"
+    said = f"{curve.name}: {last.efficiency:.2f} of the bound at {agents}"
     if kept:
         said = f"{said}, {ENOUGH:g} or better up to {kept[-1].n:,}"
-    if last.busy is None or last.cpu_ms is None or last not in missed:
+    if last.busy is None or last.cpu_ms is None or last in kept:
         return said
     share = last.busy * last.elapsed_s / (last.elapsed_s - last.bound_s)
     blame = "this processor" if share > 0.5 else "not this processor"
     return f"{said}; {blame}, {last.cpu_ms:.2f} ms a request"
 
 
-def _point(n: int, runs: Sequence[Measurement]) -> Point:
-    elapsed_s = median(m.elapsed_s for m in runs)
-    return Point(
-        n=n,
-        elapsed_s=elapsed_s,
-        bound_s=median(m.bound_s for m in runs),
-        throughput=runs[0].answered / elapsed_s if elapsed_s else 0.0,
-        peak=max(m.peak for m in runs),
-        p50_s=_median(m.p50_s for m in runs),
-        p95_s=_median(m.p95_s for m in runs),
-        cpu_ms=_median(m.cpu_ms for m in runs),
-        busy=_median(m.busy for m in runs),
-    )
-
-
-def _median(values: Iterable[float | None]) -> float | None:
-    known = [value for value in values if value is not None]
-    return median(known) if known else None
-
-
-def _agents(n: int) -> str:
-    return f"{n:,} agent{'s' if n != 1 else ''}"
-
-
 def _costs(results: Results) -> list[str]:
     """Where nothing grows: what an answer costs, by strategy and by engine."""
     said = []
-    axis: Literal["strategy", "engine"]
-    for axis in ("strategy", "engine"):
-        by: dict[str, list[list[Measurement]]] = {}
-        for case in results.experiment.cases():
-            if runs := results.of(case):
-                by.setdefault(getattr(case, axis), []).append(runs)
-        for name, cases in by.items() if len(by) > 1 else ():
-            every = [m for runs in cases for m in runs]
-            answered = sum(m.answered for m in every)
-            costs_ms = [ms for runs in cases if (ms := _median(m.cpu_ms for m in runs)) is not None]
-            if axis == "strategy" and answered:
-                each = sum(m.requests for m in every) / answered
-                said.append(f"{name}: {each:.3g} request{'s' if each != 1 else ''} an answer")
-            elif costs_ms:
-                least, most = min(costs_ms), max(costs_ms)
-                said.append(f"{name}: {least:.2f} to {most:.2f} ms of processor time a request")
+    for name, cases in _by(results, "strategy").items():
+        every = [m for runs in cases for m in runs]
+        each = sum(m.requests for m in every) / max(sum(m.answered for m in every), 1)
+        said.append(f"{name}: {each:.3g} request{'s' if each != 1 else ''} an answer")
+    for name, cases in _by(results, "engine").items():
+        costs_ms = [ms for runs in cases if (ms := _median(runs, "cpu_ms")) is not None]
+        if costs_ms:
+            least, most = min(costs_ms), max(costs_ms)
+            said.append(f"{name}: {least:.2f} to {most:.2f} ms of processor time a request")
     return said
+
+
+def _by(results: Results, axis: str) -> dict[str, list[list[Measurement]]]:
+    """Return the runs of the cases for each value of an axis; nothing if there is only one."""
+    found: dict[str, list[list[Measurement]]] = {}
+    for case in results.measured:
+        found.setdefault(getattr(case, axis), []).append(results.of(case))
+    return found if len(found) > 1 else {}
+
+
+def remarks(results: Results) -> list[str]:
+    """Return what a reader must know before believing the figures, which can be compared."""
+    every = [m for case in results.measured for m in results.of(case)]
+    said = [*filter(None, [busy(results)])]
+    if off := deviations(every).values():
+        tokens = max(abs(each.tokens or 0) for each in off)
+        said.append(
+            f"answers of the same workload differ by at most {tokens:.1%} in tokens per answer, "
+            f"and {max(each.reasons for each in off):.1%} of them in why they ended; up to "
+            f"{TOLERANCE:.0%} of either counts as equal work"
+        )
+    answers = [answer for m in every for answer in m.said]
+    if over := [a for a in answers if a.limit_tokens is not None and a.tokens > a.limit_tokens]:
+        most = max(over, key=lambda answer: answer.tokens)
+        said.append(
+            f"the endpoint did not keep the limit of {most.limit_tokens:,} tokens: up to "
+            f"{most.tokens:,} came; set AGENTLAB_LEAVE_OUT=max_completion_tokens to send "
+            "max_tokens instead"
+        )
+    if missing := sum(not answer.tokens for answer in answers):
+        said.append(
+            f"the endpoint counts no tokens for {missing:,} of {len(answers):,} answers, so "
+            "neither how long they are nor whether it kept a limit can be checked"
+        )
+    return said
+
+
+def busy(results: Results) -> str:
+    """Return a warning if the lab's own endpoint may have been the bottleneck, else nothing."""
+    shares = {c: _median(results.of(c), "endpoint_busy") or 0.0 for c in results.measured}
+    most = max(shares, key=lambda case: shares[case], default=None)
+    if most is None or shares[most] < BUSY:
+        return ""
+    return (
+        f"the lab's own endpoint was {shares[most]:.0%} busy ({most.named(axes(results))}); from "
+        f"some {BUSY:.0%} on it, and not the model, may be the limit"
+    )

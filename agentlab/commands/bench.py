@@ -10,7 +10,7 @@ from typing import Any
 
 from agentlab.bench import compare, cost, experiment, measure, plots, report, results, self_tuning
 from agentlab.bench import plots_tuning as tuning_plots
-from agentlab.commands import INTERRUPTED, cluster_argument, leave_out_argument
+from agentlab.commands import INTERRUPTED, leave_out_argument
 from agentlab.errors import ConfigError, StepError
 
 DESCRIPTION = (
@@ -33,7 +33,6 @@ def arguments(parser: argparse.ArgumentParser) -> None:
         help="dollars for a million tokens of prompts and of answers, for the estimate",
     )
     parser.add_argument("--compare", nargs=2, metavar=("A", "B"), help="two .json files")
-    cluster_argument(parser)
     leave_out_argument(parser)
 
 
@@ -52,33 +51,28 @@ def run(options: argparse.Namespace) -> int:
         )
     path = experiment.found(options.experiment)
     file = Path(options.out) / f"{path.stem}.json"
-    before = _stamp(file)
     try:
         return (_tune if self_tuning.is_tuning(path) else _measure)(path, file, options)
     except KeyboardInterrupt:
-        some = file.exists() and (options.resume or _stamp(file) != before)
-        done = f"what is done is in {file}. Go on with --resume." if some else "none is done"
-        print(f"stopped; {done}", file=sys.stderr)
+        print(f"stopped; what is done is in {file}, go on with --resume", file=sys.stderr)
         return INTERRUPTED
-
-
-def _stamp(file: Path) -> int | None:
-    return file.stat().st_mtime_ns if file.exists() else None
 
 
 def _measure(path: Path, file: Path, options: argparse.Namespace) -> int:
     chosen = experiment.load(path)
     if options.leave_out:
-        asked_so = {**chosen.settings, "leave_out": options.leave_out}
-        chosen = dataclasses.replace(chosen, settings=asked_so)
+        changed = {**chosen.settings, "leave_out": options.leave_out}
+        chosen = dataclasses.replace(chosen, settings=changed)
     if chosen.asks_real:
-        real = chosen.chosen
-        asked = f"this asks {real.model} at {real.upstream} {_bill(cost.cost(chosen), options)}"
+        real, bill = chosen.chosen, cost.cost(chosen)
+        asked = f"this asks {real.model} at {real.upstream} {bill}"
+        if options.price:
+            asked += f", ${bill.dollars(*options.price):.4f} at most, if nothing is asked twice"
         if not options.yes:
             raise ConfigError(f"{asked}; add --yes to do it, or set AGENTLAB_LOCAL=1")
         print(asked, file=sys.stderr)
     try:
-        measured = measure.run(chosen, file, resume=options.resume, cluster=options.cluster)
+        measured = measure.run(chosen, file, resume=options.resume)
     except StepError as error:  # of the question that is asked first
         print(f"agentlab: {error}", file=sys.stderr)
         return 1
@@ -88,9 +82,10 @@ def _measure(path: Path, file: Path, options: argparse.Namespace) -> int:
 
 
 def _tune(path: Path, file: Path, options: argparse.Namespace) -> int:
-    for name in ("cluster", "leave-out", "price", "yes", "resume"):
-        if getattr(options, name.replace("-", "_")):
-            raise ConfigError(f"--{name} is for what asks an endpoint; {path.stem} simulates one")
+    for name in ("leave_out", "price", "yes", "resume"):
+        if getattr(options, name):
+            option = name.replace("_", "-")
+            raise ConfigError(f"--{option} is for what asks an endpoint; {path.stem} simulates one")
     tuned = self_tuning.run(self_tuning.load(path), file)
     _report(file, self_tuning.markdown(tuned), tuning_plots.figure(tuned))
     return 0
@@ -103,9 +98,3 @@ def _report(file: Path, table: str, figure: Any) -> None:
     else:
         figure.savefig(file.with_suffix(".png"), dpi=80)
     print(table)
-
-
-def _bill(bill: cost.Cost, options: argparse.Namespace) -> str:
-    if options.price is None:
-        return f"{bill}; --price tells what that is in money"
-    return f"{bill}, ${bill.dollars(*options.price):.4f} at most, if nothing is asked twice"

@@ -4,8 +4,7 @@ planner            a plan that a model wrote, read into functions that run in pa
 tasks              questions whose right answers are computed, in five kinds
 patterns           single, vote, map-reduce, debate: coroutines over an `ask`
 regret             what each policy earns, as a share of an oracle; the same live
-_bandit            which pattern for which kind: Thompson sampling that forgets
-_policies          its opponents: a static choice, no context, UCB1
+_bandit            which pattern for which kind: Thompson sampling that forgets, and its opponents
 _simulated_skill   SIMULATED quality, on top of real calls; each pattern's exact expectation
 """
 

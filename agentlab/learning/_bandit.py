@@ -1,9 +1,8 @@
-"""A contextual bandit: which arm to pull for which kind of task, learned from the rewards.
+"""A contextual bandit, and the policies that it is measured against.
 
-Discounted Thompson sampling. For each kind and arm there is a belief about the mean reward, a
-normal distribution; a choice draws one number from each and takes the arm with the largest. So an
-arm is tried as often as it may still be the best. Rewards count for less the older they are, so
-that what has changed is noticed.
+The bandit is discounted Thompson sampling. For each kind of task and each arm there is a belief
+about the mean reward, a normal distribution; a choice draws one number from each and takes the arm
+with the largest. Rewards count for less the older they are, so that a change is noticed.
 
 Source: D. Russo et al., "A tutorial on Thompson sampling", Foundations and Trends in Machine
 Learning 11 (2018); discounting is V. Raj and S. Kalyani, "Taming non-stationary bandits: a Bayesian
@@ -13,9 +12,9 @@ approach" (2017).
 from __future__ import annotations
 
 from collections.abc import Sequence
-from math import isfinite, sqrt
+from math import isfinite, log, sqrt
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Literal, Protocol
 
 import msgspec
 
@@ -23,6 +22,17 @@ from agentlab._support.atomic import write_whole
 from agentlab._support.fields import Count, NotNegative
 from agentlab.endpoint.contract import seeded_random
 from agentlab.errors import ConfigError
+
+_PRIOR = 0.5  # the mean reward that an untried arm is believed to have, worth one reward
+_NOISE = 0.4  # a reward's standard deviation: a right answer, worth 1, four times in five
+
+
+class Policy(Protocol):
+    """Chooses an arm for a kind of task, and is told the reward."""
+
+    def choose(self, kind: str) -> str: ...
+
+    def learn(self, kind: str, arm: str, reward: float) -> None: ...
 
 
 class Belief(msgspec.Struct, forbid_unknown_fields=True):
@@ -42,11 +52,9 @@ class Kind(msgspec.Struct, forbid_unknown_fields=True):
 class State(msgspec.Struct, forbid_unknown_fields=True):
     """All that was learned, as it stands in the file."""
 
-    version: Literal[1]
+    version: Literal[2]
     arms: list[str]
-    discount: Annotated[float, msgspec.Meta(gt=0, le=1)]
-    noise: Annotated[float, msgspec.Meta(gt=0)]
-    prior: float
+    discount: float
     seed: int
     kinds: dict[str, Kind] = {}
 
@@ -54,19 +62,15 @@ class State(msgspec.Struct, forbid_unknown_fields=True):
 class Bandit:
     """Chooses an arm for a kind of task, and learns from the reward.
 
-    Choices are reproducible: they follow from the seed and from what was learned before. A choice
-    may be made before the reward of the last one is there.
+    Choices follow from the seed and from what was learned before. A choice may be made before the
+    reward of the last one is there.
 
     Args:
-        arms: The choices, in the order in which ties are broken.
         discount: What a reward is worth after each later one of its kind: at .99 the last hundred
             decide. 1 forgets nothing, and then a change is noticed late.
-        noise: The standard deviation of a reward around its mean: .4 where a right answer, worth 1,
-            comes four times in five; .5 is the most there can be.
-        prior: The mean reward that an untried arm is believed to have, worth one reward.
 
     Raises:
-        ConfigError: If there are no arms, two of one name, or a number is out of its range.
+        ConfigError: If there are no arms, two of one name, or the discount is out of its range.
 
     Example:
         >>> bandit = Bandit(["single", "vote"])
@@ -77,40 +81,25 @@ class Bandit:
         'vote'
     """
 
-    def __init__(
-        self,
-        arms: Sequence[str],
-        *,
-        discount: float = 0.99,
-        noise: float = 0.4,
-        prior: float = 0.5,
-        seed: int = 7,
-    ):
-        self._use(State(1, list(arms), discount, noise, prior, seed))
+    def __init__(self, arms: Sequence[str], *, discount: float = 0.99, seed: int = 7):
+        self._use(State(2, list(arms), discount, seed))
 
     @classmethod
-    def load(cls, path: str | Path, *, arms: Sequence[str] | None = None) -> Bandit:
+    def load(cls, path: str | Path, *, arms: Sequence[str]) -> Bandit:
         """Go on where `save` left off; it then chooses as if there had been no break.
-
-        Args:
-            arms: Those that are expected to be in the file; None takes what is there.
 
         Raises:
             ConfigError: If the file cannot be read, is damaged, or is about other arms.
         """
-        path = Path(path)
         bandit = cls.__new__(cls)
         try:
-            bandit._use(msgspec.json.decode(path.read_bytes(), type=State))
+            bandit._use(msgspec.json.decode(Path(path).read_bytes(), type=State))
+            if bandit._state.arms != list(arms):
+                raise ConfigError(f"it chooses from {', '.join(bandit._state.arms)}")
         except (OSError, msgspec.DecodeError, ConfigError) as error:
             raise ConfigError(
                 f"bandit {str(path)!r}: {error}; restore it, or remove it to start again"
             ) from None
-        if arms is not None and list(arms) != bandit.arms:
-            raise ConfigError(
-                f"bandit {str(path)!r} chooses from {', '.join(bandit.arms)}, not from "
-                f"{', '.join(arms)}; remove it to start again"
-            )
         return bandit
 
     def save(self, path: str | Path) -> None:
@@ -118,18 +107,13 @@ class Bandit:
         content = msgspec.json.format(msgspec.json.encode(self._state)) + b"\n"
         write_whole(Path(path), content)
 
-    @property
-    def arms(self) -> list[str]:
-        """What there is to choose from."""
-        return list(self._state.arms)
-
     def choose(self, kind: str) -> str:
         """Return an arm for the next task of this kind."""
         known = self._kind(kind)
         chance = seeded_random.generator(self._state.seed, b"", known.chosen, f"choose {kind}")
         known.chosen += 1
         drawn = {
-            arm: chance.gauss(self._mean(belief), self._deviation(belief))
+            arm: chance.gauss(_mean(belief), _NOISE / sqrt(1 + belief.rewards))
             for arm, belief in known.beliefs.items()
         }
         return max(drawn, key=drawn.__getitem__)
@@ -154,8 +138,8 @@ class Bandit:
     def means(self, kind: str) -> dict[str, float]:
         """Return arm -> the mean reward that it is believed to have for this kind."""
         known = self._state.kinds.get(kind)  # asking about a kind is not learning of it
-        beliefs = known.beliefs if known else dict.fromkeys(self.arms, Belief())
-        return {arm: self._mean(belief) for arm, belief in beliefs.items()}
+        beliefs = known.beliefs if known else dict.fromkeys(self._state.arms, Belief())
+        return {arm: _mean(belief) for arm, belief in beliefs.items()}
 
     def best(self, kind: str) -> str:
         """Return the arm with the largest of these means."""
@@ -165,30 +149,67 @@ class Bandit:
     def _use(self, state: State) -> None:
         if not state.arms or len(set(state.arms)) < len(state.arms):
             raise ConfigError(f"arms must be one or more, each once; got {state.arms}")
-        if not (0 < state.discount <= 1 and 0 < state.noise < float("inf")):
-            raise ConfigError(
-                f"needs 0 < discount <= 1 and noise > 0; got {state.discount} and {state.noise}"
-            )
-        if not isfinite(state.prior):
-            raise ConfigError(f"prior must be a finite number, got {state.prior}")
-        for name, kind in state.kinds.items():
-            if list(kind.beliefs) != state.arms:
-                raise ConfigError(f"kind {name!r} has beliefs about {', '.join(kind.beliefs)}")
+        if not 0 < state.discount <= 1:
+            raise ConfigError(f"discount must be above 0 and at most 1; got {state.discount}")
+        if any(list(kind.beliefs) != state.arms for kind in state.kinds.values()):
+            raise ConfigError("some beliefs are about other arms")
         self._state = state
 
     def _kind(self, name: str) -> Kind:
-        if name not in self._state.kinds:
-            self._state.kinds[name] = Kind(0, {arm: Belief() for arm in self._state.arms})
-        return self._state.kinds[name]
+        new = Kind(0, {arm: Belief() for arm in self._state.arms})
+        return self._state.kinds.setdefault(name, new)
 
-    # A normal prior worth one reward, and rewards of known noise: their average is the posterior.
 
-    def _mean(self, belief: Belief) -> float:
-        return (self._state.prior + belief.total) / (1 + belief.rewards)
+def _mean(belief: Belief) -> float:
+    return (_PRIOR + belief.total) / (1 + belief.rewards)
 
-    def _deviation(self, belief: Belief) -> float:
-        return self._state.noise / sqrt(1 + belief.rewards)
 
-    def __repr__(self) -> str:
-        learned = {kind: self.best(kind) for kind in self._state.kinds}
-        return f"<Bandit over {', '.join(self.arms)}: best so far {learned or 'unknown'}>"
+class Static:
+    """Always the same arm."""
+
+    def __init__(self, arm: str):
+        self._arm = arm
+
+    def choose(self, kind: str) -> str:
+        return self._arm
+
+    def learn(self, kind: str, arm: str, reward: float) -> None:
+        return
+
+
+class NoContext(Bandit):
+    """A bandit that takes all tasks for one kind."""
+
+    def choose(self, kind: str) -> str:
+        return super().choose("any")
+
+    def learn(self, kind: str, arm: str, reward: float) -> None:
+        super().learn("any", arm, reward)
+
+
+class Ucb1:
+    """For each kind the arm whose mean reward may be the largest, by an upper confidence bound.
+
+    It draws nothing and forgets nothing. After P. Auer, N. Cesa-Bianchi and P. Fischer,
+    "Finite-time analysis of the multiarmed bandit problem", Machine Learning 47 (2002).
+    """
+
+    def __init__(self, arms: Sequence[str]):
+        self._arms = list(arms)
+        self._seen: dict[str, dict[str, list[float]]] = {}
+
+    def choose(self, kind: str) -> str:
+        seen = self._of(kind)
+        if untried := [arm for arm in self._arms if not seen[arm]]:
+            return untried[0]
+        n = sum(map(len, seen.values()))
+        return max(
+            self._arms,
+            key=lambda arm: sum(seen[arm]) / len(seen[arm]) + sqrt(2 * log(n) / len(seen[arm])),
+        )
+
+    def learn(self, kind: str, arm: str, reward: float) -> None:
+        self._of(kind)[arm].append(reward)
+
+    def _of(self, kind: str) -> dict[str, list[float]]:
+        return self._seen.setdefault(kind, {arm: [] for arm in self._arms})

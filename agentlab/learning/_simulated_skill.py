@@ -1,15 +1,14 @@
 """SIMULATED quality: how often a model is right, made up for lessons, on top of real calls.
 
 The local model cannot calculate. `SimulatedSkill` sends it each request all the same, so that
-time, tokens and trace are real, and replaces the words by a right or a wrong answer.
-How often it is right depends on the kind of task, on whether all of it is asked or a part, and on
-which answers the request shows. With a real model leave it out: tasks and patterns need none.
+time, tokens and trace are real, and replaces the words by a right or a wrong answer. With a real
+model leave it out: tasks and patterns need none.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Annotated, Any, NamedTuple
+from typing import Annotated, Any
 
 import msgspec
 
@@ -26,8 +25,7 @@ class Skill(msgspec.Struct, frozen=True):
     """How good the simulated model is at one kind of task. All are chosen, none is measured.
 
     Attributes:
-        whole: How often it is right about the whole task.
-        part: How often it is right about one part of it.
+        whole, part: How often it is right about the whole task, and about a part of it.
         recognises: How often it tells the right answer among proposals.
         alike: Which share of its mistakes is the same one. Voting does not help against those.
     """
@@ -59,10 +57,10 @@ SHIFTED: dict[str, Skill] = SKILLS | {
 class SimulatedSkill:
     """A model whose answers are right as often as `skills` says; the answers are SIMULATED.
 
+    An answer depends on the seed, the task and the agent, not on order or process.
+
     Args:
-        skills: Kind of task -> skill.
         ask: Who is asked for time and tokens, such as `lab.ask`; None asks nobody.
-        seed: A request's draw depends on it, on the task and on the agent, not on order or process.
 
     Example:
         model = SimulatedSkill(ask=lab.ask)
@@ -72,24 +70,15 @@ class SimulatedSkill:
     def __init__(
         self, skills: Mapping[str, Skill] = SKILLS, *, ask: Ask | None = None, seed: int = 7
     ):
-        self._skills, self._ask, self._seed = dict(skills), ask, seed
+        self._skills, self._ask, self._seed = skills, ask, seed
 
     def on(self, task: Task) -> Ask:
-        """Return the `ask` with which a pattern works on this task.
-
-        Raises:
-            ConfigError: If there is no skill for its kind.
-        """
-        if task.kind not in self._skills:
-            raise ConfigError(
-                f"no skill for {task.kind!r}; there is one for {', '.join(self._skills)}"
-            )
-        key = task.kind.encode()
+        """Return the `ask` with which a pattern works on this task."""
 
         async def ask(prompt: str, *, agent: str = "agent", **options: Any) -> str:
             if self._ask is not None:
                 await self._ask(prompt, agent=agent, **options)
-            at = seeded_random.uniform(self._seed, key, task.number, agent)
+            at = seeded_random.uniform(self._seed, task.kind.encode(), task.number, agent)
             return f"Answer: {_drawn(self.answers(task, prompt), at)}"
 
         return ask
@@ -104,63 +93,14 @@ class SimulatedSkill:
         shown = proposals(prompt)
         if question.answer in shown:
             wrong = next((one for one in shown if one != question.answer), question.answer)
-            return _possible([(skill.recognises, question.answer), (1 - skill.recognises, wrong)])
-        right = skill.whole if question is task.whole else skill.part
-        common, *rare = question.mistakes
-        each = (1 - right) * (1 - skill.alike) / len(rare)
-        return _possible(
-            [
-                (right, question.answer),
-                ((1 - right) * skill.alike, common),
-                *((each, mistake) for mistake in rare),
-            ]
-        )
-
-
-class Expected(NamedTuple):
-    """What a pattern comes to on average: the share of right answers, and the calls."""
-
-    right: float
-    calls: float
-
-
-async def expected(model: SimulatedSkill, task: Task, pattern: str) -> Expected:
-    """Return a pattern's exact expectation on a task, by following every course it can take.
-
-    Example:
-        >>> import asyncio
-        >>> from agentlab.learning.tasks import draw
-        >>> asyncio.run(expected(SimulatedSkill(), draw("arithmetic", 0), "single"))
-        Expected(right=0.98, calls=1.0)
-    """
-    right = calls = 0.0
-    courses: list[list[int]] = [[]]  # which of the possible answers each request gets, so far
-    while courses:
-        course = _Course(model, task, courses.pop())
-        answer = await PATTERNS[pattern](course.ask, task)
-        right += course.probability * task.right(answer)
-        calls += course.probability * course.calls
-        courses += course.others
-    return Expected(round(right, 9), round(calls, 9))
-
-
-class _Course:
-    """One course of a pattern: the answers chosen, then always the first; the others are noted."""
-
-    def __init__(self, model: SimulatedSkill, task: Task, chosen: list[int]):
-        self._model, self._task, self._chosen = model, task, chosen
-        self.probability, self.calls = 1.0, 0
-        self.others: list[list[int]] = []
-
-    async def ask(self, prompt: str, **_: Any) -> str:
-        possible = self._model.answers(self._task, prompt)
-        if self.calls == len(self._chosen):
-            self.others += [[*self._chosen, other] for other in range(1, len(possible))]
-            self._chosen.append(0)
-        probability, answer = possible[self._chosen[self.calls]]
-        self.calls += 1
-        self.probability *= probability
-        return f"Answer: {answer}"
+            found = [(skill.recognises, question.answer), (1 - skill.recognises, wrong)]
+        else:
+            right = skill.whole if question is task.whole else skill.part
+            common, *rare = question.mistakes
+            each = (1 - right) * (1 - skill.alike) / len(rare)
+            found = [(right, question.answer), ((1 - right) * skill.alike, common)]
+            found += [(each, mistake) for mistake in rare]
+        return [(probability, answer) for probability, answer in found if probability > 0]
 
 
 def _question(task: Task, prompt: str) -> Question:
@@ -171,13 +111,52 @@ def _question(task: Task, prompt: str) -> Question:
     raise ConfigError(f"{prompt[:60]!r} asks nothing of this {task.kind}; use the task's prompts")
 
 
-def _possible(answers: list[tuple[float, str]]) -> list[tuple[float, str]]:
-    return [(probability, answer) for probability, answer in answers if probability > 0]
-
-
 def _drawn(answers: list[tuple[float, str]], at: float) -> str:
     for probability, answer in answers:
         at -= probability
         if at < 0:
             return answer
     return answers[-1][1]  # what rounding left over
+
+
+async def expected(model: SimulatedSkill, task: Task, pattern: str) -> tuple[float, float]:
+    """Return how often a pattern is right about a task, and its calls: on average, exactly.
+
+    Every course that the pattern can take is followed.
+
+    Example:
+        >>> import asyncio
+        >>> from agentlab.learning.tasks import draw
+        >>> asyncio.run(expected(SimulatedSkill(), draw("arithmetic", 0), "single"))
+        (0.98, 1.0)
+    """
+    right = mean_calls = 0.0
+    courses: list[list[int]] = [[]]  # which of the possible answers each request gets, so far
+    while courses:
+        is_right, probability, calls, others = await _course(model, task, pattern, courses.pop())
+        right += probability * is_right
+        mean_calls += probability * calls
+        courses += others
+    return round(right, 9), round(mean_calls, 9)
+
+
+async def _course(
+    model: SimulatedSkill, task: Task, pattern: str, chosen: list[int]
+) -> tuple[bool, float, int, list[list[int]]]:
+    """Follow one course: the answers chosen, then always the first; the others are noted."""
+    probability, calls = 1.0, 0
+    others: list[list[int]] = []
+
+    async def ask(prompt: str, **_: Any) -> str:
+        nonlocal probability, calls
+        possible = model.answers(task, prompt)
+        if calls == len(chosen):
+            others.extend([*chosen, other] for other in range(1, len(possible)))
+            chosen.append(0)
+        share, answer = possible[chosen[calls]]
+        calls += 1
+        probability *= share
+        return f"Answer: {answer}"
+
+    right = task.right(await PATTERNS[pattern](ask, task))
+    return right, probability, calls, others

@@ -1,12 +1,5 @@
 """Four ways to have a question answered, each a coroutine over an `ask`; calls overlap.
 
-    single       one agent
-    vote         several agents, and the answer that most of them give
-    map_reduce   one agent a part, and code that puts the parts together
-    debate       agents who answer, see each other's answers and answer again, and a judge
-
-What they cost is calls: 1, as many as voters, as many as parts, and 2 to 5 for a debate of two.
-
 Source: voting is X. Wang et al., "Self-consistency improves chain of thought reasoning in language
 models" (2023); debate is Y. Du et al., "Improving factuality and reasoning in language models
 through multiagent debate" (2023), here with a judge, and ended early where all agree.
@@ -27,11 +20,7 @@ _PROPOSED = "Answers that were proposed:"
 
 
 async def single(ask: Ask, prompt: str) -> str:
-    """Return one agent's answer.
-
-    Example:
-        await single(lab.ask, "What is 12 + 30? End with a line that reads Answer: and the number.")
-    """
+    """Return one agent's answer."""
     return await _said(ask(prompt, agent="solver"))
 
 
@@ -47,9 +36,9 @@ async def map_reduce(ask: Ask, prompts: Sequence[str], join: Callable[[Sequence[
 
 
 async def debate(ask: Ask, prompt: str, *, debaters: int = 2) -> str:
-    """Return what the debaters agree on: immediately, or after they saw all answers.
+    """Return what the debaters agree on, at once or after they saw all answers; or a judge's word.
 
-    If they do not, a judge decides. The calls of a round run at the same time.
+    The calls of a round run at the same time: 2 to 5 calls for a debate of two.
     """
     answers = await _each(ask, [prompt] * debaters, "debater")
     if len(set(answers)) > 1:

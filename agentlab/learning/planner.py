@@ -26,9 +26,7 @@ _TEXT_OR_MENTION = re.compile(r'("(?:\\.|[^"\\])*"|\'(?:\\.|[^\'\\])*\')|\$(\d+)
 def read(plan: str, tools: Mapping[str, Function]) -> list[Function]:
     """Return the plan's calls as functions `s1`, `s2` ..., whose parameters name what they need.
 
-    Args:
-        plan: Lines of calls; empty ones, and the fences of a code block, do not count.
-        tools: Name -> function, async or not.
+    Empty lines, and the fences of a code block, do not count. `tools` may be async or not.
 
     Raises:
         ConfigError: If a line is no call, or no tool can be called like that. What the graph then
@@ -70,13 +68,12 @@ def _function(line: str, tools: Mapping[str, Function]) -> Function:
 
 
 def _parsed(line: str) -> tuple[str, str, ast.Call]:
-    match = _LINE.fullmatch(line)
-    if not match:
-        raise ValueError("it is no call of a tool, such as $1 = tool(arguments)")
-    call = ast.parse(_TEXT_OR_MENTION.sub(lambda m: m[1] or f"s{m[2]}", match[3]), mode="eval").body
-    if not (isinstance(call, ast.Call) and isinstance(call.func, ast.Name)):
-        raise ValueError("it is no call of a tool, such as $1 = tool(arguments)")
-    return match[1] or match[2], call.func.id, call
+    if match := _LINE.fullmatch(line):
+        code = _TEXT_OR_MENTION.sub(lambda m: m[1] or f"s{m[2]}", match[3])
+        call = ast.parse(code, mode="eval").body
+        if isinstance(call, ast.Call) and isinstance(call.func, ast.Name):
+            return match[1] or match[2], call.func.id, call
+    raise ValueError("it is no call of a tool, such as $1 = tool(arguments)")
 
 
 def _arguments(call: ast.Call, results: Mapping[str, Any]) -> tuple[list[Any], dict[str, Any]]:

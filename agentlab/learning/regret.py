@@ -1,8 +1,8 @@
 """What a policy that learns in real time earns, as a share of what an oracle would.
 
-Tasks and calls are real; how often an answer is right is SIMULATED (`skills`). A run's reward is 1
-for a right answer, less a price per call. `live` learns from the endpoint's own record. `World` and
-`follow` do it without a client, for thousands of runs: same tasks, answers and calls.
+Tasks and calls are real; how often an answer is right is SIMULATED (`SimulatedSkill`). A run's
+reward is 1 for a right answer, less a price per call. `live` learns from the endpoint's own record.
+`World` and `follow` do it without a client, for thousands of runs: same tasks, answers and calls.
 """
 
 from __future__ import annotations
@@ -17,8 +17,7 @@ from agentlab.clock import run_virtual
 from agentlab.engines.asking import Ask
 from agentlab.errors import ConfigError
 from agentlab.learning import tasks
-from agentlab.learning._bandit import Bandit
-from agentlab.learning._policies import NoContext, Policy, Static, Ucb1
+from agentlab.learning._bandit import Bandit, NoContext, Policy, Static, Ucb1
 from agentlab.learning._simulated_skill import SHIFTED, SKILLS, SimulatedSkill, expected
 from agentlab.learning.patterns import PATTERNS
 from agentlab.learning.tasks import KINDS, Task
@@ -45,13 +44,11 @@ class Run(NamedTuple):
     reward: float
 
 
-async def live(
-    policy: Policy, some_tasks: Iterable[Task], on: Callable[[Task], Ask], *, price: float = PRICE
-) -> list[Run]:
+async def live(policy: Policy, some_tasks: Iterable[Task], on: Callable[[Task], Ask]) -> list[Run]:
     """Let a policy choose the pattern of each task, run it, and let it learn from the outcome.
 
     Calls, time and tokens are those of a trace around each task, so nothing else may ask meanwhile.
-    An error of the model is raised, and nothing is learned from that task.
+    Nothing is learned from a task that fails.
 
     Args:
         on: Task -> who answers it: `SimulatedSkill(ask=lab.ask).on`, or `lambda task: lab.ask`
@@ -67,7 +64,7 @@ async def live(
         arm = policy.choose(task.kind)
         with trace() as t:
             right = task.right(await PATTERNS[arm](on(task), task))
-        reward = round(right - price * t.requests, 9)
+        reward = round(right - PRICE * t.requests, 9)
         policy.learn(task.kind, arm, reward)
         runs.append(Run(task.kind, arm, right, t.requests, t.makespan_s, t.tokens, reward))
     return runs
@@ -76,12 +73,9 @@ async def live(
 class World:
     """Tasks, and what each pattern would earn on each: equal for every policy.
 
-    Args:
-        shift_at: The task from which on the skills are `SHIFTED`, from 0 to below `runs`; None
-            leaves them as they are.
+    From the task `shift_at` on the skills are `SHIFTED`; None leaves them as they are.
 
     Attributes:
-        tasks: In order.
         rewards: For each task: pattern -> what it earns, as drawn.
         means: For each task: pattern -> what it earns on average.
 
@@ -90,18 +84,15 @@ class World:
     """
 
     def __init__(self, runs: int = 2000, *, seed: int = 7, shift_at: int | None = None):
-        if runs < 1:
-            raise ConfigError(f"needs 1 run or more, got {runs}")
-        if shift_at is not None and not 0 <= shift_at < runs:
+        if not 0 <= (shift_at or 0) < runs:
             raise ConfigError(
-                f"shift_at must be from 0 to {runs - 1}, one of the {runs} runs; got {shift_at}; "
-                "None is no shift"
+                f"needs 1 run or more, and shift_at None or one of them; got {runs}, {shift_at}"
             )
         self.tasks = tasks.sequence(runs, seed)
         shift_at = runs if shift_at is None else shift_at
         self.rewards = _earned(runs, seed)[:shift_at]
         if shift_at < runs:
-            self.rewards += _earned(runs, seed, since=shift_at, shifted=True)
+            self.rewards += _earned(runs, seed, shifted=True)[shift_at:]
         self.means = [
             mean_rewards(number >= shift_at)[task.kind] for number, task in enumerate(self.tasks)
         ]
@@ -130,34 +121,9 @@ class Learned(NamedTuple):
         """What its choices earn on average, as a share of the oracle's."""
         return sum(self.means) / sum(self.oracle)
 
-    @property
-    def drawn_share(self) -> float:
-        """What it did earn, luck included, as a share of what the oracle's choices earn."""
-        return sum(self.rewards) / sum(self.oracle)
-
-    @property
-    def curve(self) -> list[float]:
-        """The share of each `BLOCK` of runs."""
-        return [
-            sum(self.means[at : at + BLOCK]) / sum(self.oracle[at : at + BLOCK])
-            for at in range(0, len(self.means), BLOCK)
-        ]
-
-    @property
-    def regret(self) -> list[float]:
-        """How much less than the oracle it has earned, on average, by the end of each block."""
-        lost = [best - mean for best, mean in zip(self.oracle, self.means, strict=True)]
-        return [sum(lost[: at + BLOCK]) for at in range(0, len(lost), BLOCK)]
-
 
 def follow(policy: Policy, world: World) -> Learned:
-    """Let a policy choose and learn through all of a world's tasks.
-
-    Example:
-        >>> world = World(200)
-        >>> follow(Static(world.best_static), world).share < 1
-        True
-    """
+    """Let a policy choose and learn through all of a world's tasks."""
     arms, rewards = [], []
     for task, earned in zip(world.tasks, world.rewards, strict=True):
         arm = policy.choose(task.kind)
@@ -171,16 +137,14 @@ def follow(policy: Policy, world: World) -> Learned:
 class Curve(msgspec.Struct, frozen=True):
     """One policy in one scenario, over several seeds.
 
-    `share` is of what the oracle earns, by the mean rewards of what was chosen; `drawn_share` by
-    the rewards as drawn. `curve` and `regret` are means over the seeds, a point per block.
+    `share` is of what the oracle earns, by the mean rewards of what was chosen, and `curve` that of
+    each block of runs: means over the seeds.
     """
 
     share: float
     least_share: float
     most_share: float
-    drawn_share: float
     curve: list[float]
-    regret: list[float]
 
 
 class Scenario(msgspec.Struct, frozen=True):
@@ -193,36 +157,48 @@ class Scenario(msgspec.Struct, frozen=True):
     policies: dict[str, Curve]
 
 
-def policies(seed: int, best_static: str) -> dict[str, Policy]:
-    """Return name -> policy of those that are compared, new ones each time."""
-    return {
-        "Thompson": Bandit(ARMS, seed=seed),
-        "Thompson, forgets nothing": Bandit(ARMS, discount=1.0, seed=seed),
-        "UCB1": Ucb1(ARMS),
-        "Thompson, no context": NoContext(Bandit(ARMS, seed=seed)),
-        "best static": Static(best_static),
-    }
-
-
 def scenario(
     name: str, *, runs: int = 2000, seeds: Sequence[int] = range(1, 6), shift_at: int | None = None
 ) -> Scenario:
     """Follow all policies through the worlds of these seeds. Equal arguments give equal bytes.
 
-    Args:
-        shift_at: As for `World`; a multiple of `BLOCK`, so that no point of a curve is of both.
-
     Raises:
-        ConfigError: If `shift_at` is none of the runs, or no multiple of `BLOCK`.
+        ConfigError: If `shift_at` is none of the runs, or no multiple of `BLOCK`: a point of a
+            curve would be of both sides.
     """
     check_shift(runs, shift_at)
     learned: dict[str, list[Learned]] = {}
     for seed in seeds:
         world = World(runs, seed=seed, shift_at=shift_at)
-        for policy, chooser in policies(seed, world.best_static).items():
+        policies: dict[str, Policy] = {
+            "Thompson": Bandit(ARMS, seed=seed),
+            "Thompson, forgets nothing": Bandit(ARMS, discount=1.0, seed=seed),
+            "UCB1": Ucb1(ARMS),
+            "Thompson, no context": NoContext(ARMS, seed=seed),
+            "best static": Static(world.best_static),
+        }
+        for policy, chooser in policies.items():
             learned.setdefault(policy, []).append(follow(chooser, world))
     curves = {policy: _curve(of_seeds) for policy, of_seeds in learned.items()}
     return Scenario(name, runs, list(seeds), shift_at, curves)
+
+
+def _curve(learned: Sequence[Learned]) -> Curve:
+    shares = [one.share for one in learned]
+    blocks = [slice(at, at + BLOCK) for at in range(0, len(learned[0].means), BLOCK)]
+    return Curve(
+        share=_mean(shares),
+        least_share=round(min(shares), 4),
+        most_share=round(max(shares), 4),
+        curve=[
+            _mean([sum(one.means[block]) / sum(one.oracle[block]) for one in learned])
+            for block in blocks
+        ],
+    )
+
+
+def _mean(numbers: Sequence[float]) -> float:
+    return round(sum(numbers) / len(numbers), 4)
 
 
 def check_shift(runs: int, shift_at: int | None) -> None:
@@ -240,10 +216,8 @@ def check_shift(runs: int, shift_at: int | None) -> None:
 def recovery(curve: Sequence[float], shift_at: int, *, share: float = 0.9) -> int | None:
     """Return after how many runs the share is back, to stay until the end; None if it never is.
 
-    The curve's points stand for blocks, so `shift_at` is a multiple of `BLOCK`.
-
     Raises:
-        ConfigError: If it is not, or lies beyond the curve.
+        ConfigError: If `shift_at` is no multiple of `BLOCK`, or lies beyond the curve.
 
     Example:
         >>> recovery([0.9, 0.95, 0.4, 0.8, 0.92, 0.93], shift_at=200)
@@ -261,21 +235,19 @@ def mean_rewards(shifted: bool = False) -> dict[str, dict[str, float]]:
     """Return kind -> pattern -> what it earns on average, exactly."""
     model = SimulatedSkill(SHIFTED if shifted else SKILLS)
 
-    async def all_of_them() -> dict[str, dict[str, float]]:
-        return {kind: {arm: await mean(tasks.draw(kind, 0), arm) for arm in ARMS} for kind in KINDS}
-
-    async def mean(task: Task, arm: str) -> float:
-        right, calls = await expected(model, task, arm)
+    async def mean(kind: str, arm: str) -> float:
+        right, calls = await expected(model, tasks.draw(kind, 0), arm)
         return round(right - PRICE * calls, 9)
+
+    async def all_of_them() -> dict[str, dict[str, float]]:
+        return {kind: {arm: await mean(kind, arm) for arm in ARMS} for kind in KINDS}
 
     return run_virtual(all_of_them()).result
 
 
 @cache
-def _earned(
-    runs: int, seed: int, *, since: int = 0, shifted: bool = False
-) -> list[dict[str, float]]:
-    """Return pattern -> reward for each task from `since` on; nobody is asked for time."""
+def _earned(runs: int, seed: int, *, shifted: bool = False) -> list[dict[str, float]]:
+    """Return pattern -> reward for each task; nobody is asked for time."""
 
     async def earned(task: Task, arm: str) -> float:
         calls = 0
@@ -290,23 +262,7 @@ def _earned(
         return round(right - PRICE * calls, 9)
 
     async def all_of_them() -> list[dict[str, float]]:
-        some = tasks.sequence(runs, seed)[since:]
+        some = tasks.sequence(runs, seed)
         return [{arm: await earned(task, arm) for arm in ARMS} for task in some]
 
     return run_virtual(all_of_them()).result
-
-
-def _curve(learned: Sequence[Learned]) -> Curve:
-    shares = [one.share for one in learned]
-    return Curve(
-        share=_mean(shares),
-        least_share=round(min(shares), 4),
-        most_share=round(max(shares), 4),
-        drawn_share=_mean([one.drawn_share for one in learned]),
-        curve=[_mean(points) for points in zip(*(one.curve for one in learned), strict=True)],
-        regret=[_mean(points) for points in zip(*(one.regret for one in learned), strict=True)],
-    )
-
-
-def _mean(numbers: Sequence[float]) -> float:
-    return round(sum(numbers) / len(numbers), 4)

@@ -1,7 +1,6 @@
 """Tasks whose right answer is computed, so that a program can check what an agent says.
 
-There are five kinds, of which four can be split into parts that are put together again. The
-fifth, a chain, cannot: its parts do not know what the steps before them came to.
+Of the five kinds a chain cannot be split: its parts do not know what the steps before came to.
 """
 
 from __future__ import annotations
@@ -35,9 +34,7 @@ class Question(msgspec.Struct, frozen=True):
 class Task(msgspec.Struct, frozen=True):
     """A question that can be checked, and the parts into which it can be split.
 
-    Attributes:
-        number: Its place among the tasks of one run; with `kind` it tells it from all others.
-        parts: Smaller questions; `join` makes one answer of theirs.
+    `number` is its place among the tasks of one run.
     """
 
     kind: str
@@ -46,13 +43,7 @@ class Task(msgspec.Struct, frozen=True):
     parts: tuple[Question, ...]
 
     def right(self, text: str) -> bool:
-        """Return whether an agent's words give the right answer.
-
-        Example:
-            >>> task = draw("arithmetic", 0)
-            >>> task.right(f"I add them up.\\nAnswer: {task.whole.answer}."), task.right("Answer:")
-            (True, False)
-        """
+        """Return whether an agent's words give the right answer."""
         return said(text) == self.whole.answer
 
     def join(self, texts: Sequence[str]) -> str:
@@ -88,55 +79,42 @@ def draw(kind: str, number: int, seed: int = 7) -> Task:
 
 
 def sequence(many: int, seed: int = 7) -> list[Task]:
-    """Return tasks of kinds drawn at random.
-
-    Example:
-        >>> [task.kind for task in sequence(3)] == [task.kind for task in sequence(3)]
-        True
-    """
+    """Return tasks of kinds drawn at random, the same ones for the same seed."""
     chance = seeded_random.generator(seed, b"", many, "kinds")
     return [draw(chance.choice(KINDS), number, seed) for number in range(many)]
 
 
 def _arithmetic(chance: random.Random) -> list[Question]:
     numbers = [chance.randint(10, 99) for _ in range(2 * _PARTS)]
-    return [
-        _number(f"What is {' + '.join(map(str, some))}?", sum(some)) for some in _and_parts(numbers)
-    ]
+    return [_number(f"What is {' + '.join(map(str, n))}?", sum(n)) for n in _and_parts(numbers)]
 
 
 def _reversing(chance: random.Random) -> list[Question]:
     letters = "".join(chance.sample(ascii_lowercase, 3 * _PARTS))  # no two alike, see _mistakes
+    ask = "Write these letters backwards:"
     return [
-        _question(
-            f"Write these letters backwards: {some}", some[::-1], _mistakes(some[::-1]), "letters"
-        )
+        _question(f"{ask} {some}", some[::-1], _mistakes(some[::-1]), "letters")
         for some in _and_parts(letters)
     ]
 
 
 def _counting(chance: random.Random) -> list[Question]:
     numbers = [chance.randint(10, 99) for _ in range(12 * _PARTS)]
+    ask = "How many of these numbers are above 50?"
     return [
-        _number(
-            f"How many of these numbers are above 50? {_listed(some)}",
-            sum(number > 50 for number in some),
-        )
+        _number(f"{ask} {_listed(some)}", sum(number > 50 for number in some))
         for some in _and_parts(numbers)
     ]
 
 
 def _sorting(chance: random.Random) -> list[Question]:
     numbers = chance.sample(range(10, 100), 6 * _PARTS)  # no two alike, see _mistakes
-    return [
-        _question(
-            f"Sort these numbers, the smallest first: {_listed(some)}",
-            _listed(sorted(some)),
-            [_listed(wrong) for wrong in _mistakes(sorted(some))],
-            "numbers, with commas",
-        )
-        for some in _and_parts(numbers)
-    ]
+    found = []
+    for some in _and_parts(numbers):
+        prompt, right = f"Sort these numbers, the smallest first: {_listed(some)}", sorted(some)
+        mistakes = [_listed(wrong) for wrong in _mistakes(right)]
+        found.append(_question(prompt, _listed(right), mistakes, "numbers, with commas"))
+    return found
 
 
 def _chain(chance: random.Random) -> list[Question]:
