@@ -12,7 +12,7 @@ from typing import Any
 import httpx
 import openai
 import pytest
-from classroom_process import jain, small_preset
+from classroom_process import small_preset
 from serving import serving
 
 from agentlab.classroom import _door, _roster, start
@@ -66,7 +66,6 @@ async def teach(served: Any, changes: Any, key: str = TOKEN) -> httpx.Response:
 
 
 async def board(served: Any) -> dict[str, Any]:
-    await asyncio.sleep(0.1)  # for so long all who look are told the same
     return (await get(served, "/classroom/board")).json()
 
 
@@ -146,25 +145,23 @@ def test_names_are_compared_without_case_and_shown_as_first_given():
     assert [one.learner(key) for key in ("Ada", "ADA", "ada")] == ["Ada"] * 3
 
 
-def test_a_class_list_refuses_others_and_suggests_the_nearest():
-    """A typing error is told the name that was meant; a stranger to ask."""
+def test_a_class_list_refuses_others():
+    """They are told whom to ask."""
     one = Roster(["Ada", "Grace"])
     assert one.learner("grace") == "Grace"
-    with pytest.raises(NotALearner, match="'gracee' is not on the class list; did you mean 'Grac"):
+    with pytest.raises(NotALearner, match="'gracee' is not on the class list; ask your teacher"):
         one.learner("gracee")
-    with pytest.raises(NotALearner, match="ask your teacher"):
-        one.learner("somebody")
 
 
-def test_an_open_class_is_full_some_time():
-    """A script that makes up names meets an end; clearing makes room."""
-    one = Roster()
+def test_an_open_class_has_so_many_places():
+    """Beyond that the longest silent makes room, and is back when it asks again."""
+    one, left = Roster(), []
+    one.on_leave = left.append
     for number in range(MOST_LEARNERS):
         one.learner(f"n{number}")
-    with pytest.raises(NotALearner, match="full"):
-        one.learner("late")
-    one.forget()
-    assert one.learner("late") == "late"
+    one.learner("n0")
+    assert [one.learner("late"), *left] == ["late", "n1"]
+    assert one.learner("n1") == "n1" and len(one.names) == MOST_LEARNERS
 
 
 def test_a_class_list_is_a_file_of_names(tmp_path):
@@ -357,33 +354,6 @@ def test_planned_faults_count_by_learner():
 # ---------------------------------------------------------------- fair shares
 
 
-def test_thirty_learners_share_a_model_fairly(tmp_path):
-    """Six slots, 300 s, learner k with k + 1 in flight: 30 answers each; Jain's index over .999."""
-    served = room(preset=small_preset(tmp_path, slots=6))
-    names = [f"learner-{number:02}" for number in range(30)]
-
-    async def keeps_asking(who: str) -> None:
-        while True:
-            await ask(served, who)
-
-    async def main() -> None:
-        asking = [
-            asyncio.ensure_future(keeps_asking(who))
-            for number, who in enumerate(names)
-            for _ in range(number + 1)
-        ]
-        await asyncio.sleep(300.1)
-        for task in asking:
-            task.cancel()
-        await asyncio.gather(*asking, return_exceptions=True)
-
-    run_virtual(main())
-    answers = served_answers(served._endpoint.recorder.since(0))
-    assert sum(answers.values()) == 900
-    assert set(answers.values()) <= {29, 30, 31}
-    assert jain(answers.values()) > 0.999
-
-
 def test_a_newcomers_first_request_does_not_wait_behind_a_backlog(tmp_path):
     """One slot, 200 of one learner's: the newcomer waits for the one that is served, 1.9 s."""
     served = room(preset=small_preset(tmp_path, slots=1))
@@ -570,7 +540,7 @@ def test_a_pause_holds_new_requests_and_lets_others_end():
         await teach(served, {"paused": True})
         await asyncio.sleep(0.5)
         held = asyncio.ensure_future(ask(served, "Bo"))
-        await asyncio.sleep(58.9)
+        await asyncio.sleep(59)
         seen = await board(served)
         await teach(served, {"paused": False})
         await asyncio.gather(before, held)
@@ -623,7 +593,7 @@ def test_counting_anew_keeps_what_is_in_flight():
 
 
 def test_the_board_shows_who_has_what_in_flight(tmp_path):
-    """One slot: by learner and agent, what is answered and what waits; 1.9 s the longest."""
+    """One slot: by learner and agent, what is answered and what waits."""
     served = room(preset=small_preset(tmp_path, slots=1))
 
     async def main() -> dict[str, Any]:
@@ -639,7 +609,7 @@ def test_the_board_shows_who_has_what_in_flight(tmp_path):
     seen = run_virtual(main()).result
     rows = {row["learner"]: row["agents"] for row in seen["learners"]}
     assert rows == {"Ada": [["writer", 1, 1]], "Bo": [["editor", 0, 1]]}
-    assert (seen["in_flight"], seen["waiting"], seen["longest_wait_s"]) == (3, 2, 1.9)
+    assert (seen["in_flight"], seen["waiting"]) == (3, 2)
 
 
 def test_outcomes_are_counted_by_kind():
@@ -666,12 +636,12 @@ def test_throughput_is_of_the_last_minute():
         )  # fmt: skip
         one.end(span)
     seen, later = one.numbers(now_s=130.0), one.numbers(now_s=190.0)
-    assert (seen["answers_per_minute"], seen["tokens_per_s"]) == (30.0, 10.0)
+    assert seen["answers_per_minute"] == 30.0
     assert (later["answers_per_minute"], later["answered"]) == (0.0, 30)
 
 
 def test_many_agents_of_one_learner_are_few_lines():
-    """Six at most: the largest by name, the rest as others, and no request is lost."""
+    """Six at most: the first by name, the rest as others, and no request is lost."""
     one = Board(window_s=60)
     for number in range(50):
         for copy in range(3 if number < 5 else 1):

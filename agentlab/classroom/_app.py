@@ -11,7 +11,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -59,8 +58,6 @@ _HEADERS = [
     (b"referrer-policy", b"no-referrer"),
     (b"cache-control", b"no-store"),
 ]
-_FRESH_S = 0.1
-"""For so long, by a watch, all who look at the board get the same numbers."""
 
 
 class _Removal(msgspec.Struct, forbid_unknown_fields=True):
@@ -88,7 +85,7 @@ class Classroom:
         self.urls: list[str] = []
         self._roster = roster or Roster()
         self._roster.on_leave = room.forget
-        self._door = ClassroomDoor(self._roster, token=token, host=host, time_scale=room.time_scale)
+        self._door = ClassroomDoor(self._roster, token=token, host=host)
 
         def end(span: Span) -> None:
             room.board.end(span)
@@ -100,7 +97,6 @@ class Classroom:
         self._files = {
             path: (_PAGE.joinpath(name).read_bytes(), kind) for path, (name, kind) in _FILES.items()
         }
-        self._board: tuple[float, dict[str, Any]] | None = None
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["path"] != "/" and not scope["path"].startswith("/classroom"):
@@ -143,13 +139,11 @@ class Classroom:
             raise RequestError(400, f"The settings are not JSON: {error}.") from None
         except ConfigError as error:
             raise RequestError(400, str(error), code="invalid_settings") from None
-        self._board = None
         return self._settings()
 
     def _clear(self, body: bytes) -> dict[str, Any]:
         self.room.board.clear()
         self._roster.forget()
-        self._board = None
         return self._numbers()
 
     def _remove(self, body: bytes) -> dict[str, Any]:
@@ -159,7 +153,6 @@ class Classroom:
             raise RequestError(400, f'Give {{"name": "..."}}: {error}.', param="name") from None
         except NotALearner as error:
             raise RequestError(404, str(error), param="name", code="no_such_learner") from None
-        self._board = None
         message = (
             f"{name} is removed, with its counts. If the name comes again it is refused, until you "
             "reset the counts; what it has in flight goes on."
@@ -167,20 +160,16 @@ class Classroom:
         return {"removed": name, "message": message}
 
     def _numbers(self) -> dict[str, Any]:
-        now = asyncio.get_running_loop().time()
-        if self._board is None or now - self._board[0] >= _FRESH_S:
-            room, preset = self.room, self.room.preset
-            shown = {
-                **room.numbers(self._roster.names),
-                "paused": room.controls.paused,
-                "preset": room.controls.preset and Path(room.controls.preset).stem,
-                "slots": preset.physics.slots if preset else None,
-                "time_scale": room.time_scale,
-                "urls": self.urls,
-                "join": in_a_notebook(self.urls[0]) if self.urls else [],
-            }
-            self._board = (now, shown)
-        return self._board[1]
+        room, preset = self.room, self.room.preset
+        return {
+            **room.numbers(self._roster.names),
+            "paused": room.controls.paused,
+            "preset": room.controls.preset and Path(room.controls.preset).stem,
+            "slots": preset.physics.slots if preset else None,
+            "time_scale": room.time_scale,
+            "urls": self.urls,
+            "join": in_a_notebook(self.urls[0]) if self.urls else [],
+        }
 
 
 _TEACHERS: dict[tuple[str, str], Callable[[Classroom, bytes], dict[str, Any]]] = {

@@ -103,7 +103,7 @@ class Room:
         self.paid = self._model is not None and self._model.paid
         self.board = Board(window_s=max(60.0, _WINDOW_S * self.time_scale))
         self._epoch: float | None = None
-        self._queues: list[FairQueue] = []
+        self._queue = FairQueue()
         self._held: Counter[tuple[str, str]] = Counter()
         self._open = asyncio.Event()
         self._open.set()
@@ -141,17 +141,13 @@ class Room:
     def forget(self, learner: str) -> None:
         """Drop what is counted and kept of a learner; what they have in flight goes on."""
         self.board.forget(learner)
+        self._queue.forget(learner)
         self._shares.forget(learner)
         self._gates.pop(learner, None)
 
     def numbers(self, names: list[str]) -> dict[str, Any]:
         """Return what the projector shows; of `names` even those who have not asked yet."""
-        self._queues = [queue for queue in self._queues if queue or queue is self._queues[-1]]
-        waiting = sum((queue.waiting for queue in self._queues), Counter(self._held))
-        arrived = [at_s for queue in self._queues if (at_s := queue.oldest_s) is not None]
-        return self.board.numbers(
-            self.now_s(), waiting, oldest_s=min(arrived, default=None), names=names
-        )
+        return self.board.numbers(self.now_s(), self._queue.waiting + self._held, names=names)
 
     @property
     def preset(self) -> presets.Preset | None:
@@ -169,11 +165,15 @@ class Room:
 
             if self._epoch is None:  # only now there is a loop whose clock can be read
                 self._epoch = asyncio.get_running_loop().time()
-            queue, scale, epoch = FairQueue(slot_time), self.time_scale, self._epoch
-            self._queues.append(queue)
-            self._model = self._recorded(
-                LocalModel(preset, self._settings, time_scale=scale, queue=queue, epoch=epoch)
+            self._queue = FairQueue(slot_time)
+            local = LocalModel(
+                preset,
+                self._settings,
+                time_scale=self.time_scale,
+                queue=self._queue,
+                epoch=self._epoch,
             )
+            self._model = self._recorded(local)
         return self._model
 
     def _recorded(self, model: Model) -> Model:

@@ -10,7 +10,7 @@ from typing import Any
 from agentlab.classroom import _roster
 from agentlab.classroom._app import Classroom, in_a_notebook
 from agentlab.classroom._door import own_addresses
-from agentlab.classroom._roster import NAMES_PER_ADDRESS, Roster
+from agentlab.classroom._roster import Roster
 from agentlab.endpoint.server.app import OnEnd
 from agentlab.endpoint.server.serve import HOST, serve
 from agentlab.errors import ConfigError
@@ -21,7 +21,7 @@ PRESET = "class"
 
 _LETTERS = "abcdefghjkmnpqrstuvwxyz23456789"  # none that look like others on a projector
 _EVERYWHERE = {"0.0.0.0", "::"}
-_SHORTEST_TOKEN, _FEWEST_DIFFERENT = 8, 5
+_SHORTEST_TOKEN = 12
 
 
 def class_settings(**given: Any) -> Settings:
@@ -37,7 +37,6 @@ def serve_class(
     host: str | None = None,
     learners: str | None = None,
     token: str | None = None,
-    names_per_address: int | None = None,
     yes: bool | None = False,
     on_end: OnEnd | None = None,
 ) -> None:
@@ -47,7 +46,6 @@ def serve_class(
         host: The address to listen on; None for loopback, 0.0.0.0 for all of this machine's.
         learners: A file with the class list; None lets any name in.
         token: The teacher's; None makes one.
-        names_per_address: How many names of an open class may come from one address.
         yes: Let the class ask a real model, which costs money.
 
     Raises:
@@ -55,21 +53,10 @@ def serve_class(
             the class list or the token cannot be used.
     """
     host, token = host or HOST, token or new_token()
-    per_address = NAMES_PER_ADDRESS if names_per_address is None else names_per_address
-    if not (len(token) >= _SHORTEST_TOKEN and re.fullmatch("[!-~]+", token)):
+    if not re.fullmatch(f"[!-~]{{{_SHORTEST_TOKEN},}}", token):
         raise ConfigError(
             f"a token has at least {_SHORTEST_TOKEN} letters or digits, got one of {len(token)}; "
             "leave --token out, and one is made"
-        )
-    if len(set(token)) < _FEWEST_DIFFERENT:
-        raise ConfigError(
-            f"a token has at least {_FEWEST_DIFFERENT} different letters or digits, or it is soon "
-            "guessed; leave --token out, and one is made"
-        )
-    if per_address < 1:
-        raise ConfigError(
-            f"--names-per-address is a whole number from 1, got {per_address}; "
-            "with --learners FILE there is no such limit"
         )
     if settings.real and (learners is None or not yes):
         raise ConfigError(
@@ -78,10 +65,7 @@ def serve_class(
             "or give the class list with --learners FILE, and add --yes"
         )
     listed = None if learners is None else _roster.load(learners)
-    who = Roster(listed, per_address=per_address)
-    if who.has(token):
-        raise ConfigError("the token is a name of the class list; leave --token out")
-    room = Classroom(settings, token=token, roster=who, host=host, on_end=on_end)
+    room = Classroom(settings, token=token, roster=Roster(listed), host=host, on_end=on_end)
 
     def announce(url: str) -> None:
         room.urls[:] = urls(url, own_addresses() if host in _EVERYWHERE else [])

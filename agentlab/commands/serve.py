@@ -21,7 +21,7 @@ DESCRIPTION = (
     "With OPENAI_BASE_URL or OPENAI_API_KEY set, it forwards to that model (AGENTLAB_LOCAL=1 keeps "
     "the local one)."
 )
-_OF_A_CLASS = ("host", "learners", "token", "names_per_address", "yes")
+_OF_A_CLASS = ("host", "learners", "token", "yes")
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
@@ -46,12 +46,6 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     add("--host", help="of a class: where to listen; 0.0.0.0 lets the network in")
     add("--learners", metavar="FILE", help="of a class: its list, one name per line")
     add("--token", help="of a class: the teacher's; left out, one is made")
-    add(
-        "--names-per-address",
-        type=int,
-        metavar="N",
-        help="of a class without a list: how many may come from one address (default 40)",
-    )
     add(
         "--yes",
         action="store_const",
@@ -78,7 +72,7 @@ def run(options: argparse.Namespace) -> int:
         on_end = _to_file(options.trace, stack) if options.trace else None
         for name, value in of_a_class.items():
             if value is not None:
-                raise ConfigError(f"--{name.replace('_', '-')} is for a class; add --classroom")
+                raise ConfigError(f"--{name} is for a class; add --classroom")
         lab_key = f"lab-{secrets.token_urlsafe(24)}"
         serve(
             build_app(chosen, lab_key=lab_key, on_end=on_end),

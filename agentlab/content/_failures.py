@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from agentlab.content._topics import one_line, without_halves
+from agentlab.content._topics import clean, one_line
 from agentlab.errors import (
     AgentLabError,
     AnswerTruncated,
@@ -41,17 +41,6 @@ def is_everybodys(error: BaseException) -> bool:
     return status in (401, 402, 403, 404, 410)
 
 
-def may_end_soon(error: BaseException, *, was_there: bool) -> bool:
-    """Return True for a refusal that says "later", and for what passes if all was well before.
-
-    A server that nobody has reached yet, or that has sent nothing but nonsense, is a wrong one.
-    """
-    met = last(error)
-    gone = getattr(met, "code", None) == "upstream_unreachable"
-    later = getattr(met, "status", 0) >= 400 and not gone
-    return classify(met).retry and (was_there or later)
-
-
 def is_final(error: BaseException) -> bool:
     """Return True where asking again would bring the same: cut off, filtered or refused."""
     met = last(error)
@@ -59,21 +48,14 @@ def is_final(error: BaseException) -> bool:
 
 
 def in_words(error: BaseException, step: str, content_type: str) -> str:
-    """Say a failure in a line, with the step's name and the setting that is the way out.
-
-    Whatever an endpoint wrote into it, it can be recorded and shown in a terminal.
-    """
-    met, file = last(error), f"data/workflows/{content_type}.yaml"
-    said = without_halves(one_line(str(error))) or type(error).__name__
+    """Say a failure in a line that can be recorded and shown, with the way out if there is one."""
+    met, said = last(error), clean(one_line(str(error))) or type(error).__name__
     if len(said) > 2000:  # a whole page
         said = f"{said[:1000]} ... {said[-900:]}"
     if isinstance(met, TimeoutError):
         return f"{said}; raise timeout_seconds"
     if isinstance(met, ReasoningExhausted | AnswerTruncated):
-        return f"{step!r}: {said} (in {file})"
+        return f"{step!r}: {said} (in data/workflows/{content_type}.yaml)"
     if isinstance(error, IncompleteAnswer) or not isinstance(error, AgentLabError | OSError):
-        return f"{step!r}: {said}"  # what was given up is named already
-    param = getattr(met, "param", None) or ""
-    if any(name in param for name in ("temperature", "max_tokens", "max_completion_tokens")):
-        return f"{said}; the steps in {file} set it, and null leaves it out"
-    return said
+        return f"{step!r}: {said}"
+    return said  # what was given up is named already

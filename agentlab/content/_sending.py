@@ -10,12 +10,9 @@ from agentlab import lab
 from agentlab.clock import is_virtual
 from agentlab.content import _failures
 from agentlab.content._settings import Settings
-from agentlab.errors import Stopped
+from agentlab.errors import ReasoningExhausted, Stopped
 from agentlab.lab.connection import log
 from agentlab.resilience import Breaker, Guard, Monitor, RateLimit, Retry, classify
-
-_TOLD_FROM_S = 30.0
-"""So many real seconds without a request are told, because they look like a program that hangs."""
 
 
 class Sender:
@@ -94,11 +91,7 @@ class Sender:
 
     @asynccontextmanager
     async def watched(self) -> AsyncIterator[None]:
-        """Tell of a time in which nothing is sent, and stop if it is longer than any wait may be.
-
-        The limits that an endpoint tells may be such that the next request is never sent.
-        """
-        self._sent_s = lab.now_s()
+        """Stop if nothing is sent for longer than any wait may be, because of a limit, say."""
         watching = asyncio.create_task(self._watch())
         try:
             yield
@@ -111,28 +104,15 @@ class Sender:
         # What an endpoint may ask for, back-off on top, and the turn at a rate of our own.
         longest_s = chosen.longest_wait_seconds + Retry().most_s
         longest_s += 60 / (chosen.requests_per_minute or 60)
-        told_s = min(_TOLD_FROM_S * lab.model_seconds_a_second(), longest_s)
-        since_s, wait_s = lab.now_s(), told_s
-        while True:
-            await lab.sleep_until(since_s + wait_s)
-            last_s = lab.now_s() if self._in_flight else self._sent_s
-            if last_s > since_s:
-                since_s, wait_s = last_s, told_s
-                continue
-            if wait_s == longest_s:
-                break
-            wait_s = longest_s
-            if not is_virtual():
-                log.warning(
-                    "nothing was sent for %.0f s, because of limits or waits that the endpoint "
-                    "tells; after %g model seconds the batch stops",
-                    _TOLD_FROM_S,
-                    longest_s,
-                )
+        self._sent_s, since_s = lab.now_s(), None
+        while since_s != self._sent_s:
+            since_s = self._sent_s
+            await lab.sleep_until(since_s + longest_s)
+            if self._in_flight:
+                self._sent_s = lab.now_s()
         self.stop(
             f"nothing was sent for {longest_s:g} model seconds, because the endpoint's limits "
-            "allow nothing sooner; longest_wait_seconds is "
-            f"{chosen.longest_wait_seconds:g}"
+            f"allow nothing sooner; longest_wait_seconds is {chosen.longest_wait_seconds:g}"
         )
 
     async def is_everybodys(self, error: BaseException, said: str) -> bool:
@@ -142,7 +122,8 @@ class Sender:
             said: The failure in words.
         """
         longest_s = self._settings.longest_wait_seconds
-        if _failures.is_everybodys(error):
+        wasted = isinstance(_failures.last(error), ReasoningExhausted) and not self._answered
+        if _failures.is_everybodys(error) or wasted:
             self.stop(f"no topic can succeed: {said}")
             return True
         if (asked_s := self._pace.paused_s) > longest_s:
@@ -161,13 +142,10 @@ class Sender:
             met = error if limited else await self._probe()
             if met is None or _failures.passes(met) != passing:
                 return False
-            why = "nothing is answered" if passing else "no topic can succeed"
-            if _failures.may_end_soon(met, was_there=self._answered > 0):
-                self._outages += 1
-                why += f" within {longest_s:g} model seconds"
-                met = await self._outlast(met)
-            if met is not None:
-                self.stop(f"{why}: {said}")
+            self._outages += 1
+            if await self._outlast(met) is not None:
+                late = f"nothing is answered within {longest_s:g} model seconds"
+                self.stop(f"{late if passing else 'no topic can succeed'}: {said}")
         return True
 
     async def _outlast(self, met: BaseException | None) -> BaseException | None:

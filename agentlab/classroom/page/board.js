@@ -146,8 +146,7 @@ function drawTable(numbers) {
   byId("rows").replaceChildren(...rows);
   setText(
     byId("more"),
-    `All: ${numbers.in_flight} in flight, longest wait ${numbers.longest_wait_s} model seconds, ` +
-      `${numbers.tokens_per_s} tokens a model second, ${numbers.gone} hung up, ` +
+    `All: ${numbers.in_flight} in flight, ${numbers.gone} hung up, ` +
       `${numbers.strangers} without a name of this class.`,
   );
 }
