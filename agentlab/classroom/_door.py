@@ -15,7 +15,6 @@ import hmac
 import ipaddress
 import socket
 from collections.abc import Callable
-from functools import lru_cache
 
 from agentlab.classroom._roster import TEACHER, NotALearner, Roster
 from agentlab.endpoint.contract.asgi import Scope, header
@@ -25,10 +24,9 @@ from agentlab.endpoint.server.access import foreign, hostname
 
 
 class ClassroomDoor:
-    """Lets learners in by their names, and shows each the spans that are theirs.
+    """Lets learners in by their names, and shows each their own spans; the `token` shows all.
 
-    The teacher's `token` shows all spans. `host` is the address that the endpoint
-    listens on; if it is a name, it is let in, too.
+    `host` is the address that the endpoint listens on; if it is a name, it is let in, too.
     """
 
     def __init__(self, roster: Roster, *, token: str, host: str):
@@ -78,33 +76,22 @@ def own_names() -> set[str]:
 
 
 def own_addresses() -> list[str]:
-    """Return this machine's addresses but loopback, that of the network which leads outside first.
+    """Return the addresses that learners may be told, that of the default route first.
 
-    The others may be a VPN's, or a bridge's to virtual machines, where no learner is.
+    The others may be a VPN's, or a bridge's to virtual machines. Loopback is nobody else's, and
+    link-local ones (169.254) are what a machine without a network gives itself.
     """
     import psutil
 
+    outward = _outward_address()
     found = {
-        address.address
+        ipaddress.ip_address(address.address)
         for interface in psutil.net_if_addrs().values()
         for address in interface
         if address.family == socket.AF_INET
     }
-    return in_order(found, _outward_address())
-
-
-def in_order(found: set[str], outward: str | None) -> list[str]:
-    """Return the addresses that learners may be told, the likeliest first.
-
-    Link-local ones (169.254) are what a machine without a network gives itself.
-
-    Example:
-        >>> in_order({"127.0.0.1", "169.254.7.7", "10.8.0.2", "192.168.1.20"}, "192.168.1.20")
-        ['192.168.1.20', '10.8.0.2']
-    """
-    numbers = {each: ipaddress.ip_address(each) for each in found}
-    kept = [e for e, number in numbers.items() if not number.is_loopback | number.is_link_local]
-    return sorted(kept, key=lambda each: (each != outward, numbers[each].packed))
+    kept = [each for each in found if not (each.is_loopback or each.is_link_local)]
+    return sorted(map(str, kept), key=lambda each: (each != outward, ipaddress.ip_address(each)))
 
 
 def _outward_address() -> str | None:
@@ -125,7 +112,6 @@ def _key(scope: Scope) -> str:
         return sent.decode("latin-1")
 
 
-@lru_cache(maxsize=256)
 def _in_figures(host: str) -> bool:
     try:
         ipaddress.ip_address(hostname(host))

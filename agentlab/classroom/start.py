@@ -66,12 +66,12 @@ def serve_class(
         )
     listed = None if learners is None else _roster.load(learners)
     room = Classroom(settings, token=token, roster=Roster(listed), host=host, on_end=on_end)
+    who = f"the {len(listed)} names of the class list" if listed else "any name"
+    model = settings.replay or settings.upstream or f"preset {settings.preset}"
 
     def announce(url: str) -> None:
-        room.urls[:] = urls(url, own_addresses() if host in _EVERYWHERE else [])
-        scale = room.room.time_scale
-        said = welcome(settings, room.urls, time_scale=scale, host=host, token=token, listed=listed)
-        print(said, flush=True)
+        room.urls[:] = urls(url, own_addresses())
+        print(welcome(room, host=host, token=token, who=who, model=model), flush=True)
 
     serve(room, port, announce=announce, host=host)
 
@@ -94,34 +94,25 @@ def urls(url: str, addresses: list[str]) -> list[str]:
     return [f"http://{address}:{rest}" for address in addresses or [HOST]]
 
 
-def welcome(
-    settings: Settings,
-    urls: list[str],
-    *,
-    time_scale: float,
-    host: str,
-    token: str,
-    listed: list[str] | None,
-) -> str:
-    """Return what the teacher reads in the terminal."""
-    port = urls[0].rpartition(":")[2].removesuffix("/v1")
-    here = HOST if host in (*_EVERYWHERE, HOST) else host
-    who = f"the {len(listed)} names of the class list" if listed else "any name"
-    model = settings.upstream if settings.real else settings.replay or f"preset {settings.preset}"
+def welcome(room: Classroom, *, host: str, token: str, who: str, model: str) -> str:
+    """Return what the teacher reads in the terminal: `who` may ask which `model`."""
+    first, *others = room.urls
+    port = first.rpartition(":")[2].removesuffix("/v1")
+    here = HOST if host in _EVERYWHERE else host
     network = (
         "Only this machine can reach it; --host 0.0.0.0 lets the class in."
         if host in (HOST, "localhost")
         else "ANYBODY ON THIS NETWORK can reach it, unencrypted. Stop it after class."
     )
-    notebook = "\n".join(f"    {line}" for line in in_a_notebook(urls[0]))
-    others = f"\n  Also at     {', '.join(urls[1:])}" if urls[1:] else ""
+    notebook = "\n".join(f"    {line}" for line in in_a_notebook(first))
+    also = f"\n  Also at     {', '.join(others)}" if others else ""
     return f"""\
-Classroom ({model}, {time_scale:g} model seconds a second). {network}
+Classroom ({model}, {room.room.time_scale:g} model seconds a second). {network}
   Projector   http://{here}:{port}/classroom
   Token       {token}   (for the teacher's settings on that page; show it to nobody)
   Learners    ({who}), in a notebook:
 {notebook}
   or in the terminal, before `make lab` (Windows: docs/classroom.md):
-    export OPENAI_BASE_URL={urls[0]}
-    export OPENAI_API_KEY=your-name{others}
+    export OPENAI_BASE_URL={first}
+    export OPENAI_API_KEY=your-name{also}
 Ctrl-C stops it."""

@@ -29,7 +29,7 @@ class Claim:
         try:
             self.file = Path(os.path.realpath(where))
             if self.file.exists() and not self.file.is_file():
-                raise ConfigError(f"journal {where} is no file; give a file's path")
+                raise OSError("it is no file")
             self.file.parent.mkdir(parents=True, exist_ok=True)
             self._spare = Path(f"{self.file}.spare")
             self._lock = filelock.FileLock(f"{self.file}.lock", timeout=0)
@@ -38,8 +38,8 @@ class Claim:
             raise ConfigError(
                 f"another process writes {where}; wait until it has ended, or choose another folder"
             ) from None
-        except (OSError, UnicodeEncodeError) as error:
-            raise ConfigError(f"journal {str(where)!r}: {error}; choose another place") from None
+        except (OSError, ValueError) as error:
+            raise ConfigError(f"journal {str(where)!r}: {error}; give another path") from None
         try:
             _refuse_damage(self.file)
             self.give_room()  # what a process that was killed has kept; a link is not followed
@@ -48,7 +48,7 @@ class Claim:
         except BaseException as error:
             self.release()
             if isinstance(error, OSError):
-                raise ConfigError(f"journal {where}: {error}; choose another place") from None
+                raise ConfigError(f"journal {where}: {error}; give another path") from None
             raise
 
     def give_room(self) -> None:

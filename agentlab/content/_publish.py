@@ -144,8 +144,8 @@ def _free_name(folder: Path, article: Article) -> str:
 
 def _is_free(page: Path, article: Article) -> bool:
     """Return True if there is no such page, or it is about the same topic in the same way."""
-    if not (page.exists() or page.is_symlink()):
-        return True
+    if not page.is_file():
+        return not (page.exists() or page.is_symlink())
     try:
         front = yaml.safe_load(page.read_text(encoding="utf-8").split("---\n")[1])
         return (front["title"], front["type"]) == (article.title, article.content_type)

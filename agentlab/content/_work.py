@@ -22,7 +22,6 @@ from agentlab.content._topics import Job, clean
 from agentlab.errors import (
     AnswerEmpty,
     AnswerTruncated,
-    ConfigError,
     IncompleteAnswer,
     JournalError,
     StepError,
@@ -242,15 +241,9 @@ def question(prompt: str, options: Mapping[str, Any]) -> str:
 
     Not the limit on tokens: to raise it for answers that were cut off asks nothing else again. Nor
     the address, because one model may be reached at several.
-
-    Raises:
-        ConfigError: If the model's name cannot be sent.
     """
     model = connection.current()
     local = is_virtual() or not model.real
     rest = {name: value for name, value in options.items() if name != "max_tokens"}
     asked = [model.model, "local" if local else "real", prompt, rest]
-    try:
-        return blake2b(msgspec.json.encode(asked, order="sorted"), digest_size=16).hexdigest()
-    except UnicodeEncodeError as error:  # of the rest, all is whole characters
-        raise ConfigError(f"model {model.model!r}: {error}; give its name") from None
+    return blake2b(msgspec.json.encode(asked, order="sorted"), digest_size=16).hexdigest()
