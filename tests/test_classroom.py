@@ -596,7 +596,7 @@ def test_the_board_shows_who_has_what_in_flight(tmp_path):
 
 def test_outcomes_are_counted_by_kind():
     """Answered, refused, other errors and gone, each where it belongs."""
-    one = Board(window_s=60)
+    one = Board()
     for status, fault in [(200, None), (429, None), (503, None), (0, "reset"), (499, None),
                           (200, "cut"), (200, "stall")]:  # fmt: skip
         span = Span(request_id="r", agent="a", learner="Ada", arrived_s=0.0, end_s=1.0)
@@ -610,7 +610,7 @@ def test_outcomes_are_counted_by_kind():
 
 def test_throughput_is_of_the_last_minute():
     """Thirty answers in the minute before: 30 a minute; a minute later none."""
-    one = Board(window_s=60)
+    one = Board()
     for number in range(30):
         span = Span(
             request_id=str(number), agent="a", learner="Ada", arrived_s=0.0, status=200,
@@ -624,7 +624,7 @@ def test_throughput_is_of_the_last_minute():
 
 def test_many_agents_of_one_learner_are_few_lines():
     """Six at most: the first by name, the rest as others, and no request is lost."""
-    one = Board(window_s=60)
+    one = Board()
     for number in range(50):
         for copy in range(3 if number < 5 else 1):
             name = f"agent {number:02} with a name that is rather long"

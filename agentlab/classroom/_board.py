@@ -11,6 +11,7 @@ from typing import Any
 
 from agentlab.endpoint.contract.record import HUNG_UP, Span
 
+_WINDOW_S = 60.0  # throughput is that of the last model minute
 _MOST_AGENTS = 6
 _MOST_LETTERS = 24
 _SHOWN = ("answered", "refused", "errors", "tokens")
@@ -21,18 +22,17 @@ Count = tuple[str, int, int]
 
 
 class Board:
-    """Counts what a class does; throughput is taken over `window_s` model seconds.
+    """Counts what a class does.
 
     Example:
-        >>> board = Board(window_s=60)
+        >>> board = Board()
         >>> span = Span(request_id="1", agent="writer", learner="Ada", arrived_s=0.0)
         >>> board.begin(span)
         >>> board.numbers(now_s=1.0)["learners"][0]["agents"]
         [('writer', 1, 0)]
     """
 
-    def __init__(self, window_s: float):
-        self._window_s = window_s
+    def __init__(self) -> None:
         self._open: dict[str, Span] = {}
         self._forgotten: set[str] = set()  # of those
         self.clear()
@@ -86,12 +86,12 @@ class Board:
             names: Learners to show although they have not asked yet, in this order.
         """
         waiting = waiting or {}
-        while self._ended_s and self._ended_s[0] <= now_s - self._window_s:
+        while self._ended_s and self._ended_s[0] <= now_s - _WINDOW_S:
             self._ended_s.popleft()
         agents = self._agents(waiting)
         others = (self._counts.keys() | agents.keys()) - set(names)
         total = sum(self._counts.values(), Counter[str]())
-        over_s = min(self._window_s, now_s) or 1.0
+        over_s = min(_WINDOW_S, now_s) or 1.0
         return {
             "now_s": round(now_s, 1),
             "in_flight": len(self._open),

@@ -106,10 +106,7 @@ def _outward_address() -> str | None:
 
 def _key(scope: Scope) -> str:
     sent = header(scope, b"authorization").removeprefix("Bearer ").encode("latin-1")
-    try:
-        return sent.decode()
-    except UnicodeDecodeError:  # a client that sends Latin-1
-        return sent.decode("latin-1")
+    return sent.decode(errors="replace")
 
 
 def _in_figures(host: str) -> bool:

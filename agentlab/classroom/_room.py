@@ -37,9 +37,6 @@ from agentlab.endpoint.server.local_model import LocalModel
 from agentlab.errors import ConfigError
 from agentlab.settings import Settings
 
-_WINDOW_S = 5.0
-"""Throughput is taken over this many seconds of a watch, and over a model minute at least."""
-
 _Count = Annotated[int, msgspec.Meta(ge=0)]
 
 
@@ -96,7 +93,7 @@ class Room:
             self._model = Recording(self._model, settings.record)
         self.time_scale, self.paid = self._model.time_scale, self._model.paid
         self.now_s = self._model.now_s
-        self.board = Board(window_s=max(60.0, _WINDOW_S * self.time_scale))
+        self.board = Board()
         self._held: Counter[tuple[str, str]] = Counter()
         self._open = asyncio.Event()
         self._open.set()

@@ -123,8 +123,8 @@ class Journal:
 
     def sending(self, job: str, step: str, asked: str) -> None:
         """Note that a request is about to leave."""
-        row = _steps.update().where(*_key(job, step, asked))
-        if not self._write(row.values(requests=_steps.c.requests + 1)):
+        one_more = {"requests": _steps.c.requests + 1}
+        if not self._write(_steps.update().where(*_key(job, step, asked)).values(one_more)):
             new = {"requests": 1, "prompt_tokens": 0, "answer_tokens": 0}
             self._write(_steps.insert().values(job=job, step=step, asked=asked, **new))
 
