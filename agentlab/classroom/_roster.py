@@ -24,7 +24,7 @@ MOST_LEARNERS = 120
 _MOST_CHARACTERS = 32
 _LONGEST_KEY = 12 * _MOST_CHARACTERS  # percent-encoded, a character takes twelve at most
 _KEY_CHARACTERS = 20  # of letters and digits mixed, without a space, are taken for a real key
-_LOOK_ALIKE_NOTHING = {"LATIN", "CJK", "IDEOGRAPHIC", "HIRAGANA", "KATAKANA", "HANGUL", "BOPOMOFO"}
+_TOGETHER = set("LATIN MODIFIER CJK IDEOGRAPHIC HIRAGANA KATAKANA HANGUL BOPOMOFO".split())
 """Alphabets that may stand beside each other: Unicode's "highly restrictive" level (UTS 39)."""
 
 _HOW = "set OPENAI_API_KEY to your name, such as OPENAI_API_KEY=ada"
@@ -61,7 +61,7 @@ def read_name(key: str) -> str:
     if TEACHER in name.casefold():  # else they would be taken for them
         raise NotALearner(f"{name!r} is who shows the teacher's token; {_HOW}.")
     alphabets = {re.split("[ -]", unicodedata.name(c, "?"))[0] for c in name if c.isalpha()}
-    if len(alphabets) > 1 and not alphabets <= _LOOK_ALIKE_NOTHING:
+    if len(alphabets) > 1 and not alphabets <= _TOGETHER:
         raise NotALearner(
             f"{name!r} mixes alphabets, in which letters look alike; write it in one. {_HOW}."
         )

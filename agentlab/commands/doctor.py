@@ -79,15 +79,12 @@ def examine(*, offline: bool = False) -> Iterator[Finding]:
         yield finding._replace(name=name)
 
 
-def python(version: tuple[int, ...], prefix: str, base_prefix: str) -> Finding:
-    """Judge the version, which the lock is made for, and whether the environment is its own."""
+def python(version: tuple[int, ...]) -> Finding:
+    """Judge the version, which the lock is made for."""
     said = ".".join(map(str, version))
-    if not (3, 11) <= version[:2] <= (3, 13):
-        return Finding(FAIL, f"{said}, not 3.11 to 3.13", f"install Python 3.12, then {SETUP}")
-    # The Python of a conda environment is a base of its own.
-    if prefix == base_prefix and not Path(prefix, "conda-meta").is_dir():
-        return Finding(WARN, f"{said}, the system's own", "use .venv/bin/python")
-    return Finding(OK, said)
+    if (3, 11) <= version[:2] <= (3, 13):
+        return Finding(OK, said)
+    return Finding(FAIL, f"{said}, not 3.11 to 3.13", f"install Python 3.12, then {SETUP}")
 
 
 def check_packages() -> Finding:
@@ -219,7 +216,7 @@ def check_real_model() -> Finding:
 
 
 CHECKS: dict[str, Callable[[], Finding]] = {
-    "python": lambda: python(sys.version_info[:3], sys.prefix, sys.base_prefix),
+    "python": lambda: python(sys.version_info[:3]),
     "packages": check_packages,
     "agentlab": check_agentlab,
     "settings": check_settings,

@@ -36,6 +36,8 @@ base-uri 'none'; form-action 'none'">
 _MARKDOWN = MarkdownIt("commonmark", {"html": False}).disable("image")
 _MARKUP = r"<(?=[A-Za-z/!?])(?!https?://[^\s<>]*>)|!(?=\[)"
 """The beginning of a tag, which a link in angle brackets is not, or of an image."""
+_LONGEST = 20_000
+"""A longer text, which nobody writes, is not read as Markdown: that can take minutes."""
 
 
 class Article(NamedTuple):
@@ -68,10 +70,11 @@ class Article(NamedTuple):
 
     def html(self) -> str:
         """Write a page of its own. Markup that a model wrote is shown, and images are links."""
+        plain = f"<pre>{escape(self.text)}</pre>\n"
         return _PAGE.format(
             title=escape(self.title),
             description=escape(self.description),
-            body=_MARKDOWN.render(self.text),
+            body=_MARKDOWN.render(self.text) if len(self.text) <= _LONGEST else plain,
         )
 
 
@@ -122,7 +125,7 @@ def _without_markup(text: str) -> str:
     """Escape raw HTML and images outside of fenced code, so that no reader obeys them."""
     lines = re.split("\r\n?|\n", text)
     fenced: set[int] = set()
-    for token in _MARKDOWN.parse("\n".join(lines)):
+    for token in _MARKDOWN.parse("\n".join(lines)) if len(text) <= _LONGEST else []:
         if token.type == "fence" and token.level == 0 and token.map is not None:
             fenced |= set(range(*token.map))
     return "\n".join(
@@ -147,7 +150,8 @@ def _is_free(page: Path, article: Article) -> bool:
     if not page.is_file():
         return not (page.exists() or page.is_symlink())
     try:
-        front = yaml.safe_load(page.read_text(encoding="utf-8").split("---\n")[1])
+        text = page.read_text(encoding="utf-8")
+        front = yaml.safe_load(re.split("^---\n", text, flags=re.MULTILINE)[1])
         return (front["title"], front["type"]) == (article.title, article.content_type)
     except (OSError, ValueError, LookupError, TypeError, yaml.YAMLError):
         return False
