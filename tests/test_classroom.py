@@ -730,8 +730,8 @@ def test_a_class_before_a_real_model_says_that_it_is_paid_for():
 def test_the_welcome_says_how_to_join_and_warns_of_the_network():
     """Loopback: how to let the class in; all addresses: that anybody can reach it."""
     served, said = room(), {}
-    for host in ("127.0.0.1", "0.0.0.0"):
-        served.urls[:] = start.urls(f"http://{host}:8000/v1", ["10.0.0.7"])
+    for host, address in [("127.0.0.1", "127.0.0.1"), ("0.0.0.0", "10.0.0.7")]:
+        served.urls[:] = [f"http://{address}:8000/v1"]
         said[host] = start.welcome(served, host=host, token="abcd-efgh", who="any", model="m")
     assert "--host 0.0.0.0 lets the class in" in said["127.0.0.1"]
     for host, address in [("127.0.0.1", "127.0.0.1"), ("0.0.0.0", "10.0.0.7")]:

@@ -70,7 +70,9 @@ def serve_class(
     model = settings.replay or settings.upstream or f"preset {settings.preset}"
 
     def announce(url: str) -> None:
-        room.urls[:] = urls(url, own_addresses())
+        end = url.rpartition(":")[2]  # the port, and /v1
+        addresses = (own_addresses() or [HOST]) if host in _EVERYWHERE else []
+        room.urls[:] = [f"http://{address}:{end}" for address in addresses] or [url]
         print(welcome(room, host=host, token=token, who=who, model=model), flush=True)
 
     serve(room, port, announce=announce, host=host)
@@ -79,19 +81,6 @@ def serve_class(
 def new_token() -> str:
     """Make a token that can be read from a screen and typed: three times four letters, 59 bits."""
     return "-".join("".join(secrets.choice(_LETTERS) for _ in range(4)) for _ in range(3))
-
-
-def urls(url: str, addresses: list[str]) -> list[str]:
-    """Return what learners may call the endpoint at `url`, on a machine with these `addresses`.
-
-    Example:
-        >>> urls("http://0.0.0.0:8000/v1", ["192.168.1.5"])
-        ['http://192.168.1.5:8000/v1']
-    """
-    host, _, rest = url.removeprefix("http://").rpartition(":")
-    if host.strip("[]") not in _EVERYWHERE:
-        return [url]
-    return [f"http://{address}:{rest}" for address in addresses or [HOST]]
 
 
 def welcome(room: Classroom, *, host: str, token: str, who: str, model: str) -> str:

@@ -6,6 +6,7 @@ import re
 from collections.abc import Iterator, Mapping
 from hashlib import blake2b
 from html import escape
+from itertools import chain
 from pathlib import Path
 from typing import NamedTuple
 
@@ -105,15 +106,17 @@ def publish(folder: Path, article: Article, before: Mapping[str, str] = {}) -> P
         OSError: If one cannot be written; what was there before is still there.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    name = next((Path(file).stem for file in before), None) or _free_name(folder, article)
+    known = (Path(file).stem for file in before)
+    free = (name for name in article.names() if _is_free(folder / f"{name}.md", article))
+    name = next(chain(known, free))
     pages, kept, files = dict(before), [], []
     for kind, text in (("md", article.markdown()), ("html", article.html())):
         path, content = folder / f"{name}.{kind}", text.encode()
         files.append(path)
         there = _digest(path.read_bytes()) if path.is_file() else None
-        new, edited = _digest(content), there != before.get(path.name, there)
-        if there is not None and edited:
-            kept += [path] if pages[path.name] != new else []
+        new, last = _digest(content), before.get(path.name, there)
+        if there not in (None, last):  # edited
+            kept += [path] if last != new else []
             continue
         if there != new:
             write_whole(path, content)
@@ -136,13 +139,6 @@ def _without_markup(text: str) -> str:
 
 def _digest(content: bytes) -> str:
     return blake2b(content, digest_size=16).hexdigest()
-
-
-def _free_name(folder: Path, article: Article) -> str:
-    for name in article.names():
-        if _is_free(folder / f"{name}.md", article):
-            break
-    return name
 
 
 def _is_free(page: Path, article: Article) -> bool:
