@@ -9,7 +9,6 @@ from __future__ import annotations
 import re
 import unicodedata
 from collections.abc import Callable
-from functools import lru_cache
 from pathlib import Path
 from urllib.parse import unquote
 
@@ -39,7 +38,6 @@ class NotALearner(Exception):
     """A key that is no name of this class; says what to do, and repeats no key."""
 
 
-@lru_cache(maxsize=1024)
 def read_name(key: str) -> str:
     """Return the name that a key is; keys travel in a header, so they may be percent-encoded.
 

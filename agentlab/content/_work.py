@@ -13,10 +13,9 @@ import msgspec
 
 from agentlab import engines, lab
 from agentlab.clock import is_virtual
-from agentlab.content import _failures
 from agentlab.content._journal import Journal
 from agentlab.content._publish import Article, Published, publish
-from agentlab.content._sending import Sender
+from agentlab.content._sending import Sender, in_words, is_final
 from agentlab.content._settings import Settings
 from agentlab.content._topics import Job, clean
 from agentlab.errors import (
@@ -197,7 +196,7 @@ class Work:
         Args:
             count: How often the topic has failed before.
         """
-        said = _failures.in_words(error, step, self.job.content_type)
+        said = in_words(error, step, self.job.content_type)
         if isinstance(error, JournalError):
             self.sender.stop(said)
         stopped = isinstance(error, Stopped) or self.sender.stopped is not None
@@ -207,7 +206,7 @@ class Work:
         if everybodys:  # not the topic's fault, so it is not counted
             self.sender.nobody_answers = said
             return self._content("failed", error=said)
-        final = _failures.is_final(error) or count + 1 >= self.settings.quarantine_after
+        final = is_final(error) or count + 1 >= self.settings.quarantine_after
         try:
             status = "quarantined" if final else "open"
             self.journal.note(self.job.key, status, failures=count + 1, error=said)
