@@ -97,21 +97,27 @@ class Journal:
     def __init__(self, where: str | Path | None = None):
         self.full = False
         self._claim: Claim | None = None
-        address = sa.URL.create("sqlite")
+        address, shown = sa.URL.create("sqlite"), "at that address"
         try:
-            if where is not None and "://" in str(where):
-                address = _postgresql(str(where))
+            if "://" in str(where):
+                address = sa.make_url(str(where))
+                shown = repr(address)  # without the password
+                if address.get_backend_name() != "postgresql":
+                    raise ValueError("this kind of database holds no journal")
+                address = address.set(drivername="postgresql+psycopg")
             elif where is not None:
+                shown = repr(str(where))
                 self._claim = Claim(where)
                 address = address.set(database=str(self._claim.file))
             self._connection = _connected(address)
-        except BaseException as error:
+        except ConfigError:
             self._release()
-            if not isinstance(error, SQLAlchemyError | ModuleNotFoundError):
-                raise
+            raise
+        except (SQLAlchemyError, ModuleNotFoundError, OSError, ValueError) as error:
+            self._release()
             raise ConfigError(
-                f"journal {address!r} cannot be opened: {_why(error)}; give another file's path, "
-                "or postgresql://USER@HOST/NAME with psycopg installed"
+                f"journal {shown} cannot be opened: {_why(error)}; give another file's path, or "
+                "postgresql://USER@HOST/NAME with psycopg installed"
             ) from None
 
     def answer(self, job: str, step: str, asked: str) -> Reply | None:
@@ -234,16 +240,6 @@ class Journal:
 
     def __exit__(self, *_: object) -> None:
         self.close()
-
-
-def _postgresql(where: str) -> sa.URL:
-    address = sa.make_url(where)
-    if address.get_backend_name() != "postgresql":
-        raise ConfigError(
-            f"journal {address!r} cannot be opened; give a file's path, or "
-            "postgresql://USER@HOST/NAME"
-        )
-    return address.set(drivername="postgresql+psycopg")
 
 
 def _connected(address: sa.URL) -> sa.Connection:

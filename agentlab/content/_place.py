@@ -23,32 +23,29 @@ class Claim:
 
     Raises:
         ConfigError: If another process has it, or it is no whole journal; then it stays as it is.
+        OSError, ValueError: If there can be no such file.
     """
 
     def __init__(self, where: str | Path):
+        self.file = Path(os.path.realpath(where))
+        self._spare = Path(f"{self.file}.spare")
+        self._lock = filelock.FileLock(f"{self.file}.lock", timeout=0)
+        if self.file.exists() and not self.file.is_file():
+            raise ConfigError(f"journal {where} is no file; give a file's path")
+        self.file.parent.mkdir(parents=True, exist_ok=True)
         try:
-            self.file = Path(os.path.realpath(where))
-            if self.file.exists() and not self.file.is_file():
-                raise OSError("it is no file")
-            self.file.parent.mkdir(parents=True, exist_ok=True)
-            self._spare = Path(f"{self.file}.spare")
-            self._lock = filelock.FileLock(f"{self.file}.lock", timeout=0)
             self._lock.acquire()
         except filelock.Timeout:
             raise ConfigError(
                 f"another process writes {where}; wait until it has ended, or choose another folder"
             ) from None
-        except (OSError, ValueError) as error:
-            raise ConfigError(f"journal {str(where)!r}: {error}; give another path") from None
         try:
             _refuse_damage(self.file)
             self.give_room()  # what a process that was killed has kept; a link is not followed
             with self._spare.open("xb") as spare:
                 spare.write(b"\1" * SPARE_BYTES)  # real bytes, because a hole keeps no room
-        except BaseException as error:
+        except BaseException:
             self.release()
-            if isinstance(error, OSError):
-                raise ConfigError(f"journal {where}: {error}; give another path") from None
             raise
 
     def give_room(self) -> None:
