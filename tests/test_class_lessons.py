@@ -58,14 +58,3 @@ def test_a_lesson_reaches_the_class_and_the_teacher_sees_its_refusals(
             assert row["refused"] == seen.count(429) > 0
             assert row["errors"] == seen.count(503) > 0
         fresh_lab.stop()
-
-
-@pytest.mark.parametrize("name", ["04_optimization", "04b_reliability"])
-def test_alone_the_same_cell_asks_this_machine(
-    name: str, fresh_lab: ModuleType, capsys: pytest.CaptureFixture[str]
-):
-    """The same output, and nothing refused."""
-    cells = Lesson.load(NOTEBOOKS / f"{name}.ipynb").up_to(ASKS)
-    names = asyncio.run(run(cells))
-    assert capsys.readouterr().out.endswith("lost by the guard: 0\n")
-    assert {span.status for span in names["t"].spans} == {200}

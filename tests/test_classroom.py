@@ -7,25 +7,26 @@ import json
 import re
 import socket
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import httpx
 import openai
 import pytest
-from classroom_process import jain, small_preset
+from classroom_process import small_preset
 from serving import serving
 
 from agentlab.classroom import _door, _roster, start
 from agentlab.classroom._app import Classroom, in_a_notebook
 from agentlab.classroom._board import Board
-from agentlab.classroom._door import in_order, own_names
+from agentlab.classroom._door import own_names
 from agentlab.classroom._roster import MOST_LEARNERS, NotALearner, Roster
 from agentlab.clock import run_virtual
 from agentlab.endpoint.server._forward import Forward
 from agentlab.endpoint.server.app import App
 from agentlab.endpoint.server.inprocess import InProcessTransport
 from agentlab.errors import ConfigError
-from agentlab.settings import DATA, Settings
+from agentlab.settings import Settings
 from agentlab.trace import Span, Trace
 
 TOKEN = "the-teachers-token"
@@ -66,7 +67,6 @@ async def teach(served: Any, changes: Any, key: str = TOKEN) -> httpx.Response:
 
 
 async def board(served: Any) -> dict[str, Any]:
-    await asyncio.sleep(0.1)  # for so long all who look are told the same
     return (await get(served, "/classroom/board")).json()
 
 
@@ -146,25 +146,23 @@ def test_names_are_compared_without_case_and_shown_as_first_given():
     assert [one.learner(key) for key in ("Ada", "ADA", "ada")] == ["Ada"] * 3
 
 
-def test_a_class_list_refuses_others_and_suggests_the_nearest():
-    """A typing error is told the name that was meant; a stranger to ask."""
+def test_a_class_list_refuses_others():
+    """They are told whom to ask."""
     one = Roster(["Ada", "Grace"])
     assert one.learner("grace") == "Grace"
-    with pytest.raises(NotALearner, match="'gracee' is not on the class list; did you mean 'Grac"):
+    with pytest.raises(NotALearner, match="'gracee' is not on the class list; ask your teacher"):
         one.learner("gracee")
-    with pytest.raises(NotALearner, match="ask your teacher"):
-        one.learner("somebody")
 
 
-def test_an_open_class_is_full_some_time():
-    """A script that makes up names meets an end; clearing makes room."""
-    one = Roster()
+def test_an_open_class_has_so_many_places():
+    """Beyond that the longest silent makes room, and is back when it asks again."""
+    one, left = Roster(), []
+    one.on_leave = left.append
     for number in range(MOST_LEARNERS):
         one.learner(f"n{number}")
-    with pytest.raises(NotALearner, match="full"):
-        one.learner("late")
-    one.forget()
-    assert one.learner("late") == "late"
+    one.learner("n0")
+    assert [one.learner("late"), *left] == ["late", "n1"]
+    assert one.learner("n1") == "n1" and len(one.names) == MOST_LEARNERS
 
 
 def test_a_class_list_is_a_file_of_names(tmp_path):
@@ -357,33 +355,6 @@ def test_planned_faults_count_by_learner():
 # ---------------------------------------------------------------- fair shares
 
 
-def test_thirty_learners_share_a_model_fairly(tmp_path):
-    """Six slots, 300 s, learner k with k + 1 in flight: 30 answers each; Jain's index over .999."""
-    served = room(preset=small_preset(tmp_path, slots=6))
-    names = [f"learner-{number:02}" for number in range(30)]
-
-    async def keeps_asking(who: str) -> None:
-        while True:
-            await ask(served, who)
-
-    async def main() -> None:
-        asking = [
-            asyncio.ensure_future(keeps_asking(who))
-            for number, who in enumerate(names)
-            for _ in range(number + 1)
-        ]
-        await asyncio.sleep(300.1)
-        for task in asking:
-            task.cancel()
-        await asyncio.gather(*asking, return_exceptions=True)
-
-    run_virtual(main())
-    answers = served_answers(served._endpoint.recorder.since(0))
-    assert sum(answers.values()) == 900
-    assert set(answers.values()) <= {29, 30, 31}
-    assert jain(answers.values()) > 0.999
-
-
 def test_a_newcomers_first_request_does_not_wait_behind_a_backlog(tmp_path):
     """One slot, 200 of one learner's: the newcomer waits for the one that is served, 1.9 s."""
     served = room(preset=small_preset(tmp_path, slots=1))
@@ -472,15 +443,13 @@ def test_settings_are_read_and_changed_one_by_one():
         return [before, after]
 
     before, after = run_virtual(main()).result
-    assert "course" in before["presets"]
     assert after["settings"] == before["settings"] | {"learner_requests_per_minute": 5}
 
 
 @pytest.mark.parametrize(
     ("changes", "words"),
     [
-        ({"preset": "none"}, "no preset 'none'; choose one of class, course"),
-        ({"preset": str(DATA / "endpoints" / "nim-8b.yaml")}, "no preset '.*nim-8b.yaml'"),
+        ({"preset": "instant"}, "preset"),
         ({"requests_per_minute": -1}, r"`int` >= 0.*requests_per_minute"),
         ({"requests_per_minute": "many"}, r"requests_per_minute"),
         ({"faults": [{"kind": "flood"}]}, "flood"),
@@ -488,7 +457,7 @@ def test_settings_are_read_and_changed_one_by_one():
         ({"faults": [{"kind": "reset", "probability": 0.6}] * 2}, "at most 1"),
         ({"time_scale": 50}, "time_scale"),
         ({"paused": True, "colour": "blue"}, "colour"),
-        ([1], "an object"),
+        ([1], "expected"),
     ],
 )
 def test_settings_that_cannot_be_change_nothing(changes: Any, words: str):
@@ -502,23 +471,6 @@ def test_settings_that_cannot_be_change_nothing(changes: Any, words: str):
     assert answer.status_code == 400
     assert re.search(words, message(answer))
     assert served.room.controls == room().room.controls
-
-
-def test_a_new_preset_takes_new_requests_and_drops_none():
-    """From course to instant in mid-answer: the old answer takes its time, the new one none."""
-    served = room()
-
-    async def main() -> list[int]:
-        slow = asyncio.ensure_future(ask(served, "Ada", max_tokens=61))
-        await asyncio.sleep(3)
-        await teach(served, {"preset": "instant"})
-        fast = await ask(served, "Bo")
-        return [(await slow).status_code, fast.status_code]
-
-    assert run_virtual(main()).result == [200, 200]
-    ada, bo = served._endpoint.recorder.since(0)
-    assert (bo.arrived_s, bo.end_s) == (3.0, 3.0)
-    assert ada.end_s == 1 + (ada.completion_tokens - 1) / 10 > 3.0
 
 
 def test_a_limit_for_each_holds_from_then_on_and_is_lifted_again():
@@ -570,7 +522,7 @@ def test_a_pause_holds_new_requests_and_lets_others_end():
         await teach(served, {"paused": True})
         await asyncio.sleep(0.5)
         held = asyncio.ensure_future(ask(served, "Bo"))
-        await asyncio.sleep(58.9)
+        await asyncio.sleep(59)
         seen = await board(served)
         await teach(served, {"paused": False})
         await asyncio.gather(before, held)
@@ -623,7 +575,7 @@ def test_counting_anew_keeps_what_is_in_flight():
 
 
 def test_the_board_shows_who_has_what_in_flight(tmp_path):
-    """One slot: by learner and agent, what is answered and what waits; 1.9 s the longest."""
+    """One slot: by learner and agent, what is answered and what waits."""
     served = room(preset=small_preset(tmp_path, slots=1))
 
     async def main() -> dict[str, Any]:
@@ -639,12 +591,12 @@ def test_the_board_shows_who_has_what_in_flight(tmp_path):
     seen = run_virtual(main()).result
     rows = {row["learner"]: row["agents"] for row in seen["learners"]}
     assert rows == {"Ada": [["writer", 1, 1]], "Bo": [["editor", 0, 1]]}
-    assert (seen["in_flight"], seen["waiting"], seen["longest_wait_s"]) == (3, 2, 1.9)
+    assert (seen["in_flight"], seen["waiting"]) == (3, 2)
 
 
 def test_outcomes_are_counted_by_kind():
     """Answered, refused, other errors and gone, each where it belongs."""
-    one = Board(window_s=60)
+    one = Board()
     for status, fault in [(200, None), (429, None), (503, None), (0, "reset"), (499, None),
                           (200, "cut"), (200, "stall")]:  # fmt: skip
         span = Span(request_id="r", agent="a", learner="Ada", arrived_s=0.0, end_s=1.0)
@@ -658,7 +610,7 @@ def test_outcomes_are_counted_by_kind():
 
 def test_throughput_is_of_the_last_minute():
     """Thirty answers in the minute before: 30 a minute; a minute later none."""
-    one = Board(window_s=60)
+    one = Board()
     for number in range(30):
         span = Span(
             request_id=str(number), agent="a", learner="Ada", arrived_s=0.0, status=200,
@@ -666,13 +618,13 @@ def test_throughput_is_of_the_last_minute():
         )  # fmt: skip
         one.end(span)
     seen, later = one.numbers(now_s=130.0), one.numbers(now_s=190.0)
-    assert (seen["answers_per_minute"], seen["tokens_per_s"]) == (30.0, 10.0)
+    assert seen["answers_per_minute"] == 30.0
     assert (later["answers_per_minute"], later["answered"]) == (0.0, 30)
 
 
 def test_many_agents_of_one_learner_are_few_lines():
-    """Six at most: the largest by name, the rest as others, and no request is lost."""
-    one = Board(window_s=60)
+    """Six at most: the first by name, the rest as others, and no request is lost."""
+    one = Board()
     for number in range(50):
         for copy in range(3 if number < 5 else 1):
             name = f"agent {number:02} with a name that is rather long"
@@ -728,15 +680,14 @@ def test_the_page_comes_with_a_strict_policy_and_nothing_from_elsewhere(path: st
 
 
 def test_an_unknown_page_names_those_there_are():
-    """404 in the endpoint's own words; / leads to the page."""
+    """404 in the endpoint's own words."""
     served = room()
 
-    async def main() -> list[httpx.Response]:
-        return [await get(served, "/classroom/nothing"), await get(served, "/")]
+    async def main() -> httpx.Response:
+        return await get(served, "/classroom/nothing")
 
-    unknown, root = run_virtual(main()).result
+    unknown = run_virtual(main()).result
     assert unknown.status_code == 404 and "/classroom/board" in message(unknown)
-    assert (root.status_code, root.headers["location"]) == (307, "/classroom")
 
 
 # ---------------------------------------------------------------- a learner's own lab before it
@@ -778,13 +729,10 @@ def test_a_class_before_a_real_model_says_that_it_is_paid_for():
 
 def test_the_welcome_says_how_to_join_and_warns_of_the_network():
     """Loopback: how to let the class in; all addresses: that anybody can reach it."""
-    said = {
-        host: start.welcome(
-            Settings(), start.urls(f"http://{host}:8000/v1", ["10.0.0.7"]),
-            time_scale=10.0, host=host, token="abcd-efgh", listed=None,
-        )
-        for host in ("127.0.0.1", "0.0.0.0")
-    }  # fmt: skip
+    served, said = room(), {}
+    for host, address in [("127.0.0.1", "127.0.0.1"), ("0.0.0.0", "10.0.0.7")]:
+        served.urls[:] = [f"http://{address}:8000/v1"]
+        said[host] = start.welcome(served, host=host, token="abcd-efgh", who="any", model="m")
     assert "--host 0.0.0.0 lets the class in" in said["127.0.0.1"]
     for host, address in [("127.0.0.1", "127.0.0.1"), ("0.0.0.0", "10.0.0.7")]:
         for line in in_a_notebook(f"http://{address}:8000/v1"):
@@ -795,16 +743,19 @@ def test_the_welcome_says_how_to_join_and_warns_of_the_network():
     assert "Projector   http://127.0.0.1:8000/classroom" in said["0.0.0.0"]
 
 
-def test_the_likeliest_address_comes_first():
+def test_the_likeliest_address_comes_first(monkeypatch: pytest.MonkeyPatch):
     """That of the default route, then the others by number; link-local and loopback are left out.
 
     By text 10.8.0.2 (a VPN's) and 172.17.0.1 (a bridge's) would come before it.
     """
-    found = {"172.17.0.1", "10.8.0.2", "10.10.0.2", "192.168.1.20", "169.254.7.7", "127.0.0.1"}
+    found = ["172.17.0.1", "10.8.0.2", "10.10.0.2", "192.168.1.20", "169.254.7.7", "127.0.0.1"]
     others = ["10.8.0.2", "10.10.0.2", "172.17.0.1"]
-    assert in_order(found, "192.168.1.20") == ["192.168.1.20", *others]
-    assert in_order(found, None) == [*others, "192.168.1.20"]
-    assert in_order({"169.254.7.7"}, "169.254.7.7") == []
+    each = [SimpleNamespace(address=address, family=socket.AF_INET) for address in found]
+    monkeypatch.setattr("psutil.net_if_addrs", lambda: {"eth0": each})
+    monkeypatch.setattr(_door, "_outward_address", lambda: "192.168.1.20")
+    assert _door.own_addresses() == ["192.168.1.20", *others]
+    monkeypatch.setattr(_door, "_outward_address", lambda: None)
+    assert _door.own_addresses() == [*others, "192.168.1.20"]
 
 
 def test_the_default_route_is_found_without_sending(monkeypatch: pytest.MonkeyPatch):
@@ -890,19 +841,9 @@ def test_a_class_has_a_preset_of_its_own_where_none_is_chosen(monkeypatch: pytes
 
 
 def test_controls_begin_as_the_settings_say():
-    """Preset, limits and faults are those of the command line."""
+    """Limits and faults are those of the command line."""
     faults = [{"kind": "reset", "probability": 0.1}]
     served = room(preset="nim-8b", requests_per_minute=7, faults=faults)
     controls = served.room.controls
-    assert (controls.preset, controls.requests_per_minute) == ("nim-8b", 7)
+    assert controls.requests_per_minute == 7
     assert controls.faults[0].kind == "reset"
-
-
-def test_what_a_class_replays_has_no_preset_to_choose(tmp_path):
-    """400 that says so; the time scale is the class's."""
-    answers = tmp_path / "answers.jsonl"
-    answers.write_text("")
-    served = room(replay=str(answers), time_scale=5.0)
-    answer = run_virtual(teach(served, {"preset": "course"})).result
-    assert (answer.status_code, served.room.time_scale) == (400, 5.0)
-    assert "no local model answers here" in message(answer)

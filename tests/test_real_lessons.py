@@ -1,7 +1,7 @@
 """The lessons in front of a real model: one that checks keys, and words each answer anew.
 
 No cell raises that is not meant to. What its outputs say is another matter: figures that the text
-names are those of the local model. `make real` runs all lessons, every other run these three.
+names are those of the local model. `make real` runs all lessons, every other run these two.
 """
 
 from __future__ import annotations
@@ -16,11 +16,11 @@ from lessons import NOTEBOOKS
 from nbclient import NotebookClient
 
 LESSONS = sorted(NOTEBOOKS.glob("[0-9]*.ipynb"))
-THREE = ("00", "02", "02b")
+TWO = ("00", "02b")
 CHOSEN = [
     path
     for path in LESSONS
-    if os.environ.get("AGENTLAB_REAL_LESSONS") == "all" or path.stem.split("_")[0] in THREE
+    if os.environ.get("AGENTLAB_REAL_LESSONS") == "all" or path.stem.split("_")[0] in TWO
 ]
 
 

@@ -11,26 +11,22 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import msgspec
 
 from agentlab.classroom._door import ClassroomDoor
 from agentlab.classroom._room import Room
 from agentlab.classroom._roster import NotALearner, Roster
-from agentlab.endpoint import presets
 from agentlab.endpoint.contract.asgi import (
     ClientGone,
     Receive,
     Scope,
     Send,
-    finish,
     read_body,
     respond,
-    start,
     unknown_route,
     when_again,
 )
@@ -39,6 +35,8 @@ from agentlab.endpoint.contract.record import Span
 from agentlab.endpoint.server.app import App, OnEnd
 from agentlab.errors import ConfigError
 from agentlab.settings import Settings
+
+T = TypeVar("T")
 
 _PAGE = Path(__file__).with_name("page")
 _FILES = {
@@ -59,8 +57,6 @@ _HEADERS = [
     (b"referrer-policy", b"no-referrer"),
     (b"cache-control", b"no-store"),
 ]
-_FRESH_S = 0.1
-"""For so long, by a watch, all who look at the board get the same numbers."""
 
 
 class _Removal(msgspec.Struct, forbid_unknown_fields=True):
@@ -86,9 +82,10 @@ class Classroom:
     ):
         self.room = room = Room(settings)
         self.urls: list[str] = []
+        self._preset = Path(settings.preset).stem
         self._roster = roster or Roster()
         self._roster.on_leave = room.forget
-        self._door = ClassroomDoor(self._roster, token=token, host=host, time_scale=room.time_scale)
+        self._door = ClassroomDoor(self._roster, token=token, host=host)
 
         def end(span: Span) -> None:
             room.board.end(span)
@@ -100,10 +97,9 @@ class Classroom:
         self._files = {
             path: (_PAGE.joinpath(name).read_bytes(), kind) for path, (name, kind) in _FILES.items()
         }
-        self._board: tuple[float, dict[str, Any]] | None = None
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["path"] != "/" and not scope["path"].startswith("/classroom"):
+        if not scope["path"].startswith("/classroom"):
             await self._endpoint(scope, receive, send)
             return
         try:
@@ -117,10 +113,7 @@ class Classroom:
 
     async def _show(self, scope: Scope, receive: Receive, send: Send) -> None:
         method, path = scope["method"], scope["path"]
-        if method == "GET" and path == "/":
-            await start(send, 307, b"text/plain", [(b"location", b"/classroom"), *_HEADERS])
-            await finish(send)
-        elif method == "GET" and path in self._files:
+        if method == "GET" and path in self._files:
             body, kind = self._files[path]
             await respond(send, 200, body, _HEADERS, kind)
         elif method == "GET" and path == _BOARD:
@@ -133,33 +126,25 @@ class Classroom:
             raise unknown_route(scope, [*_FILES, _BOARD, _SETTINGS, _CLEAR, _REMOVE])
 
     def _settings(self, body: bytes = b"") -> dict[str, Any]:
-        local = self.room.controls.preset is not None
-        return {"settings": self.room.controls, "presets": presets.names() if local else []}
+        return {"settings": self.room.controls}
 
     def _change(self, body: bytes) -> dict[str, Any]:
         try:
-            self.room.change(self.room.controls.changed(msgspec.json.decode(body)))
-        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-            raise RequestError(400, f"The settings are not JSON: {error}.") from None
+            self.room.change(self.room.controls.changed(_decoded(body, dict[str, Any])))
         except ConfigError as error:
             raise RequestError(400, str(error), code="invalid_settings") from None
-        self._board = None
         return self._settings()
 
     def _clear(self, body: bytes) -> dict[str, Any]:
         self.room.board.clear()
         self._roster.forget()
-        self._board = None
         return self._numbers()
 
     def _remove(self, body: bytes) -> dict[str, Any]:
         try:
-            name = self._roster.remove(msgspec.json.decode(body, type=_Removal).name)
-        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-            raise RequestError(400, f'Give {{"name": "..."}}: {error}.', param="name") from None
+            name = self._roster.remove(_decoded(body, _Removal).name)
         except NotALearner as error:
             raise RequestError(404, str(error), param="name", code="no_such_learner") from None
-        self._board = None
         message = (
             f"{name} is removed, with its counts. If the name comes again it is refused, until you "
             "reset the counts; what it has in flight goes on."
@@ -167,20 +152,23 @@ class Classroom:
         return {"removed": name, "message": message}
 
     def _numbers(self) -> dict[str, Any]:
-        now = asyncio.get_running_loop().time()
-        if self._board is None or now - self._board[0] >= _FRESH_S:
-            room, preset = self.room, self.room.preset
-            shown = {
-                **room.numbers(self._roster.names),
-                "paused": room.controls.paused,
-                "preset": room.controls.preset and Path(room.controls.preset).stem,
-                "slots": preset.physics.slots if preset else None,
-                "time_scale": room.time_scale,
-                "urls": self.urls,
-                "join": in_a_notebook(self.urls[0]) if self.urls else [],
-            }
-            self._board = (now, shown)
-        return self._board[1]
+        room, preset = self.room, self.room.preset
+        return {
+            **room.numbers(self._roster.names),
+            "paused": room.controls.paused,
+            "preset": self._preset if preset else None,
+            "slots": preset.physics.slots if preset else None,
+            "time_scale": room.time_scale,
+            "urls": self.urls,
+            "join": in_a_notebook(self.urls[0]) if self.urls else [],
+        }
+
+
+def _decoded(body: bytes, kind: type[T]) -> T:
+    try:
+        return msgspec.json.decode(body, type=kind)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        raise RequestError(400, f"The body is not what is expected here: {error}.") from None
 
 
 _TEACHERS: dict[tuple[str, str], Callable[[Classroom, bytes], dict[str, Any]]] = {

@@ -11,6 +11,7 @@ from typing import Any
 
 from agentlab.endpoint.contract.record import HUNG_UP, Span
 
+_WINDOW_S = 60.0  # throughput is that of the last model minute
 _MOST_AGENTS = 6
 _MOST_LETTERS = 24
 _SHOWN = ("answered", "refused", "errors", "tokens")
@@ -21,18 +22,17 @@ Count = tuple[str, int, int]
 
 
 class Board:
-    """Counts what a class does; throughput is taken over `window_s` model seconds.
+    """Counts what a class does.
 
     Example:
-        >>> board = Board(window_s=60)
+        >>> board = Board()
         >>> span = Span(request_id="1", agent="writer", learner="Ada", arrived_s=0.0)
         >>> board.begin(span)
         >>> board.numbers(now_s=1.0)["learners"][0]["agents"]
         [('writer', 1, 0)]
     """
 
-    def __init__(self, window_s: float):
-        self._window_s = window_s
+    def __init__(self) -> None:
         self._open: dict[str, Span] = {}
         self._forgotten: set[str] = set()  # of those
         self.clear()
@@ -40,7 +40,7 @@ class Board:
     def clear(self) -> None:
         """Set all counts to zero; what is in flight stays."""
         self._counts: dict[str, Counter[str]] = {}
-        self._recent: deque[tuple[float, int]] = deque()  # when an answer ended, its tokens
+        self._ended_s: deque[float] = deque()  # answers of the window
         self._strangers = 0
 
     def forget(self, learner: str) -> None:
@@ -67,14 +67,13 @@ class Board:
         counts["answered" if span.ok else outcomes.get(span.status or 0, "errors")] += 1
         if span.ok and span.end_s is not None:
             counts["tokens"] += span.completion_tokens
-            self._recent.append((span.end_s, span.completion_tokens))
+            self._ended_s.append(span.end_s)
 
     def numbers(
         self,
         now_s: float,
         waiting: Mapping[tuple[str, str], int] | None = None,
         *,
-        oldest_s: float | None = None,
         names: Sequence[str] = (),
     ) -> dict[str, Any]:
         """Return what the page shows as of `now_s`, in model seconds.
@@ -84,23 +83,20 @@ class Board:
 
         Args:
             waiting: (Learner, agent) -> how many of the requests in flight wait for a slot.
-            oldest_s: When the one that has waited longest arrived.
             names: Learners to show although they have not asked yet, in this order.
         """
         waiting = waiting or {}
-        while self._recent and self._recent[0][0] <= now_s - self._window_s:
-            self._recent.popleft()
+        while self._ended_s and self._ended_s[0] <= now_s - _WINDOW_S:
+            self._ended_s.popleft()
         agents = self._agents(waiting)
         others = (self._counts.keys() | agents.keys()) - set(names)
         total = sum(self._counts.values(), Counter[str]())
-        over_s = min(self._window_s, now_s) or 1.0
+        over_s = min(_WINDOW_S, now_s) or 1.0
         return {
             "now_s": round(now_s, 1),
             "in_flight": len(self._open),
             "waiting": sum(waiting.values()),
-            "longest_wait_s": 0.0 if oldest_s is None else round(now_s - oldest_s, 1),
-            "answers_per_minute": round(60 * len(self._recent) / over_s, 1),
-            "tokens_per_s": round(sum(tokens for _, tokens in self._recent) / over_s, 1),
+            "answers_per_minute": round(60 * len(self._ended_s) / over_s, 1),
             **{what: total[what] for what in ("answered", "refused", "errors", "gone")},
             "strangers": self._strangers,
             "learners": [
@@ -113,17 +109,19 @@ class Board:
     def _agents(self, waiting: Mapping[tuple[str, str], int]) -> dict[str, list[Count]]:
         counted = Counter((span.learner or "", span.agent) for span in self._open.values())
         of: dict[str, list[Count]] = {}
-        for (learner, agent), in_flight in counted.items():
+        for (learner, agent), in_flight in sorted(counted.items()):  # so that no block jumps
             queued = min(waiting.get((learner, agent), 0), in_flight)
             shown = agent if len(agent) <= _MOST_LETTERS else agent[: _MOST_LETTERS - 1] + "…"
             of.setdefault(learner, []).append((shown, in_flight - queued, queued))
-        return {learner: _largest(counts) for learner, counts in of.items()}
+        return {learner: _some(counts) for learner, counts in of.items()}
 
 
-def _largest(counts: list[Count]) -> list[Count]:
-    """Keep a fixed order, so that the picture does not jump; add up the smallest of many."""
+def _some(counts: list[Count]) -> list[Count]:
+    """Add up the last of many, so that a lane can be read."""
     if len(counts) <= _MOST_AGENTS:
-        return sorted(counts)
-    ordered = sorted(counts, key=lambda count: (-count[1] - count[2], count[0]))
-    kept, rest = ordered[: _MOST_AGENTS - 1], ordered[_MOST_AGENTS - 1 :]
-    return [*sorted(kept), ("others", sum(c[1] for c in rest), sum(c[2] for c in rest))]
+        return counts
+    rest = counts[_MOST_AGENTS - 1 :]
+    return [
+        *counts[: _MOST_AGENTS - 1],
+        ("others", sum(c[1] for c in rest), sum(c[2] for c in rest)),
+    ]

@@ -4,21 +4,21 @@ Slots go to the learner who has had least, not to the one who asks most. Each ha
 that they have had, in seconds of a slot. The next job is that of the least tag, and adds its own
 service to it. A learner who comes, or comes back, starts at the tag that is being served: nobody
 saves up turns by staying away, and nobody waits for more than one job of each of those who are
-there. With 1,000 requests waiting one learner still gets one share.
+there.
 
-A class's rate limit is one bucket, as any endpoint's. But a bucket alone serves the one who knocks
+A class's rate limit is one bucket, as any endpoint's, and a bucket alone serves the one who knocks
 most often. So each learner has one too: a minute's limit divided by the number of those who asked
 in the last minute, or the limit that the teacher set for each, whichever is less.
 
 Nothing here reads a clock.
 
-Source: Goyal, Vin, Cheng, "Start-time Fair Queueing" (SIGCOMM 1996), with a learner for a flow; as
-a virtual token counter by Sheng et al., "Fairness in Serving Large Language Models" (OSDI 2024).
+Source: Goyal, Vin, Cheng, "Start-time Fair Queueing" (SIGCOMM 1996), with a learner for a flow.
 Places in the queue: Choudhury, Hahne, "Dynamic Queue Length Thresholds" (1998).
 """
 
 from __future__ import annotations
 
+import math
 from collections import Counter, deque
 from collections.abc import Callable
 
@@ -26,7 +26,6 @@ from agentlab._support.bucket import Bucket
 from agentlab.endpoint.middleware.rate_limits import Limit, Limits, a_minutes
 from agentlab.endpoint.physics.batch import Job
 
-_MOST_TAGS = 1000
 _ASKING_S = 60.0
 """So long after a request a learner counts as one who asks: the time of a limit per minute."""
 
@@ -84,22 +83,16 @@ class FairQueue:
         self._length -= 1
         if not self._waiting[job.learner]:
             del self._waiting[job.learner]
-        if len(self._tags) > _MOST_TAGS:  # a learner who comes back with an old one starts at now
-            self._tags = {
-                name: tag
-                for name, tag in self._tags.items()
-                if tag > self._now or name in self._waiting
-            }
+
+    def forget(self, learner: str) -> None:
+        """Drop what is kept of a learner; if they come back, they start as a newcomer does."""
+        if learner not in self._waiting:
+            self._tags.pop(learner, None)
 
     @property
     def waiting(self) -> Counter[tuple[str, str]]:
         """(Learner, agent) -> how many of their requests wait here."""
         return Counter((job.learner, job.agent) for jobs in self._waiting.values() for job in jobs)
-
-    @property
-    def oldest_s(self) -> float | None:
-        """When the one that has waited longest arrived; None where nobody waits."""
-        return min((jobs[0].arrived_s for jobs in self._waiting.values()), default=None)
 
 
 class Shares:
@@ -128,12 +121,9 @@ class Shares:
 
     def share(self, kind: str) -> int:
         """Return how many of `kind`, which is limited, each learner may send per minute by now."""
-        bounds = []
-        if kind in self._for_all:
-            bounds.append(max(1, self._for_all[kind] // max(1, len(self._asked_s))))
-        if kind in self._for_each:
-            bounds.append(self._for_each[kind])
-        return min(bounds)
+        learners = max(1, len(self._asked_s))
+        of_all = self._for_all.get(kind, math.inf) // learners
+        return int(min(max(1, of_all), self._for_each.get(kind, math.inf)))
 
     def of(self, learner: str, now_s: float) -> Limits:
         """Return the limits of `learner`, who asks now."""

@@ -10,7 +10,7 @@ from typing import Any
 from agentlab.classroom import _roster
 from agentlab.classroom._app import Classroom, in_a_notebook
 from agentlab.classroom._door import own_addresses
-from agentlab.classroom._roster import NAMES_PER_ADDRESS, Roster
+from agentlab.classroom._roster import Roster
 from agentlab.endpoint.server.app import OnEnd
 from agentlab.endpoint.server.serve import HOST, serve
 from agentlab.errors import ConfigError
@@ -21,7 +21,7 @@ PRESET = "class"
 
 _LETTERS = "abcdefghjkmnpqrstuvwxyz23456789"  # none that look like others on a projector
 _EVERYWHERE = {"0.0.0.0", "::"}
-_SHORTEST_TOKEN, _FEWEST_DIFFERENT = 8, 5
+_SHORTEST_TOKEN = 12
 
 
 def class_settings(**given: Any) -> Settings:
@@ -37,7 +37,6 @@ def serve_class(
     host: str | None = None,
     learners: str | None = None,
     token: str | None = None,
-    names_per_address: int | None = None,
     yes: bool | None = False,
     on_end: OnEnd | None = None,
 ) -> None:
@@ -47,7 +46,6 @@ def serve_class(
         host: The address to listen on; None for loopback, 0.0.0.0 for all of this machine's.
         learners: A file with the class list; None lets any name in.
         token: The teacher's; None makes one.
-        names_per_address: How many names of an open class may come from one address.
         yes: Let the class ask a real model, which costs money.
 
     Raises:
@@ -55,21 +53,10 @@ def serve_class(
             the class list or the token cannot be used.
     """
     host, token = host or HOST, token or new_token()
-    per_address = NAMES_PER_ADDRESS if names_per_address is None else names_per_address
-    if not (len(token) >= _SHORTEST_TOKEN and re.fullmatch("[!-~]+", token)):
+    if not re.fullmatch(f"[!-~]{{{_SHORTEST_TOKEN},}}", token):
         raise ConfigError(
             f"a token has at least {_SHORTEST_TOKEN} letters or digits, got one of {len(token)}; "
             "leave --token out, and one is made"
-        )
-    if len(set(token)) < _FEWEST_DIFFERENT:
-        raise ConfigError(
-            f"a token has at least {_FEWEST_DIFFERENT} different letters or digits, or it is soon "
-            "guessed; leave --token out, and one is made"
-        )
-    if per_address < 1:
-        raise ConfigError(
-            f"--names-per-address is a whole number from 1, got {per_address}; "
-            "with --learners FILE there is no such limit"
         )
     if settings.real and (learners is None or not yes):
         raise ConfigError(
@@ -78,16 +65,15 @@ def serve_class(
             "or give the class list with --learners FILE, and add --yes"
         )
     listed = None if learners is None else _roster.load(learners)
-    who = Roster(listed, per_address=per_address)
-    if who.has(token):
-        raise ConfigError("the token is a name of the class list; leave --token out")
-    room = Classroom(settings, token=token, roster=who, host=host, on_end=on_end)
+    room = Classroom(settings, token=token, roster=Roster(listed), host=host, on_end=on_end)
+    who = f"the {len(listed)} names of the class list" if listed else "any name"
+    model = settings.replay or settings.upstream or f"preset {settings.preset}"
 
     def announce(url: str) -> None:
-        room.urls[:] = urls(url, own_addresses() if host in _EVERYWHERE else [])
-        scale = room.room.time_scale
-        said = welcome(settings, room.urls, time_scale=scale, host=host, token=token, listed=listed)
-        print(said, flush=True)
+        end = url.rpartition(":")[2]  # the port, and /v1
+        addresses = (own_addresses() or [HOST]) if host in _EVERYWHERE else []
+        room.urls[:] = [f"http://{address}:{end}" for address in addresses] or [url]
+        print(welcome(room, host=host, token=token, who=who, model=model), flush=True)
 
     serve(room, port, announce=announce, host=host)
 
@@ -97,47 +83,25 @@ def new_token() -> str:
     return "-".join("".join(secrets.choice(_LETTERS) for _ in range(4)) for _ in range(3))
 
 
-def urls(url: str, addresses: list[str]) -> list[str]:
-    """Return what learners may call the endpoint at `url`, on a machine with these `addresses`.
-
-    Example:
-        >>> urls("http://0.0.0.0:8000/v1", ["192.168.1.5"])
-        ['http://192.168.1.5:8000/v1']
-    """
-    host, _, rest = url.removeprefix("http://").rpartition(":")
-    if host.strip("[]") not in _EVERYWHERE:
-        return [url]
-    return [f"http://{address}:{rest}" for address in addresses or [HOST]]
-
-
-def welcome(
-    settings: Settings,
-    urls: list[str],
-    *,
-    time_scale: float,
-    host: str,
-    token: str,
-    listed: list[str] | None,
-) -> str:
-    """Return what the teacher reads in the terminal."""
-    port = urls[0].rpartition(":")[2].removesuffix("/v1")
-    here = HOST if host in (*_EVERYWHERE, HOST) else host
-    who = f"the {len(listed)} names of the class list" if listed else "any name"
-    model = settings.upstream if settings.real else settings.replay or f"preset {settings.preset}"
+def welcome(room: Classroom, *, host: str, token: str, who: str, model: str) -> str:
+    """Return what the teacher reads in the terminal: `who` may ask which `model`."""
+    first, *others = room.urls
+    port = first.rpartition(":")[2].removesuffix("/v1")
+    here = HOST if host in _EVERYWHERE else host
     network = (
         "Only this machine can reach it; --host 0.0.0.0 lets the class in."
         if host in (HOST, "localhost")
         else "ANYBODY ON THIS NETWORK can reach it, unencrypted. Stop it after class."
     )
-    notebook = "\n".join(f"    {line}" for line in in_a_notebook(urls[0]))
-    others = f"\n  Also at     {', '.join(urls[1:])}" if urls[1:] else ""
+    notebook = "\n".join(f"    {line}" for line in in_a_notebook(first))
+    also = f"\n  Also at     {', '.join(others)}" if others else ""
     return f"""\
-Classroom ({model}, {time_scale:g} model seconds a second). {network}
+Classroom ({model}, {room.room.time_scale:g} model seconds a second). {network}
   Projector   http://{here}:{port}/classroom
   Token       {token}   (for the teacher's settings on that page; show it to nobody)
   Learners    ({who}), in a notebook:
 {notebook}
   or in the terminal, before `make lab` (Windows: docs/classroom.md):
-    export OPENAI_BASE_URL={urls[0]}
-    export OPENAI_API_KEY=your-name{others}
+    export OPENAI_BASE_URL={first}
+    export OPENAI_API_KEY=your-name{also}
 Ctrl-C stops it."""

@@ -21,7 +21,7 @@ DESCRIPTION = (
     "With OPENAI_BASE_URL or OPENAI_API_KEY set, it forwards to that model (AGENTLAB_LOCAL=1 keeps "
     "the local one)."
 )
-_OF_A_CLASS = ("host", "learners", "token", "names_per_address", "yes")
+_OF_A_CLASS = ("host", "learners", "token", "yes")
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
@@ -46,18 +46,8 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     add("--host", help="of a class: where to listen; 0.0.0.0 lets the network in")
     add("--learners", metavar="FILE", help="of a class: its list, one name per line")
     add("--token", help="of a class: the teacher's; left out, one is made")
-    add(
-        "--names-per-address",
-        type=int,
-        metavar="N",
-        help="of a class without a list: how many may come from one address (default 40)",
-    )
-    add(
-        "--yes",
-        action="store_const",
-        const=True,
-        help="of a class: let it ask a real model, which costs money",
-    )
+    yes = "of a class: let it ask a real model, which costs money"
+    add("--yes", action="store_const", const=True, help=yes)
 
 
 def run(options: argparse.Namespace) -> int:
@@ -65,21 +55,18 @@ def run(options: argparse.Namespace) -> int:
     fields = settings.Settings.__dataclass_fields__
     given = {f: value for f in fields if (value := getattr(options, f, None)) is not None}
     of_a_class = {name: getattr(options, name) for name in _OF_A_CLASS}
+    for name, value in of_a_class.items():
+        if value is not None and not options.classroom:
+            raise ConfigError(f"--{name} is for a class; add --classroom")
     with contextlib.ExitStack() as stack:
         stack.enter_context(contextlib.suppress(KeyboardInterrupt))  # Ctrl-C is the way to end it
+        on_end = _to_file(options.trace, stack) if options.trace else None
         if options.classroom:
             from agentlab.classroom.start import class_settings, serve_class
 
-            chosen = class_settings(**given)
-            on_end = _to_file(options.trace, stack) if options.trace else None
-            serve_class(chosen, port=options.port, on_end=on_end, **of_a_class)
+            serve_class(class_settings(**given), port=options.port, on_end=on_end, **of_a_class)
             return 0
-        chosen = settings.from_environment(**given)
-        on_end = _to_file(options.trace, stack) if options.trace else None
-        for name, value in of_a_class.items():
-            if value is not None:
-                raise ConfigError(f"--{name.replace('_', '-')} is for a class; add --classroom")
-        lab_key = f"lab-{secrets.token_urlsafe(24)}"
+        chosen, lab_key = settings.from_environment(**given), f"lab-{secrets.token_urlsafe(24)}"
         serve(
             build_app(chosen, lab_key=lab_key, on_end=on_end),
             options.port,

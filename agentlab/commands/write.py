@@ -15,13 +15,11 @@ from agentlab import lab
 from agentlab.commands import cluster_argument, leave_out_argument
 from agentlab.content import Content, ContentSystem, Settings, read_topics, summary
 from agentlab.errors import ConfigError
-from agentlab.lab import connection
 
 DESCRIPTION = (
     "Write a Markdown and an HTML file about each topic. Every answer is recorded in "
     "DIR/journal.sqlite as it comes, so that after Ctrl-C, or worse, --resume goes on and asks "
-    "nothing again. A real model is asked one question first: what every topic would meet ends "
-    "the batch before it begins."
+    "nothing again. What every topic would meet, such as a wrong key, ends the batch."
 )
 
 
@@ -60,6 +58,7 @@ def run(options: argparse.Namespace) -> int:
     if isinstance(sys.stdout, io.TextIOWrapper):  # one that has not every letter says which it was
         sys.stdout.reconfigure(errors="backslashreplace")
     came: list[int] = []  # signals
+    contents: list[Content] = []
     left_out = options.leave_out
     with (
         lab.configure(leave_out=left_out) if left_out else nullcontext(),
@@ -72,8 +71,8 @@ def run(options: argparse.Namespace) -> int:
         except (asyncio.CancelledError, KeyboardInterrupt):  # on Windows the first Ctrl-C
             came = came or [signal.SIGINT]
             system.stop("Ctrl-C")
-            contents = system.so_far(topics, options.type)
-        print(summary(contents, system.journal, settings))
+        if contents:
+            print(summary(contents, system.journal, settings))
         if any(content.status == "quarantined" for content in contents):
             print("--resume --retry-quarantined tries those again", file=sys.stderr)
         if system.stopped is not None:
@@ -87,10 +86,6 @@ async def _batch(
     system: ContentSystem, came: list[int], topics: list[str], options: argparse.Namespace
 ) -> list[Content]:
     with _ended_by_signals(system, came):
-        if connection.current().real:  # before a batch is paid for, one question tells if it can be
-            await system.first_question(topics, options.type)
-            if system.stopped is not None:
-                return system.so_far(topics, options.type)
         return await system.batch_generate(
             topics, options.type, progress=True, cluster=options.cluster
         )
@@ -98,22 +93,18 @@ async def _batch(
 
 @contextmanager
 def _ended_by_signals(system: ContentSystem, came: list[int]) -> Iterator[None]:
-    """Wait for what is in flight after the first signal, not after the second; `came` gets them."""
-    loop, task = asyncio.get_running_loop(), asyncio.current_task()
-    # Who starts it with nohup wants it to outlive the terminal.
-    hangup = getattr(signal, "SIGHUP", signal.SIGTERM)  # Windows has none
+    """Wait for what is in flight after the first signal, which is added to `came`."""
+    loop = asyncio.get_running_loop()
+    # Who starts it with nohup wants it to outlive the terminal; Windows has no SIGHUP.
+    hangup = getattr(signal, "SIGHUP", signal.SIGTERM)
     numbers = {signal.SIGINT, signal.SIGTERM, hangup}
     numbers -= {hangup} if signal.getsignal(hangup) == signal.SIG_IGN else set()
 
     def end(number: signal.Signals) -> None:
+        leave_alone()  # a second one is the system's own
         came.append(number)
-        if len(came) == 1:
-            system.stop("Ctrl-C" if number == signal.SIGINT else number.name)
-            print("waiting for what is in flight; Ctrl-C again cancels it", file=sys.stderr)
-        else:
-            leave_alone()  # a third one is the system's own
-            assert task is not None
-            task.cancel()
+        system.stop("Ctrl-C" if number == signal.SIGINT else number.name)
+        print("waiting for what is in flight; Ctrl-C again ends it", file=sys.stderr)
 
     def leave_alone() -> None:
         for number in numbers:

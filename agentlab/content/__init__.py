@@ -4,16 +4,16 @@ _settings    how much at the same time, how often, how long; from arguments, env
 _topics      topics as people write them, and when two of them are one
 _system      one topic, or a batch of them, and a summary
 _work        one topic: its questions, what they took, and what became of it
-_sending     requests in time and in turn, until a stop; and whether a failure is everybody's
-_failures    what a failure says, and in which words
+_sending     requests in time and in turn, until a stop; and what a failure means and says
 _journal     every answer that was paid for, in SQLite or PostgreSQL; what a kill cannot undo
-_place       where a journal is, whatever its spelling, and the right to write there
+_place       the right to write a journal's file, and room for when the disk is full
 _publish     Markdown and HTML files, whole or not at all
 """
 
 from agentlab.content._journal import Journal
 from agentlab.content._settings import Settings
-from agentlab.content._system import Content, ContentSystem, Metrics, summary
+from agentlab.content._system import ContentSystem, summary
 from agentlab.content._topics import read_topics
+from agentlab.content._work import Content, Metrics
 
 __all__ = ["Content", "ContentSystem", "Journal", "Metrics", "Settings", "read_topics", "summary"]

@@ -1,4 +1,4 @@
-"""Requests in time and in turn, until a stop; and whether a failure is everybody's."""
+"""Requests in time and in turn, until a stop; and what a failure means and says."""
 
 from __future__ import annotations
 
@@ -8,14 +8,20 @@ from contextlib import asynccontextmanager, suppress
 
 from agentlab import lab
 from agentlab.clock import is_virtual
-from agentlab.content import _failures
 from agentlab.content._settings import Settings
-from agentlab.errors import Stopped
+from agentlab.content._topics import clean, one_line
+from agentlab.errors import (
+    AgentLabError,
+    AnswerTruncated,
+    ClusterLost,
+    ConfigError,
+    IncompleteAnswer,
+    ReasoningExhausted,
+    RetriesExhausted,
+    Stopped,
+)
 from agentlab.lab.connection import log
 from agentlab.resilience import Breaker, Guard, Monitor, RateLimit, Retry, classify
-
-_TOLD_FROM_S = 30.0
-"""So many real seconds without a request are told, because they look like a program that hangs."""
 
 
 class Sender:
@@ -94,11 +100,7 @@ class Sender:
 
     @asynccontextmanager
     async def watched(self) -> AsyncIterator[None]:
-        """Tell of a time in which nothing is sent, and stop if it is longer than any wait may be.
-
-        The limits that an endpoint tells may be such that the next request is never sent.
-        """
-        self._sent_s = lab.now_s()
+        """Stop if nothing is sent for longer than any wait may be, because of a limit, say."""
         watching = asyncio.create_task(self._watch())
         try:
             yield
@@ -111,28 +113,15 @@ class Sender:
         # What an endpoint may ask for, back-off on top, and the turn at a rate of our own.
         longest_s = chosen.longest_wait_seconds + Retry().most_s
         longest_s += 60 / (chosen.requests_per_minute or 60)
-        told_s = min(_TOLD_FROM_S * lab.model_seconds_a_second(), longest_s)
-        since_s, wait_s = lab.now_s(), told_s
-        while True:
-            await lab.sleep_until(since_s + wait_s)
-            last_s = lab.now_s() if self._in_flight else self._sent_s
-            if last_s > since_s:
-                since_s, wait_s = last_s, told_s
-                continue
-            if wait_s == longest_s:
-                break
-            wait_s = longest_s
-            if not is_virtual():
-                log.warning(
-                    "nothing was sent for %.0f s, because of limits or waits that the endpoint "
-                    "tells; after %g model seconds the batch stops",
-                    _TOLD_FROM_S,
-                    longest_s,
-                )
+        self._sent_s, since_s = lab.now_s(), None
+        while since_s != self._sent_s:
+            since_s = self._sent_s
+            await lab.sleep_until(since_s + longest_s)
+            if self._in_flight:
+                self._sent_s = lab.now_s()
         self.stop(
             f"nothing was sent for {longest_s:g} model seconds, because the endpoint's limits "
-            "allow nothing sooner; longest_wait_seconds is "
-            f"{chosen.longest_wait_seconds:g}"
+            f"allow nothing sooner; longest_wait_seconds is {chosen.longest_wait_seconds:g}"
         )
 
     async def is_everybodys(self, error: BaseException, said: str) -> bool:
@@ -142,7 +131,8 @@ class Sender:
             said: The failure in words.
         """
         longest_s = self._settings.longest_wait_seconds
-        if _failures.is_everybodys(error):
+        wasted = isinstance(_last(error), ReasoningExhausted) and not self._answered
+        if _is_everybodys(error) or wasted:
             self.stop(f"no topic can succeed: {said}")
             return True
         if (asked_s := self._pace.paused_s) > longest_s:
@@ -151,23 +141,20 @@ class Sender:
                 f"is {longest_s:g}"
             )
             return True
-        passing, outages = _failures.passes(error), self._outages
-        if not passing and (self._answered or _failures.is_final(error)):
+        passing, outages = _passes(error), self._outages
+        if not passing and (self._answered or is_final(error)):
             return False
         async with self._probing:
             if self._outages != outages or self.stopped is not None:
                 return True  # somebody else has asked, and waited
-            limited = classify(_failures.last(error)).limited  # which is never a topic's fault
+            limited = classify(_last(error)).limited  # which is never a topic's fault
             met = error if limited else await self._probe()
-            if met is None or _failures.passes(met) != passing:
+            if met is None or _passes(met) != passing:
                 return False
-            why = "nothing is answered" if passing else "no topic can succeed"
-            if _failures.may_end_soon(met, was_there=self._answered > 0):
-                self._outages += 1
-                why += f" within {longest_s:g} model seconds"
-                met = await self._outlast(met)
-            if met is not None:
-                self.stop(f"{why}: {said}")
+            self._outages += 1
+            if await self._outlast(met) is not None:
+                late = f"nothing is answered within {longest_s:g} model seconds"
+                self.stop(f"{late if passing else 'no topic can succeed'}: {said}")
         return True
 
     async def _outlast(self, met: BaseException | None) -> BaseException | None:
@@ -177,7 +164,7 @@ class Sender:
             log.warning("nothing is answered; trying again for %g s: %s", longest_s, met)
         with suppress(Stopped, TimeoutError):
             async with lab.timeout(longest_s):
-                while met is not None and _failures.passes(met):
+                while met is not None and _passes(met):
                     with self._guard.stoppable():
                         await lab.sleep(wait_s)
                     met, wait_s = await self._probe(), min(2 * wait_s, 30.0)
@@ -192,7 +179,53 @@ class Sender:
         try:
             await self.send(probe, "probe")
         except Exception as error:
-            if not _failures.is_final(error):
+            if not is_final(error):
                 return error
             self._answered += 1
         return None
+
+
+def _last(error: BaseException) -> BaseException:
+    """Return the error of the last attempt, where there were several."""
+    return (error.__cause__ or error) if isinstance(error, RetriesExhausted) else error
+
+
+def _passes(error: BaseException) -> bool:
+    """Return True for what may be gone later, and for a wait that was not begun."""
+    met = _last(error)
+    return isinstance(met, RetriesExhausted) or classify(met).retry
+
+
+def _is_everybodys(error: BaseException) -> bool:
+    """Return True for what every topic would meet: a wrong key, no credit, a refused parameter."""
+    met = _last(error)
+    if isinstance(met, ClusterLost | ConfigError):
+        return True
+    said = classify(met)
+    if said.exhausted or said.retry:
+        return said.exhausted
+    status, param = getattr(met, "status", None), getattr(met, "param", None) or ""
+    if status in (400, 422):
+        of_the_prompt = getattr(met, "code", None) == "context_length_exceeded"
+        return bool(param) and not (of_the_prompt or param.startswith(("messages", "prompt")))
+    return status in (401, 402, 403, 404, 410)
+
+
+def is_final(error: BaseException) -> bool:
+    """Return True where asking again would bring the same: cut off, filtered or refused."""
+    met = _last(error)
+    return isinstance(met, IncompleteAnswer) and not classify(met).retry
+
+
+def in_words(error: BaseException, step: str, content_type: str) -> str:
+    """Say a failure in a line that can be recorded and shown, with the way out if there is one."""
+    met, said = _last(error), clean(one_line(str(error))) or type(error).__name__
+    if len(said) > 2000:  # a whole page
+        said = f"{said[:1000]} ... {said[-900:]}"
+    if isinstance(met, TimeoutError):
+        return f"{said}; raise timeout_seconds"
+    if isinstance(met, ReasoningExhausted | AnswerTruncated):
+        return f"{step!r}: {said} (in data/workflows/{content_type}.yaml)"
+    if isinstance(error, IncompleteAnswer) or not isinstance(error, AgentLabError | OSError):
+        return f"{step!r}: {said}"
+    return said  # what was given up is named already

@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import dataclasses
 import os
-from difflib import get_close_matches
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from pydantic import Field, model_validator
 from pydantic_core import ArgsKwargs
 
+from agentlab._support import yaml_file
 from agentlab._support.fields import model
-from agentlab._support.yaml_file import LocatedFile
 from agentlab.errors import ConfigError
 
 PREFIX = "AGENTLAB_CONTENT_"
@@ -85,21 +84,11 @@ class Settings:
         """Read a YAML file; the environment and `given` values win over it.
 
         Raises:
-            ConfigError: If there is no such file, or a value cannot work. If the file is wrong, it
-                is a `FileError`, which names line and column.
+            FileError: If it cannot be read, or a value in it cannot work, with line and column.
+            ConfigError: If another value cannot work.
         """
-        if not Path(file).is_file():
-            raise ConfigError(f"no settings file {str(file)!r}; give a .yaml file")
-        located = LocatedFile(Path(file), what="settings file")
-        values = {} if located.value is None else located.value
-        try:
-            if isinstance(values, dict):
-                return cls(**(values | _environment() | given))
-            raise ConfigError("a mapping of settings is expected")
-        except ConfigError as error:
-            if problems := located.problems(cls):
-                raise located.error(problems) from None
-            raise ConfigError(f"settings file {str(file)!r}: {error}") from None
+        read = yaml_file.load(Path(file), cls, what="settings file")
+        return cls(**(dataclasses.asdict(read) | _environment() | given))
 
     def dollars(self, prompt_tokens: int, answer_tokens: int) -> float | None:
         """Return what these tokens cost; None without prices.
@@ -116,11 +105,7 @@ class Settings:
 def _environment() -> dict[str, str]:
     """Return the settings that the environment gives; a misspelt one would have no effect."""
     fields = {variable: name for name, variable in Settings.variables().items()}
-    given = {}
-    for name, value in os.environ.items():
-        if name.upper().startswith(PREFIX):
-            if name.upper() not in fields:
-                (near,) = get_close_matches(name.upper(), fields, n=1, cutoff=0)
-                raise ConfigError(f"there is no variable {name}; the nearest is {near}")
-            given[fields[name.upper()]] = value
-    return given
+    given = {n.upper(): value for n, value in os.environ.items() if n.upper().startswith(PREFIX)}
+    if unknown := given.keys() - fields.keys():
+        raise ConfigError(f"there is no variable {min(unknown)}; there are {', '.join(fields)}")
+    return {fields[name]: value for name, value in given.items()}

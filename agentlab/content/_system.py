@@ -14,15 +14,13 @@ from agentlab.content._journal import Journal
 from agentlab.content._sending import Sender
 from agentlab.content._settings import Settings
 from agentlab.content._topics import CONTENT_TYPES, Job, jobs
-from agentlab.content._work import Content, Metrics, Status, Work
+from agentlab.content._work import Content, Work
 from agentlab.errors import JournalError
 from agentlab.resilience import amap
 from agentlab.workflow import Workflow
 
 if TYPE_CHECKING:
     from agentlab.engines.dask import Cluster
-
-__all__ = ["Content", "ContentSystem", "ContentType", "Metrics", "summary"]
 
 ContentType = Literal["blog", "comprehensive"]
 
@@ -36,10 +34,10 @@ class ContentSystem:
     Args:
         out: A folder for the files, and for the journal that lets another run go on; without it
             nothing is written to the disk.
-        journal: A file or URL for the journal instead; see `agentlab.content._journal`.
+        journal: A file or URL for the journal instead; see `Journal`.
 
     Raises:
-        ConfigError: If another process works there, or the journal has an older format.
+        ConfigError: If another process works there, or the journal cannot be used.
 
     Example:
         with ContentSystem(Settings(max_concurrent_agents=4), out="content") as system:
@@ -72,10 +70,8 @@ class ContentSystem:
         Raises:
             ConfigError: If there is no such type, or the topic is empty.
         """
-        (job,) = jobs([topic], content_type)
-        self._begin()
-        async with self._sender.watched():
-            return await self._generate(job)
+        (content,) = await self.batch_generate([topic], content_type)
+        return content
 
     async def batch_generate(
         self,
@@ -100,7 +96,8 @@ class ContentSystem:
             ConfigError: If there is no such type, or a topic is empty.
         """
         given = jobs(topics, content_type)
-        self._begin()
+        if self._sender.begin():
+            self._one_at_a_time = {}  # locks, too, are one loop's
         async with AsyncExitStack() as stack:
             await stack.enter_async_context(self._sender.watched())
             if isinstance(cluster, str):
@@ -138,32 +135,15 @@ class ContentSystem:
                     break
         return [contents[job] for job in given]
 
-    async def first_question(
-        self, topics: Iterable[str], content_type: ContentType = "blog"
-    ) -> None:
-        """Ask one question of a batch alone, and stop if every topic would meet what it meets.
-
-        It is one that has to be asked anyway, so it costs nothing: its answer is recorded.
-        """
-        given = jobs(topics, content_type)
-        self._begin()
-        async with self._sender.watched():
-            for job in given:
-                if await self._work(job).first_question():
-                    return
+    async def _generate(self, job: Job) -> Content:
+        async with self._one_at_a_time.setdefault(job, asyncio.Lock()):
+            workflow = self._workflows[job.content_type]
+            work = Work(job, workflow, self.journal, self._sender, self.settings, self._out)
+            return await work.run()
 
     def stop(self, reason: str = "stopped") -> None:
         """Send nothing more. What is in flight is waited for and recorded, the rest is left."""
         self._sender.stop(reason)
-
-    def so_far(self, topics: Iterable[str], content_type: ContentType = "blog") -> list[Content]:
-        """Read what the journal says of topics; nothing is asked, and no file is written."""
-        contents = []
-        known: dict[str, Status] = {"done": "done", "quarantined": "quarantined"}
-        for job in jobs(topics, content_type):
-            status, _, error = self.journal.status(job.key)
-            contents.append(self._work(job).content(known.get(status, "left"), error=error))
-        return contents
 
     @property
     def stopped(self) -> str | None:
@@ -179,18 +159,6 @@ class ContentSystem:
 
     def __exit__(self, *_: object) -> None:
         self.close()
-
-    def _begin(self) -> None:
-        if self._sender.begin():
-            self._one_at_a_time = {}
-
-    async def _generate(self, job: Job) -> Content:
-        async with self._one_at_a_time.setdefault(job, asyncio.Lock()):
-            return await self._work(job).run()
-
-    def _work(self, job: Job) -> Work:
-        workflow = self._workflows[job.content_type]
-        return Work(job, workflow, self.journal, self._sender, self.settings, self._out)
 
 
 def summary(contents: Iterable[Content], journal: Journal, settings: Settings) -> str:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Mapping
-from contextlib import suppress
 from dataclasses import dataclass, field
 from hashlib import blake2b
 from pathlib import Path
@@ -14,19 +13,16 @@ import msgspec
 
 from agentlab import engines, lab
 from agentlab.clock import is_virtual
-from agentlab.content import _failures
-from agentlab.content._journal import Journal, Unrecordable
-from agentlab.content._publish import Article, digest, publish
-from agentlab.content._sending import Sender
+from agentlab.content._journal import Journal
+from agentlab.content._publish import Article, Published, publish
+from agentlab.content._sending import Sender, in_words, is_final
 from agentlab.content._settings import Settings
-from agentlab.content._topics import Job, without_halves
+from agentlab.content._topics import Job, clean
 from agentlab.errors import (
     AnswerEmpty,
     AnswerTruncated,
-    ConfigError,
     IncompleteAnswer,
     JournalError,
-    ReasoningExhausted,
     StepError,
     Stopped,
 )
@@ -90,7 +86,7 @@ class Work:
     sender: Sender
     settings: Settings
     out: Path | None
-    began_s: float | None = None
+    began_s: float = field(default_factory=lab.now_s)
     requests: int = 0
     in_flight: int = 0
     peak: int = 0
@@ -98,54 +94,29 @@ class Work:
 
     async def run(self) -> Content:
         """Write about the topic; a failure is a status, not an exception."""
-        self.began_s, count = lab.now_s(), 0
+        count = 0
         try:
-            status, count, error = self.journal.status(self.job.key)
+            status, count, error, _ = self.journal.standing(self.job.key)
             if status == "quarantined":
-                return self.content("quarantined", error=error)
+                return self._content("quarantined", error=error)
             if self.sender.stopped is not None and status != "done":
-                return self.content("left", error=f"stopped: {self.sender.stopped}")
+                return self._content("left", error=f"stopped: {self.sender.stopped}")
             return self._publish(await self._answers())
         except OSError as cannot:  # a page has a name of its own, so no other can be written
             self.sender.stop(str(cannot))
-            return self.content("left", error=str(cannot))
+            return self._content("left", error=str(cannot))
         except StepError as failed:
             return await self._failed(failed.__cause__ or failed, failed.step, count)
         except Exception as odd:
             return await self._failed(odd, "publisher", count)
 
-    async def first_question(self) -> bool:
-        """Ask the first step's question if it has no answer yet; return whether it was asked.
-
-        A failure is dealt with as in any run: what every topic would meet stops the sender.
-        """
-        step = self.workflow.steps[0]
-        prompt = step.asked({"topic": self.job.topic})
-        options = {
-            "system": step.system,
-            "max_tokens": step.max_tokens,
-            "temperature": step.temperature,
-        }
-        if self.journal.status(self.job.key)[0] == "quarantined":
-            return False
-        if self.journal.answer(self.job.key, step.name, question(prompt, options)) is not None:
-            return False
-        try:
-            await self._answer(prompt, step.name, options)
-        except Exception as error:
-            if isinstance(_failures.last(error), ReasoningExhausted):
-                said = _failures.in_words(error, step.name, self.job.content_type)
-                self.sender.stop(f"no topic can succeed: {said}")
-            await self._failed(error, step.name, 0)
-        return True
-
     async def _answers(self) -> Mapping[str, str]:
-        async def ask(prompt: str, *, agent: str, **options: Any) -> str:
-            return await self._answer(prompt, agent, options)
-
         try:
             return await engines.run(
-                self.workflow, {"topic": self.job.topic}, engine=self.settings.engine, ask=ask
+                self.workflow,
+                {"topic": self.job.topic},
+                engine=self.settings.engine,
+                ask=self._answer,
             )
         except asyncio.CancelledError:
             for task in self.sending:
@@ -155,12 +126,12 @@ class Work:
             # A step that fails cancels its siblings; what they sent is paid for, so it is kept.
             await asyncio.gather(*self.sending, return_exceptions=True)
 
-    async def _answer(self, prompt: str, step: str, options: dict[str, Any]) -> str:
+    async def _answer(self, prompt: str, *, agent: str, **options: Any) -> str:
         asked = question(prompt, options)
-        kept = self.journal.answer(self.job.key, step, asked)
+        kept = self.journal.answer(self.job.key, agent, asked)
         if kept is not None:
             return kept.text
-        sending = asyncio.create_task(self._send(prompt, step, asked, options))
+        sending = asyncio.create_task(self._send(prompt, agent, asked, options))
         self.sending.add(sending)
         return await asyncio.shield(sending)
 
@@ -197,7 +168,7 @@ class Work:
         """Return a reply with a text that its own limit has not cut off: half helps nobody."""
         patience_s = max(self.settings.timeout_seconds, 600.0)  # the guard has the shorter one
         reply = await self.sender.reply(prompt, agent=agent, timeout_s=patience_s, **options)
-        reply = reply._replace(text=without_halves(reply.text))
+        reply = reply._replace(text=clean(reply.text))
         if reply.finish_reason == "length":
             raise AnswerTruncated(
                 f"the answer was cut off at its limit of {options['max_tokens']} tokens, and ends "
@@ -209,14 +180,15 @@ class Work:
         return reply
 
     def _publish(self, answers: Mapping[str, str]) -> Content:
-        article = Article.of(self.job.topic, self.job.content_type, answers)
-        pages = dict(before := self.journal.pages(self.job.key))
-        files = () if self.out is None else publish(self.out, article, pages)
-        if pages != before or self.journal.status(self.job.key)[0] != "done":
-            self.journal.note(self.job.key, "done", pages=pages)
-        new = article.files(files[0].stem) if files else {}
-        kept = tuple(file for file in files if pages[file.name] != digest(new[file.name]))
-        return self.content("done", article=article, files=files, kept=kept)
+        description = " ".join(answers["publisher"].split())
+        article = Article(self.job.topic, description, answers["editor"], self.job.content_type)
+        before = self.journal.standing(self.job.key)
+        published = Published()
+        if self.out is not None:
+            published = publish(self.out, article, before.pages)
+        if published.pages != before.pages or before.status != "done":
+            self.journal.note(self.job.key, "done", pages=published.pages)
+        return self._content("done", article=article, files=published.files, kept=published.kept)
 
     async def _failed(self, error: BaseException, step: str, count: int) -> Content:
         """Decide what a failure means for the topic, and note it.
@@ -224,30 +196,26 @@ class Work:
         Args:
             count: How often the topic has failed before.
         """
-        said = _failures.in_words(error, step, self.job.content_type)
-        poison = isinstance(error, Unrecordable)  # it may be paid for, so it is noted in any case
-        if isinstance(error, JournalError) and not poison:
+        said = in_words(error, step, self.job.content_type)
+        if isinstance(error, JournalError):
             self.sender.stop(said)
-        if not poison:
-            stopped = isinstance(error, Stopped) or self.sender.stopped is not None
-            everybodys = not stopped and await self.sender.is_everybodys(error, said)
-            if stopped or self.sender.stopped is not None:
-                return self.content("left", error=said)
-            if everybodys:  # not the topic's fault, so it is not counted
-                self.sender.nobody_answers = said
-                return self.content("failed", error=said)
-        count += 1
-        final = poison or _failures.is_final(error) or count >= self.settings.quarantine_after
+        stopped = isinstance(error, Stopped) or self.sender.stopped is not None
+        everybodys = not stopped and await self.sender.is_everybodys(error, said)
+        if stopped or self.sender.stopped is not None:
+            return self._content("left", error=said)
+        if everybodys:  # not the topic's fault, so it is not counted
+            self.sender.nobody_answers = said
+            return self._content("failed", error=said)
+        final = is_final(error) or count + 1 >= self.settings.quarantine_after
         try:
-            with suppress(Unrecordable):  # its name is the poison; nothing was sent for it
-                status = "quarantined" if final else "open"
-                self.journal.note(self.job.key, status, failures=count, error=said)
+            status = "quarantined" if final else "open"
+            self.journal.note(self.job.key, status, failures=count + 1, error=said)
         except JournalError as full:
             self.sender.stop(str(full))
-            return self.content("left", error=str(full))
-        return self.content("quarantined" if final else "failed", error=said)
+            return self._content("left", error=str(full))
+        return self._content("quarantined" if final else "failed", error=said)
 
-    def content(self, status: Status, **more: Any) -> Content:
+    def _content(self, status: Status, **more: Any) -> Content:
         """Say what became of the topic, with what it took."""
         try:
             bills = self.journal.bills(self.job.key)
@@ -256,7 +224,7 @@ class Work:
         prompt_tokens = sum(bill.prompt_tokens for bill in bills)
         answer_tokens = sum(bill.answer_tokens for bill in bills)
         metrics = Metrics(
-            duration_s=0.0 if self.began_s is None else round(lab.now_s() - self.began_s, 9),
+            duration_s=round(lab.now_s() - self.began_s, 9),
             requests=self.requests,
             attempts=max((bill.requests for bill in bills), default=0),
             peak=self.peak,
@@ -270,18 +238,11 @@ class Work:
 def question(prompt: str, options: Mapping[str, Any]) -> str:
     """Return a digest of what makes two questions the same: model, prompt, and what goes with it.
 
-    Not the limit on tokens, because an answer that was whole under one is whole under another:
-    to raise it for those that were cut off asks nothing else again. Nor the address, because one
-    model may be reached at several.
-
-    Raises:
-        ConfigError: If the model's name cannot be sent.
+    Not the limit on tokens: to raise it for answers that were cut off asks nothing else again. Nor
+    the address, because one model may be reached at several.
     """
     model = connection.current()
     local = is_virtual() or not model.real
     rest = {name: value for name, value in options.items() if name != "max_tokens"}
     asked = [model.model, "local" if local else "real", prompt, rest]
-    try:
-        return blake2b(msgspec.json.encode(asked, order="sorted"), digest_size=16).hexdigest()
-    except UnicodeEncodeError as error:  # of the rest, all is whole characters
-        raise ConfigError(f"model {model.model!r}: {error}; give its name") from None
+    return blake2b(msgspec.json.encode(asked, order="sorted"), digest_size=16).hexdigest()

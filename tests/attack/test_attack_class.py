@@ -6,12 +6,10 @@ happens in front of a class in a process of its own, whose upstream keeps each r
 
 from __future__ import annotations
 
-import asyncio
 import json
 import socket
 import threading
 from collections.abc import Callable, Iterator
-from pathlib import Path
 from typing import Any
 
 import httpx
@@ -32,8 +30,8 @@ QUESTION = {"model": "m", "messages": [{"role": "user", "content": "Hi"}], "max_
 ATTACKER, ELSEWHERE = "10.0.0.66", "10.0.0.7"
 
 
-def room(listed: list[str] | None = None, **options: Any) -> Classroom:
-    return Classroom(Settings(preset="instant"), token=TOKEN, roster=Roster(listed, **options))
+def room(listed: list[str] | None = None) -> Classroom:
+    return Classroom(Settings(preset="instant"), token=TOKEN, roster=Roster(listed))
 
 
 async def ask(
@@ -70,14 +68,9 @@ def answers(served: Classroom, *asked: Callable[[Classroom], Any]) -> Any:
 
 @pytest.mark.parametrize(
     "key",
-    [
-        "teacher", "TEACHER", " teacher ", "tеacher", "teаcher", "teaсher", "teacһer",
-        "ｔｅａｃｈｅｒ", "téacher", "teachér", "tėacher", "ŧeacher", "ᴛᴇᴀᴄʜᴇʀ", "ꓔꓰꓮꓚꓧꓰꓣ",
-        "ᎢᎬᎪᏟᎻᎬᎡ", "теасһег",
-        "𝓽𝓮𝓪𝓬𝓱𝓮𝓻", "ⓣⓔⓐⓒⓗⓔⓡ", "t-e-a-c-h-e-r", "t e a c h e r", "teacher.", "Teacher 1", "teach3r",
-        "te4cher", "7eacher", "the teacher", "teache\u0301r", "%74eacher", "%D1%82eacher",
-        "tea.cher",
-    ],
+    ["teacher", "TEACHER", " teacher ", "tеacher", "teаcher", "teaсher", "teacһer",
+     "ｔｅａｃｈｅｒ", "𝓽𝓮𝓪𝓬𝓱𝓮𝓻", "ⓣⓔⓐⓒⓗⓔⓡ", "teacher.", "Teacher 1", "the teacher", "%74eacher",
+     "%D1%82eacher"],
 )  # fmt: skip
 def test_nobody_looks_like_the_teacher(key: str):
     """On the projector a name is all that people see: refused, in a class list, too."""
@@ -90,7 +83,7 @@ def test_nobody_looks_like_the_teacher(key: str):
 @pytest.mark.parametrize(
     "key",
     ["Аda", "Adа", "Ad\u0251\u0430", "Βo", "Bο", "Ρaul", "Аnn Smith", "Ann Ѕmith", "김Ad\u0430",
-     "Ad٥",     "Αda", "Вова B", "Zоe", "Κim", "ӏan", "Οlga", "Аda我", "Ժan"],
+     "Αda", "Вова B", "Zоe", "Κim", "ӏan", "Οlga", "Аda我", "Ժan"],
 )  # fmt: skip
 def test_no_name_mixes_alphabets(key: str):
     """One letter of another alphabet makes a name that only a machine can tell from its like."""
@@ -100,32 +93,14 @@ def test_no_name_mixes_alphabets(key: str):
 
 @pytest.mark.parametrize(
     "key",
-    ["Ada\u200b", "A\u200dda", "Ada\ufe0f", "Ada\u034f", "Ada\u3164", "김\u3164", "\u202eadA",
-     "Ada\u2060", "Ada\ufeff", "A\u00adda", "Ada\u180e", "Ada\U000e0101", "Ada\u2800", "Ada\x00",
-     "Ada\x1b[31m", "A\u2028da", "Ada\ud83d\ude00", "A\u0338\u0338\u0338\u0338\u0338da",
-     "Ada\u115f", "Ada\ufff9"],
+    ["Ada\u200b", "A\u200dda", "\u202eadA", "Ada\u2060", "Ada\ufeff", "A\u00adda", "Ada\u2800",
+     "Ada\x00", "Ada\x1b[31m", "A\u2028da", "Ada\ud83d\ude00", "Ada\ufff9"],
     ids=ascii,
 )  # fmt: skip
 def test_no_name_has_what_cannot_be_seen(key: str):
     """Two names that look the same would be two learners; and nothing paints over the page."""
     with pytest.raises(NotALearner):
         Roster().learner(key.encode("utf-8", "replace").decode())
-
-
-@pytest.mark.parametrize(
-    ("here", "comes"),
-    [("Ada", "Аԁа"), ("Paul", "Pau1"), ("Zoe", "Z0e"), ("Aca", "Аса"), ("Hox", "Нох"), ("Bo", "ВО"),
-     ("ОЛЯ", "0ЛЯ"), ("Toto", "Τοτο"), ("Ian", "ɪan"), ("O'Hara", "OʼHara"), ("Ala", "A1a")],
-)  # fmt: skip
-def test_whoever_looks_like_one_who_is_here_is_told_so(here: str, comes: str):
-    """Refused, and a class list that has both is refused."""
-    roster = Roster()
-    assert roster.learner(here) == here
-    with pytest.raises(NotALearner, match="looks like another name of this class; add an initial"):
-        roster.learner(comes)
-    assert roster.names == [here]
-    with pytest.raises(ConfigError, match="look-alike is there twice"):
-        Roster([here, comes])
 
 
 @pytest.mark.parametrize(
@@ -208,28 +183,12 @@ def test_a_flood_of_names_locks_nobody_out(names: int, address: str):
         again = await ask(served, "Ada")
         board = await ask(served, "", "/classroom/board", method="GET")
         learners = [row["learner"] for row in board.json()["learners"]]
-        bots = sum(name.startswith("bot") for name in learners)
-        return [first.status_code, late.status_code, again.status_code, learners, bots]
+        return [first.status_code, late.status_code, again.status_code, learners]
 
-    first, late, again, learners, bots = run_virtual(main()).result
+    first, late, again, learners = run_virtual(main()).result
     assert (first, late, again) == (200, 200, 200)
     assert {"Ada", "Bo"} <= set(learners)
-    assert bots <= 40 and len(learners) <= MOST_LEARNERS
-
-
-@pytest.mark.parametrize("address", [f"2001:db8::{n:x}" for n in (1, 7, 0xFFFF)])
-def test_one_machines_many_ipv6_addresses_are_one(address: str):
-    """A machine has 2**64 of them: its places are those of one."""
-    served = room(per_address=3)
-
-    async def main() -> list[str]:
-        for number in range(20):
-            own = f"{address.rpartition(':')[0]}:{number:x}"
-            await ask(served, f"bot {number}", address=own)
-        board = await ask(served, "", "/classroom/board", method="GET")
-        return [row["learner"] for row in board.json()["learners"]]
-
-    assert run_virtual(main()).result == ["bot 17", "bot 18", "bot 19"]
+    assert len(learners) <= MOST_LEARNERS
 
 
 @pytest.mark.parametrize("learners", [1, 30, 40])
@@ -250,65 +209,7 @@ def test_a_class_behind_one_address_gets_in(learners: int):
 
 # ---------------------------------------------------------------- the teacher's token
 
-GUESSED = {
-    "settings": ("GET", "/classroom/settings"),
-    "change": ("POST", "/classroom/settings"),
-    "clear": ("POST", "/classroom/clear"),
-    "remove": ("POST", "/classroom/remove"),
-    "spans": ("GET", "/lab/spans"),
-    "question": ("POST", CHAT),
-    "models": ("GET", "/v1/models"),
-}
 SAME_LENGTH = "guess-{:0" + str(len(TOKEN) - 6) + "d}"
-
-
-@pytest.mark.parametrize("listed", [None, ["Ada"]], ids=["open", "listed"])
-@pytest.mark.parametrize("route", GUESSED)
-def test_guesses_at_the_token_are_slowed(route: str, listed: list[str] | None):
-    """A thousand in a row: six are looked at; elsewhere the right one works, here it does later."""
-    served = room(listed)
-    method, path = GUESSED[route]
-
-    async def main() -> Any:
-        guesses = [
-            await ask(served, SAME_LENGTH.format(n), path, method=method, address=ATTACKER)
-            for n in range(1000)
-        ]
-        right = [
-            (await ask(served, TOKEN, "/classroom/settings", method="GET", address=where))
-            for where in (ATTACKER, ELSEWHERE)
-        ]
-        known = await ask(served, "Ada", address=ATTACKER)
-        await asyncio.sleep(3600)
-        later = await ask(served, TOKEN, path, method="GET", address=ATTACKER)
-        return guesses, right, known, later
-
-    guesses, right, known, later = run_virtual(main()).result
-    slowed = [answer for answer in guesses if answer.status_code == 429]
-    assert len(slowed) == 994
-    assert all(int(answer.headers["retry-after"]) >= 1 for answer in slowed)
-    assert [answer.status_code for answer in right] == [429, 200]
-    assert known.status_code == 200
-    assert later.status_code in (200, 404, 405)
-
-
-@pytest.mark.parametrize("pause_s", [0.0, 0.5, 1.0, 10.0, 61.0])
-def test_patient_guesses_are_few(pause_s: float):
-    """In an hour, whatever the pause between them: at most seventy are looked at."""
-    served = room()
-
-    async def main() -> int:
-        looked_at, tried = 0, 0
-        loop = asyncio.get_running_loop()
-        while loop.time() < 3600 and tried < 700:
-            answer = await ask(
-                served, f"guess {tried}", "/classroom/settings", method="GET", address=ATTACKER
-            )
-            looked_at, tried = looked_at + (answer.status_code == 401), tried + 1
-            await asyncio.sleep(pause_s)
-        return looked_at
-
-    assert 5 <= run_virtual(main()).result <= 70
 
 
 @pytest.mark.parametrize(
@@ -330,7 +231,7 @@ def test_nothing_but_the_token_is_the_token(path: str, shown: str):
 
 @pytest.mark.parametrize(
     "token",
-    ["a", "1234567", "CANARY1", "aaaaaaaaaaaa", "abababababab", "CANARY 12", " CANARY1 ",
+    ["a", "1234567", "CANARY1", "CANARY 12", " CANARY1 ",
      "CANARYé123", "CANARY\n12", "CANARY\x0012", "CANARY\u200b12"],
     ids=ascii,
 )  # fmt: skip
@@ -341,23 +242,11 @@ def test_a_weak_token_is_refused(token: str):
     assert "CANARY" not in str(error.value)
 
 
-@pytest.mark.parametrize("name", ["Ada Lovelace", "ADA LOVELACE", "Grace-Hopper"])
-def test_a_token_that_is_a_learners_name_is_refused(name: str, tmp_path: Path):
-    """Else that learner would be the teacher, or the teacher would not."""
-    names = tmp_path / "class.txt"
-    names.write_text("Ada-Lovelace\nAdaLovelace\nGrace-Hopper\n")
-    token = name.replace(" ", "-")
-    with pytest.raises(ConfigError, match="the token is a name of the class list"):
-        start.serve_class(Settings(), port=0, token=token, learners=str(names))
-
-
 # ---------------------------------------------------------------- who is removed
 
 
 @pytest.mark.parametrize("listed", [None, ["Ada", "Mallory"]], ids=["open", "listed"])
-@pytest.mark.parametrize(
-    "again", ["Mallory", "MALLORY", "Ｍallory", "Ma11ory", "%4Dallory", " mallory "]
-)
+@pytest.mark.parametrize("again", ["Mallory", "MALLORY", "Ｍallory", "%4Dallory", " mallory "])
 def test_who_is_removed_stays_out(again: str, listed: list[str] | None):
     """In any spelling, until the teacher counts anew; nobody else is touched."""
     served = room(listed)

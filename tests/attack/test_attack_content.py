@@ -76,38 +76,6 @@ def statuses(contents: list[Content]) -> list[str]:
 
 # What is written down
 
-TEXTS = [
-    "a\0b",
-    "\0",
-    "\0" * 1000,
-    "half \ud83c",
-    "\udc00\ud800",
-    "\udcff from a header",
-    "\x1a0000",
-    "\x1a\0\x1ad800",
-    "\\x00 \\ud800 %00 &#0;",
-    "\x01\x02\x1b[2J\x7f\x9b",
-    "\ufeff\u2028\u2029\u202e\ufffd\uffff",
-    "\U0010ffff \U0001f30a 한국",
-    "e\u0301 \r\n\t ' \" ; -- %s {x} $1 ?",
-    "x" * 1_000_000,
-]
-
-
-@hostile("text", TEXTS)
-def test_any_text_comes_back_as_it_was(where, text):
-    """As an answer, its reason, an error and in every part of a key, on both databases."""
-    key = (text[:100], f"step {text[:100]}", f"asked {text[:100]}")
-    with Journal(where) as journal:
-        journal.sending(*key)
-        journal.record(*key, lab.Reply(f"x{text}", 1, 1, text))
-        journal.note(key[0], "quarantined", error=text)
-    with Journal(where) as journal:
-        assert journal.answer(*key) == lab.Reply(f"x{text}", 1, 1, text)
-        assert journal.status(key[0]) == ("quarantined", 0, text)
-        assert journal.answer(f"{key[0]}!", *key[1:]) is None
-
-
 NO_COUNTS = [-1, -24_000, -(2**63), -(10**40), 2**63, 2**64, 10**40, True, None, 1.5, "7", b"7"]
 NO_COUNTS += [float("nan"), float("inf"), [], 2**40 + 1]
 
@@ -135,76 +103,6 @@ def test_a_large_count_is_one(where, count):
             journal.record(*STEP, lab.Reply("cut", count, count, "length"))
         bill = journal.bill()
     assert (bill.prompt_tokens, bill.answer_tokens) == (3 * count, 3 * count)
-
-
-ROWS = [
-    ("steps", "prompt_tokens", -24_000),
-    ("steps", "answer_tokens", 2**63 - 1),
-    ("steps", "prompt_tokens", "many"),
-    ("steps", "requests", "x"),
-    ("steps", "requests", 1e300),
-    ("steps", "answer", b"\xff\xfe"),
-    ("steps", "answer", b"Twice \x00 a day"),
-    ("steps", "finish_reason", 17),
-    ("jobs", "failures", "x"),
-    ("jobs", "failures", -(2**60)),
-    ("jobs", "status", ""),
-    ("jobs", "status", b"\xff"),
-    ("jobs", "error", b"\x80"),
-    ("jobs", "pages", "no JSON"),
-    ("jobs", "pages", "[1]"),
-    ("jobs", "pages", '{"../../x.md": 3}'),
-    ("jobs", "pages", "[" * 100_000),
-]
-
-
-@hostile("damage", ROWS)
-def test_a_row_of_nonsense_stops_nothing(fresh_lab, monkeypatch, tmp_path, damage):
-    """Whatever somebody wrote into a column: the batch ends, its bill is none below zero."""
-    answering(monkeypatch, lambda agent: None)
-    batch(TOPICS, out=tmp_path)
-    table, column, value = damage
-    with closing(sqlite3.connect(tmp_path / "journal.sqlite")) as database:
-        database.execute(f"UPDATE agentlab_{table} SET {column} = ?", (value,))
-        database.commit()
-    contents, told = batch(TOPICS, out=tmp_path, prompt_price=1.0, answer_price=1.0)
-    assert statuses(contents) == ["done"] * 3 and "-" not in told
-    assert all(content.metrics.cost >= 0 for content in contents)  # type: ignore[operator]
-    assert len(list(tmp_path.glob("*.md"))) == 3 and not list(tmp_path.parent.glob("*.md"))
-
-
-def test_text_that_is_not_utf8_is_read(fresh_lab, monkeypatch, tmp_path):
-    """A bit that fell over in an answer is seen in its page, and stops nothing."""
-    answering(monkeypatch, lambda agent: None)
-    batch(TOPICS, out=tmp_path)
-    with closing(sqlite3.connect(tmp_path / "journal.sqlite")) as database:
-        database.execute("UPDATE agentlab_steps SET answer = CAST(X'41ff42' AS TEXT)")
-        database.commit()
-    contents, _ = batch(TOPICS, out=tmp_path)
-    assert all(content.status == "done" for content in contents)
-
-
-@pytest.mark.parametrize("answered", [True, False])
-def test_an_older_version_that_wrote_in_between_locks_nobody_out(
-    fresh_lab, monkeypatch, tmp_path, answered
-):
-    """Its answer to a question that was asked since then stays, and the batch goes on."""
-    asked = answering(monkeypatch, lambda agent: None)
-    batch(TOPICS, out=tmp_path)
-    with closing(sqlite3.connect(tmp_path / "journal.sqlite")) as database:
-        if not answered:
-            database.execute("UPDATE agentlab_steps SET answer = NULL WHERE step = 'research'")
-        database.execute(
-            "INSERT INTO agentlab_steps (job, step, asked, requests, answer, prompt_tokens, "
-            "answer_tokens) SELECT job, step, 'old', 1, 'Old.', 5, 9 FROM agentlab_steps "
-            "WHERE step = 'research'"
-        )
-        database.commit()
-    contents, _ = batch(TOPICS, out=tmp_path)
-    assert statuses(contents) == ["done"] * 3
-    assert asked.total() == (12 if answered else 15)
-    with closing(sqlite3.connect(tmp_path / "journal.sqlite")) as database:
-        assert len(database.execute("SELECT * FROM agentlab_steps").fetchall()) == 15
 
 
 # What an endpoint answers
@@ -269,7 +167,7 @@ def test_an_error_that_nobody_foresaw_is_one_topics(fresh_lab, monkeypatch, erro
     assert f"quarantined: {TOPICS[1]}: " in told and contents[1].error
 
 
-@hostile("name", ["\0", "\ud800", "m\n\r", "x" * 100_000, "'; DROP TABLE agentlab_steps; --"])
+@hostile("name", ["\0", "m\n\r", "x" * 100_000, "'; DROP TABLE agentlab_steps; --"])
 def test_an_odd_models_name_is_sent_or_refused(fresh_lab, monkeypatch, name):
     """Before anything is paid for, in words; no traceback ends the batch."""
     asked = answering(monkeypatch, lambda agent: None)
@@ -279,43 +177,6 @@ def test_an_odd_models_name_is_sent_or_refused(fresh_lab, monkeypatch, name):
     assert statuses(contents) == ["done" if good else "left"] * 3
     assert asked.total() == (12 if good else 0) or asked["probe"] == asked.total()
     told.encode()
-
-
-@pytest.mark.parametrize("bytes_", [3_000, 10_000, 100_000])
-def test_an_answer_that_no_row_holds_is_paid_for_once(fresh_lab, monkeypatch, tmp_path, bytes_):
-    """Its topic is quarantined, the rest is done, and --resume does not ask for it again."""
-    long = lab.Reply("x" * (bytes_ + 1), 9, 4, "stop")
-    poison = f"writer: {TOPICS[1]}"
-    asked = answering(monkeypatch, lambda agent: long if agent == poison else None)
-    for _ in range(2):
-        with ContentSystem(out=tmp_path) as system:
-            driver = system.journal._connection.connection.driver_connection
-            driver.setlimit(sqlite3.SQLITE_LIMIT_LENGTH, bytes_)  # type: ignore[union-attr]
-            contents, _ = lab.simulate(system.batch_generate(TOPICS))
-            assert statuses(contents) == ["done", "quarantined", "done"]  # type: ignore[arg-type]
-    assert asked[poison] == 1 and "cannot hold it" in str(contents[1].error)  # type: ignore[index]
-
-
-@pytest.mark.parametrize("letters", [3_000, 8_000])
-def test_a_topic_that_no_index_holds_stops_nothing(fresh_lab, monkeypatch, postgres, letters):
-    """PostgreSQL's keys have 2,700 bytes: nothing is sent for it, and the others are done."""
-    long = "".join(chr(0x4E00 + n * 7 % 20_000) for n in range(letters))
-    asked = answering(monkeypatch, lambda agent: None)
-    contents, _ = batch([TOPICS[0], long, TOPICS[2]], journal=postgres)
-    assert statuses(contents) == ["done", "quarantined", "done"]
-    assert asked.total() == 8 and "cannot hold it" in str(contents[1].error)
-
-
-@pytest.mark.parametrize("encoding", ["LATIN1", "SQL_ASCII"])
-def test_a_database_that_lacks_letters_is_refused(server, encoding):
-    """Before anything is paid for; it names the encoding."""
-    import psycopg
-
-    with psycopg.connect(server, autocommit=True) as database:
-        database.execute(f"DROP DATABASE IF EXISTS {encoding}")
-        database.execute(f"CREATE DATABASE {encoding} ENCODING '{encoding}' TEMPLATE template0")
-    with pytest.raises(ConfigError, match=encoding):
-        Journal(server.replace("/postgres?", f"/{encoding.lower()}?"))
 
 
 # Topics
@@ -330,9 +191,8 @@ ODD_TOPICS = [
     "<script>alert(1)</script>",
     "{topic} {research} {0} %s $x",
     "\u202edetaolf",
-    "e\u0301" * 500,
+    "e\u0301" * 300,
     "𝔸" * 300,
-    "tides " * 20_000,
     ".",
     "-" * 300,
     "'; DROP TABLE agentlab_jobs; --",
@@ -354,7 +214,10 @@ def test_an_odd_topic_is_written_about(fresh_lab, monkeypatch, tmp_path, topic):
     assert yaml.safe_load(front)["title"] == contents[1].topic
 
 
-@hostile("topic", ["", " \n", "\0\x1b", "\ufeff", "half \ud83c", None, 5, b"tides", ["x"], 1.5])
+@hostile(
+    "topic",
+    ["", " \n", "\0\x1b", "\ufeff", "half \ud83c", "tides " * 200, None, 5, b"tides", ["x"], 1.5],
+)
 def test_what_is_no_topic_is_refused(fresh_lab, monkeypatch, topic):
     """With what to do, and before anything is paid for."""
     asked = answering(monkeypatch, lambda agent: None)
@@ -371,7 +234,6 @@ def test_what_is_no_content_type_is_refused(fresh_lab, monkeypatch, kind):
         for work in (
             system.batch_generate(TOPICS, kind),
             system.generate_content(TOPICS[0], kind),
-            system.first_question(TOPICS, kind),
         ):
             with pytest.raises(ConfigError, match="blog, comprehensive"):
                 lab.simulate(work)
@@ -505,7 +367,6 @@ DAMAGES: dict[str, Callable[[bytes], bytes]] = {
     "a page": lambda content: b"<!doctype html><html>" * 100,
     "no magic": lambda content: b"X" * 16 + content[16:],
     "no header": zeroed(0, 100),
-    "one byte": lambda content: b"\0",
     "header only": lambda content: content[:100],
     "a page only": lambda content: content[:4096],
     "half": lambda content: content[: len(content) // 2],
@@ -532,25 +393,6 @@ def test_a_damaged_journal_stays_as_it_is(tmp_path, damage):
     assert not (tmp_path / "journal.sqlite.spare").exists()
 
 
-@pytest.mark.parametrize("left", [0, None], ids=["emptied", "missing"])
-def test_a_log_without_its_journal_is_not_deleted(tmp_path, left):
-    """SQLite would: the message says how to make it readable, and that works."""
-    with Journal(tmp_path / "a" / "j.sqlite") as journal:
-        journal.sending(*STEP)
-        journal.record(*STEP, YES)
-        log = (tmp_path / "a" / "j.sqlite-wal").read_bytes()
-    file, kept = tmp_path / "j.sqlite", tmp_path / "j.sqlite-wal"
-    kept.write_bytes(log)
-    if left is not None:
-        file.write_bytes(b"")
-    with pytest.raises(ConfigError, match="truncate -s 4096") as refused:
-        Journal(file)
-    assert kept.read_bytes() == log
-    subprocess.run(str(refused.value).rpartition(": ")[2], shell=True, check=True)
-    with Journal(file) as journal:
-        assert journal.answer(*STEP) == YES
-
-
 def test_what_breaks_in_mid_batch_says_how_to_save_the_answers(fresh_lab, monkeypatch, tmp_path):
     """The batch stops, and the message has the command."""
     file = made(tmp_path)
@@ -569,41 +411,6 @@ def test_what_breaks_in_mid_batch_says_how_to_save_the_answers(fresh_lab, monkey
         assert ".recover" in str(system.stopped) and "journal.sqlite" in str(system.stopped)
 
 
-SCHEMAS = [
-    "CREATE TABLE agentlab_steps (x)",
-    "CREATE TABLE agentlab_jobs (job, status, failures, error, pages)",
-    "CREATE VIEW agentlab_jobs AS SELECT 1 AS job, 'done' AS status, 0 AS failures",
-    "CREATE TABLE agentlab_steps (job PRIMARY KEY, step, asked, requests, answer)",
-    "CREATE TABLE agentlab_jobs (status PRIMARY KEY, job, failures)",
-    "CREATE TABLE agentlab_jobs (job PRIMARY KEY)",
-]
-
-
-@hostile("schema", SCHEMAS)
-def test_tables_of_the_same_name_are_left_alone(tmp_path, schema):
-    """They are refused by name, and have the columns that they had."""
-    file = tmp_path / "j.sqlite"
-    with closing(sqlite3.connect(file)) as database:
-        database.execute(schema)
-    with pytest.raises(ConfigError, match=r"agentlab_.* is no journal's"):
-        Journal(file)
-    with closing(sqlite3.connect(file)) as database:
-        assert (schema,) in database.execute("SELECT sql FROM sqlite_schema").fetchall()
-
-
-@pytest.mark.parametrize("place", ["steps requests", "steps prompt_tokens", "jobs failures"])
-def test_an_older_postgresql_journal_is_refused(postgres, place):
-    """Its columns have 31 bits, which are too few for some counts; it stays as it is."""
-    import psycopg
-
-    table, column = f"agentlab_{place}".split()
-    Journal(postgres).close()
-    with psycopg.connect(postgres, autocommit=True) as database:
-        database.execute(f"ALTER TABLE {table} ALTER COLUMN {column} TYPE INTEGER")
-    with pytest.raises(ConfigError, match=f"{table} .* has an older format"):
-        Journal(postgres)
-
-
 @pytest.mark.parametrize("kind", ["folder", "pipe", "device", "long name", "NUL", "half", "file/x"])
 def test_a_place_that_holds_no_journal_is_refused(tmp_path, kind):
     """In words that have the place in them; nothing waits, and nothing is left behind."""
@@ -617,42 +424,17 @@ def test_a_place_that_holds_no_journal_is_refused(tmp_path, kind):
     assert (tmp_path / "file").read_text() == "mine"
 
 
-def test_a_journal_that_may_not_be_written_is_refused(tmp_path):
-    """It is read-only, so it is named, with what to do."""
-    file = made(tmp_path)
-    with pytest.raises(ConfigError, match="cannot be written there, so copy it"):
-        Journal(f"sqlite:///{file}?mode=ro&uri=true".replace(str(file), f"file:{file}"))
-
-
 # Two writers
 
 SPELLINGS = [
     "{file}",
-    "sqlite:///{file}",
-    "sqlite+pysqlite:///{file}",
-    "sqlite:///{file}?timeout=9",
-    "sqlite:///{folder}/../{name}/j.sqlite",
-    "sqlite:///file:{file}?uri=true",
-    "sqlite:///file:{file}?mode=rw&uri=true",
-    "file:{file}",
-    "file://{file}",
-    "file://localhost{file}?cache=private",
-    "file:{folder}/%6a.sqlite",
     "{folder}/./x/../j.sqlite",
     "{folder}//j.sqlite",
     "j.sqlite",
     "./j.sqlite",
     "../{name}/j.sqlite",
-    "sqlite:///j.sqlite",
-    "sqlite:///./j.sqlite?check_same_thread=false",
-    "file:j.sqlite",
-    "file:./j.sqlite?mode=rwc",
     "{folder}/link.sqlite",
-    "sqlite:///{folder}/link.sqlite",
-    "file:link.sqlite",
     "{folder}-link/j.sqlite",
-    "hard.sqlite",
-    "sqlite:///{folder}/hard.sqlite",
 ]
 
 
@@ -667,11 +449,6 @@ def test_a_second_writer_is_refused_however_it_spells_the_file(tmp_path, monkeyp
     folder = tmp_path.with_name(f"{tmp_path.name}-link")
     folder.symlink_to(tmp_path.name)
     where = spelling.format(file=file, folder=tmp_path, name=tmp_path.name)
-    if "hard" in spelling:
-        os.link(file, tmp_path / "hard.sqlite")
-        with pytest.raises(ConfigError, match="hard link"):
-            Journal(where)
-        return
     with Journal(file), pytest.raises(ConfigError, match="another process writes"):
         Journal(where)
     with Journal(where) as journal, pytest.raises(ConfigError, match="another process writes"):
@@ -679,45 +456,6 @@ def test_a_second_writer_is_refused_however_it_spells_the_file(tmp_path, monkeyp
         Journal(file)
     with Journal(file) as journal:
         assert journal.bill().requests == 1
-
-
-@hostile(
-    "where",
-    ["sqlite://", "sqlite:///:memory:", "file::memory:", "file:x?mode=memory", ":memory:", None],
-)
-def test_a_journal_in_memory_leaves_no_file(tmp_path, monkeypatch, where):
-    """Two of them are two."""
-    monkeypatch.chdir(tmp_path)
-    with Journal(where) as journal, Journal(where) as other:
-        journal.sending(*STEP)
-        assert (journal.bill().requests, other.bill().requests) == (1, 0)
-    assert not list(tmp_path.iterdir())
-
-
-@pytest.mark.parametrize("end", [".spare", ".lock", "-wal", "-shm", "-journal"])
-@pytest.mark.parametrize("how", ["link", "dangling", "hard link"])
-def test_what_lies_beside_a_journal_is_followed_nowhere(tmp_path, end, how):
-    """A link in the place of a file of ours: refused by name, and what it leads to is as it was."""
-    victim, beside = tmp_path / "victim", tmp_path / f"j.sqlite{end}"
-    victim.write_bytes(b"mine")
-    if how == "hard link":
-        os.link(victim, beside)
-    else:
-        beside.symlink_to(victim if how == "link" else tmp_path / "none")
-    with pytest.raises(ConfigError, match=re.escape(beside.name)):
-        Journal(tmp_path / "j.sqlite")
-    assert victim.read_bytes() == b"mine" and not (tmp_path / "none").exists()
-    assert beside.is_symlink() == (how != "hard link")
-
-
-@hostile("content", [b"mine", b"\1" * 100 + b"x", b"\1" * ((1 << 20) + 1), b"\0" * 100])
-def test_a_spare_of_somebody_elses_stays(tmp_path, content):
-    """Only what a killed process of ours left is replaced."""
-    spare = tmp_path / "j.sqlite.spare"
-    spare.write_bytes(content)
-    with pytest.raises(ConfigError, match="none of its own"):
-        Journal(tmp_path / "j.sqlite")
-    assert spare.read_bytes() == content
 
 
 @pytest.mark.parametrize("size", [0, 1, 4096, 1 << 20])
@@ -746,12 +484,11 @@ def test_a_page_is_written_over_no_link(tmp_path, how):
     assert {path.name for path in tmp_path.iterdir()} == {"victim", "page.md"}
 
 
-@pytest.mark.parametrize("kind", [".md", ".html"])
 @pytest.mark.parametrize("what", ["folder", "link", "pipe"])
-def test_what_is_in_a_pages_way_stays(fresh_lab, monkeypatch, tmp_path, kind, what):
+def test_what_is_in_a_pages_way_stays(fresh_lab, monkeypatch, tmp_path, what):
     """The page has another name then, and the batch goes on."""
     answering(monkeypatch, lambda agent: None)
-    way = tmp_path / f"{Article(TOPICS[0], '', '', 'blog').name}{kind}"
+    way = tmp_path / f"{next(Article(TOPICS[0], '', '', 'blog').names())}.md"
     if what == "folder":
         way.mkdir()
     elif what == "pipe":
@@ -762,18 +499,6 @@ def test_what_is_in_a_pages_way_stays(fresh_lab, monkeypatch, tmp_path, kind, wh
     assert statuses(contents) == ["done"] * 3
     assert way.is_dir() or way.is_fifo() or way.is_symlink()
     assert way not in contents[0].files and not (tmp_path / "none").exists()
-
-
-@pytest.mark.parametrize("kind", [".md", ".html"])
-def test_a_folder_in_the_place_of_a_published_page_stays(fresh_lab, monkeypatch, tmp_path, kind):
-    """As a page that was edited does, and the batch goes on."""
-    answering(monkeypatch, lambda agent: None)
-    contents, _ = batch(TOPICS, out=tmp_path)
-    (page,) = (file for file in contents[0].files if file.suffix == kind)
-    page.unlink()
-    page.mkdir()
-    contents, _ = batch(TOPICS, out=tmp_path)
-    assert statuses(contents) == ["done"] * 3 and page.is_dir()
 
 
 # Pages
@@ -833,7 +558,7 @@ TAGS = set("html head meta title body main h1 h2 h3 p a em strong code pre ul ol
 @hostile("text", MARKUP + PICTURES)
 def test_a_page_loads_and_runs_nothing(tmp_path, text):
     """No tag but Markdown's own, nothing with a source, no link that runs, and a policy on top."""
-    _, page = publish(tmp_path, Article(text[:80], text, text, "blog"))
+    _, page = publish(tmp_path, Article(text[:80], text, text, "blog")).files
     tags = Tags(page.read_text(encoding="utf-8")).tags
     assert {tag for tag, _ in tags} <= TAGS | {"blockquote"}
     names = {name for _, attributes in tags for name in attributes}
@@ -848,7 +573,7 @@ def test_a_page_loads_and_runs_nothing(tmp_path, text):
 @hostile("text", MARKUP + PICTURES)
 def test_a_site_generator_obeys_no_markup_of_a_models(tmp_path, text):
     """CommonMark with raw HTML allowed finds none in the Markdown, and no image."""
-    file, _ = publish(tmp_path, Article("x", "y", text, "blog"))
+    file, _ = publish(tmp_path, Article("x", "y", text, "blog")).files
     body = file.read_text(encoding="utf-8").split("---\n", 2)[2]
     found = [
         token.type
@@ -863,7 +588,6 @@ def test_a_site_generator_obeys_no_markup_of_a_models(tmp_path, text):
     [
         "```html\n<b>bold</b>\n```",
         "~~~~\n<b> ``` </b>\n~~~~",
-        "Use `<b>` and ``<i> ` </i>`` here.",
         "a < b, 3 <4, <3 and x<=y",
         "See <https://example.org/a?b=c>.",
         "Wow! [a](https://example.org) & co.",
@@ -872,7 +596,7 @@ def test_a_site_generator_obeys_no_markup_of_a_models(tmp_path, text):
 )
 def test_code_and_plain_text_stay_as_they_are(tmp_path, text):
     """Who writes about HTML may show it."""
-    file, _ = publish(tmp_path, Article("x", "y", text, "blog"))
+    file, _ = publish(tmp_path, Article("x", "y", text, "blog")).files
     assert file.read_text(encoding="utf-8").endswith(f"---\n\n{text}\n")
 
 
@@ -897,11 +621,11 @@ FRONT = [
 def test_a_front_matter_holds_three_texts(tmp_path, words):
     """Whatever is in a title or a description ends none of them and adds no field."""
     article = Article(words, words, "text", "blog")
-    file, _ = publish(tmp_path, article)
+    file, _ = publish(tmp_path, article).files
     front, _, rest = file.read_text(encoding="utf-8").removeprefix("---\n").partition("\n---\n")
     assert yaml.safe_load(front) == {"title": words, "description": words, "type": "blog"}
     assert rest == "\ntext\n"
-    assert publish(tmp_path, article)[0] == file
+    assert publish(tmp_path, article).files[0] == file
 
 
 # Settings
@@ -1085,18 +809,17 @@ def test_the_first_signal_waits_for_what_is_in_flight(model, tmp_path, number):
     assert b"Traceback" not in errors and not (out / "journal.sqlite.spare").exists()
 
 
-@pytest.mark.parametrize("second", list(NAMES), ids=list(NAMES.values()))
 @pytest.mark.parametrize("first", list(NAMES), ids=list(NAMES.values()))
-def test_the_second_signal_ends_it(model, tmp_path, first, second):
-    """Of whatever kind, while the model says nothing: a summary, no spare, the first one's code."""
+def test_a_second_ctrl_c_ends_it(model, tmp_path, first):
+    """While the model says nothing: the way to go on, no spare, the first signal's code."""
     out = tmp_path / "out"
     with started(model, out) as life:
         life.send_signal(first)
         until_it_says(life, b"waiting for what is in flight")
-        life.send_signal(second)
-        said, errors = life.communicate()
+        life.send_signal(signal.SIGINT)
+        _, errors = life.communicate()
     assert life.returncode == 128 + first
-    assert recorded(out) == Held.free and b"left" in said
+    assert recorded(out) == Held.free and b"--resume" in errors
     assert b"Traceback" not in errors and not (out / "journal.sqlite.spare").exists()
 
 

@@ -146,8 +146,7 @@ function drawTable(numbers) {
   byId("rows").replaceChildren(...rows);
   setText(
     byId("more"),
-    `All: ${numbers.in_flight} in flight, longest wait ${numbers.longest_wait_s} model seconds, ` +
-      `${numbers.tokens_per_s} tokens a model second, ${numbers.gone} hung up, ` +
+    `All: ${numbers.in_flight} in flight, ${numbers.gone} hung up, ` +
       `${numbers.strangers} without a name of this class.`,
   );
 }
@@ -243,7 +242,6 @@ async function poll() {
 // ---------------------------------------------------------------- for the teacher
 
 const KEPT = "classroom token"; // for this tab only, until it is closed
-let presets = [];
 let planned = []; // the faults that the class began with
 
 const ERRORS = [
@@ -286,11 +284,7 @@ function leave() {
   byId("enter").hidden = false;
 }
 
-function fill({ settings, presets: names }) {
-  presets = names.includes(settings.preset) || settings.preset === null ? names : [settings.preset, ...names];
-  byId("preset").replaceChildren(...presets.map((name) => option(name, name)));
-  byId("preset").disabled = settings.preset === null;
-  byId("preset").value = settings.preset ?? "";
+function fill({ settings }) {
   byId("requests_per_minute").value = settings.requests_per_minute ?? "";
   byId("learner_requests_per_minute").value = settings.learner_requests_per_minute || "";
   const now = settings.faults.map((fault) => `${fault.kind} ${fault.status ?? 500} ${fault.probability}`);
@@ -306,13 +300,11 @@ function fill({ settings, presets: names }) {
 function chosen() {
   const number = (id, empty) => (byId(id).value === "" ? empty : Number(byId(id).value));
   const faults = byId("faults").value;
-  const changes = {
+  return {
     requests_per_minute: number("requests_per_minute", null),
     learner_requests_per_minute: number("learner_requests_per_minute", 0),
     faults: faults === AS_PLANNED ? planned : ERRORS[Number(faults)][1],
   };
-  if (!byId("preset").disabled) changes.preset = byId("preset").value;
-  return changes;
 }
 
 async function tryTo(what, done) {
