@@ -5,7 +5,6 @@ The endpoint is the process that a notebook starts; the upstream keeps each requ
 
 from __future__ import annotations
 
-import base64
 import contextlib
 import gzip
 import html
@@ -20,7 +19,7 @@ import pytest
 from recording_upstream import RecordingUpstream
 
 from agentlab.commands.main import main
-from agentlab.endpoint.server._forward import Forward, HidingStream, Secret
+from agentlab.endpoint.server._forward import Forward
 from agentlab.endpoint.server.process import EndpointProcess
 from agentlab.errors import ConfigError
 from agentlab.settings import Settings, account_from, from_environment
@@ -315,10 +314,6 @@ FORMS: dict[str, bytes] = {
     "html_decimal": "".join(f"&#{ord(each)};" for each in KEY).encode(),
     "html_hex": "".join(f"&#x{ord(each):X};" for each in KEY).encode(),
     "python_bytes": "".join(f"\\x{ord(each):02x}" for each in KEY).encode(),
-    "base64": base64.b64encode(KEY.encode()),
-    "base64_bearer": base64.b64encode(f"Bearer {KEY}".encode()),
-    "base64_basic": base64.b64encode(f"user:{KEY}".encode()),
-    "base64_urlsafe": base64.urlsafe_b64encode(f"x{KEY}yz".encode()),
     "mixed": b"\\u0073%6b-" + KEY[3:].encode(),
     "twice": (KEY + KEY).encode(),
 }
@@ -345,7 +340,7 @@ def test_a_whole_answer_repeats_no_key(form: str, code: int, lab: Lab):
 
 @pytest.mark.parametrize("end", [b"\n\n", b"\r\n\r\n", b""])
 @pytest.mark.parametrize("cut", [1, 3, 9, 17, 31, 33])
-@pytest.mark.parametrize("form", ["plain", "json_all", "percent_all", "base64_bearer"])
+@pytest.mark.parametrize("form", ["plain", "json_all", "percent_all"])
 def test_a_stream_repeats_no_key_cut_in_two(form: str, cut: int, end: bytes, lab: Lab):
     """The pieces fall wherever the upstream likes; the rest of the stream comes whole."""
     text = FORMS[form]
@@ -353,7 +348,7 @@ def test_a_stream_repeats_no_key_cut_in_two(form: str, cut: int, end: bytes, lab
     pieces = [b'data: {"a": "before ' + text[:at], text[at:] + b' after"}' + end]
     lab.upstream.answers([*pieces, b"data: [DONE]" + end], kind="text/event-stream")
     answer = lab.raw(CHAT)
-    assert b"before ... after" in answer.replace(b"Bearer ", b"") or form == "base64_bearer"
+    assert b"before ... after" in answer.replace(b"Bearer ", b"")
     assert b"before " in answer and b" after" in answer and b"[DONE]" in answer
     shows_no_key(answer)
 
@@ -370,18 +365,8 @@ def test_a_dripping_stream_repeats_no_key(form: str, size: int, lab: Lab):
     shows_no_key(answer)
 
 
-@pytest.mark.parametrize("before", [0, 70_000, 2**16 - 20, 2**16])
-def test_a_line_without_end_repeats_no_key(before: int):
-    """What is too long to be kept is passed on, but not what may be the key's beginning."""
-    hiding = HidingStream(Secret(KEY))
-    text = b"x" * before + KEY.encode() + b"y" * 100_000
-    shown = b"".join(hiding.feed(text[at : at + 777]) for at in range(0, len(text), 777))
-    assert (shown + hiding.end()).replace(b"...", KEY.encode()) == text
-    shows_no_key(shown)
-
-
 @pytest.mark.parametrize("name", ["x-request-id", "content-type", "retry-after", "openai-model"])
-@pytest.mark.parametrize("form", ["plain", "percent_all", "base64_bearer"])
+@pytest.mark.parametrize("form", ["plain", "percent_all"])
 def test_a_header_repeats_no_key(form: str, name: str, lab: Lab):
     """One of those that come back."""
     text = FORMS[form].decode()
