@@ -33,7 +33,7 @@ from agentlab.endpoint.contract.asgi import (
 from agentlab.endpoint.contract.events import Counts, Events, counts_in
 from agentlab.endpoint.contract.openai_json import LeftOut, RequestError
 from agentlab.endpoint.contract.record import Span
-from agentlab.endpoint.middleware.server_timing import TIMES, Times, read_times, take_over
+from agentlab.endpoint.middleware.server_timing import TIMES, take_over
 from agentlab.errors import ConfigError
 from agentlab.settings import checked_address
 
@@ -177,7 +177,7 @@ class Forward:
         span: Span,
         response: aiohttp.ClientResponse,
         counts: Counts,
-        told: Times | None = None,
+        told: bytes = b"",
     ) -> None:
         """Note the end, before the client can have it, and what another lab says of it."""
         if span.end_s is None:
@@ -186,7 +186,7 @@ class Forward:
         span.prompt_tokens, span.completion_tokens = counts.prompt_tokens, counts.completion_tokens
         if self._lab:
             header = response.headers.get(TIMES.decode(), "").encode(errors="replace")
-            take_over(span, told or read_times(header))
+            take_over(span, told or header)
 
     async def _begin(
         self,
