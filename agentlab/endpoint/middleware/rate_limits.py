@@ -59,9 +59,8 @@ class Limits:
         """Take one request of `tokens` tokens in, or raise a 429 that says when to try again."""
         amounts = {"requests": 1, "tokens": tokens}
         for limit in self._limits:
-            wait_s = limit.bucket.wait_s(amounts[limit.kind], now_s)
-            if wait_s:
-                raise _refusal(limit, amounts[limit.kind], wait_s, now_s, model)
+            if limit.bucket.wait_s(amounts[limit.kind], now_s):
+                raise _refusal(limit, amounts[limit.kind], now_s, model)
         for limit in self._limits:
             limit.bucket.take(amounts[limit.kind], now_s)
 
@@ -70,37 +69,31 @@ class Limits:
         # Of several limits of a kind the one that is nearest counts: sorted, it comes last.
         ordered = sorted(self._limits, key=lambda each: -each.left(now_s))
         nearest = {limit.kind: limit for limit in ordered}
-        found = []
+        said = {}
         for kind, limit in nearest.items():
-            said = {
-                "limit": f"{limit.bucket.burst:.0f}",
-                "remaining": str(limit.left(now_s)),
-                "reset": duration(limit.bucket.full_in_s(now_s) / time_scale),
-            }
-            found += [
-                (f"x-ratelimit-{what}-{kind}".encode(), v.encode()) for what, v in said.items()
-            ]
-        return found
+            said[f"limit-{kind}"] = f"{limit.bucket.burst:.0f}"
+            said[f"remaining-{kind}"] = f"{limit.left(now_s)}"
+            said[f"reset-{kind}"] = duration(limit.bucket.full_in_s(now_s) / time_scale)
+        return [(f"x-ratelimit-{name}".encode(), value.encode()) for name, value in said.items()]
 
 
-def _refusal(limit: Limit, amount: int, wait_s: float, now_s: float, model: str) -> RequestError:
-    per_minute = round(limit.bucket.burst)
+def _refusal(limit: Limit, amount: int, now_s: float, model: str) -> RequestError:
+    per_minute, wait_s = round(limit.bucket.burst), limit.bucket.wait_s(amount, now_s)
     name = f"{limit.kind} per min ({_SHORT[limit.kind]})" + (limit.whose and f", {limit.whose}")
-    if math.isinf(wait_s):
+    about = f"for {model} on {name}: Limit {per_minute}, "
+    never = math.isinf(wait_s)
+    if never:
         message = (
-            f"Request too large for {model} on {name}: Limit {per_minute}, Requested {amount}. "
+            f"Request too large {about}Requested {amount}. "
             "The input or output tokens must be reduced."
         )
     else:
         message = (
-            f"Rate limit reached for {model} on {name}: Limit {per_minute}, "
-            f"Used {per_minute - limit.left(now_s)}, Requested {amount}. "
-            f"Please try again in {duration(wait_s)}."
+            f"Rate limit reached {about}Used {per_minute - limit.left(now_s)}, "
+            f"Requested {amount}. Please try again in {duration(wait_s)}."
         )
-    again_s = None if math.isinf(wait_s) else wait_s
-    return RequestError(
-        429, message, kind=limit.kind, code="rate_limit_exceeded", retry_after_s=again_s
-    )
+    code, again_s = "rate_limit_exceeded", None if never else wait_s
+    return RequestError(429, message, kind=limit.kind, code=code, retry_after_s=again_s)
 
 
 def duration(seconds: float) -> str:
