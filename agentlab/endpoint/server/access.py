@@ -18,16 +18,16 @@ _LOOPBACK = {"127.0.0.1", "localhost", "::1"}
 
 
 class Door(Protocol):
-    """The rules of an endpoint for anyone who sends a request."""
+    """The rules of an endpoint: each method raises 401 or 403 for what may not pass."""
 
     def enter(self, scope: Scope) -> None:
-        """Let a request of any kind in, or raise 403 for a foreign page or a foreign name."""
+        """Let a request of any kind in, if no foreign page or name sends it."""
 
     def admit(self, scope: Scope, span: Span) -> None:
-        """Let a request through to the model, noting in `span` who sent it, or raise 401."""
+        """Let a request through to the model, noting in `span` who sent it."""
 
     def visible(self, scope: Scope) -> Callable[[Span], bool]:
-        """Return a function that says of a span if the client may see it, or raise 401."""
+        """Return a function that says of a span if the client may see it."""
 
 
 class OwnDoor:
@@ -44,23 +44,18 @@ class OwnDoor:
                 raise foreign(f"{what} is not this machine; use http://127.0.0.1.")
 
     def admit(self, scope: Scope, span: Span) -> None:
-        self._refuse_without_key(scope)
+        self.visible(scope)  # the same key is good for both
 
     def visible(self, scope: Scope) -> Callable[[Span], bool]:
-        self._refuse_without_key(scope)
-        return lambda span: True
-
-    def _refuse_without_key(self, scope: Scope) -> None:
-        if self._lab_key is None:
-            return
-        shown = header(scope, b"authorization").removeprefix("Bearer ")
-        if not hmac.compare_digest(shown.encode(), self._lab_key.encode()):
+        shown, key = header(scope, b"authorization").removeprefix("Bearer "), self._lab_key
+        if key is not None and not hmac.compare_digest(shown.encode(), key.encode()):
             raise RequestError(
                 401,
                 "This endpoint spends its owner's money and wants the lab's own key; "
                 "take it from lab.api_key(), or from what `agentlab serve` printed.",
                 code="invalid_api_key",
             )
+        return lambda span: True
 
 
 def foreign(message: str) -> RequestError:

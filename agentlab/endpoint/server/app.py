@@ -1,20 +1,15 @@
 """The endpoint as an ASGI application: what every request meets, whatever model answers it.
 
-It is written on bare ASGI because its one hot route must carry a thousand requests at the same time
-on one core. The same application runs under uvicorn in real time, and inside an event loop in
-virtual time.
+It runs under uvicorn in real time, and inside an event loop in virtual time. It is written on bare
+ASGI because its one hot route must carry a thousand requests at the same time on one core.
 """
 
 from __future__ import annotations
 
-import asyncio
 import itertools
 import time
 from collections.abc import Callable
-from itertools import islice
 from urllib.parse import parse_qs, unquote
-
-import msgspec
 
 from agentlab.endpoint import presets
 from agentlab.endpoint.contract.asgi import (
@@ -42,6 +37,7 @@ from agentlab.endpoint.middleware.gate import Gate
 from agentlab.endpoint.middleware.rate_limits import Limits
 from agentlab.endpoint.middleware.recording import Recording, Replay
 from agentlab.endpoint.middleware.server_timing import CLOCK, TIMES, clock_of, telling
+from agentlab.endpoint.presets import Preset
 from agentlab.endpoint.server.access import Door, OwnDoor
 from agentlab.endpoint.server.local_model import LocalModel
 from agentlab.errors import EndpointError
@@ -52,7 +48,6 @@ OnEnd = Callable[[Span], object]
 
 _LONGEST_NAME = 200
 _LONGEST_QUOTED = 12 * _LONGEST_NAME  # a letter of four bytes takes %F0%9F%90%8C
-_SPANS_PER_TURN = 5000  # are put into words before the event loop turns
 
 
 class App:
@@ -130,33 +125,25 @@ class App:
             mark = {"mark": self.recorder.mark(), "cpu_s": time.process_time()}
             await respond(send, 200, mark)
         elif path == "/lab/spans":
-            await self._spans(scope, visible, send)
+            await respond(send, 200, {"spans": [*filter(visible, self._since(scope))]})
         else:
             raise unknown_route(scope, ["/lab/mark", "/lab/spans", CLOCK])
 
-    async def _spans(self, scope: Scope, visible: Callable[[Span], bool], send: Send) -> None:
+    def _since(self, scope: Scope) -> list[Span]:
         asked = parse_qs(scope["query_string"].decode("latin-1")).get("since", ["0"])[0]
         since, now = whole_number(asked), self.recorder.mark()
         if since is None or since > now:
             what = f"{asked[:40]!r}; give a whole number, at most {now}, the mark of now."
             raise RequestError(400, f"Invalid 'since': {what}", param="since")
         try:
-            spans = filter(visible, self.recorder.since(since))
+            return self.recorder.since(since)
         except EndpointError as error:
             raise RequestError(410, str(error), param="since", code="not_kept") from None
-        data = []
-        while few := list(islice(spans, _SPANS_PER_TURN)):
-            data.append(msgspec.json.encode(few)[1:-1])
-            if len(few) == _SPANS_PER_TURN:
-                await asyncio.sleep(0)
-        await respond(send, 200, b'{"spans":[' + b",".join(data) + b"]}")
 
 
 def _agent(scope: Scope) -> str:
     """Return the name that the client gives its agent, as it may be kept and shown."""
     name = unquote(header(scope, b"x-agent")[:_LONGEST_QUOTED])[:_LONGEST_NAME] or "unnamed"
-    if name.isprintable():
-        return name
     return "".join(letter if letter.isprintable() else "\ufffd" for letter in name)
 
 
@@ -167,7 +154,7 @@ def build_app(settings: Settings, *, lab_key: str, on_end: OnEnd | None = None) 
     """
     if not settings.real:
         return local_app(settings, time_scale=settings.time_scale, on_end=on_end)
-    return _app(settings, real_model(settings), OwnDoor(lab_key), on_end)
+    return _app(settings, real_model(settings), None, OwnDoor(lab_key), on_end)
 
 
 def local_app(settings: Settings, *, time_scale: float, on_end: OnEnd | None = None) -> App:
@@ -178,15 +165,11 @@ def local_app(settings: Settings, *, time_scale: float, on_end: OnEnd | None = N
         model = Replay(settings.replay, time_scale=time_scale)
     else:
         model = LocalModel(preset, settings, time_scale=time_scale)
-    return _app(settings, model, None, on_end, preset)
+    return _app(settings, model, preset, OwnDoor(), on_end)
 
 
 def _app(
-    settings: Settings,
-    model: Model,
-    door: Door | None,
-    on_end: OnEnd | None,
-    preset: presets.Preset | None = None,
+    settings: Settings, model: Model, preset: Preset | None, door: Door, on_end: OnEnd | None
 ) -> App:
     """Put a recorder and a gate before the model, where there is anything for them to do."""
     plan = [*fault_plan.load(settings.faults), *(preset.faults if preset else [])]
@@ -199,7 +182,7 @@ def _app(
 
 
 def limits_of(
-    preset: presets.Preset | None, requests: int | None, tokens: int | None
+    preset: Preset | None, requests: int | None, tokens: int | None
 ) -> tuple[int | None, int | None]:
     """Return these limits per minute, or the preset's where they are None; 0 lifts a preset's."""
     if requests is None and preset and preset.requests_per_minute:

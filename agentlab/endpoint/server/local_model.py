@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Awaitable, Callable
+from contextlib import nullcontext
 from functools import cache, cached_property
 from typing import Any, NamedTuple
 
@@ -95,10 +96,7 @@ class LocalModel:
         answering = self._answering.get(path)
         if answering is not None and method == "POST":
             body = await read_body(scope, receive)
-            if len(body) > _SHORT_BYTES:
-                async with self._reading:
-                    answer, dialect, stream = await answering(body, span)
-            else:
+            async with self._reading if len(body) > _SHORT_BYTES else nullcontext():
                 answer, dialect, stream = await answering(body, span)
             try:
                 exchange = Exchange(self._live, span, answer, dialect)
