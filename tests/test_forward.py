@@ -22,6 +22,7 @@ from agentlab.endpoint.middleware import fault_plan
 from agentlab.endpoint.middleware.fault_plan import FaultPlan
 from agentlab.endpoint.middleware.gate import Gate
 from agentlab.endpoint.middleware.rate_limits import Limits
+from agentlab.endpoint.middleware.server_timing import Clock
 from agentlab.endpoint.server._forward import Forward
 from agentlab.endpoint.server.access import OwnDoor
 from agentlab.endpoint.server.app import App, local_app
@@ -180,7 +181,7 @@ def test_the_first_token_of_a_plain_answer_is_not_known():
     assert end_s is not None and end_s > 0
 
 
-BEFORE_A_LAB: dict[str, Any] = {"key": "ada", "time_scale": SCALE}
+BEFORE_A_LAB: dict[str, Any] = {"key": "ada", "clock": Clock(SCALE)}
 
 
 @pytest.mark.parametrize("fields", [{}, {"stream": True}])
@@ -223,7 +224,7 @@ def test_times_pass_through_a_lab_in_the_middle():
 
     async def use(middle: Lab) -> Any:
         async with serving(middle.endpoint) as url:
-            far = Lab(url, key=KEY, time_scale=SCALE)
+            far = Lab(url, key=KEY, clock=Clock(SCALE))
             assert (await far.ask()).status_code == 200
             return after_arrival(far.spans[0])
 

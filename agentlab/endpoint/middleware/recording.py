@@ -77,7 +77,6 @@ class Recording(Around):
         asked_s = self.now_s()
         key, occurrence, attempt = _key(scope, body, span, self._seen)
         begun: Message = {}
-        last: list[Message] = []
         pieces: list[tuple[float, str]] = []
         text = getincrementaldecoder("utf-8")("replace")  # a piece may end within a character
 
@@ -87,25 +86,22 @@ class Recording(Around):
             elif data := message.get("body"):
                 pieces.append((round(self.now_s() - asked_s, 6), text.decode(data)))
             if message["type"] == "http.response.body" and not message.get("more_body"):
-                last.append(message)  # a client that has it may end this process: record it first
-            else:
-                await send(message)
+                kind = dict(begun["headers"]).get(b"content-type", b"")
+                answer = Recorded(
+                    key=key,
+                    occurrence=occurrence,
+                    attempt=attempt,
+                    status=begun["status"],
+                    content_type=kind.decode("ascii", "ignore"),
+                    prompt_tokens=span.prompt_tokens,
+                    completion_tokens=span.completion_tokens,
+                    pieces=pieces,
+                )
+                with self._path.open("ab") as file:
+                    file.write(msgspec.json.encode(answer) + b"\n")
+            await send(message)  # last: a client that has its answer may end this process
 
         await self._model(scope, receive, noting, span)
-        answer = Recorded(
-            key=key,
-            occurrence=occurrence,
-            attempt=attempt,
-            status=begun["status"],
-            content_type=dict(begun["headers"]).get(b"content-type", b"").decode("ascii", "ignore"),
-            prompt_tokens=span.prompt_tokens,
-            completion_tokens=span.completion_tokens,
-            pieces=pieces,
-        )
-        with self._path.open("ab") as file:
-            file.write(msgspec.json.encode(answer) + b"\n")
-        for message in last:
-            await send(message)
 
 
 class Replay:

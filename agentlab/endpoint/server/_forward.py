@@ -33,7 +33,7 @@ from agentlab.endpoint.contract.asgi import (
 from agentlab.endpoint.contract.events import Counts, Events, counts_in
 from agentlab.endpoint.contract.openai_json import LeftOut, RequestError
 from agentlab.endpoint.contract.record import Span
-from agentlab.endpoint.middleware.server_timing import TIMES, take_over
+from agentlab.endpoint.middleware.server_timing import TIMES, Clock, take_over
 from agentlab.errors import ConfigError
 from agentlab.settings import checked_address
 
@@ -72,13 +72,10 @@ class Forward:
 
     Args:
         key: The upstream's key, or None where it wants none.
-        time_scale: That of another lab's endpoint: then times are its model seconds, a finished
-            call's are those that it noted itself, and it is told the agents' names. None for a
-            real model.
-        paid: False if the answers of that other lab cost nothing.
+        clock: That of another lab's endpoint: then times are its model seconds, a finished call's
+            are those that it noted itself, and it is told the agents' names. None for a real model.
         account: Headers that choose the account's organization or project.
-        leave_out: Parameters that no request is to have. What the model refuses is left out, too,
-            from then on.
+        leave_out: Parameters that no request is to have, beside those that the model refuses.
 
     Raises:
         ConfigError: If the address or the proxy cannot be used.
@@ -89,26 +86,24 @@ class Forward:
         upstream: str,
         *,
         key: str | None,
-        time_scale: float | None = None,
-        paid: bool = True,
+        clock: Clock | None = None,
         account: Mapping[str, str] | None = None,
         leave_out: Iterable[str] = (),
     ):
         self._upstream = checked_address(upstream)
-        self._key, self._account, self.paid = key, account or {}, paid
-        self._lab = lab = time_scale is not None
+        self._key, self._account = key, account or {}
+        self._lab = lab = clock is not None
+        self.time_scale, self.paid = (clock.time_scale, clock.paid) if clock else (1.0, True)
         self._secret = Secret(key if key and _is_secret(key, lab) else "")
         self._up = re.compile(_UP_TO_LAB if lab else _UP)
         self._down = re.compile(_DOWN_FROM_LAB if lab else _DOWN)
         self._proxy = _proxy(self._upstream)
         self._left_out = LeftOut(leave_out)
-        self.time_scale = 1.0 if time_scale is None else time_scale
         self._epoch = time.monotonic()
         self._opened = _opened(self._upstream)
         self._session: aiohttp.ClientSession | None = None
 
     def now_s(self) -> float:
-        """Return the seconds since the start; a real model's second is a second."""
         return round((time.monotonic() - self._epoch) * self.time_scale, 9)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send, span: Span) -> None:

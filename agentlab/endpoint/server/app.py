@@ -200,15 +200,11 @@ def real_model(settings: Settings) -> Model:
     """
     from agentlab.endpoint.server._forward import Forward  # aiohttp takes a while to import
 
-    upstream, leave_out = settings.upstream, settings.leave_out
+    upstream = settings.upstream
     assert upstream is not None
     try:
         clock = clock_of(upstream)
     except EndpointError:  # what cannot be reached now is taken for a real model
         clock = None
-    key = key_from(learner=clock is not None)
-    if clock is None:
-        return Forward(upstream, key=key, account=account_from(), leave_out=leave_out)
-    return Forward(
-        upstream, key=key, time_scale=clock.time_scale, paid=clock.paid, leave_out=leave_out
-    )
+    key, account = key_from(learner=clock is not None), {} if clock else account_from()
+    return Forward(upstream, key=key, clock=clock, account=account, leave_out=settings.leave_out)

@@ -11,7 +11,6 @@ import asyncio
 import faulthandler
 import gc
 import logging
-import os
 import socket
 import struct
 from collections.abc import Callable
@@ -151,17 +150,12 @@ class _Protocol(HttpToolsProtocol):
 
 
 def _listen(host: str, port: int) -> socket.socket:
-    listener = socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET)
-    if os.name == "posix":  # elsewhere the option would let two servers share a port
-        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    both = family == socket.AF_INET6 and socket.has_dualstack_ipv6()
     try:
-        listener.bind((host, port))
+        return socket.create_server((host, port), family=family, backlog=4096, dualstack_ipv6=both)
     except (OSError, OverflowError) as error:
-        listener.close()
-        reason = getattr(error, "strerror", None) or error
         raise EndpointError(
-            f"cannot listen on {host}:{port} ({reason}); "
+            f"cannot listen on {host}:{port} ({error}); "
             "choose another --port, or 0 for one that is free"
         ) from None
-    listener.listen(4096)
-    return listener
