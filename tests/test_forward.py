@@ -490,6 +490,7 @@ def test_one_question_after_the_other_is_never_two_at_a_time(ending: bytes | Non
     assert all(s.service_s <= waited for s, waited in zip(t.spans, waited_s, strict=True))
 
 
+@pytest.mark.filterwarnings("ignore:Sending a large body:ResourceWarning")
 def test_a_body_of_megabytes_is_passed_on():
     """Both ways."""
 

@@ -18,11 +18,7 @@ T = TypeVar("T")
 
 @model
 class Figure(Generic[T]):
-    """One figure and where it comes from.
-
-    It is "sourced" (published, or fitted to published tables), "estimated" (a plausible value, the
-    reason given) or "chosen" (made up for a lesson).
-    """
+    """One figure and where it comes from: published tables, a reasoned estimate, or a lesson."""
 
     value: T
     basis: Literal["sourced", "estimated", "chosen"]

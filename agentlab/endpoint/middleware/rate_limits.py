@@ -18,12 +18,7 @@ _SHORT = {"requests": "RPM", "tokens": "TPM"}
 
 
 def a_minutes(amount: int) -> Bucket:
-    """Return the bucket of a limit of `amount` per minute.
-
-    Example:
-        >>> a_minutes(60).wait_s(60, now_s=0.0), a_minutes(60).wait_s(61, now_s=0.0)
-        (0.0, inf)
-    """
+    """Return the bucket of a limit of `amount` per minute."""
     return Bucket(amount / 60, amount)
 
 

@@ -24,13 +24,8 @@ class Physics(msgspec.Struct, frozen=True, kw_only=True):
     """The figures of one endpoint, in seconds.
 
     At most `slots` requests are served at the same time, and at most `queue` wait; None means no
-    limit. `capacity` is how the slots change over time. `jitter_sigma` is the sigma of a lognormal
-    factor with median 1, drawn once for a request's prefill and once for its decode.
-
-    Example:
-        >>> course = Physics(prefill_base_s=1.0, itl_base_s=0.1)
-        >>> course.service_s(prompt_tokens=20, output_tokens=91)
-        10.0
+    limit. `capacity` is how the slots change over time. A request's prefill and its decode have a
+    lognormal factor each, with the sigma `jitter_sigma`.
     """
 
     prefill_base_s: float = 0.0

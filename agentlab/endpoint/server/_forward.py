@@ -7,7 +7,6 @@ what a client needs comes back.
 
 from __future__ import annotations
 
-import io
 import re
 import time
 from collections.abc import AsyncGenerator, Iterable, Mapping
@@ -16,6 +15,7 @@ from typing import Any
 from urllib.request import getproxies, proxy_bypass
 
 import aiohttp
+from aiohttp import ClientResponse
 from yarl import URL
 
 from agentlab.endpoint.contract.asgi import (
@@ -58,7 +58,6 @@ _UP_TO_LAB, _DOWN_FROM_LAB = _UP + rb"|x-agent", _DOWN + b"|" + LEFT_OUT
 _VALUE = re.compile(rb"[\t -~\x80-\xff]{1,1000}")
 
 _FAILED = (aiohttp.ClientError, TimeoutError)
-_MOST_BYTES_AT_ONCE = 2**20  # of what is longer, aiohttp warns that sending it blocks the loop
 _SHORTEST_KEY = 12  # of a real key that does not begin as one
 _KEPT_S = 4.0
 """Shorter than servers keep a connection, so that none is closed just as a question goes out."""
@@ -140,12 +139,11 @@ class Forward:
             if not asking.again(response.status, answer):
                 break
         self._note(span, response, counts_in(answer))
-        length = (b"content-length", b"%d" % len(answer))
-        await self._begin(send, response, asking.left_out, length)
+        await self._begin(send, response, asking.left_out)
         await finish(send, answer)
 
     async def _stream(
-        self, response: aiohttp.ClientResponse, left_out: list[str], send: Send, span: Span
+        self, response: ClientResponse, left_out: list[str], send: Send, span: Span
     ) -> None:
         await self._begin(send, response, left_out)
         events, kept = Events(), b""
@@ -168,11 +166,7 @@ class Forward:
         await finish(send, self._secret.hide(kept))
 
     def _note(
-        self,
-        span: Span,
-        response: aiohttp.ClientResponse,
-        counts: Counts,
-        told: bytes = b"",
+        self, span: Span, response: ClientResponse, counts: Counts, told: bytes = b""
     ) -> None:
         """Note the end, before the client can have it, and what another lab says of it."""
         if span.end_s is None:
@@ -183,16 +177,10 @@ class Forward:
             header = response.headers.get(TIMES.decode(), "").encode(errors="replace")
             take_over(span, told or header)
 
-    async def _begin(
-        self,
-        send: Send,
-        response: aiohttp.ClientResponse,
-        left_out: list[str],
-        *first: tuple[bytes, bytes],
-    ) -> None:
+    async def _begin(self, send: Send, response: ClientResponse, left_out: list[str]) -> None:
         """Send the answer's status, and those of its headers that may pass."""
         hide = self._secret.hide
-        headers = [*first] + [
+        headers = [
             (name.lower(), hide(value))
             for name, value in response.raw_headers
             if self._down.fullmatch(name.lower())
@@ -202,7 +190,7 @@ class Forward:
         kind = response.headers.get("content-type", "application/json").encode(errors="replace")
         await start(send, response.status, hide(kind), headers)
 
-    async def _ask(self, scope: Scope, body: bytes) -> aiohttp.ClientResponse:
+    async def _ask(self, scope: Scope, body: bytes) -> ClientResponse:
         """Return the beginning of the upstream's answer, or raise a 502."""
         path = scope["raw_path"].decode("ascii").removeprefix("/v1")
         query = scope["query_string"].decode("ascii")
@@ -222,7 +210,7 @@ class Forward:
             return await self._session.request(
                 scope["method"],
                 URL(f"{self._upstream}{path}{'?' + query if query else ''}", encoded=True),
-                data=io.BytesIO(body) if len(body) > _MOST_BYTES_AT_ONCE else body or None,
+                data=body or None,
                 headers={**headers, **self._account},
                 proxy=self._proxy,
                 allow_redirects=False,
@@ -254,7 +242,7 @@ async def _opened(upstream: str) -> AsyncGenerator[aiohttp.ClientSession]:
         yield session
 
 
-def _is_stream(response: aiohttp.ClientResponse) -> bool:
+def _is_stream(response: ClientResponse) -> bool:
     kind = response.headers.get("content-type", "")
     return response.status < 400 and kind.startswith("text/event-stream")
 

@@ -7,13 +7,12 @@ import re
 from collections.abc import Callable
 from functools import lru_cache
 from typing import Protocol
-from urllib.parse import urlsplit
 
 from agentlab.endpoint.contract.asgi import Scope, header
 from agentlab.endpoint.contract.openai_json import RequestError
 from agentlab.endpoint.contract.record import Span
 
-_HOST = re.compile(r"(\[[\da-f:.]+(%[\w.-]+)?\]|[\w.-]+)(:\d{1,5})?", re.ASCII | re.IGNORECASE)
+_HOST = re.compile(r"(?:https?://)?(\[[\da-f:.]+\]|[\w.-]+)(?::\d{1,5})?", re.ASCII | re.IGNORECASE)
 _LOOPBACK = {"127.0.0.1", "localhost", "::1"}
 
 
@@ -65,16 +64,6 @@ def foreign(message: str) -> RequestError:
 
 @lru_cache(maxsize=256)
 def hostname(value: str) -> str:
-    """Return the host that a Host or an Origin header names; empty if it names none.
-
-    Example:
-        >>> hostname("localhost:8000"), hostname("http://[::1]:80"), hostname("127.0.0.1#.evil")
-        ('localhost', '::1', '')
-    """
-    host = re.sub(r"^https?://", "", value)
-    if not _HOST.fullmatch(host):
-        return ""
-    try:
-        return urlsplit(f"//{host}").hostname or ""
-    except ValueError:
-        return ""
+    """Return the host that a Host or an Origin header names; empty if it names none."""
+    found = _HOST.fullmatch(value)
+    return found[1].strip("[]").casefold() if found else ""

@@ -16,14 +16,7 @@ from agentlab.endpoint.contract.asgi import RESET, Application, Message, Scope
 
 
 class InProcessTransport(httpx.AsyncBaseTransport):
-    """Lets `app` answer, in the event loop that asks.
-
-    An error of the application's own comes out of the call as it is if nothing was answered yet;
-    later it looks like a connection that broke off (`httpx.RemoteProtocolError`).
-
-    Example:
-        client = httpx.AsyncClient(transport=InProcessTransport(app))
-    """
+    """Lets `app` answer, in the event loop that asks; an error of its own comes out as it is."""
 
     def __init__(self, app: Application):
         self._app = app
@@ -81,13 +74,7 @@ class _Exchange(httpx.AsyncByteStream):
     async def __aiter__(self) -> AsyncIterator[bytes]:
         more = True
         while more:
-            try:
-                event = await self.next_event()
-            except (httpx.TimeoutException, httpx.ReadError):
-                raise
-            except Exception as error:
-                message = f"the answer broke off ({type(error).__name__})"
-                raise httpx.RemoteProtocolError(message, request=self._request) from error
+            event = await self.next_event()
             if event["type"] == "http.response.body":
                 more = event.get("more_body", False)
                 yield event.get("body", b"")

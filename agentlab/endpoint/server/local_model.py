@@ -56,8 +56,7 @@ def _replies() -> Replies:
 class LocalModel:
     """Answers OpenAI's routes with prepared words and real physics, as preset and settings say.
 
-    `queue` decides who gets the next slot, as in `Batch`. `epoch` is the event loop's time at which
-    the model's is 0; None for the first request's.
+    `queue` and `epoch` are those of `LiveBatch`; by default the first request's time is 0.
     """
 
     def __init__(
