@@ -141,6 +141,7 @@ def test_no_other_spelling_of_a_route_is_asked(path: str, lab: Lab):
     "path",
     [
         "/v1/files", "/v1/files/file-1/content", "/v1/responses/resp_1", "/v1/batches",
+        "/v1/models/gpt-4o-mini",
         "/v1/models/", "/v1/models/a/b", "/v1/models/a/", "/v1/models/..", "/v1/models/../files",
         "/v1/models/..%2ffiles", "/v1/models/%2e%2e", "/v1/models/a%2fb", "/v1/models/a%0d%0aX:y",
         "/v1/modelsx", "/v1/models;x", "/v1/models/" + "a" * 300, "/v1/organization/costs",
@@ -172,6 +173,7 @@ def test_no_other_method_is_passed_on(method: str, path: str, lab: Lab):
 @pytest.mark.parametrize(
     "query",
     [
+        "api-version=1",
         "admin=1", "api-version=1&admin=1", "api-version=1%0d%0aX:y", "api-version=../..",
         "api-version=", "api-version=" + "1" * 99, "limit=1", "?", "x", "api-version=1;x=2",
         "API-VERSION=1", "key=1", "%61pi-version=1",
@@ -241,8 +243,7 @@ def test_the_upstream_gets_one_key_its_own(name: str, lab: Lab):
 @pytest.mark.parametrize(
     ("method", "target"),
     [("POST", CHAT), ("POST", "/v1/responses"), ("POST", "/v1/embeddings"), ("GET", "/v1/models"),
-     ("GET", "/v1/models/gpt-4o-mini"), ("GET", "/v1/models/ft:gpt-4o:org::8x"),
-     ("POST", f"{CHAT}?api-version=2025-04-01-preview")],
+    ],
 )  # fmt: skip
 def test_what_a_question_needs_is_passed_on(method: str, target: str, lab: Lab):
     """The other side of the list: these reach the upstream, to the byte."""

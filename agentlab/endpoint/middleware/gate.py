@@ -9,18 +9,8 @@ from typing import Any
 
 import msgspec
 
-from agentlab.endpoint.contract.asgi import (
-    Again,
-    Around,
-    BrokenOff,
-    Message,
-    Model,
-    Scope,
-    Send,
-    finish,
-    respond,
-    unless_gone,
-)
+from agentlab.endpoint.contract import asgi
+from agentlab.endpoint.contract.asgi import Again, Around, BrokenOff, Message, Model, Scope, Send
 from agentlab.endpoint.contract.openai_json import Json, RequestError, event
 from agentlab.endpoint.contract.record import BROKEN_OFF, Span
 from agentlab.endpoint.contract.seeded_random import Occurrences
@@ -72,11 +62,11 @@ class Gate(Around):
             raise BrokenOff
         if kind == "html":  # what a captive portal answers
             span.status = 200
-            await respond(send, 200, _HTML, kind=b"text/html; charset=utf-8")
+            await asgi.respond(send, 200, _HTML, kind=b"text/html; charset=utf-8")
         elif kind == "stall":
             never: asyncio.Future[None] = asyncio.get_running_loop().create_future()
             stall = never if fault.stall_s is None else self._pause(fault.stall_s)
-            await unless_gone(receive.disconnected, stall)
+            await asgi.unless_gone(receive.disconnected, stall)
             await self._model(scope, receive, send, span)
         else:
             try:
@@ -129,7 +119,7 @@ class _Tampered:
         elif not more:
             await self._event(self._body)
         if not more:
-            await finish(self._send)
+            await asgi.finish(self._send)
 
     async def _event(self, event: bytes) -> None:
         kind = self._fault.kind
@@ -146,7 +136,7 @@ class _Tampered:
             await self._pass_on(event[: len(event) // 2] + b"\n\n" * self._streamed)
         if kind == "broken":
             raise BrokenOff
-        await finish(self._send)
+        await asgi.finish(self._send)
         raise _Ended
 
     def _emptied(self, event: bytes) -> bytes:

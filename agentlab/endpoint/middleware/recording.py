@@ -16,19 +16,8 @@ from typing import Annotated
 
 import msgspec
 
-from agentlab.endpoint.contract.asgi import (
-    Again,
-    Around,
-    Message,
-    Model,
-    Receive,
-    Scope,
-    Send,
-    finish,
-    read_body,
-    start,
-    unless_gone,
-)
+from agentlab.endpoint.contract import asgi
+from agentlab.endpoint.contract.asgi import Again, Around, Message, Model, Receive, Scope, Send
 from agentlab.endpoint.contract.events import Events
 from agentlab.endpoint.contract.openai_json import RequestError
 from agentlab.endpoint.contract.record import Span
@@ -124,7 +113,7 @@ class Replay:
         return round((now - self._epoch) * self.time_scale, 9)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send, span: Span) -> None:
-        body = await read_body(scope, receive)
+        body = await asgi.read_body(scope, receive)
         key = _key(scope, body, span, self._seen)
         answer = self._answers.get(key) or self._answers.get((key[0], 0, 1))
         if answer is None:
@@ -133,7 +122,7 @@ class Replay:
         span.arrived_s = span.started_s = self.now_s()
         span.prompt_tokens = answer.prompt_tokens
         try:
-            await unless_gone(receive, self._answer(answer, send, span))
+            await asgi.unless_gone(receive, self._answer(answer, send, span))
         finally:
             span.end_s = self.now_s()
 
@@ -142,7 +131,7 @@ class Replay:
         for at_s, text in [*answer.pieces, (0.0, "")]:  # the last is the end
             await asyncio.sleep(max(span.arrived_s + at_s - self.now_s(), 0) / self.time_scale)
             if not begun:
-                await start(send, answer.status, answer.content_type.encode())
+                await asgi.start(send, answer.status, answer.content_type.encode())
                 begun = True
             events.feed(text.encode())
             if events.begun and span.first_token_s is None:
@@ -150,7 +139,7 @@ class Replay:
             if text:
                 body = text.encode()
                 await send({"type": "http.response.body", "body": body, "more_body": True})
-        await finish(send)
+        await asgi.finish(send)
         span.status, span.completion_tokens = answer.status, answer.completion_tokens
 
 

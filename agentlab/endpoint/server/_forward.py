@@ -18,18 +18,8 @@ import aiohttp
 from aiohttp import ClientResponse
 from yarl import URL
 
-from agentlab.endpoint.contract.asgi import (
-    BrokenOff,
-    Receive,
-    Scope,
-    Send,
-    finish,
-    read_body,
-    start,
-    unknown_route,
-    unless_gone,
-    wrong_method,
-)
+from agentlab.endpoint.contract import asgi
+from agentlab.endpoint.contract.asgi import BrokenOff, Receive, Scope, Send
 from agentlab.endpoint.contract.events import Counts, Events, counts_in
 from agentlab.endpoint.contract.openai_json import LeftOut, RequestError
 from agentlab.endpoint.contract.record import Span
@@ -47,8 +37,6 @@ _METHODS = {
     "/v1/embeddings": "POST",
     "/v1/models": "GET",
 }
-_ONE_MODEL = re.compile(r"/v1/models/\w[\w.:@-]{0,199}", re.ASCII)
-_QUERY = re.compile(rb"(api-version=[\w.-]{1,40})?", re.ASCII)  # Azure's
 _UP = rb"accept|content-type|user-agent|openai-beta|x-stainless-[a-z-]+"
 _DOWN = (
     rb"retry-after(-ms)?|x-should-retry|x-ratelimit-[a-z-]+|(x-)?request-id"
@@ -107,15 +95,15 @@ class Forward:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send, span: Span) -> None:
         path, method = scope["raw_path"].decode("latin-1"), scope["method"]
-        allowed = "GET" if _ONE_MODEL.fullmatch(path) else _METHODS.get(path)
-        if allowed is None or not _QUERY.fullmatch(scope["query_string"]):
-            raise unknown_route(scope, _METHODS)
+        allowed = _METHODS.get(path)
+        if allowed is None or scope["query_string"]:
+            raise asgi.unknown_route(scope, _METHODS)
         if method != allowed:
-            raise wrong_method(path, method, allowed)
-        body = await read_body(scope, receive)
+            raise asgi.wrong_method(path, method, allowed)
+        body = await asgi.read_body(scope, receive)
         span.arrived_s = span.started_s = self.now_s()
         try:
-            await unless_gone(receive, self._pass_on(scope, body, send, span))
+            await asgi.unless_gone(receive, self._pass_on(scope, body, send, span))
         finally:
             if span.end_s is None:
                 span.end_s = self.now_s()
@@ -140,7 +128,7 @@ class Forward:
                 break
         self._note(span, response, counts_in(answer))
         await self._begin(send, response, asking.left_out)
-        await finish(send, answer)
+        await asgi.finish(send, answer)
 
     async def _stream(
         self, response: ClientResponse, left_out: list[str], send: Send, span: Span
@@ -163,7 +151,7 @@ class Forward:
             if not events.ended:
                 raise
         self._note(span, response, events.counts, events.times)
-        await finish(send, self._secret.hide(kept))
+        await asgi.finish(send, self._secret.hide(kept))
 
     def _note(
         self, span: Span, response: ClientResponse, counts: Counts, told: bytes = b""
@@ -188,12 +176,11 @@ class Forward:
         if left_out:
             headers.append((LEFT_OUT, ", ".join(left_out).encode()))
         kind = response.headers.get("content-type", "application/json").encode(errors="replace")
-        await start(send, response.status, hide(kind), headers)
+        await asgi.start(send, response.status, hide(kind), headers)
 
     async def _ask(self, scope: Scope, body: bytes) -> ClientResponse:
         """Return the beginning of the upstream's answer, or raise a 502."""
         path = scope["raw_path"].decode("ascii").removeprefix("/v1")
-        query = scope["query_string"].decode("ascii")
         headers = {
             str(name, "latin-1"): str(value, "utf-8", "replace")
             for name, value in scope["headers"]
@@ -209,7 +196,7 @@ class Forward:
         try:
             return await self._session.request(
                 scope["method"],
-                URL(f"{self._upstream}{path}{'?' + query if query else ''}", encoded=True),
+                URL(self._upstream + path, encoded=True),
                 data=body or None,
                 headers={**headers, **self._account},
                 proxy=self._proxy,

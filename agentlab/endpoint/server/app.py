@@ -12,23 +12,8 @@ from collections.abc import Callable
 from urllib.parse import parse_qs, unquote
 
 from agentlab.endpoint import presets
-from agentlab.endpoint.contract.asgi import (
-    MAX_BODY_BYTES,
-    RESET,
-    Again,
-    Bodies,
-    BrokenOff,
-    ClientGone,
-    Model,
-    Receive,
-    Scope,
-    Send,
-    header,
-    respond,
-    unknown_route,
-    when_again,
-    whole_number,
-)
+from agentlab.endpoint.contract import asgi
+from agentlab.endpoint.contract.asgi import BrokenOff, ClientGone, Model, Receive, Scope, Send
 from agentlab.endpoint.contract.openai_json import RequestError
 from agentlab.endpoint.contract.record import BROKEN_OFF, HUNG_UP, Recorder, Span
 from agentlab.endpoint.middleware import fault_plan
@@ -62,11 +47,11 @@ class App:
         *,
         door: Door | None = None,
         on_end: OnEnd | None = None,
-        max_body_bytes: int = 8 * MAX_BODY_BYTES,
+        max_body_bytes: int = 8 * asgi.MAX_BODY_BYTES,
     ):
         self.model = model
         self.recorder = Recorder()
-        self._bodies = Bodies(max_body_bytes)
+        self._bodies = asgi.Bodies(max_body_bytes)
         self._door, self._on_end = door or OwnDoor(), on_end
         self._numbers = itertools.count(1)
 
@@ -76,7 +61,7 @@ class App:
             agent=_agent(scope),
             arrived_s=self.model.now_s(),
         )
-        if header(scope, TIMES):
+        if asgi.header(scope, TIMES):
             send = telling(send, span)
         try:
             self._door.enter(scope)
@@ -86,15 +71,15 @@ class App:
                 await self._answer(scope, receive, send, span)
         except RequestError as error:
             span.status, span.end_s = error.status, span.end_s or self.model.now_s()
-            again = when_again(error, self.model.time_scale)
+            again = asgi.when_again(error, self.model.time_scale)
             headers = [(b"x-request-id", span.request_id.encode()), *again]
-            await respond(send, error.status, error.body, headers)
+            await asgi.respond(send, error.status, error.body, headers)
         except ClientGone:
             if span.status is None:  # else it had all it wanted, and did not wait for the end
                 span.status = HUNG_UP
         except BrokenOff:
             span.status = BROKEN_OFF
-            scope["extensions"][RESET]()
+            scope["extensions"][asgi.RESET]()
         finally:
             if span.end_s is None:  # refused, or gone, before the model began
                 span.end_s = self.model.now_s()
@@ -103,14 +88,14 @@ class App:
 
     async def _answer(self, scope: Scope, receive: Receive, send: Send, span: Span) -> None:
         self._door.admit(scope, span)
-        span.attempt = 1 + (whole_number(header(scope, b"x-stainless-retry-count")) or 0)
+        span.attempt = 1 + (asgi.whole_number(asgi.header(scope, b"x-stainless-retry-count")) or 0)
         if scope["method"] != "POST":
             await self.model(scope, receive, send, span)
             return
         self.recorder.add(span)
         body = await self._bodies.read(scope, receive)
         try:
-            await self.model(scope, Again(body, receive), send, span)
+            await self.model(scope, asgi.Again(body, receive), send, span)
         finally:
             self._bodies.release(body)
 
@@ -118,20 +103,20 @@ class App:
         """Answer another lab, which asks for the clock without a key, or read the record."""
         path, model = scope["path"], self.model
         if path == CLOCK:
-            await respond(send, 200, {"time_scale": model.time_scale, "paid": model.paid})
+            await asgi.respond(send, 200, {"time_scale": model.time_scale, "paid": model.paid})
             return
         visible = self._door.visible(scope)
         if path == "/lab/mark":
             mark = {"mark": self.recorder.mark(), "cpu_s": time.process_time()}
-            await respond(send, 200, mark)
+            await asgi.respond(send, 200, mark)
         elif path == "/lab/spans":
-            await respond(send, 200, {"spans": [*filter(visible, self._since(scope))]})
+            await asgi.respond(send, 200, {"spans": [*filter(visible, self._since(scope))]})
         else:
-            raise unknown_route(scope, ["/lab/mark", "/lab/spans", CLOCK])
+            raise asgi.unknown_route(scope, ["/lab/mark", "/lab/spans", CLOCK])
 
     def _since(self, scope: Scope) -> list[Span]:
         asked = parse_qs(scope["query_string"].decode("latin-1")).get("since", ["0"])[0]
-        since, now = whole_number(asked), self.recorder.mark()
+        since, now = asgi.whole_number(asked), self.recorder.mark()
         if since is None or since > now:
             what = f"{asked[:40]!r}; give a whole number, at most {now}, the mark of now."
             raise RequestError(400, f"Invalid 'since': {what}", param="since")
@@ -143,7 +128,7 @@ class App:
 
 def _agent(scope: Scope) -> str:
     """Return the name that the client gives its agent, as it may be kept and shown."""
-    name = unquote(header(scope, b"x-agent")[:_LONGEST_QUOTED])[:_LONGEST_NAME] or "unnamed"
+    name = unquote(asgi.header(scope, b"x-agent")[:_LONGEST_QUOTED])[:_LONGEST_NAME] or "unnamed"
     return "".join(letter if letter.isprintable() else "\ufffd" for letter in name)
 
 

@@ -13,15 +13,8 @@ import msgspec
 
 from agentlab.endpoint.answers.answer import Answer, Said, request_key, say, timed
 from agentlab.endpoint.answers.replies import Replies
-from agentlab.endpoint.contract.asgi import (
-    Receive,
-    Scope,
-    Send,
-    read_body,
-    respond,
-    unknown_route,
-    wrong_method,
-)
+from agentlab.endpoint.contract import asgi
+from agentlab.endpoint.contract.asgi import Receive, Scope, Send
 from agentlab.endpoint.contract.openai_json import RequestError, model_card
 from agentlab.endpoint.contract.record import Span
 from agentlab.endpoint.contract.request import ChatRequest, parse_chat
@@ -94,7 +87,7 @@ class LocalModel:
         path, method = scope["path"], scope["method"]
         answering = self._answering.get(path)
         if answering is not None and method == "POST":
-            body = await read_body(scope, receive)
+            body = await asgi.read_body(scope, receive)
             async with self._reading if len(body) > _SHORT_BYTES else nullcontext():
                 answer, dialect, stream = await answering(body, span)
             try:
@@ -105,11 +98,11 @@ class LocalModel:
         elif f"{path}/".startswith(f"{_MODELS}/") and method == "GET":
             name = path.removeprefix(_MODELS).removeprefix("/")  # any name will do
             every = {"object": "list", "data": [model_card("local")]}
-            await respond(send, 200, model_card(name) if name else every)
+            await asgi.respond(send, 200, model_card(name) if name else every)
         elif answering or path == _MODELS:
-            raise wrong_method(path, method, "POST" if answering else "GET")
+            raise asgi.wrong_method(path, method, "POST" if answering else "GET")
         else:
-            raise unknown_route(scope, [*self._answering, _MODELS])
+            raise asgi.unknown_route(scope, [*self._answering, _MODELS])
 
     async def _chat(self, body: bytes, span: Span) -> _Reply:
         known = self._known.get(body)
@@ -156,9 +149,8 @@ class LocalModel:
         return timed(said, self._physics, **drawn)
 
     def _queue_full(self) -> RequestError:
-        status = self._preset.queue_full_status
         return RequestError(
-            status.value if status else 503,
+            503,
             "The model is overloaded and its queue is full; try again later.",
             kind="server_error",
             code="queue_full",

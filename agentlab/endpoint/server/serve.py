@@ -1,8 +1,7 @@
 """The application over HTTP, in this process, on loopback unless told otherwise.
 
-uvicorn reads HTTP here, with bounds of our own on the bytes around a body and on the time to
-arrive. What is over them never comes to the application; it is refused in OpenAI's shape all the
-same.
+uvicorn reads it, with bounds of our own on the bytes around a body and on the time to arrive. What
+is over them never comes to the application; it is refused in OpenAI's shape all the same.
 """
 
 from __future__ import annotations
@@ -29,7 +28,7 @@ from agentlab.errors import EndpointError
 HOST = "127.0.0.1"
 MOST_HEAD_BYTES = 65_536  # of a request's head, and of what frames its body: chunk sizes, trailers
 MOST_ARRIVAL_S = 30.0  # from a request's first byte to its last
-_GRACE_S = 3.0  # from a signal to the end, whatever the event loop is doing
+_GRACE_S = 3.0  # from a signal to the end, at most
 
 
 def serve(
@@ -49,7 +48,6 @@ def serve(
     gc.freeze()  # what was imported stays; a collection need not look at it again
     gc.set_threshold(100_000)  # a request makes hundreds of objects, hardly any in a circle
     shown = f"[{host}]" if ":" in host else host
-    url = f"http://{shown}:{listener.getsockname()[1]}/v1"
     config = uvicorn.Config(
         app,
         http=_Protocol,
@@ -61,19 +59,12 @@ def serve(
         timeout_keep_alive=300,  # longer than a learner thinks between two cells' requests
         timeout_graceful_shutdown=1,
     )
-    _Server(config, lambda: announce(url)).run(sockets=[listener])
+    announce(f"http://{shown}:{listener.getsockname()[1]}/v1")  # who connects now has to wait
+    _Server(config).run(sockets=[listener])
 
 
 class _Server(uvicorn.Server):
-    """uvicorn's own, which says when it has started, and ends within seconds of a signal."""
-
-    def __init__(self, config: uvicorn.Config, announce: Callable[[], None]):
-        super().__init__(config)
-        self._announce = announce
-
-    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
-        await super().startup(sockets)
-        self._announce()
+    """uvicorn's own, which ends within seconds of a signal, whatever its event loop is doing."""
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
         if not self.should_exit:
