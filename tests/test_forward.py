@@ -24,8 +24,7 @@ from agentlab.endpoint.middleware.gate import Gate
 from agentlab.endpoint.middleware.rate_limits import Limits
 from agentlab.endpoint.middleware.server_timing import Clock
 from agentlab.endpoint.server._forward import Forward
-from agentlab.endpoint.server.access import OwnDoor
-from agentlab.endpoint.server.app import App, local_app
+from agentlab.endpoint.server.app import App, OwnDoor, local_app
 from agentlab.endpoint.server.inprocess import InProcessTransport
 from agentlab.endpoint.server.process import EndpointProcess
 from agentlab.errors import ConfigError

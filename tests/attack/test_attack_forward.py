@@ -221,10 +221,10 @@ def test_a_header_of_the_clients_stays_here(name: str, lab: Lab):
 
 @pytest.mark.parametrize(
     "value",
-    [b"a\x01b", b"\x7f", b"a\x0bb", b"a\x00b", b"x" * 1001, b"\x1b[31m", b"a\rX-Evil: 1"],
+    [b"a\x01b", b"\x7f", b"a\x0bb", b"a\x00b", b"\x1b[31m", b"a\rX-Evil: 1"],
 )
 def test_an_odd_value_stays_here(value: bytes, lab: Lab):
-    """Control characters and long values of headers that are passed on otherwise."""
+    """Control characters in headers that are passed on otherwise."""
     answer = lab.raw(CHAT, "POST", b"openai-beta: " + value)
     assert not any(b"openai-beta" in request.lower() for request in lab.upstream.seen)
     assert not any(b"evil" in request.lower() for request in lab.upstream.seen)

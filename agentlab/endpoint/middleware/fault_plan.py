@@ -116,13 +116,7 @@ def load(plan: str | Sequence[Any]) -> list[Fault]:
 
 
 class FaultPlan:
-    """Says which fault, if any, a request meets.
-
-    Example:
-        >>> plan = FaultPlan(load([{"kind": "reset", "agent": "writer", "calls": [2]}]), seed=7)
-        >>> [plan.next(b"key", i, 1, "writer", at_s=0) is not None for i in range(3)]
-        [False, True, False]
-    """
+    """Says which fault, if any, a request meets."""
 
     def __init__(self, faults: Sequence[Fault], seed: int):
         self._faults, self._seed = faults, seed
@@ -133,11 +127,7 @@ class FaultPlan:
     def next(
         self, key: bytes, occurrence: int, attempt: int, agent: str, *, at_s: float
     ) -> Fault | None:
-        """Return the fault of the next request, which arrived at `at_s`.
-
-        Each attempt counts as a call and is drawn by itself; else a retry would always meet the
-        same fault.
-        """
+        """Return the fault of the next request, of which each attempt is drawn by itself."""
         self._calls[None] += 1
         if agent in self._counted:
             self._calls[agent] += 1

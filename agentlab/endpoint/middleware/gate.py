@@ -91,10 +91,7 @@ class Gate(Around):
 
 
 class _Tampered:
-    """Passes an answer on to `send`, spoiled as `fault` says; `pause` waits for model seconds.
-
-    A stream is its events, and a plain answer one event.
-    """
+    """Passes an answer on to `send`, spoiled as `fault` says; a plain answer is one event."""
 
     def __init__(self, send: Send, fault: Fault, pause: Callable[[float], Awaitable[None]]):
         self._send, self._fault, self._pause = send, fault, pause

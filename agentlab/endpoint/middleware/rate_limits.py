@@ -1,8 +1,6 @@
 """Rate limits: requests and tokens per minute, as buckets that fill up all the time.
 
-A bucket holds a minute's worth and gains a sixtieth of it each second. A request that finds too
-little is refused, and told when to try again; it takes nothing. Nothing here reads a clock.
-
+A request that finds too little is refused, and told when to try again; it takes nothing.
 Source: OpenAI's guide on rate limits (headers, what a refusal says, `max_tokens` counted ahead).
 """
 
@@ -41,11 +39,8 @@ class Limits:
     def __init__(
         self, requests_per_minute: int | None, tokens_per_minute: int | None, *more: Limit
     ):
-        own = {"requests": requests_per_minute, "tokens": tokens_per_minute}
-        self._limits = [
-            *(Limit(kind, a_minutes(per_minute)) for kind, per_minute in own.items() if per_minute),
-            *more,
-        ]
+        own = (("requests", requests_per_minute), ("tokens", tokens_per_minute))
+        self._limits = [*(Limit(kind, a_minutes(most)) for kind, most in own if most), *more]
 
     def __bool__(self) -> bool:
         return bool(self._limits)
@@ -92,12 +87,7 @@ def _refusal(limit: Limit, amount: int, now_s: float, model: str) -> RequestErro
 
 
 def duration(seconds: float) -> str:
-    """Write a time as OpenAI's headers do.
-
-    Example:
-        >>> duration(0.02), duration(1), duration(1.5), duration(360), duration(0)
-        ('20ms', '1s', '1.5s', '6m0s', '0s')
-    """
+    """Write a time as OpenAI's headers do: 20ms, 1.5s, 6m0s."""
     if 0 < seconds < 0.9995:
         return f"{max(round(seconds * 1000), 1)}ms"
     minutes, rest = divmod(round(seconds, 3), 60)

@@ -139,8 +139,8 @@ class Replay:
             if text:
                 body = text.encode()
                 await send({"type": "http.response.body", "body": body, "more_body": True})
-        await asgi.finish(send)
         span.status, span.completion_tokens = answer.status, answer.completion_tokens
+        await asgi.finish(send)
 
 
 def _key(scope: Scope, body: bytes, span: Span, seen: Occurrences) -> _Key:

@@ -1,10 +1,9 @@
 """What one lab's endpoint tells another in front of it: its clock, and a request's times.
 
-A lab that forwards to another, such as a learner's to the class's, could only time the way there
-and back, which differs from run to run. So it asks, with the header `x-lab-times`, for the times of
-the endpoint that answers, in model seconds after the request's arrival. They come in a header of
-the same name. A stream begins before they are known: there they come in a comment before the last
-events, which every reader of server-sent events skips.
+A learner's lab in front of the class's could only time the way there and back, which differs from
+run to run. So it asks, with the header `x-lab-times`, for the times of the endpoint that answers.
+They come in a header of the same name. A stream begins before they are known: there they come in a
+comment before the last events, which every reader of server-sent events skips.
 """
 
 from __future__ import annotations
@@ -20,13 +19,9 @@ from agentlab.endpoint.contract.record import Span
 from agentlab.errors import EndpointError
 from agentlab.settings import OPENAI_URL
 
-CLOCK = "/lab/clock"
-"""Where an endpoint says how fast its time runs, and whether its answers cost money."""
-
+CLOCK = "/lab/clock"  # where an endpoint says its time scale, and whether its answers cost money
 TIMES = b"x-lab-times"
-
-PATIENCE_S = 3.0
-"""Seconds to wait for an endpoint to say whether it is a lab's."""
+PATIENCE_S = 3.0  # for an endpoint to say whether it is a lab's
 
 _NOT_UNDERSTOOD = (msgspec.DecodeError, UnicodeDecodeError)
 _NotNegative = Annotated[float, msgspec.Meta(ge=0)]

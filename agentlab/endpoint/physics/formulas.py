@@ -4,9 +4,8 @@
     prefill              =  a + b * prompt tokens + g * n
     inter-token latency  =  c + d * n
 
-n is the number of requests that hold a slot, this one included. The linear form is fitted to
-NVIDIA's published NIM tables (Llama 3.1 8B, n = 1..250: inter-token latency 3.96 + 0.0445 n ms,
-R2 = .975); `data/endpoints/` says where each preset's figures come from.
+n is the number of requests that hold a slot, this one included. The form is fitted to NVIDIA's NIM
+tables (Llama 3.1 8B, n = 1..250: inter-token latency 3.96 + 0.0445 n ms, R2 = .975).
 """
 
 from __future__ import annotations

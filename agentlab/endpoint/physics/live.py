@@ -1,7 +1,7 @@
 """A batch on an event loop's clock: what `batch` decides, this waits for.
 
-One timer serves any number of requests. It is set to absolute deadlines, so that a late wake-up
-delays nothing that follows; events keep the time at which they were due.
+One timer serves any number of requests, set to absolute deadlines, so that a late wake-up delays
+nothing that follows.
 """
 
 from __future__ import annotations

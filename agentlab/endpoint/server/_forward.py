@@ -31,19 +31,13 @@ LEFT_OUT = b"x-lab-left-out"
 """The header of an answer that names what was left out of its question."""
 
 # What passes: routes, by the path's very bytes; headers up and down, with those of another lab.
-_METHODS = {
-    "/v1/chat/completions": "POST",
-    "/v1/responses": "POST",
-    "/v1/embeddings": "POST",
-    "/v1/models": "GET",
-}
+_QUESTIONS = ("/v1/chat/completions", "/v1/responses", "/v1/embeddings")
+_METHODS = {"/v1/models": "GET", **dict.fromkeys(_QUESTIONS, "POST")}
 _UP = rb"accept|content-type|user-agent|openai-beta|x-stainless-[a-z-]+"
 _DOWN = (
     rb"retry-after(-ms)?|x-should-retry|x-ratelimit-[a-z-]+|(x-)?request-id"
     rb"|openai-(processing-ms|version|model)"
 )
-_UP_TO_LAB, _DOWN_FROM_LAB = _UP + rb"|x-agent", _DOWN + b"|" + LEFT_OUT
-_VALUE = re.compile(rb"[\t -~\x80-\xff]{1,1000}")
 
 _FAILED = (aiohttp.ClientError, TimeoutError)
 _SHORTEST_KEY = 12  # of a real key that does not begin as one
@@ -57,12 +51,9 @@ class Forward:
     A plain answer is read whole before it is passed on, so that its end is never noted later than
     the client has it; a stream is passed on piece by piece.
 
-    Args:
-        key: The upstream's key, or None where it wants none.
-        clock: That of another lab's endpoint: then times are its model seconds, a finished call's
-            are those that it noted itself, and it is told the agents' names. None for a real model.
-        account: Headers that choose the account's organization or project.
-        leave_out: Parameters that no request is to have, beside those that the model refuses.
+    With `clock`, another lab answers: times are its model seconds, a finished call's are those that
+    it noted itself, and it is told the agents' names. `account` holds headers that choose who pays;
+    no request has a parameter of `leave_out`, or one that the model has refused.
 
     Raises:
         ConfigError: If the address or the proxy cannot be used.
@@ -81,9 +72,9 @@ class Forward:
         self._key, self._account = key, account or {}
         self._lab = lab = clock is not None
         self.time_scale, self.paid = (clock.time_scale, clock.paid) if clock else (1.0, True)
-        self._secret = Secret(key if key and _is_secret(key, lab) else "")
-        self._up = re.compile(_UP_TO_LAB if lab else _UP)
-        self._down = re.compile(_DOWN_FROM_LAB if lab else _DOWN)
+        self._secret = Secret(key if key and _is_secret(key, lab=lab) else "")
+        self._up = re.compile(_UP + b"|x-agent" if lab else _UP)
+        self._down = re.compile(_DOWN + b"|" + LEFT_OUT if lab else _DOWN)
         self._proxy = _proxy(self._upstream)
         self._left_out = LeftOut(leave_out)
         self._epoch = time.monotonic()
@@ -115,7 +106,8 @@ class Forward:
             try:
                 if not 200 <= response.status <= 599:
                     raise self._failed(f"status {response.status}")
-                if _is_stream(response):
+                kind = response.headers.get("content-type", "")
+                if response.status < 400 and kind.startswith("text/event-stream"):
                     asking.again(response.status, b"")
                     await self._stream(response, asking.left_out, send, span)
                     return
@@ -184,7 +176,7 @@ class Forward:
         headers = {
             str(name, "latin-1"): str(value, "utf-8", "replace")
             for name, value in scope["headers"]
-            if self._up.fullmatch(name) and _VALUE.fullmatch(value)
+            if self._up.fullmatch(name)
         }
         headers["accept-encoding"] = "identity"  # so that what passes can be read
         if self._lab:
@@ -229,11 +221,6 @@ async def _opened(upstream: str) -> AsyncGenerator[aiohttp.ClientSession]:
         yield session
 
 
-def _is_stream(response: ClientResponse) -> bool:
-    kind = response.headers.get("content-type", "")
-    return response.status < 400 and kind.startswith("text/event-stream")
-
-
 def _proxy(upstream: str) -> URL | None:
     """Return the proxy that the environment, or the system, sets for this address."""
     url, known = URL(upstream), getproxies()
@@ -250,20 +237,14 @@ def _proxy(upstream: str) -> URL | None:
     )
 
 
-def _is_secret(key: str, lab: bool) -> bool:
+def _is_secret(key: str, *, lab: bool) -> bool:
     # Another lab's key may be a learner's name, and a real one "EMPTY" where none is needed:
     # words that may well be in a good answer.
     return key.startswith(("sk-", "lab-")) or (len(key) >= _SHORTEST_KEY and not lab)
 
 
 class Secret:
-    """Replaces a key by `...`, as it is, or escaped as URLs, JSON and HTML do; "" hides nothing.
-
-    Example:
-        >>> secret = Secret("sk-0123456789")
-        >>> secret.hide(b'{"error": "not sk-0123456789, nor \\\\u0073k%2D0123456789"}')
-        b'{"error": "not ..., nor ..."}'
-    """
+    """Replaces a key by `...`, as it is, or escaped as URLs, JSON and HTML do; "" hides nothing."""
 
     def __init__(self, key: str):
         data = key.encode()
@@ -277,10 +258,7 @@ class Secret:
 
 
 def _escaped(code: int) -> bytes:
-    r"""Match one character: `s`, `%73`, `%2573`, `\u0073`, `\\u0073`, `\x73`, `&#115;`, `&#x73;`.
-
-    Repetitions are bounded, so that no text takes long to read.
-    """
-    return (
+    r"""Match one character: `s`, `%73`, `\u0073`, `\\u0073`, `\x73`, `&#115;`, `&#x73;`."""
+    return (  # repetitions are bounded, so that no text takes long to read
         rb"(?:\\{0,4}%b|(?i:%%(?:25){0,3}%02x|\\{1,4}(?:u00|x)%02x|&#0{0,4}%d;|&#x0{0,4}%x;))"
     ) % (re.escape(bytes([code])), code, code, code, code)

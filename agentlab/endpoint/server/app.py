@@ -6,9 +6,13 @@ ASGI because its one hot route must carry a thousand requests at the same time o
 
 from __future__ import annotations
 
+import hmac
 import itertools
+import re
 import time
 from collections.abc import Callable
+from functools import lru_cache
+from typing import Protocol
 from urllib.parse import parse_qs, unquote
 
 from agentlab.endpoint import presets
@@ -23,7 +27,6 @@ from agentlab.endpoint.middleware.rate_limits import Limits
 from agentlab.endpoint.middleware.recording import Recording, Replay
 from agentlab.endpoint.middleware.server_timing import CLOCK, TIMES, clock_of, telling
 from agentlab.endpoint.presets import Preset
-from agentlab.endpoint.server.access import Door, OwnDoor
 from agentlab.endpoint.server.local_model import LocalModel
 from agentlab.errors import EndpointError
 from agentlab.settings import Settings, account_from, key_from
@@ -31,8 +34,63 @@ from agentlab.settings import Settings, account_from, key_from
 OnEnd = Callable[[Span], object]
 """What is told of every question that has been answered, or has failed."""
 
+_HOST = re.compile(r"(?:https?://)?(\[[\da-f:.]+\]|[\w.-]+)(?::\d{1,5})?", re.ASCII | re.IGNORECASE)
+_LOOPBACK = {"127.0.0.1", "localhost", "::1"}
 _LONGEST_NAME = 200
 _LONGEST_QUOTED = 12 * _LONGEST_NAME  # a letter of four bytes takes %F0%9F%90%8C
+
+
+class Door(Protocol):
+    """The rules of an endpoint: each method raises 401 or 403 for what may not pass."""
+
+    def enter(self, scope: Scope) -> None:
+        """Let a request of any kind in, if no foreign page or name sends it."""
+
+    def admit(self, scope: Scope, span: Span) -> None:
+        """Let a request through to the model, noting in `span` who sent it."""
+
+    def visible(self, scope: Scope) -> Callable[[Span], bool]:
+        """Return a function that says of a span if the client may see it."""
+
+
+class OwnDoor:
+    """The door of an endpoint that one person uses: this machine only, with `lab_key` if any."""
+
+    def __init__(self, lab_key: str | None = None):
+        self._lab_key = lab_key
+
+    def enter(self, scope: Scope) -> None:
+        for name in (b"host", b"origin"):
+            value = asgi.header(scope, name)
+            if value and hostname(value) not in _LOOPBACK:
+                what = f"{name.decode().title()} {value!r}"
+                raise foreign(f"{what} is not this machine; use http://127.0.0.1.")
+
+    def admit(self, scope: Scope, span: Span) -> None:
+        self.visible(scope)  # the same key is good for both
+
+    def visible(self, scope: Scope) -> Callable[[Span], bool]:
+        shown, key = asgi.header(scope, b"authorization").removeprefix("Bearer "), self._lab_key
+        if key is not None and not hmac.compare_digest(shown.encode(), key.encode()):
+            raise RequestError(
+                401,
+                "This endpoint spends its owner's money and wants the lab's own key; "
+                "take it from lab.api_key(), or from what `agentlab serve` printed.",
+                code="invalid_api_key",
+            )
+        return lambda span: True
+
+
+def foreign(message: str) -> RequestError:
+    """Return the answer to a page, or a name, of another origin."""
+    return RequestError(403, message, code="foreign")
+
+
+@lru_cache(maxsize=256)
+def hostname(value: str) -> str:
+    """Return the host that a Host or an Origin header names; empty if it names none."""
+    found = _HOST.fullmatch(value)
+    return found[1].strip("[]").casefold() if found else ""
 
 
 class App:
@@ -133,10 +191,7 @@ def _agent(scope: Scope) -> str:
 
 
 def build_app(settings: Settings, *, lab_key: str, on_end: OnEnd | None = None) -> App:
-    """Build the application that `settings` ask for: the local model, or one that forwards.
-
-    A preset, a fault plan or a recording that is missing or wrong raises a ConfigError.
-    """
+    """Build the application that `settings` ask for; a file that is wrong is a ConfigError."""
     if not settings.real:
         return local_app(settings, time_scale=settings.time_scale, on_end=on_end)
     return _app(settings, real_model(settings), None, OwnDoor(lab_key), on_end)

@@ -74,8 +74,7 @@ class _Exchange(httpx.AsyncByteStream):
             return event
         if self._reset.is_set():
             raise httpx.ReadError("connection reset by the endpoint", request=self._request)
-        error = None if self._answering.cancelled() else self._answering.exception()
-        if error is not None and not self._gone.is_set():
+        if not self._answering.cancelled() and (error := self._answering.exception()):
             raise error
         raise httpx.RemoteProtocolError("the answer broke off", request=self._request)
 

@@ -1,7 +1,4 @@
-"""The endpoint in a process of its own: start one, read its record, stop it.
-
-It ends with its owner, however that ends (`agentlab._support.owned`).
-"""
+"""The endpoint in a process of its own, which ends with its owner: start, read its record, stop."""
 
 from __future__ import annotations
 
@@ -32,8 +29,7 @@ _without_proxy = build_opener(ProxyHandler({}))
 class EndpointProcess:
     """An endpoint that lives as long as this process, and no longer.
 
-    Its `url` ends in `/v1`; clients show its `key`. Its `time_scale`, in model seconds per second,
-    is 1 where a real model answers.
+    Its `url` ends in `/v1`; clients show its `key`. A real model's `time_scale` is 1.
 
     Raises:
         EndpointError: If it does not start, with what it said.
@@ -75,8 +71,8 @@ class EndpointProcess:
         return msgspec.convert(self._get(f"/lab/spans?since={mark}")["spans"], list[Span])
 
     def _get(self, path: str) -> Any:
-        request = Request(self.url.removesuffix("/v1") + path)
-        request.add_header("authorization", f"Bearer {self.key}")
+        shown = {"authorization": f"Bearer {self.key}"}
+        request = Request(self.url.removesuffix("/v1") + path, headers=shown)
         try:
             with _without_proxy.open(request, timeout=30) as answer:
                 return msgspec.json.decode(answer.read())
