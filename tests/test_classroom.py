@@ -22,6 +22,7 @@ from agentlab.classroom._board import Board
 from agentlab.classroom._door import own_names
 from agentlab.classroom._roster import MOST_LEARNERS, NotALearner, Roster
 from agentlab.clock import run_virtual
+from agentlab.endpoint.middleware.server_timing import Clock
 from agentlab.endpoint.server._forward import Forward
 from agentlab.endpoint.server.app import App
 from agentlab.endpoint.server.inprocess import InProcessTransport
@@ -700,7 +701,7 @@ def test_a_lab_tells_the_class_who_asks_and_with_which_agent():
     async def main() -> int:
         body = {"model": "m", "messages": [{"role": "user", "content": "Hi"}], "max_tokens": 1}
         async with serving(served) as url:
-            lab = App(Forward(url, key="김민준", time_scale=10.0))
+            lab = App(Forward(url, key="김민준", clock=Clock(10.0)))
             async with client(lab) as asking:
                 answer = await asking.post(CHAT, json=body, headers={"x-agent": "writer"})
         return answer.status_code

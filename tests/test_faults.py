@@ -217,7 +217,7 @@ def test_an_outage_lasts_from_when_to_when():
 
 
 def fates(order: list[int], seed: int = 7) -> dict[int, str]:
-    """What befalls 300 requests that are sent in this order, all at once."""
+    """What befalls requests that are sent in this order, all at once."""
 
     async def main() -> dict[int, str]:
         plan = [
@@ -240,13 +240,13 @@ def fates(order: list[int], seed: int = 7) -> dict[int, str]:
 
 def test_faults_do_not_depend_on_the_order_of_arrival():
     """Shuffled, the same requests suffer the same; another seed, others do."""
-    numbers = list(range(300))
+    numbers = list(range(120))
     first = fates(numbers)
     assert first == fates(numbers[::-1])
     assert first != fates(numbers, seed=8)
     counts = Counter(first.values())
-    assert 35 <= counts["RateLimitError"] <= 85  # 60 expected; 3.6 sigma either way
-    assert 12 <= counts["APIConnectionError"] <= 48
+    assert 8 <= counts["RateLimitError"] <= 40  # 24 expected; 3.6 sigma either way
+    assert 1 <= counts["APIConnectionError"] <= 24
 
 
 @pytest.mark.parametrize(

@@ -134,20 +134,29 @@ def test_no_task_is_left_behind():
     assert run_virtual(main()).result == 1
 
 
-def test_an_applications_bug_comes_out_as_it_is():
-    """Before anything was answered, the traceback is worth more than a simulated error."""
+@pytest.mark.parametrize("app", [breaks_before, breaks_after])
+def test_an_applications_bug_comes_out_as_it_is(app: Any):
+    """The traceback is worth more than a simulated error."""
+
+    async def main() -> httpx.Response:
+        return await client(app).get("/")
+
     with pytest.raises(LookupError, match="a bug"):
-        run_virtual(_get(breaks_before))
+        run_virtual(main())
 
 
 def test_an_answer_that_breaks_off_looks_like_a_cut_connection():
     """As over a socket: RemoteProtocolError."""
+
+    async def half(scope: Any, receive: Any, send: Send) -> None:
+        await send(START)
+        await send(piece(b"half an ans"))
+
+    async def main() -> httpx.Response:
+        return await client(half).get("/")
+
     with pytest.raises(httpx.RemoteProtocolError, match="broke off"):
-        run_virtual(_get(breaks_after))
-
-
-async def _get(app: Any) -> httpx.Response:
-    return await client(app).get("/")
+        run_virtual(main())
 
 
 def test_openais_retries_and_their_pauses_are_virtual():

@@ -20,7 +20,7 @@ from agentlab.classroom._roster import TEACHER, NotALearner, Roster
 from agentlab.endpoint.contract.asgi import Scope, header
 from agentlab.endpoint.contract.openai_json import RequestError
 from agentlab.endpoint.contract.record import Span
-from agentlab.endpoint.server.access import foreign, hostname
+from agentlab.endpoint.server.app import foreign, hostname
 
 
 class ClassroomDoor:

@@ -18,11 +18,7 @@ T = TypeVar("T")
 
 @model
 class Figure(Generic[T]):
-    """One figure and where it comes from.
-
-    It is "sourced" (published, or fitted to published tables), "estimated" (a plausible value, the
-    reason given) or "chosen" (made up for a lesson).
-    """
+    """One figure and where it comes from: published tables, a reasoned estimate, or a lesson."""
 
     value: T
     basis: Literal["sourced", "estimated", "chosen"]
@@ -33,8 +29,8 @@ class Figure(Generic[T]):
 class Preset:
     """An endpoint's figures as its file gives them, in the units of its sources.
 
-    `slots`, `queue` and the limits are unlimited by default. `queue_full_status` is what a request
-    gets that finds the queue full; `context_tokens` is the longest prompt and answer together.
+    `slots`, `queue` and the limits are unlimited by default; `context_tokens` is the longest prompt
+    and answer together.
     """
 
     about: Text
@@ -46,7 +42,6 @@ class Preset:
     jitter_sigma: Figure[NotNegative]
     slots: Figure[AtLeastOne] | None = None
     queue: Figure[Count] | None = None
-    queue_full_status: Figure[Literal[429, 503]] | None = None
     context_tokens: Figure[AtLeastOne] | None = None
     requests_per_minute: Figure[AtLeastOne] | None = None
     tokens_per_minute: Figure[AtLeastOne] | None = None

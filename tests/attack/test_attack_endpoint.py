@@ -33,8 +33,8 @@ ARRIVAL_S = 0.4
 Schema = dict[str, Any]
 _SERVE = """
 import sys
-from agentlab.endpoint.server import _http_bounds
-_http_bounds.MOST_ARRIVAL_S = float(sys.argv.pop(1))
+from agentlab.endpoint.server import serve
+serve.MOST_ARRIVAL_S = float(sys.argv.pop(1))
 from agentlab.commands.main import main
 raise SystemExit(main(["serve", "--port", "0", "--preset", "instant"]))
 """

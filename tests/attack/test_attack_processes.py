@@ -299,12 +299,15 @@ class Server:
 )
 def test_a_signal_ends_a_server_whatever_it_computes(path: str, signals: str):
     """An event loop that stands still, work that ignores cancelling, a stream that nobody reads:
-    the process ends by itself, with the exit code of the last signal that it could hear."""
+    the process ends by itself, with the signal's exit code, or with 1, and where it stood."""
     with Server("-c", APPLICATION) as server:
         server.send(f"GET /{path} HTTP/1.1\nhost: x\n\n")
         assert server.said() == "asked\n"
         names = signals.split()
-        assert server.code(*names) in {CODES[name] for name in names}
+        code = server.code(*names)
+        assert server.process.stderr is not None
+        stood = "most recent call first" in server.process.stderr.read()
+        assert (code, stood) in {(1, True), *((CODES[name], False) for name in names)}
 
 
 BODY = '{"model": "m", "stream": true, "messages": [{"role": "user", "content": "x"}]}'

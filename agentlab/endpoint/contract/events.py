@@ -11,8 +11,9 @@ from typing import Any
 
 import msgspec
 
-from agentlab.endpoint.middleware.server_timing import TIMES, Times, in_stream
+from agentlab.endpoint.middleware.server_timing import TIMES
 
+_TIMES = b": " + TIMES + b" "
 _BETWEEN = re.compile(rb"\r?\n\r?\n")
 _DATA = re.compile(rb"^data:(.*)$", re.M)
 _LAST = re.compile(
@@ -45,7 +46,7 @@ class Events:
         begun: True once an event held a token: content, reasoning, a refusal or a tool call.
         ended: True once the last event was seen whole; many clients do not wait after it.
         counts: The tokens, as the latest event that names them says.
-        times: What another lab told, or None.
+        times: What another lab told, as it told it.
 
     Example:
         >>> events = Events()
@@ -60,7 +61,7 @@ class Events:
     def __init__(self) -> None:
         self.begun = self.ended = False
         self.counts = Counts()
-        self.times: Times | None = None
+        self.times = b""
         self._rest = b""
 
     def feed(self, piece: bytes) -> None:
@@ -71,8 +72,8 @@ class Events:
             self.begun = self.begun or _has_token(data)
             if b'_tokens"' in event:
                 self.counts = counts_in(data)
-            if event.startswith(b": " + TIMES):
-                self.times = in_stream(event)
+            if event.startswith(_TIMES):
+                self.times = event.removeprefix(_TIMES)
             self.ended = self.ended or _LAST.search(event) is not None
         self._rest = self._rest[-_LONGEST_BYTES:]
 

@@ -1,11 +1,8 @@
-"""What can go wrong at an endpoint, and when: the plan, which `gate` and `tamper` carry out.
-
-A fault comes with a probability, drawn for each request by itself so that a run is reproducible, at
-certain calls ("the 3rd call of the writer"), or for a time ("down from 10 s to 20 s").
-"""
+"""What can go wrong at an endpoint, and when: the plan, which `gate` carries out."""
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
@@ -56,9 +53,10 @@ _WORTH_A_RETRY = {408, 409, 429, 500, 502, 503, 504}
 class Fault:
     """One line of a plan: what happens, and to which requests.
 
-    Either `probability` or `calls` says when; `between_s`, from and until, narrows it to a time
-    after the endpoint's first request, or, alone, means every request of that time. With `agent`,
-    only that agent's requests count and fail. Times are model seconds.
+    Either `probability`, drawn for each request by itself, or `calls` (the 3rd) says when;
+    `between_s`, from and until, narrows it to a time after the endpoint's first request, or, alone,
+    means every request of that time. With `agent`, only that agent's requests count and fail. Times
+    are model seconds.
     On an answer that is not streamed, `cut` is `truncated_json`, and `stream_error` an error 500.
     """
 
@@ -80,10 +78,6 @@ class Fault:
             raise ValueError(f"between_s goes from {self.between_s[0]} to {self.between_s[1]}")
         if self.status not in ERRORS:
             raise ValueError(f"status {self.status}; choose one of {', '.join(map(str, ERRORS))}")
-
-    def covers(self, after_s: float) -> bool:
-        """Return True if it may happen `after_s` seconds after the endpoint's first request."""
-        return self.between_s is None or self.between_s[0] <= after_s < self.between_s[1]
 
     @property
     def error(self) -> RequestError:
@@ -115,23 +109,15 @@ def load(plan: str | Sequence[Any]) -> list[Fault]:
             says = fields.refusal(error, list[Fault])
             raise ConfigError(f"fault plan {plan!r}: {says}; correct it there") from None
     for agent in {fault.agent for fault in faults}:
-        always = [f for f in faults if f.agent in (None, agent) and f.between_s is None]
-        total = sum(f.probability or 0 for f in always)
-        if total > 1 + 1e-9:
-            raise ConfigError(
-                f"fault plan {plan!r}: the probabilities add up to {total:g}; at most 1 is possible"
-            )
+        met = [f for f in faults if f.agent in (None, agent) and f.between_s is None]
+        if (total := sum(f.probability or 0 for f in met)) > 1 + 1e-9:
+            wrong = f"the probabilities add up to {total:g}; at most 1 is possible"
+            raise ConfigError(f"fault plan {plan!r}: {wrong}")
     return faults
 
 
 class FaultPlan:
-    """Says which fault, if any, a request meets.
-
-    Example:
-        >>> plan = FaultPlan(load([{"kind": "reset", "agent": "writer", "calls": [2]}]), seed=7)
-        >>> [plan.next(b"key", i, 1, "writer", at_s=0) is not None for i in range(3)]
-        [False, True, False]
-    """
+    """Says which fault, if any, a request meets."""
 
     def __init__(self, faults: Sequence[Fault], seed: int):
         self._faults, self._seed = faults, seed
@@ -142,19 +128,17 @@ class FaultPlan:
     def next(
         self, key: bytes, occurrence: int, attempt: int, agent: str, *, at_s: float
     ) -> Fault | None:
-        """Return the fault of the next request, which arrived at `at_s`.
-
-        Each attempt counts as a call and is drawn by itself; else a retry would always meet the
-        same fault.
-        """
+        """Return the fault of the next request, of which each attempt is drawn by itself."""
         self._calls[None] += 1
         if agent in self._counted:
             self._calls[agent] += 1
         if self._first_at_s is None:
             self._first_at_s = at_s
+        after_s = at_s - self._first_at_s
         drawn = uniform(self._seed, key, occurrence, f"fault {attempt}")
         for fault in self._faults:
-            if fault.agent not in (None, agent) or not fault.covers(at_s - self._first_at_s):
+            from_s, until_s = fault.between_s or (-math.inf, math.inf)
+            if fault.agent not in (None, agent) or not from_s <= after_s < until_s:
                 continue
             if fault.probability is None and fault.calls is None:
                 return fault

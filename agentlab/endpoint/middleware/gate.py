@@ -3,29 +3,28 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from hashlib import blake2b
 from typing import Any
 
 import msgspec
 
-from agentlab.endpoint.contract.asgi import (
-    Again,
-    Around,
-    BrokenOff,
-    Message,
-    Model,
-    Scope,
-    Send,
-    unless_gone,
-)
-from agentlab.endpoint.contract.openai_json import Json
+from agentlab.endpoint.contract import asgi
+from agentlab.endpoint.contract.asgi import Again, Around, BrokenOff, Message, Model, Scope, Send
+from agentlab.endpoint.contract.openai_json import Json, RequestError, event
 from agentlab.endpoint.contract.record import BROKEN_OFF, Span
 from agentlab.endpoint.contract.seeded_random import Occurrences
 from agentlab.endpoint.contract.tokens import count_all
-from agentlab.endpoint.middleware._fault_injection import Ended, Tampered, web_page
 from agentlab.endpoint.middleware.fault_plan import Fault, FaultPlan
 from agentlab.endpoint.middleware.rate_limits import Limits
+
+_WHOLE_EVENTS = 2  # of a stream that is cut: the role, the first words
+_HTML = b"<!doctype html><title>Welcome</title><p>Please sign in to this network.</p>"
+_ERROR = event(RequestError(500, "The server had an error.", kind="server_error").body)
+
+
+class _Ended(Exception):
+    """The answer was ended before the model had ended it."""
 
 
 class Gate(Around):
@@ -61,18 +60,18 @@ class Gate(Around):
             raise fault.error
         if kind == "reset":
             raise BrokenOff
-        if kind == "html":
+        if kind == "html":  # what a captive portal answers
             span.status = 200
-            await web_page(send)
+            await asgi.respond(send, 200, _HTML, kind=b"text/html; charset=utf-8")
         elif kind == "stall":
             never: asyncio.Future[None] = asyncio.get_running_loop().create_future()
             stall = never if fault.stall_s is None else self._pause(fault.stall_s)
-            await unless_gone(receive.disconnected, stall)
+            await asgi.unless_gone(receive.disconnected, stall)
             await self._model(scope, receive, send, span)
         else:
             try:
-                await self._model(scope, receive, Tampered(send, fault, self._pause), span)
-            except Ended:
+                await self._model(scope, receive, _Tampered(send, fault, self._pause), span)
+            except _Ended:
                 span.status = 200  # what the client saw
             except BrokenOff:
                 span.status = BROKEN_OFF
@@ -89,6 +88,69 @@ class Gate(Around):
             await send(message)
 
         return telling
+
+
+class _Tampered:
+    """Passes an answer on to `send`, spoiled as `fault` says; a plain answer is one event."""
+
+    def __init__(self, send: Send, fault: Fault, pause: Callable[[float], Awaitable[None]]):
+        self._send, self._fault, self._pause = send, fault, pause
+        self._body = b""
+        self._events = 0
+        self._streamed = False
+
+    async def __call__(self, message: Message) -> None:
+        """Take one message; raise _Ended or BrokenOff if the answer ends, or is reset, here."""
+        if message["type"] == "http.response.start":
+            headers = [each for each in message["headers"] if each[0] != b"content-length"]
+            content_type = dict(headers).get(b"content-type", b"")
+            self._streamed = content_type.startswith(b"text/event-stream")
+            await self._send(message | {"headers": headers})
+            return
+        self._body += message.get("body", b"")
+        more = message.get("more_body", False)
+        if self._streamed:
+            *events, self._body = self._body.split(b"\n\n")
+            for each in events:
+                await self._event(each + b"\n\n")
+        elif not more:
+            await self._event(self._body)
+        if not more:
+            await asgi.finish(self._send)
+
+    async def _event(self, event: bytes) -> None:
+        kind = self._fault.kind
+        self._events += 1
+        if kind == "empty_choices" and b"[DONE]" not in event:
+            event = self._emptied(event)
+        spared = self._streamed and self._events <= _WHOLE_EVENTS
+        if spared or kind in ("drip", "empty_choices"):
+            await self._pass_on(event)
+            return
+        if kind == "stream_error":
+            await self._pass_on(_ERROR)
+        elif kind == "truncated_json" or not self._streamed:
+            await self._pass_on(event[: len(event) // 2] + b"\n\n" * self._streamed)
+        if kind == "broken":
+            raise BrokenOff
+        await asgi.finish(self._send)
+        raise _Ended
+
+    def _emptied(self, event: bytes) -> bytes:
+        start = event.index(b"{")
+        answer = msgspec.json.decode(event[start:])
+        for list_of_answers in {"choices", "output", "data"} & answer.keys():
+            answer[list_of_answers] = []
+        return event[:start] + msgspec.json.encode(answer) + b"\n\n" * self._streamed
+
+    async def _pass_on(self, data: bytes) -> None:
+        drips = self._fault.kind == "drip"
+        size = 1 if drips else max(len(data), 1)
+        for start in range(0, len(data), size):
+            if drips:
+                await self._pause(self._fault.byte_s)
+            piece = data[start : start + size]
+            await self._send({"type": "http.response.body", "body": piece, "more_body": True})
 
 
 def _decoded(body: bytes) -> Json:

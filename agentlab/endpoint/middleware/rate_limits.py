@@ -1,8 +1,6 @@
 """Rate limits: requests and tokens per minute, as buckets that fill up all the time.
 
-A bucket holds a minute's worth and gains a sixtieth of it each second. A request that finds too
-little is refused, and told when to try again; it takes nothing. Nothing here reads a clock.
-
+A request that finds too little is refused, and told when to try again; it takes nothing.
 Source: OpenAI's guide on rate limits (headers, what a refusal says, `max_tokens` counted ahead).
 """
 
@@ -18,12 +16,7 @@ _SHORT = {"requests": "RPM", "tokens": "TPM"}
 
 
 def a_minutes(amount: int) -> Bucket:
-    """Return the bucket of a limit of `amount` per minute.
-
-    Example:
-        >>> a_minutes(60).wait_s(60, now_s=0.0), a_minutes(60).wait_s(61, now_s=0.0)
-        (0.0, inf)
-    """
+    """Return the bucket of a limit of `amount` per minute."""
     return Bucket(amount / 60, amount)
 
 
@@ -46,11 +39,8 @@ class Limits:
     def __init__(
         self, requests_per_minute: int | None, tokens_per_minute: int | None, *more: Limit
     ):
-        own = {"requests": requests_per_minute, "tokens": tokens_per_minute}
-        self._limits = [
-            *(Limit(kind, a_minutes(per_minute)) for kind, per_minute in own.items() if per_minute),
-            *more,
-        ]
+        own = (("requests", requests_per_minute), ("tokens", tokens_per_minute))
+        self._limits = [*(Limit(kind, a_minutes(most)) for kind, most in own if most), *more]
 
     def __bool__(self) -> bool:
         return bool(self._limits)
@@ -59,9 +49,8 @@ class Limits:
         """Take one request of `tokens` tokens in, or raise a 429 that says when to try again."""
         amounts = {"requests": 1, "tokens": tokens}
         for limit in self._limits:
-            wait_s = limit.bucket.wait_s(amounts[limit.kind], now_s)
-            if wait_s:
-                raise _refusal(limit, amounts[limit.kind], wait_s, now_s, model)
+            if limit.bucket.wait_s(amounts[limit.kind], now_s):
+                raise _refusal(limit, amounts[limit.kind], now_s, model)
         for limit in self._limits:
             limit.bucket.take(amounts[limit.kind], now_s)
 
@@ -70,46 +59,35 @@ class Limits:
         # Of several limits of a kind the one that is nearest counts: sorted, it comes last.
         ordered = sorted(self._limits, key=lambda each: -each.left(now_s))
         nearest = {limit.kind: limit for limit in ordered}
-        found = []
+        said = {}
         for kind, limit in nearest.items():
-            said = {
-                "limit": f"{limit.bucket.burst:.0f}",
-                "remaining": str(limit.left(now_s)),
-                "reset": duration(limit.bucket.full_in_s(now_s) / time_scale),
-            }
-            found += [
-                (f"x-ratelimit-{what}-{kind}".encode(), v.encode()) for what, v in said.items()
-            ]
-        return found
+            said[f"limit-{kind}"] = f"{limit.bucket.burst:.0f}"
+            said[f"remaining-{kind}"] = f"{limit.left(now_s)}"
+            said[f"reset-{kind}"] = duration(limit.bucket.full_in_s(now_s) / time_scale)
+        return [(f"x-ratelimit-{name}".encode(), value.encode()) for name, value in said.items()]
 
 
-def _refusal(limit: Limit, amount: int, wait_s: float, now_s: float, model: str) -> RequestError:
-    per_minute = round(limit.bucket.burst)
+def _refusal(limit: Limit, amount: int, now_s: float, model: str) -> RequestError:
+    per_minute, wait_s = round(limit.bucket.burst), limit.bucket.wait_s(amount, now_s)
     name = f"{limit.kind} per min ({_SHORT[limit.kind]})" + (limit.whose and f", {limit.whose}")
-    if math.isinf(wait_s):
+    about = f"for {model} on {name}: Limit {per_minute}, "
+    never = math.isinf(wait_s)
+    if never:
         message = (
-            f"Request too large for {model} on {name}: Limit {per_minute}, Requested {amount}. "
+            f"Request too large {about}Requested {amount}. "
             "The input or output tokens must be reduced."
         )
     else:
         message = (
-            f"Rate limit reached for {model} on {name}: Limit {per_minute}, "
-            f"Used {per_minute - limit.left(now_s)}, Requested {amount}. "
-            f"Please try again in {duration(wait_s)}."
+            f"Rate limit reached {about}Used {per_minute - limit.left(now_s)}, "
+            f"Requested {amount}. Please try again in {duration(wait_s)}."
         )
-    again_s = None if math.isinf(wait_s) else wait_s
-    return RequestError(
-        429, message, kind=limit.kind, code="rate_limit_exceeded", retry_after_s=again_s
-    )
+    code, again_s = "rate_limit_exceeded", None if never else wait_s
+    return RequestError(429, message, kind=limit.kind, code=code, retry_after_s=again_s)
 
 
 def duration(seconds: float) -> str:
-    """Write a time as OpenAI's headers do.
-
-    Example:
-        >>> duration(0.02), duration(1), duration(1.5), duration(360), duration(0)
-        ('20ms', '1s', '1.5s', '6m0s', '0s')
-    """
+    """Write a time as OpenAI's headers do: 20ms, 1.5s, 6m0s."""
     if 0 < seconds < 0.9995:
         return f"{max(round(seconds * 1000), 1)}ms"
     minutes, rest = divmod(round(seconds, 3), 60)

@@ -8,28 +8,16 @@ their times in model seconds after the request. No request, header or key is in 
 from __future__ import annotations
 
 import asyncio
-import contextlib
-import json
-import math
+from codecs import getincrementaldecoder
+from contextlib import suppress
 from hashlib import blake2b
 from pathlib import Path
 from typing import Annotated
 
 import msgspec
 
-from agentlab.endpoint.contract.asgi import (
-    Again,
-    Around,
-    Message,
-    Model,
-    Receive,
-    Scope,
-    Send,
-    finish,
-    read_body,
-    start,
-    unless_gone,
-)
+from agentlab.endpoint.contract import asgi
+from agentlab.endpoint.contract.asgi import Again, Around, Message, Model, Receive, Scope, Send
 from agentlab.endpoint.contract.events import Events
 from agentlab.endpoint.contract.openai_json import RequestError
 from agentlab.endpoint.contract.record import Span
@@ -39,6 +27,7 @@ from agentlab.errors import ConfigError
 _Key = tuple[str, int, int]
 _Number = Annotated[int, msgspec.Meta(ge=0, lt=2**53)]
 _ModelSeconds = Annotated[float, msgspec.Meta(ge=0, le=86_400)]
+_NOT_JSON = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
 _WITHOUT_BODY = (204, 205, 304)
 
 
@@ -49,20 +38,14 @@ class Recorded(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
     occurrence: _Number
     attempt: _Number
     status: Annotated[int, msgspec.Meta(ge=200, le=599)]
-    content_type: Annotated[str, msgspec.Meta(max_length=200)]
+    content_type: Annotated[str, msgspec.Meta(pattern=r"\A[ -~]{0,200}\Z")]
     prompt_tokens: _Number
     completion_tokens: _Number
     pieces: list[tuple[_ModelSeconds, str]]
 
     def __post_init__(self) -> None:
-        if not (self.content_type.isascii() and self.content_type.isprintable()):
-            raise ValueError(f"content_type {self.content_type!r} cannot be a header")
         if self.status in _WITHOUT_BODY and self.pieces:
             raise ValueError(f"an answer of status {self.status} has no body")
-        for at_s, text in self.pieces:
-            if math.isnan(at_s):
-                raise ValueError("a time is not a number")
-            text.encode("utf-8", "surrogateescape")  # bytes, where `Recording` wrote it
 
 
 class Recording(Around):
@@ -83,36 +66,31 @@ class Recording(Around):
         asked_s = self.now_s()
         key, occurrence, attempt = _key(scope, body, span, self._seen)
         begun: Message = {}
-        last: list[Message] = []
         pieces: list[tuple[float, str]] = []
+        text = getincrementaldecoder("utf-8")("replace")  # a piece may end within a character
 
         async def noting(message: Message) -> None:
             if message["type"] == "http.response.start":
                 begun.update(message)
             elif data := message.get("body"):
-                # Pieces may end within a character, which JSON can carry all the same.
-                text = data.decode("utf-8", "surrogateescape")
-                pieces.append((round(self.now_s() - asked_s, 6), text))
+                pieces.append((round(self.now_s() - asked_s, 6), text.decode(data)))
             if message["type"] == "http.response.body" and not message.get("more_body"):
-                last.append(message)  # a client that has it may end this process: record it first
-            else:
-                await send(message)
+                kind = dict(begun["headers"]).get(b"content-type", b"")
+                answer = Recorded(
+                    key=key,
+                    occurrence=occurrence,
+                    attempt=attempt,
+                    status=begun["status"],
+                    content_type=kind.decode("ascii", "ignore"),
+                    prompt_tokens=span.prompt_tokens,
+                    completion_tokens=span.completion_tokens,
+                    pieces=pieces,
+                )
+                with self._path.open("ab") as file:
+                    file.write(msgspec.json.encode(answer) + b"\n")
+            await send(message)  # last: a client that has its answer may end this process
 
         await self._model(scope, receive, noting, span)
-        answer = Recorded(
-            key=key,
-            occurrence=occurrence,
-            attempt=attempt,
-            status=begun["status"],
-            content_type=dict(begun["headers"]).get(b"content-type", b"").decode("ascii", "ignore"),
-            prompt_tokens=span.prompt_tokens,
-            completion_tokens=span.completion_tokens,
-            pieces=pieces,
-        )
-        with self._path.open("a", encoding="utf-8") as file:
-            file.write(json.dumps(msgspec.to_builtins(answer)) + "\n")
-        for message in last:
-            await send(message)
 
 
 class Replay:
@@ -135,7 +113,7 @@ class Replay:
         return round((now - self._epoch) * self.time_scale, 9)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send, span: Span) -> None:
-        body = await read_body(scope, receive)
+        body = await asgi.read_body(scope, receive)
         key = _key(scope, body, span, self._seen)
         answer = self._answers.get(key) or self._answers.get((key[0], 0, 1))
         if answer is None:
@@ -144,30 +122,30 @@ class Replay:
         span.arrived_s = span.started_s = self.now_s()
         span.prompt_tokens = answer.prompt_tokens
         try:
-            await unless_gone(receive, self._answer(answer, send, span))
+            await asgi.unless_gone(receive, self._answer(answer, send, span))
         finally:
             span.end_s = self.now_s()
 
     async def _answer(self, answer: Recorded, send: Send, span: Span) -> None:
-        events, kind = Events(), answer.content_type.encode()
-        for number, (at_s, text) in enumerate(answer.pieces):
+        events, begun = Events(), False
+        for at_s, text in [*answer.pieces, (0.0, "")]:  # the last is the end
             await asyncio.sleep(max(span.arrived_s + at_s - self.now_s(), 0) / self.time_scale)
-            if number == 0:
-                await start(send, answer.status, kind)
-            data = text.encode("utf-8", "surrogateescape")
-            events.feed(data)
+            if not begun:
+                await asgi.start(send, answer.status, answer.content_type.encode())
+                begun = True
+            events.feed(text.encode())
             if events.begun and span.first_token_s is None:
                 span.first_token_s = self.now_s()
-            await send({"type": "http.response.body", "body": data, "more_body": True})
-        if not answer.pieces:
-            await start(send, answer.status, kind)
-        await finish(send)
+            if text:
+                body = text.encode()
+                await send({"type": "http.response.body", "body": body, "more_body": True})
         span.status, span.completion_tokens = answer.status, answer.completion_tokens
+        await asgi.finish(send)
 
 
 def _key(scope: Scope, body: bytes, span: Span, seen: Occurrences) -> _Key:
-    with contextlib.suppress(ValueError, RecursionError):  # what is not JSON stands for itself
-        body = json.dumps(json.loads(body), sort_keys=True).encode()
+    with suppress(*_NOT_JSON):  # what is not JSON stands for itself
+        body = msgspec.json.encode(msgspec.json.decode(body), order="deterministic")
     digest = blake2b(scope["path"].encode() + b"\0" + body, digest_size=12).digest()
     return digest.hex(), seen.next(digest, retry=span.attempt > 1), span.attempt
 
@@ -180,8 +158,8 @@ def _load(path: str) -> dict[_Key, Recorded]:
         raise ConfigError(f"recording {path!r}: {error}; give one that was recorded") from None
     for number, line in enumerate(lines, 1):
         try:
-            answer = msgspec.convert(json.loads(line), Recorded)
-        except (ValueError, RecursionError) as error:  # msgspec's is a ValueError, too
+            answer = msgspec.json.decode(line, type=Recorded)
+        except _NOT_JSON as error:
             raise ConfigError(f"recording {path!r}, line {number}: {error}; remove it") from None
         answers[answer.key, answer.occurrence, answer.attempt] = answer
     return answers

@@ -1,15 +1,13 @@
 """What one lab's endpoint tells another in front of it: its clock, and a request's times.
 
-A lab that forwards to another, such as a learner's to the class's, could only time the way there
-and back, which differs from run to run. So it asks, with the header `x-lab-times`, for the times of
-the endpoint that answers, in model seconds after the request's arrival. They come in a header of
-the same name. A stream begins before they are known: there they come in a comment before the last
-events, which every reader of server-sent events skips.
+A learner's lab in front of the class's could only time the way there and back, which differs from
+run to run. So it asks, with the header `x-lab-times`, for the times of the endpoint that answers.
+They come in a header of the same name. A stream begins before they are known: there they come in a
+comment before the last events, which every reader of server-sent events skips.
 """
 
 from __future__ import annotations
 
-import re
 import threading
 from contextlib import suppress
 from typing import Annotated
@@ -21,15 +19,11 @@ from agentlab.endpoint.contract.record import Span
 from agentlab.errors import EndpointError
 from agentlab.settings import OPENAI_URL
 
-CLOCK = "/lab/clock"
-"""Where an endpoint says how fast its time runs, and whether its answers cost money."""
-
+CLOCK = "/lab/clock"  # where an endpoint says its time scale, and whether its answers cost money
 TIMES = b"x-lab-times"
+PATIENCE_S = 3.0  # for an endpoint to say whether it is a lab's
 
-PATIENCE_S = 3.0
-"""Seconds to wait for an endpoint to say whether it is a lab's."""
-
-_COMMENT = re.compile(rb"^: x-lab-times (.+)$", re.M)
+_NOT_UNDERSTOOD = (msgspec.DecodeError, UnicodeDecodeError)
 _NotNegative = Annotated[float, msgspec.Meta(ge=0)]
 
 
@@ -40,7 +34,7 @@ class Clock(msgspec.Struct, frozen=True):
     paid: bool = True
 
 
-class Times(msgspec.Struct, frozen=True):
+class _Times(msgspec.Struct, frozen=True):
     """A request's times, in model seconds after its arrival; None for what has not happened."""
 
     end_s: _NotNegative
@@ -54,7 +48,8 @@ def clock_of(upstream: str) -> Clock | None:
     Raises:
         EndpointError: If nothing answers within `PATIENCE_S` seconds.
     """
-    if upstream.rstrip("/") == OPENAI_URL:
+    base = upstream.rstrip("/")
+    if base == OPENAI_URL:
         return None
     import httpx  # not at the start of an endpoint, which seldom needs it
 
@@ -62,7 +57,7 @@ def clock_of(upstream: str) -> Clock | None:
 
     def get() -> None:
         with suppress(Exception):  # whatever it is, there is no answer
-            url = upstream.rstrip("/").removesuffix("/v1") + CLOCK
+            url = base.removesuffix("/v1") + CLOCK
             answers.append(httpx.get(url, timeout=PATIENCE_S).content)
 
     # httpx bounds each step, but neither the search for a name nor an answer that drips.
@@ -71,10 +66,9 @@ def clock_of(upstream: str) -> Clock | None:
     asking.join(PATIENCE_S)
     if not answers:
         raise EndpointError(f"{upstream} does not answer within {PATIENCE_S:g} s")
-    try:
+    with suppress(*_NOT_UNDERSTOOD):
         return msgspec.json.decode(answers[0], type=Clock)
-    except (msgspec.DecodeError, UnicodeDecodeError):
-        return None
+    return None
 
 
 def telling(send: Send, span: Span) -> Send:
@@ -87,39 +81,24 @@ def telling(send: Send, span: Span) -> Send:
             kind = dict(message["headers"]).get(b"content-type", b"")
             streamed = kind.startswith(b"text/event-stream")
             if not streamed and span.end_s is not None:
-                message = message | {"headers": [*message["headers"], (TIMES, _said(span))]}
+                message = message | {"headers": [*message["headers"], (TIMES, _told(span))]}
         elif streamed and not message.get("more_body") and span.end_s is not None:
-            comment = b": " + TIMES + b" " + _said(span) + b"\n\n"
+            comment = b": %b %b\n\n" % (TIMES, _told(span))
             message = message | {"body": comment + message.get("body", b"")}
         await send(message)
 
     return tell
 
 
-def read_times(text: bytes) -> Times | None:
-    """Read the times in the value of a `TIMES` header; None if they cannot be read."""
-    try:
-        return msgspec.json.decode(text, type=Times)
-    except msgspec.DecodeError:
-        return None
+def take_over(span: Span, told: bytes) -> None:
+    """Give `span`, on its own clock, the times that another endpoint told, if they make sense."""
+    with suppress(*_NOT_UNDERSTOOD):
+        times = msgspec.json.decode(told, type=_Times)
+        for name in times.__struct_fields__:
+            after_s = getattr(times, name)
+            setattr(span, name, None if after_s is None else round(span.arrived_s + after_s, 9))
 
 
-def in_stream(text: bytes) -> Times | None:
-    """Read the times that the end of a stream tells."""
-    found = _COMMENT.search(text)
-    return read_times(found[1]) if found else None
-
-
-def take_over(span: Span, times: Times | None) -> None:
-    """Give `span`, on its own clock, the times that another endpoint told; None changes nothing."""
-    if times is None:
-        return
-    for name in ("started_s", "first_token_s", "end_s"):
-        after_s = getattr(times, name)
-        setattr(span, name, None if after_s is None else round(span.arrived_s + after_s, 9))
-
-
-def _said(span: Span) -> bytes:
+def _told(span: Span) -> bytes:
     after = span.shifted(span.arrived_s)
-    assert after.end_s is not None
-    return msgspec.json.encode(Times(after.end_s, after.started_s, after.first_token_s))
+    return msgspec.json.encode(_Times(after.end_s or 0.0, after.started_s, after.first_token_s))

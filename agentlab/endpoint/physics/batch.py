@@ -25,10 +25,7 @@ class QueueFull(Exception):
 
 @dataclass(eq=False, slots=True)
 class Job:
-    """One request as the batch sees it: its size, its jitter, and what has happened to it.
-
-    `learner` and `agent` are for queues that tell clients apart.
-    """
+    """One request as the batch sees it: its size, jitter and sender, and what happened to it."""
 
     prompt_tokens: int
     output_tokens: int
@@ -52,15 +49,9 @@ class Queue(Protocol):
     def admits(self, job: Job, places: int | None) -> bool:
         """Return True if `job` may wait here, where `places` jobs may (None: any number)."""
 
-    def append(self, job: Job, /) -> None:
-        """Take `job` in."""
-
-    def popleft(self) -> Job:
-        """Hand out the next job; there is one."""
-
-    def remove(self, job: Job, /) -> None:
-        """Let `job`, which waits here, go."""
-
+    def append(self, job: Job, /) -> None: ...
+    def popleft(self) -> Job: ...
+    def remove(self, job: Job, /) -> None: ...
     def __len__(self) -> int: ...
 
 
@@ -132,14 +123,12 @@ class Batch:
     def advance(self, now_s: float) -> list[Job]:
         """Let everything happen that is due by `now_s`, each at its own exact time.
 
-        Returns the jobs that got a slot or were completed, in that order. A `now_s` before the
-        last one is taken as the last one: time does not run backwards.
+        Returns the jobs that got a slot or were completed, in that order. Time never runs back.
         """
         changed: list[Job] = []
         while (event_s := min(self.next_event_s(), self._next_change_s())) <= now_s:
             self.now_s = max(self.now_s, event_s)
-            if self._next_change_s() <= event_s:
-                # If fewer than are taken: those who hold one are served, and nobody follows.
+            if self._next_change_s() <= event_s:  # to fewer than are taken: none is taken away
                 self._slots = self._changes.popleft().slots
                 changed += self._fill_slots()
             elif self._next_end_s() <= event_s:
@@ -156,8 +145,7 @@ class Batch:
         if job.first_token_s is None or now_s < job.first_token_s:
             return 0
         steps = (self._v_at(now_s) - job._v_first) / job.decode_jitter
-        # A token due now counts, though rounding may have left its step a hair short.
-        return min(job.output_tokens, 1 + math.floor(steps + 1e-6))
+        return min(job.output_tokens, 1 + math.floor(steps + 1e-6))  # one due now counts
 
     def token_s(self, job: Job, token: int) -> float:
         """Return when token number `token` (from 1) is due if nothing comes or goes."""

@@ -4,9 +4,8 @@
     prefill              =  a + b * prompt tokens + g * n
     inter-token latency  =  c + d * n
 
-n is the number of requests that hold a slot, this one included. The linear form is fitted to
-NVIDIA's published NIM tables (Llama 3.1 8B, n = 1..250: inter-token latency 3.96 + 0.0445 n ms,
-R2 = .975); `data/endpoints/` says where each preset's figures come from.
+n is the number of requests that hold a slot, this one included. The form is fitted to NVIDIA's NIM
+tables (Llama 3.1 8B, n = 1..250: inter-token latency 3.96 + 0.0445 n ms, R2 = .975).
 """
 
 from __future__ import annotations
@@ -24,13 +23,8 @@ class Physics(msgspec.Struct, frozen=True, kw_only=True):
     """The figures of one endpoint, in seconds.
 
     At most `slots` requests are served at the same time, and at most `queue` wait; None means no
-    limit. `capacity` is how the slots change over time. `jitter_sigma` is the sigma of a lognormal
-    factor with median 1, drawn once for a request's prefill and once for its decode.
-
-    Example:
-        >>> course = Physics(prefill_base_s=1.0, itl_base_s=0.1)
-        >>> course.service_s(prompt_tokens=20, output_tokens=91)
-        10.0
+    limit. `capacity` is how the slots change over time. A request's prefill and its decode have a
+    lognormal factor each, with the sigma `jitter_sigma`.
     """
 
     prefill_base_s: float = 0.0

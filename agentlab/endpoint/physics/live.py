@@ -1,7 +1,7 @@
 """A batch on an event loop's clock: what `batch` decides, this waits for.
 
-One timer serves any number of requests. It is set to absolute deadlines, so that a late wake-up
-delays nothing that follows; events keep the time at which they were due.
+One timer serves any number of requests, set to absolute deadlines, so that a late wake-up delays
+nothing that follows.
 """
 
 from __future__ import annotations
@@ -18,12 +18,6 @@ class LiveBatch:
 
     `queue` decides who is next, as in `Batch`. `epoch` is the loop's time at which the model's is
     0; None for now.
-
-    Example:
-        live = LiveBatch(Physics(prefill_base_s=1.0, itl_base_s=0.1), time_scale=10)
-        job = Job(prompt_tokens=20, output_tokens=91)
-        live.submit(job)
-        await live.finished(job)        # one second later: job.end_s - job.arrived_s == 10.0
     """
 
     def __init__(
@@ -43,7 +37,7 @@ class LiveBatch:
         self._waiters: dict[Job, asyncio.Future[None]] = {}
 
     def now_s(self) -> float:
-        """Return the model seconds since this batch was made, or since its epoch."""
+        """Return the model seconds since the epoch."""
         return round((self._loop.time() - self._epoch) * self.time_scale, 9)
 
     def submit(self, job: Job) -> None:

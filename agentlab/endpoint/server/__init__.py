@@ -1,11 +1,9 @@
 """The application around a model, and what serves it.
 
-app            the ASGI application: access, numbers, record; and how it is built
+app            the ASGI application: door, numbers, record; and how it is built
 local_model    the local model's routes
-access         who may come in, and what they may see
 inprocess      the application without a socket, for virtual time
-serve          the application over HTTP, in this process
+serve          the application over HTTP, with bounds, in this process
 process        the endpoint in a process of its own, which ends with its owner
 _forward       a real model, its key hidden in what passes
-_http_bounds   HTTP with bounds: bytes around a body, time to arrive
 """

@@ -7,79 +7,42 @@ what a client needs comes back.
 
 from __future__ import annotations
 
-import asyncio
-import io
 import re
 import time
-from base64 import b64encode, urlsafe_b64encode
 from collections.abc import AsyncGenerator, Iterable, Mapping
-from contextvars import ContextVar
+from contextlib import suppress
 from typing import Any
 from urllib.request import getproxies, proxy_bypass
-from weakref import WeakSet
 
 import aiohttp
-import msgspec
+from aiohttp import ClientResponse
 from yarl import URL
 
 from agentlab._support.upstream import checked_address
-from agentlab.endpoint.contract.asgi import (
-    BrokenOff,
-    Receive,
-    Scope,
-    Send,
-    finish,
-    read_body,
-    start,
-    unknown_route,
-    unless_gone,
-    wrong_method,
-)
+from agentlab.endpoint.contract import asgi
+from agentlab.endpoint.contract.asgi import BrokenOff, Receive, Scope, Send
 from agentlab.endpoint.contract.events import Counts, Events, counts_in
 from agentlab.endpoint.contract.openai_json import LeftOut, RequestError
 from agentlab.endpoint.contract.record import Span
-from agentlab.endpoint.middleware.server_timing import TIMES, read_times, take_over
+from agentlab.endpoint.middleware.server_timing import TIMES, Clock, take_over
 from agentlab.errors import ConfigError
 
 LEFT_OUT = b"x-lab-left-out"
 """The header of an answer that names what was left out of its question."""
 
 # What passes: routes, by the path's very bytes; headers up and down, with those of another lab.
-_METHODS = {
-    "/v1/chat/completions": "POST",
-    "/v1/responses": "POST",
-    "/v1/embeddings": "POST",
-    "/v1/models": "GET",
-}
-_ONE_MODEL = re.compile(r"/v1/models/\w[\w.:@-]{0,199}", re.ASCII)
-_QUERY = re.compile(rb"(api-version=[\w.-]{1,40})?", re.ASCII)  # Azure's
+_QUESTIONS = ("/v1/chat/completions", "/v1/responses", "/v1/embeddings")
+_METHODS = {"/v1/models": "GET", **dict.fromkeys(_QUESTIONS, "POST")}
 _UP = rb"accept|content-type|user-agent|openai-beta|x-stainless-[a-z-]+"
 _DOWN = (
     rb"retry-after(-ms)?|x-should-retry|x-ratelimit-[a-z-]+|(x-)?request-id"
     rb"|openai-(processing-ms|version|model)"
 )
-_UP_TO_LAB, _DOWN_FROM_LAB = _UP + rb"|x-agent", _DOWN + b"|" + LEFT_OUT
-_VALUE = re.compile(rb"[\t -~\x80-\xff]{1,1000}")
 
-_SHORTEST_KEY, _SHORTEST_REAL_KEY = 4, 12
-_SHORTEST_IN_BASE64_BYTES = 12
-_LONGEST_LINE_BYTES = 2**16
-"""A stream's line is kept until its end, so that no key is cut in two; of a longer one, its end."""
-_MOST_BYTES_AT_ONCE = 2**20  # of what is longer, aiohttp warns that sending it blocks the loop
-_STALE_S = 1.0
-"""A connection that the server had closed is found out within a round trip."""
-
-_CLOSED = (
-    aiohttp.ServerDisconnectedError,
-    aiohttp.ClientOSError,
-    aiohttp.ClientConnectionResetError,
-)
-
-_reused: ContextVar[bool] = ContextVar("_reused")
-
-
-class _Asked(msgspec.Struct):
-    stream: Any = None
+_FAILED = (aiohttp.ClientError, TimeoutError)
+_SHORTEST_KEY = 12  # of a real key that does not begin as one
+_KEPT_S = 4.0
+"""Shorter than servers keep a connection, so that none is closed just as a question goes out."""
 
 
 class Forward:
@@ -88,15 +51,9 @@ class Forward:
     A plain answer is read whole before it is passed on, so that its end is never noted later than
     the client has it; a stream is passed on piece by piece.
 
-    Args:
-        key: The upstream's key, or None where it wants none.
-        time_scale: That of another lab's endpoint: then times are its model seconds, a finished
-            call's are those that it noted itself, and it is told the agents' names. None for a
-            real model.
-        paid: False if the answers of that other lab cost nothing.
-        account: Headers that choose the account's organization or project.
-        leave_out: Parameters that no request is to have. What the model refuses is left out, too,
-            from then on.
+    With `clock`, another lab answers: times are its model seconds, a finished call's are those that
+    it noted itself, and it is told the agents' names. `account` holds headers that choose who pays;
+    no request has a parameter of `leave_out`, or one that the model has refused.
 
     Raises:
         ConfigError: If the address or the proxy cannot be used.
@@ -107,40 +64,37 @@ class Forward:
         upstream: str,
         *,
         key: str | None,
-        time_scale: float | None = None,
-        paid: bool = True,
+        clock: Clock | None = None,
         account: Mapping[str, str] | None = None,
         leave_out: Iterable[str] = (),
     ):
         self._upstream = checked_address(upstream)
-        self._key, self._account, self.paid = key, account or {}, paid
-        self._lab = lab = time_scale is not None
-        # Another lab's key is a learner's name, which is no secret, or that lab's own key.
-        known = lab and not (key or "").startswith(("lab-", "sk-"))
-        self._secret = Secret(None if known or len(key or "") < _SHORTEST_KEY else key)
-        self._up = re.compile(_UP_TO_LAB if lab else _UP)
-        self._down = re.compile(_DOWN_FROM_LAB if lab else _DOWN)
+        self._key, self._account = key, account or {}
+        self._lab = lab = clock is not None
+        self.time_scale, self.paid = (clock.time_scale, clock.paid) if clock else (1.0, True)
+        self._secret = Secret(key if key and _is_secret(key, lab=lab) else "")
+        self._up = re.compile(_UP + b"|x-agent" if lab else _UP)
+        self._down = re.compile(_DOWN + b"|" + LEFT_OUT if lab else _DOWN)
         self._proxy = _proxy(self._upstream)
         self._left_out = LeftOut(leave_out)
-        self.time_scale = 1.0 if time_scale is None else time_scale
         self._epoch = time.monotonic()
-        self._opened: dict[asyncio.AbstractEventLoop, tuple[_Sessions, Any]] = {}
+        self._opened = _opened(self._upstream)
+        self._session: aiohttp.ClientSession | None = None
 
     def now_s(self) -> float:
-        """Return the seconds since the start; a real model's second is a second."""
         return round((time.monotonic() - self._epoch) * self.time_scale, 9)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send, span: Span) -> None:
         path, method = scope["raw_path"].decode("latin-1"), scope["method"]
-        allowed = "GET" if _ONE_MODEL.fullmatch(path) else _METHODS.get(path)
-        if allowed is None or not _QUERY.fullmatch(scope["query_string"]):
-            raise unknown_route(scope, _METHODS)
+        allowed = _METHODS.get(path)
+        if allowed is None or scope["query_string"]:
+            raise asgi.unknown_route(scope, _METHODS)
         if method != allowed:
-            raise wrong_method(path, method, allowed)
-        body = await read_body(scope, receive)
+            raise asgi.wrong_method(path, method, allowed)
+        body = await asgi.read_body(scope, receive)
         span.arrived_s = span.started_s = self.now_s()
         try:
-            await unless_gone(receive, self._pass_on(scope, body, send, span))
+            await asgi.unless_gone(receive, self._pass_on(scope, body, send, span))
         finally:
             if span.end_s is None:
                 span.end_s = self.now_s()
@@ -151,50 +105,48 @@ class Forward:
             response = await self._ask(scope, asking.body)
             try:
                 if not 200 <= response.status <= 599:
-                    raise self._failed(f"status {response.status}", reached=True)
-                if _is_stream(response, body):
+                    raise self._failed(f"status {response.status}")
+                kind = response.headers.get("content-type", "")
+                if response.status < 400 and kind.startswith("text/event-stream"):
                     asking.again(response.status, b"")
                     await self._stream(response, asking.left_out, send, span)
                     return
-                answer = self._hidden(response).hide(await response.read())
-            except (aiohttp.ClientError, TimeoutError):
+                answer = self._secret.hide(await response.read())
+            except _FAILED:
                 raise BrokenOff from None  # the client sees what happened, nothing that looks whole
             finally:
                 response.close()  # one that was read to its end has given its connection back
             if not asking.again(response.status, answer):
                 break
-        span.end_s = self.now_s()
         self._note(span, response, counts_in(answer))
-        length = (b"content-length", b"%d" % len(answer))
-        await self._begin(send, response, asking.left_out, length)
-        await finish(send, answer)
+        await self._begin(send, response, asking.left_out)
+        await asgi.finish(send, answer)
 
     async def _stream(
-        self, response: aiohttp.ClientResponse, left_out: list[str], send: Send, span: Span
+        self, response: ClientResponse, left_out: list[str], send: Send, span: Span
     ) -> None:
         await self._begin(send, response, left_out)
-        hiding, events = HidingStream(self._hidden(response)), Events()
+        events, kept = Events(), b""
         try:
             async for piece in response.content.iter_any():
                 events.feed(piece)
                 if events.begun and span.first_token_s is None:
                     span.first_token_s = self.now_s()
                 if events.ended and span.status is None:
-                    self._note(span, response, events.counts, events)
-                if shown := hiding.feed(piece):
+                    self._note(span, response, events.counts, events.times)
+                # Whole lines, so that no key is cut in two; no client can use half of one.
+                lines, newline, kept = (kept + piece).rpartition(b"\n")
+                if newline:
+                    shown = self._secret.hide(lines + newline)
                     await send({"type": "http.response.body", "body": shown, "more_body": True})
-        except (aiohttp.ClientError, TimeoutError):
+        except _FAILED:
             if not events.ended:
                 raise
-        self._note(span, response, events.counts, events)
-        await finish(send, hiding.end())
+        self._note(span, response, events.counts, events.times)
+        await asgi.finish(send, self._secret.hide(kept))
 
     def _note(
-        self,
-        span: Span,
-        response: aiohttp.ClientResponse,
-        counts: Counts,
-        events: Events | None = None,
+        self, span: Span, response: ClientResponse, counts: Counts, told: bytes = b""
     ) -> None:
         """Note the end, before the client can have it, and what another lab says of it."""
         if span.end_s is None:
@@ -202,160 +154,71 @@ class Forward:
         span.status = response.status
         span.prompt_tokens, span.completion_tokens = counts.prompt_tokens, counts.completion_tokens
         if self._lab:
-            told = response.headers.get(TIMES.decode(), "").encode(errors="replace")
-            take_over(span, read_times(told))
-            take_over(span, events.times if events else None)
+            header = response.headers.get(TIMES.decode(), "").encode(errors="replace")
+            take_over(span, told or header)
 
-    def _hidden(self, response: aiohttp.ClientResponse) -> Secret:
-        """Return what may not be shown of an answer: some repeat the key that they refuse."""
-        # A word such as "EMPTY", for a key where none is needed, may well be in a good answer.
-        real = response.status >= 400 or len(self._key or "") >= _SHORTEST_REAL_KEY
-        return self._secret if real else _NO_SECRET
-
-    async def _begin(
-        self,
-        send: Send,
-        response: aiohttp.ClientResponse,
-        left_out: list[str],
-        *first: tuple[bytes, bytes],
-    ) -> None:
+    async def _begin(self, send: Send, response: ClientResponse, left_out: list[str]) -> None:
         """Send the answer's status, and those of its headers that may pass."""
-        secret = self._hidden(response)
+        hide = self._secret.hide
         headers = [
-            *first,
-            *(
-                (name.lower(), secret.hide(value))
-                for name, value in response.raw_headers
-                if self._down.fullmatch(name.lower())
-            ),
+            (name.lower(), hide(value))
+            for name, value in response.raw_headers
+            if self._down.fullmatch(name.lower())
         ]
         if left_out:
             headers.append((LEFT_OUT, ", ".join(left_out).encode()))
         kind = response.headers.get("content-type", "application/json").encode(errors="replace")
-        await start(send, response.status, secret.hide(kind), headers)
+        await asgi.start(send, response.status, hide(kind), headers)
 
-    async def _ask(self, scope: Scope, body: bytes) -> aiohttp.ClientResponse:
+    async def _ask(self, scope: Scope, body: bytes) -> ClientResponse:
         """Return the beginning of the upstream's answer, or raise a 502."""
-        pooled, fresh = await self._sessions()
-        asked_s = time.monotonic()
-        try:
-            _reused.set(False)
-            return await self._request(pooled, scope, body)
-        except (aiohttp.ClientError, TimeoutError) as error:
-            # A server may close a connection that waits for its next request at any time; it has
-            # not read this one then. In front of a lab, whose resets are meant, none is repeated.
-            begun = not isinstance(getattr(error, "message", ""), str)  # then it is what had come
-            late = time.monotonic() - asked_s > _STALE_S
-            closed = isinstance(error, _CLOSED) and _reused.get()
-            if self._lab or begun or late or not closed:
-                raise self._failed(type(error).__name__, reached=_had_reached(error)) from None
-        try:
-            return await self._request(fresh, scope, body)
-        except (aiohttp.ClientError, TimeoutError) as error:
-            raise self._failed(type(error).__name__, reached=_had_reached(error)) from None
-
-    async def _request(
-        self, session: aiohttp.ClientSession, scope: Scope, body: bytes
-    ) -> aiohttp.ClientResponse:
         path = scope["raw_path"].decode("ascii").removeprefix("/v1")
-        query = scope["query_string"].decode("ascii")
         headers = {
             str(name, "latin-1"): str(value, "utf-8", "replace")
             for name, value in scope["headers"]
-            if self._up.fullmatch(name) and _VALUE.fullmatch(value)
+            if self._up.fullmatch(name)
         }
         headers["accept-encoding"] = "identity"  # so that what passes can be read
         if self._lab:
             headers[TIMES.decode()] = "1"
         if self._key is not None:
             headers["authorization"] = f"Bearer {self._key}"
-        return await session.request(
-            scope["method"],
-            URL(f"{self._upstream}{path}{'?' + query if query else ''}", encoded=True),
-            data=io.BytesIO(body) if len(body) > _MOST_BYTES_AT_ONCE else body or None,
-            headers={**headers, **self._account},
-            proxy=self._proxy,
-            allow_redirects=False,
+        if self._session is None:
+            self._session = await anext(self._opened)
+        try:
+            return await self._session.request(
+                scope["method"],
+                URL(self._upstream + path, encoded=True),
+                data=body or None,
+                headers={**headers, **self._account},
+                proxy=self._proxy,
+                allow_redirects=False,
+            )
+        except _FAILED as error:
+            raise self._failed(type(error).__name__) from None
+
+    def _failed(self, why: str) -> RequestError:
+        message = (
+            f"No whole answer came from the model at {self._upstream} ({why}); "
+            "check OPENAI_BASE_URL and the network, or ask again."
         )
-
-    async def _sessions(self) -> _Sessions:
-        """Return this event loop's: the connections of another one would be dead."""
-        loop = asyncio.get_running_loop()
-        if loop not in self._opened:
-            opened = self._open(loop)
-            self._opened[loop] = (await anext(opened), opened)
-        return self._opened[loop][0]
-
-    async def _open(self, loop: asyncio.AbstractEventLoop) -> AsyncGenerator[_Sessions]:
-        # asyncio.run ends a loop's unfinished generators before it closes the loop: that is when
-        # the sessions are closed, and forgotten.
-        secure: Any = True
-        if self._upstream.startswith("https:"):
-            import httpx
-
-            secure = httpx.create_ssl_context()  # its bundle of certificates is there everywhere
-        async with (
-            _session(_Connector(limit=0, keepalive_timeout=60, ssl=secure)) as pooled,
-            _session(aiohttp.TCPConnector(limit=0, ssl=secure, force_close=True)) as fresh,
-        ):
-            try:
-                yield pooled, fresh
-            finally:
-                del self._opened[loop]
-
-    def _failed(self, why: str, *, reached: bool) -> RequestError:
-        what, cure = "Cannot reach", "check OPENAI_BASE_URL and the network."
-        if reached:
-            what, cure = "No whole answer came from", "ask again."
-        message = f"{what} the model at {self._upstream} ({why}); {cure}"
         return RequestError(502, message, kind="server_error", code="upstream_unreachable")
 
 
-_Sessions = tuple[aiohttp.ClientSession, aiohttp.ClientSession]
-"""One that keeps connections, and one with a new connection for each request."""
+async def _opened(upstream: str) -> AsyncGenerator[aiohttp.ClientSession]:
+    """Yield a session; it is closed when the event loop ends, as all its generators are."""
+    secure: Any = True
+    if upstream.startswith("https:"):
+        import httpx
 
-
-class _Connector(aiohttp.TCPConnector):
-    """Says in `_reused` whether the connection that a request was given had served another."""
-
-    def __init__(self, **options: Any):
-        super().__init__(**options)
-        self._served: WeakSet[Any] = WeakSet()
-
-    async def connect(
-        self, req: aiohttp.ClientRequest, traces: list[Any], timeout: aiohttp.ClientTimeout
-    ) -> Any:
-        connection = await super().connect(req, traces, timeout)
-        _reused.set(connection.protocol in self._served)
-        self._served.add(connection.protocol)
-        return connection
-
-
-def _session(connector: aiohttp.TCPConnector) -> aiohttp.ClientSession:
-    return aiohttp.ClientSession(
-        connector=connector,
+        secure = httpx.create_ssl_context()  # its bundle of certificates is there everywhere
+    async with aiohttp.ClientSession(
+        connector=aiohttp.TCPConnector(limit=0, keepalive_timeout=_KEPT_S, ssl=secure),
         cookie_jar=aiohttp.DummyCookieJar(),
         timeout=aiohttp.ClientTimeout(total=None, sock_connect=10, sock_read=600),
         skip_auto_headers=("user-agent", "accept", "content-type"),
-    )
-
-
-def _had_reached(error: Exception) -> bool:
-    return isinstance(error, _CLOSED) and not isinstance(error, aiohttp.ClientConnectorError)
-
-
-def _is_stream(response: aiohttp.ClientResponse, asked: bytes) -> bool:
-    """Return True for an answer whose pieces are to be passed on as they come."""
-    if response.status >= 400:
-        return False
-    if response.headers.get("content-type", "").startswith("text/event-stream"):
-        return True
-    if "content-length" in response.headers:
-        return False
-    try:  # a server may call its stream by another name
-        return msgspec.json.decode(asked, type=_Asked).stream is True
-    except (msgspec.DecodeError, UnicodeDecodeError):
-        return False
+    ) as session:
+        yield session
 
 
 def _proxy(upstream: str) -> URL | None:
@@ -364,35 +227,29 @@ def _proxy(upstream: str) -> URL | None:
     found = None if proxy_bypass(url.host or "") else known.get(url.scheme) or known.get("all")
     if found is None:
         return None
-    try:
+    with suppress(ValueError):
         proxy = URL(found if "://" in found else f"http://{found}")
-    except ValueError:  # which may hold a password
-        raise ConfigError("the proxy is no address; correct HTTPS_PROXY, or unset it") from None
-    if proxy.scheme not in ("http", "https"):
-        raise ConfigError(
-            f"cannot use a {proxy.scheme} proxy to reach {upstream}; "
-            "set HTTPS_PROXY to an HTTP proxy, or NO_PROXY to the host"
-        )
-    return proxy
+        if proxy.scheme in ("http", "https"):
+            return proxy
+    raise ConfigError(  # without the proxy's address, which may hold a password
+        f"cannot use the proxy for {upstream}; set HTTPS_PROXY to an HTTP proxy, "
+        "or NO_PROXY to the host"
+    )
+
+
+def _is_secret(key: str, *, lab: bool) -> bool:
+    # Another lab's key may be a learner's name, and a real one "EMPTY" where none is needed:
+    # words that may well be in a good answer.
+    return key.startswith(("sk-", "lab-")) or (len(key) >= _SHORTEST_KEY and not lab)
 
 
 class Secret:
-    """Replaces a key by `...`, as it is, escaped character by character, or in base64.
+    """Replaces a key by `...`, as it is, or escaped as URLs, JSON and HTML do; "" hides nothing."""
 
-    The escapes are those that URLs, JSON (in JSON) and HTML know. A key of None hides nothing.
-
-    Example:
-        >>> secret = Secret("sk-0123456789")
-        >>> secret.hide(b'{"error": "not sk-0123456789, nor \\\\u0073k%2D0123456789"}')
-        b'{"error": "not ..., nor ..."}'
-    """
-
-    def __init__(self, key: str | None):
-        data = (key or "").encode()
-        whole = [data, *_in_base64(data)] if data else []
-        self._forms = re.compile(b"|".join([b"".join(map(_escaped, data)), *map(re.escape, whole)]))
-        self._marks = [b"\\", b"%", b"&#", *whole] if data else []
-        self.longest_bytes = 12 * len(data)
+    def __init__(self, key: str):
+        data = key.encode()
+        self._forms = re.compile(b"".join(map(_escaped, data)))
+        self._marks = [b"\\", b"%", b"&#", data] if data else []
 
     def hide(self, text: bytes) -> bytes:
         """Return the text without the key."""
@@ -400,52 +257,8 @@ class Secret:
         return self._forms.sub(b"...", text) if any(m in text for m in self._marks) else text
 
 
-class HidingStream:
-    """Hides a key that may be cut in two by the pieces in which a text comes.
-
-    A line is passed on when it has ended; before that no client of a stream of events can use it.
-    """
-
-    def __init__(self, secret: Secret):
-        self._secret = secret
-        self._kept = b""
-
-    def feed(self, piece: bytes) -> bytes:
-        """Take the next piece; return what may be passed on by now."""
-        if not self._secret.longest_bytes:
-            return piece
-        text = self._kept + piece
-        end = max(text.rfind(b"\n"), text.rfind(b"\r")) + 1
-        if not end and len(text) > _LONGEST_LINE_BYTES:
-            text = self._secret.hide(text)
-            end = len(text) - self._secret.longest_bytes
-        self._kept = text[end:]
-        return self._secret.hide(text[:end])
-
-    def end(self) -> bytes:
-        """Return what is left when no more pieces come."""
-        return self._secret.hide(self._kept)
-
-
 def _escaped(code: int) -> bytes:
-    r"""Match one character: `s`, `%73`, `%2573`, `\u0073`, `\\u0073`, `\x73`, `&#115;`, `&#x73;`.
-
-    Repetitions are bounded, so that no text takes long to read.
-    """
-    return (
+    r"""Match one character: `s`, `%73`, `\u0073`, `\\u0073`, `\x73`, `&#115;`, `&#x73;`."""
+    return (  # repetitions are bounded, so that no text takes long to read
         rb"(?:\\{0,4}%b|(?i:%%(?:25){0,3}%02x|\\{1,4}(?:u00|x)%02x|&#0{0,4}%d;|&#x0{0,4}%x;))"
     ) % (re.escape(bytes([code])), code, code, code, code)
-
-
-def _in_base64(data: bytes) -> set[bytes]:
-    """Return what every base64 text with `data` in it has in common, at each of three offsets."""
-    found = set()
-    for shift in range(3 if len(data) >= _SHORTEST_IN_BASE64_BYTES else 0):
-        for encode in (b64encode, urlsafe_b64encode):
-            whole = encode(b"\0" * shift + data)
-            # The first and the last characters also depend on what stands around.
-            found.add(whole[(0, 2, 3)[shift] : len(data + b"\0" * shift) // 3 * 4])
-    return found
-
-
-_NO_SECRET = Secret(None)

@@ -1,40 +1,24 @@
 """The endpoint as an ASGI application: what every request meets, whatever model answers it.
 
-It is written on bare ASGI because its one hot route must carry a thousand requests at the same time
-on one core. The same application runs under uvicorn in real time, and inside an event loop in
-virtual time.
+It runs under uvicorn in real time, and inside an event loop in virtual time. It is written on bare
+ASGI because its one hot route must carry a thousand requests at the same time on one core.
 """
 
 from __future__ import annotations
 
-import asyncio
+import hmac
 import itertools
+import re
 import time
 from collections.abc import Callable
-from itertools import islice
+from functools import lru_cache
+from typing import Protocol
 from urllib.parse import parse_qs, unquote
-
-import msgspec
 
 from agentlab._support.upstream import account_from, key_from
 from agentlab.endpoint import presets
-from agentlab.endpoint.contract.asgi import (
-    MAX_BODY_BYTES,
-    RESET,
-    Again,
-    Bodies,
-    BrokenOff,
-    ClientGone,
-    Model,
-    Receive,
-    Scope,
-    Send,
-    header,
-    respond,
-    unknown_route,
-    when_again,
-    whole_number,
-)
+from agentlab.endpoint.contract import asgi
+from agentlab.endpoint.contract.asgi import BrokenOff, ClientGone, Model, Receive, Scope, Send
 from agentlab.endpoint.contract.openai_json import RequestError
 from agentlab.endpoint.contract.record import BROKEN_OFF, HUNG_UP, Recorder, Span
 from agentlab.endpoint.middleware import fault_plan
@@ -43,7 +27,7 @@ from agentlab.endpoint.middleware.gate import Gate
 from agentlab.endpoint.middleware.rate_limits import Limits
 from agentlab.endpoint.middleware.recording import Recording, Replay
 from agentlab.endpoint.middleware.server_timing import CLOCK, TIMES, clock_of, telling
-from agentlab.endpoint.server.access import Door, OwnDoor
+from agentlab.endpoint.presets import Preset
 from agentlab.endpoint.server.local_model import LocalModel
 from agentlab.errors import EndpointError
 from agentlab.settings import Settings
@@ -51,9 +35,63 @@ from agentlab.settings import Settings
 OnEnd = Callable[[Span], object]
 """What is told of every question that has been answered, or has failed."""
 
+_HOST = re.compile(r"(?:https?://)?(\[[\da-f:.]+\]|[\w.-]+)(?::\d{1,5})?", re.ASCII | re.IGNORECASE)
+_LOOPBACK = {"127.0.0.1", "localhost", "::1"}
 _LONGEST_NAME = 200
 _LONGEST_QUOTED = 12 * _LONGEST_NAME  # a letter of four bytes takes %F0%9F%90%8C
-_SPANS_PER_TURN = 5000  # are put into words before the event loop turns
+
+
+class Door(Protocol):
+    """The rules of an endpoint: each method raises 401 or 403 for what may not pass."""
+
+    def enter(self, scope: Scope) -> None:
+        """Let a request of any kind in, if no foreign page or name sends it."""
+
+    def admit(self, scope: Scope, span: Span) -> None:
+        """Let a request through to the model, noting in `span` who sent it."""
+
+    def visible(self, scope: Scope) -> Callable[[Span], bool]:
+        """Return a function that says of a span if the client may see it."""
+
+
+class OwnDoor:
+    """The door of an endpoint that one person uses: this machine only, with `lab_key` if any."""
+
+    def __init__(self, lab_key: str | None = None):
+        self._lab_key = lab_key
+
+    def enter(self, scope: Scope) -> None:
+        for name in (b"host", b"origin"):
+            value = asgi.header(scope, name)
+            if value and hostname(value) not in _LOOPBACK:
+                what = f"{name.decode().title()} {value!r}"
+                raise foreign(f"{what} is not this machine; use http://127.0.0.1.")
+
+    def admit(self, scope: Scope, span: Span) -> None:
+        self.visible(scope)  # the same key is good for both
+
+    def visible(self, scope: Scope) -> Callable[[Span], bool]:
+        shown, key = asgi.header(scope, b"authorization").removeprefix("Bearer "), self._lab_key
+        if key is not None and not hmac.compare_digest(shown.encode(), key.encode()):
+            raise RequestError(
+                401,
+                "This endpoint spends its owner's money and wants the lab's own key; "
+                "take it from lab.api_key(), or from what `agentlab serve` printed.",
+                code="invalid_api_key",
+            )
+        return lambda span: True
+
+
+def foreign(message: str) -> RequestError:
+    """Return the answer to a page, or a name, of another origin."""
+    return RequestError(403, message, code="foreign")
+
+
+@lru_cache(maxsize=256)
+def hostname(value: str) -> str:
+    """Return the host that a Host or an Origin header names; empty if it names none."""
+    found = _HOST.fullmatch(value)
+    return found[1].strip("[]").casefold() if found else ""
 
 
 class App:
@@ -68,11 +106,11 @@ class App:
         *,
         door: Door | None = None,
         on_end: OnEnd | None = None,
-        max_body_bytes: int = 8 * MAX_BODY_BYTES,
+        max_body_bytes: int = 8 * asgi.MAX_BODY_BYTES,
     ):
         self.model = model
         self.recorder = Recorder()
-        self._bodies = Bodies(max_body_bytes)
+        self._bodies = asgi.Bodies(max_body_bytes)
         self._door, self._on_end = door or OwnDoor(), on_end
         self._numbers = itertools.count(1)
 
@@ -82,7 +120,7 @@ class App:
             agent=_agent(scope),
             arrived_s=self.model.now_s(),
         )
-        if header(scope, TIMES):
+        if asgi.header(scope, TIMES):
             send = telling(send, span)
         try:
             self._door.enter(scope)
@@ -92,15 +130,15 @@ class App:
                 await self._answer(scope, receive, send, span)
         except RequestError as error:
             span.status, span.end_s = error.status, span.end_s or self.model.now_s()
-            again = when_again(error, self.model.time_scale)
+            again = asgi.when_again(error, self.model.time_scale)
             headers = [(b"x-request-id", span.request_id.encode()), *again]
-            await respond(send, error.status, error.body, headers)
+            await asgi.respond(send, error.status, error.body, headers)
         except ClientGone:
             if span.status is None:  # else it had all it wanted, and did not wait for the end
                 span.status = HUNG_UP
         except BrokenOff:
             span.status = BROKEN_OFF
-            scope["extensions"][RESET]()
+            scope["extensions"][asgi.RESET]()
         finally:
             if span.end_s is None:  # refused, or gone, before the model began
                 span.end_s = self.model.now_s()
@@ -109,14 +147,14 @@ class App:
 
     async def _answer(self, scope: Scope, receive: Receive, send: Send, span: Span) -> None:
         self._door.admit(scope, span)
-        span.attempt = 1 + (whole_number(header(scope, b"x-stainless-retry-count")) or 0)
+        span.attempt = 1 + (asgi.whole_number(asgi.header(scope, b"x-stainless-retry-count")) or 0)
         if scope["method"] != "POST":
             await self.model(scope, receive, send, span)
             return
         self.recorder.add(span)
         body = await self._bodies.read(scope, receive)
         try:
-            await self.model(scope, Again(body, receive), send, span)
+            await self.model(scope, asgi.Again(body, receive), send, span)
         finally:
             self._bodies.release(body)
 
@@ -124,51 +162,40 @@ class App:
         """Answer another lab, which asks for the clock without a key, or read the record."""
         path, model = scope["path"], self.model
         if path == CLOCK:
-            await respond(send, 200, {"time_scale": model.time_scale, "paid": model.paid})
+            await asgi.respond(send, 200, {"time_scale": model.time_scale, "paid": model.paid})
             return
         visible = self._door.visible(scope)
         if path == "/lab/mark":
             mark = {"mark": self.recorder.mark(), "cpu_s": time.process_time()}
-            await respond(send, 200, mark)
+            await asgi.respond(send, 200, mark)
         elif path == "/lab/spans":
-            await self._spans(scope, visible, send)
+            await asgi.respond(send, 200, {"spans": [*filter(visible, self._since(scope))]})
         else:
-            raise unknown_route(scope, ["/lab/mark", "/lab/spans", CLOCK])
+            raise asgi.unknown_route(scope, ["/lab/mark", "/lab/spans", CLOCK])
 
-    async def _spans(self, scope: Scope, visible: Callable[[Span], bool], send: Send) -> None:
+    def _since(self, scope: Scope) -> list[Span]:
         asked = parse_qs(scope["query_string"].decode("latin-1")).get("since", ["0"])[0]
-        since, now = whole_number(asked), self.recorder.mark()
+        since, now = asgi.whole_number(asked), self.recorder.mark()
         if since is None or since > now:
             what = f"{asked[:40]!r}; give a whole number, at most {now}, the mark of now."
             raise RequestError(400, f"Invalid 'since': {what}", param="since")
         try:
-            spans = filter(visible, self.recorder.since(since))
+            return self.recorder.since(since)
         except EndpointError as error:
             raise RequestError(410, str(error), param="since", code="not_kept") from None
-        data = []
-        while few := list(islice(spans, _SPANS_PER_TURN)):
-            data.append(msgspec.json.encode(few)[1:-1])
-            if len(few) == _SPANS_PER_TURN:
-                await asyncio.sleep(0)
-        await respond(send, 200, b'{"spans":[' + b",".join(data) + b"]}")
 
 
 def _agent(scope: Scope) -> str:
     """Return the name that the client gives its agent, as it may be kept and shown."""
-    name = unquote(header(scope, b"x-agent")[:_LONGEST_QUOTED])[:_LONGEST_NAME] or "unnamed"
-    if name.isprintable():
-        return name
+    name = unquote(asgi.header(scope, b"x-agent")[:_LONGEST_QUOTED])[:_LONGEST_NAME] or "unnamed"
     return "".join(letter if letter.isprintable() else "\ufffd" for letter in name)
 
 
 def build_app(settings: Settings, *, lab_key: str, on_end: OnEnd | None = None) -> App:
-    """Build the application that `settings` ask for: the local model, or one that forwards.
-
-    A preset, a fault plan or a recording that is missing or wrong raises a ConfigError.
-    """
+    """Build the application that `settings` ask for; a file that is wrong is a ConfigError."""
     if not settings.real:
         return local_app(settings, time_scale=settings.time_scale, on_end=on_end)
-    return _app(settings, real_model(settings), OwnDoor(lab_key), on_end)
+    return _app(settings, real_model(settings), None, OwnDoor(lab_key), on_end)
 
 
 def local_app(settings: Settings, *, time_scale: float, on_end: OnEnd | None = None) -> App:
@@ -179,15 +206,11 @@ def local_app(settings: Settings, *, time_scale: float, on_end: OnEnd | None = N
         model = Replay(settings.replay, time_scale=time_scale)
     else:
         model = LocalModel(preset, settings, time_scale=time_scale)
-    return _app(settings, model, None, on_end, preset)
+    return _app(settings, model, preset, OwnDoor(), on_end)
 
 
 def _app(
-    settings: Settings,
-    model: Model,
-    door: Door | None,
-    on_end: OnEnd | None,
-    preset: presets.Preset | None = None,
+    settings: Settings, model: Model, preset: Preset | None, door: Door, on_end: OnEnd | None
 ) -> App:
     """Put a recorder and a gate before the model, where there is anything for them to do."""
     plan = [*fault_plan.load(settings.faults), *(preset.faults if preset else [])]
@@ -200,7 +223,7 @@ def _app(
 
 
 def limits_of(
-    preset: presets.Preset | None, requests: int | None, tokens: int | None
+    preset: Preset | None, requests: int | None, tokens: int | None
 ) -> tuple[int | None, int | None]:
     """Return these limits per minute, or the preset's where they are None; 0 lifts a preset's."""
     if requests is None and preset and preset.requests_per_minute:
@@ -218,15 +241,11 @@ def real_model(settings: Settings) -> Model:
     """
     from agentlab.endpoint.server._forward import Forward  # aiohttp takes a while to import
 
-    upstream, leave_out = settings.upstream, settings.leave_out
+    upstream = settings.upstream
     assert upstream is not None
     try:
         clock = clock_of(upstream)
     except EndpointError:  # what cannot be reached now is taken for a real model
         clock = None
-    key = key_from(learner=clock is not None)
-    if clock is None:
-        return Forward(upstream, key=key, account=account_from(), leave_out=leave_out)
-    return Forward(
-        upstream, key=key, time_scale=clock.time_scale, paid=clock.paid, leave_out=leave_out
-    )
+    key, account = key_from(learner=clock is not None), {} if clock else account_from()
+    return Forward(upstream, key=key, clock=clock, account=account, leave_out=settings.leave_out)

@@ -1,8 +1,7 @@
 """An ASGI application without a socket: an httpx transport that runs it in the caller's own loop.
 
-Unlike httpx's own ASGI transport it passes a stream on piece by piece, keeps the client's read
-timeout, and tells the application when the client hangs up. So in virtual time everything that a
-client does over HTTP happens inside one event loop.
+Unlike httpx's own it passes a stream on piece by piece, keeps the client's read timeout, and tells
+the application when the client hangs up.
 """
 
 from __future__ import annotations
@@ -12,18 +11,11 @@ from collections.abc import AsyncIterator
 
 import httpx
 
-from agentlab.endpoint.contract.asgi import RESET, Application, Message, Scope
+from agentlab.endpoint.contract.asgi import RESET, Application, Message
 
 
 class InProcessTransport(httpx.AsyncBaseTransport):
-    """Lets `app` answer, in the event loop that asks.
-
-    An error of the application's own comes out of the call as it is if nothing was answered yet;
-    later it looks like a connection that broke off (`httpx.RemoteProtocolError`).
-
-    Example:
-        client = httpx.AsyncClient(transport=InProcessTransport(app))
-    """
+    """Lets `app` answer, in the event loop that asks; an error of its own comes out as it is."""
 
     def __init__(self, app: Application):
         self._app = app
@@ -46,7 +38,16 @@ class _Exchange(httpx.AsyncByteStream):
         self._unread: list[Message] = [{"type": "http.request", "body": body, "more_body": False}]
         self._sent: asyncio.Queue[Message | None] = asyncio.Queue()
         self._gone, self._reset = asyncio.Event(), asyncio.Event()
-        scope = _scope(request) | {"extensions": {RESET: self._reset.set}}
+        scope = {
+            "type": "http",
+            "method": request.method,
+            "path": request.url.path,
+            "raw_path": request.url.raw_path.partition(b"?")[0],
+            "query_string": request.url.query,
+            "headers": [(name.lower(), value) for name, value in request.headers.raw],
+            "client": ("127.0.0.1", 0),
+            "extensions": {RESET: self._reset.set},
+        }
         self._answering = asyncio.ensure_future(app(scope, self._receive, self._send))
         # None after the last event: the application has ended, well or not.
         self._answering.add_done_callback(lambda _: self._sent.put_nowait(None))
@@ -73,21 +74,14 @@ class _Exchange(httpx.AsyncByteStream):
             return event
         if self._reset.is_set():
             raise httpx.ReadError("connection reset by the endpoint", request=self._request)
-        error = None if self._answering.cancelled() else self._answering.exception()
-        if error is not None and not self._gone.is_set():
+        if not self._answering.cancelled() and (error := self._answering.exception()):
             raise error
         raise httpx.RemoteProtocolError("the answer broke off", request=self._request)
 
     async def __aiter__(self) -> AsyncIterator[bytes]:
         more = True
         while more:
-            try:
-                event = await self.next_event()
-            except (httpx.TimeoutException, httpx.ReadError):
-                raise
-            except Exception as error:
-                message = f"the answer broke off ({type(error).__name__})"
-                raise httpx.RemoteProtocolError(message, request=self._request) from error
+            event = await self.next_event()
             if event["type"] == "http.response.body":
                 more = event.get("more_body", False)
                 yield event.get("body", b"")
@@ -99,20 +93,3 @@ class _Exchange(httpx.AsyncByteStream):
             await asyncio.wait([self._answering], timeout=1)
         self._answering.cancel()
         await asyncio.gather(self._answering, return_exceptions=True)
-
-
-def _scope(request: httpx.Request) -> Scope:
-    return {
-        "type": "http",
-        "asgi": {"version": "3.0"},
-        "http_version": "1.1",
-        "method": request.method,
-        "scheme": request.url.scheme,
-        "path": request.url.path,
-        "raw_path": request.url.raw_path.partition(b"?")[0],
-        "query_string": request.url.query,
-        "root_path": "",
-        "headers": [(name.lower(), value) for name, value in request.headers.raw],
-        "client": ("127.0.0.1", 0),
-        "server": (request.url.host, request.url.port),
-    }

@@ -5,22 +5,16 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Awaitable, Callable
+from contextlib import nullcontext
 from functools import cache, cached_property
-from typing import Any, NamedTuple
+from typing import Any
 
 import msgspec
 
 from agentlab.endpoint.answers.answer import Answer, Said, request_key, say, timed
 from agentlab.endpoint.answers.replies import Replies
-from agentlab.endpoint.contract.asgi import (
-    Receive,
-    Scope,
-    Send,
-    read_body,
-    respond,
-    unknown_route,
-    wrong_method,
-)
+from agentlab.endpoint.contract import asgi
+from agentlab.endpoint.contract.asgi import Receive, Scope, Send
 from agentlab.endpoint.contract.openai_json import RequestError, model_card
 from agentlab.endpoint.contract.record import Span
 from agentlab.endpoint.contract.request import ChatRequest, parse_chat
@@ -37,14 +31,12 @@ from agentlab.settings import DATA, Settings
 _MODELS = "/v1/models"
 _SHORT_BYTES, _MOST_KNOWN = 16_384, 1024
 _Reply = tuple[Answer, Dialect, bool]
+_Known = tuple[ChatRequest, bytes, Said | None]
+"""A request, its key, and the words of its answer, if they are the same every time."""
 
 
-class _Known(NamedTuple):
-    """A request whose answer has the same words every time."""
-
-    request: ChatRequest
-    key: bytes
-    said: Said
+def _new(request: ChatRequest) -> _Known:
+    return request, request_key(request), None
 
 
 @cache
@@ -53,11 +45,7 @@ def _replies() -> Replies:
 
 
 class LocalModel:
-    """Answers OpenAI's routes with prepared words and real physics, as preset and settings say.
-
-    `queue` decides who gets the next slot, as in `Batch`. `epoch` is the event loop's time at which
-    the model's is 0; None for the first request's.
-    """
+    """Answers OpenAI's routes with prepared words and real physics; by `queue`, from `epoch`."""
 
     def __init__(
         self,
@@ -94,40 +82,41 @@ class LocalModel:
         path, method = scope["path"], scope["method"]
         answering = self._answering.get(path)
         if answering is not None and method == "POST":
-            body = await read_body(scope, receive)
-            if len(body) > _SHORT_BYTES:
-                async with self._reading:
-                    answer, dialect, stream = await answering(body, span)
-            else:
+            body = await asgi.read_body(scope, receive)
+            async with self._reading if len(body) > _SHORT_BYTES else nullcontext():
                 answer, dialect, stream = await answering(body, span)
             try:
                 exchange = Exchange(self._live, span, answer, dialect)
                 await exchange.run(receive, send, stream=stream)
             except QueueFull:
-                raise self._queue_full() from None
+                # The next event may free a place; a guess, as a real server's is.
+                again_s = max(self._live.batch.next_event_s() - self.now_s(), 0.001)
+                message = "The model is overloaded and its queue is full; try again later."
+                code = {"kind": "server_error", "code": "queue_full"}
+                raise RequestError(503, message, **code, retry_after_s=again_s) from None
         elif f"{path}/".startswith(f"{_MODELS}/") and method == "GET":
             name = path.removeprefix(_MODELS).removeprefix("/")  # any name will do
             every = {"object": "list", "data": [model_card("local")]}
-            await respond(send, 200, model_card(name) if name else every)
+            await asgi.respond(send, 200, model_card(name) if name else every)
         elif answering or path == _MODELS:
-            raise wrong_method(path, method, "POST" if answering else "GET")
+            raise asgi.wrong_method(path, method, "POST" if answering else "GET")
         else:
-            raise unknown_route(scope, [*self._answering, _MODELS])
+            raise asgi.unknown_route(scope, [*self._answering, _MODELS])
 
     async def _chat(self, body: bytes, span: Span) -> _Reply:
-        known = self._known.get(body)
-        request = known.request if known else parse_chat(body)
-        answer = await self._compose(request, known, span)
-        if known is None and answer.said.fixed and len(body) <= _SHORT_BYTES:
-            # Agents, and benchmarks above all, send the very same bytes again and again.
+        # Agents, and benchmarks above all, send the very same bytes again and again.
+        known = self._known.get(body) or _new(parse_chat(body))
+        request, key, said = known
+        answer = await self._compose(known, span)
+        if said is None and answer.said.fixed and len(body) <= _SHORT_BYTES:
             if len(self._known) >= _MOST_KNOWN:
                 self._known.clear()
-            self._known[body] = _Known(request, request_key(request), answer.said)
+            self._known[body] = (request, key, answer.said)
         return answer, Chat(request, answer, int(time.time())), bool(request.stream)
 
     async def _responses(self, body: bytes, span: Span) -> _Reply:
         request = parse_responses(body)
-        answer = await self._compose(as_chat(request), None, span)
+        answer = await self._compose(_new(as_chat(request)), span)
         return answer, Responses(request, answer, int(time.time())), bool(request.stream)
 
     async def _embeddings(self, body: bytes, span: Span) -> _Reply:
@@ -135,8 +124,8 @@ class LocalModel:
         answer = await answer_to(request, span.request_id)
         return answer, Embeddings(request, answer.said.prompt_tokens), False
 
-    async def _compose(self, request: ChatRequest, known: _Known | None, span: Span) -> Answer:
-        key = known.key if known else request_key(request)
+    async def _compose(self, known: _Known, span: Span) -> Answer:
+        request, key, said = known
         # Counted by learner, so that nobody's answers depend on what the neighbours ask.
         counted = key + span.learner.encode() if span.learner else key
         drawn: Any = {
@@ -144,7 +133,7 @@ class LocalModel:
             "key": key,
             "occurrence": self._seen.next(counted, retry=span.attempt > 1),
         }
-        said = known.said if known else await say(request, self._replies, **drawn)
+        said = said or await say(request, self._replies, **drawn)
         needed = said.prompt_tokens + (request.limit_tokens or 1)
         longest = self._preset.context_tokens
         if longest is not None and needed > longest.value:
@@ -157,14 +146,3 @@ class LocalModel:
                 code="context_length_exceeded",
             )
         return timed(said, self._physics, **drawn)
-
-    def _queue_full(self) -> RequestError:
-        status = self._preset.queue_full_status
-        return RequestError(
-            status.value if status else 503,
-            "The model is overloaded and its queue is full; try again later.",
-            kind="server_error",
-            code="queue_full",
-            # The next event may free a place; a guess, as a real server's is.
-            retry_after_s=max(self._live.batch.next_event_s() - self.now_s(), 0.001),
-        )

@@ -1,7 +1,4 @@
-"""The endpoint in a process of its own: start one, read its record, stop it.
-
-It ends with its owner, however that ends (`agentlab._support.owned`).
-"""
+"""The endpoint in a process of its own, which ends with its owner: start, read its record, stop."""
 
 from __future__ import annotations
 
@@ -12,7 +9,10 @@ import subprocess
 import sys
 import tempfile
 import threading
+from http.client import HTTPException
 from typing import Any
+from urllib.error import HTTPError
+from urllib.request import ProxyHandler, Request, build_opener
 
 import msgspec
 
@@ -23,28 +23,23 @@ from agentlab.settings import Settings
 
 _LAB_KEY, _SETTINGS = "AGENTLAB_KEY", "AGENTLAB_SETTINGS"
 _START_TIMEOUT_S = 60.0
+_without_proxy = build_opener(ProxyHandler({}))
 
 
 class EndpointProcess:
     """An endpoint that lives as long as this process, and no longer.
 
-    Its `url` ends in `/v1`; clients show its `key`. Its `time_scale`, in model seconds per second,
-    is 1 where a real model answers.
+    Its `url` ends in `/v1`; clients show its `key`. A real model's `time_scale` is 1.
 
     Raises:
         EndpointError: If it does not start, with what it said.
     """
 
     def __init__(self, settings: Settings):
-        import httpx  # here, because the endpoint's own process does without it
-
         self.settings = settings
         self.key = f"lab-{secrets.token_urlsafe(24)}"
         said = self._start()
         self.url, self.time_scale = str(said["url"]), float(said["time_scale"])
-        base_url = self.url.removesuffix("/v1")
-        shown = {"authorization": f"Bearer {self.key}"}
-        self._http = httpx.Client(base_url=base_url, headers=shown, trust_env=False, timeout=30)
 
     @property
     def pid(self) -> int:
@@ -58,7 +53,6 @@ class EndpointProcess:
 
     def stop(self) -> None:
         """End the endpoint and wait until it is gone; requests in flight break off."""
-        self._http.close()
         assert self._process.stdin is not None
         self._process.stdin.close()
         self._process.kill()  # a fork of this process may hold the pipe, too
@@ -77,20 +71,19 @@ class EndpointProcess:
         return msgspec.convert(self._get(f"/lab/spans?since={mark}")["spans"], list[Span])
 
     def _get(self, path: str) -> Any:
-        import httpx
-
-        if self._http.is_closed:
-            raise EndpointError(f"the endpoint at {self.url} was stopped, and has no record now")
+        shown = {"authorization": f"Bearer {self.key}"}
+        request = Request(self.url.removesuffix("/v1") + path, headers=shown)
         try:
-            answer = self._http.get(path)
-        except httpx.TransportError as error:
+            with _without_proxy.open(request, timeout=30) as answer:
+                return msgspec.json.decode(answer.read())
+        except HTTPError as error:
+            said = error.read().decode(errors="replace")
+            raise EndpointError(f"the endpoint's record cannot be read: {said}") from None
+        except (OSError, HTTPException) as error:
             raise EndpointError(
-                f"the endpoint at {self.url} does not answer ({type(error).__name__}); "
-                "the next question starts a new one"
+                f"the endpoint at {self.url} does not answer ({type(error).__name__}); it was "
+                "stopped, or has failed; the next question starts a new one"
             ) from None
-        if answer.status_code != 200:
-            raise EndpointError(f"the endpoint's record cannot be read: {answer.text}")
-        return msgspec.json.decode(answer.content)
 
     def _start(self) -> Any:
         """Start the process, and return what it says when it serves."""

@@ -1,26 +1,34 @@
-"""Serve the endpoint in this process, over HTTP, on loopback unless told otherwise."""
+"""The application over HTTP, in this process, on loopback unless told otherwise.
+
+uvicorn reads it, with bounds of our own on the bytes around a body and on the time to arrive. What
+is over them never comes to the application; it is refused in OpenAI's shape all the same.
+"""
 
 from __future__ import annotations
 
+import asyncio
 import faulthandler
 import gc
 import logging
-import os
-import signal
 import socket
+import struct
 from collections.abc import Callable
+from contextlib import suppress
 from types import FrameType
 
+import msgspec
 import uvicorn
+from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 
 from agentlab._support.asyncio_tools import allow_many_connections
-from agentlab.endpoint.contract.asgi import Application
-from agentlab.endpoint.server._http_bounds import Protocol, surviving
+from agentlab.endpoint.contract.asgi import RESET, Application
+from agentlab.endpoint.contract.openai_json import RequestError
 from agentlab.errors import EndpointError
 
 HOST = "127.0.0.1"
-_GRACE_S = 3.0
-"""From a signal to the end, at most: for answers on their way."""
+MOST_HEAD_BYTES = 65_536  # of a request's head, and of what frames its body: chunk sizes, trailers
+MOST_ARRIVAL_S = 30.0  # from a request's first byte to its last
+_GRACE_S = 3.0  # from a signal to the end, at most
 
 
 def serve(
@@ -40,10 +48,9 @@ def serve(
     gc.freeze()  # what was imported stays; a collection need not look at it again
     gc.set_threshold(100_000)  # a request makes hundreds of objects, hardly any in a circle
     shown = f"[{host}]" if ":" in host else host
-    url = f"http://{shown}:{listener.getsockname()[1]}/v1"
     config = uvicorn.Config(
-        surviving(app),
-        http=Protocol,
+        app,
+        http=_Protocol,
         ws="none",
         proxy_headers=False,
         lifespan="off",
@@ -52,51 +59,94 @@ def serve(
         timeout_keep_alive=300,  # longer than a learner thinks between two cells' requests
         timeout_graceful_shutdown=1,
     )
-    _Server(config, lambda: announce(url)).run(sockets=[listener])
+    announce(f"http://{shown}:{listener.getsockname()[1]}/v1")  # who connects now has to wait
+    _Server(config).run(sockets=[listener])
 
 
 class _Server(uvicorn.Server):
-    """uvicorn's own, which ends within seconds of a signal whatever its event loop is doing."""
-
-    def __init__(self, config: uvicorn.Config, announce: Callable[[], None]):
-        super().__init__(config)
-        self._announce = announce
-
-    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
-        await super().startup(sockets)
-        self._announce()
+    """uvicorn's own, which ends within seconds of a signal, whatever its event loop is doing."""
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
-        if self.should_exit:
-            _end_now(sig)
+        if not self.should_exit:
+            faulthandler.dump_traceback_later(_GRACE_S, file=2, exit=True)
         super().handle_exit(sig, frame)
         logging.getLogger("uvicorn.error").setLevel(logging.CRITICAL)  # what is cut off is no fault
-        if hasattr(signal, "setitimer"):
-            signal.signal(signal.SIGALRM, lambda *_: _end_now(sig))
-            signal.setitimer(signal.ITIMER_REAL, _GRACE_S)
-        faulthandler.dump_traceback_later(2 * _GRACE_S, file=2, exit=True)  # if Python stands still
 
 
-def _end_now(sig: int) -> None:
-    """End with the exit code that `sig` would have had in the end: 0 after Ctrl-C."""
-    if sig == signal.SIGTERM:
-        signal.signal(sig, signal.SIG_DFL)
-        signal.raise_signal(sig)
-    os._exit(0)
+class _Protocol(HttpToolsProtocol):
+    """uvicorn's own, with bounds on each request, and an extension that resets the connection."""
+
+    _unfinished = False  # a request has begun to arrive
+    _around_bytes = 0  # of that request, its body left out
+    _arriving: asyncio.TimerHandle | None = None
+
+    def data_received(self, data: bytes) -> None:
+        self._around_bytes += len(data)
+        super().data_received(data)
+        if not self._unfinished or self.transport.is_closing():
+            return
+        # httptools puts a header together from its parts, each time all of it again.
+        if self._around_bytes > MOST_HEAD_BYTES:
+            message = f"The request's headers are over {MOST_HEAD_BYTES:,} bytes; send fewer."
+            self._refuse(RequestError(431, message, code="headers_too_large"))
+        elif self._arriving is None:
+            late = f"The request did not arrive within {MOST_ARRIVAL_S:g} s; send it faster."
+            error = RequestError(408, late, code="request_timeout")
+            self._arriving = self.loop.call_later(MOST_ARRIVAL_S, self._refuse, error)
+
+    def on_message_begin(self) -> None:
+        super().on_message_begin()
+        self._unfinished = True
+        self.scope["extensions"] = {RESET: self._reset}  # type: ignore[dict-item]
+
+    def on_headers_complete(self) -> None:
+        super().on_headers_complete()
+        self.scope["raw_path"] = self.url.partition(b"?")[0]  # uvicorn's lacks host and fragment
+
+    def on_body(self, body: bytes) -> None:
+        self._around_bytes = max(0, self._around_bytes - len(body))
+        super().on_body(body)
+
+    def on_message_complete(self) -> None:
+        super().on_message_complete()
+        self._unfinished, self._around_bytes = False, 0
+        if self._arriving is not None:
+            self._arriving.cancel()
+            self._arriving = None
+
+    def send_400_response(self, msg: str) -> None:
+        self._refuse(RequestError(400, msg))
+
+    def _refuse(self, error: RequestError) -> None:
+        """Answer the request that arrives, if it can be answered, and close the connection."""
+        cycle = self.cycle
+        waiting = cycle is None or (cycle.response_complete and not cycle.more_body)
+        if not waiting and (cycle.response_started or self.pipeline or not cycle.more_body):
+            self.transport.abort()  # another answer is on its way
+            return
+        body = msgspec.json.encode(error.body)
+        self.transport.write(
+            STATUS_LINE[error.status]
+            + b"content-type: application/json\r\nconnection: close\r\ncontent-length: "
+            + b"%d\r\n\r\n%b" % (len(body), body)
+        )
+        self.transport.close()
+
+    def _reset(self) -> None:
+        self.cycle.disconnected = True  # nobody is left to be told that there is no answer
+        with suppress(OSError):  # without it the peer sees an end, not a reset
+            connection = self.transport.get_extra_info("socket")
+            connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        self.transport.abort()
 
 
 def _listen(host: str, port: int) -> socket.socket:
-    listener = socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET)
-    if os.name == "posix":  # elsewhere the option would let two servers share a port
-        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    both = family == socket.AF_INET6 and socket.has_dualstack_ipv6()
     try:
-        listener.bind((host, port))
+        return socket.create_server((host, port), family=family, backlog=4096, dualstack_ipv6=both)
     except (OSError, OverflowError) as error:
-        listener.close()
-        reason = getattr(error, "strerror", None) or error
         raise EndpointError(
-            f"cannot listen on {host}:{port} ({reason}); "
+            f"cannot listen on {host}:{port} ({error}); "
             "choose another --port, or 0 for one that is free"
         ) from None
-    listener.listen(4096)
-    return listener
