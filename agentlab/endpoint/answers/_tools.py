@@ -26,7 +26,7 @@ from agentlab.endpoint.answers._prompt import glance, unframe
 from agentlab.endpoint.answers._schema import build
 from agentlab.endpoint.answers.replies import Writer
 from agentlab.endpoint.contract.json_schema import Budget, Schema
-from agentlab.endpoint.contract.request import ChatRequest, Function, NamedTool
+from agentlab.endpoint.contract.request import ChatRequest, Function, Tool
 
 Call = tuple[str, str]
 """The name of a function, and its arguments as JSON in a string."""
@@ -66,7 +66,7 @@ def calls(request: ChatRequest, prompt: str, writer: Writer, draw: random.Random
         chosen = chosen[:1]
     if not chosen:
         return []
-    as_form = isinstance(request.tool_choice, NamedTool)  # as structured output uses tools
+    as_form = isinstance(request.tool_choice, Tool)  # as structured output uses tools
     filler, budget = _FromPrompt(prompt, writer, as_form=as_form), Budget()
     return [_call(tool, filler, draw, budget) for tool in chosen]
 
@@ -79,7 +79,7 @@ def _call(tool: Function, filler: _FromPrompt, draw: random.Random, budget: Budg
 
 def _chosen(request: ChatRequest, prompt: str) -> list[Function]:
     offered, choice = request.offered, request.tool_choice
-    if isinstance(choice, NamedTool):
+    if isinstance(choice, Tool):
         return [tool for tool in offered if tool.name == choice.function.name]
     called = {name for name, _ in request.results}
     if choice == "required":

@@ -23,7 +23,7 @@ from agentlab.endpoint.contract.json_schema import CannotFill, admits
 from agentlab.endpoint.contract.openai_json import RequestError
 from agentlab.endpoint.contract.request import ChatRequest
 from agentlab.endpoint.contract.seeded_random import digest, generator
-from agentlab.endpoint.contract.tokens import count_all, split_up_to
+from agentlab.endpoint.contract.tokens import count_all, first_pieces
 from agentlab.endpoint.physics.formulas import Physics
 
 _LONGEST_TOKENS = 16_384  # of a choice, as with the models that the presets are for
@@ -113,7 +113,7 @@ async def say(
     choices, fixed, pieces = [], True, 0
     for index in range(request.n or 1):
         turn = take(request, replies, partial(generator, seed, key, said, f"text {index}"))
-        choices.append(await _choice(turn, request, f"{key.hex()[:10]}{index}"))
+        choices.append(_choice(turn, request, f"{key.hex()[:10]}{index}"))
         fixed = fixed and (turn.fixed or request.temperature == 0)
         pieces += len(choices[-1].pieces)
         pieces += _FORM_PIECES if request.tools or request.response_format else 0
@@ -145,18 +145,18 @@ async def _prompt_tokens(request: ChatRequest) -> int:
     return tokens
 
 
-async def _choice(turn: Turn, request: ChatRequest, id_stem: str) -> Choice:
+def _choice(turn: Turn, request: ChatRequest, id_stem: str) -> Choice:
     limit = min(request.limit_tokens or _LONGEST_TOKENS, _LONGEST_TOKENS)
     pieces: list[str] = []  # one more than `limit` at least, if there are more
     calls: list[Called] = []
     for number, (name, arguments) in enumerate(turn.calls):
         start = len(pieces)
-        pieces += await split_up_to(arguments, limit)
+        pieces += first_pieces(arguments, limit + 1)
         id = f"call_{id_stem}{len(request.messages)}{number}"
         calls.append(Called(id, name, start, len(pieces)))
     if not calls:
         ends = [at for stop in request.stops if stop and (at := turn.text.find(stop)) >= 0]
-        pieces = await split_up_to(turn.text[: min(ends)] if ends else turn.text, limit)
+        pieces = first_pieces(turn.text[: min(ends)] if ends else turn.text, limit + 1)
     if len(pieces) > limit:
         return Choice(pieces[:limit], "length", [call for call in calls if call.start < limit])
     return Choice(pieces, "tool_calls" if calls else "stop", calls)
@@ -191,7 +191,7 @@ def take(request: ChatRequest, replies: Replies, generator: Callable[[], random.
 def _said(request: ChatRequest, prepared: str | None, writer: Writer, draw: random.Random) -> str:
     form = request.response_format
     if form is not None and form.type != "text":
-        definition = form.json_schema.definition if form.json_schema else {"type": "object"}
+        definition = form.json_schema.schema if form.json_schema else {"type": "object"}
         if prepared:
             with suppress(ValueError):  # it is prose
                 if admits(definition, json.loads(prepared)):

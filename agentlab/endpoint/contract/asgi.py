@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import math
-import sys
 from collections.abc import Awaitable, Callable, Iterable
 from typing import Any, Protocol
 
@@ -28,7 +27,7 @@ RESET = "agentlab.reset"
 
 _BODIES_HELD = 64  # of MAX_BODY_BYTES, by all requests in flight together; or 4 longer ones
 _MOST_DIGITS = 15
-_HEADERS = "agentlab.headers"  # the scope's headers by name, kept there for the next question
+_BODY = "agentlab.body"  # the scope's, once it was read
 
 
 class ClientGone(Exception):
@@ -65,11 +64,7 @@ class Model(Protocol):
 
 def header(scope: Scope, name: bytes) -> str:
     """Return the value of a request header (its name in lower case), or an empty string."""
-    by_name = scope.get(_HEADERS)
-    if by_name is None:
-        by_name = scope[_HEADERS] = dict(scope["headers"])
-    value = by_name.get(name)
-    return str(value, "latin-1") if value else ""
+    return str(dict(scope["headers"]).get(name, b""), "latin-1")
 
 
 def whole_number(text: str) -> int | None:
@@ -83,24 +78,6 @@ def whole_number(text: str) -> int | None:
     return int(text) if sane else None
 
 
-class Again:
-    """A `receive` that gives a body that was read already, and then what the client does."""
-
-    def __init__(self, body: bytes, receive: Receive):
-        self._body: bytes | None = body
-        self.disconnected = receive
-
-    async def __call__(self) -> Message:
-        if self._body is None:
-            return await self.disconnected()
-        return {"type": "http.request", "body": self.take(), "more_body": False}
-
-    def take(self) -> bytes:
-        """Return the body; it is given only once."""
-        body, self._body = self._body, None
-        return body or b""
-
-
 class Bodies:
     """Reads the bodies of requests, and knows how many bytes of them are held."""
 
@@ -110,12 +87,11 @@ class Bodies:
         self._held_bytes = 0
 
     async def read(self, scope: Scope, receive: Receive) -> bytes:
-        """Read the whole body; it counts as held until `release` is called.
+        """Read the whole body, for `read_body` too; it counts as held until `release` is called.
 
         Too long a body is a 413; if too much is held already, it is a 503.
         """
-        declared = header(scope, b"content-length")
-        self._check(sys.maxsize if len(declared) > _MOST_DIGITS else whole_number(declared) or 0)
+        self._check(whole_number(header(scope, b"content-length")) or 0)
         pieces: list[bytes] = []
         size, more = 0, True
         try:
@@ -131,7 +107,9 @@ class Bodies:
         except BaseException:
             self._held_bytes -= size
             raise
-        return pieces[0] if len(pieces) == 1 else b"".join(pieces)
+        body: bytes = b"".join(pieces)
+        scope[_BODY] = body
+        return body
 
     def release(self, body: bytes) -> None:
         """Note that the request with this body is over."""
@@ -156,8 +134,11 @@ class Bodies:
 
 
 async def read_body(scope: Scope, receive: Receive) -> bytes:
-    """Return the whole request body, whether or not it was read, and checked, before."""
-    return receive.take() if isinstance(receive, Again) else await Bodies().read(scope, receive)
+    """Return the whole request body; it is read, and checked, once."""
+    if _BODY not in scope:
+        await Bodies().read(scope, receive)
+    body: bytes = scope[_BODY]
+    return body
 
 
 class Around:
@@ -170,14 +151,14 @@ class Around:
     async def __call__(self, scope: Scope, receive: Receive, send: Send, span: Span) -> None:
         if scope["method"] == "POST":
             body = await read_body(scope, receive)
-            await self.question(body, scope, Again(body, receive), send, span)
+            await self.question(body, scope, receive, send, span)
         else:
             await self._model(scope, receive, send, span)
 
     async def question(
-        self, body: bytes, scope: Scope, receive: Again, send: Send, span: Span
+        self, body: bytes, scope: Scope, receive: Receive, send: Send, span: Span
     ) -> None:
-        """Answer a question, whose `body` `receive` gives once more."""
+        """Answer a question, whose `body` was read."""
         raise NotImplementedError
 
 

@@ -11,8 +11,7 @@ Source: OpenAI's API reference, and what its Python client accepts and sends.
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Iterable, Iterator
-from functools import cached_property
+from collections.abc import Collection, Iterable
 from typing import Any, TypeVar, get_args
 
 import msgspec
@@ -51,14 +50,14 @@ class RequestError(Exception):
         self.body = {"error": {"message": message, "type": kind, "param": param, "code": code}}
 
 
-def decode(body: bytes, decoder: msgspec.json.Decoder[T]) -> T:
+def decode(body: bytes, kind: type[T]) -> T:
     """Read a request's body.
 
     Raises:
         RequestError: 400, if it is not JSON, or naming the field that is wrong.
     """
     try:
-        return decoder.decode(body)
+        return msgspec.json.decode(body, type=kind)
     except msgspec.ValidationError as error:
         what, _, path = str(error).partition(" - at `$")
         param = path.rstrip("`").lstrip(".") or None
@@ -112,8 +111,14 @@ _NAME = r"""[`'"“\[({]*(?:body\.)?(\w+)[`'"”]?"""
 _NOT = r"(?:does not|doesn't|do not|don't|cannot|can't)"
 _KIND = r"(?:parameter|argument|property|field|input|name|key)(?:s|\(s\))?"
 _END = r"(?= ?(?:[.,;!)\]}]|$))"
+
+
+def _forms(*forms: str) -> list[re.Pattern[str]]:
+    return [re.compile(form, re.I) for form in forms]
+
+
 # The parameter is not known.
-_UNKNOWN = (
+_UNKNOWN = _forms(
     rf"\b(?:unsupported|unknown|unrecognized|unexpected)(?: request| keyword| query| body)? {_KIND}"
     rf"(?: supplied| provided)?:? {_NAME}",
     rf"\b{_KIND} not (?:supported|allowed|permitted)[^:.]*: {_NAME}",
@@ -128,14 +133,13 @@ _UNKNOWN = (
     rf"\bextra_forbidden', 'loc': \('body', {_NAME}\)",
 )
 # The parameter is known, but has a fixed value. A limit so refused is only too long.
-_FIXED = (
+_FIXED = _forms(
     rf"\bunsupported value: {_NAME} {_NOT} support",
     rf"{_NAME} {_NOT} support -?\d",
     rf"\b{_NOT} support {_NAME} ?[=:]",
     rf"\binvalid {_NAME}: only -?\d[\d.]* is allowed",
     rf"{_NAME} may only be (?:set to )?-?\d",
 )
-_FORMS = [(re.compile(form, re.I), form in _FIXED) for form in (*_UNKNOWN, *_FIXED)]
 
 
 def refused(status: int, answer: bytes, asked: Collection[str]) -> set[str]:
@@ -148,7 +152,7 @@ def refused(status: int, answer: bytes, asked: Collection[str]) -> set[str]:
         >>> refused(400, b'{"error": {"message": "max_tokens is too large"}}', {"max_tokens"})
         set()
     """
-    return set(_named(_json(answer))) & set(asked) if status in _REFUSALS else set()
+    return _named(_json(answer)) & set(asked) if status in _REFUSALS else set()
 
 
 def without(asked: Json, names: Collection[str]) -> Json:
@@ -186,11 +190,12 @@ class Asking:
     """
 
     def __init__(self, body: bytes, always: frozenset[str], learned: dict[str, frozenset[str]]):
-        self.body = self._client_body = body
+        self.body = body
         self.left_out: list[str] = []
+        self._asked = self._sent = _object(body)
+        self._model = str(self._asked.get("model"))
         self._learned, self._gone, self._resends = learned, always, 0
-        if always or learned:  # otherwise nobody need read it
-            self._leave_out(learned.get(self._model, frozenset()))
+        self._leave_out(learned.get(self._model, frozenset()))
 
     def again(self, status: int, answer: bytes) -> bool:
         """Take the answer; return True if `body` must be sent again, without what this one refuses.
@@ -199,61 +204,45 @@ class Asking:
         """
         if status < 400 and self._resends:
             self._learned[self._model] = self._learned.get(self._model, frozenset()) | self._gone
-        if status not in _REFUSALS or self._resends == _MOST_RESENDS:
+        new = refused(status, answer, self._sent)
+        if not new or self._resends == _MOST_RESENDS:
             return False
-        new = refused(status, answer, _object(self.body))
-        if new:
-            self._resends += 1
-            self._leave_out(new)
-        return bool(new)
-
-    @cached_property
-    def _asked(self) -> Json:
-        return _object(self._client_body)
-
-    @property
-    def _model(self) -> str:
-        return str(self._asked.get("model"))
+        self._resends += 1
+        self._leave_out(new)
+        return True
 
     def _leave_out(self, names: Iterable[str]) -> None:
         self._gone = self._gone.union(names)
-        known = self._asked.keys() & self._gone
-        if known:
-            self.body = msgspec.json.encode(without(self._asked, self._gone))
-            renamed = {_LENGTHS.get(name) for name in known} & self._gone
-            self.left_out = sorted({*known, *filter(None, renamed)})
+        if known := self._asked.keys() & self._gone:
+            self._sent = without(self._asked, self._gone)
+            self.body = msgspec.json.encode(self._sent)
+            others = {_LENGTHS[name] for name in known & _LENGTHS.keys()}
+            self.left_out = sorted(known | others & self._gone)
 
 
-def _named(told: Any) -> Iterator[str]:
-    """Yield the parameters that an error names as refused; "" is one that may not be left out."""
+def _named(told: Any) -> set[str]:
+    """Return the parameters that an error names as refused; "" is one that may not be left out."""
     if isinstance(told, list):
-        for inner in told:
-            yield from _named(inner)
-    elif isinstance(told, dict):
-        code, param, at = (
-            f"{told.get('code')} {told.get('type')}",
-            told.get("param"),
-            told.get("loc"),
-        )
-        at = [part for part in at if part != "body"] if isinstance(at, list) else []
-        if at and _EXTRA.search(code):
-            yield _known(str(at[0]))
-        named = {name for inner in _INNER for name in _named(told.get(inner))}
-        if isinstance(param, str) and param:  # whatever else it mentions, it is about this one
-            about = {_known(re.split(r"[.\[]", param)[0])}
-            fixed = "unsupported_value" in code and not about & _LENGTHS.keys()
-            named = about if fixed or _UNKNOWN_CODES.search(code) else named & about
-        yield from named
-    elif isinstance(told, str):
+        return set().union(*map(_named, told))
+    if isinstance(told, str):
         inner = _json(told.encode(errors="replace"))
         if isinstance(inner, (dict, list)):  # a provider's own error, quoted
-            yield from _named(inner)
-            return
-        for form, fixed in _FORMS:
-            for found in form.finditer(told[:2000]):
-                name = _known(found[1])
-                if not (fixed and name in _LENGTHS):
-                    yield name
+            return _named(inner)
+        said = told[:2000]
+        named = {_known(found[1]) for form in _UNKNOWN for found in form.finditer(said)}
+        fixed = {_known(found[1]) for form in _FIXED for found in form.finditer(said)}
+        return named | fixed - _LENGTHS.keys()
+    if not isinstance(told, dict):
+        return set()
+    code, param, at = f"{told.get('code')} {told.get('type')}", told.get("param"), told.get("loc")
+    named = set().union(*(_named(told.get(inner)) for inner in _INNER))
+    if isinstance(param, str) and param:  # whatever else it mentions, it is about this one
+        about = {_known(re.split(r"[.\[]", param)[0])}
+        fixed = about - _LENGTHS.keys() if "unsupported_value" in code else set()
+        named = about if fixed or _UNKNOWN_CODES.search(code) else named & about
+    if isinstance(at, list) and _EXTRA.search(code):
+        named |= {_known(str(part)) for part in [part for part in at if part != "body"][:1]}
+    return named
 
 
 def _known(word: str) -> str:

@@ -6,7 +6,15 @@ A client that hangs up frees its slot immediately, as with a real server.
 from __future__ import annotations
 
 from agentlab.endpoint.answers.answer import Answer
-from agentlab.endpoint.contract.asgi import Headers, Receive, Send, respond, start, unless_gone
+from agentlab.endpoint.contract.asgi import (
+    Headers,
+    Receive,
+    Send,
+    finish,
+    respond,
+    start,
+    unless_gone,
+)
 from agentlab.endpoint.contract.record import Span
 from agentlab.endpoint.dialects.chat import Chat
 from agentlab.endpoint.dialects.embeddings import Embeddings
@@ -59,13 +67,7 @@ class Exchange:
         await self._live.finished(self._job)
         self._note(self._said.completion_tokens, status=200)
         body = self._dialect.whole()
-        if isinstance(body, dict):
-            await respond(send, 200, body, headers)
-            return
-        await start(send, 200, b"application/json", headers)
-        async for piece in body:
-            await send({"type": "http.response.body", "body": piece, "more_body": True})
-        await send({"type": "http.response.body", "body": b""})
+        await respond(send, 200, body if isinstance(body, dict) else await body, headers)
 
     async def _stream(self, send: Send, headers: Headers) -> None:
         assert not isinstance(self._dialect, Embeddings)
@@ -79,7 +81,7 @@ class Exchange:
             sent = have
         await self._live.finished(self._job)
         self._note(self._said.completion_tokens, status=200)
-        await send({"type": "http.response.body", "body": opening + self._dialect.closing()})
+        await finish(send, opening + self._dialect.closing())
 
     def _note(self, completion_tokens: int, status: int | None = None) -> None:
         job, span = self._job, self._span

@@ -15,7 +15,7 @@ from typing import Annotated, Any, Literal
 import msgspec
 
 from agentlab._support.fields import Text
-from agentlab.endpoint.answers.answer import Answer, Called
+from agentlab.endpoint.answers.answer import Answer
 from agentlab.endpoint.contract.openai_json import Json, decode, event, invalid, unsupported
 from agentlab.endpoint.contract.request import (
     MOST_ITEMS,
@@ -24,7 +24,6 @@ from agentlab.endpoint.contract.request import (
     Temperature,
     Tokens,
     ToolChoice,
-    checked,
 )
 
 
@@ -39,17 +38,15 @@ class _TextOptions(msgspec.Struct):
     format: _Format | None = None
 
 
-class _Tool(msgspec.Struct):
-    type: Literal["function"]
-    name: Text
-    description: str | None = None
-    parameters: Json | None = None
-    strict: bool | None = None
-
-
 class _NamedTool(msgspec.Struct):
     type: Literal["function"]
     name: Text
+
+
+class _Tool(_NamedTool):
+    description: str | None = None
+    parameters: Json | None = None
+    strict: bool | None = None
 
 
 class ResponsesRequest(msgspec.Struct):
@@ -70,16 +67,13 @@ class ResponsesRequest(msgspec.Struct):
     background: bool | None = None
 
 
-_decoder = msgspec.json.Decoder(ResponsesRequest)
-
-
 def parse_responses(body: bytes) -> ResponsesRequest:
     """Read a request.
 
     Raises:
         RequestError: 400, naming the field.
     """
-    request = decode(body, _decoder)
+    request = decode(body, ResponsesRequest)
     for param in ("previous_response_id", "conversation", "background"):
         if getattr(request, param):
             raise unsupported(param, ": the endpoint keeps no responses")
@@ -101,20 +95,17 @@ def as_chat(request: ResponsesRequest) -> ChatRequest:
     }
     if request.tools:
         choice = request.tool_choice
-        named = isinstance(choice, _NamedTool)
         fields |= {
             "tools": [{"function": tool} for tool in request.tools],
-            "tool_choice": {"function": choice} if named else choice,
+            "tool_choice": {"function": choice} if isinstance(choice, _NamedTool) else choice,
             "parallel_tool_calls": request.parallel_tool_calls,
         }
-    form = request.text.format if request.text else None
-    if form and form.type == "json_object":
-        fields["response_format"] = {"type": form.type}
-    elif form and form.type == "json_schema":
+    if (form := request.text and request.text.format) and form.type != "text":
         schema = {"name": form.name, "schema": form.schema or {}, "strict": form.strict}
-        fields["response_format"] = {"type": form.type, "json_schema": schema}
+        schemas = {"json_schema": schema} if form.type == "json_schema" else {}
+        fields["response_format"] = {"type": form.type, **schemas}
     try:
-        return checked(msgspec.convert(fields, ChatRequest, from_attributes=True))
+        return msgspec.convert(fields, ChatRequest, from_attributes=True)
     except (msgspec.ValidationError, RecursionError) as error:
         raise invalid("input", f"{error}.") from None
 
@@ -155,10 +146,9 @@ class Responses:
     def whole(self) -> Json:
         cut = self._choice.finish_reason == "length"
         sent, made = self._said.prompt_tokens, self._said.completion_tokens
-        calls = [self._call(call, self._choice.arguments(call)) for call in self._choice.calls]
         return self._frame("incomplete" if cut else "completed") | {
             "incomplete_details": {"reason": "max_output_tokens"} if cut else None,
-            "output": calls or [self._message(self._choice.text)],
+            "output": self._items(),
             "usage": {
                 "input_tokens": sent,
                 "input_tokens_details": {"cached_tokens": 0, "cache_write_tokens": 0},
@@ -174,9 +164,10 @@ class Responses:
         data += self._event("in_progress", response=frame)
         if self._choice.calls:
             return data
-        item = self._message("")
+        (item,) = self._items()
+        part = item["content"][0] | {"text": ""}
         data += self._added(0, item | {"content": []})
-        return data + self._in_message("content_part.added", part=item["content"][0])
+        return data + self._in_message("content_part.added", part=part)
 
     def between(self, sent: int, have: int) -> bytes:
         return b"".join(self._deltas(sent, have))
@@ -192,11 +183,11 @@ class Responses:
             if new := "".join(pieces[sent:have]):
                 yield self._in_message("output_text.delta", delta=new, logprobs=[])
             return
-        for index, call in enumerate(self._choice.calls):
+        for index, (call, item) in enumerate(zip(self._choice.calls, self._items(), strict=True)):
             if sent <= call.start < have:
-                yield self._added(index, self._call(call, ""))
+                yield self._added(index, item | {"arguments": ""})
             if new := "".join(pieces[max(sent, call.start) : min(have, call.end)]):
-                place = {"item_id": f"fc_{call.id}", "output_index": index}
+                place = {"item_id": item["id"], "output_index": index}
                 yield self._event("function_call_arguments.delta", **place, delta=new)
 
     def _added(self, index: int, item: Json) -> bytes:
@@ -223,25 +214,23 @@ class Responses:
         data = {"type": kind, "sequence_number": next(self._numbers), **fields}
         return b"event: " + kind.encode() + b"\n" + event(data)
 
-    def _message(self, text: str) -> Json:
-        part = {"type": "output_text", "text": text, "annotations": [], "logprobs": []}
-        return {
-            "id": f"msg_{self._id}",
-            "type": "message",
-            "role": "assistant",
-            "status": "completed",
-            "content": [part],
-        }
-
-    def _call(self, call: Called, arguments: str) -> Json:
-        return {
-            "id": f"fc_{call.id}",
-            "type": "function_call",
-            "status": "completed",
-            "call_id": call.id,
-            "name": call.name,
-            "arguments": arguments,
-        }
+    def _items(self) -> list[Json]:
+        """Return the output: the calls, or else the message."""
+        said, id = self._choice, f"msg_{self._id}"
+        head = {"id": id, "type": "message", "role": "assistant", "status": "completed"}
+        part = {"type": "output_text", "text": said.text, "annotations": [], "logprobs": []}
+        calls = [
+            {
+                "id": f"fc_{call.id}",
+                "type": "function_call",
+                "status": "completed",
+                "call_id": call.id,
+                "name": call.name,
+                "arguments": said.arguments(call),
+            }
+            for call in said.calls
+        ]
+        return calls or [head | {"content": [part]}]
 
     def _frame(self, status: str) -> Json:
         request = self._request

@@ -10,11 +10,11 @@ from typing import Any
 import msgspec
 
 from agentlab.endpoint.contract.asgi import (
-    Again,
     Around,
     BrokenOff,
     Message,
     Model,
+    Receive,
     Scope,
     Send,
     unless_gone,
@@ -37,7 +37,7 @@ class Gate(Around):
         self._seen = Occurrences()
 
     async def question(
-        self, body: bytes, scope: Scope, receive: Again, send: Send, span: Span
+        self, body: bytes, scope: Scope, receive: Receive, send: Send, span: Span
     ) -> None:
         asked = _decoded(body)
         if self._limits:
@@ -54,7 +54,7 @@ class Gate(Around):
             await self._suffer(fault, scope, receive, send, span, bool(asked.get("stream")))
 
     async def _suffer(
-        self, fault: Fault, scope: Scope, receive: Again, send: Send, span: Span, streamed: bool
+        self, fault: Fault, scope: Scope, receive: Receive, send: Send, span: Span, streamed: bool
     ) -> None:
         kind = fault.kind
         if kind in ("error", "quota") or (kind == "stream_error" and not streamed):
@@ -67,7 +67,7 @@ class Gate(Around):
         elif kind == "stall":
             never: asyncio.Future[None] = asyncio.get_running_loop().create_future()
             stall = never if fault.stall_s is None else self._pause(fault.stall_s)
-            await unless_gone(receive.disconnected, stall)
+            await unless_gone(receive, stall)
             await self._model(scope, receive, send, span)
         else:
             try:

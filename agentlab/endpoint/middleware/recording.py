@@ -18,7 +18,6 @@ from typing import Annotated
 import msgspec
 
 from agentlab.endpoint.contract.asgi import (
-    Again,
     Around,
     Message,
     Model,
@@ -78,7 +77,7 @@ class Recording(Around):
             raise ConfigError(f"cannot record to {path!r}: {error}; choose another file") from None
 
     async def question(
-        self, body: bytes, scope: Scope, receive: Again, send: Send, span: Span
+        self, body: bytes, scope: Scope, receive: Receive, send: Send, span: Span
     ) -> None:
         asked_s = self.now_s()
         key, occurrence, attempt = _key(scope, body, span, self._seen)

@@ -20,7 +20,6 @@ from agentlab.endpoint import presets
 from agentlab.endpoint.contract.asgi import (
     MAX_BODY_BYTES,
     RESET,
-    Again,
     Bodies,
     BrokenOff,
     ClientGone,
@@ -115,7 +114,7 @@ class App:
         self.recorder.add(span)
         body = await self._bodies.read(scope, receive)
         try:
-            await self.model(scope, Again(body, receive), send, span)
+            await self.model(scope, receive, send, span)
         finally:
             self._bodies.release(body)
 
