@@ -13,6 +13,7 @@ from __future__ import annotations
 import json
 import re
 from contextlib import suppress
+from functools import lru_cache
 from typing import Any, Literal, NamedTuple
 
 Unit = Literal["sentences", "bullets", "paragraphs", "words", "characters"]
@@ -121,6 +122,7 @@ class Asked(NamedTuple):
     given: list[str]  # headings of earlier results that the prompt carries
 
 
+@lru_cache(maxsize=256)  # the same prompt comes again and again
 def read(prompt: str) -> Asked:
     """Read the form that `prompt` asks for.
 

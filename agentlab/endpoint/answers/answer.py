@@ -27,8 +27,6 @@ from agentlab.endpoint.contract.tokens import count_all, first_pieces
 from agentlab.endpoint.physics.formulas import Physics
 
 _LONGEST_TOKENS = 16_384  # of a choice, as with the models that the presets are for
-_PIECES_A_TURN = 5000  # are written before the event loop turns
-_FORM_PIECES = 2500  # take as long to write as a schema to fill
 
 
 class Called(msgspec.Struct, frozen=True):
@@ -106,20 +104,16 @@ async def say(
 ) -> Said:
     """Return the words of the answer to the `occurrence`-th (from 0) request with this `key`.
 
-    At temperature 0 they do not depend on the occurrence. Long work leaves the event loop time.
-    It raises what `take` raises.
+    At temperature 0 they do not depend on the occurrence. It raises what `take` raises.
     """
     said = 0 if request.temperature == 0 else occurrence
-    choices, fixed, pieces = [], True, 0
+    choices, fixed = [], True
     for index in range(request.n or 1):
+        if index:
+            await asyncio.sleep(0)  # writing many choices takes long
         turn = take(request, replies, partial(generator, seed, key, said, f"text {index}"))
         choices.append(_choice(turn, request, f"{key.hex()[:10]}{index}"))
         fixed = fixed and (turn.fixed or request.temperature == 0)
-        pieces += len(choices[-1].pieces)
-        pieces += _FORM_PIECES if request.tools or request.response_format else 0
-        if pieces > _PIECES_A_TURN:
-            pieces = 0
-            await asyncio.sleep(0)
     sizes = [len(choice.pieces) for choice in choices]
     return Said(choices, await _prompt_tokens(request), sum(sizes), max(sizes), fixed)
 
@@ -156,7 +150,7 @@ def _choice(turn: Turn, request: ChatRequest, id_stem: str) -> Choice:
         calls.append(Called(id, name, start, len(pieces)))
     if not calls:
         ends = [at for stop in request.stops if stop and (at := turn.text.find(stop)) >= 0]
-        pieces = first_pieces(turn.text[: min(ends)] if ends else turn.text, limit + 1)
+        pieces = first_pieces(turn.text[: min(ends, default=None)], limit + 1)
     if len(pieces) > limit:
         return Choice(pieces[:limit], "length", [call for call in calls if call.start < limit])
     return Choice(pieces, "tool_calls" if calls else "stop", calls)

@@ -11,7 +11,6 @@ import json
 import math
 import random
 from collections.abc import Iterator, Mapping, Sequence
-from functools import lru_cache
 from itertools import islice
 from pathlib import Path
 from typing import Annotated, Any, TypeVar
@@ -32,8 +31,6 @@ _PROSE = frozenset(
 
 T = TypeVar("T")
 
-_SHORT = 4096  # characters
-_read_short = lru_cache(maxsize=1024)(read)  # the same prompt comes again and again
 _MOST_PARAGRAPHS = 1000  # more than there are sentences
 _DEEPEST = 40
 
@@ -96,7 +93,7 @@ class Replies:
 
     def writer(self, prompt: str, draw: random.Random) -> Writer:
         """Return a writer of an answer to `prompt`; `draw` alone decides what is said."""
-        asked = _read_short(prompt) if len(prompt) <= _SHORT else read(prompt)
+        asked = read(prompt)
         return Writer(asked, self._korean if asked.korean else self._english, draw)
 
 

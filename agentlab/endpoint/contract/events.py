@@ -33,11 +33,6 @@ class Counts(msgspec.Struct, frozen=True):
     completion_tokens: int = 0
 
 
-class _Counted(msgspec.Struct):  # so that nothing else is decoded
-    usage: Any = None
-    response: Any = None
-
-
 class Events:
     """Reads along in a stream.
 
@@ -84,16 +79,16 @@ def counts_in(body: bytes) -> Counts:
         >>> counts_in(b'{"usage": {"prompt_tokens": 9, "completion_tokens": -1}}')
         Counts(prompt_tokens=9, completion_tokens=0)
     """
-    told = _decoded(body, _Counted) or _Counted()
-    usage = told.usage or _part(told.response, "usage")
+    told = _decoded(body)
+    usage = _part(told, "usage") or _part(_part(told, "response"), "usage")
     sent = _part(usage, "prompt_tokens") or _part(usage, "input_tokens")
     made = _part(usage, "completion_tokens") or _part(usage, "output_tokens")
     return Counts(*(n if type(n) is int and 0 <= n <= _MOST_TOKENS else 0 for n in (sent, made)))
 
 
-def _decoded(data: bytes, kind: Any = Any) -> Any:
+def _decoded(data: bytes) -> Any:
     try:
-        return msgspec.json.decode(data, type=kind)
+        return msgspec.json.decode(data)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         return None
 
@@ -111,11 +106,9 @@ def _has_token(data: bytes) -> bool:
     if kind == "response.output_item.added":
         return str(_part(_part(told, "item"), "type")).endswith("_call")
     choices = _part(told, "choices")
-    for choice in choices if isinstance(choices, list) else []:
-        delta = _part(choice, "delta")
-        if any(map(_holds_words, [_part(choice, "text"), *(_part(delta, n) for n in _SAID)])):
-            return True
-    return False
+    choices = choices if isinstance(choices, list) else []
+    said = [_part(_part(choice, "delta"), name) for choice in choices for name in _SAID]
+    return _holds_words([*said, *(_part(choice, "text") for choice in choices)])
 
 
 def _holds_words(said: Any) -> bool:
