@@ -162,10 +162,10 @@ def take(request: ChatRequest, replies: Replies, generator: Callable[[], random.
     Raises:
         RequestError: 400, if a schema asks for what the local model cannot build.
     """
-    turns = request.turns
-    prompt = glance(next((text for role, text in reversed(turns) if role == "user"), ""))
+    said = (text for role, text in reversed(request.turns) if role == "user")
+    prompt = glance(next(said, ""))
     prepared = replies.prepared(prompt)
-    if prepared and not (request.tools or request.response_format or _tools.asks_for_react(turns)):
+    if prepared and not (request.tools or request.response_format):
         return Turn(prepared, fixed=True)
     draw = generator()
     writer = replies.writer(prompt, draw)
@@ -194,6 +194,4 @@ def _said(request: ChatRequest, prepared: str | None, writer: Writer, draw: rand
         return json.dumps(value, ensure_ascii=False)
     if request.results:
         return writer.from_results(request.results)
-    if _tools.asks_for_react(request.turns):
-        return _tools.react(request.turns, writer, draw)
     return prepared or writer.write()
