@@ -52,17 +52,13 @@ def calls(request: ChatRequest, prompt: str, writer: Writer, draw: random.Random
     chosen = _chosen(request, prompt)
     if request.parallel_tool_calls is False:
         chosen = chosen[:1]
-    if not chosen:
-        return []
     as_form = isinstance(request.tool_choice, Tool)  # as structured output uses tools
-    filler, budget = _FromPrompt(prompt, writer, as_form=as_form), Budget()
-    return [_call(tool, filler, draw, budget) for tool in chosen]
-
-
-def _call(tool: Function, filler: _FromPrompt, draw: random.Random, budget: Budget) -> Call:
-    filler.start(tool)
-    value = build(tool.schema, filler, draw=draw, optional=filler.as_form, budget=budget)
-    return tool.name, json.dumps(value, ensure_ascii=False)
+    budget, made = Budget(), []
+    for tool in chosen:
+        filler = _FromPrompt(prompt, writer, _coworkers(tool), as_form=as_form)
+        value = build(tool.schema, filler, draw=draw, optional=as_form, budget=budget)
+        made.append((tool.name, json.dumps(value, ensure_ascii=False)))
+    return made
 
 
 def _chosen(request: ChatRequest, prompt: str) -> list[Function]:
@@ -103,22 +99,18 @@ def _coworkers(tool: Function) -> list[str]:
 
 
 class _FromPrompt:
-    """Fills arguments with what the prompt says; a form, where that is silent, with new words."""
+    """Fills a call's arguments with what the prompt says, and a form's with new words, too."""
 
-    def __init__(self, prompt: str, writer: Writer, *, as_form: bool = False):
-        self._writer, self.as_form, self._said = writer, as_form, prompt.lower()
+    def __init__(self, prompt: str, writer: Writer, people: list[str], *, as_form: bool):
+        self._writer, self._people, self._as_form = writer, people, as_form
         framed = unframe(prompt)
-        self._task = task = framed.task.strip()
-        self._context, self._words = framed.context or task, _words(task)
-        self._all_numbers = [float(number) for number in _NUMBER.findall(task)]
-        self._all_names = [*_QUOTED.findall(task), *_PROPER.findall(task)]
-        if not re.search("[A-Za-z]", task):
-            self._all_names += _KOREAN_NOUN.findall(task)
-
-    def start(self, tool: Function) -> None:
-        """Begin with the arguments of another call."""
-        self._people = _coworkers(tool)
-        self._names, self._numbers = iter(self._all_names), iter(self._all_numbers)
+        self._said, self._task = prompt.lower(), framed.task.strip()
+        self._context, self._words = framed.context or self._task, _words(self._task)
+        self._numbers = iter([float(number) for number in _NUMBER.findall(self._task)])
+        names = [*_QUOTED.findall(self._task), *_PROPER.findall(self._task)]
+        if not re.search("[A-Za-z]", self._task):
+            names += _KOREAN_NOUN.findall(self._task)
+        self._names = iter(names)
 
     def text(self, name: str, schema: Schema) -> str:
         words = _words(name.replace("_", " ")) | {name.lower()}
@@ -126,10 +118,10 @@ class _FromPrompt:
             return max(self._people, key=lambda who: len(_words(who) & self._words))
         if "context" in words:
             return self._context
-        if words & _WHOLE and not self.as_form:
+        if words & _WHOLE and not self._as_form:
             return self._task
         said = next(self._names, None)
-        return said or (self._writer.text(name, schema) if self.as_form else self._writer.topic)
+        return said or (self._writer.text(name, schema) if self._as_form else self._writer.topic)
 
     def choose(self, name: str, options: Sequence[Any]) -> Any:
         return next((each for each in options if str(each).lower() in self._said), options[0])
