@@ -11,6 +11,7 @@ from typing import Any
 
 import msgspec
 
+from agentlab.endpoint.contract.openai_json import read_json
 from agentlab.endpoint.middleware.server_timing import TIMES, Times, in_stream
 
 _BETWEEN = re.compile(rb"\r?\n\r?\n")
@@ -36,11 +37,9 @@ class Counts(msgspec.Struct, frozen=True):
 class Events:
     """Reads along in a stream.
 
-    Attributes:
-        begun: True once an event held a token: content, reasoning, a refusal or a tool call.
-        ended: True once the last event was seen whole; many clients do not wait after it.
-        counts: The tokens, as the latest event that names them says.
-        times: What another lab told, or None.
+    It has `begun` once an event held a token: content, reasoning, a refusal or a tool call. It has
+    `ended` once the last event was seen whole; many clients do not wait after it. `counts` are
+    the tokens that the latest event named, `times` what another lab told.
 
     Example:
         >>> events = Events()
@@ -73,24 +72,12 @@ class Events:
 
 
 def counts_in(body: bytes) -> Counts:
-    """Return the token counts of an answer, or of an event's data.
-
-    Example:
-        >>> counts_in(b'{"usage": {"prompt_tokens": 9, "completion_tokens": -1}}')
-        Counts(prompt_tokens=9, completion_tokens=0)
-    """
-    told = _decoded(body)
+    """Return the token counts of an answer, or of an event's data."""
+    told = read_json(body)
     usage = _part(told, "usage") or _part(_part(told, "response"), "usage")
     sent = _part(usage, "prompt_tokens") or _part(usage, "input_tokens")
     made = _part(usage, "completion_tokens") or _part(usage, "output_tokens")
     return Counts(*(n if type(n) is int and 0 <= n <= _MOST_TOKENS else 0 for n in (sent, made)))
-
-
-def _decoded(data: bytes) -> Any:
-    try:
-        return msgspec.json.decode(data)
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
-        return None
 
 
 def _part(value: Any, name: str) -> Any:
@@ -99,7 +86,7 @@ def _part(value: Any, name: str) -> Any:
 
 def _has_token(data: bytes) -> bool:
     """Return True for a chunk of (chat) completions, or an event of responses, with words in it."""
-    told = _decoded(data)
+    told = read_json(data)
     kind = str(_part(told, "type"))
     if kind.endswith(".delta"):
         return bool(_part(told, "delta"))

@@ -4,8 +4,6 @@ A model may refuse a parameter that it does not know. Only parameters that leave
 is may then be left out: preferences of sampling and of form. A limit on the answer's length is
 sent by its other name, and goes only if both names are refused. An error that merely mentions a
 parameter, or calls its value wrong, does not refuse it.
-
-Source: OpenAI's API reference, and what its Python client accepts and sends.
 """
 
 from __future__ import annotations
@@ -28,9 +26,7 @@ _NOT_JSON = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
 class RequestError(Exception):
     """A request that cannot be answered, in OpenAI's words.
 
-    Attributes:
-        body: ``{"error": {message, type, param, code}}``.
-        retry_after_s: When to try again, in model seconds; None where that would not help.
+    `retry_after_s` says when to try again, in model seconds; None where that would not help.
     """
 
     def __init__(
@@ -67,6 +63,14 @@ def decode(body: bytes, kind: type[T]) -> T:
     except _NOT_JSON as error:
         message = f"We could not parse the JSON body of your request: {error}."
         raise RequestError(400, message) from None
+
+
+def read_json(text: bytes) -> Any:
+    """Return what the text holds; None if it is not JSON."""
+    try:
+        return msgspec.json.decode(text)
+    except _NOT_JSON:
+        return None
 
 
 def missing_parameter(param: str) -> RequestError:
@@ -152,7 +156,9 @@ def refused(status: int, answer: bytes, asked: Collection[str]) -> set[str]:
         >>> refused(400, b'{"error": {"message": "max_tokens is too large"}}', {"max_tokens"})
         set()
     """
-    return _named(_json(answer)) & set(asked) if status in _REFUSALS else set()
+    if status not in _REFUSALS:
+        return set()
+    return _named(answer.decode(errors="replace")) & set(asked)
 
 
 def without(asked: Json, names: Collection[str]) -> Json:
@@ -182,17 +188,14 @@ class LeftOut:
 
 
 class Asking:
-    """One question, and what it is sent without.
-
-    Attributes:
-        body: What to send now.
-        left_out: What the client asked and the model is not asked.
-    """
+    """One question: `body` is to be sent now; `left_out` is what the model is not asked."""
 
     def __init__(self, body: bytes, always: frozenset[str], learned: dict[str, frozenset[str]]):
         self.body = body
         self.left_out: list[str] = []
-        self._asked = self._sent = _object(body)
+        asked = read_json(body)
+        self._asked: Json = asked if isinstance(asked, dict) else {}
+        self._sent = self._asked
         self._model = str(self._asked.get("model"))
         self._learned, self._gone, self._resends = learned, always, 0
         self._leave_out(learned.get(self._model, frozenset()))
@@ -225,8 +228,8 @@ def _named(told: Any) -> set[str]:
     if isinstance(told, list):
         return set().union(*map(_named, told))
     if isinstance(told, str):
-        inner = _json(told.encode(errors="replace"))
-        if isinstance(inner, (dict, list)):  # a provider's own error, quoted
+        inner = read_json(told.encode(errors="replace"))
+        if isinstance(inner, (dict, list)):  # a provider's own error may be quoted
             return _named(inner)
         said = told[:2000]
         named = {_known(found[1]) for form in _UNKNOWN for found in form.finditer(said)}
@@ -248,16 +251,3 @@ def _named(told: Any) -> set[str]:
 def _known(word: str) -> str:
     """Return the parameter so called, in any spelling; "" if it may not be left out."""
     return _KNOWN.get(word.replace("_", "").casefold(), "")
-
-
-def _object(body: bytes) -> Json:
-    found = _json(body)
-    return found if isinstance(found, dict) else {}
-
-
-def _json(text: bytes) -> Any:
-    """Return what the text holds; the text itself if it is not JSON."""
-    try:
-        return msgspec.json.decode(text)
-    except _NOT_JSON:
-        return text.decode(errors="replace")

@@ -45,7 +45,6 @@ def digest(seed: int, key: bytes, occurrence: int, purpose: str) -> bytes:
 
 def generator(seed: int, key: bytes, occurrence: int, purpose: str) -> random.Random:
     """Return a generator for one purpose."""
-    # It is seeded with a number, because from bytes Python would first take a second digest.
     return random.Random(int.from_bytes(digest(seed, key, occurrence, purpose)))
 
 

@@ -9,13 +9,12 @@ Source: OpenAI's API reference for responses, and what its Python client accepts
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator
 from typing import Annotated, Any, Literal
 
 import msgspec
 
 from agentlab._support.fields import Text
-from agentlab.endpoint.answers.answer import Answer
+from agentlab.endpoint.answers.answer import Answer, Choice
 from agentlab.endpoint.contract.openai_json import Json, decode, event, invalid, unsupported
 from agentlab.endpoint.contract.request import (
     MOST_ITEMS,
@@ -141,6 +140,7 @@ class Responses:
         self._request, self._said, self._created = request, answer.said, created
         self._choice = answer.said.choices[0]
         self._id = answer.id.removeprefix("chatcmpl-")
+        self._items = _items(self._choice, f"msg_{self._id}")
         self._numbers = itertools.count()
 
     def whole(self) -> Json:
@@ -148,7 +148,7 @@ class Responses:
         sent, made = self._said.prompt_tokens, self._said.completion_tokens
         return self._frame("incomplete" if cut else "completed") | {
             "incomplete_details": {"reason": "max_output_tokens"} if cut else None,
-            "output": self._items(),
+            "output": self._items,
             "usage": {
                 "input_tokens": sent,
                 "input_tokens_details": {"cached_tokens": 0, "cache_write_tokens": 0},
@@ -160,77 +160,55 @@ class Responses:
 
     def opening(self) -> bytes:
         frame = self._frame("in_progress")
-        data = self._event("created", response=frame)
-        data += self._event("in_progress", response=frame)
-        if self._choice.calls:
-            return data
-        (item,) = self._items()
-        part = item["content"][0] | {"text": ""}
-        data += self._added(0, item | {"content": []})
-        return data + self._in_message("content_part.added", part=part)
+        data = [self._event(kind, response=frame) for kind in ("created", "in_progress")]
+        if not self._choice.calls:
+            (item,) = self._items
+            part = item["content"][0] | {"text": ""}
+            data.append(self._added(0, item | {"content": []}))
+            data.append(self._event("content_part.added", **self._place(0), part=part))
+        return b"".join(data)
 
     def between(self, sent: int, have: int) -> bytes:
-        return b"".join(self._deltas(sent, have))
+        data, pieces = [], self._choice.pieces
+        for index, call in enumerate(self._choice.calls):
+            if sent <= call.start < have:
+                data.append(self._added(index, self._items[index] | {"arguments": ""}))
+            if new := "".join(pieces[max(sent, call.start) : min(have, call.end)]):
+                kind = "function_call_arguments.delta"
+                data.append(self._event(kind, **self._place(index), delta=new))
+        if not self._choice.calls and (new := "".join(pieces[sent:have])):
+            place = self._place(0)
+            data.append(self._event("output_text.delta", **place, delta=new, logprobs=[]))
+        return b"".join(data)
 
     def closing(self) -> bytes:
-        whole = self.whole()
-        done = b"".join(self._done(i, item) for i, item in enumerate(whole["output"]))
-        return done + self._event(whole["status"], response=whole)
-
-    def _deltas(self, sent: int, have: int) -> Iterator[bytes]:
-        pieces = self._choice.pieces
-        if not self._choice.calls:
-            if new := "".join(pieces[sent:have]):
-                yield self._in_message("output_text.delta", delta=new, logprobs=[])
-            return
-        for index, (call, item) in enumerate(zip(self._choice.calls, self._items(), strict=True)):
-            if sent <= call.start < have:
-                yield self._added(index, item | {"arguments": ""})
-            if new := "".join(pieces[max(sent, call.start) : min(have, call.end)]):
-                place = {"item_id": item["id"], "output_index": index}
-                yield self._event("function_call_arguments.delta", **place, delta=new)
+        whole, data = self.whole(), []
+        for index, item in enumerate(whole["output"]):
+            place = self._place(index)
+            if item["type"] == "message":
+                (part,) = item["content"]
+                said = {"text": part["text"], "logprobs": []}
+                data.append(self._event("output_text.done", **place, **said))
+                data.append(self._event("content_part.done", **place, part=part))
+            else:
+                said = {"name": item["name"], "arguments": item["arguments"]}
+                data.append(self._event("function_call_arguments.done", **place, **said))
+            data.append(self._event("output_item.done", output_index=index, item=item))
+        return b"".join([*data, self._event(whole["status"], response=whole)])
 
     def _added(self, index: int, item: Json) -> bytes:
         item = item | {"status": "in_progress"}
         return self._event("output_item.added", output_index=index, item=item)
 
-    def _done(self, index: int, item: Json) -> bytes:
-        if item["type"] == "message":
-            part = item["content"][0]
-            data = self._in_message("output_text.done", text=part["text"], logprobs=[])
-            data += self._in_message("content_part.done", part=part)
-        else:
-            said = {"name": item["name"], "arguments": item["arguments"]}
-            place = {"item_id": item["id"], "output_index": index}
-            data = self._event("function_call_arguments.done", **place, **said)
-        return data + self._event("output_item.done", output_index=index, item=item)
-
-    def _in_message(self, kind: str, **fields: Any) -> bytes:
-        place: Json = {"item_id": f"msg_{self._id}", "output_index": 0, "content_index": 0}
-        return self._event(kind, **place, **fields)
+    def _place(self, index: int) -> Json:
+        """Return which item an event is about: a call, or the only part of the message."""
+        place = {"item_id": self._items[index]["id"], "output_index": index}
+        return place if self._choice.calls else place | {"content_index": 0}
 
     def _event(self, kind: str, **fields: Any) -> bytes:
         kind = f"response.{kind}"
         data = {"type": kind, "sequence_number": next(self._numbers), **fields}
         return b"event: " + kind.encode() + b"\n" + event(data)
-
-    def _items(self) -> list[Json]:
-        """Return the output: the calls, or else the message."""
-        said, id = self._choice, f"msg_{self._id}"
-        head = {"id": id, "type": "message", "role": "assistant", "status": "completed"}
-        part = {"type": "output_text", "text": said.text, "annotations": [], "logprobs": []}
-        calls = [
-            {
-                "id": f"fc_{call.id}",
-                "type": "function_call",
-                "status": "completed",
-                "call_id": call.id,
-                "name": call.name,
-                "arguments": said.arguments(call),
-            }
-            for call in said.calls
-        ]
-        return calls or [head | {"content": [part]}]
 
     def _frame(self, status: str) -> Json:
         request = self._request
@@ -258,3 +236,21 @@ class Responses:
             "truncation": "disabled",
             "usage": None,
         }
+
+
+def _items(said: Choice, id: str) -> list[Json]:
+    """Return the output: the calls, or else the message."""
+    part = {"type": "output_text", "text": said.text, "annotations": [], "logprobs": []}
+    message = {"type": "message", "role": "assistant", "status": "completed", "content": [part]}
+    calls = [
+        {
+            "id": f"fc_{call.id}",
+            "type": "function_call",
+            "status": "completed",
+            "call_id": call.id,
+            "name": call.name,
+            "arguments": said.arguments(call),
+        }
+        for call in said.calls
+    ]
+    return calls or [{"id": id} | message]
