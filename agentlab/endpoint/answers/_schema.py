@@ -171,8 +171,8 @@ class _Builder:
             for name, inner in properties.items()
             if name in required or (all_of_them and not self._again(inner))
         ]
-        names = dict.fromkeys([*names, *required])
-        return {name: self.value(properties.get(name, {}), name, depth + 1) for name in names}
+        every = dict.fromkeys([*names, *required])
+        return {name: self.value(properties.get(name, {}), name, depth + 1) for name in every}
 
     def _array(self, schema: Schema, name: str, depth: int) -> list[Any]:
         values = [self.value(item, name, depth + 1) for item in schema.get("prefixItems", [])]

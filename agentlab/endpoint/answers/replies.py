@@ -59,15 +59,7 @@ class Phrases(msgspec.Struct, forbid_unknown_fields=True):
 
 
 class Replies:
-    """Everything the local model can say.
-
-    Example:
-        >>> from agentlab.settings import DATA
-        >>> replies = Replies.load(DATA / "replies")
-        >>> writer = replies.writer("Describe tides in two sentences.", random.Random(1))
-        >>> writer.write().count(".")
-        2
-    """
+    """Everything the local model can say."""
 
     def __init__(self, prepared: Sequence[Prepared], english: Phrases, korean: Phrases):
         self._prepared = {_folded(entry.prompt): entry.reply for entry in prepared}
@@ -117,14 +109,13 @@ class Writer:
         if asked.items:
             return "\n".join(self._items())
         many, unit = asked.length or (self._draw.randrange(3, 6), "sentences")
-        if unit == "bullets":
-            return "\n".join(f"- {sentence}" for sentence in self._take(many))
+        if unit in ("words", "characters"):
+            return self._up_to(many, words=unit == "words")
         if unit == "paragraphs":
             paragraphs = [" ".join(self._take(3)) for _ in range(min(many, _MOST_PARAGRAPHS))]
             return "\n\n".join(filter(None, paragraphs))
-        if unit == "sentences":
-            return " ".join(self._take(many))
-        return self._up_to(many, words=unit == "words")
+        said = self._take(many)
+        return "\n".join(f"- {each}" for each in said) if unit == "bullets" else " ".join(said)
 
     def shaped(self) -> Any:
         """Return the answer as a JSON object, of the shape that the prompt shows, if any."""
@@ -216,21 +207,22 @@ class Writer:
 
     def _imitate(self, shape: Any, depth: int = 0) -> Any:
         """Return a value of the same shape and types, keys and lengths of lists included."""
-        if depth > _DEEPEST or shape is None:
-            return None
-        if isinstance(shape, dict):
-            return {key: self._imitate(value, depth + 1) for key, value in shape.items()}
-        if isinstance(shape, list):
-            return [self._imitate(value, depth + 1) for value in shape or ["", ""]]
-        if isinstance(shape, bool):
-            return shape
-        if isinstance(shape, int):  # no larger than the example, because it may stand for a scale
-            return self._draw.randrange(1, max(shape, 1) + 1)
-        if isinstance(shape, float):
-            return round(self._draw.random(), 2)
-        if "|" in shape:  # "low|high" shows what there is to choose from
-            return self.choose("", [option.strip() for option in shape.split("|")])
-        return self._term()
+        match shape:
+            case dict() if depth <= _DEEPEST:
+                return {key: self._imitate(value, depth + 1) for key, value in shape.items()}
+            case list() if depth <= _DEEPEST:
+                return [self._imitate(value, depth + 1) for value in shape or ["", ""]]
+            case bool():
+                return shape
+            case int():  # no larger than the example, because it may stand for a scale
+                return self._draw.randrange(1, max(shape, 1) + 1)
+            case float():
+                return round(self._draw.random(), 2)
+            case str() if "|" in shape:  # "low|high" shows what there is to choose from
+                return self.choose("", [option.strip() for option in shape.split("|")])
+            case str():
+                return self._term()
+        return None
 
 
 def _load(path: Path, kind: type[T]) -> T:

@@ -55,14 +55,19 @@ def decode(body: bytes, kind: type[T]) -> T:
     try:
         return msgspec.json.decode(body, type=kind)
     except msgspec.ValidationError as error:
-        what, _, path = str(error).partition(" - at `$")
-        param = path.rstrip("`").lstrip(".") or None
-        if missing := re.match(r"Object missing required field `(\w+)`", what):
-            raise missing_parameter(f"{param}.{missing[1]}" if param else missing[1]) from None
-        raise invalid(param, f"{what}.") from None
+        raise wrong_field(str(error)) from None
     except _NOT_JSON as error:
         message = f"We could not parse the JSON body of your request: {error}."
         raise RequestError(400, message) from None
+
+
+def wrong_field(said: str) -> RequestError:
+    """Return the answer to a field that is missing or wrong, as a decoder's error says."""
+    what, _, path = said.partition(" - at `$")
+    param = path.rstrip("`").lstrip(".") or None
+    if missing := re.match(r"Object missing required field `(\w+)`", what):
+        return missing_parameter(f"{param}.{missing[1]}" if param else missing[1])
+    return invalid(param, f"{what}.")
 
 
 def read_json(text: bytes) -> Any:

@@ -9,13 +9,21 @@ Source: OpenAI's API reference for responses, and what its Python client accepts
 from __future__ import annotations
 
 import itertools
-from typing import Annotated, Any, Literal
+import re
+from typing import Annotated, Any
 
 import msgspec
 
 from agentlab._support.fields import Text
 from agentlab.endpoint.answers.answer import Answer, Choice
-from agentlab.endpoint.contract.openai_json import Json, decode, event, invalid, unsupported
+from agentlab.endpoint.contract.openai_json import (
+    Json,
+    decode,
+    event,
+    invalid,
+    unsupported,
+    wrong_field,
+)
 from agentlab.endpoint.contract.request import (
     MOST_ITEMS,
     ChatRequest,
@@ -26,26 +34,8 @@ from agentlab.endpoint.contract.request import (
 )
 
 
-class _Format(msgspec.Struct):
-    type: Literal["text", "json_object", "json_schema"] = "text"
-    name: str | None = None
-    schema: Json | None = None
-    strict: bool | None = None
-
-
 class _TextOptions(msgspec.Struct):
-    format: _Format | None = None
-
-
-class _NamedTool(msgspec.Struct):
-    type: Literal["function"]
-    name: Text
-
-
-class _Tool(_NamedTool):
-    description: str | None = None
-    parameters: Json | None = None
-    strict: bool | None = None
+    format: Json | None = None
 
 
 class ResponsesRequest(msgspec.Struct):
@@ -57,8 +47,8 @@ class ResponsesRequest(msgspec.Struct):
     stream: bool | None = None
     max_output_tokens: Tokens | None = None
     temperature: Temperature | None = None
-    tools: Annotated[list[_Tool], msgspec.Meta(max_length=128)] | None = None
-    tool_choice: ToolChoice | _NamedTool | None = None
+    tools: Annotated[list[Json], msgspec.Meta(max_length=128)] | None = None
+    tool_choice: ToolChoice | Json | None = None
     parallel_tool_calls: bool | None = None
     text: _TextOptions | None = None
     previous_response_id: str | None = None
@@ -95,18 +85,21 @@ def as_chat(request: ResponsesRequest) -> ChatRequest:
     if request.tools:
         choice = request.tool_choice
         fields |= {
-            "tools": [{"function": tool} for tool in request.tools],
-            "tool_choice": {"function": choice} if isinstance(choice, _NamedTool) else choice,
+            "tools": [_nested(tool) for tool in request.tools],
+            "tool_choice": _nested(choice) if isinstance(choice, dict) else choice,
             "parallel_tool_calls": request.parallel_tool_calls,
         }
-    if (form := request.text and request.text.format) and form.type != "text":
-        schema = {"name": form.name, "schema": form.schema or {}, "strict": form.strict}
-        schemas = {"json_schema": schema} if form.type == "json_schema" else {}
-        fields["response_format"] = {"type": form.type, **schemas}
+    if form := request.text and request.text.format:
+        schema = form if form.get("type") == "json_schema" else None
+        fields["response_format"] = {"type": form.get("type", "text"), "json_schema": schema}
     try:
-        return msgspec.convert(fields, ChatRequest, from_attributes=True)
+        return msgspec.convert(fields, ChatRequest)
     except (msgspec.ValidationError, RecursionError) as error:
-        raise invalid("input", f"{error}.") from None
+        raise wrong_field(re.sub(r"\$\.messages.*", "$.input`", str(error))) from None
+
+
+def _nested(tool: Json) -> Json:
+    return {"type": tool.get("type"), "function": tool}
 
 
 def _messages(request: ResponsesRequest) -> list[Json]:
@@ -213,6 +206,7 @@ class Responses:
     def _frame(self, status: str) -> Json:
         request = self._request
         choice = request.tool_choice
+        unsaid = {"description": None, "parameters": None, "strict": None}
         return {
             "id": f"resp_{self._id}",
             "object": "response",
@@ -229,9 +223,9 @@ class Responses:
             "previous_response_id": None,
             "store": False,
             "temperature": request.temperature,
-            "text": {"format": request.text.format if request.text else {"type": "text"}},
+            "text": {"format": (request.text and request.text.format) or {"type": "text"}},
             "tool_choice": "auto" if choice is None else choice,
-            "tools": request.tools or [],
+            "tools": [unsaid | tool for tool in request.tools or []],
             "top_p": None,
             "truncation": "disabled",
             "usage": None,
