@@ -172,24 +172,16 @@ class Writer:
 
     def _up_to(self, limit: int, *, words: bool) -> str:
         """Return about `limit` words in whole sentences, or at most so many characters."""
-
-        def size(text: str) -> int:
-            return len(text.split()) if words else len(text) + 1
-
-        rest = self._take(1000)
         said: list[str] = []
-        room = limit
-        while rest and size(rest[0]) <= room:
-            said.append(rest.pop(0))
-            room -= size(said[-1])
-        # The last sentence is the one that fits best, or none, if that is nearer still.
-        last = min(rest, key=lambda sentence: abs(room - size(sentence)), default="")
-        if abs(room - size(last)) < room and (words or size(last) <= room):
-            said.append(last)
-        if said:
-            return " ".join(said)
-        text = " ".join(rest)
-        return " ".join(text.split()[:limit]) if words else text[:limit].rstrip()
+        room, sentence = limit, ""
+        for sentence in self._take(1000):
+            size = len(sentence.split()) if words else len(sentence) + 1
+            if size > room + words * size // 2:  # it is nearer without this one
+                break
+            said.append(sentence)
+            room -= size
+        first = " ".join(sentence.split()[:limit]) if words else sentence[:limit]
+        return " ".join(said) or first
 
     def _take(self, many: int) -> list[str]:
         """Return up to `many` sentences that were not said yet; fewer when the bank runs out."""

@@ -40,15 +40,6 @@ class Events:
     It has `begun` once an event held a token: content, reasoning, a refusal or a tool call. It has
     `ended` once the last event was seen whole; many clients do not wait after it. `counts` are
     the tokens that the latest event named, `times` what another lab told.
-
-    Example:
-        >>> events = Events()
-        >>> events.feed(b': wait\\n\\ndata: {"choices": [{"delta": {"content": "Hel')
-        >>> events.begun
-        False
-        >>> events.feed(b'lo"}}]}\\n\\ndata: [DONE]\\n\\n')
-        >>> events.begun, events.ended
-        (True, True)
     """
 
     def __init__(self) -> None:

@@ -24,9 +24,7 @@ from agentlab.endpoint.contract.request import MOST_ITEMS, Name
 from agentlab.endpoint.contract.tokens import count_all
 
 _DIMENSIONS = 1536
-_MOST_TOKENS = 300_000
-"""In all inputs of a request. Source: OpenAI's API reference for embeddings."""
-
+_MOST_TOKENS = 300_000  # in all inputs of a request, as OpenAI's API reference says
 _SLICE = 10_000  # parts of a text that are worked on without a pause: a few milliseconds
 _WORD = re.compile(r"\w+")
 _Tokens = Annotated[list[int], msgspec.Meta(min_length=1, max_length=8192)]
@@ -52,11 +50,7 @@ class EmbeddingRequest(msgspec.Struct):
 
 
 def parse_embeddings(body: bytes) -> EmbeddingRequest:
-    """Read an embedding request.
-
-    Raises:
-        RequestError: 400, naming the field.
-    """
+    """Read an embedding request; raise a RequestError of status 400 that names a wrong field."""
     request = decode(body, EmbeddingRequest)
     if isinstance(request.input, list) and len({isinstance(e, int) for e in request.input}) > 1:
         raise invalid("input", "give texts, or lists of tokens, or one list of tokens.")
@@ -66,8 +60,7 @@ def parse_embeddings(body: bytes) -> EmbeddingRequest:
 async def answer_to(request: EmbeddingRequest, id: str) -> Answer:
     """Return the answer's size: it is read (prefill) and has no words.
 
-    Raises:
-        RequestError: 400, if the texts are too long together.
+    Texts that are too long together are a RequestError of status 400.
     """
     prompt_tokens = await count_all(request.texts)
     if prompt_tokens > _MOST_TOKENS:
@@ -97,10 +90,7 @@ class Embeddings:
 
 
 async def embed(text: str, dimensions: int = _DIMENSIONS) -> list[float]:
-    """Return a unit vector for `text`, a function of its words alone.
-
-    The event loop turns between slices of what is long.
-    """
+    """Return a unit vector for `text`, a function of its words alone."""
     vector = [0.0] * dimensions
     for number, (part, weight) in enumerate(_parts(text), 1):
         digest = int.from_bytes(blake2b(part.encode(), digest_size=8).digest())

@@ -57,11 +57,7 @@ class ResponsesRequest(msgspec.Struct):
 
 
 def parse_responses(body: bytes) -> ResponsesRequest:
-    """Read a request.
-
-    Raises:
-        RequestError: 400, naming the field.
-    """
+    """Read a request; raise a RequestError of status 400 that names a wrong field."""
     request = decode(body, ResponsesRequest)
     for param in ("previous_response_id", "conversation", "background"):
         if getattr(request, param):
@@ -70,11 +66,7 @@ def parse_responses(body: bytes) -> ResponsesRequest:
 
 
 def as_chat(request: ResponsesRequest) -> ChatRequest:
-    """Return the chat request that asks the same.
-
-    Raises:
-        RequestError: 400, if an item or a tool is of a kind that a chat does not know.
-    """
+    """Return the chat request that asks the same, or raise a RequestError of status 400."""
     fields: Json = {
         "model": request.model,
         "messages": _messages(request),
