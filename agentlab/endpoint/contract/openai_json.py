@@ -65,6 +65,8 @@ def wrong_field(said: str) -> RequestError:
     """Return the answer to a field that is missing or wrong, as a decoder's error says."""
     what, _, path = said.partition(" - at `$")
     param = path.rstrip("`").lstrip(".") or None
+    if param and what.startswith("Expected `null`"):
+        return unsupported(param)
     if missing := re.match(r"Object missing required field `(\w+)`", what):
         return missing_parameter(f"{param}.{missing[1]}" if param else missing[1])
     return invalid(param, f"{what}.")
@@ -89,9 +91,9 @@ def invalid(param: str | None, what: str) -> RequestError:
     return RequestError(400, f"Invalid '{param}': {what}", param=param, code="invalid_value")
 
 
-def unsupported(param: str, why: str) -> RequestError:
+def unsupported(param: str) -> RequestError:
     """Return the answer to a field that the local model does not act on."""
-    message = f"'{param}' is not supported{why}; leave it out."
+    message = f"'{param}' is not supported by the local model; leave it out."
     return RequestError(400, message, param=param, code="unsupported_parameter")
 
 

@@ -6,7 +6,7 @@ Source: OpenAI's API reference for chat completions, and what its Python client 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 import msgspec
 
@@ -15,7 +15,6 @@ from agentlab.endpoint.contract.json_schema import Budget, problem
 from agentlab.endpoint.contract.openai_json import (
     Json,
     RequestError,
-    decode,
     invalid,
     missing_parameter,
     unsupported,
@@ -111,7 +110,8 @@ class Form(msgspec.Struct):
 class ChatRequest(msgspec.Struct):
     """The fields of a chat request that the local model acts on; it ignores any other.
 
-    There is none whose fields do not fit together: to make one raises a RequestError of status 400.
+    There is none whose fields do not fit together, or that asks for what the local model cannot do:
+    to make one raises a RequestError of status 400, whose `param` names the field.
     """
 
     model: Name
@@ -130,9 +130,9 @@ class ChatRequest(msgspec.Struct):
     response_format: Form | None = None
     logprobs: bool | None = None
     top_logprobs: int | None = None
-    functions: Any = None
-    function_call: Any = None
-    modalities: list[str] | None = None
+    functions: None = None
+    function_call: None = None
+    modalities: list[Literal["text"]] | None = None
 
     def __post_init__(self) -> None:
         for check in (_check_support, _check_tools, _check_form, _check_schemas, _check_calls):
@@ -172,29 +172,13 @@ class ChatRequest(msgspec.Struct):
         return [(names[m.tool_call_id or ""], m.text) for m in since if m.role == "tool"]
 
 
-def parse_chat(body: bytes) -> ChatRequest:
-    """Read a chat request.
-
-    Raises:
-        RequestError: 400, if it is not JSON, if a field is missing or of the wrong type or out of
-            range, or if it asks for what the local model cannot do; `param` names the field.
-    """
-    return decode(body, ChatRequest)
-
-
 def _check_support(request: ChatRequest) -> None:
     if request.max_tokens is not None and request.max_completion_tokens is not None:
         both = "'max_tokens' and 'max_completion_tokens'"
         message = f"Setting {both} at the same time is not supported."
         raise RequestError(400, message, code="invalid_parameter_combination")
-    asked = {
-        "logprobs": request.logprobs or request.top_logprobs,
-        "functions": request.functions,
-        "function_call": request.function_call,
-        "modalities": request.modalities not in (None, ["text"]),
-    }
-    for param in filter(asked.get, asked):
-        raise unsupported(param, " by the local model")
+    if request.logprobs or request.top_logprobs:
+        raise unsupported("logprobs")
 
 
 def _check_tools(request: ChatRequest) -> None:

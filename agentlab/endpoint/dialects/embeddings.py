@@ -19,7 +19,7 @@ import msgspec
 
 from agentlab._support.fields import Text
 from agentlab.endpoint.answers.answer import Answer, Said
-from agentlab.endpoint.contract.openai_json import Json, decode, invalid
+from agentlab.endpoint.contract.openai_json import Json, invalid
 from agentlab.endpoint.contract.request import MOST_ITEMS, Name
 from agentlab.endpoint.contract.tokens import count_all
 
@@ -39,6 +39,10 @@ class EmbeddingRequest(msgspec.Struct):
     dimensions: Annotated[int, msgspec.Meta(ge=1, le=_DIMENSIONS)] | None = None
     encoding_format: Literal["float", "base64"] | None = None
 
+    def __post_init__(self) -> None:
+        if isinstance(self.input, list) and len({isinstance(e, int) for e in self.input}) > 1:
+            raise invalid("input", "give texts, or lists of tokens, or one list of tokens.")
+
     @property
     def texts(self) -> Iterator[str]:
         """The texts; one that comes as token numbers is those numbers."""
@@ -47,14 +51,6 @@ class EmbeddingRequest(msgspec.Struct):
             given = [given]
         for each in given:
             yield each if isinstance(each, str) else " ".join(map(str, each))
-
-
-def parse_embeddings(body: bytes) -> EmbeddingRequest:
-    """Read an embedding request; raise a RequestError of status 400 that names a wrong field."""
-    request = decode(body, EmbeddingRequest)
-    if isinstance(request.input, list) and len({isinstance(e, int) for e in request.input}) > 1:
-        raise invalid("input", "give texts, or lists of tokens, or one list of tokens.")
-    return request
 
 
 async def answer_to(request: EmbeddingRequest, id: str) -> Answer:

@@ -18,7 +18,6 @@ from agentlab._support.fields import Text
 from agentlab.endpoint.answers.answer import Answer, Choice
 from agentlab.endpoint.contract.openai_json import (
     Json,
-    decode,
     event,
     invalid,
     unsupported,
@@ -51,18 +50,13 @@ class ResponsesRequest(msgspec.Struct):
     tool_choice: ToolChoice | Json | None = None
     parallel_tool_calls: bool | None = None
     text: _TextOptions | None = None
-    previous_response_id: str | None = None
-    conversation: Any = None
+    previous_response_id: None = None
+    conversation: None = None
     background: bool | None = None
 
-
-def parse_responses(body: bytes) -> ResponsesRequest:
-    """Read a request; raise a RequestError of status 400 that names a wrong field."""
-    request = decode(body, ResponsesRequest)
-    for param in ("previous_response_id", "conversation", "background"):
-        if getattr(request, param):
-            raise unsupported(param, ": the endpoint keeps no responses")
-    return request
+    def __post_init__(self) -> None:
+        if self.background:
+            raise unsupported("background")
 
 
 def as_chat(request: ResponsesRequest) -> ChatRequest:
