@@ -86,12 +86,7 @@ class Framed(NamedTuple):
 
 
 def unframe(prompt: str) -> Framed:
-    """Take a framework's words about the task away; a plain prompt is all task.
-
-    Example:
-        >>> unframe("\\nCurrent Task: Describe tides.\\n\\nProvide your complete response:").task
-        'Describe tides.'
-    """
+    """Take a framework's words about the task away; a plain prompt is all task."""
     framed = prompt.strip()
     if not framed.startswith(_FRAME):
         return Framed(prompt)

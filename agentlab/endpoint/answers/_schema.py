@@ -50,14 +50,10 @@ def build(
     optional: bool = True,
     budget: Budget | None = None,
 ) -> Any:
-    """Build a value that `schema` admits, within a budget that others may share.
+    """Build a value that `schema` admits, within a budget that others may share, or CannotFill.
 
-    Args:
-        draw: Decides what only a pattern describes.
-        optional: Whether properties that are not required are filled in, too.
-
-    Raises:
-        CannotFill: If it cannot be built, or not within the budget.
+    `draw` decides what only a pattern describes. Properties that are not required are filled in
+    if they are `optional`.
     """
     validator_of(schema)
     budget = budget or Budget()

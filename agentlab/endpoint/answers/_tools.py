@@ -44,11 +44,7 @@ _WHOLE = frozenset("task question query input prompt request instruction message
 
 
 def calls(request: ChatRequest, prompt: str, writer: Writer, draw: random.Random) -> list[Call]:
-    """Return what the model calls in this turn; nothing if it speaks instead.
-
-    Raises:
-        CannotFill: If a tool's parameters ask for what cannot be built.
-    """
+    """Return what the model calls in this turn, or raise CannotFill; nothing if it speaks."""
     chosen = _chosen(request, prompt)
     if request.parallel_tool_calls is False:
         chosen = chosen[:1]

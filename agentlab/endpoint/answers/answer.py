@@ -61,10 +61,8 @@ class Choice(msgspec.Struct, frozen=True):
 class Said(msgspec.Struct, frozen=True):
     """What is said in answer to a request, before it has an id and a time.
 
-    Attributes:
-        completion_tokens: The tokens of all choices, as they are billed.
-        longest_tokens: Those of the longest choice: choices are decoded side by side.
-        fixed: True if every request of its kind is told the same.
+    Choices are billed together, and decoded side by side, in the time of the longest one. `fixed`
+    is True if every request of its kind is told the same.
     """
 
     choices: list[Choice]
@@ -159,8 +157,7 @@ def _choice(turn: Turn, request: ChatRequest, id_stem: str) -> Choice:
 def take(request: ChatRequest, replies: Replies, generator: Callable[[], random.Random]) -> Turn:
     """Take the model's turn; what `generator` makes decides what the request leaves open.
 
-    Raises:
-        RequestError: 400, if a schema asks for what the local model cannot build.
+    A schema that asks for what the local model cannot build is a RequestError of status 400.
     """
     said = (text for role, text in reversed(request.turns) if role == "user")
     prompt = glance(next(said, ""))

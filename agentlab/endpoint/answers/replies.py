@@ -67,11 +67,7 @@ class Replies:
 
     @classmethod
     def load(cls, folder: Path) -> Replies:
-        """Read `course.yaml`, `english.yaml` and `korean.yaml`.
-
-        Raises:
-            ConfigError: If a file is missing or wrong, naming the file and the field.
-        """
+        """Read the three files; a ConfigError names the file and the field that is wrong."""
         return cls(
             _load(folder / "course.yaml", list[Prepared]),
             _load(folder / "english.yaml", Phrases),

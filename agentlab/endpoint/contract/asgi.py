@@ -105,20 +105,13 @@ class Bodies:
 
     def _check(self, size_bytes: int) -> None:
         if size_bytes > self._most_bytes:
-            raise RequestError(
-                413,
-                f"The request body is over {self._most_bytes:,} bytes; send a shorter one, or "
-                "serve with another AGENTLAB_MAX_BODY_BYTES.",
-                code="request_too_large",
-            )
+            what = f"The request body is over {self._most_bytes:,} bytes; send a shorter one, or "
+            message = what + "serve with another AGENTLAB_MAX_BODY_BYTES."
+            raise RequestError(413, message, code="request_too_large")
         if self._held_bytes > self._most_held_bytes:
-            raise RequestError(
-                503,
-                f"The requests in flight hold {self._held_bytes:,} bytes already; try again later.",
-                kind="server_error",
-                code="overloaded",
-                retry_after_s=1.0,
-            )
+            what = f"The requests in flight hold {self._held_bytes:,} bytes already"
+            message = f"{what}; try again later."
+            raise RequestError(503, message, kind="server_error", retry_after_s=1.0)
 
 
 async def read_body(scope: Scope, receive: Receive) -> bytes:

@@ -47,11 +47,7 @@ class RequestError(Exception):
 
 
 def decode(body: bytes, kind: type[T]) -> T:
-    """Read a request's body.
-
-    Raises:
-        RequestError: 400, if it is not JSON, or naming the field that is wrong.
-    """
+    """Read a request's body; raise a RequestError of status 400 that names the wrong field."""
     try:
         return msgspec.json.decode(body, type=kind)
     except msgspec.ValidationError as error:
@@ -154,27 +150,14 @@ _FIXED = _forms(
 
 
 def refused(status: int, answer: bytes, asked: Collection[str]) -> set[str]:
-    """Return those of the parameters `asked` that an answer refuses, and that may be left out.
-
-    Example:
-        >>> body = b'{"error": {"param": "temperature", "code": "unsupported_value"}}'
-        >>> refused(400, body, {"model": "m", "temperature": 0})
-        {'temperature'}
-        >>> refused(400, b'{"error": {"message": "max_tokens is too large"}}', {"max_tokens"})
-        set()
-    """
+    """Return those of the parameters `asked` that an answer refuses, and that may be left out."""
     if status not in _REFUSALS:
         return set()
     return _named(answer.decode(errors="replace")) & set(asked)
 
 
 def without(asked: Json, names: Collection[str]) -> Json:
-    """Return the question without these parameters, a limit by its other name if that may stay.
-
-    Example:
-        >>> without({"max_completion_tokens": 9, "seed": 1}, ["max_completion_tokens", "seed"])
-        {'max_tokens': 9}
-    """
+    """Return the question without these parameters, a limit by its other name if that may stay."""
     kept = {name: value for name, value in asked.items() if name not in names}
     for name, other in _LENGTHS.items():
         if name in asked and name in names and other not in names:

@@ -231,20 +231,15 @@ def _check_calls(request: ChatRequest) -> None:
         where = f"messages[{index}]"
         if message is not None and message.role == "tool":
             if message.tool_call_id not in waiting:
-                raise invalid(
-                    f"{where}.role",
-                    "messages with role 'tool' must be a response to a preceding message with "
-                    f"'tool_calls'; no call {message.tool_call_id!r} waits for one.",
-                )
+                what = "messages with role 'tool' must be a response to a preceding message with "
+                which = f"'tool_calls'; no call {message.tool_call_id!r} waits for one."
+                raise invalid(f"{where}.role", what + which)
             waiting.discard(message.tool_call_id)
             continue
         if waiting:
-            raise invalid(
-                where,
-                "an assistant message with 'tool_calls' must be followed by tool messages "
-                "responding to each 'tool_call_id'; these have none: "
-                f"{', '.join(sorted(waiting))}.",
-            )
+            what = "an assistant message with 'tool_calls' must be followed by tool messages "
+            which = "responding to each 'tool_call_id'; these have none: "
+            raise invalid(where, f"{what}{which}{', '.join(sorted(waiting))}.")
         if message is not None:
             waiting = {call.id for call in message.tool_calls or []}
             if message.content is None and not waiting and message.role != "assistant":

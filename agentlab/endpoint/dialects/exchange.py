@@ -43,9 +43,7 @@ class Exchange:
     async def run(self, receive: Receive, send: Send, *, stream: bool) -> None:
         """See the exchange through.
 
-        Raises:
-            QueueFull: If the batch has no place for it; nothing has been sent then.
-            ClientGone: If the client hung up before the answer was complete.
+        It raises QueueFull, before anything is sent, or ClientGone if the client hung up.
         """
         self._span.prompt_tokens = self._said.prompt_tokens
         self._live.submit(self._job)
