@@ -35,8 +35,8 @@ if __name__ == "__main__":  # run as a script, this folder is the path; the modu
 from agentlab.endpoint.answers.answer import take
 from agentlab.endpoint.answers.replies import Replies
 from agentlab.endpoint.contract.json_schema import admits
-from agentlab.endpoint.contract.openai_json import RequestError
-from agentlab.endpoint.contract.request import ChatRequest, parse_chat
+from agentlab.endpoint.contract.openai_json import RequestError, decode
+from agentlab.endpoint.contract.request import ChatRequest
 from agentlab.endpoint.contract.tokens import count_tokens, split
 from agentlab.endpoint.dialects.embeddings import embed
 from agentlab.settings import DATA
@@ -239,7 +239,7 @@ class Call:
         Raises:
             RequestError: 400, where the request is none that OpenAI would take.
         """
-        asked: ChatRequest = parse_chat(json.dumps(self.body).encode())
+        asked: ChatRequest = decode(json.dumps(self.body).encode(), ChatRequest)
         turn = take(asked, _replies(), lambda: random.Random(secrets.randbits(64)))
         if turn.calls:
             return Answer(None, "tool_calls", calls=turn.calls)
@@ -410,11 +410,8 @@ def anew(text: str, number: int, asked: ChatRequest) -> str:
         value = None
     if isinstance(value, dict | list):
         other = _reworded(value, opener)
-        fits = form is None or admits(form.definition, other)
+        fits = form is None or admits(form.schema, other)
         return json.dumps(other if fits else value, ensure_ascii=False)
-    for marker in ("Final Answer: ", "Thought: "):
-        if marker in text:
-            return text.replace(marker, marker + opener, 1)
     return opener + text
 
 

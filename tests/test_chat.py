@@ -9,8 +9,8 @@ import openai.types.chat as openai_types
 import pytest
 
 from agentlab.endpoint.answers.answer import Answer, Choice, Said
-from agentlab.endpoint.contract.openai_json import RequestError
-from agentlab.endpoint.contract.request import parse_chat
+from agentlab.endpoint.contract.openai_json import RequestError, decode
+from agentlab.endpoint.contract.request import ChatRequest
 from agentlab.endpoint.dialects import chat
 
 USER = {"role": "user", "content": "Hello"}
@@ -27,25 +27,27 @@ def test_content_parts_are_read_as_text():
         {"type": "image_url"},
         {"type": "text", "text": "two"},
     ]
-    request = parse_chat(body(messages=[{"role": "user", "content": parts}]))
+    request = decode(body(messages=[{"role": "user", "content": parts}]), ChatRequest)
     assert request.turns == [("user", "one\ntwo")]
 
 
 def test_null_is_the_same_as_nothing():
     """Clients send null for what they leave out."""
-    request = parse_chat(body(stop=None, n=None, max_tokens=None, stream=None, temperature=None))
+    request = decode(
+        body(stop=None, n=None, max_tokens=None, stream=None, temperature=None), ChatRequest
+    )
     assert (request.stops, request.limit_tokens, request.wants_usage) == ([], None, False)
 
 
 def test_fields_of_other_servers_are_let_pass():
     """top_p, user, metadata and what is yet to come do not break a client."""
-    assert parse_chat(body(top_p=0.9, user="u", metadata={"a": "b"}, x_new=1)).model == "m"
+    assert decode(body(top_p=0.9, user="u", metadata={"a": "b"}, x_new=1), ChatRequest).model == "m"
 
 
 @pytest.mark.parametrize("field", ["max_tokens", "max_completion_tokens"])
 def test_either_name_limits_the_tokens(field: str):
     """The old and the new name of the same limit."""
-    assert parse_chat(body(**{field: 5})).limit_tokens == 5
+    assert decode(body(**{field: 5}), ChatRequest).limit_tokens == 5
 
 
 @pytest.mark.parametrize(
@@ -75,7 +77,7 @@ def test_either_name_limits_the_tokens(field: str):
 def test_a_bad_request_is_told_what_and_where(text: bytes, param: str | None, words: str):
     """400 in OpenAI's shape: the message says what, `param` says where."""
     with pytest.raises(RequestError) as error:
-        parse_chat(text)
+        decode(text, ChatRequest)
     problem = error.value.body["error"]
     assert (error.value.status, problem["type"]) == (400, "invalid_request_error")
     assert problem["param"] == param
@@ -85,7 +87,7 @@ def test_a_bad_request_is_told_what_and_where(text: bytes, param: str | None, wo
 def answered(**fields: Any) -> chat.Chat:
     choices = [Choice(["a", " b"], "stop"), Choice(["c"], "length")]
     said = Said(choices, prompt_tokens=3, completion_tokens=3, longest_tokens=2)
-    return chat.Chat(parse_chat(body(**fields)), Answer("c", said), created=1)
+    return chat.Chat(decode(body(**fields), ChatRequest), Answer("c", said), created=1)
 
 
 def test_a_completion_is_what_the_openai_client_expects():

@@ -89,15 +89,6 @@ def test_a_tool_is_called_and_the_loop_ends(crewai: Any):
     assert t.requests == 2
 
 
-def test_react_without_function_calling(crewai: Any):
-    """The tool is called by an Action line, with its own argument's name."""
-    sailor = agent(crewai, "Sailor", tools=[tides(crewai)])
-    object.__setattr__(sailor.llm, "supports_function_calling", lambda: False)
-    output, t = run(crewai, [sailor], agent=sailor, description="When are the tides in Incheon?")
-    assert "Incheon: 06:12 and 18:40" in output.raw
-    assert t.requests == 2
-
-
 def test_output_pydantic(crewai: Any):
     """A task's output as a model."""
     writer = agent(crewai, "Writer")

@@ -18,7 +18,6 @@ from agentlab.classroom._board import Board
 from agentlab.classroom._fair import FairQueue, Shares
 from agentlab.endpoint import presets
 from agentlab.endpoint.contract.asgi import (
-    Again,
     Model,
     Receive,
     Scope,
@@ -110,9 +109,8 @@ class Room:
             return
         self.board.begin(span)
         if not self._open.is_set():
-            body = await read_body(scope, receive)
+            await read_body(scope, receive)
             await unless_gone(receive, self._reopened((span.learner or "", span.agent)))
-            receive = Again(body, receive)
         await self._front(span.learner or "")(scope, receive, send, span)
 
     def change(self, controls: Controls) -> None:

@@ -87,7 +87,7 @@ class Settings:
             FileError: If it cannot be read, or a value in it cannot work, with line and column.
             ConfigError: If another value cannot work.
         """
-        read = yaml_file.load(Path(file), cls, what="settings file")
+        read = yaml_file.LocatedFile(Path(file), what="settings file").decode(cls)
         return cls(**(dataclasses.asdict(read) | _environment() | given))
 
     def dollars(self, prompt_tokens: int, answer_tokens: int) -> float | None:

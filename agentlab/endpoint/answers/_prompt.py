@@ -4,8 +4,7 @@ A stand-in cannot understand a prompt, but it can obey its form. Where a prompt 
 of earlier steps, only what follows its last instruction about form ("Answer in this format:") is
 taken as the form asked for; headings before that belong to what was given.
 
-The patterns here take time in proportion to a text's length, whatever the text: none may try again
-from every place what it has read already.
+The patterns take time in proportion to a text's length, whatever the text.
 """
 
 from __future__ import annotations
@@ -13,6 +12,7 @@ from __future__ import annotations
 import json
 import re
 from contextlib import suppress
+from functools import lru_cache
 from typing import Any, Literal, NamedTuple
 
 Unit = Literal["sentences", "bullets", "paragraphs", "words", "characters"]
@@ -37,17 +37,15 @@ _WORDS = {
 }  # fmt: skip
 _DIGITS = r"(?<!\d)\d{1,9}"
 _MANY = rf"({_DIGITS}|{'|'.join(_WORDS)})"
-# (unit, words of which one must be there, how the length is put): looking for a word costs far
-# less than looking for a pattern, and most prompts have none of them.
-_LENGTHS: list[tuple[Unit, str, str]] = [
-    ("sentences", "sentence", rf"(?i:{_MANY}[ -](?:\w+ )?sentences?\b)"),
-    ("bullets", "bullet point item", rf"(?i:{_MANY}[ -](?:\w+ )?(?:bullets?|points?|items?)\b)"),
-    ("paragraphs", "paragraph", rf"(?i:{_MANY}[ -](?:\w+ )?paragraphs?\b)"),
-    ("words", "word", rf"(?i:{_MANY}[ -](?:\w+ )?words?\b)"),
-    ("sentences", "문장", rf"{_MANY}\s*(?:개의\s*)?문장"),
-    ("bullets", "항목 요점 글머리", rf"{_MANY}\s*(?:개의\s*|개\s*)(?:항목|요점|글머리)"),
-    ("paragraphs", "문단 단락", rf"{_MANY}\s*(?:개의\s*)?(?:문단|단락)"),
-    ("characters", "자", rf"({_DIGITS})\s*자\b"),
+_LENGTHS: list[tuple[Unit, str]] = [
+    ("sentences", rf"(?i:{_MANY}[ -](?:\w+ )?sentences?\b)"),
+    ("bullets", rf"(?i:{_MANY}[ -](?:\w+ )?(?:bullets?|points?|items?)\b)"),
+    ("paragraphs", rf"(?i:{_MANY}[ -](?:\w+ )?paragraphs?\b)"),
+    ("words", rf"(?i:{_MANY}[ -](?:\w+ )?words?\b)"),
+    ("sentences", rf"{_MANY}\s*(?:개의\s*)?문장"),
+    ("bullets", rf"{_MANY}\s*(?:개의\s*|개\s*)(?:항목|요점|글머리)"),
+    ("paragraphs", rf"{_MANY}\s*(?:개의\s*)?(?:문단|단락)"),
+    ("characters", rf"({_DIGITS})\s*자\b"),
 ]
 _PHRASE = (  # up to the end of the clause, or to words about its length
     r"(.+?)(?:[.:;?!\n]|, (?:in|with|as)\b| (?:in|as) JSON\b"
@@ -74,12 +72,7 @@ _END = re.compile(r"\n\n(?:Provide your complete response:|Begin! )")
 
 
 def glance(text: str) -> str:
-    """Return the text, or the beginning and the end of one that is too long to be read whole.
-
-    Example:
-        >>> len(glance("long " * 100_000)) < 20_000
-        True
-    """
+    """Return the text, or the beginning and the end of one that is too long to be read whole."""
     half = _READ // 2
     return text if len(text) <= _READ else f"{text[:half]}\n{text[-half:]}"
 
@@ -93,12 +86,7 @@ class Framed(NamedTuple):
 
 
 def unframe(prompt: str) -> Framed:
-    """Take a framework's words about the task away; a plain prompt is all task.
-
-    Example:
-        >>> unframe("\\nCurrent Task: Describe tides.\\n\\nProvide your complete response:").task
-        'Describe tides.'
-    """
+    """Take a framework's words about the task away; a plain prompt is all task."""
     framed = prompt.strip()
     if not framed.startswith(_FRAME):
         return Framed(prompt)
@@ -121,6 +109,7 @@ class Asked(NamedTuple):
     given: list[str]  # headings of earlier results that the prompt carries
 
 
+@lru_cache(maxsize=256)  # the same prompt comes again and again
 def read(prompt: str) -> Asked:
     """Read the form that `prompt` asks for.
 
@@ -175,9 +164,8 @@ def _topic(prompt: str) -> str:
 
 
 def _length(prompt: str) -> tuple[int, Unit] | None:
-    lowered = prompt.lower()
-    for unit, words, pattern in _LENGTHS:
-        if any(word in lowered for word in words.split()) and (found := re.search(pattern, prompt)):
+    for unit, pattern in _LENGTHS:
+        if found := re.search(pattern, prompt):
             number = found[1].lower()
             return (_WORDS.get(number) or int(number), unit)
     return None

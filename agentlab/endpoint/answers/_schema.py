@@ -16,14 +16,14 @@ from agentlab.endpoint.contract.json_schema import (
     Budget,
     CannotFill,
     Schema,
-    count_looks,
+    admits,
     count_parts,
     resolve,
     validator_of,
 )
 
 _DEEP, _TOO_DEEP = 6, 40
-_EXPLAINED_STEPS = 500  # to explain takes a validator a thousand times as long as to check
+_PLAIN = ("null", "string", "number", "integer", "boolean")
 _FORMATS = {
     "date-time": "2026-01-15T09:30:00Z", "date": "2026-01-15", "time": "09:30:00Z",
     "duration": "PT30M", "email": "reader@example.com", "hostname": "example.com",
@@ -50,26 +50,16 @@ def build(
     optional: bool = True,
     budget: Budget | None = None,
 ) -> Any:
-    """Build a value that `schema` admits.
+    """Build a value that `schema` admits, within a budget that others may share, or CannotFill.
 
-    Args:
-        draw: Decides what only a pattern describes.
-        optional: Whether properties that are not required are filled in, too.
-        budget: What it may take; others may share it.
-
-    Raises:
-        CannotFill: If it cannot be built, or not within the budget.
+    `draw` decides what only a pattern describes. Properties that are not required are filled in
+    if they are `optional`.
     """
-    validator = validator_of(schema)
+    validator_of(schema)
     budget = budget or Budget()
     value = _Builder(schema, filler, draw, optional, budget).value(schema, "", 0)
-    before = budget.steps
-    count_looks(schema, value, budget)
-    if not validator.is_valid(value):
-        if before - budget.steps > _EXPLAINED_STEPS:
-            raise CannotFill("what it asks for does not fit together")
-        error = next(validator.iter_errors(value))
-        raise CannotFill(f"{error.message} (at {list(error.instance_path)})")
+    if not admits(schema, value, budget):
+        raise CannotFill("what it asks for does not fit together")
     return value
 
 
@@ -95,8 +85,6 @@ class _Builder:
         self._open = ["#"]  # the references that lead to where we are
 
     def value(self, schema: Any, name: str, depth: int) -> Any:
-        if depth > _TOO_DEEP:
-            raise CannotFill("it contains itself without an end")
         self._budget.spend()
         if not isinstance(schema, Mapping) or not schema:
             return self._text(name, {})
@@ -105,17 +93,28 @@ class _Builder:
         self._open.pop()
         return value
 
+    def _merged(self, schema: Schema, depth: int) -> Schema:
+        """Return the schema with its reference and its `allOf` put in."""
+        if depth > _TOO_DEEP:
+            raise CannotFill("it contains itself without an end")
+        self._budget.spend(len(schema))
+        parts = [resolve(self._root, schema["$ref"], self._budget)] if "$ref" in schema else []
+        parts += schema.get("allOf", [])
+        merged: dict[str, Any] = {k: v for k, v in schema.items() if k not in ("$ref", "allOf")}
+        for part in parts:
+            if isinstance(part, Mapping):
+                inner = self._merged(part, depth + 1)
+                properties = {**inner.get("properties", {}), **merged.get("properties", {})}
+                required = [*inner.get("required", []), *merged.get("required", [])]
+                self._budget.spend(len(properties) + len(required))
+                merged = {**inner, **merged}
+                if properties:
+                    merged |= {"properties": properties, "required": required}
+        return merged
+
     def _inner(self, schema: Schema, name: str, depth: int) -> Any:
-        if "const" in schema:
-            count_parts(schema["const"], self._budget)  # it may be given again and again
-            return schema["const"]
-        if "enum" in schema:
-            self._budget.spend(len(schema["enum"]))
-            if not schema["enum"]:
-                raise CannotFill("'enum' is empty")
-            chosen = self._filler.choose(name, schema["enum"])
-            count_parts(chosen, self._budget)
-            return chosen
+        if "const" in schema or "enum" in schema:
+            return self._given(schema, name)
         if options := schema.get("anyOf") or schema.get("oneOf"):
             return self.value(self._alternative(options, depth), name, depth + 1)
         match _type(schema):
@@ -129,38 +128,28 @@ class _Builder:
                 return self._number(schema, name, whole=kind == "integer")
             case "null":
                 return None
-            case "string":
+            case _:
                 return self._string(schema, name)
-            case other:
-                raise CannotFill(f"unknown type {other!r}")
 
-    def _merged(self, schema: Schema, depth: int) -> Schema:
-        """Return the schema with its reference and its `allOf` put in."""
-        self._budget.spend(len(schema))
-        parts = [resolve(self._root, schema["$ref"], self._budget)] if "$ref" in schema else []
-        parts += schema.get("allOf", [])
-        if depth > _TOO_DEEP:
-            raise CannotFill("it contains itself without an end")
-        merged: dict[str, Any] = {k: v for k, v in schema.items() if k not in ("$ref", "allOf")}
-        for part in parts:
-            if isinstance(part, Mapping):
-                inner = self._merged(part, depth + 1)
-                properties = {**inner.get("properties", {}), **merged.get("properties", {})}
-                required = [*inner.get("required", []), *merged.get("required", [])]
-                self._budget.spend(len(properties) + len(required))
-                merged = {**inner, **merged}
-                if properties:
-                    merged |= {"properties": properties, "required": required}
-        return merged
+    def _given(self, schema: Schema, name: str) -> Any:
+        if "const" in schema:
+            value = schema["const"]
+        elif schema["enum"]:
+            self._budget.spend(len(schema["enum"]))
+            value = self._filler.choose(name, schema["enum"])
+        else:
+            raise CannotFill("'enum' is empty")
+        count_parts(value, self._budget)  # it may be given again and again
+        return value
 
     def _alternative(self, options: Sequence[Any], depth: int) -> Any:
         """Return the first that is not null and does not lead back here; deep down, a plain one."""
 
         def rank(option: Any) -> tuple[bool, bool, bool]:
             kind = option.get("type") if isinstance(option, Mapping) else None
-            plain = kind in ("null", "string", "number", "integer", "boolean")
             # Where a client cut a circle open, it left the empty schema.
-            return (not option or self._again(option), depth > _DEEP and not plain, kind == "null")
+            again, deep = not option or self._again(option), depth > _DEEP
+            return (again, deep and kind not in _PLAIN, kind == "null")
 
         self._budget.spend(len(options))
         return min(options, key=rank)
@@ -178,8 +167,8 @@ class _Builder:
             for name, inner in properties.items()
             if name in required or (all_of_them and not self._again(inner))
         ]
-        names += [name for name in required if name not in properties]
-        return {name: self.value(properties.get(name, {}), name, depth + 1) for name in names}
+        every = dict.fromkeys([*names, *required])
+        return {name: self.value(properties.get(name, {}), name, depth + 1) for name in every}
 
     def _array(self, schema: Schema, name: str, depth: int) -> list[Any]:
         values = [self.value(item, name, depth + 1) for item in schema.get("prefixItems", [])]
@@ -220,10 +209,9 @@ class _Builder:
         if schema.get("format") in _FORMATS:
             return _FORMATS[schema["format"]]
         text = self._text(name, schema)
-        text = text[: int(schema.get("maxLength", len(text)))]
         least = int(schema.get("minLength", 0))  # 2.0 is a whole number there
         self._budget.spend(characters=least)
-        return text.ljust(least, ".")
+        return text[: int(schema.get("maxLength", len(text)))].ljust(least, ".")
 
     def _text(self, name: str, schema: Schema) -> str:
         text = self._filler.text(name, schema)
@@ -231,14 +219,13 @@ class _Builder:
         return text
 
     def _by_pattern(self, pattern: str) -> str:
-        self._budget.spend(characters=len(pattern))
         try:
             text = str(_Xeger(self._draw, self._budget).xeger(pattern))
         except CannotFill:
             raise
         except Exception as error:
             raise CannotFill(f"pattern {pattern!r} ({error})") from None
-        self._budget.spend(characters=len(text))
+        self._budget.spend(characters=len(text) + len(pattern))
         return text
 
 

@@ -8,10 +8,6 @@ A stand-in cannot judge what a tool is good for, but it can act as a model that 
 - a manager of CrewAI's hands its task to the coworker that suits it best.
 
 Arguments are taken from the prompt: proper names and quotations, numbers, or the task itself.
-
-Frameworks describe tools in words if a model is said to have no function calling. The model then
-asks for them in lines, after ReAct (Yao et al., 2022): Thought, Action, Action Input; then
-Observation; at last Final Answer.
 """
 
 from __future__ import annotations
@@ -22,17 +18,14 @@ import re
 from collections.abc import Sequence
 from typing import Any
 
-from agentlab.endpoint.answers._prompt import glance, unframe
+from agentlab.endpoint.answers._prompt import unframe
 from agentlab.endpoint.answers._schema import build
 from agentlab.endpoint.answers.replies import Writer
 from agentlab.endpoint.contract.json_schema import Budget, Schema
-from agentlab.endpoint.contract.request import ChatRequest, Function, NamedTool
+from agentlab.endpoint.contract.request import ChatRequest, Function, Tool
 
 Call = tuple[str, str]
 """The name of a function, and its arguments as JSON in a string."""
-
-Turns = Sequence[tuple[str, str]]
-"""A conversation as (role, text), oldest first."""
 
 _WORD = re.compile(r"[A-Za-z]{3,}|[\uac00-\ud7a3]{2,}")
 _IDLE = frozenset(
@@ -49,37 +42,24 @@ _MOST_COWORKERS = 100
 _COWORKERS = re.compile(r"following coworkers?: (.+?)\n")
 _WHOLE = frozenset("task question query input prompt request instruction message content".split())
 
-_TOOL = re.compile(r"^Tool Name: (.+)\nTool Arguments: ", re.MULTILINE)
-_NAMES = re.compile(r"one (?:name )?of \[([^\]\n]{1,2000})\]")
-_OBSERVATION = re.compile(r"^Observation: *", re.MULTILINE)
-_INPUT = {"type": "object", "properties": {"input": {"type": "string"}}, "required": ["input"]}
-
 
 def calls(request: ChatRequest, prompt: str, writer: Writer, draw: random.Random) -> list[Call]:
-    """Return what the model calls in this turn; nothing if it speaks instead.
-
-    Raises:
-        CannotFill: If a tool's parameters ask for what cannot be built.
-    """
+    """Return what the model calls in this turn, or raise CannotFill; nothing if it speaks."""
     chosen = _chosen(request, prompt)
     if request.parallel_tool_calls is False:
         chosen = chosen[:1]
-    if not chosen:
-        return []
-    as_form = isinstance(request.tool_choice, NamedTool)  # as structured output uses tools
-    filler, budget = _FromPrompt(prompt, writer, as_form=as_form), Budget()
-    return [_call(tool, filler, draw, budget) for tool in chosen]
-
-
-def _call(tool: Function, filler: _FromPrompt, draw: random.Random, budget: Budget) -> Call:
-    filler.start(tool)
-    value = build(tool.schema, filler, draw=draw, optional=filler.as_form, budget=budget)
-    return tool.name, json.dumps(value, ensure_ascii=False)
+    as_form = isinstance(request.tool_choice, Tool)  # as structured output uses tools
+    budget, made = Budget(), []
+    for tool in chosen:
+        filler = _FromPrompt(prompt, writer, _coworkers(tool), as_form=as_form)
+        value = build(tool.schema, filler, draw=draw, optional=as_form, budget=budget)
+        made.append((tool.name, json.dumps(value, ensure_ascii=False)))
+    return made
 
 
 def _chosen(request: ChatRequest, prompt: str) -> list[Function]:
     offered, choice = request.offered, request.tool_choice
-    if isinstance(choice, NamedTool):
+    if isinstance(choice, Tool):
         return [tool for tool in offered if tool.name == choice.function.name]
     called = {name for name, _ in request.results}
     if choice == "required":
@@ -115,22 +95,18 @@ def _coworkers(tool: Function) -> list[str]:
 
 
 class _FromPrompt:
-    """Fills arguments with what the prompt says; a form, where that is silent, with new words."""
+    """Fills a call's arguments with what the prompt says, and a form's with new words, too."""
 
-    def __init__(self, prompt: str, writer: Writer, *, as_form: bool = False):
-        self._writer, self.as_form, self._said = writer, as_form, prompt.lower()
+    def __init__(self, prompt: str, writer: Writer, people: list[str], *, as_form: bool):
+        self._writer, self._people, self._as_form = writer, people, as_form
         framed = unframe(prompt)
-        self._task = task = framed.task.strip()
-        self._context, self._words = framed.context or task, _words(task)
-        self._all_numbers = [float(number) for number in _NUMBER.findall(task)]
-        self._all_names = [*_QUOTED.findall(task), *_PROPER.findall(task)]
-        if not re.search("[A-Za-z]", task):
-            self._all_names += _KOREAN_NOUN.findall(task)
-
-    def start(self, tool: Function) -> None:
-        """Begin with the arguments of another call."""
-        self._people = _coworkers(tool)
-        self._names, self._numbers = iter(self._all_names), iter(self._all_numbers)
+        self._said, self._task = prompt.lower(), framed.task.strip()
+        self._context, self._words = framed.context or self._task, _words(self._task)
+        self._numbers = iter([float(number) for number in _NUMBER.findall(self._task)])
+        names = [*_QUOTED.findall(self._task), *_PROPER.findall(self._task)]
+        if not re.search("[A-Za-z]", self._task):
+            names += _KOREAN_NOUN.findall(self._task)
+        self._names = iter(names)
 
     def text(self, name: str, schema: Schema) -> str:
         words = _words(name.replace("_", " ")) | {name.lower()}
@@ -138,10 +114,10 @@ class _FromPrompt:
             return max(self._people, key=lambda who: len(_words(who) & self._words))
         if "context" in words:
             return self._context
-        if words & _WHOLE and not self.as_form:
+        if words & _WHOLE and not self._as_form:
             return self._task
         said = next(self._names, None)
-        return said or (self._writer.text(name, schema) if self.as_form else self._writer.topic)
+        return said or (self._writer.text(name, schema) if self._as_form else self._writer.topic)
 
     def choose(self, name: str, options: Sequence[Any]) -> Any:
         return next((each for each in options if str(each).lower() in self._said), options[0])
@@ -150,52 +126,3 @@ class _FromPrompt:
         fitting = (number for number in self._numbers if least <= number <= most)
         number = next(fitting, None)
         return self._writer.number(name, least, most, whole) if number is None else number
-
-
-def asks_for_react(turns: Turns) -> bool:
-    """Return True if the conversation asks for ReAct's lines."""
-    return any(
-        0 <= text.find("Action Input:") < text.rfind("Final Answer:")
-        for role, text in turns
-        if role != "assistant"
-    )
-
-
-def react(turns: Turns, writer: Writer, draw: random.Random) -> str:
-    """Return the lines that ask for one tool, or after its result the lines that answer.
-
-    Raises:
-        CannotFill: If a tool's parameters ask for what cannot be built.
-    """
-    for role, text in reversed(turns):
-        if role == "assistant" and (found := _OBSERVATION.search(text)):
-            return _final(writer.from_results([("", text[found.end() :].strip())]))
-    task = glance(next((text for role, text in turns if role == "user"), ""))
-    described = _described(glance("\n".join(text for role, text in turns if role != "assistant")))
-    chosen = _suitable(described, unframe(task).task) or described
-    if not chosen:
-        return _final(writer.write())
-    name, arguments = _call(chosen[0], _FromPrompt(task, writer), draw, Budget())
-    return f"Thought: {name} can help here.\nAction: {name}\nAction Input: {arguments}"
-
-
-def _final(answer: str) -> str:
-    return f"Thought: I now know the final answer\nFinal Answer: {answer}"
-
-
-def _described(text: str) -> list[Function]:
-    """Return the tools that a conversation describes in words."""
-    functions = []
-    for found in _TOOL.finditer(text):
-        try:
-            parameters, end = json.JSONDecoder().raw_decode(text, found.end())
-        except (ValueError, RecursionError):
-            parameters, end = _INPUT, found.end()
-        parameters = parameters if isinstance(parameters, dict) else _INPUT
-        description = text[end:].removeprefix("\nTool Description: ").partition("\n")[0]
-        functions.append(Function(found[1].strip(), description, parameters))
-    if functions:
-        return functions
-    names = _NAMES.search(text)
-    listed = names[1].split(",") if names else []
-    return [Function(name.strip(" '\"`"), parameters=_INPUT) for name in listed]

@@ -23,12 +23,10 @@ from agentlab.endpoint.contract.json_schema import CannotFill, admits
 from agentlab.endpoint.contract.openai_json import RequestError
 from agentlab.endpoint.contract.request import ChatRequest
 from agentlab.endpoint.contract.seeded_random import digest, generator
-from agentlab.endpoint.contract.tokens import count_all, split_up_to
+from agentlab.endpoint.contract.tokens import count_all, first_pieces
 from agentlab.endpoint.physics.formulas import Physics
 
 _LONGEST_TOKENS = 16_384  # of a choice, as with the models that the presets are for
-_PIECES_A_TURN = 5000  # are written before the event loop turns
-_FORM_PIECES = 2500  # take as long to write as a schema to fill
 
 
 class Called(msgspec.Struct, frozen=True):
@@ -63,10 +61,8 @@ class Choice(msgspec.Struct, frozen=True):
 class Said(msgspec.Struct, frozen=True):
     """What is said in answer to a request, before it has an id and a time.
 
-    Attributes:
-        completion_tokens: The tokens of all choices, as they are billed.
-        longest_tokens: Those of the longest choice: choices are decoded side by side.
-        fixed: True if every request of its kind is told the same.
+    Choices are billed together, and decoded side by side, in the time of the longest one. `fixed`
+    is True if every request of its kind is told the same.
     """
 
     choices: list[Choice]
@@ -106,20 +102,16 @@ async def say(
 ) -> Said:
     """Return the words of the answer to the `occurrence`-th (from 0) request with this `key`.
 
-    At temperature 0 they do not depend on the occurrence. Long work leaves the event loop time.
-    It raises what `take` raises.
+    At temperature 0 they do not depend on the occurrence. It raises what `take` raises.
     """
     said = 0 if request.temperature == 0 else occurrence
-    choices, fixed, pieces = [], True, 0
+    choices, fixed = [], True
     for index in range(request.n or 1):
+        if index:
+            await asyncio.sleep(0)  # writing many choices takes long
         turn = take(request, replies, partial(generator, seed, key, said, f"text {index}"))
-        choices.append(await _choice(turn, request, f"{key.hex()[:10]}{index}"))
+        choices.append(_choice(turn, request, f"{key.hex()[:10]}{index}"))
         fixed = fixed and (turn.fixed or request.temperature == 0)
-        pieces += len(choices[-1].pieces)
-        pieces += _FORM_PIECES if request.tools or request.response_format else 0
-        if pieces > _PIECES_A_TURN:
-            pieces = 0
-            await asyncio.sleep(0)
     sizes = [len(choice.pieces) for choice in choices]
     return Said(choices, await _prompt_tokens(request), sum(sizes), max(sizes), fixed)
 
@@ -145,18 +137,18 @@ async def _prompt_tokens(request: ChatRequest) -> int:
     return tokens
 
 
-async def _choice(turn: Turn, request: ChatRequest, id_stem: str) -> Choice:
+def _choice(turn: Turn, request: ChatRequest, id_stem: str) -> Choice:
     limit = min(request.limit_tokens or _LONGEST_TOKENS, _LONGEST_TOKENS)
     pieces: list[str] = []  # one more than `limit` at least, if there are more
     calls: list[Called] = []
     for number, (name, arguments) in enumerate(turn.calls):
         start = len(pieces)
-        pieces += await split_up_to(arguments, limit)
+        pieces += first_pieces(arguments, limit + 1)
         id = f"call_{id_stem}{len(request.messages)}{number}"
         calls.append(Called(id, name, start, len(pieces)))
     if not calls:
         ends = [at for stop in request.stops if stop and (at := turn.text.find(stop)) >= 0]
-        pieces = await split_up_to(turn.text[: min(ends)] if ends else turn.text, limit)
+        pieces = first_pieces(turn.text[: min(ends, default=None)], limit + 1)
     if len(pieces) > limit:
         return Choice(pieces[:limit], "length", [call for call in calls if call.start < limit])
     return Choice(pieces, "tool_calls" if calls else "stop", calls)
@@ -165,13 +157,12 @@ async def _choice(turn: Turn, request: ChatRequest, id_stem: str) -> Choice:
 def take(request: ChatRequest, replies: Replies, generator: Callable[[], random.Random]) -> Turn:
     """Take the model's turn; what `generator` makes decides what the request leaves open.
 
-    Raises:
-        RequestError: 400, if a schema asks for what the local model cannot build.
+    A schema that asks for what the local model cannot build is a RequestError of status 400.
     """
-    turns = request.turns
-    prompt = glance(next((text for role, text in reversed(turns) if role == "user"), ""))
+    said = (text for role, text in reversed(request.turns) if role == "user")
+    prompt = glance(next(said, ""))
     prepared = replies.prepared(prompt)
-    if prepared and not (request.tools or request.response_format or _tools.asks_for_react(turns)):
+    if prepared and not (request.tools or request.response_format):
         return Turn(prepared, fixed=True)
     draw = generator()
     writer = replies.writer(prompt, draw)
@@ -191,7 +182,7 @@ def take(request: ChatRequest, replies: Replies, generator: Callable[[], random.
 def _said(request: ChatRequest, prepared: str | None, writer: Writer, draw: random.Random) -> str:
     form = request.response_format
     if form is not None and form.type != "text":
-        definition = form.json_schema.definition if form.json_schema else {"type": "object"}
+        definition = form.json_schema.schema if form.json_schema else {"type": "object"}
         if prepared:
             with suppress(ValueError):  # it is prose
                 if admits(definition, json.loads(prepared)):
@@ -200,6 +191,4 @@ def _said(request: ChatRequest, prepared: str | None, writer: Writer, draw: rand
         return json.dumps(value, ensure_ascii=False)
     if request.results:
         return writer.from_results(request.results)
-    if _tools.asks_for_react(request.turns):
-        return _tools.react(request.turns, writer, draw)
     return prepared or writer.write()

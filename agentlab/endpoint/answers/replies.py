@@ -11,7 +11,6 @@ import json
 import math
 import random
 from collections.abc import Iterator, Mapping, Sequence
-from functools import lru_cache
 from itertools import islice
 from pathlib import Path
 from typing import Annotated, Any, TypeVar
@@ -32,8 +31,6 @@ _PROSE = frozenset(
 
 T = TypeVar("T")
 
-_SHORT = 4096  # characters
-_read_short = lru_cache(maxsize=1024)(read)  # the same prompt comes again and again
 _MOST_PARAGRAPHS = 1000  # more than there are sentences
 _DEEPEST = 40
 
@@ -62,15 +59,7 @@ class Phrases(msgspec.Struct, forbid_unknown_fields=True):
 
 
 class Replies:
-    """Everything the local model can say.
-
-    Example:
-        >>> from agentlab.settings import DATA
-        >>> replies = Replies.load(DATA / "replies")
-        >>> writer = replies.writer("Describe tides in two sentences.", random.Random(1))
-        >>> writer.write().count(".")
-        2
-    """
+    """Everything the local model can say."""
 
     def __init__(self, prepared: Sequence[Prepared], english: Phrases, korean: Phrases):
         self._prepared = {_folded(entry.prompt): entry.reply for entry in prepared}
@@ -78,11 +67,7 @@ class Replies:
 
     @classmethod
     def load(cls, folder: Path) -> Replies:
-        """Read `course.yaml`, `english.yaml` and `korean.yaml`.
-
-        Raises:
-            ConfigError: If a file is missing or wrong, naming the file and the field.
-        """
+        """Read the three files; a ConfigError names the file and the field that is wrong."""
         return cls(
             _load(folder / "course.yaml", list[Prepared]),
             _load(folder / "english.yaml", Phrases),
@@ -96,7 +81,7 @@ class Replies:
 
     def writer(self, prompt: str, draw: random.Random) -> Writer:
         """Return a writer of an answer to `prompt`; `draw` alone decides what is said."""
-        asked = _read_short(prompt) if len(prompt) <= _SHORT else read(prompt)
+        asked = read(prompt)
         return Writer(asked, self._korean if asked.korean else self._english, draw)
 
 
@@ -120,14 +105,13 @@ class Writer:
         if asked.items:
             return "\n".join(self._items())
         many, unit = asked.length or (self._draw.randrange(3, 6), "sentences")
-        if unit == "bullets":
-            return "\n".join(f"- {sentence}" for sentence in self._take(many))
+        if unit in ("words", "characters"):
+            return self._up_to(many, words=unit == "words")
         if unit == "paragraphs":
             paragraphs = [" ".join(self._take(3)) for _ in range(min(many, _MOST_PARAGRAPHS))]
             return "\n\n".join(filter(None, paragraphs))
-        if unit == "sentences":
-            return " ".join(self._take(many))
-        return self._up_to(many, words=unit == "words")
+        said = self._take(many)
+        return "\n".join(f"- {each}" for each in said) if unit == "bullets" else " ".join(said)
 
     def shaped(self) -> Any:
         """Return the answer as a JSON object, of the shape that the prompt shows, if any."""
@@ -184,24 +168,16 @@ class Writer:
 
     def _up_to(self, limit: int, *, words: bool) -> str:
         """Return about `limit` words in whole sentences, or at most so many characters."""
-
-        def size(text: str) -> int:
-            return len(text.split()) if words else len(text) + 1
-
-        rest = self._take(1000)
         said: list[str] = []
-        room = limit
-        while rest and size(rest[0]) <= room:
-            said.append(rest.pop(0))
-            room -= size(said[-1])
-        # The last sentence is the one that fits best, or none, if that is nearer still.
-        last = min(rest, key=lambda sentence: abs(room - size(sentence)), default="")
-        if abs(room - size(last)) < room and (words or size(last) <= room):
-            said.append(last)
-        if said:
-            return " ".join(said)
-        text = " ".join(rest)
-        return " ".join(text.split()[:limit]) if words else text[:limit].rstrip()
+        room, sentence = limit, ""
+        for sentence in self._take(1000):
+            size = len(sentence.split()) if words else len(sentence) + 1
+            if size > room + words * size // 2:  # it is nearer without this one
+                break
+            said.append(sentence)
+            room -= size
+        first = " ".join(sentence.split()[:limit]) if words else sentence[:limit]
+        return " ".join(said) or first
 
     def _take(self, many: int) -> list[str]:
         """Return up to `many` sentences that were not said yet; fewer when the bank runs out."""
@@ -219,21 +195,22 @@ class Writer:
 
     def _imitate(self, shape: Any, depth: int = 0) -> Any:
         """Return a value of the same shape and types, keys and lengths of lists included."""
-        if depth > _DEEPEST or shape is None:
-            return None
-        if isinstance(shape, dict):
-            return {key: self._imitate(value, depth + 1) for key, value in shape.items()}
-        if isinstance(shape, list):
-            return [self._imitate(value, depth + 1) for value in shape or ["", ""]]
-        if isinstance(shape, bool):
-            return shape
-        if isinstance(shape, int):  # no larger than the example, because it may stand for a scale
-            return self._draw.randrange(1, max(shape, 1) + 1)
-        if isinstance(shape, float):
-            return round(self._draw.random(), 2)
-        if "|" in shape:  # "low|high" shows what there is to choose from
-            return self.choose("", [option.strip() for option in shape.split("|")])
-        return self._term()
+        match shape:
+            case dict() if depth <= _DEEPEST:
+                return {key: self._imitate(value, depth + 1) for key, value in shape.items()}
+            case list() if depth <= _DEEPEST:
+                return [self._imitate(value, depth + 1) for value in shape or ["", ""]]
+            case bool():
+                return shape
+            case int():  # no larger than the example, because it may stand for a scale
+                return self._draw.randrange(1, max(shape, 1) + 1)
+            case float():
+                return round(self._draw.random(), 2)
+            case str() if "|" in shape:  # "low|high" shows what there is to choose from
+                return self.choose("", [option.strip() for option in shape.split("|")])
+            case str():
+                return self._term()
+        return None
 
 
 def _load(path: Path, kind: type[T]) -> T:

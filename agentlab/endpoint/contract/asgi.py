@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import math
-import sys
 from collections.abc import Awaitable, Callable, Iterable
 from typing import Any, Protocol
 
@@ -28,7 +27,7 @@ RESET = "agentlab.reset"
 
 _BODIES_HELD = 64  # of MAX_BODY_BYTES, by all requests in flight together; or 4 longer ones
 _MOST_DIGITS = 15
-_HEADERS = "agentlab.headers"  # the scope's headers by name, kept there for the next question
+_BODY = "agentlab.body"  # the scope's, once it was read
 
 
 class ClientGone(Exception):
@@ -40,65 +39,34 @@ class BrokenOff(Exception):
 
 
 class Model(Protocol):
-    """What answers the `/v1` routes: the local model, or a real one behind the endpoint."""
+    """What answers the `/v1` routes: the local model, or a real one behind the endpoint.
+
+    `time_scale` is model seconds per second of the event loop's clock; `paid` is True if its
+    answers cost money; `now_s` gives the model seconds since its clock was started. The call
+    answers one request, noting in `span` what happens to it. It raises RequestError if it cannot be
+    answered and nothing has been sent; ClientGone; or BrokenOff.
+    """
 
     @property
-    def time_scale(self) -> float:
-        """Model seconds per second of the event loop's clock."""
+    def time_scale(self) -> float: ...
 
     @property
-    def paid(self) -> bool:
-        """True if its answers cost money."""
+    def paid(self) -> bool: ...
 
-    def now_s(self) -> float:
-        """Return the model seconds since this model's clock was started."""
+    def now_s(self) -> float: ...
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send, span: Span) -> None:
-        """Answer one request, noting in `span` what happens to it.
-
-        Raises:
-            RequestError: If it cannot be answered; nothing has been sent then.
-            ClientGone: If the client went before it had sent its request.
-            BrokenOff: If the connection is to be reset.
-        """
+    async def __call__(self, scope: Scope, receive: Receive, send: Send, span: Span) -> None: ...
 
 
 def header(scope: Scope, name: bytes) -> str:
     """Return the value of a request header (its name in lower case), or an empty string."""
-    by_name = scope.get(_HEADERS)
-    if by_name is None:
-        by_name = scope[_HEADERS] = dict(scope["headers"])
-    value = by_name.get(name)
-    return str(value, "latin-1") if value else ""
+    return str(dict(scope["headers"]).get(name, b""), "latin-1")
 
 
 def whole_number(text: str) -> int | None:
-    """Read a whole number from outside; return None for anything else, and for too many digits.
-
-    Example:
-        >>> whole_number("12"), whole_number("-1"), whole_number("²"), whole_number("9" * 5000)
-        (12, None, None, None)
-    """
+    """Read a whole number from outside; return None for anything else, and for too many digits."""
     sane = text.isascii() and text.isdecimal() and len(text) <= _MOST_DIGITS
     return int(text) if sane else None
-
-
-class Again:
-    """A `receive` that gives a body that was read already, and then what the client does."""
-
-    def __init__(self, body: bytes, receive: Receive):
-        self._body: bytes | None = body
-        self.disconnected = receive
-
-    async def __call__(self) -> Message:
-        if self._body is None:
-            return await self.disconnected()
-        return {"type": "http.request", "body": self.take(), "more_body": False}
-
-    def take(self) -> bytes:
-        """Return the body; it is given only once."""
-        body, self._body = self._body, None
-        return body or b""
 
 
 class Bodies:
@@ -110,28 +78,26 @@ class Bodies:
         self._held_bytes = 0
 
     async def read(self, scope: Scope, receive: Receive) -> bytes:
-        """Read the whole body; it counts as held until `release` is called.
+        """Read the whole body, for `read_body` too; it counts as held until `release` is called.
 
         Too long a body is a 413; if too much is held already, it is a 503.
         """
-        declared = header(scope, b"content-length")
-        self._check(sys.maxsize if len(declared) > _MOST_DIGITS else whole_number(declared) or 0)
-        pieces: list[bytes] = []
-        size, more = 0, True
+        self._check(whole_number(header(scope, b"content-length")) or 0)
+        body, more = bytearray(), True
         try:
             while more:
                 event = await receive()
                 if event["type"] == "http.disconnect":
                     raise ClientGone
-                pieces.append(event.get("body", b""))
-                size += len(pieces[-1])
-                self._held_bytes += len(pieces[-1])
-                self._check(size)
-                more = event.get("more_body", False)
+                piece, more = event.get("body", b""), event.get("more_body", False)
+                body += piece
+                self._held_bytes += len(piece)
+                self._check(len(body))
         except BaseException:
-            self._held_bytes -= size
+            self._held_bytes -= len(body)
             raise
-        return pieces[0] if len(pieces) == 1 else b"".join(pieces)
+        scope[_BODY] = read = bytes(body)
+        return read
 
     def release(self, body: bytes) -> None:
         """Note that the request with this body is over."""
@@ -139,25 +105,21 @@ class Bodies:
 
     def _check(self, size_bytes: int) -> None:
         if size_bytes > self._most_bytes:
-            raise RequestError(
-                413,
-                f"The request body is over {self._most_bytes:,} bytes; send a shorter one, or "
-                "serve with another AGENTLAB_MAX_BODY_BYTES.",
-                code="request_too_large",
-            )
+            what = f"The request body is over {self._most_bytes:,} bytes; send a shorter one, or "
+            message = what + "serve with another AGENTLAB_MAX_BODY_BYTES."
+            raise RequestError(413, message, code="request_too_large")
         if self._held_bytes > self._most_held_bytes:
-            raise RequestError(
-                503,
-                f"The requests in flight hold {self._held_bytes:,} bytes already; try again later.",
-                kind="server_error",
-                code="overloaded",
-                retry_after_s=1.0,
-            )
+            what = f"The requests in flight hold {self._held_bytes:,} bytes already"
+            message = f"{what}; try again later."
+            raise RequestError(503, message, kind="server_error", retry_after_s=1.0)
 
 
 async def read_body(scope: Scope, receive: Receive) -> bytes:
-    """Return the whole request body, whether or not it was read, and checked, before."""
-    return receive.take() if isinstance(receive, Again) else await Bodies().read(scope, receive)
+    """Return the whole request body; it is read, and checked, once."""
+    if _BODY not in scope:
+        await Bodies().read(scope, receive)
+    body: bytes = scope[_BODY]
+    return body
 
 
 class Around:
@@ -170,14 +132,14 @@ class Around:
     async def __call__(self, scope: Scope, receive: Receive, send: Send, span: Span) -> None:
         if scope["method"] == "POST":
             body = await read_body(scope, receive)
-            await self.question(body, scope, Again(body, receive), send, span)
+            await self.question(body, scope, receive, send, span)
         else:
             await self._model(scope, receive, send, span)
 
     async def question(
-        self, body: bytes, scope: Scope, receive: Again, send: Send, span: Span
+        self, body: bytes, scope: Scope, receive: Receive, send: Send, span: Span
     ) -> None:
-        """Answer a question, whose `body` `receive` gives once more."""
+        """Answer a question, whose `body` was read."""
         raise NotImplementedError
 
 
@@ -233,13 +195,9 @@ def when_again(error: RequestError, time_scale: float) -> Headers:
     """Return the headers that say when to try again, where that would help."""
     if error.retry_after_s is None:
         return []
-    # The client waits by its own clock; it takes the milliseconds, without jitter, if there are
-    # any, so that a run repeats.
-    wait_s = error.retry_after_s / time_scale
-    return [
-        (b"retry-after-ms", b"%d" % math.ceil(wait_s * 1000)),
-        (b"retry-after", b"%d" % math.ceil(wait_s)),
-    ]
+    wait_s = error.retry_after_s / time_scale  # by the client's own clock
+    times = {b"retry-after-ms": wait_s * 1000, b"retry-after": wait_s}
+    return [(name, b"%d" % math.ceil(time)) for name, time in times.items()]
 
 
 def unknown_route(scope: Scope, known: Iterable[str]) -> RequestError:

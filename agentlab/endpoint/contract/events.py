@@ -11,6 +11,7 @@ from typing import Any
 
 import msgspec
 
+from agentlab.endpoint.contract.openai_json import read_json
 from agentlab.endpoint.middleware.server_timing import TIMES
 
 _TIMES = b": " + TIMES + b" "
@@ -34,28 +35,12 @@ class Counts(msgspec.Struct, frozen=True):
     completion_tokens: int = 0
 
 
-class _Counted(msgspec.Struct):  # so that nothing else is decoded
-    usage: Any = None
-    response: Any = None
-
-
 class Events:
     """Reads along in a stream.
 
-    Attributes:
-        begun: True once an event held a token: content, reasoning, a refusal or a tool call.
-        ended: True once the last event was seen whole; many clients do not wait after it.
-        counts: The tokens, as the latest event that names them says.
-        times: What another lab told, as it told it.
-
-    Example:
-        >>> events = Events()
-        >>> events.feed(b': wait\\n\\ndata: {"choices": [{"delta": {"content": "Hel')
-        >>> events.begun
-        False
-        >>> events.feed(b'lo"}}]}\\n\\ndata: [DONE]\\n\\n')
-        >>> events.begun, events.ended
-        (True, True)
+    It has `begun` once an event held a token: content, reasoning, a refusal or a tool call. It has
+    `ended` once the last event was seen whole; many clients do not wait after it. `counts` are
+    the tokens that the latest event named, `times` what another lab told.
     """
 
     def __init__(self) -> None:
@@ -79,24 +64,12 @@ class Events:
 
 
 def counts_in(body: bytes) -> Counts:
-    """Return the token counts of an answer, or of an event's data.
-
-    Example:
-        >>> counts_in(b'{"usage": {"prompt_tokens": 9, "completion_tokens": -1}}')
-        Counts(prompt_tokens=9, completion_tokens=0)
-    """
-    told = _decoded(body, _Counted) or _Counted()
-    usage = told.usage or _part(told.response, "usage")
+    """Return the token counts of an answer, or of an event's data."""
+    told = read_json(body)
+    usage = _part(told, "usage") or _part(_part(told, "response"), "usage")
     sent = _part(usage, "prompt_tokens") or _part(usage, "input_tokens")
     made = _part(usage, "completion_tokens") or _part(usage, "output_tokens")
     return Counts(*(n if type(n) is int and 0 <= n <= _MOST_TOKENS else 0 for n in (sent, made)))
-
-
-def _decoded(data: bytes, kind: Any = Any) -> Any:
-    try:
-        return msgspec.json.decode(data, type=kind)
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
-        return None
 
 
 def _part(value: Any, name: str) -> Any:
@@ -105,18 +78,16 @@ def _part(value: Any, name: str) -> Any:
 
 def _has_token(data: bytes) -> bool:
     """Return True for a chunk of (chat) completions, or an event of responses, with words in it."""
-    told = _decoded(data)
+    told = read_json(data)
     kind = str(_part(told, "type"))
     if kind.endswith(".delta"):
         return bool(_part(told, "delta"))
     if kind == "response.output_item.added":
         return str(_part(_part(told, "item"), "type")).endswith("_call")
     choices = _part(told, "choices")
-    for choice in choices if isinstance(choices, list) else []:
-        delta = _part(choice, "delta")
-        if any(map(_holds_words, [_part(choice, "text"), *(_part(delta, n) for n in _SAID)])):
-            return True
-    return False
+    choices = choices if isinstance(choices, list) else []
+    said = [_part(_part(choice, "delta"), name) for choice in choices for name in _SAID]
+    return _holds_words([*said, *(_part(choice, "text") for choice in choices)])
 
 
 def _holds_words(said: Any) -> bool:

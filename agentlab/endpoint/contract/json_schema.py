@@ -6,22 +6,21 @@ counted beforehand: the parts of the schema, and each place at which a validator
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterable, Iterator, Mapping
 from functools import lru_cache
 from typing import Any
 
 import msgspec
-from jsonschema_rs import Draft202012Validator, FancyRegexOptions, ValidationError
+from jsonschema_rs import Draft202012Validator, FancyRegexOptions
 
 Schema = Mapping[str, Any]
 
 TOO_LARGE = "schema too large to fill"
 
 _STEPS, _CHARACTERS, _DEEPEST = 10_000, 200_000, 64
-_WITH_PATTERNS = ("pattern", "patternProperties")
 _PATTERN_STEPS = 50  # to read a pattern takes as long as to read so many values
 _PATTERNS = FancyRegexOptions(backtrack_limit=10_000, size_limit=100_000, dfa_size_limit=100_000)
-_LONGEST_KEPT = 16_384
 _MEANS_ANOTHER_ROOT = ("$id", "$anchor", "$dynamicAnchor", "$dynamicRef", "$recursiveRef")
 
 # What holds schemas for the value itself, or for what is in it; those of `_BY_NAME` in an object.
@@ -30,7 +29,7 @@ _INSIDE = (
     "additionalProperties unevaluatedProperties propertyNames patternProperties "
     "items contains unevaluatedItems".split()
 )
-_BY_NAME = frozenset(["dependentSchemas", "dependencies", "patternProperties"])
+_BY_NAME = ("dependentSchemas", "dependencies", "patternProperties")
 
 
 class CannotFill(Exception):
@@ -41,16 +40,7 @@ class CannotFill(Exception):
 
 
 class Budget:
-    """What work on schemas may take: steps, and characters.
-
-    Example:
-        >>> budget = Budget(steps=2)
-        >>> budget.spend(2)
-        >>> budget.spend()
-        Traceback (most recent call last):
-        ...
-        agentlab.endpoint.contract.json_schema.CannotFill: schema too large to fill
-    """
+    """What work on schemas may take: steps, and characters."""
 
     def __init__(self, steps: int = _STEPS, characters: int = _CHARACTERS):
         self.steps, self.characters = steps, characters
@@ -63,50 +53,44 @@ class Budget:
             raise CannotFill(TOO_LARGE)
 
 
-def count_parts(value: Any, budget: Budget, keyword: str = "", depth: int = 0) -> None:
+def count_parts(value: Any, budget: Budget, pattern: bool = False, depth: int = 0) -> None:
     """Take the parts of a schema or of a value from the budget; a pattern counts for more."""
-    characters = 0
-    if isinstance(value, str):
-        characters = len(value)
-    elif isinstance(value, dict):
-        characters = sum(map(len, value))
-    budget.spend(_PATTERN_STEPS if keyword in _WITH_PATTERNS else 1, characters)
+    budget.spend(_PATTERN_STEPS if pattern else 1, len(value) if isinstance(value, str) else 0)
     if depth == _DEEPEST:
         raise CannotFill(TOO_LARGE)
     if isinstance(value, list):
         for inner in value:
-            count_parts(inner, budget, "", depth + 1)
+            count_parts(inner, budget, False, depth + 1)
     elif isinstance(value, dict):
-        for name, inner in value.items():  # under patternProperties, each name is a pattern
-            under = keyword if keyword == "patternProperties" else name
-            count_parts(inner, budget, under, depth + 1)
+        for name, inner in value.items():
+            budget.spend(0, len(name))
+            count_parts(inner, budget, name == "pattern", depth + 1)
+            if name == "patternProperties" and isinstance(inner, dict):  # each name is a pattern
+                budget.spend(_PATTERN_STEPS * len(inner))
 
 
-def problem(schema: Any, budget: Budget | None = None) -> str | None:
+def problem(schema: Any, budget: Budget | None = None, *, strict: bool = False) -> str | None:
     """Return why `schema` is not a JSON Schema that can be read, or None if it is one.
 
-    Example:
-        >>> problem({"type": "string"})
-        >>> problem({"enum": ["x"] * 100_000})
-        'schema too large to fill'
+    A `strict` one must also be as OpenAI's strict mode wants it.
     """
     try:
         validator_of(schema, budget)
     except CannotFill as error:
         return str(error)
-    return None
+    if strict and schema.get("type") != "object":
+        return f"schema must be a JSON Schema of 'type: \"object\"', got {schema.get('type')!r}."
+    return _not_strict(schema, ()) if strict else None
 
 
-def strict_problem(schema: Any, context: tuple[str, ...] = ()) -> str | None:
-    """Return why OpenAI's strict mode would refuse `schema`, or None.
+def _not_strict(schema: Any, context: tuple[str, ...]) -> str | None:
+    """Return why OpenAI's strict mode would refuse a part of a schema, or None.
 
     Source: OpenAI's guide on structured outputs: every object closes itself with
     ``additionalProperties: false`` and requires all of its properties.
     """
     if not isinstance(schema, Mapping):
         return None
-    if not context and schema.get("type") != "object":
-        return f"schema must be a JSON Schema of 'type: \"object\"', got {schema.get('type')!r}."
     if schema.get("type") == "object" or "properties" in schema:
         if schema.get("additionalProperties") is not False:
             return f"In context={context}, 'additionalProperties' is required to be false."
@@ -119,43 +103,32 @@ def strict_problem(schema: Any, context: tuple[str, ...] = ()) -> str | None:
         for keyword in ("properties", "$defs", "definitions")
         for name, inner in schema.get(keyword, {}).items()
     ]
-    inside.append((("items",), schema.get("items")))
+    inside += [(("items",), schema.get("items"))]
     inside += [(("anyOf",), inner) for inner in schema.get("anyOf", [])]
-    for at, inner in inside:
-        if found := strict_problem(inner, (*context, *at)):
-            return found
-    return None
+    found = (_not_strict(inner, (*context, *at)) for at, inner in inside)
+    return next(filter(None, found), None)
 
 
-def admits(schema: Schema, value: Any) -> bool:
-    """Return True if `value` is valid by `schema`.
-
-    Raises:
-        CannotFill: If it is not a schema, or looking would take more than a budget.
-    """
+def admits(schema: Schema, value: Any, budget: Budget | None = None) -> bool:
+    """Return True if `value` is valid by `schema`; raise CannotFill if that takes too much."""
     validator = validator_of(schema)
-    count_looks(schema, value, Budget())
+    _count_looks(schema, schema, value, budget or Budget())
     return bool(validator.is_valid(value))
 
 
 def validator_of(schema: Any, budget: Budget | None = None) -> Draft202012Validator:
     """Return what checks by `schema`; raise CannotFill if it is not a schema, or a large one."""
     count_parts(schema, budget or Budget())
-    encoded = msgspec.json.encode(schema)
     try:
-        return _kept(encoded) if len(encoded) <= _LONGEST_KEPT else _compiled(encoded)
-    except ValidationError as error:
-        raise CannotFill(error.message) from None
-    except ValueError as error:  # such as one nested too deeply
-        raise CannotFill(str(error)) from None
+        return _compiled(msgspec.json.encode(schema))
+    except ValueError as error:  # not a schema, or one nested too deeply
+        raise CannotFill(getattr(error, "message", str(error))) from None
 
 
+@lru_cache(maxsize=64)  # the next request, and the next choice, often ask for the same
 def _compiled(encoded: bytes) -> Draft202012Validator:
     schema = msgspec.json.decode(encoded)
     return Draft202012Validator(schema, retriever=_fetch_nothing, pattern_options=_PATTERNS)
-
-
-_kept = lru_cache(maxsize=256)(_compiled)
 
 
 def _fetch_nothing(uri: str) -> Any:
@@ -164,13 +137,10 @@ def _fetch_nothing(uri: str) -> Any:
 
 def resolve(root: Schema, reference: Any, budget: Budget) -> Any:
     """Return the part of `root` to which a `$ref` leads; raise CannotFill if it leads nowhere."""
-    found: Any = root
     budget.spend(characters=len(str(reference)))
+    found: Any = {"#": root}
     try:
-        prefix, *path = str(reference).split("/")
-        if prefix != "#":
-            raise KeyError(reference)
-        for part in path:
+        for part in str(reference).split("/"):
             part = part.replace("~1", "/").replace("~0", "~")
             found = found[int(part) if isinstance(found, list) else part]
     except (LookupError, ValueError, TypeError):
@@ -178,52 +148,44 @@ def resolve(root: Schema, reference: Any, budget: Budget) -> Any:
     return found
 
 
-def count_looks(root: Schema, value: Any, budget: Budget) -> None:
+def _count_looks(root: Schema, schema: Any, value: Any, budget: Budget, depth: int = 0) -> None:
     """Take each look of a validator from the budget, as often as references lead to its place.
 
     It often looks less often, but never more often.
     """
-
-    def look(schema: Any, value: Any, depth: int) -> None:
-        budget.spend()
-        if not isinstance(schema, Mapping) or not schema:
-            return
-        if depth > _DEEPEST * 2:
-            raise CannotFill(TOO_LARGE)
-        if depth and (name := next((n for n in _MEANS_ANOTHER_ROOT if n in schema), None)):
-            raise CannotFill(f"{name!r} inside it is not supported")
-        here = [*_held(schema, _HERE)]
-        if "$ref" in schema:
-            here.append(resolve(root, schema["$ref"], budget))
-        # For what nobody has looked at yet, a validator looks again at all that is here.
-        times = 1 + ("unevaluatedProperties" in schema) + ("unevaluatedItems" in schema)
-        for inner in here * times:
-            look(inner, value, depth + 1)
-        for inner, part in _looks_inside(schema, value):
-            look(inner, part, depth + 1)
-
-    look(root, value, 0)
-
-
-def _looks_inside(schema: Schema, value: Any) -> Iterator[tuple[Any, Any]]:
-    """Yield each schema that is for a part of `value`, with that part."""
-    if isinstance(value, dict):
-        properties = schema.get("properties", {})
-        yield from ((properties[name], value[name]) for name in properties.keys() & value.keys())
-        value = value.values()
-    elif isinstance(value, list):
-        yield from zip(schema.get("prefixItems", ()), value, strict=False)
-    else:
+    budget.spend()
+    if not isinstance(schema, Mapping) or not schema:
         return
-    inside = [*_held(schema, _INSIDE)]
-    yield from ((inner, part) for part in value for inner in inside)
+    if depth > _DEEPEST * 2:
+        raise CannotFill(TOO_LARGE)
+    if depth and (name := next((n for n in _MEANS_ANOTHER_ROOT if n in schema), None)):
+        raise CannotFill(f"{name!r} inside it is not supported")
+    for inner, part in _looks(root, schema, value, budget):
+        _count_looks(root, inner, part, budget, depth + 1)
+
+
+def _looks(root: Schema, schema: Schema, value: Any, budget: Budget) -> Iterator[tuple[Any, Any]]:
+    """Yield each schema to which this one leads, with the part of `value` that it is for."""
+    here = [*_held(schema, _HERE)]
+    if "$ref" in schema:
+        here.append(resolve(root, schema["$ref"], budget))
+    # For what nobody has looked at yet, a validator looks again at all that is here.
+    times = 1 + ("unevaluatedProperties" in schema) + ("unevaluatedItems" in schema)
+    yield from ((inner, value) for inner in here * times)
+    parts: Iterable[Any] = ()
+    if isinstance(value, dict):
+        properties, parts = schema.get("properties", {}), value.values()
+        yield from ((properties[name], value[name]) for name in properties.keys() & value.keys())
+    elif isinstance(value, list):
+        parts = value
+        yield from zip(schema.get("prefixItems", ()), value, strict=False)
+    yield from itertools.product(_held(schema, _INSIDE), parts)
 
 
 def _held(schema: Schema, keywords: Iterable[str]) -> Iterator[Any]:
     """Yield the schemas that are under these keywords."""
     for keyword in keywords:
-        if keyword in schema:
-            held = schema[keyword]
-            if keyword in _BY_NAME:
-                held = [*held.values()]
-            yield from held if isinstance(held, list) else [held]
+        held = schema.get(keyword, [])
+        if keyword in _BY_NAME and held:
+            held = [*held.values()]
+        yield from held if isinstance(held, list) else [held]

@@ -4,15 +4,12 @@ A model may refuse a parameter that it does not know. Only parameters that leave
 is may then be left out: preferences of sampling and of form. A limit on the answer's length is
 sent by its other name, and goes only if both names are refused. An error that merely mentions a
 parameter, or calls its value wrong, does not refuse it.
-
-Source: OpenAI's API reference, and what its Python client accepts and sends.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Iterable, Iterator
-from functools import cached_property
+from collections.abc import Collection, Iterable
 from typing import Any, TypeVar, get_args
 
 import msgspec
@@ -29,9 +26,7 @@ _NOT_JSON = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
 class RequestError(Exception):
     """A request that cannot be answered, in OpenAI's words.
 
-    Attributes:
-        body: ``{"error": {message, type, param, code}}``.
-        retry_after_s: When to try again, in model seconds; None where that would not help.
+    `retry_after_s` says when to try again, in model seconds; None where that would not help.
     """
 
     def __init__(
@@ -51,23 +46,34 @@ class RequestError(Exception):
         self.body = {"error": {"message": message, "type": kind, "param": param, "code": code}}
 
 
-def decode(body: bytes, decoder: msgspec.json.Decoder[T]) -> T:
-    """Read a request's body.
-
-    Raises:
-        RequestError: 400, if it is not JSON, or naming the field that is wrong.
-    """
+def decode(body: bytes, kind: type[T]) -> T:
+    """Read a request's body; raise a RequestError of status 400 that names the wrong field."""
     try:
-        return decoder.decode(body)
+        return msgspec.json.decode(body, type=kind)
     except msgspec.ValidationError as error:
-        what, _, path = str(error).partition(" - at `$")
-        param = path.rstrip("`").lstrip(".") or None
-        if missing := re.match(r"Object missing required field `(\w+)`", what):
-            raise missing_parameter(f"{param}.{missing[1]}" if param else missing[1]) from None
-        raise invalid(param, f"{what}.") from None
+        raise wrong_field(str(error)) from None
     except _NOT_JSON as error:
         message = f"We could not parse the JSON body of your request: {error}."
         raise RequestError(400, message) from None
+
+
+def wrong_field(said: str) -> RequestError:
+    """Return the answer to a field that is missing or wrong, as a decoder's error says."""
+    what, _, path = said.partition(" - at `$")
+    param = path.rstrip("`").lstrip(".") or None
+    if param and what.startswith("Expected `null`"):
+        return unsupported(param)
+    if missing := re.match(r"Object missing required field `(\w+)`", what):
+        return missing_parameter(f"{param}.{missing[1]}" if param else missing[1])
+    return invalid(param, f"{what}.")
+
+
+def read_json(text: bytes) -> Any:
+    """Return what the text holds; None if it is not JSON."""
+    try:
+        return msgspec.json.decode(text)
+    except _NOT_JSON:
+        return None
 
 
 def missing_parameter(param: str) -> RequestError:
@@ -81,9 +87,9 @@ def invalid(param: str | None, what: str) -> RequestError:
     return RequestError(400, f"Invalid '{param}': {what}", param=param, code="invalid_value")
 
 
-def unsupported(param: str, why: str) -> RequestError:
+def unsupported(param: str) -> RequestError:
     """Return the answer to a field that the local model does not act on."""
-    message = f"'{param}' is not supported{why}; leave it out."
+    message = f"'{param}' is not supported by the local model; leave it out."
     return RequestError(400, message, param=param, code="unsupported_parameter")
 
 
@@ -112,8 +118,14 @@ _NAME = r"""[`'"“\[({]*(?:body\.)?(\w+)[`'"”]?"""
 _NOT = r"(?:does not|doesn't|do not|don't|cannot|can't)"
 _KIND = r"(?:parameter|argument|property|field|input|name|key)(?:s|\(s\))?"
 _END = r"(?= ?(?:[.,;!)\]}]|$))"
+
+
+def _forms(*forms: str) -> list[re.Pattern[str]]:
+    return [re.compile(form, re.I) for form in forms]
+
+
 # The parameter is not known.
-_UNKNOWN = (
+_UNKNOWN = _forms(
     rf"\b(?:unsupported|unknown|unrecognized|unexpected)(?: request| keyword| query| body)? {_KIND}"
     rf"(?: supplied| provided)?:? {_NAME}",
     rf"\b{_KIND} not (?:supported|allowed|permitted)[^:.]*: {_NAME}",
@@ -128,36 +140,24 @@ _UNKNOWN = (
     rf"\bextra_forbidden', 'loc': \('body', {_NAME}\)",
 )
 # The parameter is known, but has a fixed value. A limit so refused is only too long.
-_FIXED = (
+_FIXED = _forms(
     rf"\bunsupported value: {_NAME} {_NOT} support",
     rf"{_NAME} {_NOT} support -?\d",
     rf"\b{_NOT} support {_NAME} ?[=:]",
     rf"\binvalid {_NAME}: only -?\d[\d.]* is allowed",
     rf"{_NAME} may only be (?:set to )?-?\d",
 )
-_FORMS = [(re.compile(form, re.I), form in _FIXED) for form in (*_UNKNOWN, *_FIXED)]
 
 
 def refused(status: int, answer: bytes, asked: Collection[str]) -> set[str]:
-    """Return those of the parameters `asked` that an answer refuses, and that may be left out.
-
-    Example:
-        >>> body = b'{"error": {"param": "temperature", "code": "unsupported_value"}}'
-        >>> refused(400, body, {"model": "m", "temperature": 0})
-        {'temperature'}
-        >>> refused(400, b'{"error": {"message": "max_tokens is too large"}}', {"max_tokens"})
-        set()
-    """
-    return set(_named(_json(answer))) & set(asked) if status in _REFUSALS else set()
+    """Return those of the parameters `asked` that an answer refuses, and that may be left out."""
+    if status not in _REFUSALS:
+        return set()
+    return _named(answer.decode(errors="replace")) & set(asked)
 
 
 def without(asked: Json, names: Collection[str]) -> Json:
-    """Return the question without these parameters, a limit by its other name if that may stay.
-
-    Example:
-        >>> without({"max_completion_tokens": 9, "seed": 1}, ["max_completion_tokens", "seed"])
-        {'max_tokens': 9}
-    """
+    """Return the question without these parameters, a limit by its other name if that may stay."""
     kept = {name: value for name, value in asked.items() if name not in names}
     for name, other in _LENGTHS.items():
         if name in asked and name in names and other not in names:
@@ -178,19 +178,17 @@ class LeftOut:
 
 
 class Asking:
-    """One question, and what it is sent without.
-
-    Attributes:
-        body: What to send now.
-        left_out: What the client asked and the model is not asked.
-    """
+    """One question: `body` is to be sent now; `left_out` is what the model is not asked."""
 
     def __init__(self, body: bytes, always: frozenset[str], learned: dict[str, frozenset[str]]):
-        self.body = self._client_body = body
+        self.body = body
         self.left_out: list[str] = []
+        asked = read_json(body)
+        self._asked: Json = asked if isinstance(asked, dict) else {}
+        self._sent = self._asked
+        self._model = str(self._asked.get("model"))
         self._learned, self._gone, self._resends = learned, always, 0
-        if always or learned:  # otherwise nobody need read it
-            self._leave_out(learned.get(self._model, frozenset()))
+        self._leave_out(learned.get(self._model, frozenset()))
 
     def again(self, status: int, answer: bytes) -> bool:
         """Take the answer; return True if `body` must be sent again, without what this one refuses.
@@ -199,76 +197,47 @@ class Asking:
         """
         if status < 400 and self._resends:
             self._learned[self._model] = self._learned.get(self._model, frozenset()) | self._gone
-        if status not in _REFUSALS or self._resends == _MOST_RESENDS:
+        new = refused(status, answer, self._sent)
+        if not new or self._resends == _MOST_RESENDS:
             return False
-        new = refused(status, answer, _object(self.body))
-        if new:
-            self._resends += 1
-            self._leave_out(new)
-        return bool(new)
-
-    @cached_property
-    def _asked(self) -> Json:
-        return _object(self._client_body)
-
-    @property
-    def _model(self) -> str:
-        return str(self._asked.get("model"))
+        self._resends += 1
+        self._leave_out(new)
+        return True
 
     def _leave_out(self, names: Iterable[str]) -> None:
         self._gone = self._gone.union(names)
-        known = self._asked.keys() & self._gone
-        if known:
-            self.body = msgspec.json.encode(without(self._asked, self._gone))
-            renamed = {_LENGTHS.get(name) for name in known} & self._gone
-            self.left_out = sorted({*known, *filter(None, renamed)})
+        if known := self._asked.keys() & self._gone:
+            self._sent = without(self._asked, self._gone)
+            self.body = msgspec.json.encode(self._sent)
+            others = {_LENGTHS[name] for name in known & _LENGTHS.keys()}
+            self.left_out = sorted(known | others & self._gone)
 
 
-def _named(told: Any) -> Iterator[str]:
-    """Yield the parameters that an error names as refused; "" is one that may not be left out."""
+def _named(told: Any) -> set[str]:
+    """Return the parameters that an error names as refused; "" is one that may not be left out."""
     if isinstance(told, list):
-        for inner in told:
-            yield from _named(inner)
-    elif isinstance(told, dict):
-        code, param, at = (
-            f"{told.get('code')} {told.get('type')}",
-            told.get("param"),
-            told.get("loc"),
-        )
-        at = [part for part in at if part != "body"] if isinstance(at, list) else []
-        if at and _EXTRA.search(code):
-            yield _known(str(at[0]))
-        named = {name for inner in _INNER for name in _named(told.get(inner))}
-        if isinstance(param, str) and param:  # whatever else it mentions, it is about this one
-            about = {_known(re.split(r"[.\[]", param)[0])}
-            fixed = "unsupported_value" in code and not about & _LENGTHS.keys()
-            named = about if fixed or _UNKNOWN_CODES.search(code) else named & about
-        yield from named
-    elif isinstance(told, str):
-        inner = _json(told.encode(errors="replace"))
-        if isinstance(inner, (dict, list)):  # a provider's own error, quoted
-            yield from _named(inner)
-            return
-        for form, fixed in _FORMS:
-            for found in form.finditer(told[:2000]):
-                name = _known(found[1])
-                if not (fixed and name in _LENGTHS):
-                    yield name
+        return set().union(*map(_named, told))
+    if isinstance(told, str):
+        inner = read_json(told.encode(errors="replace"))
+        if isinstance(inner, (dict, list)):  # a provider's own error may be quoted
+            return _named(inner)
+        said = told[:2000]
+        named = {_known(found[1]) for form in _UNKNOWN for found in form.finditer(said)}
+        fixed = {_known(found[1]) for form in _FIXED for found in form.finditer(said)}
+        return named | fixed - _LENGTHS.keys()
+    if not isinstance(told, dict):
+        return set()
+    code, param, at = f"{told.get('code')} {told.get('type')}", told.get("param"), told.get("loc")
+    named = set().union(*(_named(told.get(inner)) for inner in _INNER))
+    if isinstance(param, str) and param:  # whatever else it mentions, it is about this one
+        about = {_known(re.split(r"[.\[]", param)[0])}
+        fixed = about - _LENGTHS.keys() if "unsupported_value" in code else set()
+        named = about if fixed or _UNKNOWN_CODES.search(code) else named & about
+    if isinstance(at, list) and _EXTRA.search(code):
+        named |= {_known(str(part)) for part in [part for part in at if part != "body"][:1]}
+    return named
 
 
 def _known(word: str) -> str:
     """Return the parameter so called, in any spelling; "" if it may not be left out."""
     return _KNOWN.get(word.replace("_", "").casefold(), "")
-
-
-def _object(body: bytes) -> Json:
-    found = _json(body)
-    return found if isinstance(found, dict) else {}
-
-
-def _json(text: bytes) -> Any:
-    """Return what the text holds; the text itself if it is not JSON."""
-    try:
-        return msgspec.json.decode(text)
-    except _NOT_JSON:
-        return text.decode(errors="replace")

@@ -6,16 +6,15 @@ Source: OpenAI's API reference for chat completions, and what its Python client 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 import msgspec
 
 from agentlab._support.fields import Text
-from agentlab.endpoint.contract.json_schema import Budget, problem, strict_problem
+from agentlab.endpoint.contract.json_schema import Budget, problem
 from agentlab.endpoint.contract.openai_json import (
     Json,
     RequestError,
-    decode,
     invalid,
     missing_parameter,
     unsupported,
@@ -87,26 +86,17 @@ class Function(msgspec.Struct):
 
 
 class Tool(msgspec.Struct):
+    """A tool that is offered; or, by its name alone, the choice of one."""
+
     function: Function
     type: Literal["function"] = "function"
 
 
-class NamedFunction(msgspec.Struct):
-    name: str
-
-
-class NamedTool(msgspec.Struct):
-    """The choice of one tool by its name."""
-
-    function: NamedFunction
-    type: Literal["function"] = "function"
-
-
-class Schema(msgspec.Struct, rename={"definition": "schema"}):
-    """The schema that an answer is to keep to; on the wire, `definition` is called `schema`."""
+class Schema(msgspec.Struct):
+    """The schema that an answer is to keep to."""
 
     name: _Identifier
-    definition: Json = {}
+    schema: Json = {}
     strict: bool | None = None
 
 
@@ -118,7 +108,11 @@ class Form(msgspec.Struct):
 
 
 class ChatRequest(msgspec.Struct):
-    """The fields of a chat request that the local model acts on; it ignores any other."""
+    """The fields of a chat request that the local model acts on; it ignores any other.
+
+    There is none whose fields do not fit together, or that asks for what the local model cannot do:
+    to make one raises a RequestError of status 400, whose `param` names the field.
+    """
 
     model: Name
     messages: Annotated[list[Message], msgspec.Meta(min_length=1, max_length=MOST_ITEMS)]
@@ -131,14 +125,18 @@ class ChatRequest(msgspec.Struct):
     temperature: Temperature | None = None
     seed: int | None = None
     tools: Annotated[list[Tool], msgspec.Meta(min_length=1, max_length=128)] | None = None
-    tool_choice: ToolChoice | NamedTool | None = None
+    tool_choice: ToolChoice | Tool | None = None
     parallel_tool_calls: bool | None = None
     response_format: Form | None = None
     logprobs: bool | None = None
     top_logprobs: int | None = None
-    functions: Any = None
-    function_call: Any = None
-    modalities: list[str] | None = None
+    functions: None = None
+    function_call: None = None
+    modalities: list[Literal["text"]] | None = None
+
+    def __post_init__(self) -> None:
+        for check in (_check_support, _check_tools, _check_form, _check_schemas, _check_calls):
+            check(self)
 
     @property
     def turns(self) -> list[tuple[str, str]]:
@@ -174,64 +172,36 @@ class ChatRequest(msgspec.Struct):
         return [(names[m.tool_call_id or ""], m.text) for m in since if m.role == "tool"]
 
 
-_decoder = msgspec.json.Decoder(ChatRequest)
-
-
-def parse_chat(body: bytes) -> ChatRequest:
-    """Read a chat request.
-
-    Raises:
-        RequestError: 400, if it is not JSON, if a field is missing or of the wrong type or out of
-            range, or if it asks for what the local model cannot do; `param` names the field.
-    """
-    return checked(decode(body, _decoder))
-
-
-def checked(request: ChatRequest) -> ChatRequest:
-    """Return the request itself, if its fields fit together.
-
-    Raises:
-        RequestError: 400, naming the field that does not.
-    """
+def _check_support(request: ChatRequest) -> None:
     if request.max_tokens is not None and request.max_completion_tokens is not None:
         both = "'max_tokens' and 'max_completion_tokens'"
         message = f"Setting {both} at the same time is not supported."
         raise RequestError(400, message, code="invalid_parameter_combination")
-    for param, asked in (
-        ("logprobs", request.logprobs or request.top_logprobs),
-        ("functions", request.functions),
-        ("function_call", request.function_call),
-        ("modalities", request.modalities not in (None, ["text"])),
-    ):
-        if asked:
-            raise unsupported(param, " by the local model")
-    _check_tools(request)
-    _check_form(request)
-    _check_schemas(request)
-    _check_calls(request.messages)
-    return request
+    if request.logprobs or request.top_logprobs:
+        raise unsupported("logprobs")
 
 
 def _check_tools(request: ChatRequest) -> None:
     choice = request.tool_choice
-    for param, value in (
-        ("tool_choice", None if choice == "none" else choice),
-        ("parallel_tool_calls", request.parallel_tool_calls),
-    ):
+    asked = {
+        "tool_choice": None if choice == "none" else choice,
+        "parallel_tool_calls": request.parallel_tool_calls,
+    }
+    for param, value in asked.items():
         if value is not None and not request.tools:
             raise invalid(param, f"'{param}' is only allowed when 'tools' are specified.")
     names = [tool.function.name for tool in request.tools or []]
-    if isinstance(choice, NamedTool) and (name := choice.function.name) not in names:
+    if isinstance(choice, Tool) and (name := choice.function.name) not in names:
         raise invalid("tool_choice", f"tool {name!r} is not among the tools: {names}.")
 
 
 def _check_form(request: ChatRequest) -> None:
     form = request.response_format
-    if form is None or form.type == "text":
-        return
-    if form.type == "json_schema" and form.json_schema is None:
+    if form and form.type == "json_schema" and form.json_schema is None:
         raise missing_parameter("response_format.json_schema")
-    if form.type == "json_object" and not any("json" in text.lower() for _, text in request.turns):
+    if form is None or form.type != "json_object":
+        return
+    if not any("json" in text.lower() for _, text in request.turns):
         what = "they must contain the word 'json' in some form, to use 'response_format' of type "
         raise invalid("messages", f"{what}'json_object'.")
 
@@ -241,8 +211,7 @@ def _check_schemas(request: ChatRequest) -> None:
     budget = Budget()
 
     def check(schema: Json, strict: bool | None, owner: str, param: str, code: str) -> None:
-        what = problem(schema, budget) or (strict_problem(schema) if strict else None)
-        if what:
+        if what := problem(schema, budget, strict=bool(strict)):
             raise RequestError(400, f"Invalid schema for {owner}: {what}", param=param, code=code)
 
     for index, tool in enumerate(request.tools or []):
@@ -250,32 +219,27 @@ def _check_schemas(request: ChatRequest) -> None:
         owner, code = f"function '{function.name}'", "invalid_function_parameters"
         check(function.parameters or {}, function.strict, owner, param, code)
     form = request.response_format
-    if form and form.type == "json_schema" and (schema := form.json_schema):
-        owner, code = f"response_format '{schema.name}'", "invalid_json_schema"
-        check(schema.definition, schema.strict, owner, "response_format", code)
+    if form and form.type == "json_schema" and (given := form.json_schema):
+        owner, code = f"response_format '{given.name}'", "invalid_json_schema"
+        check(given.schema, given.strict, owner, "response_format", code)
 
 
-def _check_calls(messages: Sequence[Message]) -> None:
+def _check_calls(request: ChatRequest) -> None:
     """Check that the messages right after tool calls answer each call, and no others."""
     waiting: set[str] = set()
-    for index, message in enumerate([*messages, None]):
+    for index, message in enumerate([*request.messages, None]):
         where = f"messages[{index}]"
         if message is not None and message.role == "tool":
             if message.tool_call_id not in waiting:
-                raise invalid(
-                    f"{where}.role",
-                    "messages with role 'tool' must be a response to a preceding message with "
-                    f"'tool_calls'; no call {message.tool_call_id!r} waits for one.",
-                )
+                what = "messages with role 'tool' must be a response to a preceding message with "
+                which = f"'tool_calls'; no call {message.tool_call_id!r} waits for one."
+                raise invalid(f"{where}.role", what + which)
             waiting.discard(message.tool_call_id)
             continue
         if waiting:
-            raise invalid(
-                where,
-                "an assistant message with 'tool_calls' must be followed by tool messages "
-                "responding to each 'tool_call_id'; these have none: "
-                f"{', '.join(sorted(waiting))}.",
-            )
+            what = "an assistant message with 'tool_calls' must be followed by tool messages "
+            which = "responding to each 'tool_call_id'; these have none: "
+            raise invalid(where, f"{what}{which}{', '.join(sorted(waiting))}.")
         if message is not None:
             waiting = {call.id for call in message.tool_calls or []}
             if message.content is None and not waiting and message.role != "assistant":

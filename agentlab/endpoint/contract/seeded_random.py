@@ -1,8 +1,7 @@
 """Randomness that repeats: every draw has a generator of its own, seeded with a digest.
 
 The digest is of the endpoint's seed, the request, and its occurrence (how often the same request
-came before), so neither the order of arrival nor the process matters. Python's own `hash` differs
-from process to process, and a shared generator depends on the order.
+came before), so neither the order of arrival nor the process matters.
 """
 
 from __future__ import annotations
@@ -45,7 +44,6 @@ def digest(seed: int, key: bytes, occurrence: int, purpose: str) -> bytes:
 
 def generator(seed: int, key: bytes, occurrence: int, purpose: str) -> random.Random:
     """Return a generator for one purpose."""
-    # It is seeded with a number, because from bytes Python would first take a second digest.
     return random.Random(int.from_bytes(digest(seed, key, occurrence, purpose)))
 
 

@@ -1,9 +1,7 @@
 """A bundled estimate of how many tokens a text has; nothing is downloaded.
 
-Real tokenizers differ from model to model. By this estimate plain English prose has 1.1 to 1.3
-tokens per word, and Korean one token for every 1.5 to 2 syllables, as with the larger vocabularies.
-A text is split into pieces whose concatenation is the text again, so that a piece can stand for a
-token in a stream.
+By this estimate plain English prose has 1.1 to 1.3 tokens per word, and Korean one token for every
+1.5 to 2 syllables, as with the larger vocabularies.
 """
 
 from __future__ import annotations
@@ -12,6 +10,7 @@ import asyncio
 import re
 from collections.abc import Iterable, Iterator
 from functools import lru_cache
+from itertools import islice
 
 _PIECE = re.compile(
     r"""
@@ -24,8 +23,9 @@ _PIECE = re.compile(
     """,
     re.VERBOSE | re.DOTALL,
 )
-_SHORT = 2048
-_SLICE = 16_384  # characters that are split without a pause: a few milliseconds
+_SHORT = 2048  # characters
+A_TURN = 4000
+"""Tokens that are counted before the event loop turns: a few milliseconds."""
 
 
 def split(text: str) -> tuple[str, ...]:
@@ -44,58 +44,30 @@ def _split_short(text: str) -> tuple[str, ...]:
 
 
 def count_tokens(text: str) -> int:
-    """Return how many tokens the text has, by this estimate.
-
-    Example:
-        >>> count_tokens("Three agents wait for each other.")
-        7
-    """
+    """Return how many tokens the text has, by this estimate."""
     return len(split(text))
 
 
-def slices(text: str, size: int = _SLICE) -> Iterator[list[str]]:
-    """Yield the pieces of `split`, as found in about `size` characters at a time.
-
-    Example:
-        >>> list(slices("Parallel processing, 2026", size=12))
-        [['Parallel', ' processi'], ['ng', ',', ' 202', '6']]
-    """
-    start = 0
-    while start < len(text):
-        pieces: list[str] = _PIECE.findall(text, start, start + size)
-        start += size
-        if start < len(text):  # the last piece may go on behind the end of the slice
-            last = _PIECE.match(text, start - len(pieces[-1]))
-            assert last is not None
-            pieces[-1], start = last[0], last.end()
-        yield pieces
+def first_pieces(text: str, many: int) -> list[str]:
+    """Return the first `many` pieces of `split`, without a look at the rest of a long text."""
+    return list(islice(_pieces(text), many))
 
 
 async def count_all(texts: Iterable[str]) -> int:
-    """Count the tokens of all texts; the event loop turns between slices of what is long."""
-    total = read = 0
+    """Count the tokens of all texts; the event loop turns every `A_TURN` of them."""
+    total = since_turn = 0
     for text in texts:
-        read += len(text) + 32  # what a short one costs, too
-        if len(text) <= _SLICE:
-            total += count_tokens(text)
-        else:
-            for pieces in slices(text):
-                total += len(pieces)
+        pieces = _pieces(text)
+        while many := sum(1 for _ in islice(pieces, A_TURN)):
+            total += many
+            since_turn += many
+            if since_turn >= A_TURN:
+                since_turn = 0
                 await asyncio.sleep(0)
-        if read > _SLICE:
-            read = 0
-            await asyncio.sleep(0)
     return total
 
 
-async def split_up_to(text: str, tokens: int) -> list[str]:
-    """Return the first `tokens` pieces of `split` and one more, to tell that there is more."""
-    if len(text) <= _SLICE:
-        return [*split(text)[: tokens + 1]]
-    found: list[str] = []
-    for pieces in slices(text):
-        found += pieces
-        if len(found) > tokens:
-            break
-        await asyncio.sleep(0)
-    return found[: tokens + 1]
+def _pieces(text: str) -> Iterator[str]:
+    if len(text) <= _SHORT:
+        return iter(_split_short(text))
+    return (found[0] for found in _PIECE.finditer(text))

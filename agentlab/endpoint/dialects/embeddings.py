@@ -11,24 +11,21 @@ import base64
 import math
 import re
 from array import array
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import Iterator
 from hashlib import blake2b
-from itertools import islice
 from typing import Annotated, Any, Literal
 
 import msgspec
 
 from agentlab._support.fields import Text
 from agentlab.endpoint.answers.answer import Answer, Said
-from agentlab.endpoint.contract.openai_json import decode, invalid
+from agentlab.endpoint.contract.openai_json import Json, invalid
 from agentlab.endpoint.contract.request import MOST_ITEMS, Name
 from agentlab.endpoint.contract.tokens import count_all
 
 _DIMENSIONS = 1536
-_MOST_TOKENS = 300_000
-"""In all inputs of a request. Source: OpenAI's API reference for embeddings."""
-
-_SLICE = 10_000  # parts and dimensions that are worked on without a pause: a few milliseconds
+_MOST_TOKENS = 300_000  # in all inputs of a request, as OpenAI's API reference says
+_SLICE = 10_000  # parts of a text that are worked on without a pause: a few milliseconds
 _WORD = re.compile(r"\w+")
 _Tokens = Annotated[list[int], msgspec.Meta(min_length=1, max_length=8192)]
 _Inputs = Annotated[list[Text | int | _Tokens], msgspec.Meta(min_length=1, max_length=MOST_ITEMS)]
@@ -42,6 +39,10 @@ class EmbeddingRequest(msgspec.Struct):
     dimensions: Annotated[int, msgspec.Meta(ge=1, le=_DIMENSIONS)] | None = None
     encoding_format: Literal["float", "base64"] | None = None
 
+    def __post_init__(self) -> None:
+        if isinstance(self.input, list) and len({isinstance(e, int) for e in self.input}) > 1:
+            raise invalid("input", "give texts, or lists of tokens, or one list of tokens.")
+
     @property
     def texts(self) -> Iterator[str]:
         """The texts; one that comes as token numbers is those numbers."""
@@ -52,26 +53,10 @@ class EmbeddingRequest(msgspec.Struct):
             yield each if isinstance(each, str) else " ".join(map(str, each))
 
 
-_decoder = msgspec.json.Decoder(EmbeddingRequest)
-
-
-def parse_embeddings(body: bytes) -> EmbeddingRequest:
-    """Read an embedding request.
-
-    Raises:
-        RequestError: 400, naming the field.
-    """
-    request = decode(body, _decoder)
-    if isinstance(request.input, list) and len({isinstance(e, int) for e in request.input}) > 1:
-        raise invalid("input", "give texts, or lists of tokens, or one list of tokens.")
-    return request
-
-
 async def answer_to(request: EmbeddingRequest, id: str) -> Answer:
     """Return the answer's size: it is read (prefill) and has no words.
 
-    Raises:
-        RequestError: 400, if the texts are too long together.
+    Texts that are too long together are a RequestError of status 400.
     """
     prompt_tokens = await count_all(request.texts)
     if prompt_tokens > _MOST_TOKENS:
@@ -86,37 +71,27 @@ class Embeddings:
     def __init__(self, request: EmbeddingRequest, prompt_tokens: int):
         self._request, self._prompt_tokens = request, prompt_tokens
 
-    async def whole(self) -> AsyncIterator[bytes]:
-        """Yield the body, a unit vector for each text, in pieces: it may be long."""
-        size = self._request.dimensions or _DIMENSIONS
-        data, done = [b'{"object":"list","data":['], 0
-        for index, text in enumerate(self._request.texts):
-            vector: Any = await embed(text, size)
-            if self._request.encoding_format == "base64":
+    async def whole(self) -> Json:
+        """Return the body: a unit vector for each text."""
+        request, data = self._request, []
+        for index, text in enumerate(request.texts):
+            vector: Any = await embed(text, request.dimensions or _DIMENSIONS)
+            if request.encoding_format == "base64":
                 vector = base64.b64encode(array("f", vector).tobytes()).decode()
             entry = {"object": "embedding", "index": index, "embedding": vector}
-            data.append(b"," * (index > 0) + msgspec.json.encode(entry))
-            done += size + len(text)
-            if done > _SLICE:
-                yield b"".join(data)
-                data, done = [], 0
-                await asyncio.sleep(0)
+            data.append(msgspec.Raw(msgspec.json.encode(entry)))  # all together take long
+            await asyncio.sleep(0)
         usage = {"prompt_tokens": self._prompt_tokens, "total_tokens": self._prompt_tokens}
-        rest = {"model": self._request.model, "usage": usage}
-        yield b"".join([*data, b"],", msgspec.json.encode(rest)[1:]])
+        return {"object": "list", "data": data, "model": request.model, "usage": usage}
 
 
 async def embed(text: str, dimensions: int = _DIMENSIONS) -> list[float]:
-    """Return a unit vector for `text`, a function of its words alone.
-
-    The event loop turns between slices of what is long.
-    """
-    vector, parts = [0.0] * dimensions, _parts(text)
-    while few := list(islice(parts, _SLICE)):
-        for part, weight in few:
-            digest = int.from_bytes(blake2b(part.encode(), digest_size=8).digest())
-            vector[(digest >> 1) % dimensions] += weight if digest & 1 else -weight
-        if len(few) == _SLICE:
+    """Return a unit vector for `text`, a function of its words alone."""
+    vector = [0.0] * dimensions
+    for number, (part, weight) in enumerate(_parts(text), 1):
+        digest = int.from_bytes(blake2b(part.encode(), digest_size=8).digest())
+        vector[(digest >> 1) % dimensions] += weight if digest & 1 else -weight
+        if number % _SLICE == 0:
             await asyncio.sleep(0)
     norm = math.sqrt(sum(x * x for x in vector))
     if not norm:  # parts that cancel out

@@ -6,7 +6,15 @@ A client that hangs up frees its slot immediately, as with a real server.
 from __future__ import annotations
 
 from agentlab.endpoint.answers.answer import Answer
-from agentlab.endpoint.contract.asgi import Headers, Receive, Send, respond, start, unless_gone
+from agentlab.endpoint.contract.asgi import (
+    Headers,
+    Receive,
+    Send,
+    finish,
+    respond,
+    start,
+    unless_gone,
+)
 from agentlab.endpoint.contract.record import Span
 from agentlab.endpoint.dialects.chat import Chat
 from agentlab.endpoint.dialects.embeddings import Embeddings
@@ -35,9 +43,7 @@ class Exchange:
     async def run(self, receive: Receive, send: Send, *, stream: bool) -> None:
         """See the exchange through.
 
-        Raises:
-            QueueFull: If the batch has no place for it; nothing has been sent then.
-            ClientGone: If the client hung up before the answer was complete.
+        It raises QueueFull, before anything is sent, or ClientGone if the client hung up.
         """
         self._span.prompt_tokens = self._said.prompt_tokens
         self._live.submit(self._job)
@@ -59,13 +65,7 @@ class Exchange:
         await self._live.finished(self._job)
         self._note(self._said.completion_tokens, status=200)
         body = self._dialect.whole()
-        if isinstance(body, dict):
-            await respond(send, 200, body, headers)
-            return
-        await start(send, 200, b"application/json", headers)
-        async for piece in body:
-            await send({"type": "http.response.body", "body": piece, "more_body": True})
-        await send({"type": "http.response.body", "body": b""})
+        await respond(send, 200, body if isinstance(body, dict) else await body, headers)
 
     async def _stream(self, send: Send, headers: Headers) -> None:
         assert not isinstance(self._dialect, Embeddings)
@@ -79,7 +79,7 @@ class Exchange:
             sent = have
         await self._live.finished(self._job)
         self._note(self._said.completion_tokens, status=200)
-        await send({"type": "http.response.body", "body": opening + self._dialect.closing()})
+        await finish(send, opening + self._dialect.closing())
 
     def _note(self, completion_tokens: int, status: int | None = None) -> None:
         job, span = self._job, self._span

@@ -9,14 +9,20 @@ Source: OpenAI's API reference for responses, and what its Python client accepts
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator
-from typing import Annotated, Any, Literal
+import re
+from typing import Annotated, Any
 
 import msgspec
 
 from agentlab._support.fields import Text
-from agentlab.endpoint.answers.answer import Answer, Called
-from agentlab.endpoint.contract.openai_json import Json, decode, event, invalid, unsupported
+from agentlab.endpoint.answers.answer import Answer, Choice
+from agentlab.endpoint.contract.openai_json import (
+    Json,
+    event,
+    invalid,
+    unsupported,
+    wrong_field,
+)
 from agentlab.endpoint.contract.request import (
     MOST_ITEMS,
     ChatRequest,
@@ -24,32 +30,11 @@ from agentlab.endpoint.contract.request import (
     Temperature,
     Tokens,
     ToolChoice,
-    checked,
 )
 
 
-class _Format(msgspec.Struct):
-    type: Literal["text", "json_object", "json_schema"] = "text"
-    name: str | None = None
-    schema: Json | None = None
-    strict: bool | None = None
-
-
 class _TextOptions(msgspec.Struct):
-    format: _Format | None = None
-
-
-class _Tool(msgspec.Struct):
-    type: Literal["function"]
-    name: Text
-    description: str | None = None
-    parameters: Json | None = None
-    strict: bool | None = None
-
-
-class _NamedTool(msgspec.Struct):
-    type: Literal["function"]
-    name: Text
+    format: Json | None = None
 
 
 class ResponsesRequest(msgspec.Struct):
@@ -61,37 +46,21 @@ class ResponsesRequest(msgspec.Struct):
     stream: bool | None = None
     max_output_tokens: Tokens | None = None
     temperature: Temperature | None = None
-    tools: Annotated[list[_Tool], msgspec.Meta(max_length=128)] | None = None
-    tool_choice: ToolChoice | _NamedTool | None = None
+    tools: Annotated[list[Json], msgspec.Meta(max_length=128)] | None = None
+    tool_choice: ToolChoice | Json | None = None
     parallel_tool_calls: bool | None = None
     text: _TextOptions | None = None
-    previous_response_id: str | None = None
-    conversation: Any = None
+    previous_response_id: None = None
+    conversation: None = None
     background: bool | None = None
 
-
-_decoder = msgspec.json.Decoder(ResponsesRequest)
-
-
-def parse_responses(body: bytes) -> ResponsesRequest:
-    """Read a request.
-
-    Raises:
-        RequestError: 400, naming the field.
-    """
-    request = decode(body, _decoder)
-    for param in ("previous_response_id", "conversation", "background"):
-        if getattr(request, param):
-            raise unsupported(param, ": the endpoint keeps no responses")
-    return request
+    def __post_init__(self) -> None:
+        if self.background:
+            raise unsupported("background")
 
 
 def as_chat(request: ResponsesRequest) -> ChatRequest:
-    """Return the chat request that asks the same.
-
-    Raises:
-        RequestError: 400, if an item or a tool is of a kind that a chat does not know.
-    """
+    """Return the chat request that asks the same, or raise a RequestError of status 400."""
     fields: Json = {
         "model": request.model,
         "messages": _messages(request),
@@ -101,22 +70,22 @@ def as_chat(request: ResponsesRequest) -> ChatRequest:
     }
     if request.tools:
         choice = request.tool_choice
-        named = isinstance(choice, _NamedTool)
         fields |= {
-            "tools": [{"function": tool} for tool in request.tools],
-            "tool_choice": {"function": choice} if named else choice,
+            "tools": [_nested(tool) for tool in request.tools],
+            "tool_choice": _nested(choice) if isinstance(choice, dict) else choice,
             "parallel_tool_calls": request.parallel_tool_calls,
         }
-    form = request.text.format if request.text else None
-    if form and form.type == "json_object":
-        fields["response_format"] = {"type": form.type}
-    elif form and form.type == "json_schema":
-        schema = {"name": form.name, "schema": form.schema or {}, "strict": form.strict}
-        fields["response_format"] = {"type": form.type, "json_schema": schema}
+    if form := request.text and request.text.format:
+        schema = form if form.get("type") == "json_schema" else None
+        fields["response_format"] = {"type": form.get("type", "text"), "json_schema": schema}
     try:
-        return checked(msgspec.convert(fields, ChatRequest, from_attributes=True))
+        return msgspec.convert(fields, ChatRequest)
     except (msgspec.ValidationError, RecursionError) as error:
-        raise invalid("input", f"{error}.") from None
+        raise wrong_field(re.sub(r"\$\.messages.*", "$.input`", str(error))) from None
+
+
+def _nested(tool: Json) -> Json:
+    return {"type": tool.get("type"), "function": tool}
 
 
 def _messages(request: ResponsesRequest) -> list[Json]:
@@ -150,15 +119,15 @@ class Responses:
         self._request, self._said, self._created = request, answer.said, created
         self._choice = answer.said.choices[0]
         self._id = answer.id.removeprefix("chatcmpl-")
+        self._items = _items(self._choice, f"msg_{self._id}")
         self._numbers = itertools.count()
 
     def whole(self) -> Json:
         cut = self._choice.finish_reason == "length"
         sent, made = self._said.prompt_tokens, self._said.completion_tokens
-        calls = [self._call(call, self._choice.arguments(call)) for call in self._choice.calls]
         return self._frame("incomplete" if cut else "completed") | {
             "incomplete_details": {"reason": "max_output_tokens"} if cut else None,
-            "output": calls or [self._message(self._choice.text)],
+            "output": self._items,
             "usage": {
                 "input_tokens": sent,
                 "input_tokens_details": {"cached_tokens": 0, "cache_write_tokens": 0},
@@ -170,82 +139,60 @@ class Responses:
 
     def opening(self) -> bytes:
         frame = self._frame("in_progress")
-        data = self._event("created", response=frame)
-        data += self._event("in_progress", response=frame)
-        if self._choice.calls:
-            return data
-        item = self._message("")
-        data += self._added(0, item | {"content": []})
-        return data + self._in_message("content_part.added", part=item["content"][0])
+        data = [self._event(kind, response=frame) for kind in ("created", "in_progress")]
+        if not self._choice.calls:
+            (item,) = self._items
+            part = item["content"][0] | {"text": ""}
+            data.append(self._added(0, item | {"content": []}))
+            data.append(self._event("content_part.added", **self._place(0), part=part))
+        return b"".join(data)
 
     def between(self, sent: int, have: int) -> bytes:
-        return b"".join(self._deltas(sent, have))
-
-    def closing(self) -> bytes:
-        whole = self.whole()
-        done = b"".join(self._done(i, item) for i, item in enumerate(whole["output"]))
-        return done + self._event(whole["status"], response=whole)
-
-    def _deltas(self, sent: int, have: int) -> Iterator[bytes]:
-        pieces = self._choice.pieces
-        if not self._choice.calls:
-            if new := "".join(pieces[sent:have]):
-                yield self._in_message("output_text.delta", delta=new, logprobs=[])
-            return
+        data, pieces = [], self._choice.pieces
         for index, call in enumerate(self._choice.calls):
             if sent <= call.start < have:
-                yield self._added(index, self._call(call, ""))
+                data.append(self._added(index, self._items[index] | {"arguments": ""}))
             if new := "".join(pieces[max(sent, call.start) : min(have, call.end)]):
-                place = {"item_id": f"fc_{call.id}", "output_index": index}
-                yield self._event("function_call_arguments.delta", **place, delta=new)
+                kind = "function_call_arguments.delta"
+                data.append(self._event(kind, **self._place(index), delta=new))
+        if not self._choice.calls and (new := "".join(pieces[sent:have])):
+            place = self._place(0)
+            data.append(self._event("output_text.delta", **place, delta=new, logprobs=[]))
+        return b"".join(data)
+
+    def closing(self) -> bytes:
+        whole, data = self.whole(), []
+        for index, item in enumerate(whole["output"]):
+            place = self._place(index)
+            if item["type"] == "message":
+                (part,) = item["content"]
+                said = {"text": part["text"], "logprobs": []}
+                data.append(self._event("output_text.done", **place, **said))
+                data.append(self._event("content_part.done", **place, part=part))
+            else:
+                said = {"name": item["name"], "arguments": item["arguments"]}
+                data.append(self._event("function_call_arguments.done", **place, **said))
+            data.append(self._event("output_item.done", output_index=index, item=item))
+        return b"".join([*data, self._event(whole["status"], response=whole)])
 
     def _added(self, index: int, item: Json) -> bytes:
         item = item | {"status": "in_progress"}
         return self._event("output_item.added", output_index=index, item=item)
 
-    def _done(self, index: int, item: Json) -> bytes:
-        if item["type"] == "message":
-            part = item["content"][0]
-            data = self._in_message("output_text.done", text=part["text"], logprobs=[])
-            data += self._in_message("content_part.done", part=part)
-        else:
-            said = {"name": item["name"], "arguments": item["arguments"]}
-            place = {"item_id": item["id"], "output_index": index}
-            data = self._event("function_call_arguments.done", **place, **said)
-        return data + self._event("output_item.done", output_index=index, item=item)
-
-    def _in_message(self, kind: str, **fields: Any) -> bytes:
-        place: Json = {"item_id": f"msg_{self._id}", "output_index": 0, "content_index": 0}
-        return self._event(kind, **place, **fields)
+    def _place(self, index: int) -> Json:
+        """Return which item an event is about: a call, or the only part of the message."""
+        place = {"item_id": self._items[index]["id"], "output_index": index}
+        return place if self._choice.calls else place | {"content_index": 0}
 
     def _event(self, kind: str, **fields: Any) -> bytes:
         kind = f"response.{kind}"
         data = {"type": kind, "sequence_number": next(self._numbers), **fields}
         return b"event: " + kind.encode() + b"\n" + event(data)
 
-    def _message(self, text: str) -> Json:
-        part = {"type": "output_text", "text": text, "annotations": [], "logprobs": []}
-        return {
-            "id": f"msg_{self._id}",
-            "type": "message",
-            "role": "assistant",
-            "status": "completed",
-            "content": [part],
-        }
-
-    def _call(self, call: Called, arguments: str) -> Json:
-        return {
-            "id": f"fc_{call.id}",
-            "type": "function_call",
-            "status": "completed",
-            "call_id": call.id,
-            "name": call.name,
-            "arguments": arguments,
-        }
-
     def _frame(self, status: str) -> Json:
         request = self._request
         choice = request.tool_choice
+        unsaid = {"description": None, "parameters": None, "strict": None}
         return {
             "id": f"resp_{self._id}",
             "object": "response",
@@ -262,10 +209,28 @@ class Responses:
             "previous_response_id": None,
             "store": False,
             "temperature": request.temperature,
-            "text": {"format": request.text.format if request.text else {"type": "text"}},
+            "text": {"format": (request.text and request.text.format) or {"type": "text"}},
             "tool_choice": "auto" if choice is None else choice,
-            "tools": request.tools or [],
+            "tools": [unsaid | tool for tool in request.tools or []],
             "top_p": None,
             "truncation": "disabled",
             "usage": None,
         }
+
+
+def _items(said: Choice, id: str) -> list[Json]:
+    """Return the output: the calls, or else the message."""
+    part = {"type": "output_text", "text": said.text, "annotations": [], "logprobs": []}
+    message = {"type": "message", "role": "assistant", "status": "completed", "content": [part]}
+    calls = [
+        {
+            "id": f"fc_{call.id}",
+            "type": "function_call",
+            "status": "completed",
+            "call_id": call.id,
+            "name": call.name,
+            "arguments": said.arguments(call),
+        }
+        for call in said.calls
+    ]
+    return calls or [{"id": id} | message]

@@ -10,7 +10,7 @@ from typing import Any
 import msgspec
 
 from agentlab.endpoint.contract import asgi
-from agentlab.endpoint.contract.asgi import Again, Around, BrokenOff, Message, Model, Scope, Send
+from agentlab.endpoint.contract.asgi import Around, BrokenOff, Message, Model, Receive, Scope, Send
 from agentlab.endpoint.contract.openai_json import Json, RequestError, event
 from agentlab.endpoint.contract.record import BROKEN_OFF, Span
 from agentlab.endpoint.contract.seeded_random import Occurrences
@@ -36,7 +36,7 @@ class Gate(Around):
         self._seen = Occurrences()
 
     async def question(
-        self, body: bytes, scope: Scope, receive: Again, send: Send, span: Span
+        self, body: bytes, scope: Scope, receive: Receive, send: Send, span: Span
     ) -> None:
         asked = _decoded(body)
         if self._limits:
@@ -53,7 +53,7 @@ class Gate(Around):
             await self._suffer(fault, scope, receive, send, span, bool(asked.get("stream")))
 
     async def _suffer(
-        self, fault: Fault, scope: Scope, receive: Again, send: Send, span: Span, streamed: bool
+        self, fault: Fault, scope: Scope, receive: Receive, send: Send, span: Span, streamed: bool
     ) -> None:
         kind = fault.kind
         if kind in ("error", "quota") or (kind == "stream_error" and not streamed):
@@ -66,7 +66,7 @@ class Gate(Around):
         elif kind == "stall":
             never: asyncio.Future[None] = asyncio.get_running_loop().create_future()
             stall = never if fault.stall_s is None else self._pause(fault.stall_s)
-            await asgi.unless_gone(receive.disconnected, stall)
+            await asgi.unless_gone(receive, stall)
             await self._model(scope, receive, send, span)
         else:
             try:

@@ -17,7 +17,7 @@ from typing import Annotated
 import msgspec
 
 from agentlab.endpoint.contract import asgi
-from agentlab.endpoint.contract.asgi import Again, Around, Message, Model, Receive, Scope, Send
+from agentlab.endpoint.contract.asgi import Around, Message, Model, Receive, Scope, Send
 from agentlab.endpoint.contract.events import Events
 from agentlab.endpoint.contract.openai_json import RequestError
 from agentlab.endpoint.contract.record import Span
@@ -61,7 +61,7 @@ class Recording(Around):
             raise ConfigError(f"cannot record to {path!r}: {error}; choose another file") from None
 
     async def question(
-        self, body: bytes, scope: Scope, receive: Again, send: Send, span: Span
+        self, body: bytes, scope: Scope, receive: Receive, send: Send, span: Span
     ) -> None:
         asked_s = self.now_s()
         key, occurrence, attempt = _key(scope, body, span, self._seen)

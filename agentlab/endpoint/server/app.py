@@ -154,7 +154,7 @@ class App:
         self.recorder.add(span)
         body = await self._bodies.read(scope, receive)
         try:
-            await self.model(scope, asgi.Again(body, receive), send, span)
+            await self.model(scope, receive, send, span)
         finally:
             self._bodies.release(body)
 

@@ -15,14 +15,14 @@ from agentlab.endpoint.answers.answer import Answer, Said, request_key, say, tim
 from agentlab.endpoint.answers.replies import Replies
 from agentlab.endpoint.contract import asgi
 from agentlab.endpoint.contract.asgi import Receive, Scope, Send
-from agentlab.endpoint.contract.openai_json import RequestError, model_card
+from agentlab.endpoint.contract.openai_json import RequestError, decode, model_card
 from agentlab.endpoint.contract.record import Span
-from agentlab.endpoint.contract.request import ChatRequest, parse_chat
+from agentlab.endpoint.contract.request import ChatRequest
 from agentlab.endpoint.contract.seeded_random import Occurrences
 from agentlab.endpoint.dialects.chat import Chat
-from agentlab.endpoint.dialects.embeddings import Embeddings, answer_to, parse_embeddings
+from agentlab.endpoint.dialects.embeddings import EmbeddingRequest, Embeddings, answer_to
 from agentlab.endpoint.dialects.exchange import Dialect, Exchange
-from agentlab.endpoint.dialects.responses import Responses, as_chat, parse_responses
+from agentlab.endpoint.dialects.responses import Responses, ResponsesRequest, as_chat
 from agentlab.endpoint.physics.batch import Queue, QueueFull
 from agentlab.endpoint.physics.live import LiveBatch
 from agentlab.endpoint.presets import Preset
@@ -105,7 +105,7 @@ class LocalModel:
 
     async def _chat(self, body: bytes, span: Span) -> _Reply:
         # Agents, and benchmarks above all, send the very same bytes again and again.
-        known = self._known.get(body) or _new(parse_chat(body))
+        known = self._known.get(body) or _new(decode(body, ChatRequest))
         request, key, said = known
         answer = await self._compose(known, span)
         if said is None and answer.said.fixed and len(body) <= _SHORT_BYTES:
@@ -115,12 +115,12 @@ class LocalModel:
         return answer, Chat(request, answer, int(time.time())), bool(request.stream)
 
     async def _responses(self, body: bytes, span: Span) -> _Reply:
-        request = parse_responses(body)
+        request = decode(body, ResponsesRequest)
         answer = await self._compose(_new(as_chat(request)), span)
         return answer, Responses(request, answer, int(time.time())), bool(request.stream)
 
     async def _embeddings(self, body: bytes, span: Span) -> _Reply:
-        request = parse_embeddings(body)
+        request = decode(body, EmbeddingRequest)
         answer = await answer_to(request, span.request_id)
         return answer, Embeddings(request, answer.said.prompt_tokens), False
 
