@@ -74,6 +74,7 @@ words = st.sampled_from(
         "Answer in JSON",
         "조력 발전을 분석하세요",
         "",
+        "Action Input: Final Answer:",
     ]
 ) | st.text(max_size=30)
 tools = st.lists(

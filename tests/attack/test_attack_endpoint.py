@@ -406,12 +406,17 @@ def test_a_field_out_of_its_bounds(server: Server, fields: Schema):
     server.check()
 
 
+REACT = "\nAction Input: x Final Answer: y"
 ODD_PROMPTS = [
     "9" * 5000 + " words", "999999999 paragraphs", "999999999 words about x",
     "write 10000000 items",
     'keys:\n{"a": ' + "9" * 5000 + "}", 'Answer as JSON:\n' + '{"a":' * 900 + "1" + "}" * 900,
     'Answer as JSON:\n' + '{"a":' * 99_999 + "1" + "}" * 99_999, "\x00\x1b[2J\r\n", "\u202e\ufeff",
-    "Current Task: ", "Current Task: " + "\n" * 9999,
+    "Tool Name: f\nTool Arguments: 5\n" + REACT, "Tool Name: f\nTool Arguments: {" + REACT,
+    'Tool Name: f\nTool Arguments: {"properties": 5}\n' + REACT, "one of [,]" + REACT,
+    'Tool Name: f\nTool Arguments: {"type": "array", "minItems": 1000000000}\n' + REACT,
+    'Tool Name: f\nTool Arguments: ' + '{"not":' * 900 + "1" + "}" * 900 + REACT,
+    "Tool Name: \nTool Arguments: {}\n" + REACT, "Current Task: ", "Current Task: " + "\n" * 9999,
 ]  # fmt: skip
 
 
@@ -423,7 +428,7 @@ def test_a_prompt_that_asks_for_nonsense(server: Server, prompt: str):
 
 
 LONG = ["a", " ", "\n", ".", "{", "#", "9", "for:\n", "- a\n", "# a\n", '"k": ', "1 ", "A b ", "가",
-        "가나 ", "Topic:", "about ", "\t", "key ", "_",
+        "가나 ", "Topic:", "one of [", "Tool Name: ", "Action Input:", "about ", "\t", "key ", "_",
         "Current Task: ", "\n\nThis is the context you're working with:\n"]  # fmt: skip
 
 

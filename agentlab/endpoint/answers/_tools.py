@@ -8,6 +8,10 @@ A stand-in cannot judge what a tool is good for, but it can act as a model that 
 - a manager of CrewAI's hands its task to the coworker that suits it best.
 
 Arguments are taken from the prompt: proper names and quotations, numbers, or the task itself.
+
+Frameworks describe tools in words if a model is said to have no function calling. The model then
+asks for them in lines, after ReAct (Yao et al., 2022): Thought, Action, Action Input; then
+Observation; at last Final Answer.
 """
 
 from __future__ import annotations
@@ -18,7 +22,7 @@ import re
 from collections.abc import Sequence
 from typing import Any
 
-from agentlab.endpoint.answers._prompt import unframe
+from agentlab.endpoint.answers._prompt import glance, unframe
 from agentlab.endpoint.answers._schema import build
 from agentlab.endpoint.answers.replies import Writer
 from agentlab.endpoint.contract.json_schema import Budget, Schema
@@ -26,6 +30,9 @@ from agentlab.endpoint.contract.request import ChatRequest, Function, Tool
 
 Call = tuple[str, str]
 """The name of a function, and its arguments as JSON in a string."""
+
+Turns = Sequence[tuple[str, str]]
+"""A conversation as (role, text), oldest first."""
 
 _WORD = re.compile(r"[A-Za-z]{3,}|[\uac00-\ud7a3]{2,}")
 _IDLE = frozenset(
@@ -41,6 +48,11 @@ _DESCRIBED = 1000  # characters of a description in which a word may be shared
 _MOST_COWORKERS = 100
 _COWORKERS = re.compile(r"following coworkers?: (.+?)\n")
 _WHOLE = frozenset("task question query input prompt request instruction message content".split())
+
+_TOOL = re.compile(r"^Tool Name: (.+)\nTool Arguments: ", re.MULTILINE)
+_NAMES = re.compile(r"one (?:name )?of \[([^\]\n]{1,2000})\]")
+_OBSERVATION = re.compile(r"^Observation: *", re.MULTILINE)
+_INPUT = {"type": "object", "properties": {"input": {"type": "string"}}, "required": ["input"]}
 
 
 def calls(request: ChatRequest, prompt: str, writer: Writer, draw: random.Random) -> list[Call]:
@@ -126,3 +138,52 @@ class _FromPrompt:
         fitting = (number for number in self._numbers if least <= number <= most)
         number = next(fitting, None)
         return self._writer.number(name, least, most, whole) if number is None else number
+
+
+def asks_for_react(turns: Turns) -> bool:
+    """Return True if the conversation asks for ReAct's lines."""
+    return any(
+        0 <= text.find("Action Input:") < text.rfind("Final Answer:")
+        for role, text in turns
+        if role != "assistant"
+    )
+
+
+def react(turns: Turns, writer: Writer, draw: random.Random) -> str:
+    """Return the lines that ask for one tool, or after its result the lines that answer.
+
+    Raises:
+        CannotFill: If a tool's parameters ask for what cannot be built.
+    """
+    for role, text in reversed(turns):
+        if role == "assistant" and (found := _OBSERVATION.search(text)):
+            return _final(writer.from_results([("", text[found.end() :].strip())]))
+    task = glance(next((text for role, text in turns if role == "user"), ""))
+    described = _described(glance("\n".join(text for role, text in turns if role != "assistant")))
+    chosen = _suitable(described, unframe(task).task) or described
+    if not chosen:
+        return _final(writer.write())
+    name, arguments = _call(chosen[0], _FromPrompt(task, writer), draw, Budget())
+    return f"Thought: {name} can help here.\nAction: {name}\nAction Input: {arguments}"
+
+
+def _final(answer: str) -> str:
+    return f"Thought: I now know the final answer\nFinal Answer: {answer}"
+
+
+def _described(text: str) -> list[Function]:
+    """Return the tools that a conversation describes in words."""
+    functions = []
+    for found in _TOOL.finditer(text):
+        try:
+            parameters, end = json.JSONDecoder().raw_decode(text, found.end())
+        except (ValueError, RecursionError):
+            parameters, end = _INPUT, found.end()
+        parameters = parameters if isinstance(parameters, dict) else _INPUT
+        description = text[end:].removeprefix("\nTool Description: ").partition("\n")[0]
+        functions.append(Function(found[1].strip(), description, parameters))
+    if functions:
+        return functions
+    names = _NAMES.search(text)
+    listed = names[1].split(",") if names else []
+    return [Function(name.strip(" '\"`"), parameters=_INPUT) for name in listed]

@@ -159,10 +159,10 @@ def take(request: ChatRequest, replies: Replies, generator: Callable[[], random.
 
     A schema that asks for what the local model cannot build is a RequestError of status 400.
     """
-    said = (text for role, text in reversed(request.turns) if role == "user")
-    prompt = glance(next(said, ""))
+    turns = request.turns
+    prompt = glance(next((text for role, text in reversed(turns) if role == "user"), ""))
     prepared = replies.prepared(prompt)
-    if prepared and not (request.tools or request.response_format):
+    if prepared and not (request.tools or request.response_format or _tools.asks_for_react(turns)):
         return Turn(prepared, fixed=True)
     draw = generator()
     writer = replies.writer(prompt, draw)
@@ -191,4 +191,6 @@ def _said(request: ChatRequest, prepared: str | None, writer: Writer, draw: rand
         return json.dumps(value, ensure_ascii=False)
     if request.results:
         return writer.from_results(request.results)
+    if _tools.asks_for_react(request.turns):
+        return _tools.react(request.turns, writer, draw)
     return prepared or writer.write()

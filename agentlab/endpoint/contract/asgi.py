@@ -39,23 +39,27 @@ class BrokenOff(Exception):
 
 
 class Model(Protocol):
-    """What answers the `/v1` routes: the local model, or a real one behind the endpoint.
-
-    `time_scale` is model seconds per second of the event loop's clock; `paid` is True if its
-    answers cost money; `now_s` gives the model seconds since its clock was started. The call
-    answers one request, noting in `span` what happens to it. It raises RequestError if it cannot be
-    answered and nothing has been sent; ClientGone; or BrokenOff.
-    """
+    """What answers the `/v1` routes: the local model, or a real one behind the endpoint."""
 
     @property
-    def time_scale(self) -> float: ...
+    def time_scale(self) -> float:
+        """Model seconds per second of the event loop's clock."""
 
     @property
-    def paid(self) -> bool: ...
+    def paid(self) -> bool:
+        """True if its answers cost money."""
 
-    def now_s(self) -> float: ...
+    def now_s(self) -> float:
+        """Return the model seconds since this model's clock was started."""
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send, span: Span) -> None: ...
+    async def __call__(self, scope: Scope, receive: Receive, send: Send, span: Span) -> None:
+        """Answer one request, noting in `span` what happens to it.
+
+        Raises:
+            RequestError: If it cannot be answered; nothing has been sent then.
+            ClientGone: If the client went before it had sent its request.
+            BrokenOff: If the connection is to be reset.
+        """
 
 
 def header(scope: Scope, name: bytes) -> str:
@@ -83,21 +87,24 @@ class Bodies:
         Too long a body is a 413; if too much is held already, it is a 503.
         """
         self._check(whole_number(header(scope, b"content-length")) or 0)
-        body, more = bytearray(), True
+        pieces: list[bytes] = []
+        size, more = 0, True
         try:
             while more:
                 event = await receive()
                 if event["type"] == "http.disconnect":
                     raise ClientGone
-                piece, more = event.get("body", b""), event.get("more_body", False)
-                body += piece
-                self._held_bytes += len(piece)
-                self._check(len(body))
+                pieces.append(event.get("body", b""))
+                size += len(pieces[-1])
+                self._held_bytes += len(pieces[-1])
+                self._check(size)
+                more = event.get("more_body", False)
         except BaseException:
-            self._held_bytes -= len(body)
+            self._held_bytes -= size
             raise
-        scope[_BODY] = read = bytes(body)
-        return read
+        body: bytes = b"".join(pieces)
+        scope[_BODY] = body
+        return body
 
     def release(self, body: bytes) -> None:
         """Note that the request with this body is over."""
@@ -195,9 +202,13 @@ def when_again(error: RequestError, time_scale: float) -> Headers:
     """Return the headers that say when to try again, where that would help."""
     if error.retry_after_s is None:
         return []
-    wait_s = error.retry_after_s / time_scale  # by the client's own clock
-    times = {b"retry-after-ms": wait_s * 1000, b"retry-after": wait_s}
-    return [(name, b"%d" % math.ceil(time)) for name, time in times.items()]
+    # The client waits by its own clock; it takes the milliseconds, without jitter, if there are
+    # any, so that a run repeats.
+    wait_s = error.retry_after_s / time_scale
+    return [
+        (b"retry-after-ms", b"%d" % math.ceil(wait_s * 1000)),
+        (b"retry-after", b"%d" % math.ceil(wait_s)),
+    ]
 
 
 def unknown_route(scope: Scope, known: Iterable[str]) -> RequestError:

@@ -6,7 +6,6 @@ counted beforehand: the parts of the schema, and each place at which a validator
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Iterable, Iterator, Mapping
 from functools import lru_cache
 from typing import Any
@@ -112,7 +111,7 @@ def _not_strict(schema: Any, context: tuple[str, ...]) -> str | None:
 def admits(schema: Schema, value: Any, budget: Budget | None = None) -> bool:
     """Return True if `value` is valid by `schema`; raise CannotFill if that takes too much."""
     validator = validator_of(schema)
-    _count_looks(schema, schema, value, budget or Budget())
+    count_looks(schema, value, budget or Budget())
     return bool(validator.is_valid(value))
 
 
@@ -148,38 +147,45 @@ def resolve(root: Schema, reference: Any, budget: Budget) -> Any:
     return found
 
 
-def _count_looks(root: Schema, schema: Any, value: Any, budget: Budget, depth: int = 0) -> None:
+def count_looks(root: Schema, value: Any, budget: Budget) -> None:
     """Take each look of a validator from the budget, as often as references lead to its place.
 
     It often looks less often, but never more often.
     """
-    budget.spend()
-    if not isinstance(schema, Mapping) or not schema:
-        return
-    if depth > _DEEPEST * 2:
-        raise CannotFill(TOO_LARGE)
-    if depth and (name := next((n for n in _MEANS_ANOTHER_ROOT if n in schema), None)):
-        raise CannotFill(f"{name!r} inside it is not supported")
-    for inner, part in _looks(root, schema, value, budget):
-        _count_looks(root, inner, part, budget, depth + 1)
+
+    def look(schema: Any, value: Any, depth: int) -> None:
+        budget.spend()
+        if not isinstance(schema, Mapping) or not schema:
+            return
+        if depth > _DEEPEST * 2:
+            raise CannotFill(TOO_LARGE)
+        if depth and (name := next((n for n in _MEANS_ANOTHER_ROOT if n in schema), None)):
+            raise CannotFill(f"{name!r} inside it is not supported")
+        here = [*_held(schema, _HERE)]
+        if "$ref" in schema:
+            here.append(resolve(root, schema["$ref"], budget))
+        # For what nobody has looked at yet, a validator looks again at all that is here.
+        times = 1 + ("unevaluatedProperties" in schema) + ("unevaluatedItems" in schema)
+        for inner in here * times:
+            look(inner, value, depth + 1)
+        for inner, part in _looks_inside(schema, value):
+            look(inner, part, depth + 1)
+
+    look(root, value, 0)
 
 
-def _looks(root: Schema, schema: Schema, value: Any, budget: Budget) -> Iterator[tuple[Any, Any]]:
-    """Yield each schema to which this one leads, with the part of `value` that it is for."""
-    here = [*_held(schema, _HERE)]
-    if "$ref" in schema:
-        here.append(resolve(root, schema["$ref"], budget))
-    # For what nobody has looked at yet, a validator looks again at all that is here.
-    times = 1 + ("unevaluatedProperties" in schema) + ("unevaluatedItems" in schema)
-    yield from ((inner, value) for inner in here * times)
-    parts: Iterable[Any] = ()
+def _looks_inside(schema: Schema, value: Any) -> Iterator[tuple[Any, Any]]:
+    """Yield each schema that is for a part of `value`, with that part."""
     if isinstance(value, dict):
-        properties, parts = schema.get("properties", {}), value.values()
+        properties = schema.get("properties", {})
         yield from ((properties[name], value[name]) for name in properties.keys() & value.keys())
+        value = value.values()
     elif isinstance(value, list):
-        parts = value
         yield from zip(schema.get("prefixItems", ()), value, strict=False)
-    yield from itertools.product(_held(schema, _INSIDE), parts)
+    else:
+        return
+    inside = [*_held(schema, _INSIDE)]
+    yield from ((inner, part) for part in value for inner in inside)
 
 
 def _held(schema: Schema, keywords: Iterable[str]) -> Iterator[Any]:
