@@ -61,12 +61,22 @@ def calls(request: ChatRequest, prompt: str, writer: Writer, draw: random.Random
     if request.parallel_tool_calls is False:
         chosen = chosen[:1]
     as_form = isinstance(request.tool_choice, Tool)  # as structured output uses tools
-    budget, made = Budget(), []
-    for tool in chosen:
-        filler = _FromPrompt(prompt, writer, _coworkers(tool), as_form=as_form)
-        value = build(tool.schema, filler, draw=draw, optional=as_form, budget=budget)
-        made.append((tool.name, json.dumps(value, ensure_ascii=False)))
-    return made
+    budget = Budget()
+    return [_call(tool, prompt, writer, draw, budget, as_form=as_form) for tool in chosen]
+
+
+def _call(
+    tool: Function,
+    prompt: str,
+    writer: Writer,
+    draw: random.Random,
+    budget: Budget,
+    *,
+    as_form: bool = False,
+) -> Call:
+    filler = _FromPrompt(prompt, writer, _coworkers(tool), as_form=as_form)
+    value = build(tool.schema, filler, draw=draw, optional=as_form, budget=budget)
+    return tool.name, json.dumps(value, ensure_ascii=False)
 
 
 def _chosen(request: ChatRequest, prompt: str) -> list[Function]:
@@ -163,7 +173,7 @@ def react(turns: Turns, writer: Writer, draw: random.Random) -> str:
     chosen = _suitable(described, unframe(task).task) or described
     if not chosen:
         return _final(writer.write())
-    name, arguments = _call(chosen[0], _FromPrompt(task, writer), draw, Budget())
+    name, arguments = _call(chosen[0], task, writer, draw, Budget())
     return f"Thought: {name} can help here.\nAction: {name}\nAction Input: {arguments}"
 
 
