@@ -371,24 +371,24 @@ def test_there_are_two_types(fresh_lab):
 
 @pytest.mark.skipif(os.name != "posix" or os.geteuid() != 0, reason="mounts a small disk")
 def test_a_full_disk_loses_nothing_that_was_paid_for(fresh_lab, tmp_path):
-    """On a disk of 1.5 MB: it stops sending, records what was in flight, and goes on with room."""
+    """On a disk of 1.3 MB: it stops sending, records what was in flight, and goes on with room."""
     disk = tmp_path / "disk"
     disk.mkdir()
-    mounted = ["mount", "-t", "tmpfs", "-o", "size=1536k", "tmpfs", str(disk)]
+    mounted = ["mount", "-t", "tmpfs", "-o", "size=1280k", "tmpfs", str(disk)]
     if subprocess.run(mounted, capture_output=True, check=False).returncode:
         pytest.skip("mounting is not allowed here")
-    topics = [f"Tides in harbour {number}" for number in range(60)]
+    topics = [f"Tides in harbour {number}" for number in range(30)]
     try:
         with ContentSystem(out=disk) as system:
             contents, t = lab.simulate(system.batch_generate(topics, "comprehensive"))
             bill = system.journal.bill()
             assert "disk is full" in str(system.stopped)
-        assert 0 < t.requests < 480
+        assert 0 < t.requests < 240
         assert "left" in statuses(contents)  # type: ignore[arg-type]
         assert bill.answers == t.requests  # each one that was sent is kept
         subprocess.run(["mount", "-o", "remount,size=64m", str(disk)], check=True)
         again, rest = batch(topics, out=disk, kind="comprehensive")
-        assert statuses(again) == ["done"] * 60
-        assert t.requests + rest.requests == 480
+        assert statuses(again) == ["done"] * 30
+        assert t.requests + rest.requests == 240
     finally:
         subprocess.run(["umount", str(disk)], check=True)
