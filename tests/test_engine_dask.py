@@ -165,15 +165,15 @@ def test_a_killed_worker_loses_nothing(on_shared, fresh_lab):
 
     async def killed(cluster: Any) -> list[str]:
         with trace() as t:
-            running = asyncio.create_task(several(cluster, 100, max_tokens=391))
-            await in_flight(t, 100)
+            running = asyncio.create_task(several(cluster, 40, max_tokens=391))
+            await in_flight(t, 40)
             nanny = below("worker")[0]
             nanny.children()[-1].kill()  # the process that makes the calls
             return await running
 
     answers, t = on_shared(killed)
-    assert len(answers) == 100 and all(answers)
-    assert 100 < t.requests <= 100 + 64
+    assert len(answers) == 40 and all(answers)
+    assert 40 < t.requests < 80
     assert max(Counter(span.agent for span in t.spans).values()) == 2
 
 
@@ -292,18 +292,19 @@ def test_who_is_cancelled_hangs_up(on_shared, fresh_lab):
 def test_a_late_worker_takes_work(fresh_lab):
     """One worker of four calls at a time; with a second one eight are in flight."""
 
-    async def grown(cluster: Any) -> tuple[int, int]:
+    async def grown(cluster: Any) -> int:
         with trace() as t:
-            running = asyncio.create_task(several(cluster, 60, max_tokens=61))
+            running = asyncio.create_task(several(cluster, 400, max_tokens=61))
             await in_flight(t, 4)
             alone = t.peak
             await cluster.scale(2)
-            await running
-        return alone, t.peak
+            await in_flight(t, 8)
+            running.cancel()
+            await asyncio.gather(running, return_exceptions=True)
+        return alone
 
-    (alone, together), t = on_cluster(grown, workers=1, calls_per_worker=4)
-    assert (alone, together) == (4, 8)
-    assert t.requests == 60
+    alone, t = on_cluster(grown, workers=1, calls_per_worker=4)
+    assert (alone, t.peak) == (4, 8)
 
 
 def test_one_rate_for_all_workers(on_shared, fresh_lab, tmp_path):

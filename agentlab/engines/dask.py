@@ -41,7 +41,7 @@ for _part in ("batched", "client", "core", "protocol.pickle"):
     logging.getLogger(f"distributed.{_part}").setLevel(logging.CRITICAL)
 
 _NOTICED_S = 0.1  # how often a call on a worker looks whether anybody still waits for it
-_STARTED_S = 60  # how long a cluster may take to be there
+_STARTED_S = 120  # how long a cluster may take to be there
 
 _Model = Connection | tuple[str, str]
 """What a call asks: an endpoint, or a real model's URL and name, with a key of the worker's own."""
