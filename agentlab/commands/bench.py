@@ -82,10 +82,6 @@ def _measure(path: Path, file: Path, options: argparse.Namespace) -> int:
 
 
 def _tune(path: Path, file: Path, options: argparse.Namespace) -> int:
-    for name in ("leave_out", "price", "yes"):
-        if getattr(options, name):
-            option = name.replace("_", "-")
-            raise ConfigError(f"--{option} is for what asks an endpoint; {path.stem} simulates one")
     tuned = self_tuning.run(self_tuning.load(path), file, resume=options.resume)
     _report(file, self_tuning.markdown(tuned), tuning_plots.figure(tuned))
     return 0
