@@ -81,6 +81,7 @@ def upstream(fresh_lab: Any, monkeypatch: pytest.MonkeyPatch) -> Iterator[Upstre
     monkeypatch.setenv("OPENAI_API_KEY", "sk-x")
     monkeypatch.setenv("OPENAI_MODEL", "m")
     monkeypatch.setattr(plots, "figure", lambda _: Figure())  # drawn in test_bench.py, and slow
+    monkeypatch.setattr(measure.gc, "collect", lambda: 0)  # no time is looked at here
     yield model
     fresh_lab.stop()
     model.stop()

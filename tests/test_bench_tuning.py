@@ -68,12 +68,6 @@ def test_a_wrong_file_is_named(tmp_path, change, words):
         self_tuning.load(file)
 
 
-def test_what_would_do_nothing_is_refused(tmp_path, capsys):
-    """Rather than passed over in silence."""
-    assert main(["bench", "tuning", "--out", str(tmp_path), "--yes"]) == 2
-    assert "--yes is for what asks an endpoint" in capsys.readouterr().err
-
-
 def test_results_of_another_kind_are_refused():
     """A file of measurements has no such parts."""
     with pytest.raises(ConfigError, match="agentlab bench wrote"):

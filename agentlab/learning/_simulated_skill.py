@@ -57,10 +57,8 @@ SHIFTED: dict[str, Skill] = SKILLS | {
 class SimulatedSkill:
     """A model whose answers are right as often as `skills` says; the answers are SIMULATED.
 
-    An answer depends on the seed, the task and the agent, not on order or process.
-
-    Args:
-        ask: Who is asked for time and tokens, such as `lab.ask`; None asks nobody.
+    An answer depends on the seed, the task and the agent, not on order or process. `ask`, such as
+    `lab.ask`, is asked for time and tokens.
 
     Example:
         model = SimulatedSkill(ask=lab.ask)
@@ -84,7 +82,7 @@ class SimulatedSkill:
         return ask
 
     def answers(self, task: Task, prompt: str) -> list[tuple[float, str]]:
-        """Return the possible answers to a prompt, each with its probability; these add up to 1.
+        """Return the possible answers to a prompt, each with its probability.
 
         If the proposals in the prompt contain the right answer, the model recognises it, or takes
         the first wrong one. Otherwise proposals change nothing.

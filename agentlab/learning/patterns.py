@@ -36,9 +36,9 @@ async def map_reduce(ask: Ask, prompts: Sequence[str], join: Callable[[Sequence[
 
 
 async def debate(ask: Ask, prompt: str, *, debaters: int = 2) -> str:
-    """Return what the debaters agree on, at once or after they saw all answers; or a judge's word.
+    """Return what the debaters agree on: immediately, or after they saw all answers.
 
-    The calls of a round run at the same time: 2 to 5 calls for a debate of two.
+    If they do not, a judge decides. A debate of two takes 2 to 5 calls.
     """
     answers = await _each(ask, [prompt] * debaters, "debater")
     if len(set(answers)) > 1:

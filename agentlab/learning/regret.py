@@ -48,11 +48,8 @@ async def live(policy: Policy, some_tasks: Iterable[Task], on: Callable[[Task], 
     """Let a policy choose the pattern of each task, run it, and let it learn from the outcome.
 
     Calls, time and tokens are those of a trace around each task, so nothing else may ask meanwhile.
-    Nothing is learned from a task that fails.
-
-    Args:
-        on: Task -> who answers it: `SimulatedSkill(ask=lab.ask).on`, or `lambda task: lab.ask`
-            where a real model does.
+    `on` says who answers a task: `SimulatedSkill(ask=lab.ask).on`, or `lambda task: lab.ask` where
+    a real model does.
 
     Example:
         bandit = Bandit(ARMS)
