@@ -49,7 +49,7 @@ class _Known(NamedTuple):
 
 @cache
 def _replies() -> Replies:
-    return Replies.load(DATA / "replies")
+    return Replies(DATA / "replies")
 
 
 class LocalModel:
