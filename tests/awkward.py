@@ -428,7 +428,7 @@ def _reworded(value: Any, opener: str) -> Any:
 
 @cache
 def _replies() -> Replies:
-    return Replies.load(DATA / "replies")
+    return Replies(DATA / "replies")
 
 
 def masked(key: str | None) -> str:

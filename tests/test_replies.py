@@ -17,7 +17,7 @@ from agentlab.endpoint.contract.tokens import count_tokens
 from agentlab.errors import ConfigError
 from agentlab.settings import DATA
 
-REPLIES = Replies.load(DATA / "replies")
+REPLIES = Replies(DATA / "replies")
 
 REPORT = """Write one report from these results.
 
@@ -211,7 +211,7 @@ def test_answers_are_the_same_in_another_process():
     code = (
         "import random; from agentlab.endpoint.answers.replies import Replies; "
         "from agentlab.settings import DATA; "
-        "print(Replies.load(DATA / 'replies').writer(%r, random.Random(9)).write(), end='')"
+        "print(Replies(DATA / 'replies').writer(%r, random.Random(9)).write(), end='')"
     )
     ran = subprocess.run(
         [sys.executable, "-c", code % REPORT], env={"PYTHONHASHSEED": "12"}, capture_output=True
@@ -240,5 +240,5 @@ def test_a_mistake_in_the_data_names_file_and_field(
     else:
         (tmp_path / name).write_text(text)
     with pytest.raises(ConfigError) as error:
-        Replies.load(tmp_path)
+        Replies(tmp_path)
     assert name in str(error.value) and words in str(error.value)

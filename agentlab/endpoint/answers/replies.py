@@ -59,20 +59,16 @@ class Phrases(msgspec.Struct, forbid_unknown_fields=True):
 
 
 class Replies:
-    """Everything the local model can say."""
+    """Everything the local model can say: `course.yaml`, `english.yaml` and `korean.yaml`.
 
-    def __init__(self, prepared: Sequence[Prepared], english: Phrases, korean: Phrases):
+    A ConfigError names the file and the field that is missing or wrong.
+    """
+
+    def __init__(self, folder: Path):
+        prepared = _load(folder / "course.yaml", list[Prepared])
         self._prepared = {_folded(entry.prompt): entry.reply for entry in prepared}
-        self._english, self._korean = english, korean
-
-    @classmethod
-    def load(cls, folder: Path) -> Replies:
-        """Read the three files; a ConfigError names the file and the field that is wrong."""
-        return cls(
-            _load(folder / "course.yaml", list[Prepared]),
-            _load(folder / "english.yaml", Phrases),
-            _load(folder / "korean.yaml", Phrases),
-        )
+        self._english = _load(folder / "english.yaml", Phrases)
+        self._korean = _load(folder / "korean.yaml", Phrases)
 
     def prepared(self, prompt: str) -> str | None:
         """Return the answer that the course has for this prompt, or None."""

@@ -86,7 +86,8 @@ class Bodies:
 
         Too long a body is a 413; if too much is held already, it is a 503.
         """
-        self._check(whole_number(header(scope, b"content-length")) or 0)
+        declared = header(scope, b"content-length")[:_MOST_DIGITS]  # so many are too long, too
+        self._check(whole_number(declared) or 0)
         pieces: list[bytes] = []
         size, more = 0, True
         try:

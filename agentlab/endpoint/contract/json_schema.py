@@ -34,9 +34,6 @@ _BY_NAME = ("dependentSchemas", "dependencies", "patternProperties")
 class CannotFill(Exception):
     """The schema asks for something that cannot be built; the message says what."""
 
-    def __init__(self, message: str):
-        super().__init__(message if len(message) <= 300 else message[:300] + "...")
-
 
 class Budget:
     """What work on schemas may take: steps, and characters."""

@@ -29,8 +29,6 @@ ToolChoice = Literal["none", "auto", "required"]
 _Role = Literal["system", "developer", "user", "assistant", "tool", "function"]
 _Identifier = Annotated[str, msgspec.Meta(pattern="^[a-zA-Z0-9_-]{1,64}$")]
 _UpToMost = msgspec.Meta(max_length=MOST_ITEMS)
-_Choices = Annotated[int, msgspec.Meta(ge=1, le=128)]
-_Stops = Annotated[list[str], msgspec.Meta(max_length=4)]
 
 
 class Part(msgspec.Struct):
@@ -65,10 +63,6 @@ class Message(msgspec.Struct):
         if isinstance(self.content, list):
             return "\n".join(part.text for part in self.content if part.text)
         return self.content or ""
-
-
-class StreamOptions(msgspec.Struct):
-    include_usage: bool | None = None
 
 
 class Function(msgspec.Struct):
@@ -117,11 +111,11 @@ class ChatRequest(msgspec.Struct):
     model: Name
     messages: Annotated[list[Message], msgspec.Meta(min_length=1, max_length=MOST_ITEMS)]
     stream: bool | None = None
-    stream_options: StreamOptions | None = None
+    stream_options: dict[str, bool | None] | None = None
     max_tokens: Tokens | None = None
     max_completion_tokens: Tokens | None = None
-    stop: str | _Stops | None = None
-    n: _Choices | None = None
+    stop: str | Annotated[list[str], msgspec.Meta(max_length=4)] | None = None
+    n: Annotated[int, msgspec.Meta(ge=1, le=128)] | None = None
     temperature: Temperature | None = None
     seed: int | None = None
     tools: Annotated[list[Tool], msgspec.Meta(min_length=1, max_length=128)] | None = None
@@ -156,7 +150,7 @@ class ChatRequest(msgspec.Struct):
     @property
     def wants_usage(self) -> bool:
         """True if the stream is to end with a chunk that carries the token counts."""
-        return bool(self.stream_options and self.stream_options.include_usage)
+        return bool((self.stream_options or {}).get("include_usage"))
 
     @property
     def offered(self) -> list[Function]:

@@ -191,30 +191,25 @@ class Responses:
 
     def _frame(self, status: str) -> Json:
         request = self._request
-        choice = request.tool_choice
-        unsaid = {"description": None, "parameters": None, "strict": None}
+        format = request.text and request.text.format
+        tool = dict.fromkeys(["description", "parameters", "strict"])
+        null = ["error", "incomplete_details", "previous_response_id", "top_p", "usage"]
+        echoed = ["instructions", "max_output_tokens", "model", "temperature"]
         return {
             "id": f"resp_{self._id}",
             "object": "response",
             "created_at": self._created,
             "status": status,
-            "error": None,
-            "incomplete_details": None,
-            "instructions": request.instructions,
-            "max_output_tokens": request.max_output_tokens,
+            **dict.fromkeys(null),
+            **{name: getattr(request, name) for name in echoed},
             "metadata": {},
-            "model": request.model,
             "output": [],
             "parallel_tool_calls": request.parallel_tool_calls is not False,
-            "previous_response_id": None,
             "store": False,
-            "temperature": request.temperature,
-            "text": {"format": (request.text and request.text.format) or {"type": "text"}},
-            "tool_choice": "auto" if choice is None else choice,
-            "tools": [unsaid | tool for tool in request.tools or []],
-            "top_p": None,
+            "text": {"format": format or {"type": "text"}},
+            "tool_choice": request.tool_choice or "auto",
+            "tools": [tool | each for each in request.tools or []],
             "truncation": "disabled",
-            "usage": None,
         }
 
 

@@ -41,7 +41,7 @@ def _new(request: ChatRequest) -> _Known:
 
 @cache
 def _replies() -> Replies:
-    return Replies.load(DATA / "replies")
+    return Replies(DATA / "replies")
 
 
 class LocalModel:
