@@ -136,8 +136,15 @@ def _judged(error: BaseException) -> RetryDecision:
         return _refusal(error.status_code, error.code, error.type, words(error), wait_s)
     if openai is not None and isinstance(error, openai.APIConnectionError):
         return RetryDecision(True, outage=True, overload=isinstance(error, openai.APITimeoutError))
-    garbage = _is_garbage(error)
-    return RetryDecision(garbage, answered=garbage)
+    if not _is_garbage(error):
+        return RetryDecision(False)
+    problem = error.args[0] if error.args else None
+    if not isinstance(problem, dict):
+        return RetryDecision(True, answered=True)
+    # An error inside a good answer, which LangChain raises as it stands.
+    code = problem.get("code")
+    status = code if isinstance(code, int) and 400 <= code < 600 else 200
+    return _refusal(status, code, problem.get("type"), str(problem.get("message")), None)
 
 
 def _refusal(

@@ -136,7 +136,9 @@ class Guard:
         with self.monitor.call(agent):
             try:
                 async with lab.timeout(self.deadline_s) as deadline:
-                    return await self.retry(partial(self._attempt, made), sleep=self._back_off)
+                    return await self.retry(
+                        partial(self._attempt, made), sleep=partial(self._back_off, made)
+                    )
             except Exception as error:
                 if isinstance(error, TimeoutError) and deadline.expired():
                     passed = f"the deadline of {self.deadline_s} model seconds passed"
@@ -178,9 +180,8 @@ class Guard:
         if self._stopped is not None:
             raise Stopped(f"nothing more is sent: {self._stopped}")
 
-    async def _back_off(self, wait_s: float) -> None:
-        task = asyncio.current_task()
-        if task is not None and task.cancelling():
+    async def _back_off(self, made: _Call[Any], wait_s: float) -> None:
+        if _cancelling() > made.cancelled_before:
             # The attempt hid the deadline's or the caller's cancellation, which comes only once:
             # nobody would end another attempt.
             raise asyncio.CancelledError
@@ -256,6 +257,11 @@ class Guard:
             ) from error
 
 
+def _cancelling() -> int:
+    task = asyncio.current_task()
+    return 0 if task is None else task.cancelling()
+
+
 @dataclass
 class _Call(Generic[T]):
     """A call on its way through the remedies; `deadline_s` is a time of the loop's clock."""
@@ -265,6 +271,7 @@ class _Call(Generic[T]):
     tokens: float
     deadline_s: float
     errors: list[Exception] = field(default_factory=list)
+    cancelled_before: int = field(default_factory=_cancelling)
 
     def gave_up(self, why: str) -> RetriesExhausted:
         return RetriesExhausted(
