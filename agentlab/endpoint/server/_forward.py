@@ -50,7 +50,6 @@ class Forward:
 
     A plain answer is read whole before it is passed on, so that its end is never noted later than
     the client has it; a stream is passed on piece by piece.
-
     With `clock`, another lab answers: times are its model seconds, a finished call's are those that
     it noted itself, and it is told the agents' names. `account` holds headers that choose who pays;
     no request has a parameter of `leave_out`, or one that the model has refused.

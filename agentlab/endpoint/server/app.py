@@ -94,10 +94,7 @@ def hostname(value: str) -> str:
 
 
 class App:
-    """Guards the door, numbers and records the requests, and lets `model` answer them.
-
-    Without a `door` only this machine may come in, and needs no key.
-    """
+    """Lets `model` answer what passes `door` (by default this machine), numbered and recorded."""
 
     def __init__(
         self,

@@ -83,7 +83,7 @@ class _Protocol(HttpToolsProtocol):
     def data_received(self, data: bytes) -> None:
         self._around_bytes += len(data)
         super().data_received(data)
-        if not self._unfinished or self.transport.is_closing():
+        if not self._unfinished:
             return
         # httptools puts a header together from its parts, each time all of it again.
         if self._around_bytes > MOST_HEAD_BYTES:
@@ -119,6 +119,8 @@ class _Protocol(HttpToolsProtocol):
 
     def _refuse(self, error: RequestError) -> None:
         """Answer the request that arrives, if it can be answered, and close the connection."""
+        if self.transport.is_closing():
+            return
         cycle = self.cycle
         waiting = cycle is None or (cycle.response_complete and not cycle.more_body)
         if not waiting and (cycle.response_started or self.pipeline or not cycle.more_body):
