@@ -1,8 +1,7 @@
 """The endpoint in front of a real model: questions are passed on, and recorded as they pass.
 
-The upstream's key is known to this process only, and never sent anywhere else. Because every
-request spends the owner's money, only what a question needs goes up (routes, headers), and only
-what a client needs comes back.
+The upstream's key is known to this process only, and never sent anywhere else. Only what a question
+needs goes up (routes, headers), because it spends the owner's money.
 """
 
 from __future__ import annotations

@@ -232,8 +232,7 @@ def limits_of(
 def real_model(settings: Settings) -> Model:
     """Build the model at `settings.upstream`. Only here is its key read, from the environment.
 
-    Raises:
-        ConfigError: If the key can be none.
+    A key that cannot be one is a ConfigError.
     """
     from agentlab.endpoint.server._forward import Forward  # aiohttp takes a while to import
 
