@@ -550,8 +550,11 @@ def test_no_two_answers_are_worded_alike(upstream: Upstream):
 
 
 @pytest.mark.usefixtures("forwarding")
-def test_a_limit_on_what_is_in_flight_is_kept_by_a_guard_that_knows_it(upstream: Upstream):
+def test_a_limit_on_what_is_in_flight_is_kept_by_a_guard_that_knows_it(
+    upstream: Upstream, monkeypatch: pytest.MonkeyPatch
+):
     """Twelve questions, two at a time: twelve requests, none refused."""
+    monkeypatch.setattr(upstream, "delay_s", 0.05)  # so that they meet
     upstream.use("two_at_a_time")
 
     async def twelve() -> list[str]:
@@ -739,7 +742,7 @@ EXPERIMENT = """\
 about: How far does my endpoint go?
 clock: real
 repeats: 2
-workloads: [{agents: 1}, {agents: 4}]
+workloads: [{agents: 2}]
 engines: [sequential, asyncio]
 """
 

@@ -46,7 +46,6 @@ ERRORS: dict[int, tuple[str, str | None, str]] = {
     503: ("server_error", "overloaded", "The model is overloaded. Please try again later."),
     504: ("server_error", "gateway_timeout", "Gateway timed out."),
 }
-_WORTH_A_RETRY = {408, 409, 429, 500, 502, 503, 504}
 
 
 @model
@@ -55,8 +54,7 @@ class Fault:
 
     Either `probability`, drawn for each request by itself, or `calls` (the 3rd) says when;
     `between_s`, from and until, narrows it to a time after the endpoint's first request, or, alone,
-    means every request of that time. With `agent`, only that agent's requests count and fail. Times
-    are model seconds.
+    means every request of that time. With `agent`, only that agent's requests count and fail.
     On an answer that is not streamed, `cut` is `truncated_json`, and `stream_error` an error 500.
     """
 
@@ -86,7 +84,8 @@ class Fault:
             message = "You exceeded your current quota, please check your plan and billing details."
             return RequestError(429, message, kind="insufficient_quota", code="insufficient_quota")
         kind, code, message = ERRORS[self.status]
-        wait_s = self.retry_after_s if self.status in _WORTH_A_RETRY else None
+        worth_a_retry = self.status >= 500 or self.status in (408, 409, 429)
+        wait_s = self.retry_after_s if worth_a_retry else None
         return RequestError(self.status, message, kind=kind, code=code, retry_after_s=wait_s)
 
 

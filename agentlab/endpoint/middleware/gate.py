@@ -118,30 +118,30 @@ class _Tampered:
         if not more:
             await asgi.finish(self._send)
 
-    async def _event(self, event: bytes) -> None:
+    async def _event(self, data: bytes) -> None:
         kind = self._fault.kind
         self._events += 1
-        if kind == "empty_choices" and b"[DONE]" not in event:
-            event = self._emptied(event)
+        if kind == "empty_choices" and b"[DONE]" not in data:
+            data = self._emptied(data)
         spared = self._streamed and self._events <= _WHOLE_EVENTS
         if spared or kind in ("drip", "empty_choices"):
-            await self._pass_on(event)
+            await self._pass_on(data)
             return
         if kind == "stream_error":
             await self._pass_on(_ERROR)
         elif kind == "truncated_json" or not self._streamed:
-            await self._pass_on(event[: len(event) // 2] + b"\n\n" * self._streamed)
+            await self._pass_on(data[: len(data) // 2] + b"\n\n" * self._streamed)
         if kind == "broken":
             raise BrokenOff
         await asgi.finish(self._send)
         raise _Ended
 
-    def _emptied(self, event: bytes) -> bytes:
-        start = event.index(b"{")
-        answer = msgspec.json.decode(event[start:])
+    def _emptied(self, data: bytes) -> bytes:
+        start = data.index(b"{")
+        answer = msgspec.json.decode(data[start:])
         for list_of_answers in {"choices", "output", "data"} & answer.keys():
             answer[list_of_answers] = []
-        return event[:start] + msgspec.json.encode(answer) + b"\n\n" * self._streamed
+        return data[:start] + msgspec.json.encode(answer) + b"\n\n" * self._streamed
 
     async def _pass_on(self, data: bytes) -> None:
         drips = self._fault.kind == "drip"

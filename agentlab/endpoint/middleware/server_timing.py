@@ -1,9 +1,8 @@
 """What one lab's endpoint tells another in front of it: its clock, and a request's times.
 
-A learner's lab in front of the class's could only time the way there and back, which differs from
-run to run. So it asks, with the header `x-lab-times`, for the times of the endpoint that answers.
-They come in a header of the same name. A stream begins before they are known: there they come in a
-comment before the last events, which every reader of server-sent events skips.
+A learner's lab in front of the class's could only time the way there and back. So it asks, with the
+header `x-lab-times`, for the times of the endpoint that answers. They come in a header of the same
+name; in a stream, which begins before they are known, in a comment before the last events.
 """
 
 from __future__ import annotations

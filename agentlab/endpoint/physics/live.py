@@ -16,8 +16,7 @@ from agentlab.endpoint.physics.formulas import Physics
 class LiveBatch:
     """Serves jobs on the running loop, `time_scale` model seconds per second of the loop's clock.
 
-    `queue` decides who is next, as in `Batch`. `epoch` is the loop's time at which the model's is
-    0; None for now.
+    `epoch` is the loop's time at which the model's is 0; None for now.
     """
 
     def __init__(

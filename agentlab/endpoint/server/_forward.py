@@ -1,8 +1,7 @@
 """The endpoint in front of a real model: questions are passed on, and recorded as they pass.
 
-The upstream's key is known to this process only, and never sent anywhere else. Because every
-request spends the owner's money, only what a question needs goes up (routes, headers), and only
-what a client needs comes back.
+The upstream's key is known to this process only, and never sent anywhere else. Only what a question
+needs goes up (routes, headers), because it spends the owner's money.
 """
 
 from __future__ import annotations
@@ -50,7 +49,6 @@ class Forward:
 
     A plain answer is read whole before it is passed on, so that its end is never noted later than
     the client has it; a stream is passed on piece by piece.
-
     With `clock`, another lab answers: times are its model seconds, a finished call's are those that
     it noted itself, and it is told the agents' names. `account` holds headers that choose who pays;
     no request has a parameter of `leave_out`, or one that the model has refused.

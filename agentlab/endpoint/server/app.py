@@ -95,10 +95,7 @@ def hostname(value: str) -> str:
 
 
 class App:
-    """Guards the door, numbers and records the requests, and lets `model` answer them.
-
-    Without a `door` only this machine may come in, and needs no key.
-    """
+    """Lets `model` answer what passes `door` (by default this machine), numbered and recorded."""
 
     def __init__(
         self,
@@ -236,8 +233,7 @@ def limits_of(
 def real_model(settings: Settings) -> Model:
     """Build the model at `settings.upstream`. Only here is its key read, from the environment.
 
-    Raises:
-        ConfigError: If the key can be none.
+    A key that cannot be one is a ConfigError.
     """
     from agentlab.endpoint.server._forward import Forward  # aiohttp takes a while to import
 

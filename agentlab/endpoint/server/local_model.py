@@ -45,7 +45,7 @@ def _replies() -> Replies:
 
 
 class LocalModel:
-    """Answers OpenAI's routes with prepared words and real physics; by `queue`, from `epoch`."""
+    """Answers OpenAI's routes with prepared words and real physics, as `LiveBatch` has it."""
 
     def __init__(
         self,

@@ -59,12 +59,20 @@ def serve(
         timeout_keep_alive=300,  # longer than a learner thinks between two cells' requests
         timeout_graceful_shutdown=1,
     )
-    announce(f"http://{shown}:{listener.getsockname()[1]}/v1")  # who connects now has to wait
-    _Server(config).run(sockets=[listener])
+    url = f"http://{shown}:{listener.getsockname()[1]}/v1"
+    _Server(config, lambda: announce(url)).run(sockets=[listener])
 
 
 class _Server(uvicorn.Server):
-    """uvicorn's own, which ends within seconds of a signal, whatever its event loop is doing."""
+    """uvicorn's own, which says when signals are heard, and ends within seconds of one."""
+
+    def __init__(self, config: uvicorn.Config, announce: Callable[[], None]):
+        super().__init__(config)
+        self._announce = announce
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        await super().startup(sockets)
+        self._announce()
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
         if not self.should_exit:
@@ -83,7 +91,7 @@ class _Protocol(HttpToolsProtocol):
     def data_received(self, data: bytes) -> None:
         self._around_bytes += len(data)
         super().data_received(data)
-        if not self._unfinished or self.transport.is_closing():
+        if not self._unfinished:
             return
         # httptools puts a header together from its parts, each time all of it again.
         if self._around_bytes > MOST_HEAD_BYTES:
@@ -119,6 +127,8 @@ class _Protocol(HttpToolsProtocol):
 
     def _refuse(self, error: RequestError) -> None:
         """Answer the request that arrives, if it can be answered, and close the connection."""
+        if self.transport.is_closing():
+            return
         cycle = self.cycle
         waiting = cycle is None or (cycle.response_complete and not cycle.more_body)
         if not waiting and (cycle.response_started or self.pipeline or not cycle.more_body):
