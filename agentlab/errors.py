@@ -45,8 +45,7 @@ def reason(error: BaseException) -> BaseException:
 class ConfigError(AgentLabError, ValueError):
     """A setting, an argument or a data file holds a value that cannot work."""
 
-    field: str | None = None
-    """The field of a data file that holds it."""
+    field: str | None = None  # of a data file
 
 
 class Problem(NamedTuple):
@@ -137,12 +136,13 @@ class AnswerEmpty(IncompleteAnswer):
 
 
 class RetriesExhausted(AgentLabError):
-    """A guarded call failed for good; its last error is the `__cause__`."""
+    """A guarded call failed for good; its last error is the `__cause__`.
+
+    `attempts` counts the requests that were sent for it, without hedges; `errors` has theirs.
+    """
 
     attempts: int
-    """How many requests were sent for it, without hedges."""
     errors: list[Exception]
-    """The error of each attempt, in order."""
 
 
 class ClusterLost(AgentLabError):
@@ -150,11 +150,13 @@ class ClusterLost(AgentLabError):
 
 
 class StepError(AgentLabError):
-    """A step of a workflow failed; its own error is the `__cause__`."""
+    """A step of a workflow failed; its own error is the `__cause__`.
+
+    `results` has the answers of the steps that had ended by then. They cost money: keep them.
+    """
 
     step: str
     results: dict[str, str]
-    """Step -> answer, of the steps that had ended by then. They cost money: keep them."""
 
 
 class JournalError(AgentLabError):
@@ -168,5 +170,4 @@ class Stopped(AgentLabError):
 class DeadlockError(AgentLabError):
     """In virtual time nothing is ready and no timer is set, so nothing can ever happen again."""
 
-    waiting: list[str]
-    """One line for each task that waits, with its name and where it stands."""
+    waiting: list[str]  # a line for each task, with its name and where it stands

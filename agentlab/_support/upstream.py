@@ -58,19 +58,15 @@ def account_from(environ: Mapping[str, str] = os.environ) -> dict[str, str]:
     Raises:
         ConfigError: If a value cannot be an organization or a project.
     """
-    found = {}
-    for name, header in _ACCOUNT.items():
-        value = environ.get(name, "").strip()
-        if not re.fullmatch(r"[!-~]{0,200}", value):
-            raise ConfigError(
-                f"{name} can be no organization or project; set it again, or unset it"
-            )
-        if value:
-            found[header] = value
-    return found
+    for name in _ACCOUNT.values():
+        if not re.fullmatch(r"[!-~]{0,200}", environ.get(name, "").strip()):
+            says = "can be no organization or project; set it again, or unset it"
+            raise ConfigError(f"{name} {says}")
+    values = {header: environ.get(name, "").strip() for header, name in _ACCOUNT.items()}
+    return {header: value for header, value in values.items() if value}
 
 
-_ACCOUNT = {"OPENAI_ORG_ID": "openai-organization", "OPENAI_PROJECT_ID": "openai-project"}
+_ACCOUNT = {"openai-organization": "OPENAI_ORG_ID", "openai-project": "OPENAI_PROJECT_ID"}
 _ROUTE = re.compile(r"/((chat/)?completions|responses|models|embeddings|messages)/*$")
 _URL = TypeAdapter(HttpUrl)
 

@@ -53,14 +53,9 @@ class _Choice(msgspec.Struct):
     finish_reason: str | None = None
 
 
-class _Usage(msgspec.Struct):  # some endpoints count nothing, and some say null
-    prompt_tokens: Any = None
-    completion_tokens: Any = None
-
-
 class _Completion(msgspec.Struct):
     choices: list[_Choice]
-    usage: _Usage | None = None
+    usage: Any = None
 
 
 def read(answer: httpx.Response, *, max_tokens: int | None = None) -> Reply:
@@ -88,12 +83,12 @@ def read(answer: httpx.Response, *, max_tokens: int | None = None) -> Reply:
         raise _as_error(None, answer) from None
     if problem is not None or not answer.is_success:
         raise _as_error(problem, answer)
-    message, used = choice.message, completion.usage or _Usage()
+    message = choice.message
     parts = message.content if isinstance(message.content, list) else [message.content]
     reply = Reply(
         message.refusal or "".join(map(_text, parts)),
-        _count(used.prompt_tokens),
-        _count(used.completion_tokens),
+        _count(completion.usage, "prompt_tokens"),
+        _count(completion.usage, "completion_tokens"),
         choice.finish_reason,
     )
     flaw = _flaw(reply, refused=bool(message.refusal), max_tokens=max_tokens)
@@ -112,8 +107,9 @@ def _text(part: Any) -> str:
     return part if isinstance(part, str) else ""
 
 
-def _count(tokens: Any) -> int:
-    """Return a number of tokens as an endpoint says it; 0 for anything else."""
+def _count(usage: Any, what: str) -> int:
+    """Return what an endpoint counted; 0 if it counts nothing, or says null, or something odd."""
+    tokens = usage.get(what) if isinstance(usage, dict) else None
     return tokens if isinstance(tokens, int) and tokens > 0 and tokens is not True else 0
 
 

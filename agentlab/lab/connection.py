@@ -77,10 +77,7 @@ _lock = threading.RLock()
 
 
 def connection() -> Connection:
-    """Return where a question goes: to the virtual loop's own model, or else to the endpoint.
-
-    The first question starts either of them, with the settings of that moment.
-    """
+    """Return where a question goes: the virtual loop's own model, or else the endpoint."""
     loop = running_loop()
     if not isinstance(loop, VirtualTimeLoop):
         return address()
@@ -93,9 +90,9 @@ def connection() -> Connection:
         chosen = current()
         app = local_app(chosen, time_scale=1.0)
         attach(app.recorder)
-        loop.belongings[Connection] = Connection(
-            "http://127.0.0.1/v1", "virtual", 1.0, chosen.model, InProcessTransport(app)
-        )
+        inside = InProcessTransport(app)
+        url = "http://127.0.0.1/v1"
+        loop.belongings[Connection] = Connection(url, "virtual", 1.0, chosen.model, inside)
     there: Connection = loop.belongings[Connection]
     return there
 
@@ -154,14 +151,14 @@ def current() -> Settings:
     return _here.chosen or settings.from_environment()
 
 
+@dataclass(frozen=True, repr=False)
 class Configured(AbstractContextManager[None]):
     """What `configure` returns: leaving its `with` block restores the settings before it."""
 
-    def __init__(self, before: Settings | None):
-        self._before = before
+    before: Settings | None
 
     def __exit__(self, *problem: object) -> None:
-        _use(self._before)
+        _use(self.before)
 
     def __repr__(self) -> str:
         return where()
@@ -185,8 +182,6 @@ def configure(**changes: Any) -> Configured:
         ConfigError: If a setting cannot work; everything stays as it was.
 
     Example:
-        lab.configure(upstream=None)
-        lab.configure(preset="laptop-ollama", time_scale=50)
         with lab.configure(faults=[{"kind": "error", "status": 503, "probability": 0.1}]):
             await lab.ask("Name three rivers.")
     """
@@ -222,12 +217,7 @@ def _use(chosen: Settings | None, shared: Connection | None = None) -> None:
 
 
 def where() -> str:
-    """Say in one line which model answers.
-
-    Example:
-        >>> where()  # doctest: +SKIP
-        'the local model, preset course; 10 model seconds pass in one second'
-    """
+    """Say in one line which model answers, and how fast its time runs."""
     chosen = current()
     if chosen.upstream is None or chosen.replay is not None:
         local = f"the local model, preset {chosen.preset}"

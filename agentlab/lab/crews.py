@@ -1,9 +1,8 @@
 """CrewAI, silent and offline from its first import, leaving nothing behind on this machine.
 
-Import this before `crewai`. By default CrewAI reports what it does to its makers (and waits some
-ten seconds for that at the end), asks on a terminal whether to share a trace, looks for a newer
-version, and writes keys, settings and databases into the user's home. Here it does none of this:
-its files lie in a folder of this process alone, which is deleted when the process ends.
+Import this before `crewai`. By default CrewAI reports to its makers, asks on a terminal whether to
+share a trace, looks for a newer version, and writes keys, settings and databases into the user's
+home. Here its files lie in a folder that is deleted when the process ends.
 """
 
 from __future__ import annotations
@@ -79,8 +78,7 @@ def guarded(llm: LLM, run: Callable[[Callable[[], Awaitable[Any]]], Awaitable[An
         run: Takes a function that makes an awaitable, and awaits it: `Guard.run`.
 
     Raises:
-        ConfigError: If no event loop is running. A crew's blocking `kickoff` inside the loop
-            raises it too, instead of waiting forever.
+        ConfigError: If no event loop is running; or, from a blocking `kickoff` inside the loop.
 
     Example:
         llm = guarded(lab.crew_llm(agent="writer"), Guard(max_concurrency=20).run)
@@ -89,9 +87,7 @@ def guarded(llm: LLM, run: Callable[[Callable[[], Awaitable[Any]]], Awaitable[An
     """
     loop = running_loop()
     if loop is None:
-        raise ConfigError(
-            "guarded needs a running event loop, in which the guard lives; call it in a coroutine"
-        )
+        raise ConfigError("guarded needs a running event loop; call it in a coroutine")
     asked = llm.acall
 
     async def acall(*args: Any, **options: Any) -> Any:
