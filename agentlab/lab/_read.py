@@ -6,7 +6,6 @@ say whether the model did.
 
 from __future__ import annotations
 
-import json
 from typing import Any, NamedTuple
 
 import httpx
@@ -162,15 +161,11 @@ def _problem(said: Any) -> dict[str, Any] | None:
 
 def _as_error(problem: dict[str, Any] | None, answer: httpx.Response) -> ModelError:
     """Return the error for an answer that holds a problem, or else is not a chat completion."""
-    said, status = problem or {}, answer.status_code
+    status, start = answer.status_code, answer.content[:SHOWN].decode(errors="replace")
+    said = problem or {"message": f"it answered with what is no chat completion: {start!r}"}
     # OpenAI's codes are names; vLLM's and llama.cpp's are numbers.
     facts = {name: str(value) for name, value in said.items() if value not in (None, "")}
-    message = said.get("message")
-    if problem is None:
-        start = answer.content[:SHOWN].decode(errors="replace")
-        message = f"it answered with what is no chat completion: {start!r}"
-    elif not isinstance(message, str) or not message:
-        message = json.dumps(problem)[:SHOWN]
+    message = facts.get("message", start)
     if status == 404 and (problem is None or "model" not in message.lower()):
         message += "; is OPENAI_BASE_URL right? Most servers' ends in /v1"
     code = said.get("code")

@@ -3,10 +3,7 @@
 HTTP goes through aiohttp, with one session for each event loop. httpx's own connection pool looks
 at every connection for every request, so that N requests at the same time cost N²
 (https://github.com/encode/httpcore/issues/928), and a task that is cancelled twice leaves its
-connection open, so that the model goes on answering, and counting.
-
-Time-outs are model seconds on either clock: a client that waits at most 5 s for a model that
-runs at ten times real speed waits half a second.
+connection open, so that the model goes on answering. Time-outs are model seconds on either clock.
 """
 
 from __future__ import annotations

@@ -37,13 +37,6 @@ def say_once(about: str, line: str) -> None:
     log.warning("%s", line)
 
 
-_SHAPING = (
-    "preset", "time_scale", "seed", "requests_per_minute", "tokens_per_minute", "capacity",
-    "faults", "replay",
-)  # fmt: skip
-"""The settings that only a model of one's own follows; a learner cannot shape the class's."""
-
-
 @dataclass(frozen=True)
 class Connection:
     """Where the model is, and how fast its time runs: what a client needs, here or elsewhere.
@@ -170,10 +163,9 @@ def configure(**changes: Any) -> Configured:
     An endpoint that runs is stopped; the next question starts one. Virtual runs follow, too.
 
     `upstream=None` means no paid model: the local model of this machine answers, or else the class
-    that `OPENAI_BASE_URL` names, if its model is free and `changes` do not shape it (`preset`,
-    `time_scale`, `seed`, a limit, `capacity`, `faults`, `replay`), which only its teacher may.
-    Without `upstream=None` a class or a real model stays; limits and faults then stand in front of
-    it, and the others act in virtual time only.
+    that `OPENAI_BASE_URL` names, if its model is free and nothing else is changed, because only its
+    teacher may shape it. Without `upstream=None` a class or a real model stays; limits and faults
+    then stand in front of it, and the others act in virtual time only.
 
     Args:
         changes: Any field of `agentlab.settings.Settings`.
@@ -195,10 +187,10 @@ def configure(**changes: Any) -> Configured:
 
 def _keeping_the_class(changes: dict[str, Any]) -> dict[str, Any]:
     """Return the changes, without an `upstream=None` that would turn away a free endpoint."""
-    shaping = any(changes.get(name) not in (None, []) for name in _SHAPING)
+    others = {name: value for name, value in changes.items() if name != "upstream"}
+    shaping = any(value not in (None, []) for value in others.values())
     if changes.get("upstream", "") is not None or shaping:
         return changes
-    others = {name: value for name, value in changes.items() if name != "upstream"}
     try:
         upstream = settings.from_environment(**others).upstream
         clock = clock_of(upstream) if upstream else None
