@@ -10,10 +10,7 @@ from typing import Any, NamedTuple
 
 
 class AgentLabError(Exception):
-    """The root of all errors; facts are given by keyword, and become attributes.
-
-    So errors can be pickled, and come back from other processes with all their facts.
-    """
+    """The root of all errors; facts are given by keyword, become attributes, and can be pickled."""
 
     def __init__(self, message: str, **facts: Any):
         super().__init__(message)
@@ -58,10 +55,7 @@ class Problem(NamedTuple):
 
 
 class FileError(ConfigError):
-    """A data file at `path` is wrong; its `problems` are in the order of the lines.
-
-    The message has a line for each problem, as compilers write them.
-    """
+    """A data file at `path` is wrong; its `problems` are in the order of the lines."""
 
     path: str
     problems: list[Problem]
@@ -136,12 +130,9 @@ class AnswerEmpty(IncompleteAnswer):
 
 
 class RetriesExhausted(AgentLabError):
-    """A guarded call failed for good; its last error is the `__cause__`.
+    """A guarded call failed for good; its last error is the `__cause__`."""
 
-    `attempts` counts the requests that were sent for it, without hedges; `errors` has theirs.
-    """
-
-    attempts: int
+    attempts: int  # requests that were sent for it, without hedges
     errors: list[Exception]
 
 
@@ -150,13 +141,10 @@ class ClusterLost(AgentLabError):
 
 
 class StepError(AgentLabError):
-    """A step of a workflow failed; its own error is the `__cause__`.
-
-    `results` has the answers of the steps that had ended by then. They cost money: keep them.
-    """
+    """A step of a workflow failed; its own error is the `__cause__`."""
 
     step: str
-    results: dict[str, str]
+    results: dict[str, str]  # of the steps that had ended by then; they cost money: keep them
 
 
 class JournalError(AgentLabError):

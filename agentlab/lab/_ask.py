@@ -1,7 +1,4 @@
-"""Ask the model: in one line, through LangChain's client or CrewAI's, and in virtual time.
-
-The endpoint is started by the first use. Nothing here reads the real key.
-"""
+"""Ask the model: in one line, through LangChain's client or CrewAI's, and in virtual time."""
 
 from __future__ import annotations
 
@@ -111,8 +108,7 @@ def simulate(
         catch: The kinds of error that are returned instead of the result; others are raised.
 
     Raises:
-        ConfigError: Like `run_virtual`, if `program` is no coroutine, or does what takes no virtual
-            time, such as a blocking call.
+        ConfigError: As by `run_virtual`, if `program` does what takes no virtual time.
         DeadlockError: If nothing is left that could ever happen, naming the tasks that wait.
 
     Example:

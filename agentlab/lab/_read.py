@@ -15,8 +15,7 @@ from agentlab import errors
 from agentlab.errors import IncompleteAnswer, ModelError
 from agentlab.lab._model_time import retry_after_s
 
-SHOWN = 300
-"""How many characters are shown of an answer that is not a chat completion."""
+SHOWN = 300  # characters of an answer that is not a chat completion
 
 # How endpoints say why an answer ended, where it is not whole; in lower case.
 _CUT = frozenset({"length", "max_tokens", "model_length"})  # OpenAI, Anthropic, Mistral
@@ -29,17 +28,12 @@ _INTERRUPTED = frozenset(  # vLLM and SGLang; OpenRouter and Mistral; DeepSeek
 
 
 class Reply(NamedTuple):
-    """A whole answer, and what the endpoint counted for it.
-
-    Attributes:
-        finish_reason: ``"stop"``, ``"length"`` where the caller's own limit cut it off, or what
-            else the endpoint says; None where it says nothing.
-    """
+    """A whole answer, and what the endpoint counted for it."""
 
     text: str
     prompt_tokens: int
     completion_tokens: int
-    finish_reason: str | None = None
+    finish_reason: str | None = None  # "length" where the caller's own limit cut it off
 
 
 class _Message(msgspec.Struct):
