@@ -10,10 +10,7 @@ from typing import Any, NamedTuple
 
 
 class AgentLabError(Exception):
-    """The root of all errors; facts are given by keyword, and become attributes.
-
-    So errors can be pickled, and come back from other processes with all their facts.
-    """
+    """The root of all errors; facts are given by keyword, become attributes, and can be pickled."""
 
     def __init__(self, message: str, **facts: Any):
         super().__init__(message)
@@ -45,8 +42,7 @@ def reason(error: BaseException) -> BaseException:
 class ConfigError(AgentLabError, ValueError):
     """A setting, an argument or a data file holds a value that cannot work."""
 
-    field: str | None = None
-    """The field of a data file that holds it."""
+    field: str | None = None  # of a data file
 
 
 class Problem(NamedTuple):
@@ -59,10 +55,7 @@ class Problem(NamedTuple):
 
 
 class FileError(ConfigError):
-    """A data file at `path` is wrong; its `problems` are in the order of the lines.
-
-    The message has a line for each problem, as compilers write them.
-    """
+    """A data file at `path` is wrong; its `problems` are in the order of the lines."""
 
     path: str
     problems: list[Problem]
@@ -139,10 +132,8 @@ class AnswerEmpty(IncompleteAnswer):
 class RetriesExhausted(AgentLabError):
     """A guarded call failed for good; its last error is the `__cause__`."""
 
-    attempts: int
-    """How many requests were sent for it, without hedges."""
+    attempts: int  # requests that were sent for it, without hedges
     errors: list[Exception]
-    """The error of each attempt, in order."""
 
 
 class ClusterLost(AgentLabError):
@@ -153,8 +144,7 @@ class StepError(AgentLabError):
     """A step of a workflow failed; its own error is the `__cause__`."""
 
     step: str
-    results: dict[str, str]
-    """Step -> answer, of the steps that had ended by then. They cost money: keep them."""
+    results: dict[str, str]  # of the steps that had ended by then; they cost money: keep them
 
 
 class JournalError(AgentLabError):
@@ -168,5 +158,4 @@ class Stopped(AgentLabError):
 class DeadlockError(AgentLabError):
     """In virtual time nothing is ready and no timer is set, so nothing can ever happen again."""
 
-    waiting: list[str]
-    """One line for each task that waits, with its name and where it stands."""
+    waiting: list[str]  # a line for each task, with its name and where it stands

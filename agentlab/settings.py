@@ -49,12 +49,10 @@ class Settings:
         requests_per_minute: The rate limit; None takes the preset's, 0 lifts it.
         tokens_per_minute: The limit of tokens; None and 0 as before.
         capacity: How many slots the local model has, and from when, instead of the preset's.
-        faults: What goes wrong: a list for `agentlab.endpoint.middleware.fault_plan`, or a file's
-            path.
+        faults: What goes wrong: a list for `endpoint.middleware.fault_plan`, or a file's path.
         record: A file to which every answer is appended; None records nothing.
         replay: Such a file, whose answers are given again instead of a model's.
-        upstream: The address of the real model or the class that answers; None for the local
-            model. (`lab.configure` says what its `upstream=None` does in a class.)
+        upstream: The address of the real model or the class that answers; None for the local one.
         model: The model's name that clients send; the local model takes any.
         leave_out: Parameters that the real model is never sent, because it refuses them. Of the
             two names for an answer's longest length, the other is sent.

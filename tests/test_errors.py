@@ -94,10 +94,8 @@ async def in_a_group() -> None:
 @pytest.mark.parametrize("program", [in_a_coroutine, as_a_stream, in_a_thread, in_a_group])
 def test_a_blocking_call_in_virtual_time_says_so(fresh_lab, program):
     """The client says "Connection error.", and a note the reason."""
-    with pytest.raises(Exception, match=r"onnection|group") as caught:
+    with pytest.raises(Exception, match=r"The reason: .*use ainvoke or astream"):
         lab.simulate(program())
-    (note,) = caught.value.__notes__
-    assert "use ainvoke or astream" in note
     told, _ = lab.simulate(program(), catch=Exception)
     assert isinstance(reason(told), ConfigError)
 

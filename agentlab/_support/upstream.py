@@ -1,7 +1,4 @@
-"""The address and the key of a real model, checked before they are used.
-
-No message repeats a key, or an address, which may hold a secret.
-"""
+"""The address and the key of a real model, checked; no message repeats what may be a secret."""
 
 from __future__ import annotations
 
@@ -39,10 +36,8 @@ def key_from(environ: Mapping[str, str] = os.environ, *, learner: bool = False) 
         ConfigError: If it cannot be a key; the message says why, and does not repeat it.
 
     Example:
-        >>> key_from({"OPENAI_API_KEY": "sk-..."})
-        Traceback (most recent call last):
-        agentlab.errors.ConfigError: OPENAI_API_KEY is a placeholder, or a key with its middle \
-hidden, as web pages show it; set it to your whole key, or unset it for the local model
+        >>> key_from({"OPENAI_API_KEY": " sk-abc "})
+        'sk-abc'
     """
     key = environ.get("OPENAI_API_KEY", "").strip()
     may_be_a_name = learner and not key.startswith("sk-")
@@ -58,19 +53,15 @@ def account_from(environ: Mapping[str, str] = os.environ) -> dict[str, str]:
     Raises:
         ConfigError: If a value cannot be an organization or a project.
     """
-    found = {}
-    for name, header in _ACCOUNT.items():
-        value = environ.get(name, "").strip()
-        if not re.fullmatch(r"[!-~]{0,200}", value):
-            raise ConfigError(
-                f"{name} can be no organization or project; set it again, or unset it"
-            )
-        if value:
-            found[header] = value
-    return found
+    for name in _ACCOUNT.values():
+        if not re.fullmatch(r"[!-~]{0,200}", environ.get(name, "").strip()):
+            says = "can be no organization or project; set it again, or unset it"
+            raise ConfigError(f"{name} {says}")
+    values = {header: environ.get(name, "").strip() for header, name in _ACCOUNT.items()}
+    return {header: value for header, value in values.items() if value}
 
 
-_ACCOUNT = {"OPENAI_ORG_ID": "openai-organization", "OPENAI_PROJECT_ID": "openai-project"}
+_ACCOUNT = {"openai-organization": "OPENAI_ORG_ID", "openai-project": "OPENAI_PROJECT_ID"}
 _ROUTE = re.compile(r"/((chat/)?completions|responses|models|embeddings|messages)/*$")
 _URL = TypeAdapter(HttpUrl)
 

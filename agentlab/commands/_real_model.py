@@ -65,10 +65,9 @@ def ask(
             answer = client.post(f"{url}/chat/completions", json=sent, headers=headers)
         except (httpx.HTTPError, httpx.InvalidURL) as error:
             return error, left_out
-        limit = sent.get("max_completion_tokens") or sent.get("max_tokens")
         try:
             # Its headers stay here: how long to wait is told in real seconds, not in the model's.
-            read(httpx.Response(answer.status_code, content=answer.content), max_tokens=limit)
+            read(httpx.Response(answer.status_code, content=answer.content), max_tokens=1)
             return None, left_out
         except ModelError as error:
             gone = refused(answer.status_code, answer.content, sent)
@@ -93,13 +92,14 @@ _NO_ROUTE = re.compile(
 
 def kind(problem: Exception | None, model: str) -> str:
     """Say in a word what a problem comes down to; each is in data/doctor.yaml."""
-    if problem is None or isinstance(problem, (errors.ReasoningExhausted, errors.AnswerTruncated)):
+    if problem is None or isinstance(problem, errors.ReasoningExhausted):
         return "answers"
     if isinstance(problem, IncompleteAnswer):
         return "no text"
     if not isinstance(problem, ModelError):
         return "no connection"
-    status, spent, said = problem.status, classify(problem).exhausted, _said(problem)
+    status, spent = problem.status, classify(problem).exhausted
+    said = str(problem).partition(": ")[2]  # without "the model answered 404"
     if status == 400 and _NO_LIMIT_LEFT.search(said):  # so a reasoning model may say it
         return "answers"
     if status == 429 and ((problem.retry_after_s or 0) > 7200 or _A_DAY.search(said)):
@@ -125,14 +125,10 @@ def finding(
     key: str | None = None,
     clock: Clock | None = None,
 ) -> Finding:
-    """Tell apart what looks alike in a notebook: key, credit, rate, model, parameter, way.
-
-    Args:
-        clock: Another lab's, such as a class's; None where something else answers.
-    """
+    """Tell apart what looks alike in a notebook; `clock` is that of a class, if one answers."""
     sentences = yaml.safe_load((settings.DATA / "doctor.yaml").read_bytes())
     what, wait_s = kind(problem, model), getattr(problem, "retry_after_s", None) or 60
-    said = _without(key, _said(problem))
+    said = _without(key or "", str(problem).partition(": ")[2])
     names = ("temperature", "max_completion_tokens", "max_tokens")
     ours = [name for name in names if re.search(rf"\b{name}\b", said)]
     if what == "answers":
@@ -146,21 +142,14 @@ def finding(
         "url": url,
         "model": model,
         "said": said,
-        "error": type(problem).__name__,
         "status": getattr(problem, "status", 0),
         "wait": f"{ceil(wait_s)} s" if wait_s <= 120 else f"{ceil(wait_s / 60)} min",
         "ours": ",".join(left_out or ours),
         "gone": " and no ".join(left_out),
-        "no_key": "the key is not accepted" if key else f"{url} wants a key",
-        "a_key": "your name in this class" if clock else "a key that this provider made",
         "scale": clock.time_scale if clock else 1,
         "price": "its answers may be paid for" if clock and clock.paid else "it costs nothing",
     }
     return Finding(*(each.format(**facts) for each in said_of_it))
-
-
-def _said(problem: Exception | None) -> str:
-    return str(problem).partition(": ")[2]  # without "the model answered 404"
 
 
 def _why(error: BaseException | None, ways: dict[str, list[str]]) -> list[str]:
@@ -175,9 +164,8 @@ def _why(error: BaseException | None, ways: dict[str, list[str]]) -> list[str]:
 _MASKED = re.compile(r"\S*(\*\*|\.\.\.|[\u2026\u2022\u25cf])\S*")
 
 
-def _without(key: str | None, said: str) -> str:
+def _without(key: str, said: str) -> str:
     """Return an endpoint's words in one line, without any part of the key, and not too long."""
-    key = key or ""
     said = " ".join("".join(c if c.isprintable() else " " for c in said).split())
     if key:  # endpoints repeat its beginning and its end
         said = _MASKED.sub("[key]", said.replace(key, "[key]"))

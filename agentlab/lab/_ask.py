@@ -1,7 +1,4 @@
-"""Ask the model: in one line, through LangChain's client or CrewAI's, and in virtual time.
-
-The endpoint is started by the first use. Nothing here reads the real key.
-"""
+"""Ask the model: in one line, through LangChain's client or CrewAI's, and in virtual time."""
 
 from __future__ import annotations
 
@@ -54,7 +51,6 @@ async def ask(
         ModelError: If the model answers with an error, or with something that is not an answer.
         TimeoutError: If the whole answer takes longer than `timeout_s`.
         EndpointError: If the connection breaks off.
-        ConfigError: If `agent` is not a text.
 
     Example:
         await lab.ask("Name three rivers.", agent="geographer")
@@ -112,9 +108,7 @@ def simulate(
         catch: The kinds of error that are returned instead of the result; others are raised.
 
     Raises:
-        ConfigError: If `program` is not a coroutine, such as a function that was not called; or
-            if it does what takes no virtual time, such as a blocking call. If a client wraps that
-            error in one of its own, a note says so.
+        ConfigError: As by `run_virtual`, if `program` does what takes no virtual time.
         DeadlockError: If nothing is left that could ever happen, naming the tasks that wait.
 
     Example:
@@ -137,9 +131,6 @@ def chat_model(*, agent: str = "agent", max_retries: int = 0, **options: Any) ->
             and by default that is you.
         options: Anything else that `ChatOpenAI` takes, such as `temperature`, or `timeout` (in
             model seconds).
-
-    Raises:
-        ConfigError: If `agent` is not a text.
 
     Example:
         (await lab.chat_model(agent="writer").ainvoke("Name three rivers.")).content
@@ -165,7 +156,7 @@ def crew_llm(*, agent: str = "agent", max_retries: int = 0, **options: Any) -> L
     what a 429 refuses three times, a used-up quota included (crewai 1.15).
 
     Raises:
-        ConfigError: In virtual time, where CrewAI's client cannot be, or if `agent` is not a text.
+        ConfigError: In virtual time, where CrewAI's client cannot be.
 
     Example:
         from crewai import Agent
@@ -173,10 +164,8 @@ def crew_llm(*, agent: str = "agent", max_retries: int = 0, **options: Any) -> L
         writer = Agent(role="Writer", goal="...", backstory="...", llm=lab.crew_llm(agent="writer"))
     """
     if is_virtual():
-        raise ConfigError(
-            "crewai.LLM sends through a client of its own, so it takes no virtual "
-            "time; use it in real time"
-        )
+        says = "crewai.LLM's client is its own, so it takes no virtual time; use it in real time"
+        raise ConfigError(says)
     connected = _connected(agent, max_retries, options)
     from openai import AsyncOpenAI
 
@@ -198,20 +187,13 @@ def _connected(agent: str, max_retries: int, options: dict[str, Any]) -> dict[st
     """Return what connects a client; take its headers out of its `options`."""
     headers = _headers(agent) | (options.pop("default_headers", None) or {})
     there = connection()
-    return {
-        "model": there.model,
-        "base_url": there.url,
-        "api_key": there.key,
-        "default_headers": headers,
-        "max_retries": max_retries,
-    }
+    way = {"model": there.model, "base_url": there.url, "api_key": there.key}
+    return {**way, "default_headers": headers, "max_retries": max_retries}
 
 
 def _headers(agent: str) -> dict[str, str]:
     if not isinstance(agent, str):
-        raise ConfigError(
-            f'agent={agent!r} is no name; give a text such as "writer", or leave it out'
-        )
+        raise ConfigError(f'agent={agent!r} is no name; give a text such as "writer"')
     # A header carries ASCII only; the endpoint unquotes names in any language.
     return {"x-agent": quote(agent, safe=" !#$&'()*+,/:;=?@[]")}
 

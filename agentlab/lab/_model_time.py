@@ -1,7 +1,6 @@
 """Model time: the seconds in which the model lives, on whichever clock this program runs.
 
-One of this machine's seconds is ten of the course's model's, and one of virtual time's or of a
-real model's. What waits, or counts, in model seconds means the same everywhere.
+One of this machine's seconds is ten of the course's model's, and one of a real model's.
 """
 
 from __future__ import annotations

@@ -6,7 +6,6 @@ say whether the model did.
 
 from __future__ import annotations
 
-import json
 from typing import Any, NamedTuple
 
 import httpx
@@ -16,8 +15,7 @@ from agentlab import errors
 from agentlab.errors import IncompleteAnswer, ModelError
 from agentlab.lab._model_time import retry_after_s
 
-SHOWN = 300
-"""How many characters are shown of an answer that is not a chat completion."""
+SHOWN = 300  # characters of an answer that is not a chat completion
 
 # How endpoints say why an answer ended, where it is not whole; in lower case.
 _CUT = frozenset({"length", "max_tokens", "model_length"})  # OpenAI, Anthropic, Mistral
@@ -30,17 +28,12 @@ _INTERRUPTED = frozenset(  # vLLM and SGLang; OpenRouter and Mistral; DeepSeek
 
 
 class Reply(NamedTuple):
-    """A whole answer, and what the endpoint counted for it.
-
-    Attributes:
-        finish_reason: ``"stop"``, ``"length"`` where the caller's own limit cut it off, or what
-            else the endpoint says; None where it says nothing.
-    """
+    """A whole answer, and what the endpoint counted for it."""
 
     text: str
     prompt_tokens: int
     completion_tokens: int
-    finish_reason: str | None = None
+    finish_reason: str | None = None  # "length" where the caller's own limit cut it off
 
 
 class _Message(msgspec.Struct):
@@ -53,14 +46,9 @@ class _Choice(msgspec.Struct):
     finish_reason: str | None = None
 
 
-class _Usage(msgspec.Struct):  # some endpoints count nothing, and some say null
-    prompt_tokens: Any = None
-    completion_tokens: Any = None
-
-
 class _Completion(msgspec.Struct):
     choices: list[_Choice]
-    usage: _Usage | None = None
+    usage: Any = None
 
 
 def read(answer: httpx.Response, *, max_tokens: int | None = None) -> Reply:
@@ -88,12 +76,12 @@ def read(answer: httpx.Response, *, max_tokens: int | None = None) -> Reply:
         raise _as_error(None, answer) from None
     if problem is not None or not answer.is_success:
         raise _as_error(problem, answer)
-    message, used = choice.message, completion.usage or _Usage()
+    message = choice.message
     parts = message.content if isinstance(message.content, list) else [message.content]
     reply = Reply(
         message.refusal or "".join(map(_text, parts)),
-        _count(used.prompt_tokens),
-        _count(used.completion_tokens),
+        _count(completion.usage, "prompt_tokens"),
+        _count(completion.usage, "completion_tokens"),
         choice.finish_reason,
     )
     flaw = _flaw(reply, refused=bool(message.refusal), max_tokens=max_tokens)
@@ -112,8 +100,9 @@ def _text(part: Any) -> str:
     return part if isinstance(part, str) else ""
 
 
-def _count(tokens: Any) -> int:
-    """Return a number of tokens as an endpoint says it; 0 for anything else."""
+def _count(usage: Any, what: str) -> int:
+    """Return what an endpoint counted; 0 if it counts nothing, or says null, or something odd."""
+    tokens = usage.get(what) if isinstance(usage, dict) else None
     return tokens if isinstance(tokens, int) and tokens > 0 and tokens is not True else 0
 
 
@@ -166,15 +155,11 @@ def _problem(said: Any) -> dict[str, Any] | None:
 
 def _as_error(problem: dict[str, Any] | None, answer: httpx.Response) -> ModelError:
     """Return the error for an answer that holds a problem, or else is not a chat completion."""
-    said, status = problem or {}, answer.status_code
+    status, start = answer.status_code, answer.content[:SHOWN].decode(errors="replace")
+    said = problem or {"message": f"it answered with what is no chat completion: {start!r}"}
     # OpenAI's codes are names; vLLM's and llama.cpp's are numbers.
     facts = {name: str(value) for name, value in said.items() if value not in (None, "")}
-    message = said.get("message")
-    if problem is None:
-        start = answer.content[:SHOWN].decode(errors="replace")
-        message = f"it answered with what is no chat completion: {start!r}"
-    elif not isinstance(message, str) or not message:
-        message = json.dumps(problem)[:SHOWN]
+    message = facts.get("message", start)
     if status == 404 and (problem is None or "model" not in message.lower()):
         message += "; is OPENAI_BASE_URL right? Most servers' ends in /v1"
     code = said.get("code")

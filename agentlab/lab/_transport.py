@@ -3,10 +3,7 @@
 HTTP goes through aiohttp, with one session for each event loop. httpx's own connection pool looks
 at every connection for every request, so that N requests at the same time cost N²
 (https://github.com/encode/httpcore/issues/928), and a task that is cancelled twice leaves its
-connection open, so that the model goes on answering, and counting.
-
-Time-outs are model seconds on either clock: a client that waits at most 5 s for a model that
-runs at ten times real speed waits half a second.
+connection open, so that the model goes on answering. Time-outs are model seconds on either clock.
 """
 
 from __future__ import annotations
@@ -36,11 +33,7 @@ _sessions: dict[asyncio.AbstractEventLoop, _Opened] = {}
 
 
 async def post(url: str, body: bytes, headers: Mapping[str, str]) -> httpx.Response:
-    """Send one POST, past httpx's client; return the whole answer.
-
-    Raises:
-        EndpointError: If the connection could not be made, or broke off.
-    """
+    """Send one POST, past httpx's client; return the whole answer, or raise an EndpointError."""
     request = httpx.Request("POST", url, headers=headers, content=body)
     try:
         response = await LabTransport().handle_async_request(request)
@@ -73,16 +66,10 @@ class LabTransport(httpx.AsyncBaseTransport):
 
 
 def before_blocking(request: httpx.Request) -> None:
-    """Refuse, in virtual time, a call that blocks its thread; elsewhere scale its time-out.
-
-    Raises:
-        ConfigError: In virtual time, which cannot wait for such a call.
-    """
+    """Refuse, in virtual time, a call that blocks its thread; elsewhere scale its time-out."""
     if is_virtual():
-        raise ConfigError(
-            "a call that blocks (invoke, stream) takes no virtual time; "
-            "use ainvoke or astream instead"
-        )
+        what = "a call that blocks (invoke, stream) takes no virtual time"
+        raise ConfigError(f"{what}; use ainvoke or astream instead")
     _scale_timeouts(request)
 
 

@@ -37,13 +37,6 @@ def say_once(about: str, line: str) -> None:
     log.warning("%s", line)
 
 
-_SHAPING = (
-    "preset", "time_scale", "seed", "requests_per_minute", "tokens_per_minute", "capacity",
-    "faults", "replay",
-)  # fmt: skip
-"""The settings that only a model of one's own follows; a learner cannot shape the class's."""
-
-
 @dataclass(frozen=True)
 class Connection:
     """Where the model is, and how fast its time runs: what a client needs, here or elsewhere.
@@ -77,10 +70,7 @@ _lock = threading.RLock()
 
 
 def connection() -> Connection:
-    """Return where a question goes: to the virtual loop's own model, or else to the endpoint.
-
-    The first question starts either of them, with the settings of that moment.
-    """
+    """Return where a question goes: the virtual loop's own model, or else the endpoint."""
     loop = running_loop()
     if not isinstance(loop, VirtualTimeLoop):
         return address()
@@ -93,9 +83,9 @@ def connection() -> Connection:
         chosen = current()
         app = local_app(chosen, time_scale=1.0)
         attach(app.recorder)
-        loop.belongings[Connection] = Connection(
-            "http://127.0.0.1/v1", "virtual", 1.0, chosen.model, InProcessTransport(app)
-        )
+        inside = InProcessTransport(app)
+        url = "http://127.0.0.1/v1"
+        loop.belongings[Connection] = Connection(url, "virtual", 1.0, chosen.model, inside)
     there: Connection = loop.belongings[Connection]
     return there
 
@@ -154,14 +144,14 @@ def current() -> Settings:
     return _here.chosen or settings.from_environment()
 
 
+@dataclass(frozen=True, repr=False)
 class Configured(AbstractContextManager[None]):
     """What `configure` returns: leaving its `with` block restores the settings before it."""
 
-    def __init__(self, before: Settings | None):
-        self._before = before
+    before: Settings | None
 
     def __exit__(self, *problem: object) -> None:
-        _use(self._before)
+        _use(self.before)
 
     def __repr__(self) -> str:
         return where()
@@ -173,10 +163,9 @@ def configure(**changes: Any) -> Configured:
     An endpoint that runs is stopped; the next question starts one. Virtual runs follow, too.
 
     `upstream=None` means no paid model: the local model of this machine answers, or else the class
-    that `OPENAI_BASE_URL` names, if its model is free and `changes` do not shape it (`preset`,
-    `time_scale`, `seed`, a limit, `capacity`, `faults`, `replay`), which only its teacher may.
-    Without `upstream=None` a class or a real model stays; limits and faults then stand in front of
-    it, and the others act in virtual time only.
+    that `OPENAI_BASE_URL` names, if its model is free and nothing else is changed, because only its
+    teacher may shape it. Without `upstream=None` a class or a real model stays; limits and faults
+    then stand in front of it, and the others act in virtual time only.
 
     Args:
         changes: Any field of `agentlab.settings.Settings`.
@@ -185,8 +174,6 @@ def configure(**changes: Any) -> Configured:
         ConfigError: If a setting cannot work; everything stays as it was.
 
     Example:
-        lab.configure(upstream=None)
-        lab.configure(preset="laptop-ollama", time_scale=50)
         with lab.configure(faults=[{"kind": "error", "status": 503, "probability": 0.1}]):
             await lab.ask("Name three rivers.")
     """
@@ -200,10 +187,10 @@ def configure(**changes: Any) -> Configured:
 
 def _keeping_the_class(changes: dict[str, Any]) -> dict[str, Any]:
     """Return the changes, without an `upstream=None` that would turn away a free endpoint."""
-    shaping = any(changes.get(name) not in (None, []) for name in _SHAPING)
+    others = {name: value for name, value in changes.items() if name != "upstream"}
+    shaping = any(value not in (None, []) for value in others.values())
     if changes.get("upstream", "") is not None or shaping:
         return changes
-    others = {name: value for name, value in changes.items() if name != "upstream"}
     try:
         upstream = settings.from_environment(**others).upstream
         clock = clock_of(upstream) if upstream else None
@@ -222,12 +209,7 @@ def _use(chosen: Settings | None, shared: Connection | None = None) -> None:
 
 
 def where() -> str:
-    """Say in one line which model answers.
-
-    Example:
-        >>> where()  # doctest: +SKIP
-        'the local model, preset course; 10 model seconds pass in one second'
-    """
+    """Say in one line which model answers, and how fast its time runs."""
     chosen = current()
     if chosen.upstream is None or chosen.replay is not None:
         local = f"the local model, preset {chosen.preset}"
