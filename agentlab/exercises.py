@@ -216,14 +216,12 @@ async def _awaited(program: Program, args: tuple[Any, ...], within_s: float, t: 
 def _settled(result: Any) -> Any:
     """Return the result, unless a coroutine or a task is in it that nobody has awaited."""
     parts = [*result.values()] if isinstance(result, dict) else result
-    parts = parts if isinstance(parts, list | tuple) else [parts]
-    forgotten = [part for part in parts if inspect.iscoroutine(part)]
-    for coroutine in forgotten:
-        coroutine.close()
-    if forgotten:
-        raise _NotYet(f"it returned a coroutine, {forgotten[0].__name__!r}, instead of its result.")
-    if any(map(asyncio.isfuture, parts)):
-        raise _NotYet("it returned a task instead of its result; `await` the task first.")
+    for part in parts if isinstance(parts, list | tuple) else [parts]:
+        if inspect.iscoroutine(part):
+            part.close()
+            raise _NotYet(f"it returned a coroutine, {part.__name__!r}, instead of its result.")
+        if asyncio.isfuture(part):
+            raise _NotYet("it returned a task instead of its result; `await` the task first.")
     return result
 
 

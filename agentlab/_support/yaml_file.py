@@ -119,8 +119,8 @@ class LocatedFile:
         index = 0 if node is None else node.start_mark.index
         if mention is not None and node is not None:
             brace = re.compile(rf"(?<!\{{)\{{{re.escape(mention)}[:}}]")
-            if found := brace.search(self._text, index, node.end_mark.index):
-                index = found.start()  # folded and escaped text may hide it; then its start counts
+            if brace_at := brace.search(self._text, index, node.end_mark.index):
+                index = brace_at.start()  # folded text may hide it; then its start counts
         return self._at(index, fields.dotted(where), says)
 
     def error(self, problems: Iterable[Problem]) -> FileError:
