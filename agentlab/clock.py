@@ -28,14 +28,9 @@ from agentlab.errors import ConfigError, DeadlockError, reason
 
 T = TypeVar("T")
 
-HORIZON_S = 1e12
-"""The end of virtual time, in some 30,000 years; later times are coarser than 0.1 ms."""
-
-_TIMERS_FOR_NOW = 100
-"""So many timers set for the present instant wait for less than floats can tell."""
-
-_STANDS_TURNS = 250_000
-"""If the clock stands for so many turns of the loop, a task polls without ever waiting."""
+HORIZON_S = 1e12  # the end of virtual time; later times would be coarser than 0.1 ms
+_TIMERS_FOR_NOW = 100  # more that are set for the present wait for less than floats can tell
+_STANDS_TURNS = 250_000  # a clock that stands for so many turns: a task polls without waiting
 
 
 @dataclass(frozen=True)
@@ -53,8 +48,8 @@ def run_virtual(main: Coroutine[Any, Any, T]) -> VirtualRun[T]:
     over when `main` ends are cancelled, as by `asyncio.run`.
 
     Raises:
-        ConfigError: If `main` is no coroutine, or waits for a real socket or pipe. If a client
-            wraps that error in one of its own, a note says so.
+        ConfigError: If `main` is no coroutine, or waits for a real socket or pipe; where a client
+            hides that behind an error of its own, a note says so.
         DeadlockError: If nothing can ever happen again, or nothing before `HORIZON_S`, or if a
             task polls without ever waiting. It names the tasks that wait.
 
@@ -79,9 +74,9 @@ def run_virtual(main: Coroutine[Any, Any, T]) -> VirtualRun[T]:
         raise
 
 
-def is_virtual(loop: asyncio.AbstractEventLoop | None = None) -> bool:
-    """Return whether `loop`, by default the running one, keeps virtual time."""
-    return isinstance(loop or running_loop(), VirtualTimeLoop)
+def is_virtual() -> bool:
+    """Return whether the loop that runs here keeps virtual time."""
+    return isinstance(running_loop(), VirtualTimeLoop)
 
 
 class VirtualTimeLoop(asyncio.SelectorEventLoop):
@@ -90,12 +85,9 @@ class VirtualTimeLoop(asyncio.SelectorEventLoop):
     Timers of the same nanosecond belong to the same instant. They run in the order in which they
     were set, so that a program takes the same course on every run; the clock then shows the latest
     of them, so that none runs before its time.
-
-    Attributes:
-        belongings: What others keep for this loop alone, each under a key of its own.
     """
 
-    # asyncio's own, on which this loop builds; they have been there since Python 3.4.
+    # asyncio's own, on which this loop builds
     _scheduled: list[asyncio.TimerHandle]
     _check_closed: Callable[[], None]
     _thread_id: int | None
@@ -104,7 +96,7 @@ class VirtualTimeLoop(asyncio.SelectorEventLoop):
         self._now_s = 0.0
         self._order = itertools.count()
         self._timers_for_now = 0
-        self.belongings: dict[object, Any] = {}
+        self.belongings: dict[object, Any] = {}  # what others keep for this loop alone
         self.blind_spots = BlindSpots()
         super().__init__(_JumpingSelector(self))
         self._clock_resolution = math.ulp(0.0)  # what is due is due, to the last bit
@@ -124,11 +116,7 @@ class VirtualTimeLoop(asyncio.SelectorEventLoop):
     ) -> asyncio.TimerHandle:
         """Set a timer; one at infinity never runs, and counts as none.
 
-        A clock that ticks would move between any two timers. So this one moves by a nanosecond
-        when timers are set for the present instant again and again.
-
-        Raises:
-            ConfigError: If `when` is not a number.
+        When timers are set for the present again and again, they get a nanosecond, as if it ticked.
         """
         self._check_closed()
         if math.isnan(when):
@@ -167,11 +155,7 @@ class VirtualTimeLoop(asyncio.SelectorEventLoop):
         self.belongings.clear()
 
     def jump(self) -> None:
-        """Set the clock to the next timer.
-
-        Raises:
-            DeadlockError: If there is none, or none before `HORIZON_S`.
-        """
+        """Set the clock to the next timer; without one, raise a DeadlockError."""
         timers: Any = self._scheduled
         if not timers:
             raise self.stuck(
@@ -201,7 +185,6 @@ class VirtualTimeLoop(asyncio.SelectorEventLoop):
 
 
 def _refuse(*_: Any, **__: Any) -> Any:
-    """Refuse to wait for another program, whose time no virtual clock knows."""
     raise ConfigError(
         "in virtual time nothing can wait for a socket, a pipe or another process; ask the model "
         "by lab.ask() or lab.chat_model(), give a tool a stand-in that sleeps, or run the program "
@@ -218,7 +201,7 @@ for _name in (
 
 
 class _Timer(asyncio.TimerHandle):
-    """A timer that knows its place among those of the same instant; a heap alone keeps none."""
+    """A timer that keeps its place among those of the same instant, as a heap alone does not."""
 
     __slots__ = ("place",)
     place: tuple[float, int]
@@ -259,14 +242,10 @@ class _JumpingSelector(selectors.DefaultSelector):
         return events
 
 
-async def _timed(main: Coroutine[Any, Any, T]) -> VirtualRun[T]:
-    result = await main
-    return VirtualRun(result, round(asyncio.get_running_loop().time(), 9))  # 0.1 + 0.2 make 0.3
-
-
 def _run(loop: VirtualTimeLoop, main: Coroutine[Any, Any, T]) -> VirtualRun[T]:
     with asyncio.Runner(loop_factory=lambda: loop) as runner, loop.blind_spots.watched():
-        return runner.run(_timed(main))
+        result = runner.run(main)
+        return VirtualRun(result, round(loop.time(), 9))  # 0.1 + 0.2 make 0.3
 
 
 def _run_in_thread(loop: VirtualTimeLoop, main: Coroutine[Any, Any, T]) -> VirtualRun[T]:

@@ -26,16 +26,12 @@ from agentlab import lab
 from agentlab.errors import reason
 from agentlab.trace import Trace, trace
 
-WITHIN_S = 600.0
-"""Model seconds that an answer may take; the answers of the exercises take some tens."""
-
-CALL_PATIENCE_S = 5.0
-"""Wall-clock seconds that a calculation may take."""
-
-RUN_PATIENCE_S = 20.0
-"""Wall-clock seconds that a run in virtual time may take, in which a loop may stand still."""
+WITHIN_S = 600.0  # model seconds that an answer may take; the right ones take some tens
+CALL_PATIENCE_S = 5.0  # wall-clock seconds that a calculation may take
+RUN_PATIENCE_S = 20.0  # wall-clock seconds for a run in virtual time
 
 Program = Callable[..., Any] | Awaitable[Any]
+Caught = type[Exception] | tuple[type[Exception], ...]
 
 
 class Check:
@@ -50,33 +46,30 @@ class Check:
 
     def __enter__(self) -> Self:
         self._own = sys._getframe(1).f_code
-        self._caught = warnings.catch_warnings()
-        self._caught.__enter__()
-        self._show = warnings.showwarning
-        warnings.showwarning = self._look_at  # type: ignore[assignment]
+        self._caught = warnings.catch_warnings(record=True)
+        self._warned = self._caught.__enter__() or []
         warnings.simplefilter("default", RuntimeWarning)
-        gc.collect()  # what an earlier answer left unawaited is no fault of this one
-        self._forgotten = ""
+        gc.collect()
+        self._warned.clear()  # what an earlier answer left unawaited is no fault of this one
         return self
 
     def __exit__(self, kind: object, error: BaseException | None, where: object) -> bool:
         self._caught.__exit__(None, None, None)
+        forgotten = ""
+        for one in self._warned:
+            if found := re.match(r"coroutine '([^']+)' was never awaited", str(one.message)):
+                forgotten = f" An `await` is missing: {found[1]!r} was called, and nobody waited."
+            else:
+                warnings.showwarning(one.message, one.category, one.filename, one.lineno)
         if isinstance(error, KeyboardInterrupt | GeneratorExit | asyncio.CancelledError):
             return False
         if error is None:
             print("Solved.")
         elif isinstance(error, _NotYet):
-            print(f"Not yet: {_short(error, 400)}{self._forgotten}")
+            print(f"Not yet: {_short(error, 400)}{forgotten}")
         else:
             print(f"Not yet: {_what_it_raised(error, self._own)}")
         return True
-
-    def _look_at(self, message: Warning | str, *where: Any) -> None:
-        """Keep which coroutine nobody awaited; show other warnings."""
-        if found := re.match(r"coroutine '([^']+)' was never awaited", str(message)):
-            self._forgotten = f" An `await` is missing: {found[1]!r} was called, and nobody waited."
-        else:
-            self._show(message, *where)
 
     def __call__(self, claim: object, hint: str) -> None:
         """End the block with `hint` unless the claim holds."""
@@ -88,18 +81,11 @@ class Check:
         return _settled(_in_time(lambda: function(*args), function, CALL_PATIENCE_S))
 
     def simulate(
-        self,
-        program: Program,
-        *args: Any,
-        catch: type[Exception] | tuple[type[Exception], ...] = (),
-        within_s: float = WITHIN_S,
+        self, program: Program, *args: Any, catch: Caught = (), within_s: float = WITHIN_S
     ) -> tuple[Any, Trace]:
         """Run `program` in virtual time; return its result, and what the endpoint saw of it.
 
-        Args:
-            program: A coroutine, or a function of `args` that makes one.
-            catch: The kinds of error that are returned instead of the result, as by `lab.simulate`.
-            within_s: Model seconds after which it is ended.
+        Errors to `catch` come in place of the result. After `within_s` model seconds it is ended.
         """
 
         async def main(t: Trace) -> Any:
@@ -115,11 +101,7 @@ class Check:
         return _settled(result), t
 
     async def run(
-        self,
-        program: Program,
-        *args: Any,
-        catch: type[Exception] | tuple[type[Exception], ...] = (),
-        within_s: float = WITHIN_S,
+        self, program: Program, *args: Any, catch: Caught = (), within_s: float = WITHIN_S
     ) -> tuple[Any, Trace]:
         """Run `program` in real time, for what cannot be simulated: other processes, and CrewAI."""
         with trace() as t:
@@ -183,7 +165,7 @@ def _in_time(work: Callable[[], Any], program: Any, patience_s: float) -> Any:
 
 
 def _end(thread: threading.Thread) -> None:
-    """Raise SystemExit in the thread, at its next step; again where a bare `except` takes it."""
+    """Raise SystemExit in the thread, again where a bare `except` takes it."""
     ident = ctypes.c_ulong(thread.ident or 0)
     for _ in range(20):
         ctypes.pythonapi.PyThreadState_SetAsyncExc(ident, ctypes.py_object(SystemExit))

@@ -18,6 +18,7 @@ from agentlab.trace import Span, Trace
 # so that they survive a bad projector and a grey printer.
 WAITING, READING, ANSWERING, BROKEN = "#BBBBBB", "#E69F00", "#0072B2", "#D55E00"
 SERIES = ("#0072B2", "#D55E00", "#009E73", "#CC79A7")
+_HATCHED: Any = {"fill": False, "edgecolor": BROKEN, "hatch": "//"}
 FONT_SIZE = 14
 _STYLE: Any = {
     "font.size": FONT_SIZE,
@@ -33,9 +34,9 @@ _STYLE: Any = {
 def timeline(t: Trace, title: str | None = None) -> Figure:
     """Draw a Gantt chart: one row per request, in order of arrival, over model seconds.
 
-    A bar is grey while the request waits for a slot, orange until its first token, and blue while
-    it is answered; it is red and hatched if the request ended without a complete answer. The title
-    says how long the run took, against one request after the other, unless one is given.
+    A bar is grey while the request waits for a slot, orange until its first token, blue while it
+    is answered, and hatched in red if it got no complete answer. The title sums the run up, unless
+    one is given.
 
     Example:
         plots.timeline(t)
@@ -86,10 +87,8 @@ def scaling(
     """Draw how throughput grows with the number of agents, beside a line of linear growth.
 
     Args:
-        agents: How many agents asked at the same time, for each point.
-        gains: Name -> throughput as a multiple of one agent's, for each point.
-        laws: Name -> what a formula predicts, for some of these names. A law is drawn as a line,
-            and its measurements as markers.
+        gains: Name -> throughput as a multiple of one agent's, for each number of `agents`.
+        laws: Name -> what a formula predicts, drawn as a line; the gains are markers then.
         mark: A number of agents to mark by a dotted line, and what to write at its foot.
 
     Example:
@@ -109,13 +108,11 @@ def scaling(
             axis.axvline(at, color="black", linestyle=":", linewidth=2)
             foot = axis.get_xaxis_transform()  # x in agents, y as a share of the height
             axis.text(at, 0.03, f"{words} ", transform=foot, ha="right")
-        axis.set_xscale("log", base=2)
-        axis.set_yscale("log", base=2)
+        axis.loglog(base=2)
         axis.set_xticks(agents)
         axis.xaxis.set_major_formatter("{x:g}")
         axis.yaxis.set_major_formatter("{x:g}")
-        axis.set_xlabel("agents asking at once")
-        axis.set_ylabel("throughput, times one agent's")
+        axis.set(xlabel="agents asking at once", ylabel="throughput, times one agent's")
         axis.set_title(title)
         axis.grid()
         axis.legend()
@@ -144,8 +141,7 @@ def arrivals(traces: dict[str, Trace], title: str) -> Figure:
         for (axis,), (name, some) in zip(axes, counts.items(), strict=True):
             starts_s = [stretch * every_s for stretch in some]
             axis.bar(starts_s, list(some.values()), width=every_s, align="edge", color=ANSWERING)
-            axis.set_ylim(0, 1.1 * most)
-            axis.set_xlim(-every_s, (last + 2) * every_s)
+            axis.set(xlim=(-every_s, (last + 2) * every_s), ylim=(0, 1.1 * most))
             axis.text(0.99, 0.72, name, transform=axis.transAxes, ha="right", va="top")
             axis.grid(axis="y")
             axis.spines[["top", "right"]].set_visible(False)
@@ -158,20 +154,22 @@ def arrivals(traces: dict[str, Trace], title: str) -> Figure:
 
 def _draw(axis: Axes, spans: Sequence[Span], end_s: float) -> None:
     for row, span in enumerate(spans):
-        for start_s, stop_s, colour in _phases(span, end_s):
-            axis.barh(row, stop_s - start_s, left=start_s, height=0.72, color=colour)
+        stop_s = end_s if span.end_s is None else span.end_s
+        for left_s, right_s, colour in _phases(span, stop_s):
+            axis.barh(row, right_s - left_s, left=left_s, height=0.72, color=colour)
         if span.status is not None and not span.ok:
-            _mark_broken(axis, row, span)
+            whole_s = stop_s - span.arrived_s
+            axis.barh(row, whole_s, left=span.arrived_s, height=0.72, linewidth=2, **_HATCHED)
+            words: dict[str, Any] = {"va": "center", "color": BROKEN, "fontweight": "bold"}
+            axis.annotate(f" {span.fault or span.status}", (stop_s, row), **words)
     axis.set_yticks(range(len(spans)), [span.agent for span in spans])
-    axis.set_ylim(len(spans) - 0.4, -0.6)
-    axis.set_xlim(0, end_s * 1.02 or 1)
+    axis.set(xlim=(0, end_s * 1.02 or 1), ylim=(len(spans) - 0.4, -0.6))
     axis.grid(axis="x")
     axis.spines[["top", "right", "left"]].set_visible(False)
     axis.tick_params(axis="y", length=0)
 
 
-def _phases(span: Span, end_s: float) -> list[tuple[float, float, str]]:
-    stop_s = end_s if span.end_s is None else span.end_s
+def _phases(span: Span, stop_s: float) -> list[tuple[float, float, str]]:
     started_s = stop_s if span.started_s is None else span.started_s
     first_token_s = span.first_token_s
     if first_token_s is None:  # a plain answer does not show where reading ends
@@ -183,21 +181,12 @@ def _phases(span: Span, end_s: float) -> list[tuple[float, float, str]]:
     ]
 
 
-def _mark_broken(axis: Axes, row: int, span: Span) -> None:
-    stop_s = span.arrived_s if span.end_s is None else span.end_s
-    style: dict[str, Any] = {"fill": False, "edgecolor": BROKEN, "hatch": "//", "linewidth": 2}
-    axis.barh(row, stop_s - span.arrived_s, left=span.arrived_s, height=0.72, **style)
-    axis.annotate(
-        f" {span.fault or span.status}", (stop_s, row), va="center", color=BROKEN, fontweight="bold"
-    )
-
-
 def _legend(figure: Figure, spans: Sequence[Span]) -> None:
     shown = {"reading the prompt": READING, "answering": ANSWERING}
     if any(span.queued_s for span in spans):
         shown = {"waiting for a slot": WAITING, **shown}
     handles = [Rectangle((0, 0), 1, 1, color=colour) for colour in shown.values()]
     if any(not span.ok and span.status is not None for span in spans):
-        handles.append(Rectangle((0, 0), 1, 1, fill=False, edgecolor=BROKEN, hatch="//"))
+        handles.append(Rectangle((0, 0), 1, 1, **_HATCHED))
         shown["no complete answer"] = BROKEN
     figure.legend(handles, list(shown), loc="outside lower right", ncols=4)

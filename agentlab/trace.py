@@ -9,28 +9,20 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from itertools import accumulate
 from pathlib import Path
-from typing import Protocol
+from typing import TYPE_CHECKING
 from weakref import WeakSet
 
 import msgspec
 
 from agentlab._support.atomic import write_whole
+from agentlab.endpoint.contract.record import Recorder, span_line
 from agentlab.endpoint.contract.record import Span as Span
-from agentlab.endpoint.contract.record import span_line
 from agentlab.errors import AgentLabError, ConfigError, EndpointError
 
+if TYPE_CHECKING:
+    from agentlab.endpoint.server.process import EndpointProcess
 
-class Source(Protocol):
-    """Something that records spans: an endpoint of its own, or one inside this process."""
-
-    @property
-    def alive(self) -> bool: ...
-
-    def mark(self) -> int:
-        """Return the number of spans so far."""
-
-    def since(self, mark: int) -> list[Span]:
-        """Return the spans that were recorded after a mark, in order of arrival."""
+    Source = Recorder | EndpointProcess  # what records spans, here or in a process of its own
 
 
 class Trace:
@@ -52,10 +44,6 @@ class Trace:
         """The spans; while the block of the trace is open, those that have arrived by now."""
         return _from_first_arrival(self._spans()) if callable(self._spans) else list(self._spans)
 
-    def close(self) -> None:
-        """Keep what was seen up to now, and look no further."""
-        self._spans = self.spans
-
     @property
     def requests(self) -> int:
         """The number of requests that arrived, retries included."""
@@ -63,7 +51,7 @@ class Trace:
 
     @property
     def makespan_s(self) -> float:
-        """The time from the first arrival to the last end, as a person with a watch would see."""
+        """The time from the first arrival to the last end."""
         return max((span.end_s for span in self.spans if span.end_s is not None), default=0.0)
 
     @property
@@ -73,10 +61,7 @@ class Trace:
 
     @property
     def peak(self) -> int:
-        """The most requests in flight at the same time, waiting ones included.
-
-        A request that ends at the instant at which another arrives is not in flight with it.
-        """
+        """The most requests in flight at once, waiting ones included; an end comes first."""
         return max_overlap((span.arrived_s, span.end_s) for span in self.spans)
 
     @property
@@ -98,11 +83,7 @@ class Trace:
 
     @classmethod
     def load(cls, path: str | Path) -> Trace:
-        """Read what `save`, or `agentlab serve --trace`, wrote.
-
-        Raises:
-            ConfigError: If the file cannot be read, or a line of it is not a span.
-        """
+        """Read what `save` or `agentlab serve --trace` wrote; else raise a ConfigError."""
         try:
             return cls(msgspec.json.Decoder(Span).decode_lines(Path(path).read_bytes()))
         except (OSError, msgspec.DecodeError) as error:
@@ -160,21 +141,13 @@ class _View:
 
     def __init__(self) -> None:
         self.marks = {source: source.mark() for source in list(_sources)}
-        self._ended: list[list[Span]] = []
-        self._lost: str | None = None
-
-    def leave(self, source: Source) -> None:
-        """Look at `source` for the last time."""
-        if source in self.marks:
-            try:
-                self._ended.append(source.since(self.marks.pop(source)))
-            except EndpointError as error:
-                self._lost = str(error)
+        self.ended: list[list[Span]] = []
+        self.lost: EndpointError | None = None
 
     def spans(self) -> list[Span]:
-        if self._lost is not None:
-            raise EndpointError(f"what this trace saw is lost: {self._lost}")
-        runs = [*self._ended, *(source.since(mark) for source, mark in self.marks.items())]
+        if self.lost is not None:
+            raise EndpointError(f"what this trace saw is lost: {self.lost}")
+        runs = [*self.ended, *(source.since(mark) for source, mark in self.marks.items())]
         seen = [spans for spans in runs if spans]
         if len(seen) > 1:
             raise ConfigError(
@@ -188,7 +161,7 @@ _open: list[_View] = []
 
 
 def attach(source: Source) -> None:
-    """Let every trace, open now or opened later, collect from `source` as long as it is alive."""
+    """Let every trace, open now or opened later, collect from `source`."""
     _sources.add(source)
     for view in _open:
         view.marks[source] = 0  # from its very beginning
@@ -198,7 +171,11 @@ def detach(source: Source) -> None:
     """Let the open traces keep what `source` has recorded; none looks at it again."""
     _sources.discard(source)
     for view in _open:
-        view.leave(source)
+        if source in view.marks:
+            try:
+                view.ended.append(source.since(view.marks.pop(source)))
+            except EndpointError as error:
+                view.lost = error
 
 
 @contextmanager
@@ -208,8 +185,8 @@ def trace() -> Iterator[Trace]:
     It does not matter which framework sends them. One that is in flight at the end has no end.
 
     Raises:
-        ConfigError: If the block ran on two clocks, whose times cannot be compared: two virtual
-            runs, a real and a virtual one, or two endpoints, as after `lab.configure`.
+        ConfigError: If the block ran on two clocks: two virtual runs, a real and a virtual one,
+            or two endpoints, as after `lab.configure`.
         EndpointError: If the endpoint crashed inside the block, and its record is lost.
 
     Example:
@@ -224,10 +201,10 @@ def trace() -> Iterator[Trace]:
     _open.append(view)
     try:
         yield opened
-        opened.close()
+        opened._spans = opened.spans
     except BaseException:
         with suppress(AgentLabError):  # the block's own error says more
-            opened.close()
+            opened._spans = opened.spans
         raise
     finally:
         _open.remove(view)

@@ -7,7 +7,7 @@ from collections.abc import Awaitable
 from contextlib import suppress
 from typing import TypeVar
 
-from agentlab.errors import ConfigError, EndpointError
+from agentlab.errors import EndpointError
 
 T = TypeVar("T")
 
@@ -20,19 +20,10 @@ def running_loop() -> asyncio.AbstractEventLoop | None:
         return None
 
 
-def none_may_run(function: str) -> None:
-    """Raise a ConfigError inside an event loop, for functions that start one of their own."""
-    if running_loop() is not None:
-        raise ConfigError(
-            f"{function} starts an event loop of its own, and one is running here, as in a "
-            f"notebook; write: await asyncio.to_thread({function}, ...)"
-        )
-
-
 async def raise_if_cancelled_elsewhere(asked: Awaitable[T]) -> T:
-    """Await `asked`; raise an EndpointError if it is cancelled although this task is not.
+    """Await `asked`; if it is cancelled, and this task is not, raise an EndpointError.
 
-    A task group takes such an end for a quiet one: there would be no answer, and no error either.
+    A task group would take such an end for a quiet one, and the answer would be lost.
     """
     try:
         return await asked

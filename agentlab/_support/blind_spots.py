@@ -1,8 +1,7 @@
 """What virtual time cannot see: warnings that name the line, and say what to do instead.
 
-A program may wait for what only real time brings: a call that blocks, a limiter that polls
-`time.monotonic()`, an answer from a thread. The clock of `agentlab.clock` then stands, or jumps too
-far, and the program's figures are wrong. That can only be guessed, so it is a warning.
+A call that blocks, a limiter that polls `time.monotonic()` or an answer from a thread makes the
+figures of a virtual run wrong. That can only be guessed, so it is a warning.
 """
 
 from __future__ import annotations
@@ -19,12 +18,8 @@ from pathlib import Path
 from traceback import FrameSummary, StackSummary, extract_stack
 from typing import Any
 
-POLLS = 1000
-"""So many equal waits in a row, and none of another length, look like polling."""
-
-BLOCKED_S = 0.25
-"""A line that waits for so long in real time, while the processor rests, blocks the loop."""
-
+POLLS = 1000  # so many equal waits in a row, and none of another length, look like polling
+BLOCKED_S = 0.25  # so long a wait at one line in real time, while the processor rests, blocks
 _LIBRARIES = (
     *(sysconfig.get_path(name) for name in ("stdlib", "purelib", "platlib")),
     str(Path(__file__).parents[1]),
@@ -33,7 +28,7 @@ _ASYNCIO = asyncio.__path__[0]
 
 
 class BlindSpots:
-    """Watches one event loop in virtual time, and warns once of each kind of thing."""
+    """Watches one event loop in virtual time, and warns once of each kind."""
 
     def __init__(self) -> None:
         self._delays_s: set[float] = set()
@@ -105,7 +100,9 @@ class BlindSpots:
         """Warn at the innermost own line of a stack, by default of the one that is running."""
         if kind not in self._told:
             self._told.add(kind)
-            at = _own_line(stack or extract_stack()) or FrameSummary("unknown", 0, "")
+            lines = stack or extract_stack()
+            own = [line for line in lines if not line.filename.startswith(_LIBRARIES)]
+            at = own[-1] if own else FrameSummary("unknown", 0, "")
             warnings.warn_explicit(message, RuntimeWarning, at.filename, at.lineno or 0)
 
 
@@ -119,8 +116,3 @@ def where(task: asyncio.Task[Any]) -> str:
             at = f" in {code.co_name} ({code.co_filename}:{frame.f_lineno})"
         inner = inner.cr_await
     return task.get_name() + at
-
-
-def _own_line(stack: StackSummary) -> FrameSummary | None:
-    own = [at for at in stack if not at.filename.startswith(_LIBRARIES)]
-    return own[-1] if own else None

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import math
 
-_DUST = 1e-9
-"""Rounded times and sums of floats may miss this share of what is asked for, or comes a second."""
+_DUST = 1e-9  # the share by which rounded times and sums of floats may miss what is asked for
 
 
 class Bucket:
@@ -47,10 +46,6 @@ class Bucket:
         taken = self.burst - self.level(now_s)
         self.per_s, self.burst = per_s, float(burst)
         self._set(max(0.0, burst - taken), now_s)
-
-    def full_in_s(self, now_s: float) -> float:
-        """Return in how many seconds the bucket is full again."""
-        return (self.burst - self.level(now_s)) / self.per_s
 
     def _set(self, level: float, now_s: float) -> None:
         self._level, self._at_s = min(level, self.burst), now_s

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from difflib import get_close_matches
 from functools import wraps
 from reprlib import Repr
-from typing import Annotated, Any, NamedTuple, TypeVar, cast, dataclass_transform, get_args
+from typing import Annotated, Any, TypeVar, cast, dataclass_transform, get_args
 
 import msgspec
 from pydantic import ConfigDict, Field, ValidationError
@@ -21,9 +21,7 @@ from agentlab.errors import ConfigError
 
 T = TypeVar("T")
 
-Where = tuple[str | int, ...]
-"""The way to a value: ("steps", 1, "prompt")."""
-
+Where = tuple[str | int, ...]  # the way to a value: ("steps", 1, "prompt")
 Text = Annotated[str, msgspec.Meta(min_length=1), Field(min_length=1)]  # not empty
 AtLeastOne = Annotated[int, msgspec.Meta(ge=1), Field(ge=1, strict=True)]
 Count = Annotated[int, msgspec.Meta(ge=0), Field(ge=0, strict=True)]
@@ -31,14 +29,6 @@ NotNegative = Annotated[float, msgspec.Meta(ge=0), Field(ge=0, strict=True)]
 
 _SHORT = Repr()
 _SHORT.maxlevel = 2  # a file of a few lines can hold lists of lists of millions
-
-
-class Mistake(NamedTuple):
-    """One thing that is wrong with a value; `unknown` if no such field exists."""
-
-    where: Where
-    says: str
-    unknown: bool = False
 
 
 @dataclass_transform(frozen_default=True, field_specifiers=(dataclasses.field,))
@@ -72,36 +62,33 @@ def model(kind: type[T]) -> type[T]:
     return cast(type[T], made)
 
 
-def mistakes(error: ValidationError, kind: Any) -> Iterator[Mistake]:
-    """Yield what is wrong with a value of this kind, and the way out."""
+def mistakes(error: ValidationError, kind: Any) -> Iterator[tuple[Where, str, bool]]:
+    """Yield where a value is wrong, what is wrong with it, and whether no such field exists."""
     for one in error.errors(include_url=False):
         where = one["loc"]
         match one["type"]:
             case "is_instance_of":  # of UnsetType, which nobody writes
                 continue
             case "missing" | "missing_argument":
-                yield Mistake(where[:-1], f"`{where[-1]}` is missing; add it")
+                yield where[:-1], f"`{where[-1]}` is missing; add it", False
             case "unexpected_keyword_argument" | "invalid_key":
                 known = _fields(kind, where[:-1])
                 way_out = f"choose from {', '.join(known)}"
                 if near := get_close_matches(str(where[-1]), known, n=1):
                     way_out = f"did you mean `{near[0]}`?"
-                yield Mistake(where, f"there is no such field; {way_out}", unknown=True)
+                yield where, f"there is no such field; {way_out}", True
             case "value_error":  # a model's own check, which may say what it looked at
                 raised = one["ctx"]["error"]
                 field = getattr(raised, "field", None)
-                yield Mistake(where if field is None else (*where, field), str(raised))
+                yield where if field is None else (*where, field), str(raised), False
             case _:
                 says = one["msg"].removeprefix("Input ")
                 got = _SHORT.repr(one["input"])
-                yield Mistake(where, f"{says[:1].lower()}{says[1:]}; got {got}")
+                yield where, f"{says[:1].lower()}{says[1:]}; got {got}", False
 
 
 def refusal(error: ValidationError, kind: Any) -> str:
-    """Return all mistakes of a value that stands in no file, as one line.
-
-    If the model has a method `variables`, that names the environment's variable of each field.
-    """
+    """Return all mistakes of a value in no file, with the variables that set its fields."""
     variables: dict[Any, str] = kind.variables() if hasattr(kind, "variables") else {}
     lines = []
     for where, says, _ in mistakes(error, kind):
@@ -112,12 +99,7 @@ def refusal(error: ValidationError, kind: Any) -> str:
 
 
 def dotted(where: Where) -> str:
-    """Return the way to a value as a reader would write it.
-
-    Example:
-        >>> dotted(("steps", 1, "prompt"))
-        'steps[1].prompt'
-    """
+    """Return the way to a value as a reader would write it: steps[1].prompt."""
     way = "".join(f"[{step}]" if isinstance(step, int) else f".{step}" for step in where)
     return way.removeprefix(".")
 

@@ -16,13 +16,7 @@ def checked(
 ) -> None:  # fmt: skip
     """Refuse a value that is not a finite number in its range: text, a bool, nan, infinity.
 
-    Args:
-        least, most: The range; `above` and `below` leave its ends out.
-        whole: Whether it counts something, so that 2.0 is refused too.
-        optional: Whether it may be None.
-
-    Raises:
-        ConfigError: With the name, the value and what is allowed.
+    `above` and `below` leave the range's ends out; `whole` refuses 2.0, too.
 
     Example:
         >>> checked("attempts", 1.5, least=1, whole=True)

@@ -23,7 +23,7 @@ def bar(
 
 
 class _InNotebook(notebook.tqdm):  # type: ignore[type-arg]  # it takes none when it runs
-    """A bar that ends as an empty output; reopened, a saved one would be an error."""
+    """A bar that ends as an empty output; saved and reopened, another would be an error."""
 
     def __init__(self, *args: Any, **kwargs: Any):
         super().__init__(*args, **kwargs)

@@ -1,12 +1,9 @@
-"""A YAML file, found by its name, and read so that all mistakes are told with line and column.
-
-`fields.mistakes` says which fields are wrong; YAML's own nodes say where each one stands.
-"""
+"""A YAML file, found by its name, and read so that all mistakes are told with line and column."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -26,11 +23,7 @@ def names(folder: Path) -> list[str]:
 
 
 def found(name: str | Path, folder: Path, *, what: str) -> Path:
-    """Return the file NAME.yaml of the folder, or `name` itself if it is a YAML file's path.
-
-    Raises:
-        ConfigError: If there is no such file, with the names that exist.
-    """
+    """Return the file NAME.yaml of the folder, or `name` itself if it is a YAML file's path."""
     path = Path(name)
     if path.suffix not in (".yaml", ".yml"):
         path = folder / f"{name}.yaml"
@@ -41,23 +34,16 @@ def found(name: str | Path, folder: Path, *, what: str) -> Path:
 
 
 class LocatedFile:
-    """A file's value, and where in the file each part of it stands.
+    """The `value` of one YAML document, and where in the file each part of it stands.
 
-    Args:
-        path: A file of one YAML document in UTF-8.
-        what: What such a file holds, for messages.
-
-    Attributes:
-        value: What YAML makes of it; keys are text as written, even `yes` and `1`.
+    Keys are text as written, even `yes` and `1`. `what` says what such a file holds.
 
     Raises:
-        FileError: If it cannot be read, is not YAML, or gives one key twice.
+        FileError: If it cannot be read, is not YAML in UTF-8, or gives one key twice.
     """
 
     def __init__(self, path: Path, *, what: str):
-        self.path = path
-        self.what = what
-        self._text = ""
+        self._path, self._what, self._text = path, what, ""
         self._root: yaml.Node | None = None
         self.value: Any = None
         try:
@@ -75,27 +61,22 @@ class LocatedFile:
             problem = self._at(index, "", f"not YAML in UTF-8: {says}")
             raise self.error([problem]) from None
 
-    def decode(self, kind: type[T]) -> T:
+    def decode(self, kind: type[T], flaws: Sequence[Problem] = ()) -> T:
         """Return the value as a model, or as a list of models.
 
         Raises:
-            FileError: If it does not fit, naming every field that is missing, unknown or unfit.
+            FileError: If it does not fit, naming every field that is missing, unknown or unfit, or
+                if there are `flaws`, found before, which it names, too.
         """
+        problems = list(flaws)
         try:
-            return TypeAdapter(kind).validate_python(self.value)
+            value = TypeAdapter(kind).validate_python(self.value)
         except ValidationError as error:
-            wrong = fields.mistakes(error, kind)
-            raise self.error(
-                self.problem(m.where, m.says, at_key=m.unknown) for m in wrong
-            ) from None
-
-    def problems(self, kind: type) -> list[Problem]:
-        """Return what `decode` would raise."""
-        try:
-            self.decode(kind)
-        except FileError as error:
-            return error.problems
-        return []
+            for where, says, unknown in fields.mistakes(error, kind):
+                problems.append(self.problem(where, says, at_key=unknown))
+        if problems:
+            raise self.error(problems)
+        return value
 
     def problem(
         self, where: Where, says: str, *, mention: str | None = None, at_key: bool = False
@@ -125,7 +106,7 @@ class LocatedFile:
 
     def error(self, problems: Iterable[Problem]) -> FileError:
         """Return what to raise for the problems, in the order of their lines."""
-        return FileError(self.what, str(self.path), sorted(problems))
+        return FileError(self._what, str(self._path), sorted(problems))
 
     def _at(self, index: int, field: str, says: str) -> Problem:
         """Return a problem with its line and column as editors count them."""

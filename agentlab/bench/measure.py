@@ -18,7 +18,7 @@ import msgspec
 from msgspec import UNSET
 
 from agentlab import engines, lab
-from agentlab._support.asyncio_tools import none_may_run
+from agentlab._support.asyncio_tools import running_loop
 from agentlab._support.progress_bar import bar
 from agentlab._support.tables import percentile
 from agentlab.bench import results
@@ -57,8 +57,11 @@ def run(experiment: Experiment, file: Path, *, resume: bool = False) -> Results:
         StepError: If a real model does not answer the first question; nothing is measured then.
     """
     experiment = experiment.as_asked()
-    if experiment.clock == "real":
-        none_may_run("measure.run")
+    if experiment.clock == "real" and running_loop() is not None:
+        raise ConfigError(
+            "measure.run starts an event loop of its own, and one is running here, as in a "
+            "notebook; write: await asyncio.to_thread(measure.run, ...)"
+        )
     for preset in experiment.presets:
         presets.load(preset)  # a wrong one is found before anything is measured
     with results.one_writer(file):

@@ -133,12 +133,11 @@ def load(path: Path) -> WorkflowFile:
             or a circle, if nothing else is wrong.
     """
     located = LocatedFile(path, what="workflow")
-    problems = located.problems(WorkflowFile)
-    for flaw in _graph.flaws(*_readable(located.value)):
-        problems.append(located.problem(flaw.where, flaw.says, mention=flaw.mention))
-    if problems:
-        raise located.error(problems)
-    return located.decode(WorkflowFile)
+    flaws = [
+        located.problem(flaw.where, flaw.says, mention=flaw.mention)
+        for flaw in _graph.flaws(*_readable(located.value))
+    ]
+    return located.decode(WorkflowFile, flaws)
 
 
 def _readable(value: Any) -> tuple[list[_graph.Mentions], list[str] | None]:

@@ -63,7 +63,8 @@ class Limits:
         for kind, limit in nearest.items():
             said[f"limit-{kind}"] = f"{limit.bucket.burst:.0f}"
             said[f"remaining-{kind}"] = f"{limit.left(now_s)}"
-            said[f"reset-{kind}"] = duration(limit.bucket.full_in_s(now_s) / time_scale)
+            full_in_s = limit.bucket.wait_s(limit.bucket.burst, now_s)
+            said[f"reset-{kind}"] = duration(full_in_s / time_scale)
         return [(f"x-ratelimit-{name}".encode(), value.encode()) for name, value in said.items()]
 
 
