@@ -47,7 +47,7 @@ class Check:
     def __enter__(self) -> Self:
         self._own = sys._getframe(1).f_code
         self._caught = warnings.catch_warnings(record=True)
-        self._warned = self._caught.__enter__() or []
+        self._warned = self._caught.__enter__()
         warnings.simplefilter("default", RuntimeWarning)
         gc.collect()
         self._warned.clear()  # what an earlier answer left unawaited is no fault of this one

@@ -6,7 +6,7 @@ import os
 
 import pytest
 
-from agentlab._support.atomic import write_whole
+from agentlab._support.system import write_whole
 
 
 def test_it_replaces_what_was_there(tmp_path):

@@ -114,3 +114,23 @@ def test_a_room_hands_on_its_public_names(room: str):
 def test_few_files_lie_loose():
     """Eight beside the folders, the package's own two aside."""
     assert len([p for p in PACKAGE.glob("*.py") if not p.name.startswith("__")]) <= 8
+
+
+MUST_READ = "clock trace plots exercises settings errors _support lab workflow engines resilience"
+
+
+def lines(paths: list[Path]) -> int:
+    """How many lines the files have together."""
+    return sum(len(path.read_text(encoding="utf-8").splitlines()) for path in paths)
+
+
+def test_the_module_stays_small():
+    """Who maintains it reads the first storey in an afternoon; a feature that does not fit goes."""
+    beyond = [PACKAGE / "engines" / "dask.py", PACKAGE / "resilience" / "limiters"]
+    first = [
+        path
+        for path in FILES
+        if room(path) in MUST_READ.split() and not {path, path.parent} & {*beyond}
+    ]
+    assert lines(first) <= 5_000
+    assert lines(list(PACKAGE.rglob("*.py"))) <= 19_000

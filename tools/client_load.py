@@ -21,7 +21,7 @@ import aiohttp
 import msgspec
 
 from agentlab import engines, lab
-from agentlab._support.asyncio_tools import allow_many_connections
+from agentlab._support.system import allow_many_connections
 from agentlab.workflow import Step, Workflow
 
 ROUNDS = 5

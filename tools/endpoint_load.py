@@ -26,7 +26,7 @@ from pathlib import Path
 
 import aiohttp
 
-from agentlab._support.asyncio_tools import allow_many_connections
+from agentlab._support.system import allow_many_connections
 from agentlab.endpoint.server.process import EndpointProcess
 from agentlab.settings import Settings
 
@@ -68,7 +68,7 @@ def bare(latency_s: float, *, core: int | None = 0) -> Iterator[tuple[str, int]]
     """The reference in a process of its own: its address and process number."""
     code = (
         "import endpoint_load; from agentlab.endpoint.server.serve import serve; "
-        "from agentlab._support.owned import end_with_owner; end_with_owner(); "
+        "from agentlab._support.system import end_with_owner; end_with_owner(); "
         f"serve(endpoint_load.Bare({latency_s}), 0, announce=lambda url: print(url, flush=True))"
     )
     command = [sys.executable, "-c", code]

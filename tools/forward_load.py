@@ -21,7 +21,7 @@ from time import perf_counter, process_time
 import aiohttp
 from endpoint_load import bare, cpu_s
 
-from agentlab._support.asyncio_tools import allow_many_connections
+from agentlab._support.system import allow_many_connections
 from agentlab.endpoint.server.process import EndpointProcess
 from agentlab.settings import Settings
 

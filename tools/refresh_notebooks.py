@@ -32,7 +32,7 @@ from nbclient import NotebookClient
 from nbclient.exceptions import CellExecutionError
 from nbformat import NotebookNode
 
-from agentlab._support.atomic import write_whole
+from agentlab._support.system import write_whole
 
 SANITIZERS = NOTEBOOKS.parent / "tests" / "nbval_sanitize.cfg"
 CELL_TIMEOUT_S = 300

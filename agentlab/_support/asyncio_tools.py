@@ -1,10 +1,9 @@
-"""What asyncio leaves to its users: the running loop, cancellation from inside, many sockets."""
+"""What asyncio leaves to its users: the running loop, and cancellation from inside."""
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable
-from contextlib import suppress
 from typing import TypeVar
 
 from agentlab.errors import EndpointError
@@ -32,15 +31,3 @@ async def raise_if_cancelled_elsewhere(asked: Awaitable[T]) -> T:
         if task is None or task.cancelling():
             raise
         raise EndpointError("the call was cancelled by its own maker; ask again") from None
-
-
-def allow_many_connections() -> None:
-    """Raise this process's limit on open files to what the system allows: sockets count."""
-    try:
-        import resource
-    except ImportError:  # Windows has no such limit
-        return
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    wanted = hard if hard != resource.RLIM_INFINITY else max(soft, 65_536)
-    with suppress(OSError, ValueError):  # macOS refuses what its kernel cannot do
-        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))

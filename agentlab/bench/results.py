@@ -17,8 +17,8 @@ import filelock
 import msgspec
 from msgspec import UNSET, UnsetType
 
-from agentlab._support.atomic import write_whole
 from agentlab._support.fields import AtLeastOne, Count
+from agentlab._support.system import write_whole
 from agentlab.bench.experiment import AXES, Case, Experiment, varied
 from agentlab.errors import ConfigError
 from agentlab.settings import Settings

@@ -13,7 +13,7 @@ from typing import NamedTuple
 import yaml
 from markdown_it import MarkdownIt
 
-from agentlab._support.atomic import write_whole
+from agentlab._support.system import write_whole
 
 # A page loads nothing and runs nothing, whatever a model wrote into it.
 _PAGE = """<!doctype html>

@@ -16,7 +16,8 @@ from functools import cache
 from typing import TYPE_CHECKING, Any
 
 from agentlab import settings
-from agentlab._support.asyncio_tools import allow_many_connections, running_loop
+from agentlab._support.asyncio_tools import running_loop
+from agentlab._support.system import allow_many_connections
 from agentlab.clock import VirtualTimeLoop
 from agentlab.endpoint.middleware.server_timing import clock_of
 from agentlab.endpoint.server.process import EndpointProcess

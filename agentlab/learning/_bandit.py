@@ -18,8 +18,8 @@ from typing import Literal, Protocol
 
 import msgspec
 
-from agentlab._support.atomic import write_whole
 from agentlab._support.fields import Count, NotNegative
+from agentlab._support.system import write_whole
 from agentlab.endpoint.contract import seeded_random
 from agentlab.errors import ConfigError
 

@@ -24,7 +24,7 @@ import yaml
 from markdown_it import MarkdownIt
 
 from agentlab import lab
-from agentlab._support.atomic import write_whole
+from agentlab._support.system import write_whole
 from agentlab.commands.main import main
 from agentlab.content import Content, ContentSystem, Journal, Settings, summary
 from agentlab.content._publish import Article, publish

@@ -16,7 +16,7 @@ from urllib.request import ProxyHandler, Request, build_opener
 
 import msgspec
 
-from agentlab._support.owned import end_with_owner
+from agentlab._support.system import end_with_owner
 from agentlab.endpoint.contract.record import Span
 from agentlab.errors import EndpointError
 from agentlab.settings import Settings

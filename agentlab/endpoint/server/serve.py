@@ -20,7 +20,7 @@ import msgspec
 import uvicorn
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 
-from agentlab._support.asyncio_tools import allow_many_connections
+from agentlab._support.system import allow_many_connections
 from agentlab.endpoint.contract.asgi import RESET, Application
 from agentlab.endpoint.contract.openai_json import RequestError
 from agentlab.errors import EndpointError

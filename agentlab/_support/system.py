@@ -1,0 +1,60 @@
+"""What the operating system does for a process: whole files, many sockets, an end with its owner."""
+
+from __future__ import annotations
+
+import os
+import select
+import sys
+import threading
+from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
+
+
+def write_whole(path: Path, content: bytes) -> None:
+    """Replace or make a file: its readers find the old content or the new one, never a part.
+
+    It is on the disk when this returns. If it cannot be written, the old file stays.
+    """
+    part = path.with_name(f".{path.name}.part")
+    part.unlink(missing_ok=True)  # left by a process that was killed, or a link to elsewhere
+    try:
+        with part.open("xb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        part.replace(path)
+    except BaseException:
+        part.unlink(missing_ok=True)
+        raise
+
+
+def allow_many_connections() -> None:
+    """Raise this process's limit on open files to what the system allows: sockets count."""
+    try:
+        import resource
+    except ImportError:  # Windows has no such limit
+        return
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = hard if hard != resource.RLIM_INFINITY else max(soft, 65_536)
+    with suppress(OSError, ValueError):  # macOS refuses what its kernel cannot do
+        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
+
+
+def end_with_owner(end: Callable[[], object] = lambda: os._exit(0)) -> None:
+    """Call `end` when the process that started this one is gone, or has closed its pipe to it.
+
+    Call it once, early in a process that was started with `stdin=subprocess.PIPE`. A fork of the
+    owner may keep the pipe open, so this looks for another parent, too.
+    """
+    parent = os.getppid()
+
+    def watch() -> None:
+        if os.name != "posix":
+            sys.stdin.buffer.read()
+        while os.name == "posix" and os.getppid() == parent:
+            if select.select([0], [], [], 0.5)[0] and not os.read(0, 1):
+                break
+        end()
+
+    threading.Thread(target=watch, name="owner", daemon=True).start()
