@@ -85,7 +85,7 @@ class Check:
     ) -> tuple[Any, Trace]:
         """Run `program` in virtual time; return its result, and what the endpoint saw of it.
 
-        Errors to `catch` come in place of the result. After `within_s` model seconds it is ended.
+        Errors to `catch` are returned as its result. After `within_s` model seconds it is ended.
         """
 
         async def main(t: Trace) -> Any:

@@ -1,4 +1,4 @@
-"""What the operating system does for a process: whole files, many sockets, an end with its owner."""
+"""What the system does for a process: whole files, many sockets, an end with its owner."""
 
 from __future__ import annotations
 
