@@ -61,7 +61,7 @@ class Trace:
 
     @property
     def peak(self) -> int:
-        """The most requests in flight together, waiting ones included; an end comes first."""
+        """The most requests in flight together, waiting ones included."""
         return max_overlap((span.arrived_s, span.end_s) for span in self.spans)
 
     @property
