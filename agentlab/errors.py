@@ -1,7 +1,4 @@
-"""Every error that Agent Lab raises on purpose, under one root: `AgentLabError`.
-
-Each message says what is wrong, the value, and the way out; the facts are attributes too.
-"""
+"""Every error that Agent Lab raises on purpose: what is wrong, the value, and the way out."""
 
 from __future__ import annotations
 
@@ -22,12 +19,6 @@ def reason(error: BaseException) -> BaseException:
 
     Clients and frameworks wrap errors, often in words that hide them ("Connection error.").
     Where several are found, a ConfigError comes first, because it names the way out.
-
-    Example:
-        >>> outer = RuntimeError("Connection error.")
-        >>> outer.__cause__ = ConfigError("use ainvoke")
-        >>> reason(outer)
-        ConfigError('use ainvoke')
     """
     found = [error]
     for one in found:  # which grows meanwhile
@@ -78,24 +69,21 @@ class EndpointError(AgentLabError):
 class ModelError(AgentLabError):
     """The model answered a call with an error.
 
-    `status` is the HTTP status. `code`, `kind` and `param` are OpenAI's error code, error type and
-    the field of the request that is to blame. `request_id` is the request's name in the trace, and
-    `retry_after_s` how many model seconds the endpoint asks to wait.
+    `code`, `kind` and `param` are OpenAI's error code, error type and the field that is to blame.
     """
 
-    status: int
+    status: int  # of HTTP
     code: str | None = None
     kind: str | None = None
     param: str | None = None
-    request_id: str | None = None
-    retry_after_s: float | None = None
+    request_id: str | None = None  # the request's name in the trace
+    retry_after_s: float | None = None  # in model seconds
 
 
 class IncompleteAnswer(ModelError):
     """The model answered with status 200, but the answer is not whole; it costs money all the same.
 
-    `text` is what came of it, and `finish_reason` why the endpoint says it ended. The tokens are
-    those that the endpoint counted, 0 if it does not.
+    `text` is what came of it; tokens are 0 where the endpoint counts none.
     """
 
     status = 200

@@ -45,19 +45,13 @@ class Settings:
     Attributes:
         preset: A file of `data/endpoints/`, by name, or the path of a YAML file of your own.
         time_scale: Model seconds per real second: at 10, an agent of 10 s takes 1 s.
-        seed: From which answers and jitter are drawn.
-        requests_per_minute: The rate limit; None takes the preset's, 0 lifts it.
-        tokens_per_minute: The limit of tokens; None and 0 as before.
-        capacity: How many slots the local model has, and from when, instead of the preset's.
+        requests_per_minute: The rate limit; None takes the preset's, 0 lifts it, as for tokens.
         faults: What goes wrong: a list for `endpoint.middleware.fault_plan`, or a file's path.
-        record: A file to which every answer is appended; None records nothing.
+        record: A file to which every answer is appended.
         replay: Such a file, whose answers are given again instead of a model's.
         upstream: The address of the real model or the class that answers; None for the local one.
-        model: The model's name that clients send; the local model takes any.
-        leave_out: Parameters that the real model is never sent, because it refuses them. Of the
-            two names for an answer's longest length, the other is sent.
-        max_body_bytes: How long the body of a request may be; longer ones are refused (413). None
-            takes 1 MiB for the local model, and 8 MiB for a real one, which may look at pictures.
+        leave_out: Parameters that the real model is never sent, because it refuses them.
+        max_body_bytes: What is longer is refused (413).
 
     The upstream's key is not here: only the endpoint's own process reads it, from its environment.
     """
@@ -79,7 +73,9 @@ class Settings:
     @staticmethod
     def variables() -> dict[str, str]:
         """Return the variables of the environment, by the settings that they set."""
-        return _VARIABLES
+        own = {name: f"AGENTLAB_{name.upper()}" for name in Settings.__annotations__}
+        del own["capacity"]
+        return own | {"upstream": "OPENAI_BASE_URL", "model": "OPENAI_MODEL"}
 
     @property
     def real(self) -> bool:
@@ -88,24 +84,15 @@ class Settings:
 
     @property
     def longest_body_bytes(self) -> int:
-        """`max_body_bytes`, or what it stands for."""
+        """`max_body_bytes`, or 1 MiB; or 8 MiB before a real model, which may look at pictures."""
         return self.max_body_bytes or (8 * 2**20 if self.real else 2**20)
-
-
-_VARIABLES = {
-    name: f"AGENTLAB_{name.upper()}" for name in Settings.__annotations__ if name != "capacity"
-} | {"upstream": "OPENAI_BASE_URL", "model": "OPENAI_MODEL"}
 
 
 def from_environment(environ: Mapping[str, str] = os.environ, **given: Any) -> Settings:
     """Return the settings that `environ` asks for; `given` values win over it.
 
     `OPENAI_BASE_URL`, or `OPENAI_API_KEY` alone, names the real model to forward to;
-    `AGENTLAB_LOCAL=1` keeps the local model nevertheless. White space and quotes around a value
-    are ignored.
-
-    Raises:
-        ConfigError: If a value, or the address or the key of a real model, cannot work.
+    `AGENTLAB_LOCAL=1` keeps the local model nevertheless. What cannot work is a ConfigError.
 
     Example:
         >>> from_environment({"AGENTLAB_TIME_SCALE": "100"}, seed=1).time_scale
@@ -113,8 +100,8 @@ def from_environment(environ: Mapping[str, str] = os.environ, **given: Any) -> S
     """
     values: dict[str, Any] = {
         setting: value
-        for setting, name in _VARIABLES.items()
-        if (value := environ.get(name, "").strip(" \t\r\n\"'"))
+        for setting, name in Settings.variables().items()
+        if (value := environ.get(name, "").strip(" \t\r\n\"'"))  # as a shell or .env leaves it
     }
     if environ.get("OPENAI_API_KEY", "").strip():
         values.setdefault("upstream", OPENAI_URL)

@@ -61,7 +61,10 @@ def test_the_content_systems_example_runs(fresh_lab, tmp_path, monkeypatch):
         ("README.md", [path.name for path in (ROOT / "notebooks").glob("*.ipynb")]),
         ("README.md", [f"({path.relative_to(ROOT)})" for path in (ROOT / "docs").rglob("*.md")]),
         ("docs/local_model.md", [f"`{name}`" for name in presets.names()]),
-        ("docs/module.md", [f"`{variable}`" for variable in settings._VARIABLES.values()]),
+        (
+            "docs/module.md",
+            [f"`{variable}`" for variable in settings.Settings.variables().values()],
+        ),
         ("docs/module.md", [path.name for path in (ROOT / "agentlab").glob("[a-z]*.py")]),
     ],
     ids=["notebooks", "pages", "presets", "variables", "modules"],

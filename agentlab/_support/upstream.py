@@ -10,8 +10,7 @@ from pydantic import HttpUrl, TypeAdapter, ValidationError
 
 from agentlab.errors import ConfigError
 
-# How text that is not a key looks, what is wrong, and the way out. A learner's name may look as
-# the last does, for it may be in any language.
+# How text that is not a key looks, and what to say; a learner's name may look as the last does.
 _NOT_A_KEY = (
     (r"[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]",
      "has a line break or another control character inside; copy the key again, and nothing else"),
@@ -29,15 +28,8 @@ _NOT_A_KEY = (
 def key_from(environ: Mapping[str, str] = os.environ, *, learner: bool = False) -> str | None:
     """Return the key in `OPENAI_API_KEY`, without white space around it, or None.
 
-    Args:
-        learner: Take a name in any language, too: another lab's endpoint takes it for a key.
-
-    Raises:
-        ConfigError: If it cannot be a key; the message says why, and does not repeat it.
-
-    Example:
-        >>> key_from({"OPENAI_API_KEY": " sk-abc "})
-        'sk-abc'
+    What cannot be a key is a ConfigError. A `learner`'s may be a name in any language: another
+    lab's endpoint takes it for a key.
     """
     key = environ.get("OPENAI_API_KEY", "").strip()
     may_be_a_name = learner and not key.startswith("sk-")
@@ -48,38 +40,23 @@ def key_from(environ: Mapping[str, str] = os.environ, *, learner: bool = False) 
 
 
 def account_from(environ: Mapping[str, str] = os.environ) -> dict[str, str]:
-    """Return the headers that choose the account which pays, as OpenAI's client reads them.
-
-    Raises:
-        ConfigError: If a value cannot be an organization or a project.
-    """
-    for name in _ACCOUNT.values():
-        if not re.fullmatch(r"[!-~]{0,200}", environ.get(name, "").strip()):
-            says = "can be no organization or project; set it again, or unset it"
-            raise ConfigError(f"{name} {says}")
-    values = {header: environ.get(name, "").strip() for header, name in _ACCOUNT.items()}
-    return {header: value for header, value in values.items() if value}
+    """Return the headers that choose the account which pays, as OpenAI's client reads them."""
+    account = {}
+    for header, kind in (("organization", "ORG"), ("project", "PROJECT")):
+        value = environ.get(f"OPENAI_{kind}_ID", "").strip()
+        if not re.fullmatch(r"[!-~]{0,200}", value):
+            raise ConfigError(f"OPENAI_{kind}_ID can be no {header}; set it again, or unset it")
+        if value:
+            account[f"openai-{header}"] = value
+    return account
 
 
-_ACCOUNT = {"openai-organization": "OPENAI_ORG_ID", "openai-project": "OPENAI_PROJECT_ID"}
 _ROUTE = re.compile(r"/((chat/)?completions|responses|models|embeddings|messages)/*$")
 _URL = TypeAdapter(HttpUrl)
 
 
 def checked_address(text: str) -> str:
-    """Return the address of a real model, checked, and without slashes at its end.
-
-    Raises:
-        ConfigError: If it cannot be one.
-
-    Example:
-        >>> checked_address("http://localhost:11434/v1/")
-        'http://localhost:11434/v1'
-        >>> checked_address("localhost:11434/v1")
-        Traceback (most recent call last):
-        agentlab.errors.ConfigError: OPENAI_BASE_URL (the setting upstream) is no http:// or \
-https:// address; set it to an address such as http://localhost:11434/v1
-    """
+    """Return the address of a real model, checked, and without slashes at its end."""
     whole = re.fullmatch(r"https?://[\w\[]\S*", text, re.IGNORECASE)  # a key may follow a blank
     try:
         url = _URL.validate_python(text if whole else "")
@@ -95,7 +72,5 @@ https:// address; set it to an address such as http://localhost:11434/v1
             wrong = f"ends in {route[0]}, which is put behind it for each question"
         else:
             return str(url).rstrip("/")
-    raise ConfigError(
-        f"OPENAI_BASE_URL (the setting upstream) {wrong}; set it to an address such as "
-        "http://localhost:11434/v1"
-    )
+    cure = "set it to an address such as http://localhost:11434/v1"
+    raise ConfigError(f"OPENAI_BASE_URL (the setting upstream) {wrong}; {cure}")

@@ -1,14 +1,11 @@
 """The lab: where the model is, and how to ask it.
 
-    connection    which model answers: one `Connection`; configure, stop, where
-    crews         CrewAI, silent from its first import
-    _ask          ask, reply, simulate, chat_model, crew_llm
-    _model_time   seconds of the model's time: now, sleep, time-outs, `retry-after`
-    _read         the reply in an endpoint's answer, or the error
-    _transport    how clients reach the model: in real time or in virtual time
-
-The endpoint is started by the first use and ends with this process. Nothing here reads the real
-key or changes the environment.
+connection    which model answers: one `Connection`; configure, stop, where
+crews         CrewAI, silent from its first import
+_ask          ask, reply, simulate, chat_model, crew_llm
+_model_time   seconds of the model's time: now, sleep, time-outs, `retry-after`
+_read         the reply in an endpoint's answer, or the error
+_transport    how clients reach the model: in real time or in virtual time
 """
 
 from agentlab.lab._ask import ask, chat_model, crew_llm, reply, simulate

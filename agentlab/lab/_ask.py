@@ -40,17 +40,15 @@ async def ask(
 ) -> str:
     """Ask the model one thing, once, and return its answer. There are no retries.
 
+    The model's errors are ModelErrors, one that is no answer among them; a connection that breaks
+    off is an EndpointError, and an answer that comes too late a TimeoutError.
+
     Args:
         agent: The name under which the trace shows the call.
         system: What the model is told to be.
         max_tokens: The most tokens the answer may have; it is cut there.
-        temperature: How freely the model chooses its words, from 0 to 2; None leaves it to it.
+        temperature: From 0 to 2: how freely the model chooses its words.
         timeout_s: How long to wait for the answer, in model seconds.
-
-    Raises:
-        ModelError: If the model answers with an error, or with something that is not an answer.
-        TimeoutError: If the whole answer takes longer than `timeout_s`.
-        EndpointError: If the connection breaks off.
 
     Example:
         await lab.ask("Name three rivers.", agent="geographer")
@@ -75,21 +73,13 @@ async def reply(
     temperature: float | None = None,
     timeout_s: float = 600.0,
 ) -> Reply:
-    """Ask as `ask` does, and return the answer with its tokens.
-
-    Example:
-        (await lab.reply("Name three rivers.")).completion_tokens
-    """
+    """Ask as `ask` does, and return the answer with its tokens: `(...).completion_tokens`."""
     headers, there = _headers(agent), connection()
     messages = [{"role": "system", "content": system}] if system else []
     messages.append({"role": "user", "content": prompt})
-    asked = {
-        "model": there.model,
-        "messages": messages,
-        "max_completion_tokens": max_tokens,
-        "temperature": temperature,
-    }
-    body = msgspec.json.encode({k: v for k, v in asked.items() if v is not None})
+    options = {"max_completion_tokens": max_tokens, "temperature": temperature}
+    given = {name: value for name, value in options.items() if value is not None}
+    body = msgspec.json.encode({"model": there.model, "messages": messages, **given})
     headers |= {"authorization": f"Bearer {there.key}", "content-type": "application/json"}
     try:
         async with asyncio.timeout(timeout_s and timeout_s / there.time_scale):
@@ -104,12 +94,8 @@ def simulate(
 ) -> tuple[T | E, Trace]:
     """Run a program of agents in virtual time; return its result, and what the endpoint saw.
 
-    Args:
-        catch: The kinds of error that are returned instead of the result; others are raised.
-
-    Raises:
-        ConfigError: As by `run_virtual`, if `program` does what takes no virtual time.
-        DeadlockError: If nothing is left that could ever happen, naming the tasks that wait.
+    Errors of the kinds in `catch` are returned in place of the result. It raises what
+    `agentlab.clock.run_virtual` does, such as a DeadlockError for a program that waits for ever.
 
     Example:
         answer, t = lab.simulate(lab.ask("Name three rivers."))
@@ -125,12 +111,8 @@ def simulate(
 def chat_model(*, agent: str = "agent", max_retries: int = 0, **options: Any) -> ChatOpenAI:
     """Return LangChain's own `ChatOpenAI`, connected to the endpoint.
 
-    Args:
-        agent: The name under which the trace shows its calls.
-        max_retries: How often the client repeats a failed call by itself. Retries have one owner,
-            and by default that is you.
-        options: Anything else that `ChatOpenAI` takes, such as `temperature`, or `timeout` (in
-            model seconds).
+    The trace shows its calls under the name `agent`. By default the client itself repeats no failed
+    call. The `options` are `ChatOpenAI`'s own; a `timeout` is in model seconds.
 
     Example:
         (await lab.chat_model(agent="writer").ainvoke("Name three rivers.")).content
@@ -139,13 +121,10 @@ def chat_model(*, agent: str = "agent", max_retries: int = 0, **options: Any) ->
         from langchain_openai import ChatOpenAI
 
     connected = _connected(agent, max_retries, options)
-    client, blocking_client = _clients()
-    connected |= {
-        "http_async_client": client,
-        "http_client": blocking_client,
-        "stream_usage": True,  # else a custom base_url gets no token counts in streams
-    }
-    return ChatOpenAI(**(connected | options))
+    client, blocking = _clients()
+    # Without stream_usage, a base_url of one's own gets no token counts in streams.
+    ours = {"http_async_client": client, "http_client": blocking, "stream_usage": True}
+    return ChatOpenAI(**(connected | ours | options))
 
 
 def crew_llm(*, agent: str = "agent", max_retries: int = 0, **options: Any) -> LLM:
@@ -155,21 +134,17 @@ def crew_llm(*, agent: str = "agent", max_retries: int = 0, **options: Any) -> L
     by itself, too: give it `max_retry_limit=0`. And whatever `max_retries` says, CrewAI's LLM sends
     what a 429 refuses three times, a used-up quota included (crewai 1.15).
 
-    Raises:
-        ConfigError: In virtual time, where CrewAI's client cannot be.
-
     Example:
         from crewai import Agent
 
         writer = Agent(role="Writer", goal="...", backstory="...", llm=lab.crew_llm(agent="writer"))
     """
     if is_virtual():
-        says = "crewai.LLM's client is its own, so it takes no virtual time; use it in real time"
-        raise ConfigError(says)
+        raise ConfigError("crewai.LLM's client takes no virtual time; use it in real time")
     connected = _connected(agent, max_retries, options)
-    from openai import AsyncOpenAI
-
     with extras():  # takes some five seconds, so only where it is used
+        from openai import AsyncOpenAI
+
         from agentlab.lab import crews
 
     if options.get("timeout") is not None:
@@ -200,14 +175,11 @@ def _headers(agent: str) -> dict[str, str]:
 
 @cache
 def _clients() -> tuple[httpx.AsyncClient, httpx.Client]:
-    """Make the clients that other clients send through, once: each event loop has its session."""
+    """Make the clients that other clients send through, once."""
     # What one answer leaves behind, no other request carries: requests of all clients are alike.
     no_cookies = CookieJar(DefaultCookiePolicy(allowed_domains=[]))
     alike: dict[str, Any] = {"trust_env": False, "timeout": None, "cookies": no_cookies}
     # Blocking calls come from many threads: a connection each, and no pool to wait for.
     limits = httpx.Limits(max_connections=None, max_keepalive_connections=0)
-    hooks = {"request": [before_blocking]}
-    return (
-        httpx.AsyncClient(transport=LabTransport(), **alike),
-        httpx.Client(limits=limits, event_hooks=hooks, **alike),
-    )
+    blocking = httpx.Client(limits=limits, event_hooks={"request": [before_blocking]}, **alike)
+    return httpx.AsyncClient(transport=LabTransport(), **alike), blocking

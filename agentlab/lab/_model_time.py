@@ -61,10 +61,6 @@ def real_retry_after_s(headers: Mapping[str, str]) -> float | None:
     """Read how long an answer's headers ask to wait, in seconds on the client's own clock.
 
     They say so in `retry-after-ms`, or else in `retry-after`, as a number or as a date (RFC 9110).
-
-    Example:
-        >>> real_retry_after_s({"retry-after": "2"}), real_retry_after_s({"retry-after": "-1"})
-        (2.0, None)
     """
     for name, unit_s in (("retry-after-ms", 0.001), ("retry-after", 1.0)):
         wait_s = finite_number(headers.get(name, ""))
@@ -92,12 +88,7 @@ _SPAN = re.compile(r"(\d+(?:\.\d+)?)\s*(ms|milli|[dhms])?[a-z]*\s*", re.IGNORECA
 
 
 def duration_s(text: str) -> float | None:
-    """Read a time as rate limits give it, in seconds; None if it is not one.
-
-    Example:
-        >>> duration_s("6m0s"), duration_s("1h2.5s"), duration_s("120ms"), duration_s("soon")
-        (360.0, 3602.5, 0.12, None)
-    """
+    """Read a time such as "6m0s", "1h2.5s" or "120ms", in seconds; None if it is not one."""
     text = text.strip()
     if not re.fullmatch(f"(?>{_SPAN.pattern})++", text, re.IGNORECASE):
         return None

@@ -1,8 +1,4 @@
-"""What an endpoint's answer holds: a whole reply, or the error that says why there is none.
-
-Status 200 says only that the endpoint did its part. `finish_reason`, a refusal and the text itself
-say whether the model did.
-"""
+"""What an endpoint's answer holds: a whole reply, or the error that says why there is none."""
 
 from __future__ import annotations
 
@@ -18,13 +14,11 @@ from agentlab.lab._model_time import retry_after_s
 SHOWN = 300  # characters of an answer that is not a chat completion
 
 # How endpoints say why an answer ended, where it is not whole; in lower case.
-_CUT = frozenset({"length", "max_tokens", "model_length"})  # OpenAI, Anthropic, Mistral
-_FILTERED = frozenset(  # OpenAI and Azure; Gemini has a word for each reason
-    {"content_filter", "safety", "recitation", "blocklist", "prohibited_content", "spii"}
-)
-_INTERRUPTED = frozenset(  # vLLM and SGLang; OpenRouter and Mistral; DeepSeek
-    {"abort", "aborted", "cancelled", "error", "insufficient_system_resource"}
-)
+_CUT = "length max_tokens model_length".split()  # OpenAI, Anthropic, Mistral
+# OpenAI and Azure; Gemini has a word for each reason.
+_FILTERED = "content_filter safety recitation blocklist prohibited_content spii".split()
+# vLLM and SGLang; OpenRouter and Mistral; DeepSeek.
+_INTERRUPTED = "abort aborted cancelled error insufficient_system_resource".split()
 
 
 class Reply(NamedTuple):
@@ -52,19 +46,10 @@ class _Completion(msgspec.Struct):
 
 
 def read(answer: httpx.Response, *, max_tokens: int | None = None) -> Reply:
-    """Read the reply in an endpoint's answer, be it the lab's own endpoint or another.
+    """Read the reply in an endpoint's answer, or raise the ModelError that it comes down to.
 
-    Text that was cut off at the caller's own limit, `max_tokens`, is what was asked for; without
-    one it is not an answer.
-
-    Raises:
-        IncompleteAnswer: If the answer was cut off, filtered, refused or is empty.
-        ModelError: If it is an error, with whatever status, or not a chat completion.
-
-    Example:
-        >>> said = b'{"choices": [{"message": {"content": "Danube."}, "finish_reason": "stop"}]}'
-        >>> read(httpx.Response(200, content=said))
-        Reply(text='Danube.', prompt_tokens=0, completion_tokens=0, finish_reason='stop')
+    Status 200 is not enough: an answer that was cut off, filtered or refused, or is empty, is an
+    IncompleteAnswer. Text that the caller's own limit, `max_tokens`, cut off is what was asked for.
     """
     try:
         said = msgspec.json.decode(answer.content)
@@ -84,9 +69,8 @@ def read(answer: httpx.Response, *, max_tokens: int | None = None) -> Reply:
         _count(completion.usage, "completion_tokens"),
         choice.finish_reason,
     )
-    flaw = _flaw(reply, refused=bool(message.refusal), max_tokens=max_tokens)
-    if flaw is not None:
-        kind, why = flaw
+    kind, why = _flaw(reply, refused=bool(message.refusal), max_tokens=max_tokens)
+    if kind is not None:
         request_id = answer.headers.get("x-request-id")
         raise kind(f"the answer is not whole: {why}", request_id=request_id, **reply._asdict())
     cut = (choice.finish_reason or "").lower() in _CUT  # one word for it, in any server's spelling
@@ -108,8 +92,8 @@ def _count(usage: Any, what: str) -> int:
 
 def _flaw(
     reply: Reply, *, refused: bool, max_tokens: int | None
-) -> tuple[type[IncompleteAnswer], str] | None:
-    """Return what keeps an answer from being whole, and the way out; None if nothing does."""
+) -> tuple[type[IncompleteAnswer] | None, str]:
+    """Return what keeps an answer from being whole, or None; and the way out."""
     reason, end, blank = reply.finish_reason, repr(reply.text[-40:]), not reply.text.strip()
     ended = (reason or "").lower()
     if refused:
@@ -127,7 +111,7 @@ def _flaw(
     if ended in _CUT and max_tokens is None:
         says = f"a limit of the endpoint's cut it off after {end}; pass a larger max_tokens"
         return errors.AnswerTruncated, says
-    return None
+    return None, ""
 
 
 def _problem(said: Any) -> dict[str, Any] | None:

@@ -1,7 +1,6 @@
 """How clients reach the model: over HTTP in real time, inside the event loop in virtual time.
 
-HTTP goes through aiohttp, with one session for each event loop. httpx's own connection pool looks
-at every connection for every request, so that N requests at the same time cost N²
+HTTP goes through aiohttp. In httpx's own pool N requests at the same time cost N²
 (https://github.com/encode/httpcore/issues/928), and a task that is cancelled twice leaves its
 connection open, so that the model goes on answering. Time-outs are model seconds on either clock.
 """
@@ -10,7 +9,9 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncGenerator, Callable, Mapping
+from contextlib import aclosing
 from contextvars import ContextVar
+from typing import Any
 
 import aiohttp
 import httpx
@@ -26,21 +27,16 @@ on_headers: ContextVar[Callable[[Mapping[str, str]], None] | None] = ContextVar(
 )
 """Whom to tell the headers of every answer to this task's requests, whichever client sent them."""
 
-_Opened = tuple[aiohttp.ClientSession, AsyncGenerator[aiohttp.ClientSession]]
-
 # A session belongs to one event loop: its connections, reused in another one, are dead.
-_sessions: dict[asyncio.AbstractEventLoop, _Opened] = {}
+_sessions: dict[asyncio.AbstractEventLoop, tuple[aiohttp.ClientSession, AsyncGenerator[Any]]] = {}
 
 
 async def post(url: str, body: bytes, headers: Mapping[str, str]) -> httpx.Response:
     """Send one POST, past httpx's client; return the whole answer, or raise an EndpointError."""
     request = httpx.Request("POST", url, headers=headers, content=body)
     try:
-        response = await LabTransport().handle_async_request(request)
-        try:
+        async with aclosing(await LabTransport().handle_async_request(request)) as response:
             await response.aread()
-        finally:
-            await response.aclose()
     except httpx.RequestError as error:
         raise EndpointError(f"the endpoint broke off ({type(error).__name__}: {error})") from error
     return response
@@ -58,8 +54,7 @@ class LabTransport(httpx.AsyncBaseTransport):
             _scale_timeouts(request)
             response = await _over_http(request)
         if left_out := response.headers.get("x-lab-left-out"):
-            line = f"left out, because the model does not take it: {left_out}"
-            say_once(str(request.url), line)
+            say_once(str(request.url), f"left out, as the model does not take it: {left_out}")
         if (listener := on_headers.get()) is not None:
             listener(response.headers)
         return response
@@ -68,8 +63,7 @@ class LabTransport(httpx.AsyncBaseTransport):
 def before_blocking(request: httpx.Request) -> None:
     """Refuse, in virtual time, a call that blocks its thread; elsewhere scale its time-out."""
     if is_virtual():
-        what = "a call that blocks (invoke, stream) takes no virtual time"
-        raise ConfigError(f"{what}; use ainvoke or astream instead")
+        raise ConfigError("what blocks takes no virtual time; use ainvoke or astream instead")
     _scale_timeouts(request)
 
 
@@ -77,8 +71,7 @@ def _scale_timeouts(request: httpx.Request) -> None:
     """Turn the read time-out into real seconds; the others wait for this machine."""
     timeouts = request.extensions.get("timeout", {})
     if timeouts.get("read") is not None:
-        timeouts = timeouts | {"read": timeouts["read"] / model_seconds_a_second()}
-        request.extensions = request.extensions | {"timeout": timeouts}
+        timeouts["read"] /= model_seconds_a_second()
 
 
 async def session() -> aiohttp.ClientSession:
@@ -105,7 +98,8 @@ async def _open() -> AsyncGenerator[aiohttp.ClientSession]:
 
 
 async def _over_http(request: httpx.Request) -> httpx.Response:
-    limits_s = request.extensions.get("timeout", {})
+    limits = request.extensions.get("timeout", {})
+    within = aiohttp.ClientTimeout(sock_connect=limits.get("connect"), sock_read=limits.get("read"))
     body = await request.aread()
     try:
         response = await (await session()).request(
@@ -115,15 +109,12 @@ async def _over_http(request: httpx.Request) -> httpx.Response:
             headers=request.headers.multi_items(),
             allow_redirects=False,  # wherever it leads, the endpoint would not see it
             auto_decompress=False,
-            timeout=aiohttp.ClientTimeout(
-                sock_connect=limits_s.get("connect"), sock_read=limits_s.get("read")
-            ),
+            timeout=within,
         )
     except (aiohttp.ClientError, TimeoutError) as error:
         raise _as_httpx(error, request) from error
-    return httpx.Response(
-        response.status, headers=response.raw_headers, stream=_Body(response, request)
-    )
+    stream = _Body(response, request)
+    return httpx.Response(response.status, headers=response.raw_headers, stream=stream)
 
 
 class _Body(httpx.AsyncByteStream):
@@ -142,7 +133,6 @@ class _Body(httpx.AsyncByteStream):
 
 
 _AS_HTTPX = {  # the first that fits
-    aiohttp.ConnectionTimeoutError: httpx.ConnectTimeout,
     TimeoutError: httpx.ReadTimeout,
     aiohttp.ClientConnectorError: httpx.ConnectError,
     aiohttp.ClientOSError: httpx.ReadError,

@@ -1,8 +1,7 @@
 """One connection: which model answers here, at which address, and how fast its time runs.
 
-The endpoint is a process of its own, which is started by its first use and ends with this one.
-Inside `run_virtual`, the local model answers in the event loop itself; only for that, and to check
-settings that are chosen, is the endpoint's code imported here.
+The endpoint is a process of its own, started by its first use. In virtual time the local model
+answers in the event loop; only for that, and to check settings, is its code imported here.
 """
 
 from __future__ import annotations
@@ -10,7 +9,7 @@ from __future__ import annotations
 import atexit
 import logging
 import threading
-from contextlib import AbstractContextManager
+from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import cache
 from typing import TYPE_CHECKING, Any
@@ -34,27 +33,19 @@ log = logging.getLogger("agentlab")
 
 @cache
 def say_once(about: str, line: str) -> None:
-    """Log a line, unless it was logged before about the same thing, such as an address."""
+    """Log a line, unless it was logged before about the same address."""
     log.warning("%s", line)
 
 
 @dataclass(frozen=True)
 class Connection:
-    """Where the model is, and how fast its time runs: what a client needs, here or elsewhere.
+    """Where the model is, and how fast its time runs: what a client needs, here or elsewhere."""
 
-    Attributes:
-        url: Its address, ending in `/v1`.
-        key: The lab's own key for it; it opens nothing else.
-        time_scale: Model seconds that pass in a second.
-        model: The model's name that clients send.
-        virtual: The model inside this event loop in virtual time, or None.
-    """
-
-    url: str
-    key: str
-    time_scale: float
-    model: str
-    virtual: InProcessTransport | None = None
+    url: str  # ending in /v1
+    key: str  # the lab's own for it
+    time_scale: float  # model seconds that pass in a second
+    model: str  # the name that clients send
+    virtual: InProcessTransport | None = None  # inside this event loop, in virtual time
 
 
 @dataclass
@@ -75,17 +66,15 @@ def connection() -> Connection:
     loop = running_loop()
     if not isinstance(loop, VirtualTimeLoop):
         return address()
-    # With the loop, and not in a dictionary of loops: a model holds its loop, so that even a
-    # weak one would keep both forever.
+    # A model holds its loop: even in a weak dictionary of loops both would be kept forever.
     if Connection not in loop.belongings:
         from agentlab.endpoint.server.app import local_app
         from agentlab.endpoint.server.inprocess import InProcessTransport
 
-        chosen = current()
+        chosen, url = current(), "http://127.0.0.1/v1"
         app = local_app(chosen, time_scale=1.0)
         attach(app.recorder)
         inside = InProcessTransport(app)
-        url = "http://127.0.0.1/v1"
         loop.belongings[Connection] = Connection(url, "virtual", 1.0, chosen.model, inside)
     there: Connection = loop.belongings[Connection]
     return there
@@ -102,8 +91,8 @@ def address() -> Connection:
 def connect(shared: Connection) -> None:
     """Ask an endpoint that another process of this machine runs, from now on."""
     if shared != _here.shared:
-        as_there: dict[str, Any] = {"time_scale": shared.time_scale, "model": shared.model}
-        _use(settings.from_environment(upstream=None, **as_there), shared)
+        scale, model = shared.time_scale, shared.model
+        _use(settings.from_environment(upstream=None, time_scale=scale, model=model), shared)
 
 
 def base_url() -> str:
@@ -145,14 +134,8 @@ def current() -> Settings:
     return _here.chosen or settings.from_environment()
 
 
-@dataclass(frozen=True, repr=False)
-class Configured(AbstractContextManager[None]):
+class Configured(ExitStack[None]):
     """What `configure` returns: leaving its `with` block restores the settings before it."""
-
-    before: Settings | None
-
-    def __exit__(self, *problem: object) -> None:
-        _use(self.before)
 
     def __repr__(self) -> str:
         return where()
@@ -161,18 +144,13 @@ class Configured(AbstractContextManager[None]):
 def configure(**changes: Any) -> Configured:
     """Use the environment's settings with these `changes`, from now on or in a `with` block.
 
-    An endpoint that runs is stopped; the next question starts one. Virtual runs follow, too.
+    `changes` are any fields of `agentlab.settings.Settings`. If one cannot work it is a
+    ConfigError, and everything stays as it was. An endpoint that runs is stopped.
 
     `upstream=None` means no paid model: the local model of this machine answers, or else the class
     that `OPENAI_BASE_URL` names, if its model is free and nothing else is changed, because only its
     teacher may shape it. Without `upstream=None` a class or a real model stays; limits and faults
     then stand in front of it, and the others act in virtual time only.
-
-    Args:
-        changes: Any field of `agentlab.settings.Settings`.
-
-    Raises:
-        ConfigError: If a setting cannot work; everything stays as it was.
 
     Example:
         with lab.configure(faults=[{"kind": "error", "status": 503, "probability": 0.1}]):
@@ -180,10 +158,12 @@ def configure(**changes: Any) -> Configured:
     """
     from agentlab.endpoint.server.app import local_app
 
-    before, chosen = _here.chosen, settings.from_environment(**_keeping_the_class(changes))
+    chosen = settings.from_environment(**_keeping_the_class(changes))
     local_app(chosen, time_scale=chosen.time_scale)  # reads whatever files they name, or refuses
+    configured = Configured()
+    configured.callback(_use, _here.chosen)
     _use(chosen)
-    return Configured(before)
+    return configured
 
 
 def _keeping_the_class(changes: dict[str, Any]) -> dict[str, Any]:
