@@ -16,6 +16,7 @@ import bisect
 import math
 from collections import deque
 from dataclasses import dataclass
+from functools import partial
 
 from agentlab._support.numbers import checked
 from agentlab.resilience.limiters import _estimates as evidence
@@ -130,16 +131,16 @@ class Adaptive:
         """Double again, or end the climb at the knee."""
         if not climbed.count:
             climbed = self._base
-        whole = evidence.worth(climbed, trial.level)
-        flat = evidence.worth(self._base, trial.level).plus(2) < evidence.CLEARLY
+        whole = partial(evidence.worth, climbed, trial.level)
+        flat = evidence.worth(self._base, trial.level, plus=2) < evidence.CLEARLY
         limit = trial.level.limit
-        if whole.plus(-0.5) > evidence.CLEARLY and not flat:
+        if whole(plus=-0.5) > evidence.CLEARLY and not flat:
             self._climbed = climbed.joined(trial.level)
             self._stay_at(trial.level, now_s)
             self._try(self._bounded(2 * limit), now_s)
-        elif flat or whole.plus(2) < evidence.CLEARLY or trial.answers >= 4 * limit:
+        elif flat or whole(plus=2) < evidence.CLEARLY or trial.answers >= 4 * limit:
             # By Little's law: the throughput of now, times what answers took on the way.
-            served = max(0.0, min(1.0, whole.value)) * (trial.level.log_limit - climbed.log_limit)
+            served = max(0.0, min(1.0, whole())) * (trial.level.log_limit - climbed.log_limit)
             knee = self._bounded(math.exp(climbed.log_limit + served))
             self._climbed, self._more = None, False
             self._hold, self._boost = 1.0, 2.0
@@ -152,7 +153,7 @@ class Adaptive:
         better = evidence.is_better(base, level, last=last)
         if better:
             more = level.limit > base.limit
-            clear = more and evidence.worth(base, level).plus(-1) > evidence.CLEARLY
+            clear = more and evidence.worth(base, level, plus=-1) > evidence.CLEARLY
             self._stay_at(level, now_s)
             self._hold, self._boost = 1.0, min(4.0, 2 * self._boost)
             if clear:

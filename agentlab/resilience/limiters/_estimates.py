@@ -11,7 +11,6 @@ import math
 from collections import deque
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass
-from typing import NamedTuple
 
 from agentlab.resilience.limiters._slots import Sample
 
@@ -76,23 +75,15 @@ class Level:
         return Level(other.limit, log_limit, count, mean, squares - _GUESSED_VARIANCE)
 
 
-class Worth(NamedTuple):
-    """What more calls bring: 1 if throughput grows as they do, 0 if it stays; and its error."""
+def worth(few: Level, many: Level, plus: float = 0) -> float:
+    """Return what more calls bring, and on top `plus` times its standard error.
 
-    value: float
-    error: float
-
-    def plus(self, errors: float) -> float:
-        """Return the value, so many standard errors higher."""
-        return self.value + errors * self.error
-
-
-def worth(few: Level, many: Level) -> Worth:
-    """Return the elasticity of throughput between two levels, and its standard error."""
+    It is the elasticity of throughput: 1 if that grows as the calls do, 0 if it stays.
+    """
     wider = many.log_limit - few.log_limit
     variance = max(few.variance, many.variance)
     error = math.sqrt(variance / max(few.count, 1) + variance / max(many.count, 1))
-    return Worth(1 - (many.mean - few.mean) / wider, error / wider)
+    return 1 - (many.mean - few.mean) / wider + plus * (error / wider)
 
 
 def is_better(base: Level, trial: Level, *, last: bool) -> bool | None:
@@ -102,11 +93,11 @@ def is_better(base: Level, trial: Level, *, last: bool) -> bool | None:
     """
     sure = 0 if last else SURE
     if trial.limit > base.limit:
-        found = worth(base, trial)
-        better, worse = found.plus(-sure) > WORTH_IT, found.plus(SURE) < WORTH_IT
+        better = worth(base, trial, plus=-sure) > WORTH_IT
+        worse = worth(base, trial, plus=SURE) < WORTH_IT
     else:
-        found = worth(trial, base)
-        better, worse = found.plus(sure) < WORTH_IT, found.plus(-SURE) > WORTH_IT
+        better = worth(trial, base, plus=sure) < WORTH_IT
+        worse = worth(trial, base, plus=-SURE) > WORTH_IT
     return True if better else False if last or worse else None
 
 
