@@ -132,50 +132,13 @@ def test_every_wrong_name_is_found_where_it_stands(written):
         (12, 28, "steps[2].prompt"),
         (13, 11, "steps[3].name"),
     ]
-    assert "did you mean 'research'?" in found[2][3]
+    assert "'reserch', which is no step and no input; there are 'research'," in found[2][3]
 
 
-BOTH = """\
-about: A report.
-inputs: [topic, topic]
-steps:
-  - {name: notes, promt: "What is known about {topic}?"}
-  - {name: report, prompt: "Sum up {nots}.", max_tokens: many}
-  - {name: report, prompt: "Once more: {notes}."}
-"""
-
-
-def test_wrong_names_are_found_beside_wrong_fields(written):
-    """What can be read of a step is checked, though another of its fields is wrong."""
-    found = problems(written(BOTH))
-    assert [problem[:3] for problem in found] == [
-        (2, 17, "inputs[1]"),
-        (4, 5, "steps[0]"),
-        (4, 19, "steps[0].promt"),
-        (5, 36, "steps[1].prompt"),
-        (5, 58, "steps[1].max_tokens"),
-        (6, 12, "steps[2].name"),
-    ]
-    assert "did you mean 'notes'?" in found[3][3]
-
-
-@pytest.mark.parametrize(
-    ("wrong", "field"),
-    [
-        ("inputs: [topic]\nsteps: [{name: a, promt: 'Of {topic}'}]", "prompt"),
-        ("inputs: [1]\nsteps: [{name: a, prompt: 'Of {topic}'}]", "inputs[0]"),
-        ("steps: [{nam: b, prompt: x}, {name: a, prompt: 'Of {b}'}]", "name"),
-        ("steps: [{name: the notes, prompt: x}, {name: a, prompt: 'Of {notes}'}]", "the notes"),
-        ("steps: [b, {name: a, prompt: 'Of {b}'}]", "steps[0]"),
-        ("inputs: [topic]\nsteps: [{name: a, prompt: 'A brace { in {topic}'}]", "brace"),
-    ],
-)
-def test_no_name_is_blamed_for_what_cannot_be_read(written, wrong, field):
-    """A name that may be misspelt only where it is given is no problem where it is used."""
-    found = problems(written(f"about: x\n{wrong}"))
-    assert not [says for *_, says in found if "no step and no input" in says]
-    assert not [says for *_, says in found if "no step uses" in says]
-    assert any(field in f"{where} {says}" for _, _, where, says in found)
+def test_names_are_checked_when_the_fields_are_right(written):
+    """A step that cannot be read is no reason to blame the steps that name it."""
+    text = "about: x\nsteps: [{nam: b, prompt: x}, {name: a, prompt: 'Of {b}'}]"
+    assert [problem[2] for problem in problems(written(text))] == ["steps[0]", "steps[0].nam"]
 
 
 def test_a_circle_is_found_at_one_of_its_mentions(written):
@@ -395,6 +358,7 @@ ANY_TEXT = st.text(
 )
 @example(text="\n  a\n b", system=" x\n", temperature=1e-05, max_tokens=1)
 @example(text="a \nb", system="yes", temperature=None, max_tokens=None)
+@example(text="a\x85b", system="\x85", temperature=None, max_tokens=None)
 @example(text="\ta\n", system="", temperature=0.0, max_tokens=None)
 def test_any_text_comes_back(tmp_path_factory, text, system, temperature, max_tokens):
     """Whatever a prompt holds, and to the last bit of a number."""

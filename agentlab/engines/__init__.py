@@ -42,11 +42,8 @@ async def run(
     """Run a workflow; return step -> answer, in the workflow's order.
 
     Args:
-        inputs: The text for each of the workflow's inputs.
-        engine: One of `ENGINES`.
         ask: What answers a step, by default `lab.ask`; with `dask`, a `Cluster`'s `ask`, or else
             workers are started for this run alone.
-        progress: Whether to show a bar that counts the steps.
 
     Raises:
         ConfigError: If there is no such engine, or an input is missing or unknown.
@@ -89,11 +86,7 @@ async def watched(
     ask: Ask | None = None,
     progress: bool = False,
 ) -> dict[str, str]:
-    """Await `how(ask=...)`, any way to run the steps, and report a failure as `run` does.
-
-    Raises:
-        StepError: If a step fails. It carries the answers that there were by then.
-    """
+    """Await `how(ask=...)`, any way to run the steps; report progress and failure as `run` does."""
     shown = bar(total=len(workflow.steps), name=workflow.name) if progress else None
     steps = Run(workflow.needs, node="step", where=f" of workflow {workflow.name!r}")
 

@@ -1,8 +1,6 @@
 """A workflow as a native CrewAI Flow: one method per step, which listens to the steps it needs.
 
-A crew cannot run a general graph, because its tasks run in a row and its threads are few. A Flow
-starts a method as soon as all methods that it listens to have ended, in the event loop and without
-a limit.
+A crew cannot run a general graph: its tasks run in a row, and its threads are few.
 """
 
 from __future__ import annotations
@@ -18,11 +16,7 @@ from agentlab.workflow import Step, Workflow
 
 
 async def run(workflow: Workflow, values: dict[str, str], *, ask: Ask) -> dict[str, str]:
-    """Run the `flow`; see `engines.run`. It takes the workflow's span and CrewAI's own time.
-
-    Raises:
-        ConfigError: In virtual time, which CrewAI's threads cannot keep.
-    """
+    """Run the `flow`; see `engines.run`. It takes the workflow's span and CrewAI's own time."""
     if is_virtual():
         raise ConfigError(
             "CrewAI handles its events in threads, which keep real time; run it outside run_virtual"
@@ -34,9 +28,6 @@ async def run(workflow: Workflow, values: dict[str, str], *, ask: Ask) -> dict[s
 
 def flow(workflow: Workflow, *, ask: Ask | None = None) -> type[crews.Flow[Any]]:
     """Return the workflow as a Flow class that you can look at, extend and kick off.
-
-    Args:
-        ask: What answers a step, by default `lab.ask`.
 
     Example:
         report = flow(workflow)()

@@ -1,12 +1,7 @@
 """Calls placed on other processes, here or on other hosts, by Dask.
 
-Dask only places calls. The driver, which is your program, keeps the limits, the retries, the rate
-and the journal, so each of them is one for all workers. A worker brings its own event loop, on
-which many calls wait at the same time.
-
-Every call says which model it is for. Workers that are started here share the driver's endpoint.
-So do the workers of another scheduler on loopback while the local model answers. All others ask a
-real model themselves, with their own key, and refuse a call if their settings name another model.
+Limits, retries and journal stay here, one for all workers. Workers on loopback share the endpoint
+here; all others ask a real model with their own key, and refuse a call for another model.
 """
 
 from __future__ import annotations
@@ -51,15 +46,13 @@ class Cluster:
     """Workers that make calls: processes of this machine, or the workers of a scheduler.
 
     Args:
-        address: A scheduler's, such as `tcp://10.0.0.1:8786`; None starts one here, on loopback.
-        workers: How many processes to start here.
+        address: A scheduler's, such as `tcp://10.0.0.1:8786`; None starts one here, on loopback,
+            with so many `workers`, and Dask's pages if `dashboard` is set.
         calls_per_worker: The most calls in flight on each of these.
-        dashboard: Whether a scheduler that is started here serves Dask's pages, on loopback.
 
     Raises:
-        ConfigError: On entering the block: if there is no scheduler at the address, if it is on
-            another host while the local model answers here, which no other host can ask, or if
-            a worker's settings name another model than those here.
+        ConfigError: On entering the block: if there is no scheduler at the address, or its workers
+            cannot ask what answers here.
 
     Example:
         async with Cluster(workers=2) as cluster:
@@ -135,7 +128,7 @@ class Cluster:
 
     @property
     def client(self) -> Any:
-        """Dask's own client, for whatever else it can do inside of the `async with` block."""
+        """Dask's own client, inside of the `async with` block."""
         if self._client is None:
             raise ConfigError("this cluster is not open; use `async with Cluster() as cluster`")
         return self._client
@@ -161,16 +154,10 @@ class Cluster:
         return lab.address()
 
     async def scale(self, workers: int) -> None:
-        """Start or kill processes of this machine until there are `workers` of them.
-
-        Raises:
-            ConfigError: If the cluster was not started here, or is not open.
-        """
+        """Start or kill processes until there are `workers` in a cluster that was started here."""
         checked("workers", workers, least=1, whole=True)
         if self._scheduler is None:
-            raise ConfigError(
-                "only workers that were started here, by `async with Cluster()`, scale"
-            )
+            raise ConfigError("only a cluster started here, by `async with Cluster()`, scales")
         while len(self._here) < workers:
             calls = ("--no-dashboard", "--memory-limit=0", f"--nthreads={self._calls}")
             self._here.append(await self._start("worker", *calls, "--preload-nanny"))
@@ -193,8 +180,7 @@ class Cluster:
         Raises:
             ClusterLost: If the scheduler is gone.
             EndpointError: If four workers in turn died with this call in flight.
-            ConfigError: If the worker's settings name another model than those here, the cluster
-                is not open, or the prompt or an option cannot be sent to another process.
+            ConfigError: If the worker would ask another model, or an option cannot be sent there.
         """
         key = f"call-{uuid4().hex}"  # by its first word Dask learns how long a call takes
         given = {"prompt": prompt, "agent": agent, **options}
@@ -221,7 +207,7 @@ class Cluster:
 
 
 async def _ended(process: Process) -> None:
-    """Have a scheduler or worker kill itself and what it has started, and wait until it has."""
+    """Have a scheduler or worker kill itself and what it has started."""
     if process.stdin is not None:
         process.stdin.close()
     await process.wait()

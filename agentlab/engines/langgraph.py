@@ -1,8 +1,7 @@
 """A workflow as native LangGraph: as a graph, and without the wait between supersteps.
 
-`graph` is what a reader would draw: one node per step, one edge per need. LangGraph runs it in
-supersteps, each of which waits for its slowest step. `dataflow` is the same workflow in LangGraph's
-functional API, where every step starts as soon as its own inputs are there.
+`graph` is what a reader would draw, and LangGraph runs it in supersteps, each of which waits for
+its slowest step; in `dataflow` every step starts as soon as its own inputs are there.
 """
 
 from __future__ import annotations
@@ -56,9 +55,6 @@ async def run(workflow: Workflow, values: dict[str, str], *, ask: Ask) -> dict[s
 def graph(workflow: Workflow, *, ask: Ask | None = None) -> StateGraph[State]:
     """Return the workflow as a graph that you can look at, extend and compile.
 
-    Args:
-        ask: What answers a step, by default `lab.ask`.
-
     Example:
         app = graph(workflow).compile()
         state = await app.ainvoke({"inputs": {"topic": "tides", "data": "heights"}})
@@ -81,10 +77,8 @@ def dataflow(
 ) -> Pregel[Any, Any, Any, Any]:
     """Return the workflow as a LangGraph entrypoint whose tasks wait for their own inputs only.
 
-    Args:
-        ask: What answers a step, by default `lab.ask`.
-        checkpointer: Keeps finished answers. With it, a run that failed is resumed by
-            `await app.ainvoke(None, config)`, and asks for nothing that was answered before.
+    With a `checkpointer`, which keeps finished answers, a run that failed is resumed by
+    `await app.ainvoke(None, config)`, and asks for nothing that was answered before.
 
     Raises:
         ConfigError: When it runs with LangGraph's `max_concurrency`.

@@ -1,8 +1,7 @@
 """CrewAI, silent and offline from its first import, leaving nothing behind on this machine.
 
-Import this before `crewai`. By default CrewAI reports to its makers, asks on a terminal whether to
-share a trace, looks for a newer version, and writes keys, settings and databases into the user's
-home. Here its files lie in a folder that is deleted when the process ends.
+Import this before `crewai`, which by default reports to its makers and writes keys, settings and
+databases into the user's home. Here they lie in a folder that is deleted with this process.
 """
 
 from __future__ import annotations
@@ -75,7 +74,7 @@ def guarded(llm: LLM, run: Callable[[Callable[[], Awaitable[Any]]], Awaitable[An
     that is running now, so that one guard sees the calls of all agents.
 
     Raises:
-        ConfigError: If no event loop is running; or, from a blocking `kickoff` inside the loop.
+        ConfigError: If no event loop is running, or later, if `kickoff` blocks it.
 
     Example:
         llm = guarded(lab.crew_llm(agent="writer"), Guard(max_concurrency=20).run)

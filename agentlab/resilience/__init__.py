@@ -10,8 +10,7 @@
     _amap         any number of calls, a few at the same time, and memory bounded
     _monitor      what happened: attempts, outcomes, latency, for Prometheus
 
-All times are model seconds. Nothing here knows a framework: a guard takes a function that makes
-an awaitable, be it `lab.ask`, a chat model's `ainvoke`, or an `LLM`'s `acall`.
+All times are model seconds.
 """
 
 from agentlab.resilience._amap import amap

@@ -16,7 +16,7 @@ B = TypeVar("B")
 
 
 class Outcome(NamedTuple, Generic[A, B]):
-    """What became of one item: a result, or the error that its call raised."""
+    """What became of one item."""
 
     item: A
     result: B | None
@@ -32,16 +32,10 @@ async def amap(
 ) -> AsyncIterator[Outcome[A, B]]:
     """Call `function` on every item, and yield each outcome as it comes.
 
-    Items are taken only when there is room for them, so they may be an endless generator. An
-    error is an outcome like any other, and so is a call that ends as cancelled by itself: nothing
-    is lost because something else failed. If the items end with an error, it is raised after the
-    outcomes of all that were taken before. Leaving the loop early cancels what is in flight, if
-    the iterator is closed (`contextlib.aclosing`).
-
-    Args:
-        max_concurrency: The most calls in flight.
-        max_memory_mb: While this process holds more, items are taken only one at a time: it slows
-            down, and does not fail.
+    Items are taken only when there is room for them, so they may be an endless generator; while
+    this process holds more than `max_memory_mb`, there is room for one. An error is an outcome like
+    any other: nothing is lost because something else failed. An error of the items themselves is
+    raised at the end. Close the iterator (`contextlib.aclosing`) to cancel what is in flight.
 
     Example:
         async for prompt, answer, error in amap(lab.ask, prompts, max_concurrency=50):

@@ -15,12 +15,7 @@ class Breaker:
     """Opens after so many outages in a row; then one call at a time probes, every `open_s`.
 
     Calls that come while it is open wait for the probe's result. Only outages count: a broken
-    connection, a time-out, a status of 500 or more. A rate limit is none, and a bug in the caller's
-    own code changes nothing.
-
-    Args:
-        failures: How many outages in a row open it.
-        open_s: Model seconds between probes.
+    connection, a time-out, a status of 500 or more.
 
     Example:
         async with breaker.admitted():

@@ -29,9 +29,8 @@ PASSING = frozenset({408, 409, 425, 429, 500, 502, 503, 504, 529})
 OVERLOAD = frozenset({408, 429, 503, 504, 529})
 """Statuses that fewer requests at the same time may avoid."""
 
+# In types and codes of what is wrong with the request or the key, whatever the status.
 _FINAL = re.compile(r"invalid_|_length_exceeded|_not_found|authentication|permission|content_")
-"""In types and codes of what is wrong with the request or the key, whatever the status."""
-
 _NO_CREDIT = re.compile(
     r"exceeded[_ ](your[_ ])?current[_ ]quota|quota[_ ](is |has been )?(exceeded|exhausted|used up)"
     r"|insufficient[_ ](user[_ ])?(quota|balance|credits?|funds)|balance[_ ](is )?too[_ ]low"
@@ -49,38 +48,26 @@ _TRY_AGAIN = re.compile(
     re.IGNORECASE,
 )
 
-_LONGEST_WAIT_S = 366 * 86_400.0
-"""A longer wait means something else, such as a date in seconds."""
+_LONGEST_WAIT_S = 366 * 86_400.0  # a longer wait means something else, such as a date in seconds
 
 
 class RetryDecision(NamedTuple):
-    """What to make of an error.
-
-    Attributes:
-        retry: True if the same call may well succeed later.
-        wait_s: How long the endpoint asks to wait, in model seconds; None if it does not say.
-        outage: True if the endpoint seems to be down; a rate limit or a refusal is not an outage.
-        overload: True if it was asked too much: a rate limit, a full queue, no answer in time.
-        answered: True if it gave an answer, even a refusal; an error in your own code is none.
-        limited: True if a rate limit refused it, which waiting cures, if need be for a minute.
-        exhausted: True if the account has no credit left, or nothing more for today.
-    """
+    """What to make of an error: is the same call worth another attempt, and when?"""
 
     retry: bool
-    wait_s: float | None = None
-    outage: bool = False
-    overload: bool = False
-    answered: bool = False
-    limited: bool = False
-    exhausted: bool = False
+    wait_s: float | None = None  # how long the endpoint asks to wait, in model seconds
+    outage: bool = False  # it seems to be down; a rate limit or a refusal is not an outage
+    overload: bool = False  # it was asked too much: a rate limit, a full queue, no answer in time
+    answered: bool = False  # it gave an answer, even a refusal
+    limited: bool = False  # a rate limit refused it, which waiting cures, if need be for a minute
+    exhausted: bool = False  # the account has no credit left, or nothing more for today
 
 
 def classify(error: BaseException) -> RetryDecision:
     """Return what to make of an error of `lab.ask`, openai's client, `ChatOpenAI` or `crewai.LLM`.
 
-    Worth another attempt are broken connections, time-outs, the statuses in `PASSING`, an answer
-    without text or broken off by the endpoint, and an unreadable answer with status 200. Anything
-    else is not. Judging never raises, because the caller has something to give back afterwards.
+    Worth another attempt are broken connections, time-outs, the statuses in `PASSING`, and an
+    answer without text, broken off, or unreadable with status 200. It never raises.
 
     Example:
         >>> classify(ModelError("busy", status=503, code=None, request_id=None)).retry
@@ -98,12 +85,7 @@ def classify(error: BaseException) -> RetryDecision:
 
 
 def words(error: BaseException) -> str:
-    """Return what an error says, or else its type: never nothing, even if its own text fails.
-
-    Example:
-        >>> words(TimeoutError("late")), words(TimeoutError())
-        ('late', 'TimeoutError')
-    """
+    """Return what an error says, or else its type: never nothing, even if its own text fails."""
     try:
         said = str(error)
     except Exception:

@@ -21,8 +21,7 @@ class Hedge:
     """Sends a call again when it has taken longer than most calls do.
 
     Args:
-        after_s: Model seconds after which to hedge; None learns it from `quantile`. In a `Guard`
-            they count from when the request is sent: waiting in the client is not lateness.
+        after_s: Model seconds from when it is sent; None learns them from `quantile`.
         quantile: Hedge what is slower than this share of the latest calls.
         share: Hedges per call at most; a slow endpoint must not be sent everything twice.
 
@@ -47,10 +46,7 @@ class Hedge:
     async def __call__(
         self, call: Callable[[], Awaitable[T]], *, sent: asyncio.Event | None = None
     ) -> T:
-        """Return the call's result, or raise its error if every request sent for it failed.
-
-        `sent` is set by `call` when its request is really sent; None counts from now.
-        """
+        """Return the call's result, or its error if each request failed; `call` sets `sent`."""
         self.calls += 1
         running = [_begin(call)]
         try:

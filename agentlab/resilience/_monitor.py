@@ -1,7 +1,6 @@
 """What happened to the calls: attempts, outcomes and latency, even when runs overlap.
 
-The names are OpenTelemetry's for clients of generative models, written as Prometheus writes them:
-https://opentelemetry.io/docs/specs/semconv/gen-ai/gen-ai-metrics/
+Names: https://opentelemetry.io/docs/specs/semconv/gen-ai/gen-ai-metrics/ as Prometheus writes them.
 """
 
 from __future__ import annotations
@@ -15,8 +14,6 @@ from prometheus_client import CollectorRegistry, Counter, Histogram, generate_la
 
 from agentlab import lab
 
-BUCKETS_S = (0.1, 0.2, 0.5, 1, 2, 5, 10, 20, 50, 100, 200)
-
 
 class Monitor:
     """Counts calls, and the attempts that they took, by agent."""
@@ -28,7 +25,7 @@ class Monitor:
             "gen_ai_client_operation_duration_seconds",
             "Of a call with all its attempts, in model seconds; error_type is empty on success.",
             labels,
-            buckets=BUCKETS_S,
+            buckets=(0.1, 0.2, 0.5, 1, 2, 5, 10, 20, 50, 100, 200),
             registry=self.registry,
         )
         said = "Requests sent, by how each ended; hedges left out."

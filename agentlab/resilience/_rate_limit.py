@@ -18,10 +18,7 @@ from agentlab._support.numbers import checked
 from agentlab.endpoint.contract.tokens import count_tokens
 from agentlab.errors import ConfigError
 
-WINDOWS_S = (1.0, 60.0, 3600.0, 86_400.0)
-"""The times in which limits are counted: by the second, minute, hour or day."""
-
-_LEAST_LIMIT = 1e-6  # a header that tells a lower limit is ignored
+_WINDOWS_S = (1.0, 60.0, 3600.0, 86_400.0)  # limits are counted by second, minute, hour or day
 
 
 class TokenBucket:
@@ -44,13 +41,9 @@ class TokenBucket:
 
 
 class RateLimit:
-    """Keeps a rate limit: requests and tokens, as given or as the endpoint says.
+    """Keeps a rate limit: requests and tokens, as given or as the endpoint's first answer says.
 
     A minute's worth may be sent at the same time, as OpenAI's buckets allow.
-
-    Args:
-        requests_per_minute, tokens_per_minute: The limits; None takes what the endpoint says in its
-            first answer.
 
     Example:
         pace = RateLimit(requests_per_minute=60)
@@ -107,7 +100,7 @@ class RateLimit:
                 lab.finite_number(headers.get(f"x-ratelimit-{what}-{kind}", ""))
                 for what in ("limit", "remaining")
             )
-            if left is None or limit is None or limit < _LEAST_LIMIT:
+            if left is None or limit is None or limit < 1e-6:
                 continue
             if kind not in self._buckets:
                 reset_s = lab.duration_s(headers.get(f"x-ratelimit-reset-{kind}", ""))
@@ -119,10 +112,7 @@ class RateLimit:
             self._buckets[kind].level.lower_to(left, lab.now_s())
 
     def refused(self) -> None:
-        """Note that a rate limit refused a request.
-
-        Where the headers tell a day's limit only, the minute's is what the last minute admitted.
-        """
+        """Learn a minute's limit that no header tells: what the last minute admitted."""
         if self._admitted_s:
             self._admitted_s.pop()
         if "minute" in self._learned:
@@ -138,13 +128,13 @@ def _bucket(limit: float, window_s: float) -> TokenBucket:
 def window_s(limit: float, left: float, reset_s: float | None) -> float:
     """Return in which time a limit is counted: the minute, unless its reset says otherwise.
 
-    The bucket gains (limit - left) / reset_s per second. Resets are rounded, so the nearest usual
-    window is taken. Groq's 14,400 requests are a day's: after one of them, the reset is 6 s.
+    Resets are rounded, so the nearest usual window is taken. Groq's 14,400 requests are a day's:
+    after one of them, the reset is 6 s.
     """
     if not reset_s or left >= limit:
         return 60.0
     measured_s = limit * reset_s / (limit - left)
-    return min(WINDOWS_S, key=lambda window_s: abs(math.log(measured_s / window_s)))
+    return min(_WINDOWS_S, key=lambda window_s: abs(math.log(measured_s / window_s)))
 
 
 def size_tokens(

@@ -1,7 +1,6 @@
 """How often a call is repeated, how long between, and how often all calls together.
 
-tenacity runs the loop; what it does not have is here: a wait that obeys the endpoint, and a
-budget. Back-off with full jitter: https://aws.amazon.com/blogs/architecture/exponential-backoff-and-jitter/
+Back-off with full jitter: https://aws.amazon.com/blogs/architecture/exponential-backoff-and-jitter/
 """
 
 from __future__ import annotations
@@ -12,11 +11,9 @@ from dataclasses import dataclass
 from random import Random
 from typing import TypeVar
 
-from tenacity import AsyncRetrying, RetryCallState
-
 from agentlab import lab
 from agentlab._support.numbers import checked
-from agentlab.resilience._classify import RetryDecision, classify
+from agentlab.resilience._classify import classify
 
 T = TypeVar("T")
 
@@ -28,9 +25,7 @@ class RetryBudget:
     Each call pays `share` into the budget, each retry takes 1 out of it, and without funds there
     is no retry. After https://finagle.github.io/blog/2016/02/08/retry-budgets/
 
-    Args:
-        share: Retries per call, over the long run.
-        reserve: How many retries there are before anything was paid in, and at most at any time.
+    `reserve` is how many there are before anything was paid in, and at most at any time.
 
     Example:
         >>> budget = RetryBudget(share=0.2, reserve=1)
@@ -66,8 +61,6 @@ class Retry:
         most_s: The longest wait that back-off makes. What the endpoint asks for is always obeyed.
         window_s: What a rate limit refuses is repeated for at least so long, whatever `attempts`
             says, because most limits count by the minute, and a refusal costs nothing.
-        budget: Bounds the retries of all calls; None bounds each call only.
-        seed: From which the jitter is drawn.
 
     Example:
         answer = await Retry(attempts=3)(lambda: lab.ask("Name three rivers."))
@@ -96,19 +89,19 @@ class Retry:
         """Return the call's result, or raise its last error; `sleep` waits between attempts."""
         if self.budget is not None:
             self.budget.pay_in()
-        began_s = lab.now_s()
-
-        def again(state: RetryCallState) -> bool:
-            verdict = _verdict(state)
-            left = state.attempt_number < self.attempts
-            outlast = verdict.limited and lab.now_s() - began_s < self.window_s
-            worth_it = verdict.retry and (left or outlast)
-            return worth_it and (self.budget is None or self.budget.take())
-
-        def wait_s(state: RetryCallState) -> float:
-            return self.wait_s(state.attempt_number, _verdict(state).wait_s)
-
-        return await AsyncRetrying(retry=again, wait=wait_s, sleep=sleep, reraise=True)(call)
+        began_s, attempt = lab.now_s(), 1
+        while True:
+            try:
+                return await call()
+            except Exception as error:
+                verdict = classify(error)
+                outlast = verdict.limited and lab.now_s() - began_s < self.window_s
+                if not (verdict.retry and (attempt < self.attempts or outlast)):
+                    raise
+                if self.budget is not None and not self.budget.take():
+                    raise
+            await sleep(self.wait_s(attempt, verdict.wait_s))
+            attempt += 1
 
     def wait_s(self, attempts: int, asked_s: float | None = None) -> float:
         """Return the model seconds until the next attempt: what the endpoint asks, and back-off."""
@@ -116,8 +109,3 @@ class Retry:
         # All that were refused together are asked to come back together, so the jitter comes on
         # top; it grows with the attempts, because many that come back are refused once more.
         return (asked_s or 0.0) + self._random.uniform(0, min(self.most_s, self.first_s * doubled))
-
-
-def _verdict(state: RetryCallState) -> RetryDecision:
-    error = state.outcome.exception() if state.outcome else None
-    return RetryDecision(False) if error is None else classify(error)

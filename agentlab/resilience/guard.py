@@ -42,18 +42,14 @@ T = TypeVar("T")
 class Guard:
     """Makes calls that fail, wait and cost no more than they must. One guard per event loop.
 
+    Times are model seconds. None sets no limit, or leaves a remedy out.
+
     Attributes:
-        retry: How often to repeat what may succeed later.
-        deadline_s: Model seconds for a call with all its attempts; None sets no limit.
-        attempt_timeout_s: Model seconds for one attempt; None sets no limit.
+        deadline_s: For a call with all its attempts.
         longest_wait_s: If the endpoint asks for a longer wait, the call fails instead; also if the
             wait would outlast its deadline.
-        max_concurrency: The most requests in flight; None sets no limit.
+        max_concurrency: The most requests in flight.
         limit: Finds out how many requests in flight the endpoint serves well, instead.
-        rate_limit: The rate limit that is kept; None sends at will.
-        breaker: Leaves an endpoint alone that is down; None keeps asking.
-        hedge: Sends a second request if the first is late; None does not.
-        monitor: What happened.
 
     Example:
         guard = Guard(max_concurrency=20, rate_limit=RateLimit(requests_per_minute=500))
@@ -79,8 +75,8 @@ class Guard:
         checked("max_concurrency", self.max_concurrency, least=1, whole=True, optional=True)
         if self.limit is not None and self.max_concurrency is not None:
             raise ConfigError(
-                f"max_concurrency={self.max_concurrency} and a limit that adapts exclude each "
-                "other; give one of them, or give the limit a maximum: Adaptive(most=...)"
+                f"max_concurrency={self.max_concurrency} and a limit exclude each other; give one "
+                "of them, such as Adaptive(most=...)"
             )
         self._slot: Callable[[], AbstractAsyncContextManager[Callable[[], None] | None]]
         self._slot = nullcontext
@@ -114,22 +110,17 @@ class Guard:
     async def run(
         self, call: Callable[[], Awaitable[T]], *, agent: str = "agent", tokens: float = 0
     ) -> T:
-        """Return the result of `call`, which is called again for each attempt.
+        """Return the result of `call`, which is called for each attempt and must not retry itself.
 
-        `call` must not retry by itself. The monitor counts it under the name of `agent`. `tokens`
-        is what it may count for in a limit of tokens: its prompt, and its answer.
+        `tokens` is what it may count for in a limit of tokens: its prompt, and its answer.
 
         Raises:
             RetriesExhausted: If attempts, budget or time ran out; `__cause__` is the last error.
             Stopped: If the guard was stopped before the call was sent, or sent again.
             Exception: As it is, if another attempt would not help: a wrong key, your own mistake.
-            ConfigError: If this guard was used in another event loop before.
         """
         if self._loop not in (None, asyncio.get_running_loop()):
-            raise ConfigError(
-                "this guard was used in another event loop, which has its own clock; make a new "
-                "Guard for each run"
-            )
+            raise ConfigError("this guard was used in another event loop; make a new Guard for it")
         self._loop = asyncio.get_running_loop()
         checked("tokens", tokens)
         made = _Call(call, agent, tokens, lab.now_s() + (self.deadline_s or inf))
@@ -141,18 +132,18 @@ class Guard:
                     )
             except Exception as error:
                 if isinstance(error, TimeoutError) and deadline.expired():
-                    passed = f"the deadline of {self.deadline_s} model seconds passed"
-                    raise made.gave_up(passed) from error
-                if classify(error).retry:
-                    raise made.gave_up(words(error)) from error
-                raise  # as it is: another attempt would not help
+                    why = f"the deadline of {self.deadline_s} model seconds passed"
+                elif classify(error).retry:
+                    why = words(error)
+                else:
+                    raise  # as it is: another attempt would not help
+                raise made.gave_up(why) from error
 
     def stop(self, reason: str = "the guard was stopped") -> None:
         """Send nothing more, and leave alone what has been sent.
 
-        Calls that wait to send (for a slot, the pace, the breaker, another attempt) and later calls
-        raise `Stopped`. A request in flight finishes, and its call returns the answer. If it fails,
-        it is not repeated. A guard stays stopped; the reason that is given first stays, too.
+        Calls that wait to send, and later ones, raise `Stopped`. A request in flight finishes, and
+        is not repeated if it fails. A guard stays stopped, for the reason that is given first.
         """
         if self._stopped is None:
             self._stopped = reason
@@ -161,11 +152,7 @@ class Guard:
 
     @contextmanager
     def stoppable(self) -> Iterator[None]:
-        """End whatever waits in this block as soon as the guard is stopped.
-
-        Raises:
-            Stopped: If the guard was stopped before the block, or during it.
-        """
+        """End what waits in this block, by `Stopped`, once the guard is stopped."""
         self._refuse_if_stopped()
         with anyio.CancelScope() as scope:
             self._waiting.add(scope)
@@ -189,7 +176,7 @@ class Guard:
             await lab.sleep(wait_s)
 
     async def _attempt(self, made: _Call[T]) -> T:
-        """Try once, with a hedge if there is one, and note how it ended."""
+        """Try once, with a hedge if there is one."""
         sent = asyncio.Event()  # what waits for a slot or for the pace is not late
         send = partial(self._send, made, sent)
         hedged = self.hedge(send, sent=sent) if self.hedge else send()

@@ -1,29 +1,23 @@
-"""Names that need each other: their order, and the bounds that follow from the time of each.
-
-A workflow's steps and a program's functions are such graphs alike; both are checked here.
-"""
+"""Names that need each other, such as steps: their order, and bounds from the time of each."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from difflib import get_close_matches
 from graphlib import CycleError, TopologicalSorter
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from agentlab.errors import ConfigError
 from agentlab.trace import max_overlap
+
+Mentions = Sequence[tuple[str, Sequence[str]]]
+"""Each node's name, and the names of nodes and inputs that it uses."""
 
 
 class Graph:
     """Which node needs which, sorted so that each comes after those that it needs.
 
-    Args:
-        mentions: Each node's name, and the names of nodes and inputs that it uses.
-        inputs: The names that are given at each run.
-        node: What a node is called in messages.
-
-    Attributes:
-        needs: Node -> the nodes that it needs, inputs left out.
+    `needs` has the nodes that each node needs, without `inputs`, which are given at each run;
+    `node` is what one is called in messages.
 
     Raises:
         ConfigError: If two nodes have one name, a name is unknown, an input is never used, or
@@ -32,16 +26,15 @@ class Graph:
 
     def __init__(
         self,
-        mentions: Iterable[tuple[str, Sequence[str]]],
+        mentions: Mentions,
         *,
         inputs: Sequence[str] = (),
         node: str = "step",
     ):
         self._node = node
-        given = list(mentions)
-        for flaw in flaws(given, inputs, node=node):
+        for flaw in flaws(mentions, inputs, node=node):
             raise ConfigError(flaw.says)
-        left = {name: tuple(n for n in names if n not in inputs) for name, names in given}
+        left = {name: tuple(n for n in names if n not in inputs) for name, names in mentions}
         self.needs: dict[str, tuple[str, ...]] = {}
         while left:
             for name, needed in list(left.items()):
@@ -57,8 +50,7 @@ class Graph:
     def plan(self, seconds: Mapping[str, float]) -> Plan:
         """Return when each node runs if it starts as soon as those that it needs have ended.
 
-        Args:
-            seconds: Node -> how long it takes, such as `trace.seconds`.
+        `seconds` has how long each takes, as `trace.seconds` does.
 
         Raises:
             ConfigError: If the time of a node is missing or negative.
@@ -72,10 +64,6 @@ class Graph:
         return Plan(self.needs, {name: seconds[name] for name in self.needs})
 
 
-Mentions = tuple[str | None, Sequence[str] | None]
-"""A node's name and the names that it uses; None stands for what cannot be read in a file."""
-
-
 class Flaw(NamedTuple):
     """One thing that is wrong with names, the way there in a workflow file, and the name there."""
 
@@ -84,54 +72,46 @@ class Flaw(NamedTuple):
     mention: str | None = None
 
 
-def flaws(
-    mentions: Sequence[Mentions], inputs: Sequence[str] | None, *, node: str = "step"
-) -> list[Flaw]:
-    """Return everything that is wrong with names, or else the first circle.
+def flaws(mentions: Mentions, inputs: Sequence[str], *, node: str = "step") -> list[Flaw]:
+    """Return everything that is wrong with names, or else the first circle."""
+    found = [*_doubled(mentions, inputs, node), *_unused(mentions, inputs, node)]
+    found += _unknown(mentions, inputs, node)
+    return found or [*_circle(mentions, inputs, node)]
 
-    A name that may only be misspelt where it is given is not wrong where it is used, so a check
-    that needs what cannot be read is left out.
-    """
+
+def _doubled(mentions: Mentions, inputs: Sequence[str], node: str) -> Iterator[Flaw]:
     names = [name for name, _ in mentions]
-    given = list(inputs or ())
-    found = [*_doubled(names, given, node), *_unused(mentions, given, node)]
-    if inputs is not None and None not in names:
-        found += _unknown(mentions, dict.fromkeys([*names, *given]), node)
-        found = found or [*_circle(mentions, given, node)]
-    return found
-
-
-def _doubled(names: list[str | None], given: list[str], node: str) -> Iterator[Flaw]:
     for number, name in enumerate(names):
-        if name in given:
+        if name in inputs:
             says = f"{name!r} is a {node} and an input; rename one of them"
             yield Flaw(("steps", number, "name"), says)
-        elif name is not None and name in names[:number]:
+        elif name in names[:number]:
             says = f"two {node}s are called {name!r}; give each a name of its own"
             yield Flaw(("steps", number, "name"), says)
 
 
-def _unused(mentions: Sequence[Mentions], given: list[str], node: str) -> Iterator[Flaw]:
-    used = {need for _, needs in mentions for need in needs or ()}
-    for number, name in enumerate(given):
-        if name in given[:number]:
+def _unused(mentions: Mentions, inputs: Sequence[str], node: str) -> Iterator[Flaw]:
+    used = {need for _, needs in mentions for need in needs}
+    for number, name in enumerate(inputs):
+        if name in inputs[:number]:
             yield Flaw(("inputs", number), f"the input {name!r} is named twice; keep one")
-        elif name not in used and all(needs is not None for _, needs in mentions):
+        elif name not in used:
             says = f"no {node} uses the input {name!r}; take it out, or use it"
             yield Flaw(("inputs", number), says)
 
 
-def _unknown(mentions: Sequence[Mentions], known: dict[Any, None], node: str) -> Iterator[Flaw]:
+def _unknown(mentions: Mentions, inputs: Sequence[str], node: str) -> Iterator[Flaw]:
+    known = dict.fromkeys([*(name for name, _ in mentions), *inputs])
     for number, (name, needs) in enumerate(mentions):
-        for need in (need for need in needs or () if need not in known):
-            near = get_close_matches(need, known, n=1)
-            way_out = f"did you mean {near[0]!r}?" if near else f"there are {listed(known)}"
-            says = f"{node} {name!r} needs {need!r}, which is no {node} and no input; {way_out}"
-            yield Flaw(("steps", number, "prompt"), says, need)
+        for need in needs:
+            if need not in known:
+                says = f"{node} {name!r} needs {need!r}, which is no {node} and no input"
+                where = ("steps", number, "prompt")
+                yield Flaw(where, f"{says}; there are {listed(known)}", need)
 
 
-def _circle(mentions: Sequence[Mentions], given: list[str], node: str) -> Iterator[Flaw]:
-    needs = {name: [n for n in names or () if n not in given] for name, names in mentions}
+def _circle(mentions: Mentions, inputs: Sequence[str], node: str) -> Iterator[Flaw]:
+    needs = {name: [n for n in names if n not in inputs] for name, names in mentions}
     try:
         TopologicalSorter(needs).prepare()
     except CycleError as error:
@@ -144,18 +124,15 @@ class Plan:
     """A graph's schedule without limits, and the bounds that follow from it.
 
     Attributes:
-        seconds: Node -> how long it takes.
         start_s: Node -> its earliest start: the end of the last node that it needs.
-        end_s: Node -> its earliest end.
         work_s: The time of all nodes, one after the other.
         span_s: The time of the longest chain of nodes that need each other: the lower bound.
         critical_path: That chain, from first to last.
         supersteps_s: The makespan in supersteps, each as long as its longest node. A node's
             superstep is one later than the latest of those that it needs.
 
-    Source: work, span and their law are those of R. D. Blumofe and C. E. Leiserson,
-    "Scheduling multithreaded computations by work stealing", J. ACM 46 (1999); the bound for a
-    limited number of workers is R. L. Graham's (1966).
+    Work, span and their law: R. D. Blumofe and C. E. Leiserson, J. ACM 46 (1999); the bound for a
+    limited number of workers: R. L. Graham (1966).
     """
 
     def __init__(self, needs: Mapping[str, Sequence[str]], seconds: dict[str, float]):

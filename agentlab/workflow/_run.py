@@ -27,10 +27,7 @@ async def in_order(needs: Needs, call: Call) -> dict[str, Any]:
 
 
 async def as_ready(needs: Needs, call: Call) -> dict[str, Any]:
-    """Run each node as soon as its needs are there. It takes the span of the graph.
-
-    A node that fails cancels those in flight, and those still to come never start.
-    """
+    """Run each node as soon as its needs are there, which takes the span; a failure ends all."""
     async with asyncio.TaskGroup() as group:
         tasks = begin(needs, call, lambda name, work: group.create_task(work(), name=name))
     return {name: task.result() for name, task in tasks.items()}
@@ -53,10 +50,7 @@ def begin(
 
 
 class Run:
-    """One run of a graph: the results so far, and the first failure.
-
-    Messages call a node `node` and its name, followed by `where`.
-    """
+    """One run of a graph: its results, and its first failure, told as that of `node` `where`."""
 
     def __init__(self, names: Iterable[str], *, node: str, where: str = "") -> None:
         self._names = list(names)

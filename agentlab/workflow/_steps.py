@@ -1,10 +1,6 @@
 """Steps, and files of them, which are read with the line of whatever is wrong.
 
-The format is published as a JSON Schema, `data/workflows/schema.json`. A file that begins with
-
-    # yaml-language-server: $schema=schema.json
-
-is completed and checked by editors while it is written.
+Editors complete a file that begins with `# yaml-language-server: $schema=schema.json`.
 """
 
 from __future__ import annotations
@@ -21,7 +17,7 @@ from pydantic.json_schema import GenerateJsonSchema
 from agentlab._support.fields import AtLeastOne, Text, model
 from agentlab._support.yaml_file import LocatedFile
 from agentlab.errors import ConfigError
-from agentlab.workflow import _graph
+from agentlab.workflow._graph import flaws
 
 # What editors are told of names and braces; it says no more than `isidentifier` and `names_in`.
 _NAME = Field(json_schema_extra={"pattern": r"^[\p{XID_Start}_][\p{XID_Continue}]*$"})
@@ -84,11 +80,7 @@ class Step:
 
 
 def names_in(prompt: str) -> tuple[str, ...]:
-    """Return the names in braces, each once, in order.
-
-    Raises:
-        ValueError: If something else than a name is in braces, or a brace is alone.
-    """
+    """Return the names in braces, each once; anything else there is a ValueError."""
     names: dict[str, None] = {}
     for _, name, form, conversion in Formatter().parse(prompt):
         if name is None:
@@ -129,30 +121,12 @@ def load(path: Path) -> WorkflowFile:
     """Read and check a file.
 
     Raises:
-        FileError: If it is wrong, naming every wrong field and every wrong name that can be read;
-            or a circle, if nothing else is wrong.
+        FileError: If it is wrong, naming every wrong field; or else every wrong name; or else a
+            circle.
     """
     located = LocatedFile(path, what="workflow")
-    flaws = [
-        located.problem(flaw.where, flaw.says, mention=flaw.mention)
-        for flaw in _graph.flaws(*_readable(located.value))
-    ]
-    return located.decode(WorkflowFile, flaws)
-
-
-def _readable(value: Any) -> tuple[list[_graph.Mentions], list[str] | None]:
-    """Return each step's name and mentions, and the inputs; None stands for the unreadable."""
-    file = value if isinstance(value, dict) else {}
-    steps = file.get("steps")
-    mentions: list[_graph.Mentions] = []
-    for step in steps if isinstance(steps, list) else []:
-        given = step if isinstance(step, dict) else {}
-        name, prompt = given.get("name"), given.get("prompt")
-        try:
-            names = names_in(prompt) if isinstance(prompt, str) else None
-        except ValueError:
-            names = None
-        mentions.append((name if isinstance(name, str) and name.isidentifier() else None, names))
-    inputs = file.get("inputs", [])
-    readable = isinstance(inputs, list) and all(isinstance(name, str) for name in inputs)
-    return mentions, inputs if readable else None
+    file = located.decode(WorkflowFile)
+    found = flaws([(step.name, step.mentions) for step in file.steps], file.inputs)
+    if found:
+        raise located.error(located.problem(f.where, f.says, mention=f.mention) for f in found)
+    return file

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 import random
 from collections.abc import Iterable, Mapping, Sequence
 
@@ -21,14 +22,10 @@ _WORKFLOWS = DATA / "workflows"
 class Workflow(Graph):
     """Steps, and the graph that their prompts make: a step needs those in braces in its prompt.
 
-    Args:
-        steps: In the order in which a reader should meet them.
-        inputs: The names that the user fills in at each run.
-        about: What it is for, in a sentence; by default its name.
+    `inputs` are the names that the user fills in at each run; `about` says what it is for.
 
     Raises:
-        ConfigError: If two steps or inputs have one name, a prompt mentions an unknown name, an
-            input is never used, or steps need each other in a circle.
+        ConfigError: If they make no graph (see `Graph`).
 
     Example:
         >>> w = Workflow(
@@ -67,7 +64,6 @@ class Workflow(Graph):
         """Read `data/workflows/NAME.yaml`, or a file of your own by its path.
 
         Raises:
-            ConfigError: If there is no such file.
             FileError: If it is wrong, naming every mistake with its line.
 
         Example:
@@ -82,25 +78,18 @@ class Workflow(Graph):
         """Return the text of a file that loads as a workflow that asks the same."""
         steps = [dataclasses.asdict(step) for step in self.steps]
         file = {"about": self.about, "inputs": list(self.inputs), "steps": steps}
-        return yaml.safe_dump(file, allow_unicode=True, sort_keys=False, width=100)
+        plain = "\x85" not in json.dumps(file, ensure_ascii=False)  # which YAML reads as a line end
+        return yaml.safe_dump(file, allow_unicode=plain, sort_keys=False, width=100)
 
     def step(self, name: str) -> Step:
-        """Return the step of that name.
-
-        Raises:
-            ConfigError: If the workflow does not have it.
-        """
+        """Return the step of that name; a ConfigError names those that there are."""
         if name not in self._by_name:
             known = listed(self.needs)
             raise ConfigError(f"no step {name!r} in workflow {self.name!r}; there are {known}")
         return self._by_name[name]
 
     def given(self, inputs: Mapping[str, str] | None) -> dict[str, str]:
-        """Check the inputs of a run, and return them.
-
-        Raises:
-            ConfigError: If one is missing, unknown or not text.
-        """
+        """Check the inputs of a run, and return them; missing, unknown or no text is an error."""
         given = dict(inputs or {})
         if set(given) != set(self.inputs):
             raise ConfigError(

@@ -1,17 +1,13 @@
 """A limit that finds the endpoint's knee from what it measures, and follows it.
 
-It tries. A trial has more calls in flight, or fewer, until `evidence` tells whether throughput goes
-with them:
+A trial has more calls in flight, or fewer, until `evidence` tells whether that brings throughput:
 
     climbing   from the start doubles, while throughput nearly doubles
     staying    at the knee; now and then a small trial, more calls and fewer in turn
     following  answers take longer than they used to: fewer calls, by as much; less long: a trial
 
-A refusal cuts the limit to what the endpoint was serving meanwhile, by Little's law, and never
-below what it serves, so that a rate limit starves nobody.
-
-The trials are those of PCC Vivace (Dong and others, NSDI 2018), which likewise weighs throughput
-against delay by experiment; the knee is Kleinrock's, as in BBR (Cardwell and others, 2016).
+A refusal cuts the limit to what the endpoint was serving meanwhile, by Little's law. The trials are
+those of PCC Vivace (Dong and others, NSDI 2018), the knee Kleinrock's, as in BBR (Cardwell, 2016).
 """
 
 from __future__ import annotations
@@ -20,17 +16,14 @@ import bisect
 import math
 from collections import deque
 from dataclasses import dataclass
+from functools import partial
 
 from agentlab._support.numbers import checked
 from agentlab.resilience.limiters import _estimates as evidence
 from agentlab.resilience.limiters._estimates import InOrder, Level, Served
 from agentlab.resilience.limiters._slots import Sample
 
-MOST = 10_000_000
-"""The most calls in flight that it can be told to try."""
-
-# --- How it acts on the evidence; what the evidence is tuned by stands in `_estimates`.
-
+MOST = 10_000_000  # calls in flight that it can be told to try
 _RARELY = 32  # answers per slot between two trials, at most
 _NEARLY_ALL = 0.85  # of the calls in flight: if so many are served, the limit is not the reason
 _HARM = 0.03  # the share of answers that may suffer from trials
@@ -51,11 +44,7 @@ class _Trial:
 
 
 class Adaptive:
-    """Finds out how many calls the endpoint serves well.
-
-    Args:
-        initial: Where it begins; at least 1.
-        most: Never more than this, however well it goes; at most `MOST`.
+    """Finds out how many calls the endpoint serves well: from `initial` up, and at most `most`.
 
     Example:
         guard = Guard(limit=Adaptive(most=200))
@@ -120,7 +109,7 @@ class Adaptive:
             self._judge(trial, now_s)
 
     def _stay(self, answer: Sample, now_s: float) -> None:
-        """Follow the endpoint if it has changed, and begin a trial when it is time."""
+        """Follow the endpoint if it has changed; begin a trial when it is time."""
         base, latest = self._base, self._latest
         latest.append(evidence.log_s(answer.took_s))
         if len(latest) == latest.maxlen and base.count >= 2 * len(latest):
@@ -142,16 +131,16 @@ class Adaptive:
         """Double again, or end the climb at the knee."""
         if not climbed.count:
             climbed = self._base
-        whole = evidence.worth(climbed, trial.level)
-        flat = evidence.worth(self._base, trial.level).plus(2) < evidence.CLEARLY
+        whole = partial(evidence.worth, climbed, trial.level)
+        flat = evidence.worth(self._base, trial.level, plus=2) < evidence.CLEARLY
         limit = trial.level.limit
-        if whole.plus(-0.5) > evidence.CLEARLY and not flat:
+        if whole(plus=-0.5) > evidence.CLEARLY and not flat:
             self._climbed = climbed.joined(trial.level)
             self._stay_at(trial.level, now_s)
             self._try(self._bounded(2 * limit), now_s)
-        elif flat or whole.plus(2) < evidence.CLEARLY or trial.answers >= 4 * limit:
+        elif flat or whole(plus=2) < evidence.CLEARLY or trial.answers >= 4 * limit:
             # By Little's law: the throughput of now, times what answers took on the way.
-            served = max(0.0, min(1.0, whole.value)) * (trial.level.log_limit - climbed.log_limit)
+            served = max(0.0, min(1.0, whole())) * (trial.level.log_limit - climbed.log_limit)
             knee = self._bounded(math.exp(climbed.log_limit + served))
             self._climbed, self._more = None, False
             self._hold, self._boost = 1.0, 2.0
@@ -164,7 +153,7 @@ class Adaptive:
         better = evidence.is_better(base, level, last=last)
         if better:
             more = level.limit > base.limit
-            clear = more and evidence.worth(base, level).plus(-1) > evidence.CLEARLY
+            clear = more and evidence.worth(base, level, plus=-1) > evidence.CLEARLY
             self._stay_at(level, now_s)
             self._hold, self._boost = 1.0, min(4.0, 2 * self._boost)
             if clear:
@@ -177,7 +166,7 @@ class Adaptive:
             self._more = level.limit <= base.limit
 
     def _do_without(self, trial: _Trial, now_s: float) -> None:
-        """End a trial of more calls than anybody makes; try as many as are made."""
+        """End a trial of more calls than are made; try as many as are."""
         self._stay_at(self._base, now_s)
         if trial.reached > self._base.limit:
             self._try(trial.reached, now_s)
@@ -237,7 +226,7 @@ class Adaptive:
         return self._levels.setdefault(limit, Level(limit))
 
     def _bounded(self, limit: float) -> int:
-        """Return the nearest limit that is ever tried: so each is met again, and better known."""
+        """Return the nearest limit of the grid: so each is met again, and better known."""
         at = _index(limit)
         if at and limit * limit < _GRID[at - 1] * _GRID[at]:
             at -= 1

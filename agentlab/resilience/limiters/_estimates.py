@@ -11,7 +11,6 @@ import math
 from collections import deque
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass
-from typing import NamedTuple
 
 from agentlab.resilience.limiters._slots import Sample
 
@@ -28,15 +27,13 @@ _P95 = 1.645  # standard deviations from the median to the 95th percentile
 _GUESSED_VARIANCE = 0.09  # of the logarithm, until there are answers to tell: a third, up or down
 _MEMORY = 8  # answers per slot that are remembered
 _REMEMBERED = 128  # and no fewer than this: with 32 for 4 slots it could not tell 4 from 3 or 5
-_NO_TIME_S = 1e-9  # stands for none at all, which has no logarithm
 
 
 @dataclass
 class Level:
     """What answers took at one limit: mean and variance of the logarithm of their seconds.
 
-    The logarithm, because proportions count: twice as long is as far from the usual as half as
-    long. Old answers fade out.
+    The logarithm, because proportions count. Old answers fade out.
     """
 
     limit: int
@@ -50,7 +47,7 @@ class Level:
 
     @property
     def variance(self) -> float:
-        """The variance of the logarithm; one answer's worth of it is guessed."""
+        """Of the logarithm; one answer's worth of it is guessed."""
         return self._squares / max(self.count, 1)
 
     def add(self, took_s: float) -> None:
@@ -78,41 +75,29 @@ class Level:
         return Level(other.limit, log_limit, count, mean, squares - _GUESSED_VARIANCE)
 
 
-class Worth(NamedTuple):
-    """What more calls bring: 1 if throughput grows as they do, 0 if it stays; and its error."""
+def worth(few: Level, many: Level, plus: float = 0) -> float:
+    """Return what more calls bring, and on top `plus` times its standard error.
 
-    value: float
-    error: float
-
-    def plus(self, errors: float) -> float:
-        """Return the value, so many standard errors higher."""
-        return self.value + errors * self.error
-
-
-def worth(few: Level, many: Level) -> Worth:
-    """Return the elasticity of throughput between two levels, and its standard error.
-
-    Throughput grows by the logarithm of the limit, less that by which answers take longer.
+    It is the elasticity of throughput: 1 if that grows as the calls do, 0 if it stays.
     """
     wider = many.log_limit - few.log_limit
     variance = max(few.variance, many.variance)
     error = math.sqrt(variance / max(few.count, 1) + variance / max(many.count, 1))
-    return Worth(1 - (many.mean - few.mean) / wider, error / wider)
+    return 1 - (many.mean - few.mean) / wider + plus * (error / wider)
 
 
 def is_better(base: Level, trial: Level, *, last: bool) -> bool | None:
     """Return whether the trial's limit is the better one; None if that is not clear yet.
 
-    At its `last` answer it is, if that is more likely than not. More and fewer calls are treated
-    alike: if fewer had to be surer, one slot too many would stay, and of few that is a queue.
+    More and fewer calls are treated alike: else one slot too many would stay.
     """
     sure = 0 if last else SURE
     if trial.limit > base.limit:
-        found = worth(base, trial)
-        better, worse = found.plus(-sure) > WORTH_IT, found.plus(SURE) < WORTH_IT
+        better = worth(base, trial, plus=-sure) > WORTH_IT
+        worse = worth(base, trial, plus=SURE) < WORTH_IT
     else:
-        found = worth(trial, base)
-        better, worse = found.plus(sure) < WORTH_IT, found.plus(-SURE) > WORTH_IT
+        better = worth(trial, base, plus=sure) < WORTH_IT
+        worse = worth(trial, base, plus=-SURE) > WORTH_IT
     return True if better else False if last or worse else None
 
 
@@ -136,11 +121,9 @@ def step(base: Level, boost: float) -> float:
 
 
 class InOrder:
-    """Gives answers in the order in which they were asked for.
+    """Gives answers in the order of their asking, so that the quick ones do not count first.
 
-    Just after a change only quick answers have come, which would suggest that all are quick. So
-    each waits for those asked before it. One that is out for too long counts as having taken so
-    long.
+    One that is out for too long counts as having taken so long.
     """
 
     def __init__(self) -> None:
@@ -164,14 +147,14 @@ class InOrder:
 
 
 class Served:
-    """How many calls were being served recently, by Little's law: seconds of answers per second."""
+    """How many calls were served recently, by Little's law: seconds of answers per second."""
 
     def __init__(self) -> None:
         self._answers: deque[Sample] = deque()
         self._since_s = math.inf  # all that ended later are here
 
     def add(self, sample: Sample, keep_s: float) -> None:
-        """Add an answer, and forget those that ended more than `keep_s` before it."""
+        """Add an answer, and forget those that ended more than `keep_s` before."""
         forgotten_s = sample.ended_s - keep_s
         since_s = sample.sent_s if self._since_s == math.inf else self._since_s
         self._since_s = max(since_s, forgotten_s)
@@ -185,7 +168,7 @@ class Served:
         return now_s - self._since_s >= window_s
 
     def in_flight(self, now_s: float, window_s: float) -> float:
-        """Return the average over the last `window_s`, or what is remembered; refusals are out."""
+        """Return the average over the last `window_s`, or what is remembered."""
         window_s = min(window_s, now_s - self._since_s)
         if window_s <= 0:
             return 0.0
@@ -194,4 +177,4 @@ class Served:
 
 def log_s(took_s: float) -> float:
     """Return the logarithm of a call's seconds."""
-    return math.log(max(took_s, _NO_TIME_S))
+    return math.log(max(took_s, 1e-9))  # which stands for none at all

@@ -16,20 +16,13 @@ from agentlab.resilience import classify
 
 
 class Sample(NamedTuple):
-    """One call that ended, well or refused; times are model seconds.
+    """One call that ended, well or refused; times are model seconds."""
 
-    Attributes:
-        number: How many were sent before it.
-        took_s: From being sent to its end.
-        in_flight: How many there were when it was sent, itself included.
-        refused: True if the endpoint was asked too much (`RetryDecision.overload`).
-    """
-
-    number: int
+    number: int  # how many were sent before it
     ended_s: float
     took_s: float
-    in_flight: int
-    refused: bool = False
+    in_flight: int  # when it was sent, itself included
+    refused: bool = False  # the endpoint was asked too much (`RetryDecision.overload`)
 
     @property
     def sent_s(self) -> float:
@@ -50,40 +43,24 @@ class Limiter(Protocol):
 class Slots:
     """As many slots as a limiter says, first come, first served. One event loop, one object.
 
-    A lower limit cancels no call; it only delays new ones. A slot that was refused stays empty for
-    as long as the endpoint asked to wait. A call that is cancelled, or fails for a reason that says
-    nothing about load, teaches the limiter nothing.
-
-    Example:
-        slots = Slots(Adaptive())
-        async with slots.taken():
-            answer = await lab.ask("Name three rivers.")
+    A lower limit only delays new calls. A slot that was refused stays empty for as long as the
+    endpoint asked to wait. A call that fails otherwise teaches the limiter nothing.
     """
 
     def __init__(self, limiter: Limiter):
-        made = not isinstance(limiter, type) and hasattr(limiter, "limit")
-        if not made or not callable(getattr(limiter, "update", None)):
+        if isinstance(limiter, type) or not hasattr(limiter, "update"):
             raise ConfigError(
-                "limit must be a limiter, which has a limit and an update(sample); got "
-                f"{limiter!r}; give Adaptive(), or Guard(max_concurrency=...) for a fixed number"
+                f"limit must be a limiter; got {limiter!r}; give Adaptive(), or "
+                "Guard(max_concurrency=...) for a fixed number"
             )
         self.limiter = limiter
         self._tokens = anyio.CapacityLimiter(limiter.limit)
         self._held = self._resting = 0  # slots, and those of them that are kept empty
         self._numbers = itertools.count()
 
-    @property
-    def in_flight(self) -> int:
-        """How many calls hold a slot."""
-        return self._held - self._resting
-
     @asynccontextmanager
     async def taken(self) -> AsyncIterator[Callable[[], None]]:
-        """Hold a slot around one call, and let the limiter learn how the call ends.
-
-        What is yielded is to be called when the request is sent, if that is later: the time before
-        was not the endpoint's.
-        """
+        """Hold a slot around one call. Call what is yielded when it is sent, if that is later."""
         call, rest_s = object(), None
         self._admit_one()
         try:
