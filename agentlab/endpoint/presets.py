@@ -62,7 +62,7 @@ def names() -> list[str]:
 
 
 def load(preset: str) -> Preset:
-    """Read a preset by its name, or from a file by its path; ConfigError if it is none, or wrong.
+    """Read a preset by its name, or from a file by its path; ConfigError if that cannot work.
 
     Example:
         >>> load("course").physics.service_s(prompt_tokens=20, output_tokens=91)
