@@ -85,9 +85,7 @@ class Room:
         else:
             self.preset = presets.load(settings.preset)
             self._queue = FairQueue(self._slot_time_s)
-            self._model = LocalModel(
-                self.preset, settings, time_scale=settings.time_scale, queue=self._queue
-            )
+            self._model = LocalModel(self.preset, settings, self._queue)
         if settings.record is not None:
             self._model = Recording(self._model, settings.record)
         self.time_scale, self.paid = self._model.time_scale, self._model.paid

@@ -8,6 +8,6 @@
     middleware/   around any model: limits, faults, recordings, times
     server/       the application, the forwarder, and the process that serves them
 
-It imports settings, errors and `_support`, and no other room. Files that decide never wait; those
-that wait (`live`, `exchange`, `gate`, `forward`, `server/`) decide nothing about time or words.
+Files that decide never wait; those that wait (`live`, `exchange`, `gate`, `server/`) decide
+nothing about time or words.
 """

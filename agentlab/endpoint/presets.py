@@ -12,7 +12,6 @@ from agentlab.endpoint.physics.formulas import Physics
 from agentlab.settings import DATA
 
 _ENDPOINTS = DATA / "endpoints"
-
 T = TypeVar("T")
 
 
@@ -27,11 +26,7 @@ class Figure(Generic[T]):
 
 @model
 class Preset:
-    """An endpoint's figures as its file gives them, in the units of its sources.
-
-    `slots`, `queue` and the limits are unlimited by default; `context_tokens` is the longest prompt
-    and answer together.
-    """
+    """An endpoint's figures as its file gives them, in the units of its sources; None: no limit."""
 
     about: Text
     prefill_base_ms: Figure[NotNegative]
@@ -42,7 +37,6 @@ class Preset:
     jitter_sigma: Figure[NotNegative]
     slots: Figure[AtLeastOne] | None = None
     queue: Figure[Count] | None = None
-    context_tokens: Figure[AtLeastOne] | None = None
     requests_per_minute: Figure[AtLeastOne] | None = None
     tokens_per_minute: Figure[AtLeastOne] | None = None
     faults: list[Fault] = field(default_factory=list)
@@ -68,11 +62,7 @@ def names() -> list[str]:
 
 
 def load(preset: str) -> Preset:
-    """Read a preset by its name, or from a file of your own by its path.
-
-    Raises:
-        ConfigError: If there is no such preset.
-        FileError: If it is wrong, naming every mistake with its line.
+    """Read a preset by its name, or from a file by its path; ConfigError if that cannot work.
 
     Example:
         >>> load("course").physics.service_s(prompt_tokens=20, output_tokens=91)

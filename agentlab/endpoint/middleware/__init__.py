@@ -5,5 +5,4 @@ rate_limits        requests and tokens per minute
 fault_plan         what goes wrong, and when
 recording          answers kept on disk, and given again
 server_timing      what one lab tells another: its clock, and a request's times
-_fault_injection   answers that are spoiled on their way out
 """

@@ -52,10 +52,10 @@ ERRORS: dict[int, tuple[str, str | None, str]] = {
 class Fault:
     """One line of a plan: what happens, and to which requests.
 
-    Either `probability`, drawn for each request by itself, or `calls` (the 3rd) says when;
-    `between_s`, from and until, narrows it to a time after the endpoint's first request, or, alone,
-    means every request of that time. With `agent`, only that agent's requests count and fail.
-    On an answer that is not streamed, `cut` is `truncated_json`, and `stream_error` an error 500.
+    Either `probability` or `calls` (the 3rd) says when; `between_s` narrows it to a time after the
+    endpoint's first request, or, alone, means all of that time. With `agent`, only that agent's
+    requests count and fail. On an answer that is not streamed, `cut` is `truncated_json`, and
+    `stream_error` an error 500.
     """
 
     kind: Kind
@@ -69,8 +69,8 @@ class Fault:
     byte_s: NotNegative = 0.1
 
     def __post_init__(self) -> None:
-        given = [self.probability, self.calls].count(None)
-        if given == 0 or (given == 2 and self.between_s is None):
+        missing = [self.probability, self.calls].count(None)
+        if missing == 0 or (missing == 2 and self.between_s is None):
             raise ValueError("give either probability or calls, or between_s alone")
         if self.between_s is not None and self.between_s[0] >= self.between_s[1]:
             raise ValueError(f"between_s goes from {self.between_s[0]} to {self.between_s[1]}")
@@ -90,10 +90,7 @@ class Fault:
 
 
 def load(plan: str | Sequence[Any]) -> list[Fault]:
-    """Read a fault plan: a list of faults, or the path of a YAML file with one.
-
-    Raises:
-        ConfigError: If it cannot be read or cannot work; for a file it is a `FileError`.
+    """Read a fault plan, a list of faults or a YAML file's path; ConfigError if it cannot work.
 
     Example:
         >>> [fault.kind for fault in load([{"kind": "error", "probability": 0.05}])]
@@ -139,12 +136,11 @@ class FaultPlan:
             from_s, until_s = fault.between_s or (-math.inf, math.inf)
             if fault.agent not in (None, agent) or not from_s <= after_s < until_s:
                 continue
-            if fault.probability is None and fault.calls is None:
-                return fault
-            if fault.calls is not None and self._calls[fault.agent] in fault.calls:
-                return fault
             if fault.probability is not None:
                 drawn -= fault.probability
-                if drawn < 0:
-                    return fault
+                met = drawn < 0
+            else:
+                met = fault.calls is None or self._calls[fault.agent] in fault.calls
+            if met:
+                return fault
         return None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Iterator
+from contextlib import suppress
 from hashlib import blake2b
 from typing import Any
 
@@ -12,7 +13,7 @@ import msgspec
 from agentlab.endpoint.contract import asgi
 from agentlab.endpoint.contract.asgi import Around, BrokenOff, Message, Model, Receive, Scope, Send
 from agentlab.endpoint.contract.openai_json import Json, RequestError, event
-from agentlab.endpoint.contract.record import BROKEN_OFF, Span
+from agentlab.endpoint.contract.record import Span
 from agentlab.endpoint.contract.seeded_random import Occurrences
 from agentlab.endpoint.contract.tokens import count_all
 from agentlab.endpoint.middleware.fault_plan import Fault, FaultPlan
@@ -38,7 +39,9 @@ class Gate(Around):
     async def question(
         self, body: bytes, scope: Scope, receive: Receive, send: Send, span: Span
     ) -> None:
-        asked = _decoded(body)
+        asked: Json = {}
+        with suppress(msgspec.DecodeError, UnicodeDecodeError, RecursionError):  # the model says it
+            asked = msgspec.json.decode(body, type=dict[str, Any])
         if self._limits:
             size_tokens = await _size_tokens(asked)
             self._limits.admit(size_tokens, self.now_s(), str(asked.get("model"))[:100])
@@ -73,9 +76,6 @@ class Gate(Around):
                 await self._model(scope, receive, _Tampered(send, fault, self._pause), span)
             except _Ended:
                 span.status = 200  # what the client saw
-            except BrokenOff:
-                span.status = BROKEN_OFF
-                raise
 
     async def _pause(self, model_s: float) -> None:
         await asyncio.sleep(model_s / self.time_scale)
@@ -95,9 +95,7 @@ class _Tampered:
 
     def __init__(self, send: Send, fault: Fault, pause: Callable[[float], Awaitable[None]]):
         self._send, self._fault, self._pause = send, fault, pause
-        self._body = b""
-        self._events = 0
-        self._streamed = False
+        self._body, self._events, self._streamed = b"", 0, False
 
     async def __call__(self, message: Message) -> None:
         """Take one message; raise _Ended or BrokenOff if the answer ends, or is reset, here."""
@@ -151,14 +149,6 @@ class _Tampered:
                 await self._pause(self._fault.byte_s)
             piece = data[start : start + size]
             await self._send({"type": "http.response.body", "body": piece, "more_body": True})
-
-
-def _decoded(body: bytes) -> Json:
-    try:
-        asked = msgspec.json.decode(body)
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
-        return {}  # the model will say what is wrong with it
-    return asked if isinstance(asked, dict) else {}
 
 
 async def _size_tokens(asked: Json) -> int:

@@ -1,6 +1,5 @@
 """Rate limits: requests and tokens per minute, as buckets that fill up all the time.
 
-A request that finds too little is refused, and told when to try again; it takes nothing.
 Source: OpenAI's guide on rate limits (headers, what a refusal says, `max_tokens` counted ahead).
 """
 
@@ -11,8 +10,6 @@ from dataclasses import dataclass
 
 from agentlab._support.bucket import Bucket
 from agentlab.endpoint.contract.openai_json import RequestError
-
-_SHORT = {"requests": "RPM", "tokens": "TPM"}
 
 
 def a_minutes(amount: int) -> Bucket:
@@ -34,12 +31,10 @@ class Limit:
 
 
 class Limits:
-    """The limits of one endpoint; None or 0 where there is none. `more` may be shared."""
+    """The limits of one endpoint per minute; None or 0 is none. `more` may be shared."""
 
-    def __init__(
-        self, requests_per_minute: int | None, tokens_per_minute: int | None, *more: Limit
-    ):
-        own = (("requests", requests_per_minute), ("tokens", tokens_per_minute))
+    def __init__(self, requests: int | None, tokens: int | None, *more: Limit):
+        own = (("requests", requests), ("tokens", tokens))
         self._limits = [*(Limit(kind, a_minutes(most)) for kind, most in own if most), *more]
 
     def __bool__(self) -> bool:
@@ -70,20 +65,17 @@ class Limits:
 
 def _refusal(limit: Limit, amount: int, now_s: float, model: str) -> RequestError:
     per_minute, wait_s = round(limit.bucket.burst), limit.bucket.wait_s(amount, now_s)
-    name = f"{limit.kind} per min ({_SHORT[limit.kind]})" + (limit.whose and f", {limit.whose}")
-    about = f"for {model} on {name}: Limit {per_minute}, "
-    never = math.isinf(wait_s)
-    if never:
-        message = (
-            f"Request too large {about}Requested {amount}. "
-            "The input or output tokens must be reduced."
-        )
+    name = f"{limit.kind} per min ({limit.kind[0].upper()}PM)"
+    name += limit.whose and f", {limit.whose}"
+    about = f"for {model} on {name}: Limit {per_minute}"
+    if math.isinf(wait_s):
+        again_s, wrong, way = None, "Request too large", "Reduce its input or output tokens."
     else:
-        message = (
-            f"Rate limit reached {about}Used {per_minute - limit.left(now_s)}, "
-            f"Requested {amount}. Please try again in {duration(wait_s)}."
-        )
-    code, again_s = "rate_limit_exceeded", None if never else wait_s
+        again_s, wrong = wait_s, "Rate limit reached"
+        about += f", Used {per_minute - limit.left(now_s)}"
+        way = f"Please try again in {duration(wait_s)}."
+    message = f"{wrong} {about}, Requested {amount}. {way}"
+    code = "rate_limit_exceeded"
     return RequestError(429, message, kind=limit.kind, code=code, retry_after_s=again_s)
 
 

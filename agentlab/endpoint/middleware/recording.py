@@ -1,8 +1,6 @@
 """Answers kept on disk, and given again: what a real model said, when it said it.
 
-A recording is a file of JSON lines, one per answer: which request it belongs to (a digest of path
-and body, its number among equal requests, the client's attempt), its status, and its pieces with
-their times in model seconds after the request. No request, header or key is in it.
+A recording has a line of JSON per answer, and no request, header or key.
 """
 
 from __future__ import annotations
@@ -28,11 +26,10 @@ _Key = tuple[str, int, int]
 _Number = Annotated[int, msgspec.Meta(ge=0, lt=2**53)]
 _ModelSeconds = Annotated[float, msgspec.Meta(ge=0, le=86_400)]
 _NOT_JSON = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
-_WITHOUT_BODY = (204, 205, 304)
 
 
-class Recorded(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
-    """One answer, within the bounds of what a server can say in a day."""
+class Recorded(msgspec.Struct, forbid_unknown_fields=True):
+    """One answer, and to which request: a digest, its number among equals, the client's attempt."""
 
     key: Annotated[str, msgspec.Meta(max_length=64)]
     occurrence: _Number
@@ -41,10 +38,10 @@ class Recorded(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
     content_type: Annotated[str, msgspec.Meta(pattern=r"\A[ -~]{0,200}\Z")]
     prompt_tokens: _Number
     completion_tokens: _Number
-    pieces: list[tuple[_ModelSeconds, str]]
+    pieces: list[tuple[_ModelSeconds, str]]  # with the time since the request
 
     def __post_init__(self) -> None:
-        if self.status in _WITHOUT_BODY and self.pieces:
+        if self.status in (204, 205, 304) and self.pieces:
             raise ValueError(f"an answer of status {self.status} has no body")
 
 
@@ -64,7 +61,7 @@ class Recording(Around):
         self, body: bytes, scope: Scope, receive: Receive, send: Send, span: Span
     ) -> None:
         asked_s = self.now_s()
-        key, occurrence, attempt = _key(scope, body, span, self._seen)
+        key = _key(scope, body, span, self._seen)
         begun: Message = {}
         pieces: list[tuple[float, str]] = []
         text = getincrementaldecoder("utf-8")("replace")  # a piece may end within a character
@@ -77,9 +74,7 @@ class Recording(Around):
             if message["type"] == "http.response.body" and not message.get("more_body"):
                 kind = dict(begun["headers"]).get(b"content-type", b"")
                 answer = Recorded(
-                    key=key,
-                    occurrence=occurrence,
-                    attempt=attempt,
+                    *key,
                     status=begun["status"],
                     content_type=kind.decode("ascii", "ignore"),
                     prompt_tokens=span.prompt_tokens,
@@ -94,15 +89,11 @@ class Recording(Around):
 
 
 class Replay:
-    """A model that gives the answers that `Recording` wrote again, in the time that they took.
-
-    A request that comes more often than it was recorded gets its first answer again.
-    """
+    """Gives the answers that `Recording` wrote, in their time; after the last, the first again."""
 
     def __init__(self, path: str, *, time_scale: float = 1.0):
         self.time_scale, self.paid = time_scale, False
-        self._answers = _load(path)
-        self._path = path
+        self._answers, self._path = _load(path), path
         self._seen = Occurrences()
         self._epoch: float | None = None
 
@@ -121,10 +112,7 @@ class Replay:
             raise RequestError(404, message + "as it was recorded.", code="not_recorded")
         span.arrived_s = span.started_s = self.now_s()
         span.prompt_tokens = answer.prompt_tokens
-        try:
-            await asgi.unless_gone(receive, self._answer(answer, send, span))
-        finally:
-            span.end_s = self.now_s()
+        await asgi.unless_gone(receive, self._answer(answer, send, span))
 
     async def _answer(self, answer: Recorded, send: Send, span: Span) -> None:
         events, begun = Events(), False
@@ -133,13 +121,14 @@ class Replay:
             if not begun:
                 await asgi.start(send, answer.status, answer.content_type.encode())
                 begun = True
-            events.feed(text.encode())
+            body = text.encode()
+            events.feed(body)
             if events.begun and span.first_token_s is None:
                 span.first_token_s = self.now_s()
-            if text:
-                body = text.encode()
+            if body:
                 await send({"type": "http.response.body", "body": body, "more_body": True})
         span.status, span.completion_tokens = answer.status, answer.completion_tokens
+        span.end_s = self.now_s()
         await asgi.finish(send)
 
 
@@ -152,14 +141,13 @@ def _key(scope: Scope, body: bytes, span: Span, seen: Occurrences) -> _Key:
 
 def _load(path: str) -> dict[_Key, Recorded]:
     answers: dict[_Key, Recorded] = {}
+    number = 0
     try:
-        lines = Path(path).read_bytes().splitlines()
-    except OSError as error:
-        raise ConfigError(f"recording {path!r}: {error}; give one that was recorded") from None
-    for number, line in enumerate(lines, 1):
-        try:
+        for line in Path(path).read_bytes().splitlines():
+            number += 1
             answer = msgspec.json.decode(line, type=Recorded)
-        except _NOT_JSON as error:
-            raise ConfigError(f"recording {path!r}, line {number}: {error}; remove it") from None
-        answers[answer.key, answer.occurrence, answer.attempt] = answer
+            answers[answer.key, answer.occurrence, answer.attempt] = answer
+    except (OSError, *_NOT_JSON) as error:
+        where = f"recording {path!r}" + (f", line {number}" if number else "")
+        raise ConfigError(f"{where}: {error}; give one that was recorded") from None
     return answers

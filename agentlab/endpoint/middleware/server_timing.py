@@ -1,8 +1,7 @@
 """What one lab's endpoint tells another in front of it: its clock, and a request's times.
 
-A learner's lab in front of the class's could only time the way there and back. So it asks, with the
-header `x-lab-times`, for the times of the endpoint that answers. They come in a header of the same
-name; in a stream, which begins before they are known, in a comment before the last events.
+The times, asked for with `x-lab-times`, come in a header of that name; in a stream, which begins
+before they are known, in a comment before the last events.
 """
 
 from __future__ import annotations
@@ -21,7 +20,6 @@ from agentlab.settings import OPENAI_URL
 CLOCK = "/lab/clock"  # where an endpoint says its time scale, and whether its answers cost money
 TIMES = b"x-lab-times"
 PATIENCE_S = 3.0  # for an endpoint to say whether it is a lab's
-
 _NOT_UNDERSTOOD = (msgspec.DecodeError, UnicodeDecodeError)
 _NotNegative = Annotated[float, msgspec.Meta(ge=0)]
 
@@ -42,21 +40,16 @@ class _Times(msgspec.Struct, frozen=True):
 
 
 def clock_of(upstream: str) -> Clock | None:
-    """Ask `upstream` (an address ending in `/v1`) without a key; return None if it is no lab.
-
-    Raises:
-        EndpointError: If nothing answers within `PATIENCE_S` seconds.
-    """
+    """Ask an upstream without a key; None if it is no lab, EndpointError if nothing answers."""
     base = upstream.rstrip("/")
     if base == OPENAI_URL:
         return None
     import httpx  # not at the start of an endpoint, which seldom needs it
 
-    answers: list[bytes] = []
+    url, answers = base.removesuffix("/v1") + CLOCK, list[bytes]()
 
     def get() -> None:
         with suppress(Exception):  # whatever it is, there is no answer
-            url = base.removesuffix("/v1") + CLOCK
             answers.append(httpx.get(url, timeout=PATIENCE_S).content)
 
     # httpx bounds each step, but neither the search for a name nor an answer that drips.

@@ -1,10 +1,8 @@
 """Continuous batching: who holds a slot, who waits, and when each answer is done.
 
-Nothing here waits or reads a clock: the caller says what time it is. All requests in a batch
-decode in step, and the step takes longer the more there are. So the batch keeps one decode
-clock that counts steps, `v`, and runs at 1 / itl(n) steps per second: a request that needs k more
-tokens is done k steps from now, whatever comes or goes meanwhile. Times are model seconds, rounded
-to whole nanoseconds, so that sums of them stay exact.
+Nothing here waits: the caller says what time it is, in model seconds, rounded to nanoseconds. All
+requests decode in step, which takes longer the more there are. So one decode clock counts steps,
+`v`, at 1 / itl(n) a second: a request is k tokens from its end k steps from now, whatever comes.
 """
 
 from __future__ import annotations
@@ -38,9 +36,6 @@ class Job:
     first_token_s: float | None = None
     end_s: float | None = None
     _v_first: float = math.nan
-
-    def _v_of(self, token: int) -> float:
-        return self._v_first + max(token - 1, 0) * self.decode_jitter
 
 
 class Queue(Protocol):
@@ -121,10 +116,7 @@ class Batch:
         return min(event_s, self._next_change_s()) if self._queue else event_s
 
     def advance(self, now_s: float) -> list[Job]:
-        """Let everything happen that is due by `now_s`, each at its own exact time.
-
-        Returns the jobs that got a slot or were completed, in that order. Time never runs back.
-        """
+        """Let everything happen that is due by `now_s`; return the jobs that started or ended."""
         changed: list[Job] = []
         while (event_s := min(self.next_event_s(), self._next_change_s())) <= now_s:
             self.now_s = max(self.now_s, event_s)
@@ -153,7 +145,7 @@ class Batch:
             return math.inf
         if token <= 1 or math.isnan(job._v_first):
             return job.first_token_s
-        return self._time_of(job._v_of(token))
+        return self._time_of(job._v_first + (token - 1) * job.decode_jitter)
 
     def _fill_slots(self) -> list[Job]:
         started = []
@@ -171,7 +163,7 @@ class Batch:
         job._v_first = self._v_at(self.now_s)
         if job.output_tokens <= 1:
             return self._finish(job)
-        v_end = job._v_of(job.output_tokens)
+        v_end = job._v_first + (job.output_tokens - 1) * job.decode_jitter
         heapq.heappush(self._decoding, (v_end, next(self._tie), job))
         return []
 

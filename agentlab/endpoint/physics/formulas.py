@@ -20,11 +20,9 @@ from agentlab.settings import Capacity
 
 
 class Physics(msgspec.Struct, frozen=True, kw_only=True):
-    """The figures of one endpoint, in seconds.
+    """The figures of one endpoint, in seconds; None means no limit of its slots or queue.
 
-    At most `slots` requests are served at the same time, and at most `queue` wait; None means no
-    limit. `capacity` is how the slots change over time. A request's prefill and its decode have a
-    lognormal factor each, with the sigma `jitter_sigma`.
+    A request's prefill and its decode have a lognormal factor each, of sigma `jitter_sigma`.
     """
 
     prefill_base_s: float = 0.0

@@ -1,7 +1,6 @@
 """A batch on an event loop's clock: what `batch` decides, this waits for.
 
-One timer serves any number of requests, set to absolute deadlines, so that a late wake-up delays
-nothing that follows.
+One timer, set to absolute deadlines, serves all: a late wake-up delays nothing that follows.
 """
 
 from __future__ import annotations
@@ -14,29 +13,19 @@ from agentlab.endpoint.physics.formulas import Physics
 
 
 class LiveBatch:
-    """Serves jobs on the running loop, `time_scale` model seconds per second of the loop's clock.
+    """Serves jobs on the running loop, at `time_scale` model seconds per second of its clock."""
 
-    `epoch` is the loop's time at which the model's is 0; None for now.
-    """
-
-    def __init__(
-        self,
-        physics: Physics,
-        time_scale: float = 1.0,
-        *,
-        queue: Queue | None = None,
-        epoch: float | None = None,
-    ):
+    def __init__(self, physics: Physics, time_scale: float = 1.0, queue: Queue | None = None):
         self.batch = Batch(physics, queue)
         self.time_scale = time_scale
         self._loop = asyncio.get_running_loop()
-        self._epoch = self._loop.time() if epoch is None else epoch
+        self._epoch = self._loop.time()
         self._timer: asyncio.TimerHandle | None = None
         self._timer_s = math.inf
         self._waiters: dict[Job, asyncio.Future[None]] = {}
 
     def now_s(self) -> float:
-        """Return the model seconds since the epoch."""
+        """Return the model seconds since this batch was made."""
         return round((self._loop.time() - self._epoch) * self.time_scale, 9)
 
     def submit(self, job: Job) -> None:

@@ -1,14 +1,13 @@
-"""The endpoint in front of a real model: questions are passed on, and recorded as they pass.
+"""The endpoint in front of a real model: questions are passed on, and noted as they pass.
 
-The upstream's key is known to this process only, and never sent anywhere else. Only what a question
-needs goes up (routes, headers), because it spends the owner's money.
+The upstream's key never leaves this process, but to the upstream, nor does what no question needs.
 """
 
 from __future__ import annotations
 
 import re
 import time
-from collections.abc import AsyncGenerator, Iterable, Mapping
+from collections.abc import AsyncGenerator, Callable, Iterable, Mapping
 from contextlib import suppress
 from typing import Any
 from urllib.request import getproxies, proxy_bypass
@@ -26,10 +25,9 @@ from agentlab.endpoint.contract.record import Span
 from agentlab.endpoint.middleware.server_timing import TIMES, Clock, take_over
 from agentlab.errors import ConfigError
 
-LEFT_OUT = b"x-lab-left-out"
-"""The header of an answer that names what was left out of its question."""
+_LEFT_OUT = b"x-lab-left-out"  # the header of an answer that names what its question lost
 
-# What passes: routes, by the path's very bytes; headers up and down, with those of another lab.
+# What passes: routes, by the path's very bytes; headers up and down.
 _QUESTIONS = ("/v1/chat/completions", "/v1/responses", "/v1/embeddings")
 _METHODS = {"/v1/models": "GET", **dict.fromkeys(_QUESTIONS, "POST")}
 _UP = rb"accept|content-type|user-agent|openai-beta|x-stainless-[a-z-]+"
@@ -40,21 +38,18 @@ _DOWN = (
 
 _FAILED = (aiohttp.ClientError, TimeoutError)
 _SHORTEST_KEY = 12  # of a real key that does not begin as one
-_KEPT_S = 4.0
-"""Shorter than servers keep a connection, so that none is closed just as a question goes out."""
+_KEPT_S = 4.0  # shorter than servers keep a connection: none is closed as a question goes out
 
 
 class Forward:
     """Let the model at `upstream` (an address ending in `/v1`) answer.
 
-    A plain answer is read whole before it is passed on, so that its end is never noted later than
-    the client has it; a stream is passed on piece by piece.
+    A plain answer is read whole before it is passed on; a stream is passed on piece by piece.
     With `clock`, another lab answers: times are its model seconds, a finished call's are those that
     it noted itself, and it is told the agents' names. `account` holds headers that choose who pays;
     no request has a parameter of `leave_out`, or one that the model has refused.
 
-    Raises:
-        ConfigError: If the address or the proxy cannot be used.
+    An address or a proxy that cannot be used is a ConfigError.
     """
 
     def __init__(
@@ -70,9 +65,14 @@ class Forward:
         self._key, self._account = key, account or {}
         self._lab = lab = clock is not None
         self.time_scale, self.paid = (clock.time_scale, clock.paid) if clock else (1.0, True)
-        self._secret = Secret(key if key and _is_secret(key, lab=lab) else "")
+        # Another lab's key may be a learner's name, and a real one "EMPTY" where none is needed:
+        # words that may well be in a good answer.
+        secret = key or ""
+        if not secret.startswith(("sk-", "lab-")) and (lab or len(secret) < _SHORTEST_KEY):
+            secret = ""
+        self._hide = _hiding(secret)
         self._up = re.compile(_UP + b"|x-agent" if lab else _UP)
-        self._down = re.compile(_DOWN + b"|" + LEFT_OUT if lab else _DOWN)
+        self._down = re.compile(_DOWN + b"|" + _LEFT_OUT if lab else _DOWN)
         self._proxy = _proxy(self._upstream)
         self._left_out = LeftOut(leave_out)
         self._epoch = time.monotonic()
@@ -84,18 +84,13 @@ class Forward:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send, span: Span) -> None:
         path, method = scope["raw_path"].decode("latin-1"), scope["method"]
-        allowed = _METHODS.get(path)
-        if allowed is None or scope["query_string"]:
+        if path not in _METHODS or scope["query_string"]:
             raise asgi.unknown_route(scope, _METHODS)
-        if method != allowed:
-            raise asgi.wrong_method(path, method, allowed)
+        if method != _METHODS[path]:
+            raise asgi.wrong_method(path, method, _METHODS[path])
         body = await asgi.read_body(scope, receive)
         span.arrived_s = span.started_s = self.now_s()
-        try:
-            await asgi.unless_gone(receive, self._pass_on(scope, body, send, span))
-        finally:
-            if span.end_s is None:
-                span.end_s = self.now_s()
+        await asgi.unless_gone(receive, self._pass_on(scope, body, send, span))
 
     async def _pass_on(self, scope: Scope, body: bytes, send: Send, span: Span) -> None:
         asking = self._left_out.asking(body)
@@ -109,7 +104,7 @@ class Forward:
                     asking.again(response.status, b"")
                     await self._stream(response, asking.left_out, send, span)
                     return
-                answer = self._secret.hide(await response.read())
+                answer = self._hide(await response.read())
             except _FAILED:
                 raise BrokenOff from None  # the client sees what happened, nothing that looks whole
             finally:
@@ -135,13 +130,13 @@ class Forward:
                 # Whole lines, so that no key is cut in two; no client can use half of one.
                 lines, newline, kept = (kept + piece).rpartition(b"\n")
                 if newline:
-                    shown = self._secret.hide(lines + newline)
+                    shown = self._hide(lines + newline)
                     await send({"type": "http.response.body", "body": shown, "more_body": True})
         except _FAILED:
             if not events.ended:
                 raise
         self._note(span, response, events.counts, events.times)
-        await asgi.finish(send, self._secret.hide(kept))
+        await asgi.finish(send, self._hide(kept))
 
     def _note(
         self, span: Span, response: ClientResponse, counts: Counts, told: bytes = b""
@@ -157,16 +152,12 @@ class Forward:
 
     async def _begin(self, send: Send, response: ClientResponse, left_out: list[str]) -> None:
         """Send the answer's status, and those of its headers that may pass."""
-        hide = self._secret.hide
-        headers = [
-            (name.lower(), hide(value))
-            for name, value in response.raw_headers
-            if self._down.fullmatch(name.lower())
-        ]
+        named = [(name.lower(), self._hide(value)) for name, value in response.raw_headers]
+        headers = [header for header in named if self._down.fullmatch(header[0])]
         if left_out:
-            headers.append((LEFT_OUT, ", ".join(left_out).encode()))
+            headers.append((_LEFT_OUT, ", ".join(left_out).encode()))
         kind = response.headers.get("content-type", "application/json").encode(errors="replace")
-        await asgi.start(send, response.status, hide(kind), headers)
+        await asgi.start(send, response.status, self._hide(kind), headers)
 
     async def _ask(self, scope: Scope, body: bytes) -> ClientResponse:
         """Return the beginning of the upstream's answer, or raise a 502."""
@@ -196,20 +187,17 @@ class Forward:
             raise self._failed(type(error).__name__) from None
 
     def _failed(self, why: str) -> RequestError:
-        message = (
-            f"No whole answer came from the model at {self._upstream} ({why}); "
-            "check OPENAI_BASE_URL and the network, or ask again."
-        )
+        what = f"No whole answer came from the model at {self._upstream} ({why})"
+        message = f"{what}; check OPENAI_BASE_URL and the network, or ask again."
         return RequestError(502, message, kind="server_error", code="upstream_unreachable")
 
 
 async def _opened(upstream: str) -> AsyncGenerator[aiohttp.ClientSession]:
     """Yield a session; it is closed when the event loop ends, as all its generators are."""
-    secure: Any = True
-    if upstream.startswith("https:"):
-        import httpx
+    import httpx
 
-        secure = httpx.create_ssl_context()  # its bundle of certificates is there everywhere
+    # Its bundle of certificates is there everywhere.
+    secure: Any = httpx.create_ssl_context() if upstream.startswith("https:") else True
     async with aiohttp.ClientSession(
         connector=aiohttp.TCPConnector(limit=0, keepalive_timeout=_KEPT_S, ssl=secure),
         cookie_jar=aiohttp.DummyCookieJar(),
@@ -229,30 +217,18 @@ def _proxy(upstream: str) -> URL | None:
         proxy = URL(found if "://" in found else f"http://{found}")
         if proxy.scheme in ("http", "https"):
             return proxy
-    raise ConfigError(  # without the proxy's address, which may hold a password
-        f"cannot use the proxy for {upstream}; set HTTPS_PROXY to an HTTP proxy, "
-        "or NO_PROXY to the host"
-    )
+    way = "set HTTPS_PROXY to an HTTP proxy, or NO_PROXY to the host"
+    # Without the proxy's address, which may hold a password.
+    raise ConfigError(f"cannot use the proxy for {upstream}; {way}")
 
 
-def _is_secret(key: str, *, lab: bool) -> bool:
-    # Another lab's key may be a learner's name, and a real one "EMPTY" where none is needed:
-    # words that may well be in a good answer.
-    return key.startswith(("sk-", "lab-")) or (len(key) >= _SHORTEST_KEY and not lab)
-
-
-class Secret:
-    """Replaces a key by `...`, as it is, or escaped as URLs, JSON and HTML do; "" hides nothing."""
-
-    def __init__(self, key: str):
-        data = key.encode()
-        self._forms = re.compile(b"".join(map(_escaped, data)))
-        self._marks = [b"\\", b"%", b"&#", data] if data else []
-
-    def hide(self, text: bytes) -> bytes:
-        """Return the text without the key."""
-        # Megabytes of figures, such as embeddings, are not worth a regular expression.
-        return self._forms.sub(b"...", text) if any(m in text for m in self._marks) else text
+def _hiding(key: str) -> Callable[[bytes], bytes]:
+    """Return what replaces a key by `...`, as it is, or escaped as URLs, JSON and HTML do."""
+    data = key.encode()
+    forms = re.compile(b"".join(map(_escaped, data)))
+    # Megabytes of figures, such as embeddings, are not worth a regular expression.
+    marks = [b"\\", b"%", b"&#", data] if data else []
+    return lambda text: forms.sub(b"...", text) if any(m in text for m in marks) else text
 
 
 def _escaped(code: int) -> bytes:

@@ -1,8 +1,4 @@
-"""The endpoint as an ASGI application: what every request meets, whatever model answers it.
-
-It runs under uvicorn in real time, and inside an event loop in virtual time. It is written on bare
-ASGI because its one hot route must carry a thousand requests at the same time on one core.
-"""
+"""The endpoint as a bare ASGI application: what every request meets, whatever model answers it."""
 
 from __future__ import annotations
 
@@ -11,7 +7,8 @@ import itertools
 import re
 import time
 from collections.abc import Callable
-from functools import lru_cache
+from contextlib import suppress
+from dataclasses import replace
 from typing import Protocol
 from urllib.parse import parse_qs, unquote
 
@@ -32,8 +29,7 @@ from agentlab.endpoint.server.local_model import LocalModel
 from agentlab.errors import EndpointError
 from agentlab.settings import Settings
 
-OnEnd = Callable[[Span], object]
-"""What is told of every question that has been answered, or has failed."""
+OnEnd = Callable[[Span], object]  # is told of every question that was answered, or has failed
 
 _HOST = re.compile(r"(?:https?://)?(\[[\da-f:.]+\]|[\w.-]+)(?::\d{1,5})?", re.ASCII | re.IGNORECASE)
 _LOOPBACK = {"127.0.0.1", "localhost", "::1"}
@@ -45,7 +41,7 @@ class Door(Protocol):
     """The rules of an endpoint: each method raises 401 or 403 for what may not pass."""
 
     def enter(self, scope: Scope) -> None:
-        """Let a request of any kind in, if no foreign page or name sends it."""
+        """Let a request in, if no foreign page or name sends it."""
 
     def admit(self, scope: Scope, span: Span) -> None:
         """Let a request through to the model, noting in `span` who sent it."""
@@ -64,8 +60,8 @@ class OwnDoor:
         for name in (b"host", b"origin"):
             value = asgi.header(scope, name)
             if value and hostname(value) not in _LOOPBACK:
-                what = f"{name.decode().title()} {value!r}"
-                raise foreign(f"{what} is not this machine; use http://127.0.0.1.")
+                what = f"{name.decode().title()} {value!r} is not this machine"
+                raise foreign(f"{what}; use http://127.0.0.1.")
 
     def admit(self, scope: Scope, span: Span) -> None:
         self.visible(scope)  # the same key is good for both
@@ -73,12 +69,9 @@ class OwnDoor:
     def visible(self, scope: Scope) -> Callable[[Span], bool]:
         shown, key = asgi.header(scope, b"authorization").removeprefix("Bearer "), self._lab_key
         if key is not None and not hmac.compare_digest(shown.encode(), key.encode()):
-            raise RequestError(
-                401,
-                "This endpoint spends its owner's money and wants the lab's own key; "
-                "take it from lab.api_key(), or from what `agentlab serve` printed.",
-                code="invalid_api_key",
-            )
+            what = "This endpoint spends its owner's money and wants the lab's own key"
+            way = "take it from lab.api_key(), or from what `agentlab serve` printed."
+            raise RequestError(401, f"{what}; {way}", code="invalid_api_key")
         return lambda span: True
 
 
@@ -87,7 +80,6 @@ def foreign(message: str) -> RequestError:
     return RequestError(403, message, code="foreign")
 
 
-@lru_cache(maxsize=256)
 def hostname(value: str) -> str:
     """Return the host that a Host or an Origin header names; empty if it names none."""
     found = _HOST.fullmatch(value)
@@ -112,11 +104,8 @@ class App:
         self._numbers = itertools.count(1)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        span = Span(
-            request_id=f"req_{next(self._numbers):06d}",
-            agent=_agent(scope),
-            arrived_s=self.model.now_s(),
-        )
+        request_id, now_s = f"req_{next(self._numbers):06d}", self.model.now_s()
+        span = Span(request_id=request_id, agent=_agent(scope), arrived_s=now_s)
         if asgi.header(scope, TIMES):
             send = telling(send, span)
         try:
@@ -156,7 +145,7 @@ class App:
             self._bodies.release(body)
 
     async def _lab(self, scope: Scope, send: Send) -> None:
-        """Answer another lab, which asks for the clock without a key, or read the record."""
+        """Say the clock, for which another lab asks without a key, or read the record."""
         path, model = scope["path"], self.model
         if path == CLOCK:
             await asgi.respond(send, 200, {"time_scale": model.time_scale, "paid": model.paid})
@@ -188,35 +177,34 @@ def _agent(scope: Scope) -> str:
     return "".join(letter if letter.isprintable() else "\ufffd" for letter in name)
 
 
-def build_app(settings: Settings, *, lab_key: str, on_end: OnEnd | None = None) -> App:
-    """Build the application that `settings` ask for; a file that is wrong is a ConfigError."""
-    if not settings.real:
-        return local_app(settings, time_scale=settings.time_scale, on_end=on_end)
-    return _app(settings, real_model(settings), None, OwnDoor(lab_key), on_end)
-
-
-def local_app(settings: Settings, *, time_scale: float, on_end: OnEnd | None = None) -> App:
-    """Build the local model that `settings` describe, at a time scale of its own."""
-    preset = presets.load(settings.preset)
-    model: Model
-    if settings.replay is not None:
-        model = Replay(settings.replay, time_scale=time_scale)
-    else:
-        model = LocalModel(preset, settings, time_scale=time_scale)
-    return _app(settings, model, preset, OwnDoor(), on_end)
-
-
-def _app(
-    settings: Settings, model: Model, preset: Preset | None, door: Door, on_end: OnEnd | None
+def build_app(
+    settings: Settings, *, lab_key: str | None = None, on_end: OnEnd | None = None
 ) -> App:
-    """Put a recorder and a gate before the model, where there is anything for them to do."""
+    """Build the application that `settings` ask for; a file that is wrong is a ConfigError.
+
+    A real model spends money, so who asks it shows `lab_key`.
+    """
+    preset = None if settings.real else presets.load(settings.preset)
+    model: Model
+    if preset is None:
+        model = real_model(settings)
+    elif settings.replay is not None:
+        model = Replay(settings.replay, time_scale=settings.time_scale)
+    else:
+        model = LocalModel(preset, settings)
     plan = [*fault_plan.load(settings.faults), *(preset.faults if preset else [])]
     limits = Limits(*limits_of(preset, settings.requests_per_minute, settings.tokens_per_minute))
     if settings.record is not None:
         model = Recording(model, settings.record)
     if limits or plan:
         model = Gate(model, limits, FaultPlan(plan, settings.seed))
+    door = OwnDoor(lab_key if settings.real else None)
     return App(model, door=door, on_end=on_end, max_body_bytes=settings.longest_body_bytes)
+
+
+def local_app(settings: Settings, *, time_scale: float) -> App:
+    """Build the local model that `settings` describe, whatever stands upstream."""
+    return build_app(replace(settings, upstream=None, time_scale=time_scale))
 
 
 def limits_of(
@@ -231,17 +219,12 @@ def limits_of(
 
 
 def real_model(settings: Settings) -> Model:
-    """Build the model at `settings.upstream`. Only here is its key read, from the environment.
-
-    A key that cannot be one is a ConfigError.
-    """
+    """Build the model at `settings.upstream`; only here is its key read, from the environment."""
     from agentlab.endpoint.server._forward import Forward  # aiohttp takes a while to import
 
-    upstream = settings.upstream
+    upstream, clock = settings.upstream, None
     assert upstream is not None
-    try:
+    with suppress(EndpointError):  # what cannot be reached now is taken for a real model
         clock = clock_of(upstream)
-    except EndpointError:  # what cannot be reached now is taken for a real model
-        clock = None
     key, account = key_from(learner=clock is not None), {} if clock else account_from()
     return Forward(upstream, key=key, clock=clock, account=account, leave_out=settings.leave_out)

@@ -1,7 +1,6 @@
 """An ASGI application without a socket: an httpx transport that runs it in the caller's own loop.
 
-Unlike httpx's own it passes a stream on piece by piece, keeps the client's read timeout, and tells
-the application when the client hangs up.
+Unlike httpx's own it streams, keeps the client's read timeout, and says when the client hangs up.
 """
 
 from __future__ import annotations
@@ -48,7 +47,7 @@ class _Exchange(httpx.AsyncByteStream):
             "client": ("127.0.0.1", 0),
             "extensions": {RESET: self._reset.set},
         }
-        self._answering = asyncio.ensure_future(app(scope, self._receive, self._send))
+        self._answering = asyncio.ensure_future(app(scope, self._receive, self._sent.put))
         # None after the last event: the application has ended, well or not.
         self._answering.add_done_callback(lambda _: self._sent.put_nowait(None))
 
@@ -57,9 +56,6 @@ class _Exchange(httpx.AsyncByteStream):
             return self._unread.pop()
         await self._gone.wait()
         return {"type": "http.disconnect"}
-
-    async def _send(self, event: Message) -> None:
-        self._sent.put_nowait(event)
 
     async def next_event(self) -> Message:
         """Return what the application sends next, in the time for which the client waits."""

@@ -21,18 +21,15 @@ from agentlab.endpoint.contract.record import Span
 from agentlab.errors import EndpointError
 from agentlab.settings import Settings
 
-_LAB_KEY, _SETTINGS = "AGENTLAB_KEY", "AGENTLAB_SETTINGS"
+_OWN = "AGENTLAB_OWN"  # the child's key and settings
 _START_TIMEOUT_S = 60.0
 _without_proxy = build_opener(ProxyHandler({}))
 
 
 class EndpointProcess:
-    """An endpoint that lives as long as this process, and no longer.
+    """An endpoint that lives no longer than this process; EndpointError if it does not start.
 
     Its `url` ends in `/v1`; clients show its `key`. A real model's `time_scale` is 1.
-
-    Raises:
-        EndpointError: If it does not start, with what it said.
     """
 
     def __init__(self, settings: Settings):
@@ -40,11 +37,7 @@ class EndpointProcess:
         self.key = f"lab-{secrets.token_urlsafe(24)}"
         said = self._start()
         self.url, self.time_scale = str(said["url"]), float(said["time_scale"])
-
-    @property
-    def pid(self) -> int:
-        """The endpoint's process number."""
-        return self._process.pid
+        self.pid = self._process.pid
 
     @property
     def alive(self) -> bool:
@@ -80,14 +73,13 @@ class EndpointProcess:
             said = error.read().decode(errors="replace")
             raise EndpointError(f"the endpoint's record cannot be read: {said}") from None
         except (OSError, HTTPException) as error:
-            raise EndpointError(
-                f"the endpoint at {self.url} does not answer ({type(error).__name__}); it was "
-                "stopped, or has failed; the next question starts a new one"
-            ) from None
+            what = f"the endpoint at {self.url} does not answer ({type(error).__name__})"
+            way = "it was stopped, or has failed; the next question starts a new one"
+            raise EndpointError(f"{what}; {way}") from None
 
     def _start(self) -> Any:
         """Start the process, and return what it says when it serves."""
-        own = {_LAB_KEY: self.key, _SETTINGS: msgspec.json.encode(self.settings).decode()}
+        own = {_OWN: msgspec.json.encode((self.key, self.settings)).decode()}
         with tempfile.TemporaryFile() as complaints:
             self._process = subprocess.Popen(
                 [sys.executable, "-m", "agentlab.endpoint.server.process"],
@@ -116,8 +108,7 @@ def main() -> int:
     from agentlab.endpoint.server.app import build_app
     from agentlab.endpoint.server.serve import serve
 
-    settings = msgspec.json.decode(os.environ.pop(_SETTINGS), type=Settings)
-    lab_key = os.environ.pop(_LAB_KEY)
+    lab_key, settings = msgspec.json.decode(os.environ.pop(_OWN), type=tuple[str, Settings])
     end_with_owner()
     try:
         app = build_app(settings, lab_key=lab_key)

@@ -1,14 +1,12 @@
 """The application over HTTP, in this process, on loopback unless told otherwise.
 
-uvicorn reads it, with bounds of our own on the bytes around a body and on the time to arrive. What
-is over them never comes to the application; it is refused in OpenAI's shape all the same.
+What is over the bounds on a request's head and its time to arrive never comes to the application.
 """
 
 from __future__ import annotations
 
 import asyncio
 import faulthandler
-import gc
 import logging
 import socket
 import struct
@@ -34,19 +32,13 @@ _GRACE_S = 3.0  # from a signal to the end, at most
 def serve(
     app: Application, port: int, *, announce: Callable[[str], None], host: str = HOST
 ) -> None:
-    """Serve `app` until a signal comes; port 0 takes a free one.
+    """Serve `app` until a signal comes; port 0 takes a free one, and a taken one an EndpointError.
 
     `announce` is called once with the address, ending in `/v1`, when clients can connect. A `host`
     other than loopback's lets the network in.
-
-    Raises:
-        EndpointError: If the port is taken or not allowed, or the address is not this machine's.
     """
     listener = _listen(host, port)
     allow_many_connections()
-    gc.collect()
-    gc.freeze()  # what was imported stays; a collection need not look at it again
-    gc.set_threshold(100_000)  # a request makes hundreds of objects, hardly any in a circle
     shown = f"[{host}]" if ":" in host else host
     config = uvicorn.Config(
         app,
@@ -156,7 +148,5 @@ def _listen(host: str, port: int) -> socket.socket:
     try:
         return socket.create_server((host, port), family=family, backlog=4096, dualstack_ipv6=both)
     except (OSError, OverflowError) as error:
-        raise EndpointError(
-            f"cannot listen on {host}:{port} ({error}); "
-            "choose another --port, or 0 for one that is free"
-        ) from None
+        what, way = f"cannot listen on {host}:{port} ({error})", "choose another --port, or 0"
+        raise EndpointError(f"{what}; {way} for one that is free") from None
