@@ -39,10 +39,7 @@ class Called(msgspec.Struct, frozen=True):
 
 
 class Choice(msgspec.Struct, frozen=True):
-    """One of the answers to a request, as the pieces in which it is streamed.
-
-    The pieces are those of the text, or of the arguments of one call after the other.
-    """
+    """One answer, as the pieces of its text, or of the arguments of one call after the other."""
 
     pieces: Sequence[str]
     finish_reason: str
@@ -50,19 +47,16 @@ class Choice(msgspec.Struct, frozen=True):
 
     @property
     def text(self) -> str:
-        """What is said; empty where tools are called."""
         return "" if self.calls else "".join(self.pieces)
 
     def arguments(self, call: Called) -> str:
-        """Return the arguments of one of its calls, JSON in a string."""
         return "".join(self.pieces[call.start : call.end])
 
 
 class Said(msgspec.Struct, frozen=True):
-    """What is said in answer to a request, before it has an id and a time.
+    """What is said in answer to a request; all choices are decoded in the time of the longest.
 
-    Choices are billed together, and decoded side by side, in the time of the longest one. `fixed`
-    is True if every request of its kind is told the same.
+    It is `fixed` if every request of its kind is told the same.
     """
 
     choices: list[Choice]
@@ -73,7 +67,7 @@ class Said(msgspec.Struct, frozen=True):
 
 
 class Answer(msgspec.Struct, frozen=True):
-    """Everything about an answer that does not depend on when it was asked for."""
+    """What is said, with an id and with the jitter of its times."""
 
     id: str
     said: Said
@@ -100,10 +94,7 @@ def request_key(request: ChatRequest) -> bytes:
 async def say(
     request: ChatRequest, replies: Replies, *, seed: int, key: bytes, occurrence: int
 ) -> Said:
-    """Return the words of the answer to the `occurrence`-th (from 0) request with this `key`.
-
-    At temperature 0 they do not depend on the occurrence. It raises what `take` raises.
-    """
+    """Return the words of the answer to the `occurrence`-th request with this `key`, from 0."""
     said = 0 if request.temperature == 0 else occurrence
     choices, fixed = [], True
     for index in range(request.n or 1):
@@ -117,10 +108,7 @@ async def say(
 
 
 def timed(said: Said, physics: Physics, *, seed: int, key: bytes, occurrence: int) -> Answer:
-    """Return what was said as an answer, with an id and the jitter of its times."""
     id = f"chatcmpl-{digest(seed, key, occurrence, 'id').hex()}"
-    if not physics.jitter_sigma:  # spares most requests a generator
-        return Answer(id, said)
     draw = generator(seed, key, occurrence, "timing")
     return Answer(id, said, physics.jitter(draw), physics.jitter(draw))
 
@@ -147,7 +135,8 @@ def _choice(turn: Turn, request: ChatRequest, id_stem: str) -> Choice:
         id = f"call_{id_stem}{len(request.messages)}{number}"
         calls.append(Called(id, name, start, len(pieces)))
     if not calls:
-        ends = [at for stop in request.stops if stop and (at := turn.text.find(stop)) >= 0]
+        stops = [request.stop] if isinstance(request.stop, str) else request.stop or []
+        ends = [at for stop in stops if stop and (at := turn.text.find(stop)) >= 0]
         pieces = first_pieces(turn.text[: min(ends, default=None)], limit + 1)
     if len(pieces) > limit:
         return Choice(pieces[:limit], "length", [call for call in calls if call.start < limit])
@@ -155,9 +144,9 @@ def _choice(turn: Turn, request: ChatRequest, id_stem: str) -> Choice:
 
 
 def take(request: ChatRequest, replies: Replies, generator: Callable[[], random.Random]) -> Turn:
-    """Take the model's turn; what `generator` makes decides what the request leaves open.
+    """Take the model's turn; a generator decides what the request leaves open.
 
-    A schema that asks for what the local model cannot build is a RequestError of status 400.
+    A schema that cannot be filled is a RequestError of status 400.
     """
     turns = request.turns
     prompt = glance(next((text for role, text in reversed(turns) if role == "user"), ""))

@@ -1,8 +1,7 @@
 """What the local model says: prepared answers to the course's prompts, assembled ones to others.
 
-An assembled answer obeys the form that the prompt asks for. Its sentences are general truths about
-planning and doing a piece of work, so that they claim nothing false about any topic; they come
-from `data/replies/english.yaml` and `korean.yaml`, and none is said twice in an answer.
+Assembled ones obey the form asked for; their sentences, none said twice, are general truths about
+a piece of work, so that they claim nothing false about any topic.
 """
 
 from __future__ import annotations
@@ -45,10 +44,9 @@ class Prepared(msgspec.Struct, forbid_unknown_fields=True):
 
 
 class Phrases(msgspec.Struct, forbid_unknown_fields=True):
-    """What answers in one language are assembled from; `{topic}` and `{aspect}` are filled in.
+    """What answers in one language are assembled from; what is in braces is filled in.
 
-    `terms` fill JSON strings and lists; `{given}` in `builds_on` names earlier results; `found`
-    passes a tool's `{result}` on.
+    `terms` fill JSON strings; `builds_on` names earlier results; `found` passes a tool's on.
     """
 
     sentences: _Texts
@@ -59,10 +57,7 @@ class Phrases(msgspec.Struct, forbid_unknown_fields=True):
 
 
 class Replies:
-    """Everything the local model can say: `course.yaml`, `english.yaml` and `korean.yaml`.
-
-    A ConfigError names the file and the field that is missing or wrong.
-    """
+    """Everything the local model can say, from a folder's files."""
 
     def __init__(self, folder: Path):
         prepared = _load(folder / "course.yaml", list[Prepared])
@@ -92,7 +87,6 @@ class Writer:
         self._terms = self._shuffled(phrases.terms)
 
     def write(self) -> str:
-        """Return the answer in the form that the prompt asks for."""
         asked = self._asked
         if asked.shape is not None:
             return json.dumps(self._imitate(asked.shape), ensure_ascii=False, indent=2)
@@ -118,7 +112,7 @@ class Writer:
     def from_results(self, results: Sequence[tuple[str, str]]) -> str:
         """Return the answer after tools were called: (name, result) of each.
 
-        A long result is an answer already, such as a coworker's, and is passed on as it is.
+        A long result is an answer already, such as a coworker's.
         """
         texts = dict.fromkeys(text.strip() for _, text in results if text.strip())
         if len(texts) == 1 and len(only := next(iter(texts))) > _LONG:

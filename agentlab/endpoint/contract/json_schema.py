@@ -1,7 +1,7 @@
 """JSON Schemas: whether one is valid, and whether a value fits it, within a budget of work.
 
-A short schema can ask for a value without end, or for one that takes a validator years. So work is
-counted beforehand: the parts of the schema, and each place at which a validator may look.
+A short schema can keep a validator busy for years. So work is counted beforehand: the parts of the
+schema, and each place at which a validator may look.
 """
 
 from __future__ import annotations
@@ -66,10 +66,7 @@ def count_parts(value: Any, budget: Budget, pattern: bool = False, depth: int = 
 
 
 def problem(schema: Any, budget: Budget | None = None, *, strict: bool = False) -> str | None:
-    """Return why `schema` is not a JSON Schema that can be read, or None if it is one.
-
-    A `strict` one must also be as OpenAI's strict mode wants it.
-    """
+    """Return why `schema` is none that can be read, or that strict mode takes; None if it is."""
     try:
         validator_of(schema, budget)
     except CannotFill as error:
@@ -80,10 +77,9 @@ def problem(schema: Any, budget: Budget | None = None, *, strict: bool = False) 
 
 
 def _not_strict(schema: Any, context: tuple[str, ...]) -> str | None:
-    """Return why OpenAI's strict mode would refuse a part of a schema, or None.
+    """Return why strict mode refuses a part: all is required, and nothing additional allowed.
 
-    Source: OpenAI's guide on structured outputs: every object closes itself with
-    ``additionalProperties: false`` and requires all of its properties.
+    Source: OpenAI's guide on structured outputs.
     """
     if not isinstance(schema, Mapping):
         return None
@@ -145,10 +141,7 @@ def resolve(root: Schema, reference: Any, budget: Budget) -> Any:
 
 
 def count_looks(root: Schema, value: Any, budget: Budget) -> None:
-    """Take each look of a validator from the budget, as often as references lead to its place.
-
-    It often looks less often, but never more often.
-    """
+    """Take from the budget each look that a validator may take, by whatever reference."""
 
     def look(schema: Any, value: Any, depth: int) -> None:
         budget.spend()

@@ -1,7 +1,7 @@
 """Randomness that repeats: every draw has a generator of its own, seeded with a digest.
 
-The digest is of the endpoint's seed, the request, and its occurrence (how often the same request
-came before), so neither the order of arrival nor the process matters.
+It is of the endpoint's seed, the request, and how often the same request came before; so neither
+the order of arrival nor the process matters.
 """
 
 from __future__ import annotations
