@@ -16,7 +16,6 @@ import msgspec
 
 from agentlab._support.atomic import write_whole
 from agentlab.endpoint.contract.record import Span as Span
-from agentlab.endpoint.contract.record import span_line
 from agentlab.errors import AgentLabError, ConfigError, EndpointError
 
 
@@ -94,7 +93,7 @@ class Trace:
 
     def save(self, path: str | Path) -> None:
         """Write the spans to a file of JSON lines, whole or not at all."""
-        write_whole(Path(path), b"".join(map(span_line, self.spans)))
+        write_whole(Path(path), msgspec.json.Encoder().encode_lines(self.spans))
 
     @classmethod
     def load(cls, path: str | Path) -> Trace:

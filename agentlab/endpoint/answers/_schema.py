@@ -88,7 +88,7 @@ class _Builder:
         self._budget.spend(len(schema))
         parts = [*schema.get("allOf", [])]
         if "$ref" in schema:
-            parts.insert(0, json_schema.resolve(self._root, schema["$ref"], self._budget))
+            parts = [json_schema.resolve(self._root, schema["$ref"], self._budget), *parts]
         merged: dict[str, Any] = {k: v for k, v in schema.items() if k not in ("$ref", "allOf")}
         for part in parts:
             if isinstance(part, Mapping):

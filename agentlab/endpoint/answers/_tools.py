@@ -59,7 +59,8 @@ def _calls(
     budget, called = Budget(), []
     for tool in tools:
         filler = _FromPrompt(prompt, writer, _coworkers(tool), as_form=as_form)
-        value = build(tool.schema, filler, draw=draw, optional=as_form, budget=budget)
+        schema = {"type": "object", "properties": {}, **(tool.parameters or {})}
+        value = build(schema, filler, draw=draw, optional=as_form, budget=budget)
         called.append((tool.name, json.dumps(value, ensure_ascii=False)))
     return called
 

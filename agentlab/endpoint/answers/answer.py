@@ -85,10 +85,8 @@ class Turn(msgspec.Struct, frozen=True):
 
 def request_key(request: ChatRequest) -> bytes:
     """Return what makes two requests the same: model, conversation and the client's own seed."""
-    canonical = msgspec.json.encode(
-        (request.model, request.messages, request.seed, request.tools, request.response_format)
-    )
-    return blake2b(canonical, digest_size=16).digest()
+    same = (request.model, request.messages, request.seed, request.tools, request.response_format)
+    return blake2b(msgspec.json.encode(same), digest_size=16).digest()
 
 
 async def say(
@@ -114,10 +112,7 @@ def timed(said: Said, physics: Physics, *, seed: int, key: bytes, occurrence: in
 
 
 async def _prompt_tokens(request: ChatRequest) -> int:
-    """Count the conversation's tokens, and 3 per message and 3 per request that frame them.
-
-    Source: OpenAI's cookbook on counting the tokens of chat messages.
-    """
+    """Count its tokens; 3 frame each message, and 3 the request, as OpenAI's cookbook counts."""
     tokens = 3 + 3 * len(request.messages) + await count_all(text for _, text in request.turns)
     if request.tools or request.response_format:  # a provider writes them into the prompt
         described = msgspec.json.encode((request.tools, request.response_format)).decode()
@@ -144,10 +139,7 @@ def _choice(turn: Turn, request: ChatRequest, id_stem: str) -> Choice:
 
 
 def take(request: ChatRequest, replies: Replies, generator: Callable[[], random.Random]) -> Turn:
-    """Take the model's turn; a generator decides what the request leaves open.
-
-    A schema that cannot be filled is a RequestError of status 400.
-    """
+    """Take the model's turn, or raise a RequestError; chance decides what the request does not."""
     turns = request.turns
     prompt = glance(next((text for role, text in reversed(turns) if role == "user"), ""))
     prepared = replies.prepared(prompt)
@@ -160,12 +152,9 @@ def take(request: ChatRequest, replies: Replies, generator: Callable[[], random.
             return Turn("", calls)
         return Turn(_said(request, prepared, writer, draw))
     except CannotFill as error:
-        raise RequestError(
-            400,
-            f"The local model cannot fill this schema: {error}; simplify it.",
-            param="response_format" if request.response_format else "tools",
-            code="unsupported_schema",
-        ) from None
+        what = f"The local model cannot fill this schema: {error}; simplify it."
+        param = "response_format" if request.response_format else "tools"
+        raise RequestError(400, what, param=param, code="unsupported_schema") from None
 
 
 def _said(request: ChatRequest, prepared: str | None, writer: Writer, draw: random.Random) -> str:

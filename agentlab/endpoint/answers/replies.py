@@ -21,18 +21,16 @@ from agentlab._support.fields import Text
 from agentlab.endpoint.answers._prompt import Asked, read, unframe
 from agentlab.errors import ConfigError
 
+T = TypeVar("T")
+
 _LONG = 200  # characters
 _TITLES = frozenset("title topic subject headline".split())
 _PROSE = frozenset(
     "summary description analysis content text report body reason reasoning explanation conclusion "
     "details overview insight answer message paragraph comment feedback draft".split()
 )
-
-T = TypeVar("T")
-
 _MOST_PARAGRAPHS = 1000  # more than there are sentences
 _DEEPEST = 40
-
 _Texts = Annotated[list[Text], msgspec.Meta(min_length=1)]
 
 
@@ -110,10 +108,7 @@ class Writer:
         return {"topic": self.topic, "answer": " ".join(self._take(3))}
 
     def from_results(self, results: Sequence[tuple[str, str]]) -> str:
-        """Return the answer after tools were called: (name, result) of each.
-
-        A long result is an answer already, such as a coworker's.
-        """
+        """Return the answer after calls, (name, result) of each; a long result is one already."""
         texts = dict.fromkeys(text.strip() for _, text in results if text.strip())
         if len(texts) == 1 and len(only := next(iter(texts))) > _LONG:
             return only

@@ -51,10 +51,7 @@ class Model(Protocol):
     def now_s(self) -> float: ...
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send, span: Span) -> None:
-        """Answer one request, noting in `span` what happens to it.
-
-        It raises ClientGone, BrokenOff, or, with nothing sent, a RequestError.
-        """
+        """Answer one request, noting it in `span`; a RequestError is raised with nothing sent."""
 
 
 def header(scope: Scope, name: bytes) -> str:

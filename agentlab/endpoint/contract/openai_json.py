@@ -22,10 +22,7 @@ _NOT_JSON = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
 
 
 class RequestError(Exception):
-    """A request that cannot be answered, in OpenAI's words.
-
-    `retry_after_s` says when to try again, in model seconds; None where that would not help.
-    """
+    """A request that cannot be answered, in OpenAI's words; `retry_after_s` is in model seconds."""
 
     def __init__(
         self,
@@ -61,8 +58,8 @@ def wrong_field(said: str) -> RequestError:
     param = path.rstrip("`").lstrip(".") or None
     if param and what.startswith("Expected `null`"):
         return unsupported(param)
-    if missing := re.match(r"Object missing required field `(\w+)`", what):
-        return missing_parameter(f"{param}.{missing[1]}" if param else missing[1])
+    if lacking := re.match(r"Object missing required field `(\w+)`", what):
+        return missing(f"{param}.{lacking[1]}" if param else lacking[1])
     return invalid(param, f"{what}.")
 
 
@@ -74,7 +71,7 @@ def read_json(text: bytes) -> Any:
         return None
 
 
-def missing_parameter(param: str) -> RequestError:
+def missing(param: str) -> RequestError:
     """Return the answer to a request without a field that it needs."""
     message = f"Missing required parameter: '{param}'."
     return RequestError(400, message, param=param, code="missing_required_parameter")
@@ -100,7 +97,6 @@ def event(data: Json) -> bytes:
 
 _LENGTHS = {"max_completion_tokens": "max_tokens", "max_tokens": "max_completion_tokens"}
 _KNOWN: dict[str, str] = {name.replace("_", ""): name for name in get_args(MayBeLeftOut)}
-_REFUSALS = (400, 422)
 _MOST_RESENDS = 4
 
 _UNKNOWN_CODES = re.compile(r"(?:unsupported|unknown|unrecognized)_?(?:param|argument|field)", re.I)
@@ -144,7 +140,7 @@ _FIXED = _forms(
 
 def refused(status: int, answer: bytes, asked: Collection[str]) -> set[str]:
     """Return those of the parameters `asked` that an answer refuses, and that may be left out."""
-    if status not in _REFUSALS:
+    if status not in (400, 422):
         return set()
     return _named(answer.decode(errors="replace")) & set(asked)
 

@@ -67,11 +67,6 @@ class Span(msgspec.Struct, kw_only=True, gc=False):
         return msgspec.structs.replace(self, **moved)
 
 
-def span_line(span: Span) -> bytes:
-    """Return the span as a line of a JSON lines file."""
-    return msgspec.json.encode(span) + b"\n"
-
-
 class Recorder:
     """The record, in order of arrival; it keeps the newest `keep` spans.
 

@@ -11,13 +11,7 @@ import msgspec
 
 from agentlab._support.fields import Text
 from agentlab.endpoint.contract.json_schema import Budget, problem
-from agentlab.endpoint.contract.openai_json import (
-    Json,
-    RequestError,
-    invalid,
-    missing_parameter,
-    unsupported,
-)
+from agentlab.endpoint.contract.openai_json import Json, RequestError, invalid, missing, unsupported
 
 # The names and ranges that OpenAI's API accepts.
 MOST_ITEMS = 2048
@@ -64,10 +58,6 @@ class Function(msgspec.Struct):
     description: str | None = None
     parameters: Json | None = None
     strict: bool | None = None
-
-    @property
-    def schema(self) -> Json:
-        return {"type": "object", "properties": {}, **(self.parameters or {})}
 
 
 class Tool(msgspec.Struct):
@@ -144,9 +134,8 @@ class ChatRequest(msgspec.Struct):
 
 def _check_support(request: ChatRequest) -> None:
     if request.max_tokens is not None and request.max_completion_tokens is not None:
-        both = "'max_tokens' and 'max_completion_tokens'"
-        message = f"Setting {both} at the same time is not supported."
-        raise RequestError(400, message, code="invalid_parameter_combination")
+        what = "Setting 'max_tokens' and 'max_completion_tokens' at the same time is not supported."
+        raise RequestError(400, what, code="invalid_parameter_combination")
     if request.logprobs or request.top_logprobs:
         raise unsupported("logprobs")
 
@@ -164,7 +153,7 @@ def _check_tools(request: ChatRequest) -> None:
 def _check_form(request: ChatRequest) -> None:
     form = request.response_format
     if form and form.type == "json_schema" and form.json_schema is None:
-        raise missing_parameter("response_format.json_schema")
+        raise missing("response_format.json_schema")
     said = (text.lower() for _, text in request.turns)
     if form and form.type == "json_object" and not any("json" in text for text in said):
         what = "they must contain the word 'json' in some form, to use 'response_format' of type "

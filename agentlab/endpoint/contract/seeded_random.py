@@ -11,9 +11,7 @@ from hashlib import blake2b
 
 
 class Occurrences:
-    """Counts how often each request came; a client's retry is the same request once more.
-
-    At least the newest `keep` different requests are known; an older one counts from 0 again.
+    """Counts how often each of the newest `keep` requests came; a retry is the same once more.
 
     Example:
         >>> seen = Occurrences()

@@ -17,15 +17,12 @@ class Chat:
     """An answer in the words of chat completions."""
 
     def __init__(self, request: ChatRequest, answer: Answer, created: int):
-        self._choices, self._options = answer.said.choices, (request.stream_options or {})
+        self._choices, self._options = answer.said.choices, request.stream_options or {}
         self._head: Json = {"id": answer.id, "object": "chat.completion"}
         self._head |= {"created": created, "model": request.model}
         sent, made = answer.said.prompt_tokens, answer.said.completion_tokens
-        self._usage = {
-            "prompt_tokens": sent,
-            "completion_tokens": made,
-            "total_tokens": sent + made,
-        }
+        counts = {"prompt_tokens": sent, "completion_tokens": made}
+        self._usage = counts | {"total_tokens": sent + made}
 
     def whole(self) -> Json:
         """Return the body of an answer that is not streamed."""
@@ -66,11 +63,9 @@ class Chat:
 
 
 def _message(choice: Choice) -> Json:
-    message: Json = {"role": "assistant", "content": choice.text, "refusal": None}
-    if choice.calls:
-        calls = [_tool_call(call, choice.arguments(call)) for call in choice.calls]
-        message |= {"content": None, "tool_calls": calls}
-    return message
+    calls = [_tool_call(call, choice.arguments(call)) for call in choice.calls]
+    message = {"role": "assistant", "content": None if calls else choice.text, "refusal": None}
+    return message | {"tool_calls": calls} if calls else message
 
 
 def _tool_call(call: Called, arguments: str) -> Json:
