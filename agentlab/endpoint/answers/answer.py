@@ -50,6 +50,7 @@ class Choice(msgspec.Struct, frozen=True):
         return "" if self.calls else "".join(self.pieces)
 
     def arguments(self, call: Called) -> str:
+        """Return the arguments of one of its calls, JSON in a string."""
         return "".join(self.pieces[call.start : call.end])
 
 
@@ -106,6 +107,7 @@ async def say(
 
 
 def timed(said: Said, physics: Physics, *, seed: int, key: bytes, occurrence: int) -> Answer:
+    """Return what was said as an answer, with an id and the jitter of its times."""
     id = f"chatcmpl-{digest(seed, key, occurrence, 'id').hex()}"
     draw = generator(seed, key, occurrence, "timing")
     return Answer(id, said, physics.jitter(draw), physics.jitter(draw))

@@ -85,6 +85,7 @@ class Writer:
         self._terms = self._shuffled(phrases.terms)
 
     def write(self) -> str:
+        """Return the answer in the form that the prompt asks for."""
         asked = self._asked
         if asked.shape is not None:
             return json.dumps(self._imitate(asked.shape), ensure_ascii=False, indent=2)

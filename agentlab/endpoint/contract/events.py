@@ -49,6 +49,7 @@ class Events:
         self._rest = b""
 
     def feed(self, piece: bytes) -> None:
+        """Read the next piece."""
         *events, self._rest = _BETWEEN.split(self._rest + piece if self._rest else piece)
         for event in events:
             data = b"\n".join(_DATA.findall(event))
