@@ -79,7 +79,7 @@ class Trace:
 
     def save(self, path: str | Path) -> None:
         """Write the spans to a file of JSON lines, whole or not at all."""
-        write_whole(Path(path), b"".join(map(span_line, self.spans)))
+        write_whole(Path(path), msgspec.json.Encoder().encode_lines(self.spans))
 
     @classmethod
     def load(cls, path: str | Path) -> Trace:

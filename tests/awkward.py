@@ -244,7 +244,7 @@ class Call:
         if turn.calls:
             return Answer(None, "tool_calls", calls=turn.calls)
         text = anew(turn.text, next(self.upstream.numbers), asked)
-        for stop in asked.stops:
+        for stop in [asked.stop] if isinstance(asked.stop, str) else asked.stop or []:
             text = text.partition(stop)[0]
         pieces = split(text * longer)
         if limit is not None and len(pieces) > limit:

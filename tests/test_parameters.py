@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from agentlab.endpoint.contract.openai_json import LeftOut, refused, without
+from agentlab.endpoint.contract.openai_json import Asking, refused, without
 
 ASKED = {
     "model": "m", "messages": [], "temperature": 0, "seed": 1, "max_tokens": 9, "top_p": 1,
@@ -199,16 +199,16 @@ def test_a_limit_goes_by_its_other_name(asked: Any, names: set[str], sent: Any):
 
 def test_nothing_is_learned_from_a_refusal_that_leaving_out_did_not_cure():
     """The model's next question is asked as it is."""
-    left_out = LeftOut()
+    learned: dict[str, set[str]] = {}
     question = json.dumps({"model": "m", "seed": 1}).encode()
-    asking = left_out.asking(question)
+    asking = Asking(question, (), learned)
     assert asking.again(400, body("Unknown parameter: seed"))
     assert not asking.again(400, body("Go away."))
-    assert left_out.asking(question).body == question
+    assert Asking(question, (), learned).body == question
 
 
 @pytest.mark.parametrize("text", [b"", b"no json", b"[1]", b'{"seed": 1}'])
 def test_what_asks_nothing_of_the_kind_passes_as_it_is(text: bytes):
     """Byte for byte."""
-    asking = LeftOut(["temperature"]).asking(text)
+    asking = Asking(text, ["temperature"], {})
     assert (asking.body, asking.left_out) == (text, [])

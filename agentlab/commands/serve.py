@@ -8,10 +8,12 @@ import secrets
 from collections.abc import Callable
 from pathlib import Path
 
+import msgspec
+
 from agentlab import settings
 from agentlab.commands import leave_out_argument
 from agentlab.endpoint import presets
-from agentlab.endpoint.contract.record import Span, span_line
+from agentlab.endpoint.contract.record import Span
 from agentlab.endpoint.server.app import build_app
 from agentlab.endpoint.server.serve import serve
 from agentlab.errors import ConfigError
@@ -81,7 +83,7 @@ def _to_file(path: str, stack: contextlib.ExitStack) -> Callable[[Span], object]
     except OSError as error:
         raise ConfigError(f"cannot trace to {path!r}: {error}; choose another file") from None
     stack.enter_context(file)
-    return lambda span: file.write(span_line(span))
+    return lambda span: file.write(msgspec.json.encode(span) + b"\n")
 
 
 def _welcome(chosen: settings.Settings, url: str, lab_key: str) -> str:

@@ -1,10 +1,7 @@
-"""What a prompt asks for: language, topic, outline, shape and length. It reads; it does not write.
+"""What a prompt asks for: language, topic, outline, shape and length.
 
-A stand-in cannot understand a prompt, but it can obey its form. Where a prompt carries the results
-of earlier steps, only what follows its last instruction about form ("Answer in this format:") is
-taken as the form asked for; headings before that belong to what was given.
-
-The patterns take time in proportion to a text's length, whatever the text.
+The form asked for is what follows the last instruction about form ("Answer in this format:");
+headings before it are of earlier results. The patterns take time in proportion to a text's length.
 """
 
 from __future__ import annotations
@@ -63,7 +60,7 @@ _TOPIC = [
     re.compile(r"^[^\S\n]*+(.+?)[.:?!\n]", re.M),
 ]
 
-# How CrewAI frames a task; the article's prompts and everybody else's have no frame.
+# How CrewAI frames a task; others do not.
 _FRAME = "Current Task: "
 _EXPECTED = "\nThis is the expected criteria for your final answer: "
 _COMPLETE = "\nyou MUST return the actual complete content"
@@ -78,7 +75,7 @@ def glance(text: str) -> str:
 
 
 class Framed(NamedTuple):
-    """A prompt taken apart: the task itself, what is expected of its answer, what was given."""
+    """A prompt taken apart."""
 
     task: str
     expected: str = ""
@@ -97,7 +94,7 @@ def unframe(prompt: str) -> Framed:
 
 
 class Asked(NamedTuple):
-    """The form of the answer that a prompt asks for."""
+    """The form of the answer that a prompt asks for; `given` are headings of earlier results."""
 
     korean: bool  # otherwise English
     topic: str
@@ -106,7 +103,7 @@ class Asked(NamedTuple):
     numbered: bool
     shape: Any  # the JSON value to imitate, or None for prose
     length: tuple[int, Unit] | None  # how many, of what
-    given: list[str]  # headings of earlier results that the prompt carries
+    given: list[str]
 
 
 @lru_cache(maxsize=256)  # the same prompt comes again and again

@@ -1,7 +1,6 @@
 """A value that a JSON Schema admits: the form from the schema, the contents from a `Filler`.
 
-What was built is checked against the schema before it is handed out, so a keyword that the builder
-does not know leads to a clear refusal, never to a wrong answer.
+It is checked before it is handed out: what the builder does not know is refused, never wrong.
 """
 
 from __future__ import annotations
@@ -12,15 +11,8 @@ from typing import Any, Protocol
 
 import rstr
 
-from agentlab.endpoint.contract.json_schema import (
-    Budget,
-    CannotFill,
-    Schema,
-    admits,
-    count_parts,
-    resolve,
-    validator_of,
-)
+from agentlab.endpoint.contract import json_schema
+from agentlab.endpoint.contract.json_schema import Budget, CannotFill, Schema
 
 _DEEP, _TOO_DEEP = 6, 40
 _PLAIN = ("null", "string", "number", "integer", "boolean")
@@ -50,22 +42,19 @@ def build(
     optional: bool = True,
     budget: Budget | None = None,
 ) -> Any:
-    """Build a value that `schema` admits, within a budget that others may share, or CannotFill.
+    """Build a value that `schema` admits, or raise CannotFill; others may share the budget.
 
-    `draw` decides what only a pattern describes. Properties that are not required are filled in
-    if they are `optional`.
+    Properties that are not required are filled in if they are `optional`.
     """
-    validator_of(schema)
+    json_schema.validator_of(schema)
     budget = budget or Budget()
     value = _Builder(schema, filler, draw, optional, budget).value(schema, "", 0)
-    if not admits(schema, value, budget):
+    if not json_schema.admits(schema, value, budget):
         raise CannotFill("what it asks for does not fit together")
     return value
 
 
 class _Xeger(rstr.Rstr):
-    """Text by a pattern, within a budget."""
-
     def __init__(self, draw: random.Random, budget: Budget):
         super().__init__(draw)
         self._budget = budget
@@ -94,12 +83,12 @@ class _Builder:
         return value
 
     def _merged(self, schema: Schema, depth: int) -> Schema:
-        """Return the schema with its reference and its `allOf` put in."""
         if depth > _TOO_DEEP:
             raise CannotFill("it contains itself without an end")
         self._budget.spend(len(schema))
-        parts = [resolve(self._root, schema["$ref"], self._budget)] if "$ref" in schema else []
-        parts += schema.get("allOf", [])
+        parts = [*schema.get("allOf", [])]
+        if "$ref" in schema:
+            parts = [json_schema.resolve(self._root, schema["$ref"], self._budget), *parts]
         merged: dict[str, Any] = {k: v for k, v in schema.items() if k not in ("$ref", "allOf")}
         for part in parts:
             if isinstance(part, Mapping):
@@ -132,14 +121,12 @@ class _Builder:
                 return self._string(schema, name)
 
     def _given(self, schema: Schema, name: str) -> Any:
-        if "const" in schema:
-            value = schema["const"]
-        elif schema["enum"]:
-            self._budget.spend(len(schema["enum"]))
-            value = self._filler.choose(name, schema["enum"])
-        else:
+        options = [schema["const"]] if "const" in schema else schema["enum"]
+        if not options:
             raise CannotFill("'enum' is empty")
-        count_parts(value, self._budget)  # it may be given again and again
+        self._budget.spend(len(options))
+        value = options[0] if "const" in schema else self._filler.choose(name, options)
+        json_schema.count_parts(value, self._budget)  # it may be given again and again
         return value
 
     def _alternative(self, options: Sequence[Any], depth: int) -> Any:

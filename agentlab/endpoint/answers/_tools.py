@@ -1,17 +1,8 @@
-"""Which of the tools it was offered the model calls, and with what arguments.
+"""Which of the tools it was offered the model calls, and with what of the prompt as arguments.
 
-A stand-in cannot judge what a tool is good for, but it can act as a model that does:
-
-- told to call one ("required", or by name), it does;
-- left to choose, it calls those that the prompt names: "What is the weather in Seoul?" names
-  `get_weather`. It calls each once and then answers from the results, so every loop ends;
-- a manager of CrewAI's hands its task to the coworker that suits it best.
-
-Arguments are taken from the prompt: proper names and quotations, numbers, or the task itself.
-
-Frameworks describe tools in words if a model is said to have no function calling. The model then
-asks for them in lines, after ReAct (Yao et al., 2022): Thought, Action, Action Input; then
-Observation; at last Final Answer.
+Left to choose, it calls those that the prompt names ("What is the weather in Seoul?" names
+`get_weather`), each once, so that every loop ends. Tools that the prompt describes in words are
+called in lines, after ReAct (Yao et al., 2022): Thought, Action, Action Input; then Observation.
 """
 
 from __future__ import annotations
@@ -20,6 +11,7 @@ import json
 import random
 import re
 from collections.abc import Sequence
+from contextlib import suppress
 from typing import Any
 
 from agentlab.endpoint.answers._prompt import glance, unframe
@@ -28,11 +20,8 @@ from agentlab.endpoint.answers.replies import Writer
 from agentlab.endpoint.contract.json_schema import Budget, Schema
 from agentlab.endpoint.contract.request import ChatRequest, Function, Tool
 
-Call = tuple[str, str]
-"""The name of a function, and its arguments as JSON in a string."""
-
-Turns = Sequence[tuple[str, str]]
-"""A conversation as (role, text), oldest first."""
+Call = tuple[str, str]  # the name of a function, and its arguments as JSON in a string
+Turns = Sequence[tuple[str, str]]  # (role, text), oldest first
 
 _WORD = re.compile(r"[A-Za-z]{3,}|[\uac00-\ud7a3]{2,}")
 _IDLE = frozenset(
@@ -61,22 +50,19 @@ def calls(request: ChatRequest, prompt: str, writer: Writer, draw: random.Random
     if request.parallel_tool_calls is False:
         chosen = chosen[:1]
     as_form = isinstance(request.tool_choice, Tool)  # as structured output uses tools
-    budget = Budget()
-    return [_call(tool, prompt, writer, draw, budget, as_form=as_form) for tool in chosen]
+    return _calls(chosen, prompt, writer, draw, as_form=as_form)
 
 
-def _call(
-    tool: Function,
-    prompt: str,
-    writer: Writer,
-    draw: random.Random,
-    budget: Budget,
-    *,
-    as_form: bool = False,
-) -> Call:
-    filler = _FromPrompt(prompt, writer, _coworkers(tool), as_form=as_form)
-    value = build(tool.schema, filler, draw=draw, optional=as_form, budget=budget)
-    return tool.name, json.dumps(value, ensure_ascii=False)
+def _calls(
+    tools: list[Function], prompt: str, writer: Writer, draw: random.Random, *, as_form: bool
+) -> list[Call]:
+    budget, called = Budget(), []
+    for tool in tools:
+        filler = _FromPrompt(prompt, writer, _coworkers(tool), as_form=as_form)
+        schema = {"type": "object", "properties": {}, **(tool.parameters or {})}
+        value = build(schema, filler, draw=draw, optional=as_form, budget=budget)
+        called.append((tool.name, json.dumps(value, ensure_ascii=False)))
+    return called
 
 
 def _chosen(request: ChatRequest, prompt: str) -> list[Function]:
@@ -151,7 +137,7 @@ class _FromPrompt:
 
 
 def asks_for_react(turns: Turns) -> bool:
-    """Return True if the conversation asks for ReAct's lines."""
+    """Return True if the conversation describes tools in words, and wants ReAct's lines."""
     return any(
         0 <= text.find("Action Input:") < text.rfind("Final Answer:")
         for role, text in turns
@@ -160,11 +146,7 @@ def asks_for_react(turns: Turns) -> bool:
 
 
 def react(turns: Turns, writer: Writer, draw: random.Random) -> str:
-    """Return the lines that ask for one tool, or after its result the lines that answer.
-
-    Raises:
-        CannotFill: If a tool's parameters ask for what cannot be built.
-    """
+    """Return the lines that ask for one tool, or that answer after its result; or CannotFill."""
     for role, text in reversed(turns):
         if role == "assistant" and (found := _OBSERVATION.search(text)):
             return _final(writer.from_results([("", text[found.end() :].strip())]))
@@ -173,7 +155,7 @@ def react(turns: Turns, writer: Writer, draw: random.Random) -> str:
     chosen = _suitable(described, unframe(task).task) or described
     if not chosen:
         return _final(writer.write())
-    name, arguments = _call(chosen[0], task, writer, draw, Budget())
+    ((name, arguments),) = _calls(chosen[:1], task, writer, draw, as_form=False)
     return f"Thought: {name} can help here.\nAction: {name}\nAction Input: {arguments}"
 
 
@@ -185,10 +167,9 @@ def _described(text: str) -> list[Function]:
     """Return the tools that a conversation describes in words."""
     functions = []
     for found in _TOOL.finditer(text):
-        try:
-            parameters, end = json.JSONDecoder().raw_decode(text, found.end())
-        except (ValueError, RecursionError):
-            parameters, end = _INPUT, found.end()
+        parameters, end = None, found.end()
+        with suppress(ValueError, RecursionError):
+            parameters, end = json.JSONDecoder().raw_decode(text, end)
         parameters = parameters if isinstance(parameters, dict) else _INPUT
         description = text[end:].removeprefix("\nTool Description: ").partition("\n")[0]
         functions.append(Function(found[1].strip(), description, parameters))

@@ -39,10 +39,7 @@ class Called(msgspec.Struct, frozen=True):
 
 
 class Choice(msgspec.Struct, frozen=True):
-    """One of the answers to a request, as the pieces in which it is streamed.
-
-    The pieces are those of the text, or of the arguments of one call after the other.
-    """
+    """One answer, as the pieces of its text, or of the arguments of one call after the other."""
 
     pieces: Sequence[str]
     finish_reason: str
@@ -50,7 +47,6 @@ class Choice(msgspec.Struct, frozen=True):
 
     @property
     def text(self) -> str:
-        """What is said; empty where tools are called."""
         return "" if self.calls else "".join(self.pieces)
 
     def arguments(self, call: Called) -> str:
@@ -59,10 +55,9 @@ class Choice(msgspec.Struct, frozen=True):
 
 
 class Said(msgspec.Struct, frozen=True):
-    """What is said in answer to a request, before it has an id and a time.
+    """What is said in answer to a request; all choices are decoded in the time of the longest.
 
-    Choices are billed together, and decoded side by side, in the time of the longest one. `fixed`
-    is True if every request of its kind is told the same.
+    It is `fixed` if every request of its kind is told the same.
     """
 
     choices: list[Choice]
@@ -73,7 +68,7 @@ class Said(msgspec.Struct, frozen=True):
 
 
 class Answer(msgspec.Struct, frozen=True):
-    """Everything about an answer that does not depend on when it was asked for."""
+    """What is said, with an id and with the jitter of its times."""
 
     id: str
     said: Said
@@ -91,19 +86,14 @@ class Turn(msgspec.Struct, frozen=True):
 
 def request_key(request: ChatRequest) -> bytes:
     """Return what makes two requests the same: model, conversation and the client's own seed."""
-    canonical = msgspec.json.encode(
-        (request.model, request.messages, request.seed, request.tools, request.response_format)
-    )
-    return blake2b(canonical, digest_size=16).digest()
+    same = (request.model, request.messages, request.seed, request.tools, request.response_format)
+    return blake2b(msgspec.json.encode(same), digest_size=16).digest()
 
 
 async def say(
     request: ChatRequest, replies: Replies, *, seed: int, key: bytes, occurrence: int
 ) -> Said:
-    """Return the words of the answer to the `occurrence`-th (from 0) request with this `key`.
-
-    At temperature 0 they do not depend on the occurrence. It raises what `take` raises.
-    """
+    """Return the words of the answer to the `occurrence`-th request with this `key`, from 0."""
     said = 0 if request.temperature == 0 else occurrence
     choices, fixed = [], True
     for index in range(request.n or 1):
@@ -119,17 +109,12 @@ async def say(
 def timed(said: Said, physics: Physics, *, seed: int, key: bytes, occurrence: int) -> Answer:
     """Return what was said as an answer, with an id and the jitter of its times."""
     id = f"chatcmpl-{digest(seed, key, occurrence, 'id').hex()}"
-    if not physics.jitter_sigma:  # spares most requests a generator
-        return Answer(id, said)
     draw = generator(seed, key, occurrence, "timing")
     return Answer(id, said, physics.jitter(draw), physics.jitter(draw))
 
 
 async def _prompt_tokens(request: ChatRequest) -> int:
-    """Count the conversation's tokens, and 3 per message and 3 per request that frame them.
-
-    Source: OpenAI's cookbook on counting the tokens of chat messages.
-    """
+    """Count its tokens; 3 frame each message, and 3 the request, as OpenAI's cookbook counts."""
     tokens = 3 + 3 * len(request.messages) + await count_all(text for _, text in request.turns)
     if request.tools or request.response_format:  # a provider writes them into the prompt
         described = msgspec.json.encode((request.tools, request.response_format)).decode()
@@ -147,7 +132,8 @@ def _choice(turn: Turn, request: ChatRequest, id_stem: str) -> Choice:
         id = f"call_{id_stem}{len(request.messages)}{number}"
         calls.append(Called(id, name, start, len(pieces)))
     if not calls:
-        ends = [at for stop in request.stops if stop and (at := turn.text.find(stop)) >= 0]
+        stops = [request.stop] if isinstance(request.stop, str) else request.stop or []
+        ends = [at for stop in stops if stop and (at := turn.text.find(stop)) >= 0]
         pieces = first_pieces(turn.text[: min(ends, default=None)], limit + 1)
     if len(pieces) > limit:
         return Choice(pieces[:limit], "length", [call for call in calls if call.start < limit])
@@ -155,10 +141,7 @@ def _choice(turn: Turn, request: ChatRequest, id_stem: str) -> Choice:
 
 
 def take(request: ChatRequest, replies: Replies, generator: Callable[[], random.Random]) -> Turn:
-    """Take the model's turn; what `generator` makes decides what the request leaves open.
-
-    A schema that asks for what the local model cannot build is a RequestError of status 400.
-    """
+    """Take the model's turn, or raise a RequestError; chance decides what the request does not."""
     turns = request.turns
     prompt = glance(next((text for role, text in reversed(turns) if role == "user"), ""))
     prepared = replies.prepared(prompt)
@@ -171,12 +154,9 @@ def take(request: ChatRequest, replies: Replies, generator: Callable[[], random.
             return Turn("", calls)
         return Turn(_said(request, prepared, writer, draw))
     except CannotFill as error:
-        raise RequestError(
-            400,
-            f"The local model cannot fill this schema: {error}; simplify it.",
-            param="response_format" if request.response_format else "tools",
-            code="unsupported_schema",
-        ) from None
+        what = f"The local model cannot fill this schema: {error}; simplify it."
+        param = "response_format" if request.response_format else "tools"
+        raise RequestError(400, what, param=param, code="unsupported_schema") from None
 
 
 def _said(request: ChatRequest, prepared: str | None, writer: Writer, draw: random.Random) -> str:

@@ -1,8 +1,7 @@
 """What the local model says: prepared answers to the course's prompts, assembled ones to others.
 
-An assembled answer obeys the form that the prompt asks for. Its sentences are general truths about
-planning and doing a piece of work, so that they claim nothing false about any topic; they come
-from `data/replies/english.yaml` and `korean.yaml`, and none is said twice in an answer.
+Assembled ones obey the form asked for; their sentences, none said twice, are general truths about
+a piece of work, so that they claim nothing false about any topic.
 """
 
 from __future__ import annotations
@@ -22,18 +21,16 @@ from agentlab._support.fields import Text
 from agentlab.endpoint.answers._prompt import Asked, read, unframe
 from agentlab.errors import ConfigError
 
+T = TypeVar("T")
+
 _LONG = 200  # characters
 _TITLES = frozenset("title topic subject headline".split())
 _PROSE = frozenset(
     "summary description analysis content text report body reason reasoning explanation conclusion "
     "details overview insight answer message paragraph comment feedback draft".split()
 )
-
-T = TypeVar("T")
-
 _MOST_PARAGRAPHS = 1000  # more than there are sentences
 _DEEPEST = 40
-
 _Texts = Annotated[list[Text], msgspec.Meta(min_length=1)]
 
 
@@ -45,10 +42,9 @@ class Prepared(msgspec.Struct, forbid_unknown_fields=True):
 
 
 class Phrases(msgspec.Struct, forbid_unknown_fields=True):
-    """What answers in one language are assembled from; `{topic}` and `{aspect}` are filled in.
+    """What answers in one language are assembled from; what is in braces is filled in.
 
-    `terms` fill JSON strings and lists; `{given}` in `builds_on` names earlier results; `found`
-    passes a tool's `{result}` on.
+    `terms` fill JSON strings; `builds_on` names earlier results; `found` passes a tool's on.
     """
 
     sentences: _Texts
@@ -59,10 +55,7 @@ class Phrases(msgspec.Struct, forbid_unknown_fields=True):
 
 
 class Replies:
-    """Everything the local model can say: `course.yaml`, `english.yaml` and `korean.yaml`.
-
-    A ConfigError names the file and the field that is missing or wrong.
-    """
+    """Everything the local model can say, from a folder's files."""
 
     def __init__(self, folder: Path):
         prepared = _load(folder / "course.yaml", list[Prepared])
@@ -116,10 +109,7 @@ class Writer:
         return {"topic": self.topic, "answer": " ".join(self._take(3))}
 
     def from_results(self, results: Sequence[tuple[str, str]]) -> str:
-        """Return the answer after tools were called: (name, result) of each.
-
-        A long result is an answer already, such as a coworker's, and is passed on as it is.
-        """
+        """Return the answer after calls, (name, result) of each; a long result is one already."""
         texts = dict.fromkeys(text.strip() for _, text in results if text.strip())
         if len(texts) == 1 and len(only := next(iter(texts))) > _LONG:
             return only

@@ -19,11 +19,8 @@ Send = Callable[[Message], Awaitable[None]]
 Application = Callable[[Any, Any, Any], Awaitable[None]]
 Headers = Iterable[tuple[bytes, bytes]]
 
-MAX_BODY_BYTES = 2**20
-"""The longest body of a request to the local model, unless a setting says otherwise."""
-
-RESET = "agentlab.reset"
-"""The name of the scope's extension, a function without arguments, that resets the connection."""
+MAX_BODY_BYTES = 2**20  # of a request to the local model, unless a setting says otherwise
+RESET = "agentlab.reset"  # the scope's extension: a function that resets the connection
 
 _BODIES_HELD = 64  # of MAX_BODY_BYTES, by all requests in flight together; or 4 longer ones
 _MOST_DIGITS = 15
@@ -39,27 +36,22 @@ class BrokenOff(Exception):
 
 
 class Model(Protocol):
-    """What answers the `/v1` routes: the local model, or a real one behind the endpoint."""
+    """What answers the `/v1` routes: the local model, or a real one behind the endpoint.
+
+    `time_scale` is model seconds per second of the event loop's clock, `now_s` model seconds since
+    the start; answers that are `paid` cost money.
+    """
 
     @property
-    def time_scale(self) -> float:
-        """Model seconds per second of the event loop's clock."""
+    def time_scale(self) -> float: ...
 
     @property
-    def paid(self) -> bool:
-        """True if its answers cost money."""
+    def paid(self) -> bool: ...
 
-    def now_s(self) -> float:
-        """Return the model seconds since this model's clock was started."""
+    def now_s(self) -> float: ...
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send, span: Span) -> None:
-        """Answer one request, noting in `span` what happens to it.
-
-        Raises:
-            RequestError: If it cannot be answered; nothing has been sent then.
-            ClientGone: If the client went before it had sent its request.
-            BrokenOff: If the connection is to be reset.
-        """
+        """Answer one request, noting it in `span`; a RequestError is raised with nothing sent."""
 
 
 def header(scope: Scope, name: bytes) -> str:
@@ -82,30 +74,25 @@ class Bodies:
         self._held_bytes = 0
 
     async def read(self, scope: Scope, receive: Receive) -> bytes:
-        """Read the whole body, for `read_body` too; it counts as held until `release` is called.
-
-        Too long a body is a 413; if too much is held already, it is a 503.
-        """
+        """Read the whole body, for `read_body` too; it counts as held until `release` is called."""
         declared = header(scope, b"content-length")[:_MOST_DIGITS]  # so many are too long, too
         self._check(whole_number(declared) or 0)
-        pieces: list[bytes] = []
-        size, more = 0, True
+        body, more = bytearray(), True
         try:
             while more:
                 event = await receive()
                 if event["type"] == "http.disconnect":
                     raise ClientGone
-                pieces.append(event.get("body", b""))
-                size += len(pieces[-1])
-                self._held_bytes += len(pieces[-1])
-                self._check(size)
+                piece = event.get("body", b"")
+                body += piece
+                self._held_bytes += len(piece)
+                self._check(len(body))
                 more = event.get("more_body", False)
         except BaseException:
-            self._held_bytes -= size
+            self._held_bytes -= len(body)
             raise
-        body: bytes = b"".join(pieces)
-        scope[_BODY] = body
-        return body
+        scope[_BODY] = whole = bytes(body)
+        return whole
 
     def release(self, body: bytes) -> None:
         """Note that the request with this body is over."""
@@ -114,7 +101,7 @@ class Bodies:
     def _check(self, size_bytes: int) -> None:
         if size_bytes > self._most_bytes:
             what = f"The request body is over {self._most_bytes:,} bytes; send a shorter one, or "
-            message = what + "serve with another AGENTLAB_MAX_BODY_BYTES."
+            message = f"{what}serve with another AGENTLAB_MAX_BODY_BYTES."
             raise RequestError(413, message, code="request_too_large")
         if self._held_bytes > self._most_held_bytes:
             what = f"The requests in flight hold {self._held_bytes:,} bytes already"
@@ -131,7 +118,7 @@ async def read_body(scope: Scope, receive: Receive) -> bytes:
 
 
 class Around:
-    """A model in front of `model`: it acts on questions, and passes everything else on."""
+    """A model in front of `model`, which it lets answer whatever is no question."""
 
     def __init__(self, model: Model):
         self._model = model
@@ -147,7 +134,6 @@ class Around:
     async def question(
         self, body: bytes, scope: Scope, receive: Receive, send: Send, span: Span
     ) -> None:
-        """Answer a question, whose `body` was read."""
         raise NotImplementedError
 
 
@@ -203,8 +189,7 @@ def when_again(error: RequestError, time_scale: float) -> Headers:
     """Return the headers that say when to try again, where that would help."""
     if error.retry_after_s is None:
         return []
-    # The client waits by its own clock; it takes the milliseconds, without jitter, if there are
-    # any, so that a run repeats.
+    # The client waits by its own clock; the milliseconds it takes without jitter.
     wait_s = error.retry_after_s / time_scale
     return [
         (b"retry-after-ms", b"%d" % math.ceil(wait_s * 1000)),

@@ -1,7 +1,7 @@
 """What a stream of server-sent events tells while it passes: its first token, its end, its counts.
 
-The pieces may be cut anywhere, even within a character; the same is seen whatever the cuts.
-Comments, a role, empty words and blank lines keep a connection alive; they are not tokens.
+The pieces may be cut anywhere. What only keeps a connection alive (comments, a role, empty words)
+is not a token.
 """
 
 from __future__ import annotations
@@ -38,9 +38,8 @@ class Counts(msgspec.Struct, frozen=True):
 class Events:
     """Reads along in a stream.
 
-    It has `begun` once an event held a token: content, reasoning, a refusal or a tool call. It has
-    `ended` once the last event was seen whole; many clients do not wait after it. `counts` are
-    the tokens that the latest event named, `times` what another lab told.
+    It has `begun` with the first token: content, reasoning, a refusal or a tool call. It has
+    `ended` with the last event, after which many clients do not wait. `times` are another lab's.
     """
 
     def __init__(self) -> None:

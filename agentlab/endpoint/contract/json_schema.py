@@ -1,7 +1,7 @@
 """JSON Schemas: whether one is valid, and whether a value fits it, within a budget of work.
 
-A short schema can ask for a value without end, or for one that takes a validator years. So work is
-counted beforehand: the parts of the schema, and each place at which a validator may look.
+A short schema can keep a validator busy for years. So work is counted beforehand: the parts of the
+schema, and each place at which a validator may look.
 """
 
 from __future__ import annotations
@@ -66,10 +66,7 @@ def count_parts(value: Any, budget: Budget, pattern: bool = False, depth: int = 
 
 
 def problem(schema: Any, budget: Budget | None = None, *, strict: bool = False) -> str | None:
-    """Return why `schema` is not a JSON Schema that can be read, or None if it is one.
-
-    A `strict` one must also be as OpenAI's strict mode wants it.
-    """
+    """Return why `schema` is none that can be read, or that strict mode takes; None if it is."""
     try:
         validator_of(schema, budget)
     except CannotFill as error:
@@ -80,11 +77,7 @@ def problem(schema: Any, budget: Budget | None = None, *, strict: bool = False) 
 
 
 def _not_strict(schema: Any, context: tuple[str, ...]) -> str | None:
-    """Return why OpenAI's strict mode would refuse a part of a schema, or None.
-
-    Source: OpenAI's guide on structured outputs: every object closes itself with
-    ``additionalProperties: false`` and requires all of its properties.
-    """
+    """Return why strict mode refuses a part, by OpenAI's guide on structured outputs, or None."""
     if not isinstance(schema, Mapping):
         return None
     if schema.get("type") == "object" or "properties" in schema:
@@ -108,7 +101,7 @@ def _not_strict(schema: Any, context: tuple[str, ...]) -> str | None:
 def admits(schema: Schema, value: Any, budget: Budget | None = None) -> bool:
     """Return True if `value` is valid by `schema`; raise CannotFill if that takes too much."""
     validator = validator_of(schema)
-    count_looks(schema, value, budget or Budget())
+    _count_looks(schema, schema, value, budget or Budget())
     return bool(validator.is_valid(value))
 
 
@@ -144,31 +137,24 @@ def resolve(root: Schema, reference: Any, budget: Budget) -> Any:
     return found
 
 
-def count_looks(root: Schema, value: Any, budget: Budget) -> None:
-    """Take each look of a validator from the budget, as often as references lead to its place.
-
-    It often looks less often, but never more often.
-    """
-
-    def look(schema: Any, value: Any, depth: int) -> None:
-        budget.spend()
-        if not isinstance(schema, Mapping) or not schema:
-            return
-        if depth > _DEEPEST * 2:
-            raise CannotFill(TOO_LARGE)
-        if depth and (name := next((n for n in _MEANS_ANOTHER_ROOT if n in schema), None)):
-            raise CannotFill(f"{name!r} inside it is not supported")
-        here = [*_held(schema, _HERE)]
-        if "$ref" in schema:
-            here.append(resolve(root, schema["$ref"], budget))
-        # For what nobody has looked at yet, a validator looks again at all that is here.
-        times = 1 + ("unevaluatedProperties" in schema) + ("unevaluatedItems" in schema)
-        for inner in here * times:
-            look(inner, value, depth + 1)
-        for inner, part in _looks_inside(schema, value):
-            look(inner, part, depth + 1)
-
-    look(root, value, 0)
+def _count_looks(root: Schema, schema: Any, value: Any, budget: Budget, depth: int = 0) -> None:
+    """Take from the budget each look that a validator may take, by whatever reference."""
+    budget.spend()
+    if not isinstance(schema, Mapping) or not schema:
+        return
+    if depth > _DEEPEST * 2:
+        raise CannotFill(TOO_LARGE)
+    if depth and (name := next((n for n in _MEANS_ANOTHER_ROOT if n in schema), None)):
+        raise CannotFill(f"{name!r} inside it is not supported")
+    here = [*_held(schema, _HERE)]
+    if "$ref" in schema:
+        here.append(resolve(root, schema["$ref"], budget))
+    # For what nobody has looked at yet, a validator looks again at all that is here.
+    times = 1 + ("unevaluatedProperties" in schema) + ("unevaluatedItems" in schema)
+    for inner in here * times:
+        _count_looks(root, inner, value, budget, depth + 1)
+    for inner, part in _looks_inside(schema, value):
+        _count_looks(root, inner, part, budget, depth + 1)
 
 
 def _looks_inside(schema: Schema, value: Any) -> Iterator[tuple[Any, Any]]:

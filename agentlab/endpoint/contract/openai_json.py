@@ -1,9 +1,7 @@
 """OpenAI's JSON: how a body is read, how an error is worded, and which parameter one refuses.
 
-A model may refuse a parameter that it does not know. Only parameters that leave the question as it
-is may then be left out: preferences of sampling and of form. A limit on the answer's length is
-sent by its other name, and goes only if both names are refused. An error that merely mentions a
-parameter, or calls its value wrong, does not refuse it.
+Only preferences of sampling and of form may be left out if a model refuses them. A limit on the
+length is sent by its other name first. An error that merely mentions a parameter refuses nothing.
 """
 
 from __future__ import annotations
@@ -24,10 +22,7 @@ _NOT_JSON = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
 
 
 class RequestError(Exception):
-    """A request that cannot be answered, in OpenAI's words.
-
-    `retry_after_s` says when to try again, in model seconds; None where that would not help.
-    """
+    """A request that cannot be answered, in OpenAI's words; `retry_after_s` is in model seconds."""
 
     def __init__(
         self,
@@ -63,8 +58,8 @@ def wrong_field(said: str) -> RequestError:
     param = path.rstrip("`").lstrip(".") or None
     if param and what.startswith("Expected `null`"):
         return unsupported(param)
-    if missing := re.match(r"Object missing required field `(\w+)`", what):
-        return missing_parameter(f"{param}.{missing[1]}" if param else missing[1])
+    if lacking := re.match(r"Object missing required field `(\w+)`", what):
+        return missing(f"{param}.{lacking[1]}" if param else lacking[1])
     return invalid(param, f"{what}.")
 
 
@@ -76,7 +71,7 @@ def read_json(text: bytes) -> Any:
         return None
 
 
-def missing_parameter(param: str) -> RequestError:
+def missing(param: str) -> RequestError:
     """Return the answer to a request without a field that it needs."""
     message = f"Missing required parameter: '{param}'."
     return RequestError(400, message, param=param, code="missing_required_parameter")
@@ -98,16 +93,10 @@ def event(data: Json) -> bytes:
     return b"data: " + msgspec.json.encode(data) + b"\n\n"
 
 
-def model_card(name: str) -> Json:
-    """Return one entry of the list of models."""
-    return {"id": name, "object": "model", "created": 0, "owned_by": "agentlab"}
-
-
 # Parameters that a model refuses
 
 _LENGTHS = {"max_completion_tokens": "max_tokens", "max_tokens": "max_completion_tokens"}
 _KNOWN: dict[str, str] = {name.replace("_", ""): name for name in get_args(MayBeLeftOut)}
-_REFUSALS = (400, 422)
 _MOST_RESENDS = 4
 
 _UNKNOWN_CODES = re.compile(r"(?:unsupported|unknown|unrecognized)_?(?:param|argument|field)", re.I)
@@ -151,7 +140,7 @@ _FIXED = _forms(
 
 def refused(status: int, answer: bytes, asked: Collection[str]) -> set[str]:
     """Return those of the parameters `asked` that an answer refuses, and that may be left out."""
-    if status not in _REFUSALS:
+    if status not in (400, 422):
         return set()
     return _named(answer.decode(errors="replace")) & set(asked)
 
@@ -165,30 +154,21 @@ def without(asked: Json, names: Collection[str]) -> Json:
     return kept
 
 
-class LeftOut:
-    """What requests to one endpoint are sent without: `always`, and what a model has refused."""
-
-    def __init__(self, always: Iterable[str] = ()):
-        self._always = frozenset(always)
-        self._learned: dict[str, frozenset[str]] = {}
-
-    def asking(self, body: bytes) -> Asking:
-        """Return the question that a request's body holds, as it is to be sent."""
-        return Asking(body, self._always, self._learned)
-
-
 class Asking:
-    """One question: `body` is to be sent now; `left_out` is what the model is not asked."""
+    """One question: `body` is to be sent now; `left_out` is what the model is not asked.
 
-    def __init__(self, body: bytes, always: frozenset[str], learned: dict[str, frozenset[str]]):
+    That is `always`, and what its model has refused before; all questions share `learned`.
+    """
+
+    def __init__(self, body: bytes, always: Iterable[str], learned: dict[str, set[str]]):
         self.body = body
         self.left_out: list[str] = []
         asked = read_json(body)
         self._asked: Json = asked if isinstance(asked, dict) else {}
         self._sent = self._asked
         self._model = str(self._asked.get("model"))
-        self._learned, self._gone, self._resends = learned, always, 0
-        self._leave_out(learned.get(self._model, frozenset()))
+        self._learned, self._gone, self._resends = learned, set(always), 0
+        self._leave_out(learned.get(self._model, ()))
 
     def again(self, status: int, answer: bytes) -> bool:
         """Take the answer; return True if `body` must be sent again, without what this one refuses.
@@ -196,7 +176,7 @@ class Asking:
         What had to go is left out of the model's later questions, too, once it has answered.
         """
         if status < 400 and self._resends:
-            self._learned[self._model] = self._learned.get(self._model, frozenset()) | self._gone
+            self._learned.setdefault(self._model, set()).update(self._gone)
         new = refused(status, answer, self._sent)
         if not new or self._resends == _MOST_RESENDS:
             return False
@@ -205,7 +185,7 @@ class Asking:
         return True
 
     def _leave_out(self, names: Iterable[str]) -> None:
-        self._gone = self._gone.union(names)
+        self._gone.update(names)
         if known := self._asked.keys() & self._gone:
             self._sent = without(self._asked, self._gone)
             self.body = msgspec.json.encode(self._sent)

@@ -9,22 +9,18 @@ import msgspec
 
 from agentlab.errors import EndpointError
 
-HUNG_UP = 499
-"""The status of a request whose client went away before the answer was complete (nginx's code)."""
-
-BROKEN_OFF = 0
-"""The status of a request whose connection the endpoint broke off."""
+HUNG_UP = 499  # the status if the client went away before the end (nginx's code)
+BROKEN_OFF = 0  # the status if the endpoint broke the connection off
 
 
 class Span(msgspec.Struct, kw_only=True, gc=False):
     """One request, as the endpoint saw it; times are model seconds on the endpoint's clock.
 
     A request waits in the queue from `arrived_s` to `started_s`, is read (prefill) until
-    `first_token_s`, and is answered (decode) until `end_s`. A time is None as long as it has not
-    come. `first_token_s` stays None where the first token cannot be seen: in the plain answer of a
-    real model. `status` is an HTTP status, or `HUNG_UP`, or `BROKEN_OFF`; None while the request
-    is in flight. `fault` names the planned fault that hit the request. `learner` says who sent it
-    to an endpoint that a class shares.
+    `first_token_s`, and is answered (decode) until `end_s`. A time that has not come is None, and
+    so is the first token's in the plain answer of a real model. `status` is an HTTP status,
+    `HUNG_UP` or `BROKEN_OFF`; None in flight. `fault` names the planned fault that hit the
+    request, `learner` who sent it to the endpoint of a class.
     """
 
     request_id: str
@@ -71,11 +67,6 @@ class Span(msgspec.Struct, kw_only=True, gc=False):
         return msgspec.structs.replace(self, **moved)
 
 
-def span_line(span: Span) -> bytes:
-    """Return the span as a line of a JSON lines file."""
-    return msgspec.json.encode(span) + b"\n"
-
-
 class Recorder:
     """The record, in order of arrival; it keeps the newest `keep` spans.
 
@@ -102,11 +93,7 @@ class Recorder:
         return self._seen
 
     def since(self, mark: int) -> list[Span]:
-        """Return the spans recorded after `mark`.
-
-        Raises:
-            EndpointError: If some of them are gone, because more than `keep` came since.
-        """
+        """Return the spans recorded after `mark`; EndpointError if some of them are gone."""
         skip = mark - (self._seen - len(self._spans))
         if skip < 0:
             raise EndpointError(

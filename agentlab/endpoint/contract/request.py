@@ -5,20 +5,13 @@ Source: OpenAI's API reference for chat completions, and what its Python client 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Annotated, Literal
 
 import msgspec
 
 from agentlab._support.fields import Text
 from agentlab.endpoint.contract.json_schema import Budget, problem
-from agentlab.endpoint.contract.openai_json import (
-    Json,
-    RequestError,
-    invalid,
-    missing_parameter,
-    unsupported,
-)
+from agentlab.endpoint.contract.openai_json import Json, RequestError, invalid, missing, unsupported
 
 # The names and ranges that OpenAI's API accepts.
 MOST_ITEMS = 2048
@@ -32,8 +25,6 @@ _UpToMost = msgspec.Meta(max_length=MOST_ITEMS)
 
 
 class Part(msgspec.Struct):
-    """A piece of a message's content; only text is read."""
-
     type: str
     text: str | None = None
 
@@ -44,8 +35,6 @@ class CalledFunction(msgspec.Struct):
 
 
 class ToolCall(msgspec.Struct):
-    """A call that the model made in an earlier turn."""
-
     id: Text
     function: CalledFunction
     type: Literal["function"] = "function"
@@ -59,24 +48,16 @@ class Message(msgspec.Struct):
 
     @property
     def text(self) -> str:
-        """The content as plain text."""
         if isinstance(self.content, list):
             return "\n".join(part.text for part in self.content if part.text)
         return self.content or ""
 
 
 class Function(msgspec.Struct):
-    """A function that the model may ask for; `parameters` is the JSON Schema of its arguments."""
-
     name: _Identifier
     description: str | None = None
     parameters: Json | None = None
     strict: bool | None = None
-
-    @property
-    def schema(self) -> Json:
-        """The schema of the arguments, which are an object in any case."""
-        return {"type": "object", "properties": {}, **(self.parameters or {})}
 
 
 class Tool(msgspec.Struct):
@@ -87,16 +68,12 @@ class Tool(msgspec.Struct):
 
 
 class Schema(msgspec.Struct):
-    """The schema that an answer is to keep to."""
-
     name: _Identifier
     schema: Json = {}
     strict: bool | None = None
 
 
 class Form(msgspec.Struct):
-    """A response_format."""
-
     type: Literal["text", "json_object", "json_schema"]
     json_schema: Schema | None = None
 
@@ -104,8 +81,7 @@ class Form(msgspec.Struct):
 class ChatRequest(msgspec.Struct):
     """The fields of a chat request that the local model acts on; it ignores any other.
 
-    There is none whose fields do not fit together, or that asks for what the local model cannot do:
-    to make one raises a RequestError of status 400, whose `param` names the field.
+    One that does not fit together, or asks for what the model cannot do, raises a RequestError.
     """
 
     model: Name
@@ -143,16 +119,6 @@ class ChatRequest(msgspec.Struct):
         return self.max_completion_tokens or self.max_tokens
 
     @property
-    def stops(self) -> Sequence[str]:
-        """The strings at which a choice ends."""
-        return [self.stop] if isinstance(self.stop, str) else self.stop or []
-
-    @property
-    def wants_usage(self) -> bool:
-        """True if the stream is to end with a chunk that carries the token counts."""
-        return bool((self.stream_options or {}).get("include_usage"))
-
-    @property
     def offered(self) -> list[Function]:
         """The functions that the model may call in this turn."""
         return [] if self.tool_choice == "none" else [tool.function for tool in self.tools or []]
@@ -168,21 +134,16 @@ class ChatRequest(msgspec.Struct):
 
 def _check_support(request: ChatRequest) -> None:
     if request.max_tokens is not None and request.max_completion_tokens is not None:
-        both = "'max_tokens' and 'max_completion_tokens'"
-        message = f"Setting {both} at the same time is not supported."
-        raise RequestError(400, message, code="invalid_parameter_combination")
+        what = "Setting 'max_tokens' and 'max_completion_tokens' at the same time is not supported."
+        raise RequestError(400, what, code="invalid_parameter_combination")
     if request.logprobs or request.top_logprobs:
         raise unsupported("logprobs")
 
 
 def _check_tools(request: ChatRequest) -> None:
     choice = request.tool_choice
-    asked = {
-        "tool_choice": None if choice == "none" else choice,
-        "parallel_tool_calls": request.parallel_tool_calls,
-    }
-    for param, value in asked.items():
-        if value is not None and not request.tools:
+    for param in ("tool_choice", "parallel_tool_calls"):
+        if not request.tools and getattr(request, param) not in (None, "none"):
             raise invalid(param, f"'{param}' is only allowed when 'tools' are specified.")
     names = [tool.function.name for tool in request.tools or []]
     if isinstance(choice, Tool) and (name := choice.function.name) not in names:
@@ -192,17 +153,15 @@ def _check_tools(request: ChatRequest) -> None:
 def _check_form(request: ChatRequest) -> None:
     form = request.response_format
     if form and form.type == "json_schema" and form.json_schema is None:
-        raise missing_parameter("response_format.json_schema")
-    if form is None or form.type != "json_object":
-        return
-    if not any("json" in text.lower() for _, text in request.turns):
+        raise missing("response_format.json_schema")
+    said = (text.lower() for _, text in request.turns)
+    if form and form.type == "json_object" and not any("json" in text for text in said):
         what = "they must contain the word 'json' in some form, to use 'response_format' of type "
         raise invalid("messages", f"{what}'json_object'.")
 
 
 def _check_schemas(request: ChatRequest) -> None:
-    """Check each schema; all together must be short enough to be read while others wait."""
-    budget = Budget()
+    budget = Budget()  # for all of them, since others wait meanwhile
 
     def check(schema: Json, strict: bool | None, owner: str, param: str, code: str) -> None:
         if what := problem(schema, budget, strict=bool(strict)):

@@ -1,7 +1,7 @@
 """Randomness that repeats: every draw has a generator of its own, seeded with a digest.
 
-The digest is of the endpoint's seed, the request, and its occurrence (how often the same request
-came before), so neither the order of arrival nor the process matters.
+It is of the endpoint's seed, the request, and how often the same request came before; so neither
+the order of arrival nor the process matters.
 """
 
 from __future__ import annotations
@@ -11,9 +11,7 @@ from hashlib import blake2b
 
 
 class Occurrences:
-    """Counts how often each request came; a client's retry is the same request once more.
-
-    At least the newest `keep` different requests are known; an older one counts from 0 again.
+    """Counts how often each of the newest `keep` requests came; a retry is the same once more.
 
     Example:
         >>> seen = Occurrences()

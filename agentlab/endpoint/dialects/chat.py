@@ -17,19 +17,12 @@ class Chat:
     """An answer in the words of chat completions."""
 
     def __init__(self, request: ChatRequest, answer: Answer, created: int):
-        self._choices, self._wants_usage = answer.said.choices, request.wants_usage
-        self._head: Json = {
-            "id": answer.id,
-            "object": "chat.completion",
-            "created": created,
-            "model": request.model,
-        }
-        said = answer.said
-        self._usage = {
-            "prompt_tokens": said.prompt_tokens,
-            "completion_tokens": said.completion_tokens,
-            "total_tokens": said.prompt_tokens + said.completion_tokens,
-        }
+        self._choices, self._options = answer.said.choices, request.stream_options or {}
+        self._head: Json = {"id": answer.id, "object": "chat.completion"}
+        self._head |= {"created": created, "model": request.model}
+        sent, made = answer.said.prompt_tokens, answer.said.completion_tokens
+        counts = {"prompt_tokens": sent, "completion_tokens": made}
+        self._usage = counts | {"total_tokens": sent + made}
 
     def whole(self) -> Json:
         """Return the body of an answer that is not streamed."""
@@ -56,7 +49,7 @@ class Chat:
     def closing(self) -> bytes:
         """Return the last events: why it ended, and the token counts if they were asked for."""
         events = [self._chunk(i, {}, c.finish_reason) for i, c in enumerate(self._choices)]
-        if self._wants_usage:
+        if self._options.get("include_usage"):
             events.append(self._event([], usage=self._usage))
         return b"".join([*events, b"data: [DONE]\n\n"])
 
@@ -70,11 +63,9 @@ class Chat:
 
 
 def _message(choice: Choice) -> Json:
-    message: Json = {"role": "assistant", "content": choice.text, "refusal": None}
-    if choice.calls:
-        calls = [_tool_call(call, choice.arguments(call)) for call in choice.calls]
-        message |= {"content": None, "tool_calls": calls}
-    return message
+    calls = [_tool_call(call, choice.arguments(call)) for call in choice.calls]
+    message = {"role": "assistant", "content": None if calls else choice.text, "refusal": None}
+    return message | {"tool_calls": calls} if calls else message
 
 
 def _tool_call(call: Called, arguments: str) -> Json:
@@ -83,7 +74,6 @@ def _tool_call(call: Called, arguments: str) -> Json:
 
 
 def _deltas(choice: Choice, sent: int, have: int) -> Iterator[Json]:
-    """Yield what is new in a choice between two numbers of tokens."""
     if not choice.calls:
         if text := "".join(choice.pieces[sent:have]):
             yield {"content": text}

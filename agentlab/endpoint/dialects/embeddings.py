@@ -1,7 +1,6 @@
 """OpenAI's embeddings: texts in, vectors out that lie near each other where the words do.
 
-The vectors are hashed bags of words and of parts of words (Weinberger et al., 2009: the hashing
-trick), so that texts which share words are similar. They know nothing of meaning.
+They are hashed bags of words and of parts of words (Weinberger et al., 2009: the hashing trick).
 """
 
 from __future__ import annotations
@@ -54,10 +53,7 @@ class EmbeddingRequest(msgspec.Struct):
 
 
 async def answer_to(request: EmbeddingRequest, id: str) -> Answer:
-    """Return the answer's size: it is read (prefill) and has no words.
-
-    Texts that are too long together are a RequestError of status 400.
-    """
+    """Return an answer that is read (prefill) and has no words; a RequestError if too long."""
     prompt_tokens = await count_all(request.texts)
     if prompt_tokens > _MOST_TOKENS:
         what = f"{prompt_tokens} tokens; the inputs may have {_MOST_TOKENS} together."
@@ -85,7 +81,7 @@ class Embeddings:
         return {"object": "list", "data": data, "model": request.model, "usage": usage}
 
 
-async def embed(text: str, dimensions: int = _DIMENSIONS) -> list[float]:
+async def embed(text: str, dimensions: int) -> list[float]:
     """Return a unit vector for `text`, a function of its words alone."""
     vector = [0.0] * dimensions
     for number, (part, weight) in enumerate(_parts(text), 1):

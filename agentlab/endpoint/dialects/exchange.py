@@ -6,15 +6,8 @@ A client that hangs up frees its slot immediately, as with a real server.
 from __future__ import annotations
 
 from agentlab.endpoint.answers.answer import Answer
-from agentlab.endpoint.contract.asgi import (
-    Headers,
-    Receive,
-    Send,
-    finish,
-    respond,
-    start,
-    unless_gone,
-)
+from agentlab.endpoint.contract import asgi
+from agentlab.endpoint.contract.asgi import Headers, Receive, Send
 from agentlab.endpoint.contract.record import Span
 from agentlab.endpoint.dialects.chat import Chat
 from agentlab.endpoint.dialects.embeddings import Embeddings
@@ -22,8 +15,7 @@ from agentlab.endpoint.dialects.responses import Responses
 from agentlab.endpoint.physics.batch import Job
 from agentlab.endpoint.physics.live import LiveBatch
 
-Dialect = Chat | Responses | Embeddings
-"""How one of OpenAI's routes words an answer; it knows the answer, not the time."""
+Dialect = Chat | Responses | Embeddings  # each knows the answer, not the time
 
 
 class Exchange:
@@ -41,10 +33,7 @@ class Exchange:
         )
 
     async def run(self, receive: Receive, send: Send, *, stream: bool) -> None:
-        """See the exchange through.
-
-        It raises QueueFull, before anything is sent, or ClientGone if the client hung up.
-        """
+        """See the exchange through; QueueFull if nothing is sent, ClientGone if nobody listens."""
         self._span.prompt_tokens = self._said.prompt_tokens
         self._live.submit(self._job)
         self._span.arrived_s = self._job.arrived_s  # reading the request was not a wait for a slot
@@ -54,7 +43,7 @@ class Exchange:
             if self._job.end_s is not None:  # it is done already, so nobody can hang up meanwhile
                 await answering
             else:
-                await unless_gone(receive, answering)
+                await asgi.unless_gone(receive, answering)
         finally:
             if self._job.end_s is None:
                 self._note(self._live.made(self._job))
@@ -65,12 +54,12 @@ class Exchange:
         await self._live.finished(self._job)
         self._note(self._said.completion_tokens, status=200)
         body = self._dialect.whole()
-        await respond(send, 200, body if isinstance(body, dict) else await body, headers)
+        await asgi.respond(send, 200, body if isinstance(body, dict) else await body, headers)
 
     async def _stream(self, send: Send, headers: Headers) -> None:
         assert not isinstance(self._dialect, Embeddings)
         await self._live.started(self._job)
-        await start(send, 200, b"text/event-stream; charset=utf-8", headers)
+        await asgi.start(send, 200, b"text/event-stream; charset=utf-8", headers)
         opening, sent = self._dialect.opening(), 0
         while sent < self._job.output_tokens:
             have = await self._live.tokens(self._job, after=sent)
@@ -79,7 +68,7 @@ class Exchange:
             sent = have
         await self._live.finished(self._job)
         self._note(self._said.completion_tokens, status=200)
-        await finish(send, opening + self._dialect.closing())
+        await asgi.finish(send, opening + self._dialect.closing())
 
     def _note(self, completion_tokens: int, status: int | None = None) -> None:
         job, span = self._job, self._span

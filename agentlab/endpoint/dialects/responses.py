@@ -1,8 +1,6 @@
 """OpenAI's responses: the same conversation as a chat, in other words.
 
-A request is turned into a chat request, and its answer is worded as a response. The endpoint
-keeps no conversations, so it refuses `previous_response_id` and `conversation`.
-
+The endpoint keeps no conversations, so it refuses `previous_response_id` and `conversation`.
 Source: OpenAI's API reference for responses, and what its Python client accepts and sends.
 """
 
@@ -16,13 +14,7 @@ import msgspec
 
 from agentlab._support.fields import Text
 from agentlab.endpoint.answers.answer import Answer, Choice
-from agentlab.endpoint.contract.openai_json import (
-    Json,
-    event,
-    invalid,
-    unsupported,
-    wrong_field,
-)
+from agentlab.endpoint.contract.openai_json import Json, event, invalid, unsupported, wrong_field
 from agentlab.endpoint.contract.request import (
     MOST_ITEMS,
     ChatRequest,
@@ -61,13 +53,8 @@ class ResponsesRequest(msgspec.Struct):
 
 def as_chat(request: ResponsesRequest) -> ChatRequest:
     """Return the chat request that asks the same, or raise a RequestError of status 400."""
-    fields: Json = {
-        "model": request.model,
-        "messages": _messages(request),
-        "stream": request.stream,
-        "max_completion_tokens": request.max_output_tokens,
-        "temperature": request.temperature,
-    }
+    fields: Json = {name: getattr(request, name) for name in ("model", "stream", "temperature")}
+    fields |= {"messages": _messages(request), "max_completion_tokens": request.max_output_tokens}
     if request.tools:
         choice = request.tool_choice
         fields |= {
@@ -180,7 +167,6 @@ class Responses:
         return self._event("output_item.added", output_index=index, item=item)
 
     def _place(self, index: int) -> Json:
-        """Return which item an event is about: a call, or the only part of the message."""
         place = {"item_id": self._items[index]["id"], "output_index": index}
         return place if self._choice.calls else place | {"content_index": 0}
 
@@ -214,7 +200,6 @@ class Responses:
 
 
 def _items(said: Choice, id: str) -> list[Json]:
-    """Return the output: the calls, or else the message."""
     part = {"type": "output_text", "text": said.text, "annotations": [], "logprobs": []}
     message = {"type": "message", "role": "assistant", "status": "completed", "content": [part]}
     calls = [

@@ -20,7 +20,7 @@ from agentlab._support.upstream import checked_address
 from agentlab.endpoint.contract import asgi
 from agentlab.endpoint.contract.asgi import BrokenOff, Receive, Scope, Send
 from agentlab.endpoint.contract.events import Counts, Events, counts_in
-from agentlab.endpoint.contract.openai_json import LeftOut, RequestError
+from agentlab.endpoint.contract.openai_json import Asking, RequestError
 from agentlab.endpoint.contract.record import Span
 from agentlab.endpoint.middleware.server_timing import TIMES, Clock, take_over
 from agentlab.errors import ConfigError
@@ -74,7 +74,7 @@ class Forward:
         self._up = re.compile(_UP + b"|x-agent" if lab else _UP)
         self._down = re.compile(_DOWN + b"|" + _LEFT_OUT if lab else _DOWN)
         self._proxy = _proxy(self._upstream)
-        self._left_out = LeftOut(leave_out)
+        self._leave_out, self._learned = [*leave_out], dict[str, set[str]]()
         self._epoch = time.monotonic()
         self._opened = _opened(self._upstream)
         self._session: aiohttp.ClientSession | None = None
@@ -93,7 +93,7 @@ class Forward:
         await asgi.unless_gone(receive, self._pass_on(scope, body, send, span))
 
     async def _pass_on(self, scope: Scope, body: bytes, send: Send, span: Span) -> None:
-        asking = self._left_out.asking(body)
+        asking = Asking(body, self._leave_out, self._learned)
         while True:
             response = await self._ask(scope, asking.body)
             try:

@@ -15,7 +15,7 @@ from agentlab.endpoint.answers.answer import Answer, request_key, say, timed
 from agentlab.endpoint.answers.replies import Replies
 from agentlab.endpoint.contract import asgi
 from agentlab.endpoint.contract.asgi import Receive, Scope, Send
-from agentlab.endpoint.contract.openai_json import RequestError, decode, model_card
+from agentlab.endpoint.contract.openai_json import RequestError, decode
 from agentlab.endpoint.contract.record import Span
 from agentlab.endpoint.contract.request import ChatRequest
 from agentlab.endpoint.contract.seeded_random import Occurrences
@@ -75,8 +75,8 @@ class LocalModel:
                 raise RequestError(503, message, **code, retry_after_s=again_s) from None
         elif f"{path}/".startswith(f"{_MODELS}/") and method == "GET":
             name = path.removeprefix(_MODELS).removeprefix("/")  # any name will do
-            every = {"object": "list", "data": [model_card("local")]}
-            await asgi.respond(send, 200, model_card(name) if name else every)
+            card = {"id": name or "local", "object": "model", "created": 0, "owned_by": "agentlab"}
+            await asgi.respond(send, 200, card if name else {"object": "list", "data": [card]})
         elif answering or path == _MODELS:
             raise asgi.wrong_method(path, method, "POST" if answering else "GET")
         else:
