@@ -10,8 +10,8 @@ import pytest
 from agentlab import lab
 from agentlab.clock import run_virtual
 from agentlab.errors import ConfigError, StepError
+from agentlab.learning import parallel
 from agentlab.trace import trace
-from agentlab.workflow import parallel
 
 
 async def research(topic):

@@ -9,7 +9,6 @@ fields          data models: what fields may hold, and the wording of mistakes
 numbers         numbers that are given are checked before they are used
 owned           a process that ends with its owner, however that one ends
 progress_bar    how far a long run is
-tables          Markdown tables, and percentiles
 upstream        a real model's address and key, as the environment has them
 yaml_file       YAML by name or path, with the line and column of everything that is wrong
 """
