@@ -40,15 +40,12 @@ class Agents(Protocol):
 def serve(
     agents: Agents, physics: Physics, *, prompt_tokens: int, most: int, until_s: float = math.inf
 ) -> float:
-    """Serve what `agents`, at most `most` at once, send; return when it ended.
-
-    The endpoint's queue counts as endless.
-    """
+    """Serve what `agents` send, `most` of whom ask at the same time; return when it ended."""
     prefill_s = [physics.prefill_s(prompt_tokens, active) for active in range(most + 1)]
     itl_s = [physics.itl_s(active) for active in range(most + 1)]
     changes = sorted(physics.capacity, key=lambda change: change.from_s)[::-1]
     slots = math.inf if physics.slots is None else physics.slots
-    waiting: deque[tuple[float, Request]] = deque()  # when each arrived
+    waiting: deque[tuple[float, Request]] = deque()  # when each arrived; the queue is endless
     prefilling: list[tuple[float, int, float, Request]] = []  # by time of the first token
     decoding: list[tuple[float, int, float, Request]] = []  # by step of the last token
     now_s = time_s = 0.0  # in whole nanoseconds, and as the agents have it

@@ -48,8 +48,7 @@ def graph(functions: Iterable[Function], *, inputs: Sequence[str] = ()) -> Graph
     A parameter that has a default value, and names neither a function nor an input, keeps it.
 
     Raises:
-        ConfigError: If a function has no name, or a parameter without one (`*args`), or the names
-            make no graph (see `Graph`).
+        ConfigError: If a function has no name, or the names make no graph (see `Graph`).
 
     Example:
         >>> def draft(topic): ...
@@ -89,11 +88,4 @@ def _read(function: Function) -> tuple[str, list[Parameter]]:
         raise ConfigError(
             f"{function!r} is no function with a name that a parameter can have; define it with def"
         )
-    parameters = [*signature(function).parameters.values()]
-    for parameter in parameters:
-        if parameter.kind not in (parameter.POSITIONAL_OR_KEYWORD, parameter.KEYWORD_ONLY):
-            raise ConfigError(
-                f"function {name!r} takes {str(parameter)!r} without a name to give it by; "
-                "name each thing that it needs"
-            )
-    return name, parameters
+    return name, [*signature(function).parameters.values()]
