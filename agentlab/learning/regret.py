@@ -199,6 +199,7 @@ def recovery(curve: Sequence[float], shift_at: int, *, share: float = 0.9) -> in
         >>> recovery([0.9, 0.95, 0.4, 0.8, 0.92, 0.93], shift_at=200)
         200
     """
+    check_shift(BLOCK * len(curve), shift_at)
     after = list(curve[shift_at // BLOCK :])
     low = [place for place, point in enumerate(after, 1) if point < share]
     blocks = low[-1] if low else 0
