@@ -10,7 +10,6 @@ from typing import Any
 import pytest
 
 from agentlab import lab
-from agentlab.bench.measure import asking
 from agentlab.bench.opponents import Fixed
 from agentlab.errors import ConfigError, ModelError
 from agentlab.resilience import Guard, RateLimit, Retry
@@ -382,17 +381,3 @@ def test_two_answers_to_one_question():
     """max_concurrency and limit exclude each other; the way out is a ceiling."""
     with pytest.raises(ConfigError, match=r"Adaptive\(most="):
         Guard(max_concurrency=5, limit=Adaptive())
-
-
-def test_the_bench_knows_it(fresh_lab: None):
-    """Forty questions where 16 may be in flight: all answered, never more than 16 at once."""
-
-    async def main() -> list[str]:
-        ask = asking("adaptive", max_concurrency=16, requests_per_minute=None)
-        return await asyncio.gather(
-            *(ask(f"River {n}?", agent="a", max_tokens=1) for n in range(40))
-        )
-
-    answers, t = lab.simulate(main())
-    assert len(answers) == 40
-    assert t.peak <= 16

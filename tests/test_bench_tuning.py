@@ -74,6 +74,15 @@ def test_results_of_another_kind_are_refused():
         self_tuning.stored(REFERENCE.with_name("article.json"))
 
 
+@pytest.mark.parametrize("order", [1, -1])
+def test_tuning_results_are_not_compared(capsys, order):
+    """Whichever of the two files it is; the error says so, and what to read in their place."""
+    files = [str(REFERENCE), str(REFERENCE.with_name("article.json"))][::order]
+    assert main(["bench", "--compare", *files]) == 2
+    error = capsys.readouterr().err
+    assert "tuning.json' holds tuning results, which cannot be compared; read their" in error
+
+
 def test_the_reference_is_of_the_experiment_as_it_is():
     """Whole, with its table and its picture."""
     kept = self_tuning.stored(REFERENCE)
@@ -101,11 +110,10 @@ def test_the_reference_comes_out_again(fresh_lab):
     outcome = trial.run(Adaptive(), msgspec.structs.replace(large, seed=row.seed))
     assert (row.goodput, row.p95_s) == (round(outcome.goodput, 3), round(outcome.p95_s, 3))
     seed = how.learning.seeds[-1]
-    world = regret.World(how.learning.runs, seed=seed)
+    world = regret.scenario("steady", runs=how.learning.runs, seeds=[seed])
     for name in ("Thompson", "Thompson, forgets nothing", "Thompson, no context"):
-        policy = regret.policies(seed, world.best_static)[name]
         least = kept.learning[0].policies[name].least_share
-        assert round(regret.follow(policy, world).share, 4) == least
+        assert world.policies[name].share == least
 
 
 def test_the_pass_line_holds_where_it_must():

@@ -9,8 +9,7 @@ import pytest
 from agentlab import lab
 from agentlab.clock import run_virtual
 from agentlab.errors import ConfigError
-from agentlab.learning import planner
-from agentlab.workflow import parallel
+from agentlab.learning import parallel, planner
 
 
 async def search(topic, top=3):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from agentlab.bench import plots_tuning
+from agentlab.bench import plots
 from agentlab.bench.trial import Outcome, Row
 from agentlab.settings import Capacity
 
@@ -17,7 +17,7 @@ def test_slots_are_drawn_as_they_change():
     """16 at first, 8 from 120 s to the end, dashed; the limit is drawn to the end as well."""
     slots = [Capacity(from_s=0, slots=16), Capacity(from_s=120, slots=8)]
     outcome = Outcome(1.0, 1.0, 9, 9, [(0.0, 1), (3.0, 2)])
-    figure = plots_tuning.limits({"mine": outcome}, 240, slots=slots, title="My words")
+    figure = plots.limits({"mine": outcome}, 240, slots=slots, title="My words")
     limit, there = figure.axes[0].get_lines()
     assert list(limit.get_xydata()[-1]) == [240, 2]
     assert [list(point) for point in there.get_xydata()] == [[0, 16], [120, 8], [240, 8]]
@@ -28,7 +28,7 @@ def test_slots_are_drawn_as_they_change():
 @pytest.mark.parametrize("least", [0.2, 0.6, 1.1])
 def test_every_limiter_is_in_the_picture(least):
     """The axes begin below the shortest p95, and end above what is drawn at the edge."""
-    figure = plots_tuning.limiters([row("a", 0.1, least), row("b", 1.2, 50.0)], "My words")
+    figure = plots.limiters([row("a", 0.1, least), row("b", 1.2, 50.0)], "My words")
     axis = figure.axes[0]
     low, high = axis.get_ylim()
     left, right = axis.get_xlim()

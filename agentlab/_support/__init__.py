@@ -8,7 +8,6 @@ fields          data models: what fields may hold, and the wording of mistakes
 numbers         numbers that are given are checked before they are used
 progress_bar    how far a long run is
 system          whole files, many sockets, processes that end with their owner
-tables          Markdown tables, and percentiles
 upstream        a real model's address and key, as the environment has them
 yaml_file       YAML by name or path, with the line and column of everything that is wrong
 """

@@ -6,13 +6,12 @@
     measure      measures it: warm, interleaved, set-up outside of the timer; resumable
     results      the raw data, a measurement per run, and what forbids comparing it
     report       the Markdown table with the bound beside each figure, and what it says
-    plots        the same as pictures
+    plots        the same as pictures; limits over time, limiters judged, what a bandit earns
     compare      what changed between two results, and whether it is more than noise
     laws         Amdahl, Gustafson, and the Universal Scalability Law, fitted
     closed_loop  agents on an endpoint's physics with no client, a million if need be
     trial        limiters in scenarios, against the best static limit of each
     scenarios    endpoints on which limiters are tuned, and others on which they are judged
-    plots_tuning limits over time, limiters judged, what a bandit earns
     self_tuning  what tunes itself, against what only hindsight knows: an experiment of its own kind
 
 From the command line: `agentlab bench`.

@@ -1,8 +1,7 @@
 """Agents that ask one question after the other, on an endpoint's physics and without a client.
 
-Only the time that the endpoint takes is simulated. The arithmetic is that of
-`agentlab.endpoint.physics.batch`, which explains it, in one loop without an object for each
-request. That is four times as fast, and the tests hold it against the batch to the last digit.
+The arithmetic is that of `agentlab.endpoint.physics.batch`, which explains it, in one loop that is
+four times as fast; the tests hold it against the batch to the last digit.
 """
 
 from __future__ import annotations
@@ -34,24 +33,21 @@ class Agents(Protocol):
     def next_request(self, now_s: float) -> Request | None:
         """Return what is sent now; None if nothing is, until an answer comes or they wake."""
 
-    def answered(self, call: Any, arrived_s: float, started_s: float, now_s: float) -> None:
+    def answered(self, call: Any, arrived_s: float, now_s: float) -> None:
         """Take an answer."""
 
 
 def serve(
     agents: Agents, physics: Physics, *, prompt_tokens: int, most: int, until_s: float = math.inf
 ) -> float:
-    """Serve what `agents`, `most` of whom ask at the same time, send; return when it ended.
-
-    As many wait as ask: a queue of the endpoint's counts as endless.
-    """
+    """Serve what `agents` send, `most` of whom ask at the same time; return when it ended."""
     prefill_s = [physics.prefill_s(prompt_tokens, active) for active in range(most + 1)]
     itl_s = [physics.itl_s(active) for active in range(most + 1)]
     changes = sorted(physics.capacity, key=lambda change: change.from_s)[::-1]
     slots = math.inf if physics.slots is None else physics.slots
-    waiting: deque[tuple[float, Request]] = deque()  # when each arrived
-    prefilling: list[tuple[float, int, float, float, Request]] = []  # by time of the first token
-    decoding: list[tuple[float, int, float, float, Request]] = []  # by step of the last token
+    waiting: deque[tuple[float, Request]] = deque()  # when each arrived; the queue is endless
+    prefilling: list[tuple[float, int, float, Request]] = []  # by time of the first token
+    decoding: list[tuple[float, int, float, Request]] = []  # by step of the last token
     now_s = time_s = 0.0  # in whole nanoseconds, and as the agents have it
     active = tie = 0
     step, step_at_s, step_s = 0.0, 0.0, itl_s[0]  # the batch's decode clock, since its rate is this
@@ -65,7 +61,7 @@ def serve(
             arrived_s, request = waiting.popleft()
             tie += 1
             first_s = round(now_s + prefill_s[active] * request.prefill_jitter, 9)
-            push(prefilling, (first_s, tie, arrived_s, now_s, request))
+            push(prefilling, (first_s, tie, arrived_s, request))
         else:
             event_s = prefilling[0][0] if prefilling else math.inf
             change_s = changes[-1].from_s if changes else math.inf
@@ -100,17 +96,17 @@ def serve(
                 slots = changes.pop().slots
                 continue
             if ends:
-                _, _, arrived_s, started_s, request = pop(decoding)
+                _, _, arrived_s, request = pop(decoding)
             else:
-                _, _, arrived_s, started_s, request = pop(prefilling)
+                _, _, arrived_s, request = pop(prefilling)
                 if request.tokens > 1:
                     tie += 1
                     begun = step + (now_s - step_at_s) / step_s if step_s else step
                     last = begun + (request.tokens - 1) * request.decode_jitter
-                    push(decoding, (last, tie, arrived_s, started_s, request))
+                    push(decoding, (last, tie, arrived_s, request))
                     continue
             active -= 1
-            answered(request.call, arrived_s, started_s, now_s)
+            answered(request.call, arrived_s, now_s)
             asking = True
         if itl_s[active] != step_s:
             step = step + (now_s - step_at_s) / step_s if step_s else step
@@ -118,12 +114,10 @@ def serve(
 
 
 class Crowd(NamedTuple):
-    """What became of the agents of a crowd; times are model seconds."""
+    """What became of a crowd, in model seconds."""
 
     agents: int
     makespan_s: float
-    work_s: float
-    longest_s: float
 
     @property
     def throughput(self) -> float:
@@ -142,8 +136,7 @@ def crowd(
 ) -> Crowd:
     """Let each of many agents ask one question, with `max_concurrency` of them in flight.
 
-    Raises:
-        ConfigError: If a number is less than 1, or more are to be in flight than may come in.
+    More than the endpoint's slots and queue take is a ConfigError.
 
     Example:
         >>> course = Physics(prefill_base_s=1.0, itl_base_s=0.1)
@@ -162,11 +155,10 @@ def crowd(
                 f"the endpoint refuses more than {most} in flight; got {max_concurrency}"
             )
     if physics.takes_no_time:
-        return Crowd(agents, 0.0, 0.0, 0.0)
+        return Crowd(agents, 0.0)
     most = min(agents, max_concurrency)
     some = _Crowd(physics, agents, most, output_tokens, seed)
-    makespan_s = serve(some, physics, prompt_tokens=prompt_tokens, most=most)
-    return Crowd(agents, makespan_s, round(some.work_s, 6), round(some.longest_s, 9))
+    return Crowd(agents, serve(some, physics, prompt_tokens=prompt_tokens, most=most))
 
 
 class _Crowd:
@@ -176,7 +168,6 @@ class _Crowd:
         self._ready, self._later = max_concurrency, agents - max_concurrency
         self._request, self._sigma = Request(tokens), physics.jitter_sigma
         self._gauss = Random(seed).gauss
-        self.work_s = self.longest_s = 0.0
 
     def next_request(self, now_s: float) -> Request | None:
         if not self._ready:
@@ -187,10 +178,7 @@ class _Crowd:
         prefill, decode = self._gauss(0.0, self._sigma), self._gauss(0.0, self._sigma)
         return Request(self._request.tokens, math.exp(prefill), math.exp(decode))
 
-    def answered(self, call: Any, arrived_s: float, started_s: float, now_s: float) -> None:
+    def answered(self, call: Any, arrived_s: float, now_s: float) -> None:
         if self._later:
             self._later -= 1
             self._ready += 1
-        self.work_s += now_s - started_s
-        if now_s - arrived_s > self.longest_s:
-            self.longest_s = now_s - arrived_s

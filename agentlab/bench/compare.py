@@ -9,14 +9,13 @@ from pathlib import Path
 from random import Random
 from statistics import median
 
-from agentlab.bench import results
-from agentlab.bench.report import axes, seconds
+from agentlab.bench import results, self_tuning
+from agentlab.bench.experiment import varied
+from agentlab.bench.report import seconds
 from agentlab.bench.results import Measurement, Results, deviation
 from agentlab.errors import ConfigError
 
-LEVEL = 0.05
-"""The share of the cases called more than noise that may be expected to be none."""
-
+LEVEL = 0.05  # the share of the cases called more than noise that may be expected to be none
 _MOST_WAYS = 200_000  # to divide the figures, for ten repeats of each; of more, some are drawn
 _DRAWN = 20_000
 
@@ -24,8 +23,8 @@ _DRAWN = 20_000
 def p_value(before: Sequence[float], after: Sequence[float]) -> float:
     """Return how often chance alone separates two samples as much: the rank-sum test, two-sided.
 
-    After Wilcoxon (1945) and Mann and Whitney (1947); ties share their ranks. It is exact up to
-    some 200,000 ways to divide the figures. Of more, 20,000 are drawn, the same ones each time.
+    After Wilcoxon (1945) and Mann and Whitney (1947); ties share their ranks. It is exact for up
+    to ten figures in each; for more, 20,000 ways to divide them are drawn, always the same ones.
 
     Example:
         >>> round(p_value([1.0, 1.1, 1.2, 1.3], [2.0, 2.1, 2.2, 2.3]), 4)
@@ -49,17 +48,25 @@ def of_files(before: str | Path, after: str | Path) -> str:
     """Return what changed between two files that `agentlab bench` wrote.
 
     Raises:
-        ConfigError: If one cannot be read, or is of the kind `tuning`, which repeats exactly.
+        ConfigError: If one cannot be read, or holds results of the kind `tuning`.
     """
+    for file in (before, after):
+        try:
+            self_tuning.stored(file)
+        except ConfigError:
+            continue
+        raise ConfigError(
+            f"{str(file)!r} holds tuning results, which cannot be compared; "
+            "read their tables (.md) beside each other"
+        )
     return compared(results.load(before), results.load(after))
 
 
 def compared(before: Results, after: Results) -> str:
     """Return what differs in how two were measured, and a line for each case that both have.
 
-    A line has medians, ratio, and a verdict. In virtual time any difference is a change. In real
-    time the cases called "more than noise" are chosen so that of such cases at most 5% are
-    expected to be none (Benjamini and Hochberg 1995).
+    In virtual time any difference is a change. In real time the cases called "more than noise" are
+    chosen so that of them at most 5% are expected to be none (Benjamini and Hochberg 1995).
 
     Raises:
         ConfigError: If one is in virtual time and the other is not.
@@ -89,7 +96,7 @@ def compared(before: Results, after: Results) -> str:
     }
     p = {case: p_value(*both) for case, both in times_s.items() if clocks[0] == "real"}
     level = _level(p.values())
-    names = ["workload", *(axis for axis in axes(before) if axis != "workload")]
+    names = ["workload", *(axis for axis in varied(before.measured) if axis != "workload")]
     for case, both in runs.items():
         old_s, new_s = (median(some) for some in times_s[case])
         verdict = _verdict(*times_s[case], p.get(case), level)

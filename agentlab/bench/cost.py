@@ -12,10 +12,8 @@ from agentlab.workflow import Workflow
 class Cost(NamedTuple):
     """Requests and tokens of a whole experiment, warm-ups and repeats included.
 
-    Attributes:
-        prompt_tokens: By the course's own estimate; a model's tokenizer differs by some percent.
-        answer_tokens: The most there may be, where each step limits its answer.
-        unlimited: How many answers have no limit; for these the local model's length is taken.
+    Tokens of prompts are the course's estimate, within some percent. Those of answers are the most
+    there may be; for the `unlimited` ones the local model's length is taken.
     """
 
     requests: int
@@ -24,7 +22,7 @@ class Cost(NamedTuple):
     unlimited: int
 
     def dollars(self, prompt_price: float, answer_price: float) -> float:
-        """Return the cost in money, at these prices per million tokens."""
+        """Return the cost at these prices per million tokens."""
         millionths = self.prompt_tokens * prompt_price + self.answer_tokens * answer_price
         return round(millionths / 1e6, 6)
 
@@ -39,8 +37,7 @@ class Cost(NamedTuple):
 def cost(experiment: Experiment) -> Cost:
     """Rehearse each workload on the local model, and count. Nothing is sent anywhere.
 
-    A request that is refused is not billed; one that times out and is asked again may be, twice.
-    The question that a real model is asked first, to see whether it answers, is counted too.
+    A request that times out and is asked again may be billed twice.
 
     Example:
         >>> three = Experiment(about="x", workloads=[Workload(agents=3)], clock="real", repeats=2)

@@ -25,8 +25,6 @@ from agentlab.workflow import Step, Workflow, random_workflow
 _EXPERIMENTS = DATA / "experiments"
 
 AXES = ("workload", "engine", "preset", "max_concurrency", "seed", "strategy")
-"""The axes on which cases may differ."""
-
 _MOST_MEASUREMENTS = 100_000  # it would take minutes to read a file of more
 
 UpToAMillion = Annotated[int, Field(ge=1, le=1_000_000, strict=True)]
@@ -38,7 +36,7 @@ Some = Annotated[list[T], Field(min_length=1)]
 Engine = Literal[
     "sequential", "asyncio", "langgraph", "crewai", "dask", "langgraph-graph", "functions"
 ]
-Strategy = Literal["once", "insist", "retry", "timeout", "pace", "adaptive"]
+Strategy = Literal["once", "insist", "retry", "timeout", "pace"]
 
 
 @model
@@ -47,9 +45,9 @@ class Workload:
 
     Attributes:
         agents: How many agents ask one question each.
-        tokens: The length of each answer. On `course`, n tokens take .9 + n / 10 s.
+        tokens: The length of each of their answers.
         workflow: A workflow by its name, or a file's path.
-        random: How many random workflows (`workflow.random_workflow`), from seed 0 on.
+        random: How many random workflows, from seed 0 on.
     """
 
     agents: UpToAMillion | None = None
@@ -65,7 +63,7 @@ class Workload:
 
     @property
     def name(self) -> str:
-        """Its name in tables, if no other workload of the experiment has the same."""
+        """Its name in tables, if no other workload has the same."""
         if self.workflow is not None:
             return Path(self.workflow).stem
         if self.random is not UNSET:
@@ -73,11 +71,7 @@ class Workload:
         return f"{self.agents:,} agent{'s' if self.agents != 1 else ''}"
 
     def build(self, number: int = 0) -> Workflow:
-        """Return the workflow to run; of random ones the one with that seed.
-
-        Raises:
-            ConfigError: If there is no such workflow, or it takes other inputs.
-        """
+        """Return the workflow to run; ConfigError if there is none, or it takes other inputs."""
         if self.workflow is not None:
             workflow = Workflow.load(self.workflow)
             workflow.given(self.inputs)
@@ -102,12 +96,7 @@ class Case(msgspec.Struct, frozen=True, order=True):
     strategy: Strategy = "once"
 
     def named(self, axes: Iterable[str]) -> str:
-        """Return its values on these axes, for a legend.
-
-        Example:
-            >>> Case("4 agents", "asyncio", "course", None, 7).named(["workload", "seed"])
-            '4 agents, seed 7'
-        """
+        """Return its values on these axes, for a legend."""
         values = []
         for axis in axes:
             value = shown(getattr(self, axis))
@@ -131,10 +120,8 @@ class Experiment:
     """A file of `data/experiments/`, or one of your own.
 
     Attributes:
-        engines: What drives the agents. `dask` sends from other processes, `langgraph-graph` is
-            LangGraph's plain graph, which runs in supersteps, and `functions` is
-            `agentlab.workflow.parallel`.
-        clock: "virtual" is exact and needs no repeats; "real" is what a user waits.
+        engines: What drives the agents. `langgraph-graph` is LangGraph's plain graph, which runs
+            in supersteps, and `functions` is `agentlab.learning.parallel`.
         strategies: How a refused request is met; see `agentlab.bench.measure.asking`.
         repeats: How often each case is measured, in turn with all others.
         warmups: How often each case is run before, unmeasured, on the real clock.
@@ -174,13 +161,7 @@ class Experiment:
 
     @property
     def by_name(self) -> dict[str, Workload]:
-        """Name -> workload. The name has the length of answers if another would be equal.
-
-        Example:
-            >>> lengths = [Workload(agents=1), *(Workload(agents=3, tokens=n) for n in (44, 109))]
-            >>> list(Experiment(about="x", workloads=lengths).by_name)
-            ['1 agent', '3 agents, 44 tokens', '3 agents, 109 tokens']
-        """
+        """Name -> workload. The name has the length of answers if another would be equal."""
         times = Counter(workload.name for workload in self.workloads)
         found = {}
         for workload in self.workloads:
@@ -196,7 +177,7 @@ class Experiment:
 
     @property
     def chosen(self) -> Settings:
-        """The environment's settings, changed by the experiment's own."""
+        """The environment's settings with the experiment's own."""
         return settings.from_environment(**self.settings)
 
     @property
@@ -225,11 +206,7 @@ def names() -> list[str]:
 
 
 def found(file: str | Path) -> Path:
-    """Return the file of an experiment, given by its name or by its path.
-
-    Raises:
-        ConfigError: If there is no such file.
-    """
+    """Return an experiment's file, given its name or its path; ConfigError if there is none."""
     return yaml_file.found(file, _EXPERIMENTS, what="experiment")
 
 
@@ -237,7 +214,7 @@ def load(file: str | Path) -> Experiment:
     """Read an experiment by its name, or from a file by its path.
 
     Raises:
-        ConfigError: If there is no such file, or it is wrong; every mistake is named with its line.
+        ConfigError: If there is none, or it is wrong; every mistake is named with its line.
 
     Example:
         >>> load("article").clock

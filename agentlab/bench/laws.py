@@ -1,4 +1,4 @@
-"""What theory says about speedup: the laws, and how one of them is fitted to measurements."""
+"""What theory says about speedup, and how one of the laws is fitted to measurements."""
 
 from __future__ import annotations
 
@@ -14,8 +14,7 @@ from agentlab.errors import ConfigError
 def amdahl(serial: float, workers: float) -> float:
     """Return the speedup of a task of fixed size whose share `serial` cannot be divided.
 
-    1 / (s + (1 - s) / N), after G. M. Amdahl, "Validity of the single processor approach to
-    achieving large scale computing capabilities", AFIPS (1967).
+    1 / (s + (1 - s) / N), after G. M. Amdahl, AFIPS (1967).
 
     Example:
         >>> round(amdahl(0.1, 16), 1)
@@ -29,7 +28,7 @@ def gustafson(serial: float, workers: float) -> float:
     """Return the speedup where the task grows with the workers and its serial part does not.
 
     N - s (N - 1), `serial` being a share of the parallel run's time; after J. L. Gustafson,
-    "Reevaluating Amdahl's law", CACM 31 (1988).
+    CACM 31 (1988).
 
     Example:
         >>> round(gustafson(0.1, 16), 1)
@@ -48,8 +47,8 @@ class Usl(NamedTuple):
     """The Universal Scalability Law: X(N) = g N / (1 + a (N - 1) + b N (N - 1)).
 
     After N. J. Gunther, Guerrilla Capacity Planning (2007), chapter 4. `contention` is a, the share
-    of work for which all wait in one queue; `coherency` is b, the cost of each one's coming to
-    terms with every other; `one` is g, the throughput of one alone.
+    of work for which all wait in one queue; `coherency` is b, what it costs each to agree with
+    every other; `one` is g, the throughput of one alone.
 
     Example:
         >>> law = Usl(contention=0.05, coherency=0.001, one=1.0)

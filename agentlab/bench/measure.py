@@ -20,25 +20,23 @@ from msgspec import UNSET
 from agentlab import engines, lab
 from agentlab._support.asyncio_tools import running_loop
 from agentlab._support.progress_bar import bar
-from agentlab._support.tables import percentile
 from agentlab.bench import results
 from agentlab.bench.experiment import Case, Experiment, Strategy, Workload
-from agentlab.bench.results import Measurement, Results, Said
+from agentlab.bench.results import Measurement, Results, Said, percentile
 from agentlab.endpoint import presets
 from agentlab.engines.asking import Ask, answer
 from agentlab.errors import AgentLabError, ConfigError, ModelError, StepError
 from agentlab.lab import Reply, connection
+from agentlab.learning import parallel
 from agentlab.resilience import Guard, RateLimit, Retry, classify
-from agentlab.resilience.limiters import Adaptive
 from agentlab.trace import Trace, trace
-from agentlab.workflow import Step, Workflow, parallel
+from agentlab.workflow import Step, Workflow
 
 Keep = Callable[[Measurement], None]
 AskForReply = Callable[..., Awaitable[Reply]]  # `lab.reply`, or one that is called as it is
 
 _HAIR_S = 1e-6  # sums and quotients of rounded times may be apart by so much, and mean the same
 _LAST_ENDS_S = 10.0  # how long to wait for what a failed run has left behind, in real time
-_MOST = 1000  # in flight, for `adaptive`, where the case sets no limit
 _ATTEMPTS = 1000  # requests are counted here, and giving up would save some
 _ATTEMPT_S = 60.0  # only answers that stall or drip take a fifth of it
 
@@ -46,14 +44,12 @@ _ATTEMPT_S = 60.0  # only answers that stall or drip take a fifth of it
 def run(experiment: Experiment, file: Path, *, resume: bool = False) -> Results:
     """Measure every case, and write `file` after each measurement.
 
-    An interrupt leaves in the file what was done. A finished run in real time that lies there from
-    before is kept beside it as NAME.before.json. A real model is asked one question first, as it
-    will be asked in the run.
+    A finished run in real time that lies there from before is kept as NAME.before.json. A real
+    model is asked one question first.
 
     Raises:
-        ConfigError: If the file is unfinished and not to be resumed, is of another experiment, is
-            being written by another run, or cannot be written; or if an event loop is running and
-            the clock is real.
+        ConfigError: If the file cannot be gone on with or written, is being written by another
+            run, or the clock is real and an event loop is running.
         StepError: If a real model does not answer the first question; nothing is measured then.
     """
     experiment = experiment.as_asked()
@@ -71,7 +67,7 @@ def run(experiment: Experiment, file: Path, *, resume: bool = False) -> Results:
 def _measured(experiment: Experiment, file: Path, *, resume: bool) -> Results:
     machine = results.machine() | results.model(experiment.chosen, experiment)
     empty = Results(name=file.stem, experiment=experiment, machine=machine, measurements=[])
-    kept = results.go_on(file, empty, results.load, resume=resume)
+    kept = results.go_on(file, empty, resume=resume)
     # A finished run on the real clock took time, or money: it is kept, to compare with.
     earlier = kept is empty and file.exists() and results.load(file).experiment.clock == "real"
     done = {(m.case, m.repeat) for m in kept.measurements}
@@ -108,7 +104,7 @@ def _measured(experiment: Experiment, file: Path, *, resume: bool) -> Results:
 
 
 class _Task(NamedTuple):
-    """One run, and what it needs: made outside of every timer. `seed` is a random workflow's."""
+    """One run, made outside of every timer. `seed` is a random workflow's."""
 
     case: Case
     repeat: int
@@ -154,13 +150,7 @@ def _task(experiment: Experiment, case: Case, repeat: int = 0) -> _Task:
 
 
 def as_functions(workflow: Workflow, ask: Ask) -> list[parallel.Function]:
-    """Return the workflow as plain functions, each of which asks what its step asks.
-
-    Example:
-        >>> steps = [Step("b", "{a}"), Step("a", "Hello")]
-        >>> [f.__name__ for f in as_functions(Workflow(steps), lab.ask)]
-        ['a', 'b']
-    """
+    """Return the workflow as plain functions, each of which asks what its step asks."""
 
     def function(step: Step) -> parallel.Function:
         async def call(**values: str) -> str:
@@ -184,21 +174,17 @@ def asking(
 ) -> Ask:
     """Return the ask function for one run; to be called inside the event loop.
 
-    Args:
-        strategy: `once` asks once; `insist` asks again after each second, whatever the endpoint
-            says; `retry` backs off and obeys the endpoint, and so do all others. `timeout` gives
-            an attempt 60 s; `pace` keeps the rate limit; `adaptive` finds out how many requests in
-            flight are best.
-        requests_per_minute: What `pace` keeps; None learns it from the first answers.
+    Of the strategies, `once` asks once, and `insist` asks again each second, whatever the endpoint
+    says. The others back off and obey it: `retry` does no more, `timeout` gives an attempt 60 s,
+    and `pace` keeps the rate limit (None learns it from the answers).
     """
     if strategy not in ("once", "insist"):
-        adaptive, pace = strategy == "adaptive", strategy == "pace"
+        pace = strategy == "pace"
         guard = Guard(
             retry=Retry(attempts=_ATTEMPTS),  # its own for each run: it draws the same jitter again
             deadline_s=None,
             attempt_timeout_s=_ATTEMPT_S if strategy == "timeout" else None,
-            max_concurrency=None if adaptive else max_concurrency,
-            limit=Adaptive(most=max_concurrency or _MOST) if adaptive else None,
+            max_concurrency=max_concurrency,
             rate_limit=RateLimit(requests_per_minute=requests_per_minute) if pace else None,
         )
         return guard.around(send)
@@ -287,7 +273,7 @@ async def _all_ended(t: Trace) -> None:
 
 
 async def _ask_first(task: _Task, reply: AskForReply) -> None:
-    """Ask one question as the run will, with some patience: what fails now would fail there."""
+    """Ask one question as the run will: what fails now would fail there."""
     step = task.workflow.steps[0]
     values, ask = task.workflow.given(task.workload.inputs), _noting(reply, [])
     try:

@@ -1,8 +1,7 @@
-"""Other rules for how many calls are in flight, as opponents in a judging, all with one interface.
+"""Other rules for how many calls are in flight, as opponents in a judging.
 
-They decide and never wait. Three are those of Netflix's Java library, with its defaults, made for
-servers of short calls: https://github.com/Netflix/concurrency-limits. Each names the commit whose
-file it follows, because early versions had other steps.
+Three are those of Netflix's Java library, with its defaults, made for servers of short calls:
+https://github.com/Netflix/concurrency-limits. Each names the commit whose file it follows.
 """
 
 from __future__ import annotations
@@ -10,7 +9,6 @@ from __future__ import annotations
 import math
 from random import Random
 
-from agentlab._support.numbers import checked
 from agentlab.resilience.limiters import Sample
 
 
@@ -18,7 +16,6 @@ class Fixed:
     """Never changes: what everybody begins with."""
 
     def __init__(self, limit: int):
-        checked("limit", limit, least=1, whole=True)
         self.limit = limit
 
     def update(self, sample: Sample) -> int:
@@ -29,18 +26,13 @@ class AIMD:
     """Additive increase, multiplicative decrease: TCP's, here one step per call.
 
     A call that takes longer than `slow_s` counts as refused. AIMDLimit, of commit 784c960.
-
-    Example:
-        >>> aimd = AIMD(initial=10, least=1)
-        >>> aimd.update(Sample(0, 1.0, 1.0, 10)), aimd.update(Sample(1, 2.0, 1.0, 10, refused=True))
-        (11, 9)
     """
 
     def __init__(
         self, initial: int = 20, *, least: int = 20, most: int = 200, slow_s: float | None = 5.0
     ):
-        self.limit, self._least, self._most = _bounds(initial, least, most)
-        checked("slow_s", slow_s, above=True, optional=True)
+        self.limit, self._most = min(initial, most), most
+        self._least = min(least, self.limit)
         self._slow_s = math.inf if slow_s is None else slow_s
 
     def update(self, sample: Sample) -> int:
@@ -56,23 +48,18 @@ class AIMD:
 class Gradient2:
     """Multiplies the limit by what answers took over the long run, divided by what they take now.
 
-    It ignores refusals. Answers may take `TOLERANCE` times the long run before the limit shrinks,
-    and `QUEUE` calls may wait at the endpoint. It is given each call, without the windows that may
-    be put before it and need ten answers per second. Gradient2Limit, of commit f2528de.
-
-    Example:
-        >>> gradient = Gradient2()
-        >>> [gradient.update(Sample(n, n + 1.0, 1.0, 20)) for n in range(3)]
-        [20, 21, 22]
+    It ignores refusals. It is given each call, without the windows that may be put before it and
+    need ten answers per second. Gradient2Limit, of commit f2528de.
     """
 
-    QUEUE, TOLERANCE = 4, 1.5
+    QUEUE = 4  # so many calls may wait at the endpoint
+    TOLERANCE = 1.5  # answers may take so many times the long run before the limit shrinks
     SMOOTHING = 0.2  # how much of the way to its new value the limit goes at each call
     WEIGHT = 2 / (600 + 1)  # the long run is an exponential average of some 600 calls
 
     def __init__(self, initial: int = 20, *, least: int = 20, most: int = 200):
-        limit, self._least, self._most = _bounds(initial, least, most)
-        self._limit = float(limit)
+        self._limit, self._most = float(min(initial, most)), most
+        self._least = min(least, self._limit)
         self._count, self.long_run_s = 0, 0.0
 
     @property
@@ -103,14 +90,13 @@ class Gradient2:
 class Vegas:
     """Estimates the endpoint's queue, limit x (1 - quickest / this one), and keeps it short.
 
-    The quickest answer is forgotten after some `PROBE` calls times the limit, because it may be
-    from better times. VegasLimit, of commit 7989055, after TCP Vegas (Brakmo and Peterson, 1995).
+    VegasLimit, of commit 7989055, after TCP Vegas (Brakmo and Peterson, 1995).
     """
 
-    PROBE = 30
+    PROBE = 30  # times the limit: after so many calls the quickest answer is forgotten
 
     def __init__(self, initial: int = 20, *, most: int = 1000):
-        self.limit, _, self._most = _bounds(initial, 1, most)
+        self.limit, self._most = min(initial, most), most
         self._random = Random(7)
         self.quickest_s = math.inf
         self._calls, self._spread = 0, self._random.uniform(0.5, 1)
@@ -141,10 +127,3 @@ class Vegas:
         if queued < 3 * step:
             return self.limit + step
         return self.limit - step if queued > 6 * step else self.limit
-
-
-def _bounds(initial: int, least: int, most: int) -> tuple[int, int, int]:
-    """Return the limit to begin with, the least and the most; low ones lower those before."""
-    for name, number in (("initial", initial), ("least", least), ("most", most)):
-        checked(name, number, least=1, whole=True)
-    return min(initial, most), min(least, initial, most), most

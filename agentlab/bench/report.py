@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from math import floor, log10
 from statistics import mean, median
 from typing import NamedTuple
@@ -10,23 +10,19 @@ from typing import NamedTuple
 import msgspec
 from msgspec import UNSET
 
-from agentlab._support.tables import markdown_table
 from agentlab.bench.experiment import Case, shown, varied
 from agentlab.bench.laws import Usl, fit_usl
 from agentlab.bench.results import TOLERANCE, Measurement, Results, deviations, unequal
 
-ENOUGH = 0.8
-"""The share of the bound from which on we say that more agents still help."""
-BUSY = 0.8
-"""The share of a processor from which on the lab's own endpoint may be the bottleneck."""
+ENOUGH = 0.8  # of the bound: from there on we say that more agents still help
+BUSY = 0.8  # of a processor: from there on the lab's own endpoint may be the bottleneck
 
 
 def markdown(results: Results) -> str:
     """Return what forbids comparing the rows, the table, and what it was measured on.
 
-    Times are medians, in model seconds or a real model's seconds, and from least to most where
-    there are repeats; `peak` is the most of all. `of the bound` is the bound divided by the median,
-    1 being perfect; `saved` is against the sequential run of the same work.
+    Times are medians, and from least to most where there are repeats. `of the bound` is the bound
+    divided by the median, 1 being perfect; `saved` is against the sequential run of the same work.
     """
     experiment = results.experiment
     clock = "Virtual time, exact"
@@ -49,15 +45,9 @@ def table(results: Results) -> str:
     """Return the table alone, for a notebook: a row for each case that was measured.
 
     Example:
-        >>> from agentlab.bench import experiment, measure
-        >>> from pathlib import Path
-        >>> from tempfile import TemporaryDirectory
-        >>> with TemporaryDirectory() as folder:
-        ...     r = measure.run(experiment.load("article"), Path(folder) / "article.json")
-        >>> print(table(r).splitlines()[6])
-        | 2 agents | asyncio | 2.0 | 2.0 | 1.000 | 50.0% | 2.0 | 2 | 2 | 50 |
+        Markdown(table(results.load("results/article.json")))
     """
-    workloads, differs = results.experiment.by_name, axes(results)
+    workloads, differs = results.experiment.by_name, varied(results.measured)
     rows = []
     for case in results.measured:
         cells = _of_random if workloads[case.workload].random else _cells
@@ -68,6 +58,14 @@ def table(results: Results) -> str:
     numbers = [column for column in columns if column not in differs]
     cells_of = [[row.get(column, "") for column in columns] for row in rows]
     return markdown_table(columns, cells_of, numbers=numbers) if rows else ""
+
+
+def markdown_table(
+    columns: Sequence[str], rows: Iterable[Iterable[object]], *, numbers: Collection[str] = ()
+) -> str:
+    """Return a Markdown table; the columns named in `numbers` are aligned to the right."""
+    rule = ["---:" if column in numbers else "---" for column in columns]
+    return "\n".join(f"| {' | '.join(map(str, line))} |" for line in (columns, rule, *rows))
 
 
 def _cells(results: Results, case: Case) -> dict[str, str]:
@@ -110,7 +108,7 @@ def _cells(results: Results, case: Case) -> dict[str, str]:
 
 
 def _of_random(results: Results, case: Case) -> dict[str, str]:
-    """Column -> cell of many random workflows: sums, and how far each is from its bound."""
+    """Column -> cell of many random workflows: sums, and how far they are from their bounds."""
     runs = results.of(case)
     first: dict[object, Measurement] = {}
     for m in results.measurements:
@@ -135,10 +133,10 @@ def _of_random(results: Results, case: Case) -> dict[str, str]:
 
 def saved(results: Results, case: Case) -> float | None:
     """Return the share of the sequential run's time that a case saves; None if there was none."""
-    baseline, runs = results.of(_sequential(case)), results.of(case)
-    if case.engine == "sequential" or not baseline or not runs or not _elapsed_s(baseline):
+    baseline = results.of(_sequential(case))
+    if case.engine == "sequential" or not baseline or not _elapsed_s(baseline):
         return None
-    return 1 - _elapsed_s(runs) / _elapsed_s(baseline)
+    return 1 - _elapsed_s(results.of(case)) / _elapsed_s(baseline)
 
 
 def _sequential(case: Case) -> Case:
@@ -150,7 +148,7 @@ def _elapsed_s(runs: Sequence[Measurement]) -> float:
 
 
 def _median(runs: Iterable[Measurement], field: str) -> float | None:
-    """Return the median of a figure over the runs that have it."""
+    """Return the median of a figure over the runs that have it; None if none has."""
     values = [getattr(m, field) for m in runs]
     known = [value for value in values if value is not None and value is not UNSET]
     return median(known) if known else None
@@ -171,20 +169,17 @@ class Point(NamedTuple):
 
     @property
     def efficiency(self) -> float:
-        """The share of the time taken that no schedule can save; 1 is perfect."""
+        """The bound as a share of the time taken; 1 is perfect."""
         return self.bound_s / self.elapsed_s if self.elapsed_s else 1.0
 
 
 class Curve(NamedTuple):
-    """Cases that differ only in how many "agents" there are, or in their "max_concurrency".
-
-    `in_turn` is true if the engine asks one thing after the other.
-    """
+    """Cases that differ only in how many "agents" there are, or in their "max_concurrency"."""
 
     name: str
     axis: str
     points: list[Point]
-    in_turn: bool = False
+    in_turn: bool = False  # the engine asks one thing after the other
 
     @property
     def usl(self) -> Usl | None:
@@ -194,20 +189,8 @@ class Curve(NamedTuple):
         return fit_usl([p.n for p in self.points], [p.throughput for p in self.points])
 
 
-def axes(results: Results) -> list[str]:
-    """Return in what the measured cases differ; the engine, if they do not."""
-    return varied(results.measured)
-
-
 def seconds(value_s: float, decimals: int, *, digits: int = 1) -> str:
-    """Return a time with so many decimals, or as many as its first significant digits need.
-
-    A time with fewer than `digits` significant digits is shown with two.
-
-    Example:
-        >>> seconds(2.0, 1), seconds(0.0312, 1), seconds(0.0312, 2), seconds(0.0312, 2, digits=2)
-        ('2.0', '0.031', '0.03', '0.031')
-    """
+    """Return a time with so many decimals; one that would have fewer `digits` is shown with two."""
     if 0 < value_s < 10 ** (digits - 1 - decimals):
         decimals = 1 - floor(log10(value_s))
     return f"{value_s:,.{decimals}f}"
@@ -215,7 +198,7 @@ def seconds(value_s: float, decimals: int, *, digits: int = 1) -> str:
 
 def curves(results: Results) -> list[Curve]:
     """Return the curves of an experiment that varies one number, at three or more values."""
-    workloads, differs = results.experiment.by_name, axes(results)
+    workloads, differs = results.experiment.by_name, varied(results.measured)
     agents = [w.agents for w in workloads.values() if w.agents is not None]
     if "max_concurrency" in differs and len(set(results.experiment.max_concurrency) - {None}) >= 3:
         axis = mine = "max_concurrency"
@@ -227,25 +210,24 @@ def curves(results: Results) -> list[Curve]:
     found: dict[str, Curve] = {}
     for case in results.measured:
         n = workloads[case.workload].agents if axis == "agents" else case.max_concurrency
-        if n is not None:
-            curve = Curve(case.named(others), axis, [], case.engine == "sequential")
-            found.setdefault(curve.name, curve).points.append(_point(n, results.of(case)))
+        if n is None:
+            continue
+        runs = results.of(case)
+        elapsed_s = _elapsed_s(runs)
+        point = Point(
+            n=n,
+            elapsed_s=elapsed_s,
+            bound_s=median(m.bound_s for m in runs),
+            throughput=runs[0].answered / elapsed_s if elapsed_s else 0.0,
+            peak=max(m.peak for m in runs),
+            p50_s=_median(runs, "p50_s"),
+            p95_s=_median(runs, "p95_s"),
+            cpu_ms=_median(runs, "cpu_ms"),
+            busy=_median(runs, "busy"),
+        )
+        curve = Curve(case.named(others), axis, [], case.engine == "sequential")
+        found.setdefault(curve.name, curve).points.append(point)
     return [curve._replace(points=sorted(curve.points)) for curve in found.values()]
-
-
-def _point(n: int, runs: Sequence[Measurement]) -> Point:
-    elapsed_s = _elapsed_s(runs)
-    return Point(
-        n=n,
-        elapsed_s=elapsed_s,
-        bound_s=median(m.bound_s for m in runs),
-        throughput=runs[0].answered / elapsed_s if elapsed_s else 0.0,
-        peak=max(m.peak for m in runs),
-        p50_s=_median(runs, "p50_s"),
-        p95_s=_median(runs, "p95_s"),
-        cpu_ms=_median(runs, "cpu_ms"),
-        busy=_median(runs, "busy"),
-    )
 
 
 def readings(results: Results) -> list[str]:
@@ -269,8 +251,7 @@ def readings(results: Results) -> list[str]:
 def reach(curve: Curve) -> str:
     """Return how far a curve over agents keeps to the bound, and why it goes no further.
 
-    With the endpoint's time L and c of processor time for each of N requests, one process takes
-    about L + N c. So the processor is to blame if its time is most of what the bound leaves.
+    The processor is to blame if its time is most of what the bound leaves.
     """
     kept = [p for p in curve.points if p.efficiency >= ENOUGH]
     last = curve.points[-1]
@@ -292,7 +273,7 @@ def reach(curve: Curve) -> str:
 
 
 def _costs(results: Results) -> list[str]:
-    """Where nothing grows: what an answer costs, by strategy and by engine."""
+    """Return what an answer costs, by strategy and by engine."""
     said = []
     for name, cases in _by(results, "strategy").items():
         every = [m for runs in cases for m in runs]
@@ -347,7 +328,8 @@ def busy(results: Results) -> str:
     most = max(shares, key=lambda case: shares[case], default=None)
     if most is None or shares[most] < BUSY:
         return ""
+    where = most.named(varied(results.measured))
     return (
-        f"the lab's own endpoint was {shares[most]:.0%} busy ({most.named(axes(results))}); from "
+        f"the lab's own endpoint was {shares[most]:.0%} busy ({where}); from "
         f"some {BUSY:.0%} on it, and not the model, may be the limit"
     )

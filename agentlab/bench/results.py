@@ -5,12 +5,12 @@ from __future__ import annotations
 import os
 import platform
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from importlib.metadata import version
 from pathlib import Path
 from statistics import mean, median
-from typing import Annotated, Any, NamedTuple, TypeVar
+from typing import Annotated, NamedTuple, TypeVar
 from urllib.parse import urlsplit
 
 import filelock
@@ -23,21 +23,15 @@ from agentlab.bench.experiment import AXES, Case, Experiment, varied
 from agentlab.errors import ConfigError
 from agentlab.settings import Settings
 
-TOLERANCE = 0.10
-"""Up to this share, tokens per answer and finish reasons may differ between equal work."""
-
-UNREADABLE = (OSError, msgspec.DecodeError, UnicodeDecodeError, RecursionError)
-"""The errors of a file that cannot be read, or that no program wrote."""
-
+TOLERANCE = 0.10  # up to this share, tokens per answer and finish reasons count as equal work
 _ELSEWHERE = "choose another folder with --out"
 _PACKAGES = ("aiohttp", "crewai", "langchain-openai", "langgraph", "openai")
 
-Figure = Annotated[float, msgspec.Meta(ge=0, le=1e11)]
-"""Seconds, milliseconds or a share: none is negative, and none is millennia."""
+Figure = Annotated[float, msgspec.Meta(ge=0, le=1e11)]  # none is negative, none is millennia
 
 
 class Said(msgspec.Struct, frozen=True):
-    """What a real model said of one answer: why it ended, and its tokens, 0 if not counted."""
+    """What a real model said of one answer; `tokens` is 0 if they were not counted."""
 
     finish_reason: str
     tokens: Count
@@ -49,16 +43,13 @@ class Measurement(msgspec.Struct, frozen=True, kw_only=True):
 
     Attributes:
         bound_s: What no schedule of the same calls can beat, with as many in flight.
-        requests: How many the endpoint saw; `steps` is how many there had to be.
-        answered: How many of them it answered in full.
-        answers: A digest of all answers: equal work has equal digests. None for a real model,
-            which words each answer differently.
-        p50_s, p95_s: How long half, and 95% of the answers took at most, at the endpoint.
+        requests: How many the endpoint saw; `steps` is how many there had to be, and `answered`
+            how many it answered in full.
+        answers: A digest of all answers. None for a real model, which words each differently.
         cpu_ms: Processor time of this process per request; None in virtual time.
-        busy: Processor time as a share of the real time taken; 1 is a core all the time.
+        busy: Processor time as a share of the real time taken. `endpoint_cpu_ms` and
+            `endpoint_busy` are the same of the lab's own endpoint.
         error: Why there is no result; None if there is one.
-        real: What a real model said of each answer.
-        endpoint_cpu_ms, endpoint_busy: The same of the lab's own endpoint.
         workflow: The seed of the random workflow that ran.
         faults: Kind -> how many requests it befell.
     """
@@ -115,7 +106,7 @@ class Results(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def missing(self) -> int:
-        """How many measurements are yet to be made."""
+        """How many are yet to be made."""
         planned = sum(self.experiment.runs(case.workload) for case in self.experiment.cases())
         return planned - len(self.measurements)
 
@@ -129,18 +120,14 @@ T = TypeVar("T", bound=msgspec.Struct)
 
 
 def write(path: Path, some: msgspec.Struct) -> None:
-    """Write results as JSON for people to read, the whole file or nothing."""
+    """Write results as JSON, the whole file or nothing."""
     path.parent.mkdir(parents=True, exist_ok=True)
     write_whole(path, msgspec.json.format(msgspec.json.encode(some)) + b"\n")
 
 
 @contextmanager
 def one_writer(file: Path) -> Iterator[None]:
-    """Keep others from writing the same results during a whole run.
-
-    Raises:
-        ConfigError: If another run does, or the folder cannot be written.
-    """
+    """Keep others from writing the same results meanwhile; ConfigError if another run does."""
     lock = filelock.FileLock(f"{file.resolve()}.lock", timeout=0)
     try:
         file.parent.mkdir(parents=True, exist_ok=True)
@@ -157,7 +144,7 @@ def one_writer(file: Path) -> Iterator[None]:
         lock.release()
 
 
-def go_on(file: Path, empty: T, load: Callable[[Path], T], *, resume: bool) -> T:
+def go_on(file: Path, empty: Results, *, resume: bool) -> Results:
     """Return the results to go on with: those in `file` when resuming, else `empty`.
 
     Raises:
@@ -167,18 +154,16 @@ def go_on(file: Path, empty: T, load: Callable[[Path], T], *, resume: bool) -> T
     if not file.exists():
         return empty
     before = load(file)
-    old: Any = before  # every kind has an experiment, a machine and what is missing
-    new: Any = empty
-    if not resume and old.missing:
-        raise ConfigError(
-            f"{file} is of a run that was interrupted, with {old.missing} measurements yet to be "
-            "made; go on with --resume, or remove it"
-        )
     if not resume:
+        if before.missing:
+            raise ConfigError(
+                f"{file} is of a run that was interrupted, with {before.missing} measurements yet "
+                "to be made; go on with --resume, or remove it"
+            )
         return empty
-    if old.experiment != new.experiment:
+    if before.experiment != empty.experiment:
         raise ConfigError(f"{file} is of another experiment; {_ELSEWHERE}")
-    if other := sorted({name for name, _ in old.machine.items() ^ new.machine.items()}):
+    if other := sorted({name for name, _ in before.machine.items() ^ empty.machine.items()}):
         raise ConfigError(f"{file} was measured with another {', '.join(other)}; {_ELSEWHERE}")
     return before
 
@@ -187,8 +172,7 @@ def load(path: str | Path) -> Results:
     """Read what `agentlab bench` wrote.
 
     Raises:
-        ConfigError: If it cannot be read, or holds another experiment's measurement, the same one
-            twice, or a figure that cannot be one.
+        ConfigError: If it cannot be read, or holds what was not measured for its experiment.
     """
     loaded = read(path, Results)
     runs = {case: loaded.experiment.runs(case.workload) for case in loaded.experiment.cases()}
@@ -206,21 +190,23 @@ def load(path: str | Path) -> Results:
 
 
 def read(path: str | Path, kind: type[T]) -> T:
-    """Read results of some kind.
-
-    Raises:
-        ConfigError: If the file cannot be read, or is of another kind.
-    """
+    """Read results of some kind; ConfigError if the file cannot be read, or is of another."""
     try:
         return msgspec.json.decode(Path(path).read_bytes(), type=kind)
-    except UNREADABLE as error:
+    except (OSError, msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise ConfigError(
             f"{kind.__name__} {str(path)!r}: {error}; give a file that agentlab bench wrote"
         ) from None
 
 
+def percentile(values: Iterable[float], percent: int) -> float:
+    """Return the smallest value that `percent` of the values, one at least, do not exceed."""
+    ordered = sorted(values)
+    return ordered[max(0, -(-len(ordered) * percent // 100) - 1)]
+
+
 def machine() -> dict[str, str]:
-    """Return what the figures were measured on, and with: no name, no path, no address."""
+    """Return what the figures were measured on, and with which versions."""
     return {
         "python": platform.python_version(),
         "system": f"{platform.system()} {platform.machine()}",
@@ -231,13 +217,7 @@ def machine() -> dict[str, str]:
 
 
 def model(chosen: Settings, experiment: Experiment) -> dict[str, str]:
-    """Return who answered: a real model, or the local one and how the environment changed it.
-
-    Example:
-        >>> from agentlab.bench.experiment import load
-        >>> model(Settings(requests_per_minute=60), load("article"))
-        {'model': 'local', 'requests_per_minute': '60'}
-    """
+    """Return who answered: a real model, or the local one and how the environment changed it."""
     if experiment.asks_real:
         return {"model": f"{chosen.model} at {urlsplit(chosen.upstream or '').hostname}"}
     about = {"model": "local" if chosen.replay is None else f"replay of {chosen.replay}"}
@@ -253,8 +233,7 @@ def model(chosen: Settings, experiment: Experiment) -> dict[str, str]:
 def unequal(measurements: Iterable[Measurement]) -> list[str]:
     """Return what forbids comparing times: failures, other answers, other numbers of requests.
 
-    Of a case that fails the first error is told. Of a real model's answers, tokens and finish
-    reasons are compared, within `TOLERANCE`.
+    Of a real model's answers, tokens and finish reasons are compared, within `TOLERANCE`.
     """
     every = list(measurements)
     axes = varied(m.case for m in every)
@@ -285,14 +264,10 @@ def unequal(measurements: Iterable[Measurement]) -> list[str]:
 
 
 class Deviation(NamedTuple):
-    """How far a real model's answers are from those that they are compared with.
+    """How far a real model's answers are from those that they are compared with, as shares."""
 
-    `tokens` is the difference of tokens per answer, as a share, and None where one has no count;
-    `reasons` is the share of answers that would have to end for another reason.
-    """
-
-    tokens: float | None
-    reasons: float
+    tokens: float | None  # more per answer; None where one has no count
+    reasons: float  # of the answers: would have to end for another reason
 
     @property
     def beyond(self) -> bool:
@@ -320,7 +295,7 @@ def deviations(measurements: Iterable[Measurement]) -> dict[Case, Deviation]:
 
 
 def deviation(runs: Sequence[Measurement], reference: Sequence[Measurement]) -> Deviation:
-    """Return how far a case's answers are from the reference's; tokens are the runs' median."""
+    """Return how far a case's answers are from the reference's."""
     tokens, usual = _tokens_per_answer(runs), _tokens_per_answer(reference)
     reasons, expected = _finish_reasons(runs), _finish_reasons(reference)
     apart = sum(abs(reasons.get(why, 0) - expected.get(why, 0)) for why in reasons | expected)

@@ -1,8 +1,7 @@
 """Endpoints on which limiters are tuned, and others on which they are judged.
 
-The two share the presets, and nothing else: no slots, seed, demand, length of answers or moment
-of change. `TUNING` is for choosing a limiter's constants; `JUDGING` is for the result, and its seed
-and those of the experiment `tuning` are drawn again after each such choice.
+The two share the presets, and nothing else. The seeds of `JUDGING` and of the experiment `tuning`
+are drawn again whenever a limiter's constants were chosen on `TUNING`.
 """
 
 from __future__ import annotations
@@ -21,12 +20,9 @@ class Scenario(msgspec.Struct, frozen=True, kw_only=True):
     """A closed loop: agents that ask one question after the other, more than can be served.
 
     Attributes:
-        preset: The endpoint's figures.
-        run_s: How long they ask, in model seconds.
         capacity: How many slots there are, and from when, instead of the preset's.
         requests_per_minute: The rate limit; None takes the preset's, 0 lifts it.
         tokens: The shortest and the longest answer; all lengths between are equally likely.
-        seed: From which lengths, jitter and faults are drawn.
     """
 
     name: str
@@ -40,7 +36,7 @@ class Scenario(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def physics(self) -> Physics:
-        """How long the endpoint takes."""
+        """The preset's, with these slots."""
         physics = presets.load(self.preset).physics
         return msgspec.structs.replace(physics, capacity=self.capacity)
 

@@ -1,7 +1,6 @@
 """What tunes itself, measured against what only hindsight knows; all in virtual time.
 
-An experiment of the kind `tuning` has two parts: limits of calls in flight against the best static
-one, and a bandit against an oracle.
+Two parts: limits of calls in flight against the best static one, and a bandit against an oracle.
 """
 
 from __future__ import annotations
@@ -9,30 +8,27 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 from statistics import median
-from typing import Annotated, Literal
+from typing import Literal
 
 import msgspec
-from pydantic import Field
 
 from agentlab._support.fields import AtLeastOne, Text, model
 from agentlab._support.progress_bar import bar
-from agentlab._support.tables import markdown_table
 from agentlab._support.yaml_file import LocatedFile
 from agentlab.bench import results, trial
-from agentlab.bench.experiment import Seed, found
+from agentlab.bench.experiment import Seed, Some, found
+from agentlab.bench.report import markdown_table
 from agentlab.bench.scenarios import JUDGING
 from agentlab.errors import FileError
 from agentlab.learning import regret
-
-Seeds = Annotated[list[Seed], Field(min_length=1)]
 
 
 @model
 class Limits:
     """How limiters of `trial.LIMITERS` are judged: in scenarios drawn once from each seed."""
 
-    limiters: Annotated[list[Text], Field(min_length=1)]
-    seeds: Seeds
+    limiters: Some[Text]
+    seeds: Some[Seed]
 
     def __post_init__(self) -> None:
         if unknown := set(self.limiters) - set(trial.LIMITERS):
@@ -47,7 +43,7 @@ class Learning:
 
     runs: AtLeastOne
     shift_at: AtLeastOne
-    seeds: Seeds
+    seeds: Some[Seed]
 
     def __post_init__(self) -> None:
         regret.check_shift(self.runs, self.shift_at)
@@ -55,7 +51,7 @@ class Learning:
 
 @model
 class Tuning:
-    """An experiment's file whose `kind` is `tuning`; `about` is the question, in a sentence."""
+    """An experiment's file whose `kind` is `tuning`."""
 
     kind: Literal["tuning"]
     about: Text
@@ -64,7 +60,7 @@ class Tuning:
 
 
 class TuningResults(msgspec.Struct, frozen=True, kw_only=True):
-    """What came of it. Equal runs are equal files."""
+    """What came of it; equal runs make equal files."""
 
     name: str
     experiment: Tuning
@@ -83,12 +79,7 @@ def is_tuning(path: Path) -> bool:
 
 
 def load(file: str | Path) -> Tuning:
-    """Read such an experiment; a mistake in it is a FileError that names line and field.
-
-    Example:
-        >>> load("tuning").learning.runs
-        2000
-    """
+    """Read such an experiment; a mistake in it is a FileError that names line and field."""
     return LocatedFile(found(file), what="experiment").decode(Tuning)
 
 
@@ -147,13 +138,7 @@ def markdown(measured: TuningResults) -> str:
 
 
 def limiters_table(rows: Sequence[trial.Row]) -> str:
-    """Return a table with a line per limiter, over all scenarios and seeds.
-
-    Example:
-        >>> row = trial.Row("4 slots", "fixed 3", 1.5, 2.0, 0.75, 0.9, 1.0, 4, 29)
-        >>> print(limiters_table([row]).splitlines()[-1])
-        | fixed 3 | 0 of 1 | 0.75 | 0.75 | 0.90 | 0.90 | 1.00 |
-    """
+    """Return a table with a line per limiter, over all scenarios and seeds."""
     lines = []
     for name, of in _by("limiter", rows).items():
         goodput, p95 = [row.of_best_goodput for row in of], [row.of_best_p95 for row in of]
@@ -164,18 +149,15 @@ def limiters_table(rows: Sequence[trial.Row]) -> str:
     return markdown_table(columns.split("|"), lines)
 
 
-def scenarios_table(rows: Sequence[trial.Row], limiter: str = "adaptive") -> str:
-    """Return a table with a line per scenario, for one limiter, with the worst of all seeds.
-
-    It is empty if the limiter was not judged.
-    """
+def scenarios_table(rows: Sequence[trial.Row]) -> str:
+    """Return a table with a line per scenario, for the adaptive limit, the worst of all seeds."""
     lines = []
-    for scenario, of in _by("scenario", [row for row in rows if row.limiter == limiter]).items():
+    for scenario, of in _by("scenario", [r for r in rows if r.limiter == "adaptive"]).items():
         limits = sorted({row.best_limit for row in of})
         best = " to ".join(str(limit) for limit in dict.fromkeys((limits[0], limits[-1])))
         least, most = min(row.of_best_goodput for row in of), max(row.of_best_p95 for row in of)
         lines.append([scenario, best, _passed(of), f"{least:.2f}", f"{most:.2f}"])
-    columns = f"scenario|best static limit|{limiter}: passed|least goodput|most p95"
+    columns = "scenario|best static limit|adaptive: passed|least goodput|most p95"
     return markdown_table(columns.split("|"), lines) if lines else ""
 
 

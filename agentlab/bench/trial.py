@@ -1,7 +1,4 @@
-"""Limiters in scenarios, against the best static limit of each.
-
-The closed loop has no client; `tests/test_tuning_limits.py` holds it against the whole client.
-"""
+"""Limiters in scenarios, against the best static limit of each; without a client."""
 
 from __future__ import annotations
 
@@ -15,9 +12,9 @@ from random import Random
 
 import msgspec
 
-from agentlab._support.tables import percentile
 from agentlab.bench.closed_loop import Request, serve
 from agentlab.bench.opponents import AIMD, Fixed, Gradient2, Vegas
+from agentlab.bench.results import percentile
 from agentlab.bench.scenarios import JUDGING, Scenario
 from agentlab.endpoint import presets
 from agentlab.endpoint.contract.openai_json import RequestError
@@ -36,31 +33,16 @@ LIMITERS: dict[str, Callable[[], Limiter]] = {
     "Vegas": Vegas,
     "adaptive": Adaptive,
 }
-"""Who is judged.
+"""Who is judged; Netflix's AIMD and Gradient2 also without the bounds that suit short calls."""
 
-Netflix's AIMD and Gradient2 stay between 20 and 200, and its AIMD takes what lasts longer than 5 s
-for refused; so both are there once more without that.
-"""
-
-LEAST_GOODPUT, MOST_P95 = 0.90, 1.3
-"""What a limiter must reach, as a share of the best static limit's goodput and of its p95."""
-
+LEAST_GOODPUT, MOST_P95 = 0.90, 1.3  # what passes, as a share of the best static limit's
 _NO_MORE = 1.005  # times the goodput of fewer: where no step brings so much a sweep is at its end
 _AS_GOOD = 0.98  # of the best goodput: among those the quickest limit is the best
 _PROMPT_TOKENS = 16
 
 
 class Row(msgspec.Struct, frozen=True):
-    """A limiter in a scenario, as a line of a table.
-
-    Attributes:
-        goodput: Answers a second.
-        p95_s: What 95% of the answers took at most.
-        of_best_goodput, of_best_p95: As a share of the best static limit's.
-        requests_per_answer: 1 if none was refused.
-        best_limit: The best static limit, found by a sweep.
-        seed: From which the scenario was drawn.
-    """
+    """A limiter in a scenario, as a line of a table; goodput is answers a second."""
 
     scenario: str
     limiter: str
@@ -74,7 +56,7 @@ class Row(msgspec.Struct, frozen=True):
 
     @property
     def passes(self) -> bool:
-        """True if it is nearly as good as the best static limit, which nobody knows beforehand."""
+        """True if it is nearly as good as the best static limit."""
         return self.of_best_goodput >= LEAST_GOODPUT and self.of_best_p95 <= MOST_P95
 
 
@@ -84,13 +66,7 @@ def judged(
     *,
     seeds: Sequence[int] | None = None,
 ) -> list[Row]:
-    """Judge every limiter in every scenario, each drawn once from each seed, or from its own.
-
-    It is the same to the last digit everywhere.
-
-    Example:
-        rows = judged(JUDGING[:3], {"adaptive": Adaptive})
-    """
+    """Judge every limiter in every scenario, each drawn once from each seed, or from its own."""
     rows = []
     for scenario in scenarios:
         limit = None
@@ -117,14 +93,13 @@ def judged(
 def best_static(scenario: Scenario, *, near: int | None = None) -> tuple[int, Outcome]:
     """Find the static limit with the best goodput; of those within 2%, the one with least p95.
 
-    A sweep in steps of a third, until three of them brought nothing, and in the neighbourhood of
-    what that finds in steps of a sixteenth. `near` is the best one of the same scenario with
-    another seed: then only that is tried, and one step to either side of it.
+    A sweep in steps of a third, until three brought nothing, then around the best in steps of a
+    sixteenth. `near`, the best one with another seed, is tried with a step to either side only.
     """
     found: dict[int, Outcome] = {}
 
     def best_with(limits: Iterable[int]) -> int:
-        """Try these, too, and return the best of all."""
+        """Try these, too; return the best of all."""
         for limit in limits:
             found[limit] = found.get(limit) or run(Fixed(limit), scenario)
         most = max(outcome.goodput for outcome in found.values())
@@ -161,8 +136,7 @@ class Outcome(msgspec.Struct, frozen=True):
     Attributes:
         goodput: Answers per second within the run, its beginning included.
         p95_s: What 95% of those answers took at most, from having a slot to the last token.
-        answered: How many answers there were.
-        requests: How many requests were sent for them, refused ones included.
+        requests: How many were sent, refused ones included.
         limits: When the limit changed, and to what.
     """
 
@@ -175,8 +149,6 @@ class Outcome(msgspec.Struct, frozen=True):
 
 def run(limiter: Limiter, scenario: Scenario) -> Outcome:
     """Run a scenario in which `limiter` says how many requests are in flight.
-
-    The agents do what `Slots` and `Retry` do before a client's calls.
 
     Example:
         >>> ten_s = Scenario(name="", preset="course", agents=9, run_s=100, tokens=(91, 91))
@@ -201,7 +173,7 @@ class _Agent:
 
 
 class _Agents:
-    """As many of them ask at the same time as a limiter allows."""
+    """They do what `Slots` and `Retry` do before a client's calls."""
 
     def __init__(self, limiter: Limiter, scenario: Scenario):
         self._limiter, self._scenario, self._physics = limiter, scenario, scenario.physics
@@ -236,7 +208,7 @@ class _Agents:
             else:
                 return None
 
-    def answered(self, call: _Agent, arrived_s: float, started_s: float, now_s: float) -> None:
+    def answered(self, call: _Agent, arrived_s: float, now_s: float) -> None:
         self._ended.append((call, arrived_s, now_s))
 
     def _sent(self, agent: _Agent, now_s: float) -> Request | None:

@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 from agentlab.bench import compare, cost, experiment, measure, plots, report, results, self_tuning
-from agentlab.bench import plots_tuning as tuning_plots
 from agentlab.commands import INTERRUPTED, leave_out_argument
 from agentlab.errors import ConfigError, StepError
 
@@ -87,7 +86,7 @@ def _tune(path: Path, file: Path, options: argparse.Namespace) -> int:
             option = name.replace("_", "-")
             raise ConfigError(f"--{option} is for what asks an endpoint; {path.stem} simulates one")
     tuned = self_tuning.run(self_tuning.load(path), file)
-    _report(file, self_tuning.markdown(tuned), tuning_plots.figure(tuned))
+    _report(file, self_tuning.markdown(tuned), plots.tuning(tuned))
     return 0
 
 

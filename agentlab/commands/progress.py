@@ -40,12 +40,12 @@ class Lesson(NamedTuple):
 
     @property
     def solved(self) -> int:
-        """How many of the exercises are solved."""
+        """How many of them are solved."""
         return sum(exercise.standing == "solved" for exercise in self.exercises)
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
-    """Add the command's arguments."""
+    """Add the arguments."""
     parser.add_argument(
         "folder", nargs="?", type=Path, help="default: notebooks, here or where the course lies"
     )
@@ -62,8 +62,7 @@ def run(options: argparse.Namespace) -> int:
 def lessons(folder: Path) -> list[Lesson]:
     """Read what the notebooks of a folder show as solved, in the order of their names.
 
-    Of a notebook and the copies that JupyterLab made of it (`NAME-Copy1.ipynb`) the one with the
-    most exercises solved counts.
+    Of a notebook and its copies (`NAME-Copy1.ipynb`) the one with most solved counts.
 
     Raises:
         ConfigError: If there is no notebook in such a folder.

@@ -1,5 +1,6 @@
 """Agents that learn which pattern of agents pays: what a run has shown decides the next one.
 
+parallel           plain functions that run side by side, along their parameters
 planner            a plan that a model wrote, read into functions that run in parallel
 tasks              questions whose right answers are computed, in five kinds
 patterns           single, vote, map-reduce, debate: coroutines over an `ask`

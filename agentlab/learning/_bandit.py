@@ -1,8 +1,8 @@
 """A contextual bandit, and the policies that it is measured against.
 
-The bandit is discounted Thompson sampling. For each kind of task and each arm there is a belief
-about the mean reward, a normal distribution; a choice draws one number from each and takes the arm
-with the largest. Rewards count for less the older they are, so that a change is noticed.
+Discounted Thompson sampling: for each kind of task and each arm there is a belief about the mean
+reward, a normal distribution; a choice draws a number from each, and the largest wins. Rewards
+count for less the older they are, so that a change is noticed.
 
 Source: D. Russo et al., "A tutorial on Thompson sampling", Foundations and Trends in Machine
 Learning 11 (2018); discounting is V. Raj and S. Kalyani, "Taming non-stationary bandits: a Bayesian
@@ -36,7 +36,7 @@ class Policy(Protocol):
 
 
 class Belief(msgspec.Struct, forbid_unknown_fields=True):
-    """One arm, for one kind: how many rewards there were, and their sum, both discounted."""
+    """One arm, for one kind: the number of rewards and their sum, both discounted."""
 
     rewards: NotNegative = 0.0
     total: float = 0.0
@@ -62,12 +62,8 @@ class State(msgspec.Struct, forbid_unknown_fields=True):
 class Bandit:
     """Chooses an arm for a kind of task, and learns from the reward.
 
-    Choices follow from the seed and from what was learned before. A choice may be made before the
-    reward of the last one is there.
-
-    Args:
-        discount: What a reward is worth after each later one of its kind: at .99 the last hundred
-            decide. 1 forgets nothing, and then a change is noticed late.
+    A choice may be made before the reward of the last one is there. `discount` is what a reward is
+    worth after each later one of its kind: at .99 the last hundred decide; 1 forgets nothing.
 
     Raises:
         ConfigError: If there are no arms, two of one name, or the discount is out of its range.
@@ -86,11 +82,7 @@ class Bandit:
 
     @classmethod
     def load(cls, path: str | Path, *, arms: Sequence[str]) -> Bandit:
-        """Go on where `save` left off; it then chooses as if there had been no break.
-
-        Raises:
-            ConfigError: If the file cannot be read, is damaged, or is about other arms.
-        """
+        """Go on where `save` left off; ConfigError if the file is damaged, or about other arms."""
         bandit = cls.__new__(cls)
         try:
             bandit._use(msgspec.json.decode(Path(path).read_bytes(), type=State))
@@ -119,11 +111,7 @@ class Bandit:
         return max(drawn, key=drawn.__getitem__)
 
     def learn(self, kind: str, arm: str, reward: float) -> None:
-        """Take a reward into account, and let all older ones of its kind fade.
-
-        Raises:
-            ConfigError: If there is no such arm, or the reward is no finite number.
-        """
+        """Take a finite reward into account, and let all older ones of its kind fade."""
         if arm not in self._state.arms:
             raise ConfigError(f"no arm {arm!r}; choose one of {', '.join(self._state.arms)}")
         if not isfinite(reward):
@@ -190,8 +178,7 @@ class NoContext(Bandit):
 class Ucb1:
     """For each kind the arm whose mean reward may be the largest, by an upper confidence bound.
 
-    It draws nothing and forgets nothing. After P. Auer, N. Cesa-Bianchi and P. Fischer,
-    "Finite-time analysis of the multiarmed bandit problem", Machine Learning 47 (2002).
+    After P. Auer, N. Cesa-Bianchi and P. Fischer, Machine Learning 47 (2002).
     """
 
     def __init__(self, arms: Sequence[str]):

@@ -1,8 +1,7 @@
 """SIMULATED quality: how often a model is right, made up for lessons, on top of real calls.
 
-The local model cannot calculate. `SimulatedSkill` sends it each request all the same, so that
-time, tokens and trace are real, and replaces the words by a right or a wrong answer. With a real
-model leave it out: tasks and patterns need none.
+The local model cannot calculate. `SimulatedSkill` asks it all the same, so that time, tokens and
+trace are real, and replaces the words by a right or a wrong answer.
 """
 
 from __future__ import annotations
@@ -22,18 +21,12 @@ Share = Annotated[float, msgspec.Meta(ge=0, le=1)]
 
 
 class Skill(msgspec.Struct, frozen=True):
-    """How good the simulated model is at one kind of task. All are chosen, none is measured.
+    """How good the simulated model is at one kind of task. All are chosen, none is measured."""
 
-    Attributes:
-        whole, part: How often it is right about the whole task, and about a part of it.
-        recognises: How often it tells the right answer among proposals.
-        alike: Which share of its mistakes is the same one. Voting does not help against those.
-    """
-
-    whole: Share
-    part: Share
-    recognises: Share
-    alike: Share
+    whole: Share  # how often it is right about the whole task
+    part: Share  # and about a part of it
+    recognises: Share  # how often it tells the right answer among proposals
+    alike: Share  # of its mistakes: the same one, against which voting does not help
 
 
 SKILLS: dict[str, Skill] = {
@@ -57,8 +50,8 @@ SHIFTED: dict[str, Skill] = SKILLS | {
 class SimulatedSkill:
     """A model whose answers are right as often as `skills` says; the answers are SIMULATED.
 
-    An answer depends on the seed, the task and the agent, not on order or process. `ask`, such as
-    `lab.ask`, is asked for time and tokens.
+    They depend on the seed, the task and the agent. `ask`, such as `lab.ask`, is asked for time and
+    tokens.
 
     Example:
         model = SimulatedSkill(ask=lab.ask)
@@ -84,8 +77,8 @@ class SimulatedSkill:
     def answers(self, task: Task, prompt: str) -> list[tuple[float, str]]:
         """Return the possible answers to a prompt, each with its probability.
 
-        If the proposals in the prompt contain the right answer, the model recognises it, or takes
-        the first wrong one. Otherwise proposals change nothing.
+        Of proposals that contain the right answer it recognises that one, or takes the first wrong
+        one; others change nothing.
         """
         skill, question = self._skills[task.kind], _question(task, prompt)
         shown = proposals(prompt)
@@ -118,16 +111,7 @@ def _drawn(answers: list[tuple[float, str]], at: float) -> str:
 
 
 async def expected(model: SimulatedSkill, task: Task, pattern: str) -> tuple[float, float]:
-    """Return how often a pattern is right about a task, and its calls: on average, exactly.
-
-    Every course that the pattern can take is followed.
-
-    Example:
-        >>> import asyncio
-        >>> from agentlab.learning.tasks import draw
-        >>> asyncio.run(expected(SimulatedSkill(), draw("arithmetic", 0), "single"))
-        (0.98, 1.0)
-    """
+    """Return how often a pattern is right about a task, and its calls: on average, exactly."""
     right = mean_calls = 0.0
     courses: list[list[int]] = [[]]  # which of the possible answers each request gets, so far
     while courses:

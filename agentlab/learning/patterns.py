@@ -49,12 +49,7 @@ async def debate(ask: Ask, prompt: str, *, debaters: int = 2) -> str:
 
 
 def with_proposals(prompt: str, answers: Sequence[str]) -> str:
-    """Return the question for an agent that sees what others answered.
-
-    Example:
-        >>> proposals(with_proposals("How many?", ["3", "4"]))
-        ['3', '4']
-    """
+    """Return the question for an agent that sees what others answered."""
     shown = "\n".join(f"- {answer}" for answer in answers)
     return f"{prompt}\n\nThey differ, so check each before you answer. {_PROPOSED}\n{shown}"
 

@@ -15,8 +15,8 @@ from collections.abc import Mapping
 from typing import Any
 
 from agentlab.errors import ConfigError
+from agentlab.learning.parallel import Function
 from agentlab.workflow import listed
-from agentlab.workflow.parallel import Function
 
 _LINE = re.compile(r"(?:\$(\d+)\s*=|(\d+)\.)\s*(.+)")
 _MENTION = re.compile(r"\$(\d+)")
@@ -26,11 +26,11 @@ _TEXT_OR_MENTION = re.compile(r'("(?:\\.|[^"\\])*"|\'(?:\\.|[^\'\\])*\')|\$(\d+)
 def read(plan: str, tools: Mapping[str, Function]) -> list[Function]:
     """Return the plan's calls as functions `s1`, `s2` ..., whose parameters name what they need.
 
-    Empty lines, and the fences of a code block, do not count. `tools` may be async or not.
+    Tools may be async or not.
 
     Raises:
-        ConfigError: If a line is no call, or no tool can be called like that. What the graph then
-            lacks, or circles in it, `parallel.run` refuses.
+        ConfigError: If a line is no call, or no tool can be called like that. What makes no graph
+            `parallel.run` refuses.
 
     Example:
         >>> tools = {"search": lambda topic: topic, "join": lambda *texts: texts}

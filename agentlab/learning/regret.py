@@ -1,8 +1,7 @@
-"""What a policy that learns in real time earns, as a share of what an oracle would.
+"""What a policy earns, as a share of what an oracle would; how often it is right is SIMULATED.
 
-Tasks and calls are real; how often an answer is right is SIMULATED (`SimulatedSkill`). A run's
-reward is 1 for a right answer, less a price per call. `live` learns from the endpoint's own record.
-`World` and `follow` do it without a client, for thousands of runs: same tasks, answers and calls.
+A run's reward is 1 for a right answer, less a price per call. `live` learns from the endpoint's own
+record; `World` and `follow` do it without a client: same tasks, answers and calls.
 """
 
 from __future__ import annotations
@@ -23,12 +22,8 @@ from agentlab.learning.patterns import PATTERNS
 from agentlab.learning.tasks import KINDS, Task
 from agentlab.trace import trace
 
-PRICE = 0.03
-"""What a call costs, where a right answer is worth 1. Chosen for the lesson."""
-
-BLOCK = 100
-"""Over how many runs a point of a curve is taken."""
-
+PRICE = 0.03  # what a call costs, where a right answer is worth 1; chosen for the lesson
+BLOCK = 100  # over how many runs a point of a curve is taken
 ARMS = list(PATTERNS)
 
 
@@ -47,9 +42,8 @@ class Run(NamedTuple):
 async def live(policy: Policy, some_tasks: Iterable[Task], on: Callable[[Task], Ask]) -> list[Run]:
     """Let a policy choose the pattern of each task, run it, and let it learn from the outcome.
 
-    Calls, time and tokens are those of a trace around each task, so nothing else may ask meanwhile.
-    `on` says who answers a task: `SimulatedSkill(ask=lab.ask).on`, or `lambda task: lab.ask` where
-    a real model does.
+    A trace around each task counts its calls, so nothing else may ask meanwhile. `on` says who
+    answers a task; where a real model does, `lambda task: lab.ask`.
 
     Example:
         bandit = Bandit(ARMS)
@@ -70,11 +64,8 @@ async def live(policy: Policy, some_tasks: Iterable[Task], on: Callable[[Task], 
 class World:
     """Tasks, and what each pattern would earn on each: equal for every policy.
 
-    From the task `shift_at` on the skills are `SHIFTED`; None leaves them as they are.
-
-    Attributes:
-        rewards: For each task: pattern -> what it earns, as drawn.
-        means: For each task: pattern -> what it earns on average.
+    From the task `shift_at` on the skills are `SHIFTED`. For each task `rewards` has what each
+    pattern earns, as drawn, and `means` what it earns on average.
 
     Raises:
         ConfigError: If there are no runs, or `shift_at` is none of them.
@@ -96,12 +87,12 @@ class World:
 
     @property
     def oracle(self) -> list[float]:
-        """What is earned on average, task by task, if all means are known."""
+        """What is earned on average if all means are known."""
         return [max(means.values()) for means in self.means]
 
     @property
     def best_static(self) -> str:
-        """The pattern that earns the most, on average, if it is used for all tasks."""
+        """The pattern that earns the most if it is used for all tasks."""
         return max(ARMS, key=lambda arm: sum(means[arm] for means in self.means))
 
 
@@ -132,11 +123,7 @@ def follow(policy: Policy, world: World) -> Learned:
 
 
 class Curve(msgspec.Struct, frozen=True):
-    """One policy in one scenario, over several seeds.
-
-    `share` is of what the oracle earns, by the mean rewards of what was chosen, and `curve` that of
-    each block of runs: means over the seeds.
-    """
+    """One policy's share of what the oracle earns, over several seeds; `curve` has it by block."""
 
     share: float
     least_share: float
@@ -157,11 +144,10 @@ class Scenario(msgspec.Struct, frozen=True):
 def scenario(
     name: str, *, runs: int = 2000, seeds: Sequence[int] = range(1, 6), shift_at: int | None = None
 ) -> Scenario:
-    """Follow all policies through the worlds of these seeds. Equal arguments give equal bytes.
+    """Follow all policies through the worlds of these seeds.
 
     Raises:
-        ConfigError: If `shift_at` is none of the runs, or no multiple of `BLOCK`: a point of a
-            curve would be of both sides.
+        ConfigError: If `shift_at` is none of the runs, or no multiple of `BLOCK`.
     """
     check_shift(runs, shift_at)
     learned: dict[str, list[Learned]] = {}
@@ -199,11 +185,7 @@ def _mean(numbers: Sequence[float]) -> float:
 
 
 def check_shift(runs: int, shift_at: int | None) -> None:
-    """Refuse a shift that no curve shows.
-
-    Raises:
-        ConfigError: If it is not one of the runs, or within a block.
-    """
+    """Refuse a shift that no curve shows: of which a point would be of both sides."""
     if shift_at is not None and not (0 <= shift_at < runs and shift_at % BLOCK == 0):
         raise ConfigError(
             f"shift_at must be a multiple of {BLOCK} below runs ({runs}); got {shift_at}"
@@ -212,9 +194,6 @@ def check_shift(runs: int, shift_at: int | None) -> None:
 
 def recovery(curve: Sequence[float], shift_at: int, *, share: float = 0.9) -> int | None:
     """Return after how many runs the share is back, to stay until the end; None if it never is.
-
-    Raises:
-        ConfigError: If `shift_at` is no multiple of `BLOCK`, or lies beyond the curve.
 
     Example:
         >>> recovery([0.9, 0.95, 0.4, 0.8, 0.92, 0.93], shift_at=200)

@@ -32,10 +32,7 @@ class Question(msgspec.Struct, frozen=True):
 
 
 class Task(msgspec.Struct, frozen=True):
-    """A question that can be checked, and the parts into which it can be split.
-
-    `number` is its place among the tasks of one run.
-    """
+    """A question that can be checked, and its parts; `number` is its place in a run."""
 
     kind: str
     number: int
@@ -66,11 +63,7 @@ def said(text: str) -> str:
 
 
 def draw(kind: str, number: int, seed: int = 7) -> Task:
-    """Return the task of that kind and number; the same seed makes the same one anywhere.
-
-    Raises:
-        ConfigError: If there is no such kind.
-    """
+    """Return the task of that kind and number; the same seed makes the same one anywhere."""
     if kind not in KINDS:
         raise ConfigError(f"no kind {kind!r} of tasks; choose one of {', '.join(KINDS)}")
     chance = seeded_random.generator(seed, kind.encode(), number, "task")

@@ -17,7 +17,7 @@ from typing import Any
 import pytest
 
 from agentlab import lab
-from agentlab.bench.opponents import AIMD, Fixed, Gradient2, Vegas
+from agentlab.bench.opponents import Fixed
 from agentlab.clock import run_virtual
 from agentlab.errors import ConfigError, EndpointError, ModelError, RetriesExhausted
 from agentlab.resilience import (
@@ -114,14 +114,6 @@ def test_a_hedge_takes_no_nonsense(name: str, value: Any):
 
 
 LIMITERS = {
-    Fixed: {"limit": NOT_COUNTS},
-    AIMD: {
-        "initial": NOT_COUNTS,
-        "most": NOT_COUNTS,
-        "slow_s": NOT_ABOVE_0,
-    },
-    Gradient2: {"least": NOT_COUNTS},
-    Vegas: {"initial": NOT_COUNTS},
     Adaptive: {
         "initial": NOT_COUNTS,
         "most": [*NOT_COUNTS, 10**8],

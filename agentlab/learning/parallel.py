@@ -1,8 +1,4 @@
-"""Plain functions, run in parallel by their parameters: a parameter's name is its source.
-
-A function needs the results of the functions that its parameters name, and nothing else declares
-that. So a script of calls in a row becomes a graph without being rewritten.
-"""
+"""Plain functions, run in parallel by their parameters: a parameter's name is its source."""
 
 from __future__ import annotations
 
@@ -11,8 +7,7 @@ from inspect import Parameter, signature
 from typing import Any
 
 from agentlab.errors import ConfigError
-from agentlab.workflow._graph import Graph
-from agentlab.workflow._run import Run, as_ready, in_order
+from agentlab.workflow import Graph, Run, as_ready, in_order
 
 Function = Callable[..., Any]
 """Async or not; its parameters name other functions, or inputs, and its result may be anything."""
@@ -21,13 +16,9 @@ Function = Callable[..., Any]
 async def run(functions: Iterable[Function], /, **inputs: Any) -> dict[str, Any]:
     """Run each function as soon as its parameters are there; return name -> result, in order.
 
-    It takes the span of the graph. A function that fails cancels those in flight, and those still
-    to come never start. A function that is not async blocks the event loop: if it takes long, call
-    it by `asyncio.to_thread` in an async function.
-
-    Args:
-        functions: In any order.
-        inputs: The values of the parameters that name no function.
+    `inputs` are the values of the parameters that name no function. A function that fails cancels
+    those in flight, and those still to come never start. One that is not async blocks the event
+    loop: if it takes long, call it by `asyncio.to_thread` in an async function.
 
     Raises:
         ConfigError: If the functions make no graph (see `graph`); nothing was called then.
@@ -47,7 +38,7 @@ async def run(functions: Iterable[Function], /, **inputs: Any) -> dict[str, Any]
 
 
 async def run_sequential(functions: Iterable[Function], /, **inputs: Any) -> dict[str, Any]:
-    """Run the functions one after the other, as the baseline of `run`. It takes their work."""
+    """Run the functions one after the other, as the baseline of `run`."""
     return await _run(in_order, functions, inputs)
 
 
@@ -57,8 +48,7 @@ def graph(functions: Iterable[Function], *, inputs: Sequence[str] = ()) -> Graph
     A parameter that has a default value, and names neither a function nor an input, keeps it.
 
     Raises:
-        ConfigError: If a function has no name, or a parameter without one (`*args`), or the names
-            make no graph (see `Graph`).
+        ConfigError: If a function has no name, or the names make no graph (see `Graph`).
 
     Example:
         >>> def draft(topic): ...
@@ -92,17 +82,10 @@ async def _run(how: Any, functions: Iterable[Function], inputs: dict[str, Any]) 
 
 
 def _read(function: Function) -> tuple[str, list[Parameter]]:
-    """Return a function's name and its parameters."""
+    """Return a function's name and parameters."""
     name = getattr(function, "__name__", "")
     if not (callable(function) and name.isidentifier()):
         raise ConfigError(
             f"{function!r} is no function with a name that a parameter can have; define it with def"
         )
-    parameters = [*signature(function).parameters.values()]
-    for parameter in parameters:
-        if parameter.kind not in (parameter.POSITIONAL_OR_KEYWORD, parameter.KEYWORD_ONLY):
-            raise ConfigError(
-                f"function {name!r} takes {str(parameter)!r} without a name to give it by; "
-                "name each thing that it needs"
-            )
-    return name, parameters
+    return name, [*signature(function).parameters.values()]
