@@ -1,6 +1,6 @@
 """The numbers on the projector: who has how many requests in flight, and what became of others.
 
-Names and counts, never words: no prompt and no answer comes here. Nothing here reads a clock.
+Names and counts, never words: no prompt and no answer comes here.
 """
 
 from __future__ import annotations
@@ -79,11 +79,8 @@ class Board:
         """Return what the page shows as of `now_s`, in model seconds.
 
         Requests that are "refused" met a rate limit (429); of those that are "gone" the client
-        hung up; "errors" had another reason; "strangers" came without a learner's name.
-
-        Args:
-            waiting: (Learner, agent) -> how many of the requests in flight wait for a slot.
-            names: Learners to show although they have not asked yet, in this order.
+        hung up; "strangers" came without a learner's name. `waiting` says how many of an agent's
+        requests wait for a slot; `names` are shown although they have not asked yet.
         """
         waiting = waiting or {}
         while self._ended_s and self._ended_s[0] <= now_s - _WINDOW_S:

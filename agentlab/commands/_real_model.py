@@ -16,7 +16,6 @@ import yaml
 
 from agentlab import errors, settings
 from agentlab._support.upstream import key_from
-from agentlab.commands.doctor import FAIL, OK, Finding
 from agentlab.endpoint.contract.openai_json import refused, without
 from agentlab.endpoint.middleware.server_timing import Clock, clock_of
 from agentlab.errors import ConfigError, EndpointError, IncompleteAnswer, ModelError
@@ -26,12 +25,12 @@ from agentlab.resilience import asked_to_wait_s, classify
 SHOWN = 300
 
 
-def check() -> Finding:
-    """Say whether the model that the environment names answers a lesson's question."""
+def check() -> list[str]:
+    """Ask the model that the environment names; return verdict, finding and cure."""
     try:
         chosen = settings.from_environment()
         if chosen.upstream is None or not chosen.real:
-            return Finding(OK, "none is set; the local one answers")
+            return ["OK", "none is set; the local one answers"]
         url, model = chosen.upstream, chosen.model
         try:
             clock = clock_of(url)
@@ -41,10 +40,10 @@ def check() -> Finding:
         client = httpx.Client(timeout=httpx.Timeout(30.0, connect=10.0))
     except ConfigError as error:
         found, _, cure = str(error).partition("; ")
-        return Finding(FAIL, found, cure)
+        return ["FAIL", found, cure]
     except (ValueError, ImportError, OSError):  # which may quote a proxy's password
         cure = "correct HTTP_PROXY, HTTPS_PROXY, ALL_PROXY and SSL_CERT_FILE, or unset them"
-        return Finding(FAIL, "a variable for proxies or certificates cannot be used", cure)
+        return ["FAIL", "a variable for proxies or certificates cannot be used", cure]
     hi = {"role": "user", "content": "Hi"}
     body = {"model": model, "messages": [hi], "temperature": 0, "max_completion_tokens": 1}
     with client:
@@ -124,11 +123,10 @@ def finding(
     left_out: Sequence[str] = (),
     key: str | None = None,
     clock: Clock | None = None,
-) -> Finding:
+) -> list[str]:
     """Tell apart what looks alike in a notebook: key, credit, rate, model, parameter, way.
 
-    Args:
-        clock: Another lab's, such as a class's; None where something else answers.
+    `clock` is another lab's, such as a class's; None where something else answers.
     """
     sentences = yaml.safe_load((settings.DATA / "doctor.yaml").read_bytes())
     what, wait_s = kind(problem, model), getattr(problem, "retry_after_s", None) or 60
@@ -141,7 +139,7 @@ def finding(
         what = "parameter"
     said_of_it = sentences[what]
     if what == "no connection":
-        said_of_it = [FAIL, *_why(problem, said_of_it)]
+        said_of_it = ["FAIL", *_why(problem, said_of_it)]
     facts = {
         "url": url,
         "model": model,
@@ -156,7 +154,7 @@ def finding(
         "scale": clock.time_scale if clock else 1,
         "price": "its answers may be paid for" if clock and clock.paid else "it costs nothing",
     }
-    return Finding(*(each.format(**facts) for each in said_of_it))
+    return [each.format(**facts) for each in said_of_it]
 
 
 def _said(problem: Exception | None) -> str:
