@@ -22,8 +22,6 @@ from agentlab.errors import ConfigError, EndpointError, IncompleteAnswer, ModelE
 from agentlab.lab import read, real_retry_after_s
 from agentlab.resilience import asked_to_wait_s, classify
 
-SHOWN = 300
-
 
 def check() -> list[str]:
     """Ask the model that the environment names; return verdict, finding and cure."""
@@ -54,7 +52,7 @@ def check() -> list[str]:
 def ask(
     client: httpx.Client, url: str, key: str | None, body: dict[str, Any]
 ) -> tuple[Exception | None, list[str]]:
-    """Ask; leave out what is refused, and ask again. Return what went wrong, and what was left."""
+    """Ask, again without what is refused; return what went wrong, and what was left out."""
     # A class's key is a name in any language, which the lab sends as UTF-8, too.
     headers = {b"authorization": f"Bearer {key}".encode()} if key else {}
     left_out: list[str] = []
@@ -130,9 +128,8 @@ def finding(
     """
     sentences = yaml.safe_load((settings.DATA / "doctor.yaml").read_bytes())
     what, wait_s = kind(problem, model), getattr(problem, "retry_after_s", None) or 60
-    said = _without(key, _said(problem))
-    names = ("temperature", "max_completion_tokens", "max_tokens")
-    ours = [name for name in names if re.search(rf"\b{name}\b", said)]
+    said = _without(key or "", _said(problem))
+    ours = re.findall(r"\b(?:temperature|max_completion_tokens|max_tokens)\b", said)[:1]
     if what == "answers":
         what = "lab" if clock else "left out" if left_out else what
     elif what == "other" and ours:
@@ -163,7 +160,7 @@ def _said(problem: Exception | None) -> str:
 
 def _why(error: BaseException | None, ways: dict[str, list[str]]) -> list[str]:
     """Return why there is no connection, and what cures that."""
-    causes: set[str] = set()  # the names of the errors' classes
+    causes: set[str] = set()  # names of errors' classes
     while error is not None:
         causes |= {each.__name__ for each in type(error).__mro__}
         error = error.__cause__ or error.__context__
@@ -173,13 +170,12 @@ def _why(error: BaseException | None, ways: dict[str, list[str]]) -> list[str]:
 _MASKED = re.compile(r"\S*(\*\*|\.\.\.|[\u2026\u2022\u25cf])\S*")
 
 
-def _without(key: str | None, said: str) -> str:
+def _without(key: str, said: str) -> str:
     """Return an endpoint's words in one line, without any part of the key, and not too long."""
-    key = key or ""
     said = " ".join("".join(c if c.isprintable() else " " for c in said).split())
     if key:  # endpoints repeat its beginning and its end
         said = _MASKED.sub("[key]", said.replace(key, "[key]"))
     if len(key) >= 8:
         parts = {key[:4], key[-4:], *(key[n : n + 6] for n in range(len(key) - 5))}
         said = re.sub(rf"\S*({'|'.join(map(re.escape, sorted(parts)))})\S*", "[key]", said)
-    return said if len(said) <= SHOWN else f"{said[: SHOWN - 3]}..."
+    return said if len(said) <= 300 else f"{said[:297]}..."

@@ -14,7 +14,7 @@ import re
 import shutil
 import sys
 import tempfile
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -87,8 +87,8 @@ def python(version: tuple[int, ...]) -> Finding:
 
 
 def check_packages() -> Finding:
-    found = [(each.metadata["Name"], each.version) for each in importlib.metadata.distributions()]
-    return packages((ROOT / "requirements.lock").read_text(encoding="utf-8"), dict(found))
+    found = {each.metadata["Name"]: each.version for each in importlib.metadata.distributions()}
+    return packages((ROOT / "requirements.lock").read_text(encoding="utf-8"), found)
 
 
 def packages(lock: str, there: Mapping[str, str]) -> Finding:
@@ -112,18 +112,11 @@ def packages(lock: str, there: Mapping[str, str]) -> Finding:
 
 
 def check_agentlab() -> Finding:
-    found = importlib.metadata.distributions(name="agentlab")
-    return agentlab((each.version, each.read_text("direct_url.json")) for each in found)
-
-
-def agentlab(found: Iterable[tuple[str, str | None]]) -> Finding:
     """Tell this course's module from another project's package, which PyPI calls `agentlab`."""
-    for (
-        version,
-        url,
-    ) in found:  # of each distribution of that name; a checkout is installed in place
-        if not json.loads(url or "{}").get("dir_info", {}).get("editable"):
-            said = f"agentlab {version} is another project's package, which has the same name"
+    for found in importlib.metadata.distributions(name="agentlab"):
+        where = json.loads(found.read_text("direct_url.json") or "{}")
+        if not where.get("dir_info", {}).get("editable"):  # as a checkout of the course is
+            said = f"agentlab {found.version} is another project's package of the same name"
             return Finding(FAIL, said, f"`pip uninstall agentlab`, then {SETUP}")
     return Finding(OK, "the course's own")
 
@@ -141,17 +134,12 @@ def check_settings() -> Finding:
 
 
 def check_disk() -> Finding:
+    """Judge the room for results, traces and the content system's journal."""
     for folder in FOLDERS:
         with tempfile.TemporaryFile(dir=folder) as file:
             file.write(b"1")
-    return disk({str(each): shutil.disk_usage(each).free for each in FOLDERS})
-
-
-def disk(free_bytes: Mapping[str, int]) -> Finding:
-    """Judge the room for results, traces and the content system's journal."""
-    folder, least = min(free_bytes.items(), key=lambda item: item[1])
-    free_mb = least // 1_000_000
-    found = f"{free_mb:,} MB free at {folder}"
+    free_mb = min(shutil.disk_usage(folder).free for folder in FOLDERS) // 1_000_000
+    found = f"{free_mb:,} MB free"
     if free_mb < LEAST_FREE_MB:
         return Finding(WARN, found, f"{LEAST_FREE_MB:,} MB are enough for all lessons")
     return Finding(OK, found)
@@ -200,7 +188,6 @@ def check_endpoint() -> Finding:
 
 
 def check_real_model() -> Finding:
-    """Ask the real model, if one is set."""
     from agentlab.commands import _real_model
 
     return Finding(*_real_model.check())
