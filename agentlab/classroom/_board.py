@@ -49,12 +49,10 @@ class Board:
         self._forgotten |= {id for id, span in self._open.items() if span.learner == learner}
 
     def begin(self, span: Span) -> None:
-        """Note that a learner's request has come."""
         self._open[span.request_id] = span
         self._counts.setdefault(span.learner or "", Counter())
 
     def end(self, span: Span) -> None:
-        """Note that a request has ended, one way or another."""
         self._open.pop(span.request_id, None)
         if span.learner is None:
             self._strangers += 1
@@ -117,8 +115,5 @@ def _some(counts: list[Count]) -> list[Count]:
     """Add up the last of many, so that a lane can be read."""
     if len(counts) <= _MOST_AGENTS:
         return counts
-    rest = counts[_MOST_AGENTS - 1 :]
-    return [
-        *counts[: _MOST_AGENTS - 1],
-        ("others", sum(c[1] for c in rest), sum(c[2] for c in rest)),
-    ]
+    some, rest = counts[: _MOST_AGENTS - 1], counts[_MOST_AGENTS - 1 :]
+    return [*some, ("others", sum(c[1] for c in rest), sum(c[2] for c in rest))]

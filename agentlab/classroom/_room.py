@@ -110,18 +110,17 @@ class Room:
             self._arrange()  # not after a pause, which fills no bucket again
 
     def forget(self, learner: str) -> None:
-        """Drop what is counted and kept of a learner; what they have in flight goes on."""
+        """Drop what is counted and kept of a learner."""
         self.board.forget(learner)
         self._queue.forget(learner)
         self._shares.forget(learner)
         self._gates.pop(learner, None)
 
     def numbers(self, names: list[str]) -> dict[str, Any]:
-        """Return what the projector shows; of `names` even those who have not asked yet."""
+        """Return what the projector shows."""
         return self.board.numbers(self.now_s(), self._queue.waiting + self._held, names=names)
 
     def _slot_time_s(self, job: Job) -> float:
-        """Return what a job counts for: the time that it would have a slot, alone."""
         assert self.preset is not None
         return max(self.preset.physics.service_s(job.prompt_tokens, job.output_tokens), 1e-9)
 

@@ -1,7 +1,6 @@
 """Who is who: what can be a learner's name, and who is here.
 
-On a projector people see letters, not what a machine tells apart. So a name is of one alphabet, and
-neither a real key nor the teacher's.
+People see letters on a projector, so a name is of one alphabet; and it is no real key.
 """
 
 from __future__ import annotations
@@ -19,8 +18,8 @@ MOST_LEARNERS = 120  # of an open class: enough for people, few enough for a run
 _MOST_CHARACTERS = 32
 _LONGEST_KEY = 12 * _MOST_CHARACTERS  # percent-encoded, a character takes twelve at most
 _KEY_CHARACTERS = 20  # of letters and digits mixed, without a space, are taken for a real key
+# Alphabets that may stand beside each other: Unicode's "highly restrictive" level (UTS 39)
 _TOGETHER = set("LATIN MODIFIER CJK IDEOGRAPHIC HIRAGANA KATAKANA HANGUL BOPOMOFO".split())
-"""Alphabets that may stand beside each other: Unicode's "highly restrictive" level (UTS 39)."""
 
 _HOW = "set OPENAI_API_KEY to your name, such as OPENAI_API_KEY=ada"
 _NO_KEY = (

@@ -41,9 +41,8 @@ def serve_class(
     """Serve a class until a signal comes.
 
     Args:
-        host: The address to listen on; None for loopback, 0.0.0.0 for all of this machine's.
+        host: Where to listen: None for loopback, 0.0.0.0 for all of this machine's addresses.
         learners: A file with the class list; None lets any name in.
-        token: The teacher's; None makes one.
         yes: Let the class ask a real model, which costs money.
     """
     host, token = host or HOST, token or new_token()

@@ -60,9 +60,9 @@ class Bill(NamedTuple):
 
 
 class Standing(NamedTuple):
-    """How a topic stands, "open", "done" or "quarantined", and what is published of it."""
+    """How a topic stands, and what is published of it."""
 
-    status: str
+    status: str  # "open", "done" or "quarantined"
     failures: int
     error: str | None
     pages: dict[str, str]  # name -> digest
@@ -158,7 +158,7 @@ class Journal:
         error: str | None = None,
         pages: Mapping[str, str] | None = None,
     ) -> None:
-        """Set a topic's status, and what is published of it; None leaves the latter as it is."""
+        """Set a topic's status; `pages` of None leaves what is published of it as it is."""
         values: dict[str, Any] = {"status": status, "failures": failures, "error": error}
         values |= {} if pages is None else {"pages": json.dumps(pages)}
         if not self._write(_jobs.update().where(_jobs.c.job == job).values(values)):

@@ -34,10 +34,9 @@ base-uri 'none'; form-action 'none'">
 """
 
 _MARKDOWN = MarkdownIt("commonmark", {"html": False}).disable("image")
+# The beginning of a tag, which a link in angle brackets is not, or of an image
 _MARKUP = r"<(?=[A-Za-z/!?])(?!https?://[^\s<>]*>)|!(?=\[)"
-"""The beginning of a tag, which a link in angle brackets is not, or of an image."""
-_LONGEST = 20_000
-"""A longer text, which nobody writes, is not read as Markdown: that can take minutes."""
+_LONGEST = 20_000  # a longer text is not read as Markdown: that can take minutes
 
 
 class Article(NamedTuple):
@@ -74,16 +73,10 @@ class Article(NamedTuple):
 
 
 class Published(NamedTuple):
-    """Where a text is published.
-
-    Attributes:
-        files: NAME.md and NAME.html.
-        pages: The digest of what was published in each file, by its name.
-        kept: Those of the files that hold something else, because somebody had edited them.
-    """
+    """Where a text is published; `kept` are those of the files that somebody had edited."""
 
     files: tuple[Path, ...] = ()
-    pages: Mapping[str, str] = {}
+    pages: Mapping[str, str] = {}  # name -> digest of what was published
     kept: tuple[Path, ...] = ()
 
 

@@ -32,9 +32,6 @@ class ContentSystem:
             nothing is written to the disk.
         journal: A file or URL for the journal instead; see `Journal`.
 
-    Raises:
-        ConfigError: If another process works there, or the journal cannot be used.
-
     Example:
         with ContentSystem(Settings(max_concurrent_agents=4), out="content") as system:
             content = await system.generate_content("Why tides?", content_type="comprehensive")
@@ -79,9 +76,6 @@ class ContentSystem:
             cluster: Where the requests are sent from: a `Cluster`, a scheduler's address, or
                 "local" for processes that are started here; None sends from this one. Limits,
                 retries and the journal stay here, so they are one for all.
-
-        Returns:
-            For each different topic, in their order, what became of it.
 
         Raises:
             ConfigError: If there is no such type, or a topic is empty.
@@ -172,9 +166,6 @@ def summary(contents: Iterable[Content], journal: Journal, settings: Settings) -
         took,
     ]
     lines += [f"quarantined: {c.topic}: {c.error}" for c in contents if c.status == "quarantined"]
-    lines += [
-        f"{file} was edited, so the new text is not published there; move it, and use --resume"
-        for content in contents
-        for file in content.kept
-    ]
+    edited = "was edited, so the new text is not published there; move it, and use --resume"
+    lines += [f"{file} {edited}" for content in contents for file in content.kept]
     return "\n".join(lines)

@@ -60,7 +60,6 @@ class Content(NamedTuple):
     Attributes:
         status: "done"; "failed"; "quarantined", where it failed too often to be tried again, or
             in a way that would not change; or "left", where the system was stopped before.
-        error: Why it is not done.
         kept: Those of the files that hold something else, because somebody had edited them.
     """
 
