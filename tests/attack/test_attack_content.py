@@ -18,6 +18,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
+import httpx
 import pytest
 import yaml
 from markdown_it import MarkdownIt
@@ -28,7 +29,7 @@ from agentlab.commands.main import main
 from agentlab.content import Content, ContentSystem, Journal, Settings, summary
 from agentlab.content._publish import Article, publish
 from agentlab.errors import ConfigError, ModelError
-from agentlab.lab import Answer, on_headers, read
+from agentlab.lab import on_headers, read
 
 STEP = ("blog: tides", "research", "d1")
 TOPICS = ["Why tides?", "Why ebb?", "Why moons?"]
@@ -326,7 +327,9 @@ DELAYS = [
 def test_a_wait_that_is_asked_for_is_bounded(fresh_lab, monkeypatch, status, delay):
     """What is no time says nothing; a short one is kept; a longer one than the setting ends it."""
     text, kept = delay
-    answer = Answer(status, {"retry-after": text}, b'{"error": {"message": "busy"}}')
+    answer = httpx.Response(
+        status, headers={"retry-after": text}, content=b'{"error": {"message": "busy"}}'
+    )
     once = iter([answer])
 
     def busy(agent: str) -> Any:
