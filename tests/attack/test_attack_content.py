@@ -236,7 +236,7 @@ def test_what_is_no_content_type_is_refused(fresh_lab, monkeypatch, kind):
             system.batch_generate(TOPICS, kind),
             system.generate_content(TOPICS[0], kind),
         ):
-            with pytest.raises(ConfigError, match="blog, comprehensive"):
+            with pytest.raises(ConfigError, match="blog or comprehensive"):
                 lab.simulate(work)
     assert asked.total() == 0
 
