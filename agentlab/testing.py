@@ -40,16 +40,9 @@ def local_openai(
 ) -> Iterator[Trace]:
     """Start the local model, point `OPENAI_BASE_URL` and `OPENAI_API_KEY` at it, and trace it.
 
-    Clients in this process and in processes that the test starts need no key of their own, and
-    no request reaches a real model. The model answers without delay (preset `instant`), and one
-    serves all tests. `@pytest.mark.local_openai(...)` starts another for its test alone, shaped
-    by any fields of `agentlab.settings.Settings`.
-
-    Yields:
-        The open trace of this test: `requests`, `peak`, `spans` and the rest, at any moment.
-
-    Raises:
-        ConfigError: If the marker's settings cannot work.
+    The trace is this test's own, and open. No request reaches a real model; the local one answers
+    without delay (preset `instant`), and one serves all tests. `@pytest.mark.local_openai(...)`
+    starts another for its test alone, shaped by any fields of `agentlab.settings.Settings`.
     """
     global _shared
     from agentlab import lab

@@ -15,7 +15,7 @@ from weakref import WeakSet
 import msgspec
 
 from agentlab._support.system import write_whole
-from agentlab.endpoint.contract.record import Recorder, span_line
+from agentlab.endpoint.contract.record import Recorder
 from agentlab.endpoint.contract.record import Span as Span
 from agentlab.errors import AgentLabError, ConfigError, EndpointError
 

@@ -107,8 +107,8 @@ def another_name():
 @pytest.mark.parametrize(
     ("built", "says"),
     [
-        (by_a_function, r"node 'mine' is <lambda>, in which no prompt can be read"),
-        (a_subgraph, r"node 'inner' is .*, in which no prompt can be read"),
+        (by_a_function, "node 'mine' is no AskStep of that name"),
+        (a_subgraph, "node 'inner' is no AskStep of that name"),
         (conditional, r"decides where to go behind 'report' \(conditional edges\)"),
         (lambda: with_options(retry_policy=RetryPolicy()), "node 'notes' has retry_policy"),
         (lambda: with_options(timeout=3), "node 'notes' has timeout"),
@@ -130,14 +130,14 @@ def another_name():
             "edges lead to 'report' from 'notes', and its prompt names 'notes', 'costs'",
         ),
         (lambda: drawn(NOTES, edges=[]), "edges lead to 'notes' from nowhere"),
-        (another_name, "node 'other' asks step 'notes'"),
+        (another_name, "node 'other' is no AskStep of that name"),
         (
             lambda: joined().compile(interrupt_before=["report"]),
             "no interrupts; compile the graph without",
         ),
         (
             lambda: dataflow(random_workflow(1)),
-            "only a StateGraph, compiled or not, is read; got Pregel",
+            "only a StateGraph, compiled or not, is read; got .*Pregel",
         ),
     ],
 )

@@ -361,7 +361,7 @@ def test_each_broken_way_has_its_cure(raised, cause, found, cure):
     """Name, certificate, time and line are told apart by the error beneath httpx's."""
     raised.__cause__ = OSError("between")
     raised.__cause__.__cause__ = cause
-    finding = _real_model.finding(raised, "https://model.invalid/v1", "m")
+    finding = doctor.Finding(*_real_model.finding(raised, "https://model.invalid/v1", "m"))
     assert finding.verdict == FAIL
     assert found in finding.found
     assert cure in finding.cure

@@ -46,7 +46,6 @@ _FILES = {
     "/classroom/icon.svg": ("icon.svg", b"image/svg+xml"),
 }
 _BOARD, _SETTINGS = "/classroom/board", "/classroom/settings"
-_CLEAR, _REMOVE = "/classroom/clear", "/classroom/remove"
 _HEADERS = [
     (
         b"content-security-policy",
@@ -64,12 +63,7 @@ class _Removal(msgspec.Struct, forbid_unknown_fields=True):
 
 
 class Classroom:
-    """The application that a class shares; `token` is the teacher's, `host` where it listens.
-
-    Attributes:
-        urls: The addresses, ending in `/v1`, that the page tells learners, the likeliest first;
-            set when known.
-    """
+    """The application that a class shares; `token` is the teacher's, `host` where it listens."""
 
     def __init__(
         self,
@@ -81,7 +75,7 @@ class Classroom:
         on_end: OnEnd | None = None,
     ):
         self.room = room = Room(settings)
-        self.urls: list[str] = []
+        self.urls: list[str] = []  # what learners are told, once it is known; the likeliest first
         self._preset = Path(settings.preset).stem
         self._roster = roster or Roster()
         self._roster.on_leave = room.forget
@@ -123,7 +117,8 @@ class Classroom:
             body = await read_body(scope, receive) if method == "POST" else b""
             await respond(send, 200, _TEACHERS[method, path](self, body), _HEADERS)
         else:
-            raise unknown_route(scope, [*_FILES, _BOARD, _SETTINGS, _CLEAR, _REMOVE])
+            teachers = [path for verb, path in _TEACHERS if verb == "POST"]
+            raise unknown_route(scope, [*_FILES, _BOARD, *teachers])
 
     def _settings(self, body: bytes = b"") -> dict[str, Any]:
         return {"settings": self.room.controls}
@@ -145,10 +140,7 @@ class Classroom:
             name = self._roster.remove(_decoded(body, _Removal).name)
         except NotALearner as error:
             raise RequestError(404, str(error), param="name", code="no_such_learner") from None
-        message = (
-            f"{name} is removed, with its counts. If the name comes again it is refused, until you "
-            "reset the counts; what it has in flight goes on."
-        )
+        message = f"{name} is removed, and refused until you reset the counts."
         return {"removed": name, "message": message}
 
     def _numbers(self) -> dict[str, Any]:
@@ -174,25 +166,16 @@ def _decoded(body: bytes, kind: type[T]) -> T:
 _TEACHERS: dict[tuple[str, str], Callable[[Classroom, bytes], dict[str, Any]]] = {
     ("GET", _SETTINGS): Classroom._settings,
     ("POST", _SETTINGS): Classroom._change,
-    ("POST", _CLEAR): Classroom._clear,
-    ("POST", _REMOVE): Classroom._remove,
+    ("POST", "/classroom/clear"): Classroom._clear,
+    ("POST", "/classroom/remove"): Classroom._remove,
 }
 
 
 def in_a_notebook(url: str, name: str = "your-name") -> list[str]:
     """Return the lines that let a notebook ask the class at `url`, the same on every system.
 
-    The terminal, the projector and the guide show them. They set the environment, and not
-    `lab.configure(upstream=...)`, because every later `lab.configure` starts from the environment:
-    with a key and no address there, it would lead to OpenAI.
-
-    Example:
-        >>> print(*in_a_notebook("http://192.168.1.20:8000/v1", "ada"), sep="\\n")
-        import os
-        from agentlab import lab
-        os.environ["OPENAI_BASE_URL"] = "http://192.168.1.20:8000/v1"
-        os.environ["OPENAI_API_KEY"] = "ada"
-        lab.configure()
+    They set the environment, from which every later `lab.configure` starts, too: with a key and no
+    address there, it would lead to OpenAI.
     """
     return [
         "import os",

@@ -1,6 +1,6 @@
 """The numbers on the projector: who has how many requests in flight, and what became of others.
 
-Names and counts, never words: no prompt and no answer comes here. Nothing here reads a clock.
+Names and counts, never words: no prompt and no answer comes here.
 """
 
 from __future__ import annotations
@@ -49,12 +49,10 @@ class Board:
         self._forgotten |= {id for id, span in self._open.items() if span.learner == learner}
 
     def begin(self, span: Span) -> None:
-        """Note that a learner's request has come."""
         self._open[span.request_id] = span
         self._counts.setdefault(span.learner or "", Counter())
 
     def end(self, span: Span) -> None:
-        """Note that a request has ended, one way or another."""
         self._open.pop(span.request_id, None)
         if span.learner is None:
             self._strangers += 1
@@ -79,11 +77,8 @@ class Board:
         """Return what the page shows as of `now_s`, in model seconds.
 
         Requests that are "refused" met a rate limit (429); of those that are "gone" the client
-        hung up; "errors" had another reason; "strangers" came without a learner's name.
-
-        Args:
-            waiting: (Learner, agent) -> how many of the requests in flight wait for a slot.
-            names: Learners to show although they have not asked yet, in this order.
+        hung up; "strangers" came without a learner's name. `waiting` says how many of an agent's
+        requests wait for a slot; `names` are shown although they have not asked yet.
         """
         waiting = waiting or {}
         while self._ended_s and self._ended_s[0] <= now_s - _WINDOW_S:
@@ -120,8 +115,5 @@ def _some(counts: list[Count]) -> list[Count]:
     """Add up the last of many, so that a lane can be read."""
     if len(counts) <= _MOST_AGENTS:
         return counts
-    rest = counts[_MOST_AGENTS - 1 :]
-    return [
-        *counts[: _MOST_AGENTS - 1],
-        ("others", sum(c[1] for c in rest), sum(c[2] for c in rest)),
-    ]
+    some, rest = counts[: _MOST_AGENTS - 1], counts[_MOST_AGENTS - 1 :]
+    return [*some, ("others", sum(c[1] for c in rest), sum(c[2] for c in rest))]

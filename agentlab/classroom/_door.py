@@ -1,12 +1,11 @@
 """The door of a classroom: a name is a learner's key, a token the teacher's.
 
-A name is no secret: it tells people apart, and keeps their traces apart. The token guards what
-changes the class; it is always made here, with 59 bits, so that nobody guesses it.
+A name is no secret: it tells people apart. The token guards what changes the class.
 
-Listening to the network, an endpoint can be reached by pages that a learner's browser shows, too.
-Such a page cannot send the Host header of its choice: it is the name by which it was loaded. An
-address in figures cannot be made to point elsewhere, a foreign name can (DNS rebinding).
-So figures and this machine's own names are let in, and pages only from where the endpoint is.
+A page of the Internet, in a learner's browser, can reach an endpoint that listens to the network.
+Its Host header is the name by which it was loaded, and a foreign name can be made to point here
+(DNS rebinding), an address in figures cannot. So figures and this machine's own names are let in,
+and pages only from where the endpoint is.
 """
 
 from __future__ import annotations
@@ -24,10 +23,7 @@ from agentlab.endpoint.server.app import foreign, hostname
 
 
 class ClassroomDoor:
-    """Lets learners in by their names, and shows each their own spans; the `token` shows all.
-
-    `host` is the address that the endpoint listens on; if it is a name, it is let in, too.
-    """
+    """Lets learners in by their names, and shows each their own spans; the `token` shows all."""
 
     def __init__(self, roster: Roster, *, token: str, host: str):
         self._roster, self._token = roster, token
@@ -76,11 +72,7 @@ def own_names() -> set[str]:
 
 
 def own_addresses() -> list[str]:
-    """Return the addresses that learners may be told, that of the default route first.
-
-    The others may be a VPN's, or a bridge's to virtual machines. Loopback is nobody else's, and
-    link-local ones (169.254) are what a machine without a network gives itself.
-    """
+    """Return the addresses that learners may be told, that of the default route first."""
     import psutil
 
     outward = _outward_address()

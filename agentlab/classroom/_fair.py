@@ -10,8 +10,6 @@ A class's rate limit is one bucket, as any endpoint's, and a bucket alone serves
 most often. So each learner has one too: a minute's limit divided by the number of those who asked
 in the last minute, or the limit that the teacher set for each, whichever is less.
 
-Nothing here reads a clock.
-
 Source: Goyal, Vin, Cheng, "Start-time Fair Queueing" (SIGCOMM 1996), with a learner for a flow.
 Places in the queue: Choudhury, Hahne, "Dynamic Queue Length Thresholds" (1998).
 """
@@ -26,8 +24,7 @@ from agentlab._support.bucket import Bucket
 from agentlab.endpoint.middleware.rate_limits import Limit, Limits, a_minutes
 from agentlab.endpoint.physics.batch import Job
 
-_ASKING_S = 60.0
-"""So long after a request a learner counts as one who asks: the time of a limit per minute."""
+_ASKING_S = 60.0  # so long after a request a learner counts as one who asks
 
 
 class FairQueue:
@@ -56,8 +53,7 @@ class FairQueue:
     def admits(self, job: Job, places: int | None) -> bool:
         """Return True if `job` may wait: nobody has more places than are left.
 
-        So one learner alone gets half of them, two get a third each, and there is always room
-        for a newcomer while there are more places than learners.
+        So one learner alone gets half of them, two get a third each.
         """
         if places is None:
             return True
@@ -96,10 +92,7 @@ class FairQueue:
 
 
 class Shares:
-    """The limits of a class, as each learner meets them; None or 0 where there is none.
-
-    `for_all` says how many "requests" or "tokens" per minute the whole class may send, `for_each`
-    how many each learner.
+    """The limits of a class, as each learner meets them: "requests" and "tokens" per minute.
 
     Example:
         >>> shares = Shares({"requests": 60}, {})
@@ -141,6 +134,5 @@ class Shares:
         return limits
 
     def forget(self, learner: str) -> None:
-        """Drop what is kept of `learner`."""
         self._kept.pop(learner, None)
         self._asked_s.pop(learner, None)

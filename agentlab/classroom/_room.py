@@ -1,9 +1,8 @@
 """What stands behind a classroom's door, and changes while the class runs.
 
 There is one model for all, and in front of it a gate for each learner, with limits, faults and
-counts of their own: so a lesson that says "the writer's third call is reset" holds for everybody,
-whatever the neighbours do. A change applies to later requests; what is in flight keeps the gate
-that it came to.
+counts of their own: so "the writer's third call is reset" holds for everybody. A change applies to
+later requests; what is in flight keeps the gate that it came to.
 """
 
 from __future__ import annotations
@@ -17,14 +16,7 @@ import msgspec
 from agentlab.classroom._board import Board
 from agentlab.classroom._fair import FairQueue, Shares
 from agentlab.endpoint import presets
-from agentlab.endpoint.contract.asgi import (
-    Model,
-    Receive,
-    Scope,
-    Send,
-    read_body,
-    unless_gone,
-)
+from agentlab.endpoint.contract.asgi import Model, Receive, Scope, Send, read_body, unless_gone
 from agentlab.endpoint.contract.record import Span
 from agentlab.endpoint.middleware import fault_plan
 from agentlab.endpoint.middleware.fault_plan import Fault, FaultPlan
@@ -42,11 +34,9 @@ _Count = Annotated[int, msgspec.Meta(ge=0)]
 class Controls(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """What the teacher may change while the class runs.
 
-    Model and time scale are not among them: the clients' time-outs and waits are counted by them.
-
-    The first two limits are the whole class's: None takes the preset's, 0 lifts it. `faults` come
-    beside the preset's own. While `paused`, new requests wait at the door, and what is in flight
-    goes on.
+    Not model and time scale: the clients' time-outs and waits are counted by them. The first two
+    limits are the whole class's: None takes the preset's, 0 lifts it. `faults` come beside the
+    preset's own. While `paused`, new requests wait at the door.
     """
 
     requests_per_minute: _Count | None = None
@@ -68,16 +58,12 @@ class Controls(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
 
 
 class Room:
-    """A model for a class; `settings` say how it begins, `change` what becomes of it.
-
-    Attributes:
-        preset: The local model's; None where another model answers.
-    """
+    """A model for a class; `settings` say how it begins, `change` what becomes of it."""
 
     def __init__(self, settings: Settings):
         self._seed = settings.seed
         self._queue = FairQueue()
-        self.preset: presets.Preset | None = None
+        self.preset: presets.Preset | None = None  # where another model answers
         if settings.replay is not None:
             self._model: Model = Replay(settings.replay, time_scale=settings.time_scale)
         elif settings.real:
@@ -122,18 +108,17 @@ class Room:
             self._arrange()  # not after a pause, which fills no bucket again
 
     def forget(self, learner: str) -> None:
-        """Drop what is counted and kept of a learner; what they have in flight goes on."""
+        """Drop what is counted and kept of a learner."""
         self.board.forget(learner)
         self._queue.forget(learner)
         self._shares.forget(learner)
         self._gates.pop(learner, None)
 
     def numbers(self, names: list[str]) -> dict[str, Any]:
-        """Return what the projector shows; of `names` even those who have not asked yet."""
+        """Return what the projector shows."""
         return self.board.numbers(self.now_s(), self._queue.waiting + self._held, names=names)
 
     def _slot_time_s(self, job: Job) -> float:
-        """Return what a job counts for: the time that it would have a slot, alone."""
         assert self.preset is not None
         return max(self.preset.physics.service_s(job.prompt_tokens, job.output_tokens), 1e-9)
 

@@ -1,7 +1,6 @@
 """Who is who: what can be a learner's name, and who is here.
 
-On a projector people see letters, not what a machine tells apart. So a name is of one alphabet, and
-neither a real key nor the teacher's.
+People see letters on a projector, so a name is of one alphabet; and it is no real key.
 """
 
 from __future__ import annotations
@@ -14,17 +13,13 @@ from urllib.parse import unquote
 
 from agentlab.errors import ConfigError
 
-TEACHER = "teacher"
-"""The teacher's name, when they ask with their token for a key; nobody else may have it."""
-
-MOST_LEARNERS = 120
-"""As many names as an open class shows: enough for people, few enough for a runaway script."""
-
+TEACHER = "teacher"  # who asks with the token; nobody else may have the name
+MOST_LEARNERS = 120  # of an open class: enough for people, few enough for a runaway script
 _MOST_CHARACTERS = 32
 _LONGEST_KEY = 12 * _MOST_CHARACTERS  # percent-encoded, a character takes twelve at most
 _KEY_CHARACTERS = 20  # of letters and digits mixed, without a space, are taken for a real key
+# Alphabets that may stand beside each other: Unicode's "highly restrictive" level (UTS 39)
 _TOGETHER = set("LATIN MODIFIER CJK IDEOGRAPHIC HIRAGANA KATAKANA HANGUL BOPOMOFO".split())
-"""Alphabets that may stand beside each other: Unicode's "highly restrictive" level (UTS 39)."""
 
 _HOW = "set OPENAI_API_KEY to your name, such as OPENAI_API_KEY=ada"
 _NO_KEY = (
@@ -39,10 +34,7 @@ class NotALearner(Exception):
 
 
 def read_name(key: str) -> str:
-    """Return the name that a key is; keys travel in a header, so they may be percent-encoded.
-
-    Raises:
-        NotALearner: If it can be no name.
+    """Return the name that a key is, which may be percent-encoded, or raise NotALearner.
 
     Example:
         >>> read_name(" %41da  Lovelace ")
@@ -82,13 +74,7 @@ class Roster:
 
     Names are compared without regard to case, and shown as they were first given. In an open class
     a name has a place from its first question on; of too many, the one that has been silent longest
-    loses its place, until it asks again.
-
-    `listed` is the class list; None lets anybody in. `on_leave` is told each name that loses its
-    place.
-
-    Raises:
-        ConfigError: If a listed name cannot be one, or is there twice.
+    loses its place, which `on_leave` is told, until it asks again.
 
     Example:
         >>> roster = Roster(["Ada", "김민준"])
@@ -117,10 +103,7 @@ class Roster:
         return sorted(names, key=str.casefold) if self._open else names
 
     def learner(self, key: str, *, asks: bool = True) -> str:
-        """Return the name of the learner whose key this is, or raise NotALearner.
-
-        A request that asks no question needs no place.
-        """
+        """Return whose key this is, or raise NotALearner; who `asks` nothing needs no place."""
         name = read_name(key)
         folded = name.casefold()
         if folded in self._removed:
@@ -136,11 +119,7 @@ class Roster:
         return name
 
     def remove(self, key: str) -> str:
-        """Refuse a name until `forget`; return it as it was shown.
-
-        Raises:
-            NotALearner: If nobody here has that name.
-        """
+        """Refuse a name until `forget`; return it as it was shown."""
         folded = read_name(key).casefold()
         if folded not in self._names or folded in self._removed:
             raise NotALearner("Nobody of this name is here.")
@@ -157,11 +136,7 @@ class Roster:
 
 
 def load(path: str) -> list[str]:
-    """Read a class list: one name per line; # begins a comment.
-
-    Raises:
-        ConfigError: If it cannot be read, or names nobody.
-    """
+    """Read a class list: one name per line; # begins a comment."""
     try:
         lines = Path(path).read_text(encoding="utf-8-sig").splitlines()
     except (OSError, UnicodeDecodeError) as error:

@@ -16,9 +16,7 @@ from agentlab.endpoint.server.serve import HOST, serve
 from agentlab.errors import ConfigError
 from agentlab.settings import Settings, from_environment
 
-PRESET = "class"
-"""The preset where none is chosen: that of lessons, with slots to share."""
-
+PRESET = "class"  # where none is chosen: that of lessons, with slots to share
 _LETTERS = "abcdefghjkmnpqrstuvwxyz23456789"  # none that look like others on a projector
 _EVERYWHERE = {"0.0.0.0", "::"}
 _SHORTEST_TOKEN = 12
@@ -43,14 +41,9 @@ def serve_class(
     """Serve a class until a signal comes.
 
     Args:
-        host: The address to listen on; None for loopback, 0.0.0.0 for all of this machine's.
+        host: Where to listen: None for loopback, 0.0.0.0 for all of this machine's addresses.
         learners: A file with the class list; None lets any name in.
-        token: The teacher's; None makes one.
         yes: Let the class ask a real model, which costs money.
-
-    Raises:
-        ConfigError: If a real model would answer without a class list and `yes`, or if a setting,
-            the class list or the token cannot be used.
     """
     host, token = host or HOST, token or new_token()
     if not re.fullmatch(f"[!-~]{{{_SHORTEST_TOKEN},}}", token):

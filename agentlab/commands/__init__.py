@@ -12,17 +12,6 @@ INTERRUPTED = 130
 """The exit code after Ctrl-C: 128 and SIGINT, as shells have it."""
 
 
-def cluster_argument(parser: argparse.ArgumentParser) -> None:
-    """Add `--cluster`, of the commands that can send from other processes."""
-    parser.add_argument(
-        "--cluster",
-        nargs="?",
-        const="local",
-        metavar="ADDRESS",
-        help="send from other processes: of a Dask scheduler, or without an address from here",
-    )
-
-
 def leave_out_argument(parser: argparse.ArgumentParser) -> None:
     """Add `--leave-out`, of the commands that ask a real model."""
     parser.add_argument(

@@ -16,22 +16,19 @@ import yaml
 
 from agentlab import errors, settings
 from agentlab._support.upstream import key_from
-from agentlab.commands.doctor import FAIL, OK, Finding
 from agentlab.endpoint.contract.openai_json import refused, without
 from agentlab.endpoint.middleware.server_timing import Clock, clock_of
 from agentlab.errors import ConfigError, EndpointError, IncompleteAnswer, ModelError
 from agentlab.lab import read, real_retry_after_s
 from agentlab.resilience import asked_to_wait_s, classify
 
-SHOWN = 300
 
-
-def check() -> Finding:
-    """Say whether the model that the environment names answers a lesson's question."""
+def check() -> list[str]:
+    """Ask the model that the environment names; return verdict, finding and cure."""
     try:
         chosen = settings.from_environment()
         if chosen.upstream is None or not chosen.real:
-            return Finding(OK, "none is set; the local one answers")
+            return ["OK", "none is set; the local one answers"]
         url, model = chosen.upstream, chosen.model
         try:
             clock = clock_of(url)
@@ -41,10 +38,10 @@ def check() -> Finding:
         client = httpx.Client(timeout=httpx.Timeout(30.0, connect=10.0))
     except ConfigError as error:
         found, _, cure = str(error).partition("; ")
-        return Finding(FAIL, found, cure)
+        return ["FAIL", found, cure]
     except (ValueError, ImportError, OSError):  # which may quote a proxy's password
         cure = "correct HTTP_PROXY, HTTPS_PROXY, ALL_PROXY and SSL_CERT_FILE, or unset them"
-        return Finding(FAIL, "a variable for proxies or certificates cannot be used", cure)
+        return ["FAIL", "a variable for proxies or certificates cannot be used", cure]
     hi = {"role": "user", "content": "Hi"}
     body = {"model": model, "messages": [hi], "temperature": 0, "max_completion_tokens": 1}
     with client:
@@ -55,7 +52,7 @@ def check() -> Finding:
 def ask(
     client: httpx.Client, url: str, key: str | None, body: dict[str, Any]
 ) -> tuple[Exception | None, list[str]]:
-    """Ask; leave out what is refused, and ask again. Return what went wrong, and what was left."""
+    """Ask, again without what is refused; return what went wrong, and what was left out."""
     # A class's key is a name in any language, which the lab sends as UTF-8, too.
     headers = {b"authorization": f"Bearer {key}".encode()} if key else {}
     left_out: list[str] = []
@@ -124,20 +121,22 @@ def finding(
     left_out: Sequence[str] = (),
     key: str | None = None,
     clock: Clock | None = None,
-) -> Finding:
-    """Tell apart what looks alike in a notebook; `clock` is that of a class, if one answers."""
+) -> list[str]:
+    """Tell apart what looks alike in a notebook: key, credit, rate, model, parameter, way.
+
+    `clock` is another lab's, such as a class's; None where something else answers.
+    """
     sentences = yaml.safe_load((settings.DATA / "doctor.yaml").read_bytes())
     what, wait_s = kind(problem, model), getattr(problem, "retry_after_s", None) or 60
     said = _without(key or "", str(problem).partition(": ")[2])
-    names = ("temperature", "max_completion_tokens", "max_tokens")
-    ours = [name for name in names if re.search(rf"\b{name}\b", said)]
+    ours = re.findall(r"\b(?:temperature|max_completion_tokens|max_tokens)\b", said)[:1]
     if what == "answers":
         what = "lab" if clock else "left out" if left_out else what
     elif what == "other" and ours:
         what = "parameter"
     said_of_it = sentences[what]
     if what == "no connection":
-        said_of_it = [FAIL, *_why(problem, said_of_it)]
+        said_of_it = ["FAIL", *_why(problem, said_of_it)]
     facts = {
         "url": url,
         "model": model,
@@ -149,12 +148,12 @@ def finding(
         "scale": clock.time_scale if clock else 1,
         "price": "its answers may be paid for" if clock and clock.paid else "it costs nothing",
     }
-    return Finding(*(each.format(**facts) for each in said_of_it))
+    return [each.format(**facts) for each in said_of_it]
 
 
 def _why(error: BaseException | None, ways: dict[str, list[str]]) -> list[str]:
     """Return why there is no connection, and what cures that."""
-    causes: set[str] = set()  # the names of the errors' classes
+    causes: set[str] = set()  # names of errors' classes
     while error is not None:
         causes |= {each.__name__ for each in type(error).__mro__}
         error = error.__cause__ or error.__context__
@@ -172,4 +171,4 @@ def _without(key: str, said: str) -> str:
     if len(key) >= 8:
         parts = {key[:4], key[-4:], *(key[n : n + 6] for n in range(len(key) - 5))}
         said = re.sub(rf"\S*({'|'.join(map(re.escape, sorted(parts)))})\S*", "[key]", said)
-    return said if len(said) <= SHOWN else f"{said[: SHOWN - 3]}..."
+    return said if len(said) <= 300 else f"{said[:297]}..."

@@ -1,7 +1,6 @@
 """`agentlab doctor`: what is wrong with this machine, and what cures it.
 
-A check that could only fail on a broken machine hands what it has measured to a function that
-decides. Only the standard library is imported up here: what is missing must become a line.
+Only the standard library is imported up here: a missing package must become a line.
 """
 
 from __future__ import annotations
@@ -15,7 +14,7 @@ import re
 import shutil
 import sys
 import tempfile
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -30,7 +29,7 @@ ROOT = Path(__file__).resolve().parents[2]
 FOLDERS = (ROOT / "notebooks", Path(tempfile.gettempdir()))
 SETUP = "run `make setup` (on Windows `py -3.12 tools\\setup.py`)"
 KERNEL_TIMEOUT_S = 10.0
-LEAST_FREE_MB, FEW_FREE_MB = 100, 1000
+LEAST_FREE_MB = 1000
 
 OK, WARN, FAIL = "OK", "WARN", "FAIL"
 
@@ -88,8 +87,8 @@ def python(version: tuple[int, ...]) -> Finding:
 
 
 def check_packages() -> Finding:
-    found = [(each.metadata["Name"], each.version) for each in importlib.metadata.distributions()]
-    return packages((ROOT / "requirements.lock").read_text(encoding="utf-8"), dict(found))
+    found = {each.metadata["Name"]: each.version for each in importlib.metadata.distributions()}
+    return packages((ROOT / "requirements.lock").read_text(encoding="utf-8"), found)
 
 
 def packages(lock: str, there: Mapping[str, str]) -> Finding:
@@ -113,20 +112,11 @@ def packages(lock: str, there: Mapping[str, str]) -> Finding:
 
 
 def check_agentlab() -> Finding:
-    found = importlib.metadata.distributions(name="agentlab")
-    return agentlab((each.version, each.read_text("direct_url.json")) for each in found)
-
-
-def agentlab(found: Iterable[tuple[str, str | None]]) -> Finding:
-    """Tell this course's module from another project's package, which PyPI calls `agentlab`.
-
-    Args:
-        found: The version and the `direct_url.json` of each distribution called `agentlab`. Ours
-            is called `agentlab-course`, or is a checkout that is installed in place.
-    """
-    for version, url in found:
-        if not json.loads(url or "{}").get("dir_info", {}).get("editable"):
-            said = f"agentlab {version} is another project's package, which has the same name"
+    """Tell this course's module from another project's package, which PyPI calls `agentlab`."""
+    for found in importlib.metadata.distributions(name="agentlab"):
+        where = json.loads(found.read_text("direct_url.json") or "{}")
+        if not where.get("dir_info", {}).get("editable"):  # as a checkout of the course is
+            said = f"agentlab {found.version} is another project's package of the same name"
             return Finding(FAIL, said, f"`pip uninstall agentlab`, then {SETUP}")
     return Finding(OK, "the course's own")
 
@@ -144,35 +134,24 @@ def check_settings() -> Finding:
 
 
 def check_disk() -> Finding:
+    """Judge the room for results, traces and the content system's journal."""
     for folder in FOLDERS:
         with tempfile.TemporaryFile(dir=folder) as file:
             file.write(b"1")
-    return disk({str(each): shutil.disk_usage(each).free for each in FOLDERS})
-
-
-def disk(free_bytes: Mapping[str, int]) -> Finding:
-    """Judge the room for results, traces and the content system's journal."""
-    folder, least = min(free_bytes.items(), key=lambda item: item[1])
-    free_mb = least // 1_000_000
-    found = f"{free_mb:,} MB free at {folder}"
+    free_mb = min(shutil.disk_usage(folder).free for folder in FOLDERS) // 1_000_000
+    found = f"{free_mb:,} MB free"
     if free_mb < LEAST_FREE_MB:
-        return Finding(FAIL, found, f"make room for {FEW_FREE_MB:,} MB")
-    if free_mb < FEW_FREE_MB:
-        return Finding(WARN, found, f"{FEW_FREE_MB:,} MB are enough for all lessons")
+        return Finding(WARN, found, f"{LEAST_FREE_MB:,} MB are enough for all lessons")
     return Finding(OK, found)
 
 
 def proxy(environ: Mapping[str, str]) -> Finding:
     """Judge the proxy, which must not be asked for 127.0.0.1: the lab does not, others would."""
     values = {name.lower(): value for name, value in environ.items() if value}
-    chosen = sorted({"http_proxy", "all_proxy"} & values.keys())
-    around = [host.strip() for host in values.get("no_proxy", "").split(",")]
-    if not chosen:
-        return Finding(OK, "none for http")
-    name = chosen[0].upper()
-    if "*" in around or "127.0.0.1" in around:
-        return Finding(OK, f"{name}, and NO_PROXY spares 127.0.0.1")
-    found = f"{name} without NO_PROXY: other clients would send it what is for 127.0.0.1"
+    spared = {host.strip() for host in values.get("no_proxy", "").split(",")}
+    if not {"http_proxy", "all_proxy"} & values.keys() or {"*", "127.0.0.1"} & spared:
+        return Finding(OK, "none for 127.0.0.1")
+    found = "other clients would send a proxy what is for 127.0.0.1"
     return Finding(WARN, found, "`export NO_PROXY=127.0.0.1,localhost`")
 
 
@@ -209,10 +188,9 @@ def check_endpoint() -> Finding:
 
 
 def check_real_model() -> Finding:
-    """Ask the real model, if one is set."""
     from agentlab.commands import _real_model
 
-    return _real_model.check()
+    return Finding(*_real_model.check())
 
 
 CHECKS: dict[str, Callable[[], Finding]] = {
@@ -226,4 +204,3 @@ CHECKS: dict[str, Callable[[], Finding]] = {
     "endpoint": check_endpoint,
     "real model": check_real_model,
 }
-"""Each line of the report, and what makes it."""

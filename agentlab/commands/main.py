@@ -16,11 +16,10 @@ COMMANDS = {
     "serve": "serve the endpoint, for one or for a class, until Ctrl-C",
     "bench": "measure an experiment, or compare two results",
     "write": "write about many topics, and lose nothing",
-    "workflow": "check, show or export workflow files",
+    "workflow": "check or export workflow files",
     "doctor": "is everything there? OK or FAIL, with the cure",
     "progress": "which exercises are solved in your saved notebooks",
 }
-"""What each does, in a line; `agentlab.commands` has a file for each."""
 
 
 def main(argv: Sequence[str] | None = None) -> int:

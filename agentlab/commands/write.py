@@ -12,7 +12,7 @@ from contextlib import contextmanager, nullcontext
 from pathlib import Path
 
 from agentlab import lab
-from agentlab.commands import cluster_argument, leave_out_argument
+from agentlab.commands import leave_out_argument
 from agentlab.content import Content, ContentSystem, Settings, read_topics, summary
 from agentlab.errors import ConfigError
 
@@ -25,16 +25,16 @@ DESCRIPTION = (
 
 def arguments(parser: argparse.ArgumentParser) -> None:
     """Add the command's arguments."""
-    parser.add_argument("topics", metavar="TOPICS.txt", help="a topic per line; # begins a comment")
-    parser.add_argument("--out", metavar="DIR", default="content", help="default: content")
-    parser.add_argument("--resume", action="store_true", help="go on with what is in DIR")
-    parser.add_argument(
-        "--retry-quarantined", action="store_true", help="try again what was given up"
-    )
-    parser.add_argument("--type", choices=("blog", "comprehensive"), default="blog")
-    parser.add_argument("--settings", metavar="FILE", help="the content system's, as YAML")
-    parser.add_argument("--journal", metavar="URL", help="elsewhere, such as postgresql://...")
-    cluster_argument(parser)
+    add = parser.add_argument
+    add("topics", metavar="TOPICS.txt", help="a topic per line; # begins a comment")
+    add("--out", metavar="DIR", default="content", help="default: content")
+    add("--resume", action="store_true", help="go on with what is in DIR")
+    add("--retry-quarantined", action="store_true", help="try again what was given up")
+    add("--type", choices=("blog", "comprehensive"), default="blog")
+    add("--settings", metavar="FILE", help="the content system's, as YAML")
+    add("--journal", metavar="URL", help="elsewhere, such as postgresql://...")
+    cluster = "send from a Dask scheduler's processes, or without an address from some here"
+    add("--cluster", nargs="?", const="local", metavar="ADDRESS", help=cluster)
     leave_out_argument(parser)
 
 
@@ -44,9 +44,6 @@ def run(options: argparse.Namespace) -> int:
     Returns:
         0 if all are done; after a signal 128 and its number, as shells have it, which is 130 after
         Ctrl-C; and 1 if something else left topics undone.
-
-    Raises:
-        ConfigError: If there are no topics, or there is a journal and `--resume` is not given.
     """
     topics, out = read_topics(Path(options.topics)), Path(options.out)
     settings = Settings.load(options.settings) if options.settings else Settings()
@@ -59,9 +56,8 @@ def run(options: argparse.Namespace) -> int:
         sys.stdout.reconfigure(errors="backslashreplace")
     came: list[int] = []  # signals
     contents: list[Content] = []
-    left_out = options.leave_out
     with (
-        lab.configure(leave_out=left_out) if left_out else nullcontext(),
+        lab.configure(leave_out=options.leave_out) if options.leave_out else nullcontext(),
         ContentSystem(settings, out=out, journal=options.journal) as system,
     ):
         if options.retry_quarantined:

@@ -6,7 +6,6 @@ _system      one topic, or a batch of them, and a summary
 _work        one topic: its questions, what they took, and what became of it
 _sending     requests in time and in turn, until a stop; and what a failure means and says
 _journal     every answer that was paid for, in SQLite or PostgreSQL; what a kill cannot undo
-_place       the right to write a journal's file, and room for when the disk is full
 _publish     Markdown and HTML files, whole or not at all
 """
 

@@ -1,31 +1,31 @@
 """Every answer that was paid for, written down before anything is made of it.
 
 A call may be sent more than once, an answer is recorded at most once. A request is noted before
-it leaves, so that after a kill the journal tells what may have been paid for but not received.
-What was cut off, withheld or empty is paid for, too, but it is no answer: its tokens are kept, and
-it is asked again.
+it leaves, so that after a kill the journal tells what may be paid for, and has not come.
 """
 
 from __future__ import annotations
 
 import json
+import os
+import shlex
 import sqlite3
 from collections.abc import Mapping, Sequence
-from contextlib import suppress
+from contextlib import closing, suppress
 from pathlib import Path
 from typing import Any, NamedTuple, Self
 
+import filelock
 import sqlalchemy as sa
 from sqlalchemy.exc import DatabaseError, DBAPIError, SQLAlchemyError
 
-from agentlab.content._place import Claim, how_to_save
 from agentlab.errors import ConfigError, IncompleteAnswer, JournalError
 from agentlab.lab import Reply
 
 _LOCK = 0x6167656E746C6162  # "agentlab": PostgreSQL's advisory locks have numbers for names
 _MOST = 1 << 40
 """No answer has more tokens, so that sums fit into 63 bits; a larger count is taken for none."""
-
+_SPARE_BYTES = 1 << 20
 
 _metadata = sa.MetaData()
 _steps = sa.Table(
@@ -51,23 +51,18 @@ _jobs = sa.Table(
 
 
 class Bill(NamedTuple):
-    """What a journal says was sent, and what came of it.
-
-    Attributes:
-        answers: How many are whole.
-        prompt_tokens, answer_tokens: Of all answers, because one that is not whole is paid for.
-    """
+    """What was sent, and what came of it; an answer that is not whole is paid for, too."""
 
     requests: int = 0
-    answers: int = 0
+    answers: int = 0  # whole ones
     prompt_tokens: int = 0
     answer_tokens: int = 0
 
 
 class Standing(NamedTuple):
-    """How a topic stands, "open", "done" or "quarantined", and what is published of it."""
+    """How a topic stands, and what is published of it."""
 
-    status: str
+    status: str  # "open", "done" or "quarantined"
     failures: int
     error: str | None
     pages: dict[str, str]  # name -> digest
@@ -76,12 +71,8 @@ class Standing(NamedTuple):
 class Journal:
     """A database of answers, which one process at a time may write.
 
-    Args:
-        where: A file, for SQLite; a URL for PostgreSQL (`postgresql://user@host/name`); None for
-            one in memory, which ends with the process.
-
-    Attributes:
-        full: True after something could not be written for lack of room, or only into the spare.
+    `where` is a file, for SQLite; a URL for PostgreSQL, `postgresql://user@host/name`; or None, for
+    one in memory. `full` is True once there was no room but the spare.
 
     Raises:
         ConfigError: If it cannot be opened, is damaged, or another process has it.
@@ -138,9 +129,6 @@ class Journal:
         """Record an answer that has come. The first whole one stays: a second is not recorded.
 
         Of what is not whole, blank or cut off at a limit, only the tokens are kept.
-
-        Raises:
-            JournalError: If it cannot be written, even into the space that is kept spare.
         """
         c = _steps.c
         whole = isinstance(reply, Reply) and reply.finish_reason != "length" and reply.text.strip()
@@ -170,7 +158,7 @@ class Journal:
         error: str | None = None,
         pages: Mapping[str, str] | None = None,
     ) -> None:
-        """Set a topic's status, and what is published of it; None leaves the latter as it is."""
+        """Set a topic's status; `pages` of None leaves what is published of it as it is."""
         values: dict[str, Any] = {"status": status, "failures": failures, "error": error}
         values |= {} if pages is None else {"pages": json.dumps(pages)}
         if not self._write(_jobs.update().where(_jobs.c.job == job).values(values)):
@@ -223,7 +211,7 @@ class Journal:
     def _failure(self, what: str, error: Exception) -> JournalError:
         said = f"the journal {what}: {_why(error)}"
         if self._claim is not None and type(error) is DatabaseError:  # a file that is damaged
-            said += f"; {how_to_save(self._claim.file)}"
+            said += f"; {_how_to_save(self._claim.file)}"
         return JournalError(said)
 
     def close(self) -> None:
@@ -242,16 +230,78 @@ class Journal:
         self.close()
 
 
+class Claim:
+    """The right to write a journal's file, with room for when the disk is full.
+
+    It lasts until `release`, or the process's end. `file` is what `where` names, links followed.
+    """
+
+    def __init__(self, where: str | Path):
+        self.file = Path(os.path.realpath(where))
+        self._spare = Path(f"{self.file}.spare")
+        self._lock = filelock.FileLock(f"{self.file}.lock", timeout=0)
+        if self.file.exists() and not self.file.is_file():
+            raise ConfigError(f"journal {where} is no file; give a file's path")
+        self.file.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            self._lock.acquire()
+        except filelock.Timeout:
+            raise ConfigError(
+                f"another process writes {where}; wait until it has ended, or choose another folder"
+            ) from None
+        try:
+            _refuse_damage(self.file)
+            self.give_room()  # what a process that was killed has kept; a link is not followed
+            with self._spare.open("xb") as spare:
+                spare.write(b"\1" * _SPARE_BYTES)  # real bytes, because a hole keeps no room
+        except BaseException:
+            self.release()
+            raise
+
+    def give_room(self) -> None:
+        """Let what is in flight have the spare room."""
+        self._spare.unlink(missing_ok=True)
+
+    def release(self) -> None:
+        """Let another process have the file."""
+        self.give_room()
+        self._lock.release()
+
+
+def _refuse_damage(file: Path) -> None:
+    """Read all of it before anything is written, so that it can still be saved."""
+    if not file.exists() or file.stat().st_size == 0:
+        return
+    try:
+        with closing(sqlite3.connect(f"{file.as_uri()}?mode=ro", uri=True)) as database:
+            (found,) = database.execute("PRAGMA integrity_check(1)").fetchone()
+    except sqlite3.Error as error:
+        found = str(error)
+    if found != "ok":
+        why = " ".join(found.split())
+        raise ConfigError(f"journal {file} is damaged: {why}; {_how_to_save(file)}")
+
+
+def _how_to_save(file: Path) -> str:
+    old, new = shlex.quote(str(file)), shlex.quote(f"{file}.saved")
+    return (
+        f"save the answers that were paid for with: sqlite3 {old} .recover | sqlite3 {new}, and go "
+        f"on with --journal {new}"
+    )
+
+
 def _connected(address: sa.URL) -> sa.Connection:
     if address.get_backend_name() == "sqlite":
         # In a notebook virtual time runs in a thread of its own, one after the other with this.
         engine = sa.create_engine(address, connect_args={"check_same_thread": False})
-        sa.event.listen(engine, "connect", _durable)
     else:
         engine = sa.create_engine(address)
         sa.event.listen(engine, "connect", _claim_database)
     connection = engine.connect()
     try:
+        if connection.dialect.name == "sqlite":  # a commit outlasts power cuts
+            connection.exec_driver_sql("PRAGMA journal_mode=WAL")
+            connection.exec_driver_sql("PRAGMA synchronous=FULL")
         _metadata.create_all(connection)
         for table in _metadata.sorted_tables:  # one with other columns is an older version's
             connection.execute(sa.select(table).limit(0))
@@ -279,14 +329,7 @@ def _key(job: str, step: str, asked: str) -> tuple[Any, ...]:
 
 
 def _tokens(count: Any) -> Any:
-    sane = type(count) is int and 0 <= count <= _MOST
-    return sa.literal(count if sane else 0, sa.BigInteger)
-
-
-def _durable(connection: sqlite3.Connection, _: object) -> None:
-    """Make a commit be on the disk when it returns, power cuts included."""
-    connection.execute("PRAGMA journal_mode=WAL")
-    connection.execute("PRAGMA synchronous=FULL")
+    return sa.literal(count if type(count) is int and 0 <= count <= _MOST else 0, sa.BigInteger)
 
 
 def _claim_database(connection: Any, _: object) -> None:

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from hashlib import blake2b
 from html import escape
-from itertools import chain
 from pathlib import Path
 from typing import NamedTuple
 
@@ -35,10 +34,9 @@ base-uri 'none'; form-action 'none'">
 """
 
 _MARKDOWN = MarkdownIt("commonmark", {"html": False}).disable("image")
+# The beginning of a tag, which a link in angle brackets is not, or of an image
 _MARKUP = r"<(?=[A-Za-z/!?])(?!https?://[^\s<>]*>)|!(?=\[)"
-"""The beginning of a tag, which a link in angle brackets is not, or of an image."""
-_LONGEST = 20_000
-"""A longer text, which nobody writes, is not read as Markdown: that can take minutes."""
+_LONGEST = 20_000  # a longer text is not read as Markdown: that can take minutes
 
 
 class Article(NamedTuple):
@@ -49,19 +47,14 @@ class Article(NamedTuple):
     text: str
     content_type: str
 
-    def names(self) -> Iterator[str]:
-        """Yield files' names to choose from: the usual one, and longer ones where that is taken.
-
-        Example:
-            >>> next(Article("Why tides?", "", "", "blog").names())
-            'why-tides-77896b'
-        """
+    @property
+    def name(self) -> str:
+        """What its files are called, as nothing of another title or type is."""
         words = re.sub(r"\W+", "-", self.title.lower()).strip("-")[:60]
         # A file system counts a name's bytes, and a letter may have four.
         words = words.encode()[:200].decode(errors="ignore").rstrip("-") or "topic"
         key = f"{self.content_type}\n{self.title}".encode()
-        for digest_bytes in (3, 8, 16):
-            yield f"{words}-{blake2b(key, digest_size=digest_bytes).hexdigest()}"
+        return f"{words}-{blake2b(key, digest_size=8).hexdigest()}"
 
     def markdown(self) -> str:
         """Write the text below a front matter in YAML; site generators obey no markup in it."""
@@ -80,42 +73,33 @@ class Article(NamedTuple):
 
 
 class Published(NamedTuple):
-    """Where a text is published.
-
-    Attributes:
-        files: NAME.md and NAME.html.
-        pages: The digest of what was published in each file, by its name.
-        kept: Those of the files that hold something else, because somebody had edited them.
-    """
+    """Where a text is published; `kept` are those of the files that somebody had edited."""
 
     files: tuple[Path, ...] = ()
-    pages: Mapping[str, str] = {}
+    pages: Mapping[str, str] = {}  # name -> digest of what was published
     kept: tuple[Path, ...] = ()
 
 
 def publish(folder: Path, article: Article, before: Mapping[str, str] = {}) -> Published:
     """Write NAME.md and NAME.html; a file that already says the same is left alone.
 
-    A page of another title or type is never replaced: this one gets a longer name then.
-
-    Args:
-        before: The `pages` of the last time; one with another digest now was edited since, so it
-            stays as it is.
+    `before` are the `pages` of the last time: one with another digest now was edited since, so it
+    stays as it is, and so does what is no file.
 
     Raises:
         OSError: If one cannot be written; what was there before is still there.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    known = (Path(file).stem for file in before)
-    free = (name for name in article.names() if _is_free(folder / f"{name}.md", article))
-    name = next(chain(known, free))
+    name = next((Path(file).stem for file in before), article.name)
     pages, kept, files = dict(before), [], []
     for kind, text in (("md", article.markdown()), ("html", article.html())):
         path, content = folder / f"{name}.{kind}", text.encode()
         files.append(path)
-        there = _digest(path.read_bytes()) if path.is_file() else None
-        new, last = _digest(content), before.get(path.name, there)
-        if there not in (None, last):  # edited
+        there = None
+        if path.exists() or path.is_symlink():
+            there = _digest(path.read_bytes()) if path.is_file() else ""
+        new, last = _digest(content), before.get(path.name, there or None)
+        if there not in (None, last):  # edited, or no file
             kept += [path] if last != new else []
             continue
         if there != new:
@@ -139,15 +123,3 @@ def _without_markup(text: str) -> str:
 
 def _digest(content: bytes) -> str:
     return blake2b(content, digest_size=16).hexdigest()
-
-
-def _is_free(page: Path, article: Article) -> bool:
-    """Return True if there is no such page, or it is about the same topic in the same way."""
-    if not page.is_file():
-        return not (page.exists() or page.is_symlink())
-    try:
-        text = page.read_text(encoding="utf-8")
-        front = yaml.safe_load(re.split("^---\n", text, flags=re.MULTILINE)[1])
-        return (front["title"], front["type"]) == (article.title, article.content_type)
-    except (OSError, ValueError, LookupError, TypeError, yaml.YAMLError):
-        return False

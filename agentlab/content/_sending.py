@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+from collections import defaultdict
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager, suppress
 
 from agentlab import lab
 from agentlab.clock import is_virtual
 from agentlab.content._settings import Settings
-from agentlab.content._topics import clean, one_line
+from agentlab.content._topics import Job, clean, one_line
 from agentlab.errors import (
     AgentLabError,
     AnswerTruncated,
@@ -25,35 +26,26 @@ from agentlab.resilience import Breaker, Guard, Monitor, RateLimit, Retry, class
 
 
 class Sender:
-    """Keeps the settings' limits over all that it sends.
-
-    Attributes:
-        reply: What sends a request: `lab.reply`, or a cluster's.
-        stopped: Why nothing more is sent; None while work goes on.
-        recorded: How many answers were recorded.
-        nobody_answers: What was met the last time that a failure was everybody's; None before.
-    """
+    """Keeps the settings' limits over all that it sends."""
 
     def __init__(self, settings: Settings):
         self.monitor = Monitor()
-        self.reply = lab.reply
-        self.stopped: str | None = None
-        self.recorded = 0
-        self.nobody_answers: str | None = None
+        self.reply = lab.reply  # or a cluster's
+        self.stopped: str | None = None  # why nothing more is sent
+        self.recorded = 0  # answers
+        self.nobody_answers: str | None = None  # what was met last that is no topic's fault
         self._settings = settings
         self._loop: asyncio.AbstractEventLoop | None = None
         self._answered = self._outages = self._in_flight = 0
         self._sent_s = 0.0
 
-    def begin(self) -> bool:
-        """Send again after a stop; return True if this is another event loop than before.
-
-        A guard counts in one loop's time, so each has its own; and it is of no use after a stop.
-        """
+    def begin(self) -> None:
+        """Send again after a stop, or in another event loop, whose time a guard counts in."""
         loop, chosen = asyncio.get_running_loop(), self._settings
         another = loop is not self._loop
         if another:
             self._loop, self._probing = loop, asyncio.Lock()
+            self.turns = defaultdict[Job, asyncio.Lock](asyncio.Lock)
             self._pace = RateLimit(requests_per_minute=chosen.requests_per_minute)
             self._breaker = Breaker()
         if another or self.stopped is not None:
@@ -68,7 +60,6 @@ class Sender:
                 breaker=self._breaker,
                 monitor=self.monitor,
             )
-        return another
 
     def stop(self, reason: str) -> None:
         """Send nothing more, and call off what has not been sent; the first reason stays."""
@@ -80,11 +71,7 @@ class Sender:
     async def send(
         self, call: Callable[[], Awaitable[lab.Reply]], step: str, tokens: float = 0
     ) -> lab.Reply:
-        """Return what `call` brings.
-
-        Raises:
-            Stopped: If a stop came before it was sent. What is sent is left alone.
-        """
+        """Return what `call` brings; raise `Stopped` if a stop came before it was sent."""
 
         async def attempt() -> lab.Reply:
             self._in_flight += 1
@@ -125,11 +112,7 @@ class Sender:
         )
 
     async def is_everybodys(self, error: BaseException, said: str) -> bool:
-        """Find out whether a failure is no topic's fault; stop if there is no use in going on.
-
-        Args:
-            said: The failure in words.
-        """
+        """Find out whether a failure, in words `said`, is no topic's; stop where that is no use."""
         longest_s = self._settings.longest_wait_seconds
         wasted = isinstance(_last(error), ReasoningExhausted) and not self._answered
         if _is_everybodys(error) or wasted:

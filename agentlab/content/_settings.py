@@ -35,9 +35,7 @@ class Settings:
             waited for, and the longest wait that it may ask for. What takes longer ends the batch.
         requests_per_minute: A rate that is kept; None learns the endpoint's own.
         quarantine_after: How often a topic may fail before it is given up.
-        engine: What runs a topic's agents; see `agentlab.engines`.
-        prompt_price: Dollars for a million tokens of prompts; None leaves costs out.
-        answer_price: Dollars for a million tokens of answers.
+        prompt_price, answer_price: Dollars for a million tokens; None leaves costs out.
 
     Raises:
         ConfigError: If a value cannot work, naming it and its variable.
@@ -76,17 +74,11 @@ class Settings:
     @classmethod
     def variables(cls) -> dict[str, str]:
         """Return the variables of the environment, by the settings that they set."""
-        names = [field.name for field in dataclasses.fields(cls)]
-        return {name: f"{PREFIX}{name.upper()}" for name in names}
+        return {field.name: f"{PREFIX}{field.name.upper()}" for field in dataclasses.fields(cls)}
 
     @classmethod
     def load(cls, file: str | Path, **given: Any) -> Settings:
-        """Read a YAML file; the environment and `given` values win over it.
-
-        Raises:
-            FileError: If it cannot be read, or a value in it cannot work, with line and column.
-            ConfigError: If another value cannot work.
-        """
+        """Read a YAML file; the environment and `given` values win over it."""
         read = yaml_file.LocatedFile(Path(file), what="settings file").decode(cls)
         return cls(**(dataclasses.asdict(read) | _environment() | given))
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections import Counter
 from collections.abc import Iterable
 from contextlib import AsyncExitStack, nullcontext
@@ -26,18 +25,12 @@ ContentType = Literal["blog", "comprehensive"]
 
 
 class ContentSystem:
-    """Four kinds of agents, research, writer, editor and publisher, in two workflows.
-
-    "blog" has them one after the other; "comprehensive" has three of the first two at the same
-    time. Both are files of `data/workflows/`.
+    """Agents that research, write, edit and publish: a workflow, "blog" or "comprehensive".
 
     Args:
         out: A folder for the files, and for the journal that lets another run go on; without it
             nothing is written to the disk.
         journal: A file or URL for the journal instead; see `Journal`.
-
-    Raises:
-        ConfigError: If another process works there, or the journal cannot be used.
 
     Example:
         with ContentSystem(Settings(max_concurrent_agents=4), out="content") as system:
@@ -58,17 +51,13 @@ class ContentSystem:
             journal = self._out / "journal.sqlite"
         self._workflows = {name: Workflow.load(name) for name in CONTENT_TYPES}
         self._sender = Sender(self.settings)
-        self._one_at_a_time: dict[Job, asyncio.Lock] = {}
         self.monitor = self._sender.monitor
         self.journal = Journal(journal)
 
     async def generate_content(self, topic: str, content_type: ContentType = "blog") -> Content:
-        """Write about one topic. What was answered in an earlier run is not asked again.
+        """Write about one topic; a failure is a status, not an exception.
 
-        A failure is a status, not an exception.
-
-        Raises:
-            ConfigError: If there is no such type, or the topic is empty.
+        What was answered in an earlier run is not asked again.
         """
         (content,) = await self.batch_generate([topic], content_type)
         return content
@@ -84,20 +73,15 @@ class ContentSystem:
         """Write about many topics, each once; one that fails is tried again after all others.
 
         Args:
-            progress: Whether to show a bar that counts the topics.
             cluster: Where the requests are sent from: a `Cluster`, a scheduler's address, or
                 "local" for processes that are started here; None sends from this one. Limits,
                 retries and the journal stay here, so they are one for all.
-
-        Returns:
-            For each different topic, in their order, what became of it.
 
         Raises:
             ConfigError: If there is no such type, or a topic is empty.
         """
         given = jobs(topics, content_type)
-        if self._sender.begin():
-            self._one_at_a_time = {}  # locks, too, are one loop's
+        self._sender.begin()
         async with AsyncExitStack() as stack:
             await stack.enter_async_context(self._sender.watched())
             if isinstance(cluster, str):
@@ -136,7 +120,7 @@ class ContentSystem:
         return [contents[job] for job in given]
 
     async def _generate(self, job: Job) -> Content:
-        async with self._one_at_a_time.setdefault(job, asyncio.Lock()):
+        async with self._sender.turns[job]:  # one batch at a time
             workflow = self._workflows[job.content_type]
             work = Work(job, workflow, self.journal, self._sender, self.settings, self._out)
             return await work.run()
@@ -182,9 +166,6 @@ def summary(contents: Iterable[Content], journal: Journal, settings: Settings) -
         took,
     ]
     lines += [f"quarantined: {c.topic}: {c.error}" for c in contents if c.status == "quarantined"]
-    lines += [
-        f"{file} was edited, so the new text is not published there; move it, and use --resume"
-        for content in contents
-        for file in content.kept
-    ]
+    edited = "was edited, so the new text is not published there; move it, and use --resume"
+    lines += [f"{file} {edited}" for content in contents for file in content.kept]
     return "\n".join(lines)

@@ -15,7 +15,7 @@ _LONGEST = 500  # characters; a key of PostgreSQL's holds 2,700 bytes
 
 
 class Job(NamedTuple):
-    """One topic, to be written about in one way; two that are equal are one."""
+    """One topic, to be written about in one way."""
 
     topic: str
     content_type: str
@@ -29,16 +29,12 @@ class Job(NamedTuple):
 def jobs(topics: Iterable[str], content_type: str) -> list[Job]:
     """Name the work on each of the topics, once.
 
-    Raises:
-        ConfigError: If there is no such type, or a topic has no text.
-
     Example:
         >>> [job.key for job in jobs(["  Why\\n tides? ", "Why tides?"], "blog")]
         ['blog: Why tides?']
     """
     if content_type not in CONTENT_TYPES:
-        known = ", ".join(CONTENT_TYPES)
-        raise ConfigError(f"no content type {content_type!r}; choose one of {known}")
+        raise ConfigError(f"no content type {content_type!r}; choose {' or '.join(CONTENT_TYPES)}")
     titles = [title_of(topic) for topic in topics]
     if wrong := [title for title in titles if not 0 < len(title) <= _LONGEST]:
         raise ConfigError(
@@ -49,11 +45,7 @@ def jobs(topics: Iterable[str], content_type: str) -> list[Job]:
 
 
 def title_of(topic: str) -> str:
-    """Spell a topic in one way: letters composed (NFC), and one space where there is any.
-
-    Raises:
-        ConfigError: If it is no text, or half of a character is in it, which no file can hold.
-    """
+    """Spell a topic in one way: letters composed (NFC), and one space where there is any."""
     try:
         topic.encode()
     except (AttributeError, UnicodeEncodeError) as error:
@@ -74,7 +66,7 @@ def clean(text: str) -> str:
 
 
 def read_topics(file: Path) -> list[str]:
-    """Read the topics in a file, each once: a line each, without comments and empty lines.
+    """Read the topics in a file: a line each, without comments and empty lines.
 
     Raises:
         ConfigError: If it cannot be read as UTF-8, or has none.
@@ -83,8 +75,7 @@ def read_topics(file: Path) -> list[str]:
         lines = file.read_text(encoding="utf-8-sig").split("\n")
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigError(f"topics {str(file)!r}: {error}; give a text file in UTF-8") from None
-    titles = map(title_of, lines)
-    topics = list(dict.fromkeys(t for t in titles if t and not t.startswith("#")))
+    topics = [t for t in map(title_of, lines) if t and not t.startswith("#")]
     if not topics:
         raise ConfigError(f"topics {str(file)!r}: there are none; write one per line")
     return topics

@@ -38,9 +38,9 @@ class Metrics(NamedTuple):
 
     Attributes:
         duration_s: Model seconds in this run.
-        requests: Requests sent in this run; 0 where all answers were there.
+        requests: Sent in this run; 0 where all answers were there.
         attempts: The most requests that one answer took, over all runs.
-        peak: The most of its requests in flight at the same time, in this run.
+        peak: The most in flight at the same time, in this run.
         prompt_tokens, answer_tokens: Of its answers, whole or not, over all runs.
         cost: Dollars for these tokens; None without prices.
     """
@@ -60,9 +60,6 @@ class Content(NamedTuple):
     Attributes:
         status: "done"; "failed"; "quarantined", where it failed too often to be tried again, or
             in a way that would not change; or "left", where the system was stopped before.
-        article: What was written; None unless done.
-        files: Where it was published.
-        error: Why it is not done.
         kept: Those of the files that hold something else, because somebody had edited them.
     """
 
@@ -111,13 +108,9 @@ class Work:
             return await self._failed(odd, "publisher", count)
 
     async def _answers(self) -> Mapping[str, str]:
+        inputs, engine = {"topic": self.job.topic}, self.settings.engine
         try:
-            return await engines.run(
-                self.workflow,
-                {"topic": self.job.topic},
-                engine=self.settings.engine,
-                ask=self._answer,
-            )
+            return await engines.run(self.workflow, inputs, engine=engine, ask=self._answer)
         except asyncio.CancelledError:
             for task in self.sending:
                 task.cancel()
@@ -171,8 +164,8 @@ class Work:
         reply = reply._replace(text=clean(reply.text))
         if reply.finish_reason == "length":
             raise AnswerTruncated(
-                f"the answer was cut off at its limit of {options['max_tokens']} tokens, and ends "
-                f"in {reply.text[-40:]!r}; raise max_tokens, or ask for a shorter answer",
+                f"the answer was cut off at its limit of {options['max_tokens']} tokens; raise "
+                "max_tokens, or ask for a shorter answer",
                 **reply._asdict(),
             )
         if not reply.text.strip():
@@ -183,19 +176,13 @@ class Work:
         description = " ".join(answers["publisher"].split())
         article = Article(self.job.topic, description, answers["editor"], self.job.content_type)
         before = self.journal.standing(self.job.key)
-        published = Published()
-        if self.out is not None:
-            published = publish(self.out, article, before.pages)
+        published = publish(self.out, article, before.pages) if self.out else Published()
         if published.pages != before.pages or before.status != "done":
             self.journal.note(self.job.key, "done", pages=published.pages)
         return self._content("done", article=article, files=published.files, kept=published.kept)
 
     async def _failed(self, error: BaseException, step: str, count: int) -> Content:
-        """Decide what a failure means for the topic, and note it.
-
-        Args:
-            count: How often the topic has failed before.
-        """
+        """Decide what a failure means for the topic, which has failed `count` times before."""
         said = in_words(error, step, self.job.content_type)
         if isinstance(error, JournalError):
             self.sender.stop(said)
@@ -206,10 +193,11 @@ class Work:
         if everybodys:  # not the topic's fault, so it is not counted
             self.sender.nobody_answers = said
             return self._content("failed", error=said)
-        final = is_final(error) or count + 1 >= self.settings.quarantine_after
+        count += 1
+        final = is_final(error) or count >= self.settings.quarantine_after
         try:
             status = "quarantined" if final else "open"
-            self.journal.note(self.job.key, status, failures=count + 1, error=said)
+            self.journal.note(self.job.key, status, failures=count, error=said)
         except JournalError as full:
             self.sender.stop(str(full))
             return self._content("left", error=str(full))
@@ -236,10 +224,9 @@ class Work:
 
 
 def question(prompt: str, options: Mapping[str, Any]) -> str:
-    """Return a digest of what makes two questions the same: model, prompt, and what goes with it.
+    """Return a digest of what makes two questions the same.
 
-    Not the limit on tokens: to raise it for answers that were cut off asks nothing else again. Nor
-    the address, because one model may be reached at several.
+    Not the limit on tokens, which is raised for what was cut off alone; nor the model's address.
     """
     model = connection.current()
     local = is_virtual() or not model.real

@@ -4,6 +4,5 @@
     crewai      a crew -> a workflow
     script      a workflow -> a Python script that needs only LangGraph, or only CrewAI
 
-What would change its meaning on the way is refused, and the error says what was met. A workflow as
-a native graph is `engines.langgraph.graph`, as a native Flow `engines.crewai.flow`.
+What would change its meaning on the way is refused, and the error says what was met.
 """

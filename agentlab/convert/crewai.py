@@ -1,7 +1,7 @@
 """A crew as a workflow that asks in the very words that CrewAI would send.
 
 CrewAI puts a role before each question, an expectation behind it, and the answers that a task needs
-at its end, without their names. As a Flow (`engines.crewai.flow`) a workflow asks in its own words.
+at its end, without their names.
 """
 
 from __future__ import annotations
@@ -47,9 +47,6 @@ def load(crew: Crew, *, name: str | None = None) -> Workflow:
     words that come later, a workflow does not do: it fills in inputs inside of other inputs'
     values, and cuts `{tools}` from them and a "Final Answer:" from answers.
 
-    Args:
-        name: What the workflow is called; the crew's name by default.
-
     Raises:
         ConfigError: If a crew has what no workflow has, such as a manager, tools, memory or
             guardrails, naming it.
@@ -71,8 +68,8 @@ def _check_plain(part: Any, what: str) -> None:
         plain = field.get_default(call_default_factory=True)
         if name not in _KNOWN and value != plain and (value or plain):
             raise ConfigError(
-                f"{what} has {name}={reprlib.repr(value)}, which a workflow does not know; take it "
-                "away, or keep the crew"
+                f"{what} has {name}={reprlib.repr(value)}, which no workflow has; take it away, or "
+                "keep the crew"
             )
 
 
@@ -135,16 +132,15 @@ def _context(crew: Crew, number: int, what: str) -> list[int]:
 
 
 def _description(task: Task) -> str:
-    text: str = task._original_description or task.description
-    return text
+    return str(task._original_description or task.description)
 
 
 def _prompt(task: Task, needs: list[str]) -> str:
     """Return the words that CrewAI's executor sends for a task without tools."""
     said = I18N_DEFAULT.slice
     expected = task._original_expected_output or task.expected_output
-    asked = _description(task) + "\n" + said("expected_output").format(expected_output=expected)
-    asked = _escaped(asked)
+    asked = said("expected_output").format(expected_output=expected)
+    asked = _escaped(f"{_description(task)}\n{asked}")
     if needs:
         given = _escaped(DIVIDERS).join(f"{{{name}}}" for name in needs)
         asked = said("task_with_context").format(task=asked, context=given)

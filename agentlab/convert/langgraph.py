@@ -17,9 +17,6 @@ def load(graph: StateGraph[Any] | CompiledStateGraph[Any], *, name: str = "workf
 
     Its edges must be its needs: one to each node, from the steps that the node's prompt names.
 
-    Args:
-        name: What the workflow is called.
-
     Raises:
         ConfigError: If a node is anything else, because nobody can read a prompt out of a function;
             or if the graph decides, repeats, waits or interrupts by other rules than needs.
@@ -35,9 +32,7 @@ def load(graph: StateGraph[Any] | CompiledStateGraph[Any], *, name: str = "workf
         load(graph).needs  # {'notes': (), 'report': ('notes',)}
     """
     if not isinstance(graph, StateGraph | CompiledStateGraph):
-        raise ConfigError(
-            f"only a StateGraph, compiled or not, is read; got {type(graph).__name__}"
-        )
+        raise ConfigError(f"only a StateGraph, compiled or not, is read; got {type(graph)}")
     if isinstance(graph, CompiledStateGraph):
         if graph.interrupt_before_nodes or graph.interrupt_after_nodes:
             raise ConfigError("a workflow has no interrupts; compile the graph without them")
@@ -65,18 +60,15 @@ def load(graph: StateGraph[Any] | CompiledStateGraph[Any], *, name: str = "workf
 
 def _step(node: str, spec: Any) -> Step:
     ask = getattr(spec.runnable, "afunc", None)
-    if type(ask) is not AskStep:  # a subclass may do anything
-        met = getattr(spec.runnable, "func", None) or ask or spec.runnable
+    if type(ask) is not AskStep or ask.step.name != node:  # a subclass may do anything
         raise ConfigError(
-            f"node {node!r} is {getattr(met, '__name__', type(met).__name__)}, in which no prompt "
-            "can be read; make it AskStep(Step(name, prompt)) of agentlab.engines.langgraph"
+            f"node {node!r} is no AskStep of that name, and no prompt can be read in another; make "
+            f"it AskStep(Step({node!r}, prompt)) of agentlab.engines.langgraph"
         )
-    if ask.step.name != node:
-        raise ConfigError(f"node {node!r} asks step {ask.step.name!r}; give both the same name")
     for what in ("retry_policy", "cache_policy", "timeout", "ends", "defer", "error_handler_node"):
         if getattr(spec, what, None):
             raise ConfigError(
-                f"node {node!r} has {what}, which a workflow does not know; take it off, and give "
-                "the engine a guard as its `ask`"
+                f"node {node!r} has {what}, which no workflow has; give the engine a guard as its "
+                "`ask` instead"
             )
     return ask.step

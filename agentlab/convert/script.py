@@ -1,7 +1,4 @@
-"""Workflows as Python scripts that need no Agent Lab.
-
-They ask the same questions as the engines do, joined by the same edges.
-"""
+"""Workflows as Python scripts that need no Agent Lab, and ask the same questions."""
 
 from __future__ import annotations
 
@@ -26,8 +23,8 @@ def langgraph(workflow: Workflow) -> str:
         start = "START" if not needs else repr(needs) if len(needs) > 1 else repr(needs[0])
         edges.append(f"    drawn.add_edge({start}, {step.name!r})")
     edges += [f"    drawn.add_edge({end!r}, END)" for end in workflow.ends]
-    packages = "langgraph langchain-openai"
-    return _script(workflow, "langgraph", needs=packages, edges="\n".join(edges))
+    body = "\n".join(edges)
+    return _script(workflow, "langgraph", needs="langgraph langchain-openai", edges=body)
 
 
 def crewai(workflow: Workflow) -> str:
