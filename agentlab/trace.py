@@ -60,6 +60,11 @@ class Trace:
         return round(sum(span.service_s for span in self.spans), 9)
 
     @property
+    def speedup(self) -> float:
+        """Work over makespan: requests served at the same time, on average; nan if it took none."""
+        return self.work_s / self.makespan_s if self.makespan_s else float("nan")
+
+    @property
     def peak(self) -> int:
         """The most requests in flight together, waiting ones included."""
         return max_overlap((span.arrived_s, span.end_s) for span in self.spans)

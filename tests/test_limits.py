@@ -112,7 +112,7 @@ def test_the_sdks_retries_obey_the_limit_to_the_millisecond():
 
 
 def test_a_full_queue_is_refused_with_503(tmp_path: Any):
-    """One slot, no queue: with the time of the next change."""
+    """One slot, no queue: with the time of the next change; and the longest context."""
     preset = tmp_path / "small.yaml"
     figure = "{value: %s, basis: chosen, source: test}"
     zero = figure % 0
@@ -120,12 +120,16 @@ def test_a_full_queue_is_refused_with_503(tmp_path: Any):
         f"about: test\nprefill_base_ms: {figure % 1000}\nprefill_per_token_ms: {zero}\n"
         f"prefill_per_active_ms: {zero}\nitl_base_ms: {zero}\nitl_per_active_ms: {zero}\n"
         f"jitter_sigma: {zero}\nslots: {figure % 1}\nqueue: {zero}\n"
+        f"context_tokens: {figure % 100}\n"
     )
 
     async def main() -> list[Any]:
         asking = client(preset=str(preset))
-        return await asyncio.gather(*(ask(asking) for _ in range(2)), return_exceptions=True)
+        both = await asyncio.gather(*(ask(asking) for _ in range(2)), return_exceptions=True)
+        too_long = ask(asking, messages=[{"role": "user", "content": "word " * 200}])
+        return [*both, *await asyncio.gather(too_long, return_exceptions=True)]
 
-    _, full = run_virtual(main()).result
+    _, full, too_long = run_virtual(main()).result
     assert full.status_code == 503
     assert full.response.headers["retry-after-ms"] == "1000"
+    assert (too_long.status_code, too_long.code) == (400, "context_length_exceeded")

@@ -37,6 +37,7 @@ class Preset:
     jitter_sigma: Figure[NotNegative]
     slots: Figure[AtLeastOne] | None = None
     queue: Figure[Count] | None = None
+    context_tokens: Figure[AtLeastOne] | None = None
     requests_per_minute: Figure[AtLeastOne] | None = None
     tokens_per_minute: Figure[AtLeastOne] | None = None
     faults: list[Fault] = field(default_factory=list)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import faulthandler
+import gc
 import logging
 import socket
 import struct
@@ -39,6 +40,9 @@ def serve(
     """
     listener = _listen(host, port)
     allow_many_connections()
+    gc.collect()
+    gc.freeze()  # what was imported stays; a collection need not look at it again
+    gc.set_threshold(100_000)  # a request makes hundreds of objects, hardly any in a circle
     shown = f"[{host}]" if ":" in host else host
     config = uvicorn.Config(
         app,
