@@ -94,8 +94,8 @@ def simulate(
 ) -> tuple[T | E, Trace]:
     """Run a program of agents in virtual time; return its result, and what the endpoint saw.
 
-    Errors of the kinds in `catch` are returned in place of the result. It raises what
-    `agentlab.clock.run_virtual` does, such as a DeadlockError for a program that waits for ever.
+    Errors of the kinds in `catch` are returned instead of the result. It raises what
+    `agentlab.clock.run_virtual` does, such as a DeadlockError for a program that waits forever.
 
     Example:
         answer, t = lab.simulate(lab.ask("Name three rivers."))
