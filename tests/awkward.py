@@ -410,7 +410,7 @@ def anew(text: str, number: int, asked: ChatRequest) -> str:
         value = None
     if isinstance(value, dict | list):
         other = _reworded(value, opener)
-        fits = form is None or admits(form.definition, other)
+        fits = form is None or admits(form.schema, other)
         return json.dumps(other if fits else value, ensure_ascii=False)
     for marker in ("Final Answer: ", "Thought: "):
         if marker in text:
