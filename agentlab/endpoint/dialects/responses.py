@@ -192,7 +192,7 @@ class Responses:
             "output": [],
             "parallel_tool_calls": request.parallel_tool_calls is not False,
             "store": False,
-            "text": {"format": format or {"type": "text"}},
+            "text": {"format": {"type": "text"} | (format or {})},
             "tool_choice": request.tool_choice or "auto",
             "tools": [tool | each for each in request.tools or []],
             "truncation": "disabled",
