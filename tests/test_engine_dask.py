@@ -403,15 +403,11 @@ def test_a_cluster_is_of_use_in_its_block_alone(fresh_lab):
     assert below("dask") == running
 
 
-def test_a_benchmark_under_faults_gives_what_every_engine_gives(on_shared, fresh_lab, tmp_path):
+def test_a_benchmark_under_faults_gives_what_every_engine_gives(fresh_lab, tmp_path):
     """Random workflows, on an endpoint that fails: the bytes that are stored without faults."""
     from agentlab.bench import measure, results
     from agentlab.bench.experiment import Experiment, Workload
 
-    async def address(cluster: Any) -> str:
-        return cluster.client.scheduler.address
-
-    where, _ = on_shared(address)
     asked = Experiment(
         about="x",
         workloads=[Workload(random=6)],
@@ -422,7 +418,7 @@ def test_a_benchmark_under_faults_gives_what_every_engine_gives(on_shared, fresh
         warmups=0,
         settings={"time_scale": 20, "faults": str(DATA / "faults" / "every-kind.yaml")},
     )
-    runs = measure.run(asked, tmp_path / "dask.json", cluster=where).measurements
+    runs = measure.run(asked, tmp_path / "dask.json").measurements
     stored = results.load(DATA / "results" / "graphs.json").measurements
     whole = [m for m in stored if m.case.engine == "sequential" and m.repeat < 6]
     assert [(m.answers, m.error) for m in runs] == [(m.answers, None) for m in whole]

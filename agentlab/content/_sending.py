@@ -134,10 +134,13 @@ class Sender:
             met = error if limited else await self._probe()
             if met is None or _passes(met) != passing:
                 return False
-            self._outages += 1
-            if await self._outlast(met) is not None:
-                late = f"nothing is answered within {longest_s:g} model seconds"
-                self.stop(f"{late if passing else 'no topic can succeed'}: {said}")
+            why = "nothing is answered" if passing else "no topic can succeed"
+            if _may_end_soon(met, was_there=self._answered > 0):
+                self._outages += 1
+                why += f" within {longest_s:g} model seconds"
+                met = await self._outlast(met)
+            if met is not None:
+                self.stop(f"{why}: {said}")
         return True
 
     async def _outlast(self, met: BaseException | None) -> BaseException | None:
@@ -192,6 +195,16 @@ def _is_everybodys(error: BaseException) -> bool:
         of_the_prompt = getattr(met, "code", None) == "context_length_exceeded"
         return bool(param) and not (of_the_prompt or param.startswith(("messages", "prompt")))
     return status in (401, 402, 403, 404, 410)
+
+
+def _may_end_soon(error: BaseException, *, was_there: bool) -> bool:
+    """Return True for a refusal that says "later", and for what passes if all was well before.
+
+    A server that nobody has reached yet, or that has sent nothing but nonsense, is a wrong one.
+    """
+    met = _last(error)
+    gone = getattr(met, "code", None) == "upstream_unreachable"
+    return _passes(met) and (was_there or (getattr(met, "status", 0) >= 400 and not gone))
 
 
 def is_final(error: BaseException) -> bool:

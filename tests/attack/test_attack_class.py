@@ -265,7 +265,7 @@ def test_who_is_removed_stays_out(again: str, listed: list[str] | None):
     assert [a.status_code for a in (before, ada, told, after, other, cleared, back)] == [
         200, 200, 200, 401, 200, 200, 200,
     ]  # fmt: skip
-    assert "If the name comes again it is refused" in told.json()["message"]
+    assert "Mallory is removed, and refused until" in told.json()["message"]
     assert "Your teacher has removed this name" in after.json()["error"]["message"]
     assert [row["learner"] for row in board.json()["learners"]] == ["Ada"]
 
