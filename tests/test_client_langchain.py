@@ -10,6 +10,7 @@ import openai
 import pytest
 from langchain_core.messages import ToolMessage
 from langchain_core.tools import tool
+from openai.types.chat import ChatCompletion
 from pydantic import BaseModel, Field
 
 from agentlab import lab
@@ -32,6 +33,13 @@ class Market(BaseModel):
 def get_weather(city: str) -> str:
     """The weather of a city."""
     return f"{city}: sunny"
+
+
+def test_no_thread_builds_openais_model(fresh_lab: None, monkeypatch: pytest.MonkeyPatch):
+    """It is built with the client: several threads would disturb each other at the first answer."""
+    monkeypatch.setattr(ChatCompletion, "__pydantic_complete__", False)
+    lab.chat_model()
+    assert ChatCompletion.__pydantic_complete__
 
 
 @pytest.mark.parametrize("method", ["json_schema", "function_calling", "json_mode"])

@@ -160,6 +160,12 @@ def crew_llm(*, agent: str = "agent", max_retries: int = 0, **options: Any) -> L
 
 def _connected(agent: str, max_retries: int, options: dict[str, Any]) -> dict[str, Any]:
     """Return what connects a client; take its headers out of its `options`."""
+    with extras():
+        from openai.types.chat import ChatCompletion
+
+    # openai builds this class at its first use, which must not happen in several threads at once:
+    # "`model_rebuild()` isn't thread-safe" (pydantic 2.12).
+    ChatCompletion.model_rebuild()
     headers = _headers(agent) | (options.pop("default_headers", None) or {})
     there = connection()
     way = {"model": there.model, "base_url": there.url, "api_key": there.key}
