@@ -277,7 +277,7 @@ def test_the_teacher_removes_a_name(served: Class, board: Page):
     enter(board)
     board.get_by_label("Remove a name").select_option("Mallory")
     board.get_by_role("button", name="Remove").click()
-    expect(board.locator("#answer")).to_contain_text("If the name comes again it is refused")
+    expect(board.locator("#answer")).to_contain_text("Mallory is removed, and refused")
     expect(lane(board, "Mallory")).to_have_count(0)
     expect(lane(board, "Ada")).to_have_count(1)
     assert [ask(served, who) for who in ("Ada", "Mallory")] == [200, 401]
