@@ -32,7 +32,7 @@ lab: setup  ## open the course in JupyterLab (LAB_ARGS passes options on)
 		--LabApp.app_settings_dir=tools/jupyterlab $(LAB_ARGS)
 
 test: setup  ## unit tests; every lesson run in a browser, and compared with its outputs
-	$(BIN)/python -m pytest -n 2 tests --ignore=tests/browser
+	$(BIN)/python -m pytest -n 3 tests --ignore=tests/browser  # one of three waits for a clock
 	-@$(BIN)/python tools/browser.py --install
 	rm -rf build/executed
 	$(BIN)/python -m pytest -n 2 -rs tests/browser

@@ -163,7 +163,7 @@ def _connected(agent: str, max_retries: int, options: dict[str, Any]) -> dict[st
     with extras():
         from openai.types.chat import ChatCompletion
 
-    # openai builds this class at its first use, which must not happen in several threads at once:
+    # openai builds this class at its first use, which several threads must not do at the same time:
     # "`model_rebuild()` isn't thread-safe" (pydantic 2.12).
     ChatCompletion.model_rebuild()
     headers = _headers(agent) | (options.pop("default_headers", None) or {})

@@ -31,7 +31,8 @@ from server import ROOT, Server
 # The longest first, so that nobody waits for one of them at the end.
 LONGEST = ("07_", "05_", "03b_", "08_")
 LESSONS = sorted(
-    (ROOT / "notebooks").glob("*.ipynb"), key=lambda path: not path.name.startswith(LONGEST)
+    (ROOT / "notebooks").glob("*.ipynb"),
+    key=lambda path: (not path.name.startswith(LONGEST), path.name),
 )
 EXECUTED = ROOT / "build" / "executed"
 
