@@ -13,8 +13,9 @@ import pytest
 
 from agentlab import lab
 from agentlab.errors import EndpointError
-from agentlab.lab import _transport
-from agentlab.lab._transport import LabTransport, session
+from agentlab.lab import _http
+from agentlab.lab._http import session
+from agentlab.lab._transport import LabTransport
 from agentlab.trace import trace
 
 ASKS = "Describe tides at length."
@@ -40,7 +41,7 @@ def test_nothing_of_a_loop_is_left(fresh_lab: None):
     gone = [ended for _ in range(3) for ended in asyncio.run(main())]
     gc.collect()
     assert [ended() for ended in gone] == [None] * 6
-    assert _transport._sessions == {}
+    assert _http._sessions == {}
 
 
 def test_connections_are_used_again(fresh_lab: None):

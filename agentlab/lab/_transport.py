@@ -1,21 +1,15 @@
 """How clients reach the model: over HTTP in real time, inside the event loop in virtual time.
 
-HTTP goes through aiohttp. In httpx's own pool N requests at the same time cost N²
-(https://github.com/encode/httpcore/issues/928), and a task that is cancelled twice leaves its
-connection open, so that the model goes on answering. Time-outs are model seconds on either clock.
+Time-outs are model seconds on either clock.
 """
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import AsyncGenerator, Callable, Mapping
+from collections.abc import Callable, Mapping
 from contextlib import aclosing
 from contextvars import ContextVar
-from typing import Any
 
-import aiohttp
 import httpx
-from yarl import URL
 
 from agentlab.clock import is_virtual
 from agentlab.errors import ConfigError, EndpointError
@@ -26,9 +20,6 @@ on_headers: ContextVar[Callable[[Mapping[str, str]], None] | None] = ContextVar(
     "on_headers", default=None
 )
 """Whom to tell the headers of every answer to this task's requests, whichever client sent them."""
-
-# A session belongs to one event loop: its connections, reused in another one, are dead.
-_sessions: dict[asyncio.AbstractEventLoop, tuple[aiohttp.ClientSession, AsyncGenerator[Any]]] = {}
 
 
 async def post(url: str, body: bytes, headers: Mapping[str, str]) -> httpx.Response:
@@ -51,8 +42,10 @@ class LabTransport(httpx.AsyncBaseTransport):
             assert there is not None
             response = await there.handle_async_request(request)
         else:
+            from agentlab.lab._http import over_http  # aiohttp takes a while to import
+
             _scale_timeouts(request)
-            response = await _over_http(request)
+            response = await over_http(request)
         if left_out := response.headers.get("x-lab-left-out"):
             say_once(str(request.url), f"left out, as the model does not take it: {left_out}")
         if (listener := on_headers.get()) is not None:
@@ -72,74 +65,3 @@ def _scale_timeouts(request: httpx.Request) -> None:
     timeouts = request.extensions.get("timeout", {})
     if timeouts.get("read") is not None:
         timeouts["read"] /= model_seconds_a_second()
-
-
-async def session() -> aiohttp.ClientSession:
-    """Return this event loop's session, with as many connections as there are requests."""
-    loop = asyncio.get_running_loop()
-    if loop not in _sessions:
-        opened = _open()
-        _sessions[loop] = (await anext(opened), opened)
-    return _sessions[loop][0]
-
-
-async def _open() -> AsyncGenerator[aiohttp.ClientSession]:
-    # asyncio.run ends a loop's unfinished generators before it closes the loop: that is when
-    # this session is closed, and forgotten.
-    async with aiohttp.ClientSession(
-        connector=aiohttp.TCPConnector(limit=0),
-        cookie_jar=aiohttp.DummyCookieJar(),
-        timeout=aiohttp.ClientTimeout(),
-    ) as opened:
-        try:
-            yield opened
-        finally:
-            _sessions.pop(asyncio.get_running_loop(), None)
-
-
-async def _over_http(request: httpx.Request) -> httpx.Response:
-    limits = request.extensions.get("timeout", {})
-    within = aiohttp.ClientTimeout(sock_connect=limits.get("connect"), sock_read=limits.get("read"))
-    body = await request.aread()
-    try:
-        response = await (await session()).request(
-            request.method,
-            URL(str(request.url), encoded=True),
-            data=body or None,
-            headers=request.headers.multi_items(),
-            allow_redirects=False,  # wherever it leads, the endpoint would not see it
-            auto_decompress=False,
-            timeout=within,
-        )
-    except (aiohttp.ClientError, TimeoutError) as error:
-        raise _as_httpx(error, request) from error
-    stream = _Body(response, request)
-    return httpx.Response(response.status, headers=response.raw_headers, stream=stream)
-
-
-class _Body(httpx.AsyncByteStream):
-    def __init__(self, response: aiohttp.ClientResponse, request: httpx.Request):
-        self._response, self._request = response, request
-
-    async def __aiter__(self) -> AsyncGenerator[bytes]:
-        try:
-            async for piece in self._response.content.iter_any():
-                yield piece
-        except (aiohttp.ClientError, TimeoutError) as error:
-            raise _as_httpx(error, self._request) from error
-
-    async def aclose(self) -> None:
-        self._response.close()  # one that was read to its end has given its connection back
-
-
-_AS_HTTPX = {  # the first that fits
-    TimeoutError: httpx.ReadTimeout,
-    aiohttp.ClientConnectorError: httpx.ConnectError,
-    aiohttp.ClientOSError: httpx.ReadError,
-    Exception: httpx.RemoteProtocolError,
-}
-
-
-def _as_httpx(error: Exception, request: httpx.Request) -> httpx.TransportError:
-    kind = next(named for ours, named in _AS_HTTPX.items() if isinstance(error, ours))
-    return kind(f"{type(error).__name__}: {error}", request=request)
