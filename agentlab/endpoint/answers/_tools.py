@@ -1,8 +1,7 @@
 """Which of the tools it was offered the model calls, and with what of the prompt as arguments.
 
 Left to choose, it calls those that the prompt names ("What is the weather in Seoul?" names
-`get_weather`), each once, so that every loop ends. Tools that the prompt describes in words are
-called in lines, after ReAct (Yao et al., 2022): Thought, Action, Action Input; then Observation.
+`get_weather`), each once, so that every loop ends.
 """
 
 from __future__ import annotations
@@ -11,17 +10,15 @@ import json
 import random
 import re
 from collections.abc import Sequence
-from contextlib import suppress
 from typing import Any
 
-from agentlab.endpoint.answers._prompt import glance, unframe
+from agentlab.endpoint.answers._prompt import unframe
 from agentlab.endpoint.answers._schema import build
 from agentlab.endpoint.answers.replies import Writer
 from agentlab.endpoint.contract.json_schema import Budget, Schema
 from agentlab.endpoint.contract.request import ChatRequest, Function, Tool
 
 Call = tuple[str, str]  # the name of a function, and its arguments as JSON in a string
-Turns = Sequence[tuple[str, str]]  # (role, text), oldest first
 
 _WORD = re.compile(r"[A-Za-z]{3,}|[\uac00-\ud7a3]{2,}")
 _IDLE = frozenset(
@@ -38,11 +35,6 @@ _MOST_COWORKERS = 100
 _COWORKERS = re.compile(r"following coworkers?: (.+?)\n")
 _WHOLE = frozenset("task question query input prompt request instruction message content".split())
 
-_TOOL = re.compile(r"^Tool Name: (.+)\nTool Arguments: ", re.MULTILINE)
-_NAMES = re.compile(r"one (?:name )?of \[([^\]\n]{1,2000})\]")
-_OBSERVATION = re.compile(r"^Observation: *", re.MULTILINE)
-_INPUT = {"type": "object", "properties": {"input": {"type": "string"}}, "required": ["input"]}
-
 
 def calls(request: ChatRequest, prompt: str, writer: Writer, draw: random.Random) -> list[Call]:
     """Return what the model calls in this turn, or raise CannotFill; nothing if it speaks."""
@@ -50,12 +42,13 @@ def calls(request: ChatRequest, prompt: str, writer: Writer, draw: random.Random
     if request.parallel_tool_calls is False:
         chosen = chosen[:1]
     as_form = isinstance(request.tool_choice, Tool)  # as structured output uses tools
-    return _calls(chosen, prompt, writer, draw, as_form=as_form)
+    return fill_in(chosen, prompt, writer, draw, as_form=as_form)
 
 
-def _calls(
+def fill_in(
     tools: list[Function], prompt: str, writer: Writer, draw: random.Random, *, as_form: bool
 ) -> list[Call]:
+    """Return a call of each tool, with its arguments filled; CannotFill if a schema forbids it."""
     budget, called = Budget(), []
     for tool in tools:
         filler = _FromPrompt(prompt, writer, _coworkers(tool), as_form=as_form)
@@ -72,7 +65,7 @@ def _chosen(request: ChatRequest, prompt: str) -> list[Function]:
     called = {name for name, _ in request.results}
     if choice == "required":
         left = [tool for tool in offered if tool.name not in called] or offered
-        return _suitable(left, prompt) or left[:1]
+        return suitable(left, prompt) or left[:1]
     if called or not offered:
         return []
     if handing_on := [tool for tool in offered if _coworkers(tool)]:
@@ -80,10 +73,10 @@ def _chosen(request: ChatRequest, prompt: str) -> list[Function]:
         system = next((text for role, text in turns if role in ("system", "developer")), "")
         manages = system.startswith("You are Crew Manager") or "delegate" in prompt.lower()
         return handing_on[:1] if manages else []
-    return _suitable(offered, prompt)
+    return suitable(offered, prompt)
 
 
-def _suitable(tools: Sequence[Function], prompt: str) -> list[Function]:
+def suitable(tools: Sequence[Function], prompt: str) -> list[Function]:
     """Return those whose name shares a word with the prompt, or else the best described one."""
     words = _words(prompt)
     if by_name := [tool for tool in tools if words & _words(tool.name.replace("_", " "))]:
@@ -134,47 +127,3 @@ class _FromPrompt:
         fitting = (number for number in self._numbers if least <= number <= most)
         number = next(fitting, None)
         return self._writer.number(name, least, most, whole) if number is None else number
-
-
-def asks_for_react(turns: Turns) -> bool:
-    """Return True if the conversation describes tools in words, and wants ReAct's lines."""
-    return any(
-        0 <= text.find("Action Input:") < text.rfind("Final Answer:")
-        for role, text in turns
-        if role != "assistant"
-    )
-
-
-def react(turns: Turns, writer: Writer, draw: random.Random) -> str:
-    """Return the lines that ask for one tool, or that answer after its result; or CannotFill."""
-    for role, text in reversed(turns):
-        if role == "assistant" and (found := _OBSERVATION.search(text)):
-            return _final(writer.from_results([("", text[found.end() :].strip())]))
-    task = glance(next((text for role, text in turns if role == "user"), ""))
-    described = _described(glance("\n".join(text for role, text in turns if role != "assistant")))
-    chosen = _suitable(described, unframe(task).task) or described
-    if not chosen:
-        return _final(writer.write())
-    ((name, arguments),) = _calls(chosen[:1], task, writer, draw, as_form=False)
-    return f"Thought: {name} can help here.\nAction: {name}\nAction Input: {arguments}"
-
-
-def _final(answer: str) -> str:
-    return f"Thought: I now know the final answer\nFinal Answer: {answer}"
-
-
-def _described(text: str) -> list[Function]:
-    """Return the tools that a conversation describes in words."""
-    functions = []
-    for found in _TOOL.finditer(text):
-        parameters, end = None, found.end()
-        with suppress(ValueError, RecursionError):
-            parameters, end = json.JSONDecoder().raw_decode(text, end)
-        parameters = parameters if isinstance(parameters, dict) else _INPUT
-        description = text[end:].removeprefix("\nTool Description: ").partition("\n")[0]
-        functions.append(Function(found[1].strip(), description, parameters))
-    if functions:
-        return functions
-    names = _NAMES.search(text)
-    listed = names[1].split(",") if names else []
-    return [Function(name.strip(" '\"`"), parameters=_INPUT) for name in listed]

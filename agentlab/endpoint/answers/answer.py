@@ -15,7 +15,7 @@ from hashlib import blake2b
 
 import msgspec
 
-from agentlab.endpoint.answers import _tools
+from agentlab.endpoint.answers import _react, _tools
 from agentlab.endpoint.answers._prompt import glance
 from agentlab.endpoint.answers._schema import build
 from agentlab.endpoint.answers.replies import Replies, Writer
@@ -145,7 +145,7 @@ def take(request: ChatRequest, replies: Replies, generator: Callable[[], random.
     turns = request.turns
     prompt = glance(next((text for role, text in reversed(turns) if role == "user"), ""))
     prepared = replies.prepared(prompt)
-    if prepared and not (request.tools or request.response_format or _tools.asks_for_react(turns)):
+    if prepared and not (request.tools or request.response_format or _react.asks_for_react(turns)):
         return Turn(prepared, fixed=True)
     draw = generator()
     writer = replies.writer(prompt, draw)
@@ -171,6 +171,6 @@ def _said(request: ChatRequest, prepared: str | None, writer: Writer, draw: rand
         return json.dumps(value, ensure_ascii=False)
     if request.results:
         return writer.from_results(request.results)
-    if _tools.asks_for_react(request.turns):
-        return _tools.react(request.turns, writer, draw)
+    if _react.asks_for_react(request.turns):
+        return _react.react(request.turns, writer, draw)
     return prepared or writer.write()
