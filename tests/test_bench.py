@@ -331,15 +331,53 @@ def test_reference_results_are_of_the_experiment_as_it_is(name):
     assert (REFERENCE / f"{name}.png").read_bytes().startswith(b"\x89PNG")
 
 
-@pytest.mark.parametrize(("name", "most"), [("article", [None]), ("knee", [1, 32, 256])])
+@pytest.mark.parametrize(
+    ("name", "most"), [("article", [None]), ("knee", [1, 32, 256]), ("million", [256])]
+)
 def test_reference_results_come_out_again(fresh_lab, tmp_path, name, most):
     """What was measured in virtual time is measured again, to the last digit."""
     some = dataclasses.replace(experiment.load(name), max_concurrency=most)
-    some = dataclasses.replace(some, presets=some.presets[-1:])
+    some = dataclasses.replace(some, presets=some.presets[-1:], workloads=some.workloads[:2])
     again = measure.run(some, tmp_path / f"{name}.json")
     stored = results.load(REFERENCE / f"{name}.json").measurements
     cases = list(some.cases())
     assert again.measurements == [m for m in stored if m.case in cases]
+
+
+def test_a_crowd_is_an_engine(fresh_lab, tmp_path):
+    """Without a client it takes as long as with one, where the client takes no time."""
+    text = (
+        "about: x\npresets: [nim-8b]\nworkloads: [{agents: 99, tokens: 20}]\nmax_concurrency: [7]\n"
+    )
+    (alone,) = measured(tmp_path, text + "engines: [crowd]\n").measurements
+    (whole,) = measured(tmp_path, text + "engines: [asyncio]\n").measurements
+    assert alone.elapsed_s == pytest.approx(whole.elapsed_s, rel=0.02)
+    assert alone.bound_s == pytest.approx(whole.bound_s, rel=0.02)
+    assert (alone.requests, alone.peak, alone.answers) == (99, 7, None)
+
+
+@pytest.mark.parametrize(
+    ("more", "words"),
+    [
+        ("workloads: [{agents: 2}]\n", "numbers in max_concurrency"),
+        ("workloads: [{agents: 2}]\nmax_concurrency: [2]\nclock: real\n", "clock: virtual"),
+        ("workloads: [{agents: 2}]\nmax_concurrency: [2]\nsettings: {time_scale: 3}\n", "settings"),
+        ("workloads: [{workflow: travel}]\nmax_concurrency: [2]\n", "workloads with agents"),
+        ("workloads: [{agents: 2}]\nmax_concurrency: [2]\nstrategies: [pace]\n", "strategies"),
+    ],
+)
+def test_what_a_crowd_cannot_do_is_refused(tmp_path, more, words):
+    """It has no client: no clock, no limits, no workflow."""
+    with pytest.raises(ConfigError, match=words):
+        experiment.load(written(tmp_path, f"about: x\nengines: [crowd]\n{more}"))
+
+
+@pytest.mark.parametrize("preset", ["hosted-small", "laptop-ollama"])
+def test_a_crowd_meets_no_limit_and_no_queue(fresh_lab, tmp_path, preset):
+    """On a preset with a rate limit, or with too few slots, it is refused."""
+    text = f"about: x\npresets: [{preset}]\nworkloads: [{{agents: 2}}]\nmax_concurrency: [2]\n"
+    with pytest.raises(ConfigError, match="no rate limit and no queue"):
+        measured(tmp_path, text + "engines: [crowd]\n")
 
 
 def point(n: int, elapsed_s: float, *, busy: float | None = None, peak: int | None = None) -> Any:

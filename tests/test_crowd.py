@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import tracemalloc
+from collections.abc import Iterator
 from itertools import islice
 from random import Random
 from typing import Any
@@ -54,16 +55,22 @@ def by_the_endpoint(
 ) -> Crowd:
     """The same crowd, each agent a job of the local model's own batch."""
     draw, batch = Random(seed), Batch(physics)
-    waiting = (
-        Job(prompt_tokens, output_tokens, physics.jitter(draw), physics.jitter(draw))
-        for _ in range(agents)
-    )
+    jobs: list[Job] = []
+
+    def ask() -> Iterator[Job]:
+        for _ in range(agents):
+            jitters = physics.jitter(draw), physics.jitter(draw)
+            jobs.append(Job(prompt_tokens, output_tokens, *jitters))
+            yield jobs[-1]
+
+    waiting = ask()
     changed = [j for new in islice(waiting, max_concurrency) for j in batch.submit(new, 0.0)]
     while True:
         ended = sum(j.end_s is not None for j in changed)
         changed = [j for new in islice(waiting, ended) for j in batch.submit(new, batch.now_s)]
         if not changed and not batch.active:
-            return Crowd(agents, batch.now_s)
+            took_s = [job.end_s - job.arrived_s for job in jobs if job.end_s is not None]
+            return Crowd(agents, batch.now_s, round(sum(took_s), 6), round(max(took_s), 9))
         if not any(j.end_s is not None for j in changed):
             changed = batch.advance(batch.next_event_s())
 

@@ -114,10 +114,12 @@ def serve(
 
 
 class Crowd(NamedTuple):
-    """What became of a crowd, in model seconds."""
+    """What became of a crowd, in model seconds: all of it, all answers together, the longest."""
 
     agents: int
     makespan_s: float
+    work_s: float
+    longest_s: float
 
     @property
     def throughput(self) -> float:
@@ -155,10 +157,11 @@ def crowd(
                 f"the endpoint refuses more than {most} in flight; got {max_concurrency}"
             )
     if physics.takes_no_time:
-        return Crowd(agents, 0.0)
+        return Crowd(agents, 0.0, 0.0, 0.0)
     most = min(agents, max_concurrency)
     some = _Crowd(physics, agents, most, output_tokens, seed)
-    return Crowd(agents, serve(some, physics, prompt_tokens=prompt_tokens, most=most))
+    makespan_s = serve(some, physics, prompt_tokens=prompt_tokens, most=most)
+    return Crowd(agents, makespan_s, round(some.work_s, 6), round(some.longest_s, 9))
 
 
 class _Crowd:
@@ -168,6 +171,7 @@ class _Crowd:
         self._ready, self._later = max_concurrency, agents - max_concurrency
         self._request, self._sigma = Request(tokens), physics.jitter_sigma
         self._gauss = Random(seed).gauss
+        self.work_s = self.longest_s = 0.0
 
     def next_request(self, now_s: float) -> Request | None:
         if not self._ready:
@@ -182,3 +186,7 @@ class _Crowd:
         if self._later:
             self._later -= 1
             self._ready += 1
+        took_s = now_s - arrived_s
+        self.work_s += took_s
+        if took_s > self.longest_s:
+            self.longest_s = took_s

@@ -34,7 +34,7 @@ T = TypeVar("T")
 Some = Annotated[list[T], Field(min_length=1)]
 
 Engine = Literal[
-    "sequential", "asyncio", "langgraph", "crewai", "dask", "langgraph-graph", "functions"
+    "sequential", "asyncio", "langgraph", "crewai", "dask", "langgraph-graph", "functions", "crowd"
 ]
 Strategy = Literal["once", "insist", "retry", "timeout", "pace"]
 
@@ -121,7 +121,8 @@ class Experiment:
 
     Attributes:
         engines: What drives the agents. `langgraph-graph` is LangGraph's plain graph, which runs
-            in supersteps, and `functions` is `agentlab.learning.parallel`.
+            in supersteps, `functions` is `agentlab.learning.parallel`, and `crowd` has no client
+            (`agentlab.bench.closed_loop`).
         strategies: How a refused request is met; see `agentlab.bench.measure.asking`.
         repeats: How often each case is measured, in turn with all others.
         warmups: How often each case is run before, unmeasured, on the real clock.
@@ -153,11 +154,24 @@ class Experiment:
             )
         if self.clock == "virtual" and {"crewai", "dask"} & set(self.engines):
             raise ValueError("the engines crewai and dask keep no virtual time; set clock: real")
+        if "crowd" in self.engines:
+            self._check_crowd()
         if len(self.by_name) < len(self.workloads):
             names = ", ".join(workload.name for workload in self.workloads)
             raise ValueError(f"two workloads have one name: {names}; leave out or rename one")
         if taken := {"preset", "seed"} & set(self.settings):
             raise ValueError(f"settings: {taken.pop()} has a list of its own in the experiment")
+
+    def _check_crowd(self) -> None:
+        needs = {
+            "clock: virtual": self.clock == "virtual",
+            "workloads with agents": all(workload.agents for workload in self.workloads),
+            "numbers in max_concurrency": None not in self.max_concurrency,
+            "strategies: [once]": self.strategies == ["once"],
+            "no settings": not self.settings,
+        }
+        if lacking := [need for need, met in needs.items() if not met]:
+            raise ValueError(f"the engine crowd has no client; it needs {', '.join(lacking)}")
 
     @property
     def by_name(self) -> dict[str, Workload]:

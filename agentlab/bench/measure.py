@@ -7,6 +7,7 @@ import gc
 from collections import Counter
 from collections.abc import Awaitable, Callable, Mapping
 from contextlib import AsyncExitStack, nullcontext
+from dataclasses import replace
 from hashlib import blake2b
 from inspect import Parameter, Signature
 from itertools import groupby, product
@@ -21,9 +22,11 @@ from agentlab import engines, lab
 from agentlab._support.asyncio_tools import running_loop
 from agentlab._support.progress_bar import bar
 from agentlab.bench import results
+from agentlab.bench.closed_loop import crowd
 from agentlab.bench.experiment import Case, Experiment, Strategy, Workload
 from agentlab.bench.results import Measurement, Results, Said, percentile
 from agentlab.endpoint import presets
+from agentlab.endpoint.contract.tokens import count_tokens
 from agentlab.engines.asking import Ask, answer
 from agentlab.errors import AgentLabError, ConfigError, ModelError, StepError
 from agentlab.lab import Reply, connection
@@ -95,8 +98,7 @@ def _measured(experiment: Experiment, file: Path, *, resume: bool) -> Results:
             with lab.configure(preset=preset, seed=seed, **experiment.settings):
                 if experiment.clock == "virtual":
                     for task in tasks:
-                        outcome, t = lab.simulate(task.answers(lab.ask), catch=StepError)
-                        keep(_measurement(task, outcome, t, t.makespan_s))
+                        keep(_in_virtual_time(task))
                 else:
                     asyncio.run(_in_real_time(experiment, tasks, keep))
     results.write(file, kept)
@@ -146,7 +148,9 @@ def _task(experiment: Experiment, case: Case, repeat: int = 0) -> _Task:
     if limit is None and figure is not None and not experiment.asks_real:
         limit = figure.value  # a real model has no preset
     seed = repeat % workload.random if workload.random else None
-    return _Task(case, repeat, seed, workload, workload.build(seed or 0), limit or None)
+    # A crowd is a million agents that ask what one of them asks.
+    of_one = replace(workload, agents=1) if case.engine == "crowd" else workload
+    return _Task(case, repeat, seed, workload, of_one.build(seed or 0), limit or None)
 
 
 def as_functions(workflow: Workflow, ask: Ask) -> list[parallel.Function]:
@@ -204,6 +208,39 @@ def asking(
             await lab.sleep(1)
 
     return once if strategy == "once" else insist
+
+
+def _in_virtual_time(task: _Task) -> Measurement:
+    if task.case.engine == "crowd":
+        return _of_a_crowd(task)
+    outcome, t = lab.simulate(task.answers(lab.ask), catch=StepError)
+    return _measurement(task, outcome, t, t.makespan_s)
+
+
+def _of_a_crowd(task: _Task) -> Measurement:
+    physics = presets.load(task.case.preset).physics
+    agents, most = task.workload.agents or 0, task.case.max_concurrency or 0  # both are given
+    if task.limit or (physics.slots is not None and physics.slots < most):
+        raise ConfigError(
+            f"engine crowd meets no rate limit and no queue, and preset {task.case.preset!r} has "
+            f"one for {most} in flight; lower max_concurrency, or choose another preset or engine"
+        )
+    (step,), tokens = task.workflow.steps, task.workload.tokens
+    prompt_tokens = count_tokens(step.prompt)
+    lengths = {"prompt_tokens": prompt_tokens, "output_tokens": tokens}
+    made = crowd(physics, agents, max_concurrency=most, seed=task.case.seed, **lengths)
+    return Measurement(
+        case=task.case,
+        repeat=task.repeat,
+        steps=agents,
+        elapsed_s=round(made.makespan_s, 9),
+        bound_s=round(min(max(made.work_s / most, made.longest_s), made.makespan_s), 9),
+        requests=agents,
+        answered=agents,
+        peak=min(agents, most),
+        tokens=agents * (prompt_tokens + tokens),
+        answers=None,
+    )
 
 
 async def _in_real_time(experiment: Experiment, tasks: list[_Task], keep: Keep) -> None:
