@@ -13,7 +13,7 @@ LAB_ARGS ?=
 BUNDLE_ARGS ?=
 
 # Each lesson is executed once, by the browser; nbval executes only what no browser has run.
-NBVAL := -p nbval_refresh --nbval --nbval-current-env --nbval-cell-timeout 600 \
+NBVAL := -p nbval -p nbval_refresh --nbval --nbval-current-env --nbval-cell-timeout 600 \
 	--nbval-sanitize-with tests/nbval_sanitize.cfg --executed build/executed -n 2 --dist loadscope
 
 .PHONY: help setup lab test versions browser real class attack check links book bundle soak refresh lock clean
