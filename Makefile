@@ -13,10 +13,10 @@ LAB_ARGS ?=
 BUNDLE_ARGS ?=
 
 # Each lesson is executed once, by the browser; nbval executes only what no browser has run.
-NBVAL := -p nbval_refresh --nbval --nbval-current-env --nbval-cell-timeout 600 \
+NBVAL := -p nbval -p nbval_refresh --nbval --nbval-current-env --nbval-cell-timeout 600 \
 	--nbval-sanitize-with tests/nbval_sanitize.cfg --executed build/executed -n 2 --dist loadscope
 
-.PHONY: help setup lab test versions browser real class attack check links book bundle soak refresh lock clean
+.PHONY: help setup lab test unit-tests browser-tests versions browser real class attack check links book bundle soak refresh lock clean
 
 help:  ## list these targets
 	@sed -n 's/^\([a-z]*\):[^#]*## \(.*\)/  make \1	\2/p' Makefile | expand -t 18
@@ -32,18 +32,28 @@ lab: setup  ## open the course in JupyterLab (LAB_ARGS passes options on)
 		--LabApp.app_settings_dir=tools/jupyterlab $(LAB_ARGS)
 
 test: setup  ## unit tests; every lesson run in a browser, and compared with its outputs
-	$(BIN)/python -m pytest -n 3 tests --ignore=tests/browser  # one of three waits for a clock
 	-@$(BIN)/python tools/browser.py --install
 	rm -rf build/executed
-	$(BIN)/python -m pytest -n 2 -rs tests/browser
+	@$(MAKE) --no-print-directory -j 2 unit-tests browser-tests
 	PYTHONPATH=tools $(BIN)/python -m pytest $(NBVAL) notebooks
+
+# Both at once, on two cores: most of their time they wait for a clock or another process.
+# Programs that are started below are no jobs of this `make`, so they are not told of it.
+unit-tests:
+	MAKEFLAGS= $(BIN)/python -m pytest -n 3 tests --ignore=tests/browser
+
+# What this one says comes in one piece at its end, below the other's dots.
+browser-tests:
+	@mkdir -p build
+	@MAKEFLAGS= $(BIN)/python -m pytest -n 3 -rs tests/browser > build/browser-tests.txt 2>&1; \
+		failed=$$?; echo; cat build/browser-tests.txt; exit $$failed
 
 versions: setup  ## compare the lessons on every other Python of 3.11 to 3.13 (PYTHONS names more)
 	$(BIN)/python tools/versions.py $(PYTHONS)
 
 browser: setup  ## every lesson in JupyterLab, in a headless browser; pictures in build/screenshots
 	-@$(BIN)/python tools/browser.py --install
-	$(BIN)/python -m pytest -n 2 -rs tests/browser
+	$(BIN)/python -m pytest -n 3 -rs tests/browser
 
 real: setup  ## every lesson in front of a model that checks keys and words each answer anew
 	AGENTLAB_REAL_LESSONS=all $(BIN)/python -m pytest -n 2 tests/test_real_lessons.py

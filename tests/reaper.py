@@ -71,12 +71,12 @@ def outlive(processes: list[psutil.Process], seconds: float) -> list[psutil.Proc
 
 
 def _up_to_make() -> list[int]:
-    """The processes between this one and the `make` that runs it: without them nobody waits."""
+    """The processes from this one up to the outermost `make`: without them nobody waits."""
     if "MAKELEVEL" not in os.environ or "PYTEST_XDIST_WORKER" in os.environ:
         return []
     parents = psutil.Process().parents()
     makes = [number for number, parent in enumerate(parents) if parent.name().endswith("make")]
-    return [parent.pid for parent in parents[: makes[0] + 1]] if makes else []
+    return [parent.pid for parent in parents[: makes[-1] + 1]] if makes else []
 
 
 def _wait(owners: list[int]) -> list[list[str]]:

@@ -80,6 +80,17 @@ def test_a_sitecustomize_behind_the_guard_still_runs(tmp_path: Path):
     assert ran.stdout == "the other one\n"
 
 
+def test_no_process_builds_the_grammar_of_iris(tmp_path: Path):
+    """jsonschema does without, and checks the other formats: a notebook is read sooner."""
+    code = """
+import jsonschema, nbformat
+assert "lark" not in sys.modules
+checks = jsonschema.FormatChecker()
+print(checks.conforms("2026-01-01", "date"), checks.conforms("tomorrow", "date"))
+"""
+    assert guarded(tmp_path, code) == ("True False\n", "")
+
+
 def test_a_swallowed_attempt_fails_the_whole_run(tmp_path: Path):
     """A test that passes, but whose code tried to leave: pytest's exit code is not 0."""
     (tmp_path / "conftest.py").write_bytes((ROOT / "conftest.py").read_bytes())

@@ -122,7 +122,7 @@ def run(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
 
 def compared(path: Path, *options: str | Path) -> subprocess.CompletedProcess[str]:
     """What nbval says of a notebook, with these options besides its own."""
-    return run("-m", "pytest", "-q", "--nbval", "--nbval-current-env", *options, path)
+    return run("-m", "pytest", "-p", "nbval", "--nbval", "--nbval-current-env", *options, path)
 
 
 def refresh(*arguments: str | Path) -> subprocess.CompletedProcess[str]:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
+
 from agentlab._support.progress_bar import bar
 
 
@@ -20,3 +23,10 @@ def test_can_be_hidden(monkeypatch, capsys):
     monkeypatch.setenv("AGENTLAB_PROGRESS", "0")
     assert list(bar(range(3))) == [0, 1, 2]
     assert capsys.readouterr().err == ""
+
+
+def test_outside_of_a_notebook_it_imports_no_widgets():
+    """They are slow to import, and every process that runs an engine would pay for them."""
+    code = "import sys, agentlab.engines; print({'IPython', 'ipywidgets'} & {*sys.modules})"
+    ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert ran.stdout == "set()\n"

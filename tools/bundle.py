@@ -72,7 +72,7 @@ SYSTEMS = {
 
 # Every output of lesson 00, compared with the stored one.
 LESSON = (
-    "-p no:cacheprovider --nbval --nbval-current-env --nbval-cell-timeout 600 "
+    "-p no:cacheprovider -p nbval --nbval --nbval-current-env --nbval-cell-timeout 600 "
     "--nbval-sanitize-with tests/nbval_sanitize.cfg notebooks/00_start_here.ipynb"
 ).split()
 

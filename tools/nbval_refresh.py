@@ -1,6 +1,7 @@
-"""What `make test` adds to nbval: lessons that have run already, and pictures.
+r"""What `make test` adds to nbval: lessons that have run already, and pictures.
 
-    PYTHONPATH=tools python -m pytest -p nbval_refresh --nbval --executed build/executed notebooks
+    PYTHONPATH=tools python -m pytest -p nbval -p nbval_refresh --nbval \
+        --executed build/executed notebooks
 
 With `--executed DIR`, a notebook that DIR holds is not executed again: nbval compares what is
 saved there, as JupyterLab wrote it after a run in the browser. Any other notebook is executed.

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Iterable
+from functools import cache
 from typing import Any
 
-from tqdm import auto, notebook, std
+from tqdm import auto, std
 
 
 def bar(
@@ -17,20 +19,27 @@ def bar(
     `AGENTLAB_PROGRESS=0` hides every bar, for outputs that are stored or compared.
     """
     hidden = os.environ.get("AGENTLAB_PROGRESS", "1") == "0"
-    if issubclass(auto.tqdm, notebook.tqdm) and not hidden:
-        return _InNotebook(steps, total=total, desc=name or None, leave=False, display=False)
+    notebook = sys.modules.get("tqdm.notebook")  # slow to import; `auto` does so in a notebook
+    if notebook and issubclass(auto.tqdm, notebook.tqdm) and not hidden:
+        return _in_notebook()(steps, total=total, desc=name or None, leave=False, display=False)
     return auto.tqdm(steps, total=total, desc=name or None, leave=False, disable=hidden)
 
 
-class _InNotebook(notebook.tqdm):  # type: ignore[type-arg]  # it takes none when it runs
-    """A bar that ends as an empty output; saved and reopened, another would be an error."""
+@cache
+def _in_notebook() -> type[std.tqdm[Any]]:
+    from tqdm import notebook
 
-    def __init__(self, *args: Any, **kwargs: Any):
-        super().__init__(*args, **kwargs)
-        from IPython.display import display
+    class InNotebook(notebook.tqdm):  # type: ignore[type-arg]  # it takes none when it runs
+        """A bar that ends as an empty output; saved and reopened, another would be an error."""
 
-        self._output = display(self.container, display_id=True)  # type: ignore[no-untyped-call]
+        def __init__(self, *args: Any, **kwargs: Any):
+            super().__init__(*args, **kwargs)
+            from IPython.display import display
 
-    def close(self) -> None:
-        super().close()
-        self._output.update({"text/plain": ""}, raw=True)
+            self._output = display(self.container, display_id=True)  # type: ignore[no-untyped-call]
+
+        def close(self) -> None:
+            super().close()
+            self._output.update({"text/plain": ""}, raw=True)
+
+    return InNotebook

@@ -18,17 +18,21 @@ from playwright.sync_api import Browser, Page
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
-    """With `-n 2`, tests of one parameter stay together, so that a lesson is run once, not twice.
+    """With `-n 3`, the tests of a lesson stay together, so that it is run once and not thrice.
+
+    The tests of another file stay together, too: they share a browser, and the class it looks at.
 
     (`--dist loadgroup` would say that with marks, and does nothing under this version of pytest.)
     """
     from xdist.scheduler import LoadScopeScheduling
 
-    class ByParameter(LoadScopeScheduling):
+    class ByLesson(LoadScopeScheduling):
         def _split_scope(self, nodeid: str) -> str:
-            return nodeid.partition("[")[2] or nodeid
+            if "test_jupyterlab.py" in nodeid:
+                return nodeid.partition("[")[2] or nodeid
+            return nodeid.partition("::")[0]
 
-    return ByParameter(config, log)
+    return ByLesson(config, log)
 
 
 @pytest.fixture(scope="session")

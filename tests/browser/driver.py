@@ -11,7 +11,7 @@ from playwright.sync_api import Page
 from server import Server
 
 OPEN_TIMEOUT_S = 120.0
-RUN_TIMEOUT_S = 600.0
+RUN_TIMEOUT_S = 1200.0
 POLLING_MS = 250.0  # by default at each frame, which keeps the browser busy
 SCREENSHOT_PIECE_PX = 3000
 

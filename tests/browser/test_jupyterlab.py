@@ -1,7 +1,7 @@
 """Each lesson in JupyterLab, as a learner sees it: opened, cleared, run from top to bottom.
 
 The tests look at a copy; pictures of the pages stay in `build/screenshots/`. Lessons are run once
-each; `-n 2` runs two at a time.
+each; `-n 3` runs three at a time.
 """
 
 from __future__ import annotations

@@ -3,6 +3,8 @@
 Python runs this file at start-up in every process that has its folder on PYTHONPATH, so notebook
 kernels and endpoints are guarded like the tests themselves. A refused attempt is also written to
 the file that AGENTLAB_GUARD_LOG names: code under test may swallow the error, but not the line.
+
+It also spares all of them a slow import that none of them needs.
 """
 
 import ipaddress
@@ -63,6 +65,9 @@ def _run_the_one_behind() -> None:
         spec.loader.exec_module(importlib.util.module_from_spec(spec))
 
 
+# Who reads a notebook, and JupyterLab, and CrewAI import jsonschema, which builds a grammar of IRIs
+# from this package for a second or two. No schema here asks for IRIs, and jsonschema does without.
+sys.modules["rfc3987_syntax"] = None
 sys.addaudithook(_guard)
 if __name__ == "sitecustomize":
     _run_the_one_behind()
