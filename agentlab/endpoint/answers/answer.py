@@ -12,6 +12,7 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 from functools import partial
 from hashlib import blake2b
+from itertools import islice
 
 import msgspec
 
@@ -20,13 +21,16 @@ from agentlab.endpoint.answers._prompt import glance
 from agentlab.endpoint.answers._schema import build
 from agentlab.endpoint.answers.replies import Replies, Writer
 from agentlab.endpoint.contract.json_schema import CannotFill, admits
-from agentlab.endpoint.contract.openai_json import RequestError
+from agentlab.endpoint.contract.openai_json import RequestError, invalid
 from agentlab.endpoint.contract.request import ChatRequest
 from agentlab.endpoint.contract.seeded_random import digest, generator
 from agentlab.endpoint.contract.tokens import count_all, first_pieces
 from agentlab.endpoint.physics.formulas import Physics
 
+FRAME_TOKENS = 3  # around each message, and around all of them, as OpenAI's cookbook counts
 _LONGEST_TOKENS = 16_384  # of a choice, as with the models that the presets are for
+_MOST_TOKENS = 8 * _LONGEST_TOKENS  # of all choices of a request
+_TOKENS_A_PARAGRAPH = 50  # roughly
 
 
 class Called(msgspec.Struct, frozen=True):
@@ -95,15 +99,23 @@ async def say(
 ) -> Said:
     """Return the words of the answer to the `occurrence`-th request with this `key`, from 0."""
     said = 0 if request.temperature == 0 else occurrence
-    choices, fixed = [], True
+    choices, sizes, fixed = list[Choice](), list[int](), True
     for index in range(request.n or 1):
         if index:
             await asyncio.sleep(0)  # writing many choices takes long
         turn = take(request, replies, partial(generator, seed, key, said, f"text {index}"))
         choices.append(_choice(turn, request, f"{key.hex()[:10]}{index}"))
+        sizes.append(len(choices[-1].pieces))
+        check_size(sum(sizes), "n")
         fixed = fixed and (turn.fixed or request.temperature == 0)
-    sizes = [len(choice.pieces) for choice in choices]
     return Said(choices, await _prompt_tokens(request), sum(sizes), max(sizes), fixed)
+
+
+def check_size(tokens: int, param: str) -> None:
+    """Raise a RequestError of status 400 if all choices of a request have too many tokens."""
+    if tokens > _MOST_TOKENS:
+        what = f"the choices have over {_MOST_TOKENS:,} tokens together; ask for fewer or shorter"
+        raise invalid(param, f"{what} ones.")
 
 
 def timed(said: Said, physics: Physics, *, seed: int, key: bytes, occurrence: int) -> Answer:
@@ -114,16 +126,30 @@ def timed(said: Said, physics: Physics, *, seed: int, key: bytes, occurrence: in
 
 
 async def _prompt_tokens(request: ChatRequest) -> int:
-    """Count its tokens; 3 frame each message, and 3 the request, as OpenAI's cookbook counts."""
-    tokens = 3 + 3 * len(request.messages) + await count_all(text for _, text in request.turns)
+    """Count its tokens, those that frame it among them."""
+    tokens = FRAME_TOKENS * (1 + len(request.messages)) + await count_all(
+        text for _, text in request.turns
+    )
     if request.tools or request.response_format:  # a provider writes them into the prompt
         described = msgspec.json.encode((request.tools, request.response_format)).decode()
         tokens += await count_all([described])
     return tokens
 
 
+def _lengths(request: ChatRequest) -> tuple[int, int]:
+    """Return the fewest and the most tokens of a choice, or raise a RequestError of status 400."""
+    most, least = request.limit_tokens or _LONGEST_TOKENS, request.min_tokens or 0
+    if least > min(most, _LONGEST_TOKENS):
+        what = f"must be at most max_tokens={min(most, _LONGEST_TOKENS)}, got {least}."
+        raise invalid("min_tokens", what)
+    if request.ignore_eos and most > _LONGEST_TOKENS:
+        what = f"then at most {_LONGEST_TOKENS} tokens are written, and the limit is {most}."
+        raise invalid("ignore_eos", what)
+    return (most + 1 if request.ignore_eos else least), min(most, _LONGEST_TOKENS)
+
+
 def _choice(turn: Turn, request: ChatRequest, id_stem: str) -> Choice:
-    limit = min(request.limit_tokens or _LONGEST_TOKENS, _LONGEST_TOKENS)
+    _, limit = _lengths(request)
     pieces: list[str] = []  # one more than `limit` at least, if there are more
     calls: list[Called] = []
     for number, (name, arguments) in enumerate(turn.calls):
@@ -133,7 +159,8 @@ def _choice(turn: Turn, request: ChatRequest, id_stem: str) -> Choice:
         calls.append(Called(id, name, start, len(pieces)))
     if not calls:
         stops = [request.stop] if isinstance(request.stop, str) else request.stop or []
-        ends = [at for stop in stops if stop and (at := turn.text.find(stop)) >= 0]
+        spared = sum(map(len, first_pieces(turn.text, request.min_tokens or 0)))
+        ends = [at for stop in stops if stop and (at := turn.text.find(stop, spared)) >= 0]
         pieces = first_pieces(turn.text[: min(ends, default=None)], limit + 1)
     if len(pieces) > limit:
         return Choice(pieces[:limit], "length", [call for call in calls if call.start < limit])
@@ -145,18 +172,31 @@ def take(request: ChatRequest, replies: Replies, generator: Callable[[], random.
     turns = request.turns
     prompt = glance(next((text for role, text in reversed(turns) if role == "user"), ""))
     prepared = replies.prepared(prompt)
-    if prepared and not (request.tools or request.response_format or _react.asks_for_react(turns)):
+    least, _ = _lengths(request)
+    special = request.tools or request.response_format or least or _react.asks_for_react(turns)
+    if prepared and not special:
         return Turn(prepared, fixed=True)
     draw = generator()
     writer = replies.writer(prompt, draw)
     try:
         if request.offered and (calls := _tools.calls(request, prompt, writer, draw)):
             return Turn("", calls)
-        return Turn(_said(request, prepared, writer, draw))
+        text, form = _said(request, prepared, writer, draw), request.response_format
+        if form is None or form.type == "text":  # JSON would be none with anything after it
+            text = _written_on(text, writer, least)
+        return Turn(text)
     except CannotFill as error:
         what = f"The local model cannot fill this schema: {error}; simplify it."
         param = "response_format" if request.response_format else "tools"
         raise RequestError(400, what, param=param, code="unsupported_schema") from None
+
+
+def _written_on(text: str, writer: Writer, least: int) -> str:
+    """Return the text with as many paragraphs after it as make it `least` tokens long."""
+    more = writer.paragraphs()
+    while (short := least - len(first_pieces(text, least))) > 0:
+        text = "\n\n".join([text, *islice(more, 1 + short // _TOKENS_A_PARAGRAPH)])
+    return text
 
 
 def _said(request: ChatRequest, prepared: str | None, writer: Writer, draw: random.Random) -> str:

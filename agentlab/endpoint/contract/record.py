@@ -20,7 +20,10 @@ class Span(msgspec.Struct, kw_only=True, gc=False):
     `first_token_s`, and is answered (decode) until `end_s`. A time that has not come is None, and
     so is the first token's in the plain answer of a real model. `status` is an HTTP status,
     `HUNG_UP` or `BROKEN_OFF`; None in flight. `fault` names the planned fault that hit the
-    request, `learner` who sent it to the endpoint of a class.
+    request, `learner` who sent it to the endpoint of a class. `finish_reason` is "length" if an
+    answer was cut at its limit, else "stop". `late_ms` is how much later than due the endpoint
+    itself handed over a token, or the end: the most, in milliseconds of wall-clock time. A real
+    model says neither.
     """
 
     request_id: str
@@ -35,6 +38,8 @@ class Span(msgspec.Struct, kw_only=True, gc=False):
     attempt: int = 1
     fault: str | None = None
     learner: str | None = None
+    finish_reason: str | None = None
+    late_ms: float | None = None
 
     @property
     def ok(self) -> bool:

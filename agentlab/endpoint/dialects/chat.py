@@ -16,6 +16,8 @@ from agentlab.endpoint.contract.request import ChatRequest
 class Chat:
     """An answer in the words of chat completions."""
 
+    CHUNK = "chat.completion.chunk"  # the object that an event of the stream holds
+
     def __init__(self, request: ChatRequest, answer: Answer, created: int):
         self._choices, self._options = answer.said.choices, request.stream_options or {}
         self._head: Json = {"id": answer.id, "object": "chat.completion"}
@@ -58,7 +60,7 @@ class Chat:
         return self._event([choice])
 
     def _event(self, choices: list[Json], **more: Any) -> bytes:
-        kind = {"object": "chat.completion.chunk", "system_fingerprint": "agentlab"}
+        kind = {"object": self.CHUNK, "system_fingerprint": "agentlab"}
         return event(self._head | kind | {"choices": choices} | more)
 
 

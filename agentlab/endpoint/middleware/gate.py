@@ -155,7 +155,7 @@ async def _size_tokens(asked: Json) -> int:
     """Return what a request counts against a limit: its text, and the longest answer it allows."""
     limits = [asked.get(name) for name in ("max_completion_tokens", "max_tokens")]
     longest = next((limit for limit in limits if isinstance(limit, int)), 0)
-    said = [asked.get(name) for name in ("messages", "input", "instructions")]
+    said = [asked.get(name) for name in ("messages", "prompt", "input", "instructions")]
     return max(1, await count_all(_texts_in(said)) + max(longest, 0))
 
 
