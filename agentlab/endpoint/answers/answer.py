@@ -138,14 +138,12 @@ async def _prompt_tokens(request: ChatRequest) -> int:
 
 def _lengths(request: ChatRequest) -> tuple[int, int]:
     """Return the fewest and the most tokens of a choice, or raise a RequestError of status 400."""
-    most, least = request.limit_tokens or _LONGEST_TOKENS, request.min_tokens or 0
-    if least > min(most, _LONGEST_TOKENS):
-        what = f"must be at most max_tokens={min(most, _LONGEST_TOKENS)}, got {least}."
-        raise invalid("min_tokens", what)
-    if request.ignore_eos and most > _LONGEST_TOKENS:
-        what = f"then at most {_LONGEST_TOKENS} tokens are written, and the limit is {most}."
-        raise invalid("ignore_eos", what)
-    return (most + 1 if request.ignore_eos else least), min(most, _LONGEST_TOKENS)
+    limit, least = request.limit_tokens or _LONGEST_TOKENS, request.min_tokens or 0
+    most = min(limit, _LONGEST_TOKENS)
+    if max(least, limit if request.ignore_eos else 0) > most:
+        param = "min_tokens" if least > most else "max_tokens"
+        raise invalid(param, f"a choice may have at most {most} tokens here, and must have more.")
+    return (most + 1 if request.ignore_eos else least), most
 
 
 def _choice(turn: Turn, request: ChatRequest, id_stem: str) -> Choice:

@@ -1,4 +1,4 @@
-"""An answer in the words of OpenAI's completions, the older route, which many load tools ask.
+"""OpenAI's completions, the older route, which many load tools ask.
 
 A prompt is answered as the one message of a chat would be, without a chat's frame around it.
 Source: OpenAI's API reference for completions, and what its Python client accepts and sends.
@@ -7,59 +7,65 @@ Source: OpenAI's API reference for completions, and what its Python client accep
 from __future__ import annotations
 
 from collections.abc import Iterator
+from copy import copy
 from hashlib import blake2b
 from typing import Annotated, Any
 
 import msgspec
 
 from agentlab.endpoint.answers.answer import FRAME_TOKENS, Answer, Said
-from agentlab.endpoint.contract.openai_json import Json, decode, invalid, unsupported, wrong_field
-from agentlab.endpoint.contract.request import MOST_ITEMS, ChatRequest
+from agentlab.endpoint.contract.openai_json import Json, invalid, unsupported
+from agentlab.endpoint.contract.request import MOST_ITEMS, ChatRequest, Message
 from agentlab.endpoint.dialects.chat import Chat
 
-_AS_IN_CHAT = "model stream stream_options n stop temperature seed ignore_eos min_tokens".split()
-_DEFAULT_TOKENS = 16
 _Number = Annotated[int, msgspec.Meta(ge=0)]
 _Numbers = Annotated[list[_Number], msgspec.Meta(min_length=1)]
+_Some = Annotated[list[str | _Number | _Numbers], msgspec.Meta(min_length=1)]
 
 
-class _Own(msgspec.Struct):
-    """What `/v1/completions` takes and a chat does not; token numbers are a prompt, too."""
+class CompletionRequest(ChatRequest, kw_only=True):
+    """What `/v1/completions` takes: a chat's fields, but for a prompt, of text or token numbers.
 
-    prompt: str | Annotated[list[str | _Number | _Numbers], msgspec.Meta(min_length=1)]
-    max_tokens: int | None = None
+    Each of several prompts has `n` choices.
+    """
+
+    prompt: str | _Some
+    messages: list[Message] = msgspec.field(default_factory=list)
     echo: bool | None = None
     suffix: str | None = None
     best_of: int | None = None
-    logprobs: None = None
+    logprobs: int | None = None  # type: ignore[assignment]
 
-
-def chats_in(body: bytes) -> Iterator[tuple[ChatRequest, bytes, int]]:
-    """Yield for each prompt the chat that asks it, its key, and how many tokens it has more."""
-    own, asked = decode(body, _Own), decode(body, dict[str, Any])
-    for param, idle in (("echo", False), ("suffix", ""), ("best_of", asked.get("n") or 1)):
-        if getattr(own, param) not in (None, idle):
-            raise unsupported(param)
-    given: Any = own.prompt
-    if isinstance(given, str) or {*map(type, given)} == {int}:
-        given = [given]
-    limit = _DEFAULT_TOKENS if own.max_tokens is None else own.max_tokens
-    fields = {name: asked[name] for name in _AS_IN_CHAT if name in asked} | {"max_tokens": limit}
-    for prompt in given:
-        if isinstance(prompt, int):
+    def __post_init__(self) -> None:
+        idle = {"echo": False, "suffix": "", "best_of": self.n or 1}
+        for param in (*idle, "logprobs", "tools", "response_format", "max_completion_tokens"):
+            if getattr(self, param) not in (None, idle.get(param)):
+                raise unsupported(param)
+        super().__post_init__()
+        if len(self.prompts) * (self.n or 1) > MOST_ITEMS:
+            raise invalid("prompt", f"with 'n', it asks for over {MOST_ITEMS} choices.")
+        if any(isinstance(prompt, int) for prompt in self.prompts):
             raise invalid("prompt", "give texts, or lists of tokens, or one list of tokens.")
-        text, more = (prompt, 0) if isinstance(prompt, str) else ("", len(prompt))
-        fields["messages"] = [{"role": "user", "content": text}]
-        try:
-            chat = msgspec.convert(fields, ChatRequest)
-        except (msgspec.ValidationError, RecursionError) as error:
-            raise wrong_field(str(error)) from None
-        if len(given) * (chat.n or 1) > MOST_ITEMS:
-            raise invalid(
-                "prompt", f"{len(given)} prompts; with 'n', at most {MOST_ITEMS} choices."
-            )
-        key = msgspec.json.encode((chat.model, prompt, chat.seed))
-        yield chat, blake2b(key, digest_size=16).digest(), more - 2 * FRAME_TOKENS
+
+    @property
+    def limit_tokens(self) -> int:
+        return self.max_tokens or 16
+
+    @property
+    def prompts(self) -> list[Any]:
+        """The prompts, a text or a list of token numbers each."""
+        given = self.prompt
+        single = isinstance(given, str) or {*map(type, given)} == {int}
+        return [given] if single else list(given)
+
+    def chats(self) -> Iterator[tuple[ChatRequest, bytes, int]]:
+        """Yield for each prompt the chat that asks it, its key, and how many tokens it has more."""
+        for prompt in self.prompts:
+            text, more = (prompt, 0) if isinstance(prompt, str) else ("", len(prompt))
+            chat = copy(self)
+            chat.messages = [Message(role="user", content=text)]
+            key = msgspec.json.encode((self.model, prompt, self.seed))
+            yield chat, blake2b(key, digest_size=16).digest(), more - 2 * FRAME_TOKENS
 
 
 def together(answers: list[Answer]) -> Answer:

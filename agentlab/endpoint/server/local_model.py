@@ -20,7 +20,7 @@ from agentlab.endpoint.contract.record import Span
 from agentlab.endpoint.contract.request import ChatRequest
 from agentlab.endpoint.contract.seeded_random import Occurrences
 from agentlab.endpoint.dialects.chat import Chat
-from agentlab.endpoint.dialects.completions import Completions, chats_in, together
+from agentlab.endpoint.dialects.completions import CompletionRequest, Completions, together
 from agentlab.endpoint.dialects.embeddings import EmbeddingRequest, Embeddings, answer_to
 from agentlab.endpoint.dialects.exchange import Dialect, Exchange
 from agentlab.endpoint.dialects.responses import Responses, ResponsesRequest, as_chat
@@ -100,13 +100,13 @@ class LocalModel:
         return answer, Chat(request, answer, int(time.time())), bool(request.stream)
 
     async def _completions(self, body: bytes, span: Span) -> _Reply:
-        answers: list[Answer] = []
-        for chat, key, more in chats_in(body):
+        request, answers = decode(body, CompletionRequest), list[Answer]()
+        for chat, key, more in request.chats():
             answers.append(await self._compose((chat, key, None), span, "prompt", more))
             check_size(sum(answer.said.completion_tokens for answer in answers), "prompt")
             await asyncio.sleep(0)  # writing many answers takes long
         answer = together(answers)
-        return answer, Completions(chat, answer, int(time.time())), bool(chat.stream)
+        return answer, Completions(request, answer, int(time.time())), bool(request.stream)
 
     async def _responses(self, body: bytes, span: Span) -> _Reply:
         request = decode(body, ResponsesRequest)
