@@ -333,7 +333,7 @@ def late(results: Results) -> str:
     share = max(late[2] for late in every)
     if share <= LATE:
         return said
-    of_what = f"{share:.0%} of the time to first token; from some {LATE:.0%} on"
+    of_what = f"{share:.0%} of the time to first token; from some {LATE:.0%} on,"
     return f"{said}, or {of_what} this machine, and not the model, may be the limit"
 
 

@@ -30,7 +30,7 @@ from agentlab.endpoint.physics.formulas import Physics
 FRAME_TOKENS = 3  # around each message, and around all of them, as OpenAI's cookbook counts
 _LONGEST_TOKENS = 16_384  # of a choice, as with the models that the presets are for
 _MOST_TOKENS = 8 * _LONGEST_TOKENS  # of all choices of a request
-_TOKENS_A_PARAGRAPH = 50  # roughly
+_PARAGRAPH_TOKENS = 100  # more than most have, so that few too many are written
 
 
 class Called(msgspec.Struct, frozen=True):
@@ -99,23 +99,15 @@ async def say(
 ) -> Said:
     """Return the words of the answer to the `occurrence`-th request with this `key`, from 0."""
     said = 0 if request.temperature == 0 else occurrence
-    choices, sizes, fixed = list[Choice](), list[int](), True
+    choices, fixed = [], True
     for index in range(request.n or 1):
         if index:
             await asyncio.sleep(0)  # writing many choices takes long
         turn = take(request, replies, partial(generator, seed, key, said, f"text {index}"))
         choices.append(_choice(turn, request, f"{key.hex()[:10]}{index}"))
-        sizes.append(len(choices[-1].pieces))
-        check_size(sum(sizes), "n")
         fixed = fixed and (turn.fixed or request.temperature == 0)
+    sizes = [len(choice.pieces) for choice in choices]
     return Said(choices, await _prompt_tokens(request), sum(sizes), max(sizes), fixed)
-
-
-def check_size(tokens: int, param: str) -> None:
-    """Raise a RequestError of status 400 if all choices of a request have too many tokens."""
-    if tokens > _MOST_TOKENS:
-        what = f"the choices have over {_MOST_TOKENS:,} tokens together; ask for fewer or shorter"
-        raise invalid(param, f"{what} ones.")
 
 
 def timed(said: Said, physics: Physics, *, seed: int, key: bytes, occurrence: int) -> Answer:
@@ -136,18 +128,21 @@ async def _prompt_tokens(request: ChatRequest) -> int:
     return tokens
 
 
-def _lengths(request: ChatRequest) -> tuple[int, int]:
-    """Return the fewest and the most tokens of a choice, or raise a RequestError of status 400."""
-    limit, least = request.limit_tokens or _LONGEST_TOKENS, request.min_tokens or 0
+def lengths(request: ChatRequest, prompts: int = 1) -> tuple[int, int]:
+    """Return the fewest and the most tokens of a choice; a RequestError if they cannot be."""
+    limit = request.limit_tokens or _LONGEST_TOKENS
     most = min(limit, _LONGEST_TOKENS)
-    if max(least, limit if request.ignore_eos else 0) > most:
-        param = "min_tokens" if least > most else "max_tokens"
-        raise invalid(param, f"a choice may have at most {most} tokens here, and must have more.")
+    least = max(request.min_tokens or 0, limit if request.ignore_eos else 0)
+    choices = prompts * (request.n or 1)
+    if least > most or choices * least > _MOST_TOKENS:
+        what = f"{choices} x {least} tokens are to be written; a choice has {most} at most"
+        param = "min_tokens" if request.min_tokens else "ignore_eos"
+        raise invalid(param, f"{what}, and a request {_MOST_TOKENS}.")
     return (most + 1 if request.ignore_eos else least), most
 
 
 def _choice(turn: Turn, request: ChatRequest, id_stem: str) -> Choice:
-    _, limit = _lengths(request)
+    _, limit = lengths(request)
     pieces: list[str] = []  # one more than `limit` at least, if there are more
     calls: list[Called] = []
     for number, (name, arguments) in enumerate(turn.calls):
@@ -170,7 +165,7 @@ def take(request: ChatRequest, replies: Replies, generator: Callable[[], random.
     turns = request.turns
     prompt = glance(next((text for role, text in reversed(turns) if role == "user"), ""))
     prepared = replies.prepared(prompt)
-    least, _ = _lengths(request)
+    least, _ = lengths(request)
     special = request.tools or request.response_format or least or _react.asks_for_react(turns)
     if prepared and not special:
         return Turn(prepared, fixed=True)
@@ -193,7 +188,7 @@ def _written_on(text: str, writer: Writer, least: int) -> str:
     """Return the text with as many paragraphs after it as make it `least` tokens long."""
     more = writer.paragraphs()
     while (short := least - len(first_pieces(text, least))) > 0:
-        text = "\n\n".join([text, *islice(more, 1 + short // _TOKENS_A_PARAGRAPH)])
+        text = "\n\n".join([text, *islice(more, 1 + short // _PARAGRAPH_TOKENS)])
     return text
 
 

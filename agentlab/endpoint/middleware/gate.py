@@ -160,12 +160,14 @@ async def _size_tokens(asked: Json) -> int:
 
 
 def _texts_in(value: Any) -> Iterator[str]:
-    """Yield all texts in a JSON value but the roles, however deep they lie."""
+    """Yield all texts, and a digit per number, in a JSON value but the roles, however deep."""
     left = [value]
     while left:
         each = left.pop()
         if isinstance(each, str):
             yield each
+        elif type(each) is int:  # a token's number
+            yield "0"
         elif isinstance(each, list):
             left += each
         elif isinstance(each, dict):

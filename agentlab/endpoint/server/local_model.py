@@ -11,7 +11,7 @@ from typing import Any
 
 import msgspec
 
-from agentlab.endpoint.answers.answer import Answer, Said, check_size, request_key, say, timed
+from agentlab.endpoint.answers.answer import Answer, Said, lengths, request_key, say, timed
 from agentlab.endpoint.answers.replies import Replies
 from agentlab.endpoint.contract import asgi
 from agentlab.endpoint.contract.asgi import Receive, Scope, Send
@@ -101,9 +101,9 @@ class LocalModel:
 
     async def _completions(self, body: bytes, span: Span) -> _Reply:
         request, answers = decode(body, CompletionRequest), list[Answer]()
+        lengths(request, len(request.prompts))  # cannot be too much
         for chat, key, more in request.chats():
             answers.append(await self._compose((chat, key, None), span, "prompt", more))
-            check_size(sum(answer.said.completion_tokens for answer in answers), "prompt")
             await asyncio.sleep(0)  # writing many answers takes long
         answer = together(answers)
         return answer, Completions(request, answer, int(time.time())), bool(request.stream)
