@@ -15,7 +15,6 @@ from __future__ import annotations
 import argparse
 import json
 import math
-import os
 import re
 import subprocess
 import sys
@@ -51,6 +50,7 @@ def main() -> None:
     """
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--tools", type=Path, required=True, help="where their programs are")
+    parser.add_argument("--run", nargs="+", default=["guidellm", "aiperf"])
     parser.add_argument("--streams", type=int, nargs="+", default=[1, 16, 64])
     parser.add_argument("--time-scale", type=float, default=1.0, help="less on a busy machine")
     options = parser.parse_args()
@@ -59,7 +59,7 @@ def main() -> None:
     print("| --- | --- | ---: | ---: | ---: | ---: |")
     with tempfile.TemporaryDirectory() as folder, served(options.time_scale) as url:
         files = Files(Path(folder), options.tools)
-        for tool in (guidellm, aiperf):
+        for tool in [tool for tool in (guidellm, aiperf) if tool.__name__ in options.run]:
             for streams in options.streams:
                 mark = get(f"{url}/lab/mark")["mark"]
                 said = tool(files, url, streams, max(24, 4 * streams))
@@ -79,10 +79,9 @@ class Files:
         self.run("python", "-c", TOKENIZER, str(self.prompts), str(self.tokenizer))
 
     def run(self, program: str, *arguments: str) -> None:
-        """Run one of the programs, without a network's hub; what it says is shown if it fails."""
+        """Run one of the programs; what it says is shown if it fails."""
         done = subprocess.run(
             [str(self.tools / program), *arguments],
-            env=os.environ | {"HF_HUB_OFFLINE": "1", "TOKENIZERS_PARALLELISM": "false"},
             cwd=self.folder,
             text=True,
             stdout=subprocess.PIPE,

@@ -328,12 +328,12 @@ def late(results: Results) -> str:
     every = [m.late for case in results.measured for m in results.of(case) if m.late is not UNSET]
     if not every:
         return ""
-    late_ms, most_ms = (median(late[0] for late in every), max(late[1] for late in every))
-    said = f"the lab's own endpoint was late by {late_ms:.1f} ms, and by {most_ms:.1f} ms at most"
-    share = max(late[2] for late in every)
-    if share <= LATE:
+    medians_ms, mosts_ms, shares = zip(*every, strict=True)
+    said = f"the lab's own endpoint was late by {median(medians_ms):.1f} ms"
+    said += f", and by {max(mosts_ms):.1f} ms at most"
+    if max(shares) <= LATE:
         return said
-    of_what = f"{share:.0%} of the time to first token; from some {LATE:.0%} on,"
+    of_what = f"{max(shares):.0%} of the time to first token; from some {LATE:.0%} on,"
     return f"{said}, or {of_what} this machine, and not the model, may be the limit"
 
 

@@ -119,9 +119,8 @@ def timed(said: Said, physics: Physics, *, seed: int, key: bytes, occurrence: in
 
 async def _prompt_tokens(request: ChatRequest) -> int:
     """Count its tokens, those that frame it among them."""
-    tokens = FRAME_TOKENS * (1 + len(request.messages)) + await count_all(
-        text for _, text in request.turns
-    )
+    frame = FRAME_TOKENS * (1 + len(request.messages))
+    tokens = frame + await count_all(text for _, text in request.turns)
     if request.tools or request.response_format:  # a provider writes them into the prompt
         described = msgspec.json.encode((request.tools, request.response_format)).decode()
         tokens += await count_all([described])

@@ -77,17 +77,14 @@ def together(answers: list[Answer]) -> Answer:
         sum(each.completion_tokens for each in said),
         max(each.longest_tokens for each in said),
     )
-    return msgspec.structs.replace(answers[0], said=whole)
+    id = answers[0].id.replace("chatcmpl-", "cmpl-")
+    return msgspec.structs.replace(answers[0], id=id, said=whole)
 
 
 class Completions(Chat):
     """An answer in the words of completions: a chat's, but for the shape of its choices."""
 
-    CHUNK = "text_completion"
-
-    def __init__(self, request: ChatRequest, answer: Answer, created: int):
-        super().__init__(request, answer, created)
-        self._head |= {"id": answer.id.replace("chatcmpl-", "cmpl-"), "object": self.CHUNK}
+    WHOLE = CHUNK = "text_completion"
 
     def whole(self) -> Json:
         choices = [_choice(i, c.text, c.finish_reason) for i, c in enumerate(self._choices)]

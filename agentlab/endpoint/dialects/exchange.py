@@ -10,13 +10,12 @@ from agentlab.endpoint.contract import asgi
 from agentlab.endpoint.contract.asgi import Headers, Receive, Send
 from agentlab.endpoint.contract.record import Span
 from agentlab.endpoint.dialects.chat import Chat
-from agentlab.endpoint.dialects.completions import Completions
 from agentlab.endpoint.dialects.embeddings import Embeddings
 from agentlab.endpoint.dialects.responses import Responses
 from agentlab.endpoint.physics.batch import Job
 from agentlab.endpoint.physics.live import LiveBatch
 
-Dialect = Chat | Completions | Responses | Embeddings  # each knows the answer, not the time
+Dialect = Chat | Responses | Embeddings  # each knows the answer, not the time
 
 
 class Exchange:
