@@ -18,10 +18,12 @@ from serving import serving
 
 from agentlab.classroom._app import Classroom
 from agentlab.clock import run_virtual
+from agentlab.endpoint.contract.record import Recorder, Span
 from agentlab.endpoint.contract.tokens import count_tokens
 from agentlab.endpoint.server._forward import Forward
 from agentlab.endpoint.server.app import App, OwnDoor, local_app
 from agentlab.endpoint.server.inprocess import InProcessTransport
+from agentlab.endpoint.server.metrics import Metrics
 from agentlab.settings import Settings
 
 CHAT, COMPLETIONS, RESPONSES = "/v1/chat/completions", "/v1/completions", "/v1/responses"
@@ -573,6 +575,37 @@ def test_the_metrics_say_who_runs_and_who_waits(tmp_path: Any):
     assert after["vllm:request_success_total", "abort"] == 1
     assert after["vllm:request_success_total", "stop"] == 2
     assert after["vllm:request_queue_time_seconds_sum", ""] == pytest.approx(1.0)
+
+
+def test_reading_the_metrics_twice_counts_nothing_twice():
+    """A scrape counts what has ended since the one before, and no more."""
+    served = app()
+
+    async def main() -> list[float]:
+        body = {"model": "m", **chat(max_tokens=11, ignore_eos=True)}
+        counts = []
+        for _ in range(3):
+            asking = asyncio.ensure_future(client(served).post(CHAT, json=body))
+            await asyncio.sleep(1.5)
+            await scraped(served)  # in the middle of it
+            await asking
+            reads = await asyncio.gather(scraped(served), scraped(served))
+            counts += [read["vllm:request_success_total", "length"] for read in reads]
+        return counts
+
+    assert run_virtual(main()).result == [1, 1, 2, 2, 3, 3]
+
+
+def test_what_is_no_longer_recorded_is_not_counted():
+    """Of five requests the newest two are kept, so a scrape counts two, and no error comes."""
+    recorder = Recorder(keep=2)
+    for n in range(5):
+        times = {"arrived_s": 0.0, "started_s": 0.0, "first_token_s": 1.0, "end_s": 3.0}
+        done = {"status": 200, "completion_tokens": 3, "finish_reason": "stop"}
+        recorder.add(Span(request_id=f"{n}", agent="a", **times, **done))
+    read = samples(asyncio.run(Metrics(recorder, time_scale=2.0).text()).decode())
+    assert read["vllm:request_success_total", "stop"] == 2
+    assert read["vllm:e2e_request_latency_seconds_sum", ""] == 3.0
 
 
 def test_what_is_refused_is_no_success():

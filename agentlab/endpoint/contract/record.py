@@ -97,9 +97,14 @@ class Recorder:
         """Return the number of spans so far, a place in the record."""
         return self._seen
 
+    @property
+    def oldest(self) -> int:
+        """The place of the oldest span that is kept."""
+        return self._seen - len(self._spans)
+
     def since(self, mark: int) -> list[Span]:
         """Return the spans recorded after `mark`; EndpointError if some of them are gone."""
-        skip = mark - (self._seen - len(self._spans))
+        skip = mark - self.oldest
         if skip < 0:
             raise EndpointError(
                 f"{-skip} of {self._seen - mark} requests are no longer recorded (the newest "

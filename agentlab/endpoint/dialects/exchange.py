@@ -79,9 +79,10 @@ class Exchange:
         await self._live.started(self._job)
         self._span.started_s = self._job.started_s  # for those who look meanwhile
 
-    def _note_lateness(self, due_s: float) -> None:
-        late_ms = (self._live.now_s() - due_s) / self._live.time_scale * 1000
-        self._span.late_ms = max(round(late_ms, 3), self._span.late_ms or 0.0)
+    def _note_lateness(self, due_s: float | None) -> None:
+        late_s = 0.0 if due_s is None else self._live.now_s() - due_s
+        late_ms = round(late_s / self._live.time_scale * 1000, 3)
+        self._span.late_ms = max(late_ms, self._span.late_ms or 0.0)
 
     def _note(self, completion_tokens: int, status: int | None = None) -> None:
         job, span = self._job, self._span

@@ -46,22 +46,22 @@ class LiveBatch:
         while job.started_s is None and job.end_s is None:
             await self._change(job)
 
-    async def finished(self, job: Job) -> float:
+    async def finished(self, job: Job) -> float | None:
         """Wait until the last token of `job` is there, or it is cancelled; return when it was due.
 
-        That is now if there was nothing to wait for: only the client can be late then.
+        That is None if there was nothing to wait for: only the client can be late then.
         """
         waits = job.end_s is None
         while job.end_s is None:
             await self._change(job)
-        return job.end_s if waits else self.now_s()
+        return job.end_s if waits else None
 
-    async def tokens(self, job: Job, after: int) -> tuple[int, float]:
+    async def tokens(self, job: Job, after: int) -> tuple[int, float | None]:
         """Wait until a started `job` has more than `after` tokens.
 
         Return how many it has then, and when the next one was due, as `finished` does.
         """
-        due_s = self.now_s() if after else self.batch.token_s(job, 1)
+        due_s = None if after else self.batch.token_s(job, 1)
         while (have := self.made(job)) <= after:
             due_s = self.batch.token_s(job, after + 1)
             # asyncio's clock may call a hair early, by its own resolution; a wake-up never is.

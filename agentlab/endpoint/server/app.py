@@ -101,7 +101,7 @@ class App:
     ):
         self.model = model
         self.recorder = Recorder()
-        self._metrics = Metrics(model.time_scale)
+        self._metrics = Metrics(self.recorder, model.time_scale)
         self._bodies = asgi.Bodies(max_body_bytes)
         self._door, self._on_end = door or OwnDoor(), on_end
         self._numbers = itertools.count(1)
@@ -133,7 +133,6 @@ class App:
         finally:
             if span.end_s is None:  # refused, or gone, before the model began
                 span.end_s = self.model.now_s()
-            self._metrics.end(span)
             if self._on_end is not None and scope["method"] == "POST":
                 self._on_end(span)
 
@@ -144,7 +143,6 @@ class App:
             await self.model(scope, receive, send, span)
             return
         self.recorder.add(span)
-        self._metrics.begin(span)
         body = await self._bodies.read(scope, receive)
         try:
             await self.model(scope, receive, send, span)
@@ -158,7 +156,7 @@ class App:
             raise asgi.wrong_method(path, method, "GET")
         if path == _METRICS:
             self._door.visible(scope)
-            body = self._metrics.text()
+            body = await self._metrics.text()
         await asgi.respond(send, 200, body, kind=b"text/plain; version=0.0.4; charset=utf-8")
 
     async def _lab(self, scope: Scope, send: Send) -> None:
