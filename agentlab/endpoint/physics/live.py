@@ -49,7 +49,7 @@ class LiveBatch:
     async def finished(self, job: Job) -> float | None:
         """Wait until the last token of `job` is there, or it is cancelled; return when it was due.
 
-        That is None if there was nothing to wait for: only the client can be late then.
+        Without anything to wait for it returns None: only the client can be late then.
         """
         waits = job.end_s is None
         while job.end_s is None:
