@@ -273,7 +273,7 @@ def test_what_a_real_model_said_is_kept(tmp_path):
     assert stored.load(tmp_path / "real.json") == real
     local = result(measurement("asyncio", real=msgspec.UNSET))
     stored.write(tmp_path / "local.json", local)
-    assert not {"real", "endpoint_busy", "endpoint_cpu_ms"} & set(
+    assert not {"real", "endpoint_busy", "endpoint_cpu_ms", "late"} & set(
         msgspec.json.decode((tmp_path / "local.json").read_bytes())["measurements"][0]
     )
 
@@ -290,6 +290,16 @@ def test_an_endpoint_that_is_busy_is_named():
     assert "busy (" not in report.markdown(quiet)
 
 
+def test_how_late_the_endpoint_was_is_told_and_judged():
+    """The median and the most, with a warning from a tenth of the time to first token on."""
+    late = result(measurement("asyncio", late=(0.31, 2.04, 0.12)))
+    said = "- the lab's own endpoint was late by 0.3 ms, and by 2.0 ms at most"
+    warning = ", or 12% of the time to first token; from some 10% on, this machine, and not"
+    assert f"{said}{warning}" in report.markdown(late)
+    assert f"{said}\n" in report.markdown(result(measurement("asyncio", late=(0.31, 2.04, 0.1))))
+    assert "late by" not in report.markdown(result(measurement("asyncio")))
+
+
 def test_the_endpoint_s_share_is_measured(fresh_lab, tmp_path):
     """On the real clock, with the local model as with a real one; in virtual time there is none."""
     asked = Experiment(
@@ -297,6 +307,8 @@ def test_the_endpoint_s_share_is_measured(fresh_lab, tmp_path):
     )
     for m in measure.run(asked, tmp_path / "x.json").measurements:
         assert m.endpoint_cpu_ms > 0 and m.endpoint_busy > 0
+        median_ms, most_ms, share = m.late
+        assert 0 <= median_ms <= most_ms and share >= 0
 
 
 @pytest.mark.parametrize(

@@ -186,9 +186,14 @@ BEFORE_A_LAB: dict[str, Any] = {"key": "ada", "clock": Clock(SCALE)}
 
 @pytest.mark.parametrize("fields", [{}, {"stream": True}])
 def test_another_labs_own_times_are_taken_over(fields: dict[str, Any]):
-    """Queued 0, first token after 1 s, end after 4 s, to the digit, plain and streamed."""
-    _, span = asked(Upstream(), BEFORE_A_LAB, **fields)
+    """Queued 0, first token after 1 s, end after 4 s, to the digit, plain and streamed.
+
+    And how late the other lab was, by its own clock.
+    """
+    upstream = Upstream()
+    _, span = asked(upstream, BEFORE_A_LAB, **fields)
     assert after_arrival(span) == (0.0, 1.0, 4.0)
+    assert span.late_ms == upstream.app.recorder.since(0)[0].late_ms is not None
 
 
 def test_a_wait_in_the_other_labs_queue_is_taken_over(tmp_path: Any):

@@ -12,11 +12,12 @@ from hashlib import blake2b
 from inspect import Parameter, Signature
 from itertools import groupby, product
 from pathlib import Path
+from statistics import median
 from time import perf_counter, process_time
 from typing import Any, NamedTuple
 
 import msgspec
-from msgspec import UNSET
+from msgspec import UNSET, UnsetType
 
 from agentlab import engines, lab
 from agentlab._support.asyncio_tools import running_loop
@@ -286,10 +287,21 @@ async def _run_timed(task: _Task, reply: AskForReply, scale: float, *, real: boo
         busy=round(cpu_s / elapsed_s, 3),
         endpoint_cpu_ms=round(endpoint_s * 1000 / max(t.requests, 1), 3),
         endpoint_busy=round(endpoint_s / elapsed_s, 3),
+        late=_late(t, scale),
     )
     if not real:
         return measured
     return msgspec.structs.replace(measured, answers=None, answered=len(said), real=said)
+
+
+def _late(t: Trace, scale: float) -> tuple[float, float, float] | UnsetType:
+    late_ms = [span.late_ms for span in t.spans if span.late_ms is not None]
+    ttft_s = [span.ttft_s for span in t.spans if span.ttft_s is not None]
+    if not late_ms or not ttft_s:
+        return UNSET
+    most_ms, ttft_ms = max(late_ms), median(ttft_s) / scale * 1000
+    # Where nothing takes time, nothing can be late.
+    return round(median(late_ms), 3), most_ms, round(most_ms / ttft_ms, 3) if ttft_ms else 0.0
 
 
 def _noting(reply: AskForReply, said: list[Said]) -> Ask:

@@ -15,6 +15,7 @@ from agentlab.bench.laws import Usl, fit_usl
 from agentlab.bench.results import TOLERANCE, Measurement, Results, deviations, unequal
 
 ENOUGH = 0.8  # of the bound: from there on we say that more agents still help
+LATE = 0.1  # of the time to first token: from there on the endpoint may be what is measured
 BUSY = 0.8  # of a processor: from there on the lab's own endpoint may be the bottleneck
 
 
@@ -298,7 +299,7 @@ def _by(results: Results, axis: str) -> dict[str, list[list[Measurement]]]:
 def remarks(results: Results) -> list[str]:
     """Return what a reader must know before believing the figures, which can be compared."""
     every = [m for case in results.measured for m in results.of(case)]
-    said = [*filter(None, [busy(results)])]
+    said = [*filter(None, [busy(results), late(results)])]
     if off := deviations(every).values():
         tokens = max(abs(each.tokens or 0) for each in off)
         said.append(
@@ -320,6 +321,20 @@ def remarks(results: Results) -> list[str]:
             "neither how long they are nor whether it kept a limit can be checked"
         )
     return said
+
+
+def late(results: Results) -> str:
+    """Return how late the lab's own endpoint was, and a warning if that was much, or nothing."""
+    every = [m.late for case in results.measured for m in results.of(case) if m.late is not UNSET]
+    if not every:
+        return ""
+    medians_ms, mosts_ms, shares = zip(*every, strict=True)
+    said = f"the lab's own endpoint was late by {median(medians_ms):.1f} ms"
+    said += f", and by {max(mosts_ms):.1f} ms at most"
+    if max(shares) <= LATE:
+        return said
+    of_what = f"{max(shares):.0%} of the time to first token; from some {LATE:.0%} on,"
+    return f"{said}, or {of_what} this machine, and not the model, may be the limit"
 
 
 def busy(results: Results) -> str:

@@ -52,6 +52,8 @@ class Measurement(msgspec.Struct, frozen=True, kw_only=True):
         error: Why there is no result; None if there is one.
         workflow: The seed of the random workflow that ran.
         faults: Kind -> how many requests it befell.
+        late: How late the local model itself was, on the real clock: the median and the most in
+            milliseconds, and the most as a share of the median time to first token.
     """
 
     case: Case
@@ -74,6 +76,7 @@ class Measurement(msgspec.Struct, frozen=True, kw_only=True):
     endpoint_busy: Figure | UnsetType = UNSET
     workflow: Count | UnsetType = UNSET
     faults: dict[str, Count] | UnsetType = UNSET
+    late: tuple[Figure, Figure, Figure] | UnsetType = UNSET
 
     @property
     def work(self) -> tuple[str, str, int, int | UnsetType]:

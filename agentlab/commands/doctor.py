@@ -175,16 +175,28 @@ def check_endpoint() -> Finding:
     """Ask the local model over HTTP, and in virtual time, where no socket can be in the way."""
     from agentlab import lab
     from agentlab.settings import Settings
+    from agentlab.trace import trace
 
     question: dict[str, Any] = {"prompt": "Name three rivers.", "temperature": 0, "max_tokens": 5}
     defaults = {name: getattr(Settings(), name) for name in Settings.__annotations__}
     with lab.configure(**defaults):  # whatever the environment says
         expected, _ = lab.simulate(lab.ask(**question))
-        answer = asyncio.run(lab.ask(**question))
+        with trace() as t:
+            answer = asyncio.run(lab.ask(**question))
+        scale = lab.model_seconds_a_second()
     if answer == expected:
-        return Finding(OK, "it gives the known answer")
+        return punctuality(t.spans[0].late_ms or 0.0, (t.spans[0].ttft_s or 0.0) / scale * 1000)
     found = f"answered {answer[:40]!r}, not {str(expected)[:40]!r}"
     return Finding(FAIL, found, "fetch data/ and agentlab/ again")
+
+
+def punctuality(late_ms: float, ttft_ms: float) -> Finding:
+    """Judge how late the endpoint was, against the time to the first token on the wall clock."""
+    found = f"it gives the known answer, {late_ms:.1f} ms late"
+    if late_ms <= 0.1 * ttft_ms:
+        return Finding(OK, found)
+    way = "close what keeps the processor busy, or lower AGENTLAB_TIME_SCALE"
+    return Finding(WARN, f"{found}, with a first token due after {ttft_ms:.0f} ms", way)
 
 
 def check_real_model() -> Finding:

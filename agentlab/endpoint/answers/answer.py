@@ -12,6 +12,7 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 from functools import partial
 from hashlib import blake2b
+from itertools import islice
 
 import msgspec
 
@@ -20,13 +21,16 @@ from agentlab.endpoint.answers._prompt import glance
 from agentlab.endpoint.answers._schema import build
 from agentlab.endpoint.answers.replies import Replies, Writer
 from agentlab.endpoint.contract.json_schema import CannotFill, admits
-from agentlab.endpoint.contract.openai_json import RequestError
+from agentlab.endpoint.contract.openai_json import RequestError, invalid
 from agentlab.endpoint.contract.request import ChatRequest
 from agentlab.endpoint.contract.seeded_random import digest, generator
 from agentlab.endpoint.contract.tokens import count_all, first_pieces
 from agentlab.endpoint.physics.formulas import Physics
 
+FRAME_TOKENS = 3  # around each message, and around all of them, as OpenAI's cookbook counts
 _LONGEST_TOKENS = 16_384  # of a choice, as with the models that the presets are for
+_MOST_TOKENS = 8 * _LONGEST_TOKENS  # of all choices of a request
+_PARAGRAPH_TOKENS = 100  # more than most have, so that few too many are written
 
 
 class Called(msgspec.Struct, frozen=True):
@@ -114,16 +118,30 @@ def timed(said: Said, physics: Physics, *, seed: int, key: bytes, occurrence: in
 
 
 async def _prompt_tokens(request: ChatRequest) -> int:
-    """Count its tokens; 3 frame each message, and 3 the request, as OpenAI's cookbook counts."""
-    tokens = 3 + 3 * len(request.messages) + await count_all(text for _, text in request.turns)
+    """Count its tokens, those that frame it among them."""
+    frame = FRAME_TOKENS * (1 + len(request.messages))
+    tokens = frame + await count_all(text for _, text in request.turns)
     if request.tools or request.response_format:  # a provider writes them into the prompt
         described = msgspec.json.encode((request.tools, request.response_format)).decode()
         tokens += await count_all([described])
     return tokens
 
 
+def lengths(request: ChatRequest, prompts: int = 1) -> tuple[int, int]:
+    """Return the fewest and the most tokens of a choice; a RequestError if they cannot be."""
+    limit = request.limit_tokens or _LONGEST_TOKENS
+    most = min(limit, _LONGEST_TOKENS)
+    least = max(request.min_tokens or 0, limit if request.ignore_eos else 0)
+    choices = prompts * (request.n or 1)
+    if least > most or choices * least > _MOST_TOKENS:
+        what = f"{choices} x {least} tokens are to be written; a choice has {most} at most"
+        param = "min_tokens" if request.min_tokens else "ignore_eos"
+        raise invalid(param, f"{what}, and a request {_MOST_TOKENS}.")
+    return (most + 1 if request.ignore_eos else least), most
+
+
 def _choice(turn: Turn, request: ChatRequest, id_stem: str) -> Choice:
-    limit = min(request.limit_tokens or _LONGEST_TOKENS, _LONGEST_TOKENS)
+    _, limit = lengths(request)
     pieces: list[str] = []  # one more than `limit` at least, if there are more
     calls: list[Called] = []
     for number, (name, arguments) in enumerate(turn.calls):
@@ -133,7 +151,8 @@ def _choice(turn: Turn, request: ChatRequest, id_stem: str) -> Choice:
         calls.append(Called(id, name, start, len(pieces)))
     if not calls:
         stops = [request.stop] if isinstance(request.stop, str) else request.stop or []
-        ends = [at for stop in stops if stop and (at := turn.text.find(stop)) >= 0]
+        spared = sum(map(len, first_pieces(turn.text, request.min_tokens or 0)))
+        ends = [at for stop in stops if stop and (at := turn.text.find(stop, spared)) >= 0]
         pieces = first_pieces(turn.text[: min(ends, default=None)], limit + 1)
     if len(pieces) > limit:
         return Choice(pieces[:limit], "length", [call for call in calls if call.start < limit])
@@ -145,18 +164,31 @@ def take(request: ChatRequest, replies: Replies, generator: Callable[[], random.
     turns = request.turns
     prompt = glance(next((text for role, text in reversed(turns) if role == "user"), ""))
     prepared = replies.prepared(prompt)
-    if prepared and not (request.tools or request.response_format or _react.asks_for_react(turns)):
+    least, _ = lengths(request)
+    special = request.tools or request.response_format or least or _react.asks_for_react(turns)
+    if prepared and not special:
         return Turn(prepared, fixed=True)
     draw = generator()
     writer = replies.writer(prompt, draw)
     try:
         if request.offered and (calls := _tools.calls(request, prompt, writer, draw)):
             return Turn("", calls)
-        return Turn(_said(request, prepared, writer, draw))
+        text, form = _said(request, prepared, writer, draw), request.response_format
+        if form is None or form.type == "text":  # JSON would be none with anything after it
+            text = _written_on(text, writer, least)
+        return Turn(text)
     except CannotFill as error:
         what = f"The local model cannot fill this schema: {error}; simplify it."
         param = "response_format" if request.response_format else "tools"
         raise RequestError(400, what, param=param, code="unsupported_schema") from None
+
+
+def _written_on(text: str, writer: Writer, least: int) -> str:
+    """Return the text with as many paragraphs after it as make it `least` tokens long."""
+    more = writer.paragraphs()
+    while (short := least - len(first_pieces(text, least))) > 0:
+        text = "\n\n".join([text, *islice(more, 1 + short // _PARAGRAPH_TOKENS)])
+    return text
 
 
 def _said(request: ChatRequest, prepared: str | None, writer: Writer, draw: random.Random) -> str:

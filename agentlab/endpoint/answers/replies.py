@@ -80,7 +80,7 @@ class Writer:
     def __init__(self, asked: Asked, phrases: Phrases, draw: random.Random):
         self._asked, self._draw, self.topic = asked, draw, asked.topic
         self._builds_on, self._found = phrases.builds_on, phrases.found
-        self._sentences = self._shuffled(phrases.sentences)
+        self._every, self._sentences = phrases.sentences, self._shuffled(phrases.sentences)
         self._aspects = self._shuffled(phrases.aspects)
         self._terms = self._shuffled(phrases.terms)
 
@@ -101,6 +101,14 @@ class Writer:
             return "\n\n".join(filter(None, paragraphs))
         said = self._take(many)
         return "\n".join(f"- {each}" for each in said) if unit == "bullets" else " ".join(said)
+
+    def paragraphs(self) -> Iterator[str]:
+        """Yield paragraphs without end; no sentence comes again before all were said."""
+        while True:
+            if said := self._take(4):
+                yield " ".join(said)
+            else:
+                self._sentences = self._shuffled(self._every)
 
     def shaped(self) -> Any:
         """Return the answer as a JSON object, of the shape that the prompt shows, if any."""

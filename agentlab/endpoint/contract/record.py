@@ -20,7 +20,10 @@ class Span(msgspec.Struct, kw_only=True, gc=False):
     `first_token_s`, and is answered (decode) until `end_s`. A time that has not come is None, and
     so is the first token's in the plain answer of a real model. `status` is an HTTP status,
     `HUNG_UP` or `BROKEN_OFF`; None in flight. `fault` names the planned fault that hit the
-    request, `learner` who sent it to the endpoint of a class.
+    request, `learner` who sent it to the endpoint of a class. `finish_reason` is "length" if an
+    answer was cut at its limit, else "stop". `late_ms` is how much later than due the endpoint
+    itself handed over a token, or the end: the most, in milliseconds of wall-clock time. A real
+    model says neither.
     """
 
     request_id: str
@@ -35,6 +38,8 @@ class Span(msgspec.Struct, kw_only=True, gc=False):
     attempt: int = 1
     fault: str | None = None
     learner: str | None = None
+    finish_reason: str | None = None
+    late_ms: float | None = None
 
     @property
     def ok(self) -> bool:
@@ -92,9 +97,14 @@ class Recorder:
         """Return the number of spans so far, a place in the record."""
         return self._seen
 
+    @property
+    def oldest(self) -> int:
+        """The place of the oldest span that is kept."""
+        return self._seen - len(self._spans)
+
     def since(self, mark: int) -> list[Span]:
         """Return the spans recorded after `mark`; EndpointError if some of them are gone."""
-        skip = mark - (self._seen - len(self._spans))
+        skip = mark - self.oldest
         if skip < 0:
             raise EndpointError(
                 f"{-skip} of {self._seen - mark} requests are no longer recorded (the newest "

@@ -90,6 +90,8 @@ class ChatRequest(msgspec.Struct):
     stream_options: dict[str, bool | None] | None = None
     max_tokens: Tokens | None = None
     max_completion_tokens: Tokens | None = None
+    ignore_eos: bool | None = None  # this and the next are vLLM's
+    min_tokens: Annotated[int, msgspec.Meta(ge=0, lt=2**53)] | None = None
     stop: str | Annotated[list[str], msgspec.Meta(max_length=4)] | None = None
     n: Annotated[int, msgspec.Meta(ge=1, le=128)] | None = None
     temperature: Temperature | None = None

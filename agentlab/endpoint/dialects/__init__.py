@@ -2,6 +2,7 @@
 
 exchange     one request being answered, whole or as events
 chat         chat completions
+completions  completions, the older route
 responses    responses, in and out
 embeddings   texts in, vectors out
 """

@@ -16,9 +16,11 @@ from agentlab.endpoint.contract.request import ChatRequest
 class Chat:
     """An answer in the words of chat completions."""
 
+    WHOLE, CHUNK = "chat.completion", "chat.completion.chunk"  # what a body says that it is
+
     def __init__(self, request: ChatRequest, answer: Answer, created: int):
         self._choices, self._options = answer.said.choices, request.stream_options or {}
-        self._head: Json = {"id": answer.id, "object": "chat.completion"}
+        self._head: Json = {"id": answer.id, "object": self.WHOLE}
         self._head |= {"created": created, "model": request.model}
         sent, made = answer.said.prompt_tokens, answer.said.completion_tokens
         counts = {"prompt_tokens": sent, "completion_tokens": made}
@@ -58,7 +60,7 @@ class Chat:
         return self._event([choice])
 
     def _event(self, choices: list[Json], **more: Any) -> bytes:
-        kind = {"object": "chat.completion.chunk", "system_fingerprint": "agentlab"}
+        kind = {"object": self.CHUNK, "system_fingerprint": "agentlab"}
         return event(self._head | kind | {"choices": choices} | more)
 
 

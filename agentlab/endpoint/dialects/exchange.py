@@ -51,28 +51,45 @@ class Exchange:
             self._span.end_s = self._job.end_s
 
     async def _whole(self, send: Send, headers: Headers) -> None:
-        await self._live.finished(self._job)
+        await self._started()
+        due_s = await self._live.finished(self._job)
         self._note(self._said.completion_tokens, status=200)
         body = self._dialect.whole()
-        await asgi.respond(send, 200, body if isinstance(body, dict) else await body, headers)
+        body = body if isinstance(body, dict) else await body
+        self._note_lateness(due_s)
+        await asgi.respond(send, 200, body, headers)
 
     async def _stream(self, send: Send, headers: Headers) -> None:
         assert not isinstance(self._dialect, Embeddings)
-        await self._live.started(self._job)
+        await self._started()
         await asgi.start(send, 200, b"text/event-stream; charset=utf-8", headers)
         opening, sent = self._dialect.opening(), 0
         while sent < self._job.output_tokens:
-            have = await self._live.tokens(self._job, after=sent)
+            have, due_s = await self._live.tokens(self._job, after=sent)
+            self._note_lateness(due_s)
             data, opening = opening + self._dialect.between(sent, have), b""
             await send({"type": "http.response.body", "body": data, "more_body": True})
             sent = have
-        await self._live.finished(self._job)
+        due_s = await self._live.finished(self._job)
         self._note(self._said.completion_tokens, status=200)
+        self._note_lateness(due_s)
         await asgi.finish(send, opening + self._dialect.closing())
+
+    async def _started(self) -> None:
+        await self._live.started(self._job)
+        self._span.started_s = self._job.started_s  # for those who look meanwhile
+
+    def _note_lateness(self, due_s: float | None) -> None:
+        late_s = 0.0 if due_s is None else self._live.now_s() - due_s
+        late_ms = round(late_s / self._live.time_scale * 1000, 3)
+        self._span.late_ms = max(late_ms, self._span.late_ms or 0.0)
 
     def _note(self, completion_tokens: int, status: int | None = None) -> None:
         job, span = self._job, self._span
         span.status, span.completion_tokens = status, completion_tokens
         span.started_s, span.end_s = job.started_s, job.end_s
+        if status:
+            cut = any(choice.finish_reason == "length" for choice in self._said.choices)
+            span.finish_reason = "length" if cut else "stop"
         if completion_tokens:
             span.first_token_s = job.first_token_s

@@ -37,6 +37,8 @@ class ResponsesRequest(msgspec.Struct):
     instructions: str | None = None
     stream: bool | None = None
     max_output_tokens: Tokens | None = None
+    ignore_eos: bool | None = None
+    min_tokens: int | None = None
     temperature: Temperature | None = None
     tools: Annotated[list[Json], msgspec.Meta(max_length=128)] | None = None
     tool_choice: ToolChoice | Json | None = None
@@ -53,7 +55,8 @@ class ResponsesRequest(msgspec.Struct):
 
 def as_chat(request: ResponsesRequest) -> ChatRequest:
     """Return the chat request that asks the same, or raise a RequestError of status 400."""
-    fields: Json = {name: getattr(request, name) for name in ("model", "stream", "temperature")}
+    same = ("model", "stream", "temperature", "ignore_eos", "min_tokens")
+    fields: Json = {name: getattr(request, name) for name in same}
     fields |= {"messages": _messages(request), "max_completion_tokens": request.max_output_tokens}
     if request.tools:
         choice = request.tool_choice

@@ -155,17 +155,19 @@ async def _size_tokens(asked: Json) -> int:
     """Return what a request counts against a limit: its text, and the longest answer it allows."""
     limits = [asked.get(name) for name in ("max_completion_tokens", "max_tokens")]
     longest = next((limit for limit in limits if isinstance(limit, int)), 0)
-    said = [asked.get(name) for name in ("messages", "input", "instructions")]
+    said = [asked.get(name) for name in ("messages", "prompt", "input", "instructions")]
     return max(1, await count_all(_texts_in(said)) + max(longest, 0))
 
 
 def _texts_in(value: Any) -> Iterator[str]:
-    """Yield all texts in a JSON value but the roles, however deep they lie."""
+    """Yield all texts, and a digit per number, in a JSON value but the roles, however deep."""
     left = [value]
     while left:
         each = left.pop()
         if isinstance(each, str):
             yield each
+        elif type(each) is int:  # a token's number
+            yield "0"
         elif isinstance(each, list):
             left += each
         elif isinstance(each, dict):

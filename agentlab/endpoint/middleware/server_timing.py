@@ -32,11 +32,15 @@ class Clock(msgspec.Struct, frozen=True):
 
 
 class _Times(msgspec.Struct, frozen=True):
-    """A request's times, in model seconds after its arrival; None for what has not happened."""
+    """A request's times, in model seconds after its arrival; None for what has not happened.
+
+    `late_ms` is wall-clock time, as in a span.
+    """
 
     end_s: _NotNegative
     started_s: _NotNegative | None = None
     first_token_s: _NotNegative | None = None
+    late_ms: _NotNegative | None = None
 
 
 def clock_of(upstream: str) -> Clock | None:
@@ -86,11 +90,13 @@ def take_over(span: Span, told: bytes) -> None:
     """Give `span`, on its own clock, the times that another endpoint told, if they make sense."""
     with suppress(*_NOT_UNDERSTOOD):
         times = msgspec.json.decode(told, type=_Times)
-        for name in times.__struct_fields__:
+        span.late_ms = times.late_ms
+        for name in ("end_s", "started_s", "first_token_s"):
             after_s = getattr(times, name)
             setattr(span, name, None if after_s is None else round(span.arrived_s + after_s, 9))
 
 
 def _told(span: Span) -> bytes:
     after = span.shifted(span.arrived_s)
-    return msgspec.json.encode(_Times(after.end_s or 0.0, after.started_s, after.first_token_s))
+    times = (after.end_s or 0.0, after.started_s, after.first_token_s, span.late_ms)
+    return msgspec.json.encode(_Times(*times))

@@ -46,18 +46,27 @@ class LiveBatch:
         while job.started_s is None and job.end_s is None:
             await self._change(job)
 
-    async def finished(self, job: Job) -> None:
-        """Wait until the last token of `job` is there, or it is cancelled."""
+    async def finished(self, job: Job) -> float | None:
+        """Wait until the last token of `job` is there, or it is cancelled; return when it was due.
+
+        Without anything to wait for it returns None: only the client can be late then.
+        """
+        waits = job.end_s is None
         while job.end_s is None:
             await self._change(job)
+        return job.end_s if waits else None
 
-    async def tokens(self, job: Job, after: int) -> int:
-        """Wait until a started `job` has more than `after` tokens; return how many it has then."""
+    async def tokens(self, job: Job, after: int) -> tuple[int, float | None]:
+        """Wait until a started `job` has more than `after` tokens.
+
+        Return how many it has then, and when the next one was due, as `finished` does.
+        """
+        due_s = None if after else self.batch.token_s(job, 1)
         while (have := self.made(job)) <= after:
-            left_s = self.batch.token_s(job, after + 1) - self.now_s()
+            due_s = self.batch.token_s(job, after + 1)
             # asyncio's clock may call a hair early, by its own resolution; a wake-up never is.
-            await asyncio.sleep(max(left_s, 1e-9) / self.time_scale)
-        return have
+            await asyncio.sleep(max(due_s - self.now_s(), 1e-9) / self.time_scale)
+        return have, due_s
 
     def _change(self, job: Job) -> asyncio.Future[None]:
         self._waiters[job] = waiter = self._loop.create_future()

@@ -28,7 +28,7 @@ from agentlab.errors import ConfigError
 _LEFT_OUT = b"x-lab-left-out"  # the header of an answer that names what its question lost
 
 # What passes: routes, by the path's very bytes; headers up and down.
-_QUESTIONS = ("/v1/chat/completions", "/v1/responses", "/v1/embeddings")
+_QUESTIONS = ("/v1/chat/completions", "/v1/completions", "/v1/responses", "/v1/embeddings")
 _METHODS = {"/v1/models": "GET", **dict.fromkeys(_QUESTIONS, "POST")}
 _UP = rb"accept|content-type|user-agent|openai-beta|x-stainless-[a-z-]+"
 _DOWN = (

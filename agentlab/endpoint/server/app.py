@@ -26,6 +26,7 @@ from agentlab.endpoint.middleware.recording import Recording, Replay
 from agentlab.endpoint.middleware.server_timing import CLOCK, TIMES, clock_of, telling
 from agentlab.endpoint.presets import Preset
 from agentlab.endpoint.server.local_model import LocalModel
+from agentlab.endpoint.server.metrics import Metrics
 from agentlab.errors import EndpointError
 from agentlab.settings import Settings
 
@@ -33,6 +34,7 @@ OnEnd = Callable[[Span], object]  # is told of every question that was answered,
 
 _HOST = re.compile(r"(?:https?://)?(\[[\da-f:.]+\]|[\w.-]+)(?::\d{1,5})?", re.ASCII | re.IGNORECASE)
 _LOOPBACK = {"127.0.0.1", "localhost", "::1"}
+_HEALTH, _METRICS = "/health", "/metrics"
 _LONGEST_NAME = 200
 _LONGEST_QUOTED = 12 * _LONGEST_NAME  # a letter of four bytes takes %F0%9F%90%8C
 
@@ -99,6 +101,7 @@ class App:
     ):
         self.model = model
         self.recorder = Recorder()
+        self._metrics = Metrics(self.recorder, model.time_scale)
         self._bodies = asgi.Bodies(max_body_bytes)
         self._door, self._on_end = door or OwnDoor(), on_end
         self._numbers = itertools.count(1)
@@ -110,7 +113,9 @@ class App:
             send = telling(send, span)
         try:
             self._door.enter(scope)
-            if scope["path"].startswith("/lab/"):
+            if scope["path"] in (_HEALTH, _METRICS):
+                await self._watch(scope, send)
+            elif scope["path"].startswith("/lab/"):
                 await self._lab(scope, send)
             else:
                 await self._answer(scope, receive, send, span)
@@ -143,6 +148,16 @@ class App:
             await self.model(scope, receive, send, span)
         finally:
             self._bodies.release(body)
+
+    async def _watch(self, scope: Scope, send: Send) -> None:
+        """Say that the endpoint serves, for which load tools ask without a key, or the metrics."""
+        path, method, body = scope["path"], scope["method"], b""
+        if method not in ("GET", "HEAD"):
+            raise asgi.wrong_method(path, method, "GET")
+        if path == _METRICS:
+            self._door.visible(scope)
+            body = await self._metrics.text()
+        await asgi.respond(send, 200, body, kind=b"text/plain; version=0.0.4; charset=utf-8")
 
     async def _lab(self, scope: Scope, send: Send) -> None:
         """Say the clock, for which another lab asks without a key, or read the record."""

@@ -11,7 +11,7 @@ from typing import Any
 
 import msgspec
 
-from agentlab.endpoint.answers.answer import Answer, Said, request_key, say, timed
+from agentlab.endpoint.answers.answer import Answer, Said, lengths, request_key, say, timed
 from agentlab.endpoint.answers.replies import Replies
 from agentlab.endpoint.contract import asgi
 from agentlab.endpoint.contract.asgi import Receive, Scope, Send
@@ -20,6 +20,7 @@ from agentlab.endpoint.contract.record import Span
 from agentlab.endpoint.contract.request import ChatRequest
 from agentlab.endpoint.contract.seeded_random import Occurrences
 from agentlab.endpoint.dialects.chat import Chat
+from agentlab.endpoint.dialects.completions import CompletionRequest, Completions, together
 from agentlab.endpoint.dialects.embeddings import EmbeddingRequest, Embeddings, answer_to
 from agentlab.endpoint.dialects.exchange import Dialect, Exchange
 from agentlab.endpoint.dialects.responses import Responses, ResponsesRequest, as_chat
@@ -50,6 +51,7 @@ class LocalModel:
         self._reading = asyncio.Lock()
         self._answering: dict[str, Callable[[bytes, Span], Awaitable[_Reply]]] = {
             "/v1/chat/completions": self._chat,
+            "/v1/completions": self._completions,
             "/v1/responses": self._responses,
             "/v1/embeddings": self._embeddings,
         }
@@ -97,6 +99,15 @@ class LocalModel:
             self._known[body] = (request, key, answer.said)
         return answer, Chat(request, answer, int(time.time())), bool(request.stream)
 
+    async def _completions(self, body: bytes, span: Span) -> _Reply:
+        request, answers = decode(body, CompletionRequest), list[Answer]()
+        lengths(request, len(request.prompts))  # cannot be too much
+        for chat, key, more in request.chats():
+            answers.append(await self._compose((chat, key, None), span, "prompt", more))
+            await asyncio.sleep(0)  # writing many answers takes long
+        answer = together(answers)
+        return answer, Completions(request, answer, int(time.time())), bool(request.stream)
+
     async def _responses(self, body: bytes, span: Span) -> _Reply:
         request = decode(body, ResponsesRequest)
         answer = await self._compose(_new(as_chat(request)), span)
@@ -107,21 +118,25 @@ class LocalModel:
         answer = await answer_to(request, span.request_id)
         return answer, Embeddings(request, answer.said.prompt_tokens), False
 
-    async def _compose(self, known: _Known, span: Span) -> Answer:
+    async def _compose(
+        self, known: _Known, span: Span, asked: str = "messages", more_tokens: int = 0
+    ) -> Answer:
         request, key, said = known
         # Counted by learner, so that nobody's answers depend on what the neighbours ask.
         counted = key + span.learner.encode() if span.learner else key
         occurrence = self._seen.next(counted, retry=span.attempt > 1)
         drawn: Any = {"seed": self._seed, "key": key, "occurrence": occurrence}
         said = said or await say(request, self._replies, **drawn)
+        if more_tokens:
+            said = msgspec.structs.replace(said, prompt_tokens=said.prompt_tokens + more_tokens)
         needed = said.prompt_tokens + (request.limit_tokens or 1)
         if self._longest_tokens is not None and needed > self._longest_tokens:
             raise RequestError(
                 400,
                 f"This model's maximum context length is {self._longest_tokens} tokens. However, "
-                f"your request needs {needed} ({said.prompt_tokens} in the messages, the rest "
+                f"your request needs {needed} ({said.prompt_tokens} in the {asked}, the rest "
                 "in the completion). Please reduce its length.",
-                param="messages",
+                param=asked,
                 code="context_length_exceeded",
             )
         return timed(said, self._physics, **drawn)
