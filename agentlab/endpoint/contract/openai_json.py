@@ -22,7 +22,10 @@ _NOT_JSON = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
 
 
 class RequestError(Exception):
-    """A request that cannot be answered, in OpenAI's words; `retry_after_s` is in model seconds."""
+    """A request that cannot be answered, in OpenAI's words.
+
+    `retry_after_s` is in model seconds; `allow` names the methods that the path takes.
+    """
 
     def __init__(
         self,
@@ -33,11 +36,12 @@ class RequestError(Exception):
         param: str | None = None,
         code: str | None = None,
         retry_after_s: float | None = None,
+        allow: Iterable[str] = (),
     ):
         # It may quote what a client sent: too much, or what no JSON can carry.
         message = message[:_LONGEST_MESSAGE].encode("utf-8", "backslashreplace").decode()
         super().__init__(message)
-        self.status, self.retry_after_s = status, retry_after_s
+        self.status, self.retry_after_s, self.allow = status, retry_after_s, tuple(allow)
         self.body = {"error": {"message": message, "type": kind, "param": param, "code": code}}
 
 

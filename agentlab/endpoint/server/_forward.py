@@ -87,7 +87,7 @@ class Forward:
         if path not in _METHODS or scope["query_string"]:
             raise asgi.unknown_route(scope, _METHODS)
         if method != _METHODS[path]:
-            raise asgi.wrong_method(path, method, _METHODS[path])
+            raise asgi.wrong_method(path, method, [_METHODS[path]])
         body = await asgi.read_body(scope, receive)
         span.arrived_s = span.started_s = self.now_s()
         await asgi.unless_gone(receive, self._pass_on(scope, body, send, span))
