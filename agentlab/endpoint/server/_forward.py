@@ -20,8 +20,9 @@ from agentlab._support.upstream import checked_address
 from agentlab.endpoint.contract import asgi
 from agentlab.endpoint.contract.asgi import BrokenOff, Receive, Scope, Send
 from agentlab.endpoint.contract.events import Counts, Events, counts_in
-from agentlab.endpoint.contract.openai_json import Asking, RequestError
+from agentlab.endpoint.contract.openai_json import RequestError
 from agentlab.endpoint.contract.record import Span
+from agentlab.endpoint.contract.refused import Asking
 from agentlab.endpoint.middleware.server_timing import TIMES, Clock, take_over
 from agentlab.errors import ConfigError
 
