@@ -6,7 +6,7 @@ Source: what OpenAI's API answers to requests with one mistake or two.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from difflib import get_close_matches
 from functools import cache
 from typing import Any, TypeVar
@@ -149,11 +149,7 @@ _FITS: dict[type[inspect.Type], tuple[type, ...]] = {
     inspect.StructType: (dict,),
     inspect.AnyType: tuple(_JSON),
 }
-
-
-@cache
-def _type_info(kind: Any) -> inspect.Type:
-    return inspect.type_info(kind)
+_type_info: Callable[[Any], inspect.Type] = cache(inspect.type_info)
 
 
 def _check(value: Any, kind: inspect.Type, where: str) -> None:

@@ -34,6 +34,9 @@ _UpToMost = msgspec.Meta(max_length=MOST_ITEMS)
 _SomeUpToMost = msgspec.Meta(min_length=1, max_length=MOST_ITEMS)
 _Penalty = Annotated[float, msgspec.Meta(ge=-2, le=2)]
 _Label = Annotated[str, msgspec.Meta(max_length=64)]
+_Value = Annotated[str, msgspec.Meta(max_length=512)]
+_Metadata = Annotated[dict[_Label, _Value], msgspec.Meta(max_length=16)]
+_Effort = Literal["none", "minimal", "low", "medium", "high", "xhigh", "max"]
 _PART_TYPES = ("text", "image_url", "input_audio", "refusal", "file")
 _Forgotten = UnsetType  # once it is checked, so that it is no part of what makes requests the same
 
@@ -146,18 +149,11 @@ class ChatRequest(Strict):
     logit_bias: dict[str, Annotated[float, msgspec.Meta(ge=-100, le=100)]] | None = None
     modalities: Annotated[list[Literal["text"]], msgspec.Meta(min_length=1)] | None = None
     prediction: Json | None = None
-    reasoning_effort: Literal["none", "minimal", "low", "medium", "high", "xhigh", "max"] | None = (
-        None
-    )
+    reasoning_effort: _Effort | None = None
     verbosity: Literal["low", "medium", "high"] | None = None
     service_tier: Literal["auto", "default", "flex", "scale", "priority", "fast"] | None = None
     store: bool | None = None
-    metadata: (
-        Annotated[
-            dict[_Label, Annotated[str, msgspec.Meta(max_length=512)]], msgspec.Meta(max_length=16)
-        ]
-        | None
-    ) = None
+    metadata: _Metadata | None = None
     user: str | None = None
     safety_identifier: _Label | None = None
     prompt_cache_key: _Label | None = None
@@ -168,7 +164,6 @@ class ChatRequest(Strict):
     top_k: int | None = None
     min_p: float | None = None
     repetition_penalty: float | None = None
-    length_penalty: float | None = None
     skip_special_tokens: bool | None = None
     chat_template_kwargs: Json | None = None
 
