@@ -33,6 +33,7 @@ _Identifier = Annotated[str, msgspec.Meta(min_length=1, max_length=64, pattern="
 _UpToMost = msgspec.Meta(max_length=MOST_ITEMS)
 _SomeUpToMost = msgspec.Meta(min_length=1, max_length=MOST_ITEMS)
 _Penalty = Annotated[float, msgspec.Meta(ge=-2, le=2)]
+_Bias = Annotated[float, msgspec.Meta(ge=-100, le=100)]
 _Label = Annotated[str, msgspec.Meta(max_length=64)]
 _Value = Annotated[str, msgspec.Meta(max_length=512)]
 _Metadata = Annotated[dict[_Label, _Value], msgspec.Meta(max_length=16)]
@@ -146,7 +147,7 @@ class ChatRequest(Strict):
     top_p: Annotated[float, msgspec.Meta(ge=0, le=1)] | None = None
     presence_penalty: _Penalty | None = None
     frequency_penalty: _Penalty | None = None
-    logit_bias: dict[str, Annotated[float, msgspec.Meta(ge=-100, le=100)]] | None = None
+    logit_bias: Annotated[dict[str, _Bias], msgspec.Meta(max_length=MOST_ITEMS)] | None = None
     modalities: Annotated[list[Literal["text"]], msgspec.Meta(min_length=1)] | None = None
     prediction: Json | None = None
     reasoning_effort: _Effort | None = None
