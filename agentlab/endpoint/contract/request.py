@@ -81,6 +81,12 @@ class Message(Strict):
     function_call: Json | _Forgotten | None = UNSET
 
     @property
+    def said_otherwise(self) -> bool:
+        """True if the assistant said something else than a content."""
+        said = self.tool_calls or self.refusal or self.audio or self.function_call
+        return self.role == "assistant" and bool(said)
+
+    @property
     def text(self) -> str:
         if isinstance(self.content, list):
             return "\n".join(part.text for part in self.content if part.text)
@@ -227,24 +233,25 @@ def only_allowed(param: str, enabled: str) -> RequestError:
 def _check_messages(request: ChatRequest) -> None:
     """Check what each message needs, and forget what changes no answer."""
     for index, message in enumerate(request.messages):
-        where = f"messages[{index}]"
-        for number, part in enumerate(message.content if type(message.content) is list else ()):
-            if part.type not in request.part_types:
-                param = f"{where}.content[{number}].type"
-                raise not_among(param, part.type, request.part_types)
-            if getattr(part, part.type, True) in (None, UNSET):
-                raise missing(f"{where}.content[{number}].{part.type}")
-            part.image_url = part.input_audio = part.file = part.refusal = UNSET
-            part.prompt_cache_breakpoint = UNSET
-        said = [message.refusal, message.audio, message.function_call, message.tool_calls]
-        instead = any(said) if message.role == "assistant" else False
-        if message.content is None and not instead:
+        if isinstance(message.content, list):
+            _check_parts(message.content, request.part_types, f"messages[{index}].content")
+        elif message.content is None and not message.said_otherwise:
             content = "one of a string or array of objects"
-            raise wrong_type(f"{where}.content", None, content)
+            raise wrong_type(f"messages[{index}].content", None, content)
         if message.role == "tool" and message.tool_call_id is None:
-            raise missing(f"{where}.tool_call_id")
+            raise missing(f"messages[{index}].tool_call_id")
         message.name = message.refusal = message.annotations = UNSET
         message.audio = message.function_call = UNSET
+
+
+def _check_parts(parts: list[Part], types: tuple[str, ...], where: str) -> None:
+    for index, part in enumerate(parts):
+        if part.type not in types:
+            raise not_among(f"{where}[{index}].type", part.type, types)
+        if getattr(part, part.type, True) in (None, UNSET):
+            raise missing(f"{where}[{index}].{part.type}")
+        part.image_url = part.input_audio = part.file = part.refusal = UNSET
+        part.prompt_cache_breakpoint = UNSET
 
 
 def _check_tools(request: ChatRequest) -> None:
