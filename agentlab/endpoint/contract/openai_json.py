@@ -119,7 +119,7 @@ def unsupported(param: str) -> RequestError:
 
 
 def not_among(param: str, value: str, supported: Iterable[Any]) -> RequestError:
-    """Return the answer to a value that is none of those that are supported."""
+    """Return the answer to a value that is not one of the supported ones."""
     message = f"Invalid value: '{value}'. Supported values are: {_listed(supported, 'and')}."
     return RequestError(400, message, param=param, code="invalid_value")
 
