@@ -5,6 +5,7 @@ Source: what OpenAI's API answers to requests with one mistake or two.
 
 from __future__ import annotations
 
+import operator
 import re
 from collections.abc import Callable, Iterable
 from contextlib import suppress
@@ -161,6 +162,8 @@ _FITS: dict[type[inspect.Type], tuple[type, ...]] = {
     inspect.DictType: (dict,),
     inspect.StructType: (dict,),
 }
+_BOUNDS = (("ge", ">=", "below_min"), ("gt", ">", "below_min"),
+           ("le", "<=", "above_max"), ("lt", "<", "above_max"))  # fmt: skip
 _type_info: Callable[[Any], inspect.Type] = cache(inspect.type_info)
 
 
@@ -241,12 +244,12 @@ def _check_length(value: Any, kind: Any, where: str) -> None:
 
 def _check_bounds(value: float, kind: Any, where: str) -> None:
     noun = "integer" if isinstance(kind, inspect.IntType) else "decimal"
-    if kind.ge is not None and value < kind.ge:
-        what, code = f"{noun} below minimum value", f"{noun}_below_min_value"
-        raise out_of_bounds(where, what, f"a value >= {kind.ge}", value, code)
-    if kind.le is not None and value > kind.le:
-        what, code = f"{noun} above maximum value", f"{noun}_above_max_value"
-        raise out_of_bounds(where, what, f"a value <= {kind.le}", value, code)
+    for name, sign, side in _BOUNDS:
+        bound = getattr(kind, name)
+        if bound is not None and not getattr(operator, name)(value, bound):
+            what = f"{noun} {side.replace('_', ' ')}imum value"
+            expected, code = f"a value {sign} {bound}", f"{noun}_{side}_value"
+            raise out_of_bounds(where, what, expected, value, code)
 
 
 def _name(kind: Any) -> str:

@@ -92,9 +92,10 @@ def _content(given: Any) -> Any:
     """Return a content of which each part has only what is read of it: its type and its text."""
     if not isinstance(given, list):
         return given
-    keep = ("type", "text")
-    return [{k: part[k] for k in keep if k in part} if isinstance(part, dict) else part
-            for part in given]  # fmt: skip
+    return [
+        {k: part[k] for k in ("type", "text") if k in part} if isinstance(part, dict) else part
+        for part in given
+    ]
 
 
 def _messages(request: ResponsesRequest) -> list[Json]:
