@@ -12,6 +12,13 @@ from agentlab.endpoint.answers.answer import Answer, Called, Choice
 from agentlab.endpoint.contract.openai_json import Json, event
 from agentlab.endpoint.contract.request import ChatRequest
 
+_SERVED = {"auto": "default", "fast": "priority"}  # the tier that answers, if it has another name
+_OF_COMPLETION = ("reasoning", "audio", "accepted_prediction", "rejected_prediction")
+_DETAILS = {
+    "prompt_tokens_details": {"cached_tokens": 0, "audio_tokens": 0},
+    "completion_tokens_details": {f"{name}_tokens": 0 for name in _OF_COMPLETION},
+}
+
 
 class Chat:
     """An answer in the words of chat completions."""
@@ -19,12 +26,16 @@ class Chat:
     WHOLE, CHUNK = "chat.completion", "chat.completion.chunk"  # what a body says that it is
 
     def __init__(self, request: ChatRequest, answer: Answer, created: int):
-        self._choices, self._options = answer.said.choices, request.stream_options or {}
+        self._choices = answer.said.choices
         self._head: Json = {"id": answer.id, "object": self.WHOLE}
         self._head |= {"created": created, "model": request.model}
+        if request.service_tier:
+            self._head["service_tier"] = _SERVED.get(request.service_tier, request.service_tier)
         sent, made = answer.said.prompt_tokens, answer.said.completion_tokens
         counts = {"prompt_tokens": sent, "completion_tokens": made}
-        self._usage = counts | {"total_tokens": sent + made}
+        self._usage = counts | {"total_tokens": sent + made} | _DETAILS
+        options = request.stream_options
+        self._no_usage: Json = {"usage": None} if options and options.include_usage else {}
 
     def whole(self) -> Json:
         """Return the body of an answer that is not streamed."""
@@ -38,7 +49,8 @@ class Chat:
     def opening(self) -> bytes:
         """Return the first events of a stream: who speaks."""
         role = {"role": "assistant", "content": "", "refusal": None}
-        return b"".join(self._chunk(i, role) for i in range(len(self._choices)))
+        deltas = [role | {"content": None} if c.calls else role for c in self._choices]
+        return b"".join(self._chunk(i, delta) for i, delta in enumerate(deltas))
 
     def between(self, sent: int, have: int) -> bytes:
         """Return the events for the tokens after number `sent` up to `have` of each choice."""
@@ -51,7 +63,7 @@ class Chat:
     def closing(self) -> bytes:
         """Return the last events: why it ended, and the token counts if they were asked for."""
         events = [self._chunk(i, {}, c.finish_reason) for i, c in enumerate(self._choices)]
-        if self._options.get("include_usage"):
+        if self._no_usage:
             events.append(self._event([], usage=self._usage))
         return b"".join([*events, b"data: [DONE]\n\n"])
 
@@ -61,7 +73,7 @@ class Chat:
 
     def _event(self, choices: list[Json], **more: Any) -> bytes:
         kind = {"object": self.CHUNK, "system_fingerprint": "agentlab"}
-        return event(self._head | kind | {"choices": choices} | more)
+        return event(self._head | kind | {"choices": choices} | self._no_usage | more)
 
 
 def _message(choice: Choice) -> Json:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import itertools
 import re
-from typing import Annotated, Any
+from typing import Annotated, Any, ClassVar
 
 import msgspec
 
@@ -53,6 +53,15 @@ class ResponsesRequest(msgspec.Struct):
             raise unsupported("background")
 
 
+class _Conversation(ChatRequest):
+    """One in the words of responses; clients send parts of chat completions as well."""
+
+    part_types: ClassVar[tuple[str, ...]] = (
+        *("input_text", "output_text", "input_image", "input_file", "summary_text"),
+        *ChatRequest.part_types,
+    )
+
+
 def as_chat(request: ResponsesRequest) -> ChatRequest:
     """Return the chat request that asks the same, or raise a RequestError of status 400."""
     same = ("model", "stream", "temperature", "ignore_eos", "min_tokens")
@@ -66,16 +75,30 @@ def as_chat(request: ResponsesRequest) -> ChatRequest:
             "parallel_tool_calls": request.parallel_tool_calls,
         }
     if form := request.text and request.text.format:
-        schema = form if form.get("type") == "json_schema" else None
+        schema = _untyped(form) if form.get("type") == "json_schema" else None
         fields["response_format"] = {"type": form.get("type", "text"), "json_schema": schema}
     try:
-        return msgspec.convert(fields, ChatRequest)
+        return msgspec.convert(fields, _Conversation)
     except (msgspec.ValidationError, RecursionError) as error:
         raise wrong_field(re.sub(r"\$\.messages.*", "$.input`", str(error))) from None
 
 
 def _nested(tool: Json) -> Json:
-    return {"type": tool.get("type"), "function": tool}
+    return {"type": tool.get("type"), "function": _untyped(tool)}
+
+
+def _untyped(fields: Json) -> Json:
+    return {name: value for name, value in fields.items() if name != "type"}
+
+
+def _content(given: Any) -> Any:
+    """Return a content of which each part has only what is read of it: its type and its text."""
+    if not isinstance(given, list):
+        return given
+    return [
+        {k: part[k] for k in ("type", "text") if k in part} if isinstance(part, dict) else part
+        for part in given
+    ]
 
 
 def _messages(request: ResponsesRequest) -> list[Json]:
@@ -87,14 +110,17 @@ def _messages(request: ResponsesRequest) -> list[Json]:
     for index, item in enumerate(request.input):
         kind = item.get("type", "message")
         if kind == "message":
-            messages.append({"role": item.get("role"), "content": item.get("content")})
+            messages.append({"role": item.get("role"), "content": _content(item.get("content"))})
         elif kind == "function_call":
             function = {"name": item.get("name"), "arguments": item.get("arguments")}
             if not (messages and messages[-1].get("tool_calls")):
                 messages.append({"role": "assistant", "content": None, "tool_calls": []})
             messages[-1]["tool_calls"].append({"id": item.get("call_id"), "function": function})
         elif kind == "function_call_output":
-            answered = {"tool_call_id": item.get("call_id"), "content": item.get("output")}
+            answered = {
+                "tool_call_id": item.get("call_id"),
+                "content": _content(item.get("output")),
+            }
             messages.append({"role": "tool", **answered})
         elif kind != "reasoning":
             said = repr(kind) if isinstance(kind, str) else "a type that is not text"

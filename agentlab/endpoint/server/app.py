@@ -113,7 +113,13 @@ class App:
             send = telling(send, span)
         try:
             self._door.enter(scope)
-            if scope["path"] in (_HEALTH, _METRICS):
+            if origin := asgi.header(scope, b"origin"):
+                send = asgi.for_page(origin, send)
+            if scope["method"] == "HEAD":
+                scope, send = asgi.as_get(scope, send)
+            if scope["method"] == "OPTIONS" and origin:
+                await asgi.allow_page(scope, send)
+            elif scope["path"] in (_HEALTH, _METRICS):
                 await self._watch(scope, send)
             elif scope["path"].startswith("/lab/"):
                 await self._lab(scope, send)
@@ -121,7 +127,7 @@ class App:
                 await self._answer(scope, receive, send, span)
         except RequestError as error:
             span.status, span.end_s = error.status, span.end_s or self.model.now_s()
-            again = asgi.when_again(error, self.model.time_scale)
+            again = asgi.way_out(error, self.model.time_scale)
             headers = [(b"x-request-id", span.request_id.encode()), *again]
             await asgi.respond(send, error.status, error.body, headers)
         except ClientGone:
@@ -152,8 +158,8 @@ class App:
     async def _watch(self, scope: Scope, send: Send) -> None:
         """Say that the endpoint serves, for which load tools ask without a key, or the metrics."""
         path, method, body = scope["path"], scope["method"], b""
-        if method not in ("GET", "HEAD"):
-            raise asgi.wrong_method(path, method, "GET")
+        if method != "GET":
+            raise asgi.wrong_method(path, method, ["GET"])
         if path == _METRICS:
             self._door.visible(scope)
             body = await self._metrics.text()
