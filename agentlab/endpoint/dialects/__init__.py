@@ -2,6 +2,6 @@
 
 exchange     one request being answered, whole or as events
 chat         chat completions
-responses    responses, in and out
+responses    responses, whole or as events
 embeddings   texts in, vectors out
 """

@@ -22,7 +22,9 @@ from agentlab.endpoint.contract.seeded_random import Occurrences
 from agentlab.endpoint.dialects.chat import Chat
 from agentlab.endpoint.dialects.embeddings import EmbeddingRequest, Embeddings, answer_to
 from agentlab.endpoint.dialects.exchange import Dialect, Exchange
-from agentlab.endpoint.dialects.responses import Responses, ResponsesRequest, as_chat
+from agentlab.endpoint.dialects.responses import Responses
+from agentlab.endpoint.dialects.responses_request import ResponsesRequest, as_chat, in_own_words
+from agentlab.endpoint.dialects.stored import Stored
 from agentlab.endpoint.physics.batch import Queue, QueueFull
 from agentlab.endpoint.physics.live import LiveBatch
 from agentlab.endpoint.presets import Preset
@@ -44,7 +46,7 @@ class LocalModel:
         self._physics = msgspec.structs.replace(preset.physics, capacity=settings.capacity)
         self._replies, self._queue = _replies(DATA / "replies"), queue
         self._longest_tokens = preset.context_tokens.value if preset.context_tokens else None
-        self._seen = Occurrences()
+        self._seen, self._stored = Occurrences(), Stored()
         self._known: dict[bytes, _Known] = {}
         # One long request after the other: together, their slices would keep all others waiting.
         self._reading = asyncio.Lock()
@@ -72,11 +74,15 @@ class LocalModel:
             try:
                 exchange = Exchange(self._live, span, answer, dialect)
                 await exchange.run(receive, send, stream=stream)
+                if isinstance(dialect, Responses) and span.ok:  # it came as it was meant to
+                    self._stored.keep(span.learner, dialect.id, dialect.kept())
             except QueueFull:  # the next event may free a place: a guess, as a real server's is
                 again_s = max(self._live.batch.next_event_s() - self.now_s(), 0.001)
                 message = "The model is overloaded and its queue is full; try again later."
                 code = {"kind": "server_error", "code": "queue_full"}
                 raise RequestError(503, message, **code, retry_after_s=again_s) from None
+        elif path.startswith("/v1/responses/"):
+            await asgi.respond(send, 200, self._stored.answer(span.learner, scope))
         elif f"{path}/".startswith(f"{_MODELS}/") and method == "GET":
             name = path.removeprefix(_MODELS).removeprefix("/")  # any name will do
             card = {"id": name or "local", "object": "model", "created": 0, "owned_by": "agentlab"}
@@ -99,8 +105,12 @@ class LocalModel:
 
     async def _responses(self, body: bytes, span: Span) -> _Reply:
         request = decode(body, ResponsesRequest)
-        answer = await self._compose(_new(as_chat(request)), span)
-        return answer, Responses(request, answer, int(time.time())), bool(request.stream)
+        before = self._stored.recall(span.learner, request)
+        try:
+            answer = await self._compose(_new(as_chat(request, before)), span)
+        except RequestError as error:
+            raise in_own_words(error) from None
+        return answer, Responses(request, answer, int(time.time()), before), bool(request.stream)
 
     async def _embeddings(self, body: bytes, span: Span) -> _Reply:
         request = decode(body, EmbeddingRequest)

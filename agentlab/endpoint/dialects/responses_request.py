@@ -1,0 +1,228 @@
+"""What `/v1/responses` takes, and the chat request that asks the same.
+
+Source: OpenAI's API reference for responses, and what its Python client sends.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Annotated, Any, Literal, cast
+
+import msgspec
+
+from agentlab._support.fields import Text
+from agentlab.endpoint.contract.openai_json import Json, RequestError, unsupported, wrong_field
+from agentlab.endpoint.contract.request import (
+    MOST_ITEMS,
+    CalledFunction,
+    ChatRequest,
+    Message,
+    Name,
+    Part,
+    Temperature,
+    ToolCall,
+    ToolChoice,
+)
+
+_InputPart = Literal["input_text", "input_image", "input_file", "input_audio"]
+_OutputPart = Literal["output_text", "refusal", "reasoning_text"]
+_Kind = Literal["message", "function_call", "function_call_output", "reasoning", "item_reference"]
+_NEEDED = {
+    "message": ("role", "content"),
+    "function_call": ("call_id", "name", "arguments"),
+    "function_call_output": ("call_id", "output"),
+    "item_reference": ("id",),
+}
+_Tier = Literal["auto", "default", "flex", "scale", "priority", "fast"]
+_Verbosity = Literal["low", "medium", "high"]
+_Metadata = Annotated[
+    dict[Annotated[str, msgspec.Meta(max_length=64)], Annotated[str, msgspec.Meta(max_length=512)]],
+    msgspec.Meta(max_length=16),
+]
+Said = list[tuple[str, bytes]]  # the items of a conversation: their ids, and their JSON
+
+_LOGPROBS = "message.output_text.logprobs"
+# Of a function that is offered, what says nothing to the local model.
+_IGNORED = ("type", "defer_loading", "allowed_callers", "output_schema")
+
+
+class _Part(msgspec.Struct, forbid_unknown_fields=True, omit_defaults=True):
+    type: _InputPart | _OutputPart
+    text: str | None = None
+    refusal: str | None = None
+    annotations: list[Json] | None = None
+    logprobs: list[Json] | None = None
+    image_url: str | None = None
+    detail: str | None = None
+    file_id: str | None = None
+    file_url: str | None = None
+    file_data: str | None = None
+    filename: str | None = None
+    input_audio: Json | None = None
+    prompt_cache_breakpoint: Json | None = None
+
+
+_Said = str | Annotated[list[_Part], msgspec.Meta(max_length=MOST_ITEMS)]
+
+
+class Item(msgspec.Struct, forbid_unknown_fields=True, omit_defaults=True):
+    """One item of a conversation; which fields it needs depends on its type."""
+
+    type: _Kind | None = None
+    id: Text | None = None
+    role: Literal["user", "assistant", "system", "developer"] | None = None
+    content: _Said | None = None
+    call_id: Text | None = None
+    name: str | None = None
+    arguments: str | None = None
+    output: _Said | None = None
+    summary: list[Json] | None = None
+    encrypted_content: str | None = None
+    status: Literal["in_progress", "completed", "incomplete"] | None = None
+    phase: str | None = None
+    namespace: str | None = None
+    caller: Json | None = None
+    created_by: str | None = None
+
+    def __post_init__(self) -> None:
+        if self.type is None:  # as a client may leave it out
+            self.type = "item_reference" if self.id and not self.role else "message"
+        for name in _NEEDED.get(self.type, ()):
+            if getattr(self, name) is None:
+                raise ValueError(f"Object missing required field `{name}`")
+
+
+class TextOptions(msgspec.Struct, forbid_unknown_fields=True):
+    format: Json | None = None
+    verbosity: _Verbosity | None = None
+
+
+class _Reasoning(msgspec.Struct, forbid_unknown_fields=True, omit_defaults=True):
+    effort: Literal["none", "minimal", "low", "medium", "high", "xhigh", "max"] | None = None
+    summary: Literal["auto", "concise", "detailed"] | None = None
+    generate_summary: Literal["auto", "concise", "detailed"] | None = None
+    context: Literal["auto", "current_turn", "all_turns"] | None = None
+    mode: str | None = None
+
+
+class ResponsesRequest(msgspec.Struct, forbid_unknown_fields=True):
+    """What `/v1/responses` takes; a field typed `None` is known, and refused by its name."""
+
+    model: Name
+    input: Text | Annotated[list[Item], msgspec.Meta(min_length=1, max_length=MOST_ITEMS)] = []
+    instructions: str | None = None
+    previous_response_id: str | None = None
+    store: bool | None = None
+    stream: bool | None = None
+    stream_options: dict[Literal["include_obfuscation"], bool] | None = None
+    max_output_tokens: Annotated[int, msgspec.Meta(ge=16, lt=2**53)] | None = None
+    temperature: Temperature | None = None
+    top_p: Annotated[float, msgspec.Meta(ge=0, le=1)] | None = None
+    tools: Annotated[list[Json], msgspec.Meta(max_length=128)] | None = None
+    tool_choice: ToolChoice | Json | None = None
+    parallel_tool_calls: bool | None = None
+    max_tool_calls: Annotated[int, msgspec.Meta(ge=1)] | None = None
+    text: TextOptions | None = None
+    reasoning: _Reasoning | None = None
+    truncation: Literal["auto", "disabled"] | None = None
+    include: list[str] | None = None
+    metadata: _Metadata | None = None
+    service_tier: _Tier | None = None
+    user: str | None = None
+    safety_identifier: Annotated[str, msgspec.Meta(max_length=64)] | None = None
+    prompt_cache_key: str | None = None
+    prompt_cache_retention: Literal["in_memory", "in-memory", "24h"] | None = None
+    prompt_cache_options: Json | None = None
+    background: bool | None = None
+    top_logprobs: Annotated[int, msgspec.Meta(ge=0, le=20)] | None = None
+    conversation: None = None
+    prompt: None = None
+    context_management: None = None
+    moderation: None = None
+
+    def __post_init__(self) -> None:
+        for param in ("background", "top_logprobs"):
+            if getattr(self, param):
+                raise unsupported(param)
+        if _LOGPROBS in (self.include or []):
+            raise unsupported(_LOGPROBS)
+        if isinstance(self.input, str):
+            self.input = [Item(role="user", content=self.input)]
+        if not self.input and self.previous_response_id is None:
+            what = "One of 'input' or 'previous_response_id' must be provided."
+            raise RequestError(400, what, param="input", code="missing_required_parameter")
+
+    @property
+    def items(self) -> list[Item]:
+        """The input as items."""
+        return cast(list[Item], self.input)
+
+
+def as_chat(request: ResponsesRequest, before: Said) -> ChatRequest:
+    """Return the chat request that asks the same after what was said; RequestError if wrong."""
+    said = [msgspec.json.decode(data, type=Item) for _, data in before]
+    messages = _messages([*said, *request.items], len(said))
+    if request.instructions:
+        messages.insert(0, Message(role="system", content=request.instructions))
+    fields: Json = {name: getattr(request, name) for name in ("model", "stream", "temperature")}
+    fields |= {"messages": messages, "max_completion_tokens": request.max_output_tokens}
+    if request.tools:
+        fields["tools"] = [_nested(tool) for tool in request.tools]
+        fields["parallel_tool_calls"] = request.parallel_tool_calls
+    if request.tools or request.tool_choice not in ("auto", "none"):
+        choice = request.tool_choice
+        fields["tool_choice"] = _nested(choice) if isinstance(choice, dict) else choice
+    if form := request.text and request.text.format:
+        schema = form if form.get("type") == "json_schema" else None
+        fields["response_format"] = {"type": form.get("type", "text"), "json_schema": schema}
+    try:
+        return msgspec.convert(fields, ChatRequest)
+    except (msgspec.ValidationError, RecursionError) as error:
+        raise wrong_field(str(error)) from None
+
+
+def _nested(tool: Json) -> Json:
+    function = {name: value for name, value in tool.items() if name not in _IGNORED}
+    return {"type": tool.get("type"), "function": function}
+
+
+def _messages(items: list[Item], before: int) -> list[Message]:
+    """Return what says the same in a chat, where a result comes right after its call."""
+    groups: list[list[Message]] = []
+    waiting: dict[str, list[Message]] = {}
+    for index, item in enumerate(items):
+        each: Any = item  # it has what its type needs
+        if item.type == "message":
+            groups.append([Message(role=each.role, content=_content(each.content))])
+        elif item.type == "function_call":
+            if not (groups and len(groups[-1]) == 1 and groups[-1][0].tool_calls):
+                groups.append([Message(role="assistant", tool_calls=[])])
+            called = ToolCall(each.call_id, CalledFunction(each.name, each.arguments))
+            (groups[-1][0].tool_calls or []).append(called)
+            waiting[each.call_id] = groups[-1]
+        elif item.type == "function_call_output":
+            if each.call_id not in waiting:
+                what = "No tool call found for function call output with call_id"
+                raise RequestError(400, f"{what} {each.call_id}.", param=f"input[{index - before}]")
+            result = Message(role="tool", content=_content(each.output), tool_call_id=each.call_id)
+            waiting.pop(each.call_id).append(result)
+    for call_id in waiting:
+        what = f"No tool output found for function call {call_id}."
+        raise RequestError(400, what, param="input")
+    return [message for group in groups for message in group]
+
+
+def _content(said: str | list[_Part]) -> str | list[Part]:
+    return said if isinstance(said, str) else [Part(part.type, part.text) for part in said]
+
+
+def in_own_words(error: RequestError) -> RequestError:
+    """Return a chat's error with the names that a client of this route gave to the fields."""
+    said: Json = error.body["error"]
+    if param := said["param"]:
+        own = re.sub(r"\.function\b", "", param)
+        own = re.sub(r"^response_format(\.json_schema)?", "text.format", own)
+        own = re.sub(r"^messages", "input", own)
+        said |= {"param": own, "message": said["message"].replace(param, own)}
+    said["message"] = said["message"].replace("'response_format'", "'text.format'")
+    return error
