@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from agentlab.endpoint.contract.openai_json import Asking, refused, without
+from agentlab.endpoint.contract.refused import Asking, refused, without
 
 ASKED = {
     "model": "m", "messages": [], "temperature": 0, "seed": 1, "max_tokens": 9, "top_p": 1,

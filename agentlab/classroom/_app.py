@@ -28,7 +28,7 @@ from agentlab.endpoint.contract.asgi import (
     read_body,
     respond,
     unknown_route,
-    when_again,
+    way_out,
 )
 from agentlab.endpoint.contract.openai_json import RequestError
 from agentlab.endpoint.contract.record import Span
@@ -100,7 +100,7 @@ class Classroom:
             self._door.enter(scope)
             await self._show(scope, receive, send)
         except RequestError as error:
-            again = when_again(error, self.room.time_scale)
+            again = way_out(error, self.room.time_scale)
             await respond(send, error.status, error.body, [*_HEADERS, *again])
         except ClientGone:
             return

@@ -16,7 +16,7 @@ import yaml
 
 from agentlab import errors, settings
 from agentlab._support.upstream import key_from
-from agentlab.endpoint.contract.openai_json import refused, without
+from agentlab.endpoint.contract.refused import refused, without
 from agentlab.endpoint.middleware.server_timing import Clock, clock_of
 from agentlab.errors import ConfigError, EndpointError, IncompleteAnswer, ModelError
 from agentlab.lab import read, real_retry_after_s

@@ -185,8 +185,10 @@ async def respond(
     await finish(send, data)
 
 
-def when_again(error: RequestError, time_scale: float) -> Headers:
-    """Return the headers that say when to try again, where that would help."""
+def way_out(error: RequestError, time_scale: float) -> Headers:
+    """Return the headers that say which methods there are, or when to try again."""
+    if error.allow:
+        return [(b"allow", ", ".join(error.allow).encode())]
     if error.retry_after_s is None:
         return []
     # The client waits by its own clock; the milliseconds it takes without jitter.
@@ -204,7 +206,7 @@ def unknown_route(scope: Scope, known: Iterable[str]) -> RequestError:
     return RequestError(404, message, code="unknown_url")
 
 
-def wrong_method(path: str, method: str, allowed: str) -> RequestError:
+def wrong_method(path: str, method: str, allowed: Iterable[str]) -> RequestError:
     """Return the answer to a method that a path does not take."""
-    message = f"Not allowed to {method} on {path}; use {allowed}."
-    return RequestError(405, message, code="method_not_allowed")
+    message = f"Not allowed to {method} on {path}; use {' or '.join(allowed)}."
+    return RequestError(405, message, code="method_not_allowed", allow=allowed)

@@ -1,28 +1,35 @@
-"""OpenAI's JSON: how a body is read, how an error is worded, and which parameter one refuses.
+"""OpenAI's JSON: how a body is read, and what is said of one that is wrong.
 
-Only preferences of sampling and of form may be left out if a model refuses them. A limit on the
-length is sent by its other name first. An error that merely mentions a parameter refuses nothing.
+Source: what OpenAI's API answers to requests with one mistake or two.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Iterable
-from typing import Any, TypeVar, get_args
+from collections.abc import Callable, Iterable
+from difflib import get_close_matches
+from functools import cache
+from typing import Any, TypeVar
 
 import msgspec
-
-from agentlab.settings import MayBeLeftOut
+from msgspec import inspect
 
 Json = dict[str, Any]
 T = TypeVar("T")
 
 _LONGEST_MESSAGE = 1000
+_IS_JSON = (
+    "send JSON in UTF-8, nested at most some hundred deep, without halves of surrogate pairs, "
+    "and without numbers that a double cannot hold"
+)
 _NOT_JSON = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
 
 
 class RequestError(Exception):
-    """A request that cannot be answered, in OpenAI's words; `retry_after_s` is in model seconds."""
+    """A request that cannot be answered, in OpenAI's words.
+
+    `retry_after_s` is in model seconds; `allow` names the methods that the path takes.
+    """
 
     def __init__(
         self,
@@ -33,22 +40,28 @@ class RequestError(Exception):
         param: str | None = None,
         code: str | None = None,
         retry_after_s: float | None = None,
+        allow: Iterable[str] = (),
     ):
         # It may quote what a client sent: too much, or what no JSON can carry.
         message = message[:_LONGEST_MESSAGE].encode("utf-8", "backslashreplace").decode()
+        param = param and param[:_LONGEST_MESSAGE]
         super().__init__(message)
-        self.status, self.retry_after_s = status, retry_after_s
+        self.status, self.retry_after_s, self.allow = status, retry_after_s, tuple(allow)
         self.body = {"error": {"message": message, "type": kind, "param": param, "code": code}}
 
 
 def decode(body: bytes, kind: type[T]) -> T:
     """Read a request's body; raise a RequestError of status 400 that names the wrong field."""
     try:
-        return msgspec.json.decode(body, type=kind)
-    except msgspec.ValidationError as error:
-        raise wrong_field(str(error)) from None
+        try:
+            return msgspec.json.decode(body, type=kind)
+        except msgspec.ValidationError as error:
+            _check(msgspec.json.decode(body), _type_info(kind), "")
+            raise wrong_field(str(error)) from None
     except _NOT_JSON as error:
-        message = f"We could not parse the JSON body of your request: {error}."
+        at = re.search(r"\(byte (\d+)\)", str(error))
+        where = f" It is wrong from byte {at[1]} on." if at else ""
+        message = f"We could not parse the JSON body of your request.{where} (HINT: {_IS_JSON}.)"
         raise RequestError(400, message) from None
 
 
@@ -56,8 +69,6 @@ def wrong_field(said: str) -> RequestError:
     """Return the answer to a field that is missing or wrong, as a decoder's error says."""
     what, _, path = said.partition(" - at `$")
     param = path.rstrip("`").lstrip(".") or None
-    if param and what.startswith("Expected `null`"):
-        return unsupported(param)
     if lacking := re.match(r"Object missing required field `(\w+)`", what):
         return missing(f"{param}.{lacking[1]}" if param else lacking[1])
     return invalid(param, f"{what}.")
@@ -71,6 +82,14 @@ def read_json(text: bytes) -> Any:
         return None
 
 
+def event(data: Json) -> bytes:
+    """Return one server-sent event."""
+    return b"data: " + msgspec.json.encode(data) + b"\n\n"
+
+
+# Answers to wrong requests, in OpenAI's words and with its codes.
+
+
 def missing(param: str) -> RequestError:
     """Return the answer to a request without a field that it needs."""
     message = f"Missing required parameter: '{param}'."
@@ -79,145 +98,160 @@ def missing(param: str) -> RequestError:
 
 def invalid(param: str | None, what: str) -> RequestError:
     """Return the answer to a field whose value is wrong."""
-    return RequestError(400, f"Invalid '{param}': {what}", param=param, code="invalid_value")
+    message = f"Invalid value for '{param}': {what}"
+    return RequestError(400, message, param=param, code="invalid_value")
 
 
 def unsupported(param: str) -> RequestError:
     """Return the answer to a field that the local model does not act on."""
-    message = f"'{param}' is not supported by the local model; leave it out."
+    message = f"Unsupported parameter: '{param}' is not supported with this model; leave it out."
     return RequestError(400, message, param=param, code="unsupported_parameter")
 
 
-def event(data: Json) -> bytes:
-    """Return one server-sent event."""
-    return b"data: " + msgspec.json.encode(data) + b"\n\n"
+def not_among(param: str, value: str, supported: Iterable[Any]) -> RequestError:
+    """Return the answer to a value that is none of those that are supported."""
+    message = f"Invalid value: '{value}'. Supported values are: {_listed(supported, 'and')}."
+    return RequestError(400, message, param=param, code="invalid_value")
 
 
-# Parameters that a model refuses
-
-_LENGTHS = {"max_completion_tokens": "max_tokens", "max_tokens": "max_completion_tokens"}
-_KNOWN: dict[str, str] = {name.replace("_", ""): name for name in get_args(MayBeLeftOut)}
-_MOST_RESENDS = 4
-
-_UNKNOWN_CODES = re.compile(r"(?:unsupported|unknown|unrecognized)_?(?:param|argument|field)", re.I)
-_EXTRA = re.compile(r"extra_forbidden|value_error\.extra")
-_INNER = ("message", "msg", "error", "errors", "detail", "metadata", "raw")
-
-_NAME = r"""[`'"“\[({]*(?:body\.)?(\w+)[`'"”]?"""
-_NOT = r"(?:does not|doesn't|do not|don't|cannot|can't)"
-_KIND = r"(?:parameter|argument|property|field|input|name|key)(?:s|\(s\))?"
-_END = r"(?= ?(?:[.,;!)\]}]|$))"
+def wrong_type(param: str, value: Any, expected: str) -> RequestError:
+    """Return the answer to a value of another type than `expected`, as OpenAI calls it."""
+    of = f" for '{param}'" if param else ""
+    message = f"Invalid type{of}: expected {expected}, but got {_JSON[type(value)]} instead."
+    return RequestError(400, message, param=param or None, code="invalid_type")
 
 
-def _forms(*forms: str) -> list[re.Pattern[str]]:
-    return [re.compile(form, re.I) for form in forms]
+def _wrong(param: str, what: str, expected: str, got: object, code: str) -> RequestError:
+    message = f"Invalid '{param}': {what}. Expected {expected}, but got {got} instead."
+    return RequestError(400, message, param=param, code=code)
 
 
-# The parameter is not known.
-_UNKNOWN = _forms(
-    rf"\b(?:unsupported|unknown|unrecognized|unexpected)(?: request| keyword| query| body)? {_KIND}"
-    rf"(?: supplied| provided)?:? {_NAME}",
-    rf"\b{_KIND} not (?:supported|allowed|permitted)[^:.]*: {_NAME}",
-    rf"{_NAME}:? (?:{_KIND} )?(?:is (?:unsupported|deprecated|unknown)|(?:is not|isn't) (?:a )?"
-    rf"(?:valid {_KIND}|(?:supported|allowed|permitted|recognized)(?: {_KIND})?))"
-    rf"(?:{_END}| (?:with|by|for|on|in|when) (?:this|the|that|model|using)\b)",
-    rf"\b{_NOT} support (?:the )?{_KIND}:? {_NAME}",
-    rf"\b{_NOT} support (?:setting |the )?{_NAME}(?: {_KIND})?{_END}",
-    rf"{_NAME}: extra (?:inputs|fields) (?:are )?not permitted",
-    rf"\bextra (?:inputs|fields) (?:are )?not permitted, field: {_NAME}",
-    rf"\badditional properties are not allowed \({_NAME} was unexpected",
-    rf"\bextra_forbidden', 'loc': \('body', {_NAME}\)",
-)
-# The parameter is known, but has a fixed value. A limit so refused is only too long.
-_FIXED = _forms(
-    rf"\bunsupported value: {_NAME} {_NOT} support",
-    rf"{_NAME} {_NOT} support -?\d",
-    rf"\b{_NOT} support {_NAME} ?[=:]",
-    rf"\binvalid {_NAME}: only -?\d[\d.]* is allowed",
-    rf"{_NAME} may only be (?:set to )?-?\d",
-)
+# The first mistake in a value: msgspec says quickly that there is one, and this says which.
+
+_JSON = {
+    type(None): "null",
+    bool: "a boolean",
+    int: "an integer",
+    float: "a decimal number",
+    str: "a string",
+    list: "an array",
+    dict: "an object",
+}
+_FITS: dict[type[inspect.Type], tuple[type, ...]] = {
+    inspect.NoneType: (type(None),),
+    inspect.BoolType: (bool,),
+    inspect.IntType: (int,),
+    inspect.FloatType: (float, int),
+    inspect.StrType: (str,),
+    inspect.LiteralType: (str,),
+    inspect.ListType: (list,),
+    inspect.DictType: (dict,),
+    inspect.StructType: (dict,),
+    inspect.AnyType: tuple(_JSON),
+}
+_type_info: Callable[[Any], inspect.Type] = cache(inspect.type_info)
 
 
-def refused(status: int, answer: bytes, asked: Collection[str]) -> set[str]:
-    """Return those of the parameters `asked` that an answer refuses, and that may be left out."""
-    if status not in (400, 422):
-        return set()
-    return _named(answer.decode(errors="replace")) & set(asked)
+def _check(value: Any, kind: inspect.Type, where: str) -> None:
+    """Raise a RequestError for the first mistake in a value of this type, if it has one."""
+    types = kind.types if isinstance(kind, inspect.UnionType) else (kind,)
+    fit = next((each for each in types if type(value) in _FITS[type(each)]), None)
+    match fit:
+        case None if isinstance(kind, inspect.NoneType):
+            raise unsupported(where)
+        case None:
+            names = [_name(each) for each in types if not isinstance(each, inspect.NoneType)]
+            names[1:] = [name.removeprefix("a ").removeprefix("an ") for name in names[1:]]
+            one_of = "one of " if len(names) > 1 else ""
+            raise wrong_type(where, value, one_of + _joined(names, "or"))
+        case inspect.StructType():
+            _check_fields(value, fit, where)
+        case inspect.LiteralType() if value not in fit.values:
+            raise not_among(where, value, fit.values)
+        case inspect.IntType() | inspect.FloatType():
+            _check_bounds(value, fit, where)
+        case inspect.StrType() | inspect.ListType() | inspect.DictType():
+            _check_length(value, fit, where)
+            _check_inside(value, fit, where)
 
 
-def without(asked: Json, names: Collection[str]) -> Json:
-    """Return the question without these parameters, a limit by its other name if that may stay."""
-    kept = {name: value for name, value in asked.items() if name not in names}
-    for name, other in _LENGTHS.items():
-        if name in asked and name in names and other not in names:
-            kept.setdefault(other, asked[name])
-    return kept
+def _check_fields(value: Json, kind: inspect.StructType, where: str) -> None:
+    stem = f"{where}." if where else ""
+    fields = {field.encode_name: field for field in kind.fields}
+    for name, field in fields.items():
+        if field.required and name not in value:
+            raise missing(stem + name)
+    unknown = [name for name in value if name not in fields and kind.forbid_unknown_fields]
+    for name in unknown[:1]:
+        near = get_close_matches(name[:64], fields.keys() - value.keys(), n=2, cutoff=0.75)
+        hint = f" Did you mean {_listed(sorted(near), 'or')}?" if near else ""
+        param = stem + name
+        message = f"Unknown parameter: '{param}'.{hint}"
+        raise RequestError(400, message, param=param, code="unknown_parameter")
+    for name, field in fields.items():
+        if name in value:
+            _check(value[name], field.type, stem + name)
 
 
-class Asking:
-    """One question: `body` is to be sent now; `left_out` is what the model is not asked.
-
-    That is `always`, and what its model has refused before; all questions share `learned`.
-    """
-
-    def __init__(self, body: bytes, always: Iterable[str], learned: dict[str, set[str]]):
-        self.body = body
-        self.left_out: list[str] = []
-        asked = read_json(body)
-        self._asked: Json = asked if isinstance(asked, dict) else {}
-        self._sent = self._asked
-        self._model = str(self._asked.get("model"))
-        self._learned, self._gone, self._resends = learned, set(always), 0
-        self._leave_out(learned.get(self._model, ()))
-
-    def again(self, status: int, answer: bytes) -> bool:
-        """Take the answer; return True if `body` must be sent again, without what this one refuses.
-
-        What had to go is left out of the model's later questions, too, once it has answered.
-        """
-        if status < 400 and self._resends:
-            self._learned.setdefault(self._model, set()).update(self._gone)
-        new = refused(status, answer, self._sent)
-        if not new or self._resends == _MOST_RESENDS:
-            return False
-        self._resends += 1
-        self._leave_out(new)
-        return True
-
-    def _leave_out(self, names: Iterable[str]) -> None:
-        self._gone.update(names)
-        if known := self._asked.keys() & self._gone:
-            self._sent = without(self._asked, self._gone)
-            self.body = msgspec.json.encode(self._sent)
-            others = {_LENGTHS[name] for name in known & _LENGTHS.keys()}
-            self.left_out = sorted(known | others & self._gone)
+def _check_inside(value: Any, kind: Any, where: str) -> None:
+    if isinstance(kind, inspect.ListType):
+        for index, each in enumerate(value):
+            _check(each, kind.item_type, f"{where}[{index}]")
+    elif isinstance(kind, inspect.DictType):
+        for name, each in value.items():
+            param, longest = f"{where}.{name}", getattr(kind.key_type, "max_length", None)
+            if longest is not None and len(name) > longest:
+                what, code = "property name too long", "property_name_above_max_length"
+                raise _wrong(param, what, f"at most {longest} characters", len(name), code)
+            _check(each, kind.value_type, param)
+    elif kind.pattern and not re.search(kind.pattern, value):
+        what = "string does not match pattern. Expected a string that matches the pattern"
+        message = f"Invalid '{where}': {what} '{kind.pattern}'."
+        raise RequestError(400, message, param=where, code="invalid_value")
 
 
-def _named(told: Any) -> set[str]:
-    """Return the parameters that an error names as refused; "" is one that may not be left out."""
-    if isinstance(told, list):
-        return set().union(*map(_named, told))
-    if isinstance(told, str):
-        inner = read_json(told.encode(errors="replace"))
-        if isinstance(inner, (dict, list)):  # a provider's own error may be quoted
-            return _named(inner)
-        said = told[:2000]
-        named = {_known(found[1]) for form in _UNKNOWN for found in form.finditer(said)}
-        fixed = {_known(found[1]) for form in _FIXED for found in form.finditer(said)}
-        return named | fixed - _LENGTHS.keys()
-    if not isinstance(told, dict):
-        return set()
-    code, param, at = f"{told.get('code')} {told.get('type')}", told.get("param"), told.get("loc")
-    named = set().union(*(_named(told.get(inner)) for inner in _INNER))
-    if isinstance(param, str) and param:  # whatever else it mentions, it is about this one
-        about = {_known(re.split(r"[.\[]", param)[0])}
-        fixed = about - _LENGTHS.keys() if "unsupported_value" in code else set()
-        named = about if fixed or _UNKNOWN_CODES.search(code) else named & about
-    if isinstance(at, list) and _EXTRA.search(code):
-        named |= {_known(str(part)) for part in [part for part in at if part != "body"][:1]}
-    return named
+def _check_length(value: Any, kind: Any, where: str) -> None:
+    least, most, length = kind.min_length or 0, kind.max_length, len(value)
+    a_noun = _JSON[type(value)]
+    noun = a_noun.split()[1]
+    if length < least:
+        expected, got = f"{a_noun} with minimum length {least}", f"an empty {noun}"
+        raise _wrong(where, f"empty {noun}", expected, got, f"empty_{noun}")
+    if most is None or length <= most:
+        return
+    if noun == "object":
+        expected, got = f"{a_noun} with at most {most} properties", f"{a_noun} with {length}"
+        code = "object_above_max_properties"
+        raise _wrong(where, "too many properties", expected, f"{got} properties", code)
+    expected, got = f"{a_noun} with maximum length {most}", f"{a_noun} with length {length}"
+    raise _wrong(where, f"{noun} too long", expected, got, f"{noun}_above_max_length")
 
 
-def _known(word: str) -> str:
-    """Return the parameter so called, in any spelling; "" if it may not be left out."""
-    return _KNOWN.get(word.replace("_", "").casefold(), "")
+def _check_bounds(value: float, kind: Any, where: str) -> None:
+    noun = "integer" if isinstance(kind, inspect.IntType) else "decimal"
+    if kind.ge is not None and value < kind.ge:
+        what, code = f"{noun} below minimum value", f"{noun}_below_min_value"
+        raise _wrong(where, what, f"a value >= {kind.ge}", value, code)
+    if kind.le is not None and value > kind.le:
+        what, code = f"{noun} above maximum value", f"{noun}_above_max_value"
+        raise _wrong(where, what, f"a value <= {kind.le}", value, code)
+
+
+def _name(kind: Any) -> str:
+    """Return what OpenAI calls a value of this type."""
+    if isinstance(kind, inspect.LiteralType):
+        return f"one of {_listed(kind.values, 'or')}"
+    if isinstance(kind, inspect.ListType) and type(kind.item_type) in _FITS:
+        return f"an array of {_JSON[_FITS[type(kind.item_type)][-1]].split()[-1]}s"
+    return "a decimal" if isinstance(kind, inspect.FloatType) else _JSON[_FITS[type(kind)][0]]
+
+
+def _listed(values: Iterable[Any], link: str) -> str:
+    """Return the values as a sentence lists them: 'a', 'b', and 'c'."""
+    return _joined([f"'{value}'" for value in values], link)
+
+
+def _joined(names: list[str], link: str) -> str:
+    *most, last = names
+    comma = "," if len(most) > 1 else ""
+    return f"{', '.join(most)}{comma} {link} {last}" if most else last

@@ -5,46 +5,80 @@ Source: OpenAI's API reference for chat completions, and what its Python client 
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, ClassVar, Literal
 
 import msgspec
+from msgspec import UNSET, UnsetType
 
 from agentlab._support.fields import Text
 from agentlab.endpoint.contract.json_schema import Budget, problem
-from agentlab.endpoint.contract.openai_json import Json, RequestError, invalid, missing, unsupported
+from agentlab.endpoint.contract.openai_json import (
+    Json,
+    RequestError,
+    invalid,
+    missing,
+    not_among,
+    unsupported,
+    wrong_type,
+)
 
 # The names and ranges that OpenAI's API accepts.
 MOST_ITEMS = 2048
 Name = Annotated[str, msgspec.Meta(min_length=1, max_length=256)]  # each event repeats it
-Tokens = Annotated[int, msgspec.Meta(ge=1, lt=2**53)]
+Tokens = Annotated[int, msgspec.Meta(ge=1, le=2**53 - 1)]
 Temperature = Annotated[float, msgspec.Meta(ge=0, le=2)]
 ToolChoice = Literal["none", "auto", "required"]
 _Role = Literal["system", "developer", "user", "assistant", "tool", "function"]
-_Identifier = Annotated[str, msgspec.Meta(pattern="^[a-zA-Z0-9_-]{1,64}$")]
-_UpToMost = msgspec.Meta(max_length=MOST_ITEMS)
+_Identifier = Annotated[str, msgspec.Meta(min_length=1, max_length=64, pattern="^[a-zA-Z0-9_-]+$")]
+UpToMost = msgspec.Meta(max_length=MOST_ITEMS)
+SomeUpToMost = msgspec.Meta(min_length=1, max_length=MOST_ITEMS)
+_Penalty = Annotated[float, msgspec.Meta(ge=-2, le=2)]
+_Label = Annotated[str, msgspec.Meta(max_length=64)]
+_Value = Annotated[str, msgspec.Meta(max_length=512)]
+_Metadata = Annotated[dict[_Label, _Value], msgspec.Meta(max_length=16)]
+Effort = Literal["none", "minimal", "low", "medium", "high", "xhigh", "max"]
+Verbosity = Literal["low", "medium", "high"]
+_PART_TYPES = ("text", "image_url", "input_audio", "refusal", "file")
+_Forgotten = UnsetType  # once it is checked, so that it is no part of what makes requests the same
 
 
-class Part(msgspec.Struct):
+class Strict(msgspec.Struct, forbid_unknown_fields=True):
+    """A part of a request that has no fields but its own."""
+
+
+class Part(Strict):
+    """A part of a content; each type's field has its name."""
+
     type: str
     text: str | None = None
+    image_url: Json | _Forgotten = UNSET
+    input_audio: Json | _Forgotten = UNSET
+    file: Json | _Forgotten = UNSET
+    refusal: str | _Forgotten = UNSET
+    prompt_cache_breakpoint: Json | _Forgotten | None = UNSET
 
 
-class CalledFunction(msgspec.Struct):
+class CalledFunction(Strict):
     name: str
     arguments: str
 
 
-class ToolCall(msgspec.Struct):
+class ToolCall(Strict):
     id: Text
     function: CalledFunction
     type: Literal["function"] = "function"
 
 
-class Message(msgspec.Struct):
+class Message(Strict):
     role: _Role
-    content: str | Annotated[list[Part], _UpToMost] | None = None
-    tool_calls: Annotated[list[ToolCall], _UpToMost] | None = None
+    content: str | Annotated[list[Part], UpToMost] | None = None
+    tool_calls: Annotated[list[ToolCall], SomeUpToMost] | None = None
     tool_call_id: str | None = None
+    name: Annotated[str, msgspec.Meta(pattern=r"^[^\s<|\\/>]+$")] | _Forgotten | None = UNSET
+    refusal: str | _Forgotten | None = UNSET
+    annotations: list[Json] | _Forgotten | None = UNSET
+    audio: Json | _Forgotten | None = UNSET
+    function_call: Json | _Forgotten | None = UNSET
 
     @property
     def text(self) -> str:
@@ -53,59 +87,104 @@ class Message(msgspec.Struct):
         return self.content or ""
 
 
-class Function(msgspec.Struct):
+class Function(Strict):
     name: _Identifier
     description: str | None = None
     parameters: Json | None = None
     strict: bool | None = None
 
 
-class Tool(msgspec.Struct):
+class Tool(Strict):
     """A tool that is offered; or, by its name alone, the choice of one."""
 
     function: Function
     type: Literal["function"] = "function"
 
 
-class Schema(msgspec.Struct):
+class Schema(Strict):
     name: _Identifier
-    schema: Json = {}
+    schema: Json
     strict: bool | None = None
+    description: str | _Forgotten | None = UNSET
 
 
-class Form(msgspec.Struct):
+class Form(Strict):
     type: Literal["text", "json_object", "json_schema"]
     json_schema: Schema | None = None
 
 
-class ChatRequest(msgspec.Struct):
-    """The fields of a chat request that the local model acts on; it ignores any other.
+class StreamOptions(Strict):
+    include_usage: bool | None = None
+    include_obfuscation: bool | None = None
+    continuous_usage_stats: bool | None = None  # vLLM's, which its load generators ask for
+
+
+class Preferences(Strict):
+    """What chat completions and responses take alike, and what changes no answer here."""
+
+    top_p: Annotated[float, msgspec.Meta(ge=0, le=1)] | None = None
+    service_tier: Literal["auto", "default", "flex", "scale", "priority", "fast"] | None = None
+    store: bool | None = None
+    metadata: _Metadata | None = None
+    user: str | None = None
+    safety_identifier: _Label | None = None
+    prompt_cache_key: _Label | None = None
+    prompt_cache_retention: Literal["in_memory", "24h"] | None = None
+    prompt_cache_options: Json | None = None
+
+
+class ChatRequest(Preferences, kw_only=True):
+    """A chat request: what the local model acts on, and preferences that it checks and ignores.
 
     One that does not fit together, or asks for what the model cannot do, raises a RequestError.
     """
 
+    part_types: ClassVar[tuple[str, ...]] = _PART_TYPES
     model: Name
     messages: Annotated[list[Message], msgspec.Meta(min_length=1, max_length=MOST_ITEMS)]
     stream: bool | None = None
-    stream_options: dict[str, bool | None] | None = None
+    stream_options: StreamOptions | None = None
     max_tokens: Tokens | None = None
     max_completion_tokens: Tokens | None = None
     stop: str | Annotated[list[str], msgspec.Meta(max_length=4)] | None = None
     n: Annotated[int, msgspec.Meta(ge=1, le=128)] | None = None
     temperature: Temperature | None = None
-    seed: int | None = None
+    seed: Annotated[int, msgspec.Meta(ge=-(2**63), le=2**63 - 1)] | None = None
     tools: Annotated[list[Tool], msgspec.Meta(min_length=1, max_length=128)] | None = None
     tool_choice: ToolChoice | Tool | None = None
     parallel_tool_calls: bool | None = None
     response_format: Form | None = None
     logprobs: bool | None = None
-    top_logprobs: int | None = None
+    top_logprobs: Annotated[int, msgspec.Meta(ge=0, le=20)] | None = None
+
+    # What changes nothing here.
+    presence_penalty: _Penalty | None = None
+    frequency_penalty: _Penalty | None = None
+    logit_bias: dict[str, Annotated[float, msgspec.Meta(ge=-100, le=100)]] | None = None
+    modalities: Annotated[list[Literal["text"]], msgspec.Meta(min_length=1)] | None = None
+    prediction: Json | None = None
+    reasoning_effort: Effort | None = None
+    verbosity: Verbosity | None = None
+
+    # What servers such as vLLM take besides, and their clients send.
+    top_k: int | None = None
+    min_p: float | None = None
+    repetition_penalty: float | None = None
+    skip_special_tokens: bool | None = None
+    chat_template_kwargs: Json | None = None
+
+    # What the local model cannot do.
     functions: None = None
     function_call: None = None
-    modalities: list[Literal["text"]] | None = None
+    audio: None = None
+    web_search_options: None = None
+    moderation: None = None
 
     def __post_init__(self) -> None:
-        for check in (_check_support, _check_tools, _check_form, _check_schemas, _check_calls):
+        checks = (
+            _check_support, _check_messages, _check_tools, _check_form, _check_schemas, _check_calls
+        )  # fmt: skip
+        for check in checks:
             check(self)
 
     @property
@@ -136,8 +215,41 @@ def _check_support(request: ChatRequest) -> None:
     if request.max_tokens is not None and request.max_completion_tokens is not None:
         what = "Setting 'max_tokens' and 'max_completion_tokens' at the same time is not supported."
         raise RequestError(400, what, code="invalid_parameter_combination")
-    if request.logprobs or request.top_logprobs:
+    if request.stream_options and not request.stream:
+        raise only_allowed("stream_options", "stream")
+    if request.top_logprobs is not None and not request.logprobs:
+        raise only_allowed("top_logprobs", "logprobs")
+    if request.logprobs:
         raise unsupported("logprobs")
+
+
+def only_allowed(param: str, enabled: str) -> RequestError:
+    """Return the answer to a field that needs another one to be true."""
+    message = f"The '{param}' parameter is only allowed when '{enabled}' is enabled."
+    return RequestError(400, message, param=param)
+
+
+def _check_messages(request: ChatRequest) -> None:
+    """Check what each message needs, and forget what changes no answer."""
+    for index, message in enumerate(request.messages):
+        where = f"messages[{index}]"
+        for number, part in enumerate(message.content if type(message.content) is list else ()):
+            if part.type not in request.part_types:
+                param = f"{where}.content[{number}].type"
+                raise not_among(param, part.type, request.part_types)
+            if getattr(part, part.type, True) in (None, UNSET):
+                raise missing(f"{where}.content[{number}].{part.type}")
+            part.image_url = part.input_audio = part.file = part.refusal = UNSET
+            part.prompt_cache_breakpoint = UNSET
+        said = [message.refusal, message.audio, message.function_call, message.tool_calls]
+        instead = any(said) if message.role == "assistant" else False
+        if message.content is None and not instead:
+            content = "one of a string or array of objects"
+            raise wrong_type(f"{where}.content", None, content)
+        if message.role == "tool" and message.tool_call_id is None:
+            raise missing(f"{where}.tool_call_id")
+        message.name = message.refusal = message.annotations = UNSET
+        message.audio = message.function_call = UNSET
 
 
 def _check_tools(request: ChatRequest) -> None:
@@ -146,6 +258,10 @@ def _check_tools(request: ChatRequest) -> None:
         if not request.tools and getattr(request, param) not in (None, "none"):
             raise invalid(param, f"'{param}' is only allowed when 'tools' are specified.")
     names = [tool.function.name for tool in request.tools or []]
+    for index, name in enumerate(names):
+        if name in names[:index]:
+            what = f"the name {name!r} is given to two tools; tool names must be unique."
+            raise invalid(f"tools[{index}].function.name", what)
     if isinstance(choice, Tool) and (name := choice.function.name) not in names:
         raise invalid("tool_choice", f"tool {name!r} is not among the tools: {names}.")
 
@@ -172,6 +288,8 @@ def _check_schemas(request: ChatRequest) -> None:
         owner, code = f"function '{function.name}'", "invalid_function_parameters"
         check(function.parameters or {}, function.strict, owner, param, code)
     form = request.response_format
+    if form and form.json_schema:
+        form.json_schema.description = UNSET
     if form and form.type == "json_schema" and (given := form.json_schema):
         owner, code = f"response_format '{given.name}'", "invalid_json_schema"
         check(given.schema, given.strict, owner, "response_format", code)
@@ -195,5 +313,3 @@ def _check_calls(request: ChatRequest) -> None:
             raise invalid(where, f"{what}{which}{', '.join(sorted(waiting))}.")
         if message is not None:
             waiting = {call.id for call in message.tool_calls or []}
-            if message.content is None and not waiting and message.role != "assistant":
-                raise invalid(f"{where}.content", "expected a string, got null.")

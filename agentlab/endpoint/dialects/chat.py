@@ -12,17 +12,32 @@ from agentlab.endpoint.answers.answer import Answer, Called, Choice
 from agentlab.endpoint.contract.openai_json import Json, event
 from agentlab.endpoint.contract.request import ChatRequest
 
+_SERVED = {"auto": "default", "fast": "priority"}  # the tier that answers, if it has another name
+_DETAILS = {
+    "prompt_tokens_details": {"cached_tokens": 0, "audio_tokens": 0},
+    "completion_tokens_details": {
+        "reasoning_tokens": 0,
+        "audio_tokens": 0,
+        "accepted_prediction_tokens": 0,
+        "rejected_prediction_tokens": 0,
+    },
+}
+
 
 class Chat:
     """An answer in the words of chat completions."""
 
     def __init__(self, request: ChatRequest, answer: Answer, created: int):
-        self._choices, self._options = answer.said.choices, request.stream_options or {}
+        self._choices = answer.said.choices
         self._head: Json = {"id": answer.id, "object": "chat.completion"}
         self._head |= {"created": created, "model": request.model}
+        if request.service_tier:
+            self._head["service_tier"] = _SERVED.get(request.service_tier, request.service_tier)
         sent, made = answer.said.prompt_tokens, answer.said.completion_tokens
         counts = {"prompt_tokens": sent, "completion_tokens": made}
-        self._usage = counts | {"total_tokens": sent + made}
+        self._usage = counts | {"total_tokens": sent + made} | _DETAILS
+        options = request.stream_options
+        self._no_usage: Json = {"usage": None} if options and options.include_usage else {}
 
     def whole(self) -> Json:
         """Return the body of an answer that is not streamed."""
@@ -36,7 +51,11 @@ class Chat:
     def opening(self) -> bytes:
         """Return the first events of a stream: who speaks."""
         role = {"role": "assistant", "content": "", "refusal": None}
-        return b"".join(self._chunk(i, role) for i in range(len(self._choices)))
+        calls = role | {"content": None}
+        return b"".join(
+            self._chunk(i, calls if choice.calls else role)
+            for i, choice in enumerate(self._choices)
+        )
 
     def between(self, sent: int, have: int) -> bytes:
         """Return the events for the tokens after number `sent` up to `have` of each choice."""
@@ -49,7 +68,7 @@ class Chat:
     def closing(self) -> bytes:
         """Return the last events: why it ended, and the token counts if they were asked for."""
         events = [self._chunk(i, {}, c.finish_reason) for i, c in enumerate(self._choices)]
-        if self._options.get("include_usage"):
+        if self._no_usage:
             events.append(self._event([], usage=self._usage))
         return b"".join([*events, b"data: [DONE]\n\n"])
 
@@ -59,7 +78,7 @@ class Chat:
 
     def _event(self, choices: list[Json], **more: Any) -> bytes:
         kind = {"object": "chat.completion.chunk", "system_fingerprint": "agentlab"}
-        return event(self._head | kind | {"choices": choices} | more)
+        return event(self._head | kind | {"choices": choices} | self._no_usage | more)
 
 
 def _message(choice: Choice) -> Json:

@@ -18,46 +18,80 @@ import msgspec
 
 from agentlab._support.fields import Text
 from agentlab.endpoint.answers.answer import Answer, Said
-from agentlab.endpoint.contract.openai_json import Json, invalid
-from agentlab.endpoint.contract.request import MOST_ITEMS, Name
+from agentlab.endpoint.contract.openai_json import Json, RequestError, invalid
+from agentlab.endpoint.contract.request import MOST_ITEMS, Name, Strict
 from agentlab.endpoint.contract.tokens import count_all
 
-_DIMENSIONS = 1536
-_MOST_TOKENS = 300_000  # in all inputs of a request, as OpenAI's API reference says
+# Figures of OpenAI's API reference: of a model's vectors, its own size and the longest.
+_DIMENSIONS = {
+    "text-embedding-3-large": (3072, 3072),
+    "text-embedding-3-small": (1536, 1536),
+    "text-embedding-ada-002": (1536, 0),  # takes no other
+}
+_OF_OTHERS = (1536, 3072)
+_MOST_TOKENS = 300_000  # in all inputs of a request
+_MOST_TOKENS_EACH = 8192
 _SLICE = 10_000  # parts of a text that are worked on without a pause: a few milliseconds
 _WORD = re.compile(r"\w+")
-_Tokens = Annotated[list[int], msgspec.Meta(min_length=1, max_length=8192)]
+_Tokens = Annotated[list[Annotated[int, msgspec.Meta(ge=0)]], msgspec.Meta(min_length=1)]
 _Inputs = Annotated[list[Text | int | _Tokens], msgspec.Meta(min_length=1, max_length=MOST_ITEMS)]
 
 
-class EmbeddingRequest(msgspec.Struct):
-    """What `/v1/embeddings` takes; it ignores any other field."""
+class EmbeddingRequest(Strict):
+    """What `/v1/embeddings` takes."""
 
     model: Name
     input: Text | _Inputs
-    dimensions: Annotated[int, msgspec.Meta(ge=1, le=_DIMENSIONS)] | None = None
+    dimensions: Annotated[int, msgspec.Meta(ge=1, le=3072)] | None = None
     encoding_format: Literal["float", "base64"] | None = None
+    user: str | None = None
 
     def __post_init__(self) -> None:
+        most = self._own_and_most[1]
+        if self.dimensions is not None and self.dimensions > most:
+            what = f"'{self.model}' has at most {most}" if most else "this model has a fixed size"
+            raise invalid("dimensions", f"{what}, but got {self.dimensions}.")
         if isinstance(self.input, list) and len({isinstance(e, int) for e in self.input}) > 1:
             raise invalid("input", "give texts, or lists of tokens, or one list of tokens.")
 
     @property
+    def size(self) -> int:
+        """How many numbers a vector has."""
+        return self.dimensions or self._own_and_most[0]
+
+    @property
+    def inputs(self) -> list[str | list[int]]:
+        """The texts, or the token numbers of the texts."""
+        given: Any = self.input
+        return [given] if isinstance(given, str) or isinstance(given[0], int) else given
+
+    @property
     def texts(self) -> Iterator[str]:
         """The texts; one that comes as token numbers is those numbers."""
-        given: Any = self.input
-        if isinstance(given, str) or isinstance(given[0], int):
-            given = [given]
-        for each in given:
+        for each in self.inputs:
             yield each if isinstance(each, str) else " ".join(map(str, each))
+
+    @property
+    def _own_and_most(self) -> tuple[int, int]:
+        return _DIMENSIONS.get(self.model.rpartition("/")[2], _OF_OTHERS)
 
 
 async def answer_to(request: EmbeddingRequest, id: str) -> Answer:
     """Return an answer that is read (prefill) and has no words; a RequestError if too long."""
-    prompt_tokens = await count_all(request.texts)
+    prompt_tokens = 0
+    for index, each in enumerate(request.inputs):
+        if index:
+            await asyncio.sleep(0)
+        tokens = await count_all([each]) if isinstance(each, str) else len(each)
+        if tokens > _MOST_TOKENS_EACH:
+            what = f"maximum input length is {_MOST_TOKENS_EACH} tokens"
+            message = f"Invalid 'input[{index}]': {what}, but it has {tokens}."
+            raise RequestError(400, message, param=f"input[{index}]", code="invalid_value")
+        prompt_tokens += tokens
     if prompt_tokens > _MOST_TOKENS:
-        what = f"{prompt_tokens} tokens; the inputs may have {_MOST_TOKENS} together."
-        raise invalid("input", what)
+        kind = "max_tokens_per_request"
+        message = f"Requested {prompt_tokens} tokens, max {_MOST_TOKENS} tokens per request"
+        raise RequestError(400, message, kind=kind, param="input", code=kind)
     return Answer(id, Said([], prompt_tokens, completion_tokens=0, longest_tokens=0))
 
 
@@ -71,7 +105,7 @@ class Embeddings:
         """Return the body: a unit vector for each text."""
         request, data = self._request, []
         for index, text in enumerate(request.texts):
-            vector: Any = await embed(text, request.dimensions or _DIMENSIONS)
+            vector: Any = await embed(text, request.size)
             if request.encoding_format == "base64":
                 vector = base64.b64encode(array("f", vector).tobytes()).decode()
             entry = {"object": "embedding", "index": index, "embedding": vector}

@@ -6,22 +6,34 @@ Source: OpenAI's API reference for responses, and what its Python client sends.
 from __future__ import annotations
 
 import re
-from typing import Annotated, Any, Literal, cast
+from typing import Annotated, Any, ClassVar, Literal, get_args
 
 import msgspec
 
 from agentlab._support.fields import Text
-from agentlab.endpoint.contract.openai_json import Json, RequestError, unsupported, wrong_field
+from agentlab.endpoint.contract.openai_json import (
+    Json,
+    RequestError,
+    decode,
+    not_among,
+    unsupported,
+)
 from agentlab.endpoint.contract.request import (
-    MOST_ITEMS,
     CalledFunction,
     ChatRequest,
+    Effort,
     Message,
     Name,
     Part,
+    Preferences,
+    SomeUpToMost,
+    Strict,
     Temperature,
     ToolCall,
     ToolChoice,
+    UpToMost,
+    Verbosity,
+    only_allowed,
 )
 
 _InputPart = Literal["input_text", "input_image", "input_file", "input_audio"]
@@ -33,20 +45,15 @@ _NEEDED = {
     "function_call_output": ("call_id", "output"),
     "item_reference": ("id",),
 }
-_Tier = Literal["auto", "default", "flex", "scale", "priority", "fast"]
-_Verbosity = Literal["low", "medium", "high"]
-_Metadata = Annotated[
-    dict[Annotated[str, msgspec.Meta(max_length=64)], Annotated[str, msgspec.Meta(max_length=512)]],
-    msgspec.Meta(max_length=16),
-]
 Said = list[tuple[str, bytes]]  # the items of a conversation: their ids, and their JSON
 
 _LOGPROBS = "message.output_text.logprobs"
+_TOOLS = ("function", "custom")
 # Of a function that is offered, what says nothing to the local model.
 _IGNORED = ("type", "defer_loading", "allowed_callers", "output_schema")
 
 
-class _Part(msgspec.Struct, forbid_unknown_fields=True, omit_defaults=True):
+class _Part(Strict, omit_defaults=True):
     type: _InputPart | _OutputPart
     text: str | None = None
     refusal: str | None = None
@@ -61,11 +68,16 @@ class _Part(msgspec.Struct, forbid_unknown_fields=True, omit_defaults=True):
     input_audio: Json | None = None
     prompt_cache_breakpoint: Json | None = None
 
+    def __post_init__(self) -> None:
+        needed = "text" if self.type.endswith("text") else self.type
+        if getattr(self, needed, "") is None:
+            raise ValueError(f"Object missing required field `{needed}`")
 
-_Said = str | Annotated[list[_Part], msgspec.Meta(max_length=MOST_ITEMS)]
+
+_Said = str | Annotated[list[_Part], UpToMost]
 
 
-class Item(msgspec.Struct, forbid_unknown_fields=True, omit_defaults=True):
+class Item(Strict, omit_defaults=True):
     """One item of a conversation; which fields it needs depends on its type."""
 
     type: _Kind | None = None
@@ -92,32 +104,30 @@ class Item(msgspec.Struct, forbid_unknown_fields=True, omit_defaults=True):
                 raise ValueError(f"Object missing required field `{name}`")
 
 
-class TextOptions(msgspec.Struct, forbid_unknown_fields=True):
+class TextOptions(Strict):
     format: Json | None = None
-    verbosity: _Verbosity | None = None
+    verbosity: Verbosity | None = None
 
 
-class _Reasoning(msgspec.Struct, forbid_unknown_fields=True, omit_defaults=True):
-    effort: Literal["none", "minimal", "low", "medium", "high", "xhigh", "max"] | None = None
+class _Reasoning(Strict, omit_defaults=True):
+    effort: Effort | None = None
     summary: Literal["auto", "concise", "detailed"] | None = None
     generate_summary: Literal["auto", "concise", "detailed"] | None = None
     context: Literal["auto", "current_turn", "all_turns"] | None = None
     mode: str | None = None
 
 
-class ResponsesRequest(msgspec.Struct, forbid_unknown_fields=True):
+class ResponsesRequest(Preferences, kw_only=True):
     """What `/v1/responses` takes; a field typed `None` is known, and refused by its name."""
 
     model: Name
-    input: Text | Annotated[list[Item], msgspec.Meta(min_length=1, max_length=MOST_ITEMS)] = []
+    input: Text | Annotated[list[Item], SomeUpToMost] | None = None
     instructions: str | None = None
     previous_response_id: str | None = None
-    store: bool | None = None
     stream: bool | None = None
     stream_options: dict[Literal["include_obfuscation"], bool] | None = None
-    max_output_tokens: Annotated[int, msgspec.Meta(ge=16, lt=2**53)] | None = None
+    max_output_tokens: Annotated[int, msgspec.Meta(ge=16, le=2**53 - 1)] | None = None
     temperature: Temperature | None = None
-    top_p: Annotated[float, msgspec.Meta(ge=0, le=1)] | None = None
     tools: Annotated[list[Json], msgspec.Meta(max_length=128)] | None = None
     tool_choice: ToolChoice | Json | None = None
     parallel_tool_calls: bool | None = None
@@ -126,13 +136,6 @@ class ResponsesRequest(msgspec.Struct, forbid_unknown_fields=True):
     reasoning: _Reasoning | None = None
     truncation: Literal["auto", "disabled"] | None = None
     include: list[str] | None = None
-    metadata: _Metadata | None = None
-    service_tier: _Tier | None = None
-    user: str | None = None
-    safety_identifier: Annotated[str, msgspec.Meta(max_length=64)] | None = None
-    prompt_cache_key: str | None = None
-    prompt_cache_retention: Literal["in_memory", "in-memory", "24h"] | None = None
-    prompt_cache_options: Json | None = None
     background: bool | None = None
     top_logprobs: Annotated[int, msgspec.Meta(ge=0, le=20)] | None = None
     conversation: None = None
@@ -146,16 +149,22 @@ class ResponsesRequest(msgspec.Struct, forbid_unknown_fields=True):
                 raise unsupported(param)
         if _LOGPROBS in (self.include or []):
             raise unsupported(_LOGPROBS)
+        if self.stream_options and not self.stream:
+            raise only_allowed("stream_options", "stream")
         if isinstance(self.input, str):
             self.input = [Item(role="user", content=self.input)]
-        if not self.input and self.previous_response_id is None:
+        if self.input is None and self.previous_response_id is None:
             what = "One of 'input' or 'previous_response_id' must be provided."
             raise RequestError(400, what, param="input", code="missing_required_parameter")
 
     @property
     def items(self) -> list[Item]:
         """The input as items."""
-        return cast(list[Item], self.input)
+        return self.input if isinstance(self.input, list) else []
+
+
+class _Conversation(ChatRequest):
+    part_types: ClassVar[tuple[str, ...]] = get_args(_InputPart) + get_args(_OutputPart)
 
 
 def as_chat(request: ResponsesRequest, before: Said) -> ChatRequest:
@@ -167,23 +176,26 @@ def as_chat(request: ResponsesRequest, before: Said) -> ChatRequest:
     fields: Json = {name: getattr(request, name) for name in ("model", "stream", "temperature")}
     fields |= {"messages": messages, "max_completion_tokens": request.max_output_tokens}
     if request.tools:
-        fields["tools"] = [_nested(tool) for tool in request.tools]
+        fields["tools"] = [_nested(tool, f"tools[{i}]") for i, tool in enumerate(request.tools)]
         fields["parallel_tool_calls"] = request.parallel_tool_calls
     if request.tools or request.tool_choice not in ("auto", "none"):
         choice = request.tool_choice
-        fields["tool_choice"] = _nested(choice) if isinstance(choice, dict) else choice
+        fields["tool_choice"] = (
+            _nested(choice, "tool_choice") if isinstance(choice, dict) else choice
+        )
     if form := request.text and request.text.format:
-        schema = form if form.get("type") == "json_schema" else None
-        fields["response_format"] = {"type": form.get("type", "text"), "json_schema": schema}
-    try:
-        return msgspec.convert(fields, ChatRequest)
-    except (msgspec.ValidationError, RecursionError) as error:
-        raise wrong_field(str(error)) from None
+        schema = {name: value for name, value in form.items() if name != "type"}
+        fields["response_format"] = {"type": form.get("type", "text")}
+        if schema:
+            fields["response_format"]["json_schema"] = schema
+    return decode(msgspec.json.encode(fields), _Conversation)
 
 
-def _nested(tool: Json) -> Json:
-    function = {name: value for name, value in tool.items() if name not in _IGNORED}
-    return {"type": tool.get("type"), "function": function}
+def _nested(tool: Json, where: str) -> Json:
+    kind = tool.get("type")
+    if kind not in _TOOLS:
+        raise not_among(f"{where}.type", str(kind), _TOOLS)
+    return {"type": kind, kind: {k: v for k, v in tool.items() if k not in _IGNORED}}
 
 
 def _messages(items: list[Item], before: int) -> list[Message]:
@@ -213,7 +225,11 @@ def _messages(items: list[Item], before: int) -> list[Message]:
 
 
 def _content(said: str | list[_Part]) -> str | list[Part]:
-    return said if isinstance(said, str) else [Part(part.type, part.text) for part in said]
+    return (
+        said
+        if isinstance(said, str)
+        else [Part(part.type, part.text, refusal=part.refusal or "") for part in said]
+    )
 
 
 def in_own_words(error: RequestError) -> RequestError:

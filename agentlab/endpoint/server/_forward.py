@@ -20,8 +20,9 @@ from agentlab._support.upstream import checked_address
 from agentlab.endpoint.contract import asgi
 from agentlab.endpoint.contract.asgi import BrokenOff, Receive, Scope, Send
 from agentlab.endpoint.contract.events import Counts, Events, counts_in
-from agentlab.endpoint.contract.openai_json import Asking, RequestError
+from agentlab.endpoint.contract.openai_json import RequestError
 from agentlab.endpoint.contract.record import Span
+from agentlab.endpoint.contract.refused import Asking
 from agentlab.endpoint.middleware.server_timing import TIMES, Clock, take_over
 from agentlab.errors import ConfigError
 
@@ -87,7 +88,7 @@ class Forward:
         if path not in _METHODS or scope["query_string"]:
             raise asgi.unknown_route(scope, _METHODS)
         if method != _METHODS[path]:
-            raise asgi.wrong_method(path, method, _METHODS[path])
+            raise asgi.wrong_method(path, method, [_METHODS[path]])
         body = await asgi.read_body(scope, receive)
         span.arrived_s = span.started_s = self.now_s()
         await asgi.unless_gone(receive, self._pass_on(scope, body, send, span))

@@ -116,7 +116,7 @@ class App:
                 await self._answer(scope, receive, send, span)
         except RequestError as error:
             span.status, span.end_s = error.status, span.end_s or self.model.now_s()
-            again = asgi.when_again(error, self.model.time_scale)
+            again = asgi.way_out(error, self.model.time_scale)
             headers = [(b"x-request-id", span.request_id.encode()), *again]
             await asgi.respond(send, error.status, error.body, headers)
         except ClientGone:

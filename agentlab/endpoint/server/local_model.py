@@ -30,9 +30,10 @@ from agentlab.endpoint.physics.live import LiveBatch
 from agentlab.endpoint.presets import Preset
 from agentlab.settings import DATA, Settings
 
-_MODELS = "/v1/models"
 _SHORT_BYTES, _MOST_KNOWN = 16_384, 1024
 _Reply = tuple[Answer, Dialect, bool]
+_Replying = Callable[[bytes, Span], Awaitable[_Reply]]
+_Answering = Callable[[Scope, Receive, Send, Span], Awaitable[None]]
 _Known = tuple[ChatRequest, bytes, Said | None]
 """A request, its key, and the words of its answer, if they are the same every time."""
 _replies = cache(Replies)
@@ -50,10 +51,14 @@ class LocalModel:
         self._known: dict[bytes, _Known] = {}
         # One long request after the other: together, their slices would keep all others waiting.
         self._reading = asyncio.Lock()
-        self._answering: dict[str, Callable[[bytes, Span], Awaitable[_Reply]]] = {
-            "/v1/chat/completions": self._chat,
-            "/v1/responses": self._responses,
-            "/v1/embeddings": self._embeddings,
+        # What each path takes, by method; one that ends in a slash takes a name behind it.
+        self._routes: dict[str, dict[str, _Answering]] = {
+            "/v1/chat/completions": {"POST": self._asked(self._chat)},
+            "/v1/responses": {"POST": self._asked(self._responses)},
+            "/v1/responses/": dict.fromkeys(["GET", "DELETE", "POST"], self._kept),
+            "/v1/embeddings": {"POST": self._asked(self._embeddings)},
+            "/v1/models": {"GET": self._models},
+            "/v1/models/": {"GET": self._models},
         }
 
     @cached_property
@@ -66,31 +71,40 @@ class LocalModel:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send, span: Span) -> None:
         path, method = scope["path"], scope["method"]
-        answering = self._answering.get(path)
-        if answering is not None and method == "POST":
+        route = path if path[-1:] != "/" else ""  # a path with nothing behind its slash is none
+        if route not in self._routes:
+            route = next((r for r in self._routes if r[-1] == "/" and route.startswith(r)), "")
+        if not route:
+            raise asgi.unknown_route(scope, [each for each in self._routes if each[-1] != "/"])
+        methods = self._routes[route]
+        if method not in methods:
+            raise asgi.wrong_method(path, method, methods)
+        await methods[method](scope, receive, send, span)
+
+    def _asked(self, reply: _Replying) -> _Answering:
+        """Return what answers a question, in the time that it takes."""
+
+        async def answering(scope: Scope, receive: Receive, send: Send, span: Span) -> None:
             body = await asgi.read_body(scope, receive)
             async with self._reading if len(body) > _SHORT_BYTES else nullcontext():
-                answer, dialect, stream = await answering(body, span)
+                answer, dialect, stream = await reply(body, span)
             try:
                 exchange = Exchange(self._live, span, answer, dialect)
                 await exchange.run(receive, send, stream=stream)
-                if isinstance(dialect, Responses) and span.ok:  # it came as it was meant to
+                if isinstance(dialect, Responses) and span.ok:  # the client has it as it was meant
                     self._stored.keep(span.learner, dialect.id, dialect.kept())
             except QueueFull:  # the next event may free a place: a guess, as a real server's is
                 again_s = max(self._live.batch.next_event_s() - self.now_s(), 0.001)
                 message = "The model is overloaded and its queue is full; try again later."
                 code = {"kind": "server_error", "code": "queue_full"}
                 raise RequestError(503, message, **code, retry_after_s=again_s) from None
-        elif path.startswith("/v1/responses/"):
-            await asgi.respond(send, 200, self._stored.answer(span.learner, scope))
-        elif f"{path}/".startswith(f"{_MODELS}/") and method == "GET":
-            name = path.removeprefix(_MODELS).removeprefix("/")  # any name will do
-            card = {"id": name or "local", "object": "model", "created": 0, "owned_by": "agentlab"}
-            await asgi.respond(send, 200, card if name else {"object": "list", "data": [card]})
-        elif answering or path == _MODELS:
-            raise asgi.wrong_method(path, method, "POST" if answering else "GET")
-        else:
-            raise asgi.unknown_route(scope, [*self._answering, _MODELS])
+
+        return answering
+
+    async def _models(self, scope: Scope, receive: Receive, send: Send, span: Span) -> None:
+        name = scope["path"].removeprefix("/v1/models").removeprefix("/")  # any name will do
+        card = {"id": name or "local", "object": "model", "created": 0, "owned_by": "agentlab"}
+        await asgi.respond(send, 200, card if name else {"object": "list", "data": [card]})
 
     async def _chat(self, body: bytes, span: Span) -> _Reply:
         # Agents, and benchmarks above all, send the very same bytes again and again.
@@ -111,6 +125,9 @@ class LocalModel:
         except RequestError as error:
             raise in_own_words(error) from None
         return answer, Responses(request, answer, int(time.time()), before), bool(request.stream)
+
+    async def _kept(self, scope: Scope, receive: Receive, send: Send, span: Span) -> None:
+        await asgi.respond(send, 200, self._stored.answer(span.learner, scope))
 
     async def _embeddings(self, body: bytes, span: Span) -> _Reply:
         request = decode(body, EmbeddingRequest)
