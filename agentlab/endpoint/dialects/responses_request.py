@@ -207,10 +207,11 @@ def _messages(items: list[Item], before: int) -> list[Message]:
         if item.type == "message":
             groups.append([Message(role=each.role, content=_content(each.content))])
         elif item.type == "function_call":
-            if not (groups and len(groups[-1]) == 1 and groups[-1][0].tool_calls):
-                groups.append([Message(role="assistant", tool_calls=[])])
             called = ToolCall(each.call_id, CalledFunction(each.name, each.arguments))
-            (groups[-1][0].tool_calls or []).append(called)
+            if groups and len(groups[-1]) == 1 and (together := groups[-1][0].tool_calls):
+                together.append(called)
+            else:
+                groups.append([Message(role="assistant", tool_calls=[called])])
             waiting[each.call_id] = groups[-1]
         elif item.type == "function_call_output":
             if each.call_id not in waiting:
