@@ -38,6 +38,7 @@ from agentlab.endpoint.contract.request import (
 
 _InputPart = Literal["input_text", "input_image", "input_file", "input_audio"]
 _OutputPart = Literal["output_text", "refusal", "reasoning_text"]
+_PartType = Literal[_InputPart, _OutputPart]
 _Kind = Literal["message", "function_call", "function_call_output", "reasoning", "item_reference"]
 _NEEDED = {
     "message": ("role", "content"),
@@ -47,14 +48,18 @@ _NEEDED = {
 }
 Said = list[tuple[str, bytes]]  # the items of a conversation: their ids, and their JSON
 
-_LOGPROBS = "message.output_text.logprobs"
+_INCLUDABLE = (
+    "reasoning.encrypted_content message.input_image.image_url file_search_call.results "
+    "web_search_call.results web_search_call.action.sources code_interpreter_call.outputs "
+    "computer_call_output.output.image_url".split()
+)
 _TOOLS = ("function", "custom")
 # Of a function that is offered, what says nothing to the local model.
 _IGNORED = ("type", "defer_loading", "allowed_callers", "output_schema")
 
 
 class _Part(Strict, omit_defaults=True):
-    type: _InputPart | _OutputPart
+    type: _PartType
     text: str | None = None
     refusal: str | None = None
     annotations: list[Json] | None = None
@@ -109,6 +114,10 @@ class TextOptions(Strict):
     verbosity: Verbosity | None = None
 
 
+class _StreamOptions(Strict):
+    include_obfuscation: bool | None = None
+
+
 class _Reasoning(Strict, omit_defaults=True):
     effort: Effort | None = None
     summary: Literal["auto", "concise", "detailed"] | None = None
@@ -125,7 +134,7 @@ class ResponsesRequest(Preferences, kw_only=True):
     instructions: str | None = None
     previous_response_id: str | None = None
     stream: bool | None = None
-    stream_options: dict[Literal["include_obfuscation"], bool] | None = None
+    stream_options: _StreamOptions | None = None
     max_output_tokens: Annotated[int, msgspec.Meta(ge=16, le=2**53 - 1)] | None = None
     temperature: Temperature | None = None
     tools: Annotated[list[Json], msgspec.Meta(max_length=128)] | None = None
@@ -147,8 +156,9 @@ class ResponsesRequest(Preferences, kw_only=True):
         for param in ("background", "top_logprobs"):
             if getattr(self, param):
                 raise unsupported(param)
-        if _LOGPROBS in (self.include or []):
-            raise unsupported(_LOGPROBS)
+        for index, what in enumerate(self.include or []):
+            if what not in _INCLUDABLE:
+                raise not_among(f"include[{index}]", what, _INCLUDABLE)
         if self.stream_options and not self.stream:
             raise only_allowed("stream_options", "stream")
         if isinstance(self.input, str):
@@ -164,7 +174,7 @@ class ResponsesRequest(Preferences, kw_only=True):
 
 
 class _Conversation(ChatRequest):
-    part_types: ClassVar[tuple[str, ...]] = get_args(_InputPart) + get_args(_OutputPart)
+    part_types: ClassVar[tuple[str, ...]] = get_args(_PartType)
 
 
 def as_chat(request: ResponsesRequest, before: Said) -> ChatRequest:
@@ -183,11 +193,11 @@ def as_chat(request: ResponsesRequest, before: Said) -> ChatRequest:
         fields["tool_choice"] = (
             _nested(choice, "tool_choice") if isinstance(choice, dict) else choice
         )
-    if form := request.text and request.text.format:
-        schema = {name: value for name, value in form.items() if name != "type"}
-        fields["response_format"] = {"type": form.get("type", "text")}
-        if schema:
-            fields["response_format"]["json_schema"] = schema
+    if request.text and request.text.format is not None:
+        form = request.text.format
+        whole = {name: value for name, value in form.items() if name != "type"}
+        schema = {"json_schema": whole} if form.get("type") == "json_schema" else {}
+        fields["response_format"] = {n: v for n, v in form.items() if n == "type"} | schema
     return decode(msgspec.json.encode(fields), _Conversation)
 
 
