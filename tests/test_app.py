@@ -312,6 +312,104 @@ def test_a_bad_request_gets_a_clear_error(
     assert good.status_code == 200
 
 
+async def sent(method: str, path: str, **headers: str) -> httpx.Response:
+    """The answer to a request without a body."""
+    async with client(app("instant")) as asking:
+        return await asking.request(method, path, headers=headers)
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "allowed"),
+    [
+        ("GET", CHAT, "POST"),
+        ("HEAD", CHAT, "POST"),
+        ("OPTIONS", CHAT, "POST"),
+        ("PUT", "/v1/embeddings", "POST"),
+        ("POST", "/v1/models", "GET, HEAD"),
+        ("DELETE", "/v1/models/m", "GET, HEAD"),
+    ],
+)
+def test_a_wrong_method_is_told_the_right_ones(method: str, path: str, allowed: str):
+    """405 with Allow, as HTTP has it (RFC 9110, 15.5.6)."""
+    answer = run_virtual(sent(method, path)).result
+    assert (answer.status_code, answer.headers["allow"]) == (405, allowed)
+
+
+@pytest.mark.parametrize(
+    "path",
+    ["/v1/modelsx", "/v1/models/", "/v1/models//", f"{CHAT}/", f"{CHAT}x", "/v1", "/v1/", "/", ""],
+)
+def test_a_route_is_that_route_and_no_other(path: str):
+    """A letter or a slash too many is 404, which names those that there are."""
+    answer = run_virtual(sent("GET", path)).result
+    assert (answer.status_code, answer.json()["error"]["code"]) == (404, "unknown_url")
+    assert "/v1/models" in answer.json()["error"]["message"]
+
+
+@pytest.mark.parametrize("path", ["/v1/models", "/v1/models/org/any", "/lab/clock"])
+def test_head_is_get_without_the_body(path: str):
+    """The same status and headers, as monitors ask for them."""
+    got, head = (run_virtual(sent(method, path)).result for method in ("GET", "HEAD"))
+    assert (head.status_code, head.headers, head.content) == (200, got.headers, b"")
+
+
+PAGE = "http://localhost:3000"
+
+
+@pytest.mark.parametrize("path", [CHAT, "/v1/embeddings", "/v1/models", "/nowhere"])
+def test_a_page_of_this_machine_may_ask(path: str):
+    """The browser asks first, with no key, and is told so: methods, headers, origin."""
+    wanted = {
+        "access-control-request-method": "POST",
+        "access-control-request-headers": "authorization,content-type,x-stainless-os",
+    }
+    answer = run_virtual(sent("OPTIONS", path, origin=PAGE, **wanted)).result
+    assert (answer.status_code, answer.content) == (204, b"")
+    assert answer.headers["access-control-allow-origin"] == PAGE
+    assert "POST" in answer.headers["access-control-allow-methods"]
+    assert answer.headers["access-control-allow-headers"].split(",")[0] == "authorization"
+
+
+@pytest.mark.parametrize("origin", [PAGE, "http://127.0.0.1:8000", "https://[::1]:9"])
+@pytest.mark.parametrize("body", [question(), question(stream=True), question(n=0)])
+def test_a_page_of_this_machine_may_read(origin: str, body: dict[str, Any]):
+    """Answers, streams and errors, with their headers."""
+    answer = post(app("instant"), body, headers={"origin": origin})
+    assert answer.headers["access-control-allow-origin"] == origin
+    assert answer.headers["access-control-expose-headers"] == "*"
+    assert answer.headers["vary"] == "origin"
+
+
+@pytest.mark.parametrize("method", ["OPTIONS", "POST", "GET", "HEAD"])
+@pytest.mark.parametrize("origin", ["http://evil.example", "null", "http://localhost.evil.example"])
+def test_a_foreign_page_may_neither_ask_nor_read(method: str, origin: str):
+    """403, and no header that would show the page even that."""
+    answer = run_virtual(sent(method, CHAT, origin=origin)).result
+    assert answer.status_code == 403
+    assert not [name for name in answer.headers if name.startswith("access-control")]
+
+
+def test_no_page_no_headers_for_pages():
+    """Programs are sent what they were sent before."""
+    answer = post(app("instant"), question())
+    assert not {"vary", "access-control-allow-origin"} & set(answer.headers)
+
+
+def test_an_answer_has_openais_headers():
+    """Its version, who is billed, and how long it took on the client's clock: 1.3 s."""
+    headers = post(app(), question(max_tokens=4)).headers
+    assert headers["openai-version"] == "2020-10-01"
+    assert headers["openai-organization"] == "agentlab"
+    assert headers["openai-processing-ms"] == "1300"
+
+
+def test_a_container_that_gives_its_host_as_this_machine_is_let_in():
+    """The name host.docker.internal is refused; with a Host header of this machine it works."""
+    refused = run_virtual(sent("GET", "/v1/models", host="host.docker.internal:8000")).result
+    assert (refused.status_code, "127.0.0.1" in refused.text) == (403, True)
+    assert run_virtual(sent("GET", "/v1/models", host="127.0.0.1")).result.status_code == 200
+
+
 def test_a_body_that_only_claims_to_be_short_is_measured():
     """A stream of pieces over the limit is refused as well, content-length or not."""
 
@@ -403,7 +501,7 @@ def test_the_same_bytes_again_are_a_request_of_their_own(text: str, temperature:
     [
         (CHAT, question("a b " * 250_000), 1_000_000 // 16_384),
         ("/v1/responses", {"model": "m", "input": "a b " * 250_000}, 1_000_000 // 16_384),
-        ("/v1/embeddings", {"model": "m", "input": "a b " * 100_000}, 400_000 // 16_384 + 20),
+        ("/v1/embeddings", {"model": "m", "input": ["a b " * 4000] * 25}, 400_000 // 16_384 + 20),
         ("/v1/embeddings", {"model": "m", "input": ["x"] * 2048}, 2048 * 1536 // 12_000),
         (CHAT, question("List ten items.", n=128), 2),
     ],

@@ -187,7 +187,7 @@ def test_json_object_gives_an_object():
         ({"response_format": {"type": "json_schema", "json_schema": {
             "name": "x", "schema": {"type": "string", "not": {}}}}},
          "response_format", "cannot fill this schema"),
-        ({"tools": []}, "tools", "length >= 1"),
+        ({"tools": []}, "tools", "minimum length 1"),
         ({"tools": [WEATHER], "tool_choice": {"type": "function", "function": {"name": "y"}}},
          "tool_choice", "not among the tools"),
         ({"tool_choice": "auto"}, "tool_choice", "only allowed when 'tools'"),

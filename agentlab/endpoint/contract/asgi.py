@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import math
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Awaitable, Callable, Collection, Iterable
 from typing import Any, Protocol
 
 import msgspec
@@ -185,6 +185,43 @@ async def respond(
     await finish(send, data)
 
 
+def as_get(scope: Scope, send: Send) -> tuple[Scope, Send]:
+    """Return a HEAD request as a GET one, of whose answer the body is not sent."""
+
+    async def without_body(message: Message) -> None:
+        await send(message | {"body": b""} if "body" in message else message)
+
+    return scope | {"method": "GET"}, without_body
+
+
+def for_page(origin: str, send: Send) -> Send:
+    """Return a `send` whose answers a page of this origin may read; the door has let it in."""
+    headers = [
+        (b"access-control-allow-origin", origin.encode("latin-1")),
+        (b"access-control-expose-headers", b"*"),
+        (b"vary", b"origin"),
+    ]
+
+    async def readable(message: Message) -> None:
+        if message["type"] == "http.response.start":
+            message = message | {"headers": [*message["headers"], *headers]}
+        await send(message)
+
+    return readable
+
+
+async def allow_page(scope: Scope, send: Send) -> None:
+    """Answer a browser that asks, before a page's request, whether it may send it: it may."""
+    wanted = header(scope, b"access-control-request-headers").encode("latin-1")
+    headers = [
+        (b"access-control-allow-methods", b"GET, HEAD, POST, DELETE"),
+        (b"access-control-allow-headers", wanted),
+        (b"access-control-max-age", b"600"),
+    ]
+    await start(send, 204, b"text/plain", headers)
+    await finish(send)
+
+
 def way_out(error: RequestError, time_scale: float) -> Headers:
     """Return the headers that say which methods there are, or when to try again."""
     if error.allow:
@@ -206,7 +243,8 @@ def unknown_route(scope: Scope, known: Iterable[str]) -> RequestError:
     return RequestError(404, message, code="unknown_url")
 
 
-def wrong_method(path: str, method: str, allowed: Iterable[str]) -> RequestError:
+def wrong_method(path: str, method: str, allowed: Collection[str]) -> RequestError:
     """Return the answer to a method that a path does not take."""
     message = f"Not allowed to {method} on {path}; use {' or '.join(allowed)}."
-    return RequestError(405, message, code="method_not_allowed", allow=allowed)
+    head = ["HEAD"] if "GET" in allowed else []
+    return RequestError(405, message, code="method_not_allowed", allow=[*allowed, *head])

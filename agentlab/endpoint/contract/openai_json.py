@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterable
+from contextlib import suppress
 from difflib import get_close_matches
 from functools import cache
 from typing import Any, TypeVar
@@ -53,16 +54,23 @@ class RequestError(Exception):
 def decode(body: bytes, kind: type[T]) -> T:
     """Read a request's body; raise a RequestError of status 400 that names the wrong field."""
     try:
-        try:
+        with suppress(msgspec.ValidationError):
             return msgspec.json.decode(body, type=kind)
-        except msgspec.ValidationError as error:
-            _check(msgspec.json.decode(body), _type_info(kind), "")
-            raise wrong_field(str(error)) from None
+        return convert(msgspec.json.decode(body), kind)
     except _NOT_JSON as error:
         at = re.search(r"\(byte (\d+)\)", str(error))
         where = f" It is wrong from byte {at[1]} on." if at else ""
         message = f"We could not parse the JSON body of your request.{where} (HINT: {_IS_JSON}.)"
         raise RequestError(400, message) from None
+
+
+def convert(value: Any, kind: type[T]) -> T:
+    """Read what JSON holds; raise a RequestError of status 400 for the first mistake in it."""
+    try:
+        return msgspec.convert(value, kind)
+    except msgspec.ValidationError as error:
+        _check(value, _type_info(kind), "")
+        raise wrong_field(str(error)) from None
 
 
 def wrong_field(said: str) -> RequestError:
@@ -121,7 +129,8 @@ def wrong_type(param: str, value: Any, expected: str) -> RequestError:
     return RequestError(400, message, param=param or None, code="invalid_type")
 
 
-def _wrong(param: str, what: str, expected: str, got: object, code: str) -> RequestError:
+def out_of_bounds(param: str, what: str, expected: str, got: object, code: str) -> RequestError:
+    """Return the answer to a value that is too small or large, too short or long."""
     message = f"Invalid '{param}': {what}. Expected {expected}, but got {got} instead."
     return RequestError(400, message, param=param, code=code)
 
@@ -202,7 +211,7 @@ def _check_inside(value: Any, kind: Any, where: str) -> None:
             param, longest = f"{where}.{name}", getattr(kind.key_type, "max_length", None)
             if longest is not None and len(name) > longest:
                 what, code = "property name too long", "property_name_above_max_length"
-                raise _wrong(param, what, f"at most {longest} characters", len(name), code)
+                raise out_of_bounds(param, what, f"at most {longest} characters", len(name), code)
             _check(each, kind.value_type, param)
     elif kind.pattern and not re.search(kind.pattern, value):
         what = "string does not match pattern. Expected a string that matches the pattern"
@@ -216,25 +225,25 @@ def _check_length(value: Any, kind: Any, where: str) -> None:
     noun = a_noun.split()[1]
     if length < least:
         expected, got = f"{a_noun} with minimum length {least}", f"an empty {noun}"
-        raise _wrong(where, f"empty {noun}", expected, got, f"empty_{noun}")
+        raise out_of_bounds(where, f"empty {noun}", expected, got, f"empty_{noun}")
     if most is None or length <= most:
         return
     if noun == "object":
         expected, got = f"{a_noun} with at most {most} properties", f"{a_noun} with {length}"
         code = "object_above_max_properties"
-        raise _wrong(where, "too many properties", expected, f"{got} properties", code)
+        raise out_of_bounds(where, "too many properties", expected, f"{got} properties", code)
     expected, got = f"{a_noun} with maximum length {most}", f"{a_noun} with length {length}"
-    raise _wrong(where, f"{noun} too long", expected, got, f"{noun}_above_max_length")
+    raise out_of_bounds(where, f"{noun} too long", expected, got, f"{noun}_above_max_length")
 
 
 def _check_bounds(value: float, kind: Any, where: str) -> None:
     noun = "integer" if isinstance(kind, inspect.IntType) else "decimal"
     if kind.ge is not None and value < kind.ge:
         what, code = f"{noun} below minimum value", f"{noun}_below_min_value"
-        raise _wrong(where, what, f"a value >= {kind.ge}", value, code)
+        raise out_of_bounds(where, what, f"a value >= {kind.ge}", value, code)
     if kind.le is not None and value > kind.le:
         what, code = f"{noun} above maximum value", f"{noun}_above_max_value"
-        raise _wrong(where, what, f"a value <= {kind.le}", value, code)
+        raise out_of_bounds(where, what, f"a value <= {kind.le}", value, code)
 
 
 def _name(kind: Any) -> str:

@@ -18,7 +18,7 @@ import msgspec
 
 from agentlab._support.fields import Text
 from agentlab.endpoint.answers.answer import Answer, Said
-from agentlab.endpoint.contract.openai_json import Json, RequestError, invalid
+from agentlab.endpoint.contract.openai_json import Json, RequestError, invalid, out_of_bounds
 from agentlab.endpoint.contract.request import MOST_ITEMS, Name, Strict
 from agentlab.endpoint.contract.tokens import count_all
 
@@ -34,7 +34,7 @@ _MOST_TOKENS_EACH = 8192
 _SLICE = 10_000  # parts of a text that are worked on without a pause: a few milliseconds
 _WORD = re.compile(r"\w+")
 _Tokens = Annotated[list[Annotated[int, msgspec.Meta(ge=0)]], msgspec.Meta(min_length=1)]
-_Inputs = Annotated[list[Text | int | _Tokens], msgspec.Meta(min_length=1, max_length=MOST_ITEMS)]
+_Inputs = Annotated[list[Text | int | _Tokens], msgspec.Meta(min_length=1)]
 
 
 class EmbeddingRequest(Strict):
@@ -53,6 +53,10 @@ class EmbeddingRequest(Strict):
             raise invalid("dimensions", f"{what}, but got {self.dimensions}.")
         if isinstance(self.input, list) and len({isinstance(e, int) for e in self.input}) > 1:
             raise invalid("input", "give texts, or lists of tokens, or one list of tokens.")
+        if len(self.inputs) > MOST_ITEMS:
+            expected, got = f"at most {MOST_ITEMS} texts", len(self.inputs)
+            code = "array_above_max_length"
+            raise out_of_bounds("input", "array too long", expected, got, code)
 
     @property
     def size(self) -> int:

@@ -17,6 +17,8 @@ from agentlab.endpoint.physics.live import LiveBatch
 
 Dialect = Chat | Responses | Embeddings  # each knows the answer, not the time
 
+_HEADERS = [(b"openai-version", b"2020-10-01"), (b"openai-organization", b"agentlab")]
+
 
 class Exchange:
     """Gives `answer`, worded by `dialect`, in the time it takes `live`; notes it in `span`."""
@@ -37,7 +39,7 @@ class Exchange:
         self._span.prompt_tokens = self._said.prompt_tokens
         self._live.submit(self._job)
         self._span.arrived_s = self._job.arrived_s  # reading the request was not a wait for a slot
-        headers = [(b"x-request-id", self._span.request_id.encode())]
+        headers = [*_HEADERS, (b"x-request-id", self._span.request_id.encode())]
         answering = self._stream(send, headers) if stream else self._whole(send, headers)
         try:
             if self._job.end_s is not None:  # it is done already, so nobody can hang up meanwhile
@@ -52,6 +54,7 @@ class Exchange:
 
     async def _whole(self, send: Send, headers: Headers) -> None:
         await self._live.finished(self._job)
+        headers = [*headers, self._took()]
         self._note(self._said.completion_tokens, status=200)
         body = self._dialect.whole()
         await asgi.respond(send, 200, body if isinstance(body, dict) else await body, headers)
@@ -59,6 +62,7 @@ class Exchange:
     async def _stream(self, send: Send, headers: Headers) -> None:
         assert not isinstance(self._dialect, Embeddings)
         await self._live.started(self._job)
+        headers = [*headers, self._took()]
         await asgi.start(send, 200, b"text/event-stream; charset=utf-8", headers)
         opening, sent = self._dialect.opening(), 0
         while sent < self._job.output_tokens:
@@ -69,6 +73,10 @@ class Exchange:
         await self._live.finished(self._job)
         self._note(self._said.completion_tokens, status=200)
         await asgi.finish(send, opening + self._dialect.closing())
+
+    def _took(self) -> tuple[bytes, bytes]:
+        took_s = (self._live.now_s() - self._job.arrived_s) / self._live.time_scale
+        return b"openai-processing-ms", b"%d" % (took_s * 1000)
 
     def _note(self, completion_tokens: int, status: int | None = None) -> None:
         job, span = self._job, self._span

@@ -110,7 +110,13 @@ class App:
             send = telling(send, span)
         try:
             self._door.enter(scope)
-            if scope["path"].startswith("/lab/"):
+            if origin := asgi.header(scope, b"origin"):
+                send = asgi.for_page(origin, send)
+            if scope["method"] == "HEAD":
+                scope, send = asgi.as_get(scope, send)
+            if scope["method"] == "OPTIONS" and origin:
+                await asgi.allow_page(scope, send)
+            elif scope["path"].startswith("/lab/"):
                 await self._lab(scope, send)
             else:
                 await self._answer(scope, receive, send, span)
