@@ -1,7 +1,8 @@
-"""Which of the tools it was offered the model calls, and with what of the prompt as arguments.
+"""Which of the tools it was offered the model calls, in which round, and with what arguments.
 
-Left to choose, it calls those that the prompt names ("What is the weather in Seoul?" names
-`get_weather`), each once, so that every loop ends.
+Left to choose, it calls those that the task names ("What is the weather in Seoul?" names
+`get_weather`), once for each thing that the task names for them, as soon as the arguments are
+known. No call is made again, so every loop ends. docs/local_model.md states the rule.
 """
 
 from __future__ import annotations
@@ -9,116 +10,195 @@ from __future__ import annotations
 import json
 import random
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from functools import partial
+from itertools import islice
 from typing import Any
 
+from agentlab.endpoint.answers._arguments import WHOLE as _WHOLE
+from agentlab.endpoint.answers._arguments import Values, asked, from_results, snake
+from agentlab.endpoint.answers._conversation import Conversation
+from agentlab.endpoint.answers._naming import Named, ends_the_task, named, words
+from agentlab.endpoint.answers._naming import suitable as suitable
 from agentlab.endpoint.answers._prompt import unframe
+from agentlab.endpoint.answers._rounds import Rounds
 from agentlab.endpoint.answers._schema import build
+from agentlab.endpoint.answers._things import things
 from agentlab.endpoint.answers.replies import Writer
-from agentlab.endpoint.contract.json_schema import Budget, Schema
-from agentlab.endpoint.contract.request import ChatRequest, Function, Tool
+from agentlab.endpoint.contract.json_schema import Budget, CannotFill, Schema, admits
+from agentlab.endpoint.contract.request import ChatRequest, Custom, Function
 
 Call = tuple[str, str]  # the name of a function, and its arguments as JSON in a string
 
-_WORD = re.compile(r"[A-Za-z]{3,}|[\uac00-\ud7a3]{2,}")
-_IDLE = frozenset(
-    "the and for with from that this what which who how are was were you your all any can get "
-    "set use used using tool tools function return returns given about into one its our will "
-    "should must does name value input output data call text string".split()
-)
-_QUOTED = re.compile(r"[\"“'‘]([^\"”'’\n]{2,60})[\"”'’]")
-_PROPER = re.compile(r"(?<![.?!:\n] )(?<!^)\b([A-Z][\w-]+(?: [A-Z][\w-]+)*)", re.MULTILINE)
-_KOREAN_NOUN = re.compile(r"([\uac00-\ud7a3]{2,12})(?:의|에서|은|는|이|가|을|를)?(?=\s|$)")
-_NUMBER = re.compile(r"(?<![\w.])-?\d+(?:\.\d+)?")
-_DESCRIBED = 1000  # characters of a description in which a word may be shared
-_MOST_COWORKERS = 100
+_MOST_PEOPLE = 100
 _COWORKERS = re.compile(r"following coworkers?: (.+?)\n")
-_WHOLE = frozenset("task question query input prompt request instruction message content".split())
+_MEMBER = re.compile(r"\bid=[\"']([^\"'\n]{1,100})[\"']([^\n]{0,200}(?:\n[^\n<]{0,200}){0,2})")
+_PEOPLE = frozenset("coworker member agent assignee specialist worker teammate".split())
+_ANSWER = frozenset("answer result response output text message content summary reply".split())
 
 
-def calls(request: ChatRequest, prompt: str, writer: Writer, draw: random.Random) -> list[Call]:
+def calls(
+    request: ChatRequest, said: Conversation, writer: Writer, draw: random.Random
+) -> list[Call]:
     """Return what the model calls in this turn, or raise CannotFill; nothing if it speaks."""
-    chosen = _chosen(request, prompt)
-    if request.parallel_tool_calls is False:
-        chosen = chosen[:1]
-    as_form = isinstance(request.tool_choice, Tool)  # as structured output uses tools
-    return fill_in(chosen, prompt, writer, draw, as_form=as_form)
+    offered, task = request.offered, unframe(said.task).task
+    if request.must_call_this:  # as structured output uses tools
+        return fill_in(offered, said.task, writer, draw, as_form=True)
+    ending = [tool for tool in offered if request.must_call and ends_the_task(tool, offered)]
+    useful = [tool for tool in offered if tool not in ending]
+    team = [tool for tool in useful if _people(tool, task, said.system)]
+    needs = named([tool for tool in useful if tool not in team], task)
+    if team and _manages(task, said.system):
+        needs = [Named(team[0], task, 0)]
+    rounds = Rounds(useful, task, said, needs, partial(_people, task=task, system=said.system))
+    found = writer.from_results(said.results)
+    filling = _Filling(said.task, writer, draw)
+    called = [
+        call
+        for tool, plan in rounds.due()
+        for call in filling.calls(tool, [_open(tool, task, writer) | each for each in plan], found)
+    ]
+    if not called and request.must_call:
+        called = _forced(filling, ending, useful, said, found)
+    return called[:1] if request.parallel_tool_calls is False else called
 
 
 def fill_in(
-    tools: list[Function], prompt: str, writer: Writer, draw: random.Random, *, as_form: bool
+    tools: Sequence[Function], prompt: str, writer: Writer, draw: random.Random, *, as_form: bool
 ) -> list[Call]:
     """Return a call of each tool, with its arguments filled; CannotFill if a schema forbids it."""
-    budget, called = Budget(), []
-    for tool in tools:
-        filler = _FromPrompt(prompt, writer, _coworkers(tool), as_form=as_form)
+    filling, task = _Filling(prompt, writer, draw, as_form=as_form), unframe(prompt).task
+    given = [(tool, _people(tool, task)) for tool in tools]
+    return [
+        filling.calls(tool, [{name: who[0] for name, who in people.items()}])[0]
+        for tool, people in given
+    ]
+
+
+def _forced(
+    filling: _Filling,
+    ending: Sequence[Function],
+    useful: Sequence[Function],
+    said: Conversation,
+    answer: str,
+) -> list[Call]:
+    """Return the calls of a turn that has to have one: the answer, or else tools not called yet."""
+    found = [each.text for each in said.found]
+    for tool in ending:
+        strings = [each for each in asked(tool) if each.type == "string" and not each.many]
+        texts = [each for each in strings if _ANSWER & {*each.words}] or strings
+        held = {
+            each.name: from_results(tool, each, found, True, named=True) for each in asked(tool)
+        }
+        given = {name: values[0] for name, values in held.items() if values}
+        return filling.calls(tool, [given | {each.name: answer or filling.writer.write() for each in texts[:1]}])
+    called = {each.name for each in said.found}
+    left = [tool for tool in useful if tool.name not in called] or useful
+    chosen = suitable(left, filling.task) or left[:1]
+    return [call for tool in chosen for call in filling.calls(tool, [{}])]
+
+
+def _open(tool: Function, task: str, writer: Writer) -> dict[str, Any]:
+    """Return the topic for all that a tool wants named, since each name has its place already."""
+    given = asked(tool) if things(task).names else []
+    named = [each for each in given if each.kind == "name"]
+    texts = [each for each in given if each.kind == "text" and not {"context", *_WHOLE} & {*each.words}]
+    return {each.name: writer.topic for each in named + (texts if named else [])}
+
+
+def _people(tool: Function, task: str, system: str = "") -> Values:
+    """Return whom a tool may hand a task to: those whom the task names, or who suits best."""
+    wanted = [each.name for each in asked(tool) if _PEOPLE & {*each.words}]
+    listed = _COWORKERS.search((tool.description or "") + "\n") if wanted else None
+    about = {who.strip(): who for who in listed[1].split(",")} if listed else {}
+    if wanted and not listed:
+        about = {found[1]: found[0] for found in _MEMBER.finditer(system)}
+    about = dict(islice(about.items(), _MOST_PEOPLE))
+    if not about:
+        return {}
+    best = max(about, key=lambda who: len(words(about[who]) & words(task)))
+    by_name = [who for who in about if not listed and re.search(rf"\b{re.escape(who)}\b", task)]
+    return dict.fromkeys(wanted, by_name or [best])
+
+
+def _manages(task: str, system: str) -> bool:
+    """Return True if the model leads a team, as CrewAI and agno tell it, or is asked to delegate."""
+    told = system if _MEMBER.search(system) else ""
+    return system.startswith("You are Crew Manager") or "delegate" in f"{task} {told}".lower()
+
+
+class _Filling:
+    """Fills the arguments of the calls of one turn."""
+
+    def __init__(self, prompt: str, writer: Writer, draw: random.Random, *, as_form: bool = False):
+        self._prompt, self.writer, self._draw, self._as_form = prompt, writer, draw, as_form
+        self.task = unframe(prompt).task
+        self._to_build, self._to_check = Budget(), Budget()
+
+    def calls(
+        self, tool: Function, plan: Sequence[Mapping[str, Any]], found: str = ""
+    ) -> list[Call]:
+        """Return a call for each plan; it has what the plan gives, as far as the schema admits it.
+
+        The text of a custom tool is what was found, or the task.
+        """
+        if isinstance(tool, Custom):
+            return [(tool.name, self._text(tool, found or self.task)) for _ in plan]
+        if not plan:
+            return []
         schema = {"type": "object", "properties": {}, **(tool.parameters or {})}
-        value = build(schema, filler, draw=draw, optional=as_form, budget=budget)
-        called.append((tool.name, json.dumps(value, ensure_ascii=False)))
-    return called
+        filler = _FromPrompt(self._prompt, self.writer, as_form=self._as_form)
+        made = build(schema, filler, draw=self._draw, optional=self._as_form, budget=self._to_build)
+        values = [self._with(schema, made, given) for given in plan]
+        return [(tool.name, json.dumps(value, ensure_ascii=False)) for value in values]
 
+    def _with(self, schema: Schema, made: Any, given: Mapping[str, Any]) -> Any:
+        whole = [given, *({name: value} for name, value in given.items())]
+        for some in whole:
+            value = made | some
+            if value == made or self._admits(schema, value):
+                made = value
+        return made
 
-def _chosen(request: ChatRequest, prompt: str) -> list[Function]:
-    offered, choice = request.offered, request.tool_choice
-    if isinstance(choice, Tool):
-        return [tool for tool in offered if tool.name == choice.function.name]
-    called = {name for name, _ in request.results}
-    if choice == "required":
-        left = [tool for tool in offered if tool.name not in called] or offered
-        return suitable(left, prompt) or left[:1]
-    if called or not offered:
-        return []
-    if handing_on := [tool for tool in offered if _coworkers(tool)]:
-        turns = request.turns
-        system = next((text for role, text in turns if role in ("system", "developer")), "")
-        manages = system.startswith("You are Crew Manager") or "delegate" in prompt.lower()
-        return handing_on[:1] if manages else []
-    return suitable(offered, prompt)
+    def _admits(self, schema: Schema, value: Any) -> bool:
+        try:
+            return admits(schema, value, self._to_check)
+        except CannotFill:  # too much to check
+            return False
 
-
-def suitable(tools: Sequence[Function], prompt: str) -> list[Function]:
-    """Return those whose name shares a word with the prompt, or else the best described one."""
-    words = _words(prompt)
-    if by_name := [tool for tool in tools if words & _words(tool.name.replace("_", " "))]:
-        return by_name
-    shared = [len(words & _words((tool.description or "")[:_DESCRIBED])) for tool in tools]
-    return [tools[shared.index(max(shared))]] if any(shared) else []
-
-
-def _words(text: str) -> set[str]:
-    spaced = re.sub(r"(?<=[a-z])(?=[A-Z])", " ", text)
-    return {word.lower().rstrip("s")[:7] for word in _WORD.findall(spaced)} - _IDLE
-
-
-def _coworkers(tool: Function) -> list[str]:
-    found = _COWORKERS.search((tool.description or "") + "\n")
-    return [name.strip() for name in found[1].split(",")[:_MOST_COWORKERS]] if found else []
+    def _text(self, tool: Custom, text: str) -> str:
+        """Return a text that the grammar of a tool admits, if that is a regular expression."""
+        grammar = tool.format.get("grammar", tool.format)
+        if not isinstance(grammar, dict) or grammar.get("syntax") != "regex":
+            return text
+        schema = {"type": "string", "pattern": f"^(?:{grammar.get('definition')})$"}
+        named = things(self.task)
+        values = [value for group in (*named.names, *named.numbers) for value in group.values]
+        fitting = (value for value in (text, *values) if self._admits(schema, value))
+        made = next(fitting, None)
+        return made or build(schema, self.writer, draw=self._draw, budget=self._to_build)
 
 
 class _FromPrompt:
     """Fills a call's arguments with what the prompt says, and a form's with new words, too."""
 
-    def __init__(self, prompt: str, writer: Writer, people: list[str], *, as_form: bool):
-        self._writer, self._people, self._as_form = writer, people, as_form
+    def __init__(self, prompt: str, writer: Writer, *, as_form: bool):
+        self.writer, self._as_form = writer, as_form
         framed = unframe(prompt)
         self._said, self._task = prompt.lower(), framed.task.strip()
-        self._context, self._words = framed.context or self._task, _words(self._task)
-        self._numbers = iter([float(number) for number in _NUMBER.findall(self._task)])
-        names = [*_QUOTED.findall(self._task), *_PROPER.findall(self._task)]
-        if not re.search("[A-Za-z]", self._task):
-            names += _KOREAN_NOUN.findall(self._task)
-        self._names = iter(names)
+        self._context = framed.context or self._task
+        named = things(self._task)
+        self._numbers = (float(n.replace(",", "")) for g in named.numbers for n in g.values)
+        self._names = (name for group in named.names for name in group.values)
 
     def text(self, name: str, schema: Schema) -> str:
-        words = _words(name.replace("_", " ")) | {name.lower()}
-        if self._people and "coworker" in words:
-            return max(self._people, key=lambda who: len(_words(who) & self._words))
-        if "context" in words:
+        said = {*snake(name).split("_")}
+        if "context" in said:
             return self._context
-        if words & _WHOLE and not self._as_form:
+        if said & _WHOLE and not self._as_form:
             return self._task
-        said = next(self._names, None)
-        return said or (self._writer.text(name, schema) if self._as_form else self._writer.topic)
+        known = next(self._names, None)
+        return known or (self.writer.text(name, schema) if self._as_form else self.writer.topic)
 
     def choose(self, name: str, options: Sequence[Any]) -> Any:
         return next((each for each in options if str(each).lower() in self._said), options[0])
@@ -126,4 +206,4 @@ class _FromPrompt:
     def number(self, name: str, least: float, most: float, whole: bool) -> float:
         fitting = (number for number in self._numbers if least <= number <= most)
         number = next(fitting, None)
-        return self._writer.number(name, least, most, whole) if number is None else number
+        return self.writer.number(name, least, most, whole) if number is None else number

@@ -16,12 +16,12 @@ from hashlib import blake2b
 import msgspec
 
 from agentlab.endpoint.answers import _react, _tools
-from agentlab.endpoint.answers._prompt import glance
+from agentlab.endpoint.answers._conversation import conversation
 from agentlab.endpoint.answers._schema import build
 from agentlab.endpoint.answers.replies import Replies, Writer
 from agentlab.endpoint.contract.json_schema import CannotFill, admits
 from agentlab.endpoint.contract.openai_json import RequestError
-from agentlab.endpoint.contract.request import ChatRequest
+from agentlab.endpoint.contract.request import ChatRequest, Custom
 from agentlab.endpoint.contract.seeded_random import digest, generator
 from agentlab.endpoint.contract.tokens import count_all, first_pieces
 from agentlab.endpoint.physics.formulas import Physics
@@ -30,12 +30,16 @@ _LONGEST_TOKENS = 16_384  # of a choice, as with the models that the presets are
 
 
 class Called(msgspec.Struct, frozen=True):
-    """A call of a tool; its arguments are the pieces from `start` to `end` of its choice."""
+    """A call of a tool; its arguments are the pieces from `start` to `end` of its choice.
+
+    Those of a `custom` tool are a text, and of others JSON.
+    """
 
     id: str
     name: str
     start: int
     end: int
+    custom: bool = False
 
 
 class Choice(msgspec.Struct, frozen=True):
@@ -126,11 +130,12 @@ def _choice(turn: Turn, request: ChatRequest, id_stem: str) -> Choice:
     limit = min(request.limit_tokens or _LONGEST_TOKENS, _LONGEST_TOKENS)
     pieces: list[str] = []  # one more than `limit` at least, if there are more
     calls: list[Called] = []
+    custom = {tool.name for tool in request.offered if isinstance(tool, Custom)}
     for number, (name, arguments) in enumerate(turn.calls):
         start = len(pieces)
         pieces += first_pieces(arguments, limit + 1)
         id = f"call_{id_stem}{len(request.messages)}{number}"
-        calls.append(Called(id, name, start, len(pieces)))
+        calls.append(Called(id, name, start, len(pieces), name in custom))
     if not calls:
         stops = [request.stop] if isinstance(request.stop, str) else request.stop or []
         ends = [at for stop in stops if stop and (at := turn.text.find(stop)) >= 0]
@@ -142,24 +147,30 @@ def _choice(turn: Turn, request: ChatRequest, id_stem: str) -> Choice:
 
 def take(request: ChatRequest, replies: Replies, generator: Callable[[], random.Random]) -> Turn:
     """Take the model's turn, or raise a RequestError; chance decides what the request does not."""
-    turns = request.turns
-    prompt = glance(next((text for role, text in reversed(turns) if role == "user"), ""))
+    turns, said = request.turns, conversation(request)
+    prompt = said.task
     prepared = replies.prepared(prompt)
     if prepared and not (request.tools or request.response_format or _react.asks_for_react(turns)):
         return Turn(prepared, fixed=True)
     draw = generator()
     writer = replies.writer(prompt, draw)
     try:
-        if request.offered and (calls := _tools.calls(request, prompt, writer, draw)):
+        if request.offered and (calls := _tools.calls(request, said, writer, draw)):
             return Turn("", calls)
-        return Turn(_said(request, prepared, writer, draw))
+        return Turn(_said(request, said.results, prepared, writer, draw))
     except CannotFill as error:
         what = f"The local model cannot fill this schema: {error}; simplify it."
         param = "response_format" if request.response_format else "tools"
         raise RequestError(400, what, param=param, code="unsupported_schema") from None
 
 
-def _said(request: ChatRequest, prepared: str | None, writer: Writer, draw: random.Random) -> str:
+def _said(
+    request: ChatRequest,
+    results: Sequence[tuple[str, str]],
+    prepared: str | None,
+    writer: Writer,
+    draw: random.Random,
+) -> str:
     form = request.response_format
     if form is not None and form.type != "text":
         definition = form.json_schema.schema if form.json_schema else {"type": "object"}
@@ -169,8 +180,8 @@ def _said(request: ChatRequest, prepared: str | None, writer: Writer, draw: rand
                     return prepared
         value = build(definition, writer, draw=draw) if form.json_schema else writer.shaped()
         return json.dumps(value, ensure_ascii=False)
-    if request.results:
-        return writer.from_results(request.results)
+    if results:
+        return writer.from_results(results)
     if _react.asks_for_react(request.turns):
         return _react.react(request.turns, writer, draw)
     return prepared or writer.write()

@@ -63,10 +63,23 @@ class CalledFunction(Strict):
     arguments: str
 
 
+class CalledCustom(Strict):
+    name: str
+    input: str
+
+
 class ToolCall(Strict):
+    """A call that the model made; one of a custom tool is read as a function's, too."""
+
     id: Text
-    function: CalledFunction
-    type: Literal["function"] = "function"
+    function: CalledFunction = UNSET  # type: ignore[assignment]
+    type: Literal["function", "custom"] = "function"
+    custom: CalledCustom = UNSET  # type: ignore[assignment]
+
+    def __post_init__(self) -> None:
+        _check_named(self)
+        if self.type == "custom":
+            self.function = CalledFunction(self.custom.name, self.custom.input)
 
 
 class Message(Strict):
@@ -94,11 +107,56 @@ class Function(Strict):
     strict: bool | None = None
 
 
-class Tool(Strict):
-    """A tool that is offered; or, by its name alone, the choice of one."""
+class Custom(Function):
+    """A tool that takes a text, in the form that its grammar says, instead of arguments."""
 
-    function: Function
-    type: Literal["function"] = "function"
+    format: Json = {}
+
+
+class Tool(Strict):
+    """A tool that is offered; or, by its name alone, the choice of one.
+
+    The function of a custom tool is the tool itself, so that most readers need not know which.
+    """
+
+    function: Function = UNSET  # type: ignore[assignment]
+    type: Literal["function", "custom"] = "function"
+    custom: Custom = UNSET  # type: ignore[assignment]
+
+    def __post_init__(self) -> None:
+        _check_named(self)
+        if self.type == "custom":
+            self.function = self.custom
+
+
+class AllowedTools(Strict):
+    mode: Literal["auto", "required"]
+    tools: Annotated[list[Tool], msgspec.Meta(min_length=1, max_length=128)]
+
+
+class Choice(Strict):
+    """The choice of one tool by its name, or of those that may be called in this turn."""
+
+    type: Literal["function", "custom", "allowed_tools"] = "function"
+    function: Function = UNSET  # type: ignore[assignment]
+    custom: Custom = UNSET  # type: ignore[assignment]
+    allowed_tools: AllowedTools = UNSET  # type: ignore[assignment]
+
+    def __post_init__(self) -> None:
+        _check_named(self)
+
+    @property
+    def names(self) -> list[str]:
+        """The names of the tools it leaves to the model."""
+        if self.type == "allowed_tools":
+            return [tool.function.name for tool in self.allowed_tools.tools]
+        return [getattr(self, self.type).name]
+
+
+def _check_named(chosen: ToolCall | Tool | Choice) -> None:
+    """Check that what its type names is there; msgspec makes a ValidationError of a ValueError."""
+    if getattr(chosen, chosen.type) is UNSET:
+        raise ValueError(f"Object missing required field `{chosen.type}`")
 
 
 class Schema(Strict):
@@ -151,7 +209,7 @@ class ChatRequest(Preferences, kw_only=True):
     temperature: Temperature | None = None
     seed: Annotated[int, msgspec.Meta(ge=-(2**63), le=2**63 - 1)] | None = None
     tools: Annotated[list[Tool], msgspec.Meta(min_length=1, max_length=128)] | None = None
-    tool_choice: ToolChoice | Tool | None = None
+    tool_choice: ToolChoice | Choice | None = None
     parallel_tool_calls: bool | None = None
     response_format: Form | None = None
     logprobs: bool | None = None
@@ -200,15 +258,23 @@ class ChatRequest(Preferences, kw_only=True):
     @property
     def offered(self) -> list[Function]:
         """The functions that the model may call in this turn."""
-        return [] if self.tool_choice == "none" else [tool.function for tool in self.tools or []]
+        choice, tools = self.tool_choice, [tool.function for tool in self.tools or []]
+        if isinstance(choice, Choice):
+            tools = [tool for tool in tools if tool.name in choice.names]
+        return [] if choice == "none" else tools
 
     @property
-    def results(self) -> list[tuple[str, str]]:
-        """(function, result) of the calls made since the user last spoke, oldest first."""
-        spoke = max((i for i, m in enumerate(self.messages) if m.role == "user"), default=-1)
-        since = self.messages[spoke + 1 :]
-        names = {call.id: call.function.name for m in since for call in m.tool_calls or []}
-        return [(names[m.tool_call_id or ""], m.text) for m in since if m.role == "tool"]
+    def must_call(self) -> bool:
+        """True if the model has to call something, whichever it is."""
+        choice = self.tool_choice
+        if isinstance(choice, Choice) and choice.type == "allowed_tools":
+            return choice.allowed_tools.mode == "required"
+        return choice == "required"
+
+    @property
+    def must_call_this(self) -> bool:
+        """True if the model has to call the one tool that is offered in this turn."""
+        return isinstance(self.tool_choice, Choice) and self.tool_choice.type != "allowed_tools"
 
 
 def _check_support(request: ChatRequest) -> None:
@@ -262,8 +328,9 @@ def _check_tools(request: ChatRequest) -> None:
         if name in names[:index]:
             what = f"the name {name!r} is given to two tools; tool names must be unique."
             raise invalid(f"tools[{index}].function.name", what)
-    if isinstance(choice, Tool) and (name := choice.function.name) not in names:
-        raise invalid("tool_choice", f"tool {name!r} is not among the tools: {names}.")
+    for name in choice.names if isinstance(choice, Choice) else []:
+        if name not in names:
+            raise invalid("tool_choice", f"tool {name!r} is not among the tools: {names}.")
 
 
 def _check_form(request: ChatRequest) -> None:

@@ -1,0 +1,149 @@
+"""Which tools a task names, and where; which look something up, and which end a task."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from typing import NamedTuple
+
+from agentlab.endpoint.answers._arguments import Argument, asked, owners, snake
+from agentlab.endpoint.answers._things import things
+from agentlab.endpoint.contract.request import Function
+
+_WORD = re.compile(r"[A-Z]?[a-z]+|[A-Z]+(?![a-z])|[\uac00-\ud7a3]{2,}")
+_PARTICLE = re.compile(r"(?<=..)(?:의|에서|은|는|이|가|을|를|와|과|에|도|으로|로)$")
+_IDLE = frozenset(
+    "the and for with from that this what which who how are was were you your all any can get "
+    "set use used using tool tools function return returns given about into one its our will "
+    "should must does name value input output data call text string".split()
+)
+_LOOKING_UP = frozenset("find get search list look lookup fetch query show check read".split())
+_ENDING = re.compile(
+    r"final_.+|(?:submit|finish|complete|end|done|terminate|exit)"
+    r"(?:_(?:the|final|answer|result|response|task|run|conversation)s?)*"
+)
+_THEN = re.compile(
+    r"(?<!since )(?<!until )(?<!by )\bthen\b|\bafter (?:that|which)\b|\b(?:afterwards|finally)\b"
+    r"|그\s?다음|그런 다음|그리고 나서|그 후|[한은] (?:다음|뒤|후)",
+    re.IGNORECASE,
+)
+_DESCRIBED = 1000  # characters of a description in which a word may be shared
+
+
+class Named(NamedTuple):
+    """A tool that a task names; `here` is the part of the task about it, `stage` counts "then"s."""
+
+    tool: Function
+    here: str
+    stage: int
+
+
+def suitable(tools: Sequence[Function], task: str) -> list[Function]:
+    """Return the tools that a task names, in its order, or else the best described one."""
+    return [each.tool for each in named(tools, task)]
+
+
+def named(tools: Sequence[Function], task: str) -> list[Named]:
+    """Return the tools that a task names, in its order, or else the best described one.
+
+    Each word names the tool whose name it fits best; words as "find" only if no others do. Words
+    of descriptions name tools, too, if they are Korean, because names never are.
+    """
+    of_names = [words(snake(tool.name).replace("_", " ")) for tool in tools]
+    things_of = [of - _LOOKING_UP or of for of in of_names]
+    korean = [{word for word in words(_described(tool)) if word >= "가"} for tool in tools]
+    places: dict[int, tuple[int, int]] = {}
+    for vocabulary in (things_of, of_names, korean):
+        places = places or _places(tools, vocabulary, task)
+    if not places:
+        shared = [len(words(task) & words(_described(tool))) for tool in tools]
+        places = {shared.index(max(shared)): (0, 0)} if any(shared) else {}
+    return _parted([(tools[index], place) for index, place in places.items()], task)
+
+
+def _places(
+    tools: Sequence[Function], vocabulary: list[set[str]], task: str
+) -> dict[int, tuple[int, int]]:
+    """Return where in the task each tool is named first, by its index."""
+    said = [(_stem(found[0]), found.span()) for found in _WORD.finditer(task)]
+    every = {word for word, _ in said}
+    fit = [(len(known & every), -len(known)) for known in vocabulary]
+    takes = {
+        _stem(owner): {i for i, tool in enumerate(tools) if _stem(owner) in id_owners(tool)}
+        for tool in tools
+        for owner in id_owners(tool)
+    }
+    in_task = things(task)
+    labels = {
+        _stem(word) for g in (*in_task.codes, *in_task.numbers) if not g.role for word in g.label
+    }
+    places: dict[int, tuple[int, int]] = {}
+    # "user 42" is an id, and so names a tool only if no other tool takes that id.
+    for word, span in sorted(said, key=lambda each: each[0] in labels and each[0] in takes):
+        bearing = [index for index, known in enumerate(vocabulary) if word in known]
+        if word in labels and word in takes:
+            bearing = [i for i in bearing if i in takes[word] and not takes[word] & places.keys()]
+        best = max((fit[index] for index in bearing), default=None)
+        for index in bearing:
+            if fit[index] == best:
+                places.setdefault(index, span)
+    return dict(sorted(places.items(), key=lambda place: place[1]))
+
+
+def _parted(tools: list[tuple[Function, tuple[int, int]]], task: str) -> list[Named]:
+    """Give each tool its part of the task: from its name to the next; in Korean, up to its name."""
+    before = re.search("[가-힣]", task)
+    edges = [end if before else start for _, (start, end) in tools]
+    edges = [0, *(edges[:-1] if before else edges[1:]), len(task)]
+    thens = [found.start() for found in _THEN.finditer(task)]
+    return [
+        Named(tool, task[edges[i] : edges[i + 1]], sum(then < start for then in thens))
+        for i, (tool, (start, _)) in enumerate(tools)
+    ]
+
+
+def supplier(tools: Sequence[Function], tool: Function, argument: Argument) -> Function | None:
+    """Return the tool that looks up what an id is of: `find_user` for `user_id`; None if none is."""
+    of = {_stem(owner) for owner in owners(tool, argument)}
+    able = [
+        other
+        for other in tools
+        if other is not tool
+        and snake(other.name).split("_")[0] in _LOOKING_UP
+        and not of & id_owners(other)
+    ]
+    for text in (lambda other: snake(other.name).replace("_", " "), _described):
+        if bearing := [other for other in able if of and of <= words(text(other))]:
+            return bearing[0]
+    return None
+
+
+def bears(tool: Function, of: Sequence[str]) -> bool:
+    """Return True if a tool's name or description speaks of what an id is of."""
+    return {*map(_stem, of)} <= words(f"{snake(tool.name).replace('_', ' ')} {_described(tool)}")
+
+
+def id_owners(tool: Function) -> set[str]:
+    """Return what the ids are of that a tool needs."""
+    ids = [each for each in asked(tool) if each.kind == "id"]
+    return {_stem(owner) for each in ids for owner in owners(tool, each)}
+
+
+def ends_the_task(tool: Function, others: Sequence[Function]) -> bool:
+    """Return True if a call of a tool is the answer: `final_answer`, or a class beside functions."""
+    a_class = tool.name[:1].isupper() and any(other.name[:1].islower() for other in others)
+    return a_class or bool(_ENDING.fullmatch(snake(tool.name)))
+
+
+def words(text: str) -> set[str]:
+    """Return the words of a text that say what it is about, as far as words are compared."""
+    return {_stem(found[0]) for found in _WORD.finditer(text)} - {""}
+
+
+def _stem(word: str) -> str:
+    stem = _PARTICLE.sub("", word).lower().rstrip("s")[:7]
+    return "" if stem in _IDLE or (len(word) < 3 and word < "가") else stem
+
+
+def _described(tool: Function) -> str:
+    return (tool.description or "")[:_DESCRIBED]

@@ -1,0 +1,118 @@
+"""What a task names: things, ids and numbers, those in groups that are named alike.
+
+The patterns take time in proportion to a text's length.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Collection
+from functools import lru_cache
+from typing import NamedTuple
+
+_PROPER = r"[A-ZÀ-Þ][\w-]+"
+_THING = re.compile(
+    r"(?<!\w)[\"“'‘](?P<quoted>[^\"”'’\n]{2,60})[\"”'’](?!\w)"
+    r"|(?<![\w@./+-])(?P<code>https?://[^\s\"'<>)]+|[\w.+-]{1,64}@[\w-]{1,64}(?:\.\w{1,32})+"
+    r"|\d{4}-\d\d-\d\d|[0-9a-f]{8}-[0-9a-f-]{27}|(?=[\w-]{0,64}\d)[A-Za-z][\w-]*"
+    r"|[\w/-]{2,64}\.[a-z]{1,4}\b)"
+    r"|(?P<number>(?<![\w.])-?\d+(?:,\d{3}(?!\d))*(?:\.\d+)?)"
+    rf"|(?P<name>(?<![.?!:\n] )(?<!^)\b{_PROPER}(?: {_PROPER})*"
+    # At the beginning of a sentence, where every word has a capital letter:
+    rf"|\b{_PROPER}(?=(?:, {_PROPER}){{0,8}},? (?:and|or|vs\.?|versus) {_PROPER})"
+    rf"|\b(?!What|Who|Let|It|That|Where|How|There|Here|When|He|She){_PROPER}(?=['’]s ))",
+    re.MULTILINE,
+)
+_KOREAN = re.compile(
+    r"(?P<name>[\uac00-\ud7a3]{2,12}?)"
+    r"(?:의|에서|에게|은|는|이|가|을|를|에|(?:과|와|랑|하고)(?=\s))?(?=[\s,.?!]|$)"
+)
+_LOWER = re.compile(  # a few words after a preposition or in a list, as far as the next of either
+    r"\b(?:in|at|of|for|from|to|on|about|between|and|or)\s+(?:the\s+|an?\s+)?"
+    r"(?!(?:that|this|these|those|its?|them|each|every|all|her|him|his|my|me|you|us|their)\b)"
+    r"(?P<name>[a-z][\w-]*(?: [a-z][\w-]*){0,2}?)"
+    r"(?=\s*(?:[,.;:?!\n]|$)|\s+(?:and|or|in|at|of|for|from|to|on|by|with|between)\b)"
+)
+_BETWEEN = re.compile(r"[^\W_]+|&")
+_PREPOSITIONS = frozenset("in at of for from to on about between by with into near".split())
+_LINKS = frozenset("and or vs versus also & 과 와 랑 하고 및 그리고 또는".split())
+_LINK = re.compile(r"[,;/&?.]|\b(?:and|or|vs|versus)\b|과 |와 |랑 |하고 |및 ")
+_ARTICLES = frozenset("the a an".split())
+_COUNTS = re.compile(r"\s?(?:[a-z]+s\b|%|[일개명초주월년원]|시간|분)")
+_SAY_ID = frozenset("id ids no nr number numbers".split())
+_FAR = 60  # characters between two things that are not named together
+
+
+class Group(NamedTuple):
+    """Things that are named alike, as the two in "in Seoul and in Busan".
+
+    `role` is their preposition, `label` the two words before; numbers may count ("3 days").
+    """
+
+    role: str
+    label: list[str]
+    values: list[str]
+    counts: bool
+
+
+class Things(NamedTuple):
+    """What a text names, in its order; codes are those names that have digits."""
+
+    names: list[Group]
+    codes: list[Group]
+    numbers: list[Group]
+
+    def ids(self, owners: Collection[str]) -> Group | None:
+        """Return the ids of one of these owners ("user 42", "users A1 and A2"), if any."""
+        groups = [*self.codes, *self.numbers]
+        for group in groups:
+            if {word.rstrip("s") for word in group.label} & {*owners}:
+                return group
+        return next((group for group in groups if group in self.codes or _of_anyone(group)), None)
+
+
+def _of_anyone(numbers: Group) -> bool:
+    """Return True if such numbers may be ids of whatever is asked for ("orders of 42", "id 42")."""
+    if numbers.counts:
+        return False
+    *before, last = ["", *numbers.label][-2:]
+    alone = not last and not numbers.role
+    says_id = last in _SAY_ID and {*before} <= {"", *_PREPOSITIONS, *_LINKS}
+    return alone or says_id or numbers.role in ("of", "for") or "가" <= last[:1] <= "힣"
+
+
+@lru_cache(maxsize=256)  # each round of a task reads it again
+def things(text: str) -> Things:
+    """Return what a text names.
+
+    Example:
+        >>> [group.values for group in things("Rain in Seoul for Ana and in Busan").names]
+        [['Seoul', 'Busan'], ['Ana']]
+    """
+    found = [*_THING.finditer(text)]
+    numbers = [each for each in found if each["number"]]
+    names = [each for each in found if not each["number"]]
+    for pattern in (_KOREAN, _LOWER):
+        names = names or [*pattern.finditer(text)]
+    codes = [each for each in names if re.fullmatch(r"(?=.*\d)(?=.*[A-Za-z])[\w-]+", each[0])]
+    return Things(_grouped(text, names), _grouped(text, codes), _grouped(text, numbers))
+
+
+def _grouped(text: str, found: list[re.Match[str]]) -> list[Group]:
+    groups, by_key, end = list[Group](), dict[str, Group](), 0
+    for each in found:
+        start, stop = each.span(each.lastgroup or 0)
+        between = text[max(end, start - _FAR) : start].lower()
+        words = [word for word in _BETWEEN.findall(between) if word not in _ARTICLES]
+        role = words.pop() if words and words[-1] in _PREPOSITIONS else ""
+        # "Seoul and Busan", or "in Seoul and in Busan", or "user Ana and user Bob"
+        linked = groups and _LINK.search(between) and {*words} <= _LINKS and start - end < _FAR
+        key = role or "".join(words[-1:])
+        group = groups[-1] if linked and not role else by_key.get(key)
+        if group is None:
+            group = Group(role, words[-2:], [], bool(_COUNTS.match(text, stop)))
+            groups.append(group)
+            by_key |= {key: group} if key else {}
+        group.values.append(text[start:stop])
+        end = stop
+    return groups
