@@ -11,7 +11,7 @@ from typing import Any
 
 import msgspec
 
-from agentlab.endpoint.answers.answer import Answer, Choice
+from agentlab.endpoint.answers.answer import Answer, Called, Choice
 from agentlab.endpoint.contract.openai_json import Json, event
 from agentlab.endpoint.dialects.responses_request import ResponsesRequest, Said, TextOptions
 from agentlab.endpoint.dialects.stored import Kept
@@ -27,7 +27,12 @@ _UNSET: Json = {
     "tool_choice": "auto",
     "truncation": "disabled",
 }
-_PREFIXES = {"message": "msg", "function_call": "fc", "function_call_output": "fco"}
+# What is streamed of an item: how its events are called, and the field that they fill.
+_STREAMED = {
+    "message": ("output_text", "content"),
+    "function_call": ("function_call_arguments", "arguments"),
+    "custom_tool_call": ("custom_tool_call_input", "input"),
+}
 
 
 class Responses:
@@ -66,7 +71,7 @@ class Responses:
         """Return what is to be kept of it; items that came without an id get one."""
         said = list(self._before)
         for number, item in enumerate(self._request.items):
-            prefix = _PREFIXES.get(item.type or "", "rs")
+            prefix = "msg" if item.type == "message" else "fc"
             item.id = item.id or f"{prefix}_{self._stem}{number:04d}"
             said.append((item.id, msgspec.json.encode(item)))
         sent = len(said)
@@ -77,22 +82,20 @@ class Responses:
         frame = self._frame("in_progress")
         data = [self._event(kind, response=frame) for kind in ("created", "in_progress")]
         if not self._choice.calls:
-            (item,) = self._items
-            part = item["content"][0] | {"text": ""}
-            data.append(self._added(0, item | {"content": []}))
+            data.append(self._added(0))
+            part = self._items[0]["content"][0] | {"text": ""}
             data.append(self._event("content_part.added", **self._place(0), part=part))
         return b"".join(data)
 
     def between(self, sent: int, have: int) -> bytes:
-        data, pieces, calls = [], self._choice.pieces, self._choice.calls
-        kind, more = "function_call_arguments.delta", dict[str, Any]()
-        if not calls:
-            kind, more = "output_text.delta", {"logprobs": []}
+        data, pieces = [], self._choice.pieces
         for index, (start, end) in enumerate(self._spans):
-            if calls and sent <= start < have:
-                data.append(self._added(index, self._items[index] | {"arguments": ""}))
+            if self._choice.calls and sent <= start < have:
+                data.append(self._added(index))
             if new := "".join(pieces[max(sent, start) : min(have, end)]):
-                data.append(self._event(kind, **self._place(index), delta=new, **more))
+                kind = _STREAMED[self._items[index]["type"]][0]
+                more: Json = {} if self._choice.calls else {"logprobs": []}
+                data.append(self._event(f"{kind}.delta", **self._place(index), delta=new, **more))
             if sent < end <= have:
                 data.append(self._done(index))
         return b"".join(data)
@@ -101,21 +104,24 @@ class Responses:
         left = [self._done(index) for index in range(self._closed, len(self._items))]
         return b"".join([*left, self._event(self._whole["status"], response=self._whole)])
 
+    def _added(self, index: int) -> bytes:
+        item = self._items[index]
+        empty = {_STREAMED[item["type"]][1]: [] if item["type"] == "message" else ""}
+        item = item | empty | {"status": "in_progress"}
+        return self._event("output_item.added", output_index=index, item=item)
+
     def _done(self, index: int) -> bytes:
         """Return the events that close an item: a client may act on it before the next begins."""
         item, place, self._closed = self._items[index], self._place(index), index + 1
+        kind, field = _STREAMED[item["type"]]
         if item["type"] == "message":
-            (part,) = item["content"]
-            data = self._event("output_text.done", **place, text=part["text"], logprobs=[])
+            (part,) = item[field]
+            data = self._event(f"{kind}.done", **place, text=part["text"], logprobs=[])
             data += self._event("content_part.done", **place, part=part)
         else:
-            said = {"name": item["name"], "arguments": item["arguments"]}
-            data = self._event("function_call_arguments.done", **place, **said)
+            more = {"name": item["name"]} if item["type"] == "function_call" else {}
+            data = self._event(f"{kind}.done", **place, **more, **{field: item[field]})
         return data + self._event("output_item.done", output_index=index, item=item)
-
-    def _added(self, index: int, item: Json) -> bytes:
-        item = item | {"status": "in_progress"}
-        return self._event("output_item.added", output_index=index, item=item)
 
     def _place(self, index: int) -> Json:
         place = {"item_id": self._items[index]["id"], "output_index": index}
@@ -150,24 +156,24 @@ class Responses:
 
 
 def _items(said: Choice, id: str) -> list[Json]:
-    cut, have = said.finish_reason == "length", len(said.pieces)
     part = {"type": "output_text", "text": said.text, "annotations": [], "logprobs": []}
     message = {
         "id": id,
         "type": "message",
         "role": "assistant",
-        "status": "incomplete" if cut else "completed",
+        "status": "incomplete" if said.finish_reason == "length" else "completed",
         "content": [part],
     }
-    calls = [
-        {
-            "id": f"fc_{call.id}",
-            "type": "function_call",
-            "status": "incomplete" if call.end > have else "completed",
-            "call_id": call.id,
-            "name": call.name,
-            "arguments": said.arguments(call),
-        }
-        for call in said.calls
-    ]
-    return calls or [message]
+    return [_called(call, said) for call in said.calls] or [message]
+
+
+def _called(call: Called, said: Choice) -> Json:
+    kind, prefix = ("custom_tool_call", "ctc") if call.custom else ("function_call", "fc")
+    return {
+        "id": f"{prefix}_{call.id}",
+        "type": kind,
+        "status": "incomplete" if call.end > len(said.pieces) else "completed",
+        "call_id": call.id,
+        "name": call.name,
+        _STREAMED[kind][1]: said.arguments(call),
+    }

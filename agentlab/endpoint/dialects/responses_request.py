@@ -15,10 +15,12 @@ from agentlab.endpoint.contract.openai_json import (
     Json,
     RequestError,
     decode,
+    missing,
     not_among,
     unsupported,
 )
 from agentlab.endpoint.contract.request import (
+    CalledCustom,
     CalledFunction,
     ChatRequest,
     Effort,
@@ -39,11 +41,15 @@ from agentlab.endpoint.contract.request import (
 _InputPart = Literal["input_text", "input_image", "input_file", "input_audio"]
 _OutputPart = Literal["output_text", "refusal", "reasoning_text"]
 _PartType = Literal[_InputPart, _OutputPart]
-_Kind = Literal["message", "function_call", "function_call_output", "reasoning", "item_reference"]
+_Call = Literal["function_call", "custom_tool_call"]
+_Output = Literal["function_call_output", "custom_tool_call_output"]
+_Kind = Literal["message", _Call, _Output, "reasoning", "item_reference"]
 _NEEDED = {
     "message": ("role", "content"),
     "function_call": ("call_id", "name", "arguments"),
+    "custom_tool_call": ("call_id", "name", "input"),
     "function_call_output": ("call_id", "output"),
+    "custom_tool_call_output": ("call_id", "output"),
     "item_reference": ("id",),
 }
 Said = list[tuple[str, bytes]]  # the items of a conversation: their ids, and their JSON
@@ -53,7 +59,7 @@ _INCLUDABLE = (
     "web_search_call.results web_search_call.action.sources code_interpreter_call.outputs "
     "computer_call_output.output.image_url".split()
 )
-_TOOLS = ("function", "custom")
+_TOOLS, _CHOICES = ("function", "custom"), ("function", "custom", "allowed_tools")
 # Of a function that is offered, what says nothing to the local model.
 _IGNORED = ("type", "defer_loading", "allowed_callers", "output_schema")
 
@@ -92,6 +98,7 @@ class Item(Strict, omit_defaults=True):
     call_id: Text | None = None
     name: str | None = None
     arguments: str | None = None
+    input: str | None = None
     output: _Said | None = None
     summary: list[Json] | None = None
     encrypted_content: str | None = None
@@ -189,10 +196,7 @@ def as_chat(request: ResponsesRequest, before: Said) -> ChatRequest:
         fields["tools"] = [_nested(tool, f"tools[{i}]") for i, tool in enumerate(request.tools)]
         fields["parallel_tool_calls"] = request.parallel_tool_calls
     if request.tools or request.tool_choice not in ("auto", "none"):
-        choice = request.tool_choice
-        fields["tool_choice"] = (
-            _nested(choice, "tool_choice") if isinstance(choice, dict) else choice
-        )
+        fields["tool_choice"] = _nested(request.tool_choice, "tool_choice")
     if request.text and request.text.format is not None:
         form = request.text.format
         whole = {name: value for name, value in form.items() if name != "type"}
@@ -201,11 +205,17 @@ def as_chat(request: ResponsesRequest, before: Said) -> ChatRequest:
     return decode(msgspec.json.encode(fields), _Conversation)
 
 
-def _nested(tool: Json, where: str) -> Json:
-    kind = tool.get("type")
-    if kind not in _TOOLS:
-        raise not_among(f"{where}.type", str(kind), _TOOLS)
-    return {"type": kind, kind: {k: v for k, v in tool.items() if k not in _IGNORED}}
+def _nested(tool: Any, where: str) -> Any:
+    """Return a tool, or a choice, as a chat has it: what it is stands under its type's name."""
+    if not isinstance(tool, dict):
+        return tool
+    kind, kinds = tool.get("type"), _CHOICES if where == "tool_choice" else _TOOLS
+    if kind not in kinds:
+        raise not_among(f"{where}.type", str(kind), kinds) if kind else missing(f"{where}.type")
+    inner = {name: value for name, value in tool.items() if name not in _IGNORED}
+    if kind == "allowed_tools" and isinstance(tools := inner.get("tools"), list):
+        inner["tools"] = [_nested(each, f"{where}.tools[{i}]") for i, each in enumerate(tools)]
+    return {"type": kind, kind: inner}
 
 
 def _messages(items: list[Item], before: int) -> list[Message]:
@@ -216,16 +226,19 @@ def _messages(items: list[Item], before: int) -> list[Message]:
         each: Any = item  # it has what its type needs
         if item.type == "message":
             groups.append([Message(role=each.role, content=_content(each.content))])
-        elif item.type == "function_call":
+        elif item.type in get_args(_Call):
             called = ToolCall(each.call_id, CalledFunction(each.name, each.arguments))
+            if item.type == "custom_tool_call":
+                custom = CalledCustom(each.name, each.input)
+                called = ToolCall(each.call_id, type="custom", custom=custom)
             if groups and len(groups[-1]) == 1 and (together := groups[-1][0].tool_calls):
                 together.append(called)
             else:
                 groups.append([Message(role="assistant", tool_calls=[called])])
             waiting[each.call_id] = groups[-1]
-        elif item.type == "function_call_output":
+        elif item.type in get_args(_Output):
             if each.call_id not in waiting:
-                what = "No tool call found for function call output with call_id"
+                what = f"No tool call found for {each.type.replace('_', ' ')} with call_id"
                 raise RequestError(400, f"{what} {each.call_id}.", param=f"input[{index - before}]")
             result = Message(role="tool", content=_content(each.output), tool_call_id=each.call_id)
             waiting.pop(each.call_id).append(result)
@@ -247,7 +260,7 @@ def in_own_words(error: RequestError) -> RequestError:
     """Return a chat's error with the names that a client of this route gave to the fields."""
     said: Json = error.body["error"]
     if param := said["param"]:
-        own = re.sub(r"\.function\b", "", param)
+        own = re.sub(r"\.(function|custom|allowed_tools)\b", "", param)
         own = re.sub(r"^response_format(\.json_schema)?", "text.format", own)
         own = re.sub(r"^messages", "input", own)
         said |= {"param": own, "message": said["message"].replace(param, own)}
