@@ -91,7 +91,9 @@ def _forced(
             each.name: from_results(tool, each, found, True, named=True) for each in asked(tool)
         }
         given = {name: values[0] for name, values in held.items() if values}
-        return filling.calls(tool, [given | {each.name: answer or filling.writer.write() for each in texts[:1]}])
+        return filling.calls(
+            tool, [given | {each.name: answer or filling.writer.write() for each in texts[:1]}]
+        )
     called = {each.name for each in said.found}
     left = [tool for tool in useful if tool.name not in called] or useful
     chosen = suitable(left, filling.task) or left[:1]
@@ -102,7 +104,9 @@ def _open(tool: Function, task: str, writer: Writer) -> dict[str, Any]:
     """Return the topic for all that a tool wants named, since each name has its place already."""
     given = asked(tool) if things(task).names else []
     named = [each for each in given if each.kind == "name"]
-    texts = [each for each in given if each.kind == "text" and not {"context", *_WHOLE} & {*each.words}]
+    texts = [
+        each for each in given if each.kind == "text" and not {"context", *_WHOLE} & {*each.words}
+    ]
     return {each.name: writer.topic for each in named + (texts if named else [])}
 
 

@@ -42,7 +42,7 @@ class Responses:
         self._request, self._said, self._created = request, answer.said, created
         self._choice, self._before = answer.said.choices[0], before
         self._stem = answer.id.removeprefix("chatcmpl-")
-        self.id = f"resp_{self._stem}"
+        self.id, self.store = f"resp_{self._stem}", request.store is not False
         self._items = _items(self._choice, f"msg_{self._stem}")
         self._spans = [(call.start, call.end) for call in self._choice.calls]
         self._spans = self._spans or [(0, len(self._choice.pieces))]
@@ -146,7 +146,7 @@ class Responses:
             "background": False,
             "output": [],
             "parallel_tool_calls": request.parallel_tool_calls is not False,
-            "store": request.store is not False,
+            "store": self.store,
             "text": {
                 "format": {"type": "text"} | (text.format or {}),
                 "verbosity": text.verbosity or "medium",

@@ -15,7 +15,7 @@ import msgspec
 
 from agentlab.endpoint.contract import asgi
 from agentlab.endpoint.contract.asgi import MAX_BODY_BYTES, Scope
-from agentlab.endpoint.contract.openai_json import Json, RequestError, invalid, wrong_field
+from agentlab.endpoint.contract.openai_json import Json, RequestError, decode, invalid
 from agentlab.endpoint.contract.request import MOST_ITEMS
 from agentlab.endpoint.dialects.responses_request import Item, ResponsesRequest, Said
 
@@ -90,7 +90,7 @@ class Stored:
             raise asgi.unknown_route(scope, ["/v1/responses/{id}"])
         id, part = found.groups()
         if method not in _METHODS[part]:
-            raise asgi.wrong_method(path, method, " or ".join(_METHODS[part]))
+            raise asgi.wrong_method(path, method, _METHODS[part])
         kept = self._kept.get(learner, {}).get(id)
         if kept is None:
             raise RequestError(404, f"Response with id '{id}' not found.")
@@ -138,11 +138,10 @@ class _Asked(msgspec.Struct):
 
 def _page(items: Said, query: bytes) -> Json:
     """Return a page of the items, as OpenAI's lists are paged: the newest first by default."""
-    try:
-        given = dict(parse_qsl(query.decode("latin-1")))
-        asked = msgspec.convert(given, _Asked, strict=False)
-    except (ValueError, msgspec.ValidationError) as error:
-        raise wrong_field(str(error)) from None
+    given: Json = dict(parse_qsl(query.decode("latin-1")))
+    if (number := asgi.whole_number(given.get("limit", ""))) is not None:
+        given["limit"] = number
+    asked = decode(msgspec.json.encode(given), _Asked)
     items = items[::-1] if asked.order == "desc" else items
     ids = [id for id, _ in items]
     if asked.after is not None and asked.after not in ids:

@@ -91,7 +91,7 @@ class LocalModel:
             try:
                 exchange = Exchange(self._live, span, answer, dialect)
                 await exchange.run(receive, send, stream=stream)
-                if isinstance(dialect, Responses) and span.ok:  # the client has it as it was meant
+                if isinstance(dialect, Responses) and dialect.store and span.ok:
                     self._stored.keep(span.learner, dialect.id, dialect.kept())
             except QueueFull:  # the next event may free a place: a guess, as a real server's is
                 again_s = max(self._live.batch.next_event_s() - self.now_s(), 0.001)
