@@ -279,6 +279,18 @@ def test_only_the_endpoints_own_page_may_use_it(origin: str, status: int):
     assert run_virtual(get(room(), "/classroom/board", **headers)).result.status_code == status
 
 
+@pytest.mark.parametrize(
+    ("origin", "allowed"),
+    [("http://192.168.1.20:8000", "http://192.168.1.20:8000"), ("http://localhost:3000", None)],
+)
+def test_only_the_endpoints_own_page_may_read_an_answer(origin: str, allowed: str | None):
+    """In a class a page of the reader's own machine is a foreign one, and is told nothing."""
+    headers = {"host": "192.168.1.20:8000", "origin": origin, "authorization": "Bearer ada"}
+    answer = run_virtual(get(room(), "/v1/models", **headers)).result
+    assert answer.status_code == (200 if allowed else 403)
+    assert answer.headers.get("access-control-allow-origin") == allowed
+
+
 def test_a_name_given_as_the_host_is_let_in():
     """--host lab.school: learners may call it so."""
     served = Classroom(Settings(), token=TOKEN, host="lab.school")

@@ -7,6 +7,8 @@ its client, which list what may be sent; and the client's own classes of errors.
 from __future__ import annotations
 
 import json
+import re
+from pathlib import Path
 from typing import Any, get_args, get_type_hints
 
 import httpx
@@ -454,6 +456,35 @@ def test_the_client_raises_its_own_error(fields: dict[str, Any], code: str, para
         asked(**fields)
     assert (error.value.code, error.value.param, error.value.status_code) == (code, param, 400)
     assert error.value.type == "invalid_request_error"
+
+
+# What the docs say.
+
+DOCS = Path(__file__).resolve().parents[1] / "docs" / "local_model.md"
+REFUSES = DOCS.read_text(encoding="utf-8").partition("## What it refuses")[2].partition("\n## ")[0]
+
+
+def test_the_docs_show_what_is_refused():
+    """Each row of the table: the request gets this code and this message."""
+    rows = re.findall(r"^\| `(\{.*\})` \| `(\w+)` \| (.*) \|$", REFUSES, re.M)
+    assert len(rows) == 9
+    for fields, code, message in rows:
+        error = chat(**json.loads(fields))
+        assert error is not None and (error["code"], error["message"]) == (code, message)
+
+
+def test_the_docs_name_each_parameter_once():
+    """Those of OpenAI's client in the three lists; those of other servers below."""
+    acted, checked, refused, others = (
+        set(re.findall(r"`(\w+)`", line))
+        for line in re.findall(r"^(?:- |Of other).*$", REFUSES, re.M)
+    )
+    openais = fields_of(completion_create_params.CompletionCreateParams)
+    assert acted | checked | refused == openais
+    assert len(acted) + len(checked) + len(refused) == len(openais)
+    assert checked == {*PREFERENCES, "top_logprobs"}
+    assert refused == {*UNSUPPORTED, "logprobs"}
+    assert others == {*OF_OTHERS, "continuous_usage_stats", "stream_options"}
 
 
 # Answers.

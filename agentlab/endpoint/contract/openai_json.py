@@ -5,6 +5,7 @@ Source: what OpenAI's API answers to requests with one mistake or two.
 
 from __future__ import annotations
 
+import operator
 import re
 from collections.abc import Callable, Iterable
 from contextlib import suppress
@@ -69,7 +70,9 @@ def convert(value: Any, kind: type[T]) -> T:
     try:
         return msgspec.convert(value, kind)
     except msgspec.ValidationError as error:
-        _check(value, _type_info(kind), "")
+        path = str(error).rpartition(" - at `")[2]
+        way = _STEP.findall(path) + ["..."] * path.startswith("key")
+        _check(value, _type_info(kind), "", way)
         raise wrong_field(str(error)) from None
 
 
@@ -117,7 +120,7 @@ def unsupported(param: str) -> RequestError:
 
 
 def not_among(param: str, value: str, supported: Iterable[Any]) -> RequestError:
-    """Return the answer to a value that is none of those that are supported."""
+    """Return the answer to a value that is not one of the supported ones."""
     message = f"Invalid value: '{value}'. Supported values are: {_listed(supported, 'and')}."
     return RequestError(400, message, param=param, code="invalid_value")
 
@@ -135,8 +138,10 @@ def out_of_bounds(param: str, what: str, expected: str, got: object, code: str) 
     return RequestError(400, message, param=param, code=code)
 
 
-# The first mistake in a value: msgspec says quickly that there is one, and this says which.
+# The first mistake in a value. msgspec says where it is; what lies beside the way to it is not
+# looked at, because that may be long.
 
+_STEP = re.compile(r"(?<=\.)\w+|(?<=\[)(?:\d+|\.\.\.)(?=\])")
 _JSON = {
     type(None): "null",
     bool: "a boolean",
@@ -156,15 +161,16 @@ _FITS: dict[type[inspect.Type], tuple[type, ...]] = {
     inspect.ListType: (list,),
     inspect.DictType: (dict,),
     inspect.StructType: (dict,),
-    inspect.AnyType: tuple(_JSON),
 }
+_BOUNDS = (("ge", ">=", "below_min"), ("gt", ">", "below_min"),
+           ("le", "<=", "above_max"), ("lt", "<", "above_max"))  # fmt: skip
 _type_info: Callable[[Any], inspect.Type] = cache(inspect.type_info)
 
 
-def _check(value: Any, kind: inspect.Type, where: str) -> None:
+def _check(value: Any, kind: inspect.Type, where: str, way: list[str]) -> None:
     """Raise a RequestError for the first mistake in a value of this type, if it has one."""
     types = kind.types if isinstance(kind, inspect.UnionType) else (kind,)
-    fit = next((each for each in types if type(value) in _FITS[type(each)]), None)
+    fit = next((each for each in types if type(value) in _FITS.get(type(each), _JSON)), None)
     match fit:
         case None if isinstance(kind, inspect.NoneType):
             raise unsupported(where)
@@ -174,17 +180,17 @@ def _check(value: Any, kind: inspect.Type, where: str) -> None:
             one_of = "one of " if len(names) > 1 else ""
             raise wrong_type(where, value, one_of + _joined(names, "or"))
         case inspect.StructType():
-            _check_fields(value, fit, where)
+            _check_fields(value, fit, where, way)
         case inspect.LiteralType() if value not in fit.values:
             raise not_among(where, value, fit.values)
         case inspect.IntType() | inspect.FloatType():
             _check_bounds(value, fit, where)
         case inspect.StrType() | inspect.ListType() | inspect.DictType():
             _check_length(value, fit, where)
-            _check_inside(value, fit, where)
+            _check_inside(value, fit, where, way)
 
 
-def _check_fields(value: Json, kind: inspect.StructType, where: str) -> None:
+def _check_fields(value: Json, kind: inspect.StructType, where: str, way: list[str]) -> None:
     stem = f"{where}." if where else ""
     fields = {field.encode_name: field for field in kind.fields}
     for name, field in fields.items():
@@ -199,21 +205,21 @@ def _check_fields(value: Json, kind: inspect.StructType, where: str) -> None:
         raise RequestError(400, message, param=param, code="unknown_parameter")
     for name, field in fields.items():
         if name in value:
-            _check(value[name], field.type, stem + name)
+            _check(value[name], field.type, stem + name, way[1:] if name in way[:1] else [])
 
 
-def _check_inside(value: Any, kind: Any, where: str) -> None:
-    if isinstance(kind, inspect.ListType):
-        for index, each in enumerate(value):
-            _check(each, kind.item_type, f"{where}[{index}]")
-    elif isinstance(kind, inspect.DictType):
+def _check_inside(value: Any, kind: Any, where: str, way: list[str]) -> None:
+    step = way[0] if way else ""
+    if isinstance(kind, inspect.ListType) and step.isdecimal() and int(step) < len(value):
+        _check(value[int(step)], kind.item_type, f"{where}[{step}]", way[1:])
+    elif isinstance(kind, inspect.DictType) and step:
         for name, each in value.items():
             param, longest = f"{where}.{name}", getattr(kind.key_type, "max_length", None)
             if longest is not None and len(name) > longest:
                 what, code = "property name too long", "property_name_above_max_length"
                 raise out_of_bounds(param, what, f"at most {longest} characters", len(name), code)
-            _check(each, kind.value_type, param)
-    elif kind.pattern and not re.search(kind.pattern, value):
+            _check(each, kind.value_type, param, way[1:])
+    elif isinstance(kind, inspect.StrType) and not re.search(kind.pattern or "", value):
         what = "string does not match pattern. Expected a string that matches the pattern"
         message = f"Invalid '{where}': {what} '{kind.pattern}'."
         raise RequestError(400, message, param=where, code="invalid_value")
@@ -238,12 +244,12 @@ def _check_length(value: Any, kind: Any, where: str) -> None:
 
 def _check_bounds(value: float, kind: Any, where: str) -> None:
     noun = "integer" if isinstance(kind, inspect.IntType) else "decimal"
-    if kind.ge is not None and value < kind.ge:
-        what, code = f"{noun} below minimum value", f"{noun}_below_min_value"
-        raise out_of_bounds(where, what, f"a value >= {kind.ge}", value, code)
-    if kind.le is not None and value > kind.le:
-        what, code = f"{noun} above maximum value", f"{noun}_above_max_value"
-        raise out_of_bounds(where, what, f"a value <= {kind.le}", value, code)
+    for name, sign, side in _BOUNDS:
+        bound = getattr(kind, name)
+        if bound is not None and not getattr(operator, name)(value, bound):
+            what = f"{noun} {side.replace('_', ' ')}imum value"
+            expected, code = f"a value {sign} {bound}", f"{noun}_{side}_value"
+            raise out_of_bounds(where, what, expected, value, code)
 
 
 def _name(kind: Any) -> str:

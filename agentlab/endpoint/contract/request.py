@@ -33,6 +33,7 @@ _Identifier = Annotated[str, msgspec.Meta(min_length=1, max_length=64, pattern="
 UpToMost = msgspec.Meta(max_length=MOST_ITEMS)
 SomeUpToMost = msgspec.Meta(min_length=1, max_length=MOST_ITEMS)
 _Penalty = Annotated[float, msgspec.Meta(ge=-2, le=2)]
+_Bias = Annotated[float, msgspec.Meta(ge=-100, le=100)]
 _Label = Annotated[str, msgspec.Meta(max_length=64)]
 _Value = Annotated[str, msgspec.Meta(max_length=512)]
 _Metadata = Annotated[dict[_Label, _Value], msgspec.Meta(max_length=16)]
@@ -92,6 +93,12 @@ class Message(Strict):
     annotations: list[Json] | _Forgotten | None = UNSET
     audio: Json | _Forgotten | None = UNSET
     function_call: Json | _Forgotten | None = UNSET
+
+    @property
+    def said_otherwise(self) -> bool:
+        """True if the assistant said something else than a content."""
+        said = self.tool_calls or self.refusal or self.audio or self.function_call
+        return self.role == "assistant" and bool(said)
 
     @property
     def text(self) -> str:
@@ -218,7 +225,7 @@ class ChatRequest(Preferences, kw_only=True):
     # What changes nothing here.
     presence_penalty: _Penalty | None = None
     frequency_penalty: _Penalty | None = None
-    logit_bias: dict[str, Annotated[float, msgspec.Meta(ge=-100, le=100)]] | None = None
+    logit_bias: Annotated[dict[str, _Bias], msgspec.Meta(max_length=MOST_ITEMS)] | None = None
     modalities: Annotated[list[Literal["text"]], msgspec.Meta(min_length=1)] | None = None
     prediction: Json | None = None
     reasoning_effort: Effort | None = None
@@ -298,24 +305,25 @@ def only_allowed(param: str, enabled: str) -> RequestError:
 def _check_messages(request: ChatRequest) -> None:
     """Check what each message needs, and forget what changes no answer."""
     for index, message in enumerate(request.messages):
-        where = f"messages[{index}]"
-        for number, part in enumerate(message.content if type(message.content) is list else ()):
-            if part.type not in request.part_types:
-                param = f"{where}.content[{number}].type"
-                raise not_among(param, part.type, request.part_types)
-            if getattr(part, part.type, True) in (None, UNSET):
-                raise missing(f"{where}.content[{number}].{part.type}")
-            part.image_url = part.input_audio = part.file = part.refusal = UNSET
-            part.prompt_cache_breakpoint = UNSET
-        said = [message.refusal, message.audio, message.function_call, message.tool_calls]
-        instead = any(said) if message.role == "assistant" else False
-        if message.content is None and not instead:
+        if isinstance(message.content, list):
+            _check_parts(message.content, request.part_types, f"messages[{index}].content")
+        elif message.content is None and not message.said_otherwise:
             content = "one of a string or array of objects"
-            raise wrong_type(f"{where}.content", None, content)
+            raise wrong_type(f"messages[{index}].content", None, content)
         if message.role == "tool" and message.tool_call_id is None:
-            raise missing(f"{where}.tool_call_id")
+            raise missing(f"messages[{index}].tool_call_id")
         message.name = message.refusal = message.annotations = UNSET
         message.audio = message.function_call = UNSET
+
+
+def _check_parts(parts: list[Part], types: tuple[str, ...], where: str) -> None:
+    for index, part in enumerate(parts):
+        if part.type not in types:
+            raise not_among(f"{where}[{index}].type", part.type, types)
+        if getattr(part, part.type, True) in (None, UNSET):
+            raise missing(f"{where}[{index}].{part.type}")
+        part.image_url = part.input_audio = part.file = part.refusal = UNSET
+        part.prompt_cache_breakpoint = UNSET
 
 
 def _check_tools(request: ChatRequest) -> None:

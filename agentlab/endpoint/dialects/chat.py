@@ -13,14 +13,10 @@ from agentlab.endpoint.contract.openai_json import Json, event
 from agentlab.endpoint.contract.request import ChatRequest
 
 _SERVED = {"auto": "default", "fast": "priority"}  # the tier that answers, if it has another name
+_OF_COMPLETION = ("reasoning", "audio", "accepted_prediction", "rejected_prediction")
 _DETAILS = {
     "prompt_tokens_details": {"cached_tokens": 0, "audio_tokens": 0},
-    "completion_tokens_details": {
-        "reasoning_tokens": 0,
-        "audio_tokens": 0,
-        "accepted_prediction_tokens": 0,
-        "rejected_prediction_tokens": 0,
-    },
+    "completion_tokens_details": {f"{name}_tokens": 0 for name in _OF_COMPLETION},
 }
 
 
@@ -51,11 +47,8 @@ class Chat:
     def opening(self) -> bytes:
         """Return the first events of a stream: who speaks."""
         role = {"role": "assistant", "content": "", "refusal": None}
-        calls = role | {"content": None}
-        return b"".join(
-            self._chunk(i, calls if choice.calls else role)
-            for i, choice in enumerate(self._choices)
-        )
+        deltas = [role | {"content": None} if c.calls else role for c in self._choices]
+        return b"".join(self._chunk(i, delta) for i, delta in enumerate(deltas))
 
     def between(self, sent: int, have: int) -> bytes:
         """Return the events for the tokens after number `sent` up to `have` of each choice."""
