@@ -368,6 +368,24 @@ def test_what_a_model_reasoned_may_come_back():
     assert respond(input=items, include=include, store=False).output_text
 
 
+def test_no_depth_is_an_error_of_the_endpoints():
+    """A schema that is nested too deeply is the client's mistake, at every depth."""
+
+    async def main() -> set[int]:
+        app = local_app(Settings(preset="instant"), time_scale=1.0)
+        statuses = set()
+        async with httpx.AsyncClient(transport=InProcessTransport(app)) as http:
+            for depth in [60, *range(850, 1000)]:
+                schema = '{"a":' * depth + "1" + "}" * depth
+                body = '{"model":"m","input":"x","tools":[{"type":"function","name":"f",'
+                body += f'"parameters":{schema}}}]}}'
+                url = "http://127.0.0.1/v1/responses"
+                statuses.add((await http.post(url, content=body)).status_code)
+        return statuses
+
+    assert run_virtual(main()).result == {400, 200}
+
+
 def test_a_prompt_over_the_context_is_an_input_that_is_too_long():
     """The error names the input, not messages, which nobody sent."""
 

@@ -6,7 +6,6 @@ Source: OpenAI's API reference for responses, and what its Python client accepts
 from __future__ import annotations
 
 import itertools
-from functools import cached_property
 from typing import Any
 
 import msgspec
@@ -49,10 +48,6 @@ class Responses:
         self._numbers, self._closed = itertools.count(), 0
 
     def whole(self) -> Json:
-        return self._whole
-
-    @cached_property
-    def _whole(self) -> Json:
         cut = self._choice.finish_reason == "length"
         sent, made = self._said.prompt_tokens, self._said.completion_tokens
         return self._frame("incomplete" if cut else "completed") | {
@@ -76,7 +71,7 @@ class Responses:
             said.append((item.id, msgspec.json.encode(item)))
         sent = len(said)
         said += [(item["id"], msgspec.json.encode(item)) for item in self._items]
-        return Kept(msgspec.json.encode(self._whole), said, len(self._before), sent)
+        return Kept(msgspec.json.encode(self.whole()), said, len(self._before), sent)
 
     def opening(self) -> bytes:
         frame = self._frame("in_progress")
@@ -101,8 +96,8 @@ class Responses:
         return b"".join(data)
 
     def closing(self) -> bytes:
-        left = [self._done(index) for index in range(self._closed, len(self._items))]
-        return b"".join([*left, self._event(self._whole["status"], response=self._whole)])
+        whole, left = self.whole(), range(self._closed, len(self._items))
+        return b"".join([*map(self._done, left), self._event(whole["status"], response=whole)])
 
     def _added(self, index: int) -> bytes:
         item = self._items[index]

@@ -202,7 +202,11 @@ def as_chat(request: ResponsesRequest, before: Said) -> ChatRequest:
         whole = {name: value for name, value in form.items() if name != "type"}
         schema = {"json_schema": whole} if form.get("type") == "json_schema" else {}
         fields["response_format"] = {n: v for n, v in form.items() if n == "type"} | schema
-    return decode(msgspec.json.encode(fields), _Conversation)
+    try:
+        asked = msgspec.json.encode(fields)
+    except RecursionError:  # a level more than in the body was one too many
+        asked = b""  # which is refused as the body would be
+    return decode(asked, _Conversation)
 
 
 def _nested(tool: Any, where: str) -> Any:

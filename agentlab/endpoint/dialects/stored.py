@@ -1,7 +1,7 @@
 """The responses that the local model keeps, so that an id is enough to go on with a conversation.
 
-They are in memory, each for the learner who asked. When they take too much, the oldest one of
-whoever keeps most goes. What was said is in memory once, however many responses came after it.
+They are in memory, each for the learner who asked. When they take too much, the oldest one goes
+of the learner who keeps most. What was said is in memory once, however many responses follow.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ class Kept(msgspec.Struct):
 
     @property
     def size_bytes(self) -> int:
-        return max(_LEAST_BYTES, len(self.body) + _size_bytes(self.said))
+        return max(_LEAST_BYTES, len(self.body) + size_bytes(self.said))
 
 
 class Stored:
@@ -73,8 +73,8 @@ class Stored:
             mine[id] = mine.pop(id)  # it is needed, so it counts as the newest
             before = mine[id].said
         referred = _referred(mine, request.items)
-        size_bytes = _size_bytes(before) + sum(map(len, referred.values()))
-        if len(before) + len(request.items) > MOST_ITEMS or size_bytes > MAX_BODY_BYTES:
+        held_bytes = size_bytes(before) + sum(map(len, referred.values()))
+        if len(before) + len(request.items) > MOST_ITEMS or held_bytes > MAX_BODY_BYTES:
             what = f"The conversation is too long; begin one of {MOST_ITEMS} items and "
             what += f"{MAX_BODY_BYTES:,} bytes at most."
             raise RequestError(400, what, param="input", code="context_length_exceeded")
@@ -126,7 +126,8 @@ def _referred(mine: dict[str, Kept], items: list[Item]) -> dict[int, bytes]:
     return {index: known[id] for index, id in places.items()}
 
 
-def _size_bytes(said: Said) -> int:
+def size_bytes(said: Said) -> int:
+    """Return how much JSON the items are."""
     return sum(len(data) for _, data in said)
 
 

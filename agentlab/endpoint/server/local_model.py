@@ -24,7 +24,7 @@ from agentlab.endpoint.dialects.embeddings import EmbeddingRequest, Embeddings, 
 from agentlab.endpoint.dialects.exchange import Dialect, Exchange
 from agentlab.endpoint.dialects.responses import Responses
 from agentlab.endpoint.dialects.responses_request import ResponsesRequest, as_chat, in_own_words
-from agentlab.endpoint.dialects.stored import Stored
+from agentlab.endpoint.dialects.stored import Stored, size_bytes
 from agentlab.endpoint.physics.batch import Queue, QueueFull
 from agentlab.endpoint.physics.live import LiveBatch
 from agentlab.endpoint.presets import Preset
@@ -120,8 +120,10 @@ class LocalModel:
     async def _responses(self, body: bytes, span: Span) -> _Reply:
         request = decode(body, ResponsesRequest)
         before = self._stored.recall(span.learner, request)
+        long = len(body) <= _SHORT_BYTES < size_bytes(before)  # not as a body, but all together
         try:
-            answer = await self._compose(_new(as_chat(request, before)), span)
+            async with self._reading if long else nullcontext():
+                answer = await self._compose(_new(as_chat(request, before)), span)
         except RequestError as error:
             raise in_own_words(error) from None
         return answer, Responses(request, answer, int(time.time()), before), bool(request.stream)
