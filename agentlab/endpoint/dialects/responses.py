@@ -50,7 +50,7 @@ class Responses:
     def whole(self) -> Json:
         cut = self._choice.finish_reason == "length"
         sent, made = self._said.prompt_tokens, self._said.completion_tokens
-        return self._frame("incomplete" if cut else "completed") | {
+        self._whole = self._frame("incomplete" if cut else "completed") | {
             "incomplete_details": {"reason": "max_output_tokens"} if cut else None,
             "output": self._items,
             "usage": {
@@ -61,9 +61,10 @@ class Responses:
                 "total_tokens": sent + made,
             },
         }
+        return self._whole
 
     def kept(self) -> Kept:
-        """Return what is to be kept of it; items that came without an id get one."""
+        """Return what is to be kept, once it is whole; items that came without an id get one."""
         said = list(self._before)
         for number, item in enumerate(self._request.items):
             prefix = "msg" if item.type == "message" else "fc"
@@ -71,7 +72,7 @@ class Responses:
             said.append((item.id, msgspec.json.encode(item)))
         sent = len(said)
         said += [(item["id"], msgspec.json.encode(item)) for item in self._items]
-        return Kept(msgspec.json.encode(self.whole()), said, len(self._before), sent)
+        return Kept(msgspec.json.encode(self._whole), said, len(self._before), sent)
 
     def opening(self) -> bytes:
         frame = self._frame("in_progress")
