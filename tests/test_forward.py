@@ -68,7 +68,8 @@ class Lab:
         )
 
     async def ask(self, key: str = KEY, path: str = CHAT, **fields: Any) -> httpx.Response:
-        body = {"model": "m", "messages": [{"role": "user", "content": HELLO}], **fields}
+        says = {} if "input" in fields else {"messages": [{"role": "user", "content": HELLO}]}
+        body = {"model": "m", **says, **fields}
         return await self.client.post(path, json=body, headers={"authorization": f"Bearer {key}"})
 
     def stream(self) -> Any:
