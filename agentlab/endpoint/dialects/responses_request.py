@@ -11,6 +11,7 @@ from typing import Annotated, Any, ClassVar, Literal, get_args
 import msgspec
 
 from agentlab._support.fields import Text
+from agentlab.endpoint.contract import request as chat
 from agentlab.endpoint.contract.openai_json import (
     Json,
     RequestError,
@@ -18,24 +19,6 @@ from agentlab.endpoint.contract.openai_json import (
     missing,
     not_among,
     unsupported,
-)
-from agentlab.endpoint.contract.request import (
-    CalledCustom,
-    CalledFunction,
-    ChatRequest,
-    Effort,
-    Message,
-    Name,
-    Part,
-    Preferences,
-    SomeUpToMost,
-    Strict,
-    Temperature,
-    ToolCall,
-    ToolChoice,
-    UpToMost,
-    Verbosity,
-    only_allowed,
 )
 
 _InputPart = Literal["input_text", "input_image", "input_file", "input_audio"]
@@ -64,7 +47,7 @@ _TOOLS, _CHOICES = ("function", "custom"), ("function", "custom", "allowed_tools
 _IGNORED = ("type", "defer_loading", "allowed_callers", "output_schema")
 
 
-class _Part(Strict, omit_defaults=True):
+class _Part(chat.Strict, omit_defaults=True):
     type: _PartType
     text: str | None = None
     refusal: str | None = None
@@ -85,10 +68,10 @@ class _Part(Strict, omit_defaults=True):
             raise ValueError(f"Object missing required field `{needed}`")
 
 
-_Said = str | Annotated[list[_Part], UpToMost]
+_Said = str | Annotated[list[_Part], chat.UpToMost]
 
 
-class Item(Strict, omit_defaults=True):
+class Item(chat.Strict, omit_defaults=True):
     """One item of a conversation; which fields it needs depends on its type."""
 
     type: _Kind | None = None
@@ -116,36 +99,32 @@ class Item(Strict, omit_defaults=True):
                 raise ValueError(f"Object missing required field `{name}`")
 
 
-class TextOptions(Strict):
+class TextOptions(chat.Strict):
     format: Json | None = None
-    verbosity: Verbosity | None = None
+    verbosity: chat.Verbosity | None = None
 
 
-class _StreamOptions(Strict):
-    include_obfuscation: bool | None = None
-
-
-class _Reasoning(Strict, omit_defaults=True):
-    effort: Effort | None = None
+class _Reasoning(chat.Strict, omit_defaults=True):
+    effort: chat.Effort | None = None
     summary: Literal["auto", "concise", "detailed"] | None = None
     generate_summary: Literal["auto", "concise", "detailed"] | None = None
     context: Literal["auto", "current_turn", "all_turns"] | None = None
     mode: str | None = None
 
 
-class ResponsesRequest(Preferences, kw_only=True):
+class ResponsesRequest(chat.Preferences, kw_only=True):
     """What `/v1/responses` takes; a field typed `None` is known, and refused by its name."""
 
-    model: Name
-    input: Text | Annotated[list[Item], SomeUpToMost] | None = None
+    model: chat.Name
+    input: Text | Annotated[list[Item], chat.SomeUpToMost] | None = None
     instructions: str | None = None
     previous_response_id: str | None = None
     stream: bool | None = None
-    stream_options: _StreamOptions | None = None
+    stream_options: chat.StreamOptions | None = None
     max_output_tokens: Annotated[int, msgspec.Meta(ge=16, le=2**53 - 1)] | None = None
-    temperature: Temperature | None = None
+    temperature: chat.Temperature | None = None
     tools: Annotated[list[Json], msgspec.Meta(max_length=128)] | None = None
-    tool_choice: ToolChoice | Json | None = None
+    tool_choice: chat.ToolChoice | Json | None = None
     parallel_tool_calls: bool | None = None
     max_tool_calls: Annotated[int, msgspec.Meta(ge=1)] | None = None
     text: TextOptions | None = None
@@ -167,7 +146,7 @@ class ResponsesRequest(Preferences, kw_only=True):
             if what not in _INCLUDABLE:
                 raise not_among(f"include[{index}]", what, _INCLUDABLE)
         if self.stream_options and not self.stream:
-            raise only_allowed("stream_options", "stream")
+            raise chat.only_allowed("stream_options", "stream")
         if isinstance(self.input, str):
             self.input = [Item(role="user", content=self.input)]
         if self.input is None and self.previous_response_id is None:
@@ -180,16 +159,16 @@ class ResponsesRequest(Preferences, kw_only=True):
         return self.input if isinstance(self.input, list) else []
 
 
-class _Conversation(ChatRequest):
+class _Conversation(chat.ChatRequest):
     part_types: ClassVar[tuple[str, ...]] = get_args(_PartType)
 
 
-def as_chat(request: ResponsesRequest, before: Said) -> ChatRequest:
+def as_chat(request: ResponsesRequest, before: Said) -> chat.ChatRequest:
     """Return the chat request that asks the same after what was said; RequestError if wrong."""
     said = [msgspec.json.decode(data, type=Item) for _, data in before]
     messages = _messages([*said, *request.items], len(said))
     if request.instructions:
-        messages.insert(0, Message(role="system", content=request.instructions))
+        messages.insert(0, chat.Message(role="system", content=request.instructions))
     fields: Json = {name: getattr(request, name) for name in ("model", "stream", "temperature")}
     fields |= {"messages": messages, "max_completion_tokens": request.max_output_tokens}
     if request.tools:
@@ -222,29 +201,30 @@ def _nested(tool: Any, where: str) -> Any:
     return {"type": kind, kind: inner}
 
 
-def _messages(items: list[Item], before: int) -> list[Message]:
+def _messages(items: list[Item], before: int) -> list[chat.Message]:
     """Return what says the same in a chat, where a result comes right after its call."""
-    groups: list[list[Message]] = []
-    waiting: dict[str, list[Message]] = {}
+    groups: list[list[chat.Message]] = []
+    waiting: dict[str, list[chat.Message]] = {}
     for index, item in enumerate(items):
         each: Any = item  # it has what its type needs
         if item.type == "message":
-            groups.append([Message(role=each.role, content=_content(each.content))])
+            groups.append([chat.Message(role=each.role, content=_content(each.content))])
         elif item.type in get_args(_Call):
-            called = ToolCall(each.call_id, CalledFunction(each.name, each.arguments))
+            called = chat.ToolCall(each.call_id, chat.CalledFunction(each.name, each.arguments))
             if item.type == "custom_tool_call":
-                custom = CalledCustom(each.name, each.input)
-                called = ToolCall(each.call_id, type="custom", custom=custom)
+                custom = chat.CalledCustom(each.name, each.input)
+                called = chat.ToolCall(each.call_id, type="custom", custom=custom)
             if groups and len(groups[-1]) == 1 and (together := groups[-1][0].tool_calls):
                 together.append(called)
             else:
-                groups.append([Message(role="assistant", tool_calls=[called])])
+                groups.append([chat.Message(role="assistant", tool_calls=[called])])
             waiting[each.call_id] = groups[-1]
         elif item.type in get_args(_Output):
             if each.call_id not in waiting:
                 what = f"No tool call found for {each.type.replace('_', ' ')} with call_id"
                 raise RequestError(400, f"{what} {each.call_id}.", param=f"input[{index - before}]")
-            result = Message(role="tool", content=_content(each.output), tool_call_id=each.call_id)
+            said = _content(each.output)
+            result = chat.Message(role="tool", content=said, tool_call_id=each.call_id)
             waiting.pop(each.call_id).append(result)
     for call_id in waiting:
         what = f"No tool output found for function call {call_id}."
@@ -252,12 +232,10 @@ def _messages(items: list[Item], before: int) -> list[Message]:
     return [message for group in groups for message in group]
 
 
-def _content(said: str | list[_Part]) -> str | list[Part]:
-    return (
-        said
-        if isinstance(said, str)
-        else [Part(part.type, part.text, refusal=part.refusal or "") for part in said]
-    )
+def _content(said: str | list[_Part]) -> str | list[chat.Part]:
+    if isinstance(said, str):
+        return said
+    return [chat.Part(part.type, part.text, refusal=part.refusal or "") for part in said]
 
 
 def in_own_words(error: RequestError) -> RequestError:

@@ -120,7 +120,7 @@ class LocalModel:
     async def _responses(self, body: bytes, span: Span) -> _Reply:
         request = decode(body, ResponsesRequest)
         before = self._stored.recall(span.learner, request)
-        long = len(body) <= _SHORT_BYTES < size_bytes(before)  # not as a body, but all together
+        long = len(body) <= _SHORT_BYTES < size_bytes(before)  # what it continues is
         try:
             async with self._reading if long else nullcontext():
                 answer = await self._compose(_new(as_chat(request, before)), span)
