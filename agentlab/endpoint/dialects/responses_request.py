@@ -68,7 +68,7 @@ class _Part(chat.Strict, omit_defaults=True):
             raise ValueError(f"Object missing required field `{needed}`")
 
 
-_Said = str | Annotated[list[_Part], chat.UpToMost]
+_Content = str | Annotated[list[_Part], chat.UpToMost]
 
 
 class Item(chat.Strict, omit_defaults=True):
@@ -77,12 +77,12 @@ class Item(chat.Strict, omit_defaults=True):
     type: _Kind | None = None
     id: Text | None = None
     role: Literal["user", "assistant", "system", "developer"] | None = None
-    content: _Said | None = None
+    content: _Content | None = None
     call_id: Text | None = None
     name: str | None = None
     arguments: str | None = None
     input: str | None = None
-    output: _Said | None = None
+    output: _Content | None = None
     summary: list[Json] | None = None
     encrypted_content: str | None = None
     status: Literal["in_progress", "completed", "incomplete"] | None = None
@@ -95,7 +95,7 @@ class Item(chat.Strict, omit_defaults=True):
         if self.type is None:  # as a client may leave it out
             self.type = "item_reference" if self.id and not self.role else "message"
         for name in _NEEDED.get(self.type, ()):
-            if getattr(self, name) is None:
+            if getattr(self, name) is None:  # msgspec adds where, and words it as its own error
                 raise ValueError(f"Object missing required field `{name}`")
 
 
