@@ -278,6 +278,16 @@ def test_only_what_runs_in_the_background_is_cancelled():
     assert result(main) == (400, None, None, "Cannot cancel a synchronous response.")
 
 
+def test_what_is_kept_is_not_streamed():
+    """Only what runs in the background can be, so a client is not left with an empty stream."""
+
+    async def main(responses: Any) -> Any:
+        given = await responses.create(model="m", input=ASKS)
+        return await refusal(responses.retrieve(given.id, stream=True))
+
+    assert result(main)[:2] == (400, "stream")
+
+
 def test_another_method_is_told_which_there_are():
     """405, with Allow."""
 

@@ -184,9 +184,17 @@ class StreamOptions(Strict):
     continuous_usage_stats: bool | None = None  # vLLM's, which its load generators ask for
 
 
-class Preferences(Strict):
-    """What chat completions and responses take alike, and what changes no answer here."""
+class Shared(Strict, kw_only=True):
+    """What chat completions and responses take alike."""
 
+    model: Name
+    stream: bool | None = None
+    stream_options: StreamOptions | None = None
+    temperature: Temperature | None = None
+    parallel_tool_calls: bool | None = None
+    top_logprobs: Annotated[int, msgspec.Meta(ge=0, le=20)] | None = None
+
+    # What changes nothing here.
     top_p: Annotated[float, msgspec.Meta(ge=0, le=1)] | None = None
     service_tier: Literal["auto", "default", "flex", "scale", "priority", "fast"] | None = None
     store: bool | None = None
@@ -198,29 +206,23 @@ class Preferences(Strict):
     prompt_cache_options: Json | None = None
 
 
-class ChatRequest(Preferences, kw_only=True):
+class ChatRequest(Shared, kw_only=True):
     """A chat request: what the local model acts on, and preferences that it checks and ignores.
 
     One that does not fit together, or asks for what the model cannot do, raises a RequestError.
     """
 
     part_types: ClassVar[tuple[str, ...]] = _PART_TYPES
-    model: Name
     messages: Annotated[list[Message], msgspec.Meta(min_length=1, max_length=MOST_ITEMS)]
-    stream: bool | None = None
-    stream_options: StreamOptions | None = None
     max_tokens: Tokens | None = None
     max_completion_tokens: Tokens | None = None
     stop: str | Annotated[list[str], msgspec.Meta(max_length=4)] | None = None
     n: Annotated[int, msgspec.Meta(ge=1, le=128)] | None = None
-    temperature: Temperature | None = None
     seed: Annotated[int, msgspec.Meta(ge=-(2**63), le=2**63 - 1)] | None = None
     tools: Annotated[list[Tool], msgspec.Meta(min_length=1, max_length=128)] | None = None
     tool_choice: ToolChoice | Choice | None = None
-    parallel_tool_calls: bool | None = None
     response_format: Form | None = None
     logprobs: bool | None = None
-    top_logprobs: Annotated[int, msgspec.Meta(ge=0, le=20)] | None = None
 
     # What changes nothing here.
     presence_penalty: _Penalty | None = None

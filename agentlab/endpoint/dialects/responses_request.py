@@ -112,27 +112,21 @@ class _Reasoning(chat.Strict, omit_defaults=True):
     mode: str | None = None
 
 
-class ResponsesRequest(chat.Preferences, kw_only=True):
+class ResponsesRequest(chat.Shared, kw_only=True):
     """What `/v1/responses` takes; a field typed `None` is known, and refused by its name."""
 
-    model: chat.Name
     input: Text | Annotated[list[Item], chat.SomeUpToMost] | None = None
     instructions: str | None = None
     previous_response_id: str | None = None
-    stream: bool | None = None
-    stream_options: chat.StreamOptions | None = None
     max_output_tokens: Annotated[int, msgspec.Meta(ge=16, le=2**53 - 1)] | None = None
-    temperature: chat.Temperature | None = None
     tools: Annotated[list[Json], msgspec.Meta(max_length=128)] | None = None
     tool_choice: chat.ToolChoice | Json | None = None
-    parallel_tool_calls: bool | None = None
     max_tool_calls: Annotated[int, msgspec.Meta(ge=1)] | None = None
     text: TextOptions | None = None
     reasoning: _Reasoning | None = None
     truncation: Literal["auto", "disabled"] | None = None
     include: list[str] | None = None
     background: bool | None = None
-    top_logprobs: Annotated[int, msgspec.Meta(ge=0, le=20)] | None = None
     conversation: None = None
     prompt: None = None
     context_management: None = None

@@ -101,6 +101,9 @@ class Stored:
         if method == "DELETE":
             self._drop(learner, id)
             return {"id": id, "object": "response", "deleted": True}
+        if b"stream=true" in scope["query_string"]:
+            what = "This response cannot be streamed, because it did not run in the background."
+            raise RequestError(400, what, param="stream")
         return kept.body
 
     def _drop(self, learner: str | None, id: str) -> None:
