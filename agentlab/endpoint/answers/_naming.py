@@ -1,4 +1,4 @@
-"""Which tools a task names, and where; which look something up, and which end a task."""
+"""Which tools a task names, and where; which look up an id, and which end a task."""
 
 from __future__ import annotations
 
@@ -46,10 +46,10 @@ def suitable(tools: Sequence[Function], task: str) -> list[Function]:
 def named(tools: Sequence[Function], task: str) -> list[Named]:
     """Return the tools that a task names, in its order, or else the best described one.
 
-    Each word names the tool whose name it fits best; words as "find" only if no others do. Words
-    of descriptions name tools, too, if they are Korean, because names never are.
+    Each word names the tool whose name it fits best; words as "find" do only if no others name
+    any. Words of descriptions do, too, if they are Korean, because names are not.
     """
-    of_names = [words(snake(tool.name).replace("_", " ")) for tool in tools]
+    of_names = [words(_spaced(tool)) for tool in tools]
     things_of = [of - _LOOKING_UP or of for of in of_names]
     korean = [{word for word in words(_described(tool)) if word >= "가"} for tool in tools]
     places: dict[int, tuple[int, int]] = {}
@@ -68,69 +68,48 @@ def _places(
     said = [(_stem(found[0]), found.span()) for found in _WORD.finditer(task)]
     every = {word for word, _ in said}
     fit = [(len(known & every), -len(known)) for known in vocabulary]
-    takes = {
-        _stem(owner): {i for i, tool in enumerate(tools) if _stem(owner) in id_owners(tool)}
-        for tool in tools
-        for owner in id_owners(tool)
-    }
-    in_task = things(task)
-    labels = {
-        _stem(word) for g in (*in_task.codes, *in_task.numbers) if not g.role for word in g.label
-    }
+    takes = [_takes(tool) for tool in tools]
+    ids = (group.label for group in (*things(task).codes, *things(task).numbers) if not group.role)
+    labels = {_stem(word) for label in ids for word in label} & set[str]().union(*takes)
     places: dict[int, tuple[int, int]] = {}
-    # "user 42" is an id, and so names a tool only if no other tool takes that id.
-    for word, span in sorted(said, key=lambda each: each[0] in labels and each[0] in takes):
+    for word, span in sorted(said, key=lambda each: each[0] in labels):
         bearing = [index for index, known in enumerate(vocabulary) if word in known]
-        if word in labels and word in takes:
-            bearing = [i for i in bearing if i in takes[word] and not takes[word] & places.keys()]
+        if word in labels:  # "user 42" is an id, and calls a tool if no other takes that id
+            taken = any(word in takes[index] for index in places)
+            bearing = [i for i in bearing if word in takes[i] and not taken]
         best = max((fit[index] for index in bearing), default=None)
-        for index in bearing:
-            if fit[index] == best:
-                places.setdefault(index, span)
+        for index in [index for index in bearing if fit[index] == best]:
+            places.setdefault(index, span)
     return dict(sorted(places.items(), key=lambda place: place[1]))
 
 
 def _parted(tools: list[tuple[Function, tuple[int, int]]], task: str) -> list[Named]:
     """Give each tool its part of the task: from its name to the next; in Korean, up to its name."""
-    before = re.search("[가-힣]", task)
-    edges = [end if before else start for _, (start, end) in tools]
-    edges = [0, *(edges[:-1] if before else edges[1:]), len(task)]
+    korean = re.search("[가-힣]", task)
+    inner = [end for _, (_, end) in tools[:-1]] if korean else [at for _, (at, _) in tools[1:]]
+    edges = [0, *inner, len(task)]
     thens = [found.start() for found in _THEN.finditer(task)]
     return [
-        Named(tool, task[edges[i] : edges[i + 1]], sum(then < start for then in thens))
-        for i, (tool, (start, _)) in enumerate(tools)
+        Named(tool, task[edges[i] : edges[i + 1]], sum(then < at for then in thens))
+        for i, (tool, (at, _)) in enumerate(tools)
     ]
 
 
-def supplier(tools: Sequence[Function], tool: Function, argument: Argument) -> Function | None:
-    """Return the tool that looks up what an id is of: `find_user` for `user_id`; None if none is."""
+def looks_up(other: Function, tool: Function, argument: Argument) -> bool:
+    """Return True if a tool looks up what another one needs: `find_user` a `user_id`."""
     of = {_stem(owner) for owner in owners(tool, argument)}
-    able = [
-        other
-        for other in tools
-        if other is not tool
-        and snake(other.name).split("_")[0] in _LOOKING_UP
-        and not of & id_owners(other)
-    ]
-    for text in (lambda other: snake(other.name).replace("_", " "), _described):
-        if bearing := [other for other in able if of and of <= words(text(other))]:
-            return bearing[0]
-    return None
+    able = other.name != tool.name and snake(other.name).split("_")[0] in _LOOKING_UP
+    return able and not of & _takes(other) and speaks_of(other, tool, argument)
 
 
-def bears(tool: Function, of: Sequence[str]) -> bool:
-    """Return True if a tool's name or description speaks of what an id is of."""
-    return {*map(_stem, of)} <= words(f"{snake(tool.name).replace('_', ' ')} {_described(tool)}")
-
-
-def id_owners(tool: Function) -> set[str]:
-    """Return what the ids are of that a tool needs."""
-    ids = [each for each in asked(tool) if each.kind == "id"]
-    return {_stem(owner) for each in ids for owner in owners(tool, each)}
+def speaks_of(other: Function, tool: Function, argument: Argument) -> bool:
+    """Return True if a tool's name or description has the word for what an id is of."""
+    of = {_stem(owner) for owner in owners(tool, argument)}
+    return other.name != tool.name and of <= words(f"{_spaced(other)} {_described(other)}")
 
 
 def ends_the_task(tool: Function, others: Sequence[Function]) -> bool:
-    """Return True if a call of a tool is the answer: `final_answer`, or a class beside functions."""
+    """Return True if a call is the answer: of `final_answer`, or of a class beside functions."""
     a_class = tool.name[:1].isupper() and any(other.name[:1].islower() for other in others)
     return a_class or bool(_ENDING.fullmatch(snake(tool.name)))
 
@@ -143,6 +122,16 @@ def words(text: str) -> set[str]:
 def _stem(word: str) -> str:
     stem = _PARTICLE.sub("", word).lower().rstrip("s")[:7]
     return "" if stem in _IDLE or (len(word) < 3 and word < "가") else stem
+
+
+def _takes(tool: Function) -> set[str]:
+    """Return what the ids are of that a tool needs."""
+    ids = [each for each in asked(tool) if each.kind == "id"]
+    return {_stem(owner) for each in ids for owner in owners(tool, each)}
+
+
+def _spaced(tool: Function) -> str:
+    return snake(tool.name).replace("_", " ")
 
 
 def _described(tool: Function) -> str:
