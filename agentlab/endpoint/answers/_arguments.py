@@ -198,7 +198,7 @@ def _cast(value: Any, argument: Argument) -> Any:
 def _fields(text: str) -> Mapping[str, list[Any]]:
     """Return the values of each field of a result, from the outermost level that has it.
 
-    A result that is no JSON is one value if it is a few words.
+    A result that is no JSON is one value if it is up to three words.
     """
     fields: dict[str, list[Any]] = {}
     level: list[tuple[str, str, Any]] = []  # (name, whose it is, value)
@@ -206,7 +206,7 @@ def _fields(text: str) -> Mapping[str, list[Any]]:
         with suppress(ValueError, RecursionError):
             level = level or [("", "", json.loads(form))]
     if not level:
-        return {"": [text] if re.fullmatch(r"[^\n.:;,]{1,60}", text) else []}
+        return {"": [text] if re.fullmatch(r"[^\s.:;,]+(?: [^\s.:;,]+){0,2}", text) else []}
     while level:
         here, below = dict[str, list[Any]](), list[tuple[str, str, Any]]()
         for name, owner, inner in level:

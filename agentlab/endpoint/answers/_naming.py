@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from itertools import pairwise
 from typing import NamedTuple
 
 from agentlab.endpoint.answers._arguments import Argument, asked, owners, snake
@@ -75,7 +76,8 @@ def _places(
     for word, span in sorted(said, key=lambda each: each[0] in labels):
         bearing = [index for index, known in enumerate(vocabulary) if word in known]
         if word in labels:  # "user 42" is an id, and calls a tool if no other takes that id
-            taken = any(word in takes[index] for index in places)
+            same = (i for i, (at, _) in places.items() if _stage(task, at) == _stage(task, span[0]))
+            taken = any(word in takes[index] for index in same)
             bearing = [i for i in bearing if word in takes[i] and not taken]
         best = max((fit[index] for index in bearing), default=None)
         for index in [index for index in bearing if fit[index] == best]:
@@ -86,13 +88,18 @@ def _places(
 def _parted(tools: list[tuple[Function, tuple[int, int]]], task: str) -> list[Named]:
     """Give each tool its part of the task: from its name to the next; in Korean, up to its name."""
     korean = re.search("[가-힣]", task)
-    inner = [end for _, (_, end) in tools[:-1]] if korean else [at for _, (at, _) in tools[1:]]
-    edges = [0, *inner, len(task)]
     thens = [found.start() for found in _THEN.finditer(task)]
-    return [
-        Named(tool, task[edges[i] : edges[i + 1]], sum(then < at for then in thens))
-        for i, (tool, (at, _)) in enumerate(tools)
-    ]
+    edges = [0]
+    for (_, (before, end)), (_, (start, _)) in pairwise(tools):
+        between = [then for then in thens if before < then < start]
+        edges.append(end if korean else between[-1] if between else start)
+    parts = [task[at:to] for at, to in pairwise([*edges, len(task)])]
+    named = zip(tools, parts, strict=False)
+    return [Named(tool, part, _stage(task, at)) for (tool, (at, _)), part in named]
+
+
+def _stage(task: str, at: int) -> int:
+    return sum(1 for _ in _THEN.finditer(task, 0, at))
 
 
 def looks_up(other: Function, tool: Function, argument: Argument) -> bool:

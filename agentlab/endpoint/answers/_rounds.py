@@ -94,21 +94,27 @@ class Rounds:
         return from_task(tool, text) | self._known(tool)
 
     def _lacking(self, need: Named) -> list[Argument]:
-        """Return the arguments for which the task names no value."""
-        known = self._named(need.tool, self._task) | self._named(need.tool, need.here)
-        needed = [each for each in asked(need.tool) if each.kind in ("id", "number", "name")]
-        return [each for each in needed if each.name not in known]
+        """Return the arguments for which the task names no value; texts come with the tool."""
+        here = self._named(need.tool, need.here)
+        task = self._named(need.tool, self._task)
+        return [
+            each
+            for each in asked(need.tool)
+            if each.name not in here and (each.kind == "text" or each.name not in task)
+            if each.kind != "other"
+        ]
 
     def _calls(self, need: Named, depends_on: list[str]) -> Plan:
         """Return the calls of a tool, now that all is known; none if an id is not."""
         tool, values = need.tool, Values()
         found = [f for f in self._said.found if f.name in depends_on and f.informs]
         here, task = self._named(tool, need.here), self._named(tool, self._task)
-        if not (found and need.stage):
-            here = task | here
-        here |= self._numbers(tool, here, found)
+        later = bool(found and need.stage)
+        here |= self._numbers(tool, here if later else task | here, found)
         for each in asked(tool):
-            known = here.get(each.name) or self._held(tool, each, found) or task.get(each.name)
+            held, said = self._held(tool, each, found), task.get(each.name, [])
+            rest = [held, said] if later or each.kind == "text" else [said, held]
+            known = next(filter(None, [here.get(each.name), *rest]), [])
             if not known and each.kind == "id":
                 known = self._earlier(tool, each) or ([] if depends_on else self._any(each))
             if not known and (each.kind == "id" or (each.kind == "number" and depends_on)):
