@@ -123,6 +123,12 @@ def from_task(tool: Function, text: str) -> Values:
     return {name: known for name, known in cast.items() if known}
 
 
+def suits(tool: Function, text: str) -> int:
+    """Return how many of a tool's arguments `text` names, less those that it does not."""
+    needed = [each for each in asked(tool) if each.kind in ("id", "number", "name")]
+    return 2 * len(from_task(tool, text).keys() & {each.name for each in needed}) - len(needed)
+
+
 def _shared_out(arguments: list[Argument], groups: list[Group]) -> Values:
     """Give each argument a group of things: by its preposition, then in their order."""
     by_role = {group.role: group for group in reversed(groups) if group.role}

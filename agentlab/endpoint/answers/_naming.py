@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from itertools import pairwise
 from typing import NamedTuple
 
-from agentlab.endpoint.answers._arguments import Argument, asked, owners, snake
+from agentlab.endpoint.answers._arguments import Argument, asked, owners, snake, suits
 from agentlab.endpoint.answers._things import things
 from agentlab.endpoint.contract.request import Function
 
@@ -47,8 +47,9 @@ def suitable(tools: Sequence[Function], task: str) -> list[Function]:
 def named(tools: Sequence[Function], task: str) -> list[Named]:
     """Return the tools that a task names, in its order, or else the best described one.
 
-    Each word names the tool whose name it fits best; words as "find" do only if no others name
-    any. Words of descriptions do, too, if they are Korean, because names are not.
+    Each word names the tool whose name it fits best, by the words and then by the arguments that
+    the task has for it; words as "find" do only if no others name any. Words of descriptions do,
+    too, if they are Korean, because names are not.
     """
     of_names = [words(_spaced(tool)) for tool in tools]
     things_of = [of - _LOOKING_UP or of for of in of_names]
@@ -67,8 +68,11 @@ def _places(
 ) -> dict[int, tuple[int, int]]:
     """Return where in the task each tool is named first, by its index."""
     said = [(_stem(found[0]), found.span()) for found in _WORD.finditer(task)]
-    every = {word for word, _ in said}
-    fit = [(len(known & every), -len(known)) for known in vocabulary]
+    every = words(task)
+    fit = [
+        (len(known & every), len(words(_spaced(tool)) & every), suits(tool, task), -len(known))
+        for tool, known in zip(tools, vocabulary, strict=True)
+    ]
     takes = [_takes(tool) for tool in tools]
     ids = (group.label for group in (*things(task).codes, *things(task).numbers) if not group.role)
     labels = {_stem(word) for label in ids for word in label} & set[str]().union(*takes)

@@ -18,6 +18,7 @@ from agentlab.endpoint.answers._arguments import (
     from_results,
     from_task,
     sets_of,
+    suits,
 )
 from agentlab.endpoint.answers._conversation import Conversation, Found
 from agentlab.endpoint.answers._naming import Named, looks_up, speaks_of
@@ -59,17 +60,17 @@ class Rounds:
         """Have those called before that look up its ids, whether the task names them or not."""
         self._suppliers[need.tool.name] = set()
         for argument in self._lacking(need):
-            offered = [*(each.tool for each in self._needs.values()), *self._tools]
-            able = [other for other in offered if looks_up(other, need.tool, argument)]
+            able = [other for other in self._tools if looks_up(other, need.tool, argument)]
             if argument.kind != "id" or not able or self._earlier(need.tool, argument):
                 continue
-            first = able[0].name
+            best = max(able, key=lambda t: (t.name in self._needs, suits(t, self._task)))
+            first = best.name
             self._suppliers[need.tool.name].add(first)
             if first in self._needs:
                 stage = min(need.stage, self._needs[first].stage)
                 self._needs[first] = self._needs[first]._replace(stage=stage)
             else:
-                self._needs = {first: Named(able[0], self._task, need.stage)} | self._needs
+                self._needs = {first: Named(best, self._task, need.stage)} | self._needs
                 self._add_suppliers(self._needs[first])
 
     def _plan(self, name: str) -> Plan | None:

@@ -29,8 +29,9 @@ _KOREAN = re.compile(
     r"(?:의|에서|에게|은|는|이|가|을|를|에|(?:과|와|랑|하고)(?=\s))?(?=[\s,.?!]|$)"
 )
 _LOWER = re.compile(  # a few words after a preposition or in a list, as far as the next of either
-    r"\b(?:in|at|of|for|from|to|on|about|between|and|or)\s+(?:the\s+|an?\s+)?"
-    r"(?!(?:that|this|these|those|its?|them|each|every|all|her|him|his|my|me|you|us|their)\b)"
+    r"(?:\b(?:in|at|of|for|from|to|on|about|between|and|or)|,)\s+(?:the\s+|an?\s+)?"
+    r"(?!(?:that|this|these|those|its?|them|each|every|all|her|him|his|my|me|you|us|their"
+    r"|please|thanks|then|too|now|today|tomorrow)\b)"
     r"(?P<name>[a-z][\w-]*(?: [a-z][\w-]*){0,2}?)"
     r"(?=\s*(?:[,.;:?!\n]|$)|\s+(?:and|or|in|at|of|for|from|to|on|by|with|between)\b)"
 )
