@@ -13,6 +13,8 @@ from functools import lru_cache
 from itertools import islice, product
 from typing import Any, Literal, NamedTuple
 
+import msgspec
+
 from agentlab.endpoint.answers._prompt import glance
 from agentlab.endpoint.answers._things import Group, things
 from agentlab.endpoint.contract.request import Function
@@ -50,6 +52,7 @@ class Argument(NamedTuple):
         return snake(self.name).split("_")
 
 
+@lru_cache(maxsize=1024)
 def snake(name: str) -> str:
     """Return a name in snake case.
 
@@ -62,7 +65,12 @@ def snake(name: str) -> str:
 
 def asked(tool: Function) -> list[Argument]:
     """Return the arguments that a call needs: those required, or all if none is."""
-    schema = tool.parameters or {}
+    return _asked(msgspec.json.encode(tool))
+
+
+@lru_cache(maxsize=256)  # the next request often offers the same
+def _asked(encoded: bytes) -> list[Argument]:
+    schema = msgspec.json.decode(encoded).get("parameters") or {}
     properties = schema.get("properties", {})
     names = {*(schema.get("required") or properties)}
     return [_argument(name, inner) for name, inner in properties.items() if name in names]
@@ -103,6 +111,12 @@ def owners(tool: Function, argument: Argument) -> list[str]:
 
 def from_task(tool: Function, text: str) -> Values:
     """Return the values that `text` names for the arguments of a tool."""
+    return {**_from_task(msgspec.json.encode(tool), text)}
+
+
+@lru_cache(maxsize=256)
+def _from_task(encoded: bytes, text: str) -> Values:
+    tool = msgspec.json.decode(encoded, type=Function)
     named, given = things(text), asked(tool)
     values = {each.name: named.ids(owners(tool, each)) for each in given if each.kind == "id"}
     groups = [group for group in named.numbers if group.values not in values.values()]

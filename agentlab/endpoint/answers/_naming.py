@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import re
+from bisect import bisect
 from collections.abc import Sequence
+from functools import lru_cache
 from itertools import pairwise
 from typing import NamedTuple
 
@@ -53,7 +55,7 @@ def named(tools: Sequence[Function], task: str) -> list[Named]:
     """
     of_names = [words(_spaced(tool)) for tool in tools]
     things_of = [of - _LOOKING_UP or of for of in of_names]
-    korean = [{word for word in words(_described(tool)) if word >= "가"} for tool in tools]
+    korean = [frozenset(w for w in words(_described(tool)) if w >= "가") for tool in tools]
     places: dict[int, tuple[int, int]] = {}
     for vocabulary in (things_of, of_names, korean):
         places = places or _places(tools, vocabulary, task)
@@ -64,7 +66,7 @@ def named(tools: Sequence[Function], task: str) -> list[Named]:
 
 
 def _places(
-    tools: Sequence[Function], vocabulary: list[set[str]], task: str
+    tools: Sequence[Function], vocabulary: list[frozenset[str]], task: str
 ) -> dict[int, tuple[int, int]]:
     """Return where in the task each tool is named first, by its index."""
     said = [(_stem(found[0]), found.span()) for found in _WORD.finditer(task)]
@@ -76,11 +78,13 @@ def _places(
     takes = [_takes(tool) for tool in tools]
     ids = (group.label for group in (*things(task).codes, *things(task).numbers) if not group.role)
     labels = {_stem(word) for label in ids for word in label} & set[str]().union(*takes)
+    thens = [found.start() for found in _THEN.finditer(task)]
     places: dict[int, tuple[int, int]] = {}
     for word, span in sorted(said, key=lambda each: each[0] in labels):
         bearing = [index for index, known in enumerate(vocabulary) if word in known]
         if word in labels:  # "user 42" is an id, and calls a tool if no other takes that id
-            same = (i for i, (at, _) in places.items() if _stage(task, at) == _stage(task, span[0]))
+            stage = bisect(thens, span[0])
+            same = [index for index, (at, _) in places.items() if bisect(thens, at) == stage]
             taken = any(word in takes[index] for index in same)
             bearing = [i for i in bearing if word in takes[i] and not taken]
         best = max((fit[index] for index in bearing), default=None)
@@ -99,11 +103,7 @@ def _parted(tools: list[tuple[Function, tuple[int, int]]], task: str) -> list[Na
         edges.append(end if korean else between[-1] if between else start)
     parts = [task[at:to] for at, to in pairwise([*edges, len(task)])]
     named = zip(tools, parts, strict=False)
-    return [Named(tool, part, _stage(task, at)) for (tool, (at, _)), part in named]
-
-
-def _stage(task: str, at: int) -> int:
-    return sum(1 for _ in _THEN.finditer(task, 0, at))
+    return [Named(tool, part, bisect(thens, at)) for (tool, (at, _)), part in named]
 
 
 def looks_up(other: Function, tool: Function, argument: Argument) -> bool:
@@ -125,9 +125,10 @@ def ends_the_task(tool: Function, others: Sequence[Function]) -> bool:
     return a_class or bool(_ENDING.fullmatch(snake(tool.name)))
 
 
-def words(text: str) -> set[str]:
+@lru_cache(maxsize=1024)  # of names, descriptions and tasks that come again
+def words(text: str) -> frozenset[str]:
     """Return the words of a text that say what it is about, as far as words are compared."""
-    return {_stem(found[0]) for found in _WORD.finditer(text)} - {""}
+    return frozenset(_stem(found[0]) for found in _WORD.finditer(text)) - {""}
 
 
 def _stem(word: str) -> str:
