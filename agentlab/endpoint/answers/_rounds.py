@@ -76,7 +76,7 @@ class Rounds:
     def _plan(self, name: str) -> Plan | None:
         """Return the calls of a tool, those made included; None as long as it waits."""
         if name not in self._plans:
-            self._plans[name] = None  # whoever waits for it meanwhile waits for itself
+            self._plans[name] = None  # what waits for it meanwhile waits for itself
             depends_on = self._depends_on(self._needs[name])
             plans = {other: self._plan(other) for other in depends_on}
             if all(p is not None and self._made(other) >= len(p) for other, p in plans.items()):

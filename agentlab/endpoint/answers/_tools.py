@@ -50,7 +50,8 @@ def calls(
     """Return what the model calls in this turn, or raise CannotFill; nothing if it speaks."""
     offered, task = request.offered, unframe(said.task).task
     if request.must_call_this:  # as structured output uses tools
-        return fill_in(offered, said.task, writer, draw, as_form=True)
+        form = _Filling(said.task, writer, draw, as_form=True)
+        return form.calls(offered[0], [_from_found(offered[0], said, ids=True)])
     filling, found = _Filling(said.task, writer, draw), writer.from_results(said.results)
     ending = [tool for tool in offered if request.must_call and ends_the_task(tool, offered)]
     useful = [tool for tool in offered if tool not in ending]
@@ -71,11 +72,11 @@ def fill_in(
 ) -> list[Call]:
     """Return a call of each tool, with its arguments filled; CannotFill if a schema forbids it."""
     filling, task = _Filling(prompt, writer, draw, as_form=as_form), unframe(prompt).task
-    given = [{} if as_form else from_task(tool, task) | _people(tool, task) for tool in tools]
-    plans = [sets_of(tool, values)[:1] for tool, values in zip(tools, given, strict=True)]
-    return [
-        call for tool, plan in zip(tools, plans, strict=True) for call in filling.calls(tool, plan)
-    ]
+    called = []
+    for tool in tools:
+        given = {} if as_form else from_task(tool, task) | _people(tool, task)
+        called += filling.calls(tool, sets_of(tool, given)[:1])
+    return called
 
 
 def _forced(
@@ -86,18 +87,25 @@ def _forced(
     answer: str,
 ) -> list[Call]:
     """Return the calls of a turn that has to have one: the answer, or else tools not called yet."""
-    texts = [each.text for each in said.found]
     for tool in ending:
         strings = [each for each in asked(tool) if each.type == "string" and not each.many]
         said_in = [each for each in strings if _ANSWER & {*each.words}] or strings
-        held = {each.name: from_results(tool, each, texts, False) for each in asked(tool)}
-        given = {name: values[0] for name, values in held.items() if values}
-        given |= {each.name: answer or filling.writer.write() for each in said_in[:1]}
+        given = _from_found(tool, said, ids=False) | {
+            each.name: answer or filling.writer.write() for each in said_in[:1]
+        }
         return filling.calls(tool, [given])
     called = {each.name for each in said.found}
     left = [tool for tool in useful if tool.name not in called] or useful
     chosen = suitable(left, filling.task) or left[:1]
     return [call for tool in chosen for call in filling.calls(tool, [{}])]
+
+
+def _from_found(tool: Function, said: Conversation, *, ids: bool) -> dict[str, Any]:
+    """Return the arguments that results hold: the `ids`, or those by their own names."""
+    texts = [each.text for each in said.found]
+    wanted = [each for each in asked(tool) if not ids or each.kind == "id"]
+    held = {each.name: from_results(tool, each, texts, ids) for each in wanted}
+    return {name: values[0] for name, values in held.items() if values}
 
 
 def _people(tool: Function, task: str, system: str = "") -> Values:
@@ -183,7 +191,7 @@ class _FromPrompt:
         self._context = framed.context or self._task
         named = things(self._task)
         self._numbers = (float(n.replace(",", "")) for g in named.numbers for n in g.values)
-        left = [] if given else named.names  # what is given was taken from them
+        left = named.names if as_form or not given else []  # what is given was taken from them
         self._names = (name for group in left for name in group.values)
 
     def text(self, name: str, schema: Schema) -> str:
