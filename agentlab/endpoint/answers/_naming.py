@@ -108,15 +108,16 @@ def _parted(tools: list[tuple[Function, tuple[int, int]]], task: str) -> list[Na
 
 def looks_up(other: Function, tool: Function, argument: Argument) -> bool:
     """Return True if a tool looks up what another one needs: `find_user` a `user_id`."""
-    of = {_stem(owner) for owner in owners(tool, argument)}
+    of, name, about = _owners(tool, argument), words(_spaced(other)), words(_described(other))
+    says_so = of <= name or (of <= about and ("id" in about or name <= _LOOKING_UP))
     able = other.name != tool.name and snake(other.name).split("_")[0] in _LOOKING_UP
-    return able and not of & _takes(other) and speaks_of(other, tool, argument)
+    return able and says_so and not of & _takes(other)
 
 
 def speaks_of(other: Function, tool: Function, argument: Argument) -> bool:
     """Return True if a tool's name or description has the word for what an id is of."""
-    of = {_stem(owner) for owner in owners(tool, argument)}
-    return other.name != tool.name and of <= words(f"{_spaced(other)} {_described(other)}")
+    told = words(_spaced(other)) | words(_described(other))
+    return other.name != tool.name and _owners(tool, argument) <= told
 
 
 def ends_the_task(tool: Function, others: Sequence[Function]) -> bool:
@@ -133,13 +134,18 @@ def words(text: str) -> frozenset[str]:
 
 def _stem(word: str) -> str:
     stem = _PARTICLE.sub("", word).lower().rstrip("s")[:7]
-    return "" if stem in _IDLE or (len(word) < 3 and word < "가") else stem
+    short = len(word) < 3 and word < "가" and stem != "id"
+    return "" if short or stem in _IDLE else stem
 
 
 def _takes(tool: Function) -> set[str]:
     """Return what the ids are of that a tool needs."""
     ids = [each for each in asked(tool) if each.kind == "id"]
-    return {_stem(owner) for each in ids for owner in owners(tool, each)}
+    return set[str]().union(*(_owners(tool, each) for each in ids))
+
+
+def _owners(tool: Function, argument: Argument) -> set[str]:
+    return {_stem(owner) for owner in owners(tool, argument)}
 
 
 def _spaced(tool: Function) -> str:
