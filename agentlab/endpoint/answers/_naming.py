@@ -20,7 +20,8 @@ _IDLE = frozenset(
     "set use used using tool tools function return returns given about into one its our will "
     "should must does name value input output data call text string".split()
 )
-_LOOKING_UP = frozenset("find get search list look lookup fetch query show check read".split())
+_SEARCHING = frozenset("find search list look lookup query".split())
+_LOOKING_UP = _SEARCHING | {"get", "fetch", "show", "check", "read"}
 _ENDING = re.compile(
     r"final_.+|(?:submit|finish|complete|end|done|terminate|exit)"
     r"(?:_(?:the|final|answer|result|response|task|run|conversation)s?)*"
@@ -106,12 +107,18 @@ def _parted(tools: list[tuple[Function, tuple[int, int]]], task: str) -> list[Na
     return [Named(tool, part, bisect(thens, at)) for (tool, (at, _)), part in named]
 
 
-def looks_up(other: Function, tool: Function, argument: Argument) -> bool:
-    """Return True if a tool looks up what another one needs: `find_user` a `user_id`."""
-    of, name, about = _owners(tool, argument), words(_spaced(other)), words(_described(other))
-    says_so = of <= name or (of <= about and ("id" in about or name <= _LOOKING_UP))
-    able = other.name != tool.name and snake(other.name).split("_")[0] in _LOOKING_UP
-    return able and says_so and not of & _takes(other)
+def looks_up(other: Function, tool: Function, argument: Argument) -> int:
+    """Return 2 if a tool's name says that it looks up what another one needs, 1 if its words do.
+
+    `find_user` looks up a `user_id`; so does `find_person`, described as "Find a user by name".
+    """
+    of, verb = _owners(tool, argument), snake(other.name).split("_")[0]
+    if other.name == tool.name or verb not in _LOOKING_UP or of & _takes(other):
+        return 0
+    if of <= words(_spaced(other)):
+        return 2
+    about = words(_described(other))
+    return int(of <= about and (verb in _SEARCHING or "id" in about))
 
 
 def speaks_of(other: Function, tool: Function, argument: Argument) -> bool:

@@ -60,10 +60,12 @@ class Rounds:
         """Have those called before that look up its ids, whether the task names them or not."""
         self._suppliers[need.tool.name] = set()
         for argument in self._lacking(need):
-            able = [other for other in self._tools if looks_up(other, need.tool, argument)]
+            rank = {tool.name: looks_up(tool, need.tool, argument) for tool in self._tools}
+            able = [tool for tool in self._tools if rank[tool.name]]
             if argument.kind != "id" or not able or self._earlier(need.tool, argument):
                 continue
-            best = max(able, key=lambda t: (t.name in self._needs, suits(t, self._task)))
+            named = self._needs.keys()
+            best = max(able, key=lambda t: (t.name in named, rank[t.name], suits(t, self._task)))
             first = best.name
             self._suppliers[need.tool.name].add(first)
             if first in self._needs:
