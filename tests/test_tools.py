@@ -233,7 +233,7 @@ def test_a_new_task_may_use_an_id_that_was_found_for_the_one_before():
 
 
 def test_a_loop_that_must_call_ends_with_the_tool_that_ends_it():
-    """tool_choice required; results as messages, or as the user's words as smolagents sends them."""
+    """Required; results come as messages, or as the user's words, as smolagents sends them."""
     made, text = rounds("Weather in Seoul?", [FINAL, WEATHER], tool_choice="required")
     assert made[0] == "get_weather(Seoul)" and made[1].startswith("final_answer")
     assert "done" in text
@@ -303,9 +303,10 @@ def test_a_tool_of_the_provider_is_refused(kind: str):
 def test_whoever_leads_a_team_names_a_member_that_there_is():
     """The one that the task names, in the system prompt's list."""
     tools = [offered("delegate_task_to_member", "", member_id="string", task="string")]
-    listed = '<member id="writer" name="Writer">\n  Role: writes\n</member>\n<member id="finder" name="F">\n  Role: finds facts'
+    members = {"writer": "writes reports", "finder": "finds facts"}
+    listed = "\n".join(f'<member id="{id}">\n  Role: {role}' for id, role in members.items())
     asked = [{"role": "system", "content": f"Delegate to members.\n{listed}"}]
-    for task, member in (("Let the finder look.", "finder"), ("Writes a note on tides.", "writer")):
+    for task, member in (("Let the finder look.", "finder"), ("Write reports.", "writer")):
         said = answer([*asked, {"role": "user", "content": task}], tools)
         assert json.loads(said.tool_calls[0].function.arguments)["member_id"] == member
 
@@ -357,7 +358,33 @@ def test_agents_rounds_in_time(fresh_lab: Any):
     assert "compared: 3" in last
 
 
-def test_things_are_found_in_a_long_text_in_time_proportional_to_its_length():
-    """Awkward texts, as long as a prompt may be: each piece is looked at a bounded number of times."""
-    for piece in ("A", "a ", "1", "A, ", "'", "a@", "/", "1,000", "in a, ", "Ab and "):
-        assert things((piece * 12_000)[:12_000])
+@pytest.mark.parametrize(
+    ("result", "answered"),
+    [("No. 5 Main Street is free.", True), ("No flights, but 3 trains were found at 9 and 12 and "
+      "at 15 o'clock, one of them slow.", True), ("No match was found.", False), ("None", False)],
+)  # fmt: skip
+def test_a_result_is_left_out_only_if_it_is_all_that_was_said(result: str, answered: bool):
+    """Nothing was found: not merely a text that begins with "No"."""
+    _, text = rounds("Check the street.", [offered("check_street")], {"check_street": result})
+    assert (result.rstrip(".") in text) is answered
+
+
+@pytest.mark.parametrize("name", ["find_user", "find_person", "lookup"])
+def test_who_looks_an_id_up_says_so_in_its_name_or_description(name: str):
+    """And is called first, although the task does not name it."""
+    tools = [offered(name, "Find a user by name", name="string"), ORDERS]
+    made, _ = rounds("Get the orders of Ana.", tools, {name: {"id": 7}})
+    assert made == [f"{name}(Ana)", "get_orders(7)"]
+
+
+def test_tools_that_wait_for_each_other_are_not_called():
+    """The loop ends immediately instead of hanging."""
+    one = offered("find_ship", "", port_id="string")
+    other = offered("find_port", "", ship_id="string")
+    assert rounds("Find the ship and the port.", [one, other])[0] == []
+
+
+@pytest.mark.parametrize("piece", ["A", "a ", "1", "A, ", "'", "a@", "/", "1,000", "in a, "])
+def test_awkward_texts_are_read(piece: str):
+    """As long as a prompt may be: each character is looked at a bounded number of times."""
+    assert things((piece * 12_000)[:12_000])
