@@ -6,7 +6,7 @@ import re
 from bisect import bisect
 from collections.abc import Sequence
 from functools import lru_cache
-from itertools import pairwise
+from itertools import islice, pairwise
 from typing import NamedTuple
 
 from agentlab.endpoint.answers._arguments import Argument, asked, owners, snake, suits
@@ -31,6 +31,7 @@ _THEN = re.compile(
     r"|그\s?다음|그런 다음|그리고 나서|그 후|[한은] (?:다음|뒤|후)",
     re.IGNORECASE,
 )
+_MOST_STAGES = 16
 _DESCRIBED = 1000  # characters of a description in which a word may be shared
 
 
@@ -71,37 +72,44 @@ def _places(
 ) -> dict[int, tuple[int, int]]:
     """Return where in the task each tool is named first, by its index."""
     said = [(_stem(found[0]), found.span()) for found in _WORD.finditer(task)]
-    every = words(task)
-    fit = [
-        (len(known & every), len(words(_spaced(tool)) & every), suits(tool, task), -len(known))
-        for tool, known in zip(tools, vocabulary, strict=True)
-    ]
+    thens = _thens(task)
+    parts = [task[at:to] for at, to in pairwise([0, *thens, len(task)])]  # by stage
+    fit = [[_fit(*pair, part) for pair in zip(tools, vocabulary, strict=True)] for part in parts]
     takes = [_takes(tool) for tool in tools]
     ids = (group.label for group in (*things(task).codes, *things(task).numbers) if not group.role)
     labels = {_stem(word) for label in ids for word in label} & set[str]().union(*takes)
-    thens = [found.start() for found in _THEN.finditer(task)]
     places: dict[int, tuple[int, int]] = {}
     for word, span in sorted(said, key=lambda each: each[0] in labels):
         bearing = [index for index, known in enumerate(vocabulary) if word in known]
+        stage = bisect(thens, span[0])
         if word in labels:  # "user 42" is an id, and calls a tool if no other takes that id
-            stage = bisect(thens, span[0])
             same = [index for index, (at, _) in places.items() if bisect(thens, at) == stage]
             taken = any(word in takes[index] for index in same)
             bearing = [i for i in bearing if word in takes[i] and not taken]
-        best = max((fit[index] for index in bearing), default=None)
-        for index in [index for index in bearing if fit[index] == best]:
+        best = max((fit[stage][index] for index in bearing), default=None)
+        for index in [index for index in bearing if fit[stage][index] == best]:
             places.setdefault(index, span)
     return dict(sorted(places.items(), key=lambda place: place[1]))
+
+
+def _thens(task: str) -> list[int]:
+    return [found.start() for found in islice(_THEN.finditer(task), _MOST_STAGES - 1)]
+
+
+def _fit(tool: Function, known: frozenset[str], part: str) -> tuple[int, ...]:
+    """Return how well a tool fits a part of the task: by its words, then by its arguments."""
+    said = words(part)
+    return len(known & said), len(words(_spaced(tool)) & said), suits(tool, part), -len(known)
 
 
 def _parted(tools: list[tuple[Function, tuple[int, int]]], task: str) -> list[Named]:
     """Give each tool its part of the task: from its name to the next; in Korean, up to its name."""
     korean = re.search("[가-힣]", task)
-    thens = [found.start() for found in _THEN.finditer(task)]
+    thens = _thens(task)
     edges = [0]
     for (_, (before, end)), (_, (start, _)) in pairwise(tools):
         between = [then for then in thens if before < then < start]
-        edges.append(end if korean else between[-1] if between else start)
+        edges.append(between[-1] if between else end if korean else start)
     parts = [task[at:to] for at, to in pairwise([*edges, len(task)])]
     named = zip(tools, parts, strict=False)
     return [Named(tool, part, bisect(thens, at)) for (tool, (at, _)), part in named]

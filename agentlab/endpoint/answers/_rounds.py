@@ -113,6 +113,8 @@ class Rounds:
         found = [f for f in self._said.found if f.name in depends_on and f.informs]
         here, task = self._named(tool, need.here), self._named(tool, self._task)
         later = bool(found and need.stage)
+        ids = any(each.kind == "id" for each in asked(tool))  # then its numbers are mere options
+        computed = [each for each in asked(tool) if each.kind == "number" and not ids]
         here |= self._numbers(tool, here if later else task | here, found)
         for each in asked(tool):
             held, said = self._held(tool, each, found), task.get(each.name, [])
@@ -120,7 +122,7 @@ class Rounds:
             known = next(filter(None, [here.get(each.name), *rest]), [])
             if not known and each.kind == "id":
                 known = self._earlier(tool, each) or ([] if depends_on else self._any(each))
-            if not known and (each.kind == "id" or (each.kind == "number" and depends_on)):
+            if not known and (each.kind == "id" or (each in computed and depends_on)):
                 return []
             values |= {each.name: known} if known else {}
         return sets_of(tool, values)

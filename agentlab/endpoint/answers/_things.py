@@ -21,26 +21,30 @@ _THING = re.compile(
     rf"|(?P<name>(?<![.?!:\n] )(?<!^)\b{_PROPER}(?: {_PROPER})*"
     # At the beginning of a sentence, where every word has a capital letter:
     rf"|\b{_PROPER}(?=(?:, {_PROPER}){{0,8}},? (?:and|or|vs\.?|versus) {_PROPER})"
+    rf"|(?<=: ){_PROPER}(?=, {_PROPER})"
     rf"|\b(?!What|Who|Let|It|That|Where|How|There|Here|When|He|She){_PROPER}(?=['’]s ))",
     re.MULTILINE,
 )
 _KOREAN = re.compile(
-    r"(?P<name>[\uac00-\ud7a3]{2,12}?)"
+    r"(?!오늘|내일|모레|지금|이번)(?P<name>[\uac00-\ud7a3]{2,12}?)"
     r"(?:의|에서|에게|은|는|이|가|을|를|에|(?:과|와|랑|하고)(?=\s))?(?=[\s,.?!]|$)"
 )
 _LOWER = re.compile(  # a few words after a preposition or in a list, as far as the next of either
-    r"(?:\b(?:in|at|of|for|from|to|on|about|between|and|or)|,)\s+(?:the\s+|an?\s+)?"
+    r"(?:\b(?:in|at|of|for|from|to|on|about|between|and|or)|[,:]|\A[A-Z][a-z]+(?=[a-z ]{1,60},))"
+    r"\s+(?:the\s+|an?\s+)?"
     r"(?!(?:that|this|these|those|its?|them|each|every|all|her|him|his|my|me|you|us|their"
     r"|please|thanks|then|too|now|today|tomorrow)\b)"
     r"(?P<name>[a-z][\w-]*(?: [a-z][\w-]*){0,2}?)"
     r"(?=\s*(?:[,.;:?!\n]|$)|\s+(?:and|or|in|at|of|for|from|to|on|by|with|between)\b)"
 )
 _WORDS = re.compile(r"[^\W_]+|&")
-_LINK = re.compile(r"[,;/&?.]|\b(?:and|or|vs|versus)\b|과 |와 |랑 |하고 |및 ")
+_LINK = re.compile(r"[,;/&?.\n]|\b(?:and|or|vs|versus)\b|과 |와 |랑 |하고 |및 ")
 _LINKS = frozenset("and or vs versus also & 과 와 랑 하고 및 그리고 또는".split())
 _PREPOSITIONS = frozenset("in at of for from to on about between by with into near".split())
 _SKIPPED = frozenset("the a an is are no number numbers".split())
 _COUNTS = re.compile(r"\s?(?:[a-z]+s\b|%|[일개명초주월년원]|시간|분)")
+_ASIDE = re.compile(r" \([^()\d\n]{0,60}\)")
+_NUMBERED = re.compile(r"^[ \t]*\d{1,2}[.)](?=\s)", re.MULTILINE)
 _FAR = 60  # characters between two things that are not named together
 
 
@@ -84,6 +88,7 @@ def things(text: str) -> Things:
         >>> [group.values for group in things("Rain in Seoul for Ana and in Busan").names]
         [['Seoul', 'Busan'], ['Ana']]
     """
+    text = _NUMBERED.sub("-", _ASIDE.sub("", text))
     found = [*_THING.finditer(text)]
     numbers = [each for each in found if each["number"]]
     names = [each for each in found if not each["number"]]

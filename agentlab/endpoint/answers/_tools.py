@@ -90,9 +90,12 @@ def _forced(
     for tool in ending:
         strings = [each for each in asked(tool) if each.type == "string" and not each.many]
         said_in = [each for each in strings if _ANSWER & {*each.words}] or strings
-        given = _from_found(tool, said, ids=False) | {
-            each.name: answer or filling.writer.write() for each in said_in[:1]
-        }
+        named = {name: known[0] for name, known in from_task(tool, filling.task).items()}
+        given = (
+            named
+            | _from_found(tool, said, ids=False)
+            | {each.name: answer or filling.writer.write() for each in said_in[:1]}
+        )
         return filling.calls(tool, [given])
     called = {each.name for each in said.found}
     left = [tool for tool in useful if tool.name not in called] or useful
