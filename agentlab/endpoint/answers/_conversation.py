@@ -17,11 +17,11 @@ _OBSERVED = re.compile(
     r"(?: (?:from|of|for) [\w-]{1,64}| ?[\d(#][\w#-]{0,64}\)?)?[ \t]*[:\n])\s*",
     re.IGNORECASE,
 )
-_HANDS_OVER = re.compile(r"transfer_|hand_?off|hand_over", re.IGNORECASE)
+_HANDS_OVER = re.compile(r"transfer_(?:back_)?to_|hand_?off|hand_over", re.IGNORECASE)
 _NOTHING = re.compile(
-    r"(?:no|nothing|none|not any)\b[^\n]{0,80}?\b(?:found|match(?:es|ed|ing)?|available|results?)\b"
-    r"|(?:none|null|nothing|no|n/a|\[\s*\]|\{\s*\}|\"\")?[.!]?$"
-    r"|[^\n]{0,80}(?:찾을 수 없|찾지 못|결과가 없|없습니다)",
+    r"(?:no(?!\.)|nothing|none|not any)\b[^\n]{0,80}?\b(?:found|match(?:es|ed|ing)?|available"
+    r"|results?)\b[^\n]{0,40}$|(?:none|null|nothing|n/a|\[\s*\]|\{\s*\}|\"\")?[.!]?$"
+    r"|[^\n]{0,80}(?:찾을 수 없|찾지 못|(?:결과|기록|자료|정보)[가이]? 없)",
     re.IGNORECASE,
 )
 

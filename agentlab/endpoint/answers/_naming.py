@@ -1,12 +1,15 @@
-"""Which tools a task names, and where; which look something up, and which end a task."""
+"""Which tools a task names, and where; which look up an id, and which end a task."""
 
 from __future__ import annotations
 
 import re
+from bisect import bisect
 from collections.abc import Sequence
+from functools import lru_cache
+from itertools import islice, pairwise
 from typing import NamedTuple
 
-from agentlab.endpoint.answers._arguments import Argument, asked, owners, snake
+from agentlab.endpoint.answers._arguments import Argument, asked, owners, snake, suits
 from agentlab.endpoint.answers._things import things
 from agentlab.endpoint.contract.request import Function
 
@@ -17,7 +20,8 @@ _IDLE = frozenset(
     "set use used using tool tools function return returns given about into one its our will "
     "should must does name value input output data call text string".split()
 )
-_LOOKING_UP = frozenset("find get search list look lookup fetch query show check read".split())
+_SEARCHING = frozenset("find search list look lookup query".split())
+_LOOKING_UP = _SEARCHING | {"get", "fetch", "show", "check", "read"}
 _ENDING = re.compile(
     r"final_.+|(?:submit|finish|complete|end|done|terminate|exit)"
     r"(?:_(?:the|final|answer|result|response|task|run|conversation)s?)*"
@@ -27,6 +31,7 @@ _THEN = re.compile(
     r"|그\s?다음|그런 다음|그리고 나서|그 후|[한은] (?:다음|뒤|후)",
     re.IGNORECASE,
 )
+_MOST_STAGES = 16
 _DESCRIBED = 1000  # characters of a description in which a word may be shared
 
 
@@ -46,12 +51,13 @@ def suitable(tools: Sequence[Function], task: str) -> list[Function]:
 def named(tools: Sequence[Function], task: str) -> list[Named]:
     """Return the tools that a task names, in its order, or else the best described one.
 
-    Each word names the tool whose name it fits best; words as "find" only if no others do. Words
-    of descriptions name tools, too, if they are Korean, because names never are.
+    Each word names the tool whose name it fits best, by the words and then by the arguments that
+    the task has for it; words as "find" do only if no others name any. Words of descriptions do,
+    too, if they are Korean, because names are not.
     """
-    of_names = [words(snake(tool.name).replace("_", " ")) for tool in tools]
+    of_names = [words(_spaced(tool)) for tool in tools]
     things_of = [of - _LOOKING_UP or of for of in of_names]
-    korean = [{word for word in words(_described(tool)) if word >= "가"} for tool in tools]
+    korean = [frozenset(w for w in words(_described(tool)) if w >= "가") for tool in tools]
     places: dict[int, tuple[int, int]] = {}
     for vocabulary in (things_of, of_names, korean):
         places = places or _places(tools, vocabulary, task)
@@ -62,87 +68,103 @@ def named(tools: Sequence[Function], task: str) -> list[Named]:
 
 
 def _places(
-    tools: Sequence[Function], vocabulary: list[set[str]], task: str
+    tools: Sequence[Function], vocabulary: list[frozenset[str]], task: str
 ) -> dict[int, tuple[int, int]]:
     """Return where in the task each tool is named first, by its index."""
     said = [(_stem(found[0]), found.span()) for found in _WORD.finditer(task)]
-    every = {word for word, _ in said}
-    fit = [(len(known & every), -len(known)) for known in vocabulary]
-    takes = {
-        _stem(owner): {i for i, tool in enumerate(tools) if _stem(owner) in id_owners(tool)}
-        for tool in tools
-        for owner in id_owners(tool)
-    }
-    in_task = things(task)
-    labels = {
-        _stem(word) for g in (*in_task.codes, *in_task.numbers) if not g.role for word in g.label
-    }
+    thens = _thens(task)
+    parts = [task[at:to] for at, to in pairwise([0, *thens, len(task)])]  # by stage
+    fit = [[_fit(*pair, part) for pair in zip(tools, vocabulary, strict=True)] for part in parts]
+    takes = [_takes(tool) for tool in tools]
+    ids = (group.label for group in (*things(task).codes, *things(task).numbers) if not group.role)
+    labels = {_stem(word) for label in ids for word in label} & set[str]().union(*takes)
     places: dict[int, tuple[int, int]] = {}
-    # "user 42" is an id, and so names a tool only if no other tool takes that id.
-    for word, span in sorted(said, key=lambda each: each[0] in labels and each[0] in takes):
+    for word, span in sorted(said, key=lambda each: each[0] in labels):
         bearing = [index for index, known in enumerate(vocabulary) if word in known]
-        if word in labels and word in takes:
-            bearing = [i for i in bearing if i in takes[word] and not takes[word] & places.keys()]
-        best = max((fit[index] for index in bearing), default=None)
-        for index in bearing:
-            if fit[index] == best:
-                places.setdefault(index, span)
+        stage = bisect(thens, span[0])
+        if word in labels:  # "user 42" is an id, and calls a tool if no other takes that id
+            same = [index for index, (at, _) in places.items() if bisect(thens, at) == stage]
+            taken = any(word in takes[index] for index in same)
+            bearing = [i for i in bearing if word in takes[i] and not taken]
+        best = max((fit[stage][index] for index in bearing), default=None)
+        for index in [index for index in bearing if fit[stage][index] == best]:
+            places.setdefault(index, span)
     return dict(sorted(places.items(), key=lambda place: place[1]))
+
+
+def _thens(task: str) -> list[int]:
+    return [found.start() for found in islice(_THEN.finditer(task), _MOST_STAGES - 1)]
+
+
+def _fit(tool: Function, known: frozenset[str], part: str) -> tuple[int, ...]:
+    """Return how well a tool fits a part of the task: by its words, then by its arguments."""
+    said = words(part)
+    return len(known & said), len(words(_spaced(tool)) & said), suits(tool, part), -len(known)
 
 
 def _parted(tools: list[tuple[Function, tuple[int, int]]], task: str) -> list[Named]:
     """Give each tool its part of the task: from its name to the next; in Korean, up to its name."""
-    before = re.search("[가-힣]", task)
-    edges = [end if before else start for _, (start, end) in tools]
-    edges = [0, *(edges[:-1] if before else edges[1:]), len(task)]
-    thens = [found.start() for found in _THEN.finditer(task)]
-    return [
-        Named(tool, task[edges[i] : edges[i + 1]], sum(then < start for then in thens))
-        for i, (tool, (start, _)) in enumerate(tools)
-    ]
+    korean = re.search("[가-힣]", task)
+    thens = _thens(task)
+    edges = [0]
+    for (_, (before, end)), (_, (start, _)) in pairwise(tools):
+        between = [then for then in thens if before < then < start]
+        edges.append(between[-1] if between else end if korean else start)
+    parts = [task[at:to] for at, to in pairwise([*edges, len(task)])]
+    named = zip(tools, parts, strict=False)
+    return [Named(tool, part, bisect(thens, at)) for (tool, (at, _)), part in named]
 
 
-def supplier(tools: Sequence[Function], tool: Function, argument: Argument) -> Function | None:
-    """Return the tool that looks up what an id is of: `find_user` for `user_id`; None if none is."""
-    of = {_stem(owner) for owner in owners(tool, argument)}
-    able = [
-        other
-        for other in tools
-        if other is not tool
-        and snake(other.name).split("_")[0] in _LOOKING_UP
-        and not of & id_owners(other)
-    ]
-    for text in (lambda other: snake(other.name).replace("_", " "), _described):
-        if bearing := [other for other in able if of and of <= words(text(other))]:
-            return bearing[0]
-    return None
+def looks_up(other: Function, tool: Function, argument: Argument) -> int:
+    """Return 2 if a tool's name says that it looks up what another one needs, 1 if its words do.
+
+    `find_user` looks up a `user_id`; so does `find_person`, described as "Find a user by name".
+    """
+    of, verb = _owners(tool, argument), snake(other.name).split("_")[0]
+    if other.name == tool.name or verb not in _LOOKING_UP or of & _takes(other):
+        return 0
+    if of <= words(_spaced(other)):
+        return 2
+    about = words(_described(other))
+    return int(of <= about and (verb in _SEARCHING or "id" in about))
 
 
-def bears(tool: Function, of: Sequence[str]) -> bool:
-    """Return True if a tool's name or description speaks of what an id is of."""
-    return {*map(_stem, of)} <= words(f"{snake(tool.name).replace('_', ' ')} {_described(tool)}")
-
-
-def id_owners(tool: Function) -> set[str]:
-    """Return what the ids are of that a tool needs."""
-    ids = [each for each in asked(tool) if each.kind == "id"]
-    return {_stem(owner) for each in ids for owner in owners(tool, each)}
+def speaks_of(other: Function, tool: Function, argument: Argument) -> bool:
+    """Return True if a tool's name or description has the word for what an id is of."""
+    told = words(_spaced(other)) | words(_described(other))
+    return other.name != tool.name and _owners(tool, argument) <= told
 
 
 def ends_the_task(tool: Function, others: Sequence[Function]) -> bool:
-    """Return True if a call of a tool is the answer: `final_answer`, or a class beside functions."""
+    """Return True if a call is the answer: of `final_answer`, or of a class beside functions."""
     a_class = tool.name[:1].isupper() and any(other.name[:1].islower() for other in others)
     return a_class or bool(_ENDING.fullmatch(snake(tool.name)))
 
 
-def words(text: str) -> set[str]:
+@lru_cache(maxsize=1024)  # of names, descriptions and tasks that come again
+def words(text: str) -> frozenset[str]:
     """Return the words of a text that say what it is about, as far as words are compared."""
-    return {_stem(found[0]) for found in _WORD.finditer(text)} - {""}
+    return frozenset(_stem(found[0]) for found in _WORD.finditer(text)) - {""}
 
 
 def _stem(word: str) -> str:
     stem = _PARTICLE.sub("", word).lower().rstrip("s")[:7]
-    return "" if stem in _IDLE or (len(word) < 3 and word < "가") else stem
+    short = len(word) < 3 and word < "가" and stem != "id"
+    return "" if short or stem in _IDLE else stem
+
+
+def _takes(tool: Function) -> set[str]:
+    """Return what the ids are of that a tool needs."""
+    ids = [each for each in asked(tool) if each.kind == "id"]
+    return set[str]().union(*(_owners(tool, each) for each in ids))
+
+
+def _owners(tool: Function, argument: Argument) -> set[str]:
+    return {_stem(owner) for owner in owners(tool, argument)}
+
+
+def _spaced(tool: Function) -> str:
+    return snake(tool.name).replace("_", " ")
 
 
 def _described(tool: Function) -> str:

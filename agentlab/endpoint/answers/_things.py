@@ -1,4 +1,4 @@
-"""What a task names: things, ids and numbers, those in groups that are named alike.
+"""What a text names: things, ids and numbers, in groups of those that are named alike.
 
 The patterns take time in proportion to a text's length.
 """
@@ -10,36 +10,41 @@ from collections.abc import Collection
 from functools import lru_cache
 from typing import NamedTuple
 
-_PROPER = r"[A-ZÀ-Þ][\w-]+"
+_LETTERS = "[A-Za-zÀ-ÿ0-9_-]"
+_PROPER = f"[A-ZÀ-Þ]{_LETTERS}+"
 _THING = re.compile(
     r"(?<!\w)[\"“'‘](?P<quoted>[^\"”'’\n]{2,60})[\"”'’](?!\w)"
     r"|(?<![\w@./+-])(?P<code>https?://[^\s\"'<>)]+|[\w.+-]{1,64}@[\w-]{1,64}(?:\.\w{1,32})+"
-    r"|\d{4}-\d\d-\d\d|[0-9a-f]{8}-[0-9a-f-]{27}|(?=[\w-]{0,64}\d)[A-Za-z][\w-]*"
+    r"|\d{4}-\d\d-\d\d|[0-9a-f]{8}-[0-9a-f-]{27}|(?=[\w-]{0,64}\d)[A-Za-z][A-Za-z0-9_-]*"
     r"|[\w/-]{2,64}\.[a-z]{1,4}\b)"
     r"|(?P<number>(?<![\w.])-?\d+(?:,\d{3}(?!\d))*(?:\.\d+)?)"
     rf"|(?P<name>(?<![.?!:\n] )(?<!^)\b{_PROPER}(?: {_PROPER})*"
     # At the beginning of a sentence, where every word has a capital letter:
     rf"|\b{_PROPER}(?=(?:, {_PROPER}){{0,8}},? (?:and|or|vs\.?|versus) {_PROPER})"
+    rf"|(?<=: ){_PROPER}(?=, {_PROPER})"
     rf"|\b(?!What|Who|Let|It|That|Where|How|There|Here|When|He|She){_PROPER}(?=['’]s ))",
     re.MULTILINE,
 )
 _KOREAN = re.compile(
-    r"(?P<name>[\uac00-\ud7a3]{2,12}?)"
+    r"(?!오늘|내일|모레|지금|이번)(?P<name>[\uac00-\ud7a3]{2,12}?)"
     r"(?:의|에서|에게|은|는|이|가|을|를|에|(?:과|와|랑|하고)(?=\s))?(?=[\s,.?!]|$)"
 )
 _LOWER = re.compile(  # a few words after a preposition or in a list, as far as the next of either
-    r"\b(?:in|at|of|for|from|to|on|about|between|and|or)\s+(?:the\s+|an?\s+)?"
-    r"(?!(?:that|this|these|those|its?|them|each|every|all|her|him|his|my|me|you|us|their)\b)"
+    r"(?:\b(?:in|at|of|for|from|to|on|about|between|and|or)|[,:]|\A[A-Z][a-z]+(?=[a-z ]{1,60},))"
+    r"\s+(?:the\s+|an?\s+)?"
+    r"(?!(?:that|this|these|those|its?|them|each|every|all|her|him|his|my|me|you|us|their"
+    r"|please|thanks|then|too|now|today|tomorrow)\b)"
     r"(?P<name>[a-z][\w-]*(?: [a-z][\w-]*){0,2}?)"
     r"(?=\s*(?:[,.;:?!\n]|$)|\s+(?:and|or|in|at|of|for|from|to|on|by|with|between)\b)"
 )
-_BETWEEN = re.compile(r"[^\W_]+|&")
-_PREPOSITIONS = frozenset("in at of for from to on about between by with into near".split())
+_WORDS = re.compile(r"[^\W_]+|&")
+_LINK = re.compile(r"[,;/&?.\n]|\b(?:and|or|vs|versus)\b|과 |와 |랑 |하고 |및 ")
 _LINKS = frozenset("and or vs versus also & 과 와 랑 하고 및 그리고 또는".split())
-_LINK = re.compile(r"[,;/&?.]|\b(?:and|or|vs|versus)\b|과 |와 |랑 |하고 |및 ")
-_ARTICLES = frozenset("the a an".split())
+_PREPOSITIONS = frozenset("in at of for from to on about between by with into near".split())
+_SKIPPED = frozenset("the a an is are no number numbers".split())
 _COUNTS = re.compile(r"\s?(?:[a-z]+s\b|%|[일개명초주월년원]|시간|분)")
-_SAY_ID = frozenset("id ids no nr number numbers".split())
+_ASIDE = re.compile(r" \([^()\d\n]{0,60}\)")
+_NUMBERED = re.compile(r"^[ \t]*\d{1,2}[.)](?=\s)", re.MULTILINE)
 _FAR = 60  # characters between two things that are not named together
 
 
@@ -52,7 +57,7 @@ class Group(NamedTuple):
     role: str
     label: list[str]
     values: list[str]
-    counts: bool
+    counts: bool = False
 
 
 class Things(NamedTuple):
@@ -62,23 +67,17 @@ class Things(NamedTuple):
     codes: list[Group]
     numbers: list[Group]
 
-    def ids(self, owners: Collection[str]) -> Group | None:
-        """Return the ids of one of these owners ("user 42", "users A1 and A2"), if any."""
+    def ids(self, owners: Collection[str]) -> list[str]:
+        """Return the ids of such owners ("user 42"), or else those of whom nothing is said."""
         groups = [*self.codes, *self.numbers]
-        for group in groups:
-            if {word.rstrip("s") for word in group.label} & {*owners}:
-                return group
-        return next((group for group in groups if group in self.codes or _of_anyone(group)), None)
+        owned = [g for g in groups if {word.rstrip("s") for word in g.label} & {*owners}]
+        free = [g for g in self.numbers if not g.counts and _says_id(g)]
+        return [value for group in (owned or self.codes or free)[:1] for value in group.values]
 
 
-def _of_anyone(numbers: Group) -> bool:
-    """Return True if such numbers may be ids of whatever is asked for ("orders of 42", "id 42")."""
-    if numbers.counts:
-        return False
-    *before, last = ["", *numbers.label][-2:]
-    alone = not last and not numbers.role
-    says_id = last in _SAY_ID and {*before} <= {"", *_PREPOSITIONS, *_LINKS}
-    return alone or says_id or numbers.role in ("of", "for") or "가" <= last[:1] <= "힣"
+def _says_id(group: Group) -> bool:
+    last = "".join(group.label[-1:])
+    return group.role in ("of", "for") or last in ("", "id", "ids") or "가" <= last <= "힣"
 
 
 @lru_cache(maxsize=256)  # each round of a task reads it again
@@ -89,6 +88,7 @@ def things(text: str) -> Things:
         >>> [group.values for group in things("Rain in Seoul for Ana and in Busan").names]
         [['Seoul', 'Busan'], ['Ana']]
     """
+    text = _NUMBERED.sub("-", _ASIDE.sub("", text))
     found = [*_THING.finditer(text)]
     numbers = [each for each in found if each["number"]]
     names = [each for each in found if not each["number"]]
@@ -103,7 +103,7 @@ def _grouped(text: str, found: list[re.Match[str]]) -> list[Group]:
     for each in found:
         start, stop = each.span(each.lastgroup or 0)
         between = text[max(end, start - _FAR) : start].lower()
-        words = [word for word in _BETWEEN.findall(between) if word not in _ARTICLES]
+        words = [word for word in _WORDS.findall(between) if word not in _SKIPPED]
         role = words.pop() if words and words[-1] in _PREPOSITIONS else ""
         # "Seoul and Busan", or "in Seoul and in Busan", or "user Ana and user Bob"
         linked = groups and _LINK.search(between) and {*words} <= _LINKS and start - end < _FAR

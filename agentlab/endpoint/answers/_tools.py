@@ -10,13 +10,20 @@ from __future__ import annotations
 import json
 import random
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from functools import partial
 from itertools import islice
 from typing import Any
 
 from agentlab.endpoint.answers._arguments import WHOLE as _WHOLE
-from agentlab.endpoint.answers._arguments import Values, asked, from_results, snake
+from agentlab.endpoint.answers._arguments import (
+    Values,
+    asked,
+    from_results,
+    from_task,
+    sets_of,
+    snake,
+)
 from agentlab.endpoint.answers._conversation import Conversation
 from agentlab.endpoint.answers._naming import Named, ends_the_task, named, words
 from agentlab.endpoint.answers._naming import suitable as suitable
@@ -43,21 +50,18 @@ def calls(
     """Return what the model calls in this turn, or raise CannotFill; nothing if it speaks."""
     offered, task = request.offered, unframe(said.task).task
     if request.must_call_this:  # as structured output uses tools
-        return fill_in(offered, said.task, writer, draw, as_form=True)
+        form = _Filling(said.task, writer, draw, as_form=True)
+        return form.calls(offered[0], [_from_found(offered[0], said, ids=True)])
+    filling, found = _Filling(said.task, writer, draw), writer.from_results(said.results)
     ending = [tool for tool in offered if request.must_call and ends_the_task(tool, offered)]
     useful = [tool for tool in offered if tool not in ending]
-    team = [tool for tool in useful if _people(tool, task, said.system)]
+    people = partial(_people, task=task, system=said.system)
+    team = [tool for tool in useful if people(tool)]
     needs = named([tool for tool in useful if tool not in team], task)
     if team and _manages(task, said.system):
         needs = [Named(team[0], task, 0)]
-    rounds = Rounds(useful, task, said, needs, partial(_people, task=task, system=said.system))
-    found = writer.from_results(said.results)
-    filling = _Filling(said.task, writer, draw)
-    called = [
-        call
-        for tool, plan in rounds.due()
-        for call in filling.calls(tool, [_open(tool, task, writer) | each for each in plan], found)
-    ]
+    due = Rounds(useful, needs, said, task, people).due()
+    called = [call for tool, plan in due for call in filling.calls(tool, plan, found)]
     if not called and request.must_call:
         called = _forced(filling, ending, useful, said, found)
     return called[:1] if request.parallel_tool_calls is False else called
@@ -68,11 +72,11 @@ def fill_in(
 ) -> list[Call]:
     """Return a call of each tool, with its arguments filled; CannotFill if a schema forbids it."""
     filling, task = _Filling(prompt, writer, draw, as_form=as_form), unframe(prompt).task
-    given = [(tool, _people(tool, task)) for tool in tools]
-    return [
-        filling.calls(tool, [{name: who[0] for name, who in people.items()}])[0]
-        for tool, people in given
-    ]
+    called = []
+    for tool in tools:
+        given = {} if as_form else from_task(tool, task) | _people(tool, task)
+        called += filling.calls(tool, sets_of(tool, given)[:1])
+    return called
 
 
 def _forced(
@@ -83,31 +87,28 @@ def _forced(
     answer: str,
 ) -> list[Call]:
     """Return the calls of a turn that has to have one: the answer, or else tools not called yet."""
-    found = [each.text for each in said.found]
     for tool in ending:
         strings = [each for each in asked(tool) if each.type == "string" and not each.many]
-        texts = [each for each in strings if _ANSWER & {*each.words}] or strings
-        held = {
-            each.name: from_results(tool, each, found, True, named=True) for each in asked(tool)
-        }
-        given = {name: values[0] for name, values in held.items() if values}
-        return filling.calls(
-            tool, [given | {each.name: answer or filling.writer.write() for each in texts[:1]}]
+        said_in = [each for each in strings if _ANSWER & {*each.words}] or strings
+        named = {name: known[0] for name, known in from_task(tool, filling.task).items()}
+        given = (
+            named
+            | _from_found(tool, said, ids=False)
+            | {each.name: answer or filling.writer.write() for each in said_in[:1]}
         )
+        return filling.calls(tool, [given])
     called = {each.name for each in said.found}
     left = [tool for tool in useful if tool.name not in called] or useful
     chosen = suitable(left, filling.task) or left[:1]
     return [call for tool in chosen for call in filling.calls(tool, [{}])]
 
 
-def _open(tool: Function, task: str, writer: Writer) -> dict[str, Any]:
-    """Return the topic for all that a tool wants named, since each name has its place already."""
-    given = asked(tool) if things(task).names else []
-    named = [each for each in given if each.kind == "name"]
-    texts = [
-        each for each in given if each.kind == "text" and not {"context", *_WHOLE} & {*each.words}
-    ]
-    return {each.name: writer.topic for each in named + (texts if named else [])}
+def _from_found(tool: Function, said: Conversation, *, ids: bool) -> dict[str, Any]:
+    """Return the arguments that results hold: the `ids`, or those by their own names."""
+    texts = [each.text for each in said.found]
+    wanted = [each for each in asked(tool) if not ids or each.kind == "id"]
+    held = {each.name: from_results(tool, each, texts, ids) for each in wanted}
+    return {name: values[0] for name, values in held.items() if values}
 
 
 def _people(tool: Function, task: str, system: str = "") -> Values:
@@ -126,7 +127,7 @@ def _people(tool: Function, task: str, system: str = "") -> Values:
 
 
 def _manages(task: str, system: str) -> bool:
-    """Return True if the model leads a team, as CrewAI and agno tell it, or is asked to delegate."""
+    """Return True if CrewAI or agno tells the model that it leads a team, or the task does."""
     told = system if _MEMBER.search(system) else ""
     return system.startswith("You are Crew Manager") or "delegate" in f"{task} {told}".lower()
 
@@ -142,7 +143,7 @@ class _Filling:
     def calls(
         self, tool: Function, plan: Sequence[Mapping[str, Any]], found: str = ""
     ) -> list[Call]:
-        """Return a call for each plan; it has what the plan gives, as far as the schema admits it.
+        """Return the calls of a plan; what it gives is there as far as the schema admits it.
 
         The text of a custom tool is what was found, or the task.
         """
@@ -151,7 +152,7 @@ class _Filling:
         if not plan:
             return []
         schema = {"type": "object", "properties": {}, **(tool.parameters or {})}
-        filler = _FromPrompt(self._prompt, self.writer, as_form=self._as_form)
+        filler = _FromPrompt(self._prompt, self.writer, as_form=self._as_form, given=plan[0])
         made = build(schema, filler, draw=self._draw, optional=self._as_form, budget=self._to_build)
         values = [self._with(schema, made, given) for given in plan]
         return [(tool.name, json.dumps(value, ensure_ascii=False)) for value in values]
@@ -186,14 +187,15 @@ class _Filling:
 class _FromPrompt:
     """Fills a call's arguments with what the prompt says, and a form's with new words, too."""
 
-    def __init__(self, prompt: str, writer: Writer, *, as_form: bool):
+    def __init__(self, prompt: str, writer: Writer, *, as_form: bool, given: Collection[str] = ()):
         self.writer, self._as_form = writer, as_form
         framed = unframe(prompt)
         self._said, self._task = prompt.lower(), framed.task.strip()
         self._context = framed.context or self._task
         named = things(self._task)
         self._numbers = (float(n.replace(",", "")) for g in named.numbers for n in g.values)
-        self._names = (name for group in named.names for name in group.values)
+        left = named.names if as_form or not given else []  # what is given was taken from them
+        self._names = (name for group in left for name in group.values)
 
     def text(self, name: str, schema: Schema) -> str:
         said = {*snake(name).split("_")}
