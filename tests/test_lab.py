@@ -131,7 +131,7 @@ def test_ask_names_the_models_error(fresh_lab: ModuleType):
     """Status, code and request id are attributes, and the message says what is wrong."""
     with pytest.raises(ModelError, match="max_completion_tokens") as error:
         run_virtual(fresh_lab.ask(HELLO, max_tokens=0))
-    assert (error.value.status, error.value.code) == (400, "invalid_value")
+    assert (error.value.status, error.value.code) == (400, "integer_below_min_value")
     assert error.value.request_id == "req_000001"
 
 

@@ -170,8 +170,10 @@ _type_info: Callable[[Any], inspect.Type] = cache(inspect.type_info)
 def _check(value: Any, kind: inspect.Type, where: str, way: list[str]) -> None:
     """Raise a RequestError for the first mistake in a value of this type, if it has one."""
     types = kind.types if isinstance(kind, inspect.UnionType) else (kind,)
-    fit = next((each for each in types if type(value) in _FITS.get(type(each), _JSON)), None)
-    match fit:
+    fits = [each for each in types if type(value) in _FITS.get(type(each), _JSON)]
+    if len(fits) > 1:
+        return  # which of them was meant is not known
+    match fit := fits[0] if fits else None:
         case None if isinstance(kind, inspect.NoneType):
             raise unsupported(where)
         case None:
