@@ -17,7 +17,7 @@ import msgspec
 
 from agentlab.endpoint.answers._prompt import glance
 from agentlab.endpoint.answers._things import Group, things
-from agentlab.endpoint.contract.request import Function
+from agentlab.endpoint.contract.request import Custom, Function
 
 Values = dict[str, list[Any]]  # of each argument that is known
 
@@ -116,7 +116,7 @@ def from_task(tool: Function, text: str) -> Values:
 
 @lru_cache(maxsize=256)
 def _from_task(encoded: bytes, text: str) -> Values:
-    tool = msgspec.json.decode(encoded, type=Function)
+    tool = msgspec.json.decode(encoded, type=Custom)  # which has all the fields of a function
     named, given = things(text), asked(tool)
     values = {each.name: named.ids(owners(tool, each)) for each in given if each.kind == "id"}
     groups = [group for group in named.numbers if group.values not in values.values()]
