@@ -19,6 +19,7 @@ from agentlab.classroom._app import Classroom
 from agentlab.classroom._roster import Roster
 from agentlab.clock import run_virtual
 from agentlab.endpoint.contract.asgi import Application
+from agentlab.endpoint.contract.openai_json import RequestError
 from agentlab.endpoint.dialects.stored import Kept, Stored
 from agentlab.endpoint.server.app import local_app
 from agentlab.endpoint.server.inprocess import InProcessTransport
@@ -351,11 +352,9 @@ def known(stored: Stored, learner: str | None, count: int) -> list[int]:
     there = []
     for number in range(count):
         scope = {"path": f"/v1/responses/resp_{number}", "method": "GET", "query_string": b""}
-        try:
+        with suppress(RequestError):
             stored.answer(learner, scope)
             there.append(number)
-        except Exception:
-            pass
     return there
 
 
