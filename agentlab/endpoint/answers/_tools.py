@@ -16,9 +16,9 @@ from agentlab.endpoint.answers._prompt import unframe
 from agentlab.endpoint.answers._schema import build
 from agentlab.endpoint.answers.replies import Writer
 from agentlab.endpoint.contract.json_schema import Budget, Schema
-from agentlab.endpoint.contract.request import ChatRequest, Function, Tool
+from agentlab.endpoint.contract.request import ChatRequest, Custom, Function
 
-Call = tuple[str, str]  # the name of a function, and its arguments as JSON in a string
+Call = tuple[str, str]  # the name of a function, and its arguments as JSON; or a tool, and a text
 
 _WORD = re.compile(r"[A-Za-z]{3,}|[\uac00-\ud7a3]{2,}")
 _IDLE = frozenset(
@@ -41,7 +41,7 @@ def calls(request: ChatRequest, prompt: str, writer: Writer, draw: random.Random
     chosen = _chosen(request, prompt)
     if request.parallel_tool_calls is False:
         chosen = chosen[:1]
-    as_form = isinstance(request.tool_choice, Tool)  # as structured output uses tools
+    as_form = request.must_call_this  # as structured output uses tools
     return fill_in(chosen, prompt, writer, draw, as_form=as_form)
 
 
@@ -51,6 +51,9 @@ def fill_in(
     """Return a call of each tool, with its arguments filled; CannotFill if a schema forbids it."""
     budget, called = Budget(), []
     for tool in tools:
+        if isinstance(tool, Custom):
+            called.append((tool.name, unframe(prompt).task))
+            continue
         filler = _FromPrompt(prompt, writer, _coworkers(tool), as_form=as_form)
         schema = {"type": "object", "properties": {}, **(tool.parameters or {})}
         value = build(schema, filler, draw=draw, optional=as_form, budget=budget)
@@ -59,11 +62,11 @@ def fill_in(
 
 
 def _chosen(request: ChatRequest, prompt: str) -> list[Function]:
-    offered, choice = request.offered, request.tool_choice
-    if isinstance(choice, Tool):
-        return [tool for tool in offered if tool.name == choice.function.name]
+    offered = request.offered
+    if request.must_call_this:
+        return offered
     called = {name for name, _ in request.results}
-    if choice == "required":
+    if request.must_call:
         left = [tool for tool in offered if tool.name not in called] or offered
         return suitable(left, prompt) or left[:1]
     if called or not offered:

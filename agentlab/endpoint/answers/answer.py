@@ -22,7 +22,7 @@ from agentlab.endpoint.answers._schema import build
 from agentlab.endpoint.answers.replies import Replies, Writer
 from agentlab.endpoint.contract.json_schema import CannotFill, admits
 from agentlab.endpoint.contract.openai_json import RequestError, invalid
-from agentlab.endpoint.contract.request import ChatRequest
+from agentlab.endpoint.contract.request import ChatRequest, Custom
 from agentlab.endpoint.contract.seeded_random import digest, generator
 from agentlab.endpoint.contract.tokens import count_all, first_pieces
 from agentlab.endpoint.physics.formulas import Physics
@@ -34,12 +34,16 @@ _PARAGRAPH_TOKENS = 100  # more than most have, so that few too many are written
 
 
 class Called(msgspec.Struct, frozen=True):
-    """A call of a tool; its arguments are the pieces from `start` to `end` of its choice."""
+    """A call of a tool; its arguments are the pieces from `start` to `end` of its choice.
+
+    Those of a `custom` tool are a text, and of others JSON.
+    """
 
     id: str
     name: str
     start: int
     end: int
+    custom: bool = False
 
 
 class Choice(msgspec.Struct, frozen=True):
@@ -144,11 +148,12 @@ def _choice(turn: Turn, request: ChatRequest, id_stem: str) -> Choice:
     _, limit = lengths(request)
     pieces: list[str] = []  # one more than `limit` at least, if there are more
     calls: list[Called] = []
+    custom = {tool.name for tool in request.offered if isinstance(tool, Custom)}
     for number, (name, arguments) in enumerate(turn.calls):
         start = len(pieces)
         pieces += first_pieces(arguments, limit + 1)
         id = f"call_{id_stem}{len(request.messages)}{number}"
-        calls.append(Called(id, name, start, len(pieces)))
+        calls.append(Called(id, name, start, len(pieces), name in custom))
     if not calls:
         stops = [request.stop] if isinstance(request.stop, str) else request.stop or []
         spared = sum(map(len, first_pieces(turn.text, request.min_tokens or 0)))

@@ -30,14 +30,15 @@ Temperature = Annotated[float, msgspec.Meta(ge=0, le=2)]
 ToolChoice = Literal["none", "auto", "required"]
 _Role = Literal["system", "developer", "user", "assistant", "tool", "function"]
 _Identifier = Annotated[str, msgspec.Meta(min_length=1, max_length=64, pattern="^[a-zA-Z0-9_-]+$")]
-_UpToMost = msgspec.Meta(max_length=MOST_ITEMS)
-_SomeUpToMost = msgspec.Meta(min_length=1, max_length=MOST_ITEMS)
+UpToMost = msgspec.Meta(max_length=MOST_ITEMS)
+SomeUpToMost = msgspec.Meta(min_length=1, max_length=MOST_ITEMS)
 _Penalty = Annotated[float, msgspec.Meta(ge=-2, le=2)]
 _Bias = Annotated[float, msgspec.Meta(ge=-100, le=100)]
 _Label = Annotated[str, msgspec.Meta(max_length=64)]
 _Value = Annotated[str, msgspec.Meta(max_length=512)]
 _Metadata = Annotated[dict[_Label, _Value], msgspec.Meta(max_length=16)]
-_Effort = Literal["none", "minimal", "low", "medium", "high", "xhigh", "max"]
+Effort = Literal["none", "minimal", "low", "medium", "high", "xhigh", "max"]
+Verbosity = Literal["low", "medium", "high"]
 _PART_TYPES = ("text", "image_url", "input_audio", "refusal", "file")
 _Forgotten = UnsetType  # once it is checked, so that it is no part of what makes requests the same
 
@@ -63,16 +64,29 @@ class CalledFunction(Strict):
     arguments: str
 
 
+class CalledCustom(Strict):
+    name: str
+    input: str
+
+
 class ToolCall(Strict):
+    """A call that the model made; one of a custom tool is read as a function's, too."""
+
     id: Text
-    function: CalledFunction
-    type: Literal["function"] = "function"
+    function: CalledFunction = UNSET  # type: ignore[assignment]
+    type: Literal["function", "custom"] = "function"
+    custom: CalledCustom = UNSET  # type: ignore[assignment]
+
+    def __post_init__(self) -> None:
+        _check_named(self)
+        if self.type == "custom":
+            self.function = CalledFunction(self.custom.name, self.custom.input)
 
 
 class Message(Strict):
     role: _Role
-    content: str | Annotated[list[Part], _UpToMost] | None = None
-    tool_calls: Annotated[list[ToolCall], _SomeUpToMost] | None = None
+    content: str | Annotated[list[Part], UpToMost] | None = None
+    tool_calls: Annotated[list[ToolCall], SomeUpToMost] | None = None
     tool_call_id: str | None = None
     name: Annotated[str, msgspec.Meta(pattern=r"^[^\s<|\\/>]+$")] | _Forgotten | None = UNSET
     refusal: str | _Forgotten | None = UNSET
@@ -100,11 +114,56 @@ class Function(Strict):
     strict: bool | None = None
 
 
-class Tool(Strict):
-    """A tool that is offered; or, by its name alone, the choice of one."""
+class Custom(Function):
+    """A tool that takes a text, in the form that its grammar says, instead of arguments."""
 
-    function: Function
-    type: Literal["function"] = "function"
+    format: Json = {}
+
+
+class Tool(Strict):
+    """A tool that is offered; or, by its name alone, the choice of one.
+
+    The function of a custom tool is the tool itself, so that most readers need not know which.
+    """
+
+    function: Function = UNSET  # type: ignore[assignment]
+    type: Literal["function", "custom"] = "function"
+    custom: Custom = UNSET  # type: ignore[assignment]
+
+    def __post_init__(self) -> None:
+        _check_named(self)
+        if self.type == "custom":
+            self.function = self.custom
+
+
+class AllowedTools(Strict):
+    mode: Literal["auto", "required"]
+    tools: Annotated[list[Tool], msgspec.Meta(min_length=1, max_length=128)]
+
+
+class Choice(Strict):
+    """The choice of one tool by its name, or of those that may be called in this turn."""
+
+    type: Literal["function", "custom", "allowed_tools"] = "function"
+    function: Function = UNSET  # type: ignore[assignment]
+    custom: Custom = UNSET  # type: ignore[assignment]
+    allowed_tools: AllowedTools = UNSET  # type: ignore[assignment]
+
+    def __post_init__(self) -> None:
+        _check_named(self)
+
+    @property
+    def names(self) -> list[str]:
+        """The names of the tools it leaves to the model."""
+        if self.type == "allowed_tools":
+            return [tool.function.name for tool in self.allowed_tools.tools]
+        return [getattr(self, self.type).name]
+
+
+def _check_named(chosen: ToolCall | Tool | Choice) -> None:
+    """Check that what its type names is there; msgspec makes a ValidationError of a ValueError."""
+    if getattr(chosen, chosen.type) is UNSET:
+        raise ValueError(f"Object missing required field `{chosen.type}`")
 
 
 class Schema(Strict):
@@ -125,41 +184,20 @@ class StreamOptions(Strict):
     continuous_usage_stats: bool | None = None  # vLLM's, which its load generators ask for
 
 
-class ChatRequest(Strict):
-    """A chat request: what the local model acts on, and preferences that it checks and ignores.
+class Shared(Strict, kw_only=True):
+    """What chat completions and responses take alike."""
 
-    One that does not fit together, or asks for what the model cannot do, raises a RequestError.
-    """
-
-    part_types: ClassVar[tuple[str, ...]] = _PART_TYPES
     model: Name
-    messages: Annotated[list[Message], msgspec.Meta(min_length=1, max_length=MOST_ITEMS)]
     stream: bool | None = None
     stream_options: StreamOptions | None = None
-    max_tokens: Tokens | None = None
-    max_completion_tokens: Tokens | None = None
-    ignore_eos: bool | None = None  # this and the next are vLLM's
-    min_tokens: Annotated[int, msgspec.Meta(ge=0, lt=2**53)] | None = None
-    stop: str | Annotated[list[str], msgspec.Meta(max_length=4)] | None = None
-    n: Annotated[int, msgspec.Meta(ge=1, le=128)] | None = None
     temperature: Temperature | None = None
-    seed: Annotated[int, msgspec.Meta(ge=-(2**63), le=2**63 - 1)] | None = None
-    tools: Annotated[list[Tool], msgspec.Meta(min_length=1, max_length=128)] | None = None
-    tool_choice: ToolChoice | Tool | None = None
     parallel_tool_calls: bool | None = None
-    response_format: Form | None = None
-    logprobs: bool | None = None
+    ignore_eos: bool | None = None  # this and the next are vLLM's
+    min_tokens: Annotated[int, msgspec.Meta(ge=0, le=2**53 - 1)] | None = None
     top_logprobs: Annotated[int, msgspec.Meta(ge=0, le=20)] | None = None
 
     # What changes nothing here.
     top_p: Annotated[float, msgspec.Meta(ge=0, le=1)] | None = None
-    presence_penalty: _Penalty | None = None
-    frequency_penalty: _Penalty | None = None
-    logit_bias: Annotated[dict[str, _Bias], msgspec.Meta(max_length=MOST_ITEMS)] | None = None
-    modalities: Annotated[list[Literal["text"]], msgspec.Meta(min_length=1)] | None = None
-    prediction: Json | None = None
-    reasoning_effort: _Effort | None = None
-    verbosity: Literal["low", "medium", "high"] | None = None
     service_tier: Literal["auto", "default", "flex", "scale", "priority", "fast"] | None = None
     store: bool | None = None
     metadata: _Metadata | None = None
@@ -168,6 +206,34 @@ class ChatRequest(Strict):
     prompt_cache_key: _Label | None = None
     prompt_cache_retention: Literal["in_memory", "24h"] | None = None
     prompt_cache_options: Json | None = None
+
+
+class ChatRequest(Shared, kw_only=True):
+    """A chat request: what the local model acts on, and preferences that it checks and ignores.
+
+    One that does not fit together, or asks for what the model cannot do, raises a RequestError.
+    """
+
+    part_types: ClassVar[tuple[str, ...]] = _PART_TYPES
+    messages: Annotated[list[Message], msgspec.Meta(min_length=1, max_length=MOST_ITEMS)]
+    max_tokens: Tokens | None = None
+    max_completion_tokens: Tokens | None = None
+    stop: str | Annotated[list[str], msgspec.Meta(max_length=4)] | None = None
+    n: Annotated[int, msgspec.Meta(ge=1, le=128)] | None = None
+    seed: Annotated[int, msgspec.Meta(ge=-(2**63), le=2**63 - 1)] | None = None
+    tools: Annotated[list[Tool], msgspec.Meta(min_length=1, max_length=128)] | None = None
+    tool_choice: ToolChoice | Choice | None = None
+    response_format: Form | None = None
+    logprobs: bool | None = None
+
+    # What changes nothing here.
+    presence_penalty: _Penalty | None = None
+    frequency_penalty: _Penalty | None = None
+    logit_bias: Annotated[dict[str, _Bias], msgspec.Meta(max_length=MOST_ITEMS)] | None = None
+    modalities: Annotated[list[Literal["text"]], msgspec.Meta(min_length=1)] | None = None
+    prediction: Json | None = None
+    reasoning_effort: Effort | None = None
+    verbosity: Verbosity | None = None
 
     # What servers such as vLLM take besides, and their clients send.
     top_k: int | None = None
@@ -203,7 +269,23 @@ class ChatRequest(Strict):
     @property
     def offered(self) -> list[Function]:
         """The functions that the model may call in this turn."""
-        return [] if self.tool_choice == "none" else [tool.function for tool in self.tools or []]
+        choice, tools = self.tool_choice, [tool.function for tool in self.tools or []]
+        if isinstance(choice, Choice):
+            tools = [tool for tool in tools if tool.name in choice.names]
+        return [] if choice == "none" else tools
+
+    @property
+    def must_call(self) -> bool:
+        """True if the model has to call something, whichever it is."""
+        choice = self.tool_choice
+        if isinstance(choice, Choice) and choice.type == "allowed_tools":
+            return choice.allowed_tools.mode == "required"
+        return choice == "required"
+
+    @property
+    def must_call_this(self) -> bool:
+        """True if the model has to call the one tool that is offered in this turn."""
+        return isinstance(self.tool_choice, Choice) and self.tool_choice.type != "allowed_tools"
 
     @property
     def results(self) -> list[tuple[str, str]]:
@@ -266,8 +348,9 @@ def _check_tools(request: ChatRequest) -> None:
         if name in names[:index]:
             what = f"the name {name!r} is given to two tools; tool names must be unique."
             raise invalid(f"tools[{index}].function.name", what)
-    if isinstance(choice, Tool) and (name := choice.function.name) not in names:
-        raise invalid("tool_choice", f"tool {name!r} is not among the tools: {names}.")
+    for name in choice.names if isinstance(choice, Choice) else []:
+        if name not in names:
+            raise invalid("tool_choice", f"tool {name!r} is not among the tools: {names}.")
 
 
 def _check_form(request: ChatRequest) -> None:

@@ -83,6 +83,8 @@ def _message(choice: Choice) -> Json:
 
 
 def _tool_call(call: Called, arguments: str) -> Json:
+    if call.custom:
+        return {"id": call.id, "type": "custom", "custom": {"name": call.name, "input": arguments}}
     function = {"name": call.name, "arguments": arguments}
     return {"id": call.id, "type": "function", "function": function}
 
@@ -96,4 +98,5 @@ def _deltas(choice: Choice, sent: int, have: int) -> Iterator[Json]:
         if sent <= call.start < have:
             yield {"tool_calls": [{"index": index, **_tool_call(call, "")}]}
         if new := "".join(choice.pieces[max(sent, call.start) : min(have, call.end)]):
-            yield {"tool_calls": [{"index": index, "function": {"arguments": new}}]}
+            more = {"custom": {"input": new}} if call.custom else {"function": {"arguments": new}}
+            yield {"tool_calls": [{"index": index, **more}]}

@@ -23,7 +23,9 @@ from agentlab.endpoint.dialects.chat import Chat
 from agentlab.endpoint.dialects.completions import CompletionRequest, Completions, together
 from agentlab.endpoint.dialects.embeddings import EmbeddingRequest, Embeddings, answer_to
 from agentlab.endpoint.dialects.exchange import Dialect, Exchange
-from agentlab.endpoint.dialects.responses import Responses, ResponsesRequest, as_chat
+from agentlab.endpoint.dialects.responses import Responses
+from agentlab.endpoint.dialects.responses_request import ResponsesRequest, as_chat, in_own_words
+from agentlab.endpoint.dialects.stored import Stored, size_bytes
 from agentlab.endpoint.physics.batch import Queue, QueueFull
 from agentlab.endpoint.physics.live import LiveBatch
 from agentlab.endpoint.presets import Preset
@@ -46,7 +48,7 @@ class LocalModel:
         self._physics = msgspec.structs.replace(preset.physics, capacity=settings.capacity)
         self._replies, self._queue = _replies(DATA / "replies"), queue
         self._longest_tokens = preset.context_tokens.value if preset.context_tokens else None
-        self._seen = Occurrences()
+        self._seen, self._stored = Occurrences(), Stored()
         self._known: dict[bytes, _Known] = {}
         # One long request after the other: together, their slices would keep all others waiting.
         self._reading = asyncio.Lock()
@@ -55,6 +57,7 @@ class LocalModel:
             "/v1/chat/completions": {"POST": self._asked(self._chat)},
             "/v1/completions": {"POST": self._asked(self._completions)},
             "/v1/responses": {"POST": self._asked(self._responses)},
+            "/v1/responses/": dict.fromkeys(["GET", "DELETE", "POST"], self._kept),
             "/v1/embeddings": {"POST": self._asked(self._embeddings)},
             "/v1/models": {"GET": self._models},
             "/v1/models/": {"GET": self._models},
@@ -90,6 +93,8 @@ class LocalModel:
             try:
                 exchange = Exchange(self._live, span, answer, dialect)
                 await exchange.run(receive, send, stream=stream)
+                if isinstance(dialect, Responses) and dialect.store and span.ok:
+                    self._stored.keep(span.learner, dialect.id, dialect.kept())
             except QueueFull:  # the next event may free a place: a guess, as a real server's is
                 again_s = max(self._live.batch.next_event_s() - self.now_s(), 0.001)
                 message = "The model is overloaded and its queue is full; try again later."
@@ -125,8 +130,17 @@ class LocalModel:
 
     async def _responses(self, body: bytes, span: Span) -> _Reply:
         request = decode(body, ResponsesRequest)
-        answer = await self._compose(_new(as_chat(request)), span)
-        return answer, Responses(request, answer, int(time.time())), bool(request.stream)
+        before = self._stored.recall(span.learner, request)
+        long = len(body) <= _SHORT_BYTES < size_bytes(before)  # what it continues is
+        try:
+            async with self._reading if long else nullcontext():
+                answer = await self._compose(_new(as_chat(request, before)), span)
+        except RequestError as error:
+            raise in_own_words(error) from None
+        return answer, Responses(request, answer, int(time.time()), before), bool(request.stream)
+
+    async def _kept(self, scope: Scope, receive: Receive, send: Send, span: Span) -> None:
+        await asgi.respond(send, 200, self._stored.answer(span.learner, scope))
 
     async def _embeddings(self, body: bytes, span: Span) -> _Reply:
         request = decode(body, EmbeddingRequest)

@@ -1,0 +1,245 @@
+"""What `/v1/responses` takes, and the chat request that asks the same.
+
+Source: OpenAI's API reference for responses, and what its Python client sends.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Annotated, Any, ClassVar, Literal, get_args
+
+import msgspec
+
+from agentlab._support.fields import Text
+from agentlab.endpoint.contract import request as chat
+from agentlab.endpoint.contract.openai_json import (
+    Json,
+    RequestError,
+    decode,
+    missing,
+    not_among,
+    unsupported,
+)
+
+_InputPart = Literal["input_text", "input_image", "input_file", "input_audio"]
+_OutputPart = Literal["output_text", "refusal", "reasoning_text"]
+_PartType = Literal[_InputPart, _OutputPart]
+_Call = Literal["function_call", "custom_tool_call"]
+_Output = Literal["function_call_output", "custom_tool_call_output"]
+_Kind = Literal["message", _Call, _Output, "reasoning", "item_reference"]
+_NEEDED = {
+    "message": ("role", "content"),
+    "function_call": ("call_id", "name", "arguments"),
+    "custom_tool_call": ("call_id", "name", "input"),
+    "function_call_output": ("call_id", "output"),
+    "custom_tool_call_output": ("call_id", "output"),
+    "item_reference": ("id",),
+}
+Said = list[tuple[str, bytes]]  # the items of a conversation: their ids, and their JSON
+
+_INCLUDABLE = (
+    "reasoning.encrypted_content message.input_image.image_url file_search_call.results "
+    "web_search_call.results web_search_call.action.sources code_interpreter_call.outputs "
+    "computer_call_output.output.image_url".split()
+)
+_TOOLS, _CHOICES = ("function", "custom"), ("function", "custom", "allowed_tools")
+# Of a function that is offered, what says nothing to the local model.
+_IGNORED = ("type", "defer_loading", "allowed_callers", "output_schema")
+
+
+class _Part(chat.Strict, omit_defaults=True):
+    type: _PartType
+    text: str | None = None
+    refusal: str | None = None
+    annotations: list[Json] | None = None
+    logprobs: list[Json] | None = None
+    image_url: str | None = None
+    detail: str | None = None
+    file_id: str | None = None
+    file_url: str | None = None
+    file_data: str | None = None
+    filename: str | None = None
+    input_audio: Json | None = None
+    prompt_cache_breakpoint: Json | None = None
+
+    def __post_init__(self) -> None:
+        needed = "text" if self.type.endswith("text") else self.type
+        if getattr(self, needed, "") is None:
+            raise ValueError(f"Object missing required field `{needed}`")
+
+
+_Content = str | Annotated[list[_Part], chat.UpToMost]
+
+
+class Item(chat.Strict, omit_defaults=True):
+    """One item of a conversation; which fields it needs depends on its type."""
+
+    type: _Kind | None = None
+    id: Text | None = None
+    role: Literal["user", "assistant", "system", "developer"] | None = None
+    content: _Content | None = None
+    call_id: Text | None = None
+    name: str | None = None
+    arguments: str | None = None
+    input: str | None = None
+    output: _Content | None = None
+    summary: list[Json] | None = None
+    encrypted_content: str | None = None
+    status: Literal["in_progress", "completed", "incomplete"] | None = None
+    phase: str | None = None
+    namespace: str | None = None
+    caller: Json | None = None
+    created_by: str | None = None
+
+    def __post_init__(self) -> None:
+        if self.type is None:  # as a client may leave it out
+            self.type = "item_reference" if self.id and not self.role else "message"
+        for name in _NEEDED.get(self.type, ()):
+            if getattr(self, name) is None:  # msgspec adds where, and words it as its own error
+                raise ValueError(f"Object missing required field `{name}`")
+
+
+class TextOptions(chat.Strict):
+    format: Json | None = None
+    verbosity: chat.Verbosity | None = None
+
+
+class _Reasoning(chat.Strict, omit_defaults=True):
+    effort: chat.Effort | None = None
+    summary: Literal["auto", "concise", "detailed"] | None = None
+    generate_summary: Literal["auto", "concise", "detailed"] | None = None
+    context: Literal["auto", "current_turn", "all_turns"] | None = None
+    mode: str | None = None
+
+
+class ResponsesRequest(chat.Shared, kw_only=True):
+    """What `/v1/responses` takes; a field typed `None` is known, and refused by its name."""
+
+    input: Text | Annotated[list[Item], chat.SomeUpToMost] | None = None
+    instructions: str | None = None
+    previous_response_id: str | None = None
+    max_output_tokens: Annotated[int, msgspec.Meta(ge=16, le=2**53 - 1)] | None = None
+    tools: Annotated[list[Json], msgspec.Meta(max_length=128)] | None = None
+    tool_choice: chat.ToolChoice | Json | None = None
+    max_tool_calls: Annotated[int, msgspec.Meta(ge=1)] | None = None
+    text: TextOptions | None = None
+    reasoning: _Reasoning | None = None
+    truncation: Literal["auto", "disabled"] | None = None
+    include: list[str] | None = None
+    background: bool | None = None
+    conversation: None = None
+    prompt: None = None
+    context_management: None = None
+    moderation: None = None
+
+    def __post_init__(self) -> None:
+        for param in ("background", "top_logprobs"):
+            if getattr(self, param):
+                raise unsupported(param)
+        for index, what in enumerate(self.include or []):
+            if what not in _INCLUDABLE:
+                raise not_among(f"include[{index}]", what, _INCLUDABLE)
+        if self.stream_options and not self.stream:
+            raise chat.only_allowed("stream_options", "stream")
+        if isinstance(self.input, str):
+            self.input = [Item(role="user", content=self.input)]
+        if self.input is None and self.previous_response_id is None:
+            what = "One of 'input' or 'previous_response_id' must be provided."
+            raise RequestError(400, what, param="input", code="missing_required_parameter")
+
+    @property
+    def items(self) -> list[Item]:
+        """The input as items."""
+        return self.input if isinstance(self.input, list) else []
+
+
+class _Conversation(chat.ChatRequest):
+    part_types: ClassVar[tuple[str, ...]] = get_args(_PartType)
+
+
+def as_chat(request: ResponsesRequest, before: Said) -> chat.ChatRequest:
+    """Return the chat request that asks the same after what was said; RequestError if wrong."""
+    said = [msgspec.json.decode(data, type=Item) for _, data in before]
+    messages = _messages([*said, *request.items], len(said))
+    if request.instructions:
+        messages.insert(0, chat.Message(role="system", content=request.instructions))
+    same = ("model", "stream", "temperature", "ignore_eos", "min_tokens")
+    fields: Json = {name: getattr(request, name) for name in same}
+    fields |= {"messages": messages, "max_completion_tokens": request.max_output_tokens}
+    if request.tools:
+        fields["tools"] = [_nested(tool, f"tools[{i}]") for i, tool in enumerate(request.tools)]
+        fields["parallel_tool_calls"] = request.parallel_tool_calls
+    if request.tools or request.tool_choice not in ("auto", "none"):
+        fields["tool_choice"] = _nested(request.tool_choice, "tool_choice")
+    if request.text and request.text.format is not None:
+        form = request.text.format
+        whole = {name: value for name, value in form.items() if name != "type"}
+        schema = {"json_schema": whole} if form.get("type") == "json_schema" else {}
+        fields["response_format"] = {n: v for n, v in form.items() if n == "type"} | schema
+    try:
+        asked = msgspec.json.encode(fields)
+    except RecursionError:  # a level more than in the body was one too many
+        asked = b""  # which is refused as the body would be
+    return decode(asked, _Conversation)
+
+
+def _nested(tool: Any, where: str) -> Any:
+    """Return a tool, or a choice, as a chat has it: what it is stands under its type's name."""
+    if not isinstance(tool, dict):
+        return tool
+    kind, kinds = tool.get("type"), _CHOICES if where == "tool_choice" else _TOOLS
+    if kind not in kinds:
+        raise not_among(f"{where}.type", str(kind), kinds) if kind else missing(f"{where}.type")
+    inner = {name: value for name, value in tool.items() if name not in _IGNORED}
+    if kind == "allowed_tools" and isinstance(tools := inner.get("tools"), list):
+        inner["tools"] = [_nested(each, f"{where}.tools[{i}]") for i, each in enumerate(tools)]
+    return {"type": kind, kind: inner}
+
+
+def _messages(items: list[Item], before: int) -> list[chat.Message]:
+    """Return what says the same in a chat, where a result comes right after its call."""
+    groups: list[list[chat.Message]] = []
+    waiting: dict[str, list[chat.Message]] = {}
+    for index, item in enumerate(items):
+        each: Any = item  # it has what its type needs
+        if item.type == "message":
+            groups.append([chat.Message(role=each.role, content=_content(each.content))])
+        elif item.type in get_args(_Call):
+            called = chat.ToolCall(each.call_id, chat.CalledFunction(each.name, each.arguments))
+            if item.type == "custom_tool_call":
+                custom = chat.CalledCustom(each.name, each.input)
+                called = chat.ToolCall(each.call_id, type="custom", custom=custom)
+            if groups and len(groups[-1]) == 1 and (together := groups[-1][0].tool_calls):
+                together.append(called)
+            else:
+                groups.append([chat.Message(role="assistant", tool_calls=[called])])
+            waiting[each.call_id] = groups[-1]
+        elif item.type in get_args(_Output):
+            if each.call_id not in waiting:
+                what = f"No tool call found for {each.type.replace('_', ' ')} with call_id"
+                raise RequestError(400, f"{what} {each.call_id}.", param=f"input[{index - before}]")
+            said = _content(each.output)
+            result = chat.Message(role="tool", content=said, tool_call_id=each.call_id)
+            waiting.pop(each.call_id).append(result)
+    for call_id in waiting:
+        what = f"No tool output found for function call {call_id}."
+        raise RequestError(400, what, param="input")
+    return [message for group in groups for message in group]
+
+
+def _content(said: str | list[_Part]) -> str | list[chat.Part]:
+    if isinstance(said, str):
+        return said
+    return [chat.Part(part.type, part.text, refusal=part.refusal or "") for part in said]
+
+
+def in_own_words(error: RequestError) -> RequestError:
+    """Return a chat's error with the names that a client of this route gave to the fields."""
+    said: Json = error.body["error"]
+    if param := said["param"]:
+        own = re.sub(r"\.(function|custom|allowed_tools)\b", "", param)
+        own = re.sub(r"^response_format(\.json_schema)?", "text.format", own)
+        own = re.sub(r"^messages", "input", own)
+        said |= {"param": own, "message": said["message"].replace(param, own)}
+    said["message"] = said["message"].replace("'response_format'", "'text.format'")
+    return error
