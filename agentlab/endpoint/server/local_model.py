@@ -29,7 +29,7 @@ from agentlab.endpoint.presets import Preset
 from agentlab.settings import DATA, Settings
 
 _MODELS = "/v1/models"
-_SHORT_BYTES, _MOST_KNOWN = 16_384, 1024
+_SHORT_BYTES, _SHORT_TOKENS, _MOST_KNOWN = 16_384, 1024, 1024
 _Reply = tuple[Answer, Dialect, bool]
 _Known = tuple[ChatRequest, bytes, Said | None]
 """A request, its key, and the words of its answer, if they are the same every time."""
@@ -91,7 +91,8 @@ class LocalModel:
         known = self._known.get(body) or _new(decode(body, ChatRequest))
         request, key, said = known
         answer = await self._compose(known, span)
-        if said is None and answer.said.fixed and len(body) <= _SHORT_BYTES:
+        short = len(body) <= _SHORT_BYTES and answer.said.completion_tokens <= _SHORT_TOKENS
+        if said is None and answer.said.fixed and short:
             if len(self._known) >= _MOST_KNOWN:
                 self._known.clear()
             self._known[body] = (request, key, answer.said)
