@@ -681,14 +681,14 @@ def test_the_largest_lateness_counts():
 @pytest.mark.parametrize(
     ("path", "body"),
     [
-        (CHAT, chat(max_tokens=11, ignore_eos=True)),
-        (COMPLETIONS, {"prompt": TIDES, "max_tokens": 11, "ignore_eos": True}),
-        (RESPONSES, {"input": TIDES, "max_output_tokens": 11, "ignore_eos": True}),
+        (CHAT, chat(max_tokens=21, ignore_eos=True)),
+        (COMPLETIONS, {"prompt": TIDES, "max_tokens": 21, "ignore_eos": True}),
+        (RESPONSES, {"input": TIDES, "max_output_tokens": 21, "ignore_eos": True}),
     ],
 )
 def test_a_plain_answer_is_late_by_its_end(path: str, body: dict[str, Any]):
-    """Due at 2 s, handed over at 2.05 s; who holds the loop before changes nothing."""
-    assert late(body, (1.99, 0.06), path=path) == pytest.approx(50)
+    """Due at 3 s, handed over at 3.05 s; who holds the loop before changes nothing."""
+    assert late(body, (2.99, 0.06), path=path) == pytest.approx(50)
     assert late(body, (1.5, 0.06), path=path) == 0
 
 

@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import asyncio
+import re
 from collections.abc import Awaitable
+from pathlib import Path
 from typing import TypeVar
 
 import pytest
+import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from agentlab.clock import run_virtual
 from agentlab.endpoint.contract.tokens import A_TURN, count_all, count_tokens, first_pieces, split
+from agentlab.settings import DATA
 
 T = TypeVar("T")
 
@@ -24,6 +28,27 @@ KOREAN = (
     "병렬 처리는 여러 에이전트가 동시에 질문을 보내는 방식입니다. 에이전트는 대부분의 시간을 "
     "모델을 기다리는 데 쓰므로, 기다리는 프로그램은 하나를 기다리든 열을 기다리든 같습니다."
 )
+
+
+KINDS = yaml.safe_load(Path(__file__).with_name("o200k.yaml").read_text(encoding="utf-8"))
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_kind_of_text_has_about_as_many_tokens_as_with_o200k(kind: str):
+    """Within 15% over all texts of the kind; Korean, whose count lessons rest on, within 20%."""
+    counted = sum(count_tokens(each["text"]) for each in KINDS[kind])
+    theirs = sum(each["o200k"] for each in KINDS[kind])
+    assert counted / theirs == pytest.approx(1, abs=0.2 if kind == "korean" else 0.15)
+
+
+@pytest.mark.parametrize("language", ["english", "korean"])
+def test_prose_of_the_course_is_split_by_letters_and_syllables_alone(language: str):
+    """The times that lessons predict rest on it: 8 letters, 2 syllables, or a mark of its own."""
+    phrases = yaml.safe_load((DATA / "replies" / f"{language}.yaml").read_text(encoding="utf-8"))
+    simple = re.compile(r" ?[A-Za-z]{1,8}| ?[가-힣]{1,2}| ?[^\w\s]|\S")
+    for phrase in [*phrases["sentences"], *phrases["aspects"]]:
+        said = re.sub(r"\{\w+\}", "tides", phrase)
+        assert list(split(said)) == simple.findall(said)
 
 
 @settings(max_examples=40, deadline=None)
@@ -92,7 +117,7 @@ async def turns_during(work: Awaitable[T]) -> tuple[T, int]:
     return result, turns
 
 
-@pytest.mark.parametrize("text", ["a b ", "word", "가", " ", "\n", "!", "_"])
+@pytest.mark.parametrize("text", ["a b ", "word", "가", "中", " ", "\n", "!", "_", '"),'])
 def test_a_long_text_keeps_nobody_waiting(text: str):
     """Of a million characters no more than 4,000 tokens are counted in one turn of the loop."""
     long = text * (1_000_000 // len(text))

@@ -22,6 +22,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
+from itertools import product
 from pathlib import Path
 
 import aiohttp
@@ -98,14 +99,21 @@ def endpoint(**settings) -> Iterator[EndpointProcess]:
 
 
 async def client(
-    session: aiohttp.ClientSession, url: str, start: float, asked: int, prompt: Prompt, key: str
+    session: aiohttp.ClientSession,
+    url: str,
+    start: float,
+    asked: int,
+    prompt: Prompt,
+    key: str,
+    stream: bool,
 ) -> list[float]:
     """The latencies in seconds of one client that asks again as soon as it is answered."""
     latencies_s = []
     headers = {"authorization": f"Bearer {key}"}
+    more = {"stream": True} if stream else {}
     await asyncio.sleep(start - time.perf_counter())
     for turn in range(asked):
-        body = {"model": "m", "messages": [{"role": "user", "content": prompt(turn)}]}
+        body = {"model": "m", "messages": [{"role": "user", "content": prompt(turn)}], **more}
         begun = time.perf_counter()
         async with session.post(f"{url}/chat/completions", json=body, headers=headers) as answer:
             await answer.read()
@@ -115,13 +123,20 @@ async def client(
 
 
 async def load(
-    url: str, clients: int, asked: int, prompt: Prompt, *, spread_s: float = 1.0, key: str = "any"
+    url: str,
+    clients: int,
+    asked: int,
+    prompt: Prompt,
+    *,
+    spread_s: float = 1.0,
+    key: str = "any",
+    stream: bool = False,
 ) -> list[float]:
     """The latencies of all `clients`, each over a connection of its own, begun over `spread_s`."""
     async with aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=0)) as session:
         start = time.perf_counter() + 0.05
         starts = [start + spread_s * number / clients for number in range(clients)]
-        jobs = [client(session, url, at, asked, prompt, key) for at in starts]
+        jobs = [client(session, url, at, asked, prompt, key, stream) for at in starts]
         return [latency_s for each in await asyncio.gather(*jobs) for latency_s in each]
 
 
@@ -177,20 +192,21 @@ def minute() -> None:
 def throughput() -> None:
     """Processor time a request, so that a slow client does not flatter the slower server."""
     prompts: dict[str, Prompt] = {"the course's prompt": lambda turn: COURSE, "others": varied}
-    for what, prompt in prompts.items():
+    for (what, prompt), stream in product(prompts.items(), [False, True]):
         costs_us: dict[str, list[float]] = {"bare": [], "endpoint": []}
         with bare(0.0) as (bare_url, bare_pid), endpoint(preset="instant") as served:
             servers = {"bare": (bare_url, bare_pid), "endpoint": (served.url, served.pid)}
             for _ in range(ROUNDS):
                 for name, (url, process_id) in servers.items():
                     before_s = cpu_s(process_id)
-                    answers = asyncio.run(load(url, 32, 150, prompt, spread_s=0.0))
+                    answers = asyncio.run(load(url, 32, 150, prompt, spread_s=0, stream=stream))
                     cost_s = (cpu_s(process_id) - before_s) / (len(answers) + 32)
                     costs_us[name].append(1e6 * cost_s)
         medians = {name: statistics.median(each) for name, each in costs_us.items()}
         ratio = medians["bare"] / medians["endpoint"]
         rates = ", ".join(f"{name} {us:.0f} us" for name, us in medians.items())
-        print(f"{what}: {rates} of one core a request; {ratio:.2f} of the bare server's rate")
+        how = f"{what}, streamed" if stream else what
+        print(f"{how}: {rates} of one core a request; {ratio:.2f} of the bare server's rate")
 
 
 def forwarding() -> None:

@@ -25,6 +25,7 @@ RESET = "agentlab.reset"  # the scope's extension: a function that resets the co
 _BODIES_HELD = 64  # of MAX_BODY_BYTES, by all requests in flight together; or 4 longer ones
 _MOST_DIGITS = 15
 _BODY = "agentlab.body"  # the scope's, once it was read
+_HEADERS = "agentlab.headers"  # the scope's, by name
 
 
 class ClientGone(Exception):
@@ -56,7 +57,9 @@ class Model(Protocol):
 
 def header(scope: Scope, name: bytes) -> str:
     """Return the value of a request header (its name in lower case), or an empty string."""
-    return str(dict(scope["headers"]).get(name, b""), "latin-1")
+    if _HEADERS not in scope:
+        scope[_HEADERS] = dict(scope["headers"])
+    return str(scope[_HEADERS].get(name, b""), "latin-1")
 
 
 def whole_number(text: str) -> int | None:

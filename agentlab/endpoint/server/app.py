@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import replace
+from functools import lru_cache
 from typing import Protocol
 from urllib.parse import parse_qs, unquote
 
@@ -82,6 +83,7 @@ def foreign(message: str) -> RequestError:
     return RequestError(403, message, code="foreign")
 
 
+@lru_cache(maxsize=64)  # nearly all requests name the same
 def hostname(value: str) -> str:
     """Return the host that a Host or an Origin header names; empty if it names none."""
     found = _HOST.fullmatch(value)
@@ -195,6 +197,8 @@ class App:
 def _agent(scope: Scope) -> str:
     """Return the name that the client gives its agent, as it may be kept and shown."""
     name = unquote(asgi.header(scope, b"x-agent")[:_LONGEST_QUOTED])[:_LONGEST_NAME] or "unnamed"
+    if name.isprintable():
+        return name
     return "".join(letter if letter.isprintable() else "\ufffd" for letter in name)
 
 

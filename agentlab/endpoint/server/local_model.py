@@ -31,7 +31,7 @@ from agentlab.endpoint.physics.live import LiveBatch
 from agentlab.endpoint.presets import Preset
 from agentlab.settings import DATA, Settings
 
-_SHORT_BYTES, _MOST_KNOWN = 16_384, 1024
+_SHORT_BYTES, _SHORT_TOKENS, _MOST_KNOWN = 16_384, 1024, 1024
 _Reply = tuple[Answer, Dialect, bool]
 _Replying = Callable[[bytes, Span], Awaitable[_Reply]]
 _Answering = Callable[[Scope, Receive, Send, Span], Awaitable[None]]
@@ -113,7 +113,8 @@ class LocalModel:
         known = self._known.get(body) or _new(decode(body, ChatRequest))
         request, key, said = known
         answer = await self._compose(known, span)
-        if said is None and answer.said.fixed and len(body) <= _SHORT_BYTES:
+        short = len(body) <= _SHORT_BYTES and answer.said.completion_tokens <= _SHORT_TOKENS
+        if said is None and answer.said.fixed and short:
             if len(self._known) >= _MOST_KNOWN:
                 self._known.clear()
             self._known[body] = (request, key, answer.said)

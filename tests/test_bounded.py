@@ -1,0 +1,97 @@
+"""However many requests come, of whatever kind, the endpoint holds no more memory for them."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import json
+import tracemalloc
+from itertools import count
+from typing import Any
+
+import pytest
+
+from agentlab.clock import run_virtual
+from agentlab.endpoint.contract.record import Recorder
+from agentlab.endpoint.contract.seeded_random import Occurrences
+from agentlab.endpoint.server import app, local_model
+from agentlab.settings import Settings
+
+CHAT, ANY_LENGTH = "/v1/chat/completions", b"99"
+
+
+async def ask(
+    served: app.App, body: Any, *, path: str = CHAT, host: bytes = b"localhost", **more: Any
+) -> None:
+    """Send one request, as a server would; with `leaves`, the client hangs up after it."""
+    data = body if isinstance(body, bytes) else json.dumps({"model": "m", **body}).encode()
+    events = [{"type": "http.request", "body": data}]
+    headers = [(b"host", host), (b"content-length", more.get("length", ANY_LENGTH))]
+    headers.append((b"x-agent", more.get("agent", b"agent")))
+
+    async def receive() -> dict[str, Any]:
+        if not events and not more.get("leaves"):
+            await asyncio.Event().wait()
+        return events.pop() if events else {"type": "http.disconnect"}
+
+    async def send(message: dict[str, Any]) -> None:
+        pass
+
+    scope = {"type": "http", "method": "POST", "path": path, "headers": headers}
+    await served(scope | {"extensions": {}, "query_string": b""}, receive, send)
+
+
+async def ask_in_every_way(served: app.App, number: int) -> None:
+    """Send a request of each kind; `number` makes it another than all before."""
+    said = f"Question {number}: describe tides."
+    asked = {"messages": [{"role": "user", "content": said}]}
+    await ask(served, asked)
+    await ask(served, asked | {"stream": True}, agent=b"agent %d" % number)
+    await ask(served, asked | {"temperature": 0})
+    await ask(served, asked | {"messages": said})  # refused
+    await ask(served, asked, length=b"99999999")  # so is a body that is too long
+    await ask(served, asked, host=b"other%d.example" % number)  # and a foreign page
+    await ask(served, said.encode())  # what is no JSON
+    await ask(served, asked, path=f"/v1/other{number}")
+    await ask(served, {"input": said}, path="/v1/responses")
+    await ask(served, {"input": said}, path="/v1/embeddings")
+    await ask(served, asked | {"stream": True}, leaves=True)
+
+
+def test_memory_does_not_grow_with_the_number_of_requests(monkeypatch: pytest.MonkeyPatch):
+    """Errors, streams and hang-ups among them; what is kept by design is kept in small numbers."""
+    monkeypatch.setattr(local_model, "_MOST_KNOWN", 8)
+    monkeypatch.setattr(Occurrences.__init__, "__defaults__", (8,))
+    numbers = count()
+
+    async def held_bytes(rounds: int) -> int:
+        for number in (next(numbers) for _ in range(rounds)):
+            await ask_in_every_way(served, number)
+        gc.collect()
+        return tracemalloc.get_traced_memory()[0]
+
+    async def growth_bytes() -> int:
+        for number in range(300):  # fills the caches of what is read from a prompt
+            await ask(served, {"messages": [{"role": "user", "content": f"Describe {number}."}]})
+        before = await held_bytes(15)
+        return await held_bytes(50) - before
+
+    faults = [{"kind": "error", "probability": 0.1}]
+    served = app.build_app(Settings(preset="course", time_scale=1, faults=faults))
+    served.recorder = Recorder(keep=8)
+    tracemalloc.start()
+    try:
+        assert run_virtual(growth_bytes()).result < 50 * 200  # bytes a round
+    finally:
+        tracemalloc.stop()
+
+
+def test_long_answers_are_not_kept():
+    """A cache that is bounded in number only could hold a gigabyte of them."""
+    served = app.build_app(Settings(preset="instant"))
+    model = served.model
+    assert isinstance(model, local_model.LocalModel)
+    asked = {"messages": [{"role": "user", "content": "Describe tides."}], "temperature": 0}
+    for choices in (1, 128):
+        asyncio.run(ask(served, asked | {"n": choices}))
+    assert [known[2] and len(known[2].choices) for known in model._known.values()] == [1]
