@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import sys
 import tomllib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -42,6 +43,7 @@ MARKET = {
     "additionalProperties": False,
 }
 FORM = {"name": "market", "strict": True, "schema": MARKET}
+BEYOND = {"store"}  # OpenAI sends it, though its types do not name it
 ASKS = "What is the weather in Seoul and in Busan?"
 CHAT: dict[str, dict[str, Any]] = {
     "plain": {},
@@ -89,7 +91,7 @@ def said(path: str, **fields: Any) -> str:
 
     async def main() -> str:
         transport = InProcessTransport(local_app(Settings(), time_scale=1.0))
-        async with httpx.AsyncClient(transport=transport) as http:
+        async with httpx.AsyncClient(transport=transport, timeout=None) as http:
             url = f"http://127.0.0.1/v1/{path}"
             answer = await (http.post(url, json=fields) if fields else http.get(url))
         assert answer.status_code == 200, answer.text
@@ -114,12 +116,15 @@ def unknown(value: Any, path: str = "") -> list[str]:
         found for name, inner in value if name not in (value.model_extra or {})
         for found in unknown(inner, f"{path}.{name}")
     ]  # fmt: skip
-    return [f"{path}.{name}" for name in value.model_extra or {}] + named
+    return [f"{path}.{name}" for name in (value.model_extra or {}).keys() - BEYOND] + named
 
 
 def check(kind: Any, body: str) -> None:
     """Hold JSON against one of OpenAI's types: no conversion, no field more or less."""
-    assert unknown(TypeAdapter(kind).validate_json(body, strict=True)) == []
+    assert unknown(adapter(kind).validate_json(body, strict=True)) == []
+
+
+adapter: Callable[[Any], TypeAdapter[Any]] = cache(TypeAdapter)  # building one takes half a second
 
 
 @pytest.mark.parametrize("stream", [False, True], ids=["whole", "stream"])

@@ -2,10 +2,10 @@
 
 export const MODEL = "gpt-4o-mini";
 export const ASKS = "What is the weather in Seoul?";
-export const DEPENDENT = "Find the user id of Ana, then get the orders of that user.";
-export const FAN_OUT = "What is the weather in Seoul and in Busan?";
+const DEPENDENT = "Find the user id of Ana, then get the orders of that user.";
+const FAN_OUT = "What is the weather in Seoul and in Busan?";
 const USER_ID = "u-4711";
-const TIMEOUT_MS = 120_000;
+const TIMEOUT_MS = 300_000;
 
 let calls = [];
 
@@ -13,7 +13,7 @@ let calls = [];
 export const TOOLS = {
   get_weather: ["Get the weather of a city.", "city", (city) => `sunny, 24 degrees in ${city}`],
   find_user: ["Find the user id of a person.", "name", () => `{"user_id": "${USER_ID}"}`],
-  get_orders: ["Get the orders of a user.", "user_id", () => '[{"order": 31}]'],
+  get_orders: ["Get the orders of a user.", "user_id", () => '[{"order": 31, "item": "bicycle"}]'],
 };
 
 export function called(name, argument) {
@@ -23,24 +23,6 @@ export function called(name, argument) {
 
 export function assert(holds, otherwise) {
   if (!holds) throw new Error(otherwise);
-}
-
-function assertCalls(...expected) {
-  assert(String(calls) === String(expected), `calls ${calls}`);
-}
-
-export function askedForWeather(answer) {
-  assertCalls("get_weather(Seoul)");
-  assert(answer.includes("24 degrees"), `answer ${answer}`);
-}
-
-export function askedForOrders() {
-  assertCalls("find_user(Ana)", `get_orders(${USER_ID})`);
-}
-
-export function askedForBoth() {
-  calls.sort();
-  assertCalls("get_weather(Busan)", "get_weather(Seoul)");
 }
 
 export async function all(stream) {
@@ -60,7 +42,7 @@ export async function cell(name, requests, route, run) {
   let reason = null;
   let timer;
   const tooLong = new Promise((_, reject) => {
-    timer = setTimeout(() => reject(new Error("no end after 120 s")), TIMEOUT_MS);
+    timer = setTimeout(() => reject(new Error("no end after 300 s")), TIMEOUT_MS);
   });
   try {
     await Promise.race([run(), tooLong]);
@@ -73,4 +55,18 @@ export async function cell(name, requests, route, run) {
   if (reason === null && requests !== null && took !== requests)
     reason = `${took} requests, not ${requests}`;
   console.log(JSON.stringify({ route, cell: name, requests: took, reason }));
+}
+
+export async function toolCells(route, ask) {
+  for (const [name, requests, question, expected, told] of [
+    ["tool loop", 2, ASKS, ["get_weather(Seoul)"], "24 degrees"],
+    ["dependent calls", 3, DEPENDENT, ["find_user(Ana)", `get_orders(${USER_ID})`], "bicycle"],
+    ["fan-out", 2, FAN_OUT, ["get_weather(Busan)", "get_weather(Seoul)"], "24 degrees"],
+  ])
+    await cell(name, requests, route, async () => {
+      const answer = await ask(question);
+      if (name === "fan-out") calls.sort();
+      assert(String(calls) === String(expected), `calls ${calls}`);
+      assert(answer.includes(told), `answer ${answer}`);
+    });
 }

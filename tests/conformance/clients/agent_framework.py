@@ -3,7 +3,7 @@
 import cells
 from agent_framework import Agent
 from agent_framework.openai import OpenAIChatClient, OpenAIChatCompletionClient
-from cells import ASKS, BASE_URL, DEPENDENT, FAN_OUT, MODEL, TOOLS, cell
+from cells import ASKS, BASE_URL, MODEL, TOOLS, cell
 from pydantic import BaseModel
 
 
@@ -24,27 +24,17 @@ for route, kind in {"Responses": OpenAIChatClient, "chat": OpenAIChatCompletionC
     @cell("stream", 1, route)
     async def _():
         parts = [update async for update in plain.run("Describe tides.", stream=True)]
-        assert len(parts) > 1
         assert any(part.text for part in parts)
 
-    @cell("tool loop", 2, route)
-    async def _():
-        cells.asked_for_weather((await tools.run(ASKS)).text)
+    async def ask(question):
+        return (await tools.run(question)).text
+
+    cells.tool_cells(ask, route)
 
     @cell("streamed tool loop", 2, route)
     async def _():
         parts = [update.text async for update in tools.run(ASKS, stream=True)]
         cells.asked_for_weather("".join(parts))
-
-    @cell("dependent calls", 3, route)
-    async def _():
-        await tools.run(DEPENDENT)
-        cells.asked_for_orders()
-
-    @cell("fan-out", 2, route)
-    async def _():
-        await tools.run(FAN_OUT)
-        cells.asked_for_both()
 
     @cell("structured output", 1, route)
     async def _():

@@ -1,13 +1,13 @@
 """CrewAI: an agent, crews with tools, a manager and memory."""
 
 import cells
-from cells import ASKS, BASE_URL, FAN_OUT, MODEL, cell
+from cells import BASE_URL, MODEL, TOOLS, cell
 from crewai import LLM, Agent, Crew, Process, Task
 from crewai.tools import tool
 from pydantic import BaseModel
 
 llm = LLM(model=f"openai/{MODEL}", base_url=BASE_URL, api_key="any")
-weather = tool("get_weather")(cells.get_weather)
+tools = [tool(name)(function) for name, function in TOOLS.items()]
 
 
 class Market(BaseModel):
@@ -38,19 +38,11 @@ def _():
 @cell("stream", 1)
 def _():
     streaming = crew("Describe tides.", agent("Researcher"), stream=True)
-    assert len([chunk.content for chunk in streaming]) > 1
+    assert "".join(chunk.content for chunk in streaming)
     assert streaming.result.raw
 
 
-@cell("tool loop", 2)
-def _():
-    cells.asked_for_weather(crew(ASKS, agent("Forecaster"), [weather]).raw)
-
-
-@cell("fan-out", 2)
-def _():
-    crew(FAN_OUT, agent("Forecaster"), [weather])
-    cells.asked_for_both()
+cells.tool_cells(lambda question: crew(question, agent("Assistant"), tools).raw)
 
 
 @cell("structured output")

@@ -1,7 +1,7 @@
 """haystack: generators, an agent, an embedder."""
 
 import cells
-from cells import ASKS, DEPENDENT, FAN_OUT, MODEL, TOOLS, cell
+from cells import MODEL, TOOLS, cell
 from haystack.components.agents import Agent
 from haystack.components.embedders import OpenAITextEmbedder
 from haystack.components.generators.chat import OpenAIChatGenerator, OpenAIResponsesChatGenerator
@@ -34,22 +34,13 @@ for route, kind in {
     def _():
         chunks = []
         kind(model=MODEL, streaming_callback=chunks.append).run(user("Describe tides."))
-        assert len(chunks) > 1
+        assert "".join(chunk.content for chunk in chunks)
 
-    @cell("tool loop", 2, route)
-    def _():
+    def ask(question):
         agent = Agent(chat_generator=kind(model=MODEL), tools=tools)
-        cells.asked_for_weather(agent.run(user(ASKS))["last_message"].text)
+        return agent.run(user(question))["last_message"].text
 
-    @cell("dependent calls", 3, route)
-    def _():
-        Agent(chat_generator=kind(model=MODEL), tools=tools).run(user(DEPENDENT))
-        cells.asked_for_orders()
-
-    @cell("fan-out", 2, route)
-    def _():
-        Agent(chat_generator=kind(model=MODEL), tools=tools).run(user(FAN_OUT))
-        cells.asked_for_both()
+    cells.tool_cells(ask, route)
 
     @cell("structured output", 1, route)
     def _():

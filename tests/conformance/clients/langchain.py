@@ -1,7 +1,7 @@
 """LangChain's ChatOpenAI, alone and in an agent; ReAct in the words of LangChain's own prompt."""
 
 import cells
-from cells import ASKS, DEPENDENT, FAN_OUT, MODEL, TOOLS, cell
+from cells import ASKS, MODEL, TOOLS, cell
 from langchain.agents import create_agent
 from langchain_classic.agents import AgentExecutor, create_react_agent
 from langchain_classic.agents.mrkl import prompt as mrkl
@@ -34,21 +34,9 @@ for route, model in ROUTES.items():
 
     @cell("stream", 1, route)
     def _():
-        assert len([chunk.text for chunk in model.stream("Describe tides.")]) > 1
+        assert "".join(chunk.text for chunk in model.stream("Describe tides."))
 
-    @cell("tool loop", 2, route)
-    def _():
-        cells.asked_for_weather(ask(ASKS))
-
-    @cell("dependent calls", 3, route)
-    def _():
-        ask(DEPENDENT)
-        cells.asked_for_orders()
-
-    @cell("fan-out", 2, route)
-    def _():
-        ask(FAN_OUT)
-        cells.asked_for_both()
+    cells.tool_cells(ask, route)
 
     @cell("structured output", 1, route)
     def _():

@@ -31,7 +31,6 @@ def _():
 @cell("stream", 1)
 def _():
     chunks = [*litellm.completion(MODEL, ASKED, stream=True)]
-    assert len(chunks) > 1
     assert litellm.stream_chunk_builder(chunks).choices[0].message.content
 
 

@@ -1,7 +1,7 @@
 """llama-index: its agents, its output parser, and OpenAILike."""
 
 import cells
-from cells import ASKS, BASE_URL, DEPENDENT, FAN_OUT, MODEL, TOOLS, cell
+from cells import ASKS, BASE_URL, MODEL, TOOLS, cell
 from llama_index.core.agent.workflow import FunctionAgent, ReActAgent
 from llama_index.core.llms import ChatMessage
 from llama_index.core.output_parsers import PydanticOutputParser
@@ -25,25 +25,15 @@ def _():
 
 @cell("stream", 1)
 def _():
-    assert len([*llm.stream_chat([ChatMessage("Describe tides.")])]) > 1
+    chunks = llm.stream_chat([ChatMessage("Describe tides.")])
+    assert "".join(chunk.delta or "" for chunk in chunks)
 
 
-@cell("tool loop", 2)
-async def _():
-    answer = await FunctionAgent(tools=[cells.get_weather], llm=llm).run(ASKS)
-    cells.asked_for_weather(str(answer))
+async def ask(question):
+    return str(await FunctionAgent(tools=[*TOOLS.values()], llm=llm).run(question))
 
 
-@cell("dependent calls", 3)
-async def _():
-    await FunctionAgent(tools=[*TOOLS.values()], llm=llm).run(DEPENDENT)
-    cells.asked_for_orders()
-
-
-@cell("fan-out", 2)
-async def _():
-    await FunctionAgent(tools=[*TOOLS.values()], llm=llm).run(FAN_OUT)
-    cells.asked_for_both()
+cells.tool_cells(ask)
 
 
 @cell("structured output", 1)

@@ -4,7 +4,7 @@ import json
 
 import cells
 import openai
-from cells import ASKS, DEPENDENT, FAN_OUT, MODEL, TOOLS, cell
+from cells import ASKS, MODEL, TOOLS, cell
 from pydantic import BaseModel
 
 client = openai.OpenAI()
@@ -54,6 +54,10 @@ def responses(question):
     raise AssertionError("the loop does not end")
 
 
+cells.tool_cells(chat, "chat")
+cells.tool_cells(responses, "Responses")
+
+
 @cell("plain", 1, "chat")
 def _():
     asked = [{"role": "user", "content": "Describe tides."}]
@@ -78,28 +82,11 @@ def _():
     assert stream.get_final_completion().choices[0].message.tool_calls
 
 
-@cell("tool loop", 2, "chat")
-def _():
-    cells.asked_for_weather(chat(ASKS))
-
-
 @cell("tool loop, allowed_tools", 2, "chat")
 def _():
     allowed = [{"type": "function", "function": {"name": "get_weather"}}]
     choice = {"type": "allowed_tools", "allowed_tools": {"mode": "auto", "tools": allowed}}
     cells.asked_for_weather(chat(ASKS, tool_choice=choice))
-
-
-@cell("dependent calls", 3, "chat")
-def _():
-    chat(DEPENDENT)
-    cells.asked_for_orders()
-
-
-@cell("fan-out", 2, "chat")
-def _():
-    chat(FAN_OUT)
-    cells.asked_for_both()
 
 
 @cell("structured output", 1, "chat")
@@ -130,23 +117,6 @@ def _():
     with client.responses.stream(model=MODEL, input="Describe tides.") as stream:
         text = "".join(e.delta for e in stream if e.type == "response.output_text.delta")
     assert text == stream.get_final_response().output_text != ""
-
-
-@cell("tool loop", 2, "Responses")
-def _():
-    cells.asked_for_weather(responses(ASKS))
-
-
-@cell("dependent calls", 3, "Responses")
-def _():
-    responses(DEPENDENT)
-    cells.asked_for_orders()
-
-
-@cell("fan-out", 2, "Responses")
-def _():
-    responses(FAN_OUT)
-    cells.asked_for_both()
 
 
 @cell("structured output", 1, "Responses")

@@ -1,7 +1,7 @@
 """pydantic-ai, by chat completions and by Responses."""
 
 import cells
-from cells import ASKS, DEPENDENT, FAN_OUT, MODEL, TOOLS, cell
+from cells import ASKS, MODEL, TOOLS, cell
 from pydantic import BaseModel
 from pydantic_ai import Agent, NativeOutput, PromptedOutput
 from pydantic_ai.models.openai import OpenAIChatModel, OpenAIResponsesModel
@@ -24,21 +24,12 @@ for route, kind in {"chat": OpenAIChatModel, "Responses": OpenAIResponsesModel}.
     async def _():
         async with plain.run_stream("Describe tides.") as stream:
             parts = [part async for part in stream.stream_text(delta=True, debounce_by=None)]
-        assert len(parts) > 1
+        assert "".join(parts)
 
-    @cell("tool loop", 2, route)
-    async def _():
-        cells.asked_for_weather((await tools.run(ASKS)).output)
+    async def ask(question):
+        return (await tools.run(question)).output
 
-    @cell("dependent calls", 3, route)
-    async def _():
-        await tools.run(DEPENDENT)
-        cells.asked_for_orders()
-
-    @cell("fan-out", 2, route)
-    async def _():
-        await tools.run(FAN_OUT)
-        cells.asked_for_both()
+    cells.tool_cells(ask, route)
 
     for name, form in {
         "structured output": Market,
