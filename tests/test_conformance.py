@@ -5,6 +5,7 @@ Many more clients are tried by `make conformance`; these are the ones that every
 
 from __future__ import annotations
 
+import subprocess
 import sys
 import tomllib
 from collections.abc import Callable, Iterator
@@ -187,3 +188,25 @@ def test_the_table_says_what_failed_and_how_often_it_asked():
     assert "| a 1.0 | chat | pass (1) | – | – | – | – | – | – | memory **fail** (4) |" in page
     assert "| b 2.0 | not run: there was no Node | –" in page
     assert "- a 1.0, chat, memory: `4 requests, not 1`" in page
+
+
+def test_a_script_that_breaks_off_is_a_cell_that_failed(endpoint: str, tmp_path: Path):
+    """What it had tried before is kept, and the last line of its error is the reason."""
+    script = tmp_path / "script.py"
+    script.write_text(
+        "from cells import cell\ncell('plain', 0)(lambda: None)\nraise SystemExit('no key')\n"
+    )
+    plain, broken = conformance.run(conformance.Client("x", script, "course", ["x"]), endpoint)
+    assert (plain.cell, plain.reason) == ("plain", None)
+    assert (broken.cell, broken.reason) == ("script", "exit code 1: no key")
+
+
+def test_a_client_that_cannot_be_installed_is_a_cell_that_failed(monkeypatch: pytest.MonkeyPatch):
+    """The others are examined all the same."""
+
+    def fail(client: conformance.Client) -> None:
+        raise subprocess.CalledProcessError(1, "pip")
+
+    monkeypatch.setattr(conformance, "prepare", fail)
+    (cell,) = conformance.examine(conformance.Client("x", Path(), "pip", ["x==1"])) or ()
+    assert "exit status 1" in (cell.reason or "")

@@ -104,7 +104,8 @@ def steps(client: Client, folder: Path) -> list[list[str]]:
         (folder / "package.json").write_text('{"private": true}')
         return [["npm", "install", "--silent", "--no-audit", "--no-fund", *client.packages]]
     python = str(folder / "bin" / "python")
-    if uv := shutil.which("uv"):
+    programs = [str(Path(sys.executable).parent), os.environ["PATH"]]  # CrewAI brings uv along
+    if uv := shutil.which("uv", path=os.pathsep.join(programs)):
         return [
             [uv, "venv", "--quiet", "--clear", "--python", sys.executable, str(folder)],
             [uv, "pip", "install", "--quiet", "--python", python, *client.packages],
@@ -131,7 +132,8 @@ def served() -> Iterator[str]:
         try:
             said = process.stdout.readline()
             address = re.search(r"http://\S+/v1", said)
-            assert address, f"the endpoint does not start: {said}"
+            if address is None:
+                raise ChildProcessError(f"the endpoint does not start: {said}")
             yield address[0]
         finally:
             process.kill()
@@ -182,10 +184,13 @@ def examine(client: Client) -> list[Cell] | None:
     if client.kind == "npm" and not shutil.which("npm"):
         print(f"{client.title}: skipped, because there is no npm here", flush=True)
         return None
-    prepare(client)
     began_s = time.monotonic()
-    with served() as url:
-        cells = run(client, url)
+    try:
+        prepare(client)
+        with served() as url:
+            cells = run(client, url)
+    except (ChildProcessError, subprocess.CalledProcessError) as error:
+        cells = [Cell("", "script", 0, str(error))]
     failed = [cell for cell in cells if cell.reason]
     took_s = time.monotonic() - began_s
     lines = [f"{client.title}: {len(cells) - len(failed)} of {len(cells)} pass, {took_s:.0f} s"]
