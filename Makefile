@@ -86,9 +86,9 @@ refresh: setup  ## execute the notebooks and store their outputs
 
 lock:  ## resolve requirements.lock anew from pyproject.toml (needs uv)
 	@command -v uv >/dev/null || { echo "make lock needs uv: pip install uv" >&2; exit 1; }
-	uv pip compile pyproject.toml --extra course --group dev --output-file requirements.lock --upgrade --quiet \
-		--universal --python-version 3.11 --generate-hashes --no-header --no-annotate \
-		--no-emit-index-url --no-emit-find-links
+	uv pip compile pyproject.toml --extra course --group dev --output-file requirements.lock \
+		--upgrade --quiet --universal --python-version 3.11 --generate-hashes --no-header \
+		--no-annotate --no-emit-index-url --no-emit-find-links
 
 clean:  ## remove .venv and every cache
 	rm -rf .venv .mypy_cache .pytest_cache .ruff_cache .hypothesis
