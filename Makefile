@@ -11,15 +11,16 @@ BIN := .venv/bin
 AS_ROOT := $(shell [ "$$(id -u)" = 0 ] && echo --allow-root)
 LAB_ARGS ?=
 BUNDLE_ARGS ?=
+CLIENTS ?=
 
 # Each lesson is executed once, by the browser; nbval executes only what no browser has run.
 NBVAL := -p nbval -p nbval_refresh --nbval --nbval-current-env --nbval-cell-timeout 600 \
 	--nbval-sanitize-with tests/nbval_sanitize.cfg --executed build/executed -n 2 --dist loadscope
 
-.PHONY: help setup lab test unit-tests browser-tests versions browser real class attack check links book bundle soak refresh lock clean
+.PHONY: help setup lab test unit-tests browser-tests versions browser real class attack conformance check links book bundle soak refresh lock clean
 
 help:  ## list these targets
-	@sed -n 's/^\([a-z]*\):[^#]*## \(.*\)/  make \1	\2/p' Makefile | expand -t 18
+	@sed -n 's/^\([a-z]*\):[^#]*## \(.*\)/  make \1	\2/p' Makefile | expand -t 20
 
 setup:  ## make .venv from the lock (uv if there is one, else pip)
 	@command -v $(PYTHON) >/dev/null 2>&1 || { \
@@ -64,6 +65,9 @@ class: setup  ## four learners of a class run lessons 04 and 04b, for a minute a
 attack: setup  ## hundreds of hostile and odd inputs, by area: what was tried, what failed
 	$(BIN)/python -m pytest -n 2 tests/attack --all-inputs
 
+conformance: setup  ## real clients, each in its own environment, before the local model (CLIENTS: which)
+	$(BIN)/python tools/conformance.py $(CLIENTS)
+
 check: setup  ## ruff, mypy --strict, lint of notebooks and prose, links
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
@@ -92,9 +96,9 @@ refresh: setup  ## execute the notebooks and store their outputs
 
 lock:  ## resolve requirements.lock anew from pyproject.toml (needs uv)
 	@command -v uv >/dev/null || { echo "make lock needs uv: pip install uv" >&2; exit 1; }
-	uv pip compile pyproject.toml --group dev --output-file requirements.lock --upgrade --quiet \
-		--universal --python-version 3.11 --generate-hashes --no-header --no-annotate \
-		--no-emit-index-url --no-emit-find-links
+	uv pip compile pyproject.toml --extra course --group dev --output-file requirements.lock \
+		--upgrade --quiet --universal --python-version 3.11 --generate-hashes --no-header \
+		--no-annotate --no-emit-index-url --no-emit-find-links
 
 clean:  ## remove .venv and every cache
 	rm -rf .venv .mypy_cache .pytest_cache .ruff_cache .hypothesis
