@@ -130,8 +130,6 @@ VERBATIM: list[tuple[dict[str, Any], str | None, str | None, str]] = [
     (form(), "missing_required_parameter", "response_format.json_schema.name",
      "Missing required parameter: 'response_format.json_schema.name'."),
     ({"zzz": 1}, "unknown_parameter", "zzz", "Unknown parameter: 'zzz'."),
-    ({"stor": 1}, "unknown_parameter", "stor",
-     "Unknown parameter: 'stor'. Did you mean 'stop' or 'store'?"),
     ({"messagess": 1}, "unknown_parameter", "messagess", "Unknown parameter: 'messagess'."),
     ({"stream": True, "stream_options": {"bogus": 1}}, "unknown_parameter",
      "stream_options.bogus", "Unknown parameter: 'stream_options.bogus'."),

@@ -9,7 +9,6 @@ import operator
 import re
 from collections.abc import Callable, Iterable
 from contextlib import suppress
-from difflib import get_close_matches
 from functools import cache
 from typing import Any, TypeVar
 
@@ -200,10 +199,8 @@ def _check_fields(value: Json, kind: inspect.StructType, where: str, way: list[s
             raise missing(stem + name)
     unknown = [name for name in value if name not in fields and kind.forbid_unknown_fields]
     for name in unknown[:1]:
-        near = get_close_matches(name[:64], fields.keys() - value.keys(), n=2, cutoff=0.75)
-        hint = f" Did you mean {_listed(sorted(near), 'or')}?" if near else ""
         param = stem + name
-        message = f"Unknown parameter: '{param}'.{hint}"
+        message = f"Unknown parameter: '{param}'."
         raise RequestError(400, message, param=param, code="unknown_parameter")
     for name, field in fields.items():
         if name in value:

@@ -70,9 +70,8 @@ class Responses:
             prefix = "msg" if item.type == "message" else "fc"
             item.id = item.id or f"{prefix}_{self._stem}{number:04d}"
             said.append((item.id, msgspec.json.encode(item)))
-        sent = len(said)
         said += [(item["id"], msgspec.json.encode(item)) for item in self._items]
-        return Kept(msgspec.json.encode(self._whole), said, len(self._before), sent)
+        return Kept(msgspec.json.encode(self._whole), said, len(self._before))
 
     def opening(self) -> bytes:
         frame = self._frame("in_progress")

@@ -6,27 +6,23 @@ of the learner who keeps most. What was said is in memory once, however many res
 
 from __future__ import annotations
 
-import re
 from collections import Counter
-from typing import Annotated, Literal
-from urllib.parse import parse_qsl
 
 import msgspec
 
 from agentlab.endpoint.contract import asgi
 from agentlab.endpoint.contract.asgi import MAX_BODY_BYTES, Scope
-from agentlab.endpoint.contract.openai_json import Json, RequestError, decode, invalid
+from agentlab.endpoint.contract.openai_json import Json, RequestError
 from agentlab.endpoint.contract.request import MOST_ITEMS
 from agentlab.endpoint.dialects.responses_request import Item, ResponsesRequest, Said
 
 _MOST_BYTES = 64 * 2**20
 _LEAST_BYTES = 64 * 2**10  # that a response counts, so that there are 1,024 at most
-_PATH = re.compile(r"/v1/responses/([^/]+)(?:/(input_items|cancel))?")
-_METHODS = {None: ("GET", "DELETE"), "input_items": ("GET",), "cancel": ("POST",)}
+METHODS = ("GET", "DELETE")  # which the path of one response takes
 
 
 class Kept(msgspec.Struct):
-    """A response as JSON; all that was said, and how much of it before the request, and before it.
+    """A response as JSON; all that was said with it, and how much of that before its request.
 
     It counts with all of the conversation, though it shares most with the responses before it.
     """
@@ -34,7 +30,6 @@ class Kept(msgspec.Struct):
     body: bytes
     said: Said
     before: int
-    sent: int
 
     @property
     def size_bytes(self) -> int:
@@ -84,21 +79,13 @@ class Stored:
 
     def answer(self, learner: str | None, scope: Scope) -> Json | bytes:
         """Return what a route of one kept response answers, or raise a RequestError."""
-        path, method = scope["path"], scope["method"]
-        found = _PATH.fullmatch(path)
-        if found is None:
+        id = scope["path"].removeprefix("/v1/responses/")
+        if "/" in id:
             raise asgi.unknown_route(scope, ["/v1/responses/{id}"])
-        id, part = found.groups()
-        if method not in _METHODS[part]:
-            raise asgi.wrong_method(path, method, _METHODS[part])
         kept = self._kept.get(learner, {}).get(id)
         if kept is None:
             raise RequestError(404, f"Response with id '{id}' not found.")
-        if part == "cancel":
-            raise RequestError(400, "Cannot cancel a synchronous response.")
-        if part == "input_items":
-            return _page(kept.said[: kept.sent], scope["query_string"])
-        if method == "DELETE":
+        if scope["method"] == "DELETE":
             self._drop(learner, id)
             return {"id": id, "object": "response", "deleted": True}
         if b"stream=true" in scope["query_string"]:
@@ -132,39 +119,3 @@ def _referred(mine: dict[str, Kept], items: list[Item]) -> dict[int, bytes]:
 def size_bytes(said: Said) -> int:
     """Return how much JSON the items are."""
     return sum(len(data) for _, data in said)
-
-
-class _Asked(msgspec.Struct):
-    limit: Annotated[int, msgspec.Meta(ge=1, le=100)] = 20
-    order: Literal["asc", "desc"] = "desc"
-    after: str | None = None
-
-
-def _page(items: Said, query: bytes) -> Json:
-    """Return a page of the items, as OpenAI's lists are paged: the newest first by default."""
-    given: Json = dict(parse_qsl(query.decode("latin-1")))
-    if (number := asgi.whole_number(given.get("limit", ""))) is not None:
-        given["limit"] = number
-    asked = decode(msgspec.json.encode(given), _Asked)
-    items = items[::-1] if asked.order == "desc" else items
-    ids = [id for id, _ in items]
-    if asked.after is not None and asked.after not in ids:
-        raise invalid("after", f"there is no item {asked.after!r}.")
-    start = 0 if asked.after is None else ids.index(asked.after) + 1
-    page = items[start : start + asked.limit]
-    return {
-        "object": "list",
-        "data": [_listed(msgspec.json.decode(data)) for _, data in page],
-        "first_id": page[0][0] if page else None,
-        "last_id": page[-1][0] if page else None,
-        "has_more": start + len(page) < len(items),
-    }
-
-
-def _listed(item: Json) -> Json:
-    if isinstance(text := item.get("content"), str):
-        said: Json = {"type": "input_text", "text": text}
-        if item["role"] == "assistant":
-            said |= {"type": "output_text", "annotations": []}
-        item["content"] = [said]
-    return {"status": "completed"} | item

@@ -25,7 +25,7 @@ from agentlab.endpoint.dialects.embeddings import EmbeddingRequest, Embeddings, 
 from agentlab.endpoint.dialects.exchange import Dialect, Exchange
 from agentlab.endpoint.dialects.responses import Responses
 from agentlab.endpoint.dialects.responses_request import ResponsesRequest, as_chat, in_own_words
-from agentlab.endpoint.dialects.stored import Stored, size_bytes
+from agentlab.endpoint.dialects.stored import METHODS, Stored, size_bytes
 from agentlab.endpoint.physics.batch import Queue, QueueFull
 from agentlab.endpoint.physics.live import LiveBatch
 from agentlab.endpoint.presets import Preset
@@ -57,7 +57,7 @@ class LocalModel:
             "/v1/chat/completions": {"POST": self._asked(self._chat)},
             "/v1/completions": {"POST": self._asked(self._completions)},
             "/v1/responses": {"POST": self._asked(self._responses)},
-            "/v1/responses/": dict.fromkeys(["GET", "DELETE", "POST"], self._kept),
+            "/v1/responses/": dict.fromkeys(METHODS, self._kept),
             "/v1/embeddings": {"POST": self._asked(self._embeddings)},
             "/v1/models": {"GET": self._models},
             "/v1/models/": {"GET": self._models},
