@@ -57,6 +57,7 @@ class Part(Strict):
     file: Json | _Forgotten = UNSET
     refusal: str | _Forgotten = UNSET
     prompt_cache_breakpoint: Json | _Forgotten | None = UNSET
+    cache_control: Json | _Forgotten | None = UNSET  # Anthropic's; OpenAI overlooks it
 
 
 class CalledFunction(Strict):
@@ -335,7 +336,7 @@ def _check_parts(parts: list[Part], types: tuple[str, ...], where: str) -> None:
         if getattr(part, part.type, True) in (None, UNSET):
             raise missing(f"{where}[{index}].{part.type}")
         part.image_url = part.input_audio = part.file = part.refusal = UNSET
-        part.prompt_cache_breakpoint = UNSET
+        part.prompt_cache_breakpoint = part.cache_control = UNSET
 
 
 def _check_tools(request: ChatRequest) -> None:
