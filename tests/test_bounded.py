@@ -14,6 +14,7 @@ import pytest
 from agentlab.clock import run_virtual
 from agentlab.endpoint.contract.record import Recorder
 from agentlab.endpoint.contract.seeded_random import Occurrences
+from agentlab.endpoint.dialects.stored import Stored
 from agentlab.endpoint.server import app, local_model
 from agentlab.settings import Settings
 
@@ -62,6 +63,7 @@ def test_memory_does_not_grow_with_the_number_of_requests(monkeypatch: pytest.Mo
     """Errors, streams and hang-ups among them; what is kept by design is kept in small numbers."""
     monkeypatch.setattr(local_model, "_MOST_KNOWN", 8)
     monkeypatch.setattr(Occurrences.__init__, "__defaults__", (8,))
+    monkeypatch.setattr(Stored.__init__, "__defaults__", (8 * 2**16,))  # eight responses
     numbers = count()
 
     async def held_bytes(rounds: int) -> int:
