@@ -12,7 +12,7 @@ import msgspec
 import pytest
 
 from agentlab import engines, lab
-from agentlab.bench import compare, cost, experiment, measure, report, results
+from agentlab.bench import compare, experiment, measure, report, results
 from agentlab.bench.experiment import Case
 from agentlab.bench.self_tuning import is_tuning
 from agentlab.commands.main import main
@@ -441,12 +441,12 @@ def test_the_bill_is_what_is_then_asked(fresh_lab, tmp_path):
     """Requests and prompts to the token; answers at most; unlimited ones are counted as such."""
     text = "clock: real\nrepeats: 1\nwarmups: 0\nsettings: {time_scale: 1000}\n"
     agents = written(tmp_path, f"{SMALL}{text}engines: [asyncio]\n", "agents")
-    bill = cost.cost(experiment.load(agents))
+    bill = measure.cost(experiment.load(agents))
     (m,) = measure.run(experiment.load(agents), tmp_path / "agents.json").measurements
     assert bill.requests == m.requests == 2
     assert bill.prompt_tokens + bill.answer_tokens == m.tokens
     free = "about: x\nworkloads: [{workflow: report, inputs: {topic: tides, data: heights}}]\n"
-    assert cost.cost(experiment.load(written(tmp_path, free + text, "free"))).unlimited > 0
+    assert measure.cost(experiment.load(written(tmp_path, free + text, "free"))).unlimited > 0
 
 
 def test_the_price_is_said_before_it_is_paid(fresh_lab, tmp_path, monkeypatch, capsys):

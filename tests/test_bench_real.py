@@ -14,7 +14,7 @@ import pytest
 from aiohttp import web
 from matplotlib.figure import Figure
 
-from agentlab.bench import compare, cost, experiment, measure, plots, report
+from agentlab.bench import compare, experiment, measure, plots, report
 from agentlab.bench import results as stored
 from agentlab.bench.experiment import Case, Experiment, Workload
 from agentlab.bench.results import Measurement, Results, Said
@@ -110,7 +110,9 @@ def test_the_estimate_is_what_is_asked(upstream, tmp_path, capsys):
     """The one question that comes first is counted, and asked as all of the run are."""
     assert bench(tmp_path, SMALL + REAL) == 0
     assert f"asks m at {upstream.url}" in capsys.readouterr().err
-    assert len(upstream.asked) == cost.cost(experiment.load(tmp_path / "mine.yaml")).requests == 13
+    assert (
+        len(upstream.asked) == measure.cost(experiment.load(tmp_path / "mine.yaml")).requests == 13
+    )
     assert upstream.asked[0] in upstream.asked[1:]
 
 
@@ -411,7 +413,7 @@ def test_lengths_tell_workloads_apart():
     lengths = [Workload(agents=3, tokens=44), Workload(agents=3, tokens=109), Workload(agents=1)]
     asked = Experiment(about="x", workloads=lengths)
     assert [*asked.by_name] == ["3 agents, 44 tokens", "3 agents, 109 tokens", "1 agent"]
-    assert cost.cost(asked).answer_tokens == 4 * (3 * 44 + 3 * 109 + 11)
+    assert measure.cost(asked).answer_tokens == 4 * (3 * 44 + 3 * 109 + 11)
     with pytest.raises(ValueError, match="two workloads have one name: 3 agents, 3 agents"):
         Experiment(about="x", workloads=[*lengths, lengths[0]])
 

@@ -16,11 +16,10 @@ import pytest
 from classroom_process import small_preset
 from serving import serving
 
-from agentlab.classroom import _door, _roster, start
+from agentlab.classroom import _door, start
 from agentlab.classroom._app import Classroom, in_a_notebook
-from agentlab.classroom._board import Board
-from agentlab.classroom._door import own_names
-from agentlab.classroom._roster import MOST_LEARNERS, NotALearner, Roster
+from agentlab.classroom._door import MOST_LEARNERS, NotALearner, Roster, own_names
+from agentlab.classroom._room import Board
 from agentlab.clock import run_virtual
 from agentlab.endpoint.middleware.server_timing import Clock
 from agentlab.endpoint.server._forward import Forward
@@ -170,7 +169,7 @@ def test_a_class_list_is_a_file_of_names(tmp_path):
     """Comments and empty lines left out, in any language, with or without a byte order mark."""
     path = tmp_path / "class.txt"
     path.write_text("\ufeff# 2026\nAda\n\n김민준  # new\n", encoding="utf-8")
-    assert _roster.load(str(path)) == ["Ada", "김민준"]
+    assert _door.load_names(str(path)) == ["Ada", "김민준"]
 
 
 @pytest.mark.parametrize(
@@ -182,13 +181,13 @@ def test_a_class_list_that_cannot_work_says_why(tmp_path, text: str, words: str)
     path = tmp_path / "class.txt"
     path.write_text(text)
     with pytest.raises(ConfigError, match=words):
-        Roster(_roster.load(str(path)))
+        Roster(_door.load_names(str(path)))
 
 
 def test_a_class_list_that_is_not_there_is_a_clear_error():
     """The path, and the way out."""
     with pytest.raises(ConfigError, match=r"no-such-file.*give a file of names"):
-        _roster.load("no-such-file")
+        _door.load_names("no-such-file")
 
 
 # ---------------------------------------------------------------- at the door
@@ -629,6 +628,7 @@ def test_throughput_is_of_the_last_minute():
             request_id=str(number), agent="a", learner="Ada", arrived_s=0.0, status=200,
             end_s=100.0 + number, completion_tokens=20,
         )  # fmt: skip
+        one.begin(span)
         one.end(span)
     seen, later = one.numbers(now_s=130.0), one.numbers(now_s=190.0)
     assert seen["answers_per_minute"] == 30.0

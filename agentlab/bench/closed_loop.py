@@ -150,12 +150,10 @@ def crowd(
             "needs agents, max_concurrency and output_tokens >= 1; "
             f"got {agents}, {max_concurrency}, {output_tokens}"
         )
-    if physics.slots is not None and physics.queue is not None:
-        most = physics.slots + physics.queue
-        if max_concurrency > most:
-            raise ConfigError(
-                f"the endpoint refuses more than {most} in flight; got {max_concurrency}"
-            )
+    slots, queue = physics.slots, physics.queue
+    if slots is not None and queue is not None and max_concurrency > slots + queue:
+        most = slots + queue
+        raise ConfigError(f"the endpoint refuses more than {most} in flight; got {max_concurrency}")
     if physics.takes_no_time:
         return Crowd(agents, 0.0, 0.0, 0.0)
     most = min(agents, max_concurrency)

@@ -155,14 +155,13 @@ def _task(experiment: Experiment, case: Case, repeat: int = 0) -> _Task:
 
 
 def as_functions(workflow: Workflow, ask: Ask) -> list[parallel.Function]:
-    """Return the workflow as plain functions, each of which asks what its step asks."""
+    """Return the workflow as plain functions, as a reader would write them by hand."""
 
     def function(step: Step) -> parallel.Function:
         async def call(**values: str) -> str:
             return await answer(step, values, ask)
 
         call.__name__ = step.name
-        # What a reader would write by hand as `async def s3(s1, s2)`.
         given = [Parameter(name, Parameter.KEYWORD_ONLY) for name in step.mentions]
         call.__signature__ = Signature(given)  # type: ignore[attr-defined]
         return call
@@ -179,9 +178,9 @@ def asking(
 ) -> Ask:
     """Return the ask function for one run; to be called inside the event loop.
 
-    Of the strategies, `once` asks once, and `insist` asks again each second, whatever the endpoint
-    says. The others back off and obey it: `retry` does no more, `timeout` gives an attempt 60 s,
-    and `pace` keeps the rate limit (None learns it from the answers).
+    `once` asks once; `insist` asks again each second, whatever the endpoint says. The others back
+    off and obey it: `retry` does no more, `timeout` gives an attempt 60 s, and `pace` keeps the
+    rate limit (None learns it from the answers).
     """
     if strategy not in ("once", "insist"):
         pace = strategy == "pace"
@@ -305,8 +304,6 @@ def _late(t: Trace, scale: float) -> tuple[float, float, float] | UnsetType:
 
 
 def _noting(reply: AskForReply, said: list[Said]) -> Ask:
-    """Return an ask function that keeps what the endpoint says of each answer."""
-
     async def ask(prompt: str, *, max_tokens: int | None = None, **options: Any) -> str:
         answer = await reply(prompt, max_tokens=max_tokens, **options)
         said.append(Said(answer.finish_reason or "none", answer.completion_tokens, max_tokens))
@@ -371,3 +368,63 @@ def _measurement(
         workflow=UNSET if task.seed is None else task.seed,
         faults=dict(sorted(faults.items())) or UNSET,
     )
+
+
+class Cost(NamedTuple):
+    """What an experiment asks of a real model, warm-ups and repeats included.
+
+    Tokens of prompts are the course's estimate, within some percent. Those of answers are the most
+    there may be; for the `unlimited` ones the local model's length is taken.
+    """
+
+    requests: int
+    prompt_tokens: int
+    answer_tokens: int
+    unlimited: int
+
+    def dollars(self, prompt_price: float, answer_price: float) -> float:
+        """Return the cost at these prices per million tokens."""
+        millionths = self.prompt_tokens * prompt_price + self.answer_tokens * answer_price
+        return round(millionths / 1e6, 6)
+
+    def __str__(self) -> str:
+        said = (
+            f"{self.requests:,} requests with some {self.prompt_tokens:,} tokens of prompts and "
+            f"up to {self.answer_tokens:,} of answers"
+        )
+        return said + (f" ({self.unlimited:,} of them without a limit)" if self.unlimited else "")
+
+
+def cost(experiment: Experiment) -> Cost:
+    """Rehearse each workload on the local model, and count. Nothing is sent anywhere.
+
+    A request that times out and is asked again may be billed twice.
+
+    Example:
+        >>> three = Experiment(about="x", workloads=[Workload(agents=3)], clock="real", repeats=2)
+        >>> print(cost(three))
+        18 requests with some 252 tokens of prompts and up to 198 of answers
+    """
+    experiment = experiment.as_asked()
+    counted = []
+    if experiment.asks_real:
+        counted += _rehearsed(experiment.workloads[0].build(), experiment.workloads[0])[:1]
+    for name, workload in experiment.by_name.items():
+        cases = sum(case.workload == name for case in experiment.cases())
+        for number in range(workload.random or 1):
+            times = cases * (experiment.repeats + (0 if number else experiment.warmups))
+            counted += _rehearsed(workload.build(number), workload) * times
+    return Cost(*map(sum, zip(*counted, strict=True)))
+
+
+def _rehearsed(workflow: Workflow, workload: Workload) -> list[Cost]:
+    """Return what each step costs."""
+    with lab.configure(preset="instant", upstream=None, faults=[], replay=None):
+        _, t = lab.simulate(engines.run(workflow, workload.inputs))
+    spans = {span.agent: span for span in t.spans}
+    costs = []
+    for step in workflow.steps:
+        span, most = spans[step.name], step.max_tokens
+        length = span.completion_tokens if most is None else most
+        costs.append(Cost(1, span.prompt_tokens, length, unlimited=int(most is None)))
+    return costs

@@ -10,7 +10,7 @@ from typing import NamedTuple
 import msgspec
 from msgspec import UNSET
 
-from agentlab.bench.experiment import Case, shown, varied
+from agentlab.bench.experiment import Case, counted, shown, varied
 from agentlab.bench.laws import Usl, fit_usl
 from agentlab.bench.results import TOLERANCE, Measurement, Results, deviations, unequal
 
@@ -174,6 +174,13 @@ class Point(NamedTuple):
         return self.bound_s / self.elapsed_s if self.elapsed_s else 1.0
 
 
+def _point(n: int, runs: Sequence[Measurement]) -> Point:
+    elapsed_s, peak = _elapsed_s(runs), max(m.peak for m in runs)
+    throughput = runs[0].answered / elapsed_s if elapsed_s else 0.0
+    others = (_median(runs, field) for field in ("p50_s", "p95_s", "cpu_ms", "busy"))
+    return Point(n, elapsed_s, median(m.bound_s for m in runs), throughput, peak, *others)
+
+
 class Curve(NamedTuple):
     """Cases that differ only in how many "agents" there are, or in their "max_concurrency"."""
 
@@ -211,23 +218,9 @@ def curves(results: Results) -> list[Curve]:
     found: dict[str, Curve] = {}
     for case in results.measured:
         n = workloads[case.workload].agents if axis == "agents" else case.max_concurrency
-        if n is None:
-            continue
-        runs = results.of(case)
-        elapsed_s = _elapsed_s(runs)
-        point = Point(
-            n=n,
-            elapsed_s=elapsed_s,
-            bound_s=median(m.bound_s for m in runs),
-            throughput=runs[0].answered / elapsed_s if elapsed_s else 0.0,
-            peak=max(m.peak for m in runs),
-            p50_s=_median(runs, "p50_s"),
-            p95_s=_median(runs, "p95_s"),
-            cpu_ms=_median(runs, "cpu_ms"),
-            busy=_median(runs, "busy"),
-        )
-        curve = Curve(case.named(others), axis, [], case.engine == "sequential")
-        found.setdefault(curve.name, curve).points.append(point)
+        if n is not None:
+            curve = Curve(case.named(others), axis, [], case.engine == "sequential")
+            found.setdefault(curve.name, curve).points.append(_point(n, results.of(case)))
     return [curve._replace(points=sorted(curve.points)) for curve in found.values()]
 
 
@@ -250,13 +243,10 @@ def readings(results: Results) -> list[str]:
 
 
 def reach(curve: Curve) -> str:
-    """Return how far a curve over agents keeps to the bound, and why it goes no further.
-
-    The processor is to blame if its time is most of what the bound leaves.
-    """
+    """Return how far a curve over agents keeps to the bound, and why it goes no further."""
     kept = [p for p in curve.points if p.efficiency >= ENOUGH]
     last = curve.points[-1]
-    agents = f"{last.n:,} agent{'s' if last.n != 1 else ''}"
+    agents = counted(last.n, "agent")
     if curve.in_turn or last.peak == 1:
         took = seconds(last.elapsed_s, 1, digits=2)
         return f"{curve.name}: one at a time, {agents} in {took} s"
@@ -268,9 +258,8 @@ def reach(curve: Curve) -> str:
         said = f"{said}, {ENOUGH:g} or better up to {kept[-1].n:,}"
     if last.busy is None or last.cpu_ms is None or last in kept:
         return said
-    share = last.busy * last.elapsed_s / (last.elapsed_s - last.bound_s)
-    blame = "this processor" if share > 0.5 else "not this processor"
-    return f"{said}; {blame}, {last.cpu_ms:.2f} ms a request"
+    most = last.busy * last.elapsed_s > 0.5 * (last.elapsed_s - last.bound_s)
+    return f"{said}; {'' if most else 'not '}this processor, {last.cpu_ms:.2f} ms a request"
 
 
 def _costs(results: Results) -> list[str]:
@@ -329,12 +318,16 @@ def late(results: Results) -> str:
     if not every:
         return ""
     medians_ms, mosts_ms, shares = zip(*every, strict=True)
-    said = f"the lab's own endpoint was late by {median(medians_ms):.1f} ms"
-    said += f", and by {max(mosts_ms):.1f} ms at most"
-    if max(shares) <= LATE:
-        return said
-    of_what = f"{max(shares):.0%} of the time to first token; from some {LATE:.0%} on,"
-    return f"{said}, or {of_what} this machine, and not the model, may be the limit"
+    said = (
+        f"the lab's own endpoint was late by {median(medians_ms):.1f} ms, "
+        f"and by {max(mosts_ms):.1f} ms at most"
+    )
+    if max(shares) > LATE:
+        said += (
+            f", or {max(shares):.0%} of the time to first token; from some {LATE:.0%} on, "
+            "this machine, and not the model, may be the limit"
+        )
+    return said
 
 
 def busy(results: Results) -> str:

@@ -135,9 +135,9 @@ def one_writer(file: Path) -> Iterator[None]:
     try:
         file.parent.mkdir(parents=True, exist_ok=True)
         lock.acquire()
+    except filelock.Timeout:
+        raise ConfigError(f"another run writes {file}; wait until it has ended") from None
     except OSError as error:
-        if isinstance(error, filelock.Timeout):
-            raise ConfigError(f"another run writes {file}; wait until it has ended") from None
         raise ConfigError(f"results {file.parent}: {error}; {_ELSEWHERE}") from None
     try:
         yield
@@ -150,20 +150,17 @@ def one_writer(file: Path) -> Iterator[None]:
 def go_on(file: Path, empty: Results, *, resume: bool) -> Results:
     """Return the results to go on with: those in `file` when resuming, else `empty`.
 
-    Raises:
-        ConfigError: If the file is unfinished and not to be resumed, or is of another experiment
-            or machine.
+    A ConfigError, if the file is unfinished and not to be resumed, or of another experiment or
+    machine.
     """
-    if not file.exists():
+    before = load(file) if file.exists() else empty
+    if before is empty or not (resume or before.missing):
         return empty
-    before = load(file)
     if not resume:
-        if before.missing:
-            raise ConfigError(
-                f"{file} is of a run that was interrupted, with {before.missing} measurements yet "
-                "to be made; go on with --resume, or remove it"
-            )
-        return empty
+        raise ConfigError(
+            f"{file} is of a run that was interrupted, with {before.missing} measurements yet "
+            "to be made; go on with --resume, or remove it"
+        )
     if before.experiment != empty.experiment:
         raise ConfigError(f"{file} is of another experiment; {_ELSEWHERE}")
     if other := sorted({name for name, _ in before.machine.items() ^ empty.machine.items()}):
@@ -172,11 +169,7 @@ def go_on(file: Path, empty: Results, *, resume: bool) -> Results:
 
 
 def load(path: str | Path) -> Results:
-    """Read what `agentlab bench` wrote.
-
-    Raises:
-        ConfigError: If it cannot be read, or holds what was not measured for its experiment.
-    """
+    """Read what `agentlab bench` wrote for one experiment; anything else is a ConfigError."""
     loaded = read(path, Results)
     runs = {case: loaded.experiment.runs(case.workload) for case in loaded.experiment.cases()}
     seen: set[tuple[Case, int]] = set()

@@ -17,9 +17,8 @@ from typing import Any, TypeVar
 
 import msgspec
 
-from agentlab.classroom._door import ClassroomDoor
+from agentlab.classroom._door import ClassroomDoor, NotALearner, Roster
 from agentlab.classroom._room import Room
-from agentlab.classroom._roster import NotALearner, Roster
 from agentlab.endpoint.contract.asgi import (
     ClientGone,
     Receive,

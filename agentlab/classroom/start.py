@@ -7,10 +7,8 @@ import re
 import secrets
 from typing import Any
 
-from agentlab.classroom import _roster
 from agentlab.classroom._app import Classroom, in_a_notebook
-from agentlab.classroom._door import own_addresses
-from agentlab.classroom._roster import Roster
+from agentlab.classroom._door import Roster, load_names, own_addresses
 from agentlab.endpoint.server.app import OnEnd
 from agentlab.endpoint.server.serve import HOST, serve
 from agentlab.errors import ConfigError
@@ -57,7 +55,7 @@ def serve_class(
             "your money; set AGENTLAB_LOCAL=1 for the local model, which is free, "
             "or give the class list with --learners FILE, and add --yes"
         )
-    listed = None if learners is None else _roster.load(learners)
+    listed = None if learners is None else load_names(learners)
     room = Classroom(settings, token=token, roster=Roster(listed), host=host, on_end=on_end)
     who = f"the {len(listed)} names of the class list" if listed else "any name"
     model = settings.replay or settings.upstream or f"preset {settings.preset}"

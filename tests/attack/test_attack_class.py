@@ -19,7 +19,7 @@ from recording_upstream import RecordingUpstream
 
 from agentlab.classroom import start
 from agentlab.classroom._app import Classroom
-from agentlab.classroom._roster import MOST_LEARNERS, NotALearner, Roster
+from agentlab.classroom._door import MOST_LEARNERS, NotALearner, Roster
 from agentlab.clock import run_virtual
 from agentlab.endpoint.server.inprocess import InProcessTransport
 from agentlab.errors import ConfigError
