@@ -380,13 +380,12 @@ def test_a_crowd_meets_no_limit_and_no_queue(fresh_lab, tmp_path, preset):
         measured(tmp_path, text + "engines: [crowd]\n")
 
 
-def point(n: int, elapsed_s: float, *, busy: float | None = None, peak: int | None = None) -> Any:
+def point(n: int, elapsed_s: float, *, busy: float | None = None) -> Any:
     return report.Point(
         n=n,
         elapsed_s=elapsed_s,
         bound_s=1.0,
         throughput=n / elapsed_s,
-        peak=n if peak is None else peak,
         p50_s=None,
         p95_s=None,
         cpu_ms=None if busy is None else 0.5,
@@ -406,14 +405,6 @@ def test_what_ends_a_curve_is_named(busy, words):
     """The processor is to blame only if its time is most of what the bound leaves."""
     points = [point(1, 1.0), point(8, 1.1), point(64, 2.0, busy=busy)]
     assert words in report.reach(report.Curve("x", "agents", points))
-
-
-def test_one_at_a_time_is_called_that():
-    """A sequential run is not said to have failed the bound."""
-    points = [point(1, 1.0, peak=1), point(4, 4.0, peak=1), point(16, 16.0, peak=1)]
-    assert report.reach(report.Curve("x", "agents", points)) == (
-        "x: one at a time, 16 agents in 16.0 s"
-    )
 
 
 def test_the_scalability_law_is_read_off(fresh_lab, tmp_path):

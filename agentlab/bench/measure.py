@@ -130,9 +130,7 @@ class _Task(NamedTuple):
 
         async def as_engines_do_not(ask: Ask) -> dict[str, str]:
             if engine == "functions":
-                functions = as_functions(self.workflow, ask)
-                answers: dict[str, str] = await parallel.run(functions, **given)
-                return answers
+                return dict(await parallel.run(as_functions(self.workflow, ask), **given))
             from agentlab.engines.langgraph import graph
 
             app = graph(self.workflow, ask=ask).compile()
@@ -194,20 +192,17 @@ def asking(
         return guard.around(send)
     slots = asyncio.Semaphore(max_concurrency) if max_concurrency else nullcontext()
 
-    async def once(prompt: str, **options: Any) -> str:
-        async with slots:
-            return await send(prompt, **options)
-
-    async def insist(prompt: str, **options: Any) -> str:
+    async def plainly(prompt: str, **options: Any) -> str:
         while True:
             try:
-                return await once(prompt, **options)
+                async with slots:
+                    return await send(prompt, **options)
             except ModelError as error:
-                if not classify(error).retry:
+                if strategy == "once" or not classify(error).retry:
                     raise
             await lab.sleep(1)
 
-    return once if strategy == "once" else insist
+    return plainly
 
 
 def _in_virtual_time(task: _Task) -> Measurement:

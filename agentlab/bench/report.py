@@ -162,7 +162,6 @@ class Point(NamedTuple):
     elapsed_s: float
     bound_s: float
     throughput: float
-    peak: int
     p50_s: float | None
     p95_s: float | None
     cpu_ms: float | None
@@ -175,10 +174,10 @@ class Point(NamedTuple):
 
 
 def _point(n: int, runs: Sequence[Measurement]) -> Point:
-    elapsed_s, peak = _elapsed_s(runs), max(m.peak for m in runs)
+    elapsed_s = _elapsed_s(runs)
     throughput = runs[0].answered / elapsed_s if elapsed_s else 0.0
     others = (_median(runs, field) for field in ("p50_s", "p95_s", "cpu_ms", "busy"))
-    return Point(n, elapsed_s, median(m.bound_s for m in runs), throughput, peak, *others)
+    return Point(n, elapsed_s, median(m.bound_s for m in runs), throughput, *others)
 
 
 class Curve(NamedTuple):
@@ -244,10 +243,9 @@ def readings(results: Results) -> list[str]:
 
 def reach(curve: Curve) -> str:
     """Return how far a curve over agents keeps to the bound, and why it goes no further."""
-    kept = [p for p in curve.points if p.efficiency >= ENOUGH]
-    last = curve.points[-1]
+    kept, last = [p for p in curve.points if p.efficiency >= ENOUGH], curve.points[-1]
     agents = counted(last.n, "agent")
-    if curve.in_turn or last.peak == 1:
+    if curve.in_turn:
         took = seconds(last.elapsed_s, 1, digits=2)
         return f"{curve.name}: one at a time, {agents} in {took} s"
     if len(kept) == len(curve.points):

@@ -212,11 +212,8 @@ def _steps(least: int, most: int, factor: float) -> list[int]:
 class Outcome(msgspec.Struct, frozen=True):
     """What came of a limiter in a scenario.
 
-    Attributes:
-        goodput: Answers per second within the run, its beginning included.
-        p95_s: What 95% of those answers took at most, from having a slot to the last token.
-        requests: How many were sent, refused ones included.
-        limits: When the limit changed, and to what.
+    `goodput` is answers per second, and 95% of them took `p95_s` at most, from having a slot to the
+    last token. `requests` counts refused ones, too; `limits` are when it changed, and to what.
     """
 
     goodput: float

@@ -47,12 +47,7 @@ class NotALearner(Exception):
 
 
 def read_name(key: str) -> str:
-    """Return the name that a key is, which may be percent-encoded, or raise NotALearner.
-
-    Example:
-        >>> read_name(" %41da  Lovelace ")
-        'Ada Lovelace'
-    """
+    """Return the name that a key is, which may be percent-encoded, or raise NotALearner."""
     if len(key) > _LONGEST_KEY:
         raise NotALearner(_NO_KEY)
     name = re.sub(" +", " ", unicodedata.normalize("NFKC", unquote(key))).strip()
@@ -88,11 +83,6 @@ class Roster:
     Names are compared without regard to case, and shown as they were first given. In an open class
     a name has a place from its first question on; of too many, the one that has been silent longest
     loses its place, which `on_leave` is told, until it asks again.
-
-    Example:
-        >>> roster = Roster(["Ada", "김민준"])
-        >>> roster.learner("ADA"), roster.learner("%EA%B9%80%EB%AF%BC%EC%A4%80")
-        ('Ada', '김민준')
     """
 
     def __init__(self, listed: list[str] | None = None):

@@ -45,10 +45,9 @@ class FairQueue:
         self._waiting: dict[str, deque[Job]] = {}  # in the order in which they came to wait
         self._tags: dict[str, float] = {}
         self._now = 0.0  # the tag of the job that got a slot last
-        self._length = 0
 
     def __len__(self) -> int:
-        return self._length
+        return sum(map(len, self._waiting.values()))
 
     def admits(self, job: Job, places: int | None) -> bool:
         """Return True if `job` may wait: nobody has more places than are left.
@@ -57,14 +56,13 @@ class FairQueue:
         """
         if places is None:
             return True
-        return len(self._waiting.get(job.learner, ())) < places - self._length
+        return len(self._waiting.get(job.learner, ())) < places - len(self)
 
     def append(self, job: Job, /) -> None:
         if job.learner not in self._waiting:
             self._waiting[job.learner] = deque()
             self._tags[job.learner] = max(self._tags.get(job.learner, 0.0), self._now)
         self._waiting[job.learner].append(job)
-        self._length += 1
 
     def popleft(self) -> Job:
         learner = min(self._waiting, key=self._tags.__getitem__)  # of equals, who waits longest
@@ -76,7 +74,6 @@ class FairQueue:
 
     def remove(self, job: Job, /) -> None:
         self._waiting[job.learner].remove(job)
-        self._length -= 1
         if not self._waiting[job.learner]:
             del self._waiting[job.learner]
 
@@ -92,15 +89,7 @@ class FairQueue:
 
 
 class Shares:
-    """The limits of a class, as each learner meets them: "requests" and "tokens" per minute.
-
-    Example:
-        >>> shares = Shares({"requests": 60}, {})
-        >>> for name in ["Ada", "Bo", "Cleo"]:
-        ...     shares.of(name, now_s=0.0).admit(1, 0.0, "m")
-        >>> shares.share("requests")
-        20
-    """
+    """The limits of a class, as each learner meets them: "requests" and "tokens" per minute."""
 
     def __init__(self, for_all: dict[str, int | None], for_each: dict[str, int | None]):
         self._for_all = {kind: limit for kind, limit in for_all.items() if limit}

@@ -155,8 +155,6 @@ class Room:
 
 
 _WINDOW_S = 60.0  # throughput is that of the last model minute
-_MOST_AGENTS = 6
-_MOST_LETTERS = 24
 _SHOWN = ("answered", "refused", "errors", "tokens")
 _NOTHING = Counter[str]()
 
@@ -165,15 +163,7 @@ Count = tuple[str, int, int]
 
 
 class Board:
-    """Counts what a class does.
-
-    Example:
-        >>> board = Board()
-        >>> span = Span(request_id="1", agent="writer", learner="Ada", arrived_s=0.0)
-        >>> board.begin(span)
-        >>> board.numbers(now_s=1.0)["learners"][0]["agents"]
-        [('writer', 1, 0)]
-    """
+    """Counts what a class does: names and counts, never words."""
 
     def __init__(self) -> None:
         self._open: dict[str, Span] = {}
@@ -245,14 +235,5 @@ class Board:
         of: dict[str, list[Count]] = {}
         for (learner, agent), in_flight in sorted(counted.items()):  # so that no block jumps
             queued = min(waiting.get((learner, agent), 0), in_flight)
-            shown = agent if len(agent) <= _MOST_LETTERS else agent[: _MOST_LETTERS - 1] + "…"
-            of.setdefault(learner, []).append((shown, in_flight - queued, queued))
-        return {learner: _some(counts) for learner, counts in of.items()}
-
-
-def _some(counts: list[Count]) -> list[Count]:
-    """Add up the last of many, so that a lane can be read."""
-    if len(counts) <= _MOST_AGENTS:
-        return counts
-    some, rest = counts[: _MOST_AGENTS - 1], counts[_MOST_AGENTS - 1 :]
-    return [*some, ("others", sum(c[1] for c in rest), sum(c[2] for c in rest))]
+            of.setdefault(learner, []).append((agent, in_flight - queued, queued))
+        return of

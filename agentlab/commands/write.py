@@ -7,8 +7,7 @@ import asyncio
 import io
 import signal
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import nullcontext
 from pathlib import Path
 
 from agentlab import lab
@@ -81,15 +80,7 @@ def run(options: argparse.Namespace) -> int:
 async def _batch(
     system: ContentSystem, came: list[int], topics: list[str], options: argparse.Namespace
 ) -> list[Content]:
-    with _ended_by_signals(system, came):
-        return await system.batch_generate(
-            topics, options.type, progress=True, cluster=options.cluster
-        )
-
-
-@contextmanager
-def _ended_by_signals(system: ContentSystem, came: list[int]) -> Iterator[None]:
-    """Wait for what is in flight after the first signal, which is added to `came`."""
+    """Write; after the first signal, which is added to `came`, wait for what is in flight."""
     loop = asyncio.get_running_loop()
     # Who starts it with nohup wants it to outlive the terminal; Windows has no SIGHUP.
     hangup = getattr(signal, "SIGHUP", signal.SIGTERM)
@@ -112,6 +103,8 @@ def _ended_by_signals(system: ContentSystem, came: list[int]) -> Iterator[None]:
     except NotImplementedError:  # on Windows Ctrl-C cancels immediately; what is recorded is kept
         numbers.clear()
     try:
-        yield
+        return await system.batch_generate(
+            topics, options.type, progress=True, cluster=options.cluster
+        )
     finally:
         leave_alone()
