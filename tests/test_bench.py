@@ -397,7 +397,6 @@ def point(n: int, elapsed_s: float, *, busy: float | None = None) -> Any:
     ("busy", "words"),
     [
         (0.9, "x: 0.50 of the bound at 64 agents, 0.8 or better up to 8; this processor, 0.50 ms"),
-        (0.1, "; not this processor"),
         (None, "x: 0.50 of the bound at 64 agents, 0.8 or better up to 8"),
     ],
 )

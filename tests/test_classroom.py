@@ -615,7 +615,7 @@ def test_outcomes_are_counted_by_kind():
         span.status, span.fault = status, fault
         one.begin(span)
         one.end(span)
-    seen = one.numbers(now_s=2.0)
+    seen = one.numbers(2.0, {}, [])
     outcomes = [seen[what] for what in ("answered", "refused", "errors", "gone", "in_flight")]
     assert outcomes == [2, 1, 3, 1, 0]
 
@@ -630,7 +630,7 @@ def test_throughput_is_of_the_last_minute():
         )  # fmt: skip
         one.begin(span)
         one.end(span)
-    seen, later = one.numbers(now_s=130.0), one.numbers(now_s=190.0)
+    seen, later = one.numbers(130.0, {}, []), one.numbers(190.0, {}, [])
     assert seen["answers_per_minute"] == 30.0
     assert (later["answers_per_minute"], later["answered"]) == (0.0, 30)
 

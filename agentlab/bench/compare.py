@@ -46,10 +46,8 @@ def compared(before: Results, after: Results) -> str:
     """Return what differs in how two were measured, and a line for each case that both have.
 
     In virtual time any difference is a change. In real time the cases called "more than noise" are
-    chosen so that of them at most 5% are expected to be none (Benjamini and Hochberg 1995).
-
-    Raises:
-        ConfigError: If one is in virtual time and the other is not.
+    chosen so that of them at most 5% are expected to be none (Benjamini and Hochberg 1995). Two
+    clocks are a ConfigError.
     """
     clocks = before.experiment.clock, after.experiment.clock
     if clocks[0] != clocks[1]:

@@ -17,7 +17,7 @@ from time import perf_counter, process_time
 from typing import Any, NamedTuple
 
 import msgspec
-from msgspec import UNSET, UnsetType
+from msgspec import UNSET
 
 from agentlab import engines, lab
 from agentlab._support.asyncio_tools import running_loop
@@ -28,6 +28,7 @@ from agentlab.bench.experiment import Case, Experiment, Strategy, Workload
 from agentlab.bench.results import Measurement, Results, Said, percentile
 from agentlab.endpoint import presets
 from agentlab.endpoint.contract.tokens import count_tokens
+from agentlab.endpoint.server.app import limits_of
 from agentlab.engines.asking import Ask, answer
 from agentlab.errors import AgentLabError, ConfigError, ModelError, StepError
 from agentlab.lab import Reply, connection
@@ -52,8 +53,8 @@ def run(experiment: Experiment, file: Path, *, resume: bool = False) -> Results:
     model is asked one question first.
 
     Raises:
-        ConfigError: If the file cannot be gone on with or written, is being written by another
-            run, or the clock is real and an event loop is running.
+        ConfigError: If the file cannot be gone on with or written, or the clock is real and an
+            event loop is running.
         StepError: If a real model does not answer the first question; nothing is measured then.
     """
     experiment = experiment.as_asked()
@@ -142,10 +143,8 @@ class _Task(NamedTuple):
 
 def _task(experiment: Experiment, case: Case, repeat: int = 0) -> _Task:
     workload = experiment.by_name[case.workload]
-    limit = experiment.chosen.requests_per_minute
-    figure = presets.load(case.preset).requests_per_minute
-    if limit is None and figure is not None and not experiment.asks_real:
-        limit = figure.value  # a real model has no preset
+    preset = None if experiment.asks_real else presets.load(case.preset)  # a real model has none
+    limit, _ = limits_of(preset, experiment.chosen.requests_per_minute, None)
     seed = repeat % workload.random if workload.random else None
     # A crowd is a million agents that ask what one of them asks.
     of_one = replace(workload, agents=1) if case.engine == "crowd" else workload
@@ -275,27 +274,17 @@ async def _run_timed(task: _Task, reply: AskForReply, scale: float, *, real: boo
         endpoint_s = endpoint.cpu_s() - endpoint_began_s
         if isinstance(outcome, StepError):  # its last requests must not reach into the next run
             await _all_ended(t)
-    measured = msgspec.structs.replace(
+    late_ms = [span.late_ms for span in t.spans if span.late_ms is not None]
+    told_by_it: dict[str, Any] = {"answers": None, "answered": len(said), "real": said}
+    return msgspec.structs.replace(
         _measurement(task, outcome, t, elapsed_s * scale),
         cpu_ms=round(cpu_s * 1000 / max(t.requests, 1), 3),
         busy=round(cpu_s / elapsed_s, 3),
         endpoint_cpu_ms=round(endpoint_s * 1000 / max(t.requests, 1), 3),
         endpoint_busy=round(endpoint_s / elapsed_s, 3),
-        late=_late(t, scale),
+        late=(round(median(late_ms), 3), max(late_ms)) if late_ms else UNSET,
+        **(told_by_it if real else {}),
     )
-    if not real:
-        return measured
-    return msgspec.structs.replace(measured, answers=None, answered=len(said), real=said)
-
-
-def _late(t: Trace, scale: float) -> tuple[float, float, float] | UnsetType:
-    late_ms = [span.late_ms for span in t.spans if span.late_ms is not None]
-    ttft_s = [span.ttft_s for span in t.spans if span.ttft_s is not None]
-    if not late_ms or not ttft_s:
-        return UNSET
-    most_ms, ttft_ms = max(late_ms), median(ttft_s) / scale * 1000
-    # Where nothing takes time, nothing can be late.
-    return round(median(late_ms), 3), most_ms, round(most_ms / ttft_ms, 3) if ttft_ms else 0.0
 
 
 def _noting(reply: AskForReply, said: list[Said]) -> Ask:

@@ -15,7 +15,6 @@ from agentlab.bench.laws import Usl, fit_usl
 from agentlab.bench.results import TOLERANCE, Measurement, Results, deviations, unequal
 
 ENOUGH = 0.8  # of the bound: from there on we say that more agents still help
-LATE = 0.1  # of the time to first token: from there on the endpoint may be what is measured
 BUSY = 0.8  # of a processor: from there on the lab's own endpoint may be the bottleneck
 
 
@@ -256,8 +255,9 @@ def reach(curve: Curve) -> str:
         said = f"{said}, {ENOUGH:g} or better up to {kept[-1].n:,}"
     if last.busy is None or last.cpu_ms is None or last in kept:
         return said
-    most = last.busy * last.elapsed_s > 0.5 * (last.elapsed_s - last.bound_s)
-    return f"{said}; {'' if most else 'not '}this processor, {last.cpu_ms:.2f} ms a request"
+    if last.busy * last.elapsed_s > 0.5 * (last.elapsed_s - last.bound_s):
+        said += f"; this processor, {last.cpu_ms:.2f} ms a request"
+    return said
 
 
 def _costs(results: Results) -> list[str]:
@@ -286,7 +286,13 @@ def _by(results: Results, axis: str) -> dict[str, list[list[Measurement]]]:
 def remarks(results: Results) -> list[str]:
     """Return what a reader must know before believing the figures, which can be compared."""
     every = [m for case in results.measured for m in results.of(case)]
-    said = [*filter(None, [busy(results), late(results)])]
+    said = [*filter(None, [busy(results)])]
+    if late := [m.late for m in every if m.late is not UNSET]:
+        medians_ms, mosts_ms = zip(*late, strict=True)
+        said.append(
+            f"the lab's own endpoint was late by {median(medians_ms):.1f} ms, "
+            f"and by {max(mosts_ms):.1f} ms at most"
+        )
     if off := deviations(every).values():
         tokens = max(abs(each.tokens or 0) for each in off)
         said.append(
@@ -306,24 +312,6 @@ def remarks(results: Results) -> list[str]:
         said.append(
             f"the endpoint counts no tokens for {missing:,} of {len(answers):,} answers, so "
             "neither how long they are nor whether it kept a limit can be checked"
-        )
-    return said
-
-
-def late(results: Results) -> str:
-    """Return how late the lab's own endpoint was, and a warning if that was much, or nothing."""
-    every = [m.late for case in results.measured for m in results.of(case) if m.late is not UNSET]
-    if not every:
-        return ""
-    medians_ms, mosts_ms, shares = zip(*every, strict=True)
-    said = (
-        f"the lab's own endpoint was late by {median(medians_ms):.1f} ms, "
-        f"and by {max(mosts_ms):.1f} ms at most"
-    )
-    if max(shares) > LATE:
-        said += (
-            f", or {max(shares):.0%} of the time to first token; from some {LATE:.0%} on, "
-            "this machine, and not the model, may be the limit"
         )
     return said
 

@@ -43,17 +43,15 @@ class Measurement(msgspec.Struct, frozen=True, kw_only=True):
 
     Attributes:
         bound_s: What no schedule of the same calls can beat, with as many in flight.
-        requests: How many the endpoint saw; `steps` is how many there had to be, and `answered`
-            how many it answered in full.
+        requests: How many the endpoint saw, of the `steps` that there had to be; it `answered` so
+            many of them in full.
         answers: A digest of all answers. None for a real model, which words each differently.
-        cpu_ms: Processor time of this process per request; None in virtual time.
-        busy: Processor time as a share of the real time taken. `endpoint_cpu_ms` and
-            `endpoint_busy` are the same of the lab's own endpoint.
+        cpu_ms: Processor time of this process per request; `busy` is its share of the real time.
+            Both are None in virtual time; `endpoint_...` are the same of the lab's own endpoint.
         error: Why there is no result; None if there is one.
         workflow: The seed of the random workflow that ran.
         faults: Kind -> how many requests it befell.
-        late: How late the local model itself was, on the real clock: the median and the most in
-            milliseconds, and the most as a share of the median time to first token.
+        late: How late the local model was, on the real clock: median and most, in milliseconds.
     """
 
     case: Case
@@ -76,7 +74,7 @@ class Measurement(msgspec.Struct, frozen=True, kw_only=True):
     endpoint_busy: Figure | UnsetType = UNSET
     workflow: Count | UnsetType = UNSET
     faults: dict[str, Count] | UnsetType = UNSET
-    late: tuple[Figure, Figure, Figure] | UnsetType = UNSET
+    late: tuple[Figure, Figure] | UnsetType = UNSET
 
     @property
     def work(self) -> tuple[str, str, int, int | UnsetType]:

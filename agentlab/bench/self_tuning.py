@@ -87,11 +87,7 @@ def run(experiment: Tuning, file: Path) -> TuningResults:
             name=file.stem,
             experiment=experiment,
             machine=results.machine(),
-            limits=[
-                row
-                for scenario in bar(trial.JUDGING, name=file.stem)
-                for row in trial.judged([scenario], limiters, seeds=limits.seeds)
-            ],
+            limits=trial.judged(bar(trial.JUDGING, name=file.stem), limiters, seeds=limits.seeds),
             learning=[
                 regret.scenario(name, runs=learning.runs, seeds=learning.seeds, shift_at=shift_at)
                 for name, shift_at in (("steady", None), ("a shift", learning.shift_at))

@@ -21,6 +21,7 @@ from agentlab.endpoint.contract.openai_json import RequestError
 from agentlab.endpoint.middleware.fault_plan import FaultPlan
 from agentlab.endpoint.middleware.rate_limits import Limits
 from agentlab.endpoint.physics.formulas import Physics
+from agentlab.endpoint.server.app import limits_of
 from agentlab.errors import ModelError
 from agentlab.resilience import Retry, classify
 from agentlab.resilience.limiters import Adaptive, Limiter, Sample
@@ -69,11 +70,8 @@ class Scenario(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def rate_limit(self) -> int | None:
-        """Requests a minute; None if there is no limit."""
-        if self.requests_per_minute is not None:
-            return self.requests_per_minute or None
-        figure = presets.load(self.preset).requests_per_minute
-        return figure.value if figure else None
+        """Requests a minute; None or 0 if there is no limit."""
+        return limits_of(presets.load(self.preset), self.requests_per_minute, None)[0]
 
 
 def _scenarios(

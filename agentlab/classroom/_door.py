@@ -66,8 +66,7 @@ def read_name(key: str) -> str:
     return name
 
 
-def _like_a_key(name: str) -> bool:
-    """Return True for OpenAI's keys, and for others' of letters and digits, such as Azure's 32."""
+def _like_a_key(name: str) -> bool:  # OpenAI's, or letters and digits, such as Azure's 32
     mixed = any(map(str.isdigit, name)) and any(map(str.isalpha, name))
     return name.startswith("sk-") or (mixed and len(name) >= _KEY_CHARACTERS and " " not in name)
 
@@ -203,19 +202,14 @@ def own_addresses() -> list[str]:
     """Return the addresses that learners may be told, that of the default route first."""
     import psutil
 
-    outward = _outward_address()
-    found = {
-        ipaddress.ip_address(address.address)
-        for interface in psutil.net_if_addrs().values()
-        for address in interface
-        if address.family == socket.AF_INET
-    }
+    outward, interfaces = _outward_address(), psutil.net_if_addrs().values()
+    addresses = [each for interface in interfaces for each in interface]
+    found = {ipaddress.ip_address(a.address) for a in addresses if a.family == socket.AF_INET}
     kept = [each for each in found if not (each.is_loopback or each.is_link_local)]
-    return sorted(map(str, kept), key=lambda each: (each != outward, ipaddress.ip_address(each)))
+    return [str(each) for each in sorted(kept, key=lambda each: (str(each) != outward, each))]
 
 
 def _outward_address() -> str | None:
-    """Return that of the interface that the default route uses; None without such a route."""
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
         try:
             probe.connect(("192.0.2.1", 9))  # nobody's address; of a datagram nothing is sent yet

@@ -116,7 +116,7 @@ class Room:
 
     def numbers(self, names: list[str]) -> dict[str, Any]:
         """Return what the projector shows."""
-        return self.board.numbers(self.now_s(), self._queue.waiting + self._held, names=names)
+        return self.board.numbers(self.now_s(), self._queue.waiting + self._held, names)
 
     def _slot_time_s(self, job: Job) -> float:
         assert self.preset is not None
@@ -158,8 +158,8 @@ _WINDOW_S = 60.0  # throughput is that of the last model minute
 _SHOWN = ("answered", "refused", "errors", "tokens")
 _NOTHING = Counter[str]()
 
-Count = tuple[str, int, int]
-"""An agent, how many of its requests are being answered, and how many wait."""
+Count = tuple[str, int, int]  # an agent, how many of its requests are answered, how many wait
+Waiting = Mapping[tuple[str, str], int]  # learner, agent -> how many requests wait
 
 
 class Board:
@@ -196,20 +196,13 @@ class Board:
             counts["tokens"] += span.completion_tokens
             self._ended_s.append(span.end_s)
 
-    def numbers(
-        self,
-        now_s: float,
-        waiting: Mapping[tuple[str, str], int] | None = None,
-        *,
-        names: Sequence[str] = (),
-    ) -> dict[str, Any]:
+    def numbers(self, now_s: float, waiting: Waiting, names: Sequence[str]) -> dict[str, Any]:
         """Return what the page shows as of `now_s`, in model seconds.
 
         Requests that are "refused" met a rate limit (429); of those that are "gone" the client
         hung up; "strangers" came without a learner's name. `waiting` says how many of an agent's
         requests wait for a slot; `names` are shown although they have not asked yet.
         """
-        waiting = waiting or {}
         while self._ended_s and self._ended_s[0] <= now_s - _WINDOW_S:
             self._ended_s.popleft()
         agents = self._agents(waiting)
@@ -230,7 +223,7 @@ class Board:
             ],
         }
 
-    def _agents(self, waiting: Mapping[tuple[str, str], int]) -> dict[str, list[Count]]:
+    def _agents(self, waiting: Waiting) -> dict[str, list[Count]]:
         counted = Counter((span.learner or "", span.agent) for span in self._open.values())
         of: dict[str, list[Count]] = {}
         for (learner, agent), in_flight in sorted(counted.items()):  # so that no block jumps

@@ -38,7 +38,6 @@ _LETTERS = "abcdefghjkmnpqrstuvwxyz23456789"  # none that look like others on a 
 _EVERYWHERE = {"0.0.0.0", "::"}
 _SHORTEST_TOKEN = 12
 
-_PAGE = Path(__file__).with_name("page")
 _FILES = {
     "/classroom": ("index.html", b"text/html; charset=utf-8"),
     "/classroom/style.css": ("style.css", b"text/css; charset=utf-8"),
@@ -88,9 +87,6 @@ class Classroom:
 
         most = settings.longest_body_bytes
         self._endpoint = App(room, door=self._door, on_end=end, max_body_bytes=most)
-        self._files = {
-            path: (_PAGE.joinpath(name).read_bytes(), kind) for path, (name, kind) in _FILES.items()
-        }
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if not scope["path"].startswith("/classroom"):
@@ -107,9 +103,10 @@ class Classroom:
 
     async def _show(self, scope: Scope, receive: Receive, send: Send) -> None:
         method, path = scope["method"], scope["path"]
-        if method == "GET" and path in self._files:
-            body, kind = self._files[path]
-            await asgi.respond(send, 200, body, _HEADERS, kind)
+        if method == "GET" and path in _FILES:
+            name, kind = _FILES[path]
+            page = Path(__file__).with_name("page")
+            await asgi.respond(send, 200, (page / name).read_bytes(), _HEADERS, kind)
         elif method == "GET" and path == _BOARD:
             await asgi.respond(send, 200, self._numbers(), _HEADERS)
         elif (method, path) in _TEACHERS:
@@ -202,12 +199,9 @@ def serve_class(
     yes: bool | None = False,
     on_end: OnEnd | None = None,
 ) -> None:
-    """Serve a class until a signal comes.
+    """Serve a class until a signal comes, on loopback unless `host` says otherwise.
 
-    Args:
-        host: Where to listen: None for loopback, 0.0.0.0 for all of this machine's addresses.
-        learners: A file with the class list; None lets any name in.
-        yes: Let the class ask a real model, which costs money.
+    `learners` is a file with the class list, and `yes` lets the class ask a real model.
     """
     host, token = host or HOST, token or new_token()
     if not re.fullmatch(f"[!-~]{{{_SHORTEST_TOKEN},}}", token):

@@ -36,11 +36,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(options: argparse.Namespace) -> int:
-    """Measure or compare; return the exit code.
-
-    It is 130 after Ctrl-C, and 1 if what was measured cannot be compared, or a real model does not
-    answer at all.
-    """
+    """Measure or compare; return 1 if what was measured has no answers or cannot be compared."""
     if options.compare:
         print(compare.compared(*map(results.load, options.compare)))
         return 0

@@ -40,9 +40,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 def run(options: argparse.Namespace) -> int:
     """Write about the topics in a file, and print what became of them.
 
-    Returns:
-        0 if all are done; after a signal 128 and its number, as shells have it, which is 130 after
-        Ctrl-C; and 1 if something else left topics undone.
+    Return 0 if all are done, after a signal 128 and its number, as shells have it, and else 1.
     """
     topics, out = read_topics(Path(options.topics)), Path(options.out)
     settings = Settings.load(options.settings) if options.settings else Settings()
