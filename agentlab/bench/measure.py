@@ -380,9 +380,7 @@ class Cost(NamedTuple):
 
 
 def cost(experiment: Experiment) -> Cost:
-    """Rehearse each workload on the local model, and count. Nothing is sent anywhere.
-
-    A request that times out and is asked again may be billed twice.
+    """Rehearse each workload on the local model, and count; nothing is sent anywhere.
 
     Example:
         >>> three = Experiment(about="x", workloads=[Workload(agents=3)], clock="real", repeats=2)

@@ -146,11 +146,7 @@ def one_writer(file: Path) -> Iterator[None]:
 
 
 def go_on(file: Path, empty: Results, *, resume: bool) -> Results:
-    """Return the results to go on with: those in `file` when resuming, else `empty`.
-
-    A ConfigError, if the file is unfinished and not to be resumed, or of another experiment or
-    machine.
-    """
+    """Return the results in `file` when resuming, else `empty`; ConfigError if neither is right."""
     before = load(file) if file.exists() else empty
     if before is empty or not (resume or before.missing):
         return empty

@@ -173,11 +173,8 @@ class ClassroomDoor:
     def refuse_learners(self, scope: Scope) -> None:
         """Let only the token pass, or raise 401."""
         if not self._is_token(_key(scope)):
-            raise RequestError(
-                401,
-                "This is the teacher's: it takes the token that `agentlab serve` printed.",
-                code="invalid_token",
-            )
+            said = "This is the teacher's: it takes the token that `agentlab serve` printed."
+            raise RequestError(401, said, code="invalid_token")
 
     def _who(self, scope: Scope, *, asks: bool) -> str:
         key = _key(scope)

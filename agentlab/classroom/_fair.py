@@ -27,17 +27,7 @@ _ASKING_S = 60.0  # so long after a request a learner counts as one who asks
 
 
 class FairQueue:
-    """A queue for `Batch` that is fair by learner, and first come, first served for each.
-
-    `cost` says what a job counts for, above 0; by default all jobs count alike.
-
-    Example:
-        >>> queue = FairQueue()
-        >>> for name in "AAAB":
-        ...     queue.append(Job(0, 1, learner=name))
-        >>> [queue.popleft().learner for _ in range(4)]
-        ['A', 'B', 'A', 'A']
-    """
+    """A queue for `Batch` that is fair by learner; `cost` says what a job counts for, above 0."""
 
     def __init__(self, cost: Callable[[Job], float] = lambda job: 1.0):
         self._cost = cost
@@ -49,10 +39,7 @@ class FairQueue:
         return sum(map(len, self._waiting.values()))
 
     def admits(self, job: Job, places: int | None) -> bool:
-        """Return True if `job` may wait: nobody has more places than are left.
-
-        So one learner alone gets half of them, two get a third each.
-        """
+        """Return True if `job` may wait: nobody has more places than are left."""
         if places is None:
             return True
         return len(self._waiting.get(job.learner, ())) < places - len(self)
