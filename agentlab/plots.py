@@ -42,10 +42,8 @@ def timeline(t: Trace, title: str | None = None) -> Figure:
         plots.timeline(t)
     """
     requests = "1 request" if t.requests == 1 else f"{t.requests} requests"
-    message = (
-        f"{requests} in {t.makespan_s:.1f} s, {t.work_s:.1f} s of work: at most {t.peak} in flight"
-    )
-    return timelines({title or message: t})
+    sum_up = f"{requests} in {t.makespan_s:.1f} s, {t.work_s:.1f} s of work"
+    return timelines({title or f"{sum_up}: at most {t.peak} in flight": t})
 
 
 def timelines(traces: dict[str, Trace]) -> Figure:
@@ -86,10 +84,8 @@ def scaling(
 ) -> Figure:
     """Draw how throughput grows with the number of agents, beside a line of linear growth.
 
-    Args:
-        gains: Name -> throughput as a multiple of one agent's, for each number of `agents`.
-        laws: Name -> what a formula predicts, drawn as a line; the gains are markers then.
-        mark: A number of agents to mark by a dotted line, and what to write at its foot.
+    `gains` are multiples of one agent's throughput, by name; where one of the `laws` has the name,
+    it is the line, and the gains are markers. `mark` says where a dotted line is, and its words.
 
     Example:
         plots.scaling([1, 4, 16], {"laptop": [1, 1, 1]}, "One slot: more agents gain nothing")

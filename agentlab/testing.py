@@ -22,7 +22,6 @@ import pytest
 if TYPE_CHECKING:
     from agentlab.trace import Trace
 
-_MARKER = "local_openai"
 _shared = False  # whether the endpoint that runs is the one for tests without a marker
 
 
@@ -30,7 +29,7 @@ def pytest_configure(config: pytest.Config) -> None:
     """Register the marker that shapes the local model."""
     config.addinivalue_line(
         "markers",
-        f"{_MARKER}(**settings): shape the model behind the fixture, as lab.configure() does",
+        "local_openai(**settings): shape the model behind the fixture, as lab.configure() does",
     )
 
 
@@ -48,7 +47,7 @@ def local_openai(
     from agentlab import lab
     from agentlab.trace import trace
 
-    marker = request.node.get_closest_marker(_MARKER)
+    marker = request.node.get_closest_marker("local_openai")
     shape: dict[str, Any] = {"preset": "instant", **(marker.kwargs if marker else {})}
     for name in ("OPENAI_BASE_URL", "OPENAI_API_KEY", "OPENAI_MODEL"):
         monkeypatch.delenv(name, raising=False)

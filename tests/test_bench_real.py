@@ -14,7 +14,7 @@ import pytest
 from aiohttp import web
 from matplotlib.figure import Figure
 
-from agentlab.bench import compare, cost, experiment, measure, plots, report
+from agentlab.bench import compare, experiment, measure, plots, report
 from agentlab.bench import results as stored
 from agentlab.bench.experiment import Case, Experiment, Workload
 from agentlab.bench.results import Measurement, Results, Said
@@ -110,7 +110,9 @@ def test_the_estimate_is_what_is_asked(upstream, tmp_path, capsys):
     """The one question that comes first is counted, and asked as all of the run are."""
     assert bench(tmp_path, SMALL + REAL) == 0
     assert f"asks m at {upstream.url}" in capsys.readouterr().err
-    assert len(upstream.asked) == cost.cost(experiment.load(tmp_path / "mine.yaml")).requests == 13
+    assert (
+        len(upstream.asked) == measure.cost(experiment.load(tmp_path / "mine.yaml")).requests == 13
+    )
     assert upstream.asked[0] in upstream.asked[1:]
 
 
@@ -290,13 +292,11 @@ def test_an_endpoint_that_is_busy_is_named():
     assert "busy (" not in report.markdown(quiet)
 
 
-def test_how_late_the_endpoint_was_is_told_and_judged():
-    """The median and the most, with a warning from a tenth of the time to first token on."""
-    late = result(measurement("asyncio", late=(0.31, 2.04, 0.12)))
-    said = "- the lab's own endpoint was late by 0.3 ms, and by 2.0 ms at most"
-    warning = ", or 12% of the time to first token; from some 10% on, this machine, and not"
-    assert f"{said}{warning}" in report.markdown(late)
-    assert f"{said}\n" in report.markdown(result(measurement("asyncio", late=(0.31, 2.04, 0.1))))
+def test_how_late_the_endpoint_was_is_told():
+    """The median and the most."""
+    late = result(measurement("asyncio", late=(0.31, 2.04)))
+    said = "- the lab's own endpoint was late by 0.3 ms, and by 2.0 ms at most\n"
+    assert said in report.markdown(late)
     assert "late by" not in report.markdown(result(measurement("asyncio")))
 
 
@@ -307,8 +307,8 @@ def test_the_endpoint_s_share_is_measured(fresh_lab, tmp_path):
     )
     for m in measure.run(asked, tmp_path / "x.json").measurements:
         assert m.endpoint_cpu_ms > 0 and m.endpoint_busy > 0
-        median_ms, most_ms, share = m.late
-        assert 0 <= median_ms <= most_ms and share >= 0
+        median_ms, most_ms = m.late
+        assert 0 <= median_ms <= most_ms
 
 
 @pytest.mark.parametrize(
@@ -411,7 +411,7 @@ def test_lengths_tell_workloads_apart():
     lengths = [Workload(agents=3, tokens=44), Workload(agents=3, tokens=109), Workload(agents=1)]
     asked = Experiment(about="x", workloads=lengths)
     assert [*asked.by_name] == ["3 agents, 44 tokens", "3 agents, 109 tokens", "1 agent"]
-    assert cost.cost(asked).answer_tokens == 4 * (3 * 44 + 3 * 109 + 11)
+    assert measure.cost(asked).answer_tokens == 4 * (3 * 44 + 3 * 109 + 11)
     with pytest.raises(ValueError, match="two workloads have one name: 3 agents, 3 agents"):
         Experiment(about="x", workloads=[*lengths, lengths[0]])
 
@@ -425,8 +425,8 @@ def test_agents_with_two_lengths_make_no_curve(fresh_lab, tmp_path):
 
 
 def test_sequential_is_one_at_a_time_whatever_was_stamped():
-    """Two spans that touch are no parallelism of an engine that has none."""
-    points = [report.Point(n, 0.04 * n, 0.04, 25.0, 2, None, None, None, None) for n in (1, 4, 16)]
+    """It is not said to have failed the bound."""
+    points = [report.Point(n, 0.04 * n, 0.04, 25.0, None, None, None, None) for n in (1, 4, 16)]
     curve = report.Curve("sequential", "agents", points, in_turn=True)
     assert report.reach(curve) == "sequential: one at a time, 16 agents in 0.64 s"
 

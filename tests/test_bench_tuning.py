@@ -10,7 +10,7 @@ import pytest
 
 from agentlab.bench import results, self_tuning, trial
 from agentlab.bench.experiment import found
-from agentlab.bench.scenarios import JUDGING
+from agentlab.bench.trial import JUDGING
 from agentlab.commands.main import main
 from agentlab.errors import ConfigError
 from agentlab.learning import regret
@@ -30,7 +30,7 @@ learning: {runs: 200, shift_at: 100, seeds: [1]}
 @pytest.fixture
 def small(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """A command that measures a little, in two scenarios."""
-    monkeypatch.setattr(self_tuning, "JUDGING", [JUDGING[2], JUDGING[7]])
+    monkeypatch.setattr(trial, "JUDGING", [JUDGING[2], JUDGING[7]])
     (tmp_path / "small.yaml").write_text(SMALL)
     return ["bench", str(tmp_path / "small.yaml"), "--out", str(tmp_path)]
 
@@ -72,15 +72,6 @@ def test_results_of_another_kind_are_refused():
     """A file of measurements has no such parts."""
     with pytest.raises(ConfigError, match="agentlab bench wrote"):
         self_tuning.stored(REFERENCE.with_name("article.json"))
-
-
-@pytest.mark.parametrize("order", [1, -1])
-def test_tuning_results_are_not_compared(capsys, order):
-    """Whichever of the two files it is; the error says so, and what to read in their place."""
-    files = [str(REFERENCE), str(REFERENCE.with_name("article.json"))][::order]
-    assert main(["bench", "--compare", *files]) == 2
-    error = capsys.readouterr().err
-    assert "tuning.json' holds tuning results, which cannot be compared; read their" in error
 
 
 def test_the_reference_is_of_the_experiment_as_it_is():

@@ -18,7 +18,7 @@ import httpx
 import pytest
 from classroom_process import TOKEN, Class, jain, small_preset
 
-from agentlab.classroom._app import in_a_notebook
+from agentlab.classroom.app import in_a_notebook
 from agentlab.commands.main import main
 from agentlab.errors import ModelError
 from agentlab.trace import Trace, trace

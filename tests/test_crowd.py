@@ -127,13 +127,6 @@ def test_memory_does_not_grow_with_agents():
     assert peak(20_000) < 2 * peak(1_000)
 
 
-def test_more_than_the_endpoint_takes_is_refused():
-    """Slots and queue together are what may be in flight."""
-    physics = Physics(itl_base_s=0.1, slots=2, queue=3)
-    with pytest.raises(ConfigError, match="refuses more than"):
-        crowd(physics, 10, max_concurrency=6)
-
-
 def test_numbers_are_checked():
     """No agents, no crowd."""
     with pytest.raises(ConfigError, match="agents"):

@@ -36,13 +36,6 @@ URL = "http://127.0.0.1:1/v1"
         (doctor.packages(LOCK, THERE), OK, "all 2 of the lock"),
         (doctor.packages(LOCK, {"httpx": "0.28.1"}), FAIL, "missing: typing-extensions; run"),
         (doctor.packages(LOCK, THERE | {"httpx": "1"}), WARN, "httpx 1 instead of 0.28.1"),
-        (doctor.punctuality(9.96, 100.0), OK, "it gives the known answer, 10.0 ms late"),
-        (doctor.punctuality(0.0, 0.0), OK, "0.0 ms late"),
-        (
-            doctor.punctuality(12.0, 100.0),
-            WARN,
-            "12.0 ms late, with a first token due after 100 ms",
-        ),
     ],
 )
 def test_facts_decide(finding, verdict, words):
@@ -163,6 +156,6 @@ def test_the_doctor_finds_this_machine_in_order():
     assert done.stderr == ""
     assert (done.returncode, done.stdout.splitlines()[-1]) == (0, "Ready: open notebooks/.")
     assert "kernel        1+1 is 2" in done.stdout
-    assert "endpoint" in done.stdout and "FAIL" not in done.stdout  # a busy machine warns
+    assert "it gives the known answer" in done.stdout and "FAIL" not in done.stdout
     after = {child.pid for child in psutil.Process().children(recursive=True)}
     assert after <= before

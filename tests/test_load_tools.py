@@ -16,7 +16,7 @@ from openai.types import Completion
 from prometheus_client.parser import text_string_to_metric_families
 from serving import serving
 
-from agentlab.classroom._app import Classroom
+from agentlab.classroom.app import Classroom
 from agentlab.clock import run_virtual
 from agentlab.endpoint.contract.record import Recorder, Span
 from agentlab.endpoint.contract.tokens import count_tokens

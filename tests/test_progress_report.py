@@ -55,15 +55,6 @@ def test_each_exercise_stands_as_its_check_printed_last(tmp_path):
     assert [one.title for one in lesson.exercises] == [f"name {n} rivers" for n in (1, 2, 3)]
 
 
-def test_a_copy_counts_once_and_for_the_most_it_solves(tmp_path):
-    """JupyterLab's Duplicate makes copies, and learners solve in either."""
-    saved(tmp_path, "a.ipynb", *exercise(1, "Not yet: one river."))
-    saved(tmp_path, "a-Copy1.ipynb", *exercise(1, "Solved."))
-    saved(tmp_path, "b.ipynb", *exercise(1))
-    found = lessons(tmp_path)
-    assert [(one.notebook, one.solved) for one in found] == [("a-Copy1.ipynb", 1), ("b.ipynb", 0)]
-
-
 def test_from_another_folder_the_courses_own_notebooks_are_read(tmp_path, monkeypatch, capsys):
     """The command works wherever it is typed."""
     monkeypatch.chdir(tmp_path)

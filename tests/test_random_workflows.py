@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from agentlab import engines, lab
-from agentlab.bench import cost, experiment, measure, report, results
+from agentlab.bench import experiment, measure, report, results
 from agentlab.bench.experiment import Experiment, Workload
 from agentlab.endpoint.middleware import fault_plan
 from agentlab.settings import DATA
@@ -128,7 +128,7 @@ def test_the_bill_counts_every_workflow(fresh_lab):
         about="x", workloads=[Workload(random=3)], engines=["asyncio"], clock="real", repeats=2
     )
     steps = [len(random_workflow(seed).steps) for seed in range(3)]
-    assert cost.cost(asked).requests == 2 * sum(steps) + steps[0]
+    assert measure.cost(asked).requests == 2 * sum(steps) + steps[0]
 
 
 def test_resumed_in_the_middle_it_is_the_same_file(fresh_lab, tmp_path):

@@ -13,8 +13,8 @@ import httpx
 import openai
 import pytest
 
-from agentlab.classroom._app import Classroom
-from agentlab.classroom._roster import Roster
+from agentlab.classroom._door import Roster
+from agentlab.classroom.app import Classroom
 from agentlab.clock import run_virtual
 from agentlab.endpoint.contract.asgi import Application
 from agentlab.endpoint.contract.openai_json import RequestError

@@ -11,9 +11,9 @@ import msgspec
 import pytest
 
 from agentlab import lab
-from agentlab.bench import scenarios, trial
+from agentlab.bench import trial
 from agentlab.bench.opponents import AIMD, Fixed, Gradient2, Vegas
-from agentlab.bench.scenarios import JUDGING, TUNING, Scenario
+from agentlab.bench.trial import JUDGING, TUNING, Scenario
 from agentlab.resilience import Guard, Retry
 from agentlab.resilience.limiters import Adaptive
 from agentlab.resilience.limiters._slots import Limiter, Sample
@@ -181,4 +181,4 @@ def test_scenarios_name_presets_that_exist():
     """So that none fails in the middle of a long run."""
     for scenario in [*TUNING, *JUDGING]:
         assert scenario.physics.capacity == scenario.capacity
-    assert scenarios.JUDGING[1].rate_limit == 60
+    assert JUDGING[1].rate_limit == 60

@@ -138,7 +138,7 @@ def crowd(
 ) -> Crowd:
     """Let each of many agents ask one question, with `max_concurrency` of them in flight.
 
-    More than the endpoint's slots and queue take is a ConfigError.
+    Those beyond the endpoint's slots wait; its queue is taken to be endless.
 
     Example:
         >>> course = Physics(prefill_base_s=1.0, itl_base_s=0.1)
@@ -150,12 +150,6 @@ def crowd(
             "needs agents, max_concurrency and output_tokens >= 1; "
             f"got {agents}, {max_concurrency}, {output_tokens}"
         )
-    if physics.slots is not None and physics.queue is not None:
-        most = physics.slots + physics.queue
-        if max_concurrency > most:
-            raise ConfigError(
-                f"the endpoint refuses more than {most} in flight; got {max_concurrency}"
-            )
     if physics.takes_no_time:
         return Crowd(agents, 0.0, 0.0, 0.0)
     most = min(agents, max_concurrency)

@@ -5,11 +5,9 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable, Sequence
 from itertools import combinations
 from math import comb
-from pathlib import Path
 from random import Random
 from statistics import median
 
-from agentlab.bench import results, self_tuning
 from agentlab.bench.experiment import varied
 from agentlab.bench.report import seconds
 from agentlab.bench.results import Measurement, Results, deviation
@@ -44,43 +42,23 @@ def p_value(before: Sequence[float], after: Sequence[float]) -> float:
     return sum(as_far) / len(as_far)
 
 
-def of_files(before: str | Path, after: str | Path) -> str:
-    """Return what changed between two files that `agentlab bench` wrote.
-
-    Raises:
-        ConfigError: If one cannot be read, or holds results of the kind `tuning`.
-    """
-    for file in (before, after):
-        try:
-            self_tuning.stored(file)
-        except ConfigError:
-            continue
-        raise ConfigError(
-            f"{str(file)!r} holds tuning results, which cannot be compared; "
-            "read their tables (.md) beside each other"
-        )
-    return compared(results.load(before), results.load(after))
-
-
 def compared(before: Results, after: Results) -> str:
     """Return what differs in how two were measured, and a line for each case that both have.
 
     In virtual time any difference is a change. In real time the cases called "more than noise" are
-    chosen so that of them at most 5% are expected to be none (Benjamini and Hochberg 1995).
-
-    Raises:
-        ConfigError: If one is in virtual time and the other is not.
+    chosen so that of them at most 5% are expected to be none (Benjamini and Hochberg 1995). Two
+    clocks are a ConfigError.
     """
     clocks = before.experiment.clock, after.experiment.clock
     if clocks[0] != clocks[1]:
         raise ConfigError(f"one is in {clocks[0]} time, the other in {clocks[1]}; use one clock")
     works = [r.experiment.by_name for r in (before, after)]
     runs = {
-        case: (before.of(case), after.of(case))
+        case: both
         for case in before.experiment.cases()
         if works[0][case.workload] == works[1].get(case.workload)
+        and all(both := (before.of(case), after.of(case)))
     }
-    runs = {case: both for case, both in runs.items() if all(both)}
     others = len({c for r in (before, after) for c in r.experiment.cases()} - set(runs))
     old, new = ({**r.machine, "settings": str(r.experiment.settings)} for r in (before, after))
     lines = [

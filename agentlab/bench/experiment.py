@@ -39,6 +39,11 @@ Engine = Literal[
 Strategy = Literal["once", "insist", "retry", "timeout", "pace"]
 
 
+def counted(number: int, what: str) -> str:
+    """Return how many there are in words: "1 agent", "1,024 agents"."""
+    return f"{number:,} {what}{'' if number == 1 else 's'}"
+
+
 @model
 class Workload:
     """What is asked: agents that are independent of each other, a workflow, or random workflows.
@@ -67,8 +72,8 @@ class Workload:
         if self.workflow is not None:
             return Path(self.workflow).stem
         if self.random is not UNSET:
-            return f"{self.random:,} random workflow{'s' if self.random != 1 else ''}"
-        return f"{self.agents:,} agent{'s' if self.agents != 1 else ''}"
+            return counted(self.random, "random workflow")
+        return counted(self.agents or 0, "agent")
 
     def build(self, number: int = 0) -> Workflow:
         """Return the workflow to run; ConfigError if there is none, or it takes other inputs."""
@@ -97,11 +102,9 @@ class Case(msgspec.Struct, frozen=True, order=True):
 
     def named(self, axes: Iterable[str]) -> str:
         """Return its values on these axes, for a legend."""
-        values = []
-        for axis in axes:
-            value = shown(getattr(self, axis))
-            values.append(f"{axis} {value}" if axis in ("max_concurrency", "seed") else value)
-        return ", ".join(values)
+        values = [(axis, shown(getattr(self, axis))) for axis in axes]
+        numbers = ("max_concurrency", "seed")
+        return ", ".join(f"{a} {value}" if a in numbers else value for a, value in values)
 
 
 def shown(value: object) -> str:
@@ -154,24 +157,22 @@ class Experiment:
             )
         if self.clock == "virtual" and {"crewai", "dask"} & set(self.engines):
             raise ValueError("the engines crewai and dask keep no virtual time; set clock: real")
-        if "crowd" in self.engines:
-            self._check_crowd()
+        if "crowd" in self.engines and not (
+            self.clock == "virtual"
+            and all(workload.agents for workload in self.workloads)
+            and None not in self.max_concurrency
+            and self.strategies == ["once"]
+            and not self.settings
+        ):
+            raise ValueError(
+                "the engine crowd has no client; it needs clock: virtual, workloads with agents, "
+                "numbers in max_concurrency, strategies: [once], and no settings"
+            )
         if len(self.by_name) < len(self.workloads):
             names = ", ".join(workload.name for workload in self.workloads)
             raise ValueError(f"two workloads have one name: {names}; leave out or rename one")
         if taken := {"preset", "seed"} & set(self.settings):
             raise ValueError(f"settings: {taken.pop()} has a list of its own in the experiment")
-
-    def _check_crowd(self) -> None:
-        needs = {
-            "clock: virtual": self.clock == "virtual",
-            "workloads with agents": all(workload.agents for workload in self.workloads),
-            "numbers in max_concurrency": None not in self.max_concurrency,
-            "strategies: [once]": self.strategies == ["once"],
-            "no settings": not self.settings,
-        }
-        if lacking := [need for need, met in needs.items() if not met]:
-            raise ValueError(f"the engine crowd has no client; it needs {', '.join(lacking)}")
 
     @property
     def by_name(self) -> dict[str, Workload]:
@@ -179,9 +180,9 @@ class Experiment:
         times = Counter(workload.name for workload in self.workloads)
         found = {}
         for workload in self.workloads:
-            name, tokens = workload.name, workload.tokens
+            name = workload.name
             if times[name] > 1 and workload.agents is not None:
-                name += f", {tokens:,} token{'s' if tokens != 1 else ''}"
+                name += f", {counted(workload.tokens, 'token')}"
             found[name] = workload
         return found
 
@@ -225,10 +226,7 @@ def found(file: str | Path) -> Path:
 
 
 def load(file: str | Path) -> Experiment:
-    """Read an experiment by its name, or from a file by its path.
-
-    Raises:
-        ConfigError: If there is none, or it is wrong; every mistake is named with its line.
+    """Read an experiment by its name, or from a file by its path; a ConfigError names mistakes.
 
     Example:
         >>> load("article").clock

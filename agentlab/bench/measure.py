@@ -17,7 +17,7 @@ from time import perf_counter, process_time
 from typing import Any, NamedTuple
 
 import msgspec
-from msgspec import UNSET, UnsetType
+from msgspec import UNSET
 
 from agentlab import engines, lab
 from agentlab._support.asyncio_tools import running_loop
@@ -28,6 +28,7 @@ from agentlab.bench.experiment import Case, Experiment, Strategy, Workload
 from agentlab.bench.results import Measurement, Results, Said, percentile
 from agentlab.endpoint import presets
 from agentlab.endpoint.contract.tokens import count_tokens
+from agentlab.endpoint.server.app import limits_of
 from agentlab.engines.asking import Ask, answer
 from agentlab.errors import AgentLabError, ConfigError, ModelError, StepError
 from agentlab.lab import Reply, connection
@@ -52,8 +53,8 @@ def run(experiment: Experiment, file: Path, *, resume: bool = False) -> Results:
     model is asked one question first.
 
     Raises:
-        ConfigError: If the file cannot be gone on with or written, is being written by another
-            run, or the clock is real and an event loop is running.
+        ConfigError: If the file cannot be gone on with or written, or the clock is real and an
+            event loop is running.
         StepError: If a real model does not answer the first question; nothing is measured then.
     """
     experiment = experiment.as_asked()
@@ -130,9 +131,7 @@ class _Task(NamedTuple):
 
         async def as_engines_do_not(ask: Ask) -> dict[str, str]:
             if engine == "functions":
-                functions = as_functions(self.workflow, ask)
-                answers: dict[str, str] = await parallel.run(functions, **given)
-                return answers
+                return dict(await parallel.run(as_functions(self.workflow, ask), **given))
             from agentlab.engines.langgraph import graph
 
             app = graph(self.workflow, ask=ask).compile()
@@ -144,10 +143,8 @@ class _Task(NamedTuple):
 
 def _task(experiment: Experiment, case: Case, repeat: int = 0) -> _Task:
     workload = experiment.by_name[case.workload]
-    limit = experiment.chosen.requests_per_minute
-    figure = presets.load(case.preset).requests_per_minute
-    if limit is None and figure is not None and not experiment.asks_real:
-        limit = figure.value  # a real model has no preset
+    preset = None if experiment.asks_real else presets.load(case.preset)  # a real model has none
+    limit, _ = limits_of(preset, experiment.chosen.requests_per_minute, None)
     seed = repeat % workload.random if workload.random else None
     # A crowd is a million agents that ask what one of them asks.
     of_one = replace(workload, agents=1) if case.engine == "crowd" else workload
@@ -155,14 +152,13 @@ def _task(experiment: Experiment, case: Case, repeat: int = 0) -> _Task:
 
 
 def as_functions(workflow: Workflow, ask: Ask) -> list[parallel.Function]:
-    """Return the workflow as plain functions, each of which asks what its step asks."""
+    """Return the workflow as plain functions, as a reader would write them by hand."""
 
     def function(step: Step) -> parallel.Function:
         async def call(**values: str) -> str:
             return await answer(step, values, ask)
 
         call.__name__ = step.name
-        # What a reader would write by hand as `async def s3(s1, s2)`.
         given = [Parameter(name, Parameter.KEYWORD_ONLY) for name in step.mentions]
         call.__signature__ = Signature(given)  # type: ignore[attr-defined]
         return call
@@ -179,9 +175,9 @@ def asking(
 ) -> Ask:
     """Return the ask function for one run; to be called inside the event loop.
 
-    Of the strategies, `once` asks once, and `insist` asks again each second, whatever the endpoint
-    says. The others back off and obey it: `retry` does no more, `timeout` gives an attempt 60 s,
-    and `pace` keeps the rate limit (None learns it from the answers).
+    `once` asks once; `insist` asks again each second, whatever the endpoint says. The others back
+    off and obey it: `retry` does no more, `timeout` gives an attempt 60 s, and `pace` keeps the
+    rate limit (None learns it from the answers).
     """
     if strategy not in ("once", "insist"):
         pace = strategy == "pace"
@@ -195,20 +191,17 @@ def asking(
         return guard.around(send)
     slots = asyncio.Semaphore(max_concurrency) if max_concurrency else nullcontext()
 
-    async def once(prompt: str, **options: Any) -> str:
-        async with slots:
-            return await send(prompt, **options)
-
-    async def insist(prompt: str, **options: Any) -> str:
+    async def plainly(prompt: str, **options: Any) -> str:
         while True:
             try:
-                return await once(prompt, **options)
+                async with slots:
+                    return await send(prompt, **options)
             except ModelError as error:
-                if not classify(error).retry:
+                if strategy == "once" or not classify(error).retry:
                     raise
             await lab.sleep(1)
 
-    return once if strategy == "once" else insist
+    return plainly
 
 
 def _in_virtual_time(task: _Task) -> Measurement:
@@ -281,32 +274,20 @@ async def _run_timed(task: _Task, reply: AskForReply, scale: float, *, real: boo
         endpoint_s = endpoint.cpu_s() - endpoint_began_s
         if isinstance(outcome, StepError):  # its last requests must not reach into the next run
             await _all_ended(t)
-    measured = msgspec.structs.replace(
+    late_ms = [span.late_ms for span in t.spans if span.late_ms is not None]
+    told_by_it: dict[str, Any] = {"answers": None, "answered": len(said), "real": said}
+    return msgspec.structs.replace(
         _measurement(task, outcome, t, elapsed_s * scale),
         cpu_ms=round(cpu_s * 1000 / max(t.requests, 1), 3),
         busy=round(cpu_s / elapsed_s, 3),
         endpoint_cpu_ms=round(endpoint_s * 1000 / max(t.requests, 1), 3),
         endpoint_busy=round(endpoint_s / elapsed_s, 3),
-        late=_late(t, scale),
+        late=(round(median(late_ms), 3), max(late_ms)) if late_ms else UNSET,
+        **(told_by_it if real else {}),
     )
-    if not real:
-        return measured
-    return msgspec.structs.replace(measured, answers=None, answered=len(said), real=said)
-
-
-def _late(t: Trace, scale: float) -> tuple[float, float, float] | UnsetType:
-    late_ms = [span.late_ms for span in t.spans if span.late_ms is not None]
-    ttft_s = [span.ttft_s for span in t.spans if span.ttft_s is not None]
-    if not late_ms or not ttft_s:
-        return UNSET
-    most_ms, ttft_ms = max(late_ms), median(ttft_s) / scale * 1000
-    # Where nothing takes time, nothing can be late.
-    return round(median(late_ms), 3), most_ms, round(most_ms / ttft_ms, 3) if ttft_ms else 0.0
 
 
 def _noting(reply: AskForReply, said: list[Said]) -> Ask:
-    """Return an ask function that keeps what the endpoint says of each answer."""
-
     async def ask(prompt: str, *, max_tokens: int | None = None, **options: Any) -> str:
         answer = await reply(prompt, max_tokens=max_tokens, **options)
         said.append(Said(answer.finish_reason or "none", answer.completion_tokens, max_tokens))
@@ -371,3 +352,61 @@ def _measurement(
         workflow=UNSET if task.seed is None else task.seed,
         faults=dict(sorted(faults.items())) or UNSET,
     )
+
+
+class Cost(NamedTuple):
+    """What an experiment asks of a real model, warm-ups and repeats included.
+
+    Tokens of prompts are the course's estimate, within some percent. Those of answers are the most
+    there may be; for the `unlimited` ones the local model's length is taken.
+    """
+
+    requests: int
+    prompt_tokens: int
+    answer_tokens: int
+    unlimited: int
+
+    def dollars(self, prompt_price: float, answer_price: float) -> float:
+        """Return the cost at these prices per million tokens."""
+        millionths = self.prompt_tokens * prompt_price + self.answer_tokens * answer_price
+        return round(millionths / 1e6, 6)
+
+    def __str__(self) -> str:
+        said = (
+            f"{self.requests:,} requests with some {self.prompt_tokens:,} tokens of prompts and "
+            f"up to {self.answer_tokens:,} of answers"
+        )
+        return said + (f" ({self.unlimited:,} of them without a limit)" if self.unlimited else "")
+
+
+def cost(experiment: Experiment) -> Cost:
+    """Rehearse each workload on the local model, and count; nothing is sent anywhere.
+
+    Example:
+        >>> three = Experiment(about="x", workloads=[Workload(agents=3)], clock="real", repeats=2)
+        >>> print(cost(three))
+        18 requests with some 252 tokens of prompts and up to 198 of answers
+    """
+    experiment = experiment.as_asked()
+    counted = []
+    if experiment.asks_real:
+        counted += _rehearsed(experiment.workloads[0].build(), experiment.workloads[0])[:1]
+    for name, workload in experiment.by_name.items():
+        cases = sum(case.workload == name for case in experiment.cases())
+        for number in range(workload.random or 1):
+            times = cases * (experiment.repeats + (0 if number else experiment.warmups))
+            counted += _rehearsed(workload.build(number), workload) * times
+    return Cost(*map(sum, zip(*counted, strict=True)))
+
+
+def _rehearsed(workflow: Workflow, workload: Workload) -> list[Cost]:
+    """Return what each step costs."""
+    with lab.configure(preset="instant", upstream=None, faults=[], replay=None):
+        _, t = lab.simulate(engines.run(workflow, workload.inputs))
+    spans = {span.agent: span for span in t.spans}
+    costs = []
+    for step in workflow.steps:
+        span, most = spans[step.name], step.max_tokens
+        length = span.completion_tokens if most is None else most
+        costs.append(Cost(1, span.prompt_tokens, length, unlimited=int(most is None)))
+    return costs

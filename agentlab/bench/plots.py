@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
+from itertools import cycle
 from statistics import median
 from typing import Any
 
@@ -77,13 +78,13 @@ def _agents(left: Axes, right: Axes, found: Sequence[Curve], unit: str) -> None:
 
 def _in_flight(left: Axes, right: Axes, found: Sequence[Curve], unit: str) -> None:
     _lines(left, found, lambda p: p.throughput)
-    law: str | None = "scalability law, fitted"
+    label: str | None = "scalability law, fitted"
     for curve in found:
-        if curve.usl is not None:
+        if (law := curve.usl) is not None:
             xs = [p.n for p in curve.points]
-            ys = [curve.usl.throughput(x) for x in xs]
-            left.plot(xs, ys, color="black", linestyle="--", label=law, zorder=3)
-            law = None  # one line in the legend stands for all
+            ys = [law.throughput(x) for x in xs]
+            left.plot(xs, ys, color="black", linestyle="--", label=label, zorder=3)
+            label = None  # one line in the legend stands for all
     left.set(xlabel="in flight at once", ylabel="answers a second", title="Throughput")
     _lines(right, found, lambda p: p.p50_s, "p50 of ")
     _lines(right, found, lambda p: p.p95_s, "p95 of ", linestyle=":")
@@ -98,25 +99,18 @@ def _lines(
     prefix: str = "",
     linestyle: str = "-",
 ) -> None:
-    for number, curve in enumerate(found):
+    for curve, colour, marker in zip(found, cycle(SERIES), cycle(_MARKERS), strict=False):
         known = [(p.n, y) for p in curve.points if (y := value(p)) is not None]
         if known:
-            axis.plot(
-                *zip(*known, strict=True),
-                color=SERIES[number % len(SERIES)],
-                marker=_MARKERS[number % len(_MARKERS)],
-                linestyle=linestyle,
-                linewidth=3,
-                label=prefix + curve.name,
-            )
+            style: Any = {"color": colour, "marker": marker, "linestyle": linestyle, "linewidth": 3}
+            axis.plot(*zip(*known, strict=True), label=prefix + curve.name, **style)
 
 
 def _bars(results: Results, unit: str) -> Figure:
     cases = results.measured
     runs = [results.of(case) for case in cases]
-    made, (left, right) = plt.subplots(
-        1, 2, figsize=(13, 0.5 * len(cases) + 3), sharey=True, layout="constrained"
-    )
+    size = (13, 0.5 * len(cases) + 3)
+    made, (left, right) = plt.subplots(1, 2, figsize=size, sharey=True, layout="constrained")
     _bar(left, runs, lambda m: m.elapsed_s)
     bounds = [median(m.bound_s for m in some) for some in runs]
     left.plot(bounds, range(len(runs)), "|", color="black", markersize=22, label="the bound")
@@ -139,7 +133,6 @@ def _bars(results: Results, unit: str) -> Figure:
 def _bar(
     axis: Axes, runs: Sequence[Sequence[Measurement]], value: Callable[[Measurement], float]
 ) -> None:
-    """Draw a bar for the median, and a line from least to most."""
     for place, measured in enumerate(runs):
         values = [value(m) for m in measured]
         axis.barh(place, median(values), color=SERIES[0], height=0.7)
@@ -200,7 +193,6 @@ def _drawn(panels: Sequence[Callable[[Axes], str]], title: str | None = None) ->
 
 
 def _limiters(axis: Axes, rows: Sequence[Row]) -> str:
-    """Draw limiters as points, and what passes as a box."""
     most = 1.02 * max(1.1, *(row.of_best_goodput for row in rows))
     low = 0.9 * min(0.5, *(row.of_best_p95 for row in rows))
     box = Rectangle((LEAST_GOODPUT, low), most, MOST_P95 - low, color=WAITING, alpha=0.5)
@@ -234,6 +226,5 @@ def _learning(axis: Axes, scenario: Scenario) -> str:
 
 
 def _changes(axis: Axes, changes: Iterable[tuple[float, int]], run_s: float, **style: Any) -> None:
-    """Draw what a number was, from each change to the next, until the end of the run."""
     at_s, numbers = zip(*changes, strict=True)
     axis.step([*at_s, run_s], [*numbers, numbers[-1]], where="post", **style)

@@ -10,12 +10,11 @@ from typing import NamedTuple
 import msgspec
 from msgspec import UNSET
 
-from agentlab.bench.experiment import Case, shown, varied
+from agentlab.bench.experiment import Case, counted, shown, varied
 from agentlab.bench.laws import Usl, fit_usl
 from agentlab.bench.results import TOLERANCE, Measurement, Results, deviations, unequal
 
 ENOUGH = 0.8  # of the bound: from there on we say that more agents still help
-LATE = 0.1  # of the time to first token: from there on the endpoint may be what is measured
 BUSY = 0.8  # of a processor: from there on the lab's own endpoint may be the bottleneck
 
 
@@ -162,7 +161,6 @@ class Point(NamedTuple):
     elapsed_s: float
     bound_s: float
     throughput: float
-    peak: int
     p50_s: float | None
     p95_s: float | None
     cpu_ms: float | None
@@ -172,6 +170,13 @@ class Point(NamedTuple):
     def efficiency(self) -> float:
         """The bound as a share of the time taken; 1 is perfect."""
         return self.bound_s / self.elapsed_s if self.elapsed_s else 1.0
+
+
+def _point(n: int, runs: Sequence[Measurement]) -> Point:
+    elapsed_s = _elapsed_s(runs)
+    throughput = runs[0].answered / elapsed_s if elapsed_s else 0.0
+    others = (_median(runs, field) for field in ("p50_s", "p95_s", "cpu_ms", "busy"))
+    return Point(n, elapsed_s, median(m.bound_s for m in runs), throughput, *others)
 
 
 class Curve(NamedTuple):
@@ -211,23 +216,9 @@ def curves(results: Results) -> list[Curve]:
     found: dict[str, Curve] = {}
     for case in results.measured:
         n = workloads[case.workload].agents if axis == "agents" else case.max_concurrency
-        if n is None:
-            continue
-        runs = results.of(case)
-        elapsed_s = _elapsed_s(runs)
-        point = Point(
-            n=n,
-            elapsed_s=elapsed_s,
-            bound_s=median(m.bound_s for m in runs),
-            throughput=runs[0].answered / elapsed_s if elapsed_s else 0.0,
-            peak=max(m.peak for m in runs),
-            p50_s=_median(runs, "p50_s"),
-            p95_s=_median(runs, "p95_s"),
-            cpu_ms=_median(runs, "cpu_ms"),
-            busy=_median(runs, "busy"),
-        )
-        curve = Curve(case.named(others), axis, [], case.engine == "sequential")
-        found.setdefault(curve.name, curve).points.append(point)
+        if n is not None:
+            curve = Curve(case.named(others), axis, [], case.engine == "sequential")
+            found.setdefault(curve.name, curve).points.append(_point(n, results.of(case)))
     return [curve._replace(points=sorted(curve.points)) for curve in found.values()]
 
 
@@ -250,14 +241,10 @@ def readings(results: Results) -> list[str]:
 
 
 def reach(curve: Curve) -> str:
-    """Return how far a curve over agents keeps to the bound, and why it goes no further.
-
-    The processor is to blame if its time is most of what the bound leaves.
-    """
-    kept = [p for p in curve.points if p.efficiency >= ENOUGH]
-    last = curve.points[-1]
-    agents = f"{last.n:,} agent{'s' if last.n != 1 else ''}"
-    if curve.in_turn or last.peak == 1:
+    """Return how far a curve over agents keeps to the bound, and why it goes no further."""
+    kept, last = [p for p in curve.points if p.efficiency >= ENOUGH], curve.points[-1]
+    agents = counted(last.n, "agent")
+    if curve.in_turn:
         took = seconds(last.elapsed_s, 1, digits=2)
         return f"{curve.name}: one at a time, {agents} in {took} s"
     if len(kept) == len(curve.points):
@@ -268,9 +255,9 @@ def reach(curve: Curve) -> str:
         said = f"{said}, {ENOUGH:g} or better up to {kept[-1].n:,}"
     if last.busy is None or last.cpu_ms is None or last in kept:
         return said
-    share = last.busy * last.elapsed_s / (last.elapsed_s - last.bound_s)
-    blame = "this processor" if share > 0.5 else "not this processor"
-    return f"{said}; {blame}, {last.cpu_ms:.2f} ms a request"
+    if last.busy * last.elapsed_s > 0.5 * (last.elapsed_s - last.bound_s):
+        said += f"; this processor, {last.cpu_ms:.2f} ms a request"
+    return said
 
 
 def _costs(results: Results) -> list[str]:
@@ -299,7 +286,13 @@ def _by(results: Results, axis: str) -> dict[str, list[list[Measurement]]]:
 def remarks(results: Results) -> list[str]:
     """Return what a reader must know before believing the figures, which can be compared."""
     every = [m for case in results.measured for m in results.of(case)]
-    said = [*filter(None, [busy(results), late(results)])]
+    said = [*filter(None, [busy(results)])]
+    if late := [m.late for m in every if m.late is not UNSET]:
+        medians_ms, mosts_ms = zip(*late, strict=True)
+        said.append(
+            f"the lab's own endpoint was late by {median(medians_ms):.1f} ms, "
+            f"and by {max(mosts_ms):.1f} ms at most"
+        )
     if off := deviations(every).values():
         tokens = max(abs(each.tokens or 0) for each in off)
         said.append(
@@ -321,20 +314,6 @@ def remarks(results: Results) -> list[str]:
             "neither how long they are nor whether it kept a limit can be checked"
         )
     return said
-
-
-def late(results: Results) -> str:
-    """Return how late the lab's own endpoint was, and a warning if that was much, or nothing."""
-    every = [m.late for case in results.measured for m in results.of(case) if m.late is not UNSET]
-    if not every:
-        return ""
-    medians_ms, mosts_ms, shares = zip(*every, strict=True)
-    said = f"the lab's own endpoint was late by {median(medians_ms):.1f} ms"
-    said += f", and by {max(mosts_ms):.1f} ms at most"
-    if max(shares) <= LATE:
-        return said
-    of_what = f"{max(shares):.0%} of the time to first token; from some {LATE:.0%} on,"
-    return f"{said}, or {of_what} this machine, and not the model, may be the limit"
 
 
 def busy(results: Results) -> str:

@@ -43,17 +43,15 @@ class Measurement(msgspec.Struct, frozen=True, kw_only=True):
 
     Attributes:
         bound_s: What no schedule of the same calls can beat, with as many in flight.
-        requests: How many the endpoint saw; `steps` is how many there had to be, and `answered`
-            how many it answered in full.
+        requests: How many the endpoint saw, of the `steps` that there had to be; it `answered` so
+            many of them in full.
         answers: A digest of all answers. None for a real model, which words each differently.
-        cpu_ms: Processor time of this process per request; None in virtual time.
-        busy: Processor time as a share of the real time taken. `endpoint_cpu_ms` and
-            `endpoint_busy` are the same of the lab's own endpoint.
+        cpu_ms: Processor time of this process per request; `busy` is its share of the real time.
+            Both are None in virtual time; `endpoint_...` are the same of the lab's own endpoint.
         error: Why there is no result; None if there is one.
         workflow: The seed of the random workflow that ran.
         faults: Kind -> how many requests it befell.
-        late: How late the local model itself was, on the real clock: the median and the most in
-            milliseconds, and the most as a share of the median time to first token.
+        late: How late the local model was, on the real clock: median and most, in milliseconds.
     """
 
     case: Case
@@ -76,7 +74,7 @@ class Measurement(msgspec.Struct, frozen=True, kw_only=True):
     endpoint_busy: Figure | UnsetType = UNSET
     workflow: Count | UnsetType = UNSET
     faults: dict[str, Count] | UnsetType = UNSET
-    late: tuple[Figure, Figure, Figure] | UnsetType = UNSET
+    late: tuple[Figure, Figure] | UnsetType = UNSET
 
     @property
     def work(self) -> tuple[str, str, int, int | UnsetType]:
@@ -135,9 +133,9 @@ def one_writer(file: Path) -> Iterator[None]:
     try:
         file.parent.mkdir(parents=True, exist_ok=True)
         lock.acquire()
+    except filelock.Timeout:
+        raise ConfigError(f"another run writes {file}; wait until it has ended") from None
     except OSError as error:
-        if isinstance(error, filelock.Timeout):
-            raise ConfigError(f"another run writes {file}; wait until it has ended") from None
         raise ConfigError(f"results {file.parent}: {error}; {_ELSEWHERE}") from None
     try:
         yield
@@ -148,22 +146,15 @@ def one_writer(file: Path) -> Iterator[None]:
 
 
 def go_on(file: Path, empty: Results, *, resume: bool) -> Results:
-    """Return the results to go on with: those in `file` when resuming, else `empty`.
-
-    Raises:
-        ConfigError: If the file is unfinished and not to be resumed, or is of another experiment
-            or machine.
-    """
-    if not file.exists():
+    """Return the results in `file` when resuming, else `empty`; ConfigError if neither is right."""
+    before = load(file) if file.exists() else empty
+    if before is empty or not (resume or before.missing):
         return empty
-    before = load(file)
     if not resume:
-        if before.missing:
-            raise ConfigError(
-                f"{file} is of a run that was interrupted, with {before.missing} measurements yet "
-                "to be made; go on with --resume, or remove it"
-            )
-        return empty
+        raise ConfigError(
+            f"{file} is of a run that was interrupted, with {before.missing} measurements yet "
+            "to be made; go on with --resume, or remove it"
+        )
     if before.experiment != empty.experiment:
         raise ConfigError(f"{file} is of another experiment; {_ELSEWHERE}")
     if other := sorted({name for name, _ in before.machine.items() ^ empty.machine.items()}):
@@ -172,11 +163,7 @@ def go_on(file: Path, empty: Results, *, resume: bool) -> Results:
 
 
 def load(path: str | Path) -> Results:
-    """Read what `agentlab bench` wrote.
-
-    Raises:
-        ConfigError: If it cannot be read, or holds what was not measured for its experiment.
-    """
+    """Read what `agentlab bench` wrote for one experiment; anything else is a ConfigError."""
     loaded = read(path, Results)
     runs = {case: loaded.experiment.runs(case.workload) for case in loaded.experiment.cases()}
     seen: set[tuple[Case, int]] = set()

@@ -18,8 +18,6 @@ from agentlab._support.yaml_file import LocatedFile
 from agentlab.bench import results, trial
 from agentlab.bench.experiment import Seed, Some, found
 from agentlab.bench.report import markdown_table
-from agentlab.bench.scenarios import JUDGING
-from agentlab.errors import FileError
 from agentlab.learning import regret
 
 
@@ -71,10 +69,7 @@ class TuningResults(msgspec.Struct, frozen=True, kw_only=True):
 
 def is_tuning(path: Path) -> bool:
     """Return True if the experiment's file is of this kind."""
-    try:
-        raw = LocatedFile(path, what="experiment").value
-    except FileError:
-        return False  # the loader says what is wrong
+    raw = LocatedFile(path, what="experiment").value
     return isinstance(raw, dict) and raw.get("kind") == "tuning"
 
 
@@ -84,11 +79,7 @@ def load(file: str | Path) -> Tuning:
 
 
 def run(experiment: Tuning, file: Path) -> TuningResults:
-    """Measure both parts, which takes some minutes, and write `file`.
-
-    Raises:
-        ConfigError: If the file is being written by another run, or cannot be written.
-    """
+    """Measure both parts, which takes some minutes, and write `file`; else a ConfigError."""
     limits, learning = experiment.limits, experiment.learning
     limiters = {name: trial.LIMITERS[name] for name in limits.limiters}
     with results.one_writer(file):
@@ -96,11 +87,7 @@ def run(experiment: Tuning, file: Path) -> TuningResults:
             name=file.stem,
             experiment=experiment,
             machine=results.machine(),
-            limits=[
-                row
-                for scenario in bar(JUDGING, name=file.stem)
-                for row in trial.judged([scenario], limiters, seeds=limits.seeds)
-            ],
+            limits=trial.judged(bar(trial.JUDGING, name=file.stem), limiters, seeds=limits.seeds),
             learning=[
                 regret.scenario(name, runs=learning.runs, seeds=learning.seeds, shift_at=shift_at)
                 for name, shift_at in (("steady", None), ("a shift", learning.shift_at))

@@ -9,20 +9,23 @@ from collections import deque
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from random import Random
+from typing import Any
 
 import msgspec
 
 from agentlab.bench.closed_loop import Request, serve
 from agentlab.bench.opponents import AIMD, Fixed, Gradient2, Vegas
 from agentlab.bench.results import percentile
-from agentlab.bench.scenarios import JUDGING, Scenario
 from agentlab.endpoint import presets
 from agentlab.endpoint.contract.openai_json import RequestError
 from agentlab.endpoint.middleware.fault_plan import FaultPlan
 from agentlab.endpoint.middleware.rate_limits import Limits
+from agentlab.endpoint.physics.formulas import Physics
+from agentlab.endpoint.server.app import limits_of
 from agentlab.errors import ModelError
 from agentlab.resilience import Retry, classify
 from agentlab.resilience.limiters import Adaptive, Limiter, Sample
+from agentlab.settings import Capacity
 
 LIMITERS: dict[str, Callable[[], Limiter]] = {
     "fixed 3": lambda: Fixed(3),
@@ -39,6 +42,80 @@ LEAST_GOODPUT, MOST_P95 = 0.90, 1.3  # what passes, as a share of the best stati
 _NO_MORE = 1.005  # times the goodput of fewer: where no step brings so much a sweep is at its end
 _AS_GOOD = 0.98  # of the best goodput: among those the quickest limit is the best
 _PROMPT_TOKENS = 16
+
+
+class Scenario(msgspec.Struct, frozen=True, kw_only=True):
+    """A closed loop: agents that ask one question after the other, more than can be served.
+
+    Attributes:
+        capacity: How many slots there are, and from when, instead of the preset's.
+        requests_per_minute: The rate limit; None takes the preset's, 0 lifts it.
+        tokens: The shortest and the longest answer; all lengths between are equally likely.
+    """
+
+    name: str
+    preset: str
+    agents: int
+    run_s: float
+    capacity: tuple[Capacity, ...] = ()
+    requests_per_minute: int | None = None
+    tokens: tuple[int, int] = (60, 140)
+    seed: int = 1
+
+    @property
+    def physics(self) -> Physics:
+        """The preset's, with these slots."""
+        physics = presets.load(self.preset).physics
+        return msgspec.structs.replace(physics, capacity=self.capacity)
+
+    @property
+    def rate_limit(self) -> int | None:
+        """Requests a minute; None or 0 if there is no limit."""
+        return limits_of(presets.load(self.preset), self.requests_per_minute, None)[0]
+
+
+def _scenarios(
+    slots: tuple[int, ...], demand: int, change_at: float, **drawn: Any
+) -> list[Scenario]:
+    """Return presets that take time, a rate limit, and slots that stay, halve or double.
+
+    `demand` is agents per slot; slots change at the share `change_at` of the run.
+    """
+
+    def scenario(name: str, preset: str, agents: int, run_s: float, **more: Any) -> Scenario:
+        more |= drawn
+        return Scenario(name=name, preset=preset, agents=demand * agents, run_s=run_s, **more)
+
+    some = slots[len(slots) // 2]
+    found = [
+        scenario("course", "course", 25, 2000),
+        scenario("hosted-small", "hosted-small", 10, 900),
+        scenario("laptop-ollama", "laptop-ollama", 2, 3000),
+        scenario("nim-8b", "nim-8b", 60, 200),
+        scenario("nim-70b-2gpu", "nim-70b-2gpu", 30, 1500),
+        scenario("vllm-1gpu", "vllm-1gpu", 90, 250),
+        scenario("rate limit", "vllm-1gpu", some, 600, requests_per_minute=15 * some),
+    ]
+    # On the figures of a server, whose answers differ in length only, and of a hosted model, with
+    # a jitter of its own; the rate limit of the latter is lifted.
+    kinds = (("", "vllm-1gpu", 300), (", jitter", "hosted-small", 900))
+    changes = ((", halved", 0.5), (", doubled", 2))
+    for n, (kind, preset, run_s) in itertools.product(slots, kinds):
+        steady = Capacity(from_s=0, slots=n)
+        lifted = {"capacity": (steady,), "requests_per_minute": 0}
+        found.append(scenario(f"{n} slots{kind}", preset, n, run_s, **lifted))
+        for change, times in changes:
+            then = Capacity(from_s=change_at * run_s, slots=int(n * times))
+            lifted["capacity"] = (steady, then)
+            most = max(n, then.slots)
+            found.append(scenario(f"{n} slots{change}{kind}", preset, most, run_s, **lifted))
+    return found
+
+
+# The two share the presets, and nothing else. The seeds of `JUDGING` and of the experiment `tuning`
+# are drawn again whenever a limiter's constants were chosen on `TUNING`.
+TUNING = _scenarios((6, 24, 48), 5, 0.4, seed=11, tokens=(50, 150))
+JUDGING = _scenarios((4, 16, 64), 4, 0.5, seed=2004, tokens=(60, 140))
 
 
 class Row(msgspec.Struct, frozen=True):
@@ -133,11 +210,8 @@ def _steps(least: int, most: int, factor: float) -> list[int]:
 class Outcome(msgspec.Struct, frozen=True):
     """What came of a limiter in a scenario.
 
-    Attributes:
-        goodput: Answers per second within the run, its beginning included.
-        p95_s: What 95% of those answers took at most, from having a slot to the last token.
-        requests: How many were sent, refused ones included.
-        limits: When the limit changed, and to what.
+    `goodput` is answers per second, and 95% of them took `p95_s` at most, from having a slot to the
+    last token. `requests` counts refused ones, too; `limits` are when it changed, and to what.
     """
 
     goodput: float

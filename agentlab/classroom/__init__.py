@@ -1,15 +1,7 @@
 """A class on one endpoint: everybody's name is a key, everybody gets a fair share.
 
-These decide, and never wait:
-
-_roster     who is who: names, places, the class list
-_fair      fair shares: whose turn it is for a slot, a rate limit divided among those who ask
-_board     the numbers on the projector
-
-These wait, or speak HTTP:
-
-_door      names and token as keys, addresses, who sees which trace
-_room      the model behind the door, and what the teacher may change while the class runs
-_app       the ASGI application around them, the page for the projector, the lines that join it
-start      what `agentlab serve --classroom` does
+_door      names and token as keys, the class list, addresses, who sees which trace
+_fair      whose turn it is for a slot, and a rate limit divided; it decides, and never waits
+_room      the model behind the door, what the teacher may change, the numbers on the projector
+app        the ASGI application around them, the page for the projector, and how it is served
 """

@@ -1,14 +1,13 @@
 """Fair shares: whose turn it is for a slot, and how a rate limit is divided.
 
-Slots go to the learner who has had least, not to the one who asks most. Each has a tag: the service
-that they have had, in seconds of a slot. The next job is that of the least tag, and adds its own
-service to it. A learner who comes, or comes back, starts at the tag that is being served: nobody
-saves up turns by staying away, and nobody waits for more than one job of each of those who are
-there.
+Slots go to the learner who has had least. Each has a tag: the service that they have had, in
+seconds of a slot. The next job is that of the least tag, and adds its own service to it. A learner
+who comes, or comes back, starts at the tag that is being served: nobody saves up turns by staying
+away, and nobody waits for more than one job of each of those who are there.
 
-A class's rate limit is one bucket, as any endpoint's, and a bucket alone serves the one who knocks
-most often. So each learner has one too: a minute's limit divided by the number of those who asked
-in the last minute, or the limit that the teacher set for each, whichever is less.
+A bucket alone serves the one who knocks most often. So beside the class's each learner has one: a
+minute's limit divided by the number of those who asked in the last minute, or the limit that the
+teacher set for each, whichever is less.
 
 Source: Goyal, Vin, Cheng, "Start-time Fair Queueing" (SIGCOMM 1996), with a learner for a flow.
 Places in the queue: Choudhury, Hahne, "Dynamic Queue Length Thresholds" (1998).
@@ -28,43 +27,28 @@ _ASKING_S = 60.0  # so long after a request a learner counts as one who asks
 
 
 class FairQueue:
-    """A queue for `Batch` that is fair by learner, and first come, first served for each.
-
-    `cost` says what a job counts for, above 0; by default all jobs count alike.
-
-    Example:
-        >>> queue = FairQueue()
-        >>> for name in "AAAB":
-        ...     queue.append(Job(0, 1, learner=name))
-        >>> [queue.popleft().learner for _ in range(4)]
-        ['A', 'B', 'A', 'A']
-    """
+    """A queue for `Batch` that is fair by learner; `cost` says what a job counts for, above 0."""
 
     def __init__(self, cost: Callable[[Job], float] = lambda job: 1.0):
         self._cost = cost
         self._waiting: dict[str, deque[Job]] = {}  # in the order in which they came to wait
         self._tags: dict[str, float] = {}
         self._now = 0.0  # the tag of the job that got a slot last
-        self._length = 0
 
     def __len__(self) -> int:
-        return self._length
+        return sum(map(len, self._waiting.values()))
 
     def admits(self, job: Job, places: int | None) -> bool:
-        """Return True if `job` may wait: nobody has more places than are left.
-
-        So one learner alone gets half of them, two get a third each.
-        """
+        """Return True if `job` may wait: nobody has more places than are left."""
         if places is None:
             return True
-        return len(self._waiting.get(job.learner, ())) < places - self._length
+        return len(self._waiting.get(job.learner, ())) < places - len(self)
 
     def append(self, job: Job, /) -> None:
         if job.learner not in self._waiting:
             self._waiting[job.learner] = deque()
             self._tags[job.learner] = max(self._tags.get(job.learner, 0.0), self._now)
         self._waiting[job.learner].append(job)
-        self._length += 1
 
     def popleft(self) -> Job:
         learner = min(self._waiting, key=self._tags.__getitem__)  # of equals, who waits longest
@@ -76,7 +60,6 @@ class FairQueue:
 
     def remove(self, job: Job, /) -> None:
         self._waiting[job.learner].remove(job)
-        self._length -= 1
         if not self._waiting[job.learner]:
             del self._waiting[job.learner]
 
@@ -92,15 +75,7 @@ class FairQueue:
 
 
 class Shares:
-    """The limits of a class, as each learner meets them: "requests" and "tokens" per minute.
-
-    Example:
-        >>> shares = Shares({"requests": 60}, {})
-        >>> for name in ["Ada", "Bo", "Cleo"]:
-        ...     shares.of(name, now_s=0.0).admit(1, 0.0, "m")
-        >>> shares.share("requests")
-        20
-    """
+    """The limits of a class, as each learner meets them: "requests" and "tokens" per minute."""
 
     def __init__(self, for_all: dict[str, int | None], for_each: dict[str, int | None]):
         self._for_all = {kind: limit for kind, limit in for_all.items() if limit}

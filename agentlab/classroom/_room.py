@@ -1,4 +1,4 @@
-"""What stands behind a classroom's door, and changes while the class runs.
+"""What stands behind a classroom's door, what changes while the class runs, and what it shows.
 
 There is one model for all, and in front of it a gate for each learner, with limits, faults and
 counts of their own: so "the writer's third call is reset" holds for everybody. A change applies to
@@ -8,16 +8,16 @@ later requests; what is in flight keeps the gate that it came to.
 from __future__ import annotations
 
 import asyncio
-from collections import Counter
+from collections import Counter, deque
+from collections.abc import Mapping, Sequence
 from typing import Annotated, Any
 
 import msgspec
 
-from agentlab.classroom._board import Board
 from agentlab.classroom._fair import FairQueue, Shares
 from agentlab.endpoint import presets
 from agentlab.endpoint.contract.asgi import Model, Receive, Scope, Send, read_body, unless_gone
-from agentlab.endpoint.contract.record import Span
+from agentlab.endpoint.contract.record import HUNG_UP, Span
 from agentlab.endpoint.middleware import fault_plan
 from agentlab.endpoint.middleware.fault_plan import Fault, FaultPlan
 from agentlab.endpoint.middleware.gate import Gate
@@ -116,7 +116,7 @@ class Room:
 
     def numbers(self, names: list[str]) -> dict[str, Any]:
         """Return what the projector shows."""
-        return self.board.numbers(self.now_s(), self._queue.waiting + self._held, names=names)
+        return self.board.numbers(self.now_s(), self._queue.waiting + self._held, names)
 
     def _slot_time_s(self, job: Job) -> float:
         assert self.preset is not None
@@ -152,3 +152,81 @@ class Room:
             await self._open.wait()
         finally:
             self._held[who] -= 1
+
+
+_WINDOW_S = 60.0  # throughput is that of the last model minute
+_SHOWN = ("answered", "refused", "errors", "tokens")
+_NOTHING = Counter[str]()
+
+Count = tuple[str, int, int]  # an agent, how many of its requests are answered, how many wait
+Waiting = Mapping[tuple[str, str], int]  # learner, agent -> how many requests wait
+
+
+class Board:
+    """Counts what a class does: names and counts, never words."""
+
+    def __init__(self) -> None:
+        self._open: dict[str, Span] = {}
+        self.clear()
+
+    def clear(self) -> None:
+        """Set all counts to zero; what is in flight stays."""
+        self._counts = {span.learner or "": Counter[str]() for span in self._open.values()}
+        self._ended_s: deque[float] = deque()  # answers of the window
+        self._strangers = 0
+
+    def forget(self, learner: str) -> None:
+        """Drop the counts of `learner`; what they have in flight is shown, but not counted."""
+        self._counts.pop(learner, None)
+
+    def begin(self, span: Span) -> None:
+        self._open[span.request_id] = span
+        self._counts.setdefault(span.learner or "", Counter())
+
+    def end(self, span: Span) -> None:
+        self._open.pop(span.request_id, None)
+        if span.learner is None:
+            self._strangers += 1
+            return
+        if (counts := self._counts.get(span.learner)) is None:
+            return  # they have left
+        outcomes = {429: "refused", HUNG_UP: "gone"}
+        counts["answered" if span.ok else outcomes.get(span.status or 0, "errors")] += 1
+        if span.ok and span.end_s is not None:
+            counts["tokens"] += span.completion_tokens
+            self._ended_s.append(span.end_s)
+
+    def numbers(self, now_s: float, waiting: Waiting, names: Sequence[str]) -> dict[str, Any]:
+        """Return what the page shows as of `now_s`, in model seconds.
+
+        Requests that are "refused" met a rate limit (429); of those that are "gone" the client
+        hung up; "strangers" came without a learner's name. `waiting` says how many of an agent's
+        requests wait for a slot; `names` are shown although they have not asked yet.
+        """
+        while self._ended_s and self._ended_s[0] <= now_s - _WINDOW_S:
+            self._ended_s.popleft()
+        agents = self._agents(waiting)
+        others = (self._counts.keys() | agents.keys()) - set(names)
+        total = sum(self._counts.values(), Counter[str]())
+        over_s = min(_WINDOW_S, now_s) or 1.0
+        return {
+            "now_s": round(now_s, 1),
+            "in_flight": len(self._open),
+            "waiting": sum(waiting.values()),
+            "answers_per_minute": round(60 * len(self._ended_s) / over_s, 1),
+            **{what: total[what] for what in ("answered", "refused", "errors", "gone")},
+            "strangers": self._strangers,
+            "learners": [
+                {"learner": name, "agents": agents.get(name, [])}
+                | {what: self._counts.get(name, _NOTHING)[what] for what in _SHOWN}
+                for name in [*names, *sorted(others, key=str.casefold)]
+            ],
+        }
+
+    def _agents(self, waiting: Waiting) -> dict[str, list[Count]]:
+        counted = Counter((span.learner or "", span.agent) for span in self._open.values())
+        of: dict[str, list[Count]] = {}
+        for (learner, agent), in_flight in sorted(counted.items()):  # so that no block jumps
+            queued = min(waiting.get((learner, agent), 0), in_flight)
+            of.setdefault(learner, []).append((agent, in_flight - queued, queued))
+        return of

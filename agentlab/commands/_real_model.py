@@ -122,10 +122,7 @@ def finding(
     key: str | None = None,
     clock: Clock | None = None,
 ) -> list[str]:
-    """Tell apart what looks alike in a notebook: key, credit, rate, model, parameter, way.
-
-    `clock` is another lab's, such as a class's; None where something else answers.
-    """
+    """Tell apart what looks alike in a notebook; `clock` is another lab's, such as a class's."""
     sentences = yaml.safe_load((settings.DATA / "doctor.yaml").read_bytes())
     what, wait_s = kind(problem, model), getattr(problem, "retry_after_s", None) or 60
     said = _without(key or "", str(problem).partition(": ")[2])

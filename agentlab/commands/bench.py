@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from agentlab.bench import compare, cost, experiment, measure, plots, report, results, self_tuning
+from agentlab.bench import compare, experiment, measure, plots, report, results, self_tuning
 from agentlab.commands import INTERRUPTED, leave_out_argument
 from agentlab.errors import ConfigError, StepError
 
@@ -36,13 +36,9 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(options: argparse.Namespace) -> int:
-    """Measure or compare; return the exit code.
-
-    It is 130 after Ctrl-C, and 1 if what was measured cannot be compared, or a real model does not
-    answer at all.
-    """
+    """Measure or compare; return 1 if what was measured has no answers or cannot be compared."""
     if options.compare:
-        print(compare.of_files(*options.compare))
+        print(compare.compared(*map(results.load, options.compare)))
         return 0
     if options.experiment is None:
         raise ConfigError(
@@ -63,7 +59,7 @@ def _measure(path: Path, file: Path, options: argparse.Namespace) -> int:
         changed = {**chosen.settings, "leave_out": options.leave_out}
         chosen = dataclasses.replace(chosen, settings=changed)
     if chosen.asks_real:
-        real, bill = chosen.chosen, cost.cost(chosen)
+        real, bill = chosen.chosen, measure.cost(chosen)
         asked = f"this asks {real.model} at {real.upstream} {bill}"
         if options.price:
             asked += f", ${bill.dollars(*options.price):.4f} at most, if nothing is asked twice"

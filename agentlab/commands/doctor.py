@@ -183,20 +183,10 @@ def check_endpoint() -> Finding:
         expected, _ = lab.simulate(lab.ask(**question))
         with trace() as t:
             answer = asyncio.run(lab.ask(**question))
-        scale = lab.model_seconds_a_second()
     if answer == expected:
-        return punctuality(t.spans[0].late_ms or 0.0, (t.spans[0].ttft_s or 0.0) / scale * 1000)
+        return Finding(OK, f"it gives the known answer, {t.spans[0].late_ms or 0.0:.1f} ms late")
     found = f"answered {answer[:40]!r}, not {str(expected)[:40]!r}"
     return Finding(FAIL, found, "fetch data/ and agentlab/ again")
-
-
-def punctuality(late_ms: float, ttft_ms: float) -> Finding:
-    """Judge how late the endpoint was, against the time to the first token on the wall clock."""
-    found = f"it gives the known answer, {late_ms:.1f} ms late"
-    if late_ms <= 0.1 * ttft_ms:
-        return Finding(OK, found)
-    way = "close what keeps the processor busy, or lower AGENTLAB_TIME_SCALE"
-    return Finding(WARN, f"{found}, with a first token due after {ttft_ms:.0f} ms", way)
 
 
 def check_real_model() -> Finding:

@@ -60,21 +60,13 @@ def run(options: argparse.Namespace) -> int:
 
 
 def lessons(folder: Path) -> list[Lesson]:
-    """Read what the notebooks of a folder show as solved, in the order of their names.
-
-    Of a notebook and its copies (`NAME-Copy1.ipynb`) the one with most solved counts.
-
-    Raises:
-        ConfigError: If there is no notebook in such a folder.
-    """
-    copies: dict[str, list[Lesson]] = {}
-    for path in sorted(folder.glob("*.ipynb")):
-        copies.setdefault(re.sub(r"-Copy\d+$", "", path.stem), []).append(_lesson(path))
-    if not copies:
+    """Read what a folder's notebooks show as solved; a ConfigError, if there are none."""
+    found = [_lesson(path) for path in sorted(folder.glob("*.ipynb"))]
+    if not found:
         raise ConfigError(
             f"no notebook (.ipynb) in {str(folder)!r}; name the folder where the lessons are"
         )
-    return [max(group, key=lambda lesson: lesson.solved) for _, group in sorted(copies.items())]
+    return found
 
 
 def text(found: list[Lesson]) -> str:

@@ -64,7 +64,7 @@ def run(options: argparse.Namespace) -> int:
         stack.enter_context(contextlib.suppress(KeyboardInterrupt))  # Ctrl-C is the way to end it
         on_end = _to_file(options.trace, stack) if options.trace else None
         if options.classroom:
-            from agentlab.classroom.start import class_settings, serve_class
+            from agentlab.classroom.app import class_settings, serve_class
 
             serve_class(class_settings(**given), port=options.port, on_end=on_end, **of_a_class)
             return 0

@@ -7,8 +7,7 @@ import asyncio
 import io
 import signal
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import nullcontext
 from pathlib import Path
 
 from agentlab import lab
@@ -41,9 +40,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 def run(options: argparse.Namespace) -> int:
     """Write about the topics in a file, and print what became of them.
 
-    Returns:
-        0 if all are done; after a signal 128 and its number, as shells have it, which is 130 after
-        Ctrl-C; and 1 if something else left topics undone.
+    Return 0 if all are done, after a signal 128 and its number, as shells have it, and else 1.
     """
     topics, out = read_topics(Path(options.topics)), Path(options.out)
     settings = Settings.load(options.settings) if options.settings else Settings()
@@ -81,15 +78,7 @@ def run(options: argparse.Namespace) -> int:
 async def _batch(
     system: ContentSystem, came: list[int], topics: list[str], options: argparse.Namespace
 ) -> list[Content]:
-    with _ended_by_signals(system, came):
-        return await system.batch_generate(
-            topics, options.type, progress=True, cluster=options.cluster
-        )
-
-
-@contextmanager
-def _ended_by_signals(system: ContentSystem, came: list[int]) -> Iterator[None]:
-    """Wait for what is in flight after the first signal, which is added to `came`."""
+    """Write; after the first signal, which is added to `came`, wait for what is in flight."""
     loop = asyncio.get_running_loop()
     # Who starts it with nohup wants it to outlive the terminal; Windows has no SIGHUP.
     hangup = getattr(signal, "SIGHUP", signal.SIGTERM)
@@ -112,6 +101,8 @@ def _ended_by_signals(system: ContentSystem, came: list[int]) -> Iterator[None]:
     except NotImplementedError:  # on Windows Ctrl-C cancels immediately; what is recorded is kept
         numbers.clear()
     try:
-        yield
+        return await system.batch_generate(
+            topics, options.type, progress=True, cluster=options.cluster
+        )
     finally:
         leave_alone()

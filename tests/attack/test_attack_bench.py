@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from agentlab.bench import compare, experiment, measure, results, self_tuning
+from agentlab.bench import experiment, measure, results, self_tuning
 from agentlab.commands.main import main
 from agentlab.errors import ConfigError
 from agentlab.settings import DATA
@@ -45,8 +45,6 @@ def refused(measured: Path, file: Path, says: str) -> None:
     chosen = experiment.load(measured / "small.yaml")
     readers: list[Callable[[], object]] = [
         partial(measure.run, chosen, file, resume=True),
-        partial(compare.of_files, measured / "small.json", file),
-        partial(compare.of_files, file, measured / "small.json"),
         partial(results.load, file),
     ]
     for read in readers:

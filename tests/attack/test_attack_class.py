@@ -17,9 +17,9 @@ import pytest
 from classroom_process import TOKEN, Class
 from recording_upstream import RecordingUpstream
 
-from agentlab.classroom import start
-from agentlab.classroom._app import Classroom
-from agentlab.classroom._roster import MOST_LEARNERS, NotALearner, Roster
+from agentlab.classroom import app
+from agentlab.classroom._door import MOST_LEARNERS, NotALearner, Roster
+from agentlab.classroom.app import Classroom
 from agentlab.clock import run_virtual
 from agentlab.endpoint.server.inprocess import InProcessTransport
 from agentlab.errors import ConfigError
@@ -238,7 +238,7 @@ def test_nothing_but_the_token_is_the_token(path: str, shown: str):
 def test_a_weak_token_is_refused(token: str):
     """Short, of few letters, or such that no header carries it; it is not repeated."""
     with pytest.raises(ConfigError, match="a token has at least") as error:
-        start.serve_class(Settings(), port=0, token=token)
+        app.serve_class(Settings(), port=0, token=token)
     assert "CANARY" not in str(error.value)
 
 

@@ -14,7 +14,7 @@ import pytest
 from classroom_process import TOKEN, Class, small_preset
 from playwright.sync_api import Browser, Page, expect
 
-from agentlab.classroom._app import in_a_notebook
+from agentlab.classroom.app import in_a_notebook
 
 NAMES = (
     "Ada Bo Cleo Dan Elif Farid Greta Hana Ines Jun Kofi Lena Mina Noor Olga Pia Quinn Ravi Sven "

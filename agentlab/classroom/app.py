@@ -1,4 +1,4 @@
-"""The classroom as an ASGI application: the endpoint for the class, and the page for the projector.
+"""The classroom as an ASGI application, and how `agentlab serve --classroom` starts it.
 
 /v1/...               the endpoint, for anyone who shows a name
 /lab/spans            a learner's own requests; all of them for the teacher's token
@@ -11,34 +11,33 @@
 
 from __future__ import annotations
 
+import os
+import re
+import secrets
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeVar
 
 import msgspec
 
-from agentlab.classroom._door import ClassroomDoor
+from agentlab.classroom._door import ClassroomDoor, NotALearner, Roster, load_names, own_addresses
 from agentlab.classroom._room import Room
-from agentlab.classroom._roster import NotALearner, Roster
-from agentlab.endpoint.contract.asgi import (
-    ClientGone,
-    Receive,
-    Scope,
-    Send,
-    read_body,
-    respond,
-    unknown_route,
-    way_out,
-)
+from agentlab.endpoint.contract import asgi
+from agentlab.endpoint.contract.asgi import Receive, Scope, Send
 from agentlab.endpoint.contract.openai_json import RequestError
 from agentlab.endpoint.contract.record import Span
 from agentlab.endpoint.server.app import App, OnEnd
+from agentlab.endpoint.server.serve import HOST, serve
 from agentlab.errors import ConfigError
-from agentlab.settings import Settings
+from agentlab.settings import Settings, from_environment
 
 T = TypeVar("T")
 
-_PAGE = Path(__file__).with_name("page")
+PRESET = "class"  # where none is chosen: that of lessons, with slots to share
+_LETTERS = "abcdefghjkmnpqrstuvwxyz23456789"  # none that look like others on a projector
+_EVERYWHERE = {"0.0.0.0", "::"}
+_SHORTEST_TOKEN = 12
+
 _FILES = {
     "/classroom": ("index.html", b"text/html; charset=utf-8"),
     "/classroom/style.css": ("style.css", b"text/css; charset=utf-8"),
@@ -88,9 +87,6 @@ class Classroom:
 
         most = settings.longest_body_bytes
         self._endpoint = App(room, door=self._door, on_end=end, max_body_bytes=most)
-        self._files = {
-            path: (_PAGE.joinpath(name).read_bytes(), kind) for path, (name, kind) in _FILES.items()
-        }
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if not scope["path"].startswith("/classroom"):
@@ -100,25 +96,26 @@ class Classroom:
             self._door.enter(scope)
             await self._show(scope, receive, send)
         except RequestError as error:
-            again = way_out(error, self.room.time_scale)
-            await respond(send, error.status, error.body, [*_HEADERS, *again])
-        except ClientGone:
+            again = asgi.way_out(error, self.room.time_scale)
+            await asgi.respond(send, error.status, error.body, [*_HEADERS, *again])
+        except asgi.ClientGone:
             return
 
     async def _show(self, scope: Scope, receive: Receive, send: Send) -> None:
         method, path = scope["method"], scope["path"]
-        if method == "GET" and path in self._files:
-            body, kind = self._files[path]
-            await respond(send, 200, body, _HEADERS, kind)
+        if method == "GET" and path in _FILES:
+            name, kind = _FILES[path]
+            page = Path(__file__).with_name("page")
+            await asgi.respond(send, 200, (page / name).read_bytes(), _HEADERS, kind)
         elif method == "GET" and path == _BOARD:
-            await respond(send, 200, self._numbers(), _HEADERS)
+            await asgi.respond(send, 200, self._numbers(), _HEADERS)
         elif (method, path) in _TEACHERS:
             self._door.refuse_learners(scope)
-            body = await read_body(scope, receive) if method == "POST" else b""
-            await respond(send, 200, _TEACHERS[method, path](self, body), _HEADERS)
+            body = await asgi.read_body(scope, receive) if method == "POST" else b""
+            await asgi.respond(send, 200, _TEACHERS[method, path](self, body), _HEADERS)
         else:
             teachers = [path for verb, path in _TEACHERS if verb == "POST"]
-            raise unknown_route(scope, [*_FILES, _BOARD, *teachers])
+            raise asgi.unknown_route(scope, [*_FILES, _BOARD, *teachers])
 
     def _settings(self, body: bytes = b"") -> dict[str, Any]:
         return {"settings": self.room.controls}
@@ -184,3 +181,78 @@ def in_a_notebook(url: str, name: str = "your-name") -> list[str]:
         f'os.environ["OPENAI_API_KEY"] = "{name}"',
         "lab.configure()",
     ]
+
+
+def class_settings(**given: Any) -> Settings:
+    """Return what the environment and `given` ask for, with `PRESET` where they name none."""
+    chosen = {} if os.environ.get("AGENTLAB_PRESET") else {"preset": PRESET}
+    return from_environment(**(chosen | given))
+
+
+def serve_class(
+    settings: Settings,
+    *,
+    port: int,
+    host: str | None = None,
+    learners: str | None = None,
+    token: str | None = None,
+    yes: bool | None = False,
+    on_end: OnEnd | None = None,
+) -> None:
+    """Serve a class until a signal comes, on loopback unless `host` says otherwise.
+
+    `learners` is a file with the class list, and `yes` lets the class ask a real model.
+    """
+    host, token = host or HOST, token or new_token()
+    if not re.fullmatch(f"[!-~]{{{_SHORTEST_TOKEN},}}", token):
+        raise ConfigError(
+            f"a token has at least {_SHORTEST_TOKEN} letters or digits, got one of {len(token)}; "
+            "leave --token out, and one is made"
+        )
+    if settings.real and (learners is None or not yes):
+        raise ConfigError(
+            f"this class would ask {settings.model} at {settings.upstream}, with your key and "
+            "your money; set AGENTLAB_LOCAL=1 for the local model, which is free, "
+            "or give the class list with --learners FILE, and add --yes"
+        )
+    listed = None if learners is None else load_names(learners)
+    room = Classroom(settings, token=token, roster=Roster(listed), host=host, on_end=on_end)
+    who = f"the {len(listed)} names of the class list" if listed else "any name"
+    model = settings.replay or settings.upstream or f"preset {settings.preset}"
+
+    def announce(url: str) -> None:
+        end = url.rpartition(":")[2]  # the port, and /v1
+        addresses = (own_addresses() or [HOST]) if host in _EVERYWHERE else []
+        room.urls[:] = [f"http://{address}:{end}" for address in addresses] or [url]
+        print(welcome(room, host=host, token=token, who=who, model=model), flush=True)
+
+    serve(room, port, announce=announce, host=host)
+
+
+def new_token() -> str:
+    """Make a token that can be read from a screen and typed: three times four letters, 59 bits."""
+    return "-".join("".join(secrets.choice(_LETTERS) for _ in range(4)) for _ in range(3))
+
+
+def welcome(room: Classroom, *, host: str, token: str, who: str, model: str) -> str:
+    """Return what the teacher reads in the terminal: `who` may ask which `model`."""
+    first, *others = room.urls
+    port = first.rpartition(":")[2].removesuffix("/v1")
+    here = HOST if host in _EVERYWHERE else host
+    network = (
+        "Only this machine can reach it; --host 0.0.0.0 lets the class in."
+        if host in (HOST, "localhost")
+        else "ANYBODY ON THIS NETWORK can reach it, unencrypted. Stop it after class."
+    )
+    notebook = "\n".join(f"    {line}" for line in in_a_notebook(first))
+    also = f"\n  Also at     {', '.join(others)}" if others else ""
+    return f"""\
+Classroom ({model}, {room.room.time_scale:g} model seconds a second). {network}
+  Projector   http://{here}:{port}/classroom
+  Token       {token}   (for the teacher's settings on that page; show it to nobody)
+  Learners    ({who}), in a notebook:
+{notebook}
+  or in the terminal, before `make lab` (Windows: docs/classroom.md):
+    export OPENAI_BASE_URL={first}
+    export OPENAI_API_KEY=your-name{also}
+Ctrl-C stops it."""
