@@ -9,7 +9,7 @@ from typing import Any
 
 from agentlab import lab
 from agentlab.clock import is_virtual
-from agentlab.engines.asking import Ask, answer
+from agentlab.engines import Ask, answer
 from agentlab.errors import ConfigError
 from agentlab.lab import crews
 from agentlab.workflow import Step, Workflow

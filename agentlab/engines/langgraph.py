@@ -17,7 +17,7 @@ from langgraph.graph import END, START, StateGraph
 from langgraph.pregel import Pregel
 
 from agentlab import lab
-from agentlab.engines.asking import Ask, answer
+from agentlab.engines import Ask, answer
 from agentlab.errors import ConfigError
 from agentlab.workflow import Step, Workflow, begin
 

@@ -29,39 +29,15 @@ T = TypeVar("T")
 E = TypeVar("E", bound=Exception)
 
 
-async def ask(
-    prompt: str,
-    *,
-    agent: str = "agent",
-    system: str | None = None,
-    max_tokens: int | None = None,
-    temperature: float | None = None,
-    timeout_s: float = 600.0,
-) -> str:
+async def ask(prompt: str, *, agent: str = "agent", **options: Any) -> str:
     """Ask the model one thing, once, and return its answer. There are no retries.
 
-    The model's errors are ModelErrors, one that is no answer among them; a connection that breaks
-    off is an EndpointError, and an answer that comes too late a TimeoutError.
-
-    Args:
-        agent: The name under which the trace shows the call.
-        system: What the model is told to be.
-        max_tokens: The most tokens the answer may have; it is cut there.
-        temperature: From 0 to 2: how freely the model chooses its words.
-        timeout_s: How long to wait for the answer, in model seconds.
+    The `options` are those of `reply`: `system`, `max_tokens`, `temperature` and `timeout_s`.
 
     Example:
         await lab.ask("Name three rivers.", agent="geographer")
     """
-    answered = await reply(
-        prompt,
-        agent=agent,
-        system=system,
-        max_tokens=max_tokens,
-        temperature=temperature,
-        timeout_s=timeout_s,
-    )
-    return answered.text
+    return (await reply(prompt, agent=agent, **options)).text
 
 
 async def reply(
@@ -73,7 +49,18 @@ async def reply(
     temperature: float | None = None,
     timeout_s: float = 600.0,
 ) -> Reply:
-    """Ask as `ask` does, and return the answer with its tokens: `(...).completion_tokens`."""
+    """Ask as `ask` does, and return the answer with its tokens: `(...).completion_tokens`.
+
+    The model's errors are ModelErrors, one that is no answer among them; a connection that breaks
+    off is an EndpointError, and an answer that comes too late a TimeoutError.
+
+    Args:
+        agent: The name under which the trace shows the call.
+        system: What the model is told to be.
+        max_tokens: The most tokens the answer may have; it is cut there.
+        temperature: From 0 to 2: how freely the model chooses its words.
+        timeout_s: How long to wait for the answer, in model seconds.
+    """
     headers, there = _headers(agent), connection()
     messages = [{"role": "system", "content": system}] if system else []
     messages.append({"role": "user", "content": prompt})

@@ -12,7 +12,7 @@ from typing import Annotated, Any
 import msgspec
 
 from agentlab.endpoint.contract import seeded_random
-from agentlab.engines.asking import Ask
+from agentlab.engines import Ask
 from agentlab.errors import ConfigError
 from agentlab.learning.patterns import PATTERNS, proposals
 from agentlab.learning.tasks import Question, Task

@@ -12,7 +12,7 @@ from collections import Counter
 from collections.abc import Awaitable, Callable, Sequence
 
 from agentlab._support.asyncio_tools import raise_if_cancelled_elsewhere
-from agentlab.engines.asking import Ask
+from agentlab.engines import Ask
 from agentlab.errors import ConfigError
 from agentlab.learning.tasks import Task, said
 

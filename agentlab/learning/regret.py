@@ -13,7 +13,7 @@ from typing import NamedTuple
 import msgspec
 
 from agentlab.clock import run_virtual
-from agentlab.engines.asking import Ask
+from agentlab.engines import Ask
 from agentlab.errors import ConfigError
 from agentlab.learning import tasks
 from agentlab.learning._bandit import Bandit, NoContext, Policy, Static, Ucb1
