@@ -16,7 +16,7 @@ from agentlab import workflow
 from agentlab.commands.main import main
 from agentlab.errors import ConfigError, FileError
 from agentlab.settings import DATA
-from agentlab.workflow import Step, Workflow, _steps, random_workflow
+from agentlab.workflow import Step, Workflow, _workflow, random_workflow
 
 WORKFLOWS = DATA / "workflows"
 SCHEMA = json.loads((WORKFLOWS / "schema.json").read_text())
@@ -224,7 +224,7 @@ def test_the_schema_is_that_of_the_models():
     jsonschema_rs.meta.validate(SCHEMA)
     assert SCHEMA["$schema"] == "https://json-schema.org/draft/2020-12/schema"
     assert "max_tokens: The most tokens" in SCHEMA["$defs"]["Step"]["description"]
-    assert _steps.schema() == SCHEMA
+    assert _workflow.schema() == SCHEMA
 
 
 @pytest.mark.parametrize("name", workflow.names())

@@ -9,7 +9,7 @@ from typing import Generic, NamedTuple, TypeVar
 import psutil
 
 from agentlab._support.asyncio_tools import raise_if_cancelled_elsewhere
-from agentlab._support.numbers import checked
+from agentlab._support.fields import checked
 
 A = TypeVar("A")
 B = TypeVar("B")

@@ -14,7 +14,7 @@ import anyio
 
 from agentlab import lab
 from agentlab._support.bucket import Bucket
-from agentlab._support.numbers import checked
+from agentlab._support.fields import checked
 from agentlab.endpoint.contract.tokens import count_tokens
 from agentlab.errors import ConfigError
 

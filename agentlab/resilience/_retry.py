@@ -12,7 +12,7 @@ from random import Random
 from typing import TypeVar
 
 from agentlab import lab
-from agentlab._support.numbers import checked
+from agentlab._support.fields import checked
 from agentlab.resilience._classify import classify
 
 T = TypeVar("T")

@@ -24,7 +24,7 @@ import anyio
 
 from agentlab import lab
 from agentlab._support.asyncio_tools import raise_if_cancelled_elsewhere
-from agentlab._support.numbers import checked
+from agentlab._support.fields import checked
 from agentlab.errors import ConfigError, RetriesExhausted, Stopped
 from agentlab.lab import on_headers
 from agentlab.resilience._breaker import Breaker

@@ -18,7 +18,7 @@ from collections import deque
 from dataclasses import dataclass
 from functools import partial
 
-from agentlab._support.numbers import checked
+from agentlab._support.fields import checked
 from agentlab.resilience.limiters import _estimates as evidence
 from agentlab.resilience.limiters._estimates import InOrder, Level, Served
 from agentlab.resilience.limiters._slots import Sample
