@@ -223,7 +223,6 @@ def _what_it_raised(error: BaseException, own: CodeType | None = None) -> str:
 
 
 def _first(error: BaseException) -> BaseException:
-    """Return the first error in a group that is no group itself."""
     while isinstance(error, BaseExceptionGroup):
         error = error.exceptions[0]
     return error

@@ -1,7 +1,6 @@
 """What several rooms need, and no user touches.
 
 asyncio_tools   which loop runs, and cancellation from inside
-blind_spots     what virtual time cannot see: warnings at the line
 bucket          a token bucket's level: the endpoint's limits and the client's rate limit
 extras          what to install where a package is missing
 fields          data models, and numbers that are given: their checks, the wording of mistakes

@@ -108,7 +108,6 @@ def dotted(where: Where) -> str:
 
 
 def _fields(kind: Any, where: Where) -> list[str]:
-    """Return the names of the fields that a model at `where` has."""
     found = _model(kind)
     for step in where:
         if isinstance(step, str) and found is not None:

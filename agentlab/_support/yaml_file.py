@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
@@ -78,10 +77,8 @@ class LocatedFile:
             raise self.error(problems)
         return value
 
-    def problem(
-        self, where: Where, says: str, *, mention: str | None = None, at_key: bool = False
-    ) -> Problem:
-        """Return a problem with the value at `where`, with its key, or with a `{mention}` in it."""
+    def problem(self, where: Where, says: str, *, at_key: bool = False) -> Problem:
+        """Return a problem with the value at `where`, or with its key."""
         node = key = self._root
         for depth, step in enumerate(where):
             inner = None
@@ -98,10 +95,6 @@ class LocatedFile:
             node = inner
         node = key if at_key else node
         index = 0 if node is None else node.start_mark.index
-        if mention is not None and node is not None:
-            brace = re.compile(rf"(?<!\{{)\{{{re.escape(mention)}[:}}]")
-            if brace_at := brace.search(self._text, index, node.end_mark.index):
-                index = brace_at.start()  # folded text may hide it; then its start counts
         return self._at(index, fields.dotted(where), says)
 
     def error(self, problems: Iterable[Problem]) -> FileError:

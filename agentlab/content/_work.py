@@ -204,7 +204,6 @@ class Work:
         return self._content("quarantined" if final else "failed", error=said)
 
     def _content(self, status: Status, **more: Any) -> Content:
-        """Say what became of the topic, with what it took."""
         try:
             bills = self.journal.bills(self.job.key)
         except JournalError:  # the status says what happened; figures are not worth losing it

@@ -103,7 +103,6 @@ def _step(crew: Crew, number: int, names: list[str]) -> Step:
 
 
 def _system(agent: Any) -> str:
-    """Return the system message that CrewAI makes of an agent without tools."""
     whose = f"the agent {agent.role!r}"
     _check_plain(agent, whose)
     _check_plain(agent.llm, f"the LLM of {whose}")
@@ -120,7 +119,6 @@ def _system(agent: Any) -> str:
 
 
 def _context(crew: Crew, number: int, what: str) -> list[int]:
-    """Return the numbers of the tasks whose answers a task is given."""
     task = crew.tasks[number]
     if task.context is NOT_SPECIFIED:  # all before it, but an asynchronous one is given none
         return [] if task.async_execution else list(range(number))
@@ -148,7 +146,6 @@ def _prompt(task: Task, needs: list[str]) -> str:
 
 
 def _escaped(text: str) -> str:
-    """Double the braces, except those that CrewAI fills in."""
     parts = _FILLED_IN.split(text)
     return "".join(
         f"{{{part}}}" if number % 2 else part.replace("{", "{{").replace("}", "}}")

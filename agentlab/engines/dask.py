@@ -139,7 +139,6 @@ class Cluster:
         return str(self.client.dashboard_link) if self._dashboard else None
 
     def _model(self) -> _Model:
-        """Return which model answers here, as workers have to be told."""
         chosen = connection.current()
         if self._address is None:
             return lab.address()

@@ -29,15 +29,39 @@ T = TypeVar("T")
 E = TypeVar("E", bound=Exception)
 
 
-async def ask(prompt: str, *, agent: str = "agent", **options: Any) -> str:
+async def ask(
+    prompt: str,
+    *,
+    agent: str = "agent",
+    system: str | None = None,
+    max_tokens: int | None = None,
+    temperature: float | None = None,
+    timeout_s: float = 600.0,
+) -> str:
     """Ask the model one thing, once, and return its answer. There are no retries.
 
-    The `options` are those of `reply`: `system`, `max_tokens`, `temperature` and `timeout_s`.
+    The model's errors are ModelErrors, one that is no answer among them; a connection that breaks
+    off is an EndpointError, and an answer that comes too late a TimeoutError.
+
+    Args:
+        agent: The name under which the trace shows the call.
+        system: What the model is told to be.
+        max_tokens: The most tokens the answer may have; it is cut there.
+        temperature: From 0 to 2: how freely the model chooses its words.
+        timeout_s: How long to wait for the answer, in model seconds.
 
     Example:
         await lab.ask("Name three rivers.", agent="geographer")
     """
-    return (await reply(prompt, agent=agent, **options)).text
+    answered = await reply(
+        prompt,
+        agent=agent,
+        system=system,
+        max_tokens=max_tokens,
+        temperature=temperature,
+        timeout_s=timeout_s,
+    )
+    return answered.text
 
 
 async def reply(
@@ -49,18 +73,7 @@ async def reply(
     temperature: float | None = None,
     timeout_s: float = 600.0,
 ) -> Reply:
-    """Ask as `ask` does, and return the answer with its tokens: `(...).completion_tokens`.
-
-    The model's errors are ModelErrors, one that is no answer among them; a connection that breaks
-    off is an EndpointError, and an answer that comes too late a TimeoutError.
-
-    Args:
-        agent: The name under which the trace shows the call.
-        system: What the model is told to be.
-        max_tokens: The most tokens the answer may have; it is cut there.
-        temperature: From 0 to 2: how freely the model chooses its words.
-        timeout_s: How long to wait for the answer, in model seconds.
-    """
+    """Ask as `ask` does, and return the answer with its tokens: `(...).completion_tokens`."""
     headers, there = _headers(agent), connection()
     messages = [{"role": "system", "content": system}] if system else []
     messages.append({"role": "user", "content": prompt})
@@ -168,7 +181,6 @@ def _headers(agent: str) -> dict[str, str]:
 
 @cache
 def _clients() -> tuple[httpx.AsyncClient, httpx.Client]:
-    """Make the clients that other clients send through, once."""
     # What one answer leaves behind, no other request carries: requests of all clients are alike.
     no_cookies = CookieJar(DefaultCookiePolicy(allowed_domains=[]))
     alike: dict[str, Any] = {"trust_env": False, "timeout": None, "cookies": no_cookies}

@@ -11,6 +11,7 @@ approach" (2017).
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Sequence
 from math import isfinite, log, sqrt
 from pathlib import Path
@@ -182,21 +183,16 @@ class Ucb1:
     """
 
     def __init__(self, arms: Sequence[str]):
-        self._arms = list(arms)
-        self._seen: dict[str, dict[str, list[float]]] = {}
+        self._seen: defaultdict[str, dict[str, list[float]]]
+        self._seen = defaultdict(lambda: {arm: [] for arm in arms})
 
     def choose(self, kind: str) -> str:
-        seen = self._of(kind)
-        if untried := [arm for arm in self._arms if not seen[arm]]:
+        seen = self._seen[kind]
+        if untried := [arm for arm in seen if not seen[arm]]:
             return untried[0]
         n = sum(map(len, seen.values()))
-        return max(
-            self._arms,
-            key=lambda arm: sum(seen[arm]) / len(seen[arm]) + sqrt(2 * log(n) / len(seen[arm])),
-        )
+        bound = {arm: sum(r) / len(r) + sqrt(2 * log(n) / len(r)) for arm, r in seen.items()}
+        return max(bound, key=bound.__getitem__)
 
     def learn(self, kind: str, arm: str, reward: float) -> None:
-        self._of(kind)[arm].append(reward)
-
-    def _of(self, kind: str) -> dict[str, list[float]]:
-        return self._seen.setdefault(kind, {arm: [] for arm in self._arms})
+        self._seen[kind][arm].append(reward)

@@ -95,7 +95,6 @@ class SimulatedSkill:
 
 
 def _question(task: Task, prompt: str) -> Question:
-    """Return which of the task's questions the prompt holds."""
     for question in (task.whole, *task.parts):
         if prompt.startswith(question.prompt):
             return question

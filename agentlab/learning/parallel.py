@@ -82,7 +82,6 @@ async def _run(how: Any, functions: Iterable[Function], inputs: dict[str, Any]) 
 
 
 def _read(function: Function) -> tuple[str, list[Parameter]]:
-    """Return a function's name and parameters."""
     name = getattr(function, "__name__", "")
     if not (callable(function) and name.isidentifier()):
         raise ConfigError(

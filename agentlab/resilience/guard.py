@@ -176,7 +176,6 @@ class Guard:
             await lab.sleep(wait_s)
 
     async def _attempt(self, made: _Call[T]) -> T:
-        """Try once, with a hedge if there is one."""
         sent = asyncio.Event()  # what waits for a slot or for the pace is not late
         send = partial(self._send, made, sent)
         hedged = self.hedge(send, sent=sent) if self.hedge else send()

@@ -135,7 +135,7 @@ def read(path: Path) -> WorkflowFile:
     file = located.decode(WorkflowFile)
     found = flaws([(step.name, step.mentions) for step in file.steps], file.inputs)
     if found:
-        raise located.error(located.problem(f.where, f.says, mention=f.mention) for f in found)
+        raise located.error(located.problem(*flaw) for flaw in found)
     return file
 
 
