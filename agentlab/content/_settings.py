@@ -83,12 +83,7 @@ class Settings:
         return cls(**(dataclasses.asdict(read) | _environment() | given))
 
     def dollars(self, prompt_tokens: int, answer_tokens: int) -> float | None:
-        """Return what these tokens cost; None without prices.
-
-        Example:
-            >>> Settings(prompt_price=0.15, answer_price=0.60).dollars(1_000_000, 1_000_000)
-            0.75
-        """
+        """Return what these tokens cost; None without prices."""
         if self.prompt_price is None or self.answer_price is None:
             return None
         return (prompt_tokens * self.prompt_price + answer_tokens * self.answer_price) / 1e6

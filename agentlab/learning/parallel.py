@@ -31,8 +31,7 @@ async def run(functions: Iterable[Function], /, **inputs: Any) -> dict[str, Any]
         async def summary(research, topic):
             return await lab.ask(f"Make a report on {topic} of {research}", agent="summary")
 
-        results = await parallel.run([research, summary], topic="tides")
-        results["summary"]
+        (await parallel.run([research, summary], topic="tides"))["summary"]
     """
     return await _run(as_ready, functions, inputs)
 
@@ -46,9 +45,7 @@ def graph(functions: Iterable[Function], *, inputs: Sequence[str] = ()) -> Graph
     """Return which function needs which; with the time of each, its `plan` has work and span.
 
     A parameter that has a default value, and names neither a function nor an input, keeps it.
-
-    Raises:
-        ConfigError: If a function has no name, or the names make no graph (see `Graph`).
+    A function without a name, or names that make no graph (see `Graph`), are a ConfigError.
 
     Example:
         >>> def draft(topic): ...
