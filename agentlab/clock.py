@@ -67,9 +67,6 @@ def run_virtual(main: Coroutine[Any, Any, T]) -> VirtualRun[T]:
         DeadlockError: If nothing can ever happen again, or nothing before `HORIZON_S`, or if a
             task polls without ever waiting. It names the tasks that wait.
 
-    Warns:
-        RuntimeWarning: If it seems to wait for what takes no virtual time.
-
     Example:
         >>> async def nap() -> str:
         ...     await asyncio.sleep(3600)
@@ -172,10 +169,7 @@ class VirtualTimeLoop(asyncio.SelectorEventLoop):
         """Set the clock to the next timer; without one, raise a DeadlockError."""
         timers: Any = self._scheduled
         if not timers:
-            raise self.stuck(
-                "nothing is ready and no timer is set, so nothing can ever happen (a thread that "
-                "is waited for would not be seen)"
-            )
+            raise self.stuck("nothing is ready and no timer is set, so nothing can ever happen")
         # The timers at the top of the heap that share the first one's nanosecond.
         when, instant, looking = timers[0].when(), timers[0].place[0], [0]
         while looking:
@@ -184,9 +178,8 @@ class VirtualTimeLoop(asyncio.SelectorEventLoop):
                 when = max(when, timers[at].when())
                 looking += (2 * at + 1, 2 * at + 2)
         if when > HORIZON_S:
-            raise self.stuck(
-                f"nothing happens before {when:g} s, and virtual time ends at {HORIZON_S:g} s"
-            )
+            ends = f"virtual time ends at {HORIZON_S:g} s"
+            raise self.stuck(f"nothing happens before {when:g} s, and {ends}")
         self.blind_spots.jumps()
         self._now_s = max(self._now_s, round(when, 9), when)
         self._timers_for_now = 0
@@ -248,11 +241,9 @@ class _JumpingSelector(selectors.DefaultSelector):
             self._turns, self._moved_s = 0, loop.time()
         elif self._turns > _STANDS_TURNS:
             self._turns = 0
-            raise loop.stuck(
-                f"the clock has stood at {loop.time():g} s for {_STANDS_TURNS:,} turns of the "
-                "loop; somebody polls without waiting: await an event, or asyncio.sleep() of some "
-                "time"
-            )
+            stands = f"the clock has stood at {loop.time():g} s for {_STANDS_TURNS:,} turns"
+            cure = "await an event, or asyncio.sleep() of some time"
+            raise loop.stuck(f"{stands}; somebody polls without waiting: {cure}")
         return events
 
 

@@ -92,10 +92,9 @@ def dataflow(
     async def app(inputs: dict[str, str]) -> dict[str, str]:
         values = workflow.given(inputs)
         if get_config().get("max_concurrency"):
-            raise ConfigError(
-                "with max_concurrency LangGraph gives slots to steps that only wait, and may stand "
-                "still; bound the calls: dataflow(workflow, ask=Guard(max_concurrency=...).ask)"
-            )
+            stands = "with max_concurrency LangGraph gives slots to steps that only wait"
+            cure = "bound the calls: dataflow(workflow, ask=Guard(max_concurrency=...).ask)"
+            raise ConfigError(f"{stands}, and may stand still; {cure}")
 
         async def call(name: str, given: dict[str, str]) -> str:
             return await answer(workflow.step(name), values | given, ask or lab.ask)
@@ -103,8 +102,7 @@ def dataflow(
         def start(name: str, work: Any) -> Any:
             return task(name=name)(work)()
 
-        # All begin now, in the workflow's order, because LangGraph knows a task by its number, and
-        # finds its answer again by that number when a run is resumed.
+        # All begin now, in order: LangGraph finds an answer again by its task's number.
         answers = begin(workflow.needs, call, start)
         await asyncio.gather(*answers.values())
         return {name: answer.result() for name, answer in answers.items()}

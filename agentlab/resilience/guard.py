@@ -74,10 +74,8 @@ class Guard:
         checked("longest_wait_s", self.longest_wait_s, optional=True)
         checked("max_concurrency", self.max_concurrency, least=1, whole=True, optional=True)
         if self.limit is not None and self.max_concurrency is not None:
-            raise ConfigError(
-                f"max_concurrency={self.max_concurrency} and a limit exclude each other; give one "
-                "of them, such as Adaptive(most=...)"
-            )
+            both = f"max_concurrency={self.max_concurrency} and a limit exclude each other"
+            raise ConfigError(f"{both}; give one of them, such as Adaptive(most=...)")
         self._slot: Callable[[], AbstractAsyncContextManager[Callable[[], None] | None]]
         self._slot = nullcontext
         if self.limit is not None:
@@ -127,9 +125,8 @@ class Guard:
         with self.monitor.call(agent):
             try:
                 async with lab.timeout(self.deadline_s) as deadline:
-                    return await self.retry(
-                        partial(self._attempt, made), sleep=partial(self._back_off, made)
-                    )
+                    wait = partial(self._back_off, made)
+                    return await self.retry(partial(self._attempt, made), sleep=wait)
             except Exception as error:
                 if isinstance(error, TimeoutError) and deadline.expired():
                     why = f"the deadline of {self.deadline_s} model seconds passed"
@@ -169,9 +166,7 @@ class Guard:
 
     async def _back_off(self, made: _Call[Any], wait_s: float) -> None:
         if _cancelling() > made.cancelled_before:
-            # The attempt hid the deadline's or the caller's cancellation, which comes only once:
-            # nobody would end another attempt.
-            raise asyncio.CancelledError
+            raise asyncio.CancelledError  # the attempt hid it, and it comes only once
         with self.stoppable():
             await lab.sleep(wait_s)
 
@@ -212,9 +207,8 @@ class Guard:
         except TimeoutError as error:
             if not patience.expired():
                 raise
-            raise TimeoutError(
-                f"no answer within {self.attempt_timeout_s:g} model seconds"
-            ) from error
+            said = f"no answer within {self.attempt_timeout_s:g} model seconds"
+            raise TimeoutError(said) from error
         finally:
             on_headers.reset(listening)
 
@@ -237,10 +231,9 @@ class Guard:
         if wait_s > most_s:
             error = made.errors[-1] if made.errors else None
             said = f"; it said: {words(error)}" if error is not None else ""
-            raise made.gave_up(
-                f"the endpoint asks to wait {wait_s:,.0f} model seconds, and deadline_s and "
-                f"longest_wait_s leave {most_s:.3g}{said}"
-            ) from error
+            asks = f"the endpoint asks to wait {wait_s:,.0f} model seconds"
+            left = f"deadline_s and longest_wait_s leave {most_s:.3g}"
+            raise made.gave_up(f"{asks}, and {left}{said}") from error
 
 
 def _cancelling() -> int:
