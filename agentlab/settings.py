@@ -138,10 +138,9 @@ _NOT_A_KEY = (
 
 
 def key_from(environ: Mapping[str, str] = os.environ, *, learner: bool = False) -> str | None:
-    """Return the key in `OPENAI_API_KEY`, without white space around it, or None.
+    """Return the key in `OPENAI_API_KEY`, or None; what cannot be one is a ConfigError.
 
-    What cannot be a key is a ConfigError. A `learner`'s may be a name in any language: another
-    lab's endpoint takes it for a key.
+    A `learner`'s may be a name in any language: another lab's endpoint takes it for a key.
     """
     key = environ.get("OPENAI_API_KEY", "").strip()
     may_be_a_name = learner and not key.startswith("sk-")

@@ -1,7 +1,6 @@
 """Models of settings and data files, and numbers: how they are checked, and mistakes worded.
 
-pydantic finds every mistake in a value. Requests and results are decoded by msgspec, which is
-faster; it knows the same models, because they are dataclasses.
+pydantic finds every mistake in a value; msgspec, which is faster, decodes the same dataclasses.
 """
 
 from __future__ import annotations

@@ -35,10 +35,8 @@ def found(name: str | Path, folder: Path, *, what: str) -> Path:
 class LocatedFile:
     """The `value` of one YAML document, and where in the file each part of it stands.
 
-    Keys are text as written, even `yes` and `1`. `what` says what such a file holds.
-
-    Raises:
-        FileError: If it cannot be read, is not YAML in UTF-8, or gives one key twice.
+    Keys are text as written, even `yes` and `1`. `what` says what such a file holds. One that is
+    not YAML in UTF-8, or gives a key twice, is a FileError.
     """
 
     def __init__(self, path: Path, *, what: str):
@@ -64,8 +62,7 @@ class LocatedFile:
         """Return the value as a model, or as a list of models.
 
         Raises:
-            FileError: If it does not fit, naming every field that is missing, unknown or unfit, or
-                if there are `flaws`, found before, which it names, too.
+            FileError: If it does not fit, naming every wrong field; and `flaws`, found before.
         """
         problems = list(flaws)
         try:

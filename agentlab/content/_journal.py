@@ -26,7 +26,7 @@ _LOCK = 0x6167656E746C6162  # "agentlab": PostgreSQL's advisory locks have numbe
 _MOST = 1 << 40
 """No answer has more tokens, so that sums fit into 63 bits; a larger count is taken for none."""
 _SPARE_BYTES = 1 << 20
-_WAIT = "wait until it has ended, or choose another folder or database"
+_WAIT = "wait until it has ended, or choose another"
 
 _metadata = sa.MetaData()
 _steps = sa.Table(
@@ -242,7 +242,7 @@ class Claim:
         try:
             self._lock.acquire()
         except filelock.Timeout:
-            raise ConfigError(f"another process writes {where}; {_WAIT}") from None
+            raise ConfigError(f"another process writes {where}; {_WAIT} folder") from None
         try:
             _refuse_damage(self.file)
             self.give_room()  # what a process that was killed has kept; a link is not followed
@@ -333,7 +333,7 @@ def _claim_database(connection: Any, _: object) -> None:
     connection.commit()
     if not ours:
         connection.close()
-        raise ConfigError(f"another process writes this database's journal; {_WAIT}")
+        raise ConfigError(f"another process writes this database's journal; {_WAIT} one")
 
 
 def _is_out_of_space(error: Exception) -> bool:

@@ -66,9 +66,6 @@ class Bandit:
     A choice may be made before the reward of the last one is there. `discount` is what a reward is
     worth after each later one of its kind: at .99 the last hundred decide; 1 forgets nothing.
 
-    Raises:
-        ConfigError: If there are no arms, two of one name, or the discount is out of its range.
-
     Example:
         >>> bandit = Bandit(["single", "vote"])
         >>> for _ in range(50):
@@ -90,9 +87,8 @@ class Bandit:
             if bandit._state.arms != list(arms):
                 raise ConfigError(f"it chooses from {', '.join(bandit._state.arms)}")
         except (OSError, msgspec.DecodeError, ConfigError) as error:
-            raise ConfigError(
-                f"bandit {str(path)!r}: {error}; restore it, or remove it to start again"
-            ) from None
+            cure = "restore it, or remove it to start again"
+            raise ConfigError(f"bandit {str(path)!r}: {error}; {cure}") from None
         return bandit
 
     def save(self, path: str | Path) -> None:

@@ -81,7 +81,6 @@ async def _run(how: Any, functions: Iterable[Function], inputs: dict[str, Any]) 
 def _read(function: Function) -> tuple[str, list[Parameter]]:
     name = getattr(function, "__name__", "")
     if not (callable(function) and name.isidentifier()):
-        raise ConfigError(
-            f"{function!r} is no function with a name that a parameter can have; define it with def"
-        )
+        what = f"{function!r} is no function with a name that a parameter can have"
+        raise ConfigError(f"{what}; define it with def")
     return name, [*signature(function).parameters.values()]

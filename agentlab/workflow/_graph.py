@@ -87,8 +87,7 @@ def _unused(mentions: Mentions, inputs: Sequence[str], node: str) -> Iterator[Fl
         if name in inputs[:number]:
             yield Flaw(("inputs", number), f"the input {name!r} is named twice; keep one")
         elif name not in used:
-            says = f"no {node} uses the input {name!r}; take it out, or use it"
-            yield Flaw(("inputs", number), says)
+            yield Flaw(("inputs", number), f"no {node} uses the input {name!r}; take it out")
 
 
 def _unknown(mentions: Mentions, inputs: Sequence[str], node: str) -> Iterator[Flaw]:

@@ -57,19 +57,14 @@ class Step:
 
     def __post_init__(self) -> None:
         if not self.name.isidentifier():
-            raise ConfigError(
-                f"step {self.name!r}: a name goes into braces in other prompts, so it must be "
-                "one word of letters, digits and underscores",
-                field="name",
-            )
+            must = "it must be one word of letters, digits and underscores"
+            why = "a name goes into braces in other prompts"
+            raise ConfigError(f"step {self.name!r}: {why}, so {must}", field="name")
         try:
             names_in(self.prompt)
         except ValueError as error:
-            raise ConfigError(
-                f"step {self.name!r}: {error}; write {{name}} for what is to be filled in, and "
-                "{{ or }} for a brace",
-                field="prompt",
-            ) from None
+            cure = "write {name} for what is to be filled in, and {{ or }} for a brace"
+            raise ConfigError(f"step {self.name!r}: {error}; {cure}", field="prompt") from None
 
     @property
     def mentions(self) -> tuple[str, ...]:
@@ -125,12 +120,7 @@ def schema() -> dict[str, Any]:
 
 
 def read(path: Path) -> WorkflowFile:
-    """Read and check a file.
-
-    Raises:
-        FileError: If it is wrong, naming every wrong field; or else every wrong name; or else a
-            circle.
-    """
+    """Read a file; a FileError names every wrong field, or else every wrong name, or a circle."""
     located = yaml_file.LocatedFile(path, what="workflow")
     file = located.decode(WorkflowFile)
     found = flaws([(step.name, step.mentions) for step in file.steps], file.inputs)
@@ -212,10 +202,8 @@ class Workflow(Graph):
         """Check the inputs of a run, and return them; missing, unknown or no text is an error."""
         given = dict(inputs or {})
         if set(given) != set(self.inputs):
-            raise ConfigError(
-                f"workflow {self.name!r} takes the inputs {listed(self.inputs)}; "
-                f"got {listed(given)}"
-            )
+            takes = f"workflow {self.name!r} takes the inputs {listed(self.inputs)}"
+            raise ConfigError(f"{takes}; got {listed(given)}")
         for name, value in given.items():
             if not isinstance(value, str):
                 raise ConfigError(f"input {name!r} must be text; got {value!r}")
