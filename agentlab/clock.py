@@ -254,8 +254,6 @@ def _run(loop: VirtualTimeLoop, main: Coroutine[Any, Any, T]) -> VirtualRun[T]:
 
 
 def _run_in_thread(loop: VirtualTimeLoop, main: Coroutine[Any, Any, T]) -> VirtualRun[T]:
-    """Run in a thread of its own, because a thread can run only one loop."""
-
     def cancel_everything() -> None:
         for task in asyncio.all_tasks(loop):
             task.cancel()

@@ -30,11 +30,9 @@ class State(TypedDict):
 
 
 class AskStep:
-    """A node that asks the question of its `step`; `ask` is `lab.ask` by default.
+    """A node that asks the question of its `step`: `graph.add_node(step.name, AskStep(step))`.
 
-    Example:
-        graph = StateGraph(State)
-        graph.add_node("notes", AskStep(Step("notes", "What is known about {topic}?")))
+    `ask` is `lab.ask` by default.
     """
 
     def __init__(self, step: Step, ask: Ask | None = None):

@@ -1,7 +1,7 @@
 """One connection: which model answers here, at which address, and how fast its time runs.
 
 The endpoint is a process of its own, started by its first use. In virtual time the local model
-answers in the event loop; only for that, and to check settings, is its code imported here.
+answers in the event loop.
 """
 
 from __future__ import annotations

@@ -50,8 +50,7 @@ SHIFTED: dict[str, Skill] = SKILLS | {
 class SimulatedSkill:
     """A model whose answers are right as often as `skills` says; the answers are SIMULATED.
 
-    They depend on the seed, the task and the agent. `ask`, such as `lab.ask`, is asked for time and
-    tokens.
+    They depend on seed, task and agent. `ask`, such as `lab.ask`, is asked for time and tokens.
 
     Example:
         model = SimulatedSkill(ask=lab.ask)

@@ -137,10 +137,9 @@ class Guard:
                 raise made.gave_up(why) from error
 
     def stop(self, reason: str = "the guard was stopped") -> None:
-        """Send nothing more, and leave alone what has been sent.
+        """Send nothing more; calls that wait to send, and later ones, raise `Stopped`.
 
-        Calls that wait to send, and later ones, raise `Stopped`. A request in flight finishes, and
-        is not repeated if it fails. A guard stays stopped, for the reason that is given first.
+        A request in flight finishes, and is not repeated if it fails. The first reason stays.
         """
         if self._stopped is None:
             self._stopped = reason
