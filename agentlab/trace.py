@@ -181,7 +181,7 @@ def detach(source: Source) -> None:
 
 @contextmanager
 def trace() -> Iterator[Trace]:
-    """Collect what the endpoint sees of the requests that arrive inside the block, whoever sends.
+    """Collect what the endpoint sees of requests that arrive inside the block, from any framework.
 
     Raises:
         ConfigError: If the block ran on two clocks, such as two virtual runs or two endpoints.

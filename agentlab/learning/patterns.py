@@ -36,7 +36,7 @@ async def map_reduce(ask: Ask, prompts: Sequence[str], join: Callable[[Sequence[
 
 
 async def debate(ask: Ask, prompt: str, *, debaters: int = 2) -> str:
-    """Return what the debaters agree on, at once or after they saw all answers; or else a judge."""
+    """Return what debaters agree on, immediately or after they saw all answers; else a judge's."""
     answers = await _each(ask, [prompt] * debaters, "debater")
     if len(set(answers)) > 1:
         answers = await _each(ask, [with_proposals(prompt, answers)] * debaters, "critic")
