@@ -5,7 +5,8 @@ clock to that timer instead. So a program that only waits, for other tasks or fo
 the same loop, runs in milliseconds, and ends at exactly the time at which it would have ended.
 
 Sockets, threads and other processes live in real time, which this clock does not know. Waiting for
-a socket is an error; what can only be guessed is a warning (`agentlab._support.blind_spots`).
+a socket is an error. A call that blocks, a limiter that polls `time.monotonic()` or a thread that
+answers can only be guessed, so each is a warning that names the line, and what to do instead.
 """
 
 from __future__ import annotations
@@ -16,14 +17,20 @@ import heapq
 import itertools
 import math
 import selectors
+import sys
+import sysconfig
 import threading
-from collections.abc import Callable, Coroutine
+import time
+import warnings
+from collections.abc import Callable, Coroutine, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
+from traceback import FrameSummary, StackSummary, extract_stack
 from typing import Any, Generic, TypeVar
 
 from agentlab._support.asyncio_tools import running_loop
-from agentlab._support.blind_spots import BlindSpots, where
 from agentlab.errors import ConfigError, DeadlockError, reason
 
 T = TypeVar("T")
@@ -31,6 +38,13 @@ T = TypeVar("T")
 HORIZON_S = 1e12  # the end of virtual time; later times would be coarser than 0.1 ms
 _TIMERS_FOR_NOW = 100  # more that are set for the present wait for less than floats can tell
 _STANDS_TURNS = 250_000  # a clock that stands for so many turns: a task polls without waiting
+POLLS = 1000  # so many equal waits in a row, and none of another length, look like polling
+BLOCKED_S = 0.25  # so long a wait at one line in real time, while the processor rests, blocks
+_LIBRARIES = (
+    *(sysconfig.get_path(name) for name in ("stdlib", "purelib", "platlib")),
+    str(Path(__file__).parent),
+)
+_ASYNCIO = asyncio.__path__[0]
 
 
 @dataclass(frozen=True)
@@ -52,9 +66,6 @@ def run_virtual(main: Coroutine[Any, Any, T]) -> VirtualRun[T]:
             hides that behind an error of its own, a note says so.
         DeadlockError: If nothing can ever happen again, or nothing before `HORIZON_S`, or if a
             task polls without ever waiting. It names the tasks that wait.
-
-    Warns:
-        RuntimeWarning: If it seems to wait for what takes no virtual time.
 
     Example:
         >>> async def nap() -> str:
@@ -97,7 +108,7 @@ class VirtualTimeLoop(asyncio.SelectorEventLoop):
         self._order = itertools.count()
         self._timers_for_now = 0
         self.belongings: dict[object, Any] = {}  # what others keep for this loop alone
-        self.blind_spots = BlindSpots()
+        self.blind_spots = _BlindSpots()
         super().__init__(_JumpingSelector(self))
         self._clock_resolution = math.ulp(0.0)  # what is due is due, to the last bit
 
@@ -158,10 +169,7 @@ class VirtualTimeLoop(asyncio.SelectorEventLoop):
         """Set the clock to the next timer; without one, raise a DeadlockError."""
         timers: Any = self._scheduled
         if not timers:
-            raise self.stuck(
-                "nothing is ready and no timer is set, so nothing can ever happen (a thread that "
-                "is waited for would not be seen)"
-            )
+            raise self.stuck("nothing is ready and no timer is set, so nothing can ever happen")
         # The timers at the top of the heap that share the first one's nanosecond.
         when, instant, looking = timers[0].when(), timers[0].place[0], [0]
         while looking:
@@ -170,9 +178,8 @@ class VirtualTimeLoop(asyncio.SelectorEventLoop):
                 when = max(when, timers[at].when())
                 looking += (2 * at + 1, 2 * at + 2)
         if when > HORIZON_S:
-            raise self.stuck(
-                f"nothing happens before {when:g} s, and virtual time ends at {HORIZON_S:g} s"
-            )
+            ends = f"virtual time ends at {HORIZON_S:g} s"
+            raise self.stuck(f"nothing happens before {when:g} s, and {ends}")
         self.blind_spots.jumps()
         self._now_s = max(self._now_s, round(when, 9), when)
         self._timers_for_now = 0
@@ -180,7 +187,7 @@ class VirtualTimeLoop(asyncio.SelectorEventLoop):
 
     def stuck(self, why: str) -> DeadlockError:
         """Return an error that names the tasks that wait."""
-        waiting = sorted(where(task) for task in asyncio.all_tasks(self))
+        waiting = sorted(_where(task) for task in asyncio.all_tasks(self))
         return DeadlockError(f"{why}; waiting: {'; '.join(waiting) or 'no task'}", waiting=waiting)
 
 
@@ -234,11 +241,9 @@ class _JumpingSelector(selectors.DefaultSelector):
             self._turns, self._moved_s = 0, loop.time()
         elif self._turns > _STANDS_TURNS:
             self._turns = 0
-            raise loop.stuck(
-                f"the clock has stood at {loop.time():g} s for {_STANDS_TURNS:,} turns of the "
-                "loop; somebody polls without waiting: await an event, or asyncio.sleep() of some "
-                "time"
-            )
+            stands = f"the clock has stood at {loop.time():g} s for {_STANDS_TURNS:,} turns"
+            cure = "await an event, or asyncio.sleep() of some time"
+            raise loop.stuck(f"{stands}; somebody polls without waiting: {cure}")
         return events
 
 
@@ -249,8 +254,6 @@ def _run(loop: VirtualTimeLoop, main: Coroutine[Any, Any, T]) -> VirtualRun[T]:
 
 
 def _run_in_thread(loop: VirtualTimeLoop, main: Coroutine[Any, Any, T]) -> VirtualRun[T]:
-    """Run in a thread of its own, because a thread can run only one loop."""
-
     def cancel_everything() -> None:
         for task in asyncio.all_tasks(loop):
             task.cancel()
@@ -261,3 +264,94 @@ def _run_in_thread(loop: VirtualTimeLoop, main: Coroutine[Any, Any, T]) -> Virtu
         except KeyboardInterrupt:
             asyncio.SelectorEventLoop.call_soon_threadsafe(loop, cancel_everything)
             raise
+
+
+class _BlindSpots:
+    """Watches one event loop in virtual time, and warns once of each kind."""
+
+    def __init__(self) -> None:
+        self._delays_s: set[float] = set()
+        self._before_s: set[float] = set()
+        self._polls = 0
+        self._told: set[str] = set()
+
+    def waits(self, delay_s: float) -> None:
+        """Note that a task begins to wait for `delay_s`."""
+        if delay_s > 0:
+            self._delays_s.add(delay_s)
+        if self._polls >= POLLS and self._before_s == {delay_s}:
+            self._warn(
+                "polls",
+                f"{POLLS:,} waits of {delay_s:g} s in a row, and nothing else happened. If this "
+                "line polls time.monotonic() or another real clock: those hardly move in virtual "
+                "time. Read the event loop's time() instead, and keep a rate limit with "
+                "agentlab.resilience.RateLimit",
+            )
+
+    def jumps(self) -> None:
+        """Note that the clock moves on, because all tasks wait."""
+        alike = len(self._delays_s) == 1 and self._delays_s == self._before_s
+        self._polls = self._polls + 1 if alike else 0
+        self._before_s, self._delays_s = self._delays_s, set()
+
+    def thread_answers(self) -> None:
+        """Note that another thread calls into the loop."""
+        self._warn(
+            "thread",
+            "a thread answers to a program in virtual time, whose clock did not wait for it; "
+            "start the work with asyncio.to_thread(), or run the program in real time",
+        )
+
+    @contextmanager
+    def watched(self) -> Iterator[None]:
+        """Look for a line that blocks this thread, as long as the block runs; warn at its end."""
+        over, watched = threading.Event(), threading.get_ident()
+        cpu_clock = getattr(time, "pthread_getcpuclockid", None)  # macOS has none
+        blocking: list[StackSummary] = []
+
+        def watch() -> None:
+            before: Any = None
+            while not over.wait(BLOCKED_S):
+                frame = sys._current_frames()[watched]
+                line = (id(frame), frame.f_lasti)
+                cpu_s = time.clock_gettime(cpu_clock(watched)) if cpu_clock else 0.0
+                if before and line == before[0] and cpu_s - before[1] < BLOCKED_S / 10:
+                    blocking.append(extract_stack(frame))
+                before = (line, cpu_s)
+
+        thread = threading.Thread(target=watch, name="virtual watch", daemon=True)
+        thread.start()
+        try:
+            yield
+        finally:
+            over.set()
+            thread.join()
+            if blocking:
+                self._warn(
+                    "blocks",
+                    "this line waited in real time, while virtual time stood still: a call that "
+                    "blocks takes none. Await its asynchronous form (asyncio.sleep, ainvoke), or "
+                    "run the program in real time",
+                    blocking[0],
+                )
+
+    def _warn(self, kind: str, message: str, stack: StackSummary | None = None) -> None:
+        """Warn at the innermost own line of a stack, by default of the one that is running."""
+        if kind not in self._told:
+            self._told.add(kind)
+            lines = stack or extract_stack()
+            own = [line for line in lines if not line.filename.startswith(_LIBRARIES)]
+            at = own[-1] if own else FrameSummary("unknown", 0, "")
+            warnings.warn_explicit(message, RuntimeWarning, at.filename, at.lineno or 0)
+
+
+def _where(task: asyncio.Task[Any]) -> str:
+    """Name the task and the line at which it waits, such as "writer in ask (lab.py:7)"."""
+    inner: Any = task.get_coro()
+    at = ""
+    while (frame := getattr(inner, "cr_frame", None)) is not None:
+        code = frame.f_code
+        if not at or not code.co_filename.startswith(_ASYNCIO):
+            at = f" in {code.co_name} ({code.co_filename}:{frame.f_lineno})"
+        inner = inner.cr_await
+    return task.get_name() + at

@@ -115,8 +115,6 @@ class Check:
 def words_in(function: Callable[..., Any]) -> set[str]:
     """Return the names and the strings in a function's code, inner functions included.
 
-    Where two mistakes look alike from the endpoint, the words tell which of two hints fits.
-
     Example:
         >>> sorted(words_in(lambda: asyncio.Semaphore(3)))
         ['Semaphore', 'asyncio']
@@ -180,19 +178,15 @@ async def _awaited(program: Program, args: tuple[Any, ...], within_s: float, t: 
         async with asyncio.timeout(within_s / lab.model_seconds_a_second()) as limit:
             waiting = program(*args) if callable(program) else program
             if not inspect.isawaitable(waiting):
-                raise _NotYet(
-                    f"{_name(program)} gives {_short(waiting)}, which cannot be awaited; write an "
-                    "`async def` that returns its results."
-                )
+                gives = f"{_name(program)} gives {_short(waiting)}, which cannot be awaited"
+                raise _NotYet(f"{gives}; write an `async def` that returns its results.")
             return await waiting
     except TimeoutError as error:
         if not limit.expired():
             raise
         where = _line(error.__cause__)  # the cancellation, where it met the answer
-        raise _NotYet(
-            f"{_name(program)} does not end{where} ({t.requests} requests so far); "
-            "what does it wait for?"
-        ) from None
+        ends = f"does not end{where} ({t.requests} requests so far)"
+        raise _NotYet(f"{_name(program)} {ends}; what does it wait for?") from None
 
 
 def _settled(result: Any) -> Any:
@@ -223,10 +217,7 @@ def _what_it_raised(error: BaseException, own: CodeType | None = None) -> str:
 
 
 def _first(error: BaseException) -> BaseException:
-    """Return the first error in a group that is no group itself."""
-    while isinstance(error, BaseExceptionGroup):
-        error = error.exceptions[0]
-    return error
+    return _first(error.exceptions[0]) if isinstance(error, BaseExceptionGroup) else error
 
 
 def _line(error: BaseException | None, own: CodeType | None = None) -> str:

@@ -96,16 +96,12 @@ class Trace:
 
     def table(self) -> str:
         """Return one line per request: agent, times, tokens, and how it ended."""
-
-        def seconds(at_s: float | None) -> str:
-            return "-" if at_s is None else f"{at_s:.1f} s"
-
         rows = [["agent", "arrived", "queued", "first token", "end", "tokens", "status"]]
         for span in self.spans:
             times_s = (span.arrived_s, span.queued_s, span.first_token_s, span.end_s)
+            times = ("-" if at_s is None else f"{at_s:.1f} s" for at_s in times_s)
             ended = "in flight" if span.status is None else f"{span.status} {span.fault or ''}"
-            tokens = str(span.completion_tokens)
-            rows.append([span.agent, *map(seconds, times_s), tokens, ended.strip()])
+            rows.append([span.agent, *times, str(span.completion_tokens), ended.strip()])
         widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
         return "\n".join(
             "  ".join([row[0].ljust(widths[0]), *map(str.rjust, row[1:], widths[1:])])
@@ -185,13 +181,10 @@ def detach(source: Source) -> None:
 
 @contextmanager
 def trace() -> Iterator[Trace]:
-    """Collect what the endpoint sees of the requests that arrive inside the block.
-
-    It does not matter which framework sends them. One that is in flight at the end has no end.
+    """Collect what the endpoint sees of requests that arrive inside the block, from any framework.
 
     Raises:
-        ConfigError: If the block ran on two clocks: two virtual runs, a real and a virtual one,
-            or two endpoints, as after `lab.configure`.
+        ConfigError: If the block ran on two clocks, such as two virtual runs or two endpoints.
         EndpointError: If the endpoint crashed inside the block, and its record is lost.
 
     Example:

@@ -18,7 +18,6 @@ import pytest
 from classroom_process import small_preset
 from serving import Connection, raw, serving
 
-from agentlab._support.upstream import account_from
 from agentlab.endpoint.middleware import fault_plan
 from agentlab.endpoint.middleware.fault_plan import FaultPlan
 from agentlab.endpoint.middleware.gate import Gate
@@ -29,7 +28,7 @@ from agentlab.endpoint.server.app import App, OwnDoor, local_app
 from agentlab.endpoint.server.inprocess import InProcessTransport
 from agentlab.endpoint.server.process import EndpointProcess
 from agentlab.errors import ConfigError
-from agentlab.settings import Settings
+from agentlab.settings import Settings, account_from
 from agentlab.trace import Span, Trace
 
 HELLO = "Say hello and tell me in one sentence what you are."

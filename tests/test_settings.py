@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from agentlab._support.upstream import key_from
 from agentlab.endpoint.server.app import real_model
 from agentlab.errors import ConfigError
-from agentlab.settings import OPENAI_URL, Settings, from_environment
+from agentlab.settings import OPENAI_URL, Settings, from_environment, key_from
 
 
 def test_an_empty_environment_means_the_local_model():

@@ -1,15 +1,17 @@
-"""Models of settings and data files: how they are made, and how their mistakes are worded.
+"""Models of settings and data files, and numbers: how they are checked, and mistakes worded.
 
-pydantic finds every mistake in a value. Requests and results are decoded by msgspec, which is
-faster; it knows the same models, because they are dataclasses.
+pydantic finds every mistake in a value; msgspec, which is faster, decodes the same dataclasses.
 """
 
 from __future__ import annotations
 
 import dataclasses
+import math
+import sys
 from collections.abc import Iterator
 from difflib import get_close_matches
 from functools import wraps
+from numbers import Integral, Real
 from reprlib import Repr
 from typing import Annotated, Any, TypeVar, cast, dataclass_transform, get_args
 
@@ -51,14 +53,14 @@ def model(kind: type[T]) -> type[T]:
     names = [field.name for field in dataclasses.fields(made)]
 
     @wraps(plain)
-    def checked(self: Any, *args: Any, **values: Any) -> None:
+    def checking(self: Any, *args: Any, **values: Any) -> None:
         named = dict(zip(names, args, strict=False))  # so that mistakes have a name
         try:
             plain(self, *args[len(names) :], **named, **values)
         except ValidationError as error:
             raise ConfigError(refusal(error, made)) from None
 
-    made.__init__ = checked  # type: ignore[method-assign]
+    made.__init__ = checking  # type: ignore[method-assign]
     return cast(type[T], made)
 
 
@@ -105,7 +107,6 @@ def dotted(where: Where) -> str:
 
 
 def _fields(kind: Any, where: Where) -> list[str]:
-    """Return the names of the fields that a model at `where` has."""
     found = _model(kind)
     for step in where:
         if isinstance(step, str) and found is not None:
@@ -119,3 +120,35 @@ def _model(kind: Any) -> Any:
     if hasattr(kind, "__pydantic_fields__"):
         return kind
     return next(filter(None, map(_model, get_args(kind))), None)
+
+
+def checked(
+    name: str, value: Any, *, least: float = 0, above: bool = False, most: float = math.inf,
+    below: bool = False, whole: bool = False, optional: bool = False,
+) -> None:  # fmt: skip
+    """Refuse a value that is not a finite number in its range: text, a bool, nan, infinity.
+
+    `above` and `below` leave the range's ends out; `whole` refuses 2.0, too.
+
+    Example:
+        >>> checked("attempts", 1.5, least=1, whole=True)
+        Traceback (most recent call last):
+        agentlab.errors.ConfigError: attempts must be a whole number, at least 1; got 1.5
+    """
+    if optional and value is None:
+        return
+    if isinstance(value, Integral if whole else Real) and not isinstance(value, bool):
+        number: Any = value
+        enough = number > least if above else number >= least  # False for nan, as all are
+        not_too_many = number < most if below else number <= most
+        if enough and not_too_many and number <= sys.float_info.max:
+            return
+    kind = "a whole number" if whole else "a finite number"
+    lower = f", {'above' if above else 'at least'} {least:,}" if least > -math.inf else ""
+    upper = f" and {'below' if below else 'at most'} {most:,}" if most < math.inf else ""
+    none = ", or None" if optional else ""
+    try:
+        got = repr(value)[:60]
+    except Exception:  # an int of more digits than Python converts, or somebody's own class
+        got = f"something of type {type(value).__name__}"
+    raise ConfigError(f"{name} must be {kind}{lower}{upper}{none}; got {got}")

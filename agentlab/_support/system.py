@@ -44,8 +44,7 @@ def allow_many_connections() -> None:
 def end_with_owner(end: Callable[[], object] = lambda: os._exit(0)) -> None:
     """Call `end` when the process that started this one is gone, or has closed its pipe to it.
 
-    Call it once, early in a process that was started with `stdin=subprocess.PIPE`. A fork of the
-    owner may keep the pipe open, so this looks for another parent, too.
+    This one was started with `stdin=subprocess.PIPE`, which a fork of the owner may keep open.
     """
     parent = os.getppid()
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
@@ -36,10 +35,8 @@ def found(name: str | Path, folder: Path, *, what: str) -> Path:
 class LocatedFile:
     """The `value` of one YAML document, and where in the file each part of it stands.
 
-    Keys are text as written, even `yes` and `1`. `what` says what such a file holds.
-
-    Raises:
-        FileError: If it cannot be read, is not YAML in UTF-8, or gives one key twice.
+    Keys are text as written, even `yes` and `1`. `what` says what such a file holds. One that is
+    not YAML in UTF-8, or gives a key twice, is a FileError.
     """
 
     def __init__(self, path: Path, *, what: str):
@@ -65,8 +62,7 @@ class LocatedFile:
         """Return the value as a model, or as a list of models.
 
         Raises:
-            FileError: If it does not fit, naming every field that is missing, unknown or unfit, or
-                if there are `flaws`, found before, which it names, too.
+            FileError: If it does not fit, naming every wrong field; and `flaws`, found before.
         """
         problems = list(flaws)
         try:
@@ -78,10 +74,8 @@ class LocatedFile:
             raise self.error(problems)
         return value
 
-    def problem(
-        self, where: Where, says: str, *, mention: str | None = None, at_key: bool = False
-    ) -> Problem:
-        """Return a problem with the value at `where`, with its key, or with a `{mention}` in it."""
+    def problem(self, where: Where, says: str, *, at_key: bool = False) -> Problem:
+        """Return a problem with the value at `where`, or with its key."""
         node = key = self._root
         for depth, step in enumerate(where):
             inner = None
@@ -98,10 +92,6 @@ class LocatedFile:
             node = inner
         node = key if at_key else node
         index = 0 if node is None else node.start_mark.index
-        if mention is not None and node is not None:
-            brace = re.compile(rf"(?<!\{{)\{{{re.escape(mention)}[:}}]")
-            if brace_at := brace.search(self._text, index, node.end_mark.index):
-                index = brace_at.start()  # folded text may hide it; then its start counts
         return self._at(index, fields.dotted(where), says)
 
     def error(self, problems: Iterable[Problem]) -> FileError:

@@ -29,7 +29,7 @@ from agentlab.bench.results import Measurement, Results, Said, percentile
 from agentlab.endpoint import presets
 from agentlab.endpoint.contract.tokens import count_tokens
 from agentlab.endpoint.server.app import limits_of
-from agentlab.engines.asking import Ask, answer
+from agentlab.engines import Ask, answer
 from agentlab.errors import AgentLabError, ConfigError, ModelError, StepError
 from agentlab.lab import Reply, connection
 from agentlab.learning import parallel

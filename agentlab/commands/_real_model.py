@@ -15,12 +15,12 @@ import httpx
 import yaml
 
 from agentlab import errors, settings
-from agentlab._support.upstream import key_from
 from agentlab.endpoint.contract.refused import refused, without
 from agentlab.endpoint.middleware.server_timing import Clock, clock_of
 from agentlab.errors import ConfigError, EndpointError, IncompleteAnswer, ModelError
 from agentlab.lab import read, real_retry_after_s
 from agentlab.resilience import asked_to_wait_s, classify
+from agentlab.settings import key_from
 
 
 def check() -> list[str]:

@@ -26,6 +26,7 @@ _LOCK = 0x6167656E746C6162  # "agentlab": PostgreSQL's advisory locks have numbe
 _MOST = 1 << 40
 """No answer has more tokens, so that sums fit into 63 bits; a larger count is taken for none."""
 _SPARE_BYTES = 1 << 20
+_WAIT = "wait until it has ended, or choose another"
 
 _metadata = sa.MetaData()
 _steps = sa.Table(
@@ -101,11 +102,10 @@ class Journal:
                 self._claim = Claim(where)
                 address = address.set(database=str(self._claim.file))
             self._connection = _connected(address)
-        except ConfigError:
-            self._release()
-            raise
         except (SQLAlchemyError, ModuleNotFoundError, OSError, ValueError) as error:
             self._release()
+            if isinstance(error, ConfigError):
+                raise
             raise ConfigError(
                 f"journal {shown} cannot be opened: {_why(error)}; give another file's path, or "
                 "postgresql://USER@HOST/NAME with psycopg installed"
@@ -209,10 +209,9 @@ class Journal:
             self._connection.rollback()
 
     def _failure(self, what: str, error: Exception) -> JournalError:
-        said = f"the journal {what}: {_why(error)}"
-        if self._claim is not None and type(error) is DatabaseError:  # a file that is damaged
-            said += f"; {_how_to_save(self._claim.file)}"
-        return JournalError(said)
+        damaged = self._claim if type(error) is DatabaseError else None
+        cure = f"; {_how_to_save(damaged.file)}" if damaged else ""
+        return JournalError(f"the journal {what}: {_why(error)}{cure}")
 
     def close(self) -> None:
         """Let another process have it."""
@@ -231,13 +230,10 @@ class Journal:
 
 
 class Claim:
-    """The right to write a journal's file, with room for when the disk is full.
-
-    It lasts until `release`, or the process's end. `file` is what `where` names, links followed.
-    """
+    """The right to write a journal's file, until `release`, with room for when the disk is full."""
 
     def __init__(self, where: str | Path):
-        self.file = Path(os.path.realpath(where))
+        self.file = Path(os.path.realpath(where))  # links followed
         self._spare = Path(f"{self.file}.spare")
         self._lock = filelock.FileLock(f"{self.file}.lock", timeout=0)
         if self.file.exists() and not self.file.is_file():
@@ -246,9 +242,7 @@ class Claim:
         try:
             self._lock.acquire()
         except filelock.Timeout:
-            raise ConfigError(
-                f"another process writes {where}; wait until it has ended, or choose another folder"
-            ) from None
+            raise ConfigError(f"another process writes {where}; {_WAIT} folder") from None
         try:
             _refuse_damage(self.file)
             self.give_room()  # what a process that was killed has kept; a link is not followed
@@ -259,7 +253,6 @@ class Claim:
             raise
 
     def give_room(self) -> None:
-        """Let what is in flight have the spare room."""
         self._spare.unlink(missing_ok=True)
 
     def release(self) -> None:
@@ -340,10 +333,7 @@ def _claim_database(connection: Any, _: object) -> None:
     connection.commit()
     if not ours:
         connection.close()
-        raise ConfigError(
-            "another process writes this database's journal; wait until it has ended, or give "
-            "another database"
-        )
+        raise ConfigError(f"another process writes this database's journal; {_WAIT} one")
 
 
 def _is_out_of_space(error: Exception) -> bool:

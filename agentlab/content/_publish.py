@@ -81,13 +81,10 @@ class Published(NamedTuple):
 
 
 def publish(folder: Path, article: Article, before: Mapping[str, str] = {}) -> Published:
-    """Write NAME.md and NAME.html; a file that already says the same is left alone.
+    """Write NAME.md and NAME.html, or raise an OSError; what says the same is left alone.
 
     `before` are the `pages` of the last time: one with another digest now was edited since, so it
     stays as it is, and so does what is no file.
-
-    Raises:
-        OSError: If one cannot be written; what was there before is still there.
     """
     folder.mkdir(parents=True, exist_ok=True)
     name = next((Path(file).stem for file in before), article.name)

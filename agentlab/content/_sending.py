@@ -6,6 +6,7 @@ import asyncio
 from collections import defaultdict
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager, suppress
+from functools import partial
 
 from agentlab import lab
 from agentlab.clock import is_virtual
@@ -119,10 +120,8 @@ class Sender:
             self.stop(f"no topic can succeed: {said}")
             return True
         if (asked_s := self._pace.paused_s) > longest_s:
-            self.stop(
-                f"the endpoint asks to wait {asked_s:,.0f} model seconds, and longest_wait_seconds "
-                f"is {longest_s:g}"
-            )
+            asks = f"the endpoint asks to wait {asked_s:,.0f} model seconds"
+            self.stop(f"{asks}, and longest_wait_seconds is {longest_s:g}")
             return True
         passing, outages = _passes(error), self._outages
         if not passing and (self._answered or is_final(error)):
@@ -159,11 +158,9 @@ class Sender:
     async def _probe(self) -> BaseException | None:
         """Ask what no topic is to blame for; return the error that everybody meets, or None."""
 
-        async def probe() -> lab.Reply:
-            return await self.reply("Are you there?", agent="probe", max_tokens=16, temperature=0)
-
+        ask = partial(self.reply, "Are you there?", agent="probe", max_tokens=16, temperature=0)
         try:
-            await self.send(probe, "probe")
+            await self.send(ask, "probe")
         except Exception as error:
             if not is_final(error):
                 return error
@@ -198,10 +195,7 @@ def _is_everybodys(error: BaseException) -> bool:
 
 
 def _may_end_soon(error: BaseException, *, was_there: bool) -> bool:
-    """Return True for a refusal that says "later", and for what passes if all was well before.
-
-    A server that nobody has reached yet, or that has sent nothing but nonsense, is a wrong one.
-    """
+    """Return True for a refusal that says "later", and for what passes if all was well before."""
     met = _last(error)
     gone = getattr(met, "code", None) == "upstream_unreachable"
     return _passes(met) and (was_there or (getattr(met, "status", 0) >= 400 and not gone))

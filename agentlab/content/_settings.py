@@ -39,10 +39,6 @@ class Settings:
 
     Raises:
         ConfigError: If a value cannot work, naming it and its variable.
-
-    Example:
-        >>> Settings(max_concurrent_agents=4, timeout_seconds=30).retry_attempts
-        3
     """
 
     max_concurrent_agents: _Number = 4
@@ -66,10 +62,8 @@ class Settings:
 
     def __post_init__(self) -> None:
         if (self.prompt_price is None) != (self.answer_price is None):
-            raise ConfigError(
-                "prompt_price and answer_price go together, and 0 is a price too: got "
-                f"{self.prompt_price} and {self.answer_price}"
-            )
+            got = f"got {self.prompt_price} and {self.answer_price}"
+            raise ConfigError(f"prompt_price and answer_price go together, and 0 is a price: {got}")
 
     @classmethod
     def variables(cls) -> dict[str, str]:
@@ -83,12 +77,7 @@ class Settings:
         return cls(**(dataclasses.asdict(read) | _environment() | given))
 
     def dollars(self, prompt_tokens: int, answer_tokens: int) -> float | None:
-        """Return what these tokens cost; None without prices.
-
-        Example:
-            >>> Settings(prompt_price=0.15, answer_price=0.60).dollars(1_000_000, 1_000_000)
-            0.75
-        """
+        """Return what these tokens cost; None without prices."""
         if self.prompt_price is None or self.answer_price is None:
             return None
         return (prompt_tokens * self.prompt_price + answer_tokens * self.answer_price) / 1e6

@@ -55,10 +55,7 @@ class ContentSystem:
         self.journal = Journal(journal)
 
     async def generate_content(self, topic: str, content_type: ContentType = "blog") -> Content:
-        """Write about one topic; a failure is a status, not an exception.
-
-        What was answered in an earlier run is not asked again.
-        """
+        """Write about one topic; a failure is a status. What was answered is not asked again."""
         (content,) = await self.batch_generate([topic], content_type)
         return content
 
@@ -74,8 +71,7 @@ class ContentSystem:
 
         Args:
             cluster: Where the requests are sent from: a `Cluster`, a scheduler's address, or
-                "local" for processes that are started here; None sends from this one. Limits,
-                retries and the journal stay here, so they are one for all.
+                "local" for processes that are started here; None sends from this one.
 
         Raises:
             ConfigError: If there is no such type, or a topic is empty.

@@ -27,20 +27,13 @@ class Job(NamedTuple):
 
 
 def jobs(topics: Iterable[str], content_type: str) -> list[Job]:
-    """Name the work on each of the topics, once.
-
-    Example:
-        >>> [job.key for job in jobs(["  Why\\n tides? ", "Why tides?"], "blog")]
-        ['blog: Why tides?']
-    """
+    """Name the work on each of the topics, once; a ConfigError where there can be none."""
     if content_type not in CONTENT_TYPES:
         raise ConfigError(f"no content type {content_type!r}; choose {' or '.join(CONTENT_TYPES)}")
     titles = [title_of(topic) for topic in topics]
     if wrong := [title for title in titles if not 0 < len(title) <= _LONGEST]:
-        raise ConfigError(
-            f"a topic is empty, or over {_LONGEST} characters: {wrong[0][:40]!r}; give each a few "
-            "words"
-        )
+        says = f"a topic is empty, or over {_LONGEST} characters: {wrong[0][:40]!r}"
+        raise ConfigError(f"{says}; give each a few words")
     return [Job(title, content_type) for title in dict.fromkeys(titles)]
 
 
@@ -60,17 +53,12 @@ def one_line(text: str) -> str:
 
 def clean(text: str) -> str:
     """Put U+FFFD where NUL or half of a character is, which not every file or database holds."""
-    return (
-        text.encode("utf-16", "surrogatepass").decode("utf-16", "replace").replace("\0", "\ufffd")
-    )
+    whole = text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+    return whole.replace("\0", "\ufffd")
 
 
 def read_topics(file: Path) -> list[str]:
-    """Read the topics in a file: a line each, without comments and empty lines.
-
-    Raises:
-        ConfigError: If it cannot be read as UTF-8, or has none.
-    """
+    """Read a file's topics, a line each, without comments; a ConfigError if there are none."""
     try:
         lines = file.read_text(encoding="utf-8-sig").split("\n")
     except (OSError, UnicodeDecodeError) as error:

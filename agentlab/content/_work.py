@@ -163,11 +163,9 @@ class Work:
         reply = await self.sender.reply(prompt, agent=agent, timeout_s=patience_s, **options)
         reply = reply._replace(text=clean(reply.text))
         if reply.finish_reason == "length":
-            raise AnswerTruncated(
-                f"the answer was cut off at its limit of {options['max_tokens']} tokens; raise "
-                "max_tokens, or ask for a shorter answer",
-                **reply._asdict(),
-            )
+            cut = f"the answer was cut off at its limit of {options['max_tokens']} tokens"
+            cure = "raise max_tokens, or ask for a shorter answer"
+            raise AnswerTruncated(f"{cut}; {cure}", **reply._asdict())
         if not reply.text.strip():
             raise AnswerEmpty("the answer has no text; ask again", **reply._asdict())
         return reply
@@ -204,7 +202,6 @@ class Work:
         return self._content("quarantined" if final else "failed", error=said)
 
     def _content(self, status: Status, **more: Any) -> Content:
-        """Say what became of the topic, with what it took."""
         try:
             bills = self.journal.bills(self.job.key)
         except JournalError:  # the status says what happened; figures are not worth losing it
@@ -224,10 +221,7 @@ class Work:
 
 
 def question(prompt: str, options: Mapping[str, Any]) -> str:
-    """Return a digest of what makes two questions the same.
-
-    Not the limit on tokens, which is raised for what was cut off alone; nor the model's address.
-    """
+    """Return a digest of what makes two questions the same: not the limit, nor the address."""
     model = connection.current()
     local = is_virtual() or not model.real
     rest = {name: value for name, value in options.items() if name != "max_tokens"}

@@ -44,8 +44,7 @@ def load(crew: Crew, *, name: str | None = None) -> Workflow:
 
     A step is called as its task, or as the agent's role, or `task_N`; `{names}` in a description
     are the workflow's inputs. A file that a task writes is left out. What CrewAI (1.15) does to
-    words that come later, a workflow does not do: it fills in inputs inside of other inputs'
-    values, and cuts `{tools}` from them and a "Final Answer:" from answers.
+    words inside of inputs and answers, a workflow does not do.
 
     Raises:
         ConfigError: If a crew has what no workflow has, such as a manager, tools, memory or
@@ -67,10 +66,8 @@ def _check_plain(part: Any, what: str) -> None:
         value = getattr(part, name)
         plain = field.get_default(call_default_factory=True)
         if name not in _KNOWN and value != plain and (value or plain):
-            raise ConfigError(
-                f"{what} has {name}={reprlib.repr(value)}, which no workflow has; take it away, or "
-                "keep the crew"
-            )
+            has = f"{what} has {name}={reprlib.repr(value)}, which no workflow has"
+            raise ConfigError(f"{has}; take it away, or keep the crew")
 
 
 def _names(crew: Crew) -> list[str]:
@@ -103,7 +100,6 @@ def _step(crew: Crew, number: int, names: list[str]) -> Step:
 
 
 def _system(agent: Any) -> str:
-    """Return the system message that CrewAI makes of an agent without tools."""
     whose = f"the agent {agent.role!r}"
     _check_plain(agent, whose)
     _check_plain(agent.llm, f"the LLM of {whose}")
@@ -112,15 +108,12 @@ def _system(agent: Any) -> str:
         for part in ("role", "goal", "backstory")
     }
     if filled_in := _FILLED_IN.findall("".join(written.values())):
-        raise ConfigError(
-            f"{whose} has the input {listed(filled_in)} in role, goal or backstory; a step's "
-            "system message takes none, so move it into the task"
-        )
+        has = f"{whose} has the input {listed(filled_in)} in role, goal or backstory"
+        raise ConfigError(f"{has}; a step's system message takes none, so move it into the task")
     return _sent(I18N_DEFAULT.slice("role_playing").format(**written))
 
 
 def _context(crew: Crew, number: int, what: str) -> list[int]:
-    """Return the numbers of the tasks whose answers a task is given."""
     task = crew.tasks[number]
     if task.context is NOT_SPECIFIED:  # all before it, but an asynchronous one is given none
         return [] if task.async_execution else list(range(number))
@@ -148,7 +141,6 @@ def _prompt(task: Task, needs: list[str]) -> str:
 
 
 def _escaped(text: str) -> str:
-    """Double the braces, except those that CrewAI fills in."""
     parts = _FILLED_IN.split(text)
     return "".join(
         f"{{{part}}}" if number % 2 else part.replace("{", "{{").replace("}", "}}")

@@ -22,14 +22,10 @@ def load(graph: StateGraph[Any] | CompiledStateGraph[Any], *, name: str = "workf
             or if the graph decides, repeats, waits or interrupts by other rules than needs.
 
     Example:
-        from agentlab.engines.langgraph import AskStep, State
-
         graph = StateGraph(State)
         graph.add_node("notes", AskStep(Step("notes", "What is known about {topic}?")))
-        graph.add_node("report", AskStep(Step("report", "Sum up {notes}.")))
         graph.add_edge(START, "notes")
-        graph.add_edge("notes", "report")
-        load(graph).needs  # {'notes': (), 'report': ('notes',)}
+        load(graph).needs  # {'notes': ()}
     """
     if not isinstance(graph, StateGraph | CompiledStateGraph):
         raise ConfigError(f"only a StateGraph, compiled or not, is read; got {type(graph)}")
@@ -67,8 +63,6 @@ def _step(node: str, spec: Any) -> Step:
         )
     for what in ("retry_policy", "cache_policy", "timeout", "ends", "defer", "error_handler_node"):
         if getattr(spec, what, None):
-            raise ConfigError(
-                f"node {node!r} has {what}, which no workflow has; give the engine a guard as its "
-                "`ask` instead"
-            )
+            cure = "give the engine a guard as its `ask` instead"
+            raise ConfigError(f"node {node!r} has {what}, which no workflow has; {cure}")
     return ask.step

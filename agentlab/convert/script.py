@@ -28,11 +28,7 @@ def langgraph(workflow: Workflow) -> str:
 
 
 def crewai(workflow: Workflow) -> str:
-    """Write the workflow as a script that needs only CrewAI: a Flow.
-
-    Example:
-        Path("report.py").write_text(crewai(Workflow.load("report")), encoding="utf-8")
-    """
+    """Write the workflow as a script that needs only CrewAI: a Flow."""
     # Python folds some letters of an identifier into others; a number has none.
     names = {
         step.name: f"ask_{step.name if step.name.isascii() else number}"

@@ -6,7 +6,6 @@ inputs are there, and so do the frameworks, which only their own files import:
     langgraph   natively, in its functional API; also as the plain graph, which runs in supersteps
     crewai      as a native Flow; on the real clock only
     dask        from other processes, here or on other hosts; on the real clock only
-    asking      what all share: how a step is asked
 """
 
 from __future__ import annotations
@@ -20,15 +19,28 @@ from typing import Any
 from agentlab import lab
 from agentlab._support.extras import extras
 from agentlab._support.progress_bar import bar
-from agentlab.engines.asking import Ask, answer
 from agentlab.errors import ConfigError
-from agentlab.workflow import Run, Workflow, as_ready, in_order
+from agentlab.workflow import Run, Step, Workflow, as_ready, in_order
 
-__all__ = ["ENGINES", "Ask", "bar", "run", "watched"]
+__all__ = ["ENGINES", "Ask", "answer", "bar", "run", "watched"]
 
 ENGINES = ("sequential", "asyncio", "langgraph", "crewai", "dask")
 
 _SCHEDULES = {"sequential": in_order, "asyncio": as_ready, "dask": as_ready}
+
+Ask = Callable[..., Awaitable[str]]
+"""What answers a step: `lab.ask`, or anything that is called like it."""
+
+
+async def answer(step: Step, values: Mapping[str, str], ask: Ask) -> str:
+    """Ask a step's question, with the `values` filled in."""
+    return await ask(
+        step.asked(values),
+        agent=step.name,
+        system=step.system,
+        max_tokens=step.max_tokens,
+        temperature=step.temperature,
+    )
 
 
 async def run(

@@ -9,7 +9,7 @@ from typing import Any
 
 from agentlab import lab
 from agentlab.clock import is_virtual
-from agentlab.engines.asking import Ask, answer
+from agentlab.engines import Ask, answer
 from agentlab.errors import ConfigError
 from agentlab.lab import crews
 from agentlab.workflow import Step, Workflow
@@ -18,9 +18,8 @@ from agentlab.workflow import Step, Workflow
 async def run(workflow: Workflow, values: dict[str, str], *, ask: Ask) -> dict[str, str]:
     """Run the `flow`; see `engines.run`. It takes the workflow's span and CrewAI's own time."""
     if is_virtual():
-        raise ConfigError(
-            "CrewAI handles its events in threads, which keep real time; run it outside run_virtual"
-        )
+        threads = "CrewAI handles its events in threads, which keep real time"
+        raise ConfigError(f"{threads}; run it outside run_virtual")
     begun = flow(workflow, ask=ask)()
     await begun.kickoff_async(inputs=values)
     return {step.name: begun.state[step.name] for step in workflow.steps}

@@ -25,7 +25,7 @@ from distributed.scheduler import KilledWorker
 
 from agentlab import lab, settings
 from agentlab._support.asyncio_tools import raise_if_cancelled_elsewhere
-from agentlab._support.numbers import checked
+from agentlab._support.fields import checked
 from agentlab._support.system import end_with_owner
 from agentlab.errors import ClusterLost, ConfigError, EndpointError
 from agentlab.lab import Connection, Reply, connection
@@ -85,10 +85,9 @@ class Cluster:
             await self.__aexit__()
             if isinstance(error, ConfigError) or not isinstance(error, OSError | ValueError):
                 raise
-            raise ConfigError(
-                f"no cluster at {self._address or 'this machine'}: {words(error)}; start one with "
-                "`dask scheduler` and `dask worker`, or leave the address out"
-            ) from None
+            none = f"no cluster at {self._address or 'this machine'}: {words(error)}"
+            cure = "start one with `dask scheduler` and `dask worker`, or leave the address out"
+            raise ConfigError(f"{none}; {cure}") from None
         return self
 
     async def _connect(self) -> None:
@@ -139,18 +138,15 @@ class Cluster:
         return str(self.client.dashboard_link) if self._dashboard else None
 
     def _model(self) -> _Model:
-        """Return which model answers here, as workers have to be told."""
         chosen = connection.current()
         if self._address is None:
             return lab.address()
         if chosen.real and chosen.upstream is not None:
             return chosen.upstream, chosen.model
         if not get_address_host(self._address).startswith(("127.", "localhost", "::1")):
-            raise ConfigError(
-                f"the workers of {self._address} are on other hosts and cannot ask what answers "
-                f"here, {lab.where()}; set OPENAI_BASE_URL and OPENAI_API_KEY here and there, or "
-                "leave the address out"
-            )
+            away = f"the workers of {self._address} are on other hosts and cannot ask what answers"
+            cure = "set OPENAI_BASE_URL and OPENAI_API_KEY here and there, or leave the address out"
+            raise ConfigError(f"{away} here, {lab.where()}; {cure}")
         return lab.address()
 
     async def scale(self, workers: int) -> None:
@@ -187,10 +183,9 @@ class Cluster:
         try:
             loads(dumps(given))  # type: ignore[no-untyped-call]
         except Exception as error:  # of which Dask would log a traceback and its own classes
-            raise ConfigError(
-                f"a question that cannot be sent to another process ({words(error)}); give a "
-                "prompt and options of plain data such as text and numbers"
-            ) from None
+            what = f"a question that cannot be sent to another process ({words(error)})"
+            cure = "give a prompt and options of plain data such as text and numbers"
+            raise ConfigError(f"{what}; {cure}") from None
         future = self.client.submit(_reply, key, self._model(), given, key=key, pure=False)
         try:
             # On a busy machine Dask may cancel a call that nobody gave up.
@@ -232,10 +227,9 @@ def _turn_to(model: _Model, dask_worker: Any) -> None:
     own = settings.from_environment()
     if not own.real or (own.upstream, own.model) != model:
         its = f"{own.model} at {own.upstream}" if own.real else "its local model"
-        raise ConfigError(
-            f"worker {dask_worker.address} would ask {its}, not {model[1]} at {model[0]}; set "
-            "OPENAI_BASE_URL, OPENAI_API_KEY and OPENAI_MODEL there as they are here"
-        )
+        would = f"worker {dask_worker.address} would ask {its}, not {model[1]} at {model[0]}"
+        cure = "set OPENAI_BASE_URL, OPENAI_API_KEY and OPENAI_MODEL there as they are here"
+        raise ConfigError(f"{would}; {cure}")
     if connection.current() != own:  # another driver had turned it to an endpoint on loopback
         lab.configure()
     lab.base_url()  # starts what forwards to it
@@ -256,9 +250,7 @@ async def _reply(key: str, model: _Model, given: dict[str, Any]) -> Reply:
             await asyncio.wait([asking], timeout=_NOTICED_S)
             task = worker.state.tasks.get(key)
             if not asking.done() and (task is None or task.state == "cancelled"):
-                # Not a cancellation: after a broken connection Dask may want this call again
-                # before it has seen it end, and would take that for the call's own failure.
-                raise Reschedule
+                raise Reschedule  # a cancellation would be taken for the call's own failure
         return await asking
     finally:
         asking.cancel()  # does nothing to what is done

@@ -17,7 +17,7 @@ from langgraph.graph import END, START, StateGraph
 from langgraph.pregel import Pregel
 
 from agentlab import lab
-from agentlab.engines.asking import Ask, answer
+from agentlab.engines import Ask, answer
 from agentlab.errors import ConfigError
 from agentlab.workflow import Step, Workflow, begin
 
@@ -30,11 +30,9 @@ class State(TypedDict):
 
 
 class AskStep:
-    """A node that asks the question of its `step`; `ask` is `lab.ask` by default.
+    """A node that asks the question of its `step`: `graph.add_node(step.name, AskStep(step))`.
 
-    Example:
-        graph = StateGraph(State)
-        graph.add_node("notes", AskStep(Step("notes", "What is known about {topic}?")))
+    `ask` is `lab.ask` by default.
     """
 
     def __init__(self, step: Step, ask: Ask | None = None):
@@ -92,10 +90,9 @@ def dataflow(
     async def app(inputs: dict[str, str]) -> dict[str, str]:
         values = workflow.given(inputs)
         if get_config().get("max_concurrency"):
-            raise ConfigError(
-                "with max_concurrency LangGraph gives slots to steps that only wait, and may stand "
-                "still; bound the calls: dataflow(workflow, ask=Guard(max_concurrency=...).ask)"
-            )
+            stands = "with max_concurrency LangGraph gives slots to steps that only wait"
+            cure = "bound the calls: dataflow(workflow, ask=Guard(max_concurrency=...).ask)"
+            raise ConfigError(f"{stands}, and may stand still; {cure}")
 
         async def call(name: str, given: dict[str, str]) -> str:
             return await answer(workflow.step(name), values | given, ask or lab.ask)
@@ -103,8 +100,7 @@ def dataflow(
         def start(name: str, work: Any) -> Any:
             return task(name=name)(work)()
 
-        # All begin now, in the workflow's order, because LangGraph knows a task by its number, and
-        # finds its answer again by that number when a run is resumed.
+        # All begin now, in order: LangGraph finds an answer again by its task's number.
         answers = begin(workflow.needs, call, start)
         await asyncio.gather(*answers.values())
         return {name: answer.result() for name, answer in answers.items()}

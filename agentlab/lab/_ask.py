@@ -131,8 +131,7 @@ def crew_llm(*, agent: str = "agent", max_retries: int = 0, **options: Any) -> L
     """Return an `LLM` of CrewAI's, connected; CrewAI is imported silent (`agentlab.lab.crews`).
 
     It takes what `chat_model` takes, and anything else that `crewai.LLM` does. An `Agent` retries
-    by itself, too: give it `max_retry_limit=0`. And whatever `max_retries` says, CrewAI's LLM sends
-    what a 429 refuses three times, a used-up quota included (crewai 1.15).
+    by itself, too: give it `max_retry_limit=0`. CrewAI's LLM sends what a 429 refuses three times.
 
     Example:
         from crewai import Agent
@@ -152,8 +151,7 @@ def crew_llm(*, agent: str = "agent", max_retries: int = 0, **options: Any) -> L
     # Without the provider, the model's name decides which client is used.
     llm = crews.LLM(**(connected | {"provider": "openai"} | options))
     native: Any = llm  # of the subclass that the provider chose
-    # `acall` then sends as everything here does; its own client would leave its connections to
-    # whichever event loop is running when it is thrown away.
+    # Its own client would leave its connections to whichever event loop runs when it is dropped.
     native._async_client = AsyncOpenAI(**native._get_client_params(), http_client=_clients()[0])
     return llm
 
@@ -163,13 +161,11 @@ def _connected(agent: str, max_retries: int, options: dict[str, Any]) -> dict[st
     with extras():
         from openai.types.chat import ChatCompletion
 
-    # openai builds this class at its first use, which several threads must not do at the same time:
-    # "`model_rebuild()` isn't thread-safe" (pydantic 2.12).
-    ChatCompletion.model_rebuild()
+    ChatCompletion.model_rebuild()  # at its first use several threads would, which is not safe
     headers = _headers(agent) | (options.pop("default_headers", None) or {})
     there = connection()
     way = {"model": there.model, "base_url": there.url, "api_key": there.key}
-    return {**way, "default_headers": headers, "max_retries": max_retries}
+    return way | {"default_headers": headers, "max_retries": max_retries}
 
 
 def _headers(agent: str) -> dict[str, str]:
@@ -181,7 +177,6 @@ def _headers(agent: str) -> dict[str, str]:
 
 @cache
 def _clients() -> tuple[httpx.AsyncClient, httpx.Client]:
-    """Make the clients that other clients send through, once."""
     # What one answer leaves behind, no other request carries: requests of all clients are alike.
     no_cookies = CookieJar(DefaultCookiePolicy(allowed_domains=[]))
     alike: dict[str, Any] = {"trust_env": False, "timeout": None, "cookies": no_cookies}

@@ -29,8 +29,7 @@ async def session() -> aiohttp.ClientSession:
 
 
 async def _open() -> AsyncGenerator[aiohttp.ClientSession]:
-    # asyncio.run ends a loop's unfinished generators before it closes the loop: that is when
-    # this session is closed, and forgotten.
+    # asyncio.run ends a loop's unfinished generators before it closes the loop, and so this one.
     async with aiohttp.ClientSession(
         connector=aiohttp.TCPConnector(limit=0),
         cookie_jar=aiohttp.DummyCookieJar(),

@@ -41,8 +41,7 @@ def timeout(seconds: float | None) -> asyncio.Timeout:
 
 async def sleep_until(at_s: float) -> None:
     """Wait until the running event loop's clock, as `now_s` reads it, shows `at_s`."""
-    # One timer for that instant: on a clock that does not tick by itself, what is left of a wait
-    # can be too little to move it.
+    # One timer for that instant: what is left of a wait can be too little to move a virtual clock.
     over = asyncio.Event()
     timer = asyncio.get_running_loop().call_at(at_s / model_seconds_a_second(), over.set)
     try:

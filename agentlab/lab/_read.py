@@ -48,8 +48,7 @@ class _Completion(msgspec.Struct):
 def read(answer: httpx.Response, *, max_tokens: int | None = None) -> Reply:
     """Read the reply in an endpoint's answer, or raise the ModelError that it comes down to.
 
-    Status 200 is not enough: an answer that was cut off, filtered or refused, or is empty, is an
-    IncompleteAnswer. Text that the caller's own limit, `max_tokens`, cut off is what was asked for.
+    Text that the caller's own limit, `max_tokens`, cut off is what was asked for.
     """
     try:
         said = msgspec.json.decode(answer.content)

@@ -1,7 +1,4 @@
-"""How clients reach the model: over HTTP in real time, inside the event loop in virtual time.
-
-Time-outs are model seconds on either clock.
-"""
+"""How clients reach the model: over HTTP in real time, inside the event loop in virtual time."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
 """One connection: which model answers here, at which address, and how fast its time runs.
 
 The endpoint is a process of its own, started by its first use. In virtual time the local model
-answers in the event loop; only for that, and to check settings, is its code imported here.
+answers in the event loop.
 """
 
 from __future__ import annotations
@@ -148,9 +148,8 @@ def configure(**changes: Any) -> Configured:
     ConfigError, and everything stays as it was. An endpoint that runs is stopped.
 
     `upstream=None` means no paid model: the local model of this machine answers, or else the class
-    that `OPENAI_BASE_URL` names, if its model is free and nothing else is changed, because only its
-    teacher may shape it. Without `upstream=None` a class or a real model stays; limits and faults
-    then stand in front of it, and the others act in virtual time only.
+    that `OPENAI_BASE_URL` names, if its model is free and nothing else is changed. Without it a
+    class or a real model stays, behind these limits and faults.
 
     Example:
         with lab.configure(faults=[{"kind": "error", "status": 503, "probability": 0.1}]):

@@ -23,11 +23,8 @@ from agentlab._support.asyncio_tools import running_loop
 from agentlab.errors import ConfigError
 
 if "crewai" in sys.modules:
-    warnings.warn(
-        "crewai was imported before, and may have spoken to its makers or written into your home; "
-        "import agentlab.lab.crews first",
-        stacklevel=2,
-    )
+    _may = "crewai was imported before, and may have spoken to its makers or written into your home"
+    warnings.warn(f"{_may}; import agentlab.lab.crews first", stacklevel=2)
 
 _folder = Path(tempfile.mkdtemp(prefix="agentlab-crewai-"))
 atexit.register(shutil.rmtree, _folder, ignore_errors=True)
@@ -70,11 +67,8 @@ event_context._default_config.empty_pop_behavior = event_context.MismatchBehavio
 def guarded(llm: LLM, run: Callable[[Callable[[], Awaitable[Any]]], Awaitable[Any]]) -> LLM:
     """Let every call that a crew makes with this LLM go through `run`, such as `Guard.run`.
 
-    An agent asks from a thread, in `akickoff` as well. The call is handed over to the event loop
-    that is running now, so that one guard sees the calls of all agents.
-
-    Raises:
-        ConfigError: If no event loop is running, or later, if `kickoff` blocks it.
+    An agent asks from a thread, in `akickoff` as well; its call is handed over to the event loop
+    that is running now. None, or later a `kickoff` that blocks it, is a ConfigError.
 
     Example:
         llm = guarded(lab.crew_llm(agent="writer"), Guard(max_concurrency=20).run)

@@ -11,24 +11,7 @@ _simulated_skill   SIMULATED quality, on top of real calls; each pattern's exact
 
 from agentlab.learning._bandit import Bandit
 from agentlab.learning._simulated_skill import SimulatedSkill
-from agentlab.learning.regret import (
-    ARMS,
-    World,
-    follow,
-    live,
-    mean_rewards,
-    recovery,
-    scenario,
-)
+from agentlab.learning.regret import ARMS, World, follow, live, mean_rewards, recovery, scenario
 
-__all__ = [
-    "ARMS",
-    "Bandit",
-    "SimulatedSkill",
-    "World",
-    "follow",
-    "live",
-    "mean_rewards",
-    "recovery",
-    "scenario",
-]
+__all__ = ["ARMS", "Bandit", "SimulatedSkill", "World"]
+__all__ += ["follow", "live", "mean_rewards", "recovery", "scenario"]

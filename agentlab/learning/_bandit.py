@@ -11,6 +11,7 @@ approach" (2017).
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Sequence
 from math import isfinite, log, sqrt
 from pathlib import Path
@@ -65,9 +66,6 @@ class Bandit:
     A choice may be made before the reward of the last one is there. `discount` is what a reward is
     worth after each later one of its kind: at .99 the last hundred decide; 1 forgets nothing.
 
-    Raises:
-        ConfigError: If there are no arms, two of one name, or the discount is out of its range.
-
     Example:
         >>> bandit = Bandit(["single", "vote"])
         >>> for _ in range(50):
@@ -89,9 +87,8 @@ class Bandit:
             if bandit._state.arms != list(arms):
                 raise ConfigError(f"it chooses from {', '.join(bandit._state.arms)}")
         except (OSError, msgspec.DecodeError, ConfigError) as error:
-            raise ConfigError(
-                f"bandit {str(path)!r}: {error}; restore it, or remove it to start again"
-            ) from None
+            cure = "restore it, or remove it to start again"
+            raise ConfigError(f"bandit {str(path)!r}: {error}; {cure}") from None
         return bandit
 
     def save(self, path: str | Path) -> None:
@@ -182,21 +179,16 @@ class Ucb1:
     """
 
     def __init__(self, arms: Sequence[str]):
-        self._arms = list(arms)
-        self._seen: dict[str, dict[str, list[float]]] = {}
+        self._seen: defaultdict[str, dict[str, list[float]]]
+        self._seen = defaultdict(lambda: {arm: [] for arm in arms})
 
     def choose(self, kind: str) -> str:
-        seen = self._of(kind)
-        if untried := [arm for arm in self._arms if not seen[arm]]:
+        seen = self._seen[kind]
+        if untried := [arm for arm in seen if not seen[arm]]:
             return untried[0]
         n = sum(map(len, seen.values()))
-        return max(
-            self._arms,
-            key=lambda arm: sum(seen[arm]) / len(seen[arm]) + sqrt(2 * log(n) / len(seen[arm])),
-        )
+        bound = {arm: sum(r) / len(r) + sqrt(2 * log(n) / len(r)) for arm, r in seen.items()}
+        return max(bound, key=bound.__getitem__)
 
     def learn(self, kind: str, arm: str, reward: float) -> None:
-        self._of(kind)[arm].append(reward)
-
-    def _of(self, kind: str) -> dict[str, list[float]]:
-        return self._seen.setdefault(kind, {arm: [] for arm in self._arms})
+        self._seen[kind][arm].append(reward)

@@ -12,7 +12,7 @@ from typing import Annotated, Any
 import msgspec
 
 from agentlab.endpoint.contract import seeded_random
-from agentlab.engines.asking import Ask
+from agentlab.engines import Ask
 from agentlab.errors import ConfigError
 from agentlab.learning.patterns import PATTERNS, proposals
 from agentlab.learning.tasks import Question, Task
@@ -50,8 +50,7 @@ SHIFTED: dict[str, Skill] = SKILLS | {
 class SimulatedSkill:
     """A model whose answers are right as often as `skills` says; the answers are SIMULATED.
 
-    They depend on the seed, the task and the agent. `ask`, such as `lab.ask`, is asked for time and
-    tokens.
+    They depend on seed, task and agent. `ask`, such as `lab.ask`, is asked for time and tokens.
 
     Example:
         model = SimulatedSkill(ask=lab.ask)
@@ -95,7 +94,6 @@ class SimulatedSkill:
 
 
 def _question(task: Task, prompt: str) -> Question:
-    """Return which of the task's questions the prompt holds."""
     for question in (task.whole, *task.parts):
         if prompt.startswith(question.prompt):
             return question

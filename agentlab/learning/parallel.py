@@ -31,8 +31,7 @@ async def run(functions: Iterable[Function], /, **inputs: Any) -> dict[str, Any]
         async def summary(research, topic):
             return await lab.ask(f"Make a report on {topic} of {research}", agent="summary")
 
-        results = await parallel.run([research, summary], topic="tides")
-        results["summary"]
+        (await parallel.run([research, summary], topic="tides"))["summary"]
     """
     return await _run(as_ready, functions, inputs)
 
@@ -46,9 +45,7 @@ def graph(functions: Iterable[Function], *, inputs: Sequence[str] = ()) -> Graph
     """Return which function needs which; with the time of each, its `plan` has work and span.
 
     A parameter that has a default value, and names neither a function nor an input, keeps it.
-
-    Raises:
-        ConfigError: If a function has no name, or the names make no graph (see `Graph`).
+    A function without a name, or names that make no graph (see `Graph`), are a ConfigError.
 
     Example:
         >>> def draft(topic): ...
@@ -82,10 +79,8 @@ async def _run(how: Any, functions: Iterable[Function], inputs: dict[str, Any]) 
 
 
 def _read(function: Function) -> tuple[str, list[Parameter]]:
-    """Return a function's name and parameters."""
     name = getattr(function, "__name__", "")
     if not (callable(function) and name.isidentifier()):
-        raise ConfigError(
-            f"{function!r} is no function with a name that a parameter can have; define it with def"
-        )
+        what = f"{function!r} is no function with a name that a parameter can have"
+        raise ConfigError(f"{what}; define it with def")
     return name, [*signature(function).parameters.values()]

@@ -12,7 +12,7 @@ from collections import Counter
 from collections.abc import Awaitable, Callable, Sequence
 
 from agentlab._support.asyncio_tools import raise_if_cancelled_elsewhere
-from agentlab.engines.asking import Ask
+from agentlab.engines import Ask
 from agentlab.errors import ConfigError
 from agentlab.learning.tasks import Task, said
 
@@ -36,10 +36,7 @@ async def map_reduce(ask: Ask, prompts: Sequence[str], join: Callable[[Sequence[
 
 
 async def debate(ask: Ask, prompt: str, *, debaters: int = 2) -> str:
-    """Return what the debaters agree on: immediately, or after they saw all answers.
-
-    If they do not, a judge decides. A debate of two takes 2 to 5 calls.
-    """
+    """Return what debaters agree on, immediately or after they saw all answers; else a judge's."""
     answers = await _each(ask, [prompt] * debaters, "debater")
     if len(set(answers)) > 1:
         answers = await _each(ask, [with_proposals(prompt, answers)] * debaters, "critic")

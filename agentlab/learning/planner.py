@@ -26,11 +26,10 @@ _TEXT_OR_MENTION = re.compile(r'("(?:\\.|[^"\\])*"|\'(?:\\.|[^\'\\])*\')|\$(\d+)
 def read(plan: str, tools: Mapping[str, Function]) -> list[Function]:
     """Return the plan's calls as functions `s1`, `s2` ..., whose parameters name what they need.
 
-    Tools may be async or not.
+    Tools may be async or not. What makes no graph `parallel.run` refuses.
 
     Raises:
-        ConfigError: If a line is no call, or no tool can be called like that. What makes no graph
-            `parallel.run` refuses.
+        ConfigError: If a line is no call, or no tool can be called like that.
 
     Example:
         >>> tools = {"search": lambda topic: topic, "join": lambda *texts: texts}

@@ -13,7 +13,7 @@ from typing import NamedTuple
 import msgspec
 
 from agentlab.clock import run_virtual
-from agentlab.engines.asking import Ask
+from agentlab.engines import Ask
 from agentlab.errors import ConfigError
 from agentlab.learning import tasks
 from agentlab.learning._bandit import Bandit, NoContext, Policy, Static, Ucb1
@@ -66,16 +66,12 @@ class World:
 
     From the task `shift_at` on the skills are `SHIFTED`. For each task `rewards` has what each
     pattern earns, as drawn, and `means` what it earns on average.
-
-    Raises:
-        ConfigError: If there are no runs, or `shift_at` is none of them.
     """
 
     def __init__(self, runs: int = 2000, *, seed: int = 7, shift_at: int | None = None):
         if not 0 <= (shift_at or 0) < runs:
-            raise ConfigError(
-                f"needs 1 run or more, and shift_at None or one of them; got {runs}, {shift_at}"
-            )
+            must = "needs 1 run or more, and shift_at None or one of them"
+            raise ConfigError(f"{must}; got {runs}, {shift_at}")
         self.tasks = tasks.sequence(runs, seed)
         shift_at = runs if shift_at is None else shift_at
         self.rewards = _earned(runs, seed)[:shift_at]
@@ -144,11 +140,7 @@ class Scenario(msgspec.Struct, frozen=True):
 def scenario(
     name: str, *, runs: int = 2000, seeds: Sequence[int] = range(1, 6), shift_at: int | None = None
 ) -> Scenario:
-    """Follow all policies through the worlds of these seeds.
-
-    Raises:
-        ConfigError: If `shift_at` is none of the runs, or no multiple of `BLOCK`.
-    """
+    """Follow all policies through the worlds of these seeds; `shift_at` is at a block's end."""
     check_shift(runs, shift_at)
     learned: dict[str, list[Learned]] = {}
     for seed in seeds:
@@ -169,15 +161,11 @@ def scenario(
 def _curve(learned: Sequence[Learned]) -> Curve:
     shares = [one.share for one in learned]
     blocks = [slice(at, at + BLOCK) for at in range(0, len(learned[0].means), BLOCK)]
-    return Curve(
-        share=_mean(shares),
-        least_share=round(min(shares), 4),
-        most_share=round(max(shares), 4),
-        curve=[
-            _mean([sum(one.means[block]) / sum(one.oracle[block]) for one in learned])
-            for block in blocks
-        ],
-    )
+    curve = [
+        _mean([sum(one.means[block]) / sum(one.oracle[block]) for one in learned])
+        for block in blocks
+    ]
+    return Curve(_mean(shares), round(min(shares), 4), round(max(shares), 4), curve)
 
 
 def _mean(numbers: Sequence[float]) -> float:
@@ -187,9 +175,8 @@ def _mean(numbers: Sequence[float]) -> float:
 def check_shift(runs: int, shift_at: int | None) -> None:
     """Refuse a shift that no curve shows: of which a point would be of both sides."""
     if shift_at is not None and not (0 <= shift_at < runs and shift_at % BLOCK == 0):
-        raise ConfigError(
-            f"shift_at must be a multiple of {BLOCK} below runs ({runs}); got {shift_at}"
-        )
+        must = f"shift_at must be a multiple of {BLOCK} below runs ({runs})"
+        raise ConfigError(f"{must}; got {shift_at}")
 
 
 def recovery(curve: Sequence[float], shift_at: int, *, share: float = 0.9) -> int | None:

@@ -45,8 +45,9 @@ class Task(msgspec.Struct, frozen=True):
 
     def join(self, texts: Sequence[str]) -> str:
         """Join the parts' answers into one, by arithmetic; "" if one has another form."""
+        _, join = _KINDS[self.kind]
         try:
-            return _JOIN[self.kind]([said(text) for text in texts])
+            return join([said(text) for text in texts])
         except ValueError:
             return ""
 
@@ -67,7 +68,8 @@ def draw(kind: str, number: int, seed: int = 7) -> Task:
     if kind not in KINDS:
         raise ConfigError(f"no kind {kind!r} of tasks; choose one of {', '.join(KINDS)}")
     chance = seeded_random.generator(seed, kind.encode(), number, "task")
-    whole, *parts = _DRAW[kind](chance)
+    draw_it, _ = _KINDS[kind]
+    whole, *parts = draw_it(chance)
     return Task(kind, number, whole, tuple(parts))
 
 
@@ -160,19 +162,15 @@ def _merged(answers: Sequence[str]) -> str:
     return _listed(list(merge(*([int(number) for number in one.split(",")] for one in answers))))
 
 
-_DRAW: dict[str, Callable[[random.Random], list[Question]]] = {
-    "arithmetic": _arithmetic,
-    "reversing": _reversing,
-    "counting": _counting,
-    "sorting": _sorting,
-    "chain": _chain,
+# How a task of each kind is drawn, and how the answers to its parts are joined.
+_KINDS: dict[
+    str, tuple[Callable[[random.Random], list[Question]], Callable[[Sequence[str]], str]]
+] = {
+    "arithmetic": (_arithmetic, _sum),
+    "reversing": (_reversing, lambda answers: "".join(reversed(answers))),
+    "counting": (_counting, _sum),
+    "sorting": (_sorting, _merged),
+    "chain": (_chain, _sum),
 }
-_JOIN: dict[str, Callable[[Sequence[str]], str]] = {
-    "arithmetic": _sum,
-    "reversing": lambda answers: "".join(reversed(answers)),
-    "counting": _sum,
-    "sorting": _merged,
-    "chain": _sum,
-}
-KINDS = tuple(_DRAW)
+KINDS = tuple(_KINDS)
 """The kinds of tasks; each is drawn as often as the others."""

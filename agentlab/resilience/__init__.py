@@ -22,17 +22,5 @@ from agentlab.resilience._rate_limit import RateLimit, size_tokens
 from agentlab.resilience._retry import Retry, RetryBudget
 from agentlab.resilience.guard import Guard
 
-__all__ = [
-    "Breaker",
-    "Guard",
-    "Hedge",
-    "Monitor",
-    "RateLimit",
-    "Retry",
-    "RetryBudget",
-    "amap",
-    "asked_to_wait_s",
-    "classify",
-    "size_tokens",
-    "words",
-]
+__all__ = ["Breaker", "Guard", "Hedge", "Monitor", "RateLimit", "Retry", "RetryBudget", "amap"]
+__all__ += ["asked_to_wait_s", "classify", "size_tokens", "words"]

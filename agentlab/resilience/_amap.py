@@ -9,7 +9,7 @@ from typing import Generic, NamedTuple, TypeVar
 import psutil
 
 from agentlab._support.asyncio_tools import raise_if_cancelled_elsewhere
-from agentlab._support.numbers import checked
+from agentlab._support.fields import checked
 
 A = TypeVar("A")
 B = TypeVar("B")
@@ -34,8 +34,8 @@ async def amap(
 
     Items are taken only when there is room for them, so they may be an endless generator; while
     this process holds more than `max_memory_mb`, there is room for one. An error is an outcome like
-    any other: nothing is lost because something else failed. An error of the items themselves is
-    raised at the end. Close the iterator (`contextlib.aclosing`) to cancel what is in flight.
+    any other; one of the items themselves is raised at the end. Close the iterator
+    (`contextlib.aclosing`) to cancel what is in flight.
 
     Example:
         async for prompt, answer, error in amap(lab.ask, prompts, max_concurrency=50):

@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
 
 from agentlab import lab
-from agentlab._support.numbers import checked
+from agentlab._support.fields import checked
 from agentlab.resilience._classify import classify
 
 

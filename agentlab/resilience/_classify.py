@@ -1,7 +1,6 @@
 """Which errors are worth another attempt, and how long the endpoint asks to wait.
 
-Endpoints agree on nothing, least of all on 429. It stands for a rate that a short wait cures, for a
-day's limit, for a request that no limit will ever admit, and for an account without credit.
+A 429 may be a rate, a day's limit, a request over any limit, or an account without credit.
 """
 
 from __future__ import annotations

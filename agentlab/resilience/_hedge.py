@@ -12,7 +12,7 @@ from typing import TypeVar
 
 from agentlab import lab
 from agentlab._support.asyncio_tools import raise_if_cancelled_elsewhere
-from agentlab._support.numbers import checked
+from agentlab._support.fields import checked
 
 T = TypeVar("T")
 

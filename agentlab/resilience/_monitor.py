@@ -69,7 +69,6 @@ class Monitor:
 
 
 def _sums(metric: Counter | Histogram, what: str) -> tuple[int, int]:
-    """Return all that a metric has counted, and how much of it has an error type."""
     samples = [s for m in metric.collect() for s in m.samples if s.name.endswith(what)]
     failed = sum(s.value for s in samples if s.labels["error_type"])
     return int(sum(s.value for s in samples)), int(failed)

@@ -14,7 +14,7 @@ import anyio
 
 from agentlab import lab
 from agentlab._support.bucket import Bucket
-from agentlab._support.numbers import checked
+from agentlab._support.fields import checked
 from agentlab.endpoint.contract.tokens import count_tokens
 from agentlab.errors import ConfigError
 
@@ -31,9 +31,8 @@ class TokenBucket:
     async def take(self, amount: float = 1.0) -> None:
         """Take `amount` out as soon as it is there; more than it ever holds is a ConfigError."""
         if amount > self.level.burst:
-            raise ConfigError(
-                f"a bucket that holds {self.level.burst:g} will never hold {amount:g}; take less"
-            )
+            holds = f"a bucket that holds {self.level.burst:g} will never hold {amount:g}"
+            raise ConfigError(f"{holds}; take less")
         async with self._turn:
             while wait_s := self.level.wait_s(amount, lab.now_s()):
                 await lab.sleep(wait_s)
@@ -128,8 +127,7 @@ def _bucket(limit: float, window_s: float) -> TokenBucket:
 def window_s(limit: float, left: float, reset_s: float | None) -> float:
     """Return in which time a limit is counted: the minute, unless its reset says otherwise.
 
-    Resets are rounded, so the nearest usual window is taken. Groq's 14,400 requests are a day's:
-    after one of them, the reset is 6 s.
+    Resets are rounded, so the nearest usual window is taken.
     """
     if not reset_s or left >= limit:
         return 60.0
@@ -140,10 +138,5 @@ def window_s(limit: float, left: float, reset_s: float | None) -> float:
 def size_tokens(
     prompt: str, *, system: str | None = None, max_tokens: int | None = None, **_: Any
 ) -> float:
-    """Estimate what a question counts for in a limit of tokens: its texts, and its longest answer.
-
-    Example:
-        >>> size_tokens("Name three rivers.", max_tokens=10)
-        14
-    """
+    """Estimate what a question counts for in a limit of tokens: texts, and its longest answer."""
     return max(1, count_tokens(prompt) + count_tokens(system or "") + (max_tokens or 0))

@@ -12,7 +12,7 @@ from random import Random
 from typing import TypeVar
 
 from agentlab import lab
-from agentlab._support.numbers import checked
+from agentlab._support.fields import checked
 from agentlab.resilience._classify import classify
 
 T = TypeVar("T")
@@ -21,11 +21,9 @@ T = TypeVar("T")
 class RetryBudget:
     """Bounds the retries of all calls together to a share of the calls.
 
-    When an endpoint is down, every call fails, and retries multiply the load that it cannot bear.
     Each call pays `share` into the budget, each retry takes 1 out of it, and without funds there
-    is no retry. After https://finagle.github.io/blog/2016/02/08/retry-budgets/
-
-    `reserve` is how many there are before anything was paid in, and at most at any time.
+    is no retry; `reserve` is how many there are at first, and at most. After
+    https://finagle.github.io/blog/2016/02/08/retry-budgets/
 
     Example:
         >>> budget = RetryBudget(share=0.2, reserve=1)
@@ -45,7 +43,7 @@ class RetryBudget:
 
     def take(self) -> bool:
         """Take a retry out, and return whether there were funds for it."""
-        if self._funds < 1 - 1e-9:  # sums of tenths fall short of a whole by a rounding error
+        if self._funds < 1 - 1e-9:  # sums of tenths fall short by a rounding error
             return False
         self._funds -= 1
         return True
@@ -106,6 +104,5 @@ class Retry:
     def wait_s(self, attempts: int, asked_s: float | None = None) -> float:
         """Return the model seconds until the next attempt: what the endpoint asks, and back-off."""
         doubled = 2.0 ** min(attempts - 1, 99)  # more than any time, and still a float
-        # All that were refused together are asked to come back together, so the jitter comes on
-        # top; it grows with the attempts, because many that come back are refused once more.
+        # On top, because all that were refused together are asked to come back together.
         return (asked_s or 0.0) + self._random.uniform(0, min(self.most_s, self.first_s * doubled))

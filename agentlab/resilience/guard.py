@@ -24,7 +24,7 @@ import anyio
 
 from agentlab import lab
 from agentlab._support.asyncio_tools import raise_if_cancelled_elsewhere
-from agentlab._support.numbers import checked
+from agentlab._support.fields import checked
 from agentlab.errors import ConfigError, RetriesExhausted, Stopped
 from agentlab.lab import on_headers
 from agentlab.resilience._breaker import Breaker
@@ -74,10 +74,8 @@ class Guard:
         checked("longest_wait_s", self.longest_wait_s, optional=True)
         checked("max_concurrency", self.max_concurrency, least=1, whole=True, optional=True)
         if self.limit is not None and self.max_concurrency is not None:
-            raise ConfigError(
-                f"max_concurrency={self.max_concurrency} and a limit exclude each other; give one "
-                "of them, such as Adaptive(most=...)"
-            )
+            both = f"max_concurrency={self.max_concurrency} and a limit exclude each other"
+            raise ConfigError(f"{both}; give one of them, such as Adaptive(most=...)")
         self._slot: Callable[[], AbstractAsyncContextManager[Callable[[], None] | None]]
         self._slot = nullcontext
         if self.limit is not None:
@@ -127,9 +125,8 @@ class Guard:
         with self.monitor.call(agent):
             try:
                 async with lab.timeout(self.deadline_s) as deadline:
-                    return await self.retry(
-                        partial(self._attempt, made), sleep=partial(self._back_off, made)
-                    )
+                    wait = partial(self._back_off, made)
+                    return await self.retry(partial(self._attempt, made), sleep=wait)
             except Exception as error:
                 if isinstance(error, TimeoutError) and deadline.expired():
                     why = f"the deadline of {self.deadline_s} model seconds passed"
@@ -140,10 +137,9 @@ class Guard:
                 raise made.gave_up(why) from error
 
     def stop(self, reason: str = "the guard was stopped") -> None:
-        """Send nothing more, and leave alone what has been sent.
+        """Send nothing more; calls that wait to send, and later ones, raise `Stopped`.
 
-        Calls that wait to send, and later ones, raise `Stopped`. A request in flight finishes, and
-        is not repeated if it fails. A guard stays stopped, for the reason that is given first.
+        A request in flight finishes, and is not repeated if it fails. The first reason stays.
         """
         if self._stopped is None:
             self._stopped = reason
@@ -169,14 +165,11 @@ class Guard:
 
     async def _back_off(self, made: _Call[Any], wait_s: float) -> None:
         if _cancelling() > made.cancelled_before:
-            # The attempt hid the deadline's or the caller's cancellation, which comes only once:
-            # nobody would end another attempt.
-            raise asyncio.CancelledError
+            raise asyncio.CancelledError  # the attempt hid it, and it comes only once
         with self.stoppable():
             await lab.sleep(wait_s)
 
     async def _attempt(self, made: _Call[T]) -> T:
-        """Try once, with a hedge if there is one."""
         sent = asyncio.Event()  # what waits for a slot or for the pace is not late
         send = partial(self._send, made, sent)
         hedged = self.hedge(send, sent=sent) if self.hedge else send()
@@ -213,9 +206,8 @@ class Guard:
         except TimeoutError as error:
             if not patience.expired():
                 raise
-            raise TimeoutError(
-                f"no answer within {self.attempt_timeout_s:g} model seconds"
-            ) from error
+            said = f"no answer within {self.attempt_timeout_s:g} model seconds"
+            raise TimeoutError(said) from error
         finally:
             on_headers.reset(listening)
 
@@ -238,10 +230,9 @@ class Guard:
         if wait_s > most_s:
             error = made.errors[-1] if made.errors else None
             said = f"; it said: {words(error)}" if error is not None else ""
-            raise made.gave_up(
-                f"the endpoint asks to wait {wait_s:,.0f} model seconds, and deadline_s and "
-                f"longest_wait_s leave {most_s:.3g}{said}"
-            ) from error
+            asks = f"the endpoint asks to wait {wait_s:,.0f} model seconds"
+            left = f"deadline_s and longest_wait_s leave {most_s:.3g}"
+            raise made.gave_up(f"{asks}, and {left}{said}") from error
 
 
 def _cancelling() -> int:

@@ -24,13 +24,7 @@ class Graph:
             nodes need each other in a circle.
     """
 
-    def __init__(
-        self,
-        mentions: Mentions,
-        *,
-        inputs: Sequence[str] = (),
-        node: str = "step",
-    ):
+    def __init__(self, mentions: Mentions, *, inputs: Sequence[str] = (), node: str = "step"):
         self._node = node
         for flaw in flaws(mentions, inputs, node=node):
             raise ConfigError(flaw.says)
@@ -57,19 +51,16 @@ class Graph:
         """
         for name in self.needs:
             if seconds.get(name, -1.0) < 0:
-                raise ConfigError(
-                    f"{self._node} {name!r} takes {seconds.get(name)!r} seconds; "
-                    f"give each {self._node}'s time, 0 or more"
-                )
+                says = f"{self._node} {name!r} takes {seconds.get(name)!r} seconds"
+                raise ConfigError(f"{says}; give each {self._node}'s time, 0 or more")
         return Plan(self.needs, {name: seconds[name] for name in self.needs})
 
 
 class Flaw(NamedTuple):
-    """One thing that is wrong with names, the way there in a workflow file, and the name there."""
+    """One thing that is wrong with names, and the way there in a workflow file."""
 
     where: tuple[str | int, ...]
     says: str
-    mention: str | None = None
 
 
 def flaws(mentions: Mentions, inputs: Sequence[str], *, node: str = "step") -> list[Flaw]:
@@ -96,8 +87,7 @@ def _unused(mentions: Mentions, inputs: Sequence[str], node: str) -> Iterator[Fl
         if name in inputs[:number]:
             yield Flaw(("inputs", number), f"the input {name!r} is named twice; keep one")
         elif name not in used:
-            says = f"no {node} uses the input {name!r}; take it out, or use it"
-            yield Flaw(("inputs", number), says)
+            yield Flaw(("inputs", number), f"no {node} uses the input {name!r}; take it out")
 
 
 def _unknown(mentions: Mentions, inputs: Sequence[str], node: str) -> Iterator[Flaw]:
@@ -106,8 +96,7 @@ def _unknown(mentions: Mentions, inputs: Sequence[str], node: str) -> Iterator[F
         for need in needs:
             if need not in known:
                 says = f"{node} {name!r} needs {need!r}, which is no {node} and no input"
-                where = ("steps", number, "prompt")
-                yield Flaw(where, f"{says}; there are {listed(known)}", need)
+                yield Flaw(("steps", number, "prompt"), f"{says}; there are {listed(known)}")
 
 
 def _circle(mentions: Mentions, inputs: Sequence[str], node: str) -> Iterator[Flaw]:
@@ -117,7 +106,7 @@ def _circle(mentions: Mentions, inputs: Sequence[str], node: str) -> Iterator[Fl
     except CycleError as error:
         circle = list(reversed(error.args[1]))
         says = f"these {node}s wait for each other forever: {' -> '.join(circle)}; take one out"
-        yield Flaw(("steps", list(needs).index(circle[0]), "prompt"), says, circle[1])
+        yield Flaw(("steps", list(needs).index(circle[0]), "prompt"), says)
 
 
 class Plan:

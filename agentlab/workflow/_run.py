@@ -100,9 +100,6 @@ class Run:
                 raise
             name, error = self._failed
             said = reason(error)
-            raise StepError(
-                f"{self._node} {name!r}{self._where} failed ({type(said).__name__}: {said}); "
-                f"this error has {len(self._done)} of {len(self._names)} results",
-                step=name,
-                results=self.results,
-            ) from error
+            failed = f"{self._node} {name!r}{self._where} failed ({type(said).__name__}: {said})"
+            has = f"this error has {len(self._done)} of {len(self._names)} results"
+            raise StepError(f"{failed}; {has}", step=name, results=self.results) from error

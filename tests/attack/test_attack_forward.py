@@ -18,12 +18,11 @@ import httpx
 import pytest
 from recording_upstream import RecordingUpstream
 
-from agentlab._support.upstream import account_from
 from agentlab.commands.main import main
 from agentlab.endpoint.server._forward import Forward
 from agentlab.endpoint.server.process import EndpointProcess
 from agentlab.errors import ConfigError
-from agentlab.settings import Settings, from_environment
+from agentlab.settings import Settings, account_from, from_environment
 
 KEY = "sk-CANARY-0123456789-abcdefghij/+="
 CHAT = "/v1/chat/completions"

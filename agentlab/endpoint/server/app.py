@@ -13,7 +13,6 @@ from functools import lru_cache
 from typing import Protocol
 from urllib.parse import parse_qs, unquote
 
-from agentlab._support.upstream import account_from, key_from
 from agentlab.endpoint import presets
 from agentlab.endpoint.contract import asgi
 from agentlab.endpoint.contract.asgi import BrokenOff, ClientGone, Model, Receive, Scope, Send
@@ -29,7 +28,7 @@ from agentlab.endpoint.presets import Preset
 from agentlab.endpoint.server.local_model import LocalModel
 from agentlab.endpoint.server.metrics import Metrics
 from agentlab.errors import EndpointError
-from agentlab.settings import Settings
+from agentlab.settings import Settings, account_from, key_from
 
 OnEnd = Callable[[Span], object]  # is told of every question that was answered, or has failed
 

@@ -18,7 +18,7 @@ from collections import deque
 from dataclasses import dataclass
 from functools import partial
 
-from agentlab._support.numbers import checked
+from agentlab._support.fields import checked
 from agentlab.resilience.limiters import _estimates as evidence
 from agentlab.resilience.limiters._estimates import InOrder, Level, Served
 from agentlab.resilience.limiters._slots import Sample
@@ -34,8 +34,6 @@ _INSTANT_S = 1e-9  # times that are nearer are one, but for rounding
 
 @dataclass
 class _Trial:
-    """Another limit, and what came of it so far."""
-
     level: Level
     began_at: int  # answers before it
     answers: int = 0  # with as many calls in flight as are tried
@@ -128,7 +126,6 @@ class Adaptive:
             self._try(self._next(), now_s)
 
     def _climb(self, climbed: Level, trial: _Trial, now_s: float) -> None:
-        """Double again, or end the climb at the knee."""
         if not climbed.count:
             climbed = self._base
         whole = partial(evidence.worth, climbed, trial.level)
@@ -239,5 +236,4 @@ while _GRID[-1] < 2 * MOST:
 
 
 def _index(limit: float) -> int:
-    """Return where the first limit of the grid is that is not less."""
     return bisect.bisect_left(_GRID, limit)

@@ -49,10 +49,8 @@ class Slots:
 
     def __init__(self, limiter: Limiter):
         if isinstance(limiter, type) or not hasattr(limiter, "update"):
-            raise ConfigError(
-                f"limit must be a limiter; got {limiter!r}; give Adaptive(), or "
-                "Guard(max_concurrency=...) for a fixed number"
-            )
+            cure = "give Adaptive(), or Guard(max_concurrency=...) for a fixed number"
+            raise ConfigError(f"limit must be a limiter; got {limiter!r}; {cure}")
         self.limiter = limiter
         self._tokens = anyio.CapacityLimiter(limiter.limit)
         self._held = self._resting = 0  # slots, and those of them that are kept empty
