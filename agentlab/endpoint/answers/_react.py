@@ -43,7 +43,7 @@ def react(turns: Turns, writer: Writer, draw: random.Random) -> str:
     chosen = suitable(described, unframe(task).task) or described
     if not chosen:
         return _final(writer.write())
-    ((name, arguments),) = fill_in(chosen[:1], task, writer, draw, as_form=False)
+    name, arguments = fill_in(chosen[0], task, writer, draw)
     return f"Thought: {name} can help here.\nAction: {name}\nAction Input: {arguments}"
 
 

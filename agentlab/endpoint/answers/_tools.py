@@ -1,7 +1,8 @@
-"""Which of the tools it was offered the model calls, and with what of the prompt as arguments.
+"""Which of the tools it was offered the model calls, in which round, and with what arguments.
 
-Left to choose, it calls those that the prompt names ("What is the weather in Seoul?" names
-`get_weather`), each once, so that every loop ends.
+Left to choose, it calls those that the task names ("What is the weather in Seoul?" names
+`get_weather`), once for each thing that the task names for them, as soon as the arguments are
+known. No call is made again, so every loop ends. docs/local_model.md states the rule.
 """
 
 from __future__ import annotations
@@ -9,116 +10,187 @@ from __future__ import annotations
 import json
 import random
 import re
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Collection, Mapping, Sequence
+from typing import Any, NamedTuple
 
-from agentlab.endpoint.answers._prompt import unframe
+from agentlab.endpoint.answers._arguments import (
+    WHOLE,
+    asked,
+    coworkers,
+    from_results,
+    from_task,
+    sets_of,
+    snake,
+)
+from agentlab.endpoint.answers._prompt import glance, unframe
+from agentlab.endpoint.answers._rounds import Named, Rounds, named
+from agentlab.endpoint.answers._rounds import suitable as suitable
 from agentlab.endpoint.answers._schema import build
+from agentlab.endpoint.answers._things import things
 from agentlab.endpoint.answers.replies import Writer
-from agentlab.endpoint.contract.json_schema import Budget, Schema
-from agentlab.endpoint.contract.request import ChatRequest, Custom, Function
+from agentlab.endpoint.contract.json_schema import Budget, CannotFill, admits
+from agentlab.endpoint.contract.request import ChatRequest, Custom, Function, Message
 
 Call = tuple[str, str]  # the name of a function, and its arguments as JSON; or a tool, and a text
 
-_WORD = re.compile(r"[A-Za-z]{3,}|[\uac00-\ud7a3]{2,}")
-_IDLE = frozenset(
-    "the and for with from that this what which who how are was were you your all any can get "
-    "set use used using tool tools function return returns given about into one its our will "
-    "should must does name value input output data call text string".split()
+_ENDING = re.compile(
+    r"final_.+|(?:submit|finish|complete|end|done|terminate|exit)"
+    r"(?:_(?:the|final|answer|result|response|task|run|conversation)s?)*"
 )
-_QUOTED = re.compile(r"[\"“'‘]([^\"”'’\n]{2,60})[\"”'’]")
-_PROPER = re.compile(r"(?<![.?!:\n] )(?<!^)\b([A-Z][\w-]+(?: [A-Z][\w-]+)*)", re.MULTILINE)
-_KOREAN_NOUN = re.compile(r"([\uac00-\ud7a3]{2,12})(?:의|에서|은|는|이|가|을|를)?(?=\s|$)")
-_NUMBER = re.compile(r"(?<![\w.])-?\d+(?:\.\d+)?")
-_DESCRIBED = 1000  # characters of a description in which a word may be shared
-_MOST_COWORKERS = 100
-_COWORKERS = re.compile(r"following coworkers?: (.+?)\n")
-_WHOLE = frozenset("task question query input prompt request instruction message content".split())
+_ANSWER = frozenset("answer result response output text message content summary reply".split())
+_OBSERVED = re.compile(
+    r"\s*(?:<tool_response>|(?:observations?|(?:tool|function)[ _](?:results?|outputs?|responses?))"
+    r"(?: (?:from|of|for) [\w-]{1,64}| ?[\d(#][\w#-]{0,64}\)?)?[ \t]*[:\n])\s*",
+    re.IGNORECASE,
+)
+_HANDS_OVER = re.compile(r"transfer_(?:back_)?to_|hand_?off|hand_over", re.IGNORECASE)
+_NOTHING = re.compile(
+    r"(?:no(?!\.)|nothing|none|not any)\b[^\n]{0,80}?\b(?:found|match(?:es|ed|ing)?|available"
+    r"|results?)\b[^\n]{0,40}$|(?:none|null|nothing|n/a|\[\s*\]|\{\s*\}|\"\")?[.!]?$"
+    r"|[^\n]{0,80}(?:찾을 수 없|찾지 못|(?:결과|기록|자료|정보)[가이]? 없)",
+    re.IGNORECASE,
+)
 
 
-def calls(request: ChatRequest, prompt: str, writer: Writer, draw: random.Random) -> list[Call]:
-    """Return what the model calls in this turn, or raise CannotFill; nothing if it speaks."""
-    chosen = _chosen(request, prompt)
-    if request.parallel_tool_calls is False:
-        chosen = chosen[:1]
-    as_form = request.must_call_this  # as structured output uses tools
-    return fill_in(chosen, prompt, writer, draw, as_form=as_form)
+class Conversation(NamedTuple):
+    """The task, and (tool, result) of each call made since the user set it, oldest first."""
+
+    task: str
+    made: list[tuple[str, str]]
+
+    @property
+    def results(self) -> list[tuple[str, str]]:
+        """Those that say something, and not that nothing was found, or who speaks now."""
+        told = [(name, text) for name, text in self.made if not _HANDS_OVER.match(name)]
+        return [(name, text) for name, text in told if not _NOTHING.match(text.strip())]
 
 
-def fill_in(
-    tools: list[Function], prompt: str, writer: Writer, draw: random.Random, *, as_form: bool
-) -> list[Call]:
-    """Return a call of each tool, with its arguments filled; CannotFill if a schema forbids it."""
-    budget, called = Budget(), []
-    for tool in tools:
-        if isinstance(tool, Custom):
-            called.append((tool.name, unframe(prompt).task))
-            continue
-        filler = _FromPrompt(prompt, writer, _coworkers(tool), as_form=as_form)
-        schema = {"type": "object", "properties": {}, **(tool.parameters or {})}
-        value = build(schema, filler, draw=draw, optional=as_form, budget=budget)
-        called.append((tool.name, json.dumps(value, ensure_ascii=False)))
-    return called
+def conversation(request: ChatRequest) -> Conversation:
+    """Return what was asked and found; some clients hand results back as the user's words."""
+    task, made, names = "", list[tuple[str, str]](), dict[str | None, str]()
+    before: Message | None = None
+    for message in request.messages:
+        names |= {call.id: call.function.name for call in message.tool_calls or []}
+        if message.role == "tool":
+            made.append((names[message.tool_call_id], message.text))
+        elif message.role == "user" and (observed := _observed(request, before, message)):
+            made += observed
+        elif message.role == "user":
+            task, made = message.text, []
+        before = message
+    return Conversation(glance(task), made)
 
 
-def _chosen(request: ChatRequest, prompt: str) -> list[Function]:
-    offered = request.offered
-    if request.must_call_this:
-        return offered
-    called = {name for name, _ in request.results}
-    if request.must_call:
-        left = [tool for tool in offered if tool.name not in called] or offered
-        return suitable(left, prompt) or left[:1]
-    if called or not offered:
+def _observed(request: ChatRequest, before: Message | None, said: Message) -> list[tuple[str, str]]:
+    """Return the results in a user's words, one for each call that the model's words name."""
+    heading = _OBSERVED.match(said.text) if request.tools else None
+    if not (heading and before and before.role == "assistant"):
         return []
-    if handing_on := [tool for tool in offered if _coworkers(tool)]:
-        turns = request.turns
-        system = next((text for role, text in turns if role in ("system", "developer")), "")
-        manages = system.startswith("You are Crew Manager") or "delegate" in prompt.lower()
-        return handing_on[:1] if manages else []
-    return suitable(offered, prompt)
+    offered = {tool.function.name for tool in request.tools or []}
+    called = [word for word in re.findall(r"[\w-]+", before.text) if word in offered]
+    return [(name, said.text[heading.end() :].strip()) for name in called or [""]]
 
 
-def suitable(tools: Sequence[Function], prompt: str) -> list[Function]:
-    """Return those whose name shares a word with the prompt, or else the best described one."""
-    words = _words(prompt)
-    if by_name := [tool for tool in tools if words & _words(tool.name.replace("_", " "))]:
-        return by_name
-    shared = [len(words & _words((tool.description or "")[:_DESCRIBED])) for tool in tools]
-    return [tools[shared.index(max(shared))]] if any(shared) else []
+def calls(
+    request: ChatRequest, said: Conversation, writer: Writer, draw: random.Random
+) -> list[Call]:
+    """Return what the model calls in this turn, or raise CannotFill; nothing if it speaks."""
+    offered, task = request.offered, unframe(said.task).task
+    filling = _Filling(said.task, writer, draw, as_form=request.must_call_this)
+    if request.must_call_this:  # as structured output uses tools
+        return filling.calls(offered[0], [_found(offered[0], said)])
+    ending = [tool for tool in offered if request.must_call and _ends(tool, offered)]
+    useful = [tool for tool in offered if tool not in ending]
+    team = [tool for tool in useful if coworkers(tool)]
+    needs = named([tool for tool in useful if tool not in team], task)
+    manages = any(text.startswith("You are Crew Manager") for _, text in request.turns)
+    if team and (manages or "delegate" in task.lower()):
+        needs = [Named(team[0], task, 0)]
+    due = Rounds(useful, task, said.made, said.results).due(needs)
+    called = [call for tool, plan in due for call in filling.calls(tool, plan)]
+    if request.must_call and not called and ending:
+        answer = writer.from_results(said.results) or writer.write()
+        called = filling.calls(ending[0], [_found(ending[0], said) | _answer(ending[0], answer)])
+    elif request.must_call and not called:
+        made = {name for name, _ in said.made}
+        left = [tool for tool in useful if tool.name not in made] or useful
+        chosen = suitable(left, task) or left[:1]
+        called = [call for tool in chosen for call in filling.calls(tool, [{}])]
+    return called[:1] if request.parallel_tool_calls is False else called
 
 
-def _words(text: str) -> set[str]:
-    spaced = re.sub(r"(?<=[a-z])(?=[A-Z])", " ", text)
-    return {word.lower().rstrip("s")[:7] for word in _WORD.findall(spaced)} - _IDLE
+def fill_in(tool: Function, prompt: str, writer: Writer, draw: random.Random) -> Call:
+    """Return a call of a tool, with its arguments filled; CannotFill if a schema forbids it."""
+    given = sets_of(tool, from_task(tool, unframe(prompt).task))[:1]
+    return _Filling(prompt, writer, draw).calls(tool, given)[0]
 
 
-def _coworkers(tool: Function) -> list[str]:
-    found = _COWORKERS.search((tool.description or "") + "\n")
-    return [name.strip() for name in found[1].split(",")[:_MOST_COWORKERS]] if found else []
+def _ends(tool: Function, others: Sequence[Function]) -> bool:
+    """Return True if a call is the answer: of `final_answer`, or of a class beside functions."""
+    a_class = tool.name[:1].isupper() and any(other.name[:1].islower() for other in others)
+    return a_class or bool(_ENDING.fullmatch("_".join(snake(tool.name))))
+
+
+def _answer(tool: Function, answer: str) -> dict[str, Any]:
+    strings = [each for each in asked(tool) if each.type == "string" and not each.many]
+    said_in = [each for each in strings if _ANSWER & {*each.words}] or strings
+    return {each.name: answer for each in said_in[:1]}
+
+
+def _found(tool: Function, said: Conversation) -> dict[str, Any]:
+    """Return the arguments that results hold by their names; ids are their own."""
+    texts = [text for _, text in said.made]
+    held = {each.name: from_results(each, texts, each.kind == "id") for each in asked(tool)}
+    return {name: values[0] for name, values in held.items() if values}
+
+
+class _Filling:
+    """Fills the arguments of the calls of one turn."""
+
+    def __init__(self, prompt: str, writer: Writer, draw: random.Random, *, as_form: bool = False):
+        self._prompt, self._writer, self._draw, self._as_form = prompt, writer, draw, as_form
+        self._to_build, self._to_check = Budget(), Budget()
+
+    def calls(self, tool: Function, plan: Sequence[Mapping[str, Any]]) -> list[Call]:
+        """Return the calls of a plan; what it gives is there as far as the schema admits it."""
+        if isinstance(tool, Custom):
+            return [(tool.name, unframe(self._prompt).task) for _ in plan]
+        if not plan:
+            return []
+        schema = {"type": "object", "properties": {}, **(tool.parameters or {})}
+        filler = _FromPrompt(self._prompt, self._writer, as_form=self._as_form, given=plan[0])
+        made = build(schema, filler, draw=self._draw, optional=self._as_form, budget=self._to_build)
+        values = [self._with(schema, made, given) for given in plan]
+        return [(tool.name, json.dumps(value, ensure_ascii=False)) for value in values]
+
+    def _with(self, schema: Mapping[str, Any], made: Any, given: Mapping[str, Any]) -> Any:
+        for some in (given, *({name: value} for name, value in given.items())):
+            value = made | some
+            try:
+                made = value if admits(schema, value, self._to_check) else made
+            except CannotFill:  # too much to check
+                break
+        return made
 
 
 class _FromPrompt:
     """Fills a call's arguments with what the prompt says, and a form's with new words, too."""
 
-    def __init__(self, prompt: str, writer: Writer, people: list[str], *, as_form: bool):
-        self._writer, self._people, self._as_form = writer, people, as_form
+    def __init__(self, prompt: str, writer: Writer, *, as_form: bool, given: Collection[str] = ()):
+        self._writer, self._as_form = writer, as_form
         framed = unframe(prompt)
         self._said, self._task = prompt.lower(), framed.task.strip()
-        self._context, self._words = framed.context or self._task, _words(self._task)
-        self._numbers = iter([float(number) for number in _NUMBER.findall(self._task)])
-        names = [*_QUOTED.findall(self._task), *_PROPER.findall(self._task)]
-        if not re.search("[A-Za-z]", self._task):
-            names += _KOREAN_NOUN.findall(self._task)
-        self._names = iter(names)
+        self._context = framed.context or self._task
+        said = things(self._task)
+        self._numbers = (float(n.replace(",", "")) for g in said.numbers for n in g.values)
+        left = said.names if as_form or not given else []  # what is given was taken from them
+        self._names = (name for group in left for name in group.values)
 
-    def text(self, name: str, schema: Schema) -> str:
-        words = _words(name.replace("_", " ")) | {name.lower()}
-        if self._people and "coworker" in words:
-            return max(self._people, key=lambda who: len(_words(who) & self._words))
+    def text(self, name: str, schema: Mapping[str, Any]) -> str:
+        words = {*snake(name)}
         if "context" in words:
             return self._context
-        if words & _WHOLE and not self._as_form:
+        if words & WHOLE and not self._as_form:
             return self._task
         said = next(self._names, None)
         return said or (self._writer.text(name, schema) if self._as_form else self._writer.topic)
