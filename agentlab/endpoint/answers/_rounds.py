@@ -7,40 +7,251 @@ if nothing else holds a value, those that the task names before it. It waits for
 
 from __future__ import annotations
 
+import json
 import re
 from bisect import bisect
-from collections.abc import Sequence
-from itertools import islice, pairwise
+from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
+from functools import lru_cache
+from itertools import islice, pairwise, product
 from typing import Any, NamedTuple
 
-from agentlab.endpoint.answers._arguments import (
-    WORD,
-    Argument,
-    Values,
-    asked,
-    from_results,
-    from_task,
-    sets_of,
-    snake,
-    stem,
-    words,
-)
-from agentlab.endpoint.answers._things import things
+import msgspec
+
+from agentlab.endpoint.answers._prompt import glance
+from agentlab.endpoint.answers._things import Group, things
 from agentlab.endpoint.contract.request import Function
 
+Values = dict[str, list[Any]]  # of each argument that is known
 Plan = list[dict[str, Any]]  # for each call of a tool, the arguments that it has to be given
 Results = Sequence[tuple[str, str]]  # (tool, result), oldest first
 
-_SEARCHING = frozenset("find search list look lookup query".split())
-_LOOKING_UP = _SEARCHING | {"get", "fetch", "show", "check", "read"}
+_MOST_CALLS = 16  # of one tool for one task
+_LONGEST = 200  # characters of a value
+_MOST_COWORKERS = 100
+_MOST_RESULTS = 64  # of the newest, in which a value is looked for
+_MOST_STAGES = 16
+_DESCRIBED = 1000  # characters of a description in which a word may be shared
+
+_COWORKERS = re.compile(r"following coworkers?: (.+?)\n")
+_WORD = re.compile(r"[A-Z]?[a-z]+|[A-Z]+(?![a-z])|[\uac00-\ud7a3]{2,}")
+_PARTICLE = re.compile(r"(?<=..)(?:의|에서|은|는|이|가|을|를|와|과|에|도|으로|로)$")
+_IDLE = frozenset(
+    "the and for with from that this what which who how are was were you your all any can get "
+    "set use used using tool tools function return returns given about into one its our will "
+    "should must does name value input output data call text string".split()
+)
+_LOOKING_UP = frozenset("find search list look lookup query get fetch show check read".split())
 _THEN = re.compile(
     r"(?<!since )(?<!until )(?<!by )\bthen\b|\bafter (?:that|which)\b|\b(?:afterwards|finally)\b"
     r"|그\s?다음|그런 다음|그리고 나서|그 후|[한은] (?:다음|뒤|후)",
     re.IGNORECASE,
 )
-_MOST_STAGES = 16
-_MOST_RESULTS = 64  # of the newest, in which a value is looked for
-_DESCRIBED = 1000  # characters of a description in which a word may be shared
+# Arguments that end in these words are ids; the last ones only if a word says of what.
+_ID = re.compile(r"(?:^|.*_)(?:id|uuid|guid)s?$|.+_(?:key|token|ref|reference|number)s?$")
+WHOLE = frozenset("task question query input prompt request instruction message content".split())
+_PASSED_ON = frozenset(
+    "input message content context text body document notes data summary description details "
+    "report results findings".split()
+)
+_ROLES = {
+    "from": "from", "origin": "from", "source": "from", "departure": "from",
+    "to": "to", "destination": "to", "target": "to", "arrival": "to", "language": "to",
+    "city": "in", "place": "in", "location": "in", "country": "in",
+}  # fmt: skip
+
+
+class Argument(NamedTuple):
+    """One that has to be given; `many` if it is a list.
+
+    `kind` is id, number, name, text, or other; `of` says whose an id is, as "user" of `user_id`.
+    """
+
+    name: str
+    kind: str
+    type: str
+    many: bool
+    words: list[str]
+    of: list[str]
+
+
+@lru_cache(maxsize=1024)  # of names, descriptions and tasks that come again
+def words(text: str) -> frozenset[str]:
+    """Return the words of a text that say what it is about, as far as words are compared."""
+    return frozenset(stem(found[0]) for found in _WORD.finditer(text)) - {""}
+
+
+def stem(word: str) -> str:
+    """Return a word as it is compared with others; nothing if it says too little."""
+    stem = _PARTICLE.sub("", word).lower().rstrip("s")[:7]
+    short = len(word) < 3 and word < "가" and stem != "id"
+    return "" if short or stem in _IDLE else stem
+
+
+def snake(name: str) -> list[str]:
+    """Return the words of a name, in lower case."""
+    return re.sub(r"(?<=[a-z0-9])(?=[A-Z])|\W+", "_", name).lower().split("_")
+
+
+def asked(tool: Function) -> list[Argument]:
+    """Return the arguments that a call needs: those required, or all if none is."""
+    return _asked(tool.name, msgspec.json.encode(tool.parameters or {}))
+
+
+@lru_cache(maxsize=256)  # the next request often offers the same
+def _asked(tool: str, encoded: bytes) -> list[Argument]:
+    schema = msgspec.json.decode(encoded)
+    properties = schema.get("properties", {})
+    names = {*(schema.get("required") or properties)}
+    return [_argument(tool, name, inner) for name, inner in properties.items() if name in names]
+
+
+def _argument(tool: str, name: str, schema: Any) -> Argument:
+    type, inner = _plain(schema)
+    if many := type == "array":
+        type, inner = _plain(inner.get("items"))
+    words, kind, of = snake(name), "name", list[str]()
+    if type not in ("string", "integer", "number") or {"enum", "const", "format"} & inner.keys():
+        kind = "other"
+    elif _ID.match("_".join(words)):
+        kind, of = "id", words[:-1] or snake(tool)[1:]
+    elif type != "string":
+        kind = "number"
+    elif {*words} & (_PASSED_ON | WHOLE):
+        kind = "text" if {*words} & _PASSED_ON else "other"
+    return Argument(name, kind, type, many, words, of)
+
+
+def _plain(schema: Any) -> tuple[str, Mapping[str, Any]]:
+    """Return the type of a schema, and the first of its alternatives that is not null."""
+    options = schema.get("anyOf", [schema]) if isinstance(schema, Mapping) else []
+    plain = [each for each in options if isinstance(each, Mapping) and each.get("type") != "null"]
+    inner = plain[0] if plain else {}
+    kind = inner.get("type", "object" if inner.keys() & {"$ref", "properties"} else "string")
+    kinds = kind if isinstance(kind, list) else [kind]
+    return next((each for each in kinds if each != "null"), "null"), inner
+
+
+def from_task(tool: Function, text: str) -> Values:
+    """Return the values that `text` names for the arguments of a tool."""
+    named, given = things(text), asked(tool)
+    values = {each.name: named.ids(each.of) for each in given if each.kind == "id"}
+    numbers = [each for each in given if each.kind == "number"]
+    groups = _left(named.numbers, values)
+    if len(numbers) > 1:  # "3 by 4, and 5 by 6" are two calls of two
+        groups = [Group("", "", [value]) for group in groups for value in group.values]
+    values |= _shared_out(numbers, groups)
+    values |= _shared_out([a for a in given if a.kind == "name"], _left(named.names, values))
+    texts = [a for a in given if a.kind == "text" and not {"context", *WHOLE} & {*a.words}]
+    rest = zip(texts, _left(named.names, values), strict=False)
+    values |= {each.name: group.values for each, group in rest}
+    if people := coworkers(tool):
+        values["coworker"] = [max(people, key=lambda who: len(words(who) & words(text)))]
+    cast = {each.name: _fitting(each, values.get(each.name, [])) for each in given}
+    return {name: known for name, known in cast.items() if known}
+
+
+def coworkers(tool: Function) -> list[str]:
+    """Return those to whom CrewAI's tool hands a task on."""
+    found = _COWORKERS.search((tool.description or "") + "\n")
+    return [name.strip() for name in found[1].split(",")[:_MOST_COWORKERS]] if found else []
+
+
+def _left(groups: list[Group], values: Values) -> list[Group]:
+    return [group for group in groups if group.values not in values.values()]
+
+
+def _shared_out(arguments: list[Argument], groups: list[Group]) -> Values:
+    """Give each argument a group of things: by its preposition, then in their order."""
+    by_role = {group.role: group for group in reversed(groups) if group.role}
+    values, left = Values(), list[Argument]()
+    for each in arguments:
+        role = next((_ROLES[word] for word in each.words if _ROLES.get(word) in by_role), None)
+        if role:
+            values[each.name] = by_role.pop(role).values
+        else:
+            left.append(each)
+    shared = [group.values for group in _left(groups, values)]
+    if len(left) > 1 and not len(left) <= len(shared) < 2 * len(left):  # one by one
+        singly = [value for group in shared for value in group]
+        whole = max(len(singly) // len(left), 1) * len(left)
+        shared = [singly[at : whole : len(left)] for at in range(len(left))]
+    return values | {each.name: share for each, share in zip(left, shared, strict=False) if share}
+
+
+def from_results(argument: Argument, texts: Iterable[str], own: bool) -> list[Any]:
+    """Return the values that results hold for an argument, of every result.
+
+    What they call just "id", or nothing at all, counts for an id only if it is its `own`.
+    """
+    last, is_id = _folded(argument.words[-1]), argument.kind == "id"
+    owner = _folded("".join(argument.of))
+    names = [owner + last, owner] if is_id else [_folded(argument.name)]
+    names += ([last, "id", ""] if is_id else [""]) if own else []
+    values = []
+    for text in map(glance, texts):
+        fields, named = _fields(text), things(text)
+        held = [fields[name] for name in names if name in fields]
+        if is_id and own and "{" not in text:
+            held.append(named.ids(argument.of))
+        if argument.kind == "number":
+            held += [group.values[:1] for group in named.numbers]
+        values += next(filter(None, (_fitting(argument, each) for each in held)), [])
+    return [*dict.fromkeys(values)]
+
+
+def sets_of(tool: Function, values: Values) -> list[dict[str, Any]]:
+    """Return the arguments of each call: lists as long as each other in pairs, others combined."""
+    many = {each.name for each in asked(tool) if each.many}
+    lists = [[known] if name in many else known for name, known in values.items()]
+    longest = max(map(len, lists), default=1)
+    rows: Iterable[Sequence[Any]] = product(*lists)
+    if all(len(each) in (1, longest) for each in lists) and lists:
+        rows = zip(*(each * (longest // len(each)) for each in lists), strict=True)
+    return [dict(zip(values, row, strict=True)) for row in islice(rows, _MOST_CALLS)]
+
+
+def _fitting(argument: Argument, values: Iterable[Any]) -> list[Any]:
+    """Return those values that an argument may have, as its type has them."""
+    said = [str(value).strip() for value in values if not isinstance(value, bool)]
+    said = [*dict.fromkeys(value for value in said if 0 < len(value) <= _LONGEST)]
+    if argument.type == "string":
+        return [value for value in said if argument.kind != "id" or " " not in value]
+    digits = r"-?\d{1,15}" if argument.type == "integer" else r"-?\d{1,15}(\.\d{1,15})?"
+    plain = (value.replace(",", "") for value in said)
+    cast = int if argument.type == "integer" else float
+    return [cast(value) for value in plain if re.fullmatch(digits, value)]
+
+
+@lru_cache(maxsize=256)  # several arguments are looked for in the same results
+def _fields(text: str) -> Mapping[str, list[Any]]:
+    """Return the values of each field of a result, from the outermost level that has it.
+
+    A result that is no JSON is one value if it is up to three words.
+    """
+    level: list[tuple[str, str, Any]] = []  # (name, whose it is, value)
+    for form in (text, text.replace("'", '"')):  # as Python prints a dictionary
+        with suppress(ValueError, RecursionError):
+            level = level or [("", "", json.loads(form))]
+    if not level:
+        return {"": [text] if re.fullmatch(r"[^\s.:;,]+(?: [^\s.:;,]+){0,2}", text) else []}
+    fields: dict[str, list[Any]] = {}
+    while level:
+        here, below = dict[str, list[Any]](), list[tuple[str, str, Any]]()
+        for name, owner, inner in level:
+            if isinstance(inner, dict):
+                below += [(_folded(key), name, each) for key, each in inner.items()]
+            elif isinstance(inner, list):
+                below += [(name, owner, each) for each in inner]
+            elif inner is not None:
+                for known in {name, owner + name}:
+                    here.setdefault(known, []).append(inner)
+        fields, level = here | fields, below
+    return fields
+
+
+def _folded(name: str) -> str:
+    return re.sub(r"[\W_]+", "", name.lower()).removesuffix("s")
 
 
 class Named(NamedTuple):
@@ -49,11 +260,6 @@ class Named(NamedTuple):
     tool: Function
     here: str
     stage: int
-
-
-def suitable(tools: Sequence[Function], task: str) -> list[Function]:
-    """Return the tools that a task names, in its order, or else the best described one."""
-    return [each.tool for each in named(tools, task)]
 
 
 def named(tools: Sequence[Function], task: str) -> list[Named]:
@@ -88,20 +294,15 @@ def _places(
     """Return where in the task each tool is named first, by its index."""
     parts = [task[at:to] for at, to in pairwise([0, *thens, len(task)])]  # by stage
     fit = [[_fit(*pair, part) for pair in zip(tools, vocabulary, strict=True)] for part in parts]
-    takes = [_takes(tool) for tool in tools]
-    ids = (group for group in (*things(task).codes, *things(task).numbers) if not group.role)
-    labels = {stem(group.label) for group in ids} & set[str]().union(*takes)
-    said = [(stem(found[0]), found.span()) for found in WORD.finditer(task)]
+    ids = [*things(task).codes, *things(task).numbers]
+    labels = {stem(group.label) for group in ids if not group.role}
+    said = [(stem(found[0]), found.span()) for found in _WORD.finditer(task)]
     places: dict[int, tuple[int, int]] = {}
     for word, span in sorted(said, key=lambda each: each[0] in labels):
-        bearing = [index for index, known in enumerate(vocabulary) if word in known]
-        stage = bisect(thens, span[0])
-        if word in labels:  # "user 42" is an id, and calls a tool if no other takes that id
-            same = [index for index, (at, _) in places.items() if bisect(thens, at) == stage]
-            taken = any(word in takes[index] for index in same)
-            bearing = [index for index in bearing if word in takes[index] and not taken]
-        best = max((fit[stage][index] for index in bearing), default=None)
-        for index in [index for index in bearing if fit[stage][index] == best]:
+        if word in labels and any(word in _takes(tools[index]) for index in places):
+            continue  # "user 42" is an id, and no tool is called for it but those that take it
+        known = {i: fit[bisect(thens, span[0])][i] for i, of in enumerate(vocabulary) if word in of}
+        for index in [index for index in known if known[index] == max(known.values())]:
             places.setdefault(index, span)
     return dict(sorted(places.items(), key=lambda place: place[1]))
 
@@ -131,6 +332,12 @@ def _described(tool: Function) -> frozenset[str]:
     return words((tool.description or "")[:_DESCRIBED])
 
 
+def _looks_up(other: Function, tool: Function, of: set[str]) -> bool:
+    """Return True if another tool looks up ids of that, as `find_user` does of users."""
+    looks = other.name != tool.name and snake(other.name)[0] in _LOOKING_UP
+    return looks and not of & _takes(other) and of <= _named_by(other) | _described(other)
+
+
 class Rounds:
     """The rounds of a task; `made` are all results, and `results` those that say something."""
 
@@ -146,29 +353,25 @@ class Rounds:
             self._put(need, {each.tool.name: each for each in needs}, ordered)
         for name, need in ordered.items():
             first = self._first(need, [ordered[other] for other in plans])
-            done = [(plans[other], self._made.count(other)) for other in first]
-            ready = all(plan is not None and made >= len(plan) for plan, made in done)
-            plans[name] = self._calls(need, first) if ready else None
-        due = [(name, plan[self._made.count(name) :]) for name, plan in plans.items() if plan]
-        return [(ordered[name].tool, plan) for name, plan in due]
+            waits = any((p := plans[o]) is None or self._made.count(o) < len(p) for o in first)
+            plans[name] = None if waits else self._calls(need, first)
+        left = {name: (plan or [])[self._made.count(name) :] for name, plan in plans.items()}
+        return [(ordered[name].tool, plan) for name, plan in left.items() if plan]
 
     def _put(self, need: Named, needs: dict[str, Named], ordered: dict[str, Named]) -> None:
         """Put a tool after those that look up its ids, whether the task names them or not."""
-        name = need.tool.name
-        if name in self._suppliers:
+        if need.tool.name in self._suppliers:
             return
-        suppliers = self._suppliers[name] = set()
+        suppliers = self._suppliers[need.tool.name] = set[str]()
         for argument in self._lacking(need):
-            rank = {tool.name: _looks_up(tool, need.tool, argument) for tool in self._tools}
-            able = [tool for tool in self._tools if rank[tool.name]]
-            if argument.kind == "id" and able:
-                best = max(
-                    able, key=lambda t: (t.name in needs, rank[t.name], _suits(t, self._task))
-                )
+            of = {stem(owner) for owner in argument.of}
+            able = [tool for tool in self._tools if of and _looks_up(tool, need.tool, of)]
+            rank = [(t.name in needs, of <= _named_by(t), _suits(t, self._task)) for t in able]
+            if able:
+                best = able[rank.index(max(rank))]
                 suppliers.add(best.name)
-                supplier = needs.get(best.name, Named(best, self._task, need.stage))
-                self._put(supplier, needs, ordered)
-        ordered[name] = need
+                self._put(needs.get(best.name, Named(best, self._task, need.stage)), needs, ordered)
+        ordered[need.tool.name] = need
 
     def _first(self, need: Named, before: Sequence[Named]) -> list[str]:
         """Return those of the tools before whose results a tool waits for."""
@@ -186,49 +389,33 @@ class Rounds:
 
     def _calls(self, need: Named, first: list[str]) -> Plan:
         """Return the calls of a tool, now that all is known; none if an id is not."""
-        tool, values = need.tool, Values()
+        tool, values, own = need.tool, Values(), self._suppliers[need.tool.name]
         found = [(name, text) for name, text in self._results if name in first]
+        texts = [text for name, text in found if name in own or not own]
         here, task = from_task(tool, need.here), from_task(tool, self._task)
         later = bool(found and need.stage)
         ids = any(each.kind == "id" for each in asked(tool))  # then its numbers are mere options
-        here |= self._numbers(tool, here if later else task | here, found)
+        here |= _numbers(tool, here if later else task | here, texts)
         for each in asked(tool):
-            held, said = self._held(tool, each, found), task.get(each.name, [])
+            held, said = from_results(each, texts, True), task.get(each.name, [])
+            if each.kind in ("text", "other"):
+                held = (
+                    ["\n".join(text for _, text in found)] if found and each.kind == "text" else []
+                )
             rest = [held, said] if later or each.kind == "text" else [said, held]
             known = next(filter(None, [here.get(each.name), *rest]), [])
-            computed = each.kind == "number" and first and not ids
-            if not known and (each.kind == "id" or computed):
+            if not known and (each.kind == "id" or (each.kind == "number" and first and not ids)):
                 return []
             values |= {each.name: known} if known else {}
         return sets_of(tool, values)
 
-    def _held(self, tool: Function, argument: Argument, found: Results) -> list[Any]:
-        """Return what results hold, those of who looks up the tool's ids if anybody does."""
-        if argument.kind in ("text", "other"):
-            texts = [text for _, text in found if argument.kind == "text"]
-            return ["\n".join(texts)] if texts else []
-        own = self._suppliers[tool.name]
-        return from_results(
-            argument, [text for name, text in found if not own or name in own], True
-        )
 
-    def _numbers(self, tool: Function, here: Values, found: Results) -> Values:
-        """Return the numbers of a call: what results hold first, if the task names too few."""
-        numbers = [each for each in asked(tool) if each.kind == "number"]
-        said = [here[each.name] for each in numbers if each.name in here]
-        if not found or len(said) == len(numbers):
-            return {}
-        held = self._held(tool, numbers[0], found)
-        lists = [held] if len(numbers) - len(said) == 1 else [[number] for number in held]
-        return {each.name: known for each, known in zip(numbers, lists + said, strict=False)}
-
-
-def _looks_up(other: Function, tool: Function, argument: Argument) -> int:
-    """Return 2 if a tool's name says that it looks up what another one needs, 1 if its words do.
-
-    `find_user` looks up a `user_id`; so does `find_person`, described as "Find a user by name".
-    """
-    of, verb = {stem(owner) for owner in argument.of}, snake(other.name)[0]
-    if other.name == tool.name or verb not in _LOOKING_UP or of & _takes(other):
-        return 0
-    return 2 if of <= _named_by(other) else int(of <= _described(other) and verb in _SEARCHING)
+def _numbers(tool: Function, here: Values, texts: Sequence[str]) -> Values:
+    """Return the numbers of a call: what results hold first, if the task names too few."""
+    numbers = [each for each in asked(tool) if each.kind == "number"]
+    said = [here[each.name] for each in numbers if each.name in here]
+    if not texts or len(said) == len(numbers):
+        return {}
+    held = from_results(numbers[0], texts, True)
+    lists = [held] if len(numbers) - len(said) == 1 else [[number] for number in held]
+    return {each.name: known for each, known in zip(numbers, lists + said, strict=False)}
