@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from contextlib import suppress
 
 from agentlab.endpoint.answers._prompt import glance, unframe
-from agentlab.endpoint.answers._rounds import from_task, named, sets_of
+from agentlab.endpoint.answers._rounds import named
 from agentlab.endpoint.answers._tools import fill_in
 from agentlab.endpoint.answers.replies import Writer
 from agentlab.endpoint.contract.request import Function
@@ -41,12 +41,10 @@ def react(turns: Turns, writer: Writer, draw: random.Random) -> str:
             return _final(writer.from_results([("", text[found.end() :].strip())]))
     task = glance(next((text for role, text in turns if role == "user"), ""))
     described = _described(glance("\n".join(text for role, text in turns if role != "assistant")))
-    plain = unframe(task).task
-    chosen = [each.tool for each in named(described, plain)] or described
+    chosen = [each.tool for each in named(described, unframe(task).task)] or described
     if not chosen:
         return _final(writer.write())
-    plan = sets_of(chosen[0], from_task(chosen[0], plain))[:1]
-    ((name, arguments),) = fill_in([(chosen[0], plan)], task, writer, draw)
+    ((name, arguments),) = fill_in([(chosen[0], [{}])], task, writer, draw)
     return f"Thought: {name} can help here.\nAction: {name}\nAction Input: {arguments}"
 
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import re
 from bisect import bisect
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence, Set
 from contextlib import suppress
 from functools import lru_cache
 from itertools import islice, pairwise, product
@@ -107,29 +107,19 @@ def _asked(tool: str, encoded: bytes) -> list[Argument]:
 
 
 def _argument(tool: str, name: str, schema: Any) -> Argument:
-    type, inner = _plain(schema)
-    if many := type == "array":
-        type, inner = _plain(inner.get("items"))
-    words, kind, of = snake(name), "name", list[str]()
+    inner = schema if isinstance(schema, Mapping) else {}
+    many = inner.get("type") == "array" and isinstance(inner.get("items"), Mapping)
+    inner = inner["items"] if many else inner
+    words, kind, of, type = snake(name), "name", list[str](), inner.get("type")
     if type not in ("string", "integer", "number") or {"enum", "const", "format"} & inner.keys():
         kind = "other"
     elif _ID.match("_".join(words)):
         kind, of = "id", words[:-1] or snake(tool)[1:]
     elif type != "string":
         kind = "number"
-    elif {*words} & (_PASSED_ON | WHOLE):
+    elif {*words} & {*_PASSED_ON, *WHOLE, "subject", "title"}:
         kind = "text" if {*words} & _PASSED_ON else "other"
-    return Argument(name, kind, type, many, words, of)
-
-
-def _plain(schema: Any) -> tuple[str, Mapping[str, Any]]:
-    """Return the type of a schema, and the first of its alternatives that is not null."""
-    options = schema.get("anyOf", [schema]) if isinstance(schema, Mapping) else []
-    plain = [each for each in options if isinstance(each, Mapping) and each.get("type") != "null"]
-    inner = plain[0] if plain else {}
-    kind = inner.get("type", "object" if inner.keys() & {"$ref", "properties"} else "string")
-    kinds = kind if isinstance(kind, list) else [kind]
-    return next((each for each in kinds if each != "null"), "null"), inner
+    return Argument(name, kind, str(type), many, words, of)
 
 
 def from_task(tool: Function, text: str) -> Values:
@@ -163,36 +153,28 @@ def _left(groups: list[Group], values: Values) -> list[Group]:
 
 def _shared_out(arguments: list[Argument], groups: list[Group]) -> Values:
     """Give each argument a group of things: by its preposition, then in their order."""
-    by_role = {group.role: group for group in reversed(groups) if group.role}
-    values, left = Values(), list[Argument]()
-    for each in arguments:
-        role = next((_ROLES[word] for word in each.words if _ROLES.get(word) in by_role), None)
-        if role:
-            values[each.name] = by_role.pop(role).values
-        else:
-            left.append(each)
+    by_role = {group.role: group.values for group in reversed(groups) if group.role}
+    taking = {_ROLES.get(word, ""): each.name for each in arguments[::-1] for word in each.words}
+    values = {name: by_role[role] for role, name in taking.items() if role in by_role}
+    left = [each.name for each in arguments if each.name not in values]
     shared = [group.values for group in _left(groups, values)]
     if len(left) > 1 and not len(left) <= len(shared) < 2 * len(left):  # one by one
         singly = [value for group in shared for value in group]
         whole = max(len(singly) // len(left), 1) * len(left)
         shared = [singly[at : whole : len(left)] for at in range(len(left))]
-    return values | {each.name: share for each, share in zip(left, shared, strict=False) if share}
+    return values | {name: share for name, share in zip(left, shared, strict=False) if share}
 
 
-def from_results(argument: Argument, texts: Iterable[str], own: bool) -> list[Any]:
-    """Return the values that results hold for an argument, of every result.
-
-    What they call just "id", or nothing at all, counts for an id only if it is its `own`.
-    """
-    last, is_id = _folded(argument.words[-1]), argument.kind == "id"
-    owner = _folded("".join(argument.of))
-    names = [owner + last, owner] if is_id else [_folded(argument.name)]
-    names += ([last, "id", ""] if is_id else [""]) if own else []
+def from_results(argument: Argument, texts: Iterable[str]) -> list[Any]:
+    """Return the values that results hold for an argument, of every result."""
+    is_id, owner = argument.kind == "id", _folded("".join(argument.of))
+    last = _folded(argument.words[-1])
+    names = [owner + last, owner, last, "id", ""] if is_id else [_folded(argument.name), ""]
     values = []
     for text in map(glance, texts):
         fields, named = _fields(text), things(text)
         held = [fields[name] for name in names if name in fields]
-        if is_id and own and "{" not in text:
+        if is_id and "{" not in text:
             held.append(named.ids(argument.of))
         if argument.kind == "number":
             held += [group.values[:1] for group in named.numbers]
@@ -225,27 +207,22 @@ def _fitting(argument: Argument, values: Iterable[Any]) -> list[Any]:
 
 @lru_cache(maxsize=256)  # several arguments are looked for in the same results
 def _fields(text: str) -> Mapping[str, list[Any]]:
-    """Return the values of each field of a result, from the outermost level that has it.
-
-    A result that is no JSON is one value if it is up to three words.
-    """
-    level: list[tuple[str, str, Any]] = []  # (name, whose it is, value)
+    """Return each field's values, from the outermost level; three words are one without a name."""
+    level, fields = list[tuple[str, Any]](), dict[str, list[Any]]()
     for form in (text, text.replace("'", '"')):  # as Python prints a dictionary
         with suppress(ValueError, RecursionError):
-            level = level or [("", "", json.loads(form))]
+            level = level or [("", json.loads(form))]
     if not level:
         return {"": [text] if re.fullmatch(r"[^\s.:;,]+(?: [^\s.:;,]+){0,2}", text) else []}
-    fields: dict[str, list[Any]] = {}
     while level:
-        here, below = dict[str, list[Any]](), list[tuple[str, str, Any]]()
-        for name, owner, inner in level:
+        here, below = dict[str, list[Any]](), list[tuple[str, Any]]()
+        for name, inner in level:
             if isinstance(inner, dict):
-                below += [(_folded(key), name, each) for key, each in inner.items()]
+                below += [(_folded(key), each) for key, each in inner.items()]
             elif isinstance(inner, list):
-                below += [(name, owner, each) for each in inner]
+                below += [(name, each) for each in inner]
             elif inner is not None:
-                for known in {name, owner + name}:
-                    here.setdefault(known, []).append(inner)
+                here.setdefault(name, []).append(inner)
         fields, level = here | fields, below
     return fields
 
@@ -263,11 +240,10 @@ class Named(NamedTuple):
 
 
 def named(tools: Sequence[Function], task: str) -> list[Named]:
-    """Return the tools that a task names, and where: each from its name to the next tool's.
+    """Return the tools that a task names, or else the one that is best described.
 
-    Each word names the tool whose name it fits best, by the words and then by the arguments that
-    the task has for it; words as "find" do only if no others name any. Words of descriptions do,
-    too, if they are Korean, because names are not; there, a part ends with the name.
+    Words as "find" name one only if no others do, and Korean words by the descriptions; there,
+    the part of the task about a tool ends with its name, and does not begin with it.
     """
     of_names = [_named_by(tool) for tool in tools]
     things_of = [of - _LOOKING_UP or of for of in of_names]
@@ -293,7 +269,7 @@ def _places(
 ) -> dict[int, tuple[int, int]]:
     """Return where in the task each tool is named first, by its index."""
     parts = [task[at:to] for at, to in pairwise([0, *thens, len(task)])]  # by stage
-    fit = [[_fit(*pair, part) for pair in zip(tools, vocabulary, strict=True)] for part in parts]
+    fits = [[_fit(*pair, part) for pair in zip(tools, vocabulary, strict=True)] for part in parts]
     ids = [*things(task).codes, *things(task).numbers]
     labels = {stem(group.label) for group in ids if not group.role}
     said = [(stem(found[0]), found.span()) for found in _WORD.finditer(task)]
@@ -301,22 +277,18 @@ def _places(
     for word, span in sorted(said, key=lambda each: each[0] in labels):
         if word in labels and any(word in _takes(tools[index]) for index in places):
             continue  # "user 42" is an id, and no tool is called for it but those that take it
-        known = {i: fit[bisect(thens, span[0])][i] for i, of in enumerate(vocabulary) if word in of}
-        for index in [index for index in known if known[index] == max(known.values())]:
-            places.setdefault(index, span)
+        bearing = [index for index, known in enumerate(vocabulary) if word in known]
+        fit = fits[bisect(thens, span[0])]
+        best = max((fit[index] for index in bearing), default=None)
+        places |= {i: span for i in bearing if fit[i] == best and i not in places}
     return dict(sorted(places.items(), key=lambda place: place[1]))
 
 
-def _fit(tool: Function, known: frozenset[str], part: str) -> tuple[int, ...]:
-    """Return how well a tool fits a part of the task: by its words, then by its arguments."""
-    said = words(part)
-    return len(known & said), len(_named_by(tool) & said), _suits(tool, part), -len(known)
-
-
-def _suits(tool: Function, text: str) -> int:
-    """Return how many of a tool's arguments `text` names, less those that it does not."""
-    needed = {each.name for each in asked(tool) if each.kind in ("id", "number", "name")}
-    return 2 * len(from_task(tool, text).keys() & needed) - len(needed)
+def _fit(tool: Function, known: Set[str], task: str) -> tuple[int, ...]:
+    """Return how well a tool fits the task: by its words, then by its arguments."""
+    said, needed = words(task), {a.name for a in asked(tool) if a.kind in ("id", "number", "name")}
+    suits = 2 * len(from_task(tool, task).keys() & needed) - len(needed)
+    return len(known & said), len(_named_by(tool) & said), suits, -len(known)
 
 
 def _takes(tool: Function) -> set[str]:
@@ -352,7 +324,9 @@ class Rounds:
         for need in needs:
             self._put(need, {each.tool.name: each for each in needs}, ordered)
         for name, need in ordered.items():
-            first = self._first(need, [ordered[other] for other in plans])
+            own, lacking = self._suppliers[name], self._lacking(need)
+            lacks = any(each.kind != "id" or not own for each in lacking)
+            first = [o for o in plans if lacks or o in own or ordered[o].stage < need.stage]
             waits = any((p := plans[o]) is None or self._made.count(o) < len(p) for o in first)
             plans[name] = None if waits else self._calls(need, first)
         left = {name: (plan or [])[self._made.count(name) :] for name, plan in plans.items()}
@@ -366,26 +340,18 @@ class Rounds:
         for argument in self._lacking(need):
             of = {stem(owner) for owner in argument.of}
             able = [tool for tool in self._tools if of and _looks_up(tool, need.tool, of)]
-            rank = [(t.name in needs, of <= _named_by(t), _suits(t, self._task)) for t in able]
+            rank = [(t.name in needs, of <= _named_by(t), _fit(t, of, self._task)) for t in able]
             if able:
                 best = able[rank.index(max(rank))]
                 suppliers.add(best.name)
                 self._put(needs.get(best.name, Named(best, self._task, need.stage)), needs, ordered)
         ordered[need.tool.name] = need
 
-    def _first(self, need: Named, before: Sequence[Named]) -> list[str]:
-        """Return those of the tools before whose results a tool waits for."""
-        suppliers = self._suppliers[need.tool.name]
-        lacks = any(each.kind != "id" or not suppliers for each in self._lacking(need))
-        names = [(each.tool.name, each.stage < need.stage) for each in before]
-        return [name for name, earlier in names if lacks or earlier or name in suppliers]
-
     def _lacking(self, need: Named) -> list[Argument]:
         """Return the arguments for which the task names no value; texts come with the tool."""
         here, task = from_task(need.tool, need.here), from_task(need.tool, self._task)
-        missing = [each for each in asked(need.tool) if each.name not in here]
-        able = [each for each in missing if each.kind == "text" or each.name not in task]
-        return [each for each in able if each.kind != "other"]
+        missing = [a for a in asked(need.tool) if a.name not in here and a.kind != "other"]
+        return [each for each in missing if each.kind == "text" or each.name not in task]
 
     def _calls(self, need: Named, first: list[str]) -> Plan:
         """Return the calls of a tool, now that all is known; none if an id is not."""
@@ -395,9 +361,14 @@ class Rounds:
         here, task = from_task(tool, need.here), from_task(tool, self._task)
         later = bool(found and need.stage)
         ids = any(each.kind == "id" for each in asked(tool))  # then its numbers are mere options
-        here |= _numbers(tool, here if later else task | here, texts)
+        numbers = [each for each in asked(tool) if each.kind == "number"]
+        if texts and len(numbers) > 1 and not ids:  # "multiply the result by 4"
+            named = here if later else task | here
+            counted = [[number] for number in from_results(numbers[0], texts)]
+            counted += [named[each.name] for each in numbers if each.name in named]
+            here |= _shared_out(numbers, [Group("", "", values) for values in counted])
         for each in asked(tool):
-            held, said = from_results(each, texts, True), task.get(each.name, [])
+            held, said = from_results(each, texts), task.get(each.name, [])
             if each.kind in ("text", "other"):
                 held = (
                     ["\n".join(text for _, text in found)] if found and each.kind == "text" else []
@@ -408,14 +379,3 @@ class Rounds:
                 return []
             values |= {each.name: known} if known else {}
         return sets_of(tool, values)
-
-
-def _numbers(tool: Function, here: Values, texts: Sequence[str]) -> Values:
-    """Return the numbers of a call: what results hold first, if the task names too few."""
-    numbers = [each for each in asked(tool) if each.kind == "number"]
-    said = [here[each.name] for each in numbers if each.name in here]
-    if not texts or len(said) == len(numbers):
-        return {}
-    held = from_results(numbers[0], texts, True)
-    lists = [held] if len(numbers) - len(said) == 1 else [[number] for number in held]
-    return {each.name: known for each, known in zip(numbers, lists + said, strict=False)}

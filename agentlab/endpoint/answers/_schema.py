@@ -160,10 +160,10 @@ class _Builder:
 
     def _map(self, schema: Schema, name: str, depth: int) -> dict[str, Any]:
         """Return entries of an object whose names are free, two if the schema lets it."""
-        pattern, inner = next(iter(schema.get("patternProperties", {}).items()), ("", None))
-        inner = inner or schema.get("additionalProperties")
+        patterns = schema.get("patternProperties") or {"": schema.get("additionalProperties")}
+        pattern, inner = next(iter(patterns.items()))
         free = depth <= _DEEP and schema.get("propertyNames") is not False
-        if not free or not isinstance(inner, Mapping) or not inner or self._again(inner):
+        if not (free and inner and isinstance(inner, Mapping)) or self._again(inner):
             return {}
         least, most = int(schema.get("minProperties", 0)), int(schema.get("maxProperties", 2))
         keyed = {"type": "string", "allOf": [schema.get("propertyNames", {})]}

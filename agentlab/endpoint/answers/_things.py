@@ -21,21 +21,12 @@ _THING = re.compile(
     rf"|(?P<name>(?<![.?!:\n] )(?<!^)\b{_PROPER}(?: {_PROPER})*"
     # At the beginning of a sentence, where every word has a capital letter:
     rf"|\b{_PROPER}(?=(?:, {_PROPER}){{0,8}},? (?:and|or|vs\.?|versus) {_PROPER})"
-    rf"|(?<=: ){_PROPER}(?=, {_PROPER})"
-    rf"|\b(?!What|Who|Let|It|That|Where|How|There|Here|When|He|She){_PROPER}(?=['’]s ))",
+    rf"|(?<=: ){_PROPER}(?=, {_PROPER}))",
     re.MULTILINE,
 )
 _KOREAN = re.compile(
     r"(?<![\uac00-\ud7a3])(?!오늘|내일|모레|지금|이번)(?P<name>[\uac00-\ud7a3]{2,12}?)"
     r"(?:의|에서|에게|은|는|이|가|을|를|에|(?:과|와|랑|하고)(?=\s))?(?=[\s,.?!]|$)"
-)
-_LOWER = re.compile(  # a few words after a preposition or in a list, as far as the next of either
-    r"(?:\b(?:in|at|of|for|from|to|on|about|between|and|or)|[,:]|\A[A-Z][a-z]+(?=[a-z ]{1,60},))"
-    r"\s+(?:the\s+|an?\s+)?"
-    r"(?!(?:that|this|these|those|its?|them|each|every|all|her|him|his|my|me|you|us|their"
-    r"|please|thanks|then|too|now|today|tomorrow)\b)"
-    r"(?P<name>[a-z][\w-]*(?: [a-z][\w-]*){0,2}?)"
-    r"(?=\s*(?:[,.;:?!\n]|$)|\s+(?:and|or|in|at|of|for|from|to|on|by|with|between)\b)"
 )
 _WORDS = re.compile(r"[^\W_]+|&")
 _LINK = re.compile(r"[,;/&?.\n]|\b(?:and|or|vs|versus)\b|과 |와 |랑 |하고 |및 ")
@@ -71,18 +62,12 @@ class Things(NamedTuple):
 
 @lru_cache(maxsize=256)  # each round of a task reads it again
 def things(text: str) -> Things:
-    """Return what a text names.
-
-    Example:
-        >>> [group.values for group in things("Rain in Seoul for Ana and in Busan").names]
-        [['Seoul', 'Busan'], ['Ana']]
-    """
+    """Return what a text names."""
     text = _NUMBERED.sub("-", _ASIDE.sub("", text))
     found = [*_THING.finditer(text)]
     numbers = [each for each in found if each["number"]]
     names = [each for each in found if not each["number"]]
-    for pattern in (_KOREAN, _LOWER):
-        names = names or [*pattern.finditer(text)]
+    names = names or [*_KOREAN.finditer(text)]
     codes = [each for each in names if re.fullmatch(r"(?=.*\d)(?=.*[A-Za-z])[\w-]+", each[0])]
     return Things(_grouped(text, names), _grouped(text, codes), _grouped(text, numbers))
 

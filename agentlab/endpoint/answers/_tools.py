@@ -11,11 +11,20 @@ import json
 import random
 import re
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from typing import Any, NamedTuple
 
-from agentlab.endpoint.answers import _rounds
 from agentlab.endpoint.answers._prompt import glance, unframe
-from agentlab.endpoint.answers._rounds import Named, Plan, Rounds, asked, snake
+from agentlab.endpoint.answers._rounds import (
+    WHOLE,
+    Named,
+    Plan,
+    Rounds,
+    asked,
+    coworkers,
+    named,
+    snake,
+)
 from agentlab.endpoint.answers._schema import build
 from agentlab.endpoint.answers._things import things
 from agentlab.endpoint.answers.replies import Writer
@@ -28,7 +37,6 @@ Due = Sequence[tuple[Function, Plan]]
 _ENDING = re.compile(
     r"final_.+|(?:submit|finish|complete|end|done)(?:_(?:the|final|answer|result|task|run)s?)*"
 )
-_ANSWER = frozenset("answer result response output text message content summary reply".split())
 _OBSERVED = re.compile(
     r"\s*(?:<tool_response>|(?:observation|(?:tool|function)[ _](?:result|output|response))s?"
     r"(?: [\w-]{1,64}){0,2}[ \t]*[:\n])\s*",
@@ -52,8 +60,8 @@ class Conversation(NamedTuple):
     @property
     def results(self) -> list[tuple[str, str]]:
         """Those that say something, and not that nothing was found, or who speaks now."""
-        told = [(name, text) for name, text in self.made if not _HANDS_OVER.match(name)]
-        return [(name, text) for name, text in told if not _NOTHING.match(text.strip())]
+        idle = [_HANDS_OVER.match(name) or _NOTHING.match(text.strip()) for name, text in self.made]
+        return [each for each, nothing in zip(self.made, idle, strict=True) if not nothing]
 
 
 def conversation(request: ChatRequest) -> Conversation:
@@ -80,24 +88,24 @@ def calls(
     """Return what the model calls in this turn, or raise CannotFill; nothing if it speaks."""
     offered, task, as_form = request.offered, unframe(said.task).task, request.must_call_this
     if as_form:  # as structured output uses tools
-        due: Due = [(offered[0], [_found(offered[0], said)])]
+        due: Due = [(offered[0], [{}])]
     else:
-        ending = [tool for tool in offered if request.must_call and _ends(tool, offered)]
-        useful = [tool for tool in offered if tool not in ending]
+        ends = request.must_call and [tool for tool in offered if _ENDING.fullmatch(tool.name)]
+        useful = [tool for tool in offered if not (ends and tool in ends)]
         due = Rounds(useful, task, said.made, said.results).due(_needs(request, useful, task))
         if request.must_call and not due:
-            due = _forced(ending, useful, said, writer)
+            due = _forced(ends or [], useful, said, writer)
     called = fill_in(due, said.task, writer, draw, as_form=as_form)
     return called[:1] if request.parallel_tool_calls is False else called
 
 
 def _needs(request: ChatRequest, tools: Sequence[Function], task: str) -> list[Named]:
     """Return the tools that the task names; of CrewAI's manager, the one that hands it on."""
-    team = [tool for tool in tools if _rounds.coworkers(tool)]
+    team = [tool for tool in tools if coworkers(tool)]
     manages = any(text.startswith("You are Crew Manager") for _, text in request.turns)
     if team and (manages or "delegate" in task.lower()):
         return [Named(team[0], task, 0)]
-    return _rounds.named([tool for tool in tools if tool not in team], task)
+    return named([tool for tool in tools if tool not in team], task)
 
 
 def _forced(
@@ -106,26 +114,12 @@ def _forced(
     """Return the calls of a turn that has to have one: the answer, or tools not called yet."""
     for tool in ending:
         answer = writer.from_results(said.results) or writer.write()
-        strings = [each for each in asked(tool) if each.type == "string" and not each.many]
-        said_in = [each for each in strings if _ANSWER & {*each.words}] or strings
-        return [(tool, [_found(tool, said) | {each.name: answer for each in said_in[:1]}])]
+        strings = [each.name for each in asked(tool) if each.type == "string" and not each.many]
+        return [(tool, [dict.fromkeys(strings[:1], answer)])]
     made = {name for name, _ in said.made}
     left = [tool for tool in useful if tool.name not in made] or useful
-    named = [each.tool for each in _rounds.named(left, unframe(said.task).task)]
-    return [(tool, [{}]) for tool in named or left[:1]]
-
-
-def _ends(tool: Function, others: Sequence[Function]) -> bool:
-    """Return True if a call is the answer: of `final_answer`, or of a class beside functions."""
-    a_class = tool.name[:1].isupper() and any(other.name[:1].islower() for other in others)
-    return a_class or bool(_ENDING.fullmatch("_".join(snake(tool.name))))
-
-
-def _found(tool: Function, said: Conversation) -> dict[str, Any]:
-    """Return the arguments that results hold by their names; ids are their own."""
-    texts = [text for _, text in said.results]
-    held = {a.name: _rounds.from_results(a, texts, a.kind == "id") for a in asked(tool)}
-    return {name: values[0] for name, values in held.items() if values}
+    chosen = [each.tool for each in named(left, unframe(said.task).task)]
+    return [(tool, [{}]) for tool in chosen or left[:1]]
 
 
 def fill_in(
@@ -133,7 +127,7 @@ def fill_in(
 ) -> list[Call]:
     """Return the calls of each tool's plan, or raise CannotFill if a schema forbids one.
 
-    What a plan gives is there as far as the schema admits it.
+    What a plan gives is there if the schema admits it.
     """
     called, to_build, to_check = list[Call](), Budget(), Budget()
     for tool, plan in due:
@@ -144,19 +138,11 @@ def fill_in(
         filler = _FromPrompt(prompt, writer, as_form=as_form, given=any(plan))
         made = build(schema, filler, draw=draw, optional=as_form, budget=to_build)
         for given in plan:
-            value = _with(schema, made, given, to_check)
+            value, whole = made, made | given
+            with suppress(CannotFill):  # too much to check
+                value = whole if admits(schema, whole, to_check) else made
             called.append((tool.name, json.dumps(value, ensure_ascii=False)))
     return called
-
-
-def _with(schema: Mapping[str, Any], made: Any, given: Mapping[str, Any], budget: Budget) -> Any:
-    for some in (given, *({name: value} for name, value in given.items())):
-        value = made | some
-        try:
-            made = value if admits(schema, value, budget) else made
-        except CannotFill:  # too much to check
-            break
-    return made
 
 
 class _FromPrompt:
@@ -176,7 +162,7 @@ class _FromPrompt:
         words = {*snake(name)}
         if "context" in words:
             return self._context
-        if words & _rounds.WHOLE and not self._as_form:
+        if words & WHOLE and not self._as_form:
             return self._task
         said = next(self._names, None)
         return said or (self._writer.text(name, schema) if self._as_form else self._writer.topic)

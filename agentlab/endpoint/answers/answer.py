@@ -179,7 +179,8 @@ def take(request: ChatRequest, replies: Replies, generator: Callable[[], random.
     try:
         if request.offered and (calls := _tools.calls(request, said, writer, draw)):
             return Turn("", calls)
-        text, form = _said(request, said.results, prepared, writer, draw), request.response_format
+        known = writer.from_results(said.results) or prepared
+        text, form = _said(request, known, writer, draw), request.response_format
         if form is None or form.type == "text":  # JSON would be none with anything after it
             text = _written_on(text, writer, least)
         return Turn(text)
@@ -197,13 +198,7 @@ def _written_on(text: str, writer: Writer, least: int) -> str:
     return text
 
 
-def _said(
-    request: ChatRequest,
-    results: Sequence[tuple[str, str]],
-    prepared: str | None,
-    writer: Writer,
-    draw: random.Random,
-) -> str:
+def _said(request: ChatRequest, prepared: str | None, writer: Writer, draw: random.Random) -> str:
     form = request.response_format
     if form is not None and form.type != "text":
         definition = form.json_schema.schema if form.json_schema else {"type": "object"}
@@ -213,8 +208,6 @@ def _said(
                     return prepared
         value = build(definition, writer, draw=draw) if form.json_schema else writer.shaped()
         return json.dumps(value, ensure_ascii=False)
-    if results:
-        return writer.from_results(results)
     if _react.asks_for_react(request.turns):
         return _react.react(request.turns, writer, draw)
     return prepared or writer.write()
