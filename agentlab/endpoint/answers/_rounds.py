@@ -62,17 +62,14 @@ _ROLES = {
 
 
 class Argument(NamedTuple):
-    """One that has to be given; `many` if it is a list.
-
-    `kind` is id, number, name, text, or other; `of` says whose an id is, as "user" of `user_id`.
-    """
+    """One that has to be given."""
 
     name: str
-    kind: str
+    kind: str  # id, number, name, text, or other
     type: str
-    many: bool
+    many: bool  # it is a list
     words: list[str]
-    of: list[str]
+    of: list[str]  # whose an id is, as "user" of `user_id`
 
 
 @lru_cache(maxsize=1024)  # of names, descriptions and tasks that come again
@@ -242,8 +239,7 @@ class Named(NamedTuple):
 def named(tools: Sequence[Function], task: str) -> list[Named]:
     """Return the tools that a task names, or else the one that is best described.
 
-    Words as "find" name one only if no others do, and Korean words by the descriptions; there,
-    the part of the task about a tool ends with its name, and does not begin with it.
+    Words as "find" name one only if no others do. In Korean, a tool's part ends with its name.
     """
     of_names = [_named_by(tool) for tool in tools]
     things_of = [of - _LOOKING_UP or of for of in of_names]
@@ -367,12 +363,10 @@ class Rounds:
             counted = [[number] for number in from_results(numbers[0], texts)]
             counted += [named[each.name] for each in numbers if each.name in named]
             here |= _shared_out(numbers, [Group("", "", values) for values in counted])
-        for each in asked(tool):
+        for each in [each for each in asked(tool) if each.kind != "other"]:
             held, said = from_results(each, texts), task.get(each.name, [])
-            if each.kind in ("text", "other"):
-                held = (
-                    ["\n".join(text for _, text in found)] if found and each.kind == "text" else []
-                )
+            if each.kind == "text" and found:
+                held = ["\n".join(text for _, text in found)]
             rest = [held, said] if later or each.kind == "text" else [said, held]
             known = next(filter(None, [here.get(each.name), *rest]), [])
             if not known and (each.kind == "id" or (each.kind == "number" and first and not ids)):

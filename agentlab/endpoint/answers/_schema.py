@@ -160,18 +160,14 @@ class _Builder:
 
     def _map(self, schema: Schema, name: str, depth: int) -> dict[str, Any]:
         """Return entries of an object whose names are free, two if the schema lets it."""
-        patterns = schema.get("patternProperties") or {"": schema.get("additionalProperties")}
-        pattern, inner = next(iter(patterns.items()))
-        free = depth <= _DEEP and schema.get("propertyNames") is not False
-        if not (free and inner and isinstance(inner, Mapping)) or self._again(inner):
+        inner, free = schema.get("additionalProperties"), "propertyNames" not in schema
+        if depth > _DEEP or not (free and inner and isinstance(inner, Mapping)):
             return {}
         least, most = int(schema.get("minProperties", 0)), int(schema.get("maxProperties", 2))
-        keyed = {"type": "string", "allOf": [schema.get("propertyNames", {})]}
-        keyed |= {"pattern": pattern} if pattern else {}
         made: dict[str, Any] = {}
         for _ in range(20 * least + 20):  # more tries than places, because all have to differ
             if len(made) < max(least, min(2, most)):
-                key = str(self.value(keyed, name, depth + 1))
+                key = self._text(name, {})
                 made[key] = self.value(inner, key, depth + 1)
         return made
 

@@ -20,8 +20,7 @@ _THING = re.compile(
     r"|(?P<number>(?<![\w.])-?\d+(?:,\d{3}(?!\d))*(?:\.\d+)?)"
     rf"|(?P<name>(?<![.?!:\n] )(?<!^)\b{_PROPER}(?: {_PROPER})*"
     # At the beginning of a sentence, where every word has a capital letter:
-    rf"|\b{_PROPER}(?=(?:, {_PROPER}){{0,8}},? (?:and|or|vs\.?|versus) {_PROPER})"
-    rf"|(?<=: ){_PROPER}(?=, {_PROPER}))",
+    rf"|\b{_PROPER}(?=(?:, {_PROPER}){{0,8}},? (?:and|or|vs\.?|versus) {_PROPER}))",
     re.MULTILINE,
 )
 _KOREAN = re.compile(

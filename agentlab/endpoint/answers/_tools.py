@@ -15,16 +15,7 @@ from contextlib import suppress
 from typing import Any, NamedTuple
 
 from agentlab.endpoint.answers._prompt import glance, unframe
-from agentlab.endpoint.answers._rounds import (
-    WHOLE,
-    Named,
-    Plan,
-    Rounds,
-    asked,
-    coworkers,
-    named,
-    snake,
-)
+from agentlab.endpoint.answers._rounds import WHOLE, Named, Rounds, asked, coworkers, named, snake
 from agentlab.endpoint.answers._schema import build
 from agentlab.endpoint.answers._things import things
 from agentlab.endpoint.answers.replies import Writer
@@ -32,7 +23,7 @@ from agentlab.endpoint.contract.json_schema import Budget, CannotFill, admits
 from agentlab.endpoint.contract.request import ChatRequest, Custom, Function
 
 Call = tuple[str, str]  # the name of a function, and its arguments as JSON; or a tool, and a text
-Due = Sequence[tuple[Function, Plan]]
+Due = Sequence[tuple[Function, Sequence[dict[str, Any]]]]  # the calls of each tool
 
 _ENDING = re.compile(
     r"final_.+|(?:submit|finish|complete|end|done)(?:_(?:the|final|answer|result|task|run)s?)*"
@@ -56,12 +47,7 @@ class Conversation(NamedTuple):
 
     task: str
     made: list[tuple[str, str]]
-
-    @property
-    def results(self) -> list[tuple[str, str]]:
-        """Those that say something, and not that nothing was found, or who speaks now."""
-        idle = [_HANDS_OVER.match(name) or _NOTHING.match(text.strip()) for name, text in self.made]
-        return [each for each, nothing in zip(self.made, idle, strict=True) if not nothing]
+    results: list[tuple[str, str]]  # without those that found nothing, or hand over
 
 
 def conversation(request: ChatRequest) -> Conversation:
@@ -79,7 +65,9 @@ def conversation(request: ChatRequest) -> Conversation:
         elif message.role == "user":
             task, made = message.text, []
         before = message.text if message.role == "assistant" else ""
-    return Conversation(glance(task), made)
+    told = [each for each in made if not _HANDS_OVER.match(each[0])]
+    told = [each for each in told if not _NOTHING.match(each[1].strip())]
+    return Conversation(glance(task), made, told)
 
 
 def calls(
@@ -90,11 +78,11 @@ def calls(
     if as_form:  # as structured output uses tools
         due: Due = [(offered[0], [{}])]
     else:
-        ends = request.must_call and [tool for tool in offered if _ENDING.fullmatch(tool.name)]
-        useful = [tool for tool in offered if not (ends and tool in ends)]
+        ends = [tool for tool in offered if request.must_call and _ENDING.fullmatch(tool.name)]
+        useful = [tool for tool in offered if tool not in ends]
         due = Rounds(useful, task, said.made, said.results).due(_needs(request, useful, task))
         if request.must_call and not due:
-            due = _forced(ends or [], useful, said, writer)
+            due = _forced(ends, useful, said, writer)
     called = fill_in(due, said.task, writer, draw, as_form=as_form)
     return called[:1] if request.parallel_tool_calls is False else called
 
@@ -125,10 +113,7 @@ def _forced(
 def fill_in(
     due: Due, prompt: str, writer: Writer, draw: random.Random, *, as_form: bool = False
 ) -> list[Call]:
-    """Return the calls of each tool's plan, or raise CannotFill if a schema forbids one.
-
-    What a plan gives is there if the schema admits it.
-    """
+    """Return the calls that are due, with all arguments; CannotFill if a schema forbids it."""
     called, to_build, to_check = list[Call](), Budget(), Budget()
     for tool, plan in due:
         if isinstance(tool, Custom):
@@ -138,9 +123,9 @@ def fill_in(
         filler = _FromPrompt(prompt, writer, as_form=as_form, given=any(plan))
         made = build(schema, filler, draw=draw, optional=as_form, budget=to_build)
         for given in plan:
-            value, whole = made, made | given
+            value = made
             with suppress(CannotFill):  # too much to check
-                value = whole if admits(schema, whole, to_check) else made
+                value = made | given if admits(schema, made | given, to_check) else made
             called.append((tool.name, json.dumps(value, ensure_ascii=False)))
     return called
 
@@ -171,6 +156,5 @@ class _FromPrompt:
         return next((each for each in options if str(each).lower() in self._said), options[0])
 
     def number(self, name: str, least: float, most: float, whole: bool) -> float:
-        fitting = (number for number in self._numbers if least <= number <= most)
-        number = next(fitting, None)
+        number = next((n for n in self._numbers if least <= n <= most), None)
         return self._writer.number(name, least, most, whole) if number is None else number
