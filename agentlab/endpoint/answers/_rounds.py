@@ -28,11 +28,9 @@ Results = Sequence[tuple[str, str]]  # (tool, result), oldest first
 
 _MOST_CALLS = 16  # of one tool for one task
 _LONGEST = 200  # characters of a value
-_MOST_COWORKERS = 100
 _MOST_RESULTS = 64  # of the newest, in which a value is looked for
 _MOST_STAGES = 16
 _DESCRIBED = 1000  # characters of a description in which a word may be shared
-
 _COWORKERS = re.compile(r"following coworkers?: (.+?)\n")
 _WORD = re.compile(r"[A-Z]?[a-z]+|[A-Z]+(?![a-z])|[\uac00-\ud7a3]{2,}")
 _PARTICLE = re.compile(r"(?<=..)(?:의|에서|은|는|이|가|을|를|와|과|에|도|으로|로)$")
@@ -43,21 +41,18 @@ _IDLE = frozenset(
 )
 _LOOKING_UP = frozenset("find search list look lookup query get fetch show check read".split())
 _THEN = re.compile(
-    r"(?<!since )(?<!until )(?<!by )\bthen\b|\bafter (?:that|which)\b|\b(?:afterwards|finally)\b"
-    r"|그\s?다음|그런 다음|그리고 나서|그 후|[한은] (?:다음|뒤|후)",
-    re.IGNORECASE,
+    r"(?i)(?<!since )(?<!until )(?<!by )\bthen\b|\bafter (?:that|which)\b|\bafterwards\b"
+    r"|그\s?다음|그런 다음|그리고 나서|그 후|[한은] (?:다음|뒤|후)"
 )
 # Arguments that end in these words are ids; the last ones only if a word says of what.
 _ID = re.compile(r"(?:^|.*_)(?:id|uuid|guid)s?$|.+_(?:key|token|ref|reference|number)s?$")
 WHOLE = frozenset("task question query input prompt request instruction message content".split())
 _PASSED_ON = frozenset(
-    "input message content context text body document notes data summary description details "
-    "report results findings".split()
+    "input message content context text body document notes data summary report results".split()
 )
-_ROLES = {
-    "from": "from", "origin": "from", "source": "from", "departure": "from",
-    "to": "to", "destination": "to", "target": "to", "arrival": "to", "language": "to",
-    "city": "in", "place": "in", "location": "in", "country": "in",
+_ROLES = {  # the prepositions of arguments
+    "origin": "from", "source": "from", "departure": "from", "destination": "to", "target": "to",
+    "arrival": "to", "language": "to", "city": "in", "place": "in", "location": "in",
 }  # fmt: skip
 
 
@@ -81,8 +76,7 @@ def words(text: str) -> frozenset[str]:
 def stem(word: str) -> str:
     """Return a word as it is compared with others; nothing if it says too little."""
     stem = _PARTICLE.sub("", word).lower().rstrip("s")[:7]
-    short = len(word) < 3 and word < "가" and stem != "id"
-    return "" if short or stem in _IDLE else stem
+    return "" if stem in _IDLE or (len(word) < 3 and word < "가" and stem != "id") else stem
 
 
 def snake(name: str) -> list[str]:
@@ -123,15 +117,11 @@ def from_task(tool: Function, text: str) -> Values:
     """Return the values that `text` names for the arguments of a tool."""
     named, given = things(text), asked(tool)
     values = {each.name: named.ids(each.of) for each in given if each.kind == "id"}
-    numbers = [each for each in given if each.kind == "number"]
-    groups = _left(named.numbers, values)
-    if len(numbers) > 1:  # "3 by 4, and 5 by 6" are two calls of two
-        groups = [Group("", "", [value]) for group in groups for value in group.values]
-    values |= _shared_out(numbers, groups)
+    values |= _shared_out([a for a in given if a.kind == "number"], _left(named.numbers, values))
     values |= _shared_out([a for a in given if a.kind == "name"], _left(named.names, values))
     texts = [a for a in given if a.kind == "text" and not {"context", *WHOLE} & {*a.words}]
-    rest = zip(texts, _left(named.names, values), strict=False)
-    values |= {each.name: group.values for each, group in rest}
+    left = _left(named.names, values)
+    values |= {each.name: group.values for each, group in zip(texts, left, strict=False)}
     if people := coworkers(tool):
         values["coworker"] = [max(people, key=lambda who: len(words(who) & words(text)))]
     cast = {each.name: _fitting(each, values.get(each.name, [])) for each in given}
@@ -141,7 +131,7 @@ def from_task(tool: Function, text: str) -> Values:
 def coworkers(tool: Function) -> list[str]:
     """Return those to whom CrewAI's tool hands a task on."""
     found = _COWORKERS.search((tool.description or "") + "\n")
-    return [name.strip() for name in found[1].split(",")[:_MOST_COWORKERS]] if found else []
+    return [name.strip() for name in found[1].split(",")[:100]] if found else []
 
 
 def _left(groups: list[Group], values: Values) -> list[Group]:
@@ -151,7 +141,7 @@ def _left(groups: list[Group], values: Values) -> list[Group]:
 def _shared_out(arguments: list[Argument], groups: list[Group]) -> Values:
     """Give each argument a group of things: by its preposition, then in their order."""
     by_role = {group.role: group.values for group in reversed(groups) if group.role}
-    taking = {_ROLES.get(word, ""): each.name for each in arguments[::-1] for word in each.words}
+    taking = {_ROLES.get(word, word): each.name for each in arguments[::-1] for word in each.words}
     values = {name: by_role[role] for role, name in taking.items() if role in by_role}
     left = [each.name for each in arguments if each.name not in values]
     shared = [group.values for group in _left(groups, values)]
@@ -288,7 +278,6 @@ def _fit(tool: Function, known: Set[str], task: str) -> tuple[int, ...]:
 
 
 def _takes(tool: Function) -> set[str]:
-    """Return what the ids are of that a tool needs."""
     return {stem(owner) for each in asked(tool) for owner in each.of}
 
 
@@ -355,19 +344,17 @@ class Rounds:
         found = [(name, text) for name, text in self._results if name in first]
         texts = [text for name, text in found if name in own or not own]
         here, task = from_task(tool, need.here), from_task(tool, self._task)
-        later = bool(found and need.stage)
         ids = any(each.kind == "id" for each in asked(tool))  # then its numbers are mere options
         numbers = [each for each in asked(tool) if each.kind == "number"]
         if texts and len(numbers) > 1 and not ids:  # "multiply the result by 4"
-            named = here if later else task | here
             counted = [[number] for number in from_results(numbers[0], texts)]
-            counted += [named[each.name] for each in numbers if each.name in named]
+            counted += [here[each.name] for each in numbers if each.name in here]
             here |= _shared_out(numbers, [Group("", "", values) for values in counted])
         for each in [each for each in asked(tool) if each.kind != "other"]:
             held, said = from_results(each, texts), task.get(each.name, [])
             if each.kind == "text" and found:
                 held = ["\n".join(text for _, text in found)]
-            rest = [held, said] if later or each.kind == "text" else [said, held]
+            rest = [held, said] if (found and need.stage) or each.kind == "text" else [said, held]
             known = next(filter(None, [here.get(each.name), *rest]), [])
             if not known and (each.kind == "id" or (each.kind == "number" and first and not ids)):
                 return []

@@ -160,8 +160,8 @@ class _Builder:
 
     def _map(self, schema: Schema, name: str, depth: int) -> dict[str, Any]:
         """Return entries of an object whose names are free, two if the schema lets it."""
-        inner, free = schema.get("additionalProperties"), "propertyNames" not in schema
-        if depth > _DEEP or not (free and inner and isinstance(inner, Mapping)):
+        inner = None if "propertyNames" in schema else schema.get("additionalProperties")
+        if not inner or inner is True or depth > _DEEP or self._again(inner):
             return {}
         least, most = int(schema.get("minProperties", 0)), int(schema.get("maxProperties", 2))
         made: dict[str, Any] = {}

@@ -65,8 +65,7 @@ def things(text: str) -> Things:
     text = _NUMBERED.sub("-", _ASIDE.sub("", text))
     found = [*_THING.finditer(text)]
     numbers = [each for each in found if each["number"]]
-    names = [each for each in found if not each["number"]]
-    names = names or [*_KOREAN.finditer(text)]
+    names = [each for each in found if not each["number"]] or [*_KOREAN.finditer(text)]
     codes = [each for each in names if re.fullmatch(r"(?=.*\d)(?=.*[A-Za-z])[\w-]+", each[0])]
     return Things(_grouped(text, names), _grouped(text, codes), _grouped(text, numbers))
 

@@ -25,20 +25,16 @@ from agentlab.endpoint.contract.request import ChatRequest, Custom, Function
 Call = tuple[str, str]  # the name of a function, and its arguments as JSON; or a tool, and a text
 Due = Sequence[tuple[Function, Sequence[dict[str, Any]]]]  # the calls of each tool
 
-_ENDING = re.compile(
-    r"final_.+|(?:submit|finish|complete|end|done)(?:_(?:the|final|answer|result|task|run)s?)*"
-)
+_ENDING = re.compile(r"final_.+|(?:submit|finish|complete|end|done)(?:_answer|_result|_task)?")
 _OBSERVED = re.compile(
-    r"\s*(?:<tool_response>|(?:observation|(?:tool|function)[ _](?:result|output|response))s?"
-    r"(?: [\w-]{1,64}){0,2}[ \t]*[:\n])\s*",
-    re.IGNORECASE,
+    r"(?i)\s*(?:<tool_response>|(?:observation|(?:tool|function)[ _](?:result|output|response))s?"
+    r"(?: [\w-]{1,64}){0,2}[ \t]*[:\n])\s*"
 )
-_HANDS_OVER = re.compile(r"transfer_(?:back_)?to_|hand_?off|hand_over", re.IGNORECASE)
+_HANDS_OVER = re.compile(r"(?i)transfer_(?:back_)?to_|hand_?off|hand_over")
 _NOTHING = re.compile(
-    r"(?:no(?!\.)|nothing|none|not any)\b[^\n]{0,80}?\b(?:found|match(?:es|ed|ing)?|available"
+    r"(?i)(?:no(?!\.)|nothing|none|not any)\b[^\n]{0,80}?\b(?:found|match(?:es|ed|ing)?|available"
     r"|results?)\b[^\n]{0,40}$|(?:none|null|nothing|n/a|\[\s*\]|\{\s*\}|\"\")?[.!]?$"
-    r"|[^\n]{0,80}(?:찾을 수 없|찾지 못|(?:결과|기록|자료|정보)[가이]? 없)",
-    re.IGNORECASE,
+    r"|[^\n]{0,80}(?:찾을 수 없|찾지 못|(?:결과|기록|자료|정보)[가이]? 없)"
 )
 
 
@@ -65,8 +61,7 @@ def conversation(request: ChatRequest) -> Conversation:
         elif message.role == "user":
             task, made = message.text, []
         before = message.text if message.role == "assistant" else ""
-    told = [each for each in made if not _HANDS_OVER.match(each[0])]
-    told = [each for each in told if not _NOTHING.match(each[1].strip())]
+    told = [r for r in made if not (_HANDS_OVER.match(r[0]) or _NOTHING.match(r[1].strip()))]
     return Conversation(glance(task), made, told)
 
 
@@ -104,8 +99,7 @@ def _forced(
         answer = writer.from_results(said.results) or writer.write()
         strings = [each.name for each in asked(tool) if each.type == "string" and not each.many]
         return [(tool, [dict.fromkeys(strings[:1], answer)])]
-    made = {name for name, _ in said.made}
-    left = [tool for tool in useful if tool.name not in made] or useful
+    left = [tool for tool in useful if tool.name not in dict(said.made)] or useful
     chosen = [each.tool for each in named(left, unframe(said.task).task)]
     return [(tool, [{}]) for tool in chosen or left[:1]]
 

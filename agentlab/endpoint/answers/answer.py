@@ -168,14 +168,13 @@ def _choice(turn: Turn, request: ChatRequest, id_stem: str) -> Choice:
 def take(request: ChatRequest, replies: Replies, generator: Callable[[], random.Random]) -> Turn:
     """Take the model's turn, or raise a RequestError; chance decides what the request does not."""
     turns, said = request.turns, _tools.conversation(request)
-    prompt = said.task
-    prepared = replies.prepared(prompt)
+    prepared = replies.prepared(said.task)
     least, _ = lengths(request)
     special = request.tools or request.response_format or least or _react.asks_for_react(turns)
     if prepared and not special:
         return Turn(prepared, fixed=True)
     draw = generator()
-    writer = replies.writer(prompt, draw)
+    writer = replies.writer(said.task, draw)
     try:
         if request.offered and (calls := _tools.calls(request, said, writer, draw)):
             return Turn("", calls)
