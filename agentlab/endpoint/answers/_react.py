@@ -12,7 +12,8 @@ from collections.abc import Sequence
 from contextlib import suppress
 
 from agentlab.endpoint.answers._prompt import glance, unframe
-from agentlab.endpoint.answers._tools import fill_in, suitable
+from agentlab.endpoint.answers._rounds import named
+from agentlab.endpoint.answers._tools import fill_in
 from agentlab.endpoint.answers.replies import Writer
 from agentlab.endpoint.contract.request import Function
 
@@ -40,10 +41,10 @@ def react(turns: Turns, writer: Writer, draw: random.Random) -> str:
             return _final(writer.from_results([("", text[found.end() :].strip())]))
     task = glance(next((text for role, text in turns if role == "user"), ""))
     described = _described(glance("\n".join(text for role, text in turns if role != "assistant")))
-    chosen = suitable(described, unframe(task).task) or described
+    chosen = [each.tool for each in named(described, unframe(task).task)] or described
     if not chosen:
         return _final(writer.write())
-    ((name, arguments),) = fill_in(chosen[:1], task, writer, draw, as_form=False)
+    ((name, arguments),) = fill_in([(chosen[0], [{}])], task, writer, draw)
     return f"Thought: {name} can help here.\nAction: {name}\nAction Input: {arguments}"
 
 

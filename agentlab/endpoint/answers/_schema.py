@@ -108,7 +108,7 @@ class _Builder:
             return self.value(self._alternative(options, depth), name, depth + 1)
         match _type(schema):
             case "object":
-                return self._object(schema, depth)
+                return self._object(schema, name, depth)
             case "array":
                 return self._array(schema, name, depth)
             case "boolean":
@@ -144,18 +144,32 @@ class _Builder:
     def _again(self, schema: Any) -> bool:
         return isinstance(schema, Mapping) and schema.get("$ref") in self._open
 
-    def _object(self, schema: Schema, depth: int) -> dict[str, Any]:
+    def _object(self, schema: Schema, name: str, depth: int) -> dict[str, Any]:
         properties = schema.get("properties", {})
         required = dict.fromkeys(schema.get("required", []))  # in order, and quick to look in
         self._budget.spend(len(properties) + len(required), sum(map(len, (*properties, *required))))
         all_of_them = depth <= _DEEP and (self._optional or not required)
         names = [
-            name
-            for name, inner in properties.items()
-            if name in required or (all_of_them and not self._again(inner))
+            each
+            for each, inner in properties.items()
+            if each in required or (all_of_them and not self._again(inner))
         ]
         every = dict.fromkeys([*names, *required])
-        return {name: self.value(properties.get(name, {}), name, depth + 1) for name in every}
+        made = {each: self.value(properties.get(each, {}), each, depth + 1) for each in every}
+        return made or self._map(schema, name, depth)
+
+    def _map(self, schema: Schema, name: str, depth: int) -> dict[str, Any]:
+        """Return entries of an object whose names are free, two if the schema lets it."""
+        inner = None if "propertyNames" in schema else schema.get("additionalProperties")
+        if not inner or inner is True or depth > _DEEP or self._again(inner):
+            return {}
+        least, most = int(schema.get("minProperties", 0)), int(schema.get("maxProperties", 2))
+        made: dict[str, Any] = {}
+        for _ in range(20 * least + 20):  # more tries than places, because all have to differ
+            if len(made) < max(least, min(2, most)):
+                key = self._text(name, {})
+                made[key] = self.value(inner, key, depth + 1)
+        return made
 
     def _array(self, schema: Schema, name: str, depth: int) -> list[Any]:
         values = [self.value(item, name, depth + 1) for item in schema.get("prefixItems", [])]

@@ -1,7 +1,8 @@
-"""Which of the tools it was offered the model calls, and with what of the prompt as arguments.
+"""Which of the tools it was offered the model calls in this turn, and with what arguments.
 
-Left to choose, it calls those that the prompt names ("What is the weather in Seoul?" names
-`get_weather`), each once, so that every loop ends.
+Left to choose, it calls those that the task names ("What is the weather in Seoul?" names
+`get_weather`), once for each thing that the task names for them, as soon as the arguments are
+known. No call is made again, so every loop ends. docs/local_model.md states the rule.
 """
 
 from __future__ import annotations
@@ -9,116 +10,138 @@ from __future__ import annotations
 import json
 import random
 import re
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from typing import Any, NamedTuple
 
-from agentlab.endpoint.answers._prompt import unframe
+from agentlab.endpoint.answers._prompt import glance, unframe
+from agentlab.endpoint.answers._rounds import WHOLE, Named, Rounds, asked, coworkers, named, snake
 from agentlab.endpoint.answers._schema import build
+from agentlab.endpoint.answers._things import things
 from agentlab.endpoint.answers.replies import Writer
-from agentlab.endpoint.contract.json_schema import Budget, Schema
+from agentlab.endpoint.contract.json_schema import Budget, CannotFill, admits
 from agentlab.endpoint.contract.request import ChatRequest, Custom, Function
 
 Call = tuple[str, str]  # the name of a function, and its arguments as JSON; or a tool, and a text
+Due = Sequence[tuple[Function, Sequence[dict[str, Any]]]]  # the calls of each tool
 
-_WORD = re.compile(r"[A-Za-z]{3,}|[\uac00-\ud7a3]{2,}")
-_IDLE = frozenset(
-    "the and for with from that this what which who how are was were you your all any can get "
-    "set use used using tool tools function return returns given about into one its our will "
-    "should must does name value input output data call text string".split()
+_ENDING = re.compile(r"final_.+|(?:submit|finish|complete|end|done)(?:_answer|_result|_task)?")
+_OBSERVED = re.compile(
+    r"(?i)\s*(?:<tool_response>|(?:observation|(?:tool|function)[ _](?:result|output|response))s?"
+    r"(?: [\w-]{1,64}){0,2}[ \t]*[:\n])\s*"
 )
-_QUOTED = re.compile(r"[\"“'‘]([^\"”'’\n]{2,60})[\"”'’]")
-_PROPER = re.compile(r"(?<![.?!:\n] )(?<!^)\b([A-Z][\w-]+(?: [A-Z][\w-]+)*)", re.MULTILINE)
-_KOREAN_NOUN = re.compile(r"([\uac00-\ud7a3]{2,12})(?:의|에서|은|는|이|가|을|를)?(?=\s|$)")
-_NUMBER = re.compile(r"(?<![\w.])-?\d+(?:\.\d+)?")
-_DESCRIBED = 1000  # characters of a description in which a word may be shared
-_MOST_COWORKERS = 100
-_COWORKERS = re.compile(r"following coworkers?: (.+?)\n")
-_WHOLE = frozenset("task question query input prompt request instruction message content".split())
+_HANDS_OVER = re.compile(r"(?i)transfer_(?:back_)?to_|hand_?off|hand_over")
+_NOTHING = re.compile(
+    r"(?i)(?:no(?!\.)|nothing|none|not any)\b[^\n]{0,80}?\b(?:found|match(?:es|ed|ing)?|available"
+    r"|results?)\b[^\n]{0,40}$|(?:none|null|nothing|n/a|\[\s*\]|\{\s*\}|\"\")?[.!]?$"
+    r"|[^\n]{0,80}(?:찾을 수 없|찾지 못|(?:결과|기록|자료|정보)[가이]? 없)"
+)
 
 
-def calls(request: ChatRequest, prompt: str, writer: Writer, draw: random.Random) -> list[Call]:
+class Conversation(NamedTuple):
+    """The task, and (tool, result) of each call made since the user set it, oldest first."""
+
+    task: str
+    made: list[tuple[str, str]]
+    results: list[tuple[str, str]]  # without those that found nothing, or hand over
+
+
+def conversation(request: ChatRequest) -> Conversation:
+    """Return what was asked and found; some clients hand results back as the user's words."""
+    task, made, names, before = "", list[tuple[str, str]](), dict[str | None, str](), ""
+    offered = {tool.function.name for tool in request.tools or []}
+    for message in request.messages:
+        names |= {call.id: call.function.name for call in message.tool_calls or []}
+        observed = _OBSERVED.match(message.text) if offered and before else None
+        if message.role == "tool":
+            made.append((names[message.tool_call_id], message.text))
+        elif message.role == "user" and observed:  # one for each call that the model's words name
+            called = [word for word in re.findall(r"[\w-]+", before) if word in offered]
+            made += [(name, message.text[observed.end() :].strip()) for name in called or [""]]
+        elif message.role == "user":
+            task, made = message.text, []
+        before = message.text if message.role == "assistant" else ""
+    told = [r for r in made if not (_HANDS_OVER.match(r[0]) or _NOTHING.match(r[1].strip()))]
+    return Conversation(glance(task), made, told)
+
+
+def calls(
+    request: ChatRequest, said: Conversation, writer: Writer, draw: random.Random
+) -> list[Call]:
     """Return what the model calls in this turn, or raise CannotFill; nothing if it speaks."""
-    chosen = _chosen(request, prompt)
-    if request.parallel_tool_calls is False:
-        chosen = chosen[:1]
-    as_form = request.must_call_this  # as structured output uses tools
-    return fill_in(chosen, prompt, writer, draw, as_form=as_form)
+    offered, task, as_form = request.offered, unframe(said.task).task, request.must_call_this
+    if as_form:  # as structured output uses tools
+        due: Due = [(offered[0], [{}])]
+    else:
+        ends = [tool for tool in offered if request.must_call and _ENDING.fullmatch(tool.name)]
+        useful = [tool for tool in offered if tool not in ends]
+        due = Rounds(useful, task, said.made, said.results).due(_needs(request, useful, task))
+        if request.must_call and not due:
+            due = _forced(ends, useful, said, writer)
+    called = fill_in(due, said.task, writer, draw, as_form=as_form)
+    return called[:1] if request.parallel_tool_calls is False else called
+
+
+def _needs(request: ChatRequest, tools: Sequence[Function], task: str) -> list[Named]:
+    """Return the tools that the task names; of CrewAI's manager, the one that hands it on."""
+    team = [tool for tool in tools if coworkers(tool)]
+    manages = any(text.startswith("You are Crew Manager") for _, text in request.turns)
+    if team and (manages or "delegate" in task.lower()):
+        return [Named(team[0], task, 0)]
+    return named([tool for tool in tools if tool not in team], task)
+
+
+def _forced(
+    ending: Sequence[Function], useful: Sequence[Function], said: Conversation, writer: Writer
+) -> Due:
+    """Return the calls of a turn that has to have one: the answer, or tools not called yet."""
+    for tool in ending:
+        answer = writer.from_results(said.results) or writer.write()
+        strings = [each.name for each in asked(tool) if each.type == "string" and not each.many]
+        return [(tool, [dict.fromkeys(strings[:1], answer)])]
+    left = [tool for tool in useful if tool.name not in dict(said.made)] or useful
+    chosen = [each.tool for each in named(left, unframe(said.task).task)]
+    return [(tool, [{}]) for tool in chosen or left[:1]]
 
 
 def fill_in(
-    tools: list[Function], prompt: str, writer: Writer, draw: random.Random, *, as_form: bool
+    due: Due, prompt: str, writer: Writer, draw: random.Random, *, as_form: bool = False
 ) -> list[Call]:
-    """Return a call of each tool, with its arguments filled; CannotFill if a schema forbids it."""
-    budget, called = Budget(), []
-    for tool in tools:
+    """Return the calls that are due, with all arguments; CannotFill if a schema forbids it."""
+    called, to_build, to_check = list[Call](), Budget(), Budget()
+    for tool, plan in due:
         if isinstance(tool, Custom):
-            called.append((tool.name, unframe(prompt).task))
+            called += [(tool.name, unframe(prompt).task) for _ in plan]
             continue
-        filler = _FromPrompt(prompt, writer, _coworkers(tool), as_form=as_form)
         schema = {"type": "object", "properties": {}, **(tool.parameters or {})}
-        value = build(schema, filler, draw=draw, optional=as_form, budget=budget)
-        called.append((tool.name, json.dumps(value, ensure_ascii=False)))
+        filler = _FromPrompt(prompt, writer, as_form=as_form, given=any(plan))
+        made = build(schema, filler, draw=draw, optional=as_form, budget=to_build)
+        for given in plan:
+            value = made
+            with suppress(CannotFill):  # too much to check
+                value = made | given if admits(schema, made | given, to_check) else made
+            called.append((tool.name, json.dumps(value, ensure_ascii=False)))
     return called
-
-
-def _chosen(request: ChatRequest, prompt: str) -> list[Function]:
-    offered = request.offered
-    if request.must_call_this:
-        return offered
-    called = {name for name, _ in request.results}
-    if request.must_call:
-        left = [tool for tool in offered if tool.name not in called] or offered
-        return suitable(left, prompt) or left[:1]
-    if called or not offered:
-        return []
-    if handing_on := [tool for tool in offered if _coworkers(tool)]:
-        turns = request.turns
-        system = next((text for role, text in turns if role in ("system", "developer")), "")
-        manages = system.startswith("You are Crew Manager") or "delegate" in prompt.lower()
-        return handing_on[:1] if manages else []
-    return suitable(offered, prompt)
-
-
-def suitable(tools: Sequence[Function], prompt: str) -> list[Function]:
-    """Return those whose name shares a word with the prompt, or else the best described one."""
-    words = _words(prompt)
-    if by_name := [tool for tool in tools if words & _words(tool.name.replace("_", " "))]:
-        return by_name
-    shared = [len(words & _words((tool.description or "")[:_DESCRIBED])) for tool in tools]
-    return [tools[shared.index(max(shared))]] if any(shared) else []
-
-
-def _words(text: str) -> set[str]:
-    spaced = re.sub(r"(?<=[a-z])(?=[A-Z])", " ", text)
-    return {word.lower().rstrip("s")[:7] for word in _WORD.findall(spaced)} - _IDLE
-
-
-def _coworkers(tool: Function) -> list[str]:
-    found = _COWORKERS.search((tool.description or "") + "\n")
-    return [name.strip() for name in found[1].split(",")[:_MOST_COWORKERS]] if found else []
 
 
 class _FromPrompt:
     """Fills a call's arguments with what the prompt says, and a form's with new words, too."""
 
-    def __init__(self, prompt: str, writer: Writer, people: list[str], *, as_form: bool):
-        self._writer, self._people, self._as_form = writer, people, as_form
+    def __init__(self, prompt: str, writer: Writer, *, as_form: bool, given: bool):
+        self._writer, self._as_form = writer, as_form
         framed = unframe(prompt)
         self._said, self._task = prompt.lower(), framed.task.strip()
-        self._context, self._words = framed.context or self._task, _words(self._task)
-        self._numbers = iter([float(number) for number in _NUMBER.findall(self._task)])
-        names = [*_QUOTED.findall(self._task), *_PROPER.findall(self._task)]
-        if not re.search("[A-Za-z]", self._task):
-            names += _KOREAN_NOUN.findall(self._task)
-        self._names = iter(names)
+        self._context = framed.context or self._task
+        said = things(self._task)
+        self._numbers = (float(n.replace(",", "")) for g in said.numbers for n in g.values)
+        left = said.names if as_form or not given else []  # what is given was taken from them
+        self._names = (name for group in left for name in group.values)
 
-    def text(self, name: str, schema: Schema) -> str:
-        words = _words(name.replace("_", " ")) | {name.lower()}
-        if self._people and "coworker" in words:
-            return max(self._people, key=lambda who: len(_words(who) & self._words))
+    def text(self, name: str, schema: Mapping[str, Any]) -> str:
+        words = {*snake(name)}
         if "context" in words:
             return self._context
-        if words & _WHOLE and not self._as_form:
+        if words & WHOLE and not self._as_form:
             return self._task
         said = next(self._names, None)
         return said or (self._writer.text(name, schema) if self._as_form else self._writer.topic)
@@ -127,6 +150,5 @@ class _FromPrompt:
         return next((each for each in options if str(each).lower() in self._said), options[0])
 
     def number(self, name: str, least: float, most: float, whole: bool) -> float:
-        fitting = (number for number in self._numbers if least <= number <= most)
-        number = next(fitting, None)
+        number = next((n for n in self._numbers if least <= n <= most), None)
         return self._writer.number(name, least, most, whole) if number is None else number

@@ -17,7 +17,6 @@ from itertools import islice
 import msgspec
 
 from agentlab.endpoint.answers import _react, _tools
-from agentlab.endpoint.answers._prompt import glance
 from agentlab.endpoint.answers._schema import build
 from agentlab.endpoint.answers.replies import Replies, Writer
 from agentlab.endpoint.contract.json_schema import CannotFill, admits
@@ -168,19 +167,19 @@ def _choice(turn: Turn, request: ChatRequest, id_stem: str) -> Choice:
 
 def take(request: ChatRequest, replies: Replies, generator: Callable[[], random.Random]) -> Turn:
     """Take the model's turn, or raise a RequestError; chance decides what the request does not."""
-    turns = request.turns
-    prompt = glance(next((text for role, text in reversed(turns) if role == "user"), ""))
-    prepared = replies.prepared(prompt)
+    turns, said = request.turns, _tools.conversation(request)
+    prepared = replies.prepared(said.task)
     least, _ = lengths(request)
     special = request.tools or request.response_format or least or _react.asks_for_react(turns)
     if prepared and not special:
         return Turn(prepared, fixed=True)
     draw = generator()
-    writer = replies.writer(prompt, draw)
+    writer = replies.writer(said.task, draw)
     try:
-        if request.offered and (calls := _tools.calls(request, prompt, writer, draw)):
+        if request.offered and (calls := _tools.calls(request, said, writer, draw)):
             return Turn("", calls)
-        text, form = _said(request, prepared, writer, draw), request.response_format
+        known = writer.from_results(said.results) or prepared
+        text, form = _said(request, known, writer, draw), request.response_format
         if form is None or form.type == "text":  # JSON would be none with anything after it
             text = _written_on(text, writer, least)
         return Turn(text)
@@ -208,8 +207,6 @@ def _said(request: ChatRequest, prepared: str | None, writer: Writer, draw: rand
                     return prepared
         value = build(definition, writer, draw=draw) if form.json_schema else writer.shaped()
         return json.dumps(value, ensure_ascii=False)
-    if request.results:
-        return writer.from_results(request.results)
     if _react.asks_for_react(request.turns):
         return _react.react(request.turns, writer, draw)
     return prepared or writer.write()

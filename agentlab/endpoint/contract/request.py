@@ -288,14 +288,6 @@ class ChatRequest(Shared, kw_only=True):
         """True if the model has to call the one tool that is offered in this turn."""
         return isinstance(self.tool_choice, Choice) and self.tool_choice.type != "allowed_tools"
 
-    @property
-    def results(self) -> list[tuple[str, str]]:
-        """(function, result) of the calls made since the user last spoke, oldest first."""
-        spoke = max((i for i, m in enumerate(self.messages) if m.role == "user"), default=-1)
-        since = self.messages[spoke + 1 :]
-        names = {call.id: call.function.name for m in since for call in m.tool_calls or []}
-        return [(names[m.tool_call_id or ""], m.text) for m in since if m.role == "tool"]
-
 
 def _check_support(request: ChatRequest) -> None:
     if request.max_tokens is not None and request.max_completion_tokens is not None:

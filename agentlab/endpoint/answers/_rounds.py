@@ -1,0 +1,362 @@
+"""Which tools a task names, and which of their calls are due: each as soon as it can, none twice.
+
+A tool is called for the values that its part of the task names. What it lacks comes from the
+results of those on which it depends: the tools before a "then", the one that looks up an id, and,
+if nothing else holds a value, those that the task names before it. It waits for all their calls.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from bisect import bisect
+from collections.abc import Iterable, Mapping, Sequence, Set
+from contextlib import suppress
+from functools import lru_cache
+from itertools import islice, pairwise, product
+from typing import Any, NamedTuple
+
+import msgspec
+
+from agentlab.endpoint.answers._prompt import glance
+from agentlab.endpoint.answers._things import Group, things
+from agentlab.endpoint.contract.request import Function
+
+Values = dict[str, list[Any]]  # of each argument that is known
+Plan = list[dict[str, Any]]  # for each call of a tool, the arguments that it has to be given
+Results = Sequence[tuple[str, str]]  # (tool, result), oldest first
+
+_MOST_CALLS = 16  # of one tool for one task
+_LONGEST = 200  # characters of a value
+_MOST_RESULTS = 64  # of the newest, in which a value is looked for
+_MOST_STAGES = 16
+_DESCRIBED = 1000  # characters of a description in which a word may be shared
+_COWORKERS = re.compile(r"following coworkers?: (.+?)\n")
+_WORD = re.compile(r"[A-Z]?[a-z]+|[A-Z]+(?![a-z])|[\uac00-\ud7a3]{2,}")
+_PARTICLE = re.compile(r"(?<=..)(?:의|에서|은|는|이|가|을|를|와|과|에|도|으로|로)$")
+_IDLE = frozenset(
+    "the and for with from that this what which who how are was were you your all any can get "
+    "set use used using tool tools function return returns given about into one its our will "
+    "should must does name value input output data call text string".split()
+)
+_LOOKING_UP = frozenset("find search list look lookup query get fetch show check read".split())
+_THEN = re.compile(
+    r"(?i)(?<!since )(?<!until )(?<!by )\bthen\b|\bafter (?:that|which)\b|\bafterwards\b"
+    r"|그\s?다음|그런 다음|그리고 나서|그 후|[한은] (?:다음|뒤|후)"
+)
+# Arguments that end in these words are ids; the last ones only if a word says of what.
+_ID = re.compile(r"(?:^|.*_)(?:id|uuid|guid)s?$|.+_(?:key|token|ref|reference|number)s?$")
+WHOLE = frozenset("task question query input prompt request instruction message content".split())
+_PASSED_ON = frozenset(
+    "input message content context text body document notes data summary report results".split()
+)
+_ROLES = {  # the prepositions of arguments
+    "origin": "from", "source": "from", "departure": "from", "destination": "to", "target": "to",
+    "arrival": "to", "language": "to", "city": "in", "place": "in", "location": "in",
+}  # fmt: skip
+
+
+class Argument(NamedTuple):
+    """One that has to be given."""
+
+    name: str
+    kind: str  # id, number, name, text, or other
+    type: str
+    many: bool  # it is a list
+    words: list[str]
+    of: list[str]  # whose an id is, as "user" of `user_id`
+
+
+@lru_cache(maxsize=1024)  # of names, descriptions and tasks that come again
+def words(text: str) -> frozenset[str]:
+    """Return the words of a text that say what it is about, as far as words are compared."""
+    return frozenset(stem(found[0]) for found in _WORD.finditer(text)) - {""}
+
+
+def stem(word: str) -> str:
+    """Return a word as it is compared with others; nothing if it says too little."""
+    stem = _PARTICLE.sub("", word).lower().rstrip("s")[:7]
+    return "" if stem in _IDLE or (len(word) < 3 and word < "가" and stem != "id") else stem
+
+
+def snake(name: str) -> list[str]:
+    """Return the words of a name, in lower case."""
+    return re.sub(r"(?<=[a-z0-9])(?=[A-Z])|\W+", "_", name).lower().split("_")
+
+
+def asked(tool: Function) -> list[Argument]:
+    """Return the arguments that a call needs: those required, or all if none is."""
+    return _asked(tool.name, msgspec.json.encode(tool.parameters or {}))
+
+
+@lru_cache(maxsize=256)  # the next request often offers the same
+def _asked(tool: str, encoded: bytes) -> list[Argument]:
+    schema = msgspec.json.decode(encoded)
+    properties = schema.get("properties", {})
+    names = {*(schema.get("required") or properties)}
+    return [_argument(tool, name, inner) for name, inner in properties.items() if name in names]
+
+
+def _argument(tool: str, name: str, schema: Any) -> Argument:
+    inner = schema if isinstance(schema, Mapping) else {}
+    many = inner.get("type") == "array" and isinstance(inner.get("items"), Mapping)
+    inner = inner["items"] if many else inner
+    words, kind, of, type = snake(name), "name", list[str](), inner.get("type")
+    if type not in ("string", "integer", "number") or {"enum", "const", "format"} & inner.keys():
+        kind = "other"
+    elif _ID.match("_".join(words)):
+        kind, of = "id", words[:-1] or snake(tool)[1:]
+    elif type != "string":
+        kind = "number"
+    elif {*words} & {*_PASSED_ON, *WHOLE, "subject", "title"}:
+        kind = "text" if {*words} & _PASSED_ON else "other"
+    return Argument(name, kind, str(type), many, words, of)
+
+
+def from_task(tool: Function, text: str) -> Values:
+    """Return the values that `text` names for the arguments of a tool."""
+    named, given = things(text), asked(tool)
+    values = {each.name: named.ids(each.of) for each in given if each.kind == "id"}
+    values |= _shared_out([a for a in given if a.kind == "number"], _left(named.numbers, values))
+    values |= _shared_out([a for a in given if a.kind == "name"], _left(named.names, values))
+    texts = [a for a in given if a.kind == "text" and not {"context", *WHOLE} & {*a.words}]
+    left = _left(named.names, values)
+    values |= {each.name: group.values for each, group in zip(texts, left, strict=False)}
+    if people := coworkers(tool):
+        values["coworker"] = [max(people, key=lambda who: len(words(who) & words(text)))]
+    cast = {each.name: _fitting(each, values.get(each.name, [])) for each in given}
+    return {name: known for name, known in cast.items() if known}
+
+
+def coworkers(tool: Function) -> list[str]:
+    """Return those to whom CrewAI's tool hands a task on."""
+    found = _COWORKERS.search((tool.description or "") + "\n")
+    return [name.strip() for name in found[1].split(",")[:100]] if found else []
+
+
+def _left(groups: list[Group], values: Values) -> list[Group]:
+    return [group for group in groups if group.values not in values.values()]
+
+
+def _shared_out(arguments: list[Argument], groups: list[Group]) -> Values:
+    """Give each argument a group of things: by its preposition, then in their order."""
+    by_role = {group.role: group.values for group in reversed(groups) if group.role}
+    taking = {_ROLES.get(word, word): each.name for each in arguments[::-1] for word in each.words}
+    values = {name: by_role[role] for role, name in taking.items() if role in by_role}
+    left = [each.name for each in arguments if each.name not in values]
+    shared = [group.values for group in _left(groups, values)]
+    if len(left) > 1 and not len(left) <= len(shared) < 2 * len(left):  # one by one
+        singly = [value for group in shared for value in group]
+        whole = max(len(singly) // len(left), 1) * len(left)
+        shared = [singly[at : whole : len(left)] for at in range(len(left))]
+    return values | {name: share for name, share in zip(left, shared, strict=False) if share}
+
+
+def from_results(argument: Argument, texts: Iterable[str]) -> list[Any]:
+    """Return the values that results hold for an argument, of every result."""
+    is_id, owner = argument.kind == "id", _folded("".join(argument.of))
+    last = _folded(argument.words[-1])
+    names = [owner + last, owner, last, "id", ""] if is_id else [_folded(argument.name), ""]
+    values = []
+    for text in map(glance, texts):
+        fields, named = _fields(text), things(text)
+        held = [fields[name] for name in names if name in fields]
+        if is_id and "{" not in text:
+            held.append(named.ids(argument.of))
+        if argument.kind == "number":
+            held += [group.values[:1] for group in named.numbers]
+        values += next(filter(None, (_fitting(argument, each) for each in held)), [])
+    return [*dict.fromkeys(values)]
+
+
+def sets_of(tool: Function, values: Values) -> list[dict[str, Any]]:
+    """Return the arguments of each call: lists as long as each other in pairs, others combined."""
+    many = {each.name for each in asked(tool) if each.many}
+    lists = [[known] if name in many else known for name, known in values.items()]
+    longest = max(map(len, lists), default=1)
+    rows: Iterable[Sequence[Any]] = product(*lists)
+    if all(len(each) in (1, longest) for each in lists) and lists:
+        rows = zip(*(each * (longest // len(each)) for each in lists), strict=True)
+    return [dict(zip(values, row, strict=True)) for row in islice(rows, _MOST_CALLS)]
+
+
+def _fitting(argument: Argument, values: Iterable[Any]) -> list[Any]:
+    """Return those values that an argument may have, as its type has them."""
+    said = [str(value).strip() for value in values if not isinstance(value, bool)]
+    said = [*dict.fromkeys(value for value in said if 0 < len(value) <= _LONGEST)]
+    if argument.type == "string":
+        return [value for value in said if argument.kind != "id" or " " not in value]
+    digits = r"-?\d{1,15}" if argument.type == "integer" else r"-?\d{1,15}(\.\d{1,15})?"
+    plain = (value.replace(",", "") for value in said)
+    cast = int if argument.type == "integer" else float
+    return [cast(value) for value in plain if re.fullmatch(digits, value)]
+
+
+@lru_cache(maxsize=256)  # several arguments are looked for in the same results
+def _fields(text: str) -> Mapping[str, list[Any]]:
+    """Return each field's values, from the outermost level; three words are one without a name."""
+    level, fields = list[tuple[str, Any]](), dict[str, list[Any]]()
+    for form in (text, text.replace("'", '"')):  # as Python prints a dictionary
+        with suppress(ValueError, RecursionError):
+            level = level or [("", json.loads(form))]
+    if not level:
+        return {"": [text] if re.fullmatch(r"[^\s.:;,]+(?: [^\s.:;,]+){0,2}", text) else []}
+    while level:
+        here, below = dict[str, list[Any]](), list[tuple[str, Any]]()
+        for name, inner in level:
+            if isinstance(inner, dict):
+                below += [(_folded(key), each) for key, each in inner.items()]
+            elif isinstance(inner, list):
+                below += [(name, each) for each in inner]
+            elif inner is not None:
+                here.setdefault(name, []).append(inner)
+        fields, level = here | fields, below
+    return fields
+
+
+def _folded(name: str) -> str:
+    return re.sub(r"[\W_]+", "", name.lower()).removesuffix("s")
+
+
+class Named(NamedTuple):
+    """A tool that a task names; `here` is the part of the task about it, `stage` counts "then"s."""
+
+    tool: Function
+    here: str
+    stage: int
+
+
+def named(tools: Sequence[Function], task: str) -> list[Named]:
+    """Return the tools that a task names, or else the one that is best described.
+
+    Words as "find" name one only if no others do. In Korean, a tool's part ends with its name.
+    """
+    of_names = [_named_by(tool) for tool in tools]
+    things_of = [of - _LOOKING_UP or of for of in of_names]
+    korean = [frozenset(word for word in _described(tool) if word >= "가") for tool in tools]
+    thens = [found.start() for found in islice(_THEN.finditer(task), _MOST_STAGES - 1)]
+    places: dict[int, tuple[int, int]] = {}
+    for vocabulary in (things_of, of_names, korean):
+        places = places or _places(tools, vocabulary, task, thens)
+    shared = [len(words(task) & _described(tool)) for tool in tools]
+    if not places and any(shared):
+        places = {shared.index(max(shared)): (0, 0)}
+    edges = [0]
+    for (before, end), (start, _) in pairwise(places.values()):
+        between = [then for then in thens if before < then < start]
+        edges.append(between[-1] if between else end if re.search("[가-힣]", task) else start)
+    parts = [task[at:to] for at, to in pairwise([*edges, len(task)])]
+    found = zip(places.items(), parts, strict=False)
+    return [Named(tools[index], part, bisect(thens, at)) for (index, (at, _)), part in found]
+
+
+def _places(
+    tools: Sequence[Function], vocabulary: list[frozenset[str]], task: str, thens: list[int]
+) -> dict[int, tuple[int, int]]:
+    """Return where in the task each tool is named first, by its index."""
+    parts = [task[at:to] for at, to in pairwise([0, *thens, len(task)])]  # by stage
+    fits = [[_fit(*pair, part) for pair in zip(tools, vocabulary, strict=True)] for part in parts]
+    ids = [*things(task).codes, *things(task).numbers]
+    labels = {stem(group.label) for group in ids if not group.role}
+    said = [(stem(found[0]), found.span()) for found in _WORD.finditer(task)]
+    places: dict[int, tuple[int, int]] = {}
+    for word, span in sorted(said, key=lambda each: each[0] in labels):
+        if word in labels and any(word in _takes(tools[index]) for index in places):
+            continue  # "user 42" is an id, and no tool is called for it but those that take it
+        bearing = [index for index, known in enumerate(vocabulary) if word in known]
+        fit = fits[bisect(thens, span[0])]
+        best = max((fit[index] for index in bearing), default=None)
+        places |= {i: span for i in bearing if fit[i] == best and i not in places}
+    return dict(sorted(places.items(), key=lambda place: place[1]))
+
+
+def _fit(tool: Function, known: Set[str], task: str) -> tuple[int, ...]:
+    """Return how well a tool fits the task: by its words, then by its arguments."""
+    said, needed = words(task), {a.name for a in asked(tool) if a.kind in ("id", "number", "name")}
+    suits = 2 * len(from_task(tool, task).keys() & needed) - len(needed)
+    return len(known & said), len(_named_by(tool) & said), suits, -len(known)
+
+
+def _takes(tool: Function) -> set[str]:
+    return {stem(owner) for each in asked(tool) for owner in each.of}
+
+
+def _named_by(tool: Function) -> frozenset[str]:
+    return words(" ".join(snake(tool.name)))
+
+
+def _described(tool: Function) -> frozenset[str]:
+    return words((tool.description or "")[:_DESCRIBED])
+
+
+def _looks_up(other: Function, tool: Function, of: set[str]) -> bool:
+    """Return True if another tool looks up ids of that, as `find_user` does of users."""
+    looks = other.name != tool.name and snake(other.name)[0] in _LOOKING_UP
+    return looks and not of & _takes(other) and of <= _named_by(other) | _described(other)
+
+
+class Rounds:
+    """The rounds of a task; `made` are all results, and `results` those that say something."""
+
+    def __init__(self, tools: Sequence[Function], task: str, made: Results, results: Results):
+        self._tools, self._task = tools, task
+        self._made, self._results = [name for name, _ in made], results[-_MOST_RESULTS:]
+        self._suppliers: dict[str, set[str]] = {}
+
+    def due(self, needs: Sequence[Named]) -> list[tuple[Function, Plan]]:
+        """Return the calls of this round."""
+        ordered, plans = dict[str, Named](), dict[str, Plan | None]()
+        for need in needs:
+            self._put(need, {each.tool.name: each for each in needs}, ordered)
+        for name, need in ordered.items():
+            own, lacking = self._suppliers[name], self._lacking(need)
+            lacks = any(each.kind != "id" or not own for each in lacking)
+            first = [o for o in plans if lacks or o in own or ordered[o].stage < need.stage]
+            waits = any((p := plans[o]) is None or self._made.count(o) < len(p) for o in first)
+            plans[name] = None if waits else self._calls(need, first)
+        left = {name: (plan or [])[self._made.count(name) :] for name, plan in plans.items()}
+        return [(ordered[name].tool, plan) for name, plan in left.items() if plan]
+
+    def _put(self, need: Named, needs: dict[str, Named], ordered: dict[str, Named]) -> None:
+        """Put a tool after those that look up its ids, whether the task names them or not."""
+        if need.tool.name in self._suppliers:
+            return
+        suppliers = self._suppliers[need.tool.name] = set[str]()
+        for argument in self._lacking(need):
+            of = {stem(owner) for owner in argument.of}
+            able = [tool for tool in self._tools if of and _looks_up(tool, need.tool, of)]
+            rank = [(t.name in needs, of <= _named_by(t), _fit(t, of, self._task)) for t in able]
+            if able:
+                best = able[rank.index(max(rank))]
+                suppliers.add(best.name)
+                self._put(needs.get(best.name, Named(best, self._task, need.stage)), needs, ordered)
+        ordered[need.tool.name] = need
+
+    def _lacking(self, need: Named) -> list[Argument]:
+        """Return the arguments for which the task names no value; texts come with the tool."""
+        here, task = from_task(need.tool, need.here), from_task(need.tool, self._task)
+        missing = [a for a in asked(need.tool) if a.name not in here and a.kind != "other"]
+        return [each for each in missing if each.kind == "text" or each.name not in task]
+
+    def _calls(self, need: Named, first: list[str]) -> Plan:
+        """Return the calls of a tool, now that all is known; none if an id is not."""
+        tool, values, own = need.tool, Values(), self._suppliers[need.tool.name]
+        found = [(name, text) for name, text in self._results if name in first]
+        texts = [text for name, text in found if name in own or not own]
+        here, task = from_task(tool, need.here), from_task(tool, self._task)
+        ids = any(each.kind == "id" for each in asked(tool))  # then its numbers are mere options
+        numbers = [each for each in asked(tool) if each.kind == "number"]
+        if texts and len(numbers) > 1 and not ids:  # "multiply the result by 4"
+            counted = [[number] for number in from_results(numbers[0], texts)]
+            counted += [here[each.name] for each in numbers if each.name in here]
+            here |= _shared_out(numbers, [Group("", "", values) for values in counted])
+        for each in [each for each in asked(tool) if each.kind != "other"]:
+            held, said = from_results(each, texts), task.get(each.name, [])
+            if each.kind == "text" and found:
+                held = ["\n".join(text for _, text in found)]
+            rest = [held, said] if (found and need.stage) or each.kind == "text" else [said, held]
+            known = next(filter(None, [here.get(each.name), *rest]), [])
+            if not known and (each.kind == "id" or (each.kind == "number" and first and not ids)):
+                return []
+            values |= {each.name: known} if known else {}
+        return sets_of(tool, values)
