@@ -26,6 +26,8 @@ from agentlab.endpoint.contract.seeded_random import digest, generator
 from agentlab.endpoint.contract.tokens import count_all, first_pieces
 from agentlab.endpoint.physics.formulas import Physics
 
+_SYSTEM = ("system", "developer")
+_EARLIER = 10  # prompts in which a schema may stand
 _LONGEST_TOKENS = 16_384  # of a choice, as with the models that the presets are for
 
 
@@ -143,12 +145,22 @@ def _choice(turn: Turn, request: ChatRequest, id_stem: str) -> Choice:
 def take(request: ChatRequest, replies: Replies, generator: Callable[[], random.Random]) -> Turn:
     """Take the model's turn, or raise a RequestError; chance decides what the request does not."""
     turns = request.turns
-    prompt = glance(next((text for role, text in reversed(turns) if role == "user"), ""))
+    in_lines, in_code = _react.asks_for_react(turns), _react.asks_for_code(turns)
+    users = [glance(text) for role, text in turns if role == "user"] or [""]
+    prompt, system, earlier = users[-1], (), ()
+    if in_lines or in_code:
+        prompt = _react.task(turns)
+    else:
+        system = tuple(glance(text) for role, text in turns if role in _SYSTEM)
+        earlier = tuple(text for text in users[-_EARLIER:-1] if "{" in text)
     prepared = replies.prepared(prompt)
-    if prepared and not (request.tools or request.response_format or _react.asks_for_react(turns)):
+    form = request.response_format
+    if prepared and not (request.tools or form or in_lines or in_code):
         return Turn(prepared, fixed=True)
     draw = generator()
-    writer = replies.writer(prompt, draw)
+    as_json = form is not None and form.type == "json_object"
+    writer = replies.writer(prompt, draw, system, earlier, as_json=as_json)
+    writer.form = _react.with_call(turns, writer, draw)
     try:
         if request.offered and (calls := _tools.calls(request, prompt, writer, draw)):
             return Turn("", calls)
@@ -167,10 +179,14 @@ def _said(request: ChatRequest, prepared: str | None, writer: Writer, draw: rand
             with suppress(ValueError):  # it is prose
                 if admits(definition, json.loads(prepared)):
                     return prepared
-        value = build(definition, writer, draw=draw) if form.json_schema else writer.shaped()
+        value = build(definition, writer, draw=draw) if form.json_schema else writer.as_object()
+        if isinstance(value, dict) and "code" in value and _react.asks_for_code(request.turns):
+            value["code"] = _react.code(request.turns, writer, draw, bare=True)
         return json.dumps(value, ensure_ascii=False)
-    if request.results:
+    if request.results and writer.form is None:
         return writer.from_results(request.results)
     if _react.asks_for_react(request.turns):
         return _react.react(request.turns, writer, draw)
+    if _react.asks_for_code(request.turns):
+        return _react.code(request.turns, writer, draw)
     return prepared or writer.write()

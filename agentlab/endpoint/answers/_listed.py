@@ -1,0 +1,110 @@
+"""Names that a sentence lists, with their types: "with the keys `name` (string) and `age` (int)".
+
+They stand behind the noun, before it ("'setup' and 'punchline' keys"), or below it, line by line.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+_COUNTS = {
+    "one": 1, "a single": 1, "two": 2, "three": 3, "four": 4, "five": 5, "six": 6, "seven": 7,
+    "eight": 8, "nine": 9, "ten": 10, "twelve": 12, "한": 1, "두": 2, "세": 3, "네": 4, "다섯": 5,
+    "여섯": 6, "일곱": 7, "여덟": 8,
+}  # fmt: skip
+MANY = rf"((?<!\d)\d{{1,9}}|{'|'.join(_COUNTS)})"
+_MOST, _REACH = 50, 200  # names, and characters before the noun
+_STOP = (
+    r"(?:a(?= (?!and|or)\w)|an|the|about|also|and|are|as|at|based|be|but|by|can|describing|each|every|for|from|have|in|is|it"
+    r"|json|must|no|not|of|on|only|or|per|should|so|that|then|this|to|using|where|which|will|with"
+    r"|(?:포함|키|필드|속성|형식|형태|입니다)\S*)(?![\w-])"
+)
+_TYPE = (
+    r"(?:an? |the )?(?:valid |python |whole )*(?:(?:list|array)s? of )?"
+    r"(?:str(?:ing)?|text|int(?:eger)?|number|float|decimal|bool(?:ean)?|list|array|object|dict)s?"
+    r"(?:\[[^\]\n]{0,60}\])?(?![\w-])"
+)
+TYPE = re.compile(_TYPE, re.I)  # nothing but a type's words
+_WORD = rf"(?!{_STOP}|(?:\w+ )?(?:rows|lines)\b)[^\W\d][\w-]*?"
+_ITEM = (
+    r"(?:the |an? |its |your |their )?(?P<before>(?:list|array|integer|number|boolean) (?:of )?)?"
+    rf"(?:[\"'`“‘*]{{1,2}}(?P<quoted>[^\"'`”’*\n]{{1,60}})[\"'`”’*]{{1,2}}"
+    rf"|(?P<plain>{_WORD}(?:(?<![은는을를에의]) {_WORD}){{0,3}}?))"
+    rf"(?P<after>\s*\([^()\n]{{0,160}}\)|(?:\s*[:=]\s*|\s+[-–]\s+|\s+)(?:as |is )?{_TYPE})?"
+)
+_SEPARATOR = (
+    r"(?:\s*[,;·]\s*(?:(?:and|or|then)\s+)?|\s+(?:and|or|then|및|그리고)\s+|(?:이?랑|과|와)\s+)"
+)
+_END = rf"(?=\s*(?:[.!?:)\]}}\n\"]|$)|\s+{_STOP}|(?:을|를|이|가|의|으?로|인|이?라는)(?:\s|$))"
+_NEXT = re.compile(rf"\s*{_ITEM}(?:(?P<more>{_SEPARATOR})|{_END})", re.I)
+_LINE = re.compile(
+    rf"\s*\n[ \t]*(?:[-*•]|\d{{1,2}}[.)])[ \t]+{_ITEM}(?=\s*[:(,–\n-]|\s*$)[^\n]*", re.I
+)
+_UNNAMED = re.sub(r"\?P<\w+>", "?:", _ITEM)
+_TAIL = re.compile(
+    rf"(?<![\w-]){_UNNAMED}(?:{_SEPARATOR}{_UNNAMED}){{0,20}}\s*(?:as(?: the)?|을|를|이?라는|의)?\s*$",
+    re.I,
+)
+_LINK = (
+    r"(?:은|는|이|가|으?로)?(?:\s+(?:are|is|named|called|titled|exactly|only|for|on|covering|following"
+    r"|should|must|be|below)(?!\w)){0,4}(?P<sure>\s*[:=]|(?<=named)|(?<=called)|(?<=titled))?"
+)
+_KINDS = [  # what a type's words name, the outer first
+    (r"literal|one of|\w\|\w", "enum"), (r"list|array|\[\]", "array"), (r"bool|true", "boolean"),
+    (r"\bint|whole", "integer"), (r"number|float|decimal", "number"), (r"dict|object", "object"),
+]  # fmt: skip
+
+
+def number(words: str) -> int:
+    """Return the number that `MANY` has matched."""
+    return _COUNTS.get(words.lower()) or int(words)
+
+
+def typed(words: str) -> dict[str, Any]:
+    """Return the JSON Schema of the values that a type's words allow: any text, if they say none.
+
+    Example:
+        >>> typed("a list of integers")
+        {'type': 'array', 'items': {'type': 'integer'}}
+    """
+    for pattern, kind in _KINDS:
+        if found := re.search(pattern, words, re.I):
+            if kind == "array":
+                return {"type": kind, "items": typed(words[found.end() :])}
+            if kind != "enum":
+                return {"type": kind}
+            options = re.findall(r"[\w-]+", words[found.start() :].split(" of", 1)[-1])
+            return {"enum": [option for option in options if option.lower() != "literal"]}
+    return {"type": "string"}
+
+
+def listed(text: str, noun: str) -> dict[str, dict[str, Any]]:
+    """Return the names that `text` lists with a noun (a pattern), each with the schema of its type.
+
+    The last list counts; nothing if there is none.
+    """
+    names: dict[str, dict[str, Any]] = {}
+    for found in list(re.finditer(rf"(?<![\w-])(?P<noun>{noun})(?![a-z-]){_LINK}", text, re.I))[
+        -20:
+    ]:
+        behind, sure = _walk(text, found.end(), found["sure"] is not None)
+        before = text[max(0, found.start() - _REACH) : found.start()]
+        tail = None if sure or " " in found["noun"] else _TAIL.search(before)
+        names = (tail and _walk(tail[0], 0, False)[0]) or behind or names
+    return names
+
+
+def _walk(text: str, at: int, sure: bool) -> tuple[dict[str, dict[str, Any]], bool]:
+    """Return the names from a place on, and whether they can be nothing but names."""
+    names: dict[str, dict[str, Any]] = {}
+    lines = bool(_LINE.match(text, at))
+    sure = sure or lines
+    while len(names) < _MOST and (found := (_LINE if lines else _NEXT).match(text, at)):
+        name = (found["quoted"] or found["plain"]).strip()
+        names[name] = typed(f"{found['before'] or ''} {found['after'] or ''}")
+        sure = sure or bool(found["quoted"])
+        at = found.end()
+        if not lines and not found["more"]:
+            break
+    return (names, sure) if sure or len(names) > 1 else ({}, False)
