@@ -9,7 +9,7 @@ import csv
 import io
 import json
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from typing import Any, Literal, NamedTuple
 
@@ -30,8 +30,8 @@ _ASK = (
     r"|\b{0}\W{{0,4}}(?:으?로|형식|형태|객체|배열|만|only|response)"
 )
 _ABOUT = (
-    r"\b(?:about|explain|describe|parse|compare|what (?:is|are|does))\s+(?:(?!in\b|as\b|into\b)[\w-]+"
-    r"\s+){{0,4}}{0}|\b(?:how|why|function|script|program|parser|api)\b.*{0}"
+    r"\b(?:about|explain|describe|parse|compare|what (?:is|are|does))\s+"
+    r"(?:(?!in\b|as\b|into\b)[\w-]+\s+){{0,4}}{0}|\b(?:how|why|function|script|program|parser|api)\b.*{0}"
     r"|{0}\S* ?(?:이란|에 대해|에 대한)"
 )
 _ASKS_ABOUT = re.compile(
@@ -41,7 +41,7 @@ _FENCE = re.compile(r"```json\b.{0,30}block|code ?block|code fence|fenced|markdo
 _NO_FENCE = re.compile(r"\b(?:not|no|never|without|don't)\b.{0,50}(?:code ?block|fence)", re.I)
 _KEYS = (
     r"keys?|fields?|propert(?:y|ies)|attributes?|키|필드|속성|(?:포함|담|가진)\S*"
-    r"|json(?: \w+){0,2} (?:containing|including|with|having|holding|that (?:has|contains|includes))"
+    r"|json(?: \w+){0,2} (?:containing|including|with|having|holding|that (?:has|contains))"
 )
 _SEVERAL = re.compile(
     rf"(?:list|array)s? of (?:{MANY} )?(?:\w+ )?objects|json (?:list|array)(?: of {MANY})?"
@@ -49,16 +49,21 @@ _SEVERAL = re.compile(
     re.I,
 )
 _TABLE = re.compile(
-    r"\b(?:in|as|into) (?:an? )?(?!the |this |that )(?:\w+ )?(?:table|csv)\b|markdown table|csv format"
-    r"|(?:표|csv)(?:로| 형식)|comma[- ]separated",
+    r"\b(?:in|as|into) (?:an? )?(?!the |this |that )(?:\w+ )?(?:table|csv)\b"
+    r"|markdown table|csv format|(?:표|csv)(?:로| 형식)|comma[- ]separated",
     re.I,
 )
 _COLUMNS = r"columns?|headers?|열|컬럼"
 _ROWS = re.compile(rf"{MANY}(?: data)?\s?(?:rows|lines|행|줄)", re.I)
-_REPLY = r"\b(?:answer|reply|respond|return|output|choose|classify|label|say|only|just|with)\b"
-_ONE_OF = rf"classify\b[^.?!\n:]{{0,80}}? as|{_REPLY.replace('|only|just|with', '|pick')}[^.?!\n]{{0,80}}?\b(?:one of|either)(?: the(?: following)?)?(?: [a-z]+(?=:))?"
+_REPLY = r"\b(?:answer|reply|respond|return|output|choose|pick|label)\b[^.?!\n]{0,80}?"
+_ONE_OF = (
+    r"classify\b[^.?!\n:]{0,80}? as"
+    rf"|{_REPLY}\b(?:one of|either)(?: the(?: following)?)?(?: [a-z]+(?=:))?"
+)
+_FEW_WORDS = ("yes", "true", "one of", "either", "classify", "아니")
 _YES_NO = re.compile(
-    rf"(?:{_REPLY}[^.?!\n]{{0,60}}?|[(\[]|^)[\"'`]?\b(yes|true)[\"'`]?\s*(?:or|/)\s*[\"'`]?(no|false)\b"
+    rf"(?:{_REPLY}|\b(?:only|just) (?:say |with )?|[(\[]|^)[\"'`]?\b(yes|true)[\"'`]?"
+    r"\s*(?:or|/)\s*[\"'`]?(no|false)\b"
     r"|(예|네)\s*(?:또는|/|혹은|나)\s*(아니[요오])",
     re.I | re.M,
 )
@@ -67,14 +72,14 @@ _GIVEN = re.compile(r"^\[\[ ## (\w+) ## \]\](?!\s*(?:\{|\[\[ ##|\Z))", re.M)
 _WANTED = re.compile(rf"`{_MARKER.pattern}`")
 _FIELD = re.compile(r"^\d+\. `(\w+)` \((.{1,300}?)\):", re.M)
 _PUTS = re.compile(
-    r"\b(?:wrap|enclos|put|plac|respon|return|output|answer|format|insid|within|between)"
+    r"\b(?:wrap|enclos|put|plac|respon|return|output|answer|format|insid|within|between)", re.I
 )
 _EMPTY = (
     r"(?:\.{3}|…|\{[^{}<\"]{0,60}\}|\[[^\[\]<\"]{0,60}\]|[^<\n]{0,40}\bhere\b|your [^<\n]{0,40})?"
 )
 _TAG = re.compile(
-    rf"<([A-Za-z][\w-]{{0,40}})>(?:\s*{_EMPTY}\s*</\1>|(?=[`'\"*]*(?:,|\.|:|\Z| tags?\b| and | then )))",
-    re.M,
+    rf"<([A-Za-z][\w-]{{0,40}})>"
+    rf"(?:\s*{_EMPTY}\s*</\1>|(?=[`'\"*]*(?:,|\.|:|\Z| tags?\b| and | then )))"
 )
 
 
@@ -85,14 +90,21 @@ class Form(NamedTuple):
     schema: Schema | None = None
     example: Any = None  # to be imitated instead
 
+    def with_types(self, types: Mapping[str, Schema]) -> Form:
+        """Return it with the schemas of some of its fields."""
+        if not types or self.schema is None:
+            return self
+        fields = {name: types.get(name, any) for name, any in self.schema["properties"].items()}
+        return self._replace(schema=_object(fields))
+
 
 def form_of(text: str, shown: str, *, as_json: bool = False) -> Form | None:
     """Return the form that `text` asks for, or None for prose.
 
     An example of JSON may stand in `shown`; it counts if JSON is wanted anyway, or asked for.
     """
-    if "<" in text and _PUTS.search(text) and (tags := dict.fromkeys(_TAG.findall(text), {})):
-        return Form("tags", _object(tags))
+    if "<" in text and _PUTS.search(text) and (tags := _TAG.findall(text)):
+        return Form("tags", _object({tag: {} for tag in tags}))
     lowered = text.lower()
     if schema := schema_in(text):
         return Form(_json(text), schema)
@@ -105,7 +117,7 @@ def form_of(text: str, shown: str, *, as_json: bool = False) -> Form | None:
             return Form(_json(text), _rows(_object(names) if names else typed(""), several))
         if names:
             return Form(_json(text), _object(names))
-    return _table(text, lowered) or _word(text)
+    return _table(text, lowered) or _word(text, lowered)
 
 
 def asks(text: str, what: str) -> bool:
@@ -133,14 +145,19 @@ def schema_in(text: str) -> Schema | None:
 
 
 def marked(prompt: str, text: str) -> Form | None:
-    """Return the fields that DSPy's markers in `text` describe, without those given in the prompt."""
-    kinds: dict[str, Schema] = {name: typed(words) for name, words in _FIELD.findall(text)}
-    for found in re.finditer(r"^\{(\w+)\}[^\n]*JSON schema: ", text, re.M):
-        kinds[found[1]] = next((value for value, _ in _objects(text[found.end() :])), {})
-    given = _GIVEN.findall(prompt)
+    """Return the fields that DSPy's markers in `text` describe, without those that are given."""
+    given, kinds = _GIVEN.findall(prompt), field_types(text)
     names = _WANTED.findall(prompt) or [name for name in _MARKER.findall(text) if name not in given]
     fields = {name: kinds.get(name, {}) for name in names} | {"completed": {"const": ""}}
     return Form("markers", _object(fields)) if names else None
+
+
+def field_types(text: str) -> dict[str, Schema]:
+    """Return the schemas of the fields that DSPy describes in a text."""
+    kinds: dict[str, Schema] = {name: typed(words) for name, words in _FIELD.findall(text)}
+    for found in re.finditer(r"^\{(\w+)\}[^\n]*JSON schema: ", text, re.M):
+        kinds[found[1]] = next((value for value, _ in _objects(text[found.end() :])), {})
+    return kinds
 
 
 def render(written: str, value: Any) -> str:
@@ -198,18 +215,15 @@ def _as_schema(value: Any) -> Schema | None:
     """Return the schema that a JSON object is, holds, or names the properties of; else None."""
     if isinstance(inner := value.get("json_schema", value.get("schema")), dict):
         return _as_schema(inner)
-    named = value.get("properties")
-    if "type" in value and str(value["type"]) not in _TYPES and not isinstance(value["type"], list):
+    kind, named = value.get("type", "object"), value.get("properties")
+    if str(kind) not in _TYPES and not isinstance(kind, list):
         return None
-    if isinstance(named, dict) and all(isinstance(each, dict | bool) for each in named.values()):
-        schema = value
-    elif _KEYWORDS & value.keys():
-        schema = value
-    elif value and all(isinstance(each, dict) and _kind(each) for each in value.values()):
-        schema = _object(value)
-    else:
-        return None
-    return schema if problem(schema) is None else None
+    whole = isinstance(named, dict) and all(isinstance(each, dict) for each in named.values())
+    if whole or not _KEYWORDS.isdisjoint(value):
+        return None if problem(value) else value
+    if value and all(isinstance(each, dict) and _kind(each) for each in value.values()):
+        return None if problem(_object(value)) else _object(value)
+    return None
 
 
 def _kind(value: dict[str, Any]) -> bool:
@@ -237,8 +251,9 @@ def example_in(text: str) -> Form | None:
 
 
 def _table(text: str, lowered: str) -> Form | None:
-    written: Literal["csv", "table"] = "csv" if re.search("csv|comma", lowered) else "table"
-    if not ("table" in lowered or "표" in text or written == "csv"):
+    commas = "csv" in lowered or "comma" in lowered
+    written: Literal["csv", "table"] = "csv" if commas else "table"
+    if not (commas or "table" in lowered or "표" in text):
         return None
     plainly, columns = _TABLE.search(text), listed(text, _COLUMNS)
     if not columns and plainly and "comma" in plainly[0].lower():
@@ -248,7 +263,9 @@ def _table(text: str, lowered: str) -> Form | None:
     return Form(written, _rows(_object(columns), _ROWS.search(text))) if columns else None
 
 
-def _word(text: str) -> Form | None:
+def _word(text: str, lowered: str) -> Form | None:
+    if not any(word in lowered for word in _FEW_WORDS):
+        return None
     if found := _YES_NO.search(text):
         return Form("word", {"enum": [word for word in found.groups() if word]})
     options = listed(text, _ONE_OF)

@@ -16,9 +16,9 @@ _COUNTS = {
 MANY = rf"((?<!\d)\d{{1,9}}|{'|'.join(_COUNTS)})"
 _MOST, _REACH = 50, 200  # names, and characters before the noun
 _STOP = (
-    r"(?:a(?= (?!and|or)\w)|an|the|about|also|and|are|as|at|based|be|but|by|can|describing|each|every|for|from|have|in|is|it"
-    r"|json|must|no|not|of|on|only|or|per|should|so|that|then|this|to|using|where|which|will|with"
-    r"|(?:포함|키|필드|속성|형식|형태|입니다)\S*)(?![\w-])"
+    r"(?:a(?= (?!and|or)\w)|an|the|about|also|and|are|as|at|based|be|but|by|can|describing|each"
+    r"|every|for|from|have|in|is|it|json|must|no|not|of|on|only|or|per|should|so|that|then|this|to"
+    r"|using|where|which|will|with|(?:포함|키|필드|속성|형식|형태|입니다)\S*)(?![\w-])"
 )
 _TYPE = (
     r"(?:an? |the )?(?:valid |python |whole )*(?:(?:list|array)s? of )?"
@@ -26,24 +26,30 @@ _TYPE = (
     r"(?:\[[^\]\n]{0,60}\])?(?![\w-])"
 )
 TYPE = re.compile(_TYPE, re.I)  # nothing but a type's words
-_WORD = rf"(?!{_STOP}|(?:\w+ )?(?:rows|lines)\b)[^\W\d][\w-]*?"
-_ITEM = (
-    r"(?:the |an? |its |your |their )?(?P<before>(?:list|array|integer|number|boolean) (?:of )?)?"
+_PARTICLE = (  # what Korean hangs on a name; but 결과, 경로 and 평가 are names
+    r"(?:(?<![결효성])과|와|이?랑|은|는|을|를|이?라는|으?로(?= [하구된만작답])|[이가](?= [있들포]))"
+    r"(?:\s|$)"
+)
+_WORD = rf"(?!{_STOP}|(?:\w+ )?(?:rows|lines)\b)[^\W\d][\w-]*?(?=[^\w-]|$|{_PARTICLE})"
+_ITEM = (  # atomic, so that no text is read in two ways
+    r"(?>(?:the |an? |its |your )?(?P<before>(?:list|array|integer|number|boolean) (?:of )?)?"
     rf"(?:[\"'`“‘*]{{1,2}}(?P<quoted>[^\"'`”’*\n]{{1,60}})[\"'`”’*]{{1,2}}"
-    rf"|(?P<plain>{_WORD}(?:(?<![은는을를에의]) {_WORD}){{0,3}}?))"
-    rf"(?P<after>\s*\([^()\n]{{0,160}}\)|(?:\s*[:=]\s*|\s+[-–]\s+|\s+)(?:as |is )?{_TYPE})?"
+    rf"|(?P<plain>{_WORD}(?: (?!{_TYPE}){_WORD}){{0,3}}))"
+    rf"(?P<after>\s*\([^()\n]{{0,160}}\)|(?:\s*[:=]\s*|\s+[-–]\s+|\s+)(?:as |is )?{_TYPE})?)"
 )
 _SEPARATOR = (
-    r"(?:\s*[,;·]\s*(?:(?:and|or|then)\s+)?|\s+(?:and|or|then|및|그리고)\s+|(?:이?랑|과|와)\s+)"
+    r"(?:\s*[,;·]\s*(?:(?:and|or|then)\s+)?|\s+(?:and|or|then|및|그리고)\s+"
+    r"|(?:이?랑|(?<![결효성])과|와)\s+)"
 )
-_END = rf"(?=\s*(?:[.!?:)\]}}\n\"]|$)|\s+{_STOP}|(?:을|를|이|가|의|으?로|인|이?라는)(?:\s|$))"
+_END = rf"(?=\s*(?:[.!?:)\]}}\n\"]|$)|\s+{_STOP}|{_PARTICLE})"
 _NEXT = re.compile(rf"\s*{_ITEM}(?:(?P<more>{_SEPARATOR})|{_END})", re.I)
 _LINE = re.compile(
     rf"\s*\n[ \t]*(?:[-*•]|\d{{1,2}}[.)])[ \t]+{_ITEM}(?=\s*[:(,–\n-]|\s*$)[^\n]*", re.I
 )
 _UNNAMED = re.sub(r"\?P<\w+>", "?:", _ITEM)
 _TAIL = re.compile(
-    rf"(?<![\w-]){_UNNAMED}(?:{_SEPARATOR}{_UNNAMED}){{0,20}}\s*(?:as(?: the)?|을|를|이?라는|의)?\s*$",
+    rf"(?<![\w-]){_UNNAMED}(?:{_SEPARATOR}{_UNNAMED}){{0,20}}"
+    r"\s*(?:as(?: the)?|을|를|이?라는)?\s*$",
     re.I,
 )
 _LINK = (

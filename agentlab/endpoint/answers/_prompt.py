@@ -10,7 +10,15 @@ import re
 from functools import lru_cache
 from typing import Literal, NamedTuple
 
-from agentlab.endpoint.answers._form import Form, asks, example_in, form_of, marked, schema_in
+from agentlab.endpoint.answers._form import (
+    Form,
+    asks,
+    example_in,
+    field_types,
+    form_of,
+    marked,
+    schema_in,
+)
 from agentlab.endpoint.answers._listed import MANY, listed, number
 
 Unit = Literal["sentences", "bullets", "paragraphs", "words", "characters"]
@@ -22,49 +30,54 @@ _MOST_HEADINGS = 50
 _CUE = re.compile(
     r"\b(format|structure|sections?|headings?|outline|cover|include|following|should|respond"
     r"|answer|for|on|keys?|json)\b",
-    re.IGNORECASE,
+    re.I,
 )
 _KOREAN_CUE = re.compile("형식|구성|항목|포함|응답|답변|작성|다음")
-_HEADING = re.compile(r"^[ \t]*(#{1,6})[ \t]+(.+)$", re.MULTILINE)
-_BULLET = re.compile(r"^[ \t]*[-*•][ \t]+(.+)$", re.MULTILINE)
-_NUMBERED = re.compile(r"^[ \t]*\d{1,2}[.)][ \t]+(.+)$", re.MULTILINE)
+_HEADING = re.compile(r"^[ \t]*(#{1,6})[ \t]+(.+)$", re.M)
+_BULLET = re.compile(r"^[ \t]*[-*•][ \t]+(.+)$", re.M)
+_NUMBERED = re.compile(r"^[ \t]*\d{1,2}[.)][ \t]+(.+)$", re.M)
 _KEY = re.compile(r'"([^"\n]+)"\s*:')
 _NAMED = (  # headings that a sentence names
-    r"(?:with|under|using|into|ha(?:s|ve|ving)|contain\w*|includ\w*|follow\w*|these|use)(?: [\w-]+){0,3}?"
-    r" (?:sub)?(?:headings?|sections?)|섹션|제목|소제목"
+    r"(?:with|under|using|into|ha(?:s|ve|ving)|contain\w*|includ\w*|follow\w*|these|use)"
+    r"(?: [\w-]+){0,3}? (?:sub)?(?:headings?|sections?)|섹션|제목|소제목"
 )
-_HEADINGS = re.compile(rf"\b{MANY} (?:[\w-]+ )?(?:headings|sections)\b", re.IGNORECASE)
+_HEADINGS = re.compile(rf"\b{MANY} (?:[\w-]+ )?(?:headings|sections)\b", re.I)
+_HEADED = ("heading", "section", "섹션", "제목")
 _LISTED = re.compile(
-    r"\b(?:(numbered|ordered)|bullet\w*) list|\b(?:in|as|with|use|using) (?:\w+ )?bullet|글머리|(번호)",
-    re.IGNORECASE,
+    r"\b(?:(numbered|ordered)|bullet\w*) list|\b(?:in|as|with|use|using) (?:\w+ )?bullet"
+    r"|글머리|(번호)",
+    re.I,
 )
-_BOUNDS = {
-    "less": r"(?<!no )(?:less than|fewer than|under|below)\W*$",
-    "most": r"(?:no (?:more|longer) than|at most|up to|within|max(?:imum)?(?: of)?|exceed\w*|limit\w*(?: \w+)? to"
-    r"|최대)\W*$|^\W*(?:or (?:less|fewer)|이내|이하)",
-    "least": r"(?:at least|minimum(?: of)?|no (?:less|fewer) than|최소)\W*$|^\W*(?:or more|이상)",
-    "exactly": r"(?:exactly|precisely|정확히)\W*$",
+_BOUNDS = {  # a length is at most, at least or exactly so long; "#" stands for it
+    "less": r"(?<!no )(?:less than|fewer than|under|below) #",
+    "most": r"(?:no (?:more|longer) than|at most|up to|within|max\w*(?: of)?|exceed\w*|to|최대) #"
+    r"|# (?:or (?:less|fewer)|max)|# ?(?:이내|이하)",
+    "least": r"(?:at least|minimum(?: of)?|no (?:less|fewer) than|최소) #|# or more|# ?이상",
+    "exactly": r"(?:exactly|precisely|정확히) #",
 }
 _SAYS = re.compile(
-    r"answer|repl[yi]|respon|write|keep|limit|\buse|summar|output|return|\bsay|답|작성|쓰|설명",
-    re.IGNORECASE,
+    r"answer|repl[yi]|respon|write|keep|limit|\buse|summar|output|return|\bsay|structur|답|작성|쓰|설명|하세요",
+    re.I,
 )
 _OUTLINE = re.compile(
     r"^.*(?:format|structure|sections|headings|outline|형식|구성).*:[ \t]*$",
-    re.IGNORECASE | re.MULTILINE,
+    re.I | re.M,
 )
-_LENGTHS: list[tuple[Unit, str]] = [
-    ("sentences", rf"(?i:{MANY}[ -](?:\w+ )?sentences?\b)"),
-    ("bullets", rf"(?i:{MANY}[ -](?:\w+ )?(?:bullets?|points?|items?)\b)"),
-    ("paragraphs", rf"(?i:{MANY}[ -](?:\w+ )?paragraphs?\b)"),
-    ("words", rf"(?i:{MANY}[ -](?:\w+ )?words?\b)"),
-    ("sentences", rf"{MANY}\s*(?:개의\s*)?문장"),
-    ("bullets", rf"{MANY}\s*(?:개의\s*|개\s*)(?:항목|요점|글머리)"),
-    ("paragraphs", rf"{MANY}\s*(?:개의\s*)?(?:문단|단락)"),
-    ("words", rf"{MANY}\s*(?:개의\s*|개\s*)?(?:단어|낱말)"),
-    ("bullets", rf"(?i:\blist (?:of|with) (?:exactly )?{MANY}\b)"),
-    ("bullets", rf"{MANY}\s*(?:개의?|가지)\s*(?:를|을)?\s*(?:번호|글머리)|목록\S*\s*{MANY}\s*개"),
-    ("characters", r"((?<!\d)\d{1,9})\s*자\b"),
+_LENGTHS: list[tuple[Unit, str, str]] = [  # the pattern is tried where a text has the word
+    ("sentences", "sentence", rf"(?i:{MANY}[ -](?:\w+ )?sentences?\b)"),
+    ("bullets", "bullet", rf"(?i:{MANY}[ -](?:\w+ )?bullets?\b)"),
+    ("bullets", "point", rf"(?i:{MANY}[ -](?:\w+ )?points?\b)"),
+    ("bullets", "item", rf"(?i:{MANY}[ -](?:\w+ )?items?\b)"),
+    ("paragraphs", "paragraph", rf"(?i:{MANY}[ -](?:\w+ )?paragraphs?\b)"),
+    ("words", "word", rf"(?i:{MANY}[ -](?:\w+ )?words?\b)"),
+    ("sentences", "문장", rf"{MANY}\s*(?:개의\s*)?문장"),
+    ("bullets", "개", rf"{MANY}\s*(?:개의\s*|개\s*)(?:항목|요점|글머리|번호)"),
+    ("paragraphs", "문단", rf"{MANY}\s*(?:개의\s*)?문단"),
+    ("paragraphs", "단락", rf"{MANY}\s*(?:개의\s*)?단락"),
+    ("words", "단어", rf"{MANY}\s*(?:개의\s*|개\s*)?단어"),
+    ("bullets", "list", rf"(?i:\blist (?:of|with) (?:exactly )?{MANY}\b)"),
+    ("bullets", "목록", rf"목록\S*\s*{MANY}\s*개|{MANY}\s*가지\S*\s*\S*목록"),
+    ("characters", "자", r"((?<!\d)\d{1,9})\s*자\b"),
 ]
 _PHRASE = (  # up to the end of the clause, or to words about its length
     r"(.+?)(?:[.:;?!\n]|, (?:in|with|as)\b| (?:in|as) JSON\b"
@@ -72,13 +85,13 @@ _PHRASE = (  # up to the end of the clause, or to words about its length
     r"| (?:with|under) (?:[\w-]+ ){0,2}(?:sections?|headings?|columns?|keys?|fields?)\b|$)"
 )
 _TOPIC = [
-    re.compile(r"^[^\S\n]*+(?:topic|subject|theme|주제|토픽)\s*[:=]\s*(.+)$", re.IGNORECASE | re.M),
+    re.compile(r"^[^\S\n]*+(?:topic|subject|theme|주제|토픽)\s*[:=]\s*(.+)$", re.I | re.M),
     re.compile(r"^[^\S\n]*+(.+?)(?:에 대해|에 대하여|에 대한|을 |를 )", re.M),
-    re.compile(r"\b(?:about|regarding)[ :]+(?!\d|this\b|the following)" + _PHRASE, re.IGNORECASE),
+    re.compile(r"\b(?:about|regarding)[ :]+(?!\d|this\b|the following)" + _PHRASE, re.I),
     re.compile(
         r"\b(?:describe|explain|analy[sz]e|research|summari[sz]e|compare|review|name|list|discuss)"
         r"[ :]+(?!this\b|the following)" + _PHRASE,
-        re.IGNORECASE,
+        re.I,
     ),
     re.compile(r"^[^\S\n]*+(.+?)[.:?!\n]", re.M),
 ]
@@ -88,7 +101,7 @@ _FRAME = "Current Task: "
 _EXPECTED = "\nThis is the expected criteria for your final answer: "
 _COMPLETE = "\nyou MUST return the actual complete content"
 _CONTEXT = "\nThis is the context you're working with:\n"
-_FIELDS = re.compile(r"^\[\[ ## \w+ ## \]\]\n|\n+Respond with [^\n]*\Z", re.MULTILINE)  # DSPy's
+_FIELDS = re.compile(r"^\[\[ ## \w+ ## \]\]\n|\n+Respond with [^\n]*\Z", re.M)  # DSPy's
 _END = re.compile(r"\n\n(?:Provide your complete response:|Begin! )")
 
 
@@ -124,15 +137,12 @@ class Asked(NamedTuple):
 
     korean: bool  # otherwise English
     topic: str
-    headings: list[
-        tuple[int, str]
-    ]  # (level, title), in order; no title if it is the model's choice
+    headings: list[tuple[int, str]]  # (level, title), in order; the model chooses an empty title
     items: list[str]  # bullets, or numbered aspects
     numbered: bool
     form: Form | None  # None for prose
-    length: tuple[int, Unit] | None  # how many, of what
+    length: tuple[int, Unit] | None  # how many, of what; 0 if the model is to choose
     bound: str  # of a length in words: "most", "least", "exactly", or nothing for about
-    listed: bool  # in bullets, or numbered
     given: list[str]
 
 
@@ -157,15 +167,13 @@ def read(
     start = _form_start(task)
     before, shown = task[:start], task[start:]
     form = _form(prompt, task, shown, system, earlier, as_json)
-    about = (
-        re.sub(r"\{.*\}|</?[\w-]+>", " ", task, flags=re.S) if form and not form.example else task
-    )
+    about = re.sub(r"\{.*\}|</?[\w-]+>", " ", task, flags=re.S) if form and form.schema else task
     asked = _prose(task, shown)._replace(
         topic=_topic(about),
         form=form,
         given=[title.rstrip(" \t") for _, title in _HEADING.findall(framed.context + before)],
     )
-    if system and not (asked.headings or asked.items or asked.length or asked.listed):
+    if system and not (asked.headings or asked.items or asked.length):
         told = "\n\n".join(system)
         outline = list(_OUTLINE.finditer(told))[-1:]
         said = " ".join(each for each in re.split(r"(?<=[.!?\n])\s", told) if _SAYS.search(each))
@@ -181,14 +189,15 @@ def _prose(text: str, shown: str) -> Asked:
         [title.strip("*_` \t").rstrip(".:;") for title in pattern.findall(shown)]
         for pattern in (_BULLET, _NUMBERED)
     )
+    lowered = text.lower()
     hangul = len(re.findall(r"[\uac00-\ud7a3]", text))
     headings = [(len(marks), title.rstrip(" \t")) for marks, title in _HEADING.findall(shown)]
-    if not headings and not bullets and not numbered:
+    if not headings and not bullets and not numbered and any(word in lowered for word in _HEADED):
         headings = [(2, title) for title in listed(text, _NAMED)]
         if not headings and (many := _HEADINGS.search(text)):
             headings = [(2, "")] * min(number(many[1]), _MOST_HEADINGS)
-    length, bound = _length(text)
-    kind = _LISTED.search(text)
+    length, bound = _length(text, lowered)
+    kind = _LISTED.search(text) if length and length[1] == "bullets" else None
     return Asked(
         korean=hangul > 0 and hangul * 2 > len(re.findall("[A-Za-z]", text)),
         topic="",
@@ -198,7 +207,6 @@ def _prose(text: str, shown: str) -> Asked:
         form=None,
         length=length,
         bound=bound,
-        listed=kind is not None,
         given=[],
     )
 
@@ -211,14 +219,15 @@ def _form(
     earlier: tuple[str, ...],
     as_json: bool,
 ) -> Form | None:
-    """Return the form that the last of the texts asks for, or the system; a schema in any of them."""
+    """Return the form that the prompt asks for, or the system; or a schema in an earlier prompt."""
     texts = [*system, *earlier, prompt]
-    if in_fields := "[[ ## " in prompt:
+    if any("[[ ## " in text for text in texts):  # DSPy's fields
+        if not as_json:
+            return marked(prompt, "\n".join(texts))
         task = prompt
-    if any("[[ ## " in text for text in texts) and not as_json:
-        return marked(prompt, "\n".join(texts))
     if form := form_of(task, shown, as_json=as_json):
-        return form
+        types = field_types("\n".join(texts)) if form.written == "tags" else {}
+        return form.with_types(types)
     for text in reversed(system):
         if form := form_of(text, text):
             return form
@@ -254,20 +263,17 @@ def _topic(prompt: str) -> str:
     return " ".join(words)[:_LONGEST_TOPIC] or "this"
 
 
-def _length(text: str) -> tuple[tuple[int, Unit] | None, str]:
+def _length(text: str, lowered: str) -> tuple[tuple[int, Unit] | None, str]:
     """Return how many of what a text asks for, and whether it is the most, the least or exact."""
-    for unit, pattern in _LENGTHS:
-        if found := re.search(pattern, text):
+    for unit, word, pattern in _LENGTHS:
+        if word in lowered and (found := re.search(pattern, text)):
             many = number(found[found.lastindex or 1])
-            around = (text[max(0, found.start() - 30) : found.start()], text[found.end() :][:15])
-            bound = next((name for name, words in _BOUNDS.items() if _says(words, around)), "")
-            return (max(1, many - (bound == "less")), unit), bound.replace("less", "most")
-    return None, ""
-
-
-def _says(words: str, around: tuple[str, str]) -> bool:
-    before, _, after = words.partition("|^")
-    return bool(
-        re.search(before, around[0], re.IGNORECASE)
-        or (after and re.search("^" + after, around[1], re.IGNORECASE))
-    )
+            around = (
+                f"{text[max(0, found.start() - 30) : found.start()]}#{text[found.end() :][:15]}"
+            )
+            bounds = (name for name, words in _BOUNDS.items() if re.search(words, around, re.I))
+            if (bound := next(bounds, "")) == "less":
+                many, bound = max(1, many - 1), "most"
+            return (many, unit), bound
+    listed = any(word in lowered for word in ("list", "bullet", "목록", "글머리"))
+    return (0, "bullets") if listed and _LISTED.search(text) else None, ""

@@ -12,12 +12,12 @@ import random
 import re
 from collections.abc import Sequence
 from contextlib import suppress
-from typing import Any, NamedTuple
+from typing import Any
 
 from agentlab.endpoint.answers._form import Form
 from agentlab.endpoint.answers._listed import typed
 from agentlab.endpoint.answers._prompt import glance, unframe
-from agentlab.endpoint.answers._tools import fill_in, suitable
+from agentlab.endpoint.answers._tools import Call, fill_in, suitable
 from agentlab.endpoint.answers.replies import Writer
 from agentlab.endpoint.contract.json_schema import problem
 from agentlab.endpoint.contract.request import Function
@@ -27,7 +27,8 @@ Turns = Sequence[tuple[str, str]]  # (role, text), oldest first
 _DESCRIBED = [  # a tool's name, its description, and its arguments: schema, properties or signature
     r"^(?:> )?Tool Name: (?P<name>.+)\nTool Description: (?P<about>.*(?:\n(?!Tool ).*){0,9}?)\n"
     r"Tool Args: (?P<inputs>\{)",
-    r"^Tool Name: (?P<name>.+)\nTool Arguments: (?P<inputs>\{.*)?(?:\nTool Description: (?P<about>.*))?",
+    r"^Tool Name: (?P<name>.+)\nTool Arguments: (?P<inputs>\{.*)?"
+    r"(?:\nTool Description: (?P<about>.*))?",
     r"^def (?P<name>\w+)\((?P<inputs>[^()\n]*)\)[^\n]*:\s*\"\"\"\s*(?P<about>.*)",
     r"^- (?P<name>\w+): (?P<about>.*)\n\s+Takes inputs: (?P<inputs>\{.*\})",
     r"^\s*\(\d+\) (?P<name>\w+), .*<desc>(?P<about>.*)</desc>.* arguments (?P<inputs>\{.*\})",
@@ -42,24 +43,16 @@ _INPUT = {"type": "object", "properties": {"input": {"type": "string"}}, "requir
 _CODE = re.compile(
     r"opened with '([^'\n]{1,20})',? and closed with '([^'\n]{1,20})'"
     r"|\bcode\b.{0,40}(<\w+>)(?:\.\.\.)?(</\w+>)|(```py)\n[^`]{1,2000}(```<end_code>)"
-    r"|\bcode\b.{0,40} fenced code block|'Code' attribute"
+    r"|\b[Cc]ode\b.{0,40} fenced code block|'Code' attribute"
 )
-_FENCE, _PRINT = ("```python", "```"), "print(result)"
-_BLOB = "Action:\n```\n{}\n```"
+_PRINT = "print(result)"
 _ENDS, _MOST_TOOLS = ("final_answer", "finish"), 100
 _SIGNATURE = (  # behind a name: "(city: str) -> str - Get the weather, args: {...}"
-    r"(?P<sig>\([^\n]{0,500}?\))?(?: -> [^\n]{1,80}?)? ?[-:] (?P<about>.*?)(?:, args: (?P<inputs>\{.*\}))?$"
+    r"(?P<sig>\([^\n]{0,500}?\))?(?: -> [^\n]{1,80}?)? ?[-:] (?P<about>.*?)"
+    r"(?:, args: (?P<inputs>\{.*\}))?$"
 )
 _LEADS = re.compile(r"\A\s*(?:New task:\n|Current Task: )|^Question:", re.M)
 _SCRATCHPAD = re.compile(r"\n+(?:Thought:|This was your previous work|\s*\(reminder)")
-
-
-class _Loop(NamedTuple):
-    """Where a loop of calls stands."""
-
-    tools: list[Function]
-    results: list[str]
-    next: Function | None  # the tool to call now; None if it is time to answer
 
 
 def asks_for_react(turns: Turns) -> bool:
@@ -86,67 +79,59 @@ def react(turns: Turns, writer: Writer, draw: random.Random) -> str:
     done = "\n".join([pad, *(text for _, text in later)])
     called = [first or second for first, second in _ACTION.findall(done)]
     results = [text.strip() for text in _OBSERVATION.findall(done)]
-    loop = _loop(guide, task, called, results)
     in_json = '"action_input"' in guide
-    if loop.next is None:
-        answer = _answer(loop, writer)
+    call = _next_call(guide, task, called, results, writer, draw)
+    if call is None:
+        said = _answer(results, writer)
         label = "Final Answer" if "Final Answer:" in guide else "Answer"
-        said = _BLOB.format(_dumps("Final Answer", answer)) if in_json else f"{label}: {answer}"
+        said = _blob("Final Answer", said) if in_json else f"{label}: {said}"
         return f"Thought: I now know the final answer\n{said}"
-    ((name, arguments),) = fill_in([loop.next], task, writer, draw, as_form=False)
+    name, arguments = call
     values = json.loads(arguments)
     if "Tool Name: " not in guide and len(values) == 1:  # such tools take the text itself
         arguments = str(*values.values())
-    said = f"Action: {name}\nAction Input: {arguments}"
-    said = _BLOB.format(_dumps(name, values)) if in_json else said
+    said = _blob(name, values) if in_json else f"Action: {name}\nAction Input: {arguments}"
     return f"Thought: {name} can help here.\n{said}"
 
 
-def code(turns: Turns, writer: Writer, draw: random.Random, *, bare: bool = False) -> str:
-    """Return the code that calls one tool, or that answers after its result; or CannotFill.
+def code(turns: Turns, writer: Writer, draw: random.Random) -> tuple[str, str]:
+    """Return the code that calls one tool, or that answers after its result, bare and as asked.
 
-    It is in the fence that the system asks for, unless `bare`.
+    If no tool ends the task, the answer is not code. CannotFill if a tool asks too much.
     """
     guide = _said(turns, "system", "developer")
-    found = _CODE.search(guide)
-    opening, closing = [mark for mark in found.groups() if mark] or _FENCE if found else _FENCE
+    marks = [mark for found in _CODE.finditer(guide) for mark in found.groups() if mark]
+    opening, closing = marks[:2] or ("```python", "```")
     task, _, later = _split(turns)
-    called = [
-        name
-        for role, text in later
-        if role == "assistant"
-        for name in re.findall(r"\w+(?=\()", text)
-    ]
-    results = [_LOGS.sub("", text).strip() for role, text in later if role == "user"]
-    loop = _loop(guide, task, called, results)
-    if loop.next is not None:
-        ((name, arguments),) = fill_in([loop.next], task, writer, draw, as_form=False)
+    called = re.findall(
+        r"\w+(?=\()", "\n".join(text for role, text in later if role == "assistant")
+    )
+    seen = [at for at in range(len(turns) - len(later), len(turns)) if _observed(turns, at)]
+    results = [_LOGS.sub("", turns[at][1]).strip() for at in seen]
+    name = "final_answer"
+    if call := _next_call(guide, task, called, results, writer, draw):
+        name, arguments = call
         values = ", ".join(f"{key}={value!r}" for key, value in json.loads(arguments).items())
         lines = f"result = {name}({values})\n{_PRINT}"
-    elif any(tool.name == "final_answer" for tool in loop.tools):
-        name = "final_answer"
-        lines = f"final_answer({json.dumps(_answer(loop, writer), ensure_ascii=False)})"
+    elif name in guide:
+        lines = f"{name}({json.dumps(_answer(results, writer), ensure_ascii=False)})"
     else:
-        return _answer(loop, writer)
-    return lines if bare else f"Thought: {name} can help here.\n{opening}\n{lines}\n{closing}"
+        return "", _answer(results, writer)
+    return lines, f"Thought: {name} can help here.\n{opening}\n{lines}\n{closing}"
 
 
 def with_call(turns: Turns, writer: Writer, draw: random.Random) -> Form | None:
     """Return the writer's form, with the next call in the fields that DSPy's ReAct has for it."""
     form = writer.form
-    schema = form.schema if form else None
-    if form is None or schema is None or "next_tool_name" not in schema.get("properties", {}):
+    if form is None or "next_tool_name" not in (form.schema or {}).get("properties", {}):
         return form
-    guide = _said(turns, "system", "developer")
     prompt = next(text for role, text in reversed(turns) if role == "user")
     task = unframe(prompt.partition("[[ ## trajectory ## ]]")[0]).task
     called = re.findall(r"^\[\[ ## tool_name_\d+ ## \]\]\n(\w+)", prompt, re.M)
-    loop = _loop(guide, task, called, [])
-    name, arguments = "finish", "{}"
-    if loop.next is not None:
-        ((name, arguments),) = fill_in([loop.next], task, writer, draw, as_form=False)
-    call = {"next_tool_name": {"const": name}, "next_tool_args": {"const": json.loads(arguments)}}
-    return form._replace(schema={**schema, "properties": {**schema["properties"], **call}})
+    call = _next_call(_said(turns, "system", "developer"), task, called, [], writer, draw)
+    name, arguments = call or ("finish", "{}")
+    known = {"next_tool_name": {"const": name}, "next_tool_args": {"const": json.loads(arguments)}}
+    return form.with_types(known)
 
 
 def task(turns: Turns) -> str:
@@ -167,23 +152,31 @@ def _split(turns: Turns) -> tuple[str, str, Turns]:
 
 
 def _observed(turns: Turns, at: int) -> bool:
-    """Return True if what the user says there is a tool's result."""
-    return turns[at][1].lstrip().startswith("Observation:") or (
-        at > 0 and turns[at - 1][0] == "assistant" and _PRINT in turns[at - 1][1]
-    )
+    """Return True if the user passes on a tool's result there, or what our code has printed."""
+    role, text = turns[at]
+    ran = at > 0 and turns[at - 1][0] == "assistant" and _PRINT in turns[at - 1][1]
+    return role == "user" and (ran or text.lstrip().startswith("Observation:"))
 
 
-def _loop(guide: str, task: str, called: list[str], results: list[str]) -> _Loop:
+def _next_call(
+    guide: str,
+    task: str,
+    called: list[str],
+    results: list[str],
+    writer: Writer,
+    draw: random.Random,
+) -> Call | None:
+    """Return the next call of a tool that suits the task and was not called; None to answer."""
     tools = _tools(guide)
     chosen = suitable([tool for tool in tools if tool.name not in _ENDS], unframe(task).task)
     if "Tool Arguments: " in guide:  # CrewAI's agents have tools because their tasks need them
         chosen = [] if results else (chosen or tools)[:1]
-    left = [tool for tool in chosen if tool.name not in called]
-    return _Loop(tools, results, left[0] if left else None)
+    left = [tool for tool in chosen if tool.name not in called][:1]
+    return next(iter(fill_in(left, task, writer, draw, as_form=False)), None)
 
 
-def _answer(loop: _Loop, writer: Writer) -> str:
-    found = [("", text) for text in loop.results if not text.startswith("Error")]
+def _answer(results: list[str], writer: Writer) -> str:
+    found = [("", text) for text in results if not text.startswith("Error")]
     return writer.from_results(found) or writer.write()
 
 
@@ -191,8 +184,9 @@ def _said(turns: Turns, *roles: str) -> str:
     return glance("\n".join(text for role, text in turns if role in roles))
 
 
-def _dumps(action: str, value: Any) -> str:
-    return json.dumps({"action": action, "action_input": value}, ensure_ascii=False)
+def _blob(action: str, value: Any) -> str:
+    told = json.dumps({"action": action, "action_input": value}, ensure_ascii=False)
+    return f"Action:\n```\n{told}\n```"
 
 
 def _tools(text: str) -> list[Function]:

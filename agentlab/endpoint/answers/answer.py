@@ -147,12 +147,11 @@ def take(request: ChatRequest, replies: Replies, generator: Callable[[], random.
     turns = request.turns
     in_lines, in_code = _react.asks_for_react(turns), _react.asks_for_code(turns)
     users = [glance(text) for role, text in turns if role == "user"] or [""]
-    prompt, system, earlier = users[-1], (), ()
+    system = tuple(glance(text) for role, text in turns if role in _SYSTEM)
+    earlier = tuple(text for text in users[-_EARLIER:-1] if "{" in text)
+    prompt = users[-1]
     if in_lines or in_code:
-        prompt = _react.task(turns)
-    else:
-        system = tuple(glance(text) for role, text in turns if role in _SYSTEM)
-        earlier = tuple(text for text in users[-_EARLIER:-1] if "{" in text)
+        prompt, system, earlier = _react.task(turns), (), ()
     prepared = replies.prepared(prompt)
     form = request.response_format
     if prepared and not (request.tools or form or in_lines or in_code):
@@ -181,12 +180,12 @@ def _said(request: ChatRequest, prepared: str | None, writer: Writer, draw: rand
                     return prepared
         value = build(definition, writer, draw=draw) if form.json_schema else writer.as_object()
         if isinstance(value, dict) and "code" in value and _react.asks_for_code(request.turns):
-            value["code"] = _react.code(request.turns, writer, draw, bare=True)
+            value["code"] = _react.code(request.turns, writer, draw)[0]
         return json.dumps(value, ensure_ascii=False)
     if request.results and writer.form is None:
         return writer.from_results(request.results)
     if _react.asks_for_react(request.turns):
         return _react.react(request.turns, writer, draw)
     if _react.asks_for_code(request.turns):
-        return _react.code(request.turns, writer, draw)
+        return _react.code(request.turns, writer, draw)[1]
     return prepared or writer.write()

@@ -6,7 +6,6 @@ a piece of work, so that they claim nothing false about any topic.
 
 from __future__ import annotations
 
-import json
 import math
 import random
 from collections.abc import Iterator, Mapping, Sequence
@@ -131,14 +130,16 @@ class Writer:
             return "\n\n".join(self._sections())
         if asked.items:
             return "\n".join(self._items())
-        many, unit = asked.length or (self._draw.randrange(3, 6), "sentences")
+        many, unit = asked.length or (0, "sentences")
+        if not asked.length or (not many and unit == "bullets"):
+            many = self._draw.randrange(3, 6)
         if unit in ("words", "characters"):
             return self._up_to(many, words=unit == "words")
         if unit == "paragraphs":
             paragraphs = [" ".join(self._take(3)) for _ in range(min(many, _MOST_PARAGRAPHS))]
             return "\n\n".join(filter(None, paragraphs))
         said = self._take(many)
-        if unit == "bullets" or (asked.listed and not asked.length):
+        if unit == "bullets":
             marks = (f"{n}." if asked.numbered else "-" for n in range(1, len(said) + 1))
             return "\n".join(f"{mark} {each}" for mark, each in zip(marks, said, strict=True))
         return " ".join(said)
