@@ -112,7 +112,7 @@ Multiply two numbers.
 """
 FENCED = """Write Python code to solve the task. Code should be output in a fenced code block.
 Otherwise answer in text. You can use these functions:
-def multiply(a: float, b: float) -> float:
+def multiply(a: int, b: int) -> int:
     \"\"\"Multiply two numbers.\"\"\"
     ...
 """

@@ -31,7 +31,8 @@ _ASK = (
 )
 _ABOUT = (
     r"\b(?:about|explain|describe|parse|compare|what (?:is|are|does))\s+"
-    r"(?:(?!in\b|as\b|into\b)[\w-]+\s+){{0,4}}{0}|\b(?:how|why|function|script|program|parser|api)\b.*{0}"
+    r"(?:(?!in\b|as\b|into\b)[\w-]+\s+){{0,4}}{0}"
+    r"|\b(?:how|why|function|script|program|parser|api)\b.{{0,80}}{0}"
     r"|{0}\S* ?(?:이란|에 대해|에 대한)"
 )
 _ASKS_ABOUT = re.compile(
@@ -79,7 +80,7 @@ _EMPTY = (
 )
 _TAG = re.compile(
     rf"<([A-Za-z][\w-]{{0,40}})>"
-    rf"(?:\s*{_EMPTY}\s*</\1>|(?=[`'\"*]*(?:,|\.|:|\Z| tags?\b| and | then )))"
+    rf"(?:\s{{0,9}}{_EMPTY}\s{{0,9}}</\1>|(?=[`'\"*]*(?:,|\.|:|\Z| tags?\b| and | then )))"
 )
 
 
@@ -136,10 +137,8 @@ def schema_in(text: str) -> Schema | None:
     found = None
     for value, start in _objects(text):
         schema = _as_schema(value)
-        said = [
-            each for each in re.split(r"[.?!]\s", text[max(0, start - 80) : start]) if each.strip()
-        ]
-        if schema and not (said and _ASKS_ABOUT.search(said[-1])):
+        said = re.split(r"[.?!]\s", text[max(0, start - 80) : start].rstrip(" .\n"))[-1]
+        if schema and not _ASKS_ABOUT.search(said):
             found = schema
     return found
 
@@ -193,7 +192,8 @@ def _object(properties: dict[str, Any]) -> Schema:
 
 
 def _rows(item: Schema, said: re.Match[str] | None) -> Schema:
-    many = min(number(said[said.lastindex]) if said and said.lastindex else 3, _MOST_ROWS)
+    many = number(said[said.lastindex]) if said and said.lastindex else 3
+    many = min(max(many, 1), _MOST_ROWS)
     return {"type": "array", "items": item, "minItems": many, "maxItems": many}
 
 
@@ -213,8 +213,8 @@ def _objects(text: str) -> Iterator[tuple[Any, int]]:
 
 def _as_schema(value: Any) -> Schema | None:
     """Return the schema that a JSON object is, holds, or names the properties of; else None."""
-    if isinstance(inner := value.get("json_schema", value.get("schema")), dict):
-        return _as_schema(inner)
+    for name in ("json_schema", "schema"):  # as in a request, or in a part of one
+        value = value[name] if isinstance(value.get(name), dict) else value
     kind, named = value.get("type", "object"), value.get("properties")
     if str(kind) not in _TYPES and not isinstance(kind, list):
         return None
@@ -244,9 +244,8 @@ def example_in(text: str) -> Form | None:
         with suppress(ValueError, RecursionError):
             return Form(written, example=json.loads(candidate))
     if any(keys.values()):  # with comments, or unfinished
-        return Form(
-            written, _object({key: typed(kind[0] if kind else "") for key, kind in keys.items()})
-        )
+        kinds = {key: typed(kind[0] if kind else "") for key, kind in keys.items()}
+        return Form(written, _object(kinds))
     return Form(written, example=dict.fromkeys(keys, ""))
 
 

@@ -80,8 +80,9 @@ def typed(words: str) -> dict[str, Any]:
                 return {"type": kind, "items": typed(words[found.end() :])}
             if kind != "enum":
                 return {"type": kind}
-            options = re.findall(r"[\w-]+", words[found.start() :].split(" of", 1)[-1])
-            return {"enum": [option for option in options if option.lower() != "literal"]}
+            words = re.sub(r"(?i)^(?:literal|one of)", "", words[found.start() :])
+            quoted = re.findall(r"(['\"])(.+?)\1", words)
+            return {"enum": [word for _, word in quoted] or re.findall(r"[\w-]+", words)}
     return {"type": "string"}
 
 
@@ -91,9 +92,8 @@ def listed(text: str, noun: str) -> dict[str, dict[str, Any]]:
     The last list counts; nothing if there is none.
     """
     names: dict[str, dict[str, Any]] = {}
-    for found in list(re.finditer(rf"(?<![\w-])(?P<noun>{noun})(?![a-z-]){_LINK}", text, re.I))[
-        -20:
-    ]:
+    pattern = rf"(?<![\w-])(?P<noun>{noun})(?![a-z-]){_LINK}"
+    for found in list(re.finditer(pattern, text, re.I))[-20:]:
         behind, sure = _walk(text, found.end(), found["sure"] is not None)
         before = text[max(0, found.start() - _REACH) : found.start()]
         tail = None if sure or " " in found["noun"] else _TAIL.search(before)

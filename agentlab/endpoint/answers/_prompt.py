@@ -101,7 +101,7 @@ _FRAME = "Current Task: "
 _EXPECTED = "\nThis is the expected criteria for your final answer: "
 _COMPLETE = "\nyou MUST return the actual complete content"
 _CONTEXT = "\nThis is the context you're working with:\n"
-_FIELDS = re.compile(r"^\[\[ ## \w+ ## \]\]\n|\n+Respond with [^\n]*\Z", re.M)  # DSPy's
+_FIELDS = re.compile(r"^\[\[ ## \w+ ## \]\]\n|\nRespond with [^\n]*\Z", re.M)  # DSPy's
 _END = re.compile(r"\n\n(?:Provide your complete response:|Begin! )")
 
 

@@ -31,10 +31,11 @@ _DESCRIBED = [  # a tool's name, its description, and its arguments: schema, pro
     r"(?:\nTool Description: (?P<about>.*))?",
     r"^def (?P<name>\w+)\((?P<inputs>[^()\n]*)\)[^\n]*:\s*\"\"\"\s*(?P<about>.*)",
     r"^- (?P<name>\w+): (?P<about>.*)\n\s+Takes inputs: (?P<inputs>\{.*\})",
-    r"^\s*\(\d+\) (?P<name>\w+), .*<desc>(?P<about>.*)</desc>.* arguments (?P<inputs>\{.*\})",
+    r"^\s*\(\d+\) (?P<name>\w+), [^<\n]*<desc>(?P<about>[^<]*)</desc>[^<\n]*"
+    r" arguments (?P<inputs>\{.*\})",
 ]
 _NAMES = re.compile(r"(?:one (?:name )?of \[|\"Final Answer\" or )([^\]\n]{1,2000})")
-_ACTION = re.compile(r"^Action: *(\S.*?) *\n+Action Input:|\"action\": *\"([^\"\n]+)\"", re.M)
+_ACTION = re.compile(r"^Action:([^\n]*)\n+Action Input:|\"action\": *\"([^\"\n]+)\"", re.M)
 _OBSERVATION = re.compile(r"^Observation: *(.*?)(?=\n(?:Thought|Action):|\Z)", re.M | re.S)
 _LOGS = re.compile(
     r"\A(?:Observation:|Execution logs:|Result of [^\n]*:|\s)+|Last output from.*", re.S
@@ -52,7 +53,7 @@ _SIGNATURE = (  # behind a name: "(city: str) -> str - Get the weather, args: {.
     r"(?:, args: (?P<inputs>\{.*\}))?$"
 )
 _LEADS = re.compile(r"\A\s*(?:New task:\n|Current Task: )|^Question:", re.M)
-_SCRATCHPAD = re.compile(r"\n+(?:Thought:|This was your previous work|\s*\(reminder)")
+_SCRATCHPAD = re.compile(r"\n(?:Thought:|This was your previous work| *\(reminder)")
 
 
 def asks_for_react(turns: Turns) -> bool:
@@ -67,7 +68,7 @@ def asks_for_react(turns: Turns) -> bool:
 def asks_for_code(turns: Turns) -> bool:
     """Return True if the system describes functions that the model is to call in code."""
     return any(
-        role in ("system", "developer") and _CODE.search(text) and _tools(text)
+        role in ("system", "developer") and _CODE.search(text) and _tools(glance(text))
         for role, text in turns
     )
 
@@ -77,7 +78,7 @@ def react(turns: Turns, writer: Writer, draw: random.Random) -> str:
     guide = _said(turns, "system", "developer", "user")
     task, pad, later = _split(turns)
     done = "\n".join([pad, *(text for _, text in later)])
-    called = [first or second for first, second in _ACTION.findall(done)]
+    called = [(first or second).strip() for first, second in _ACTION.findall(done)]
     results = [text.strip() for text in _OBSERVATION.findall(done)]
     in_json = '"action_input"' in guide
     call = _next_call(guide, task, called, results, writer, draw)
@@ -148,7 +149,7 @@ def _split(turns: Turns) -> tuple[str, str, Turns]:
         text = text[start + len("\nQuestion:") :].lstrip()
     pad = _SCRATCHPAD.search(text)
     end = pad.start() if pad else len(text)
-    return glance(text[:end]), text[end:], turns[at + 1 :]
+    return glance(text[:end].strip()), text[end:], turns[at + 1 :]
 
 
 def _observed(turns: Turns, at: int) -> bool:
