@@ -24,10 +24,12 @@ _KEYWORDS = frozenset(
     "anyOf oneOf allOf $ref items enum minItems maxItems minimum maximum pattern minLength".split()
 )
 _ASK = (
-    r"\b(?:in|as|into|only|valid|pure|raw|strict|be|return|output|produce|emit|generate|give|provide"
-    r"|write|create|make|than|(?:respond|reply|answer)\w*(?: \w+){{0,2}}? with)(?: me)?"
+    r"\b(?:in|as|into|only|valid|pure|raw|strict|be|return|output|produce|emit|generate|give"
+    r"|provide|write|create|make|use|want|need|than"
+    r"|(?:respond|reply|answer)\w*(?: \w+){{0,2}}? with)(?: me)?"
     r"(?: an?| one| your| the)?(?: [\w-]+)? {0}\b(?![.(]\w)"
-    r"|\b{0}\W{{0,4}}(?:으?로|형식|형태|객체|배열|만|only|response)"
+    r"|^{0} (?:object|array|list)\b|\b{0}\W{{0,4}}(?:(?:으?로|형식|형태|객체|배열|만|only|response)"
+    r"|[을를]? ?(?:만들|출력|반환|생성|작성))"
 )
 _ABOUT = (
     r"\b(?:about|explain|describe|parse|compare|what (?:is|are|does))\s+"
@@ -41,7 +43,7 @@ _ASKS_ABOUT = re.compile(
 _FENCE = re.compile(r"```json\b.{0,30}block|code ?block|code fence|fenced|markdown code", re.I)
 _NO_FENCE = re.compile(r"\b(?:not|no|never|without|don't)\b.{0,50}(?:code ?block|fence)", re.I)
 _KEYS = (
-    r"keys?|fields?|propert(?:y|ies)|attributes?|키|필드|속성|(?:포함|담|가진)\S*"
+    r"keys?|fields?|propert(?:y|ies)|attributes?|structure|키|필드|속성|(?:포함|담|가진)\S*"
     r"|json(?: \w+){0,2} (?:containing|including|with|having|holding|that (?:has|contains))"
 )
 _SEVERAL = re.compile(
@@ -54,16 +56,16 @@ _TABLE = re.compile(
     r"|markdown table|csv format|(?:표|csv)(?:로| 형식)|comma[- ]separated",
     re.I,
 )
-_COLUMNS = r"columns?|headers?|열|컬럼"
+_COLUMNS = r"columns?|headers?|(?:table|csv)(?: format)?(?= ?:)|열|컬럼"
 _ROWS = re.compile(rf"{MANY}(?: data)?\s?(?:rows|lines|행|줄)", re.I)
 _REPLY = r"\b(?:answer|reply|respond|return|output|choose|pick|label)\b[^.?!\n]{0,80}?"
 _ONE_OF = (
-    r"classify\b[^.?!\n:]{0,80}? as"
+    r"classify\b[^.?!\n:]{0,80}? as|중에?서? ?하나"
     rf"|{_REPLY}\b(?:one of|either)(?: the(?: following)?)?(?: [a-z]+(?=:))?"
 )
-_FEW_WORDS = ("yes", "true", "one of", "either", "classify", "아니")
+_FEW_WORDS = ("yes", "true", "one of", "either", "classify", "아니", "하나")
 _YES_NO = re.compile(
-    rf"(?:{_REPLY}|\b(?:only|just) (?:say |with )?|[(\[]|^)[\"'`]?\b(yes|true)[\"'`]?"
+    rf"(?:{_REPLY}|\b(?:only|just) (?:say |with )?|[(\[]|\?\s|^)[\"'`]?\b(yes|true)[\"'`]?"
     r"\s*(?:or|/)\s*[\"'`]?(no|false)\b"
     r"|(예|네)\s*(?:또는|/|혹은|나)\s*(아니[요오])",
     re.I | re.M,
@@ -104,8 +106,9 @@ def form_of(text: str, shown: str, *, as_json: bool = False) -> Form | None:
 
     An example of JSON may stand in `shown`; it counts if JSON is wanted anyway, or asked for.
     """
-    if "<" in text and _PUTS.search(text) and (tags := _TAG.findall(text)):
-        return Form("tags", _object({tag: {} for tag in tags}))
+    tags = _TAG.findall(text) if "<" in text and _PUTS.search(text) else []
+    if fields := {tag: {} for tag in tags if not TYPE.fullmatch(tag)}:
+        return Form("tags", _object(fields))
     lowered = text.lower()
     if schema := schema_in(text):
         return Form(_json(text), schema)
@@ -252,7 +255,7 @@ def example_in(text: str) -> Form | None:
 def _table(text: str, lowered: str) -> Form | None:
     commas = "csv" in lowered or "comma" in lowered
     written: Literal["csv", "table"] = "csv" if commas else "table"
-    if not (commas or "table" in lowered or "표" in text):
+    if not (commas or "table" in lowered or "tabulat" in lowered or "표" in text):
         return None
     plainly, columns = _TABLE.search(text), listed(text, _COLUMNS)
     if not columns and plainly and "comma" in plainly[0].lower():

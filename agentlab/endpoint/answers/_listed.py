@@ -17,8 +17,8 @@ MANY = rf"((?<!\d)\d{{1,9}}|{'|'.join(_COUNTS)})"
 _MOST, _REACH = 50, 200  # names, and characters before the noun
 _STOP = (
     r"(?:a(?= (?!and|or)\w)|an|the|about|also|and|are|as|at|based|be|but|by|can|describing|each"
-    r"|every|for|from|have|in|is|it|json|must|no|not|of|on|only|or|per|should|so|that|then|this|to"
-    r"|using|where|which|will|with|(?:포함|키|필드|속성|형식|형태|입니다)\S*)(?![\w-])"
+    r"|every|fields?|for|from|have|in|is|it|keys?|(?:json|csv)\S*|must|no|not|of|on|only|or|per|should|so|that|then|this|to"
+    rf"|using|where|which|will|with|{'|'.join(_COUNTS)}|(?:포함|키|필드|속성|형식|형태|입니다)\S*)(?![\w-])"
 )
 _TYPE = (
     r"(?:an? |the )?(?:valid |python |whole )*(?:(?:list|array)s? of )?"
@@ -27,8 +27,8 @@ _TYPE = (
 )
 TYPE = re.compile(_TYPE, re.I)  # nothing but a type's words
 _PARTICLE = (  # what Korean hangs on a name; but 결과, 경로 and 평가 are names
-    r"(?:(?<![결효성])과|와|이?랑|은|는|을|를|이?라는|으?로(?= [하구된만작답])|[이가](?= [있들포]))"
-    r"(?:\s|$)"
+    r"(?:(?<![결효성])과|와|이?랑|은|는|을|를|이?라는|입니다|으?로(?= [하구된만작답])"
+    r"|[이가](?= [있들포]))(?:[\s.]|$)"
 )
 _WORD = rf"(?!{_STOP}|(?:\w+ )?(?:rows|lines)\b)[^\W\d][\w-]*?(?=[^\w-]|$|{_PARTICLE})"
 _ITEM = (  # atomic, so that no text is read in two ways
@@ -38,7 +38,7 @@ _ITEM = (  # atomic, so that no text is read in two ways
     rf"(?P<after>\s*\([^()\n]{{0,160}}\)|(?:\s*[:=]\s*|\s+[-–]\s+|\s+)(?:as |is )?{_TYPE})?)"
 )
 _SEPARATOR = (
-    r"(?:\s*[,;·]\s*(?:(?:and|or|then)\s+)?|\s+(?:and|or|then|및|그리고)\s+"
+    r"(?:\s*[,;·|]\s*(?:(?:and|or|then)\s+)?|\s+(?:and|or|then|및|그리고|또는)\s+"
     r"|(?:이?랑|(?<![결효성])과|와)\s+)"
 )
 _END = rf"(?=\s*(?:[.!?:)\]}}\n\"]|$)|\s+{_STOP}|{_PARTICLE})"
@@ -53,12 +53,14 @@ _TAIL = re.compile(
     re.I,
 )
 _LINK = (
-    r"(?:은|는|이|가|으?로)?(?:\s+(?:are|is|named|called|titled|exactly|only|for|on|covering|following"
-    r"|should|must|be|below)(?!\w)){0,4}(?P<sure>\s*[:=]|(?<=named)|(?<=called)|(?<=titled))?"
+    r"(?:(?:을|를|으?로)[^.\n:]{1,30}(?=:)|은|는|이|가|으?로)?(?:\s+(?:are|is|named|called|titled|exactly"
+    r"|only|for|on|covering|following|should|must|be|below)(?!\w)){0,4}"
+    r"(?P<sure>\s*[:=]|,(?= [\"'`])|(?<=named)|(?<=called)|(?<=titled))?"
 )
 _KINDS = [  # what a type's words name, the outer first
-    (r"literal|one of|\w\|\w", "enum"), (r"list|array|\[\]", "array"), (r"bool|true", "boolean"),
-    (r"\bint|whole", "integer"), (r"number|float|decimal", "number"), (r"dict|object", "object"),
+    (r"literal|one of|\w\|\w", "enum"), (r"list|array|\[\]|배열|목록", "array"),
+    (r"bool|true|불리언", "boolean"), (r"\bint|whole|정수", "integer"),
+    (r"number|float|decimal|숫자|실수", "number"), (r"dict|object|객체", "object"),
 ]  # fmt: skip
 
 
@@ -96,8 +98,11 @@ def listed(text: str, noun: str) -> dict[str, dict[str, Any]]:
     for found in list(re.finditer(pattern, text, re.I))[-20:]:
         behind, sure = _walk(text, found.end(), found["sure"] is not None)
         before = text[max(0, found.start() - _REACH) : found.start()]
-        tail = None if sure or " " in found["noun"] else _TAIL.search(before)
-        names = (tail and _walk(tail[0], 0, False)[0]) or behind or names
+        clause = found["noun"].isascii() and " " in found["noun"]
+        tail = None if sure or clause else _TAIL.search(before)
+        more = (tail and _walk(tail[0], 0, False)[0]) or behind
+        one = found["noun"].lower() in ("key", "field") or before.lower().endswith("optional ")
+        names = {**names, **more} if one else more or names
     return names
 
 

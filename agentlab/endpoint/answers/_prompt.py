@@ -39,7 +39,8 @@ _NUMBERED = re.compile(r"^[ \t]*\d{1,2}[.)][ \t]+(.+)$", re.M)
 _KEY = re.compile(r'"([^"\n]+)"\s*:')
 _NAMED = (  # headings that a sentence names
     r"(?:with|under|using|into|ha(?:s|ve|ving)|contain\w*|includ\w*|follow\w*|these|use)"
-    r"(?: [\w-]+){0,3}? (?:sub)?(?:headings?|sections?)|섹션|제목|소제목"
+    r"(?: [\w-]+){0,3}? (?:sub)?(?:headings?|sections?)|(?:headings|sections)(?= ?:)"
+    r"|섹션|제목|소제목"
 )
 _HEADINGS = re.compile(rf"\b{MANY} (?:[\w-]+ )?(?:headings|sections)\b", re.I)
 _HEADED = ("heading", "section", "섹션", "제목")
@@ -56,7 +57,7 @@ _BOUNDS = {  # a length is at most, at least or exactly so long; "#" stands for 
     "exactly": r"(?:exactly|precisely|정확히) #",
 }
 _SAYS = re.compile(
-    r"answer|repl[yi]|respon|write|keep|limit|\buse|summar|output|return|\bsay|structur|답|작성|쓰|설명|하세요",
+    r"answer|repl[yi]|respon|write|keep|limit|\buse|summar|output|return|\bsay|structur|sections|답|작성|쓰|설명|하세요",
     re.I,
 )
 _OUTLINE = re.compile(
@@ -76,7 +77,7 @@ _LENGTHS: list[tuple[Unit, str, str]] = [  # the pattern is tried where a text h
     ("paragraphs", "단락", rf"{MANY}\s*(?:개의\s*)?단락"),
     ("words", "단어", rf"{MANY}\s*(?:개의\s*|개\s*)?단어"),
     ("bullets", "list", rf"(?i:\blist (?:of|with) (?:exactly )?{MANY}\b)"),
-    ("bullets", "목록", rf"목록\S*\s*{MANY}\s*개|{MANY}\s*가지\S*\s*\S*목록"),
+    ("bullets", "목", rf"(?:목록|항목)\S*\s*{MANY}\s*개|{MANY}\s*가지\S*\s*\S*목록"),
     ("characters", "자", r"((?<!\d)\d{1,9})\s*자\b"),
 ]
 _PHRASE = (  # up to the end of the clause, or to words about its length
