@@ -24,18 +24,17 @@ _KEYWORDS = frozenset(
     "anyOf oneOf allOf $ref items enum minItems maxItems minimum maximum pattern minLength".split()
 )
 _ASK = (
-    r"\b(?:in|as|into|only|valid|pure|raw|strict|be|return|output|produce|emit|generate|give"
-    r"|provide|write|create|make|use|want|need|than"
-    r"|(?:respond|reply|answer)\w*(?: \w+){{0,2}}? with)(?: me)?"
-    r"(?: an?| one| your| the)?(?: [\w-]+)? {0}\b(?![.(]\w)"
+    r"\b(?:in|as|into|(?:only|valid|pure|raw|be|return|output|produce|emit|generate|give|provide"
+    r"|write|create|make|use|want|need|than|(?:respond|reply|answer)\w*(?: \w+){{0,2}}? with)"
+    r"(?: me| the| your)?)(?: an?| one)?(?: (?!th(?:is|at|e|ese)\b)[\w-]+)? {0}\b(?![.(]\w)"
     r"|^{0} (?:object|array|list)\b|\b{0}\W{{0,4}}(?:(?:으?로|형식|형태|객체|배열|만|only|response)"
     r"|[을를]? ?(?:만들|출력|반환|생성|작성))"
 )
 _ABOUT = (
     r"\b(?:about|explain|describe|parse|compare|what (?:is|are|does))\s+"
     r"(?:(?!in\b|as\b|into\b)[\w-]+\s+){{0,4}}{0}"
-    r"|\b(?:how|why|function|script|program|parser|api)\b.{{0,80}}{0}"
-    r"|{0}\S* ?(?:이란|에 대해|에 대한)"
+    r"|\b(?:how|why|script|program|parser|apis?|tools?|functions?|servers?|inputs?|files?)\b"
+    r".{{0,80}}{0}|{0}\S* ?(?:이란|에 대해|에 대한)"
 )
 _ASKS_ABOUT = re.compile(
     r"\b(?:explain|describe|review|validate|convert|translate|what|why)\b", re.I
@@ -107,7 +106,8 @@ def form_of(text: str, shown: str, *, as_json: bool = False) -> Form | None:
     An example of JSON may stand in `shown`; it counts if JSON is wanted anyway, or asked for.
     """
     tags = _TAG.findall(text) if "<" in text and _PUTS.search(text) else []
-    if fields := {tag: {} for tag in tags if not TYPE.fullmatch(tag)}:
+    fields: dict[str, Schema] = {tag: {} for tag in tags if not TYPE.fullmatch(tag)}
+    if fields:
         return Form("tags", _object(fields))
     lowered = text.lower()
     if schema := schema_in(text):

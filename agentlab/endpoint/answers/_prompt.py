@@ -57,7 +57,8 @@ _BOUNDS = {  # a length is at most, at least or exactly so long; "#" stands for 
     "exactly": r"(?:exactly|precisely|정확히) #",
 }
 _SAYS = re.compile(
-    r"answer|repl[yi]|respon|write|keep|limit|\buse|summar|output|return|\bsay|structur|sections|답|작성|쓰|설명|하세요",
+    r"answer|repl[yi]|respon|write|keep|limit|\buse|summar|output|return|\bsay|structur|sections"
+    r"|답|작성|쓰|설명|하세요",
     re.I,
 )
 _OUTLINE = re.compile(
