@@ -394,3 +394,8 @@ def test_tags_around_what_is_given_are_not_answered_with():
 def test_hostile_prompts_get_an_answer(text: str):
     """In any role; that it does not take long, the whole suite's time limit shows."""
     assert ask(("system", text), text)
+
+
+def test_what_utf_8_cannot_hold_is_not_imitated():
+    """Half of a pair of surrogates, escaped in an example, would break the answer."""
+    assert ask('Answer in JSON: {"\\ud800": "x"}').encode()

@@ -121,7 +121,7 @@ def form_of(text: str, shown: str, *, as_json: bool = False) -> Form | None:
             return Form(_json(text), _rows(_object(names) if names else typed(""), several))
         if names:
             return Form(_json(text), _object(names))
-    return _table(text, lowered) or _word(text, lowered)
+    return None if asked else _table(text, lowered) or _word(text, lowered)
 
 
 def asks(text: str, what: str) -> bool:
@@ -186,6 +186,13 @@ def render(written: str, value: Any) -> str:
     return "\n".join(f"| {' | '.join(row)} |" for row in rows)
 
 
+def read_json(text: str, at: int = 0) -> tuple[Any, int]:
+    """Return the JSON value that begins there, and its end; ValueError if UTF-8 cannot hold it."""
+    value, end = json.JSONDecoder().raw_decode(text, at)
+    json.dumps(value, ensure_ascii=False).encode()
+    return value, end
+
+
 def _plain(value: Any) -> str:
     return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
 
@@ -210,7 +217,7 @@ def _objects(text: str) -> Iterator[tuple[Any, int]]:
     for found in list(_OPENING.finditer(text))[:_TRIES]:
         if found.start() >= end:
             with suppress(ValueError, RecursionError):  # numbers of thousands of digits, too
-                value, end = json.JSONDecoder().raw_decode(text, found.start())
+                value, end = read_json(text, found.start())
                 yield value, found.start()
 
 
@@ -245,7 +252,9 @@ def example_in(text: str) -> Form | None:
     text = text[start:end]
     for candidate in (text, text.replace("{{", "{").replace("}}", "}")):
         with suppress(ValueError, RecursionError):
-            return Form(written, example=json.loads(candidate))
+            example, end = read_json(candidate)
+            if end == len(candidate):
+                return Form(written, example=example)
     if any(keys.values()):  # with comments, or unfinished
         kinds = {key: typed(kind[0] if kind else "") for key, kind in keys.items()}
         return Form(written, _object(kinds))

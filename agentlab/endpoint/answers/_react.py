@@ -12,9 +12,9 @@ import random
 import re
 from collections.abc import Sequence
 from contextlib import suppress
-from typing import Any
+from typing import Any, Literal
 
-from agentlab.endpoint.answers._form import Form
+from agentlab.endpoint.answers._form import Form, read_json
 from agentlab.endpoint.answers._listed import typed
 from agentlab.endpoint.answers._prompt import glance, unframe
 from agentlab.endpoint.answers._tools import Call, fill_in, suitable
@@ -23,6 +23,7 @@ from agentlab.endpoint.contract.json_schema import problem
 from agentlab.endpoint.contract.request import Function
 
 Turns = Sequence[tuple[str, str]]  # (role, text), oldest first
+Dialect = Literal["lines", "code"]
 
 _DESCRIBED = [  # a tool's name, its description, and its arguments: schema, properties or signature
     r"^(?:> )?Tool Name: (?P<name>.+)\nTool Description: (?P<about>.*(?:\n(?!Tool ).*){0,9}?)\n"
@@ -56,21 +57,15 @@ _LEADS = re.compile(r"\A\s*(?:New task:\n|Current Task: )|^Question:", re.M)
 _SCRATCHPAD = re.compile(r"\n(?:Thought:|This was your previous work| *\(reminder)")
 
 
-def asks_for_react(turns: Turns) -> bool:
-    """Return True if the conversation describes tools in words, and wants them called in lines."""
-    return any(
-        0 <= text.find("Action Input:") < text.rfind("Answer:") or '"action_input"' in text
-        for role, text in turns
-        if role != "assistant"
-    )
-
-
-def asks_for_code(turns: Turns) -> bool:
-    """Return True if the system describes functions that the model is to call in code."""
-    return any(
-        role in ("system", "developer") and _CODE.search(text) and _tools(glance(text))
-        for role, text in turns
-    )
+def dialect(turns: Turns) -> Dialect | None:
+    """Return how a conversation wants the tools called that it describes in words, if it does."""
+    for role, text in turns:
+        lines = 0 <= text.find("Action Input:") < text.rfind("Answer:") or '"action_input"' in text
+        if lines and role != "assistant":
+            return "lines"
+        if role in ("system", "developer") and _CODE.search(text) and _tools(glance(text)):
+            return "code"
+    return None
 
 
 def react(turns: Turns, writer: Writer, draw: random.Random) -> str:
@@ -214,10 +209,10 @@ def _parameters(inputs: str, line: str) -> dict[str, Any]:
     """Return the schema of a tool's arguments; of one text, if it is not told."""
     value: Any = None
     if inputs.startswith("{"):
-        with suppress(ValueError, SyntaxError, RecursionError, MemoryError):
-            value = ast.literal_eval(line)
+        with suppress(ValueError, TypeError, SyntaxError, RecursionError, MemoryError):
+            value = read_json(json.dumps(ast.literal_eval(line)))[0]
         with suppress(ValueError, RecursionError):
-            value = json.JSONDecoder().raw_decode(inputs)[0]
+            value = read_json(inputs)[0]
     elif inputs:
         parts = [part.partition("=")[0].partition(":") for part in line.strip("()").split(",")]
         value = {

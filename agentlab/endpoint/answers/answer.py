@@ -145,32 +145,38 @@ def _choice(turn: Turn, request: ChatRequest, id_stem: str) -> Choice:
 def take(request: ChatRequest, replies: Replies, generator: Callable[[], random.Random]) -> Turn:
     """Take the model's turn, or raise a RequestError; chance decides what the request does not."""
     turns = request.turns
-    in_lines, in_code = _react.asks_for_react(turns), _react.asks_for_code(turns)
+    dialect = _react.dialect(turns)
     users = [glance(text) for role, text in turns if role == "user"] or [""]
     system = tuple(glance(text) for role, text in turns if role in _SYSTEM)
     earlier = tuple(text for text in users[-_EARLIER:-1] if "{" in text)
     prompt = users[-1]
-    if in_lines or in_code:
+    if dialect:
         prompt, system, earlier = _react.task(turns), (), ()
     prepared = replies.prepared(prompt)
     form = request.response_format
-    if prepared and not (request.tools or form or in_lines or in_code):
+    if prepared and not (request.tools or form or dialect):
         return Turn(prepared, fixed=True)
     draw = generator()
     as_json = form is not None and form.type == "json_object"
     writer = replies.writer(prompt, draw, system, earlier, as_json=as_json)
-    writer.form = _react.with_call(turns, writer, draw)
     try:
+        writer.form = _react.with_call(turns, writer, draw)
         if request.offered and (calls := _tools.calls(request, prompt, writer, draw)):
             return Turn("", calls)
-        return Turn(_said(request, prepared, writer, draw))
+        return Turn(_said(request, dialect, prepared, writer, draw))
     except CannotFill as error:
         what = f"The local model cannot fill this schema: {error}; simplify it."
         param = "response_format" if request.response_format else "tools"
         raise RequestError(400, what, param=param, code="unsupported_schema") from None
 
 
-def _said(request: ChatRequest, prepared: str | None, writer: Writer, draw: random.Random) -> str:
+def _said(
+    request: ChatRequest,
+    dialect: _react.Dialect | None,
+    prepared: str | None,
+    writer: Writer,
+    draw: random.Random,
+) -> str:
     form = request.response_format
     if form is not None and form.type != "text":
         definition = form.json_schema.schema if form.json_schema else {"type": "object"}
@@ -179,13 +185,13 @@ def _said(request: ChatRequest, prepared: str | None, writer: Writer, draw: rand
                 if admits(definition, json.loads(prepared)):
                     return prepared
         value = build(definition, writer, draw=draw) if form.json_schema else writer.as_object()
-        if isinstance(value, dict) and "code" in value and _react.asks_for_code(request.turns):
+        if dialect == "code" and isinstance(value, dict) and "code" in value:
             value["code"] = _react.code(request.turns, writer, draw)[0]
         return json.dumps(value, ensure_ascii=False)
     if request.results and writer.form is None:
         return writer.from_results(request.results)
-    if _react.asks_for_react(request.turns):
+    if dialect == "lines":
         return _react.react(request.turns, writer, draw)
-    if _react.asks_for_code(request.turns):
+    if dialect == "code":
         return _react.code(request.turns, writer, draw)[1]
     return prepared or writer.write()
