@@ -375,9 +375,14 @@ def test_fields_as_json_have_their_types():
         "[[ ## question ## ]]\nWhat are tides?\n\nRespond with a JSON object in the following "
         "order of fields: `answer`, then `score` (must be formatted as a valid Python float)."
     )
-    turns = [("system", FIELDS), ("user", asked)]
+    shown = '{"answer": "{answer}  # it must adhere to the JSON schema: %s"}'
+    schema = (
+        '{\\"type\\": \\"object\\", \\"properties\\": {\\"size\\": {\\"type\\": \\"integer\\"}}}'
+    )
+    turns = [("system", f"{FIELDS}\n{shown % schema}"), ("user", asked)]
     answer = json.loads(say(turns, response_format={"type": "json_object"}))
-    assert [type(value) for value in answer.values()] == [str, float]
+    assert [type(value) for value in answer.values()] == [dict, float]
+    assert isinstance(answer["answer"]["size"], int)
 
 
 def test_fields_in_tags_have_their_types():

@@ -94,10 +94,11 @@ class Form(NamedTuple):
 
     def with_types(self, types: Mapping[str, Schema]) -> Form:
         """Return it with the schemas of some of its fields."""
-        if not types or self.schema is None:
+        fields = (self.schema or {}).get("properties", {})
+        if fields.keys().isdisjoint(types):
             return self
-        fields = {name: types.get(name, any) for name, any in self.schema["properties"].items()}
-        return self._replace(schema=_object(fields))
+        typed_fields = {name: types.get(name, schema) for name, schema in fields.items()}
+        return self._replace(schema=_object(typed_fields))
 
 
 def form_of(text: str, shown: str, *, as_json: bool = False) -> Form | None:
@@ -157,8 +158,9 @@ def marked(prompt: str, text: str) -> Form | None:
 def field_types(text: str) -> dict[str, Schema]:
     """Return the schemas of the fields that DSPy describes in a text."""
     kinds: dict[str, Schema] = {name: typed(words) for name, words in _FIELD.findall(text)}
-    for found in re.finditer(r"^\{(\w+)\}[^\n]*JSON schema: ", text, re.M):
-        kinds[found[1]] = next((value for value, _ in _objects(text[found.end() :])), {})
+    for found in re.finditer(r"\{(\w+)\}[^\n]*JSON schema: ([^\n]*)", text):
+        schemas = _objects(found[2].replace('\\"', '"'))
+        kinds[found[1]] = next((schema for schema, _ in schemas), {})
     return kinds
 
 

@@ -228,8 +228,7 @@ def _form(
             return marked(prompt, "\n".join(texts))
         task = prompt
     if form := form_of(task, shown, as_json=as_json):
-        types = field_types("\n".join(texts)) if form.written == "tags" else {}
-        return form.with_types(types)
+        return form.with_types(field_types("\n".join(system)))
     for text in reversed(system):
         if form := form_of(text, text):
             return form

@@ -27,7 +27,7 @@ from agentlab.endpoint.contract.tokens import count_all, first_pieces
 from agentlab.endpoint.physics.formulas import Physics
 
 _SYSTEM = ("system", "developer")
-_EARLIER = 10  # prompts in which a schema may stand
+_EARLIER = 5  # prompts in which a schema may stand
 _LONGEST_TOKENS = 16_384  # of a choice, as with the models that the presets are for
 
 
