@@ -6,56 +6,94 @@ headings before it are of earlier results. The patterns take time in proportion 
 
 from __future__ import annotations
 
-import json
 import re
-from contextlib import suppress
 from functools import lru_cache
-from typing import Any, Literal, NamedTuple
+from typing import Literal, NamedTuple
+
+from agentlab.endpoint.answers._form import (
+    Form,
+    asks,
+    example_in,
+    field_types,
+    form_of,
+    marked,
+    schema_in,
+)
+from agentlab.endpoint.answers._listed import MANY, listed, number
 
 Unit = Literal["sentences", "bullets", "paragraphs", "words", "characters"]
 
 _LONGEST_TOPIC = 200
 _READ = 12_000  # characters
+_MOST_HEADINGS = 50
 
 _CUE = re.compile(
     r"\b(format|structure|sections?|headings?|outline|cover|include|following|should|respond"
     r"|answer|for|on|keys?|json)\b",
-    re.IGNORECASE,
+    re.I,
 )
 _KOREAN_CUE = re.compile("형식|구성|항목|포함|응답|답변|작성|다음")
-_HEADING = re.compile(r"^[ \t]*(#{1,6})[ \t]+(.+)$", re.MULTILINE)
-_BULLET = re.compile(r"^[ \t]*[-*•][ \t]+(.+)$", re.MULTILINE)
-_NUMBERED = re.compile(r"^[ \t]*\d{1,2}[.)][ \t]+(.+)$", re.MULTILINE)
+_HEADING = re.compile(r"^[ \t]*(#{1,6})[ \t]+(.+)$", re.M)
+_BULLET = re.compile(r"^[ \t]*[-*•][ \t]+(.+)$", re.M)
+_NUMBERED = re.compile(r"^[ \t]*\d{1,2}[.)][ \t]+(.+)$", re.M)
 _KEY = re.compile(r'"([^"\n]+)"\s*:')
-_JSON_KEYS = re.compile(r"\bkeys?\b[: ]+([\w ,`'\"-]+)", re.IGNORECASE)
-_WORDS = {
-    "one": 1, "a single": 1, "two": 2, "three": 3, "four": 4, "five": 5, "six": 6, "seven": 7,
-    "eight": 8, "ten": 10, "한": 1, "두": 2, "세": 3, "네": 4, "다섯": 5,
-}  # fmt: skip
-_DIGITS = r"(?<!\d)\d{1,9}"
-_MANY = rf"({_DIGITS}|{'|'.join(_WORDS)})"
-_LENGTHS: list[tuple[Unit, str]] = [
-    ("sentences", rf"(?i:{_MANY}[ -](?:\w+ )?sentences?\b)"),
-    ("bullets", rf"(?i:{_MANY}[ -](?:\w+ )?(?:bullets?|points?|items?)\b)"),
-    ("paragraphs", rf"(?i:{_MANY}[ -](?:\w+ )?paragraphs?\b)"),
-    ("words", rf"(?i:{_MANY}[ -](?:\w+ )?words?\b)"),
-    ("sentences", rf"{_MANY}\s*(?:개의\s*)?문장"),
-    ("bullets", rf"{_MANY}\s*(?:개의\s*|개\s*)(?:항목|요점|글머리)"),
-    ("paragraphs", rf"{_MANY}\s*(?:개의\s*)?(?:문단|단락)"),
-    ("characters", rf"({_DIGITS})\s*자\b"),
+_NAMED = (  # headings that a sentence names
+    r"(?:with|under|using|into|ha(?:s|ve|ving)|contain\w*|includ\w*|follow\w*|these|use)"
+    r"(?: [\w-]+){0,3}? (?:sub)?(?:headings?|sections?)|(?:headings|sections)(?= ?:)"
+    r"|섹션|제목|소제목"
+)
+_HEADINGS = re.compile(rf"\b{MANY} (?:[\w-]+ )?(?:headings|sections)\b", re.I)
+_HEADED = ("heading", "section", "섹션", "제목")
+_LISTED = re.compile(
+    r"\b(?:(numbered|ordered)|bullet\w*) list|\b(?:in|as|with|use|using) (?:\w+ )?bullet"
+    r"|글머리|(번호)",
+    re.I,
+)
+_BOUNDS = {  # a length is at most, at least or exactly so long; "#" stands for it
+    "less": r"(?<!no )(?:less than|fewer than|under|below) #",
+    "most": r"(?:no (?:more|longer) than|at most|up to|within|max\w*(?: of)?|exceed\w*|to|최대) #"
+    r"|# (?:or (?:less|fewer)|max)|# ?(?:이내|이하)",
+    "least": r"(?:at least|minimum(?: of)?|no (?:less|fewer) than|최소) #|# or more|# ?이상",
+    "exactly": r"(?:exactly|precisely|정확히) #",
+}
+_SAYS = re.compile(
+    r"answer|repl[yi]|respon|write|keep|limit|\buse|summar|output|return|\bsay|structur|sections"
+    r"|답|작성|쓰|설명|하세요",
+    re.I,
+)
+_OUTLINE = re.compile(
+    r"^.*(?:format|structure|sections|headings|outline|형식|구성).*:[ \t]*$",
+    re.I | re.M,
+)
+_LENGTHS: list[tuple[Unit, str, str]] = [  # the pattern is tried where a text has the word
+    ("sentences", "sentence", rf"(?i:{MANY}[ -](?:\w+ )?sentences?\b)"),
+    ("bullets", "bullet", rf"(?i:{MANY}[ -](?:\w+ )?bullets?\b)"),
+    ("bullets", "point", rf"(?i:{MANY}[ -](?:\w+ )?points?\b)"),
+    ("bullets", "item", rf"(?i:{MANY}[ -](?:\w+ )?items?\b)"),
+    ("paragraphs", "paragraph", rf"(?i:{MANY}[ -](?:\w+ )?paragraphs?\b)"),
+    ("words", "word", rf"(?i:{MANY}[ -](?:\w+ )?words?\b)"),
+    ("sentences", "문장", rf"{MANY}\s*(?:개의\s*)?문장"),
+    ("bullets", "개", rf"{MANY}\s*(?:개의\s*|개\s*)(?:항목|요점|글머리|번호)"),
+    ("paragraphs", "문단", rf"{MANY}\s*(?:개의\s*)?문단"),
+    ("paragraphs", "단락", rf"{MANY}\s*(?:개의\s*)?단락"),
+    ("words", "단어", rf"{MANY}\s*(?:개의\s*|개\s*)?단어"),
+    ("bullets", "list", rf"(?i:\blist (?:of|with) (?:exactly )?{MANY}\b)"),
+    ("bullets", "목", rf"(?:목록|항목)\S*\s*{MANY}\s*개|{MANY}\s*가지\S*\s*\S*목록"),
+    ("characters", "자", r"((?<!\d)\d{1,9})\s*자\b"),
 ]
 _PHRASE = (  # up to the end of the clause, or to words about its length
     r"(.+?)(?:[.:;?!\n]|, (?:in|with|as)\b| (?:in|as) JSON\b"
-    r"| in (?:\w+ )?\w+ (?:sentences?|words?|bullets?|points?|paragraphs?)\b|$)"
+    r"| in (?:[\w-]+ ){1,5}(?:sentences?|words?|bullets?|points?|paragraphs?)\b"
+    r"| (?:with|under) (?:[\w-]+ ){0,2}(?:sections?|headings?|columns?|keys?|fields?)\b|$)"
 )
 _TOPIC = [
-    re.compile(r"^[^\S\n]*+(?:topic|subject|theme|주제|토픽)\s*[:=]\s*(.+)$", re.IGNORECASE | re.M),
+    re.compile(r"^[^\S\n]*+(?:topic|subject|theme|주제|토픽)\s*[:=]\s*(.+)$", re.I | re.M),
     re.compile(r"^[^\S\n]*+(.+?)(?:에 대해|에 대하여|에 대한|을 |를 )", re.M),
-    re.compile(r"\b(?:about|regarding)[ :]+(?!\d|this\b|the following)" + _PHRASE, re.IGNORECASE),
+    re.compile(r"\b(?:about|regarding)[ :]+(?!\d|this\b|the following)" + _PHRASE, re.I),
     re.compile(
         r"\b(?:describe|explain|analy[sz]e|research|summari[sz]e|compare|review|name|list|discuss)"
         r"[ :]+(?!this\b|the following)" + _PHRASE,
-        re.IGNORECASE,
+        re.I,
     ),
     re.compile(r"^[^\S\n]*+(.+?)[.:?!\n]", re.M),
 ]
@@ -65,6 +103,7 @@ _FRAME = "Current Task: "
 _EXPECTED = "\nThis is the expected criteria for your final answer: "
 _COMPLETE = "\nyou MUST return the actual complete content"
 _CONTEXT = "\nThis is the context you're working with:\n"
+_FIELDS = re.compile(r"^\[\[ ## \w+ ## \]\]\n|\nRespond with [^\n]*\Z", re.M)  # DSPy's
 _END = re.compile(r"\n\n(?:Provide your complete response:|Begin! )")
 
 
@@ -84,9 +123,11 @@ class Framed(NamedTuple):
 
 def unframe(prompt: str) -> Framed:
     """Take a framework's words about the task away; a plain prompt is all task."""
-    framed = prompt.strip()
+    framed = prompt.strip().removeprefix("New task:\n")
+    if framed.startswith("[[ ## "):
+        return Framed(_FIELDS.sub("", framed).strip())
     if not framed.startswith(_FRAME):
-        return Framed(prompt)
+        return Framed(prompt.removeprefix("New task:\n"))
     framed = _END.split(framed.removeprefix(_FRAME), maxsplit=1)[0]
     framed, _, context = framed.partition(_CONTEXT)
     task, _, expected = framed.partition(_EXPECTED)
@@ -98,17 +139,25 @@ class Asked(NamedTuple):
 
     korean: bool  # otherwise English
     topic: str
-    headings: list[tuple[int, str]]  # (level, title), in order
+    headings: list[tuple[int, str]]  # (level, title), in order; the model chooses an empty title
     items: list[str]  # bullets, or numbered aspects
     numbered: bool
-    shape: Any  # the JSON value to imitate, or None for prose
-    length: tuple[int, Unit] | None  # how many, of what
+    form: Form | None  # None for prose
+    length: tuple[int, Unit] | None  # how many, of what; 0 if the model is to choose
+    bound: str  # of a length in words: "most", "least", "exactly", or nothing for about
     given: list[str]
 
 
 @lru_cache(maxsize=256)  # the same prompt comes again and again
-def read(prompt: str) -> Asked:
-    """Read the form that `prompt` asks for.
+def read(
+    prompt: str,
+    system: tuple[str, ...] = (),
+    earlier: tuple[str, ...] = (),
+    as_json: bool = False,
+) -> Asked:
+    """Read the form that `prompt` asks for, or else what the system and earlier prompts ask for.
+
+    With `as_json`, an answer in JSON is wanted, whatever they say.
 
     Example:
         >>> asked = read("Describe tides in two sentences.")
@@ -116,24 +165,79 @@ def read(prompt: str) -> Asked:
         ('tides', (2, 'sentences'))
     """
     framed = unframe(prompt)
-    prompt = f"{framed.task}\n\n{framed.expected}".rstrip()
-    form_start = _form_start(prompt)
-    before, form = prompt[:form_start], prompt[form_start:]
-    bullets, numbered = (
-        [title.strip("*_` \t").rstrip(".:;") for title in pattern.findall(form)]
-        for pattern in (_BULLET, _NUMBERED)
-    )
-    hangul = len(re.findall(r"[\uac00-\ud7a3]", prompt))
-    return Asked(
-        korean=hangul > 0 and hangul * 2 > len(re.findall("[A-Za-z]", prompt)),
-        topic=_topic(prompt),
-        headings=[(len(marks), title.rstrip(" \t")) for marks, title in _HEADING.findall(form)],
-        items=bullets or numbered,
-        numbered=not bullets and bool(numbered),
-        shape=_shape(prompt, form),
-        length=_length(prompt),
+    task = f"{framed.task}\n\n{framed.expected}".rstrip()
+    start = _form_start(task)
+    before, shown = task[:start], task[start:]
+    form = _form(prompt, task, shown, system, earlier, as_json)
+    about = re.sub(r"\{.*\}|</?[\w-]+>", " ", task, flags=re.S) if form and form.schema else task
+    asked = _prose(task, shown)._replace(
+        topic=_topic(about),
+        form=form,
         given=[title.rstrip(" \t") for _, title in _HEADING.findall(framed.context + before)],
     )
+    if system and not (asked.headings or asked.items or asked.length):
+        told = "\n\n".join(system)
+        outline = list(_OUTLINE.finditer(told))[-1:]
+        said = " ".join(each for each in re.split(r"(?<=[.!?\n])\s", told) if _SAYS.search(each))
+        general = _prose(said, told[outline[0].end() :] if outline else "")
+        kept = {name: getattr(asked, name) for name in ("korean", "topic", "form", "given")}
+        asked = general._replace(**kept)
+    return asked
+
+
+def _prose(text: str, shown: str) -> Asked:
+    """Read what a text says of prose; headings and items stand in `shown`."""
+    bullets, numbered = (
+        [title.strip("*_` \t").rstrip(".:;") for title in pattern.findall(shown)]
+        for pattern in (_BULLET, _NUMBERED)
+    )
+    lowered = text.lower()
+    hangul = len(re.findall(r"[\uac00-\ud7a3]", text))
+    headings = [(len(marks), title.rstrip(" \t")) for marks, title in _HEADING.findall(shown)]
+    if not headings and not bullets and not numbered and any(word in lowered for word in _HEADED):
+        headings = [(2, title) for title in listed(text, _NAMED)]
+        if not headings and (many := _HEADINGS.search(text)):
+            headings = [(2, "")] * min(number(many[1]), _MOST_HEADINGS)
+    length, bound = _length(text, lowered)
+    kind = _LISTED.search(text) if length and length[1] == "bullets" else None
+    return Asked(
+        korean=hangul > 0 and hangul * 2 > len(re.findall("[A-Za-z]", text)),
+        topic="",
+        headings=headings,
+        items=bullets or numbered,
+        numbered=(not bullets and bool(numbered)) or bool(kind and kind.lastindex),
+        form=None,
+        length=length,
+        bound=bound,
+        given=[],
+    )
+
+
+def _form(
+    prompt: str,
+    task: str,
+    shown: str,
+    system: tuple[str, ...],
+    earlier: tuple[str, ...],
+    as_json: bool,
+) -> Form | None:
+    """Return the form that the prompt asks for, or the system; or a schema in an earlier prompt."""
+    texts = [*system, *earlier, prompt]
+    if any("[[ ## " in text for text in texts):  # DSPy's fields
+        if not as_json:
+            return marked(prompt, "\n".join(texts))
+        task = prompt
+    if form := form_of(task, shown, as_json=as_json):
+        return form.with_types(field_types("\n".join(system)))
+    for text in reversed(system):
+        if form := form_of(text, text):
+            return form
+    for text in reversed(earlier):
+        if schema := schema_in(text):
+            return Form("json", schema)
+    if form := example_in(shown):
+        return form
+    return Form("json") if any(asks(text.lower(), "json") for text in (task, *system)) else None
 
 
 def _form_start(prompt: str) -> int:
@@ -160,25 +264,17 @@ def _topic(prompt: str) -> str:
     return " ".join(words)[:_LONGEST_TOPIC] or "this"
 
 
-def _length(prompt: str) -> tuple[int, Unit] | None:
-    for unit, pattern in _LENGTHS:
-        if found := re.search(pattern, prompt):
-            number = found[1].lower()
-            return (_WORDS.get(number) or int(number), unit)
-    return None
-
-
-def _shape(prompt: str, form: str) -> Any:
-    """Return the JSON value that the prompt shows, or names the keys of; None if it wants prose."""
-    start, end = form.find("{"), form.rfind("}")
-    if 0 <= start < end and _KEY.search(form[start:end]):
-        text = form[start : end + 1]
-        for candidate in (text, text.replace("{{", "{").replace("}}", "}")):
-            with suppress(ValueError, RecursionError):  # numbers of thousands of digits, too
-                return json.loads(candidate)
-        return dict.fromkeys(_KEY.findall(text), "")  # one with comments, or an unfinished one
-    named = _JSON_KEYS.search(prompt) if "json" in prompt.lower() else None
-    if named:
-        keys = re.split(r",|\band\b", re.split(r"\b(?:about|for|on|in|with)\b", named[1])[0])
-        return {key.strip(" `'\""): "" for key in keys if key.strip(" `'\"")}
-    return None
+def _length(text: str, lowered: str) -> tuple[tuple[int, Unit] | None, str]:
+    """Return how many of what a text asks for, and whether it is the most, the least or exact."""
+    for unit, word, pattern in _LENGTHS:
+        if word in lowered and (found := re.search(pattern, text)):
+            many = number(found[found.lastindex or 1])
+            around = (
+                f"{text[max(0, found.start() - 30) : found.start()]}#{text[found.end() :][:15]}"
+            )
+            bounds = (name for name, words in _BOUNDS.items() if re.search(words, around, re.I))
+            if (bound := next(bounds, "")) == "less":
+                many, bound = max(1, many - 1), "most"
+            return (many, unit), bound
+    listed = any(word in lowered for word in ("list", "bullet", "목록", "글머리"))
+    return (0, "bullets") if listed and _LISTED.search(text) else None, ""

@@ -28,6 +28,8 @@ from agentlab.endpoint.contract.tokens import count_all, first_pieces
 from agentlab.endpoint.physics.formulas import Physics
 
 FRAME_TOKENS = 3  # around each message, and around all of them, as OpenAI's cookbook counts
+_SYSTEM = ("system", "developer")
+_EARLIER = 5  # prompts in which a schema may stand
 _LONGEST_TOKENS = 16_384  # of a choice, as with the models that the presets are for
 _MOST_TOKENS = 8 * _LONGEST_TOKENS  # of all choices of a request
 _PARAGRAPH_TOKENS = 100  # more than most have, so that few too many are written
@@ -169,18 +171,25 @@ def _choice(turn: Turn, request: ChatRequest, id_stem: str) -> Choice:
 def take(request: ChatRequest, replies: Replies, generator: Callable[[], random.Random]) -> Turn:
     """Take the model's turn, or raise a RequestError; chance decides what the request does not."""
     turns = request.turns
-    prompt = glance(next((text for role, text in reversed(turns) if role == "user"), ""))
+    dialect = _react.dialect(turns)
+    users = [glance(text) for role, text in turns if role == "user"] or [""]
+    system = tuple(glance(text) for role, text in turns if role in _SYSTEM)
+    earlier = tuple(text for text in users[-_EARLIER:-1] if "{" in text)
+    prompt = users[-1]
+    if dialect:
+        prompt, system, earlier = _react.task(turns), (), ()
     prepared = replies.prepared(prompt)
-    least, _ = lengths(request)
-    special = request.tools or request.response_format or least or _react.asks_for_react(turns)
-    if prepared and not special:
+    form, (least, _) = request.response_format, lengths(request)
+    if prepared and not (request.tools or form or least or dialect):
         return Turn(prepared, fixed=True)
     draw = generator()
-    writer = replies.writer(prompt, draw)
+    as_json = form is not None and form.type == "json_object"
+    writer = replies.writer(prompt, draw, system, earlier, as_json=as_json)
     try:
+        writer.form = _react.with_call(turns, writer, draw)
         if request.offered and (calls := _tools.calls(request, prompt, writer, draw)):
             return Turn("", calls)
-        text, form = _said(request, prepared, writer, draw), request.response_format
+        text = _said(request, dialect, prepared, writer, draw)
         if form is None or form.type == "text":  # JSON would be none with anything after it
             text = _written_on(text, writer, least)
         return Turn(text)
@@ -198,7 +207,13 @@ def _written_on(text: str, writer: Writer, least: int) -> str:
     return text
 
 
-def _said(request: ChatRequest, prepared: str | None, writer: Writer, draw: random.Random) -> str:
+def _said(
+    request: ChatRequest,
+    dialect: _react.Dialect | None,
+    prepared: str | None,
+    writer: Writer,
+    draw: random.Random,
+) -> str:
     form = request.response_format
     if form is not None and form.type != "text":
         definition = form.json_schema.schema if form.json_schema else {"type": "object"}
@@ -206,10 +221,14 @@ def _said(request: ChatRequest, prepared: str | None, writer: Writer, draw: rand
             with suppress(ValueError):  # it is prose
                 if admits(definition, json.loads(prepared)):
                     return prepared
-        value = build(definition, writer, draw=draw) if form.json_schema else writer.shaped()
+        value = build(definition, writer, draw=draw) if form.json_schema else writer.as_object()
+        if dialect == "code" and isinstance(value, dict) and "code" in value:
+            value["code"] = _react.code(request.turns, writer, draw)[0]
         return json.dumps(value, ensure_ascii=False)
-    if request.results:
+    if request.results and writer.form is None:
         return writer.from_results(request.results)
-    if _react.asks_for_react(request.turns):
+    if dialect == "lines":
         return _react.react(request.turns, writer, draw)
+    if dialect == "code":
+        return _react.code(request.turns, writer, draw)[1]
     return prepared or writer.write()

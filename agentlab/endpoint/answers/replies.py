@@ -6,10 +6,10 @@ a piece of work, so that they claim nothing false about any topic.
 
 from __future__ import annotations
 
-import json
 import math
 import random
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from itertools import islice
 from pathlib import Path
 from typing import Annotated, Any, TypeVar
@@ -18,12 +18,16 @@ import msgspec
 import yaml
 
 from agentlab._support.fields import Text
+from agentlab.endpoint.answers._form import Form, render
+from agentlab.endpoint.answers._listed import TYPE, typed
 from agentlab.endpoint.answers._prompt import Asked, read, unframe
+from agentlab.endpoint.answers._schema import build
+from agentlab.endpoint.contract.json_schema import CannotFill
 from agentlab.errors import ConfigError
 
 T = TypeVar("T")
 
-_LONG = 200  # characters
+_LONG, _FEW = 200, 3  # characters of a result that is an answer, words that are a phrase
 _TITLES = frozenset("title topic subject headline".split())
 _PROSE = frozenset(
     "summary description analysis content text report body reason reasoning explanation conclusion "
@@ -68,9 +72,20 @@ class Replies:
         reply = self._prepared.get(_folded(prompt))
         return reply or self._prepared.get(_folded(unframe(prompt).task))
 
-    def writer(self, prompt: str, draw: random.Random) -> Writer:
-        """Return a writer of an answer to `prompt`; `draw` alone decides what is said."""
-        asked = read(prompt)
+    def writer(
+        self,
+        prompt: str,
+        draw: random.Random,
+        system: tuple[str, ...] = (),
+        earlier: tuple[str, ...] = (),
+        *,
+        as_json: bool = False,
+    ) -> Writer:
+        """Return a writer of an answer to `prompt`; `draw` alone decides what is said.
+
+        The system's messages, and earlier ones, may ask for a form; `as_json` asks for JSON.
+        """
+        asked = read(prompt, system, earlier, as_json)
         return Writer(asked, self._korean if asked.korean else self._english, draw)
 
 
@@ -78,7 +93,7 @@ class Writer:
     """Assembles one answer; fills the fields of a form, too (`schema.Filler`)."""
 
     def __init__(self, asked: Asked, phrases: Phrases, draw: random.Random):
-        self._asked, self._draw, self.topic = asked, draw, asked.topic
+        self._asked, self._draw, self.topic, self.form = asked, draw, asked.topic, asked.form
         self._builds_on, self._found = phrases.builds_on, phrases.found
         self._every, self._sentences = phrases.sentences, self._shuffled(phrases.sentences)
         self._aspects = self._shuffled(phrases.aspects)
@@ -86,21 +101,48 @@ class Writer:
 
     def write(self) -> str:
         """Return the answer in the form that the prompt asks for."""
+        if self.form is not None:
+            with suppress(CannotFill):
+                return render(self.form.written, self._content(self.form))
+        return self._prose()
+
+    def as_object(self) -> Any:
+        """Return the answer as a JSON object, of the form that was asked for, if any."""
+        value: Any = None
+        if self.form is not None:
+            with suppress(CannotFill):
+                value = self._content(self.form)
+        if isinstance(value, list):
+            return {"items": value}
+        return value if isinstance(value, dict) else self._any_object()
+
+    def _content(self, form: Form) -> Any:
+        if form.example is not None:
+            return self._imitate(form.example)
+        return build(form.schema, self, draw=self._draw) if form.schema else self._any_object()
+
+    def _any_object(self) -> dict[str, str]:
+        return {"topic": self.topic, "answer": " ".join(self._take(3))}
+
+    def _prose(self) -> str:
         asked = self._asked
-        if asked.shape is not None:
-            return json.dumps(self._imitate(asked.shape), ensure_ascii=False, indent=2)
         if asked.headings:
             return "\n\n".join(self._sections())
         if asked.items:
             return "\n".join(self._items())
-        many, unit = asked.length or (self._draw.randrange(3, 6), "sentences")
+        many, unit = asked.length or (0, "sentences")
+        if not asked.length or (not many and unit == "bullets"):
+            many = self._draw.randrange(3, 6)
         if unit in ("words", "characters"):
             return self._up_to(many, words=unit == "words")
         if unit == "paragraphs":
             paragraphs = [" ".join(self._take(3)) for _ in range(min(many, _MOST_PARAGRAPHS))]
             return "\n\n".join(filter(None, paragraphs))
         said = self._take(many)
-        return "\n".join(f"- {each}" for each in said) if unit == "bullets" else " ".join(said)
+        if unit == "bullets":
+            marks = (f"{n}." if asked.numbered else "-" for n in range(1, len(said) + 1))
+            return "\n".join(f"{mark} {each}" for mark, each in zip(marks, said, strict=True))
+        return " ".join(said)
 
     def paragraphs(self) -> Iterator[str]:
         """Yield paragraphs without end; no sentence comes again before all were said."""
@@ -109,12 +151,6 @@ class Writer:
                 yield " ".join(said)
             else:
                 self._sentences = self._shuffled(self._every)
-
-    def shaped(self) -> Any:
-        """Return the answer as a JSON object, of the shape that the prompt shows, if any."""
-        if isinstance(self._asked.shape, dict):
-            return self._imitate(self._asked.shape)
-        return {"topic": self.topic, "answer": " ".join(self._take(3))}
 
     def from_results(self, results: Sequence[tuple[str, str]]) -> str:
         """Return the answer after calls, (name, result) of each; a long result is one already."""
@@ -147,7 +183,8 @@ class Writer:
 
     def _sections(self) -> Iterator[str]:
         headings, given = self._asked.headings, dict.fromkeys(self._asked.given)
-        for number, (level, title) in enumerate(headings):
+        for number, (level, named) in enumerate(headings):
+            title = named or _capital(self._term())
             yield f"{'#' * level} {title}"
             if number == 0 and given:
                 yield self._builds_on.replace("{given}", ", ".join(given))
@@ -161,17 +198,22 @@ class Writer:
             yield f"{mark} **{item}**: {self._about(item)}".rstrip(": ")
 
     def _up_to(self, limit: int, *, words: bool) -> str:
-        """Return about `limit` words in whole sentences, or at most so many characters."""
-        said: list[str] = []
-        room, sentence = limit, ""
+        """Return about `limit` words in whole sentences, or as the bound says; or characters."""
+        bound, said, room = self._asked.bound if words else "most", list[str](), limit
+        if words and limit <= _FEW:
+            return " ".join(self._term().split()[-limit:])
+        sentence = ""
         for sentence in self._take(1000):
             size = len(sentence.split()) if words else len(sentence) + 1
-            if size > room + words * size // 2:  # it is nearer without this one
+            slack = {"most": 0, "least": size, "exactly": size}.get(bound, size // 2)
+            if room <= 0 or size > room + slack:  # it is nearer without this one
                 break
             said.append(sentence)
             room -= size
-        first = " ".join(sentence.split()[:limit]) if words else sentence[:limit]
-        return " ".join(said) or first
+        if words and (bound == "exactly" or not said):
+            cut = " ".join(said or [sentence]).split()[:limit]
+            return " ".join(cut)
+        return " ".join(said) or sentence[:limit]
 
     def _take(self, many: int) -> list[str]:
         """Return up to `many` sentences that were not said yet; fewer when the bank runs out."""
@@ -202,6 +244,8 @@ class Writer:
                 return round(self._draw.random(), 2)
             case str() if "|" in shape:  # "low|high" shows what there is to choose from
                 return self.choose("", [option.strip() for option in shape.split("|")])
+            case str() if shape and TYPE.fullmatch(shape.strip("<>")):
+                return build(typed(shape), self, draw=self._draw)
             case str():
                 return self._term()
         return None
