@@ -89,33 +89,6 @@ def multiply(a: integer, b: integer) -> integer:
 def final_answer(answer: any) -> any:
     \"\"\"End the task.\"\"\"
 """
-OLD_CODE = """Write the code in simple Python; it ends with '<end_code>'. An example:
-Code:
-```py
-print(1)
-```<end_code>
-These are your tools:
-- get_weather: Look up the weather of a city.
-    Takes inputs: {'city': {'type': 'string', 'description': 'which'}}
-    Returns an output of type: string
-- final_answer: End the task.
-    Takes inputs: {'answer': {'type': 'any', 'description': 'what'}}
-    Returns an output of type: any
-"""
-WRAPPED = """You can write Python code wrapped in <execute>...</execute> tags, or answer in text.
-You can use these functions:
-def multiply(a: int, b: int) -> int:
-  \"\"\"
-Multiply two numbers.
-  \"\"\"
-  ...
-"""
-FENCED = """Write Python code to solve the task. Code should be output in a fenced code block.
-Otherwise answer in text. You can use these functions:
-def multiply(a: int, b: int) -> int:
-    \"\"\"Multiply two numbers.\"\"\"
-    ...
-"""
 
 
 def say(turns: list[Turn], **fields: Any) -> str:
@@ -252,7 +225,6 @@ def run_in_code(system: str, task: str, opening: str, closing: str) -> Any:
     [
         (CODE % ("<code>", "</code>"), "<code>", "</code>"),
         (CODE % ("```python", "```"), "```python", "```"),
-        (OLD_CODE, "```py", "```<end_code>"),
     ],
 )
 @pytest.mark.parametrize("lead", ["", "New task:\n"])
@@ -268,31 +240,6 @@ def test_code_ends_at_once_if_no_tool_suits():
     """With an answer in words."""
     called, answer = run_in_code(CODE % ("<code>", "</code>"), "Tell a story.", "<code>", "</code>")
     assert len(called) == 1 and len(answer) > 40
-
-
-@pytest.mark.parametrize(
-    ("system", "opening", "closing"),
-    [(WRAPPED, "<execute>", "</execute>"), (FENCED, "```python", "```")],
-)
-def test_code_agents_without_a_final_tool_end_in_text(system: str, opening: str, closing: str):
-    """The observation is what the code printed."""
-    called, answer = run_in_code(system, "Multiply 6 by 7.", opening, closing)
-    assert called == ["result = multiply(a=6, b=7)"]
-    assert answer.startswith("What was found: 42")
-
-
-def test_code_in_a_schemas_field_is_code():
-    """A field called code gets the call, without a fence."""
-    schema = {
-        "type": "object",
-        "properties": {"thought": {"type": "string"}, "code": {"type": "string"}},
-        "required": ["thought", "code"],
-    }
-    form = {"type": "json_schema", "json_schema": {"name": "step", "schema": schema}}
-    system = (CODE % ("<code>", "</code>")).replace("The code", "In the 'Code' attribute, the code")
-    turns = [("system", system), ("user", "Multiply 6 by 7.")]
-    answer = json.loads(say(turns, response_format=form))
-    assert answer["code"] == "result = multiply(a=6, b=7)\nprint(result)"
 
 
 # DSPy
@@ -362,34 +309,14 @@ def test_marked_fields_are_filled_by_their_types():
     assert "[[" not in answer["reasoning"]
 
 
-def test_markers_in_a_single_message_are_obeyed():
-    """Without a system message, and without a list of types."""
-    form = "Use this structure:\n[[ ## answer ## ]]\n{answer}\n\n[[ ## completed ## ]]"
-    answer = fields(say([("user", f"What are tides? {form}")]))
-    assert list(answer) == ["answer", "completed"] and answer["answer"]
-
-
-def test_fields_as_json_have_their_types():
-    """As the adapter asks that falls back to JSON mode."""
+def test_fields_in_json_mode_are_named_in_words():
+    """As the adapter asks that falls back to JSON."""
     asked = (
         "[[ ## question ## ]]\nWhat are tides?\n\nRespond with a JSON object in the following "
         "order of fields: `answer`, then `score` (must be formatted as a valid Python float)."
     )
-    shown = '{"answer": "{answer}  # it must adhere to the JSON schema: %s"}'
-    schema = (
-        '{\\"type\\": \\"object\\", \\"properties\\": {\\"size\\": {\\"type\\": \\"integer\\"}}}'
-    )
-    turns = [("system", f"{FIELDS}\n{shown % schema}"), ("user", asked)]
-    answer = json.loads(say(turns, response_format={"type": "json_object"}))
-    assert [type(value) for value in answer.values()] == [dict, float]
-    assert isinstance(answer["answer"]["size"], int)
-
-
-def test_fields_in_tags_have_their_types():
-    """As the adapter asks that writes XML."""
-    asked = "<question>\nHow many?\n</question>\n\nRespond wrapped in XML tags `<count>`."
-    system = FIELDS.partition("All interactions")[0]
-    assert re.fullmatch(r"<count>\d+</count>", say([("system", system), ("user", asked)]))
+    answer = json.loads(say([("user", asked)], response_format={"type": "json_object"}))
+    assert list(answer) == ["answer", "score"] and isinstance(answer["score"], float)
 
 
 def test_fields_of_a_react_loop_call_a_tool_and_then_finish():

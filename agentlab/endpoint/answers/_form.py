@@ -1,191 +1,209 @@
-"""The form that a text asks for instead of prose: JSON, CSV, a table, fields, one of some words.
+"""The form that a text asks for instead of prose: JSON, a table, tags, one of some words.
 
-Whatever it is, its contents are a value that a JSON Schema admits; only examples are imitated.
+What stands in it is a value that a JSON Schema admits; only examples are imitated. Names stand
+behind a noun ("the keys `name` (string) and `age`"), before it, or below it, line by line.
 """
 
 from __future__ import annotations
 
-import csv
-import io
 import json
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import suppress
 from typing import Any, Literal, NamedTuple
 
-from agentlab.endpoint.answers._listed import MANY, TYPE, listed, number, typed
 from agentlab.endpoint.contract.json_schema import Schema, problem
 
+_COUNTS = {
+    "one": 1, "a single": 1, "two": 2, "three": 3, "four": 4, "five": 5, "six": 6, "seven": 7,
+    "eight": 8, "nine": 9, "ten": 10, "한": 1, "두": 2, "세": 3, "네": 4, "다섯": 5,
+}  # fmt: skip
+MANY = rf"((?<!\d)\d{{1,9}}|{'|'.join(_COUNTS)})"
+_MOST, _REACH = 50, 200  # names, and characters before the noun
 _TRIES, _MOST_ROWS = 200, 100  # places at which JSON may begin
-_OPENING = re.compile(r'\{(?=\s*["}])')
-_KEY = re.compile(r'"([^"\n]+)"\s*:[\s"\'<]*')
-_TYPES = frozenset("object array string number integer boolean null".split())
-_KEYWORDS = frozenset(
-    "anyOf oneOf allOf $ref items enum minItems maxItems minimum maximum pattern minLength".split()
+
+# Names; the patterns are atomic or bounded, so that no text is read in two ways.
+_STOP = (
+    r"(?:a(?= (?!and|or)\w)|an|the|about|also|and|are|as|at|based|be|but|by|can|describing|each"
+    r"|every|fields?|for|from|have|in|is|it|keys?|json\S*|must|no|not|of|on|only|or|per|should|so"
+    r"|that|then|this|to|using|where|which|will|with"
+    rf"|{'|'.join(_COUNTS)}|(?:포함|키|필드|속성|형식|형태|입니다)\S*)(?![\w-])"
 )
-_ASK = (
-    r"\b(?:in|as|into|(?:only|valid|pure|raw|be|return|output|produce|emit|generate|give|provide"
-    r"|write|create|make|use|want|need|than|(?:respond|reply|answer)\w*(?: \w+){{0,2}}? with)"
-    r"(?: me| the| your)?)(?: an?| one)?(?: (?!th(?:is|at|e|ese)\b)[\w-]+)? {0}\b(?![.(]\w)"
-    r"|^{0} (?:object|array|list)\b|\b{0}\W{{0,4}}(?:(?:으?로|형식|형태|객체|배열|만|only|response)"
+_TYPE = (
+    r"(?:an? |the )?(?:valid |python )?(?:(?:list|array)s? of )?"
+    r"(?:str(?:ing)?|text|int(?:eger)?|number|float|bool(?:ean)?|list|array|object)s?(?![\w-])"
+)
+TYPE = re.compile(_TYPE, re.I)  # nothing but a type's words
+_PARTICLE = (  # what Korean hangs on a name; but 결과, 경로 and 평가 are names
+    r"(?:(?<![결효성])과|와|이?랑|은|는|을|를|이?라는|입니다|으?로(?= [하구된만작답])"
+    r"|[이가](?= [있들포]))(?:[\s.]|$)"
+)
+_WORD = rf"(?!{_STOP}|(?:\w+ )?rows\b)[^\W\d][\w-]*?(?=[^\w-]|$|{_PARTICLE})"
+_NAME = (
+    r"(?>(?:the |an? |its |your )?(?:[\"'`“‘*]{1,2}([^\"'`”’*\n]{1,60})[\"'`”’*]{1,2}"
+    rf"|({_WORD}(?: (?!{_TYPE}){_WORD}){{0,3}}))"
+    rf"(\s*\([^()\n]{{0,160}}\)|(?:\s*[:=]\s*|\s+[-–]\s+|\s+)(?:as |is )?{_TYPE})?)"
+)
+_SEPARATOR = (
+    r"(?:\s*[,;·|]\s*(?:(?:and|or|then)\s+)?|\s+(?:and|or|then|및|그리고|또는)\s+"
+    r"|(?:이?랑|(?<![결효성])과|와)\s+)"
+)
+_END = rf"(?=\s*(?:[.!?:)\]}}\n\"]|$)|\s+{_STOP}|{_PARTICLE})"
+_NEXT = re.compile(rf"\s*{_NAME}(?:({_SEPARATOR})|{_END})", re.I)
+_LINE = re.compile(
+    rf"\s*\n[ \t]*(?:[-*•]|\d{{1,2}}[.)])[ \t]+{_NAME}(?=\s*[:(,–\n-]|\s*$)[^\n]*", re.I
+)
+_TAIL = re.compile(
+    rf"(?<![\w-]){_NAME}(?:{_SEPARATOR}{_NAME}){{0,20}}\s*(?:as(?: the)?|을|를|이?라는)?\s*$", re.I
+)
+_LINK = (
+    r"(?:(?:을|를|으?로)[^.\n:]{1,30}(?=:)|은|는|이|가|으?로)?(?:\s+(?:are|is|named|called|exactly"
+    r"|only|for|on|covering|following|should|must|be|below)(?!\w)){0,4}"
+    r"(?P<sure>\s*[:=]|,(?= [\"'`])|(?<=named)|(?<=called))?"
+)
+_KINDS = {  # what a type's words name, the outer first
+    "array": r"list|array|배열|목록", "enum": "literal", "boolean": "bool|불리언",
+    "integer": r"\bint|정수", "number": "number|float|숫자|실수", "object": "dict|object|객체",
+}  # fmt: skip
+
+# Whether JSON is asked for, and of what keys.
+_ASK = re.compile(
+    r"\b(?:in|as|into|(?:only|valid|be|return|output|produce|generate|give|provide|write|create"
+    r"|make|use|want|need|(?:respond|reply|answer)\w*(?: \w+){0,2}? with)(?: me| the| your)?)"
+    r"(?: an?| one)?(?: (?!th(?:is|at|e|ese)\b)[\w-]+)? json\b(?![.(]\w)"
+    r"|^json (?:object|array|list)\b|\bjson\W{0,4}(?:(?:으?로|형식|형태|객체|배열|만|only|response)"
     r"|[을를]? ?(?:만들|출력|반환|생성|작성))"
 )
-_ABOUT = (
-    r"\b(?:about|explain|describe|parse|compare|what (?:is|are|does))\s+"
-    r"(?:(?!in\b|as\b|into\b)[\w-]+\s+){{0,4}}{0}"
-    r"|\b(?:how|why|script|program|parser|apis?|tools?|functions?|servers?|inputs?|files?)\b"
-    r".{{0,80}}{0}|{0}\S* ?(?:이란|에 대해|에 대한)"
+_ABOUT = re.compile(  # it is a topic, or given
+    r"\b(?:about|explain|describe|review|parse|convert|compare|what|how|why|script|program)\b"
+    r"(?:(?! in | as | into | with |,| follow)[^.?!\n]){0,60}(?:json|schema)"
+    r"|\b(?:apis?|tools?|functions?|servers?|inputs?|files?)\b[^.?!\n]{0,80}json"
+    r"|json\S* ?(?:이란|에 대해|에 대한)"
 )
-_ASKS_ABOUT = re.compile(
-    r"\b(?:explain|describe|review|validate|convert|translate|what|why)\b", re.I
-)
-_FENCE = re.compile(r"```json\b.{0,30}block|code ?block|code fence|fenced|markdown code", re.I)
-_NO_FENCE = re.compile(r"\b(?:not|no|never|without|don't)\b.{0,50}(?:code ?block|fence)", re.I)
 _KEYS = (
     r"keys?|fields?|propert(?:y|ies)|attributes?|structure|키|필드|속성|(?:포함|담|가진)\S*"
-    r"|json(?: \w+){0,2} (?:containing|including|with|having|holding|that (?:has|contains))"
+    r"|json(?: \w+){0,2} (?:containing|including|with|having|that (?:has|contains))"
 )
 _SEVERAL = re.compile(
-    rf"(?:list|array)s? of (?:{MANY} )?(?:\w+ )?objects|json (?:list|array)(?: of {MANY})?"
-    rf"|{MANY} (?:json )?objects|배열|객체 목록",
+    rf"(?:list|array)s? of (?:{MANY} )?(?:\w+ )?objects|json (?:list|array)(?: of {MANY})?|배열",
     re.I,
 )
+_OPENING = re.compile(r'\{(?=\s*["}])')
+_KEY = re.compile(rf'"([^"\n]+)"\s*:[\s"\'<]*({_TYPE})?', re.I)
+_KINDS_OF_SCHEMA = frozenset("properties $ref anyOf allOf enum".split())
+
+# Other forms.
 _TABLE = re.compile(
-    r"\b(?:in|as|into) (?:an? )?(?!the |this |that )(?:\w+ )?(?:table|csv)\b"
-    r"|markdown table|csv format|(?:표|csv)(?:로| 형식)|comma[- ]separated",
-    re.I,
+    r"\b(?:in|as|into|with) (?:an? )?(?!the |this |that )(?:\w+ )?table\b|markdown table|표로", re.I
 )
-_COLUMNS = r"columns?|headers?|(?:table|csv)(?: format)?(?= ?:)|열|컬럼"
-_ROWS = re.compile(rf"{MANY}(?: data)?\s?(?:rows|lines|행|줄)", re.I)
+_COLUMNS = r"columns?|headers?|table(?: format)?(?= ?:)|열|컬럼"
+_ROWS = re.compile(rf"{MANY}\s?(?:rows|행|줄)", re.I)
 _REPLY = r"\b(?:answer|reply|respond|return|output|choose|pick|label)\b[^.?!\n]{0,80}?"
 _ONE_OF = (
     r"classify\b[^.?!\n:]{0,80}? as|중에?서? ?하나"
     rf"|{_REPLY}\b(?:one of|either)(?: the(?: following)?)?(?: [a-z]+(?=:))?"
 )
-_FEW_WORDS = ("yes", "true", "one of", "either", "classify", "아니", "하나")
 _YES_NO = re.compile(
     rf"(?:{_REPLY}|\b(?:only|just) (?:say |with )?|[(\[]|\?\s|^)[\"'`]?\b(yes|true)[\"'`]?"
     r"\s*(?:or|/)\s*[\"'`]?(no|false)\b"
     r"|(예|네)\s*(?:또는|/|혹은|나)\s*(아니[요오])",
     re.I | re.M,
 )
-_MARKER = re.compile(r"\[\[ ## (\w+) ## \]\]")
-_GIVEN = re.compile(r"^\[\[ ## (\w+) ## \]\](?!\s*(?:\{|\[\[ ##|\Z))", re.M)
-_WANTED = re.compile(rf"`{_MARKER.pattern}`")
-_FIELD = re.compile(r"^\d+\. `(\w+)` \((.{1,300}?)\):", re.M)
-_PUTS = re.compile(
-    r"\b(?:wrap|enclos|put|plac|respon|return|output|answer|format|insid|within|between)", re.I
-)
-_EMPTY = (
-    r"(?:\.{3}|…|\{[^{}<\"]{0,60}\}|\[[^\[\]<\"]{0,60}\]|[^<\n]{0,40}\bhere\b|your [^<\n]{0,40})?"
-)
+_PUTS = re.compile(r"\b(?:wrap|enclos|put|plac|respon|return|output|answer|format|with|in)", re.I)
 _TAG = re.compile(
-    rf"<([A-Za-z][\w-]{{0,40}})>"
-    rf"(?:\s{{0,9}}{_EMPTY}\s{{0,9}}</\1>|(?=[`'\"*]*(?:,|\.|:|\Z| tags?\b| and | then )))"
+    r"<([A-Za-z][\w-]{0,40})>(?:\s{0,9}"
+    r"(?:\.{3}|…|[{\[][^<\"]{0,60}[}\]]|[^<\n]{0,40}\bhere\b|your [^<\n]{0,40})?\s{0,9}</\1>"
+    r"|(?=[`'\"*]*(?:,|\.|:|\Z| tags?\b| and | then )))"
 )
+_WANTED = re.compile(r"`\[\[ ## (\w+) ## \]\]`")  # by DSPy
+_FIELD = re.compile(r"^\d+\. `(\w+)` \((.{1,300}?)\):", re.M)
 
 
 class Form(NamedTuple):
     """How an answer is written, and the schema of what stands in it; None if anything may."""
 
-    written: Literal["json", "fenced", "table", "csv", "word", "tags", "markers"]
+    written: Literal["json", "table", "word", "tags", "markers"]
     schema: Schema | None = None
     example: Any = None  # to be imitated instead
 
-    def with_types(self, types: Mapping[str, Schema]) -> Form:
-        """Return it with the schemas of some of its fields."""
-        fields = (self.schema or {}).get("properties", {})
-        if fields.keys().isdisjoint(types):
-            return self
-        typed_fields = {name: types.get(name, schema) for name, schema in fields.items()}
-        return self._replace(schema=_object(typed_fields))
 
+def form_of(text: str, shown: str, told: tuple[str, ...], *, as_json: bool) -> Form | None:
+    """Return the form that `text` asks for, or else other messages have `told`; None for prose.
 
-def form_of(text: str, shown: str, *, as_json: bool = False) -> Form | None:
-    """Return the form that `text` asks for, or None for prose.
-
-    An example of JSON may stand in `shown`; it counts if JSON is wanted anyway, or asked for.
+    An example of JSON may stand in the part `shown`; `as_json` if JSON is wanted anyway.
     """
+    if names := _WANTED.findall(text):
+        return Form("markers", schema_of(_fields(names, "\n".join(told))))
+    for each, part in [(text, shown), *((each, each) for each in reversed(told))]:
+        if form := _asked(each, part, as_json):
+            return form
+    wanted = as_json or any(map(_asks_for_json, (text, *told)))
+    return _example(shown) or (Form("json") if wanted else None)
+
+
+def _asked(text: str, shown: str, as_json: bool) -> Form | None:
     tags = _TAG.findall(text) if "<" in text and _PUTS.search(text) else []
-    fields: dict[str, Schema] = {tag: {} for tag in tags if not TYPE.fullmatch(tag)}
-    if fields:
-        return Form("tags", _object(fields))
-    lowered = text.lower()
-    if schema := schema_in(text):
-        return Form(_json(text), schema)
-    asked = asks(lowered, "json")
-    if asked and (form := example_in(shown)):
+    if fields := [tag for tag in tags if not TYPE.fullmatch(tag)]:
+        return Form("tags", schema_of({tag: {} for tag in fields}))
+    if schema := _schema_in(text):
+        return Form("json", schema)
+    asked = _asks_for_json(text)
+    if not (asked or as_json):
+        return _table(text) or _word(text)
+    if asked and (form := _example(shown)):
         return form
-    if asked or as_json:
-        names, several = listed(text, _KEYS), _SEVERAL.search(text)
-        if several:
-            return Form(_json(text), _rows(_object(names) if names else typed(""), several))
-        if names:
-            return Form(_json(text), _object(names))
-    return None if asked else _table(text, lowered) or _word(text, lowered)
+    names = listed(text, _KEYS)
+    if several := _SEVERAL.search(text):
+        return Form("json", _rows(schema_of(names) if names else typed(""), several))
+    return Form("json", schema_of(names)) if names else None
 
 
-def asks(text: str, what: str) -> bool:
-    """Return True if a sentence of the text, in lower case, asks for it, and not about it."""
-    return what in text and any(
-        re.search(_ASK.format(what), sentence) and not re.search(_ABOUT.format(what), sentence)
-        for sentence in re.split(r"(?<=[.?!])\s|\n", text)
-        if what in sentence
-    )
+def _asks_for_json(text: str) -> bool:
+    """Return True if one of its sentences asks for JSON, and is not about JSON."""
+    sentences = re.split(r"(?<=[.?!])\s|\n", text.lower()) if "json" in text.lower() else []
+    return any(_ASK.search(each) and not _ABOUT.search(each) for each in sentences)
 
 
-def schema_in(text: str) -> Schema | None:
-    """Return the last JSON Schema that stands in a text, unless the text asks about it."""
-    if '{{"' in text:  # a template's braces that nobody has filled in
-        text = text.replace("{{", "{").replace("}}", "}")
-    found = None
-    for value, start in _objects(text):
-        schema = _as_schema(value)
-        said = re.split(r"[.?!]\s", text[max(0, start - 80) : start].rstrip(" .\n"))[-1]
-        if schema and not _ASKS_ABOUT.search(said):
-            found = schema
-    return found
+def _example(text: str) -> Form | None:
+    """Return the JSON that a text shows, sketched or complete; None if it shows a schema."""
+    start, end = text.find("{"), text.rfind("}") + 1
+    keys = dict(_KEY.findall(text, max(start, 0), end))
+    if not keys or {"properties", "type"} <= keys.keys() or "$ref" in keys:
+        return None
+    shown = f"[{text[start:end]}]" if text[:start].rstrip().endswith("[") else text[start:end]
+    with suppress(ValueError, RecursionError):
+        example, end = read_json(shown)
+        if end == len(shown):
+            return Form("json", example=example)
+    return Form("json", example=keys)  # with comments, or unfinished
 
 
-def marked(prompt: str, text: str) -> Form | None:
-    """Return the fields that DSPy's markers in `text` describe, without those that are given."""
-    given, kinds = _GIVEN.findall(prompt), field_types(text)
-    names = _WANTED.findall(prompt) or [name for name in _MARKER.findall(text) if name not in given]
-    fields = {name: kinds.get(name, {}) for name in names} | {"completed": {"const": ""}}
-    return Form("markers", _object(fields)) if names else None
-
-
-def field_types(text: str) -> dict[str, Schema]:
-    """Return the schemas of the fields that DSPy describes in a text."""
+def _fields(names: list[str], text: str) -> dict[str, Schema]:
+    """Return the schemas of the fields of these names that DSPy describes in a text."""
     kinds: dict[str, Schema] = {name: typed(words) for name, words in _FIELD.findall(text)}
-    for found in re.finditer(r"\{(\w+)\}[^\n]*JSON schema: ([^\n]*)", text):
-        schemas = _objects(found[2].replace('\\"', '"'))
-        kinds[found[1]] = next((schema for schema, _ in schemas), {})
-    return kinds
+    for name, said in re.findall(r"\{(\w+)\}[^\n]*JSON schema: ([^\n]*)", text):
+        kinds[name] = next((schema for schema, _ in _objects(said)), {})
+    return {name: kinds.get(name, {}) for name in names} | {"completed": {"const": ""}}
 
 
 def render(written: str, value: Any) -> str:
     """Return a value, written as a form wants it."""
     match written:
-        case "json" | "fenced":
-            text = json.dumps(value, ensure_ascii=False, indent=2)
-            return f"```json\n{text}\n```" if written == "fenced" else text
+        case "json":
+            return json.dumps(value, ensure_ascii=False, indent=2)
         case "tags":
             return "\n".join(f"<{name}>{_plain(inner)}</{name}>" for name, inner in value.items())
         case "markers":
             fields = (f"[[ ## {name} ## ]]\n{_plain(inner)}" for name, inner in value.items())
             return "\n\n".join(fields).rstrip()
-        case "word":
-            return _plain(value)
-    if not isinstance(value[0], dict):
-        return ", ".join(map(_plain, value))
-    rows = [[*value[0]], *([_plain(cell) for cell in row.values()] for row in value)]
-    if written == "csv":
-        lines = io.StringIO()
-        csv.writer(lines, lineterminator="\n").writerows(rows)
-        return lines.getvalue().rstrip("\n")
-    rows.insert(1, ["---"] * len(rows[0]))
-    return "\n".join(f"| {' | '.join(row)} |" for row in rows)
+        case "table":
+            rows = [
+                [*value[0]],
+                ["---"] * len(value[0]),
+                *(map(_plain, row.values()) for row in value),
+            ]
+            return "\n".join(f"| {' | '.join(row)} |" for row in rows)
+    return _plain(value)
 
 
 def read_json(text: str, at: int = 0) -> tuple[Any, int]:
@@ -195,22 +213,65 @@ def read_json(text: str, at: int = 0) -> tuple[Any, int]:
     return value, end
 
 
-def _plain(value: Any) -> str:
-    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
-
-
-def _object(properties: dict[str, Any]) -> Schema:
+def schema_of(properties: dict[str, Any]) -> Schema:
+    """Return the schema of an object that has all of these."""
     return {"type": "object", "properties": properties, "required": [*properties]}
 
 
-def _rows(item: Schema, said: re.Match[str] | None) -> Schema:
-    many = number(said[said.lastindex]) if said and said.lastindex else 3
-    many = min(max(many, 1), _MOST_ROWS)
-    return {"type": "array", "items": item, "minItems": many, "maxItems": many}
+def number(words: str) -> int:
+    """Return the number that `MANY` has matched."""
+    return _COUNTS.get(words.lower()) or int(words)
 
 
-def _json(text: str) -> Literal["json", "fenced"]:
-    return "fenced" if _FENCE.search(text) and not _NO_FENCE.search(text) else "json"
+def typed(words: str) -> dict[str, Any]:
+    """Return the schema of the values that a type's words allow: any text, if they say none."""
+    for kind, pattern in _KINDS.items():
+        if found := re.search(pattern, words, re.I):
+            inner = words[found.end() :]
+            if kind == "enum":
+                return {"enum": re.findall(r"['\"](.+?)['\"]", inner) or [""]}
+            return {"type": kind, "items": typed(inner)} if kind == "array" else {"type": kind}
+    return {"type": "string"}
+
+
+def listed(text: str, noun: str) -> dict[str, dict[str, Any]]:
+    """Return the names that `text` lists with a noun (a pattern), each with the schema of its type.
+
+    The last list counts; nothing if there is none.
+    """
+    names: dict[str, dict[str, Any]] = {}
+    pattern = rf"(?<![\w-])(?P<noun>{noun})(?![a-z-]){_LINK}"
+    for found in list(re.finditer(pattern, text, re.I))[-20:]:
+        behind, sure = _walk(text, found.end(), found["sure"] is not None)
+        before = text[max(0, found.start() - _REACH) : found.start()]
+        clause = found["noun"].isascii() and " " in found["noun"]
+        tail = None if sure or clause else _TAIL.search(before)
+        more = (tail and _walk(tail[0], 0, False)[0]) or behind
+        names = {**names, **more} if found["noun"].lower() in ("key", "field") else more or names
+    return names
+
+
+def _walk(text: str, at: int, sure: bool) -> tuple[dict[str, dict[str, Any]], bool]:
+    """Return the names from a place on, and whether they can be nothing but names."""
+    names: dict[str, dict[str, Any]] = {}
+    lines = bool(_LINE.match(text, at))
+    sure = sure or lines
+    while len(names) < _MOST and (found := (_LINE if lines else _NEXT).match(text, at)):
+        names[(found[1] or found[2]).strip()] = typed(found[3] or "")
+        sure = sure or bool(found[1])
+        at = found.end()
+        if not lines and not found[4]:
+            break
+    return (names, sure) if sure or len(names) > 1 else ({}, False)
+
+
+def _schema_in(text: str) -> Schema | None:
+    """Return the last JSON Schema that stands in a text, unless the text asks about it."""
+    found = None
+    for value, start in _objects(text):
+        before = text[max(0, start - 80) : start].lower()
+        found = (None if _ABOUT.search(before) else _as_schema(value)) or found
+    return found
 
 
 def _objects(text: str) -> Iterator[tuple[Any, int]]:
@@ -227,59 +288,35 @@ def _as_schema(value: Any) -> Schema | None:
     """Return the schema that a JSON object is, holds, or names the properties of; else None."""
     for name in ("json_schema", "schema"):  # as in a request, or in a part of one
         value = value[name] if isinstance(value.get(name), dict) else value
-    kind, named = value.get("type", "object"), value.get("properties")
-    if str(kind) not in _TYPES and not isinstance(kind, list):
+    if value.get("type") != "array" and _KINDS_OF_SCHEMA.isdisjoint(value):
+        told = value and all(
+            isinstance(each, dict) and not {"type", "anyOf", "$ref", "enum"}.isdisjoint(each)
+            for each in value.values()
+        )
+        value = schema_of(value) if told else None
+    return None if value is None or problem(value) else value
+
+
+def _rows(item: Schema, said: re.Match[str] | None) -> Schema:
+    many = number(said[said.lastindex]) if said and said.lastindex else 3
+    many = min(max(many, 1), _MOST_ROWS)
+    return {"type": "array", "items": item, "minItems": many, "maxItems": many}
+
+
+def _plain(value: Any) -> str:
+    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+
+
+def _table(text: str) -> Form | None:
+    if "table" not in text.lower() and "표" not in text:
         return None
-    whole = isinstance(named, dict) and all(isinstance(each, dict) for each in named.values())
-    if whole or not _KEYWORDS.isdisjoint(value):
-        return None if problem(value) else value
-    if value and all(isinstance(each, dict) and _kind(each) for each in value.values()):
-        return None if problem(_object(value)) else _object(value)
-    return None
-
-
-def _kind(value: dict[str, Any]) -> bool:
-    return str(value.get("type")) in _TYPES or not {"anyOf", "$ref", "enum"}.isdisjoint(value)
-
-
-def example_in(text: str) -> Form | None:
-    """Return the JSON that a text shows, sketched or complete; None if it shows a schema."""
-    start, end = text.find("{"), text.rfind("}") + 1
-    keys = {key[1]: TYPE.match(text, key.end()) for key in _KEY.finditer(text, start, max(end, 0))}
-    if not keys or {"properties", "type"} <= keys.keys() or "$ref" in keys:
-        return None
-    written = _json(text)
-    if text[:start].rstrip().endswith("[") and text[end:].lstrip().startswith("]"):
-        start, end = text.rindex("[", 0, start), text.index("]", end) + 1
-    text = text[start:end]
-    for candidate in (text, text.replace("{{", "{").replace("}}", "}")):
-        with suppress(ValueError, RecursionError):
-            example, end = read_json(candidate)
-            if end == len(candidate):
-                return Form(written, example=example)
-    if any(keys.values()):  # with comments, or unfinished
-        kinds = {key: typed(kind[0] if kind else "") for key, kind in keys.items()}
-        return Form(written, _object(kinds))
-    return Form(written, example=dict.fromkeys(keys, ""))
-
-
-def _table(text: str, lowered: str) -> Form | None:
-    commas = "csv" in lowered or "comma" in lowered
-    written: Literal["csv", "table"] = "csv" if commas else "table"
-    if not (commas or "table" in lowered or "tabulat" in lowered or "표" in text):
-        return None
-    plainly, columns = _TABLE.search(text), listed(text, _COLUMNS)
-    if not columns and plainly and "comma" in plainly[0].lower():
-        return Form(written, _rows(typed(""), re.search(MANY, text, re.I)))
-    if not columns and plainly:
+    columns = listed(text, _COLUMNS)
+    if not columns and _TABLE.search(text):
         columns = {"Name": {}, "Notes": {}}
-    return Form(written, _rows(_object(columns), _ROWS.search(text))) if columns else None
+    return Form("table", _rows(schema_of(columns), _ROWS.search(text))) if columns else None
 
 
-def _word(text: str, lowered: str) -> Form | None:
-    if not any(word in lowered for word in _FEW_WORDS):
-        return None
-    if found := _YES_NO.search(text):
-        return Form("word", {"enum": [word for word in found.groups() if word]})
-    options = listed(text, _ONE_OF)
+def _word(text: str) -> Form | None:
+    found = _YES_NO.search(text)
+    options = filter(None, found.groups()) if found else listed(text, _ONE_OF)
     return Form("word", {"enum": [*options]}) if options else None

@@ -10,16 +10,7 @@ import re
 from functools import lru_cache
 from typing import Literal, NamedTuple
 
-from agentlab.endpoint.answers._form import (
-    Form,
-    asks,
-    example_in,
-    field_types,
-    form_of,
-    marked,
-    schema_in,
-)
-from agentlab.endpoint.answers._listed import MANY, listed, number
+from agentlab.endpoint.answers._form import MANY, Form, form_of, listed, number
 
 Unit = Literal["sentences", "bullets", "paragraphs", "words", "characters"]
 
@@ -42,44 +33,31 @@ _NAMED = (  # headings that a sentence names
     r"(?: [\w-]+){0,3}? (?:sub)?(?:headings?|sections?)|(?:headings|sections)(?= ?:)"
     r"|섹션|제목|소제목"
 )
-_HEADINGS = re.compile(rf"\b{MANY} (?:[\w-]+ )?(?:headings|sections)\b", re.I)
-_HEADED = ("heading", "section", "섹션", "제목")
 _LISTED = re.compile(
     r"\b(?:(numbered|ordered)|bullet\w*) list|\b(?:in|as|with|use|using) (?:\w+ )?bullet"
     r"|글머리|(번호)",
     re.I,
 )
-_BOUNDS = {  # a length is at most, at least or exactly so long; "#" stands for it
-    "less": r"(?<!no )(?:less than|fewer than|under|below) #",
-    "most": r"(?:no (?:more|longer) than|at most|up to|within|max\w*(?: of)?|exceed\w*|to|최대) #"
-    r"|# (?:or (?:less|fewer)|max)|# ?(?:이내|이하)",
-    "least": r"(?:at least|minimum(?: of)?|no (?:less|fewer) than|최소) #|# or more|# ?이상",
-    "exactly": r"(?:exactly|precisely|정확히) #",
+_BOUNDS = {  # of a length, for which "#" stands
+    "most": r"(?:no more than|at most|up to|within|under|maximum(?: of)?|최대) #"
+    r"|# ?(?:or less|이내|이하)",
+    "least": r"(?:at least|minimum(?: of)?|최소) #|# ?(?:or more|이상)",
 }
-_SAYS = re.compile(
+_SAYS = re.compile(  # a sentence of a system's message that is an order
     r"answer|repl[yi]|respon|write|keep|limit|\buse|summar|output|return|\bsay|structur|sections"
     r"|답|작성|쓰|설명|하세요",
     re.I,
 )
-_OUTLINE = re.compile(
-    r"^.*(?:format|structure|sections|headings|outline|형식|구성).*:[ \t]*$",
-    re.I | re.M,
-)
-_LENGTHS: list[tuple[Unit, str, str]] = [  # the pattern is tried where a text has the word
-    ("sentences", "sentence", rf"(?i:{MANY}[ -](?:\w+ )?sentences?\b)"),
-    ("bullets", "bullet", rf"(?i:{MANY}[ -](?:\w+ )?bullets?\b)"),
-    ("bullets", "point", rf"(?i:{MANY}[ -](?:\w+ )?points?\b)"),
-    ("bullets", "item", rf"(?i:{MANY}[ -](?:\w+ )?items?\b)"),
-    ("paragraphs", "paragraph", rf"(?i:{MANY}[ -](?:\w+ )?paragraphs?\b)"),
-    ("words", "word", rf"(?i:{MANY}[ -](?:\w+ )?words?\b)"),
-    ("sentences", "문장", rf"{MANY}\s*(?:개의\s*)?문장"),
-    ("bullets", "개", rf"{MANY}\s*(?:개의\s*|개\s*)(?:항목|요점|글머리|번호)"),
-    ("paragraphs", "문단", rf"{MANY}\s*(?:개의\s*)?문단"),
-    ("paragraphs", "단락", rf"{MANY}\s*(?:개의\s*)?단락"),
-    ("words", "단어", rf"{MANY}\s*(?:개의\s*|개\s*)?단어"),
-    ("bullets", "list", rf"(?i:\blist (?:of|with) (?:exactly )?{MANY}\b)"),
-    ("bullets", "목", rf"(?:목록|항목)\S*\s*{MANY}\s*개|{MANY}\s*가지\S*\s*\S*목록"),
-    ("characters", "자", r"((?<!\d)\d{1,9})\s*자\b"),
+_LENGTHS: list[tuple[Unit, str]] = [
+    ("sentences", rf"(?i:{MANY}[ -](?:\w+ )?sentences?\b)"),
+    ("bullets", rf"(?i:{MANY}[ -](?:\w+ )?(?:bullets?|points?|items?)\b)"),
+    ("paragraphs", rf"(?i:{MANY}[ -](?:\w+ )?paragraphs?\b)"),
+    ("words", rf"(?i:{MANY}[ -](?:\w+ )?words?\b)"),
+    ("sentences", rf"{MANY}\s*(?:개의\s*)?문장"),
+    ("bullets", rf"{MANY}\s*(?:개의\s*|개\s*)(?:항목|요점|글머리|번호)"),
+    ("paragraphs", rf"{MANY}\s*(?:개의\s*)?(?:문단|단락)"),
+    ("bullets", rf"(?i:\blist (?:of|with) (?:exactly )?{MANY}\b)"),
+    ("characters", r"((?<!\d)\d{1,9})\s*자\b"),
 ]
 _PHRASE = (  # up to the end of the clause, or to words about its length
     r"(.+?)(?:[.:;?!\n]|, (?:in|with|as)\b| (?:in|as) JSON\b"
@@ -139,23 +117,18 @@ class Asked(NamedTuple):
 
     korean: bool  # otherwise English
     topic: str
-    headings: list[tuple[int, str]]  # (level, title), in order; the model chooses an empty title
+    headings: list[tuple[int, str]]  # (level, title), in order
     items: list[str]  # bullets, or numbered aspects
     numbered: bool
     form: Form | None  # None for prose
     length: tuple[int, Unit] | None  # how many, of what; 0 if the model is to choose
-    bound: str  # of a length in words: "most", "least", "exactly", or nothing for about
+    bound: str  # of a length in words: "most", "least", or nothing for about
     given: list[str]
 
 
 @lru_cache(maxsize=256)  # the same prompt comes again and again
-def read(
-    prompt: str,
-    system: tuple[str, ...] = (),
-    earlier: tuple[str, ...] = (),
-    as_json: bool = False,
-) -> Asked:
-    """Read the form that `prompt` asks for, or else what the system and earlier prompts ask for.
+def read(prompt: str, told: tuple[str, ...] = (), as_json: bool = False) -> Asked:
+    """Read the form that `prompt` asks for, or else what other messages have `told`.
 
     With `as_json`, an answer in JSON is wanted, whatever they say.
 
@@ -164,25 +137,22 @@ def read(
         >>> asked.topic, asked.length
         ('tides', (2, 'sentences'))
     """
+    if "{{" in prompt:  # a template's braces, that nobody has filled in
+        prompt = prompt.replace("{{", "{").replace("}}", "}")
     framed = unframe(prompt)
     task = f"{framed.task}\n\n{framed.expected}".rstrip()
     start = _form_start(task)
     before, shown = task[:start], task[start:]
-    form = _form(prompt, task, shown, system, earlier, as_json)
+    fields = "[[ ## " in prompt  # DSPy's, after which it tells how to answer
+    form = form_of(prompt if fields else task, shown, told, as_json=as_json)
+    asked = _prose(task, shown)
+    if told and not (asked.headings or asked.items or asked.length):
+        sentences = re.split(r"(?<=[.!?\n])\s", "\n\n".join(told))
+        orders = " ".join(each for each in sentences if _SAYS.search(each))
+        asked = _prose(orders, "")._replace(korean=asked.korean)
     about = re.sub(r"\{.*\}|</?[\w-]+>", " ", task, flags=re.S) if form and form.schema else task
-    asked = _prose(task, shown)._replace(
-        topic=_topic(about),
-        form=form,
-        given=[title.rstrip(" \t") for _, title in _HEADING.findall(framed.context + before)],
-    )
-    if system and not (asked.headings or asked.items or asked.length):
-        told = "\n\n".join(system)
-        outline = list(_OUTLINE.finditer(told))[-1:]
-        said = " ".join(each for each in re.split(r"(?<=[.!?\n])\s", told) if _SAYS.search(each))
-        general = _prose(said, told[outline[0].end() :] if outline else "")
-        kept = {name: getattr(asked, name) for name in ("korean", "topic", "form", "given")}
-        asked = general._replace(**kept)
-    return asked
+    given = [title.rstrip(" \t") for _, title in _HEADING.findall(framed.context + before)]
+    return asked._replace(topic=_topic(about), form=form, given=given)
 
 
 def _prose(text: str, shown: str) -> Asked:
@@ -191,14 +161,11 @@ def _prose(text: str, shown: str) -> Asked:
         [title.strip("*_` \t").rstrip(".:;") for title in pattern.findall(shown)]
         for pattern in (_BULLET, _NUMBERED)
     )
-    lowered = text.lower()
     hangul = len(re.findall(r"[\uac00-\ud7a3]", text))
     headings = [(len(marks), title.rstrip(" \t")) for marks, title in _HEADING.findall(shown)]
-    if not headings and not bullets and not numbered and any(word in lowered for word in _HEADED):
+    if not (headings or bullets or numbered):
         headings = [(2, title) for title in listed(text, _NAMED)]
-        if not headings and (many := _HEADINGS.search(text)):
-            headings = [(2, "")] * min(number(many[1]), _MOST_HEADINGS)
-    length, bound = _length(text, lowered)
+    length, bound = _length(text)
     kind = _LISTED.search(text) if length and length[1] == "bullets" else None
     return Asked(
         korean=hangul > 0 and hangul * 2 > len(re.findall("[A-Za-z]", text)),
@@ -211,33 +178,6 @@ def _prose(text: str, shown: str) -> Asked:
         bound=bound,
         given=[],
     )
-
-
-def _form(
-    prompt: str,
-    task: str,
-    shown: str,
-    system: tuple[str, ...],
-    earlier: tuple[str, ...],
-    as_json: bool,
-) -> Form | None:
-    """Return the form that the prompt asks for, or the system; or a schema in an earlier prompt."""
-    texts = [*system, *earlier, prompt]
-    if any("[[ ## " in text for text in texts):  # DSPy's fields
-        if not as_json:
-            return marked(prompt, "\n".join(texts))
-        task = prompt
-    if form := form_of(task, shown, as_json=as_json):
-        return form.with_types(field_types("\n".join(system)))
-    for text in reversed(system):
-        if form := form_of(text, text):
-            return form
-    for text in reversed(earlier):
-        if schema := schema_in(text):
-            return Form("json", schema)
-    if form := example_in(shown):
-        return form
-    return Form("json") if any(asks(text.lower(), "json") for text in (task, *system)) else None
 
 
 def _form_start(prompt: str) -> int:
@@ -264,17 +204,11 @@ def _topic(prompt: str) -> str:
     return " ".join(words)[:_LONGEST_TOPIC] or "this"
 
 
-def _length(text: str, lowered: str) -> tuple[tuple[int, Unit] | None, str]:
-    """Return how many of what a text asks for, and whether it is the most, the least or exact."""
-    for unit, word, pattern in _LENGTHS:
-        if word in lowered and (found := re.search(pattern, text)):
-            many = number(found[found.lastindex or 1])
-            around = (
-                f"{text[max(0, found.start() - 30) : found.start()]}#{text[found.end() :][:15]}"
-            )
+def _length(text: str) -> tuple[tuple[int, Unit] | None, str]:
+    """Return how many of what a text asks for, and whether it is the most or the least."""
+    for unit, pattern in _LENGTHS:
+        if found := re.search(pattern, text):
+            around = f"{text[: found.start()][-30:]}#{text[found.end() :][:15]}"
             bounds = (name for name, words in _BOUNDS.items() if re.search(words, around, re.I))
-            if (bound := next(bounds, "")) == "less":
-                many, bound = max(1, many - 1), "most"
-            return (many, unit), bound
-    listed = any(word in lowered for word in ("list", "bullet", "목록", "글머리"))
-    return (0, "bullets") if listed and _LISTED.search(text) else None, ""
+            return (number(found[1]), unit), next(bounds, "")
+    return (0, "bullets") if _LISTED.search(text) else None, ""

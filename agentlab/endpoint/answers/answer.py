@@ -170,26 +170,26 @@ def _choice(turn: Turn, request: ChatRequest, id_stem: str) -> Choice:
 
 def take(request: ChatRequest, replies: Replies, generator: Callable[[], random.Random]) -> Turn:
     """Take the model's turn, or raise a RequestError; chance decides what the request does not."""
-    turns = request.turns
-    dialect = _react.dialect(turns)
-    users = [glance(text) for role, text in turns if role == "user"] or [""]
-    system = tuple(glance(text) for role, text in turns if role in _SYSTEM)
-    earlier = tuple(text for text in users[-_EARLIER:-1] if "{" in text)
-    prompt = users[-1]
-    if dialect:
-        prompt, system, earlier = _react.task(turns), (), ()
+    turns, form = request.turns, request.response_format
+    in_words = _react.describes_tools(turns)
+    users = [text for role, text in turns if role == "user"] or [""]
+    told = [text for role, text in turns if role in _SYSTEM]
+    told += [text for text in users[-_EARLIER:-1] if '"properties"' in text]  # their schemas hold
+    prompt = glance(users[-1])
+    if in_words:
+        prompt, told = _react.task(turns), []
     prepared = replies.prepared(prompt)
-    form, (least, _) = request.response_format, lengths(request)
-    if prepared and not (request.tools or form or least or dialect):
+    least, _ = lengths(request)
+    if prepared and not (request.tools or form or least or in_words):
         return Turn(prepared, fixed=True)
     draw = generator()
     as_json = form is not None and form.type == "json_object"
-    writer = replies.writer(prompt, draw, system, earlier, as_json=as_json)
+    writer = replies.writer(prompt, draw, tuple(map(glance, told)), as_json)
     try:
         writer.form = _react.with_call(turns, writer, draw)
         if request.offered and (calls := _tools.calls(request, prompt, writer, draw)):
             return Turn("", calls)
-        text = _said(request, dialect, prepared, writer, draw)
+        text = _said(request, prepared, writer, draw)
         if form is None or form.type == "text":  # JSON would be none with anything after it
             text = _written_on(text, writer, least)
         return Turn(text)
@@ -207,13 +207,7 @@ def _written_on(text: str, writer: Writer, least: int) -> str:
     return text
 
 
-def _said(
-    request: ChatRequest,
-    dialect: _react.Dialect | None,
-    prepared: str | None,
-    writer: Writer,
-    draw: random.Random,
-) -> str:
+def _said(request: ChatRequest, prepared: str | None, writer: Writer, draw: random.Random) -> str:
     form = request.response_format
     if form is not None and form.type != "text":
         definition = form.json_schema.schema if form.json_schema else {"type": "object"}
@@ -222,13 +216,9 @@ def _said(
                 if admits(definition, json.loads(prepared)):
                     return prepared
         value = build(definition, writer, draw=draw) if form.json_schema else writer.as_object()
-        if dialect == "code" and isinstance(value, dict) and "code" in value:
-            value["code"] = _react.code(request.turns, writer, draw)[0]
         return json.dumps(value, ensure_ascii=False)
     if request.results and writer.form is None:
         return writer.from_results(request.results)
-    if dialect == "lines":
-        return _react.react(request.turns, writer, draw)
-    if dialect == "code":
-        return _react.code(request.turns, writer, draw)[1]
+    if _react.describes_tools(request.turns):
+        return _react.speak(request.turns, writer, draw)
     return prepared or writer.write()

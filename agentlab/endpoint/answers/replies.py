@@ -18,8 +18,7 @@ import msgspec
 import yaml
 
 from agentlab._support.fields import Text
-from agentlab.endpoint.answers._form import Form, render
-from agentlab.endpoint.answers._listed import TYPE, typed
+from agentlab.endpoint.answers._form import TYPE, render, typed
 from agentlab.endpoint.answers._prompt import Asked, read, unframe
 from agentlab.endpoint.answers._schema import build
 from agentlab.endpoint.contract.json_schema import CannotFill
@@ -27,7 +26,7 @@ from agentlab.errors import ConfigError
 
 T = TypeVar("T")
 
-_LONG, _FEW = 200, 3  # characters of a result that is an answer, words that are a phrase
+_LONG = 200  # characters of a result that is an answer
 _TITLES = frozenset("title topic subject headline".split())
 _PROSE = frozenset(
     "summary description analysis content text report body reason reasoning explanation conclusion "
@@ -73,19 +72,10 @@ class Replies:
         return reply or self._prepared.get(_folded(unframe(prompt).task))
 
     def writer(
-        self,
-        prompt: str,
-        draw: random.Random,
-        system: tuple[str, ...] = (),
-        earlier: tuple[str, ...] = (),
-        *,
-        as_json: bool = False,
+        self, prompt: str, draw: random.Random, told: tuple[str, ...] = (), as_json: bool = False
     ) -> Writer:
-        """Return a writer of an answer to `prompt`; `draw` alone decides what is said.
-
-        The system's messages, and earlier ones, may ask for a form; `as_json` asks for JSON.
-        """
-        asked = read(prompt, system, earlier, as_json)
+        """Return a writer of an answer to `prompt` (`_prompt.read`); chance decides the rest."""
+        asked = read(prompt, told, as_json)
         return Writer(asked, self._korean if asked.korean else self._english, draw)
 
 
@@ -101,25 +91,30 @@ class Writer:
 
     def write(self) -> str:
         """Return the answer in the form that the prompt asks for."""
-        if self.form is not None:
-            with suppress(CannotFill):
-                return render(self.form.written, self._content(self.form))
-        return self._prose()
+        value = self._value()
+        return (
+            render(self.form.written, value) if self.form and value is not None else self._prose()
+        )
 
     def as_object(self) -> Any:
         """Return the answer as a JSON object, of the form that was asked for, if any."""
-        value: Any = None
-        if self.form is not None:
-            with suppress(CannotFill):
-                value = self._content(self.form)
+        value = self._value()
         if isinstance(value, list):
             return {"items": value}
         return value if isinstance(value, dict) else self._any_object()
 
-    def _content(self, form: Form) -> Any:
+    def _value(self) -> Any:
+        """Return what the form holds; None if there is no form, or none that can be filled."""
+        form = self.form
+        if form is None:
+            return None
         if form.example is not None:
             return self._imitate(form.example)
-        return build(form.schema, self, draw=self._draw) if form.schema else self._any_object()
+        if form.schema is None:
+            return self._any_object()
+        with suppress(CannotFill):
+            return build(form.schema, self, draw=self._draw)
+        return None
 
     def _any_object(self) -> dict[str, str]:
         return {"topic": self.topic, "answer": " ".join(self._take(3))}
@@ -131,8 +126,7 @@ class Writer:
         if asked.items:
             return "\n".join(self._items())
         many, unit = asked.length or (0, "sentences")
-        if not asked.length or (not many and unit == "bullets"):
-            many = self._draw.randrange(3, 6)
+        many = many or self._draw.randrange(3, 6)
         if unit in ("words", "characters"):
             return self._up_to(many, words=unit == "words")
         if unit == "paragraphs":
@@ -183,8 +177,7 @@ class Writer:
 
     def _sections(self) -> Iterator[str]:
         headings, given = self._asked.headings, dict.fromkeys(self._asked.given)
-        for number, (level, named) in enumerate(headings):
-            title = named or _capital(self._term())
+        for number, (level, title) in enumerate(headings):
             yield f"{'#' * level} {title}"
             if number == 0 and given:
                 yield self._builds_on.replace("{given}", ", ".join(given))
@@ -199,21 +192,17 @@ class Writer:
 
     def _up_to(self, limit: int, *, words: bool) -> str:
         """Return about `limit` words in whole sentences, or as the bound says; or characters."""
-        bound, said, room = self._asked.bound if words else "most", list[str](), limit
-        if words and limit <= _FEW:
-            return " ".join(self._term().split()[-limit:])
-        sentence = ""
+        said: list[str] = []
+        bound, room, sentence = self._asked.bound if words else "most", limit, ""
         for sentence in self._take(1000):
             size = len(sentence.split()) if words else len(sentence) + 1
-            slack = {"most": 0, "least": size, "exactly": size}.get(bound, size // 2)
+            slack = {"most": 0, "least": size}.get(bound, size // 2)
             if room <= 0 or size > room + slack:  # it is nearer without this one
                 break
             said.append(sentence)
             room -= size
-        if words and (bound == "exactly" or not said):
-            cut = " ".join(said or [sentence]).split()[:limit]
-            return " ".join(cut)
-        return " ".join(said) or sentence[:limit]
+        cut = " ".join(sentence.split()[:limit]) if words else sentence[:limit]
+        return " ".join(said) or cut
 
     def _take(self, many: int) -> list[str]:
         """Return up to `many` sentences that were not said yet; fewer when the bank runs out."""
