@@ -212,7 +212,7 @@ def run_in_code(system: str, task: str, opening: str, closing: str) -> Any:
         ast.parse(block[1])
         called.append(block[1].splitlines()[0])
         if called[-1].startswith("final_answer("):
-            return called, ast.literal_eval(called[-1][len("final_answer(") : -1])
+            return called, ast.literal_eval(called[-1][len("final_answer(answer=") : -1])
         turns += [
             ("assistant", text),
             ("user", "Observation:\nExecution logs:\n42\nLast output: 0"),
@@ -232,7 +232,7 @@ def test_code_calls_the_tool_and_then_ends(lead: str, system: str, opening: str,
     """In the block that the system asks for; the result is in the final answer."""
     task = f"{lead}What is the weather in Seoul?"
     called, answer = run_in_code(system, task, opening, closing)
-    assert called[0] == "result = get_weather(city='Seoul')"
+    assert called[0] == "print(get_weather(city='Seoul'))"
     assert len(called) == 2 and "42" in answer
 
 

@@ -169,7 +169,6 @@ WRITTEN = {
     "on one line": json.dumps(SCHEMA),
     "pretty-printed": json.dumps(SCHEMA, indent=2),
     "in a fence": f"```json\n{json.dumps(SCHEMA, indent=4)}\n```",
-    "in a wrapper": json.dumps({"name": "Town", "strict": True, "schema": SCHEMA}),
     "as properties alone": json.dumps(SCHEMA["properties"]),
 }
 
@@ -296,7 +295,6 @@ def test_what_is_counted_in_words_is_counted_in_the_answer(
         ("no more than 50 words", 1, 50),
         ("at most 12 words", 1, 12),
         ("under 30 words", 1, 30),
-        ("30 words or less", 1, 30),
         ("at least 60 words", 60, 90),
         ("one word", 1, 1),
     ],

@@ -57,9 +57,8 @@ _TAIL = re.compile(
     rf"(?<![\w-]){_NAME}(?:{_SEPARATOR}{_NAME}){{0,20}}\s*(?:as(?: the)?|을|를|이?라는)?\s*$", re.I
 )
 _LINK = (
-    r"(?:(?:을|를|으?로)[^.\n:]{1,30}(?=:)|은|는|이|가|으?로)?(?:\s+(?:are|is|named|called|exactly"
-    r"|only|for|on|covering|following|should|must|be|below)(?!\w)){0,4}"
-    r"(?P<sure>\s*[:=]|,(?= [\"'`])|(?<=named)|(?<=called))?"
+    r"(?:은|는|이|가|(?:을|를|으?로)(?:[^.\n:]{1,30}(?=:))?|\s+(?:are|is|named|called|exactly|only"
+    r"|for|on|following|should|must|be|below)(?!\w)){0,4}(?P<sure>\s*[:=]|,(?= [\"'`]))?"
 )
 _KINDS = {  # what a type's words name, the outer first
     "array": r"list|array|배열|목록", "enum": "literal", "boolean": "bool|불리언",
@@ -68,9 +67,8 @@ _KINDS = {  # what a type's words name, the outer first
 
 # Whether JSON is asked for, and of what keys.
 _ASK = re.compile(
-    r"\b(?:in|as|into|(?:only|valid|be|return|output|produce|generate|give|provide|write|create"
-    r"|make|use|want|need|(?:respond|reply|answer)\w*(?: \w+){0,2}? with)(?: me| the| your)?)"
-    r"(?: an?| one)?(?: (?!th(?:is|at|e|ese)\b)[\w-]+)? json\b(?![.(]\w)"
+    r"\b(?:in|as|into|with|only|valid|be|return|output|produce|generate|give|provide|write|create"
+    r"|make|use|want|need)(?: (?!th(?:is|at|ese)\b)[\w-]+){0,3} json\b(?![.(]\w)"
     r"|^json (?:object|array|list)\b|\bjson\W{0,4}(?:(?:으?로|형식|형태|객체|배열|만|only|response)"
     r"|[을를]? ?(?:만들|출력|반환|생성|작성))"
 )
@@ -84,30 +82,22 @@ _KEYS = (
     r"keys?|fields?|propert(?:y|ies)|attributes?|structure|키|필드|속성|(?:포함|담|가진)\S*"
     r"|json(?: \w+){0,2} (?:containing|including|with|having|that (?:has|contains))"
 )
-_SEVERAL = re.compile(
-    rf"(?:list|array)s? of (?:{MANY} )?(?:\w+ )?objects|json (?:list|array)(?: of {MANY})?|배열",
-    re.I,
-)
+_SEVERAL = re.compile(rf"list of {MANY} objects|json (?:list|array)(?: of {MANY})?|배열", re.I)
 _OPENING = re.compile(r'\{(?=\s*["}])')
 _KEY = re.compile(rf'"([^"\n]+)"\s*:[\s"\'<]*({_TYPE})?', re.I)
-_KINDS_OF_SCHEMA = frozenset("properties $ref anyOf allOf enum".split())
+_SCHEMA = frozenset("properties $ref anyOf allOf enum".split())
 
 # Other forms.
 _TABLE = re.compile(
-    r"\b(?:in|as|into|with) (?:an? )?(?!the |this |that )(?:\w+ )?table\b|markdown table|표로", re.I
+    r"\b(?:in|as|into|with|make|give|write|create) (?:me )?an? (?:[\w-]+ )?table\b|표[로를]", re.I
 )
 _COLUMNS = r"columns?|headers?|table(?: format)?(?= ?:)|열|컬럼"
 _ROWS = re.compile(rf"{MANY}\s?(?:rows|행|줄)", re.I)
 _REPLY = r"\b(?:answer|reply|respond|return|output|choose|pick|label)\b[^.?!\n]{0,80}?"
-_ONE_OF = (
-    r"classify\b[^.?!\n:]{0,80}? as|중에?서? ?하나"
-    rf"|{_REPLY}\b(?:one of|either)(?: the(?: following)?)?(?: [a-z]+(?=:))?"
-)
+_ONE_OF = rf"classify\b[^.?!\n:]{{0,80}}? as|{_REPLY}\bone of[^.,:\n]{{0,30}}(?=:)|중에?서? ?하나"
 _YES_NO = re.compile(
-    rf"(?:{_REPLY}|\b(?:only|just) (?:say |with )?|[(\[]|\?\s|^)[\"'`]?\b(yes|true)[\"'`]?"
-    r"\s*(?:or|/)\s*[\"'`]?(no|false)\b"
-    r"|(예|네)\s*(?:또는|/|혹은|나)\s*(아니[요오])",
-    re.I | re.M,
+    rf"(?im)(?:{_REPLY}|\bonly |[(\[]|\?\s|^)[\"'`]?\b(yes|true)[\"'`]?\s*(?:or|/)\s*[\"'`]?"
+    r"(no|false)\b|(예|네)\s*(?:또는|/|혹은|나)\s*(아니[요오])"
 )
 _PUTS = re.compile(r"\b(?:wrap|enclos|put|plac|respon|return|output|answer|format|with|in)", re.I)
 _TAG = re.compile(
@@ -188,22 +178,16 @@ def _fields(names: list[str], text: str) -> dict[str, Schema]:
 
 def render(written: str, value: Any) -> str:
     """Return a value, written as a form wants it."""
-    match written:
-        case "json":
-            return json.dumps(value, ensure_ascii=False, indent=2)
-        case "tags":
-            return "\n".join(f"<{name}>{_plain(inner)}</{name}>" for name, inner in value.items())
-        case "markers":
-            fields = (f"[[ ## {name} ## ]]\n{_plain(inner)}" for name, inner in value.items())
-            return "\n\n".join(fields).rstrip()
-        case "table":
-            rows = [
-                [*value[0]],
-                ["---"] * len(value[0]),
-                *(map(_plain, row.values()) for row in value),
-            ]
-            return "\n".join(f"| {' | '.join(row)} |" for row in rows)
-    return _plain(value)
+    if written == "json":
+        return json.dumps(value, ensure_ascii=False, indent=2)
+    if written == "word":
+        return _plain(value)
+    if written == "table":
+        cells = [map(_plain, row.values()) for row in value]
+        rows = [value[0], ["---"] * len(value[0]), *cells]
+        return "\n".join(f"| {' | '.join(row)} |" for row in rows)
+    mark = "<{0}>{1}</{0}>" if written == "tags" else "[[ ## {0} ## ]]\n{1}\n"
+    return "\n".join(mark.format(name, _plain(inner)) for name, inner in value.items()).rstrip()
 
 
 def read_json(text: str, at: int = 0) -> tuple[Any, int]:
@@ -235,10 +219,7 @@ def typed(words: str) -> dict[str, Any]:
 
 
 def listed(text: str, noun: str) -> dict[str, dict[str, Any]]:
-    """Return the names that `text` lists with a noun (a pattern), each with the schema of its type.
-
-    The last list counts; nothing if there is none.
-    """
+    """Return the names that `text` last lists with a noun (a pattern), with schemas of types."""
     names: dict[str, dict[str, Any]] = {}
     pattern = rf"(?<![\w-])(?P<noun>{noun})(?![a-z-]){_LINK}"
     for found in list(re.finditer(pattern, text, re.I))[-20:]:
@@ -266,11 +247,19 @@ def _walk(text: str, at: int, sure: bool) -> tuple[dict[str, dict[str, Any]], bo
 
 
 def _schema_in(text: str) -> Schema | None:
-    """Return the last JSON Schema that stands in a text, unless the text asks about it."""
+    """Return the last schema in a text, or schemas of properties, unless the text asks about it."""
     found = None
     for value, start in _objects(text):
-        before = text[max(0, start - 80) : start].lower()
-        found = (None if _ABOUT.search(before) else _as_schema(value)) or found
+        schema = value
+        if value.get("type") != "array" and _SCHEMA.isdisjoint(value):
+            inner = value.values()
+            named = all(
+                isinstance(each, dict) and not {"type", *_SCHEMA}.isdisjoint(each) for each in inner
+            )
+            schema = schema_of(value) if named and value else None
+        about = _ABOUT.search(text[max(0, start - 80) : start].lower())
+        if schema and not (about or problem(schema)):
+            found = schema
     return found
 
 
@@ -284,19 +273,6 @@ def _objects(text: str) -> Iterator[tuple[Any, int]]:
                 yield value, found.start()
 
 
-def _as_schema(value: Any) -> Schema | None:
-    """Return the schema that a JSON object is, holds, or names the properties of; else None."""
-    for name in ("json_schema", "schema"):  # as in a request, or in a part of one
-        value = value[name] if isinstance(value.get(name), dict) else value
-    if value.get("type") != "array" and _KINDS_OF_SCHEMA.isdisjoint(value):
-        told = value and all(
-            isinstance(each, dict) and not {"type", "anyOf", "$ref", "enum"}.isdisjoint(each)
-            for each in value.values()
-        )
-        value = schema_of(value) if told else None
-    return None if value is None or problem(value) else value
-
-
 def _rows(item: Schema, said: re.Match[str] | None) -> Schema:
     many = number(said[said.lastindex]) if said and said.lastindex else 3
     many = min(max(many, 1), _MOST_ROWS)
@@ -308,12 +284,10 @@ def _plain(value: Any) -> str:
 
 
 def _table(text: str) -> Form | None:
-    if "table" not in text.lower() and "표" not in text:
+    if not _TABLE.search(text):
         return None
-    columns = listed(text, _COLUMNS)
-    if not columns and _TABLE.search(text):
-        columns = {"Name": {}, "Notes": {}}
-    return Form("table", _rows(schema_of(columns), _ROWS.search(text))) if columns else None
+    columns = listed(text, _COLUMNS) or {"Name": {}, "Notes": {}}
+    return Form("table", _rows(schema_of(columns), _ROWS.search(text)))
 
 
 def _word(text: str) -> Form | None:

@@ -16,12 +16,10 @@ Unit = Literal["sentences", "bullets", "paragraphs", "words", "characters"]
 
 _LONGEST_TOPIC = 200
 _READ = 12_000  # characters
-_MOST_HEADINGS = 50
 
 _CUE = re.compile(
-    r"\b(format|structure|sections?|headings?|outline|cover|include|following|should|respond"
-    r"|answer|for|on|keys?|json)\b",
-    re.I,
+    r"(?i)\b(format|structure|sections?|headings?|outline|cover|include|following|should|respond"
+    r"|answer|for|on|keys?|json)\b"
 )
 _KOREAN_CUE = re.compile("형식|구성|항목|포함|응답|답변|작성|다음")
 _HEADING = re.compile(r"^[ \t]*(#{1,6})[ \t]+(.+)$", re.M)
@@ -34,20 +32,9 @@ _NAMED = (  # headings that a sentence names
     r"|섹션|제목|소제목"
 )
 _LISTED = re.compile(
-    r"\b(?:(numbered|ordered)|bullet\w*) list|\b(?:in|as|with|use|using) (?:\w+ )?bullet"
-    r"|글머리|(번호)",
-    re.I,
+    r"(?i)\b(?:(numbered)|bullet\w*) list|\b(?:in|as|with|use) (?:\w+ )?bullet|글머리|(번호)"
 )
-_BOUNDS = {  # of a length, for which "#" stands
-    "most": r"(?:no more than|at most|up to|within|under|maximum(?: of)?|최대) #"
-    r"|# ?(?:or less|이내|이하)",
-    "least": r"(?:at least|minimum(?: of)?|최소) #|# ?(?:or more|이상)",
-}
-_SAYS = re.compile(  # a sentence of a system's message that is an order
-    r"answer|repl[yi]|respon|write|keep|limit|\buse|summar|output|return|\bsay|structur|sections"
-    r"|답|작성|쓰|설명|하세요",
-    re.I,
-)
+_BOUND = re.compile(r"(?i)(?:(no more than|at most|up to|within|under)|at least|minimum of) $")
 _LENGTHS: list[tuple[Unit, str]] = [
     ("sentences", rf"(?i:{MANY}[ -](?:\w+ )?sentences?\b)"),
     ("bullets", rf"(?i:{MANY}[ -](?:\w+ )?(?:bullets?|points?|items?)\b)"),
@@ -69,9 +56,8 @@ _TOPIC = [
     re.compile(r"^[^\S\n]*+(.+?)(?:에 대해|에 대하여|에 대한|을 |를 )", re.M),
     re.compile(r"\b(?:about|regarding)[ :]+(?!\d|this\b|the following)" + _PHRASE, re.I),
     re.compile(
-        r"\b(?:describe|explain|analy[sz]e|research|summari[sz]e|compare|review|name|list|discuss)"
-        r"[ :]+(?!this\b|the following)" + _PHRASE,
-        re.I,
+        r"(?i)\b(?:describe|explain|analy[sz]e|research|summari[sz]e|compare|review|name|list"
+        r"|discuss)[ :]+(?!this\b|the following)" + _PHRASE
     ),
     re.compile(r"^[^\S\n]*+(.+?)[.:?!\n]", re.M),
 ]
@@ -116,14 +102,14 @@ class Asked(NamedTuple):
     """The form of the answer that a prompt asks for; `given` are headings of earlier results."""
 
     korean: bool  # otherwise English
-    topic: str
     headings: list[tuple[int, str]]  # (level, title), in order
     items: list[str]  # bullets, or numbered aspects
     numbered: bool
-    form: Form | None  # None for prose
     length: tuple[int, Unit] | None  # how many, of what; 0 if the model is to choose
     bound: str  # of a length in words: "most", "least", or nothing for about
-    given: list[str]
+    form: Form | None = None  # None for prose
+    topic: str = ""
+    given: tuple[str, ...] = ()
 
 
 @lru_cache(maxsize=256)  # the same prompt comes again and again
@@ -137,7 +123,7 @@ def read(prompt: str, told: tuple[str, ...] = (), as_json: bool = False) -> Aske
         >>> asked.topic, asked.length
         ('tides', (2, 'sentences'))
     """
-    if "{{" in prompt:  # a template's braces, that nobody has filled in
+    if re.search(r'\{\{\s*"', prompt):  # a template's braces, that nobody has filled in
         prompt = prompt.replace("{{", "{").replace("}}", "}")
     framed = unframe(prompt)
     task = f"{framed.task}\n\n{framed.expected}".rstrip()
@@ -147,11 +133,9 @@ def read(prompt: str, told: tuple[str, ...] = (), as_json: bool = False) -> Aske
     form = form_of(prompt if fields else task, shown, told, as_json=as_json)
     asked = _prose(task, shown)
     if told and not (asked.headings or asked.items or asked.length):
-        sentences = re.split(r"(?<=[.!?\n])\s", "\n\n".join(told))
-        orders = " ".join(each for each in sentences if _SAYS.search(each))
-        asked = _prose(orders, "")._replace(korean=asked.korean)
+        asked = _prose("\n".join(told), "")._replace(korean=asked.korean)
     about = re.sub(r"\{.*\}|</?[\w-]+>", " ", task, flags=re.S) if form and form.schema else task
-    given = [title.rstrip(" \t") for _, title in _HEADING.findall(framed.context + before)]
+    given = tuple(title.rstrip(" \t") for _, title in _HEADING.findall(framed.context + before))
     return asked._replace(topic=_topic(about), form=form, given=given)
 
 
@@ -169,14 +153,11 @@ def _prose(text: str, shown: str) -> Asked:
     kind = _LISTED.search(text) if length and length[1] == "bullets" else None
     return Asked(
         korean=hangul > 0 and hangul * 2 > len(re.findall("[A-Za-z]", text)),
-        topic="",
         headings=headings,
         items=bullets or numbered,
         numbered=(not bullets and bool(numbered)) or bool(kind and kind.lastindex),
-        form=None,
         length=length,
         bound=bound,
-        given=[],
     )
 
 
@@ -208,7 +189,7 @@ def _length(text: str) -> tuple[tuple[int, Unit] | None, str]:
     """Return how many of what a text asks for, and whether it is the most or the least."""
     for unit, pattern in _LENGTHS:
         if found := re.search(pattern, text):
-            around = f"{text[: found.start()][-30:]}#{text[found.end() :][:15]}"
-            bounds = (name for name, words in _BOUNDS.items() if re.search(words, around, re.I))
-            return (number(found[1]), unit), next(bounds, "")
+            bound = _BOUND.search(text[: found.start()][-30:])
+            said = ("most" if bound[1] else "least") if bound else ""
+            return (number(found[1]), unit), said
     return (0, "bullets") if _LISTED.search(text) else None, ""

@@ -37,7 +37,9 @@ _SIGNATURE = r"(?P<inputs>\([^\n]{0,500}?\))?(?: -> [^\n]{1,80}?)? ?[-:] (?P<abo
 _CALLED = re.compile(r"^Action: *(\w+)|\b(\w+)\(", re.M)
 _OBSERVATION = re.compile(r"^Observation: *(.*?)(?=\n(?:Thought|Action):|\Z)", re.M | re.S)
 _LOGS = re.compile(r"\A(?:Execution logs:|\s)+|Last output from.*", re.S)
-_CODE = re.compile(r"opened with '([^'\n]{1,20})',? and closed with '([^'\n]{1,20})'")
+_CODE = re.compile(
+    r"code sequence must be opened with '([^'\n]{1,20})',? and closed with '([^'\n]{1,20})'"
+)
 _INPUT = schema_of({"input": {"type": "string"}})
 _ENDS = ("final_answer", "finish")
 _LEADS = re.compile(r"\A\s*(?:New task:\n|Current Task: )|^Question:", re.M)
@@ -48,23 +50,26 @@ def describes_tools(turns: Turns) -> bool:
     """Return True if a conversation wants tools called in lines or code that it describes."""
     return any(
         role != "assistant"
-        and (0 <= text.find("Action Input:") < text.rfind("Answer:") or bool(_code(text)))
+        and (0 <= text.find("Action Input:") < text.rfind("Answer:") or bool(_CODE.search(text)))
         for role, text in turns
     )
 
 
 def speak(turns: Turns, writer: Writer, draw: random.Random) -> str:
     """Return what asks for one tool, or answers after its result; or raise CannotFill."""
-    guide = _said(turns, "system", "developer", "user")
-    task, pad, later = _split(turns)
+    guide = _guide(turns)
+    task, pad, later = split(turns)
     done = "\n".join([pad, *(text for _, text in later)])
     results = [_LOGS.sub("", text).strip() for text in _OBSERVATION.findall(done)]
     left = _left(guide, task, {name or also for name, also in _CALLED.findall(done)}, results)
     call = next(iter(fill_in(left, task, writer, draw, as_form=False)), None)
     found = [("", text) for text in results if not text.startswith("Error")]
     said = "" if call else writer.from_results(found) or writer.write()
-    if marks := _code(guide):
-        return _in_code(call or ("final_answer", json.dumps(said, ensure_ascii=False)), marks)
+    if marks := _CODE.search(guide):
+        name, arguments = call or ("final_answer", json.dumps({"answer": said}))
+        told = ", ".join(f"{key}={value!r}" for key, value in json.loads(arguments).items())
+        lines = f"print({name}({told}))" if call else f"{name}({told})"
+        return f"Thought: {name} can help here.\n{marks[1]}\n{lines}\n{marks[2]}"
     if call is None:
         label = "Final Answer" if "Final Answer:" in guide else "Answer"
         return f"Thought: I now know the final answer\n{label}: {said}"
@@ -73,17 +78,6 @@ def speak(turns: Turns, writer: Writer, draw: random.Random) -> str:
     if "Tool Name: " not in guide and len(values) == 1:  # such tools take the text itself
         arguments = str(*values.values())
     return f"Thought: {name} can help here.\nAction: {name}\nAction Input: {arguments}"
-
-
-def _in_code(call: tuple[str, str], marks: re.Match[str]) -> str:
-    name, arguments = call
-    values = json.loads(arguments)
-    if isinstance(values, dict):
-        told = ", ".join(f"{key}={value!r}" for key, value in values.items())
-        lines = f"result = {name}({told})\nprint(result)"
-    else:
-        lines = f"{name}({arguments})"
-    return f"Thought: {name} can help here.\n{marks[1]}\n{lines}\n{marks[2]}"
 
 
 def with_call(turns: Turns, writer: Writer, draw: random.Random) -> Form | None:
@@ -95,24 +89,16 @@ def with_call(turns: Turns, writer: Writer, draw: random.Random) -> Form | None:
     prompt = next(text for role, text in reversed(turns) if role == "user")
     task = prompt.partition("[[ ## trajectory ## ]]")[0]
     called = set(re.findall(r"^\[\[ ## tool_name_\d+ ## \]\]\n(\w+)", prompt, re.M))
-    left = _left(_said(turns, "system", "developer"), task, called, [])
+    left = _left(_guide(turns), task, called, [])
     name, arguments = [*fill_in(left, task, writer, draw, as_form=False), ("finish", "{}")][0]
     known = {"next_tool_name": {"const": name}, "next_tool_args": {"const": json.loads(arguments)}}
     return form._replace(schema=schema_of({**fields, **known}))
 
 
-def task(turns: Turns) -> str:
-    """Return what the user wants done, without a framework's words, calls and results."""
-    return _split(turns)[0]
-
-
-def _split(turns: Turns) -> tuple[str, str, Turns]:
+def split(turns: Turns) -> tuple[str, str, Turns]:
     """Return the task, what its message says after it, and the turns that follow."""
-    asked = [
-        at
-        for at, (role, text) in enumerate(turns)
-        if role == "user" and not text.lstrip().startswith("Observation:")
-    ]
+    users = [at for at, (role, _) in enumerate(turns) if role == "user"]
+    asked = [at for at in users if not turns[at][1].lstrip().startswith("Observation:")]
     at = ([at for at in asked if _LEADS.search(turns[at][1])] or asked or [0])[-1]
     text = turns[at][1]
     if "Action Input:" in text and (start := text.rfind("\nQuestion:")) >= 0:
@@ -131,13 +117,8 @@ def _left(guide: str, task: str, called: set[str], results: list[str]) -> list[F
     return [tool for tool in chosen if tool.name not in called][:1]
 
 
-def _code(text: str) -> re.Match[str] | None:
-    """Return the marks around code, as smolagents' CodeAgent wants it."""
-    return _CODE.search(text) if "final_answer" in text else None
-
-
-def _said(turns: Turns, *roles: str) -> str:
-    return glance("\n".join(text for role, text in turns if role in roles))
+def _guide(turns: Turns) -> str:
+    return glance("\n".join(text for role, text in turns if role != "assistant"))
 
 
 def _tools(text: str) -> list[Function]:

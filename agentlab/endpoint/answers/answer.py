@@ -28,8 +28,6 @@ from agentlab.endpoint.contract.tokens import count_all, first_pieces
 from agentlab.endpoint.physics.formulas import Physics
 
 FRAME_TOKENS = 3  # around each message, and around all of them, as OpenAI's cookbook counts
-_SYSTEM = ("system", "developer")
-_EARLIER = 5  # prompts in which a schema may stand
 _LONGEST_TOKENS = 16_384  # of a choice, as with the models that the presets are for
 _MOST_TOKENS = 8 * _LONGEST_TOKENS  # of all choices of a request
 _PARAGRAPH_TOKENS = 100  # more than most have, so that few too many are written
@@ -173,11 +171,11 @@ def take(request: ChatRequest, replies: Replies, generator: Callable[[], random.
     turns, form = request.turns, request.response_format
     in_words = _react.describes_tools(turns)
     users = [text for role, text in turns if role == "user"] or [""]
-    told = [text for role, text in turns if role in _SYSTEM]
-    told += [text for text in users[-_EARLIER:-1] if '"properties"' in text]  # their schemas hold
+    told = [text for role, text in turns if role in ("system", "developer")]
+    told += [text for text in users[-5:-1] if '"properties"' in text]  # their schemas hold
     prompt = glance(users[-1])
     if in_words:
-        prompt, told = _react.task(turns), []
+        prompt, told = _react.split(turns)[0], []
     prepared = replies.prepared(prompt)
     least, _ = lengths(request)
     if prepared and not (request.tools or form or least or in_words):

@@ -99,8 +99,6 @@ class Writer:
     def as_object(self) -> Any:
         """Return the answer as a JSON object, of the form that was asked for, if any."""
         value = self._value()
-        if isinstance(value, list):
-            return {"items": value}
         return value if isinstance(value, dict) else self._any_object()
 
     def _value(self) -> Any:
@@ -134,8 +132,8 @@ class Writer:
             return "\n\n".join(filter(None, paragraphs))
         said = self._take(many)
         if unit == "bullets":
-            marks = (f"{n}." if asked.numbered else "-" for n in range(1, len(said) + 1))
-            return "\n".join(f"{mark} {each}" for mark, each in zip(marks, said, strict=True))
+            marks = (f"{number}." if asked.numbered else "-" for number in range(1, many + 1))
+            return "\n".join(f"{mark} {each}" for mark, each in zip(marks, said, strict=False))
         return " ".join(said)
 
     def paragraphs(self) -> Iterator[str]:
