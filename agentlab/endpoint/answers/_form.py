@@ -109,11 +109,19 @@ _WANTED = re.compile(r"`\[\[ ## (\w+) ## \]\]`")  # by DSPy
 _FIELD = re.compile(r"^\d+\. `(\w+)` \((.{1,300}?)\):", re.M)
 
 
+def schema_of(properties: dict[str, Any]) -> Schema:
+    """Return the schema of an object that has all of these."""
+    return {"type": "object", "properties": properties, "required": [*properties]}
+
+
+ANY = schema_of({"topic": {}, "answer": {}})
+
+
 class Form(NamedTuple):
-    """How an answer is written, and the schema of what stands in it; None if anything may."""
+    """How an answer is written, and the schema of what stands in it."""
 
     written: Literal["json", "table", "word", "tags", "markers"]
-    schema: Schema | None = None
+    schema: Schema
     example: Any = None  # to be imitated instead
 
 
@@ -128,7 +136,7 @@ def form_of(text: str, shown: str, told: tuple[str, ...], *, as_json: bool) -> F
         if form := _asked(each, part, as_json):
             return form
     wanted = as_json or any(map(_asks_for_json, (text, *told)))
-    return _example(shown) or (Form("json") if wanted else None)
+    return _example(shown) or (Form("json", ANY) if wanted else None)
 
 
 def _asked(text: str, shown: str, as_json: bool) -> Form | None:
@@ -142,14 +150,13 @@ def _asked(text: str, shown: str, as_json: bool) -> Form | None:
         return _table(text) or _word(text)
     if asked and (form := _example(shown)):
         return form
-    names = listed(text, _KEYS)
-    if several := _SEVERAL.search(text):
-        return Form("json", _rows(schema_of(names) if names else typed(""), several))
-    return Form("json", schema_of(names)) if names else None
+    if not (names := listed(text, _KEYS)):
+        return None
+    several = _SEVERAL.search(text)
+    return Form("json", _rows(schema_of(names), several) if several else schema_of(names))
 
 
 def _asks_for_json(text: str) -> bool:
-    """Return True if one of its sentences asks for JSON, and is not about JSON."""
     sentences = re.split(r"(?<=[.?!])\s|\n", text.lower()) if "json" in text.lower() else []
     return any(_ASK.search(each) and not _ABOUT.search(each) for each in sentences)
 
@@ -164,12 +171,11 @@ def _example(text: str) -> Form | None:
     with suppress(ValueError, RecursionError):
         example, end = read_json(shown)
         if end == len(shown):
-            return Form("json", example=example)
-    return Form("json", example=keys)  # with comments, or unfinished
+            return Form("json", ANY, example)
+    return Form("json", ANY, keys)  # with comments, or unfinished
 
 
 def _fields(names: list[str], text: str) -> dict[str, Schema]:
-    """Return the schemas of the fields of these names that DSPy describes in a text."""
     kinds: dict[str, Schema] = {name: typed(words) for name, words in _FIELD.findall(text)}
     for name, said in re.findall(r"\{(\w+)\}[^\n]*JSON schema: ([^\n]*)", text):
         kinds[name] = next((schema for schema, _ in _objects(said)), {})
@@ -195,11 +201,6 @@ def read_json(text: str, at: int = 0) -> tuple[Any, int]:
     value, end = json.JSONDecoder().raw_decode(text, at)
     json.dumps(value, ensure_ascii=False).encode()
     return value, end
-
-
-def schema_of(properties: dict[str, Any]) -> Schema:
-    """Return the schema of an object that has all of these."""
-    return {"type": "object", "properties": properties, "required": [*properties]}
 
 
 def number(words: str) -> int:

@@ -18,7 +18,7 @@ import msgspec
 import yaml
 
 from agentlab._support.fields import Text
-from agentlab.endpoint.answers._form import TYPE, render, typed
+from agentlab.endpoint.answers._form import ANY, TYPE, render, typed
 from agentlab.endpoint.answers._prompt import Asked, read, unframe
 from agentlab.endpoint.answers._schema import build
 from agentlab.endpoint.contract.json_schema import CannotFill
@@ -92,30 +92,22 @@ class Writer:
     def write(self) -> str:
         """Return the answer in the form that the prompt asks for."""
         value = self._value()
-        return (
-            render(self.form.written, value) if self.form and value is not None else self._prose()
-        )
+        if self.form is None or value is None:
+            return self._prose()
+        return render(self.form.written, value)
 
     def as_object(self) -> Any:
         """Return the answer as a JSON object, of the form that was asked for, if any."""
         value = self._value()
-        return value if isinstance(value, dict) else self._any_object()
+        return value if isinstance(value, dict) else build(ANY, self, draw=self._draw)
 
     def _value(self) -> Any:
         """Return what the form holds; None if there is no form, or none that can be filled."""
-        form = self.form
-        if form is None:
-            return None
-        if form.example is not None:
-            return self._imitate(form.example)
-        if form.schema is None:
-            return self._any_object()
+        if self.form and self.form.example is not None:
+            return self._imitate(self.form.example)
         with suppress(CannotFill):
-            return build(form.schema, self, draw=self._draw)
+            return build(self.form.schema, self, draw=self._draw) if self.form else None
         return None
-
-    def _any_object(self) -> dict[str, str]:
-        return {"topic": self.topic, "answer": " ".join(self._take(3))}
 
     def _prose(self) -> str:
         asked = self._asked
