@@ -61,8 +61,8 @@ _LINK = (
     r"|for|on|following|should|must|be|below)(?!\w)){0,4}(?P<sure>\s*[:=]|,(?= [\"'`]))?"
 )
 _KINDS = {  # what a type's words name, the outer first
-    "array": r"list|array|배열|목록", "enum": "literal", "boolean": "bool|불리언",
-    "integer": r"\bint|정수", "number": "number|float|숫자|실수", "object": "dict|object|객체",
+    "array": "list|array|배열|목록", "object": "dict|object|객체", "boolean": "bool|불리언",
+    "integer": r"\bint|정수", "number": "number|float|숫자|실수",
 }  # fmt: skip
 
 # Whether JSON is asked for, and of what keys.
@@ -83,7 +83,6 @@ _KEYS = (
     r"|json(?: \w+){0,2} (?:containing|including|with|having|that (?:has|contains))"
 )
 _SEVERAL = re.compile(rf"list of {MANY} objects|json (?:list|array)(?: of {MANY})?|배열", re.I)
-_OPENING = re.compile(r'\{(?=\s*["}])')
 _KEY = re.compile(rf'"([^"\n]+)"\s*:[\s"\'<]*({_TYPE})?', re.I)
 _SCHEMA = frozenset("properties $ref anyOf allOf enum".split())
 
@@ -91,8 +90,6 @@ _SCHEMA = frozenset("properties $ref anyOf allOf enum".split())
 _TABLE = re.compile(
     r"\b(?:in|as|into|with|make|give|write|create) (?:me )?an? (?:[\w-]+ )?table\b|표[로를]", re.I
 )
-_COLUMNS = r"columns?|headers?|table(?: format)?(?= ?:)|열|컬럼"
-_ROWS = re.compile(rf"{MANY}\s?(?:rows|행|줄)", re.I)
 _REPLY = r"\b(?:answer|reply|respond|return|output|choose|pick|label)\b[^.?!\n]{0,80}?"
 _ONE_OF = rf"classify\b[^.?!\n:]{{0,80}}? as|{_REPLY}\bone of[^.,:\n]{{0,30}}(?=:)|중에?서? ?하나"
 _YES_NO = re.compile(
@@ -105,7 +102,6 @@ _TAG = re.compile(
     r"(?:\.{3}|…|[{\[][^<\"]{0,60}[}\]]|[^<\n]{0,40}\bhere\b|your [^<\n]{0,40})?\s{0,9}</\1>"
     r"|(?=[`'\"*]*(?:,|\.|:|\Z| tags?\b| and | then )))"
 )
-_WANTED = re.compile(r"`\[\[ ## (\w+) ## \]\]`")  # by DSPy
 _FIELD = re.compile(r"^\d+\. `(\w+)` \((.{1,300}?)\):", re.M)
 
 
@@ -130,7 +126,7 @@ def form_of(text: str, shown: str, told: tuple[str, ...], *, as_json: bool) -> F
 
     An example of JSON may stand in the part `shown`; `as_json` if JSON is wanted anyway.
     """
-    if names := _WANTED.findall(text):
+    if names := re.findall(r"`\[\[ ## (\w+) ## \]\]`", text):  # by DSPy
         return Form("markers", schema_of(_fields(names, "\n".join(told))))
     for each, part in [(text, shown), *((each, each) for each in reversed(told))]:
         if form := _asked(each, part, as_json):
@@ -210,13 +206,10 @@ def number(words: str) -> int:
 
 def typed(words: str) -> dict[str, Any]:
     """Return the schema of the values that a type's words allow: any text, if they say none."""
-    for kind, pattern in _KINDS.items():
-        if found := re.search(pattern, words, re.I):
-            inner = words[found.end() :]
-            if kind == "enum":
-                return {"enum": re.findall(r"['\"](.+?)['\"]", inner) or [""]}
-            return {"type": kind, "items": typed(inner)} if kind == "array" else {"type": kind}
-    return {"type": "string"}
+    if "Literal" in words:
+        return {"enum": re.findall(r"['\"](.+?)['\"]", words) or [""]}
+    kinds = (kind for kind, said in _KINDS.items() if re.search(said, words, re.I))
+    return {"type": next(kinds, "string")}
 
 
 def listed(text: str, noun: str) -> dict[str, dict[str, Any]]:
@@ -265,9 +258,8 @@ def _schema_in(text: str) -> Schema | None:
 
 
 def _objects(text: str) -> Iterator[tuple[Any, int]]:
-    """Yield each JSON object that is not inside another, and where it begins."""
     end = 0
-    for found in list(_OPENING.finditer(text))[:_TRIES]:
+    for found in list(re.finditer(r'\{(?=\s*["}])', text))[:_TRIES]:
         if found.start() >= end:
             with suppress(ValueError, RecursionError):  # numbers of thousands of digits, too
                 value, end = read_json(text, found.start())
@@ -287,8 +279,9 @@ def _plain(value: Any) -> str:
 def _table(text: str) -> Form | None:
     if not _TABLE.search(text):
         return None
-    columns = listed(text, _COLUMNS) or {"Name": {}, "Notes": {}}
-    return Form("table", _rows(schema_of(columns), _ROWS.search(text)))
+    columns = listed(text, r"columns?|headers?|table(?= ?:)|열|컬럼") or {"Name": {}, "Notes": {}}
+    many = re.search(rf"{MANY}\s?(?:rows|행|줄)", text, re.I)
+    return Form("table", _rows(schema_of(columns), many))
 
 
 def _word(text: str) -> Form | None:

@@ -129,8 +129,7 @@ def read(prompt: str, told: tuple[str, ...] = (), as_json: bool = False) -> Aske
     task = f"{framed.task}\n\n{framed.expected}".rstrip()
     start = _form_start(task)
     before, shown = task[:start], task[start:]
-    fields = "[[ ## " in prompt  # DSPy's, after which it tells how to answer
-    form = form_of(prompt if fields else task, shown, told, as_json=as_json)
+    form = form_of(prompt if "[[ ## " in prompt else task, shown, told, as_json=as_json)
     asked = _prose(task, shown)
     if told and not (asked.headings or asked.items or asked.length):
         asked = _prose("\n".join(told), "")._replace(korean=asked.korean)
@@ -140,7 +139,6 @@ def read(prompt: str, told: tuple[str, ...] = (), as_json: bool = False) -> Aske
 
 
 def _prose(text: str, shown: str) -> Asked:
-    """Read what a text says of prose; headings and items stand in `shown`."""
     bullets, numbered = (
         [title.strip("*_` \t").rstrip(".:;") for title in pattern.findall(shown)]
         for pattern in (_BULLET, _NUMBERED)

@@ -32,7 +32,6 @@ _DESCRIBED = [  # a tool's name, its description, and its arguments: schema, pro
     r"^\s*\(\d+\) (?P<name>\w+), [^<\n]*<desc>(?P<about>[^<]*)</desc>[^<\n]*"
     r" arguments (?P<inputs>\{.*\})",
 ]
-_NAMES = re.compile(r"one (?:name )?of \[([^\]\n]{1,2000})")
 _SIGNATURE = r"(?P<inputs>\([^\n]{0,500}?\))?(?: -> [^\n]{1,80}?)? ?[-:] (?P<about>.*)"
 _CALLED = re.compile(r"^Action: *(\w+)|\b(\w+)\(", re.M)
 _OBSERVATION = re.compile(r"^Observation: *(.*?)(?=\n(?:Thought|Action):|\Z)", re.M | re.S)
@@ -41,18 +40,16 @@ _CODE = re.compile(
     r"code sequence must be opened with '([^'\n]{1,20})',? and closed with '([^'\n]{1,20})'"
 )
 _INPUT = schema_of({"input": {"type": "string"}})
-_ENDS = ("final_answer", "finish")
 _LEADS = re.compile(r"\A\s*(?:New task:\n|Current Task: )|^Question:", re.M)
-_SCRATCHPAD = re.compile(r"\n(?:Thought:|This was your previous work)")
 
 
 def describes_tools(turns: Turns) -> bool:
     """Return True if a conversation wants tools called in lines or code that it describes."""
-    return any(
-        role != "assistant"
-        and (0 <= text.find("Action Input:") < text.rfind("Answer:") or bool(_CODE.search(text)))
-        for role, text in turns
-    )
+    for role, text in turns:
+        lines = 0 <= text.find("Action Input:") < text.rfind("Answer:")
+        if role != "assistant" and (lines or _CODE.search(text)):
+            return True
+    return False
 
 
 def speak(turns: Turns, writer: Writer, draw: random.Random) -> str:
@@ -103,15 +100,15 @@ def split(turns: Turns) -> tuple[str, str, Turns]:
     text = turns[at][1]
     if "Action Input:" in text and (start := text.rfind("\nQuestion:")) >= 0:
         text = text[start + len("\nQuestion:") :].lstrip()
-    pad = _SCRATCHPAD.search(text)
+    pad = re.search(r"\n(?:Thought:|This was your previous work)", text)
     end = pad.start() if pad else len(text)
     return glance(text[:end].strip()), text[end:], turns[at + 1 :]
 
 
 def _left(guide: str, task: str, called: set[str], results: list[str]) -> list[Function]:
     """Return the next tool that suits the task and was not called, if any."""
-    tools = _tools(guide)
-    chosen = suitable([tool for tool in tools if tool.name not in _ENDS], unframe(task).task)
+    tools = [tool for tool in _tools(guide) if tool.name not in ("final_answer", "finish")]
+    chosen = suitable(tools, unframe(task).task)
     if "Tool Arguments: " in guide:  # CrewAI's agents have tools because their tasks need them
         chosen = [] if results else (chosen or tools)[:1]
     return [tool for tool in chosen if tool.name not in called][:1]
@@ -122,11 +119,10 @@ def _guide(turns: Turns) -> str:
 
 
 def _tools(text: str) -> list[Function]:
-    """Return the tools that a conversation describes in words."""
     for pattern in _DESCRIBED:
         if found := list(re.finditer(pattern, text, re.M)):
             return [_tool(each["name"], each, text) for each in found]
-    names = _NAMES.search(text)
+    names = re.search(r"one (?:name )?of \[([^\]\n]{1,2000})", text)
     listed = [name.strip(" '\"`") for name in names[1].split(",")] if names else []
     return [
         _tool(name, re.search(rf"^{re.escape(name)}{_SIGNATURE}", text, re.M), text)
