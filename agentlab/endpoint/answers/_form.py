@@ -24,9 +24,8 @@ _TRIES, _MOST_ROWS = 200, 100  # places at which JSON may begin
 
 # Names; the patterns are atomic or bounded, so that no text is read in two ways.
 _STOP = (
-    r"(?:a(?= (?!and|or)\w)|an|the|about|also|and|are|as|at|based|be|but|by|can|describing|each"
-    r"|every|fields?|for|from|have|in|is|it|keys?|json\S*|must|no|not|of|on|only|or|per|should|so"
-    r"|that|then|this|to|using|where|which|will|with"
+    r"(?:a(?= (?!and|or)\w)|an|the|about|and|are|as|at|be|by|can|each|every|fields?|for|from|have"
+    r"|in|is|it|json\S*|must|no|not|of|on|only|or|per|should|so|that|then|to|using|where|which|with"
     rf"|{'|'.join(_COUNTS)}|(?:포함|키|필드|속성|형식|형태|입니다)\S*)(?![\w-])"
 )
 _TYPE = (
@@ -82,19 +81,17 @@ _KEYS = (
     r"keys?|fields?|propert(?:y|ies)|attributes?|structure|키|필드|속성|(?:포함|담|가진)\S*"
     r"|json(?: \w+){0,2} (?:containing|including|with|having|that (?:has|contains))"
 )
-_SEVERAL = re.compile(rf"list of {MANY} objects|json (?:list|array)(?: of {MANY})?|배열", re.I)
 _KEY = re.compile(rf'"([^"\n]+)"\s*:[\s"\'<]*({_TYPE})?', re.I)
 _SCHEMA = frozenset("properties $ref anyOf allOf enum".split())
 
 # Other forms.
 _TABLE = re.compile(
-    r"\b(?:in|as|into|with|make|give|write|create) (?:me )?an? (?:[\w-]+ )?table\b|표[로를]", re.I
+    r"(?i)\b(?:in|as|with|make|give|write) (?:me )?an? (?:[\w-]+ )?table\b|표[로를]"
 )
-_REPLY = r"\b(?:answer|reply|respond|return|output|choose|pick|label)\b[^.?!\n]{0,80}?"
-_ONE_OF = rf"classify\b[^.?!\n:]{{0,80}}? as|{_REPLY}\bone of[^.,:\n]{{0,30}}(?=:)|중에?서? ?하나"
 _YES_NO = re.compile(
-    rf"(?im)(?:{_REPLY}|\bonly |[(\[]|\?\s|^)[\"'`]?\b(yes|true)[\"'`]?\s*(?:or|/)\s*[\"'`]?"
-    r"(no|false)\b|(예|네)\s*(?:또는|/|혹은|나)\s*(아니[요오])"
+    r"(?im)(?:\b(?:answer|reply|respond|return|output|choose)\b[^.?!\n]{0,80}?|\bonly |[(\[]"
+    r"|\?\s|^)[\"'`]?\b(yes|true)[\"'`]?\s*(?:or|/)\s*[\"'`]?(no|false)\b"
+    r"|(예|네)\s*(?:또는|/|혹은|나)\s*(아니[요오])"
 )
 _PUTS = re.compile(r"\b(?:wrap|enclos|put|plac|respon|return|output|answer|format|with|in)", re.I)
 _TAG = re.compile(
@@ -143,13 +140,13 @@ def _asked(text: str, shown: str, as_json: bool) -> Form | None:
         return Form("json", schema)
     asked = _asks_for_json(text)
     if not (asked or as_json):
-        return _table(text) or _word(text)
+        words = _YES_NO.search(text)
+        options = {"enum": [word for word in words.groups() if word]} if words else {}
+        return Form("word", options) if words else _table(text)
     if asked and (form := _example(shown)):
         return form
-    if not (names := listed(text, _KEYS)):
-        return None
-    several = _SEVERAL.search(text)
-    return Form("json", _rows(schema_of(names), several) if several else schema_of(names))
+    names = listed(text, _KEYS)
+    return Form("json", schema_of(names)) if names else None
 
 
 def _asks_for_json(text: str) -> bool:
@@ -266,12 +263,6 @@ def _objects(text: str) -> Iterator[tuple[Any, int]]:
                 yield value, found.start()
 
 
-def _rows(item: Schema, said: re.Match[str] | None) -> Schema:
-    many = number(said[said.lastindex]) if said and said.lastindex else 3
-    many = min(max(many, 1), _MOST_ROWS)
-    return {"type": "array", "items": item, "minItems": many, "maxItems": many}
-
-
 def _plain(value: Any) -> str:
     return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
 
@@ -280,11 +271,7 @@ def _table(text: str) -> Form | None:
     if not _TABLE.search(text):
         return None
     columns = listed(text, r"columns?|headers?|table(?= ?:)|열|컬럼") or {"Name": {}, "Notes": {}}
-    many = re.search(rf"{MANY}\s?(?:rows|행|줄)", text, re.I)
-    return Form("table", _rows(schema_of(columns), many))
-
-
-def _word(text: str) -> Form | None:
-    found = _YES_NO.search(text)
-    options = filter(None, found.groups()) if found else listed(text, _ONE_OF)
-    return Form("word", {"enum": [*options]}) if options else None
+    said = re.search(rf"{MANY}\s?(?:rows|행|줄)", text, re.I)
+    many = max(1, min(number(said[1]), _MOST_ROWS)) if said else 3
+    rows = {"type": "array", "items": schema_of(columns), "minItems": many, "maxItems": many}
+    return Form("table", rows)

@@ -28,12 +28,9 @@ _NUMBERED = re.compile(r"^[ \t]*\d{1,2}[.)][ \t]+(.+)$", re.M)
 _KEY = re.compile(r'"([^"\n]+)"\s*:')
 _NAMED = (  # headings that a sentence names
     r"(?:with|under|using|into|ha(?:s|ve|ving)|contain\w*|includ\w*|follow\w*|these|use)"
-    r"(?: [\w-]+){0,3}? (?:sub)?(?:headings?|sections?)|(?:headings|sections)(?= ?:)"
-    r"|섹션|제목|소제목"
+    r"(?: [\w-]+){0,3}? (?:sub)?(?:headings?|sections?)|(?:headings|sections)(?= ?:)|섹션|제목"
 )
-_LISTED = re.compile(
-    r"(?i)\b(?:(numbered)|bullet\w*) list|\b(?:in|as|with|use) (?:\w+ )?bullet|글머리|(번호)"
-)
+_LISTED = re.compile(r"(?i)\b(?:(numbered)|bullet\w*) list|\b(?:in|as|with) bullet|글머리|(번호)")
 _BOUND = re.compile(r"(?i)(?:(no more than|at most|up to|within|under)|at least|minimum of) $")
 _LENGTHS: list[tuple[Unit, str]] = [
     ("sentences", rf"(?i:{MANY}[ -](?:\w+ )?sentences?\b)"),
@@ -184,7 +181,6 @@ def _topic(prompt: str) -> str:
 
 
 def _length(text: str) -> tuple[tuple[int, Unit] | None, str]:
-    """Return how many of what a text asks for, and whether it is the most or the least."""
     for unit, pattern in _LENGTHS:
         if found := re.search(pattern, text):
             bound = _BOUND.search(text[: found.start()][-30:])

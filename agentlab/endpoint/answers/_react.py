@@ -36,9 +36,7 @@ _SIGNATURE = r"(?P<inputs>\([^\n]{0,500}?\))?(?: -> [^\n]{1,80}?)? ?[-:] (?P<abo
 _CALLED = re.compile(r"^Action: *(\w+)|\b(\w+)\(", re.M)
 _OBSERVATION = re.compile(r"^Observation: *(.*?)(?=\n(?:Thought|Action):|\Z)", re.M | re.S)
 _LOGS = re.compile(r"\A(?:Execution logs:|\s)+|Last output from.*", re.S)
-_CODE = re.compile(
-    r"code sequence must be opened with '([^'\n]{1,20})',? and closed with '([^'\n]{1,20})'"
-)
+_CODE = re.compile(r"code sequence must be opened with '([^'\n]+)',? and closed with '([^'\n]+)'")
 _INPUT = schema_of({"input": {"type": "string"}})
 _LEADS = re.compile(r"\A\s*(?:New task:\n|Current Task: )|^Question:", re.M)
 
@@ -60,8 +58,7 @@ def speak(turns: Turns, writer: Writer, draw: random.Random) -> str:
     results = [_LOGS.sub("", text).strip() for text in _OBSERVATION.findall(done)]
     left = _left(guide, task, {name or also for name, also in _CALLED.findall(done)}, results)
     call = next(iter(fill_in(left, task, writer, draw, as_form=False)), None)
-    found = [("", text) for text in results if not text.startswith("Error")]
-    said = "" if call else writer.from_results(found) or writer.write()
+    said = "" if call else writer.from_results([("", text) for text in results]) or writer.write()
     if marks := _CODE.search(guide):
         name, arguments = call or ("final_answer", json.dumps({"answer": said}))
         told = ", ".join(f"{key}={value!r}" for key, value in json.loads(arguments).items())

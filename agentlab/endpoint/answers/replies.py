@@ -123,10 +123,11 @@ class Writer:
             paragraphs = [" ".join(self._take(3)) for _ in range(min(many, _MOST_PARAGRAPHS))]
             return "\n\n".join(filter(None, paragraphs))
         said = self._take(many)
-        if unit == "bullets":
-            marks = (f"{number}." if asked.numbered else "-" for number in range(1, many + 1))
-            return "\n".join(f"{mark} {each}" for mark, each in zip(marks, said, strict=False))
-        return " ".join(said)
+        if unit != "bullets":
+            return " ".join(said)
+        return "\n".join(
+            f"{n}. {each}" if asked.numbered else f"- {each}" for n, each in enumerate(said, 1)
+        )
 
     def paragraphs(self) -> Iterator[str]:
         """Yield paragraphs without end; no sentence comes again before all were said."""
