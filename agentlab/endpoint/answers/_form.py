@@ -19,8 +19,7 @@ _COUNTS = {
     "eight": 8, "nine": 9, "ten": 10, "한": 1, "두": 2, "세": 3, "네": 4, "다섯": 5,
 }  # fmt: skip
 MANY = rf"((?<!\d)\d{{1,9}}|{'|'.join(_COUNTS)})"
-_MOST, _REACH = 50, 200  # names, and characters before the noun
-_TRIES, _MOST_ROWS = 200, 100  # places at which JSON may begin
+_MOST, _REACH, _TRIES = 50, 200, 200  # names or rows, characters before a noun, places of JSON
 
 # Names; the patterns are atomic or bounded, so that no text is read in two ways.
 _STOP = (
@@ -85,9 +84,7 @@ _KEY = re.compile(rf'"([^"\n]+)"\s*:[\s"\'<]*({_TYPE})?', re.I)
 _SCHEMA = frozenset("properties $ref anyOf allOf enum".split())
 
 # Other forms.
-_TABLE = re.compile(
-    r"(?i)\b(?:in|as|with|make|give|write) (?:me )?an? (?:[\w-]+ )?table\b|표[로를]"
-)
+_TABLE = re.compile(r"(?i)\b(?:in|as|with|make|give) (?:me )?an? (?:[\w-]+ )?table\b|표[로를]")
 _YES_NO = re.compile(
     r"(?im)(?:\b(?:answer|reply|respond|return|output|choose)\b[^.?!\n]{0,80}?|\bonly |[(\[]"
     r"|\?\s|^)[\"'`]?\b(yes|true)[\"'`]?\s*(?:or|/)\s*[\"'`]?(no|false)\b"
@@ -119,10 +116,7 @@ class Form(NamedTuple):
 
 
 def form_of(text: str, shown: str, told: tuple[str, ...], *, as_json: bool) -> Form | None:
-    """Return the form that `text` asks for, or else other messages have `told`; None for prose.
-
-    An example of JSON may stand in the part `shown`; `as_json` if JSON is wanted anyway.
-    """
+    """Return the form that `text` asks for or shows, or else others have `told`; None for prose."""
     if names := re.findall(r"`\[\[ ## (\w+) ## \]\]`", text):  # by DSPy
         return Form("markers", schema_of(_fields(names, "\n".join(told))))
     for each, part in [(text, shown), *((each, each) for each in reversed(told))]:
@@ -243,10 +237,8 @@ def _schema_in(text: str) -> Schema | None:
     for value, start in _objects(text):
         schema = value
         if value.get("type") != "array" and _SCHEMA.isdisjoint(value):
-            inner = value.values()
-            named = all(
-                isinstance(each, dict) and not {"type", *_SCHEMA}.isdisjoint(each) for each in inner
-            )
+            kinds, parts = {"type", *_SCHEMA}, value.values()
+            named = all(isinstance(each, dict) and kinds & each.keys() for each in parts)
             schema = schema_of(value) if named and value else None
         about = _ABOUT.search(text[max(0, start - 80) : start].lower())
         if schema and not (about or problem(schema)):
@@ -272,6 +264,6 @@ def _table(text: str) -> Form | None:
         return None
     columns = listed(text, r"columns?|headers?|table(?= ?:)|열|컬럼") or {"Name": {}, "Notes": {}}
     said = re.search(rf"{MANY}\s?(?:rows|행|줄)", text, re.I)
-    many = max(1, min(number(said[1]), _MOST_ROWS)) if said else 3
+    many = max(1, min(number(said[1]), _MOST)) if said else 3
     rows = {"type": "array", "items": schema_of(columns), "minItems": many, "maxItems": many}
     return Form("table", rows)

@@ -103,7 +103,6 @@ def split(turns: Turns) -> tuple[str, str, Turns]:
 
 
 def _left(guide: str, task: str, called: set[str], results: list[str]) -> list[Function]:
-    """Return the next tool that suits the task and was not called, if any."""
     tools = [tool for tool in _tools(guide) if tool.name not in ("final_answer", "finish")]
     chosen = suitable(tools, unframe(task).task)
     if "Tool Arguments: " in guide:  # CrewAI's agents have tools because their tasks need them

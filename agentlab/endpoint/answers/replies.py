@@ -102,7 +102,6 @@ class Writer:
         return value if isinstance(value, dict) else build(ANY, self, draw=self._draw)
 
     def _value(self) -> Any:
-        """Return what the form holds; None if there is no form, or none that can be filled."""
         if self.form and self.form.example is not None:
             return self._imitate(self.form.example)
         with suppress(CannotFill):
