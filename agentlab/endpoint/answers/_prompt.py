@@ -6,11 +6,11 @@ headings before it are of earlier results. The patterns take time in proportion 
 
 from __future__ import annotations
 
-import json
 import re
-from contextlib import suppress
 from functools import lru_cache
-from typing import Any, Literal, NamedTuple
+from typing import Literal, NamedTuple
+
+from agentlab.endpoint.answers._form import MANY, Form, form_of, listed, number
 
 Unit = Literal["sentences", "bullets", "paragraphs", "words", "characters"]
 
@@ -18,44 +18,43 @@ _LONGEST_TOPIC = 200
 _READ = 12_000  # characters
 
 _CUE = re.compile(
-    r"\b(format|structure|sections?|headings?|outline|cover|include|following|should|respond"
-    r"|answer|for|on|keys?|json)\b",
-    re.IGNORECASE,
+    r"(?i)\b(format|structure|sections?|headings?|outline|cover|include|following|should|respond"
+    r"|answer|for|on|keys?|json)\b"
 )
 _KOREAN_CUE = re.compile("형식|구성|항목|포함|응답|답변|작성|다음")
-_HEADING = re.compile(r"^[ \t]*(#{1,6})[ \t]+(.+)$", re.MULTILINE)
-_BULLET = re.compile(r"^[ \t]*[-*•][ \t]+(.+)$", re.MULTILINE)
-_NUMBERED = re.compile(r"^[ \t]*\d{1,2}[.)][ \t]+(.+)$", re.MULTILINE)
+_HEADING = re.compile(r"^[ \t]*(#{1,6})[ \t]+(.+)$", re.M)
+_BULLET = re.compile(r"^[ \t]*[-*•][ \t]+(.+)$", re.M)
+_NUMBERED = re.compile(r"^[ \t]*\d{1,2}[.)][ \t]+(.+)$", re.M)
 _KEY = re.compile(r'"([^"\n]+)"\s*:')
-_JSON_KEYS = re.compile(r"\bkeys?\b[: ]+([\w ,`'\"-]+)", re.IGNORECASE)
-_WORDS = {
-    "one": 1, "a single": 1, "two": 2, "three": 3, "four": 4, "five": 5, "six": 6, "seven": 7,
-    "eight": 8, "ten": 10, "한": 1, "두": 2, "세": 3, "네": 4, "다섯": 5,
-}  # fmt: skip
-_DIGITS = r"(?<!\d)\d{1,9}"
-_MANY = rf"({_DIGITS}|{'|'.join(_WORDS)})"
+_NAMED = (  # headings that a sentence names
+    r"(?:with|under|using|into|ha(?:s|ve|ving)|contain\w*|includ\w*|follow\w*|these|use)"
+    r"(?: [\w-]+){0,3}? (?:sub)?(?:headings?|sections?)|(?:headings|sections)(?= ?:)|섹션|제목"
+)
+_LISTED = re.compile(r"(?i)\b(?:(numbered)|bullet\w*) list|\b(?:in|as|with) bullet|글머리|(번호)")
+_BOUND = re.compile(r"(?i)(?:(no more than|at most|up to|within|under)|at least|minimum of) $")
 _LENGTHS: list[tuple[Unit, str]] = [
-    ("sentences", rf"(?i:{_MANY}[ -](?:\w+ )?sentences?\b)"),
-    ("bullets", rf"(?i:{_MANY}[ -](?:\w+ )?(?:bullets?|points?|items?)\b)"),
-    ("paragraphs", rf"(?i:{_MANY}[ -](?:\w+ )?paragraphs?\b)"),
-    ("words", rf"(?i:{_MANY}[ -](?:\w+ )?words?\b)"),
-    ("sentences", rf"{_MANY}\s*(?:개의\s*)?문장"),
-    ("bullets", rf"{_MANY}\s*(?:개의\s*|개\s*)(?:항목|요점|글머리)"),
-    ("paragraphs", rf"{_MANY}\s*(?:개의\s*)?(?:문단|단락)"),
-    ("characters", rf"({_DIGITS})\s*자\b"),
+    ("sentences", rf"(?i:{MANY}[ -](?:\w+ )?sentences?\b)"),
+    ("bullets", rf"(?i:{MANY}[ -](?:\w+ )?(?:bullets?|points?|items?)\b)"),
+    ("paragraphs", rf"(?i:{MANY}[ -](?:\w+ )?paragraphs?\b)"),
+    ("words", rf"(?i:{MANY}[ -](?:\w+ )?words?\b)"),
+    ("sentences", rf"{MANY}\s*(?:개의\s*)?문장"),
+    ("bullets", rf"{MANY}\s*(?:개의\s*|개\s*)(?:항목|요점|글머리|번호)"),
+    ("paragraphs", rf"{MANY}\s*(?:개의\s*)?(?:문단|단락)"),
+    ("bullets", rf"(?i:\blist (?:of|with) (?:exactly )?{MANY}\b)"),
+    ("characters", r"((?<!\d)\d{1,9})\s*자\b"),
 ]
 _PHRASE = (  # up to the end of the clause, or to words about its length
     r"(.+?)(?:[.:;?!\n]|, (?:in|with|as)\b| (?:in|as) JSON\b"
-    r"| in (?:\w+ )?\w+ (?:sentences?|words?|bullets?|points?|paragraphs?)\b|$)"
+    r"| in (?:[\w-]+ ){1,5}(?:sentences?|words?|bullets?|points?|paragraphs?)\b"
+    r"| (?:with|under) (?:[\w-]+ ){0,2}(?:sections?|headings?|columns?|keys?|fields?)\b|$)"
 )
 _TOPIC = [
-    re.compile(r"^[^\S\n]*+(?:topic|subject|theme|주제|토픽)\s*[:=]\s*(.+)$", re.IGNORECASE | re.M),
+    re.compile(r"^[^\S\n]*+(?:topic|subject|theme|주제|토픽)\s*[:=]\s*(.+)$", re.I | re.M),
     re.compile(r"^[^\S\n]*+(.+?)(?:에 대해|에 대하여|에 대한|을 |를 )", re.M),
-    re.compile(r"\b(?:about|regarding)[ :]+(?!\d|this\b|the following)" + _PHRASE, re.IGNORECASE),
+    re.compile(r"\b(?:about|regarding)[ :]+(?!\d|this\b|the following)" + _PHRASE, re.I),
     re.compile(
-        r"\b(?:describe|explain|analy[sz]e|research|summari[sz]e|compare|review|name|list|discuss)"
-        r"[ :]+(?!this\b|the following)" + _PHRASE,
-        re.IGNORECASE,
+        r"(?i)\b(?:describe|explain|analy[sz]e|research|summari[sz]e|compare|review|name|list"
+        r"|discuss)[ :]+(?!this\b|the following)" + _PHRASE
     ),
     re.compile(r"^[^\S\n]*+(.+?)[.:?!\n]", re.M),
 ]
@@ -65,6 +64,7 @@ _FRAME = "Current Task: "
 _EXPECTED = "\nThis is the expected criteria for your final answer: "
 _COMPLETE = "\nyou MUST return the actual complete content"
 _CONTEXT = "\nThis is the context you're working with:\n"
+_FIELDS = re.compile(r"^\[\[ ## \w+ ## \]\]\n|\nRespond with [^\n]*\Z", re.M)  # DSPy's
 _END = re.compile(r"\n\n(?:Provide your complete response:|Begin! )")
 
 
@@ -84,9 +84,11 @@ class Framed(NamedTuple):
 
 def unframe(prompt: str) -> Framed:
     """Take a framework's words about the task away; a plain prompt is all task."""
-    framed = prompt.strip()
+    framed = prompt.strip().removeprefix("New task:\n")
+    if framed.startswith("[[ ## "):
+        return Framed(_FIELDS.sub("", framed).strip())
     if not framed.startswith(_FRAME):
-        return Framed(prompt)
+        return Framed(prompt.removeprefix("New task:\n"))
     framed = _END.split(framed.removeprefix(_FRAME), maxsplit=1)[0]
     framed, _, context = framed.partition(_CONTEXT)
     task, _, expected = framed.partition(_EXPECTED)
@@ -97,42 +99,60 @@ class Asked(NamedTuple):
     """The form of the answer that a prompt asks for; `given` are headings of earlier results."""
 
     korean: bool  # otherwise English
-    topic: str
     headings: list[tuple[int, str]]  # (level, title), in order
     items: list[str]  # bullets, or numbered aspects
     numbered: bool
-    shape: Any  # the JSON value to imitate, or None for prose
-    length: tuple[int, Unit] | None  # how many, of what
-    given: list[str]
+    length: tuple[int, Unit] | None  # how many, of what; 0 if the model is to choose
+    bound: str  # of a length in words: "most", "least", or nothing for about
+    form: Form | None = None  # None for prose
+    topic: str = ""
+    given: tuple[str, ...] = ()
 
 
 @lru_cache(maxsize=256)  # the same prompt comes again and again
-def read(prompt: str) -> Asked:
-    """Read the form that `prompt` asks for.
+def read(prompt: str, told: tuple[str, ...] = (), as_json: bool = False) -> Asked:
+    """Read the form that `prompt` asks for, or else what other messages have `told`.
+
+    With `as_json`, an answer in JSON is wanted, whatever they say.
 
     Example:
         >>> asked = read("Describe tides in two sentences.")
         >>> asked.topic, asked.length
         ('tides', (2, 'sentences'))
     """
+    if re.search(r'\{\{\s*"', prompt):  # a template's braces, that nobody has filled in
+        prompt = prompt.replace("{{", "{").replace("}}", "}")
     framed = unframe(prompt)
-    prompt = f"{framed.task}\n\n{framed.expected}".rstrip()
-    form_start = _form_start(prompt)
-    before, form = prompt[:form_start], prompt[form_start:]
+    task = f"{framed.task}\n\n{framed.expected}".rstrip()
+    start = _form_start(task)
+    before, shown = task[:start], task[start:]
+    form = form_of(prompt if "[[ ## " in prompt else task, shown, told, as_json=as_json)
+    asked = _prose(task, shown)
+    if told and not (asked.headings or asked.items or asked.length):
+        asked = _prose("\n".join(told), "")._replace(korean=asked.korean)
+    about = re.sub(r"\{.*\}|</?[\w-]+>", " ", task, flags=re.S) if form and form.schema else task
+    given = tuple(title.rstrip(" \t") for _, title in _HEADING.findall(framed.context + before))
+    return asked._replace(topic=_topic(about), form=form, given=given)
+
+
+def _prose(text: str, shown: str) -> Asked:
     bullets, numbered = (
-        [title.strip("*_` \t").rstrip(".:;") for title in pattern.findall(form)]
+        [title.strip("*_` \t").rstrip(".:;") for title in pattern.findall(shown)]
         for pattern in (_BULLET, _NUMBERED)
     )
-    hangul = len(re.findall(r"[\uac00-\ud7a3]", prompt))
+    hangul = len(re.findall(r"[\uac00-\ud7a3]", text))
+    headings = [(len(marks), title.rstrip(" \t")) for marks, title in _HEADING.findall(shown)]
+    if not (headings or bullets or numbered):
+        headings = [(2, title) for title in listed(text, _NAMED)]
+    length, bound = _length(text)
+    kind = _LISTED.search(text) if length and length[1] == "bullets" else None
     return Asked(
-        korean=hangul > 0 and hangul * 2 > len(re.findall("[A-Za-z]", prompt)),
-        topic=_topic(prompt),
-        headings=[(len(marks), title.rstrip(" \t")) for marks, title in _HEADING.findall(form)],
+        korean=hangul > 0 and hangul * 2 > len(re.findall("[A-Za-z]", text)),
+        headings=headings,
         items=bullets or numbered,
-        numbered=not bullets and bool(numbered),
-        shape=_shape(prompt, form),
-        length=_length(prompt),
-        given=[title.rstrip(" \t") for _, title in _HEADING.findall(framed.context + before)],
+        numbered=(not bullets and bool(numbered)) or bool(kind and kind.lastindex),
+        length=length,
+        bound=bound,
     )
 
 
@@ -160,25 +180,10 @@ def _topic(prompt: str) -> str:
     return " ".join(words)[:_LONGEST_TOPIC] or "this"
 
 
-def _length(prompt: str) -> tuple[int, Unit] | None:
+def _length(text: str) -> tuple[tuple[int, Unit] | None, str]:
     for unit, pattern in _LENGTHS:
-        if found := re.search(pattern, prompt):
-            number = found[1].lower()
-            return (_WORDS.get(number) or int(number), unit)
-    return None
-
-
-def _shape(prompt: str, form: str) -> Any:
-    """Return the JSON value that the prompt shows, or names the keys of; None if it wants prose."""
-    start, end = form.find("{"), form.rfind("}")
-    if 0 <= start < end and _KEY.search(form[start:end]):
-        text = form[start : end + 1]
-        for candidate in (text, text.replace("{{", "{").replace("}}", "}")):
-            with suppress(ValueError, RecursionError):  # numbers of thousands of digits, too
-                return json.loads(candidate)
-        return dict.fromkeys(_KEY.findall(text), "")  # one with comments, or an unfinished one
-    named = _JSON_KEYS.search(prompt) if "json" in prompt.lower() else None
-    if named:
-        keys = re.split(r",|\band\b", re.split(r"\b(?:about|for|on|in|with)\b", named[1])[0])
-        return {key.strip(" `'\""): "" for key in keys if key.strip(" `'\"")}
-    return None
+        if found := re.search(pattern, text):
+            bound = _BOUND.search(text[: found.start()][-30:])
+            said = ("most" if bound[1] else "least") if bound else ""
+            return (number(found[1]), unit), said
+    return (0, "bullets") if _LISTED.search(text) else None, ""

@@ -1,69 +1,145 @@
-"""Tools that the prompt describes in words, called in lines after ReAct (Yao et al., 2022).
+"""Tools that the prompt describes in words, called in lines after ReAct (Yao et al., 2022) or code.
 
-The lines are Thought, Action and Action Input; then the client writes Observation.
+The lines are Thought, Action and Action Input; then the client writes Observation. Each tool that
+suits the task is called once; then comes the answer, so that every loop ends.
 """
 
 from __future__ import annotations
 
+import ast
 import json
 import random
 import re
 from collections.abc import Sequence
 from contextlib import suppress
+from typing import Any
 
+from agentlab.endpoint.answers._form import Form, read_json, schema_of, typed
 from agentlab.endpoint.answers._prompt import glance, unframe
 from agentlab.endpoint.answers._rounds import named
-from agentlab.endpoint.answers._tools import fill_in
+from agentlab.endpoint.answers._tools import Due, fill_in
 from agentlab.endpoint.answers.replies import Writer
+from agentlab.endpoint.contract.json_schema import problem
 from agentlab.endpoint.contract.request import Function
 
 Turns = Sequence[tuple[str, str]]  # (role, text), oldest first
 
-_TOOL = re.compile(r"^Tool Name: (.+)\nTool Arguments: ", re.MULTILINE)
-_NAMES = re.compile(r"one (?:name )?of \[([^\]\n]{1,2000})\]")
-_OBSERVATION = re.compile(r"^Observation: *", re.MULTILINE)
-_INPUT = {"type": "object", "properties": {"input": {"type": "string"}}, "required": ["input"]}
+_DESCRIBED = [  # a tool's name, its description, and its arguments: schema, properties or signature
+    r"^(?:> )?Tool Name: (?P<name>.+)\nTool Description: (?P<about>.*(?:\n(?!Tool ).*){0,9}?)\n"
+    r"Tool Args: (?P<inputs>\{)",
+    r"^Tool Name: (?P<name>.+)\nTool Arguments: (?P<inputs>\{.*)?"
+    r"(?:\nTool Description: (?P<about>.*))?",
+    r"^def (?P<name>\w+)\((?P<inputs>[^()\n]*)\)[^\n]*:\s*\"\"\"\s*(?P<about>.*)",
+    r"^\s*\(\d+\) (?P<name>\w+), [^<\n]*<desc>(?P<about>[^<]*)</desc>[^<\n]*"
+    r" arguments (?P<inputs>\{.*\})",
+]
+_SIGNATURE = r"(?P<inputs>\([^\n]{0,500}?\))?(?: -> [^\n]{1,80}?)? ?[-:] (?P<about>.*)"
+_CALLED = re.compile(r"^Action: *(\w+)|\b(\w+)\(", re.M)
+_OBSERVATION = re.compile(r"^Observation: *(.*?)(?=\n(?:Thought|Action):|\Z)", re.M | re.S)
+_LOGS = re.compile(r"\A(?:Execution logs:|\s)+|Last output from.*", re.S)
+_CODE = re.compile(r"code sequence must be opened with '([^'\n]+)',? and closed with '([^'\n]+)'")
+_INPUT = schema_of({"input": {"type": "string"}})
+_LEADS = re.compile(r"\A\s*(?:New task:\n|Current Task: )|^Question:", re.M)
 
 
-def asks_for_react(turns: Turns) -> bool:
-    """Return True if the conversation describes tools in words, and wants ReAct's lines."""
-    return any(
-        0 <= text.find("Action Input:") < text.rfind("Final Answer:")
-        for role, text in turns
-        if role != "assistant"
-    )
+def describes_tools(turns: Turns) -> bool:
+    """Return True if a conversation wants tools called in lines or code that it describes."""
+    for role, text in turns:
+        lines = 0 <= text.find("Action Input:") < text.rfind("Answer:")
+        if role != "assistant" and (lines or _CODE.search(text)):
+            return True
+    return False
 
 
-def react(turns: Turns, writer: Writer, draw: random.Random) -> str:
-    """Return the lines that ask for one tool, or that answer after its result; or CannotFill."""
-    for role, text in reversed(turns):
-        if role == "assistant" and (found := _OBSERVATION.search(text)):
-            return _final(writer.from_results([("", text[found.end() :].strip())]))
-    task = glance(next((text for role, text in turns if role == "user"), ""))
-    described = _described(glance("\n".join(text for role, text in turns if role != "assistant")))
-    chosen = [each.tool for each in named(described, unframe(task).task)] or described
-    if not chosen:
-        return _final(writer.write())
-    ((name, arguments),) = fill_in([(chosen[0], [{}])], task, writer, draw)
+def speak(turns: Turns, writer: Writer, draw: random.Random) -> str:
+    """Return what asks for one tool, or answers after its result; or raise CannotFill."""
+    guide = _guide(turns)
+    task, pad, later = split(turns)
+    done = "\n".join([pad, *(text for _, text in later)])
+    results = [_LOGS.sub("", text).strip() for text in _OBSERVATION.findall(done)]
+    due = _due(guide, task, {name or also for name, also in _CALLED.findall(done)}, results)
+    call = next(iter(fill_in(due, task, writer, draw)), None)
+    said = "" if call else writer.from_results([("", text) for text in results]) or writer.write()
+    if marks := _CODE.search(guide):
+        name, arguments = call or ("final_answer", json.dumps({"answer": said}))
+        told = ", ".join(f"{key}={value!r}" for key, value in json.loads(arguments).items())
+        lines = f"print({name}({told}))" if call else f"{name}({told})"
+        return f"Thought: {name} can help here.\n{marks[1]}\n{lines}\n{marks[2]}"
+    if call is None:
+        label = "Final Answer" if "Final Answer:" in guide else "Answer"
+        return f"Thought: I now know the final answer\n{label}: {said}"
+    name, arguments = call
+    values = json.loads(arguments)
+    if "Tool Name: " not in guide and len(values) == 1:  # such tools take the text itself
+        arguments = str(*values.values())
     return f"Thought: {name} can help here.\nAction: {name}\nAction Input: {arguments}"
 
 
-def _final(answer: str) -> str:
-    return f"Thought: I now know the final answer\nFinal Answer: {answer}"
+def with_call(turns: Turns, writer: Writer, draw: random.Random) -> Form | None:
+    """Return the writer's form, with the next call in the fields that DSPy's ReAct has for it."""
+    form = writer.form
+    fields = form.schema.get("properties", {}) if form and form.schema else {}
+    if form is None or "next_tool_name" not in fields:
+        return form
+    prompt = next(text for role, text in reversed(turns) if role == "user")
+    task = prompt.partition("[[ ## trajectory ## ]]")[0]
+    called = set(re.findall(r"^\[\[ ## tool_name_\d+ ## \]\]\n(\w+)", prompt, re.M))
+    due = _due(_guide(turns), task, called, [])
+    name, arguments = [*fill_in(due, task, writer, draw), ("finish", "{}")][0]
+    known = {"next_tool_name": {"const": name}, "next_tool_args": {"const": json.loads(arguments)}}
+    return form._replace(schema=schema_of({**fields, **known}))
 
 
-def _described(text: str) -> list[Function]:
-    """Return the tools that a conversation describes in words."""
-    functions = []
-    for found in _TOOL.finditer(text):
-        parameters, end = None, found.end()
+def split(turns: Turns) -> tuple[str, str, Turns]:
+    """Return the task, what its message says after it, and the turns that follow."""
+    users = [at for at, (role, _) in enumerate(turns) if role == "user"]
+    asked = [at for at in users if not turns[at][1].lstrip().startswith("Observation:")]
+    at = ([at for at in asked if _LEADS.search(turns[at][1])] or asked or [0])[-1]
+    text = turns[at][1]
+    if "Action Input:" in text and (start := text.rfind("\nQuestion:")) >= 0:
+        text = text[start + len("\nQuestion:") :].lstrip()
+    pad = re.search(r"\n(?:Thought:|This was your previous work)", text)
+    end = pad.start() if pad else len(text)
+    return glance(text[:end].strip()), text[end:], turns[at + 1 :]
+
+
+def _due(guide: str, task: str, called: set[str], results: list[str]) -> Due:
+    """Return a call of the first tool that the task names and that was not called yet."""
+    tools = [tool for tool in _tools(guide) if tool.name not in ("final_answer", "finish")]
+    chosen = [each.tool for each in named(tools, unframe(task).task)]
+    if "Tool Arguments: " in guide:  # CrewAI's agents have tools because their tasks need them
+        chosen = [] if results else (chosen or tools)[:1]
+    return [(tool, [{}]) for tool in chosen if tool.name not in called][:1]
+
+
+def _guide(turns: Turns) -> str:
+    return glance("\n".join(text for role, text in turns if role != "assistant"))
+
+
+def _tools(text: str) -> list[Function]:
+    for pattern in _DESCRIBED:
+        if found := list(re.finditer(pattern, text, re.M)):
+            return [_tool(each["name"], each, text) for each in found]
+    names = re.search(r"one (?:name )?of \[([^\]\n]{1,2000})", text)
+    listed = [name.strip(" '\"`") for name in names[1].split(",")] if names else []
+    return [
+        _tool(name, re.search(rf"^{re.escape(name)}{_SIGNATURE}", text, re.M), text)
+        for name in listed[:100]
+    ]
+
+
+def _tool(name: str, said: re.Match[str] | None, text: str) -> Function:
+    about, line = (said["about"] or "", said["inputs"] or "") if said else ("", "")
+    value: Any = None
+    if said and line.startswith("{"):
+        with suppress(ValueError, TypeError, SyntaxError, RecursionError, MemoryError):
+            value = read_json(json.dumps(ast.literal_eval(line)))[0]
         with suppress(ValueError, RecursionError):
-            parameters, end = json.JSONDecoder().raw_decode(text, end)
-        parameters = parameters if isinstance(parameters, dict) else _INPUT
-        description = text[end:].removeprefix("\nTool Description: ").partition("\n")[0]
-        functions.append(Function(found[1].strip(), description, parameters))
-    if functions:
-        return functions
-    names = _NAMES.search(text)
-    listed = names[1].split(",") if names else []
-    return [Function(name.strip(" '\"`"), parameters=_INPUT) for name in listed]
+            value = read_json(text, said.start("inputs"))[0]
+    elif line:
+        parts = [part.partition("=")[0].partition(":") for part in line.strip("()").split(",")]
+        value = {key.strip(): typed(kind) for key, _, kind in parts if key.strip().isidentifier()}
+    if isinstance(value, dict) and not isinstance(value.get("properties"), dict):
+        value = schema_of({key: {} if problem(each) else each for key, each in value.items()})
+    known = isinstance(value, dict) and not problem(value)
+    return Function(name.strip(), about, dict(value if known else _INPUT))

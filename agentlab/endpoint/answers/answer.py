@@ -17,6 +17,7 @@ from itertools import islice
 import msgspec
 
 from agentlab.endpoint.answers import _react, _tools
+from agentlab.endpoint.answers._prompt import glance
 from agentlab.endpoint.answers._schema import build
 from agentlab.endpoint.answers.replies import Replies, Writer
 from agentlab.endpoint.contract.json_schema import CannotFill, admits
@@ -167,19 +168,26 @@ def _choice(turn: Turn, request: ChatRequest, id_stem: str) -> Choice:
 
 def take(request: ChatRequest, replies: Replies, generator: Callable[[], random.Random]) -> Turn:
     """Take the model's turn, or raise a RequestError; chance decides what the request does not."""
-    turns, said = request.turns, _tools.conversation(request)
-    prepared = replies.prepared(said.task)
+    turns, form, said = request.turns, request.response_format, _tools.conversation(request)
+    in_words, task = _react.describes_tools(turns), said.task
+    told = [text for role, text in turns if role in ("system", "developer")]
+    earlier = [text for role, text in turns if role == "user"][-5:-1]
+    told += [text for text in earlier if '"properties"' in text]  # their schemas hold
+    if in_words:
+        task, told = _react.split(turns)[0], []
+    prepared = replies.prepared(task)
     least, _ = lengths(request)
-    special = request.tools or request.response_format or least or _react.asks_for_react(turns)
-    if prepared and not special:
+    if prepared and not (request.tools or form or least or in_words):
         return Turn(prepared, fixed=True)
     draw = generator()
-    writer = replies.writer(said.task, draw)
+    as_json = form is not None and form.type == "json_object"
+    writer = replies.writer(task, draw, tuple(map(glance, told)), as_json)
     try:
+        writer.form = _react.with_call(turns, writer, draw)
         if request.offered and (calls := _tools.calls(request, said, writer, draw)):
             return Turn("", calls)
-        known = writer.from_results(said.results) or prepared
-        text, form = _said(request, known, writer, draw), request.response_format
+        found = "" if writer.form else writer.from_results(said.results)
+        text = _said(request, found or prepared, writer, draw)
         if form is None or form.type == "text":  # JSON would be none with anything after it
             text = _written_on(text, writer, least)
         return Turn(text)
@@ -205,8 +213,8 @@ def _said(request: ChatRequest, prepared: str | None, writer: Writer, draw: rand
             with suppress(ValueError):  # it is prose
                 if admits(definition, json.loads(prepared)):
                     return prepared
-        value = build(definition, writer, draw=draw) if form.json_schema else writer.shaped()
+        value = build(definition, writer, draw=draw) if form.json_schema else writer.as_object()
         return json.dumps(value, ensure_ascii=False)
-    if _react.asks_for_react(request.turns):
-        return _react.react(request.turns, writer, draw)
+    if _react.describes_tools(request.turns):
+        return _react.speak(request.turns, writer, draw)
     return prepared or writer.write()

@@ -6,10 +6,10 @@ a piece of work, so that they claim nothing false about any topic.
 
 from __future__ import annotations
 
-import json
 import math
 import random
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from itertools import islice
 from pathlib import Path
 from typing import Annotated, Any, TypeVar
@@ -18,12 +18,15 @@ import msgspec
 import yaml
 
 from agentlab._support.fields import Text
+from agentlab.endpoint.answers._form import ANY, TYPE, render, typed
 from agentlab.endpoint.answers._prompt import Asked, read, unframe
+from agentlab.endpoint.answers._schema import build
+from agentlab.endpoint.contract.json_schema import CannotFill
 from agentlab.errors import ConfigError
 
 T = TypeVar("T")
 
-_LONG = 200  # characters
+_LONG = 200  # characters of a result that is an answer
 _TITLES = frozenset("title topic subject headline".split())
 _PROSE = frozenset(
     "summary description analysis content text report body reason reasoning explanation conclusion "
@@ -68,9 +71,11 @@ class Replies:
         reply = self._prepared.get(_folded(prompt))
         return reply or self._prepared.get(_folded(unframe(prompt).task))
 
-    def writer(self, prompt: str, draw: random.Random) -> Writer:
-        """Return a writer of an answer to `prompt`; `draw` alone decides what is said."""
-        asked = read(prompt)
+    def writer(
+        self, prompt: str, draw: random.Random, told: tuple[str, ...] = (), as_json: bool = False
+    ) -> Writer:
+        """Return a writer of an answer to `prompt` (`_prompt.read`); chance decides the rest."""
+        asked = read(prompt, told, as_json)
         return Writer(asked, self._korean if asked.korean else self._english, draw)
 
 
@@ -78,7 +83,7 @@ class Writer:
     """Assembles one answer; fills the fields of a form, too (`schema.Filler`)."""
 
     def __init__(self, asked: Asked, phrases: Phrases, draw: random.Random):
-        self._asked, self._draw, self.topic = asked, draw, asked.topic
+        self._asked, self._draw, self.topic, self.form = asked, draw, asked.topic, asked.form
         self._builds_on, self._found = phrases.builds_on, phrases.found
         self._every, self._sentences = phrases.sentences, self._shuffled(phrases.sentences)
         self._aspects = self._shuffled(phrases.aspects)
@@ -86,21 +91,42 @@ class Writer:
 
     def write(self) -> str:
         """Return the answer in the form that the prompt asks for."""
+        value = self._value()
+        if self.form is None or value is None:
+            return self._prose()
+        return render(self.form.written, value)
+
+    def as_object(self) -> Any:
+        """Return the answer as a JSON object, of the form that was asked for, if any."""
+        value = self._value()
+        return value if isinstance(value, dict) else build(ANY, self, draw=self._draw)
+
+    def _value(self) -> Any:
+        if self.form and self.form.example is not None:
+            return self._imitate(self.form.example)
+        with suppress(CannotFill):
+            return build(self.form.schema, self, draw=self._draw) if self.form else None
+        return None
+
+    def _prose(self) -> str:
         asked = self._asked
-        if asked.shape is not None:
-            return json.dumps(self._imitate(asked.shape), ensure_ascii=False, indent=2)
         if asked.headings:
             return "\n\n".join(self._sections())
         if asked.items:
             return "\n".join(self._items())
-        many, unit = asked.length or (self._draw.randrange(3, 6), "sentences")
+        many, unit = asked.length or (0, "sentences")
+        many = many or self._draw.randrange(3, 6)
         if unit in ("words", "characters"):
             return self._up_to(many, words=unit == "words")
         if unit == "paragraphs":
             paragraphs = [" ".join(self._take(3)) for _ in range(min(many, _MOST_PARAGRAPHS))]
             return "\n\n".join(filter(None, paragraphs))
         said = self._take(many)
-        return "\n".join(f"- {each}" for each in said) if unit == "bullets" else " ".join(said)
+        if unit != "bullets":
+            return " ".join(said)
+        return "\n".join(
+            f"{n}. {each}" if asked.numbered else f"- {each}" for n, each in enumerate(said, 1)
+        )
 
     def paragraphs(self) -> Iterator[str]:
         """Yield paragraphs without end; no sentence comes again before all were said."""
@@ -109,12 +135,6 @@ class Writer:
                 yield " ".join(said)
             else:
                 self._sentences = self._shuffled(self._every)
-
-    def shaped(self) -> Any:
-        """Return the answer as a JSON object, of the shape that the prompt shows, if any."""
-        if isinstance(self._asked.shape, dict):
-            return self._imitate(self._asked.shape)
-        return {"topic": self.topic, "answer": " ".join(self._take(3))}
 
     def from_results(self, results: Sequence[tuple[str, str]]) -> str:
         """Return the answer after calls, (name, result) of each; a long result is one already."""
@@ -161,17 +181,18 @@ class Writer:
             yield f"{mark} **{item}**: {self._about(item)}".rstrip(": ")
 
     def _up_to(self, limit: int, *, words: bool) -> str:
-        """Return about `limit` words in whole sentences, or at most so many characters."""
+        """Return about `limit` words in whole sentences, or as the bound says; or characters."""
         said: list[str] = []
-        room, sentence = limit, ""
+        bound, room, sentence = self._asked.bound if words else "most", limit, ""
         for sentence in self._take(1000):
             size = len(sentence.split()) if words else len(sentence) + 1
-            if size > room + words * size // 2:  # it is nearer without this one
+            slack = {"most": 0, "least": size}.get(bound, size // 2)
+            if room <= 0 or size > room + slack:  # it is nearer without this one
                 break
             said.append(sentence)
             room -= size
-        first = " ".join(sentence.split()[:limit]) if words else sentence[:limit]
-        return " ".join(said) or first
+        cut = " ".join(sentence.split()[:limit]) if words else sentence[:limit]
+        return " ".join(said) or cut
 
     def _take(self, many: int) -> list[str]:
         """Return up to `many` sentences that were not said yet; fewer when the bank runs out."""
@@ -202,6 +223,8 @@ class Writer:
                 return round(self._draw.random(), 2)
             case str() if "|" in shape:  # "low|high" shows what there is to choose from
                 return self.choose("", [option.strip() for option in shape.split("|")])
+            case str() if shape and TYPE.fullmatch(shape.strip("<>")):
+                return build(typed(shape), self, draw=self._draw)
             case str():
                 return self._term()
         return None

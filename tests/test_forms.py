@@ -1,0 +1,358 @@
+"""Forms asked for in words: JSON, schemas, tables, counts; and prose that asks for none."""
+
+from __future__ import annotations
+
+import json
+import random
+import re
+from typing import Any
+
+import msgspec
+import pytest
+from jsonschema_rs import Draft202012Validator
+from langchain_core.output_parsers import PydanticOutputParser
+from pydantic import BaseModel, Field
+
+from agentlab.endpoint.answers.answer import take
+from agentlab.endpoint.answers.replies import Replies
+from agentlab.endpoint.contract.request import ChatRequest
+from agentlab.settings import DATA
+
+REPLIES = Replies(DATA / "replies")
+ROLES = ("system", "developer", "user")
+
+
+def ask(*messages: str | tuple[str, str], seed: int = 1, **fields: Any) -> str:
+    """Return the answer to (role, text) pairs; a text alone is the user's."""
+    said = [("user", each) if isinstance(each, str) else each for each in messages]
+    body = {"model": "m", "messages": [{"role": r, "content": t} for r, t in said], **fields}
+    request = msgspec.convert(body, ChatRequest)
+    return take(request, REPLIES, lambda: random.Random(seed)).text
+
+
+def told(role: str, form: str) -> list[tuple[str, str]]:
+    """Return a question about Busan, with the form asked for by this role."""
+    if role == "user":
+        return [("user", f"Describe Busan. {form}")]
+    return [(role, f"You are a geographer. {form}"), ("user", "Describe Busan.")]
+
+
+@pytest.mark.parametrize(
+    ("form", "keys"),
+    [
+        ("Return the result as JSON with 'setup' and 'punchline' keys.", "setup punchline"),
+        ("Answer in JSON with keys: a, b", "a b"),
+        ("Respond with a JSON object with the fields a, b and c.", "a b c"),
+        ("Reply with only a JSON object containing name, age and city.", "name age city"),
+        ('Give me JSON with the keys "x" and "y".', "x y"),
+        ("Output valid JSON. The keys must be id and label.", "id label"),
+        ("Write it as JSON with properties title and year.", "title year"),
+        ("Produce JSON with the keys `q1`, `q2` and `q3`.", "q1 q2 q3"),
+        ("Answer as a JSON object with name, age and city as keys.", "name age city"),
+        ("Return JSON with a single key 'answer'.", "answer"),
+        ("Return JSON with these fields:\n- name: what it is called\n- size (number)", "name size"),
+        ("Your output must be JSON with the following keys:\n1. alpha\n2. beta", "alpha beta"),
+        ("Use JSON with the following structure: title, body.", "title body"),
+        ("Give a JSON response with a `summary` field and a `score` field.", "summary score"),
+        ("I want JSON with two fields, `ok` (boolean) and `why` (string).", "ok why"),
+        ("JSON을 만들어 주세요. 필드는 name(문자열), age(정수)입니다.", "name age"),
+        ("다음 키를 포함하는 JSON을 출력하세요: 결과, 평가", "결과 평가"),
+        ("name과 age 키를 가진 JSON으로 답하세요.", "name age"),
+        ("이름, 인구 필드를 가진 JSON 객체로 답하세요.", "이름 인구"),
+        ("JSON 형식으로 답하세요. 키: 제목, 요약", "제목 요약"),
+        ("'이름'과 '나이'를 키로 하는 JSON만 출력하세요.", "이름 나이"),
+    ],
+)
+@pytest.mark.parametrize("role", ROLES)
+def test_json_has_the_keys_that_words_name(role: str, form: str, keys: str):
+    """In any message, in English and Korean, and nothing stands beside the JSON."""
+    assert list(json.loads(ask(*told(role, form)))) == keys.split()
+
+
+@pytest.mark.parametrize("role", ROLES)
+def test_json_mode_takes_the_keys_from_words(role: str):
+    """With `response_format: json_object`, too."""
+    form = told(role, "Return the result as a JSON with 'setup' and 'punchline' keys.")
+    answer = json.loads(ask(*form, response_format={"type": "json_object"}))
+    assert list(answer) == ["setup", "punchline"]
+
+
+def test_types_that_words_name_are_kept():
+    """A number, an integer, a boolean, and a list."""
+    answer = json.loads(
+        ask(
+            "Describe Busan as JSON with the keys `size` (number), `people` (int), `coastal` "
+            "(boolean) and `tags` (list of strings)."
+        )
+    )
+    assert [type(value) for value in answer.values()] == [float, int, bool, list]
+    assert all(isinstance(tag, str) for tag in answer["tags"])
+
+
+def test_types_in_a_sketch_are_kept():
+    """Whether the sketch is JSON or has comments."""
+    sketch = 'Describe Busan. Answer in JSON:\n{"name": string, // its name\n"people": integer}'
+    assert [type(value) for value in json.loads(ask(sketch)).values()] == [str, int]
+    example = 'Describe Busan. Answer in JSON: {"people": "int", "tags": "list of strings"}'
+    assert [type(value) for value in json.loads(ask(example)).values()] == [int, list]
+
+
+@pytest.mark.parametrize(
+    ("form", "many"),
+    [
+        ('Answer in JSON like this: [{"name": "x", "age": 3}, {"name": "y", "age": 4}]', 2),
+    ],
+)
+def test_a_list_of_objects_is_a_list(form: str, many: int):
+    """As many as were asked for or shown."""
+    answer = json.loads(ask(f"Name towns. {form}"))
+    assert [list(each) for each in answer] == [["name", "age"]] * many
+
+
+@pytest.mark.parametrize(
+    "prompt",
+    [
+        "Write about JSON.",
+        "Explain what a JSON object is.",
+        "What is the key point of the article?",
+        "Compare JSON and YAML.",
+        "How do I parse a JSON object with the keys a and b in Python?",
+        "Write a Python function that returns JSON with the keys a and b.",
+        "What does the field name mean in this JSON?",
+        "Given a JSON object with the fields name and age, write a sentence.",
+        "The tools return their results as JSON. Describe Busan.",
+        "The input is a JSON list of towns. Summarise it.",
+        "Describe the fields of wheat and barley.",
+        "Describe the table in the kitchen.",
+        "Explain the columns of the temple.",
+        "Review sections A, B and C of the contract.",
+        "Summarise the sections on history and geography.",
+        "What does the <div> tag do?",
+        "Explain why people say yes or no.",
+        'Explain this JSON Schema: {"type": "object", "properties": {"a": {"type": "string"}}}',
+        "JSON에 대해 설명하세요.",
+        "밭의 열쇠에 대해 쓰세요.",
+    ],
+)
+def test_words_that_ask_for_no_form_are_answered_in_prose(prompt: str):
+    """Whole sentences, without JSON, tables, headings or bullets."""
+    answer = ask(prompt)
+    assert answer.endswith(".") and len(answer) > 40
+    assert not re.search(r"[{}|#]|^[-<\d]", answer, re.MULTILINE)
+
+
+def test_the_user_overrules_the_system_and_the_last_words_count():
+    """When both name keys, the user's are used; of two lists, the later one."""
+    system = ("system", "Always answer in JSON with the keys a and b.")
+    user = "Describe Busan. Answer in JSON with the keys c and d."
+    assert list(json.loads(ask(system, user))) == ["c", "d"]
+    later = "Answer in JSON with the keys a and b. No: use the keys c and d in the JSON."
+    assert list(json.loads(ask(later))) == ["c", "d"]
+
+
+# Schemas in text
+
+
+class Town(BaseModel):
+    """What the prompts below ask for."""
+
+    name: str
+    people: int = Field(ge=1000)
+    coastal: bool
+    districts: list[str] = Field(min_length=2, max_length=2)
+
+
+SCHEMA = Town.model_json_schema()
+WRITTEN = {
+    "on one line": json.dumps(SCHEMA),
+    "pretty-printed": json.dumps(SCHEMA, indent=2),
+    "in a fence": f"```json\n{json.dumps(SCHEMA, indent=4)}\n```",
+    "as properties alone": json.dumps(SCHEMA["properties"]),
+}
+
+
+@pytest.mark.parametrize("written", WRITTEN)
+@pytest.mark.parametrize("role", ROLES)
+@pytest.mark.parametrize("mode", ["json_object", "text"])
+def test_a_schema_in_a_message_is_filled(mode: str, role: str, written: str):
+    """However it is written, and whoever writes it; JSON mode or not."""
+    form = f"Respond with JSON that conforms to this schema:\n{WRITTEN[written]}\n"
+    answer = json.loads(ask(*told(role, form), response_format={"type": mode}))
+    assert {"people", "name", "coastal", "districts"} == answer.keys()
+    if written != "as properties alone":
+        assert Draft202012Validator(SCHEMA).is_valid(answer)
+
+
+def test_a_schema_in_doubled_braces_is_filled():
+    """As a template has them that nobody has filled in."""
+    schema = json.dumps(SCHEMA).replace("{", "{{").replace("}", "}}")
+    assert Town.model_validate_json(ask(f"Describe Busan. Answer as JSON by this schema: {schema}"))
+
+
+def test_langchains_pydantic_parser_gets_its_schema_filled_and_not_its_example():
+    """Its instructions show another schema first."""
+    parser = PydanticOutputParser(pydantic_object=Town)
+    answer = ask(f"Answer the query.\n{parser.get_format_instructions()}\nDescribe Busan.")
+    assert isinstance(parser.parse(answer), Town)
+
+
+def test_a_schema_of_an_earlier_message_still_holds():
+    """A client that tells of its errors does not repeat the schema."""
+    answer = ask(
+        f"Describe Busan. Follow this JSON schema: {json.dumps(SCHEMA)}",
+        ("assistant", "Busan is large."),
+        'That was no JSON: [{"type": "missing", "loc": ["name"]}]. Try again.',
+    )
+    assert Town.model_validate_json(answer)
+
+
+@pytest.mark.parametrize(
+    "schema",
+    [
+        '{"type": "object", "properties": {"a": {"type": "string", "pattern": "("}}}',
+        '{"type": "object", "properties": {"a": {"type": "nonsense"}}, "required": ["a"]}',
+        '{"type": "object", "properties": {"a": {"type":',
+        '{"$ref": "#/$defs/a", "$defs": {"a": {"allOf": [{"$ref": "#/$defs/a"}]}}}',
+        '{"type": "array", "items": {"type": "string"}, "minItems": 1000000000}',
+        '{"type": "object", "properties": {"a": {"type": "integer", "minimum": 9, "maximum": 1}}}',
+    ],
+)
+@pytest.mark.parametrize("mode", ["json_object", "text"])
+def test_a_schema_that_cannot_be_filled_gets_an_ordinary_answer(mode: str, schema: str):
+    """No error: the words of a prompt are not checked as a field of the request is."""
+    answer = ask(f"Answer as JSON by this schema: {schema}", response_format={"type": mode})
+    assert answer and "properties" not in answer and "minItems" not in answer
+
+
+# Prose of a shape
+
+
+@pytest.mark.parametrize(
+    "form",
+    [
+        "Use three headings: Background, Method, Outlook.",
+        "Write a report with the sections Background, Method and Outlook.",
+        "Structure it under the headings 'Background', 'Method' and 'Outlook'.",
+        "Write a report. Sections: Background, Method, Outlook.",
+        "배경 대신 영어로: 제목은 Background, Method, Outlook으로 하세요.",
+    ],
+)
+@pytest.mark.parametrize("role", ROLES)
+def test_headings_named_in_a_sentence_come_in_order(role: str, form: str):
+    """Each with text below it."""
+    answer = ask(*told(role, form))
+    assert re.findall(r"^## (.+)$", answer, re.M) == ["Background", "Method", "Outlook"]
+    assert all(len(part) > 10 for part in re.split(r"^## .+$", answer, flags=re.M)[1:])
+
+
+@pytest.mark.parametrize(
+    ("form", "columns", "rows"),
+    [
+        ("Give a table with the columns Name, Price and Rating and five rows.", 3, 5),
+        ("Make a Markdown table with columns: Name, Price (number), Rating (int).", 3, 3),
+        ("Answer with a table; its columns are 'Name', 'Price'. Write 2 rows.", 2, 2),
+        ("Compare Busan and Seoul in a table.", 2, 3),
+        ("Present it as a table with the headers Name | Age.", 2, 3),
+        ("Make a 3-column table: Name, Age, City.", 3, 3),
+        ("이름, 가격, 평점 열이 있는 표를 4행으로 만드세요.", 3, 4),
+    ],
+)
+@pytest.mark.parametrize("role", ROLES)
+def test_a_table_has_the_columns_and_rows_asked_for(role: str, form: str, columns: int, rows: int):
+    """In Markdown: a header, a rule, and rows of as many cells."""
+    lines = ask(*told(role, form)).splitlines()
+    assert re.fullmatch(r"(\| --- )+\|", lines[1])
+    assert [line.count("|") - 1 for line in lines] == [columns] * (rows + 2)
+
+
+@pytest.mark.parametrize(
+    ("form", "pattern", "many"),
+    [
+        ("Use exactly 4 bullet points.", r"^- ", 4),
+        ("Write a numbered list of five.", r"^\d\. ", 5),
+        ("Write a list of three rivers.", r"^- ", 3),
+        ("Answer in at most three sentences.", r"[.](?:\s|$)", 3),
+        ("Answer with nine sentences.", r"[.](?:\s|$)", 9),
+        ("세 문장 이내로 쓰세요.", r"[.](?:\s|$)", 3),
+        ("네 개의 번호 목록으로 쓰세요.", r"^\d\. ", 4),
+        ("5개의 글머리 기호로 쓰세요.", r"^- ", 5),
+    ],
+)
+@pytest.mark.parametrize("role", ROLES)
+def test_what_is_counted_in_words_is_counted_in_the_answer(
+    role: str, form: str, pattern: str, many: int
+):
+    """Bullets, numbers and sentences, by whoever asks."""
+    assert len(re.findall(pattern, ask(*told(role, form)), re.MULTILINE)) == many
+
+
+@pytest.mark.parametrize("seed", range(8))
+@pytest.mark.parametrize(
+    ("form", "least", "most"),
+    [
+        ("no more than 50 words", 1, 50),
+        ("at most 12 words", 1, 12),
+        ("under 30 words", 1, 30),
+        ("at least 60 words", 60, 90),
+        ("one word", 1, 1),
+    ],
+)
+def test_a_bound_in_words_is_kept(form: str, least: int, most: int, seed: int):
+    """Not to the nearest sentence, but strictly."""
+    assert least <= len(ask(f"Describe Busan in {form}.", seed=seed).split()) <= most
+
+
+@pytest.mark.parametrize(
+    ("form", "words"),
+    [
+        ("Answer yes or no.", ("yes", "no")),
+        ("Reply with only 'yes' or 'no'.", ("yes", "no")),
+        ("Is it large? (yes/no)", ("yes", "no")),
+        ("Answer true or false.", ("true", "false")),
+        ("예 또는 아니요로 답하세요.", ("예", "아니요")),
+    ],
+)
+@pytest.mark.parametrize("role", ROLES)
+def test_one_of_a_few_words_is_answered_with_one(role: str, form: str, words: tuple[str, ...]):
+    """And with nothing else."""
+    assert ask(*told(role, form)) in words
+
+
+@pytest.mark.parametrize(
+    ("form", "tags"),
+    [
+        ("Put your answer in <answer></answer> tags.", "answer"),
+        ("Think in <thinking> tags, then answer in <answer> tags.", "thinking answer"),
+        ("Respond in this format:\n<reasoning>\n...\n</reasoning>\n<answer>\n...\n</answer>\n",
+         "reasoning answer"),
+        ("Wrap the name in <name> and the reason in <why>.", "name why"),
+        ("Return <city>{city}</city>.", "city"),
+    ],
+)  # fmt: skip
+@pytest.mark.parametrize("role", ROLES)
+def test_tags_that_are_asked_for_enclose_the_answer(role: str, form: str, tags: str):
+    """Each opened and closed, in order."""
+    answer = ask(*told(role, form))
+    assert re.findall(r"<(\w+)>.+?</\1>", answer, re.S) == tags.split()
+
+
+def test_tags_around_what_is_given_are_not_answered_with():
+    """They hold the document, not the answer."""
+    answer = ask("<document>The tide is high.</document>\nSummarise the document in one sentence.")
+    assert "<" not in answer and answer.count(".") == 1
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["{" * 20_000, '{"a":' * 3000, "keys " * 4000 + "json", "x text, " * 2500 + "keys as json",
+     "<a> " * 5000 + "answer", "table with columns a, b and c " * 700, "'" * 9000 + " json keys",
+     "Reply with one of " * 900, "이름과 " * 4000 + "키 JSON으로"],
+)  # fmt: skip
+def test_hostile_prompts_get_an_answer(text: str):
+    """In any role; that it does not take long, the whole suite's time limit shows."""
+    assert ask(("system", text), text)
+
+
+def test_what_utf_8_cannot_hold_is_not_imitated():
+    """Half of a pair of surrogates, escaped in an example, would break the answer."""
+    assert ask('Answer in JSON: {"\\ud800": "x"}').encode()
