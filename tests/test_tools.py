@@ -105,6 +105,8 @@ def rounds(
          ["get_weather(Seoul) get_weather(Busan)"]),
         ("Research 'solar power', 'wind' and 'tides'.", [offered("research", "", topic="string")],
          ["research(solar power) research(wind) research(tides)"]),
+        ("Weather in Austin, TX and in Boston, MA?", [WEATHER],
+         ["get_weather(Austin, TX) get_weather(Boston, MA)"]),
         ("Weather in Seoul and tides in Busan?", [WEATHER, TIDES],
          ["get_weather(Seoul) tides(Busan)"]),
         ("flights to Tokyo and Osaka from Seoul", [FLIGHTS],

@@ -18,7 +18,7 @@ _THING = re.compile(
     r"|\d{4}-\d\d-\d\d|[0-9a-f]{8}-[0-9a-f-]{27}|(?=[\w-]{0,64}\d)[A-Za-z][A-Za-z0-9_-]*"
     r"|[\w/-]{2,64}\.[a-z]{1,4}\b)"
     r"|(?P<number>(?<![\w.])-?\d+(?:,\d{3}(?!\d))*(?:\.\d+)?)"
-    rf"|(?P<name>(?<![.?!:\n] )(?<!^)\b{_PROPER}(?: {_PROPER})*"
+    rf"|(?P<name>(?<![.?!:\n] )(?<!^)\b{_PROPER}(?: {_PROPER})*(?:(?<=[a-z]), [A-Z]{{2}}\b)?"
     # At the beginning of a sentence, where every word has a capital letter:
     rf"|\b{_PROPER}(?=(?:, {_PROPER}){{0,8}},? (?:and|or|vs\.?|versus) {_PROPER}))",
     re.MULTILINE,
