@@ -320,8 +320,8 @@ def _check_messages(request: ChatRequest) -> None:
         if isinstance(message.content, list):
             _check_parts(message.content, request.part_types, f"messages[{index}].content")
         elif message.content is None and not message.said_otherwise:
-            content = "one of a string or array of objects"
-            raise wrong_type(f"messages[{index}].content", None, content)
+            content = "one of a string or array"
+            raise wrong_type(f"messages[{index}].content", "null", content)
         if message.role == "tool" and message.tool_call_id is None:
             raise missing(f"messages[{index}].tool_call_id")
         message.name = message.refusal = message.annotations = UNSET
