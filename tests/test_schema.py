@@ -138,10 +138,9 @@ def test_a_schema_is_filled_or_refused(seed: int):
 @settings(max_examples=200, deadline=None)
 @given(seeds)
 def test_the_checks_of_any_schema_end(seed: int):
-    """Whether it is one, whether strict mode takes it, and whether it admits a value."""
+    """Whether it is one, and whether it admits a value."""
     schema = Hostile(seed).schema()
     if problem(schema) is None:
-        problem(schema, strict=True)
         try:
             assert admits(schema, {"a": [1]}) in (True, False)
         except CannotFill as error:

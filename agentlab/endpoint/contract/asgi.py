@@ -197,6 +197,17 @@ def as_get(scope: Scope, send: Send) -> tuple[Scope, Send]:
     return scope | {"method": "GET"}, without_body
 
 
+def adding(send: Send, headers: Callable[[], Headers]) -> Send:
+    """Return a `send` whose answers have these headers besides."""
+
+    async def more(message: Message) -> None:
+        if message["type"] == "http.response.start":
+            message = message | {"headers": [*message["headers"], *headers()]}
+        await send(message)
+
+    return more
+
+
 def for_page(origin: str, send: Send) -> Send:
     """Return a `send` whose answers a page of this origin may read; the door has let it in."""
     headers = [
@@ -204,13 +215,7 @@ def for_page(origin: str, send: Send) -> Send:
         (b"access-control-expose-headers", b"*"),
         (b"vary", b"origin"),
     ]
-
-    async def readable(message: Message) -> None:
-        if message["type"] == "http.response.start":
-            message = message | {"headers": [*message["headers"], *headers]}
-        await send(message)
-
-    return readable
+    return adding(send, lambda: headers)
 
 
 async def allow_page(scope: Scope, send: Send) -> None:

@@ -11,7 +11,7 @@ from typing import Any
 
 import msgspec
 
-from agentlab.endpoint.contract.openai_json import read_json
+from agentlab.endpoint.contract.openai_json import read_object
 from agentlab.endpoint.middleware.server_timing import TIMES
 
 _TIMES = b": " + TIMES + b" "
@@ -64,8 +64,8 @@ class Events:
 
 def counts_in(body: bytes) -> Counts:
     """Return the token counts of an answer, or of an event's data."""
-    told = read_json(body)
-    usage = _part(told, "usage") or _part(_part(told, "response"), "usage")
+    told = read_object(body)
+    usage = _part(told, "usage") or _part(told.get("response"), "usage")
     sent = _part(usage, "prompt_tokens") or _part(usage, "input_tokens")
     made = _part(usage, "completion_tokens") or _part(usage, "output_tokens")
     return Counts(*(n if type(n) is int and 0 <= n <= _MOST_TOKENS else 0 for n in (sent, made)))
@@ -77,16 +77,16 @@ def _part(value: Any, name: str) -> Any:
 
 def _has_token(data: bytes) -> bool:
     """Return True for a chunk of (chat) completions, or an event of responses, with words in it."""
-    told = read_json(data)
-    kind = str(_part(told, "type"))
+    told = read_object(data)
+    kind, choices = str(told.get("type")), told.get("choices")
     if kind.endswith(".delta"):
-        return bool(_part(told, "delta"))
+        return bool(told.get("delta"))
     if kind == "response.output_item.added":
-        return str(_part(_part(told, "item"), "type")).endswith("_call")
-    choices = _part(told, "choices")
-    choices = choices if isinstance(choices, list) else []
-    said = [_part(_part(choice, "delta"), name) for choice in choices for name in _SAID]
-    return _holds_words([*said, *(_part(choice, "text") for choice in choices)])
+        return str(_part(told.get("item"), "type")).endswith("_call")
+    said = []
+    for choice in choices if isinstance(choices, list) else []:
+        said += [_part(choice, "text"), *(_part(_part(choice, "delta"), name) for name in _SAID)]
+    return _holds_words(said)
 
 
 def _holds_words(said: Any) -> bool:

@@ -65,37 +65,13 @@ def count_parts(value: Any, budget: Budget, pattern: bool = False, depth: int = 
                 budget.spend(_PATTERN_STEPS * len(inner))
 
 
-def problem(schema: Any, budget: Budget | None = None, *, strict: bool = False) -> str | None:
-    """Return why `schema` is none that can be read, or that strict mode takes; None if it is."""
+def problem(schema: Any, budget: Budget | None = None) -> str | None:
+    """Return why `schema` is none that can be read; None if it is one."""
     try:
         validator_of(schema, budget)
     except CannotFill as error:
         return str(error)
-    if strict and schema.get("type") != "object":
-        return f"schema must be a JSON Schema of 'type: \"object\"', got {schema.get('type')!r}."
-    return _not_strict(schema, ()) if strict else None
-
-
-def _not_strict(schema: Any, context: tuple[str, ...]) -> str | None:
-    """Return why strict mode refuses a part, by OpenAI's guide on structured outputs, or None."""
-    if not isinstance(schema, Mapping):
-        return None
-    if schema.get("type") == "object" or "properties" in schema:
-        if schema.get("additionalProperties") is not False:
-            return f"In context={context}, 'additionalProperties' is required to be false."
-        required = {*schema.get("required", [])}
-        for name in schema.get("properties", {}):
-            if name not in required:
-                return f"In context={context}, 'required' must name every property; not {name!r}."
-    inside: list[tuple[tuple[str, ...], Any]] = [
-        ((keyword, name), inner)
-        for keyword in ("properties", "$defs", "definitions")
-        for name, inner in schema.get(keyword, {}).items()
-    ]
-    inside += [(("items",), schema.get("items"))]
-    inside += [(("anyOf",), inner) for inner in schema.get("anyOf", [])]
-    found = (_not_strict(inner, (*context, *at)) for at, inner in inside)
-    return next(filter(None, found), None)
+    return None
 
 
 def admits(schema: Schema, value: Any, budget: Budget | None = None) -> bool:

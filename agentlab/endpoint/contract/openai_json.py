@@ -75,6 +75,12 @@ def read_json(text: bytes) -> Any:
         return None
 
 
+def read_object(text: bytes) -> Json:
+    """Return the object that the text holds; an empty one if it holds none."""
+    told = read_json(text)
+    return told if isinstance(told, dict) else {}
+
+
 def event(data: Json) -> bytes:
     """Return one server-sent event."""
     return b"data: " + msgspec.json.encode(data) + b"\n\n"

@@ -37,7 +37,7 @@ _Bias = Annotated[float, msgspec.Meta(ge=-100, le=100)]
 _Label = Annotated[str, msgspec.Meta(max_length=64)]
 _Value = Annotated[str, msgspec.Meta(max_length=512)]
 _Metadata = Annotated[dict[_Label, _Value], msgspec.Meta(max_length=16)]
-Effort = Literal["none", "minimal", "low", "medium", "high", "xhigh", "max"]
+_Effort = Literal["none", "minimal", "low", "medium", "high", "xhigh", "max"]
 Verbosity = Literal["low", "medium", "high"]
 _PART_TYPES = ("text", "image_url", "input_audio", "refusal", "file")
 _Forgotten = UnsetType  # once it is checked, so that it is no part of what makes requests the same
@@ -207,6 +207,10 @@ class Shared(Strict, kw_only=True):
     prompt_cache_retention: Literal["in_memory", "24h"] | None = None
     prompt_cache_options: Json | None = None
 
+    def __post_init__(self) -> None:
+        if self.stream_options and not self.stream:
+            raise _only_allowed("stream_options", "stream")
+
 
 class ChatRequest(Shared, kw_only=True):
     """A chat request: what the local model acts on, and preferences that it checks and ignores.
@@ -232,7 +236,7 @@ class ChatRequest(Shared, kw_only=True):
     logit_bias: Annotated[dict[str, _Bias], msgspec.Meta(max_length=MOST_ITEMS)] | None = None
     modalities: Annotated[list[Literal["text"]], msgspec.Meta(min_length=1)] | None = None
     prediction: Json | None = None
-    reasoning_effort: Effort | None = None
+    reasoning_effort: _Effort | None = None
     verbosity: Verbosity | None = None
 
     # What servers such as vLLM take besides, and their clients send.
@@ -250,11 +254,13 @@ class ChatRequest(Shared, kw_only=True):
     moderation: None = None
 
     def __post_init__(self) -> None:
-        checks = (
-            _check_support, _check_messages, _check_tools, _check_form, _check_schemas, _check_calls
-        )  # fmt: skip
-        for check in checks:
-            check(self)
+        super().__post_init__()
+        _check_support(self)
+        _check_messages(self)
+        _check_tools(self)
+        _check_form(self)
+        _check_schemas(self)
+        _check_calls(self)
 
     @property
     def turns(self) -> list[tuple[str, str]]:
@@ -300,16 +306,13 @@ def _check_support(request: ChatRequest) -> None:
     if request.max_tokens is not None and request.max_completion_tokens is not None:
         what = "Setting 'max_tokens' and 'max_completion_tokens' at the same time is not supported."
         raise RequestError(400, what, code="invalid_parameter_combination")
-    if request.stream_options and not request.stream:
-        raise only_allowed("stream_options", "stream")
     if request.top_logprobs is not None and not request.logprobs:
-        raise only_allowed("top_logprobs", "logprobs")
+        raise _only_allowed("top_logprobs", "logprobs")
     if request.logprobs:
         raise unsupported("logprobs")
 
 
-def only_allowed(param: str, enabled: str) -> RequestError:
-    """Return the answer to a field that needs another one to be true."""
+def _only_allowed(param: str, enabled: str) -> RequestError:
     message = f"The '{param}' parameter is only allowed when '{enabled}' is enabled."
     return RequestError(400, message, param=param)
 
@@ -320,8 +323,8 @@ def _check_messages(request: ChatRequest) -> None:
         if isinstance(message.content, list):
             _check_parts(message.content, request.part_types, f"messages[{index}].content")
         elif message.content is None and not message.said_otherwise:
-            content = "one of a string or array"
-            raise wrong_type(f"messages[{index}].content", "null", content)
+            param = f"messages[{index}].content"
+            raise wrong_type(param, "null", "one of a string or array")
         if message.role == "tool" and message.tool_call_id is None:
             raise missing(f"messages[{index}].tool_call_id")
         message.name = message.refusal = message.annotations = UNSET
@@ -364,22 +367,21 @@ def _check_form(request: ChatRequest) -> None:
 
 
 def _check_schemas(request: ChatRequest) -> None:
-    budget = Budget()  # for all of them, since others wait meanwhile
-
-    def check(schema: Json, strict: bool | None, owner: str, param: str, code: str) -> None:
-        if what := problem(schema, budget, strict=bool(strict)):
-            raise RequestError(400, f"Invalid schema for {owner}: {what}", param=param, code=code)
-
-    for index, tool in enumerate(request.tools or []):
-        function, param = tool.function, f"tools[{index}].function.parameters"
-        owner, code = f"function '{function.name}'", "invalid_function_parameters"
-        check(function.parameters or {}, function.strict, owner, param, code)
+    code = "invalid_function_parameters"
+    given = [
+        (each.parameters or {}, f"function '{each.name}'", f"tools[{i}].function.parameters", code)
+        for i, each in enumerate(tool.function for tool in request.tools or [])
+    ]
     form = request.response_format
     if form and form.json_schema:
         form.json_schema.description = UNSET
-    if form and form.type == "json_schema" and (given := form.json_schema):
-        owner, code = f"response_format '{given.name}'", "invalid_json_schema"
-        check(given.schema, given.strict, owner, "response_format", code)
+        if form.type == "json_schema":
+            owner = f"response_format '{form.json_schema.name}'"
+            given.append((form.json_schema.schema, owner, "response_format", "invalid_json_schema"))
+    budget = Budget()  # for all of them, since others wait meanwhile
+    for schema, owner, param, code in given:
+        if what := problem(schema, budget):
+            raise RequestError(400, f"Invalid schema for {owner}: {what}", param=param, code=code)
 
 
 def _check_calls(request: ChatRequest) -> None:

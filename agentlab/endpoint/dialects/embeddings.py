@@ -22,13 +22,8 @@ from agentlab.endpoint.contract.openai_json import Json, RequestError, invalid, 
 from agentlab.endpoint.contract.request import MOST_ITEMS, Name, Strict
 from agentlab.endpoint.contract.tokens import count_all
 
-# Figures of OpenAI's API reference: of a model's vectors, its own size and the longest.
-_DIMENSIONS = {
-    "text-embedding-3-large": (3072, 3072),
-    "text-embedding-3-small": (1536, 1536),
-    "text-embedding-ada-002": (1536, 0),  # takes no other
-}
-_OF_OTHERS = (1536, 3072)
+# Figures of OpenAI's API reference.
+_DIMENSIONS, _MOST_DIMENSIONS = 1536, 3072
 _MOST_TOKENS = 300_000  # in all inputs of a request
 _MOST_TOKENS_EACH = 8192
 _SLICE = 10_000  # parts of a text that are worked on without a pause: a few milliseconds
@@ -42,15 +37,11 @@ class EmbeddingRequest(Strict):
 
     model: Name
     input: Text | _Inputs
-    dimensions: Annotated[int, msgspec.Meta(ge=1, le=3072)] | None = None
+    dimensions: Annotated[int, msgspec.Meta(ge=1, le=_MOST_DIMENSIONS)] | None = None
     encoding_format: Literal["float", "base64"] | None = None
     user: str | None = None
 
     def __post_init__(self) -> None:
-        most = self._own_and_most[1]
-        if self.dimensions is not None and self.dimensions > most:
-            what = f"'{self.model}' has at most {most}" if most else "this model has a fixed size"
-            raise invalid("dimensions", f"{what}, but got {self.dimensions}.")
         if isinstance(self.input, list) and len({isinstance(e, int) for e in self.input}) > 1:
             raise invalid("input", "give texts, or lists of tokens, or one list of tokens.")
         if len(self.inputs) > MOST_ITEMS:
@@ -61,7 +52,7 @@ class EmbeddingRequest(Strict):
     @property
     def size(self) -> int:
         """How many numbers a vector has."""
-        return self.dimensions or self._own_and_most[0]
+        return self.dimensions or _DIMENSIONS
 
     @property
     def inputs(self) -> list[str | list[int]]:
@@ -74,10 +65,6 @@ class EmbeddingRequest(Strict):
         """The texts; one that comes as token numbers is those numbers."""
         for each in self.inputs:
             yield each if isinstance(each, str) else " ".join(map(str, each))
-
-    @property
-    def _own_and_most(self) -> tuple[int, int]:
-        return _DIMENSIONS.get(self.model.rpartition("/")[2], _OF_OTHERS)
 
 
 async def answer_to(request: EmbeddingRequest, id: str) -> Answer:
