@@ -266,7 +266,7 @@ def refusal(fields: dict[str, Any]) -> Any:
 
 CALL = {"type": "function_call", "call_id": "c1", "name": "f", "arguments": "{}"}
 OUTPUT = {"type": "function_call_output", "call_id": "c1", "output": "x"}
-SCHEMA = {"type": "object", "properties": {"a": {"type": "string"}}}
+SCHEMA = {"type": "objekt"}
 FORM = {"type": "json_schema", "name": "r", "strict": True, "schema": SCHEMA}
 
 

@@ -1,7 +1,6 @@
 """JSON Schemas: whether one is valid, and whether a value fits it, within a budget of work.
 
-A short schema can keep a validator busy for years. So work is counted beforehand: the parts of the
-schema, and each place at which a validator may look.
+A short schema can keep a validator busy for years, so its work is counted beforehand.
 """
 
 from __future__ import annotations
@@ -134,7 +133,6 @@ def _count_looks(root: Schema, schema: Any, value: Any, budget: Budget, depth: i
 
 
 def _looks_inside(schema: Schema, value: Any) -> Iterator[tuple[Any, Any]]:
-    """Yield each schema that is for a part of `value`, with that part."""
     if isinstance(value, dict):
         properties = schema.get("properties", {})
         yield from ((properties[name], value[name]) for name in properties.keys() & value.keys())
@@ -148,7 +146,6 @@ def _looks_inside(schema: Schema, value: Any) -> Iterator[tuple[Any, Any]]:
 
 
 def _held(schema: Schema, keywords: Iterable[str]) -> Iterator[Any]:
-    """Yield the schemas that are under these keywords."""
     for keyword in keywords:
         held = schema.get(keyword, [])
         if keyword in _BY_NAME and held:

@@ -1,4 +1,4 @@
-"""OpenAI's JSON: how a body is read, and what is said of one that is wrong.
+"""OpenAI's JSON: how bodies and events are read, and what is said of a body that is wrong.
 
 Source: what OpenAI's API answers to requests with one mistake or two.
 """
@@ -163,9 +163,9 @@ def _mistake(said: str, value: Any, kind: inspect.Type) -> RequestError:
     if key:
         what, got = what.replace("str", "property name"), None
     if size := _SIZE.fullmatch(what):
-        return _too_small_or_large(param, *size.groups(), got)
+        return _too_small_or_large(param, size, got)
     if length := _LENGTH.fullmatch(what):
-        return _too_short_or_long(param, *length.groups(), got)
+        return _too_short_or_long(param, length, got)
     if form := _FORM.fullmatch(what):
         expected = f"a string that matches the pattern '{form[1]}'"
         problem = "string does not match pattern"
@@ -192,7 +192,8 @@ def _at(path: str, value: Any, kind: Any) -> tuple[Any, list[Any]]:
     return value, kinds
 
 
-def _too_small_or_large(param: str, kind: str, sign: str, limit: str, got: Any) -> RequestError:
+def _too_small_or_large(param: str, bound: re.Match[str], got: Any) -> RequestError:
+    kind, sign, limit = bound.groups()
     noun, (side, end) = _NOUNS[kind], {">=": ("below", "min"), "<=": ("above", "max")}[sign]
     code = f"{noun}_{side}_{end}_value"
     return out_of_bounds(
@@ -200,7 +201,8 @@ def _too_small_or_large(param: str, kind: str, sign: str, limit: str, got: Any) 
     )
 
 
-def _too_short_or_long(param: str, kind: str, sign: str, limit: str, got: Any) -> RequestError:
+def _too_short_or_long(param: str, bound: re.Match[str], got: Any) -> RequestError:
+    kind, sign, limit = bound.groups()
     noun, a_noun = _NOUNS.get(kind, kind), _a(kind)
     if sign == ">=":
         expected, got = f"{a_noun} with minimum length {limit}", f"an empty {noun}"
@@ -209,3 +211,89 @@ def _too_short_or_long(param: str, kind: str, sign: str, limit: str, got: Any) -
     code = f"{noun.replace(' ', '_')}_above_max_{'properties' if noun == 'object' else 'length'}"
     expected = f"{a_noun} with maximum length {limit}"
     return out_of_bounds(param, f"{noun} too long", expected, got, code)
+
+
+# What a stream of events tells while it passes. The pieces may be cut anywhere; what only keeps a
+# connection alive (comments, a role, empty words) is not a token.
+
+_TIMES = b": x-lab-times "  # what another lab tells
+_BETWEEN = re.compile(rb"\r?\n\r?\n")
+_DATA = re.compile(rb"^data:(.*)$", re.M)
+_LAST = re.compile(
+    rb'^(?:data: ?\[DONE\]|(?:event: ?|data: ?\{"type": ?")'
+    rb"response\.(?:completed|incomplete|failed)\b)",
+    re.M,
+)
+_SAID = ("content", "reasoning_content", "reasoning", "refusal", "tool_calls", "function_call")
+_LABELS = ("type", "index")
+_LONGEST_BYTES = 8 * 1024 * 1024  # of one event; what is longer is not an event
+_MOST_TOKENS = 2**53
+
+
+class Counts(msgspec.Struct, frozen=True):
+    """How many tokens an answer says that it took; 0 if it does not say, or says nonsense."""
+
+    prompt_tokens: int = 0
+    completion_tokens: int = 0
+
+
+class Events:
+    """Reads along in a stream.
+
+    It has `begun` with the first token: content, reasoning, a refusal or a tool call. It has
+    `ended` with the last event, after which many clients do not wait. `times` are another lab's.
+    """
+
+    def __init__(self) -> None:
+        self.begun = self.ended = False
+        self.counts = Counts()
+        self.times = b""
+        self._rest = b""
+
+    def feed(self, piece: bytes) -> None:
+        """Read the next piece."""
+        *events, self._rest = _BETWEEN.split(self._rest + piece if self._rest else piece)
+        for event in events:
+            data = b"\n".join(_DATA.findall(event))
+            self.begun = self.begun or _has_token(data)
+            if b'_tokens"' in event:
+                self.counts = counts_in(data)
+            if event.startswith(_TIMES):
+                self.times = event.removeprefix(_TIMES)
+            self.ended = self.ended or _LAST.search(event) is not None
+        self._rest = self._rest[-_LONGEST_BYTES:]
+
+
+def counts_in(body: bytes) -> Counts:
+    """Return the token counts of an answer, or of an event's data."""
+    told = read_object(body)
+    usage = _part(told, "usage") or _part(told.get("response"), "usage")
+    sent = _part(usage, "prompt_tokens") or _part(usage, "input_tokens")
+    made = _part(usage, "completion_tokens") or _part(usage, "output_tokens")
+    return Counts(*(n if type(n) is int and 0 <= n <= _MOST_TOKENS else 0 for n in (sent, made)))
+
+
+def _part(value: Any, name: str) -> Any:
+    return value.get(name) if isinstance(value, dict) else None
+
+
+def _has_token(data: bytes) -> bool:
+    told = read_object(data)
+    kind, choices = str(told.get("type")), told.get("choices")
+    if kind.endswith(".delta"):
+        return bool(told.get("delta"))
+    if kind == "response.output_item.added":
+        return str(_part(told.get("item"), "type")).endswith("_call")
+    said = []
+    for choice in choices if isinstance(choices, list) else []:
+        said += [_part(choice, "text"), *(_part(_part(choice, "delta"), name) for name in _SAID)]
+    return _holds_words(said)
+
+
+def _holds_words(said: Any) -> bool:
+    """Return True for a text that is not empty, a call, or a part with text, however nested."""
+    if isinstance(said, list):
+        return any(map(_holds_words, said))
+    if isinstance(said, dict):  # a call, or a part: {"type": "text", "text": ""}
+        return any(_holds_words(value) for name, value in said.items() if name not in _LABELS)
+    return isinstance(said, str) and said != ""

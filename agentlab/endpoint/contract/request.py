@@ -318,7 +318,6 @@ def _only_allowed(param: str, enabled: str) -> RequestError:
 
 
 def _check_messages(request: ChatRequest) -> None:
-    """Check what each message needs, and forget what changes no answer."""
     for index, message in enumerate(request.messages):
         if isinstance(message.content, list):
             _check_parts(message.content, request.part_types, f"messages[{index}].content")
@@ -385,7 +384,6 @@ def _check_schemas(request: ChatRequest) -> None:
 
 
 def _check_calls(request: ChatRequest) -> None:
-    """Check that the messages right after tool calls answer each call, and no others."""
     waiting: set[str] = set()
     for index, message in enumerate([*request.messages, None]):
         where = f"messages[{index}]"

@@ -263,7 +263,6 @@ class Stored:
 
 
 def _referred(mine: dict[str, Kept], items: list[Item]) -> dict[int, bytes]:
-    """Return the items to which others refer by their ids, by the place where they do."""
     places = {i: item.id or "" for i, item in enumerate(items) if item.type == "item_reference"}
     known: dict[str, bytes] = {}
     for kept in mine.values() if places else ():

@@ -86,7 +86,6 @@ class _Tampered:
         self._body, self._events, self._streamed = b"", 0, False
 
     async def __call__(self, message: Message) -> None:
-        """Take one message; raise _Ended or BrokenOff if the answer ends, or is reset, here."""
         if message["type"] == "http.response.start":
             headers = [each for each in message["headers"] if each[0] != b"content-length"]
             content_type = dict(headers).get(b"content-type", b"")

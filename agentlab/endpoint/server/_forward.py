@@ -19,8 +19,7 @@ from yarl import URL
 from agentlab._support.upstream import checked_address
 from agentlab.endpoint.contract import asgi
 from agentlab.endpoint.contract.asgi import BrokenOff, Receive, Scope, Send
-from agentlab.endpoint.contract.events import Counts, Events, counts_in
-from agentlab.endpoint.contract.openai_json import RequestError
+from agentlab.endpoint.contract.openai_json import Counts, Events, RequestError, counts_in
 from agentlab.endpoint.contract.record import Span
 from agentlab.endpoint.contract.refused import Asking
 from agentlab.endpoint.middleware.server_timing import TIMES, Clock, take_over
@@ -152,7 +151,6 @@ class Forward:
             take_over(span, told or header)
 
     async def _begin(self, send: Send, response: ClientResponse, left_out: list[str]) -> None:
-        """Send the answer's status, and those of its headers that may pass."""
         named = [(name.lower(), self._hide(value)) for name, value in response.raw_headers]
         headers = [header for header in named if self._down.fullmatch(header[0])]
         if left_out:
@@ -161,7 +159,6 @@ class Forward:
         await asgi.start(send, response.status, self._hide(kind), headers)
 
     async def _ask(self, scope: Scope, body: bytes) -> ClientResponse:
-        """Return the beginning of the upstream's answer, or raise a 502."""
         path = scope["raw_path"].decode("ascii").removeprefix("/v1")
         headers = {
             str(name, "latin-1"): str(value, "utf-8", "replace")

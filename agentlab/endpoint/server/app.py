@@ -157,7 +157,6 @@ class App:
             self._bodies.release(body)
 
     async def _watch(self, scope: Scope, send: Send) -> None:
-        """Say that the endpoint serves, for which load tools ask without a key, or the metrics."""
         path, method, body = scope["path"], scope["method"], b""
         if method != "GET":
             raise asgi.wrong_method(path, method, ["GET"])
@@ -167,7 +166,6 @@ class App:
         await asgi.respond(send, 200, body, kind=b"text/plain; version=0.0.4; charset=utf-8")
 
     async def _lab(self, scope: Scope, send: Send) -> None:
-        """Say the clock, for which another lab asks without a key, or read the record."""
         path, model = scope["path"], self.model
         if path == CLOCK:
             await asgi.respond(send, 200, {"time_scale": model.time_scale, "paid": model.paid})

@@ -87,8 +87,6 @@ class LocalModel:
         await methods[method](scope, receive, send, span)
 
     def _asked(self, reply: _Replying) -> _Answering:
-        """Return what answers a question, in the time that it takes."""
-
         async def answering(scope: Scope, receive: Receive, send: Send, span: Span) -> None:
             body = await asgi.read_body(scope, receive)
             async with self._reading if len(body) > _SHORT_BYTES else nullcontext():
@@ -194,7 +192,6 @@ class _Exchange:
         )
 
     async def run(self, receive: Receive, send: Send, *, stream: bool) -> None:
-        """See the exchange through; QueueFull if nothing is sent, ClientGone if nobody listens."""
         self._span.prompt_tokens = self._said.prompt_tokens
         self._live.submit(self._job)
         self._span.arrived_s = self._job.arrived_s  # reading the request was not a wait for a slot
