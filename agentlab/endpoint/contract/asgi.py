@@ -45,7 +45,6 @@ class Model(Protocol):
 
     @property
     def time_scale(self) -> float: ...
-
     @property
     def paid(self) -> bool: ...
 
@@ -103,12 +102,11 @@ class Bodies:
 
     def _check(self, size_bytes: int) -> None:
         if size_bytes > self._most_bytes:
-            what = f"The request body is over {self._most_bytes:,} bytes; send a shorter one, or "
-            message = f"{what}serve with another AGENTLAB_MAX_BODY_BYTES."
+            way = "send a shorter one, or serve with another AGENTLAB_MAX_BODY_BYTES"
+            message = f"The request body is over {self._most_bytes:,} bytes; {way}."
             raise RequestError(413, message, code="request_too_large")
         if self._held_bytes > self._most_held_bytes:
-            what = f"The requests in flight hold {self._held_bytes:,} bytes already"
-            message = f"{what}; try again later."
+            message = f"The requests in flight hold {self._held_bytes:,} bytes; try again later."
             raise RequestError(503, message, kind="server_error", retry_after_s=1.0)
 
 

@@ -95,12 +95,6 @@ class Message(Strict):
     function_call: Json | _Forgotten | None = UNSET
 
     @property
-    def said_otherwise(self) -> bool:
-        """True if the assistant said something else than a content."""
-        said = self.tool_calls or self.refusal or self.audio or self.function_call
-        return self.role == "assistant" and bool(said)
-
-    @property
     def text(self) -> str:
         if isinstance(self.content, list):
             return "\n".join(part.text for part in self.content if part.text)
@@ -121,10 +115,7 @@ class Custom(Function):
 
 
 class Tool(Strict):
-    """A tool that is offered; or, by its name alone, the choice of one.
-
-    The function of a custom tool is the tool itself, so that most readers need not know which.
-    """
+    """A tool that is offered, or chosen by its name; a custom tool is its own function."""
 
     function: Function = UNSET  # type: ignore[assignment]
     type: Literal["function", "custom"] = "function"
@@ -213,10 +204,7 @@ class Shared(Strict, kw_only=True):
 
 
 class ChatRequest(Shared, kw_only=True):
-    """A chat request: what the local model acts on, and preferences that it checks and ignores.
-
-    One that does not fit together, or asks for what the model cannot do, raises a RequestError.
-    """
+    """A chat request; one that does not fit together, or cannot be met, raises a RequestError."""
 
     part_types: ClassVar[tuple[str, ...]] = _PART_TYPES
     messages: Annotated[list[Message], msgspec.Meta(min_length=1, max_length=MOST_ITEMS)]
@@ -258,7 +246,6 @@ class ChatRequest(Shared, kw_only=True):
         _check_support(self)
         _check_messages(self)
         _check_tools(self)
-        _check_form(self)
         _check_schemas(self)
         _check_calls(self)
 
@@ -319,9 +306,11 @@ def _only_allowed(param: str, enabled: str) -> RequestError:
 
 def _check_messages(request: ChatRequest) -> None:
     for index, message in enumerate(request.messages):
+        called = message.tool_calls or message.function_call
+        said_otherwise = called or message.refusal or message.audio
         if isinstance(message.content, list):
             _check_parts(message.content, request.part_types, f"messages[{index}].content")
-        elif message.content is None and not message.said_otherwise:
+        elif message.content is None and not (message.role == "assistant" and said_otherwise):
             param = f"messages[{index}].content"
             raise wrong_type(param, "null", "one of a string or array")
         if message.role == "tool" and message.tool_call_id is None:
@@ -355,16 +344,6 @@ def _check_tools(request: ChatRequest) -> None:
             raise invalid("tool_choice", f"tool {name!r} is not among the tools: {names}.")
 
 
-def _check_form(request: ChatRequest) -> None:
-    form = request.response_format
-    if form and form.type == "json_schema" and form.json_schema is None:
-        raise missing("response_format.json_schema")
-    said = (text.lower() for _, text in request.turns)
-    if form and form.type == "json_object" and not any("json" in text for text in said):
-        what = "they must contain the word 'json' in some form, to use 'response_format' of type "
-        raise invalid("messages", f"{what}'json_object'.")
-
-
 def _check_schemas(request: ChatRequest) -> None:
     code = "invalid_function_parameters"
     given = [
@@ -372,11 +351,17 @@ def _check_schemas(request: ChatRequest) -> None:
         for i, each in enumerate(tool.function for tool in request.tools or [])
     ]
     form = request.response_format
-    if form and form.json_schema:
-        form.json_schema.description = UNSET
-        if form.type == "json_schema":
-            owner = f"response_format '{form.json_schema.name}'"
-            given.append((form.json_schema.schema, owner, "response_format", "invalid_json_schema"))
+    kind, own = (form.type, form.json_schema) if form else ("text", None)
+    if own:
+        own.description = UNSET
+    if kind == "json_object" and not any("json" in text.lower() for _, text in request.turns):
+        what = "they must contain the word 'json' in some form, to use 'response_format' of type "
+        raise invalid("messages", f"{what}'json_object'.")
+    if kind == "json_schema":
+        if own is None:
+            raise missing("response_format.json_schema")
+        owner = f"response_format '{own.name}'"
+        given.append((own.schema, owner, "response_format", "invalid_json_schema"))
     budget = Budget()  # for all of them, since others wait meanwhile
     for schema, owner, param, code in given:
         if what := problem(schema, budget):

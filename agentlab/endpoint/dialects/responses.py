@@ -224,16 +224,16 @@ class Stored:
         before: Said = []
         if id is not None:
             if id not in mine:
+                param, code = "previous_response_id", "previous_response_not_found"
                 what = f"Previous response with id '{id}' not found."
-                code = "previous_response_not_found"
-                raise RequestError(400, what, param="previous_response_id", code=code)
+                raise RequestError(400, what, param=param, code=code)
             mine[id] = mine.pop(id)  # it is needed, so it counts as the newest
             before = mine[id].said
         referred = _referred(mine, request.items)
         held_bytes = size_bytes(before) + sum(map(len, referred.values()))
         if len(before) + len(request.items) > MOST_ITEMS or held_bytes > MAX_BODY_BYTES:
-            what = f"The conversation is too long; begin one of {MOST_ITEMS} items and "
-            what += f"{MAX_BODY_BYTES:,} bytes at most."
+            most = f"{MOST_ITEMS} items and {MAX_BODY_BYTES:,} bytes"
+            what = f"The conversation is too long; begin one of {most} at most."
             raise RequestError(400, what, param="input", code="context_length_exceeded")
         for index, data in referred.items():
             request.items[index] = msgspec.json.decode(data, type=Item)
@@ -269,10 +269,7 @@ def _referred(mine: dict[str, Kept], items: list[Item]) -> dict[int, bytes]:
         known |= kept.said[kept.before :]
     for id in places.values():
         if id not in known:
-            what = f"Item with id '{id}' not found. Items are not persisted when `store` is set to "
-            what += (
-                "false. Try again with `store` set to true, or remove this item from your input."
-            )
+            what = f"Item with id '{id}' not found. It was never stored, or is gone; send it whole."
             raise RequestError(404, what, param="input")
     return {index: known[id] for index, id in places.items()}
 

@@ -53,9 +53,8 @@ class Fault:
     """One line of a plan: what happens, and to which requests.
 
     Either `probability` or `calls` (the 3rd) says when; `between_s` narrows it to a time after the
-    endpoint's first request, or, alone, means all of that time. With `agent`, only that agent's
-    requests count and fail. On an answer that is not streamed, `cut` is `truncated_json`, and
-    `stream_error` an error 500.
+    endpoint's first request, or, alone, means all of it. With `agent`, only that agent's requests
+    count. Of a plain answer, `cut` is `truncated_json`, and `stream_error` an error 500.
     """
 
     kind: Kind

@@ -44,12 +44,9 @@ _KEPT_S = 4.0  # shorter than servers keep a connection: none is closed as a que
 class Forward:
     """Let the model at `upstream` (an address ending in `/v1`) answer.
 
-    A plain answer is read whole before it is passed on; a stream is passed on piece by piece.
-    With `clock`, another lab answers: times are its model seconds, a finished call's are those that
-    it noted itself, and it is told the agents' names. `account` holds headers that choose who pays;
-    no request has a parameter of `leave_out`, or one that the model has refused.
-
-    An address or a proxy that cannot be used is a ConfigError.
+    With `clock`, another lab answers: times are its model seconds, as it noted them itself, and it
+    is told the agents' names. `account` holds headers that choose who pays; no request has a
+    parameter of `leave_out`. An address or a proxy that cannot be used is a ConfigError.
     """
 
     def __init__(
