@@ -364,8 +364,8 @@ def _check_schemas(request: ChatRequest) -> None:
         given.append((own.schema, owner, "response_format", "invalid_json_schema"))
     budget = Budget()  # for all of them, since others wait meanwhile
     for schema, owner, param, code in given:
-        if what := problem(schema, budget):
-            raise RequestError(400, f"Invalid schema for {owner}: {what}", param=param, code=code)
+        if wrong := problem(schema, budget):
+            raise RequestError(400, f"Invalid schema for {owner}: {wrong}", param=param, code=code)
 
 
 def _check_calls(request: ChatRequest) -> None:

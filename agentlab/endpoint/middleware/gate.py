@@ -130,11 +130,9 @@ class _Tampered:
 
     async def _pass_on(self, data: bytes) -> None:
         drips = self._fault.kind == "drip"
-        size = 1 if drips else max(len(data), 1)
-        for start in range(0, len(data), size):
+        for piece in (data[i : i + 1] for i in range(len(data))) if drips else [data]:
             if drips:
                 await self._pause(self._fault.byte_s)
-            piece = data[start : start + size]
             await self._send({"type": "http.response.body", "body": piece, "more_body": True})
 
 
