@@ -56,9 +56,10 @@ def decode(body: bytes, kind: type[T]) -> T:
         with suppress(msgspec.ValidationError):
             return msgspec.json.decode(body, type=kind)
         value = msgspec.json.decode(body)
-        return msgspec.convert(value, kind)
-    except msgspec.ValidationError as error:
-        raise _mistake(str(error), value, _type_info(kind)) from None
+        try:
+            return msgspec.convert(value, kind)
+        except msgspec.ValidationError as error:
+            raise _mistake(str(error), value, _type_info(kind)) from None
     except _NOT_JSON as error:
         at = re.search(r"\(byte (\d+)\)", str(error))
         where = f" It is wrong from byte {at[1]} on." if at else ""
