@@ -227,6 +227,8 @@ REFUSED: list[tuple[dict[str, Any], str | None, str]] = [
     ({"top_logprobs": 21, "logprobs": True}, "integer_above_max_value", "top_logprobs"),
     ({"guided_json": {}}, "unknown_parameter", "guided_json"),
     ({"x" * 5000: 1}, "unknown_parameter", "x" * 1000),
+    ({"verbosity": "x - at $.n.n"}, "invalid_value", "verbosity"),
+    ({"metadata": {"...": "a", "k": 7}}, "invalid_type", "metadata"),
 ]  # fmt: skip
 
 
@@ -236,6 +238,16 @@ def test_other_mistakes_get_the_same_codes(fields: dict[str, Any], code: str, pa
     error = chat(**fields)
     assert error is not None and (error["code"], error["param"]) == (code, param)
     assert "`" not in error["message"] and len(error["message"]) <= 1000
+
+
+@pytest.mark.parametrize("words", ["x - at `$.n.n`", "x - at `$.n.n", "`", " - at `$[0]", "\n"])
+def test_words_that_read_as_a_way_lead_nowhere(words: str):
+    """A client may name a field, or give a value, as the decoder's own errors are worded."""
+    assert chat(verbosity=words) == chat(verbosity="x") | {  # type: ignore[operator]
+        "message": f"Invalid value: '{words}'. Supported values are: 'high', 'low', and 'medium'."
+    }
+    for fields in ({words: 1}, {"messages": [{**USER, words: 1}]}, {"metadata": {words: 1}}):
+        assert chat(**fields) is not None
 
 
 @pytest.mark.parametrize(

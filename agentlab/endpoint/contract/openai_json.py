@@ -137,7 +137,7 @@ def out_of_bounds(param: str, what: str, expected: str, got: object, code: str) 
 
 # What msgspec says of the first mistake, in OpenAI's words.
 
-_WHERE = re.compile(r"(.*?)(?: - at `(key` in `)?\$(.*)`)?", re.DOTALL)
+_WHERE = re.compile(r"(.*?)(?: - at `(key` in `)?\$([\w.\[\]]*)`)?", re.DOTALL)
 _FIELD = re.compile(r"Object (missing required|contains unknown) field `(.*?)`?", re.DOTALL)
 _TYPE = re.compile(r"Expected `(.*?)(?: \| null)?`, got `(.*)`")
 _SIZE = re.compile(r"Expected `(\w+)` (>=|<=) (.*?)(?:\.0)?")
