@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from agentlab.endpoint.contract.events import Counts, Events
+from agentlab.endpoint.contract.openai_json import Counts, Events
 
 
 def chunk(**delta: Any) -> dict[str, Any]:

@@ -18,12 +18,11 @@ from serving import serving
 
 from agentlab.classroom.app import Classroom
 from agentlab.clock import run_virtual
-from agentlab.endpoint.contract.record import Recorder, Span
+from agentlab.endpoint.contract.record import Metrics, Recorder, Span
 from agentlab.endpoint.contract.tokens import count_tokens
 from agentlab.endpoint.server._forward import Forward
 from agentlab.endpoint.server.app import App, OwnDoor, local_app
 from agentlab.endpoint.server.inprocess import InProcessTransport
-from agentlab.endpoint.server.metrics import Metrics
 from agentlab.settings import Settings
 
 CHAT, COMPLETIONS, RESPONSES = "/v1/chat/completions", "/v1/completions", "/v1/responses"
@@ -524,8 +523,6 @@ def test_the_metrics_count_in_seconds_of_the_wall_clock():
     assert read["vllm:prompt_tokens_total", ""] == 4 * (count_tokens(TIDES) + 6)
     assert read["vllm:request_success_total", "length"] == 4
     assert read["vllm:request_success_total", "stop"] == 0
-    assert read["agentlab:late_seconds_count", ""] == 4
-    assert read["agentlab:late_seconds_sum", ""] == 0
 
 
 def test_a_histogram_grows_with_its_bounds_and_ends_with_all():

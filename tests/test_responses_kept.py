@@ -18,7 +18,7 @@ from agentlab.classroom.app import Classroom
 from agentlab.clock import run_virtual
 from agentlab.endpoint.contract.asgi import Application
 from agentlab.endpoint.contract.openai_json import RequestError
-from agentlab.endpoint.dialects.stored import Kept, Stored
+from agentlab.endpoint.dialects.responses import Kept, Stored
 from agentlab.endpoint.server.app import local_app
 from agentlab.endpoint.server.inprocess import InProcessTransport
 from agentlab.settings import Settings

@@ -8,6 +8,6 @@
     middleware/   around any model: limits, faults, recordings, times
     server/       the application, the forwarder, and the process that serves them
 
-Files that decide never wait; those that wait (`live`, `exchange`, `gate`, `server/`) decide
+Files that decide never wait; those that wait (`live`, `gate`, `server/`) decide
 nothing about time or words.
 """

@@ -45,7 +45,6 @@ class Model(Protocol):
 
     @property
     def time_scale(self) -> float: ...
-
     @property
     def paid(self) -> bool: ...
 
@@ -103,12 +102,11 @@ class Bodies:
 
     def _check(self, size_bytes: int) -> None:
         if size_bytes > self._most_bytes:
-            what = f"The request body is over {self._most_bytes:,} bytes; send a shorter one, or "
-            message = f"{what}serve with another AGENTLAB_MAX_BODY_BYTES."
+            way = "send a shorter one, or serve with another AGENTLAB_MAX_BODY_BYTES"
+            message = f"The request body is over {self._most_bytes:,} bytes; {way}."
             raise RequestError(413, message, code="request_too_large")
         if self._held_bytes > self._most_held_bytes:
-            what = f"The requests in flight hold {self._held_bytes:,} bytes already"
-            message = f"{what}; try again later."
+            message = f"The requests in flight hold {self._held_bytes:,} bytes; try again later."
             raise RequestError(503, message, kind="server_error", retry_after_s=1.0)
 
 
@@ -123,21 +121,17 @@ async def read_body(scope: Scope, receive: Receive) -> bytes:
 class Around:
     """A model in front of `model`, which it lets answer whatever is no question."""
 
+    question: Callable[..., Awaitable[None]]  # answers one; its body comes first
+
     def __init__(self, model: Model):
         self._model = model
         self.time_scale, self.paid, self.now_s = model.time_scale, model.paid, model.now_s
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send, span: Span) -> None:
         if scope["method"] == "POST":
-            body = await read_body(scope, receive)
-            await self.question(body, scope, receive, send, span)
+            await self.question(await read_body(scope, receive), scope, receive, send, span)
         else:
             await self._model(scope, receive, send, span)
-
-    async def question(
-        self, body: bytes, scope: Scope, receive: Receive, send: Send, span: Span
-    ) -> None:
-        raise NotImplementedError
 
 
 async def unless_gone(receive: Receive, work: Awaitable[None]) -> None:
@@ -197,6 +191,17 @@ def as_get(scope: Scope, send: Send) -> tuple[Scope, Send]:
     return scope | {"method": "GET"}, without_body
 
 
+def adding(send: Send, headers: Callable[[], Headers]) -> Send:
+    """Return a `send` whose answers have these headers besides."""
+
+    async def more(message: Message) -> None:
+        if message["type"] == "http.response.start":
+            message = message | {"headers": [*message["headers"], *headers()]}
+        await send(message)
+
+    return more
+
+
 def for_page(origin: str, send: Send) -> Send:
     """Return a `send` whose answers a page of this origin may read; the door has let it in."""
     headers = [
@@ -204,13 +209,7 @@ def for_page(origin: str, send: Send) -> Send:
         (b"access-control-expose-headers", b"*"),
         (b"vary", b"origin"),
     ]
-
-    async def readable(message: Message) -> None:
-        if message["type"] == "http.response.start":
-            message = message | {"headers": [*message["headers"], *headers]}
-        await send(message)
-
-    return readable
+    return adding(send, lambda: headers)
 
 
 async def allow_page(scope: Scope, send: Send) -> None:

@@ -1,11 +1,10 @@
-"""OpenAI's JSON: how a body is read, and what is said of one that is wrong.
+"""OpenAI's JSON: how bodies and events are read, and what is said of a body that is wrong.
 
 Source: what OpenAI's API answers to requests with one mistake or two.
 """
 
 from __future__ import annotations
 
-import operator
 import re
 from collections.abc import Callable, Iterable
 from contextlib import suppress
@@ -56,32 +55,16 @@ def decode(body: bytes, kind: type[T]) -> T:
     try:
         with suppress(msgspec.ValidationError):
             return msgspec.json.decode(body, type=kind)
-        return convert(msgspec.json.decode(body), kind)
+        value = msgspec.json.decode(body)
+        try:
+            return msgspec.convert(value, kind)
+        except msgspec.ValidationError as error:
+            raise _mistake(str(error), value, _type_info(kind)) from None
     except _NOT_JSON as error:
         at = re.search(r"\(byte (\d+)\)", str(error))
         where = f" It is wrong from byte {at[1]} on." if at else ""
         message = f"We could not parse the JSON body of your request.{where} (HINT: {_IS_JSON}.)"
         raise RequestError(400, message) from None
-
-
-def convert(value: Any, kind: type[T]) -> T:
-    """Read what JSON holds; raise a RequestError of status 400 for the first mistake in it."""
-    try:
-        return msgspec.convert(value, kind)
-    except msgspec.ValidationError as error:
-        path = str(error).rpartition(" - at `")[2]
-        way = _STEP.findall(path) + ["..."] * path.startswith("key")
-        _check(value, _type_info(kind), "", way)
-        raise wrong_field(str(error)) from None
-
-
-def wrong_field(said: str) -> RequestError:
-    """Return the answer to a field that is missing or wrong, as a decoder's error says."""
-    what, _, path = said.partition(" - at `$")
-    param = path.rstrip("`").lstrip(".") or None
-    if lacking := re.match(r"Object missing required field `(\w+)`", what):
-        return missing(f"{param}.{lacking[1]}" if param else lacking[1])
-    return invalid(param, f"{what}.")
 
 
 def read_json(text: bytes) -> Any:
@@ -90,6 +73,12 @@ def read_json(text: bytes) -> Any:
         return msgspec.json.decode(text)
     except _NOT_JSON:
         return None
+
+
+def read_object(text: bytes) -> Json:
+    """Return the object that the text holds; an empty one if it holds none."""
+    told = read_json(text)
+    return told if isinstance(told, dict) else {}
 
 
 def event(data: Json) -> bytes:
@@ -120,152 +109,191 @@ def unsupported(param: str) -> RequestError:
 
 def not_among(param: str, value: str, supported: Iterable[Any]) -> RequestError:
     """Return the answer to a value that is not one of the supported ones."""
-    message = f"Invalid value: '{value}'. Supported values are: {_listed(supported, 'and')}."
+    *most, last = [f"'{each}'" for each in supported]
+    listed = f"{', '.join(most)}{',' * (len(most) > 1)} and {last}" if most else last
+    message = f"Invalid value: '{value}'. Supported values are: {listed}."
     return RequestError(400, message, param=param, code="invalid_value")
 
 
-def wrong_type(param: str, value: Any, expected: str) -> RequestError:
+def unknown(param: str) -> RequestError:
+    """Return the answer to a field that there is not."""
+    message = f"Unknown parameter: '{param}'."
+    return RequestError(400, message, param=param, code="unknown_parameter")
+
+
+def wrong_type(param: str, got: str, expected: str) -> RequestError:
     """Return the answer to a value of another type than `expected`, as OpenAI calls it."""
     of = f" for '{param}'" if param else ""
-    message = f"Invalid type{of}: expected {expected}, but got {_JSON[type(value)]} instead."
+    message = f"Invalid type{of}: expected {expected}, but got {got} instead."
     return RequestError(400, message, param=param or None, code="invalid_type")
 
 
 def out_of_bounds(param: str, what: str, expected: str, got: object, code: str) -> RequestError:
     """Return the answer to a value that is too small or large, too short or long."""
-    message = f"Invalid '{param}': {what}. Expected {expected}, but got {got} instead."
+    tail = "" if got is None else f", but got {got} instead"
+    message = f"Invalid '{param}': {what}. Expected {expected}{tail}."
     return RequestError(400, message, param=param, code=code)
 
 
-# The first mistake in a value. msgspec says where it is; what lies beside the way to it is not
-# looked at, because that may be long.
+# What msgspec says of the first mistake, in OpenAI's words.
 
-_STEP = re.compile(r"(?<=\.)\w+|(?<=\[)(?:\d+|\.\.\.)(?=\])")
-_JSON = {
-    type(None): "null",
-    bool: "a boolean",
-    int: "an integer",
-    float: "a decimal number",
-    str: "a string",
-    list: "an array",
-    dict: "an object",
-}
-_FITS: dict[type[inspect.Type], tuple[type, ...]] = {
-    inspect.NoneType: (type(None),),
-    inspect.BoolType: (bool,),
-    inspect.IntType: (int,),
-    inspect.FloatType: (float, int),
-    inspect.StrType: (str,),
-    inspect.LiteralType: (str,),
-    inspect.ListType: (list,),
-    inspect.DictType: (dict,),
-    inspect.StructType: (dict,),
-}
-_BOUNDS = (("ge", ">=", "below_min"), ("gt", ">", "below_min"),
-           ("le", "<=", "above_max"), ("lt", "<", "above_max"))  # fmt: skip
+_WHERE = re.compile(r"(.*?)(?: - at `(key` in `)?\$([\w.\[\]]*)`)?", re.DOTALL)
+_FIELD = re.compile(r"Object (missing required|contains unknown) field `(.*?)`?", re.DOTALL)
+_TYPE = re.compile(r"Expected `(.*?)(?: \| null)?`, got `(.*)`")
+_SIZE = re.compile(r"Expected `(\w+)` (>=|<=) (.*?)(?:\.0)?")
+_LENGTH = re.compile(r"Expected `(.*)` of length (>=|<=) (.*)")
+_FORM = re.compile(r"Expected `str` matching regex '(.*)'")
+_STEP = re.compile(r"\w+|\.\.\.")  # the last one is into a map, by whatever name
+_NOUNS = {"bool": "boolean", "int": "integer", "float": "decimal", "str": "string"}
 _type_info: Callable[[Any], inspect.Type] = cache(inspect.type_info)
 
 
-def _check(value: Any, kind: inspect.Type, where: str, way: list[str]) -> None:
-    """Raise a RequestError for the first mistake in a value of this type, if it has one."""
-    types = kind.types if isinstance(kind, inspect.UnionType) else (kind,)
-    fits = [each for each in types if type(value) in _FITS.get(type(each), _JSON)]
-    if len(fits) > 1:
-        return  # which of them was meant is not known
-    match fit := fits[0] if fits else None:
-        case None if isinstance(kind, inspect.NoneType):
-            raise unsupported(where)
-        case None:
-            names = [_name(each) for each in types if not isinstance(each, inspect.NoneType)]
-            names[1:] = [name.removeprefix("a ").removeprefix("an ") for name in names[1:]]
-            one_of = "one of " if len(names) > 1 else ""
-            raise wrong_type(where, value, one_of + _joined(names, "or"))
-        case inspect.StructType():
-            _check_fields(value, fit, where, way)
-        case inspect.LiteralType() if value not in fit.values:
-            raise not_among(where, value, fit.values)
-        case inspect.IntType() | inspect.FloatType():
-            _check_bounds(value, fit, where)
-        case inspect.StrType() | inspect.ListType() | inspect.DictType():
-            _check_length(value, fit, where)
-            _check_inside(value, fit, where, way)
+def _mistake(said: str, value: Any, kind: inspect.Type) -> RequestError:
+    where: Any = _WHERE.fullmatch(said)
+    what, key, path = where.groups("")
+    param = path.partition("[...]")[0].removeprefix(".")
+    if field := _FIELD.fullmatch(what):
+        name = f"{param}.{field[2]}" if param else field[2]
+        return missing(name) if field[1] == "missing required" else unknown(name)
+    if wrong := _TYPE.fullmatch(what):
+        first, *more = [_a(name) for name in wrong[1].split(" | ")]
+        expected = f"one of {first} or {more[0].split()[1]}" if more else first
+        return unsupported(param) if first == "null" else wrong_type(param, _a(wrong[2]), expected)
+    got, kinds = _at(path, value, kind)
+    if key:
+        what, got = what.replace("str", "property name"), None
+    if size := _SIZE.fullmatch(what):
+        return _too_small_or_large(param, size, got)
+    if length := _LENGTH.fullmatch(what):
+        return _too_short_or_long(param, length, got)
+    if form := _FORM.fullmatch(what):
+        expected = f"a string that matches the pattern '{form[1]}'"
+        problem = "string does not match pattern"
+        return out_of_bounds(param, problem, expected, None, "invalid_value")
+    supported = [each.values for each in kinds if isinstance(each, inspect.LiteralType)]
+    return not_among(param, got, supported[0]) if supported else invalid(param, f"{what}.")
 
 
-def _check_fields(value: Json, kind: inspect.StructType, where: str, way: list[str]) -> None:
-    stem = f"{where}." if where else ""
-    fields = {field.encode_name: field for field in kind.fields}
-    for name, field in fields.items():
-        if field.required and name not in value:
-            raise missing(stem + name)
-    unknown = [name for name in value if name not in fields and kind.forbid_unknown_fields]
-    for name in unknown[:1]:
-        param = stem + name
-        message = f"Unknown parameter: '{param}'."
-        raise RequestError(400, message, param=param, code="unknown_parameter")
-    for name, field in fields.items():
-        if name in value:
-            _check(value[name], field.type, stem + name, way[1:] if name in way[:1] else [])
+def _a(kind: str) -> str:
+    """Return what OpenAI calls a value of a type, as msgspec calls it."""
+    noun = _NOUNS.get(kind, kind)
+    return noun if noun == "null" else f"{'an' if noun[0] in 'aio' else 'a'} {noun}"
 
 
-def _check_inside(value: Any, kind: Any, where: str, way: list[str]) -> None:
-    step = way[0] if way else ""
-    if isinstance(kind, inspect.ListType) and step.isdecimal() and int(step) < len(value):
-        _check(value[int(step)], kind.item_type, f"{where}[{step}]", way[1:])
-    elif isinstance(kind, inspect.DictType) and step:
-        for name, each in value.items():
-            param, longest = f"{where}.{name}", getattr(kind.key_type, "max_length", None)
-            if longest is not None and len(name) > longest:
-                what, code = "property name too long", "property_name_above_max_length"
-                raise out_of_bounds(param, what, f"at most {longest} characters", len(name), code)
-            _check(each, kind.value_type, param, way[1:])
-    elif isinstance(kind, inspect.StrType) and not re.search(kind.pattern or "", value):
-        what = "string does not match pattern. Expected a string that matches the pattern"
-        message = f"Invalid '{where}': {what} '{kind.pattern}'."
-        raise RequestError(400, message, param=where, code="invalid_value")
+def _at(path: str, value: Any, kind: Any) -> tuple[Any, list[Any]]:
+    """Return what is at a place in a value (None if in a map), and the types that it may have."""
+    kinds = [kind]
+    for step in _STEP.findall(path):
+        value = value[int(step)] if isinstance(value, list) else value.get(step)
+        fields = [each for kind in kinds for each in getattr(kind, "fields", ())]
+        inner = [field.type for field in fields if field.encode_name == step]
+        inner += [kind.item_type for kind in kinds if isinstance(kind, inspect.ListType)]
+        kinds = [each for kind in inner for each in getattr(kind, "types", (kind,))]
+    return value, kinds
 
 
-def _check_length(value: Any, kind: Any, where: str) -> None:
-    least, most, length = kind.min_length or 0, kind.max_length, len(value)
-    a_noun = _JSON[type(value)]
-    noun = a_noun.split()[1]
-    if length < least:
-        expected, got = f"{a_noun} with minimum length {least}", f"an empty {noun}"
-        raise out_of_bounds(where, f"empty {noun}", expected, got, f"empty_{noun}")
-    if most is None or length <= most:
-        return
-    if noun == "object":
-        expected, got = f"{a_noun} with at most {most} properties", f"{a_noun} with {length}"
-        code = "object_above_max_properties"
-        raise out_of_bounds(where, "too many properties", expected, f"{got} properties", code)
-    expected, got = f"{a_noun} with maximum length {most}", f"{a_noun} with length {length}"
-    raise out_of_bounds(where, f"{noun} too long", expected, got, f"{noun}_above_max_length")
+def _too_small_or_large(param: str, bound: re.Match[str], got: Any) -> RequestError:
+    kind, sign, limit = bound.groups()
+    noun, (side, end) = _NOUNS[kind], {">=": ("below", "min"), "<=": ("above", "max")}[sign]
+    code = f"{noun}_{side}_{end}_value"
+    return out_of_bounds(
+        param, f"{noun} {side} {end}imum value", f"a value {sign} {limit}", got, code
+    )
 
 
-def _check_bounds(value: float, kind: Any, where: str) -> None:
-    noun = "integer" if isinstance(kind, inspect.IntType) else "decimal"
-    for name, sign, side in _BOUNDS:
-        bound = getattr(kind, name)
-        if bound is not None and not getattr(operator, name)(value, bound):
-            what = f"{noun} {side.replace('_', ' ')}imum value"
-            expected, code = f"a value {sign} {bound}", f"{noun}_{side}_value"
-            raise out_of_bounds(where, what, expected, value, code)
+def _too_short_or_long(param: str, bound: re.Match[str], got: Any) -> RequestError:
+    kind, sign, limit = bound.groups()
+    noun, a_noun = _NOUNS.get(kind, kind), _a(kind)
+    if sign == ">=":
+        expected, got = f"{a_noun} with minimum length {limit}", f"an empty {noun}"
+        return out_of_bounds(param, f"empty {noun}", expected, got, f"empty_{noun}")
+    got = None if got is None else f"{a_noun} with length {len(got)}"
+    code = f"{noun.replace(' ', '_')}_above_max_{'properties' if noun == 'object' else 'length'}"
+    expected = f"{a_noun} with maximum length {limit}"
+    return out_of_bounds(param, f"{noun} too long", expected, got, code)
 
 
-def _name(kind: Any) -> str:
-    """Return what OpenAI calls a value of this type."""
-    if isinstance(kind, inspect.LiteralType):
-        return f"one of {_listed(kind.values, 'or')}"
-    if isinstance(kind, inspect.ListType) and type(kind.item_type) in _FITS:
-        return f"an array of {_JSON[_FITS[type(kind.item_type)][-1]].split()[-1]}s"
-    return "a decimal" if isinstance(kind, inspect.FloatType) else _JSON[_FITS[type(kind)][0]]
+# What a stream of events tells while it passes. The pieces may be cut anywhere; what only keeps a
+# connection alive (comments, a role, empty words) is not a token.
+
+_TIMES = b": x-lab-times "  # what another lab tells
+_BETWEEN = re.compile(rb"\r?\n\r?\n")
+_DATA = re.compile(rb"^data:(.*)$", re.M)
+_LAST = re.compile(
+    rb'^(?:data: ?\[DONE\]|(?:event: ?|data: ?\{"type": ?")'
+    rb"response\.(?:completed|incomplete|failed)\b)",
+    re.M,
+)
+_SAID = ("content", "reasoning_content", "reasoning", "refusal", "tool_calls", "function_call")
+_LABELS = ("type", "index")
+_LONGEST_BYTES = 8 * 1024 * 1024  # of one event; what is longer is not an event
+_MOST_TOKENS = 2**53
 
 
-def _listed(values: Iterable[Any], link: str) -> str:
-    """Return the values as a sentence lists them: 'a', 'b', and 'c'."""
-    return _joined([f"'{value}'" for value in values], link)
+class Counts(msgspec.Struct, frozen=True):
+    """How many tokens an answer says that it took; 0 if it does not say, or says nonsense."""
+
+    prompt_tokens: int = 0
+    completion_tokens: int = 0
 
 
-def _joined(names: list[str], link: str) -> str:
-    *most, last = names
-    comma = "," if len(most) > 1 else ""
-    return f"{', '.join(most)}{comma} {link} {last}" if most else last
+class Events:
+    """Reads along in a stream.
+
+    It has `begun` with the first token: content, reasoning, a refusal or a tool call. It has
+    `ended` with the last event, after which many clients do not wait. `times` are another lab's.
+    """
+
+    def __init__(self) -> None:
+        self.begun = self.ended = False
+        self.counts = Counts()
+        self.times = b""
+        self._rest = b""
+
+    def feed(self, piece: bytes) -> None:
+        """Read the next piece."""
+        *events, self._rest = _BETWEEN.split(self._rest + piece if self._rest else piece)
+        for event in events:
+            data = b"\n".join(_DATA.findall(event))
+            self.begun = self.begun or _has_token(data)
+            if b'_tokens"' in event:
+                self.counts = counts_in(data)
+            if event.startswith(_TIMES):
+                self.times = event.removeprefix(_TIMES)
+            self.ended = self.ended or _LAST.search(event) is not None
+        self._rest = self._rest[-_LONGEST_BYTES:]
+
+
+def counts_in(body: bytes) -> Counts:
+    """Return the token counts of an answer, or of an event's data."""
+    told = read_object(body)
+    usage = _part(told, "usage") or _part(told.get("response"), "usage")
+    sent = _part(usage, "prompt_tokens") or _part(usage, "input_tokens")
+    made = _part(usage, "completion_tokens") or _part(usage, "output_tokens")
+    return Counts(*(n if type(n) is int and 0 <= n <= _MOST_TOKENS else 0 for n in (sent, made)))
+
+
+def _part(value: Any, name: str) -> Any:
+    return value.get(name) if isinstance(value, dict) else None
+
+
+def _has_token(data: bytes) -> bool:
+    told = read_object(data)
+    kind, choices = str(told.get("type")), told.get("choices")
+    if kind.endswith(".delta"):
+        return bool(told.get("delta"))
+    if kind == "response.output_item.added":
+        return str(_part(told.get("item"), "type")).endswith("_call")
+    said = []
+    for choice in choices if isinstance(choices, list) else []:
+        said += [_part(choice, "text"), *(_part(_part(choice, "delta"), name) for name in _SAID)]
+    return _holds_words(said)
+
+
+def _holds_words(said: Any) -> bool:
+    """Return True for a text that is not empty, a call, or a part with text, however nested."""
+    if isinstance(said, list):
+        return any(map(_holds_words, said))
+    if isinstance(said, dict):  # a call, or a part: {"type": "text", "text": ""}
+        return any(_holds_words(value) for name, value in said.items() if name not in _LABELS)
+    return isinstance(said, str) and said != ""

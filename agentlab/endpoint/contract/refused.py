@@ -12,7 +12,7 @@ from typing import Any, get_args
 
 import msgspec
 
-from agentlab.endpoint.contract.openai_json import Json, read_json
+from agentlab.endpoint.contract.openai_json import Json, read_json, read_object
 from agentlab.settings import MayBeLeftOut
 
 _LENGTHS = {"max_completion_tokens": "max_tokens", "max_tokens": "max_completion_tokens"}
@@ -81,11 +81,8 @@ class Asking:
     """
 
     def __init__(self, body: bytes, always: Iterable[str], learned: dict[str, set[str]]):
-        self.body = body
-        self.left_out: list[str] = []
-        asked = read_json(body)
-        self._asked: Json = asked if isinstance(asked, dict) else {}
-        self._sent = self._asked
+        self.body, self.left_out = body, list[str]()
+        self._asked = self._sent = read_object(body)
         self._model = str(self._asked.get("model"))
         self._learned, self._gone, self._resends = learned, set(always), 0
         self._leave_out(learned.get(self._model, ()))

@@ -37,7 +37,7 @@ _Bias = Annotated[float, msgspec.Meta(ge=-100, le=100)]
 _Label = Annotated[str, msgspec.Meta(max_length=64)]
 _Value = Annotated[str, msgspec.Meta(max_length=512)]
 _Metadata = Annotated[dict[_Label, _Value], msgspec.Meta(max_length=16)]
-Effort = Literal["none", "minimal", "low", "medium", "high", "xhigh", "max"]
+_Effort = Literal["none", "minimal", "low", "medium", "high", "xhigh", "max"]
 Verbosity = Literal["low", "medium", "high"]
 _PART_TYPES = ("text", "image_url", "input_audio", "refusal", "file")
 _Forgotten = UnsetType  # once it is checked, so that it is no part of what makes requests the same
@@ -96,12 +96,6 @@ class Message(Strict):
     function_call: Json | _Forgotten | None = UNSET
 
     @property
-    def said_otherwise(self) -> bool:
-        """True if the assistant said something else than a content."""
-        said = self.tool_calls or self.refusal or self.audio or self.function_call
-        return self.role == "assistant" and bool(said)
-
-    @property
     def text(self) -> str:
         if isinstance(self.content, list):
             return "\n".join(part.text for part in self.content if part.text)
@@ -122,10 +116,7 @@ class Custom(Function):
 
 
 class Tool(Strict):
-    """A tool that is offered; or, by its name alone, the choice of one.
-
-    The function of a custom tool is the tool itself, so that most readers need not know which.
-    """
+    """A tool that is offered, or chosen by its name; a custom tool is its own function."""
 
     function: Function = UNSET  # type: ignore[assignment]
     type: Literal["function", "custom"] = "function"
@@ -208,12 +199,13 @@ class Shared(Strict, kw_only=True):
     prompt_cache_retention: Literal["in_memory", "24h"] | None = None
     prompt_cache_options: Json | None = None
 
+    def __post_init__(self) -> None:
+        if self.stream_options and not self.stream:
+            raise _only_allowed("stream_options", "stream")
+
 
 class ChatRequest(Shared, kw_only=True):
-    """A chat request: what the local model acts on, and preferences that it checks and ignores.
-
-    One that does not fit together, or asks for what the model cannot do, raises a RequestError.
-    """
+    """A chat request; one that does not fit together, or cannot be met, raises a RequestError."""
 
     part_types: ClassVar[tuple[str, ...]] = _PART_TYPES
     messages: Annotated[list[Message], msgspec.Meta(min_length=1, max_length=MOST_ITEMS)]
@@ -233,7 +225,7 @@ class ChatRequest(Shared, kw_only=True):
     logit_bias: Annotated[dict[str, _Bias], msgspec.Meta(max_length=MOST_ITEMS)] | None = None
     modalities: Annotated[list[Literal["text"]], msgspec.Meta(min_length=1)] | None = None
     prediction: Json | None = None
-    reasoning_effort: Effort | None = None
+    reasoning_effort: _Effort | None = None
     verbosity: Verbosity | None = None
 
     # What servers such as vLLM take besides, and their clients send.
@@ -251,11 +243,12 @@ class ChatRequest(Shared, kw_only=True):
     moderation: None = None
 
     def __post_init__(self) -> None:
-        checks = (
-            _check_support, _check_messages, _check_tools, _check_form, _check_schemas, _check_calls
-        )  # fmt: skip
-        for check in checks:
-            check(self)
+        super().__post_init__()
+        _check_support(self)
+        _check_messages(self)
+        _check_tools(self)
+        _check_schemas(self)
+        _check_calls(self)
 
     @property
     def turns(self) -> list[tuple[str, str]]:
@@ -293,28 +286,26 @@ def _check_support(request: ChatRequest) -> None:
     if request.max_tokens is not None and request.max_completion_tokens is not None:
         what = "Setting 'max_tokens' and 'max_completion_tokens' at the same time is not supported."
         raise RequestError(400, what, code="invalid_parameter_combination")
-    if request.stream_options and not request.stream:
-        raise only_allowed("stream_options", "stream")
     if request.top_logprobs is not None and not request.logprobs:
-        raise only_allowed("top_logprobs", "logprobs")
+        raise _only_allowed("top_logprobs", "logprobs")
     if request.logprobs:
         raise unsupported("logprobs")
 
 
-def only_allowed(param: str, enabled: str) -> RequestError:
-    """Return the answer to a field that needs another one to be true."""
+def _only_allowed(param: str, enabled: str) -> RequestError:
     message = f"The '{param}' parameter is only allowed when '{enabled}' is enabled."
     return RequestError(400, message, param=param)
 
 
 def _check_messages(request: ChatRequest) -> None:
-    """Check what each message needs, and forget what changes no answer."""
     for index, message in enumerate(request.messages):
+        called = message.tool_calls or message.function_call
+        said_otherwise = called or message.refusal or message.audio
         if isinstance(message.content, list):
             _check_parts(message.content, request.part_types, f"messages[{index}].content")
-        elif message.content is None and not message.said_otherwise:
-            content = "one of a string or array of objects"
-            raise wrong_type(f"messages[{index}].content", None, content)
+        elif message.content is None and not (message.role == "assistant" and said_otherwise):
+            param = f"messages[{index}].content"
+            raise wrong_type(param, "null", "one of a string or array")
         if message.role == "tool" and message.tool_call_id is None:
             raise missing(f"messages[{index}].tool_call_id")
         message.name = message.refusal = message.annotations = UNSET
@@ -346,37 +337,30 @@ def _check_tools(request: ChatRequest) -> None:
             raise invalid("tool_choice", f"tool {name!r} is not among the tools: {names}.")
 
 
-def _check_form(request: ChatRequest) -> None:
+def _check_schemas(request: ChatRequest) -> None:
+    given: list[tuple[Json, Function | Schema, str, str]] = [
+        (each.parameters or {}, each, f"function '{each.name}'", f"tools[{i}].function.parameters")
+        for i, each in enumerate(tool.function for tool in request.tools or [])
+    ]
     form = request.response_format
-    if form and form.type == "json_schema" and form.json_schema is None:
-        raise missing("response_format.json_schema")
-    said = (text.lower() for _, text in request.turns)
-    if form and form.type == "json_object" and not any("json" in text for text in said):
+    kind, own = (form.type, form.json_schema) if form else ("text", None)
+    if own:
+        own.description = UNSET
+    if kind == "json_object" and not any("json" in text.lower() for _, text in request.turns):
         what = "they must contain the word 'json' in some form, to use 'response_format' of type "
         raise invalid("messages", f"{what}'json_object'.")
-
-
-def _check_schemas(request: ChatRequest) -> None:
+    if kind == "json_schema":
+        if own is None:
+            raise missing("response_format.json_schema")
+        given.append((own.schema, own, f"response_format '{own.name}'", "response_format"))
     budget = Budget()  # for all of them, since others wait meanwhile
-
-    def check(schema: Json, strict: bool | None, owner: str, param: str, code: str) -> None:
-        if what := problem(schema, budget, strict=bool(strict)):
-            raise RequestError(400, f"Invalid schema for {owner}: {what}", param=param, code=code)
-
-    for index, tool in enumerate(request.tools or []):
-        function, param = tool.function, f"tools[{index}].function.parameters"
-        owner, code = f"function '{function.name}'", "invalid_function_parameters"
-        check(function.parameters or {}, function.strict, owner, param, code)
-    form = request.response_format
-    if form and form.json_schema:
-        form.json_schema.description = UNSET
-    if form and form.type == "json_schema" and (given := form.json_schema):
-        owner, code = f"response_format '{given.name}'", "invalid_json_schema"
-        check(given.schema, given.strict, owner, "response_format", code)
+    for schema, owner, name, param in given:
+        if wrong := problem(schema, budget, strict=bool(owner.strict)):
+            code = "invalid_json_schema" if owner is own else "invalid_function_parameters"
+            raise RequestError(400, f"Invalid schema for {name}: {wrong}", param=param, code=code)
 
 
 def _check_calls(request: ChatRequest) -> None:
-    """Check that the messages right after tool calls answer each call, and no others."""
     waiting: set[str] = set()
     for index, message in enumerate([*request.messages, None]):
         where = f"messages[{index}]"

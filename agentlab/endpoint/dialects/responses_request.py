@@ -104,14 +104,6 @@ class TextOptions(chat.Strict):
     verbosity: chat.Verbosity | None = None
 
 
-class _Reasoning(chat.Strict, omit_defaults=True):
-    effort: chat.Effort | None = None
-    summary: Literal["auto", "concise", "detailed"] | None = None
-    generate_summary: Literal["auto", "concise", "detailed"] | None = None
-    context: Literal["auto", "current_turn", "all_turns"] | None = None
-    mode: str | None = None
-
-
 class ResponsesRequest(chat.Shared, kw_only=True):
     """What `/v1/responses` takes; a field typed `None` is known, and refused by its name."""
 
@@ -123,7 +115,7 @@ class ResponsesRequest(chat.Shared, kw_only=True):
     tool_choice: chat.ToolChoice | Json | None = None
     max_tool_calls: Annotated[int, msgspec.Meta(ge=1)] | None = None
     text: TextOptions | None = None
-    reasoning: _Reasoning | None = None
+    reasoning: Json | None = None
     truncation: Literal["auto", "disabled"] | None = None
     include: list[str] | None = None
     background: bool | None = None
@@ -136,11 +128,10 @@ class ResponsesRequest(chat.Shared, kw_only=True):
         for param in ("background", "top_logprobs"):
             if getattr(self, param):
                 raise unsupported(param)
+        super().__post_init__()
         for index, what in enumerate(self.include or []):
             if what not in _INCLUDABLE:
                 raise not_among(f"include[{index}]", what, _INCLUDABLE)
-        if self.stream_options and not self.stream:
-            raise chat.only_allowed("stream_options", "stream")
         if isinstance(self.input, str):
             self.input = [Item(role="user", content=self.input)]
         if self.input is None and self.previous_response_id is None:

@@ -17,19 +17,10 @@ from agentlab.endpoint.contract.openai_json import RequestError
 from agentlab.endpoint.contract.seeded_random import uniform
 from agentlab.errors import ConfigError
 
-Kind = Literal[
-    "error",  # an error in OpenAI's shape, with `status`
-    "quota",  # 429 insufficient_quota: no money left, waiting will not help
-    "reset",  # the connection is reset before any answer
-    "broken",  # it is reset in the middle of the answer
-    "stall",  # nothing comes for `stall_s`, or until the client gives up
-    "drip",  # the answer comes a byte at a time, every `byte_s`
-    "truncated_json",  # status 200, and JSON that stops half-way
-    "empty_choices",  # status 200, and no choice in it
-    "html",  # status 200, and a web page
-    "cut",  # a stream that ends half-way, with no error and no finish_reason
-    "stream_error",  # a stream that ends half-way, with an error event
-]
+# docs/local_model.md says what each does: an error, a reset or slowness, and a wrong answer.
+_Failing = Literal["error", "quota", "reset", "broken", "stall", "drip"]
+_Wrong = Literal["truncated_json", "empty_choices", "html", "cut", "stream_error"]
+Kind = Literal[_Failing, _Wrong]
 
 # status -> (type, code, what it says)
 ERRORS: dict[int, tuple[str, str | None, str]] = {
@@ -53,9 +44,8 @@ class Fault:
     """One line of a plan: what happens, and to which requests.
 
     Either `probability` or `calls` (the 3rd) says when; `between_s` narrows it to a time after the
-    endpoint's first request, or, alone, means all of that time. With `agent`, only that agent's
-    requests count and fail. On an answer that is not streamed, `cut` is `truncated_json`, and
-    `stream_error` an error 500.
+    endpoint's first request, or, alone, means all of it. With `agent`, only that agent's requests
+    count. Of a plain answer, `cut` is `truncated_json`, and `stream_error` an error 500.
     """
 
     kind: Kind

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Iterator
-from contextlib import suppress
 from hashlib import blake2b
 from typing import Any
 
@@ -12,7 +11,7 @@ import msgspec
 
 from agentlab.endpoint.contract import asgi
 from agentlab.endpoint.contract.asgi import Around, BrokenOff, Message, Model, Receive, Scope, Send
-from agentlab.endpoint.contract.openai_json import Json, RequestError, event
+from agentlab.endpoint.contract.openai_json import Json, RequestError, event, read_object
 from agentlab.endpoint.contract.record import Span
 from agentlab.endpoint.contract.seeded_random import Occurrences
 from agentlab.endpoint.contract.tokens import count_all
@@ -39,13 +38,11 @@ class Gate(Around):
     async def question(
         self, body: bytes, scope: Scope, receive: Receive, send: Send, span: Span
     ) -> None:
-        asked: Json = {}
-        with suppress(msgspec.DecodeError, UnicodeDecodeError, RecursionError):  # the model says it
-            asked = msgspec.json.decode(body, type=dict[str, Any])
+        asked = read_object(body)
         if self._limits:
             size_tokens = await _size_tokens(asked)
             self._limits.admit(size_tokens, self.now_s(), str(asked.get("model"))[:100])
-            send = self._telling_what_is_left(send)
+            send = asgi.adding(send, lambda: self._limits.headers(self.now_s(), self.time_scale))
         key = blake2b(body, digest_size=16).digest()
         occurrence = self._seen.next(key, retry=span.attempt > 1)
         fault = self._faults.next(key, occurrence, span.attempt, span.agent, at_s=span.arrived_s)
@@ -80,15 +77,6 @@ class Gate(Around):
     async def _pause(self, model_s: float) -> None:
         await asyncio.sleep(model_s / self.time_scale)
 
-    def _telling_what_is_left(self, send: Send) -> Send:
-        async def telling(message: Message) -> None:
-            if message["type"] == "http.response.start":
-                left = self._limits.headers(self.now_s(), self.time_scale)
-                message = message | {"headers": [*message["headers"], *left]}
-            await send(message)
-
-        return telling
-
 
 class _Tampered:
     """Passes an answer on to `send`, spoiled as `fault` says; a plain answer is one event."""
@@ -98,7 +86,6 @@ class _Tampered:
         self._body, self._events, self._streamed = b"", 0, False
 
     async def __call__(self, message: Message) -> None:
-        """Take one message; raise _Ended or BrokenOff if the answer ends, or is reset, here."""
         if message["type"] == "http.response.start":
             headers = [each for each in message["headers"] if each[0] != b"content-length"]
             content_type = dict(headers).get(b"content-type", b"")
@@ -143,11 +130,9 @@ class _Tampered:
 
     async def _pass_on(self, data: bytes) -> None:
         drips = self._fault.kind == "drip"
-        size = 1 if drips else max(len(data), 1)
-        for start in range(0, len(data), size):
+        for piece in (data[i : i + 1] for i in range(len(data))) if drips else [data]:
             if drips:
                 await self._pause(self._fault.byte_s)
-            piece = data[start : start + size]
             await self._send({"type": "http.response.body", "body": piece, "more_body": True})
 
 

@@ -16,8 +16,7 @@ import msgspec
 
 from agentlab.endpoint.contract import asgi
 from agentlab.endpoint.contract.asgi import Around, Message, Model, Receive, Scope, Send
-from agentlab.endpoint.contract.events import Events
-from agentlab.endpoint.contract.openai_json import RequestError
+from agentlab.endpoint.contract.openai_json import Events, RequestError
 from agentlab.endpoint.contract.record import Span
 from agentlab.endpoint.contract.seeded_random import Occurrences
 from agentlab.errors import ConfigError

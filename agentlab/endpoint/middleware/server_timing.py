@@ -22,6 +22,7 @@ TIMES = b"x-lab-times"
 PATIENCE_S = 3.0  # for an endpoint to say whether it is a lab's
 _NOT_UNDERSTOOD = (msgspec.DecodeError, UnicodeDecodeError)
 _NotNegative = Annotated[float, msgspec.Meta(ge=0)]
+_AFTER_ARRIVAL = ("end_s", "started_s", "first_token_s")  # model seconds; lateness is wall-clock's
 
 
 class Clock(msgspec.Struct, frozen=True):
@@ -29,18 +30,6 @@ class Clock(msgspec.Struct, frozen=True):
 
     time_scale: Annotated[float, msgspec.Meta(gt=0, le=10_000)]
     paid: bool = True
-
-
-class _Times(msgspec.Struct, frozen=True):
-    """A request's times, in model seconds after its arrival; None for what has not happened.
-
-    `late_ms` is wall-clock time, as in a span.
-    """
-
-    end_s: _NotNegative
-    started_s: _NotNegative | None = None
-    first_token_s: _NotNegative | None = None
-    late_ms: _NotNegative | None = None
 
 
 def clock_of(upstream: str) -> Clock | None:
@@ -89,14 +78,16 @@ def telling(send: Send, span: Span) -> Send:
 def take_over(span: Span, told: bytes) -> None:
     """Give `span`, on its own clock, the times that another endpoint told, if they make sense."""
     with suppress(*_NOT_UNDERSTOOD):
-        times = msgspec.json.decode(told, type=_Times)
-        span.late_ms = times.late_ms
-        for name in ("end_s", "started_s", "first_token_s"):
-            after_s = getattr(times, name)
-            setattr(span, name, None if after_s is None else round(span.arrived_s + after_s, 9))
+        times = msgspec.json.decode(told, type=dict[str, _NotNegative | None])
+        if times.get("end_s") is not None:
+            span.late_ms = times.get("late_ms")
+            for name in _AFTER_ARRIVAL:
+                after_s = times.get(name)
+                setattr(span, name, None if after_s is None else round(span.arrived_s + after_s, 9))
 
 
 def _told(span: Span) -> bytes:
     after = span.shifted(span.arrived_s)
-    times = (after.end_s or 0.0, after.started_s, after.first_token_s, span.late_ms)
-    return msgspec.json.encode(_Times(*times))
+    return msgspec.json.encode(
+        {name: getattr(after, name) for name in (*_AFTER_ARRIVAL, "late_ms")}
+    )

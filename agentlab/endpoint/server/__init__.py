@@ -2,7 +2,6 @@
 
 app            the ASGI application: door, numbers, record; and how it is built
 local_model    the local model's routes
-metrics        what a load tool reads beside its own figures
 inprocess      the application without a socket, for virtual time
 serve          the application over HTTP, with bounds, in this process
 process        the endpoint in a process of its own, which ends with its owner

@@ -18,8 +18,7 @@ from yarl import URL
 
 from agentlab.endpoint.contract import asgi
 from agentlab.endpoint.contract.asgi import BrokenOff, Receive, Scope, Send
-from agentlab.endpoint.contract.events import Counts, Events, counts_in
-from agentlab.endpoint.contract.openai_json import RequestError
+from agentlab.endpoint.contract.openai_json import Counts, Events, RequestError, counts_in
 from agentlab.endpoint.contract.record import Span
 from agentlab.endpoint.contract.refused import Asking
 from agentlab.endpoint.middleware.server_timing import TIMES, Clock, take_over
@@ -45,12 +44,9 @@ _KEPT_S = 4.0  # shorter than servers keep a connection: none is closed as a que
 class Forward:
     """Let the model at `upstream` (an address ending in `/v1`) answer.
 
-    A plain answer is read whole before it is passed on; a stream is passed on piece by piece.
-    With `clock`, another lab answers: times are its model seconds, a finished call's are those that
-    it noted itself, and it is told the agents' names. `account` holds headers that choose who pays;
-    no request has a parameter of `leave_out`, or one that the model has refused.
-
-    An address or a proxy that cannot be used is a ConfigError.
+    With `clock`, another lab answers: times are its model seconds, as it noted them itself, and it
+    is told the agents' names. `account` holds headers that choose who pays; no request has a
+    parameter of `leave_out`. An address or a proxy that cannot be used is a ConfigError.
     """
 
     def __init__(
@@ -152,7 +148,6 @@ class Forward:
             take_over(span, told or header)
 
     async def _begin(self, send: Send, response: ClientResponse, left_out: list[str]) -> None:
-        """Send the answer's status, and those of its headers that may pass."""
         named = [(name.lower(), self._hide(value)) for name, value in response.raw_headers]
         headers = [header for header in named if self._down.fullmatch(header[0])]
         if left_out:
@@ -161,7 +156,6 @@ class Forward:
         await asgi.start(send, response.status, self._hide(kind), headers)
 
     async def _ask(self, scope: Scope, body: bytes) -> ClientResponse:
-        """Return the beginning of the upstream's answer, or raise a 502."""
         path = scope["raw_path"].decode("ascii").removeprefix("/v1")
         headers = {
             str(name, "latin-1"): str(value, "utf-8", "replace")

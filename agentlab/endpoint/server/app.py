@@ -17,7 +17,7 @@ from agentlab.endpoint import presets
 from agentlab.endpoint.contract import asgi
 from agentlab.endpoint.contract.asgi import BrokenOff, ClientGone, Model, Receive, Scope, Send
 from agentlab.endpoint.contract.openai_json import RequestError
-from agentlab.endpoint.contract.record import BROKEN_OFF, HUNG_UP, Recorder, Span
+from agentlab.endpoint.contract.record import BROKEN_OFF, HUNG_UP, Metrics, Recorder, Span
 from agentlab.endpoint.middleware import fault_plan
 from agentlab.endpoint.middleware.fault_plan import FaultPlan
 from agentlab.endpoint.middleware.gate import Gate
@@ -26,7 +26,6 @@ from agentlab.endpoint.middleware.recording import Recording, Replay
 from agentlab.endpoint.middleware.server_timing import CLOCK, TIMES, clock_of, telling
 from agentlab.endpoint.presets import Preset
 from agentlab.endpoint.server.local_model import LocalModel
-from agentlab.endpoint.server.metrics import Metrics
 from agentlab.errors import EndpointError
 from agentlab.settings import Settings, account_from, key_from
 
@@ -157,7 +156,6 @@ class App:
             self._bodies.release(body)
 
     async def _watch(self, scope: Scope, send: Send) -> None:
-        """Say that the endpoint serves, for which load tools ask without a key, or the metrics."""
         path, method, body = scope["path"], scope["method"], b""
         if method != "GET":
             raise asgi.wrong_method(path, method, ["GET"])
@@ -167,7 +165,6 @@ class App:
         await asgi.respond(send, 200, body, kind=b"text/plain; version=0.0.4; charset=utf-8")
 
     async def _lab(self, scope: Scope, send: Send) -> None:
-        """Say the clock, for which another lab asks without a key, or read the record."""
         path, model = scope["path"], self.model
         if path == CLOCK:
             await asgi.respond(send, 200, {"time_scale": model.time_scale, "paid": model.paid})
@@ -196,9 +193,8 @@ class App:
 def _agent(scope: Scope) -> str:
     """Return the name that the client gives its agent, as it may be kept and shown."""
     name = unquote(asgi.header(scope, b"x-agent")[:_LONGEST_QUOTED])[:_LONGEST_NAME] or "unnamed"
-    if name.isprintable():
-        return name
-    return "".join(letter if letter.isprintable() else "\ufffd" for letter in name)
+    printable = name.isprintable()  # as nearly every name is
+    return name if printable else "".join(c if c.isprintable() else "\ufffd" for c in name)
 
 
 def build_app(
@@ -235,11 +231,9 @@ def limits_of(
     preset: Preset | None, requests: int | None, tokens: int | None
 ) -> tuple[int | None, int | None]:
     """Return these limits per minute, or the preset's where they are None; 0 lifts a preset's."""
-    if requests is None and preset and preset.requests_per_minute:
-        requests = preset.requests_per_minute.value
-    if tokens is None and preset and preset.tokens_per_minute:
-        tokens = preset.tokens_per_minute.value
-    return requests, tokens
+    own = (preset.requests_per_minute, preset.tokens_per_minute) if preset else (None, None)
+    own_requests, own_tokens = (figure.value if figure else None for figure in own)
+    return own_requests if requests is None else requests, own_tokens if tokens is None else tokens
 
 
 def real_model(settings: Settings) -> Model:

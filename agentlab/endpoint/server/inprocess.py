@@ -58,7 +58,6 @@ class _Exchange(httpx.AsyncByteStream):
         return {"type": "http.disconnect"}
 
     async def next_event(self) -> Message:
-        """Return what the application sends next, in the time for which the client waits."""
         patience_s = self._request.extensions.get("timeout", {}).get("read")
         try:
             async with asyncio.timeout(patience_s):

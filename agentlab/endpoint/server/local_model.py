@@ -1,4 +1,7 @@
-"""The local model: answers that fit the task, in the time that a real model would take."""
+"""The local model: answers that fit the task, in the time that a real model would take.
+
+A client that hangs up frees its slot immediately, as with a real server.
+"""
 
 from __future__ import annotations
 
@@ -14,24 +17,24 @@ import msgspec
 from agentlab.endpoint.answers.answer import Answer, Said, lengths, request_key, say, timed
 from agentlab.endpoint.answers.replies import Replies
 from agentlab.endpoint.contract import asgi
-from agentlab.endpoint.contract.asgi import Receive, Scope, Send
+from agentlab.endpoint.contract.asgi import Headers, Receive, Scope, Send
 from agentlab.endpoint.contract.openai_json import RequestError, decode
 from agentlab.endpoint.contract.record import Span
 from agentlab.endpoint.contract.request import ChatRequest
 from agentlab.endpoint.contract.seeded_random import Occurrences
-from agentlab.endpoint.dialects.chat import Chat
-from agentlab.endpoint.dialects.completions import CompletionRequest, Completions, together
+from agentlab.endpoint.dialects.chat import Chat, CompletionRequest, Completions, together
 from agentlab.endpoint.dialects.embeddings import EmbeddingRequest, Embeddings, answer_to
-from agentlab.endpoint.dialects.exchange import Dialect, Exchange
-from agentlab.endpoint.dialects.responses import Responses
+from agentlab.endpoint.dialects.responses import METHODS, Responses, Stored, size_bytes
 from agentlab.endpoint.dialects.responses_request import ResponsesRequest, as_chat, in_own_words
-from agentlab.endpoint.dialects.stored import METHODS, Stored, size_bytes
-from agentlab.endpoint.physics.batch import Queue, QueueFull
+from agentlab.endpoint.physics.batch import Job, Queue, QueueFull
 from agentlab.endpoint.physics.live import LiveBatch
 from agentlab.endpoint.presets import Preset
 from agentlab.settings import DATA, Settings
 
 _SHORT_BYTES, _SHORT_TOKENS, _MOST_KNOWN = 16_384, 1024, 1024
+Dialect = Chat | Responses | Embeddings  # each knows the answer, not the time
+
+_HEADERS = [(b"openai-version", b"2020-10-01"), (b"openai-organization", b"agentlab")]
 _Reply = tuple[Answer, Dialect, bool]
 _Replying = Callable[[bytes, Span], Awaitable[_Reply]]
 _Answering = Callable[[Scope, Receive, Send, Span], Awaitable[None]]
@@ -84,14 +87,12 @@ class LocalModel:
         await methods[method](scope, receive, send, span)
 
     def _asked(self, reply: _Replying) -> _Answering:
-        """Return what answers a question, in the time that it takes."""
-
         async def answering(scope: Scope, receive: Receive, send: Send, span: Span) -> None:
             body = await asgi.read_body(scope, receive)
             async with self._reading if len(body) > _SHORT_BYTES else nullcontext():
                 answer, dialect, stream = await reply(body, span)
             try:
-                exchange = Exchange(self._live, span, answer, dialect)
+                exchange = _Exchange(self._live, span, answer, dialect)
                 await exchange.run(receive, send, stream=stream)
                 if isinstance(dialect, Responses) and dialect.store and span.ok:
                     self._stored.keep(span.learner, dialect.id, dialect.kept())
@@ -174,3 +175,85 @@ class LocalModel:
 
 def _new(request: ChatRequest) -> _Known:
     return request, request_key(request), None
+
+
+class _Exchange:
+    """Gives `answer`, worded by `dialect`, in the time it takes `live`; notes it in `span`."""
+
+    def __init__(self, live: LiveBatch, span: Span, answer: Answer, dialect: Dialect):
+        self._live, self._span, self._said, self._dialect = live, span, answer.said, dialect
+        self._job = Job(
+            prompt_tokens=answer.said.prompt_tokens,
+            output_tokens=answer.said.longest_tokens,
+            prefill_jitter=answer.prefill_jitter,
+            decode_jitter=answer.decode_jitter,
+            learner=span.learner or "",
+            agent=span.agent,
+        )
+
+    async def run(self, receive: Receive, send: Send, *, stream: bool) -> None:
+        self._span.prompt_tokens = self._said.prompt_tokens
+        self._live.submit(self._job)
+        self._span.arrived_s = self._job.arrived_s  # reading the request was not a wait for a slot
+        headers = [*_HEADERS, (b"x-request-id", self._span.request_id.encode())]
+        answering = self._stream(send, headers) if stream else self._whole(send, headers)
+        try:
+            if self._job.end_s is not None:  # it is done already, so nobody can hang up meanwhile
+                await answering
+            else:
+                await asgi.unless_gone(receive, answering)
+        finally:
+            if self._job.end_s is None:
+                self._note(self._live.made(self._job))
+                self._live.cancel(self._job)
+            self._span.end_s = self._job.end_s
+
+    async def _whole(self, send: Send, headers: Headers) -> None:
+        await self._started()
+        due_s = await self._live.finished(self._job)
+        headers = [*headers, self._took()]
+        self._note(self._said.completion_tokens, status=200)
+        body = self._dialect.whole()
+        body = body if isinstance(body, dict) else await body
+        self._note_lateness(due_s)
+        await asgi.respond(send, 200, body, headers)
+
+    async def _stream(self, send: Send, headers: Headers) -> None:
+        assert not isinstance(self._dialect, Embeddings)
+        await self._started()
+        headers = [*headers, self._took()]
+        await asgi.start(send, 200, b"text/event-stream; charset=utf-8", headers)
+        opening, sent = self._dialect.opening(), 0
+        while sent < self._job.output_tokens:
+            have, due_s = await self._live.tokens(self._job, after=sent)
+            self._note_lateness(due_s)
+            data, opening = opening + self._dialect.between(sent, have), b""
+            await send({"type": "http.response.body", "body": data, "more_body": True})
+            sent = have
+        due_s = await self._live.finished(self._job)
+        self._note(self._said.completion_tokens, status=200)
+        self._note_lateness(due_s)
+        await asgi.finish(send, opening + self._dialect.closing())
+
+    async def _started(self) -> None:
+        await self._live.started(self._job)
+        self._span.started_s = self._job.started_s  # for those who look meanwhile
+
+    def _took(self) -> tuple[bytes, bytes]:
+        took_s = (self._live.now_s() - self._job.arrived_s) / self._live.time_scale
+        return b"openai-processing-ms", b"%d" % (took_s * 1000)
+
+    def _note_lateness(self, due_s: float | None) -> None:
+        late_s = 0.0 if due_s is None else self._live.now_s() - due_s
+        late_ms = round(late_s / self._live.time_scale * 1000, 3)
+        self._span.late_ms = max(late_ms, self._span.late_ms or 0.0)
+
+    def _note(self, completion_tokens: int, status: int | None = None) -> None:
+        job, span = self._job, self._span
+        span.status, span.completion_tokens = status, completion_tokens
+        span.started_s, span.end_s = job.started_s, job.end_s
+        if status:
+            cut = any(choice.finish_reason == "length" for choice in self._said.choices)
+            span.finish_reason = "length" if cut else "stop"
+        if completion_tokens:
+            span.first_token_s = job.first_token_s

@@ -78,7 +78,6 @@ class EndpointProcess:
             raise EndpointError(f"{what}; {way}") from None
 
     def _start(self) -> Any:
-        """Start the process, and return what it says when it serves."""
         own = {_OWN: msgspec.json.encode((self.key, self.settings)).decode()}
         with tempfile.TemporaryFile() as complaints:
             self._process = subprocess.Popen(
