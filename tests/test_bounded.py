@@ -14,7 +14,7 @@ import pytest
 from agentlab.clock import run_virtual
 from agentlab.endpoint.contract.record import Recorder
 from agentlab.endpoint.contract.seeded_random import Occurrences
-from agentlab.endpoint.dialects.stored import Stored
+from agentlab.endpoint.dialects.responses import Stored
 from agentlab.endpoint.server import app, local_model
 from agentlab.settings import Settings
 
