@@ -263,6 +263,7 @@ def test_words_that_read_as_a_way_lead_nowhere(words: str):
         {"stop": list("abcd")},
         said(),
         said({"type": "text", "text": "x", "cache_control": {"type": "ephemeral"}}),
+        said({"type": "text", "text": "x", "role": "user"}),
         {"messages": [{"role": "user", "content": ""}]},
         turn(refusal="no"),
         turn(function_call={"name": "f", "arguments": "{}"}),

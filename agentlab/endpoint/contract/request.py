@@ -58,6 +58,7 @@ class Part(Strict):
     refusal: str | _Forgotten = UNSET
     prompt_cache_breakpoint: Json | _Forgotten | None = UNSET
     cache_control: Json | _Forgotten | None = UNSET  # Anthropic's; OpenAI overlooks it
+    role: str | _Forgotten = UNSET  # the message's again, which OpenAI's own agents send from Node
 
 
 class CalledFunction(Strict):
@@ -319,7 +320,7 @@ def _check_parts(parts: list[Part], types: tuple[str, ...], where: str) -> None:
         if getattr(part, part.type, True) in (None, UNSET):
             raise missing(f"{where}[{index}].{part.type}")
         part.image_url = part.input_audio = part.file = part.refusal = UNSET
-        part.prompt_cache_breakpoint = part.cache_control = UNSET
+        part.prompt_cache_breakpoint = part.cache_control = part.role = UNSET
 
 
 def _check_tools(request: ChatRequest) -> None:
