@@ -55,7 +55,7 @@ class Part(Strict):
     image_url: Json | _Forgotten = UNSET
     input_audio: Json | _Forgotten = UNSET
     file: Json | _Forgotten = UNSET
-    refusal: str | _Forgotten = UNSET
+    refusal: str | _Forgotten | None = UNSET
     prompt_cache_breakpoint: Json | _Forgotten | None = UNSET
     cache_control: Json | _Forgotten | None = UNSET  # Anthropic's; OpenAI overlooks it
     role: str | _Forgotten = UNSET  # the message's again, which OpenAI's own agents send from Node
