@@ -340,6 +340,8 @@ from agentlab.clock import run_virtual
 signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background jobs ignore it
 
 async def spin():
+    for _ in range(1000):  # until whoever started this thread waits for it
+        await asyncio.sleep(1)
     print("spinning", flush=True)
     while True:
         await asyncio.sleep(1)
