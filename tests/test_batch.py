@@ -58,11 +58,11 @@ def test_a_full_queue_refuses_and_loses_nobody():
     assert (first.end_s, second.end_s) == (2.0, 4.0)
 
 
-def test_the_prompt_and_the_company_lengthen_the_prefill():
-    """Prefill is a + b * prompt tokens + g * n, n counting the newcomer."""
-    physics = Physics(prefill_base_s=1.0, prefill_per_token_s=0.01, prefill_per_active_s=0.5)
-    jobs = run(physics, [(0.0, Job(100, 1)), (0.0, Job(200, 1))])
-    assert [job.first_token_s for job in jobs] == [1 + 1 + 0.5, 1 + 2 + 1.0]
+def test_a_prompt_is_read_in_its_own_time_beside_others():
+    """Prefill is a + b * prompt tokens, whoever else is read, where no batch reads them."""
+    physics = Physics(prefill_base_s=1.0, prefill_per_token_s=0.01)
+    first, second = run(physics, [(0.0, Job(100, 1)), (0.0, Job(50, 1))])
+    assert (first.end_s, second.end_s) == (2.0, 1.5)
 
 
 def test_a_newcomer_slows_down_those_who_are_decoding():
@@ -166,7 +166,6 @@ shapes = st.builds(
     Physics,
     prefill_base_s=st.floats(0, 2),
     prefill_per_token_s=st.floats(0, 0.01),
-    prefill_per_active_s=st.floats(0, 0.1),
     itl_base_s=st.floats(0.001, 0.2),
     itl_per_active_s=st.floats(0, 0.05),
     slots=st.one_of(st.none(), st.integers(1, 5)),

@@ -66,7 +66,7 @@ def by_the_endpoint(
     waiting = ask()
     changed = [j for new in islice(waiting, max_concurrency) for j in batch.submit(new, 0.0)]
     while True:
-        ended = sum(j.end_s is not None for j in changed)
+        ended = len({j for j in changed if j.end_s is not None})
         changed = [j for new in islice(waiting, ended) for j in batch.submit(new, batch.now_s)]
         if not changed and not batch.active:
             took_s = [job.end_s - job.arrived_s for job in jobs if job.end_s is not None]
@@ -95,7 +95,9 @@ def test_it_is_so_for_other_physics_too():
         physics = Physics(
             prefill_base_s=draw.choice([0.25, 1.0, draw.random()]),
             prefill_per_token_s=draw.choice([0, 0.01]),
-            prefill_per_active_s=draw.choice([0, draw.random()]),
+            batched_tokens=draw.choice([None, None, 50]),
+            itl_per_context_token_s=draw.choice([0, 0.0001]),
+            kv_tokens=draw.choice([None, 500]),
             itl_base_s=draw.choice([0, 0.1, draw.random()]),
             itl_per_active_s=draw.choice([0, 0.001, draw.random()]),
             slots=draw.choice([None, 1, 2, 10]),

@@ -118,7 +118,7 @@ def test_a_full_queue_is_refused_with_503(tmp_path: Any):
     zero = figure % 0
     preset.write_text(
         f"about: test\nprefill_base_ms: {figure % 1000}\nprefill_per_token_ms: {zero}\n"
-        f"prefill_per_active_ms: {zero}\nitl_base_ms: {zero}\nitl_per_active_ms: {zero}\n"
+        f"itl_base_ms: {zero}\nitl_per_active_ms: {zero}\n"
         f"jitter_sigma: {zero}\nslots: {figure % 1}\nqueue: {zero}\n"
         f"context_tokens: {figure % 100}\n"
     )

@@ -548,7 +548,7 @@ def test_a_histogram_grows_with_its_bounds_and_ends_with_all():
 def test_the_metrics_say_who_runs_and_who_waits(tmp_path: Any):
     """Of three requests for one slot, one runs and two wait; then nobody does; one gave up."""
     figure = "{value: %s, basis: chosen, source: test}"
-    names = "prefill_base prefill_per_token prefill_per_active itl_base itl_per_active"
+    names = "prefill_base prefill_per_token itl_base itl_per_active"
     values = dict.fromkeys([f"{name}_ms" for name in names.split()], 0) | {"prefill_base_ms": 1000}
     values |= {"jitter_sigma": 0, "slots": 1}
     lines = ["about: One slot.", *(f"{name}: {figure % value}" for name, value in values.items())]

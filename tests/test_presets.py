@@ -2,18 +2,14 @@
 
 from __future__ import annotations
 
-import asyncio
-import statistics
 from pathlib import Path
 
 import msgspec
 import pytest
 import yaml
 
-from agentlab.clock import run_virtual
 from agentlab.endpoint import presets
-from agentlab.endpoint.physics.batch import Job
-from agentlab.endpoint.physics.live import LiveBatch
+from agentlab.endpoint.physics.formulas import Physics
 from agentlab.errors import ConfigError, FileError
 from agentlab.settings import DATA
 
@@ -39,17 +35,37 @@ def test_the_class_preset_is_the_courses_with_slots_to_share():
     assert of_a_class.slots is not None and of_a_class.slots >= 30 * 4
 
 
-def test_the_vllm_preset_agrees_with_the_published_table():
-    """NIM's fit gives 15.1 ms a token at n = 250; the preset is within 20% there."""
-    physics = presets.load("vllm-1gpu").physics
-    assert physics.itl_s(250) == pytest.approx(0.00396 + 0.0000445 * 250, rel=0.2)
-
-
 def test_the_laptop_preset_generates_as_fast_as_was_measured():
-    """20.9 tokens a second, one request at a time."""
+    """14 tokens a second, one request at a time."""
     physics = presets.load("laptop-ollama").physics
-    assert 1 / physics.itl_s(1) == pytest.approx(20.9, rel=0.01)
+    assert 1 / physics.itl_s(1) == pytest.approx(14, rel=0.01)
     assert (physics.slots, physics.queue) == (1, 512)
+
+
+def test_what_is_estimated_says_so():
+    """No table of vLLM's agrees with itself, so no figure of its preset claims to be measured."""
+    loaded = presets.load("vllm-1gpu")
+    figures = [loaded.itl_base_ms, loaded.itl_per_active_ms, loaded.prefill_per_token_ms]
+    assert {figure.basis for figure in figures} == {"estimated"}
+
+
+@pytest.mark.parametrize("name", ["nim-8b", "nim-70b-2gpu"])
+def test_a_fitted_preset_names_what_it_was_fitted_to_and_judged_on(name: str):
+    """Shapes and errors, in words."""
+    loaded = presets.load(name)
+    assert "200/200" in (loaded.fitted_to or "") and "median error" in (loaded.judged_on or "")
+
+
+def test_a_fitted_preset_is_written_and_read_again(tmp_path: Path):
+    """To four digits, with its source."""
+    physics = Physics(
+        prefill_base_s=0.01, itl_base_s=0.0123456, batched_tokens=512, kv_tokens=9000, preempts=True
+    )
+    path = tmp_path / "mine.yaml"
+    presets.save(physics, path, source="a test", about="Mine.", judged_on="nothing")
+    read = presets.load(str(path))
+    assert read.physics == msgspec.structs.replace(physics, itl_base_s=0.01235)
+    assert (read.itl_base_ms.basis, read.judged_on) == ("fitted", "nothing")
 
 
 def course(**changes: object) -> str:
@@ -116,47 +132,3 @@ def test_an_unknown_preset_lists_those_that_there_are():
     """So that a typing error is mended at once."""
     with pytest.raises(ConfigError, match="no preset 'curse'; choose one of class, course"):
         presets.load("curse")
-
-
-def closed_loop(preset: str, clients: int, tokens: int = 500) -> tuple[float, float]:
-    """The mean (TTFT, ITL) in seconds of `clients` that ask again whenever they are answered."""
-    jobs: list[Job] = []
-
-    async def client(live: LiveBatch, number: int) -> None:
-        await asyncio.sleep(number * 0.1)
-        for turn in range(9):
-            job = Job(0, tokens)
-            live.submit(job)
-            await live.finished(job)
-            if turn >= 4:  # the load is steady by then
-                jobs.append(job)
-
-    async def main() -> None:
-        live = LiveBatch(presets.load(preset).physics)
-        await asyncio.gather(*(client(live, number) for number in range(clients)))
-
-    run_virtual(main())
-    jobs.sort(key=lambda job: job.end_s)
-    steady = jobs[: -2 * clients]  # before the first clients go home
-    ttft_s = [job.first_token_s - job.arrived_s for job in steady]
-    itl_s = [(job.end_s - job.first_token_s) / (tokens - 1) for job in steady]
-    return statistics.mean(ttft_s), statistics.mean(itl_s)
-
-
-@pytest.mark.parametrize("clients", [1, 10, 50, 100, 250])
-def test_the_8b_preset_reproduces_nvidias_table(clients: int):
-    """ITL 3.96 + .0445 n ms; TTFT 10.2 + 1.1 n ms up to 100; each within 15%."""
-    ttft_s, itl_s = closed_loop("nim-8b", clients)
-    assert itl_s == pytest.approx((3.96 + 0.0445 * clients) / 1000, rel=0.15)
-    if clients <= 100:
-        assert ttft_s == pytest.approx((10.2 + 1.1 * clients) / 1000, rel=0.15)
-
-
-@pytest.mark.parametrize(
-    ("clients", "ttft_s"), [(50, 0.8), (100, 8.0), (150, 35.0), (200, 62.0), (250, 89.0)]
-)
-def test_the_70b_preset_reproduces_nvidias_knee(clients: int, ttft_s: float):
-    """The first token after .8, 8, 35, 62, 89 s, ITL at most 93 ms; each within 15%."""
-    measured_ttft_s, itl_s = closed_loop("nim-70b-2gpu", clients)
-    assert measured_ttft_s == pytest.approx(ttft_s, rel=0.15)
-    assert itl_s == pytest.approx(min(0.019 + 0.000755 * clients, 0.093), rel=0.15)

@@ -68,7 +68,7 @@ def through_the_client(limiter: Limiter, scenario: Scenario) -> Watched:
     async def ask() -> str:
         tokens = draw.randint(*scenario.tokens)
         return await lab.ask(
-            f"Describe river {next(numbers)} in ten paragraphs.", max_tokens=tokens
+            f"Describe the river {next(numbers)} in ten more paragraphs.", max_tokens=tokens
         )
 
     async def agent(guard: Guard) -> None:

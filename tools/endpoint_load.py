@@ -37,7 +37,6 @@ ONE_SECOND = """\
 about: One second for any answer, whatever its length.
 prefill_base_ms: {value: 1000, basis: chosen, source: the subject of this measurement}
 prefill_per_token_ms: {value: 0, basis: chosen, source: not the subject}
-prefill_per_active_ms: {value: 0, basis: chosen, source: not the subject}
 itl_base_ms: {value: 0, basis: chosen, source: not the subject}
 itl_per_active_ms: {value: 0, basis: chosen, source: not the subject}
 jitter_sigma: {value: 0, basis: chosen, source: not the subject}

@@ -1,17 +1,15 @@
 """Agents that ask one question after the other, on an endpoint's physics and without a client.
 
-The arithmetic is that of `agentlab.endpoint.physics.batch`, which explains it, in one loop that is
-four times as fast; the tests hold it against the batch to the last digit.
+The batch is the local model's own, so a million agents meet what one of them would.
 """
 
 from __future__ import annotations
 
-import heapq
 import math
-from collections import deque
 from random import Random
 from typing import Any, NamedTuple, Protocol
 
+from agentlab.endpoint.physics.batch import Batch, Job
 from agentlab.endpoint.physics.formulas import Physics
 from agentlab.errors import ConfigError
 
@@ -38,79 +36,27 @@ class Agents(Protocol):
 
 
 def serve(
-    agents: Agents, physics: Physics, *, prompt_tokens: int, most: int, until_s: float = math.inf
+    agents: Agents, physics: Physics, *, prompt_tokens: int, until_s: float = math.inf
 ) -> float:
-    """Serve what `agents` send, `most` of whom ask at the same time; return when it ended."""
-    prefill_s = [physics.prefill_s(prompt_tokens, active) for active in range(most + 1)]
-    itl_s = [physics.itl_s(active) for active in range(most + 1)]
-    changes = sorted(physics.capacity, key=lambda change: change.from_s)[::-1]
-    slots = math.inf if physics.slots is None else physics.slots
-    waiting: deque[tuple[float, Request]] = deque()  # when each arrived; the queue is endless
-    prefilling: list[tuple[float, int, float, Request]] = []  # by time of the first token
-    decoding: list[tuple[float, int, float, Request]] = []  # by step of the last token
-    now_s = time_s = 0.0  # in whole nanoseconds, and as the agents have it
-    active = tie = 0
-    step, step_at_s, step_s = 0.0, 0.0, itl_s[0]  # the batch's decode clock, since its rate is this
-    asking = True  # whether the agents may have something to send
-    push, pop = heapq.heappush, heapq.heappop
-    next_request, answered = agents.next_request, agents.answered
-
+    """Serve what `agents` send, with an endless queue; return when the last of it happened."""
+    batch, calls, changed = Batch(physics), dict[Job, Any](), list[Job]()
+    now_s, asking = 0.0, True  # whether the agents may have something to send
     while True:
-        if waiting and active < slots:
-            active += 1
-            arrived_s, request = waiting.popleft()
-            tie += 1
-            first_s = round(now_s + prefill_s[active] * request.prefill_jitter, 9)
-            push(prefilling, (first_s, tie, arrived_s, request))
-        else:
-            event_s = prefilling[0][0] if prefilling else math.inf
-            change_s = changes[-1].from_s if changes else math.inf
-            ends = False
-            if decoding:
-                end_s = step_at_s + (decoding[0][0] - step) * step_s
-                # Rounding costs as much as the rest: it is left out where it decides nothing.
-                if end_s < event_s + 1e-6:
-                    end_s = round(end_s, 9)
-                    if end_s <= event_s:
-                        ends, event_s = True, end_s
-            next_s = event_s if event_s < change_s else change_s
-            if asking and next_s > time_s:
-                sent = next_request(time_s)
-                if sent is not None:
-                    waiting.append((now_s, sent))
-                    continue
-                asking = False
-            if agents.wakes_s < next_s:
-                time_s = agents.wakes_s
-                if time_s > until_s:
-                    return now_s
-                now_s, asking = max(now_s, round(time_s, 9)), True
-                continue
-            idle = event_s == math.inf and agents.wakes_s == math.inf
-            if next_s > until_s or (idle and not (asking or waiting)):
-                return now_s
-            if next_s > now_s:
-                now_s = next_s
-            time_s = now_s
-            if change_s <= event_s:
-                slots = changes.pop().slots
-                continue
-            if ends:
-                _, _, arrived_s, request = pop(decoding)
-            else:
-                _, _, arrived_s, request = pop(prefilling)
-                if request.tokens > 1:
-                    tie += 1
-                    begun = step + (now_s - step_at_s) / step_s if step_s else step
-                    last = begun + (request.tokens - 1) * request.decode_jitter
-                    push(decoding, (last, tie, arrived_s, request))
-                    continue
-            active -= 1
-            answered(request.call, arrived_s, now_s)
-            asking = True
-        if itl_s[active] != step_s:
-            step = step + (now_s - step_at_s) / step_s if step_s else step
-            step_at_s, step_s = now_s, itl_s[active]
+        for job in changed:
+            if job.end_s is not None and job in calls:  # one that began just now is told of twice
+                agents.answered(calls.pop(job), job.arrived_s, job.end_s)
+                asking = True
+        if asking and (sent := agents.next_request(now_s)) is not None:
+            job = Job(prompt_tokens, sent.tokens, sent.prefill_jitter, sent.decode_jitter)
+            calls[job] = sent.call
+            changed = batch.submit(job, now_s)
+            continue
+        event_s, wakes_s = batch.next_event_s(), agents.wakes_s
+        next_s, asking = min(event_s, wakes_s), wakes_s < event_s
+        if next_s > until_s or next_s == math.inf:
+            return batch.now_s
+        now_s = next_s
+        changed = batch.advance(now_s)
 
 
 class Crowd(NamedTuple):
@@ -154,7 +100,7 @@ def crowd(
         return Crowd(agents, 0.0, 0.0, 0.0)
     most = min(agents, max_concurrency)
     some = _Crowd(physics, agents, most, output_tokens, seed)
-    makespan_s = serve(some, physics, prompt_tokens=prompt_tokens, most=most)
+    makespan_s = serve(some, physics, prompt_tokens=prompt_tokens)
     return Crowd(agents, makespan_s, round(some.work_s, 6), round(some.longest_s, 9))
 
 

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Collection, Iterable, Sequence
-from itertools import combinations
 from math import comb
 from random import Random
 from statistics import median
+
+from msgspec.structs import replace
 
 from agentlab.bench.experiment import varied
 from agentlab.bench.report import seconds
@@ -32,7 +34,7 @@ def p_value(before: Sequence[float], after: Sequence[float]) -> float:
     ordered = sorted(both)
     backwards = ordered[::-1]
     ranks = [(ordered.index(x) + len(both) - backwards.index(x) + 1) / 2 for x in both]
-    ways: Iterable[Sequence[float]] = combinations(ranks, first)
+    ways: Iterable[Sequence[float]] = itertools.combinations(ranks, first)
     if comb(len(both), first) > _MOST_WAYS:
         draw = Random(7)
         ways = [ranks[:first], *(draw.sample(ranks, first) for _ in range(_DRAWN))]
@@ -46,12 +48,12 @@ def compared(before: Results, after: Results) -> str:
     """Return what differs in how two were measured, and a line for each case that both have.
 
     In virtual time any difference is a change. In real time the cases called "more than noise" are
-    chosen so that of them at most 5% are expected to be none (Benjamini and Hochberg 1995). Two
-    clocks are a ConfigError.
+    chosen so that of them at most 5% are expected to be none (Benjamini and Hochberg 1995). What is
+    virtual foretells what is real, on whatever preset.
     """
     clocks = before.experiment.clock, after.experiment.clock
     if clocks[0] != clocks[1]:
-        raise ConfigError(f"one is in {clocks[0]} time, the other in {clocks[1]}; use one clock")
+        return _foretold(*((before, after) if clocks[0] == "virtual" else (after, before)))
     works = [r.experiment.by_name for r in (before, after)]
     runs = {
         case: both
@@ -81,6 +83,26 @@ def compared(before: Results, after: Results) -> str:
         lines.append(
             f"{case.named(names)}: {seconds(old_s, 2)} -> {seconds(new_s, 2)} s, "
             f"x {new_s / old_s if old_s else 1.0:.3f}, {verdict}{_other_answers(*both)}"
+        )
+    return "\n".join(lines)
+
+
+def _foretold(virtual: Results, real: Results) -> str:
+    lines, works = [], [results.experiment.by_name for results in (virtual, real)]
+    for case, measured in itertools.product(virtual.measured, real.measured):
+        same = replace(measured, preset=case.preset, seed=case.seed) == case
+        if same and works[0][case.workload] == works[1][case.workload]:
+            foretold_s = median(m.elapsed_s for m in virtual.of(case))
+            times_s = [m.elapsed_s for m in real.of(measured)]
+            spread = f"{seconds(min(times_s), 2)} to {seconds(max(times_s), 2)}"
+            lines.append(
+                f"{case.named(varied(virtual.measured))}: foretold {seconds(foretold_s, 2)} s, "
+                f"measured {seconds(median(times_s), 2)} s ({spread}), "
+                f"x {median(times_s) / foretold_s if foretold_s else 1.0:.3f}"
+            )
+    if not lines:
+        raise ConfigError(
+            "the two have no case in common; foretell the experiment that is measured"
         )
     return "\n".join(lines)
 

@@ -14,6 +14,7 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
 from agentlab.bench.experiment import varied
+from agentlab.bench.fit import Pair, errors
 from agentlab.bench.report import Curve, Point, busy, curves, readings
 from agentlab.bench.results import Measurement, Results, unequal
 from agentlab.bench.self_tuning import TuningResults
@@ -228,3 +229,28 @@ def _learning(axis: Axes, scenario: Scenario) -> str:
 def _changes(axis: Axes, changes: Iterable[tuple[float, int]], run_s: float, **style: Any) -> None:
     at_s, numbers = zip(*changes, strict=True)
     axis.step([*at_s, run_s], [*numbers, numbers[-1]], where="post", **style)
+
+
+def agreement(pairs: Sequence[Pair]) -> Figure:
+    """Draw what a fit foretells against what was measured: on the line, both are equal."""
+    (ttft, _), (itl, _), (rate, _) = errors(pairs)
+    with plt.rc_context(_STYLE):
+        made, axes = plt.subplots(1, 3, figsize=(13, 4.6), layout="constrained")
+        units = "time to first token (s)", "inter-token latency (s)", "tokens per second"
+        for panel, unit, far, values in zip(
+            axes,
+            units,
+            (ttft, itl, rate),
+            zip(*(zip(*p, strict=True) for p in pairs), strict=True),
+            strict=True,
+        ):
+            foretold, measured = zip(*values, strict=True)
+            ends = [min(foretold + measured), max(foretold + measured)]
+            panel.plot(ends, ends, color=WAITING, zorder=1)
+            panel.scatter(measured, foretold, color=SERIES[0], s=24, zorder=2)
+            panel.set(xscale="log", yscale="log", xlabel=f"measured {unit}", ylabel="foretold")
+            panel.set_title(f"{far:.0%} off at the median", loc="left", fontsize=FONT_SIZE)
+        title = "What the fit foretells of requests it has not seen"
+        made.suptitle(title, x=0.01, ha="left", fontweight="bold", fontsize=FONT_SIZE)
+    plt.close(made)
+    return made

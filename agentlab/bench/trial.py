@@ -229,8 +229,8 @@ def run(limiter: Limiter, scenario: Scenario) -> Outcome:
         >>> run(Fixed(3), ten_s).goodput
         0.3
     """
-    agents, run_s, most = _Agents(limiter, scenario), scenario.run_s, scenario.agents
-    serve(agents, scenario.physics, prompt_tokens=_PROMPT_TOKENS, most=most, until_s=run_s)
+    agents, run_s = _Agents(limiter, scenario), scenario.run_s
+    serve(agents, scenario.physics, prompt_tokens=_PROMPT_TOKENS, until_s=run_s)
     took_s = agents.took_s
     p95_s = percentile(took_s, 95) if took_s else math.inf
     return Outcome(len(took_s) / run_s, p95_s, len(took_s), agents.requests, agents.limits)

@@ -31,6 +31,9 @@ def arguments(parser: argparse.ArgumentParser) -> None:
         metavar=("IN", "OUT"),
         help="dollars for a million tokens of prompts and of answers, for the estimate",
     )
+    parser.add_argument(
+        "--preset", metavar="NAME", help="foretell it in virtual time, as on a preset of yours"
+    )
     parser.add_argument("--compare", nargs=2, metavar=("A", "B"), help="two .json files")
     leave_out_argument(parser)
 
@@ -58,6 +61,10 @@ def _measure(path: Path, file: Path, options: argparse.Namespace) -> int:
     if options.leave_out:
         changed = {**chosen.settings, "leave_out": options.leave_out}
         chosen = dataclasses.replace(chosen, settings=changed)
+    if options.preset:
+        changed = {k: v for k, v in chosen.settings.items() if k != "time_scale"}
+        virtual: dict[str, Any] = {"clock": "virtual", "repeats": 1, "warmups": 0}
+        chosen = dataclasses.replace(chosen, presets=[options.preset], settings=changed, **virtual)
     if chosen.asks_real:
         real, bill = chosen.chosen, measure.cost(chosen)
         asked = f"this asks {real.model} at {real.upstream} {bill}"

@@ -15,6 +15,7 @@ from agentlab.errors import AgentLabError
 COMMANDS = {
     "serve": "serve the endpoint, for one or for a class, until Ctrl-C",
     "bench": "measure an experiment, or compare two results",
+    "fit": "fit a preset to an endpoint's own measurements",
     "write": "write about many topics, and lose nothing",
     "workflow": "check or export workflow files",
     "doctor": "is everything there? OK or FAIL, with the cure",

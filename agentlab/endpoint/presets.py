@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import field
-from typing import Generic, Literal, TypeVar
+from pathlib import Path
+from typing import Any, Generic, Literal, TypeVar
+
+import yaml
 
 from agentlab._support import yaml_file
 from agentlab._support.fields import AtLeastOne, Count, NotNegative, Text, model
+from agentlab._support.system import write_whole
 from agentlab.endpoint.middleware.fault_plan import Fault
 from agentlab.endpoint.physics.formulas import Physics
 from agentlab.settings import DATA
@@ -17,44 +21,51 @@ T = TypeVar("T")
 
 @model
 class Figure(Generic[T]):
-    """One figure and where it comes from: published tables, a reasoned estimate, or a lesson."""
+    """One figure and where it comes from: published, measured here, estimated, or a lesson's."""
 
     value: T
-    basis: Literal["sourced", "estimated", "chosen"]
+    basis: Literal["sourced", "fitted", "estimated", "chosen"]
     source: Text
 
 
 @model
 class Preset:
-    """An endpoint's figures as its file gives them, in the units of its sources; None: no limit."""
+    """An endpoint's figures as its file gives them, in the units of its sources; None: no limit.
+
+    `fitted_to` and `judged_on` say which measurements the figures rest on, and which others they
+    foretold, how well. What each figure does is told in `agentlab.endpoint.physics.formulas`.
+    """
 
     about: Text
     prefill_base_ms: Figure[NotNegative]
     prefill_per_token_ms: Figure[NotNegative]
-    prefill_per_active_ms: Figure[NotNegative]
     itl_base_ms: Figure[NotNegative]
     itl_per_active_ms: Figure[NotNegative]
     jitter_sigma: Figure[NotNegative]
+    itl_per_context_token_ms: Figure[NotNegative] | None = None
+    batched_tokens: Figure[AtLeastOne] | None = None
+    kv_tokens: Figure[AtLeastOne] | None = None
+    preempts: Figure[bool] | None = None
+    prefix_caching: Figure[bool] | None = None
     slots: Figure[AtLeastOne] | None = None
     queue: Figure[Count] | None = None
     context_tokens: Figure[AtLeastOne] | None = None
     requests_per_minute: Figure[AtLeastOne] | None = None
     tokens_per_minute: Figure[AtLeastOne] | None = None
     faults: list[Fault] = field(default_factory=list)
+    fitted_to: Text | None = None
+    judged_on: Text | None = None
 
     @property
     def physics(self) -> Physics:
         """The figures in seconds, as the formulas take them."""
-        return Physics(
-            prefill_base_s=self.prefill_base_ms.value / 1000,
-            prefill_per_token_s=self.prefill_per_token_ms.value / 1000,
-            prefill_per_active_s=self.prefill_per_active_ms.value / 1000,
-            itl_base_s=self.itl_base_ms.value / 1000,
-            itl_per_active_s=self.itl_per_active_ms.value / 1000,
-            slots=self.slots.value if self.slots else None,
-            queue=self.queue.value if self.queue else None,
-            jitter_sigma=self.jitter_sigma.value,
-        )
+        given: dict[str, Any] = {}
+        for name in Physics.__struct_fields__:
+            in_ms = name.endswith("_s")
+            figure = getattr(self, name.removesuffix("_s") + "_ms" if in_ms else name, None)
+            if figure is not None:
+                given[name] = figure.value / 1000 if in_ms else figure.value
+        return Physics(**given)
 
 
 def names() -> list[str]:
@@ -71,3 +82,18 @@ def load(preset: str) -> Preset:
     """
     path = yaml_file.found(preset, _ENDPOINTS, what="preset")
     return yaml_file.LocatedFile(path, what="preset").decode(Preset)
+
+
+def save(physics: Physics, path: Path, *, source: str, **words: str) -> None:
+    """Write fitted physics as a preset; `words` are its `about`, `fitted_to` and `judged_on`."""
+    figures = {}
+    for name in Physics.__struct_fields__:
+        value = getattr(physics, name)
+        in_ms = name.endswith("_s")
+        if name != "capacity" and (value or in_ms or name == "jitter_sigma"):
+            shown = float(f"{value * 1000:.4g}") if in_ms else value
+            key = name.removesuffix("_s") + "_ms" if in_ms else name
+            figures[key] = {"value": shown, "basis": "fitted", "source": source}
+    whole = {"about": words.pop("about"), **figures, **words}
+    text = yaml.safe_dump(whole, sort_keys=False, allow_unicode=True, width=10_000)
+    write_whole(path, text.encode())

@@ -1,11 +1,16 @@
 """How long a model takes: the formulas, with no clock in them.
 
-    time to first token  =  wait for a slot + prefill
-    prefill              =  a + b * prompt tokens + g * n
-    inter-token latency  =  c + d * n
+    time to first token  =  wait for a slot  +  a  +  prefill
+    step                 =  c  +  d * sequences  +  e * context tokens  +  b * prompt tokens
 
-n is the number of requests that hold a slot, this one included. The form is fitted to NVIDIA's NIM
-tables (Llama 3.1 8B, n = 1..250: inter-token latency 3.96 + 0.0445 n ms, R2 = .975).
+An engine works in steps. Each gives every decoding sequence its next token, and reads up to
+`batched_tokens` of the prompts that wait, in their order. So an inter-token latency is one step:
+it grows with the sequences (`d`), with the tokens of context that they hold (`e`), and with the
+prompts that are read meanwhile (`b`). Where `batched_tokens` is None, each prompt is read in its
+own time, `b` a token, and takes nothing from the others.
+
+Sources: Orca (OSDI 2022) for steps, Sarathi-Serve (OSDI 2024) for prompts read beside decoding;
+`agentlab fit` says how well the form predicts what was measured.
 """
 
 from __future__ import annotations
@@ -20,16 +25,33 @@ from agentlab.settings import Capacity
 
 
 class Physics(msgspec.Struct, frozen=True, kw_only=True):
-    """The figures of one endpoint, in seconds; None means no limit of its slots or queue.
+    """The figures of one endpoint, in seconds and tokens; None means no limit.
 
-    A request's prefill and its decode have a lognormal factor each, of sigma `jitter_sigma`.
+    A request's base and its decode have a lognormal factor each, of sigma `jitter_sigma`.
+
+    Attributes:
+        prefill_base_s: What a request takes before it is read, whatever its length (a).
+        prefill_per_token_s: What a prompt token takes (b).
+        itl_base_s: What a step takes in any case (c).
+        itl_per_active_s: What each sequence adds to a step (d).
+        itl_per_context_token_s: What each token of context held adds to a step (e).
+        batched_tokens: The prompt tokens that one step reads at most (vLLM's
+            `max_num_batched_tokens`); None if prompts are read side by side.
+        kv_tokens: The tokens of context that the memory holds.
+        preempts: Whether a request is let in when its prompt fits, and the newest goes back to the
+            queue once the memory is full (vLLM). If not, it waits until its whole answer fits.
+        prefix_caching: Whether the beginning of a prompt that was read before is not read again.
     """
 
     prefill_base_s: float = 0.0
     prefill_per_token_s: float = 0.0
-    prefill_per_active_s: float = 0.0
     itl_base_s: float = 0.0
     itl_per_active_s: float = 0.0
+    itl_per_context_token_s: float = 0.0
+    batched_tokens: int | None = None
+    kv_tokens: int | None = None
+    preempts: bool = False
+    prefix_caching: bool = False
     slots: int | None = None
     queue: int | None = None
     jitter_sigma: float = 0.0
@@ -41,17 +63,25 @@ class Physics(msgspec.Struct, frozen=True, kw_only=True):
         return not (self.prefill_s(1) or self.itl_s())
 
     def prefill_s(self, prompt_tokens: int, active: int = 1) -> float:
-        """Return the time from getting a slot to the first token, without jitter."""
+        """Return the time from getting a slot to the first token; no jitter, no other prompt."""
         per_token_s = self.prefill_per_token_s * prompt_tokens
-        return self.prefill_base_s + per_token_s + self.prefill_per_active_s * active
+        if self.batched_tokens is None:
+            return self.prefill_base_s + per_token_s
+        steps = max(1.0, prompt_tokens / self.batched_tokens)
+        return self.prefill_base_s + per_token_s + steps * self.itl_s(active)
 
-    def itl_s(self, active: int = 1) -> float:
-        """Return the time from one token of an answer to the next, without jitter."""
-        return self.itl_base_s + self.itl_per_active_s * active
+    def itl_s(self, active: int = 1, context_tokens: float = 0.0) -> float:
+        """Return the time of a step that reads no prompt, without jitter."""
+        held_s = self.itl_per_context_token_s * context_tokens
+        return self.itl_base_s + self.itl_per_active_s * active + held_s
 
     def service_s(self, prompt_tokens: int, output_tokens: int, active: int = 1) -> float:
-        """Return the time of an answer with `active` requests all along; no jitter, no queue."""
-        decode_s = max(output_tokens - 1, 0) * self.itl_s(active)
+        """Return the time of an answer with `active` such requests all along; no jitter, no queue.
+
+        They decode together, and no prompt is read meanwhile.
+        """
+        context_tokens = active * (prompt_tokens + output_tokens / 2)
+        decode_s = max(output_tokens - 1, 0) * self.itl_s(active, context_tokens)
         return round(self.prefill_s(prompt_tokens, active) + decode_s, 9)
 
     def jitter(self, draw: random.Random) -> float:

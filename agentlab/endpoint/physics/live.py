@@ -42,7 +42,7 @@ class LiveBatch:
         return self.batch.tokens_by(job, self.batch.now_s)
 
     async def started(self, job: Job) -> None:
-        """Wait until `job` holds a slot (its first token's time is known then), or is cancelled."""
+        """Wait until `job` holds a slot, or is cancelled."""
         while job.started_s is None and job.end_s is None:
             await self._change(job)
 
@@ -64,8 +64,12 @@ class LiveBatch:
         due_s = None if after else self.batch.token_s(job, 1)
         while (have := self.made(job)) <= after:
             due_s = self.batch.token_s(job, after + 1)
+            if due_s == math.inf:  # its prompt is not read yet, or once more
+                await self._change(job)
+                continue
             # asyncio's clock may call a hair early, by its own resolution; a wake-up never is.
-            await asyncio.sleep(max(due_s - self.now_s(), 1e-9) / self.time_scale)
+            wait_s = min(due_s, self.batch.read_s()) - self.now_s()
+            await asyncio.sleep(max(wait_s, 1e-9) / self.time_scale)
         return have, due_s
 
     def _change(self, job: Job) -> asyncio.Future[None]:

@@ -1,0 +1,396 @@
+"""Fit a preset to an endpoint's own measurements: of single requests, or a table of closed loops.
+
+Each measurement says how long a decode of so many steps took, and who was served meanwhile. As a
+step takes `c + d * sequences + e * context tokens + b * prompt tokens`, that is one linear equation
+for four unknowns. The first token of a request that was alone is one more, with `a` in it. Least
+squares solve them. How many prompt tokens a step reads, and what limits who is served, is whichever
+of a few candidates foretells the measured times best.
+"""
+
+from __future__ import annotations
+
+import heapq
+import math
+from bisect import bisect_left, bisect_right
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import chain, combinations
+from statistics import fmean
+from typing import NamedTuple, Protocol
+
+import msgspec
+import numpy as np
+import numpy.typing as npt
+
+from agentlab.endpoint.physics.batch import Batch, Job
+from agentlab.endpoint.physics.formulas import Physics
+from agentlab.errors import ConfigError
+from agentlab.trace import Trace, max_overlap
+
+Floats = npt.NDArray[np.float64]
+
+_STEP_TOKENS = (512, 1024, 2048, 4096, 8192, 16_384, 32_768, 65_536)
+_MOST = 5000  # requests: each is compared with all that were served beside it
+_LOOSE = 0.25  # a constant is open if it could change a time in which it counts by more
+_WAITS = 0.15  # clients wait if their first token takes more than this part of their decode
+_SOON = 0.1  # what is sent within so much of its own time after an answer was sent because of it
+_BETTER = 0.97  # one more limit has to foretell so much better
+
+_MISSING = {
+    "prefill_base_ms": "send some requests one after the other, with prompts of two lengths",
+    "itl_base_ms": "there are too few answers; send more, of 20 tokens or longer",
+    "itl_per_active_ms": "send some requests one at a time, and some 4 and 8 at a time",
+    "itl_per_context_token_ms": "send a second shape, with prompts of 2000 tokens or more",
+    "prefill_per_token_ms": "send a second shape, with longer prompts and shorter answers",
+}
+
+
+class NotDetermined(ConfigError):
+    """The measurements leave a constant open; the message says what to measure next."""
+
+
+class Errors(NamedTuple):
+    """How far predictions lie from measurements, as parts of these: the median, and the most."""
+
+    ttft: tuple[float, float]
+    itl: tuple[float, float]
+    tokens_per_s: tuple[float, float]
+
+
+class Equation(NamedTuple):
+    """A time as a sum: of the prefill's base so often, of each part of a step so often."""
+
+    takes_s: float
+    base: float
+    steps: float
+    sequences: float
+    context_tokens: float
+    prompt_tokens: float
+    weight: float = 1.0
+
+
+class Times(NamedTuple):
+    """What clients see, on the average: time to first token, inter-token latency, throughput."""
+
+    ttft_s: float
+    itl_s: float
+    tokens_per_s: float
+
+
+Pair = tuple[Times, Times]
+"""What is foretold, and what was measured."""
+
+
+class Measured(Protocol):
+    """What a preset is fitted to: several measurements, numbered from 0."""
+
+    def __len__(self) -> int: ...
+    def equations(self, number: int) -> Iterator[Equation]: ...
+    def limits(self, numbers: Sequence[int]) -> tuple[int | None, int | None]:
+        """Return the slots and the tokens of context at which clients began to wait, if any."""
+
+    def pairs(self, physics: Physics, numbers: Sequence[int]) -> list[Pair]: ...
+
+
+class Row(NamedTuple):
+    """One row of a published table: `at_once` clients ask again whenever they are answered."""
+
+    prompt_tokens: int
+    output_tokens: int
+    at_once: int
+    ttft_s: float
+    itl_s: float
+    tokens_per_s: float
+
+    @property
+    def decoding(self) -> float:
+        """How many answers are decoded at the same time, by Little's law."""
+        return self.tokens_per_s * self.itl_s
+
+
+class Table(list[Row]):
+    """Closed loops that lasted, as load generators and vendors publish them."""
+
+    def equations(self, number: int) -> Iterator[Equation]:
+        row, held = self[number], self[number].prompt_tokens + self[number].output_tokens / 2
+        steps, together = row.output_tokens, row.output_tokens * row.decoding
+        # While one answer is decoded, each of the others is read once.
+        read = row.decoding * row.prompt_tokens if row.at_once > 1 else 0.0
+        yield Equation(steps * row.itl_s, 0.0, steps, together, together * held, read)
+        if row.at_once == 1:
+            yield Equation(row.ttft_s, 1.0, 1.0, 1.0, row.prompt_tokens, row.prompt_tokens)
+
+    def limits(self, numbers: Sequence[int]) -> tuple[int | None, int | None]:
+        rows = [self[number] for number in numbers]
+        waiting = [row for row in rows if row.ttft_s > _WAITS * row.itl_s * row.output_tokens]
+        held = [row.decoding * (row.prompt_tokens + row.output_tokens) for row in waiting]
+        most = max(held, default=0.0)
+        free = [
+            row.decoding for row, tokens in zip(waiting, held, strict=True) if tokens < 0.9 * most
+        ]
+        return _most(free), _most(held)
+
+    def pairs(self, physics: Physics, numbers: Sequence[int]) -> list[Pair]:
+        found = []
+        for row in (self[number] for number in numbers):
+            jobs = closed_loop(physics, row, requests=4 * row.at_once)
+            jobs = jobs[row.at_once : -row.at_once]  # neither as it fills, nor as it empties
+            ttft_s, itl_s = (fmean(each) for each in zip(*map(_times, jobs), strict=True))
+            rate = row.at_once * row.output_tokens / (ttft_s + itl_s * row.output_tokens)
+            found.append((Times(ttft_s, itl_s, rate), Times(*row[3:])))
+        return found
+
+
+class Request(NamedTuple):
+    """One request as its client or the trace saw it, in seconds of one clock."""
+
+    arrived_s: float
+    first_token_s: float
+    end_s: float
+    prompt_tokens: int
+    output_tokens: int
+
+
+class Requests(list[Request]):
+    """All requests that were served, in the order of their arrival."""
+
+    def __init__(self, requests: Iterable[Request]):
+        super().__init__(sorted(requests))
+        if len(self) > _MOST:
+            raise ConfigError(f"{len(self):,} requests are too many; give at most {_MOST:,}")
+        self._runs: list[int] = []  # of each: the stretch of time in which the endpoint was busy
+        run, until_s = -1, -math.inf
+        for one in self:
+            run += one.arrived_s >= until_s
+            until_s = max(until_s, one.end_s)
+            self._runs.append(run)
+
+    @classmethod
+    def of_trace(cls, trace: Trace) -> Requests:
+        """Take the requests of a trace that were answered in a stream, with two tokens or more."""
+        spans = [span for span in trace.spans if span.ok and span.completion_tokens > 1]
+        streamed = [
+            Request(s.arrived_s, s.first_token_s, s.end_s, s.prompt_tokens, s.completion_tokens)
+            for s in spans
+            if s.first_token_s is not None and s.end_s is not None
+        ]
+        if spans and not streamed:
+            raise NotDetermined("nobody saw a first token; stream the answers")
+        return cls(streamed)
+
+    def equations(self, number: int) -> Iterator[Equation]:
+        one = self[number]
+        steps, takes_s = one.output_tokens - 1, one.end_s - one.first_token_s
+        run = self._runs[number]
+        beside = self[bisect_left(self._runs, run) : bisect_right(self._runs, run)]
+        if steps > 0 and takes_s > 0:
+            sequences = held = read = 0.0
+            for other in beside:
+                from_s = max(one.first_token_s, other.first_token_s)
+                share = (min(one.end_s, other.end_s) - from_s) / takes_s
+                if share > 0:
+                    made_s = from_s + share * takes_s / 2 - other.first_token_s
+                    made = other.output_tokens * made_s / (other.end_s - other.first_token_s)
+                    sequences += share
+                    held += share * (other.prompt_tokens + made)
+                # Whose first word comes within half a step of its own was read together with it.
+                if takes_s / steps / 2 < other.first_token_s - one.first_token_s < takes_s:
+                    read += other.prompt_tokens
+            parts = steps, steps * sequences, steps * held, read
+            yield Equation(takes_s, 0.0, *parts, weight=1 / len(beside))
+        those = [r for r in beside if r.arrived_s < one.first_token_s and r.end_s > one.arrived_s]
+        if those == [one]:
+            tokens = one.prompt_tokens
+            waited_s = one.first_token_s - one.arrived_s
+            yield Equation(waited_s, 1.0, 1.0, 1.0, tokens, tokens, weight=1 / len(beside))
+
+    def limits(self, numbers: Sequence[int]) -> tuple[int | None, int | None]:
+        found = [(0, 0.0)]
+        for run in {self._runs[number] for number in numbers}:
+            those = [one for one, of in zip(self, self._runs, strict=True) if of == run]
+            served = max_overlap((one.first_token_s, one.end_s) for one in those)
+            if served < max_overlap((one.arrived_s, one.end_s) for one in those):
+                each = fmean(one.prompt_tokens + one.output_tokens for one in those)
+                found.append((served, served * each))
+        slots, held = zip(*found, strict=True)
+        return _most(slots), _most(held)
+
+    def pairs(self, physics: Physics, numbers: Sequence[int]) -> list[Pair]:
+        """Return the means of each stretch of time in which the endpoint was busy."""
+        found = []
+        for run in sorted({self._runs[number] for number in numbers}):
+            first = bisect_left(self._runs, run)
+            those = self[first : bisect_right(self._runs, run)]
+            jobs = replayed(physics, those)
+            of = [n - first for n in numbers if self._runs[n] == run]
+            foretold, measured = (_means(served, of) for served in (jobs, those))
+            found.append((foretold, measured))
+        return found
+
+
+def replayed(physics: Physics, requests: Sequence[Request]) -> list[Request]:
+    """Return requests of one stretch as the physics serve them.
+
+    One that was sent right after an answer had ended was sent because of it, and is so again; all
+    others are sent when they were.
+    """
+    causes: dict[int, int] = {}
+    for number, one in enumerate(requests):
+        ended = [
+            (other.end_s, n)
+            for n, other in enumerate(requests)
+            if other.end_s <= one.arrived_s and n not in causes.values()
+        ]
+        if ended and one.arrived_s - max(ended)[0] < _SOON * (one.end_s - one.arrived_s):
+            causes[number] = max(ended)[1]
+    follows = {cause: number for number, cause in causes.items()}
+    jobs = [Job(one.prompt_tokens, one.output_tokens) for one in requests]
+    numbers = {job: number for number, job in enumerate(jobs)}
+    batch, together = Batch(physics), list[int]()
+    sent = [(one.arrived_s, n) for n, one in enumerate(requests) if n not in causes]
+    while True:
+        heapq.heapify(sent)
+        event_s = batch.next_event_s()
+        changed: list[Job] = []
+        if sent and sent[0][0] <= event_s:
+            # An engine takes in who has come between two steps, so a step's arrivals are together.
+            until_s = sent[0][0] + physics.itl_s()
+            while sent and sent[0][0] <= until_s:
+                now_s, number = heapq.heappop(sent)
+                together.append(number)
+            for number in together:
+                changed += batch.submit(jobs[number], now_s)
+            together.clear()
+        elif event_s < math.inf:
+            changed = batch.advance(event_s)
+        else:
+            return [_served(job) for job in jobs]
+        for job in changed:
+            cause = numbers[job]
+            if job.end_s is not None and cause in follows:
+                number = follows.pop(cause)
+                thought_s = requests[number].arrived_s - requests[cause].end_s
+                sent.append((job.end_s + thought_s, number))
+
+
+def fit(measured: Measured, numbers: Sequence[int] | None = None) -> Physics:
+    """Return the physics that foretell the measurements; NotDetermined if several would.
+
+    Those of `numbers` (by default all) are fitted, so that the others can judge.
+
+    Example:
+        >>> rows = [(20, 50, 1, 0.1, 0.02, 46), (20, 50, 8, 0.2, 0.03, 240)]
+        >>> rows += [(900, 9, 1, 1.0, 0.02, 8)]
+        >>> round(fit(Table(Row(*row) for row in rows)).prefill_per_token_s, 5)
+        0.00102
+    """
+    numbers = range(len(measured)) if numbers is None else numbers
+    if not numbers:
+        raise NotDetermined("nothing was measured; send some requests, alone and together")
+    base_s, step_s, sequence_s, context_s, prompt_s = _solved(
+        [equation for number in numbers for equation in measured.equations(number)]
+    )
+    physics = Physics(
+        prefill_base_s=base_s,
+        prefill_per_token_s=prompt_s,
+        itl_base_s=step_s,
+        itl_per_active_s=sequence_s,
+        itl_per_context_token_s=context_s,
+        batched_tokens=2048,
+    )
+    slots, kv_tokens = measured.limits(numbers)
+    limited = [
+        {},
+        {"slots": slots},
+        {"kv_tokens": kv_tokens},
+        {"slots": slots, "kv_tokens": kv_tokens},
+    ]
+    for candidates in (limited, [{"batched_tokens": tokens} for tokens in _STEP_TOKENS]):
+        tried = [msgspec.structs.replace(physics, **candidate) for candidate in candidates]
+        missed = [_missed(each, measured, numbers) for each in tried]
+        physics = next(
+            each for each, far in zip(tried, missed, strict=True) if far * _BETTER <= min(missed)
+        )
+    return physics
+
+
+def errors(pairs: Sequence[Pair]) -> Errors:
+    """Return how far what is foretold lies from what was measured."""
+    foretold, measured = (np.array(each) for each in zip(*pairs, strict=True))
+    far = np.abs(foretold / measured - 1)
+    return Errors(*zip(np.median(far, 0).tolist(), far.max(0).tolist(), strict=True))
+
+
+def closed_loop(physics: Physics, row: Row, *, requests: int) -> list[Request]:
+    """Return the requests of as many clients as the row has, each with one in flight."""
+    batch, jobs, ended = Batch(physics), list[Job](), set[Job]()
+    while True:
+        while len(jobs) < min(requests, row.at_once + len(ended)):
+            jobs.append(Job(row.prompt_tokens, row.output_tokens))
+            changed = batch.submit(jobs[-1], batch.now_s)
+            ended.update(job for job in changed if job.end_s is not None)
+        event_s = batch.next_event_s()
+        if event_s == math.inf:
+            return [_served(job) for job in jobs]
+        ended.update(job for job in batch.advance(event_s) if job.end_s is not None)
+
+
+def _served(job: Job) -> Request:
+    assert job.first_token_s is not None and job.end_s is not None
+    tokens = job.prompt_tokens, job.output_tokens
+    return Request(job.arrived_s, job.first_token_s, job.end_s, *tokens)
+
+
+def _times(one: Request) -> tuple[float, float]:
+    """Return the time to first token, and the mean inter-token latency."""
+    decode_s = one.end_s - one.first_token_s
+    return one.first_token_s - one.arrived_s, decode_s / max(one.output_tokens - 1, 1)
+
+
+def _means(served: Sequence[Request], numbers: Sequence[int]) -> Times:
+    ttft_s, itl_s = (
+        fmean(each) for each in zip(*(_times(served[n]) for n in numbers), strict=True)
+    )
+    took_s = max(one.end_s for one in served) - min(one.arrived_s for one in served)
+    return Times(ttft_s, itl_s, sum(one.output_tokens for one in served) / took_s)
+
+
+def _most(counts: Iterable[float]) -> int | None:
+    return round(max(counts, default=0)) or None
+
+
+def _missed(physics: Physics, measured: Measured, numbers: Sequence[int]) -> float:
+    """Return how far the times to first token lie off, by their logarithms."""
+    pairs = measured.pairs(physics, numbers)
+    return fmean(abs(math.log(foretold.ttft_s / was.ttft_s)) for foretold, was in pairs)
+
+
+def _solved(equations: Sequence[Equation]) -> list[float]:
+    """Solve by least squares of relative distances; no constant is below 0, and none is open."""
+    takes_s = np.array([equation.takes_s for equation in equations])
+    parts = np.array([equation[1:6] for equation in equations]) / takes_s[:, None]
+    weights = counts = np.sqrt([equation.weight for equation in equations])
+    for _ in range(20):  # to the least absolute distances, which a few odd rows do not draw away
+        best = _not_negative(parts * weights[:, None], weights)
+        far = parts @ best - 1
+        weights = counts / np.sqrt(np.maximum(np.abs(far), 0.03))
+    missed = float(np.sum(far**2))
+    largest = np.abs(parts).max(0)
+    noise = max(missed / max(len(parts) - 5, 1), 1e-4)
+    scaled = parts / np.where(largest, largest, 1)
+    uncertain = np.sqrt(noise * np.diag(np.linalg.inv(scaled.T @ scaled + 1e-12 * np.eye(5))))
+    open_ones = [name for name, far in zip(_MISSING, uncertain, strict=True) if far > _LOOSE]
+    if open_ones:
+        raise NotDetermined("; ".join(f"{name} is open: {_MISSING[name]}" for name in open_ones))
+    return [float(constant) for constant in best]
+
+
+def _not_negative(parts: Floats, wanted: Floats) -> Floats:
+    """Return the least squares solution of `parts @ x = wanted` in which no x is below 0."""
+    best, least = np.zeros(parts.shape[1]), math.inf
+    for kept in chain.from_iterable(combinations(range(5), many) for many in range(1, 6)):
+        found = np.linalg.lstsq(parts[:, kept], wanted, rcond=None)[0]
+        missed = float(np.sum((parts[:, kept] @ found - wanted) ** 2))
+        if (found >= 0).all() and missed < least:
+            best, least = np.zeros(parts.shape[1]), missed
+            best[list(kept)] = found
+    return best
