@@ -35,14 +35,7 @@ Caught = type[Exception] | tuple[type[Exception], ...]
 
 
 class Check:
-    """A block of claims about an answer; at its end it prints `Solved.` or `Not yet:` and a hint.
-
-    Example:
-        with Check() as check:
-            answers, t = check.simulate(my_agents, ["tides", "winds"])
-            check(t.requests == 2, f"the endpoint saw {t.requests} requests, not 2.")
-            check(t.peak == 2, "one waits for the other; asyncio.gather runs both together.")
-    """
+    """A block of claims about an answer; it ends by printing `Solved.` or `Not yet:` and a hint."""
 
     def __enter__(self) -> Self:
         self._own = sys._getframe(1).f_code
@@ -152,24 +145,17 @@ def _in_time(work: Callable[[], Any], program: Any, patience_s: float) -> Any:
     try:
         thread.join(patience_s)
     finally:
-        if late := thread.is_alive():
-            _end(thread)
+        late, ident = thread.is_alive(), ctypes.c_ulong(thread.ident or 0)
+        for _ in range(20):  # again where a bare `except` takes it
+            if thread.is_alive():
+                ctypes.pythonapi.PyThreadState_SetAsyncExc(ident, ctypes.py_object(SystemExit))
+                thread.join(0.05)
     if late:
         raise _NotYet(f"{_name(program)} runs for {patience_s:g} s already; does a loop never end?")
     error = outcome.exception()
     if error is None or isinstance(error, KeyboardInterrupt | _NotYet):
         return outcome.result()
     raise _NotYet(_what_it_raised(error))
-
-
-def _end(thread: threading.Thread) -> None:
-    """Raise SystemExit in the thread, again where a bare `except` takes it."""
-    ident = ctypes.c_ulong(thread.ident or 0)
-    for _ in range(20):
-        ctypes.pythonapi.PyThreadState_SetAsyncExc(ident, ctypes.py_object(SystemExit))
-        thread.join(0.05)
-        if not thread.is_alive():
-            break
 
 
 async def _awaited(program: Program, args: tuple[Any, ...], within_s: float, t: Trace) -> Any:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
+from itertools import pairwise
 from typing import Any
 
 import matplotlib.pyplot as plt
@@ -37,9 +38,6 @@ def timeline(t: Trace, title: str | None = None) -> Figure:
     A bar is grey while the request waits for a slot, orange until its first token, blue while it
     is answered, and hatched in red if it got no complete answer. The title sums the run up, unless
     one is given.
-
-    Example:
-        plots.timeline(t)
     """
     requests = "1 request" if t.requests == 1 else f"{t.requests} requests"
     sum_up = f"{requests} in {t.makespan_s:.1f} s, {t.work_s:.1f} s of work"
@@ -47,11 +45,7 @@ def timeline(t: Trace, title: str | None = None) -> Figure:
 
 
 def timelines(traces: dict[str, Trace]) -> Figure:
-    """Draw several runs below each other, on one scale: title -> trace.
-
-    Example:
-        plots.timelines({"One after the other: 37 s": one, "All at once: 15 s": all_at_once})
-    """
+    """Draw several runs below each other, on one scale: title -> trace."""
     rows = [max(t.requests, 1) for t in traces.values()]
     height = sum(0.52 * count + 1.3 for count in rows) + 0.5
     with plt.rc_context(_STYLE):
@@ -69,7 +63,14 @@ def timelines(traces: dict[str, Trace]) -> Figure:
             _draw(axis, t.spans, max(ends_s, default=0.0))
             axis.set_title(title)
         axes[-1][0].set_xlabel("model time (s)")
-        _legend(figure, spans)
+        shown = {"reading the prompt": READING, "answering": ANSWERING}
+        if any(span.queued_s for span in spans):
+            shown = {"waiting for a slot": WAITING, **shown}
+        handles = [Rectangle((0, 0), 1, 1, color=colour) for colour in shown.values()]
+        if any(not span.ok and span.status is not None for span in spans):
+            handles.append(Rectangle((0, 0), 1, 1, **_HATCHED))
+            shown["no complete answer"] = BROKEN
+        figure.legend(handles, list(shown), loc="outside lower right", ncols=4)
     plt.close(figure)  # the notebook shows what a cell returns, once
     return figure
 
@@ -86,9 +87,6 @@ def scaling(
 
     `gains` are multiples of one agent's throughput, by name; where one of the `laws` has the name,
     it is the line, and the gains are markers. `mark` says where a dotted line is, and its words.
-
-    Example:
-        plots.scaling([1, 4, 16], {"laptop": [1, 1, 1]}, "One slot: more agents gain nothing")
     """
     with plt.rc_context(_STYLE):
         figure, axis = plt.subplots(figsize=(9, 5.5), layout="constrained")
@@ -117,27 +115,15 @@ def scaling(
 
 
 def arrivals(traces: dict[str, Trace], title: str) -> Figure:
-    """Draw how many requests reached the endpoint in each tenth of a second, run below run.
-
-    Example:
-        plots.arrivals({"doubling": one, "full jitter": other}, "Jitter spreads the crowd")
-    """
+    """Draw how many requests reached the endpoint in each tenth of a second, run below run."""
     every_s = 0.1
-    counts = {
-        name: Counter(int(span.arrived_s / every_s + 1e-9) for span in t.spans)
-        for name, t in traces.items()
-    }
-    most = max((count for some in counts.values() for count in some.values()), default=1)
-    last = max((stretch for some in counts.values() for stretch in some), default=0)
     with plt.rc_context(_STYLE):
-        size = (11, 1.5 * len(counts) + 1.2)
-        figure, axes = plt.subplots(
-            len(counts), figsize=size, sharex=True, sharey=True, squeeze=False, layout="constrained"
-        )
-        for (axis,), (name, some) in zip(axes, counts.items(), strict=True):
-            starts_s = [stretch * every_s for stretch in some]
-            axis.bar(starts_s, list(some.values()), width=every_s, align="edge", color=ANSWERING)
-            axis.set(xlim=(-every_s, (last + 2) * every_s), ylim=(0, 1.1 * most))
+        figure = plt.figure(figsize=(11, 1.5 * len(traces) + 1.2), layout="constrained")
+        axes = figure.subplots(len(traces), sharex=True, sharey=True, squeeze=False)
+        for (axis,), (name, t) in zip(axes, traces.items(), strict=True):
+            counts = Counter(int(span.arrived_s / every_s + 1e-9) for span in t.spans)
+            starts_s = [stretch * every_s for stretch in counts]
+            axis.bar(starts_s, list(counts.values()), width=every_s, align="edge", color=ANSWERING)
             axis.text(0.99, 0.72, name, transform=axis.transAxes, ha="right", va="top")
             axis.grid(axis="y")
             axis.spines[["top", "right"]].set_visible(False)
@@ -151,7 +137,12 @@ def arrivals(traces: dict[str, Trace], title: str) -> Figure:
 def _draw(axis: Axes, spans: Sequence[Span], end_s: float) -> None:
     for row, span in enumerate(spans):
         stop_s = end_s if span.end_s is None else span.end_s
-        for left_s, right_s, colour in _phases(span, stop_s):
+        started_s = stop_s if span.started_s is None else span.started_s
+        first_token_s = span.first_token_s
+        if first_token_s is None:  # a plain answer does not show where reading ends
+            first_token_s = started_s if span.completion_tokens else stop_s
+        times_s = pairwise([span.arrived_s, started_s, first_token_s, stop_s])
+        for (left_s, right_s), colour in zip(times_s, (WAITING, READING, ANSWERING), strict=True):
             axis.barh(row, right_s - left_s, left=left_s, height=0.72, color=colour)
         if span.status is not None and not span.ok:
             whole_s = stop_s - span.arrived_s
@@ -163,26 +154,3 @@ def _draw(axis: Axes, spans: Sequence[Span], end_s: float) -> None:
     axis.grid(axis="x")
     axis.spines[["top", "right", "left"]].set_visible(False)
     axis.tick_params(axis="y", length=0)
-
-
-def _phases(span: Span, stop_s: float) -> list[tuple[float, float, str]]:
-    started_s = stop_s if span.started_s is None else span.started_s
-    first_token_s = span.first_token_s
-    if first_token_s is None:  # a plain answer does not show where reading ends
-        first_token_s = started_s if span.completion_tokens else stop_s
-    return [
-        (span.arrived_s, started_s, WAITING),
-        (started_s, first_token_s, READING),
-        (first_token_s, stop_s, ANSWERING),
-    ]
-
-
-def _legend(figure: Figure, spans: Sequence[Span]) -> None:
-    shown = {"reading the prompt": READING, "answering": ANSWERING}
-    if any(span.queued_s for span in spans):
-        shown = {"waiting for a slot": WAITING, **shown}
-    handles = [Rectangle((0, 0), 1, 1, color=colour) for colour in shown.values()]
-    if any(not span.ok and span.status is not None for span in spans):
-        handles.append(Rectangle((0, 0), 1, 1, **_HATCHED))
-        shown["no complete answer"] = BROKEN
-    figure.legend(handles, list(shown), loc="outside lower right", ncols=4)

@@ -51,8 +51,7 @@ class Settings:
         time_scale: Model seconds per real second: at 10, an agent of 10 s takes 1 s.
         requests_per_minute: The rate limit; None takes the preset's, 0 lifts it, as for tokens.
         faults: What goes wrong: a list for `endpoint.middleware.fault_plan`, or a file's path.
-        record: A file to which every answer is appended.
-        replay: Such a file, whose answers are given again instead of a model's.
+        record: A file to which every answer is appended, for `replay` to give them again.
         upstream: The address of the real model or the class that answers; None for the local one.
         leave_out: Parameters that the real model is never sent, because it refuses them.
         max_body_bytes: What is longer is refused (413).
@@ -126,11 +125,10 @@ def from_environment(environ: Mapping[str, str] = os.environ, **given: Any) -> S
 _NOT_A_KEY = (
     (r"[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]",
      "has a line break or another control character inside; copy the key again, and nothing else"),
-    (r"^[\"'`]|[\"'`]$|\bbearer\b|key\W*=.",
-     "has quotes, a `Bearer` or the variable's name in it; set it to the key alone"),
-    (r"\.\.\.|\*\*|[\u2022\u2026\u25cf]|^[<{[$%]|your[-_ ]|^(sk-)?(proj-)?x[x-]{2,}$",
-     "is a placeholder, or a key with its middle hidden, as web pages show it; set it to your "
-     "whole key, or unset it for the local model"),
+    (r"^[\"'`]|[\"'`]$|\bbearer\b|key\W*=."
+     r"|\.\.\.|\*\*|[\u2022\u2026\u25cf]|^[<{[$%]|your[-_ ]|^(sk-)?(proj-)?x[x-]{2,}$",
+     "has quotes, a `Bearer` or its variable's name in it, or is a placeholder, or has its middle "
+     "hidden; set it to the key alone, or unset it for the local model"),
     (r"[^!-~]",
      "has a blank or a letter outside of ASCII inside, which only a class of Agent Lab takes; "
      "copy the key again, or check that the class is running"),
@@ -175,10 +173,8 @@ def checked_address(text: str) -> str:
         wrong = "is no http:// or https:// address"
     else:
         route = _ROUTE.search(url.path or "")
-        if url.username or url.password:
-            wrong = "has a user or a password in it, which would be shown"
-        elif url.query is not None or url.fragment is not None:
-            wrong = "has a query in it, before which no route can be put"
+        if url.username or url.password or url.query is not None or url.fragment is not None:
+            wrong = "has a user, a password or a query in it, which would be shown"
         elif route:
             wrong = f"ends in {route[0]}, which is put behind it for each question"
         else:

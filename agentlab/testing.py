@@ -1,15 +1,6 @@
 """A keyless OpenAI for any pytest suite: the fixture `local_openai` runs the local model.
 
-    def test_my_agent(local_openai):
-        my_agent("Write about tides.")  # whatever its client is, it reads OPENAI_BASE_URL
-        assert local_openai.requests == 1
-
-    @pytest.mark.local_openai(faults=[{"kind": "error", "status": 503, "calls": [1]}])
-    def test_my_agent_tries_again(local_openai):
-        my_agent("Write about tides.")
-        assert [span.status for span in local_openai.spans] == [503, 200]
-
-pytest finds the fixture wherever `agentlab-course` is installed: nothing needs to be imported.
+pytest finds it wherever `agentlab-course` is installed; README has two examples.
 """
 
 from __future__ import annotations
@@ -27,10 +18,8 @@ _shared = False  # whether the endpoint that runs is the one for tests without a
 
 def pytest_configure(config: pytest.Config) -> None:
     """Register the marker that shapes the local model."""
-    config.addinivalue_line(
-        "markers",
-        "local_openai(**settings): shape the model behind the fixture, as lab.configure() does",
-    )
+    shape = "local_openai(**settings): shape the model behind the fixture, as lab.configure() does"
+    config.addinivalue_line("markers", shape)
 
 
 @pytest.fixture

@@ -362,12 +362,11 @@ def test_a_crowd_is_an_engine(fresh_lab, tmp_path):
         ("workloads: [{agents: 2}]\n", "numbers in max_concurrency"),
         ("workloads: [{agents: 2}]\nmax_concurrency: [2]\nclock: real\n", "clock: virtual"),
         ("workloads: [{agents: 2}]\nmax_concurrency: [2]\nsettings: {time_scale: 3}\n", "settings"),
-        ("workloads: [{workflow: travel}]\nmax_concurrency: [2]\n", "workloads with agents"),
         ("workloads: [{agents: 2}]\nmax_concurrency: [2]\nstrategies: [pace]\n", "strategies"),
     ],
 )
 def test_what_a_crowd_cannot_do_is_refused(tmp_path, more, words):
-    """It has no client: no clock, no limits, no workflow."""
+    """It has no client: no clock, and no limits."""
     with pytest.raises(ConfigError, match=words):
         experiment.load(written(tmp_path, f"about: x\nengines: [crowd]\n{more}"))
 
@@ -376,7 +375,7 @@ def test_what_a_crowd_cannot_do_is_refused(tmp_path, more, words):
 def test_a_crowd_meets_no_limit_and_no_queue(fresh_lab, tmp_path, preset):
     """On a preset with a rate limit, or with too few slots, it is refused."""
     text = f"about: x\npresets: [{preset}]\nworkloads: [{{agents: 2}}]\nmax_concurrency: [2]\n"
-    with pytest.raises(ConfigError, match="no rate limit and no queue"):
+    with pytest.raises(ConfigError, match="needs no rate limit and no queue"):
         measured(tmp_path, text + "engines: [crowd]\n")
 
 

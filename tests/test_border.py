@@ -824,7 +824,8 @@ def test_a_key_that_was_copied_badly(
     point_at(upstream, monkeypatch)
     monkeypatch.setenv("OPENAI_API_KEY", key)
     upstream.use("kind")
-    finding = doctor.check_real_model()
+    monkeypatch.setattr(doctor, "CHECKS", {"real model": doctor.check_real_model})
+    (finding,) = doctor.examine()
     assert finding.verdict == verdict, finding
     assert "network" not in str(finding) and KEY not in str(finding)
     if verdict == "FAIL":

@@ -43,19 +43,6 @@ def test_what_is_not_whole_is_paid_for_and_asked_again(where):
     assert found is not None and found.text == "yes"
 
 
-@pytest.mark.parametrize("column", ["steps DROP COLUMN requests", "jobs DROP COLUMN pages"])
-def test_an_older_format_is_refused(where, column):
-    """Nothing in it is changed, so the version that began it can go on."""
-    with Journal(where) as journal:
-        journal.sending(*STEP)
-        journal.record(*STEP, YES)
-        journal._connection.exec_driver_sql(f"ALTER TABLE agentlab_{column}")
-        journal._connection.commit()
-    for _ in range(2):
-        with pytest.raises(ConfigError, match=r"cannot be opened: .*; give another"):
-            Journal(where)
-
-
 def test_it_is_there_again(where):
     """After closing and opening, in any language."""
     with Journal(where) as journal:

@@ -50,7 +50,7 @@ def test_no_factor_is_below_zero():
 )
 def test_too_little_to_fit_is_refused(counts, throughputs):
     """Three points, or a throughput of nothing."""
-    with pytest.raises(ConfigError, match="four or more"):
+    with pytest.raises(ConfigError, match="four different counts"):
         fit_usl(counts, throughputs)
 
 

@@ -31,28 +31,28 @@ def exercise(number: int, *checks: str):
     return [heading, new_code_cell("def rivers(): ..."), printed(*checks)]
 
 
-def standings(folder: Path) -> list[list[str]]:
-    return [[one.standing for one in lesson.exercises] for lesson in lessons(folder)]
+def solved(folder: Path) -> list[list[bool]]:
+    return [[one.solved for one in some] for some in lessons(folder).values()]
 
 
 def test_a_fresh_clone_has_nothing_solved():
     """Every lesson's exercises are found, by another parser than the tests' own."""
     found = lessons(NOTEBOOKS)
-    by_tests = [len(Lesson.load(NOTEBOOKS / one.notebook).exercises) for one in found]
-    assert [len(one.exercises) for one in found] == by_tests
-    assert {e.standing for one in found for e in one.exercises} == {"not yet"}
+    by_tests = [len(Lesson.load(NOTEBOOKS / name).exercises) for name in found]
+    assert [len(some) for some in found.values()] == by_tests
+    assert {e.solved for some in found.values() for e in some} == {False}
     total, following = text(found).splitlines()[-2:]
     assert total == f"0 of {sum(by_tests)} exercises solved."
     assert following.startswith("Next: 00_start_here.ipynb, exercise 1: ")
 
 
 def test_each_exercise_stands_as_its_check_printed_last(tmp_path):
-    """Solved, not yet, and never run are told apart; other output is passed over."""
+    """What is not yet solved, or never run, is not; other output is passed over."""
     cells = [*exercise(1, "river 1", "Solved."), *exercise(2, "Not yet: one river."), *exercise(3)]
     saved(tmp_path, "a.ipynb", *cells)
-    (lesson,) = lessons(tmp_path)
-    assert [one.standing for one in lesson.exercises] == ["solved", "not yet", "not run"]
-    assert [one.title for one in lesson.exercises] == [f"name {n} rivers" for n in (1, 2, 3)]
+    (some,) = lessons(tmp_path).values()
+    assert [one.solved for one in some] == [True, False, False]
+    assert [one.title for one in some] == [f"name {n} rivers" for n in (1, 2, 3)]
 
 
 def test_from_another_folder_the_courses_own_notebooks_are_read(tmp_path, monkeypatch, capsys):
@@ -66,14 +66,14 @@ def test_what_a_lesson_prints_elsewhere_is_no_verdict(tmp_path):
     """Neither before the exercises nor in the section after them."""
     after = [new_markdown_cell("## Key points"), printed("Solved.")]
     saved(tmp_path, "a.ipynb", printed("Solved."), *exercise(1), *after)
-    assert standings(tmp_path) == [["not run"]]
+    assert solved(tmp_path) == [[False]]
 
 
 def test_a_cell_of_the_learners_own_does_no_harm(tmp_path):
     """Their tries stand between stub and check; what the check says comes after them."""
     heading, stub, check = exercise(1, "Not yet: one river.")
     saved(tmp_path, "a.ipynb", heading, stub, printed("Solved. I think"), check)
-    assert standings(tmp_path) == [["not yet"]]
+    assert solved(tmp_path) == [[False]]
 
 
 def test_the_report_says_what_to_open_next(tmp_path):
@@ -82,7 +82,7 @@ def test_the_report_says_what_to_open_next(tmp_path):
     saved(tmp_path, "b.ipynb", *exercise(1, "Solved."), *exercise(2))
     assert text(lessons(tmp_path)).splitlines() == [
         "a.ipynb  1 of 1 solved",
-        "b.ipynb  1 of 2 solved; 1 not run",
+        "b.ipynb  1 of 2 solved",
         "2 of 3 exercises solved.",
         "Next: b.ipynb, exercise 2: name 2 rivers.",
     ]
@@ -106,21 +106,19 @@ def test_all_solved_leaves_nothing_to_open(tmp_path):
         b"\xff",
     ],
 )
-def test_a_broken_notebook_is_named_and_the_rest_is_read(tmp_path, capsys, content):
-    """A file cut in the middle of being saved must not hide the others."""
+def test_a_broken_notebook_is_named(tmp_path, capsys, content):
+    """A file that was cut in the middle of being saved, with the way out."""
     (tmp_path / "a.ipynb").write_bytes(content)
     saved(tmp_path, "b.ipynb", *exercise(1, "Solved."))
-    assert cli.main(["progress", str(tmp_path)]) == 1
-    first, second, total = capsys.readouterr().out.splitlines()
-    assert first.startswith("a.ipynb  cannot be read: it is no notebook")
-    assert (second, total) == ("b.ipynb  1 of 1 solved", "1 of 1 exercises solved.")
+    assert cli.main(["progress", str(tmp_path)]) == 2
+    assert "a.ipynb is no notebook" in capsys.readouterr().err
 
 
 def test_a_notebook_without_exercises_counts_for_nothing(tmp_path):
     """A learner's own notes beside the lessons."""
     saved(tmp_path, "a.ipynb", printed("Solved."))
     assert text(lessons(tmp_path)).splitlines() == [
-        "a.ipynb  no exercises",
+        "a.ipynb  0 of 0 solved",
         "0 of 0 exercises solved.",
     ]
 
@@ -142,5 +140,5 @@ def test_lines_in_a_list_are_lines():
             "outputs": [{"name": "stdout", "output_type": "stream", "text": ["a\n", "Solved.\n"]}],
         },
     ]
-    (one,) = progress._exercises(cells)
-    assert (one.title, one.standing) == ("rivers", "solved")
+    (one,) = progress.exercises(cells)
+    assert (one.title, one.solved) == ("rivers", True)

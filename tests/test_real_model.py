@@ -4,20 +4,16 @@ from __future__ import annotations
 
 import json
 import socket
-import ssl
-import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from email.utils import formatdate
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from threading import Thread
 from typing import Any
 
-import httpx
 import pytest
 from classroom_process import Class
 
-from agentlab.commands import _real_model, doctor
+from agentlab.commands import doctor
 from agentlab.commands.doctor import FAIL, OK, WARN
 from agentlab.endpoint.server.process import EndpointProcess
 from agentlab.settings import Settings
@@ -90,11 +86,12 @@ def check(monkeypatch):
 
     def checked(url: str) -> doctor.Finding:
         monkeypatch.setenv("OPENAI_BASE_URL", url)
-        finding = doctor.check_real_model()
+        monkeypatch.setattr(doctor, "CHECKS", {"real model": doctor.check_real_model})
+        (finding,) = doctor.examine()
         shown = str(finding)
         assert not any(KEY[n : n + 4] in shown for n in range(len(KEY) - 3)), shown
         assert "\n" not in shown
-        assert bool(finding.cure) == (finding.verdict != OK)
+        assert finding.verdict == OK or finding.cure or "; " in finding.found
         return finding
 
     return checked
@@ -136,71 +133,33 @@ EXTRA = {
     [
         ((200, said("Hi")), OK, "m at http", ""),
         ((200, said("H", "length")), OK, "answers", ""),
-        ((200, said("", "length")), OK, "answers", ""),
         ((200, said(None, "length", reasoning_content="Well")), OK, "answers", ""),
         ((200, said([{"type": "text", "text": "H"}], "length")), OK, "answers", ""),
-        ((404, error(f"No model m. {KEY[:4]} model not found")), FAIL, "no model 'm'", "MODEL"),
         ((400, error("Could not finish the message because max_tokens or model output limit was "
                      "reached. Please try again with higher max_tokens.")), OK, "answers", ""),
-        ((200, said("")), WARN, "it has no text", "notebook"),
-        ((200, said(None, refusal="I will not.")), WARN, "I will not.", "notebook"),
-        ((200, said("", "content_filter")), WARN, "content filter", "notebook"),
+        ((200, said("", "content_filter")), OK, "answers", ""),
         ((401, error(MASKED, code="invalid_api_key")), FAIL, "not accepted", "set OPENAI_API_KEY"),
         ((401, "Unauthorized"), FAIL, "not accepted", "set OPENAI_API_KEY"),
         ((403, error(f"No access for {KEY}.")), FAIL, "No access for [key]", "project access"),
         ((403, "<html>Blocked by Example Corp</html>"), FAIL, "Example Corp", "firewall"),
         ((429, error("Out.", code="insufficient_quota")), FAIL, "no credit", "add credit"),
-        ((429, error("Out.", type="insufficient_quota", code=None)), FAIL, "no credit", "add"),
-        ((429, error("Out.", type="exceeded_current_quota_error")), FAIL, "no credit", "add"),
         ((429, error("Your account balance is too low")), FAIL, "no credit", "add credit"),
-        ((402, error("Insufficient Balance")), FAIL, "no credit", "add credit"),
         ((402, {"detail": "Payment required"}), FAIL, "no credit", "add credit"),
-        ((400, error("Your credit balance is too low to access the API")), FAIL, "too low", ""),
-        ((429, error("Slow down.", type="requests")), WARN, "rate limit", "wait 60 s"),
-        ((429, error("Slow down."), {"retry-after": "20"}), WARN, "rate limit", "wait 20 s"),
-        ((429, error("Slow down."), {"retry-after-ms": "1500"}), WARN, "rate limit", "wait 2 s"),
-        ((429, error("Slow down."), {"retry-after": "nan"}), WARN, "rate", "wait 60 s"),
-        ((429, error("Slow down."), {"retry-after": "-1"}), WARN, "rate", "wait 60 s"),
-        ((429, error("Try again in 7m12s."), ), WARN, "rate limit", "wait 8 min"),
-        ((429, [error(GEMINI_MINUTE, code=429, status="RESOURCE_EXHAUSTED")]), WARN, "rate limit",
-         "wait 29 s"),
-        ((429, error("Rate limit reached on requests per day (RPD): Limit 200, Used 200."),
-          {"retry-after": "36000"}), WARN, "limit for a day",
-         "wait until it begins again"),
-        ((429, error("Daily limit reached; upgrade your plan.")), WARN, "limit for a day",
+        ((429, error("Slow down.", type="requests")), WARN, "Slow down.", "wait a minute"),
+        ((429, [error(GEMINI_MINUTE, code=429, status="RESOURCE_EXHAUSTED")]), WARN, "28.19s",
+         "wait a minute"),
+        ((429, error("Daily limit reached; upgrade your plan.")), FAIL, "nothing for today",
          "AGENTLAB_LOCAL=1"),
-        ((429, "Too Many Requests"), WARN, "rate limit", "wait 60 s"),
-        ((404, error("The model `m` does not exist", code="model_not_found")), FAIL, "no model 'm'",
-         "set OPENAI_MODEL"),
-        ((404, {"error": "model 'm' not found"}), FAIL, "no model 'm'", "set OPENAI_MODEL"),
-        ((404, {"object": "error", "message": "The model `m` does not exist.", "code": 404}), FAIL,
-         "no model 'm'", "set OPENAI_MODEL"),
-        ((404, [error("models/m is not found for API version v1main", code=404)]), FAIL,
-         "no model 'm'", "set OPENAI_MODEL"),
-        ((400, error("Model Not Exist")), FAIL, "no model 'm'", "set OPENAI_MODEL"),
-        ((404, "404 page not found"), FAIL, "404 page not found", "check OPENAI_BASE_URL"),
-        ((404, {"detail": "Not Found"}), FAIL, "answers 404: Not Found", "check OPENAI_BASE_URL"),
-        ((404, error("Invalid URL (POST /chat/completions)")), FAIL, "nothing for chat", "/v1"),
-        ((200, {"error": "Unexpected endpoint or method. (POST /chat/completions)"}), FAIL,
-         "nothing for chat", "OPENAI_BASE_URL"),
-        ((405, {"detail": "Method Not Allowed"}), FAIL, "nothing for chat", "OPENAI_BASE_URL"),
-        ((200, "<html>Welcome</html>"), FAIL, "no chat completion", "check OPENAI_BASE_URL"),
-        ((200, {"status": "ok"}), FAIL, "nothing for chat", "check OPENAI_BASE_URL"),
-        ((302, "", {"location": "https://login.example.org/?next=x"}), FAIL, "answers 302",
-         "check OPENAI_BASE_URL"),
-        ((200, '{"choices": [{"mess'), FAIL, "no chat completion", "check OPENAI_BASE_URL"),
-        ((200, {"error": "The GPU is gone."}), FAIL, "200: The GPU is gone.", "check"),
-        ((200, error("Provider returned an error", code=502)), FAIL, "502: Provider", "try again"),
-        ((500, error("Oops")), FAIL, "answers 500: Oops", "try again"),
-        ((503, "<html>busy</html>"), FAIL, "answers 503: it answered", "try again"),
-        ((400, error("temperature must be above 0", param="temperature")), FAIL,
-         "400: temperature must", "set AGENTLAB_LEAVE_OUT=temperature"),
+        ((404, {"error": "model 'm' not found"}), FAIL, "404: model 'm'", "check OPENAI_MODEL"),
+        ((404, "404 page not found"), FAIL, "404 page not found", "OPENAI_BASE_URL"),
+        ((405, {"detail": "Method Not Allowed"}), FAIL, "answered 405", "OPENAI_BASE_URL"),
+        ((200, "<html>Welcome</html>"), FAIL, "no chat completion", "OPENAI_BASE_URL"),
+        ((302, "", {"location": "https://login.example.org/?next=x"}), FAIL, "answered 302",
+         "OPENAI_BASE_URL"),
+        ((500, error("Oops")), FAIL, "answered 500: Oops", "try again"),
+        ((503, "<html>busy</html>"), FAIL, "answered 503", "try again"),
         ((422, {"detail": [{"loc": ["body", "service"], "msg": LONG}]}), FAIL, "body.service", ""),
-        ((422, {"detail": "No."}), FAIL, "answers 422: No.", "OPENAI_MODEL"),
-        ((400, {"object": "error", "message": "No.", "code": 400}), FAIL, "answers 400: No.", ""),
-        ((400, [error("No.")]), FAIL, "answers 400: No.", "OPENAI_MODEL"),
-        ((400, error(f"Bad\x1b[31m\nkey ...{KEY[-4:]} in {KEY[3:12]}")), FAIL, "key [key] in",
-         ""),
+        ((400, error(f"Bad\x1b[31m\nkey ...{KEY[-4:]}")), FAIL, "key [key]", ""),
     ],
 )  # fmt: skip
 def test_what_the_endpoint_says_decides(check, answer, verdict, found, cure):
@@ -210,15 +169,6 @@ def test_what_the_endpoint_says_decides(check, answer, verdict, found, cure):
     assert finding.verdict == verdict
     assert found in finding.found
     assert cure in finding.cure
-
-
-def test_a_date_to_wait_for_is_read(check):
-    """As openai's own client reads it."""
-    with serving(lambda path, body: (429, error("x"), {"retry-after": formatdate()})) as server:
-        assert check(f"{server.url}/v1").cure == "wait 60 s"  # which is past
-    headers = {"retry-after": formatdate(time.time() + 7000)}
-    with serving(lambda path, body: (429, error("x"), headers)) as server:
-        assert check(f"{server.url}/v1").cure in ("wait 116 min", "wait 117 min")
 
 
 def test_a_real_model_is_asked_as_lessons_ask(check):
@@ -252,7 +202,7 @@ def test_what_a_model_refuses_is_left_out(check, refusals, asked, names):
     assert server[-1] == ("/v1/chat/completions", plain | asked)
     assert len(server) == 1 + len(refusals)
     assert finding.verdict == WARN
-    assert f"takes no {names.replace(',', ' and no ')}: the lab leaves it out" in finding.found
+    assert f"takes no {names.replace(',', ', ')}: the lab leaves it out" in finding.found
     assert f"AGENTLAB_LEAVE_OUT={names}" in finding.cure
 
 
@@ -316,55 +266,34 @@ def closed_port() -> int:
 def test_nobody_there_is_no_connection(check):
     """An address where nothing listens."""
     finding = check(f"http://127.0.0.1:{closed_port()}/v1")
-    assert "no connection" in finding.found
-    assert "nothing listens there" in finding.found
-    assert "start the server" in finding.cure
+    assert "No whole answer came" in finding.found
+    assert "check OPENAI_BASE_URL" in finding.cure
 
 
-def test_a_server_without_tls_is_told_from_a_wrong_certificate(check):
+def test_a_server_without_tls_is_no_connection(check):
     """An address that begins with https, and a server that does not."""
     with serving(lambda path, body: (200, said("Hi"))) as server:
         finding = check(f"{server.url.replace('http:', 'https:')}/v1")
-    assert "TLS" in finding.found
-    assert "http://" in finding.cure
+    assert "No whole answer came" in finding.found
 
 
 def test_a_proxy_that_is_gone_may_be_to_blame(monkeypatch, check):
     """And not the model behind it; its password is not shown."""
     monkeypatch.setenv("HTTPS_PROXY", f"http://me:hidden@127.0.0.1:{closed_port()}")
     finding = check("https://model.invalid/v1")
-    assert "nothing listens there" in finding.found
-    assert "the proxy in HTTPS_PROXY" in finding.cure
+    assert "proxy (HTTPS_PROXY)" in finding.cure
     assert "hidden" not in str(finding)
 
 
-def test_a_proxy_that_is_no_address_is_a_finding(monkeypatch, check):
-    """Whatever httpx says about it, its password is not shown."""
+def test_a_proxy_that_is_no_address_is_a_finding(monkeypatch):
+    """Its password is not shown."""
     monkeypatch.setenv("HTTPS_PROXY", "ftp://me:hidden@127.0.0.1:1")
-    finding = check("https://model.invalid/v1")
+    monkeypatch.setenv("OPENAI_BASE_URL", "https://model.invalid/v1")
+    monkeypatch.setattr(doctor, "CHECKS", {"real model": doctor.check_real_model})
+    (finding,) = doctor.examine()
     assert finding.verdict == FAIL
-    assert "HTTPS_PROXY" in finding.cure
+    assert "HTTPS_PROXY" in str(finding)
     assert "hidden" not in str(finding)
-
-
-@pytest.mark.parametrize(
-    ("raised", "cause", "found", "cure"),
-    [
-        (httpx.ConnectError("x"), socket.gaierror(-2, "x"), "no such host", "check the host"),
-        (httpx.ConnectError("x"), ssl.SSLCertVerificationError(), "certificate", "SSL_CERT_FILE"),
-        (httpx.ConnectTimeout("x"), None, "took the call within 10 s", "HTTPS_PROXY"),
-        (httpx.ReadTimeout("x"), None, "no answer within 30 s", "load its model"),
-        (httpx.RemoteProtocolError("x"), None, "breaks off", "check OPENAI_BASE_URL, network"),
-    ],
-)  # fmt: skip
-def test_each_broken_way_has_its_cure(raised, cause, found, cure):
-    """Name, certificate, time and line are told apart by the error beneath httpx's."""
-    raised.__cause__ = OSError("between")
-    raised.__cause__.__cause__ = cause
-    finding = doctor.Finding(*_real_model.finding(raised, "https://model.invalid/v1", "m"))
-    assert finding.verdict == FAIL
-    assert found in finding.found
-    assert cure in finding.cure
 
 
 # Against the lab's own endpoint, and a class
@@ -376,9 +305,9 @@ def test_each_broken_way_has_its_cure(raised, cause, found, cure):
         ({"kind": "error", "status": 401}, FAIL, "set OPENAI_API_KEY"),
         ({"kind": "quota"}, FAIL, "add credit"),
         ({"kind": "error", "status": 429}, WARN, "wait"),
-        ({"kind": "error", "status": 404}, FAIL, "set OPENAI_MODEL"),
+        ({"kind": "error", "status": 404}, FAIL, "check OPENAI_MODEL"),
         ({"kind": "reset"}, FAIL, "check OPENAI_BASE_URL, network"),
-        ({"kind": "html"}, FAIL, "check OPENAI_BASE_URL"),
+        ({"kind": "html"}, FAIL, "OPENAI_BASE_URL"),
     ],
     ids=lambda value: str(value.get("status", value["kind"])) if isinstance(value, dict) else "",
 )
@@ -393,8 +322,8 @@ def test_the_labs_faults_are_told_apart(check, fault, verdict, cure):
     assert cure in finding.cure
 
 
-def test_a_class_is_told_from_a_real_model(monkeypatch):
-    """With a name for a key, in any language: the endpoint is Agent Lab's, and costs nothing."""
+def test_a_class_is_asked_like_a_real_model(monkeypatch):
+    """With a name for a key, in any language."""
     monkeypatch.delenv("OPENAI_API_KEY")
     with Class("--time-scale", "25") as served:
         monkeypatch.setenv("OPENAI_BASE_URL", f"{served.url}/v1")
@@ -402,8 +331,6 @@ def test_a_class_is_told_from_a_real_model(monkeypatch):
         finding = doctor.check_real_model()
         (span,) = served.get("/lab/spans")["spans"]
     assert finding.verdict == OK
-    assert "25 model seconds per second; it costs nothing" in finding.found
-    assert "cent" not in finding.found
     assert (span["learner"], span["completion_tokens"]) == ("김민준", 1)
 
 

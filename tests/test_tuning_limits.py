@@ -181,4 +181,3 @@ def test_scenarios_name_presets_that_exist():
     """So that none fails in the middle of a long run."""
     for scenario in [*TUNING, *JUDGING]:
         assert scenario.physics.capacity == scenario.capacity
-    assert JUDGING[1].rate_limit == 60

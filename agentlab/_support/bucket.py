@@ -22,7 +22,6 @@ class Bucket:
         self._level, self._at_s = self.burst, math.inf
 
     def level(self, now_s: float) -> float:
-        """Return how much there is at `now_s`."""
         return min(self.burst, self._level + max(now_s - self._at_s, 0.0) * self.per_s)
 
     def wait_s(self, amount: float, now_s: float) -> float:

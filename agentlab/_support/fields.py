@@ -38,14 +38,6 @@ def model(kind: type[T]) -> type[T]:
     """Make a class a frozen dataclass that checks its fields and takes no others.
 
     Its constructor raises a ConfigError that names everything that is wrong.
-
-    Example:
-        >>> @model
-        ... class Person:
-        ...     name: Text
-        >>> Person("")
-        Traceback (most recent call last):
-        agentlab.errors.ConfigError: name: string should have at least 1 character; got ''
     """
     config = ConfigDict(extra="forbid", allow_inf_nan=False, arbitrary_types_allowed=True)
     made = dataclass(frozen=True, config=config)(kind)
@@ -129,11 +121,6 @@ def checked(
     """Refuse a value that is not a finite number in its range: text, a bool, nan, infinity.
 
     `above` and `below` leave the range's ends out; `whole` refuses 2.0, too.
-
-    Example:
-        >>> checked("attempts", 1.5, least=1, whole=True)
-        Traceback (most recent call last):
-        agentlab.errors.ConfigError: attempts must be a whole number, at least 1; got 1.5
     """
     if optional and value is None:
         return

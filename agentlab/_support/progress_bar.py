@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Iterable
 from functools import cache
 from typing import Any
 
@@ -12,13 +11,13 @@ from tqdm import auto, std
 
 
 def bar(
-    steps: Iterable[Any] | None = None, *, total: int | None = None, name: str = ""
+    steps: Any = None, *, total: int | None = None, name: str = "", shown: bool = True
 ) -> std.tqdm[Any]:
     """Return tqdm's bar, around `steps`, or of `total` steps that are counted by `update()`.
 
     `AGENTLAB_PROGRESS=0` hides every bar, for outputs that are stored or compared.
     """
-    hidden = os.environ.get("AGENTLAB_PROGRESS", "1") == "0"
+    hidden = not shown or os.environ.get("AGENTLAB_PROGRESS", "1") == "0"
     notebook = sys.modules.get("tqdm.notebook")  # slow to import; `auto` does so in a notebook
     if notebook and issubclass(auto.tqdm, notebook.tqdm) and not hidden:
         return _in_notebook()(steps, total=total, desc=name or None, leave=False, display=False)

@@ -1,4 +1,4 @@
-"""What the system does for a process: whole files, many sockets, an end with its owner."""
+"""What the system does for a process: whole files, lists, many sockets, an end with its owner."""
 
 from __future__ import annotations
 
@@ -9,6 +9,8 @@ import threading
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
+
+from agentlab.errors import ConfigError
 
 
 def write_whole(path: Path, content: bytes) -> None:
@@ -27,6 +29,18 @@ def write_whole(path: Path, content: bytes) -> None:
     except BaseException:
         part.unlink(missing_ok=True)
         raise
+
+
+def read_list(file: str | Path, what: str, read: Callable[[str], str] = str.strip) -> list[str]:
+    """Read a file's entries, a line each, without comments; a ConfigError if there are none."""
+    try:
+        lines = Path(file).read_text(encoding="utf-8-sig").split("\n")
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{what} {str(file)!r}: {error}; give a text file in UTF-8") from None
+    entries = [entry for entry in map(read, lines) if entry and not entry.startswith("#")]
+    if not entries:
+        raise ConfigError(f"{what} {str(file)!r}: there are none; write one per line")
+    return entries
 
 
 def allow_many_connections() -> None:

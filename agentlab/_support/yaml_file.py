@@ -17,7 +17,6 @@ T = TypeVar("T")
 
 
 def names(folder: Path) -> list[str]:
-    """Return the names of the YAML files in a folder."""
     return sorted(path.stem for path in folder.glob("*.yaml"))
 
 
@@ -59,11 +58,7 @@ class LocatedFile:
             raise self.error([problem]) from None
 
     def decode(self, kind: type[T], flaws: Sequence[Problem] = ()) -> T:
-        """Return the value as a model, or as a list of models.
-
-        Raises:
-            FileError: If it does not fit, naming every wrong field; and `flaws`, found before.
-        """
+        """Return it as a model, or several; else a FileError with all mistakes, and `flaws`."""
         problems = list(flaws)
         try:
             value = TypeAdapter(kind).validate_python(self.value)
@@ -99,7 +94,6 @@ class LocatedFile:
         return FileError(self._what, str(self._path), sorted(problems))
 
     def _at(self, index: int, field: str, says: str) -> Problem:
-        """Return a problem with its line and column as editors count them."""
         before = self._text[:index]  # YAML's own marks count more characters as line ends
         return Problem(before.count("\n") + 1, index - before.rfind("\n"), field, says)
 

@@ -1,16 +1,14 @@
 """A benchmark that others can repeat: an experiment is a file, and so are its results.
 
-    experiment   what is measured: workloads x engines x presets x limits x seeds, from YAML
-    opponents    other rules for how many calls are in flight: fixed, Netflix's three
-    measure      measures it: warm, interleaved, resumable; and tells beforehand what it costs
-    results      the raw data, a measurement per run, and what forbids comparing it
-    report       the Markdown table with the bound beside each figure, and what it says
-    plots        the same as pictures; limits over time, limiters judged, what a bandit earns
-    compare      what changed between two results, and whether it is more than noise
-    laws         Amdahl, Gustafson, and the Universal Scalability Law, fitted
-    closed_loop  agents on an endpoint's physics with no client, a million if need be
-    trial        limiters in scenarios to tune and to judge them, against the best static limit
-    self_tuning  what tunes itself, against what only hindsight knows: an experiment of its own kind
-
-From the command line: `agentlab bench`.
+experiment   what is measured: workloads x engines x presets x limits x seeds, from YAML
+opponents    other rules for how many calls are in flight: fixed, Netflix's three
+measure      measures it: warm, interleaved, resumable; and tells beforehand what it costs
+results      the raw data, a measurement per run, and what forbids comparing it
+report       the Markdown table with the bound beside each figure, and what it says
+plots        the same as pictures; limits over time, limiters judged, what a bandit earns
+compare      what changed between two results, and whether it is more than noise
+laws         Amdahl, Gustafson, and the Universal Scalability Law, fitted
+closed_loop  agents on an endpoint's physics with no client, a million if need be
+trial        limiters in scenarios to tune and to judge them, against the best static limit
+self_tuning  what tunes itself, against what only hindsight knows: an experiment of its own kind
 """

@@ -12,7 +12,7 @@ from msgspec.structs import replace
 
 from agentlab.bench.experiment import varied
 from agentlab.bench.report import seconds
-from agentlab.bench.results import Measurement, Results, deviation
+from agentlab.bench.results import TOLERANCE, Measurement, Results, deviation
 from agentlab.errors import ConfigError
 
 LEVEL = 0.05  # the share of the cases called more than noise that may be expected to be none
@@ -123,7 +123,7 @@ def _verdict(old: Sequence[float], new: Sequence[float], p: float | None, level:
 
 
 def _other_answers(before: Sequence[Measurement], after: Sequence[Measurement]) -> str:
-    if before[0].said and after[0].said:
-        off = deviation(after, before)
-        return f"; {off}" if off.beyond else ""
+    off = deviation(after, before)
+    if abs(off) > TOLERANCE:
+        return f"; {off:+.1%} tokens per answer"
     return "" if {m.answers for m in before} == {m.answers for m in after} else "; other answers"

@@ -7,6 +7,7 @@ import itertools
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import field
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
 
@@ -46,13 +47,9 @@ def counted(number: int, what: str) -> str:
 
 @model
 class Workload:
-    """What is asked: agents that are independent of each other, a workflow, or random workflows.
+    """What is asked: agents with one question each, a workflow, or random workflows.
 
-    Attributes:
-        agents: How many agents ask one question each.
-        tokens: The length of each of their answers.
-        workflow: A workflow by its name, or a file's path.
-        random: How many random workflows, from seed 0 on.
+    `tokens` is the length of each agent's answer; `random` counts workflows, from seed 0 on.
     """
 
     agents: UpToAMillion | None = None
@@ -108,7 +105,6 @@ class Case(msgspec.Struct, frozen=True, order=True):
 
 
 def shown(value: object) -> str:
-    """Return a value of a case for a table."""
     return "no limit" if value is None else str(value)
 
 
@@ -127,7 +123,6 @@ class Experiment:
             in supersteps, `functions` is `agentlab.learning.parallel`, and `crowd` has no client
             (`agentlab.bench.closed_loop`).
         strategies: How a refused request is met; see `agentlab.bench.measure.asking`.
-        repeats: How often each case is measured, in turn with all others.
         warmups: How often each case is run before, unmeasured, on the real clock.
         settings: What else `lab.configure` takes, such as `requests_per_minute`.
     """
@@ -152,22 +147,13 @@ class Experiment:
             if times > 1:
                 raise ValueError(f"{axis}: {most!r} is there twice; name each once")
         if many > _MOST_MEASUREMENTS:
-            raise ValueError(
-                f"{many:,} measurements are more than {_MOST_MEASUREMENTS:,}; shorten a list"
-            )
+            raise ValueError(f"{many:,} measurements, and {_MOST_MEASUREMENTS:,} are the most")
         if self.clock == "virtual" and {"crewai", "dask"} & set(self.engines):
             raise ValueError("the engines crewai and dask keep no virtual time; set clock: real")
-        if "crowd" in self.engines and not (
-            self.clock == "virtual"
-            and all(workload.agents for workload in self.workloads)
-            and None not in self.max_concurrency
-            and self.strategies == ["once"]
-            and not self.settings
-        ):
-            raise ValueError(
-                "the engine crowd has no client; it needs clock: virtual, workloads with agents, "
-                "numbers in max_concurrency, strategies: [once], and no settings"
-            )
+        has_client = self.settings or self.clock == "real" or self.strategies != ["once"]
+        if "crowd" in self.engines and (has_client or None in self.max_concurrency):
+            needs = "clock: virtual, strategies: [once], numbers in max_concurrency, no settings"
+            raise ValueError(f"the engine crowd has no client; it needs {needs}")
         if len(self.by_name) < len(self.workloads):
             names = ", ".join(workload.name for workload in self.workloads)
             raise ValueError(f"two workloads have one name: {names}; leave out or rename one")
@@ -192,7 +178,6 @@ class Experiment:
 
     @property
     def chosen(self) -> Settings:
-        """The environment's settings with the experiment's own."""
         return settings.from_environment(**self.settings)
 
     @property
@@ -207,7 +192,6 @@ class Experiment:
         return dataclasses.replace(self, presets=self.presets[:1], seeds=self.seeds[:1])
 
     def cases(self) -> Iterator[Case]:
-        """Yield every combination, grouped by the endpoint that can answer them."""
         for preset, seed in itertools.product(self.presets, self.seeds):
             for workload, max_concurrency, strategy, engine in itertools.product(
                 self.by_name, self.max_concurrency, self.strategies, self.engines
@@ -215,14 +199,8 @@ class Experiment:
                 yield Case(workload, engine, preset, max_concurrency, seed, strategy)
 
 
-def names() -> list[str]:
-    """Return the names of the experiments that come with the course."""
-    return yaml_file.names(_EXPERIMENTS)
-
-
-def found(file: str | Path) -> Path:
-    """Return an experiment's file, given its name or its path; ConfigError if there is none."""
-    return yaml_file.found(file, _EXPERIMENTS, what="experiment")
+names = partial(yaml_file.names, _EXPERIMENTS)
+found = partial(yaml_file.found, folder=_EXPERIMENTS, what="experiment")
 
 
 def load(file: str | Path) -> Experiment:

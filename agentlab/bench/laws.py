@@ -8,6 +8,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from agentlab._support.fields import checked
 from agentlab.errors import ConfigError
 
 
@@ -20,7 +21,8 @@ def amdahl(serial: float, workers: float) -> float:
         >>> round(amdahl(0.1, 16), 1)
         6.4
     """
-    _check(serial, workers)
+    checked("serial", serial, most=1)
+    checked("workers", workers, least=1)
     return 1 / (serial + (1 - serial) / workers)
 
 
@@ -34,13 +36,9 @@ def gustafson(serial: float, workers: float) -> float:
         >>> round(gustafson(0.1, 16), 1)
         14.5
     """
-    _check(serial, workers)
+    checked("serial", serial, most=1)
+    checked("workers", workers, least=1)
     return workers - serial * (workers - 1)
-
-
-def _check(serial: float, workers: float) -> None:
-    if not 0 <= serial <= 1 or workers < 1:
-        raise ConfigError(f"needs 0 <= serial <= 1 and workers >= 1; got {serial}, {workers}")
 
 
 class Usl(NamedTuple):
@@ -61,7 +59,6 @@ class Usl(NamedTuple):
     one: float
 
     def throughput(self, n: float) -> float:
-        """X(N), in the unit of `one`."""
         return self.one * n / (1 + self.contention * (n - 1) + self.coherency * n * (n - 1))
 
     @property
@@ -84,10 +81,8 @@ def fit_usl(counts: Sequence[float], throughputs: Sequence[float]) -> Usl:
     """
     n, x = np.asarray(counts, dtype=float), np.asarray(throughputs, dtype=float)
     if len(set(counts)) < 4 or n.shape != x.shape or (n <= 0).any() or (x <= 0).any():
-        raise ConfigError(
-            "a fit needs four or more different counts and a throughput above 0 for each; "
-            f"got {list(counts)} and {list(throughputs)}"
-        )
+        got = f"got {list(counts)} and {list(throughputs)}"
+        raise ConfigError(f"a fit needs four different counts and throughputs above 0; {got}")
     # N / X is linear in the factors. Of three, two may be held at 0; the best allowed fit wins.
     columns = np.column_stack([np.ones_like(n), n - 1, n * (n - 1)]) / (n / x)[:, None]
     best, least = np.array([1 / x[0], 0.0, 0.0]), inf

@@ -9,7 +9,6 @@ from collections.abc import Awaitable, Callable, Mapping
 from contextlib import AsyncExitStack, nullcontext
 from dataclasses import replace
 from hashlib import blake2b
-from inspect import Parameter, Signature
 from itertools import groupby, product
 from pathlib import Path
 from statistics import median
@@ -59,10 +58,8 @@ def run(experiment: Experiment, file: Path, *, resume: bool = False) -> Results:
     """
     experiment = experiment.as_asked()
     if experiment.clock == "real" and running_loop() is not None:
-        raise ConfigError(
-            "measure.run starts an event loop of its own, and one is running here, as in a "
-            "notebook; write: await asyncio.to_thread(measure.run, ...)"
-        )
+        cure = "await asyncio.to_thread(measure.run, ...)"
+        raise ConfigError(f"an event loop is running here, as in a notebook; {cure}")
     for preset in experiment.presets:
         presets.load(preset)  # a wrong one is found before anything is measured
     with results.one_writer(file):
@@ -98,11 +95,15 @@ def _measured(experiment: Experiment, file: Path, *, resume: bool) -> Results:
             if not tasks:
                 continue
             with lab.configure(preset=preset, seed=seed, **experiment.settings):
-                if experiment.clock == "virtual":
-                    for task in tasks:
-                        keep(_in_virtual_time(task))
-                else:
+                if experiment.clock == "real":
                     asyncio.run(_in_real_time(experiment, tasks, keep))
+                    continue
+                for task in tasks:
+                    if task.case.engine == "crowd":
+                        keep(_of_a_crowd(task))
+                    else:
+                        outcome, t = lab.simulate(task.answers(lab.ask), catch=StepError)
+                        keep(_measurement(task, outcome, t, t.makespan_s))
     results.write(file, kept)
     return kept
 
@@ -158,10 +159,7 @@ def as_functions(workflow: Workflow, ask: Ask) -> list[parallel.Function]:
         async def call(**values: str) -> str:
             return await answer(step, values, ask)
 
-        call.__name__ = step.name
-        given = [Parameter(name, Parameter.KEYWORD_ONLY) for name in step.mentions]
-        call.__signature__ = Signature(given)  # type: ignore[attr-defined]
-        return call
+        return parallel.with_parameters(call, step.name, step.mentions)
 
     return [function(step) for step in workflow.steps]
 
@@ -204,21 +202,12 @@ def asking(
     return plainly
 
 
-def _in_virtual_time(task: _Task) -> Measurement:
-    if task.case.engine == "crowd":
-        return _of_a_crowd(task)
-    outcome, t = lab.simulate(task.answers(lab.ask), catch=StepError)
-    return _measurement(task, outcome, t, t.makespan_s)
-
-
 def _of_a_crowd(task: _Task) -> Measurement:
     physics = presets.load(task.case.preset).physics
     agents, most = task.workload.agents or 0, task.case.max_concurrency or 0  # both are given
-    if task.limit or (physics.slots is not None and physics.slots < most):
-        raise ConfigError(
-            f"engine crowd meets no rate limit and no queue, and preset {task.case.preset!r} has "
-            f"one for {most} in flight; lower max_concurrency, or choose another preset or engine"
-        )
+    if task.limit or not agents or (physics.slots is not None and physics.slots < most):
+        needs = f"no rate limit and no queue with {most} in flight, and no workflow"
+        raise ConfigError(f"engine crowd needs {needs}; choose another preset or engine")
     (step,), tokens = task.workflow.steps, task.workload.tokens
     prompt_tokens = count_tokens(step.prompt)
     lengths = {"prompt_tokens": prompt_tokens, "output_tokens": tokens}
@@ -367,16 +356,14 @@ class Cost(NamedTuple):
     unlimited: int
 
     def dollars(self, prompt_price: float, answer_price: float) -> float:
-        """Return the cost at these prices per million tokens."""
         millionths = self.prompt_tokens * prompt_price + self.answer_tokens * answer_price
         return round(millionths / 1e6, 6)
 
     def __str__(self) -> str:
-        said = (
-            f"{self.requests:,} requests with some {self.prompt_tokens:,} tokens of prompts and "
-            f"up to {self.answer_tokens:,} of answers"
-        )
-        return said + (f" ({self.unlimited:,} of them without a limit)" if self.unlimited else "")
+        asked = f"{self.requests:,} requests with some {self.prompt_tokens:,} tokens of prompts"
+        most = f"up to {self.answer_tokens:,} of answers"
+        without = f" ({self.unlimited:,} of them without a limit)" if self.unlimited else ""
+        return f"{asked} and {most}{without}"
 
 
 def cost(experiment: Experiment) -> Cost:
@@ -400,7 +387,6 @@ def cost(experiment: Experiment) -> Cost:
 
 
 def _rehearsed(workflow: Workflow, workload: Workload) -> list[Cost]:
-    """Return what each step costs."""
     with lab.configure(preset="instant", upstream=None, faults=[], replay=None):
         _, t = lab.simulate(engines.run(workflow, workload.inputs))
     spans = {span.agent: span for span in t.spans}

@@ -15,7 +15,7 @@ from matplotlib.patches import Rectangle
 
 from agentlab.bench.experiment import varied
 from agentlab.bench.fit import Pair, errors
-from agentlab.bench.report import Curve, Point, busy, curves, readings
+from agentlab.bench.report import Curve, busy, curves, readings
 from agentlab.bench.results import Measurement, Results, unequal
 from agentlab.bench.self_tuning import TuningResults
 from agentlab.bench.trial import LEAST_GOODPUT, MOST_P95, Outcome, Row
@@ -35,9 +35,6 @@ def figure(results: Results) -> Figure:
 
     Where the number of agents or of calls in flight grows, curves, with the bound or the fitted
     scalability law; otherwise a bar for each case, with the bound marked on it.
-
-    Example:
-        bench.plots.figure(results.load("results/knee.json")).savefig("knee.png")
     """
     found = curves(results)
     unit = "s" if results.real else "model s"
@@ -54,8 +51,31 @@ def figure(results: Results) -> Figure:
 
 def _curves(found: Sequence[Curve], unit: str) -> Figure:
     made, (left, right) = plt.subplots(1, 2, figsize=(13, 6.5), layout="constrained")
-    draw = _in_flight if found[0].axis == "max_concurrency" else _agents
-    draw(left, right, found, unit)
+    if found[0].axis == "max_concurrency":
+        _lines(left, found, "throughput")
+        label: str | None = "scalability law, fitted"
+        for curve in found:
+            if (law := curve.usl) is not None:
+                xs = [p.n for p in curve.points]
+                ys = [law.throughput(x) for x in xs]
+                left.plot(xs, ys, color="black", linestyle="--", label=label, zorder=3)
+                label = None  # one line in the legend stands for all
+        left.set(xlabel="in flight at once", ylabel="answers a second", title="Throughput")
+        _lines(right, found, "p50_s", "p50 of ")
+        _lines(right, found, "p95_s", "p95 of ", ":")
+        right.set(xlabel="in flight at once", ylabel=f"latency ({unit})", title="Time to an answer")
+        right.set_ylim(bottom=0)
+    else:
+        _lines(left, found, "elapsed_s")
+        # What is the least of several runs' bounds is a bound for each of them.
+        points = [p for curve in found for p in curve.points]
+        ns = sorted({p.n for p in points})
+        least = [min(p.bound_s for p in points if p.n == n) for n in ns]
+        left.plot(ns, least, color="black", linestyle="--", label="the bound")
+        left.set(xlabel="agents", ylabel=f"elapsed ({unit})", title="How long they took")
+        _lines(right, found, "efficiency")
+        right.set(xlabel="agents", ylabel="bound / elapsed", title="Share of the bound")
+        right.set_ylim(0, 1.05)
     left.set_yscale("log", base=2)
     left.yaxis.set_major_formatter("{x:,g}")
     left.yaxis.set_minor_formatter("")
@@ -66,44 +86,13 @@ def _curves(found: Sequence[Curve], unit: str) -> Figure:
     return made
 
 
-def _agents(left: Axes, right: Axes, found: Sequence[Curve], unit: str) -> None:
-    _lines(left, found, lambda p: p.elapsed_s)
-    # What is the least of several runs' bounds is a bound for each of them.
-    points = [p for curve in found for p in curve.points]
-    least = {n: min(p.bound_s for p in points if p.n == n) for n in sorted({p.n for p in points})}
-    left.plot([*least], [*least.values()], color="black", linestyle="--", label="the bound")
-    left.set(xlabel="agents", ylabel=f"elapsed ({unit})", title="How long they took")
-    _lines(right, found, lambda p: p.efficiency)
-    right.set(xlabel="agents", ylabel="bound / elapsed", title="Share of the bound", ylim=(0, 1.05))
-
-
-def _in_flight(left: Axes, right: Axes, found: Sequence[Curve], unit: str) -> None:
-    _lines(left, found, lambda p: p.throughput)
-    label: str | None = "scalability law, fitted"
-    for curve in found:
-        if (law := curve.usl) is not None:
-            xs = [p.n for p in curve.points]
-            ys = [law.throughput(x) for x in xs]
-            left.plot(xs, ys, color="black", linestyle="--", label=label, zorder=3)
-            label = None  # one line in the legend stands for all
-    left.set(xlabel="in flight at once", ylabel="answers a second", title="Throughput")
-    _lines(right, found, lambda p: p.p50_s, "p50 of ")
-    _lines(right, found, lambda p: p.p95_s, "p95 of ", linestyle=":")
-    right.set(xlabel="in flight at once", ylabel=f"latency ({unit})", title="Time to an answer")
-    right.set_ylim(bottom=0)
-
-
 def _lines(
-    axis: Axes,
-    found: Sequence[Curve],
-    value: Callable[[Point], float | None],
-    prefix: str = "",
-    linestyle: str = "-",
+    axis: Axes, found: Sequence[Curve], what: str, prefix: str = "", line: str = "-"
 ) -> None:
     for curve, colour, marker in zip(found, cycle(SERIES), cycle(_MARKERS), strict=False):
-        known = [(p.n, y) for p in curve.points if (y := value(p)) is not None]
+        known = [(p.n, at) for p in curve.points if (at := getattr(p, what)) is not None]
         if known:
-            style: Any = {"color": colour, "marker": marker, "linestyle": linestyle, "linewidth": 3}
+            style: Any = {"color": colour, "marker": marker, "linestyle": line, "linewidth": 3}
             axis.plot(*zip(*known, strict=True), label=prefix + curve.name, **style)
 
 
@@ -142,7 +131,6 @@ def _bar(
 
 
 def tuning(measured: TuningResults) -> Figure:
-    """Draw limiters in all scenarios, and what policies earn over time."""
     curves = [partial(_learning, scenario=scenario) for scenario in measured.learning]
     return _drawn([partial(_limiters, rows=measured.limits), *curves])
 
@@ -150,12 +138,7 @@ def tuning(measured: TuningResults) -> Figure:
 def limits(
     outcomes: Mapping[str, Outcome], run_s: float, *, slots: Sequence[Capacity], title: str
 ) -> Figure:
-    """Draw what each limiter decided in a run, beside the endpoint's slots.
-
-    Example:
-        outcomes = {"adaptive": trial.run(Adaptive(), some)}
-        plots.limits(outcomes, some.run_s, slots=some.capacity, title="It follows")
-    """
+    """Draw what each limiter decided in a run, beside the endpoint's slots."""
 
     def draw(axis: Axes) -> str:
         for (name, outcome), colour in zip(outcomes.items(), _COLOURS, strict=False):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable, Sequence
+from functools import partial
 from math import floor, log10
 from statistics import mean, median
 from typing import NamedTuple
@@ -21,8 +22,7 @@ BUSY = 0.8  # of a processor: from there on the lab's own endpoint may be the bo
 def markdown(results: Results) -> str:
     """Return what forbids comparing the rows, the table, and what it was measured on.
 
-    Times are medians, and from least to most where there are repeats. `of the bound` is the bound
-    divided by the median, 1 being perfect; `saved` is against the sequential run of the same work.
+    Times are medians, and from least to most; `saved` is against the sequential run of that work.
     """
     experiment = results.experiment
     clock = "Virtual time, exact"
@@ -42,11 +42,7 @@ def markdown(results: Results) -> str:
 
 
 def table(results: Results) -> str:
-    """Return the table alone, for a notebook: a row for each case that was measured.
-
-    Example:
-        Markdown(table(results.load("results/article.json")))
-    """
+    """Return the table alone, for a notebook: a row for each case that was measured."""
     workloads, differs = results.experiment.by_name, varied(results.measured)
     rows = []
     for case in results.measured:
@@ -70,36 +66,29 @@ def markdown_table(
 
 def _cells(results: Results, case: Case) -> dict[str, str]:
     """Column -> cell; a column without any is left out."""
-    runs = results.of(case)
-    elapsed_s, bound_s = _elapsed_s(runs), median(m.bound_s for m in runs)
-    fine = 1 if len(runs) == 1 else 2
-
-    def shown_s(value_s: float, decimals: int) -> str:
-        if results.real:  # a real endpoint may take milliseconds: two digits of each
-            return seconds(value_s, 2, digits=2)
-        return seconds(value_s, decimals)
-
-    times = sorted(m.elapsed_s for m in runs)
-    elapsed, least, most = (shown_s(time_s, fine) for time_s in (elapsed_s, times[0], times[-1]))
-
-    def part_of_it(value_s: float) -> str:
-        part = shown_s(value_s, 1)  # 1.96 would be shown as 2.0, and so as more than 1.97
-        part_s, whole_s = (float(text.replace(",", "")) for text in (part, elapsed))
-        return part if part_s <= whole_s else shown_s(value_s, fine)
+    runs, share = results.of(case), saved(results, case)
+    elapsed_s = median(m.elapsed_s for m in runs)
+    bound_s = median(m.bound_s for m in runs)
+    several = len(runs) > 1
+    # A real endpoint may take milliseconds: two digits of each.
+    show_s = partial(seconds, decimals=1 + (several or results.real), digits=1 + results.real)
+    elapsed = show_s(elapsed_s)
+    if several:
+        times_s = [m.elapsed_s for m in runs]
+        elapsed += f" ({show_s(min(times_s))} to {show_s(max(times_s))})"
 
     def middle(field: str, show: Callable[[float], str]) -> str:
         value = _median(runs, field)
         return "" if value is None else show(value)
 
-    share = saved(results, case)
     return {
-        "elapsed (s)": elapsed if len(runs) == 1 else f"{elapsed} ({least} to {most})",
-        "bound (s)": part_of_it(bound_s),
+        "elapsed (s)": elapsed,
+        "bound (s)": show_s(bound_s),
         "of the bound": f"{bound_s / elapsed_s:.3f}" if bound_s else "-",
         "endpoint CPU (ms per request)": middle("endpoint_cpu_ms", "{:.2f}".format),
         "endpoint busy": middle("endpoint_busy", "{:.0%}".format),
         "saved": "" if share is None else f"{share:.1%}",
-        "p95 (s)": middle("p95_s", part_of_it),
+        "p95 (s)": middle("p95_s", show_s),
         "requests": middle("requests", "{:,.0f}".format),
         "peak": f"{max(m.peak for m in runs):,}",
         "tokens": middle("tokens", "{:,.0f}".format),
@@ -114,7 +103,8 @@ def _of_random(results: Results, case: Case) -> dict[str, str]:
     for m in results.measurements:
         if m.error is None:
             first.setdefault(m.work, m)
-    in_turn_s = {m.work: m.elapsed_s for m in results.of(_sequential(case))}
+    in_turn = results.of(msgspec.structs.replace(case, engine="sequential"))
+    in_turn_s = {m.work: m.elapsed_s for m in in_turn}
     ratios = [m.elapsed_s / m.bound_s for m in runs if m.bound_s]
     speedups = [
         in_turn_s[m.work] / m.elapsed_s for m in runs if m.elapsed_s and m.work in in_turn_s
@@ -133,22 +123,14 @@ def _of_random(results: Results, case: Case) -> dict[str, str]:
 
 def saved(results: Results, case: Case) -> float | None:
     """Return the share of the sequential run's time that a case saves; None if there was none."""
-    baseline = results.of(_sequential(case))
-    if case.engine == "sequential" or not baseline or not _elapsed_s(baseline):
+    baseline = results.of(msgspec.structs.replace(case, engine="sequential"))
+    baseline_s = _median(baseline, "elapsed_s")
+    if case.engine == "sequential" or not baseline_s:
         return None
-    return 1 - _elapsed_s(results.of(case)) / _elapsed_s(baseline)
-
-
-def _sequential(case: Case) -> Case:
-    return msgspec.structs.replace(case, engine="sequential")
-
-
-def _elapsed_s(runs: Sequence[Measurement]) -> float:
-    return median(m.elapsed_s for m in runs)
+    return 1 - median(m.elapsed_s for m in results.of(case)) / baseline_s
 
 
 def _median(runs: Iterable[Measurement], field: str) -> float | None:
-    """Return the median of a figure over the runs that have it; None if none has."""
     values = [getattr(m, field) for m in runs]
     known = [value for value in values if value is not None and value is not UNSET]
     return median(known) if known else None
@@ -172,20 +154,12 @@ class Point(NamedTuple):
         return self.bound_s / self.elapsed_s if self.elapsed_s else 1.0
 
 
-def _point(n: int, runs: Sequence[Measurement]) -> Point:
-    elapsed_s = _elapsed_s(runs)
-    throughput = runs[0].answered / elapsed_s if elapsed_s else 0.0
-    others = (_median(runs, field) for field in ("p50_s", "p95_s", "cpu_ms", "busy"))
-    return Point(n, elapsed_s, median(m.bound_s for m in runs), throughput, *others)
-
-
 class Curve(NamedTuple):
     """Cases that differ only in how many "agents" there are, or in their "max_concurrency"."""
 
     name: str
     axis: str
     points: list[Point]
-    in_turn: bool = False  # the engine asks one thing after the other
 
     @property
     def usl(self) -> Usl | None:
@@ -217,18 +191,21 @@ def curves(results: Results) -> list[Curve]:
     for case in results.measured:
         n = workloads[case.workload].agents if axis == "agents" else case.max_concurrency
         if n is not None:
-            curve = Curve(case.named(others), axis, [], case.engine == "sequential")
-            found.setdefault(curve.name, curve).points.append(_point(n, results.of(case)))
+            runs = results.of(case)
+            elapsed_s = median(m.elapsed_s for m in runs)
+            bound_s = median(m.bound_s for m in runs)
+            throughput = runs[0].answered / elapsed_s if elapsed_s else 0.0
+            figures = (_median(runs, field) for field in ("p50_s", "p95_s", "cpu_ms", "busy"))
+            name = case.named(others)
+            curve = found.setdefault(name, Curve(name, axis, []))
+            curve.points.append(Point(n, elapsed_s, bound_s, throughput, *figures))
     return [curve._replace(points=sorted(curve.points)) for curve in found.values()]
 
 
 def readings(results: Results) -> list[str]:
-    """Return what the figures say, in a sentence each."""
-    found = curves(results)
-    if not found:
-        return _costs(results)
+    """Return what the curves say, in a sentence each."""
     said = []
-    for curve in found:
+    for curve in curves(results):
         if curve.axis == "agents":
             said.append(reach(curve))
             continue
@@ -243,44 +220,16 @@ def readings(results: Results) -> list[str]:
 def reach(curve: Curve) -> str:
     """Return how far a curve over agents keeps to the bound, and why it goes no further."""
     kept, last = [p for p in curve.points if p.efficiency >= ENOUGH], curve.points[-1]
-    agents = counted(last.n, "agent")
-    if curve.in_turn:
-        took = seconds(last.elapsed_s, 1, digits=2)
-        return f"{curve.name}: one at a time, {agents} in {took} s"
     if len(kept) == len(curve.points):
         least = min(p.efficiency for p in kept)
-        return f"{curve.name}: at least {least:.2f} of the bound up to {agents}"
-    said = f"{curve.name}: {last.efficiency:.2f} of the bound at {agents}"
+        return f"{curve.name}: at least {least:.2f} of the bound up to {counted(last.n, 'agent')}"
+    said = f"{curve.name}: {last.efficiency:.2f} of the bound at {counted(last.n, 'agent')}"
     if kept:
-        said = f"{said}, {ENOUGH:g} or better up to {kept[-1].n:,}"
-    if last.busy is None or last.cpu_ms is None or last in kept:
-        return said
-    if last.busy * last.elapsed_s > 0.5 * (last.elapsed_s - last.bound_s):
+        said += f", {ENOUGH:g} or better up to {kept[-1].n:,}"
+    busy_s = (last.busy or 0.0) * last.elapsed_s
+    if last.cpu_ms is not None and busy_s > 0.5 * (last.elapsed_s - last.bound_s):
         said += f"; this processor, {last.cpu_ms:.2f} ms a request"
     return said
-
-
-def _costs(results: Results) -> list[str]:
-    """Return what an answer costs, by strategy and by engine."""
-    said = []
-    for name, cases in _by(results, "strategy").items():
-        every = [m for runs in cases for m in runs]
-        each = sum(m.requests for m in every) / max(sum(m.answered for m in every), 1)
-        said.append(f"{name}: {each:.3g} request{'s' if each != 1 else ''} an answer")
-    for name, cases in _by(results, "engine").items():
-        costs_ms = [ms for runs in cases if (ms := _median(runs, "cpu_ms")) is not None]
-        if costs_ms:
-            least, most = min(costs_ms), max(costs_ms)
-            said.append(f"{name}: {least:.2f} to {most:.2f} ms of processor time a request")
-    return said
-
-
-def _by(results: Results, axis: str) -> dict[str, list[list[Measurement]]]:
-    """Return the runs of the cases for each value of an axis; nothing if there is only one."""
-    found: dict[str, list[list[Measurement]]] = {}
-    for case in results.measured:
-        found.setdefault(getattr(case, axis), []).append(results.of(case))
-    return found if len(found) > 1 else {}
 
 
 def remarks(results: Results) -> list[str]:
@@ -289,30 +238,21 @@ def remarks(results: Results) -> list[str]:
     said = [*filter(None, [busy(results)])]
     if late := [m.late for m in every if m.late is not UNSET]:
         medians_ms, mosts_ms = zip(*late, strict=True)
-        said.append(
-            f"the lab's own endpoint was late by {median(medians_ms):.1f} ms, "
-            f"and by {max(mosts_ms):.1f} ms at most"
-        )
+        late_ms = f"{median(medians_ms):.1f} ms, and by {max(mosts_ms):.1f} ms at most"
+        said.append(f"the lab's own endpoint was late by {late_ms}")
     if off := deviations(every).values():
-        tokens = max(abs(each.tokens or 0) for each in off)
         said.append(
-            f"answers of the same workload differ by at most {tokens:.1%} in tokens per answer, "
-            f"and {max(each.reasons for each in off):.1%} of them in why they ended; up to "
-            f"{TOLERANCE:.0%} of either counts as equal work"
+            f"answers of the same workload differ by at most {max(map(abs, off)):.1%} in tokens "
+            f"per answer; up to {TOLERANCE:.0%} counts as equal work"
         )
     answers = [answer for m in every for answer in m.said]
     if over := [a for a in answers if a.limit_tokens is not None and a.tokens > a.limit_tokens]:
         most = max(over, key=lambda answer: answer.tokens)
-        said.append(
-            f"the endpoint did not keep the limit of {most.limit_tokens:,} tokens: up to "
-            f"{most.tokens:,} came; set AGENTLAB_LEAVE_OUT=max_completion_tokens to send "
-            "max_tokens instead"
-        )
+        kept = f"the endpoint did not keep the limit of {most.limit_tokens:,} tokens"
+        cure = "set AGENTLAB_LEAVE_OUT=max_completion_tokens to send max_tokens instead"
+        said.append(f"{kept}: up to {most.tokens:,} came; {cure}")
     if missing := sum(not answer.tokens for answer in answers):
-        said.append(
-            f"the endpoint counts no tokens for {missing:,} of {len(answers):,} answers, so "
-            "neither how long they are nor whether it kept a limit can be checked"
-        )
+        said.append(f"the endpoint counts no tokens for {missing:,} of {len(answers):,} answers")
     return said
 
 
@@ -323,7 +263,5 @@ def busy(results: Results) -> str:
     if most is None or shares[most] < BUSY:
         return ""
     where = most.named(varied(results.measured))
-    return (
-        f"the lab's own endpoint was {shares[most]:.0%} busy ({where}); from "
-        f"some {BUSY:.0%} on it, and not the model, may be the limit"
-    )
+    limit = f"from some {BUSY:.0%} on it, and not the model, may be the limit"
+    return f"the lab's own endpoint was {shares[most]:.0%} busy ({where}); {limit}"

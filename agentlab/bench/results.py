@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import os
 import platform
-from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from importlib.metadata import version
 from pathlib import Path
 from statistics import mean, median
-from typing import Annotated, NamedTuple, TypeVar
+from typing import Annotated, TypeVar
 from urllib.parse import urlsplit
 
 import filelock
@@ -19,11 +18,11 @@ from msgspec import UNSET, UnsetType
 
 from agentlab._support.fields import AtLeastOne, Count
 from agentlab._support.system import write_whole
-from agentlab.bench.experiment import AXES, Case, Experiment, varied
+from agentlab.bench.experiment import Case, Experiment, varied
 from agentlab.errors import ConfigError
 from agentlab.settings import Settings
 
-TOLERANCE = 0.10  # up to this share, tokens per answer and finish reasons count as equal work
+TOLERANCE = 0.10  # up to this share, tokens per answer count as equal work
 _ELSEWHERE = "choose another folder with --out"
 _PACKAGES = ("aiohttp", "crewai", "langchain-openai", "langgraph", "openai")
 
@@ -48,9 +47,7 @@ class Measurement(msgspec.Struct, frozen=True, kw_only=True):
         answers: A digest of all answers. None for a real model, which words each differently.
         cpu_ms: Processor time of this process per request; `busy` is its share of the real time.
             Both are None in virtual time; `endpoint_...` are the same of the lab's own endpoint.
-        error: Why there is no result; None if there is one.
         workflow: The seed of the random workflow that ran.
-        faults: Kind -> how many requests it befell.
         late: How late the local model was, on the real clock: median and most, in milliseconds.
     """
 
@@ -107,7 +104,6 @@ class Results(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def missing(self) -> int:
-        """How many are yet to be made."""
         planned = sum(self.experiment.runs(case.workload) for case in self.experiment.cases())
         return planned - len(self.measurements)
 
@@ -151,10 +147,8 @@ def go_on(file: Path, empty: Results, *, resume: bool) -> Results:
     if before is empty or not (resume or before.missing):
         return empty
     if not resume:
-        raise ConfigError(
-            f"{file} is of a run that was interrupted, with {before.missing} measurements yet "
-            "to be made; go on with --resume, or remove it"
-        )
+        lacks = f"{file} lacks {before.missing} measurements of an interrupted run"
+        raise ConfigError(f"{lacks}; go on with --resume, or remove it")
     if before.experiment != empty.experiment:
         raise ConfigError(f"{file} is of another experiment; {_ELSEWHERE}")
     if other := sorted({name for name, _ in before.machine.items() ^ empty.machine.items()}):
@@ -165,17 +159,15 @@ def go_on(file: Path, empty: Results, *, resume: bool) -> Results:
 def load(path: str | Path) -> Results:
     """Read what `agentlab bench` wrote for one experiment; anything else is a ConfigError."""
     loaded = read(path, Results)
-    runs = {case: loaded.experiment.runs(case.workload) for case in loaded.experiment.cases()}
-    seen: set[tuple[Case, int]] = set()
+    asked = loaded.experiment
+    planned = {(case, n) for case in asked.cases() for n in range(asked.runs(case.workload))}
     for number, m in enumerate(loaded.measurements):
-        known = m.repeat < runs.get(m.case, 0)
-        if not known or (m.case, m.repeat) in seen:
+        if (m.case, m.repeat) not in planned:
             raise ConfigError(
-                f"Results {str(path)!r}: measurements[{number}], repeat {m.repeat} of "
-                f"{m.case.named(AXES)}, is {'there twice' if known else 'not of its experiment'}; "
-                f"take it out of the file, or measure again: {_ELSEWHERE}"
+                f"Results {str(path)!r}: measurements[{number}] is there twice, or not of its "
+                f"experiment; take it out of the file, or measure again: {_ELSEWHERE}"
             )
-        seen.add((m.case, m.repeat))
+        planned.remove((m.case, m.repeat))
     return loaded
 
 
@@ -184,9 +176,8 @@ def read(path: str | Path, kind: type[T]) -> T:
     try:
         return msgspec.json.decode(Path(path).read_bytes(), type=kind)
     except (OSError, msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-        raise ConfigError(
-            f"{kind.__name__} {str(path)!r}: {error}; give a file that agentlab bench wrote"
-        ) from None
+        cure = "give a file that agentlab bench wrote"
+        raise ConfigError(f"{kind.__name__} {str(path)!r}: {error}; {cure}") from None
 
 
 def percentile(values: Iterable[float], percent: int) -> float:
@@ -196,7 +187,6 @@ def percentile(values: Iterable[float], percent: int) -> float:
 
 
 def machine() -> dict[str, str]:
-    """Return what the figures were measured on, and with which versions."""
     return {
         "python": platform.python_version(),
         "system": f"{platform.system()} {platform.machine()}",
@@ -223,7 +213,7 @@ def model(chosen: Settings, experiment: Experiment) -> dict[str, str]:
 def unequal(measurements: Iterable[Measurement]) -> list[str]:
     """Return what forbids comparing times: failures, other answers, other numbers of requests.
 
-    Of a real model's answers, tokens and finish reasons are compared, within `TOLERANCE`.
+    Of a real model's answers, the tokens are compared, within `TOLERANCE`.
     """
     every = list(measurements)
     axes = varied(m.case for m in every)
@@ -246,57 +236,33 @@ def unequal(measurements: Iterable[Measurement]) -> list[str]:
         elif m.case.strategy == "once" and m.requests != m.steps:
             problems.append(f"{where}: {m.requests} requests for {m.steps} steps")
     problems += [
-        f"{case.named(axes)}: {off}; up to {TOLERANCE:.0%} counts as equal work"
+        f"{case.named(axes)}: {off:+.1%} tokens per answer; up to {TOLERANCE:.0%} is equal work"
         for case, off in deviations(every).items()
-        if off.beyond
+        if abs(off) > TOLERANCE
     ]
     return list(dict.fromkeys(problems))
 
 
-class Deviation(NamedTuple):
-    """How far a real model's answers are from those that they are compared with, as shares."""
-
-    tokens: float | None  # more per answer; None where one has no count
-    reasons: float  # of the answers: would have to end for another reason
-
-    @property
-    def beyond(self) -> bool:
-        """True if the work was not equal."""
-        return max(abs(self.tokens or 0), self.reasons) > TOLERANCE
-
-    def __str__(self) -> str:
-        tokens = "unknown" if self.tokens is None else f"{self.tokens:+.1%}"
-        return f"tokens per answer {tokens}, other finish reasons {self.reasons:.1%}"
-
-
-def deviations(measurements: Iterable[Measurement]) -> dict[Case, Deviation]:
-    """Return how far a real model's answers in each case are from the first of the same work."""
+def deviations(measurements: Iterable[Measurement]) -> dict[Case, float]:
+    """Return by what share a real model's answers are longer than the first of the same work."""
     runs: dict[Case, list[Measurement]] = {}
     for m in measurements:
         if m.error is None and m.said:
             runs.setdefault(m.case, []).append(m)
-    found: dict[Case, Deviation] = {}
     first: dict[object, list[Measurement]] = {}
-    for case, some in runs.items():
-        reference = first.setdefault(some[0].work, some)
-        if some is not reference:
-            found[case] = deviation(some, reference)
-    return found
+    return {
+        case: deviation(some, reference)
+        for case, some in runs.items()
+        if (reference := first.setdefault(some[0].work, some)) is not some
+    }
 
 
-def deviation(runs: Sequence[Measurement], reference: Sequence[Measurement]) -> Deviation:
-    """Return how far a case's answers are from the reference's."""
+def deviation(runs: Sequence[Measurement], reference: Sequence[Measurement]) -> float:
+    """Return by what share a case's answers are longer than the reference's; 0 if not counted."""
     tokens, usual = _tokens_per_answer(runs), _tokens_per_answer(reference)
-    reasons, expected = _finish_reasons(runs), _finish_reasons(reference)
-    apart = sum(abs(reasons.get(why, 0) - expected.get(why, 0)) for why in reasons | expected)
-    return Deviation(tokens / usual - 1 if tokens and usual else None, apart / 2)
+    return tokens / usual - 1 if tokens and usual else 0.0
 
 
 def _tokens_per_answer(runs: Sequence[Measurement]) -> float | None:
     counted = [[said.tokens for said in run.said if said.tokens] for run in runs]
     return median(mean(tokens) for tokens in counted if tokens) if any(counted) else None
-
-
-def _finish_reasons(runs: Sequence[Measurement]) -> dict[str, float]:
-    reasons = Counter(said.finish_reason for run in runs for said in run.said)
-    return {why: times / reasons.total() for why, times in reasons.items()}

@@ -68,11 +68,6 @@ class Scenario(msgspec.Struct, frozen=True, kw_only=True):
         physics = presets.load(self.preset).physics
         return msgspec.structs.replace(physics, capacity=self.capacity)
 
-    @property
-    def rate_limit(self) -> int | None:
-        """Requests a minute; None or 0 if there is no limit."""
-        return limits_of(presets.load(self.preset), self.requests_per_minute, None)[0]
-
 
 def _scenarios(
     slots: tuple[int, ...], demand: int, change_at: float, **drawn: Any
@@ -152,18 +147,14 @@ def judged(
             limit, best = best_static(drawn, near=limit)
             for name, limiter in limiters.items():
                 out = run(limiter(), drawn)
-                row = Row(
-                    scenario=scenario.name,
-                    limiter=name,
-                    goodput=round(out.goodput, 3),
-                    p95_s=round(out.p95_s, 3),
-                    of_best_goodput=round(out.goodput / best.goodput, 3),
-                    of_best_p95=round(out.p95_s / best.p95_s, 3),
-                    requests_per_answer=round(out.requests / max(out.answered, 1), 3),
-                    best_limit=limit,
-                    seed=seed,
+                figures = (
+                    round(out.goodput, 3),
+                    round(out.p95_s, 3),
+                    round(out.goodput / best.goodput, 3),
+                    round(out.p95_s / best.p95_s, 3),
+                    round(out.requests / max(out.answered, 1), 3),
                 )
-                rows.append(row)
+                rows.append(Row(scenario.name, name, *figures, best_limit=limit, seed=seed))
     return rows
 
 
@@ -176,7 +167,6 @@ def best_static(scenario: Scenario, *, near: int | None = None) -> tuple[int, Ou
     found: dict[int, Outcome] = {}
 
     def best_with(limits: Iterable[int]) -> int:
-        """Try these, too; return the best of all."""
         for limit in limits:
             found[limit] = found.get(limit) or run(Fixed(limit), scenario)
         most = max(outcome.goodput for outcome in found.values())
@@ -251,8 +241,9 @@ class _Agents:
 
     def __init__(self, limiter: Limiter, scenario: Scenario):
         self._limiter, self._scenario, self._physics = limiter, scenario, scenario.physics
-        self._rate_limits = Limits(scenario.rate_limit, None)
-        self._faults = FaultPlan(presets.load(scenario.preset).faults, scenario.seed)
+        preset = presets.load(scenario.preset)
+        self._rate_limits = Limits(*limits_of(preset, scenario.requests_per_minute, 0))
+        self._faults = FaultPlan(preset.faults, scenario.seed)
         self._retry = Retry(attempts=1_000_000)
         self._draw = Random(scenario.seed)
         self._waiting = deque(_Agent() for _ in range(scenario.agents))
@@ -270,14 +261,19 @@ class _Agents:
                 if request := self._sent(self._waiting.popleft(), now_s):
                     return request
             if self._ended:  # the next one leaves only now, as in `Slots`
-                self._learn_of(*self._ended.popleft())
+                agent, arrived_s, ended_s = self._ended.popleft()
+                self.took_s.append(ended_s - arrived_s)
+                self._learn(Sample(agent.number, ended_s, self.took_s[-1], agent.in_flight))
+                self._in_flight -= 1
+                agent.attempt = 0
+                self._waiting.append(agent)
             elif self.wakes_s <= now_s:
                 while self._later and self._later[0][0] <= now_s:
-                    agent = heapq.heappop(self._later)[2]
-                    if agent is None:
+                    back = heapq.heappop(self._later)[2]
+                    if back is None:
                         self._resting -= 1
                     else:
-                        self._waiting.append(agent)
+                        self._waiting.append(back)
                 self.wakes_s = self._later[0][0] if self._later else math.inf
             else:
                 return None
@@ -304,14 +300,6 @@ class _Agents:
             return Request(agent.tokens, call=agent)
         jitter = self._physics.jitter
         return Request(agent.tokens, jitter(self._draw), jitter(self._draw), agent)
-
-    def _learn_of(self, agent: _Agent, arrived_s: float, ended_s: float) -> None:
-        took_s = ended_s - arrived_s
-        self.took_s.append(took_s)
-        self._learn(Sample(agent.number, ended_s, took_s, agent.in_flight))
-        self._in_flight -= 1
-        agent.attempt = 0
-        self._waiting.append(agent)
 
     def _refused(self, agent: _Agent, error: RequestError, now_s: float) -> None:
         told = {"code": None, "request_id": None, "retry_after_s": error.retry_after_s}

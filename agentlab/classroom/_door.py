@@ -1,12 +1,11 @@
 """The door of a classroom: a name is a learner's key, a token the teacher's.
 
-A name is no secret: it tells people apart. People see letters on a projector, so a name is of one
-alphabet, and no real key. The token guards what changes the class.
+A name is no secret: it tells people apart, on a projector, too, so it is no real key. The token
+guards what changes the class.
 
-A page of the Internet, in a learner's browser, can reach an endpoint that listens to the network.
-Its Host header is the name by which it was loaded, and a foreign name can be made to point here
-(DNS rebinding), an address in figures cannot. So figures and this machine's own names are let in,
-and pages only from where the endpoint is.
+A page of the Internet, in a learner's browser, can be loaded by a name that is made to point here
+(DNS rebinding), which an address in figures cannot. So figures and this machine's own names are let
+in, and pages only from where the endpoint is.
 """
 
 from __future__ import annotations
@@ -17,7 +16,7 @@ import re
 import socket
 import unicodedata
 from collections.abc import Callable
-from pathlib import Path
+from functools import partial
 from urllib.parse import unquote
 
 from agentlab.endpoint.contract.asgi import Scope, header
@@ -29,59 +28,41 @@ from agentlab.errors import ConfigError
 TEACHER = "teacher"  # who asks with the token; nobody else may have the name
 MOST_LEARNERS = 120  # of an open class: enough for people, few enough for a runaway script
 _MOST_CHARACTERS = 32
-_LONGEST_KEY = 12 * _MOST_CHARACTERS  # percent-encoded, a character takes twelve at most
 _KEY_CHARACTERS = 20  # of letters and digits mixed, without a space, are taken for a real key
-# Alphabets that may stand beside each other: Unicode's "highly restrictive" level (UTS 39)
-_TOGETHER = set("LATIN MODIFIER CJK IDEOGRAPHIC HIRAGANA KATAKANA HANGUL BOPOMOFO".split())
 
 _HOW = "set OPENAI_API_KEY to your name, such as OPENAI_API_KEY=ada"
 _NO_KEY = (
-    "This class takes a name for a key (letters, digits, spaces and -_.' in any language, at most "
-    f"{_MOST_CHARACTERS} characters, under {_KEY_CHARACTERS} where letters and digits mix without "
-    f"a space), and no real key; {_HOW}."
+    "This class takes a name for a key (letters, digits, spaces and -_.' in any language, "
+    f"{_MOST_CHARACTERS} at most), and no real key; {_HOW}."
 )
 
 
-class NotALearner(Exception):
-    """A key that is no name of this class; says what to do, and repeats no key."""
+# A key that is no name of this class: what is said repeats no key.
+_refusal = partial(RequestError, 401, code="invalid_api_key")
 
 
 def read_name(key: str) -> str:
-    """Return the name that a key is, which may be percent-encoded, or raise NotALearner."""
-    if len(key) > _LONGEST_KEY:
-        raise NotALearner(_NO_KEY)
+    """Return the name that a key is, which may be percent-encoded, or raise 401."""
     name = re.sub(" +", " ", unicodedata.normalize("NFKC", unquote(key))).strip()
     if not any(map(str.isalnum, name)):
-        raise NotALearner(f"Who is asking? A name needs a letter or a digit; {_HOW}.")
+        raise _refusal(f"Who is asking? A name needs a letter or a digit; {_HOW}.")
+    # Marks are part of the letters of many scripts.
+    readable = all(c.isalnum() or c in " -_.'" or unicodedata.category(c)[0] == "M" for c in name)
     # A real key left in the environment must not get onto the projector: nothing repeats it.
-    if len(name) > _MOST_CHARACTERS or _like_a_key(name) or not all(map(_readable, name)):
-        raise NotALearner(_NO_KEY)
+    mixed = any(map(str.isdigit, name)) and any(map(str.isalpha, name))  # as Azure's 32
+    is_key = name.startswith("sk-") or (mixed and len(name) >= _KEY_CHARACTERS and " " not in name)
+    if len(name) > _MOST_CHARACTERS or is_key or not readable:
+        raise _refusal(_NO_KEY)
     if TEACHER in name.casefold():  # else they would be taken for them
-        raise NotALearner(f"{name!r} is who shows the teacher's token; {_HOW}.")
-    alphabets = {re.split("[ -]", unicodedata.name(c, "?"))[0] for c in name if c.isalpha()}
-    if len(alphabets) > 1 and not alphabets <= _TOGETHER:
-        raise NotALearner(
-            f"{name!r} mixes alphabets, in which letters look alike; write it in one. {_HOW}."
-        )
+        raise _refusal(f"{name!r} is who shows the teacher's token; {_HOW}.")
     return name
-
-
-def _like_a_key(name: str) -> bool:  # OpenAI's, or letters and digits, such as Azure's 32
-    mixed = any(map(str.isdigit, name)) and any(map(str.isalpha, name))
-    return name.startswith("sk-") or (mixed and len(name) >= _KEY_CHARACTERS and " " not in name)
-
-
-def _readable(character: str) -> bool:
-    mark = unicodedata.category(character).startswith("M")  # part of the letters of many scripts
-    return mark or character.isalnum() or character in " -_.'"
 
 
 class Roster:
     """The learners of a class: those on a list, or anyone who comes.
 
-    Names are compared without regard to case, and shown as they were first given. In an open class
-    a name has a place from its first question on; of too many, the one that has been silent longest
-    loses its place, which `on_leave` is told, until it asks again.
+    Case makes no difference, and names are shown as they were first given. In an open class a name
+    has a place from its first question on; of too many, the longest silent loses it: `on_leave`.
     """
 
     def __init__(self, listed: list[str] | None = None):
@@ -92,7 +73,7 @@ class Roster:
         for name in listed or []:
             try:
                 kept = read_name(name)
-            except NotALearner as error:
+            except RequestError as error:
                 raise ConfigError(f"class list: {name!r} cannot be a name: {error}") from None
             if kept.casefold() in self._names:
                 raise ConfigError(f"class list: {kept!r} is there twice; tell the two apart")
@@ -105,13 +86,13 @@ class Roster:
         return sorted(names, key=str.casefold) if self._open else names
 
     def learner(self, key: str, *, asks: bool = True) -> str:
-        """Return whose key this is, or raise NotALearner; who `asks` nothing needs no place."""
+        """Return whose key this is, or raise 401; who `asks` nothing needs no place."""
         name = read_name(key)
         folded = name.casefold()
         if folded in self._removed:
-            raise NotALearner("Your teacher has removed this name from the class; talk to them.")
+            raise _refusal("Your teacher has removed this name from the class; talk to them.")
         if not self._open and folded not in self._names:
-            raise NotALearner(f"{name!r} is not on the class list; ask your teacher for yours.")
+            raise _refusal(f"{name!r} is not on the class list; ask your teacher for yours.")
         name = self._names.get(folded, name)
         if self._open and asks:
             self._names.pop(folded, None)
@@ -124,7 +105,7 @@ class Roster:
         """Refuse a name until `forget`; return it as it was shown."""
         folded = read_name(key).casefold()
         if folded not in self._names or folded in self._removed:
-            raise NotALearner("Nobody of this name is here.")
+            raise _refusal("Nobody of this name is here.")
         self._removed.add(folded)
         name = self._names.pop(folded) if self._open else self._names[folded]
         self.on_leave(name)
@@ -137,24 +118,13 @@ class Roster:
             self._names.clear()
 
 
-def load_names(path: str) -> list[str]:
-    """Read a class list: one name per line; # begins a comment."""
-    try:
-        lines = Path(path).read_text(encoding="utf-8-sig").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(f"class list {path!r}: {error}; give a file of names") from None
-    names = [name for line in lines if (name := line.partition("#")[0].strip())]
-    if not names:
-        raise ConfigError(f"class list {path!r} names nobody; write one name per line")
-    return names
-
-
 class ClassroomDoor:
     """Lets learners in by their names, and shows each their own spans; the `token` shows all."""
 
     def __init__(self, roster: Roster, *, token: str, host: str):
         self._roster, self._token = roster, token
-        self._names = own_names() | {host.casefold()}
+        own = socket.gethostname().casefold()
+        self._names = {"localhost", own, f"{own.removesuffix('.local')}.local", host.casefold()}
 
     def enter(self, scope: Scope) -> None:
         host, origin = header(scope, b"host"), header(scope, b"origin")
@@ -180,19 +150,10 @@ class ClassroomDoor:
         key = _key(scope)
         if self._is_token(key):
             return TEACHER
-        try:
-            return self._roster.learner(key, asks=asks)
-        except NotALearner as error:
-            raise RequestError(401, str(error), code="invalid_api_key") from None
+        return self._roster.learner(key, asks=asks)
 
     def _is_token(self, key: str) -> bool:
         return hmac.compare_digest(key.encode(), self._token.encode())
-
-
-def own_names() -> set[str]:
-    """Return the names by which this machine knows itself."""
-    name = socket.gethostname().casefold()
-    return {"localhost", name, f"{name.removesuffix('.local')}.local"}
 
 
 def own_addresses() -> list[str]:

@@ -2,12 +2,10 @@
 
 Slots go to the learner who has had least. Each has a tag: the service that they have had, in
 seconds of a slot. The next job is that of the least tag, and adds its own service to it. A learner
-who comes, or comes back, starts at the tag that is being served: nobody saves up turns by staying
-away, and nobody waits for more than one job of each of those who are there.
+who comes, or comes back, starts at the tag that is being served, so nobody saves up turns.
 
-A bucket alone serves the one who knocks most often. So beside the class's each learner has one: a
-minute's limit divided by the number of those who asked in the last minute, or the limit that the
-teacher set for each, whichever is less.
+A bucket alone serves the one who knocks most often. So each learner has one, too: a minute's limit
+divided by those who asked in the last minute, or the teacher's limit for each if that is less.
 
 Source: Goyal, Vin, Cheng, "Start-time Fair Queueing" (SIGCOMM 1996), with a learner for a flow.
 Places in the queue: Choudhury, Hahne, "Dynamic Queue Length Thresholds" (1998).

@@ -22,7 +22,6 @@ from agentlab.endpoint.middleware import fault_plan
 from agentlab.endpoint.middleware.fault_plan import Fault, FaultPlan
 from agentlab.endpoint.middleware.gate import Gate
 from agentlab.endpoint.middleware.recording import Recording, Replay
-from agentlab.endpoint.physics.batch import Job
 from agentlab.endpoint.server.app import limits_of, real_model
 from agentlab.endpoint.server.local_model import LocalModel
 from agentlab.errors import ConfigError
@@ -70,7 +69,10 @@ class Room:
             self._model = real_model(settings)
         else:
             self.preset = presets.load(settings.preset)
-            self._queue = FairQueue(self._slot_time_s)
+            service_s = self.preset.physics.service_s
+            self._queue = FairQueue(
+                lambda job: max(service_s(job.prompt_tokens, job.output_tokens), 1e-9)
+            )
             self._model = LocalModel(self.preset, settings, self._queue)
         if settings.record is not None:
             self._model = Recording(self._model, settings.record)
@@ -94,7 +96,12 @@ class Room:
         self.board.begin(span)
         if not self._open.is_set():
             await read_body(scope, receive)
-            await unless_gone(receive, self._reopened((span.learner or "", span.agent)))
+            who = span.learner or "", span.agent
+            self._held[who] += 1
+            try:
+                await unless_gone(receive, self._open.wait())
+            finally:
+                self._held[who] -= 1
         await self._front(span.learner or "")(scope, receive, send, span)
 
     def change(self, controls: Controls) -> None:
@@ -118,21 +125,15 @@ class Room:
         """Return what the projector shows."""
         return self.board.numbers(self.now_s(), self._queue.waiting + self._held, names)
 
-    def _slot_time_s(self, job: Job) -> float:
-        assert self.preset is not None
-        return max(self.preset.physics.service_s(job.prompt_tokens, job.output_tokens), 1e-9)
-
     def _arrange(self) -> None:
         """Make new gates for all, with new limits and new faults."""
         chosen, preset = self.controls, self.preset
         requests, tokens = limits_of(preset, chosen.requests_per_minute, chosen.tokens_per_minute)
-        self._shares = Shares(
-            {"requests": requests, "tokens": tokens},
-            {
-                "requests": chosen.learner_requests_per_minute,
-                "tokens": chosen.learner_tokens_per_minute,
-            },
-        )
+        for_each: dict[str, int | None] = {
+            "requests": chosen.learner_requests_per_minute,
+            "tokens": chosen.learner_tokens_per_minute,
+        }
+        self._shares = Shares({"requests": requests, "tokens": tokens}, for_each)
         self._plan = [*chosen.faults, *(preset.faults if preset else [])]
         self._gates: dict[str, Model] = {}
 
@@ -145,13 +146,6 @@ class Room:
             plan = FaultPlan(self._plan, self._seed)
             self._gates[learner] = Gate(self._model, limits, plan)
         return self._gates[learner]
-
-    async def _reopened(self, who: tuple[str, str]) -> None:
-        self._held[who] += 1
-        try:
-            await self._open.wait()
-        finally:
-            self._held[who] -= 1
 
 
 _WINDOW_S = 60.0  # throughput is that of the last model minute
@@ -199,13 +193,16 @@ class Board:
     def numbers(self, now_s: float, waiting: Waiting, names: Sequence[str]) -> dict[str, Any]:
         """Return what the page shows as of `now_s`, in model seconds.
 
-        Requests that are "refused" met a rate limit (429); of those that are "gone" the client
-        hung up; "strangers" came without a learner's name. `waiting` says how many of an agent's
-        requests wait for a slot; `names` are shown although they have not asked yet.
+        "refused" met a rate limit (429), "gone" hung up, "strangers" came without a learner's
+        name; those in `names` are shown although they have not asked yet.
         """
         while self._ended_s and self._ended_s[0] <= now_s - _WINDOW_S:
             self._ended_s.popleft()
-        agents = self._agents(waiting)
+        in_flight = Counter((span.learner or "", span.agent) for span in self._open.values())
+        agents: dict[str, list[Count]] = {}
+        for (learner, agent), count in sorted(in_flight.items()):  # so that no block jumps
+            queued = min(waiting.get((learner, agent), 0), count)
+            agents.setdefault(learner, []).append((agent, count - queued, queued))
         others = (self._counts.keys() | agents.keys()) - set(names)
         total = sum(self._counts.values(), Counter[str]())
         over_s = min(_WINDOW_S, now_s) or 1.0
@@ -222,11 +219,3 @@ class Board:
                 for name in [*names, *sorted(others, key=str.casefold)]
             ],
         }
-
-    def _agents(self, waiting: Waiting) -> dict[str, list[Count]]:
-        counted = Counter((span.learner or "", span.agent) for span in self._open.values())
-        of: dict[str, list[Count]] = {}
-        for (learner, agent), in_flight in sorted(counted.items()):  # so that no block jumps
-            queued = min(waiting.get((learner, agent), 0), in_flight)
-            of.setdefault(learner, []).append((agent, in_flight - queued, queued))
-        return of

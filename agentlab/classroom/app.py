@@ -16,25 +16,21 @@ import re
 import secrets
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
-import msgspec
-
-from agentlab.classroom._door import ClassroomDoor, NotALearner, Roster, load_names, own_addresses
+from agentlab._support.system import read_list
+from agentlab.classroom._door import ClassroomDoor, Roster, own_addresses
 from agentlab.classroom._room import Room
 from agentlab.endpoint.contract import asgi
 from agentlab.endpoint.contract.asgi import Receive, Scope, Send
-from agentlab.endpoint.contract.openai_json import RequestError
+from agentlab.endpoint.contract.openai_json import RequestError, decode
 from agentlab.endpoint.contract.record import Span
 from agentlab.endpoint.server.app import App, OnEnd
 from agentlab.endpoint.server.serve import HOST, serve
 from agentlab.errors import ConfigError
 from agentlab.settings import Settings, from_environment
 
-T = TypeVar("T")
-
 PRESET = "class"  # where none is chosen: that of lessons, with slots to share
-_LETTERS = "abcdefghjkmnpqrstuvwxyz23456789"  # none that look like others on a projector
 _EVERYWHERE = {"0.0.0.0", "::"}
 _SHORTEST_TOKEN = 12
 
@@ -55,10 +51,6 @@ _HEADERS = [
     (b"referrer-policy", b"no-referrer"),
     (b"cache-control", b"no-store"),
 ]
-
-
-class _Removal(msgspec.Struct, forbid_unknown_fields=True):
-    name: str
 
 
 class Classroom:
@@ -111,21 +103,19 @@ class Classroom:
             await asgi.respond(send, 200, self._numbers(), _HEADERS)
         elif (method, path) in _TEACHERS:
             self._door.refuse_learners(scope)
-            body = await asgi.read_body(scope, receive) if method == "POST" else b""
+            body = await asgi.read_body(scope, receive) if method == "POST" else None
             await asgi.respond(send, 200, _TEACHERS[method, path](self, body), _HEADERS)
         else:
             teachers = [path for verb, path in _TEACHERS if verb == "POST"]
             raise asgi.unknown_route(scope, [*_FILES, _BOARD, *teachers])
 
-    def _settings(self, body: bytes = b"") -> dict[str, Any]:
+    def _settings(self, body: bytes | None) -> dict[str, Any]:
+        if body is not None:
+            try:
+                self.room.change(self.room.controls.changed(decode(body, dict[str, Any])))
+            except ConfigError as error:
+                raise RequestError(400, str(error), code="invalid_settings") from None
         return {"settings": self.room.controls}
-
-    def _change(self, body: bytes) -> dict[str, Any]:
-        try:
-            self.room.change(self.room.controls.changed(_decoded(body, dict[str, Any])))
-        except ConfigError as error:
-            raise RequestError(400, str(error), code="invalid_settings") from None
-        return self._settings()
 
     def _clear(self, body: bytes) -> dict[str, Any]:
         self.room.board.clear()
@@ -133,9 +123,10 @@ class Classroom:
         return self._numbers()
 
     def _remove(self, body: bytes) -> dict[str, Any]:
+        asked = decode(body, dict[str, str]).get("name", "")
         try:
-            name = self._roster.remove(_decoded(body, _Removal).name)
-        except NotALearner as error:
+            name = self._roster.remove(asked)
+        except RequestError as error:
             raise RequestError(404, str(error), param="name", code="no_such_learner") from None
         message = f"{name} is removed, and refused until you reset the counts."
         return {"removed": name, "message": message}
@@ -153,16 +144,9 @@ class Classroom:
         }
 
 
-def _decoded(body: bytes, kind: type[T]) -> T:
-    try:
-        return msgspec.json.decode(body, type=kind)
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-        raise RequestError(400, f"The body is not what is expected here: {error}.") from None
-
-
-_TEACHERS: dict[tuple[str, str], Callable[[Classroom, bytes], dict[str, Any]]] = {
+_TEACHERS: dict[tuple[str, str], Callable[[Classroom, Any], dict[str, Any]]] = {
     ("GET", _SETTINGS): Classroom._settings,
-    ("POST", _SETTINGS): Classroom._change,
+    ("POST", _SETTINGS): Classroom._settings,
     ("POST", "/classroom/clear"): Classroom._clear,
     ("POST", "/classroom/remove"): Classroom._remove,
 }
@@ -185,8 +169,8 @@ def in_a_notebook(url: str, name: str = "your-name") -> list[str]:
 
 def class_settings(**given: Any) -> Settings:
     """Return what the environment and `given` ask for, with `PRESET` where they name none."""
-    chosen = {} if os.environ.get("AGENTLAB_PRESET") else {"preset": PRESET}
-    return from_environment(**(chosen | given))
+    preset = os.environ.get("AGENTLAB_PRESET") or PRESET
+    return from_environment(**({"preset": preset} | given))
 
 
 def serve_class(
@@ -203,19 +187,17 @@ def serve_class(
 
     `learners` is a file with the class list, and `yes` lets the class ask a real model.
     """
-    host, token = host or HOST, token or new_token()
+    host, token = host or HOST, token or secrets.token_hex(8)
     if not re.fullmatch(f"[!-~]{{{_SHORTEST_TOKEN},}}", token):
-        raise ConfigError(
-            f"a token has at least {_SHORTEST_TOKEN} letters or digits, got one of {len(token)}; "
-            "leave --token out, and one is made"
-        )
+        needs = f"a token has at least {_SHORTEST_TOKEN} letters or digits"
+        raise ConfigError(f"{needs}, got one of {len(token)}; leave --token out, and one is made")
     if settings.real and (learners is None or not yes):
         raise ConfigError(
             f"this class would ask {settings.model} at {settings.upstream}, with your key and "
             "your money; set AGENTLAB_LOCAL=1 for the local model, which is free, "
             "or give the class list with --learners FILE, and add --yes"
         )
-    listed = None if learners is None else load_names(learners)
+    listed = None if learners is None else read_list(learners, "class list")
     room = Classroom(settings, token=token, roster=Roster(listed), host=host, on_end=on_end)
     who = f"the {len(listed)} names of the class list" if listed else "any name"
     model = settings.replay or settings.upstream or f"preset {settings.preset}"
@@ -227,11 +209,6 @@ def serve_class(
         print(welcome(room, host=host, token=token, who=who, model=model), flush=True)
 
     serve(room, port, announce=announce, host=host)
-
-
-def new_token() -> str:
-    """Make a token that can be read from a screen and typed: three times four letters, 59 bits."""
-    return "-".join("".join(secrets.choice(_LETTERS) for _ in range(4)) for _ in range(3))
 
 
 def welcome(room: Classroom, *, host: str, token: str, who: str, model: str) -> str:

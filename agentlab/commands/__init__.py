@@ -8,14 +8,8 @@ from __future__ import annotations
 
 import argparse
 
-INTERRUPTED = 130
-"""The exit code after Ctrl-C: 128 and SIGINT, as shells have it."""
-
 
 def leave_out_argument(parser: argparse.ArgumentParser) -> None:
     """Add `--leave-out`, of the commands that ask a real model."""
-    parser.add_argument(
-        "--leave-out",
-        metavar="NAMES",
-        help="parameters that the real model is never sent, such as temperature,seed",
-    )
+    never = "parameters that the real model is never sent, such as temperature,seed"
+    parser.add_argument("--leave-out", metavar="NAMES", help=never)

@@ -9,32 +9,22 @@ from pathlib import Path
 from typing import Any
 
 from agentlab.bench import compare, experiment, measure, plots, report, results, self_tuning
-from agentlab.commands import INTERRUPTED, leave_out_argument
+from agentlab.commands import leave_out_argument
 from agentlab.errors import ConfigError, StepError
 
-DESCRIPTION = (
-    "Measure an experiment: writes NAME.json with the raw data, NAME.md with the table, and "
-    "NAME.png. Ctrl-C keeps what is done."
-)
+DESCRIPTION = "Measure an experiment: NAME.json, NAME.md and NAME.png. Ctrl-C keeps what is done."
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
-    """Add the arguments."""
-    parser.add_argument("experiment", nargs="?", help="a name, or a .yaml file")
-    parser.add_argument("--out", metavar="DIR", default="results", help="default: results")
-    parser.add_argument("--resume", action="store_true", help="go on with an interrupted run")
-    parser.add_argument("--yes", action="store_true", help="ask a real model, which costs money")
-    parser.add_argument(
-        "--price",
-        nargs=2,
-        type=float,
-        metavar=("IN", "OUT"),
-        help="dollars for a million tokens of prompts and of answers, for the estimate",
-    )
-    parser.add_argument(
-        "--preset", metavar="NAME", help="foretell it in virtual time, as on a preset of yours"
-    )
-    parser.add_argument("--compare", nargs=2, metavar=("A", "B"), help="two .json files")
+    add = parser.add_argument
+    add("experiment", nargs="?", help="a name, or a .yaml file")
+    add("--out", metavar="DIR", default="results", help="default: results")
+    add("--resume", action="store_true", help="go on with an interrupted run")
+    add("--yes", action="store_true", help="ask a real model, which costs money")
+    price = "dollars for a million tokens of prompts and of answers, for the estimate"
+    add("--price", nargs=2, type=float, metavar=("IN", "OUT"), help=price)
+    add("--preset", metavar="NAME", help="foretell it in virtual time, as on a preset of yours")
+    add("--compare", nargs=2, metavar=("A", "B"), help="two .json files")
     leave_out_argument(parser)
 
 
@@ -44,16 +34,15 @@ def run(options: argparse.Namespace) -> int:
         print(compare.compared(*map(results.load, options.compare)))
         return 0
     if options.experiment is None:
-        raise ConfigError(
-            f"name an experiment, one of {', '.join(experiment.names())}, or two --compare files"
-        )
+        known = ", ".join(experiment.names())
+        raise ConfigError(f"name an experiment, one of {known}, or two --compare files")
     path = experiment.found(options.experiment)
     file = Path(options.out) / f"{path.stem}.json"
     try:
         return (_tune if self_tuning.is_tuning(path) else _measure)(path, file, options)
     except KeyboardInterrupt:
         print(f"stopped; what is done is in {file}, go on with --resume", file=sys.stderr)
-        return INTERRUPTED
+        return 130  # 128 and SIGINT, as shells have it
 
 
 def _measure(path: Path, file: Path, options: argparse.Namespace) -> int:
@@ -84,10 +73,9 @@ def _measure(path: Path, file: Path, options: argparse.Namespace) -> int:
 
 
 def _tune(path: Path, file: Path, options: argparse.Namespace) -> int:
-    for name in ("leave_out", "price", "yes", "resume"):
-        if getattr(options, name):
-            option = name.replace("_", "-")
-            raise ConfigError(f"--{option} is for what asks an endpoint; {path.stem} simulates one")
+    if options.leave_out or options.price or options.yes or options.resume:
+        theirs = "--leave-out, --price, --yes and --resume are for what asks an endpoint"
+        raise ConfigError(f"{theirs}; {path.stem} simulates one")
     tuned = self_tuning.run(self_tuning.load(path), file)
     _report(file, self_tuning.markdown(tuned), plots.tuning(tuned))
     return 0

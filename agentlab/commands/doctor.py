@@ -11,25 +11,20 @@ import importlib.metadata
 import json
 import os
 import re
-import shutil
 import sys
 import tempfile
 from collections.abc import Callable, Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from agentlab.errors import AgentLabError
 
-DESCRIPTION = (
-    "Check Python, packages, settings, disk, proxy, kernel and endpoint. With a key set, "
-    "the real model is asked for one token, which costs a fraction of a cent."
-)
+DESCRIPTION = "Check this machine. With a key set, the real model is asked for one token."
 
 ROOT = Path(__file__).resolve().parents[2]
-FOLDERS = (ROOT / "notebooks", Path(tempfile.gettempdir()))
 SETUP = "run `make setup` (on Windows `py -3.12 tools\\setup.py`)"
 KERNEL_TIMEOUT_S = 10.0
-LEAST_FREE_MB = 1000
 
 OK, WARN, FAIL = "OK", "WARN", "FAIL"
 
@@ -47,7 +42,6 @@ class Finding(NamedTuple):
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
-    """Add the command's arguments."""
     parser.add_argument("--offline", action="store_true", help="do not ask the real model")
 
 
@@ -86,16 +80,14 @@ def python(version: tuple[int, ...]) -> Finding:
     return Finding(FAIL, f"{said}, not 3.11 to 3.13", f"install Python 3.12, then {SETUP}")
 
 
-def check_packages() -> Finding:
-    found = {each.metadata["Name"]: each.version for each in importlib.metadata.distributions()}
-    return packages((ROOT / "requirements.lock").read_text(encoding="utf-8"), found)
-
-
-def packages(lock: str, there: Mapping[str, str]) -> Finding:
+def packages(lock: str, there: Mapping[str, str] | None = None) -> Finding:
     """Look for every package that the lock has for this system, at its version."""
     from packaging.requirements import Requirement
     from packaging.utils import canonicalize_name
 
+    if there is None:
+        each_there = importlib.metadata.distributions()
+        there = {each.metadata["Name"]: each.version for each in each_there}
     have = {canonicalize_name(name): version for name, version in there.items() if name}
     lines = [line.rstrip(" \\") for line in lock.splitlines() if re.match(r"[A-Za-z0-9]", line)]
     wanted = {
@@ -131,18 +123,6 @@ def check_settings() -> Finding:
     fault_plan.load(chosen.faults)
     model = chosen.upstream if chosen.real else f"the local model, preset {chosen.preset}"
     return Finding(OK, str(model))
-
-
-def check_disk() -> Finding:
-    """Judge the room for results, traces and the content system's journal."""
-    for folder in FOLDERS:
-        with tempfile.TemporaryFile(dir=folder) as file:
-            file.write(b"1")
-    free_mb = min(shutil.disk_usage(folder).free for folder in FOLDERS) // 1_000_000
-    found = f"{free_mb:,} MB free"
-    if free_mb < LEAST_FREE_MB:
-        return Finding(WARN, found, f"{LEAST_FREE_MB:,} MB are enough for all lessons")
-    return Finding(OK, found)
 
 
 def proxy(environ: Mapping[str, str]) -> Finding:
@@ -190,17 +170,84 @@ def check_endpoint() -> Finding:
 
 
 def check_real_model() -> Finding:
-    from agentlab.commands import _real_model
+    """Ask the model that the environment names for one token, as the lab asks it for lessons."""
+    import httpx
 
-    return Finding(*_real_model.check())
+    from agentlab import settings
+    from agentlab.endpoint.server.app import build_app
+    from agentlab.endpoint.server.inprocess import InProcessTransport
+    from agentlab.errors import IncompleteAnswer, ModelError
+    from agentlab.lab import read
+
+    chosen = settings.from_environment()
+    if not chosen.real:
+        return Finding(OK, "none is set; the local one answers")
+    hi = {"role": "user", "content": "Hi"}
+    question = {"model": chosen.model, "messages": [hi], "temperature": 0}
+    asked, key = replace(chosen, record=None, faults=[]), "lab-doctor"
+
+    async def ask() -> httpx.Response:
+        through = InProcessTransport(build_app(asked, lab_key=key))
+        async with httpx.AsyncClient(transport=through, timeout=30) as client:
+            return await client.post(
+                "http://127.0.0.1/v1/chat/completions",
+                json=question | {"max_completion_tokens": 1},
+                headers={"authorization": f"Bearer {key}"},
+            )
+
+    try:
+        answer = asyncio.run(ask())
+        # Its headers stay here: waits in them are the lab's to read, in model seconds.
+        read(httpx.Response(answer.status_code, content=answer.content), max_tokens=1)
+    except IncompleteAnswer:
+        pass  # one token may well be no text
+    except httpx.HTTPError as error:
+        return Finding(FAIL, f"no whole answer from {chosen.upstream}: {error}", CURES[502])
+    except ModelError as error:
+        return refusal(error)
+    said = f"{chosen.model} at {chosen.upstream} answers (1 token asked)"
+    if left_out := answer.headers.get("x-lab-left-out"):
+        names = left_out.replace(" ", "")
+        cure = f"set AGENTLAB_LEAVE_OUT={names} to leave it out from the start"
+        return Finding(WARN, f"{said}; it takes no {left_out}: the lab leaves it out", cure)
+    return Finding(OK, said)
+
+
+# Endpoints repeat the beginning and the end of a key.
+_MASKED = re.compile(r"\S*(\*\*|\.\.\.|[\u2026\u2022\u25cf])\S*")
+
+CURES = {
+    401: "set OPENAI_API_KEY to a key that this provider made, or in a class to your name",
+    403: "give the key's project access to the model, or see whether a firewall says so",
+    429: "wait a minute",
+    502: "check OPENAI_BASE_URL, network, proxy (HTTPS_PROXY) and certificate (SSL_CERT_FILE)",
+}
+
+
+def refusal(error: Any) -> Finding:
+    """Judge the ModelError of a real model, or of the lab's own endpoint before it."""
+    from agentlab.resilience import classify
+
+    plain = "".join(c if c.isprintable() else " " for c in str(error))
+    said = _MASKED.sub("[key]", " ".join(plain.split()))[:300]
+    if error.status == 401:
+        said = "the key is not accepted"  # whatever is said of it, parts of it may be quoted
+    if "output limit was reached" in said:  # so a reasoning model says that one token is too few
+        return Finding(OK, "it answers, and one token is too few for it")
+    if classify(error).exhausted:
+        cure = "add credit, or set AGENTLAB_LOCAL=1 for the local model; a short wait is no help"
+        return Finding(FAIL, f"no credit is left, or nothing for today: {said}", cure)
+    other = "check OPENAI_MODEL, and OPENAI_BASE_URL, which for most servers ends in /v1"
+    if error.status >= 500:
+        other = "try again in a minute; if it stays, look at the server's log or status page"
+    return Finding(WARN if error.status == 429 else FAIL, said, CURES.get(error.status, other))
 
 
 CHECKS: dict[str, Callable[[], Finding]] = {
     "python": lambda: python(sys.version_info[:3]),
-    "packages": check_packages,
+    "packages": lambda: packages((ROOT / "requirements.lock").read_text(encoding="utf-8")),
     "agentlab": check_agentlab,
     "settings": check_settings,
-    "disk": check_disk,
     "proxy": lambda: proxy(os.environ),
     "kernel": check_kernel,
     "endpoint": check_endpoint,

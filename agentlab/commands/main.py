@@ -26,9 +26,7 @@ COMMANDS = {
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command that `argv` asks for; return the exit code, 2 for an error of the user's."""
     given = sys.argv[1:] if argv is None else list(argv)
-    parser = argparse.ArgumentParser(
-        prog="agentlab", description="Agent Lab: run AI agents in parallel, and measure it."
-    )
+    parser = argparse.ArgumentParser(prog="agentlab", description="Run AI agents in parallel.")
     commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
     for name, does in COMMANDS.items():
         command = commands.add_parser(name, help=does)

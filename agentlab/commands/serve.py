@@ -5,29 +5,24 @@ from __future__ import annotations
 import argparse
 import contextlib
 import secrets
-from collections.abc import Callable
-from pathlib import Path
 
 import msgspec
 
 from agentlab import settings
 from agentlab.commands import leave_out_argument
 from agentlab.endpoint import presets
-from agentlab.endpoint.contract.record import Span
 from agentlab.endpoint.server.app import build_app
 from agentlab.endpoint.server.serve import serve
 from agentlab.errors import ConfigError
 
 DESCRIPTION = (
-    "Serve an OpenAI-compatible endpoint until Ctrl-C, on loopback unless a class asks for more. "
-    "With OPENAI_BASE_URL or OPENAI_API_KEY set, it forwards to that model (AGENTLAB_LOCAL=1 keeps "
-    "the local one)."
+    "Serve an OpenAI-compatible endpoint until Ctrl-C. With OPENAI_BASE_URL or OPENAI_API_KEY set, "
+    "it forwards to that model (AGENTLAB_LOCAL=1 keeps the local one)."
 )
 _OF_A_CLASS = ("host", "learners", "token", "yes")
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
-    """Add the command's arguments."""
     default, add = settings.Settings(), parser.add_argument
     add("--port", type=int, default=8000, help="0 takes a free one (default 8000)")
     add("--preset", help=f"{', '.join(presets.names())}, or a .yaml file")
@@ -39,12 +34,10 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     add("--record", metavar="FILE", help="append every answer to this file")
     add("--replay", metavar="FILE", help="answer from such a file")
     leave_out_argument(parser)
-    add("--trace", metavar="FILE", help="append one line of JSON per request")
-    add(
-        "--classroom",
-        action="store_true",
-        help="for a class: everybody's name is a key, fair shares, a page for the projector",
-    )
+    lines = argparse.FileType("ab", 0)
+    add("--trace", metavar="FILE", type=lines, help="append one line of JSON per request")
+    classroom = "for a class: everybody's name is a key, fair shares, a page for the projector"
+    add("--classroom", action="store_true", help=classroom)
     add("--host", help="of a class: where to listen; 0.0.0.0 lets the network in")
     add("--learners", metavar="FILE", help="of a class: its list, one name per line")
     add("--token", help="of a class: the teacher's; left out, one is made")
@@ -60,9 +53,9 @@ def run(options: argparse.Namespace) -> int:
     for name, value in of_a_class.items():
         if value is not None and not options.classroom:
             raise ConfigError(f"--{name} is for a class; add --classroom")
-    with contextlib.ExitStack() as stack:
-        stack.enter_context(contextlib.suppress(KeyboardInterrupt))  # Ctrl-C is the way to end it
-        on_end = _to_file(options.trace, stack) if options.trace else None
+    trace = options.trace
+    on_end = (lambda span: trace.write(msgspec.json.encode(span) + b"\n")) if trace else None
+    with contextlib.suppress(KeyboardInterrupt):  # Ctrl-C is the way to end it
         if options.classroom:
             from agentlab.classroom.app import class_settings, serve_class
 
@@ -75,15 +68,6 @@ def run(options: argparse.Namespace) -> int:
             announce=lambda url: print(_welcome(chosen, url, lab_key), flush=True),
         )
     return 0
-
-
-def _to_file(path: str, stack: contextlib.ExitStack) -> Callable[[Span], object]:
-    try:
-        file = Path(path).open("ab", buffering=0)  # noqa: SIM115 (the stack closes it)
-    except OSError as error:
-        raise ConfigError(f"cannot trace to {path!r}: {error}; choose another file") from None
-    stack.enter_context(file)
-    return lambda span: file.write(msgspec.json.encode(span) + b"\n")
 
 
 def _welcome(chosen: settings.Settings, url: str, lab_key: str) -> str:

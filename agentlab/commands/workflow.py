@@ -8,22 +8,15 @@ from agentlab.convert import script
 from agentlab.errors import ConfigError
 from agentlab.workflow import Workflow, listed
 
-DESCRIPTION = (
-    "check: whatever is wrong is named by file, line and column, and the exit code is 1. "
-    "export: a Python script that needs no Agent Lab."
-)
+DESCRIPTION = "Name what is wrong, by line and column; or export a script that needs no Agent Lab."
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
-    """Add the command's arguments."""
-    parser.add_argument("verb", choices=("check", "export"))
-    parser.add_argument("files", nargs="+", metavar="FILE", help="a name, or a .yaml file")
-    parser.add_argument(
-        "--to",
-        choices=("langgraph", "flow"),
-        default="langgraph",
-        help="what export writes: LangGraph (default), or a Flow of CrewAI",
-    )
+    add = parser.add_argument
+    add("verb", choices=("check", "export"))
+    add("files", nargs="+", metavar="FILE", help="a name, or a .yaml file")
+    what = "what export writes: LangGraph (default), or a Flow of CrewAI"
+    add("--to", choices=("langgraph", "flow"), default="langgraph", help=what)
 
 
 def run(options: argparse.Namespace) -> int:

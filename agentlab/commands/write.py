@@ -16,14 +16,12 @@ from agentlab.content import Content, ContentSystem, Settings, read_topics, summ
 from agentlab.errors import ConfigError
 
 DESCRIPTION = (
-    "Write a Markdown and an HTML file about each topic. Every answer is recorded in "
-    "DIR/journal.sqlite as it comes, so that after Ctrl-C, or worse, --resume goes on and asks "
-    "nothing again. What every topic would meet, such as a wrong key, ends the batch."
+    "Write a Markdown and an HTML file about each topic. Every answer is recorded as it comes, so "
+    "that after Ctrl-C, or worse, --resume goes on and asks nothing again."
 )
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
-    """Add the command's arguments."""
     add = parser.add_argument
     add("topics", metavar="TOPICS.txt", help="a topic per line; # begins a comment")
     add("--out", metavar="DIR", default="content", help="default: content")
@@ -45,10 +43,8 @@ def run(options: argparse.Namespace) -> int:
     topics, out = read_topics(Path(options.topics)), Path(options.out)
     settings = Settings.load(options.settings) if options.settings else Settings()
     if not (options.journal or options.resume) and (out / "journal.sqlite").exists():
-        raise ConfigError(
-            f"{out} holds a journal of an earlier run; go on with --resume, or choose another "
-            "folder with --out"
-        )
+        holds = f"{out} holds a journal of an earlier run"
+        raise ConfigError(f"{holds}; go on with --resume, or choose another folder with --out")
     if isinstance(sys.stdout, io.TextIOWrapper):  # one that has not every letter says which it was
         sys.stdout.reconfigure(errors="backslashreplace")
     came: list[int] = []  # signals

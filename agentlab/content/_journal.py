@@ -10,13 +10,13 @@ import json
 import os
 import shlex
 import sqlite3
-from collections.abc import Mapping, Sequence
-from contextlib import closing, suppress
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, ExitStack, closing, contextmanager, suppress
 from pathlib import Path
-from typing import Any, NamedTuple, Self
+from typing import Any, NamedTuple
 
-import filelock
 import sqlalchemy as sa
+from filelock import FileLock, Timeout
 from sqlalchemy.exc import DatabaseError, DBAPIError, SQLAlchemyError
 
 from agentlab.errors import ConfigError, IncompleteAnswer, JournalError
@@ -37,8 +37,8 @@ _steps = sa.Table(
     sa.Column("asked", sa.Text, primary_key=True),  # a digest: another question is another step
     sa.Column("requests", sa.BigInteger, nullable=False),
     sa.Column("answer", sa.Text),  # null until there is a whole one
-    sa.Column("prompt_tokens", sa.BigInteger, nullable=False),
-    sa.Column("answer_tokens", sa.BigInteger, nullable=False),
+    sa.Column("prompt_tokens", sa.BigInteger, nullable=False, default=0),
+    sa.Column("answer_tokens", sa.BigInteger, nullable=False, default=0),
 )
 _jobs = sa.Table(
     "agentlab_jobs",
@@ -60,16 +60,7 @@ class Bill(NamedTuple):
     answer_tokens: int = 0
 
 
-class Standing(NamedTuple):
-    """How a topic stands, and what is published of it."""
-
-    status: str  # "open", "done" or "quarantined"
-    failures: int
-    error: str | None
-    pages: dict[str, str]  # name -> digest
-
-
-class Journal:
+class Journal(AbstractContextManager["Journal"]):
     """A database of answers, which one process at a time may write.
 
     `where` is a file, for SQLite; a URL for PostgreSQL, `postgresql://user@host/name`; or None, for
@@ -88,24 +79,25 @@ class Journal:
 
     def __init__(self, where: str | Path | None = None):
         self.full = False
-        self._claim: Claim | None = None
+        self._file: Path | None = None
         address, shown = sa.URL.create("sqlite"), "at that address"
         try:
-            if "://" in str(where):
-                address = sa.make_url(str(where))
-                shown = repr(address)  # without the password
-                if address.get_backend_name() != "postgresql":
-                    raise ValueError("this kind of database holds no journal")
-                address = address.set(drivername="postgresql+psycopg")
-            elif where is not None:
-                shown = repr(str(where))
-                self._claim = Claim(where)
-                address = address.set(database=str(self._claim.file))
-            self._connection = _connected(address)
+            with ExitStack() as begun:  # what is open by then is closed again if anything fails
+                if "://" in str(where):
+                    address = sa.make_url(str(where))
+                    shown = repr(address)  # without the password
+                    if address.get_backend_name() != "postgresql":
+                        raise ValueError("this kind of database holds no journal")
+                    address = address.set(drivername="postgresql+psycopg")
+                elif where is not None:
+                    shown = repr(str(where))
+                    self._file = begun.enter_context(_claimed(where))
+                    address = address.set(database=str(self._file))
+                self._connection = begun.enter_context(_connected(address))
+                self._open = begun.pop_all()
+        except ConfigError:
+            raise
         except (SQLAlchemyError, ModuleNotFoundError, OSError, ValueError) as error:
-            self._release()
-            if isinstance(error, ConfigError):
-                raise
             raise ConfigError(
                 f"journal {shown} cannot be opened: {_why(error)}; give another file's path, or "
                 "postgresql://USER@HOST/NAME with psycopg installed"
@@ -122,8 +114,7 @@ class Journal:
         """Note that a request is about to leave."""
         one_more = {"requests": _steps.c.requests + 1}
         if not self._write(_steps.update().where(*_key(job, step, asked)).values(one_more)):
-            new = {"requests": 1, "prompt_tokens": 0, "answer_tokens": 0}
-            self._write(_steps.insert().values(job=job, step=step, asked=asked, **new))
+            self._write(_steps.insert().values(job=job, step=step, asked=asked, requests=1))
 
     def record(self, job: str, step: str, asked: str, reply: Reply | IncompleteAnswer) -> None:
         """Record an answer that has come. The first whole one stays: a second is not recorded.
@@ -142,12 +133,15 @@ class Journal:
             )
         )
 
-    def standing(self, job: str) -> Standing:
-        """Return how a topic stands; one that was never noted is open."""
+    def standing(self, job: str) -> tuple[str, int, str | None, dict[str, str]]:
+        """Return a topic's status, failures, last error, and its pages: name -> digest.
+
+        It is "open", as one that was never noted is, "done" or "quarantined".
+        """
         c = _jobs.c
         rows = self._read(sa.select(c.status, c.failures, c.error, c.pages).where(c.job == job))
         status, failures, error, pages = rows[0] if rows else ("open", 0, None, None)
-        return Standing(status, failures, error, json.loads(pages or "{}"))
+        return status, failures, error, json.loads(pages or "{}")
 
     def note(
         self,
@@ -200,8 +194,8 @@ class Journal:
                 what = "has no room left" if again else "cannot be written"
                 raise self._failure(what, error) from error
         self.full = True
-        if self._claim is not None:  # what is in flight is paid for
-            self._claim.give_room()
+        if self._file is not None:  # what is in flight is paid for
+            _spare(self._file).unlink(missing_ok=True)
         return self._write(statement, again=True)
 
     def _rollback(self) -> None:
@@ -209,56 +203,41 @@ class Journal:
             self._connection.rollback()
 
     def _failure(self, what: str, error: Exception) -> JournalError:
-        damaged = self._claim if type(error) is DatabaseError else None
-        cure = f"; {_how_to_save(damaged.file)}" if damaged else ""
+        damaged = self._file if type(error) is DatabaseError else None
+        cure = f"; {_how_to_save(damaged)}" if damaged else ""
         return JournalError(f"the journal {what}: {_why(error)}{cure}")
 
     def close(self) -> None:
         """Let another process have it."""
-        _disconnect(self._connection)
-        self._release()
-
-    def _release(self) -> None:
-        if self._claim is not None:
-            self._claim.release()
-
-    def __enter__(self) -> Self:
-        return self
+        self._open.close()
 
     def __exit__(self, *_: object) -> None:
         self.close()
 
 
-class Claim:
-    """The right to write a journal's file, until `release`, with room for when the disk is full."""
+@contextmanager
+def _claimed(where: str | Path) -> Iterator[Path]:
+    """Keep others from a journal's file, with room for when the disk is full; yield its path."""
+    file = Path(os.path.realpath(where))  # links followed
+    if file.exists() and not file.is_file():
+        raise ConfigError(f"journal {where} is no file; give a file's path")
+    file.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        with FileLock(f"{file}.lock", timeout=0):
+            _refuse_damage(file)
+            try:
+                _spare(file).unlink(missing_ok=True)  # a killed process's; a link is not followed
+                with _spare(file).open("xb") as spare:
+                    spare.write(b"\1" * _SPARE_BYTES)  # real bytes, because a hole keeps no room
+                yield file
+            finally:
+                _spare(file).unlink(missing_ok=True)
+    except Timeout:
+        raise ConfigError(f"another process writes {where}; {_WAIT} folder") from None
 
-    def __init__(self, where: str | Path):
-        self.file = Path(os.path.realpath(where))  # links followed
-        self._spare = Path(f"{self.file}.spare")
-        self._lock = filelock.FileLock(f"{self.file}.lock", timeout=0)
-        if self.file.exists() and not self.file.is_file():
-            raise ConfigError(f"journal {where} is no file; give a file's path")
-        self.file.parent.mkdir(parents=True, exist_ok=True)
-        try:
-            self._lock.acquire()
-        except filelock.Timeout:
-            raise ConfigError(f"another process writes {where}; {_WAIT} folder") from None
-        try:
-            _refuse_damage(self.file)
-            self.give_room()  # what a process that was killed has kept; a link is not followed
-            with self._spare.open("xb") as spare:
-                spare.write(b"\1" * _SPARE_BYTES)  # real bytes, because a hole keeps no room
-        except BaseException:
-            self.release()
-            raise
 
-    def give_room(self) -> None:
-        self._spare.unlink(missing_ok=True)
-
-    def release(self) -> None:
-        """Let another process have the file."""
-        self.give_room()
-        self._lock.release()
+def _spare(file: Path) -> Path:
+    return Path(f"{file}.spare")
 
 
 def _refuse_damage(file: Path) -> None:
@@ -277,43 +256,35 @@ def _refuse_damage(file: Path) -> None:
 
 def _how_to_save(file: Path) -> str:
     old, new = shlex.quote(str(file)), shlex.quote(f"{file}.saved")
-    return (
-        f"save the answers that were paid for with: sqlite3 {old} .recover | sqlite3 {new}, and go "
-        f"on with --journal {new}"
-    )
+    saved = f"save its answers with: sqlite3 {old} .recover | sqlite3 {new}"
+    return f"{saved}, and go on with --journal {new}"
 
 
-def _connected(address: sa.URL) -> sa.Connection:
-    if address.get_backend_name() == "sqlite":
-        # In a notebook virtual time runs in a thread of its own, one after the other with this.
-        engine = sa.create_engine(address, connect_args={"check_same_thread": False})
-    else:
-        engine = sa.create_engine(address)
+@contextmanager
+def _connected(address: sa.URL) -> Iterator[sa.Connection]:
+    sqlite = address.get_backend_name() == "sqlite"
+    # In a notebook virtual time runs in a thread of its own, one after the other with this.
+    options = {"check_same_thread": False} if sqlite else {}
+    engine = sa.create_engine(address, connect_args=options)
+    if not sqlite:
         sa.event.listen(engine, "connect", _claim_database)
     connection = engine.connect()
     try:
-        if connection.dialect.name == "sqlite":  # a commit outlasts power cuts
+        if sqlite:  # a commit outlasts power cuts
             connection.exec_driver_sql("PRAGMA journal_mode=WAL")
             connection.exec_driver_sql("PRAGMA synchronous=FULL")
         _metadata.create_all(connection)
-        for table in _metadata.sorted_tables:  # one with other columns is an older version's
-            connection.execute(sa.select(table).limit(0))
         connection.commit()
-    except BaseException:
-        _disconnect(connection)
-        raise
-    return connection
-
-
-def _disconnect(connection: sa.Connection) -> None:
-    with suppress(SQLAlchemyError):
-        if connection.dialect.name == "postgresql" and not connection.invalidated:
-            # Its server notices later that a connection is closed, and keeps the lock till then
-            connection.rollback()
-            connection.exec_driver_sql("select pg_advisory_unlock_all()")
-    with suppress(SQLAlchemyError):
-        connection.close()
-    connection.engine.dispose()
+        yield connection
+    finally:
+        with suppress(SQLAlchemyError):
+            if not (sqlite or connection.invalidated):
+                # Its server notices later that a connection is closed, and keeps the lock till then
+                connection.rollback()
+                connection.exec_driver_sql("select pg_advisory_unlock_all()")
+        with suppress(SQLAlchemyError):
+            connection.close()
+        engine.dispose()
 
 
 def _key(job: str, step: str, asked: str) -> tuple[Any, ...]:

@@ -15,24 +15,7 @@ from markdown_it import MarkdownIt
 from agentlab._support.system import write_whole
 
 # A page loads nothing and runs nothing, whatever a model wrote into it.
-_PAGE = """<!doctype html>
-<html>
-<head>
-<meta charset="utf-8">
-<meta http-equiv="Content-Security-Policy" content="default-src 'none'; \
-base-uri 'none'; form-action 'none'">
-<meta name="viewport" content="width=device-width, initial-scale=1">
-<meta name="description" content="{description}">
-<title>{title}</title>
-</head>
-<body>
-<main>
-<h1>{title}</h1>
-{body}</main>
-</body>
-</html>
-"""
-
+_PAGE = Path(__file__).with_name("page.html").read_text(encoding="utf-8")
 _MARKDOWN = MarkdownIt("commonmark", {"html": False}).disable("image")
 # The beginning of a tag, which a link in angle brackets is not, or of an image
 _MARKUP = r"<(?=[A-Za-z/!?])(?!https?://[^\s<>]*>)|!(?=\[)"

@@ -4,24 +4,15 @@ from __future__ import annotations
 
 import asyncio
 from collections import defaultdict
-from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager, suppress
+from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from functools import partial
 
-from agentlab import lab
+from agentlab import errors, lab
 from agentlab.clock import is_virtual
 from agentlab.content._settings import Settings
 from agentlab.content._topics import Job, clean, one_line
-from agentlab.errors import (
-    AgentLabError,
-    AnswerTruncated,
-    ClusterLost,
-    ConfigError,
-    IncompleteAnswer,
-    ReasoningExhausted,
-    RetriesExhausted,
-    Stopped,
-)
+from agentlab.errors import AgentLabError, ConfigError, IncompleteAnswer, RetriesExhausted, Stopped
 from agentlab.lab.connection import log
 from agentlab.resilience import Breaker, Guard, Monitor, RateLimit, Retry, classify
 
@@ -37,8 +28,7 @@ class Sender:
         self.nobody_answers: str | None = None  # what was met last that is no topic's fault
         self._settings = settings
         self._loop: asyncio.AbstractEventLoop | None = None
-        self._answered = self._outages = self._in_flight = 0
-        self._sent_s = 0.0
+        self._answered = self._outages = 0
 
     def begin(self) -> None:
         """Send again after a stop, or in another event loop, whose time a guard counts in."""
@@ -73,49 +63,14 @@ class Sender:
         self, call: Callable[[], Awaitable[lab.Reply]], step: str, tokens: float = 0
     ) -> lab.Reply:
         """Return what `call` brings; raise `Stopped` if a stop came before it was sent."""
-
-        async def attempt() -> lab.Reply:
-            self._in_flight += 1
-            try:
-                return await call()
-            finally:
-                self._in_flight -= 1
-                self._sent_s = lab.now_s()
-
-        reply = await self._guard.run(attempt, agent=step, tokens=tokens)
+        reply = await self._guard.run(call, agent=step, tokens=tokens)
         self._answered += 1
         return reply
-
-    @asynccontextmanager
-    async def watched(self) -> AsyncIterator[None]:
-        """Stop if nothing is sent for longer than any wait may be, because of a limit, say."""
-        watching = asyncio.create_task(self._watch())
-        try:
-            yield
-        finally:
-            watching.cancel()
-            await asyncio.gather(watching, return_exceptions=True)
-
-    async def _watch(self) -> None:
-        chosen = self._settings
-        # What an endpoint may ask for, back-off on top, and the turn at a rate of our own.
-        longest_s = chosen.longest_wait_seconds + Retry().most_s
-        longest_s += 60 / (chosen.requests_per_minute or 60)
-        self._sent_s, since_s = lab.now_s(), None
-        while since_s != self._sent_s:
-            since_s = self._sent_s
-            await lab.sleep_until(since_s + longest_s)
-            if self._in_flight:
-                self._sent_s = lab.now_s()
-        self.stop(
-            f"nothing was sent for {longest_s:g} model seconds, because the endpoint's limits "
-            f"allow nothing sooner; longest_wait_seconds is {chosen.longest_wait_seconds:g}"
-        )
 
     async def is_everybodys(self, error: BaseException, said: str) -> bool:
         """Find out whether a failure, in words `said`, is no topic's; stop where that is no use."""
         longest_s = self._settings.longest_wait_seconds
-        wasted = isinstance(_last(error), ReasoningExhausted) and not self._answered
+        wasted = isinstance(_last(error), errors.ReasoningExhausted) and not self._answered
         if _is_everybodys(error) or wasted:
             self.stop(f"no topic can succeed: {said}")
             return True
@@ -134,7 +89,9 @@ class Sender:
             if met is None or _passes(met) != passing:
                 return False
             why = "nothing is answered" if passing else "no topic can succeed"
-            if _may_end_soon(met, was_there=self._answered > 0):
+            gone = getattr(_last(met), "code", None) == "upstream_unreachable"
+            says_later = getattr(_last(met), "status", 0) >= 400 and not gone
+            if _passes(met) and (self._answered or says_later):
                 self._outages += 1
                 why += f" within {longest_s:g} model seconds"
                 met = await self._outlast(met)
@@ -182,7 +139,7 @@ def _passes(error: BaseException) -> bool:
 def _is_everybodys(error: BaseException) -> bool:
     """Return True for what every topic would meet: a wrong key, no credit, a refused parameter."""
     met = _last(error)
-    if isinstance(met, ClusterLost | ConfigError):
+    if isinstance(met, errors.ClusterLost | ConfigError):
         return True
     said = classify(met)
     if said.exhausted or said.retry:
@@ -194,13 +151,6 @@ def _is_everybodys(error: BaseException) -> bool:
     return status in (401, 402, 403, 404, 410)
 
 
-def _may_end_soon(error: BaseException, *, was_there: bool) -> bool:
-    """Return True for a refusal that says "later", and for what passes if all was well before."""
-    met = _last(error)
-    gone = getattr(met, "code", None) == "upstream_unreachable"
-    return _passes(met) and (was_there or (getattr(met, "status", 0) >= 400 and not gone))
-
-
 def is_final(error: BaseException) -> bool:
     """Return True where asking again would bring the same: cut off, filtered or refused."""
     met = _last(error)
@@ -210,11 +160,10 @@ def is_final(error: BaseException) -> bool:
 def in_words(error: BaseException, step: str, content_type: str) -> str:
     """Say a failure in a line that can be recorded and shown, with the way out if there is one."""
     met, said = _last(error), clean(one_line(str(error))) or type(error).__name__
-    if len(said) > 2000:  # a whole page
-        said = f"{said[:1000]} ... {said[-900:]}"
+    said = said if len(said) <= 2000 else f"{said[:1000]} ... {said[-900:]}"  # a whole page
     if isinstance(met, TimeoutError):
         return f"{said}; raise timeout_seconds"
-    if isinstance(met, ReasoningExhausted | AnswerTruncated):
+    if isinstance(met, errors.ReasoningExhausted | errors.AnswerTruncated):
         return f"{step!r}: {said} (in data/workflows/{content_type}.yaml)"
     if isinstance(error, IncompleteAnswer) or not isinstance(error, AgentLabError | OSError):
         return f"{step!r}: {said}"

@@ -12,9 +12,6 @@ from pydantic_core import ArgsKwargs
 
 from agentlab._support import yaml_file
 from agentlab._support.fields import model
-from agentlab.errors import ConfigError
-
-PREFIX = "AGENTLAB_CONTENT_"
 
 # not strict, because the environment gives text
 _Number = Annotated[int, Field(gt=0, le=1_000_000)]
@@ -24,21 +21,16 @@ _Price = Annotated[float, Field(ge=0, le=1_000_000)]
 
 @model
 class Settings:
-    """How the system works; every limit holds for a whole batch.
+    """How the system works, in model seconds; every limit holds for a whole batch.
 
     Attributes:
         max_concurrent_agents: The most requests in flight, and topics in work.
         max_memory_mb: While this process holds more, topics are begun one at a time.
-        retry_attempts: The most requests for one answer.
-        timeout_seconds: The longest that one request may take, in model seconds.
-        longest_wait_seconds: For how many model seconds an endpoint that refuses everybody is
-            waited for, and the longest wait that it may ask for. What takes longer ends the batch.
+        longest_wait_seconds: How long an endpoint that refuses everybody is waited for, and the
+            longest wait that it may ask for. What takes longer ends the batch.
         requests_per_minute: A rate that is kept; None learns the endpoint's own.
         quarantine_after: How often a topic may fail before it is given up.
-        prompt_price, answer_price: Dollars for a million tokens; None leaves costs out.
-
-    Raises:
-        ConfigError: If a value cannot work, naming it and its variable.
+        prompt_price, answer_price: Dollars for a million tokens; without both there are no costs.
     """
 
     max_concurrent_agents: _Number = 4
@@ -58,35 +50,26 @@ class Settings:
         """Add what the environment sets, unless a file is read by itself."""
         if not isinstance(given, ArgsKwargs):
             return given
-        return ArgsKwargs(given.args, _environment() | (given.kwargs or {}))
+        return ArgsKwargs(given.args, cls._environment() | (given.kwargs or {}))
 
-    def __post_init__(self) -> None:
-        if (self.prompt_price is None) != (self.answer_price is None):
-            got = f"got {self.prompt_price} and {self.answer_price}"
-            raise ConfigError(f"prompt_price and answer_price go together, and 0 is a price: {got}")
+    @classmethod
+    def _environment(cls) -> dict[str, str]:
+        there = cls.variables().items()
+        return {name: os.environ[variable] for name, variable in there if variable in os.environ}
 
     @classmethod
     def variables(cls) -> dict[str, str]:
         """Return the variables of the environment, by the settings that they set."""
-        return {field.name: f"{PREFIX}{field.name.upper()}" for field in dataclasses.fields(cls)}
+        return {f.name: f"AGENTLAB_CONTENT_{f.name.upper()}" for f in dataclasses.fields(cls)}
 
     @classmethod
     def load(cls, file: str | Path, **given: Any) -> Settings:
         """Read a YAML file; the environment and `given` values win over it."""
         read = yaml_file.LocatedFile(Path(file), what="settings file").decode(cls)
-        return cls(**(dataclasses.asdict(read) | _environment() | given))
+        return cls(**(dataclasses.asdict(read) | cls._environment() | given))
 
     def dollars(self, prompt_tokens: int, answer_tokens: int) -> float | None:
         """Return what these tokens cost; None without prices."""
         if self.prompt_price is None or self.answer_price is None:
             return None
         return (prompt_tokens * self.prompt_price + answer_tokens * self.answer_price) / 1e6
-
-
-def _environment() -> dict[str, str]:
-    """Return the settings that the environment gives; a misspelt one would have no effect."""
-    fields = {variable: name for name, variable in Settings.variables().items()}
-    given = {n.upper(): value for n, value in os.environ.items() if n.upper().startswith(PREFIX)}
-    if unknown := given.keys() - fields.keys():
-        raise ConfigError(f"there is no variable {min(unknown)}; there are {', '.join(fields)}")
-    return {fields[name]: value for name, value in given.items()}

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable
-from contextlib import AsyncExitStack, nullcontext
+from collections.abc import Callable, Iterable
+from contextlib import AbstractContextManager, AsyncExitStack
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal, Self
+from typing import TYPE_CHECKING, Literal
 
 from agentlab._support.progress_bar import bar
 from agentlab.content._journal import Journal
@@ -24,18 +24,13 @@ if TYPE_CHECKING:
 ContentType = Literal["blog", "comprehensive"]
 
 
-class ContentSystem:
+class ContentSystem(AbstractContextManager["ContentSystem"]):
     """Agents that research, write, edit and publish: a workflow, "blog" or "comprehensive".
 
     Args:
         out: A folder for the files, and for the journal that lets another run go on; without it
             nothing is written to the disk.
         journal: A file or URL for the journal instead; see `Journal`.
-
-    Example:
-        with ContentSystem(Settings(max_concurrent_agents=4), out="content") as system:
-            content = await system.generate_content("Why tides?", content_type="comprehensive")
-            print(content.status, content.metrics.cost)
     """
 
     def __init__(
@@ -72,14 +67,10 @@ class ContentSystem:
         Args:
             cluster: Where the requests are sent from: a `Cluster`, a scheduler's address, or
                 "local" for processes that are started here; None sends from this one.
-
-        Raises:
-            ConfigError: If there is no such type, or a topic is empty.
         """
         given = jobs(topics, content_type)
         self._sender.begin()
         async with AsyncExitStack() as stack:
-            await stack.enter_async_context(self._sender.watched())
             if isinstance(cluster, str):
                 from agentlab.engines.dask import Cluster  # takes a second to import
 
@@ -88,31 +79,31 @@ class ContentSystem:
             if cluster is not None:
                 stack.callback(setattr, self._sender, "reply", self._sender.reply)
                 self._sender.reply = cluster.reply
-            return await self._all(given, content_type if progress else None)
+            with bar(total=len(given), name=content_type, shown=progress) as shown:
+                return await self._all(given, shown.update)
 
-    async def _all(self, given: list[Job], name: str | None) -> list[Content]:
+    async def _all(self, given: list[Job], ended: Callable[[], object]) -> list[Content]:
         contents: dict[Job, Content] = {}
         sender, waiting, idle = self._sender, given, 0
-        with nullcontext() if name is None else bar(total=len(given), name=name) as shown:
-            while waiting:
-                recorded, sender.nobody_answers = sender.recorded, None
-                async for job, content, error in amap(
-                    self._generate,
-                    waiting,
-                    max_concurrency=self.settings.max_concurrent_agents,
-                    max_memory_mb=self.settings.max_memory_mb,
-                ):
-                    if content is None:
-                        raise error or AssertionError("an outcome is a result or an error")
-                    contents[job] = content
-                    if content.status != "failed" and shown is not None:
-                        shown.update()
-                waiting = [job for job in waiting if contents[job].status == "failed"]
-                idle = 0 if sender.recorded > recorded else idle + 1
-                if sender.nobody_answers and idle == self.settings.quarantine_after:
-                    self.stop(f"nothing is answered: {sender.nobody_answers}")
-                    contents |= {job: contents[job]._replace(status="left") for job in waiting}
-                    break
+        while waiting:
+            recorded, sender.nobody_answers = sender.recorded, None
+            async for job, content, error in amap(
+                self._generate,
+                waiting,
+                max_concurrency=self.settings.max_concurrent_agents,
+                max_memory_mb=self.settings.max_memory_mb,
+            ):
+                if content is None:
+                    raise error or AssertionError("an outcome is a result or an error")
+                contents[job] = content
+                if content.status != "failed":
+                    ended()
+            waiting = [job for job in waiting if contents[job].status == "failed"]
+            idle = 0 if sender.recorded > recorded else idle + 1
+            if sender.nobody_answers and idle == self.settings.quarantine_after:
+                self.stop(f"nothing is answered: {sender.nobody_answers}")
+                contents |= {job: contents[job]._replace(status="left") for job in waiting}
+                break
         return [contents[job] for job in given]
 
     async def _generate(self, job: Job) -> Content:
@@ -133,9 +124,6 @@ class ContentSystem:
     def close(self) -> None:
         """Let another process go on with the journal."""
         self.journal.close()
-
-    def __enter__(self) -> Self:
-        return self
 
     def __exit__(self, *_: object) -> None:
         self.close()

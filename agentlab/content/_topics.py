@@ -8,6 +8,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import NamedTuple
 
+from agentlab._support.system import read_list
 from agentlab.errors import ConfigError
 
 CONTENT_TYPES = ("blog", "comprehensive")
@@ -15,14 +16,13 @@ _LONGEST = 500  # characters; a key of PostgreSQL's holds 2,700 bytes
 
 
 class Job(NamedTuple):
-    """One topic, to be written about in one way."""
+    """One topic, to be written about in one way; `key` is its name in the journal."""
 
     topic: str
     content_type: str
 
     @property
     def key(self) -> str:
-        """Its name in the journal."""
         return f"{self.content_type}: {self.topic}"
 
 
@@ -59,11 +59,4 @@ def clean(text: str) -> str:
 
 def read_topics(file: Path) -> list[str]:
     """Read a file's topics, a line each, without comments; a ConfigError if there are none."""
-    try:
-        lines = file.read_text(encoding="utf-8-sig").split("\n")
-    except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(f"topics {str(file)!r}: {error}; give a text file in UTF-8") from None
-    topics = [t for t in map(title_of, lines) if t and not t.startswith("#")]
-    if not topics:
-        raise ConfigError(f"topics {str(file)!r}: there are none; write one per line")
-    return topics
+    return read_list(file, "topics", title_of)

@@ -11,21 +11,14 @@ from typing import Any, Literal, NamedTuple
 
 import msgspec
 
-from agentlab import engines, lab
+from agentlab import engines, errors, lab
 from agentlab.clock import is_virtual
 from agentlab.content._journal import Journal
 from agentlab.content._publish import Article, Published, publish
 from agentlab.content._sending import Sender, in_words, is_final
 from agentlab.content._settings import Settings
 from agentlab.content._topics import Job, clean
-from agentlab.errors import (
-    AnswerEmpty,
-    AnswerTruncated,
-    IncompleteAnswer,
-    JournalError,
-    StepError,
-    Stopped,
-)
+from agentlab.errors import IncompleteAnswer, JournalError, StepError, Stopped
 from agentlab.lab import connection
 from agentlab.resilience import size_tokens
 from agentlab.workflow import Workflow
@@ -34,15 +27,9 @@ Status = Literal["done", "failed", "quarantined", "left"]
 
 
 class Metrics(NamedTuple):
-    """What one topic took.
+    """What one topic took: time in model seconds, requests and peak in this run, else in all runs.
 
-    Attributes:
-        duration_s: Model seconds in this run.
-        requests: Sent in this run; 0 where all answers were there.
-        attempts: The most requests that one answer took, over all runs.
-        peak: The most in flight at the same time, in this run.
-        prompt_tokens, answer_tokens: Of its answers, whole or not, over all runs.
-        cost: Dollars for these tokens; None without prices.
+    `attempts` is the most requests that one answer took; `cost` is in dollars, None without prices.
     """
 
     duration_s: float
@@ -55,12 +42,9 @@ class Metrics(NamedTuple):
 
 
 class Content(NamedTuple):
-    """What became of a topic.
+    """What became of a topic, which is "left" where the system was stopped before.
 
-    Attributes:
-        status: "done"; "failed"; "quarantined", where it failed too often to be tried again, or
-            in a way that would not change; or "left", where the system was stopped before.
-        kept: Those of the files that hold something else, because somebody had edited them.
+    `kept` are those of the files that hold something else, because somebody had edited them.
     """
 
     topic: str
@@ -130,6 +114,8 @@ class Work:
 
     async def _send(self, prompt: str, step: str, asked: str, options: dict[str, Any]) -> str:
         key = self.job.key, step, asked
+        patience_s = max(self.settings.timeout_seconds, 600.0)  # the guard has the shorter one
+        asking = options | {"agent": f"{step}: {self.job.topic}"[:200], "timeout_s": patience_s}
 
         async def send() -> lab.Reply:
             self.journal.sending(*key)
@@ -139,7 +125,15 @@ class Work:
             self.in_flight += 1
             self.peak = max(self.peak, self.in_flight)
             try:
-                return await self._whole(prompt, f"{step}: {self.job.topic}"[:200], options)
+                reply = await self.sender.reply(prompt, **asking)
+                reply = reply._replace(text=clean(reply.text))
+                if reply.finish_reason == "length":
+                    cut = f"the answer was cut off at its limit of {options['max_tokens']} tokens"
+                    cure = "raise max_tokens, or ask for a shorter answer"
+                    raise errors.AnswerTruncated(f"{cut}; {cure}", **reply._asdict())
+                if not reply.text.strip():
+                    raise errors.AnswerEmpty("the answer has no text; ask again", **reply._asdict())
+                return reply
             except IncompleteAnswer as part:
                 self.journal.record(*key, part)
                 raise
@@ -157,25 +151,12 @@ class Work:
             self.sender.stop("the disk is full; make room, and go on")
         return self.journal.full
 
-    async def _whole(self, prompt: str, agent: str, options: dict[str, Any]) -> lab.Reply:
-        """Return a reply with a text that its own limit has not cut off: half helps nobody."""
-        patience_s = max(self.settings.timeout_seconds, 600.0)  # the guard has the shorter one
-        reply = await self.sender.reply(prompt, agent=agent, timeout_s=patience_s, **options)
-        reply = reply._replace(text=clean(reply.text))
-        if reply.finish_reason == "length":
-            cut = f"the answer was cut off at its limit of {options['max_tokens']} tokens"
-            cure = "raise max_tokens, or ask for a shorter answer"
-            raise AnswerTruncated(f"{cut}; {cure}", **reply._asdict())
-        if not reply.text.strip():
-            raise AnswerEmpty("the answer has no text; ask again", **reply._asdict())
-        return reply
-
     def _publish(self, answers: Mapping[str, str]) -> Content:
         description = " ".join(answers["publisher"].split())
         article = Article(self.job.topic, description, answers["editor"], self.job.content_type)
-        before = self.journal.standing(self.job.key)
-        published = publish(self.out, article, before.pages) if self.out else Published()
-        if published.pages != before.pages or before.status != "done":
+        status, _, _, pages = self.journal.standing(self.job.key)
+        published = publish(self.out, article, pages) if self.out else Published()
+        if published.pages != pages or status != "done":
             self.journal.note(self.job.key, "done", pages=published.pages)
         return self._content("done", article=article, files=published.files, kept=published.kept)
 

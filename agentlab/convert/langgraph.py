@@ -5,39 +5,26 @@ from __future__ import annotations
 from typing import Any
 
 from langgraph.graph import START, StateGraph
-from langgraph.graph.state import CompiledStateGraph
 
 from agentlab.engines.langgraph import AskStep
 from agentlab.errors import ConfigError
 from agentlab.workflow import Step, Workflow, listed
 
 
-def load(graph: StateGraph[Any] | CompiledStateGraph[Any], *, name: str = "workflow") -> Workflow:
-    """Read a graph whose nodes are `AskStep`s, exported or built by hand, compiled or not.
+def load(graph: StateGraph[Any], *, name: str = "workflow") -> Workflow:
+    """Read a graph whose nodes are `AskStep`s, exported or built by hand.
 
     Its edges must be its needs: one to each node, from the steps that the node's prompt names.
 
     Raises:
         ConfigError: If a node is anything else, because nobody can read a prompt out of a function;
-            or if the graph decides, repeats, waits or interrupts by other rules than needs.
-
-    Example:
-        graph = StateGraph(State)
-        graph.add_node("notes", AskStep(Step("notes", "What is known about {topic}?")))
-        graph.add_edge(START, "notes")
-        load(graph).needs  # {'notes': ()}
+            or if the graph decides, repeats or waits by other rules than needs.
     """
-    if not isinstance(graph, StateGraph | CompiledStateGraph):
-        raise ConfigError(f"only a StateGraph, compiled or not, is read; got {type(graph)}")
-    if isinstance(graph, CompiledStateGraph):
-        if graph.interrupt_before_nodes or graph.interrupt_after_nodes:
-            raise ConfigError("a workflow has no interrupts; compile the graph without them")
-        graph = graph.builder
+    if not isinstance(graph, StateGraph):
+        raise ConfigError(f"only a StateGraph that is not compiled is read; got {type(graph)}")
     if decides := [node for node, branches in graph.branches.items() if branches]:
-        raise ConfigError(
-            f"the graph decides where to go behind {listed(decides)} (conditional edges); a "
-            "workflow asks all of its steps, so keep the decision in LangGraph"
-        )
+        chooses = f"the graph decides where to go behind {listed(decides)} (conditional edges)"
+        raise ConfigError(f"{chooses}; a workflow asks all steps, so keep that in LangGraph")
     steps = [_step(node, spec) for node, spec in graph.nodes.items()]
     names = {step.name for step in steps}
     inputs = dict.fromkeys(name for step in steps for name in step.mentions if name not in names)
@@ -57,10 +44,8 @@ def load(graph: StateGraph[Any] | CompiledStateGraph[Any], *, name: str = "workf
 def _step(node: str, spec: Any) -> Step:
     ask = getattr(spec.runnable, "afunc", None)
     if type(ask) is not AskStep or ask.step.name != node:  # a subclass may do anything
-        raise ConfigError(
-            f"node {node!r} is no AskStep of that name, and no prompt can be read in another; make "
-            f"it AskStep(Step({node!r}, prompt)) of agentlab.engines.langgraph"
-        )
+        make = f"make it AskStep(Step({node!r}, prompt)) of agentlab.engines.langgraph"
+        raise ConfigError(f"node {node!r} is no AskStep of that name; {make}")
     for what in ("retry_policy", "cache_policy", "timeout", "ends", "defer", "error_handler_node"):
         if getattr(spec, what, None):
             cure = "give the engine a guard as its `ask` instead"

@@ -11,7 +11,6 @@ inputs are there, and so do the frameworks, which only their own files import:
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping
-from contextlib import nullcontext
 from functools import partial
 from importlib import import_module
 from typing import Any
@@ -60,10 +59,6 @@ async def run(
     Raises:
         ConfigError: If there is no such engine, or an input is missing or unknown.
         StepError: If a step fails. It carries the answers that there were by then.
-
-    Example:
-        results = await engines.run(Workflow.load("report"), {"topic": "tides", "data": "heights"})
-        results["summary"]
     """
     if engine not in ENGINES:
         raise ConfigError(f"no engine {engine!r}; choose one of {', '.join(ENGINES)}")
@@ -99,14 +94,13 @@ async def watched(
     progress: bool = False,
 ) -> dict[str, str]:
     """Await `how(ask=...)`, any way to run the steps; report progress and failure as `run` does."""
-    shown = bar(total=len(workflow.steps), name=workflow.name) if progress else None
+    shown = bar(total=len(workflow.steps), name=workflow.name, shown=progress)
     steps = Run(workflow.needs, node="step", where=f" of workflow {workflow.name!r}")
 
     async def counted(prompt: str, *, agent: str, **options: object) -> str:
         text: str = await steps.call(agent, ask or lab.ask, prompt, agent=agent, **options)
-        if shown is not None:
-            shown.update()
+        shown.update()
         return text
 
-    with shown or nullcontext(), steps.reported():
+    with shown, steps.reported():
         return await how(ask=counted)

@@ -26,16 +26,9 @@ async def run(workflow: Workflow, values: dict[str, str], *, ask: Ask) -> dict[s
 
 
 def flow(workflow: Workflow, *, ask: Ask | None = None) -> type[crews.Flow[Any]]:
-    """Return the workflow as a Flow class that you can look at, extend and kick off.
-
-    Example:
-        report = flow(workflow)()
-        await report.kickoff_async(inputs={"topic": "tides", "data": "heights"})
-        report.state["summary"]
-    """
-    methods = {
-        _method(step.name): _asking(workflow, step, ask or lab.ask) for step in workflow.steps
-    }
+    """Return the workflow as a Flow class that you can look at, extend and kick off."""
+    # A step may have the name of something that a Flow has, such as "state".
+    methods = {f"ask_{s.name}": _asking(workflow, s, ask or lab.ask) for s in workflow.steps}
     return type(workflow.name, (_Quiet,), methods)
 
 
@@ -49,12 +42,8 @@ def _asking(workflow: Workflow, step: Step, ask: Ask) -> Any:
         self.state[step.name] = text
         return text
 
-    method.__name__ = _method(step.name)
-    needs = [_method(need) for need in workflow.needs[step.name]]
+    method.__name__ = f"ask_{step.name}"
+    needs = [f"ask_{need}" for need in workflow.needs[step.name]]
     if not needs:
         return crews.start()(method)
     return crews.listen(crews.and_(*needs) if len(needs) > 1 else needs[0])(method)
-
-
-def _method(step: str) -> str:
-    return f"ask_{step}"  # a step may have the name of something that a Flow has, such as "state"

@@ -20,7 +20,6 @@ from uuid import uuid4
 from distributed import Client, Reschedule, get_worker
 from distributed.client import FutureCancelledError
 from distributed.comm.addressing import get_address_host
-from distributed.protocol.pickle import dumps, loads
 from distributed.scheduler import KilledWorker
 
 from agentlab import lab, settings
@@ -31,8 +30,8 @@ from agentlab.errors import ClusterLost, ConfigError, EndpointError
 from agentlab.lab import Connection, Reply, connection
 from agentlab.resilience import words
 
-# Dask logs at length what an error here says: a scheduler that is gone, a value that is not sent.
-for _part in ("batched", "client", "core", "protocol.pickle"):
+# Dask logs at length what an error here says, such as a scheduler that is gone.
+for _part in ("batched", "client", "core"):
     logging.getLogger(f"distributed.{_part}").setLevel(logging.CRITICAL)
 
 _NOTICED_S = 0.1  # how often a call on a worker looks whether anybody still waits for it
@@ -50,13 +49,7 @@ class Cluster:
             with so many `workers`, and Dask's pages if `dashboard` is set.
         calls_per_worker: The most calls in flight on each of these.
 
-    Raises:
-        ConfigError: On entering the block: if there is no scheduler at the address, or its workers
-            cannot ask what answers here.
-
-    Example:
-        async with Cluster(workers=2) as cluster:
-            await cluster.ask("Name three rivers.", agent="geographer")
+    Entering it is a ConfigError if nothing is there, or it cannot ask what answers here.
     """
 
     def __init__(
@@ -176,16 +169,10 @@ class Cluster:
         Raises:
             ClusterLost: If the scheduler is gone.
             EndpointError: If four workers in turn died with this call in flight.
-            ConfigError: If the worker would ask another model, or an option cannot be sent there.
+            ConfigError: If the worker would ask another model.
         """
         key = f"call-{uuid4().hex}"  # by its first word Dask learns how long a call takes
         given = {"prompt": prompt, "agent": agent, **options}
-        try:
-            loads(dumps(given))  # type: ignore[no-untyped-call]
-        except Exception as error:  # of which Dask would log a traceback and its own classes
-            what = f"a question that cannot be sent to another process ({words(error)})"
-            cure = "give a prompt and options of plain data such as text and numbers"
-            raise ConfigError(f"{what}; {cure}") from None
         future = self.client.submit(_reply, key, self._model(), given, key=key, pure=False)
         try:
             # On a busy machine Dask may cancel a call that nobody gave up.

@@ -51,13 +51,7 @@ async def run(workflow: Workflow, values: dict[str, str], *, ask: Ask) -> dict[s
 
 
 def graph(workflow: Workflow, *, ask: Ask | None = None) -> StateGraph[State]:
-    """Return the workflow as a graph that you can look at, extend and compile.
-
-    Example:
-        app = graph(workflow).compile()
-        state = await app.ainvoke({"inputs": {"topic": "tides", "data": "heights"}})
-        state["results"]["summary"]
-    """
+    """Return the workflow as a graph that you can look at, extend and compile."""
     drawn = StateGraph(State)
     for step in workflow.steps:
         drawn.add_node(step.name, AskStep(step, ask))
@@ -80,10 +74,6 @@ def dataflow(
 
     Raises:
         ConfigError: When it runs with LangGraph's `max_concurrency`.
-
-    Example:
-        app = dataflow(workflow)
-        results = await app.ainvoke({"topic": "tides", "data": "heights"})
     """
 
     @entrypoint(checkpointer=checkpointer)

@@ -19,7 +19,7 @@ from typing import Literal, Protocol
 
 import msgspec
 
-from agentlab._support.fields import Count, NotNegative
+from agentlab._support.fields import Count, NotNegative, checked
 from agentlab._support.system import write_whole
 from agentlab.endpoint.contract import seeded_random
 from agentlab.errors import ConfigError
@@ -71,7 +71,7 @@ class Bandit:
         >>> for _ in range(50):
         ...     arm = bandit.choose("counting")
         ...     bandit.learn("counting", arm, reward=1.0 if arm == "vote" else 0.0)
-        >>> bandit.best("counting")
+        >>> bandit.choose("counting")
         'vote'
     """
 
@@ -97,7 +97,6 @@ class Bandit:
         write_whole(Path(path), content)
 
     def choose(self, kind: str) -> str:
-        """Return an arm for the next task of this kind."""
         known = self._kind(kind)
         chance = seeded_random.generator(self._state.seed, b"", known.chosen, f"choose {kind}")
         known.chosen += 1
@@ -126,16 +125,10 @@ class Bandit:
         beliefs = known.beliefs if known else dict.fromkeys(self._state.arms, Belief())
         return {arm: _mean(belief) for arm, belief in beliefs.items()}
 
-    def best(self, kind: str) -> str:
-        """Return the arm with the largest of these means."""
-        means = self.means(kind)
-        return max(means, key=means.__getitem__)
-
     def _use(self, state: State) -> None:
         if not state.arms or len(set(state.arms)) < len(state.arms):
             raise ConfigError(f"arms must be one or more, each once; got {state.arms}")
-        if not 0 < state.discount <= 1:
-            raise ConfigError(f"discount must be above 0 and at most 1; got {state.discount}")
+        checked("discount", state.discount, above=True, most=1)
         if any(list(kind.beliefs) != state.arms for kind in state.kinds.values()):
             raise ConfigError("some beliefs are about other arms")
         self._state = state
@@ -150,8 +143,6 @@ def _mean(belief: Belief) -> float:
 
 
 class Static:
-    """Always the same arm."""
-
     def __init__(self, arm: str):
         self._arm = arm
 

@@ -15,7 +15,7 @@ from agentlab.endpoint.contract import seeded_random
 from agentlab.engines import Ask
 from agentlab.errors import ConfigError
 from agentlab.learning.patterns import PATTERNS, proposals
-from agentlab.learning.tasks import Question, Task
+from agentlab.learning.tasks import Task
 
 Share = Annotated[float, msgspec.Meta(ge=0, le=1)]
 
@@ -51,10 +51,6 @@ class SimulatedSkill:
     """A model whose answers are right as often as `skills` says; the answers are SIMULATED.
 
     They depend on seed, task and agent. `ask`, such as `lab.ask`, is asked for time and tokens.
-
-    Example:
-        model = SimulatedSkill(ask=lab.ask)
-        await single(model.on(task), task.whole.prompt)
     """
 
     def __init__(
@@ -79,8 +75,11 @@ class SimulatedSkill:
         Of proposals that contain the right answer it recognises that one, or takes the first wrong
         one; others change nothing.
         """
-        skill, question = self._skills[task.kind], _question(task, prompt)
-        shown = proposals(prompt)
+        asked = [q for q in (task.whole, *task.parts) if prompt.startswith(q.prompt)]
+        if not asked:
+            what = f"{prompt[:60]!r} asks nothing of this {task.kind}"
+            raise ConfigError(f"{what}; use the task's prompts")
+        skill, question, shown = self._skills[task.kind], asked[0], proposals(prompt)
         if question.answer in shown:
             wrong = next((one for one in shown if one != question.answer), question.answer)
             found = [(skill.recognises, question.answer), (1 - skill.recognises, wrong)]
@@ -91,13 +90,6 @@ class SimulatedSkill:
             found = [(right, question.answer), ((1 - right) * skill.alike, common)]
             found += [(each, mistake) for mistake in rare]
         return [(probability, answer) for probability, answer in found if probability > 0]
-
-
-def _question(task: Task, prompt: str) -> Question:
-    for question in (task.whole, *task.parts):
-        if prompt.startswith(question.prompt):
-            return question
-    raise ConfigError(f"{prompt[:60]!r} asks nothing of this {task.kind}; use the task's prompts")
 
 
 def _drawn(answers: list[tuple[float, str]], at: float) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from inspect import Parameter, signature
+from inspect import Parameter, Signature, signature
 from typing import Any
 
 from agentlab.errors import ConfigError
@@ -23,15 +23,6 @@ async def run(functions: Iterable[Function], /, **inputs: Any) -> dict[str, Any]
     Raises:
         ConfigError: If the functions make no graph (see `graph`); nothing was called then.
         StepError: If a function fails. It carries the results that there were by then.
-
-    Example:
-        async def research(topic):
-            return await lab.ask(f"What is known about {topic}?", agent="research")
-
-        async def summary(research, topic):
-            return await lab.ask(f"Make a report on {topic} of {research}", agent="summary")
-
-        (await parallel.run([research, summary], topic="tides"))["summary"]
     """
     return await _run(as_ready, functions, inputs)
 
@@ -76,6 +67,14 @@ async def _run(how: Any, functions: Iterable[Function], inputs: dict[str, Any]) 
     with run.reported():
         await how(needs, call)
     return run.results
+
+
+def with_parameters(function: Function, name: str, parameters: Iterable[str]) -> Function:
+    """Return the function under this name, with these parameters for `run` to read."""
+    function.__name__ = name
+    given = [Parameter(parameter, Parameter.KEYWORD_ONLY) for parameter in parameters]
+    function.__signature__ = Signature(given)  # type: ignore[attr-defined]
+    return function
 
 
 def _read(function: Function) -> tuple[str, list[Parameter]]:

@@ -20,7 +20,6 @@ _PROPOSED = "Answers that were proposed:"
 
 
 async def single(ask: Ask, prompt: str) -> str:
-    """Return one agent's answer."""
     return await _said(ask(prompt, agent="solver"))
 
 
@@ -52,7 +51,6 @@ def with_proposals(prompt: str, answers: Sequence[str]) -> str:
 
 
 def proposals(prompt: str) -> list[str]:
-    """Return the answers that a prompt shows."""
     _, _, shown = prompt.partition(f"{_PROPOSED}\n")
     return [line.removeprefix("- ") for line in shown.splitlines()]
 

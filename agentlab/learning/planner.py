@@ -15,7 +15,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from agentlab.errors import ConfigError
-from agentlab.learning.parallel import Function
+from agentlab.learning.parallel import Function, with_parameters
 from agentlab.workflow import listed
 
 _LINE = re.compile(r"(?:\$(\d+)\s*=|(\d+)\.)\s*(.+)")
@@ -60,10 +60,7 @@ def _function(line: str, tools: Mapping[str, Function]) -> Function:
         result = tool(*args, **named)
         return await result if inspect.isawaitable(result) else result
 
-    function.__name__ = f"s{number}"
-    given = [inspect.Parameter(need, inspect.Parameter.KEYWORD_ONLY) for need in needs]
-    function.__signature__ = inspect.Signature(given)  # type: ignore[attr-defined]
-    return function
+    return with_parameters(function, f"s{number}", needs)
 
 
 def _parsed(line: str) -> tuple[str, str, ast.Call]:

@@ -12,6 +12,7 @@ from typing import NamedTuple
 
 import msgspec
 
+from agentlab._support.fields import checked
 from agentlab.clock import run_virtual
 from agentlab.engines import Ask
 from agentlab.errors import ConfigError
@@ -28,14 +29,12 @@ ARMS = list(PATTERNS)
 
 
 class Run(NamedTuple):
-    """One task, as the checker judged it and the endpoint saw it; times are model seconds."""
+    """One task, as the checker judged it, and the requests that the endpoint saw."""
 
     kind: str
     arm: str
     right: bool
     calls: int
-    seconds: float
-    tokens: int
     reward: float
 
 
@@ -44,11 +43,6 @@ async def live(policy: Policy, some_tasks: Iterable[Task], on: Callable[[Task], 
 
     A trace around each task counts its calls, so nothing else may ask meanwhile. `on` says who
     answers a task; where a real model does, `lambda task: lab.ask`.
-
-    Example:
-        bandit = Bandit(ARMS)
-        runs, t = lab.simulate(live(bandit, tasks.sequence(100), SimulatedSkill(ask=lab.ask).on))
-        bandit.best("counting")
     """
     runs = []
     for task in some_tasks:
@@ -57,7 +51,7 @@ async def live(policy: Policy, some_tasks: Iterable[Task], on: Callable[[Task], 
             right = task.right(await PATTERNS[arm](on(task), task))
         reward = round(right - PRICE * t.requests, 9)
         policy.learn(task.kind, arm, reward)
-        runs.append(Run(task.kind, arm, right, t.requests, t.makespan_s, t.tokens, reward))
+        runs.append(Run(task.kind, arm, right, t.requests, reward))
     return runs
 
 
@@ -69,9 +63,8 @@ class World:
     """
 
     def __init__(self, runs: int = 2000, *, seed: int = 7, shift_at: int | None = None):
-        if not 0 <= (shift_at or 0) < runs:
-            must = "needs 1 run or more, and shift_at None or one of them"
-            raise ConfigError(f"{must}; got {runs}, {shift_at}")
+        checked("runs", runs, least=1, whole=True)
+        checked("shift_at", shift_at, most=runs - 1, whole=True, optional=True)
         self.tasks = tasks.sequence(runs, seed)
         shift_at = runs if shift_at is None else shift_at
         self.rewards = _earned(runs, seed)[:shift_at]

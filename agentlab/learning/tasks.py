@@ -172,5 +172,4 @@ _KINDS: dict[
     "sorting": (_sorting, _merged),
     "chain": (_chain, _sum),
 }
-KINDS = tuple(_KINDS)
-"""The kinds of tasks; each is drawn as often as the others."""
+KINDS = tuple(_KINDS)  # each is drawn as often as the others

@@ -29,7 +29,7 @@ from agentlab.commands.main import main
 from agentlab.content import Content, ContentSystem, Journal, Settings, summary
 from agentlab.content._publish import Article, publish
 from agentlab.errors import ConfigError, ModelError
-from agentlab.lab import on_headers, read
+from agentlab.lab import read
 
 STEP = ("blog: tides", "research", "d1")
 TOPICS = ["Why tides?", "Why ebb?", "Why moons?"]
@@ -260,47 +260,6 @@ def test_a_file_without_topics_is_refused(fresh_lab, tmp_path, capsys, content):
 
 
 # Waits
-
-RATES = [
-    {"limit-requests": "100", "remaining-requests": "-1000000"},
-    {"limit-requests": "-5", "remaining-requests": "0"},
-    {"limit-requests": "0.0001", "remaining-requests": "0"},
-    {"limit-requests": "1e-9", "remaining-requests": "1e-9"},
-    {"limit-requests": "1e308", "remaining-requests": "0"},
-    {"limit-requests": "nan", "remaining-requests": "inf"},
-    {"limit-requests": "\xb2", "remaining-requests": "0"},
-    {"limit-requests": "9" * 5000, "remaining-requests": "0"},
-    {"limit-requests": "1", "remaining-requests": "0", "reset-requests": "365d"},
-    {"limit-requests": "60", "remaining-requests": "0", "reset-requests": "1d"},
-    {"limit-requests": "60", "remaining-requests": "0", "reset-requests": "-1d"},
-    {"limit-tokens": "0.0001", "remaining-tokens": "0"},
-    {"limit-tokens": "1", "remaining-tokens": "0", "reset-tokens": "30d"},
-    {"limit-tokens": "1e-3", "remaining-tokens": "-1", "reset-tokens": "9" * 400 + "d"},
-]
-
-
-@hostile("told", RATES)
-def test_a_rate_that_lets_nothing_through_ends_the_batch(fresh_lab, monkeypatch, told):
-    """It is kept where that takes no longer than a wait may; else the batch stops and says why."""
-    headers = {f"x-ratelimit-{name}": value for name, value in told.items()}
-
-    def tell(agent: str) -> None:
-        listener = on_headers.get()
-        if listener is not None:
-            listener(headers)
-
-    answering(monkeypatch, tell)
-
-    async def timed(system: ContentSystem) -> tuple[list[Content], float]:
-        return await system.batch_generate(TOPICS), lab.now_s()
-
-    with ContentSystem(Settings(longest_wait_seconds=100)) as system:
-        (contents, ended_s), _ = lab.simulate(timed(system))  # type: ignore[misc]
-        done = statuses(contents) == ["done"] * 3
-        assert done or "longest_wait_seconds is 100" in str(system.stopped)
-        assert ended_s <= 12 * (100 + 62)
-        assert system.journal.bill().answers == system.journal.bill().requests
-
 
 DELAYS = [
     ("nan", True),

@@ -6,7 +6,6 @@ from __future__ import annotations
 import asyncio
 import gc
 import math
-import threading
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import aclosing, suppress
 from decimal import Decimal
@@ -726,51 +725,3 @@ def test_a_cancelled_consumer_leaves_nothing_behind(max_concurrency: int, at_s: 
         assert len(asyncio.all_tasks()) == 1
 
     run_virtual(main())
-
-
-# ------------------------------------------------------------------------------- Dask
-
-
-class FailsToPickle:
-    def __reduce__(self) -> Any:
-        raise ValueError("no")
-
-
-class FailsToUnpickle:
-    def __reduce__(self) -> Any:
-        return int, ("x",)
-
-
-def deep(levels: int) -> list[Any]:
-    nested: list[Any] = []
-    for _ in range(levels):
-        nested = [nested]
-    return nested
-
-
-UNSENDABLE = {
-    "a lock": threading.Lock(),
-    "a generator": no_generator(),
-    "an iterator of one": (n for n in ()),
-    "fails": FailsToPickle(),
-    "fails there": FailsToUnpickle(),
-    "a lock in a list": [1, [threading.Lock()]],
-    "a lock in a closure": (lambda lock: lambda: lock)(threading.Lock()),
-    "deep": deep(100_000),
-    "a thread": threading.Thread(),
-}
-
-
-@pytest.mark.parametrize("option", ["temperature", "system", "prompt", "agent"])
-@pytest.mark.parametrize("name", UNSENDABLE)
-@pytest.mark.filterwarnings("ignore")  # Dask's own
-def test_what_cannot_be_sent_to_a_worker_is_refused(
-    name: str, option: str, capfd: pytest.CaptureFixture[str]
-):
-    """One line with the reason and the way out; nothing is submitted, and no traceback printed."""
-    from agentlab.engines.dask import Cluster
-
-    given = {"prompt": "x", option: UNSENDABLE[name]}
-    with pytest.raises(ConfigError, match=r"cannot be sent to another process \(.+\); give a "):
-        asyncio.run(Cluster().ask(**given))
-    assert capfd.readouterr() == ("", "")

@@ -134,7 +134,7 @@ class Around:
             await self._model(scope, receive, send, span)
 
 
-async def unless_gone(receive: Receive, work: Awaitable[None]) -> None:
+async def unless_gone(receive: Receive, work: Awaitable[object]) -> None:
     """Do `work`, the answering of a request; if the client hangs up, cancel it: ClientGone."""
     task = asyncio.current_task()
     assert task is not None
