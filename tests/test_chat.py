@@ -53,7 +53,7 @@ def test_either_name_limits_the_tokens(field: str):
         (body(logprobs=True), "logprobs", "leave it out"),
         (body(tool_choice="required"), "tool_choice", "only allowed when 'tools'"),
         (body(response_format={"type": "json_object"}), "messages", "the word 'json'"),
-        (body(max_tokens=1, max_completion_tokens=1), None, "at the same time"),
+        (body(max_tokens=1, max_completion_tokens=1), "max_tokens", "give one of them"),
     ],
 )
 def test_a_bad_request_is_told_what_and_where(text: bytes, param: str | None, words: str):

@@ -187,15 +187,15 @@ def test_json_object_gives_an_object():
         ({"response_format": {"type": "json_schema", "json_schema": {
             "name": "x", "schema": {"type": "string", "not": {}}}}},
          "response_format", "cannot fill this schema"),
-        ({"tools": []}, "tools", "minimum length 1"),
+        ({"tools": []}, "tools", "length >= 1"),
         ({"tools": [WEATHER], "tool_choice": {"type": "function", "function": {"name": "y"}}},
          "tool_choice", "not among the tools"),
         ({"tool_choice": "auto"}, "tool_choice", "only allowed when 'tools'"),
         ({"messages": [{"role": "tool", "tool_call_id": "c", "content": "x"}]},
-         "messages[0].role", "preceding message"),
+         "messages[0].role", "waits for a result"),
         ({"messages": [*ASKS, {"role": "assistant", "tool_calls": [
             {"id": "c", "type": "function", "function": {"name": "f", "arguments": "{}"}}]}]},
-         "messages[2]", "have none: c"),
+         "messages[2]", "these calls: c"),
         ({"functions": [{"name": "f"}]}, "functions", "not supported"),
         ({"logprobs": True}, "logprobs", "not supported"),
     ],

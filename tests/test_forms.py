@@ -252,6 +252,8 @@ def test_headings_named_in_a_sentence_come_in_order(role: str, form: str):
         ("Make a Markdown table with columns: Name, Price (number), Rating (int).", 3, 3),
         ("Answer with a table; its columns are 'Name', 'Price'. Write 2 rows.", 2, 2),
         ("Compare Busan and Seoul in a table.", 2, 3),
+        ("a table with the columns A and B, three rows", 2, 3),
+        ("Facts, please: table with columns Name, Price; 4 rows", 2, 4),
         ("Present it as a table with the headers Name | Age.", 2, 3),
         ("Make a 3-column table: Name, Age, City.", 3, 3),
         ("이름, 가격, 평점 열이 있는 표를 4행으로 만드세요.", 3, 4),

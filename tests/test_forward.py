@@ -24,7 +24,7 @@ from agentlab.endpoint.middleware.gate import Gate
 from agentlab.endpoint.middleware.rate_limits import Limits
 from agentlab.endpoint.middleware.server_timing import Clock
 from agentlab.endpoint.server._forward import Forward
-from agentlab.endpoint.server.app import App, OwnDoor, local_app
+from agentlab.endpoint.server.app import App, Door, local_app
 from agentlab.endpoint.server.inprocess import InProcessTransport
 from agentlab.endpoint.server.process import EndpointProcess
 from agentlab.errors import ConfigError
@@ -58,7 +58,7 @@ class Lab:
 
     def __init__(self, url: str, **options: Any):
         model = Forward(url, **({"key": REAL_KEY} | options))
-        self.endpoint = App(model, door=OwnDoor(KEY))
+        self.endpoint = App(model, door=Door(KEY))
         self.client = httpx.AsyncClient(
             transport=InProcessTransport(self.endpoint),
             base_url="http://127.0.0.1",

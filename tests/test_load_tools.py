@@ -18,10 +18,11 @@ from serving import serving
 
 from agentlab.classroom.app import Classroom
 from agentlab.clock import run_virtual
-from agentlab.endpoint.contract.record import Metrics, Recorder, Span
+from agentlab.endpoint.contract.record import Recorder, Span
 from agentlab.endpoint.contract.tokens import count_tokens
 from agentlab.endpoint.server._forward import Forward
-from agentlab.endpoint.server.app import App, OwnDoor, local_app
+from agentlab.endpoint.server._metrics import Metrics
+from agentlab.endpoint.server.app import App, Door, local_app
 from agentlab.endpoint.server.inprocess import InProcessTransport
 from agentlab.settings import Settings
 
@@ -283,7 +284,7 @@ def test_before_a_real_model_completions_pass_with_the_labs_key(stream: bool):
 
     async def main() -> tuple[list[httpx.Response], list[Any]]:
         async with serving(app(time_scale=1000)) as url:
-            lab = App(Forward(url, key="secret-of-the-owner"), door=OwnDoor("lab-key"))
+            lab = App(Forward(url, key="secret-of-the-owner"), door=Door("lab-key"))
             body = {"model": "m", "prompt": TIDES, "stream": stream}
             if stream:
                 body["stream_options"] = {"include_usage": True}
@@ -443,7 +444,7 @@ def get(served: Any, path: str, key: str = "", method: str = "GET", **headers: s
 
 def forwarded() -> App:
     """An endpoint before a real model, with a key of its own."""
-    return App(Forward("http://127.0.0.1:9/v1", key="secret-of-the-owner"), door=OwnDoor("lab-key"))
+    return App(Forward("http://127.0.0.1:9/v1", key="secret-of-the-owner"), door=Door("lab-key"))
 
 
 def classroom() -> Classroom:

@@ -191,6 +191,7 @@ def test_no_sentence_is_said_twice(prompt: str):
         ("Name three rivers.", "three rivers"),
         ("Describe tides in two sentences.", "tides"),
         ("Write about 120 words about rate limits.", "rate limits"),
+        ("Get the orders of Ana", "the orders of Ana"),
         ("Topic: tidal power\nWrite a report.", "tidal power"),
         ("조력 발전에 대해 쓰세요.", "조력 발전"),
     ],

@@ -14,6 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from agentlab.clock import run_virtual
+from agentlab.endpoint.contract import tokens
 from agentlab.endpoint.contract.tokens import A_TURN, count_all, count_tokens, first_pieces, split
 from agentlab.settings import DATA
 
@@ -136,3 +137,10 @@ def test_short_texts_take_no_turn():
     """In virtual time nothing changes for the requests of a lesson."""
     _, turns = run_virtual(turns_during(count_all(["one two three"] * 100))).result
     assert turns == 0
+
+
+@settings(max_examples=200, deadline=None)
+@given(st.text(st.characters(max_codepoint=127), max_size=200))
+def test_ascii_text_is_split_as_any_other(text: str):
+    """The shorter pattern for it gives the pieces that the whole one gives."""
+    assert list(split(text)) == tokens._PIECE.findall(text)

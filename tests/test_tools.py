@@ -111,6 +111,10 @@ def rounds(
          ["get_weather(Seoul) tides(Busan)"]),
         ("flights to Tokyo and Osaka from Seoul", [FLIGHTS],
          ["search_flights(Seoul,Tokyo) search_flights(Seoul,Osaka)"]),
+        ("weather in paris and rome", [WEATHER], ["get_weather(paris) get_weather(rome)"]),
+        ("the tides in new york, oslo, or in rome today?", [TIDES],
+         ["tides(new york) tides(oslo) tides(rome)"]),
+        ("find flights from paris to rome", [FLIGHTS], ["search_flights(paris,rome)"]),
         ("Add 2 and 3, and 10 and 20", [ADD], ["add(2,3) add(10,20)"]),
         ("Compare AAPL and MSFT", [offered("compare", "", names={
             "type": "array", "items": {"type": "string"}})], ["compare(['AAPL', 'MSFT'])"]),
@@ -197,6 +201,12 @@ def test_the_worked_example_of_the_docs(parallel: bool, requests: int):
     made, text = rounds(task, offers, parallel_tool_calls=parallel)
     assert (len(made) + 1, sum(each.count("(") for each in made)) == (requests, 4)
     assert text
+
+
+@pytest.mark.parametrize("words", ["in the morning", "in detail", "in general and in short"])
+def test_not_everything_after_a_preposition_is_a_place(words: str):
+    """An article, and the words of common phrases, name none."""
+    assert things(f"What is the weather like {words}?").places == []
 
 
 def test_no_more_than_sixteen_calls_of_one_tool():

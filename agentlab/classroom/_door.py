@@ -22,7 +22,7 @@ from urllib.parse import unquote
 from agentlab.endpoint.contract.asgi import Scope, header
 from agentlab.endpoint.contract.openai_json import RequestError
 from agentlab.endpoint.contract.record import Span
-from agentlab.endpoint.server.app import foreign, hostname
+from agentlab.endpoint.server.app import Door, foreign, hostname
 from agentlab.errors import ConfigError
 
 TEACHER = "teacher"  # who asks with the token; nobody else may have the name
@@ -118,7 +118,7 @@ class Roster:
             self._names.clear()
 
 
-class ClassroomDoor:
+class ClassroomDoor(Door):
     """Lets learners in by their names, and shows each their own spans; the `token` shows all."""
 
     def __init__(self, roster: Roster, *, token: str, host: str):

@@ -10,6 +10,7 @@ import json
 import re
 from collections.abc import Iterator
 from contextlib import suppress
+from itertools import islice
 from typing import Any, Literal, NamedTuple
 
 from agentlab.endpoint.contract.json_schema import Schema, problem
@@ -19,6 +20,7 @@ _COUNTS = {
     "eight": 8, "nine": 9, "ten": 10, "한": 1, "두": 2, "세": 3, "네": 4, "다섯": 5,
 }  # fmt: skip
 MANY = rf"((?<!\d)\d{{1,9}}|{'|'.join(_COUNTS)})"
+_DECODER = json.JSONDecoder()
 _MOST, _REACH, _TRIES = 50, 200, 200  # names or rows, characters before a noun, places of JSON
 
 # Names; the patterns are atomic or bounded, so that no text is read in two ways.
@@ -81,10 +83,14 @@ _KEYS = (
     r"|json(?: \w+){0,2} (?:containing|including|with|having|that (?:has|contains))"
 )
 _KEY = re.compile(rf'"([^"\n]+)"\s*:[\s"\'<]*({_TYPE})?', re.I)
+_OBJECT = re.compile(r'\{(?=\s*["}])')
 _SCHEMA = frozenset("properties $ref anyOf allOf enum".split())
 
 # Other forms.
-_TABLE = re.compile(r"(?i)\b(?:in|as|with|make|give) (?:me )?an? (?:[\w-]+ )?table\b|표[로를]")
+_TABLE = re.compile(
+    r"(?im)(?:^|\b(?:in|as|with|make|give|create|draw|show|write)(?: me)? )an? (?:[\w-]+ )?table\b"
+    r"|\btable with (?:the )?(?:\w+ )?columns\b|표[로를]"
+)
 _YES_NO = re.compile(
     r"(?im)(?:\b(?:answer|reply|respond|return|output|choose)\b[^.?!\n]{0,80}?|\bonly |[(\[]"
     r"|\?\s|^)[\"'`]?\b(yes|true)[\"'`]?\s*(?:or|/)\s*[\"'`]?(no|false)\b"
@@ -117,26 +123,33 @@ class Form(NamedTuple):
 
 def form_of(text: str, shown: str, told: tuple[str, ...], *, as_json: bool) -> Form | None:
     """Return the form that `text` asks for or shows, or else others have `told`; None for prose."""
-    if names := re.findall(r"`\[\[ ## (\w+) ## \]\]`", text):  # by DSPy
+    if "[[ ## " in text and (names := re.findall(r"`\[\[ ## (\w+) ## \]\]`", text)):  # by DSPy
         return Form("markers", schema_of(_fields(names, "\n".join(told))))
+    wanted = as_json
     for each, part in [(text, shown), *((each, each) for each in reversed(told))]:
-        if form := _asked(each, part, as_json):
+        asked = _asks_for_json(each)
+        if form := _asked(each, part, asked, as_json):
             return form
-    wanted = as_json or any(map(_asks_for_json, (text, *told)))
+        wanted = wanted or asked
     return _example(shown) or (Form("json", ANY) if wanted else None)
 
 
-def _asked(text: str, shown: str, as_json: bool) -> Form | None:
+def mentions(text: str, *words: str) -> bool:
+    """Return True if a text has any of these; few have, and to look for more takes far longer."""
+    lower = text.lower()
+    return any(word in lower for word in words)
+
+
+def _asked(text: str, shown: str, asked: bool, as_json: bool) -> Form | None:
     tags = _TAG.findall(text) if "<" in text and _PUTS.search(text) else []
     if fields := [tag for tag in tags if not TYPE.fullmatch(tag)]:
         return Form("tags", schema_of({tag: {} for tag in fields}))
     if schema := _schema_in(text):
         return Form("json", schema)
-    asked = _asks_for_json(text)
     if not (asked or as_json):
-        words = _YES_NO.search(text)
-        options = {"enum": [word for word in words.groups() if word]} if words else {}
-        return Form("word", options) if words else _table(text)
+        if mentions(text, "no", "false", "아니") and (words := _YES_NO.search(text)):
+            return Form("word", {"enum": [word for word in words.groups() if word]})
+        return _table(text) if mentions(text, "table", "표") else None
     if asked and (form := _example(shown)):
         return form
     names = listed(text, _KEYS)
@@ -144,12 +157,14 @@ def _asked(text: str, shown: str, as_json: bool) -> Form | None:
 
 
 def _asks_for_json(text: str) -> bool:
-    sentences = re.split(r"(?<=[.?!])\s|\n", text.lower()) if "json" in text.lower() else []
+    sentences = re.split(r"(?<=[.?!])\s|\n", text.lower()) if mentions(text, "json") else []
     return any(_ASK.search(each) and not _ABOUT.search(each) for each in sentences)
 
 
 def _example(text: str) -> Form | None:
     """Return the JSON that a text shows, sketched or complete; None if it shows a schema."""
+    if '"' not in text:
+        return None
     start, end = text.find("{"), text.rfind("}") + 1
     keys = dict(_KEY.findall(text, max(start, 0), end))
     if not keys or {"properties", "type"} <= keys.keys() or "$ref" in keys:
@@ -185,8 +200,9 @@ def render(written: str, value: Any) -> str:
 
 def read_json(text: str, at: int = 0) -> tuple[Any, int]:
     """Return the JSON value that begins there, and its end; ValueError if UTF-8 cannot hold it."""
-    value, end = json.JSONDecoder().raw_decode(text, at)
-    json.dumps(value, ensure_ascii=False).encode()
+    value, end = _DECODER.raw_decode(text, at)
+    if "\\u" in text[at:end]:
+        json.dumps(value, ensure_ascii=False).encode()
     return value, end
 
 
@@ -240,15 +256,15 @@ def _schema_in(text: str) -> Schema | None:
             kinds, parts = {"type", *_SCHEMA}, value.values()
             named = all(isinstance(each, dict) and kinds & each.keys() for each in parts)
             schema = schema_of(value) if named and value else None
-        about = _ABOUT.search(text[max(0, start - 80) : start].lower())
-        if schema and not (about or problem(schema)):
+        before = text[max(0, start - 80) : start].lower()
+        if schema and not (_ABOUT.search(before) or problem(schema)):
             found = schema
     return found
 
 
 def _objects(text: str) -> Iterator[tuple[Any, int]]:
     end = 0
-    for found in list(re.finditer(r'\{(?=\s*["}])', text))[:_TRIES]:
+    for found in islice(_OBJECT.finditer(text), _TRIES) if "{" in text else ():
         if found.start() >= end:
             with suppress(ValueError, RecursionError):  # numbers of thousands of digits, too
                 value, end = read_json(text, found.start())

@@ -44,11 +44,11 @@ _LEADS = re.compile(r"\A\s*(?:New task:\n|Current Task: )|^Question:", re.M)
 
 def describes_tools(turns: Turns) -> bool:
     """Return True if a conversation wants tools called in lines or code that it describes."""
-    for role, text in turns:
-        lines = 0 <= text.find("Action Input:") < text.rfind("Answer:")
-        if role != "assistant" and (lines or _CODE.search(text)):
-            return True
-    return False
+    return any(
+        0 <= text.find("Action Input:") < text.rfind("Answer:") or _CODE.search(text)
+        for role, text in turns
+        if role != "assistant"
+    )
 
 
 def speak(turns: Turns, writer: Writer, draw: random.Random) -> str:

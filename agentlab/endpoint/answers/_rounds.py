@@ -118,7 +118,8 @@ def from_task(tool: Function, text: str) -> Values:
     named, given = things(text), asked(tool)
     values = {each.name: named.ids(each.of) for each in given if each.kind == "id"}
     values |= _shared_out([a for a in given if a.kind == "number"], _left(named.numbers, values))
-    values |= _shared_out([a for a in given if a.kind == "name"], _left(named.names, values))
+    names = [a for a in given if a.kind == "name"]
+    values |= _shared_out(names, _left(named.names, values)) or _by_role(names, named.places)
     texts = [a for a in given if a.kind == "text" and not {"context", *WHOLE} & {*a.words}]
     left = _left(named.names, values)
     values |= {each.name: group.values for each, group in zip(texts, left, strict=False)}
@@ -140,9 +141,7 @@ def _left(groups: list[Group], values: Values) -> list[Group]:
 
 def _shared_out(arguments: list[Argument], groups: list[Group]) -> Values:
     """Give each argument a group of things: by its preposition, then in their order."""
-    by_role = {group.role: group.values for group in reversed(groups) if group.role}
-    taking = {_ROLES.get(word, word): each.name for each in arguments[::-1] for word in each.words}
-    values = {name: by_role[role] for role, name in taking.items() if role in by_role}
+    values = _by_role(arguments, groups)
     left = [each.name for each in arguments if each.name not in values]
     shared = [group.values for group in _left(groups, values)]
     if len(left) > 1 and not len(left) <= len(shared) < 2 * len(left):  # one by one
@@ -150,6 +149,12 @@ def _shared_out(arguments: list[Argument], groups: list[Group]) -> Values:
         whole = max(len(singly) // len(left), 1) * len(left)
         shared = [singly[at : whole : len(left)] for at in range(len(left))]
     return values | {name: share for name, share in zip(left, shared, strict=False) if share}
+
+
+def _by_role(arguments: list[Argument], groups: list[Group]) -> Values:
+    by_role = {group.role: group.values for group in reversed(groups) if group.role}
+    taking = {_ROLES.get(word, word): each.name for each in arguments[::-1] for word in each.words}
+    return {name: by_role[role] for role, name in taking.items() if role in by_role}
 
 
 def from_results(argument: Argument, texts: Iterable[str]) -> list[Any]:

@@ -27,6 +27,19 @@ _KOREAN = re.compile(
     r"(?<![\uac00-\ud7a3])(?!오늘|내일|모레|지금|이번)(?P<name>[\uac00-\ud7a3]{2,12}?)"
     r"(?:의|에서|에게|은|는|이|가|을|를|에|(?:과|와|랑|하고)(?=\s))?(?=[\s,.?!]|$)"
 )
+# Names in lower case, as "in paris and new york", are plain only where their clause ends.
+_COMMON = (
+    r"(?!(?:the|this|that|these|those|all|any|each|every|and|then|now|today|tonight|tomorrow|one|two"
+    r"|three|detail|general|short|total|order|case|words|parallel|json|its|his|her|our|your)\b)"
+)
+_PLAIN = (
+    rf"{_COMMON}[a-z]{{3,}}(?: {_COMMON}[a-z]{{3,}})?"
+    r"(?=\s*(?:$|[.,;?!])| (?:and|or|to|today|tomorrow|now)\b)"
+)
+_PLACES = re.compile(
+    rf"\b(?:in|from|to) {_PLAIN}(?:(?:,? (?:and|or)|,) (?:in )?{_PLAIN})*", re.MULTILINE
+)
+_PLACE = re.compile(rf"\b(?!(?:in|from|to|and|or) )(?P<name>{_PLAIN})", re.MULTILINE)
 _WORDS = re.compile(r"[^\W_]+|&")
 _LINK = re.compile(r"[,;/&?.\n]|\b(?:and|or|vs|versus)\b|과 |와 |랑 |하고 |및 ")
 _LINKS = frozenset("and or vs versus also & 과 와 랑 하고 및 그리고 또는".split())
@@ -46,11 +59,15 @@ class Group(NamedTuple):
 
 
 class Things(NamedTuple):
-    """What a text names, in its order; codes are those names that have digits."""
+    """What a text names, in its order; codes are those names that have digits.
+
+    Places are what prepositions show to be names, though in lower case.
+    """
 
     names: list[Group]
     codes: list[Group]
     numbers: list[Group]
+    places: list[Group]
 
     def ids(self, owners: Collection[str]) -> list[str]:
         """Return the ids of such owners ("user 42"), or else those of whom nothing is said."""
@@ -67,7 +84,9 @@ def things(text: str) -> Things:
     numbers = [each for each in found if each["number"]]
     names = [each for each in found if not each["number"]] or [*_KOREAN.finditer(text)]
     codes = [each for each in names if re.fullmatch(r"(?=.*\d)(?=.*[A-Za-z])[\w-]+", each[0])]
-    return Things(_grouped(text, names), _grouped(text, codes), _grouped(text, numbers))
+    lists = [each.span() for each in _PLACES.finditer(text)]
+    places = [each for span in lists for each in _PLACE.finditer(text, *span)]
+    return Things(*(_grouped(text, each) for each in (names, codes, numbers, places)))
 
 
 def _grouped(text: str, found: list[re.Match[str]]) -> list[Group]:

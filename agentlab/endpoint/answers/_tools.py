@@ -51,16 +51,17 @@ def conversation(request: ChatRequest) -> Conversation:
     task, made, names, before = "", list[tuple[str, str]](), dict[str | None, str](), ""
     offered = {tool.function.name for tool in request.tools or []}
     for message in request.messages:
+        text = message.text
         names |= {call.id: call.function.name for call in message.tool_calls or []}
-        observed = _OBSERVED.match(message.text) if offered and before else None
+        observed = _OBSERVED.match(text) if offered and before else None
         if message.role == "tool":
-            made.append((names[message.tool_call_id], message.text))
+            made.append((names[message.tool_call_id], text))
         elif message.role == "user" and observed:  # one for each call that the model's words name
             called = [word for word in re.findall(r"[\w-]+", before) if word in offered]
-            made += [(name, message.text[observed.end() :].strip()) for name in called or [""]]
+            made += [(name, text[observed.end() :].strip()) for name in called or [""]]
         elif message.role == "user":
-            task, made = message.text, []
-        before = message.text if message.role == "assistant" else ""
+            task, made = text, []
+        before = text if message.role == "assistant" else ""
     told = [r for r in made if not (_HANDS_OVER.match(r[0]) or _NOTHING.match(r[1].strip()))]
     return Conversation(glance(task), made, told)
 

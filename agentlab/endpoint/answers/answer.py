@@ -10,7 +10,7 @@ import json
 import random
 from collections.abc import Callable, Sequence
 from contextlib import suppress
-from functools import partial
+from functools import cached_property, partial
 from hashlib import blake2b
 from itertools import islice
 
@@ -22,7 +22,7 @@ from agentlab.endpoint.answers._schema import build
 from agentlab.endpoint.answers.replies import Replies, Writer
 from agentlab.endpoint.contract.json_schema import CannotFill, admits
 from agentlab.endpoint.contract.openai_json import RequestError, invalid
-from agentlab.endpoint.contract.request import ChatRequest, Custom
+from agentlab.endpoint.contract.request import ChatRequest, Custom, Form
 from agentlab.endpoint.contract.seeded_random import digest, generator
 from agentlab.endpoint.contract.tokens import count_all, first_pieces
 from agentlab.endpoint.physics.formulas import Physics
@@ -46,14 +46,14 @@ class Called(msgspec.Struct, frozen=True):
     custom: bool = False
 
 
-class Choice(msgspec.Struct, frozen=True):
+class Choice(msgspec.Struct, frozen=True, dict=True):
     """One answer, as the pieces of its text, or of the arguments of one call after the other."""
 
     pieces: Sequence[str]
     finish_reason: str
     calls: list[Called] = []
 
-    @property
+    @cached_property
     def text(self) -> str:
         return "" if self.calls else "".join(self.pieces)
 
@@ -150,20 +150,26 @@ def _choice(turn: Turn, request: ChatRequest, id_stem: str) -> Choice:
     _, limit = lengths(request)
     pieces: list[str] = []  # one more than `limit` at least, if there are more
     calls: list[Called] = []
-    custom = {tool.name for tool in request.offered if isinstance(tool, Custom)}
     for number, (name, arguments) in enumerate(turn.calls):
         start = len(pieces)
         pieces += first_pieces(arguments, limit + 1)
+        custom = any(tool.name == name and isinstance(tool, Custom) for tool in request.offered)
         id = f"call_{id_stem}{len(request.messages)}{number}"
-        calls.append(Called(id, name, start, len(pieces), name in custom))
+        calls.append(Called(id, name, start, len(pieces), custom))
     if not calls:
-        stops = [request.stop] if isinstance(request.stop, str) else request.stop or []
-        spared = sum(map(len, first_pieces(turn.text, request.min_tokens or 0)))
-        ends = [at for stop in stops if stop and (at := turn.text.find(stop, spared)) >= 0]
-        pieces = first_pieces(turn.text[: min(ends, default=None)], limit + 1)
+        text = _before_stop(turn.text, request) if request.stop else turn.text
+        pieces = first_pieces(text, limit + 1)
     if len(pieces) > limit:
         return Choice(pieces[:limit], "length", [call for call in calls if call.start < limit])
     return Choice(pieces, "tool_calls" if calls else "stop", calls)
+
+
+def _before_stop(text: str, request: ChatRequest) -> str:
+    """Return the text up to the first stop string that is not in the tokens there have to be."""
+    stops = [request.stop] if isinstance(request.stop, str) else request.stop or []
+    spared = sum(map(len, first_pieces(text, request.min_tokens or 0)))
+    ends = [at for stop in stops if stop and (at := text.find(stop, spared)) >= 0]
+    return text[: min(ends, default=None)]
 
 
 def take(request: ChatRequest, replies: Replies, generator: Callable[[], random.Random]) -> Turn:
@@ -186,14 +192,14 @@ def take(request: ChatRequest, replies: Replies, generator: Callable[[], random.
         writer.form = _react.with_call(turns, writer, draw)
         if request.offered and (calls := _tools.calls(request, said, writer, draw)):
             return Turn("", calls)
-        found = "" if writer.form else writer.from_results(said.results)
-        text = _said(request, found or prepared, writer, draw)
-        if form is None or form.type == "text":  # JSON would be none with anything after it
-            text = _written_on(text, writer, least)
-        return Turn(text)
+        known = ("" if writer.form else writer.from_results(said.results)) or prepared
+        if form is not None and form.type != "text":  # nothing may come after it
+            return Turn(_structured(form, known, writer, draw))
+        text = _react.speak(turns, writer, draw) if in_words else known or writer.write()
+        return Turn(_written_on(text, writer, least) if least else text)
     except CannotFill as error:
         what = f"The local model cannot fill this schema: {error}; simplify it."
-        param = "response_format" if request.response_format else "tools"
+        param = "response_format" if form else "tools"
         raise RequestError(400, what, param=param, code="unsupported_schema") from None
 
 
@@ -205,16 +211,11 @@ def _written_on(text: str, writer: Writer, least: int) -> str:
     return text
 
 
-def _said(request: ChatRequest, prepared: str | None, writer: Writer, draw: random.Random) -> str:
-    form = request.response_format
-    if form is not None and form.type != "text":
-        definition = form.json_schema.schema if form.json_schema else {"type": "object"}
-        if prepared:
-            with suppress(ValueError):  # it is prose
-                if admits(definition, json.loads(prepared)):
-                    return prepared
-        value = build(definition, writer, draw=draw) if form.json_schema else writer.as_object()
-        return json.dumps(value, ensure_ascii=False)
-    if _react.describes_tools(request.turns):
-        return _react.speak(request.turns, writer, draw)
-    return prepared or writer.write()
+def _structured(form: Form, known: str | None, writer: Writer, draw: random.Random) -> str:
+    """Return JSON of the form: what is known, if it has that form."""
+    schema = form.json_schema.schema if form.json_schema else {"type": "object"}
+    with suppress(ValueError):  # it is prose
+        if known and admits(schema, json.loads(known)):
+            return known
+    value = build(schema, writer, draw=draw) if form.json_schema else writer.as_object()
+    return json.dumps(value, ensure_ascii=False)

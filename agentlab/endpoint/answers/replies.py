@@ -63,13 +63,14 @@ class Replies:
     def __init__(self, folder: Path):
         prepared = _load(folder / "course.yaml", list[Prepared])
         self._prepared = {_folded(entry.prompt): entry.reply for entry in prepared}
+        self._longest = 2 * max(map(len, self._prepared))  # white space is overlooked
         self._english = _load(folder / "english.yaml", Phrases)
         self._korean = _load(folder / "korean.yaml", Phrases)
 
     def prepared(self, prompt: str) -> str | None:
         """Return the answer that the course has for this prompt, or None."""
-        reply = self._prepared.get(_folded(prompt))
-        return reply or self._prepared.get(_folded(unframe(prompt).task))
+        texts = {text for text in (prompt, unframe(prompt).task) if len(text) < self._longest}
+        return next(filter(None, map(self._prepared.get, map(_folded, texts))), None)
 
     def writer(
         self, prompt: str, draw: random.Random, told: tuple[str, ...] = (), as_json: bool = False

@@ -5,7 +5,7 @@ refused         which parameters an error refuses, and the question without them
 request         a chat request, read and checked
 json_schema     whether a schema is one, and whether a value fits it, within a budget
 tokens          a bundled estimate of tokens
-record          what the endpoint saw of each request, and the metrics that load tools read
+record          what the endpoint saw of each request
 seeded_random   randomness that repeats, in whatever order and process
 asgi            what the routes need of ASGI: bodies, answers, clients that hang up
 """

@@ -56,9 +56,11 @@ class Model(Protocol):
 
 def header(scope: Scope, name: bytes) -> str:
     """Return the value of a request header (its name in lower case), or an empty string."""
-    if _HEADERS not in scope:
-        scope[_HEADERS] = dict(scope["headers"])
-    return str(scope[_HEADERS].get(name, b""), "latin-1")
+    headers = scope.get(_HEADERS)
+    if headers is None:
+        headers = scope[_HEADERS] = dict(scope["headers"])
+    value: bytes = headers.get(name, b"")
+    return value.decode("latin-1")
 
 
 def whole_number(text: str) -> int | None:
@@ -77,8 +79,8 @@ class Bodies:
 
     async def read(self, scope: Scope, receive: Receive) -> bytes:
         """Read the whole body, for `read_body` too; it counts as held until `release` is called."""
-        declared = header(scope, b"content-length")[:_MOST_DIGITS]  # so many are too long, too
-        self._check(whole_number(declared) or 0)
+        declared = header(scope, b"content-length")
+        self._check(int(declared[:_MOST_DIGITS]) if declared.isdecimal() else 0)
         body, more = bytearray(), True
         try:
             while more:
@@ -178,50 +180,34 @@ async def respond(
 ) -> None:
     """Send a whole answer: `body` as it is where it is bytes, else as JSON."""
     data = body if isinstance(body, bytes) else msgspec.json.encode(body)
-    await start(send, status, kind, [(b"content-length", b"%d" % len(data)), *headers])
-    await finish(send, data)
-
-
-def as_get(scope: Scope, send: Send) -> tuple[Scope, Send]:
-    """Return a HEAD request as a GET one, of whose answer the body is not sent."""
-
-    async def without_body(message: Message) -> None:
-        await send(message | {"body": b""} if "body" in message else message)
-
-    return scope | {"method": "GET"}, without_body
+    length = (b"content-length", b"%d" % len(data))
+    all_headers = [(b"content-type", kind), length, *headers]
+    await send({"type": "http.response.start", "status": status, "headers": all_headers})
+    await send({"type": "http.response.body", "body": data})
 
 
 def adding(send: Send, headers: Callable[[], Headers]) -> Send:
     """Return a `send` whose answers have these headers besides."""
 
     async def more(message: Message) -> None:
-        if message["type"] == "http.response.start":
-            message = message | {"headers": [*message["headers"], *headers()]}
-        await send(message)
+        started = message["type"] == "http.response.start"
+        more = {"headers": [*message["headers"], *headers()]} if started else {}
+        await send(message | more)
 
     return more
 
 
-def for_page(origin: str, send: Send) -> Send:
+def for_page(scope: Scope, origin: str, send: Send) -> Send:
     """Return a `send` whose answers a page of this origin may read; the door has let it in."""
+    wanted = header(scope, b"access-control-request-headers")  # before it sends its request
     headers = [
         (b"access-control-allow-origin", origin.encode("latin-1")),
         (b"access-control-expose-headers", b"*"),
+        (b"access-control-allow-methods", b"GET, HEAD, POST, DELETE"),
+        (b"access-control-allow-headers", wanted.encode("latin-1")),
         (b"vary", b"origin"),
     ]
     return adding(send, lambda: headers)
-
-
-async def allow_page(scope: Scope, send: Send) -> None:
-    """Answer a browser that asks, before a page's request, whether it may send it: it may."""
-    wanted = header(scope, b"access-control-request-headers").encode("latin-1")
-    headers = [
-        (b"access-control-allow-methods", b"GET, HEAD, POST, DELETE"),
-        (b"access-control-allow-headers", wanted),
-        (b"access-control-max-age", b"600"),
-    ]
-    await start(send, 204, b"text/plain", headers)
-    await finish(send)
 
 
 def way_out(error: RequestError, time_scale: float) -> Headers:

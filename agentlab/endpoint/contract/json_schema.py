@@ -71,31 +71,28 @@ def problem(schema: Any, budget: Budget | None = None, *, strict: bool = False) 
         validator_of(schema, budget)
     except CannotFill as error:
         return str(error)
-    if strict and schema.get("type") != "object":
+    return _not_strict(schema) if strict else None
+
+
+def _not_strict(schema: Schema) -> str | None:
+    """Return why strict mode refuses a schema, by OpenAI's guide on structured outputs, or None."""
+    if schema.get("type") != "object":
         return f"schema must be a JSON Schema of 'type: \"object\"', got {schema.get('type')!r}."
-    return _not_strict(schema, ()) if strict else None
-
-
-def _not_strict(schema: Any, context: tuple[str, ...]) -> str | None:
-    """Return why strict mode refuses a part, by OpenAI's guide on structured outputs, or None."""
-    if not isinstance(schema, Mapping):
-        return None
-    if schema.get("type") == "object" or "properties" in schema:
-        if schema.get("additionalProperties") is not False:
-            return f"In context={context}, 'additionalProperties' is required to be false."
-        required = {*schema.get("required", [])}
-        for name in schema.get("properties", {}):
-            if name not in required:
-                return f"In context={context}, 'required' must name every property; not {name!r}."
-    inside: list[tuple[tuple[str, ...], Any]] = [
-        ((keyword, name), inner)
-        for keyword in ("properties", "$defs", "definitions")
-        for name, inner in schema.get(keyword, {}).items()
-    ]
-    inside += [(("items",), schema.get("items"))]
-    inside += [(("anyOf",), inner) for inner in schema.get("anyOf", [])]
-    found = (_not_strict(inner, (*context, *at)) for at, inner in inside)
-    return next(filter(None, found), None)
+    left: list[tuple[str, Any]] = [("the schema", schema)]
+    for where, part in left:  # which grows meanwhile
+        if isinstance(part, list):
+            left += [(where, inner) for inner in part]
+        if not isinstance(part, Mapping):
+            continue
+        if part.get("type") == "object" or "properties" in part:
+            if part.get("additionalProperties") is not False:
+                return f"In {where}, 'additionalProperties' is required to be false."
+            if missing := part.get("properties", {}).keys() - set(part.get("required", [])):
+                return f"In {where}, 'required' must name every property; not {min(missing)!r}."
+        for keyword in ("properties", "$defs", "definitions"):
+            left += part.get(keyword, {}).items()
+        left += [(keyword, part[keyword]) for keyword in ("items", "anyOf") if keyword in part]
+    return None
 
 
 def admits(schema: Schema, value: Any, budget: Budget | None = None) -> bool:

@@ -86,53 +86,36 @@ def event(data: Json) -> bytes:
     return b"data: " + msgspec.json.encode(data) + b"\n\n"
 
 
-# Answers to wrong requests, in OpenAI's words and with its codes.
+# Answers to wrong requests, with OpenAI's codes.
+
+
+def refused(code: str, param: str | None, message: str) -> RequestError:
+    """Return the answer to a request that is wrong in one field."""
+    return RequestError(400, message, param=param, code=code)
 
 
 def missing(param: str) -> RequestError:
     """Return the answer to a request without a field that it needs."""
-    message = f"Missing required parameter: '{param}'."
-    return RequestError(400, message, param=param, code="missing_required_parameter")
+    what = f"Missing required parameter: '{param}'."
+    return refused("missing_required_parameter", param, what)
 
 
 def invalid(param: str | None, what: str) -> RequestError:
     """Return the answer to a field whose value is wrong."""
-    message = f"Invalid value for '{param}': {what}"
-    return RequestError(400, message, param=param, code="invalid_value")
+    return refused("invalid_value", param, f"Invalid value for '{param}': {what}")
 
 
 def unsupported(param: str) -> RequestError:
     """Return the answer to a field that the local model does not act on."""
-    message = f"Unsupported parameter: '{param}' is not supported with this model; leave it out."
-    return RequestError(400, message, param=param, code="unsupported_parameter")
+    what = f"Unsupported parameter: '{param}' is not supported with this model; leave it out."
+    return refused("unsupported_parameter", param, what)
 
 
 def not_among(param: str, value: str, supported: Iterable[Any]) -> RequestError:
     """Return the answer to a value that is not one of the supported ones."""
-    *most, last = [f"'{each}'" for each in supported]
-    listed = f"{', '.join(most)}{',' * (len(most) > 1)} and {last}" if most else last
-    message = f"Invalid value: '{value}'. Supported values are: {listed}."
-    return RequestError(400, message, param=param, code="invalid_value")
-
-
-def unknown(param: str) -> RequestError:
-    """Return the answer to a field that there is not."""
-    message = f"Unknown parameter: '{param}'."
-    return RequestError(400, message, param=param, code="unknown_parameter")
-
-
-def wrong_type(param: str, got: str, expected: str) -> RequestError:
-    """Return the answer to a value of another type than `expected`, as OpenAI calls it."""
-    of = f" for '{param}'" if param else ""
-    message = f"Invalid type{of}: expected {expected}, but got {got} instead."
-    return RequestError(400, message, param=param or None, code="invalid_type")
-
-
-def out_of_bounds(param: str, what: str, expected: str, got: object, code: str) -> RequestError:
-    """Return the answer to a value that is too small or large, too short or long."""
-    tail = "" if got is None else f", but got {got} instead"
-    message = f"Invalid '{param}': {what}. Expected {expected}{tail}."
-    return RequestError(400, message, param=param, code=code)
+    listed = ", ".join(f"'{each}'" for each in supported)
+    what = f"Invalid value: '{value}'. Supported values are: {listed}."
+    return refused("invalid_value", param, what)
 
 
 # What msgspec says of the first mistake, in OpenAI's words.
@@ -140,9 +123,7 @@ def out_of_bounds(param: str, what: str, expected: str, got: object, code: str) 
 _WHERE = re.compile(r"(.*?)(?: - at `(key` in `)?\$([\w.\[\]]*)`)?", re.DOTALL)
 _FIELD = re.compile(r"Object (missing required|contains unknown) field `(.*?)`?", re.DOTALL)
 _TYPE = re.compile(r"Expected `(.*?)(?: \| null)?`, got `(.*)`")
-_SIZE = re.compile(r"Expected `(\w+)` (>=|<=) (.*?)(?:\.0)?")
-_LENGTH = re.compile(r"Expected `(.*)` of length (>=|<=) (.*)")
-_FORM = re.compile(r"Expected `str` matching regex '(.*)'")
+_BOUND = re.compile(r"Expected `(.*)`( of length)? (>=|<=) (.*?)(?:\.0)?")
 _STEP = re.compile(r"\w+|\.\.\.")  # the last one is into a map, by whatever name
 _NOUNS = {"bool": "boolean", "int": "integer", "float": "decimal", "str": "string"}
 _type_info: Callable[[Any], inspect.Type] = cache(inspect.type_info)
@@ -154,30 +135,24 @@ def _mistake(said: str, value: Any, kind: inspect.Type) -> RequestError:
     param = path.partition("[...]")[0].removeprefix(".")
     if field := _FIELD.fullmatch(what):
         name = f"{param}.{field[2]}" if param else field[2]
-        return missing(name) if field[1] == "missing required" else unknown(name)
+        unknown = refused("unknown_parameter", name, f"Unknown parameter: '{name}'.")
+        return missing(name) if field[1] == "missing required" else unknown
     if wrong := _TYPE.fullmatch(what):
-        first, *more = [_a(name) for name in wrong[1].split(" | ")]
-        expected = f"one of {first} or {more[0].split()[1]}" if more else first
-        return unsupported(param) if first == "null" else wrong_type(param, _a(wrong[2]), expected)
+        expected = wrong[1].replace(" | ", " or ")
+        return unsupported(param) if expected == "null" else wrong_type(param, wrong[2], expected)
     got, kinds = _at(path, value, kind)
-    if key:
-        what, got = what.replace("str", "property name"), None
-    if size := _SIZE.fullmatch(what):
-        return _too_small_or_large(param, size, got)
-    if length := _LENGTH.fullmatch(what):
-        return _too_short_or_long(param, length, got)
-    if form := _FORM.fullmatch(what):
-        expected = f"a string that matches the pattern '{form[1]}'"
-        problem = "string does not match pattern"
-        return out_of_bounds(param, problem, expected, None, "invalid_value")
+    if bound := _BOUND.fullmatch(what):
+        return _out_of_bounds(param, bound, "property name" if key else "", got)
     supported = [each.values for each in kinds if isinstance(each, inspect.LiteralType)]
+    what = what.replace("Expected `str` matching regex", "it must match")
     return not_among(param, got, supported[0]) if supported else invalid(param, f"{what}.")
 
 
-def _a(kind: str) -> str:
-    """Return what OpenAI calls a value of a type, as msgspec calls it."""
-    noun = _NOUNS.get(kind, kind)
-    return noun if noun == "null" else f"{'an' if noun[0] in 'aio' else 'a'} {noun}"
+def wrong_type(param: str, got: str, expected: str) -> RequestError:
+    """Return the answer to a value of another type than `expected`, as msgspec calls it."""
+    of = f" for '{param}'" if param else ""
+    what = re.sub(r"\w+", lambda word: _NOUNS.get(word[0], word[0]), f"{expected}, but got {got}")
+    return refused("invalid_type", param or None, f"Invalid type{of}: expected {what} instead.")
 
 
 def _at(path: str, value: Any, kind: Any) -> tuple[Any, list[Any]]:
@@ -192,25 +167,19 @@ def _at(path: str, value: Any, kind: Any) -> tuple[Any, list[Any]]:
     return value, kinds
 
 
-def _too_small_or_large(param: str, bound: re.Match[str], got: Any) -> RequestError:
-    kind, sign, limit = bound.groups()
-    noun, (side, end) = _NOUNS[kind], {">=": ("below", "min"), "<=": ("above", "max")}[sign]
-    code = f"{noun}_{side}_{end}_value"
-    return out_of_bounds(
-        param, f"{noun} {side} {end}imum value", f"a value {sign} {limit}", got, code
-    )
-
-
-def _too_short_or_long(param: str, bound: re.Match[str], got: Any) -> RequestError:
-    kind, sign, limit = bound.groups()
-    noun, a_noun = _NOUNS.get(kind, kind), _a(kind)
-    if sign == ">=":
-        expected, got = f"{a_noun} with minimum length {limit}", f"an empty {noun}"
-        return out_of_bounds(param, f"empty {noun}", expected, got, f"empty_{noun}")
-    got = None if got is None else f"{a_noun} with length {len(got)}"
-    code = f"{noun.replace(' ', '_')}_above_max_{'properties' if noun == 'object' else 'length'}"
-    expected = f"{a_noun} with maximum length {limit}"
-    return out_of_bounds(param, f"{noun} too long", expected, got, code)
+def _out_of_bounds(param: str, bound: re.Match[str], name: str, got: Any) -> RequestError:
+    """Return the answer to what is too small or large, too short or long."""
+    kind, length, sign, limit = bound.groups("")
+    noun = name or _NOUNS.get(kind, kind)
+    side = "below_min" if sign == ">=" else "above_max"
+    code = f"{noun.replace(' ', '_')}_{side}_{'length' if length else 'value'}"
+    if length and sign == ">=":
+        code = f"empty_{noun}"
+    elif noun == "object":
+        code = "object_above_max_properties"
+    told = "" if length else f", but got {got} instead"
+    what = f"Invalid '{param}': expected {noun}{length} {sign} {limit}{told}."
+    return refused(code, param, what)
 
 
 # What a stream of events tells while it passes. The pieces may be cut anywhere; what only keeps a
@@ -224,8 +193,10 @@ _LAST = re.compile(
     rb"response\.(?:completed|incomplete|failed)\b)",
     re.M,
 )
-_SAID = ("content", "reasoning_content", "reasoning", "refusal", "tool_calls", "function_call")
-_LABELS = ("type", "index")
+_TOKEN = re.compile(  # words that are not empty, or a call
+    rb'"(?:content|text|delta|refusal|reasoning(?:_content)?|arguments)"\s*:\s*"(?!")'
+    rb'|"(?:tool_calls|function_call)"\s*:\s*[\[{]\s*[{"]|"type"\s*:\s*"[a-z_]+_call"'
+)
 _LONGEST_BYTES = 8 * 1024 * 1024  # of one event; what is longer is not an event
 _MOST_TOKENS = 2**53
 
@@ -255,7 +226,7 @@ class Events:
         *events, self._rest = _BETWEEN.split(self._rest + piece if self._rest else piece)
         for event in events:
             data = b"\n".join(_DATA.findall(event))
-            self.begun = self.begun or _has_token(data)
+            self.begun = self.begun or _TOKEN.search(data) is not None
             if b'_tokens"' in event:
                 self.counts = counts_in(data)
             if event.startswith(_TIMES):
@@ -275,25 +246,3 @@ def counts_in(body: bytes) -> Counts:
 
 def _part(value: Any, name: str) -> Any:
     return value.get(name) if isinstance(value, dict) else None
-
-
-def _has_token(data: bytes) -> bool:
-    told = read_object(data)
-    kind, choices = str(told.get("type")), told.get("choices")
-    if kind.endswith(".delta"):
-        return bool(told.get("delta"))
-    if kind == "response.output_item.added":
-        return str(_part(told.get("item"), "type")).endswith("_call")
-    said = []
-    for choice in choices if isinstance(choices, list) else []:
-        said += [_part(choice, "text"), *(_part(_part(choice, "delta"), name) for name in _SAID)]
-    return _holds_words(said)
-
-
-def _holds_words(said: Any) -> bool:
-    """Return True for a text that is not empty, a call, or a part with text, however nested."""
-    if isinstance(said, list):
-        return any(map(_holds_words, said))
-    if isinstance(said, dict):  # a call, or a part: {"type": "text", "text": ""}
-        return any(_holds_words(value) for name, value in said.items() if name not in _LABELS)
-    return isinstance(said, str) and said != ""

@@ -14,10 +14,10 @@ from agentlab._support.fields import Text
 from agentlab.endpoint.contract.json_schema import Budget, problem
 from agentlab.endpoint.contract.openai_json import (
     Json,
-    RequestError,
     invalid,
     missing,
     not_among,
+    refused,
     unsupported,
     wrong_type,
 )
@@ -40,7 +40,7 @@ _Metadata = Annotated[dict[_Label, _Value], msgspec.Meta(max_length=16)]
 _Effort = Literal["none", "minimal", "low", "medium", "high", "xhigh", "max"]
 Verbosity = Literal["low", "medium", "high"]
 _PART_TYPES = ("text", "image_url", "input_audio", "refusal", "file")
-_Forgotten = UnsetType  # once it is checked, so that it is no part of what makes requests the same
+_Unread = Json | str | list[Json] | UnsetType | None  # and forgotten: no part of the request's key
 
 
 class Strict(msgspec.Struct, forbid_unknown_fields=True):
@@ -48,17 +48,17 @@ class Strict(msgspec.Struct, forbid_unknown_fields=True):
 
 
 class Part(Strict):
-    """A part of a content; each type's field has its name."""
+    """A part of a content; each type's field has its name, and only a text is read."""
 
     type: str
     text: str | None = None
-    image_url: Json | _Forgotten = UNSET
-    input_audio: Json | _Forgotten = UNSET
-    file: Json | _Forgotten = UNSET
-    refusal: str | _Forgotten | None = UNSET
-    prompt_cache_breakpoint: Json | _Forgotten | None = UNSET
-    cache_control: Json | _Forgotten | None = UNSET  # Anthropic's; OpenAI overlooks it
-    role: str | _Forgotten = UNSET  # the message's again, which OpenAI's own agents send from Node
+    image_url: _Unread = UNSET
+    input_audio: _Unread = UNSET
+    file: _Unread = UNSET
+    refusal: _Unread = UNSET
+    prompt_cache_breakpoint: _Unread = UNSET
+    cache_control: _Unread = UNSET  # Anthropic's; OpenAI overlooks it
+    role: _Unread = UNSET  # the message's again, which OpenAI's own agents send from Node
 
 
 class CalledFunction(Strict):
@@ -90,11 +90,11 @@ class Message(Strict):
     content: str | Annotated[list[Part], UpToMost] | None = None
     tool_calls: Annotated[list[ToolCall], SomeUpToMost] | None = None
     tool_call_id: str | None = None
-    name: Annotated[str, msgspec.Meta(pattern=r"^[^\s<|\\/>]+$")] | _Forgotten | None = UNSET
-    refusal: str | _Forgotten | None = UNSET
-    annotations: list[Json] | _Forgotten | None = UNSET
-    audio: Json | _Forgotten | None = UNSET
-    function_call: Json | _Forgotten | None = UNSET
+    name: Annotated[str, msgspec.Meta(pattern=r"^[^\s<|\\/>]+$")] | UnsetType | None = UNSET
+    refusal: _Unread = UNSET
+    annotations: _Unread = UNSET
+    audio: _Unread = UNSET
+    function_call: _Unread = UNSET
 
     @property
     def text(self) -> str:
@@ -163,7 +163,7 @@ class Schema(Strict):
     name: _Identifier
     schema: Json
     strict: bool | None = None
-    description: str | _Forgotten | None = UNSET
+    description: str | UnsetType | None = UNSET  # no part of what makes requests the same
 
 
 class Form(Strict):
@@ -202,7 +202,9 @@ class Shared(Strict, kw_only=True):
 
     def __post_init__(self) -> None:
         if self.stream_options and not self.stream:
-            raise _only_allowed("stream_options", "stream")
+            raise invalid("stream_options", "it is only allowed when 'stream' is enabled.")
+        if self.top_logprobs:
+            raise unsupported("top_logprobs")
 
 
 class ChatRequest(Shared, kw_only=True):
@@ -245,11 +247,17 @@ class ChatRequest(Shared, kw_only=True):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        _check_support(self)
+        if self.logprobs:
+            raise unsupported("logprobs")
+        if self.max_tokens is not None and self.max_completion_tokens is not None:
+            raise invalid("max_tokens", "'max_completion_tokens' says the same; give one of them.")
         _check_messages(self)
-        _check_tools(self)
-        _check_schemas(self)
-        _check_calls(self)
+        if self.tools or self.tool_choice or self.parallel_tool_calls is not None:
+            _check_tools(self)
+        if self.tools or self.response_format:
+            _check_schemas(self)
+        if any(message.tool_calls or message.role == "tool" for message in self.messages):
+            _check_calls(self)
 
     @property
     def turns(self) -> list[tuple[str, str]]:
@@ -283,44 +291,24 @@ class ChatRequest(Shared, kw_only=True):
         return isinstance(self.tool_choice, Choice) and self.tool_choice.type != "allowed_tools"
 
 
-def _check_support(request: ChatRequest) -> None:
-    if request.max_tokens is not None and request.max_completion_tokens is not None:
-        what = "Setting 'max_tokens' and 'max_completion_tokens' at the same time is not supported."
-        raise RequestError(400, what, code="invalid_parameter_combination")
-    if request.top_logprobs is not None and not request.logprobs:
-        raise _only_allowed("top_logprobs", "logprobs")
-    if request.logprobs:
-        raise unsupported("logprobs")
-
-
-def _only_allowed(param: str, enabled: str) -> RequestError:
-    message = f"The '{param}' parameter is only allowed when '{enabled}' is enabled."
-    return RequestError(400, message, param=param)
-
-
 def _check_messages(request: ChatRequest) -> None:
     for index, message in enumerate(request.messages):
-        called = message.tool_calls or message.function_call
-        said_otherwise = called or message.refusal or message.audio
-        if isinstance(message.content, list):
-            _check_parts(message.content, request.part_types, f"messages[{index}].content")
-        elif message.content is None and not (message.role == "assistant" and said_otherwise):
-            param = f"messages[{index}].content"
-            raise wrong_type(param, "null", "one of a string or array")
+        where = f"messages[{index}]"
+        instead = message.tool_calls or message.function_call or message.refusal or message.audio
+        if message.content is None and not (message.role == "assistant" and instead):
+            raise wrong_type(f"{where}.content", "null", "string or array")
         if message.role == "tool" and message.tool_call_id is None:
-            raise missing(f"messages[{index}].tool_call_id")
+            raise missing(f"{where}.tool_call_id")
+        for number, part in enumerate(message.content if isinstance(message.content, list) else []):
+            if part.type not in request.part_types:
+                what = f"{where}.content[{number}].type"
+                raise not_among(what, part.type, request.part_types)
+            if getattr(part, part.type, True) in (None, UNSET):
+                raise missing(f"{where}.content[{number}].{part.type}")
+            for name in part.__struct_fields__[2:]:
+                setattr(part, name, UNSET)
         message.name = message.refusal = message.annotations = UNSET
         message.audio = message.function_call = UNSET
-
-
-def _check_parts(parts: list[Part], types: tuple[str, ...], where: str) -> None:
-    for index, part in enumerate(parts):
-        if part.type not in types:
-            raise not_among(f"{where}[{index}].type", part.type, types)
-        if getattr(part, part.type, True) in (None, UNSET):
-            raise missing(f"{where}[{index}].{part.type}")
-        part.image_url = part.input_audio = part.file = part.refusal = UNSET
-        part.prompt_cache_breakpoint = part.cache_control = part.role = UNSET
 
 
 def _check_tools(request: ChatRequest) -> None:
@@ -331,8 +319,7 @@ def _check_tools(request: ChatRequest) -> None:
     names = [tool.function.name for tool in request.tools or []]
     for index, name in enumerate(names):
         if name in names[:index]:
-            what = f"the name {name!r} is given to two tools; tool names must be unique."
-            raise invalid(f"tools[{index}].function.name", what)
+            raise invalid(f"tools[{index}].function.name", f"two tools are called {name!r}.")
     for name in choice.names if isinstance(choice, Choice) else []:
         if name not in names:
             raise invalid("tool_choice", f"tool {name!r} is not among the tools: {names}.")
@@ -348,8 +335,8 @@ def _check_schemas(request: ChatRequest) -> None:
     if own:
         own.description = UNSET
     if kind == "json_object" and not any("json" in text.lower() for _, text in request.turns):
-        what = "they must contain the word 'json' in some form, to use 'response_format' of type "
-        raise invalid("messages", f"{what}'json_object'.")
+        what = "'response_format' of type 'json_object' wants the word 'json' in them."
+        raise invalid("messages", what)
     if kind == "json_schema":
         if own is None:
             raise missing("response_format.json_schema")
@@ -358,23 +345,16 @@ def _check_schemas(request: ChatRequest) -> None:
     for schema, owner, name, param in given:
         if wrong := problem(schema, budget, strict=bool(owner.strict)):
             code = "invalid_json_schema" if owner is own else "invalid_function_parameters"
-            raise RequestError(400, f"Invalid schema for {name}: {wrong}", param=param, code=code)
+            raise refused(code, param, f"Invalid schema for {name}: {wrong}")
 
 
 def _check_calls(request: ChatRequest) -> None:
     waiting: set[str] = set()
-    for index, message in enumerate([*request.messages, None]):
-        where = f"messages[{index}]"
-        if message is not None and message.role == "tool":
-            if message.tool_call_id not in waiting:
-                what = "messages with role 'tool' must be a response to a preceding message with "
-                which = f"'tool_calls'; no call {message.tool_call_id!r} waits for one."
-                raise invalid(f"{where}.role", what + which)
-            waiting.discard(message.tool_call_id)
-            continue
-        if waiting:
-            what = "an assistant message with 'tool_calls' must be followed by tool messages "
-            which = "responding to each 'tool_call_id'; these have none: "
-            raise invalid(where, f"{what}{which}{', '.join(sorted(waiting))}.")
-        if message is not None:
-            waiting = {call.id for call in message.tool_calls or []}
+    for index, message in enumerate([*request.messages, Message("user")]):
+        where, id = f"messages[{index}]", message.tool_call_id or ""
+        if message.role == "tool" and id not in waiting:
+            raise invalid(f"{where}.role", f"no call {id!r} in 'tool_calls' waits for a result.")
+        if message.role != "tool" and waiting:
+            what = f"tool messages have to follow for these calls: {', '.join(sorted(waiting))}."
+            raise invalid(where, what)
+        waiting = (waiting - {id}) or {call.id for call in message.tool_calls or []}

@@ -37,13 +37,13 @@ class Chat:
 
     def __init__(self, request: ChatRequest, answer: Answer, created: int):
         self._choices = answer.said.choices
-        self._head: Json = {"id": answer.id, "object": self.WHOLE}
-        self._head |= {"created": created, "model": request.model}
+        about = {"created": created, "model": request.model}
+        self._head: Json = {"id": answer.id, "object": self.WHOLE, **about}
         if request.service_tier:
             self._head["service_tier"] = _SERVED.get(request.service_tier, request.service_tier)
         sent, made = answer.said.prompt_tokens, answer.said.completion_tokens
-        counts = {"prompt_tokens": sent, "completion_tokens": made}
-        self._usage = counts | {"total_tokens": sent + made} | _DETAILS
+        counts = {"prompt_tokens": sent, "completion_tokens": made, "total_tokens": sent + made}
+        self._usage = {**counts, **_DETAILS}
         options = request.stream_options
         self._no_usage: Json = {"usage": None} if options and options.include_usage else {}
 
@@ -54,7 +54,7 @@ class Chat:
             for i, c in enumerate(self._choices)
         ]
         rest = {"choices": choices, "usage": self._usage, "system_fingerprint": "agentlab"}
-        return self._head | rest
+        return {**self._head, **rest}
 
     def opening(self) -> bytes:
         """Return the first events of a stream: who speaks."""

@@ -18,7 +18,7 @@ import msgspec
 
 from agentlab._support.fields import Text
 from agentlab.endpoint.answers.answer import Answer, Said
-from agentlab.endpoint.contract.openai_json import Json, RequestError, invalid, out_of_bounds
+from agentlab.endpoint.contract.openai_json import Json, invalid, refused
 from agentlab.endpoint.contract.request import MOST_ITEMS, Name, Strict
 from agentlab.endpoint.contract.tokens import count_all
 
@@ -29,7 +29,6 @@ _DIMENSIONS = {
     "text-embedding-ada-002": (1536, 0),  # takes no other
 }
 _OF_OTHERS = (1536, 3072)
-_MOST_TOKENS = 300_000  # in all inputs of a request
 _MOST_TOKENS_EACH = 8192
 _SLICE = 10_000  # parts of a text that are worked on without a pause: a few milliseconds
 _WORD = re.compile(r"\w+")
@@ -54,9 +53,8 @@ class EmbeddingRequest(Strict):
         if isinstance(self.input, list) and len({isinstance(e, int) for e in self.input}) > 1:
             raise invalid("input", "give texts, or lists of tokens, or one list of tokens.")
         if len(self.inputs) > MOST_ITEMS:
-            expected, got = f"at most {MOST_ITEMS} texts", len(self.inputs)
-            code = "array_above_max_length"
-            raise out_of_bounds("input", "array too long", expected, got, code)
+            what = f"Invalid 'input': expected array of length <= {MOST_ITEMS}."
+            raise refused("array_above_max_length", "input", what)
 
     @property
     def size(self) -> int:
@@ -68,12 +66,6 @@ class EmbeddingRequest(Strict):
         """The texts, or the token numbers of the texts."""
         given: Any = self.input
         return [given] if isinstance(given, str) or isinstance(given[0], int) else given
-
-    @property
-    def texts(self) -> Iterator[str]:
-        """The texts; one that comes as token numbers is those numbers."""
-        for each in self.inputs:
-            yield each if isinstance(each, str) else " ".join(map(str, each))
 
     @property
     def _own_and_most(self) -> tuple[int, int]:
@@ -88,14 +80,9 @@ async def answer_to(request: EmbeddingRequest, id: str) -> Answer:
             await asyncio.sleep(0)
         tokens = await count_all([each]) if isinstance(each, str) else len(each)
         if tokens > _MOST_TOKENS_EACH:
-            what = f"maximum input length is {_MOST_TOKENS_EACH} tokens"
-            message = f"Invalid 'input[{index}]': {what}, but it has {tokens}."
-            raise RequestError(400, message, param=f"input[{index}]", code="invalid_value")
+            what = f"maximum input length is {_MOST_TOKENS_EACH} tokens, but it has {tokens}."
+            raise invalid(f"input[{index}]", what)
         prompt_tokens += tokens
-    if prompt_tokens > _MOST_TOKENS:
-        kind = "max_tokens_per_request"
-        message = f"Requested {prompt_tokens} tokens, max {_MOST_TOKENS} tokens per request"
-        raise RequestError(400, message, kind=kind, param="input", code=kind)
     return Answer(id, Said([], prompt_tokens, completion_tokens=0, longest_tokens=0))
 
 
@@ -108,7 +95,8 @@ class Embeddings:
     async def whole(self) -> Json:
         """Return the body: a unit vector for each text."""
         request, data = self._request, []
-        for index, text in enumerate(request.texts):
+        for index, each in enumerate(request.inputs):
+            text = each if isinstance(each, str) else " ".join(map(str, each))
             vector: Any = await embed(text, request.size)
             if request.encoding_format == "base64":
                 vector = base64.b64encode(array("f", vector).tobytes()).decode()

@@ -10,14 +10,13 @@ from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import replace
 from functools import lru_cache
-from typing import Protocol
 from urllib.parse import parse_qs, unquote
 
 from agentlab.endpoint import presets
 from agentlab.endpoint.contract import asgi
 from agentlab.endpoint.contract.asgi import BrokenOff, ClientGone, Model, Receive, Scope, Send
 from agentlab.endpoint.contract.openai_json import RequestError
-from agentlab.endpoint.contract.record import BROKEN_OFF, HUNG_UP, Metrics, Recorder, Span
+from agentlab.endpoint.contract.record import BROKEN_OFF, HUNG_UP, Recorder, Span
 from agentlab.endpoint.middleware import fault_plan
 from agentlab.endpoint.middleware.fault_plan import FaultPlan
 from agentlab.endpoint.middleware.gate import Gate
@@ -25,6 +24,7 @@ from agentlab.endpoint.middleware.rate_limits import Limits
 from agentlab.endpoint.middleware.recording import Recording, Replay
 from agentlab.endpoint.middleware.server_timing import CLOCK, TIMES, clock_of, telling
 from agentlab.endpoint.presets import Preset
+from agentlab.endpoint.server._metrics import Metrics
 from agentlab.endpoint.server.local_model import LocalModel
 from agentlab.errors import EndpointError
 from agentlab.settings import Settings, account_from, key_from
@@ -38,26 +38,17 @@ _LONGEST_NAME = 200
 _LONGEST_QUOTED = 12 * _LONGEST_NAME  # a letter of four bytes takes %F0%9F%90%8C
 
 
-class Door(Protocol):
-    """The rules of an endpoint: each method raises 401 or 403 for what may not pass."""
+class Door:
+    """The rules of an endpoint: each method raises 401 or 403 for what may not pass.
 
-    def enter(self, scope: Scope) -> None:
-        """Let a request in, if no foreign page or name sends it."""
-
-    def admit(self, scope: Scope, span: Span) -> None:
-        """Let a request through to the model, noting in `span` who sent it."""
-
-    def visible(self, scope: Scope) -> Callable[[Span], bool]:
-        """Return a function that says of a span if the client may see it."""
-
-
-class OwnDoor:
-    """The door of an endpoint that one person uses: this machine only, with `lab_key` if any."""
+    These are of one that one person uses: this machine only, with `lab_key` if any.
+    """
 
     def __init__(self, lab_key: str | None = None):
         self._lab_key = lab_key
 
     def enter(self, scope: Scope) -> None:
+        """Let a request in, if no foreign page or name sends it."""
         for name in (b"host", b"origin"):
             value = asgi.header(scope, name)
             if value and hostname(value) not in _LOOPBACK:
@@ -65,15 +56,23 @@ class OwnDoor:
                 raise foreign(f"{what}; use http://127.0.0.1.")
 
     def admit(self, scope: Scope, span: Span) -> None:
+        """Let a request through to the model, noting in `span` who sent it."""
         self.visible(scope)  # the same key is good for both
 
     def visible(self, scope: Scope) -> Callable[[Span], bool]:
-        shown, key = asgi.header(scope, b"authorization").removeprefix("Bearer "), self._lab_key
-        if key is not None and not hmac.compare_digest(shown.encode(), key.encode()):
+        """Return a function that says of a span if the client may see it."""
+        if self._lab_key is None:
+            return _everybody
+        shown = asgi.header(scope, b"authorization").removeprefix("Bearer ").encode()
+        if not hmac.compare_digest(shown, self._lab_key.encode()):
             what = "This endpoint spends its owner's money and wants the lab's own key"
             way = "take it from lab.api_key(), or from what `agentlab serve` printed."
             raise RequestError(401, f"{what}; {way}", code="invalid_api_key")
-        return lambda span: True
+        return _everybody
+
+
+def _everybody(span: Span) -> bool:
+    return True
 
 
 def foreign(message: str) -> RequestError:
@@ -103,7 +102,7 @@ class App:
         self.recorder = Recorder()
         self._metrics = Metrics(self.recorder, model.time_scale)
         self._bodies = asgi.Bodies(max_body_bytes)
-        self._door, self._on_end = door or OwnDoor(), on_end
+        self._door, self._on_end = door or Door(), on_end
         self._numbers = itertools.count(1)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -114,11 +113,11 @@ class App:
         try:
             self._door.enter(scope)
             if origin := asgi.header(scope, b"origin"):
-                send = asgi.for_page(origin, send)
-            if scope["method"] == "HEAD":
-                scope, send = asgi.as_get(scope, send)
+                send = asgi.for_page(scope, origin, send)
+            if scope["method"] == "HEAD":  # whose answer loses its body on the way
+                scope = scope | {"method": "GET"}
             if scope["method"] == "OPTIONS" and origin:
-                await asgi.allow_page(scope, send)
+                await asgi.respond(send, 204, b"", kind=b"text/plain")
             elif scope["path"] in (_HEALTH, _METRICS):
                 await self._watch(scope, send)
             elif scope["path"].startswith("/lab/"):
@@ -144,7 +143,8 @@ class App:
 
     async def _answer(self, scope: Scope, receive: Receive, send: Send, span: Span) -> None:
         self._door.admit(scope, span)
-        span.attempt = 1 + (asgi.whole_number(asgi.header(scope, b"x-stainless-retry-count")) or 0)
+        if retries := asgi.header(scope, b"x-stainless-retry-count"):
+            span.attempt = 1 + (asgi.whole_number(retries) or 0)
         if scope["method"] != "POST":
             await self.model(scope, receive, send, span)
             return
@@ -192,7 +192,9 @@ class App:
 
 def _agent(scope: Scope) -> str:
     """Return the name that the client gives its agent, as it may be kept and shown."""
-    name = unquote(asgi.header(scope, b"x-agent")[:_LONGEST_QUOTED])[:_LONGEST_NAME] or "unnamed"
+    if not (quoted := asgi.header(scope, b"x-agent")):
+        return "unnamed"
+    name = unquote(quoted[:_LONGEST_QUOTED])[:_LONGEST_NAME]
     printable = name.isprintable()  # as nearly every name is
     return name if printable else "".join(c if c.isprintable() else "\ufffd" for c in name)
 
@@ -218,7 +220,7 @@ def build_app(
         model = Recording(model, settings.record)
     if limits or plan:
         model = Gate(model, limits, FaultPlan(plan, settings.seed))
-    door = OwnDoor(lab_key if settings.real else None)
+    door = Door(lab_key if settings.real else None)
     return App(model, door=door, on_end=on_end, max_body_bytes=settings.longest_body_bytes)
 
 

@@ -79,7 +79,7 @@ class _Exchange(httpx.AsyncByteStream):
             event = await self.next_event()
             if event["type"] == "http.response.body":
                 more = event.get("more_body", False)
-                yield event.get("body", b"")
+                yield b"" if self._request.method == "HEAD" else event.get("body", b"")
 
     async def aclose(self) -> None:
         """Hang up, and wait until the application has noticed, or make it."""

@@ -18,7 +18,7 @@ from agentlab.endpoint.answers.answer import Answer, Said, lengths, request_key,
 from agentlab.endpoint.answers.replies import Replies
 from agentlab.endpoint.contract import asgi
 from agentlab.endpoint.contract.asgi import Headers, Receive, Scope, Send
-from agentlab.endpoint.contract.openai_json import RequestError, decode
+from agentlab.endpoint.contract.openai_json import RequestError, decode, refused
 from agentlab.endpoint.contract.record import Span
 from agentlab.endpoint.contract.request import ChatRequest
 from agentlab.endpoint.contract.seeded_random import Occurrences
@@ -89,7 +89,10 @@ class LocalModel:
     def _asked(self, reply: _Replying) -> _Answering:
         async def answering(scope: Scope, receive: Receive, send: Send, span: Span) -> None:
             body = await asgi.read_body(scope, receive)
-            async with self._reading if len(body) > _SHORT_BYTES else nullcontext():
+            if len(body) > _SHORT_BYTES:
+                async with self._reading:
+                    answer, dialect, stream = await reply(body, span)
+            else:
                 answer, dialect, stream = await reply(body, span)
             try:
                 exchange = _Exchange(self._live, span, answer, dialect)
@@ -111,14 +114,14 @@ class LocalModel:
 
     async def _chat(self, body: bytes, span: Span) -> _Reply:
         # Agents, and benchmarks above all, send the very same bytes again and again.
-        known = self._known.get(body) or _new(decode(body, ChatRequest))
-        request, key, said = known
-        answer = await self._compose(known, span)
-        short = len(body) <= _SHORT_BYTES and answer.said.completion_tokens <= _SHORT_TOKENS
-        if said is None and answer.said.fixed and short:
+        known = self._known.get(body)
+        request, key, said = known or _new(decode(body, ChatRequest))
+        answer = await self._compose((request, key, said), span)
+        if known is None and len(body) <= _SHORT_BYTES:
             if len(self._known) >= _MOST_KNOWN:
-                self._known.clear()
-            self._known[body] = (request, key, answer.said)
+                del self._known[next(iter(self._known))]  # the oldest
+            short = answer.said.completion_tokens <= _SHORT_TOKENS
+            self._known[body] = (request, key, answer.said if answer.said.fixed and short else None)
         return answer, Chat(request, answer, int(time.time())), bool(request.stream)
 
     async def _completions(self, body: bytes, span: Span) -> _Reply:
@@ -162,14 +165,9 @@ class LocalModel:
             said = msgspec.structs.replace(said, prompt_tokens=said.prompt_tokens + more_tokens)
         needed = said.prompt_tokens + (request.limit_tokens or 1)
         if self._longest_tokens is not None and needed > self._longest_tokens:
-            raise RequestError(
-                400,
-                f"This model's maximum context length is {self._longest_tokens} tokens. However, "
-                f"your request needs {needed} ({said.prompt_tokens} in the {asked}, the rest "
-                "in the completion). Please reduce its length.",
-                param=asked,
-                code="context_length_exceeded",
-            )
+            most = f"This model's maximum context length is {self._longest_tokens} tokens"
+            what = f"{most}; your request needs {needed}, {said.prompt_tokens} in the {asked}."
+            raise refused("context_length_exceeded", asked, what)
         return timed(said, self._physics, **drawn)
 
 
@@ -210,7 +208,7 @@ class _Exchange:
 
     async def _whole(self, send: Send, headers: Headers) -> None:
         await self._started()
-        due_s = await self._live.finished(self._job)
+        due_s = await self._live.finished(self._job) if self._job.end_s is None else None
         headers = [*headers, self._took()]
         self._note(self._said.completion_tokens, status=200)
         body = self._dialect.whole()
@@ -236,7 +234,8 @@ class _Exchange:
         await asgi.finish(send, opening + self._dialect.closing())
 
     async def _started(self) -> None:
-        await self._live.started(self._job)
+        if self._job.started_s is None:
+            await self._live.started(self._job)
         self._span.started_s = self._job.started_s  # for those who look meanwhile
 
     def _took(self) -> tuple[bytes, bytes]:
@@ -245,7 +244,7 @@ class _Exchange:
 
     def _note_lateness(self, due_s: float | None) -> None:
         late_s = 0.0 if due_s is None else self._live.now_s() - due_s
-        late_ms = round(late_s / self._live.time_scale * 1000, 3)
+        late_ms = round(late_s / self._live.time_scale * 1000, 3) if late_s else 0.0
         self._span.late_ms = max(late_ms, self._span.late_ms or 0.0)
 
     def _note(self, completion_tokens: int, status: int | None = None) -> None:
