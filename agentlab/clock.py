@@ -23,7 +23,7 @@ import threading
 import time
 import warnings
 from collections.abc import Callable, Coroutine, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, wait
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -249,20 +249,19 @@ class _JumpingSelector(selectors.DefaultSelector):
 
 def _run(loop: VirtualTimeLoop, main: Coroutine[Any, Any, T]) -> VirtualRun[T]:
     with asyncio.Runner(loop_factory=lambda: loop) as runner, loop.blind_spots.watched():
-        result = runner.run(main)
-        return VirtualRun(result, round(loop.time(), 9))  # 0.1 + 0.2 make 0.3
+        return VirtualRun(runner.run(main), round(loop.time(), 9))  # 0.1 + 0.2 make 0.3
 
 
 def _run_in_thread(loop: VirtualTimeLoop, main: Coroutine[Any, Any, T]) -> VirtualRun[T]:
-    def cancel_everything() -> None:
-        for task in asyncio.all_tasks(loop):
-            task.cancel()
-
     with ThreadPoolExecutor(1) as thread:
         try:
-            return thread.submit(contextvars.copy_context().run, _run, loop, main).result()
+            thread.submit(int).result()  # an interrupt can keep the pool from noting a new thread
+            running = thread.submit(contextvars.copy_context().run, _run, loop, main)
+            while wait([running], timeout=0.1).not_done:
+                pass  # a wait without end misses a signal that comes just as it begins
+            return running.result()
         except KeyboardInterrupt:
-            asyncio.SelectorEventLoop.call_soon_threadsafe(loop, cancel_everything)
+            asyncio.SelectorEventLoop.call_soon_threadsafe(loop, loop.stop)
             raise
 
 

@@ -7,8 +7,6 @@ An error in the learner's code and an answer that never ends are shown as hints,
 from __future__ import annotations
 
 import asyncio
-import contextvars
-import ctypes
 import gc
 import inspect
 import linecache
@@ -19,6 +17,9 @@ import traceback
 import warnings
 from collections.abc import Awaitable, Callable
 from concurrent.futures import Future
+from contextvars import copy_context
+from ctypes import c_ulong, py_object, pythonapi
+from time import process_time
 from types import CodeType
 from typing import Any, Self
 
@@ -27,8 +28,7 @@ from agentlab.errors import reason
 from agentlab.trace import Trace, trace
 
 WITHIN_S = 600.0  # model seconds that an answer may take; the right ones take some tens
-CALL_PATIENCE_S = 5.0  # wall-clock seconds that a calculation may take
-RUN_PATIENCE_S = 20.0  # wall-clock seconds for a run in virtual time
+PATIENCE_S = 10.0  # seconds of the processor that it may take; of waiting a fifth counts
 
 Program = Callable[..., Any] | Awaitable[Any]
 Caught = type[Exception] | tuple[type[Exception], ...]
@@ -71,7 +71,7 @@ class Check:
 
     def call(self, function: Callable[..., Any], *args: Any) -> Any:
         """Return what `function` returns, if it does so in time."""
-        return _settled(_in_time(lambda: function(*args), function, CALL_PATIENCE_S))
+        return _settled(_in_time(lambda: function(*args), function))
 
     def simulate(
         self, program: Program, *args: Any, catch: Caught = (), within_s: float = WITHIN_S
@@ -90,7 +90,7 @@ class Check:
             with trace() as t:
                 return lab.simulate(main(t), catch=catch)
 
-        result, t = _in_time(work, program, RUN_PATIENCE_S)
+        result, t = _in_time(work, program)
         return _settled(result), t
 
     async def run(
@@ -129,7 +129,7 @@ class _NotYet(BaseException):
     """The exercise is not solved; the message says why. No `except Exception` stops it."""
 
 
-def _in_time(work: Callable[[], Any], program: Any, patience_s: float) -> Any:
+def _in_time(work: Callable[[], Any], program: Any) -> Any:
     """Return what `work` returns, run in a thread: nothing else could end `while True: pass`."""
     outcome: Future[Any] = Future()
 
@@ -139,19 +139,22 @@ def _in_time(work: Callable[[], Any], program: Any, patience_s: float) -> Any:
         except BaseException as error:
             outcome.set_exception(error)
 
-    context = contextvars.copy_context()
-    thread = threading.Thread(target=context.run, args=(keep,), name="answer", daemon=True)
+    thread = threading.Thread(target=copy_context().run, args=(keep,), name="answer", daemon=True)
     thread.start()
+    spent_s = 0.0
     try:
-        thread.join(patience_s)
+        while thread.is_alive() and spent_s < PATIENCE_S:
+            busy_s = process_time()
+            thread.join(0.1)
+            spent_s += max(process_time() - busy_s, 0.02)
     finally:
-        late, ident = thread.is_alive(), ctypes.c_ulong(thread.ident or 0)
+        late, ident = thread.is_alive(), c_ulong(thread.ident or 0)
         for _ in range(20):  # again where a bare `except` takes it
             if thread.is_alive():
-                ctypes.pythonapi.PyThreadState_SetAsyncExc(ident, ctypes.py_object(SystemExit))
+                pythonapi.PyThreadState_SetAsyncExc(ident, py_object(SystemExit))
                 thread.join(0.05)
     if late:
-        raise _NotYet(f"{_name(program)} runs for {patience_s:g} s already; does a loop never end?")
+        raise _NotYet(f"{_name(program)} runs for {PATIENCE_S:g} s already; does a loop never end?")
     error = outcome.exception()
     if error is None or isinstance(error, KeyboardInterrupt | _NotYet):
         return outcome.result()

@@ -58,7 +58,7 @@ class Class:
 
     def get(self, path: str, key: str = TOKEN) -> Any:
         headers = {"authorization": f"Bearer {key}"} if key else {}
-        return httpx.get(self.url + path, headers=headers, trust_env=False, timeout=30).json()
+        return httpx.get(self.url + path, headers=headers, trust_env=False, timeout=60).json()
 
     def teach(self, **changes: Any) -> None:
         self._post("/classroom/settings", changes)
@@ -69,14 +69,14 @@ class Class:
     def _post(self, path: str, body: Any) -> None:
         headers = {"authorization": f"Bearer {TOKEN}"}
         answer = httpx.post(
-            self.url + path, json=body, headers=headers, trust_env=False, timeout=30
+            self.url + path, json=body, headers=headers, trust_env=False, timeout=60
         )
         assert answer.status_code == 200, answer.text
 
     def interrupt(self) -> tuple[int, str]:
         """Ctrl-C; the exit code, and what the process complained about."""
         self.process.send_signal(signal.SIGINT)
-        _, complaints = self.process.communicate(timeout=20)
+        _, complaints = self.process.communicate(timeout=60)
         return self.process.returncode, complaints
 
 

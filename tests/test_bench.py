@@ -229,7 +229,7 @@ def test_of_cases_called_changed_few_are_expected_not_to_be():
 
 def test_a_run_that_took_its_time_is_kept(fresh_lab, tmp_path):
     """The second one on the real clock leaves the first beside it, to be compared with."""
-    text = SMALL + "clock: real\nengines: [asyncio]\nsettings: {time_scale: 1000}\n"
+    text = SMALL + "clock: real\nengines: [asyncio]\npresets: [instant]\n"
     first = measured(tmp_path, text)
     measured(tmp_path, text)
     assert results.load(tmp_path / "out" / "small.before.json") == first
@@ -428,7 +428,7 @@ def test_percentiles_are_of_what_was_answered(fresh_lab, tmp_path):
 
 def test_the_bill_is_what_is_then_asked(fresh_lab, tmp_path):
     """Requests and prompts to the token; answers at most; unlimited ones are counted as such."""
-    text = "clock: real\nrepeats: 1\nwarmups: 0\nsettings: {time_scale: 1000}\n"
+    text = "clock: real\nrepeats: 1\nwarmups: 0\npresets: [instant]\n"
     agents = written(tmp_path, f"{SMALL}{text}engines: [asyncio]\n", "agents")
     bill = measure.cost(experiment.load(agents))
     (m,) = measure.run(experiment.load(agents), tmp_path / "agents.json").measurements

@@ -50,7 +50,7 @@ class Upstream:
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, daemon=True)
         self._thread.start()
-        self._runner = asyncio.run_coroutine_threadsafe(self._start(), self._loop).result(10)
+        self._runner = asyncio.run_coroutine_threadsafe(self._start(), self._loop).result(60)
         self.url = f"http://127.0.0.1:{self._runner.addresses[0][1]}/v1"
 
     async def _start(self) -> web.AppRunner:
@@ -68,7 +68,7 @@ class Upstream:
         return self.answer(number, self.asked[number])
 
     def stop(self) -> None:
-        asyncio.run_coroutine_threadsafe(self._runner.cleanup(), self._loop).result(10)
+        asyncio.run_coroutine_threadsafe(self._runner.cleanup(), self._loop).result(60)
         self._loop.call_soon_threadsafe(self._loop.stop)
         self._thread.join(10)
         self._loop.close()
@@ -299,7 +299,7 @@ def test_how_late_the_endpoint_was_is_told():
 def test_the_endpoint_s_share_is_measured(fresh_lab, tmp_path):
     """On the real clock, with the local model as with a real one; in virtual time there is none."""
     asked = Experiment(
-        about="x", workloads=[Workload(agents=2)], clock="real", settings={"time_scale": 100}
+        about="x", workloads=[Workload(agents=2)], clock="real", settings={"time_scale": 20}
     )
     for m in measure.run(asked, tmp_path / "x.json").measurements:
         assert m.endpoint_cpu_ms > 0 and m.endpoint_busy > 0

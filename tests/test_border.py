@@ -32,9 +32,11 @@ import httpx
 import pytest
 from awkward import KEY, MODEL, Upstream
 from classroom_process import Class
+from matplotlib.figure import Figure
 from pydantic import BaseModel
 
 from agentlab import engines, lab
+from agentlab.bench import plots
 from agentlab.commands import doctor
 from agentlab.commands import main as cli
 from agentlab.errors import ModelError, StepError
@@ -44,7 +46,7 @@ from agentlab.workflow import Step, Workflow
 
 QUESTION = "Name three rivers."
 PATIENCE_S = 60.0
-SHORT_S = 1.0
+SHORT_S = 2.0
 """How long a door waits for an upstream that stalls; for any other it has time."""
 
 # --- The tables ---
@@ -554,7 +556,7 @@ def test_a_limit_on_what_is_in_flight_is_kept_by_a_guard_that_knows_it(
     upstream: Upstream, monkeypatch: pytest.MonkeyPatch
 ):
     """Twelve questions, two at a time: twelve requests, none refused."""
-    monkeypatch.setattr(upstream, "delay_s", 0.05)  # so that they meet
+    monkeypatch.setattr(upstream, "delay_s", 0.2)  # so that they meet
     upstream.use("two_at_a_time")
 
     async def twelve() -> list[str]:
@@ -748,6 +750,11 @@ engines: [sequential, asyncio]
 """
 
 
+def without_pictures(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each takes seconds to draw, and shows nothing that the table does not."""
+    monkeypatch.setattr(plots, "figure", lambda _: Figure())
+
+
 @pytest.mark.parametrize(("mode", "outcome", "words"), _told(BENCH))
 def test_bench(
     mode: str,
@@ -757,9 +764,12 @@ def test_bench(
     tmp_path: Path,
     capfd: pytest.CaptureFixture[str],
     caplog: pytest.LogCaptureFixture,
+    monkeypatch: pytest.MonkeyPatch,
 ):
     """A table of measurements that stands by itself, or the first question's error instead."""
     fresh.use(mode)
+    if mode != "kind":
+        without_pictures(monkeypatch)
     (tmp_path / "mine.yaml").write_text(EXPERIMENT)
     code = cli.main(["bench", str(tmp_path / "mine.yaml"), "--yes", "--out", str(tmp_path / "out")])
     said = "".join(capfd.readouterr()) + caplog.text
@@ -779,10 +789,15 @@ def test_bench(
 
 @pytest.mark.parametrize("command", ["write", "bench"])
 def test_what_is_left_out_from_the_start_is_never_sent(
-    command: str, fresh: Upstream, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+    command: str,
+    fresh: Upstream,
+    tmp_path: Path,
+    capfd: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
 ):
     """With --leave-out nothing is refused: no request has it, and the limit has its other name."""
     fresh.use("strict_notemp")
+    without_pictures(monkeypatch)
     (tmp_path / "mine.yaml").write_text(EXPERIMENT)
     (tmp_path / "topics.txt").write_text("Why tides\n")
     first = {"write": ["topics.txt"], "bench": ["mine.yaml", "--yes"]}[command]

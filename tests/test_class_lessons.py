@@ -41,7 +41,7 @@ def test_a_lesson_reaches_the_class_and_the_teacher_sees_its_refusals(
 ):
     """With a limit and errors on purpose: "lost by the guard: 0" for all, each 429 on the board."""
     cells = Lesson.load(NOTEBOOKS / f"{name}.ipynb").up_to(ASKS)
-    with Class("--time-scale", "100") as served:
+    with Class("--time-scale", "40") as served:
         served.teach(learner_requests_per_minute=6, faults=OVERLOADED)
         monkeypatch.setenv("OPENAI_BASE_URL", f"{served.url}/v1")
         for learner in LEARNERS:

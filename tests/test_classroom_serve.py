@@ -143,8 +143,8 @@ def test_what_cannot_be_is_a_clear_error(
 
 @pytest.fixture(scope="module")
 def one_class() -> Iterator[Class]:
-    """A class at a hundred times real speed, for learners who come one after the other."""
-    with Class("--time-scale", "100") as served:
+    """A class of which a minute is six seconds, for learners who come one after the other."""
+    with Class("--time-scale", "10") as served:
         yield served
 
 
@@ -168,7 +168,7 @@ def test_a_learners_lab_keeps_the_classs_time(class_and_lab: tuple[Class, Any]):
     with trace() as t:
         answer = asyncio.run(lab.ask(HELLO, agent="writer"))
     assert answer.startswith("Hello!")
-    assert lab.model_seconds_a_second() == 100
+    assert lab.model_seconds_a_second() == 10
     assert (t.requests, t.spans[0].agent) == (1, "writer")
     assert (t.work_s, t.makespan_s, t.spans[0].first_token_s) == (4.0, 4.0, 1.0)
     learner = os.environ["OPENAI_API_KEY"]
@@ -222,13 +222,13 @@ def test_the_documented_lines_lead_to_the_class_and_stay_there(
     """Run in a notebook, and after a later lab.configure the class still answers, not OpenAI."""
     for name in ("OPENAI_BASE_URL", "OPENAI_API_KEY", "AGENTLAB_LOCAL"):
         monkeypatch.setenv(name, "")  # so that what the lines set is undone after the test
-    with Class("--time-scale", "100") as served:
+    with Class("--time-scale", "10") as served:
         exec(documented(f"{served.url}/v1"), {})
         assert f"{served.url}/v1" in fresh_lab.where()
         fresh_lab.configure(faults=[])
         assert fresh_lab.where() == (
             f"the class's endpoint at {served.url}/v1, the local model, "
-            "100 model seconds pass in one second"
+            "10 model seconds pass in one second"
         )
         assert asyncio.run(fresh_lab.ask(HELLO)).startswith("Hello!")
         fresh_lab.stop()
@@ -240,7 +240,7 @@ def test_a_learners_own_time_scale_has_no_effect_in_a_class(class_and_lab: tuple
     """The class's wins, as the guide says."""
     _, lab = class_and_lab
     lab.configure(time_scale=3)
-    assert lab.model_seconds_a_second() == 100
+    assert lab.model_seconds_a_second() == 10
 
 
 def test_forbidding_a_paid_model_keeps_the_class(class_and_lab: tuple[Class, Any]):
@@ -256,7 +256,7 @@ def test_forbidding_a_paid_model_keeps_the_class(class_and_lab: tuple[Class, Any
     "shape",
     [
         {"preset": "instant"},
-        {"time_scale": 1000},
+        {"time_scale": 40},
         {"seed": 0},
         {"requests_per_minute": 0},
         {"tokens_per_minute": 6000},
@@ -270,7 +270,7 @@ def test_a_model_that_a_lesson_shapes_is_its_own(
 ):
     """With upstream=None: this machine's model answers, and the class is asked nothing."""
     served, lab = class_and_lab
-    with lab.configure(upstream=None, **{"time_scale": 1000, **shape}):
+    with lab.configure(upstream=None, **{"time_scale": 40, **shape}):
         assert lab.where().startswith("the local model, preset")
         asyncio.run(lab.ask(HELLO))
     assert served.get("/classroom/board")["learners"] == []
@@ -318,7 +318,7 @@ def test_virtual_time_stays_on_the_laptop(class_and_lab: tuple[Class, Any]):
 
 
 def test_time_outs_are_the_classs_seconds_too(class_and_lab: tuple[Class, Any]):
-    """A client that waits 2 s gives up on an answer of 4 s, though that is .04 s by the watch."""
+    """A client that waits 2 s gives up on an answer of 4 s, though that is .4 s by the watch."""
     _, lab = class_and_lab
     with pytest.raises(TimeoutError, match="within 2 model seconds"):
         asyncio.run(lab.ask(HELLO, timeout_s=2.0))

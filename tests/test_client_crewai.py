@@ -26,7 +26,7 @@ def crewai() -> Iterator[Any]:
     """The package, silent, and the endpoint fast."""
     from agentlab.lab import crews  # noqa: F401, before crewai
 
-    lab.configure(time_scale=1000)
+    lab.configure(time_scale=20)
     import crewai
 
     yield crewai

@@ -340,8 +340,6 @@ from agentlab.clock import run_virtual
 signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background jobs ignore it
 
 async def spin():
-    for _ in range(1000):  # until whoever started this thread waits for it
-        await asyncio.sleep(1)
     print("spinning", flush=True)
     while True:
         await asyncio.sleep(1)
@@ -363,10 +361,40 @@ loop.close()
         try:
             assert process.stdout.readline() == "spinning\n"
             process.send_signal(signal.SIGINT)
-            said, _ = process.communicate(timeout=30)
+            said, _ = process.communicate(timeout=60)
         finally:
             process.kill()  # it would spin for ever
     assert said == "interrupted, 1 thread\n"
+
+
+def test_an_interrupt_may_come_as_a_run_begins():
+    """In the moment in which its thread has started, thirty times: no thread is left."""
+    code = """
+import asyncio, signal, threading
+from agentlab.clock import run_virtual
+
+signal.signal(signal.SIGINT, signal.default_int_handler)
+
+async def spin():
+    signal.pthread_kill(threading.main_thread().ident, signal.SIGINT)
+    while True:
+        await asyncio.sleep(1)
+
+async def cell():
+    try:
+        run_virtual(spin())
+    except KeyboardInterrupt:
+        print("interrupted,", threading.active_count(), "thread", flush=True)
+
+loop = asyncio.new_event_loop()
+for _ in range(30):
+    loop.run_until_complete(cell())
+loop.close()
+"""
+    ran = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, timeout=120, check=False
+    )
+    assert ran.stdout == "interrupted, 1 thread\n" * 30, ran.stderr
 
 
 def test_ten_thousand_sleepers():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 import os
 import signal
 import sqlite3
@@ -33,10 +34,14 @@ def answer_to(prompt: str) -> str:
 
 
 class CountingModel:
-    """A model of our own, outside of the lab: it answers by the prompt alone, and counts."""
+    """A model of our own, outside of the lab: it answers by the prompt alone, and counts.
+
+    Whoever asks after its first `most` requests waits until there may be more.
+    """
 
     def __init__(self) -> None:
         self.asked: Counter[str] = Counter()
+        self.most = math.inf
         self._loop = asyncio.new_event_loop()
         self._started = threading.Event()
         self._thread = threading.Thread(target=self._serve, daemon=True)
@@ -75,7 +80,10 @@ class CountingModel:
         prompt = (await request.json())["messages"][-1]["content"]
         text = answer_to(prompt)
         self.asked[text] += 1
+        number = self.requests
         await asyncio.sleep(0.02)
+        while number > self.most:
+            await asyncio.sleep(0.02)
         message = {"role": "assistant", "content": text}
         choices = [{"index": 0, "message": message, "finish_reason": "stop"}]
         usage = {"prompt_tokens": 5, "completion_tokens": 2, "total_tokens": 7}
@@ -132,6 +140,7 @@ def test_killed_again_and_again_it_pays_for_what_was_in_flight(model, tmp_path):
     for _ in range(KILLS):
         until = model.requests + draw.randint(1, 250 // KILLS)  # spread over the batch
         with started(model, topics, tmp_path / "killed") as life:
+            model.most = until + 1  # or it could be done before a slow machine kills it
             while model.requests < until and life.poll() is None:
                 time.sleep(0.001)
             time.sleep(draw.uniform(0, 0.03))
@@ -139,8 +148,9 @@ def test_killed_again_and_again_it_pays_for_what_was_in_flight(model, tmp_path):
         assert life.returncode == -signal.SIGKILL
         assert {text: model.asked[text] for text in kept} == kept
         kept |= {text: model.asked[text] for text in recorded(tmp_path / "killed")}
+    model.most = math.inf
     with started(model, topics, tmp_path / "killed") as life:
-        out, _ = life.communicate(timeout=60)
+        out, _ = life.communicate(timeout=120)
     assert life.returncode == 0, out
     assert "40 done" in out
     assert {text: model.asked[text] for text in kept} == kept
@@ -149,7 +159,7 @@ def test_killed_again_and_again_it_pays_for_what_was_in_flight(model, tmp_path):
     print(f"{KILLS} kills: {again} requests sent again, {again / KILLS:.2f} a kill")
     assert 0 < again <= KILLS * AT_ONCE
     with started(model, topics, tmp_path / "whole") as life:
-        life.communicate(timeout=60)
+        life.communicate(timeout=120)
     assert published(tmp_path / "killed") == published(tmp_path / "whole")
     assert len(published(tmp_path / "whole")) == 80
 
@@ -158,16 +168,21 @@ def test_ctrl_c_waits_and_says_what_is_left(model, tmp_path):
     """SIGINT in mid-batch: exit code 130, what was sent is recorded, --resume does the rest."""
     topics = tmp_path / "topics.txt"
     topics.write_text("\n".join(TOPICS[:10]), encoding="utf-8")
+    model.most = 20
     with started(model, topics, tmp_path / "out") as life:
         while model.requests < 6:
             time.sleep(0.001)
         life.send_signal(signal.SIGINT)
-        out, err = life.communicate(timeout=60)
+        assert life.stderr is not None
+        while b"Ctrl-C again" not in (line := os.read(life.stderr.fileno(), 4096)) and line:
+            pass
+        model.most = math.inf
+        out, err = life.communicate(timeout=120)
     assert life.returncode == 130
     assert "left" in out and "--resume" in err
     assert len(recorded(tmp_path / "out")) == model.requests < 40
     with started(model, topics, tmp_path / "out") as life:
-        out, _ = life.communicate(timeout=60)
+        out, _ = life.communicate(timeout=120)
     assert (life.returncode, model.requests) == (0, 40)
     assert out.startswith("10 done")
 
@@ -184,7 +199,7 @@ def test_a_second_ctrl_c_cancels_and_says_how_to_go_on(model, tmp_path):
         while b"Ctrl-C again" not in (line := os.read(life.stderr.fileno(), 4096)) and line:
             pass
         life.send_signal(signal.SIGINT)
-        _, err = life.communicate(timeout=60)
+        _, err = life.communicate(timeout=120)
     assert life.returncode == 130
     assert "--resume" in str(err) and "Traceback" not in str(err)
 
@@ -198,7 +213,7 @@ def test_what_is_there_is_not_gone_on_with_unasked(fresh_lab, tmp_path, capsys):
     assert "there are none" in capsys.readouterr().err
     topics.write_text("Tides\n  Tides\n# a comment\n", encoding="utf-8")
     with_time = pytest.MonkeyPatch()
-    with_time.setenv("AGENTLAB_TIME_SCALE", "1000")
+    with_time.setenv("AGENTLAB_PRESET", "instant")
     with_time.setenv("AGENTLAB_CONTENT_TIMEOUT_SECONDS", "600")
     try:
         assert main(arguments) == 0

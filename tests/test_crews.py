@@ -23,7 +23,7 @@ from agentlab import lab
 from agentlab.lab import crews
 from crewai import Agent, Crew, Task
 
-lab.configure(time_scale=1000)
+lab.configure(preset="instant")
 writer = Agent(role="Writer", goal="Write", backstory="Calm.", llm=lab.crew_llm(agent="writer"))
 task = Task(description="Describe tides.", expected_output="Two sentences", agent=writer)
 print(Crew(agents=[writer], tasks=[task]).kickoff().raw)
@@ -89,11 +89,11 @@ def test_crew_llm_is_connected(fresh_lab):
     """It asks the endpoint under its agent's name, once, with a time-out in model seconds."""
     from agentlab.trace import trace
 
-    fresh_lab.configure(time_scale=100, faults=[{"kind": "stall", "agent": "slow", "calls": [1]}])
+    fresh_lab.configure(time_scale=20, faults=[{"kind": "stall", "agent": "slow", "calls": [1]}])
     with trace() as t:
         assert fresh_lab.crew_llm(agent="quick").call("Describe tides.")
         with pytest.raises(Exception, match=r"(?i)timed? ?out|connect"):
-            fresh_lab.crew_llm(agent="slow", timeout=200.0).call("Describe tides.")
+            fresh_lab.crew_llm(agent="slow", timeout=60.0).call("Describe tides.")
         while t.spans[-1].end_s is None:  # the endpoint hears of it a moment later
             time.sleep(0.01)
     assert [(span.agent, span.status) for span in t.spans] == [("quick", 200), ("slow", 499)]
@@ -116,7 +116,7 @@ def guarded():
 
 CREWAI = pytest.mark.filterwarnings("ignore")  # CrewAI's and its libraries' own
 
-FAILING = {"faults": [{"kind": "error", "status": 500, "calls": [1, 2]}], "time_scale": 100}
+FAILING = {"faults": [{"kind": "error", "status": 500, "calls": [1, 2]}], "time_scale": 20}
 
 
 @CREWAI

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 
 import pytest
+from meeting import hung_up
 
 from agentlab import engines
 from agentlab.clock import run_virtual
@@ -20,7 +21,7 @@ def test_results_equal_the_others(fresh_lab, seed):
     """On random workflows its answers are those of the sequential engine, to the byte."""
     w = random_workflow(seed)
     expected = run_virtual(engines.run(w, engine="sequential")).result
-    fresh_lab.configure(time_scale=1000)
+    fresh_lab.configure(preset="instant")
     with trace() as t:
         assert asyncio.run(engines.run(w, engine="crewai")) == expected
     assert t.requests == len(w.steps)
@@ -29,10 +30,7 @@ def test_results_equal_the_others(fresh_lab, seed):
 def test_no_cap_on_what_runs_at_once(fresh_lab):
     """Sixty-four steps that need each other not at all are in flight all at once."""
     w = Workflow([Step(f"s{n}", f"Describe lake {n} in ten paragraphs.") for n in range(64)])
-    fresh_lab.configure(time_scale=3)
-    with trace() as t:
-        asyncio.run(engines.run(w, engine="crewai"))
-    assert t.peak == 64
+    assert asyncio.run(hung_up(engines.run(w, engine="crewai"), 64)).peak == 64
 
 
 def test_a_step_starts_as_soon_as_its_own_inputs_are_there(fresh_lab):
@@ -89,6 +87,6 @@ def test_virtual_time_is_refused(fresh_lab):
 
 def test_a_step_may_have_any_name(fresh_lab):
     """Not even the name of something that a Flow has is taken."""
-    fresh_lab.configure(time_scale=1000)
+    fresh_lab.configure(preset="instant")
     w = Workflow([Step("state", "Describe a state."), Step("kickoff", "Begin with {state}.")])
     assert list(asyncio.run(engines.run(w, engine="crewai"))) == ["state", "kickoff"]

@@ -168,6 +168,7 @@ def test_a_script_answers_as_the_engines_do(fresh_lab, tmp_path):
     written = script.langgraph(AWKWARD)
     assert "agentlab" not in written
     (tmp_path / "script.py").write_text(written, encoding="utf-8")
+    lab.configure(time_scale=1)  # so slow that the second is sent before the first is answered
     known = {"OPENAI_BASE_URL": lab.base_url(), "OPENAI_API_KEY": lab.api_key()}
     with trace() as t:
         run = subprocess.run(

@@ -628,6 +628,7 @@ def test_two_processes_over_real_sockets(monkeypatch: pytest.MonkeyPatch):
             json={"model": "m", "messages": [{"role": "user", "content": HELLO}], "seed": 1},
             headers={"authorization": f"Bearer {endpoint.key}"},
             trust_env=False,
+            timeout=60,
         )
         assert answer.json()["choices"][0]["message"]["content"].startswith("Hello!")
         assert [span.status for span in endpoint.since(0)] == [200]

@@ -43,7 +43,7 @@ def test_a_rough_endpoint_loses_nothing_over_http(fresh_lab: None):
 
     What a busy machine answers too late counts for nothing: such a request met no fault.
     """
-    with lab.configure(faults=ROUGH, time_scale=100), trace() as t:
+    with lab.configure(faults=ROUGH, time_scale=40), trace() as t:
         answers = asyncio.run(ask_many(200, guard(attempt_timeout_s=200, deadline_s=None)))
     assert len(answers) == 200
     assert sum(span.ok or span.fault is not None for span in t.spans) <= 1.8 * 200
@@ -168,10 +168,11 @@ def test_a_crews_own_call_is_guarded(fresh_lab: None):
 
     async def main() -> str:
         llm = lab.crew_llm(agent="writer")
-        return await guard().run(lambda: llm.acall("Describe tides."), agent="writer")
+        patient = guard(attempt_timeout_s=None, deadline_s=None)  # CrewAI waits in real seconds
+        return await patient.run(lambda: llm.acall("Describe tides."), agent="writer")
 
     refusals = [{"kind": "error", "status": 429, "calls": [1, 2], "retry_after_s": 1}]
-    with lab.configure(faults=refusals, time_scale=100), trace() as t:
+    with lab.configure(faults=refusals, time_scale=20), trace() as t:
         assert asyncio.run(main())
     assert [span.status for span in t.spans] == [429, 429, 200]
 

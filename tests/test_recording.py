@@ -145,7 +145,7 @@ def _empty(folder: Path) -> Path:
 def test_the_lab_records_and_replays(fresh_lab: Any, tmp_path: Path):
     """Over HTTP, inside `with`; the settings of before come back."""
     path = str(tmp_path / "answers.jsonl")
-    with lab.configure(record=path, time_scale=100):
+    with lab.configure(record=path, time_scale=20):
         first = asyncio.run(lab.ask("Describe tides."))
     before = repr(lab.configure(seed=1))
     with lab.configure(replay=path, seed=99):

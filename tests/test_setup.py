@@ -197,4 +197,4 @@ def test_make_lab_serves_the_course_without_a_screen():
     finally:
         os.killpg(lab.pid, signal.SIGTERM)
         lab.stdout.close()
-        lab.wait(timeout=30)
+        lab.wait(timeout=60)

@@ -15,7 +15,7 @@ import soak
 
 def test_a_short_soak_loses_nothing_and_grows_nothing(fresh_lab: None):
     """1,000 calls over real HTTP: 0 lost; descriptors and memory as after the first half."""
-    with lab.configure(faults=soak.ROUGH, time_scale=50):
+    with lab.configure(faults=soak.ROUGH, time_scale=10):
         samples = asyncio.run(soak.soak(1000))
     half, last = samples[4], samples[-1]
     assert (last.calls, last.lost, last.tasks) == (1000, 0, 1)

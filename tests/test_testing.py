@@ -42,7 +42,7 @@ async def fan_out():
         await asyncio.gather(*(ask(model="m", messages=message) for _ in range(3)))
 
 
-@pytest.mark.local_openai(preset="course", time_scale=100)
+@pytest.mark.local_openai(preset="course", time_scale=1)
 def test_three_at_the_same_time(local_openai):
     asyncio.run(fan_out())
     assert (local_openai.requests, local_openai.peak) == (3, 3)

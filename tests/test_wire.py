@@ -73,7 +73,7 @@ def test_who_is_cancelled_twice_hangs_up_all_the_same(fresh_lab: None, by: str):
         while t.spans[0].status is None:
             await asyncio.sleep(0.01)
 
-    with trace() as t:
+    with lab.configure(time_scale=1), trace() as t:
         asyncio.run(main())
     assert [span.status for span in t.spans] == [499]
 

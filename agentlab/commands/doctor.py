@@ -24,7 +24,7 @@ DESCRIPTION = "Check this machine. With a key set, the real model is asked for o
 
 ROOT = Path(__file__).resolve().parents[2]
 SETUP = "run `make setup` (on Windows `py -3.12 tools\\setup.py`)"
-KERNEL_TIMEOUT_S = 10.0
+KERNEL_TIMEOUT_S = 30.0
 
 OK, WARN, FAIL = "OK", "WARN", "FAIL"
 

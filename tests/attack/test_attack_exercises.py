@@ -30,8 +30,7 @@ def unconfigured(fresh_lab: Any) -> None:
 @pytest.fixture
 def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
     """A loop without end is ended after a fifth of a second."""
-    monkeypatch.setattr(exercises, "CALL_PATIENCE_S", 0.2)
-    monkeypatch.setattr(exercises, "RUN_PATIENCE_S", 0.2)
+    monkeypatch.setattr(exercises, "PATIENCE_S", 0.2)
 
 
 @pytest.fixture
