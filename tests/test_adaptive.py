@@ -10,11 +10,13 @@ from typing import Any
 import pytest
 
 from agentlab import lab
+from agentlab.bench import trial
 from agentlab.bench.opponents import Fixed
+from agentlab.bench.trial import TUNING
 from agentlab.errors import ConfigError, ModelError
 from agentlab.resilience import Guard, RateLimit, Retry
-from agentlab.resilience.limiters import Adaptive
-from agentlab.resilience.limiters._estimates import InOrder, Level, Served, worth
+from agentlab.resilience.limiters import Adaptive, _adaptive
+from agentlab.resilience.limiters._estimates import InOrder, Level, Served, summary, worth
 from agentlab.resilience.limiters._slots import Sample, Slots
 
 
@@ -210,6 +212,34 @@ def test_what_twice_as_many_are_worth(slower: float, value: float):
     assert worth(few, many) == pytest.approx(value)
 
 
+@pytest.mark.parametrize("long", [0, 12, 30])
+def test_a_wait_is_worth_what_littles_law_says_whatever_the_lengths(long: int):
+    """Sixteen calls where twelve are served: each waits a third of the mean, which brings nothing.
+
+    So it is if some answers are ten times as long, and if all of those come last.
+    """
+    took_s = [0.9, 1.0, 1.1, 1.2] * 25
+    took_s[100 - long :] = [10.0] * long
+    wait_s = sum(took_s) / 100 / 3
+    few, many = Level(12, took_s=took_s), Level(16, took_s=[s + wait_s for s in took_s])
+    assert worth(few, many) == pytest.approx(0.0, abs=0.25 if long else 1e-9)
+    assert worth(few, Level(16, took_s=took_s)) == 1.0
+
+
+def test_long_answers_among_short_ones_hardly_disturb():
+    """Twelve of a hundred take ten times as long; with eight of them more it is nearly the same."""
+    some, more = (summary([1.0] * (100 - n) + [10.0] * n) for n in (12, 20))
+    assert more.typical_s - some.typical_s < 0.03 * some.mean_s
+    assert (some.p95, round(some.mean_s, 2)) == (10.0, 2.08)
+
+
+def test_what_faded_counts_a_quarter():
+    """Of eight answers the latest two are left."""
+    level = Level(4, took_s=[1.0] * 6 + [3.0] * 2)
+    level.fade()
+    assert (level.count, level.known.typical_s) == (2, 3.0)
+
+
 def test_joined_levels_are_all_their_answers():
     """Mean and number of both, at a limit between."""
     one, two = Level(1), Level(4)
@@ -217,7 +247,7 @@ def test_joined_levels_are_all_their_answers():
     for _ in range(3):
         two.add(1.0)
     both = one.joined(two)
-    assert (both.count, both.mean) == (4, 0.0)
+    assert (both.count, both.known.typical_s) == (4, 1.0)
     assert both.log_limit == pytest.approx(0.75 * two.log_limit)
 
 
@@ -253,6 +283,38 @@ def test_memory_does_not_grow_with_answers(took_s: float):
 
 
 # --- the limit
+
+
+def test_one_refusal_ends_no_trial_and_two_do():
+    """One may come for any reason. The trial of 2 ends at the second, a while later."""
+    limit = Adaptive()
+    for n in range(4):
+        limit.update(Sample(n, n + 1.0, 1.0, 1))
+    assert limit.update(Sample(4, 4.5, 0.0, 2, refused=True)) == 2
+    limit.update(Sample(5, 5.0, 1.0, 1))
+    assert limit.update(Sample(6, 6.0, 0.0, 2, refused=True)) == 1
+    assert limit.history[-1] == (6.0, 1, "a refusal")
+
+
+def test_history_is_every_change_and_ends(monkeypatch: pytest.MonkeyPatch):
+    """What was seen from outside, from when the first call was sent; the oldest are forgotten."""
+    scenario = next(s for s in TUNING if s.name == "6 slots, halved")
+    limit = Adaptive()
+    seen = trial.run(limit, scenario).limits
+    assert [(change.time_s, change.limit) for change in limit.history] == list(seen)
+    assert {change.why for change in limit.history} >= {"climbing", "answers take longer"}
+    monkeypatch.setattr(_adaptive, "_CHANGES", 3)
+    short = Adaptive()
+    trial.run(short, scenario)
+    assert list(short.history) == list(limit.history)[-3:]
+
+
+def test_it_says_what_it_is_at():
+    """Limit, bounds, in flight when the latest call was sent, answers without refusals."""
+    limit = Adaptive(3, most=9)
+    limit.update(Sample(0, 1.0, 1.0, 2))
+    limit.update(Sample(1, 2.0, 0.0, 3, refused=True))
+    assert repr(limit) == "<Adaptive: limit 1, within 1 to 9; 3 in flight, answers seen: 1>"
 
 
 async def closed_loop(

@@ -108,22 +108,14 @@ def test_the_reference_comes_out_again(fresh_lab):
 
 
 def test_the_pass_line_holds_where_it_must():
-    """By the median over seeds: every preset, 4, 16 and 64 slots, halved, doubled, a rate limit.
-
-    Heavy jitter over slots that change is beyond that: there it comes within a hair of the line.
-    """
+    """By the median over seeds: in every scenario, long answers and drifting slots among them."""
     kept = self_tuning.stored(REFERENCE)
     rows = [row for row in kept.limits if row.limiter == "adaptive"]
     assert len(rows) == len(JUDGING) * len(kept.experiment.limits.seeds)
-    below = {}
     for scenario in JUDGING:
         of = [row for row in rows if row.scenario == scenario.name]
-        goodput = median(row.of_best_goodput for row in of)
+        assert median(row.of_best_goodput for row in of) >= trial.LEAST_GOODPUT
         assert median(row.of_best_p95 for row in of) <= trial.MOST_P95
-        if goodput < trial.LEAST_GOODPUT:
-            below[scenario.name] = goodput
-    assert all("jitter" in name and goodput > 0.89 for name, goodput in below.items())
-    assert len(below) == 3
 
 
 def test_results_are_written_whole(tmp_path):

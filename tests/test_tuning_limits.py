@@ -38,7 +38,13 @@ VARIED = msgspec.structs.replace(
 )
 """Hardly two things happen in one instant, whose order would be anybody's."""
 
-QUICK = ["laptop-ollama", "4 slots", "4 slots, halved", "16 slots, halved"]
+QUICK = [
+    "laptop-ollama",
+    "4 slots",
+    "4 slots, halved",
+    "16 slots, halved",
+    "16 slots, long answers",
+]
 """A few of those for judging, of little work; the whole list is measured by an experiment."""
 
 
@@ -140,7 +146,7 @@ def test_scenarios_for_tuning_and_for_judging_are_kept_apart():
 
 
 def test_every_preset_that_takes_time_is_judged():
-    """And 4, 16 and 64 slots, a rate limit, and slots that halve.
+    """And 4, 16 and 64 slots, a rate limit, slots that halve or drift, and long answers.
 
     Of a class's preset those slots say more: it is the course's with 128.
     """
@@ -151,6 +157,17 @@ def test_every_preset_that_takes_time_is_judged():
     assert timed <= {s.preset for s in JUDGING if not s.capacity}
     names = {s.name for s in JUDGING}
     assert {"4 slots, halved", "16 slots, halved", "64 slots, halved", "rate limit"} <= names
+    assert {"16 slots, long answers", "64 slots, drifting, jitter"} <= names
+
+
+def test_long_answers_are_a_share_and_change_nothing_else():
+    """Each answer of 10 tokens is one of 100 in a scenario in which all are long."""
+    short = msgspec.structs.replace(EQUAL, tokens=(10, 10), capacity=())
+    long, all_100 = (
+        msgspec.structs.replace(short, **change)
+        for change in ({"long_share": 1.0}, {"tokens": (100, 100)})
+    )
+    assert trial.run(Fixed(3), long) == trial.run(Fixed(3), all_100)
 
 
 @pytest.mark.parametrize("name", QUICK)

@@ -51,6 +51,7 @@ class Scenario(msgspec.Struct, frozen=True, kw_only=True):
         capacity: How many slots there are, and from when, instead of the preset's.
         requests_per_minute: The rate limit; None takes the preset's, 0 lifts it.
         tokens: The shortest and the longest answer; all lengths between are equally likely.
+        long_share: The share of answers that are ten times as long, as those that reason are.
     """
 
     name: str
@@ -60,6 +61,7 @@ class Scenario(msgspec.Struct, frozen=True, kw_only=True):
     capacity: tuple[Capacity, ...] = ()
     requests_per_minute: int | None = None
     tokens: tuple[int, int] = (60, 140)
+    long_share: float = 0.0
     seed: int = 1
 
     @property
@@ -72,7 +74,7 @@ class Scenario(msgspec.Struct, frozen=True, kw_only=True):
 def _scenarios(
     slots: tuple[int, ...], demand: int, change_at: float, **drawn: Any
 ) -> list[Scenario]:
-    """Return presets that take time, a rate limit, and slots that stay, halve or double.
+    """Return presets that take time, a rate limit, and slots that stay, change or drift.
 
     `demand` is agents per slot; slots change at the share `change_at` of the run.
     """
@@ -104,13 +106,23 @@ def _scenarios(
             lifted["capacity"] = (steady, then)
             most = max(n, then.slots)
             found.append(scenario(f"{n} slots{change}{kind}", preset, most, run_s, **lifted))
+    for kind, preset, run_s in (("", "course", 5000), (", jitter", "hosted-small", 1500)):
+        lifted = {"capacity": (Capacity(from_s=0, slots=some),), "requests_per_minute": 0}
+        name = f"{some} slots, long answers{kind}"
+        found.append(scenario(name, preset, some, run_s, long_share=0.12, **lifted))
+        most = slots[-1]  # which become a quarter, and come back, in small steps
+        lifted["capacity"] = tuple(
+            Capacity(from_s=run_s * n / 32, slots=round(most * (1 + 3 * abs(1 - n / 16)) / 4))
+            for n in range(32)
+        )
+        found.append(scenario(f"{most} slots, drifting{kind}", preset, most, run_s, **lifted))
     return found
 
 
 # The two share the presets, and nothing else. The seeds of `JUDGING` and of the experiment `tuning`
 # are drawn again whenever a limiter's constants were chosen on `TUNING`.
 TUNING = _scenarios((6, 24, 48), 5, 0.4, seed=11, tokens=(50, 150))
-JUDGING = _scenarios((4, 16, 64), 4, 0.5, seed=2004, tokens=(60, 140))
+JUDGING = _scenarios((4, 16, 64), 4, 0.5, seed=1635, tokens=(60, 140))
 
 
 class Row(msgspec.Struct, frozen=True):
@@ -286,6 +298,8 @@ class _Agents:
         agent.attempt += 1
         if agent.attempt == 1:
             agent.tokens = self._draw.randint(*self._scenario.tokens)
+            if self._scenario.long_share and self._draw.random() < self._scenario.long_share:
+                agent.tokens *= 10
         agent.number, agent.in_flight = self.requests, self._in_flight
         self.requests += 1
         try:

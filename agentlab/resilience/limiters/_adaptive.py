@@ -17,6 +17,7 @@ import math
 from collections import deque
 from dataclasses import dataclass
 from functools import partial
+from typing import NamedTuple
 
 from agentlab._support.fields import checked
 from agentlab.resilience.limiters import _estimates as evidence
@@ -30,6 +31,7 @@ _HARM = 0.03  # the share of answers that may suffer from trials
 _PATIENCE = 2.5  # times the usual: how long the order of answers is waited for
 _WINDOW = 3  # times the usual: over this time it is counted what the endpoint served
 _INSTANT_S = 1e-9  # times that are nearer are one, but for rounding
+_CHANGES = 10_000  # that are remembered
 
 
 @dataclass
@@ -37,22 +39,41 @@ class _Trial:
     level: Level
     began_at: int  # answers before it
     answers: int = 0  # with as many calls in flight as are tried
+    refused: int = 0  # times; others that came together count as one
     unused: int = 0  # answers with fewer
     reached: int = 0  # the most in flight of those
+
+
+class Change(NamedTuple):
+    """A new limit from `time_s` on, in model seconds, and why."""
+
+    time_s: float
+    limit: int
+    why: str
 
 
 class Adaptive:
     """Finds out how many calls the endpoint serves well: from `initial` up, and at most `most`.
 
+    Attributes:
+        history: The limit's latest 10,000 changes; `time_s, limit, why = zip(*limit.history)`.
+
     Example:
-        guard = Guard(limit=Adaptive(most=200))
-        answer = await guard.ask("Name three rivers.")
+        >>> limit = Adaptive(most=200)
+        >>> for n in range(4):
+        ...     _ = limit.update(Sample(number=n, ended_s=n + 1.0, took_s=1.0, in_flight=1))
+        >>> limit
+        <Adaptive: limit 2, within 1 to 200; 1 in flight, answers seen: 4>
+        >>> limit.history[-1]
+        Change(time_s=4.0, limit=2, why='climbing')
     """
 
     def __init__(self, initial: int = 1, *, most: int = 1000):
         checked("initial", initial, least=1, most=MOST, whole=True)
         checked("most", most, least=initial, most=MOST, whole=True)
         self._most = most
+        self.history: deque[Change] = deque(maxlen=_CHANGES)
+        self._in_flight = 0  # when the latest call was sent
         self._levels: dict[int, Level] = {}  # all that were tried in the present state of things
         self._climbed: Level | None = Level(initial)  # all of the climb; None once it is over
         self._in_order, self._served = InOrder(), Served()
@@ -63,7 +84,11 @@ class Adaptive:
         self._boost = 1.0  # the exponent of the next step: grows with success
         self._hold = 1.0  # answers per slot until the next trial: grows with failure
         self._trial: _Trial | None = None
-        self._stay_at(self._level(initial), -math.inf)
+        self._stay_at(self._level(initial), -math.inf, "the beginning")
+
+    def __repr__(self) -> str:
+        now = f"limit {self.limit}, within 1 to {self._most}; {self._in_flight} in flight"
+        return f"<Adaptive: {now}, answers seen: {self._answers}>"
 
     @property
     def limit(self) -> int:
@@ -72,6 +97,9 @@ class Adaptive:
 
     def update(self, sample: Sample) -> int:
         """Learn from a call that ended, and return the limit from now on."""
+        if not self.history:
+            self.history.append(Change(sample.sent_s, self.limit, self._why))
+        before, self._in_flight = self.limit, sample.in_flight
         if sample.refused:
             self._cut(sample.ended_s)
         else:
@@ -82,6 +110,8 @@ class Adaptive:
         for answer in self._in_order.take(sample, _PATIENCE * self._usual_s):
             if not answer.refused and answer.sent_s > self._since_s - _INSTANT_S:
                 self._learn(answer, sample.ended_s)
+        if self.limit != before:
+            self.history.append(Change(sample.ended_s, self.limit, self._why))
         return self.limit
 
     def _learn(self, answer: Sample, now_s: float) -> None:
@@ -101,6 +131,8 @@ class Adaptive:
             return
         trial.level.add(answer.took_s)
         trial.answers += 1
+        if trial.answers % max(1, limit // 8):  # to conclude takes time, and so few tell little
+            return
         if self._climbed is not None and trial.answers >= max(evidence.FEWEST, limit // 16):
             self._climb(self._climbed, trial, now_s)
         elif self._climbed is None and trial.answers >= max(evidence.FEWEST, limit):
@@ -109,14 +141,15 @@ class Adaptive:
     def _stay(self, answer: Sample, now_s: float) -> None:
         """Follow the endpoint if it has changed; begin a trial when it is time."""
         base, latest = self._base, self._latest
-        latest.append(evidence.log_s(answer.took_s))
-        if len(latest) == latest.maxlen and base.count >= 2 * len(latest):
-            longer = evidence.longer(base, latest)
+        latest.append(answer.took_s)
+        enough = len(latest) == latest.maxlen and base.count >= 2 * len(latest)
+        if enough and self._held % max(1, base.limit // 8) == 0:
+            longer = evidence.longer(base, Level(base.limit, took_s=latest))
             if longer:
                 self._levels.clear()
                 self._climbed, self._more, self._hold = None, longer < 0, 1.0
                 fewer = base.limit * math.exp(-max(longer, 0.0))
-                self._stay_at(self._level(self._bounded(fewer)), now_s)
+                self._stay_at(self._level(self._bounded(fewer)), now_s, "answers take longer")
                 return
         self._held += 1
         if self._climbed is not None:
@@ -133,7 +166,7 @@ class Adaptive:
         limit = trial.level.limit
         if whole(plus=-0.5) > evidence.CLEARLY and not flat:
             self._climbed = climbed.joined(trial.level)
-            self._stay_at(trial.level, now_s)
+            self._stay_at(trial.level, now_s, "climbing")
             self._try(self._bounded(2 * limit), now_s)
         elif flat or whole(plus=2) < evidence.CLEARLY or trial.answers >= 4 * limit:
             # By Little's law: the throughput of now, times what answers took on the way.
@@ -141,35 +174,34 @@ class Adaptive:
             knee = self._bounded(math.exp(climbed.log_limit + served))
             self._climbed, self._more = None, False
             self._hold, self._boost = 1.0, 2.0
-            self._stay_at(self._level(knee), now_s)
+            self._stay_at(self._level(knee), now_s, "the end of the climb")
 
     def _judge(self, trial: _Trial, now_s: float) -> None:
         """Take over the trial's limit, or return to the one before, once it is clear which."""
         base, level = self._base, trial.level
-        last = trial.answers >= evidence.ROUNDS * level.limit
+        last = trial.answers >= max(evidence.ENOUGH, evidence.ROUNDS * level.limit)
         better = evidence.is_better(base, level, last=last)
         if better:
             more = level.limit > base.limit
             clear = more and evidence.worth(base, level, plus=-1) > evidence.CLEARLY
-            self._stay_at(level, now_s)
+            self._stay_at(level, now_s, "the trial was better")
             self._hold, self._boost = 1.0, min(4.0, 2 * self._boost)
             if clear:
                 self._climbed = Level(level.limit)
         elif better is False:
             if evidence.harms(base, level.limit):
                 self._harmed += self._answers - trial.began_at + level.limit
-            self._stay_at(base, now_s)
+            self._stay_at(base, now_s, "the trial was not better")
             self._hold, self._boost = min(_RARELY, 1.5 * self._hold), 1.0
             self._more = level.limit <= base.limit
 
     def _do_without(self, trial: _Trial, now_s: float) -> None:
         """End a trial of more calls than are made; try as many as are."""
-        self._stay_at(self._base, now_s)
+        self._stay_at(self._base, now_s, "so many are not asked for")
         if trial.reached > self._base.limit:
             self._try(trial.reached, now_s)
         else:
-            self._climbed, self._more = None, not self._more
-            self._hold = min(_RARELY, 4 * self._hold)
+            self._climbed = None
 
     def _cut(self, now_s: float) -> None:
         if now_s < self._cut_s + self._usual_s:  # one cut for all that were refused together
@@ -180,20 +212,24 @@ class Adaptive:
         if not self._served.covers(now_s, window_s):
             served = max(served, self._base.limit // 2)
         if served >= _NEARLY_ALL * self._base.limit:  # bad luck, and not a reason to go down
-            if self._trial is not None and self._trial.level.limit > self._base.limit:
-                self._climbed, self._boost = None, 1.0
-                self._hold = min(_RARELY, 2 * self._hold)
-                self._stay_at(self._base, now_s)
+            trial = self._trial
+            if trial is not None and trial.level.limit > self._base.limit:
+                trial.refused += 1  # a few are refused for no reason of load
+                if trial.refused > 1 + trial.answers / _RARELY:
+                    self._climbed, self._boost = None, 1.0
+                    self._hold = min(_RARELY, 2 * self._hold)
+                    self._stay_at(self._base, now_s, "a refusal")
             return
         self._climbed, self._more = None, True
         self._hold = min(_RARELY, 2 * self._hold)
         self._levels.clear()
-        self._stay_at(self._level(max(1, served)), now_s)
+        self._stay_at(self._level(max(1, served)), now_s, "a refusal")
 
     def _next(self) -> int:
         """Return the limit to try, or the present one if there is none."""
-        limit, step = self._base.limit, evidence.step(self._base, self._boost)
-        if not self._more:
+        limit, more = self._base.limit, self._more
+        step = evidence.step(self._base, self._boost if more else 1.0)
+        if not more:
             tried = self._bounded(min(_GRID[max(0, _index(limit) - 1)], limit / step))
         else:
             above = self._bounded(_GRID[_index(limit + 1)])
@@ -202,8 +238,8 @@ class Adaptive:
                 harmless = (to for to in (tried, above) if not evidence.harms(self._base, to))
                 tried = next(harmless, limit)
         if tried == limit:
-            self._more = not self._more
-            self._hold = min(_RARELY, 4 * self._hold)
+            self._more = not more
+            self._hold = min(_RARELY, 4 * self._hold) if more else self._hold
         return tried
 
     def _try(self, limit: int, now_s: float) -> None:
@@ -212,12 +248,14 @@ class Adaptive:
             level = self._level(limit)
             level.fade()
             self._trial, self._since_s = _Trial(level, self._answers), now_s
+            trial = "a trial of more" if limit > self._base.limit else "a trial of fewer"
+            self._why = trial if self._climbed is None else "climbing"
 
-    def _stay_at(self, base: Level, now_s: float) -> None:
+    def _stay_at(self, base: Level, now_s: float, why: str) -> None:
         if self._trial is None or base is not self._trial.level:
             self._since_s = now_s
-        self._base, self._trial, self._held = base, None, 0
-        self._latest: deque[float] = deque(maxlen=2 * max(base.limit, 4))
+        self._base, self._trial, self._held, self._why = base, None, 0, why
+        self._latest: deque[float] = deque(maxlen=max(2 * base.limit, evidence.ENOUGH))
 
     def _level(self, limit: int) -> Level:
         return self._levels.setdefault(limit, Level(limit))

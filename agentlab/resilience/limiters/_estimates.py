@@ -6,11 +6,13 @@ there are more calls, more calls bring nothing.
 
 from __future__ import annotations
 
+import bisect
 import heapq
 import math
 from collections import deque
-from collections.abc import Collection, Iterator
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator
+from operator import mul, sub
+from typing import NamedTuple
 
 from agentlab.resilience.limiters._slots import Sample
 
@@ -21,58 +23,91 @@ CLEARLY = 0.6  # while they bring more than this, the limit doubles
 STEP = 1.12  # from one limit that is tried to the next
 FEWEST = 4  # answers, before anything is concluded
 ROUNDS = 6  # answers per slot, after which a trial ends
-SURE = 1.5  # standard errors, before a trial ends early
+ENOUGH = 24  # and no fewer answers than this; nor are fewer compared with those before
+SURE = 1.5  # standard errors, before a trial of more ends early
+FEWER_SURE = 2.5  # before one of fewer wins early: long answers that hold slots come in runs
+FEWER_NOT = 1.0  # before one of fewer is given up: while it lasts it may cost throughput
+LEAN = 0.3  # by which one of fewer must win in the end
 LONGER = 0.25  # answers that take longer by this share suffer
-_P95 = 1.645  # standard deviations from the median to the 95th percentile
-_GUESSED_VARIANCE = 0.09  # of the logarithm, until there are answers to tell: a third, up or down
+_WIDTH = 1.5  # times the shortest range with half of the answers, either way, are usual
+_NARROWEST = 0.3  # of the median, either way, is always usual
+_GUESSED_VARIANCE = 0.09  # of one answer, until there are answers to tell: a third, up or down
 _MEMORY = 8  # answers per slot that are remembered
 _REMEMBERED = 128  # and no fewer than this: with 32 for 4 slots it could not tell 4 from 3 or 5
 
 
-@dataclass
-class Level:
-    """What answers took at one limit: mean and variance of the logarithm of their seconds.
+class Summary(NamedTuple):
+    """What some answers took: `variance` is of one typical answer, as a share of the mean."""
 
-    The logarithm, because proportions count. Old answers fade out.
+    typical_s: float
+    mean_s: float
+    variance: float
+    p95: float  # in medians
+
+
+def summary(took_s: Iterable[float]) -> Summary:
+    """Return what answers took, such that long ones among short ones disturb it little.
+
+    If answers wait for a slot, all wait alike, and that shows in those which differ little. So
+    what is far from most counts as the edge of most; what all wait is a share of the mean.
     """
+    times = sorted(took_s)
+    count = len(times)
+    median, mean = times[count // 2], max(sum(times) / count, 1e-9)
+    half = min(map(sub, times[count // 2 :], times))
+    least, most = (median + way * max(_WIDTH * half, _NARROWEST * median) for way in (-1, 1))
+    p95 = times[int(0.95 * count)] / max(median, 1e-9)
+    usual = times[bisect.bisect(times, least) : bisect.bisect(times, most)]
+    usual += [least] * bisect.bisect(times, least) + [most] * (count - bisect.bisect(times, most))
+    typical = sum(usual) / count
+    squares = max(0.0, sum(map(mul, usual, usual)) - count * typical**2)
+    return Summary(typical, mean, (squares / mean**2 + _GUESSED_VARIANCE) / count, p95)
 
-    limit: int
-    log_limit: float = 0.0  # of joined levels, the mean
-    count: int = 0  # answers from which it is known
-    mean: float = 0.0
-    _squares: float = _GUESSED_VARIANCE
 
-    def __post_init__(self) -> None:
-        self.log_limit = self.log_limit or math.log(self.limit)
+class Level:
+    """What answers took at one limit, the latest of them."""
+
+    def __init__(self, limit: int, log_limit: float | None = None, took_s: Iterable[float] = ()):
+        self.limit = limit
+        self.log_limit = math.log(limit) if log_limit is None else log_limit  # joined: the mean
+        self._took_s = deque(took_s, maxlen=max(_MEMORY * limit, _REMEMBERED))
+        self._known: Summary | None = None
 
     @property
-    def variance(self) -> float:
-        """Of the logarithm; one answer's worth of it is guessed."""
-        return self._squares / max(self.count, 1)
+    def count(self) -> int:
+        """Answers from which it is known."""
+        return len(self._took_s)
+
+    @property
+    def known(self) -> Summary:
+        """A summary of them; there is one at least."""
+        self._known = self._known or summary(self._took_s)
+        return self._known
 
     def add(self, took_s: float) -> None:
-        most = max(_MEMORY * self.limit, _REMEMBERED)
-        if self.count < most:
-            self.count += 1
-        else:
-            self._squares *= 1 - 1 / most
-        off = log_s(took_s) - self.mean
-        self.mean += off / self.count
-        self._squares += off * (log_s(took_s) - self.mean)
+        self._took_s.append(took_s)
+        self._known = None
 
     def fade(self) -> None:
-        """Forget half of what is known, because it was a while ago."""
-        self._squares -= (self._squares - _GUESSED_VARIANCE) / 2
-        self.count //= 2
+        """Forget three quarters of what is known, because it was a while ago."""
+        kept = self.count // 4
+        while self.count > kept:
+            self._took_s.popleft()
+        self._known = None
 
     def joined(self, other: Level) -> Level:
         """Return both as one level, between them."""
-        count = self.count + other.count
-        share, off = other.count / count, other.mean - self.mean
+        share = other.count / (self.count + other.count)
         log_limit = self.log_limit + (other.log_limit - self.log_limit) * share
-        squares = self._squares + other._squares + off * off * share * self.count
-        mean = self.mean + off * share
-        return Level(other.limit, log_limit, count, mean, squares - _GUESSED_VARIANCE)
+        return Level(other.limit, log_limit, (*self._took_s, *other._took_s))
+
+
+def slower(base: Level, other: Level) -> tuple[float, float]:
+    """Return the logarithm by which the other's answers take longer, and its standard error."""
+    one, two = base.known, other.known
+    variance = max(one.variance, two.variance)
+    share = (two.typical_s - one.typical_s) / one.mean_s
+    return math.log(max(0.01, 1 + share)), math.sqrt(variance / base.count + variance / other.count)
 
 
 def worth(few: Level, many: Level, plus: float = 0) -> float:
@@ -80,42 +115,35 @@ def worth(few: Level, many: Level, plus: float = 0) -> float:
 
     It is the elasticity of throughput: 1 if that grows as the calls do, 0 if it stays.
     """
-    wider = many.log_limit - few.log_limit
-    variance = max(few.variance, many.variance)
-    error = math.sqrt(variance / max(few.count, 1) + variance / max(many.count, 1))
-    return 1 - (many.mean - few.mean) / wider + plus * (error / wider)
+    off, error = slower(few, many)
+    return 1 - (off - plus * error) / (many.log_limit - few.log_limit)
 
 
 def is_better(base: Level, trial: Level, *, last: bool) -> bool | None:
-    """Return whether the trial's limit is the better one; None if that is not clear yet.
-
-    More and fewer calls are treated alike: else one slot too many would stay.
-    """
-    sure = 0 if last else SURE
+    """Return whether the trial's limit is the better one; None if that is not clear yet."""
     if trial.limit > base.limit:
-        better = worth(base, trial, plus=-sure) > WORTH_IT
+        better = worth(base, trial, plus=0 if last else -SURE) > WORTH_IT
         worse = worth(base, trial, plus=SURE) < WORTH_IT
     else:
-        better = worth(trial, base, plus=sure) < WORTH_IT
-        worse = worth(trial, base, plus=-SURE) > WORTH_IT
+        better = worth(trial, base, plus=LEAN if last else FEWER_SURE) < WORTH_IT
+        worse = worth(trial, base, plus=-FEWER_NOT) > WORTH_IT
     return True if better else False if last or worse else None
 
 
-def longer(base: Level, latest: Collection[float]) -> float:
+def longer(base: Level, latest: Level) -> float:
     """Return by which logarithm the `latest` answers take longer than usual; 0 if not clearly."""
-    off = sum(latest) / len(latest) - base.mean
-    return 0.0 if abs(off) < max(LONGER, 4 * math.sqrt(base.variance / len(latest))) else off
+    off, error = slower(base, latest)
+    return 0.0 if abs(off) < max(LONGER, 4 * error) else off
 
 
 def harms(base: Level, limit: int) -> bool:
     """Return whether trying so many calls for nothing would show in the p95."""
-    p95 = math.exp(_P95 * math.sqrt(base.variance))  # in medians
-    return limit / base.limit - 1 > LONGER * p95
+    return limit / base.limit - 1 > LONGER * base.known.p95
 
 
 def step(base: Level, boost: float) -> float:
     """Return the factor to the next limit, such that a few rounds can tell the difference."""
-    error = math.sqrt(base.variance * 2 / (ROUNDS * base.limit))
+    error = math.sqrt(base.known.variance * 2 / (ROUNDS * base.limit))
     factor = max(STEP, min(1.25, math.exp(error / 0.15)), math.exp(error / 0.35))
     return min(2.0, math.pow(factor, boost))
 
@@ -173,8 +201,3 @@ class Served:
         if window_s <= 0:
             return 0.0
         return sum(a.took_s for a in self._answers if a.ended_s >= now_s - window_s) / window_s
-
-
-def log_s(took_s: float) -> float:
-    """Return the logarithm of a call's seconds."""
-    return math.log(max(took_s, 1e-9))  # which stands for none at all
