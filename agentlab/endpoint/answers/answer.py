@@ -26,6 +26,7 @@ from agentlab.endpoint.contract.request import ChatRequest, Custom, Form
 from agentlab.endpoint.contract.seeded_random import digest, generator
 from agentlab.endpoint.contract.tokens import count_all, first_pieces
 from agentlab.endpoint.physics.formulas import Physics
+from agentlab.endpoint.physics.prefixes import Blocks
 
 FRAME_TOKENS = 3  # around each message, and around all of them, as OpenAI's cookbook counts
 _LONGEST_TOKENS = 16_384  # of a choice, as with the models that the presets are for
@@ -82,6 +83,7 @@ class Answer(msgspec.Struct, frozen=True):
     said: Said
     prefill_jitter: float = 1.0
     decode_jitter: float = 1.0
+    blocks: Blocks = ()
 
 
 class Turn(msgspec.Struct, frozen=True):

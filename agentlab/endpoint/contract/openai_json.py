@@ -9,7 +9,7 @@ import re
 from collections.abc import Callable, Iterable
 from contextlib import suppress
 from functools import cache
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 import msgspec
 from msgspec import inspect
@@ -201,11 +201,12 @@ _LONGEST_BYTES = 8 * 1024 * 1024  # of one event; what is longer is not an event
 _MOST_TOKENS = 2**53
 
 
-class Counts(msgspec.Struct, frozen=True):
+class Counts(NamedTuple):
     """How many tokens an answer says that it took; 0 if it does not say, or says nonsense."""
 
     prompt_tokens: int = 0
     completion_tokens: int = 0
+    cached_tokens: int = 0
 
 
 class Events:
@@ -237,11 +238,13 @@ class Events:
 
 def counts_in(body: bytes) -> Counts:
     """Return the token counts of an answer, or of an event's data."""
-    told = read_object(body)
-    usage = _part(told, "usage") or _part(told.get("response"), "usage")
+    answer = read_object(body)
+    usage = _part(answer, "usage") or _part(answer.get("response"), "usage")
     sent = _part(usage, "prompt_tokens") or _part(usage, "input_tokens")
     made = _part(usage, "completion_tokens") or _part(usage, "output_tokens")
-    return Counts(*(n if type(n) is int and 0 <= n <= _MOST_TOKENS else 0 for n in (sent, made)))
+    read = _part(usage, "prompt_tokens_details") or _part(usage, "input_tokens_details")
+    told = sent, made, _part(read, "cached_tokens")
+    return Counts(*(n if type(n) is int and 0 <= n <= _MOST_TOKENS else 0 for n in told))
 
 
 def _part(value: Any, name: str) -> Any:

@@ -34,6 +34,7 @@ class Chat:
     """An answer in the words of chat completions."""
 
     WHOLE, CHUNK = "chat.completion", "chat.completion.chunk"  # what a body says that it is
+    cached_tokens = 0
 
     def __init__(self, request: ChatRequest, answer: Answer, created: int):
         self._choices = answer.said.choices
@@ -53,7 +54,7 @@ class Chat:
             {"index": i, "message": _message(c), "logprobs": None, "finish_reason": c.finish_reason}
             for i, c in enumerate(self._choices)
         ]
-        rest = {"choices": choices, "usage": self._usage, "system_fingerprint": "agentlab"}
+        rest = {"choices": choices, "usage": self._counts(), "system_fingerprint": "agentlab"}
         return {**self._head, **rest}
 
     def opening(self) -> bytes:
@@ -74,8 +75,14 @@ class Chat:
         """Return the last events: why it ended, and the token counts if they were asked for."""
         events = [self._chunk(i, {}, c.finish_reason) for i, c in enumerate(self._choices)]
         if self._no_usage:
-            events.append(self._event([], usage=self._usage))
+            events.append(self._event([], usage=self._counts()))
         return b"".join([*events, b"data: [DONE]\n\n"])
+
+    def _counts(self) -> Json:
+        if not self.cached_tokens:
+            return self._usage
+        details = {**_DETAILS["prompt_tokens_details"], "cached_tokens": self.cached_tokens}
+        return {**self._usage, "prompt_tokens_details": details}
 
     def _chunk(self, index: int, delta: Json, reason: str | None = None) -> bytes:
         choice = {"index": index, "delta": delta, "logprobs": None, "finish_reason": reason}

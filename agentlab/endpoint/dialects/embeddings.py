@@ -89,6 +89,8 @@ async def answer_to(request: EmbeddingRequest, id: str) -> Answer:
 class Embeddings:
     """An answer in the words of the embeddings route; it is never streamed."""
 
+    cached_tokens = 0
+
     def __init__(self, request: EmbeddingRequest, prompt_tokens: int):
         self._request, self._prompt_tokens = request, prompt_tokens
 

@@ -61,6 +61,8 @@ class Kept(msgspec.Struct):
 class Responses:
     """An answer in the words of the responses route; its methods are those of `Chat`."""
 
+    cached_tokens = 0
+
     def __init__(self, request: ResponsesRequest, answer: Answer, created: int, before: Said):
         self._request, self._said, self._created = request, answer.said, created
         self._choice, self._before = answer.said.choices[0], before
@@ -79,7 +81,9 @@ class Responses:
             "output": self._items,
             "usage": {
                 "input_tokens": sent,
-                "input_tokens_details": {"cached_tokens": 0, "cache_write_tokens": 0},
+                "input_tokens_details": {
+                    "cached_tokens": self.cached_tokens, "cache_write_tokens": 0
+                },
                 "output_tokens": made,
                 "output_tokens_details": {"reasoning_tokens": 0},
                 "total_tokens": sent + made,

@@ -142,7 +142,7 @@ class Forward:
         if span.end_s is None:
             span.end_s = self.now_s()
         span.status = response.status
-        span.prompt_tokens, span.completion_tokens = counts.prompt_tokens, counts.completion_tokens
+        span.prompt_tokens, span.completion_tokens, span.cached_tokens = counts
         if self._lab:
             header = response.headers.get(TIMES.decode(), "").encode(errors="replace")
             take_over(span, told or header)

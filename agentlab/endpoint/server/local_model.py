@@ -28,6 +28,7 @@ from agentlab.endpoint.dialects.responses import METHODS, Responses, Stored, siz
 from agentlab.endpoint.dialects.responses_request import ResponsesRequest, as_chat, in_own_words
 from agentlab.endpoint.physics.batch import Job, Queue, QueueFull
 from agentlab.endpoint.physics.live import LiveBatch
+from agentlab.endpoint.physics.prefixes import blocks
 from agentlab.endpoint.presets import Preset
 from agentlab.settings import DATA, Settings
 
@@ -168,7 +169,10 @@ class LocalModel:
             most = f"This model's maximum context length is {self._longest_tokens} tokens"
             what = f"{most}; your request needs {needed}, {said.prompt_tokens} in the {asked}."
             raise refused("context_length_exceeded", asked, what)
-        return timed(said, self._physics, **drawn)
+        answer = timed(said, self._physics, **drawn)
+        if not self._physics.prefix_caching:
+            return answer
+        return msgspec.structs.replace(answer, blocks=blocks(text for _, text in request.turns))
 
 
 def _new(request: ChatRequest) -> _Known:
@@ -187,6 +191,7 @@ class _Exchange:
             decode_jitter=answer.decode_jitter,
             learner=span.learner or "",
             agent=span.agent,
+            blocks=answer.blocks,
         )
 
     async def run(self, receive: Receive, send: Send, *, stream: bool) -> None:
@@ -211,6 +216,7 @@ class _Exchange:
         due_s = await self._live.finished(self._job) if self._job.end_s is None else None
         headers = [*headers, self._took()]
         self._note(self._said.completion_tokens, status=200)
+        self._dialect.cached_tokens = self._job.cached_tokens
         body = self._dialect.whole()
         body = body if isinstance(body, dict) else await body
         self._note_lateness(due_s)
@@ -231,6 +237,7 @@ class _Exchange:
         due_s = await self._live.finished(self._job)
         self._note(self._said.completion_tokens, status=200)
         self._note_lateness(due_s)
+        self._dialect.cached_tokens = self._job.cached_tokens
         await asgi.finish(send, opening + self._dialect.closing())
 
     async def _started(self) -> None:
@@ -251,6 +258,7 @@ class _Exchange:
         job, span = self._job, self._span
         span.status, span.completion_tokens = status, completion_tokens
         span.started_s, span.end_s = job.started_s, job.end_s
+        span.cached_tokens = job.cached_tokens
         if status:
             cut = any(choice.finish_reason == "length" for choice in self._said.choices)
             span.finish_reason = "length" if cut else "stop"
