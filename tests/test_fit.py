@@ -1,4 +1,4 @@
-"""Fitting: constants are found again, shapes that were left out are foretold, gaps are refused."""
+"""Fitting: constants are found again, shapes that were left out are predicted, gaps are refused."""
 
 from __future__ import annotations
 
@@ -110,7 +110,7 @@ def test_no_measurement_is_refused():
 
 
 def left_out(table: Table) -> list:
-    """Every row, foretold by a fit to the four other shapes."""
+    """Every row, predicted by a fit to the four other shapes."""
     shapes = [(row.prompt_tokens, row.output_tokens) for row in table]
     pairs = []
     for shape in set(shapes):
@@ -121,11 +121,11 @@ def left_out(table: Table) -> list:
 
 
 @pytest.mark.parametrize(("model", "far"), [("llama-3.3-70b", 0), ("llama-3.1-8b", 1)])
-def test_nvidias_tables_are_foretold_shape_by_shape(model: str, far: int):
+def test_nvidias_tables_are_predicted_shape_by_shape(model: str, far: int):
     """Out of sample, medians: ITL and tokens/s within 5%, TTFT within 25%.
 
     No row's ITL or rate is more than 30% off, but for 200/200 at 250 of the 8B, which no other
-    shape foretells: its throughput stops growing at 150.
+    shape predicts: its throughput stops growing at 150.
     """
     pairs = left_out(command.read(NIM, model))
     found = errors(pairs)
@@ -147,7 +147,7 @@ def test_a_preset_is_what_the_fit_to_its_table_gives(name: str, model: str):
         assert getattr(preset, field) == near, field
 
 
-def test_a_real_server_is_foretold_from_half_of_its_requests():
+def test_a_real_server_is_predicted_from_half_of_its_requests():
     """llama.cpp's server: medians within 15% (ITL), 10% (TTFT) and 5% (tokens/s)."""
     requests = command.read(LLAMA)
     physics = fit(requests, range(0, len(requests), 2))
@@ -176,7 +176,7 @@ def write(path: Path, requests: Requests) -> Path:
     return path
 
 
-def test_the_command_writes_a_preset_that_foretells(tmp_path: Path, capsys):
+def test_the_command_writes_a_preset_that_predicts(tmp_path: Path, capsys):
     """From a file of requests to a preset, a picture, and the errors on the other half."""
     table = write(tmp_path / "mine.csv", measured(TRUE))
     out, picture = tmp_path / "mine.yaml", tmp_path / "mine.png"
@@ -229,8 +229,8 @@ def test_the_bill_comes_before_the_probe(capsys):
     assert "94 requests" in said and "add --yes" in said
 
 
-def test_makespans_of_other_work_are_foretold():
-    """Fitted to three shapes, it foretells crowds of a fourth at 1 to 12 at once within 10%."""
+def test_makespans_of_other_work_are_predicted():
+    """Fitted to three shapes, it predicts crowds of a fourth at 1 to 12 at once within 10%."""
     physics = fit(measured(TRUE))
     for clients in (1, 2, 3, 6, 12):
         row = Row(1200, 80, clients, 1, 1, 1)
@@ -252,26 +252,26 @@ engines: [asyncio]
 """
 
 
-def test_a_preset_foretells_what_a_second_command_compares(tmp_path: Path, capsys):
+def test_a_preset_predicts_what_a_second_command_compares(tmp_path: Path, capsys):
     """`bench --preset` runs the same work in virtual time; `--compare` sets both side by side."""
     path = tmp_path / "two.yaml"
     path.write_text(EXPERIMENT)
-    foretold, real = str(tmp_path / "foretold"), str(tmp_path / "real")
-    assert main(["bench", str(path), "--preset", "class", "--out", foretold]) == 0
+    predicted, real = str(tmp_path / "predicted"), str(tmp_path / "real")
+    assert main(["bench", str(path), "--preset", "class", "--out", predicted]) == 0
     assert main(["bench", str(path), "--out", real]) == 0
     capsys.readouterr()
-    assert main(["bench", "--compare", f"{foretold}/two.json", f"{real}/two.json"]) == 0
+    assert main(["bench", "--compare", f"{predicted}/two.json", f"{real}/two.json"]) == 0
     said = capsys.readouterr().out
-    assert said.startswith("asyncio: foretold 2.00 s, measured ")
+    assert said.startswith("asyncio: predicted 2.00 s, measured ")
 
 
 def test_a_forecast_of_other_work_is_refused(tmp_path: Path, capsys):
     """One and two agents have no case in common."""
-    for name, agents in (("foretold", 1), ("real", 2)):
+    for name, agents in (("predicted", 1), ("real", 2)):
         path = tmp_path / f"{name}.yaml"
         path.write_text(EXPERIMENT.replace("agents: 2", f"agents: {agents}"))
-        options = ["--preset", "course"] if name == "foretold" else []
+        options = ["--preset", "course"] if name == "predicted" else []
         assert main(["bench", str(path), *options, "--out", str(tmp_path)]) == 0
-    files = [str(tmp_path / f"{name}.json") for name in ("real", "foretold")]
+    files = [str(tmp_path / f"{name}.json") for name in ("real", "predicted")]
     assert main(["bench", "--compare", *files]) == 2
     assert "no case in common" in capsys.readouterr().err

@@ -49,11 +49,11 @@ def compared(before: Results, after: Results) -> str:
 
     In virtual time any difference is a change. In real time the cases called "more than noise" are
     chosen so that of them at most 5% are expected to be none (Benjamini and Hochberg 1995). What is
-    virtual foretells what is real, on whatever preset.
+    virtual predicts what is real, on whatever preset.
     """
     clocks = before.experiment.clock, after.experiment.clock
     if clocks[0] != clocks[1]:
-        return _foretold(*((before, after) if clocks[0] == "virtual" else (after, before)))
+        return _predicted(*((before, after) if clocks[0] == "virtual" else (after, before)))
     works = [r.experiment.by_name for r in (before, after)]
     runs = {
         case: both
@@ -87,23 +87,21 @@ def compared(before: Results, after: Results) -> str:
     return "\n".join(lines)
 
 
-def _foretold(virtual: Results, real: Results) -> str:
+def _predicted(virtual: Results, real: Results) -> str:
     lines, works = [], [results.experiment.by_name for results in (virtual, real)]
     for case, measured in itertools.product(virtual.measured, real.measured):
         same = replace(measured, preset=case.preset, seed=case.seed) == case
         if same and works[0][case.workload] == works[1][case.workload]:
-            foretold_s = median(m.elapsed_s for m in virtual.of(case))
+            predicted_s = median(m.elapsed_s for m in virtual.of(case))
             times_s = [m.elapsed_s for m in real.of(measured)]
             spread = f"{seconds(min(times_s), 2)} to {seconds(max(times_s), 2)}"
             lines.append(
-                f"{case.named(varied(virtual.measured))}: foretold {seconds(foretold_s, 2)} s, "
+                f"{case.named(varied(virtual.measured))}: predicted {seconds(predicted_s, 2)} s, "
                 f"measured {seconds(median(times_s), 2)} s ({spread}), "
-                f"x {median(times_s) / foretold_s if foretold_s else 1.0:.3f}"
+                f"x {median(times_s) / predicted_s if predicted_s else 1.0:.3f}"
             )
     if not lines:
-        raise ConfigError(
-            "the two have no case in common; foretell the experiment that is measured"
-        )
+        raise ConfigError("the two have no case in common; predict the experiment that is measured")
     return "\n".join(lines)
 
 

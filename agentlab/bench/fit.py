@@ -4,7 +4,7 @@ Each measurement says how long a decode of so many steps took, and who was serve
 step takes `c + d * sequences + e * context tokens + b * prompt tokens`, that is one linear equation
 for four unknowns. The first token of a request that was alone is one more, with `a` in it. Least
 squares solve them. How many prompt tokens a step reads, and what limits who is served, is whichever
-of a few candidates foretells the measured times best.
+of a few candidates predicts the measured times best.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ _MOST = 5000  # requests: each is compared with all that were served beside it
 _LOOSE = 0.25  # a constant is open if it could change a time in which it counts by more
 _WAITS = 0.15  # clients wait if their first token takes more than this part of their decode
 _SOON = 0.1  # what is sent within so much of its own time after an answer was sent because of it
-_BETTER = 0.97  # one more limit has to foretell so much better
+_BETTER = 0.97  # one more limit has to predict so much better
 
 _MISSING = {
     "prefill_base_ms": "send some requests one after the other, with prompts of two lengths",
@@ -77,7 +77,7 @@ class Times(NamedTuple):
 
 
 Pair = tuple[Times, Times]
-"""What is foretold, and what was measured."""
+"""What is predicted, and what was measured."""
 
 
 class Measured(Protocol):
@@ -222,8 +222,8 @@ class Requests(list[Request]):
             those = self[first : bisect_right(self._runs, run)]
             jobs = replayed(physics, those)
             of = [n - first for n in numbers if self._runs[n] == run]
-            foretold, measured = (_means(served, of) for served in (jobs, those))
-            found.append((foretold, measured))
+            predicted, measured = (_means(served, of) for served in (jobs, those))
+            found.append((predicted, measured))
         return found
 
 
@@ -273,7 +273,7 @@ def replayed(physics: Physics, requests: Sequence[Request]) -> list[Request]:
 
 
 def fit(measured: Measured, numbers: Sequence[int] | None = None) -> Physics:
-    """Return the physics that foretell the measurements; NotDetermined if several would.
+    """Return the physics that predict the measurements; NotDetermined if several would.
 
     Those of `numbers` (by default all) are fitted, so that the others can judge.
 
@@ -314,9 +314,9 @@ def fit(measured: Measured, numbers: Sequence[int] | None = None) -> Physics:
 
 
 def errors(pairs: Sequence[Pair]) -> Errors:
-    """Return how far what is foretold lies from what was measured."""
-    foretold, measured = (np.array(each) for each in zip(*pairs, strict=True))
-    far = np.abs(foretold / measured - 1)
+    """Return how far what is predicted lies from what was measured."""
+    predicted, measured = (np.array(each) for each in zip(*pairs, strict=True))
+    far = np.abs(predicted / measured - 1)
     return Errors(*zip(np.median(far, 0).tolist(), far.max(0).tolist(), strict=True))
 
 
@@ -361,7 +361,7 @@ def _most(counts: Iterable[float]) -> int | None:
 def _missed(physics: Physics, measured: Measured, numbers: Sequence[int]) -> float:
     """Return how far the times to first token lie off, by their logarithms."""
     pairs = measured.pairs(physics, numbers)
-    return fmean(abs(math.log(foretold.ttft_s / was.ttft_s)) for foretold, was in pairs)
+    return fmean(abs(math.log(predicted.ttft_s / was.ttft_s)) for predicted, was in pairs)
 
 
 def _solved(equations: Sequence[Equation]) -> list[float]:

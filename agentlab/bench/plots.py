@@ -215,7 +215,7 @@ def _changes(axis: Axes, changes: Iterable[tuple[float, int]], run_s: float, **s
 
 
 def agreement(pairs: Sequence[Pair]) -> Figure:
-    """Draw what a fit foretells against what was measured: on the line, both are equal."""
+    """Draw what a fit predicts against what was measured: on the line, both are equal."""
     (ttft, _), (itl, _), (rate, _) = errors(pairs)
     with plt.rc_context(_STYLE):
         made, axes = plt.subplots(1, 3, figsize=(13, 4.6), layout="constrained")
@@ -227,13 +227,13 @@ def agreement(pairs: Sequence[Pair]) -> Figure:
             zip(*(zip(*p, strict=True) for p in pairs), strict=True),
             strict=True,
         ):
-            foretold, measured = zip(*values, strict=True)
-            ends = [min(foretold + measured), max(foretold + measured)]
+            predicted, measured = zip(*values, strict=True)
+            ends = [min(predicted + measured), max(predicted + measured)]
             panel.plot(ends, ends, color=WAITING, zorder=1)
-            panel.scatter(measured, foretold, color=SERIES[0], s=24, zorder=2)
-            panel.set(xscale="log", yscale="log", xlabel=f"measured {unit}", ylabel="foretold")
+            panel.scatter(measured, predicted, color=SERIES[0], s=24, zorder=2)
+            panel.set(xscale="log", yscale="log", xlabel=f"measured {unit}", ylabel="predicted")
             panel.set_title(f"{far:.0%} off at the median", loc="left", fontsize=FONT_SIZE)
-        title = "What the fit foretells of requests it has not seen"
+        title = "What the fit predicts of requests it has not seen"
         made.suptitle(title, x=0.01, ha="left", fontweight="bold", fontsize=FONT_SIZE)
     plt.close(made)
     return made

@@ -16,7 +16,7 @@ from agentlab.lab import read
 from agentlab.lab.connection import connection
 from agentlab.trace import trace
 
-_SHAPES = ((30, 96), (400, 32), (2000, 64))  # about so many words, and at most so many tokens
+_SHAPES = ((30, 96), (400, 32), (2000, 64))  # about that many words, and at most that many tokens
 _TOGETHER = (1, 2, 4, 8)
 _REQUESTS = 1 + len(_SHAPES) * sum(max(3, 2 * clients) for clients in _TOGETHER)
 

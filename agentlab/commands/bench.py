@@ -23,7 +23,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     add("--yes", action="store_true", help="ask a real model, which costs money")
     price = "dollars for a million tokens of prompts and of answers, for the estimate"
     add("--price", nargs=2, type=float, metavar=("IN", "OUT"), help=price)
-    add("--preset", metavar="NAME", help="foretell it in virtual time, as on a preset of yours")
+    add("--preset", metavar="NAME", help="predict it in virtual time, as on a preset of yours")
     add("--compare", nargs=2, metavar=("A", "B"), help="two .json files")
     leave_out_argument(parser)
 

@@ -30,7 +30,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     """Add the arguments."""
     parser.add_argument("file", nargs="?", help="a trace, or a .csv file")
     parser.add_argument("--out", metavar="FILE", help="write the preset there (.yaml)")
-    parser.add_argument("--picture", metavar="FILE", help="draw foretold against measured (.png)")
+    parser.add_argument("--picture", metavar="FILE", help="draw predicted against measured (.png)")
     parser.add_argument("--model", help="in a table's column `model`, or of the probed endpoint")
     parser.add_argument("--probe", metavar="URL", help="ask an endpoint, and fit what it took")
     parser.add_argument("--yes", action="store_true", help="ask it, which may cost money")
@@ -39,7 +39,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(options: argparse.Namespace) -> int:
-    """Fit, print how well it foretells what it has not seen, and write what was asked for."""
+    """Fit, print how well it predicts what it has not seen, and write what was asked for."""
     if (options.file is None) == (options.probe is None):
         raise ConfigError("give either a file to fit to, or --probe URL")
     if options.out and Path(options.out).suffix not in (".yaml", ".yml"):
@@ -83,7 +83,7 @@ def _probed(options: argparse.Namespace) -> Requests:
 
 
 def _judged(measured: Table | Requests) -> tuple[Physics, dict[str, list[Pair]]]:
-    """Return the fit, and what such a fit foretells of what it has not seen."""
+    """Return the fit, and what such a fit predicts of what it has not seen."""
     every = range(len(measured))
     if isinstance(measured, Requests):
         fitted, others = every[::2], every[1::2]
@@ -128,7 +128,7 @@ def read(path: Path, model: str | None = None) -> Table | Requests:
 def _request(path: Path, line: int, row: dict[str, str]) -> Request:
     arrived, first, end, prompt, answer = _numbers(path, line, row, _OF_A_REQUEST)
     if not arrived < first <= end:
-        raise ConfigError(f"{path}:{line}: needs arrived_s < first_token_s <= end_s; mend the line")
+        raise ConfigError(f"{path}:{line}: needs arrived_s < first_token_s <= end_s; correct the line")
     return Request(arrived, first, end, int(prompt), int(answer))
 
 

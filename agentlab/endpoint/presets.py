@@ -33,7 +33,7 @@ class Preset:
     """An endpoint's figures as its file gives them, in the units of its sources; None: no limit.
 
     `fitted_to` and `judged_on` say which measurements the figures rest on, and which others they
-    foretold, how well. What each figure does is told in `agentlab.endpoint.physics.formulas`.
+    predicted, how well. What each figure does is told in `agentlab.endpoint.physics.formulas`.
     """
 
     about: Text

@@ -82,7 +82,8 @@ class Responses:
             "usage": {
                 "input_tokens": sent,
                 "input_tokens_details": {
-                    "cached_tokens": self.cached_tokens, "cache_write_tokens": 0
+                    "cached_tokens": self.cached_tokens,
+                    "cache_write_tokens": 0,
                 },
                 "output_tokens": made,
                 "output_tokens_details": {"reasoning_tokens": 0},

@@ -1,8 +1,8 @@
 """Which beginnings of prompts are in the memory already, in blocks of 16 tokens, as vLLM has them.
 
 A block is known by its own tokens and all before it, so equal blocks follow equal beginnings. A
-block in use is held once, whoever shares it; one in use by nobody goes when room is needed, the
-least recently used first.
+block in use is held once, by all requests that share it. When room is needed, blocks that no
+request uses go, the least recently used first.
 """
 
 from __future__ import annotations
@@ -74,6 +74,6 @@ class Prefixes:
         self._uses -= len(taken)
 
     def shrink(self, tokens: float) -> None:
-        """Forget idle blocks until they hold no more than so many tokens."""
+        """Forget idle blocks until they hold no more tokens than this."""
         while len(self._idle) * BLOCK_TOKENS > max(tokens, 0):
             self._idle.popitem(last=False)
