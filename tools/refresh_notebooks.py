@@ -101,7 +101,8 @@ def _plain(outputs: Sequence[NotebookNode]) -> Iterator[NotebookNode]:
 def _keep_what_holds(cell: NotebookNode, stored: list[NotebookNode], everything: bool) -> None:
     tags = cell.metadata.get("tags", [])
     shown = cell.metadata.get("shown")
-    cell.metadata = nbformat.from_dict({"tags": tags} if tags else {})
+    kept = {"tags": tags, "jupyter": cell.metadata.get("jupyter")}  # the latter: what is folded
+    cell.metadata = nbformat.from_dict({key: value for key, value in kept.items() if value})
     if WALL_CLOCK in tags:
         cell.metadata.shown = hashlib.sha256(cell.source.encode()).hexdigest()[:12]
         keep = not everything and shown == cell.metadata.shown

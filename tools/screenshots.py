@@ -77,6 +77,9 @@ def shown(page: Page, address: str) -> bytes:
     words = page.get_by_role("heading", name=SHOWN)
     page.get_by_text("| Idle").wait_for()
     words.wait_for(state="attached")
+    # The output below a prediction is folded until its cell has run.
+    page.get_by_role("menuitem", name="View", exact=True).click()
+    page.locator(".lm-Menu-itemLabel").get_by_text("Expand All Outputs", exact=True).click()
     for _ in range(3):  # cells get their height as they come into sight, and move what is below
         words.evaluate("words => words.scrollIntoView({block: 'start'})")
         page.wait_for_timeout(1000)

@@ -65,7 +65,11 @@ class Notebook:
         self.page.locator(".lm-Menu-itemLabel").get_by_text(item, exact=True).click()
 
     def run(self) -> None:
-        """Clear all outputs, so that none is a former run's; run all cells; wait for the end."""
+        """Clear all outputs, so that none is a former run's; run all cells; wait for the end.
+
+        Checks of exercises are folded, and a folded cell shows no number: they are unfolded first.
+        """
+        self.choose("View", "Expand All Code")
         self.choose("Edit", "Clear Outputs of All Cells")
         self._wait("agentlab.cleared()", OPEN_TIMEOUT_S)
         self.choose("Run", "Run All Cells")

@@ -146,14 +146,14 @@ def test_progress_bars_fill(lesson: Lesson):
 
 
 def test_solutions_unfold(lesson: Lesson):
-    """The code of each exercise's solution is hidden, until its line is clicked."""
-    solutions = lesson.shown.page.locator(".jp-RenderedMarkdown details")
-    assert solutions.count() == sum(cell.source.count("<details>") for cell in lesson.stored.cells)
-    for solution in solutions.all():
-        code = solution.locator("pre").first
-        expect(code).to_be_hidden()
-        solution.locator("summary").first.click()
-        expect(code).to_be_visible()
+    """What is folded, such as each exercise's solution, is hidden until its line is clicked."""
+    folds = lesson.shown.page.locator(".jp-RenderedMarkdown details")
+    assert folds.count() == sum(cell.source.count("<details>") for cell in lesson.stored.cells)
+    for fold in folds.all():
+        inside = fold.locator("> :not(summary)").first
+        expect(inside).to_be_hidden()
+        fold.locator("summary").first.click()
+        expect(inside).to_be_visible()
 
 
 def test_nothing_is_asked_beyond_loopback(lesson: Lesson):
