@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from collections.abc import Iterator
 from typing import Any
 
@@ -107,3 +108,33 @@ def test_a_manager_delegates_to_the_coworker_that_suits(crewai: Any):
     assert t.requests == 3
     assert t.peak == 1
     assert output.raw.count(".") >= 1
+
+
+def test_what_a_manager_delegates_in_one_turn_runs_in_parallel(crewai: Any):
+    """Three requests, and each has begun before any has ended (CrewAI 1.15.30)."""
+    from crewai import BaseLLM
+
+    def delegation(topic: str) -> dict[str, Any]:
+        words = {"coworker": topic, "task": f"Describe {topic}.", "context": ""}
+        function = {"name": "delegate_work_to_coworker", "arguments": json.dumps(words)}
+        return {"id": topic, "type": "function", "function": function}
+
+    class Scripted(BaseLLM):  # type: ignore[misc]
+        """Delegates three times, and then passes on what came back."""
+
+        def supports_function_calling(self) -> bool:
+            return True
+
+        def call(self, messages: Any, *_: Any, **__: Any) -> Any:
+            came_back = [each["content"] for each in messages if each["role"] == "tool"]
+            return "\n".join(came_back) or [delegation(topic) for topic in topics]
+
+    topics = ["tides", "winds", "currents"]
+    slow = {"kind": "stall", "stall_s": 30, "probability": 1.0}
+    with lab.configure(faults=[slow], time_scale=10), trace() as t:
+        experts = [agent(crewai, role, llm=lab.crew_llm(agent=role)) for role in topics]
+        options = {"process": "hierarchical", "manager_llm": Scripted(model="scripted")}
+        task = crewai.Task(description="Describe all.", expected_output="A text")
+        crewai.Crew(agents=experts, tasks=[task], **options).kickoff()
+    assert sorted(span.agent for span in t.spans) == sorted(topics)
+    assert t.peak == 3

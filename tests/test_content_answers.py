@@ -10,8 +10,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 
-from agentlab import lab
+from agentlab import engines, lab
 from agentlab.content import Content, ContentSystem, Settings, read_topics, summary
 from agentlab.errors import (
     AnswerEmpty,
@@ -22,6 +23,7 @@ from agentlab.errors import (
     ReasoningExhausted,
 )
 from agentlab.lab import connection
+from agentlab.settings import DATA
 from agentlab.workflow import Workflow
 
 TOPICS = ["Why tides?", "Why ebb?", "Why moons?"]
@@ -232,3 +234,19 @@ def test_what_every_topic_would_meet_ends_a_batch(fresh_lab, monkeypatch, error,
         contents = lab.simulate(system.batch_generate(TOPICS))[0]
         assert re.search(words, str(system.stopped)), system.stopped
     assert asked.total() == 1 and statuses(contents) == ["left"] * 3
+
+
+@pytest.mark.parametrize(
+    ("name", "topic"),
+    [
+        ("blog", "Why are there two high tides a day?"),
+        ("blog", "밀물은 왜 하루에 두 번 오나요?"),
+        ("comprehensive", "Why are there two high tides a day?"),
+    ],
+)
+def test_the_articles_of_lesson_06_are_the_prepared_ones(name: str, topic: str):
+    """Each step's prompt is in the file of replies: word for word, with the answers before it."""
+    prepared = yaml.safe_load((DATA / "replies" / "course.yaml").read_text(encoding="utf-8"))
+    replies = {entry["reply"] for entry in prepared}
+    answers, _ = lab.simulate(engines.run(Workflow.load(name), {"topic": topic}))
+    assert set(answers.values()) <= replies
