@@ -7,6 +7,7 @@ results      the raw data, a measurement per run, and what forbids comparing it
 report       the Markdown table with the bound beside each figure, and what it says
 plots        the same as pictures; limits over time, limiters judged, what a bandit earns
 compare      what changed between two results, and whether it is more than noise
+fit          a preset from an endpoint's measurements, and how well it predicts others
 laws         Amdahl, Gustafson, and the Universal Scalability Law, fitted
 closed_loop  agents on an endpoint's physics with no client, a million if need be
 trial        limiters in scenarios to tune and to judge them, against the best static limit
