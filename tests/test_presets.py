@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 from pathlib import Path
 
 import msgspec
 import pytest
 import yaml
 
+from agentlab import lab
 from agentlab.endpoint import presets
 from agentlab.endpoint.physics.formulas import Physics
 from agentlab.errors import ConfigError, FileError
@@ -132,3 +134,37 @@ def test_an_unknown_preset_lists_those_that_there_are():
     """So that a typing error is mended at once."""
     with pytest.raises(ConfigError, match="no preset 'curse'; choose one of class, course"):
         presets.load("curse")
+
+
+def test_answers_that_reason_are_of_two_lengths(tmp_path: Path):
+    """A third or so think for 200 tokens first: their time, usage and bill, but none of their words."""
+    path = tmp_path / "thinks.yaml"
+    share, tokens = FIGURE | {"value": 0.33}, FIGURE | {"value": 200}
+    path.write_text(course(reasoning_share=share, reasoning_tokens=tokens))
+
+    async def ask(many: int) -> None:
+        await asyncio.gather(*(lab.ask(f"Name river {n}.") for n in range(many)))
+
+    with lab.configure(preset=str(path)):
+        _, thinking = lab.simulate(ask(60))
+    _, plain = lab.simulate(ask(60))
+    more = [
+        a.completion_tokens - b.completion_tokens
+        for a, b in zip(thinking.spans, plain.spans, strict=True)
+    ]
+    assert set(more) == {0, 200} and 10 < more.count(200) < 30
+    took = [
+        round(a.service_s - b.service_s, 6)
+        for a, b in zip(thinking.spans, plain.spans, strict=True)
+    ]
+    assert took == [n / 10 for n in more]
+
+
+def test_a_limit_leaves_no_room_for_reasoning(tmp_path: Path):
+    """Who asks for at most 20 tokens gets an answer of 20, and no thoughts."""
+    path = tmp_path / "thinks.yaml"
+    share, tokens = FIGURE | {"value": 1}, FIGURE | {"value": 200}
+    path.write_text(course(reasoning_share=share, reasoning_tokens=tokens))
+    with lab.configure(preset=str(path)):
+        reply, _ = lab.simulate(lab.reply("Describe river 1 in ten paragraphs.", max_tokens=20))
+    assert reply.completion_tokens == 20

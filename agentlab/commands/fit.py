@@ -128,7 +128,8 @@ def read(path: Path, model: str | None = None) -> Table | Requests:
 def _request(path: Path, line: int, row: dict[str, str]) -> Request:
     arrived, first, end, prompt, answer = _numbers(path, line, row, _OF_A_REQUEST)
     if not arrived < first <= end:
-        raise ConfigError(f"{path}:{line}: needs arrived_s < first_token_s <= end_s; correct the line")
+        needed = "arrived_s < first_token_s <= end_s"
+        raise ConfigError(f"{path}:{line}: needs {needed}; correct the line")
     return Request(arrived, first, end, int(prompt), int(answer))
 
 

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from dataclasses import field
 from pathlib import Path
-from typing import Any, Generic, Literal, TypeVar
+from typing import Annotated, Any, Generic, Literal, TypeVar
 
 import yaml
+from pydantic import Field
 
 from agentlab._support import yaml_file
 from agentlab._support.fields import AtLeastOne, Count, NotNegative, Text, model
@@ -32,8 +33,9 @@ class Figure(Generic[T]):
 class Preset:
     """An endpoint's figures as its file gives them, in the units of its sources; None: no limit.
 
-    `fitted_to` and `judged_on` say which measurements the figures rest on, and which others they
-    predicted, how well. What each figure does is told in `agentlab.endpoint.physics.formulas`.
+    Before `reasoning_share` of the answers come `reasoning_tokens` that nobody sees, if the limit of
+    the request has room for them. `fitted_to` and `judged_on` say which measurements the figures rest on, and
+    which others they predicted, how well. `agentlab.endpoint.physics.formulas` tells the rest.
     """
 
     about: Text
@@ -47,6 +49,8 @@ class Preset:
     kv_tokens: Figure[AtLeastOne] | None = None
     preempts: Figure[bool] | None = None
     prefix_caching: Figure[bool] | None = None
+    reasoning_share: Figure[Annotated[float, Field(ge=0, le=1)]] | None = None
+    reasoning_tokens: Figure[AtLeastOne] | None = None
     slots: Figure[AtLeastOne] | None = None
     queue: Figure[Count] | None = None
     context_tokens: Figure[AtLeastOne] | None = None

@@ -77,13 +77,14 @@ class Said(msgspec.Struct, frozen=True):
 
 
 class Answer(msgspec.Struct, frozen=True):
-    """What is said, with an id and with the jitter of its times."""
+    """What is said, with an id, the jitter of its times, and the tokens thought before it."""
 
     id: str
     said: Said
     prefill_jitter: float = 1.0
     decode_jitter: float = 1.0
     blocks: Blocks = ()
+    reasoning_tokens: int = 0
 
 
 class Turn(msgspec.Struct, frozen=True):

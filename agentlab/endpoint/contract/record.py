@@ -18,12 +18,12 @@ class Span(msgspec.Struct, kw_only=True, gc=False):
 
     A request waits in the queue from `arrived_s` to `started_s`, is read (prefill) until
     `first_token_s`, and is answered (decode) until `end_s`. A time that has not come is None, and
-    so is the first token's in the plain answer of a real model. `status` is an HTTP status,
-    `HUNG_UP` or `BROKEN_OFF`; None in flight. Of a prompt, `cached_tokens` were known and not read. `fault` names the planned fault that hit the
-    request, `learner` who sent it to the endpoint of a class. `finish_reason` is "length" if an
-    answer was cut at its limit, else "stop". `late_ms` is how much later than due the endpoint
-    itself handed over a token, or the end: the most, in milliseconds of wall-clock time. A real
-    model says neither.
+    so is the first token's in the plain answer of a real model. Of the prompt, `cached_tokens` were
+    known and not read. `status` is an HTTP status, `HUNG_UP` or `BROKEN_OFF`; None in flight.
+    `fault` names the planned fault that hit the request, `learner` who sent it to the endpoint of a
+    class. `finish_reason` is "length" if an answer was cut at its limit, else "stop". `late_ms` is
+    how much later than due the endpoint itself handed over a token, or the end: the most, in
+    milliseconds of wall-clock time. A real model says neither.
     """
 
     request_id: str

@@ -42,9 +42,13 @@ class Chat:
         self._head: Json = {"id": answer.id, "object": self.WHOLE, **about}
         if request.service_tier:
             self._head["service_tier"] = _SERVED.get(request.service_tier, request.service_tier)
-        sent, made = answer.said.prompt_tokens, answer.said.completion_tokens
+        sent, thought = answer.said.prompt_tokens, answer.reasoning_tokens
+        made = thought + answer.said.completion_tokens
         counts = {"prompt_tokens": sent, "completion_tokens": made, "total_tokens": sent + made}
         self._usage = {**counts, **_DETAILS}
+        if thought:
+            details = {**_DETAILS["completion_tokens_details"], "reasoning_tokens": thought}
+            self._usage["completion_tokens_details"] = details
         options = request.stream_options
         self._no_usage: Json = {"usage": None} if options and options.include_usage else {}
 

@@ -65,6 +65,7 @@ class Responses:
 
     def __init__(self, request: ResponsesRequest, answer: Answer, created: int, before: Said):
         self._request, self._said, self._created = request, answer.said, created
+        self._thought = answer.reasoning_tokens
         self._choice, self._before = answer.said.choices[0], before
         self._stem = answer.id.removeprefix("chatcmpl-")
         self.id, self.store = f"resp_{self._stem}", request.store is not False
@@ -75,7 +76,7 @@ class Responses:
 
     def whole(self) -> Json:
         cut = self._choice.finish_reason == "length"
-        sent, made = self._said.prompt_tokens, self._said.completion_tokens
+        sent, made = self._said.prompt_tokens, self._thought + self._said.completion_tokens
         self._whole = self._frame("incomplete" if cut else "completed") | {
             "incomplete_details": {"reason": "max_output_tokens"} if cut else None,
             "output": self._items,
@@ -86,7 +87,7 @@ class Responses:
                     "cache_write_tokens": 0,
                 },
                 "output_tokens": made,
-                "output_tokens_details": {"reasoning_tokens": 0},
+                "output_tokens_details": {"reasoning_tokens": self._thought},
                 "total_tokens": sent + made,
             },
         }

@@ -21,7 +21,7 @@ from agentlab.endpoint.contract.asgi import Headers, Receive, Scope, Send
 from agentlab.endpoint.contract.openai_json import RequestError, decode, refused
 from agentlab.endpoint.contract.record import Span
 from agentlab.endpoint.contract.request import ChatRequest
-from agentlab.endpoint.contract.seeded_random import Occurrences
+from agentlab.endpoint.contract.seeded_random import Occurrences, uniform
 from agentlab.endpoint.dialects.chat import Chat, CompletionRequest, Completions, together
 from agentlab.endpoint.dialects.embeddings import EmbeddingRequest, Embeddings, answer_to
 from agentlab.endpoint.dialects.responses import METHODS, Responses, Stored, size_bytes
@@ -52,6 +52,8 @@ class LocalModel:
         self._physics = msgspec.structs.replace(preset.physics, capacity=settings.capacity)
         self._replies, self._queue = _replies(DATA / "replies"), queue
         self._longest_tokens = preset.context_tokens.value if preset.context_tokens else None
+        share, thought = preset.reasoning_share, preset.reasoning_tokens
+        self._reasoning = (share.value, thought.value) if share and thought else (0.0, 0)
         self._seen, self._stored = Occurrences(), Stored()
         self._known: dict[bytes, _Known] = {}
         # One long request after the other: together, their slices would keep all others waiting.
@@ -170,9 +172,14 @@ class LocalModel:
             what = f"{most}; your request needs {needed}, {said.prompt_tokens} in the {asked}."
             raise refused("context_length_exceeded", asked, what)
         answer = timed(said, self._physics, **drawn)
-        if not self._physics.prefix_caching:
-            return answer
-        return msgspec.structs.replace(answer, blocks=blocks(text for _, text in request.turns))
+        if self._physics.prefix_caching:
+            known = blocks(text for _, text in request.turns)
+            answer = msgspec.structs.replace(answer, blocks=known)
+        share, thought = self._reasoning
+        fits = request.limit_tokens is None or said.longest_tokens + thought <= request.limit_tokens
+        if share and fits and uniform(**drawn, purpose="reasoning") < share:
+            answer = msgspec.structs.replace(answer, reasoning_tokens=thought)
+        return answer
 
 
 def _new(request: ChatRequest) -> _Known:
@@ -184,9 +191,10 @@ class _Exchange:
 
     def __init__(self, live: LiveBatch, span: Span, answer: Answer, dialect: Dialect):
         self._live, self._span, self._said, self._dialect = live, span, answer.said, dialect
+        self._thought = answer.reasoning_tokens
         self._job = Job(
             prompt_tokens=answer.said.prompt_tokens,
-            output_tokens=answer.said.longest_tokens,
+            output_tokens=answer.reasoning_tokens + answer.said.longest_tokens,
             prefill_jitter=answer.prefill_jitter,
             decode_jitter=answer.decode_jitter,
             learner=span.learner or "",
@@ -215,7 +223,7 @@ class _Exchange:
         await self._started()
         due_s = await self._live.finished(self._job) if self._job.end_s is None else None
         headers = [*headers, self._took()]
-        self._note(self._said.completion_tokens, status=200)
+        self._note(self._thought + self._said.completion_tokens, status=200)
         self._dialect.cached_tokens = self._job.cached_tokens
         body = self._dialect.whole()
         body = body if isinstance(body, dict) else await body
@@ -227,15 +235,18 @@ class _Exchange:
         await self._started()
         headers = [*headers, self._took()]
         await asgi.start(send, 200, b"text/event-stream; charset=utf-8", headers)
-        opening, sent = self._dialect.opening(), 0
+        opening, sent = self._dialect.opening(), self._thought
         while sent < self._job.output_tokens:
             have, due_s = await self._live.tokens(self._job, after=sent)
             self._note_lateness(due_s)
-            data, opening = opening + self._dialect.between(sent, have), b""
+            data, opening = (
+                opening + self._dialect.between(sent - self._thought, have - self._thought),
+                b"",
+            )
             await send({"type": "http.response.body", "body": data, "more_body": True})
             sent = have
         due_s = await self._live.finished(self._job)
-        self._note(self._said.completion_tokens, status=200)
+        self._note(self._thought + self._said.completion_tokens, status=200)
         self._note_lateness(due_s)
         self._dialect.cached_tokens = self._job.cached_tokens
         await asgi.finish(send, opening + self._dialect.closing())
