@@ -137,7 +137,7 @@ def test_an_unknown_preset_lists_those_that_there_are():
 
 
 def test_answers_that_reason_are_of_two_lengths(tmp_path: Path):
-    """A third or so think for 200 tokens first: their time, usage and bill, but none of their words."""
+    """A third or so think for 200 tokens first, which take time and are counted."""
     path = tmp_path / "thinks.yaml"
     share, tokens = FIGURE | {"value": 0.33}, FIGURE | {"value": 200}
     path.write_text(course(reasoning_share=share, reasoning_tokens=tokens))
@@ -148,15 +148,10 @@ def test_answers_that_reason_are_of_two_lengths(tmp_path: Path):
     with lab.configure(preset=str(path)):
         _, thinking = lab.simulate(ask(60))
     _, plain = lab.simulate(ask(60))
-    more = [
-        a.completion_tokens - b.completion_tokens
-        for a, b in zip(thinking.spans, plain.spans, strict=True)
-    ]
+    both = list(zip(thinking.spans, plain.spans, strict=True))
+    more = [a.completion_tokens - b.completion_tokens for a, b in both]
     assert set(more) == {0, 200} and 10 < more.count(200) < 30
-    took = [
-        round(a.service_s - b.service_s, 6)
-        for a, b in zip(thinking.spans, plain.spans, strict=True)
-    ]
+    took = [round(a.service_s - b.service_s, 6) for a, b in both]
     assert took == [n / 10 for n in more]
 
 

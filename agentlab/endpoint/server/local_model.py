@@ -239,10 +239,8 @@ class _Exchange:
         while sent < self._job.output_tokens:
             have, due_s = await self._live.tokens(self._job, after=sent)
             self._note_lateness(due_s)
-            data, opening = (
-                opening + self._dialect.between(sent - self._thought, have - self._thought),
-                b"",
-            )
+            words = self._dialect.between(sent - self._thought, have - self._thought)
+            data, opening = opening + words, b""
             await send({"type": "http.response.body", "body": data, "more_body": True})
             sent = have
         due_s = await self._live.finished(self._job)
