@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from agentlab import lab
 from agentlab.endpoint.physics.batch import Batch, Job
 from agentlab.endpoint.physics.formulas import Physics
 from agentlab.endpoint.physics.prefixes import BLOCK_TOKENS, Prefixes, blocks
@@ -287,3 +288,43 @@ def test_it_agrees_with_an_engine_that_makes_one_step_after_the_other():
     jobs = serve(physics, arrivals)
     for job, end_s in zip(jobs, by_single_steps(physics, arrivals), strict=True):
         assert job.end_s == pytest.approx(end_s, abs=0.1, rel=0.02)
+
+
+SYSTEM = "You are a careful writer in the house style of a small museum. " * 20
+
+
+def test_a_shared_system_prompt_is_counted_as_cached(fresh_lab: None):
+    """The first of a fan-out reads all of it; those that come later find its blocks of 16."""
+
+    async def main() -> None:
+        for name in ("Rhine", "Nile"):
+            await lab.ask(f"Describe the {name}.", system=SYSTEM, max_tokens=5)
+
+    with lab.configure(preset="vllm-1gpu"):
+        _, t = lab.simulate(main())
+    first, second = (span.cached_tokens for span in t.spans)
+    assert first == 0 and second % 16 == 0
+    assert 0.9 * t.spans[1].prompt_tokens < second < t.spans[1].prompt_tokens
+
+
+@pytest.mark.parametrize("stream", [False, True])
+def test_the_usage_says_what_was_cached(fresh_lab: None, stream: bool):
+    """As OpenAI does, in whole answers and at the end of streams; 0 where nothing is kept."""
+
+    async def main() -> list[int]:
+        model = lab.chat_model(max_tokens=5)
+        found = []
+        for name in ("Rhine", "Nile"):
+            asked = [("system", SYSTEM), ("user", f"Describe the {name}.")]
+            if stream:
+                chunks = [chunk async for chunk in model.astream(asked)]
+                usage = [chunk.usage_metadata for chunk in chunks if chunk.usage_metadata][-1]
+            else:
+                usage = (await model.ainvoke(asked)).usage_metadata
+            found.append(usage["input_token_details"]["cache_read"])
+        return found
+
+    with lab.configure(preset="vllm-1gpu"):
+        found, t = lab.simulate(main())
+    assert found == [span.cached_tokens for span in t.spans] and found[1] > 0
+    assert lab.simulate(main())[0] == [0, 0]  # the course's preset

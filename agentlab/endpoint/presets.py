@@ -34,8 +34,9 @@ class Preset:
     """An endpoint's figures as its file gives them, in the units of its sources; None: no limit.
 
     Before `reasoning_share` of the answers come `reasoning_tokens` that nobody sees, if the limit of
-    the request has room for them. `fitted_to` and `judged_on` say which measurements the figures rest on, and
-    which others they predicted, how well. `agentlab.endpoint.physics.formulas` tells the rest.
+    the request has room for them. `fitted_to` and `judged_on` say which measurements the figures
+    rest on, and which others they predicted, how well. The rest is told in
+    `agentlab.endpoint.physics.formulas`.
     """
 
     about: Text
