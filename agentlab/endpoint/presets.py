@@ -33,8 +33,8 @@ class Figure(Generic[T]):
 class Preset:
     """An endpoint's figures as its file gives them, in the units of its sources; None: no limit.
 
-    Before `reasoning_share` of the answers come `reasoning_tokens` that nobody sees, if the limit of
-    the request has room for them. `fitted_to` and `judged_on` say which measurements the figures
+    Before `reasoning_share` of the answers come `reasoning_tokens`, which are not shown, if the
+    request's limit has room for them. `fitted_to` and `judged_on` say which measurements the figures
     rest on, and which others they predicted, how well. The rest is told in
     `agentlab.endpoint.physics.formulas`.
     """
