@@ -34,7 +34,7 @@ class Preset:
     """An endpoint's figures as its file gives them, in the units of its sources; None: no limit.
 
     Before `reasoning_share` of the answers come `reasoning_tokens`, which are not shown, if the
-    request's limit has room for them. `fitted_to` and `judged_on` say which measurements the figures
+    request's limit has room for them. `fitted_to` and `judged_on` say which measurements they
     rest on, and which others they predicted, how well. The rest is told in
     `agentlab.endpoint.physics.formulas`.
     """
