@@ -9,8 +9,6 @@ a socket is an error. A call that blocks, a limiter that polls `time.monotonic()
 answers can only be guessed, so each is a warning that names the line, and what to do instead.
 """
 
-from __future__ import annotations
-
 import asyncio
 import contextvars
 import heapq

@@ -1,7 +1,5 @@
 """Every error that Agent Lab raises on purpose: what is wrong, the value, and the way out."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 

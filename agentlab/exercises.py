@@ -4,8 +4,6 @@ A check is a block of claims. The first that does not hold ends the block, and i
 An error in the learner's code and an answer that never ends are shown as hints, too.
 """
 
-from __future__ import annotations
-
 import asyncio
 import gc
 import inspect

@@ -1,7 +1,5 @@
 """Pictures of a trace, for a projector as much as for a laptop."""
 
-from __future__ import annotations
-
 from collections import Counter
 from collections.abc import Sequence
 from itertools import pairwise

@@ -3,8 +3,6 @@
 No message repeats what may be a secret.
 """
 
-from __future__ import annotations
-
 import os
 import re
 from collections.abc import Mapping

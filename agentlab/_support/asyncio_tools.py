@@ -1,7 +1,5 @@
 """What asyncio leaves to its users: the running loop, and cancellation from inside."""
 
-from __future__ import annotations
-
 import asyncio
 from collections.abc import Awaitable
 from typing import TypeVar

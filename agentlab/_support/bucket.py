@@ -1,7 +1,5 @@
 """A token bucket, with which both the endpoint and its clients count; it reads no clock."""
 
-from __future__ import annotations
-
 import math
 
 _DUST = 1e-9  # the share by which rounded times and sums of floats may miss what is asked for

@@ -3,8 +3,6 @@
 pydantic finds every mistake in a value; msgspec, which is faster, decodes the same dataclasses.
 """
 
-from __future__ import annotations
-
 import dataclasses
 import math
 import sys

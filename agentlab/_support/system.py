@@ -1,7 +1,5 @@
 """What the system does for a process: whole files, lists, many sockets, an end with its owner."""
 
-from __future__ import annotations
-
 import os
 import select
 import sys

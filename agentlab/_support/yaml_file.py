@@ -1,7 +1,5 @@
 """A YAML file, found by its name, and read so that all mistakes are told with line and column."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any, TypeVar

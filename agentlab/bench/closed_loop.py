@@ -3,8 +3,6 @@
 The batch is the local model's own, so a million agents meet what one of them would.
 """
 
-from __future__ import annotations
-
 import math
 from random import Random
 from typing import Any, NamedTuple, Protocol

@@ -1,7 +1,5 @@
 """What changed between two results, and whether it is more than noise."""
 
-from __future__ import annotations
-
 import itertools
 from collections.abc import Collection, Iterable, Sequence
 from math import comb

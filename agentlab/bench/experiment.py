@@ -1,7 +1,5 @@
 """What is measured: every combination of the lists in an experiment's file."""
 
-from __future__ import annotations
-
 import dataclasses
 import itertools
 from collections import Counter
@@ -9,7 +7,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import field
 from functools import partial
 from pathlib import Path
-from typing import Annotated, Any, Literal, TypeVar
+from typing import Annotated, Any, Literal, Self, TypeVar
 
 import msgspec
 from msgspec import UNSET, UnsetType
@@ -119,9 +117,8 @@ class Experiment:
     """A file of `data/experiments/`, or one of your own.
 
     Attributes:
-        engines: What drives the agents. `langgraph-graph` is LangGraph's plain graph, which runs
-            in supersteps, `functions` is `agentlab.learning.parallel`, and `crowd` has no client
-            (`agentlab.bench.closed_loop`).
+        engines: What drives the agents. `langgraph-graph` is LangGraph's plain graph, `functions`
+            is `agentlab.learning.parallel`, and `crowd` is `agentlab.bench.closed_loop`.
         strategies: How a refused request is met; see `agentlab.bench.measure.asking`.
         warmups: How often each case is run before, unmeasured, on the real clock.
         settings: What else `lab.configure` takes, such as `requests_per_minute`.
@@ -185,7 +182,7 @@ class Experiment:
         """True if a real model will answer: in virtual time none can."""
         return self.clock == "real" and self.chosen.real
 
-    def as_asked(self) -> Experiment:
+    def as_asked(self) -> Self:
         """Return it as it will be measured: a real model has one preset and one seed."""
         if not self.asks_real:
             return self

@@ -1,7 +1,5 @@
 """What theory says about speedup, and how one of the laws is fitted to measurements."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from math import inf, sqrt
 from typing import NamedTuple

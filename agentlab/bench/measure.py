@@ -1,7 +1,5 @@
 """Measure an experiment: warm, one case after the other in each round, and resumable."""
 
-from __future__ import annotations
-
 import asyncio
 import gc
 from collections import Counter
@@ -52,8 +50,7 @@ def run(experiment: Experiment, file: Path, *, resume: bool = False) -> Results:
     model is asked one question first.
 
     Raises:
-        ConfigError: If the file cannot be gone on with or written, or the clock is real and an
-            event loop is running.
+        ConfigError: If the file cannot be written or gone on with, or an event loop runs here.
         StepError: If a real model does not answer the first question; nothing is measured then.
     """
     experiment = experiment.as_asked()

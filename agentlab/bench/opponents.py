@@ -4,8 +4,6 @@ Three are those of Netflix's Java library, with its defaults, made for servers o
 https://github.com/Netflix/concurrency-limits. Each names the commit whose file it follows.
 """
 
-from __future__ import annotations
-
 import math
 from random import Random
 

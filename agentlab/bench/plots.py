@@ -1,7 +1,5 @@
 """Results as pictures: of what was measured, and of what tunes itself."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
 from itertools import cycle

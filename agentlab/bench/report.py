@@ -1,7 +1,5 @@
 """What results say: a Markdown table with the bound beside each time, and sentences."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Collection, Iterable, Sequence
 from functools import partial
 from math import floor, log10

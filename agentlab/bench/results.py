@@ -1,7 +1,5 @@
 """The raw data of an experiment: how it is kept, and whether its runs can be compared."""
 
-from __future__ import annotations
-
 import os
 import platform
 from collections.abc import Iterable, Iterator, Sequence
@@ -42,8 +40,7 @@ class Measurement(msgspec.Struct, frozen=True, kw_only=True):
 
     Attributes:
         bound_s: What no schedule of the same calls can beat, with as many in flight.
-        requests: How many the endpoint saw, of the `steps` that there had to be; it `answered` so
-            many of them in full.
+        requests: How many the endpoint saw, for so many `steps`; `answered` are those in full.
         answers: A digest of all answers. None for a real model, which words each differently.
         cpu_ms: Processor time of this process per request; `busy` is its share of the real time.
             Both are None in virtual time; `endpoint_...` are the same of the lab's own endpoint.

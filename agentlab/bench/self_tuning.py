@@ -3,8 +3,6 @@
 Two parts: limits of calls in flight against the best static one, and a bandit against an oracle.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from pathlib import Path
 from statistics import median

@@ -1,7 +1,5 @@
 """Limiters in scenarios, against the best static limit of each; without a client."""
 
-from __future__ import annotations
-
 import heapq
 import itertools
 import math
@@ -144,6 +142,20 @@ class Row(msgspec.Struct, frozen=True):
         return self.of_best_goodput >= LEAST_GOODPUT and self.of_best_p95 <= MOST_P95
 
 
+class Outcome(msgspec.Struct, frozen=True):
+    """What came of a limiter in a scenario.
+
+    `goodput` is answers per second, and 95% of them took `p95_s` at most, from having a slot to the
+    last token. `requests` counts refused ones, too; `limits` are when it changed, and to what.
+    """
+
+    goodput: float
+    p95_s: float
+    answered: int
+    requests: int
+    limits: Sequence[tuple[float, int]]
+
+
 def judged(
     scenarios: Iterable[Scenario] = JUDGING,
     limiters: Mapping[str, Callable[[], Limiter]] = LIMITERS,
@@ -207,20 +219,6 @@ def _steps(least: int, most: int, factor: float) -> list[int]:
         steps.append(limit)
         limit = max(limit + 1, round(limit * factor))
     return [*steps, most]
-
-
-class Outcome(msgspec.Struct, frozen=True):
-    """What came of a limiter in a scenario.
-
-    `goodput` is answers per second, and 95% of them took `p95_s` at most, from having a slot to the
-    last token. `requests` counts refused ones, too; `limits` are when it changed, and to what.
-    """
-
-    goodput: float
-    p95_s: float
-    answered: int
-    requests: int
-    limits: Sequence[tuple[float, int]]
 
 
 def run(limiter: Limiter, scenario: Scenario) -> Outcome:

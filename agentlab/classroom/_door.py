@@ -8,8 +8,6 @@ A page of the Internet, in a learner's browser, can be loaded by a name that is 
 in, and pages only from where the endpoint is.
 """
 
-from __future__ import annotations
-
 import hmac
 import ipaddress
 import re

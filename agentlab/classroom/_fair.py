@@ -11,8 +11,6 @@ Source: Goyal, Vin, Cheng, "Start-time Fair Queueing" (SIGCOMM 1996), with a lea
 Places in the queue: Choudhury, Hahne, "Dynamic Queue Length Thresholds" (1998).
 """
 
-from __future__ import annotations
-
 import math
 from collections import Counter, deque
 from collections.abc import Callable

@@ -9,8 +9,6 @@
 /classroom/remove     let a name in no longer; POST, with the token
 """
 
-from __future__ import annotations
-
 import os
 import re
 import secrets

@@ -4,8 +4,6 @@ Each of the others has `DESCRIPTION`, `arguments(parser)`, and `run(options)`, w
 exit code.
 """
 
-from __future__ import annotations
-
 import argparse
 
 

@@ -1,7 +1,5 @@
 """Ask an endpoint what tells its constants apart: short and long prompts, alone and together."""
 
-from __future__ import annotations
-
 import argparse
 import asyncio
 import random

@@ -1,7 +1,5 @@
 """`agentlab bench`: measure an experiment, or compare two results."""
 
-from __future__ import annotations
-
 import argparse
 import dataclasses
 import sys

@@ -3,8 +3,6 @@
 Only the standard library is imported up here: a missing package must become a line.
 """
 
-from __future__ import annotations
-
 import argparse
 import asyncio
 import importlib.metadata

@@ -1,7 +1,5 @@
 """`agentlab fit`: a preset from measurements, judged on those that it was not fitted to."""
 
-from __future__ import annotations
-
 import argparse
 import csv
 import math

@@ -3,8 +3,6 @@
 So `agentlab doctor` starts where packages are missing, and says which.
 """
 
-from __future__ import annotations
-
 import argparse
 import importlib
 import sys

@@ -3,8 +3,6 @@
 What a check printed when it was last run is stored in the notebook, and is all that is read.
 """
 
-from __future__ import annotations
-
 import argparse
 import json
 import re

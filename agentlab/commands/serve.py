@@ -1,7 +1,5 @@
 """`agentlab serve`: the endpoint, for one or for a class, until Ctrl-C."""
 
-from __future__ import annotations
-
 import argparse
 import contextlib
 import secrets

@@ -1,7 +1,5 @@
 """`agentlab workflow`: is a file right, and what is it in a framework's words?"""
 
-from __future__ import annotations
-
 import argparse
 
 from agentlab.convert import script

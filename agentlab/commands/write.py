@@ -1,7 +1,5 @@
 """`agentlab write`: a batch in a terminal, with Ctrl-C as a way to end it well."""
 
-from __future__ import annotations
-
 import argparse
 import asyncio
 import io

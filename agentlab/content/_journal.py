@@ -4,8 +4,6 @@ A call may be sent more than once, an answer is recorded at most once. A request
 it leaves, so that after a kill the journal tells what may be paid for, and has not come.
 """
 
-from __future__ import annotations
-
 import json
 import os
 import shlex

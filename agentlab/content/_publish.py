@@ -1,7 +1,5 @@
 """Markdown and HTML files, whole or not at all, and the same bytes for the same text."""
 
-from __future__ import annotations
-
 import re
 from collections.abc import Mapping
 from hashlib import blake2b

@@ -1,7 +1,5 @@
 """Requests in time and in turn, until a stop; and what a failure means and says."""
 
-from __future__ import annotations
-
 import asyncio
 from collections import defaultdict
 from collections.abc import Awaitable, Callable

@@ -1,7 +1,5 @@
 """Topics as people write them, and as the content system tells them apart."""
 
-from __future__ import annotations
-
 import re
 import unicodedata
 from collections.abc import Iterable

@@ -1,7 +1,5 @@
 """One topic's work in one run: its questions, what they took, and what became of it."""
 
-from __future__ import annotations
-
 import asyncio
 from collections.abc import Mapping
 from dataclasses import dataclass, field

@@ -1,7 +1,5 @@
 """A graph of `AskStep` nodes as a workflow."""
 
-from __future__ import annotations
-
 from typing import Any
 
 from langgraph.graph import START, StateGraph

@@ -1,7 +1,5 @@
 """Workflows as Python scripts that need no Agent Lab, and ask the same questions."""
 
-from __future__ import annotations
-
 from pprint import pformat
 from string import Template
 

@@ -1,7 +1,5 @@
 """The figures of an endpoint, read from `data/endpoints/NAME.yaml`, each with its source."""
 
-from __future__ import annotations
-
 from dataclasses import field
 from pathlib import Path
 from typing import Annotated, Any, Generic, Literal, TypeVar

@@ -8,8 +8,6 @@ inputs are there, and so do the frameworks, which only their own files import:
     dask        from other processes, here or on other hosts; on the real clock only
 """
 
-from __future__ import annotations
-
 from collections.abc import Awaitable, Callable, Mapping
 from functools import partial
 from importlib import import_module
@@ -53,8 +51,7 @@ async def run(
     """Run a workflow; return step -> answer, in the workflow's order.
 
     Args:
-        ask: What answers a step, by default `lab.ask`; with `dask`, a `Cluster`'s `ask`, or else
-            workers are started for this run alone.
+        ask: What answers a step: `lab.ask`, or with `dask` a `Cluster`'s, by default a new one's.
 
     Raises:
         ConfigError: If there is no such engine, or an input is missing or unknown.

@@ -3,8 +3,6 @@
 A crew cannot run a general graph: its tasks run in a row, and its threads are few.
 """
 
-from __future__ import annotations
-
 from typing import Any
 
 from agentlab import lab
@@ -37,7 +35,7 @@ class _Quiet(crews.Flow):  # type: ignore[type-arg]  # with one, it warns that i
 
 
 def _asking(workflow: Workflow, step: Step, ask: Ask) -> Any:
-    async def method(self: crews.Flow[Any]) -> str:
+    async def method(self: Any) -> str:
         text = await answer(step, self.state, ask)
         self.state[step.name] = text
         return text

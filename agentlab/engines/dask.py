@@ -4,8 +4,6 @@ Limits, retries and journal stay here, one for all workers. Workers on loopback 
 here; all others ask a real model with their own key, and refuse a call for another model.
 """
 
-from __future__ import annotations
-
 import asyncio
 import logging
 import os

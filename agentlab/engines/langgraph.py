@@ -1,10 +1,4 @@
-"""A workflow as native LangGraph: as a graph, and without the wait between supersteps.
-
-`graph` is what a reader would draw, and LangGraph runs it in supersteps, each of which waits for
-its slowest step; in `dataflow` every step starts as soon as its own inputs are there.
-"""
-
-from __future__ import annotations
+"""A workflow as native LangGraph: as a graph, and without the wait between supersteps."""
 
 import asyncio
 import operator
@@ -51,7 +45,10 @@ async def run(workflow: Workflow, values: dict[str, str], *, ask: Ask) -> dict[s
 
 
 def graph(workflow: Workflow, *, ask: Ask | None = None) -> StateGraph[State]:
-    """Return the workflow as a graph that you can look at, extend and compile."""
+    """Return the workflow as a graph that you can look at, extend and compile.
+
+    LangGraph runs it in supersteps, each of which waits for its slowest step.
+    """
     drawn = StateGraph(State)
     for step in workflow.steps:
         drawn.add_node(step.name, AskStep(step, ask))

@@ -15,7 +15,6 @@ from agentlab.lab._model_time import (
     finite_number,
     model_seconds_a_second,
     now_s,
-    real_retry_after_s,
     retry_after_s,
     sleep,
     sleep_until,
@@ -39,6 +38,6 @@ from agentlab.lab.connection import (
 __all__ = [
     "Connection", "Reply", "address", "api_key", "ask", "base_url", "chat_model", "configure",
     "connect", "crew_llm", "current", "duration_s", "endpoint", "finite_number",
-    "model_seconds_a_second", "now_s", "on_headers", "read", "real_retry_after_s", "reply",
-    "retry_after_s", "simulate", "sleep", "sleep_until", "stop", "timeout", "where",
+    "model_seconds_a_second", "now_s", "on_headers", "read", "reply", "retry_after_s",
+    "simulate", "sleep", "sleep_until", "stop", "timeout", "where",
 ]  # fmt: skip

@@ -5,8 +5,6 @@ In httpx's own pool N requests at the same time cost N²
 connection open, so that the model goes on answering.
 """
 
-from __future__ import annotations
-
 import asyncio
 from collections.abc import AsyncGenerator
 from typing import Any

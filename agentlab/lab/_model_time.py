@@ -3,8 +3,6 @@
 One of this machine's seconds is ten of the course's model's, and one of a real model's.
 """
 
-from __future__ import annotations
-
 import asyncio
 import math
 import re
@@ -51,26 +49,21 @@ async def sleep_until(at_s: float) -> None:
 
 
 def retry_after_s(headers: Mapping[str, str]) -> float | None:
-    """Read how long an answer's headers ask to wait, in model seconds; None if they do not say."""
-    wait_s = real_retry_after_s(headers)
-    return None if wait_s is None else wait_s * model_seconds_a_second()
-
-
-def real_retry_after_s(headers: Mapping[str, str]) -> float | None:
-    """Read how long an answer's headers ask to wait, in seconds on the client's own clock.
+    """Read how long an answer's headers ask to wait, in model seconds; None if they do not say.
 
     They say so in `retry-after-ms`, or else in `retry-after`, as a number or as a date (RFC 9110).
     """
     for name, unit_s in (("retry-after-ms", 0.001), ("retry-after", 1.0)):
         wait_s = finite_number(headers.get(name, ""))
         if wait_s is not None:
-            return wait_s * unit_s
+            return wait_s * unit_s * model_seconds_a_second()
     try:
         until = parsedate_to_datetime(headers.get("retry-after", ""))
     except (ValueError, OverflowError):
         return None
     until = until.replace(tzinfo=until.tzinfo or UTC)
-    return max((until - datetime.now(UTC)).total_seconds(), 0.0)
+    wait_s = max((until - datetime.now(UTC)).total_seconds(), 0.0)
+    return wait_s * model_seconds_a_second()
 
 
 def finite_number(text: str) -> float | None:

@@ -1,7 +1,5 @@
 """What an endpoint's answer holds: a whole reply, or the error that says why there is none."""
 
-from __future__ import annotations
-
 from typing import Any, NamedTuple
 
 import httpx

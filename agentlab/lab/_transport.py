@@ -1,7 +1,5 @@
 """How clients reach the model: over HTTP in real time, inside the event loop in virtual time."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Mapping
 from contextlib import aclosing
 from contextvars import ContextVar

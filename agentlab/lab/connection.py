@@ -1,10 +1,7 @@
 """One connection: which model answers here, at which address, and how fast its time runs.
 
-The endpoint is a process of its own, started by its first use. In virtual time the local model
-answers in the event loop.
+It is a process of its own, started by its first use; in virtual time it is in the event loop.
 """
-
-from __future__ import annotations
 
 import atexit
 import logging
@@ -12,7 +9,9 @@ import threading
 from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import cache
-from typing import TYPE_CHECKING, Any
+from typing import Any
+
+import httpx
 
 from agentlab import settings
 from agentlab._support.asyncio_tools import running_loop
@@ -23,9 +22,6 @@ from agentlab.endpoint.server.process import EndpointProcess
 from agentlab.errors import ConfigError, EndpointError
 from agentlab.settings import Settings
 from agentlab.trace import attach, detach
-
-if TYPE_CHECKING:
-    from agentlab.endpoint.server.inprocess import InProcessTransport
 
 log = logging.getLogger("agentlab")
 """What a run did, or met, that nobody asked for; by default written to standard error."""
@@ -45,7 +41,7 @@ class Connection:
     key: str  # the lab's own for it
     time_scale: float  # model seconds that pass in a second
     model: str  # the name that clients send
-    virtual: InProcessTransport | None = None  # inside this event loop, in virtual time
+    virtual: httpx.AsyncBaseTransport | None = None  # inside this event loop, in virtual time
 
 
 @dataclass

@@ -4,8 +4,6 @@ Import this before `crewai`, which by default reports to its makers and writes k
 databases into the user's home. Here they lie in a folder that is deleted with this process.
 """
 
-from __future__ import annotations
-
 import asyncio
 import atexit
 import logging

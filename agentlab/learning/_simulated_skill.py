@@ -4,8 +4,6 @@ The local model cannot calculate. `SimulatedSkill` asks it all the same, so that
 trace are real, and replaces the words by a right or a wrong answer.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from typing import Annotated, Any
 

@@ -1,7 +1,5 @@
 """Plain functions, run in parallel by their parameters: a parameter's name is its source."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterable, Sequence
 from inspect import Parameter, Signature, signature
 from typing import Any

@@ -5,8 +5,6 @@ models" (2023); debate is Y. Du et al., "Improving factuality and reasoning in l
 through multiagent debate" (2023), here with a judge, and ended early where all agree.
 """
 
-from __future__ import annotations
-
 import asyncio
 from collections import Counter
 from collections.abc import Awaitable, Callable, Sequence

@@ -6,8 +6,6 @@ inside a text. A plan is data: it is parsed, never executed, and calls the given
 Source: the form is that of S. Kim et al., "An LLM compiler for parallel function calling" (2024).
 """
 
-from __future__ import annotations
-
 import ast
 import inspect
 import re

@@ -4,8 +4,6 @@ A run's reward is 1 for a right answer, less a price per call. `live` learns fro
 record; `World` and `follow` do it without a client: same tasks, answers and calls.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterable, Sequence
 from functools import cache
 from typing import NamedTuple

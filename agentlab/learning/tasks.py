@@ -3,8 +3,6 @@
 Of the five kinds a chain cannot be split: its parts do not know what the steps before came to.
 """
 
-from __future__ import annotations
-
 import random
 import re
 from collections.abc import Callable, Sequence

@@ -1,7 +1,5 @@
 """Any number of calls, a few at the same time, results as they come, and memory bounded."""
 
-from __future__ import annotations
-
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
 from typing import Generic, NamedTuple, TypeVar

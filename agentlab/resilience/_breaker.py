@@ -1,7 +1,5 @@
 """A circuit breaker: an endpoint that is down is left alone, but for one probe at a time."""
 
-from __future__ import annotations
-
 import asyncio
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
@@ -16,10 +14,6 @@ class Breaker:
 
     Calls that come while it is open wait for the probe's result. Only outages count: a broken
     connection, a time-out, a status of 500 or more.
-
-    Example:
-        async with breaker.admitted():
-            answer = await lab.ask("Name three rivers.")
     """
 
     def __init__(self, failures: int = 5, open_s: float = 1.0):

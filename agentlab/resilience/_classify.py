@@ -3,8 +3,6 @@
 A 429 may be a rate, a day's limit, a request over any limit, or an account without credit.
 """
 
-from __future__ import annotations
-
 import json
 import re
 import sys
@@ -13,14 +11,8 @@ from typing import NamedTuple
 
 import httpx
 
-from agentlab import lab
-from agentlab.errors import (
-    AnswerEmpty,
-    AnswerInterrupted,
-    EndpointError,
-    IncompleteAnswer,
-    ModelError,
-)
+from agentlab import errors, lab
+from agentlab.errors import EndpointError, IncompleteAnswer, ModelError
 
 PASSING = frozenset({408, 409, 425, 429, 500, 502, 503, 504, 529})
 """HTTP statuses that may be gone at the next attempt."""
@@ -105,7 +97,8 @@ def asked_to_wait_s(message: str) -> float | None:
 
 def _judged(error: BaseException) -> RetryDecision:
     if isinstance(error, IncompleteAnswer):
-        return RetryDecision(isinstance(error, AnswerEmpty | AnswerInterrupted), answered=True)
+        again = isinstance(error, errors.AnswerEmpty | errors.AnswerInterrupted)
+        return RetryDecision(again, answered=True)
     if isinstance(error, ModelError):
         return _refusal(error.status, error.code, error.kind, words(error), error.retry_after_s)
     late = isinstance(error, TimeoutError | httpx.TimeoutException)

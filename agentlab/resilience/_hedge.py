@@ -3,8 +3,6 @@
 After Dean and Barroso, The Tail at Scale (2013): https://doi.org/10.1145/2408776.2408794
 """
 
-from __future__ import annotations
-
 import asyncio
 from collections import deque
 from collections.abc import Awaitable, Callable
@@ -24,9 +22,6 @@ class Hedge:
         after_s: Model seconds from when it is sent; None learns them from `quantile`.
         quantile: Hedge what is slower than this share of the latest calls.
         share: Hedges per call at most; a slow endpoint must not be sent everything twice.
-
-    Example:
-        answer = await Hedge(after_s=4)(lambda: lab.ask("Name three rivers."))
     """
 
     KEPT = 200  # latencies that the quantile is taken from

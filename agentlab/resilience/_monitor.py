@@ -3,8 +3,6 @@
 Names: https://opentelemetry.io/docs/specs/semconv/gen-ai/gen-ai-metrics/ as Prometheus writes them.
 """
 
-from __future__ import annotations
-
 from collections import deque
 from collections.abc import Iterator
 from contextlib import contextmanager

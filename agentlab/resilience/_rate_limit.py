@@ -3,8 +3,6 @@
 The bound: N requests take at least (N - burst) / rate seconds.
 """
 
-from __future__ import annotations
-
 import math
 from collections import deque
 from collections.abc import Mapping
@@ -43,10 +41,6 @@ class RateLimit:
     """Keeps a rate limit: requests and tokens, as given or as the endpoint's first answer says.
 
     A minute's worth may be sent at the same time, as OpenAI's buckets allow.
-
-    Example:
-        pace = RateLimit(requests_per_minute=60)
-        await pace.wait()
     """
 
     def __init__(

@@ -3,8 +3,6 @@
 Back-off with full jitter: https://aws.amazon.com/blogs/architecture/exponential-backoff-and-jitter/
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
@@ -59,9 +57,6 @@ class Retry:
         most_s: The longest wait that back-off makes. What the endpoint asks for is always obeyed.
         window_s: What a rate limit refuses is repeated for at least so long, whatever `attempts`
             says, because most limits count by the minute, and a refusal costs nothing.
-
-    Example:
-        answer = await Retry(attempts=3)(lambda: lab.ask("Name three rivers."))
     """
 
     attempts: int = 5

@@ -46,8 +46,7 @@ class Guard:
 
     Attributes:
         deadline_s: For a call with all its attempts.
-        longest_wait_s: If the endpoint asks for a longer wait, the call fails instead; also if the
-            wait would outlast its deadline.
+        longest_wait_s: A call fails if it is to wait for longer, or beyond its deadline.
         max_concurrency: The most requests in flight.
         limit: Finds out how many requests in flight the endpoint serves well, instead.
 
@@ -92,11 +91,7 @@ class Guard:
         return await self.around(lab.ask)(prompt, agent=agent, **options)
 
     def around(self, send: Callable[..., Awaitable[str]]) -> Callable[..., Awaitable[str]]:
-        """Guard any function that is called as `lab.ask` is.
-
-        Example:
-            results = await engines.run(workflow, inputs, ask=guard.around(cluster.ask))
-        """
+        """Guard any function that is called as `lab.ask` is, such as a `Cluster`'s `ask`."""
 
         async def guarded(prompt: str, *, agent: str = "agent", **options: Any) -> str:
             tokens = size_tokens(prompt, **options) if self.rate_limit else 0

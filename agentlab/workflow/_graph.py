@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from graphlib import CycleError, TopologicalSorter
 from typing import NamedTuple
 
@@ -16,12 +16,10 @@ Mentions = Sequence[tuple[str, Sequence[str]]]
 class Graph:
     """Which node needs which, sorted so that each comes after those that it needs.
 
-    `needs` has the nodes that each node needs, without `inputs`, which are given at each run;
-    `node` is what one is called in messages.
+    `needs` has the nodes that each node needs, without `inputs`; messages call one a `node`.
 
     Raises:
-        ConfigError: If two nodes have one name, a name is unknown, an input is never used, or
-            nodes need each other in a circle.
+        ConfigError: If a name is unknown, given twice or never used, or needs form a circle.
     """
 
     def __init__(self, mentions: Mentions, *, inputs: Sequence[str] = (), node: str = "step"):
@@ -65,48 +63,36 @@ class Flaw(NamedTuple):
 
 def flaws(mentions: Mentions, inputs: Sequence[str], *, node: str = "step") -> list[Flaw]:
     """Return everything that is wrong with names, or else the first circle."""
-    found = [*_doubled(mentions, inputs, node), *_unused(mentions, inputs, node)]
-    found += _unknown(mentions, inputs, node)
-    return found or [*_circle(mentions, inputs, node)]
-
-
-def _doubled(mentions: Mentions, inputs: Sequence[str], node: str) -> Iterator[Flaw]:
+    found = []
     names = [name for name, _ in mentions]
-    for number, name in enumerate(names):
-        if name in inputs:
-            says = f"{name!r} is a {node} and an input; rename one of them"
-            yield Flaw(("steps", number, "name"), says)
-        elif name in names[:number]:
-            says = f"two {node}s are called {name!r}; give each a name of its own"
-            yield Flaw(("steps", number, "name"), says)
-
-
-def _unused(mentions: Mentions, inputs: Sequence[str], node: str) -> Iterator[Flaw]:
     used = {need for _, needs in mentions for need in needs}
     for number, name in enumerate(inputs):
         if name in inputs[:number]:
-            yield Flaw(("inputs", number), f"the input {name!r} is named twice; keep one")
+            found.append(Flaw(("inputs", number), f"the input {name!r} is named twice; keep one"))
         elif name not in used:
-            yield Flaw(("inputs", number), f"no {node} uses the input {name!r}; take it out")
-
-
-def _unknown(mentions: Mentions, inputs: Sequence[str], node: str) -> Iterator[Flaw]:
-    known = dict.fromkeys([*(name for name, _ in mentions), *inputs])
+            says = f"no {node} uses the input {name!r}; take it out"
+            found.append(Flaw(("inputs", number), says))
     for number, (name, needs) in enumerate(mentions):
+        if name in inputs:
+            says = f"{name!r} is a {node} and an input; rename one of them"
+            found.append(Flaw(("steps", number, "name"), says))
+        elif name in names[:number]:
+            says = f"two {node}s are called {name!r}; give each a name of its own"
+            found.append(Flaw(("steps", number, "name"), says))
         for need in needs:
-            if need not in known:
+            if need not in names and need not in inputs:
                 says = f"{node} {name!r} needs {need!r}, which is no {node} and no input"
-                yield Flaw(("steps", number, "prompt"), f"{says}; there are {listed(known)}")
-
-
-def _circle(mentions: Mentions, inputs: Sequence[str], node: str) -> Iterator[Flaw]:
-    needs = {name: [n for n in names if n not in inputs] for name, names in mentions}
-    try:
-        TopologicalSorter(needs).prepare()
-    except CycleError as error:
-        circle = list(reversed(error.args[1]))
-        says = f"these {node}s wait for each other forever: {' -> '.join(circle)}; take one out"
-        yield Flaw(("steps", list(needs).index(circle[0]), "prompt"), says)
+                there = listed(dict.fromkeys([*names, *inputs]))
+                found.append(Flaw(("steps", number, "prompt"), f"{says}; there are {there}"))
+    if not found:
+        graph = {name: [n for n in needs if n not in inputs] for name, needs in mentions}
+        try:
+            TopologicalSorter(graph).prepare()
+        except CycleError as error:
+            circle = list(reversed(error.args[1]))
+            says = f"these {node}s wait for each other forever: {' -> '.join(circle)}; take one out"
+            found.append(Flaw(("steps", names.index(circle[0]), "prompt"), says))
+    return found
 
 
 class Plan:

@@ -1,7 +1,5 @@
 """Run a graph's nodes: each as soon as its needs are there, or one after the other."""
 
-from __future__ import annotations
-
 import asyncio
 import inspect
 from collections.abc import Awaitable, Callable, Coroutine, Iterable, Iterator, Mapping, Sequence

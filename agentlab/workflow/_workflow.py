@@ -4,15 +4,14 @@ A file is read with the line of whatever is wrong. Editors complete one that beg
 `# yaml-language-server: $schema=schema.json`.
 """
 
-from __future__ import annotations
-
 import dataclasses
 import json
 import random
 from collections.abc import Iterable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from string import Formatter
-from typing import Annotated, Any
+from typing import Annotated, Any, Self
 
 import yaml
 from pydantic import Field, TypeAdapter
@@ -170,7 +169,7 @@ class Workflow(Graph):
         self.steps = tuple(self._by_name[name] for name in self.needs)
 
     @classmethod
-    def load(cls, name: str) -> Workflow:
+    def load(cls, name: str) -> Self:
         """Read `data/workflows/NAME.yaml`, or a file of your own by its path.
 
         Raises:
@@ -232,6 +231,4 @@ def random_workflow(seed: int, most: int = 16) -> Workflow:
     return Workflow(steps, name=f"random-{seed}")
 
 
-def names() -> list[str]:
-    """Return the names of the workflows that come with the course."""
-    return yaml_file.names(_WORKFLOWS)
+names = partial(yaml_file.names, _WORKFLOWS)  # of those that come with the course

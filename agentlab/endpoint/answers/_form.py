@@ -4,8 +4,6 @@ What stands in it is a value that a JSON Schema admits; only examples are imitat
 behind a noun ("the keys `name` (string) and `age`"), before it, or below it, line by line.
 """
 
-from __future__ import annotations
-
 import json
 import re
 from collections.abc import Iterator

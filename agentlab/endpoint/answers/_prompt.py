@@ -4,8 +4,6 @@ The form asked for is what follows the last instruction about form ("Answer in t
 headings before it are of earlier results. The patterns take time in proportion to a text's length.
 """
 
-from __future__ import annotations
-
 import re
 from functools import lru_cache
 from typing import Literal, NamedTuple

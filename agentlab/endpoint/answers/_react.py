@@ -4,8 +4,6 @@ The lines are Thought, Action and Action Input; then the client writes Observati
 suits the task is called once; then comes the answer, so that every loop ends.
 """
 
-from __future__ import annotations
-
 import ast
 import json
 import random

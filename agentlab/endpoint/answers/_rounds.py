@@ -5,8 +5,6 @@ results of those on which it depends: the tools before a "then", the one that lo
 if nothing else holds a value, those that the task names before it. It waits for all their calls.
 """
 
-from __future__ import annotations
-
 import json
 import re
 from bisect import bisect

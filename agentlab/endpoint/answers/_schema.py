@@ -3,8 +3,6 @@
 It is checked before it is handed out: what the builder does not know is refused, never wrong.
 """
 
-from __future__ import annotations
-
 import random
 from collections.abc import Mapping, Sequence
 from typing import Any, Protocol

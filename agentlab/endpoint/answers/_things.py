@@ -3,8 +3,6 @@
 The patterns take time in proportion to a text's length.
 """
 
-from __future__ import annotations
-
 import re
 from collections.abc import Collection
 from functools import lru_cache

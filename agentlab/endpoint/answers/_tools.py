@@ -5,8 +5,6 @@ Left to choose, it calls those that the task names ("What is the weather in Seou
 known. No call is made again, so every loop ends. docs/local_model.md states the rule.
 """
 
-from __future__ import annotations
-
 import json
 import random
 import re

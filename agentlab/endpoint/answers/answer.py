@@ -3,8 +3,6 @@
 All of it is a function of the endpoint's seed, the request, and its occurrence.
 """
 
-from __future__ import annotations
-
 import asyncio
 import json
 import random

@@ -1,7 +1,5 @@
 """What the routes need of ASGI: read a body, write an answer, notice a client that hangs up."""
 
-from __future__ import annotations
-
 import asyncio
 import math
 from collections.abc import Awaitable, Callable, Collection, Iterable

@@ -4,8 +4,6 @@ A short schema can keep a validator busy for years. So work is counted beforehan
 schema, and each place at which a validator may look.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Iterator, Mapping
 from functools import lru_cache
 from typing import Any

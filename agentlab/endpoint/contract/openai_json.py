@@ -3,8 +3,6 @@
 Source: what OpenAI's API answers to requests with one mistake or two.
 """
 
-from __future__ import annotations
-
 import re
 from collections.abc import Callable, Iterable
 from contextlib import suppress

@@ -4,8 +4,6 @@ Only preferences of sampling and of form may be left out if a model refuses them
 length is sent by its other name first. An error that merely mentions a parameter refuses nothing.
 """
 
-from __future__ import annotations
-
 import re
 from collections.abc import Collection, Iterable
 from typing import Any, get_args

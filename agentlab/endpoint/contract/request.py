@@ -3,8 +3,6 @@
 Source: OpenAI's API reference for chat completions, and what its Python client accepts and sends.
 """
 
-from __future__ import annotations
-
 from typing import Annotated, ClassVar, Literal
 
 import msgspec

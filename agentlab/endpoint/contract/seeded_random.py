@@ -4,8 +4,6 @@ It is of the endpoint's seed, the request, and how often the same request came b
 the order of arrival nor the process matters.
 """
 
-from __future__ import annotations
-
 import random
 from hashlib import blake2b
 

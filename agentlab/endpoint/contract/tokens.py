@@ -4,8 +4,6 @@ English prose has 1.1 to 1.3 per word, Korean one for every 1.5 to 2 syllables, 
 code and JSON about as many as there. No vocabulary is needed: the kind of a letter decides.
 """
 
-from __future__ import annotations
-
 import asyncio
 import re
 from collections.abc import Iterable

@@ -5,8 +5,6 @@ would be, without a chat's frame around it.
 Source: OpenAI's API reference for both, and what its Python client accepts and sends.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from copy import copy
 from hashlib import blake2b

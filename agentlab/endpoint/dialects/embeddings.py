@@ -3,8 +3,6 @@
 They are hashed bags of words and of parts of words (Weinberger et al., 2009: the hashing trick).
 """
 
-from __future__ import annotations
-
 import asyncio
 import base64
 import math

@@ -5,8 +5,6 @@ of the learner who keeps most. What was said is in memory once, however many res
 Source: OpenAI's API reference for responses, and what its Python client accepts.
 """
 
-from __future__ import annotations
-
 import itertools
 from collections import Counter
 from typing import Any

@@ -3,8 +3,6 @@
 Source: OpenAI's API reference for responses, and what its Python client sends.
 """
 
-from __future__ import annotations
-
 import re
 from typing import Annotated, Any, ClassVar, Literal, get_args
 

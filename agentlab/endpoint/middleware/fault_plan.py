@@ -1,7 +1,5 @@
 """What can go wrong at an endpoint, and when: the plan, which `gate` carries out."""
 
-from __future__ import annotations
-
 import math
 from collections import Counter
 from collections.abc import Sequence

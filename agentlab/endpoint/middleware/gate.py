@@ -1,7 +1,5 @@
 """What a request passes before the model, local or real: rate limits and planned faults."""
 
-from __future__ import annotations
-
 import asyncio
 from collections.abc import Awaitable, Callable, Iterator
 from hashlib import blake2b

@@ -3,8 +3,6 @@
 Source: OpenAI's guide on rate limits (headers, what a refusal says, `max_tokens` counted ahead).
 """
 
-from __future__ import annotations
-
 import math
 from dataclasses import dataclass
 

@@ -3,8 +3,6 @@
 A recording has a line of JSON per answer, and no request, header or key.
 """
 
-from __future__ import annotations
-
 import asyncio
 from codecs import getincrementaldecoder
 from contextlib import suppress

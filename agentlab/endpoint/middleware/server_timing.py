@@ -4,8 +4,6 @@ The times, asked for with `x-lab-times`, come in a header of that name; in a str
 before they are known, in a comment before the last events.
 """
 
-from __future__ import annotations
-
 import threading
 from contextlib import suppress
 from typing import Annotated

@@ -7,8 +7,6 @@ prompts of q tokens in all are read q / `batched_tokens` steps from now. While n
 step grows only with the tokens that are decoded, so that time is a parabola in `v`.
 """
 
-from __future__ import annotations
-
 import heapq
 import itertools
 import math

@@ -13,8 +13,6 @@ Sources: Orca (OSDI 2022) for steps, Sarathi-Serve (OSDI 2024) for prompts read 
 `agentlab fit` says how well the form predicts what was measured.
 """
 
-from __future__ import annotations
-
 import math
 import random
 from collections.abc import Sequence

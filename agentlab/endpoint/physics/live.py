@@ -3,8 +3,6 @@
 One timer, set to absolute deadlines, serves all: a late wake-up delays nothing that follows.
 """
 
-from __future__ import annotations
-
 import asyncio
 import math
 

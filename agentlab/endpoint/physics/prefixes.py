@@ -5,8 +5,6 @@ block in use is held once, by all requests that share it. When room is needed, b
 request uses go, the least recently used first.
 """
 
-from __future__ import annotations
-
 from collections import Counter, OrderedDict
 from collections.abc import Iterable
 

@@ -3,8 +3,6 @@
 The upstream's key never leaves this process, but to the upstream, nor does what no question needs.
 """
 
-from __future__ import annotations
-
 import re
 import time
 from collections.abc import AsyncGenerator, Callable, Iterable, Mapping

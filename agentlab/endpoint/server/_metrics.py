@@ -4,8 +4,6 @@ Times are seconds of wall-clock time, as the tool's own are.
 Sources: docs.vllm.ai (Metrics), prometheus.io (Exposition formats).
 """
 
-from __future__ import annotations
-
 import asyncio
 from bisect import bisect_left
 from collections import Counter
@@ -53,13 +51,11 @@ class Metrics:
     def _count(self, span: Span) -> None:
         self._read += span.prompt_tokens
         self._made += span.completion_tokens
-        if span.ok:
-            self._ends[span.finish_reason or "unknown"] += 1
-            self._observe(span)
-        elif span.status == HUNG_UP:
+        if span.status == HUNG_UP:
             self._ends["abort"] += 1
-
-    def _observe(self, span: Span) -> None:
+        if not span.ok:
+            return
+        self._ends[span.finish_reason or "unknown"] += 1
         whole_s, first_s = (span.end_s or 0.0) - span.arrived_s, span.ttft_s
         gaps = 0 if first_s is None else max(span.completion_tokens - 1, 0)
         gap_s = (whole_s - (first_s or 0.0)) / max(gaps, 1)

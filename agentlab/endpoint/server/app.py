@@ -1,7 +1,5 @@
 """The endpoint as a bare ASGI application: what every request meets, whatever model answers it."""
 
-from __future__ import annotations
-
 import hmac
 import itertools
 import re

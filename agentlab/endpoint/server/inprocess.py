@@ -3,8 +3,6 @@
 Unlike httpx's own it streams, keeps the client's read timeout, and says when the client hangs up.
 """
 
-from __future__ import annotations
-
 import asyncio
 from collections.abc import AsyncIterator
 

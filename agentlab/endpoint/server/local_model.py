@@ -3,8 +3,6 @@
 A client that hangs up frees its slot immediately, as with a real server.
 """
 
-from __future__ import annotations
-
 import asyncio
 import time
 from collections.abc import Awaitable, Callable

@@ -1,7 +1,5 @@
 """The endpoint in a process of its own, which ends with its owner: start, read its record, stop."""
 
-from __future__ import annotations
-
 import json
 import os
 import secrets

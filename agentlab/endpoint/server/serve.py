@@ -3,8 +3,6 @@
 What is over the bounds on a request's head and its time to arrive never comes to the application.
 """
 
-from __future__ import annotations
-
 import asyncio
 import faulthandler
 import gc

@@ -10,8 +10,6 @@ A refusal cuts the limit to what the endpoint was serving meanwhile, by Little's
 those of PCC Vivace (Dong and others, NSDI 2018), the knee Kleinrock's, as in BBR (Cardwell, 2016).
 """
 
-from __future__ import annotations
-
 import bisect
 import math
 from collections import deque

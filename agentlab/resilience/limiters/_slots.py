@@ -1,7 +1,5 @@
 """A limit that changes as it learns, and slots for calls in flight that keep to it."""
 
-from __future__ import annotations
-
 import asyncio
 import itertools
 from collections.abc import AsyncIterator, Callable
