@@ -303,6 +303,7 @@ class _BlindSpots:
     def watched(self) -> Iterator[None]:
         """Look for a line that blocks this thread, as long as the block runs; warn at its end."""
         over, watched = threading.Event(), threading.get_ident()
+        state = Path(f"/proc/self/task/{threading.get_native_id()}/stat")  # Linux has one
         cpu_clock = getattr(time, "pthread_getcpuclockid", None)  # macOS has none
         blocking: list[StackSummary] = []
 
@@ -312,7 +313,9 @@ class _BlindSpots:
                 frame = sys._current_frames()[watched]
                 line = (id(frame), frame.f_lasti)
                 cpu_s = time.clock_gettime(cpu_clock(watched)) if cpu_clock else 0.0
-                if before and line == before[0] and cpu_s - before[1] < BLOCKED_S / 10:
+                # On a busy machine it may wait for a processor, or the disk, and not by its own will.
+                sleeps = not state.exists() or b") S" in state.read_bytes()
+                if before and line == before[0] and sleeps and cpu_s - before[1] < BLOCKED_S / 10:
                     blocking.append(extract_stack(frame))
                 before = (line, cpu_s)
 

@@ -171,8 +171,8 @@ class LocalModel:
             raise refused("context_length_exceeded", asked, what)
         answer = timed(said, self._physics, **drawn)
         if self._physics.prefix_caching:
-            known = blocks(text for _, text in request.turns)
-            answer = msgspec.structs.replace(answer, blocks=known)
+            beginning = blocks(text for _, text in request.turns)
+            answer = msgspec.structs.replace(answer, blocks=beginning)
         share, thought = self._reasoning
         fits = request.limit_tokens is None or said.longest_tokens + thought <= request.limit_tokens
         if share and fits and uniform(**drawn, purpose="reasoning") < share:
