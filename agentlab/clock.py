@@ -313,7 +313,7 @@ class _BlindSpots:
                 frame = sys._current_frames()[watched]
                 line = (id(frame), frame.f_lasti)
                 cpu_s = time.clock_gettime(cpu_clock(watched)) if cpu_clock else 0.0
-                # On a busy machine it may wait for a processor, or the disk, and not by its own will.
+                # On a busy machine it may also wait for a processor, or for the disk.
                 sleeps = not state.exists() or b") S" in state.read_bytes()
                 if before and line == before[0] and sleeps and cpu_s - before[1] < BLOCKED_S / 10:
                     blocking.append(extract_stack(frame))
