@@ -85,7 +85,7 @@ def _scenarios(
     found = [
         scenario("course", "course", 25, 2000),
         scenario("hosted-small", "hosted-small", 10, 900),
-        scenario("laptop-ollama", "laptop-ollama", 2, 3000),
+        scenario("laptop-ollama", "laptop-ollama", 2, 4500),
         scenario("nim-8b", "nim-8b", 60, 60),
         scenario("nim-70b-2gpu", "nim-70b-2gpu", 30, 400),
         scenario("vllm-1gpu", "vllm-1gpu", 90, 120),
