@@ -86,9 +86,9 @@ def _scenarios(
         scenario("course", "course", 25, 2000),
         scenario("hosted-small", "hosted-small", 10, 900),
         scenario("laptop-ollama", "laptop-ollama", 2, 4500),
-        scenario("nim-8b", "nim-8b", 60, 60),
-        scenario("nim-70b-2gpu", "nim-70b-2gpu", 30, 400),
-        scenario("vllm-1gpu", "vllm-1gpu", 90, 120),
+        scenario("nim-8b", "nim-8b", 60, 150),
+        scenario("nim-70b-2gpu", "nim-70b-2gpu", 30, 600),
+        scenario("vllm-1gpu", "vllm-1gpu", 90, 200),
         scenario("rate limit", "vllm-1gpu", some, 600, requests_per_minute=15 * some),
     ]
     # On the figures of a server, whose answers differ in length only, and of a hosted model, with
