@@ -29,7 +29,7 @@ from agentlab.trace import Trace, max_overlap
 Floats = npt.NDArray[np.float64]
 
 _STEP_TOKENS = (512, 1024, 2048, 4096, 8192, 16_384, 32_768, 65_536)
-_MOST = 5000  # requests: each is compared with all that were served beside it
+_MOST = 3000  # requests: each is compared with all that were served beside it
 _LOOSE = 0.25  # a constant is open if it could change a time in which it counts by more
 _WAITS = 0.15  # clients wait if their first token takes more than this part of their decode
 _SOON = 0.1  # what is sent within so much of its own time after an answer was sent because of it
@@ -234,21 +234,22 @@ def replayed(physics: Physics, requests: Sequence[Request]) -> list[Request]:
     others are sent when they were.
     """
     causes: dict[int, int] = {}
+    ends = sorted(((one.end_s, number) for number, one in enumerate(requests)), reverse=True)
+    ended: list[int] = []  # without a request that followed, the latest last
     for number, one in enumerate(requests):
-        ended = [
-            (other.end_s, n)
-            for n, other in enumerate(requests)
-            if other.end_s <= one.arrived_s and n not in causes.values()
-        ]
-        if ended and one.arrived_s - max(ended)[0] < _SOON * (one.end_s - one.arrived_s):
-            causes[number] = max(ended)[1]
+        while ends and ends[-1][0] <= one.arrived_s:
+            ended.append(ends.pop()[1])
+        if ended:
+            thought_s = one.arrived_s - requests[ended[-1]].end_s
+            if thought_s < _SOON * (one.end_s - one.arrived_s):
+                causes[number] = ended.pop()
     follows = {cause: number for number, cause in causes.items()}
     jobs = [Job(one.prompt_tokens, one.output_tokens) for one in requests]
     numbers = {job: number for number, job in enumerate(jobs)}
     batch, together = Batch(physics), list[int]()
     sent = [(one.arrived_s, n) for n, one in enumerate(requests) if n not in causes]
+    heapq.heapify(sent)
     while True:
-        heapq.heapify(sent)
         event_s = batch.next_event_s()
         changed: list[Job] = []
         if sent and sent[0][0] <= event_s:
@@ -269,7 +270,7 @@ def replayed(physics: Physics, requests: Sequence[Request]) -> list[Request]:
             if job.end_s is not None and cause in follows:
                 number = follows.pop(cause)
                 thought_s = requests[number].arrived_s - requests[cause].end_s
-                sent.append((job.end_s + thought_s, number))
+                heapq.heappush(sent, (job.end_s + thought_s, number))
 
 
 def fit(measured: Measured, numbers: Sequence[int] | None = None) -> Physics:
