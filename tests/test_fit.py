@@ -8,6 +8,7 @@ import statistics
 from pathlib import Path
 
 import pytest
+from awkward import MODEL, Upstream
 
 from agentlab.bench.fit import (
     NotDetermined,
@@ -275,3 +276,24 @@ def test_a_forecast_of_other_work_is_refused(tmp_path: Path, capsys):
     files = [str(tmp_path / f"{name}.json") for name in ("real", "predicted")]
     assert main(["bench", "--compare", *files]) == 2
     assert "no case in common" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("mode", ["nousage", "empty", "html_200"])
+def test_a_probe_ends_at_a_first_answer_that_tells_nothing(mode: str, monkeypatch, capsys):
+    """An upstream that counts no tokens, or gives no words, is asked once and not 94 times."""
+    with Upstream(mode) as upstream:
+        monkeypatch.setenv("OPENAI_API_KEY", upstream.key)
+        asked = ["fit", "--probe", upstream.url, "--model", MODEL, "--yes"]
+        assert main(asked) == 2
+        assert len(upstream.asked) == 1
+    said = capsys.readouterr()
+    assert "nothing to fit to" in said.err and upstream.key not in said.out + said.err
+
+
+def test_a_probe_with_a_wrong_key_says_so(monkeypatch, capsys):
+    """As any other question would, and without the key."""
+    with Upstream() as upstream:
+        monkeypatch.setenv("OPENAI_API_KEY", "sk-of-somebody-else-entirely")
+        assert main(["fit", "--probe", upstream.url, "--model", MODEL, "--yes"]) == 2
+    said = capsys.readouterr().err
+    assert "401" in said and "somebody-else" not in said

@@ -38,7 +38,12 @@ def measured(options: argparse.Namespace) -> Requests:
 async def _asked() -> Requests:
     draw = random.Random(7)
     async with httpx.AsyncClient(timeout=600, trust_env=False) as client:
-        await _ask(client, draw, 5, 2)  # so that there is a connection
+        with trace() as first:
+            await _ask(client, draw, 5, 8)
+        if not Requests.of_trace(first):
+            raise ConfigError(
+                "the first answer has no words or no token counts: nothing to fit to"
+            )
         with trace() as t:
             for shape in _SHAPES:
                 for clients in _TOGETHER:
