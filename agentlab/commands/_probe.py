@@ -41,9 +41,7 @@ async def _asked() -> Requests:
         with trace() as first:
             await _ask(client, draw, 5, 8)
         if not Requests.of_trace(first):
-            raise ConfigError(
-                "the first answer has no words or no token counts: nothing to fit to"
-            )
+            raise ConfigError("the first answer has no words or no token counts: nothing to fit to")
         with trace() as t:
             for shape in _SHAPES:
                 for clients in _TOGETHER:
