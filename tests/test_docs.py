@@ -61,9 +61,10 @@ def rows(table: str) -> list[tuple[int, str]]:
     return [(int(m), what) for m, what in re.findall(r"^\| (\d+) \| ([^|]+?) \|", table, re.M)]
 
 
-def test_there_are_three_agendas():
-    """90 minutes, half a day, a day; and so the tests below see them."""
-    assert [name for name, _, _ in AGENDAS] == ["90 minutes", "Half a day", "A day"]
+def test_there_are_five_agendas():
+    """For an evening, a workshop and a day, and one that measures; so the tests below see them."""
+    expected = ["90 minutes", "Three hours", "Half a day", "A day", "A day of measuring"]
+    assert [name for name, _, _ in AGENDAS] == expected
     assert all(len(rows(table)) >= 5 for _, _, table in AGENDAS)
 
 
