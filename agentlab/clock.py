@@ -7,6 +7,9 @@ the same loop, runs in milliseconds, and ends at exactly the time at which it wo
 Sockets, threads and other processes live in real time, which this clock does not know. Waiting for
 a socket is an error. A call that blocks, a limiter that polls `time.monotonic()` or a thread that
 answers can only be guessed, so each is a warning that names the line, and what to do instead.
+
+Events of one instant come in the order in which they were set. On a real clock they are
+microseconds apart, in any order; a `Schedule` makes some of them late.
 """
 
 import asyncio
@@ -15,20 +18,16 @@ import heapq
 import itertools
 import math
 import selectors
-import sys
-import sysconfig
 import threading
-import time
-import warnings
-from collections.abc import Callable, Coroutine, Iterator
+from collections import deque
+from collections.abc import Callable, Coroutine
 from concurrent.futures import ThreadPoolExecutor, wait
-from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import Path
-from traceback import FrameSummary, StackSummary, extract_stack
 from typing import Any, Generic, TypeVar
 
 from agentlab._support.asyncio_tools import running_loop
+from agentlab._support.blind_spots import BlindSpots
+from agentlab._support.schedule import PowerCut, Schedule
 from agentlab.errors import ConfigError, DeadlockError, reason
 
 T = TypeVar("T")
@@ -36,12 +35,6 @@ T = TypeVar("T")
 HORIZON_S = 1e12  # the end of virtual time; later times would be coarser than 0.1 ms
 _TIMERS_FOR_NOW = 100  # more that are set for the present wait for less than floats can tell
 _STANDS_TURNS = 250_000  # a clock that stands for so many turns: a task polls without waiting
-POLLS = 1000  # so many equal waits in a row, and none of another length, look like polling
-BLOCKED_S = 0.25  # so long a wait at one line in real time, while the processor rests, blocks
-_LIBRARIES = (
-    *(sysconfig.get_path(name) for name in ("stdlib", "purelib", "platlib")),
-    str(Path(__file__).parent),
-)
 _ASYNCIO = asyncio.__path__[0]
 
 
@@ -53,13 +46,17 @@ class VirtualRun(Generic[T]):
     elapsed_s: float
 
 
-def run_virtual(main: Coroutine[Any, Any, T]) -> VirtualRun[T]:
+def run_virtual(
+    main: Coroutine[Any, Any, T], *, schedule: int | Schedule | None = None
+) -> VirtualRun[T]:
     """Run a coroutine to its end on a simulated clock that starts at 0.
 
     It works in a script and inside a running event loop, such as a notebook's. Tasks that are left
-    over when `main` ends are cancelled, as by `asyncio.run`.
+    over when `main` ends are cancelled, as by `asyncio.run`. A `schedule`, or a seed to draw one,
+    makes events of an instant late; see `agentlab.explore`.
 
     Raises:
+        PowerCut: If the schedule cuts the power.
         ConfigError: If `main` is no coroutine, or waits for a real socket or pipe; where a client
             hides that behind an error of its own, a note says so.
         DeadlockError: If nothing can ever happen again, or nothing before `HORIZON_S`, or if a
@@ -75,8 +72,11 @@ def run_virtual(main: Coroutine[Any, Any, T]) -> VirtualRun[T]:
     if not asyncio.iscoroutine(main):
         raise ConfigError(f"virtual time runs a coroutine, such as main(); got {main!r}")
     run = _run if running_loop() is None else _run_in_thread
+    if isinstance(schedule, int):
+        schedule = Schedule(schedule)
+    loop = VirtualTimeLoop() if schedule is None else ScheduledLoop(schedule)
     try:
-        return run(VirtualTimeLoop(), main)
+        return run(loop, main)
     except Exception as error:
         if (told := reason(error)) is not error:
             error.add_note(f"The reason: {told}")
@@ -97,6 +97,7 @@ class VirtualTimeLoop(asyncio.SelectorEventLoop):
     """
 
     # asyncio's own, on which this loop builds
+    _ready: deque[asyncio.Handle]
     _scheduled: list[asyncio.TimerHandle]
     _check_closed: Callable[[], None]
     _thread_id: int | None
@@ -106,7 +107,7 @@ class VirtualTimeLoop(asyncio.SelectorEventLoop):
         self._order = itertools.count()
         self._timers_for_now = 0
         self.belongings: dict[object, Any] = {}  # what others keep for this loop alone
-        self.blind_spots = _BlindSpots()
+        self.blind_spots = BlindSpots()
         super().__init__(_JumpingSelector(self))
         self._clock_resolution = math.ulp(0.0)  # what is due is due, to the last bit
 
@@ -154,10 +155,20 @@ class VirtualTimeLoop(asyncio.SelectorEventLoop):
         """Run `func` here and now; it takes no virtual time."""
         done = self.create_future()
         try:
-            done.set_result(func(*args))
+            result = func(*args)
         except Exception as error:
-            done.set_exception(error)
+            self.arrive(_settle, done, done.set_exception, error)
+        else:
+            self.arrive(_settle, done, done.set_result, result)
         return done
+
+    def arrive(self, callback: Callable[..., object], *args: Any) -> None:
+        """Call `callback`, which brings something from outside of the program."""
+        callback(*args)
+
+    def arrange(self) -> bool:
+        """Begin a turn of the loop; return whether anything is ready."""
+        return bool(self._ready)
 
     def close(self) -> None:
         super().close()
@@ -189,6 +200,11 @@ class VirtualTimeLoop(asyncio.SelectorEventLoop):
         return DeadlockError(f"{why}; waiting: {'; '.join(waiting) or 'no task'}", waiting=waiting)
 
 
+def _settle(future: asyncio.Future[Any], settle: Callable[[Any], None], outcome: Any) -> None:
+    if not future.done():
+        settle(outcome)
+
+
 def _refuse(*_: Any, **__: Any) -> Any:
     raise ConfigError(
         "in virtual time nothing can wait for a socket, a pipe or another process; ask the model "
@@ -203,6 +219,62 @@ for _name in (
     *("connect_read_pipe", "connect_write_pipe", "subprocess_exec", "subprocess_shell"),
 ):
     setattr(VirtualTimeLoop, _name, _refuse)
+
+
+class ScheduledLoop(VirtualTimeLoop):
+    """Virtual time in which a schedule may make the events of an instant late.
+
+    `parents` has the task that made each task; None for the first.
+    """
+
+    _asyncgens: Any  # asyncio's own
+
+    def __init__(self, schedule: Schedule) -> None:
+        self._schedule = schedule
+        self.parents: dict[asyncio.Task[Any], asyncio.Task[Any] | None] = {}
+        super().__init__()
+
+    def create_task(self, *args: Any, **options: Any) -> asyncio.Task[Any]:
+        task = super().create_task(*args, **options)
+        self.parents[task] = asyncio.current_task(self)
+        return task
+
+    def call_soon(  # type: ignore[override]
+        self, callback: Callable[..., object], *args: Any, context: Any = None
+    ) -> asyncio.Handle:
+        handle = super().call_soon(callback, *args, context=context)
+        # A task that schedules itself yields: sleep(0) stands for an event that takes no time.
+        task = asyncio.current_task(self)
+        if task and getattr(callback, "__self__", None) is task and self._schedule.delays(handle):
+            self._ready.pop()
+        return handle
+
+    def arrive(self, callback: Callable[..., object], *args: Any) -> None:
+        if not self._schedule.delays(asyncio.Handle(callback, args, self)):
+            callback(*args)
+
+    def arrange(self) -> bool:
+        timers: Any = self._scheduled
+        while timers and timers[0].when() <= self._now_s:
+            timer = heapq.heappop(timers)
+            timer._scheduled = False
+            if not timer.cancelled() and not self._schedule.delays(timer):
+                self._ready.append(timer)
+        self._ready.extend(self._schedule.next_turn(self._ready))
+        return bool(self._ready)
+
+    def die(self) -> None:
+        """Leave every task where it is; none of them goes on, or cleans up."""
+        for task in asyncio.all_tasks(self):
+            task._log_destroy_pending = False  # type: ignore[attr-defined]
+            asyncio.tasks._unregister_task(task)
+            _dead.append(task)
+        self._schedule.cut = None
+        for waiting in (self._ready, self._scheduled, self._schedule.held, self._asyncgens):
+            waiting.clear()
+
+
+_dead: list[asyncio.Task[Any]] = []  # a task that is thrown away would run its `finally`
 
 
 class _Timer(asyncio.TimerHandle):
@@ -231,9 +303,10 @@ class _JumpingSelector(selectors.DefaultSelector):
 
     def select(self, timeout: float | None = None) -> Any:
         loop = self._loop
-        events = super().select(0)
-        if not events and (timeout is None or timeout > 0):
+        events, ready = super().select(0), loop.arrange()
+        if not events and not ready and (timeout is None or timeout > 0):
             loop.jump()
+            loop.arrange()
         self._turns += 1
         if loop.time() >= self._moved_s + 1e-6:
             self._turns, self._moved_s = 0, loop.time()
@@ -245,9 +318,13 @@ class _JumpingSelector(selectors.DefaultSelector):
         return events
 
 
-def _run(loop: VirtualTimeLoop, main: Coroutine[Any, Any, T]) -> VirtualRun[T]:
+def _run(loop: Any, main: Coroutine[Any, Any, T]) -> VirtualRun[T]:
     with asyncio.Runner(loop_factory=lambda: loop) as runner, loop.blind_spots.watched():
-        return VirtualRun(runner.run(main), round(loop.time(), 9))  # 0.1 + 0.2 make 0.3
+        try:
+            return VirtualRun(runner.run(main), round(loop.time(), 9))  # 0.1 + 0.2 make 0.3
+        except PowerCut:
+            loop.die()
+            raise
 
 
 def _run_in_thread(loop: VirtualTimeLoop, main: Coroutine[Any, Any, T]) -> VirtualRun[T]:
@@ -261,88 +338,6 @@ def _run_in_thread(loop: VirtualTimeLoop, main: Coroutine[Any, Any, T]) -> Virtu
         except KeyboardInterrupt:
             asyncio.SelectorEventLoop.call_soon_threadsafe(loop, loop.stop)
             raise
-
-
-class _BlindSpots:
-    """Watches one event loop in virtual time, and warns once of each kind."""
-
-    def __init__(self) -> None:
-        self._delays_s: set[float] = set()
-        self._before_s: set[float] = set()
-        self._polls = 0
-        self._told: set[str] = set()
-
-    def waits(self, delay_s: float) -> None:
-        """Note that a task begins to wait for `delay_s`."""
-        if delay_s > 0:
-            self._delays_s.add(delay_s)
-        if self._polls >= POLLS and self._before_s == {delay_s}:
-            self._warn(
-                "polls",
-                f"{POLLS:,} waits of {delay_s:g} s in a row, and nothing else happened. If this "
-                "line polls time.monotonic() or another real clock: those hardly move in virtual "
-                "time. Read the event loop's time() instead, and keep a rate limit with "
-                "agentlab.resilience.RateLimit",
-            )
-
-    def jumps(self) -> None:
-        """Note that the clock moves on, because all tasks wait."""
-        alike = len(self._delays_s) == 1 and self._delays_s == self._before_s
-        self._polls = self._polls + 1 if alike else 0
-        self._before_s, self._delays_s = self._delays_s, set()
-
-    def thread_answers(self) -> None:
-        """Note that another thread calls into the loop."""
-        self._warn(
-            "thread",
-            "a thread answers to a program in virtual time, whose clock did not wait for it; "
-            "start the work with asyncio.to_thread(), or run the program in real time",
-        )
-
-    @contextmanager
-    def watched(self) -> Iterator[None]:
-        """Look for a line that blocks this thread, as long as the block runs; warn at its end."""
-        over, watched = threading.Event(), threading.get_ident()
-        state = Path(f"/proc/self/task/{threading.get_native_id()}/stat")  # Linux has one
-        cpu_clock = getattr(time, "pthread_getcpuclockid", None)  # macOS has none
-        blocking: list[StackSummary] = []
-
-        def watch() -> None:
-            before: Any = None
-            while not over.wait(BLOCKED_S):
-                frame = sys._current_frames()[watched]
-                line = (id(frame), frame.f_lasti)
-                cpu_s = time.clock_gettime(cpu_clock(watched)) if cpu_clock else 0.0
-                # On a busy machine it may also wait for a processor, or for the disk.
-                sleeps = not state.exists() or b") S" in state.read_bytes()
-                if before and line == before[0] and sleeps and cpu_s - before[1] < BLOCKED_S / 10:
-                    blocking.append(extract_stack(frame))
-                before = (line, cpu_s)
-
-        thread = threading.Thread(target=watch, name="virtual watch", daemon=True)
-        thread.start()
-        try:
-            yield
-        finally:
-            over.set()
-            thread.join()
-            if blocking:
-                self._warn(
-                    "blocks",
-                    "this line waited in real time, while virtual time stood still: a call that "
-                    "blocks takes none. Await its asynchronous form (asyncio.sleep, ainvoke), or "
-                    "run the program in real time",
-                    blocking[0],
-                )
-
-    def _warn(self, kind: str, message: str, stack: StackSummary | None = None) -> None:
-        """Warn at the innermost own line of a stack, by default of the one that is running."""
-        if kind not in self._told:
-            self._told.add(kind)
-            lines = stack or extract_stack()
-            own = [line for line in lines if not line.filename.startswith(_LIBRARIES)]
-            at = own[-1] if own else FrameSummary("unknown", 0, "")
-            warnings.warn_explicit(message, RuntimeWarning, at.filename, at.lineno or 0)
 
 
 def _where(task: asyncio.Task[Any]) -> str:

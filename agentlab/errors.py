@@ -145,3 +145,13 @@ class DeadlockError(AgentLabError):
     """In virtual time nothing is ready and no timer is set, so nothing can ever happen again."""
 
     waiting: list[str]  # a line for each task, with its name and where it stands
+
+
+class RaceError(AgentLabError, AssertionError):
+    """A program failed under a schedule of `agentlab.explore`; its `__cause__` is how.
+
+    `seed` draws the schedule; of its events, only those in `late` are needed for the failure.
+    """
+
+    seed: int | None = None  # None: it fails in asyncio's own order
+    late: dict[int, int]

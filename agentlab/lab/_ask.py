@@ -13,6 +13,7 @@ import httpx
 import msgspec
 
 from agentlab._support.extras import extras
+from agentlab._support.schedule import Schedule
 from agentlab.clock import is_virtual, run_virtual
 from agentlab.errors import ConfigError
 from agentlab.lab._model_time import model_seconds_a_second
@@ -90,12 +91,15 @@ async def reply(
 
 
 def simulate(
-    program: Coroutine[Any, Any, T], *, catch: type[E] | tuple[type[E], ...] = ()
+    program: Coroutine[Any, Any, T],
+    *,
+    catch: type[E] | tuple[type[E], ...] = (),
+    schedule: int | Schedule | None = None,
 ) -> tuple[T | E, Trace]:
     """Run a program of agents in virtual time; return its result, and what the endpoint saw.
 
-    Errors of the kinds in `catch` are returned instead of the result. It raises what
-    `agentlab.clock.run_virtual` does, such as a DeadlockError for a program that waits forever.
+    Errors of the kinds in `catch` are returned instead of the result. It takes the `schedule` and
+    raises what `agentlab.clock.run_virtual` does, such as a DeadlockError.
 
     Example:
         answer, t = lab.simulate(lab.ask("Name three rivers."))
@@ -103,7 +107,7 @@ def simulate(
     """
     with trace() as t:
         try:
-            return run_virtual(program).result, t
+            return run_virtual(program, schedule=schedule).result, t
         except catch as error:
             return error, t
 

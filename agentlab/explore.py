@@ -1,0 +1,253 @@
+"""Look for the race: run a program of agents under many schedules, and shrink the one that fails.
+
+Virtual time alone runs one course of a program. Here the events of each instant (timers, answers,
+results of threads, a task's own `sleep(0)`) come in orders that a real clock allows, drawn from a
+seed; see `agentlab._support.schedule`. It shows what awaiting tasks do to each other. It shows
+nothing of threads that really run at the same time, of other processes, or of a real network.
+"""
+
+import asyncio
+import inspect
+from asyncio import Handle
+from collections.abc import Callable, Coroutine, Mapping, Sequence
+from contextlib import nullcontext
+from random import Random
+from typing import Any, NamedTuple, TypeVar
+
+from agentlab import lab
+from agentlab._support.blind_spots import LIBRARIES
+from agentlab._support.schedule import PowerCut, Schedule
+from agentlab.errors import ConfigError, RaceError, reason
+from agentlab.trace import Trace
+
+T = TypeVar("T")
+Program = Callable[[], Coroutine[Any, Any, object]] | Callable[["Run"], object]
+
+_MOST_TRIES = 500  # to shrink a schedule
+_MOST_OVERTAKERS = 3
+
+
+class Explored(NamedTuple):
+    """How many schedules were run without a failure, and the most events that one of them had."""
+
+    runs: int
+    events: int
+
+
+class Run:
+    """One schedule of a program, and the virtual time in which the program's parts run."""
+
+    def __init__(self, schedule: Schedule, cut: int | None = None) -> None:
+        self._schedule, self._cut = schedule, cut
+        self.turns = 0  # of what may be killed
+
+    def __call__(self, program: Coroutine[Any, Any, T]) -> tuple[T, Trace]:
+        """Run a coroutine to its end, as `lab.simulate` does."""
+        result, t = lab.simulate(program, schedule=self._schedule)
+        return result, t
+
+    def until_killed(self, program: Coroutine[Any, Any, object]) -> bool:
+        """Run it until the power is cut, at a turn drawn from the seed; False if it ended before.
+
+        As after kill -9, no task goes on and no `finally` runs. Files keep what was written.
+        """
+        began = self._schedule.turn
+        self._schedule.cut = self._cut and began + self._cut
+        try:
+            self(program)
+        except PowerCut:
+            return True
+        finally:
+            self._schedule.cut = None
+            self.turns = self._schedule.turn - began
+        return False
+
+
+def explore(
+    program: Program,
+    *,
+    runs: int = 1000,
+    seed: int | None = None,
+    faults: Sequence[Mapping[str, Any]] | None = None,
+    kills: bool = False,
+) -> Explored:
+    """Run a program in asyncio's own order, and then under the schedules of seeds 0, 1, 2, ...
+
+    `program` is an async function without parameters, or a plain function that takes a `Run` and
+    starts its coroutines by it, for what must hold across several, such as a crash. An ordinary
+    `assert` says what must hold. With `faults` the endpoint fails by each seed's own chance (see
+    `lab.configure`). With `kills` an async program is killed at a turn and run again.
+
+    With a `seed`, only that schedule is run, and the program's own error comes out: for a debugger.
+
+    Raises:
+        RaceError: If a schedule fails. It names the seed, and which task must come after which.
+        ConfigError: If the program is not the same program on each run, or is none of the two.
+
+    Example:
+        >>> async def two_tasks():
+        ...     order = []
+        ...     async def task(name):
+        ...         await asyncio.sleep(1)
+        ...         order.append(name)
+        ...     await asyncio.gather(task("a"), task("b"))
+        ...     assert order == ["a", "b"]
+        >>> explore(two_tasks)  # doctest: +ELLIPSIS +IGNORE_EXCEPTION_DETAIL
+        Traceback (most recent call last):
+        agentlab.errors.RaceError: seed 1 fails: ...
+    """
+    trial = _Trial(program, faults, kills)
+    if error := trial.error(Schedule(), None):
+        raise RaceError(f"fails in asyncio's own order: {_told(error)}", late={}) from error
+    if seed is not None:
+        trial.run(Schedule(seed), seed)
+        return Explored(2, trial.events)
+    for number in range(runs):
+        schedule = Schedule(number)
+        if trial.error(schedule, number):
+            raise trial.found(schedule.late, number)
+    return Explored(runs + 1, trial.events)
+
+
+class _Trial:
+    """A program, and how it is run under one schedule."""
+
+    def __init__(
+        self, program: Program, faults: Sequence[Mapping[str, Any]] | None, kills: bool
+    ) -> None:
+        if not callable(program):
+            raise ConfigError(f"explore a function, such as main and not main(); got {program!r}")
+        self._program: Any = program
+        self._faults, self._kills = faults, kills
+        self.events = self._turns = 0
+
+    def run(self, schedule: Schedule, seed: int | None) -> None:
+        # The first run, without a seed, shows how many turns there are to kill it at.
+        cut = None if seed is None else Random(f"kill {seed}").randint(1, self._turns or 1)
+        run = Run(schedule, cut)
+        chance = {} if self._faults is None else {"faults": self._faults, "seed": seed or 0}
+        with lab.configure(**chance) if chance else nullcontext():
+            if not inspect.iscoroutinefunction(self._program):
+                self._program(run)
+            elif not self._kills or run.until_killed(self._program()):
+                run(self._program())
+        self.events = max(self.events, schedule.events)
+        self._turns = max(self._turns, run.turns)
+
+    def error(self, schedule: Schedule, seed: int | None) -> Exception | None:
+        try:
+            self.run(schedule, seed)
+        except Exception as error:
+            return error
+        return None
+
+    def found(self, late: dict[int, int], seed: int) -> RaceError:
+        """Return the failure of a schedule, shrunk and told."""
+        kind = type(self.error(Schedule(late=late), seed))
+        if kind is type(None):
+            raise ConfigError(
+                f"seed {seed} failed, and did not when it was run again; take out of the program "
+                "what differs from run to run: random numbers without a seed, the order of a set, "
+                "a real clock, what an earlier run has left behind"
+            )
+        few = _shrunk(late, lambda fewer: type(self.error(Schedule(late=fewer), seed)) is kind)
+        telling = _Telling(late=few)
+        error = self.error(telling, seed)
+        assert error is not None  # or `few` would not be the schedule that fails
+        lines = [f"seed {seed} fails: {_told(error)}"]
+        lines.append(f"  {len(few)} of {telling.events} events late; the others in asyncio's order")
+        for who, before in telling.told.values():
+            those = ", ".join(list(before)[:_MOST_OVERTAKERS]) or "nothing of the program"
+            lines.append(f"  {who or 'an event'} comes after {those}")
+        message = "\n".join([*lines, f"  explore(..., seed={seed}) runs it again"])
+        raised = RaceError(message, seed=seed, late=few)
+        raised.__cause__ = error
+        return raised
+
+
+def _told(error: Exception) -> str:
+    said = reason(error)
+    return f"{type(said).__name__}: {said}".rstrip(": ")
+
+
+def _shrunk(late: dict[int, int], fails: Callable[[dict[int, int]], bool]) -> dict[int, int]:
+    """Return the fewest late events, each by the fewest turns, with which the program still fails.
+
+    Delta debugging: A. Zeller and R. Hildebrandt, IEEE TSE 28 (2002).
+    """
+    tries, part = 0, len(late)
+    while part and tries < _MOST_TRIES:
+        for start in range(0, len(late), part):
+            leave_out = list(late)[start : start + part]
+            fewer = {event: turns for event, turns in late.items() if event not in leave_out}
+            tries += 1
+            if fails(fewer):
+                late = fewer
+                break
+        else:
+            part //= 2
+    for event in list(late):
+        for turns in range(1, late[event]):
+            tries += 1
+            if tries > _MOST_TRIES:
+                return late
+            if fails(late | {event: turns}):
+                late = late | {event: turns}
+                break
+    return late
+
+
+class _Telling(Schedule):
+    """A schedule that notes who was late, and who went before: event -> both."""
+
+    def __init__(self, *, late: Mapping[int, int]) -> None:
+        super().__init__(late=late)
+        self.told: dict[int, tuple[str, dict[str, None]]] = {}
+
+    def delays(self, handle: Handle) -> bool:
+        number, late = self.events, super().delays(handle)
+        if late:
+            self.told[number] = (_who(handle), {})
+        return late
+
+    def next_turn(self, ready: Any) -> list[Handle]:
+        for _, number, _ in self.held:
+            late, before = self.told[number]
+            before |= {who: None for handle in ready if (who := _who(handle)) not in ("", late)}
+        return super().next_turn(ready)
+
+
+def _who(handle: Any) -> str:
+    """Return the task that an event wakes, with the line of the program where it waits."""
+    loop: Any = asyncio.get_running_loop()
+    task = getattr(handle._callback, "__self__", None)
+    if not isinstance(task, asyncio.Task):
+        waited = [task, *(handle._args or ())]
+        tasks: list[Any] = list(asyncio.all_tasks(loop))
+        task = next((t for t in tasks if any(t._fut_waiter is one for one in waited)), None)
+    while task is not None and not (line := _own_line(task)):
+        task = loop.parents.get(task)  # an endpoint's task, say: who asked it?
+    if task is None:
+        return ""
+    name = task.get_name()
+    if name.startswith("Task-"):  # asyncio's, which counts on from run to run
+        name = _function(task)
+        alike = [t for t in loop.parents if _function(t) == name]
+        name += f" {alike.index(task) + 1}" if len(alike) > 1 else ""
+    return f"{name} ({line})"
+
+
+def _function(task: asyncio.Task[Any]) -> str:
+    return str(getattr(task.get_coro(), "__name__", "task"))
+
+
+def _own_line(task: asyncio.Task[Any]) -> str:
+    """Return the innermost line of a task that is no library's, such as "counter.py:7"."""
+    inner: Any = task.get_coro()
+    own = ""
+    while (frame := getattr(inner, "cr_frame", None)) is not None:
+        name = frame.f_code.co_filename
+        if not name.startswith(LIBRARIES):
+            own = f"{name.rpartition('/')[2]}:{frame.f_lineno}"
+        inner = inner.cr_await
+    return own
