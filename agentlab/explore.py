@@ -53,13 +53,18 @@ class Run:
         """
         began = self._schedule.turn
         self._schedule.cut = self._cut and began + self._cut
+
+        async def mortal() -> None:
+            try:
+                await program
+            finally:  # which a dead program does not reach
+                self._schedule.cut = None
+                self.turns = self._schedule.turn - began
+
         try:
-            self(program)
+            self(mortal())
         except PowerCut:
             return True
-        finally:
-            self._schedule.cut = None
-            self.turns = self._schedule.turn - began
         return False
 
 
@@ -167,7 +172,7 @@ class _Trial:
 
 def _told(error: Exception) -> str:
     said = reason(error)
-    return f"{type(said).__name__}: {said}".rstrip(": ")
+    return f"{type(said).__name__}: {said}".partition("\n")[0].rstrip(": ")
 
 
 def _shrunk(late: dict[int, int], fails: Callable[[dict[int, int]], bool]) -> dict[int, int]:

@@ -1,0 +1,295 @@
+"""Exploring schedules: what may be late, what keeps its order, and how a failure is shrunk and told."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections import Counter
+from collections.abc import Callable, Coroutine
+from itertools import permutations
+from typing import Any
+
+import pytest
+
+from agentlab import lab
+from agentlab._support.schedule import Schedule
+from agentlab.clock import run_virtual
+from agentlab.errors import ConfigError, DeadlockError, RaceError
+from agentlab.explore import Run, explore
+
+Main = Callable[[], Coroutine[Any, Any, Any]]
+
+
+@pytest.fixture(autouse=True)
+def local_model():
+    lab.configure(upstream=None)
+
+
+def orders(main: Main, schedules: int = 300) -> Counter[tuple[Any, ...]]:
+    """What a program returns under many schedules, and how often."""
+    return Counter(tuple(run_virtual(main(), schedule=seed).result) for seed in range(schedules))
+
+
+async def in_order_of_arrival(*events: Coroutine[Any, Any, object]) -> list[int]:
+    """The places of events, in the order in which those who wait for them go on."""
+    arrived: list[int] = []
+
+    async def wait(place: int, event: Coroutine[Any, Any, object]) -> None:
+        await event
+        arrived.append(place)
+
+    await asyncio.gather(*(wait(place, event) for place, event in enumerate(events)))
+    return arrived
+
+
+async def three_timers() -> list[int]:
+    return await in_order_of_arrival(*(asyncio.sleep(1) for _ in range(3)))
+
+
+async def three_yields() -> list[int]:
+    return await in_order_of_arrival(*(asyncio.sleep(0) for _ in range(3)))
+
+
+async def three_threads() -> list[int]:
+    return await in_order_of_arrival(*(asyncio.to_thread(int) for _ in range(3)))
+
+
+async def three_answers() -> list[int]:
+    rivers = (lab.ask(f"Describe river {n}.", max_tokens=3) for n in range(3))
+    return await in_order_of_arrival(*rivers)
+
+
+@pytest.mark.parametrize("main", [three_timers, three_yields, three_threads, three_answers])
+def test_events_of_one_instant_come_in_every_order(main: Main):
+    """All six orders of three timers, yields, threads' results or answers are found."""
+    assert set(orders(main)) == set(permutations(range(3)))
+
+
+@pytest.mark.parametrize("main", [three_timers, three_yields, three_threads, three_answers])
+def test_without_a_seed_it_is_todays_course(main: Main):
+    """No schedule, and one in which nothing is late, run alike."""
+    runs = [run_virtual(main(), schedule=schedule) for schedule in (None, Schedule())]
+    assert runs[0] == runs[1]
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_no_time_passes_while_events_are_late(seed: int):
+    """A schedule changes orders, and neither results nor times of a program without a race."""
+
+    async def main() -> list[str]:
+        rivers = (lab.ask(f"Describe river {n}.", max_tokens=n) for n in range(1, 6))
+        return await asyncio.gather(*rivers)
+
+    assert run_virtual(main(), schedule=seed) == run_virtual(main())
+
+
+def test_timers_of_different_instants_keep_their_order():
+    """A tenth of a second apart, none overtakes another."""
+
+    async def main() -> list[int]:
+        return await in_order_of_arrival(*(asyncio.sleep(1 + n / 10) for n in range(5)))
+
+    assert set(orders(main)) == {(0, 1, 2, 3, 4)}
+
+
+def test_what_one_event_causes_keeps_its_order():
+    """Tasks begin in the order in which they are made, and getters of a queue get in theirs."""
+
+    async def main() -> list[str]:
+        said: list[str] = []
+        queue: asyncio.Queue[int] = asyncio.Queue()
+
+        async def getter(name: str) -> None:
+            said.append(f"{name} begins")
+            said.append(f"{name} has {await queue.get()}")
+
+        tasks = [asyncio.create_task(getter(name)) for name in "abc"]
+        await asyncio.sleep(1)
+        for number in range(3):
+            queue.put_nowait(number)
+        await asyncio.gather(*tasks)
+        return said
+
+    begin = tuple(f"{name} begins" for name in "abc")
+    assert set(orders(main)) == {(*begin, "a has 0", "b has 1", "c has 2")}
+
+
+def test_a_seed_is_one_course():
+    """The same seed gives the same order, again and again."""
+    for seed in range(50):
+        twice = [run_virtual(three_answers(), schedule=seed).result for _ in range(2)]
+        assert twice[0] == twice[1]
+
+
+async def loses_an_update() -> None:
+    """Right in asyncio's own order, because the first payer's timer is set first."""
+    account = {"euros": 0}
+
+    async def pay(amount: int, after: int) -> None:
+        for _ in range(after):
+            await asyncio.sleep(1)
+        has = account["euros"]
+        await asyncio.sleep(1)
+        account["euros"] = has + amount
+
+    await asyncio.gather(pay(10, after=1), pay(5, after=2))
+    assert account["euros"] == 15, account
+
+
+def test_a_race_is_found_shrunk_and_told():
+    """One late event remains; the message has the seed, both tasks, and their lines."""
+    with pytest.raises(RaceError) as caught:
+        explore(loses_an_update)
+    error = caught.value
+    assert len(error.late) == 1 and set(error.late.values()) == {1}
+    assert isinstance(error.__cause__, AssertionError)
+    code = loses_an_update.__code__.co_firstlineno
+    assert f"seed {error.seed} fails: AssertionError: " in str(error)
+    assert "1 of 5 events late; the others in asyncio's order" in str(error)
+    line = f"pay 1 (test_explore.py:{code + 6}) comes after pay 2 (test_explore.py:{code + 6})"
+    assert line in str(error)
+
+
+def test_a_seed_runs_it_again_with_the_programs_own_error():
+    """For a debugger: the AssertionError itself, from its own line."""
+    with pytest.raises(RaceError) as caught:
+        explore(loses_an_update)
+    with pytest.raises(AssertionError, match="euros") as again:
+        explore(loses_an_update, seed=caught.value.seed)
+    assert type(again.value) is AssertionError
+
+
+def test_a_program_without_a_race_passes():
+    """It returns how many schedules were run, and the events of the longest."""
+
+    async def pay_in_turn() -> None:
+        account, lock = {"euros": 0}, asyncio.Lock()
+
+        async def pay(amount: int, after_s: float) -> None:
+            await asyncio.sleep(after_s)
+            async with lock:
+                has = account["euros"]
+                await asyncio.sleep(1)
+                account["euros"] = has + amount
+
+        await asyncio.gather(pay(10, 1), pay(5, 2))
+        assert account["euros"] == 15
+
+    assert explore(pay_in_turn, runs=200) == (201, 4)
+
+
+def test_a_program_that_fails_in_its_own_order_is_told_so():
+    """No seed is blamed."""
+
+    async def wrong() -> None:
+        assert await lab.ask("Name a river.", max_tokens=1) == "no"
+
+    with pytest.raises(RaceError, match="fails in asyncio's own order: AssertionError"):
+        explore(wrong)
+
+
+def test_a_deadlock_is_a_failure():
+    """Two locks, taken in two orders: only some schedules hang, and one is found."""
+
+    async def two_locks() -> None:
+        locks = asyncio.Lock(), asyncio.Lock()
+
+        async def both(first: int, *, after: int) -> None:
+            for _ in range(after):
+                await asyncio.sleep(1)
+            async with locks[first]:
+                await asyncio.sleep(1)
+                async with locks[1 - first]:
+                    pass
+
+        await asyncio.gather(both(0, after=1), both(1, after=2))
+
+    with pytest.raises(RaceError) as caught:
+        explore(two_locks)
+    assert isinstance(caught.value.__cause__, DeadlockError)
+    assert len(caught.value.late) == 1
+
+
+def test_a_program_that_is_not_the_same_twice_is_refused():
+    """Chance of its own: the seed that failed passes when it is run again."""
+    draws = iter([0, 0, 1] + [0] * 1000)
+
+    async def chancy() -> None:
+        await asyncio.sleep(1)
+        assert next(draws) == 0
+
+    with pytest.raises(ConfigError, match="seed 1 failed, and did not when it was run again"):
+        explore(chancy)
+
+
+def test_a_coroutine_is_no_program():
+    """main() instead of main: it could be run only once."""
+    program: Any = three_timers()
+    with pytest.raises(ConfigError, match="such as main and not main"):
+        explore(program)
+    program.close()
+
+
+def test_faults_differ_by_seed():
+    """The endpoint fails by each seed's own chance: other numbers of requests."""
+    seen = set()
+
+    def program(run: Run) -> None:
+        async def main() -> None:
+            await asyncio.gather(*(lab.ask(f"River {n}?") for n in range(9)), return_exceptions=True)
+
+        _, t = run(main())
+        seen.add(tuple(span.status for span in t.spans))
+
+    explore(program, runs=20, faults=[{"kind": "error", "status": 503, "probability": 0.3}])
+    assert len(seen) > 10
+
+
+def test_killed_as_by_a_power_cut():
+    """No `finally` runs, at whatever turn; and what was written before stays."""
+    steps = Counter[int]()
+
+    def program(run: Run) -> None:
+        life: list[int | str] = []
+
+        async def main() -> None:
+            try:
+                for number in range(5):
+                    await asyncio.sleep(1)
+                    life.append(number)
+            finally:
+                life.append("cleaned")
+
+        killed = run.until_killed(main())
+        assert life == [*range(5), "cleaned"][: len(life)]
+        assert killed == ("cleaned" not in life)
+        steps[len(life)] += 1
+
+    explore(program, runs=200)
+    assert set(steps) == {0, 1, 2, 3, 4, 6}
+
+
+def test_with_kills_an_async_program_is_run_again():
+    """A batch that notes its place after each step goes on where it was."""
+    again = Counter[bool]()
+    place = 0
+
+    async def batch() -> None:
+        nonlocal place
+        again[0 < place < 5] += 1
+        place %= 5
+        while place < 5:
+            await asyncio.sleep(1)
+            place += 1
+
+    explore(batch, runs=100, kills=True)
+    assert again[True] > 50
+
+
+def test_the_callers_random_numbers_are_left_alone():
+    """A schedule draws from its own seed."""
+    random.seed(1)
+    first = random.random()
+    random.seed(1)
+    run_virtual(three_timers(), schedule=7)
+    assert random.random() == first
