@@ -1,16 +1,18 @@
-"""A keyless OpenAI for any pytest suite: the fixture `local_openai` runs the local model.
+"""For any pytest suite: `local_openai`, a keyless OpenAI, and `explore`, which looks for races.
 
-pytest finds it wherever `agentlab-course` is installed; README has two examples.
+pytest finds both fixtures wherever `agentlab-course` is installed; README has examples.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
 if TYPE_CHECKING:
+    from agentlab.explore import Explored
     from agentlab.trace import Trace
 
 _shared = False  # whether the endpoint that runs is the one for tests without a marker
@@ -20,6 +22,25 @@ def pytest_configure(config: pytest.Config) -> None:
     """Register the marker that shapes the local model."""
     shape = "local_openai(**settings): shape the model behind the fixture, as lab.configure() does"
     config.addinivalue_line("markers", shape)
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """Add the option that runs one schedule again."""
+    said = "run each `explore` under this seed's schedule alone, with the test's own error"
+    parser.getgroup("agentlab").addoption("--explore-seed", type=int, help=said)
+
+
+@pytest.fixture
+def explore(request: pytest.FixtureRequest) -> Callable[..., Explored]:
+    """Return `agentlab.explore.explore`, on the local model; `--explore-seed` gives it the seed."""
+    global _shared
+    from agentlab import lab
+    from agentlab.explore import explore
+
+    lab.configure(upstream=None)
+    _shared = False
+    seed = request.config.getoption("--explore-seed")
+    return explore if seed is None else partial(explore, seed=seed)
 
 
 @pytest.fixture

@@ -1,12 +1,15 @@
-"""Exploring schedules: what may be late, what keeps its order, and how a failure is shrunk and told."""
+"""Exploring schedules: what may be late, what keeps its order, how a failure is shrunk and told."""
 
 from __future__ import annotations
 
 import asyncio
 import random
+import subprocess
+import sys
 from collections import Counter
 from collections.abc import Callable, Coroutine
 from itertools import permutations
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -236,7 +239,9 @@ def test_faults_differ_by_seed():
 
     def program(run: Run) -> None:
         async def main() -> None:
-            await asyncio.gather(*(lab.ask(f"River {n}?") for n in range(9)), return_exceptions=True)
+            await asyncio.gather(
+                *(lab.ask(f"River {n}?") for n in range(9)), return_exceptions=True
+            )
 
         _, t = run(main())
         seen.add(tuple(span.status for span in t.spans))
@@ -293,3 +298,39 @@ def test_the_callers_random_numbers_are_left_alone():
     random.seed(1)
     run_virtual(three_timers(), schedule=7)
     assert random.random() == first
+
+
+STRANGERS = """
+import asyncio
+
+
+async def two_payers():
+    account = {"euros": 0}
+
+    async def pay(amount, after):
+        for _ in range(after):
+            await asyncio.sleep(1)
+        has = account["euros"]
+        await asyncio.sleep(1)
+        account["euros"] = has + amount
+
+    await asyncio.gather(pay(10, 1), pay(5, 2))
+    assert account["euros"] == 15
+
+
+def test_the_account(explore):
+    explore(two_payers, runs=100)
+"""
+
+
+@pytest.mark.parametrize(
+    ("options", "says"), [([], "RaceError"), (["--explore-seed=0"], "assert 5")]
+)
+def test_a_stranger_explores_in_their_suite(tmp_path: Path, options: list[str], says: str):
+    """The fixture finds the race; with the seed, the test's own assertion fails."""
+    (tmp_path / "test_strangers.py").write_text(STRANGERS)
+    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", *options]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
+    assert done.returncode == 1 and says in done.stdout, done.stdout
+    if options:
+        assert "RaceError" not in done.stdout
