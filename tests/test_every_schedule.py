@@ -334,7 +334,7 @@ def cell(source: str, names: dict[str, Any]) -> None:
 
 
 @pytest.mark.parametrize(
-    "lesson", ["02_langgraph_parallel", "02b_langgraph_failures", "08b_choices"]
+    "lesson", ["02b_langgraph_failures", "04b_reliability", "08b_choices"]
 )
 def test_solutions_hold_under_other_schedules(
     lesson: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
