@@ -2,7 +2,8 @@
 
 The module, which lessons 00 to 04b use: `lab`, `clock`, `trace`, `plots`, `workflow`, `engines`,
 `resilience`, `exercises`, `errors`, `settings`. The local model: `endpoint`, `classroom`. Studies,
-each the matter of one lesson: `bench`, `learning`, `content`, `convert`. For tests: `testing`.
+each the matter of one lesson: `bench`, `explore`, `learning`, `content`, `convert`. For tests:
+`testing`.
 
 No room is imported before it is used, so that `import agentlab` is instant; take those you need:
 `from agentlab import lab, plots`, `from agentlab.trace import trace`.
@@ -22,6 +23,7 @@ __all__ = [
     "engines",
     "errors",
     "exercises",
+    "explore",
     "lab",
     "learning",
     "plots",

@@ -8,10 +8,12 @@ nothing of threads that really run at the same time, of other processes, or of a
 
 import asyncio
 import inspect
+import linecache
 from asyncio import Handle
 from collections.abc import Callable, Coroutine, Mapping, Sequence
 from contextlib import nullcontext
 from random import Random
+from textwrap import shorten
 from typing import Any, NamedTuple, TypeVar
 
 from agentlab import lab
@@ -78,8 +80,8 @@ def explore(
 ) -> Explored:
     """Run a program in asyncio's own order, and then under the schedules of seeds 0, 1, 2, ...
 
-    `program` is an async function without parameters, or a plain function that takes a `Run` and
-    starts its coroutines by it, for what must hold across several, such as a crash. An ordinary
+    `program` makes a coroutine, as an async function does. Or it takes a `Run` and starts its
+    coroutines by it, for what must hold across several, such as a crash. An ordinary
     `assert` says what must hold. With `faults` the endpoint fails by each seed's own chance (see
     `lab.configure`). With `kills` an async program is killed at a turn and run again.
 
@@ -123,6 +125,8 @@ class _Trial:
         if not callable(program):
             raise ConfigError(f"explore a function, such as main and not main(); got {program!r}")
         self._program: Any = program
+        given = inspect.signature(program).parameters.values()
+        self._takes_run = any(each.default is each.empty for each in given)
         self._faults, self._kills = faults, kills
         self.events = self._turns = 0
 
@@ -132,7 +136,7 @@ class _Trial:
         run = Run(schedule, cut)
         chance = {} if self._faults is None else {"faults": self._faults, "seed": seed or 0}
         with lab.configure(**chance) if chance else nullcontext():
-            if not inspect.iscoroutinefunction(self._program):
+            if self._takes_run:
                 self._program(run)
             elif not self._kills or run.until_killed(self._program()):
                 run(self._program())
@@ -247,12 +251,13 @@ def _function(task: asyncio.Task[Any]) -> str:
 
 
 def _own_line(task: asyncio.Task[Any]) -> str:
-    """Return the innermost line of a task that is no library's, such as "counter.py:7"."""
+    """Return the innermost line of a task that is no library's, and what stands there."""
     inner: Any = task.get_coro()
     own = ""
     while (frame := getattr(inner, "cr_frame", None)) is not None:
-        name = frame.f_code.co_filename
-        if not name.startswith(LIBRARIES):
-            own = f"{name.rpartition('/')[2]}:{frame.f_lineno}"
+        path, line = frame.f_code.co_filename, frame.f_lineno
+        if not path.startswith(LIBRARIES):
+            file = "line " if "ipykernel" in path else f"{path.rpartition('/')[2]}:"
+            own = f"{file}{line}, {shorten(linecache.getline(path, line), 40, placeholder='...')}"
         inner = inner.cr_await
     return own

@@ -18,7 +18,7 @@ FLOORS = [
     ["endpoint", "clock"],
     ["trace"],
     ["lab"],
-    ["plots", "workflow", "resilience", "exercises"],
+    ["plots", "workflow", "resilience", "exercises", "explore"],
     ["engines"],
     ["learning", "convert", "content", "classroom"],
     ["bench"],
