@@ -122,6 +122,12 @@ class RetriesExhausted(AgentLabError):
     errors: list[Exception]
 
 
+class TurnsExhausted(AgentLabError):
+    """An agent went on calling tools for as many turns as it may take."""
+
+    turns: list[dict[str, Any]]  # the messages since its prompt
+
+
 class ClusterLost(AgentLabError):
     """The scheduler is gone, and with it all calls that were placed; what is recorded is kept."""
 

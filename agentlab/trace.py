@@ -1,20 +1,30 @@
-"""The one observer: what the endpoint saw of every request, and what follows from it.
+"""The one observer: what the endpoint saw of every request, what tools ran, and what follows.
 
-All times are model seconds; the first arrival is 0.
+All times are model seconds; the first arrival, or the start of the first tool, is 0.
 """
 
 from __future__ import annotations
 
+import inspect
+import time
+from bisect import bisect_right
+from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
-from itertools import accumulate
+from contextvars import ContextVar
+from functools import partial, wraps
+from itertools import accumulate, count
+from math import inf
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, NamedTuple
 from weakref import WeakSet
 
 import msgspec
+from msgspec.structs import replace
 
+from agentlab._support.asyncio_tools import running_loop
 from agentlab._support.system import write_whole
+from agentlab.clock import VirtualTimeLoop
 from agentlab.endpoint.contract.record import Recorder
 from agentlab.endpoint.contract.record import Span as Span
 from agentlab.errors import AgentLabError, ConfigError, EndpointError
@@ -24,9 +34,57 @@ if TYPE_CHECKING:
 
     Source = Recorder | EndpointProcess  # what records spans, here or in a process of its own
 
+TOOL, AGENT = "execute_tool", "invoke_agent"  # operations, in the words of OpenTelemetry
+
+
+class ToolSpan(msgspec.Struct, kw_only=True):
+    """A tool that an agent ran, or an agent that it started, on the clock of the requests.
+
+    `operation` is `TOOL` or `AGENT`; `agent` is who ran it, and None for the outermost agent.
+    It ran inside of the one whose number is its `parent`; `session` names the conversation.
+    One that is `inferred` was not noted: it fills a gap.
+    """
+
+    number: int
+    name: str
+    agent: str | None = None
+    operation: str = TOOL
+    started_s: float
+    end_s: float | None = None
+    parent: int | None = None
+    session: str | None = None
+    error: str | None = None
+    inferred: bool = False
+
+    @property
+    def took_s(self) -> float:
+        """The time that it took; 0 while it runs."""
+        return 0.0 if self.end_s is None else round(self.end_s - self.started_s, 9)
+
+    def shifted(self, by_s: float, time_scale: float = 1.0) -> ToolSpan:
+        """Return a copy for a clock whose zero lies `by_s` later, and which is so much faster."""
+        end_s = None if self.end_s is None else round((self.end_s - by_s) * time_scale, 9)
+        return replace(self, started_s=round((self.started_s - by_s) * time_scale, 9), end_s=end_s)
+
+
+class Turn(NamedTuple):
+    """A request of an agent's, and the tools that it ran on the answer.
+
+    The `call` is None for tools that it ran before its first request.
+    """
+
+    call: Span | None
+    tools: list[ToolSpan]
+
+    def bound_s(self, *, serial: bool = False) -> float:
+        """Return the least time of the turn, with its tools at the same time or in a row."""
+        took_s = [tool.took_s for tool in self.tools] or [0.0]
+        call_s = 0.0 if self.call is None else self.call.service_s
+        return round(call_s + (sum(took_s) if serial else max(took_s)), 9)
+
 
 class Trace:
-    """The spans of one run, sorted by arrival, with the first arrival at 0.
+    """The spans of one run, sorted by arrival, and the tools that were noted.
 
     Example:
         >>> two = [Span(request_id="a", agent="a", arrived_s=5, started_s=5, end_s=15, status=200),
@@ -36,13 +94,23 @@ class Trace:
         (2, 25, 15)
     """
 
-    def __init__(self, spans: Iterable[Span] | Callable[[], Iterable[Span]] = ()):
-        self._spans = spans if callable(spans) else _from_first_arrival(spans)
+    def __init__(
+        self, spans: Iterable[Span] | Callable[[], _Seen] = (), tools: Iterable[ToolSpan] = ()
+    ):
+        self._seen = spans if callable(spans) else _from_zero(list(spans), list(tools))
+
+    def _now(self) -> _Seen:
+        return _from_zero(*self._seen()) if callable(self._seen) else self._seen
 
     @property
     def spans(self) -> list[Span]:
         """The spans; while the block of the trace is open, those that have arrived by now."""
-        return _from_first_arrival(self._spans()) if callable(self._spans) else list(self._spans)
+        return list(self._now()[0])
+
+    @property
+    def tools(self) -> list[ToolSpan]:
+        """The tools and sub-agents that were noted, by their start, numbered from 1."""
+        return list(self._now()[1])
 
     @property
     def requests(self) -> int:
@@ -51,13 +119,21 @@ class Trace:
 
     @property
     def makespan_s(self) -> float:
-        """The time from the first arrival to the last end."""
-        return max((span.end_s for span in self.spans if span.end_s is not None), default=0.0)
+        """The time from the first arrival to the last end, of a request or of a tool."""
+        spans, tools = self._now()
+        ran = [*spans, *(tool for tool in tools if tool.operation == TOOL)]
+        return max((each.end_s for each in ran if each.end_s is not None), default=0.0)
 
     @property
     def work_s(self) -> float:
-        """The time for which the model was busy, summed over all requests."""
-        return round(sum(span.service_s for span in self.spans), 9)
+        """The time for which the model or a tool was busy, summed over requests and tools.
+
+        Of an agent that runs as a tool, its own requests and tools count instead.
+        """
+        spans, tools = self._now()
+        around = {tool.parent for tool in tools}
+        ran_s = [t.took_s for t in tools if t.operation == TOOL and t.number not in around]
+        return round(sum(span.service_s for span in spans) + sum(ran_s), 9)
 
     @property
     def speedup(self) -> float:
@@ -70,12 +146,46 @@ class Trace:
         return max_overlap((span.arrived_s, span.end_s) for span in self.spans)
 
     @property
+    def turns(self) -> dict[str, list[Turn]]:
+        """Agent -> its turns, by first arrival; what runs inside of a tool is part of that tool."""
+        spans, tools = self._now()
+        turns: dict[str, list[Turn]] = defaultdict(lambda: [Turn(None, [])])
+        for span in spans:
+            turns[span.agent].append(Turn(span, []))
+        around = {tool.number for tool in tools if tool.operation == TOOL}
+        for tool in tools:
+            if tool.agent in turns and tool.parent not in around:
+                own = turns[tool.agent]
+                asked_s = [turn.call.arrived_s for turn in own if turn.call is not None]
+                own[bisect_right(asked_s, tool.started_s)].tools.append(tool)
+        return {agent: own if own[0].tools else own[1:] for agent, own in turns.items()}
+
+    @property
     def seconds(self) -> dict[str, float]:
-        """Agent -> the time for which the model was busy with its requests, by first arrival."""
-        seconds: dict[str, float] = {}
-        for span in self.spans:
-            seconds[span.agent] = round(seconds.get(span.agent, 0.0) + span.service_s, 9)
-        return seconds
+        """Agent -> the bound of its turns, by first arrival: model time, and each longest tool."""
+        turns = self.turns.items()
+        return {agent: round(sum(turn.bound_s() for turn in own), 9) for agent, own in turns}
+
+    def inferred(self, least_s: float = 0.1) -> Trace:
+        """Return a copy that has a tool, marked as `inferred`, in each gap of an agent's.
+
+        A gap is a time of `least_s` or more between requests in which nothing of the agent's ran
+        that was noted: a tool, a wait, or the client's own time.
+        """
+        spans, tools = self._now()
+        gaps = []
+        for agent, turns in self.turns.items():
+            own = [each for turn in turns for each in (turn.call, *turn.tools) if each is not None]
+            parts = sorted(
+                (_start_s(each), inf if each.end_s is None else each.end_s) for each in own
+            )
+            ends_s = accumulate((end_s for _, end_s in parts), max)
+            for end_s, (start_s, _) in zip(ends_s, parts[1:], strict=False):
+                gap = ToolSpan(
+                    number=0, name="gap", agent=agent, started_s=end_s, end_s=start_s, inferred=True
+                )
+                gaps += [gap] if gap.took_s >= least_s else []
+        return Trace(spans, [*tools, *gaps])
 
     @property
     def tokens(self) -> int:
@@ -83,14 +193,18 @@ class Trace:
         return sum(span.prompt_tokens + span.completion_tokens for span in self.spans)
 
     def save(self, path: str | Path) -> None:
-        """Write the spans to a file of JSON lines, whole or not at all."""
-        write_whole(Path(path), msgspec.json.Encoder().encode_lines(self.spans))
+        """Write spans and tools to a file of JSON lines, whole or not at all."""
+        spans, tools = self._now()
+        write_whole(Path(path), msgspec.json.Encoder().encode_lines([*spans, *tools]))
 
     @classmethod
     def load(cls, path: str | Path) -> Trace:
         """Read what `save` or `agentlab serve --trace` wrote; else raise a ConfigError."""
         try:
-            return cls(msgspec.json.Decoder(Span).decode_lines(Path(path).read_bytes()))
+            lines = msgspec.json.Decoder(dict).decode_lines(Path(path).read_bytes())
+            tools = msgspec.convert([line for line in lines if "operation" in line], list[ToolSpan])
+            spans = [line for line in lines if "operation" not in line]
+            return cls(msgspec.convert(spans, list[Span]), tools)
         except (OSError, msgspec.DecodeError) as error:
             raise ConfigError(f"trace {str(path)!r}: {error}; give one that was saved") from None
 
@@ -129,9 +243,25 @@ def max_overlap(stretches: Iterable[tuple[float, float | None]]) -> int:
     return max(accumulate(change for _, change in changes), default=0)
 
 
-def _from_first_arrival(spans: Iterable[Span]) -> list[Span]:
-    ordered = sorted(spans, key=lambda span: span.arrived_s)
-    return [span.shifted(ordered[0].arrived_s) for span in ordered]
+_Seen = tuple[list[Span], list[ToolSpan]]
+
+
+def _from_zero(spans: list[Span], tools: list[ToolSpan]) -> _Seen:
+    """Sort both by time, from 0 on, and number the tools."""
+    arrived, begun = sorted(spans, key=_start_s), sorted(tools, key=_start_s)
+    # An agent begins as its program does, before its client and the endpoint are there.
+    starts_s = [tool.started_s for tool in begun if tool.operation == TOOL]
+    zero_s = min([*map(_start_s, arrived[:1]), *starts_s], default=0.0)
+    numbers: dict[int | None, int] = {tool.number: n for n, tool in enumerate(begun, start=1)}
+    shifted = [replace(t.shifted(zero_s), parent=numbers.get(t.parent)) for t in begun]
+    return (
+        [span.shifted(zero_s) for span in arrived],
+        [replace(tool, number=n) for n, tool in enumerate(shifted, start=1)],
+    )
+
+
+def _start_s(each: Span | ToolSpan) -> float:
+    return each.arrived_s if isinstance(each, Span) else each.started_s
 
 
 _sources: WeakSet[Source] = WeakSet()
@@ -142,23 +272,33 @@ class _View:
 
     def __init__(self) -> None:
         self.marks = {source: source.mark() for source in list(_sources)}
-        self.ended: list[list[Span]] = []
+        self.ended: list[tuple[Source, list[Span]]] = []
+        self.tools: list[tuple[object, ToolSpan]] = []  # by the clock that each was noted by
         self.lost: EndpointError | None = None
 
-    def spans(self) -> list[Span]:
+    def seen(self) -> _Seen:
         if self.lost is not None:
             raise EndpointError(f"what this trace saw is lost: {self.lost}")
-        runs = [*self.ended, *(source.since(mark) for source, mark in self.marks.items())]
-        seen = [spans for spans in runs if spans]
-        if len(seen) > 1:
+        live = [(source, source.since(mark)) for source, mark in self.marks.items()]
+        tools, loops = [tool for _, tool in self.tools], {loop for loop, _ in self.tools}
+        runs = [run for run in [*self.ended, *live] if run[1]]
+        clocks = len(runs) + len(loops - {source.loop for source, _ in runs})
+        if clocks > 1:
             raise ConfigError(
-                f"this trace saw {len(seen)} clocks, whose times cannot be compared; "
+                f"this trace saw {clocks} clocks, whose times cannot be compared; "
                 "open a trace of its own for each run"
             )
-        return seen[0] if seen else []
+        # Without a request, the time of tools is that of the model that they would have asked.
+        runs = runs or [run for run in live if run[0].loop in loops]
+        if not runs:
+            return [], tools
+        source, spans = runs[0]
+        return spans, [tool.shifted(source.zero_s, source.time_scale) for tool in tools]
 
 
 _open: list[_View] = []
+_around: ContextVar[ToolSpan | None] = ContextVar("around", default=None)
+_numbers = count(1)
 
 
 def attach(source: Source) -> None:
@@ -174,9 +314,77 @@ def detach(source: Source) -> None:
     for view in _open:
         if source in view.marks:
             try:
-                view.ended.append(source.since(view.marks.pop(source)))
+                view.ended.append((source, source.since(view.marks.pop(source))))
             except EndpointError as error:
                 view.lost = error
+
+
+def begin(name: str, *, ago_s: float = 0.0, **facts: Any) -> ToolSpan:
+    """Note in the open traces that a tool began `ago_s` real seconds ago; `end` notes its end.
+
+    It is for callbacks, which know both instants and no block; elsewhere use `tool` or `agent`.
+    """
+    loop, now_s = _reading()
+    begun = ToolSpan(number=next(_numbers), name=name, started_s=now_s - ago_s, **facts)
+    if (around := _around.get()) is not None:
+        begun.parent, begun.session = around.number, begun.session or around.session
+        begun.agent = begun.agent or (around.name if around.operation == AGENT else around.agent)
+    for view in list(_open):
+        view.tools.append((loop, begun))
+    return begun
+
+
+def end(begun: ToolSpan, error: object = None, *, ago_s: float = 0.0) -> None:
+    """Note that what `begin` noted has ended, and the `error` if it failed."""
+    begun.end_s = _reading()[1] - ago_s
+    if error is not None:
+        begun.error = error if isinstance(error, str) else f"{type(error).__name__}: {error}"
+
+
+def _reading() -> tuple[object, float]:
+    loop = running_loop()
+    return (loop, loop.time()) if isinstance(loop, VirtualTimeLoop) else (None, time.monotonic())
+
+
+@contextmanager
+def tool(name: str, **facts: Any) -> Iterator[ToolSpan]:
+    """Note that the block is a tool of the `agent` that is given, or else of the agent around it.
+
+    Example:
+        with trace() as t, tool("search", agent="writer"):
+            await lab.sleep(5)
+        print(t.tools)
+    """
+    begun = begin(name, **facts)
+    outer, error = _around.set(begun), None
+    try:
+        yield begun
+    except BaseException as raised:
+        error = raised
+        raise
+    finally:
+        _around.reset(outer)
+        end(begun, error)
+
+
+agent = partial(tool, operation=AGENT)
+"""Note that the block is an agent of that name; a `session` is its conversation's name."""
+
+
+def traced(function: Callable[..., Any]) -> Any:
+    """Note every call of a function, async or not, as a tool of the agent around it."""
+
+    @wraps(function)
+    async def awaited(*args: Any, **named: Any) -> Any:
+        with tool(function.__name__):
+            return await function(*args, **named)
+
+    @wraps(function)
+    def called(*args: Any, **named: Any) -> Any:
+        with tool(function.__name__):
+            return function(*args, **named)
+
+    return awaited if inspect.iscoroutinefunction(function) else called
 
 
 @contextmanager
@@ -195,14 +403,14 @@ def trace() -> Iterator[Trace]:
     for source in [source for source in _sources if not source.alive]:
         detach(source)
     view = _View()
-    opened = Trace(view.spans)
+    opened = Trace(view.seen)
     _open.append(view)
     try:
         yield opened
-        opened._spans = opened.spans
+        opened._seen = opened._now()
     except BaseException:
         with suppress(AgentLabError):  # the block's own error says more
-            opened._spans = opened.spans
+            opened._seen = opened._now()
         raise
     finally:
         _open.remove(view)

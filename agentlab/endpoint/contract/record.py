@@ -84,6 +84,9 @@ class Recorder:
     """
 
     alive = True
+    # Its clock: the event loop's, or the machine's if None; what that shows at 0; and its pace.
+    loop: object = None
+    zero_s, time_scale = 0.0, 1.0
 
     def __init__(self, keep: int = 200_000):
         self._spans: deque[Span] = deque(maxlen=keep)
