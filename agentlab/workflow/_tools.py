@@ -95,11 +95,11 @@ class _Tool:
         try:
             self._calling = TypeAdapter(function)  # checks arguments, and calls with them
             parameters = self._calling.json_schema()
-        except (PydanticUserError, NameError) as error:
-            parameters = {"type": error}
-        if parameters["type"] != "object":
+        except (PydanticUserError, NameError):
+            parameters = {}
+        if parameters.get("type") != "object":
             takes = f"tool {name!r} is {function!r}, which cannot be called by names"
-            raise ConfigError(f"{takes} ({parameters['type']}); give a function as f(query: str)")
+            raise ConfigError(f"{takes}; give a function such as search(query: str)")
         about = {"name": name, "description": inspect.getdoc(function) or ""}
         self.schema = {"type": "function", "function": about | {"parameters": parameters}}
 
