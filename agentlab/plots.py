@@ -11,13 +11,15 @@ from matplotlib.figure import Figure
 from matplotlib.layout_engine import ConstrainedLayoutEngine
 from matplotlib.patches import Rectangle
 
-from agentlab.trace import Span, Trace
+from agentlab.trace import AGENT, Span, ToolSpan, Trace
 
 # From the palette of Okabe and Ito, for colour-blind readers; the phases also differ in lightness,
 # so that they survive a bad projector and a grey printer.
 WAITING, READING, ANSWERING, BROKEN = "#BBBBBB", "#E69F00", "#0072B2", "#D55E00"
+RUNNING, ACTING = "#009E73", "#E8E8E8"  # a tool; an agent, behind what it does
 SERIES = ("#0072B2", "#D55E00", "#009E73", "#CC79A7")
 _HATCHED: Any = {"fill": False, "edgecolor": BROKEN, "hatch": "//"}
+_INFERRED: Any = {"fill": False, "edgecolor": RUNNING, "hatch": "..."}
 FONT_SIZE = 14
 _STYLE: Any = {
     "font.size": FONT_SIZE,
@@ -34,8 +36,9 @@ def timeline(t: Trace, title: str | None = None) -> Figure:
     """Draw a Gantt chart: one row per request, in order of arrival, over model seconds.
 
     A bar is grey while the request waits for a slot, orange until its first token, blue while it
-    is answered, and hatched in red if it got no complete answer. The title sums the run up, unless
-    one is given.
+    is answered, and hatched in red if it got no complete answer. Where tools were noted, an agent
+    has a row, below it each of its tools has one, in green, and then come the agents that it
+    started. The title sums the run up, unless one is given.
     """
     requests = "1 request" if t.requests == 1 else f"{t.requests} requests"
     sum_up = f"{requests} in {t.makespan_s:.1f} s, {t.work_s:.1f} s of work"
@@ -44,7 +47,8 @@ def timeline(t: Trace, title: str | None = None) -> Figure:
 
 def timelines(traces: dict[str, Trace]) -> Figure:
     """Draw several runs below each other, on one scale: title -> trace."""
-    rows = [max(t.requests, 1) for t in traces.values()]
+    lanes = [_lanes(t) for t in traces.values()]
+    rows = [max(len(each), 1) for each in lanes]
     height = sum(0.52 * count + 1.3 for count in rows) + 0.5
     with plt.rc_context(_STYLE):
         figure, axes = plt.subplots(
@@ -56,15 +60,22 @@ def timelines(traces: dict[str, Trace]) -> Figure:
             layout=ConstrainedLayoutEngine(hspace=0.12),
         )
         spans = [span for t in traces.values() for span in t.spans]
-        ends_s = [span.arrived_s if span.end_s is None else span.end_s for span in spans]
-        for (axis,), (title, t) in zip(axes, traces.items(), strict=True):
-            _draw(axis, t.spans, max(ends_s, default=0.0))
+        tools = [t for each in traces.values() for t in each.tools if t.operation != AGENT]
+        starts_s = [*(span.arrived_s for span in spans), *(tool.started_s for tool in tools)]
+        ends_s = [bar.end_s for bar in (*spans, *tools) if bar.end_s is not None]
+        for (axis,), title, each in zip(axes, traces, lanes, strict=True):
+            _draw(axis, each, max(starts_s + ends_s, default=0.0))
             axis.set_title(title)
         axes[-1][0].set_xlabel("model time (s)")
         shown = {"reading the prompt": READING, "answering": ANSWERING}
         if any(span.queued_s for span in spans):
             shown = {"waiting for a slot": WAITING, **shown}
+        if any(not tool.inferred for tool in tools):
+            shown["running a tool"] = RUNNING
         handles = [Rectangle((0, 0), 1, 1, color=colour) for colour in shown.values()]
+        if any(tool.inferred for tool in tools):
+            handles.append(Rectangle((0, 0), 1, 1, **_INFERRED))
+            shown["inferred from a gap"] = RUNNING
         if any(not span.ok and span.status is not None for span in spans):
             handles.append(Rectangle((0, 0), 1, 1, **_HATCHED))
             shown["no complete answer"] = BROKEN
@@ -132,23 +143,98 @@ def arrivals(traces: dict[str, Trace], title: str) -> Figure:
     return figure
 
 
-def _draw(axis: Axes, spans: Sequence[Span], end_s: float) -> None:
-    for row, span in enumerate(spans):
-        stop_s = end_s if span.end_s is None else span.end_s
-        started_s = stop_s if span.started_s is None else span.started_s
-        first_token_s = span.first_token_s
-        if first_token_s is None:  # a plain answer does not show where reading ends
-            first_token_s = started_s if span.completion_tokens else stop_s
-        times_s = pairwise([span.arrived_s, started_s, first_token_s, stop_s])
-        for (left_s, right_s), colour in zip(times_s, (WAITING, READING, ANSWERING), strict=True):
-            axis.barh(row, right_s - left_s, left=left_s, height=0.72, color=colour)
-        if span.status is not None and not span.ok:
-            whole_s = stop_s - span.arrived_s
-            axis.barh(row, whole_s, left=span.arrived_s, height=0.72, linewidth=2, **_HATCHED)
-            words: dict[str, Any] = {"va": "center", "color": BROKEN, "fontweight": "bold"}
-            axis.annotate(f" {span.fault or span.status}", (stop_s, row), **words)
-    axis.set_yticks(range(len(spans)), [span.agent for span in spans])
-    axis.set(xlim=(0, end_s * 1.02 or 1), ylim=(len(spans) - 0.4, -0.6))
+_Lane = tuple[str, list[Span | ToolSpan]]  # its label, and its bars
+
+
+def _lanes(t: Trace) -> list[_Lane]:
+    """Return the rows to draw: each request, or if there are tools, agents with theirs below."""
+    spans, tools = t.spans, t.tools
+    if not tools:
+        return [(span.agent, [span]) for span in spans]
+    agents = [tool for tool in tools if tool.operation == AGENT]
+    bosses, shown_as_agents = {a.name: a.agent for a in agents}, {a.parent for a in agents}
+
+    def way(agent: str | None) -> tuple[str, ...]:
+        """Return the names from the outermost agent to this one."""
+        names = [agent] if agent else []
+        while names and (boss := bosses.get(names[0])) and boss not in names:
+            names.insert(0, boss)
+        return tuple(names)
+
+    lanes: dict[tuple[str, ...], list[list[Span | ToolSpan]]] = {}
+    for agent in agents:
+        lanes.setdefault(way(agent.name), [[]])[0].append(agent)
+    ran = [tool for tool in tools if tool.operation != AGENT and tool.number not in shown_as_agents]
+    for bar in sorted([*spans, *ran], key=_start_s):
+        lane = way(bar.agent) + ((bar.name,) if isinstance(bar, ToolSpan) else ())
+        rows = lanes.setdefault(lane, [[]])
+        row = next((row for row in rows if _is_free(row, _start_s(bar))), None)
+        if row is None:
+            rows.append(row := [])
+        row.append(bar)
+    first = {lane: number for number, lane in enumerate(lanes)}
+    above = {lane: [first.get(lane[:n], 0) for n in range(1, len(lane) + 1)] for lane in lanes}
+    ordered = sorted(lanes, key=above.__getitem__)
+    return [("    " * (len(lane) - 1) + lane[-1], row) for lane in ordered for row in lanes[lane]]
+
+
+def _start_s(bar: Span | ToolSpan) -> float:
+    return bar.arrived_s if isinstance(bar, Span) else bar.started_s
+
+
+def _is_free(row: Sequence[Span | ToolSpan], at_s: float) -> bool:
+    last = row[-1] if row else None
+    if last is None or (isinstance(last, ToolSpan) and last.operation == AGENT):
+        return True  # the others lie on top of it
+    return last.end_s is not None and last.end_s <= at_s
+
+
+def _draw(axis: Axes, lanes: Sequence[_Lane], end_s: float) -> None:
+    for row, (_, bars) in enumerate(lanes):
+        for bar in bars:
+            if isinstance(bar, Span):
+                _draw_request(axis, row, bar, end_s)
+            else:
+                _draw_tool(axis, row, bar, end_s)
+    names = [name for name, _ in lanes]
+    axis.set_yticks(range(len(lanes)), names)
+    axis.set(xlim=(0, end_s * 1.02 or 1), ylim=(len(lanes) - 0.4, -0.6))
     axis.grid(axis="x")
     axis.spines[["top", "right", "left"]].set_visible(False)
     axis.tick_params(axis="y", length=0)
+    if any(isinstance(bar, ToolSpan) for _, bars in lanes for bar in bars):  # show the indentation
+        axis.tick_params(axis="y", pad=0.62 * FONT_SIZE * max(map(len, names)))
+        for label in axis.get_yticklabels():
+            label.set_horizontalalignment("left")
+
+
+def _draw_tool(axis: Axes, row: int, tool: ToolSpan, end_s: float) -> None:
+    took_s = (end_s if tool.end_s is None else tool.end_s) - tool.started_s
+    style: dict[str, Any] = {"height": 0.5, "color": RUNNING}
+    if tool.operation == AGENT:
+        style = {"height": 0.9, "color": ACTING, "zorder": 0.6}
+    elif tool.inferred:
+        style = {"height": 0.5, **_INFERRED}
+    axis.barh(row, took_s, left=tool.started_s, **style)
+    if tool.error is not None and tool.operation != AGENT:
+        axis.barh(row, took_s, left=tool.started_s, height=0.5, linewidth=2, **_HATCHED)
+        _say(axis, row, tool.started_s + took_s, tool.error.partition(":")[0])
+
+
+def _say(axis: Axes, row: int, at_s: float, what: object) -> None:
+    axis.annotate(f" {what}", (at_s, row), va="center", color=BROKEN, fontweight="bold")
+
+
+def _draw_request(axis: Axes, row: int, span: Span, end_s: float) -> None:
+    stop_s = end_s if span.end_s is None else span.end_s
+    started_s = stop_s if span.started_s is None else span.started_s
+    first_token_s = span.first_token_s
+    if first_token_s is None:  # a plain answer does not show where reading ends
+        first_token_s = started_s if span.completion_tokens else stop_s
+    times_s = pairwise([span.arrived_s, started_s, first_token_s, stop_s])
+    for (left_s, right_s), colour in zip(times_s, (WAITING, READING, ANSWERING), strict=True):
+        axis.barh(row, right_s - left_s, left=left_s, height=0.72, color=colour)
+    if span.status is not None and not span.ok:
+        whole_s = stop_s - span.arrived_s
+        axis.barh(row, whole_s, left=span.arrived_s, height=0.72, linewidth=2, **_HATCHED)
+        _say(axis, row, stop_s, span.fault or span.status)

@@ -338,7 +338,8 @@ def end(begun: ToolSpan, error: object = None, *, ago_s: float = 0.0) -> None:
     """Note that what `begin` noted has ended, and the `error` if it failed."""
     begun.end_s = _reading()[1] - ago_s
     if error is not None:
-        begun.error = error if isinstance(error, str) else f"{type(error).__name__}: {error}"
+        named = f"{type(error).__name__}: {error}".removesuffix(": ")
+        begun.error = error if isinstance(error, str) else named
 
 
 def _reading() -> tuple[object, float]:

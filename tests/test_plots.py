@@ -8,7 +8,7 @@ from matplotlib.figure import Figure
 from msgspec.structs import replace
 
 from agentlab import plots
-from agentlab.trace import Span, Trace
+from agentlab.trace import AGENT, Span, ToolSpan, Trace
 
 
 def span(agent: str, end_s: float, status: int = 200, wait_s: float = 0.0) -> Span:
@@ -159,3 +159,72 @@ def test_arrivals_are_counted_by_stretches_of_time():
     assert one.get_ylim() == none.get_ylim()
     assert none.get_xlabel() == "model time (s)"
     assert figure.get_supylabel() == "requests in 0.1 s"
+
+
+def lanes(t: Trace) -> dict[str, list[tuple[float, float]]]:
+    """Each row's label, and the start and end of its bars, from top to bottom."""
+    axis = plots.timeline(t).axes[0]
+    names = [label.get_text() for label in axis.get_yticklabels()]
+    rows: list[tuple[str, list[tuple[float, float]]]] = [(name, []) for name in names]
+    for bar in axis.patches:
+        if bar.get_width() > 0:  # type: ignore[attr-defined]
+            start_s, width_s = bar.get_x(), bar.get_width()  # type: ignore[attr-defined]
+            row = round(bar.get_y() + bar.get_height() / 2)  # type: ignore[attr-defined]
+            rows[row][1].append((start_s, start_s + width_s))
+    assert len(dict(rows)) == len(rows), "rows of one name"
+    return dict(rows)
+
+
+def ran(number: int, name: str, start_s: float, end_s: float | None, **facts: object) -> ToolSpan:
+    return ToolSpan(number=number, name=name, started_s=start_s, end_s=end_s, **facts)  # type: ignore[arg-type]
+
+
+TEAM = Trace(
+    [replace(span("boss", 2), arrived_s=0), replace(span("helper", 9), arrived_s=3, started_s=3)],
+    [
+        ran(1, "boss", 0, 12, operation=AGENT),
+        ran(2, "delegate", 2, 11, agent="boss", parent=1),
+        ran(3, "helper", 3, 10, agent="boss", operation=AGENT, parent=2),
+        ran(4, "search", 9, 10, agent="helper", parent=3),
+        ran(5, "clock", 2, 5, agent="boss", parent=1, error="KeyError: 'x'"),
+    ],
+)
+
+
+def test_tools_and_the_agents_that_were_started_have_lanes_below_their_agent():
+    """Indented, in the order of their starts; an agent that ran as a tool is drawn once."""
+    shown = lanes(TEAM)
+    assert list(shown) == ["boss", "    helper", "        search", "    clock"]
+    assert shown["boss"][0] == (0, 12)
+    assert shown["        search"] == [(9, 10)]
+    assert shown["    helper"][0] == (3, 10)
+
+
+def test_what_overlaps_in_a_lane_has_rows_of_its_own():
+    """A tool that was called twice at the same time, and once more after that."""
+    tools = [ran(n, "search", *at, agent="a") for n, at in enumerate([(1, 5), (2, 3), (5, 6)], 1)]
+    figure = plots.timeline(Trace([span("a", 1)], tools))
+    labels = [label.get_text() for label in figure.axes[0].get_yticklabels()]
+    assert labels == ["a", "    search", "    search"]
+
+
+def test_a_failed_tool_is_hatched_and_named_and_a_gap_says_what_it_is():
+    """Not by colour alone; the legend has a word for each."""
+    axis = plots.timeline(TEAM).axes[0]
+    assert [text.get_text().strip() for text in axis.texts] == ["KeyError"]
+    assert any(patch.get_hatch() for patch in axis.patches)
+    gap = Trace([span("a", 1)], [ran(1, "gap", 1, 2, agent="a", inferred=True)])
+    words = [text.get_text() for text in plots.timeline(gap).legends[0].get_texts()]
+    assert words == ["reading the prompt", "answering", "inferred from a gap"]
+    words = [text.get_text() for text in plots.timeline(TEAM).legends[0].get_texts()]
+    assert words[-1] == "running a tool"
+
+
+def test_a_tool_that_runs_is_drawn_to_the_end():
+    """And agents that started each other in a circle do not stop the drawing."""
+    tools = [
+        ran(1, "b", 0, None, agent="a", operation=AGENT),
+        ran(2, "a", 0, None, agent="b", operation=AGENT),
+        ran(3, "search", 1, None, agent="b"),
+    ]
+    assert ("        search" in lanes(Trace([span("a", 9)], tools))) is True

@@ -48,7 +48,7 @@ async def run(
     *,
     engine: str = "asyncio",
     tools: Tools | None = None,
-    ask: Callable[..., Awaitable[lab.Reply | str]] | None = None,
+    ask: Ask | Callable[..., Awaitable[lab.Reply]] | None = None,
     progress: bool = False,
 ) -> dict[str, str]:
     """Run a workflow; return step -> answer, in the workflow's order.
@@ -71,14 +71,15 @@ async def run(
             from agentlab.engines.dask import Cluster
         async with Cluster() as cluster:
             asking = partial(run, workflow, inputs, engine=engine, tools=tools, progress=progress)
-            return await asking(ask=cluster.reply)
+            return await asking(ask=cluster.reply if tools else cluster.ask)
     if engine in _SCHEDULES:
         how: Callable[..., Awaitable[dict[str, str]]] = partial(_scheduled, _SCHEDULES[engine])
     else:
         with extras():
             how = import_module(f"agentlab.engines.{engine}").run
-    asked = with_tools(ask or (lab.reply if tools else lab.ask), tools or {})
-    return await watched(workflow, partial(how, workflow, values), ask=asked, progress=progress)
+    if tools:
+        ask = with_tools(ask or lab.reply, tools)
+    return await watched(workflow, partial(how, workflow, values), ask=ask, progress=progress)
 
 
 async def _scheduled(

@@ -4,7 +4,6 @@ import asyncio
 import inspect
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import nullcontext
 from contextvars import copy_context
 from typing import Any
 
@@ -55,7 +54,7 @@ def with_tools(
     ) -> str:
         offered = {name: known[name] for name in tools}
         turns: list[dict[str, Any]] = []
-        with trace.agent(agent) if offered else nullcontext():
+        with trace.agent(agent):
             for _ in range(max_turns):
                 if offered:
                     schemas = [tool.schema for tool in offered.values()]
