@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 from matplotlib.layout_engine import ConstrainedLayoutEngine
 from matplotlib.patches import Rectangle
 
-from agentlab.trace import AGENT, Span, ToolSpan, Trace
+from agentlab.trace import AGENT, Span, ToolSpan, Trace, start_s
 
 # From the palette of Okabe and Ito, for colour-blind readers; the phases also differ in lightness,
 # so that they survive a bad projector and a grey printer.
@@ -61,10 +61,13 @@ def timelines(traces: dict[str, Trace]) -> Figure:
         )
         spans = [span for t in traces.values() for span in t.spans]
         tools = [t for each in traces.values() for t in each.tools if t.operation != AGENT]
-        starts_s = [*(span.arrived_s for span in spans), *(tool.started_s for tool in tools)]
-        ends_s = [bar.end_s for bar in (*spans, *tools) if bar.end_s is not None]
+        times_s = [
+            *map(start_s, spans),
+            *map(start_s, tools),
+            *(t.makespan_s for t in traces.values()),
+        ]
         for (axis,), title, each in zip(axes, traces, lanes, strict=True):
-            _draw(axis, each, max(starts_s + ends_s, default=0.0))
+            _draw(axis, each, max(times_s, default=0.0))
             axis.set_title(title)
         axes[-1][0].set_xlabel("model time (s)")
         shown = {"reading the prompt": READING, "answering": ANSWERING}
@@ -143,7 +146,8 @@ def arrivals(traces: dict[str, Trace], title: str) -> Figure:
     return figure
 
 
-_Lane = tuple[str, list[Span | ToolSpan]]  # its label, and its bars
+_Bar = Span | ToolSpan
+_Lane = tuple[str, list[_Bar]]
 
 
 def _lanes(t: Trace) -> list[_Lane]:
@@ -161,14 +165,15 @@ def _lanes(t: Trace) -> list[_Lane]:
             names.insert(0, boss)
         return tuple(names)
 
-    lanes: dict[tuple[str, ...], list[list[Span | ToolSpan]]] = {}
+    lanes: dict[tuple[str, ...], list[list[_Bar]]] = {}
     for agent in agents:
         lanes.setdefault(way(agent.name), [[]])[0].append(agent)
-    ran = [tool for tool in tools if tool.operation != AGENT and tool.number not in shown_as_agents]
-    for bar in sorted([*spans, *ran], key=_start_s):
+    bars: list[_Bar] = [*spans]
+    bars += [t for t in tools if t.operation != AGENT and t.number not in shown_as_agents]
+    for bar in sorted(bars, key=start_s):
         lane = way(bar.agent) + ((bar.name,) if isinstance(bar, ToolSpan) else ())
         rows = lanes.setdefault(lane, [[]])
-        row = next((row for row in rows if _is_free(row, _start_s(bar))), None)
+        row = next((row for row in rows if _is_free(row, start_s(bar))), None)
         if row is None:
             rows.append(row := [])
         row.append(bar)
@@ -178,11 +183,7 @@ def _lanes(t: Trace) -> list[_Lane]:
     return [("    " * (len(lane) - 1) + lane[-1], row) for lane in ordered for row in lanes[lane]]
 
 
-def _start_s(bar: Span | ToolSpan) -> float:
-    return bar.arrived_s if isinstance(bar, Span) else bar.started_s
-
-
-def _is_free(row: Sequence[Span | ToolSpan], at_s: float) -> bool:
+def _is_free(row: Sequence[_Bar], at_s: float) -> bool:
     last = row[-1] if row else None
     if last is None or (isinstance(last, ToolSpan) and last.operation == AGENT):
         return True  # the others lie on top of it

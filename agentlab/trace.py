@@ -121,8 +121,8 @@ class Trace:
     def makespan_s(self) -> float:
         """The time from the first arrival to the last end, of a request or of a tool."""
         spans, tools = self._now()
-        ran = [*spans, *(tool for tool in tools if tool.operation == TOOL)]
-        return max((each.end_s for each in ran if each.end_s is not None), default=0.0)
+        ends_s = [span.end_s for span in spans] + [t.end_s for t in tools if t.operation == TOOL]
+        return max((end_s for end_s in ends_s if end_s is not None), default=0.0)
 
     @property
     def work_s(self) -> float:
@@ -176,15 +176,14 @@ class Trace:
         gaps = []
         for agent, turns in self.turns.items():
             own = [each for turn in turns for each in (turn.call, *turn.tools) if each is not None]
-            parts = sorted(
-                (_start_s(each), inf if each.end_s is None else each.end_s) for each in own
+            busy = sorted(
+                (start_s(each), inf if each.end_s is None else each.end_s) for each in own
             )
-            ends_s = accumulate((end_s for _, end_s in parts), max)
-            for end_s, (start_s, _) in zip(ends_s, parts[1:], strict=False):
-                gap = ToolSpan(
-                    number=0, name="gap", agent=agent, started_s=end_s, end_s=start_s, inferred=True
-                )
-                gaps += [gap] if gap.took_s >= least_s else []
+            idle_s = accumulate((over_s for _, over_s in busy), max)
+            for from_s, (until_s, _) in zip(idle_s, busy[1:], strict=False):
+                gap = ToolSpan(number=0, name="gap", agent=agent, started_s=from_s, end_s=until_s)
+                if gap.took_s >= least_s:
+                    gaps.append(replace(gap, inferred=True))
         return Trace(spans, [*tools, *gaps])
 
     @property
@@ -248,10 +247,10 @@ _Seen = tuple[list[Span], list[ToolSpan]]
 
 def _from_zero(spans: list[Span], tools: list[ToolSpan]) -> _Seen:
     """Sort both by time, from 0 on, and number the tools."""
-    arrived, begun = sorted(spans, key=_start_s), sorted(tools, key=_start_s)
+    arrived, begun = sorted(spans, key=start_s), sorted(tools, key=start_s)
     # An agent begins as its program does, before its client and the endpoint are there.
     starts_s = [tool.started_s for tool in begun if tool.operation == TOOL]
-    zero_s = min([*map(_start_s, arrived[:1]), *starts_s], default=0.0)
+    zero_s = min([*map(start_s, arrived[:1]), *starts_s], default=0.0)
     numbers: dict[int | None, int] = {tool.number: n for n, tool in enumerate(begun, start=1)}
     shifted = [replace(t.shifted(zero_s), parent=numbers.get(t.parent)) for t in begun]
     return (
@@ -260,7 +259,8 @@ def _from_zero(spans: list[Span], tools: list[ToolSpan]) -> _Seen:
     )
 
 
-def _start_s(each: Span | ToolSpan) -> float:
+def start_s(each: Span | ToolSpan) -> float:
+    """Return when a request arrived, or a tool started."""
     return each.arrived_s if isinstance(each, Span) else each.started_s
 
 

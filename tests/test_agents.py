@@ -13,7 +13,8 @@ import httpx
 import msgspec
 import pytest
 from langchain_core.tools import tool as langchain_tool
-from langgraph.prebuilt import create_react_agent
+from langgraph.prebuilt import ToolNode, create_react_agent
+from langgraph.warnings import LangGraphDeprecatedSinceV10
 
 from agentlab import engines, lab
 from agentlab.clock import run_virtual
@@ -557,18 +558,65 @@ def test_a_reply_cut_in_its_calls_is_no_answer(fresh_lab):
 # Against the frameworks' own loops
 
 
-@pytest.mark.filterwarnings("ignore:create_react_agent has been moved")
+def prebuilt(*functions: Any, **options: Any) -> Any:
+    """LangGraph's own loop, with these tools."""
+    with pytest.warns(LangGraphDeprecatedSinceV10):
+        return create_react_agent(
+            lab.chat_model(agent="guide", temperature=0),
+            ToolNode([langchain_tool(function) for function in functions], **options),
+        )
+
+
 def test_langgraphs_own_agent_takes_the_same_bound(fresh_lab):
-    """Its prebuilt agent, with the same tools: as many requests, 1.00 of the same bound."""
-    _, ours = lab.simulate(engines.run(guide(), tools=TOOLS, engine="langgraph"))
-    theirs = create_react_agent(
-        lab.chat_model(agent="guide", temperature=0),
-        [langchain_tool(function) for function in TOOLS.values()],
-    )
-    _, t = lab.simulate(theirs.ainvoke({"messages": [("user", TASK)]}))
-    (first, second), longest_s = t.spans, 7
-    assert t.makespan_s == round(first.service_s + longest_s + second.service_s, 9)
-    assert (t.requests, t.makespan_s) == (ours.requests, pytest.approx(ours.makespan_s, abs=0.2))
+    """Its prebuilt agent, with the same tools: as many requests, and 1.00 of its bound.
+
+    `ToolEvents` hears of the tools what the loop of workflows notes by itself.
+    """
+    heard = {"callbacks": [langgraph.ToolEvents("guide")]}
+    asking = prebuilt(*TOOLS.values()).ainvoke({"messages": [("user", TASK)]}, heard)
+    _, t = lab.simulate(asking)
+    first, second = t.spans
+    assert [(s.name, s.agent, s.started_s, s.took_s) for s in t.tools] == [
+        ("weather", "guide", first.end_s, 5),
+        ("tides", "guide", first.end_s, 7),
+    ]
+    bound_s = round(first.service_s + 7 + second.service_s, 9)
+    assert (t.makespan_s, t.seconds) == (bound_s, {"guide": bound_s})
+    assert t.requests == lab.simulate(engines.run(guide(), tools=TOOLS))[1].requests
+
+
+def test_langgraphs_tools_are_inferred_where_nobody_listens(fresh_lab):
+    """One gap from the answer to the next request, as long as the longest tool."""
+    _, t = lab.simulate(prebuilt(*TOOLS.values()).ainvoke({"messages": [("user", TASK)]}))
+    assert t.tools == []
+    (gap,) = t.inferred().tools
+    assert (gap.agent, gap.started_s, gap.took_s) == ("guide", t.spans[0].end_s, 7)
+
+
+@pytest.mark.parametrize("handled", [False, True])
+def test_langgraphs_default_lets_one_failing_tool_end_the_run(fresh_lab, handled):
+    """LangGraph 1.2: its error cancels the sibling and the paid turn is lost, unless handled.
+
+    The loop of workflows is as if it were handled.
+    """
+
+    async def tides(place: str) -> str:
+        """The tides of a place."""
+        await asyncio.sleep(2)
+        raise ValueError("no tides")
+
+    agent = prebuilt(TOOLS["weather"], tides, handle_tool_errors=handled)
+    heard = {"callbacks": [langgraph.ToolEvents("guide")]}
+    said, t = lab.simulate(agent.ainvoke({"messages": [("user", TASK)]}, heard), catch=ValueError)
+    assert [(s.name, s.end_s is None, s.error) for s in t.tools] == [
+        ("weather", not handled, None),
+        ("tides", False, "ValueError: no tides"),
+    ]
+    assert (isinstance(said, ValueError), t.requests) == ((False, 2) if handled else (True, 1))
+    tools = TOOLS | {"tides": tides}
+    _, ours = lab.simulate(engines.run(guide(), tools=tools, engine="langgraph"))
+    assert [s.error for s in ours.tools if s.operation != AGENT] == [None, "ValueError: no tides"]
+    assert ours.requests == 2
 
 
 def test_a_graph_of_ones_own_takes_tools(fresh_lab):

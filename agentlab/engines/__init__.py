@@ -77,9 +77,8 @@ async def run(
     else:
         with extras():
             how = import_module(f"agentlab.engines.{engine}").run
-    if tools:
-        ask = with_tools(ask or lab.reply, tools)
-    return await watched(workflow, partial(how, workflow, values), ask=ask, progress=progress)
+    asked: Any = with_tools(ask or lab.reply, tools) if tools else ask
+    return await watched(workflow, partial(how, workflow, values), ask=asked, progress=progress)
 
 
 async def _scheduled(

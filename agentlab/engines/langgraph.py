@@ -20,6 +20,8 @@ from agentlab.workflow import Step, Workflow, begin
 class ToolEvents(BaseCallbackHandler):
     """Hears from LangChain which tools run, and notes them in the open traces, as those of `agent`.
 
+    A tool that is cancelled stays without an end, because LangChain says nothing of it.
+
     Example:
         await agent.ainvoke(question, {"callbacks": [ToolEvents("writer")]})
     """

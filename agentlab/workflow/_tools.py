@@ -92,7 +92,9 @@ class _Tool:
     def __init__(self, name: str, function: Callable[..., Any]):
         self._is_async = inspect.iscoroutinefunction(function)
         try:
-            self._calling = TypeAdapter(function)  # checks arguments, and calls with them
+            self._calling: TypeAdapter[Any] = TypeAdapter(
+                function
+            )  # checks arguments, and calls with them
             parameters = self._calling.json_schema()
         except (PydanticUserError, NameError):
             parameters = {}
