@@ -123,9 +123,7 @@ class RetriesExhausted(AgentLabError):
 
 
 class TurnsExhausted(AgentLabError):
-    """An agent went on calling tools for as many turns as it may take."""
-
-    turns: list[dict[str, Any]]  # the messages since its prompt
+    """An agent went on calling tools for as many turns as it may take; it has them as `turns`."""
 
 
 class ClusterLost(AgentLabError):

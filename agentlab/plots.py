@@ -3,6 +3,7 @@
 from collections import Counter
 from collections.abc import Sequence
 from itertools import pairwise
+from math import inf
 from typing import Any
 
 import matplotlib.pyplot as plt
@@ -11,7 +12,7 @@ from matplotlib.figure import Figure
 from matplotlib.layout_engine import ConstrainedLayoutEngine
 from matplotlib.patches import Rectangle
 
-from agentlab.trace import AGENT, Span, ToolSpan, Trace, start_s
+from agentlab.trace import AGENT, Span, ToolSpan, Trace
 
 # From the palette of Okabe and Ito, for colour-blind readers; the phases also differ in lightness,
 # so that they survive a bad projector and a grey printer.
@@ -60,14 +61,11 @@ def timelines(traces: dict[str, Trace]) -> Figure:
             layout=ConstrainedLayoutEngine(hspace=0.12),
         )
         spans = [span for t in traces.values() for span in t.spans]
-        tools = [t for each in traces.values() for t in each.tools if t.operation != AGENT]
-        times_s = [
-            *map(start_s, spans),
-            *map(start_s, tools),
-            *(t.makespan_s for t in traces.values()),
-        ]
+        tools = [tool for t in traces.values() for tool in t.tools if tool.operation != AGENT]
+        bars = [*spans, *tools]
+        ends_s = [bar.arrived_s if bar.end_s is None else bar.end_s for bar in bars]
         for (axis,), title, each in zip(axes, traces, lanes, strict=True):
-            _draw(axis, each, max(times_s, default=0.0))
+            _draw(axis, each, max(ends_s, default=0.0))
             axis.set_title(title)
         axes[-1][0].set_xlabel("model time (s)")
         shown = {"reading the prompt": READING, "answering": ANSWERING}
@@ -87,33 +85,16 @@ def timelines(traces: dict[str, Trace]) -> Figure:
     return figure
 
 
-def scaling(
-    agents: Sequence[int],
-    gains: dict[str, Sequence[float]],
-    title: str,
-    *,
-    laws: dict[str, Sequence[float]] | None = None,
-    mark: tuple[float, str] | None = None,
-) -> Figure:
+def scaling(agents: Sequence[int], gains: dict[str, Sequence[float]], title: str) -> Figure:
     """Draw how throughput grows with the number of agents, beside a line of linear growth.
 
-    `gains` are multiples of one agent's throughput, by name; where one of the `laws` has the name,
-    it is the line, and the gains are markers. `mark` says where a dotted line is, and its words.
+    `gains` are multiples of one agent's throughput, by name.
     """
     with plt.rc_context(_STYLE):
         figure, axis = plt.subplots(figsize=(9, 5.5), layout="constrained")
         axis.plot(agents, agents, color=WAITING, linestyle="--", label="linear")
         for (name, gain), colour, marker in zip(gains.items(), SERIES, "osD^", strict=False):
-            style: dict[str, Any] = {"linewidth": 3}
-            if laws and name in laws:
-                axis.plot(agents, laws[name], color=colour, linewidth=3, label=f"{name}: the law")
-                style = {"linestyle": "none", "markersize": 11, "zorder": 3}
-            axis.plot(agents, gain, color=colour, marker=marker, label=name, **style)
-        if mark is not None:
-            at, words = mark
-            axis.axvline(at, color="black", linestyle=":", linewidth=2)
-            foot = axis.get_xaxis_transform()  # x in agents, y as a share of the height
-            axis.text(at, 0.03, f"{words} ", transform=foot, ha="right")
+            axis.plot(agents, gain, color=colour, marker=marker, label=name, linewidth=3)
         axis.loglog(base=2)
         axis.set_xticks(agents)
         axis.xaxis.set_major_formatter("{x:g}")
@@ -146,34 +127,36 @@ def arrivals(traces: dict[str, Trace], title: str) -> Figure:
     return figure
 
 
-_Bar = Span | ToolSpan
-_Lane = tuple[str, list[_Bar]]
+_Lane = tuple[str, list[Span]]  # a label, and what is drawn in one row
 
 
 def _lanes(t: Trace) -> list[_Lane]:
-    """Return the rows to draw: each request, or if there are tools, agents with theirs below."""
-    spans, tools = t.spans, t.tools
+    """Return each request, or if there are tools, agents with their tools and agents below."""
+    agents = [tool for tool in t.tools if tool.operation == AGENT]
+    bosses, as_agents = {a.name: a.agent for a in agents}, {a.parent for a in agents}
+    tools = [x for x in t.tools if x.operation != AGENT and x.request_id not in as_agents]
     if not tools:
-        return [(span.agent, [span]) for span in spans]
-    agents = [tool for tool in tools if tool.operation == AGENT]
-    bosses, shown_as_agents = {a.name: a.agent for a in agents}, {a.parent for a in agents}
+        return [(span.agent, [span]) for span in t.spans]
 
-    def way(agent: str | None) -> tuple[str, ...]:
+    def way(agent: str) -> tuple[str, ...]:
         """Return the names from the outermost agent to this one."""
         names = [agent] if agent else []
         while names and (boss := bosses.get(names[0])) and boss not in names:
             names.insert(0, boss)
         return tuple(names)
 
-    lanes: dict[tuple[str, ...], list[list[_Bar]]] = {}
-    for agent in agents:
-        lanes.setdefault(way(agent.name), [[]])[0].append(agent)
-    bars: list[_Bar] = [*spans]
-    bars += [t for t in tools if t.operation != AGENT and t.number not in shown_as_agents]
-    for bar in sorted(bars, key=start_s):
-        lane = way(bar.agent) + ((bar.name,) if isinstance(bar, ToolSpan) else ())
-        rows = lanes.setdefault(lane, [[]])
-        row = next((row for row in rows if _is_free(row, start_s(bar))), None)
+    lanes: dict[tuple[str, ...], list[list[Span]]] = {}
+    for each in agents:
+        lanes.setdefault(way(each.name), [[]])[0].append(each)
+    behind = set(map(id, agents))  # the others lie on top of them
+    for bar in sorted([*t.spans, *tools], key=lambda bar: bar.arrived_s):
+        rows = lanes.setdefault(
+            way(bar.agent) + ((bar.name,) if isinstance(bar, ToolSpan) else ()), [[]]
+        )
+        free = (
+            r for r in rows if not r or id(r[-1]) in behind or (r[-1].end_s or inf) <= bar.arrived_s
+        )
+        row = next(free, None)
         if row is None:
             rows.append(row := [])
         row.append(bar)
@@ -183,59 +166,39 @@ def _lanes(t: Trace) -> list[_Lane]:
     return [("    " * (len(lane) - 1) + lane[-1], row) for lane in ordered for row in lanes[lane]]
 
 
-def _is_free(row: Sequence[_Bar], at_s: float) -> bool:
-    last = row[-1] if row else None
-    if last is None or (isinstance(last, ToolSpan) and last.operation == AGENT):
-        return True  # the others lie on top of it
-    return last.end_s is not None and last.end_s <= at_s
-
-
 def _draw(axis: Axes, lanes: Sequence[_Lane], end_s: float) -> None:
     for row, (_, bars) in enumerate(lanes):
         for bar in bars:
-            if isinstance(bar, Span):
-                _draw_request(axis, row, bar, end_s)
-            else:
-                _draw_tool(axis, row, bar, end_s)
+            _draw_bar(axis, row, bar, end_s)
     names = [name for name, _ in lanes]
     axis.set_yticks(range(len(lanes)), names)
     axis.set(xlim=(0, end_s * 1.02 or 1), ylim=(len(lanes) - 0.4, -0.6))
     axis.grid(axis="x")
     axis.spines[["top", "right", "left"]].set_visible(False)
     axis.tick_params(axis="y", length=0)
-    if any(isinstance(bar, ToolSpan) for _, bars in lanes for bar in bars):  # show the indentation
+    if any(name.startswith(" ") for name in names):  # which aligned to the right nobody sees
         axis.tick_params(axis="y", pad=0.62 * FONT_SIZE * max(map(len, names)))
-        for label in axis.get_yticklabels():
-            label.set_horizontalalignment("left")
+        plt.setp(axis.get_yticklabels(), ha="left")
 
 
-def _draw_tool(axis: Axes, row: int, tool: ToolSpan, end_s: float) -> None:
-    took_s = (end_s if tool.end_s is None else tool.end_s) - tool.started_s
-    style: dict[str, Any] = {"height": 0.5, "color": RUNNING}
-    if tool.operation == AGENT:
-        style = {"height": 0.9, "color": ACTING, "zorder": 0.6}
-    elif tool.inferred:
-        style = {"height": 0.5, **_INFERRED}
-    axis.barh(row, took_s, left=tool.started_s, **style)
-    if tool.error is not None and tool.operation != AGENT:
-        axis.barh(row, took_s, left=tool.started_s, height=0.5, linewidth=2, **_HATCHED)
-        _say(axis, row, tool.started_s + took_s, tool.error.partition(":")[0])
-
-
-def _say(axis: Axes, row: int, at_s: float, what: object) -> None:
-    axis.annotate(f" {what}", (at_s, row), va="center", color=BROKEN, fontweight="bold")
-
-
-def _draw_request(axis: Axes, row: int, span: Span, end_s: float) -> None:
+def _draw_bar(axis: Axes, row: int, span: Span, end_s: float) -> None:
     stop_s = end_s if span.end_s is None else span.end_s
-    started_s = stop_s if span.started_s is None else span.started_s
-    first_token_s = span.first_token_s
-    if first_token_s is None:  # a plain answer does not show where reading ends
-        first_token_s = started_s if span.completion_tokens else stop_s
-    times_s = pairwise([span.arrived_s, started_s, first_token_s, stop_s])
-    for (left_s, right_s), colour in zip(times_s, (WAITING, READING, ANSWERING), strict=True):
-        axis.barh(row, right_s - left_s, left=left_s, height=0.72, color=colour)
+    whole: dict[str, Any] = {"width": stop_s - span.arrived_s, "left": span.arrived_s}
+    if isinstance(span, ToolSpan) and span.operation == AGENT:
+        axis.barh(row, height=0.9, color=ACTING, zorder=0.6, **whole)
+        return
+    if isinstance(span, ToolSpan):
+        axis.barh(row, height=0.5, **whole, **(_INFERRED if span.inferred else {"color": RUNNING}))
+    else:
+        started_s = stop_s if span.started_s is None else span.started_s
+        first_token_s = span.first_token_s
+        if first_token_s is None:  # a plain answer does not show where reading ends
+            first_token_s = started_s if span.completion_tokens else stop_s
+        times_s = pairwise([span.arrived_s, started_s, first_token_s, stop_s])
+        for (left_s, right_s), colour in zip(times_s, (WAITING, READING, ANSWERING), strict=True):
+            axis.barh(row, right_s - left_s, left=left_s, height=0.72, color=colour)
     if span.status is not None and not span.ok:
-        whole_s = stop_s - span.arrived_s
-        axis.barh(row, whole_s, left=span.arrived_s, height=0.72, linewidth=2, **_HATCHED)
-        _say(axis, row, stop_s, span.fault or span.status)
+        axis.barh(row, height=0.72, linewidth=2, **whole, **_HATCHED)
+        words: dict[str, Any] = {"va": "center", "color": BROKEN, "fontweight": "bold"}
+        what = (span.fault or str(span.status)).partition(":")[0]
+        axis.annotate(f" {what}", (stop_s, row), **words)

@@ -5,14 +5,13 @@ All times are model seconds; the first arrival, or the start of the first tool, 
 
 from __future__ import annotations
 
-import inspect
 import time
 from bisect import bisect_right
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from contextvars import ContextVar
-from functools import partial, wraps
+from functools import partial
 from itertools import accumulate, count
 from math import inf
 from pathlib import Path
@@ -37,34 +36,19 @@ if TYPE_CHECKING:
 TOOL, AGENT = "execute_tool", "invoke_agent"  # operations, in the words of OpenTelemetry
 
 
-class ToolSpan(msgspec.Struct, kw_only=True):
-    """A tool that an agent ran, or an agent that it started, on the clock of the requests.
+class ToolSpan(Span, kw_only=True):
+    """A tool that an agent ran, or an agent that it started; `agent` is "" if nobody did.
 
-    `operation` is `TOOL` or `AGENT`; `agent` is who ran it, and None for the outermost agent.
-    It ran inside of the one whose number is its `parent`; `session` names the conversation.
-    One that is `inferred` was not noted: it fills a gap.
+    `operation` is `TOOL` or `AGENT`, `parent` the id of the one inside of which it ran, `session`
+    the conversation's name, and `fault` the error. One that is `inferred` was not noted.
     """
 
-    number: int
     name: str
-    agent: str | None = None
+    agent: str = ""
     operation: str = TOOL
-    started_s: float
-    end_s: float | None = None
-    parent: int | None = None
+    parent: str | None = None
     session: str | None = None
-    error: str | None = None
     inferred: bool = False
-
-    @property
-    def took_s(self) -> float:
-        """The time that it took; 0 while it runs."""
-        return 0.0 if self.end_s is None else round(self.end_s - self.started_s, 9)
-
-    def shifted(self, by_s: float, time_scale: float = 1.0) -> ToolSpan:
-        """Return a copy for a clock whose zero lies `by_s` later, and which is so much faster."""
-        end_s = None if self.end_s is None else round((self.end_s - by_s) * time_scale, 9)
-        return replace(self, started_s=round((self.started_s - by_s) * time_scale, 9), end_s=end_s)
 
 
 class Turn(NamedTuple):
@@ -78,13 +62,13 @@ class Turn(NamedTuple):
 
     def bound_s(self, *, serial: bool = False) -> float:
         """Return the least time of the turn, with its tools at the same time or in a row."""
-        took_s = [tool.took_s for tool in self.tools] or [0.0]
+        took_s = [tool.service_s for tool in self.tools] or [0.0]
         call_s = 0.0 if self.call is None else self.call.service_s
         return round(call_s + (sum(took_s) if serial else max(took_s)), 9)
 
 
 class Trace:
-    """The spans of one run, sorted by arrival, and the tools that were noted.
+    """The spans of one run, sorted by arrival: requests, and the tools that were noted.
 
     Example:
         >>> two = [Span(request_id="a", agent="a", arrived_s=5, started_s=5, end_s=15, status=200),
@@ -94,23 +78,21 @@ class Trace:
         (2, 25, 15)
     """
 
-    def __init__(
-        self, spans: Iterable[Span] | Callable[[], _Seen] = (), tools: Iterable[ToolSpan] = ()
-    ):
-        self._seen = spans if callable(spans) else _from_zero(list(spans), list(tools))
+    def __init__(self, spans: Iterable[Span] | Callable[[], Iterable[Span]] = ()):
+        self._spans = spans if callable(spans) else _from_zero(spans)
 
-    def _now(self) -> _Seen:
-        return _from_zero(*self._seen()) if callable(self._seen) else self._seen
+    def _all(self) -> list[Span]:
+        return _from_zero(self._spans()) if callable(self._spans) else list(self._spans)
 
     @property
     def spans(self) -> list[Span]:
-        """The spans; while the block of the trace is open, those that have arrived by now."""
-        return list(self._now()[0])
+        """The requests; while the block of the trace is open, those that have arrived by now."""
+        return [span for span in self._all() if not isinstance(span, ToolSpan)]
 
     @property
     def tools(self) -> list[ToolSpan]:
-        """The tools and sub-agents that were noted, by their start, numbered from 1."""
-        return list(self._now()[1])
+        """The tools and the sub-agents that were noted, by their start."""
+        return [span for span in self._all() if isinstance(span, ToolSpan)]
 
     @property
     def requests(self) -> int:
@@ -120,20 +102,19 @@ class Trace:
     @property
     def makespan_s(self) -> float:
         """The time from the first arrival to the last end, of a request or of a tool."""
-        spans, tools = self._now()
-        ends_s = [span.end_s for span in spans] + [t.end_s for t in tools if t.operation == TOOL]
+        ends_s = [span.end_s for span in self._all() if not _is_agent(span)]
         return max((end_s for end_s in ends_s if end_s is not None), default=0.0)
 
     @property
     def work_s(self) -> float:
-        """The time for which the model or a tool was busy, summed over requests and tools.
+        """The time for which the model, or a tool, was busy, summed over all of them.
 
         Of an agent that runs as a tool, its own requests and tools count instead.
         """
-        spans, tools = self._now()
-        around = {tool.parent for tool in tools}
-        ran_s = [t.took_s for t in tools if t.operation == TOOL and t.number not in around]
-        return round(sum(span.service_s for span in spans) + sum(ran_s), 9)
+        spans = self._all()
+        around = {span.parent for span in spans if isinstance(span, ToolSpan)}
+        busy = (s for s in spans if not _is_agent(s) and s.request_id not in around)
+        return round(sum(span.service_s for span in busy), 9)
 
     @property
     def speedup(self) -> float:
@@ -148,16 +129,15 @@ class Trace:
     @property
     def turns(self) -> dict[str, list[Turn]]:
         """Agent -> its turns, by first arrival; what runs inside of a tool is part of that tool."""
-        spans, tools = self._now()
         turns: dict[str, list[Turn]] = defaultdict(lambda: [Turn(None, [])])
-        for span in spans:
+        for span in self.spans:
             turns[span.agent].append(Turn(span, []))
-        around = {tool.number for tool in tools if tool.operation == TOOL}
-        for tool in tools:
+        around = {tool.request_id for tool in self.tools if tool.operation == TOOL}
+        for tool in self.tools:
             if tool.agent in turns and tool.parent not in around:
                 own = turns[tool.agent]
                 asked_s = [turn.call.arrived_s for turn in own if turn.call is not None]
-                own[bisect_right(asked_s, tool.started_s)].tools.append(tool)
+                own[bisect_right(asked_s, tool.arrived_s)].tools.append(tool)
         return {agent: own if own[0].tools else own[1:] for agent, own in turns.items()}
 
     @property
@@ -172,19 +152,17 @@ class Trace:
         A gap is a time of `least_s` or more between requests in which nothing of the agent's ran
         that was noted: a tool, a wait, or the client's own time.
         """
-        spans, tools = self._now()
-        gaps = []
-        for agent, turns in self.turns.items():
-            own = [each for turn in turns for each in (turn.call, *turn.tools) if each is not None]
-            busy = sorted(
-                (start_s(each), inf if each.end_s is None else each.end_s) for each in own
-            )
-            idle_s = accumulate((over_s for _, over_s in busy), max)
-            for from_s, (until_s, _) in zip(idle_s, busy[1:], strict=False):
-                gap = ToolSpan(number=0, name="gap", agent=agent, started_s=from_s, end_s=until_s)
-                if gap.took_s >= least_s:
-                    gaps.append(replace(gap, inferred=True))
-        return Trace(spans, [*tools, *gaps])
+        spans = self._all()
+        busy: dict[str, list[tuple[float, float]]] = defaultdict(list)
+        for span in spans:
+            busy[span.agent].append((span.arrived_s, inf if span.end_s is None else span.end_s))
+        for agent, own in busy.items():
+            idle_s = accumulate((end_s for _, end_s in own), max)
+            for from_s, (to_s, _) in zip(idle_s, own[1:], strict=False):
+                if agent and to_s - from_s >= least_s:
+                    gap = ToolSpan(request_id="gap", name="gap", agent=agent, arrived_s=from_s)
+                    spans.append(replace(gap, started_s=from_s, end_s=to_s, inferred=True))
+        return Trace(spans)
 
     @property
     def tokens(self) -> int:
@@ -192,18 +170,16 @@ class Trace:
         return sum(span.prompt_tokens + span.completion_tokens for span in self.spans)
 
     def save(self, path: str | Path) -> None:
-        """Write spans and tools to a file of JSON lines, whole or not at all."""
-        spans, tools = self._now()
-        write_whole(Path(path), msgspec.json.Encoder().encode_lines([*spans, *tools]))
+        """Write requests and tools to a file of JSON lines, whole or not at all."""
+        write_whole(Path(path), msgspec.json.Encoder().encode_lines(self._all()))
 
     @classmethod
     def load(cls, path: str | Path) -> Trace:
         """Read what `save` or `agentlab serve --trace` wrote; else raise a ConfigError."""
         try:
             lines = msgspec.json.Decoder(dict).decode_lines(Path(path).read_bytes())
-            tools = msgspec.convert([line for line in lines if "operation" in line], list[ToolSpan])
-            spans = [line for line in lines if "operation" not in line]
-            return cls(msgspec.convert(spans, list[Span]), tools)
+            kinds = [ToolSpan if "operation" in line else Span for line in lines]
+            return cls(map(msgspec.convert, lines, kinds))
         except (OSError, msgspec.DecodeError) as error:
             raise ConfigError(f"trace {str(path)!r}: {error}; give one that was saved") from None
 
@@ -242,26 +218,15 @@ def max_overlap(stretches: Iterable[tuple[float, float | None]]) -> int:
     return max(accumulate(change for _, change in changes), default=0)
 
 
-_Seen = tuple[list[Span], list[ToolSpan]]
+def _is_agent(span: Span) -> bool:
+    return isinstance(span, ToolSpan) and span.operation == AGENT
 
 
-def _from_zero(spans: list[Span], tools: list[ToolSpan]) -> _Seen:
-    """Sort both by time, from 0 on, and number the tools."""
-    arrived, begun = sorted(spans, key=start_s), sorted(tools, key=start_s)
+def _from_zero(spans: Iterable[Span]) -> list[Span]:
+    ordered = sorted(spans, key=lambda span: span.arrived_s)
     # An agent begins as its program does, before its client and the endpoint are there.
-    starts_s = [tool.started_s for tool in begun if tool.operation == TOOL]
-    zero_s = min([*map(start_s, arrived[:1]), *starts_s], default=0.0)
-    numbers: dict[int | None, int] = {tool.number: n for n, tool in enumerate(begun, start=1)}
-    shifted = [replace(t.shifted(zero_s), parent=numbers.get(t.parent)) for t in begun]
-    return (
-        [span.shifted(zero_s) for span in arrived],
-        [replace(tool, number=n) for n, tool in enumerate(shifted, start=1)],
-    )
-
-
-def start_s(each: Span | ToolSpan) -> float:
-    """Return when a request arrived, or a tool started."""
-    return each.arrived_s if isinstance(each, Span) else each.started_s
+    zero_s = next((span.arrived_s for span in ordered if not _is_agent(span)), 0.0)
+    return [span.shifted(zero_s) for span in ordered]
 
 
 _sources: WeakSet[Source] = WeakSet()
@@ -273,15 +238,15 @@ class _View:
     def __init__(self) -> None:
         self.marks = {source: source.mark() for source in list(_sources)}
         self.ended: list[tuple[Source, list[Span]]] = []
-        self.tools: list[tuple[object, ToolSpan]] = []  # by the clock that each was noted by
+        self.tools: list[tuple[object, ToolSpan]] = []  # each beside the clock that it was noted by
         self.lost: EndpointError | None = None
 
-    def seen(self) -> _Seen:
+    def spans(self) -> list[Span]:
         if self.lost is not None:
             raise EndpointError(f"what this trace saw is lost: {self.lost}")
         live = [(source, source.since(mark)) for source, mark in self.marks.items()]
-        tools, loops = [tool for _, tool in self.tools], {loop for loop, _ in self.tools}
         runs = [run for run in [*self.ended, *live] if run[1]]
+        loops = {loop for loop, _ in self.tools}
         clocks = len(runs) + len(loops - {source.loop for source, _ in runs})
         if clocks > 1:
             raise ConfigError(
@@ -289,11 +254,9 @@ class _View:
                 "open a trace of its own for each run"
             )
         # Without a request, the time of tools is that of the model that they would have asked.
-        runs = runs or [run for run in live if run[0].loop in loops]
-        if not runs:
-            return [], tools
-        source, spans = runs[0]
-        return spans, [tool.shifted(source.zero_s, source.time_scale) for tool in tools]
+        runs += [run for run in live if run[0].loop in loops]
+        source, spans = runs[0] if runs else (Recorder(), [])
+        return [*spans, *(tool.shifted(source.zero_s, source.time_scale) for _, tool in self.tools)]
 
 
 _open: list[_View] = []
@@ -319,27 +282,28 @@ def detach(source: Source) -> None:
                 view.lost = error
 
 
-def begin(name: str, *, ago_s: float = 0.0, **facts: Any) -> ToolSpan:
-    """Note in the open traces that a tool began `ago_s` real seconds ago; `end` notes its end.
+def begin(name: str, **facts: Any) -> ToolSpan:
+    """Note in the open traces that a tool begins now, for a callback; `end` notes its end.
 
-    It is for callbacks, which know both instants and no block; elsewhere use `tool` or `agent`.
+    Around a block, use `tool` or `agent`. The `facts` are fields of `ToolSpan`.
     """
     loop, now_s = _reading()
-    begun = ToolSpan(number=next(_numbers), name=name, started_s=now_s - ago_s, **facts)
+    begun = ToolSpan(request_id=f"tool_{next(_numbers)}", name=name, arrived_s=now_s, **facts)
+    begun.started_s = now_s
     if (around := _around.get()) is not None:
-        begun.parent, begun.session = around.number, begun.session or around.session
+        begun.parent, begun.session = around.request_id, begun.session or around.session
         begun.agent = begun.agent or (around.name if around.operation == AGENT else around.agent)
     for view in list(_open):
         view.tools.append((loop, begun))
     return begun
 
 
-def end(begun: ToolSpan, error: object = None, *, ago_s: float = 0.0) -> None:
+def end(begun: ToolSpan, error: object = None) -> None:
     """Note that what `begin` noted has ended, and the `error` if it failed."""
-    begun.end_s = _reading()[1] - ago_s
+    begun.end_s, begun.status = _reading()[1], 200
     if error is not None:
         named = f"{type(error).__name__}: {error}".removesuffix(": ")
-        begun.error = error if isinstance(error, str) else named
+        begun.fault = error if isinstance(error, str) else named
 
 
 def _reading() -> tuple[object, float]:
@@ -372,22 +336,6 @@ agent = partial(tool, operation=AGENT)
 """Note that the block is an agent of that name; a `session` is its conversation's name."""
 
 
-def traced(function: Callable[..., Any]) -> Any:
-    """Note every call of a function, async or not, as a tool of the agent around it."""
-
-    @wraps(function)
-    async def awaited(*args: Any, **named: Any) -> Any:
-        with tool(function.__name__):
-            return await function(*args, **named)
-
-    @wraps(function)
-    def called(*args: Any, **named: Any) -> Any:
-        with tool(function.__name__):
-            return function(*args, **named)
-
-    return awaited if inspect.iscoroutinefunction(function) else called
-
-
 @contextmanager
 def trace() -> Iterator[Trace]:
     """Collect what the endpoint sees of requests that arrive inside the block, from any framework.
@@ -404,14 +352,14 @@ def trace() -> Iterator[Trace]:
     for source in [source for source in _sources if not source.alive]:
         detach(source)
     view = _View()
-    opened = Trace(view.seen)
+    opened = Trace(view.spans)
     _open.append(view)
     try:
         yield opened
-        opened._seen = opened._now()
+        opened._spans = opened._all()
     except BaseException:
         with suppress(AgentLabError):  # the block's own error says more
-            opened._seen = opened._now()
+            opened._spans = opened._all()
         raise
     finally:
         _open.remove(view)

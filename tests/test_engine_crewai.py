@@ -7,6 +7,7 @@ import threading
 
 import pytest
 from meeting import hung_up
+from recipes import recipe
 
 from agentlab import engines
 from agentlab.clock import run_virtual
@@ -135,8 +136,6 @@ def test_a_crews_own_tools_are_heard(fresh_lab, failing):
     from crewai import Agent, Crew, Task
     from crewai.tools import tool
 
-    from agentlab.lab import crews
-
     meeting = threading.Barrier(2, timeout=60)
 
     @tool("weather")
@@ -163,16 +162,16 @@ def test_a_crews_own_tools_are_heard(fresh_lab, failing):
         expected_output="A text.",
         agent=guide,
     )
-    with trace() as t, crews.noted("guide"):
+    with trace() as t, recipe("heard")("guide"):
         asyncio.run(Crew(agents=[guide], tasks=[task]).akickoff())
     first, second = t.spans
     error = "ValueError: no tides" if failing else None
-    assert sorted((s.name, s.agent, s.error) for s in t.tools) == [
+    assert sorted((s.name, s.agent, s.fault) for s in t.tools) == [
         ("tides", "guide", error),
         ("weather", "guide", None),
     ]
     for heard in t.tools:
-        assert first.arrived_s - 0.05 < heard.started_s <= heard.end_s < second.arrived_s + 0.05
+        assert first.arrived_s - 0.5 < heard.started_s <= heard.end_s < second.arrived_s + 0.5
     assert [len(turn.tools) for turn in t.turns["guide"]] == [2, 0]
     with trace() as later:
         pass

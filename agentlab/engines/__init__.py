@@ -17,7 +17,7 @@ from agentlab import lab
 from agentlab._support.extras import extras
 from agentlab._support.progress_bar import bar
 from agentlab.errors import ConfigError
-from agentlab.workflow import Run, Step, Tools, Workflow, as_ready, in_order, with_tools
+from agentlab.workflow import Run, Step, Tools, Workflow, as_ready, in_order, listed, with_tools
 
 __all__ = ["ENGINES", "Ask", "answer", "bar", "run", "watched"]
 
@@ -65,7 +65,10 @@ async def run(
     if engine not in ENGINES:
         raise ConfigError(f"no engine {engine!r}; choose one of {', '.join(ENGINES)}")
     values = workflow.given(inputs)
-    workflow.check_tools(tools or {})
+    missing = {name for step in workflow.steps for name in step.tools} - set(tools or {})
+    if missing:
+        lacks = f"no functions for the tools {listed(sorted(missing))} of {workflow.name!r}"
+        raise ConfigError(f"{lacks}; pass run(..., tools={{'name': function}})")
     if engine == "dask" and ask is None:
         with extras():
             from agentlab.engines.dask import Cluster

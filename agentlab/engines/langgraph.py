@@ -4,45 +4,16 @@ import asyncio
 import operator
 from typing import Annotated, Any, TypedDict
 
-from langchain_core.callbacks import BaseCallbackHandler
 from langgraph.checkpoint.base import BaseCheckpointSaver
 from langgraph.config import get_config
 from langgraph.func import entrypoint, task
 from langgraph.graph import END, START, StateGraph
 from langgraph.pregel import Pregel
 
-from agentlab import lab, trace
+from agentlab import lab
 from agentlab.engines import Ask, answer
 from agentlab.errors import ConfigError
 from agentlab.workflow import Step, Workflow, begin
-
-
-class ToolEvents(BaseCallbackHandler):
-    """Hears from LangChain which tools run, and notes them in the open traces, as those of `agent`.
-
-    A tool that is cancelled stays without an end, because LangChain says nothing of it.
-
-    Example:
-        await agent.ainvoke(question, {"callbacks": [ToolEvents("writer")]})
-    """
-
-    run_inline = True  # in another thread it would be late, and out of virtual time
-
-    def __init__(self, agent: str | None = None):
-        self._agent = agent
-        self._running: dict[object, trace.ToolSpan] = {}
-
-    def on_tool_start(self, serialized: dict[str, Any], *_: Any, run_id: object, **__: Any) -> None:
-        """Note a start."""
-        self._running[run_id] = trace.begin(serialized["name"], agent=self._agent)
-
-    def on_tool_end(self, output: Any, *, run_id: object, **_: Any) -> None:
-        """Note an end."""
-        trace.end(self._running.pop(run_id))
-
-    def on_tool_error(self, error: BaseException, *, run_id: object, **_: Any) -> None:
-        """Note an error."""
-        trace.end(self._running.pop(run_id), error)
 
 
 class State(TypedDict):

@@ -79,7 +79,7 @@ async def reply(
 
     Args:
         tools: What the model may call, in OpenAI's form; it does so in the reply's `tool_calls`.
-        turns: The messages since the prompt: replies' `message`s, and what tools returned.
+        turns: The messages since the prompt: earlier replies, and what their tools returned.
     """
     headers, there = _headers(agent), connection()
     first = [{"role": "system", "content": system}] if system else []

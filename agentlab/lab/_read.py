@@ -19,18 +19,16 @@ _FILTERED = "content_filter safety recitation blocklist prohibited_content spii"
 _INTERRUPTED = "abort aborted cancelled error insufficient_system_resource".split()
 
 
-class Function(msgspec.Struct, frozen=True):
-    """What a model calls, and with which arguments: JSON, unless the model has erred."""
-
+class _Function(msgspec.Struct, frozen=True):
     name: str
     arguments: str = ""
 
 
 class ToolCall(msgspec.Struct, frozen=True):
-    """A call that the model asks for; a result names its `id`."""
+    """A call that the model asks for, with arguments in JSON; a result names its `id`."""
 
     id: str
-    function: Function
+    function: _Function
     type: str = "function"
     extra_content: Any = msgspec.UNSET  # Gemini's, which wants it back
 
@@ -43,12 +41,6 @@ class Reply(NamedTuple):
     completion_tokens: int
     finish_reason: str | None = None  # "length" where the caller's own limit cut it off
     tool_calls: tuple[ToolCall, ...] = ()
-
-    @property
-    def message(self) -> dict[str, Any]:
-        """The message as the next request repeats it, before what its tools returned."""
-        said = {"role": "assistant", "content": self.text or None}
-        return said | ({"tool_calls": self.tool_calls} if self.tool_calls else {})
 
 
 class _Message(msgspec.Struct):

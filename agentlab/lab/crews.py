@@ -13,15 +13,12 @@ import sys
 import tempfile
 import threading
 import warnings
-from collections.abc import Awaitable, Callable, Iterator
-from contextlib import contextmanager
-from datetime import UTC, datetime
+from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
 
 from agentlab._support.asyncio_tools import running_loop
 from agentlab.errors import ConfigError
-from agentlab.trace import begin, end
 
 if "crewai" in sys.modules:
     _may = "crewai was imported before, and may have spoken to its makers or written into your home"
@@ -50,16 +47,10 @@ set_lock_backend(lambda name, timeout: _locks.setdefault(name, threading.RLock()
 
 import crewai  # noqa: E402
 from crewai import LLM  # noqa: E402
-from crewai.events import (  # noqa: E402
-    ToolUsageErrorEvent,
-    ToolUsageFinishedEvent,
-    ToolUsageStartedEvent,
-    crewai_event_bus,
-    event_context,
-)
+from crewai.events import event_context  # noqa: E402
 from crewai.flow.flow import Flow, and_, listen, start  # noqa: E402
 
-__all__ = ["LLM", "Flow", "and_", "guarded", "listen", "noted", "start"]
+__all__ = ["LLM", "Flow", "and_", "guarded", "listen", "start"]
 
 # It logs at every start that it counts tokens by their letters; and a failed call, which is raised
 # anyway, through the root logger, two others, and on the screen.
@@ -69,40 +60,6 @@ _PACKAGES = tuple(f"{p.__path__[0]}{os.sep}" for p in (crewai, crewai_core))
 logging.getLogger().addFilter(lambda record: not record.pathname.startswith(_PACKAGES))
 event_context._default_config.mismatch_behavior = event_context.MismatchBehavior.SILENT
 event_context._default_config.empty_pop_behavior = event_context.MismatchBehavior.SILENT
-
-
-@contextmanager
-def noted(agent: str | None = None) -> Iterator[None]:
-    """Note the tools that crews run in the block in the open traces, when the block ends.
-
-    They are those of `agent`, by default of the role that runs them.
-
-    Example:
-        with trace() as t, crews.noted():
-            await crew.akickoff()
-    """
-    kinds = (ToolUsageStartedEvent, ToolUsageFinishedEvent, ToolUsageErrorEvent)
-    events: list[Any] = []
-
-    def hear(_: Any, event: Any) -> None:
-        events.append(event)
-
-    for kind in kinds:
-        crewai_event_bus.on(kind)(hear)
-    try:
-        yield
-    finally:
-        crewai_event_bus.flush()  # other threads hear them, and late: what counts is their own time
-        for kind in kinds:
-            crewai_event_bus.off(kind, hear)
-        begun = {event.event_id: event for event in events if isinstance(event, kinds[0])}
-        now = datetime.now(UTC)
-        for event in events:
-            started = begun.get(event.started_event_id)
-            if started is not None:
-                ago_s = [(now - each.timestamp).total_seconds() for each in (started, event)]
-                span = begin(event.tool_name, agent=agent or event.agent_role, ago_s=ago_s[0])
-                end(span, getattr(event, "error", None), ago_s=ago_s[1])
 
 
 def guarded(llm: LLM, run: Callable[[Callable[[], Awaitable[Any]]], Awaitable[Any]]) -> LLM:

@@ -5,6 +5,7 @@ import inspect
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextvars import copy_context
+from functools import partial
 from typing import Any
 
 from pydantic import TypeAdapter, ValidationError
@@ -64,7 +65,11 @@ def with_tools(
                     return reply if isinstance(reply, str) else reply.text
                 async with asyncio.TaskGroup() as group:
                     told = [group.create_task(_told(c, offered)) for c in reply.tool_calls]
-                turns += [reply.message, *(task.result() for task in told)]
+                said = {"role": "assistant", "content": reply.text or None}
+                turns += [
+                    said | {"tool_calls": reply.tool_calls},
+                    *(task.result() for task in told),
+                ]
         says = f"{agent!r} called tools in each of its {max_turns} answers"
         raise TurnsExhausted(f"{says}; allow it more by max_turns, or ask for less", turns=turns)
 
@@ -80,7 +85,8 @@ async def _told(call: ToolCall, offered: Mapping[str, "_Tool"]) -> dict[str, Any
                 raise ConfigError(f"there is no tool {name!r}; call one of {', '.join(offered)}")
             text = await raise_if_cancelled_elsewhere(offered[name].run(call.function.arguments))
         except Exception as error:
-            span.error = text = f"{type(error).__name__}: {error}"
+            text = f"{type(error).__name__}: {error}"
+            span.fault = text
     if (more := len(text) - LONGEST) > 0:
         text = f"{text[:LONGEST]}\n[cut: {more:,} more characters]"
     return {"role": "tool", "tool_call_id": call.id, "content": text}
@@ -92,10 +98,9 @@ class _Tool:
     def __init__(self, name: str, function: Callable[..., Any]):
         self._is_async = inspect.iscoroutinefunction(function)
         try:
-            self._calling: TypeAdapter[Any] = TypeAdapter(
-                function
-            )  # checks arguments, and calls with them
-            parameters = self._calling.json_schema()
+            # It checks arguments, and calls the function with them.
+            self._called: TypeAdapter[Any] = TypeAdapter(function)
+            parameters = self._called.json_schema()
         except (PydanticUserError, NameError):
             parameters = {}
         if parameters.get("type") != "object":
@@ -106,13 +111,13 @@ class _Tool:
 
     async def run(self, arguments: str) -> str:
         """Call the function with JSON, and return its result as text."""
-        call = self._calling.validate_json
+        call = partial(self._called.validate_json, arguments or "{}")
         try:
             if self._is_async:
-                result = await call(arguments or "{}")
+                result = await call()
             else:
-                within, loop = copy_context().run, asyncio.get_running_loop()
-                result = await loop.run_in_executor(_threads, within, call, arguments or "{}")
+                loop, context = asyncio.get_running_loop(), copy_context()
+                result = await loop.run_in_executor(_threads, context.run, call)
                 result = await result if inspect.isawaitable(result) else result
         except ValidationError as error:
             wrong = [f"{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors()]

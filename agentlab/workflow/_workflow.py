@@ -205,14 +205,6 @@ class Workflow(Graph):
             raise ConfigError(f"no step {name!r} in workflow {self.name!r}; there are {known}")
         return self._by_name[name]
 
-    def check_tools(self, tools: Iterable[str]) -> None:
-        """Raise a ConfigError unless there is a function for each tool that a step names."""
-        named = dict.fromkeys(name for step in self.steps for name in step.tools)
-        if missing := named.keys() - set(tools):
-            uses = f"workflow {self.name!r} uses the tools {listed(named)}; got {listed(tools)}"
-            cure = ", ".join(f"{name!r}: {name}" for name in sorted(missing))
-            raise ConfigError(f"{uses}; give functions for them: tools={{{cure}}}")
-
     def given(self, inputs: Mapping[str, str] | None) -> dict[str, str]:
         """Check the inputs of a run, and return them; missing, unknown or no text is an error."""
         given = dict(inputs or {})

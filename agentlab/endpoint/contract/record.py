@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import deque
 from itertools import islice
+from typing import Self
 
 import msgspec
 
@@ -64,10 +65,12 @@ class Span(msgspec.Struct, kw_only=True, gc=False):
             return 0.0
         return round(self.end_s - self.started_s, 9)
 
-    def shifted(self, by_s: float) -> Span:
-        """Return a copy for a clock whose zero lies `by_s` later."""
+    def shifted(self, by_s: float, time_scale: float = 1) -> Self:
+        """Return a copy for a clock whose zero lies `by_s` later, and that is so much faster."""
         moved = {
-            name: None if (at_s := getattr(self, name)) is None else round(at_s - by_s, 9)
+            name: None
+            if (at_s := getattr(self, name)) is None
+            else round((at_s - by_s) * time_scale, 9)
             for name in ("arrived_s", "started_s", "first_token_s", "end_s")
         }
         return msgspec.structs.replace(self, **moved)

@@ -114,11 +114,11 @@ def main() -> int:
     end_with_owner()
     try:
         app = build_app(settings, lab_key=lab_key)
-        model = app.model
 
         def announce(url: str) -> None:
-            zero_s = time.monotonic() - model.now_s() / model.time_scale
-            said = {"url": url, "time_scale": model.time_scale, "zero_s": zero_s}
+            time_scale = app.model.time_scale
+            zero_s = time.monotonic() - app.model.now_s() / time_scale
+            said = {"url": url, "time_scale": time_scale, "zero_s": zero_s}
             print(json.dumps(said), flush=True)
 
         serve(app, port=0, announce=announce)
