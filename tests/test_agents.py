@@ -23,7 +23,7 @@ from agentlab.engines import langgraph
 from agentlab.errors import ConfigError, ModelError, StepError, TurnsExhausted
 from agentlab.lab import Reply, ToolCall
 from agentlab.lab._read import _Function as Function
-from agentlab.resilience import Guard, Retry
+from agentlab.resilience import Guard, Retry, size_tokens
 from agentlab.trace import AGENT, Span, ToolSpan, Trace, agent, tool, trace
 from agentlab.workflow import Step, Workflow, with_tools
 from agentlab.workflow._tools import LONGEST
@@ -516,6 +516,21 @@ def test_a_turn_that_fails_is_repeated_without_its_tools(fresh_lab):
     assert [span.status for span in t.spans] == [200, 503, 200]
     assert len(ran) == 1
     assert "rain" in results["guide"]
+
+
+def test_a_limit_of_tokens_counts_tools_and_turns(fresh_lab):
+    """What a guard takes out of its bucket grows with the context, as the model counts it."""
+    sizes = []
+
+    async def ask(prompt, **options):
+        reply = await lab.reply(prompt, **options)
+        sizes.append(size_tokens(prompt, **options) / reply.prompt_tokens)
+        return reply
+
+    long = {"weather": sleeping("weather" * 200, 1), "tides": TOOLS["tides"]}
+    run_virtual(with_tools(ask, long)(TASK, tools=[*long]))
+    assert len(sizes) == 2
+    assert all(0.75 < size < 1.5 for size in sizes)
 
 
 def test_a_failure_of_one_step_ends_the_tools_of_another(fresh_lab):
