@@ -17,7 +17,7 @@ from agentlab.trace import AGENT, Span, ToolSpan, Trace
 # From the palette of Okabe and Ito, for colour-blind readers; the phases also differ in lightness,
 # so that they survive a bad projector and a grey printer.
 WAITING, READING, ANSWERING, BROKEN = "#BBBBBB", "#E69F00", "#0072B2", "#D55E00"
-RUNNING, ACTING = "#009E73", "#E8E8E8"  # a tool; an agent, behind what it does
+RUNNING = "#009E73"  # a tool
 SERIES = ("#0072B2", "#D55E00", "#009E73", "#CC79A7")
 _HATCHED: Any = {"fill": False, "edgecolor": BROKEN, "hatch": "//"}
 _INFERRED: Any = {"fill": False, "edgecolor": RUNNING, "hatch": "..."}
@@ -145,19 +145,12 @@ def _lanes(t: Trace) -> list[_Lane]:
             names.insert(0, boss)
         return tuple(names)
 
-    lanes: dict[tuple[str, ...], list[list[Span]]] = {}
-    for each in agents:
-        lanes.setdefault(way(each.name), [[]])[0].append(each)
-    behind = set(map(id, agents))  # the others lie on top of them
+    lanes: dict[tuple[str, ...], list[list[Span]]] = {way(each.name): [[]] for each in agents}
     for bar in sorted([*t.spans, *tools], key=lambda bar: bar.arrived_s):
-        rows = lanes.setdefault(
-            way(bar.agent) + ((bar.name,) if isinstance(bar, ToolSpan) else ()), [[]]
-        )
-        free = (
-            r for r in rows if not r or id(r[-1]) in behind or (r[-1].end_s or inf) <= bar.arrived_s
-        )
-        row = next(free, None)
-        if row is None:
+        lane = (*way(bar.agent), bar.name) if isinstance(bar, ToolSpan) else way(bar.agent)
+        rows = lanes.setdefault(lane, [])
+        free = (row for row in rows if not row or (row[-1].end_s or inf) <= bar.arrived_s)
+        if (row := next(free, None)) is None:
             rows.append(row := [])
         row.append(bar)
     first = {lane: number for number, lane in enumerate(lanes)}
@@ -184,9 +177,6 @@ def _draw(axis: Axes, lanes: Sequence[_Lane], end_s: float) -> None:
 def _draw_bar(axis: Axes, row: int, span: Span, end_s: float) -> None:
     stop_s = end_s if span.end_s is None else span.end_s
     whole: dict[str, Any] = {"width": stop_s - span.arrived_s, "left": span.arrived_s}
-    if isinstance(span, ToolSpan) and span.operation == AGENT:
-        axis.barh(row, height=0.9, color=ACTING, zorder=0.6, **whole)
-        return
     if isinstance(span, ToolSpan):
         axis.barh(row, height=0.5, **whole, **(_INFERRED if span.inferred else {"color": RUNNING}))
     else:

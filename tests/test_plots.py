@@ -185,9 +185,9 @@ def test_tools_and_the_agents_that_were_started_have_lanes_below_their_agent():
     """Indented, in the order of their starts; an agent that ran as a tool is drawn once."""
     shown = lanes(TEAM)
     assert list(shown) == ["boss", "    helper", "        search", "    clock"]
-    assert shown["boss"][0] == (0, 12)
+    assert shown["boss"][-1] == (1, 2)
     assert shown["        search"] == [(9, 10)]
-    assert shown["    helper"][0] == (3, 10)
+    assert shown["    helper"][-1][1] == 9
 
 
 def test_what_overlaps_in_a_lane_has_rows_of_its_own():
