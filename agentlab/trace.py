@@ -60,6 +60,11 @@ class Turn(NamedTuple):
     call: Span | None
     tools: list[ToolSpan]
 
+    @property
+    def asked_s(self) -> float:
+        """When the request arrived; before all others if there is none."""
+        return -inf if self.call is None else self.call.arrived_s
+
     def bound_s(self, *, serial: bool = False) -> float:
         """Return the least time of the turn, with its tools at the same time or in a row."""
         took_s = [tool.service_s for tool in self.tools] or [0.0]
@@ -136,8 +141,8 @@ class Trace:
         for tool in self.tools:
             if tool.agent in turns and tool.parent not in around:
                 own = turns[tool.agent]
-                asked_s = [turn.call.arrived_s for turn in own if turn.call is not None]
-                own[bisect_right(asked_s, tool.arrived_s)].tools.append(tool)
+                after = bisect_right(own, tool.arrived_s, key=lambda turn: turn.asked_s)
+                own[after - 1].tools.append(tool)
         return {agent: own if own[0].tools else own[1:] for agent, own in turns.items()}
 
     @property
