@@ -56,7 +56,7 @@ async def run(
     Args:
         tools: The functions that steps name as their tools. They run here, in this process.
         ask: What answers a step: `lab.ask`, or with `dask` a `Cluster`'s, by default a new one's.
-            Where steps have tools it is a `reply`: `lab.reply`, a guard's, or a `Cluster`'s.
+            For steps with tools, `lab.reply`, a `Cluster`'s, or `guard.around(lab.reply)`.
 
     Raises:
         ConfigError: If there is no such engine, an input is missing or unknown, or a tool missing.
@@ -75,12 +75,12 @@ async def run(
         async with Cluster() as cluster:
             asking = partial(run, workflow, inputs, engine=engine, tools=tools, progress=progress)
             return await asking(ask=cluster.reply if tools else cluster.ask)
+    asked: Any = with_tools(ask or lab.reply, tools) if tools else ask
     if engine in _SCHEDULES:
         how: Callable[..., Awaitable[dict[str, str]]] = partial(_scheduled, _SCHEDULES[engine])
     else:
         with extras():
             how = import_module(f"agentlab.engines.{engine}").run
-    asked: Any = with_tools(ask or lab.reply, tools) if tools else ask
     return await watched(workflow, partial(how, workflow, values), ask=asked, progress=progress)
 
 

@@ -67,12 +67,9 @@ class Span(msgspec.Struct, kw_only=True, gc=False):
 
     def shifted(self, by_s: float, time_scale: float = 1) -> Self:
         """Return a copy for a clock whose zero lies `by_s` later, and that is so much faster."""
-        moved = {
-            name: None
-            if (at_s := getattr(self, name)) is None
-            else round((at_s - by_s) * time_scale, 9)
-            for name in ("arrived_s", "started_s", "first_token_s", "end_s")
-        }
+        names = ("arrived_s", "started_s", "first_token_s", "end_s")
+        times_s = {name: at_s for name in names if (at_s := getattr(self, name)) is not None}
+        moved = {name: round((at_s - by_s) * time_scale, 9) for name, at_s in times_s.items()}
         return msgspec.structs.replace(self, **moved)
 
 
