@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import random
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from agentlab.errors import ConfigError
 from agentlab.settings import DATA
 
 TRACES = DATA / "traces"
+NUMBERS = count(1)
 AZURE = "TIMESTAMP,ContextTokens,GeneratedTokens\n"
 BURST = (
     "Timestamp,Session ID,Elapsed time,Model,Request tokens,Response tokens,Total tokens,Log Type\n"
@@ -37,7 +39,7 @@ def otel_span(at_ns: int = 5, took_ns: int = 10, trace: str = "t", **attributes:
     named = {f"gen_ai.{name.replace('_', '.', 1)}": value for name, value in given.items()}
     return {
         "traceId": trace,
-        "spanId": f"{at_ns:016x}",
+        "spanId": f"{next(NUMBERS):016x}",
         "name": "chat",
         "startTimeUnixNano": str(at_ns),
         "endTimeUnixNano": str(at_ns + took_ns),
@@ -151,10 +153,12 @@ def test_the_first_requests_of_a_long_file_suffice(tmp_path: Path):
         (
             otlp(otel_span(), otel_span(usage_input_tokens="many")),
             ":1, span 2",
-            "input_tokens",
+            "prompt_tokens",
             "many",
         ),
-        (otlp({"traceId": "t"}), ":1", "spanId", ""),
+        (otlp({**otel_span(), "endTimeUnixNano": "-5"}), ":1, span 1", "endTimeUnixNano", "-5"),
+        (otlp(otel_span(took_ns=-1)), ":1, span 1", "end_s", ""),
+        (otlp({**otel_span(), "attributes": {}}), ":1, span 1", "attributes", "{}"),
         ('{"resourceSpans": {}}', ":1", "resourceSpans", "{}"),
         ('{"a": 1}', ":1", "'a'", ""),
         ('{"timestamp": 1, "input_length": 1, "output_length": 1}\n{"a', ":2", "JSON", ""),
@@ -190,12 +194,12 @@ def test_what_cannot_be_read_is_refused(tmp_path: Path, content: bytes):
 
 
 def test_no_spoilt_file_ends_in_another_error(tmp_path: Path):
-    """Two thousand times a sample has one part of it replaced: it is read, or refused."""
+    """Five hundred times a sample has one part of it replaced: it is read, or refused."""
     draw = random.Random(7)
     samples = [path.read_text() for path in sorted(TRACES.iterdir())] + [otlp(otel_span())]
     parts = ["", '"', ",", "{", "}", "[]", "null", "-1", "1e999", "NaN", "9" * 30, "\0", "\n", "é"]
     refused = 0
-    for _ in range(2_000):
+    for _ in range(500):
         text = draw.choice(samples)[:1500]
         at = draw.randrange(len(text))
         spoilt = text[:at] + draw.choice(parts) + text[at + draw.randrange(12) :]
@@ -203,7 +207,7 @@ def test_no_spoilt_file_ends_in_another_error(tmp_path: Path):
             published(file(tmp_path, spoilt))
         except ConfigError:
             refused += 1
-    assert 200 < refused < 2_000
+    assert 50 < refused < 500
 
 
 @pytest.mark.parametrize("name", ["azure.csv", "burstgpt.csv", "mooncake.jsonl"])

@@ -44,3 +44,8 @@ def checked(where: str, name: str, value: Any, kind: Any) -> Any:
         return msgspec.convert(value, kind, strict=False)
     except msgspec.ValidationError as error:
         raise ConfigError(f"{where}: {name}: {error}; got {value!r:.60}; correct it") from None
+
+
+def inner(where: str, rows: list[Row], name: str) -> list[Row]:
+    """Return the objects that rows list under a name."""
+    return [one for row in rows for one in checked(where, name, row.get(name, []), list[Row])]

@@ -1,4 +1,4 @@
-"""Published traces of real traffic, as arrivals that can be replayed.
+"""Traces in the forms of others, as arrivals to be replayed, or as a trace of ours.
 
 - Azure: github.com/Azure/AzurePublicDataset, LLM inference of 2023 and 2024
 - BurstGPT: github.com/HPMLL/BurstGPT, with sessions and without
@@ -6,27 +6,29 @@
 - OpenTelemetry: OTLP/JSON of any program that follows the conventions
 """
 
+from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from itertools import islice
-from operator import itemgetter
 from pathlib import Path
+from typing import NamedTuple
 
-import msgspec
-
-from agentlab.convert import otel
+from agentlab.convert import otel, perfetto
 from agentlab.convert._rows import Row, Time, Tokens, checked, read
+from agentlab.convert.spans import TIMES, possible
 from agentlab.errors import ConfigError
+from agentlab.trace import Span, Trace
 
-_FORMATS = [  # the columns: time, tokens of prompt and answer, session; a time's unit in ns
-    ("TIMESTAMP", "ContextTokens", "GeneratedTokens", "", 1),
-    ("Timestamp", "Request tokens", "Response tokens", "Session ID", 10**9),
-    ("timestamp", "input_length", "output_length", "session_id", 10**6),
-    (*otel.COLUMNS, 1),
-]
+_COLUMNS = {  # a form's time -> its unit in nanoseconds, tokens of prompt and answer, session
+    "arrived_s": (10**9, "prompt_tokens", "completion_tokens", "agent"),
+    "arrived_ns": (1, "prompt_tokens", "completion_tokens", "session"),
+    "TIMESTAMP": (1, "ContextTokens", "GeneratedTokens", ""),
+    "Timestamp": (10**9, "Request tokens", "Response tokens", "Session ID"),
+    "timestamp": (10**6, "input_length", "output_length", "session_id"),
+}
 _1970 = datetime(1970, 1, 1, tzinfo=UTC)
 
 
-class Arrival(msgspec.Struct, frozen=True):
+class Arrival(NamedTuple):
     """One request of a published trace; `at_s` counts from the first one.
 
     Requests of equal `session` belong to one conversation, or to one run of an agent. A request
@@ -40,9 +42,9 @@ class Arrival(msgspec.Struct, frozen=True):
 
 
 def published(path: str | Path, *, most: int | None = None) -> list[Arrival]:
-    """Return the requests of a published trace by arrival; its columns tell which format it has.
+    """Return the requests of a trace that have a prompt, by arrival; its columns tell its form.
 
-    If `most` is given, only so many are taken, from the beginning of the file.
+    If `most` is given, the file is read no further than so many requests.
 
     Raises:
         ConfigError: If a row is wrong, by file, line and field, or if there are no requests.
@@ -52,30 +54,68 @@ def published(path: str | Path, *, most: int | None = None) -> list[Arrival]:
         >>> published(DATA / "traces" / "azure.csv", most=2)[1]
         Arrival(at_s=4.25, prompt_tokens=410, output_tokens=96, session=None)
     """
-    rows = (request for row in read(Path(path)) for request in otel.requests(*row))
-    requests = sorted((_request(*row) for row in islice(rows, most)), key=itemgetter(0))
-    if not requests:
-        raise ConfigError(f"trace {str(path)!r} has no requests; give one that has")
-    first_ns = requests[0][0]
     return [
-        Arrival((at_ns - first_ns) / 10**9, prompt, output, session)
-        for at_ns, prompt, output, session in requests
+        Arrival(span.arrived_s, span.prompt_tokens, span.completion_tokens, session)
+        for session, span in _requests(Path(path), most)
+        if span.prompt_tokens
     ]
 
 
-def _request(where: str, row: Row) -> tuple[int, int, int, str | None]:
-    columns = next((columns for columns in _FORMATS if columns[0] in row), None)
-    if columns is None:
-        known = "Azure's, BurstGPT's, Mooncake's or OTLP/JSON"
+def load(path: str | Path) -> Trace:
+    """Read a trace in any of these forms, or of those that `spans` writes, as one of ours.
+
+    What a form does not tell is None, such as the end of a request in those of Mooncake.
+
+    Raises:
+        ConfigError: As `published` does.
+    """
+    return Trace(span for _, span in _requests(Path(path)))
+
+
+def _requests(path: Path, most: int | None = None) -> list[tuple[str | None, Span]]:
+    """Return each request with its session, by arrival; the first is at 0."""
+    once = {str(row.get("span", where)): (where, row) for where, row in islice(_rows(path), most)}
+    found = [_request(*row) for row in once.values()]
+    if not found:
+        raise ConfigError(f"trace {str(path)!r} has no requests; give one that has")
+    first_ns = min(fields["arrived_s"] for _, _, fields in found)
+    requests = []
+    for where, session, fields in found:
+        times_s = {name: (fields[name] - first_ns) / 10**9 for name in TIMES if name in fields}
+        requests.append(
+            (session, possible(where, checked(where, "request", fields | times_s, Span)))
+        )
+    return sorted(requests, key=lambda request: request[1].arrived_s)
+
+
+def _rows(path: Path) -> Iterator[tuple[str, Row]]:
+    for where, row in read(path):
+        if "resourceSpans" in row:
+            yield from otel.requests(where, row)
+        elif "traceEvents" in row:
+            yield from perfetto.requests(where, row)
+        else:
+            yield where, row
+
+
+def _request(where: str, row: Row) -> tuple[str, str | None, Row]:
+    """Return a request's session and the fields of its span, with times in nanoseconds."""
+    at = next((name for name in _COLUMNS if name in row), None)
+    if at is None:
+        known = "a trace of Azure's, BurstGPT's or Mooncake's, OTLP/JSON, or one of ours"
         raise ConfigError(f"{where}: no time in the columns {list(row)!r:.200}; give {known}")
-    at, prompt, output, session, unit_ns = columns
-    time = row[at]
+    unit_ns, prompt, output, session = _COLUMNS[at]
+    fields = {name: row[name] for name in Span.__struct_fields__ if row.get(name) not in (None, "")}
+    fields["arrived_s"] = row[at]
     if at == "TIMESTAMP":
-        date = checked(where, at, time, datetime)
-        time = (date.replace(tzinfo=date.tzinfo or UTC) - _1970) // timedelta(microseconds=1) * 1000
-    return (
-        round(checked(where, at, time, Time) * unit_ns),
-        checked(where, prompt, row.get(prompt), Tokens),
-        checked(where, output, row.get(output), Tokens),
-        str(row.get(session) or "") or None,
-    )
+        date = checked(where, at, row[at], datetime)
+        since = date.replace(tzinfo=date.tzinfo or UTC) - _1970
+        fields["arrived_s"] = since // timedelta(microseconds=1) * 1000
+    for name in TIMES:
+        if name in fields:
+            told = checked(where, at if name == "arrived_s" else name, fields[name], Time)
+            fields[name] = round(told * unit_ns)
+    fields["prompt_tokens"] = checked(where, prompt, row.get(prompt), Tokens)
+    fields["completion_tokens"] = checked(where, output, row.get(output), Tokens)
+    whose = str(row.get(session) or "")
+    return where, whose or None, {"request_id": where, "agent": whose} | fields
