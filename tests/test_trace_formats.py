@@ -8,11 +8,21 @@ from itertools import count
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
+from google.protobuf.json_format import ParseDict
+from hypothesis import given
+from hypothesis import settings as examples
+from hypothesis import strategies as some
+from opentelemetry.proto.trace.v1.trace_pb2 import Span as ProtoSpan
+from opentelemetry.proto.trace.v1.trace_pb2 import TracesData
 
-from agentlab.convert.published import Arrival, published
+from agentlab.commands.main import main
+from agentlab.convert.published import Arrival, load, published
+from agentlab.convert.spans import FORMS, export
 from agentlab.errors import ConfigError
 from agentlab.settings import DATA
+from agentlab.trace import Span, Trace
 
 TRACES = DATA / "traces"
 NUMBERS = count(1)
@@ -216,3 +226,295 @@ def test_the_samples_are_traffic(name: str):
     read = published(TRACES / name)
     assert len(read) > 20 and read[-1].at_s > 10
     assert len({arrival.prompt_tokens for arrival in read}) > 15
+
+
+# ---------------------------------------------------------------- there and back
+
+
+def call(number: int = 1, **fields: Any) -> Span:
+    times = {"arrived_s": 0.0, "started_s": 1.0, "first_token_s": 1.5, "end_s": 4.0}
+    said = {"prompt_tokens": 600, "completion_tokens": 20, "status": 200, "finish_reason": "stop"}
+    return Span(**({"request_id": f"req_{number}", "agent": "writer"} | times | said | fields))
+
+
+RUN = Trace.load(TRACES / "agents.jsonl")
+
+
+@some.composite
+def calls(draw: Any) -> Span:
+    """Any request that has ended: refused, cut, slow, of any agent, with or without a wait."""
+    ticks = sorted(draw(some.lists(some.integers(0, 10**13), min_size=4, max_size=4)))
+    arrived_s, started_s, first_s, end_s = (tick / 1e9 for tick in ticks)
+    words = some.text(min_size=1, max_size=8).filter(lambda text: text.isprintable())
+    ok = draw(some.booleans())
+    return Span(
+        request_id=draw(words),
+        agent=draw(words | some.just("")),
+        arrived_s=arrived_s,
+        started_s=draw(some.sampled_from([None, started_s])),
+        first_token_s=draw(some.sampled_from([None, first_s])),
+        end_s=end_s,
+        prompt_tokens=draw(some.integers(0, 10**9)),
+        completion_tokens=draw(some.integers(0, 10**9)),
+        cached_tokens=draw(some.integers(0, 10**6)),
+        status=200 if ok else draw(some.sampled_from([0, 429, 499, 503])),
+        attempt=draw(some.integers(1, 9)),
+        fault=draw(some.sampled_from([None, "stall"] if ok else [None, "error", "reset"])),
+        learner=draw(some.none() | words),
+        finish_reason=draw(some.sampled_from([None, "stop", "length", "tool_calls"])),
+        late_ms=draw(some.none() | some.floats(0, 1e6)),
+    )
+
+
+@pytest.mark.parametrize("form", ["otel", "perfetto", "csv"])
+@examples(max_examples=60, deadline=None)
+@given(spans=some.lists(calls(), min_size=1, max_size=6))
+def test_a_trace_comes_back_as_it_went(tmp_path_factory: Any, form: str, spans: list[Span]):
+    """Every field of every request, to the nanosecond."""
+    went = Trace(spans)
+    path = tmp_path_factory.mktemp("there") / "trace"
+    path.write_bytes(export(went, form, began_ns=1_700_000_000_123_456_789))
+    assert sorted(map(msgspec.structs.astuple, load(path).spans), key=repr) == sorted(
+        map(msgspec.structs.astuple, went.spans), key=repr
+    )
+
+
+def test_mooncake_carries_milliseconds_and_lengths(tmp_path: Path):
+    """And nothing else: whatever it cannot say is None, or the default."""
+    spans = [call(1, arrived_s=2.0006), call(2, arrived_s=3.0, agent="editor", prompt_tokens=5)]
+    spans = [
+        msgspec.structs.replace(s, started_s=None, first_token_s=None, end_s=5.0) for s in spans
+    ]
+    path = file(tmp_path, export(Trace(spans), "mooncake").decode())
+    first, second = load(path).spans
+    assert (second.arrived_s, second.prompt_tokens, second.completion_tokens) == (0.999, 5, 20)
+    assert (second.started_s, second.end_s, second.status, second.agent) == (None, None, None, "")
+    assert first.request_id != second.request_id
+
+
+def test_what_is_in_flight_is_carried_by_a_table_alone():
+    """A request without an end is no span of OpenTelemetry's, and no slice."""
+    in_flight = call(2, end_s=None, status=None, first_token_s=None)
+    both = Trace([call(1), in_flight])
+    counts = {
+        "otel": export(both, "otel").count(b'"spanId"'),
+        "perfetto": export(both, "perfetto").count(b'"cat":"request"'),
+        "mooncake": export(both, "mooncake").count(b"\n"),
+        "csv": export(both, "csv").count(b"\n") - 1,
+    }
+    assert counts == {"otel": 1, "perfetto": 1, "mooncake": 1, "csv": 2}
+
+
+# ---------------------------------------------------------------- what others find in it
+
+
+def proto(trace: Trace, **options: Any) -> list[ProtoSpan]:
+    """The spans as OpenTelemetry's own code reads them."""
+    data = ParseDict(json.loads(export(trace, "otel", **options)), TracesData())
+    return [span for one in data.resource_spans for s in one.scope_spans for span in s.spans]
+
+
+def attributes(span: ProtoSpan) -> dict[str, Any]:
+    found = {}
+    for each in span.attributes:
+        kind = each.value.WhichOneof("value")
+        value = getattr(each.value, kind)
+        found[each.key] = [v.string_value for v in value.values] if kind == "array_value" else value
+    return found
+
+
+def test_opentelemetry_finds_a_request_by_its_conventions():
+    """Their names, a CLIENT span called by its operation and model, times since 1970."""
+    (span,) = proto(Trace([call(cached_tokens=512)]), model="gpt-4o", began_ns=10**18)
+    assert (span.name, span.kind) == ("chat gpt-4o", ProtoSpan.SPAN_KIND_CLIENT)
+    assert (span.start_time_unix_nano, span.end_time_unix_nano) == (10**18, 10**18 + 4 * 10**9)
+    hex_digits = len(span.trace_id) * 4 / 3, len(span.span_id) * 4 / 3  # read as base64
+    assert (*hex_digits, span.status.code) == (32, 16, 1)
+    said = attributes(span)
+    assert {key: value for key, value in said.items() if not key.startswith("agentlab.")} == {
+        "gen_ai.operation.name": "chat",
+        "gen_ai.provider.name": "openai",
+        "gen_ai.request.model": "gpt-4o",
+        "gen_ai.agent.name": "writer",
+        "gen_ai.usage.input_tokens": 600,
+        "gen_ai.usage.output_tokens": 20,
+        "gen_ai.usage.cache_read.input_tokens": 512,
+        "gen_ai.response.finish_reasons": ["stop"],
+        "gen_ai.response.time_to_first_chunk": 1.5,
+        "http.response.status_code": 200,
+    }
+
+
+@pytest.mark.parametrize(
+    ("ended", "error"),
+    [({"status": 429}, "429"), ({"status": 503, "fault": "error"}, "error"), ({"status": 0}, "0")],
+)
+def test_opentelemetry_finds_what_failed(ended: dict[str, Any], error: str):
+    """The status is an error, and its type is the fault that was planned, or the code."""
+    (span,) = proto(Trace([call(**ended)]))
+    assert (span.status.code, attributes(span)["error.type"]) == (2, error)
+    assert "gen_ai.request.model" not in attributes(span) and span.name == "chat"
+
+
+def test_each_agents_requests_are_one_trace_of_opentelemetrys():
+    """No two spans have the same number, and no two runs the same traces."""
+    run = [call(1), call(1), call(3, agent="editor")]
+    spans = proto(Trace(run))
+    assert len({span.span_id for span in spans}) == 3
+    assert spans[0].trace_id == spans[1].trace_id != spans[2].trace_id
+    other = proto(Trace([*run, call(4)]))
+    assert not {span.trace_id for span in spans} & {span.trace_id for span in other}
+
+
+def test_the_spans_of_others_become_a_trace(tmp_path: Path):
+    """Their times from the first start on; an agent without a name is its trace."""
+    second = otel_span(
+        2_000_000_000, 3_000_000_000, usage_output_tokens=9, response_time_to_first_chunk=0.25
+    )
+    failed = otel_span(1_000_000_000, agent_name="editor")
+    failed["attributes"].append(attribute("error.type", "timeout"))
+    first, last = load(file(tmp_path, otlp(second, failed))).spans
+    assert (first.agent, first.arrived_s, first.status) == ("editor", 0.0, None)
+    assert (last.agent, last.arrived_s, last.first_token_s, last.end_s) == ("t", 1.0, 1.25, 4.0)
+    assert (last.status, last.prompt_tokens, last.completion_tokens) == (200, 3, 9)
+
+
+def test_what_an_exporter_sent_again_counts_once(tmp_path: Path):
+    """Delivery is at least once, so a span with the same number is the same span."""
+    again = otel_span()
+    assert load(file(tmp_path, f"{otlp(again)}\n{otlp(again, otel_span())}")).requests == 2
+
+
+def slices(trace: Trace) -> list[dict[str, Any]]:
+    events = json.loads(export(trace, "perfetto"))["traceEvents"]
+    assert {event["ph"] for event in events} == {"X", "M"}
+    return [event for event in events if event["ph"] == "X"]
+
+
+def test_perfetto_finds_a_request_and_its_phases():
+    """In microseconds; a phase that took no time is no slice."""
+    found = [(each["name"], each["ts"], each["dur"]) for each in slices(Trace([call()]))]
+    assert found == [
+        ("request", 0, 4e6),
+        ("queue", 0, 1e6),
+        ("prefill", 1e6, 0.5e6),
+        ("decode", 1.5e6, 2.5e6),
+    ]
+    no_wait = call(started_s=0.0, first_token_s=None, status=503, fault="error")
+    assert [each["name"] for each in slices(Trace([no_wait]))] == ["request: error"]
+
+
+def test_perfetto_has_a_track_for_each_request_in_flight():
+    """Slices on one track lie beside or inside each other, or Perfetto would drop some."""
+    for trace in (RUN, Trace(call(n, arrived_s=n / 10, started_s=None) for n in range(20))):
+        tracks: dict[int, list[tuple[int, int]]] = {}
+        for each in slices(trace):
+            start_ns, took_ns = round(each["ts"] * 1000), round(each["dur"] * 1000)
+            tracks.setdefault(each["tid"], []).append((start_ns, -took_ns))
+        for own in tracks.values():
+            open_until: list[int] = []
+            for start_ns, minus_ns in sorted(own):
+                while open_until and open_until[-1] <= start_ns:
+                    open_until.pop()
+                assert not open_until or start_ns - minus_ns <= open_until[-1]
+                open_until.append(start_ns - minus_ns)
+    events = json.loads(export(RUN, "perfetto"))["traceEvents"]
+    named = [e["args"]["name"] for e in events if e["name"] == "thread_name"]
+    assert set(named) == {span.agent for span in RUN.spans}
+
+
+def test_mooncake_shares_as_many_blocks_as_were_cached():
+    """Whole blocks of the agent's latest request; a new block for what nobody is known to share."""
+    spans = [
+        call(1, agent="a", arrived_s=0.0, started_s=None, prompt_tokens=1300),
+        call(2, agent="b", arrived_s=0.1, started_s=None, prompt_tokens=100),
+        call(3, agent="a", arrived_s=0.2, started_s=None, prompt_tokens=1600, cached_tokens=1299),
+        call(4, agent="c", arrived_s=0.3, started_s=None, prompt_tokens=600, cached_tokens=520),
+    ]
+    lines = [json.loads(line) for line in export(Trace(spans), "mooncake").splitlines()]
+    assert [line["hash_ids"] for line in lines] == [[0, 1, 2], [3], [0, 1, 4, 5], [0, 6]]
+    assert [len(line["hash_ids"]) for line in lines] == [
+        -(-line["input_length"] // 512) for line in lines
+    ]
+
+
+def test_mooncake_replays_only_what_was_answered():
+    """A refusal belongs to the limit that refused, and a retry to who tried again."""
+    spans = [call(1), call(2, status=429), call(3, completion_tokens=0), call(4, fault="cut")]
+    assert export(Trace(spans), "mooncake").count(b"\n") == 1
+
+
+def test_a_trace_is_the_same_bytes_each_time():
+    """Whatever the form: no clock, no chance."""
+    for form in FORMS:
+        assert export(RUN, form) == export(Trace.load(TRACES / "agents.jsonl"), form)
+
+
+# ---------------------------------------------------------------- the command
+
+
+@pytest.mark.parametrize("form", ["otel", "perfetto", "csv"])
+def test_the_command_takes_a_trace_there_and_back(tmp_path: Path, form: str):
+    """The file is the same to the byte."""
+    there, back = tmp_path / "there", tmp_path / "back.jsonl"
+    went = TRACES / "agents.jsonl"
+    assert main(["trace", "export", str(went), "--to", form, "--out", str(there)]) == 0
+    assert main(["trace", "import", str(there), "--out", str(back)]) == 0
+    assert back.read_bytes() == went.read_bytes()
+
+
+def test_the_command_says_what_it_leaves_out(capfdbinary: Any):
+    """On the error stream, so that the other can be a file."""
+    assert main(["trace", "export", str(TRACES / "agents.jsonl"), "--to", "mooncake"]) == 0
+    out, err = capfdbinary.readouterr()
+    left = sum(not span.ok for span in RUN.spans)
+    assert left and f"left out: {left} of {RUN.requests} requests".encode() in err
+    assert out == export(RUN, "mooncake")
+
+
+def test_the_command_dates_a_trace(tmp_path: Path):
+    """For tools that show when something happened."""
+    out = tmp_path / "otel.json"
+    command = ["trace", "export", str(TRACES / "agents.jsonl"), "--to", "otel", "--out", str(out)]
+    assert main([*command, "--began", "2026-11-29T20:00:00+00:00", "--model", "m"]) == 0
+    assert b'"startTimeUnixNano":"1795982400000000000"' in out.read_bytes()
+    assert b'"chat m"' in out.read_bytes()
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["export", "agents.jsonl"],
+        ["import", "azure.csv", "--to", "csv"],
+        ["export", "azure.csv", "--to", "csv"],
+        ["export", "none", "--to", "csv"],
+        ["import", "none"],
+    ],
+)
+def test_the_command_refuses_what_makes_no_sense(arguments: list[str], capsys: Any):
+    """Exit code 2, one line, and nothing on the other stream."""
+    verb, name, *rest = arguments
+    assert main(["trace", verb, str(TRACES / name), *rest]) == 2
+    said = capsys.readouterr()
+    assert said.err.startswith("agentlab: ") and not said.out
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"end_s": 1e300},
+        {"arrived_s": -1e300, "end_s": 1e300},
+        {"end_s": float("inf")},
+        {"started_s": float("nan")},
+        {"end_s": 0.5},
+        {"prompt_tokens": -1},
+        {"completion_tokens": 10**30},
+        {"late_ms": -1.0},
+    ],
+)
+@pytest.mark.parametrize("form", FORMS)
+def test_impossible_numbers_are_not_passed_on(form: str, fields: dict[str, Any]):
+    """A file that was edited by hand may hold anything."""
+    spoilt = Trace([call(**fields)])
+    with pytest.raises(ConfigError, match="req_1"):
+        export(spoilt, form)

@@ -30,7 +30,7 @@ def export(spans: Sequence[Span]) -> bytes:
     """
     events: list[Row] = [_name("process_name", 0, "agentlab")]
     free: dict[str, list[tuple[float, int]]] = {}  # agent -> when each of its tracks is free again
-    tracks = 0
+    tracks = 1  # the process; a track of its number would be called the main thread
     for span in spans:
         own, ended_s = free.setdefault(span.agent, []), span.end_s or 0.0
         if own and own[0][0] <= span.arrived_s:
