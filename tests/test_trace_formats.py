@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
+import os
 import random
+import subprocess
+import sys
 from itertools import count
 from pathlib import Path
 from typing import Any
@@ -16,13 +20,19 @@ from hypothesis import settings as examples
 from hypothesis import strategies as some
 from opentelemetry.proto.trace.v1.trace_pb2 import Span as ProtoSpan
 from opentelemetry.proto.trace.v1.trace_pb2 import TracesData
+from serving import serving
 
 from agentlab.commands.main import main
 from agentlab.convert.published import Arrival, load, published
 from agentlab.convert.spans import FORMS, export
+from agentlab.endpoint.server.app import local_app
 from agentlab.errors import ConfigError
-from agentlab.settings import DATA
+from agentlab.settings import DATA, Settings
 from agentlab.trace import Span, Trace
+
+ROOT = Path(__file__).resolve().parents[1]
+sys.path.insert(0, str(ROOT / "tools"))
+import load_tools  # noqa: E402  tools/ is no package
 
 TRACES = DATA / "traces"
 NUMBERS = count(1)
@@ -406,7 +416,7 @@ def test_perfetto_finds_a_request_and_its_phases():
 
 def test_perfetto_has_a_track_for_each_request_in_flight():
     """Slices on one track lie beside or inside each other, or Perfetto would drop some."""
-    for trace in (RUN, Trace(call(n, arrived_s=n / 10, started_s=None) for n in range(20))):
+    for trace in (RUN, Trace(call(n, arrived_s=n / 20, started_s=None) for n in range(20))):
         tracks: dict[int, list[tuple[int, int]]] = {}
         for each in slices(trace):
             start_ns, took_ns = round(each["ts"] * 1000), round(each["dur"] * 1000)
@@ -518,3 +528,43 @@ def test_impossible_numbers_are_not_passed_on(form: str, fields: dict[str, Any])
     spoilt = Trace([call(**fields)])
     with pytest.raises(ConfigError, match="req_1"):
         export(spoilt, form)
+
+
+# ---------------------------------------------------------------- a load tool replays it
+
+GUIDELLM = Path(os.environ.get("AGENTLAB_LOAD_TOOLS", ROOT / "build/load-tools/bin")) / "guidellm"
+
+
+@pytest.mark.skipif(not GUIDELLM.exists(), reason=f"no {GUIDELLM}; docs/traces.md installs it")
+def test_guidellm_replays_an_exported_trace(tmp_path: Path):
+    """As many requests as the file has lines, with just the answers' lengths that it gives."""
+    trace = file(tmp_path, export(RUN, "mooncake").decode(), "run.jsonl")
+    words = file(tmp_path, (ROOT / "README.md").read_text(), "words.txt")
+    tokenizer = str(tmp_path / "tokenizer")
+    python = str(GUIDELLM.with_name("python"))
+    subprocess.run([python, "-c", load_tools.TOKENIZER, str(words), tokenizer], check=True)
+
+    async def replayed() -> list[Span]:
+        served = local_app(Settings(preset="instant"), time_scale=1.0)
+        async with serving(served) as url:
+            command = [
+                *(str(GUIDELLM), "run", "--disable-console"),
+                *("--backend", f"kind=openai_http,target={url.removesuffix('/v1')},model=local"),
+                *("--profile", "kind=replay,time_scale=0.001"),
+                *("--tokenizer", f"kind=huggingface_auto,model={tokenizer}"),
+                *("--data", f"kind=mooncake,source.kind=json_file,source.path={trace}"),
+                *("--output", f"kind=json,path={tmp_path / 'report.json'}"),
+            ]
+            tool = await asyncio.create_subprocess_exec(*command, cwd=tmp_path)
+            assert await tool.wait() == 0
+        return served.recorder.since(0)
+
+    spans = asyncio.run(replayed())
+    sent = published(trace)
+    assert len(spans) == len(sent) and all(span.ok for span in spans)
+    assert sorted(span.completion_tokens for span in spans) == sorted(
+        arrival.output_tokens for arrival in sent
+    )
+    (said,) = json.loads((tmp_path / "report.json").read_text())["benchmarks"]
+    state = said["scheduler_state"]  # of 0.8.1, which ends without counting its last answer
+    assert (state["created_requests"], state["errored_requests"]) == (len(sent), 0)
