@@ -499,6 +499,9 @@ def test_the_command_dates_a_trace(tmp_path: Path):
         ["export", "azure.csv", "--to", "csv"],
         ["export", "none", "--to", "csv"],
         ["import", "none"],
+        ["import", "azure.csv", "--out", "/no/such/folder/file"],
+        ["export", "agents.jsonl", "--to", "otel", "--began", "9999-01-01"],
+        ["export", "agents.jsonl", "--to", "otel", "--began", "1900-01-01"],
     ],
 )
 def test_the_command_refuses_what_makes_no_sense(arguments: list[str], capsys: Any):
@@ -555,7 +558,8 @@ def test_guidellm_replays_an_exported_trace(tmp_path: Path):
                 *("--data", f"kind=mooncake,source.kind=json_file,source.path={trace}"),
                 *("--output", f"kind=json,path={tmp_path / 'report.json'}"),
             ]
-            tool = await asyncio.create_subprocess_exec(*command, cwd=tmp_path)
+            offline = {**os.environ, "HF_HUB_OFFLINE": "1", "HF_DATASETS_OFFLINE": "1"}
+            tool = await asyncio.create_subprocess_exec(*command, cwd=tmp_path, env=offline)
             assert await tool.wait() == 0
         return served.recorder.since(0)
 

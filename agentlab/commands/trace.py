@@ -7,6 +7,7 @@ from pathlib import Path
 
 import msgspec
 
+from agentlab._support.fields import checked
 from agentlab._support.system import write_whole
 from agentlab.convert import published, spans
 from agentlab.errors import ConfigError
@@ -39,13 +40,17 @@ def run(options: argparse.Namespace) -> int:
         written = msgspec.json.Encoder().encode_lines(published.load(options.file).spans)
     else:
         trace = Trace.load(options.file)
-        began_ns = round(options.began.timestamp()) * 10**9 if options.began else 0
-        written = spans.export(trace, options.to, model=options.model, began_ns=began_ns)
+        began_s = round(options.began.timestamp()) if options.began else 0
+        checked("--began", began_s, most=8 * 10**9)  # so that its nanoseconds fit into 64 bits
+        written = spans.export(trace, options.to, model=options.model, began_ns=began_s * 10**9)
         if left := trace.requests - len(spans.carried(trace, options.to)):
             reason = "were not answered" if options.to == "mooncake" else "have not ended"
             print(f"left out: {left} of {trace.requests} requests, which {reason}", file=sys.stderr)
-    if options.out:
-        write_whole(Path(options.out), written)
-    else:
+    if options.out is None:
         sys.stdout.buffer.write(written)
+        return 0
+    try:
+        write_whole(Path(options.out), written)
+    except OSError as error:
+        raise ConfigError(f"--out {options.out!r}: {error}; name a file that can be made") from None
     return 0

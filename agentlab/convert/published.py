@@ -7,7 +7,7 @@
 """
 
 from collections.abc import Iterator
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from itertools import islice
 from pathlib import Path
 from typing import NamedTuple
@@ -25,7 +25,6 @@ _COLUMNS = {  # a form's time -> its unit in nanoseconds, tokens of prompt and a
     "Timestamp": (10**9, "Request tokens", "Response tokens", "Session ID"),
     "timestamp": (10**6, "input_length", "output_length", "session_id"),
 }
-_1970 = datetime(1970, 1, 1, tzinfo=UTC)
 
 
 class Arrival(NamedTuple):
@@ -109,8 +108,8 @@ def _request(where: str, row: Row) -> tuple[str, str | None, Row]:
     fields["arrived_s"] = row[at]
     if at == "TIMESTAMP":
         date = checked(where, at, row[at], datetime)
-        since = date.replace(tzinfo=date.tzinfo or UTC) - _1970
-        fields["arrived_s"] = since // timedelta(microseconds=1) * 1000
+        since_1970_s = date.replace(tzinfo=date.tzinfo or UTC).timestamp()
+        fields["arrived_s"] = round(since_1970_s * 10**6) * 1000
     for name in TIMES:
         if name in fields:
             told = checked(where, at if name == "arrived_s" else name, fields[name], Time)
