@@ -99,7 +99,7 @@ def test_burstgpt_is_read_with_sessions_and_without(tmp_path: Path):
 def test_mooncakes_milliseconds_become_seconds(tmp_path: Path):
     """A line each, whatever else it holds."""
     lines = (
-        '{"timestamp": 27482, "input_length": 6955, "output_length": 52, "hash_ids": [46]}\n\n'
+        '\n{"timestamp": 27482, "input_length": 6955, "output_length": 52, "hash_ids": [46]}\n\n'
         '{"timestamp": 30535, "input_length": 6472, "output_length": 26, "session_id": 7}\n'
     )
     expected = [Arrival(0.0, 6955, 52), Arrival(3.053, 6472, 26, "7")]
@@ -339,7 +339,7 @@ def test_opentelemetry_finds_a_request_by_its_conventions():
     assert (span.name, span.kind) == ("chat gpt-4o", ProtoSpan.SPAN_KIND_CLIENT)
     assert (span.start_time_unix_nano, span.end_time_unix_nano) == (10**18, 10**18 + 4 * 10**9)
     hex_digits = len(span.trace_id) * 4 / 3, len(span.span_id) * 4 / 3  # read as base64
-    assert (*hex_digits, span.status.code) == (32, 16, 1)
+    assert (*hex_digits, span.status.code) == (32, 16, 0)
     said = attributes(span)
     assert {key: value for key, value in said.items() if not key.startswith("agentlab.")} == {
         "gen_ai.operation.name": "chat",
@@ -351,16 +351,21 @@ def test_opentelemetry_finds_a_request_by_its_conventions():
         "gen_ai.usage.cache_read.input_tokens": 512,
         "gen_ai.response.finish_reasons": ["stop"],
         "gen_ai.response.time_to_first_chunk": 1.5,
-        "http.response.status_code": 200,
     }
 
 
 @pytest.mark.parametrize(
     ("ended", "error"),
-    [({"status": 429}, "429"), ({"status": 503, "fault": "error"}, "error"), ({"status": 0}, "0")],
+    [
+        ({"status": 429}, "429"),
+        ({"status": 503, "fault": "error"}, "503"),
+        ({"status": 200, "fault": "cut"}, "cut"),
+        ({"status": 0, "fault": "reset"}, "reset"),
+        ({"status": 0}, "_OTHER"),
+    ],
 )
 def test_opentelemetry_finds_what_failed(ended: dict[str, Any], error: str):
-    """The status is an error, and its type is the fault that was planned, or the code."""
+    """The status is an error; its type is HTTP's code, or else the fault that was planned."""
     (span,) = proto(Trace([call(**ended)]))
     assert (span.status.code, attributes(span)["error.type"]) == (2, error)
     assert "gen_ai.request.model" not in attributes(span) and span.name == "chat"
@@ -382,8 +387,12 @@ def test_the_spans_of_others_become_a_trace(tmp_path: Path):
         2_000_000_000, 3_000_000_000, usage_output_tokens=9, response_time_to_first_chunk=0.25
     )
     failed = otel_span(1_000_000_000, agent_name="editor")
-    failed["attributes"].append(attribute("error.type", "timeout"))
-    first, last = load(file(tmp_path, otlp(second, failed))).spans
+    refused = otel_span(2_500_000_000)
+    refused["attributes"].append(attribute("http.response.status_code", 429))
+    for each in (failed, refused):
+        each["attributes"].append(attribute("error.type", "RateLimitError"))
+    first, last, third = load(file(tmp_path, otlp(second, failed, refused))).spans
+    assert third.status == 429
     assert (first.agent, first.arrived_s, first.status) == ("editor", 0.0, None)
     assert (last.agent, last.arrived_s, last.first_token_s, last.end_s) == ("t", 1.0, 1.25, 4.0)
     assert (last.status, last.prompt_tokens, last.completion_tokens) == (200, 3, 9)

@@ -27,7 +27,7 @@ def read(path: Path) -> Iterator[tuple[str, Row]]:
             yield from ((f"{path}:{table.line_num}", row) for row in table)
             return
         lines = text.split("\n")
-        if not lines[0].rstrip().endswith("}"):
+        if not text.lstrip().partition("\n")[0].rstrip().endswith("}"):
             lines = [text]  # one object on many lines
         for number, line in enumerate(lines, 1):
             if line.strip():

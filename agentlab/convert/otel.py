@@ -15,6 +15,7 @@ from agentlab.trace import Span
 
 _START, _END = "startTimeUnixNano", "endTimeUnixNano"
 _OPERATION, _FIRST_CHUNK = "gen_ai.operation.name", "gen_ai.response.time_to_first_chunk"
+_STATUS = "http.response.status_code"  # which the conventions leave to spans of HTTP
 _INFERENCE = ("chat", "text_completion", "generate_content")  # no embeddings, tools or agents
 _NAMES = {name: f"agentlab.{name}" for name in Span.__struct_fields__} | {
     "agent": "gen_ai.agent.name",
@@ -22,7 +23,6 @@ _NAMES = {name: f"agentlab.{name}" for name in Span.__struct_fields__} | {
     "completion_tokens": "gen_ai.usage.output_tokens",
     "cached_tokens": "gen_ai.usage.cache_read.input_tokens",
     "finish_reason": "gen_ai.response.finish_reasons",
-    "status": "http.response.status_code",
 }
 
 
@@ -48,8 +48,8 @@ def requests(where: str, document: Row) -> Iterator[tuple[str, Row]]:
             if _FIRST_CHUNK in told:
                 first_s = checked(at, _FIRST_CHUNK, told[_FIRST_CHUNK], Time)
                 theirs["first_token_s"] = start_ns + round(first_s * 1e9)
-            if "error.type" not in told:
-                theirs["status"] = 200
+            if "error.type" not in told or _STATUS in told:
+                theirs["status"] = told.get(_STATUS, 200)
         yield at, {"span": span.get("spanId"), **theirs, **ours}
 
 
@@ -69,7 +69,9 @@ def _written(run: str, number: int, span: Span, model: str, began_ns: int) -> Ro
     operation = "chat"  # the endpoint does not record by which route a request came
     told = {_OPERATION: operation, "gen_ai.provider.name": "openai", _FIRST_CHUNK: span.ttft_s}
     told |= {"gen_ai.request.model": model or None}
-    told |= {"error.type": None if span.ok else span.fault or str(span.status)}
+    if not span.ok:
+        code = str(span.status) if span.status not in (200, 0) else None
+        told["error.type"] = code or span.fault or "_OTHER"
     told |= {key: getattr(span, name) for name, key in _NAMES.items()}
     return {
         "traceId": sha256(f"{run} {span.agent}".encode()).hexdigest()[:32],
@@ -79,7 +81,7 @@ def _written(run: str, number: int, span: Span, model: str, began_ns: int) -> Ro
         _START: str(began_ns + round(span.arrived_s * 1e9)),
         _END: str(began_ns + round((span.end_s or 0) * 1e9)),
         "attributes": _attributes(told),
-        "status": {"code": 1 if span.ok else 2},
+        "status": {} if span.ok else {"code": 2},
     }
 
 
