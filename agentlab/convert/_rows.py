@@ -12,8 +12,8 @@ from agentlab.errors import ConfigError
 
 Row = dict[str, Any]
 Time = (  # nanoseconds since 1970 are whole, or they would be rounded
-    Annotated[int, msgspec.Meta(ge=0, le=9 * 10**18)]
-    | Annotated[float, msgspec.Meta(ge=0, le=1e12)]
+    Annotated[int, msgspec.Meta(ge=-(10**12), le=9 * 10**18)]
+    | Annotated[float, msgspec.Meta(ge=-1e12, le=1e12)]
 )
 Tokens = Annotated[int, msgspec.Meta(ge=0, le=10**9)]
 

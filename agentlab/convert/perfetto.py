@@ -10,37 +10,41 @@ from itertools import pairwise
 import msgspec
 
 from agentlab.convert._rows import Row, checked, inner
-from agentlab.trace import Span
+from agentlab.trace import AGENT, Span, ToolSpan
 
 _PHASES = ("queue", "prefill", "decode")  # the wait for a slot, reading, answering
 
 
 def requests(where: str, document: Row) -> Iterator[tuple[str, Row]]:
-    """Yield the requests in trace events that we have written."""
+    """Yield the requests, tools and agents in trace events that we have written."""
     for number, event in enumerate(inner(where, [document], "traceEvents"), 1):
-        if event.get("cat") == "request":
+        if event.get("cat") in ("request", "tool"):
             at = f"{where}, event {number}"
             yield at, checked(at, "args", event.get("args"), Row)
 
 
 def export(spans: Sequence[Span]) -> bytes:
-    """Write requests that have ended as slices, with their phases inside, on a track per agent.
+    """Write what has ended as slices, requests with their phases inside, on a track per agent.
 
-    An agent has as many tracks as requests in flight. A slice's arguments are the whole request.
+    An agent has as many tracks as run at the same time. A slice's arguments are the whole span.
     """
     events: list[Row] = [_name("process_name", 0, "agentlab")]
     free: dict[str, list[tuple[float, int]]] = {}  # agent -> when each of its tracks is free again
     tracks = 1  # the process; a track of its number would be called the main thread
     for span in spans:
-        own, ended_s = free.setdefault(span.agent, []), span.end_s or 0.0
+        kind, name, whose = "request", "request", span.agent
+        if isinstance(span, ToolSpan):
+            kind, name = "tool", f"{span.operation} {span.name}"
+            whose = span.name if span.operation == AGENT else span.agent
+        own, ended_s = free.setdefault(whose, []), span.end_s or 0.0
         if own and own[0][0] <= span.arrived_s:
             _, track = heappop(own)
         else:
             track = tracks = tracks + 1
-            events.append(_name("thread_name", track, span.agent))
+            events.append(_name("thread_name", track, whose))
         heappush(own, (ended_s, track))
-        name = "request" if span.ok else f"request: {span.fault or span.status}"
-        events.append(_slice("request", name, track, span.arrived_s, ended_s) | {"args": span})
+        name += "" if span.ok else f": {span.fault or span.status}"
+        events.append(_slice(kind, name, track, span.arrived_s, ended_s) | {"args": span})
         times_s = (span.arrived_s, span.started_s, span.first_token_s, ended_s)
         for phase, (start_s, end_s) in zip(_PHASES, pairwise(times_s), strict=True):
             if start_s is not None and end_s is not None and start_s < end_s:

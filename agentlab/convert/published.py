@@ -16,7 +16,7 @@ from agentlab.convert import otel, perfetto
 from agentlab.convert._rows import Row, Time, Tokens, checked, read
 from agentlab.convert.spans import TIMES, possible
 from agentlab.errors import ConfigError
-from agentlab.trace import Span, Trace
+from agentlab.trace import Span, ToolSpan, Trace
 
 _COLUMNS = {  # a form's time -> its unit in nanoseconds, tokens of prompt and answer, session
     "arrived_s": (10**9, "prompt_tokens", "completion_tokens", "agent"),
@@ -81,9 +81,9 @@ def _requests(path: Path, most: int | None = None) -> list[tuple[str | None, Spa
     requests = []
     for where, session, fields in found:
         times_s = {name: (fields[name] - first_ns) / 10**9 for name in TIMES if name in fields}
-        requests.append(
-            (session, possible(where, checked(where, "request", fields | times_s, Span)))
-        )
+        kind = ToolSpan if "operation" in fields else Span
+        span = checked(where, "request", fields | times_s, kind)
+        requests.append((session, possible(where, span)))
     return sorted(requests, key=lambda request: request[1].arrived_s)
 
 
@@ -104,7 +104,8 @@ def _request(where: str, row: Row) -> tuple[str, str | None, Row]:
         known = "a trace of Azure's, BurstGPT's or Mooncake's, OTLP/JSON, or one of ours"
         raise ConfigError(f"{where}: no time in the columns {list(row)!r:.200}; give {known}")
     unit_ns, prompt, output, session = _COLUMNS[at]
-    fields = {name: row[name] for name in Span.__struct_fields__ if row.get(name) not in (None, "")}
+    names = ToolSpan.__struct_fields__ if row.get("operation") else Span.__struct_fields__
+    fields = {name: row[name] for name in names if row.get(name) not in (None, "")}
     fields["arrived_s"] = row[at]
     if at == "TIMESTAMP":
         date = checked(where, at, row[at], datetime)

@@ -22,13 +22,16 @@ _MOST = 10**9  # so that nanoseconds fit into 64 bits
 
 
 def carried(trace: Trace, form: str) -> list[Span]:
-    """Return the requests that a form can carry.
+    """Return the requests, tools and agents that a form can carry, in order.
 
-    A CSV carries all, Mooncake's those that were answered, the others those that have ended.
+    A CSV carries all, Mooncake's requests that were answered, the others what has ended.
     """
     if form == "mooncake":
         return [s for s in trace.spans if s.ok and s.prompt_tokens and s.completion_tokens]
-    return [span for span in trace.spans if form == "csv" or span.end_s is not None]
+    spans = [
+        span for span in [*trace.tools, *trace.spans] if form == "csv" or span.end_s is not None
+    ]
+    return sorted(spans, key=lambda span: span.arrived_s)
 
 
 def export(trace: Trace, form: str, *, model: str = "", began_ns: int = 0) -> bytes:
@@ -45,8 +48,10 @@ def possible(where: str, span: Span) -> Span:
     """Return a span, if its numbers can be; else raise a ConfigError."""
     for name in (*TIMES, *_COUNTS):
         value = getattr(span, name)
-        if value is not None and not 0 <= value <= _MOST:  # nan is refused, too
-            raise ConfigError(f"{where}: {name} must be from 0 to {_MOST:,}; got {value!r:.60}")
+        least = -_MOST if name in TIMES else 0  # an agent may begin before its first request
+        if value is not None and not least <= value <= _MOST:  # nan is refused, too
+            most = f"{least:,} to {_MOST:,}"
+            raise ConfigError(f"{where}: {name} must be from {most}; got {value!r:.60}")
     times_s = [at_s for name in TIMES if (at_s := getattr(span, name)) is not None]
     if times_s != sorted(times_s):
         raise ConfigError(f"{where}: {', '.join(TIMES)} must not decrease; got {times_s}")
@@ -55,7 +60,8 @@ def possible(where: str, span: Span) -> Span:
 
 def _csv(spans: Sequence[Span]) -> str:
     table = io.StringIO()
-    writer = csv.DictWriter(table, Span.__struct_fields__, lineterminator="\n")
+    columns = max((type(span).__struct_fields__ for span in spans), key=len, default=())
+    writer = csv.DictWriter(table, columns, lineterminator="\n")
     writer.writeheader()
     writer.writerows(map(msgspec.structs.asdict, spans))
     return table.getvalue()
