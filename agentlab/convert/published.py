@@ -53,11 +53,14 @@ def published(path: str | Path, *, most: int | None = None) -> list[Arrival]:
         >>> published(DATA / "traces" / "azure.csv", most=2)[1]
         Arrival(at_s=4.25, prompt_tokens=410, output_tokens=96, session=None)
     """
-    return [
+    arrivals = [
         Arrival(span.arrived_s, span.prompt_tokens, span.completion_tokens, session)
         for session, span in _requests(Path(path), most)
         if span.prompt_tokens
     ]
+    if not arrivals:
+        raise ConfigError(f"trace {str(path)!r} has no requests with a prompt; give one that has")
+    return arrivals
 
 
 def load(path: str | Path) -> Trace:
@@ -68,16 +71,16 @@ def load(path: str | Path) -> Trace:
     Raises:
         ConfigError: As `published` does.
     """
-    return Trace(span for _, span in _requests(Path(path)))
+    if not (trace := Trace(span for _, span in _requests(Path(path)))).requests:
+        raise ConfigError(f"trace {str(path)!r} has no requests; give one that has")
+    return trace
 
 
 def _requests(path: Path, most: int | None = None) -> list[tuple[str | None, Span]]:
     """Return each request with its session, by arrival; the first is at 0."""
     once = {str(row.get("span", where)): (where, row) for where, row in islice(_rows(path), most)}
     found = [_request(*row) for row in once.values()]
-    if not found:
-        raise ConfigError(f"trace {str(path)!r} has no requests; give one that has")
-    first_ns = min(fields["arrived_s"] for _, _, fields in found)
+    first_ns = min((fields["arrived_s"] for _, _, fields in found), default=0)
     requests = []
     for where, session, fields in found:
         times_s = {name: (fields[name] - first_ns) / 10**9 for name in TIMES if name in fields}
