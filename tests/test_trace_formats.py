@@ -28,7 +28,7 @@ from agentlab.convert.spans import FORMS, export
 from agentlab.endpoint.server.app import local_app
 from agentlab.errors import ConfigError
 from agentlab.settings import DATA, Settings
-from agentlab.trace import Span, Trace
+from agentlab.trace import AGENT, Span, ToolSpan, Trace
 
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT / "tools"))
@@ -130,11 +130,13 @@ def test_opentelemetrys_batches_are_one_trace(tmp_path: Path):
 def test_only_requests_to_a_model_are_arrivals(tmp_path: Path):
     """Tools, agents, embeddings, and spans of anything else pass without a word."""
     spans = [
-        otel_span(operation_name=name)
-        for name in ("execute_tool", "invoke_agent", "embeddings", "chat")
+        otel_span(1, operation_name="execute_tool", usage_input_tokens=0, tool_name="search"),
+        otel_span(2, operation_name="invoke_agent", usage_input_tokens=90, agent_name="writer"),
+        otel_span(3, operation_name="embeddings"),
+        otel_span(9),
     ]
     other = {**otel_span(), "attributes": [attribute("http.request.method", "GET")]}
-    assert len(published(file(tmp_path, otlp(*spans, other)))) == 1
+    assert published(file(tmp_path, otlp(*spans, other))) == [Arrival(0.0, 3, 0, "t")]
 
 
 def test_rows_in_any_order_arrive_in_order(tmp_path: Path):
@@ -164,7 +166,7 @@ def test_the_first_requests_of_a_long_file_suffice(tmp_path: Path):
         (AZURE + "2023-11-16 18:15:46,1\n", ":2", "GeneratedTokens", "None"),
         (AZURE + f"2023-11-16 18:15:46,1,{'9' * 400}\n", ":2", "GeneratedTokens", "9999"),
         (BURST + "nan,s,1,m,1,1,2,log\n", ":2", "Timestamp", "nan"),
-        (BURST + "-1,s,1,m,1,1,2,log\n", ":2", "Timestamp", "-1"),
+        (BURST + "-1e300,s,1,m,1,1,2,log\n", ":2", "Timestamp", "-1e300"),
         (BURST + "1e300,s,1,m,1,1,2,log\n", ":2", "Timestamp", "1e300"),
         (BURST + "1,s,1,m,,1,2,log\n", ":2", "Request tokens", "''"),
         ('{"timestamp": "x", "input_length": 1, "output_length": 1}', ":1", "timestamp", "'x'"),
@@ -176,7 +178,7 @@ def test_the_first_requests_of_a_long_file_suffice(tmp_path: Path):
             "prompt_tokens",
             "many",
         ),
-        (otlp({**otel_span(), "endTimeUnixNano": "-5"}), ":1, span 1", "endTimeUnixNano", "-5"),
+        (otlp({**otel_span(), "endTimeUnixNano": "-5"}), ":1, span 1", "end_s", "-1e-08"),
         (otlp(otel_span(took_ns=-1)), ":1, span 1", "end_s", ""),
         (otlp({**otel_span(), "attributes": {}}), ":1, span 1", "attributes", "{}"),
         ('{"resourceSpans": {}}', ":1", "resourceSpans", "{}"),
@@ -468,6 +470,92 @@ def test_a_trace_is_the_same_bytes_each_time():
     """Whatever the form: no clock, no chance."""
     for form in FORMS:
         assert export(RUN, form) == export(Trace.load(TRACES / "agents.jsonl"), form)
+
+
+# ---------------------------------------------------------------- tools and agents
+
+
+def ran(number: int, name: str, from_s: float, to_s: float, **fields: Any) -> ToolSpan:
+    times = {"arrived_s": from_s, "started_s": from_s, "end_s": to_s}
+    return ToolSpan(
+        **({"request_id": f"tool_{number}", "name": name, "status": 200} | times | fields)
+    )
+
+
+def with_tools() -> Trace:
+    """An editor asks, then runs a search that fails, and a writer who asks, too."""
+    return Trace(
+        [
+            ran(1, "editor", -0.5, 9.0, operation=AGENT, session="c1"),
+            call(1, agent="editor", cached_tokens=0),
+            ran(2, "search", 4.0, 5.0, agent="editor", parent="tool_1", fault="ValueError: no"),
+            ran(3, "ask_writer", 4.0, 8.75, agent="editor", parent="tool_1"),
+            ran(4, "writer", 4.25, 8.5, agent="editor", operation=AGENT, parent="tool_3"),
+            call(2, arrived_s=4.5, started_s=4.5, first_token_s=5.0, end_s=8.0),
+        ]
+    )
+
+
+@pytest.mark.parametrize("form", ["otel", "perfetto", "csv"])
+def test_tools_and_agents_come_back_as_they_went(tmp_path: Path, form: str):
+    """Beside the requests, with all that is known of them."""
+    went = with_tools()
+    path = tmp_path / "trace"
+    path.write_bytes(export(went, form, began_ns=10**18))
+    back = load(path)
+    assert (back.spans, back.tools) == (went.spans, went.tools)
+    assert len(back.tools) == 4 and back.tools[0].arrived_s == -0.5
+
+
+def test_opentelemetry_finds_one_tree_of_agents_and_tools():
+    """INTERNAL spans by the conventions' names; whatever an agent does lies inside of its span."""
+    spans = proto(with_tools())
+    names = {span.span_id: span.name for span in spans}
+    tree = {span.name: names.get(span.parent_span_id) for span in spans if span.name != "chat"}
+    assert tree == {
+        "invoke_agent editor": None,
+        "execute_tool search": "invoke_agent editor",
+        "execute_tool ask_writer": "invoke_agent editor",
+        "invoke_agent writer": "execute_tool ask_writer",
+    }
+    asked = [names[span.parent_span_id] for span in spans if span.name == "chat"]
+    assert asked == ["invoke_agent editor", "invoke_agent writer"]
+    assert len({span.trace_id for span in spans}) == 1
+    kinds = {span.name: span.kind for span in spans}
+    assert kinds.pop("chat") == ProtoSpan.SPAN_KIND_CLIENT
+    assert set(kinds.values()) == {ProtoSpan.SPAN_KIND_INTERNAL}
+    (search,) = [span for span in spans if span.name == "execute_tool search"]
+    said = attributes(search)
+    assert (said["gen_ai.tool.name"], said["gen_ai.agent.name"]) == ("search", "editor")
+    assert (search.status.code, said["error.type"]) == (2, "ValueError")
+    assert attributes(spans[0])["gen_ai.conversation.id"] == "c1"
+    assert min(span.start_time_unix_nano for span in spans) == 0
+
+
+def test_perfetto_finds_tools_on_the_track_of_their_agent():
+    """And an agent around all that it did."""
+    found = {each["name"]: (each["ts"], each["dur"]) for each in slices(with_tools())}
+    assert found["execute_tool ask_writer"] == (4e6, 4.75e6)
+    assert found["invoke_agent editor"] == (-0.5e6, 9.5e6)
+    assert "execute_tool search: ValueError: no" in found
+
+
+def test_mooncake_has_requests_only():
+    """A load tool has nothing to run a tool with."""
+    assert export(with_tools(), "mooncake").count(b"\n") == 2
+
+
+def test_the_tools_of_others_become_tools(tmp_path: Path):
+    """By the conventions' names; a parent is the span that holds it."""
+    agent = otel_span(1_000_000_000, operation_name="invoke_agent", agent_name="writer")
+    tool = otel_span(2_000_000_000, operation_name="execute_tool", tool_name="search")
+    tool["parentSpanId"] = agent["spanId"]
+    asked = otel_span(1_500_000_000)
+    trace = load(file(tmp_path, otlp(agent, tool, asked)))
+    first, second = trace.tools
+    assert (first.name, first.operation, first.arrived_s) == ("writer", "invoke_agent", -0.5)
+    assert (second.name, second.operation, second.arrived_s) == ("search", "execute_tool", 0.5)
+    assert second.parent == first.request_id and trace.requests == 1
 
 
 # ---------------------------------------------------------------- the command

@@ -75,9 +75,11 @@ def export(spans: Sequence[Span], *, model: str = "", began_ns: int = 0) -> byte
     run = sha256(msgspec.json.encode(spans)).hexdigest()
     began_ns -= round(min([0.0, *(span.arrived_s for span in spans)]) * 1e9)
     written: list[Row] = []
-    around: dict[str, Row] = {}  # the agent of a name that began last, and each tool by its id
+    around: dict[tuple[str, str | None], Row] = {}  # a tool by its id, an agent by its name
     for number, span in enumerate(spans):
-        parent = around.get((span.parent or "") if isinstance(span, ToolSpan) else span.agent, {})
+        parent = around.get(("agent", span.agent), {})
+        if isinstance(span, ToolSpan):
+            parent = around.get(("id", span.parent), parent)
         whose = span.name if isinstance(span, ToolSpan) and span.operation == AGENT else span.agent
         row = _written(span, model, began_ns) | {
             "traceId": parent.get("traceId", sha256(f"{run} {whose}".encode()).hexdigest()[:32]),
@@ -86,9 +88,9 @@ def export(spans: Sequence[Span], *, model: str = "", began_ns: int = 0) -> byte
         }
         written.append(row)
         if isinstance(span, ToolSpan):
-            around[span.request_id] = row
+            around["id", span.request_id] = row
             if span.operation == AGENT:
-                around[span.name] = row
+                around["agent", span.name] = row
     scope = {"scope": {"name": "agentlab"}, "spans": written}
     resource = {"attributes": _attributes({"service.name": "agentlab"})}
     return msgspec.json.encode({"resourceSpans": [{"resource": resource, "scopeSpans": [scope]}]})
@@ -109,7 +111,7 @@ def _written(span: Span, model: str, began_ns: int) -> Row:
         told |= {_NAMES[name]: getattr(span, name) for name in Span.__struct_fields__}
     if not span.ok:
         code = str(span.status) if span.status not in (200, 0) else None
-        told["error.type"] = code or span.fault or "_OTHER"
+        told["error.type"] = code or (span.fault or "_OTHER").partition(":")[0]
     return {
         "name": f"{operation} {subject}".strip(),
         "kind": 3 if operation in _INFERENCE else 1,  # CLIENT; tools and agents are INTERNAL

@@ -56,7 +56,7 @@ def published(path: str | Path, *, most: int | None = None) -> list[Arrival]:
     arrivals = [
         Arrival(span.arrived_s, span.prompt_tokens, span.completion_tokens, session)
         for session, span in _requests(Path(path), most)
-        if span.prompt_tokens
+        if span.prompt_tokens and not isinstance(span, ToolSpan)
     ]
     if not arrivals:
         raise ConfigError(f"trace {str(path)!r} has no requests with a prompt; give one that has")
@@ -71,7 +71,8 @@ def load(path: str | Path) -> Trace:
     Raises:
         ConfigError: As `published` does.
     """
-    if not (trace := Trace(span for _, span in _requests(Path(path)))).requests:
+    trace = Trace(span for _, span in _requests(Path(path)))
+    if not (trace.requests or trace.tools):
         raise ConfigError(f"trace {str(path)!r} has no requests; give one that has")
     return trace
 
@@ -80,7 +81,7 @@ def _requests(path: Path, most: int | None = None) -> list[tuple[str | None, Spa
     """Return each request with its session, by arrival; the first is at 0."""
     once = {str(row.get("span", where)): (where, row) for where, row in islice(_rows(path), most)}
     found = [_request(*row) for row in once.values()]
-    first_ns = min((fields["arrived_s"] for _, _, fields in found), default=0)
+    first_ns = min((f["arrived_s"] for _, _, f in found if "operation" not in f), default=0)
     requests = []
     for where, session, fields in found:
         times_s = {name: (fields[name] - first_ns) / 10**9 for name in TIMES if name in fields}
