@@ -99,7 +99,7 @@ def export(spans: Sequence[Span], *, model: str = "", began_ns: int = 0) -> byte
 def _written(span: Span, model: str, began_ns: int) -> Row:
     if isinstance(span, ToolSpan):
         operation, subject = span.operation, span.name
-        told = {_OPERATION: operation, "gen_ai.conversation.id": span.session}
+        told: Row = {_OPERATION: operation, "gen_ai.conversation.id": span.session}
         told |= {key: getattr(span, name) for name, key in _OURS.items()}
         if operation == TOOL:
             told["gen_ai.tool.name"] = span.name

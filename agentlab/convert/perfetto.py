@@ -30,6 +30,7 @@ def export(spans: Sequence[Span]) -> bytes:
     """
     events: list[Row] = [_name("process_name", 0, "agentlab")]
     free: dict[str, list[tuple[float, int]]] = {}  # agent -> when each of its tracks is free again
+    zero_s = min([0.0, *(span.arrived_s for span in spans)])  # Perfetto drops what is before 0
     tracks = 1  # the process; a track of its number would be called the main thread
     for span in spans:
         kind, name, whose = "request", "request", span.agent
@@ -44,11 +45,11 @@ def export(spans: Sequence[Span]) -> bytes:
             events.append(_name("thread_name", track, whose))
         heappush(own, (ended_s, track))
         name += "" if span.ok else f": {span.fault or span.status}"
-        events.append(_slice(kind, name, track, span.arrived_s, ended_s) | {"args": span})
+        events.append(_slice(kind, name, track, span.arrived_s, ended_s, zero_s) | {"args": span})
         times_s = (span.arrived_s, span.started_s, span.first_token_s, ended_s)
         for phase, (start_s, end_s) in zip(_PHASES, pairwise(times_s), strict=True):
             if start_s is not None and end_s is not None and start_s < end_s:
-                events.append(_slice("phase", phase, track, start_s, end_s))
+                events.append(_slice("phase", phase, track, start_s, end_s, zero_s))
     return msgspec.json.encode({"traceEvents": events, "displayTimeUnit": "ms"})
 
 
@@ -56,7 +57,7 @@ def _name(what: str, track: int, name: str) -> Row:
     return {"ph": "M", "name": what, "pid": 1, "tid": track, "args": {"name": name}}
 
 
-def _slice(kind: str, name: str, track: int, start_s: float, end_s: float) -> Row:
+def _slice(kind: str, name: str, track: int, start_s: float, end_s: float, zero_s: float) -> Row:
     """Return a slice; its times are microseconds, to the nanosecond."""
-    times_us = {"ts": round(start_s * 1e6, 3), "dur": round((end_s - start_s) * 1e6, 3)}
+    times_us = {"ts": round((start_s - zero_s) * 1e6, 3), "dur": round((end_s - start_s) * 1e6, 3)}
     return {"ph": "X", "cat": kind, "name": name, "pid": 1, "tid": track, **times_us}
