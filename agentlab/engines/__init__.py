@@ -6,6 +6,11 @@ inputs are there, and so do the frameworks, which only their own files import:
     langgraph   natively, in its functional API; also as the plain graph, which runs in supersteps
     crewai      as a native Flow; on the real clock only
     dask        from other processes, here or on other hosts; on the real clock only
+
+Each step is an agent of a framework's, whose own client asks:
+
+    openai_agents, pydantic_ai
+    _client     OpenAI's client, for both
 """
 
 from collections.abc import Awaitable, Callable, Mapping
@@ -21,9 +26,10 @@ from agentlab.workflow import Run, Step, Workflow, as_ready, in_order
 
 __all__ = ["ENGINES", "Ask", "answer", "bar", "run", "watched"]
 
-ENGINES = ("sequential", "asyncio", "langgraph", "crewai", "dask")
+_AGENTS = ("openai-agents", "pydantic-ai")
+ENGINES = ("sequential", "asyncio", "langgraph", "crewai", "dask", *_AGENTS)
 
-_SCHEDULES = {"sequential": in_order, "asyncio": as_ready, "dask": as_ready}
+_SCHEDULES = {"sequential": in_order} | dict.fromkeys(("asyncio", "dask", *_AGENTS), as_ready)
 
 Ask = Callable[..., Awaitable[str]]
 """What answers a step: `lab.ask`, or anything that is called like it."""
@@ -65,6 +71,11 @@ async def run(
             from agentlab.engines.dask import Cluster
         async with Cluster() as cluster:
             return await run(workflow, inputs, engine=engine, ask=cluster.ask, progress=progress)
+    if engine in _AGENTS:
+        with extras():
+            framework = import_module(f"agentlab.engines.{engine.replace('-', '_')}")
+            from agentlab.engines._client import through_agents
+        ask = through_agents(framework.ask, ask or lab.ask)
     if engine in _SCHEDULES:
         how: Callable[..., Awaitable[dict[str, str]]] = partial(_scheduled, _SCHEDULES[engine])
     else:
