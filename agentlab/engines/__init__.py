@@ -6,11 +6,9 @@ inputs are there, and so do the frameworks, which only their own files import:
     langgraph   natively, in its functional API; also as the plain graph, which runs in supersteps
     crewai      as a native Flow; on the real clock only
     dask        from other processes, here or on other hosts; on the real clock only
-
-Each step is an agent of a framework's, whose own client asks:
-
-    openai_agents, pydantic_ai
-    _client     OpenAI's client, for both
+    openai_agents    each step is an agent of the framework's, whose own client asks
+    pydantic_ai      likewise
+    _client          that client, OpenAI's
 """
 
 from collections.abc import Awaitable, Callable, Mapping

@@ -20,8 +20,10 @@ def through_agents(ask_agent: Callable[..., Awaitable[str]], ask: Ask) -> Ask:
     async def answer(prompt: str, *, agent: str, **options: Any) -> str:
         asking = _Asking(ask, agent)
         http = DefaultAsyncHttpxClient(transport=asking, trust_env=False)
-        nowhere = {"base_url": "http://lab/v1", "api_key": "none"}  # `ask` knows where, and the key
-        client = AsyncOpenAI(**nowhere, max_retries=0, http_client=http)
+        # `ask` knows the model's address and its key.
+        client = AsyncOpenAI(
+            base_url="http://lab/v1", api_key="none", max_retries=0, http_client=http
+        )
         try:
             return await ask_agent(client, prompt, agent=agent, **options)
         except Exception as error:
