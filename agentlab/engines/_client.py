@@ -24,9 +24,7 @@ def through_agents(ask_agent: Callable[..., Awaitable[str]], ask: Ask) -> Ask:
         asking = _Asking(partial(ask, agent=agent, **options))
         http = DefaultAsyncHttpxClient(transport=asking, trust_env=False)
         # `ask` knows the model's address and its key.
-        client = AsyncOpenAI(
-            base_url="http://lab/v1", api_key="none", max_retries=0, http_client=http
-        )
+        client = AsyncOpenAI(base_url="http://lab", api_key="none", max_retries=0, http_client=http)
         try:
             return await ask_agent(client, prompt, agent=agent, **said)
         except Exception as error:
