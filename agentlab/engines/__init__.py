@@ -6,6 +6,9 @@ inputs are there, and so do the frameworks, which only their own files import:
     langgraph   natively, in its functional API; also as the plain graph, which runs in supersteps
     crewai      as a native Flow; on the real clock only
     dask        from other processes, here or on other hosts; on the real clock only
+    openai_agents    each step is an agent of the framework's, whose own client asks
+    pydantic_ai      likewise
+    _client          that client, OpenAI's
 """
 
 from collections.abc import Awaitable, Callable, Mapping
@@ -21,9 +24,10 @@ from agentlab.workflow import Run, Step, Tools, Workflow, as_ready, in_order, li
 
 __all__ = ["ENGINES", "Ask", "answer", "bar", "run", "watched"]
 
-ENGINES = ("sequential", "asyncio", "langgraph", "crewai", "dask")
+_AGENTS = ("openai-agents", "pydantic-ai")
+ENGINES = ("sequential", "asyncio", "langgraph", "crewai", "dask", *_AGENTS)
 
-_SCHEDULES = {"sequential": in_order, "asyncio": as_ready, "dask": as_ready}
+_SCHEDULES = {"sequential": in_order} | dict.fromkeys(("asyncio", "dask", *_AGENTS), as_ready)
 
 Ask = Callable[..., Awaitable[str]]
 """What answers a step: `lab.ask`, or anything that is called like it."""
@@ -76,6 +80,11 @@ async def run(
             asking = partial(run, workflow, inputs, engine=engine, tools=tools, progress=progress)
             return await asking(ask=cluster.reply if tools else cluster.ask)
     asked: Any = with_tools(ask or lab.reply, tools) if tools else ask
+    if engine in _AGENTS:
+        with extras():
+            framework = import_module(f"agentlab.engines.{engine.replace('-', '_')}")
+            from agentlab.engines._client import through_agents
+        asked = through_agents(framework.ask, asked or lab.ask)
     if engine in _SCHEDULES:
         how: Callable[..., Awaitable[dict[str, str]]] = partial(_scheduled, _SCHEDULES[engine])
     else:
