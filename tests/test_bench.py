@@ -442,7 +442,13 @@ def test_the_price_is_said_before_it_is_paid(fresh_lab, tmp_path, monkeypatch, c
     """With --price, in dollars; a plot and a table are written beside the raw data otherwise."""
     path = written(tmp_path, SMALL)
     assert main(["bench", str(path), "--out", str(tmp_path)]) == 0
-    assert {p.suffix for p in tmp_path.glob("small.*")} == {".yaml", ".json", ".md", ".png"}
+    assert {p.suffix for p in tmp_path.glob("small.*")} == {
+        ".yaml",
+        ".json",
+        ".md",
+        ".png",
+        ".gz",
+    }
     monkeypatch.setenv("OPENAI_BASE_URL", "http://127.0.0.1:9/v1")
     path = written(tmp_path, SMALL + "clock: real\n", "paid")
     assert main(["bench", str(path), "--price", "1000000", "0"]) == 2

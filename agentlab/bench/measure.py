@@ -3,7 +3,7 @@
 import asyncio
 import gc
 from collections import Counter
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import AsyncExitStack, nullcontext
 from dataclasses import replace
 from hashlib import blake2b
@@ -22,6 +22,7 @@ from agentlab._support.progress_bar import bar
 from agentlab.bench import results
 from agentlab.bench.closed_loop import crowd
 from agentlab.bench.experiment import Case, Experiment, Strategy, Workload
+from agentlab.bench.requests import Calls, Request
 from agentlab.bench.results import Measurement, Results, Said, percentile
 from agentlab.endpoint import presets
 from agentlab.endpoint.contract.tokens import count_tokens
@@ -34,7 +35,7 @@ from agentlab.resilience import Guard, RateLimit, Retry, classify
 from agentlab.trace import Trace, trace
 from agentlab.workflow import Step, Workflow
 
-Keep = Callable[[Measurement], None]
+Keep = Callable[[Measurement, Sequence[Request]], None]
 AskForReply = Callable[..., Awaitable[Reply]]  # `lab.reply`, or one that is called as it is
 
 _HAIR_S = 1e-6  # sums and quotients of rounded times may be apart by so much, and mean the same
@@ -73,9 +74,10 @@ def _measured(experiment: Experiment, file: Path, *, resume: bool) -> Results:
     with bar(total=len(done) + kept.missing, name=file.stem) as progress:
         progress.update(len(done))
 
-        def keep(measurement: Measurement) -> None:
+        def keep(measurement: Measurement, requests: Sequence[Request] = ()) -> None:
             if earlier and not kept.measurements:  # now there is something to put in its place
-                file.replace(file.with_suffix(".before.json"))
+                results.keep_before(file)
+            results.add_requests(file, requests, run=len(kept.measurements))
             kept.measurements.append(measurement)
             results.write(file, kept)
             progress.update()
@@ -98,9 +100,12 @@ def _measured(experiment: Experiment, file: Path, *, resume: bool) -> Results:
                 for task in tasks:
                     if task.case.engine == "crowd":
                         keep(_of_a_crowd(task))
-                    else:
-                        outcome, t = lab.simulate(task.answers(lab.ask), catch=StepError)
-                        keep(_measurement(task, outcome, t, t.makespan_s))
+                        continue
+                    calls = task.calls()
+                    outcome, t = lab.simulate(task.answers(lab.ask, calls), catch=StepError)
+                    requests = calls.rows(t.spans)
+                    begun_s = min((r.arrived_s or 0.0 for r in requests), default=0.0)
+                    keep(_measurement(task, outcome, t, begun_s + t.makespan_s), requests)
     results.write(file, kept)
     return kept
 
@@ -115,13 +120,18 @@ class _Task(NamedTuple):
     workflow: Workflow
     limit: int | None
 
-    async def answers(self, send: Ask) -> dict[str, str]:
+    def calls(self) -> Calls:
+        return Calls(self.workflow.needs, {})
+
+    async def answers(self, send: AskForReply, calls: Calls) -> dict[str, str]:
+        calls.begin()
         ask = asking(
             self.case.strategy,
             max_concurrency=self.case.max_concurrency,
             requests_per_minute=self.limit,
-            send=send,
+            send=calls.noting(send),
         )
+        ask = calls.when_due(ask)
         inputs, engine = self.workload.inputs, self.case.engine
         if engine not in ("functions", "langgraph-graph"):
             return await engines.run(self.workflow, inputs, engine=engine, ask=ask)
@@ -239,13 +249,16 @@ async def _in_real_time(experiment: Experiment, tasks: list[_Task], keep: Keep) 
         warm = [first[case] for case in experiment.cases() if case in first] * experiment.warmups
         for number, task in enumerate([*warm, *tasks]):
             reply = send.get(task.case.engine, lab.reply)
-            measurement = await _run_timed(task, reply, scale, real=real)
+            measured = await _run_timed(task, reply, scale, real=real)
             if number >= len(warm):
-                keep(measurement)
+                keep(*measured)
 
 
-async def _run_timed(task: _Task, reply: AskForReply, scale: float, *, real: bool) -> Measurement:
+async def _run_timed(
+    task: _Task, reply: AskForReply, scale: float, *, real: bool
+) -> tuple[Measurement, list[Request]]:
     said: list[Said] = []
+    calls = task.calls()
     endpoint = connection.endpoint()
     gc.collect()  # so that no case pays for the garbage of the one before
     with trace() as t:
@@ -253,7 +266,7 @@ async def _run_timed(task: _Task, reply: AskForReply, scale: float, *, real: boo
         began_s, cpu_began_s = perf_counter(), process_time()
         outcome: dict[str, str] | StepError
         try:
-            outcome = await task.answers(_noting(reply, said))
+            outcome = await task.answers(_noting(reply, said), calls)
         except StepError as error:
             outcome = error
         elapsed_s, cpu_s = perf_counter() - began_s, process_time() - cpu_began_s
@@ -262,7 +275,7 @@ async def _run_timed(task: _Task, reply: AskForReply, scale: float, *, real: boo
             await _all_ended(t)
     late_ms = [span.late_ms for span in t.spans if span.late_ms is not None]
     told_by_it: dict[str, Any] = {"answers": None, "answered": len(said), "real": said}
-    return msgspec.structs.replace(
+    measurement = msgspec.structs.replace(
         _measurement(task, outcome, t, elapsed_s * scale),
         cpu_ms=round(cpu_s * 1000 / max(t.requests, 1), 3),
         busy=round(cpu_s / elapsed_s, 3),
@@ -271,6 +284,7 @@ async def _run_timed(task: _Task, reply: AskForReply, scale: float, *, real: boo
         late=(round(median(late_ms), 3), max(late_ms)) if late_ms else UNSET,
         **(told_by_it if real else {}),
     )
+    return measurement, calls.rows(t.spans)
 
 
 def _noting(reply: AskForReply, said: list[Said]) -> Ask:

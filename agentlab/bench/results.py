@@ -1,9 +1,12 @@
 """The raw data of an experiment: how it is kept, and whether its runs can be compared."""
 
+import csv
+import gzip
+import io
 import os
 import platform
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from importlib.metadata import version
 from pathlib import Path
 from statistics import mean, median
@@ -17,6 +20,7 @@ from msgspec import UNSET, UnsetType
 from agentlab._support.fields import AtLeastOne, Count
 from agentlab._support.system import write_whole
 from agentlab.bench.experiment import Case, Experiment, varied
+from agentlab.bench.requests import Request
 from agentlab.errors import ConfigError
 from agentlab.settings import Settings
 
@@ -138,6 +142,67 @@ def one_writer(file: Path) -> Iterator[None]:
         lock.release()
 
 
+def requests_file(file: Path) -> Path:
+    """Return where the requests lie whose measurements are in `file`."""
+    return file.with_suffix(".requests.csv.gz")
+
+
+def keep_before(file: Path) -> None:
+    """Rename finished results and their requests, so that new ones can be written."""
+    before = file.with_suffix(".before.json")
+    if requests_file(file).exists():
+        requests_file(file).replace(requests_file(before))
+    file.replace(before)
+
+
+def add_requests(file: Path, requests: Iterable[Request], *, run: int) -> None:
+    """Append the requests of one run, compressed by itself; the first run begins a new file.
+
+    They are written before the measurement. What a killed run has written of one that is not
+    measured is left out by `read_requests`, and removed by `resumed_requests`.
+    """
+    path, lines = requests_file(file), io.StringIO(newline="")
+    if run == 0:
+        path.unlink(missing_ok=True)
+    numbered = [msgspec.structs.replace(request, run=run) for request in requests]
+    if not numbered:
+        return
+    table = csv.writer(lines, lineterminator="\n")
+    if not path.exists():
+        table.writerow(Request.__struct_fields__)
+    table.writerows(map(msgspec.structs.astuple, numbered))
+    with path.open("ab") as kept:
+        kept.write(gzip.compress(lines.getvalue().encode(), mtime=0))
+
+
+def read_requests(file: Path, runs: int) -> list[Request]:
+    """Return the requests of the first `runs` measurements; none where none were kept."""
+    path, found = requests_file(file), list[Request]()
+    if not path.exists():
+        return found
+    # A run that was killed may have left half a line.
+    with gzip.open(path, "rt", encoding="utf-8", newline="") as lines, suppress(EOFError):
+        for number, row in enumerate(csv.DictReader(lines), 2):
+            try:
+                request = msgspec.convert(
+                    {name: value for name, value in row.items() if value}, Request, strict=False
+                )
+            except msgspec.ValidationError as error:
+                where = f"requests {str(path)!r}, line {number}"
+                raise ConfigError(f"{where}: {error}; measure again") from None
+            if request.run >= runs:
+                break
+            found.append(request)
+    return found
+
+
+def resumed_requests(file: Path, runs: int) -> None:
+    """Cut the requests to the first `runs` measurements, for a run that goes on."""
+    kept = read_requests(file, runs)
+    for run in range(runs):
+        add_requests(file, (request for request in kept if request.run == run), run=run)
+
+
 def go_on(file: Path, empty: Results, *, resume: bool) -> Results:
     """Return the results in `file` when resuming, else `empty`; ConfigError if neither is right."""
     before = load(file) if file.exists() else empty
@@ -150,6 +215,7 @@ def go_on(file: Path, empty: Results, *, resume: bool) -> Results:
         raise ConfigError(f"{file} is of another experiment; {_ELSEWHERE}")
     if other := sorted({name for name, _ in before.machine.items() ^ empty.machine.items()}):
         raise ConfigError(f"{file} was measured with another {', '.join(other)}; {_ELSEWHERE}")
+    resumed_requests(file, len(before.measurements))
     return before
 
 
