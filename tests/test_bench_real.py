@@ -362,7 +362,7 @@ def spans(*stretches: tuple[str, float, float, int]) -> Trace:
 def of_spans(t: Trace, elapsed_s: float, **changed: Any) -> Measurement:
     asked = Experiment(about="x", workloads=[Workload(agents=2)], **changed)
     task = measure._task(asked, next(asked.cases()))
-    return measure._measurement(task, {"agent_0": "x", "agent_1": "y"}, t, elapsed_s)
+    return measure._measurement(task, {"agent_0": "x", "agent_1": "y"}, t, elapsed_s, [])
 
 
 def test_the_bound_is_of_the_answers_that_count():

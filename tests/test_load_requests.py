@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from agentlab.bench import experiment, measure, results
-from agentlab.bench.requests import Calls, Request, _Sent
+from agentlab.bench.requests import Calls, Request
 from agentlab.errors import ConfigError
 from agentlab.trace import Span
 
@@ -117,8 +117,9 @@ def test_rows_that_are_no_requests_are_refused(fresh_lab, tmp_path):
 def test_the_endpoint_s_clock_is_put_between_sent_and_returned():
     """Its zero is unknown: no request arrives before it is sent, none ends after its return."""
     calls = Calls({"a": (), "b": ()}, {})
-    calls._sent = {"a": [_Sent(1.0, 3.5, True)], "b": [_Sent(2.0, 5.1, True)]}
-    calls._due_s = calls._asked_s = {"a": 0.0, "b": 0.0}
+    for name, sent_s, returned_s in (("a", 1.0, 3.5), ("b", 2.0, 5.1)):
+        times = {"due_s": 0.0, "asked_s": 0.0, "sent_s": sent_s, "returned_s": returned_s}
+        calls._sent[name] = [Request(run=0, call=name, attempt=1, status=200, **times)]
     spans = [
         Span(request_id=name, agent=name, arrived_s=at, started_s=at, end_s=at + 2, status=200)
         for name, at in (("a", 0.0), ("b", 1.5))

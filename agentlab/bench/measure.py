@@ -14,7 +14,7 @@ from time import perf_counter, process_time
 from typing import Any, NamedTuple
 
 import msgspec
-from msgspec import UNSET
+from msgspec import UNSET, UnsetType
 
 from agentlab import engines, lab
 from agentlab._support.asyncio_tools import running_loop
@@ -22,8 +22,9 @@ from agentlab._support.progress_bar import bar
 from agentlab.bench import results
 from agentlab.bench.closed_loop import crowd
 from agentlab.bench.experiment import Case, Experiment, Strategy, Workload
-from agentlab.bench.requests import Calls, Request
-from agentlab.bench.results import Measurement, Results, Said, percentile
+from agentlab.bench.requests import Calls, Request, Send
+from agentlab.bench.results import Measurement, Results, Said
+from agentlab.bench.summary import Price, Slo, Window, percentile, summarized
 from agentlab.endpoint import presets
 from agentlab.endpoint.contract.tokens import count_tokens
 from agentlab.endpoint.server.app import limits_of
@@ -105,7 +106,8 @@ def _measured(experiment: Experiment, file: Path, *, resume: bool) -> Results:
                     outcome, t = lab.simulate(task.answers(lab.ask, calls), catch=StepError)
                     requests = calls.rows(t.spans)
                     begun_s = min((r.arrived_s or 0.0 for r in requests), default=0.0)
-                    keep(_measurement(task, outcome, t, begun_s + t.makespan_s), requests)
+                    elapsed_s = begun_s + t.makespan_s
+                    keep(_measurement(task, outcome, t, elapsed_s, requests), requests)
     results.write(file, kept)
     return kept
 
@@ -119,11 +121,13 @@ class _Task(NamedTuple):
     workload: Workload
     workflow: Workflow
     limit: int | None
+    wait_s: dict[str, float]
+    terms: tuple[Slo | UnsetType, Window | UnsetType, Price | UnsetType]
 
     def calls(self) -> Calls:
-        return Calls(self.workflow.needs, {})
+        return Calls(self.workflow.needs, self.wait_s)
 
-    async def answers(self, send: AskForReply, calls: Calls) -> dict[str, str]:
+    async def answers(self, send: Send, calls: Calls) -> dict[str, str]:
         calls.begin()
         ask = asking(
             self.case.strategy,
@@ -156,7 +160,9 @@ def _task(experiment: Experiment, case: Case, repeat: int = 0) -> _Task:
     seed = repeat % workload.random if workload.random else None
     # A crowd is a million agents that ask what one of them asks.
     of_one = replace(workload, agents=1) if case.engine == "crowd" else workload
-    return _Task(case, repeat, seed, workload, of_one.build(seed or 0), limit or None)
+    workflow, wait_s = of_one.drawn(case.seed, number=seed or 0)
+    terms = experiment.slo, experiment.window, experiment.price
+    return _Task(case, repeat, seed, workload, workflow, limit or None, wait_s, terms)
 
 
 def as_functions(workflow: Workflow, ask: Ask) -> list[parallel.Function]:
@@ -275,8 +281,9 @@ async def _run_timed(
             await _all_ended(t)
     late_ms = [span.late_ms for span in t.spans if span.late_ms is not None]
     told_by_it: dict[str, Any] = {"answers": None, "answered": len(said), "real": said}
+    requests = calls.rows(t.spans)
     measurement = msgspec.structs.replace(
-        _measurement(task, outcome, t, elapsed_s * scale),
+        _measurement(task, outcome, t, elapsed_s * scale, requests),
         cpu_ms=round(cpu_s * 1000 / max(t.requests, 1), 3),
         busy=round(cpu_s / elapsed_s, 3),
         endpoint_cpu_ms=round(endpoint_s * 1000 / max(t.requests, 1), 3),
@@ -284,7 +291,7 @@ async def _run_timed(
         late=(round(median(late_ms), 3), max(late_ms)) if late_ms else UNSET,
         **(told_by_it if real else {}),
     )
-    return measurement, calls.rows(t.spans)
+    return measurement, requests
 
 
 def _noting(reply: AskForReply, said: list[Said]) -> Ask:
@@ -319,13 +326,17 @@ async def _ask_first(task: _Task, reply: AskForReply) -> None:
 
 
 def _measurement(
-    task: _Task, outcome: Mapping[str, str] | StepError, t: Trace, elapsed_s: float
+    task: _Task,
+    outcome: Mapping[str, str] | StepError,
+    t: Trace,
+    elapsed_s: float,
+    requests: Sequence[Request],
 ) -> Measurement:
     steps = len(task.workflow.steps)
     # Only the answer that counts: no schedule needs the attempts that failed before it.
     served = {span.agent: span.service_s for span in t.spans if span.ok}
     seconds = dict.fromkeys(task.workflow.needs, 0.0) | served
-    bound_s = task.workflow.plan(seconds).bound_s(task.case.max_concurrency)
+    bound_s = task.workflow.plan(seconds, task.wait_s).bound_s(task.case.max_concurrency)
     if task.limit is not None and steps > task.limit:
         # A rate limit alone: a minute's worth immediately, then so many per second.
         limit_s = (steps - task.limit) / task.limit * 60 + min(seconds.values())
@@ -351,6 +362,7 @@ def _measurement(
         error=str(outcome) if isinstance(outcome, StepError) else None,
         workflow=UNSET if task.seed is None else task.seed,
         faults=dict(sorted(faults.items())) or UNSET,
+        summary=summarized(requests, *task.terms) if task.seed is None else UNSET,
     )
 
 
@@ -388,16 +400,17 @@ def cost(experiment: Experiment) -> Cost:
     experiment = experiment.as_asked()
     counted = []
     if experiment.asks_real:
-        counted += _rehearsed(experiment.workloads[0].build(), experiment.workloads[0])[:1]
+        counted += _rehearsed(experiment.workloads[0], experiment.seeds[0])[:1]
     for name, workload in experiment.by_name.items():
         cases = sum(case.workload == name for case in experiment.cases())
         for number in range(workload.random or 1):
             times = cases * (experiment.repeats + (0 if number else experiment.warmups))
-            counted += _rehearsed(workload.build(number), workload) * times
+            counted += _rehearsed(workload, experiment.seeds[0], number) * times
     return Cost(*map(sum, zip(*counted, strict=True)))
 
 
-def _rehearsed(workflow: Workflow, workload: Workload) -> list[Cost]:
+def _rehearsed(workload: Workload, seed: int, number: int = 0) -> list[Cost]:
+    workflow, _ = workload.drawn(seed, number=number)
     with lab.configure(preset="instant", upstream=None, faults=[], replay=None):
         _, t = lab.simulate(engines.run(workflow, workload.inputs))
     spans = {span.agent: span for span in t.spans}

@@ -2,13 +2,16 @@
 
 import asyncio
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import msgspec
+from msgspec.structs import replace
 
 from agentlab import lab
 from agentlab.trace import Span
+
+Send = Callable[..., Awaitable[Any]]
+"""What asks once: `lab.ask`, `lab.reply`, or anything that is called like them."""
 
 
 class Request(msgspec.Struct, frozen=True, kw_only=True, gc=False):
@@ -40,18 +43,13 @@ class Request(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     fault: str | None = None
     late_ms: float | None = None
 
+    @property
+    def ok(self) -> bool:
+        """True if the model answered in full, even if late or slowly; see `Span.ok`."""
+        return self.status == 200 and self.fault in (None, "stall", "drip")
+
 
 _OF_THE_SPAN = set(Request.__struct_fields__) & set(Span.__struct_fields__) - {"attempt"}
-
-
-@dataclass
-class _Sent:
-    """One attempt, on the client's clock; `answered` if the client could use what came."""
-
-    sent_s: float
-    returned_s: float | None = None
-    answered: bool = False
-    finish_reason: str | None = None
 
 
 class Calls:
@@ -63,9 +61,8 @@ class Calls:
 
     def __init__(self, needs: Mapping[str, Sequence[str]], wait_s: Mapping[str, float]):
         self._needs, self._wait_s = needs, wait_s
-        self._due_s: dict[str, float] = {}
-        self._asked_s: dict[str, float] = {}
-        self._sent: dict[str, list[_Sent]] = {name: [] for name in needs}
+        self._asked: dict[str, tuple[float, float]] = {}  # when it was due, and when asked
+        self._sent: dict[str, list[Request]] = {name: [] for name in needs}
         self._scale, self._began_s = 1.0, 0.0
 
     def begin(self) -> None:
@@ -74,39 +71,40 @@ class Calls:
         self._began_s = asyncio.get_running_loop().time()
 
     def _now_s(self) -> float:
-        passed_s = asyncio.get_running_loop().time() - self._began_s
-        return round(passed_s * self._scale, 9)
+        return round((asyncio.get_running_loop().time() - self._began_s) * self._scale, 9)
 
-    def when_due(self, ask: Callable[..., Awaitable[str]]) -> Callable[..., Awaitable[str]]:
+    def when_due(self, ask: Send) -> Send:
         """Return an ask function that waits until its call is due; it goes around all limits."""
 
-        async def waiting(prompt: str, *, agent: str, **options: Any) -> str:
+        async def waiting(prompt: str, *, agent: str, **options: Any) -> Any:
             ends_s = [self._sent[need][-1].returned_s or 0.0 for need in self._needs[agent]]
             due_s = round(max(ends_s, default=0.0) + self._wait_s.get(agent, 0.0), 9)
-            self._due_s[agent] = due_s
             if due_s > self._now_s():
                 await lab.sleep_until(self._began_s * self._scale + due_s)
-            self._asked_s[agent] = max(self._now_s(), due_s)
+            self._asked[agent] = due_s, max(self._now_s(), due_s)
             return await ask(prompt, agent=agent, **options)
 
         return waiting
 
-    def noting(self, send: Callable[..., Awaitable[Any]]) -> Callable[..., Awaitable[Any]]:
+    def noting(self, send: Send) -> Send:
         """Return what sends one attempt and notes when; it goes around the client alone."""
 
         async def noted(prompt: str, *, agent: str, **options: Any) -> Any:
-            sent = _Sent(self._now_s())
-            self._sent[agent].append(sent)
+            (due_s, asked_s), mine = self._asked[agent], self._sent[agent]
+            times = {"due_s": due_s, "asked_s": asked_s, "sent_s": self._now_s()}
+            number = len(mine)
+            mine.append(Request(run=0, call=agent, attempt=number + 1, **times))
+            said: dict[str, Any] = {}
             try:
                 reply = await send(prompt, agent=agent, **options)
-                sent.answered, sent.finish_reason = True, getattr(reply, "finish_reason", None)
+                said = {"status": 200, "finish_reason": getattr(reply, "finish_reason", None)}
                 return reply
             finally:
-                sent.returned_s = self._now_s()
+                mine[number] = replace(mine[number], returned_s=self._now_s(), **said)
 
         return noted
 
-    def rows(self, spans: Iterable[Span], *, run: int = 0) -> list[Request]:
+    def rows(self, spans: Iterable[Span]) -> list[Request]:
         """Return a row for each request, with what the endpoint's `spans` say of it.
 
         The endpoint's clock is another one. No request arrives before it was sent, and no answer
@@ -115,17 +113,17 @@ class Calls:
         """
         seen: dict[str, list[Span]] = {name: [] for name in self._sent}
         for span in spans:
-            seen.get(span.agent, []).append(span)
-        shift_s = self._shift_s(seen)
-        rows = []
+            seen[span.agent].append(span)
+        shift_s, rows = self._shift_s(seen), []
         for call, attempts in self._sent.items():
             left = [span.shifted(-shift_s) for span in reversed(seen[call])]
-            for number, sent in enumerate(attempts, 1):
-                ends_s = sent.returned_s if number < len(attempts) else None
-                mine: list[Span | None] = []
+            for row in attempts:
+                # The last attempt has all that is left; dask may have asked for it twice.
+                ends_s = None if row is attempts[-1] else row.returned_s
+                here = len(rows)
                 while left and (ends_s is None or left[-1].arrived_s <= ends_s):
-                    mine.append(left.pop())
-                rows += [self._row(run, call, sent, span, number) for span in mine or [None]]
+                    rows.append(_joined(row, left.pop()))
+                rows += [row] if len(rows) == here else []
         return sorted(rows, key=lambda row: row.sent_s)
 
     def _shift_s(self, seen: Mapping[str, Sequence[Span]]) -> float:
@@ -135,23 +133,11 @@ class Calls:
             if len(sent) == len(seen[call])
             for pair in zip(sent, seen[call], strict=True)
         ]
-        least_s = max((sent.sent_s - span.arrived_s for sent, span in pairs), default=0.0)
-        most_s = [
-            sent.returned_s - span.end_s
-            for sent, span in pairs
-            if sent.answered and sent.returned_s is not None and span.end_s is not None
-        ]
+        least_s = max((row.sent_s - span.arrived_s for row, span in pairs), default=0.0)
+        most_s = [(row.returned_s or 0.0) - (span.end_s or 0.0) for row, span in pairs if row.ok]
         return round(max(least_s, (least_s + min(most_s, default=least_s)) / 2), 9)
 
-    def _row(self, run: int, call: str, sent: _Sent, span: Span | None, attempt: int) -> Request:
-        told = {name: getattr(span, name) for name in _OF_THE_SPAN} if span else {}
-        return Request(
-            run=run,
-            call=call,
-            attempt=attempt,
-            due_s=self._due_s[call],
-            asked_s=self._asked_s[call],
-            sent_s=sent.sent_s,
-            returned_s=sent.returned_s,
-            **told | {"finish_reason": told.get("finish_reason") or sent.finish_reason},
-        )
+
+def _joined(row: Request, span: Span) -> Request:
+    told = {name: getattr(span, name) for name in _OF_THE_SPAN}
+    return replace(row, **told | {"finish_reason": span.finish_reason or row.finish_reason})

@@ -10,7 +10,7 @@ from contextlib import contextmanager, suppress
 from importlib.metadata import version
 from pathlib import Path
 from statistics import mean, median
-from typing import Annotated, TypeVar
+from typing import TypeVar
 from urllib.parse import urlsplit
 
 import filelock
@@ -21,14 +21,13 @@ from agentlab._support.fields import AtLeastOne, Count
 from agentlab._support.system import write_whole
 from agentlab.bench.experiment import Case, Experiment, varied
 from agentlab.bench.requests import Request
+from agentlab.bench.summary import Figure, Summary
 from agentlab.errors import ConfigError
 from agentlab.settings import Settings
 
 TOLERANCE = 0.10  # up to this share, tokens per answer count as equal work
 _ELSEWHERE = "choose another folder with --out"
 _PACKAGES = ("aiohttp", "crewai", "langchain-openai", "langgraph", "openai")
-
-Figure = Annotated[float, msgspec.Meta(ge=0, le=1e11)]  # none is negative, none is millennia
 
 
 class Said(msgspec.Struct, frozen=True):
@@ -49,6 +48,7 @@ class Measurement(msgspec.Struct, frozen=True, kw_only=True):
         cpu_ms: Processor time of this process per request; `busy` is its share of the real time.
             Both are None in virtual time; `endpoint_...` are the same of the lab's own endpoint.
         workflow: The seed of the random workflow that ran.
+        summary: What callers felt, from the requests; none of a crowd, or a random workflow.
         late: How late the local model was, on the real clock: median and most, in milliseconds.
     """
 
@@ -73,6 +73,7 @@ class Measurement(msgspec.Struct, frozen=True, kw_only=True):
     workflow: Count | UnsetType = UNSET
     faults: dict[str, Count] | UnsetType = UNSET
     late: tuple[Figure, Figure] | UnsetType = UNSET
+    summary: Summary | UnsetType = UNSET
 
     @property
     def work(self) -> tuple[str, str, int, int | UnsetType]:
@@ -241,12 +242,6 @@ def read(path: str | Path, kind: type[T]) -> T:
     except (OSError, msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         cure = "give a file that agentlab bench wrote"
         raise ConfigError(f"{kind.__name__} {str(path)!r}: {error}; {cure}") from None
-
-
-def percentile(values: Iterable[float], percent: int) -> float:
-    """Return the smallest value that `percent` of the values, one at least, do not exceed."""
-    ordered = sorted(values)
-    return ordered[max(0, -(-len(ordered) * percent // 100) - 1)]
 
 
 def machine() -> dict[str, str]:
