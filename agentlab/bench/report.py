@@ -1,9 +1,10 @@
 """What results say: a Markdown table with the bound beside each time, and sentences."""
 
-from collections.abc import Callable, Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from functools import partial
 from math import floor, log10
 from statistics import mean, median
+from types import MappingProxyType
 from typing import NamedTuple
 
 import msgspec
@@ -12,6 +13,7 @@ from msgspec import UNSET
 from agentlab.bench.experiment import Case, counted, shown, varied
 from agentlab.bench.laws import Usl, fit_usl
 from agentlab.bench.results import TOLERANCE, Measurement, Results, deviations, unequal
+from agentlab.bench.summary import Slo
 
 ENOUGH = 0.8  # of the bound: from there on we say that more agents still help
 BUSY = 0.8  # of a processor: from there on the lab's own endpoint may be the bottleneck
@@ -33,6 +35,7 @@ def markdown(results: Results) -> str:
         experiment.about,
         "\n".join(f"- **not comparable**: {one}" for one in unequal(results.measurements)),
         table(results) or "No run has a result, so there is no table.",
+        felt(results),
         "\n".join(f"- {line}" for line in [*readings(results), *remarks(results)]),
         f"Times are {unit}. {clock}; {about}.",
     ]
@@ -41,11 +44,58 @@ def markdown(results: Results) -> str:
 
 def table(results: Results) -> str:
     """Return the table alone, for a notebook: a row for each case that was measured."""
-    workloads, differs = results.experiment.by_name, varied(results.measured)
-    rows = []
-    for case in results.measured:
-        cells = _of_random if workloads[case.workload].random else _cells
-        rows.append({a: shown(getattr(case, a)) for a in differs} | cells(results, case))
+    workloads = results.experiment.by_name
+
+    def cells(case: Case) -> dict[str, str]:
+        return (_of_random if workloads[case.workload].random else _cells)(results, case)
+
+    return _tabled(results, cells)
+
+
+def felt(results: Results) -> str:
+    """Return the table of what callers felt, where they arrive in their own time or have an SLO.
+
+    Times are those of p50 / p90 / p99, and of several runs the medians of each.
+    """
+    asked = results.experiment
+    plain = all(workload.plain for workload in asked.workloads)
+    if plain and not (asked.slo or asked.window or asked.price):
+        return ""
+    return _tabled(results, lambda case: _felt(results.of(case)))
+
+
+def _felt(runs: Sequence[Measurement]) -> dict[str, str]:
+    summaries = [m.summary for m in runs if m.summary]
+    cells = {"calls": _middle(summaries, "calls", "{:,.0f}")}
+    for name in dict.fromkeys(name for s in summaries for name in s.percentiles):
+        known = [s.percentiles[name] for s in summaries if name in s.percentiles]
+        p50, p90, _, p99 = map(median, zip(*known, strict=True))
+        title = f"{name.removesuffix('_s').replace('ttft', 'TTFT').replace('itl', 'ITL')} (s)"
+        cells[title] = " / ".join(seconds(value_s, 2, digits=2) for value_s in (p50, p90, p99))
+    cells["answers per s"] = _middle(summaries, "throughput", "{:.3g}")
+    cells["goodput per s"] = _middle(summaries, "goodput", "{:.3g}")
+    cells["within SLO"] = _middle(summaries, "within", "{:.1%}")
+    for many, title in (("steps", "$ per task"), ("answered", "$ per success")):
+        costs = [
+            m.summary.dollars / getattr(m, many) for m in runs if m.summary and m.summary.dollars
+        ]
+        cells[title] = f"{median(costs):.3g}" if costs else ""
+    return cells
+
+
+def _middle(of: Iterable[object], field: str, show: str) -> str:
+    """Return the median of a field, where it is known, in the form of `show`."""
+    values = [getattr(one, field) for one in of]
+    known = [value for value in values if value is not None and value is not UNSET]
+    return show.format(median(known)) if known else ""
+
+
+def _tabled(results: Results, cells: Callable[[Case], dict[str, str]]) -> str:
+    """Return a row for each case that was measured; a column without any cell is left out."""
+    differs = varied(results.measured)
+    rows = [
+        {a: shown(getattr(case, a)) for a in differs} | cells(case) for case in results.measured
+    ]
     columns = [
         c for c in dict.fromkeys(c for row in rows for c in row) if any(r.get(c) for r in rows)
     ]
@@ -68,29 +118,26 @@ def _cells(results: Results, case: Case) -> dict[str, str]:
     elapsed_s = median(m.elapsed_s for m in runs)
     bound_s = median(m.bound_s for m in runs)
     several = len(runs) > 1
-    # A real endpoint may take milliseconds: two digits of each.
-    show_s = partial(seconds, decimals=1 + (several or results.real), digits=1 + results.real)
+    show_s = partial(seconds, decimals=1 + (several or results.real), digits=2)
     elapsed = show_s(elapsed_s)
     if several:
         times_s = [m.elapsed_s for m in runs]
         elapsed += f" ({show_s(min(times_s))} to {show_s(max(times_s))})"
-
-    def middle(field: str, show: Callable[[float], str]) -> str:
-        value = _median(runs, field)
-        return "" if value is None else show(value)
-
+    response_s = [m.summary.percentiles["response_s"][2] for m in runs if m.summary]
+    service_s = _median(runs, "p95_s")
     return {
         "elapsed (s)": elapsed,
         "bound (s)": show_s(bound_s),
         "of the bound": f"{bound_s / elapsed_s:.3f}" if bound_s else "-",
-        "endpoint CPU (ms per request)": middle("endpoint_cpu_ms", "{:.2f}".format),
-        "endpoint busy": middle("endpoint_busy", "{:.0%}".format),
+        "endpoint CPU (ms per request)": _middle(runs, "endpoint_cpu_ms", "{:.2f}"),
+        "endpoint busy": _middle(runs, "endpoint_busy", "{:.0%}"),
         "saved": "" if share is None else f"{share:.1%}",
-        "p95 (s)": middle("p95_s", show_s),
-        "requests": middle("requests", "{:,.0f}".format),
+        "response p95 (s)": show_s(median(response_s)) if response_s else "",
+        "service p95 (s)": "" if service_s is None else show_s(service_s),
+        "requests": _middle(runs, "requests", "{:,.0f}"),
         "peak": f"{max(m.peak for m in runs):,}",
-        "tokens": middle("tokens", "{:,.0f}".format),
-        "CPU (ms a request)": middle("cpu_ms", "{:.2f}".format),
+        "tokens": _middle(runs, "tokens", "{:,.0f}"),
+        "CPU (ms per request)": _middle(runs, "cpu_ms", "{:.2f}"),
     }
 
 
@@ -135,9 +182,9 @@ def _median(runs: Iterable[Measurement], field: str) -> float | None:
 
 
 class Point(NamedTuple):
-    """One case of a curve: medians over its repeats, times in model seconds."""
+    """One case of a curve: medians over its repeats, and from least to most; times in seconds."""
 
-    n: int
+    n: float
     elapsed_s: float
     bound_s: float
     throughput: float
@@ -145,6 +192,11 @@ class Point(NamedTuple):
     p95_s: float | None
     cpu_ms: float | None
     busy: float | None
+    goodput: float | None = None
+    within: float | None = None
+    response_p50_s: float | None = None
+    response_p99_s: float | None = None
+    spread: Mapping[str, tuple[float, float]] = MappingProxyType({})
 
     @property
     def efficiency(self) -> float:
@@ -153,7 +205,7 @@ class Point(NamedTuple):
 
 
 class Curve(NamedTuple):
-    """Cases that differ only in how many "agents" there are, or in their "max_concurrency"."""
+    """Cases that differ only in their "agents", their "max_concurrency" or their "rate"."""
 
     name: str
     axis: str
@@ -177,35 +229,58 @@ def seconds(value_s: float, decimals: int, *, digits: int = 1) -> str:
 def curves(results: Results) -> list[Curve]:
     """Return the curves of an experiment that varies one number, at three or more values."""
     workloads, differs = results.experiment.by_name, varied(results.measured)
-    agents = [w.agents for w in workloads.values() if w.agents is not None]
+    agents = {name: w.agents for name, w in workloads.items() if w.agents is not None}
+    rates = {name: w.arrivals.per_s for name, w in workloads.items() if w.arrivals}
+    numbers: Mapping[str, float | None]
     if "max_concurrency" in differs and len(set(results.experiment.max_concurrency) - {None}) >= 3:
-        axis = mine = "max_concurrency"
-    elif "workload" in differs and len(agents) == len(set(agents)) >= 3:
-        axis, mine = "agents", "workload"
+        axis, mine, numbers = "max_concurrency", "max_concurrency", {}
+    elif "workload" in differs and len(rates) == len(set(rates.values()) - {None}) >= 3:
+        axis, mine, numbers = "rate", "workload", rates
+    elif "workload" in differs and len(agents) == len(set(agents.values())) >= 3:
+        axis, mine, numbers = "agents", "workload", agents
     else:
         return []
     others = [other for other in differs if other != mine] or ["engine"]
     found: dict[str, Curve] = {}
     for case in results.measured:
-        n = workloads[case.workload].agents if axis == "agents" else case.max_concurrency
+        n = numbers.get(case.workload) if numbers else case.max_concurrency
         if n is not None:
-            runs = results.of(case)
-            elapsed_s = median(m.elapsed_s for m in runs)
-            bound_s = median(m.bound_s for m in runs)
-            throughput = runs[0].answered / elapsed_s if elapsed_s else 0.0
-            figures = (_median(runs, field) for field in ("p50_s", "p95_s", "cpu_ms", "busy"))
             name = case.named(others)
-            curve = found.setdefault(name, Curve(name, axis, []))
-            curve.points.append(Point(n, elapsed_s, bound_s, throughput, *figures))
+            found.setdefault(name, Curve(name, axis, [])).points.append(_point(n, results.of(case)))
     return [curve._replace(points=sorted(curve.points)) for curve in found.values()]
+
+
+def _point(n: float, runs: Sequence[Measurement]) -> Point:
+    figures: dict[str, list[float]] = {}
+    for m in runs:
+        s = m.summary
+        response_s = s.percentiles.get("response_s") if s else None
+        of_run = {
+            "throughput": m.answered / m.elapsed_s if m.elapsed_s else 0.0,
+            "efficiency": m.bound_s / m.elapsed_s if m.elapsed_s else 1.0,
+            "goodput": s.goodput if s and s.goodput is not UNSET else None,
+            "within": s.within if s and s.within is not UNSET else None,
+            "response_p50_s": response_s and response_s[0],
+            "response_p99_s": response_s and response_s[-1],
+        }
+        fields = ("elapsed_s", "bound_s", "p50_s", "p95_s", "cpu_ms", "busy")
+        for name, value in (of_run | {name: getattr(m, name) for name in fields}).items():
+            if value is not None:
+                figures.setdefault(name, []).append(value)
+    middles = {name: median(values) for name, values in figures.items() if name != "efficiency"}
+    spread = {name: (min(values), max(values)) for name, values in figures.items()}
+    return Point(**dict.fromkeys(fields) | middles, n=n, spread=spread)
 
 
 def readings(results: Results) -> list[str]:
     """Return what the curves say, in a sentence each."""
     said = []
     for curve in curves(results):
+        if results.experiment.slo:
+            said.append(_most_within(curve, results.experiment.slo))
         if curve.axis == "agents":
             said.append(reach(curve))
+        if curve.axis != "max_concurrency":
             continue
         best, law = max(curve.points, key=lambda p: p.throughput), curve.usl
         said.append(
@@ -213,6 +288,13 @@ def readings(results: Results) -> list[str]:
             + (f"; contention {law.contention:.2g}, coherency {law.coherency:.2g}" if law else "")
         )
     return said
+
+
+def _most_within(curve: Curve, slo: Slo) -> str:
+    kept = [p.n for p in curve.points if p.within is not None and p.within >= slo.share]
+    unit = {"agents": "agents", "max_concurrency": "in flight", "rate": "per s"}[curve.axis]
+    most = f"{kept[-1]:,g} {unit} are the most" if kept else f"no number {unit} is few enough"
+    return f"{curve.name}: {most} with {slo.share:.3g} of calls within {slo}"
 
 
 def reach(curve: Curve) -> str:
@@ -226,7 +308,7 @@ def reach(curve: Curve) -> str:
         said += f", {ENOUGH:g} or better up to {kept[-1].n:,}"
     busy_s = (last.busy or 0.0) * last.elapsed_s
     if last.cpu_ms is not None and busy_s > 0.5 * (last.elapsed_s - last.bound_s):
-        said += f"; this processor, {last.cpu_ms:.2f} ms a request"
+        said += f"; this processor, {last.cpu_ms:.2f} ms per request"
     return said
 
 

@@ -10,7 +10,7 @@ from contextlib import contextmanager, suppress
 from importlib.metadata import version
 from pathlib import Path
 from statistics import mean, median
-from typing import TypeVar
+from typing import Any, TypeVar
 from urllib.parse import urlsplit
 
 import filelock
@@ -233,6 +233,20 @@ def load(path: str | Path) -> Results:
             )
         planned.remove((m.case, m.repeat))
     return loaded
+
+
+def frame(file: str | Path) -> Any:
+    """Return the requests of results as a pandas DataFrame, with each one's case beside it.
+
+    Example:
+        frame("results/article.json").groupby("engine").returned_s.quantile(0.99)
+    """
+    import pandas as pd
+
+    runs = load(file).measurements
+    rows = pd.DataFrame(map(msgspec.structs.asdict, read_requests(Path(file), len(runs))))
+    cases = ({"run": n, **msgspec.structs.asdict(m.case)} for n, m in enumerate(runs))
+    return rows.merge(pd.DataFrame(cases), on="run") if len(rows) else rows
 
 
 def read(path: str | Path, kind: type[T]) -> T:
