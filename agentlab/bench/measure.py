@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import AsyncExitStack, nullcontext
 from dataclasses import replace
+from functools import partial
 from hashlib import blake2b
 from itertools import groupby, product
 from pathlib import Path
@@ -129,6 +130,8 @@ class _Task(NamedTuple):
 
     async def answers(self, send: Send, calls: Calls) -> dict[str, str]:
         calls.begin()
+        if not self.workload.plain:  # answers are as long as the experiment or its trace says
+            send = partial(send, ignore_eos=True)
         ask = asking(
             self.case.strategy,
             max_concurrency=self.case.max_concurrency,

@@ -8,17 +8,18 @@ from typing import Any
 
 import matplotlib.pyplot as plt
 from matplotlib.axes import Axes
+from matplotlib.axis import Axis
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 from matplotlib.ticker import LogLocator
 
-from agentlab.bench.experiment import Case, counted, varied
+from agentlab.bench.experiment import Case, varied
 from agentlab.bench.fit import Pair, errors
-from agentlab.bench.report import Curve, busy, curves
+from agentlab.bench.report import Curve, busy, curves, readings, seconds
 from agentlab.bench.requests import Request
 from agentlab.bench.results import Measurement, Results, unequal
 from agentlab.bench.self_tuning import TuningResults
-from agentlab.bench.summary import percentile
+from agentlab.bench.summary import Window, percentile
 from agentlab.bench.trial import LEAST_GOODPUT, MOST_P95, Outcome, Row
 from agentlab.learning.regret import BLOCK, Scenario
 from agentlab.plots import BROKEN, FONT_SIZE, SERIES, WAITING
@@ -58,7 +59,6 @@ _PANELS: dict[str, Any] = {  # how a curve is drawn: x, and twice a title, y, an
     ),
 }
 _WIDE = 100  # values further apart have a logarithmic axis
-_FEW = 20  # calls of a case are marked one by one
 
 
 def figure(results: Results) -> Figure:
@@ -72,72 +72,60 @@ def figure(results: Results) -> Figure:
     unit = "s" if results.real else "model s"
     with plt.rc_context(_STYLE):
         made = _curves(found, unit) if found else _bars(results, unit)
-        title = _title(results, found)
+        title = _title(results)
         made.suptitle(title, x=0.01, ha="left", fontweight="bold", fontsize=FONT_SIZE)
         made.supxlabel(busy(results), x=0.01, ha="left", fontsize=FONT_SIZE - 4)
     plt.close(made)  # the notebook shows what a cell returns, once
     return made
 
 
-def _title(results: Results, found: Sequence[Curve]) -> str:
+def _title(results: Results) -> str:
     if unequal(results.measurements):
         return "Not comparable: the work was not the same"
-    if not found:
-        shares = {case: median(_share(m) for m in results.of(case)) for case in results.measured}
-        nearest = max(shares, key=lambda case: shares[case])
-        name = nearest.named(varied(results.measured))
-        return f"{name} comes nearest to its bound: {shares[nearest]:.2f} of it"
-    if found[0].axis == "agents":
-        best = max(found, key=lambda curve: curve.points[-1].efficiency)
-        last = best.points[-1]
-        return f"{best.name}: {last.efficiency:.2f} of the bound at {counted(int(last.n), 'agent')}"
-    points = [(point, curve.name) for curve in found for point in curve.points]
-    most, name = max(points, key=lambda one: one[0].throughput)
-    where = f"{most.n:g} {'per s' if found[0].axis == 'rate' else 'in flight'}"
-    return f"{name}: most at {where}, {most.throughput:.3g} answers per second"
-
-
-def _share(m: Measurement) -> float:
-    return m.bound_s / m.elapsed_s if m.elapsed_s else 1.0
+    said = [*readings(results), results.experiment.about]
+    said.sort(key=lambda line: line.startswith("sequential"))  # the baseline is no news
+    return said[0].split(";")[0]
 
 
 def responses(results: Results, requests: Iterable[Request]) -> Figure:
-    """Draw which share of the calls was answered how soon, a curve for each case; the SLO, too.
-
-    Where a case has few calls, each is a mark on its curve.
-    """
-    last = {(row.run, row.call): row for row in requests}
+    """Draw which share of the calls was answered how soon, a curve for each case, and the SLO."""
+    window, slo = results.experiment.window or Window(), results.experiment.slo
     times_s: dict[Case, list[float]] = {case: [] for case in results.measured}
-    for (run, _), row in last.items():
-        case = results.measurements[run].case
-        if row.ok and row.returned_s is not None and case in times_s:
+    for row in {(row.run, row.call): row for row in requests}.values():
+        case = results.measurements[row.run].case
+        if case in times_s and row.ok and row.returned_s is not None and window.holds(row.due_s):
             times_s[case].append(row.returned_s - row.due_s)
+    shown = {case: some_s for case, some_s in times_s.items() if some_s}
 
     def draw(axis: Axes) -> str:
-        for number, (case, some_s) in enumerate(times_s.items()):
+        for number, (case, some_s) in enumerate(shown.items()):
             style: Any = {"color": _COLOURS[number % len(_COLOURS)], "linewidth": 3}
             style["linestyle"] = "-" if number < len(_COLOURS) else ":"
-            axis.ecdf(some_s, label=case.named(varied(times_s)), **style)
-            if len(some_s) < _FEW:
-                shares = [(n + 1) / len(some_s) for n in range(len(some_s))]
-                axis.plot(sorted(some_s), shares, "o", color=style["color"])
-        slo = results.experiment.slo
+            axis.ecdf(some_s, label=case.named(varied(shown)), **style)
         if slo and slo.response_s:
-            axis.axvline(slo.response_s, color="black", linestyle="--", label=f"SLO: {slo}")
-        _log_if_wide(axis.set_xscale, [t for some_s in times_s.values() for t in some_s])
+            axis.axvline(slo.response_s, color="black", linestyle="--", label="the SLO")
+        _log_if_wide(axis.xaxis, [time_s for some_s in shown.values() for time_s in some_s])
         unit = "s" if results.real else "model s"
         axis.set(xlabel=f"response time ({unit})", ylabel="share of the calls", ylim=(0, 1.02))
-        p99_s = {case: percentile(some_s, 99) for case, some_s in times_s.items()}
-        worst = max(p99_s, key=lambda case: p99_s[case])
-        return f"{worst.named(varied(times_s))}: 99% answered within {p99_s[worst]:.2f} s"
+        p99_s = [percentile(some_s, 99) for some_s in shown.values()] or [0.0]
+        ends = dict.fromkeys(seconds(time_s, 2, digits=2) for time_s in (min(p99_s), max(p99_s)))
+        return f"99% are answered within {' to '.join(ends)} s"
 
     return _drawn([draw])
 
 
-def _log_if_wide(set_scale: Callable[[str], None], values: Iterable[float]) -> None:
+def _log_if_wide(axis: Axis, values: Iterable[float]) -> None:
     known = [value for value in values if value > 0]
     if known and max(known) > _WIDE * min(known):
-        set_scale("log")
+        _log(axis, ticks=(1,))
+
+
+def _log(axis: Axis, ticks: Sequence[int] = (1, 2, 5)) -> None:
+    """Make an axis logarithmic, with ticks close enough to read a value off."""
+    axis.axes.set(**{f"{axis.axis_name}scale": "log"})
+    axis.set_major_locator(LogLocator(subs=ticks))
+    axis.set_major_formatter("{x:,g}")
+    axis.set_minor_formatter("")
 
 
 def _curves(found: Sequence[Curve], unit: str) -> Figure:
@@ -147,18 +135,23 @@ def _curves(found: Sequence[Curve], unit: str) -> Figure:
         for field, prefix, line in lines:
             _lines(axis, found, field, prefix, line)
         axis.set(title=title, ylabel=label.format(unit=unit), xlabel=across)
-    left.set_yscale("log")
+    for axis in (left, right):
+        axis.set_xscale("log", base=2)
+        axis.xaxis.set_major_formatter("{x:,g}")
     if found[0].axis == "agents":
+        _log(left.yaxis)
         # What is the least of several runs' bounds is a bound for each of them.
         points = [p for curve in found for p in curve.points]
         ns = sorted({p.n for p in points})
         least = [min(p.bound_s for p in points if p.n == n) for n in ns]
-        label = f"the bound, {least[-1]:.3g} at last"
-        left.plot(ns, least, color="black", linestyle="--", label=label)
+        label = " to ".join(dict.fromkeys(f"{bound_s:.3g}" for bound_s in (least[0], least[-1])))
+        left.plot(ns, least, color="black", linestyle="--", label=f"the bound: {label}")
         right.set_ylim(0, 1.05)
     elif found[0].axis == "rate":
-        right.set_yscale("log")
+        left.set_ylim(bottom=0)
+        _log(right.yaxis)
     else:
+        _log(left.yaxis)
         right.set_ylim(bottom=0)
     said: str | None = "scalability law, fitted"
     for curve in found:
@@ -168,12 +161,6 @@ def _curves(found: Sequence[Curve], unit: str) -> Figure:
             left.plot(xs, ys, color="black", linestyle="--", label=said, zorder=3)
             said = None  # one line in the legend stands for all
     for axis in (left, right):
-        if axis.get_yscale() == "log":
-            axis.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
-            axis.yaxis.set_major_formatter("{x:,g}")
-            axis.yaxis.set_minor_formatter("")
-        axis.set_xscale("log", base=2)
-        axis.xaxis.set_major_formatter("{x:,g}")
         axis.legend(frameon=False, fontsize=FONT_SIZE - 2)
     return made
 
@@ -221,7 +208,7 @@ def _bar(
         axis.barh(place, median(values), color=SERIES[0], height=0.7)
         if len(values) > 1:
             axis.plot([min(values), max(values)], [place, place], "-|", color=BROKEN, linewidth=2)
-    _log_if_wide(axis.set_xscale, (value(m) for measured in runs for m in measured))
+    _log_if_wide(axis.xaxis, (value(m) for measured in runs for m in measured))
 
 
 def tuning(measured: TuningResults) -> Figure:

@@ -250,6 +250,10 @@ def curves(results: Results) -> list[Curve]:
     return [curve._replace(points=sorted(curve.points)) for curve in found.values()]
 
 
+def _share(m: Measurement) -> float:
+    return m.bound_s / m.elapsed_s if m.elapsed_s else 1.0
+
+
 def _point(n: float, runs: Sequence[Measurement]) -> Point:
     figures: dict[str, list[float]] = {}
     for m in runs:
@@ -257,7 +261,7 @@ def _point(n: float, runs: Sequence[Measurement]) -> Point:
         response_s = s.percentiles.get("response_s") if s else None
         of_run = {
             "throughput": m.answered / m.elapsed_s if m.elapsed_s else 0.0,
-            "efficiency": m.bound_s / m.elapsed_s if m.elapsed_s else 1.0,
+            "efficiency": _share(m),
             "goodput": s.goodput if s and s.goodput is not UNSET else None,
             "within": s.within if s and s.within is not UNSET else None,
             "response_p50_s": response_s and response_s[0],
@@ -273,9 +277,14 @@ def _point(n: float, runs: Sequence[Measurement]) -> Point:
 
 
 def readings(results: Results) -> list[str]:
-    """Return what the curves say, in a sentence each."""
-    said = []
-    for curve in curves(results):
+    """Return what the curves say, in a sentence each, or else which case is the best."""
+    said, found = [], curves(results)
+    shares = {case: median(map(_share, results.of(case))) for case in results.measured}
+    if not found and len(shares) > 1:
+        nearest = max(shares, key=lambda case: shares[case])
+        name = nearest.named(varied(shares))
+        said.append(f"{name} comes nearest to its bound: {shares[nearest]:.2f} of it")
+    for curve in found:
         if results.experiment.slo:
             said.append(_most_within(curve, results.experiment.slo))
         if curve.axis == "agents":
@@ -284,7 +293,7 @@ def readings(results: Results) -> list[str]:
             continue
         best, law = max(curve.points, key=lambda p: p.throughput), curve.usl
         said.append(
-            f"{curve.name}: most at {best.n} at once, {best.throughput:.3g} answers a second"
+            f"{curve.name}: most at {best.n} in flight, {best.throughput:.3g} answers per second"
             + (f"; contention {law.contention:.2g}, coherency {law.coherency:.2g}" if law else "")
         )
     return said

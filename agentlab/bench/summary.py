@@ -55,6 +55,10 @@ class Window:
     from_s: NotNegative = 0.0
     to_s: Seconds | UnsetType = UNSET
 
+    def holds(self, due_s: float) -> bool:
+        """Return whether a call that is due then counts."""
+        return self.from_s <= due_s < (self.to_s or math.inf)
+
 
 @model
 class Price:
@@ -129,7 +133,7 @@ def summarized(
     """Return the figures of one run. A limit of the SLO on a time that is unknown is kept."""
     rows, counts = list(requests), window or Window()
     last = {row.call: row for row in rows}
-    due = [row for row in last.values() if counts.from_s <= row.due_s < (counts.to_s or math.inf)]
+    due = [row for row in last.values() if counts.holds(row.due_s)]
     answered = [(row.returned_s or 0.0, times_s(row)) for row in due if row.ok]
     over_s = max((at_s for at_s, _ in answered), default=0.0) - counts.from_s
     kept = sum(slo.keeps(times) for _, times in answered) if slo else 0
