@@ -42,7 +42,7 @@ def test_the_article_s_table_is_exact(fresh_lab, tmp_path):
         cases = [c for c in r.experiment.cases() if c.engine == engine]
         assert [r.of(case)[0].elapsed_s for case in cases] == [2.0] * 5
         assert [report.saved(r, case) for case in cases] == [0, 0.5, 0.75, 0.875, 0.9375]
-    last = "| 16 agents | asyncio | 2.0 | 2.0 | 1.000 | 93.8% | 2.0 | 16 | 16 |"
+    last = "| 16 agents | asyncio | 2.0 | 2.0 | 1.000 | 93.8% | 2.0 | 2.0 | 16 | 16 |"
     assert last in report.markdown(r)
 
 
@@ -414,7 +414,7 @@ def test_the_scalability_law_is_read_off(fresh_lab, tmp_path):
     assert [curve.usl.throughput(p.n) for p in curve.points] == pytest.approx(
         [p.throughput for p in curve.points], rel=0.05
     )
-    assert report.readings(r)[0].startswith("asyncio: most at 16 at once")
+    assert report.readings(r)[0].startswith("asyncio: most at 16 in flight")
 
 
 def test_percentiles_are_of_what_was_answered(fresh_lab, tmp_path):

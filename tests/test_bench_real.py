@@ -285,7 +285,7 @@ def test_an_endpoint_that_is_busy_is_named():
     assert "| asyncio | 2.00 | 1.00 | 0.500 | 2.50 | 93% |" in table
     warning = "the lab's own endpoint was 93% busy (asyncio); from some 80% on it"
     assert warning in table
-    assert warning in plots.figure(busy)._suptitle.get_text()
+    assert warning in plots.figure(busy)._supxlabel.get_text()
     quiet = result(measurement("asyncio", endpoint_cpu_ms=2.5, endpoint_busy=0.79))
     assert "busy (" not in report.markdown(quiet)
 

@@ -8,9 +8,11 @@ from statistics import mean
 from typing import Any
 
 import pytest
+from awkward import Upstream
 from matplotlib.figure import Figure
 from msgspec import UNSET
 
+from agentlab import lab
 from agentlab.bench import experiment, measure, plots, report, results
 from agentlab.bench.arrivals import Arrivals, Bursts, Ramp, Rate
 from agentlab.bench.experiment import Workload
@@ -333,6 +335,20 @@ def test_on_the_real_clock_the_same_file_runs(fresh_lab, tmp_path):
     assert [r.due_s for r in kept] == [r.due_s for r in rows(tmp_path, virtual)]
     assert all(r.due_s <= r.asked_s <= r.sent_s for r in kept)
     assert all(m.bound_s <= m.elapsed_s and m.peak <= 3 for m in real.measurements)
+
+
+def test_through_the_forwarder_no_peak_and_no_bound_is_wrong(fresh_lab, tmp_path, monkeypatch):
+    """One at a time is one in flight, two are two, and no bound is beaten, on a real endpoint."""
+    text = "workloads: [{agents: 12, tokens: 9}]\nmax_concurrency: [null, 2]\nclock: real\n"
+    with Upstream() as upstream:
+        monkeypatch.setenv("OPENAI_BASE_URL", upstream.url)
+        monkeypatch.setenv("OPENAI_API_KEY", upstream.key)
+        lab.stop()
+        made = run(tmp_path, text + "engines: [sequential, asyncio]\nrepeats: 5\n")
+    assert len(made.measurements) == 20
+    for m in made.measurements:
+        most = 1 if m.case.engine == "sequential" else m.case.max_concurrency or 12
+        assert (m.error, m.peak <= most, m.bound_s <= m.elapsed_s) == (None, True, True)
 
 
 def test_what_was_stored_before_is_read():
