@@ -224,7 +224,8 @@ def _of_a_crowd(task: _Task) -> Measurement:
     if task.limit or not agents or (physics.slots is not None and physics.slots < most):
         needs = f"no rate limit and no queue with {most} in flight, and no workflow"
         raise ConfigError(f"engine crowd needs {needs}; choose another preset or engine")
-    (step,), tokens = task.workflow.steps, task.workload.tokens
+    (step,) = task.workflow.steps
+    tokens = step.max_tokens or 0
     prompt_tokens = count_tokens(step.prompt)
     lengths = {"prompt_tokens": prompt_tokens, "output_tokens": tokens}
     made = crowd(physics, agents, max_concurrency=most, seed=task.case.seed, **lengths)

@@ -8,7 +8,7 @@ from typing import Any
 
 import matplotlib.pyplot as plt
 from matplotlib.axes import Axes
-from matplotlib.axis import Axis
+from matplotlib.axis import Axis, XAxis
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 from matplotlib.ticker import LogLocator
@@ -122,7 +122,7 @@ def _log_if_wide(axis: Axis, values: Iterable[float]) -> None:
 
 def _log(axis: Axis, ticks: Sequence[int] = (1, 2, 5)) -> None:
     """Make an axis logarithmic, with ticks close enough to read a value off."""
-    axis.axes.set(**{f"{axis.axis_name}scale": "log"})
+    axis.axes.set(**{"xscale" if isinstance(axis, XAxis) else "yscale": "log"})
     axis.set_major_locator(LogLocator(subs=ticks))
     axis.set_major_formatter("{x:,g}")
     axis.set_minor_formatter("")

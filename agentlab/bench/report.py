@@ -5,7 +5,7 @@ from functools import partial
 from math import floor, log10
 from statistics import mean, median
 from types import MappingProxyType
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import msgspec
 from msgspec import UNSET
@@ -15,6 +15,9 @@ from agentlab.bench.laws import Usl, fit_usl
 from agentlab.bench.results import TOLERANCE, Measurement, Results, deviations, unequal
 from agentlab.bench.summary import Slo
 
+_FELT = {
+    "response": "response", "service": "service", "queue": "queue", "ttft": "TTFT", "itl": "ITL",
+}  # fmt: skip
 ENOUGH = 0.8  # of the bound: from there on we say that more agents still help
 BUSY = 0.8  # of a processor: from there on the lab's own endpoint may be the bottleneck
 
@@ -65,29 +68,33 @@ def felt(results: Results) -> str:
 
 
 def _felt(runs: Sequence[Measurement]) -> dict[str, str]:
-    summaries = [m.summary for m in runs if m.summary]
-    cells = {"calls": _middle(summaries, "calls", "{:,.0f}")}
-    for name in dict.fromkeys(name for s in summaries for name in s.percentiles):
-        known = [s.percentiles[name] for s in summaries if name in s.percentiles]
-        p50, p90, _, p99 = map(median, zip(*known, strict=True))
-        title = f"{name.removesuffix('_s').replace('ttft', 'TTFT').replace('itl', 'ITL')} (s)"
-        cells[title] = " / ".join(seconds(value_s, 2, digits=2) for value_s in (p50, p90, p99))
-    cells["answers per s"] = _middle(summaries, "throughput", "{:.3g}")
-    cells["goodput per s"] = _middle(summaries, "goodput", "{:.3g}")
-    cells["within SLO"] = _middle(summaries, "within", "{:.1%}")
-    for many, title in (("steps", "$ per task"), ("answered", "$ per success")):
-        costs = [
-            m.summary.dollars / getattr(m, many) for m in runs if m.summary and m.summary.dollars
-        ]
-        cells[title] = f"{median(costs):.3g}" if costs else ""
-    return cells
+    cells = {"calls": _middle(runs, "calls", "{:,.0f}")}
+    for name, title in _FELT.items():
+        values_s = [_median(runs, f"{name}_p{percent}_s") for percent in (50, 90, 99)]
+        shown_s = [seconds(value_s, 2, digits=2) for value_s in values_s if value_s is not None]
+        cells[f"{title} (s)"] = " / ".join(shown_s)
+    return cells | {
+        "answers per s": _middle(runs, "throughput", "{:.3g}"),
+        "goodput per s": _middle(runs, "goodput", "{:.3g}"),
+        "within SLO": _middle(runs, "within", "{:.1%}"),
+        "$ per task": _middle(runs, "dollars_per_task", "{:.3g}"),
+        "$ per success": _middle(runs, "dollars_per_success", "{:.3g}"),
+    }
 
 
-def _middle(of: Iterable[object], field: str, show: str) -> str:
-    """Return the median of a field, where it is known, in the form of `show`."""
-    values = [getattr(one, field) for one in of]
-    known = [value for value in values if value is not None and value is not UNSET]
-    return show.format(median(known)) if known else ""
+def _middle(runs: Iterable[Measurement], name: str, show: str) -> str:
+    value = _median(runs, name)
+    return "" if value is None else show.format(value)
+
+
+def _median(runs: Iterable[Measurement], name: str) -> float | None:
+    known = _known(runs, name)
+    return median(known) if known else None
+
+
+def _known(runs: Iterable[Measurement], name: str) -> list[float]:
+    """Return what is known of a figure: of a field, or such as `response_p99_s`."""
+    return [value for m in runs if (value := m.figure(name)) is not None]
 
 
 def _tabled(results: Results, cells: Callable[[Case], dict[str, str]]) -> str:
@@ -123,8 +130,8 @@ def _cells(results: Results, case: Case) -> dict[str, str]:
     if several:
         times_s = [m.elapsed_s for m in runs]
         elapsed += f" ({show_s(min(times_s))} to {show_s(max(times_s))})"
-    response_s = [m.summary.percentiles["response_s"][2] for m in runs if m.summary]
-    service_s = _median(runs, "p95_s")
+    waits_s = {name: _median(runs, f"{name}p95_s") for name in ("response_", "")}
+    response_s, service_s = ("" if w is None else show_s(w) for w in waits_s.values())
     return {
         "elapsed (s)": elapsed,
         "bound (s)": show_s(bound_s),
@@ -132,8 +139,8 @@ def _cells(results: Results, case: Case) -> dict[str, str]:
         "endpoint CPU (ms per request)": _middle(runs, "endpoint_cpu_ms", "{:.2f}"),
         "endpoint busy": _middle(runs, "endpoint_busy", "{:.0%}"),
         "saved": "" if share is None else f"{share:.1%}",
-        "response p95 (s)": show_s(median(response_s)) if response_s else "",
-        "service p95 (s)": "" if service_s is None else show_s(service_s),
+        "response p95 (s)": response_s,
+        "service p95 (s)": service_s,
         "requests": _middle(runs, "requests", "{:,.0f}"),
         "peak": f"{max(m.peak for m in runs):,}",
         "tokens": _middle(runs, "tokens", "{:,.0f}"),
@@ -175,12 +182,6 @@ def saved(results: Results, case: Case) -> float | None:
     return 1 - median(m.elapsed_s for m in results.of(case)) / baseline_s
 
 
-def _median(runs: Iterable[Measurement], field: str) -> float | None:
-    values = [getattr(m, field) for m in runs]
-    known = [value for value in values if value is not None and value is not UNSET]
-    return median(known) if known else None
-
-
 class Point(NamedTuple):
     """One case of a curve: medians over its repeats, and from least to most; times in seconds."""
 
@@ -188,10 +189,10 @@ class Point(NamedTuple):
     elapsed_s: float
     bound_s: float
     throughput: float
-    p50_s: float | None
-    p95_s: float | None
-    cpu_ms: float | None
-    busy: float | None
+    p50_s: float | None = None
+    p95_s: float | None = None
+    cpu_ms: float | None = None
+    busy: float | None = None
     goodput: float | None = None
     within: float | None = None
     response_p50_s: float | None = None
@@ -229,57 +230,36 @@ def seconds(value_s: float, decimals: int, *, digits: int = 1) -> str:
 def curves(results: Results) -> list[Curve]:
     """Return the curves of an experiment that varies one number, at three or more values."""
     workloads, differs = results.experiment.by_name, varied(results.measured)
+    agents: dict[str, float | None]
     agents = {name: w.agents for name, w in workloads.items() if w.agents is not None}
     rates = {name: w.arrivals.per_s for name, w in workloads.items() if w.arrivals}
-    numbers: Mapping[str, float | None]
-    if "max_concurrency" in differs and len(set(results.experiment.max_concurrency) - {None}) >= 3:
-        axis, mine, numbers = "max_concurrency", "max_concurrency", {}
-    elif "workload" in differs and len(rates) == len(set(rates.values()) - {None}) >= 3:
-        axis, mine, numbers = "rate", "workload", rates
-    elif "workload" in differs and len(agents) == len(set(agents.values())) >= 3:
-        axis, mine, numbers = "agents", "workload", agents
-    else:
-        return []
+    numbers: Mapping[str, float | None] = {}
+    axis = mine = "max_concurrency"
+    if axis not in differs or len(set(results.experiment.max_concurrency) - {None}) < 3:
+        mine, of = "workload", {"rate": rates, "agents": agents}
+        axes = [a for a in of if len(of[a]) == len(set(of[a].values()) - {None}) >= 3]
+        if mine not in differs or not axes:
+            return []
+        axis, numbers = axes[0], of[axes[0]]
     others = [other for other in differs if other != mine] or ["engine"]
     found: dict[str, Curve] = {}
     for case in results.measured:
         n = numbers.get(case.workload) if numbers else case.max_concurrency
         if n is not None:
-            name = case.named(others)
-            found.setdefault(name, Curve(name, axis, [])).points.append(_point(n, results.of(case)))
+            name, runs = case.named(others), results.of(case)
+            figures = {what: _known(runs, what) for what in (*Point._fields, "efficiency")}
+            known: dict[str, Any] = {what: median(some) for what, some in figures.items() if some}
+            known.pop("efficiency")
+            spread = {what: (min(some), max(some)) for what, some in figures.items() if some}
+            point = Point(n=n, spread=spread, **known)
+            found.setdefault(name, Curve(name, axis, [])).points.append(point)
     return [curve._replace(points=sorted(curve.points)) for curve in found.values()]
-
-
-def _share(m: Measurement) -> float:
-    return m.bound_s / m.elapsed_s if m.elapsed_s else 1.0
-
-
-def _point(n: float, runs: Sequence[Measurement]) -> Point:
-    figures: dict[str, list[float]] = {}
-    for m in runs:
-        s = m.summary
-        response_s = s.percentiles.get("response_s") if s else None
-        of_run = {
-            "throughput": m.answered / m.elapsed_s if m.elapsed_s else 0.0,
-            "efficiency": _share(m),
-            "goodput": s.goodput if s and s.goodput is not UNSET else None,
-            "within": s.within if s and s.within is not UNSET else None,
-            "response_p50_s": response_s and response_s[0],
-            "response_p99_s": response_s and response_s[-1],
-        }
-        fields = ("elapsed_s", "bound_s", "p50_s", "p95_s", "cpu_ms", "busy")
-        for name, value in (of_run | {name: getattr(m, name) for name in fields}).items():
-            if value is not None:
-                figures.setdefault(name, []).append(value)
-    middles = {name: median(values) for name, values in figures.items() if name != "efficiency"}
-    spread = {name: (min(values), max(values)) for name, values in figures.items()}
-    return Point(**dict.fromkeys(fields) | middles, n=n, spread=spread)
 
 
 def readings(results: Results) -> list[str]:
     """Return what the curves say, in a sentence each, or else which case is the best."""
     said, found = [], curves(results)
-    shares = {case: median(map(_share, results.of(case))) for case in results.measured}
+    shares = {case: _median(results.of(case), "efficiency") or 0.0 for case in results.measured}
     if not found and len(shares) > 1:
         nearest = max(shares, key=lambda case: shares[case])
         name = nearest.named(varied(shares))
@@ -293,7 +273,7 @@ def readings(results: Results) -> list[str]:
             continue
         best, law = max(curve.points, key=lambda p: p.throughput), curve.usl
         said.append(
-            f"{curve.name}: most at {best.n} in flight, {best.throughput:.3g} answers per second"
+            f"{curve.name}: most at {best.n:g} in flight, {best.throughput:.3g} answers per second"
             + (f"; contention {law.contention:.2g}, coherency {law.coherency:.2g}" if law else "")
         )
     return said
@@ -311,10 +291,12 @@ def reach(curve: Curve) -> str:
     kept, last = [p for p in curve.points if p.efficiency >= ENOUGH], curve.points[-1]
     if len(kept) == len(curve.points):
         least = min(p.efficiency for p in kept)
-        return f"{curve.name}: at least {least:.2f} of the bound up to {counted(last.n, 'agent')}"
-    said = f"{curve.name}: {last.efficiency:.2f} of the bound at {counted(last.n, 'agent')}"
+        return (
+            f"{curve.name}: at least {least:.2f} of the bound up to {counted(int(last.n), 'agent')}"
+        )
+    said = f"{curve.name}: {last.efficiency:.2f} of the bound at {counted(int(last.n), 'agent')}"
     if kept:
-        said += f", {ENOUGH:g} or better up to {kept[-1].n:,}"
+        said += f", {ENOUGH:g} or better up to {kept[-1].n:,g}"
     busy_s = (last.busy or 0.0) * last.elapsed_s
     if last.cpu_ms is not None and busy_s > 0.5 * (last.elapsed_s - last.bound_s):
         said += f"; this processor, {last.cpu_ms:.2f} ms per request"

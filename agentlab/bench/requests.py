@@ -91,16 +91,18 @@ class Calls:
 
         async def noted(prompt: str, *, agent: str, **options: Any) -> Any:
             (due_s, asked_s), mine = self._asked[agent], self._sent[agent]
-            times = {"due_s": due_s, "asked_s": asked_s, "sent_s": self._now_s()}
-            number = len(mine)
-            mine.append(Request(run=0, call=agent, attempt=number + 1, **times))
+            number, sent_s = len(mine), self._now_s()
+            row = Request(
+                run=0, call=agent, attempt=number + 1, due_s=due_s, asked_s=asked_s, sent_s=sent_s
+            )
+            mine.append(row)
             said: dict[str, Any] = {}
             try:
                 reply = await send(prompt, agent=agent, **options)
                 said = {"status": 200, "finish_reason": getattr(reply, "finish_reason", None)}
                 return reply
             finally:
-                mine[number] = replace(mine[number], returned_s=self._now_s(), **said)
+                mine[number] = replace(row, returned_s=self._now_s(), **said)
 
         return noted
 
@@ -114,7 +116,8 @@ class Calls:
         seen: dict[str, list[Span]] = {name: [] for name in self._sent}
         for span in spans:
             seen[span.agent].append(span)
-        shift_s, rows = self._shift_s(seen), []
+        rows: list[Request] = []
+        shift_s = self._shift_s(seen)
         for call, attempts in self._sent.items():
             left = [span.shifted(-shift_s) for span in reversed(seen[call])]
             for row in attempts:

@@ -81,6 +81,22 @@ class Measurement(msgspec.Struct, frozen=True, kw_only=True):
         return self.case.workload, self.case.preset, self.case.seed, self.workflow
 
     @property
+    def throughput(self) -> float:
+        """Answers per second of the run."""
+        return self.answered / self.elapsed_s if self.elapsed_s else 0.0
+
+    @property
+    def efficiency(self) -> float:
+        """The bound as a share of the time taken; 1 is perfect."""
+        return self.bound_s / self.elapsed_s if self.elapsed_s else 1.0
+
+    def figure(self, name: str) -> float | None:
+        """Return a figure by its name, None if it is unknown: the summary's, or a field here."""
+        known = self.summary.figure(name) if self.summary else UNSET
+        value: float | UnsetType | None = getattr(self, name, None) if known is UNSET else known
+        return None if value is UNSET else value
+
+    @property
     def said(self) -> list[Said]:
         """What a real model said of each answer; nothing where the local one answered."""
         return [] if self.real is UNSET else self.real

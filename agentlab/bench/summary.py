@@ -1,6 +1,7 @@
 """What callers felt of a run: response times, first tokens, goodput, and what it cost."""
 
 import math
+import re
 from collections.abc import Iterable, Mapping
 from typing import Annotated
 
@@ -99,6 +100,16 @@ class Summary(msgspec.Struct, frozen=True, kw_only=True):
     within: Figure | UnsetType = UNSET
     dollars: Figure | UnsetType = UNSET
 
+    def figure(self, name: str) -> float | UnsetType:
+        """Return one of its figures by name: `goodput`, `dollars_per_task`, `response_p99_s`."""
+        if parts := re.fullmatch(r"(\w+)_p(\d+)_s", name):
+            values = self.percentiles.get(f"{parts[1]}_s")
+            return values[PERCENTS.index(int(parts[2]))] if values else UNSET
+        many = {"dollars_per_task": self.calls, "dollars_per_success": self.answered}.get(name)
+        if many and self.dollars is not UNSET:
+            return self.dollars / many
+        return getattr(self, name, UNSET)
+
 
 _STRETCHES = {
     "response_s": ("due_s", "returned_s"),
@@ -137,19 +148,17 @@ def summarized(
     answered = [(row.returned_s or 0.0, times_s(row)) for row in due if row.ok]
     over_s = max((at_s for at_s, _ in answered), default=0.0) - counts.from_s
     kept = sum(slo.keeps(times) for _, times in answered) if slo else 0
-    values: dict[str, list[float]] = {}
-    for _, times in answered:
-        for name, time_s in times.items():
-            values.setdefault(name, []).append(time_s)
-    judged = {"goodput": kept / over_s if over_s else 0.0, "within": kept / max(len(due), 1)}
+    percentiles = {}
+    for name in (*_STRETCHES, "itl_s"):
+        if known := [times[name] for _, times in answered if name in times]:
+            p50, p90, p95, p99 = (percentile(known, percent) for percent in PERCENTS)
+            percentiles[name] = p50, p90, p95, p99
     return Summary(
         calls=len(due),
         answered=len(answered),
-        percentiles={
-            name: tuple(percentile(some, percent) for percent in PERCENTS)
-            for name, some in values.items()
-        },
+        percentiles=percentiles,
         throughput=round(len(answered) / over_s, 9) if over_s else 0.0,
+        goodput=round(kept / over_s if over_s else 0.0, 9) if slo else UNSET,
+        within=round(kept / max(len(due), 1), 9) if slo else UNSET,
         dollars=price.of(rows) if price else UNSET,
-        **{name: round(value, 9) for name, value in judged.items() if slo},
     )
