@@ -33,12 +33,13 @@ def markdown(results: Results) -> str:
         clock = f"Real time, {experiment.repeats} runs of each case, in turn"
     unit = "seconds" if results.real else "model seconds"
     about = ", ".join(f"{name} {value}" for name, value in results.machine.items())
+    callers = felt(results)
     parts = [
         f"# {results.name}",
         experiment.about,
         "\n".join(f"- **not comparable**: {one}" for one in unequal(results.measurements)),
         table(results) or "No run has a result, so there is no table.",
-        felt(results),
+        callers and f"What callers felt, as p50 / p90 / p99:\n\n{callers}",
         "\n".join(f"- {line}" for line in [*readings(results), *remarks(results)]),
         f"Times are {unit}. {clock}; {about}.",
     ]
@@ -130,8 +131,8 @@ def _cells(results: Results, case: Case) -> dict[str, str]:
     if several:
         times_s = [m.elapsed_s for m in runs]
         elapsed += f" ({show_s(min(times_s))} to {show_s(max(times_s))})"
-    waits_s = {name: _median(runs, f"{name}p95_s") for name in ("response_", "")}
-    response_s, service_s = ("" if w is None else show_s(w) for w in waits_s.values())
+    p95_s = [_median(runs, f"{what}p95_s") for what in ("response_", "service_", "")]
+    response, service, of_all = ("" if value_s is None else show_s(value_s) for value_s in p95_s)
     return {
         "elapsed (s)": elapsed,
         "bound (s)": show_s(bound_s),
@@ -139,8 +140,8 @@ def _cells(results: Results, case: Case) -> dict[str, str]:
         "endpoint CPU (ms per request)": _middle(runs, "endpoint_cpu_ms", "{:.2f}"),
         "endpoint busy": _middle(runs, "endpoint_busy", "{:.0%}"),
         "saved": "" if share is None else f"{share:.1%}",
-        "response p95 (s)": response_s,
-        "service p95 (s)": service_s,
+        "response p95 (s)": response,
+        "service p95 (s)": service or of_all,
         "requests": _middle(runs, "requests", "{:,.0f}"),
         "peak": f"{max(m.peak for m in runs):,}",
         "tokens": _middle(runs, "tokens", "{:,.0f}"),
