@@ -385,6 +385,7 @@ def point(n: int, elapsed_s: float, *, busy: float | None = None) -> Any:
         elapsed_s=elapsed_s,
         bound_s=1.0,
         throughput=n / elapsed_s,
+        efficiency=1 / elapsed_s,
         p50_s=None,
         p95_s=None,
         cpu_ms=None if busy is None else 0.5,

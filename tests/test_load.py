@@ -129,7 +129,8 @@ def test_a_published_trace_is_replayed(fresh_lab, tmp_path):
         tmp_path, "workloads: [{agents: 5, arrivals: {trace: azure.csv}}]\nengines: [asyncio]\n"
     )
     kept = rows(tmp_path, made)
-    assert [(r.due_s, r.prompt_tokens, r.completion_tokens) for r in kept] == workload.sessions(7)
+    asked = [(one.at_s, one.prompt_tokens, one.output_tokens) for one in workload.sessions(7)]
+    assert [(r.due_s, r.prompt_tokens, r.completion_tokens) for r in kept] == asked
 
 
 def test_a_session_is_a_chain_of_turns(fresh_lab, tmp_path):

@@ -104,14 +104,37 @@ def test_a_crowd_keeps_no_requests(fresh_lab, tmp_path):
     assert not results.requests_file(file).exists()
 
 
-def test_rows_that_are_no_requests_are_refused(fresh_lab, tmp_path):
-    """With the file and the line."""
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        ("agent_1,1,", "agent_1,one,"),
+        ("agent_1,1,0.0,", "agent_1,1,nan,"),
+        ("agent_1,1,0.0,", "agent_1,1,-1,"),
+        ("\n0,agent_1", "\n-1,agent_1"),
+        (",length,", ",length,,,,,more,"),
+    ],
+)
+def test_rows_that_are_no_requests_are_refused(fresh_lab, tmp_path, old, new):
+    """With the file and the line: text for a number, what is no number, less than nothing."""
     file, _ = measured(tmp_path, SMALL)
     path = results.requests_file(file)
-    text = gzip.decompress(path.read_bytes()).decode().replace("agent_1,1,", "agent_1,one,", 1)
-    path.write_bytes(gzip.compress(text.encode()))
-    with pytest.raises(ConfigError, match=r"small.requests.csv.gz', line 3: .*attempt"):
+    text = gzip.decompress(path.read_bytes()).decode()
+    assert old in text
+    path.write_bytes(gzip.compress(text.replace(old, new).encode()))
+    with pytest.raises(ConfigError, match=r"small.requests.csv.gz', line [23]: "):
         results.read_requests(file, 2)
+
+
+@pytest.mark.parametrize("content", [b"no gzip", b"", gzip.compress(b"\xff\xfe"), b"\x1f\x8b" * 9])
+def test_a_file_that_is_no_table_is_refused(fresh_lab, tmp_path, content):
+    """Or, if nothing is in it, has no requests."""
+    file, _ = measured(tmp_path, SMALL)
+    results.requests_file(file).write_bytes(content)
+    if content:
+        with pytest.raises(ConfigError, match=r"line 2: .*; measure again"):
+            results.read_requests(file, 2)
+    else:
+        assert results.read_requests(file, 2) == []
 
 
 def test_the_endpoint_s_clock_is_put_between_sent_and_returned():

@@ -22,7 +22,10 @@ about: The open loop that guidellm runs.
 clock: real
 warmups: 0
 workloads:
-  - {{agents: {agents}, tokens: {tokens}, prompt_tokens: 32, arrivals: {{constant: {{per_s: {rate}}}}}}}
+  - agents: {agents}
+    tokens: {tokens}
+    prompt_tokens: 32
+    arrivals: {{constant: {{per_s: {rate}}}}}
 engines: [asyncio]
 """
 

@@ -5,13 +5,13 @@ from itertools import accumulate
 from math import sqrt
 from pathlib import Path
 from random import Random
-from typing import Annotated, Any, NamedTuple
+from typing import Annotated, Any
 
 from msgspec import UNSET, UnsetType
 from pydantic import Field
 
 from agentlab._support.fields import AtLeastOne, Text, model
-from agentlab.convert.published import published
+from agentlab.convert.published import Arrival, published
 from agentlab.errors import ConfigError
 from agentlab.settings import DATA
 
@@ -19,14 +19,6 @@ _MOST_TOKENS = 1_000_000  # of a prompt, or of an answer
 
 PerSecond = Annotated[float, Field(ge=1e-6, le=1e6)]
 Seconds = Annotated[float, Field(gt=0, le=1e6)]
-
-
-class Session(NamedTuple):
-    """One agent: when it arrives, the tokens of its prompt (None: as they come) and answers."""
-
-    at_s: float
-    prompt_tokens: int | None
-    answer_tokens: int
 
 
 @model
@@ -116,18 +108,16 @@ class Arrivals:
         return [round(at_s, 9) for at_s in times_s]
 
 
-def replayed(trace: str, most: int) -> list[Session]:
+def replayed(trace: str, most: int) -> list[Arrival]:
     """Return the first requests of a published trace; those without an answer are left out.
 
     Raises:
         ConfigError: If a row is wrong, or longer than a million tokens.
     """
     path = Path(trace) if Path(trace).exists() else DATA / "traces" / trace
-    sessions = []
-    for one in published(path, most=most):
+    requests = [one for one in published(path, most=most) if one.output_tokens]
+    for one in requests:
         if max(one.prompt_tokens, one.output_tokens) > _MOST_TOKENS:
             says = f"{one.prompt_tokens:,} + {one.output_tokens:,} tokens at {one.at_s:g} s"
             raise ConfigError(f"trace {trace!r}: {says}; a million of each are the most")
-        if one.output_tokens:
-            sessions.append(Session(one.at_s, one.prompt_tokens, one.output_tokens))
-    return sessions
+    return requests

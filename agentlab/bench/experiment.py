@@ -18,8 +18,9 @@ from agentlab import settings
 from agentlab._support import yaml_file
 from agentlab._support.fields import NotNegative, Text, Where, model
 from agentlab._support.yaml_file import LocatedFile
-from agentlab.bench.arrivals import Arrivals, Session, replayed
+from agentlab.bench.arrivals import Arrivals, replayed
 from agentlab.bench.summary import Price, Slo, Window
+from agentlab.convert.published import Arrival
 from agentlab.endpoint.answers.answer import FRAME_TOKENS
 from agentlab.endpoint.contract.tokens import split
 from agentlab.errors import ConfigError
@@ -98,23 +99,20 @@ class Workload:
         name += f", {counted(self.turns, 'turn')}" if self.turns else ""
         return f"{name}, {self.arrivals}" if self.arrivals else name
 
-    @property
-    def lengths(self) -> str:
-        """The lengths of answers, and of prompts where they are given, in words."""
-        said = f", {_in_tokens(self.tokens)}"
-        return said if not self.prompt_tokens else f"{said}, {_in_tokens(self.prompt_tokens)} asked"
+    def sessions(self, seed: int) -> list[Arrival]:
+        """Return when each agent arrives and how much it says; the same seed draws the same.
 
-    def sessions(self, seed: int) -> list[Session]:
-        """Return when each agent arrives and how much it says; the same seed draws the same."""
+        A prompt of 0 tokens is as long as its words.
+        """
         agents, draw = self.agents or 0, Random(f"lengths {seed}")
         if self.arrivals and self.arrivals.trace:
             return replayed(self.arrivals.trace, agents)
 
         def one(of: int | list[int] | UnsetType) -> Any:
-            return draw.choice(of) if isinstance(of, list) else of or None
+            return draw.choice(of) if isinstance(of, list) else of or 0
 
         times_s = self.arrivals.at_s(agents, seed) if self.arrivals else [0.0] * agents
-        return [Session(at_s, one(self.prompt_tokens), one(self.tokens)) for at_s in times_s]
+        return [Arrival(at_s, one(self.prompt_tokens), one(self.tokens)) for at_s in times_s]
 
     def build(self, number: int = 0) -> Workflow:
         """Return the workflow to run; ConfigError if there is none, or it takes other inputs."""
@@ -133,20 +131,16 @@ class Workload:
             return random_workflow(number), {}
         steps: list[Step] = []
         wait_s: dict[str, float] = {}
-        for agent, (at_s, prompt_tokens, answer_tokens) in enumerate(self.sessions(seed)):
+        for agent, session in enumerate(self.sessions(seed)):
             prompt = f"Describe river {agent} in ten paragraphs."
-            if prompt_tokens is not None:
-                prompt = _as_long(prompt, prompt_tokens - 2 * FRAME_TOKENS)
+            if session.prompt_tokens:
+                prompt = _as_long(prompt, session.prompt_tokens - 2 * FRAME_TOKENS)
             for turn in range(self.turns or 1):
                 name = f"agent_{agent}_turn_{turn}" if self.turns else f"agent_{agent}"
-                wait_s[name] = float(self.think_s or 0.0) if turn else at_s
-                steps.append(Step(name, prompt, max_tokens=answer_tokens))
+                wait_s[name] = float(self.think_s or 0.0) if turn else session.at_s
+                steps.append(Step(name, prompt, max_tokens=session.output_tokens))
                 prompt += f"\n\n{{{name}}}\n\nWhat follows from this for river {agent}?"
         return Workflow(steps, name=self.name), wait_s
-
-
-def _in_tokens(of: int | list[int]) -> str:
-    return counted(of, "token") if isinstance(of, int) else f"{min(of):,} to {max(of):,} tokens"
 
 
 def _as_long(prompt: str, tokens: int) -> str:
@@ -242,7 +236,8 @@ class Experiment:
         for workload in self.workloads:
             name = workload.name
             if times[name] > 1 and workload.agents is not None:
-                name += workload.lengths
+                name += f", {workload.tokens} tokens"
+                name += f", {workload.prompt_tokens} asked" if workload.prompt_tokens else ""
             found[name] = workload
         return found
 

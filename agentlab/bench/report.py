@@ -190,6 +190,7 @@ class Point(NamedTuple):
     elapsed_s: float
     bound_s: float
     throughput: float
+    efficiency: float
     p50_s: float | None = None
     p95_s: float | None = None
     cpu_ms: float | None = None
@@ -199,11 +200,6 @@ class Point(NamedTuple):
     response_p50_s: float | None = None
     response_p99_s: float | None = None
     spread: Mapping[str, tuple[float, float]] = MappingProxyType({})
-
-    @property
-    def efficiency(self) -> float:
-        """The bound as a share of the time taken; 1 is perfect."""
-        return self.bound_s / self.elapsed_s if self.elapsed_s else 1.0
 
 
 class Curve(NamedTuple):
@@ -248,9 +244,8 @@ def curves(results: Results) -> list[Curve]:
         n = numbers.get(case.workload) if numbers else case.max_concurrency
         if n is not None:
             name, runs = case.named(others), results.of(case)
-            figures = {what: _known(runs, what) for what in (*Point._fields, "efficiency")}
+            figures = {what: _known(runs, what) for what in Point._fields}
             known: dict[str, Any] = {what: median(some) for what, some in figures.items() if some}
-            known.pop("efficiency")
             spread = {what: (min(some), max(some)) for what, some in figures.items() if some}
             point = Point(n=n, spread=spread, **known)
             found.setdefault(name, Curve(name, axis, [])).points.append(point)

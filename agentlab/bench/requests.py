@@ -2,14 +2,16 @@
 
 import asyncio
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
-from typing import Any
+from typing import Annotated, Any
 
 import msgspec
 from msgspec.structs import replace
 
 from agentlab import lab
+from agentlab._support.fields import AtLeastOne, Count
 from agentlab.trace import Span
 
+Figure = Annotated[float, msgspec.Meta(ge=0, le=1e11)]  # none is negative, none is millennia
 Send = Callable[..., Awaitable[Any]]
 """What asks once: `lab.ask`, `lab.reply`, or anything that is called like them."""
 
@@ -24,24 +26,24 @@ class Request(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     never came is None.
     """
 
-    run: int
+    run: Count
     call: str
-    attempt: int
-    due_s: float
-    asked_s: float
-    sent_s: float
-    arrived_s: float | None = None
-    started_s: float | None = None
-    first_token_s: float | None = None
-    end_s: float | None = None
-    returned_s: float | None = None
-    prompt_tokens: int = 0
-    cached_tokens: int = 0
-    completion_tokens: int = 0
-    status: int | None = None
+    attempt: AtLeastOne
+    due_s: Figure
+    asked_s: Figure
+    sent_s: Figure
+    arrived_s: Figure | None = None
+    started_s: Figure | None = None
+    first_token_s: Figure | None = None
+    end_s: Figure | None = None
+    returned_s: Figure | None = None
+    prompt_tokens: Count = 0
+    cached_tokens: Count = 0
+    completion_tokens: Count = 0
+    status: Count | None = None
     finish_reason: str | None = None
     fault: str | None = None
-    late_ms: float | None = None
+    late_ms: Figure | None = None
 
     @property
     def ok(self) -> bool:

@@ -3,11 +3,14 @@
 import csv
 import gzip
 import io
+import itertools
 import os
 import platform
+import zlib
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from importlib.metadata import version
+from operator import attrgetter
 from pathlib import Path
 from statistics import mean, median
 from typing import Any, TypeVar
@@ -20,8 +23,8 @@ from msgspec import UNSET, UnsetType
 from agentlab._support.fields import AtLeastOne, Count
 from agentlab._support.system import write_whole
 from agentlab.bench.experiment import Case, Experiment, varied
-from agentlab.bench.requests import Request
-from agentlab.bench.summary import Figure, Summary
+from agentlab.bench.requests import Figure, Request
+from agentlab.bench.summary import Summary
 from agentlab.errors import ConfigError
 from agentlab.settings import Settings
 
@@ -173,51 +176,55 @@ def keep_before(file: Path) -> None:
 
 
 def add_requests(file: Path, requests: Iterable[Request], *, run: int) -> None:
-    """Append the requests of one run, compressed by itself; the first run begins a new file.
-
-    They are written before the measurement. What a killed run has written of one that is not
-    measured is left out by `read_requests`, and removed by `resumed_requests`.
-    """
-    path, lines = requests_file(file), io.StringIO(newline="")
+    """Append the requests of one run, before its measurement; the first run begins a new file."""
+    path = requests_file(file)
     if run == 0:
         path.unlink(missing_ok=True)
-    numbered = [msgspec.structs.replace(request, run=run) for request in requests]
-    if not numbered:
-        return
-    table = csv.writer(lines, lineterminator="\n")
-    if not path.exists():
-        table.writerow(Request.__struct_fields__)
-    table.writerows(map(msgspec.structs.astuple, numbered))
-    with path.open("ab") as kept:
-        kept.write(gzip.compress(lines.getvalue().encode(), mtime=0))
+    packed = _packed(requests, run, header=not path.exists())
+    if packed:
+        with path.open("ab") as kept:
+            kept.write(packed)
+
+
+def _packed(requests: Iterable[Request], run: int, *, header: bool) -> bytes:
+    """Return a run's rows, compressed by themselves; nothing where there are none."""
+    rows = [msgspec.structs.astuple(msgspec.structs.replace(one, run=run)) for one in requests]
+    lines = io.StringIO(newline="")
+    csv.writer(lines, lineterminator="\n").writerows([Request.__struct_fields__] * header + rows)
+    return gzip.compress(lines.getvalue().encode(), mtime=0) if rows else b""
 
 
 def read_requests(file: Path, runs: int) -> list[Request]:
-    """Return the requests of the first `runs` measurements; none where none were kept."""
+    """Return the requests of the first `runs` measurements; none where none were kept.
+
+    What a killed run has written of one that was not measured any more is left out.
+
+    Raises:
+        ConfigError: If the file is damaged, with the line.
+    """
     path, found = requests_file(file), list[Request]()
-    if not path.exists():
-        return found
-    # A run that was killed may have left half a line.
-    with gzip.open(path, "rt", encoding="utf-8", newline="") as lines, suppress(EOFError):
-        for number, row in enumerate(csv.DictReader(lines), 2):
-            try:
-                request = msgspec.convert(
-                    {name: value for name, value in row.items() if value}, Request, strict=False
-                )
-            except msgspec.ValidationError as error:
-                where = f"requests {str(path)!r}, line {number}"
-                raise ConfigError(f"{where}: {error}; measure again") from None
-            if request.run >= runs:
-                break
-            found.append(request)
+    try:
+        with gzip.open(path, "rt", encoding="utf-8", newline="") as lines:
+            for row in csv.DictReader(lines):
+                given = {name: value for name, value in row.items() if value}
+                request = msgspec.convert(given, Request, strict=False)
+                if request.run >= runs:
+                    break
+                found.append(request)
+    except (FileNotFoundError, EOFError):  # half a row, of a run that was killed
+        pass
+    except (OSError, ValueError, msgspec.ValidationError, csv.Error, zlib.error) as error:
+        where = f"requests {str(path)!r}, line {len(found) + 2}"
+        raise ConfigError(f"{where}: {error}; measure again") from None
     return found
 
 
-def resumed_requests(file: Path, runs: int) -> None:
+def _resumed_requests(file: Path, runs: int) -> None:
     """Cut the requests to the first `runs` measurements, for a run that goes on."""
-    kept = read_requests(file, runs)
-    for run in range(runs):
-        add_requests(file, (request for request in kept if request.run == run), run=run)
+    grouped = itertools.groupby(read_requests(file, runs), key=attrgetter("run"))
+    packed = [_packed(some, run, header=not place) for place, (run, some) in enumerate(grouped)]
+    if packed:
+        write_whole(requests_file(file), b"".join(packed))
 
 
 def go_on(file: Path, empty: Results, *, resume: bool) -> Results:
@@ -232,7 +239,7 @@ def go_on(file: Path, empty: Results, *, resume: bool) -> Results:
         raise ConfigError(f"{file} is of another experiment; {_ELSEWHERE}")
     if other := sorted({name for name, _ in before.machine.items() ^ empty.machine.items()}):
         raise ConfigError(f"{file} was measured with another {', '.join(other)}; {_ELSEWHERE}")
-    resumed_requests(file, len(before.measurements))
+    _resumed_requests(file, len(before.measurements))
     return before
 
 

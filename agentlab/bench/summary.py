@@ -11,10 +11,9 @@ from pydantic import Field
 
 from agentlab._support.fields import Count, NotNegative, model
 from agentlab.bench.arrivals import Seconds
-from agentlab.bench.requests import Request
+from agentlab.bench.requests import Figure, Request
 
 PERCENTS = (50, 90, 95, 99)
-Figure = Annotated[float, msgspec.Meta(ge=0, le=1e11)]  # none is negative, none is millennia
 Dollars = Annotated[float, Field(ge=0, le=1e6)]
 
 
