@@ -42,7 +42,7 @@ def test_the_article_s_table_is_exact(fresh_lab, tmp_path):
         cases = [c for c in r.experiment.cases() if c.engine == engine]
         assert [r.of(case)[0].elapsed_s for case in cases] == [2.0] * 5
         assert [report.saved(r, case) for case in cases] == [0, 0.5, 0.75, 0.875, 0.9375]
-    last = "| 16 agents | asyncio | 2.0 | 2.0 | 1.000 | 93.8% | 2.0 | 16 | 16 |"
+    last = "| 16 agents | asyncio | 2.0 | 2.0 | 1.000 | 93.8% | 2.0 | 2.0 | 16 | 16 |"
     assert last in report.markdown(r)
 
 
@@ -385,6 +385,7 @@ def point(n: int, elapsed_s: float, *, busy: float | None = None) -> Any:
         elapsed_s=elapsed_s,
         bound_s=1.0,
         throughput=n / elapsed_s,
+        efficiency=1 / elapsed_s,
         p50_s=None,
         p95_s=None,
         cpu_ms=None if busy is None else 0.5,
@@ -414,7 +415,7 @@ def test_the_scalability_law_is_read_off(fresh_lab, tmp_path):
     assert [curve.usl.throughput(p.n) for p in curve.points] == pytest.approx(
         [p.throughput for p in curve.points], rel=0.05
     )
-    assert report.readings(r)[0].startswith("asyncio: most at 16 at once")
+    assert report.readings(r)[0].startswith("asyncio: most at 16 in flight")
 
 
 def test_percentiles_are_of_what_was_answered(fresh_lab, tmp_path):
@@ -442,7 +443,13 @@ def test_the_price_is_said_before_it_is_paid(fresh_lab, tmp_path, monkeypatch, c
     """With --price, in dollars; a plot and a table are written beside the raw data otherwise."""
     path = written(tmp_path, SMALL)
     assert main(["bench", str(path), "--out", str(tmp_path)]) == 0
-    assert {p.suffix for p in tmp_path.glob("small.*")} == {".yaml", ".json", ".md", ".png"}
+    assert {p.suffix for p in tmp_path.glob("small.*")} == {
+        ".yaml",
+        ".json",
+        ".md",
+        ".png",
+        ".gz",
+    }
     monkeypatch.setenv("OPENAI_BASE_URL", "http://127.0.0.1:9/v1")
     path = written(tmp_path, SMALL + "clock: real\n", "paid")
     assert main(["bench", str(path), "--price", "1000000", "0"]) == 2

@@ -159,8 +159,10 @@ def test_where_all_runs_fail_there_is_no_table(upstream, tmp_path, capsys):
     assert "No run has a result" in said and "|" not in said
     assert sorted(p.name for p in (tmp_path / "out").iterdir()) == [
         "mine.before.json",
+        "mine.before.requests.csv.gz",
         "mine.json",
         "mine.md",
+        "mine.requests.csv.gz",
     ]
 
 
@@ -283,7 +285,7 @@ def test_an_endpoint_that_is_busy_is_named():
     assert "| asyncio | 2.00 | 1.00 | 0.500 | 2.50 | 93% |" in table
     warning = "the lab's own endpoint was 93% busy (asyncio); from some 80% on it"
     assert warning in table
-    assert warning in plots.figure(busy)._suptitle.get_text()
+    assert warning in plots.figure(busy)._supxlabel.get_text()
     quiet = result(measurement("asyncio", endpoint_cpu_ms=2.5, endpoint_busy=0.79))
     assert "busy (" not in report.markdown(quiet)
 
@@ -360,7 +362,7 @@ def spans(*stretches: tuple[str, float, float, int]) -> Trace:
 def of_spans(t: Trace, elapsed_s: float, **changed: Any) -> Measurement:
     asked = Experiment(about="x", workloads=[Workload(agents=2)], **changed)
     task = measure._task(asked, next(asked.cases()))
-    return measure._measurement(task, {"agent_0": "x", "agent_1": "y"}, t, elapsed_s)
+    return measure._measurement(task, {"agent_0": "x", "agent_1": "y"}, t, elapsed_s, [])
 
 
 def test_the_bound_is_of_the_answers_that_count():

@@ -99,9 +99,9 @@ def dotted(where: Where) -> str:
 def _fields(kind: Any, where: Where) -> list[str]:
     found = _model(kind)
     for step in where:
-        if isinstance(step, str) and found is not None:
-            field = found.__pydantic_fields__.get(step)
-            found = None if field is None else _model(field.annotation)
+        known = {} if found is None else found.__pydantic_fields__
+        if step in known:  # else it is a number, or names a type
+            found = _model(known[step].annotation)
     return [] if found is None else list(found.__pydantic_fields__)
 
 

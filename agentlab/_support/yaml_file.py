@@ -70,7 +70,8 @@ class LocatedFile:
     def problem(self, where: Where, says: str, *, at_key: bool = False) -> Problem:
         """Return a problem with the value at `where`, or with its key."""
         node = key = self._root
-        for depth, step in enumerate(where):
+        found: list[str | int] = []
+        for step in where:
             inner = None
             if isinstance(node, yaml.SequenceNode) and isinstance(step, int):
                 inner = node.value[step]
@@ -79,13 +80,12 @@ class LocatedFile:
                 for key_node, value_node in node.value:
                     if key_node.value == step:
                         key, inner = key_node, value_node
-            if inner is None:
-                where = where[:depth]  # beyond is the name of a type, which pydantic adds
-                break
-            node = inner
+            if inner is not None:  # else it is the name of a type, which pydantic adds
+                node = inner
+                found.append(step)
         node = key if at_key else node
         index = 0 if node is None else node.start_mark.index
-        return self._at(index, fields.dotted(where), says)
+        return self._at(index, fields.dotted(tuple(found)), says)
 
     def error(self, problems: Iterable[Problem]) -> FileError:
         """Return what to raise for the problems, in the order of their lines."""

@@ -2,6 +2,9 @@
 
 experiment   what is measured: workloads x engines x presets x limits x seeds, from YAML
 opponents    other rules for how many calls are in flight: fixed, Netflix's three
+arrivals     when agents arrive: at a rate, at random, in bursts, or as in a published trace
+requests     every request: when it was due, asked, sent, served and returned
+summary      what callers felt: response times, first tokens, goodput, cost
 measure      measures it: warm, interleaved, resumable; and tells beforehand what it costs
 results      the raw data, a measurement per run, and what forbids comparing it
 report       the Markdown table with the bound beside each figure, and what it says

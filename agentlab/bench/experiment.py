@@ -7,6 +7,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import field
 from functools import partial
 from pathlib import Path
+from random import Random
 from typing import Annotated, Any, Literal, Self, TypeVar
 
 import msgspec
@@ -15,8 +16,13 @@ from pydantic import Field
 
 from agentlab import settings
 from agentlab._support import yaml_file
-from agentlab._support.fields import Text, Where, model
+from agentlab._support.fields import NotNegative, Text, Where, model
 from agentlab._support.yaml_file import LocatedFile
+from agentlab.bench.arrivals import Arrivals, replayed
+from agentlab.bench.summary import Price, Slo, Window
+from agentlab.convert.published import Arrival
+from agentlab.endpoint.answers.answer import FRAME_TOKENS
+from agentlab.endpoint.contract.tokens import split
 from agentlab.errors import ConfigError
 from agentlab.settings import DATA, Settings
 from agentlab.workflow import Step, Workflow, random_workflow
@@ -48,19 +54,40 @@ def counted(number: int, what: str) -> str:
 class Workload:
     """What is asked: agents with one question each, a workflow, or random workflows.
 
-    `tokens` is the length of each agent's answer; `random` counts workflows, from seed 0 on.
+    Attributes:
+        agents: How many; of a published trace so many requests, where it has them.
+        tokens: The length of each answer, or several, of which each agent draws one.
+        prompt_tokens: The same of the prompts; left out, they are as long as their words.
+        arrivals: When agents arrive; left out, all are there from the beginning.
+        turns: How many questions each agent asks, one after the other. Each has all that was said
+            before in its prompt, and comes `think_s` after the answer to the one before.
+        random: So many random workflows, from seed 0 on.
     """
 
     agents: UpToAMillion | None = None
-    tokens: UpToAMillion = 11
+    tokens: UpToAMillion | Some[UpToAMillion] = 11
     workflow: Text | None = None
     random: Annotated[int, Field(ge=1, le=10_000, strict=True)] | UnsetType = UNSET
     inputs: dict[str, str] = field(default_factory=dict)
+    prompt_tokens: UpToAMillion | Some[UpToAMillion] | UnsetType = UNSET
+    arrivals: Arrivals | UnsetType = UNSET
+    turns: Annotated[int, Field(ge=1, le=100, strict=True)] | UnsetType = UNSET
+    think_s: NotNegative | UnsetType = UNSET
 
     def __post_init__(self) -> None:
         given = (self.agents is not None, self.workflow is not None, self.random is not UNSET)
         if sum(given) != 1:
             raise ValueError("give one of agents, workflow and random")
+        if self.agents is None and not self.plain:
+            raise ValueError("arrivals, prompt_tokens, turns and think_s are for agents")
+        if self.arrivals and self.arrivals.trace and self.prompt_tokens is not UNSET:
+            raise ValueError("prompt_tokens: the trace has the length of each prompt; leave it out")
+
+    @property
+    def plain(self) -> bool:
+        """True if all are there from the beginning, ask once, and ask the same in their words."""
+        more = (self.arrivals, self.prompt_tokens, self.turns, self.think_s)
+        return all(one is UNSET for one in more) and isinstance(self.tokens, int)
 
     @property
     def name(self) -> str:
@@ -69,21 +96,57 @@ class Workload:
             return Path(self.workflow).stem
         if self.random is not UNSET:
             return counted(self.random, "random workflow")
-        return counted(self.agents or 0, "agent")
+        name = counted(self.agents or 0, "agent")
+        name += f", {counted(self.turns, 'turn')}" if self.turns else ""
+        return f"{name}, {self.arrivals}" if self.arrivals else name
+
+    def sessions(self, seed: int) -> list[Arrival]:
+        """Return when each agent arrives and how much it says; the same seed draws the same.
+
+        A prompt of 0 tokens is as long as its words.
+        """
+        agents, draw = self.agents or 0, Random(f"lengths {seed}")
+        if self.arrivals and self.arrivals.trace:
+            return replayed(self.arrivals.trace, agents)
+
+        def one(of: int | list[int] | UnsetType) -> Any:
+            return draw.choice(of) if isinstance(of, list) else of or 0
+
+        times_s = self.arrivals.at_s(agents, seed) if self.arrivals else [0.0] * agents
+        return [Arrival(at_s, one(self.prompt_tokens), one(self.tokens)) for at_s in times_s]
 
     def build(self, number: int = 0) -> Workflow:
         """Return the workflow to run; ConfigError if there is none, or it takes other inputs."""
+        return self.drawn(seed=7, number=number)[0]
+
+    def drawn(self, seed: int, *, number: int = 0) -> tuple[Workflow, dict[str, float]]:
+        """Return the workflow for a seed, and how long after its needs each step is due.
+
+        A step without needs is due so long after the beginning: when its agent arrives.
+        """
         if self.workflow is not None:
             workflow = Workflow.load(self.workflow)
             workflow.given(self.inputs)
-            return workflow
+            return workflow, {}
         if self.random is not UNSET:
-            return random_workflow(number)
-        steps = [
-            Step(f"agent_{n}", f"Describe river {n} in ten paragraphs.", max_tokens=self.tokens)
-            for n in range(self.agents or 0)
-        ]
-        return Workflow(steps, name=self.name)
+            return random_workflow(number), {}
+        steps: list[Step] = []
+        wait_s: dict[str, float] = {}
+        for agent, session in enumerate(self.sessions(seed)):
+            prompt = f"Describe river {agent} in ten paragraphs."
+            if session.prompt_tokens:
+                prompt = _as_long(prompt, session.prompt_tokens - 2 * FRAME_TOKENS)
+            for turn in range(self.turns or 1):
+                name = f"agent_{agent}_turn_{turn}" if self.turns else f"agent_{agent}"
+                wait_s[name] = float(self.think_s or 0.0) if turn else session.at_s
+                steps.append(Step(name, prompt, max_tokens=session.output_tokens))
+                prompt += f"\n\n{{{name}}}\n\nWhat follows from this for river {agent}?"
+        return Workflow(steps, name=self.name), wait_s
+
+
+def _as_long(prompt: str, tokens: int) -> str:
+    pieces = split(prompt)
+    return "".join(pieces[: max(tokens, 1)]) + " water" * (tokens - len(pieces))
 
 
 class Case(msgspec.Struct, frozen=True, order=True):
@@ -122,6 +185,9 @@ class Experiment:
             is `agentlab.learning.parallel`, and `crowd` is `agentlab.bench.closed_loop`.
         strategies: How a refused request is met; see `agentlab.bench.measure.asking`.
         warmups: How often each case is run before, unmeasured, on the real clock.
+        slo: Which calls count for goodput.
+        window: Which calls count for percentiles and throughput, after a warm-up.
+        price: From which each case's cost is told.
         settings: What else `lab.configure` takes, such as `requests_per_minute`.
     """
 
@@ -136,6 +202,9 @@ class Experiment:
     repeats: UpToAMillion = 1
     warmups: Annotated[int, Field(ge=0, le=1000, strict=True)] = 1
     settings: dict[str, Any] = field(default_factory=dict)
+    slo: Slo | UnsetType = UNSET
+    window: Window | UnsetType = UNSET
+    price: Price | UnsetType = UNSET
 
     def __post_init__(self) -> None:
         many = sum(workload.random or 1 for workload in self.workloads) * self.repeats
@@ -152,6 +221,8 @@ class Experiment:
         if "crowd" in self.engines and (has_client or None in self.max_concurrency):
             needs = "clock: virtual, strategies: [once], numbers in max_concurrency, no settings"
             raise ValueError(f"the engine crowd has no client; it needs {needs}")
+        if "crowd" in self.engines and not all(workload.plain for workload in self.workloads):
+            raise ValueError("the engine crowd has no arrivals, turns and lengths; leave them out")
         if len(self.by_name) < len(self.workloads):
             names = ", ".join(workload.name for workload in self.workloads)
             raise ValueError(f"two workloads have one name: {names}; leave out or rename one")
@@ -166,7 +237,8 @@ class Experiment:
         for workload in self.workloads:
             name = workload.name
             if times[name] > 1 and workload.agents is not None:
-                name += f", {counted(workload.tokens, 'token')}"
+                name += f", {workload.tokens} tokens"
+                name += f", {workload.prompt_tokens} asked" if workload.prompt_tokens else ""
             found[name] = workload
         return found
 
@@ -216,7 +288,7 @@ def load(file: str | Path) -> Experiment:
             settings.from_environment(**experiment.settings)
         for number, workload in enumerate(experiment.workloads):
             where = ("workloads", number)
-            if workload.workflow is not None:
+            if workload.workflow is not None or workload.arrivals:
                 workload.build()
     except ConfigError as error:
         raise located.error([located.problem(where, str(error))]) from None

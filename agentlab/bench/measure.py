@@ -3,9 +3,10 @@
 import asyncio
 import gc
 from collections import Counter
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import AsyncExitStack, nullcontext
 from dataclasses import replace
+from functools import partial
 from hashlib import blake2b
 from itertools import groupby, product
 from pathlib import Path
@@ -14,7 +15,7 @@ from time import perf_counter, process_time
 from typing import Any, NamedTuple
 
 import msgspec
-from msgspec import UNSET
+from msgspec import UNSET, UnsetType
 
 from agentlab import engines, lab
 from agentlab._support.asyncio_tools import running_loop
@@ -22,7 +23,9 @@ from agentlab._support.progress_bar import bar
 from agentlab.bench import results
 from agentlab.bench.closed_loop import crowd
 from agentlab.bench.experiment import Case, Experiment, Strategy, Workload
-from agentlab.bench.results import Measurement, Results, Said, percentile
+from agentlab.bench.requests import Calls, Request, Send
+from agentlab.bench.results import Measurement, Results, Said
+from agentlab.bench.summary import Price, Slo, Window, percentile, summarized
 from agentlab.endpoint import presets
 from agentlab.endpoint.contract.tokens import count_tokens
 from agentlab.endpoint.server.app import limits_of
@@ -34,7 +37,7 @@ from agentlab.resilience import Guard, RateLimit, Retry, classify
 from agentlab.trace import Trace, trace
 from agentlab.workflow import Step, Workflow
 
-Keep = Callable[[Measurement], None]
+Keep = Callable[[Measurement, Sequence[Request]], None]
 AskForReply = Callable[..., Awaitable[Reply]]  # `lab.reply`, or one that is called as it is
 
 _HAIR_S = 1e-6  # sums and quotients of rounded times may be apart by so much, and mean the same
@@ -73,9 +76,10 @@ def _measured(experiment: Experiment, file: Path, *, resume: bool) -> Results:
     with bar(total=len(done) + kept.missing, name=file.stem) as progress:
         progress.update(len(done))
 
-        def keep(measurement: Measurement) -> None:
+        def keep(measurement: Measurement, requests: Sequence[Request] = ()) -> None:
             if earlier and not kept.measurements:  # now there is something to put in its place
-                file.replace(file.with_suffix(".before.json"))
+                results.keep_before(file)
+            results.add_requests(file, requests, run=len(kept.measurements))
             kept.measurements.append(measurement)
             results.write(file, kept)
             progress.update()
@@ -98,9 +102,13 @@ def _measured(experiment: Experiment, file: Path, *, resume: bool) -> Results:
                 for task in tasks:
                     if task.case.engine == "crowd":
                         keep(_of_a_crowd(task))
-                    else:
-                        outcome, t = lab.simulate(task.answers(lab.ask), catch=StepError)
-                        keep(_measurement(task, outcome, t, t.makespan_s))
+                        continue
+                    calls = task.calls()
+                    outcome, t = lab.simulate(task.answers(lab.ask, calls), catch=StepError)
+                    requests = calls.rows(t.spans)
+                    begun_s = min((r.arrived_s or 0.0 for r in requests), default=0.0)
+                    elapsed_s = begun_s + t.makespan_s
+                    keep(_measurement(task, outcome, t, elapsed_s, requests), requests)
     results.write(file, kept)
     return kept
 
@@ -114,14 +122,23 @@ class _Task(NamedTuple):
     workload: Workload
     workflow: Workflow
     limit: int | None
+    wait_s: dict[str, float]
+    terms: tuple[Slo | UnsetType, Window | UnsetType, Price | UnsetType]
 
-    async def answers(self, send: Ask) -> dict[str, str]:
+    def calls(self) -> Calls:
+        return Calls(self.workflow.needs, self.wait_s)
+
+    async def answers(self, send: Send, calls: Calls) -> dict[str, str]:
+        calls.begin()
+        if not self.workload.plain:  # answers are as long as the experiment or its trace says
+            send = partial(send, ignore_eos=True)
         ask = asking(
             self.case.strategy,
             max_concurrency=self.case.max_concurrency,
             requests_per_minute=self.limit,
-            send=send,
+            send=calls.noting(send),
         )
+        ask = calls.when_due(ask)
         inputs, engine = self.workload.inputs, self.case.engine
         if engine not in ("functions", "langgraph-graph"):
             return await engines.run(self.workflow, inputs, engine=engine, ask=ask)
@@ -146,7 +163,9 @@ def _task(experiment: Experiment, case: Case, repeat: int = 0) -> _Task:
     seed = repeat % workload.random if workload.random else None
     # A crowd is a million agents that ask what one of them asks.
     of_one = replace(workload, agents=1) if case.engine == "crowd" else workload
-    return _Task(case, repeat, seed, workload, of_one.build(seed or 0), limit or None)
+    workflow, wait_s = of_one.drawn(case.seed, number=seed or 0)
+    terms = experiment.slo, experiment.window, experiment.price
+    return _Task(case, repeat, seed, workload, workflow, limit or None, wait_s, terms)
 
 
 def as_functions(workflow: Workflow, ask: Ask) -> list[parallel.Function]:
@@ -205,7 +224,8 @@ def _of_a_crowd(task: _Task) -> Measurement:
     if task.limit or not agents or (physics.slots is not None and physics.slots < most):
         needs = f"no rate limit and no queue with {most} in flight, and no workflow"
         raise ConfigError(f"engine crowd needs {needs}; choose another preset or engine")
-    (step,), tokens = task.workflow.steps, task.workload.tokens
+    (step,) = task.workflow.steps
+    tokens = step.max_tokens or 0
     prompt_tokens = count_tokens(step.prompt)
     lengths = {"prompt_tokens": prompt_tokens, "output_tokens": tokens}
     made = crowd(physics, agents, max_concurrency=most, seed=task.case.seed, **lengths)
@@ -239,13 +259,16 @@ async def _in_real_time(experiment: Experiment, tasks: list[_Task], keep: Keep) 
         warm = [first[case] for case in experiment.cases() if case in first] * experiment.warmups
         for number, task in enumerate([*warm, *tasks]):
             reply = send.get(task.case.engine, lab.reply)
-            measurement = await _run_timed(task, reply, scale, real=real)
+            measured = await _run_timed(task, reply, scale, real=real)
             if number >= len(warm):
-                keep(measurement)
+                keep(*measured)
 
 
-async def _run_timed(task: _Task, reply: AskForReply, scale: float, *, real: bool) -> Measurement:
+async def _run_timed(
+    task: _Task, reply: AskForReply, scale: float, *, real: bool
+) -> tuple[Measurement, list[Request]]:
     said: list[Said] = []
+    calls = task.calls()
     endpoint = connection.endpoint()
     gc.collect()  # so that no case pays for the garbage of the one before
     with trace() as t:
@@ -253,7 +276,7 @@ async def _run_timed(task: _Task, reply: AskForReply, scale: float, *, real: boo
         began_s, cpu_began_s = perf_counter(), process_time()
         outcome: dict[str, str] | StepError
         try:
-            outcome = await task.answers(_noting(reply, said))
+            outcome = await task.answers(_noting(reply, said), calls)
         except StepError as error:
             outcome = error
         elapsed_s, cpu_s = perf_counter() - began_s, process_time() - cpu_began_s
@@ -262,8 +285,9 @@ async def _run_timed(task: _Task, reply: AskForReply, scale: float, *, real: boo
             await _all_ended(t)
     late_ms = [span.late_ms for span in t.spans if span.late_ms is not None]
     told_by_it: dict[str, Any] = {"answers": None, "answered": len(said), "real": said}
-    return msgspec.structs.replace(
-        _measurement(task, outcome, t, elapsed_s * scale),
+    requests = calls.rows(t.spans)
+    measurement = msgspec.structs.replace(
+        _measurement(task, outcome, t, elapsed_s * scale, requests),
         cpu_ms=round(cpu_s * 1000 / max(t.requests, 1), 3),
         busy=round(cpu_s / elapsed_s, 3),
         endpoint_cpu_ms=round(endpoint_s * 1000 / max(t.requests, 1), 3),
@@ -271,6 +295,7 @@ async def _run_timed(task: _Task, reply: AskForReply, scale: float, *, real: boo
         late=(round(median(late_ms), 3), max(late_ms)) if late_ms else UNSET,
         **(told_by_it if real else {}),
     )
+    return measurement, requests
 
 
 def _noting(reply: AskForReply, said: list[Said]) -> Ask:
@@ -305,13 +330,17 @@ async def _ask_first(task: _Task, reply: AskForReply) -> None:
 
 
 def _measurement(
-    task: _Task, outcome: Mapping[str, str] | StepError, t: Trace, elapsed_s: float
+    task: _Task,
+    outcome: Mapping[str, str] | StepError,
+    t: Trace,
+    elapsed_s: float,
+    requests: Sequence[Request],
 ) -> Measurement:
     steps = len(task.workflow.steps)
     # Only the answer that counts: no schedule needs the attempts that failed before it.
     served = {span.agent: span.service_s for span in t.spans if span.ok}
     seconds = dict.fromkeys(task.workflow.needs, 0.0) | served
-    bound_s = task.workflow.plan(seconds).bound_s(task.case.max_concurrency)
+    bound_s = task.workflow.plan(seconds, task.wait_s).bound_s(task.case.max_concurrency)
     if task.limit is not None and steps > task.limit:
         # A rate limit alone: a minute's worth immediately, then so many per second.
         limit_s = (steps - task.limit) / task.limit * 60 + min(seconds.values())
@@ -337,6 +366,7 @@ def _measurement(
         error=str(outcome) if isinstance(outcome, StepError) else None,
         workflow=UNSET if task.seed is None else task.seed,
         faults=dict(sorted(faults.items())) or UNSET,
+        summary=summarized(requests, *task.terms) if task.seed is None else UNSET,
     )
 
 
@@ -374,16 +404,17 @@ def cost(experiment: Experiment) -> Cost:
     experiment = experiment.as_asked()
     counted = []
     if experiment.asks_real:
-        counted += _rehearsed(experiment.workloads[0].build(), experiment.workloads[0])[:1]
+        counted += _rehearsed(experiment.workloads[0], experiment.seeds[0])[:1]
     for name, workload in experiment.by_name.items():
         cases = sum(case.workload == name for case in experiment.cases())
         for number in range(workload.random or 1):
             times = cases * (experiment.repeats + (0 if number else experiment.warmups))
-            counted += _rehearsed(workload.build(number), workload) * times
+            counted += _rehearsed(workload, experiment.seeds[0], number) * times
     return Cost(*map(sum, zip(*counted, strict=True)))
 
 
-def _rehearsed(workflow: Workflow, workload: Workload) -> list[Cost]:
+def _rehearsed(workload: Workload, seed: int, number: int = 0) -> list[Cost]:
+    workflow, _ = workload.drawn(seed, number=number)
     with lab.configure(preset="instant", upstream=None, faults=[], replay=None):
         _, t = lab.simulate(engines.run(workflow, workload.inputs))
     spans = {span.agent: span for span in t.spans}

@@ -8,14 +8,18 @@ from typing import Any
 
 import matplotlib.pyplot as plt
 from matplotlib.axes import Axes
+from matplotlib.axis import Axis, XAxis
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
+from matplotlib.ticker import LogLocator
 
-from agentlab.bench.experiment import varied
+from agentlab.bench.experiment import Case, varied
 from agentlab.bench.fit import Pair, errors
-from agentlab.bench.report import Curve, busy, curves, readings
+from agentlab.bench.report import Curve, busy, curves, readings, seconds
+from agentlab.bench.requests import Request
 from agentlab.bench.results import Measurement, Results, unequal
 from agentlab.bench.self_tuning import TuningResults
+from agentlab.bench.summary import Window, percentile
 from agentlab.bench.trial import LEAST_GOODPUT, MOST_P95, Outcome, Row
 from agentlab.learning.regret import BLOCK, Scenario
 from agentlab.plots import BROKEN, FONT_SIZE, SERIES, WAITING
@@ -25,73 +29,151 @@ _STYLE: Any = {"font.size": FONT_SIZE, "axes.grid": True, "grid.color": "#DDDDDD
 _COLOURS = (*SERIES, "#56B4E9", "#E69F00", "#000000")  # more of the palette of Okabe and Ito
 _MARKERS = "osD^vX*"
 _LARGEST_P95 = 10.0  # what is beyond is drawn at the edge
-_MOST_SAID = 4
+_PANELS: dict[str, Any] = {  # how a curve is drawn: x, and twice a title, y, and the lines
+    "agents": (
+        "agents",
+        ("How long they took", "elapsed ({unit})", [("elapsed_s", "", "-")]),
+        ("Share of the bound", "bound / elapsed", [("efficiency", "", "-")]),
+    ),
+    "max_concurrency": (
+        "in flight",
+        ("Throughput", "answers per second", [("throughput", "", "-")]),
+        (
+            "Time to an answer",
+            "service time ({unit})",
+            [("p50_s", "p50 of ", "-"), ("p95_s", "p95 of ", ":")],
+        ),
+    ),
+    "rate": (
+        "arrivals per second",
+        (
+            "Throughput",
+            "answers per second",
+            [("throughput", "", "-"), ("goodput", "within the SLO: ", ":")],
+        ),
+        (
+            "How long callers wait",
+            "response time ({unit})",
+            [("response_p50_s", "p50 of ", "-"), ("response_p99_s", "p99 of ", ":")],
+        ),
+    ),
+}
+_WIDE = 100  # values further apart have a logarithmic axis
 
 
 def figure(results: Results) -> Figure:
     """Draw what was measured, under a title that says what it shows.
 
-    Where the number of agents or of calls in flight grows, curves, with the bound or the fitted
-    scalability law; otherwise a bar for each case, with the bound marked on it.
+    Where agents, calls in flight or a rate grow, curves, with the bound or the fitted scalability
+    law, and a band from the least to the most of several runs; otherwise a bar for each case, with
+    the bound marked on it.
     """
     found = curves(results)
     unit = "s" if results.real else "model s"
     with plt.rc_context(_STYLE):
         made = _curves(found, unit) if found else _bars(results, unit)
-        said = readings(results)[:_MOST_SAID] or [results.experiment.about]
-        said += filter(None, [busy(results)])
-        if unequal(results.measurements):
-            said = ["Not comparable: the work was not the same", *said]
-        made.suptitle("\n".join(said), x=0.01, ha="left", fontweight="bold", fontsize=FONT_SIZE)
+        title = _title(results)
+        made.suptitle(title, x=0.01, ha="left", fontweight="bold", fontsize=FONT_SIZE)
+        made.supxlabel(busy(results), x=0.01, ha="left", fontsize=FONT_SIZE - 4)
     plt.close(made)  # the notebook shows what a cell returns, once
     return made
 
 
+def _title(results: Results) -> str:
+    if unequal(results.measurements):
+        return "Not comparable: the work was not the same"
+    said = [*readings(results), results.experiment.about]
+    said.sort(key=lambda line: line.startswith("sequential"))  # the baseline is no news
+    return said[0].split(";")[0]
+
+
+def responses(results: Results, requests: Iterable[Request]) -> Figure:
+    """Draw which share of the calls was answered how soon, a curve for each case, and the SLO."""
+    window, slo = results.experiment.window or Window(), results.experiment.slo
+    times_s: dict[Case, list[float]] = {case: [] for case in results.measured}
+    for row in {(row.run, row.call): row for row in requests}.values():
+        case = results.measurements[row.run].case
+        if case in times_s and row.ok and row.returned_s is not None and window.holds(row.due_s):
+            times_s[case].append(row.returned_s - row.due_s)
+    shown = {case: some_s for case, some_s in times_s.items() if some_s}
+
+    def draw(axis: Axes) -> str:
+        for number, (case, some_s) in enumerate(shown.items()):
+            style: Any = {"color": _COLOURS[number % len(_COLOURS)], "linewidth": 3}
+            style["linestyle"] = "-" if number < len(_COLOURS) else ":"
+            axis.ecdf(some_s, label=case.named(varied(shown)), **style)
+        if slo and slo.response_s:
+            axis.axvline(slo.response_s, color="black", linestyle="--", label="the SLO")
+        _log_if_wide(axis.xaxis, [time_s for some_s in shown.values() for time_s in some_s])
+        unit = "s" if results.real else "model s"
+        axis.set(xlabel=f"response time ({unit})", ylabel="share of the calls", ylim=(0, 1.02))
+        p99_s = [percentile(some_s, 99) for some_s in shown.values()] or [0.0]
+        ends = dict.fromkeys(seconds(time_s, 2, digits=2) for time_s in (min(p99_s), max(p99_s)))
+        return f"99% are answered within {' to '.join(ends)} s"
+
+    return _drawn([draw])
+
+
+def _log_if_wide(axis: Axis, values: Iterable[float]) -> None:
+    known = [value for value in values if value > 0]
+    if known and max(known) > _WIDE * min(known):
+        _log(axis, ticks=(1,))
+
+
+def _log(axis: Axis, ticks: Sequence[int] = (1, 2, 5)) -> None:
+    """Make an axis logarithmic, with ticks close enough to read a value off."""
+    axis.axes.set(**{"xscale" if isinstance(axis, XAxis) else "yscale": "log"})
+    axis.set_major_locator(LogLocator(subs=ticks))
+    axis.set_major_formatter("{x:,g}")
+    axis.set_minor_formatter("")
+
+
 def _curves(found: Sequence[Curve], unit: str) -> Figure:
     made, (left, right) = plt.subplots(1, 2, figsize=(13, 6.5), layout="constrained")
-    if found[0].axis == "max_concurrency":
-        _lines(left, found, "throughput")
-        label: str | None = "scalability law, fitted"
-        for curve in found:
-            if (law := curve.usl) is not None:
-                xs = [p.n for p in curve.points]
-                ys = [law.throughput(x) for x in xs]
-                left.plot(xs, ys, color="black", linestyle="--", label=label, zorder=3)
-                label = None  # one line in the legend stands for all
-        left.set(xlabel="in flight at once", ylabel="answers a second", title="Throughput")
-        _lines(right, found, "p50_s", "p50 of ")
-        _lines(right, found, "p95_s", "p95 of ", ":")
-        right.set(xlabel="in flight at once", ylabel=f"latency ({unit})", title="Time to an answer")
-        right.set_ylim(bottom=0)
-    else:
-        _lines(left, found, "elapsed_s")
+    across, *panels = _PANELS[found[0].axis]
+    for axis, (title, label, lines) in zip((left, right), panels, strict=True):
+        for field, prefix, line in lines:
+            _lines(axis, found, field, prefix, line)
+        axis.set(title=title, ylabel=label.format(unit=unit), xlabel=across)
+    for axis in (left, right):
+        axis.set_xscale("log", base=2)
+        axis.xaxis.set_major_formatter("{x:,g}")
+    if found[0].axis == "agents":
+        _log(left.yaxis)
         # What is the least of several runs' bounds is a bound for each of them.
         points = [p for curve in found for p in curve.points]
         ns = sorted({p.n for p in points})
         least = [min(p.bound_s for p in points if p.n == n) for n in ns]
-        left.plot(ns, least, color="black", linestyle="--", label="the bound")
-        left.set(xlabel="agents", ylabel=f"elapsed ({unit})", title="How long they took")
-        _lines(right, found, "efficiency")
-        right.set(xlabel="agents", ylabel="bound / elapsed", title="Share of the bound")
+        label = " to ".join(dict.fromkeys(f"{bound_s:.3g}" for bound_s in (least[0], least[-1])))
+        left.plot(ns, least, color="black", linestyle="--", label=f"the bound: {label}")
         right.set_ylim(0, 1.05)
-    left.set_yscale("log", base=2)
-    left.yaxis.set_major_formatter("{x:,g}")
-    left.yaxis.set_minor_formatter("")
+    elif found[0].axis == "rate":
+        left.set_ylim(bottom=0)
+        _log(right.yaxis)
+    else:
+        _log(left.yaxis)
+        right.set_ylim(bottom=0)
+    said: str | None = "scalability law, fitted"
+    for curve in found:
+        if (law := curve.usl) is not None:
+            xs = [p.n for p in curve.points]
+            ys = [law.throughput(x) for x in xs]
+            left.plot(xs, ys, color="black", linestyle="--", label=said, zorder=3)
+            said = None  # one line in the legend stands for all
     for axis in (left, right):
-        axis.set_xscale("log", base=2)
-        axis.xaxis.set_major_formatter("{x:,.0f}")
         axis.legend(frameon=False, fontsize=FONT_SIZE - 2)
     return made
 
 
-def _lines(
-    axis: Axes, found: Sequence[Curve], what: str, prefix: str = "", line: str = "-"
-) -> None:
+def _lines(axis: Axes, found: Sequence[Curve], what: str, prefix: str, line: str) -> None:
     for curve, colour, marker in zip(found, cycle(SERIES), cycle(_MARKERS), strict=False):
-        known = [(p.n, at) for p in curve.points if (at := getattr(p, what)) is not None]
+        known = [(p, at) for p in curve.points if (at := getattr(p, what)) is not None]
         if known:
+            ns, values = [p.n for p, _ in known], [at for _, at in known]
             style: Any = {"color": colour, "marker": marker, "linestyle": line, "linewidth": 3}
-            axis.plot(*zip(*known, strict=True), label=prefix + curve.name, **style)
+            axis.plot(ns, values, label=prefix + curve.name, **style)
+            least, most = zip(*(p.spread.get(what, (at, at)) for p, at in known), strict=True)
+            axis.fill_between(ns, least, most, color=colour, alpha=0.25, linewidth=0)
 
 
 def _bars(results: Results, unit: str) -> Figure:
@@ -108,7 +190,7 @@ def _bars(results: Results, unit: str) -> Figure:
     made.legend(loc="outside lower left", frameon=False, fontsize=FONT_SIZE - 2)
     if results.experiment.clock == "real":
         _bar(right, runs, lambda m: m.cpu_ms or 0)
-        right.set(xlabel="processor time (ms a request)", title="What the client costs")
+        right.set(xlabel="processor time (ms per request)", title="What the client costs")
     else:
         _bar(right, runs, lambda m: m.requests)
         right.set(xlabel="requests", title="What the endpoint saw")
@@ -126,6 +208,7 @@ def _bar(
         axis.barh(place, median(values), color=SERIES[0], height=0.7)
         if len(values) > 1:
             axis.plot([min(values), max(values)], [place, place], "-|", color=BROKEN, linewidth=2)
+    _log_if_wide(axis.xaxis, (value(m) for measured in runs for m in measured))
 
 
 def tuning(measured: TuningResults) -> Figure:

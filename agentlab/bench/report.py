@@ -1,10 +1,11 @@
 """What results say: a Markdown table with the bound beside each time, and sentences."""
 
-from collections.abc import Callable, Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from functools import partial
 from math import floor, log10
 from statistics import mean, median
-from typing import NamedTuple
+from types import MappingProxyType
+from typing import Any, NamedTuple
 
 import msgspec
 from msgspec import UNSET
@@ -12,7 +13,11 @@ from msgspec import UNSET
 from agentlab.bench.experiment import Case, counted, shown, varied
 from agentlab.bench.laws import Usl, fit_usl
 from agentlab.bench.results import TOLERANCE, Measurement, Results, deviations, unequal
+from agentlab.bench.summary import Slo
 
+_FELT = {
+    "response": "response", "service": "service", "queue": "queue", "ttft": "TTFT", "itl": "ITL",
+}  # fmt: skip
 ENOUGH = 0.8  # of the bound: from there on we say that more agents still help
 BUSY = 0.8  # of a processor: from there on the lab's own endpoint may be the bottleneck
 
@@ -28,11 +33,13 @@ def markdown(results: Results) -> str:
         clock = f"Real time, {experiment.repeats} runs of each case, in turn"
     unit = "seconds" if results.real else "model seconds"
     about = ", ".join(f"{name} {value}" for name, value in results.machine.items())
+    callers = felt(results)
     parts = [
         f"# {results.name}",
         experiment.about,
         "\n".join(f"- **not comparable**: {one}" for one in unequal(results.measurements)),
         table(results) or "No run has a result, so there is no table.",
+        callers and f"What callers felt, as p50 / p90 / p99:\n\n{callers}",
         "\n".join(f"- {line}" for line in [*readings(results), *remarks(results)]),
         f"Times are {unit}. {clock}; {about}.",
     ]
@@ -41,11 +48,62 @@ def markdown(results: Results) -> str:
 
 def table(results: Results) -> str:
     """Return the table alone, for a notebook: a row for each case that was measured."""
-    workloads, differs = results.experiment.by_name, varied(results.measured)
-    rows = []
-    for case in results.measured:
-        cells = _of_random if workloads[case.workload].random else _cells
-        rows.append({a: shown(getattr(case, a)) for a in differs} | cells(results, case))
+    workloads = results.experiment.by_name
+
+    def cells(case: Case) -> dict[str, str]:
+        return (_of_random if workloads[case.workload].random else _cells)(results, case)
+
+    return _tabled(results, cells)
+
+
+def felt(results: Results) -> str:
+    """Return the table of what callers felt, where they arrive in their own time or have an SLO.
+
+    Times are those of p50 / p90 / p99, and of several runs the medians of each.
+    """
+    asked = results.experiment
+    plain = all(workload.plain for workload in asked.workloads)
+    if plain and not (asked.slo or asked.window or asked.price):
+        return ""
+    return _tabled(results, lambda case: _felt(results.of(case)))
+
+
+def _felt(runs: Sequence[Measurement]) -> dict[str, str]:
+    cells = {"calls": _middle(runs, "calls", "{:,.0f}")}
+    for name, title in _FELT.items():
+        values_s = [_median(runs, f"{name}_p{percent}_s") for percent in (50, 90, 99)]
+        shown_s = [seconds(value_s, 2, digits=2) for value_s in values_s if value_s is not None]
+        cells[f"{title} (s)"] = " / ".join(shown_s)
+    return cells | {
+        "answers per s": _middle(runs, "throughput", "{:.3g}"),
+        "goodput per s": _middle(runs, "goodput", "{:.3g}"),
+        "within SLO": _middle(runs, "within", "{:.1%}"),
+        "$ per task": _middle(runs, "dollars_per_task", "{:.3g}"),
+        "$ per success": _middle(runs, "dollars_per_success", "{:.3g}"),
+    }
+
+
+def _middle(runs: Iterable[Measurement], name: str, show: str) -> str:
+    value = _median(runs, name)
+    return "" if value is None else show.format(value)
+
+
+def _median(runs: Iterable[Measurement], name: str) -> float | None:
+    known = _known(runs, name)
+    return median(known) if known else None
+
+
+def _known(runs: Iterable[Measurement], name: str) -> list[float]:
+    """Return what is known of a figure: of a field, or such as `response_p99_s`."""
+    return [value for m in runs if (value := m.figure(name)) is not None]
+
+
+def _tabled(results: Results, cells: Callable[[Case], dict[str, str]]) -> str:
+    """Return a row for each case that was measured; a column without any cell is left out."""
+    differs = varied(results.measured)
+    rows = [
+        {a: shown(getattr(case, a)) for a in differs} | cells(case) for case in results.measured
+    ]
     columns = [
         c for c in dict.fromkeys(c for row in rows for c in row) if any(r.get(c) for r in rows)
     ]
@@ -68,29 +126,26 @@ def _cells(results: Results, case: Case) -> dict[str, str]:
     elapsed_s = median(m.elapsed_s for m in runs)
     bound_s = median(m.bound_s for m in runs)
     several = len(runs) > 1
-    # A real endpoint may take milliseconds: two digits of each.
-    show_s = partial(seconds, decimals=1 + (several or results.real), digits=1 + results.real)
+    show_s = partial(seconds, decimals=1 + (several or results.real), digits=2)
     elapsed = show_s(elapsed_s)
     if several:
         times_s = [m.elapsed_s for m in runs]
         elapsed += f" ({show_s(min(times_s))} to {show_s(max(times_s))})"
-
-    def middle(field: str, show: Callable[[float], str]) -> str:
-        value = _median(runs, field)
-        return "" if value is None else show(value)
-
+    p95_s = [_median(runs, f"{what}p95_s") for what in ("response_", "service_", "")]
+    response, service, of_all = ("" if value_s is None else show_s(value_s) for value_s in p95_s)
     return {
         "elapsed (s)": elapsed,
         "bound (s)": show_s(bound_s),
         "of the bound": f"{bound_s / elapsed_s:.3f}" if bound_s else "-",
-        "endpoint CPU (ms per request)": middle("endpoint_cpu_ms", "{:.2f}".format),
-        "endpoint busy": middle("endpoint_busy", "{:.0%}".format),
+        "endpoint CPU (ms per request)": _middle(runs, "endpoint_cpu_ms", "{:.2f}"),
+        "endpoint busy": _middle(runs, "endpoint_busy", "{:.0%}"),
         "saved": "" if share is None else f"{share:.1%}",
-        "p95 (s)": middle("p95_s", show_s),
-        "requests": middle("requests", "{:,.0f}".format),
+        "response p95 (s)": response,
+        "service p95 (s)": service or of_all,
+        "requests": _middle(runs, "requests", "{:,.0f}"),
         "peak": f"{max(m.peak for m in runs):,}",
-        "tokens": middle("tokens", "{:,.0f}".format),
-        "CPU (ms a request)": middle("cpu_ms", "{:.2f}".format),
+        "tokens": _middle(runs, "tokens", "{:,.0f}"),
+        "CPU (ms per request)": _middle(runs, "cpu_ms", "{:.2f}"),
     }
 
 
@@ -128,32 +183,27 @@ def saved(results: Results, case: Case) -> float | None:
     return 1 - median(m.elapsed_s for m in results.of(case)) / baseline_s
 
 
-def _median(runs: Iterable[Measurement], field: str) -> float | None:
-    values = [getattr(m, field) for m in runs]
-    known = [value for value in values if value is not None and value is not UNSET]
-    return median(known) if known else None
-
-
 class Point(NamedTuple):
-    """One case of a curve: medians over its repeats, times in model seconds."""
+    """One case of a curve: medians over its repeats, and from least to most; times in seconds."""
 
-    n: int
+    n: float
     elapsed_s: float
     bound_s: float
     throughput: float
-    p50_s: float | None
-    p95_s: float | None
-    cpu_ms: float | None
-    busy: float | None
-
-    @property
-    def efficiency(self) -> float:
-        """The bound as a share of the time taken; 1 is perfect."""
-        return self.bound_s / self.elapsed_s if self.elapsed_s else 1.0
+    efficiency: float
+    p50_s: float | None = None
+    p95_s: float | None = None
+    cpu_ms: float | None = None
+    busy: float | None = None
+    goodput: float | None = None
+    within: float | None = None
+    response_p50_s: float | None = None
+    response_p99_s: float | None = None
+    spread: Mapping[str, tuple[float, float]] = MappingProxyType({})
 
 
 class Curve(NamedTuple):
-    """Cases that differ only in how many "agents" there are, or in their "max_concurrency"."""
+    """Cases that differ only in their "agents", their "max_concurrency" or their "rate"."""
 
     name: str
     axis: str
@@ -177,42 +227,59 @@ def seconds(value_s: float, decimals: int, *, digits: int = 1) -> str:
 def curves(results: Results) -> list[Curve]:
     """Return the curves of an experiment that varies one number, at three or more values."""
     workloads, differs = results.experiment.by_name, varied(results.measured)
-    agents = [w.agents for w in workloads.values() if w.agents is not None]
-    if "max_concurrency" in differs and len(set(results.experiment.max_concurrency) - {None}) >= 3:
-        axis = mine = "max_concurrency"
-    elif "workload" in differs and len(agents) == len(set(agents)) >= 3:
-        axis, mine = "agents", "workload"
-    else:
-        return []
+    agents: dict[str, float | None]
+    agents = {name: w.agents for name, w in workloads.items() if w.agents is not None}
+    rates = {name: w.arrivals.per_s for name, w in workloads.items() if w.arrivals}
+    numbers: Mapping[str, float | None] = {}
+    axis = mine = "max_concurrency"
+    if axis not in differs or len(set(results.experiment.max_concurrency) - {None}) < 3:
+        mine, of = "workload", {"rate": rates, "agents": agents}
+        axes = [a for a in of if len(of[a]) == len(set(of[a].values()) - {None}) >= 3]
+        if mine not in differs or not axes:
+            return []
+        axis, numbers = axes[0], of[axes[0]]
     others = [other for other in differs if other != mine] or ["engine"]
     found: dict[str, Curve] = {}
     for case in results.measured:
-        n = workloads[case.workload].agents if axis == "agents" else case.max_concurrency
+        n = numbers.get(case.workload) if numbers else case.max_concurrency
         if n is not None:
-            runs = results.of(case)
-            elapsed_s = median(m.elapsed_s for m in runs)
-            bound_s = median(m.bound_s for m in runs)
-            throughput = runs[0].answered / elapsed_s if elapsed_s else 0.0
-            figures = (_median(runs, field) for field in ("p50_s", "p95_s", "cpu_ms", "busy"))
-            name = case.named(others)
-            curve = found.setdefault(name, Curve(name, axis, []))
-            curve.points.append(Point(n, elapsed_s, bound_s, throughput, *figures))
+            name, runs = case.named(others), results.of(case)
+            figures = {what: _known(runs, what) for what in Point._fields}
+            known: dict[str, Any] = {what: median(some) for what, some in figures.items() if some}
+            spread = {what: (min(some), max(some)) for what, some in figures.items() if some}
+            point = Point(n=n, spread=spread, **known)
+            found.setdefault(name, Curve(name, axis, [])).points.append(point)
     return [curve._replace(points=sorted(curve.points)) for curve in found.values()]
 
 
 def readings(results: Results) -> list[str]:
-    """Return what the curves say, in a sentence each."""
-    said = []
-    for curve in curves(results):
+    """Return what the curves say, in a sentence each, or else which case is the best."""
+    said, found = [], curves(results)
+    shares = {case: _median(results.of(case), "efficiency") or 0.0 for case in results.measured}
+    if not found and len(shares) > 1:
+        nearest = max(shares, key=lambda case: shares[case])
+        name = nearest.named(varied(shares))
+        said.append(f"{name} comes nearest to its bound: {shares[nearest]:.2f} of it")
+    for curve in found:
+        if results.experiment.slo:
+            said.append(_most_within(curve, results.experiment.slo))
         if curve.axis == "agents":
             said.append(reach(curve))
+        if curve.axis != "max_concurrency":
             continue
         best, law = max(curve.points, key=lambda p: p.throughput), curve.usl
         said.append(
-            f"{curve.name}: most at {best.n} at once, {best.throughput:.3g} answers a second"
+            f"{curve.name}: most at {best.n:g} in flight, {best.throughput:.3g} answers per second"
             + (f"; contention {law.contention:.2g}, coherency {law.coherency:.2g}" if law else "")
         )
     return said
+
+
+def _most_within(curve: Curve, slo: Slo) -> str:
+    kept = [p.n for p in curve.points if p.within is not None and p.within >= slo.share]
+    unit = {"agents": "agents", "max_concurrency": "in flight", "rate": "per s"}[curve.axis]
+    most = f"{kept[-1]:,g} {unit} are the most" if kept else f"no number {unit} is few enough"
+    return f"{curve.name}: {most} with {slo.share:.3g} of calls within {slo}"
 
 
 def reach(curve: Curve) -> str:
@@ -220,13 +287,15 @@ def reach(curve: Curve) -> str:
     kept, last = [p for p in curve.points if p.efficiency >= ENOUGH], curve.points[-1]
     if len(kept) == len(curve.points):
         least = min(p.efficiency for p in kept)
-        return f"{curve.name}: at least {least:.2f} of the bound up to {counted(last.n, 'agent')}"
-    said = f"{curve.name}: {last.efficiency:.2f} of the bound at {counted(last.n, 'agent')}"
+        return (
+            f"{curve.name}: at least {least:.2f} of the bound up to {counted(int(last.n), 'agent')}"
+        )
+    said = f"{curve.name}: {last.efficiency:.2f} of the bound at {counted(int(last.n), 'agent')}"
     if kept:
-        said += f", {ENOUGH:g} or better up to {kept[-1].n:,}"
+        said += f", {ENOUGH:g} or better up to {kept[-1].n:,g}"
     busy_s = (last.busy or 0.0) * last.elapsed_s
     if last.cpu_ms is not None and busy_s > 0.5 * (last.elapsed_s - last.bound_s):
-        said += f"; this processor, {last.cpu_ms:.2f} ms a request"
+        said += f"; this processor, {last.cpu_ms:.2f} ms per request"
     return said
 
 

@@ -1,6 +1,19 @@
 """Every request of a run: when it was due, when it was sent, and what the endpoint made of it."""
 
+import asyncio
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from typing import Annotated, Any
+
 import msgspec
+from msgspec.structs import replace
+
+from agentlab import lab
+from agentlab._support.fields import AtLeastOne, Count
+from agentlab.trace import Span
+
+Figure = Annotated[float, msgspec.Meta(ge=0, le=1e11)]  # none is negative, none is millennia
+Send = Callable[..., Awaitable[Any]]
+"""What asks once: `lab.ask`, `lab.reply`, or anything that is called like them."""
 
 
 class Request(msgspec.Struct, frozen=True, kw_only=True, gc=False):
@@ -13,21 +26,123 @@ class Request(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     never came is None.
     """
 
-    run: int
+    run: Count
     call: str
-    attempt: int
-    due_s: float
-    asked_s: float
-    sent_s: float
-    arrived_s: float | None = None
-    started_s: float | None = None
-    first_token_s: float | None = None
-    end_s: float | None = None
-    returned_s: float | None = None
-    prompt_tokens: int = 0
-    cached_tokens: int = 0
-    completion_tokens: int = 0
-    status: int | None = None
+    attempt: AtLeastOne
+    due_s: Figure
+    asked_s: Figure
+    sent_s: Figure
+    arrived_s: Figure | None = None
+    started_s: Figure | None = None
+    first_token_s: Figure | None = None
+    end_s: Figure | None = None
+    returned_s: Figure | None = None
+    prompt_tokens: Count = 0
+    cached_tokens: Count = 0
+    completion_tokens: Count = 0
+    status: Count | None = None
     finish_reason: str | None = None
     fault: str | None = None
-    late_ms: float | None = None
+    late_ms: Figure | None = None
+
+    @property
+    def ok(self) -> bool:
+        """True if the model answered in full, even if late or slowly; see `Span.ok`."""
+        return self.status == 200 and self.fault in (None, "stall", "drip")
+
+
+_OF_THE_SPAN = set(Request.__struct_fields__) & set(Span.__struct_fields__) - {"attempt"}
+
+
+class Calls:
+    """The client's side of one run: when each call was due, asked, sent and answered.
+
+    `needs` has the calls that each call needs, and `wait_s` how long after the last of them it is
+    due: a user's time to think. For a call that needs none it is when it arrives.
+    """
+
+    def __init__(self, needs: Mapping[str, Sequence[str]], wait_s: Mapping[str, float]):
+        self._needs, self._wait_s = needs, wait_s
+        self._asked: dict[str, tuple[float, float]] = {}  # when it was due, and when asked
+        self._sent: dict[str, list[Request]] = {name: [] for name in needs}
+        self._scale, self._began_s = 1.0, 0.0
+
+    def begin(self) -> None:
+        """Set the run's clock to 0; to be called inside the event loop."""
+        self._scale = lab.model_seconds_a_second()
+        self._began_s = asyncio.get_running_loop().time()
+
+    def _now_s(self) -> float:
+        return round((asyncio.get_running_loop().time() - self._began_s) * self._scale, 9)
+
+    def when_due(self, ask: Send) -> Send:
+        """Return an ask function that waits until its call is due; it goes around all limits."""
+
+        async def waiting(prompt: str, *, agent: str, **options: Any) -> Any:
+            ends_s = [self._sent[need][-1].returned_s or 0.0 for need in self._needs[agent]]
+            due_s = round(max(ends_s, default=0.0) + self._wait_s.get(agent, 0.0), 9)
+            if due_s > self._now_s():
+                await lab.sleep_until(self._began_s * self._scale + due_s)
+            self._asked[agent] = due_s, max(self._now_s(), due_s)
+            return await ask(prompt, agent=agent, **options)
+
+        return waiting
+
+    def noting(self, send: Send) -> Send:
+        """Return what sends one attempt and notes when; it goes around the client alone."""
+
+        async def noted(prompt: str, *, agent: str, **options: Any) -> Any:
+            (due_s, asked_s), mine = self._asked[agent], self._sent[agent]
+            number, sent_s = len(mine), self._now_s()
+            row = Request(
+                run=0, call=agent, attempt=number + 1, due_s=due_s, asked_s=asked_s, sent_s=sent_s
+            )
+            mine.append(row)
+            said: dict[str, Any] = {}
+            try:
+                reply = await send(prompt, agent=agent, **options)
+                said = {"status": 200, "finish_reason": getattr(reply, "finish_reason", None)}
+                return reply
+            finally:
+                mine[number] = replace(row, returned_s=self._now_s(), **said)
+
+        return noted
+
+    def rows(self, spans: Iterable[Span]) -> list[Request]:
+        """Return a row for each request, with what the endpoint's `spans` say of it.
+
+        The endpoint's clock is another one. No request arrives before it was sent, and no answer
+        is there before its end, so its zero lies between two bounds; their middle is taken. In
+        virtual time the bounds are equal.
+        """
+        seen: dict[str, list[Span]] = {name: [] for name in self._sent}
+        for span in spans:
+            seen[span.agent].append(span)
+        rows: list[Request] = []
+        shift_s = self._shift_s(seen)
+        for call, attempts in self._sent.items():
+            left = [span.shifted(-shift_s) for span in reversed(seen[call])]
+            for row in attempts:
+                # The last attempt has all that is left; dask may have asked for it twice.
+                ends_s = None if row is attempts[-1] else row.returned_s
+                here = len(rows)
+                while left and (ends_s is None or left[-1].arrived_s <= ends_s):
+                    rows.append(_joined(row, left.pop()))
+                rows += [row] if len(rows) == here else []
+        return sorted(rows, key=lambda row: row.sent_s)
+
+    def _shift_s(self, seen: Mapping[str, Sequence[Span]]) -> float:
+        pairs = [
+            pair
+            for call, sent in self._sent.items()
+            if len(sent) == len(seen[call])
+            for pair in zip(sent, seen[call], strict=True)
+        ]
+        least_s = max((row.sent_s - span.arrived_s for row, span in pairs), default=0.0)
+        most_s = [(row.returned_s or 0.0) - (span.end_s or 0.0) for row, span in pairs if row.ok]
+        return round(max(least_s, (least_s + min(most_s, default=least_s)) / 2), 9)
+
+
+def _joined(row: Request, span: Span) -> Request:
+    told = {name: getattr(span, name) for name in _OF_THE_SPAN}
+    return replace(row, **told | {"finish_reason": span.finish_reason or row.finish_reason})

@@ -1,13 +1,19 @@
 """The raw data of an experiment: how it is kept, and whether its runs can be compared."""
 
+import csv
+import gzip
+import io
+import itertools
 import os
 import platform
+import zlib
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from importlib.metadata import version
+from operator import attrgetter
 from pathlib import Path
 from statistics import mean, median
-from typing import Annotated, TypeVar
+from typing import Any, TypeVar
 from urllib.parse import urlsplit
 
 import filelock
@@ -17,14 +23,14 @@ from msgspec import UNSET, UnsetType
 from agentlab._support.fields import AtLeastOne, Count
 from agentlab._support.system import write_whole
 from agentlab.bench.experiment import Case, Experiment, varied
+from agentlab.bench.requests import Figure, Request
+from agentlab.bench.summary import Summary
 from agentlab.errors import ConfigError
 from agentlab.settings import Settings
 
 TOLERANCE = 0.10  # up to this share, tokens per answer count as equal work
 _ELSEWHERE = "choose another folder with --out"
 _PACKAGES = ("aiohttp", "crewai", "langchain-openai", "langgraph", "openai")
-
-Figure = Annotated[float, msgspec.Meta(ge=0, le=1e11)]  # none is negative, none is millennia
 
 
 class Said(msgspec.Struct, frozen=True):
@@ -45,6 +51,7 @@ class Measurement(msgspec.Struct, frozen=True, kw_only=True):
         cpu_ms: Processor time of this process per request; `busy` is its share of the real time.
             Both are None in virtual time; `endpoint_...` are the same of the lab's own endpoint.
         workflow: The seed of the random workflow that ran.
+        summary: What callers felt, from the requests; none of a crowd, or a random workflow.
         late: How late the local model was, on the real clock: median and most, in milliseconds.
     """
 
@@ -69,11 +76,28 @@ class Measurement(msgspec.Struct, frozen=True, kw_only=True):
     workflow: Count | UnsetType = UNSET
     faults: dict[str, Count] | UnsetType = UNSET
     late: tuple[Figure, Figure] | UnsetType = UNSET
+    summary: Summary | UnsetType = UNSET
 
     @property
     def work(self) -> tuple[str, str, int, int | UnsetType]:
         """What was asked, and of whom; measurements of equal work are compared."""
         return self.case.workload, self.case.preset, self.case.seed, self.workflow
+
+    @property
+    def throughput(self) -> float:
+        """Answers per second of the run."""
+        return self.answered / self.elapsed_s if self.elapsed_s else 0.0
+
+    @property
+    def efficiency(self) -> float:
+        """The bound as a share of the time taken; 1 is perfect."""
+        return self.bound_s / self.elapsed_s if self.elapsed_s else 1.0
+
+    def figure(self, name: str) -> float | None:
+        """Return a figure by its name, None if it is unknown: the summary's, or a field here."""
+        known = self.summary.figure(name) if self.summary else UNSET
+        value: float | UnsetType | None = getattr(self, name, None) if known is UNSET else known
+        return None if value is UNSET else value
 
     @property
     def said(self) -> list[Said]:
@@ -138,6 +162,71 @@ def one_writer(file: Path) -> Iterator[None]:
         lock.release()
 
 
+def requests_file(file: Path) -> Path:
+    """Return where the requests lie whose measurements are in `file`."""
+    return file.with_suffix(".requests.csv.gz")
+
+
+def keep_before(file: Path) -> None:
+    """Rename finished results and their requests, so that new ones can be written."""
+    before = file.with_suffix(".before.json")
+    if requests_file(file).exists():
+        requests_file(file).replace(requests_file(before))
+    file.replace(before)
+
+
+def add_requests(file: Path, requests: Iterable[Request], *, run: int) -> None:
+    """Append the requests of one run, before its measurement; the first run begins a new file."""
+    path = requests_file(file)
+    if run == 0:
+        path.unlink(missing_ok=True)
+    packed = _packed(requests, run, header=not path.exists())
+    if packed:
+        with path.open("ab") as kept:
+            kept.write(packed)
+
+
+def _packed(requests: Iterable[Request], run: int, *, header: bool) -> bytes:
+    """Return a run's rows, compressed by themselves; nothing where there are none."""
+    rows = [msgspec.structs.astuple(msgspec.structs.replace(one, run=run)) for one in requests]
+    lines = io.StringIO(newline="")
+    csv.writer(lines, lineterminator="\n").writerows([Request.__struct_fields__] * header + rows)
+    return gzip.compress(lines.getvalue().encode(), mtime=0) if rows else b""
+
+
+def read_requests(file: Path, runs: int) -> list[Request]:
+    """Return the requests of the first `runs` measurements; none where none were kept.
+
+    What a killed run has written of one that was not measured any more is left out.
+
+    Raises:
+        ConfigError: If the file is damaged, with the line.
+    """
+    path, found = requests_file(file), list[Request]()
+    try:
+        with gzip.open(path, "rt", encoding="utf-8", newline="") as lines:
+            for row in csv.DictReader(lines):
+                given = {name: value for name, value in row.items() if value}
+                request = msgspec.convert(given, Request, strict=False)
+                if request.run >= runs:
+                    break
+                found.append(request)
+    except (FileNotFoundError, EOFError):  # half a row, of a run that was killed
+        pass
+    except (OSError, ValueError, msgspec.ValidationError, csv.Error, zlib.error) as error:
+        where = f"requests {str(path)!r}, line {len(found) + 2}"
+        raise ConfigError(f"{where}: {error}; measure again") from None
+    return found
+
+
+def _resumed_requests(file: Path, runs: int) -> None:
+    """Cut the requests to the first `runs` measurements, for a run that goes on."""
+    grouped = itertools.groupby(read_requests(file, runs), key=attrgetter("run"))
+    packed = [_packed(some, run, header=not place) for place, (run, some) in enumerate(grouped)]
+    if packed:
+        write_whole(requests_file(file), b"".join(packed))
+
+
 def go_on(file: Path, empty: Results, *, resume: bool) -> Results:
     """Return the results in `file` when resuming, else `empty`; ConfigError if neither is right."""
     before = load(file) if file.exists() else empty
@@ -150,6 +239,7 @@ def go_on(file: Path, empty: Results, *, resume: bool) -> Results:
         raise ConfigError(f"{file} is of another experiment; {_ELSEWHERE}")
     if other := sorted({name for name, _ in before.machine.items() ^ empty.machine.items()}):
         raise ConfigError(f"{file} was measured with another {', '.join(other)}; {_ELSEWHERE}")
+    _resumed_requests(file, len(before.measurements))
     return before
 
 
@@ -168,6 +258,20 @@ def load(path: str | Path) -> Results:
     return loaded
 
 
+def frame(file: str | Path) -> Any:
+    """Return the requests of results as a pandas DataFrame, with each one's case beside it.
+
+    Example:
+        frame("results/article.json").groupby("engine").returned_s.quantile(0.99)
+    """
+    import pandas as pd
+
+    runs = load(file).measurements
+    rows = pd.DataFrame(map(msgspec.structs.asdict, read_requests(Path(file), len(runs))))
+    cases = ({"run": n, **msgspec.structs.asdict(m.case)} for n, m in enumerate(runs))
+    return rows.merge(pd.DataFrame(cases), on="run") if len(rows) else rows
+
+
 def read(path: str | Path, kind: type[T]) -> T:
     """Read results of some kind; ConfigError if the file cannot be read, or is of another."""
     try:
@@ -175,12 +279,6 @@ def read(path: str | Path, kind: type[T]) -> T:
     except (OSError, msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         cure = "give a file that agentlab bench wrote"
         raise ConfigError(f"{kind.__name__} {str(path)!r}: {error}; {cure}") from None
-
-
-def percentile(values: Iterable[float], percent: int) -> float:
-    """Return the smallest value that `percent` of the values, one at least, do not exceed."""
-    ordered = sorted(values)
-    return ordered[max(0, -(-len(ordered) * percent // 100) - 1)]
 
 
 def machine() -> dict[str, str]:

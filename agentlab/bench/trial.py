@@ -13,7 +13,7 @@ import msgspec
 
 from agentlab.bench.closed_loop import Request, serve
 from agentlab.bench.opponents import AIMD, Fixed, Gradient2, Vegas
-from agentlab.bench.results import percentile
+from agentlab.bench.summary import percentile
 from agentlab.endpoint import presets
 from agentlab.endpoint.contract.openai_json import RequestError
 from agentlab.endpoint.middleware.fault_plan import FaultPlan

@@ -53,10 +53,11 @@ def _measure(path: Path, file: Path, options: argparse.Namespace) -> int:
         virtual: dict[str, Any] = {"clock": "virtual", "repeats": 1, "warmups": 0}
         chosen = dataclasses.replace(chosen, presets=[options.preset], settings=changed, **virtual)
     if chosen.asks_real:
-        real, bill = chosen.chosen, measure.cost(chosen)
+        price = chosen.price and (chosen.price.prompt, chosen.price.answer)
+        real, bill, prices = chosen.chosen, measure.cost(chosen), options.price or price
         asked = f"this asks {real.model} at {real.upstream} {bill}"
-        if options.price:
-            asked += f", ${bill.dollars(*options.price):.4f} at most, if nothing is asked twice"
+        if prices:
+            asked += f", ${bill.dollars(*prices):.4f} at most, if nothing is asked twice"
         if not options.yes:
             raise ConfigError(f"{asked}; add --yes to do it, or set AGENTLAB_LOCAL=1")
         print(asked, file=sys.stderr)
@@ -67,6 +68,9 @@ def _measure(path: Path, file: Path, options: argparse.Namespace) -> int:
         return 1
     picture = plots.figure(measured) if measured.measured else None
     _report(file, report.markdown(measured), picture)
+    if picture and report.felt(measured):
+        requests = results.read_requests(file, len(measured.measurements))
+        plots.responses(measured, requests).savefig(file.with_suffix(".responses.png"), dpi=80)
     return 1 if results.unequal(measured.measurements) else 0
 
 

@@ -38,6 +38,7 @@ async def ask(
     max_tokens: int | None = None,
     temperature: float | None = None,
     timeout_s: float = 600.0,
+    ignore_eos: bool | None = None,
 ) -> str:
     """Ask the model one thing, once, and return its answer. There are no retries.
 
@@ -50,6 +51,7 @@ async def ask(
         max_tokens: The most tokens the answer may have; it is cut there.
         temperature: From 0 to 2: how freely the model chooses its words.
         timeout_s: How long to wait for the answer, in model seconds.
+        ignore_eos: vLLM's: whether the answer goes on until it has `max_tokens`.
 
     Example:
         await lab.ask("Name three rivers.", agent="geographer")
@@ -61,6 +63,7 @@ async def ask(
         max_tokens=max_tokens,
         temperature=temperature,
         timeout_s=timeout_s,
+        ignore_eos=ignore_eos,
     )
     return answered.text
 
@@ -75,6 +78,7 @@ async def reply(
     timeout_s: float = 600.0,
     tools: Sequence[Mapping[str, Any]] | None = None,
     turns: Sequence[Mapping[str, Any]] = (),
+    ignore_eos: bool | None = None,
 ) -> Reply:
     """Ask as `ask` does, and return the answer with its tokens: `(...).completion_tokens`.
 
@@ -86,6 +90,7 @@ async def reply(
     first = [{"role": "system", "content": system}] if system else []
     messages = [*first, {"role": "user", "content": prompt}, *turns]
     options = {"max_completion_tokens": max_tokens, "temperature": temperature, "tools": tools}
+    options["ignore_eos"] = ignore_eos
     given = {name: value for name, value in options.items() if value is not None}
     body = msgspec.json.encode({"model": there.model, "messages": messages, **given})
     headers |= {"authorization": f"Bearer {there.key}", "content-type": "application/json"}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from graphlib import CycleError, TopologicalSorter
+from operator import itemgetter
 from typing import NamedTuple
 
 from agentlab.errors import ConfigError
@@ -39,10 +40,11 @@ class Graph:
         needed = {name for names in self.needs.values() for name in names}
         return [name for name in self.needs if name not in needed]
 
-    def plan(self, seconds: Mapping[str, float]) -> Plan:
+    def plan(self, seconds: Mapping[str, float], wait_s: Mapping[str, float] | None = None) -> Plan:
         """Return when each node runs if it starts as soon as those that it needs have ended.
 
-        `seconds` has how long each takes, as `trace.seconds` does.
+        `seconds` has how long each takes, as `trace.seconds` does; `wait_s` how long after those
+        that it needs, or after the beginning, a node may start, if not immediately.
 
         Raises:
             ConfigError: If the time of a node is missing or negative.
@@ -51,7 +53,7 @@ class Graph:
             if seconds.get(name, -1.0) < 0:
                 says = f"{self._node} {name!r} takes {seconds.get(name)!r} seconds"
                 raise ConfigError(f"{says}; give each {self._node}'s time, 0 or more")
-        return Plan(self.needs, {name: seconds[name] for name in self.needs})
+        return Plan(self.needs, {name: seconds[name] for name in self.needs}, wait_s or {})
 
 
 class Flaw(NamedTuple):
@@ -110,8 +112,14 @@ class Plan:
     limited number of workers: R. L. Graham (1966).
     """
 
-    def __init__(self, needs: Mapping[str, Sequence[str]], seconds: dict[str, float]):
+    def __init__(
+        self,
+        needs: Mapping[str, Sequence[str]],
+        seconds: dict[str, float],
+        wait_s: Mapping[str, float],
+    ):
         self.seconds = seconds
+        self._released_s: dict[str, float] = {}  # the waits alone, on the longest way there
         self.start_s: dict[str, float] = {}
         self.end_s: dict[str, float] = {}
         waits_for: dict[str, str | None] = {}
@@ -120,7 +128,10 @@ class Plan:
         for name, needed in needs.items():  # sorted: what a node needs stands before it
             last = max(needed, key=self.end_s.__getitem__, default=None)
             waits_for[name] = last
-            self.start_s[name] = 0.0 if last is None else self.end_s[last]
+            mine_s = wait_s.get(name, 0.0)
+            released_s = max((self._released_s[need] for need in needed), default=0.0) + mine_s
+            self._released_s[name] = released_s
+            self.start_s[name] = round((0.0 if last is None else self.end_s[last]) + mine_s, 9)
             self.end_s[name] = round(self.start_s[name] + seconds[name], 9)
             number = 1 + max((superstep[need] for need in needed), default=0)
             superstep[name] = number
@@ -143,7 +154,13 @@ class Plan:
         """Return the time that no schedule with at most `max_concurrency` nodes in flight beats."""
         if max_concurrency is None:
             return self.span_s
-        return max(self.work_s / max_concurrency, self.span_s)
+        # What is released at some time or later is not done before all slots have done it.
+        bound_s, left_s = self.span_s, 0.0
+        latest_first = sorted(self._released_s.items(), key=itemgetter(1), reverse=True)
+        for name, released_s in latest_first:
+            left_s += self.seconds[name]
+            bound_s = max(bound_s, released_s + round(left_s, 9) / max_concurrency)
+        return bound_s
 
 
 def listed(names: Iterable[str]) -> str:

@@ -274,7 +274,8 @@ def test_a_lock_that_a_dead_run_left_does_not_matter(measured: Path, tmp_path: P
     (tmp_path / "small.json.lock").write_bytes(left)
     done = measure.run(experiment.load(measured / "small.yaml"), tmp_path / "small.json")
     assert len(done.measurements) == 4
-    assert [p.name for p in tmp_path.iterdir()] == ["small.json"]
+    names = sorted(p.name for p in tmp_path.iterdir())
+    assert names == ["small.json", "small.requests.csv.gz"]
 
 
 # ------------------------------------------------------------------------- experiments

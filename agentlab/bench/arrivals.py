@@ -1,0 +1,123 @@
+"""When agents arrive: an open loop, in which nobody waits for the answers of others."""
+
+import dataclasses
+from itertools import accumulate
+from math import sqrt
+from pathlib import Path
+from random import Random
+from typing import Annotated, Any
+
+from msgspec import UNSET, UnsetType
+from pydantic import Field
+
+from agentlab._support.fields import AtLeastOne, Text, model
+from agentlab.convert.published import Arrival, published
+from agentlab.errors import ConfigError
+from agentlab.settings import DATA
+
+_MOST_TOKENS = 1_000_000  # of a prompt, or of an answer
+
+PerSecond = Annotated[float, Field(ge=1e-6, le=1e6)]
+Seconds = Annotated[float, Field(gt=0, le=1e6)]
+
+
+@model
+class Rate:
+    """So many arrivals per second."""
+
+    per_s: PerSecond
+
+
+@model
+class Bursts:
+    """`size` arrivals at the same time, every so many seconds."""
+
+    size: AtLeastOne
+    every_s: Seconds
+
+
+@model
+class Ramp:
+    """A rate that grows or falls evenly over so many seconds, and then stays as it is."""
+
+    from_per_s: PerSecond
+    to_per_s: PerSecond
+    over_s: Seconds
+
+    def at_s(self, number: int) -> float:
+        """Return when so many have arrived: their number is the area under the rate."""
+        during = (self.from_per_s + self.to_per_s) / 2 * self.over_s
+        if number > during:
+            return self.over_s + (number - during) / self.to_per_s
+        slope = (self.to_per_s - self.from_per_s) / self.over_s
+        return 2 * number / (self.from_per_s + sqrt(self.from_per_s**2 + 2 * slope * number))
+
+
+@model
+class Arrivals:
+    """How agents arrive: one of these. The first comes at 0, but for `poisson`.
+
+    Attributes:
+        constant: At equal distances.
+        poisson: Independent of each other: the gaps are exponential.
+        trace: As in a published trace, with its lengths: a file, or its name in `data/traces`.
+    """
+
+    constant: Rate | UnsetType = UNSET
+    poisson: Rate | UnsetType = UNSET
+    bursts: Bursts | UnsetType = UNSET
+    ramp: Ramp | UnsetType = UNSET
+    trace: Text | UnsetType = UNSET
+
+    def __post_init__(self) -> None:
+        if len(self._given) != 1:
+            raise ValueError("give one of constant, poisson, bursts, ramp and trace")
+
+    @property
+    def _given(self) -> dict[str, Any]:
+        return {name: one for name, one in dataclasses.asdict(self).items() if one is not UNSET}
+
+    def __str__(self) -> str:
+        ((name, given),) = self._given.items()
+        if self.trace:
+            return f"{name} {Path(self.trace).stem}"
+        return f"{name} {', '.join(f'{field} {value:g}' for field, value in given.items())}"
+
+    @property
+    def per_s(self) -> float | None:
+        """The rate, where it is one number."""
+        rate = self.constant or self.poisson
+        return rate.per_s if rate else None
+
+    def at_s(self, agents: int, seed: int) -> list[float]:
+        """Return when each agent arrives, in order. The same seed gives the same times.
+
+        Example:
+            >>> Arrivals(ramp=Ramp(from_per_s=1, to_per_s=3, over_s=4)).at_s(12, seed=7)[-4:]
+            [4.0, 4.333333333, 4.666666667, 5.0]
+        """
+        if self.poisson:
+            draw = Random(f"arrivals {seed}")
+            times_s = [*accumulate(draw.expovariate(self.poisson.per_s) for _ in range(agents))]
+        elif self.bursts:
+            times_s = [n // self.bursts.size * self.bursts.every_s for n in range(agents)]
+        elif self.ramp:
+            times_s = [self.ramp.at_s(n) for n in range(agents)]
+        else:
+            times_s = [n / (self.per_s or 1) for n in range(agents)]
+        return [round(at_s, 9) for at_s in times_s]
+
+
+def replayed(trace: str, most: int) -> list[Arrival]:
+    """Return the first requests of a published trace; those without an answer are left out.
+
+    Raises:
+        ConfigError: If a row is wrong, or longer than a million tokens.
+    """
+    path = Path(trace) if Path(trace).exists() else DATA / "traces" / trace
+    requests = [one for one in published(path, most=most) if one.output_tokens]
+    for one in requests:
+        if max(one.prompt_tokens, one.output_tokens) > _MOST_TOKENS:
+            says = f"{one.prompt_tokens:,} + {one.output_tokens:,} tokens at {one.at_s:g} s"
+            raise ConfigError(f"trace {trace!r}: {says}; a million of each are the most")
+    return requests
