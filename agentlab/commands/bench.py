@@ -6,7 +6,17 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from agentlab.bench import compare, experiment, measure, plots, report, results, self_tuning
+from agentlab._support.fields import checked
+from agentlab.bench import (
+    against,
+    compare,
+    experiment,
+    measure,
+    plots,
+    report,
+    results,
+    self_tuning,
+)
 from agentlab.commands import leave_out_argument
 from agentlab.errors import ConfigError, StepError
 
@@ -23,13 +33,21 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     add("--price", nargs=2, type=float, metavar=("IN", "OUT"), help=price)
     add("--preset", metavar="NAME", help="predict it in virtual time, as on a preset of yours")
     add("--compare", nargs=2, metavar=("A", "B"), help="two .json files")
+    other = f"measure it and B in turn; B differs in one of {', '.join(against.KINDS)}"
+    add("--against", metavar="KIND=VALUE", help=other)
+    add("--rounds", type=int, default=against.ROUNDS, help="of --against; default: %(default)s")
+    worth = "the smallest change worth knowing; default: %(default)s"
+    add("--smallest", type=float, default=compare.SMALLEST, metavar="SHARE", help=worth)
     leave_out_argument(parser)
 
 
 def run(options: argparse.Namespace) -> int:
     """Measure or compare; return 1 if what was measured has no answers or cannot be compared."""
+    checked("--rounds", options.rounds, least=1, most=1000)
+    checked("--smallest", options.smallest, above=True, most=10)
     if options.compare:
-        print(compare.compared(*map(results.load, options.compare)))
+        before, after = map(results.load, options.compare)
+        print(compare.compared(before, after, smallest=options.smallest))
         return 0
     if options.experiment is None:
         known = ", ".join(experiment.names())
@@ -54,12 +72,21 @@ def _measure(path: Path, file: Path, options: argparse.Namespace) -> int:
         chosen = dataclasses.replace(chosen, presets=[options.preset], settings=changed, **virtual)
     if chosen.asks_real:
         real, bill = chosen.chosen, measure.cost(chosen)
+        if options.against:
+            one_round = measure.cost(dataclasses.replace(chosen, repeats=1))
+            bill = measure.Cost(*(2 * options.rounds * number for number in one_round))
         asked = f"this asks {real.model} at {real.upstream} {bill}"
         if options.price:
             asked += f", ${bill.dollars(*options.price):.4f} at most, if nothing is asked twice"
         if not options.yes:
             raise ConfigError(f"{asked}; add --yes to do it, or set AGENTLAB_LOCAL=1")
         print(asked, file=sys.stderr)
+    if options.against:
+        a, b = against.run(chosen, options.against, file, rounds=options.rounds)
+        problems = results.unequal([*a.measurements, *b.measurements])
+        print(*(f"not comparable: {one}" for one in problems), sep="\n", end="\n" * bool(problems))
+        print(compare.compared(a, b, smallest=options.smallest))
+        return 1 if problems else 0
     try:
         measured = measure.run(chosen, file, resume=options.resume)
     except StepError as error:  # of the question that is asked first

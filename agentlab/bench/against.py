@@ -1,0 +1,112 @@
+"""A and B, measured in turn: each round has all of both, in an order that is drawn."""
+
+import os
+import subprocess
+import sys
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from random import Random
+from secrets import token_hex
+from shutil import unpack_archive
+from tempfile import TemporaryDirectory
+from typing import NamedTuple
+
+import msgspec
+import yaml
+from pydantic import TypeAdapter
+
+import agentlab
+from agentlab._support.progress_bar import bar
+from agentlab.bench import results
+from agentlab.bench.compare import IN_TURN
+from agentlab.bench.experiment import AXES, Experiment
+from agentlab.bench.results import Results
+from agentlab.errors import ConfigError
+
+ROUNDS = 12  # tools/calibrate_compare.py says what they show
+KINDS = ("commit", "python", *AXES[1:])
+_CODE = Path(agentlab.__file__).parents[1]
+
+
+class _Side(NamedTuple):
+    experiment: Experiment
+    python: str = sys.executable
+    code: Path | None = _CODE  # None: what that Python has installed
+
+
+def run(
+    experiment: Experiment, other: str, file: Path, *, rounds: int = ROUNDS
+) -> tuple[Results, Results]:
+    """Measure an experiment, and the same with one thing changed: `other` is KIND=VALUE.
+
+    Each side of a round is a process of its own, and each round is a repeat in NAME.a.json and
+    NAME.b.json, which are written as it goes. In virtual time one round is exact.
+
+    Raises:
+        ConfigError: If `other` changes nothing, or a side cannot be measured.
+    """
+    real = experiment.clock == "real"
+    rounds, in_turn = (rounds, f"{other}, run {token_hex(4)}") if real else (1, other)
+    kept: dict[str, Results] = {}
+    with TemporaryDirectory() as temporary, results.one_writer(file):
+        folder = Path(temporary)
+        sides = _sides(_Side(replace(experiment, repeats=1)), other, folder)
+        order = [(n, name) for n in range(rounds) for name in Random().sample("ab", 2)]
+        for number, name in bar(order, name=file.stem):
+            new = _measured(sides[name], folder / f"{number}{name}", file.stem)
+            whole = Results(
+                name=f"{file.stem}.{name}",
+                experiment=replace(new.experiment, repeats=rounds),
+                machine=new.machine | {IN_TURN: in_turn},
+                measurements=[],
+            )
+            whole = kept.setdefault(name, whole)
+            for m in new.measurements:
+                repeat = number * new.experiment.runs(m.case.workload) + m.repeat
+                whole.measurements.append(msgspec.structs.replace(m, repeat=repeat))
+            results.write(file.with_suffix(f".{name}.json"), whole)
+    return kept["a"], kept["b"]
+
+
+def _sides(a: _Side, other: str, folder: Path) -> dict[str, _Side]:
+    kind, _, value = other.partition("=")
+    if not value or kind not in KINDS:
+        raise ConfigError(f"--against {other}: give KIND=VALUE, a kind of {', '.join(KINDS)}")
+    if kind == "python":
+        return {"a": a, "b": a._replace(python=value, code=None)}
+    if kind == "commit":
+        file = folder / "code.zip"
+        command = ["git", "-C", str(_CODE), "archive", f"--output={file}", "--end-of-options"]
+        unpack_archive(_made(file, [*command, value]), folder / "code")
+        return {"a": a, "b": a._replace(code=folder / "code")}
+    field = {"strategy": "strategies", "max_concurrency": kind}.get(kind, f"{kind}s")
+    changed = None if value == "none" else yaml.safe_load(value)
+    rest = [one for one in getattr(a.experiment, field) if one != changed]
+    if not rest or (a.experiment.asks_real and kind in ("preset", "seed")):
+        raise ConfigError(f"--against {other}: nothing would change; choose another {kind}")
+    experiments = [replace(a.experiment, **{field: values}) for values in (rest, [changed])]
+    return {name: _Side(one) for name, one in zip("ab", experiments, strict=True)}
+
+
+def _measured(side: _Side, folder: Path, name: str) -> Results:
+    """Return what one round of a side gave."""
+    folder.mkdir()
+    file = folder / f"{name}.yaml"
+    file.write_bytes(TypeAdapter(Experiment).dump_json(side.experiment, exclude_defaults=True))
+    environ = {"PYTHONSAFEPATH": "1", "AGENTLAB_PROGRESS": "0"}  # not what lies in this folder
+    if side.code is not None:
+        environ["PYTHONPATH"] = str(side.code)
+    command = [side.python, "-m", "agentlab", "bench", str(file), "--out", str(folder), "--yes"]
+    return results.load(_made(file.with_suffix(".json"), command, os.environ | environ))
+
+
+def _made(file: Path, command: list[str], environ: Mapping[str, str] | None = None) -> Path:
+    """Return the file that a command makes; if it does not, what it says is a ConfigError."""
+    try:
+        done = subprocess.run(command, env=environ, capture_output=True, text=True)
+    except OSError as error:
+        raise ConfigError(f"--against: {command[0]} cannot be run: {error}") from None
+    if done.returncode > 1 or not file.exists():  # 1: made, and some runs in it cannot be compared
+        raise ConfigError(f"--against: {command[0]} failed: {done.stderr.strip()}")
+    return file
