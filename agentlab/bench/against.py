@@ -10,10 +10,9 @@ from random import Random
 from secrets import token_hex
 from shutil import unpack_archive
 from tempfile import TemporaryDirectory
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import msgspec
-import yaml
 from pydantic import TypeAdapter
 
 import agentlab
@@ -52,20 +51,21 @@ def run(
     with TemporaryDirectory() as temporary, results.one_writer(file):
         folder = Path(temporary)
         sides = _sides(_Side(replace(experiment, repeats=1)), other, folder)
-        order = [(n, name) for n in range(rounds) for name in Random().sample("ab", 2)]
-        for number, name in bar(order, name=file.stem):
-            new = _measured(sides[name], folder / f"{number}{name}", file.stem)
-            whole = Results(
-                name=f"{file.stem}.{name}",
-                experiment=replace(new.experiment, repeats=rounds),
-                machine=new.machine | {IN_TURN: in_turn},
-                measurements=[],
-            )
-            whole = kept.setdefault(name, whole)
-            for m in new.measurements:
-                repeat = number * new.experiment.runs(m.case.workload) + m.repeat
-                whole.measurements.append(msgspec.structs.replace(m, repeat=repeat))
-            results.write(file.with_suffix(f".{name}.json"), whole)
+        for number in bar(range(rounds), name=file.stem):
+            for name in Random().sample("ab", 2):
+                new = _measured(sides[name], folder / f"{number}{name}", file.stem)
+                whole = Results(
+                    name=f"{file.stem}.{name}",
+                    experiment=replace(new.experiment, repeats=rounds),
+                    machine=new.machine | {IN_TURN: in_turn},
+                    measurements=[],
+                )
+                whole = kept.setdefault(name, whole)
+                for m in new.measurements:
+                    repeat = number * new.experiment.runs(m.case.workload) + m.repeat
+                    whole.measurements.append(msgspec.structs.replace(m, repeat=repeat))
+            for name, whole in kept.items():
+                results.write(file.with_suffix(f".{name}.json"), whole)
     return kept["a"], kept["b"]
 
 
@@ -81,12 +81,12 @@ def _sides(a: _Side, other: str, folder: Path) -> dict[str, _Side]:
         unpack_archive(_made(file, [*command, value]), folder / "code")
         return {"a": a, "b": a._replace(code=folder / "code")}
     field = {"strategy": "strategies", "max_concurrency": kind}.get(kind, f"{kind}s")
-    changed = None if value == "none" else yaml.safe_load(value)
+    changed = None if value == "none" else int(value) if value.isdecimal() else value
     rest = [one for one in getattr(a.experiment, field) if one != changed]
     if not rest or (a.experiment.asks_real and kind in ("preset", "seed")):
         raise ConfigError(f"--against {other}: nothing would change; choose another {kind}")
-    experiments = [replace(a.experiment, **{field: values}) for values in (rest, [changed])]
-    return {name: _Side(one) for name, one in zip("ab", experiments, strict=True)}
+    lists: dict[str, Any] = {"a": rest, "b": [changed]}
+    return {name: _Side(replace(a.experiment, **{field: values})) for name, values in lists.items()}
 
 
 def _measured(side: _Side, folder: Path, name: str) -> Results:

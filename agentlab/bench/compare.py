@@ -1,9 +1,11 @@
 """What differs between two results: ratios, and what can and cannot be told from them."""
 
-from collections.abc import Collection
+from collections.abc import Callable, Collection, Iterator
+from functools import partial
 from itertools import product
 from math import ceil, comb, log
 from statistics import median
+from typing import Any, NamedTuple
 
 from msgspec.structs import replace
 
@@ -15,11 +17,17 @@ from agentlab.errors import ConfigError
 
 SMALLEST = 0.05  # a change of so much is worth knowing
 IN_TURN = "measured in turn"  # with what, and in which run: both results say the same
-_FIGURES = {"elapsed_s": "", "response_p99_s": "response p99 "}
 _TOGETHER = f"All intervals hold together in {1 - MISSES:.0%} of such comparisons."
 _APART = "That the machine differed cannot be excluded; to exclude it, measure with --against."
 
 Figures = list[float]  # one per round
+
+
+class _Line(NamedTuple):
+    name: str
+    old_s: Figures
+    new_s: Figures
+    remark: str
 
 
 def compared(before: Results, after: Results, *, smallest: float = SMALLEST) -> str:
@@ -29,41 +37,36 @@ def compared(before: Results, after: Results, *, smallest: float = SMALLEST) -> 
     slower, or how many rounds would show the `smallest` change worth knowing; of two others on the
     real clock, how far their runs are apart. What is virtual predicts what is real, on any preset.
     """
-    if (before.experiment.clock, after.experiment.clock) == ("real", "virtual"):
-        before, after = after, before
-    virtual = after.experiment.clock == "virtual"
-    predicted = before.experiment.clock != after.experiment.clock
+    clocks = before.experiment.clock, after.experiment.clock
+    if clocks[0] != clocks[1]:
+        return _predicted(*((before, after) if clocks[0] == "virtual" else (after, before)))
     run = before.machine.get(IN_TURN, "")
     in_turn = bool(run) and run == after.machine.get(IN_TURN)
-    axis = {run.partition("=")[0]} & {*AXES} if in_turn else ()
-    pairs = _pairs(before, after, ("preset", "seed") if predicted else axis)
-    if predicted and not pairs:
+    pairs = _pairs(before, after, {run.partition("=")[0]} & {*AXES} if in_turn else ())
+    lines = list(_lines(before, after, pairs, in_turn=in_turn))
+    judge: Callable[[Figures, Figures], str] = _apart
+    below = [_APART]
+    if clocks[0] == "virtual":
+        judge, below = _exactly, []
+    elif in_turn:
+        judge, below = partial(_verdict, lines=len(lines), smallest=smallest), [_TOGETHER]
+    shown = [
+        f"{name}{seconds(median(old_s), 2)} -> {seconds(median(new_s), 2)} s, "
+        f"x {judge(old_s, new_s)}{remark}"
+        for name, old_s, new_s, remark in lines
+    ]
+    return "\n".join([*_surroundings(before, after, pairs), *shown, *below])
+
+
+def _predicted(virtual: Results, real: Results) -> str:
+    pairs = _pairs(virtual, real, ("preset", "seed"))
+    if not pairs:
         raise ConfigError("the two have no case in common; predict the experiment that is measured")
-    lines = [] if predicted else _surroundings(before, after, pairs)
-    figures: dict[tuple[Case, Case, str], tuple[Figures, Figures]] = {}
-    for (case, other), field in product(pairs, _FIGURES):
-        old, new = _rounds(before, case, field), _rounds(after, other, field)
-        if in_turn:
-            old, new = ({n: some[n] for n in sorted({*old} & {*new})} for some in (old, new))
-        if old and new and (virtual or min(*old.values(), *new.values()) > 0):
-            figures[case, other, field] = list(old.values()), list(new.values())
-    names = ["workload", *(axis for axis in varied(before.measured) if axis != "workload")]
-    for (case, other, field), both in figures.items():
-        old_s, new_s = (seconds(median(some), 2) for some in both)
-        shown = f"{old_s} -> {new_s} s, x "
-        if predicted:
-            shown = f"predicted {old_s} s, measured {new_s} s, x "
-        if virtual:
-            shown += _exactly(*both)
-        elif in_turn:
-            shown += _verdict(*both, lines=len(figures), smallest=smallest)
-        else:
-            shown += _apart(*both)
-        answers = "" if predicted else _other_answers(before.of(case), after.of(other))
-        lines.append(f"{case.named(names)}: {_FIGURES[field]}{shown}{answers}")
-    if not virtual and not predicted:
-        lines.append(_TOGETHER if in_turn else _APART)
-    return "\n".join(lines)
+    return "\n".join(
+        f"{name}predicted {seconds(median(old_s), 2)} s, measured {seconds(median(new_s), 2)} s "
+        f"({seconds(min(new_s), 2)} to {seconds(max(new_s), 2)}), x {_times(old_s, new_s)}"
+        for name, old_s, new_s, _ in _lines(virtual, real, pairs)
+    )
 
 
 def _pairs(before: Results, after: Results, free: Collection[str]) -> list[tuple[Case, Case]]:
@@ -90,27 +93,55 @@ def _surroundings(before: Results, after: Results, pairs: list[tuple[Case, Case]
     return lines
 
 
-def _rounds(results: Results, case: Case, field: str) -> dict[int, float]:
-    """Return a figure by round, the sum of its random workflows; of whole rounds only."""
-    size = results.experiment.by_name[case.workload].random or 1
-    found: dict[int, Figures] = {}
+def _lines(
+    before: Results, after: Results, pairs: list[tuple[Case, Case]], *, in_turn: bool = False
+) -> Iterator[_Line]:
+    """Yield what is compared of each pair; of two measured in turn, the rounds that both have."""
+    names = ["workload", *(axis for axis in varied(before.measured) if axis != "workload")]
+    for case, other in pairs:
+        remark = _other_answers(before.of(case), after.of(other))
+        olds, news = _figures(before, case), _figures(after, other)
+        for words in [words for words in olds if words in news]:
+            old, new = olds[words], news[words]
+            if in_turn:
+                old, new = ({n: some[n] for n in old if n in new} for some in (old, new))
+            if old and new:
+                yield _Line(
+                    f"{case.named(names)}: {words}", [*old.values()], [*new.values()], remark
+                )
+
+
+def _figures(results: Results, case: Case) -> dict[str, dict[int, float]]:
+    """Return the times of each whole round: all of it and, where agents arrive, the p99 response.
+
+    Where all agents are there from the beginning, the longest response is all of it.
+    """
+    workload, rounds = results.experiment.by_name[case.workload], dict[int, list[Any]]()
+    size = workload.random or 1  # of random workflows, which are added up
     for m in results.of(case):
-        if isinstance(value := getattr(m, field, None), float):
-            found.setdefault(m.repeat // size, []).append(value)
-    return {n: sum(values) for n, values in found.items() if len(values) == size}
+        rounds.setdefault(m.repeat // size, []).append(m)
+    whole = {n: some for n, some in sorted(rounds.items()) if len(some) == size}
+    found = {"": {n: sum(m.elapsed_s for m in some) for n, some in whole.items()}}
+    if getattr(workload, "arrivals", None):
+        p99_s = {n: some[0].summary.percentiles.get("response_s") for n, some in whole.items()}
+        found["response p99 "] = {n: all_s[-1] for n, all_s in p99_s.items() if all_s}
+    return found
 
 
 def _exactly(old_s: Figures, new_s: Figures) -> str:
-    times = median(new_s) / median(old_s) if median(old_s) else 1.0
-    return f"{times:.3f}, {'the same' if old_s == new_s else 'changed'}"
+    return f"{_times(old_s, new_s)}, {'the same' if old_s == new_s else 'changed'}"
 
 
 def _apart(old_s: Figures, new_s: Figures) -> str:
     """Return the ratio, from the least to the greatest that two of the runs have."""
-    spread = f"{min(new_s) / max(old_s):.3f} to {max(new_s) / min(old_s):.3f} within the runs"
-    if 2 / comb(len(old_s) + len(new_s), len(old_s)) > MISSES:  # what the spread misses by chance
-        spread = "too few runs for an interval"
-    return f"{median(new_s) / median(old_s):.3f} ({spread})"
+    if 2 / comb(len(old_s) + len(new_s), len(old_s)) > MISSES:  # so often it misses by chance
+        return f"{_times(old_s, new_s)} (too few runs for an interval)"
+    low, high = _times([max(old_s)], [min(new_s)]), _times([min(old_s)], [max(new_s)])
+    return f"{_times(old_s, new_s)} ({low} to {high} within the runs)"
+
+
+def _times(old_s: Figures, new_s: Figures) -> str:
+    return f"{median(new_s) / median(old_s) if median(old_s) else 1.0:.3f}"
 
 
 def _verdict(old_s: Figures, new_s: Figures, *, lines: int, smallest: float) -> str:

@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 MISSES = 0.05  # of the comparisons: in so many, one interval of however many does not hold
+_SHORTEST_S = 1e-9  # times are rounded to it
 
 
 class Ratio(NamedTuple):
@@ -29,7 +30,7 @@ def ratio(before: Sequence[float], after: Sequence[float], *, lines: int = 1) ->
         >>> ratio([1.0, 1.0, 2.0, 2.0, 4.0, 4.0], [2.0, 2.0, 4.0, 4.0, 8.0, 8.0]).low
         2.0
     """
-    logs = np.log(after) - np.log(before)
+    logs = np.log(np.maximum(after, _SHORTEST_S)) - np.log(np.maximum(before, _SHORTEST_S))
     means = np.sort(((logs[:, None] + logs) / 2)[np.triu_indices(len(logs))])
     cut = int(np.sum(_signed_ranks(len(logs)) <= MISSES / 2 / lines))
     ends = (means[cut - 1], means[-cut]) if cut else (-inf, inf)

@@ -57,7 +57,10 @@ def run(options: argparse.Namespace) -> int:
     try:
         return (_tune if self_tuning.is_tuning(path) else _measure)(path, file, options)
     except KeyboardInterrupt:
-        print(f"stopped; what is done is in {file}, go on with --resume", file=sys.stderr)
+        done = f"{file}, go on with --resume"
+        if options.against:
+            done = f"{file.with_suffix('.a.json')} and .b.json, for --compare"
+        print(f"stopped; what is done is in {done}", file=sys.stderr)
         return 130  # 128 and SIGINT, as shells have it
 
 
@@ -98,8 +101,8 @@ def _measure(path: Path, file: Path, options: argparse.Namespace) -> int:
 
 
 def _tune(path: Path, file: Path, options: argparse.Namespace) -> int:
-    if options.leave_out or options.price or options.yes or options.resume:
-        theirs = "--leave-out, --price, --yes and --resume are for what asks an endpoint"
+    if options.leave_out or options.price or options.yes or options.resume or options.against:
+        theirs = "--leave-out, --price, --yes, --resume and --against are for what asks an endpoint"
         raise ConfigError(f"{theirs}; {path.stem} simulates one")
     tuned = self_tuning.run(self_tuning.load(path), file)
     _report(file, self_tuning.markdown(tuned), plots.tuning(tuned))
