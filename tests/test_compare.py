@@ -407,6 +407,28 @@ def test_a_real_model_is_not_asked_unasked(tmp_path: Path, monkeypatch: pytest.M
     assert not (tmp_path / "out").exists()
 
 
+def test_the_smallest_change_is_a_share_or_a_percentage(tmp_path: Path, capsys):
+    """20% is more than what the interval leaves open, 5% is not."""
+    files = [str(tmp_path / f"{name}.json") for name in "ab"]
+    for file, by in zip(
+        files, ([1.0] * 8, [0.9, 1.1, 0.95, 1.05, 0.92, 1.08, 1.0, 1.0]), strict=True
+    ):
+        results.write(
+            Path(file), result([a * b for a, b in zip(STEADY, by, strict=True)], machine=IN_TURN)
+        )
+    for smallest, word in (("20%", "20.0% or more is excluded"), ("0.05", "would need about")):
+        assert main(["bench", "--compare", *files, "--smallest", smallest]) == 0
+        assert word in capsys.readouterr().out
+
+
+def test_what_was_measured_in_turn_is_not_gone_on_with(tmp_path: Path, capsys):
+    """It says so before it measures."""
+    command = ["bench", "article", "--out", str(tmp_path), "--against", "engine=langgraph"]
+    assert main([*command, "--resume"]) == 2
+    assert main(["bench", "tuning", "--against", "engine=langgraph"]) == 2
+    assert capsys.readouterr().err.count("--against") == 2
+
+
 @pytest.mark.parametrize(
     ("option", "value"), [("--rounds", "0"), ("--smallest", "0"), ("--smallest", "nan")]
 )

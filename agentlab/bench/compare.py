@@ -5,7 +5,7 @@ from functools import partial
 from itertools import product
 from math import ceil, comb, log
 from statistics import median
-from typing import Any, NamedTuple
+from typing import Any
 
 from msgspec.structs import replace
 
@@ -21,13 +21,7 @@ _TOGETHER = f"All intervals hold together in {1 - MISSES:.0%} of such comparison
 _APART = "That the machine differed cannot be excluded; to exclude it, measure with --against."
 
 Figures = list[float]  # one per round
-
-
-class _Line(NamedTuple):
-    name: str
-    old_s: Figures
-    new_s: Figures
-    remark: str
+Line = tuple[str, Figures, Figures, str]  # a name, the figures of both sides, a remark
 
 
 def compared(before: Results, after: Results, *, smallest: float = SMALLEST) -> str:
@@ -95,7 +89,7 @@ def _surroundings(before: Results, after: Results, pairs: list[tuple[Case, Case]
 
 def _lines(
     before: Results, after: Results, pairs: list[tuple[Case, Case]], *, in_turn: bool = False
-) -> Iterator[_Line]:
+) -> Iterator[Line]:
     """Yield what is compared of each pair; of two measured in turn, the rounds that both have."""
     names = ["workload", *(axis for axis in varied(before.measured) if axis != "workload")]
     for case, other in pairs:
@@ -106,9 +100,8 @@ def _lines(
             if in_turn:
                 old, new = ({n: some[n] for n in old if n in new} for some in (old, new))
             if old and new:
-                yield _Line(
-                    f"{case.named(names)}: {words}", [*old.values()], [*new.values()], remark
-                )
+                name = f"{case.named(names)}: {words}"
+                yield name, [*old.values()], [*new.values()], remark
 
 
 def _figures(results: Results, case: Case) -> dict[str, dict[int, float]]:

@@ -27,8 +27,9 @@ def ratio(before: Sequence[float], after: Sequence[float], *, lines: int = 1) ->
     draw alone makes it hold: whatever drifts, steps or remembers is for A or B as a coin has it.
 
     Example:
-        >>> ratio([1.0, 1.0, 2.0, 2.0, 4.0, 4.0], [2.0, 2.0, 4.0, 4.0, 8.0, 8.0]).low
-        2.0
+        >>> found = ratio([2, 2, 4, 4, 8, 8], [3, 3, 6, 6, 12, 16])
+        >>> round(found.low, 6), round(found.high, 6)
+        (1.5, 2.0)
     """
     logs = np.log(np.maximum(after, _SHORTEST_S)) - np.log(np.maximum(before, _SHORTEST_S))
     means = np.sort(((logs[:, None] + logs) / 2)[np.triu_indices(len(logs))])

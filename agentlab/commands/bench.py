@@ -7,16 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from agentlab._support.fields import checked
-from agentlab.bench import (
-    against,
-    compare,
-    experiment,
-    measure,
-    plots,
-    report,
-    results,
-    self_tuning,
-)
+from agentlab.bench import against, experiment, measure, plots, report, results, self_tuning
+from agentlab.bench.compare import SMALLEST, compared
 from agentlab.commands import leave_out_argument
 from agentlab.errors import ConfigError, StepError
 
@@ -36,9 +28,13 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     other = f"measure it and B in turn; B differs in one of {', '.join(against.KINDS)}"
     add("--against", metavar="KIND=VALUE", help=other)
     add("--rounds", type=int, default=against.ROUNDS, help="of --against; default: %(default)s")
-    worth = "the smallest change worth knowing; default: %(default)s"
-    add("--smallest", type=float, default=compare.SMALLEST, metavar="SHARE", help=worth)
+    worth = f"the smallest change worth knowing, such as 2%%; default: {SMALLEST * 100:g}%%"
+    add("--smallest", type=_share, default=SMALLEST, metavar="SHARE", help=worth)
     leave_out_argument(parser)
+
+
+def _share(text: str) -> float:
+    return float(text[:-1]) / 100 if text.endswith("%") else float(text)
 
 
 def run(options: argparse.Namespace) -> int:
@@ -47,7 +43,7 @@ def run(options: argparse.Namespace) -> int:
     checked("--smallest", options.smallest, above=True, most=10)
     if options.compare:
         before, after = map(results.load, options.compare)
-        print(compare.compared(before, after, smallest=options.smallest))
+        print(compared(before, after, smallest=options.smallest))
         return 0
     if options.experiment is None:
         known = ", ".join(experiment.names())
@@ -84,11 +80,13 @@ def _measure(path: Path, file: Path, options: argparse.Namespace) -> int:
         if not options.yes:
             raise ConfigError(f"{asked}; add --yes to do it, or set AGENTLAB_LOCAL=1")
         print(asked, file=sys.stderr)
+    if options.against and options.resume:
+        raise ConfigError("--resume: what --against measured is not gone on with; begin again")
     if options.against:
         a, b = against.run(chosen, options.against, file, rounds=options.rounds)
         problems = results.unequal([*a.measurements, *b.measurements])
-        print(*(f"not comparable: {one}" for one in problems), sep="\n", end="\n" * bool(problems))
-        print(compare.compared(a, b, smallest=options.smallest))
+        said = [f"not comparable: {one}" for one in problems]
+        print(*said, compared(a, b, smallest=options.smallest), sep="\n")
         return 1 if problems else 0
     try:
         measured = measure.run(chosen, file, resume=options.resume)
