@@ -385,7 +385,7 @@ def test_on_the_real_clock_both_sides_are_processes(tmp_path: Path, capsys):
     """Two rounds cannot tell anything, and say so; the answers are equal, so the code is 0."""
     path = tmp_path / "two.yaml"
     path.write_text(
-        "about: x\nclock: real\nwarmups: 0\nsettings: {time_scale: 1000}\n"
+        "about: x\nclock: real\nwarmups: 0\npresets: [instant]\n"
         "workloads: [{agents: 2}]\nengines: [asyncio]\n"
     )
     command = ["bench", str(path), "--out", str(tmp_path), "--against", "max_concurrency=1"]
