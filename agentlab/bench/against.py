@@ -3,7 +3,7 @@
 import os
 import subprocess
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
 from random import Random
@@ -20,7 +20,7 @@ from agentlab._support.progress_bar import bar
 from agentlab.bench import results
 from agentlab.bench.compare import IN_TURN
 from agentlab.bench.experiment import AXES, Experiment
-from agentlab.bench.results import Results
+from agentlab.bench.results import Measurement, Results
 from agentlab.errors import ConfigError
 
 ROUNDS = 12  # tools/calibrate_compare.py says what they show
@@ -45,8 +45,8 @@ def run(
     Raises:
         ConfigError: If `other` changes nothing, or a side cannot be measured.
     """
-    real = experiment.clock == "real"
-    rounds, in_turn = (rounds, f"{other}, run {token_hex(4)}") if real else (1, other)
+    run = f"{other}, run {token_hex(4)}" if experiment.clock == "real" else other
+    rounds = rounds if experiment.clock == "real" else 1
     kept: dict[str, Results] = {}
     with TemporaryDirectory() as temporary, results.one_writer(file):
         folder = Path(temporary)
@@ -54,19 +54,22 @@ def run(
         for number in bar(range(rounds), name=file.stem):
             for name in Random().sample("ab", 2):
                 new = _measured(sides[name], folder / f"{number}{name}", file.stem)
-                whole = Results(
-                    name=f"{file.stem}.{name}",
+                before = kept[name].measurements if name in kept else []
+                kept[name] = msgspec.structs.replace(
+                    new,
                     experiment=replace(new.experiment, repeats=rounds),
-                    machine=new.machine | {IN_TURN: in_turn},
-                    measurements=[],
+                    machine=new.machine | {IN_TURN: run},
+                    measurements=[*before, *_as_round(number, new)],
                 )
-                whole = kept.setdefault(name, whole)
-                for m in new.measurements:
-                    repeat = number * new.experiment.runs(m.case.workload) + m.repeat
-                    whole.measurements.append(msgspec.structs.replace(m, repeat=repeat))
             for name, whole in kept.items():
                 results.write(file.with_suffix(f".{name}.json"), whole)
     return kept["a"], kept["b"]
+
+
+def _as_round(number: int, new: Results) -> Iterator[Measurement]:
+    for m in new.measurements:
+        repeat = number * new.experiment.runs(m.case.workload) + m.repeat
+        yield msgspec.structs.replace(m, repeat=repeat)
 
 
 def _sides(a: _Side, other: str, folder: Path) -> dict[str, _Side]:
@@ -76,17 +79,17 @@ def _sides(a: _Side, other: str, folder: Path) -> dict[str, _Side]:
     if kind == "python":
         return {"a": a, "b": a._replace(python=value, code=None)}
     if kind == "commit":
-        file = folder / "code.zip"
-        command = ["git", "-C", str(_CODE), "archive", f"--output={file}", "--end-of-options"]
-        unpack_archive(_made(file, [*command, value]), folder / "code")
-        return {"a": a, "b": a._replace(code=folder / "code")}
+        archive, code = folder / "code.zip", folder / "code"
+        command = ["git", "-C", str(_CODE), "archive", f"--output={archive}", "--end-of-options"]
+        unpack_archive(_made(archive, [*command, value]), code)
+        return {"a": a, "b": a._replace(code=code)}
     field = {"strategy": "strategies", "max_concurrency": kind}.get(kind, f"{kind}s")
     changed = None if value == "none" else int(value) if value.isdecimal() else value
     rest = [one for one in getattr(a.experiment, field) if one != changed]
     if not rest or (a.experiment.asks_real and kind in ("preset", "seed")):
         raise ConfigError(f"--against {other}: nothing would change; choose another {kind}")
     lists: dict[str, Any] = {"a": rest, "b": [changed]}
-    return {name: _Side(replace(a.experiment, **{field: values})) for name, values in lists.items()}
+    return {name: _Side(replace(a.experiment, **{field: of})) for name, of in lists.items()}
 
 
 def _measured(side: _Side, folder: Path, name: str) -> Results:

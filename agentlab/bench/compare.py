@@ -38,11 +38,9 @@ def compared(before: Results, after: Results, *, smallest: float = SMALLEST) -> 
     in_turn = bool(run) and run == after.machine.get(IN_TURN)
     pairs = _pairs(before, after, {run.partition("=")[0]} & {*AXES} if in_turn else ())
     lines = list(_lines(before, after, pairs, in_turn=in_turn))
-    judge: Callable[[Figures, Figures], str] = _apart
-    below = [_APART]
-    if clocks[0] == "virtual":
-        judge, below = _exactly, []
-    elif in_turn:
+    judge: Callable[[Figures, Figures], str]
+    judge, below = (_exactly, []) if clocks[0] == "virtual" else (_apart, [_APART])
+    if in_turn and clocks[0] == "real":
         judge, below = partial(_verdict, lines=len(lines), smallest=smallest), [_TOGETHER]
     shown = [
         f"{name}{seconds(median(old_s), 2)} -> {seconds(median(new_s), 2)} s, "
@@ -100,8 +98,7 @@ def _lines(
             if in_turn:
                 old, new = ({n: some[n] for n in old if n in new} for some in (old, new))
             if old and new:
-                name = f"{case.named(names)}: {words}"
-                yield name, [*old.values()], [*new.values()], remark
+                yield f"{case.named(names)}: {words}", [*old.values()], [*new.values()], remark
 
 
 def _figures(results: Results, case: Case) -> dict[str, dict[int, float]]:
@@ -116,8 +113,8 @@ def _figures(results: Results, case: Case) -> dict[str, dict[int, float]]:
     whole = {n: some for n, some in sorted(rounds.items()) if len(some) == size}
     found = {"": {n: sum(m.elapsed_s for m in some) for n, some in whole.items()}}
     if getattr(workload, "arrivals", None):
-        p99_s = {n: some[0].summary.percentiles.get("response_s") for n, some in whole.items()}
-        found["response p99 "] = {n: all_s[-1] for n, all_s in p99_s.items() if all_s}
+        felt = {n: getattr(some[0].summary, "percentiles", {}) for n, some in whole.items()}
+        found["response p99 "] = {n: p["response_s"][-1] for n, p in felt.items() if p}
     return found
 
 
@@ -146,11 +143,8 @@ def _verdict(old_s: Figures, new_s: Figures, *, lines: int, smallest: float) -> 
     times, low, high = ratio(old_s, new_s, lines=lines)
     if not low:
         return f"{times:.3f}: cannot tell (would need about {least_rounds(lines)} rounds)"
-    shown, worth, seen = (
-        f"{times:.3f} ({low:.3f} to {high:.3f})",
-        log(1 + smallest),
-        abs(log(times)),
-    )
+    worth, seen = log(1 + smallest), abs(log(times))
+    shown = f"{times:.3f} ({low:.3f} to {high:.3f})"
     if low > 1 or high < 1:
         return f"{shown}: {'slower' if low > 1 else 'faster'}"
     if max(log(high), -log(low)) < worth:
