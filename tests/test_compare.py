@@ -294,6 +294,9 @@ def test_each_round_has_both_sides_in_an_order_that_is_drawn(drifting: list[str]
     rounds = [drifting[n : n + 2] for n in range(0, 80, 2)]
     assert [sorted(one) for one in rounds] == [[f"{n}a", f"{n}b"] for n in range(40)]
     assert {one[0][-1] for one in rounds} == {"a", "b"}
+    order = " ".join(one[0][-1] + one[1][-1] for one in rounds)
+    assert a.machine[compare.IN_TURN] == b.machine[compare.IN_TURN]
+    assert a.machine[compare.IN_TURN].endswith(f"in the order {order}")
     assert compare.compared(a, b).splitlines()[0].endswith(": slower")
 
 

@@ -45,19 +45,20 @@ def run(
     Raises:
         ConfigError: If `other` changes nothing, or a side cannot be measured.
     """
-    run = f"{other}, run {token_hex(4)}" if experiment.clock == "real" else other
-    rounds = rounds if experiment.clock == "real" else 1
+    real = experiment.clock == "real"
+    order = ["".join(Random().sample("ab", 2)) for _ in range(rounds if real else 1)]
+    run = f"{other}, run {token_hex(4)}, in the order {' '.join(order)}" if real else other
     kept: dict[str, Results] = {}
     with TemporaryDirectory() as temporary, results.one_writer(file):
         folder = Path(temporary)
         sides = _sides(_Side(replace(experiment, repeats=1)), other, folder)
-        for number in bar(range(rounds), name=file.stem):
-            for name in Random().sample("ab", 2):
+        for number, names in enumerate(bar(order, name=file.stem)):
+            for name in names:
                 new = _measured(sides[name], folder / f"{number}{name}", file.stem)
                 before = kept[name].measurements if name in kept else []
                 kept[name] = msgspec.structs.replace(
                     new,
-                    experiment=replace(new.experiment, repeats=rounds),
+                    experiment=replace(new.experiment, repeats=len(order)),
                     machine=new.machine | {IN_TURN: run},
                     measurements=[*before, *_as_round(number, new)],
                 )
