@@ -112,5 +112,6 @@ def _made(file: Path, command: list[str], environ: Mapping[str, str] | None = No
     except OSError as error:
         raise ConfigError(f"--against: {command[0]} cannot be run: {error}") from None
     if done.returncode > 1 or not file.exists():  # 1: made, and some runs in it cannot be compared
-        raise ConfigError(f"--against: {command[0]} failed: {done.stderr.strip()}")
+        said = done.stderr.strip().rpartition("\n")[2]  # below a traceback, if there is one
+        raise ConfigError(f"--against: {command[0]} failed: {said or 'it said nothing'}")
     return file
