@@ -362,6 +362,21 @@ def test_in_virtual_time_one_round_is_exact(tmp_path: Path, capsys):
     assert capsys.readouterr().out == "2 agents, asyncio: 2.00 -> 4.00 s, x 2.000, changed\n"
 
 
+@pytest.mark.skipif("arrivals" not in Workload.__annotations__, reason="no agents arrive yet")
+def test_where_agents_arrive_their_responses_are_compared(tmp_path: Path, capsys):
+    """Six agents, one each half second, 1.4 s each: one at a time, the last waits from 2.5 to 8.4."""
+    path = tmp_path / "open.yaml"
+    path.write_text(
+        "about: x\nengines: [asyncio]\n"
+        "workloads: [{agents: 6, tokens: 5, arrivals: {constant: {per_s: 2}}}]\n"
+    )
+    command = ["bench", str(path), "--out", str(tmp_path), "--against", "max_concurrency=1"]
+    assert main(command) == 0
+    elapsed, response = capsys.readouterr().out.splitlines()
+    assert elapsed.endswith("asyncio: 3.90 -> 8.40 s, x 2.154, changed")
+    assert response.endswith("asyncio: response p99 1.40 -> 5.90 s, x 4.214, changed")
+
+
 @pytest.mark.skipif(which("git") is None, reason="there is no git")
 def test_a_commit_is_measured_by_its_own_code(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     """One whose model gives its first token a second later; the checkout here stays as it is."""

@@ -19,6 +19,7 @@ import numpy as np
 from agentlab.bench import intervals
 from agentlab.bench.against import ROUNDS
 from agentlab.bench.compare import SMALLEST
+from agentlab.bench.experiment import counted
 from agentlab.bench.report import markdown_table
 
 SPREAD = 0.03  # of a time from measurement to measurement, as a share; its logarithm is normal
@@ -125,7 +126,7 @@ def main() -> None:
     options = parser.parse_args()
     columns = ["noise", "rounds"]
     for cases in CASES:
-        columns += [f"{cases} cases: false alarms", "power"]
+        columns += [f"{counted(cases, 'case')}: false alarms", "power"]
     rows = []
     for name, noise in NOISES.items():
         for rounds in options.rounds:
