@@ -364,7 +364,7 @@ def test_in_virtual_time_one_round_is_exact(tmp_path: Path, capsys):
 
 @pytest.mark.skipif("arrivals" not in Workload.__annotations__, reason="no agents arrive yet")
 def test_where_agents_arrive_their_responses_are_compared(tmp_path: Path, capsys):
-    """Six agents, one each half second, 1.4 s each: one at a time, the last waits from 2.5 to 8.4."""
+    """Six agents, one per half second, 1.4 s each: in a row, the last waits from 2.5 to 8.4 s."""
     path = tmp_path / "open.yaml"
     path.write_text(
         "about: x\nengines: [asyncio]\n"
