@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import dataclasses
-from math import erfc, sqrt
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +12,6 @@ import pytest
 
 from agentlab import engines, lab
 from agentlab.bench import compare, experiment, measure, report, results
-from agentlab.bench.experiment import Case
 from agentlab.bench.self_tuning import is_tuning
 from agentlab.commands.main import main
 from agentlab.errors import ConfigError
@@ -169,62 +167,6 @@ def test_a_wrong_experiment_is_refused_with_the_place(tmp_path, capsys, text, sa
     path = written(tmp_path, text)
     assert main(["bench", str(path), "--out", str(tmp_path)]) == 2
     assert capsys.readouterr().err.startswith(f"agentlab: experiment {path}{says}")
-
-
-def test_the_rank_sum_test_is_exact():
-    """Against the tables: 4 and 4 wholly apart 2/70; equal samples 1; ties share their ranks."""
-    assert compare.p_value([1, 2, 3, 4], [5, 6, 7, 8]) == pytest.approx(2 / 70)
-    assert compare.p_value([1, 2, 3], [1, 2, 3]) == 1
-    assert compare.p_value([1, 1, 2], [2, 3, 3]) == pytest.approx(4 / 20)
-
-
-def test_noise_is_told_from_change(tmp_path):
-    """Five times apart from five: more than noise. The same ones mixed: no more than noise."""
-    text = SMALL + "clock: real\nrepeats: 5\nengines: [asyncio]\n"
-    chosen = experiment.load(written(tmp_path, text))
-
-    def of(times_s: list[float]) -> results.Results:
-        case = Case("2 agents", "asyncio", "course", None, 7)
-        shape: dict[str, Any] = dict.fromkeys(("steps", "requests", "answered", "peak"), 2)
-        shape |= {"bound_s": 1.0, "tokens": 9, "answers": "a"}
-        runs = [
-            results.Measurement(case=case, repeat=n, elapsed_s=time_s, **shape)
-            for n, time_s in enumerate(times_s)
-        ]
-        return results.Results(name="x", experiment=chosen, machine={}, measurements=runs)
-
-    quick, slow, mixed = (
-        [1.0, 1.1, 1.2, 1.3, 1.4],
-        [2.0, 2.1, 2.2, 2.3, 2.4],
-        [1.05, 1.15, 1.2, 1.3, 1.5],
-    )
-    assert "x 1.833, more than noise" in compare.compared(of(quick), of(slow))
-    assert "no more than noise" in compare.compared(of(quick), of(mixed))
-    assert "too few repeats" in compare.compared(of(quick[:2]), of(slow[:2]))
-
-
-def test_every_shipped_experiment_on_the_real_clock_can_show_a_change():
-    """Three times slower in all cases: five repeats are enough for all of them together."""
-    for name in ("article-real", "frameworks"):
-        stored = results.load(DATA / "results" / f"{name}.json")
-        slower = msgspec.structs.replace(
-            stored,
-            measurements=[
-                msgspec.structs.replace(m, elapsed_s=m.elapsed_s * 3) for m in stored.measurements
-            ],
-        )
-        lines = compare.compared(stored, slower).splitlines()
-        assert len(lines) == len(list(stored.experiment.cases())) == len(set(lines))
-        assert all("more than noise" in line and "no more" not in line for line in lines)
-
-
-def test_of_cases_called_changed_few_are_expected_not_to_be():
-    """Benjamini and Hochberg's own example: fifteen p values, four of which count."""
-    p_values = [
-        *(0.0001, 0.0004, 0.0019, 0.0095, 0.0201, 0.0278, 0.0298, 0.0344),
-        *(0.0459, 0.3240, 0.4262, 0.5719, 0.6528, 0.7590, 1.0),
-    ]
-    assert compare._level(p_values) == 0.0095
 
 
 def test_a_run_that_took_its_time_is_kept(fresh_lab, tmp_path):
@@ -454,23 +396,6 @@ def test_the_price_is_said_before_it_is_paid(fresh_lab, tmp_path, monkeypatch, c
     path = written(tmp_path, SMALL + "clock: real\n", "paid")
     assert main(["bench", str(path), "--price", "1000000", "0"]) == 2
     assert "$126.0000 at most" in capsys.readouterr().err
-
-
-def test_more_figures_than_can_be_counted_out():
-    """Eleven of each: divisions are drawn, the same ones each time.
-
-    The oracle is the normal approximation of Mann and Whitney, with continuity: near where it
-    decides. Twenty thousand draws cannot show less than one of 20,001.
-    """
-    quick = [float(n) for n in range(11)]
-    slow, mixed = [n + 100.0 for n in quick], [n + 2.5 for n in quick]
-    assert compare.p_value(quick, mixed) == compare.p_value(quick, mixed)
-    above = sum(y > x for x in quick for y in mixed)
-    z = (abs(above - 11 * 11 / 2) - 0.5) / sqrt(11 * 11 * 23 / 12)
-    assert compare.p_value(quick, mixed) == pytest.approx(erfc(z / sqrt(2)), abs=0.01)
-    assert compare.p_value(quick, slow) < 0.001
-    assert compare.p_value(quick, quick) == 1
-    assert compare.p_value([1.0] * 11, [1.0] * 11) == 1
 
 
 def test_results_of_another_kind_are_not_compared(capsys):

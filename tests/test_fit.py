@@ -263,7 +263,7 @@ def test_a_preset_predicts_what_a_second_command_compares(tmp_path: Path, capsys
     capsys.readouterr()
     assert main(["bench", "--compare", f"{predicted}/two.json", f"{real}/two.json"]) == 0
     said = capsys.readouterr().out
-    assert said.startswith("asyncio: predicted 2.00 s, measured ")
+    assert said.startswith("2 agents, asyncio: predicted 2.00 s, measured ")
 
 
 def test_a_forecast_of_other_work_is_refused(tmp_path: Path, capsys):

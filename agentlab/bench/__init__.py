@@ -9,7 +9,9 @@ measure      measures it: warm, interleaved, resumable; and tells beforehand wha
 results      the raw data, a measurement per run, and what forbids comparing it
 report       the Markdown table with the bound beside each figure, and what it says
 plots        the same as pictures; limits over time, limiters judged, what a bandit earns
-compare      what changed between two results, and whether it is more than noise
+compare      what differs between two results, and what can be told from it
+intervals    a ratio that was measured round by round, and the interval that it is in
+against      an experiment and the same with one thing changed, measured in turn
 fit          a preset from an endpoint's measurements, and how well it predicts others
 laws         Amdahl, Gustafson, and the Universal Scalability Law, fitted
 closed_loop  agents on an endpoint's physics with no client, a million if need be

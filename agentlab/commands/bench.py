@@ -6,7 +6,9 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from agentlab.bench import compare, experiment, measure, plots, report, results, self_tuning
+from agentlab._support.fields import checked
+from agentlab.bench import against, experiment, measure, plots, report, results, self_tuning
+from agentlab.bench.compare import SMALLEST, compared
 from agentlab.commands import leave_out_argument
 from agentlab.errors import ConfigError, StepError
 
@@ -23,13 +25,25 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     add("--price", nargs=2, type=float, metavar=("IN", "OUT"), help=price)
     add("--preset", metavar="NAME", help="predict it in virtual time, as on a preset of yours")
     add("--compare", nargs=2, metavar=("A", "B"), help="two .json files")
+    other = f"measure it and B in turn; B differs in one of {', '.join(against.KINDS)}"
+    add("--against", metavar="KIND=VALUE", help=other)
+    add("--rounds", type=int, default=against.ROUNDS, help="of --against; default: %(default)s")
+    worth = f"the smallest change worth knowing, such as 2%%; default: {SMALLEST * 100:g}%%"
+    add("--smallest", type=_share, default=SMALLEST, metavar="SHARE", help=worth)
     leave_out_argument(parser)
+
+
+def _share(text: str) -> float:
+    return float(text[:-1]) / 100 if text.endswith("%") else float(text)
 
 
 def run(options: argparse.Namespace) -> int:
     """Measure or compare; return 1 if what was measured has no answers or cannot be compared."""
+    checked("--rounds", options.rounds, least=1, most=1000)
+    checked("--smallest", options.smallest, above=True, most=10)
     if options.compare:
-        print(compare.compared(*map(results.load, options.compare)))
+        before, after = map(results.load, options.compare)
+        print(compared(before, after, smallest=options.smallest))
         return 0
     if options.experiment is None:
         known = ", ".join(experiment.names())
@@ -39,7 +53,10 @@ def run(options: argparse.Namespace) -> int:
     try:
         return (_tune if self_tuning.is_tuning(path) else _measure)(path, file, options)
     except KeyboardInterrupt:
-        print(f"stopped; what is done is in {file}, go on with --resume", file=sys.stderr)
+        done = f"{file}, go on with --resume"
+        if options.against:
+            done = f"{file.with_suffix('.a.json')} and .b.json, for --compare"
+        print(f"stopped; what is done is in {done}", file=sys.stderr)
         return 130  # 128 and SIGINT, as shells have it
 
 
@@ -55,12 +72,23 @@ def _measure(path: Path, file: Path, options: argparse.Namespace) -> int:
     if chosen.asks_real:
         price = chosen.price and (chosen.price.prompt, chosen.price.answer)
         real, bill, prices = chosen.chosen, measure.cost(chosen), options.price or price
+        if options.against:
+            one_round = measure.cost(dataclasses.replace(chosen, repeats=1))
+            bill = measure.Cost(*(2 * options.rounds * number for number in one_round))
         asked = f"this asks {real.model} at {real.upstream} {bill}"
         if prices:
             asked += f", ${bill.dollars(*prices):.4f} at most, if nothing is asked twice"
         if not options.yes:
             raise ConfigError(f"{asked}; add --yes to do it, or set AGENTLAB_LOCAL=1")
         print(asked, file=sys.stderr)
+    if options.against and options.resume:
+        raise ConfigError("--resume: what --against measured is not gone on with; begin again")
+    if options.against:
+        a, b = against.run(chosen, options.against, file, rounds=options.rounds)
+        problems = results.unequal([*a.measurements, *b.measurements])
+        said = [f"not comparable: {one}" for one in problems]
+        print(*said, compared(a, b, smallest=options.smallest), sep="\n")
+        return 1 if problems else 0
     try:
         measured = measure.run(chosen, file, resume=options.resume)
     except StepError as error:  # of the question that is asked first
@@ -75,8 +103,8 @@ def _measure(path: Path, file: Path, options: argparse.Namespace) -> int:
 
 
 def _tune(path: Path, file: Path, options: argparse.Namespace) -> int:
-    if options.leave_out or options.price or options.yes or options.resume:
-        theirs = "--leave-out, --price, --yes and --resume are for what asks an endpoint"
+    if options.leave_out or options.price or options.yes or options.resume or options.against:
+        theirs = "--leave-out, --price, --yes, --resume and --against are for what asks an endpoint"
         raise ConfigError(f"{theirs}; {path.stem} simulates one")
     tuned = self_tuning.run(self_tuning.load(path), file)
     _report(file, self_tuning.markdown(tuned), plots.tuning(tuned))

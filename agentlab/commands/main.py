@@ -5,6 +5,7 @@ So `agentlab doctor` starts where packages are missing, and says which.
 
 import argparse
 import importlib
+import os
 import sys
 from collections.abc import Sequence
 
@@ -36,7 +37,12 @@ def main(argv: Sequence[str] | None = None) -> int:
             command.set_defaults(run=module.run)
     options = parser.parse_args(given)
     try:
-        return int(options.run(options))
+        code = int(options.run(options))
+        sys.stdout.flush()
+        return code
+    except BrokenPipeError:  # the reader of the output, such as `head`, has read enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 141  # 128 and SIGPIPE, as shells have it
     except AgentLabError as error:
         print(f"agentlab: {error}", file=sys.stderr)
         return 2
