@@ -1,0 +1,215 @@
+"""Where the time went: by hand for each cause, and without remainder for any run."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import msgspec
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from agentlab import engines, lab
+from agentlab.bench import measure
+from agentlab.bench.account import CAUSES, Account, account
+from agentlab.bench.requests import Request
+from agentlab.engines.langgraph import graph
+from agentlab.errors import ConfigError, StepError
+from agentlab.trace import Trace
+from agentlab.workflow import Step, Workflow, random_workflow
+
+S = 1_000_000_000  # nanoseconds in a second
+
+
+def request(call: str, *times_s: float | None, **more: Any) -> Request:
+    """A row that is asked, sent, arrives, starts, has its first token, ends and returns then.
+
+    A single pair is when it is asked and when it returns, and all between is decode.
+    """
+    if len(times_s) == 2:
+        asked_s, end_s = times_s
+        times_s = (*[asked_s] * 5, end_s, end_s)
+    names = "asked_s sent_s arrived_s started_s first_token_s end_s returned_s".split()
+    usual = {"run": 0, "attempt": 1, "due_s": 0.0, "status": 200}
+    return Request(call=call, **(usual | dict(zip(names, times_s, strict=True)) | more))
+
+
+def parts(a: Account) -> dict[str, float]:
+    """The causes that took time, in seconds."""
+    return {cause: ns / S for cause, ns in a.parts.items() if ns}
+
+
+def is_whole(a: Account) -> bool:
+    """The parts are the distance to the bound, and the chain is the run, to the nanosecond."""
+    lies_end_to_end = [one.to_ns for one in a.chain[:-1]] == [one.from_ns for one in a.chain[1:]]
+    reach = (a.chain[0].from_ns, a.chain[-1].to_ns) if a.chain else (0, 0)
+    none_is_negative = min(a.parts.values()) >= 0
+    return (
+        sum(a.parts.values()) == a.elapsed_ns - a.bound_ns
+        and reach == (0, a.elapsed_ns)
+        and lies_end_to_end
+        and none_is_negative
+    )
+
+
+# One call, which takes 4 s of reading and answering, and one thing that holds it up.
+HELD_UP = {
+    "client": request("a", 3, 3, 3, 3, 4, 7, 7),
+    "limit": request("a", 0, 3, 3, 3, 4, 7, 7),
+    "network": request("a", 0, 0, 2, 2, 3, 6, 7),
+    "queue": request("a", 0, 0, 0, 3, 4, 7, 7),
+    "late": request("a", 0, 0, 0, 0, 1, 4, 7, late_ms=300),
+    "tail": request("a", 0, 0, 0, 0, 1, 4, 4),
+    "arrivals": request("a", 3, 3, 3, 3, 4, 7, 7, due_s=3.0),
+}
+
+
+@pytest.mark.parametrize("cause", HELD_UP)
+def test_what_holds_one_call_up(cause):
+    """Whatever takes 3 s of the 7 has a part of 3 s, and nothing else has any."""
+    a = account([HELD_UP[cause]], {"a": ()}, 7, 4, time_scale=10)
+    assert parts(a) == {cause: 3}
+    assert is_whole(a)
+
+
+@pytest.mark.parametrize(("bound_s", "expected"), [(4, {}), (3, {"prefill": 1}), (2, {"prefill": 1, "decode": 1})])
+def test_a_bound_of_faster_calls(bound_s, expected):
+    """What is served in 4 s, and could be in less, was read and answered too slowly."""
+    row = request("a", 0, 0, 0, 0, 1, 4, 4)
+    assert parts(account([row], {"a": ()}, 4, bound_s)) == expected
+
+
+def test_failed_attempts_and_back_off_are_retries():
+    """2 s until the failure and 1 s of back-off, wherever in its attempt the time went."""
+    failed = request("a", 0, 0, 1, 2, None, None, 2, status=500)
+    again = request("a", 0, 3, 3, 3, 4, 7, 7, attempt=2)
+    a = account([failed, again], {"a": ()}, 7, 4)
+    assert parts(a) == {"retries": 3}
+    assert is_whole(a)
+
+
+def test_an_answer_that_was_asked_for_again_is_a_failed_attempt():
+    """One that was cut at its limit has the status 200, too."""
+    cut = request("a", 0, 3, finish_reason="length")
+    a = account([cut, request("a", 3, 7, attempt=2)], {"a": ()}, 7, 4)
+    assert parts(a) == {"retries": 3}
+
+
+def test_a_hedge_that_won_began_late():
+    """The first attempt is still on its way when the second returns; it waited 3 s to be sent."""
+    first = request("a", 0, 0, 0, 0, None, None, 7, status=499)
+    hedge = request("a", 0, 3, 3, 3, 4, 7, 7, attempt=2)
+    assert parts(account([first, hedge], {"a": ()}, 7, 4)) == {"retries": 3}
+
+
+def test_between_two_answers_to_an_agent_are_its_tools():
+    """It was answered for 2 s, did something for 3, and was answered for 2 again."""
+    a = account([request("a", 0, 2), request("a", 5, 7)], {"a": ()}, 7, 4)
+    assert parts(a) == {"tools": 3}
+    assert is_whole(a)
+
+
+def test_a_superstep_waits_for_its_slowest():
+    """C needs B, which takes 2 s, and begins when A has ended after 10."""
+    rows = [request("a", 0, 10), request("b", 0, 2), request("c", 10, 19)]
+    a = account(rows, {"a": (), "b": (), "c": ("b",)}, 19, 11)
+    assert parts(a) == {"barrier": 8}
+    assert [(s.call, s.from_ns / S, s.to_ns / S) for s in a.chain] == [("a", 0, 10), ("c", 10, 19)]
+
+
+def test_what_follows_a_barrier_is_the_client():
+    """The superstep has ended at 10, and the next begins at 11."""
+    rows = [request("a", 0, 10), request("b", 0, 2), request("c", 11, 20)]
+    a = account(rows, {"a": (), "b": (), "c": ("b",)}, 20, 11)
+    assert parts(a) == {"barrier": 8, "client": 1}
+
+
+def test_a_slow_client_is_no_barrier():
+    """B could be asked at 2 and was asked at 4, while A was still in flight."""
+    rows = [request("a", 0, 10), request("b", 0, 2), request("c", 4, 13)]
+    a = account(rows, {"a": (), "b": (), "c": ("b",)}, 13, 11)
+    assert parts(a) == {"client": 2}
+
+
+def test_one_after_the_other_waits_for_the_one_before():
+    """Three calls of 2 s whose answers travel for 1 s: nobody needs the others."""
+    rows = [request(str(n), *[3.0 * n] * 5, 3.0 * n + 2, 3.0 * n + 3) for n in range(3)]
+    a = account(rows, {"0": (), "1": (), "2": ()}, 9, 2)
+    assert parts(a) == {"network": 3, "barrier": 4}
+    assert is_whole(a)
+
+
+def test_a_limit_that_leaves_a_slot_empty():
+    """Three calls of 2 s in two slots: 6 / 2 = 3 s of work each, and it took 4."""
+    rows = [request("a", 0, 2), request("b", 0, 2), request("c", 0, *[2] * 4, 4, 4)]
+    a = account(rows, {"a": (), "b": (), "c": ()}, 4, 3, max_concurrency=2)
+    assert parts(a) == {"limit": 1}
+    assert [s.call for s in a.chain] == ["a", "c"]
+
+
+def test_a_limit_that_holds_up_the_longest_chain():
+    """The two that are no part of the span of 9 s had the slots for the first 3."""
+    rows = [request("y1", 0, 3), request("y2", 0, 3)]
+    rows += [request("x1", 0, *[3] * 4, 6, 6), request("x2", 6, 9), request("x3", 9, 12)]
+    needs = {"y1": (), "y2": (), "x1": (), "x2": ("x1",), "x3": ("x2",)}
+    assert parts(account(rows, needs, 12, 9, max_concurrency=2)) == {"limit": 3}
+
+
+def test_what_holds_up_others_in_the_slots_counts_for_all():
+    """In one slot the three trips of 1 s add up, and waiting for the slot is the bound's own."""
+    rows = [request(str(n), 0, *[3.0 * n] * 4, 3.0 * n + 2, 3.0 * n + 3) for n in range(3)]
+    a = account(rows, {"0": (), "1": (), "2": ()}, 9, 6, max_concurrency=1)
+    assert parts(a) == {"network": 3}
+    assert is_whole(a)
+
+
+def test_what_passes_beside_a_longer_chain_costs_nothing():
+    """E's queue of 3 s made the run 2 s longer than A and D are together."""
+    rows = [request("a", 0, 10), request("b", 0, 5), request("d", 10, 11)]
+    rows += [request("e", 5, 5, 5, 8, 8, 13, 13)]
+    needs = {"a": (), "b": (), "d": ("a",), "e": ("b",)}
+    a = account(rows, needs, 13, 11)
+    assert parts(a) == {"queue": 2}
+    assert is_whole(a)
+
+
+def test_of_two_that_hide_each_other_the_last_taken_out_has_the_part():
+    """Without the one's trip or the other's queue the run would end no earlier; without both, yes."""
+    rows = [request("a", 0, 0, 3, 3, 3, 7, 7), request("b", 0, 0, 0, 3, 3, 7, 7)]
+    assert parts(account(rows, {"a": (), "b": ()}, 7, 4)) == {"queue": 3}
+
+
+def test_clocks_that_disagree_leave_no_remainder():
+    """The endpoint's clock is 1 s late, so an answer seems to arrive before its end."""
+    row = request("a", 0, 0, 0, 1, 2, 6, 5)
+    a = account([row, request("b", 5, 6)], {"a": (), "b": ("a",)}, 6, 5)
+    assert parts(a) == {"queue": 1}
+    assert is_whole(a)
+
+
+def test_a_run_without_requests_is_its_tail():
+    """Nothing was asked in its 3 s."""
+    assert parts(account([], {}, 3, 0)) == {"tail": 3}
+
+
+@pytest.mark.parametrize(
+    ("rows", "elapsed_s", "bound_s", "words"),
+    [
+        ([], 3, 4, "the bound, 4 s"),
+        ([], 3, -1, "the bound, -1 s"),
+        ([], float("nan"), 1, "nan s"),
+        ([request("a", 0, float("nan"))], 3, 1, "no number"),
+        ([request("a", 0, float("inf"))], 3, 1, "no number"),
+        ([request("a", 0, 1), request("a", 0, 1, run=1)], 3, 1, "several runs"),
+    ],
+)
+def test_what_cannot_be_accounted_for_is_refused(rows, elapsed_s, bound_s, words):
+    """With what is wrong in the message."""
+    with pytest.raises(ConfigError, match=words):
+        account(rows, {"a": ()}, elapsed_s, bound_s)
+
+
+def test_a_bound_of_rounded_times_may_be_a_hair_above():
+    """2.1 / 3 is more than 0.7 in its last binary digit."""
+    assert account([request("a", 0, 0.7)], {"a": ()}, 0.7, 2.1 / 3).parts["decode"] == 0
