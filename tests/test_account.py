@@ -7,7 +7,7 @@ from typing import Any
 
 import msgspec
 import pytest
-from hypothesis import given, settings
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from agentlab import engines, lab
@@ -16,9 +16,11 @@ from agentlab.bench.account import CAUSES, Account, account
 from agentlab.bench.requests import Request
 from agentlab.engines.langgraph import graph
 from agentlab.errors import ConfigError, StepError
+from agentlab.settings import DATA
 from agentlab.trace import Trace
 from agentlab.workflow import Step, Workflow, random_workflow
 
+FAULTS = str(DATA / "faults" / "every-kind.yaml")
 S = 1_000_000_000  # nanoseconds in a second
 
 
@@ -213,3 +215,175 @@ def test_what_cannot_be_accounted_for_is_refused(rows, elapsed_s, bound_s, words
 def test_a_bound_of_rounded_times_may_be_a_hair_above():
     """2.1 / 3 is more than 0.7 in its last binary digit."""
     assert account([request("a", 0, 0.7)], {"a": ()}, 0.7, 2.1 / 3).parts["decode"] == 0
+
+
+class Watched:
+    """Rows of a run in virtual time: the client's side from around the guard and inside of it."""
+
+    def __init__(self) -> None:
+        self.asked: dict[str, float] = {}
+        self.sent: list[dict[str, Any]] = []
+
+    def around(self, ask: engines.Ask) -> engines.Ask:
+        async def asked(prompt: str, *, agent: str, **options: Any) -> str:
+            self.asked[agent] = lab.now_s()
+            return await ask(prompt, agent=agent, **options)
+
+        return asked
+
+    async def send(self, prompt: str, *, agent: str, **options: Any) -> str:
+        made = {"call": agent, "sent_s": lab.now_s()}
+        self.sent.append(made)
+        try:
+            return await lab.ask(prompt, agent=agent, **options)
+        finally:
+            made["returned_s"] = lab.now_s()
+
+    def rows(self, t: Trace, needs: Mapping[str, Sequence[str]]) -> list[Request]:
+        """The n-th span of an agent is its n-th attempt; the trace's 0 is its first arrival."""
+        attempts: dict[str, int] = {}
+        ended = {made["call"]: made["returned_s"] for made in self.sent}
+        rows = []
+        for made in self.sent:
+            call = made["call"]
+            attempts[call] = attempts.get(call, 0) + 1
+            spans = [span for span in t.spans if span.agent == call]
+            span = spans[attempts[call] - 1].shifted(-self.sent[0]["sent_s"])
+            seen = {f: getattr(span, f) for f in ("arrived_s", "started_s", "first_token_s", "end_s")}
+            due_s = max((ended[need] for need in needs[call]), default=0.0)
+            told = {"attempt": attempts[call], "due_s": due_s, "asked_s": self.asked[call]}
+            told |= {"status": span.status, "fault": span.fault, "run": 0}
+            rows.append(Request(**(made | seen | told)))
+        return rows
+
+
+def run(
+    workflow: Workflow,
+    engine: str = "asyncio",
+    *,
+    strategy: Any = "once",
+    max_concurrency: int | None = None,
+    limit: int | None = None,
+) -> Account:
+    """Run a workflow in virtual time, and account for it as the benchmark bounds it."""
+    watched = Watched()
+
+    async def program() -> tuple[Any, float]:
+        ask = watched.around(
+            measure.asking(
+                strategy,
+                max_concurrency=max_concurrency,
+                requests_per_minute=limit,
+                send=watched.send,
+            )
+        )
+        if engine == "supersteps":
+            await graph(workflow, ask=ask).compile().ainvoke({"inputs": {}, "results": {}})
+        else:
+            await engines.run(workflow, {}, engine=engine, ask=ask)
+        return None, lab.now_s()
+
+    outcome, t = lab.simulate(program(), catch=StepError)
+    assert not isinstance(outcome, StepError), outcome
+    served = {span.agent: span.service_s for span in t.spans if span.ok}
+    bound_s = workflow.plan(served).bound_s(max_concurrency)
+    rows = watched.rows(t, workflow.needs)
+    return account(rows, workflow.needs, outcome[1], bound_s, max_concurrency=max_concurrency)
+
+
+def agents(count: int, tokens: int = 11) -> Workflow:
+    return Workflow(
+        [Step(f"a{n}", f"Describe river {n}.", max_tokens=tokens) for n in range(count)], name="x"
+    )
+
+
+def test_an_engine_that_reaches_the_bound_has_nothing_to_explain(fresh_lab):
+    """Asyncio and LangGraph's functional API take the span of a random workflow."""
+    for engine in ("asyncio", "langgraph"):
+        a = run(random_workflow(3), engine)
+        assert parts(a) == {}
+        assert is_whole(a)
+
+
+@pytest.mark.parametrize("engine", ["sequential", "supersteps"])
+def test_what_an_engine_takes_more_is_its_barrier(fresh_lab, engine):
+    """The whole distance to the span."""
+    a = run(random_workflow(3), engine)
+    assert parts(a) == {"barrier": (a.elapsed_ns - a.bound_ns) / S} != {}
+    assert is_whole(a)
+
+
+def test_a_queue_at_the_endpoint(fresh_lab):
+    """Ten agents of 2 s in four slots take three rounds; the bound knows nothing of slots."""
+    lab.configure(capacity=[{"from_s": 0, "slots": 4}])
+    a = run(agents(10))
+    assert (a.elapsed_ns, a.bound_ns, parts(a)) == (6 * S, 2 * S, {"queue": 4})
+    assert is_whole(a)
+
+
+def test_a_limit_on_what_is_in_flight(fresh_lab):
+    """Ten agents of 2 s, four at the same time: work over four is 5 s, and it takes three rounds."""
+    a = run(agents(10), max_concurrency=4)
+    assert (a.elapsed_ns, a.bound_ns, parts(a)) == (6 * S, 5 * S, {"limit": 1})
+    assert is_whole(a)
+
+
+def test_a_rate_limit(fresh_lab):
+    """Sixty in a minute and one a second after that: the last of seventy is sent at 10 s."""
+    lab.configure(requests_per_minute=60)
+    a = run(agents(70), strategy="pace", limit=60)
+    assert (a.elapsed_ns, parts(a)) == (12 * S, {"limit": 10})
+    assert is_whole(a)
+
+
+def test_retries(fresh_lab):
+    """What the failed attempts and the back-off took, and no more, beyond the 2 s of an answer."""
+    lab.configure(faults=[{"kind": "error", "status": 503, "calls": [1, 2]}])
+    a = run(agents(1), strategy="retry")
+    assert parts(a) == {"retries": a.elapsed_ns / S - 2} != {"retries": 0}
+    assert is_whole(a)
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    seed=st.integers(0, 10_000),
+    engine=st.sampled_from(["sequential", "asyncio", "langgraph", "supersteps"]),
+    max_concurrency=st.sampled_from([None, 1, 2, 3, 5]),
+    per_minute=st.sampled_from([None, 3, 30]),
+    slots=st.sampled_from([1, 3, 100]),
+    faulty=st.booleans(),
+)
+def test_no_run_leaves_a_remainder(seed, engine, max_concurrency, per_minute, slots, faulty):
+    """Random workflows on any engine, under limits, in queues, with a quarter of requests failing."""
+    lab.configure(
+        capacity=[{"from_s": 0, "slots": slots}],
+        requests_per_minute=per_minute,
+        faults=FAULTS if faulty else [],
+    )
+    a = run(
+        random_workflow(seed, 10),
+        engine,
+        strategy="pace" if per_minute else "retry",
+        max_concurrency=max_concurrency,
+        limit=per_minute,
+    )
+    assert is_whole(a)
+    assert a.parts["prefill"] == a.parts["decode"] == a.parts["client"] == a.parts["network"] == 0
+
+
+times = st.lists(st.integers(0, 20).map(float) | st.none(), min_size=7, max_size=7)
+
+
+@given(
+    drawn=st.lists(st.tuples(st.sampled_from("abc"), times, st.integers(1, 3)), max_size=8),
+    ends=st.tuples(st.integers(0, 30), st.integers(0, 30)),
+    max_concurrency=st.sampled_from([None, 1, 2]),
+)
+def test_whatever_the_rows_say_there_is_no_remainder(drawn, ends, max_concurrency):
+    """Times that contradict each other, or the graph, are cut to size; nothing is lost or counted twice."""
+    rows = [
+        request(call, *[at or 0.0 for at in at_s[:2]], *at_s[2:], attempt=attempt)
+        for call, at_s, attempt in drawn
+    ]
+    needs = {"a": (), "b": ("a",), "c": ("a", "b")}
+    assert is_whole(account(rows, needs, max(ends), min(ends), max_concurrency=max_concurrency))

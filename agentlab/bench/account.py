@@ -24,6 +24,7 @@ comparison and validation", Supercomputing 1992. Times are whole nanoseconds, so
 """
 
 import json
+from bisect import bisect_right
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from heapq import heappop, heappush
 from itertools import pairwise
@@ -146,20 +147,23 @@ def _legs(
     last = {call: max(n, key=lambda n: (ok[n], times[n][-1])) for call, n in of_call.items()}
     before = {later: one for numbers in of_call.values() for one, later in pairwise(numbers)}
     answers = {*last.values(), *(one for later, one in before.items() if rows[later].attempt == 1)}
-    legs, quiet, latest_ns = list[list[_Step]](), (0, 0), 0
+    legs, quiet, latest_ns = list[list[_Step]](), list[tuple[int, int]](), 0
     for number, (row, (due, asked, sent, *stops)) in enumerate(zip(rows, times, strict=True)):
         if latest_ns <= sent:  # nothing is in flight
-            quiet = number, latest_ns
+            quiet.append((latest_ns, number))
         latest_ns = max(latest_ns, stops[-1])
         previous = before.get(number, number)
         awaited = [last[need] for need in needs.get(row.call, ()) if need in last]
         if previous < number and times[previous][-1] <= sent:
             steps = [_Step("after", sent, previous)]
         else:
-            steps = [_Step("after", asked, n) for n in awaited if times[n][-1] <= asked and n < number]
+            there = [n for n in awaited if n < number and times[n][-1] <= asked]
+            steps = [_Step("after", asked, n) for n in there]
             steps += [] if awaited else [_Step("arrivals", due)]
-            steps += [_Step("barrier", asked, quiet[0])] if quiet[1] <= asked else []
-            steps += [_Step("client", asked)]
+            ended_ns, earlier = quiet[bisect_right(quiet, (asked, number)) - 1]
+            if max((times[n][-1] for n in there), default=due) < ended_ns:
+                steps.append(_Step("barrier", asked, earlier))
+            steps.append(_Step("client", asked))
         first = "retries" if row.attempt > 1 else "tools" if previous < number else "limit"
         steps += [_Step("limit", sent, number), _Step(first, sent)]
         for cause, until_ns in zip(_THEN, stops, strict=True):
@@ -194,16 +198,17 @@ def _ends(legs: list[list[_Step]], slots: int, out: Collection[str] | None) -> l
 def _chain(rows: list[Request], legs: list[list[_Step]], ends: list[int]) -> list[Segment]:
     """Walk back from the run's end over what each leg waited for; the segments lie end to end."""
     ended = {end_ns: number for number, end_ns in reversed(list(enumerate(ends)))}
-    segments, number, at_ns = list[Segment](), len(rows), ends[-1]
-    while number is not None:
+    segments, number, at_ns, before = list[Segment](), len(rows), ends[-1], len(rows)
+    while before >= 0:
+        number, before = before, -1
         call, attempt = (rows[number].call, rows[number].attempt) if number < len(rows) else ("", 0)
-        before = None
         for step in reversed(legs[number]):
             if step.ns and step.number is not None:
-                before = step.number if step.cause == "after" else ended.get(at_ns)
-                break
+                source = step.number if step.cause == "after" else ended.get(at_ns, number)
+                if source < number:
+                    before = source
+                    break
             if step.ns:
                 segments.append(Segment(call, attempt, step.cause, at_ns - step.ns, at_ns))
                 at_ns -= step.ns
-        number = before
     return segments[::-1]
