@@ -5,14 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import msgspec
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from agentlab import engines, lab
 from agentlab.bench import measure
-from agentlab.bench.account import CAUSES, Account, account
+from agentlab.bench.account import Account, account
 from agentlab.bench.requests import Request
 from agentlab.engines.langgraph import graph
 from agentlab.errors import ConfigError, StepError
@@ -75,7 +74,9 @@ def test_what_holds_one_call_up(cause):
     assert is_whole(a)
 
 
-@pytest.mark.parametrize(("bound_s", "expected"), [(4, {}), (3, {"prefill": 1}), (2, {"prefill": 1, "decode": 1})])
+@pytest.mark.parametrize(
+    ("bound_s", "expected"), [(4, {}), (3, {"prefill": 1}), (2, {"prefill": 1, "decode": 1})]
+)
 def test_a_bound_of_faster_calls(bound_s, expected):
     """What is served in 4 s, and could be in less, was read and answered too slowly."""
     row = request("a", 0, 0, 0, 0, 1, 4, 4)
@@ -117,7 +118,11 @@ def test_a_superstep_waits_for_its_slowest():
     rows = [request("a", 0, 10), request("b", 0, 2), request("c", 10, 19)]
     a = account(rows, {"a": (), "b": (), "c": ("b",)}, 19, 11)
     assert parts(a) == {"barrier": 8}
-    assert [(s.call, s.from_ns / S, s.to_ns / S) for s in a.chain] == [("a", 0, 10), ("c", 10, 19)]
+    assert [(s.call, s.from_ns / S, s.to_ns / S) for s in a.chain] == [
+        ("b", 0, 2),
+        ("c", 2, 10),
+        ("c", 10, 19),
+    ]
 
 
 def test_what_follows_a_barrier_is_the_client():
@@ -147,7 +152,7 @@ def test_a_limit_that_leaves_a_slot_empty():
     rows = [request("a", 0, 2), request("b", 0, 2), request("c", 0, *[2] * 4, 4, 4)]
     a = account(rows, {"a": (), "b": (), "c": ()}, 4, 3, max_concurrency=2)
     assert parts(a) == {"limit": 1}
-    assert [s.call for s in a.chain] == ["a", "c"]
+    assert [(s.call, s.cause) for s in a.chain] == [("c", "limit"), ("c", "decode")]
 
 
 def test_a_limit_that_holds_up_the_longest_chain():
@@ -249,7 +254,9 @@ class Watched:
             attempts[call] = attempts.get(call, 0) + 1
             spans = [span for span in t.spans if span.agent == call]
             span = spans[attempts[call] - 1].shifted(-self.sent[0]["sent_s"])
-            seen = {f: getattr(span, f) for f in ("arrived_s", "started_s", "first_token_s", "end_s")}
+            seen = {
+                f: getattr(span, f) for f in ("arrived_s", "started_s", "first_token_s", "end_s")
+            }
             due_s = max((ended[need] for need in needs[call]), default=0.0)
             told = {"attempt": attempts[call], "due_s": due_s, "asked_s": self.asked[call]}
             told |= {"status": span.status, "fault": span.fault, "run": 0}

@@ -25,7 +25,7 @@ comparison and validation", Supercomputing 1992. Times are whole nanoseconds, so
 
 import json
 from bisect import bisect_right
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from heapq import heappop, heappush
 from itertools import pairwise
 from pathlib import Path
@@ -47,7 +47,7 @@ _THEN = ("network", "queue", "prefill", "decode", "late", "network")
 
 
 class Segment(NamedTuple):
-    """A stretch of the critical chain; the causes `prefill` and `decode` are the work itself."""
+    """A stretch of the critical chain; there `prefill` and `decode` are the work itself."""
 
     call: str
     attempt: int
@@ -66,7 +66,7 @@ class Account(NamedTuple):
 
 
 def account(
-    rows: Iterable[Request],
+    rows: Sequence[Request],
     needs: Mapping[str, Sequence[str]],
     elapsed_s: float,
     bound_s: float,
@@ -101,13 +101,13 @@ def account(
     legs = _legs(back, _times(back, elapsed_ns, time_scale), needs)
     legs[-1].append(_Step("tail", elapsed_ns))
     slots = max_concurrency or len(legs)
-    ends = _ends(legs, slots, None)
+    _ends(legs, slots, None)
     parts, out, left_ns = dict.fromkeys(CAUSES, 0), set[str](), elapsed_ns
     for cause in CAUSES:
         out.add(cause)
         end_ns = max(_ends(legs, slots, out)[-1], bound_ns)
         parts[cause], left_ns = left_ns - end_ns, end_ns
-    return Account(elapsed_ns, bound_ns, parts, _chain(back, legs, ends))
+    return Account(elapsed_ns, bound_ns, parts, [*_chain(back, legs, elapsed_ns)][::-1])
 
 
 class _Step(msgspec.Struct):
@@ -184,7 +184,9 @@ def _ends(legs: list[list[_Step]], slots: int, out: Collection[str] | None) -> l
             elif step.cause == "after":
                 end_ns = ends[step.number]
             else:
-                end_ns = min(free_ns if step.cause == "limit" else latest[step.number], step.until_ns)
+                end_ns = min(
+                    free_ns if step.cause == "limit" else latest[step.number], step.until_ns
+                )
             if out is None:
                 step.ns = max(end_ns - at_ns, 0)
             if out is None or step.cause not in out:
@@ -195,20 +197,15 @@ def _ends(legs: list[list[_Step]], slots: int, out: Collection[str] | None) -> l
     return ends
 
 
-def _chain(rows: list[Request], legs: list[list[_Step]], ends: list[int]) -> list[Segment]:
-    """Walk back from the run's end over what each leg waited for; the segments lie end to end."""
-    ended = {end_ns: number for number, end_ns in reversed(list(enumerate(ends)))}
-    segments, number, at_ns, before = list[Segment](), len(rows), ends[-1], len(rows)
-    while before >= 0:
-        number, before = before, -1
-        call, attempt = (rows[number].call, rows[number].attempt) if number < len(rows) else ("", 0)
-        for step in reversed(legs[number]):
-            if step.ns and step.number is not None:
-                source = step.number if step.cause == "after" else ended.get(at_ns, number)
-                if source < number:
-                    before = source
-                    break
-            if step.ns:
-                segments.append(Segment(call, attempt, step.cause, at_ns - step.ns, at_ns))
-                at_ns -= step.ns
-    return segments[::-1]
+def _chain(rows: list[Request], legs: list[list[_Step]], at_ns: int) -> Iterator[Segment]:
+    """Walk back from the run's end, from each call to the last one that it needs."""
+    number: int | None = len(rows)
+    while number is not None:
+        name = (rows[number].call, rows[number].attempt) if number < len(rows) else ("", 0)
+        number, steps = None, legs[number]
+        for step in reversed([step for step in steps if step.ns]):
+            if step.cause == "after":
+                number = step.number
+                break
+            yield Segment(*name, step.cause, at_ns - step.ns, at_ns)
+            at_ns -= step.ns
