@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
+from html import unescape
 from typing import Any
 
 import pytest
@@ -12,6 +14,7 @@ from hypothesis import strategies as st
 from agentlab import engines, lab
 from agentlab.bench import measure
 from agentlab.bench.account import Account, account
+from agentlab.bench.page import page
 from agentlab.bench.requests import Request
 from agentlab.engines.langgraph import graph
 from agentlab.errors import ConfigError, StepError
@@ -182,7 +185,7 @@ def test_what_passes_beside_a_longer_chain_costs_nothing():
 
 
 def test_of_two_that_hide_each_other_the_last_taken_out_has_the_part():
-    """Without the one's trip or the other's queue the run would end no earlier; without both, yes."""
+    """Without the one's trip alone, or the other's queue alone, the run ends no earlier."""
     rows = [request("a", 0, 0, 3, 3, 3, 7, 7), request("b", 0, 0, 0, 3, 3, 7, 7)]
     assert parts(account(rows, {"a": (), "b": ()}, 7, 4)) == {"queue": 3}
 
@@ -329,7 +332,7 @@ def test_a_queue_at_the_endpoint(fresh_lab):
 
 
 def test_a_limit_on_what_is_in_flight(fresh_lab):
-    """Ten agents of 2 s, four at the same time: work over four is 5 s, and it takes three rounds."""
+    """Ten agents of 2 s, four at the same time: their work over four is 5 s."""
     a = run(agents(10), max_concurrency=4)
     assert (a.elapsed_ns, a.bound_ns, parts(a)) == (6 * S, 5 * S, {"limit": 1})
     assert is_whole(a)
@@ -361,21 +364,21 @@ def test_retries(fresh_lab):
     faulty=st.booleans(),
 )
 def test_no_run_leaves_a_remainder(seed, engine, max_concurrency, per_minute, slots, faulty):
-    """Random workflows on any engine, under limits, in queues, with a quarter of requests failing."""
-    lab.configure(
+    """Random workflows on any engine, under limits and in queues; a quarter of requests fails."""
+    with lab.configure(
         capacity=[{"from_s": 0, "slots": slots}],
         requests_per_minute=per_minute,
         faults=FAULTS if faulty else [],
-    )
-    a = run(
-        random_workflow(seed, 10),
-        engine,
-        strategy="pace" if per_minute else "retry",
-        max_concurrency=max_concurrency,
-        limit=per_minute,
-    )
+    ):
+        a = run(
+            random_workflow(seed, 10),
+            engine,
+            strategy="pace" if per_minute else "retry",
+            max_concurrency=max_concurrency,
+            limit=per_minute,
+        )
     assert is_whole(a)
-    assert a.parts["prefill"] == a.parts["decode"] == a.parts["client"] == a.parts["network"] == 0
+    assert a.parts["prefill"] == a.parts["decode"] == a.parts["client"] == 0
 
 
 times = st.lists(st.integers(0, 20).map(float) | st.none(), min_size=7, max_size=7)
@@ -387,10 +390,88 @@ times = st.lists(st.integers(0, 20).map(float) | st.none(), min_size=7, max_size
     max_concurrency=st.sampled_from([None, 1, 2]),
 )
 def test_whatever_the_rows_say_there_is_no_remainder(drawn, ends, max_concurrency):
-    """Times that contradict each other, or the graph, are cut to size; nothing is lost or counted twice."""
+    """Times that contradict each other, or the graph, are cut to size."""
     rows = [
         request(call, *[at or 0.0 for at in at_s[:2]], *at_s[2:], attempt=attempt)
         for call, at_s, attempt in drawn
     ]
     needs = {"a": (), "b": ("a",), "c": ("a", "b")}
     assert is_whole(account(rows, needs, max(ends), min(ends), max_concurrency=max_concurrency))
+
+
+def shown(cases: dict[str, Account]) -> list[str]:
+    """What a page says, without its style sheet: a line or a cell each."""
+    _, _, body = page("river < lake", cases).partition("<body>")
+    words = unescape(re.sub("<[^>]*>", "\n", body)).replace("\xa0", " ")
+    return [line.strip() for line in words.splitlines() if line.strip()]
+
+
+def two_cases(call: str = "c") -> dict[str, Account]:
+    rows = [request("a", 0, 10), request("b", 0, 2), request(call, 11, 20)]
+    worst = account(rows, {"a": (), "b": (), call: ("b",)}, 20, 11)
+    return {"quick": account([HELD_UP["queue"]], {"a": ()}, 7, 4), "slow": worst}
+
+
+def test_the_page_begins_with_the_biggest_causes():
+    """The barrier's 8 s, the queue's 3 and the client's 1, of 12; and says what they are."""
+    lines = shown(two_cases())
+    says = [line for line in lines if "of what the runs took beyond their bounds" in line]
+    shares = [line.split(" of what")[0] for line in says]
+    assert shares == ["barrier: 67%", "queue: 25%", "client: 8%"]
+    assert says[1].endswith("; requests waited at the endpoint for a slot.")
+    assert lines.index(says[2]) < lines.index("Each case: its bound, and what it took beyond it")
+
+
+def test_the_page_has_a_table():
+    """Each case with elapsed, bound, the share of it, and the causes that there were."""
+    lines = shown(two_cases())
+    table = lines[lines.index("case") : lines.index("What the causes are")]
+    assert [table[at : at + 7] for at in (0, 7, 14)] == [
+        ["case", "elapsed", "bound", "of the bound", "client", "queue", "barrier"],
+        ["quick", "7.00 s", "4.00 s", "0.571", "-", "3.00 s", "-"],
+        ["slow", "20.00 s", "11.00 s", "0.550", "1.00 s", "-", "8.00 s"],
+    ]
+
+
+def test_bars_are_whole_and_the_chain_of_the_worst_is_open():
+    """Bound and causes fill a bar; the segments of the chain lie end to end."""
+    text = page("x", two_cases())
+    bars, chains = text.split('id="chains"')
+    widths = [re.findall(r"width: ([\d.]+)%", bar) for bar in bars.split('class="bar"')[1:]]
+    assert [sum(map(float, each)) for each in widths] == pytest.approx([100, 100], abs=1e-3)
+    opened = chains[chains.index("open>") :].split("</details>")[0]
+    assert opened.index("slow: 20.00") < opened.index("left")
+    places = [
+        [float(at) for at in pair] for pair in re.findall(r"left: (.*?)%; width: (.*?)%", opened)
+    ]
+    assert [sum(pair) for pair in places] == pytest.approx([at for at, _ in places[1:]] + [100])
+
+
+def test_one_run_that_took_its_bound_has_nothing_to_explain():
+    """And the page says so."""
+    whole = account([request("a", 0, 4)], {"a": ()}, 4, 4)
+    assert "Every case took what its bound is, so there is nothing to explain." in shown(
+        {"x": whole}
+    )
+
+
+def test_the_page_fetches_nothing_and_runs_nothing():
+    """It can be mailed, and opened without a network; its own policy forbids the rest."""
+    text = page("x", two_cases())
+    assert "default-src 'none'" in text
+    for word in ("http:", "https:", "//", "src=", "href=", "url(", "@import", "<script", "<link"):
+        assert word not in text
+
+
+@pytest.mark.parametrize(
+    "name", ['<b>"x"</b>', "<script>alert(1)</script>", "{{ 7 * 7 }}", "a' onx='"]
+)
+def test_names_are_shown_as_they_are(name):
+    """Whatever a call, a case or the results are called: no name becomes markup."""
+    plain, named = (
+        page("n", two_cases("n") | {"n": two_cases()["quick"]}),
+        page(name, two_cases(name) | {name: two_cases()["quick"]}),
+    )
+    assert re.sub("[^<>]", "", named) == re.sub("[^<>]", "", plain)
+    assert named.count('"') == plain.count('"')
+    assert shown({name: two_cases()["slow"]}).count(name) == 2

@@ -4,20 +4,19 @@ By hand, on a timeline of the run:
 
 1. A call is ready when it arrives, or when the last call that it needs has returned. From there to
    `asked_s` is `client`, to `sent_s` `limit`, to `arrived_s` `network`, to `started_s` `queue`, to
-   `first_token_s` `prefill`, to `end_s` `decode`, and to `returned_s` `late` for `late_ms`, then
+   `first_token_s` `prefill`, to `end_s` `decode`, for `late_ms` `late`, and to `returned_s`
    `network`. An attempt before the last, and what lies between them, is `retries`; between two
-   answers to one call lies `tools`. What follows the last return is `tail`.
-2. A call that was ready, and asked only when nothing was in flight any more, waited for all before
-   it: `barrier`, as in supersteps, or one after the other. With `max_concurrency` a request waits
-   for the next free slot, in the order in which they were sent: `limit`.
-3. Take one cause after the other out of the whole run, in the order of `CAUSES`, and let what waited
-   for it move to the left. Its part is by how much the run's end moves, down to the bound.
+   answers to one call lies `tools`; what follows the last return is `tail`.
+2. A call that was ready, and asked only when nothing was in flight, waited for all before it:
+   `barrier`, as in supersteps, or one after the other. With `max_concurrency` a request waits for
+   the next free slot, in the order in which they were sent: `limit`.
+3. Take one cause after the other out of the whole run, in the order of `CAUSES`, and let what
+   waited for it move to the left. Its part is by how much the run ends earlier, down to the bound.
 
-No part is negative, and their sum is elapsed minus bound. What passed beside a longer chain costs
-nothing; of two causes that hide each other, the first is the one that costs nothing. If the bound
-is work over `max_concurrency`, `limit` is only what goes beyond it: slots that were empty while the
-last calls ran. A bound is made of calls as they were served, so `prefill` and `decode` have a part
-only if it was made of faster ones.
+So no part is negative, and the sum is elapsed minus bound. What passed beside a longer chain costs
+nothing, and of two causes that hide each other the first costs nothing. If the bound is work over
+`max_concurrency`, `limit` is only what goes beyond it: slots that were empty while the last calls
+ran. `prefill` and `decode` have a part if the bound is one of faster calls than these.
 
 This is zeroing: J. K. Hollingsworth and B. P. Miller, "Parallel program performance metrics: a
 comparison and validation", Supercomputing 1992. Times are whole nanoseconds, so sums are exact.
@@ -37,12 +36,11 @@ import numpy as np
 from agentlab.bench.requests import Request
 from agentlab.errors import ConfigError
 
-_FILE = Path(__file__).parent / "page" / "causes.json"
-CAUSES: dict[str, dict[str, str]] = json.loads(_FILE.read_text(encoding="utf-8"))
+CAUSES: dict[str, dict[str, str]] = json.loads(
+    Path(__file__).with_name("page").joinpath("causes.json").read_text(encoding="utf-8")
+)
 """Cause -> what it `says`, and how it looks; in the order in which they are taken out."""
 
-_HAIR_S = 1e-6  # a bound that is above by no more is a sum of rounded times
-_AT_ENDPOINT = ("arrived_s", "started_s", "first_token_s", "end_s")
 _THEN = ("network", "queue", "prefill", "decode", "late", "network")
 
 
@@ -74,10 +72,7 @@ def account(
     max_concurrency: int | None = None,
     time_scale: float = 1.0,
 ) -> Account:
-    """Return where the time of one run went.
-
-    `needs` has for each call those that it needs, which stand before it; `time_scale` is how many
-    model seconds a second had, in which `late_ms` is measured.
+    """Return where the time of one run went; `late_ms` has `time_scale` model seconds a second.
 
     Raises:
         ConfigError: If the bound is above elapsed, a time is no number, or there are several runs.
@@ -90,22 +85,19 @@ def account(
     """
     if len({row.run for row in rows}) > 1:
         raise ConfigError("these are rows of several runs; account for each run by itself")
-    if not 0 <= bound_s <= elapsed_s + _HAIR_S < 1e9:
+    if not 0 <= round(bound_s, 9) <= round(elapsed_s, 9) < 1e9:
         says = f"the bound, {bound_s} s, is not from 0 to the {elapsed_s} s that the run took"
         raise ConfigError(f"{says}; give both of this run")
-    elapsed_ns = round(elapsed_s * 1e9)
-    bound_ns = min(round(bound_s * 1e9), elapsed_ns)
-    # Nothing waited for what never came back. Ties are in the order of the rows.
-    back = [row for row in rows if row.returned_s is not None]
+    elapsed_ns, bound_ns = round(elapsed_s * 1e9), round(bound_s * 1e9)
+    back = [row for row in rows if row.returned_s is not None]  # nothing waited for the others
     back.sort(key=lambda row: (row.sent_s, row.returned_s))
-    legs = _legs(back, _times(back, elapsed_ns, time_scale), needs)
-    legs[-1].append(_Step("tail", elapsed_ns))
+    legs = _legs(back, needs, elapsed_ns, time_scale)
     slots = max_concurrency or len(legs)
-    _ends(legs, slots, None)
+    _ends_ns(legs, slots, None)
     parts, out, left_ns = dict.fromkeys(CAUSES, 0), set[str](), elapsed_ns
     for cause in CAUSES:
         out.add(cause)
-        end_ns = max(_ends(legs, slots, out)[-1], bound_ns)
+        end_ns = max(_ends_ns(legs, slots, out), bound_ns)
         parts[cause], left_ns = left_ns - end_ns, end_ns
     return Account(elapsed_ns, bound_ns, parts, [*_chain(back, legs, elapsed_ns)][::-1])
 
@@ -122,60 +114,53 @@ class _Step(msgspec.Struct):
     ns: int = 0  # by how much it made the leg longer
 
 
-def _times(rows: list[Request], elapsed_ns: int, time_scale: float) -> list[list[int]]:
-    """Return each row's times in order: due, asked, sent, four at the endpoint, late, returned."""
-    fields = ("due_s", "asked_s", "sent_s", *_AT_ENDPOINT, "end_s", "returned_s")
-    times = np.array([[getattr(row, f) for f in fields] for row in rows], float).reshape(-1, 9)
-    if not (np.isfinite(times[:, [0, 1, 2, 8]]).all() and (np.nan_to_num(times) < 1e9).all()):
-        raise ConfigError("a row of requests has a time that is no number of seconds")
-    times[:, 7] += [(row.late_ms or 0.0) / 1000 * time_scale for row in rows]
-    # The client's clock is one and the endpoint's another: the client's own times stand.
-    ns = np.rint(np.fmax.accumulate(np.minimum(times, times[:, 8:]).clip(0), axis=1) * 1e9)
-    whole: list[list[int]] = ns.astype(np.int64).clip(max=elapsed_ns).tolist()
-    return whole
-
-
 def _legs(
-    rows: list[Request], times: list[list[int]], needs: Mapping[str, Sequence[str]]
+    rows: list[Request], needs: Mapping[str, Sequence[str]], elapsed_ns: int, time_scale: float
 ) -> list[list[_Step]]:
     """Return for each row the steps that lead from 0 to its end, and last those of the run."""
-    ok = [row.status == 200 and row.fault in (None, "stall", "drip") for row in rows]
+    fields = "due_s asked_s sent_s arrived_s started_s first_token_s end_s end_s returned_s".split()
+    exact = np.array([[getattr(row, f) for f in fields] for row in rows], float).reshape(-1, 9)
+    if not np.isfinite(exact[:, [0, 1, 2, 8]]).all():
+        raise ConfigError("a row of requests has a time that is no number of seconds")
+    exact[:, 7] += [(row.late_ms or 0.0) / 1000 * time_scale for row in rows]
+    # The client's clock is one and the endpoint's another: the client's own times stand.
+    ordered = np.fmax.accumulate(np.minimum(exact, exact[:, 8:]), axis=1)
+    times = np.rint(ordered * 1e9).clip(0, elapsed_ns).astype(int).tolist()
     of_call: dict[str, list[int]] = {}
     for number, row in enumerate(rows):
         of_call.setdefault(row.call, []).append(number)
+    ok = [row.status == 200 and row.fault in (None, "stall", "drip") for row in rows]
     # What others wait for: a call's last answer, or else its last failure.
-    last = {call: max(n, key=lambda n: (ok[n], times[n][-1])) for call, n in of_call.items()}
+    last = {call: max(n, key=lambda n: (ok[n], times[n][8])) for call, n in of_call.items()}
     before = {later: one for numbers in of_call.values() for one, later in pairwise(numbers)}
     answers = {*last.values(), *(one for later, one in before.items() if rows[later].attempt == 1)}
     legs, quiet, latest_ns = list[list[_Step]](), list[tuple[int, int]](), 0
     for number, (row, (due, asked, sent, *stops)) in enumerate(zip(rows, times, strict=True)):
         if latest_ns <= sent:  # nothing is in flight
             quiet.append((latest_ns, number))
-        latest_ns = max(latest_ns, stops[-1])
-        previous = before.get(number, number)
-        awaited = [last[need] for need in needs.get(row.call, ()) if need in last]
-        if previous < number and times[previous][-1] <= sent:
+        latest_ns, previous = max(latest_ns, stops[-1]), before.get(number)
+        waits = "limit" if row.attempt == 1 else "retries"
+        if previous is not None and times[previous][8] <= sent:
             steps = [_Step("after", sent, previous)]
+            waits = "tools" if row.attempt == 1 else "retries"
         else:
-            there = [n for n in awaited if n < number and times[n][-1] <= asked]
-            steps = [_Step("after", asked, n) for n in there]
-            steps += [] if awaited else [_Step("arrivals", due)]
+            awaited = [last[need] for need in needs.get(row.call, ()) if need in last]
+            there = [n for n in awaited if n < number and times[n][8] <= asked]
+            steps = [_Step("after", asked, n) for n in there] or [_Step("arrivals", due)]
             ended_ns, earlier = quiet[bisect_right(quiet, (asked, number)) - 1]
-            if max((times[n][-1] for n in there), default=due) < ended_ns:
+            if max((times[n][8] for n in there), default=due) < ended_ns:
                 steps.append(_Step("barrier", asked, earlier))
             steps.append(_Step("client", asked))
-        first = "retries" if row.attempt > 1 else "tools" if previous < number else "limit"
-        steps += [_Step("limit", sent, number), _Step(first, sent)]
-        for cause, until_ns in zip(_THEN, stops, strict=True):
-            steps.append(_Step(cause if number in answers else "retries", until_ns))
-        legs.append(steps)
-    ends_ns = [times[n][-1] for n in last.values()]
-    return [*legs, [_Step("after", at, n) for at, n in zip(ends_ns, last.values(), strict=True)]]
+        steps += [_Step("limit", sent, number), _Step(waits, sent)]
+        after = _THEN if number in answers else ["retries"] * len(_THEN)
+        legs.append(steps + [_Step(*step) for step in zip(after, stops, strict=True)])
+    ends = [_Step("after", times[number][8], number) for number in last.values()]
+    return [*legs, [*ends, _Step("tail", elapsed_ns)]]
 
 
-def _ends(legs: list[list[_Step]], slots: int, out: Collection[str] | None) -> list[int]:
-    """Return when each leg ends without the causes that are `out`; None measures the steps."""
-    ends, latest, taken = list[int](), [0], list[int]()
+def _ends_ns(legs: list[list[_Step]], slots: int, out: Collection[str] | None) -> int:
+    """Return when the run ends without the causes that are `out`; None measures the steps."""
+    ends, latest, taken, at_ns = list[int](), [0], list[int](), 0
     for steps in legs:
         at_ns, free_ns = 0, heappop(taken) if len(taken) == slots else 0
         for step in steps:
@@ -184,9 +169,8 @@ def _ends(legs: list[list[_Step]], slots: int, out: Collection[str] | None) -> l
             elif step.cause == "after":
                 end_ns = ends[step.number]
             else:
-                end_ns = min(
-                    free_ns if step.cause == "limit" else latest[step.number], step.until_ns
-                )
+                held_ns = free_ns if step.cause == "limit" else latest[step.number]
+                end_ns = min(held_ns, step.until_ns)
             if out is None:
                 step.ns = max(end_ns - at_ns, 0)
             if out is None or step.cause not in out:
@@ -194,7 +178,7 @@ def _ends(legs: list[list[_Step]], slots: int, out: Collection[str] | None) -> l
         ends.append(at_ns)
         latest.append(max(latest[-1], at_ns))
         heappush(taken, at_ns)
-    return ends
+    return at_ns
 
 
 def _chain(rows: list[Request], legs: list[list[_Step]], at_ns: int) -> Iterator[Segment]:
