@@ -381,6 +381,29 @@ def test_no_run_leaves_a_remainder(seed, engine, max_concurrency, per_minute, sl
     assert a.parts["prefill"] == a.parts["decode"] == a.parts["client"] == 0
 
 
+CURED: dict[str, dict[str, Any]] = {
+    "retries": {"faults": [{"kind": "error", "status": 503, "probability": 0.3}]},
+    "queue": {"capacity": [{"from_s": 0, "slots": 2}]},
+}
+
+
+@pytest.mark.parametrize("engine", ["sequential", "asyncio", "supersteps"])
+@pytest.mark.parametrize("cause", CURED)
+def test_a_part_is_what_a_cure_saves(fresh_lab, cause, engine):
+    """The same workflow on an endpoint without the faults, or with slots for all, ends so much
+    earlier, and what it still takes beyond its bound is the engine's."""
+    met = 0
+    for seed in range(12):
+        workflow = random_workflow(seed, 12)
+        with lab.configure(**CURED[cause]):
+            ill = run(workflow, engine, strategy="retry")
+        well = run(workflow, engine, strategy="retry")
+        assert ill.parts[cause] == ill.elapsed_ns - well.elapsed_ns
+        assert ill.parts == well.parts | {cause: ill.parts[cause]}
+        met += ill.parts[cause] > 0
+    assert met > 3 or (cause, engine) == ("queue", "sequential")  # which has no queue
+
+
 times = st.lists(st.integers(0, 20).map(float) | st.none(), min_size=7, max_size=7)
 
 

@@ -183,13 +183,13 @@ def _ends_ns(legs: list[list[_Step]], slots: int, out: Collection[str] | None) -
 
 def _chain(rows: list[Request], legs: list[list[_Step]], at_ns: int) -> Iterator[Segment]:
     """Walk back from the run's end, from each call to the last one that it needs."""
-    number: int | None = len(rows)
-    while number is not None:
-        name = (rows[number].call, rows[number].attempt) if number < len(rows) else ("", 0)
-        number, steps = None, legs[number]
-        for step in reversed([step for step in steps if step.ns]):
+    later: int | None = len(rows)
+    while later is not None:
+        call, attempt = (rows[later].call, rows[later].attempt) if later < len(rows) else ("", 0)
+        steps, later = [step for step in legs[later] if step.ns], None
+        for step in reversed(steps):
             if step.cause == "after":
-                number = step.number
+                later = step.number
                 break
-            yield Segment(*name, step.cause, at_ns - step.ns, at_ns)
+            yield Segment(call, attempt, step.cause, at_ns - step.ns, at_ns)
             at_ns -= step.ns
