@@ -14,8 +14,8 @@ from hypothesis import strategies as st
 from agentlab import engines, lab
 from agentlab.bench import measure
 from agentlab.bench.account import Account, account
-from agentlab.bench.page import page
 from agentlab.bench.requests import Request
+from agentlab.bench.where import page
 from agentlab.engines.langgraph import graph
 from agentlab.errors import ConfigError, StepError
 from agentlab.settings import DATA

@@ -7,7 +7,7 @@ results      the raw data, a measurement per run, and what forbids comparing it
 report       the Markdown table with the bound beside each figure, and what it says
 plots        the same as pictures; limits over time, limiters judged, what a bandit earns
 account      where the time went: what a run took beyond its bound, by causes that add up
-page         the same as one page of HTML
+where        the same as one page of HTML, from the templates in page/
 compare      what changed between two results, and whether it is more than noise
 fit          a preset from an endpoint's measurements, and how well it predicts others
 laws         Amdahl, Gustafson, and the Universal Scalability Law, fitted

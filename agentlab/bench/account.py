@@ -2,14 +2,9 @@
 
 By hand, on a timeline of the run:
 
-1. A call is ready when it arrives, or when the last call that it needs has returned. From there to
-   `asked_s` is `client`, to `sent_s` `limit`, to `arrived_s` `network`, to `started_s` `queue`, to
-   `first_token_s` `prefill`, to `end_s` `decode`, for `late_ms` `late`, and to `returned_s`
-   `network`. An attempt before the last, and what lies between them, is `retries`; between two
-   answers to one call lies `tools`; what follows the last return is `tail`.
-2. A call that was ready, and asked only when nothing was in flight, waited for all before it:
-   `barrier`, as in supersteps, or one after the other. With `max_concurrency` a request waits for
-   the next free slot, in the order in which they were sent: `limit`.
+1. Cut each request into the stretches that `page/causes.json` describes.
+2. A `barrier` waits for all calls before it. With `max_concurrency` a request waits for the next
+   free slot, in the order in which they were sent, and that is part of `limit`.
 3. Take one cause after the other out of the whole run, in the order of `CAUSES`, and let what
    waited for it move to the left. Its part is by how much the run ends earlier, down to the bound.
 
@@ -39,7 +34,7 @@ from agentlab.errors import ConfigError
 CAUSES: dict[str, dict[str, str]] = json.loads(
     Path(__file__).with_name("page").joinpath("causes.json").read_text(encoding="utf-8")
 )
-"""Cause -> what it `says`, and how it looks; in the order in which they are taken out."""
+"""Cause -> what it `says`, what it `is`, and its look; in the order in which they are taken out."""
 
 _THEN = ("network", "queue", "prefill", "decode", "late", "network")
 
@@ -86,8 +81,8 @@ def account(
     if len({row.run for row in rows}) > 1:
         raise ConfigError("these are rows of several runs; account for each run by itself")
     if not 0 <= round(bound_s, 9) <= round(elapsed_s, 9) < 1e9:
-        says = f"the bound, {bound_s} s, is not from 0 to the {elapsed_s} s that the run took"
-        raise ConfigError(f"{says}; give both of this run")
+        says = f"the bound, {bound_s} s, is not from 0 to the {elapsed_s} s that the run took;"
+        raise ConfigError(f"{says} give both of the same run")
     elapsed_ns, bound_ns = round(elapsed_s * 1e9), round(bound_s * 1e9)
     back = [row for row in rows if row.returned_s is not None]  # nothing waited for the others
     back.sort(key=lambda row: (row.sent_s, row.returned_s))
@@ -166,11 +161,9 @@ def _ends_ns(legs: list[list[_Step]], slots: int, out: Collection[str] | None) -
         for step in steps:
             if step.number is None:
                 end_ns = step.until_ns if out is None else at_ns + step.ns
-            elif step.cause == "after":
-                end_ns = ends[step.number]
             else:
-                held_ns = free_ns if step.cause == "limit" else latest[step.number]
-                end_ns = min(held_ns, step.until_ns)
+                held = latest if step.cause == "barrier" else ends
+                end_ns = min(free_ns if step.cause == "limit" else held[step.number], step.until_ns)
             if out is None:
                 step.ns = max(end_ns - at_ns, 0)
             if out is None or step.cause not in out:
