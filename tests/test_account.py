@@ -103,7 +103,7 @@ def test_an_answer_that_was_asked_for_again_is_a_failed_attempt():
 
 
 def test_a_hedge_that_won_began_late():
-    """The first attempt is still on its way when the second returns; it waited 3 s to be sent."""
+    """The first attempt is still on its way when the second returns; that was sent after 3 s."""
     first = request("a", 0, 0, 0, 0, None, None, 7, status=499)
     hedge = request("a", 0, 3, 3, 3, 4, 7, 7, attempt=2)
     assert parts(account([first, hedge], {"a": ()}, 7, 4)) == {"retries": 3}
@@ -111,8 +111,17 @@ def test_a_hedge_that_won_began_late():
 
 def test_between_two_answers_to_an_agent_are_its_tools():
     """It was answered for 2 s, did something for 3, and was answered for 2 again."""
-    a = account([request("a", 0, 2), request("a", 5, 7)], {"a": ()}, 7, 4)
+    rows = [request("a", 0, 2, finish_reason="tool_calls"), request("a", 5, 7, attempt=2)]
+    a = account(rows, {"a": ()}, 7, 4)
     assert parts(a) == {"tools": 3}
+    assert is_whole(a)
+
+
+def test_a_user_thinks_before_the_next_turn():
+    """The second call of a session is due 3 s after the first has returned."""
+    second = request("b", 5, 7, due_s=5.0)
+    a = account([request("a", 0, 2), second], {"a": (), "b": ("a",)}, 7, 4)
+    assert parts(a) == {"arrivals": 3}
     assert is_whole(a)
 
 

@@ -21,7 +21,6 @@ import json
 from bisect import bisect_right
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from heapq import heappop, heappush
-from itertools import pairwise
 from pathlib import Path
 from typing import NamedTuple
 
@@ -121,33 +120,37 @@ def _legs(
     # The client's clock is one and the endpoint's another: the client's own times stand.
     ordered = np.fmax.accumulate(np.minimum(exact, exact[:, 8:]), axis=1)
     times = np.rint(ordered * 1e9).clip(0, elapsed_ns).astype(int).tolist()
-    of_call: dict[str, list[int]] = {}
-    for number, row in enumerate(rows):
-        of_call.setdefault(row.call, []).append(number)
-    ok = [row.status == 200 and row.fault in (None, "stall", "drip") for row in rows]
     # What others wait for: a call's last answer, or else its last failure.
-    last = {call: max(n, key=lambda n: (ok[n], times[n][8])) for call, n in of_call.items()}
-    before = {later: one for numbers in of_call.values() for one, later in pairwise(numbers)}
-    answers = {*last.values(), *(one for later, one in before.items() if rows[later].attempt == 1)}
-    legs, quiet, latest_ns = list[list[_Step]](), list[tuple[int, int]](), 0
+    ok = [row.status == 200 and row.fault in (None, "stall", "drip") for row in rows]
+    last: dict[str, int] = {}
+    for number, row in enumerate(rows):
+        candidates = last.get(row.call, number), number
+        last[row.call] = max(candidates, key=lambda n: (ok[n], times[n][8]))
+    # One that was cut or slow, and is not the last, was asked for again.
+    whole = [
+        ok[n] and not row.fault and row.finish_reason != "length" for n, row in enumerate(rows)
+    ]
+    legs, quiet = list[list[_Step]](), list[tuple[int, int]]()
+    before, latest_ns = dict[str, int](), 0
     for number, (row, (due, asked, sent, *stops)) in enumerate(zip(rows, times, strict=True)):
         if latest_ns <= sent:  # nothing is in flight
             quiet.append((latest_ns, number))
-        latest_ns, previous = max(latest_ns, stops[-1]), before.get(number)
-        waits = "limit" if row.attempt == 1 else "retries"
+        latest_ns, previous = max(latest_ns, stops[-1]), before.get(row.call)
+        before[row.call] = number
         if previous is not None and times[previous][8] <= sent:
             steps = [_Step("after", sent, previous)]
-            waits = "tools" if row.attempt == 1 else "retries"
         else:
             awaited = [last[need] for need in needs.get(row.call, ()) if need in last]
             there = [n for n in awaited if n < number and times[n][8] <= asked]
-            steps = [_Step("after", asked, n) for n in there] or [_Step("arrivals", due)]
+            steps = [*(_Step("after", asked, n) for n in there), _Step("arrivals", due)]
             ended_ns, earlier = quiet[bisect_right(quiet, (asked, number)) - 1]
-            if max((times[n][8] for n in there), default=due) < ended_ns:
+            if max([due, *(times[n][8] for n in there)]) < ended_ns:
                 steps.append(_Step("barrier", asked, earlier))
             steps.append(_Step("client", asked))
+        waits = "limit" if previous is None else "tools" if whole[previous] else "retries"
         steps += [_Step("limit", sent, number), _Step(waits, sent)]
-        after = _THEN if number in answers else ["retries"] * len(_THEN)
+        served = whole[number] or number == last[row.call]
+        after = _THEN if served else ["retries"] * len(_THEN)
         legs.append(steps + [_Step(*step) for step in zip(after, stops, strict=True)])
     ends = [_Step("after", times[number][8], number) for number in last.values()]
     return [*legs, [*ends, _Step("tail", elapsed_ns)]]
