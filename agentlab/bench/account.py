@@ -11,7 +11,8 @@ By hand, on a timeline of the run:
 So no part is negative, and the sum is elapsed minus bound. What passed beside a longer chain costs
 nothing, and of two causes that hide each other the first costs nothing. If the bound is work over
 `max_concurrency`, `limit` is only what goes beyond it: slots that were empty while the last calls
-ran. `prefill` and `decode` have a part if the bound is one of faster calls than these.
+ran. `prefill` and `decode` have a part if calls took longer than in the bound; that is made of
+calls as they were served, unless `served_s` says otherwise.
 
 This is zeroing: J. K. Hollingsworth and B. P. Miller, "Parallel program performance metrics: a
 comparison and validation", Supercomputing 1992. Times are whole nanoseconds, so sums are exact.
@@ -64,9 +65,13 @@ def account(
     bound_s: float,
     *,
     max_concurrency: int | None = None,
+    served_s: Mapping[str, tuple[float, float]] = {},
     time_scale: float = 1.0,
 ) -> Account:
-    """Return where the time of one run went; `late_ms` has `time_scale` model seconds a second.
+    """Return where the time of one run went.
+
+    `served_s` has the prefill and decode of calls that are faster in the bound than they were;
+    `late_ms` is measured in seconds of which each has `time_scale` model seconds.
 
     Raises:
         ConfigError: If the bound is above elapsed, a time is no number, or there are several runs.
@@ -85,7 +90,8 @@ def account(
     elapsed_ns, bound_ns = round(elapsed_s * 1e9), round(bound_s * 1e9)
     back = [row for row in rows if row.returned_s is not None]  # nothing waited for the others
     back.sort(key=lambda row: (row.sent_s, row.returned_s))
-    legs = _legs(back, needs, elapsed_ns, time_scale)
+    least_ns = {call: [round(at_s * 1e9) for at_s in both] for call, both in served_s.items()}
+    legs = _legs(back, needs, elapsed_ns, least_ns, time_scale)
     slots = max_concurrency or len(legs)
     _ends_ns(legs, slots, None)
     parts, out, left_ns = dict.fromkeys(CAUSES, 0), set[str](), elapsed_ns
@@ -93,6 +99,7 @@ def account(
         out.add(cause)
         end_ns = max(_ends_ns(legs, slots, out), bound_ns)
         parts[cause], left_ns = left_ns - end_ns, end_ns
+    parts["decode"] += left_ns - bound_ns
     return Account(elapsed_ns, bound_ns, parts, [*_chain(back, legs, elapsed_ns)][::-1])
 
 
@@ -106,10 +113,15 @@ class _Step(msgspec.Struct):
     until_ns: int
     number: int | None = None
     ns: int = 0  # by how much it made the leg longer
+    least_ns: int = 0  # so much is not taken out
 
 
 def _legs(
-    rows: list[Request], needs: Mapping[str, Sequence[str]], elapsed_ns: int, time_scale: float
+    rows: list[Request],
+    needs: Mapping[str, Sequence[str]],
+    elapsed_ns: int,
+    least_ns: Mapping[str, Sequence[int]],
+    time_scale: float,
 ) -> list[list[_Step]]:
     """Return for each row the steps that lead from 0 to its end, and last those of the run."""
     fields = "due_s asked_s sent_s arrived_s started_s first_token_s end_s end_s returned_s".split()
@@ -149,9 +161,12 @@ def _legs(
             steps.append(_Step("client", asked))
         waits = "limit" if previous is None else "tools" if whole[previous] else "retries"
         steps += [_Step("limit", sent, number), _Step(waits, sent)]
-        served = whole[number] or number == last[row.call]
-        after = _THEN if served else ["retries"] * len(_THEN)
-        legs.append(steps + [_Step(*step) for step in zip(after, stops, strict=True)])
+        then, least = ["retries"] * len(_THEN), [0] * len(_THEN)
+        if whole[number] or number == last[row.call]:
+            then, least[2:4] = [*_THEN], least_ns.get(row.call, [elapsed_ns] * 2)
+        for cause, until_ns, stays_ns in zip(then, stops, least, strict=True):
+            steps.append(_Step(cause, until_ns, least_ns=stays_ns))
+        legs.append(steps)
     ends = [_Step("after", times[number][8], number) for number in last.values()]
     return [*legs, [*ends, _Step("tail", elapsed_ns)]]
 
@@ -169,8 +184,9 @@ def _ends_ns(legs: list[list[_Step]], slots: int, out: Collection[str] | None) -
                 end_ns = min(free_ns if step.cause == "limit" else held[step.number], step.until_ns)
             if out is None:
                 step.ns = max(end_ns - at_ns, 0)
-            if out is None or step.cause not in out:
-                at_ns = max(at_ns, end_ns)
+            if out is not None and step.cause in out:
+                end_ns = at_ns + min(step.ns, step.least_ns)
+            at_ns = max(at_ns, end_ns)
         ends.append(at_ns)
         latest.append(max(latest[-1], at_ns))
         heappush(taken, at_ns)
