@@ -90,8 +90,7 @@ def account(
     elapsed_ns, bound_ns = round(elapsed_s * 1e9), round(bound_s * 1e9)
     back = [row for row in rows if row.returned_s is not None]  # nothing waited for the others
     back.sort(key=lambda row: (row.sent_s, row.returned_s))
-    least_ns = {call: [round(at_s * 1e9) for at_s in both] for call, both in served_s.items()}
-    legs = _legs(back, needs, elapsed_ns, least_ns, time_scale)
+    legs = _legs(back, needs, served_s, elapsed_ns, time_scale)
     slots = max_concurrency or len(legs)
     _ends_ns(legs, slots, None)
     parts, out, left_ns = dict.fromkeys(CAUSES, 0), set[str](), elapsed_ns
@@ -119,8 +118,8 @@ class _Step(msgspec.Struct):
 def _legs(
     rows: list[Request],
     needs: Mapping[str, Sequence[str]],
+    served_s: Mapping[str, tuple[float, float]],
     elapsed_ns: int,
-    least_ns: Mapping[str, Sequence[int]],
     time_scale: float,
 ) -> list[list[_Step]]:
     """Return for each row the steps that lead from 0 to its end, and last those of the run."""
@@ -136,12 +135,9 @@ def _legs(
     ok = [row.status == 200 and row.fault in (None, "stall", "drip") for row in rows]
     last: dict[str, int] = {}
     for number, row in enumerate(rows):
-        candidates = last.get(row.call, number), number
-        last[row.call] = max(candidates, key=lambda n: (ok[n], times[n][8]))
+        last[row.call] = max(last.get(row.call, number), number, key=lambda n: (ok[n], times[n][8]))
     # One that was cut or slow, and is not the last, was asked for again.
-    whole = [
-        ok[n] and not row.fault and row.finish_reason != "length" for n, row in enumerate(rows)
-    ]
+    whole = [ok[n] and not r.fault and r.finish_reason != "length" for n, r in enumerate(rows)]
     legs, quiet = list[list[_Step]](), list[tuple[int, int]]()
     before, latest_ns = dict[str, int](), 0
     for number, (row, (due, asked, sent, *stops)) in enumerate(zip(rows, times, strict=True)):
@@ -163,7 +159,8 @@ def _legs(
         steps += [_Step("limit", sent, number), _Step(waits, sent)]
         then, least = ["retries"] * len(_THEN), [0] * len(_THEN)
         if whole[number] or number == last[row.call]:
-            then, least[2:4] = [*_THEN], least_ns.get(row.call, [elapsed_ns] * 2)
+            least[2:4] = [round(at_s * 1e9) for at_s in served_s.get(row.call, (1e9, 1e9))]
+            then = [*_THEN]
         for cause, until_ns, stays_ns in zip(then, stops, least, strict=True):
             steps.append(_Step(cause, until_ns, least_ns=stays_ns))
         legs.append(steps)
@@ -184,7 +181,7 @@ def _ends_ns(legs: list[list[_Step]], slots: int, out: Collection[str] | None) -
                 end_ns = min(free_ns if step.cause == "limit" else held[step.number], step.until_ns)
             if out is None:
                 step.ns = max(end_ns - at_ns, 0)
-            if out is not None and step.cause in out:
+            elif step.cause in out:
                 end_ns = at_ns + min(step.ns, step.least_ns)
             at_ns = max(at_ns, end_ns)
         ends.append(at_ns)
