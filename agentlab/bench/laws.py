@@ -1,13 +1,21 @@
 """What theory says about speedup, and how one of the laws is fitted to measurements."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from math import inf, sqrt
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
+import numpy.typing as npt
 
 from agentlab._support.fields import checked
 from agentlab.errors import ConfigError
+
+Floats = npt.NDArray[np.float64]
+
+_FEWEST = 4  # different counts, for three factors
+_SATURATED = 0.9  # of the greatest throughput: from there on a curve is saturated
+_PREDICTS, _FITS = 0.1, 0.02  # errors up to these are no reason to refuse a law
+_T99 = (63.66, 9.92, 5.84, 4.60, 4.03, 3.71, 3.50, 3.36, 3.25, 3.17)  # Student, Biometrika 6 (1908)
 
 
 def amdahl(serial: float, workers: float) -> float:
@@ -56,7 +64,8 @@ class Usl(NamedTuple):
     coherency: float
     one: float
 
-    def throughput(self, n: float) -> float:
+    def throughput(self, n: Any) -> Any:
+        """Return X(N), of a number or of an array of them."""
         return self.one * n / (1 + self.contention * (n - 1) + self.coherency * n * (n - 1))
 
     @property
@@ -78,13 +87,17 @@ def fit_usl(counts: Sequence[float], throughputs: Sequence[float]) -> Usl:
         [0.05, 0.001, 2.0]
     """
     n, x = np.asarray(counts, dtype=float), np.asarray(throughputs, dtype=float)
-    if len(set(counts)) < 4 or n.shape != x.shape or (n <= 0).any() or (x <= 0).any():
+    if len(set(counts)) < _FEWEST or n.shape != x.shape or (n <= 0).any() or (x <= 0).any():
         got = f"got {list(counts)} and {list(throughputs)}"
         raise ConfigError(f"a fit needs four different counts and throughputs above 0; {got}")
+    return _fitted(n, x, ([0], [0, 1], [0, 2], [0, 1, 2]))
+
+
+def _fitted(n: Floats, x: Floats, choices: Iterable[list[int]]) -> Usl:
     # N / X is linear in the factors. Of three, two may be held at 0; the best allowed fit wins.
-    columns = np.column_stack([np.ones_like(n), n - 1, n * (n - 1)]) / (n / x)[:, None]
+    columns = _columns(n, x)
     best, least = np.array([1 / x[0], 0.0, 0.0]), inf
-    for free in ([0], [0, 1], [0, 2], [0, 1, 2]):
+    for free in choices:
         factors = np.zeros(3)
         factors[free], *_ = np.linalg.lstsq(columns[:, free], np.ones_like(n), rcond=None)
         error = float(((columns @ factors - 1) ** 2).sum())
@@ -92,3 +105,77 @@ def fit_usl(counts: Sequence[float], throughputs: Sequence[float]) -> Usl:
             best, least = factors, error
     one, contention, coherency = (float(factor) for factor in best)
     return Usl(contention / one, coherency / one, 1 / one)
+
+
+def _columns(n: Floats, x: Floats) -> Floats:
+    return np.column_stack([np.ones_like(n), n - 1, n * (n - 1)]) / (n / x)[:, None]
+
+
+class UslFit(NamedTuple):
+    """The law as fitted to the counts from `least` to `most`, with its largest relative error.
+
+    Where `refused` says why, the law does not describe the curve, and its factors mean nothing.
+    """
+
+    law: Usl
+    least: float
+    most: float
+    error: float
+    refused: str = ""
+
+    def __str__(self) -> str:
+        if self.refused:
+            return f"no scalability law: {self.refused}"
+        factors = f"contention {self.law.contention:.2g}, coherency {self.law.coherency:.2g}"
+        return f"{factors}, fitted from {self.least:g} to {self.most:g} within {self.error:.1%}"
+
+
+def fit_and_judge(counts: Sequence[float], throughputs: Sequence[float]) -> UslFit | None:
+    """Fit the law and say whether it describes the curve; None for fewer than four counts.
+
+    Slots bend a curve where no smooth law does, and a fit through the bend calls them coherency. So
+    it is refused where a limit explains the curve better, with as many factors: contention below
+    saturation (90% of the greatest throughput), and from there on the same throughput. It is also
+    refused if it is more than 2% off and its residuals are systematic: neighbours are more alike
+    than 99% of random ones, by the statistic of Durbin and Watson, Biometrika 37 (1950).
+
+    Example:
+        >>> law, ns = Usl(0.05, 0.001, 1.0), [1, 2, 4, 8, 16, 32, 64]
+        >>> print(fit_and_judge(ns, [law.throughput(n) for n in ns]))
+        contention 0.05, coherency 0.001, fitted from 1 to 64 within 0.0%
+        >>> print(fit_and_judge(ns, [min(n, 20) for n in ns]))
+        no scalability law: from 32 on a limit holds, such as slots; below, contention is 0
+    """
+    n, x = np.array(sorted(zip(counts, throughputs, strict=True)), dtype=float).T
+    if len(set(counts)) < _FEWEST:
+        return None
+    law = fit_usl(n.tolist(), x.tolist())
+    off = x / law.throughput(n) - 1  # the relative error of N / X, which is what was fitted
+    fit = UslFit(law, n[0], n[-1], float(abs(off).max()))
+    below = int(np.argmax(x >= _SATURATED * x.max()))
+    if len(set(n[:below])) > 1:
+        free = _fitted(n[:below], x[:below], ([0], [0, 1]))
+        most = x[below:].mean()
+        limited = np.minimum(free.throughput(n), most)
+        binds = free.throughput(n[-1]) > most * (1 + _PREDICTS)
+        if binds and ((x / limited - 1) ** 2).sum() < (off**2).sum():
+            below_it = f"below, contention is {free.contention:.2g}"
+            why = f"from {n[below]:g} on a limit holds, such as slots; {below_it}"
+            return fit._replace(refused=why)
+    if fit.error > _FITS and _systematic(_columns(n, x), off):
+        return fit._replace(refused=f"the best fit is off by up to {fit.error:.0%}, systematically")
+    return fit
+
+
+def _systematic(columns: Floats, residuals: Floats) -> bool:
+    """Return True if neighbours are more alike than 99% of what a fit leaves of random errors."""
+    leaves = np.eye(len(columns)) - columns @ np.linalg.pinv(columns)
+    drawn = leaves @ np.random.default_rng(7).standard_normal((len(columns), 10_000))
+    both = np.column_stack([residuals, drawn])
+    d = (np.diff(both, axis=0) ** 2).sum(axis=0) / (both**2).sum(axis=0)
+    return float((d[1:] < d[0] * (1 + 1e-9)).mean()) < 0.01
+
+
+def t99(freedom: int) -> float:
+    """Return how many standard errors hold 99% of Student's t; of ten degrees for any more."""
+    return _T99[min(freedom, len(_T99)) - 1]

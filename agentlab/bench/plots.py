@@ -53,9 +53,9 @@ def _curves(found: Sequence[Curve], unit: str) -> Figure:
         _lines(left, found, "throughput")
         label: str | None = "scalability law, fitted"
         for curve in found:
-            if (law := curve.usl) is not None:
+            if (fit := curve.usl) is not None and not fit.refused:
                 xs = [p.n for p in curve.points]
-                ys = [law.throughput(x) for x in xs]
+                ys = [fit.law.throughput(x) for x in xs]
                 left.plot(xs, ys, color="black", linestyle="--", label=label, zorder=3)
                 label = None  # one line in the legend stands for all
         left.set(xlabel="in flight at once", ylabel="answers a second", title="Throughput")

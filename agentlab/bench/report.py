@@ -10,7 +10,7 @@ import msgspec
 from msgspec import UNSET
 
 from agentlab.bench.experiment import Case, counted, shown, varied
-from agentlab.bench.laws import Usl, fit_usl
+from agentlab.bench.laws import UslFit, fit_and_judge
 from agentlab.bench.results import TOLERANCE, Measurement, Results, deviations, unequal
 
 ENOUGH = 0.8  # of the bound: from there on we say that more agents still help
@@ -160,11 +160,11 @@ class Curve(NamedTuple):
     points: list[Point]
 
     @property
-    def usl(self) -> Usl | None:
+    def usl(self) -> UslFit | None:
         """The scalability law fitted to it, where it has four points and grows in flight."""
-        if self.axis != "max_concurrency" or len(self.points) < 4:
+        if self.axis != "max_concurrency":
             return None
-        return fit_usl([p.n for p in self.points], [p.throughput for p in self.points])
+        return fit_and_judge([p.n for p in self.points], [p.throughput for p in self.points])
 
 
 def seconds(value_s: float, decimals: int, *, digits: int = 1) -> str:
@@ -210,7 +210,7 @@ def readings(results: Results) -> list[str]:
         best, law = max(curve.points, key=lambda p: p.throughput), curve.usl
         said.append(
             f"{curve.name}: most at {best.n} at once, {best.throughput:.3g} answers a second"
-            + (f"; contention {law.contention:.2g}, coherency {law.coherency:.2g}" if law else "")
+            + (f"; {law}" if law else "")
         )
     return said
 
