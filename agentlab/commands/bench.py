@@ -3,12 +3,26 @@
 import argparse
 import dataclasses
 import sys
+from functools import partial
 from pathlib import Path
+from time import time
 from typing import Any
 
-from agentlab.bench import compare, experiment, measure, plots, report, results, self_tuning
+from agentlab.bench import (
+    cite,
+    compare,
+    experiment,
+    measure,
+    plots,
+    proof,
+    report,
+    results,
+    self_tuning,
+)
+from agentlab.bench.experiment import counted
 from agentlab.commands import leave_out_argument
 from agentlab.errors import ConfigError, StepError
+from agentlab.settings import DATA
 
 DESCRIPTION = "Measure an experiment: NAME.json, NAME.md and NAME.png. Ctrl-C keeps what is done."
 
@@ -23,6 +37,9 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     add("--price", nargs=2, type=float, metavar=("IN", "OUT"), help=price)
     add("--preset", metavar="NAME", help="predict it in virtual time, as on a preset of yours")
     add("--compare", nargs=2, metavar=("A", "B"), help="two .json files")
+    page = "write a page to cite, NAME.report.md and NAME.report.html, for each result"
+    add("--report", nargs="+", metavar="FILE", help=page)
+    add("--list", action="store_true", help="what experiments there are, or what one measures")
     leave_out_argument(parser)
 
 
@@ -31,16 +48,45 @@ def run(options: argparse.Namespace) -> int:
     if options.compare:
         print(compare.compared(*map(results.load, options.compare)))
         return 0
+    if options.report:
+        for written in map(cite.write, map(Path, options.report)):
+            print(*written, sep="\n")
+        return 0
+    if options.list:
+        one = options.experiment
+        shown = (
+            [experiment.found(one).read_text(encoding="utf-8")]
+            if one
+            else map(_listed, experiment.names())
+        )
+        print(*shown, sep="\n")
+        return 0
     if options.experiment is None:
         known = ", ".join(experiment.names())
-        raise ConfigError(f"name an experiment, one of {known}, or two --compare files")
+        raise ConfigError(f"name an experiment, one of {known}, or see --help")
     path = experiment.found(options.experiment)
     file = Path(options.out) / f"{path.stem}.json"
+    options.prove = partial(
+        proof.write, file, path, options.given, began_s=time(), load=proof.load_average()
+    )
     try:
         return (_tune if self_tuning.is_tuning(path) else _measure)(path, file, options)
     except KeyboardInterrupt:
         print(f"stopped; what is done is in {file}, go on with --resume", file=sys.stderr)
         return 130  # 128 and SIGINT, as shells have it
+
+
+def _listed(name: str) -> str:
+    """Return an experiment's name, clock, measurements, how long its result took, and question."""
+    path, known = experiment.found(name), proof.read(DATA / "results" / f"{name}.json")
+    took = f"{known.took_s:,.0f} s" if known else "-"
+    if self_tuning.is_tuning(path):
+        clock, many, about = "virtual", "in one go", self_tuning.load(path).about
+    else:
+        one = experiment.load(path)
+        runs = sum(one.runs(case.workload) for case in one.cases())
+        clock, many, about = one.clock, counted(runs, "measurement"), one.about
+    return f"{name:12}  {clock:7}  {many:>16}  {took:>7}  {about}"
 
 
 def _measure(path: Path, file: Path, options: argparse.Namespace) -> int:
@@ -66,7 +112,7 @@ def _measure(path: Path, file: Path, options: argparse.Namespace) -> int:
         print(f"agentlab: {error}", file=sys.stderr)
         return 1
     picture = plots.figure(measured) if measured.measured else None
-    _report(file, report.markdown(measured), picture)
+    _report(file, report.markdown(measured), picture, options)
     return 1 if results.unequal(measured.measurements) else 0
 
 
@@ -75,14 +121,15 @@ def _tune(path: Path, file: Path, options: argparse.Namespace) -> int:
         theirs = "--leave-out, --price, --yes and --resume are for what asks an endpoint"
         raise ConfigError(f"{theirs}; {path.stem} simulates one")
     tuned = self_tuning.run(self_tuning.load(path), file)
-    _report(file, self_tuning.markdown(tuned), plots.tuning(tuned))
+    _report(file, self_tuning.markdown(tuned), plots.tuning(tuned), options)
     return 0
 
 
-def _report(file: Path, table: str, figure: Any) -> None:
+def _report(file: Path, table: str, figure: Any, options: argparse.Namespace) -> None:
     file.with_suffix(".md").write_text(table, encoding="utf-8")
     if figure is None:  # one of an earlier run would be taken for this one's
         file.with_suffix(".png").unlink(missing_ok=True)
     else:
         figure.savefig(file.with_suffix(".png"), dpi=80)
+    options.prove()
     print(table)
