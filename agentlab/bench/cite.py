@@ -12,6 +12,7 @@ from agentlab._support.system import write_whole
 from agentlab.bench import proof, report, self_tuning
 from agentlab.bench.experiment import counted
 from agentlab.bench.results import Results
+from agentlab.errors import ConfigError
 from agentlab.settings import DATA
 
 _PAGES = Environment(
@@ -24,12 +25,20 @@ _MARKDOWN = MarkdownIt("commonmark", {"html": False}).enable("table")
 
 
 def write(file: Path) -> list[Path]:
-    """Write both pages beside a result, and return where; its picture is part of the HTML."""
+    """Write both pages beside a result, and return where; its picture is part of the HTML.
+
+    Raises:
+        ConfigError: If the result is not as its proof has it.
+    """
     result, known = proof.stored(file), proof.read(file)
     text = report.markdown(result) if isinstance(result, Results) else self_tuning.markdown(result)
     citation = yaml.safe_load((DATA.parent / "CITATION.cff").read_text(encoding="utf-8"))
     values: dict[str, Any] = {"result": result, "proof": known, "file": file, "citation": citation}
-    values |= {"digests": known.sha256 if known else proof.digests(file, result)}
+    now = proof.digests(file, result)
+    if known and known.sha256.get(file.name) != now[file.name]:
+        cure = "measure again, or take the proof away"
+        raise ConfigError(f"{file} is not as its proof has it (agentlab verify says more); {cure}")
+    values |= {"digests": known.sha256 if known else now}
     values |= {"table": text, "counted": counted, "tuning": not isinstance(result, Results)}
     picture, page = file.with_suffix(".png"), _PAGES.get_template("cite.md.jinja")
     there = picture.exists()

@@ -119,7 +119,7 @@ def _same(name: str, old: Sequence[msgspec.Struct], new: Sequence[msgspec.Struct
     was, now = off[0]
     fields = [f for f in {**was, **now} if was.get(f) != now.get(f)]
     first = ", ".join(f"{f} {was.get(f)} comes out as {now.get(f)}" for f in fields[:3])
-    return Finding(FAIL, f"{name}: {len(off)} of {counted(len(pairs), 'row')} differ; {first}")
+    return Finding(FAIL, f"{name}: rows that differ: {len(off)} of {len(pairs)}; {first}")
 
 
 def measured(result: Results, again: Results) -> Iterator[Finding]:
