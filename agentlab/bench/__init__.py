@@ -8,7 +8,6 @@ report       the Markdown table with the bound beside each figure, and what it s
 plots        the same as pictures; limits over time, limiters judged, what a bandit earns
 compare      what changed between two results, and whether it is more than noise
 proof        of what a result was made, where and when: NAME.proof.json beside it
-verify       whether a result comes out again: virtual rows to the byte, real ones in proportion
 cite         a page on a result, for others to cite: its table, machine, digests and commands
 fit          a preset from an endpoint's measurements, and how well it predicts others
 laws         Amdahl, Gustafson, and the Universal Scalability Law, fitted

@@ -15,7 +15,6 @@ Floats = npt.NDArray[np.float64]
 _FEWEST = 4  # different counts, for three factors
 _SATURATED = 0.9  # of the greatest throughput: from there on a curve is saturated
 _PREDICTS, _FITS = 0.1, 0.02  # errors up to these are no reason to refuse a law
-_T99 = (63.66, 9.92, 5.84, 4.60, 4.03, 3.71, 3.50, 3.36, 3.25, 3.17)  # Student, Biometrika 6 (1908)
 
 
 def amdahl(serial: float, workers: float) -> float:
@@ -174,8 +173,3 @@ def _systematic(columns: Floats, residuals: Floats) -> bool:
     both = np.column_stack([residuals, drawn])
     d = (np.diff(both, axis=0) ** 2).sum(axis=0) / (both**2).sum(axis=0)
     return float((d[1:] < d[0] * (1 + 1e-9)).mean()) < 0.01
-
-
-def t99(freedom: int) -> float:
-    """Return how many standard errors hold 99% of Student's t; of ten degrees for any more."""
-    return _T99[min(freedom, len(_T99)) - 1]

@@ -45,7 +45,7 @@ class Proof(msgspec.Struct, frozen=True, kw_only=True):
     took_s: Figure
     processor: str
     cores: AtLeastOne
-    load: tuple[Figure, Figure] | None
+    load: tuple[Figure | None, Figure | None]
     python: str
     versions: dict[str, str]
 
@@ -66,39 +66,36 @@ def read(file: Path) -> Proof | None:
     return results.read(path, Proof) if path.exists() else None
 
 
-def load_average() -> float | None:
-    """Return how many processes wanted a processor over the last minute; None on Windows."""
-    return round(os.getloadavg()[0], 2) if hasattr(os, "getloadavg") else None
+def now() -> tuple[float, float | None]:
+    """Return seconds since 1970, and how many processes wanted a processor in the last minute."""
+    return time(), round(os.getloadavg()[0], 2) if hasattr(os, "getloadavg") else None
 
 
 def write(
-    file: Path, experiment: Path, given: Sequence[str], *, began_s: float, load: float | None
+    file: Path, experiment: Path, given: Sequence[str], began: tuple[float, float | None]
 ) -> None:
     """Write NAME.proof.json beside a result that was just measured with these arguments.
 
-    `began_s` is `time.time()` and `load` the load average from before. A result that was kept as
-    NAME.before.json keeps its proof.
+    `began` is `now()` from before. A result that was kept as NAME.before.json keeps its proof.
     """
     result, path, before = stored(file), file.with_suffix(".proof.json"), read(file)
     kept = file.with_suffix(".before.json")
     if before and kept.exists() and _sha256(kept) == before.sha256.get(file.name):
         path.replace(kept.with_suffix(".proof.json"))
-    commit = _git("rev-parse", "HEAD")
-    changed = _git("status", "--porcelain", "--", "agentlab", "data", ":!data/results")
-    key, after = os.environ.get("OPENAI_API_KEY", "").strip(), load_average()
-    plain = [re.sub(r"[^=]*[/\\]", "", one.rstrip("/\\")) for one in given]
-    command = shlex.join(["agentlab", *plain])
+    commit, changed = _git("rev-parse HEAD"), _git("status -s -- agentlab data :!data/results")
+    command = shlex.join(re.sub(r"[^=]*[/\\]", "", one.rstrip("/\\")) for one in given)
+    ended_s, load = now()
     proof = Proof(
         sha256=digests(file, result, experiment),
         rows=rows(result),
         commit=commit,
         clean=None if commit is None else changed == "",
-        command=command.replace(key, "[key]") if key else command,
+        command=command.replace(os.environ.get("OPENAI_API_KEY", "").strip() or "\0", "[key]"),
         date=datetime.now(UTC).replace(microsecond=0),
-        took_s=round(time() - began_s, 1),
+        took_s=round(ended_s - began[0], 1),
         processor=_processor(),
         cores=os.cpu_count() or 1,
-        load=None if load is None or after is None else (load, after),
+        load=(began[1], load),
         python=platform.python_version(),
         versions=versions(result),
     )
@@ -111,10 +108,8 @@ def _sha256(path: Path) -> str:
 
 def rows(result: Results | TuningResults) -> list[str]:
     """Return a digest of each measurement."""
-    each = (
-        result.measurements if isinstance(result, Results) else [*result.limits, *result.learning]
-    )
-    return [blake2b(msgspec.json.encode(one), digest_size=8).hexdigest() for one in each]
+    some = result.measurements if isinstance(result, Results) else result.limits + result.learning
+    return [blake2b(msgspec.json.encode(one), digest_size=8).hexdigest() for one in some]
 
 
 def digests(
@@ -154,15 +149,13 @@ def _texts(value: Any) -> Iterator[str]:
             yield from _texts(inner)
 
 
-def _git(*words: str) -> str | None:
-    """Ask git about this checkout; None if it is none, but lies in another project's."""
-    if not (_ROOT / ".git").exists():
-        return None
-    asked = ["git", "-C", str(_ROOT), *words]
-    try:
-        return subprocess.run(asked, capture_output=True, text=True, check=True).stdout.strip()
-    except (OSError, subprocess.CalledProcessError):
-        return None
+def _git(asked: str) -> str | None:
+    """Ask git about this checkout; None if it is none, though it may lie in another project's."""
+    with suppress(OSError, subprocess.CalledProcessError):
+        if (_ROOT / ".git").exists():
+            command = ["git", "-C", str(_ROOT), *asked.split()]
+            return subprocess.check_output(command, text=True, stderr=subprocess.DEVNULL).strip()
+    return None
 
 
 def _processor() -> str:
@@ -176,10 +169,10 @@ def _processor() -> str:
 def versions(result: Results | TuningResults) -> dict[str, str]:
     """Return those of the clients in use: what the course is based on, and its engines' extras."""
     engines = result.experiment.engines if isinstance(result, Results) else []
-    extras, found = {"", *(engine.partition("-")[0] for engine in engines)}, {}
+    found = {}
     for line in [*(requires("agentlab-course") or []), "langchain-core; extra == 'langgraph'"]:
         name, extra = re.split(r"[^\w.-]", line)[0], line.partition("extra == ")[2].strip("'")
-        if extra in extras:
+        if any(engine.startswith(extra) for engine in ("", *engines)):
             with suppress(PackageNotFoundError):
                 found[name] = version(name)
     return dict(sorted(found.items()))

@@ -5,7 +5,6 @@ import dataclasses
 import sys
 from functools import partial
 from pathlib import Path
-from time import time
 from typing import Any
 
 from agentlab.bench import (
@@ -66,9 +65,7 @@ def run(options: argparse.Namespace) -> int:
         raise ConfigError(f"name an experiment, one of {known}, or see --help")
     path = experiment.found(options.experiment)
     file = Path(options.out) / f"{path.stem}.json"
-    options.prove = partial(
-        proof.write, file, path, options.given, began_s=time(), load=proof.load_average()
-    )
+    options.prove = partial(proof.write, file, path, ["agentlab", *options.given], proof.now())
     try:
         return (_tune if self_tuning.is_tuning(path) else _measure)(path, file, options)
     except KeyboardInterrupt:
