@@ -130,7 +130,7 @@ class UslFit(NamedTuple):
 
 
 def fit_and_judge(counts: Sequence[float], throughputs: Sequence[float]) -> UslFit | None:
-    """Fit the law and say whether it describes the curve; None for fewer than four counts.
+    """Fit the law, and judge it; None for fewer than four counts, or a throughput of nothing.
 
     Slots bend a curve where no smooth law does, and a fit through the bend calls them coherency. So
     it is refused where a limit explains the curve better, with as many factors: contention below
@@ -143,11 +143,11 @@ def fit_and_judge(counts: Sequence[float], throughputs: Sequence[float]) -> UslF
         >>> print(fit_and_judge(ns, [law.throughput(n) for n in ns]))
         contention 0.05, coherency 0.001, fitted from 1 to 64 within 0.0%
         >>> print(fit_and_judge(ns, [min(n, 20) for n in ns]))
-        no scalability law: from 32 on a limit holds, such as slots; below, contention is 0
+        no scalability law: from 32 on a limit holds, such as slots
     """
-    n, x = np.array(sorted(zip(counts, throughputs, strict=True)), dtype=float).T
-    if len(set(counts)) < _FEWEST:
+    if len(set(counts)) < _FEWEST or min(throughputs) <= 0:
         return None
+    n, x = np.array(sorted(zip(counts, throughputs, strict=True)), dtype=float).T
     law = fit_usl(n.tolist(), x.tolist())
     off = x / law.throughput(n) - 1  # the relative error of N / X, which is what was fitted
     fit = UslFit(law, n[0], n[-1], float(abs(off).max()))
@@ -158,9 +158,7 @@ def fit_and_judge(counts: Sequence[float], throughputs: Sequence[float]) -> UslF
         limited = np.minimum(free.throughput(n), most)
         binds = free.throughput(n[-1]) > most * (1 + _PREDICTS)
         if binds and ((x / limited - 1) ** 2).sum() < (off**2).sum():
-            below_it = f"below, contention is {free.contention:.2g}"
-            why = f"from {n[below]:g} on a limit holds, such as slots; {below_it}"
-            return fit._replace(refused=why)
+            return fit._replace(refused=f"from {n[below]:g} on a limit holds, such as slots")
     if fit.error > _FITS and _systematic(_columns(n, x), off):
         return fit._replace(refused=f"the best fit is off by up to {fit.error:.0%}, systematically")
     return fit

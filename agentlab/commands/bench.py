@@ -7,17 +7,8 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from agentlab.bench import (
-    cite,
-    compare,
-    experiment,
-    measure,
-    plots,
-    proof,
-    report,
-    results,
-    self_tuning,
-)
+from agentlab.bench import compare, experiment, measure, plots, proof, report, results, self_tuning
+from agentlab.bench.cite import write as write_page
 from agentlab.bench.experiment import counted
 from agentlab.commands import leave_out_argument
 from agentlab.errors import ConfigError, StepError
@@ -38,7 +29,8 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     add("--compare", nargs=2, metavar=("A", "B"), help="two .json files")
     page = "write a page to cite, NAME.report.md and NAME.report.html, for each result"
     add("--report", nargs="+", metavar="FILE", help=page)
-    add("--list", action="store_true", help="what experiments there are, or what one measures")
+    there = "what experiments there are, or what one of them measures"
+    add("--list", nargs="?", const="", metavar="NAME", help=there)
     leave_out_argument(parser)
 
 
@@ -48,17 +40,12 @@ def run(options: argparse.Namespace) -> int:
         print(compare.compared(*map(results.load, options.compare)))
         return 0
     if options.report:
-        for written in map(cite.write, map(Path, options.report)):
-            print(*written, sep="\n")
+        for file in options.report:
+            print(*write_page(Path(file)), sep="\n")
         return 0
-    if options.list:
-        one = options.experiment
-        shown = (
-            [experiment.found(one).read_text(encoding="utf-8")]
-            if one
-            else map(_listed, experiment.names())
-        )
-        print(*shown, sep="\n")
+    if options.list is not None:
+        named = options.list and experiment.found(options.list).read_text(encoding="utf-8")
+        print(named or "\n".join(map(_listed, experiment.names())))
         return 0
     if options.experiment is None:
         known = ", ".join(experiment.names())
