@@ -1,6 +1,7 @@
 """What theory says about speedup, and how one of the laws is fitted to measurements."""
 
 from collections.abc import Iterable, Sequence
+from itertools import chain, combinations
 from math import inf, sqrt
 from typing import Any, NamedTuple
 
@@ -93,17 +94,28 @@ def fit_usl(counts: Sequence[float], throughputs: Sequence[float]) -> Usl:
 
 
 def _fitted(n: Floats, x: Floats, choices: Iterable[list[int]]) -> Usl:
-    # N / X is linear in the factors. Of three, two may be held at 0; the best allowed fit wins.
-    columns = _columns(n, x)
-    best, least = np.array([1 / x[0], 0.0, 0.0]), inf
-    for free in choices:
-        factors = np.zeros(3)
-        factors[free], *_ = np.linalg.lstsq(columns[:, free], np.ones_like(n), rcond=None)
-        error = float(((columns @ factors - 1) ** 2).sum())
-        if (factors >= 0).all() and factors[0] > 0 and error < least - 1e-15:
-            best, least = factors, error
-    one, contention, coherency = (float(factor) for factor in best)
+    # N / X is linear in the factors; as shares of it, all are 1. One alone has some throughput.
+    factors = least_squares(_columns(n, x), np.ones_like(n), choices)
+    one, contention, coherency = np.maximum(factors, [1e-12, 0, 0]).tolist()
     return Usl(contention / one, coherency / one, 1 / one)
+
+
+def least_squares(
+    columns: Floats, wanted: Floats, choices: Iterable[Sequence[int]] | None = None
+) -> Floats:
+    """Return the x with no part below 0 for which `columns @ x` is nearest to what is wanted.
+
+    `choices` are the parts that may be above 0 together; by default any.
+    """
+    many = range(columns.shape[1])
+    best, least = np.zeros(len(many)), inf
+    for free in choices or chain.from_iterable(combinations(many, n + 1) for n in many):
+        found = np.linalg.lstsq(columns[:, free], wanted, rcond=None)[0]
+        error = float(((columns[:, free] @ found - wanted) ** 2).sum())
+        if (found >= 0).all() and error < least - 1e-15:
+            best, least = np.zeros(len(many)), error
+            best[list(free)] = found
+    return best
 
 
 def _columns(n: Floats, x: Floats) -> Floats:
