@@ -250,6 +250,24 @@ def test_a_kept_result_keeps_its_proof(fresh_lab, tmp_path):
     assert now is not None and msgspec.json.decode(first, type=proof.Proof).rows != now.rows
 
 
+def test_a_broken_proof_is_replaced(fresh_lab, tmp_path):
+    """What an earlier run left does not take away what this one measured."""
+    file = bench(tmp_path)
+    file.with_suffix(".proof.json").write_text("{", encoding="utf-8")
+    bench(tmp_path)
+    assert proof.read(file) is not None
+
+
+def test_a_result_from_elsewhere_writes_nothing(fresh_lab, tmp_path):
+    """Though its settings name a file to record to."""
+    file = bench(tmp_path)
+    there = tmp_path / "there.jsonl"
+    whole = json.loads(file.read_text())["experiment"] | {"settings": {"record": str(there)}}
+    changed(file, experiment=whole)
+    assert len(verdicts(file)[OK]) == 4
+    assert not there.exists()
+
+
 @pytest.mark.parametrize("name", ["article", "knee"])
 def test_reference_results_are_verified(fresh_lab, name):
     """The small ones, here; `agentlab verify data/results/*.json` verifies all."""

@@ -21,6 +21,7 @@ from agentlab._support.fields import AtLeastOne
 from agentlab.bench import results, self_tuning, trial
 from agentlab.bench.results import Figure, Results
 from agentlab.bench.self_tuning import TuningResults
+from agentlab.errors import ConfigError
 from agentlab.settings import DATA
 
 _ROOT = DATA.parent
@@ -78,10 +79,12 @@ def write(
 
     `began` is `now()` from before. A result that was kept as NAME.before.json keeps its proof.
     """
-    result, path, before = stored(file), file.with_suffix(".proof.json"), read(file)
+    result, path = stored(file), file.with_suffix(".proof.json")
     kept = file.with_suffix(".before.json")
-    if before and kept.exists() and _sha256(kept) == before.sha256.get(file.name):
-        path.replace(kept.with_suffix(".proof.json"))
+    with suppress(ConfigError):  # an old one that is broken is replaced
+        before = read(file)
+        if before and kept.exists() and _sha256(kept) == before.sha256.get(file.name):
+            path.replace(kept.with_suffix(".proof.json"))
     commit, changed = _git("rev-parse HEAD"), _git("status -s -- agentlab data :!data/results")
     command = shlex.join(re.sub(r"[^=]*[/\\]", "", one.rstrip("/\\")) for one in given)
     ended_s, load = now()
