@@ -110,16 +110,18 @@ def derived(result: Results, again: Results) -> Iterator[Finding]:
 
 
 def _same(name: str, old: Sequence[msgspec.Struct], new: Sequence[msgspec.Struct]) -> Finding:
-    pairs = list(zip_longest(map(msgspec.to_builtins, old), map(msgspec.to_builtins, new)))
-    off = [(was or {}, now or {}) for was, now in pairs if was != now]
+    """Compare rows; a field that no older file has is not held against it."""
+    off = []
+    for was, now in zip_longest(map(msgspec.to_builtins, old), map(msgspec.to_builtins, new)):
+        if was is None or now is None:
+            off.append("one is missing")
+        elif changed := [field for field in was if was[field] != now.get(field)]:
+            of = [f"{field} {was[field]} comes out as {now.get(field)}" for field in changed[:3]]
+            off.append(", ".join(of))
+    many = max(len(old), len(new))
     if not off:
-        return Finding(OK, f"{counted(len(pairs), 'row')} {_again(True)}", name=name)
-    was, now = off[0]
-    first = "one is missing"
-    if was and now:
-        fields = [f for f in {**was, **now} if was.get(f) != now.get(f)]
-        first = ", ".join(f"{f} {was.get(f)} comes out as {now.get(f)}" for f in fields[:3])
-    return Finding(FAIL, f"{len(off)} of {len(pairs)} rows differ: {first}", name=name)
+        return Finding(OK, f"{counted(many, 'row')} {_again(True)}", name=name)
+    return Finding(FAIL, f"{len(off)} of {many} rows differ: {off[0]}", name=name)
 
 
 def measured(result: Results, again: Results) -> Iterator[Finding]:
