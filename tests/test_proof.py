@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import getpass
 import gzip
 import hashlib
@@ -104,6 +105,18 @@ def test_the_engines_clients_are_named(fresh_lab, tmp_path):
     assert known is not None
     assert known.versions.keys() >= {"langgraph", "langchain-core", "openai"}
     assert "crewai" not in known.versions
+
+
+def test_files_of_the_course_s_data_are_found_by_name(tmp_path):
+    """With or without the end of the name: a workflow, and what lies beside it as a table."""
+    made = real([("asyncio", [1.0])])
+    works = [Workload(workflow="report", inputs={"from": "nim.csv"})]
+    asked = dataclasses.replace(made.experiment, workloads=works)
+    file = tmp_path / "x.json"
+    results.write(file, made)
+    found = proof.digests(file, msgspec.structs.replace(made, experiment=asked))
+    for name in ("workflows/report.yaml", "measured/nim.csv", "endpoints/course.yaml"):
+        assert found[name] == hashlib.sha256((DATA / name).read_bytes()).hexdigest()
 
 
 def test_nothing_private_is_in_a_proof(fresh_lab, tmp_path, monkeypatch):

@@ -134,7 +134,8 @@ def digests(
     for name in sorted(names):
         if os.path.isfile(name):
             files[f"file {Path(name).name}"] = Path(name)
-        for path in DATA.glob(f"*/{name}.yaml") if re.fullmatch(r"[\w-]+", name) else []:
+        plain = re.fullmatch(r"\w[\w.-]*", name)
+        for path in [*DATA.glob(f"*/{name}.yaml"), *DATA.glob(f"*/{name}")] if plain else []:
             files[f"{path.parent.name}/{path.name}"] = path
     return {name: _sha256(path) for name, path in files.items() if path.is_file()}
 
