@@ -425,7 +425,9 @@ def test_real_cases_are_measured_again(fresh_lab, tmp_path, monkeypatch):
     text = SMALL + "clock: real\nrepeats: 2\nsettings: {time_scale: 100}\n"
     file = bench(tmp_path, text)
     monkeypatch.setenv("OPENAI_BASE_URL", "http://127.0.0.1:9/v1")
+    monkeypatch.setattr(proof, "now", lambda: (0.0, 1000.0))
     found = verdicts(file, rounds=2)
+    assert "machine: busy with a load average of 1000.0" in found[NOTE]
     lines = [says for some in found.values() for says in some]
     assert any(re.match(r"3 agents, sequential: the baseline; it takes \d", s) for s in lines)
     assert any(re.match(r"3 agents, asyncio: 0\.\d+ of sequential's time", s) for s in lines)
