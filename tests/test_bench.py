@@ -354,7 +354,7 @@ def test_the_scalability_law_is_read_off(fresh_lab, tmp_path):
     r = measured(tmp_path, text + "max_concurrency: [1, 2, 4, 8, 16]\n")
     (curve,) = report.curves(r)
     assert curve.usl is not None
-    assert [curve.usl.throughput(p.n) for p in curve.points] == pytest.approx(
+    assert [curve.usl.law.throughput(p.n) for p in curve.points] == pytest.approx(
         [p.throughput for p in curve.points], rel=0.05
     )
     assert report.readings(r)[0].startswith("asyncio: most at 16 in flight")

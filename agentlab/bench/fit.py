@@ -13,20 +13,17 @@ import heapq
 import math
 from bisect import bisect_left, bisect_right
 from collections.abc import Iterable, Iterator, Sequence
-from itertools import chain, combinations
 from statistics import fmean
 from typing import NamedTuple, Protocol
 
 import msgspec
 import numpy as np
-import numpy.typing as npt
 
+from agentlab.bench.laws import least_squares
 from agentlab.endpoint.physics.batch import Batch, Job
 from agentlab.endpoint.physics.formulas import Physics
 from agentlab.errors import ConfigError
 from agentlab.trace import Trace, max_overlap
-
-Floats = npt.NDArray[np.float64]
 
 _STEP_TOKENS = (512, 1024, 2048, 4096, 8192, 16_384, 32_768, 65_536)
 _MOST = 3000  # requests: each is compared with all that were served beside it
@@ -371,7 +368,7 @@ def _solved(equations: Sequence[Equation]) -> list[float]:
     parts = np.array([equation[1:6] for equation in equations]) / takes_s[:, None]
     weights = counts = np.sqrt([equation.weight for equation in equations])
     for _ in range(20):  # to the least absolute distances, which a few odd rows do not draw away
-        best = _not_negative(parts * weights[:, None], weights)
+        best = least_squares(parts * weights[:, None], weights)
         far = parts @ best - 1
         weights = counts / np.sqrt(np.maximum(np.abs(far), 0.03))
     missed = float(np.sum(far**2))
@@ -383,15 +380,3 @@ def _solved(equations: Sequence[Equation]) -> list[float]:
     if open_ones:
         raise NotDetermined("; ".join(f"{name} is open: {_MISSING[name]}" for name in open_ones))
     return [float(constant) for constant in best]
-
-
-def _not_negative(parts: Floats, wanted: Floats) -> Floats:
-    """Return the least squares solution of `parts @ x = wanted` in which no x is below 0."""
-    best, least = np.zeros(parts.shape[1]), math.inf
-    for kept in chain.from_iterable(combinations(range(5), many) for many in range(1, 6)):
-        found = np.linalg.lstsq(parts[:, kept], wanted, rcond=None)[0]
-        missed = float(np.sum((parts[:, kept] @ found - wanted) ** 2))
-        if (found >= 0).all() and missed < least:
-            best, least = np.zeros(parts.shape[1]), missed
-            best[list(kept)] = found
-    return best

@@ -1,13 +1,21 @@
 """What theory says about speedup, and how one of the laws is fitted to measurements."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from itertools import chain, combinations
 from math import inf, sqrt
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
+import numpy.typing as npt
 
 from agentlab._support.fields import checked
 from agentlab.errors import ConfigError
+
+Floats = npt.NDArray[np.float64]
+
+_FEWEST = 4  # different counts, for three factors
+_SATURATED = 0.9  # of the greatest throughput: from there on a curve is saturated
+_PREDICTS, _FITS = 0.1, 0.02  # errors up to these are no reason to refuse a law
 
 
 def amdahl(serial: float, workers: float) -> float:
@@ -56,7 +64,8 @@ class Usl(NamedTuple):
     coherency: float
     one: float
 
-    def throughput(self, n: float) -> float:
+    def throughput(self, n: Any) -> Any:
+        """Return X(N), of a number or of an array of them."""
         return self.one * n / (1 + self.contention * (n - 1) + self.coherency * n * (n - 1))
 
     @property
@@ -78,17 +87,99 @@ def fit_usl(counts: Sequence[float], throughputs: Sequence[float]) -> Usl:
         [0.05, 0.001, 2.0]
     """
     n, x = np.asarray(counts, dtype=float), np.asarray(throughputs, dtype=float)
-    if len(set(counts)) < 4 or n.shape != x.shape or (n <= 0).any() or (x <= 0).any():
+    if len(set(counts)) < _FEWEST or n.shape != x.shape or (n <= 0).any() or (x <= 0).any():
         got = f"got {list(counts)} and {list(throughputs)}"
         raise ConfigError(f"a fit needs four different counts and throughputs above 0; {got}")
-    # N / X is linear in the factors. Of three, two may be held at 0; the best allowed fit wins.
-    columns = np.column_stack([np.ones_like(n), n - 1, n * (n - 1)]) / (n / x)[:, None]
-    best, least = np.array([1 / x[0], 0.0, 0.0]), inf
-    for free in ([0], [0, 1], [0, 2], [0, 1, 2]):
-        factors = np.zeros(3)
-        factors[free], *_ = np.linalg.lstsq(columns[:, free], np.ones_like(n), rcond=None)
-        error = float(((columns @ factors - 1) ** 2).sum())
-        if (factors >= 0).all() and factors[0] > 0 and error < least - 1e-15:
-            best, least = factors, error
-    one, contention, coherency = (float(factor) for factor in best)
+    return _fitted(n, x, ([0], [0, 1], [0, 2], [0, 1, 2]))
+
+
+def _fitted(n: Floats, x: Floats, choices: Iterable[list[int]]) -> Usl:
+    # N / X is linear in the factors; as shares of it, all are 1. One alone has some throughput.
+    factors = least_squares(_columns(n, x), np.ones_like(n), choices)
+    one, contention, coherency = np.maximum(factors, [1e-12, 0, 0]).tolist()
     return Usl(contention / one, coherency / one, 1 / one)
+
+
+def least_squares(
+    columns: Floats, wanted: Floats, choices: Iterable[Sequence[int]] | None = None
+) -> Floats:
+    """Return the x with no part below 0 for which `columns @ x` is nearest to what is wanted.
+
+    `choices` are the parts that may be above 0 together; by default any.
+    """
+    many = range(columns.shape[1])
+    best, least = np.zeros(len(many)), inf
+    for free in choices or chain.from_iterable(combinations(many, n + 1) for n in many):
+        found = np.linalg.lstsq(columns[:, free], wanted, rcond=None)[0]
+        error = float(((columns[:, free] @ found - wanted) ** 2).sum())
+        if (found >= 0).all() and error < least - 1e-15:
+            best, least = np.zeros(len(many)), error
+            best[list(free)] = found
+    return best
+
+
+def _columns(n: Floats, x: Floats) -> Floats:
+    return np.column_stack([np.ones_like(n), n - 1, n * (n - 1)]) / (n / x)[:, None]
+
+
+class UslFit(NamedTuple):
+    """The law as fitted to the counts from `least` to `most`, with its largest relative error.
+
+    Where `refused` says why, the law does not describe the curve, and its factors mean nothing.
+    """
+
+    law: Usl
+    least: float
+    most: float
+    error: float
+    refused: str = ""
+
+    def __str__(self) -> str:
+        if self.refused:
+            return f"no scalability law: {self.refused}"
+        factors = f"contention {self.law.contention:.2g}, coherency {self.law.coherency:.2g}"
+        return f"{factors}, fitted from {self.least:g} to {self.most:g} within {self.error:.1%}"
+
+
+def fit_and_judge(counts: Sequence[float], throughputs: Sequence[float]) -> UslFit | None:
+    """Fit the law, and judge it; None for fewer than four counts, or a throughput of nothing.
+
+    Slots bend a curve where no smooth law does, and a fit through the bend calls them coherency. So
+    it is refused where a limit explains the curve better, with as many factors: contention below
+    saturation (90% of the greatest throughput), and from there on the same throughput. It is also
+    refused if it is more than 2% off and its residuals are systematic: neighbours are more alike
+    than 99% of random ones, by the statistic of Durbin and Watson, Biometrika 37 (1950).
+
+    Example:
+        >>> law, ns = Usl(0.05, 0.001, 1.0), [1, 2, 4, 8, 16, 32, 64]
+        >>> print(fit_and_judge(ns, [law.throughput(n) for n in ns]))
+        contention 0.05, coherency 0.001, fitted from 1 to 64 within 0.0%
+        >>> print(fit_and_judge(ns, [min(n, 20) for n in ns]))
+        no scalability law: from 32 on a limit holds, such as slots
+    """
+    if len(set(counts)) < _FEWEST or min(throughputs) <= 0:
+        return None
+    n, x = np.array(sorted(zip(counts, throughputs, strict=True)), dtype=float).T
+    law = fit_usl(n.tolist(), x.tolist())
+    off = x / law.throughput(n) - 1  # the relative error of N / X, which is what was fitted
+    fit = UslFit(law, n[0], n[-1], float(abs(off).max()))
+    below = int(np.argmax(x >= _SATURATED * x.max()))
+    if len(set(n[:below])) > 1:
+        free = _fitted(n[:below], x[:below], ([0], [0, 1]))
+        most = x[below:].mean()
+        limited = np.minimum(free.throughput(n), most)
+        binds = free.throughput(n[-1]) > most * (1 + _PREDICTS)
+        if binds and ((x / limited - 1) ** 2).sum() < (off**2).sum():
+            return fit._replace(refused=f"from {n[below]:g} on a limit holds, such as slots")
+    if fit.error > _FITS and _systematic(_columns(n, x), off):
+        return fit._replace(refused=f"the best fit is off by up to {fit.error:.0%}, systematically")
+    return fit
+
+
+def _systematic(columns: Floats, residuals: Floats) -> bool:
+    """Return True if neighbours are more alike than 99% of what a fit leaves of random errors."""
+    leaves = np.eye(len(columns)) - columns @ np.linalg.pinv(columns)
+    drawn = leaves @ np.random.default_rng(7).standard_normal((len(columns), 10_000))
+    both = np.column_stack([residuals, drawn])
+    d = (np.diff(both, axis=0) ** 2).sum(axis=0) / (both**2).sum(axis=0)
+    return float((d[1:] < d[0] * (1 + 1e-9)).mean()) < 0.01

@@ -155,9 +155,9 @@ def _curves(found: Sequence[Curve], unit: str) -> Figure:
         right.set_ylim(bottom=0)
     said: str | None = "scalability law, fitted"
     for curve in found:
-        if (law := curve.usl) is not None:
+        if (fit := curve.usl) is not None and not fit.refused:
             xs = [p.n for p in curve.points]
-            ys = [law.throughput(x) for x in xs]
+            ys = [fit.law.throughput(x) for x in xs]
             left.plot(xs, ys, color="black", linestyle="--", label=said, zorder=3)
             said = None  # one line in the legend stands for all
     for axis in (left, right):

@@ -11,7 +11,7 @@ import msgspec
 from msgspec import UNSET
 
 from agentlab.bench.experiment import Case, counted, shown, varied
-from agentlab.bench.laws import Usl, fit_usl
+from agentlab.bench.laws import UslFit, fit_and_judge
 from agentlab.bench.results import TOLERANCE, Measurement, Results, deviations, unequal
 from agentlab.bench.summary import Slo
 
@@ -210,11 +210,11 @@ class Curve(NamedTuple):
     points: list[Point]
 
     @property
-    def usl(self) -> Usl | None:
+    def usl(self) -> UslFit | None:
         """The scalability law fitted to it, where it has four points and grows in flight."""
-        if self.axis != "max_concurrency" or len(self.points) < 4:
+        if self.axis != "max_concurrency":
             return None
-        return fit_usl([p.n for p in self.points], [p.throughput for p in self.points])
+        return fit_and_judge([p.n for p in self.points], [p.throughput for p in self.points])
 
 
 def seconds(value_s: float, decimals: int, *, digits: int = 1) -> str:
@@ -270,7 +270,7 @@ def readings(results: Results) -> list[str]:
         best, law = max(curve.points, key=lambda p: p.throughput), curve.usl
         said.append(
             f"{curve.name}: most at {best.n:g} in flight, {best.throughput:.3g} answers per second"
-            + (f"; contention {law.contention:.2g}, coherency {law.coherency:.2g}" if law else "")
+            + (f"; {law}" if law else "")
         )
     return said
 
