@@ -4,6 +4,7 @@ asyncio_tools   which loop runs, and cancellation from inside
 bucket          a token bucket's level: the endpoint's limits and the client's rate limit
 extras          what to install where a package is missing
 fields          data models, and numbers that are given: their checks, the wording of mistakes
+patterns        regular expressions by name, from a YAML file
 progress_bar    how far a long run is
 system          whole files, many sockets, processes that end with their owner
 yaml_file       YAML by name or path, with the line and column of everything that is wrong

@@ -18,7 +18,8 @@ import msgspec
 import yaml
 
 from agentlab._support.fields import Text
-from agentlab.endpoint.answers._form import ANY, TYPE, render, typed
+from agentlab.endpoint.answers._form import ANY, render, typed
+from agentlab.endpoint.answers._patterns import RE
 from agentlab.endpoint.answers._prompt import Asked, read, unframe
 from agentlab.endpoint.answers._schema import build
 from agentlab.endpoint.contract.json_schema import CannotFill
@@ -224,7 +225,7 @@ class Writer:
                 return round(self._draw.random(), 2)
             case str() if "|" in shape:  # "low|high" shows what there is to choose from
                 return self.choose("", [option.strip() for option in shape.split("|")])
-            case str() if shape and TYPE.fullmatch(shape.strip("<>")):
+            case str() if shape and RE.type.fullmatch(shape.strip("<>")):
                 return build(typed(shape), self, draw=self._draw)
             case str():
                 return self._term()
