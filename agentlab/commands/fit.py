@@ -3,7 +3,7 @@
 import argparse
 import csv
 import math
-from collections.abc import Iterable
+from collections.abc import Sequence
 from pathlib import Path
 
 from agentlab.bench import plots
@@ -105,38 +105,30 @@ def read(path: Path, model: str | None = None) -> Table | Requests:
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         raise ConfigError(f"table {str(path)!r}: {error}; give a .csv file") from None
     columns = set(rows[0]) if rows else set()
-    table = set(_OF_A_TABLE) <= columns
-    if not table and not set(_OF_A_REQUEST) <= columns:
+    names = next((names for names in (_OF_A_TABLE, _OF_A_REQUEST) if columns.issuperset(names)), ())
+    if not names:
         has = ", ".join(sorted(map(str, columns))) or "none"
         raise ConfigError(
             f"table {str(path)!r} has the columns {has}; "
             f"give {', '.join(_OF_A_REQUEST)}, or {', '.join(_OF_A_TABLE)}"
         )
     models = sorted({row["model"] for row in rows if row.get("model")})
-    if table and (model not in models if model else len(models) > 1):
+    if names == _OF_A_TABLE and (model not in models if model else len(models) > 1):
         raise ConfigError(f"choose one --model of {', '.join(models) or 'no column `model`'}")
-    chosen = [
-        (line, row) for line, row in enumerate(rows, 2) if not model or row.get("model") == model
+    numbers = [
+        _numbers(f"{path}:{line}", row, names)
+        for line, row in enumerate(rows, 2)
+        if not model or row.get("model") == model
     ]
-    if not table:
-        return Requests(_request(path, *each) for each in chosen)
-    return Table(_row(path, *each) for each in chosen)
+    if names == _OF_A_REQUEST:
+        return Requests(Request(*times, int(sent), int(made)) for *times, sent, made in numbers)
+    return Table(
+        Row(int(sent), int(made), int(at_once), ttft_ms / 1000, itl_ms / 1000, rate)
+        for sent, made, at_once, ttft_ms, itl_ms, rate in numbers
+    )
 
 
-def _request(path: Path, line: int, row: dict[str, str]) -> Request:
-    arrived, first, end, prompt, answer = _numbers(path, line, row, _OF_A_REQUEST)
-    if not arrived < first <= end:
-        needed = "arrived_s < first_token_s <= end_s"
-        raise ConfigError(f"{path}:{line}: needs {needed}; correct the line")
-    return Request(arrived, first, end, int(prompt), int(answer))
-
-
-def _row(path: Path, line: int, row: dict[str, str]) -> Row:
-    prompt, answer, at_once, ttft_ms, itl_ms, rate = _numbers(path, line, row, _OF_A_TABLE)
-    return Row(int(prompt), int(answer), int(at_once), ttft_ms / 1000, itl_ms / 1000, rate)
-
-
-def _numbers(path: Path, line: int, row: dict[str, str], names: Iterable[str]) -> list[float]:
+def _numbers(where: str, row: dict[str, str], names: Sequence[str]) -> list[float]:
     found = []
     for name in names:
         try:
@@ -145,6 +137,9 @@ def _numbers(path: Path, line: int, row: dict[str, str], names: Iterable[str]) -
             value = math.nan
         whole = (not name.endswith("tokens") and name != "at_once") or value >= 1
         if not (math.isfinite(value) and (value > 0 or name.endswith("_s")) and whole):
-            raise ConfigError(f"{path}:{line}: {name} is {row[name]!r}; give a number above 0")
+            raise ConfigError(f"{where}: {name} is {row[name]!r}; give a number above 0")
         found.append(value)
+    if names == _OF_A_REQUEST and not found[0] < found[1] <= found[2]:
+        needed = "arrived_s < first_token_s <= end_s"
+        raise ConfigError(f"{where}: needs {needed}; correct the line")
     return found
