@@ -15,7 +15,7 @@ from bisect import bisect_left, bisect_right
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import chain, combinations
 from statistics import fmean
-from typing import NamedTuple, Protocol
+from typing import NamedTuple
 
 import msgspec
 import numpy as np
@@ -80,17 +80,6 @@ Pair = tuple[Times, Times]
 """What is predicted, and what was measured."""
 
 
-class Measured(Protocol):
-    """What a preset is fitted to: several measurements, numbered from 0."""
-
-    def __len__(self) -> int: ...
-    def equations(self, number: int) -> Iterator[Equation]: ...
-    def limits(self, numbers: Sequence[int]) -> tuple[int | None, int | None]:
-        """Return the slots and the tokens of context at which clients began to wait, if any."""
-
-    def pairs(self, physics: Physics, numbers: Sequence[int]) -> list[Pair]: ...
-
-
 class Row(NamedTuple):
     """One row of a published table: `at_once` clients ask again whenever they are answered."""
 
@@ -111,6 +100,7 @@ class Table(list[Row]):
     """Closed loops that lasted, as load generators and vendors publish them."""
 
     def equations(self, number: int) -> Iterator[Equation]:
+        """Yield what one row says of the constants."""
         row, held = self[number], self[number].prompt_tokens + self[number].output_tokens / 2
         steps, together = row.output_tokens, row.output_tokens * row.decoding
         # While one answer is decoded, each of the others is read once.
@@ -120,6 +110,7 @@ class Table(list[Row]):
             yield Equation(row.ttft_s, 1.0, 1.0, 1.0, row.prompt_tokens, row.prompt_tokens)
 
     def limits(self, numbers: Sequence[int]) -> tuple[int | None, int | None]:
+        """Return the slots and the tokens of context at which clients began to wait, if any."""
         rows = [self[number] for number in numbers]
         waiting = [row for row in rows if row.ttft_s > _WAITS * row.itl_s * row.output_tokens]
         held = [row.decoding * (row.prompt_tokens + row.output_tokens) for row in waiting]
@@ -225,6 +216,9 @@ class Requests(list[Request]):
             predicted, measured = (_means(served, of) for served in (jobs, those))
             found.append((predicted, measured))
         return found
+
+
+Measured = Table | Requests  # what a preset is fitted to: measurements, numbered from 0
 
 
 def replayed(physics: Physics, requests: Sequence[Request]) -> list[Request]:

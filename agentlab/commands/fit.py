@@ -121,7 +121,10 @@ def read(path: Path, model: str | None = None) -> Table | Requests:
         if not model or row.get("model") == model
     ]
     if names == _OF_A_REQUEST:
-        return Requests(Request(*times, int(sent), int(made)) for *times, sent, made in numbers)
+        return Requests(
+            Request(arrived_s, first_s, end_s, int(sent), int(made))
+            for arrived_s, first_s, end_s, sent, made in numbers
+        )
     return Table(
         Row(int(sent), int(made), int(at_once), ttft_ms / 1000, itl_ms / 1000, rate)
         for sent, made, at_once, ttft_ms, itl_ms, rate in numbers
