@@ -9,13 +9,16 @@ import pytest
 
 import agentlab
 from agentlab._support.patterns import Patterns
+from agentlab.endpoint.answers._patterns import RE
 from agentlab.endpoint.answers._prompt import _LENGTHS
+from agentlab.endpoint.contract import refused, tokens
 from agentlab.settings import DATA
 
 ENDPOINT = Path(agentlab.__file__).parent / "endpoint"
 READERS = {
-    "answers": sorted((ENDPOINT / "answers").glob("*.py")),
-    "refused": [ENDPOINT / "contract" / "refused.py"],
+    "answers": (RE, sorted((ENDPOINT / "answers").glob("*.py"))),
+    "refused": (refused._RE, [ENDPOINT / "contract" / "refused.py"]),
+    "tokens": (tokens._RE, [ENDPOINT / "contract" / "tokens.py"]),
 }
 
 
@@ -27,7 +30,7 @@ def test_every_file_has_its_reader():
 @pytest.mark.parametrize("file", READERS)
 def test_every_pattern_compiles(file: str):
     """Written out, none holds a name any more, and each is a regular expression."""
-    patterns = Patterns(DATA / "patterns" / f"{file}.yaml")
+    patterns, _ = READERS[file]
     for name, written in patterns._written.items():
         if isinstance(written, dict):
             assert patterns.mapping(name) == written
@@ -39,29 +42,31 @@ def test_every_pattern_compiles(file: str):
 @pytest.mark.parametrize("file", READERS)
 def test_the_code_and_the_file_name_the_same_patterns(file: str):
     """What the code asks for is there, and what is there is asked for, or part of what is."""
-    code = "\n".join(path.read_text(encoding="utf-8") for path in READERS[file])
+    patterns, paths = READERS[file]
+    code = "\n".join(path.read_text(encoding="utf-8") for path in paths)
     asked = {*re.findall(r'\b_?RE\.(?:each|mapping)\("(\w+)"\)', code)}
     asked |= {*re.findall(r"\b_?RE\.(\w+)", code)} - {"each", "mapping"}
     if file == "answers":
         asked |= {name for _, *names in _LENGTHS for name in names if name}
-    there = Patterns(DATA / "patterns" / f"{file}.yaml")._written
-    parts = {*re.findall(r"\(\?&(\w+)\)", repr(there))}
-    assert asked <= there.keys() <= asked | parts
+    parts = {*re.findall(r"\(\?&(\w+)\)", repr(patterns._written))}
+    assert asked <= patterns._written.keys() <= asked | parts
 
 
 def test_lines_are_joined_and_names_written_out(tmp_path: Path):
-    """A break of a line is for readers; a name stands for its pattern, a mapping for its keys."""
+    """A name stands for its pattern, for the keys of a mapping, or for the patterns of a list."""
     file = tmp_path / "some.yaml"
     file.write_text(
         "counts: {one: 1, two: 2}\n"
         "many: (\\d+|(?&counts))\n"
         "rivers: |\n  (?i)(?&many)\n  [ ]rivers?\n"
-        "all: ['(?&many)', '(?&rivers)']\n"
+        "all: ['(?&many)', '(?&lakes)']\n"
+        "waters: (?i)(?&all)\n"
     )
-    some = Patterns(file)
+    some = Patterns(file, lakes="lakes?")
     assert some.rivers.pattern == r"(?i)(\d+|one|two)[ ]rivers?"
-    assert [each.pattern for each in some.each("all")] == [r"(\d+|one|two)", some.rivers.pattern]
+    assert [each.pattern for each in some.each("all")] == [r"(\d+|one|two)", "lakes?"]
     assert some.rivers is some.rivers
     assert some.each("all") is some.each("all")
-    with pytest.raises(AttributeError, match=r"some\.yaml has no pattern 'lakes'"):
-        _ = some.lakes
+    assert some.waters.pattern == r"(?i)(\d+|one|two)|lakes?"
+    with pytest.raises(AttributeError, match=r"some\.yaml has no pattern 'seas'"):
+        _ = some.seas
