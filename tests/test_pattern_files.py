@@ -12,12 +12,15 @@ from agentlab._support.patterns import Patterns
 from agentlab.endpoint.answers._patterns import RE
 from agentlab.endpoint.answers._prompt import _LENGTHS
 from agentlab.endpoint.contract import refused, tokens
+from agentlab.resilience import _classify
 from agentlab.settings import DATA
 
-ENDPOINT = Path(agentlab.__file__).parent / "endpoint"
+PACKAGE = Path(agentlab.__file__).parent
+ENDPOINT = PACKAGE / "endpoint"
 READERS = {
     "answers": (RE, sorted((ENDPOINT / "answers").glob("*.py"))),
     "refused": (refused._RE, [ENDPOINT / "contract" / "refused.py"]),
+    "refusals": (_classify._RE, [PACKAGE / "resilience" / "_classify.py"]),
     "tokens": (tokens._RE, [ENDPOINT / "contract" / "tokens.py"]),
 }
 
