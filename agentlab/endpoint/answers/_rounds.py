@@ -30,20 +30,11 @@ _LONGEST = 200  # characters of a value
 _MOST_RESULTS = 64  # of the newest, in which a value is looked for
 _MOST_STAGES = 16
 _DESCRIBED = 1000  # characters of a description in which a word may be shared
-_IDLE = frozenset(
-    "the and for with from that this what which who how are was were you your all any can get "
-    "set use used using tool tools function return returns given about into one its our will "
-    "should must does name value input output data call text string".split()
-)
 _LOOKING_UP = frozenset("find search list look lookup query get fetch show check read".split())
 WHOLE = frozenset("task question query input prompt request instruction message content".split())
 _PASSED_ON = frozenset(
     "input message content context text body document notes data summary report results".split()
 )
-_ROLES = {  # the prepositions of arguments
-    "origin": "from", "source": "from", "departure": "from", "destination": "to", "target": "to",
-    "arrival": "to", "language": "to", "city": "in", "place": "in", "location": "in",
-}  # fmt: skip
 
 
 class Argument(NamedTuple):
@@ -66,7 +57,11 @@ def words(text: str) -> frozenset[str]:
 def stem(word: str) -> str:
     """Return a word as it is compared with others; nothing if it says too little."""
     stem = RE.particle.sub("", word).lower().rstrip("s")[:7]
-    return "" if stem in _IDLE or (len(word) < 3 and word < "가" and stem != "id") else stem
+    return (
+        ""
+        if RE.idle_word.fullmatch(stem) or (len(word) < 3 and word < "가" and stem != "id")
+        else stem
+    )
 
 
 def snake(name: str) -> list[str]:
@@ -143,7 +138,8 @@ def _shared_out(arguments: list[Argument], groups: list[Group]) -> Values:
 
 def _by_role(arguments: list[Argument], groups: list[Group]) -> Values:
     by_role = {group.role: group.values for group in reversed(groups) if group.role}
-    taking = {_ROLES.get(word, word): each.name for each in arguments[::-1] for word in each.words}
+    roles = RE.mapping("roles")
+    taking = {roles.get(word, word): each.name for each in arguments[::-1] for word in each.words}
     return {name: by_role[role] for role, name in taking.items() if role in by_role}
 
 
