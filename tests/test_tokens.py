@@ -143,4 +143,4 @@ def test_short_texts_take_no_turn():
 @given(st.text(st.characters(max_codepoint=127), max_size=200))
 def test_ascii_text_is_split_as_any_other(text: str):
     """The shorter pattern for it gives the pieces that the whole one gives."""
-    assert list(split(text)) == tokens._PIECE.findall(text)
+    assert list(split(text)) == tokens._RE.piece.findall(text)

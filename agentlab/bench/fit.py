@@ -14,7 +14,7 @@ import math
 from bisect import bisect_left, bisect_right
 from collections.abc import Iterable, Iterator, Sequence
 from statistics import fmean
-from typing import NamedTuple, Protocol
+from typing import NamedTuple
 
 import msgspec
 import numpy as np
@@ -77,17 +77,6 @@ Pair = tuple[Times, Times]
 """What is predicted, and what was measured."""
 
 
-class Measured(Protocol):
-    """What a preset is fitted to: several measurements, numbered from 0."""
-
-    def __len__(self) -> int: ...
-    def equations(self, number: int) -> Iterator[Equation]: ...
-    def limits(self, numbers: Sequence[int]) -> tuple[int | None, int | None]:
-        """Return the slots and the tokens of context at which clients began to wait, if any."""
-
-    def pairs(self, physics: Physics, numbers: Sequence[int]) -> list[Pair]: ...
-
-
 class Row(NamedTuple):
     """One row of a published table: `at_once` clients ask again whenever they are answered."""
 
@@ -108,6 +97,7 @@ class Table(list[Row]):
     """Closed loops that lasted, as load generators and vendors publish them."""
 
     def equations(self, number: int) -> Iterator[Equation]:
+        """Yield what one row says of the constants."""
         row, held = self[number], self[number].prompt_tokens + self[number].output_tokens / 2
         steps, together = row.output_tokens, row.output_tokens * row.decoding
         # While one answer is decoded, each of the others is read once.
@@ -117,6 +107,7 @@ class Table(list[Row]):
             yield Equation(row.ttft_s, 1.0, 1.0, 1.0, row.prompt_tokens, row.prompt_tokens)
 
     def limits(self, numbers: Sequence[int]) -> tuple[int | None, int | None]:
+        """Return the slots and the tokens of context at which clients began to wait, if any."""
         rows = [self[number] for number in numbers]
         waiting = [row for row in rows if row.ttft_s > _WAITS * row.itl_s * row.output_tokens]
         held = [row.decoding * (row.prompt_tokens + row.output_tokens) for row in waiting]
@@ -224,6 +215,9 @@ class Requests(list[Request]):
         return found
 
 
+Measured = Table | Requests  # what a preset is fitted to: measurements, numbered from 0
+
+
 def replayed(physics: Physics, requests: Sequence[Request]) -> list[Request]:
     """Return requests of one stretch as the physics serve them.
 
@@ -296,13 +290,9 @@ def fit(measured: Measured, numbers: Sequence[int] | None = None) -> Physics:
         batched_tokens=2048,
     )
     slots, kv_tokens = measured.limits(numbers)
-    limited = [
-        {},
-        {"slots": slots},
-        {"kv_tokens": kv_tokens},
-        {"slots": slots, "kv_tokens": kv_tokens},
-    ]
-    for candidates in (limited, [{"batched_tokens": tokens} for tokens in _STEP_TOKENS]):
+    few, full = {"slots": slots}, {"kv_tokens": kv_tokens}
+    batched = [{"batched_tokens": tokens} for tokens in _STEP_TOKENS]
+    for candidates in ([{}, few, full, few | full], batched):
         tried = [msgspec.structs.replace(physics, **candidate) for candidate in candidates]
         missed = [_missed(each, measured, numbers) for each in tried]
         physics = next(

@@ -7,7 +7,6 @@ from collections import deque
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from random import Random
-from typing import Any
 
 import msgspec
 
@@ -23,7 +22,7 @@ from agentlab.endpoint.server.app import limits_of
 from agentlab.errors import ModelError
 from agentlab.resilience import Retry, classify
 from agentlab.resilience.limiters import Adaptive, Limiter, Sample
-from agentlab.settings import Capacity
+from agentlab.settings import DATA, Capacity
 
 LIMITERS: dict[str, Callable[[], Limiter]] = {
     "fixed 3": lambda: Fixed(3),
@@ -69,58 +68,12 @@ class Scenario(msgspec.Struct, frozen=True, kw_only=True):
         return msgspec.structs.replace(physics, capacity=self.capacity)
 
 
-def _scenarios(
-    slots: tuple[int, ...], demand: int, change_at: float, **drawn: Any
-) -> list[Scenario]:
-    """Return presets that take time, a rate limit, and slots that stay, change or drift.
-
-    `demand` is agents per slot; slots change at the share `change_at` of the run.
-    """
-
-    def scenario(name: str, preset: str, agents: int, run_s: float, **more: Any) -> Scenario:
-        more |= drawn
-        return Scenario(name=name, preset=preset, agents=demand * agents, run_s=run_s, **more)
-
-    some = slots[len(slots) // 2]
-    found = [
-        scenario("course", "course", 25, 2000),
-        scenario("hosted-small", "hosted-small", 10, 900),
-        scenario("laptop-ollama", "laptop-ollama", 2, 4500),
-        scenario("nim-8b", "nim-8b", 60, 150),
-        scenario("nim-70b-2gpu", "nim-70b-2gpu", 30, 600),
-        scenario("vllm-1gpu", "vllm-1gpu", 90, 200),
-        scenario("rate limit", "vllm-1gpu", some, 600, requests_per_minute=15 * some),
-    ]
-    # On the figures of a server, whose answers differ in length only, and of a hosted model, with
-    # a jitter of its own; the rate limit of the latter is lifted.
-    kinds = (("", "vllm-1gpu", 300), (", jitter", "hosted-small", 900))
-    changes = ((", halved", 0.5), (", doubled", 2))
-    for n, (kind, preset, run_s) in itertools.product(slots, kinds):
-        steady = Capacity(from_s=0, slots=n)
-        lifted = {"capacity": (steady,), "requests_per_minute": 0}
-        found.append(scenario(f"{n} slots{kind}", preset, n, run_s, **lifted))
-        for change, times in changes:
-            then = Capacity(from_s=change_at * run_s, slots=int(n * times))
-            lifted["capacity"] = (steady, then)
-            most = max(n, then.slots)
-            found.append(scenario(f"{n} slots{change}{kind}", preset, most, run_s, **lifted))
-    for kind, preset, run_s in (("", "course", 5000), (", jitter", "hosted-small", 1500)):
-        lifted = {"capacity": (Capacity(from_s=0, slots=some),), "requests_per_minute": 0}
-        name = f"{some} slots, long answers{kind}"
-        found.append(scenario(name, preset, some, run_s, long_share=0.12, **lifted))
-        most = slots[-1]  # which become a quarter, and come back, in small steps
-        lifted["capacity"] = tuple(
-            Capacity(from_s=run_s * n / 32, slots=round(most * (1 + 3 * abs(1 - n / 16)) / 4))
-            for n in range(32)
-        )
-        found.append(scenario(f"{most} slots, drifting{kind}", preset, most, run_s, **lifted))
-    return found
+def _scenarios(name: str) -> list[Scenario]:
+    file = DATA / "scenarios" / f"{name}.yaml"
+    return msgspec.yaml.decode(file.read_bytes(), type=list[Scenario])
 
 
-# The two share the presets, and nothing else. The seeds of `JUDGING` and of the experiment `tuning`
-# are drawn again whenever a limiter's constants were chosen on `TUNING`.
-TUNING = _scenarios((6, 24, 48), 5, 0.4, seed=11, tokens=(50, 150))
-JUDGING = _scenarios((4, 16, 64), 4, 0.5, seed=1635, tokens=(60, 140))
+TUNING, JUDGING = _scenarios("tuning"), _scenarios("judging")
 
 
 class Row(msgspec.Struct, frozen=True):

@@ -21,9 +21,7 @@ from agentlab.endpoint.contract.record import HUNG_UP, Span
 from agentlab.endpoint.middleware import fault_plan
 from agentlab.endpoint.middleware.fault_plan import Fault, FaultPlan
 from agentlab.endpoint.middleware.gate import Gate
-from agentlab.endpoint.middleware.recording import Recording, Replay
-from agentlab.endpoint.server.app import limits_of, real_model
-from agentlab.endpoint.server.local_model import LocalModel
+from agentlab.endpoint.server.app import answering, limits_of
 from agentlab.errors import ConfigError
 from agentlab.settings import Settings
 
@@ -63,19 +61,13 @@ class Room:
         self._seed = settings.seed
         self._queue = FairQueue()
         self.preset: presets.Preset | None = None  # where another model answers
-        if settings.replay is not None:
-            self._model: Model = Replay(settings.replay, time_scale=settings.time_scale)
-        elif settings.real:
-            self._model = real_model(settings)
-        else:
+        if not settings.real and settings.replay is None:
             self.preset = presets.load(settings.preset)
             service_s = self.preset.physics.service_s
             self._queue = FairQueue(
                 lambda job: max(service_s(job.prompt_tokens, job.output_tokens), 1e-9)
             )
-            self._model = LocalModel(self.preset, settings, self._queue)
-        if settings.record is not None:
-            self._model = Recording(self._model, settings.record)
+        self._model = answering(settings, self.preset, self._queue)
         self.time_scale, self.paid = self._model.time_scale, self._model.paid
         self.now_s = self._model.now_s
         self.board = Board()

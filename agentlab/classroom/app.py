@@ -32,6 +32,7 @@ PRESET = "class"  # where none is chosen: that of lessons, with slots to share
 _EVERYWHERE = {"0.0.0.0", "::"}
 _SHORTEST_TOKEN = 12
 
+_PAGE = Path(__file__).with_name("page")
 _FILES = {
     "/classroom": ("index.html", b"text/html; charset=utf-8"),
     "/classroom/style.css": ("style.css", b"text/css; charset=utf-8"),
@@ -95,8 +96,7 @@ class Classroom:
         method, path = scope["method"], scope["path"]
         if method == "GET" and path in _FILES:
             name, kind = _FILES[path]
-            page = Path(__file__).with_name("page")
-            await asgi.respond(send, 200, (page / name).read_bytes(), _HEADERS, kind)
+            await asgi.respond(send, 200, (_PAGE / name).read_bytes(), _HEADERS, kind)
         elif method == "GET" and path == _BOARD:
             await asgi.respond(send, 200, self._numbers(), _HEADERS)
         elif (method, path) in _TEACHERS:
@@ -221,13 +221,7 @@ def welcome(room: Classroom, *, host: str, token: str, who: str, model: str) -> 
     )
     notebook = "\n".join(f"    {line}" for line in in_a_notebook(first))
     also = f"\n  Also at     {', '.join(others)}" if others else ""
-    return f"""\
-Classroom ({model}, {room.room.time_scale:g} model seconds a second). {network}
-  Projector   http://{here}:{port}/classroom
-  Token       {token}   (for the teacher's settings on that page; show it to nobody)
-  Learners    ({who}), in a notebook:
-{notebook}
-  or in the terminal, before `make lab` (Windows: docs/classroom.md):
-    export OPENAI_BASE_URL={first}
-    export OPENAI_API_KEY=your-name{also}
-Ctrl-C stops it."""
+    said = (_PAGE / "welcome.txt").read_text(encoding="utf-8").rstrip()
+    names = {"here": here, "port": port, "first": first, "network": network, "also": also}
+    names |= {"token": token, "who": who, "model": model, "notebook": notebook}
+    return said.format(speed=room.room.time_scale, **names)

@@ -14,35 +14,22 @@ from agentlab.engines import Ask
 from agentlab.errors import ConfigError
 from agentlab.learning.patterns import PATTERNS, proposals
 from agentlab.learning.tasks import Task
+from agentlab.settings import DATA
 
 Share = Annotated[float, msgspec.Meta(ge=0, le=1)]
 
 
-class Skill(msgspec.Struct, frozen=True):
-    """How good the simulated model is at one kind of task. All are chosen, none is measured."""
+class Skill(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """How good the simulated model is at one kind of task, as `data/skills.yaml` explains it."""
 
-    whole: Share  # how often it is right about the whole task
-    part: Share  # and about a part of it
-    recognises: Share  # how often it tells the right answer among proposals
-    alike: Share  # of its mistakes: the same one, against which voting does not help
+    whole: Share
+    part: Share
+    recognises: Share
+    alike: Share
 
 
-SKILLS: dict[str, Skill] = {
-    "arithmetic": Skill(whole=0.98, part=0.97, recognises=0.95, alike=0.5),
-    "reversing": Skill(whole=0.70, part=0.80, recognises=0.40, alike=0.1),
-    "counting": Skill(whole=0.40, part=0.96, recognises=0.60, alike=0.3),
-    "sorting": Skill(whole=0.60, part=0.97, recognises=0.70, alike=0.3),
-    "chain": Skill(whole=0.60, part=0.95, recognises=0.95, alike=0.3),
-}
-"""Made up so that each pattern is the best for some kind, but for voting by three."""
-
-SHIFTED: dict[str, Skill] = SKILLS | {
-    "arithmetic": SKILLS["reversing"],
-    "reversing": SKILLS["counting"],
-    "counting": SKILLS["chain"],
-    "chain": SKILLS["arithmetic"],
-}
-"""The skills of another model, as it were, after an update: four kinds have changed places."""
+_SKILLS = msgspec.yaml.decode((DATA / "skills.yaml").read_bytes(), type=dict[str, dict[str, Skill]])
+SKILLS, SHIFTED = _SKILLS["skills"], _SKILLS["shifted"]
 
 
 class SimulatedSkill:

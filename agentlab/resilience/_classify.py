@@ -4,7 +4,6 @@ A 429 may be a rate, a day's limit, a request over any limit, or an account with
 """
 
 import json
-import re
 import sys
 import traceback
 from typing import NamedTuple
@@ -12,7 +11,9 @@ from typing import NamedTuple
 import httpx
 
 from agentlab import errors, lab
+from agentlab._support.patterns import Patterns
 from agentlab.errors import EndpointError, IncompleteAnswer, ModelError
+from agentlab.settings import DATA
 
 PASSING = frozenset({408, 409, 425, 429, 500, 502, 503, 504, 529})
 """HTTP statuses that may be gone at the next attempt."""
@@ -20,25 +21,7 @@ PASSING = frozenset({408, 409, 425, 429, 500, 502, 503, 504, 529})
 OVERLOAD = frozenset({408, 429, 503, 504, 529})
 """Statuses that fewer requests at the same time may avoid."""
 
-# In types and codes of what is wrong with the request or the key, whatever the status.
-_FINAL = re.compile(r"invalid_|_length_exceeded|_not_found|authentication|permission|content_")
-_NO_CREDIT = re.compile(
-    r"exceeded[_ ](your[_ ])?current[_ ]quota|quota[_ ](is |has been )?(exceeded|exhausted|used up)"
-    r"|insufficient[_ ](user[_ ])?(quota|balance|credits?|funds)|balance[_ ](is )?too[_ ]low"
-    r"|out of credits?|billing[_ ](hard[_ ]limit|not[_ ]active)",
-    re.IGNORECASE,
-)
-_PER_DAY = re.compile(r"per[ _-]?(?:day|month)|\b[RT]PD\b|daily|monthly", re.IGNORECASE)
-_TOO_LARGE = re.compile(r"request too large|must be reduced", re.IGNORECASE)
-_LIMIT_REQUESTED = re.compile(
-    r"\blimit:? (\d[\d,]{0,30}).{0,60}?\brequested:? (\d[\d,]{0,30})", re.IGNORECASE
-)
-_TRY_AGAIN = re.compile(
-    r"(?:try again|retry|wait|available)(?: again)?(?: in| after| for)?:?\s+((?:\d+(?:\.\d+)?\s*"
-    r"(?:ms|milliseconds?|d(?:ays?)?|h(?:ours?)?|m(?:in(?:utes?)?)?|s(?:ec(?:onds?)?)?)\s*)+)",
-    re.IGNORECASE,
-)
-
+_RE = Patterns(DATA / "patterns" / "refusals.yaml")
 _LONGEST_WAIT_S = 366 * 86_400.0  # a longer wait means something else, such as a date in seconds
 
 
@@ -91,7 +74,7 @@ def asked_to_wait_s(message: str) -> float | None:
         >>> asked_to_wait_s("Rate limit reached. Please try again in 7m33.6s.")
         453.6
     """
-    found = _TRY_AGAIN.search(message)
+    found = _RE.try_again.search(message)
     return None if found is None else lab.duration_s(found[1])
 
 
@@ -128,14 +111,14 @@ def _refusal(
     names = f"{code} {kind}"
     wait_s = asked_to_wait_s(said) if wait_s is None else wait_s
     too_large = status == 429 and _is_too_large(said)
-    exhausted = status == 402 or _NO_CREDIT.search(names) is not None
+    exhausted = status == 402 or _RE.no_credit.search(names) is not None
     if wait_s is None and (status in (403, 429) or status < 300):
-        exhausted = exhausted or _NO_CREDIT.search(said) is not None
+        exhausted = exhausted or _RE.no_credit.search(said) is not None
     if wait_s is None and status == 429 and not too_large:
-        exhausted = exhausted or _PER_DAY.search(said) is not None
+        exhausted = exhausted or _RE.per_day.search(said) is not None
     if exhausted or too_large:
         return RetryDecision(False, answered=True, exhausted=exhausted)
-    garbage = status < 300 and not _FINAL.search(names)
+    garbage = status < 300 and not _RE.final.search(names)
     return RetryDecision(
         status in PASSING or garbage,
         wait_s,
@@ -148,9 +131,9 @@ def _refusal(
 
 def _is_too_large(said: str) -> bool:
     """Return whether the message says that the request alone is over the limit."""
-    numbers = _LIMIT_REQUESTED.search(said)
+    numbers = _RE.limit_and_requested.search(said)
     if numbers is None:
-        return _TOO_LARGE.search(said) is not None
+        return _RE.too_large.search(said) is not None
     limit, requested = (int(number.replace(",", "")) for number in numbers.groups())
     return requested > limit
 

@@ -3,6 +3,7 @@
 answer     one request's answer: words, a filled form, or tool calls
 replies    prepared answers, and sentences from which others are assembled
 _prompt    what a prompt asks for: language, outline, form, length
+_patterns  what a prompt is searched for
 _form      forms that a text asks for instead of prose: JSON, tables, tags
 _schema    a value that a JSON Schema admits
 _tools     the conversation so far, and the calls of this turn with their arguments

@@ -13,6 +13,7 @@ from contextlib import suppress
 from typing import Any
 
 from agentlab.endpoint.answers._form import Form, read_json, schema_of, typed
+from agentlab.endpoint.answers._patterns import RE
 from agentlab.endpoint.answers._prompt import glance, unframe
 from agentlab.endpoint.answers._rounds import named
 from agentlab.endpoint.answers._tools import Due, fill_in
@@ -22,28 +23,13 @@ from agentlab.endpoint.contract.request import Function
 
 Turns = Sequence[tuple[str, str]]  # (role, text), oldest first
 
-_DESCRIBED = [  # a tool's name, its description, and its arguments: schema, properties or signature
-    r"^(?:> )?Tool Name: (?P<name>.+)\nTool Description: (?P<about>.*(?:\n(?!Tool ).*){0,9}?)\n"
-    r"Tool Args: (?P<inputs>\{)",
-    r"^Tool Name: (?P<name>.+)\nTool Arguments: (?P<inputs>\{.*)?"
-    r"(?:\nTool Description: (?P<about>.*))?",
-    r"^def (?P<name>\w+)\((?P<inputs>[^()\n]*)\)[^\n]*:\s*\"\"\"\s*(?P<about>.*)",
-    r"^\s*\(\d+\) (?P<name>\w+), [^<\n]*<desc>(?P<about>[^<]*)</desc>[^<\n]*"
-    r" arguments (?P<inputs>\{.*\})",
-]
-_SIGNATURE = r"(?P<inputs>\([^\n]{0,500}?\))?(?: -> [^\n]{1,80}?)? ?[-:] (?P<about>.*)"
-_CALLED = re.compile(r"^Action: *(\w+)|\b(\w+)\(", re.M)
-_OBSERVATION = re.compile(r"^Observation: *(.*?)(?=\n(?:Thought|Action):|\Z)", re.M | re.S)
-_LOGS = re.compile(r"\A(?:Execution logs:|\s)+|Last output from.*", re.S)
-_CODE = re.compile(r"code sequence must be opened with '([^'\n]+)',? and closed with '([^'\n]+)'")
 _INPUT = schema_of({"input": {"type": "string"}})
-_LEADS = re.compile(r"\A\s*(?:New task:\n|Current Task: )|^Question:", re.M)
 
 
 def describes_tools(turns: Turns) -> bool:
     """Return True if a conversation wants tools called in lines or code that it describes."""
     return any(
-        0 <= text.find("Action Input:") < text.rfind("Answer:") or _CODE.search(text)
+        0 <= text.find("Action Input:") < text.rfind("Answer:") or RE.fences_of_code.search(text)
         for role, text in turns
         if role != "assistant"
     )
@@ -54,11 +40,11 @@ def speak(turns: Turns, writer: Writer, draw: random.Random) -> str:
     guide = _guide(turns)
     task, pad, later = split(turns)
     done = "\n".join([pad, *(text for _, text in later)])
-    results = [_LOGS.sub("", text).strip() for text in _OBSERVATION.findall(done)]
-    due = _due(guide, task, {name or also for name, also in _CALLED.findall(done)}, results)
+    results = [RE.logs.sub("", text).strip() for text in RE.observation.findall(done)]
+    due = _due(guide, task, {name or also for name, also in RE.called.findall(done)}, results)
     call = next(iter(fill_in(due, task, writer, draw)), None)
     said = "" if call else writer.from_results([("", text) for text in results]) or writer.write()
-    if marks := _CODE.search(guide):
+    if marks := RE.fences_of_code.search(guide):
         name, arguments = call or ("final_answer", json.dumps({"answer": said}))
         told = ", ".join(f"{key}={value!r}" for key, value in json.loads(arguments).items())
         lines = f"print({name}({told}))" if call else f"{name}({told})"
@@ -92,11 +78,11 @@ def split(turns: Turns) -> tuple[str, str, Turns]:
     """Return the task, what its message says after it, and the turns that follow."""
     users = [at for at, (role, _) in enumerate(turns) if role == "user"]
     asked = [at for at in users if not turns[at][1].lstrip().startswith("Observation:")]
-    at = ([at for at in asked if _LEADS.search(turns[at][1])] or asked or [0])[-1]
+    at = ([at for at in asked if RE.leads.search(turns[at][1])] or asked or [0])[-1]
     text = turns[at][1]
     if "Action Input:" in text and (start := text.rfind("\nQuestion:")) >= 0:
         text = text[start + len("\nQuestion:") :].lstrip()
-    pad = re.search(r"\n(?:Thought:|This was your previous work)", text)
+    pad = RE.after_the_task.search(text)
     end = pad.start() if pad else len(text)
     return glance(text[:end].strip()), text[end:], turns[at + 1 :]
 
@@ -115,13 +101,13 @@ def _guide(turns: Turns) -> str:
 
 
 def _tools(text: str) -> list[Function]:
-    for pattern in _DESCRIBED:
-        if found := list(re.finditer(pattern, text, re.M)):
+    for pattern in RE.each("described"):
+        if found := list(pattern.finditer(text)):
             return [_tool(each["name"], each, text) for each in found]
-    names = re.search(r"one (?:name )?of \[([^\]\n]{1,2000})", text)
+    names = RE.names_offered.search(text)
     listed = [name.strip(" '\"`") for name in names[1].split(",")] if names else []
     return [
-        _tool(name, re.search(rf"^{re.escape(name)}{_SIGNATURE}", text, re.M), text)
+        _tool(name, re.search(rf"^{re.escape(name)}{RE.signature.pattern}", text, re.M), text)
         for name in listed[:100]
     ]
 

@@ -16,6 +16,7 @@ from typing import Any, NamedTuple
 
 import msgspec
 
+from agentlab.endpoint.answers._patterns import RE
 from agentlab.endpoint.answers._prompt import glance
 from agentlab.endpoint.answers._things import Group, things
 from agentlab.endpoint.contract.request import Function
@@ -29,29 +30,11 @@ _LONGEST = 200  # characters of a value
 _MOST_RESULTS = 64  # of the newest, in which a value is looked for
 _MOST_STAGES = 16
 _DESCRIBED = 1000  # characters of a description in which a word may be shared
-_COWORKERS = re.compile(r"following coworkers?: (.+?)\n")
-_WORD = re.compile(r"[A-Z]?[a-z]+|[A-Z]+(?![a-z])|[\uac00-\ud7a3]{2,}")
-_PARTICLE = re.compile(r"(?<=..)(?:의|에서|은|는|이|가|을|를|와|과|에|도|으로|로)$")
-_IDLE = frozenset(
-    "the and for with from that this what which who how are was were you your all any can get "
-    "set use used using tool tools function return returns given about into one its our will "
-    "should must does name value input output data call text string".split()
-)
 _LOOKING_UP = frozenset("find search list look lookup query get fetch show check read".split())
-_THEN = re.compile(
-    r"(?i)(?<!since )(?<!until )(?<!by )\bthen\b|\bafter (?:that|which)\b|\bafterwards\b"
-    r"|그\s?다음|그런 다음|그리고 나서|그 후|[한은] (?:다음|뒤|후)"
-)
-# Arguments that end in these words are ids; the last ones only if a word says of what.
-_ID = re.compile(r"(?:^|.*_)(?:id|uuid|guid)s?$|.+_(?:key|token|ref|reference|number)s?$")
 WHOLE = frozenset("task question query input prompt request instruction message content".split())
 _PASSED_ON = frozenset(
     "input message content context text body document notes data summary report results".split()
 )
-_ROLES = {  # the prepositions of arguments
-    "origin": "from", "source": "from", "departure": "from", "destination": "to", "target": "to",
-    "arrival": "to", "language": "to", "city": "in", "place": "in", "location": "in",
-}  # fmt: skip
 
 
 class Argument(NamedTuple):
@@ -68,13 +51,14 @@ class Argument(NamedTuple):
 @lru_cache(maxsize=1024)  # of names, descriptions and tasks that come again
 def words(text: str) -> frozenset[str]:
     """Return the words of a text that say what it is about, as far as words are compared."""
-    return frozenset(stem(found[0]) for found in _WORD.finditer(text)) - {""}
+    return frozenset(stem(found[0]) for found in RE.word.finditer(text)) - {""}
 
 
 def stem(word: str) -> str:
     """Return a word as it is compared with others; nothing if it says too little."""
-    stem = _PARTICLE.sub("", word).lower().rstrip("s")[:7]
-    return "" if stem in _IDLE or (len(word) < 3 and word < "가" and stem != "id") else stem
+    stem = RE.particle.sub("", word).lower().rstrip("s")[:7]
+    short = len(word) < 3 and word < "가" and stem != "id"
+    return "" if short or RE.idle_word.fullmatch(stem) else stem
 
 
 def snake(name: str) -> list[str]:
@@ -102,7 +86,7 @@ def _argument(tool: str, name: str, schema: Any) -> Argument:
     words, kind, of, type = snake(name), "name", list[str](), inner.get("type")
     if type not in ("string", "integer", "number") or {"enum", "const", "format"} & inner.keys():
         kind = "other"
-    elif _ID.match("_".join(words)):
+    elif RE.id.match("_".join(words)):
         kind, of = "id", words[:-1] or snake(tool)[1:]
     elif type != "string":
         kind = "number"
@@ -129,7 +113,7 @@ def from_task(tool: Function, text: str) -> Values:
 
 def coworkers(tool: Function) -> list[str]:
     """Return those to whom CrewAI's tool hands a task on."""
-    found = _COWORKERS.search((tool.description or "") + "\n")
+    found = RE.coworkers.search((tool.description or "") + "\n")
     return [name.strip() for name in found[1].split(",")[:100]] if found else []
 
 
@@ -151,7 +135,8 @@ def _shared_out(arguments: list[Argument], groups: list[Group]) -> Values:
 
 def _by_role(arguments: list[Argument], groups: list[Group]) -> Values:
     by_role = {group.role: group.values for group in reversed(groups) if group.role}
-    taking = {_ROLES.get(word, word): each.name for each in arguments[::-1] for word in each.words}
+    roles = RE.mapping("roles")
+    taking = {roles.get(word, word): each.name for each in arguments[::-1] for word in each.words}
     return {name: by_role[role] for role, name in taking.items() if role in by_role}
 
 
@@ -237,7 +222,7 @@ def named(tools: Sequence[Function], task: str) -> list[Named]:
     of_names = [_named_by(tool) for tool in tools]
     things_of = [of - _LOOKING_UP or of for of in of_names]
     korean = [frozenset(word for word in _described(tool) if word >= "가") for tool in tools]
-    thens = [found.start() for found in islice(_THEN.finditer(task), _MOST_STAGES - 1)]
+    thens = [found.start() for found in islice(RE.then.finditer(task), _MOST_STAGES - 1)]
     places: dict[int, tuple[int, int]] = {}
     for vocabulary in (things_of, of_names, korean):
         places = places or _places(tools, vocabulary, task, thens)
@@ -261,7 +246,7 @@ def _places(
     fits = [[_fit(*pair, part) for pair in zip(tools, vocabulary, strict=True)] for part in parts]
     ids = [*things(task).codes, *things(task).numbers]
     labels = {stem(group.label) for group in ids if not group.role}
-    said = [(stem(found[0]), found.span()) for found in _WORD.finditer(task)]
+    said = [(stem(found[0]), found.span()) for found in RE.word.finditer(task)]
     places: dict[int, tuple[int, int]] = {}
     for word, span in sorted(said, key=lambda each: each[0] in labels):
         if word in labels and any(word in _takes(tools[index]) for index in places):

@@ -12,6 +12,7 @@ from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from typing import Any, NamedTuple
 
+from agentlab.endpoint.answers._patterns import RE
 from agentlab.endpoint.answers._prompt import glance, unframe
 from agentlab.endpoint.answers._rounds import WHOLE, Named, Rounds, asked, coworkers, named, snake
 from agentlab.endpoint.answers._schema import build
@@ -22,18 +23,6 @@ from agentlab.endpoint.contract.request import ChatRequest, Custom, Function
 
 Call = tuple[str, str]  # the name of a function, and its arguments as JSON; or a tool, and a text
 Due = Sequence[tuple[Function, Sequence[dict[str, Any]]]]  # the calls of each tool
-
-_ENDING = re.compile(r"final_.+|(?:submit|finish|complete|end|done)(?:_answer|_result|_task)?")
-_OBSERVED = re.compile(
-    r"(?i)\s*(?:<tool_response>|(?:observation|(?:tool|function)[ _](?:result|output|response))s?"
-    r"(?: [\w-]{1,64}){0,2}[ \t]*[:\n])\s*"
-)
-_HANDS_OVER = re.compile(r"(?i)transfer_(?:back_)?to_|hand_?off|hand_over")
-_NOTHING = re.compile(
-    r"(?i)(?:no(?!\.)|nothing|none|not any)\b[^\n]{0,80}?\b(?:found|match(?:es|ed|ing)?|available"
-    r"|results?)\b[^\n]{0,40}$|(?:none|null|nothing|n/a|\[\s*\]|\{\s*\}|\"\")?[.!]?$"
-    r"|[^\n]{0,80}(?:찾을 수 없|찾지 못|(?:결과|기록|자료|정보)[가이]? 없)"
-)
 
 
 class Conversation(NamedTuple):
@@ -51,7 +40,7 @@ def conversation(request: ChatRequest) -> Conversation:
     for message in request.messages:
         text = message.text
         names |= {call.id: call.function.name for call in message.tool_calls or []}
-        observed = _OBSERVED.match(text) if offered and before else None
+        observed = RE.observed.match(text) if offered and before else None
         if message.role == "tool":
             made.append((names[message.tool_call_id], text))
         elif message.role == "user" and observed:  # one for each call that the model's words name
@@ -60,7 +49,7 @@ def conversation(request: ChatRequest) -> Conversation:
         elif message.role == "user":
             task, made = text, []
         before = text if message.role == "assistant" else ""
-    told = [r for r in made if not (_HANDS_OVER.match(r[0]) or _NOTHING.match(r[1].strip()))]
+    told = [r for r in made if not (RE.hands_over.match(r[0]) or RE.nothing.match(r[1].strip()))]
     return Conversation(glance(task), made, told)
 
 
@@ -72,7 +61,7 @@ def calls(
     if as_form:  # as structured output uses tools
         due: Due = [(offered[0], [{}])]
     else:
-        ends = [tool for tool in offered if request.must_call and _ENDING.fullmatch(tool.name)]
+        ends = [tool for tool in offered if request.must_call and RE.ending.fullmatch(tool.name)]
         useful = [tool for tool in offered if tool not in ends]
         due = Rounds(useful, task, said.made, said.results).due(_needs(request, useful, task))
         if request.must_call and not due:

@@ -18,7 +18,8 @@ import msgspec
 import yaml
 
 from agentlab._support.fields import Text
-from agentlab.endpoint.answers._form import ANY, TYPE, render, typed
+from agentlab.endpoint.answers._form import ANY, render, typed
+from agentlab.endpoint.answers._patterns import RE
 from agentlab.endpoint.answers._prompt import Asked, read, unframe
 from agentlab.endpoint.answers._schema import build
 from agentlab.endpoint.contract.json_schema import CannotFill
@@ -27,11 +28,6 @@ from agentlab.errors import ConfigError
 T = TypeVar("T")
 
 _LONG = 200  # characters of a result that is an answer
-_TITLES = frozenset("title topic subject headline".split())
-_PROSE = frozenset(
-    "summary description analysis content text report body reason reasoning explanation conclusion "
-    "details overview insight answer message paragraph comment feedback draft".split()
-)
 _MOST_PARAGRAPHS = 1000  # more than there are sentences
 _DEEPEST = 40
 _Texts = Annotated[list[Text], msgspec.Meta(min_length=1)]
@@ -146,10 +142,10 @@ class Writer:
 
     def text(self, name: str, schema: Mapping[str, Any]) -> str:
         """Return what stands in a field called `name`: a sentence, or a few words."""
-        words = {*name.lower().replace("_", " ").split()}
-        if _TITLES & words:
+        words = name.lower().replace("_", " ").split()
+        if any(map(RE.title_field.fullmatch, words)):
             return _capital(self.topic)
-        if _PROSE & words or schema.get("minLength", 0) > 40:
+        if any(map(RE.prose_field.fullmatch, words)) or schema.get("minLength", 0) > 40:
             return " ".join(self._take(2)) or _capital(self.topic)
         return self._term()
 
@@ -224,7 +220,7 @@ class Writer:
                 return round(self._draw.random(), 2)
             case str() if "|" in shape:  # "low|high" shows what there is to choose from
                 return self.choose("", [option.strip() for option in shape.split("|")])
-            case str() if shape and TYPE.fullmatch(shape.strip("<>")):
+            case str() if shape and RE.type.fullmatch(shape.strip("<>")):
                 return build(typed(shape), self, draw=self._draw)
             case str():
                 return self._term()

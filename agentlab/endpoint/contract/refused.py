@@ -10,50 +10,15 @@ from typing import Any, get_args
 
 import msgspec
 
+from agentlab._support.patterns import Patterns
 from agentlab.endpoint.contract.openai_json import Json, read_json, read_object
-from agentlab.settings import MayBeLeftOut
+from agentlab.settings import DATA, MayBeLeftOut
 
 _LENGTHS = {"max_completion_tokens": "max_tokens", "max_tokens": "max_completion_tokens"}
 _KNOWN: dict[str, str] = {name.replace("_", ""): name for name in get_args(MayBeLeftOut)}
 _MOST_RESENDS = 4
-
-_UNKNOWN_CODES = re.compile(r"(?:unsupported|unknown|unrecognized)_?(?:param|argument|field)", re.I)
-_EXTRA = re.compile(r"extra_forbidden|value_error\.extra")
+_RE = Patterns(DATA / "patterns" / "refused.yaml")
 _INNER = ("message", "msg", "error", "errors", "detail", "metadata", "raw")
-
-_NAME = r"""[`'"“\[({]*(?:body\.)?(\w+)[`'"”]?"""
-_NOT = r"(?:does not|doesn't|do not|don't|cannot|can't)"
-_KIND = r"(?:parameter|argument|property|field|input|name|key)(?:s|\(s\))?"
-_END = r"(?= ?(?:[.,;!)\]}]|$))"
-
-
-def _forms(*forms: str) -> list[re.Pattern[str]]:
-    return [re.compile(form, re.I) for form in forms]
-
-
-# The parameter is not known.
-_UNKNOWN = _forms(
-    rf"\b(?:unsupported|unknown|unrecognized|unexpected)(?: request| keyword| query| body)? {_KIND}"
-    rf"(?: supplied| provided)?:? {_NAME}",
-    rf"\b{_KIND} not (?:supported|allowed|permitted)[^:.]*: {_NAME}",
-    rf"{_NAME}:? (?:{_KIND} )?(?:is (?:unsupported|deprecated|unknown)|(?:is not|isn't) (?:a )?"
-    rf"(?:valid {_KIND}|(?:supported|allowed|permitted|recognized)(?: {_KIND})?))"
-    rf"(?:{_END}| (?:with|by|for|on|in|when) (?:this|the|that|model|using)\b)",
-    rf"\b{_NOT} support (?:the )?{_KIND}:? {_NAME}",
-    rf"\b{_NOT} support (?:setting |the )?{_NAME}(?: {_KIND})?{_END}",
-    rf"{_NAME}: extra (?:inputs|fields) (?:are )?not permitted",
-    rf"\bextra (?:inputs|fields) (?:are )?not permitted, field: {_NAME}",
-    rf"\badditional properties are not allowed \({_NAME} was unexpected",
-    rf"\bextra_forbidden', 'loc': \('body', {_NAME}\)",
-)
-# The parameter is known, but has a fixed value. A limit so refused is only too long.
-_FIXED = _forms(
-    rf"\bunsupported value: {_NAME} {_NOT} support",
-    rf"{_NAME} {_NOT} support -?\d",
-    rf"\b{_NOT} support {_NAME} ?[=:]",
-    rf"\binvalid {_NAME}: only -?\d[\d.]* is allowed",
-    rf"{_NAME} may only be (?:set to )?-?\d",
-)
 
 
 def refused(status: int, answer: bytes, asked: Collection[str]) -> set[str]:
@@ -117,8 +82,8 @@ def _named(told: Any) -> set[str]:
         if isinstance(inner, (dict, list)):  # a provider's own error may be quoted
             return _named(inner)
         said = told[:2000]
-        named = {_known(found[1]) for form in _UNKNOWN for found in form.finditer(said)}
-        fixed = {_known(found[1]) for form in _FIXED for found in form.finditer(said)}
+        named = {_known(found[1]) for form in _RE.each("unknown") for found in form.finditer(said)}
+        fixed = {_known(found[1]) for form in _RE.each("fixed") for found in form.finditer(said)}
         return named | fixed - _LENGTHS.keys()
     if not isinstance(told, dict):
         return set()
@@ -127,8 +92,8 @@ def _named(told: Any) -> set[str]:
     if isinstance(param, str) and param:  # whatever else it mentions, it is about this one
         about = {_known(re.split(r"[.\[]", param)[0])}
         fixed = about - _LENGTHS.keys() if "unsupported_value" in code else set()
-        named = about if fixed or _UNKNOWN_CODES.search(code) else named & about
-    if isinstance(at, list) and _EXTRA.search(code):
+        named = about if fixed or _RE.unknown_code.search(code) else named & about
+    if isinstance(at, list) and _RE.extra_code.search(code):
         named |= {_known(str(part)) for part in [part for part in at if part != "body"][:1]}
     return named
 

@@ -17,18 +17,10 @@ from agentlab.endpoint.contract.asgi import MAX_BODY_BYTES, Scope
 from agentlab.endpoint.contract.openai_json import Json, RequestError, event
 from agentlab.endpoint.contract.request import MOST_ITEMS
 from agentlab.endpoint.dialects.responses_request import Item, ResponsesRequest, Said, TextOptions
+from agentlab.settings import DATA
 
-_ECHOED = (
-    "instructions max_output_tokens max_tool_calls model previous_response_id prompt_cache_key "
-    "safety_identifier temperature top_p user".split()
-)
-_UNSET: Json = {
-    "metadata": {},
-    "reasoning": {"effort": None, "summary": None},
-    "service_tier": "default",
-    "tool_choice": "auto",
-    "truncation": "disabled",
-}
+# A whole response, as it is where the request says nothing.
+_FRAME = msgspec.yaml.decode((DATA / "wire" / "response.yaml").read_bytes(), type=Json)
 # What is streamed of an item: how its events are called, and the field that they fill.
 _STREAMED = {
     "message": ("output_text", "content"),
@@ -157,23 +149,16 @@ class Responses:
 
     def _frame(self, status: str) -> Json:
         request, text = self._request, self._request.text or TextOptions()
-        tool = dict.fromkeys(["description", "parameters", "strict"])
+        asked = {name: getattr(request, name, None) for name in _FRAME}
+        told = {name: value for name, value in asked.items() if value not in (None, {})}
+        form, tool = {"type": "text"}, dict.fromkeys(["description", "parameters", "strict"])
         return {
+            **_FRAME,
+            **told,
             "id": self.id,
-            "object": "response",
             "created_at": self._created,
             "status": status,
-            **dict.fromkeys(["error", "incomplete_details", "usage"]),
-            **{name: getattr(request, name) for name in _ECHOED},
-            **{name: getattr(request, name) or unset for name, unset in _UNSET.items()},
-            "background": False,
-            "output": [],
-            "parallel_tool_calls": request.parallel_tool_calls is not False,
-            "store": self.store,
-            "text": {
-                "format": {"type": "text"} | (text.format or {}),
-                "verbosity": text.verbosity or "medium",
-            },
+            "text": {"format": form | (text.format or {}), "verbosity": text.verbosity or "medium"},
             "tools": [tool | each for each in request.tools or []],
         }
 

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
+import msgspec
 from pydantic import Field, TypeAdapter, ValidationError
 
 from agentlab._support import fields
@@ -14,27 +15,16 @@ from agentlab._support.yaml_file import LocatedFile
 from agentlab.endpoint.contract.openai_json import RequestError
 from agentlab.endpoint.contract.seeded_random import uniform
 from agentlab.errors import ConfigError
+from agentlab.settings import DATA
 
 # docs/local_model.md says what each does: an error, a reset or slowness, and a wrong answer.
 _Failing = Literal["error", "quota", "reset", "broken", "stall", "drip"]
 _Wrong = Literal["truncated_json", "empty_choices", "html", "cut", "stream_error"]
 Kind = Literal[_Failing, _Wrong]
 
-# status -> (type, code, what it says)
-ERRORS: dict[int, tuple[str, str | None, str]] = {
-    400: ("invalid_request_error", "invalid_value", "The request is not valid."),
-    401: ("invalid_request_error", "invalid_api_key", "Incorrect API key provided."),
-    403: ("invalid_request_error", "forbidden", "You may not use this model."),
-    404: ("invalid_request_error", "model_not_found", "The model does not exist."),
-    408: ("server_error", "timeout", "Timed out generating an answer."),
-    409: ("server_error", "conflict", "The resource is in use by another request."),
-    413: ("invalid_request_error", "request_too_large", "The request is too large."),
-    429: ("requests", "rate_limit_exceeded", "Rate limit reached. Please try again later."),
-    500: ("server_error", None, "The server had an error while processing your request."),
-    502: ("server_error", "bad_gateway", "Bad gateway."),
-    503: ("server_error", "overloaded", "The model is overloaded. Please try again later."),
-    504: ("server_error", "gateway_timeout", "Gateway timed out."),
-}
+_SAID = (DATA / "errors.yaml").read_bytes()
+ERRORS = msgspec.yaml.decode(_SAID, type=dict[int, tuple[str, str | None, str]])
+"""What an error says, by its status: type, code and message."""
 
 
 @model

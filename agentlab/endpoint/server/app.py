@@ -21,6 +21,7 @@ from agentlab.endpoint.middleware.gate import Gate
 from agentlab.endpoint.middleware.rate_limits import Limits
 from agentlab.endpoint.middleware.recording import Recording, Replay
 from agentlab.endpoint.middleware.server_timing import CLOCK, TIMES, clock_of, telling
+from agentlab.endpoint.physics.batch import Queue
 from agentlab.endpoint.presets import Preset
 from agentlab.endpoint.server._metrics import Metrics
 from agentlab.endpoint.server.local_model import LocalModel
@@ -205,17 +206,9 @@ def build_app(
     A real model spends money, so who asks it shows `lab_key`.
     """
     preset = None if settings.real else presets.load(settings.preset)
-    model: Model
-    if preset is None:
-        model = real_model(settings)
-    elif settings.replay is not None:
-        model = Replay(settings.replay, time_scale=settings.time_scale)
-    else:
-        model = LocalModel(preset, settings)
+    model = answering(settings, preset)
     plan = [*fault_plan.load(settings.faults), *(preset.faults if preset else [])]
     limits = Limits(*limits_of(preset, settings.requests_per_minute, settings.tokens_per_minute))
-    if settings.record is not None:
-        model = Recording(model, settings.record)
     if limits or plan:
         model = Gate(model, limits, FaultPlan(plan, settings.seed))
     door = Door(lab_key if settings.real else None)
@@ -234,6 +227,18 @@ def limits_of(
     own = (preset.requests_per_minute, preset.tokens_per_minute) if preset else (None, None)
     own_requests, own_tokens = (figure.value if figure else None for figure in own)
     return own_requests if requests is None else requests, own_tokens if tokens is None else tokens
+
+
+def answering(settings: Settings, preset: Preset | None, queue: Queue | None = None) -> Model:
+    """Build what answers: a recording, the real model, or a local one, which has a preset."""
+    model: Model
+    if settings.replay is not None:
+        model = Replay(settings.replay, time_scale=settings.time_scale)
+    elif settings.real or preset is None:
+        model = real_model(settings)
+    else:
+        model = LocalModel(preset, settings, queue)
+    return model if settings.record is None else Recording(model, settings.record)
 
 
 def real_model(settings: Settings) -> Model:

@@ -1,0 +1,53 @@
+"""Regular expressions by name, from a YAML file in which they can be laid out and explained."""
+
+import re
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+_NAMED = re.compile(r"\(\?&(\w+)\)")
+
+
+class Patterns:
+    """The patterns of a file, as attributes.
+
+    The lines of a pattern are joined without the blanks around them. In it, `(?&name)` stands for
+    the pattern of that name, as in Perl; if that is a mapping, for any of its keys, and if it is a
+    list, for any of its patterns. `more` are further patterns.
+    """
+
+    def __init__(self, file: Path, **more: str):
+        self._file = file
+        self._written = msgspec.yaml.decode(file.read_bytes(), type=dict[str, Any]) | more
+        parts = _NAMED.findall(repr(self._written))
+        for name in self._written.keys() - parts:  # now, so that no request waits for it
+            if isinstance(self._written[name], list):
+                self.each(name)
+            elif isinstance(self._written[name], str):
+                getattr(self, name)
+
+    def __getattr__(self, name: str) -> re.Pattern[str]:
+        if name not in self._written:
+            raise AttributeError(f"{self._file} has no pattern {name!r}")
+        pattern = re.compile(self._text(self._written[name]))
+        setattr(self, name, pattern)
+        return pattern
+
+    def each(self, name: str) -> list[re.Pattern[str]]:
+        """Return the patterns of a list."""
+        if name not in self.__dict__:
+            setattr(self, name, [re.compile(self._text(each)) for each in self._written[name]])
+        found: list[re.Pattern[str]] = self.__dict__[name]
+        return found
+
+    def mapping(self, name: str) -> dict[str, Any]:
+        """Return a mapping as it stands in the file."""
+        found: dict[str, Any] = self._written[name]
+        return found
+
+    def _text(self, written: Any) -> str:
+        if isinstance(written, dict | list):
+            return "|".join(map(self._text, written))
+        lines = "".join(line.strip() for line in written.splitlines())
+        return _NAMED.sub(lambda found: self._text(self._written[found[1]]), lines)
