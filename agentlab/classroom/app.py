@@ -14,7 +14,10 @@ import re
 import secrets
 from collections.abc import Callable
 from pathlib import Path
+from textwrap import indent
 from typing import Any
+
+import msgspec
 
 from agentlab._support.system import read_list
 from agentlab.classroom._door import ClassroomDoor, Roster, own_addresses
@@ -26,30 +29,15 @@ from agentlab.endpoint.contract.record import Span
 from agentlab.endpoint.server.app import App, OnEnd
 from agentlab.endpoint.server.serve import HOST, serve
 from agentlab.errors import ConfigError
-from agentlab.settings import Settings, from_environment
+from agentlab.settings import DATA, Settings, from_environment
 
 PRESET = "class"  # where none is chosen: that of lessons, with slots to share
 _EVERYWHERE = {"0.0.0.0", "::"}
 _SHORTEST_TOKEN = 12
 
-_PAGE = Path(__file__).with_name("page")
-_FILES = {
-    "/classroom": ("index.html", b"text/html; charset=utf-8"),
-    "/classroom/style.css": ("style.css", b"text/css; charset=utf-8"),
-    "/classroom/board.js": ("board.js", b"text/javascript; charset=utf-8"),
-    "/classroom/icon.svg": ("icon.svg", b"image/svg+xml"),
-}
+_DATA: dict[str, Any] = msgspec.yaml.decode((DATA / "classroom.yaml").read_bytes())
 _BOARD, _SETTINGS = "/classroom/board", "/classroom/settings"
-_HEADERS = [
-    (
-        b"content-security-policy",
-        b"default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; "
-        b"connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'",
-    ),
-    (b"x-content-type-options", b"nosniff"),
-    (b"referrer-policy", b"no-referrer"),
-    (b"cache-control", b"no-store"),
-]
+_HEADERS = [(name.encode(), value.encode()) for name, value in _DATA["headers"].items()]
 
 
 class Classroom:
@@ -94,9 +82,10 @@ class Classroom:
 
     async def _show(self, scope: Scope, receive: Receive, send: Send) -> None:
         method, path = scope["method"], scope["path"]
-        if method == "GET" and path in _FILES:
-            name, kind = _FILES[path]
-            await asgi.respond(send, 200, (_PAGE / name).read_bytes(), _HEADERS, kind)
+        if method == "GET" and path in _DATA["files"]:
+            name, kind = _DATA["files"][path]
+            page = Path(__file__).with_name("page") / name
+            await asgi.respond(send, 200, page.read_bytes(), _HEADERS, kind.encode())
         elif method == "GET" and path == _BOARD:
             await asgi.respond(send, 200, self._numbers(), _HEADERS)
         elif (method, path) in _TEACHERS:
@@ -105,7 +94,7 @@ class Classroom:
             await asgi.respond(send, 200, _TEACHERS[method, path](self, body), _HEADERS)
         else:
             teachers = [path for verb, path in _TEACHERS if verb == "POST"]
-            raise asgi.unknown_route(scope, [*_FILES, _BOARD, *teachers])
+            raise asgi.unknown_route(scope, [*_DATA["files"], _BOARD, *teachers])
 
     def _settings(self, body: bytes | None) -> dict[str, Any]:
         if body is not None:
@@ -151,18 +140,9 @@ _TEACHERS: dict[tuple[str, str], Callable[[Classroom, Any], dict[str, Any]]] = {
 
 
 def in_a_notebook(url: str, name: str = "your-name") -> list[str]:
-    """Return the lines that let a notebook ask the class at `url`, the same on every system.
-
-    They set the environment, from which every later `lab.configure` starts, too: with a key and no
-    address there, it would lead to OpenAI.
-    """
-    return [
-        "import os",
-        "from agentlab import lab",
-        f'os.environ["OPENAI_BASE_URL"] = "{url}"',
-        f'os.environ["OPENAI_API_KEY"] = "{name}"',
-        "lab.configure()",
-    ]
+    """Return the lines that let a notebook ask the class at `url`."""
+    lines: str = _DATA["notebook"].format(url=url, name=name)
+    return lines.splitlines()
 
 
 def class_settings(**given: Any) -> Settings:
@@ -212,16 +192,16 @@ def serve_class(
 def welcome(room: Classroom, *, host: str, token: str, who: str, model: str) -> str:
     """Return what the teacher reads in the terminal: `who` may ask which `model`."""
     first, *others = room.urls
-    port = first.rpartition(":")[2].removesuffix("/v1")
-    here = HOST if host in _EVERYWHERE else host
-    network = (
-        "Only this machine can reach it; --host 0.0.0.0 lets the class in."
-        if host in (HOST, "localhost")
-        else "ANYBODY ON THIS NETWORK can reach it, unencrypted. Stop it after class."
+    says: str = _DATA["welcome"]
+    return says.format(
+        model=model,
+        pace=room.room.time_scale,
+        network=_DATA["only_here" if host in (HOST, "localhost") else "network"],
+        here=HOST if host in _EVERYWHERE else host,
+        port=first.rpartition(":")[2].removesuffix("/v1"),
+        token=token,
+        who=who,
+        notebook=indent("\n".join(in_a_notebook(first)), "    "),
+        url=first,
+        also=_DATA["also"].format(others=", ".join(others)) if others else "",
     )
-    notebook = "\n".join(f"    {line}" for line in in_a_notebook(first))
-    also = f"\n  Also at     {', '.join(others)}" if others else ""
-    said = (_PAGE / "welcome.txt").read_text(encoding="utf-8").rstrip()
-    names = {"here": here, "port": port, "first": first, "network": network, "also": also}
-    names |= {"token": token, "who": who, "model": model, "notebook": notebook}
-    return said.format(speed=room.room.time_scale, **names)

@@ -16,17 +16,7 @@ from agentlab.endpoint.contract import asgi
 from agentlab.endpoint.contract.asgi import MAX_BODY_BYTES, Scope
 from agentlab.endpoint.contract.openai_json import Json, RequestError, event
 from agentlab.endpoint.contract.request import MOST_ITEMS
-from agentlab.endpoint.dialects.responses_request import Item, ResponsesRequest, Said, TextOptions
-from agentlab.settings import DATA
-
-# A whole response, as it is where the request says nothing.
-_FRAME = msgspec.yaml.decode((DATA / "wire" / "response.yaml").read_bytes(), type=Json)
-# What is streamed of an item: how its events are called, and the field that they fill.
-_STREAMED = {
-    "message": ("output_text", "content"),
-    "function_call": ("function_call_arguments", "arguments"),
-    "custom_tool_call": ("custom_tool_call_input", "input"),
-}
+from agentlab.endpoint.dialects.responses_request import FORMS, Item, ResponsesRequest, Said
 
 _MOST_BYTES = 64 * 2**20
 _LEAST_BYTES = 64 * 2**10  # that a response counts, so that there are 1,024 at most
@@ -67,15 +57,13 @@ class Responses:
     def whole(self) -> Json:
         cut = self._choice.finish_reason == "length"
         sent, made = self._said.prompt_tokens, self._thought + self._said.completion_tokens
+        read = {"cached_tokens": self.cached_tokens, "cache_write_tokens": 0}
         self._whole = self._frame("incomplete" if cut else "completed") | {
             "incomplete_details": {"reason": "max_output_tokens"} if cut else None,
             "output": self._items,
             "usage": {
                 "input_tokens": sent,
-                "input_tokens_details": {
-                    "cached_tokens": self.cached_tokens,
-                    "cache_write_tokens": 0,
-                },
+                "input_tokens_details": read,
                 "output_tokens": made,
                 "output_tokens_details": {"reasoning_tokens": self._thought},
                 "total_tokens": sent + made,
@@ -108,7 +96,7 @@ class Responses:
             if self._choice.calls and sent <= start < have:
                 data.append(self._added(index))
             if new := "".join(pieces[max(sent, start) : min(have, end)]):
-                kind = _STREAMED[self._items[index]["type"]][0]
+                kind = FORMS["streamed"][self._items[index]["type"]][0]
                 more: Json = {} if self._choice.calls else {"logprobs": []}
                 data.append(self._event(f"{kind}.delta", **self._place(index), delta=new, **more))
             if sent < end <= have:
@@ -121,14 +109,14 @@ class Responses:
 
     def _added(self, index: int) -> bytes:
         item = self._items[index]
-        empty = {_STREAMED[item["type"]][1]: [] if item["type"] == "message" else ""}
+        empty = {FORMS["streamed"][item["type"]][1]: [] if item["type"] == "message" else ""}
         item = item | empty | {"status": "in_progress"}
         return self._event("output_item.added", output_index=index, item=item)
 
     def _done(self, index: int) -> bytes:
         """Return the events that close an item: a client may act on it before the next begins."""
         item, place, self._closed = self._items[index], self._place(index), index + 1
-        kind, field = _STREAMED[item["type"]]
+        kind, field = FORMS["streamed"][item["type"]]
         if item["type"] == "message":
             (part,) = item[field]
             data = self._event(f"{kind}.done", **place, text=part["text"], logprobs=[])
@@ -148,30 +136,24 @@ class Responses:
         return b"event: " + kind.encode() + b"\n" + event(data)
 
     def _frame(self, status: str) -> Json:
-        request, text = self._request, self._request.text or TextOptions()
-        asked = {name: getattr(request, name, None) for name in _FRAME}
-        told = {name: value for name, value in asked.items() if value not in (None, {})}
-        form, tool = {"type": "text"}, dict.fromkeys(["description", "parameters", "strict"])
+        request, form = self._request, FORMS["response"]
+        asked = {name: getattr(request, name, None) for name in form}
+        text = msgspec.to_builtins(request.text or {})
         return {
-            **_FRAME,
-            **told,
+            **form,
+            **{name: value for name, value in asked.items() if value not in (None, {})},
             "id": self.id,
             "created_at": self._created,
             "status": status,
-            "text": {"format": form | (text.format or {}), "verbosity": text.verbosity or "medium"},
-            "tools": [tool | each for each in request.tools or []],
+            "text": {name: text.get(name) or unset for name, unset in FORMS["text"].items()},
+            "tools": [FORMS["tool"] | each for each in request.tools or []],
         }
 
 
 def _items(said: Choice, id: str) -> list[Json]:
-    part = {"type": "output_text", "text": said.text, "annotations": [], "logprobs": []}
-    message = {
-        "id": id,
-        "type": "message",
-        "role": "assistant",
-        "status": "incomplete" if said.finish_reason == "length" else "completed",
-        "content": [part],
-    }
+    message = FORMS["message"] | {"id": id, "content": [FORMS["part"] | {"text": said.text}]}
+    if said.finish_reason == "length":
+        message["status"] = "incomplete"
     return [_called(call, said) for call in said.calls] or [message]
 
 
@@ -183,7 +165,7 @@ def _called(call: Called, said: Choice) -> Json:
         "status": "incomplete" if call.end > len(said.pieces) else "completed",
         "call_id": call.id,
         "name": call.name,
-        _STREAMED[kind][1]: said.arguments(call),
+        FORMS["streamed"][kind][1]: said.arguments(call),
     }
 
 

@@ -18,6 +18,7 @@ from agentlab.endpoint.contract.openai_json import (
     not_among,
     unsupported,
 )
+from agentlab.settings import DATA
 
 _InputPart = Literal["input_text", "input_image", "input_file", "input_audio"]
 _OutputPart = Literal["output_text", "refusal", "reasoning_text"]
@@ -25,14 +26,7 @@ _PartType = Literal[_InputPart, _OutputPart]
 _Call = Literal["function_call", "custom_tool_call"]
 _Output = Literal["function_call_output", "custom_tool_call_output"]
 _Kind = Literal["message", _Call, _Output, "reasoning", "item_reference"]
-_NEEDED = {
-    "message": ("role", "content"),
-    "function_call": ("call_id", "name", "arguments"),
-    "custom_tool_call": ("call_id", "name", "input"),
-    "function_call_output": ("call_id", "output"),
-    "custom_tool_call_output": ("call_id", "output"),
-    "item_reference": ("id",),
-}
+FORMS: dict[str, Json] = msgspec.yaml.decode((DATA / "responses.yaml").read_bytes())
 Said = list[tuple[str, bytes]]  # the items of a conversation: their ids, and their JSON
 
 _Includable = Literal[
@@ -92,7 +86,7 @@ class Item(chat.Strict, omit_defaults=True):
     def __post_init__(self) -> None:
         if self.type is None:  # as a client may leave it out
             self.type = "item_reference" if self.id and not self.role else "message"
-        for name in _NEEDED.get(self.type, ()):
+        for name in FORMS["needed"].get(self.type, ()):
             if getattr(self, name) is None:  # msgspec adds where, and words it as its own error
                 raise ValueError(f"Object missing required field `{name}`")
 
