@@ -384,7 +384,7 @@ def cost(experiment: Experiment) -> Cost:
 
 
 def _rehearsed(workflow: Workflow, workload: Workload) -> list[Cost]:
-    with lab.configure(preset="instant", upstream=None, faults=[], replay=None):
+    with lab.configure(preset="instant", upstream=None, faults=[]):
         _, t = lab.simulate(engines.run(workflow, workload.inputs))
     spans = {span.agent: span for span in t.spans}
     costs = []
