@@ -50,7 +50,6 @@ class Settings:
         time_scale: Model seconds per real second: at 10, an agent of 10 s takes 1 s.
         requests_per_minute: The rate limit; None takes the preset's, 0 lifts it, as for tokens.
         faults: What goes wrong: a list for `endpoint.middleware.fault_plan`, or a file's path.
-        record: A file to which every answer is appended, for `replay` to give them again.
         upstream: The address of the real model or the class that answers; None for the local one.
         leave_out: Parameters that the real model is never sent, because it refuses them.
         max_body_bytes: What is longer is refused (413).
@@ -65,8 +64,6 @@ class Settings:
     tokens_per_minute: _Limit | None = None
     capacity: list[Capacity] = field(default_factory=list)
     faults: str | list[dict[str, Any]] = field(default_factory=list)
-    record: Text | None = None
-    replay: Text | None = None
     upstream: Annotated[str, Field(pattern=r"^https?://[^/]")] | None = None
     model: Text = "gpt-4o-mini"
     leave_out: list[MayBeLeftOut] = field(default_factory=list)
@@ -82,7 +79,7 @@ class Settings:
     @property
     def real(self) -> bool:
         """True if a real model answers, in its own time."""
-        return self.upstream is not None and self.replay is None
+        return self.upstream is not None
 
     @property
     def longest_body_bytes(self) -> int:

@@ -613,24 +613,20 @@ def test_tokens_are_the_upstreams(upstream: Upstream):
 
 
 @pytest.mark.parametrize("mode", ["echo_key", "echo_key_page", "echo_key_header"])
-def test_the_key_is_in_no_answer_recording_or_header(mode: str, fresh: Upstream, tmp_path: Path):
-    """What an upstream echoes does not come back, whoever asks, nor is it written down."""
-    recording = tmp_path / "recording.jsonl"
+def test_the_key_is_in_no_answer_or_header(mode: str, fresh: Upstream):
+    """What an upstream echoes does not come back, whoever asks."""
     fresh.use(mode)
-    with lab.configure(record=str(recording)):
-        body = {"model": MODEL, "messages": [{"role": "user", "content": QUESTION}]}
-        for stream in (False, True):
-            answer = httpx.post(
-                f"{lab.base_url()}/chat/completions",
-                json=body | {"stream": stream},
-                headers={"authorization": f"Bearer {lab.api_key()}"},
-                trust_env=False,
-                timeout=PATIENCE_S,
-            )
-            assert KEY not in answer.text + str(answer.headers)
-        lab.stop()
+    body = {"model": MODEL, "messages": [{"role": "user", "content": QUESTION}]}
+    for stream in (False, True):
+        answer = httpx.post(
+            f"{lab.base_url()}/chat/completions",
+            json=body | {"stream": stream},
+            headers={"authorization": f"Bearer {lab.api_key()}"},
+            trust_env=False,
+            timeout=PATIENCE_S,
+        )
+        assert KEY not in answer.text + str(answer.headers)
     assert len(fresh.asked) == 2
-    assert not recording.exists() or KEY not in recording.read_text()
 
 
 # --- Parameters ---

@@ -278,9 +278,9 @@ def test_a_model_that_a_lesson_shapes_is_its_own(
 
 
 def test_settings_that_shape_nothing_keep_the_class(class_and_lab: tuple[Class, Any]):
-    """No faults, no capacity, no recording: as if they were not given."""
+    """No faults, no capacity: as if they were not given."""
     _, lab = class_and_lab
-    lab.configure(upstream=None, faults=[], capacity=[], replay=None, requests_per_minute=None)
+    lab.configure(upstream=None, faults=[], capacity=[], requests_per_minute=None)
     assert lab.where().startswith("the class's endpoint")
 
 

@@ -6,7 +6,6 @@ import json
 import tracemalloc
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
-from pathlib import Path
 from typing import Any
 
 import httpx
@@ -382,25 +381,6 @@ def test_a_retry_is_kept_in_place_of_the_first():
         assert (await refusal(responses.retrieve(first.id)))[0] == 404
 
     result(main)
-
-
-def test_a_recorded_conversation_is_replayed(tmp_path: Path):
-    """Its ids are those of the recording; nothing else is kept of it."""
-    path = str(tmp_path / "answers.jsonl")
-
-    async def main(responses: Any) -> list[str]:
-        first = await responses.create(model="m", input=ASKS)
-        second = await responses.create(model="m", input=GOES_ON, previous_response_id=first.id)
-        return [first.id, second.id, second.output_text]
-
-    async def replayed(responses: Any) -> tuple[list[str], Any]:
-        said = await main(responses)
-        return said, await refusal(responses.retrieve(said[0]))
-
-    recorded = result(main, record=path)
-    again, refused = result(replayed, replay=path)
-    assert again == recorded
-    assert refused[0] == 404
 
 
 def test_chat_openai_goes_on_by_ids():

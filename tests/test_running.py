@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
-from pathlib import Path
 from types import ModuleType
 
 import pytest
@@ -33,8 +32,6 @@ def kill_the_endpoint() -> None:
         {"preset": "none"},
         {"time_scale": -1},
         {"faults": "/nowhere/faults.yaml"},
-        {"replay": "/nowhere/answers.jsonl"},
-        {"record": "/nowhere/answers.jsonl"},
     ],
     ids=lambda wrong: next(iter(wrong)),
 )
@@ -44,14 +41,6 @@ def test_a_wrong_configuration_changes_nothing(fresh_lab: ModuleType, wrong: dic
     with pytest.raises(ConfigError, match=str(next(iter(wrong.values())))):
         fresh_lab.configure(**wrong)
     assert (fresh_lab.base_url(), fresh_lab.where()) == (before, at)
-
-
-def test_a_recording_with_a_broken_line_is_refused(fresh_lab: ModuleType, tmp_path: Path):
-    """At once, with the line, and not at the next question."""
-    recording = tmp_path / "answers.jsonl"
-    recording.write_text("{}\n")
-    with pytest.raises(ConfigError, match="line 1"):
-        fresh_lab.configure(replay=str(recording))
 
 
 def test_an_endpoint_that_died_is_started_anew(fresh_lab: ModuleType):

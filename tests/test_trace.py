@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import asyncio
+from pathlib import Path
+from types import ModuleType
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from agentlab.clock import run_virtual
 from agentlab.endpoint.contract.record import Recorder, Span
 from agentlab.errors import ConfigError, EndpointError
 from agentlab.trace import Trace, attach, detach, trace
@@ -306,3 +311,16 @@ def test_a_trace_that_has_ended_stays_as_it_was():
         recorder.add(in_flight)
     in_flight.end_s, in_flight.status = 5.0, 200
     assert (t.spans[0].end_s, t.makespan_s) == (None, 0.0)
+
+
+def test_a_trace_comes_back_from_disk(fresh_lab: ModuleType, tmp_path: Path):
+    """Saved and loaded: the same spans; a broken file is refused."""
+    with trace() as t:
+        run_virtual(asyncio.wait_for(fresh_lab.ask("Describe tides.", agent="작가"), 1000))
+    path = tmp_path / "run.jsonl"
+    t.save(path)
+    assert Trace.load(path).spans == t.spans
+    assert [name.name for name in tmp_path.iterdir()] == ["run.jsonl"]
+    path.write_text("{}")
+    with pytest.raises(ConfigError, match=r"run.jsonl"):
+        Trace.load(path)

@@ -415,7 +415,7 @@ def cost(experiment: Experiment) -> Cost:
 
 def _rehearsed(workload: Workload, seed: int, number: int = 0) -> list[Cost]:
     workflow, _ = workload.drawn(seed, number=number)
-    with lab.configure(preset="instant", upstream=None, faults=[], replay=None):
+    with lab.configure(preset="instant", upstream=None, faults=[]):
         _, t = lab.simulate(engines.run(workflow, workload.inputs))
     spans = {span.agent: span for span in t.spans}
     costs = []

@@ -295,7 +295,7 @@ def model(chosen: Settings, experiment: Experiment) -> dict[str, str]:
     """Return who answered: a real model, or the local one and how the environment changed it."""
     if experiment.asks_real:
         return {"model": f"{chosen.model} at {urlsplit(chosen.upstream or '').hostname}"}
-    about = {"model": "local" if chosen.replay is None else f"replay of {chosen.replay}"}
+    about = {"model": "local"}
     if experiment.clock == "real":
         about["model seconds a second"] = f"{chosen.time_scale:g}"
     for name in ("requests_per_minute", "tokens_per_minute", "capacity", "faults"):

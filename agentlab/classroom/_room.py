@@ -61,7 +61,7 @@ class Room(Around):
         self._seed = settings.seed
         self._queue = FairQueue()
         self.preset: presets.Preset | None = None  # where another model answers
-        if not settings.real and settings.replay is None:
+        if not settings.real:
             self.preset = presets.load(settings.preset)
             service_s = self.preset.physics.service_s
             self._queue = FairQueue(

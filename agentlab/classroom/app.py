@@ -178,7 +178,7 @@ def serve_class(
     listed = None if learners is None else read_list(learners, "class list")
     room = Classroom(settings, token=token, roster=Roster(listed), host=host, on_end=on_end)
     who = f"the {len(listed)} names of the class list" if listed else "any name"
-    model = settings.replay or settings.upstream or f"preset {settings.preset}"
+    model = settings.upstream or f"preset {settings.preset}"
 
     def announce(url: str) -> None:
         end = url.rpartition(":")[2]  # the port, and /v1

@@ -182,7 +182,7 @@ def check_real_model() -> Finding:
         return Finding(OK, "none is set; the local one answers")
     hi = {"role": "user", "content": "Hi"}
     question = {"model": chosen.model, "messages": [hi], "temperature": 0}
-    asked, key = replace(chosen, record=None, faults=[]), "lab-doctor"
+    asked, key = replace(chosen, faults=[]), "lab-doctor"
 
     async def ask() -> httpx.Response:
         through = InProcessTransport(build_app(asked, lab_key=key))

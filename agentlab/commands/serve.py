@@ -29,8 +29,6 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     add("--requests-per-minute", help="a rate limit; 0 lifts the preset's")
     add("--tokens-per-minute", help="a rate limit on tokens; 0 lifts the preset's")
     add("--faults", metavar="FILE", help="a fault plan, as YAML")
-    add("--record", metavar="FILE", help="append every answer to this file")
-    add("--replay", metavar="FILE", help="answer from such a file")
     leave_out_argument(parser)
     lines = argparse.FileType("ab", 0)
     add("--trace", metavar="FILE", type=lines, help="append one line of JSON per request")
@@ -71,8 +69,6 @@ def run(options: argparse.Namespace) -> int:
 def _welcome(chosen: settings.Settings, url: str, lab_key: str) -> str:
     if chosen.real:
         return f"Forwarding {url} to {chosen.upstream}; clients show the key {lab_key}"
-    if chosen.replay is not None:
-        return f"Replaying {chosen.replay} at {url}; any key will do. Ctrl-C stops it."
     return (
         f"Local model at {url} (preset {chosen.preset}, {chosen.time_scale:g} model seconds a "
         f"second, seed {chosen.seed}); any key will do. Ctrl-C stops it."

@@ -5,7 +5,7 @@
     physics/      when things happen: prefill, decode, slots, queue
     answers/      what the model says, and which tools it calls
     dialects/     chat completions, responses, embeddings: one conversation, three wordings
-    middleware/   around any model: limits, faults, recordings, times
+    middleware/   around any model: limits, faults, times
     server/       the application, the forwarder, and the process that serves them
 
 Files that decide never wait; those that wait (`live`, `gate`, `server/`) decide

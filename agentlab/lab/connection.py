@@ -188,10 +188,9 @@ def _use(chosen: Settings | None, shared: Connection | None = None) -> None:
 def where() -> str:
     """Say in one line which model answers, and how fast its time runs."""
     chosen = current()
-    if chosen.upstream is None or chosen.replay is not None:
-        local = f"the local model, preset {chosen.preset}"
-        what = local if chosen.replay is None else f"the recording {chosen.replay}"
-        return f"{what}; {chosen.time_scale:g} model seconds pass in one second"
+    if chosen.upstream is None:
+        pace = f"{chosen.time_scale:g} model seconds pass in one second"
+        return f"the local model, preset {chosen.preset}; {pace}"
     forwarded = f"{chosen.model} at {chosen.upstream}, through the lab's endpoint"
     try:
         clock = clock_of(chosen.upstream)

@@ -392,21 +392,20 @@ def in_front(
 ) -> Iterator[Class]:
     """A class of Ada, Bo and Mallory, whose model is paid for.
 
-    When it ends, neither its files nor what it complained about has the owner's key, or the token.
+    When it ends, neither its trace nor what it complained about has the owner's key, or the token.
     """
     folder = tmp_path_factory.mktemp("class")
     names = folder / "class.txt"
-    kept = [folder / "spans.jsonl", folder / "answers.jsonl"]
+    kept = folder / "spans.jsonl"
     names.write_text("Ada\nBo\nMallory\n")
     upstream.answers(b"no lab", status=404)
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("OPENAI_BASE_URL", upstream.url)
         patch.setenv("OPENAI_API_KEY", OWNERS_KEY)
-        options = ["--trace", str(kept[0]), "--record", str(kept[1])]
-        with Class("--learners", str(names), "--yes", *options) as running:
+        with Class("--learners", str(names), "--yes", "--trace", str(kept)) as running:
             yield running
             _, complaints = running.interrupt()
-    written = "".join(path.read_text() for path in kept)
+    written = kept.read_text()
     assert "CANARY" not in running.said + complaints + written
     assert TOKEN not in complaints + written
 

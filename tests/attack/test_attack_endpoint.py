@@ -23,9 +23,6 @@ from urllib.parse import quote, urlsplit
 import httpx
 import pytest
 
-from agentlab.endpoint.middleware.recording import Replay
-from agentlab.errors import ConfigError
-
 CHAT, RESPONSES, EMBEDDINGS = "/v1/chat/completions", "/v1/responses", "/v1/embeddings"
 ARRIVAL_S = 0.4
 """At the impatient server a request must have come in so many seconds."""
@@ -671,36 +668,6 @@ def test_a_query_that_is_none(server: Server, query: bytes):
     )
     assert answer.startswith((b"HTTP/1.1 200 ", b"HTTP/1.1 400 "))
     server.check()
-
-
-# Recordings
-
-GOOD = {
-    "key": "0" * 24, "occurrence": 0, "attempt": 1, "status": 200, "content_type": "text/plain",
-    "prompt_tokens": 1, "completion_tokens": 1, "pieces": [[0.5, "x"]],
-}  # fmt: skip
-TAMPERED: list[Any] = [
-    *({"status": status} for status in (999, 0, -1, 99, 100, 101, 199, 600, 10**30, "200", None,
-    204, 304)),
-    *({"content_type": kind} for kind in ("a\r\nx: y", "a\nb", "\x00", "é", "x" * 201, None, 5)),
-    *({"pieces": [[at, "x"]]} for at in (float("nan"), float("inf"), -1, 1e308, 86_401, "1", None)),
-    *({"pieces": pieces} for pieces in ([[0, "\ud800"]], [[0]], [[0, 5]], [5], 5, [[0, "x", 1]])),
-    *({name: value} for name in ("occurrence", "attempt", "prompt_tokens", "completion_tokens")
-      for value in (-1, 10**30, 1.5)),
-    {"key": "x" * 65}, {"key": 5}, {"more": 1}, b"[" * 100_000, b'{"a":' * 100_000, b"\xff", b"{",
-    b"5",
-    b'{"status": ' + b"9" * 5000 + b"}", b"null", b"\x00",
-]  # fmt: skip
-
-
-@pytest.mark.parametrize("tampered", TAMPERED, ids=range(len(TAMPERED)))
-def test_a_recording_that_was_tampered_with(tmp_path: Path, tampered: Any):
-    """It is refused at the start, with its line."""
-    path = tmp_path / "recording.jsonl"
-    line = tampered if isinstance(tampered, bytes) else json.dumps(GOOD | tampered).encode()
-    path.write_bytes(json.dumps(GOOD).encode() + b"\n" + line + b"\n")
-    with pytest.raises(ConfigError, match=r"recording.jsonl', line 2: "):
-        Replay(str(path))
 
 
 @pytest.mark.parametrize("seed", range(20))

@@ -118,22 +118,6 @@ async def read_body(scope: Scope, receive: Receive) -> bytes:
     return body
 
 
-class Around:
-    """A model in front of `model`, which it lets answer whatever is no question."""
-
-    question: Callable[..., Awaitable[None]]  # answers one; its body comes first
-
-    def __init__(self, model: Model):
-        self._model = model
-        self.time_scale, self.paid, self.now_s = model.time_scale, model.paid, model.now_s
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send, span: Span) -> None:
-        if scope["method"] == "POST":
-            await self.question(await read_body(scope, receive), scope, receive, send, span)
-        else:
-            await self._model(scope, receive, send, span)
-
-
 async def unless_gone(receive: Receive, work: Awaitable[object]) -> None:
     """Do `work`, the answering of a request; if the client hangs up, cancel it: ClientGone."""
     task = asyncio.current_task()

@@ -8,7 +8,7 @@ from typing import Any
 import msgspec
 
 from agentlab.endpoint.contract import asgi
-from agentlab.endpoint.contract.asgi import Around, BrokenOff, Message, Model, Receive, Scope, Send
+from agentlab.endpoint.contract.asgi import BrokenOff, Message, Model, Receive, Scope, Send
 from agentlab.endpoint.contract.openai_json import Json, RequestError, event, read_object
 from agentlab.endpoint.contract.record import Span
 from agentlab.endpoint.contract.seeded_random import Occurrences
@@ -25,17 +25,19 @@ class _Ended(Exception):
     """The answer was ended before the model had ended it."""
 
 
-class Gate(Around):
+class Gate:
     """Limits and faults in front of `model`; a model itself."""
 
     def __init__(self, model: Model, limits: Limits, faults: FaultPlan):
-        super().__init__(model)
-        self._limits, self._faults = limits, faults
+        self._model, self._limits, self._faults = model, limits, faults
+        self.time_scale, self.paid, self.now_s = model.time_scale, model.paid, model.now_s
         self._seen = Occurrences()
 
-    async def question(
-        self, body: bytes, scope: Scope, receive: Receive, send: Send, span: Span
-    ) -> None:
+    async def __call__(self, scope: Scope, receive: Receive, send: Send, span: Span) -> None:
+        if scope["method"] != "POST":  # no question
+            await self._model(scope, receive, send, span)
+            return
+        body = await asgi.read_body(scope, receive)
         asked = read_object(body)
         if self._limits:
             size_tokens = await _size_tokens(asked)

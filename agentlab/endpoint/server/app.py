@@ -19,7 +19,6 @@ from agentlab.endpoint.middleware import fault_plan
 from agentlab.endpoint.middleware.fault_plan import FaultPlan
 from agentlab.endpoint.middleware.gate import Gate
 from agentlab.endpoint.middleware.rate_limits import Limits
-from agentlab.endpoint.middleware.recording import Recording, Replay
 from agentlab.endpoint.middleware.server_timing import CLOCK, TIMES, clock_of, telling
 from agentlab.endpoint.physics.batch import Queue
 from agentlab.endpoint.presets import Preset
@@ -230,15 +229,10 @@ def limits_of(
 
 
 def answering(settings: Settings, preset: Preset | None, queue: Queue | None = None) -> Model:
-    """Build what answers: a recording, the real model, or a local one, which has a preset."""
-    model: Model
-    if settings.replay is not None:
-        model = Replay(settings.replay, time_scale=settings.time_scale)
-    elif settings.real or preset is None:
-        model = real_model(settings)
-    else:
-        model = LocalModel(preset, settings, queue)
-    return model if settings.record is None else Recording(model, settings.record)
+    """Build what answers: the real model, or a local one, which has a preset."""
+    if settings.real or preset is None:
+        return real_model(settings)
+    return LocalModel(preset, settings, queue)
 
 
 def real_model(settings: Settings) -> Model:
