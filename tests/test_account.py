@@ -112,6 +112,13 @@ def test_an_answer_that_was_asked_for_again_is_a_failed_attempt():
     assert parts(a) == {"retries": 3}
 
 
+def test_an_answer_that_came_too_slowly_is_a_failed_attempt():
+    """The endpoint answered in full, and the client had not waited for it."""
+    stalled = request("a", 0, 3, fault="stall")
+    a = account([stalled, request("a", 3, 7, attempt=2)], {"a": ()}, 7, 4)
+    assert parts(a) == {"retries": 3}
+
+
 def test_a_hedge_that_won_began_late():
     """The first attempt is still on its way when the second returns; that was sent after 3 s."""
     first = request("a", 0, 0, 0, 0, None, None, 7, status=499)
@@ -145,6 +152,22 @@ def test_a_superstep_waits_for_its_slowest():
         ("c", 2, 10),
         ("c", 10, 19),
     ]
+
+
+def test_a_barrier_is_one_for_all_of_the_next_superstep():
+    """C and D need B, and waited for A, of whose 10 s 3 were its trip. A rate limit then held D up
+    until C had ended, but for C it had not waited."""
+    rows = [request("a", 0, 0, 3, 3, 3, 10, 10), request("b", 0, 2), request("c", 10, 17)]
+    rows += [request("d", 10, *[30] * 4, 32, 32)]
+    a = account(rows, {"a": (), "b": (), "c": ("b",), "d": ("b",)}, 32, 9)
+    assert parts(a) == {"network": 3, "limit": 15, "barrier": 5}
+
+
+def test_what_returned_only_later_was_not_waited_for():
+    """B was asked at 1, before A, which it needs, had returned; so it was not A that held it up."""
+    a = account([request("a", 0, 5), request("b", 1, 7)], {"a": (), "b": ("a",)}, 7, 6)
+    assert parts(a) == {"client": 1}
+    assert is_whole(a)
 
 
 def test_what_follows_a_barrier_is_the_client():
@@ -191,6 +214,13 @@ def test_what_holds_up_others_in_the_slots_counts_for_all():
     a = account(rows, {"0": (), "1": (), "2": ()}, 9, 6, max_concurrency=1)
     assert parts(a) == {"network": 3}
     assert is_whole(a)
+
+
+def test_slots_are_taken_in_the_order_of_sending():
+    """A had to wait for B, which came later and was first; B's trip of 1 s held A up."""
+    rows = [request("a", 0, *[3] * 4, 5, 5), request("b", 1, 1, 2, 2, 2, 3, 3, due_s=1.0)]
+    a = account(rows, {"a": (), "b": ()}, 5, 3, max_concurrency=1)
+    assert parts(a) == {"network": 1, "limit": 1}
 
 
 def test_what_passes_beside_a_longer_chain_costs_nothing():

@@ -70,8 +70,8 @@ def account(
 ) -> Account:
     """Return where the time of one run went.
 
-    `served_s` has the prefill and decode of calls that are faster in the bound than they were;
-    `late_ms` is measured in seconds of which each has `time_scale` model seconds.
+    `served_s` has the prefill and decode of calls that are faster in the bound than they were.
+    `time_scale` is how many model seconds a second has, because `late_ms` is wall-clock time.
 
     Raises:
         ConfigError: If the bound is above elapsed, a time is no number, or there are several runs.
