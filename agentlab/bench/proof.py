@@ -130,7 +130,7 @@ def digests(
     if isinstance(result, TuningResults):
         names |= {scenario.preset for scenario in trial.JUDGING}
     else:
-        names |= set(_texts([result.experiment.chosen.faults, result.experiment.chosen.replay]))
+        names |= set(_texts([result.experiment.chosen.faults]))
     for name in sorted(names):
         if os.path.isfile(name):
             files[f"file {Path(name).name}"] = Path(name)

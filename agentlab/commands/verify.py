@@ -65,7 +65,6 @@ def verify(file: Path, *, rounds: int = 3) -> Iterator[Finding]:
         return
     experiment, compare = result.experiment, derived
     changed: dict[str, Any] = {"settings": {**experiment.settings}}
-    changed["settings"].pop("record", None)  # a file from elsewhere may name one to be written
     if experiment.clock == "real":
         changed["settings"]["upstream"], changed["repeats"] = None, rounds
         compare, load = measured, proof.now()[1] or 0.0
