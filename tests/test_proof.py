@@ -276,15 +276,6 @@ def test_a_broken_proof_is_replaced(fresh_lab, tmp_path):
     assert proof.read(file) is not None
 
 
-def test_a_result_from_elsewhere_writes_nothing(fresh_lab, tmp_path):
-    """Though its settings name a file to record to."""
-    file = bench(tmp_path)
-    there = tmp_path / "there.jsonl"
-    whole = json.loads(file.read_text())["experiment"] | {"settings": {"record": str(there)}}
-    changed(file, experiment=whole)
-    assert len(rows(verdicts(file)[OK])) == 4
-    assert not there.exists()
-
 
 @pytest.mark.parametrize("name", ["article", "knee"])
 def test_reference_results_are_verified(fresh_lab, name):
