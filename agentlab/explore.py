@@ -42,6 +42,7 @@ class Run:
     def __init__(self, schedule: Schedule, cut: int | None = None) -> None:
         self._schedule, self._cut = schedule, cut
         self.turns = 0  # of what may be killed
+        self.killed_at: int | None = None
 
     def __call__(self, program: Coroutine[Any, Any, T]) -> tuple[T, Trace]:
         """Run a coroutine to its end, as `lab.simulate` does."""
@@ -66,8 +67,8 @@ class Run:
         try:
             self(mortal())
         except PowerCut:
-            return True
-        return False
+            self.killed_at = self._cut
+        return self.killed_at is not None
 
 
 def explore(
@@ -133,7 +134,7 @@ class _Trial:
     def run(self, schedule: Schedule, seed: int | None) -> None:
         # The first run, without a seed, shows how many turns there are to kill it at.
         cut = None if seed is None else Random(f"kill {seed}").randint(1, self._turns or 1)
-        run = Run(schedule, cut)
+        self._last = run = Run(schedule, cut)
         chance = {} if self._faults is None else {"faults": self._faults, "seed": seed or 0}
         with lab.configure(**chance) if chance else nullcontext():
             if self._takes_run:
@@ -164,6 +165,8 @@ class _Trial:
         error = self.error(telling, seed)
         assert error is not None  # or `few` would not be the schedule that fails
         lines = [f"seed {seed} fails: {_told(error)}"]
+        if self._last.killed_at is not None:
+            lines.append(f"  killed at turn {self._last.killed_at}")
         lines.append(f"  {len(few)} of {telling.events} events late; the others in asyncio's order")
         for who, before in telling.told.values():
             those = ", ".join(list(before)[:_MOST_OVERTAKERS]) or "nothing of the program"

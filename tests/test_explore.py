@@ -291,6 +291,27 @@ def test_with_kills_an_async_program_is_run_again():
     assert again[True] > 50
 
 
+def test_a_failure_after_a_kill_says_at_which_turn():
+    """A batch that notes a question as answered before it is: only a kill shows it."""
+
+    def program(run: Run) -> None:
+        noted: list[int] = []
+        answered: list[int] = []
+
+        async def batch() -> None:
+            for number in range(len(noted), 3):
+                noted.append(number)
+                await lab.ask(f"River {number}?", max_tokens=2)
+                answered.append(number)
+
+        if run.until_killed(batch()):
+            run(batch())
+        assert answered == [0, 1, 2], answered
+
+    with pytest.raises(RaceError, match=r"\n  killed at turn \d+\n"):
+        explore(program, runs=200)
+
+
 def test_the_callers_random_numbers_are_left_alone():
     """A schedule draws from its own seed."""
     random.seed(1)
