@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING
 
 __all__ = [
     "bench", "classroom", "clock", "content", "convert", "endpoint", "engines", "errors",
-    "exercises", "explore", "lab", "learning", "plots", "resilience", "settings", "testing", "trace",
-    "workflow",
+    "exercises", "explore", "lab", "learning", "plots", "resilience", "settings", "testing",
+    "trace", "workflow",
 ]  # fmt: skip
 
 
