@@ -16,7 +16,7 @@ import msgspec
 
 from agentlab.classroom._fair import FairQueue, Shares
 from agentlab.endpoint import presets
-from agentlab.endpoint.contract.asgi import Around, Model, Receive, Scope, Send, unless_gone
+from agentlab.endpoint.contract.asgi import Model, Receive, Scope, Send, read_body, unless_gone
 from agentlab.endpoint.contract.record import HUNG_UP, Span
 from agentlab.endpoint.middleware import fault_plan
 from agentlab.endpoint.middleware.fault_plan import Fault, FaultPlan
@@ -54,7 +54,7 @@ class Controls(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
         return msgspec.structs.replace(chosen, faults=fault_plan.load(chosen.faults))
 
 
-class Room(Around):
+class Room:
     """A model for a class; `settings` say how it begins, `change` what becomes of it."""
 
     def __init__(self, settings: Settings):
@@ -67,7 +67,9 @@ class Room(Around):
             self._queue = FairQueue(
                 lambda job: max(service_s(job.prompt_tokens, job.output_tokens), 1e-9)
             )
-        super().__init__(answering(settings, self.preset, self._queue))
+        self._model: Model = answering(settings, self.preset, self._queue)
+        self.time_scale, self.paid = self._model.time_scale, self._model.paid
+        self.now_s = self._model.now_s
         self.board = Board()
         self._held: Counter[tuple[str, str]] = Counter()
         self._open = asyncio.Event()
@@ -79,12 +81,13 @@ class Room(Around):
         )
         self._arrange()
 
-    async def question(
-        self, body: bytes, scope: Scope, receive: Receive, send: Send, span: Span
-    ) -> None:
-        """Answer a question when the class is not paused."""
+    async def __call__(self, scope: Scope, receive: Receive, send: Send, span: Span) -> None:
+        if scope["method"] != "POST":
+            await self._model(scope, receive, send, span)
+            return
         self.board.begin(span)
         if not self._open.is_set():
+            await read_body(scope, receive)
             who = span.learner or "", span.agent
             self._held[who] += 1
             try:
