@@ -103,26 +103,6 @@ class Check:
         return _settled(result), t
 
 
-def words_in(function: Callable[..., Any]) -> set[str]:
-    """Return the names and the strings in a function's code, inner functions included.
-
-    Example:
-        >>> sorted(words_in(lambda: asyncio.Semaphore(3)))
-        ['Semaphore', 'asyncio']
-    """
-    words: set[str] = set()
-    parts: list[Any] = [getattr(function, "__code__", None)]
-    while parts:
-        part = parts.pop()
-        if isinstance(part, str):
-            words.add(part)
-        elif isinstance(part, tuple):  # names of arguments, and keys of a dictionary
-            parts += part
-        elif isinstance(part, CodeType):
-            parts += (*part.co_names, *part.co_consts)
-    return words
-
-
 class _NotYet(BaseException):
     """The exercise is not solved; the message says why. No `except Exception` stops it."""
 

@@ -15,7 +15,7 @@ import yaml
 from lessons import NOTEBOOKS, Exercise, Lesson, run
 
 from agentlab import exercises, lab
-from agentlab.exercises import Check, words_in
+from agentlab.exercises import Check
 
 KEPT = """
 from contextlib import nullcontext
@@ -288,17 +288,3 @@ def test_an_interrupt_is_the_learners_own():
     """Whoever interrupts the kernel wants to see that it was."""
     with pytest.raises(KeyboardInterrupt), Check():
         raise KeyboardInterrupt
-
-
-def test_words_tell_two_mistakes_apart():
-    """Names, strings, names of arguments, and those of functions inside."""
-
-    def answer(graph):
-        async def inner():
-            async with asyncio.Semaphore(3):
-                return await graph.ainvoke({}, config={"configurable": {"a": 1, "b": 2}})
-
-        return inner
-
-    assert {"Semaphore", "ainvoke", "config", "configurable", "a", "b"} <= words_in(answer)
-    assert words_in(5) == set()  # type: ignore[arg-type]

@@ -125,8 +125,9 @@ def test_without_room_an_answer_is_refused_and_the_rest_is_kept(tmp_path):
     with Journal(tmp_path / "j.sqlite") as journal:
         journal.sending(*STEP)
         journal.record(*STEP, YES)
-        pages = journal._connection.exec_driver_sql("PRAGMA page_count").scalar()
-        journal._connection.exec_driver_sql(f"PRAGMA max_page_count={pages}")
+        with journal._engine.connect() as connection:
+            pages = connection.exec_driver_sql("PRAGMA page_count").scalar()
+            connection.exec_driver_sql(f"PRAGMA max_page_count={pages}")
         journal.sending("blog: other", "research", "d1")
         with pytest.raises(JournalError, match="no room left"):
             journal.record("blog: other", "research", "d1", Reply("long " * 10_000, 1, 1))

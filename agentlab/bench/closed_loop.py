@@ -107,18 +107,17 @@ class _Crowd:
 
     def __init__(self, physics: Physics, agents: int, max_concurrency: int, tokens: int, seed: int):
         self._ready, self._later = max_concurrency, agents - max_concurrency
-        self._request, self._sigma = Request(tokens), physics.jitter_sigma
-        self._gauss = Random(seed).gauss
+        self._request, self._physics, self._draw = Request(tokens), physics, Random(seed)
         self.work_s = self.longest_s = 0.0
 
     def next_request(self, now_s: float) -> Request | None:
         if not self._ready:
             return None
         self._ready -= 1
-        if not self._sigma:
+        if not self._physics.jitter_sigma:
             return self._request
-        prefill, decode = self._gauss(0.0, self._sigma), self._gauss(0.0, self._sigma)
-        return Request(self._request.tokens, math.exp(prefill), math.exp(decode))
+        jitter = self._physics.jitter
+        return Request(self._request.tokens, jitter(self._draw), jitter(self._draw))
 
     def answered(self, call: Any, arrived_s: float, now_s: float) -> None:
         if self._later:
@@ -126,5 +125,4 @@ class _Crowd:
             self._ready += 1
         took_s = now_s - arrived_s
         self.work_s += took_s
-        if took_s > self.longest_s:
-            self.longest_s = took_s
+        self.longest_s = max(self.longest_s, took_s)

@@ -6,15 +6,15 @@ https://github.com/Netflix/concurrency-limits. Each names the commit whose file 
 
 import math
 from random import Random
+from typing import NamedTuple
 
 from agentlab.resilience.limiters import Sample
 
 
-class Fixed:
+class Fixed(NamedTuple):
     """Never changes: what everybody begins with."""
 
-    def __init__(self, limit: int):
-        self.limit = limit
+    limit: int
 
     def update(self, sample: Sample) -> int:
         return self.limit

@@ -12,7 +12,6 @@ import re
 import sys
 import tempfile
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -169,42 +168,32 @@ def check_endpoint() -> Finding:
 
 def check_real_model() -> Finding:
     """Ask the model that the environment names for one token, as the lab asks it for lessons."""
-    import httpx
+    from agentlab import lab, settings
+    from agentlab.endpoint.server.app import real_model
+    from agentlab.errors import EndpointError, IncompleteAnswer, ModelError
 
-    from agentlab import settings
-    from agentlab.endpoint.server.app import build_app
-    from agentlab.endpoint.server.inprocess import InProcessTransport
-    from agentlab.errors import IncompleteAnswer, ModelError
-    from agentlab.lab import read
-
-    chosen = settings.from_environment()
+    chosen, headers = settings.from_environment(), dict[str, str]()
     if not chosen.real:
         return Finding(OK, "none is set; the local one answers")
-    hi = {"role": "user", "content": "Hi"}
-    question = {"model": chosen.model, "messages": [hi], "temperature": 0}
-    asked, key = replace(chosen, faults=[]), "lab-doctor"
+    real_model(chosen)  # which refuses a key that can be none in its own words
 
-    async def ask() -> httpx.Response:
-        through = InProcessTransport(build_app(asked, lab_key=key))
-        async with httpx.AsyncClient(transport=through, timeout=30) as client:
-            return await client.post(
-                "http://127.0.0.1/v1/chat/completions",
-                json=question | {"max_completion_tokens": 1},
-                headers={"authorization": f"Bearer {key}"},
-            )
+    async def ask() -> None:
+        lab.on_headers.set(headers.update)
+        async with asyncio.timeout(30):
+            await lab.ask("Hi", max_tokens=1, temperature=0)
 
     try:
-        answer = asyncio.run(ask())
-        # Its headers stay here: waits in them are the lab's to read, in model seconds.
-        read(httpx.Response(answer.status_code, content=answer.content), max_tokens=1)
+        with lab.configure(faults=[]):
+            asyncio.run(ask())
     except IncompleteAnswer:
         pass  # one token may well be no text
-    except httpx.HTTPError as error:
-        return Finding(FAIL, f"no whole answer from {chosen.upstream}: {error}", CURES[502])
     except ModelError as error:
         return refusal(error)
+    except (EndpointError, TimeoutError) as error:
+        why = str(error) or "none within 30 s"
+        return Finding(FAIL, f"no whole answer from {chosen.upstream}: {why}", CURES[502])
     said = f"{chosen.model} at {chosen.upstream} answers (1 token asked)"
-    if left_out := answer.headers.get("x-lab-left-out"):
+    if left_out := headers.get("x-lab-left-out"):
         names = left_out.replace(" ", "")
         cure = f"set AGENTLAB_LEAVE_OUT={names} to leave it out from the start"
         return Finding(WARN, f"{said}; it takes no {left_out}: the lab leaves it out", cure)

@@ -91,7 +91,7 @@ class Journal(AbstractContextManager["Journal"]):
                     shown = repr(str(where))
                     self._file = begun.enter_context(_claimed(where))
                     address = address.set(database=str(self._file))
-                self._connection = begun.enter_context(_connected(address))
+                self._engine = begun.enter_context(_opened(address))
                 self._open = begun.pop_all()
         except ConfigError:
             raise
@@ -174,20 +174,17 @@ class Journal(AbstractContextManager["Journal"]):
 
     def _read(self, statement: sa.Executable) -> Sequence[Any]:
         try:
-            return self._connection.execute(statement).all()
+            with self._engine.connect() as connection:
+                return connection.execute(statement).all()
         except (SQLAlchemyError, ConfigError) as error:
             raise self._failure("cannot be read", error) from error
-        finally:
-            self._rollback()  # ends the transaction that reading began
 
     def _write(self, statement: sa.Executable, *, again: bool = False) -> int:
         """Execute and commit, at need with the spare room; return how many rows were changed."""
         try:
-            changed = self._connection.execute(statement).rowcount
-            self._connection.commit()
-            return int(changed)
+            with self._engine.begin() as connection:
+                return int(connection.execute(statement).rowcount)
         except (SQLAlchemyError, ConfigError) as error:
-            self._rollback()
             if again or not _is_out_of_space(error):
                 what = "has no room left" if again else "cannot be written"
                 raise self._failure(what, error) from error
@@ -195,10 +192,6 @@ class Journal(AbstractContextManager["Journal"]):
         if self._file is not None:  # what is in flight is paid for
             _spare(self._file).unlink(missing_ok=True)
         return self._write(statement, again=True)
-
-    def _rollback(self) -> None:
-        with suppress(SQLAlchemyError):  # there is nothing to undo if the connection is gone
-            self._connection.rollback()
 
     def _failure(self, what: str, error: Exception) -> JournalError:
         damaged = self._file if type(error) is DatabaseError else None
@@ -259,29 +252,18 @@ def _how_to_save(file: Path) -> str:
 
 
 @contextmanager
-def _connected(address: sa.URL) -> Iterator[sa.Connection]:
+def _opened(address: sa.URL) -> Iterator[sa.Engine]:
+    """Open the database by one connection, which has the right to write."""
     sqlite = address.get_backend_name() == "sqlite"
     # In a notebook virtual time runs in a thread of its own, one after the other with this.
     options = {"check_same_thread": False} if sqlite else {}
-    engine = sa.create_engine(address, connect_args=options)
-    if not sqlite:
-        sa.event.listen(engine, "connect", _claim_database)
-    connection = engine.connect()
+    engine = sa.create_engine(address, connect_args=options, poolclass=sa.StaticPool)
+    sa.event.listen(engine, "connect", _outlast_power_cuts if sqlite else _claim_database)
+    sa.event.listen(engine, "close", _give_back)
     try:
-        if sqlite:  # a commit outlasts power cuts
-            connection.exec_driver_sql("PRAGMA journal_mode=WAL")
-            connection.exec_driver_sql("PRAGMA synchronous=FULL")
-        _metadata.create_all(connection)
-        connection.commit()
-        yield connection
+        _metadata.create_all(engine)
+        yield engine
     finally:
-        with suppress(SQLAlchemyError):
-            if not (sqlite or connection.invalidated):
-                # Its server notices later that a connection is closed, and keeps the lock till then
-                connection.rollback()
-                connection.exec_driver_sql("select pg_advisory_unlock_all()")
-        with suppress(SQLAlchemyError):
-            connection.close()
         engine.dispose()
 
 
@@ -294,15 +276,27 @@ def _tokens(count: Any) -> Any:
     return sa.literal(count if type(count) is int and 0 <= count <= _MOST else 0, sa.BigInteger)
 
 
+def _outlast_power_cuts(connection: Any, _: object) -> None:
+    """Have a commit written before it returns."""
+    connection.execute("PRAGMA journal_mode=WAL")
+    connection.execute("PRAGMA synchronous=FULL")
+
+
 def _claim_database(connection: Any, _: object) -> None:
     """Take the right to write. It is the connection's: one that replaces a lost one needs it."""
-    with connection.cursor() as cursor:
-        cursor.execute("select pg_try_advisory_lock(%s)", (_LOCK,))
-        (ours,) = cursor.fetchone()
+    (ours,) = connection.execute("select pg_try_advisory_lock(%s)", (_LOCK,)).fetchone()
     connection.commit()
     if not ours:
         connection.close()
         raise ConfigError(f"another process writes this database's journal; {_WAIT} one")
+
+
+def _give_back(connection: Any, _: object) -> None:
+    """Give the right back: a server notices later that a connection is closed."""
+    if not isinstance(connection, sqlite3.Connection):
+        with suppress(Exception):  # it may be gone
+            connection.rollback()
+            connection.execute("select pg_advisory_unlock_all()")
 
 
 def _is_out_of_space(error: Exception) -> bool:

@@ -15,7 +15,7 @@ from collections import defaultdict
 from collections.abc import Sequence
 from math import isfinite, log, sqrt
 from pathlib import Path
-from typing import Literal, Protocol
+from typing import Literal, NamedTuple, Protocol
 
 import msgspec
 
@@ -142,12 +142,11 @@ def _mean(belief: Belief) -> float:
     return (_PRIOR + belief.total) / (1 + belief.rewards)
 
 
-class Static:
-    def __init__(self, arm: str):
-        self._arm = arm
+class Static(NamedTuple):
+    arm: str
 
     def choose(self, kind: str) -> str:
-        return self._arm
+        return self.arm
 
     def learn(self, kind: str, arm: str, reward: float) -> None:
         return
