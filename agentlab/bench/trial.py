@@ -124,14 +124,10 @@ def judged(
             limit, best = best_static(drawn, near=limit)
             for name, limiter in limiters.items():
                 out = run(limiter(), drawn)
-                figures = (
-                    round(out.goodput, 3),
-                    round(out.p95_s, 3),
-                    round(out.goodput / best.goodput, 3),
-                    round(out.p95_s / best.p95_s, 3),
-                    round(out.requests / max(out.answered, 1), 3),
-                )
-                rows.append(Row(scenario.name, name, *figures, best_limit=limit, seed=seed))
+                figures = [out.goodput, out.p95_s, out.goodput / best.goodput]
+                figures += [out.p95_s / best.p95_s, out.requests / max(out.answered, 1)]
+                rounded = (round(figure, 3) for figure in figures)
+                rows.append(Row(scenario.name, name, *rounded, best_limit=limit, seed=seed))
     return rows
 
 
@@ -267,8 +263,8 @@ class _Agents:
         return Request(agent.tokens, jitter(self._draw), jitter(self._draw), agent)
 
     def _refused(self, agent: _Agent, error: RequestError, now_s: float) -> None:
-        told = {"code": None, "request_id": None, "retry_after_s": error.retry_after_s}
-        verdict = classify(ModelError(str(error), status=error.status, **told))
+        told = {"status": error.status, "retry_after_s": error.retry_after_s}
+        verdict = classify(ModelError(str(error), **told))
         if verdict.overload:
             self._learn(Sample(agent.number, now_s, 0.0, agent.in_flight, refused=True))
             if verdict.wait_s:
