@@ -12,42 +12,31 @@ from agentlab.endpoint.physics.formulas import Physics
 from agentlab.errors import ConfigError
 
 
-class Request(NamedTuple):
-    """A request as the endpoint sees it; `call` is whatever the agents know it by."""
-
-    tokens: int
-    prefill_jitter: float = 1.0
-    decode_jitter: float = 1.0
-    call: Any = None
-
-
 class Agents(Protocol):
     """Those who ask. They wake at `wakes_s` without an answer; infinity if never."""
 
     wakes_s: float
 
-    def next_request(self, now_s: float) -> Request | None:
+    def next_request(self, now_s: float) -> Job | None:
         """Return what is sent now; None if nothing is, until an answer comes or they wake."""
 
-    def answered(self, call: Any, arrived_s: float, now_s: float) -> None:
-        """Take an answer."""
+    def answered(self, job: Any, now_s: float) -> None:
+        """Take the answer to a job of theirs."""
 
 
-def serve(
-    agents: Agents, physics: Physics, *, prompt_tokens: int, until_s: float = math.inf
-) -> float:
+def serve(agents: Agents, physics: Physics, *, until_s: float = math.inf) -> float:
     """Serve what `agents` send, with an endless queue; return when the last of it happened."""
-    batch, calls, changed = Batch(physics), dict[Job, Any](), list[Job]()
+    batch, in_flight, changed = Batch(physics), set[Job](), list[Job]()
     now_s, asking = 0.0, True  # whether the agents may have something to send
     while True:
         for job in changed:
-            if job.end_s is not None and job in calls:  # one that began just now is told of twice
-                agents.answered(calls.pop(job), job.arrived_s, job.end_s)
+            if job.end_s is not None and job in in_flight:  # who began just now is told of twice
+                in_flight.remove(job)
+                agents.answered(job, job.end_s)
                 asking = True
         if asking and (sent := agents.next_request(now_s)) is not None:
-            job = Job(prompt_tokens, sent.tokens, sent.prefill_jitter, sent.decode_jitter)
-            calls[job] = sent.call
-            changed = batch.submit(job, now_s)
+            in_flight.add(sent)
+            changed = batch.submit(sent, now_s)
             continue
         event_s, wakes_s = batch.next_event_s(), agents.wakes_s
         next_s, asking = min(event_s, wakes_s), wakes_s < event_s
@@ -97,32 +86,34 @@ def crowd(
     if physics.takes_no_time:
         return Crowd(agents, 0.0, 0.0, 0.0)
     most = min(agents, max_concurrency)
-    some = _Crowd(physics, agents, most, output_tokens, seed)
-    makespan_s = serve(some, physics, prompt_tokens=prompt_tokens)
+    some = _Crowd(physics, agents, most, (prompt_tokens, output_tokens), seed)
+    makespan_s = serve(some, physics)
     return Crowd(agents, makespan_s, round(some.work_s, 6), round(some.longest_s, 9))
 
 
 class _Crowd:
     wakes_s = math.inf
 
-    def __init__(self, physics: Physics, agents: int, max_concurrency: int, tokens: int, seed: int):
-        self._ready, self._later = max_concurrency, agents - max_concurrency
-        self._request, self._physics, self._draw = Request(tokens), physics, Random(seed)
+    def __init__(
+        self, physics: Physics, agents: int, at_first: int, tokens: tuple[int, int], seed: int
+    ):
+        self._ready, self._later = at_first, agents - at_first
+        self._tokens, self._physics, self._draw = tokens, physics, Random(seed)
         self.work_s = self.longest_s = 0.0
 
-    def next_request(self, now_s: float) -> Request | None:
+    def next_request(self, now_s: float) -> Job | None:
         if not self._ready:
             return None
         self._ready -= 1
         if not self._physics.jitter_sigma:
-            return self._request
+            return Job(*self._tokens)
         jitter = self._physics.jitter
-        return Request(self._request.tokens, jitter(self._draw), jitter(self._draw))
+        return Job(*self._tokens, jitter(self._draw), jitter(self._draw))
 
-    def answered(self, call: Any, arrived_s: float, now_s: float) -> None:
+    def answered(self, job: Job, now_s: float) -> None:
         if self._later:
             self._later -= 1
             self._ready += 1
-        took_s = now_s - arrived_s
+        took_s = now_s - job.arrived_s
         self.work_s += took_s
         self.longest_s = max(self.longest_s, took_s)

@@ -10,13 +10,14 @@ from random import Random
 
 import msgspec
 
-from agentlab.bench.closed_loop import Request, serve
+from agentlab.bench.closed_loop import serve
 from agentlab.bench.opponents import AIMD, Fixed, Gradient2, Vegas
 from agentlab.bench.summary import percentile
 from agentlab.endpoint import presets
 from agentlab.endpoint.contract.openai_json import RequestError
 from agentlab.endpoint.middleware.fault_plan import FaultPlan
 from agentlab.endpoint.middleware.rate_limits import Limits
+from agentlab.endpoint.physics.batch import Job
 from agentlab.endpoint.physics.formulas import Physics
 from agentlab.endpoint.server.app import limits_of
 from agentlab.errors import ModelError
@@ -124,14 +125,10 @@ def judged(
             limit, best = best_static(drawn, near=limit)
             for name, limiter in limiters.items():
                 out = run(limiter(), drawn)
-                figures = (
-                    round(out.goodput, 3),
-                    round(out.p95_s, 3),
-                    round(out.goodput / best.goodput, 3),
-                    round(out.p95_s / best.p95_s, 3),
-                    round(out.requests / max(out.answered, 1), 3),
-                )
-                rows.append(Row(scenario.name, name, *figures, best_limit=limit, seed=seed))
+                figures = [out.goodput, out.p95_s, out.goodput / best.goodput]
+                figures += [out.p95_s / best.p95_s, out.requests / max(out.answered, 1)]
+                rounded = (round(figure, 3) for figure in figures)
+                rows.append(Row(scenario.name, name, *rounded, best_limit=limit, seed=seed))
     return rows
 
 
@@ -183,17 +180,18 @@ def run(limiter: Limiter, scenario: Scenario) -> Outcome:
         0.3
     """
     agents, run_s = _Agents(limiter, scenario), scenario.run_s
-    serve(agents, scenario.physics, prompt_tokens=_PROMPT_TOKENS, until_s=run_s)
+    serve(agents, scenario.physics, until_s=run_s)
     took_s = agents.took_s
     p95_s = percentile(took_s, 95) if took_s else math.inf
     return Outcome(len(took_s) / run_s, p95_s, len(took_s), agents.requests, agents.limits)
 
 
 @dataclass(eq=False, slots=True)
-class _Agent:
-    """One that asks again and again, and its latest call."""
+class _Call(Job):
+    """What an agent asks; `number` and `in_flight` are those of its latest attempt's sample."""
 
-    tokens: int = 0
+    prompt_tokens: int = _PROMPT_TOKENS
+    output_tokens: int = 0  # drawn when it is first sent
     attempt: int = 0
     number: int = 0
     in_flight: int = 0
@@ -209,27 +207,26 @@ class _Agents:
         self._faults = FaultPlan(preset.faults, scenario.seed)
         self._retry = Retry(attempts=1_000_000)
         self._draw = Random(scenario.seed)
-        self._waiting = deque(_Agent() for _ in range(scenario.agents))
-        self._ended: deque[tuple[_Agent, float, float]] = deque()
-        self._later: list[tuple[float, int, _Agent | None]] = []  # None: a slot has rested
+        self._waiting = deque(_Call() for _ in range(scenario.agents))
+        self._ended: deque[Sample] = deque()
+        self._later: list[tuple[float, int, _Call | None]] = []  # None: a slot has rested
         self._tie = itertools.count()
         self._in_flight = self._resting = self.requests = 0
         self.wakes_s = math.inf
         self.took_s: list[float] = []
         self.limits = [(0.0, limiter.limit)]
 
-    def next_request(self, now_s: float) -> Request | None:
+    def next_request(self, now_s: float) -> Job | None:
         while True:
             while self._waiting and self._in_flight + self._resting < self._limiter.limit:
-                if request := self._sent(self._waiting.popleft(), now_s):
-                    return request
+                if call := self._sent(self._waiting.popleft(), now_s):
+                    return call
             if self._ended:  # the next one leaves only now, as in `Slots`
-                agent, arrived_s, ended_s = self._ended.popleft()
-                self.took_s.append(ended_s - arrived_s)
-                self._learn(Sample(agent.number, ended_s, self.took_s[-1], agent.in_flight))
+                answer = self._ended.popleft()
+                self.took_s.append(answer.took_s)
+                self._learn(answer)
                 self._in_flight -= 1
-                agent.attempt = 0
-                self._waiting.append(agent)
+                self._waiting.append(_Call())
             elif self.wakes_s <= now_s:
                 while self._later and self._later[0][0] <= now_s:
                     back = heapq.heappop(self._later)[2]
@@ -241,44 +238,44 @@ class _Agents:
             else:
                 return None
 
-    def answered(self, call: _Agent, arrived_s: float, now_s: float) -> None:
-        self._ended.append((call, arrived_s, now_s))
+    def answered(self, call: _Call, now_s: float) -> None:
+        self._ended.append(Sample(call.number, now_s, now_s - call.arrived_s, call.in_flight))
 
-    def _sent(self, agent: _Agent, now_s: float) -> Request | None:
+    def _sent(self, call: _Call, now_s: float) -> _Call | None:
         self._in_flight += 1
-        agent.attempt += 1
-        if agent.attempt == 1:
-            agent.tokens = self._draw.randint(*self._scenario.tokens)
+        call.attempt += 1
+        if call.attempt == 1:
+            call.output_tokens = self._draw.randint(*self._scenario.tokens)
             if self._scenario.long_share and self._draw.random() < self._scenario.long_share:
-                agent.tokens *= 10
-        agent.number, agent.in_flight = self.requests, self._in_flight
+                call.output_tokens *= 10
+        call.number, call.in_flight = self.requests, self._in_flight
         self.requests += 1
         try:
             self._rate_limits.admit(_PROMPT_TOKENS, now_s, "")
-            fault = self._faults.next(agent.number.to_bytes(8), 0, agent.attempt, "", at_s=now_s)
+            fault = self._faults.next(call.number.to_bytes(8), 0, call.attempt, "", at_s=now_s)
             if fault is not None:
                 raise fault.error
         except RequestError as error:
-            self._refused(agent, error, now_s)
+            self._refused(call, error, now_s)
             return None
-        if not self._physics.jitter_sigma:
-            return Request(agent.tokens, call=agent)
-        jitter = self._physics.jitter
-        return Request(agent.tokens, jitter(self._draw), jitter(self._draw), agent)
+        if self._physics.jitter_sigma:
+            call.prefill_jitter = self._physics.jitter(self._draw)
+            call.decode_jitter = self._physics.jitter(self._draw)
+        return call
 
-    def _refused(self, agent: _Agent, error: RequestError, now_s: float) -> None:
-        told = {"code": None, "request_id": None, "retry_after_s": error.retry_after_s}
-        verdict = classify(ModelError(str(error), status=error.status, **told))
+    def _refused(self, call: _Call, error: RequestError, now_s: float) -> None:
+        told = {"status": error.status, "retry_after_s": error.retry_after_s}
+        verdict = classify(ModelError(str(error), **told))
         if verdict.overload:
-            self._learn(Sample(agent.number, now_s, 0.0, agent.in_flight, refused=True))
+            self._learn(Sample(call.number, now_s, 0.0, call.in_flight, refused=True))
             if verdict.wait_s:
                 self._resting += 1
                 self._at(now_s + verdict.wait_s, None)
         self._in_flight -= 1
-        self._at(now_s + self._retry.wait_s(agent.attempt, verdict.wait_s), agent)
+        self._at(now_s + self._retry.wait_s(call.attempt, verdict.wait_s), call)
 
-    def _at(self, when_s: float, agent: _Agent | None) -> None:
-        heapq.heappush(self._later, (when_s, next(self._tie), agent))
+    def _at(self, when_s: float, call: _Call | None) -> None:
+        heapq.heappush(self._later, (when_s, next(self._tie), call))
         self.wakes_s = self._later[0][0]
 
     def _learn(self, sample: Sample) -> None:

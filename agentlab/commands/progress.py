@@ -55,22 +55,14 @@ def lessons(folder: Path) -> dict[str, list[Exercise]]:
 def text(found: dict[str, list[Exercise]]) -> str:
     """Write for people: a line per notebook, the total, and what to open next."""
     width = max(map(len, found))
-    lines = [
-        f"{name:{width}}  {_solved(found[name])} of {len(found[name])} solved" for name in found
-    ]
-    every = [exercise for some in found.values() for exercise in some]
-    lines.append(f"{_solved(every)} of {len(every)} exercises solved.")
-    lines += [
-        f"Next: {name}, exercise {exercise.number}: {exercise.title}."
-        for name, some in found.items()
-        for exercise in some
-        if not exercise.solved
-    ][:1]
-    return "\n".join(lines)
-
-
-def _solved(some: list[Exercise]) -> int:
-    return sum(exercise.solved for exercise in some)
+    lines, left, every = [], list[str](), 0
+    for name, some in found.items():
+        open_ones = [exercise for exercise in some if not exercise.solved]
+        left += [f"Next: {name}, exercise {e.number}: {e.title}." for e in open_ones]
+        every += len(some)
+        lines.append(f"{name:{width}}  {len(some) - len(open_ones)} of {len(some)} solved")
+    lines.append(f"{every - len(left)} of {every} exercises solved.")
+    return "\n".join([*lines, *left[:1]])
 
 
 def exercises(cells: list[dict[str, Any]]) -> list[Exercise]:
