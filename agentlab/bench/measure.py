@@ -366,7 +366,7 @@ def _measurement(
         error=str(outcome) if isinstance(outcome, StepError) else None,
         workflow=UNSET if task.seed is None else task.seed,
         faults=dict(sorted(faults.items())) or UNSET,
-        summary=summarized(requests, *task.terms) if task.seed is None else UNSET,
+        felt=summarized(requests, *task.terms) if task.seed is None else UNSET,
     )
 
 
