@@ -351,6 +351,19 @@ def test_through_the_forwarder_no_peak_and_no_bound_is_wrong(fresh_lab, tmp_path
         assert (m.error, m.peak <= most, m.bound_s <= m.elapsed_s) == (None, True, True)
 
 
+def test_what_a_client_has_given_up_is_in_flight_no_more(fresh_lab, tmp_path):
+    """The endpoint may notice it late; two attempts are still the most that there are."""
+    text = "workloads: [{agents: 6}]\nmax_concurrency: [2]\nengines: [asyncio]\nclock: real\n"
+    fault = "{kind: stall, calls: [1, 2, 3], stall_s: 500}"
+    text += f"strategies: [timeout]\nsettings: {{time_scale: 50, faults: [{fault}]}}\n"
+    made = run(tmp_path, text + "warmups: 0\n")
+    (m,) = made.measurements
+    given_up = [row for row in rows(tmp_path, made) if row.status == 499]
+    assert m.error is None
+    assert len(given_up) >= 3
+    assert m.peak <= 2
+
+
 def test_what_was_stored_before_is_read():
     """Results without summaries have a table, a service time, and no column of response times."""
     kept = results.load(experiment.DATA / "results" / "scaling.json")

@@ -34,7 +34,7 @@ from agentlab.errors import AgentLabError, ConfigError, ModelError, StepError
 from agentlab.lab import Reply, connection
 from agentlab.learning import parallel
 from agentlab.resilience import Guard, RateLimit, Retry, classify
-from agentlab.trace import Trace, trace
+from agentlab.trace import Trace, max_overlap, trace
 from agentlab.workflow import Step, Workflow
 
 Keep = Callable[[Measurement, Sequence[Request]], None]
@@ -358,7 +358,7 @@ def _measurement(
         bound_s=bound_s,
         requests=t.requests,
         answered=len(latencies_s),
-        peak=t.peak,
+        peak=max_overlap((r.arrived_s, r.over_s) for r in requests if r.arrived_s is not None),
         tokens=t.tokens,
         answers=blake2b(msgspec.json.encode(answers, order="sorted"), digest_size=8).hexdigest(),
         p50_s=round(percentile(latencies_s, 50), 9) if latencies_s else None,

@@ -279,7 +279,7 @@ def _most_within(curve: Curve, slo: Slo) -> str:
     kept = [p.n for p in curve.points if p.within is not None and p.within >= slo.share]
     unit = {"agents": "agents", "max_concurrency": "in flight", "rate": "per s"}[curve.axis]
     most = f"{kept[-1]:,g} {unit} are the most" if kept else f"no number {unit} is few enough"
-    return f"{curve.name}: {most} with {slo.share:.3g} of calls within {slo}"
+    return f"{curve.name}: {most} with {slo.share:.4g} of calls within {slo}"
 
 
 def reach(curve: Curve) -> str:
