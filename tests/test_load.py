@@ -244,9 +244,9 @@ def test_the_most_that_keep_the_slo_are_said(fresh_lab, tmp_path):
         "| answers per s | goodput per s | within SLO | $ per task | $ per success |"
     )
     # 40 calls over 41 s: the last is due at 39 s. 14 tokens of prompt and 11 of answer each.
-    assert table[3].endswith("| 0.976 | 0.976 | 100.0% | 3.6e-05 | 3.6e-05 |")
+    assert table[3].endswith("| 0.976 | 0.976 | 100.0% | 0.000036 | 0.000036 |")
     # Calls 2k and 2k + 1 respond in k + 2 s: four in time. The last is there at 38 + 0.5 + 2 s.
-    assert table[4].endswith("| 0.988 | 0.0988 | 10.0% | 3.6e-05 | 3.6e-05 |")
+    assert table[4].endswith("| 0.988 | 0.0988 | 10.0% | 0.000036 | 0.000036 |")
 
 
 def test_an_open_loop_has_its_pictures(fresh_lab, tmp_path, capsys):
@@ -291,6 +291,8 @@ def test_requests_are_a_frame(fresh_lab, tmp_path):
         ("{agents: 2, arrivals: {poisson: {rate: 1}}}", "rate"),
         ("{agents: 2, arrivals: {bursts: {size: 1.5, every_s: 1}}}", "size"),
         ("{agents: 2, arrivals: {trace: nothing.csv}}", "nothing.csv"),
+        ("{agents: 1, arrivals: {trace: FAILED}}", "none of its first 1 requests has an answer"),
+        ("{agents: 2, arrivals: {trace: FAILED}}", "5 \\+ 2,000,000 tokens at 1 s; a million"),
         ("{agents: 2, turns: 0}", "turns"),
         ("{agents: 2, think_s: -1}", "think_s"),
         ("{agents: 2, tokens: []}", "tokens"),
@@ -301,8 +303,10 @@ def test_requests_are_a_frame(fresh_lab, tmp_path):
 )
 def test_arrivals_that_cannot_be_are_refused(tmp_path, workload, says):
     """With the file and the line, before anything is measured."""
+    failed = tmp_path / "failed.csv"
+    failed.write_text("Timestamp,Model,Request tokens,Response tokens\n1,x,5,0\n2,x,5,2000000\n")
     with pytest.raises(ConfigError, match=says) as refused:
-        run(tmp_path, f"workloads: [{workload}]\n")
+        run(tmp_path, f"workloads: [{workload}]\n".replace("FAILED", str(failed)))
     assert "load.yaml" in str(refused.value)
     assert not (tmp_path / "load.json").exists()
 

@@ -69,17 +69,19 @@ def felt(results: Results) -> str:
 
 
 def _felt(runs: Sequence[Measurement]) -> dict[str, str]:
+    def small(*names: str) -> str:
+        known = [value for name in names if (value := _median(runs, name)) is not None]
+        return " / ".join(seconds(value, 2, digits=2) for value in known)
+
     cells = {"calls": _middle(runs, "calls", "{:,.0f}")}
     for name, title in _FELT.items():
-        values_s = [_median(runs, f"{name}_p{percent}_s") for percent in (50, 90, 99)]
-        shown_s = [seconds(value_s, 2, digits=2) for value_s in values_s if value_s is not None]
-        cells[f"{title} (s)"] = " / ".join(shown_s)
+        cells[f"{title} (s)"] = small(*(f"{name}_p{percent}_s" for percent in (50, 90, 99)))
     return cells | {
         "answers per s": _middle(runs, "throughput", "{:.3g}"),
         "goodput per s": _middle(runs, "goodput", "{:.3g}"),
         "within SLO": _middle(runs, "within", "{:.1%}"),
-        "$ per task": _middle(runs, "dollars_per_task", "{:.3g}"),
-        "$ per success": _middle(runs, "dollars_per_success", "{:.3g}"),
+        "$ per task": small("dollars_per_task"),
+        "$ per success": small("dollars_per_success"),
     }
 
 
