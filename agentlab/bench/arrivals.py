@@ -30,7 +30,7 @@ class Rate:
 
 @model
 class Bursts:
-    """`size` arrivals at the same time, every so many seconds."""
+    """`size` arrivals at the same time, every `every_s` seconds."""
 
     size: AtLeastOne
     every_s: Seconds
@@ -38,7 +38,7 @@ class Bursts:
 
 @model
 class Ramp:
-    """A rate that grows or falls evenly over so many seconds, and then stays as it is."""
+    """A rate that grows or falls evenly over `over_s` seconds, and then stays as it is."""
 
     from_per_s: PerSecond
     to_per_s: PerSecond

@@ -16,7 +16,7 @@ Dollars = Annotated[float, Field(ge=0, le=1e6)]
 
 @model
 class Slo:
-    """A service level objective: what a `share` of the calls must keep, all of it at once.
+    """A service level objective: what a `share` of the calls must keep in all parts.
 
     Attributes:
         ttft_s: The time to first token, from when the request was sent.
