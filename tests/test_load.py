@@ -272,6 +272,15 @@ def test_an_open_loop_has_its_pictures(fresh_lab, tmp_path, capsys):
     )
 
 
+def test_a_window_without_calls_is_said(fresh_lab, tmp_path):
+    """Nothing was due in it: no times, and no share of nothing."""
+    text = "workloads: [{agents: 3, arrivals: {constant: {per_s: 1}}}]\nengines: [asyncio]\n"
+    made = run(tmp_path, text + "window: {from_s: 100}\nslo: {response_s: 1}\n")
+    assert report.felt(made).splitlines()[2] == "| asyncio | 0 | 0 |"
+    (axis,) = plots.responses(made, rows(tmp_path, made)).axes
+    assert axis.get_title(loc="left") == "No call inside the window was answered"
+
+
 def test_requests_are_a_frame(fresh_lab, tmp_path):
     """Each with its case beside it, so that pandas can group them."""
     text = "workloads: [{agents: 4, arrivals: {constant: {per_s: 1}}}]\nmax_concurrency: [1, 2]\n"

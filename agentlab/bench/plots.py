@@ -92,7 +92,10 @@ def responses(results: Results, requests: Iterable[Request]) -> Figure:
         _log_if_wide(axis.xaxis, [time_s for some_s in shown.values() for time_s in some_s])
         unit = "s" if results.real else "model s"
         axis.set(xlabel=f"response time ({unit})", ylabel="share of the calls", ylim=(0, 1.02))
-        p99_s = [percentile(some_s, 99) for some_s in shown.values()] or [0.0]
+        if not shown:
+            axis.plot([], [], label="nothing")
+            return "No call inside the window was answered"
+        p99_s = [percentile(some_s, 99) for some_s in shown.values()]
         ends = dict.fromkeys(seconds(time_s, 2, digits=2) for time_s in (min(p99_s), max(p99_s)))
         return f"99% are answered within {' to '.join(ends)} s"
 

@@ -122,14 +122,14 @@ def summarized(
     answered = [row for row in due if row.ok]
     times = [times_s(row) for row in answered]
     over_s = max((row.returned_s or 0.0 for row in answered), default=0.0) - counts.from_s
-    per_s = 1 / over_s if over_s else 0.0
+    per_s = 1 / over_s if over_s > 0 else 0.0
     figures = {"calls": len(due), "answered": len(answered), "throughput": len(answered) * per_s}
     for name in (*_STRETCHES, "itl_s"):
         if known := [one[name] for one in times if name in one]:
             figures |= {f"{name[:-1]}p{p}_s": percentile(known, p) for p in (50, 90, 95, 99)}
-    if slo:
+    if slo and due:
         kept = sum(map(slo.keeps, times))
-        figures |= {"goodput": kept * per_s, "within": kept / max(len(due), 1)}
+        figures |= {"goodput": kept * per_s, "within": kept / len(due)}
     if price and rows:
         dollars, successes = price.of(rows), sum(row.ok for row in last)
         figures["dollars_per_task"] = dollars / len(last)
