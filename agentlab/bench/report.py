@@ -305,6 +305,11 @@ def remarks(results: Results) -> list[str]:
     """Return what a reader must know before believing the figures, which can be compared."""
     every = [m for case in results.measured for m in results.of(case)]
     said = [*filter(None, [busy(results)])]
+    slo = results.experiment.slo
+    if slo and (slo.ttft_s or slo.itl_s) and every and not _known(every, "ttft_p50_s"):
+        said.append(
+            "the endpoint told no time to first token: the SLO's TTFT and ITL count as kept"
+        )
     if late := [m.late for m in every if m.late is not UNSET]:
         medians_ms, mosts_ms = zip(*late, strict=True)
         late_ms = f"{median(medians_ms):.1f} ms, and by {max(mosts_ms):.1f} ms at most"
