@@ -30,7 +30,7 @@ class Rate:
 
 @model
 class Bursts:
-    """`size` arrivals at the same time, every so many seconds."""
+    """`size` arrivals at the same time, every `every_s` seconds."""
 
     size: AtLeastOne
     every_s: Seconds
@@ -38,7 +38,7 @@ class Bursts:
 
 @model
 class Ramp:
-    """A rate that grows or falls evenly over so many seconds, and then stays as it is."""
+    """A rate that grows or falls evenly over `over_s` seconds, and then stays as it is."""
 
     from_per_s: PerSecond
     to_per_s: PerSecond
@@ -112,10 +112,12 @@ def replayed(trace: str, most: int) -> list[Arrival]:
     """Return the first requests of a published trace; those without an answer are left out.
 
     Raises:
-        ConfigError: If a row is wrong, or longer than a million tokens.
+        ConfigError: If a row is wrong, or longer than a million tokens, or none has an answer.
     """
     path = Path(trace) if Path(trace).exists() else DATA / "traces" / trace
     requests = [one for one in published(path, most=most) if one.output_tokens]
+    if not requests:
+        raise ConfigError(f"trace {trace!r}: none of its first {most:,} requests has an answer")
     for one in requests:
         if max(one.prompt_tokens, one.output_tokens) > _MOST_TOKENS:
             says = f"{one.prompt_tokens:,} + {one.output_tokens:,} tokens at {one.at_s:g} s"

@@ -55,7 +55,7 @@ class Workload:
     """What is asked: agents with one question each, a workflow, or random workflows.
 
     Attributes:
-        agents: How many; of a published trace so many requests, where it has them.
+        agents: How many; of a published trace the first ones, if it has as many.
         tokens: The length of each answer, or several, of which each agent draws one.
         prompt_tokens: The same of the prompts; left out, they are as long as their words.
         arrivals: When agents arrive; left out, all are there from the beginning.

@@ -15,7 +15,7 @@ from time import perf_counter, process_time
 from typing import Any, NamedTuple
 
 import msgspec
-from msgspec import UNSET, UnsetType
+from msgspec import UNSET
 
 from agentlab import engines, lab
 from agentlab._support.asyncio_tools import running_loop
@@ -25,7 +25,7 @@ from agentlab.bench.closed_loop import crowd
 from agentlab.bench.experiment import Case, Experiment, Strategy, Workload
 from agentlab.bench.requests import Calls, Request, Send
 from agentlab.bench.results import Measurement, Results, Said
-from agentlab.bench.summary import Price, Slo, Window, percentile, summarized
+from agentlab.bench.summary import percentile, summarized
 from agentlab.endpoint import presets
 from agentlab.endpoint.contract.tokens import count_tokens
 from agentlab.endpoint.server.app import limits_of
@@ -34,7 +34,7 @@ from agentlab.errors import AgentLabError, ConfigError, ModelError, StepError
 from agentlab.lab import Reply, connection
 from agentlab.learning import parallel
 from agentlab.resilience import Guard, RateLimit, Retry, classify
-from agentlab.trace import Trace, trace
+from agentlab.trace import Trace, max_overlap, trace
 from agentlab.workflow import Step, Workflow
 
 Keep = Callable[[Measurement, Sequence[Request]], None]
@@ -123,7 +123,7 @@ class _Task(NamedTuple):
     workflow: Workflow
     limit: int | None
     wait_s: dict[str, float]
-    terms: tuple[Slo | UnsetType, Window | UnsetType, Price | UnsetType]
+    felt: Callable[[Sequence[Request]], dict[str, float]]
 
     def calls(self) -> Calls:
         return Calls(self.workflow.needs, self.wait_s)
@@ -164,8 +164,9 @@ def _task(experiment: Experiment, case: Case, repeat: int = 0) -> _Task:
     # A crowd is a million agents that ask what one of them asks.
     of_one = replace(workload, agents=1) if case.engine == "crowd" else workload
     workflow, wait_s = of_one.drawn(case.seed, number=seed or 0)
-    terms = experiment.slo, experiment.window, experiment.price
-    return _Task(case, repeat, seed, workload, workflow, limit or None, wait_s, terms)
+    slo, window, price = experiment.slo, experiment.window, experiment.price
+    felt = partial(summarized, slo=slo, window=window, price=price)
+    return _Task(case, repeat, seed, workload, workflow, limit or None, wait_s, felt)
 
 
 def as_functions(workflow: Workflow, ask: Ask) -> list[parallel.Function]:
@@ -358,7 +359,7 @@ def _measurement(
         bound_s=bound_s,
         requests=t.requests,
         answered=len(latencies_s),
-        peak=t.peak,
+        peak=max_overlap((r.arrived_s, r.over_s) for r in requests if r.arrived_s is not None),
         tokens=t.tokens,
         answers=blake2b(msgspec.json.encode(answers, order="sorted"), digest_size=8).hexdigest(),
         p50_s=round(percentile(latencies_s, 50), 9) if latencies_s else None,
@@ -366,7 +367,7 @@ def _measurement(
         error=str(outcome) if isinstance(outcome, StepError) else None,
         workflow=UNSET if task.seed is None else task.seed,
         faults=dict(sorted(faults.items())) or UNSET,
-        summary=summarized(requests, *task.terms) if task.seed is None else UNSET,
+        felt=task.felt(requests) if task.seed is None else UNSET,
     )
 
 

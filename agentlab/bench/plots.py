@@ -29,35 +29,20 @@ _STYLE: Any = {"font.size": FONT_SIZE, "axes.grid": True, "grid.color": "#DDDDDD
 _COLOURS = (*SERIES, "#56B4E9", "#E69F00", "#000000")  # more of the palette of Okabe and Ito
 _MARKERS = "osD^vX*"
 _LARGEST_P95 = 10.0  # what is beyond is drawn at the edge
-_PANELS: dict[str, Any] = {  # how a curve is drawn: x, and twice a title, y, and the lines
-    "agents": (
-        "agents",
+_PANELS: dict[str, Any] = {  # x; twice a title, y, and lines: a figure, its prefix, its style
+    "agents": ("agents",
         ("How long they took", "elapsed ({unit})", [("elapsed_s", "", "-")]),
-        ("Share of the bound", "bound / elapsed", [("efficiency", "", "-")]),
-    ),
-    "max_concurrency": (
-        "in flight",
+        ("Share of the bound", "bound / elapsed", [("efficiency", "", "-")])),
+    "max_concurrency": ("in flight",
         ("Throughput", "answers per second", [("throughput", "", "-")]),
-        (
-            "Time to an answer",
-            "service time ({unit})",
-            [("p50_s", "p50 of ", "-"), ("p95_s", "p95 of ", ":")],
-        ),
-    ),
-    "rate": (
-        "arrivals per second",
-        (
-            "Throughput",
-            "answers per second",
-            [("throughput", "", "-"), ("goodput", "within the SLO: ", ":")],
-        ),
-        (
-            "How long callers wait",
-            "response time ({unit})",
-            [("response_p50_s", "p50 of ", "-"), ("response_p99_s", "p99 of ", ":")],
-        ),
-    ),
-}
+        ("Time to an answer", "service time ({unit})",
+            [("p50_s", "p50 of ", "-"), ("p95_s", "p95 of ", ":")])),
+    "rate": ("arrivals per second",
+        ("Throughput", "answers per second",
+            [("throughput", "", "-"), ("goodput", "within the SLO: ", ":")]),
+        ("How long callers wait", "response time ({unit})",
+            [("response_p50_s", "p50 of ", "-"), ("response_p99_s", "p99 of ", ":")])),
+}  # fmt: skip
 _WIDE = 100  # values further apart have a logarithmic axis
 
 
@@ -107,7 +92,10 @@ def responses(results: Results, requests: Iterable[Request]) -> Figure:
         _log_if_wide(axis.xaxis, [time_s for some_s in shown.values() for time_s in some_s])
         unit = "s" if results.real else "model s"
         axis.set(xlabel=f"response time ({unit})", ylabel="share of the calls", ylim=(0, 1.02))
-        p99_s = [percentile(some_s, 99) for some_s in shown.values()] or [0.0]
+        if not shown:
+            axis.plot([], [], label="nothing")
+            return "No call inside the window was answered"
+        p99_s = [percentile(some_s, 99) for some_s in shown.values()]
         ends = dict.fromkeys(seconds(time_s, 2, digits=2) for time_s in (min(p99_s), max(p99_s)))
         return f"99% are answered within {' to '.join(ends)} s"
 

@@ -69,17 +69,19 @@ def felt(results: Results) -> str:
 
 
 def _felt(runs: Sequence[Measurement]) -> dict[str, str]:
+    def small(*names: str) -> str:
+        known = [value for name in names if (value := _median(runs, name)) is not None]
+        return " / ".join(seconds(value, 2, digits=2) for value in known)
+
     cells = {"calls": _middle(runs, "calls", "{:,.0f}")}
     for name, title in _FELT.items():
-        values_s = [_median(runs, f"{name}_p{percent}_s") for percent in (50, 90, 99)]
-        shown_s = [seconds(value_s, 2, digits=2) for value_s in values_s if value_s is not None]
-        cells[f"{title} (s)"] = " / ".join(shown_s)
+        cells[f"{title} (s)"] = small(*(f"{name}_p{percent}_s" for percent in (50, 90, 99)))
     return cells | {
         "answers per s": _middle(runs, "throughput", "{:.3g}"),
         "goodput per s": _middle(runs, "goodput", "{:.3g}"),
         "within SLO": _middle(runs, "within", "{:.1%}"),
-        "$ per task": _middle(runs, "dollars_per_task", "{:.3g}"),
-        "$ per success": _middle(runs, "dollars_per_success", "{:.3g}"),
+        "$ per task": small("dollars_per_task"),
+        "$ per success": small("dollars_per_success"),
     }
 
 
@@ -279,7 +281,7 @@ def _most_within(curve: Curve, slo: Slo) -> str:
     kept = [p.n for p in curve.points if p.within is not None and p.within >= slo.share]
     unit = {"agents": "agents", "max_concurrency": "in flight", "rate": "per s"}[curve.axis]
     most = f"{kept[-1]:,g} {unit} are the most" if kept else f"no number {unit} is few enough"
-    return f"{curve.name}: {most} with {slo.share:.3g} of calls within {slo}"
+    return f"{curve.name}: {most} with {slo.share:.4g} of calls within {slo}"
 
 
 def reach(curve: Curve) -> str:
@@ -303,6 +305,11 @@ def remarks(results: Results) -> list[str]:
     """Return what a reader must know before believing the figures, which can be compared."""
     every = [m for case in results.measured for m in results.of(case)]
     said = [*filter(None, [busy(results)])]
+    slo = results.experiment.slo
+    if slo and (slo.ttft_s or slo.itl_s) and every and not _known(every, "ttft_p50_s"):
+        said.append(
+            "the endpoint told no time to first token: the SLO's TTFT and ITL count as kept"
+        )
     if late := [m.late for m in every if m.late is not UNSET]:
         medians_ms, mosts_ms = zip(*late, strict=True)
         late_ms = f"{median(medians_ms):.1f} ms, and by {max(mosts_ms):.1f} ms at most"

@@ -46,6 +46,13 @@ class Request(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     late_ms: Figure | None = None
 
     @property
+    def over_s(self) -> float | None:
+        """When it was in flight no more: its end, or when the client gave it up before."""
+        return min(
+            (at_s for at_s in (self.end_s, self.returned_s) if at_s is not None), default=None
+        )
+
+    @property
     def ok(self) -> bool:
         """True if the model answered in full, even if late or slowly; see `Span.ok`."""
         return self.status == 200 and self.fault in (None, "stall", "drip")
@@ -117,7 +124,8 @@ class Calls:
         """
         seen: dict[str, list[Span]] = {name: [] for name in self._sent}
         for span in spans:
-            seen[span.agent].append(span)
+            if span.agent in seen:  # else it is somebody else's
+                seen[span.agent].append(span)
         rows: list[Request] = []
         shift_s = self._shift_s(seen)
         for call, attempts in self._sent.items():

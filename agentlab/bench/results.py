@@ -24,7 +24,6 @@ from agentlab._support.fields import AtLeastOne, Count
 from agentlab._support.system import write_whole
 from agentlab.bench.experiment import Case, Experiment, varied
 from agentlab.bench.requests import Figure, Request
-from agentlab.bench.summary import Summary
 from agentlab.errors import ConfigError
 from agentlab.settings import Settings
 
@@ -51,7 +50,8 @@ class Measurement(msgspec.Struct, frozen=True, kw_only=True):
         cpu_ms: Processor time of this process per request; `busy` is its share of the real time.
             Both are None in virtual time; `endpoint_...` are the same of the lab's own endpoint.
         workflow: The seed of the random workflow that ran.
-        summary: What callers felt, from the requests; none of a crowd, or a random workflow.
+        felt: What callers felt, by name; nothing of a crowd, or of a random workflow. See
+            `agentlab.bench.summary`.
         late: How late the local model was, on the real clock: median and most, in milliseconds.
     """
 
@@ -76,7 +76,7 @@ class Measurement(msgspec.Struct, frozen=True, kw_only=True):
     workflow: Count | UnsetType = UNSET
     faults: dict[str, Count] | UnsetType = UNSET
     late: tuple[Figure, Figure] | UnsetType = UNSET
-    summary: Summary | UnsetType = UNSET
+    felt: dict[str, Figure] | UnsetType = UNSET
 
     @property
     def work(self) -> tuple[str, str, int, int | UnsetType]:
@@ -94,9 +94,8 @@ class Measurement(msgspec.Struct, frozen=True, kw_only=True):
         return self.bound_s / self.elapsed_s if self.elapsed_s else 1.0
 
     def figure(self, name: str) -> float | None:
-        """Return a figure by its name, None if it is unknown: the summary's, or a field here."""
-        known = self.summary.figure(name) if self.summary else UNSET
-        value: float | UnsetType | None = getattr(self, name, None) if known is UNSET else known
+        """Return a figure by its name, of what callers felt or a field; None if it is unknown."""
+        value: float | UnsetType | None = (self.felt or {}).get(name, getattr(self, name, None))
         return None if value is UNSET else value
 
     @property

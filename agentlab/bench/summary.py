@@ -1,25 +1,22 @@
 """What callers felt of a run: response times, first tokens, goodput, and what it cost."""
 
 import math
-import re
 from collections.abc import Iterable, Mapping
 from typing import Annotated
 
-import msgspec
 from msgspec import UNSET, UnsetType
 from pydantic import Field
 
-from agentlab._support.fields import Count, NotNegative, model
+from agentlab._support.fields import NotNegative, model
 from agentlab.bench.arrivals import Seconds
-from agentlab.bench.requests import Figure, Request
+from agentlab.bench.requests import Request
 
-PERCENTS = (50, 90, 95, 99)
 Dollars = Annotated[float, Field(ge=0, le=1e6)]
 
 
 @model
 class Slo:
-    """A service level objective: what a `share` of the calls must keep, all of it at once.
+    """A service level objective: what a `share` of the calls must keep in all parts.
 
     Attributes:
         ttft_s: The time to first token, from when the request was sent.
@@ -80,36 +77,6 @@ class Price:
         return round(millionths / 1e6, 9)
 
 
-class Summary(msgspec.Struct, frozen=True, kw_only=True):
-    """Figures of the `calls` that were due inside the window, in model seconds.
-
-    Attributes:
-        percentiles: Of response time (returned - due), service time (end - arrived), queue, TTFT
-            (first token - sent) and ITL: the `PERCENTS` of the answered calls, by nearest rank.
-        throughput: Answered calls per second, until the last of them was answered.
-        goodput: The same of those that kept the SLO; `within` is their share of all calls.
-        dollars: What all requests of the run cost, failed ones and those outside included.
-    """
-
-    calls: Count
-    answered: Count
-    percentiles: dict[str, tuple[Figure, Figure, Figure, Figure]]
-    throughput: Figure
-    goodput: Figure | UnsetType = UNSET
-    within: Figure | UnsetType = UNSET
-    dollars: Figure | UnsetType = UNSET
-
-    def figure(self, name: str) -> float | UnsetType:
-        """Return one of its figures by name: `goodput`, `dollars_per_task`, `response_p99_s`."""
-        if parts := re.fullmatch(r"(\w+)_p(\d+)_s", name):
-            values = self.percentiles.get(f"{parts[1]}_s")
-            return values[PERCENTS.index(int(parts[2]))] if values else UNSET
-        many = {"dollars_per_task": self.calls, "dollars_per_success": self.answered}.get(name)
-        if many and self.dollars is not UNSET:
-            return self.dollars / many
-        return getattr(self, name, UNSET)
-
-
 _STRETCHES = {
     "response_s": ("due_s", "returned_s"),
     "service_s": ("arrived_s", "end_s"),
@@ -139,25 +106,32 @@ def summarized(
     slo: Slo | UnsetType = UNSET,
     window: Window | UnsetType = UNSET,
     price: Price | UnsetType = UNSET,
-) -> Summary:
-    """Return the figures of one run. A limit of the SLO on a time that is unknown is kept."""
+) -> dict[str, float]:
+    """Return figures of the calls of a run that were due inside the window, by name.
+
+    `calls` counts them, `answered` those with an answer. Of these, `response_p99_s` and its like
+    are percentiles, by nearest rank: of response time (returned - due), service time (end -
+    arrived), queue, TTFT (first token - sent) and ITL. `throughput` is answers per second, until
+    the last of them is there, `goodput` those within the SLO, and `within` their share of all
+    calls; a limit on a time that is unknown is kept. `dollars_per_task` and `..._per_success` are
+    what all requests of the run cost, for each call and for each answer.
+    """
     rows, counts = list(requests), window or Window()
-    last = {row.call: row for row in rows}
-    due = [row for row in last.values() if counts.holds(row.due_s)]
-    answered = [(row.returned_s or 0.0, times_s(row)) for row in due if row.ok]
-    over_s = max((at_s for at_s, _ in answered), default=0.0) - counts.from_s
-    kept = sum(slo.keeps(times) for _, times in answered) if slo else 0
-    percentiles = {}
+    last = {row.call: row for row in rows}.values()
+    due = [row for row in last if counts.holds(row.due_s)]
+    answered = [row for row in due if row.ok]
+    times = [times_s(row) for row in answered]
+    over_s = max((row.returned_s or 0.0 for row in answered), default=0.0) - counts.from_s
+    per_s = 1 / over_s if over_s > 0 else 0.0
+    figures = {"calls": len(due), "answered": len(answered), "throughput": len(answered) * per_s}
     for name in (*_STRETCHES, "itl_s"):
-        if known := [times[name] for _, times in answered if name in times]:
-            p50, p90, p95, p99 = (percentile(known, percent) for percent in PERCENTS)
-            percentiles[name] = p50, p90, p95, p99
-    return Summary(
-        calls=len(due),
-        answered=len(answered),
-        percentiles=percentiles,
-        throughput=round(len(answered) / over_s, 9) if over_s else 0.0,
-        goodput=round(kept / over_s if over_s else 0.0, 9) if slo else UNSET,
-        within=round(kept / max(len(due), 1), 9) if slo else UNSET,
-        dollars=price.of(rows) if price else UNSET,
-    )
+        if known := [one[name] for one in times if name in one]:
+            figures |= {f"{name[:-1]}p{p}_s": percentile(known, p) for p in (50, 90, 95, 99)}
+    if slo and due:
+        kept = sum(map(slo.keeps, times))
+        figures |= {"goodput": kept * per_s, "within": kept / len(due)}
+    if price and rows:
+        dollars, successes = price.of(rows), sum(row.ok for row in last)
+        figures["dollars_per_task"] = dollars / len(last)
+        figures |= {"dollars_per_success": dollars / successes} if successes else {}
+    return {name: round(float(value), 9) for name, value in figures.items()}
