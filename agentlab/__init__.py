@@ -13,24 +13,10 @@ from types import ModuleType
 from typing import TYPE_CHECKING
 
 __all__ = [
-    "bench",
-    "classroom",
-    "clock",
-    "content",
-    "convert",
-    "endpoint",
-    "engines",
-    "errors",
-    "exercises",
-    "lab",
-    "learning",
-    "plots",
-    "resilience",
-    "settings",
-    "testing",
-    "trace",
+    "bench", "classroom", "clock", "content", "convert", "endpoint", "engines", "errors",
+    "exercises", "lab", "learning", "plots", "resilience", "settings", "testing", "trace",
     "workflow",
-]
+]  # fmt: skip
 
 
 if not TYPE_CHECKING:  # which would else believe that any name is one

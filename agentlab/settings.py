@@ -10,6 +10,7 @@ from dataclasses import field
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
+import msgspec
 from pydantic import Field, HttpUrl, TypeAdapter, ValidationError
 
 from agentlab._support.fields import AtLeastOne, NotNegative, Text, model
@@ -120,17 +121,7 @@ def from_environment(environ: Mapping[str, str] = os.environ, **given: Any) -> S
 
 
 # How text that is not a key looks, and what to say; a learner's name may look as the last does.
-_NOT_A_KEY = (
-    (r"[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]",
-     "has a line break or another control character inside; copy the key again, and nothing else"),
-    (r"^[\"'`]|[\"'`]$|\bbearer\b|key\W*=."
-     r"|\.\.\.|\*\*|[\u2022\u2026\u25cf]|^[<{[$%]|your[-_ ]|^(sk-)?(proj-)?x[x-]{2,}$",
-     "has quotes, a `Bearer` or its variable's name in it, or is a placeholder, or has its middle "
-     "hidden; set it to the key alone, or unset it for the local model"),
-    (r"[^!-~]",
-     "has a blank or a letter outside of ASCII inside, which only a class of Agent Lab takes; "
-     "copy the key again, or check that the class is running"),
-)  # fmt: skip
+_NOT_A_KEY = msgspec.yaml.decode((DATA / "not_a_key.yaml").read_bytes(), type=list[tuple[str, str]])
 
 
 def key_from(environ: Mapping[str, str] = os.environ, *, learner: bool = False) -> str | None:

@@ -293,13 +293,9 @@ def fit(measured: Measured, numbers: Sequence[int] | None = None) -> Physics:
         batched_tokens=2048,
     )
     slots, kv_tokens = measured.limits(numbers)
-    limited = [
-        {},
-        {"slots": slots},
-        {"kv_tokens": kv_tokens},
-        {"slots": slots, "kv_tokens": kv_tokens},
-    ]
-    for candidates in (limited, [{"batched_tokens": tokens} for tokens in _STEP_TOKENS]):
+    few, full = {"slots": slots}, {"kv_tokens": kv_tokens}
+    batched = [{"batched_tokens": tokens} for tokens in _STEP_TOKENS]
+    for candidates in ([{}, few, full, few | full], batched):
         tried = [msgspec.structs.replace(physics, **candidate) for candidate in candidates]
         missed = [_missed(each, measured, numbers) for each in tried]
         physics = next(

@@ -1,18 +1,25 @@
 """`agentlab fit`: a preset from measurements, judged on those that it was not fitted to."""
 
 import argparse
+import asyncio
 import csv
 import math
+import random
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
+import httpx
+
+from agentlab import lab
 from agentlab.bench import plots
 from agentlab.bench.fit import Pair, Request, Requests, Row, Table, errors, fit
-from agentlab.commands import _probe, leave_out_argument
+from agentlab.commands import leave_out_argument
 from agentlab.endpoint import presets
 from agentlab.endpoint.physics.formulas import Physics
 from agentlab.errors import ConfigError
-from agentlab.trace import Trace
+from agentlab.lab.connection import connection
+from agentlab.trace import Trace, trace
 
 DESCRIPTION = (
     "Fit a preset to an endpoint: to the trace of a forwarded run whose answers were streamed, to "
@@ -22,6 +29,11 @@ DESCRIPTION = (
 )
 _OF_A_REQUEST = ("arrived_s", "first_token_s", "end_s", "prompt_tokens", "completion_tokens")
 _OF_A_TABLE = ("prompt_tokens", "answer_tokens", "at_once", "ttft_ms", "itl_ms", "tokens_per_s")
+
+# What is asked to find out: short and long prompts, alone and together, tell the constants apart.
+_SHAPES = ((30, 96), (400, 32), (2000, 64))  # about that many words, and at most that many tokens
+_TOGETHER = (1, 2, 4, 8)
+_REQUESTS = 1 + len(_SHAPES) * sum(max(3, 2 * clients) for clients in _TOGETHER)
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
@@ -70,14 +82,6 @@ def run(options: argparse.Namespace) -> int:
     if options.picture:
         plots.agreement(pairs).savefig(options.picture, dpi=80)
     return 0
-
-
-def _probed(options: argparse.Namespace) -> Requests:
-    measured = _probe.measured(options)
-    if options.save:
-        with Path(options.save).open("w", encoding="utf-8", newline="") as file:
-            csv.writer(file).writerows([_OF_A_REQUEST, *measured])
-    return measured
 
 
 def _judged(measured: Table | Requests) -> tuple[Physics, dict[str, list[Pair]]]:
@@ -146,3 +150,64 @@ def _numbers(where: str, row: dict[str, str], names: Sequence[str]) -> list[floa
         needed = "arrived_s < first_token_s <= end_s"
         raise ConfigError(f"{where}: needs {needed}; correct the line")
     return found
+
+
+def _probed(options: argparse.Namespace) -> Requests:
+    """Ask, once the bill was agreed to; return what the endpoint in between saw."""
+    given: dict[str, Any] = {"upstream": options.probe, "time_scale": 1.0}
+    if options.model:
+        given["model"] = options.model
+    if options.leave_out:
+        given["leave_out"] = options.leave_out
+    words, tokens = (sum(each) * _REQUESTS // len(_SHAPES) for each in zip(*_SHAPES, strict=True))
+    bill = f"{_REQUESTS} requests with some {words:,} words, for at most {tokens:,} tokens"
+    if not options.yes:
+        raise ConfigError(f"this sends {options.probe} {bill}; add --yes to do it")
+    print(f"sending {bill}")
+    with lab.configure(**given):
+        measured = asyncio.run(_asked())
+    if options.save:
+        with Path(options.save).open("w", encoding="utf-8", newline="") as file:
+            csv.writer(file).writerows([_OF_A_REQUEST, *measured])
+    return measured
+
+
+async def _asked() -> Requests:
+    draw = random.Random(7)
+    async with httpx.AsyncClient(timeout=600, trust_env=False) as client:
+        with trace() as first:
+            await _ask(client, draw, 5, 8)
+        if not Requests.of_trace(first):
+            raise ConfigError("the first answer has no words or no token counts: nothing to fit to")
+        with trace() as t:
+            for shape in _SHAPES:
+                for clients in _TOGETHER:
+                    each = max(3, 2 * clients) // clients
+                    await asyncio.gather(
+                        *(_client(client, draw, *shape, each) for _ in range(clients))
+                    )
+    return Requests.of_trace(t)
+
+
+async def _client(
+    client: httpx.AsyncClient, draw: random.Random, words: int, tokens: int, requests: int
+) -> None:
+    for _ in range(requests):
+        await _ask(client, draw, words, tokens)
+
+
+async def _ask(client: httpx.AsyncClient, draw: random.Random, words: int, tokens: int) -> None:
+    """Ask for a long answer to a prompt that no other one begins like, and take it as it comes."""
+    there = connection()
+    prompt = " ".join(f"{draw.randrange(100, 1000)}" for _ in range(words))
+    body = {
+        "model": there.model,
+        "messages": [{"role": "user", "content": f"{prompt}\nWrite a long story around these."}],
+        "max_completion_tokens": tokens,
+        "stream": True,
+        "stream_options": {"include_usage": True},
+    }
+    headers = {"authorization": f"Bearer {there.key}", "x-agent": "probe"}
+    answer = await client.post(f"{there.url}/chat/completions", json=body, headers=headers)
+    if answer.status_code != 200:
+        lab.read(answer)

@@ -72,9 +72,7 @@ def _asked(text: str, shown: str, asked: bool, as_json: bool) -> Form | None:
 
 def _asks_for_json(text: str) -> bool:
     sentences = re.split(r"(?<=[.?!])\s|\n", text.lower()) if mentions(text, "json") else []
-    return any(
-        RE.asks_for_json.search(each) and not RE.about_json.search(each) for each in sentences
-    )
+    return any(RE.json_asked.search(each) and not RE.about_json.search(each) for each in sentences)
 
 
 def _example(text: str) -> Form | None:
@@ -94,9 +92,7 @@ def _example(text: str) -> Form | None:
 
 
 def _fields(names: list[str], text: str) -> dict[str, Schema]:
-    kinds: dict[str, Schema] = {
-        name: typed(words) for name, words in RE.field_of_dspy.findall(text)
-    }
+    kinds: dict[str, Schema] = {name: typed(words) for name, words in RE.dspy_field.findall(text)}
     for name, said in re.findall(r"\{(\w+)\}[^\n]*JSON schema: ([^\n]*)", text):
         kinds[name] = next((schema for schema, _ in _objects(said)), {})
     return {name: kinds.get(name, {}) for name in names} | {"completed": {"const": ""}}

@@ -57,11 +57,8 @@ def words(text: str) -> frozenset[str]:
 def stem(word: str) -> str:
     """Return a word as it is compared with others; nothing if it says too little."""
     stem = RE.particle.sub("", word).lower().rstrip("s")[:7]
-    return (
-        ""
-        if RE.idle_word.fullmatch(stem) or (len(word) < 3 and word < "가" and stem != "id")
-        else stem
-    )
+    short = len(word) < 3 and word < "가" and stem != "id"
+    return "" if short or RE.idle_word.fullmatch(stem) else stem
 
 
 def snake(name: str) -> list[str]:

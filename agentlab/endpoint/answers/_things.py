@@ -61,12 +61,7 @@ def _grouped(text: str, found: list[re.Match[str]]) -> list[Group]:
         role = words.pop() if words and words[-1] in _PREPOSITIONS else ""
         label = words[-1] if words else ""
         # "Seoul and Busan", or "in Seoul and in Busan", or "user Ana and user Bob"
-        linked = (
-            groups
-            and RE.link_of_things.search(between)
-            and {*words} <= _LINKS
-            and start - end < _FAR
-        )
+        linked = groups and RE.linked.search(between) and {*words} <= _LINKS and start - end < _FAR
         group = groups[-1] if linked and not role else by_key.get(role or label)
         if group is None:
             group = Group(role, label, [])

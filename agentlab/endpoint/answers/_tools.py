@@ -49,9 +49,7 @@ def conversation(request: ChatRequest) -> Conversation:
         elif message.role == "user":
             task, made = text, []
         before = text if message.role == "assistant" else ""
-    told = [
-        r for r in made if not (RE.hands_over.match(r[0]) or RE.found_nothing.match(r[1].strip()))
-    ]
+    told = [r for r in made if not (RE.hands_over.match(r[0]) or RE.nothing.match(r[1].strip()))]
     return Conversation(glance(task), made, told)
 
 
@@ -63,9 +61,7 @@ def calls(
     if as_form:  # as structured output uses tools
         due: Due = [(offered[0], [{}])]
     else:
-        ends = [
-            tool for tool in offered if request.must_call and RE.ends_a_loop.fullmatch(tool.name)
-        ]
+        ends = [tool for tool in offered if request.must_call and RE.ending.fullmatch(tool.name)]
         useful = [tool for tool in offered if tool not in ends]
         due = Rounds(useful, task, said.made, said.results).due(_needs(request, useful, task))
         if request.must_call and not due:
