@@ -125,10 +125,14 @@ def judged(
             limit, best = best_static(drawn, near=limit)
             for name, limiter in limiters.items():
                 out = run(limiter(), drawn)
-                figures = [out.goodput, out.p95_s, out.goodput / best.goodput]
-                figures += [out.p95_s / best.p95_s, out.requests / max(out.answered, 1)]
-                rounded = (round(figure, 3) for figure in figures)
-                rows.append(Row(scenario.name, name, *rounded, best_limit=limit, seed=seed))
+                figures = (
+                    round(out.goodput, 3),
+                    round(out.p95_s, 3),
+                    round(out.goodput / best.goodput, 3),
+                    round(out.p95_s / best.p95_s, 3),
+                    round(out.requests / max(out.answered, 1), 3),
+                )
+                rows.append(Row(scenario.name, name, *figures, best_limit=limit, seed=seed))
     return rows
 
 

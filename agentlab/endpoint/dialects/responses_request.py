@@ -26,7 +26,7 @@ _PartType = Literal[_InputPart, _OutputPart]
 _Call = Literal["function_call", "custom_tool_call"]
 _Output = Literal["function_call_output", "custom_tool_call_output"]
 _Kind = Literal["message", _Call, _Output, "reasoning", "item_reference"]
-FORMS: dict[str, Json] = msgspec.yaml.decode((DATA / "responses.yaml").read_bytes())
+FORMS: dict[str, Json] = msgspec.yaml.decode((DATA / "wire" / "responses.yaml").read_bytes())
 Said = list[tuple[str, bytes]]  # the items of a conversation: their ids, and their JSON
 
 _Includable = Literal[
