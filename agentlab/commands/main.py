@@ -18,7 +18,6 @@ COMMANDS = {
     "fit": "fit a preset to an endpoint's own measurements",
     "write": "write about many topics, and lose nothing",
     "workflow": "check or export workflow files",
-    "trace": "a trace in the forms of other tools, and theirs as a trace",
     "doctor": "is everything there? OK or FAIL, with the cure",
     "progress": "which exercises are solved in your saved notebooks",
 }
