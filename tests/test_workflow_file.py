@@ -247,9 +247,6 @@ STEPS = st.fixed_dictionaries(
         "system": TEXTS | st.none(),
         "max_tokens": st.sampled_from([1, 2, 0, -1, None, 1.5, "3"]),
         "temperature": st.sampled_from([0, 0.0, 1, 2.0, 2.1, -0.1, None, "0"]),
-        "tools": st.sampled_from([[], ["search"], ["a", "b_2"], ["a b"], ["1"], [""], ["a", "a"]])
-        | st.none(),
-        "max_turns": st.sampled_from([1, 0, None, "3"]),
         "agent": WRONG,
     },
 )
@@ -345,15 +342,6 @@ def test_the_courses_workflows_come_back(tmp_path, name):
     again = Workflow.load(str(path))
     assert (again.name, again.about, again.inputs) == (w.name, w.about, w.inputs)
     assert again.steps == w.steps
-
-
-def test_tools_come_back_and_stand_only_where_there_are_some(tmp_path):
-    """A step without tools says nothing of them."""
-    path = tmp_path / "tools.yaml"
-    w = Workflow([Step("a", "Go.", tools=["search"], max_turns=3), Step("b", "Stay.")])
-    path.write_text(w.to_yaml(), encoding="utf-8")
-    assert Workflow.load(str(path)).steps == w.steps
-    assert w.to_yaml().count("tools") == w.to_yaml().count("max_turns") == 1
 
 
 ANY_TEXT = st.text(

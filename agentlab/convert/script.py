@@ -3,7 +3,6 @@
 from pprint import pformat
 from string import Template
 
-from agentlab.errors import ConfigError
 from agentlab.settings import DATA
 from agentlab.workflow import Workflow
 
@@ -49,9 +48,6 @@ def _script(workflow: Workflow, body: str, *, needs: str, **parts: str) -> str:
     """Fill in `data/scripts/BODY.py.txt`, which has places for the parts, and its head and end."""
     steps = []
     for step in workflow.steps:
-        if step.tools:
-            has = f"step {step.name!r} has tools, which no script has"
-            raise ConfigError(f"{has}; run it by engines.run(workflow, tools={{...}})")
         steps.append(f"    {step.name!r}: {{")
         for field in ("prompt", "system", "max_tokens", "temperature"):
             value = pformat(getattr(step, field), width=80)

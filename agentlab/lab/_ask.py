@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Coroutine, Mapping, Sequence
+from collections.abc import Coroutine
 from functools import cache
 from http.cookiejar import CookieJar, DefaultCookiePolicy
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -76,20 +76,13 @@ async def reply(
     max_tokens: int | None = None,
     temperature: float | None = None,
     timeout_s: float = 600.0,
-    tools: Sequence[Mapping[str, Any]] | None = None,
-    turns: Sequence[Mapping[str, Any]] = (),
     ignore_eos: bool | None = None,
 ) -> Reply:
-    """Ask as `ask` does, and return the answer with its tokens: `(...).completion_tokens`.
-
-    Args:
-        tools: What the model may call, in OpenAI's form; it does so in the reply's `tool_calls`.
-        turns: The messages since the prompt: earlier replies, and what their tools returned.
-    """
+    """Ask as `ask` does, and return the answer with its tokens: `(...).completion_tokens`."""
     headers, there = _headers(agent), connection()
-    first = [{"role": "system", "content": system}] if system else []
-    messages = [*first, {"role": "user", "content": prompt}, *turns]
-    options = {"max_completion_tokens": max_tokens, "temperature": temperature, "tools": tools}
+    messages = [{"role": "system", "content": system}] if system else []
+    messages.append({"role": "user", "content": prompt})
+    options = {"max_completion_tokens": max_tokens, "temperature": temperature}
     options["ignore_eos"] = ignore_eos
     given = {name: value for name, value in options.items() if value is not None}
     body = msgspec.json.encode({"model": there.model, "messages": messages, **given})

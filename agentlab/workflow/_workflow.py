@@ -33,7 +33,6 @@ _PROMPT = Field(
     }
 )
 _UNIQUE = Field(json_schema_extra={"uniqueItems": True})
-_TOOL = Field(pattern=r"^[A-Za-z_][A-Za-z0-9_]{0,63}$")
 
 
 @model
@@ -47,8 +46,6 @@ class Step:
         system: What the model is told to be; sent as it stands, without meaning for braces.
         max_tokens: The most tokens that the answer may have; null sets no limit.
         temperature: 0 by default, so that runs can be compared; null is the model's own.
-        tools: The functions that the model may call, by the names under which the run gives them.
-        max_turns: The most questions with tools; an agent that calls still more fails.
     """
 
     name: Annotated[Text, _NAME]
@@ -56,8 +53,6 @@ class Step:
     system: str | None = None
     max_tokens: AtLeastOne | None = None
     temperature: Annotated[float, Field(ge=0, le=2, strict=True)] | None = 0.0
-    tools: tuple[Annotated[str, _TOOL], ...] = ()
-    max_turns: AtLeastOne = 10
 
     def __post_init__(self) -> None:
         if not self.name.isidentifier():
@@ -191,9 +186,6 @@ class Workflow(Graph):
     def to_yaml(self) -> str:
         """Return the text of a file that loads as a workflow that asks the same."""
         steps = [dataclasses.asdict(step) for step in self.steps]
-        for step in steps:
-            tools, turns = step.pop("tools"), step.pop("max_turns")
-            step |= {"tools": [*tools], "max_turns": turns} if tools else {}
         file = {"about": self.about, "inputs": list(self.inputs), "steps": steps}
         plain = "\x85" not in json.dumps(file, ensure_ascii=False)  # which YAML reads as a line end
         return yaml.safe_dump(file, allow_unicode=plain, sort_keys=False, width=100)
