@@ -310,8 +310,7 @@ async def engine_dask(patience_s: float, **asked: Any) -> Any:
         return await an_engine("dask", patience_s, ask=cluster.ask, **asked)
 
 
-IN_ASYNCIO = [name for name in engines.ENGINES if name not in ("crewai", "dask")]
-HERE = {name: partial(an_engine, name) for name in IN_ASYNCIO}
+HERE = {name: partial(an_engine, name) for name in ("sequential", "asyncio", "langgraph")}
 GROUPS: dict[str, dict[str, Door]] = {
     "ask": {"ask": ask},
     "engines": HERE,

@@ -9,8 +9,6 @@ _EXTRAS = {
     "langgraph": ("langchain_core", "langchain_openai", "langgraph", "openai"),
     "crewai": ("crewai",),
     "dask": ("distributed",),
-    "openai-agents": ("agents",),
-    "pydantic-ai": ("pydantic_ai",),
     "course": ("filelock", "markdown_it", "matplotlib", "numpy", "sqlalchemy"),
 }
 
