@@ -6,6 +6,7 @@ import asyncio
 from typing import Any
 
 import pytest
+from prometheus_client.parser import text_string_to_metric_families
 
 from agentlab import engines, lab
 from agentlab.errors import ConfigError, ModelError, RetriesExhausted, Stopped
@@ -207,7 +208,17 @@ def test_the_monitor_is_right_under_concurrent_runs(fresh_lab: None):
     assert all(type(health[n]) is int for n in ("in_flight", "calls", "failed", "attempts"))
     text = both.monitor.prometheus()
     assert 'agentlab_attempts_total{error_type="ModelError",gen_ai_agent_name="agent"}' in text
-    assert "gen_ai_client_operation_duration_seconds_bucket" in text
+    duration = {
+        (sample.labels["error_type"], sample.labels["le"]): sample.value
+        for family in text_string_to_metric_families(text)
+        for sample in family.samples
+        if sample.name == "gen_ai_client_inference_duration_seconds_bucket"
+        and sample.labels["gen_ai_operation_name"] == "chat"
+        and sample.labels["gen_ai_provider_name"] == "openai"
+    }
+    bounds = [le for error, le in duration if not error]
+    assert (bounds[0], bounds[-2:]) == ("0.01", ["81.92", "+Inf"]) and len(bounds) == 15
+    assert sum(n for (_, le), n in duration.items() if le == "+Inf") == 100
 
 
 @pytest.mark.parametrize("paced", [True, False])

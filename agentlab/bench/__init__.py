@@ -12,10 +12,6 @@ plots        the same as pictures; limits over time, limiters judged, what a ban
 compare      what differs between two results, and what can be told from it
 intervals    a ratio that was measured round by round, and the interval that it is in
 against      an experiment and the same with one thing changed, measured in turn
-account      where the time went: what a run took beyond its bound, by causes that add up
-where        the same as one page of HTML, from the templates in page/
-proof        of what a result was made, where and when: NAME.proof.json beside it
-cite         a page on a result, for others to cite: its table, machine, digests and commands
 fit          a preset from an endpoint's measurements, and how well it predicts others
 laws         Amdahl, Gustafson, and the Universal Scalability Law, fitted
 closed_loop  agents on an endpoint's physics with no client, a million if need be

@@ -3,18 +3,15 @@
 import argparse
 import dataclasses
 import sys
-from functools import partial
 from pathlib import Path
 from typing import Any
 
 from agentlab._support.fields import checked
-from agentlab.bench import against, experiment, measure, plots, proof, report, results, self_tuning
-from agentlab.bench.cite import write as write_page
+from agentlab.bench import against, experiment, measure, plots, report, results, self_tuning
 from agentlab.bench.compare import SMALLEST, compared
 from agentlab.bench.experiment import counted
 from agentlab.commands import leave_out_argument
 from agentlab.errors import ConfigError, StepError
-from agentlab.settings import DATA
 
 DESCRIPTION = "Measure an experiment: NAME.json, NAME.md and NAME.png. Ctrl-C keeps what is done."
 
@@ -34,8 +31,6 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     add("--rounds", type=int, default=against.ROUNDS, help="of --against; default: %(default)s")
     worth = f"the smallest change worth knowing, such as 2%%; default: {SMALLEST * 100:g}%%"
     add("--smallest", type=_share, default=SMALLEST, metavar="SHARE", help=worth)
-    page = "write a page to cite, NAME.report.md and NAME.report.html, for each result"
-    add("--report", nargs="+", metavar="FILE", help=page)
     there = "what experiments there are, or what one of them measures"
     add("--list", nargs="?", const="", metavar="NAME", help=there)
     leave_out_argument(parser)
@@ -53,10 +48,6 @@ def run(options: argparse.Namespace) -> int:
         before, after = map(results.load, options.compare)
         print(compared(before, after, smallest=options.smallest))
         return 0
-    if options.report:
-        for file in options.report:
-            print(*write_page(Path(file)), sep="\n")
-        return 0
     if options.list is not None:
         named = options.list and experiment.found(options.list).read_text(encoding="utf-8")
         print(named or "\n".join(map(_listed, experiment.names())))
@@ -66,7 +57,6 @@ def run(options: argparse.Namespace) -> int:
         raise ConfigError(f"name an experiment, one of {known}, or see --help")
     path = experiment.found(options.experiment)
     file = Path(options.out) / f"{path.stem}.json"
-    options.prove = partial(proof.write, file, path, ["agentlab", *options.given], proof.now())
     try:
         return (_tune if self_tuning.is_tuning(path) else _measure)(path, file, options)
     except KeyboardInterrupt:
@@ -78,16 +68,15 @@ def run(options: argparse.Namespace) -> int:
 
 
 def _listed(name: str) -> str:
-    """Return an experiment's name, clock, measurements, how long its result took, and question."""
-    path, known = experiment.found(name), proof.read(DATA / "results" / f"{name}.json")
-    took = f"{known.took_s:,.0f} s" if known else "-"
+    """Return an experiment's name, clock, measurements, and question."""
+    path = experiment.found(name)
     if self_tuning.is_tuning(path):
         clock, many, about = "virtual", "in one go", self_tuning.load(path).about
     else:
         one = experiment.load(path)
         runs = sum(one.runs(case.workload) for case in one.cases())
         clock, many, about = one.clock, counted(runs, "measurement"), one.about
-    return f"{name:12}  {clock:7}  {many:>16}  {took:>7}  {about}"
+    return f"{name:12}  {clock:7}  {many:>16}  {about}"
 
 
 def _measure(path: Path, file: Path, options: argparse.Namespace) -> int:
@@ -125,7 +114,7 @@ def _measure(path: Path, file: Path, options: argparse.Namespace) -> int:
         print(f"agentlab: {error}", file=sys.stderr)
         return 1
     picture = plots.figure(measured) if measured.measured else None
-    _report(file, report.markdown(measured), picture, options)
+    _report(file, report.markdown(measured), picture)
     if picture and report.felt(measured):
         requests = results.read_requests(file, len(measured.measurements))
         plots.responses(measured, requests).savefig(file.with_suffix(".responses.png"), dpi=80)
@@ -137,15 +126,14 @@ def _tune(path: Path, file: Path, options: argparse.Namespace) -> int:
         theirs = "--leave-out, --price, --yes, --resume and --against are for what asks an endpoint"
         raise ConfigError(f"{theirs}; {path.stem} simulates one")
     tuned = self_tuning.run(self_tuning.load(path), file)
-    _report(file, self_tuning.markdown(tuned), plots.tuning(tuned), options)
+    _report(file, self_tuning.markdown(tuned), plots.tuning(tuned))
     return 0
 
 
-def _report(file: Path, table: str, figure: Any, options: argparse.Namespace) -> None:
+def _report(file: Path, table: str, figure: Any) -> None:
     file.with_suffix(".md").write_text(table, encoding="utf-8")
     if figure is None:  # one of an earlier run would be taken for this one's
         file.with_suffix(".png").unlink(missing_ok=True)
     else:
         figure.savefig(file.with_suffix(".png"), dpi=80)
-    options.prove()
     print(table)

@@ -14,7 +14,6 @@ from agentlab.errors import AgentLabError
 COMMANDS = {
     "serve": "serve the endpoint, for one or for a class, until Ctrl-C",
     "bench": "measure an experiment, or compare two results",
-    "verify": "does a result come out again? digests, virtual rows, real proportions",
     "fit": "fit a preset to an endpoint's own measurements",
     "write": "write about many topics, and lose nothing",
     "workflow": "check or export workflow files",
@@ -34,7 +33,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             module = importlib.import_module(f"agentlab.commands.{name}")
             command.description = module.DESCRIPTION
             module.arguments(command)
-            command.set_defaults(run=module.run, given=given)
+            command.set_defaults(run=module.run)
     options = parser.parse_args(given)
     try:
         code = int(options.run(options))

@@ -1,6 +1,8 @@
 """What happened to the calls: attempts, outcomes and latency, even when runs overlap.
 
-Names: https://opentelemetry.io/docs/specs/semconv/gen-ai/gen-ai-metrics/ as Prometheus writes them.
+Names and buckets are those of OpenTelemetry's conventions for generative AI, version 0.1.0, as
+Prometheus writes them. Tokens are not counted: a guard sees a call's answer, not its usage, which
+is in the trace. https://github.com/open-telemetry/semantic-conventions-genai
 """
 
 from collections import deque
@@ -20,10 +22,10 @@ class Monitor:
         self.registry = CollectorRegistry()
         labels = ["gen_ai_agent_name", "error_type"]
         self._duration = Histogram(
-            "gen_ai_client_operation_duration_seconds",
+            "gen_ai_client_inference_duration_seconds",
             "Of a call with all its attempts, in model seconds; error_type is empty on success.",
-            labels,
-            buckets=(0.1, 0.2, 0.5, 1, 2, 5, 10, 20, 50, 100, 200),
+            ["gen_ai_operation_name", "gen_ai_provider_name", *labels],
+            buckets=[round(0.01 * 2**n, 2) for n in range(14)],
             registry=self.registry,
         )
         said = "Requests sent, by how each ended; hedges left out."
@@ -45,7 +47,8 @@ class Monitor:
             raise
         finally:
             self._in_flight -= 1
-            self._duration.labels(agent, error_type).observe(lab.now_s() - began_s)
+            took_s = lab.now_s() - began_s
+            self._duration.labels("chat", "openai", agent, error_type).observe(took_s)
 
     def attempt(self, agent: str, error: BaseException | None) -> None:
         """Count one request that has ended, well or with an error."""
