@@ -12,12 +12,10 @@ import pytest
 
 from agentlab import engines, lab
 from agentlab.bench import compare, experiment, measure, report, results
-from agentlab.bench.self_tuning import is_tuning
 from agentlab.commands.main import main
 from agentlab.errors import ConfigError
 from agentlab.settings import DATA
 
-MEASURED = [name for name in experiment.names() if not is_tuning(experiment.found(name))]
 REFERENCE = DATA / "results"
 SMALL = "about: Two agents.\nworkloads: [{agents: 2}]\n"
 
@@ -52,7 +50,7 @@ def test_the_same_experiment_twice_gives_the_same_file(fresh_lab, tmp_path):
     assert first.read_bytes() == second.read_bytes()
 
 
-@pytest.mark.parametrize("name", MEASURED)
+@pytest.mark.parametrize("name", experiment.names())
 def test_what_comes_with_the_course_can_be_read(name):
     """Every experiment is valid and has cases."""
     assert list(experiment.load(name).cases())
@@ -262,7 +260,7 @@ def test_nothing_is_paid_for_unasked(fresh_lab, tmp_path, monkeypatch, capsys):
     assert not (tmp_path / "out").exists()
 
 
-@pytest.mark.parametrize("name", MEASURED)
+@pytest.mark.parametrize("name", experiment.names())
 def test_reference_results_are_of_the_experiment_as_it_is(name):
     """Each experiment has its results in data/results/: whole, comparable, with table and plot."""
     kept = results.load(REFERENCE / f"{name}.json")
@@ -399,18 +397,17 @@ def test_the_price_is_said_before_it_is_paid(fresh_lab, tmp_path, monkeypatch, c
 
 
 def test_results_of_another_kind_are_not_compared(capsys):
-    """Those of kind `tuning` are exact, so their tables are compared by any tool."""
+    """The study of what tunes itself is exact, so any tool compares its tables."""
     tuned, other = str(REFERENCE / "tuning.json"), str(REFERENCE / "article.json")
     assert main(["bench", "--compare", other, tuned]) == 2
     assert "tuning.json" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("name", ["article", "tuning"])
 @pytest.mark.parametrize("where", ["afile", "afile/folder"])
-def test_a_folder_that_cannot_be_written_is_refused_first(tmp_path, capsys, name, where):
+def test_a_folder_that_cannot_be_written_is_refused_first(tmp_path, capsys, where):
     """Before anything is measured, in one line with the way out."""
     (tmp_path / "afile").write_text("")
-    assert main(["bench", name, "--out", str(tmp_path / where)]) == 2
+    assert main(["bench", "article", "--out", str(tmp_path / where)]) == 2
     (line,) = capsys.readouterr().err.splitlines()
     assert line.startswith(f"agentlab: results {tmp_path / where}: ")
     assert line.endswith("; choose another folder with --out")

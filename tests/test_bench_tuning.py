@@ -1,7 +1,8 @@
-"""The experiment of the kind `tuning`: its file, its results, and that they come out again."""
+"""The study of what tunes itself: its file, its results, and that they come out again."""
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from statistics import median
 
@@ -9,13 +10,16 @@ import msgspec
 import pytest
 
 from agentlab.bench import results, self_tuning, trial
-from agentlab.bench.experiment import found
 from agentlab.bench.trial import JUDGING
-from agentlab.commands.main import main
 from agentlab.errors import ConfigError
-from agentlab.learning import regret
 from agentlab.resilience.limiters import Adaptive
 from agentlab.settings import DATA
+
+sys.path.insert(0, str(Path(__file__).parents[1] / "tools"))
+
+import tuning
+from tuning_limits import judged
+from tuning_policies import against_oracle
 
 REFERENCE = DATA / "results" / "tuning.json"
 
@@ -30,22 +34,22 @@ learning: {runs: 200, shift_at: 100, seeds: [1]}
 @pytest.fixture
 def small(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """A command that measures a little, in two scenarios."""
-    monkeypatch.setattr(trial, "JUDGING", [JUDGING[2], JUDGING[7]])
+    monkeypatch.setattr(tuning, "JUDGING", [JUDGING[2], JUDGING[7]])
     (tmp_path / "small.yaml").write_text(SMALL)
-    return ["bench", str(tmp_path / "small.yaml"), "--out", str(tmp_path)]
+    return ["--study", str(tmp_path / "small.yaml"), "--out", str(tmp_path)]
 
 
 def test_two_runs_give_equal_files(fresh_lab, tmp_path, small, capsys):
     """Both parts, to the byte; a table of each, and a picture."""
-    assert main(small) == 0
-    self_tuning.run(self_tuning.load(tmp_path / "small.yaml"), tmp_path / "again" / "small.json")
-    again = (tmp_path / "again" / "small.json").read_bytes()
-    assert (tmp_path / "small.json").read_bytes() == again
-    said = (tmp_path / "small.md").read_text(encoding="utf-8")
+    assert tuning.main(small) == 0
+    tuning.run(tuning.load(tmp_path / "small.yaml"), tmp_path / "again" / "tuning.json")
+    again = (tmp_path / "again" / "tuning.json").read_bytes()
+    assert (tmp_path / "tuning.json").read_bytes() == again
+    said = (tmp_path / "tuning.md").read_text(encoding="utf-8")
     for part in ("| fixed 3 | ", "| Thompson | "):
         assert part in said
     assert said in capsys.readouterr().out
-    assert (tmp_path / "small.png").read_bytes().startswith(b"\x89PNG")
+    assert (tmp_path / "tuning.png").read_bytes().startswith(b"\x89PNG")
 
 
 @pytest.mark.parametrize(
@@ -65,7 +69,7 @@ def test_a_wrong_file_is_named(tmp_path, change, words):
     file = tmp_path / "wrong.yaml"
     file.write_text(SMALL.replace(*change))
     with pytest.raises(ConfigError, match=rf"(?s)wrong\.yaml.*{words}"):
-        self_tuning.load(file)
+        tuning.load(file)
 
 
 def test_results_of_another_kind_are_refused():
@@ -77,9 +81,8 @@ def test_results_of_another_kind_are_refused():
 def test_the_reference_is_of_the_experiment_as_it_is():
     """Whole, with its table and its picture."""
     kept = self_tuning.stored(REFERENCE)
-    assert kept.experiment == self_tuning.load("tuning")
-    assert self_tuning.is_tuning(found("tuning"))
-    assert REFERENCE.with_suffix(".md").read_text(encoding="utf-8") == self_tuning.markdown(kept)
+    assert kept.experiment == msgspec.to_builtins(tuning.load())
+    assert REFERENCE.with_suffix(".md").read_text(encoding="utf-8") == tuning.markdown(kept)
     assert REFERENCE.with_suffix(".png").read_bytes().startswith(b"\x89PNG")
 
 
@@ -90,18 +93,18 @@ def test_the_reference_comes_out_again(fresh_lab):
     taken from there. Of the bandit the last world, in which it earns the least.
     """
     kept = self_tuning.stored(REFERENCE)
-    how = kept.experiment
+    how = tuning.load()
     few, seeds = JUDGING[2:3] + JUDGING[7:9], how.limits.seeds[:2]
     of = [row for row in kept.limits if row.limiter == "adaptive"]
     names = {scenario.name for scenario in few}
-    rows = trial.judged(few, {"adaptive": Adaptive}, seeds=seeds)
+    rows = judged(few, {"adaptive": Adaptive}, seeds=seeds)
     assert rows == [row for row in of if row.scenario in names and row.seed in seeds]
     large = next(scenario for scenario in JUDGING if scenario.name == "64 slots, halved")
     row = next(row for row in of if row.scenario == large.name)
     outcome = trial.run(Adaptive(), msgspec.structs.replace(large, seed=row.seed))
     assert (row.goodput, row.p95_s) == (round(outcome.goodput, 3), round(outcome.p95_s, 3))
     seed = how.learning.seeds[-1]
-    world = regret.scenario("steady", runs=how.learning.runs, seeds=[seed])
+    world = against_oracle("steady", runs=how.learning.runs, seeds=[seed])
     for name in ("Thompson", "Thompson, forgets nothing", "Thompson, no context"):
         least = kept.learning[0].policies[name].least_share
         assert world.policies[name].share == least
@@ -111,7 +114,7 @@ def test_the_pass_line_holds_where_it_must():
     """By the median over seeds: in every scenario, long answers and drifting slots among them."""
     kept = self_tuning.stored(REFERENCE)
     rows = [row for row in kept.limits if row.limiter == "adaptive"]
-    assert len(rows) == len(JUDGING) * len(kept.experiment.limits.seeds)
+    assert len(rows) == len(JUDGING) * len(kept.experiment["limits"]["seeds"])
     for scenario in JUDGING:
         of = [row for row in rows if row.scenario == scenario.name]
         assert median(row.of_best_goodput for row in of) >= trial.LEAST_GOODPUT

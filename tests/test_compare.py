@@ -443,8 +443,7 @@ def test_what_was_measured_in_turn_is_not_gone_on_with(tmp_path: Path, capsys):
     """It says so before it measures."""
     command = ["bench", "article", "--out", str(tmp_path), "--against", "engine=langgraph"]
     assert main([*command, "--resume"]) == 2
-    assert main(["bench", "tuning", "--against", "engine=langgraph"]) == 2
-    assert capsys.readouterr().err.count("--against") == 2
+    assert "--against" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

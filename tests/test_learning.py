@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
+from pathlib import Path
 
 import msgspec
 import pytest
@@ -11,7 +13,7 @@ import pytest
 from agentlab import lab
 from agentlab.errors import ConfigError, ModelError
 from agentlab.learning import SimulatedSkill, tasks
-from agentlab.learning._bandit import Bandit, NoContext, Static, Ucb1
+from agentlab.learning._bandit import Bandit
 from agentlab.learning._simulated_skill import SHIFTED
 from agentlab.learning.regret import (
     ARMS,
@@ -20,8 +22,17 @@ from agentlab.learning.regret import (
     follow,
     live,
     mean_rewards,
+)
+
+TOOLS = Path(__file__).parents[1] / "tools"
+sys.path.insert(0, str(TOOLS))
+
+from tuning_policies import (  # noqa: E402  tools/ is no package
+    NoContext,
+    Static,
+    Ucb1,
+    against_oracle,
     recovery,
-    scenario,
 )
 
 SEEDS = [11, 12]  # others than those at which discount and noise were looked at
@@ -29,12 +40,12 @@ SEEDS = [11, 12]  # others than those at which discount and noise were looked at
 
 @pytest.fixture(scope="module")
 def steady():
-    return scenario("steady", seeds=SEEDS).policies
+    return against_oracle("steady", seeds=SEEDS).policies
 
 
 @pytest.fixture(scope="module")
 def shifted():
-    return scenario("shift", seeds=SEEDS, shift_at=1000).policies
+    return against_oracle("shift", seeds=SEEDS, shift_at=1000).policies
 
 
 def test_it_earns_nine_tenths_of_the_oracle(steady):
@@ -172,12 +183,14 @@ def test_the_shift_changes_what_is_best():
 def test_equal_arguments_give_equal_bytes():
     """Here and in another process, to the byte: nothing depends on Python's own hash."""
     code = (
-        "import sys, msgspec; from agentlab.learning.regret import scenario;"
-        "sys.stdout.write(msgspec.json.encode(scenario('x', runs=200, seeds=[1], shift_at=100))"
-        ".decode())"
+        "import sys, msgspec; from tuning_policies import against_oracle;"
+        "sys.stdout.write(msgspec.json.encode("
+        "against_oracle('x', runs=200, seeds=[1], shift_at=100)).decode())"
     )
-    other = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    mine = msgspec.json.encode(scenario("x", runs=200, seeds=[1], shift_at=100)).decode()
+    command = [sys.executable, "-c", code]
+    env = os.environ | {"PYTHONPATH": os.pathsep.join([str(TOOLS), *sys.path])}
+    other = subprocess.run(command, capture_output=True, text=True, check=True, env=env)
+    mine = msgspec.json.encode(against_oracle("x", runs=200, seeds=[1], shift_at=100)).decode()
     assert other.stdout == mine
 
 
@@ -210,12 +223,12 @@ def test_a_shift_that_never_comes_is_refused(shift_at):
     ):
         World(100, shift_at=shift_at)
     with pytest.raises(ConfigError, match=rf"multiple of 100 below runs \(100\); got {shift_at}"):
-        scenario("x", runs=100, seeds=[1], shift_at=shift_at)
+        against_oracle("x", runs=100, seeds=[1], shift_at=shift_at)
 
 
 def test_a_shift_within_a_block_is_refused_where_curves_are_drawn():
     """A point of the curve would be of both sides, and the recovery be counted from elsewhere."""
     with pytest.raises(ConfigError, match="multiple of 100"):
-        scenario("x", runs=200, seeds=[1], shift_at=150)
+        against_oracle("x", runs=200, seeds=[1], shift_at=150)
     with pytest.raises(ConfigError, match="multiple of 100"):
         recovery([1, 1, 0.5, 0.95], shift_at=150)

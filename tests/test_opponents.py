@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from agentlab.bench.opponents import AIMD, Fixed, Gradient2, Vegas
+from agentlab.bench.opponents import Fixed
 from agentlab.errors import ConfigError
 from agentlab.resilience.limiters import Adaptive
 from agentlab.resilience.limiters._slots import Limiter, Sample
+
+sys.path.insert(0, str(Path(__file__).parents[1] / "tools"))
+
+from opponents import AIMD, Gradient2, Vegas
 
 EVERY: list[Callable[[], Limiter]] = [lambda: Fixed(3), AIMD, Gradient2, Vegas, Adaptive]
 

@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
-from agentlab.learning._bandit import NoContext, Static, Ucb1
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).parents[1] / "tools"))
+
+from tuning_policies import NoContext, Static, Ucb1
 
 
 def test_static_never_changes():

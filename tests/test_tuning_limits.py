@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import itertools
+import sys
 from collections.abc import Callable
+from pathlib import Path
 from random import Random
 
 import msgspec
@@ -12,12 +14,17 @@ import pytest
 
 from agentlab import lab
 from agentlab.bench import trial
-from agentlab.bench.opponents import AIMD, Fixed, Gradient2, Vegas
+from agentlab.bench.opponents import Fixed
 from agentlab.bench.trial import JUDGING, TUNING, Scenario
 from agentlab.resilience import Guard, Retry
 from agentlab.resilience.limiters import Adaptive
 from agentlab.resilience.limiters._slots import Limiter, Sample
 from agentlab.settings import Capacity
+
+sys.path.insert(0, str(Path(__file__).parents[1] / "tools"))
+
+from opponents import AIMD, Gradient2, Vegas
+from tuning_limits import best_static, judged
 
 EQUAL = Scenario(
     name="equal answers",
@@ -130,7 +137,7 @@ def test_the_best_static_limit_is_the_slots():
     slots = msgspec.structs.replace(
         EQUAL, agents=48, capacity=(Capacity(from_s=0, slots=16),), run_s=200
     )
-    limit, outcome = trial.best_static(slots)
+    limit, outcome = best_static(slots)
     assert (limit, outcome.goodput, outcome.p95_s) == (16, 8.0, 2.0)
 
 
@@ -174,7 +181,7 @@ def test_long_answers_are_a_share_and_change_nothing_else():
 def test_the_adaptive_limit_passes(name: str):
     """Goodput at least .90 of the best static limit, and a p95 of no more than 1.3 of its."""
     scenario = next(s for s in JUDGING if s.name == name)
-    (row,) = trial.judged([scenario], {"adaptive": Adaptive})
+    (row,) = judged([scenario], {"adaptive": Adaptive})
     assert row.of_best_goodput >= trial.LEAST_GOODPUT
     assert row.of_best_p95 <= trial.MOST_P95
     assert row.passes
@@ -183,14 +190,14 @@ def test_the_adaptive_limit_passes(name: str):
 def test_a_guess_does_not_pass():
     """Three at once on four slots, as everybody guesses: so the line can be missed."""
     scenario = next(s for s in JUDGING if s.name == "4 slots")
-    (row,) = trial.judged([scenario], {"fixed 3": lambda: Fixed(3)})
+    (row,) = judged([scenario], {"fixed 3": lambda: Fixed(3)})
     assert not row.passes
 
 
 def test_rows_come_out_the_same_again():
     """To the byte."""
     few = [msgspec.structs.replace(s, run_s=40) for s in JUDGING if s.name == "4 slots, halved"]
-    once, again = (msgspec.json.encode(trial.judged(few)) for _ in range(2))
+    once, again = (msgspec.json.encode(judged(few)) for _ in range(2))
     assert once == again
 
 

@@ -1,7 +1,7 @@
 """A benchmark that others can repeat: an experiment is a file, and so are its results.
 
 experiment   what is measured: workloads x engines x presets x limits x seeds, from YAML
-opponents    other rules for how many calls are in flight: fixed, Netflix's three
+opponents    the rule that everybody begins with: a fixed number of calls in flight
 arrivals     when agents arrive: at a rate, at random, in bursts, or as in a published trace
 requests     every request: when it was due, asked, sent, served and returned
 summary      what callers felt: response times, first tokens, goodput, cost
@@ -15,6 +15,6 @@ against      an experiment and the same with one thing changed, measured in turn
 fit          a preset from an endpoint's measurements, and how well it predicts others
 laws         Amdahl, Gustafson, and the Universal Scalability Law, fitted
 closed_loop  agents on an endpoint's physics with no client, a million if need be
-trial        limiters in scenarios to tune and to judge them, against the best static limit
-self_tuning  what tunes itself, against what only hindsight knows: an experiment of its own kind
+trial        limiters in scenarios to tune and to judge them, on the endpoint's physics
+self_tuning  what the study of limiters and bandits found, as `tools/tuning.py` stored it
 """

@@ -18,7 +18,6 @@ from agentlab.bench.fit import Pair, errors
 from agentlab.bench.report import Curve, busy, curves, readings, seconds
 from agentlab.bench.requests import Request
 from agentlab.bench.results import Measurement, Results, unequal
-from agentlab.bench.self_tuning import TuningResults
 from agentlab.bench.summary import Window, percentile
 from agentlab.bench.trial import LEAST_GOODPUT, MOST_P95, Outcome, Row
 from agentlab.learning.regret import BLOCK, Scenario
@@ -199,9 +198,10 @@ def _bar(
     _log_if_wide(axis.xaxis, (value(m) for measured in runs for m in measured))
 
 
-def tuning(measured: TuningResults) -> Figure:
-    curves = [partial(_learning, scenario=scenario) for scenario in measured.learning]
-    return _drawn([partial(_limiters, rows=measured.limits), *curves])
+def tuning(rows: Sequence[Row], scenarios: Iterable[Scenario]) -> Figure:
+    """Draw limiters in all scenarios, and beside them what policies earn in each of theirs."""
+    curves = [partial(_learning, scenario=scenario) for scenario in scenarios]
+    return _drawn([partial(_limiters, rows=rows), *curves])
 
 
 def limits(

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from agentlab._support.fields import checked
-from agentlab.bench import against, experiment, measure, plots, report, results, self_tuning
+from agentlab.bench import against, experiment, measure, plots, report, results
 from agentlab.bench.compare import SMALLEST, compared
 from agentlab.bench.experiment import counted
 from agentlab.commands import leave_out_argument
@@ -58,7 +58,7 @@ def run(options: argparse.Namespace) -> int:
     path = experiment.found(options.experiment)
     file = Path(options.out) / f"{path.stem}.json"
     try:
-        return (_tune if self_tuning.is_tuning(path) else _measure)(path, file, options)
+        return _measure(path, file, options)
     except KeyboardInterrupt:
         done = f"{file}, go on with --resume"
         if options.against:
@@ -69,14 +69,9 @@ def run(options: argparse.Namespace) -> int:
 
 def _listed(name: str) -> str:
     """Return an experiment's name, clock, measurements, and question."""
-    path = experiment.found(name)
-    if self_tuning.is_tuning(path):
-        clock, many, about = "virtual", "in one go", self_tuning.load(path).about
-    else:
-        one = experiment.load(path)
-        runs = sum(one.runs(case.workload) for case in one.cases())
-        clock, many, about = one.clock, counted(runs, "measurement"), one.about
-    return f"{name:12}  {clock:7}  {many:>16}  {about}"
+    one = experiment.load(name)
+    many = counted(sum(one.runs(case.workload) for case in one.cases()), "measurement")
+    return f"{name:12}  {one.clock:7}  {many:>16}  {one.about}"
 
 
 def _measure(path: Path, file: Path, options: argparse.Namespace) -> int:
@@ -113,27 +108,13 @@ def _measure(path: Path, file: Path, options: argparse.Namespace) -> int:
     except StepError as error:  # of the question that is asked first
         print(f"agentlab: {error}", file=sys.stderr)
         return 1
-    picture = plots.figure(measured) if measured.measured else None
-    _report(file, report.markdown(measured), picture)
-    if picture and report.felt(measured):
+    table, picture = report.markdown(measured), file.with_suffix(".png")
+    file.with_suffix(".md").write_text(table, encoding="utf-8")
+    picture.unlink(missing_ok=True)  # one of an earlier run would be taken for this one's
+    if measured.measured:
+        plots.figure(measured).savefig(picture, dpi=80)
+    print(table)
+    if measured.measured and report.felt(measured):
         requests = results.read_requests(file, len(measured.measurements))
         plots.responses(measured, requests).savefig(file.with_suffix(".responses.png"), dpi=80)
     return 1 if results.unequal(measured.measurements) else 0
-
-
-def _tune(path: Path, file: Path, options: argparse.Namespace) -> int:
-    if options.leave_out or options.price or options.yes or options.resume or options.against:
-        theirs = "--leave-out, --price, --yes, --resume and --against are for what asks an endpoint"
-        raise ConfigError(f"{theirs}; {path.stem} simulates one")
-    tuned = self_tuning.run(self_tuning.load(path), file)
-    _report(file, self_tuning.markdown(tuned), plots.tuning(tuned))
-    return 0
-
-
-def _report(file: Path, table: str, figure: Any) -> None:
-    file.with_suffix(".md").write_text(table, encoding="utf-8")
-    if figure is None:  # one of an earlier run would be taken for this one's
-        file.with_suffix(".png").unlink(missing_ok=True)
-    else:
-        figure.savefig(file.with_suffix(".png"), dpi=80)
-    print(table)

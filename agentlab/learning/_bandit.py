@@ -1,4 +1,4 @@
-"""A contextual bandit, and the policies that it is measured against.
+"""A contextual bandit.
 
 Discounted Thompson sampling: for each kind of task and each arm there is a belief about the mean
 reward, a normal distribution; a choice draws a number from each, and the largest wins. Rewards
@@ -11,11 +11,10 @@ approach" (2017).
 
 from __future__ import annotations
 
-from collections import defaultdict
 from collections.abc import Sequence
-from math import isfinite, log, sqrt
+from math import isfinite, sqrt
 from pathlib import Path
-from typing import Literal, NamedTuple, Protocol
+from typing import Literal, Protocol
 
 import msgspec
 
@@ -140,45 +139,3 @@ class Bandit:
 
 def _mean(belief: Belief) -> float:
     return (_PRIOR + belief.total) / (1 + belief.rewards)
-
-
-class Static(NamedTuple):
-    arm: str
-
-    def choose(self, kind: str) -> str:
-        return self.arm
-
-    def learn(self, kind: str, arm: str, reward: float) -> None:
-        return
-
-
-class NoContext(Bandit):
-    """A bandit that takes all tasks for one kind."""
-
-    def choose(self, kind: str) -> str:
-        return super().choose("any")
-
-    def learn(self, kind: str, arm: str, reward: float) -> None:
-        super().learn("any", arm, reward)
-
-
-class Ucb1:
-    """For each kind the arm whose mean reward may be the largest, by an upper confidence bound.
-
-    After P. Auer, N. Cesa-Bianchi and P. Fischer, Machine Learning 47 (2002).
-    """
-
-    def __init__(self, arms: Sequence[str]):
-        self._seen: defaultdict[str, dict[str, list[float]]]
-        self._seen = defaultdict(lambda: {arm: [] for arm in arms})
-
-    def choose(self, kind: str) -> str:
-        seen = self._seen[kind]
-        if untried := [arm for arm in seen if not seen[arm]]:
-            return untried[0]
-        n = sum(map(len, seen.values()))
-        bound = {arm: sum(r) / len(r) + sqrt(2 * log(n) / len(r)) for arm, r in seen.items()}
-        return max(bound, key=bound.__getitem__)
-
-    def learn(self, kind: str, arm: str, reward: float) -> None:
-        self._seen[kind][arm].append(reward)

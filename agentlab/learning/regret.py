@@ -4,7 +4,7 @@ A run's reward is 1 for a right answer, less a price per call. `live` learns fro
 record; `World` and `follow` do it without a client: same tasks, answers and calls.
 """
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable
 from functools import cache
 from typing import NamedTuple
 
@@ -13,9 +13,8 @@ import msgspec
 from agentlab._support.fields import checked
 from agentlab.clock import run_virtual
 from agentlab.engines import Ask
-from agentlab.errors import ConfigError
 from agentlab.learning import tasks
-from agentlab.learning._bandit import Bandit, NoContext, Policy, Static, Ucb1
+from agentlab.learning._bandit import Policy
 from agentlab.learning._simulated_skill import SHIFTED, SKILLS, SimulatedSkill, expected
 from agentlab.learning.patterns import PATTERNS
 from agentlab.learning.tasks import KINDS, Task
@@ -126,62 +125,6 @@ class Scenario(msgspec.Struct, frozen=True):
     seeds: list[int]
     shift_at: int | None
     policies: dict[str, Curve]
-
-
-def scenario(
-    name: str, *, runs: int = 2000, seeds: Sequence[int] = range(1, 6), shift_at: int | None = None
-) -> Scenario:
-    """Follow all policies through the worlds of these seeds; `shift_at` is at a block's end."""
-    check_shift(runs, shift_at)
-    learned: dict[str, list[Learned]] = {}
-    for seed in seeds:
-        world = World(runs, seed=seed, shift_at=shift_at)
-        policies: dict[str, Policy] = {
-            "Thompson": Bandit(ARMS, seed=seed),
-            "Thompson, forgets nothing": Bandit(ARMS, discount=1.0, seed=seed),
-            "UCB1": Ucb1(ARMS),
-            "Thompson, no context": NoContext(ARMS, seed=seed),
-            "best static": Static(world.best_static),
-        }
-        for policy, chooser in policies.items():
-            learned.setdefault(policy, []).append(follow(chooser, world))
-    curves = {policy: _curve(of_seeds) for policy, of_seeds in learned.items()}
-    return Scenario(name, runs, list(seeds), shift_at, curves)
-
-
-def _curve(learned: Sequence[Learned]) -> Curve:
-    shares = [one.share for one in learned]
-    blocks = [slice(at, at + BLOCK) for at in range(0, len(learned[0].means), BLOCK)]
-    curve = [
-        _mean([sum(one.means[block]) / sum(one.oracle[block]) for one in learned])
-        for block in blocks
-    ]
-    return Curve(_mean(shares), round(min(shares), 4), round(max(shares), 4), curve)
-
-
-def _mean(numbers: Sequence[float]) -> float:
-    return round(sum(numbers) / len(numbers), 4)
-
-
-def check_shift(runs: int, shift_at: int | None) -> None:
-    """Refuse a shift that no curve shows: of which a point would be of both sides."""
-    if shift_at is not None and not (0 <= shift_at < runs and shift_at % BLOCK == 0):
-        must = f"shift_at must be a multiple of {BLOCK} below runs ({runs})"
-        raise ConfigError(f"{must}; got {shift_at}")
-
-
-def recovery(curve: Sequence[float], shift_at: int, *, share: float = 0.9) -> int | None:
-    """Return after how many runs the share is back, to stay until the end; None if it never is.
-
-    Example:
-        >>> recovery([0.9, 0.95, 0.4, 0.8, 0.92, 0.93], shift_at=200)
-        200
-    """
-    check_shift(BLOCK * len(curve), shift_at)
-    after = list(curve[shift_at // BLOCK :])
-    low = [place for place, point in enumerate(after, 1) if point < share]
-    blocks = low[-1] if low else 0
-    return None if blocks == len(after) else blocks * BLOCK
 
 
 @cache

@@ -262,12 +262,6 @@ def test_the_command_says_that_another_run_writes(
     assert list(folder.glob("small.*")) == [folder / "small.json.lock"]
 
 
-def test_two_tunings_may_not_write_the_same_file(while_another_runs: Path):
-    """The same lock."""
-    with pytest.raises(ConfigError, match="another run writes"):
-        self_tuning.run(self_tuning.load("tuning"), while_another_runs)
-
-
 @pytest.mark.parametrize("left", [b"", b"1234", b"\0" * 100], ids=repr)
 def test_a_lock_that_a_dead_run_left_does_not_matter(measured: Path, tmp_path: Path, left: bytes):
     """After kill -9 its file is still there, and nobody holds it."""
@@ -331,7 +325,6 @@ def rows(raw: Any) -> Any:
 
 
 TAMPERED: dict[str, Callable[[Any], object]] = {
-    "a negative seed": lambda raw: raw["experiment"]["limits"]["seeds"].append(-1),
     "a figure of text": lambda raw: rows(raw)[0].update(of_best_p95="x"),
     "nan": lambda raw: rows(raw)[0].update(of_best_p95=float("nan")),
     "no rows": lambda raw: raw.update(limits="x"),
