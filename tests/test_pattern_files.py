@@ -10,7 +10,6 @@ import pytest
 import agentlab
 from agentlab._support.patterns import Patterns
 from agentlab.endpoint.answers._patterns import RE
-from agentlab.endpoint.answers._prompt import _LENGTHS
 from agentlab.endpoint.contract import refused, tokens
 from agentlab.resilience import _classify
 from agentlab.settings import DATA
@@ -50,7 +49,8 @@ def test_the_code_and_the_file_name_the_same_patterns(file: str):
     asked = {*re.findall(r'\b_?RE\.(?:each|mapping)\("(\w+)"\)', code)}
     asked |= {*re.findall(r"\b_?RE\.(\w+)", code)} - {"each", "mapping"}
     if file == "answers":
-        asked |= {name for _, *names in _LENGTHS for name in names if name}
+        lengths = RE.mapping("lengths")
+        asked |= {*lengths} | {before for _, before in lengths.values() if before}
     parts = {*re.findall(r"\(\?&(\w+)\)", repr(patterns._written))}
     assert asked <= patterns._written.keys() <= asked | parts
 

@@ -190,8 +190,8 @@ def test_a_real_model_is_asked_as_lessons_ask(check):
          {"temperature": 0}, "max_completion_tokens,max_tokens"),
     ],
 )  # fmt: skip
-def test_what_a_model_refuses_is_left_out(check, refusals, asked, names):
-    """And the question asked again without it, as the lab does; the finding says so."""
+def test_what_a_model_refuses_is_left_out(check, refusals, asked, names, caplog):
+    """And the question asked again without it, as the lab does, which says so."""
 
     def answer(path: str, body: dict[str, Any]) -> Answer:
         return next(((422, no) for name, no in refusals.items() if name in body), (200, said("H")))
@@ -201,9 +201,8 @@ def test_what_a_model_refuses_is_left_out(check, refusals, asked, names):
     plain = {"model": "m", "messages": QUESTION["messages"]}
     assert server[-1] == ("/v1/chat/completions", plain | asked)
     assert len(server) == 1 + len(refusals)
-    assert finding.verdict == WARN
-    assert f"takes no {names.replace(',', ', ')}: the lab leaves it out" in finding.found
-    assert f"AGENTLAB_LEAVE_OUT={names}" in finding.cure
+    assert finding.verdict == OK
+    assert f"does not take it: {names.replace(',', ', ')}" in caplog.text
 
 
 def test_what_follows_a_refusal_counts(check):
@@ -243,7 +242,7 @@ def test_a_key_that_can_be_none_is_not_sent(monkeypatch, check, key, words):
         finding = check(f"{server.url}/v1")
     assert finding.verdict == FAIL
     assert words in finding.found
-    assert finding.found.startswith("OPENAI_API_KEY")
+    assert "OPENAI_API_KEY" in finding.found
     assert server == []
 
 

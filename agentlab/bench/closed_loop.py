@@ -4,6 +4,7 @@ The batch is the local model's own, so a million agents meet what one of them wo
 """
 
 import math
+from collections.abc import Iterator
 from random import Random
 from typing import Any, NamedTuple, Protocol
 
@@ -46,6 +47,27 @@ def serve(agents: Agents, physics: Physics, *, until_s: float = math.inf) -> flo
         changed = batch.advance(now_s)
 
 
+class Clients:
+    """So many clients, each of whom sends a job after the other; and what their answers took."""
+
+    wakes_s = math.inf
+
+    def __init__(self, clients: int, jobs: Iterator[Job]):
+        self._free, self._jobs = clients, jobs
+        self.work_s = self.longest_s = 0.0
+
+    def next_request(self, now_s: float) -> Job | None:
+        job = next(self._jobs, None) if self._free else None
+        self._free -= job is not None
+        return job
+
+    def answered(self, job: Job, now_s: float) -> None:
+        self._free += 1
+        took_s = now_s - job.arrived_s
+        self.work_s += took_s
+        self.longest_s = max(self.longest_s, took_s)
+
+
 class Crowd(NamedTuple):
     """What became of a crowd, in model seconds: all of it, all answers together, the longest."""
 
@@ -85,35 +107,12 @@ def crowd(
         )
     if physics.takes_no_time:
         return Crowd(agents, 0.0, 0.0, 0.0)
-    most = min(agents, max_concurrency)
-    some = _Crowd(physics, agents, most, (prompt_tokens, output_tokens), seed)
+    draw = Random(seed)
+
+    def jitter() -> float:
+        return physics.jitter(draw) if physics.jitter_sigma else 1.0
+
+    jobs = (Job(prompt_tokens, output_tokens, jitter(), jitter()) for _ in range(agents))
+    some = Clients(max_concurrency, jobs)
     makespan_s = serve(some, physics)
     return Crowd(agents, makespan_s, round(some.work_s, 6), round(some.longest_s, 9))
-
-
-class _Crowd:
-    wakes_s = math.inf
-
-    def __init__(
-        self, physics: Physics, agents: int, at_first: int, tokens: tuple[int, int], seed: int
-    ):
-        self._ready, self._later = at_first, agents - at_first
-        self._tokens, self._physics, self._draw = tokens, physics, Random(seed)
-        self.work_s = self.longest_s = 0.0
-
-    def next_request(self, now_s: float) -> Job | None:
-        if not self._ready:
-            return None
-        self._ready -= 1
-        if not self._physics.jitter_sigma:
-            return Job(*self._tokens)
-        jitter = self._physics.jitter
-        return Job(*self._tokens, jitter(self._draw), jitter(self._draw))
-
-    def answered(self, job: Job, now_s: float) -> None:
-        if self._later:
-            self._later -= 1
-            self._ready += 1
-        took_s = now_s - job.arrived_s
-        self.work_s += took_s
-        self.longest_s = max(self.longest_s, took_s)

@@ -11,14 +11,15 @@ from __future__ import annotations
 
 import heapq
 import math
-from bisect import bisect_left, bisect_right
 from collections.abc import Iterable, Iterator, Sequence
+from itertools import pairwise
 from statistics import fmean
 from typing import NamedTuple
 
 import msgspec
 import numpy as np
 
+from agentlab.bench.closed_loop import Clients, serve
 from agentlab.bench.laws import least_squares
 from agentlab.endpoint.physics.batch import Batch, Job
 from agentlab.endpoint.physics.formulas import Physics
@@ -108,14 +109,13 @@ class Table(list[Row]):
 
     def limits(self, numbers: Sequence[int]) -> tuple[int | None, int | None]:
         """Return the slots and the tokens of context at which clients began to wait, if any."""
-        rows = [self[number] for number in numbers]
-        waiting = [row for row in rows if row.ttft_s > _WAITS * row.itl_s * row.output_tokens]
-        held = [row.decoding * (row.prompt_tokens + row.output_tokens) for row in waiting]
-        most = max(held, default=0.0)
-        free = [
-            row.decoding for row, tokens in zip(waiting, held, strict=True) if tokens < 0.9 * most
+        waiting = [
+            (row.decoding, row.decoding * (row.prompt_tokens + row.output_tokens))
+            for row in (self[number] for number in numbers)
+            if row.ttft_s > _WAITS * row.itl_s * row.output_tokens
         ]
-        return _most(free), _most(held)
+        most = max((held for _, held in waiting), default=0.0)
+        return _most(decoding for decoding, held in waiting if held < 0.9 * most), _most([most])
 
     def pairs(self, physics: Physics, numbers: Sequence[int]) -> list[Pair]:
         found = []
@@ -145,21 +145,21 @@ class Requests(list[Request]):
         super().__init__(sorted(requests))
         if len(self) > _MOST:
             raise ConfigError(f"{len(self):,} requests are too many; give at most {_MOST:,}")
-        self._runs: list[int] = []  # of each: the stretch of time in which the endpoint was busy
-        run, until_s = -1, -math.inf
-        for one in self:
-            run += one.arrived_s >= until_s
-            until_s = max(until_s, one.end_s)
-            self._runs.append(run)
+        busy_until_s = np.maximum.accumulate([-math.inf, *(one.end_s for one in self)])
+        starts = np.flatnonzero([one.arrived_s for one in self] >= busy_until_s[:-1])
+        runs = [range(*each) for each in pairwise([*starts.tolist(), len(self)])]
+        # Of each, those of the stretch of time in which the endpoint was busy.
+        self._runs = [run for run in runs for _ in run]
 
     @classmethod
     def of_trace(cls, trace: Trace) -> Requests:
         """Take the requests of a trace that were answered in a stream, with two tokens or more."""
-        spans = [span for span in trace.spans if span.ok and span.completion_tokens > 1]
+        ok = (span for span in trace.spans if span.ok or span.status is None)  # which none may say
+        spans = [span for span in ok if span.completion_tokens > 1]
         streamed = [
             Request(s.arrived_s, s.first_token_s, s.end_s, s.prompt_tokens, s.completion_tokens)
             for s in spans
-            if s.first_token_s is not None and s.end_s is not None
+            if s.first_token_s is not None and s.end_s is not None and s.arrived_s < s.first_token_s
         ]
         if spans and not streamed:
             raise NotDetermined("nobody saw a first token; stream the answers")
@@ -168,8 +168,7 @@ class Requests(list[Request]):
     def equations(self, number: int) -> Iterator[Equation]:
         one = self[number]
         steps, takes_s = one.output_tokens - 1, one.end_s - one.first_token_s
-        run = self._runs[number]
-        beside = self[bisect_left(self._runs, run) : bisect_right(self._runs, run)]
+        beside = self._served_in(self._runs[number])
         if steps > 0 and takes_s > 0:
             sequences = held = read = 0.0
             for other in beside:
@@ -193,8 +192,7 @@ class Requests(list[Request]):
 
     def limits(self, numbers: Sequence[int]) -> tuple[int | None, int | None]:
         found = [(0, 0.0)]
-        for run in {self._runs[number] for number in numbers}:
-            those = [one for one, of in zip(self, self._runs, strict=True) if of == run]
+        for those in map(self._served_in, {self._runs[number] for number in numbers}):
             served = max_overlap((one.first_token_s, one.end_s) for one in those)
             if served < max_overlap((one.arrived_s, one.end_s) for one in those):
                 each = fmean(one.prompt_tokens + one.output_tokens for one in those)
@@ -205,14 +203,13 @@ class Requests(list[Request]):
     def pairs(self, physics: Physics, numbers: Sequence[int]) -> list[Pair]:
         """Return the means of each stretch of time in which the endpoint was busy."""
         found = []
-        for run in sorted({self._runs[number] for number in numbers}):
-            first = bisect_left(self._runs, run)
-            those = self[first : bisect_right(self._runs, run)]
-            jobs = replayed(physics, those)
-            of = [n - first for n in numbers if self._runs[n] == run]
-            predicted, measured = (_means(served, of) for served in (jobs, those))
-            found.append((predicted, measured))
+        for run in dict.fromkeys(self._runs[number] for number in sorted(numbers)):
+            those, of = self._served_in(run), [n - run.start for n in numbers if n in run]
+            found.append((_means(replayed(physics, those), of), _means(those, of)))
         return found
+
+    def _served_in(self, run: range) -> list[Request]:
+        return self[run.start : run.stop]
 
 
 Measured = Table | Requests  # what a preset is fitted to: measurements, numbered from 0
@@ -224,7 +221,7 @@ def replayed(physics: Physics, requests: Sequence[Request]) -> list[Request]:
     One that was sent right after an answer had ended was sent because of it, and is so again; all
     others are sent when they were.
     """
-    causes: dict[int, int] = {}
+    follows: dict[int, int] = {}  # the request that came because of this one's answer
     ends = sorted(((one.end_s, number) for number, one in enumerate(requests)), reverse=True)
     ended: list[int] = []  # without a request that followed, the latest last
     for number, one in enumerate(requests):
@@ -233,25 +230,23 @@ def replayed(physics: Physics, requests: Sequence[Request]) -> list[Request]:
         if ended:
             thought_s = one.arrived_s - requests[ended[-1]].end_s
             if thought_s < _SOON * (one.end_s - one.arrived_s):
-                causes[number] = ended.pop()
-    follows = {cause: number for number, cause in causes.items()}
+                follows[ended.pop()] = number
+    caused = {*follows.values()}
     jobs = [Job(one.prompt_tokens, one.output_tokens) for one in requests]
-    numbers = {job: number for number, job in enumerate(jobs)}
-    batch, together = Batch(physics), list[int]()
-    sent = [(one.arrived_s, n) for n, one in enumerate(requests) if n not in causes]
+    numbers, batch = {job: number for number, job in enumerate(jobs)}, Batch(physics)
+    sent = [(one.arrived_s, n) for n, one in enumerate(requests) if n not in caused]
     heapq.heapify(sent)
     while True:
         event_s = batch.next_event_s()
         changed: list[Job] = []
         if sent and sent[0][0] <= event_s:
             # An engine takes in who has come between two steps, so a step's arrivals are together.
-            until_s = sent[0][0] + physics.itl_s()
+            until_s, together = sent[0][0] + physics.itl_s(), list[int]()
             while sent and sent[0][0] <= until_s:
                 now_s, number = heapq.heappop(sent)
                 together.append(number)
             for number in together:
                 changed += batch.submit(jobs[number], now_s)
-            together.clear()
         elif event_s < math.inf:
             changed = batch.advance(event_s)
         else:
@@ -310,16 +305,9 @@ def errors(pairs: Sequence[Pair]) -> Errors:
 
 def closed_loop(physics: Physics, row: Row, *, requests: int) -> list[Request]:
     """Return the requests of as many clients as the row has, each with one in flight."""
-    batch, jobs, ended = Batch(physics), list[Job](), set[Job]()
-    while True:
-        while len(jobs) < min(requests, row.at_once + len(ended)):
-            jobs.append(Job(row.prompt_tokens, row.output_tokens))
-            changed = batch.submit(jobs[-1], batch.now_s)
-            ended.update(job for job in changed if job.end_s is not None)
-        event_s = batch.next_event_s()
-        if event_s == math.inf:
-            return [_served(job) for job in jobs]
-        ended.update(job for job in batch.advance(event_s) if job.end_s is not None)
+    jobs = [Job(row.prompt_tokens, row.output_tokens) for _ in range(requests)]
+    serve(Clients(row.at_once, iter(jobs)), physics)
+    return [_served(job) for job in jobs]
 
 
 def _served(job: Job) -> Request:

@@ -3,32 +3,46 @@
 import argparse
 import asyncio
 import csv
-import math
 import random
-from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import Annotated
 
 import httpx
+import msgspec
 
 from agentlab import lab
 from agentlab.bench import plots
-from agentlab.bench.fit import Pair, Request, Requests, Row, Table, errors, fit
+from agentlab.bench.fit import Pair, Requests, Row, Table, errors, fit
 from agentlab.commands import leave_out_argument
+from agentlab.convert.published import load
 from agentlab.endpoint import presets
 from agentlab.endpoint.physics.formulas import Physics
 from agentlab.errors import ConfigError
 from agentlab.lab.connection import connection
-from agentlab.trace import Trace, trace
+from agentlab.trace import trace
 
 DESCRIPTION = (
-    "Fit a preset to an endpoint: to the trace of a forwarded run whose answers were streamed, to "
+    "Fit a preset to an endpoint: to the trace of a forwarded run whose answers were streamed, or "
     "a .csv of requests (arrived_s, first_token_s, end_s, prompt_tokens, completion_tokens), or to "
     "a published table of closed loops (prompt_tokens, answer_tokens, at_once, ttft_ms, itl_ms, "
     "tokens_per_s). Every second request, or each shape of a table in turn, is kept apart to judge."
 )
-_OF_A_REQUEST = ("arrived_s", "first_token_s", "end_s", "prompt_tokens", "completion_tokens")
-_OF_A_TABLE = ("prompt_tokens", "answer_tokens", "at_once", "ttft_ms", "itl_ms", "tokens_per_s")
+
+_Count = Annotated[int, msgspec.Meta(ge=1)]
+_Amount = Annotated[float, msgspec.Meta(gt=0, le=1e12)]  # which no NaN is, and no infinity
+
+
+class _OfTable(msgspec.Struct):
+    """A line of a table."""
+
+    prompt_tokens: _Count
+    answer_tokens: _Count
+    at_once: _Count
+    ttft_ms: _Amount
+    itl_ms: _Amount
+    tokens_per_s: _Amount
+
 
 # What is asked to find out: short and long prompts, alone and together, tell the constants apart.
 _SHAPES = ((30, 96), (400, 32), (2000, 64))  # about that many words, and at most that many tokens
@@ -44,7 +58,6 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--model", help="in a table's column `model`, or of the probed endpoint")
     parser.add_argument("--probe", metavar="URL", help="ask an endpoint, and fit what it took")
     parser.add_argument("--yes", action="store_true", help="ask it, which may cost money")
-    parser.add_argument("--save", metavar="FILE", help="keep the probe's requests there (.csv)")
     leave_out_argument(parser)
 
 
@@ -61,13 +74,10 @@ def run(options: argparse.Namespace) -> int:
     for name, of_it in {**judged, "all": pairs}.items():
         print(f"{name:24}" + "".join(f"{m:>9.1%}{most:>6.0%}" for m, most in errors(of_it)))
     print()
-    for name in Physics.__struct_fields__:
-        if value := getattr(physics, name):
-            in_ms = name.endswith("_s")
-            print(
-                f"{name.removesuffix('_s'):24}"
-                + (f"{value * 1000:.4g} ms" if in_ms else f"{value}")
-            )
+    for name, value in msgspec.structs.asdict(physics).items():
+        if value:
+            said = f"{value * 1000:.4g} ms" if name.endswith("_s") else value
+            print(f"{name.removesuffix('_s'):24}{said}")
     if options.out:
         (ttft, _), (itl, _), (rate, _) = errors(pairs)
         source = options.probe or Path(options.file).name
@@ -100,76 +110,42 @@ def _judged(measured: Table | Requests) -> tuple[Physics, dict[str, list[Pair]]]
 
 
 def read(path: Path, model: str | None = None) -> Table | Requests:
-    """Read a trace or a table; a ConfigError names the line and the value that is wrong."""
-    if path.suffix != ".csv":
-        return Requests.of_trace(Trace.load(path))
-    try:
-        with path.open(encoding="utf-8-sig", newline="") as file:
-            rows = list(csv.DictReader(file))
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise ConfigError(f"table {str(path)!r}: {error}; give a .csv file") from None
-    columns = set(rows[0]) if rows else set()
-    names = next((names for names in (_OF_A_TABLE, _OF_A_REQUEST) if columns.issuperset(names)), ())
-    if not names:
-        has = ", ".join(sorted(map(str, columns))) or "none"
-        raise ConfigError(
-            f"table {str(path)!r} has the columns {has}; "
-            f"give {', '.join(_OF_A_REQUEST)}, or {', '.join(_OF_A_TABLE)}"
-        )
+    """Read a table, or a trace in any form; a ConfigError names the line and what is wrong."""
+    rows: list[dict[str, str]] = []
+    with (
+        suppress(OSError, UnicodeDecodeError, csv.Error),  # it is no table
+        path.open(encoding="utf-8-sig", newline="") as file,
+    ):
+        rows = list(csv.DictReader(file))
+    if not rows or not {*_OfTable.__struct_fields__} <= rows[0].keys():
+        return Requests.of_trace(load(path))
     models = sorted({row["model"] for row in rows if row.get("model")})
-    if names == _OF_A_TABLE and (model not in models if model else len(models) > 1):
+    if model not in models if model else len(models) > 1:
         raise ConfigError(f"choose one --model of {', '.join(models) or 'no column `model`'}")
-    numbers = [
-        _numbers(f"{path}:{line}", row, names)
-        for line, row in enumerate(rows, 2)
-        if not model or row.get("model") == model
-    ]
-    if names == _OF_A_REQUEST:
-        return Requests(
-            Request(arrived_s, first_s, end_s, int(sent), int(made))
-            for arrived_s, first_s, end_s, sent, made in numbers
-        )
-    return Table(
-        Row(int(sent), int(made), int(at_once), ttft_ms / 1000, itl_ms / 1000, rate)
-        for sent, made, at_once, ttft_ms, itl_ms, rate in numbers
-    )
-
-
-def _numbers(where: str, row: dict[str, str], names: Sequence[str]) -> list[float]:
-    found = []
-    for name in names:
+    table = Table()
+    for line, row in enumerate(rows, 2):
         try:
-            value = float(row[name])
-        except (TypeError, ValueError):
-            value = math.nan
-        whole = (not name.endswith("tokens") and name != "at_once") or value >= 1
-        if not (math.isfinite(value) and (value > 0 or name.endswith("_s")) and whole):
-            raise ConfigError(f"{where}: {name} is {row[name]!r}; give a number above 0")
-        found.append(value)
-    if names == _OF_A_REQUEST and not found[0] < found[1] <= found[2]:
-        needed = "arrived_s < first_token_s <= end_s"
-        raise ConfigError(f"{where}: needs {needed}; correct the line")
-    return found
+            of = msgspec.convert(row, _OfTable, strict=False)
+        except msgspec.ValidationError as error:
+            raise ConfigError(f"{path}:{line}: {error}; correct the line") from None
+        if not model or row.get("model") == model:
+            waits_s = of.ttft_ms / 1000, of.itl_ms / 1000
+            tokens = of.prompt_tokens, of.answer_tokens
+            table.append(Row(*tokens, of.at_once, *waits_s, of.tokens_per_s))
+    return table
 
 
 def _probed(options: argparse.Namespace) -> Requests:
     """Ask, once the bill was agreed to; return what the endpoint in between saw."""
-    given: dict[str, Any] = {"upstream": options.probe, "time_scale": 1.0}
-    if options.model:
-        given["model"] = options.model
-    if options.leave_out:
-        given["leave_out"] = options.leave_out
     words, tokens = (sum(each) * _REQUESTS // len(_SHAPES) for each in zip(*_SHAPES, strict=True))
     bill = f"{_REQUESTS} requests with some {words:,} words, for at most {tokens:,} tokens"
     if not options.yes:
         raise ConfigError(f"this sends {options.probe} {bill}; add --yes to do it")
     print(f"sending {bill}")
-    with lab.configure(**given):
-        measured = asyncio.run(_asked())
-    if options.save:
-        with Path(options.save).open("w", encoding="utf-8", newline="") as file:
-            csv.writer(file).writerows([_OF_A_REQUEST, *measured])
-    return measured
+    chosen = {"model": options.model, "leave_out": options.leave_out}
+    given = {name: value for name, value in chosen.items() if value}
+    with lab.configure(upstream=options.probe, time_scale=1.0, **given):
+        return asyncio.run(_asked())
 
 
 async def _asked() -> Requests:
@@ -180,34 +156,25 @@ async def _asked() -> Requests:
         if not Requests.of_trace(first):
             raise ConfigError("the first answer has no words or no token counts: nothing to fit to")
         with trace() as t:
-            for shape in _SHAPES:
+            for words, tokens in _SHAPES:
                 for clients in _TOGETHER:
                     each = max(3, 2 * clients) // clients
-                    await asyncio.gather(
-                        *(_client(client, draw, *shape, each) for _ in range(clients))
-                    )
+                    asked = (_ask(client, draw, words, tokens, each) for _ in range(clients))
+                    await asyncio.gather(*asked)
     return Requests.of_trace(t)
 
 
-async def _client(
-    client: httpx.AsyncClient, draw: random.Random, words: int, tokens: int, requests: int
+async def _ask(
+    client: httpx.AsyncClient, draw: random.Random, words: int, tokens: int, requests: int = 1
 ) -> None:
-    for _ in range(requests):
-        await _ask(client, draw, words, tokens)
-
-
-async def _ask(client: httpx.AsyncClient, draw: random.Random, words: int, tokens: int) -> None:
-    """Ask for a long answer to a prompt that no other one begins like, and take it as it comes."""
+    """Ask for long answers to prompts that no other one begins like, and take them as they come."""
     there = connection()
-    prompt = " ".join(f"{draw.randrange(100, 1000)}" for _ in range(words))
-    body = {
-        "model": there.model,
-        "messages": [{"role": "user", "content": f"{prompt}\nWrite a long story around these."}],
-        "max_completion_tokens": tokens,
-        "stream": True,
-        "stream_options": {"include_usage": True},
-    }
     headers = {"authorization": f"Bearer {there.key}", "x-agent": "probe"}
-    answer = await client.post(f"{there.url}/chat/completions", json=body, headers=headers)
-    if answer.status_code != 200:
-        lab.read(answer)
+    for _ in range(requests):
+        prompt = " ".join(f"{draw.randrange(100, 1000)}" for _ in range(words))
+        message = {"role": "user", "content": f"{prompt}\nWrite a long story around these."}
+        body = {"model": there.model, "messages": [message], "max_completion_tokens": tokens}
+        body |= {"stream": True, "stream_options": {"include_usage": True}}
+        answer = await client.post(f"{there.url}/chat/completions", json=body, headers=headers)
+        if answer.status_code != 200:
+            lab.read(answer)

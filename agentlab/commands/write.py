@@ -5,7 +5,7 @@ import asyncio
 import io
 import signal
 import sys
-from contextlib import nullcontext
+from contextlib import ExitStack, nullcontext, suppress
 from pathlib import Path
 
 from agentlab import lab
@@ -73,30 +73,24 @@ async def _batch(
     system: ContentSystem, came: list[int], topics: list[str], options: argparse.Namespace
 ) -> list[Content]:
     """Write; after the first signal, which is added to `came`, wait for what is in flight."""
-    loop = asyncio.get_running_loop()
+    loop, handlers = asyncio.get_running_loop(), ExitStack()
     # Who starts it with nohup wants it to outlive the terminal; Windows has no SIGHUP.
     hangup = getattr(signal, "SIGHUP", signal.SIGTERM)
     numbers = {signal.SIGINT, signal.SIGTERM, hangup}
     numbers -= {hangup} if signal.getsignal(hangup) == signal.SIG_IGN else set()
 
     def end(number: signal.Signals) -> None:
-        leave_alone()  # a second one is the system's own
+        handlers.close()  # a second one is the system's own
         came.append(number)
         system.stop("Ctrl-C" if number == signal.SIGINT else number.name)
         print("waiting for what is in flight; Ctrl-C again ends it", file=sys.stderr)
 
-    def leave_alone() -> None:
-        for number in numbers:
-            loop.remove_signal_handler(number)
-
-    try:
-        for number in numbers:
-            loop.add_signal_handler(number, end, number)
-    except NotImplementedError:  # on Windows Ctrl-C cancels immediately; what is recorded is kept
-        numbers.clear()
-    try:
+    with handlers:
+        # On Windows Ctrl-C cancels immediately; what is recorded is kept.
+        with suppress(NotImplementedError):
+            for number in numbers:
+                loop.add_signal_handler(number, end, number)
+                handlers.callback(loop.remove_signal_handler, number)
         return await system.batch_generate(
             topics, options.type, progress=True, cluster=options.cluster
         )
-    finally:
-        leave_alone()

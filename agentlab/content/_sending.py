@@ -5,9 +5,11 @@ from collections import defaultdict
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from functools import partial
+from pathlib import Path
 
 from agentlab import errors, lab
 from agentlab.clock import is_virtual
+from agentlab.content._journal import Journal
 from agentlab.content._settings import Settings
 from agentlab.content._topics import Job, clean, one_line
 from agentlab.errors import AgentLabError, ConfigError, IncompleteAnswer, RetriesExhausted, Stopped
@@ -16,21 +18,27 @@ from agentlab.resilience import Breaker, Guard, Monitor, RateLimit, Retry, class
 
 
 class Sender:
-    """Keeps the settings' limits over all that it sends."""
+    """Keeps the settings' limits over all that it sends.
 
-    def __init__(self, settings: Settings):
+    Attributes:
+        stopped: Why nothing more is sent; None while work goes on.
+        recorded: How many answers the journal was given.
+        nobody_answers: What was met last that is no topic's fault.
+    """
+
+    def __init__(self, settings: Settings, journal: Journal, out: Path | None):
+        self.settings, self.journal, self.out = settings, journal, out
         self.monitor = Monitor()
         self.reply = lab.reply  # or a cluster's
-        self.stopped: str | None = None  # why nothing more is sent
-        self.recorded = 0  # answers
-        self.nobody_answers: str | None = None  # what was met last that is no topic's fault
-        self._settings = settings
+        self.stopped: str | None = None
+        self.recorded = 0
+        self.nobody_answers: str | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
         self._answered = self._outages = 0
 
     def begin(self) -> None:
         """Send again after a stop, or in another event loop, whose time a guard counts in."""
-        loop, chosen = asyncio.get_running_loop(), self._settings
+        loop, chosen = asyncio.get_running_loop(), self.settings
         another = loop is not self._loop
         if another:
             self._loop, self._probing = loop, asyncio.Lock()
@@ -50,8 +58,8 @@ class Sender:
                 monitor=self.monitor,
             )
 
-    def stop(self, reason: str) -> None:
-        """Send nothing more, and call off what has not been sent; the first reason stays."""
+    def stop(self, reason: str = "stopped") -> None:
+        """Send nothing more. What is in flight is waited for; the first reason stays."""
         if self.stopped is None:
             self.stopped = reason
             if self._loop is not None:
@@ -67,7 +75,7 @@ class Sender:
 
     async def is_everybodys(self, error: BaseException, said: str) -> bool:
         """Find out whether a failure, in words `said`, is no topic's; stop where that is no use."""
-        longest_s = self._settings.longest_wait_seconds
+        longest_s = self.settings.longest_wait_seconds
         wasted = isinstance(_last(error), errors.ReasoningExhausted) and not self._answered
         if _is_everybodys(error) or wasted:
             self.stop(f"no topic can succeed: {said}")
@@ -99,7 +107,7 @@ class Sender:
 
     async def _outlast(self, met: BaseException | None) -> BaseException | None:
         """Ask again, alone, until something is answered or patience ends; return the last error."""
-        longest_s, wait_s = self._settings.longest_wait_seconds, 1.0
+        longest_s, wait_s = self.settings.longest_wait_seconds, 1.0
         if not is_virtual():
             log.warning("nothing is answered; trying again for %g s: %s", longest_s, met)
         with suppress(Stopped, TimeoutError):

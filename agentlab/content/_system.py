@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 ContentType = Literal["blog", "comprehensive"]
 
 
-class ContentSystem(AbstractContextManager["ContentSystem"]):
+class ContentSystem(Sender, AbstractContextManager["ContentSystem"]):
     """Agents that research, write, edit and publish: a workflow, "blog" or "comprehensive".
 
     Args:
@@ -40,14 +40,11 @@ class ContentSystem(AbstractContextManager["ContentSystem"]):
         out: str | Path | None = None,
         journal: str | Path | None = None,
     ):
-        self.settings = settings or Settings()
-        self._out = None if out is None else Path(out)
-        if journal is None and self._out is not None:
-            journal = self._out / "journal.sqlite"
+        settings, folder = settings or Settings(), None if out is None else Path(out)
+        if journal is None and folder is not None:
+            journal = folder / "journal.sqlite"
         self._workflows = {name: Workflow.load(name) for name in CONTENT_TYPES}
-        self._sender = Sender(self.settings)
-        self.monitor = self._sender.monitor
-        self.journal = Journal(journal)
+        super().__init__(settings, Journal(journal), folder)
 
     async def generate_content(self, topic: str, content_type: ContentType = "blog") -> Content:
         """Write about one topic; a failure is a status. What was answered is not asked again."""
@@ -69,7 +66,7 @@ class ContentSystem(AbstractContextManager["ContentSystem"]):
                 "local" for processes that are started here; None sends from this one.
         """
         given = jobs(topics, content_type)
-        self._sender.begin()
+        self.begin()
         async with AsyncExitStack() as stack:
             if isinstance(cluster, str):
                 from agentlab.engines.dask import Cluster  # takes a second to import
@@ -77,16 +74,16 @@ class ContentSystem(AbstractContextManager["ContentSystem"]):
                 address = None if cluster == "local" else cluster
                 cluster = await stack.enter_async_context(Cluster(address))
             if cluster is not None:
-                stack.callback(setattr, self._sender, "reply", self._sender.reply)
-                self._sender.reply = cluster.reply
+                stack.callback(setattr, self, "reply", self.reply)
+                self.reply = cluster.reply
             with bar(total=len(given), name=content_type, shown=progress) as shown:
                 return await self._all(given, shown.update)
 
     async def _all(self, given: list[Job], ended: Callable[[], object]) -> list[Content]:
         contents: dict[Job, Content] = {}
-        sender, waiting, idle = self._sender, given, 0
+        waiting, idle = given, 0
         while waiting:
-            recorded, sender.nobody_answers = sender.recorded, None
+            recorded, self.nobody_answers = self.recorded, None
             async for job, content, error in amap(
                 self._generate,
                 waiting,
@@ -99,27 +96,16 @@ class ContentSystem(AbstractContextManager["ContentSystem"]):
                 if content.status != "failed":
                     ended()
             waiting = [job for job in waiting if contents[job].status == "failed"]
-            idle = 0 if sender.recorded > recorded else idle + 1
-            if sender.nobody_answers and idle == self.settings.quarantine_after:
-                self.stop(f"nothing is answered: {sender.nobody_answers}")
+            idle = 0 if self.recorded > recorded else idle + 1
+            if self.nobody_answers and idle == self.settings.quarantine_after:
+                self.stop(f"nothing is answered: {self.nobody_answers}")
                 contents |= {job: contents[job]._replace(status="left") for job in waiting}
                 break
         return [contents[job] for job in given]
 
     async def _generate(self, job: Job) -> Content:
-        async with self._sender.turns[job]:  # one batch at a time
-            workflow = self._workflows[job.content_type]
-            work = Work(job, workflow, self.journal, self._sender, self.settings, self._out)
-            return await work.run()
-
-    def stop(self, reason: str = "stopped") -> None:
-        """Send nothing more. What is in flight is waited for and recorded, the rest is left."""
-        self._sender.stop(reason)
-
-    @property
-    def stopped(self) -> str | None:
-        """Why nothing more is sent; None while work goes on."""
-        return self._sender.stopped
+        async with self.turns[job]:  # one batch at a time
+            return await Work(job, self._workflows[job.content_type], self).run()
 
     def close(self) -> None:
         """Let another process go on with the journal."""

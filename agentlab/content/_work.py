@@ -11,10 +11,8 @@ import msgspec
 
 from agentlab import engines, errors, lab
 from agentlab.clock import is_virtual
-from agentlab.content._journal import Journal
 from agentlab.content._publish import Article, Published, publish
 from agentlab.content._sending import Sender, in_words, is_final
-from agentlab.content._settings import Settings
 from agentlab.content._topics import Job, clean
 from agentlab.errors import IncompleteAnswer, JournalError, StepError, Stopped
 from agentlab.lab import connection
@@ -61,10 +59,7 @@ class Work:
 
     job: Job
     workflow: Workflow
-    journal: Journal
     sender: Sender
-    settings: Settings
-    out: Path | None
     began_s: float = field(default_factory=lab.now_s)
     requests: int = 0
     in_flight: int = 0
@@ -75,7 +70,7 @@ class Work:
         """Write about the topic; a failure is a status, not an exception."""
         count = 0
         try:
-            status, count, error, _ = self.journal.standing(self.job.key)
+            status, count, error, _ = self.sender.journal.standing(self.job.key)
             if status == "quarantined":
                 return self._content("quarantined", error=error)
             if self.sender.stopped is not None and status != "done":
@@ -90,7 +85,7 @@ class Work:
             return await self._failed(odd, "publisher", count)
 
     async def _answers(self) -> Mapping[str, str]:
-        inputs, engine = {"topic": self.job.topic}, self.settings.engine
+        inputs, engine = {"topic": self.job.topic}, self.sender.settings.engine
         try:
             return await engines.run(self.workflow, inputs, engine=engine, ask=self._answer)
         except asyncio.CancelledError:
@@ -103,7 +98,7 @@ class Work:
 
     async def _answer(self, prompt: str, *, agent: str, **options: Any) -> str:
         asked = question(prompt, options)
-        kept = self.journal.answer(self.job.key, agent, asked)
+        kept = self.sender.journal.answer(self.job.key, agent, asked)
         if kept is not None:
             return kept.text
         sending = asyncio.create_task(self._send(prompt, agent, asked, options))
@@ -112,11 +107,13 @@ class Work:
 
     async def _send(self, prompt: str, step: str, asked: str, options: dict[str, Any]) -> str:
         key = self.job.key, step, asked
-        patience_s = max(self.settings.timeout_seconds, 600.0)  # the guard has the shorter one
+        patience_s = max(
+            self.sender.settings.timeout_seconds, 600.0
+        )  # the guard has the shorter one
         asking = options | {"agent": f"{step}: {self.job.topic}"[:200], "timeout_s": patience_s}
 
         async def send() -> lab.Reply:
-            self.journal.sending(*key)
+            self.sender.journal.sending(*key)
             if self._disk_is_full():
                 raise Stopped(f"nothing more is sent: {self.sender.stopped}")
             self.requests += 1
@@ -133,29 +130,29 @@ class Work:
                     raise errors.AnswerEmpty("the answer has no text; ask again", **reply._asdict())
                 return reply
             except IncompleteAnswer as part:
-                self.journal.record(*key, part)
+                self.sender.journal.record(*key, part)
                 raise
             finally:
                 self.in_flight -= 1
 
         reply = await self.sender.send(send, step, size_tokens(prompt, **options))
-        self.journal.record(*key, reply)
+        self.sender.journal.record(*key, reply)
         self._disk_is_full()
         self.sender.recorded += 1
         return reply.text
 
     def _disk_is_full(self) -> bool:
-        if self.journal.full:
+        if self.sender.journal.full:
             self.sender.stop("the disk is full; make room, and go on")
-        return self.journal.full
+        return self.sender.journal.full
 
     def _publish(self, answers: Mapping[str, str]) -> Content:
         description = " ".join(answers["publisher"].split())
         article = Article(self.job.topic, description, answers["editor"], self.job.content_type)
-        status, _, _, pages = self.journal.standing(self.job.key)
-        published = publish(self.out, article, pages) if self.out else Published()
+        status, _, _, pages = self.sender.journal.standing(self.job.key)
+        published = publish(self.sender.out, article, pages) if self.sender.out else Published()
         if published.pages != pages or status != "done":
-            self.journal.note(self.job.key, "done", pages=published.pages)
+            self.sender.journal.note(self.job.key, "done", pages=published.pages)
         return self._content("done", article=article, files=published.files, kept=published.kept)
 
     async def _failed(self, error: BaseException, step: str, count: int) -> Content:
@@ -171,18 +168,17 @@ class Work:
             self.sender.nobody_answers = said
             return self._content("failed", error=said)
         count += 1
-        final = is_final(error) or count >= self.settings.quarantine_after
+        final = is_final(error) or count >= self.sender.settings.quarantine_after
         try:
             status = "quarantined" if final else "open"
-            self.journal.note(self.job.key, status, failures=count, error=said)
+            self.sender.journal.note(self.job.key, status, failures=count, error=said)
         except JournalError as full:
-            self.sender.stop(str(full))
-            return self._content("left", error=str(full))
+            return await self._failed(full, step, count)
         return self._content("quarantined" if final else "failed", error=said)
 
     def _content(self, status: Status, **more: Any) -> Content:
         try:
-            bills = self.journal.bills(self.job.key)
+            bills = self.sender.journal.bills(self.job.key)
         except JournalError:  # the status says what happened; figures are not worth losing it
             bills = []
         prompt_tokens = sum(bill.prompt_tokens for bill in bills)
@@ -194,7 +190,7 @@ class Work:
             peak=self.peak,
             prompt_tokens=prompt_tokens,
             answer_tokens=answer_tokens,
-            cost=self.settings.dollars(prompt_tokens, answer_tokens),
+            cost=self.sender.settings.dollars(prompt_tokens, answer_tokens),
         )
         return Content(*self.job, status, metrics, **more)
 

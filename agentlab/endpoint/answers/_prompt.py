@@ -17,18 +17,6 @@ _LONGEST_TOPIC = 200
 _READ = 12_000  # characters
 _HEADINGS = ("heading", "section", "섹션", "제목")  # one of which it has
 _REACH = 40  # characters from a number to its noun
-_LENGTHS: list[tuple[Unit, str, str]] = [  # the patterns of a noun, and of what comes before it
-    ("sentences", "sentences", "many_before"),
-    ("bullets", "bullets", "many_before"),
-    ("paragraphs", "paragraphs", "many_before"),
-    ("words", "words", "many_before"),
-    ("sentences", "sentences_in_korean", "many_before_in_korean"),
-    ("bullets", "bullets_in_korean", "many_items_in_korean"),
-    ("paragraphs", "paragraphs_in_korean", "many_before_in_korean"),
-    ("bullets", "list_of_many", ""),
-    ("characters", "characters", ""),
-]
-
 # How CrewAI frames a task; others do not.
 _FRAME = "Current Task: "
 _EXPECTED = "\nThis is the expected criteria for your final answer: "
@@ -160,7 +148,7 @@ def _topic(prompt: str) -> str:
 
 
 def _length(text: str) -> tuple[tuple[int, Unit] | None, str]:
-    for unit, noun, before in _LENGTHS:
+    for noun, (unit, before) in RE.mapping("lengths").items():
         for found in getattr(RE, noun).finditer(text):
             at = max(0, found.start() - _REACH)
             many = getattr(RE, before).search(text, at, found.start()) if before else found

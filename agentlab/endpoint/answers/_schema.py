@@ -9,17 +9,13 @@ from typing import Any, Protocol
 
 import rstr
 
+from agentlab.endpoint.answers._patterns import RE
 from agentlab.endpoint.contract import json_schema
 from agentlab.endpoint.contract.json_schema import Budget, CannotFill, Schema
 
 _DEEP, _TOO_DEEP = 6, 40
 _PLAIN = ("null", "string", "number", "integer", "boolean")
-_FORMATS = {
-    "date-time": "2026-01-15T09:30:00Z", "date": "2026-01-15", "time": "09:30:00Z",
-    "duration": "PT30M", "email": "reader@example.com", "hostname": "example.com",
-    "ipv4": "192.0.2.1", "ipv6": "2001:db8::1", "uri": "https://example.com/",
-    "uuid": "6f1c2f6e-7d0c-4a52-9b8e-3f0a5d1c2b47",
-}  # fmt: skip
+_FORMATS: dict[str, str] = RE.mapping("formats")
 
 
 class Filler(Protocol):
