@@ -18,7 +18,7 @@ import reaper
 # What takes longest begins first, so that no worker is left alone with it at the end.
 LONGEST = (
     "exercises engine_dask border setup wheel bundle content_kill notebook_tools class_lessons "
-    "attack_processes exchange_crewai classroom_serve bench_real real_lessons book learning testing"
+    "attack_processes classroom_serve bench_real real_lessons book learning testing"
 ).split()
 
 

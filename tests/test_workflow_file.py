@@ -384,14 +384,3 @@ def test_check_names_all_and_fails(written, capsys):
     assert lines[0] == "workflow file with 6 problems:"
     assert lines[7].startswith("report: right")
     assert lines[8].startswith("no workflow 'raport'")
-
-
-@pytest.mark.parametrize("to", ["langgraph", "flow"])
-@pytest.mark.filterwarnings("ignore")  # CrewAI's and its libraries' own
-def test_export_prints_a_script(capsys, to):
-    """Whole, and nothing else: it can be written to a file as it is."""
-    assert main(["workflow", "export", "report", "--to", to]) == 0
-    script = capsys.readouterr().out
-    compile(script, "report.py", "exec")
-    assert script.startswith("# report: The basic workflow.")
-    assert ("StateGraph(State)" in script) == (to == "langgraph")

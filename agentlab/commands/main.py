@@ -16,7 +16,7 @@ COMMANDS = {
     "bench": "measure an experiment, or compare two results",
     "fit": "fit a preset to an endpoint's own measurements",
     "write": "write about many topics, and lose nothing",
-    "workflow": "check or export workflow files",
+    "workflow": "check workflow files",
     "doctor": "is everything there? OK or FAIL, with the cure",
     "progress": "which exercises are solved in your saved notebooks",
 }

@@ -1,30 +1,20 @@
-"""`agentlab workflow`: is a file right, and what is it in a framework's words?"""
+"""`agentlab workflow check`: is a file right?"""
 
 import argparse
 
-from agentlab.convert import script
 from agentlab.errors import ConfigError
 from agentlab.workflow import Workflow, listed
 
-DESCRIPTION = "Name what is wrong, by line and column; or export a script that needs no Agent Lab."
+DESCRIPTION = "Name what is wrong in workflow files, by line, column and field."
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
-    add = parser.add_argument
-    add("verb", choices=("check", "export"))
-    add("files", nargs="+", metavar="FILE", help="a name, or a .yaml file")
-    what = "what export writes: LangGraph (default), or a Flow of CrewAI"
-    add("--to", choices=("langgraph", "flow"), default="langgraph", help=what)
+    parser.add_argument("verb", choices=("check",))
+    parser.add_argument("files", nargs="+", metavar="FILE", help="a name, or a .yaml file")
 
 
 def run(options: argparse.Namespace) -> int:
-    """Check or export; return 1 if a file is wrong."""
-    if options.verb == "export":
-        if len(options.files) > 1:
-            raise ConfigError("export takes one file at a time")
-        write = script.langgraph if options.to == "langgraph" else script.crewai
-        print(write(Workflow.load(options.files[0])), end="")
-        return 0
+    """Check each file; return 1 if one is wrong."""
     wrong = 0
     for file in options.files:
         try:

@@ -2,6 +2,7 @@
 
 import asyncio
 import operator
+from functools import partial
 from typing import Annotated, Any, TypedDict
 
 from langgraph.checkpoint.base import BaseCheckpointSaver
@@ -23,21 +24,6 @@ class State(TypedDict):
     results: Annotated[dict[str, str], operator.or_]
 
 
-class AskStep:
-    """A node that asks the question of its `step`: `graph.add_node(step.name, AskStep(step))`.
-
-    `ask` is `lab.ask` by default.
-    """
-
-    def __init__(self, step: Step, ask: Ask | None = None):
-        self.step = step
-        self._ask = ask
-
-    async def __call__(self, state: State) -> dict[str, dict[str, str]]:
-        values = state["inputs"] | state.get("results", {})
-        return {"results": {self.step.name: await answer(self.step, values, self._ask or lab.ask)}}
-
-
 async def run(workflow: Workflow, values: dict[str, str], *, ask: Ask) -> dict[str, str]:
     """Run the `dataflow`; see `engines.run`. It takes the workflow's span."""
     results: dict[str, str] = await dataflow(workflow, ask=ask).ainvoke(values)
@@ -49,9 +35,14 @@ def graph(workflow: Workflow, *, ask: Ask | None = None) -> StateGraph[State]:
 
     LangGraph runs it in supersteps, each of which waits for its slowest step.
     """
+
+    async def asked(step: Step, state: State) -> dict[str, dict[str, str]]:
+        values = state["inputs"] | state.get("results", {})
+        return {"results": {step.name: await answer(step, values, ask or lab.ask)}}
+
     drawn = StateGraph(State)
     for step in workflow.steps:
-        drawn.add_node(step.name, AskStep(step, ask))
+        drawn.add_node(step.name, partial(asked, step))
         drawn.add_edge(list(workflow.needs[step.name]) or START, step.name)
     for name in workflow.ends:
         drawn.add_edge(name, END)
