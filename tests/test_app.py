@@ -599,8 +599,8 @@ def test_requests_that_are_no_longer_recorded_are_gone():
 
 
 def test_the_oldest_requests_are_forgotten():
-    """Of three different requests with room for one or two, the first counts anew."""
-    seen = Occurrences(keep=1)
+    """Of four different requests with room for two, the first counts anew."""
+    seen = Occurrences(keep=2)
     assert [seen.next(key) for key in (b"a", b"a", b"b", b"a", b"c", b"d", b"a")] == [
         0, 1, 0, 2, 0, 0, 0,
     ]  # fmt: skip

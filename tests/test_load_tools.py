@@ -151,29 +151,6 @@ def test_prompts_are_answered_side_by_side():
     assert (span.completion_tokens, span.end_s) == (33, 2.0)
 
 
-@pytest.mark.parametrize(
-    ("prompt", "tokens", "choices"),
-    [
-        ([1], 1, 1),
-        (list(range(500)), 500, 1),
-        ([[1, 2], [3]], 3, 2),
-        (["a", [7, 7, 7]], 4, 2),
-        ("", 0, 1),
-    ],
-)
-def test_a_prompt_may_be_numbers_of_tokens(prompt: Any, tokens: int, choices: int):
-    """Each number counts as one token, whatever text it stands for."""
-    answer = completion(prompt=prompt)
-    assert answer.usage is not None
-    assert (answer.usage.prompt_tokens, len(answer.choices)) == (tokens, choices)
-
-
-def test_other_numbers_get_other_words():
-    """The numbers decide what is said, as a text does, and the same ones the same."""
-    texts = [completion(prompt=[n, 5], max_tokens=60).choices[0].text for n in (*range(9), 0)]
-    assert len(set(texts)) > 3 and texts[0] == texts[-1]
-
-
 def test_a_stop_string_ends_a_completion():
     """The text up to it, which is not part of the answer."""
     whole = completion(max_tokens=1000).choices[0].text
@@ -196,12 +173,9 @@ def test_a_stop_string_ends_a_completion():
         ({"prompt": None}, "prompt"),
         ({"prompt": []}, "prompt"),
         ({"prompt": [[]]}, "prompt"),
-        ({"prompt": [-1]}, "prompt"),
         ({"prompt": 5}, "prompt"),
+        ({"prompt": [5]}, "prompt"),
         ({"prompt": ["a", 5]}, "prompt"),
-        ({"prompt": [[5], 5]}, "prompt"),
-        ({"prompt": [5, "a"]}, "prompt"),
-        ({"prompt": [1.5]}, "prompt"),
         ({"prompt": {"a": 1}}, "prompt"),
         ({"prompt": ["a"] * 2049}, "prompt"),
         ({"prompt": ["a"] * 20, "n": 128}, "prompt"),
@@ -235,10 +209,10 @@ def test_what_changes_nothing_is_let_pass(fields: dict[str, Any]):
 
 
 def test_a_prompt_longer_than_the_models_context_is_refused():
-    """In numbers as in words: 131,072 tokens with the answer's, for `vllm-1gpu`."""
-    error = asked(COMPLETIONS, {"prompt": [1] * 131_057}, app("vllm-1gpu")).json()["error"]
+    """131,072 tokens with the answer's, for `vllm-1gpu`; no frame of a chat counts."""
+    error = asked(COMPLETIONS, {"prompt": " a" * 131_057}, app("vllm-1gpu")).json()["error"]
     assert (error["code"], error["param"]) == ("context_length_exceeded", "prompt")
-    longest = asked(COMPLETIONS, {"prompt": [1] * 131_056}, app("vllm-1gpu"))
+    longest = asked(COMPLETIONS, {"prompt": " a" * 131_056}, app("vllm-1gpu"))
     assert longest.status_code == 200
 
 
@@ -256,9 +230,9 @@ def test_completions_are_limited_and_fail_as_chats_do():
 
 
 def test_a_limit_of_tokens_counts_a_completions_prompt():
-    """As many tokens as the text has, or as there are numbers, and the longest answer."""
+    """As many tokens as the texts have, and the longest answer."""
     served = app(tokens_per_minute=100)
-    error = asked(COMPLETIONS, {"prompt": [5] * 80, "max_tokens": 21}, served).json()["error"]
+    error = asked(COMPLETIONS, {"prompt": " a" * 80, "max_tokens": 21}, served).json()["error"]
     assert error["code"] == "rate_limit_exceeded" and "Requested 101" in error["message"]
     texts = {"prompt": ["one two three"] * 30, "max_tokens": 11}
     assert "Requested 101" in asked(COMPLETIONS, texts, served).json()["error"]["message"]
@@ -322,7 +296,7 @@ def tokens_of(path: str, body: dict[str, Any], **fields: Any) -> tuple[int, str]
         (CHAT, "max_tokens", chat('Return JSON such as {"a": 1, "b": "x"}')),
         (CHAT, "max_tokens", chat("Say hello and tell me in one sentence what you are.")),
         (COMPLETIONS, "max_tokens", {"prompt": "Once upon a time"}),
-        (COMPLETIONS, "max_tokens", {"prompt": [1, 2, 3]}),
+        (COMPLETIONS, "max_tokens", {"prompt": "one two"}),
         (RESPONSES, "max_output_tokens", {"input": "List five bullets about caching."}),
     ],
 )

@@ -10,7 +10,8 @@ import pytest
 import agentlab
 from agentlab._support.patterns import Patterns
 from agentlab.endpoint.answers._patterns import RE
-from agentlab.endpoint.contract import refused, tokens
+from agentlab.endpoint.contract import openai_json, refused, tokens
+from agentlab.endpoint.server import _forward
 from agentlab.resilience import _classify
 from agentlab.settings import DATA
 
@@ -18,6 +19,8 @@ PACKAGE = Path(agentlab.__file__).parent
 ENDPOINT = PACKAGE / "endpoint"
 READERS = {
     "answers": (RE, sorted((ENDPOINT / "answers").glob("*.py"))),
+    "forwarded": (_forward._RE, [ENDPOINT / "server" / "_forward.py"]),
+    "openai": (openai_json._RE, [ENDPOINT / "contract" / "openai_json.py"]),
     "refused": (refused._RE, [ENDPOINT / "contract" / "refused.py"]),
     "refusals": (_classify._RE, [PACKAGE / "resilience" / "_classify.py"]),
     "tokens": (tokens._RE, [ENDPOINT / "contract" / "tokens.py"]),

@@ -7,7 +7,7 @@ from typing import Any, Protocol
 
 import msgspec
 
-from agentlab.endpoint.contract.openai_json import RequestError
+from agentlab.endpoint.contract.openai_json import RequestError, refusal
 from agentlab.endpoint.contract.record import Span
 
 Scope = dict[str, Any]
@@ -15,6 +15,7 @@ Message = dict[str, Any]
 Receive = Callable[[], Awaitable[Message]]
 Send = Callable[[Message], Awaitable[None]]
 Application = Callable[[Any, Any, Any], Awaitable[None]]
+Answering = Callable[[], Awaitable[None]]
 Headers = Iterable[tuple[bytes, bytes]]
 
 MAX_BODY_BYTES = 2**20  # of a request to the local model, unless a setting says otherwise
@@ -41,10 +42,8 @@ class Model(Protocol):
     the start; answers that are `paid` cost money.
     """
 
-    @property
-    def time_scale(self) -> float: ...
-    @property
-    def paid(self) -> bool: ...
+    time_scale: float
+    paid: bool
 
     def now_s(self) -> float: ...
 
@@ -75,8 +74,8 @@ class Bodies:
         self._most_held_bytes = max(_BODIES_HELD * min(most_bytes, MAX_BODY_BYTES), 4 * most_bytes)
         self._held_bytes = 0
 
-    async def read(self, scope: Scope, receive: Receive) -> bytes:
-        """Read the whole body, for `read_body` too; it counts as held until `release` is called."""
+    async def read(self, scope: Scope, receive: Receive, then: Answering | None = None) -> None:
+        """Read the whole body, for `read_body`; it counts as held until `then` is done."""
         declared = header(scope, b"content-length")
         self._check(int(declared[:_MOST_DIGITS]) if declared.isdecimal() else 0)
         body, more = bytearray(), True
@@ -90,24 +89,17 @@ class Bodies:
                 self._held_bytes += len(piece)
                 self._check(len(body))
                 more = event.get("more_body", False)
-        except BaseException:
+            scope[_BODY] = bytes(body)
+            if then is not None:
+                await then()
+        finally:
             self._held_bytes -= len(body)
-            raise
-        scope[_BODY] = whole = bytes(body)
-        return whole
-
-    def release(self, body: bytes) -> None:
-        """Note that the request with this body is over."""
-        self._held_bytes -= len(body)
 
     def _check(self, size_bytes: int) -> None:
         if size_bytes > self._most_bytes:
-            way = "send a shorter one, or serve with another AGENTLAB_MAX_BODY_BYTES"
-            message = f"The request body is over {self._most_bytes:,} bytes; {way}."
-            raise RequestError(413, message, code="request_too_large")
+            raise refusal("request_too_large", most_bytes=self._most_bytes)
         if self._held_bytes > self._most_held_bytes:
-            message = f"The requests in flight hold {self._held_bytes:,} bytes; try again later."
-            raise RequestError(503, message, kind="server_error", retry_after_s=1.0)
+            raise refusal("too_many_bytes", held_bytes=self._held_bytes, retry_after_s=1.0)
 
 
 async def read_body(scope: Scope, receive: Receive) -> bytes:
@@ -148,8 +140,8 @@ async def unless_gone(receive: Receive, work: Awaitable[object]) -> None:
 
 async def start(send: Send, status: int, content_type: bytes, headers: Headers = ()) -> None:
     """Send an answer's status and headers."""
-    all_headers = [(b"content-type", content_type), *headers]
-    await send({"type": "http.response.start", "status": status, "headers": all_headers})
+    headers = [(b"content-type", content_type), *headers]
+    await send({"type": "http.response.start", "status": status, "headers": headers})
 
 
 async def finish(send: Send, body: bytes = b"") -> None:
@@ -162,9 +154,8 @@ async def respond(
 ) -> None:
     """Send a whole answer: `body` as it is where it is bytes, else as JSON."""
     data = body if isinstance(body, bytes) else msgspec.json.encode(body)
-    length = (b"content-length", b"%d" % len(data))
-    all_headers = [(b"content-type", kind), length, *headers]
-    await send({"type": "http.response.start", "status": status, "headers": all_headers})
+    headers = [(b"content-type", kind), (b"content-length", b"%d" % len(data)), *headers]
+    await send({"type": "http.response.start", "status": status, "headers": headers})
     await send({"type": "http.response.body", "body": data})
 
 
@@ -172,9 +163,9 @@ def adding(send: Send, headers: Callable[[], Headers]) -> Send:
     """Return a `send` whose answers have these headers besides."""
 
     async def more(message: Message) -> None:
-        started = message["type"] == "http.response.start"
-        more = {"headers": [*message["headers"], *headers()]} if started else {}
-        await send(message | more)
+        if message["type"] == "http.response.start":
+            message = message | {"headers": [*message["headers"], *headers()]}
+        await send(message)
 
     return more
 
@@ -208,13 +199,12 @@ def way_out(error: RequestError, time_scale: float) -> Headers:
 
 def unknown_route(scope: Scope, known: Iterable[str]) -> RequestError:
     """Return the answer to a path that is not there, naming those that are."""
-    asked = f"{scope['method']} {scope['path']}"
-    message = f"Unknown request URL: {asked}; there are {', '.join(known)}."
-    return RequestError(404, message, code="unknown_url")
+    asked = {name: scope[name] for name in ("method", "path")}
+    return refusal("unknown_url", known=", ".join(known), **asked)
 
 
 def wrong_method(path: str, method: str, allowed: Collection[str]) -> RequestError:
     """Return the answer to a method that a path does not take."""
-    message = f"Not allowed to {method} on {path}; use {' or '.join(allowed)}."
-    head = ["HEAD"] if "GET" in allowed else []
-    return RequestError(405, message, code="method_not_allowed", allow=[*allowed, *head])
+    allow = [*allowed, "HEAD"] if "GET" in allowed else allowed
+    words = {"method": method, "path": path, "allowed": " or ".join(allowed)}
+    return refusal("method_not_allowed", **words, allow=allow)

@@ -6,6 +6,7 @@ schema, and each place at which a validator may look.
 
 from collections.abc import Iterable, Iterator, Mapping
 from functools import lru_cache
+from itertools import chain, product
 from typing import Any
 
 import msgspec
@@ -148,22 +149,15 @@ def _count_looks(root: Schema, schema: Any, value: Any, budget: Budget, depth: i
     times = 1 + ("unevaluatedProperties" in schema) + ("unevaluatedItems" in schema)
     for inner in here * times:
         _count_looks(root, inner, value, budget, depth + 1)
-    for inner, part in _looks_inside(schema, value):
-        _count_looks(root, inner, part, budget, depth + 1)
-
-
-def _looks_inside(schema: Schema, value: Any) -> Iterator[tuple[Any, Any]]:
-    """Yield each schema that is for a part of `value`, with that part."""
+    own: list[tuple[Any, Any]] = []  # the schemas of single parts
+    parts: Iterable[Any] = ()
     if isinstance(value, dict):
-        properties = schema.get("properties", {})
-        yield from ((properties[name], value[name]) for name in properties.keys() & value.keys())
-        value = value.values()
+        properties, parts = schema.get("properties", {}), value.values()
+        own = [(properties[name], value[name]) for name in properties.keys() & value.keys()]
     elif isinstance(value, list):
-        yield from zip(schema.get("prefixItems", ()), value, strict=False)
-    else:
-        return
-    inside = [*_held(schema, _INSIDE)]
-    yield from ((inner, part) for part in value for inner in inside)
+        own, parts = [*zip(schema.get("prefixItems", ()), value, strict=False)], value
+    for inner, part in chain(own, product([*_held(schema, _INSIDE)], parts)):
+        _count_looks(root, inner, part, budget, depth + 1)
 
 
 def _held(schema: Schema, keywords: Iterable[str]) -> Iterator[Any]:

@@ -6,21 +6,23 @@ Source: what OpenAI's API answers to requests with one mistake or two.
 import re
 from collections.abc import Callable, Iterable
 from contextlib import suppress
-from functools import cache
+from functools import cache, partial
 from typing import Any, NamedTuple, TypeVar
 
 import msgspec
 from msgspec import inspect
 
+from agentlab._support.patterns import Patterns
+from agentlab.settings import DATA
+
 Json = dict[str, Any]
 T = TypeVar("T")
 
 _LONGEST_MESSAGE = 1000
-_IS_JSON = (
-    "send JSON in UTF-8, nested at most some hundred deep, without halves of surrogate pairs, "
-    "and without numbers that a double cannot hold"
-)
 _NOT_JSON = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
+_RE = Patterns(DATA / "patterns" / "openai.yaml")
+_Form = tuple[int, str, str | None, str]  # status, type, code, message
+_FORMS = msgspec.yaml.decode((DATA / "request_errors.yaml").read_bytes(), type=dict[str, _Form])
 
 
 class RequestError(Exception):
@@ -33,7 +35,6 @@ class RequestError(Exception):
         self,
         status: int,
         message: str,
-        *,
         kind: str = "invalid_request_error",
         param: str | None = None,
         code: str | None = None,
@@ -46,6 +47,40 @@ class RequestError(Exception):
         super().__init__(message)
         self.status, self.retry_after_s, self.allow = status, retry_after_s, tuple(allow)
         self.body = {"error": {"message": message, "type": kind, "param": param, "code": code}}
+
+
+def refusal(name: str, param: str | None = None, what: str = "", **words: Any) -> RequestError:
+    """Return the answer that data/request_errors.yaml has under `name`, with these words in it.
+
+    `retry_after_s` and `allow` are the error's own.
+    """
+    status, kind, code, form = _FORMS[name]
+    message, kind = form.format(param=param, what=what, **words), kind.format(**words)
+    retry_after_s, allow = words.get("retry_after_s"), words.get("allow", ())
+    return RequestError(status, message, kind, param, code, retry_after_s, allow)
+
+
+missing = partial(refusal, "missing_required_parameter")
+unsupported = partial(refusal, "unsupported_parameter")
+invalid = partial(refusal, "invalid_value")
+
+
+def refused(code: str, param: str | None, message: str) -> RequestError:
+    """Return the answer to a request that is wrong in one field."""
+    return RequestError(400, message, param=param, code=code)
+
+
+def not_among(param: str, value: str, supported: Iterable[Any]) -> RequestError:
+    """Return the answer to a value that is not one of the supported ones."""
+    listed = ", ".join(f"'{each}'" for each in supported)
+    return refusal("not_among", param, value=value, supported=listed)
+
+
+def wrong_type(param: str, got: str, expected: str) -> RequestError:
+    """Return the answer to a value of another type than `expected`, as msgspec calls it."""
+    of = f" for '{param}'" if param else ""
+    what = re.sub(r"\w+", lambda word: _NOUNS.get(word[0], word[0]), f"{expected}, but got {got}")
+    return refusal("invalid_type", param or None, what, of=of)
 
 
 def decode(body: bytes, kind: type[T]) -> T:
@@ -61,8 +96,7 @@ def decode(body: bytes, kind: type[T]) -> T:
     except _NOT_JSON as error:
         at = re.search(r"\(byte (\d+)\)", str(error))
         where = f" It is wrong from byte {at[1]} on." if at else ""
-        message = f"We could not parse the JSON body of your request.{where} (HINT: {_IS_JSON}.)"
-        raise RequestError(400, message) from None
+        raise refusal("not_json", where=where) from None
 
 
 def read_json(text: bytes) -> Any:
@@ -84,79 +118,34 @@ def event(data: Json) -> bytes:
     return b"data: " + msgspec.json.encode(data) + b"\n\n"
 
 
-# Answers to wrong requests, with OpenAI's codes.
-
-
-def refused(code: str, param: str | None, message: str) -> RequestError:
-    """Return the answer to a request that is wrong in one field."""
-    return RequestError(400, message, param=param, code=code)
-
-
-def missing(param: str) -> RequestError:
-    """Return the answer to a request without a field that it needs."""
-    what = f"Missing required parameter: '{param}'."
-    return refused("missing_required_parameter", param, what)
-
-
-def invalid(param: str | None, what: str) -> RequestError:
-    """Return the answer to a field whose value is wrong."""
-    return refused("invalid_value", param, f"Invalid value for '{param}': {what}")
-
-
-def unsupported(param: str) -> RequestError:
-    """Return the answer to a field that the local model does not act on."""
-    what = f"Unsupported parameter: '{param}' is not supported with this model; leave it out."
-    return refused("unsupported_parameter", param, what)
-
-
-def not_among(param: str, value: str, supported: Iterable[Any]) -> RequestError:
-    """Return the answer to a value that is not one of the supported ones."""
-    listed = ", ".join(f"'{each}'" for each in supported)
-    what = f"Invalid value: '{value}'. Supported values are: {listed}."
-    return refused("invalid_value", param, what)
-
-
 # What msgspec says of the first mistake, in OpenAI's words.
 
-_WHERE = re.compile(r"(.*?)(?: - at `(key` in `)?\$([\w.\[\]]*)`)?", re.DOTALL)
-_FIELD = re.compile(r"Object (missing required|contains unknown) field `(.*?)`?", re.DOTALL)
-_TYPE = re.compile(r"Expected `(.*?)(?: \| null)?`, got `(.*)`")
-_BOUND = re.compile(r"Expected `(.*)`( of length)? (>=|<=) (.*?)(?:\.0)?")
-_STEP = re.compile(r"\w+|\.\.\.")  # the last one is into a map, by whatever name
 _NOUNS = {"bool": "boolean", "int": "integer", "float": "decimal", "str": "string"}
 _type_info: Callable[[Any], inspect.Type] = cache(inspect.type_info)
 
 
 def _mistake(said: str, value: Any, kind: inspect.Type) -> RequestError:
-    where: Any = _WHERE.fullmatch(said)
+    where: Any = _RE.where.fullmatch(said)
     what, key, path = where.groups("")
     param = path.partition("[...]")[0].removeprefix(".")
-    if field := _FIELD.fullmatch(what):
+    if field := _RE.field.fullmatch(what):
         name = f"{param}.{field[2]}" if param else field[2]
-        unknown = refused("unknown_parameter", name, f"Unknown parameter: '{name}'.")
-        return missing(name) if field[1] == "missing required" else unknown
-    if wrong := _TYPE.fullmatch(what):
+        return missing(name) if field[1][0] == "m" else refusal("unknown_parameter", name)
+    if wrong := _RE.type.fullmatch(what):
         expected = wrong[1].replace(" | ", " or ")
         return unsupported(param) if expected == "null" else wrong_type(param, wrong[2], expected)
     got, kinds = _at(path, value, kind)
-    if bound := _BOUND.fullmatch(what):
+    if bound := _RE.bound.fullmatch(what):
         return _out_of_bounds(param, bound, "property name" if key else "", got)
     supported = [each.values for each in kinds if isinstance(each, inspect.LiteralType)]
     what = what.replace("Expected `str` matching regex", "it must match")
     return not_among(param, got, supported[0]) if supported else invalid(param, f"{what}.")
 
 
-def wrong_type(param: str, got: str, expected: str) -> RequestError:
-    """Return the answer to a value of another type than `expected`, as msgspec calls it."""
-    of = f" for '{param}'" if param else ""
-    what = re.sub(r"\w+", lambda word: _NOUNS.get(word[0], word[0]), f"{expected}, but got {got}")
-    return refused("invalid_type", param or None, f"Invalid type{of}: expected {what} instead.")
-
-
 def _at(path: str, value: Any, kind: Any) -> tuple[Any, list[Any]]:
     """Return what is at a place in a value (None if in a map), and the types that it may have."""
     kinds = [kind]
-    for step in _STEP.findall(path):
+    for step in _RE.step.findall(path):
         value = value[int(step)] if isinstance(value, list) else value.get(step)
         fields = [each for kind in kinds for each in getattr(kind, "fields", ())]
         inner = [field.type for field in fields if field.encode_name == step]
@@ -183,18 +172,7 @@ def _out_of_bounds(param: str, bound: re.Match[str], name: str, got: Any) -> Req
 # What a stream of events tells while it passes. The pieces may be cut anywhere; what only keeps a
 # connection alive (comments, a role, empty words) is not a token.
 
-_TIMES = b": x-lab-times "  # what another lab tells
-_BETWEEN = re.compile(rb"\r?\n\r?\n")
-_DATA = re.compile(rb"^data:(.*)$", re.M)
-_LAST = re.compile(
-    rb'^(?:data: ?\[DONE\]|(?:event: ?|data: ?\{"type": ?")'
-    rb"response\.(?:completed|incomplete|failed)\b)",
-    re.M,
-)
-_TOKEN = re.compile(  # words that are not empty, or a call
-    rb'"(?:content|text|delta|refusal|reasoning(?:_content)?|arguments)"\s*:\s*"(?!")'
-    rb'|"(?:tool_calls|function_call)"\s*:\s*[\[{]\s*[{"]|"type"\s*:\s*"[a-z_]+_call"'
-)
+_TIMES = ": x-lab-times "  # what another lab tells
 _LONGEST_BYTES = 8 * 1024 * 1024  # of one event; what is longer is not an event
 _MOST_TOKENS = 2**53
 
@@ -218,19 +196,19 @@ class Events:
         self.begun = self.ended = False
         self.counts = Counts()
         self.times = b""
-        self._rest = b""
+        self._rest = ""
 
     def feed(self, piece: bytes) -> None:
         """Read the next piece."""
-        *events, self._rest = _BETWEEN.split(self._rest + piece if self._rest else piece)
+        *events, self._rest = _RE.between.split(self._rest + piece.decode("latin-1"))
         for event in events:
-            data = b"\n".join(_DATA.findall(event))
-            self.begun = self.begun or _TOKEN.search(data) is not None
-            if b'_tokens"' in event:
-                self.counts = counts_in(data)
+            data = "\n".join(_RE.data.findall(event))
+            self.begun = self.begun or _RE.token.search(data) is not None
+            if '_tokens"' in event:
+                self.counts = counts_in(data.encode("latin-1"))
             if event.startswith(_TIMES):
-                self.times = event.removeprefix(_TIMES)
-            self.ended = self.ended or _LAST.search(event) is not None
+                self.times = event.removeprefix(_TIMES).encode("latin-1")
+            self.ended = self.ended or _RE.last.search(event) is not None
         self._rest = self._rest[-_LONGEST_BYTES:]
 
 

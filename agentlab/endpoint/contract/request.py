@@ -69,7 +69,16 @@ class CalledCustom(Strict):
     input: str
 
 
-class ToolCall(Strict):
+class _Typed(Strict):
+    """A part whose `type` names the field that has to be there."""
+
+    def __post_init__(self) -> None:
+        kind: str = getattr(self, "type")  # noqa: B009, of each class its own
+        if getattr(self, kind) is UNSET:  # of a ValueError msgspec makes a ValidationError
+            raise ValueError(f"Object missing required field `{kind}`")
+
+
+class ToolCall(_Typed):
     """A call that the model made; one of a custom tool is read as a function's, too."""
 
     id: Text
@@ -78,7 +87,7 @@ class ToolCall(Strict):
     custom: CalledCustom = UNSET  # type: ignore[assignment]
 
     def __post_init__(self) -> None:
-        _check_named(self)
+        super().__post_init__()
         if self.type == "custom":
             self.function = CalledFunction(self.custom.name, self.custom.input)
 
@@ -114,7 +123,7 @@ class Custom(Function):
     format: Json = {}
 
 
-class Tool(Strict):
+class Tool(_Typed):
     """A tool that is offered, or chosen by its name; a custom tool is its own function."""
 
     function: Function = UNSET  # type: ignore[assignment]
@@ -122,7 +131,7 @@ class Tool(Strict):
     custom: Custom = UNSET  # type: ignore[assignment]
 
     def __post_init__(self) -> None:
-        _check_named(self)
+        super().__post_init__()
         if self.type == "custom":
             self.function = self.custom
 
@@ -132,7 +141,7 @@ class AllowedTools(Strict):
     tools: Annotated[list[Tool], msgspec.Meta(min_length=1, max_length=128)]
 
 
-class Choice(Strict):
+class Choice(_Typed):
     """The choice of one tool by its name, or of those that may be called in this turn."""
 
     type: Literal["function", "custom", "allowed_tools"] = "function"
@@ -140,21 +149,12 @@ class Choice(Strict):
     custom: Custom = UNSET  # type: ignore[assignment]
     allowed_tools: AllowedTools = UNSET  # type: ignore[assignment]
 
-    def __post_init__(self) -> None:
-        _check_named(self)
-
     @property
     def names(self) -> list[str]:
         """The names of the tools it leaves to the model."""
         if self.type == "allowed_tools":
             return [tool.function.name for tool in self.allowed_tools.tools]
         return [getattr(self, self.type).name]
-
-
-def _check_named(chosen: ToolCall | Tool | Choice) -> None:
-    """Check that what its type names is there; msgspec makes a ValidationError of a ValueError."""
-    if getattr(chosen, chosen.type) is UNSET:
-        raise ValueError(f"Object missing required field `{chosen.type}`")
 
 
 class Schema(Strict):

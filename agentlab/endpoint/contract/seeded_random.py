@@ -19,16 +19,15 @@ class Occurrences:
 
     def __init__(self, keep: int = 100_000) -> None:
         self._keep = keep
-        self._seen: dict[bytes, int] = {}
-        self._seen_before: dict[bytes, int] = {}
+        self._seen: dict[bytes, int] = {}  # the newest last
 
     def next(self, key: bytes, *, retry: bool = False) -> int:
         """Return the number, from 0, of this request among those of the same `key`."""
-        seen = self._seen.get(key) or self._seen_before.get(key, 0)
+        seen = self._seen.pop(key, 0)
         if not (retry and seen):
             seen += 1
-        if len(self._seen) >= self._keep and key not in self._seen:
-            self._seen, self._seen_before = {}, self._seen
+        if len(self._seen) >= self._keep:
+            del self._seen[next(iter(self._seen))]
         self._seen[key] = seen
         return seen - 1
 

@@ -13,18 +13,7 @@ from itertools import islice
 from agentlab._support.patterns import Patterns
 from agentlab.settings import DATA
 
-_IDEOGRAPHS = "".join(map(chr, range(0x4E00, 0xA000)))
-
-
-def _in_charset(name: str) -> set[str]:
-    return set(_IDEOGRAPHS.encode(name, "ignore").decode(name))
-
-
-# A vocabulary holds pairs of simplified Chinese above all. What opens one is a character that
-# traditional Chinese and its Big5 lack, or one of the few strokes with which Big5 begins.
-_SIMPLE = {each for each in _in_charset("big5") if each.encode("big5") < b"\xa6"}
-_OPENS_PAIR = "".join(sorted(_SIMPLE | _in_charset("gb2312") - _in_charset("big5")))
-_RE = Patterns(DATA / "patterns" / "tokens.yaml", opens_pair=_OPENS_PAIR)
+_RE = Patterns(DATA / "patterns" / "tokens.yaml")
 A_TURN = 4000  # tokens that are counted before the event loop turns: a few milliseconds
 
 

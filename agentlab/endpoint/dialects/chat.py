@@ -14,18 +14,13 @@ import msgspec
 
 from agentlab.endpoint.answers.answer import FRAME_TOKENS, Answer, Called, Choice, Said
 from agentlab.endpoint.contract.openai_json import Json, event, invalid, unsupported
-from agentlab.endpoint.contract.request import MOST_ITEMS, ChatRequest, Message
+from agentlab.endpoint.contract.request import MOST_ITEMS, ChatRequest, Message, SomeUpToMost
 
+FRAME = 2 * FRAME_TOKENS  # around the one message of a chat
 _SERVED = {"auto": "default", "fast": "priority"}  # the tier that answers, if it has another name
+_OF_PROMPT = {"cached_tokens": 0, "audio_tokens": 0}
 _OF_COMPLETION = ("reasoning", "audio", "accepted_prediction", "rejected_prediction")
-_DETAILS = {
-    "prompt_tokens_details": {"cached_tokens": 0, "audio_tokens": 0},
-    "completion_tokens_details": {f"{name}_tokens": 0 for name in _OF_COMPLETION},
-}
-
-_Number = Annotated[int, msgspec.Meta(ge=0)]
-_Numbers = Annotated[list[_Number], msgspec.Meta(min_length=1)]
-_Some = Annotated[list[str | _Number | _Numbers], msgspec.Meta(min_length=1)]
+_OF_ANSWER = {f"{name}_tokens": 0 for name in _OF_COMPLETION}
 
 
 class Chat:
@@ -35,18 +30,11 @@ class Chat:
     cached_tokens = 0
 
     def __init__(self, request: ChatRequest, answer: Answer, created: int):
-        self._choices = answer.said.choices
+        self._answer, self._choices = answer, answer.said.choices
         about = {"created": created, "model": request.model}
         self._head: Json = {"id": answer.id, "object": self.WHOLE, **about}
         if request.service_tier:
             self._head["service_tier"] = _SERVED.get(request.service_tier, request.service_tier)
-        sent, thought = answer.said.prompt_tokens, answer.reasoning_tokens
-        made = thought + answer.said.completion_tokens
-        counts = {"prompt_tokens": sent, "completion_tokens": made, "total_tokens": sent + made}
-        self._usage = {**counts, **_DETAILS}
-        if thought:
-            details = {**_DETAILS["completion_tokens_details"], "reasoning_tokens": thought}
-            self._usage["completion_tokens_details"] = details
         options = request.stream_options
         self._no_usage: Json = {"usage": None} if options and options.include_usage else {}
 
@@ -81,10 +69,15 @@ class Chat:
         return b"".join([*events, b"data: [DONE]\n\n"])
 
     def _counts(self) -> Json:
-        if not self.cached_tokens:
-            return self._usage
-        details = {**_DETAILS["prompt_tokens_details"], "cached_tokens": self.cached_tokens}
-        return {**self._usage, "prompt_tokens_details": details}
+        sent, thought = self._answer.said.prompt_tokens, self._answer.reasoning_tokens
+        made = thought + self._answer.said.completion_tokens
+        return {
+            "prompt_tokens": sent,
+            "completion_tokens": made,
+            "total_tokens": sent + made,
+            "prompt_tokens_details": _OF_PROMPT | {"cached_tokens": self.cached_tokens},
+            "completion_tokens_details": _OF_ANSWER | {"reasoning_tokens": thought},
+        }
 
     def _chunk(self, index: int, delta: Json, reason: str | None = None) -> bytes:
         choice = {"index": index, "delta": delta, "logprobs": None, "finish_reason": reason}
@@ -122,12 +115,9 @@ def _deltas(choice: Choice, sent: int, have: int) -> Iterator[Json]:
 
 
 class CompletionRequest(ChatRequest, kw_only=True):
-    """What `/v1/completions` takes: a chat's fields, but for a prompt, of text or token numbers.
+    """What `/v1/completions` takes: a chat's fields, but for prompts, of `n` choices each."""
 
-    Each of several prompts has `n` choices.
-    """
-
-    prompt: str | _Some
+    prompt: str | Annotated[list[str], SomeUpToMost]
     messages: list[Message] = msgspec.field(default_factory=list)
     echo: bool | None = None
     suffix: str | None = None
@@ -142,28 +132,23 @@ class CompletionRequest(ChatRequest, kw_only=True):
         super().__post_init__()
         if len(self.prompts) * (self.n or 1) > MOST_ITEMS:
             raise invalid("prompt", f"with 'n', it asks for over {MOST_ITEMS} choices.")
-        if any(isinstance(prompt, int) for prompt in self.prompts):
-            raise invalid("prompt", "give texts, or lists of tokens, or one list of tokens.")
 
     @property
     def limit_tokens(self) -> int:
         return self.max_tokens or 16
 
     @property
-    def prompts(self) -> list[Any]:
-        """The prompts, a text or a list of token numbers each."""
-        given = self.prompt
-        single = isinstance(given, str) or {*map(type, given)} == {int}
-        return [given] if single else list(given)
+    def prompts(self) -> list[str]:
+        """The prompts, one at least."""
+        return [self.prompt] if isinstance(self.prompt, str) else self.prompt
 
-    def chats(self) -> Iterator[tuple[ChatRequest, bytes, int]]:
-        """Yield for each prompt the chat that asks it, its key, and how many tokens it has more."""
+    def chats(self) -> Iterator[tuple[ChatRequest, bytes]]:
+        """Yield for each prompt the chat that asks it, and its key."""
         for prompt in self.prompts:
-            text, more = (prompt, 0) if isinstance(prompt, str) else ("", len(prompt))
             chat = copy(self)
-            chat.messages = [Message(role="user", content=text)]
+            chat.messages = [Message(role="user", content=prompt)]
             key = msgspec.json.encode((self.model, prompt, self.seed))
-            yield chat, blake2b(key, digest_size=16).digest(), more - 2 * FRAME_TOKENS
+            yield chat, blake2b(key, digest_size=16).digest()
 
 
 def together(answers: list[Answer]) -> Answer:

@@ -12,7 +12,7 @@ from pydantic import Field, TypeAdapter, ValidationError
 from agentlab._support import fields
 from agentlab._support.fields import AtLeastOne, NotNegative, model
 from agentlab._support.yaml_file import LocatedFile
-from agentlab.endpoint.contract.openai_json import RequestError
+from agentlab.endpoint.contract.openai_json import RequestError, refusal
 from agentlab.endpoint.contract.seeded_random import uniform
 from agentlab.errors import ConfigError
 from agentlab.settings import DATA
@@ -59,8 +59,7 @@ class Fault:
     def error(self) -> RequestError:
         """The answer of a fault of kind "error" or "quota"."""
         if self.kind == "quota":
-            message = "You exceeded your current quota, please check your plan and billing details."
-            return RequestError(429, message, kind="insufficient_quota", code="insufficient_quota")
+            return refusal("insufficient_quota")
         kind, code, message = ERRORS[self.status]
         worth_a_retry = self.status >= 500 or self.status in (408, 409, 429)
         wait_s = self.retry_after_s if worth_a_retry else None

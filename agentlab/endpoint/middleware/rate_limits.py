@@ -5,9 +5,10 @@ Source: OpenAI's guide on rate limits (headers, what a refusal says, `max_tokens
 
 import math
 from dataclasses import dataclass
+from typing import Any
 
 from agentlab._support.bucket import Bucket
-from agentlab.endpoint.contract.openai_json import RequestError
+from agentlab.endpoint.contract.openai_json import RequestError, refusal
 
 
 def a_minutes(amount: int) -> Bucket:
@@ -62,19 +63,13 @@ class Limits:
 
 
 def _refusal(limit: Limit, amount: int, now_s: float, model: str) -> RequestError:
-    per_minute, wait_s = round(limit.bucket.burst), limit.bucket.wait_s(amount, now_s)
-    name = f"{limit.kind} per min ({limit.kind[0].upper()}PM)"
-    name += limit.whose and f", {limit.whose}"
-    about = f"for {model} on {name}: Limit {per_minute}"
+    most, wait_s = round(limit.bucket.burst), limit.bucket.wait_s(amount, now_s)
+    words: Any = {"kind": limit.kind, "unit": limit.kind[0].upper(), "model": model, "most": most}
+    words |= {"whose": limit.whose and f", {limit.whose}", "amount": amount}
     if math.isinf(wait_s):
-        again_s, wrong, way = None, "Request too large", "Reduce its input or output tokens."
-    else:
-        again_s, wrong = wait_s, "Rate limit reached"
-        about += f", Used {per_minute - limit.left(now_s)}"
-        way = f"Please try again in {duration(wait_s)}."
-    message = f"{wrong} {about}, Requested {amount}. {way}"
-    code = "rate_limit_exceeded"
-    return RequestError(429, message, kind=limit.kind, code=code, retry_after_s=again_s)
+        return refusal("never_within_the_limit", **words)
+    words |= {"used": most - limit.left(now_s), "again": duration(wait_s)}
+    return refusal("rate_limit_reached", retry_after_s=wait_s, **words)
 
 
 def duration(seconds: float) -> str:

@@ -14,25 +14,20 @@ import aiohttp
 from aiohttp import ClientResponse
 from yarl import URL
 
+from agentlab._support.patterns import Patterns
 from agentlab.endpoint.contract import asgi
 from agentlab.endpoint.contract.asgi import BrokenOff, Receive, Scope, Send
-from agentlab.endpoint.contract.openai_json import Counts, Events, RequestError, counts_in
+from agentlab.endpoint.contract.openai_json import Counts, Events, RequestError, counts_in, refusal
 from agentlab.endpoint.contract.record import Span
 from agentlab.endpoint.contract.refused import Asking
 from agentlab.endpoint.middleware.server_timing import TIMES, Clock, take_over
 from agentlab.errors import ConfigError
-from agentlab.settings import checked_address
+from agentlab.settings import DATA, checked_address
 
 _LEFT_OUT = b"x-lab-left-out"  # the header of an answer that names what its question lost
-
-# What passes: routes, by the path's very bytes; headers up and down.
+_RE = Patterns(DATA / "patterns" / "forwarded.yaml")
 _QUESTIONS = ("/v1/chat/completions", "/v1/completions", "/v1/responses", "/v1/embeddings")
 _METHODS = {"/v1/models": "GET", **dict.fromkeys(_QUESTIONS, "POST")}
-_UP = rb"accept|content-type|user-agent|openai-beta|x-stainless-[a-z-]+"
-_DOWN = (
-    rb"retry-after(-ms)?|x-should-retry|x-ratelimit-[a-z-]+|(x-)?request-id"
-    rb"|openai-(processing-ms|version|model)"
-)
 
 _FAILED = (aiohttp.ClientError, TimeoutError)
 _SHORTEST_KEY = 12  # of a real key that does not begin as one
@@ -66,8 +61,7 @@ class Forward:
         if not secret.startswith(("sk-", "lab-")) and (lab or len(secret) < _SHORTEST_KEY):
             secret = ""
         self._hide = _hiding(secret)
-        self._up = re.compile(_UP + b"|x-agent" if lab else _UP)
-        self._down = re.compile(_DOWN + b"|" + _LEFT_OUT if lab else _DOWN)
+        self._up, self._down = (_RE.lab_up, _RE.lab_down) if lab else (_RE.up, _RE.down)
         self._proxy = _proxy(self._upstream)
         self._leave_out, self._learned = [*leave_out], dict[str, set[str]]()
         self._epoch = time.monotonic()
@@ -147,7 +141,7 @@ class Forward:
 
     async def _begin(self, send: Send, response: ClientResponse, left_out: list[str]) -> None:
         named = [(name.lower(), self._hide(value)) for name, value in response.raw_headers]
-        headers = [header for header in named if self._down.fullmatch(header[0])]
+        headers = [each for each in named if self._down.fullmatch(str(each[0], "latin-1"))]
         if left_out:
             headers.append((_LEFT_OUT, ", ".join(left_out).encode()))
         kind = response.headers.get("content-type", "application/json").encode(errors="replace")
@@ -155,11 +149,8 @@ class Forward:
 
     async def _ask(self, scope: Scope, body: bytes) -> ClientResponse:
         path = scope["raw_path"].decode("ascii").removeprefix("/v1")
-        headers = {
-            str(name, "latin-1"): str(value, "utf-8", "replace")
-            for name, value in scope["headers"]
-            if self._up.fullmatch(name)
-        }
+        named = [(str(name, "latin-1"), value) for name, value in scope["headers"]]
+        headers = {n: str(v, "utf-8", "replace") for n, v in named if self._up.fullmatch(n)}
         headers["accept-encoding"] = "identity"  # so that what passes can be read
         if self._lab:
             headers[TIMES.decode()] = "1"
@@ -180,9 +171,7 @@ class Forward:
             raise self._failed(type(error).__name__) from None
 
     def _failed(self, why: str) -> RequestError:
-        what = f"No whole answer came from the model at {self._upstream} ({why})"
-        message = f"{what}; check OPENAI_BASE_URL and the network, or ask again."
-        return RequestError(502, message, kind="server_error", code="upstream_unreachable")
+        return refusal("upstream_unreachable", upstream=self._upstream, why=why)
 
 
 async def _opened(upstream: str) -> AsyncGenerator[aiohttp.ClientSession]:
@@ -203,8 +192,8 @@ async def _opened(upstream: str) -> AsyncGenerator[aiohttp.ClientSession]:
 def _proxy(upstream: str) -> URL | None:
     """Return the proxy that the environment, or the system, sets for this address."""
     url, known = URL(upstream), getproxies()
-    found = None if proxy_bypass(url.host or "") else known.get(url.scheme) or known.get("all")
-    if found is None:
+    found = known.get(url.scheme) or known.get("all")
+    if found is None or proxy_bypass(url.host or ""):
         return None
     with suppress(ValueError):
         proxy = URL(found if "://" in found else f"http://{found}")
@@ -218,14 +207,11 @@ def _proxy(upstream: str) -> URL | None:
 def _hiding(key: str) -> Callable[[bytes], bytes]:
     """Return what replaces a key by `...`, as it is, or escaped as URLs, JSON and HTML do."""
     data = key.encode()
-    forms = re.compile(b"".join(map(_escaped, data)))
+    # Each letter is `s`, `%73`, `\u0073`, `\\u0073`, `\x73`, `&#115;` or `&#x73;`; repetitions are
+    # bounded, so that no text takes long to read.
+    letter = rb"(?:\\{0,4}%b|(?i:%%(?:25){0,3}%02x|\\{1,4}(?:u00|x)%02x|&#0{0,4}%d;|&#x0{0,4}%x;))"
+    letters = [letter % (re.escape(bytes([code])), code, code, code, code) for code in data]
+    forms = re.compile(b"".join(letters))
     # Megabytes of figures, such as embeddings, are not worth a regular expression.
     marks = [b"\\", b"%", b"&#", data] if data else []
     return lambda text: forms.sub(b"...", text) if any(m in text for m in marks) else text
-
-
-def _escaped(code: int) -> bytes:
-    r"""Match one character: `s`, `%73`, `\u0073`, `\\u0073`, `\x73`, `&#115;`, `&#x73;`."""
-    return (  # repetitions are bounded, so that no text takes long to read
-        rb"(?:\\{0,4}%b|(?i:%%(?:25){0,3}%02x|\\{1,4}(?:u00|x)%02x|&#0{0,4}%d;|&#x0{0,4}%x;))"
-    ) % (re.escape(bytes([code])), code, code, code, code)

@@ -8,12 +8,13 @@ from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import replace
 from functools import lru_cache
+from typing import Any
 from urllib.parse import parse_qs, unquote
 
 from agentlab.endpoint import presets
 from agentlab.endpoint.contract import asgi
 from agentlab.endpoint.contract.asgi import BrokenOff, ClientGone, Model, Receive, Scope, Send
-from agentlab.endpoint.contract.openai_json import RequestError
+from agentlab.endpoint.contract.openai_json import RequestError, refusal
 from agentlab.endpoint.contract.record import BROKEN_OFF, HUNG_UP, Recorder, Span
 from agentlab.endpoint.middleware import fault_plan
 from agentlab.endpoint.middleware.fault_plan import FaultPlan
@@ -31,7 +32,7 @@ OnEnd = Callable[[Span], object]  # is told of every question that was answered,
 
 _HOST = re.compile(r"(?:https?://)?(\[[\da-f:.]+\]|[\w.-]+)(?::\d{1,5})?", re.ASCII | re.IGNORECASE)
 _LOOPBACK = {"127.0.0.1", "localhost", "::1"}
-_HEALTH, _METRICS = "/health", "/metrics"
+_WATCHED = _HEALTH, _METRICS = "/health", "/metrics"
 _LONGEST_NAME = 200
 _LONGEST_QUOTED = 12 * _LONGEST_NAME  # a letter of four bytes takes %F0%9F%90%8C
 
@@ -60,17 +61,11 @@ class Door:
     def visible(self, scope: Scope) -> Callable[[Span], bool]:
         """Return a function that says of a span if the client may see it."""
         if self._lab_key is None:
-            return _everybody
+            return lambda span: True
         shown = asgi.header(scope, b"authorization").removeprefix("Bearer ").encode()
         if not hmac.compare_digest(shown, self._lab_key.encode()):
-            what = "This endpoint spends its owner's money and wants the lab's own key"
-            way = "take it from lab.api_key(), or from what `agentlab serve` printed."
-            raise RequestError(401, f"{what}; {way}", code="invalid_api_key")
-        return _everybody
-
-
-def _everybody(span: Span) -> bool:
-    return True
+            raise refusal("not_the_labs_key")
+        return lambda span: True
 
 
 def foreign(message: str) -> RequestError:
@@ -116,10 +111,8 @@ class App:
                 scope = scope | {"method": "GET"}
             if scope["method"] == "OPTIONS" and origin:
                 await asgi.respond(send, 204, b"", kind=b"text/plain")
-            elif scope["path"] in (_HEALTH, _METRICS):
-                await self._watch(scope, send)
-            elif scope["path"].startswith("/lab/"):
-                await self._lab(scope, send)
+            elif scope["path"] in _WATCHED or scope["path"].startswith("/lab/"):
+                await self._report(scope, send)
             else:
                 await self._answer(scope, receive, send, span)
         except RequestError as error:
@@ -147,34 +140,28 @@ class App:
             await self.model(scope, receive, send, span)
             return
         self.recorder.add(span)
-        body = await self._bodies.read(scope, receive)
-        try:
-            await self.model(scope, receive, send, span)
-        finally:
-            self._bodies.release(body)
+        await self._bodies.read(scope, receive, lambda: self.model(scope, receive, send, span))
 
-    async def _watch(self, scope: Scope, send: Send) -> None:
-        path, method, body = scope["path"], scope["method"], b""
-        if method != "GET":
-            raise asgi.wrong_method(path, method, ["GET"])
-        if path == _METRICS:
-            self._door.visible(scope)
-            body = await self._metrics.text()
-        await asgi.respond(send, 200, body, kind=b"text/plain; version=0.0.4; charset=utf-8")
-
-    async def _lab(self, scope: Scope, send: Send) -> None:
-        path, model = scope["path"], self.model
-        if path == CLOCK:
-            await asgi.respond(send, 200, {"time_scale": model.time_scale, "paid": model.paid})
-            return
-        visible = self._door.visible(scope)
-        if path == "/lab/mark":
-            mark = {"mark": self.recorder.mark(), "cpu_s": time.process_time()}
-            await asgi.respond(send, 200, mark)
+    async def _report(self, scope: Scope, send: Send) -> None:
+        """Tell those who watch the endpoint, not its model, what they may know."""
+        path, kind = scope["path"], b"application/json"
+        body: Any = b""
+        if path in _WATCHED and scope["method"] != "GET":
+            raise asgi.wrong_method(path, scope["method"], ["GET"])
+        visible = None if path in (_HEALTH, CLOCK) else self._door.visible(scope)
+        if path in _WATCHED:
+            kind = b"text/plain; version=0.0.4; charset=utf-8"
+            if path == _METRICS:
+                body = await self._metrics.text()
+        elif path == CLOCK:
+            body = {"time_scale": self.model.time_scale, "paid": self.model.paid}
+        elif path == "/lab/mark":
+            body = {"mark": self.recorder.mark(), "cpu_s": time.process_time()}
         elif path == "/lab/spans":
-            await asgi.respond(send, 200, {"spans": [*filter(visible, self._since(scope))]})
+            body = {"spans": [*filter(visible, self._since(scope))]}
         else:
             raise asgi.unknown_route(scope, ["/lab/mark", "/lab/spans", CLOCK])
+        await asgi.respond(send, 200, body, kind=kind)
 
     def _since(self, scope: Scope) -> list[Span]:
         asked = parse_qs(scope["query_string"].decode("latin-1")).get("since", ["0"])[0]

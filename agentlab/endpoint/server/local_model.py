@@ -7,7 +7,7 @@ import asyncio
 import time
 from collections.abc import Awaitable, Callable
 from contextlib import nullcontext
-from functools import cache, cached_property
+from functools import cache, cached_property, partial
 from typing import Any
 
 import msgspec
@@ -16,11 +16,11 @@ from agentlab.endpoint.answers.answer import Answer, Said, lengths, request_key,
 from agentlab.endpoint.answers.replies import Replies
 from agentlab.endpoint.contract import asgi
 from agentlab.endpoint.contract.asgi import Headers, Receive, Scope, Send
-from agentlab.endpoint.contract.openai_json import RequestError, decode, refused
+from agentlab.endpoint.contract.openai_json import RequestError, decode, refusal
 from agentlab.endpoint.contract.record import Span
 from agentlab.endpoint.contract.request import ChatRequest
 from agentlab.endpoint.contract.seeded_random import Occurrences, uniform
-from agentlab.endpoint.dialects.chat import Chat, CompletionRequest, Completions, together
+from agentlab.endpoint.dialects.chat import FRAME, Chat, CompletionRequest, Completions, together
 from agentlab.endpoint.dialects.embeddings import EmbeddingRequest, Embeddings, answer_to
 from agentlab.endpoint.dialects.responses import METHODS, Responses, Stored, size_bytes
 from agentlab.endpoint.dialects.responses_request import ResponsesRequest, as_chat, in_own_words
@@ -58,11 +58,11 @@ class LocalModel:
         self._reading = asyncio.Lock()
         # What each path takes, by method; one that ends in a slash takes a name behind it.
         self._routes: dict[str, dict[str, _Answering]] = {
-            "/v1/chat/completions": {"POST": self._asked(self._chat)},
-            "/v1/completions": {"POST": self._asked(self._completions)},
-            "/v1/responses": {"POST": self._asked(self._responses)},
+            "/v1/chat/completions": {"POST": partial(self._ask, self._chat)},
+            "/v1/completions": {"POST": partial(self._ask, self._completions)},
+            "/v1/responses": {"POST": partial(self._ask, self._responses)},
             "/v1/responses/": dict.fromkeys(METHODS, self._kept),
-            "/v1/embeddings": {"POST": self._asked(self._embeddings)},
+            "/v1/embeddings": {"POST": partial(self._ask, self._embeddings)},
             "/v1/models": {"GET": self._models},
             "/v1/models/": {"GET": self._models},
         }
@@ -77,36 +77,29 @@ class LocalModel:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send, span: Span) -> None:
         path, method = scope["path"], scope["method"]
-        route = path if path[-1:] != "/" else ""  # a path with nothing behind its slash is none
-        if route not in self._routes:
-            route = next((r for r in self._routes if r[-1] == "/" and route.startswith(r)), "")
-        if not route:
+        # A path with nothing behind its slash is none.
+        known = (r for r in self._routes if path == r or (r[-1] == "/" and path.startswith(r)))
+        if (route := next(known, None)) is None or path[-1:] == "/":
             raise asgi.unknown_route(scope, [each for each in self._routes if each[-1] != "/"])
         methods = self._routes[route]
         if method not in methods:
             raise asgi.wrong_method(path, method, methods)
         await methods[method](scope, receive, send, span)
 
-    def _asked(self, reply: _Replying) -> _Answering:
-        async def answering(scope: Scope, receive: Receive, send: Send, span: Span) -> None:
-            body = await asgi.read_body(scope, receive)
-            if len(body) > _SHORT_BYTES:
-                async with self._reading:
-                    answer, dialect, stream = await reply(body, span)
-            else:
-                answer, dialect, stream = await reply(body, span)
-            try:
-                exchange = _Exchange(self._live, span, answer, dialect)
-                await exchange.run(receive, send, stream=stream)
-                if isinstance(dialect, Responses) and dialect.store and span.ok:
-                    self._stored.keep(span.learner, dialect.id, dialect.kept())
-            except QueueFull:  # the next event may free a place: a guess, as a real server's is
-                again_s = max(self._live.batch.next_event_s() - self.now_s(), 0.001)
-                message = "The model is overloaded and its queue is full; try again later."
-                code = {"kind": "server_error", "code": "queue_full"}
-                raise RequestError(503, message, **code, retry_after_s=again_s) from None
-
-        return answering
+    async def _ask(
+        self, reply: _Replying, scope: Scope, receive: Receive, send: Send, span: Span
+    ) -> None:
+        body = await asgi.read_body(scope, receive)
+        async with self._reading if len(body) > _SHORT_BYTES else nullcontext():
+            answer, dialect, stream = await reply(body, span)
+        try:
+            exchange = _Exchange(self._live, span, answer, dialect)
+            await exchange.run(receive, send, stream=stream)
+            if isinstance(dialect, Responses) and dialect.store and span.ok:
+                self._stored.keep(span.learner, dialect.id, dialect.kept())
+        except QueueFull:  # the next event may free a place: a guess, as a real server's is
+            again_s = max(self._live.batch.next_event_s() - self.now_s(), 0.001)
+            raise refusal("queue_full", retry_after_s=again_s) from None
 
     async def _models(self, scope: Scope, receive: Receive, send: Send, span: Span) -> None:
         name = scope["path"].removeprefix("/v1/models").removeprefix("/")  # any name will do
@@ -116,7 +109,7 @@ class LocalModel:
     async def _chat(self, body: bytes, span: Span) -> _Reply:
         # Agents, and benchmarks above all, send the very same bytes again and again.
         known = self._known.get(body)
-        request, key, said = known or _new(decode(body, ChatRequest))
+        request, key, said = known or _keyed(decode(body, ChatRequest))
         answer = await self._compose((request, key, said), span)
         if known is None and len(body) <= _SHORT_BYTES:
             if len(self._known) >= _MOST_KNOWN:
@@ -128,8 +121,8 @@ class LocalModel:
     async def _completions(self, body: bytes, span: Span) -> _Reply:
         request, answers = decode(body, CompletionRequest), list[Answer]()
         lengths(request, len(request.prompts))  # cannot be too much
-        for chat, key, more in request.chats():
-            answers.append(await self._compose((chat, key, None), span, "prompt", more))
+        for chat, key in request.chats():
+            answers.append(await self._compose((chat, key, None), span, "prompt"))
             await asyncio.sleep(0)  # writing many answers takes long
         answer = together(answers)
         return answer, Completions(request, answer, int(time.time())), bool(request.stream)
@@ -140,7 +133,7 @@ class LocalModel:
         long = len(body) <= _SHORT_BYTES < size_bytes(before)  # what it continues is
         try:
             async with self._reading if long else nullcontext():
-                answer = await self._compose(_new(as_chat(request, before)), span)
+                answer = await self._compose(_keyed(as_chat(request, before)), span)
         except RequestError as error:
             raise in_own_words(error) from None
         return answer, Responses(request, answer, int(time.time()), before), bool(request.stream)
@@ -153,34 +146,31 @@ class LocalModel:
         answer = await answer_to(request, span.request_id)
         return answer, Embeddings(request, answer.said.prompt_tokens), False
 
-    async def _compose(
-        self, known: _Known, span: Span, asked: str = "messages", more_tokens: int = 0
-    ) -> Answer:
+    async def _compose(self, known: _Known, span: Span, asked: str = "messages") -> Answer:
         request, key, said = known
         # Counted by learner, so that nobody's answers depend on what the neighbours ask.
         counted = key + span.learner.encode() if span.learner else key
         occurrence = self._seen.next(counted, retry=span.attempt > 1)
         drawn: Any = {"seed": self._seed, "key": key, "occurrence": occurrence}
         said = said or await say(request, self._replies, **drawn)
-        if more_tokens:
-            said = msgspec.structs.replace(said, prompt_tokens=said.prompt_tokens + more_tokens)
+        if asked == "prompt":  # which no chat's frame is around
+            said = msgspec.structs.replace(said, prompt_tokens=said.prompt_tokens - FRAME)
         needed = said.prompt_tokens + (request.limit_tokens or 1)
         if self._longest_tokens is not None and needed > self._longest_tokens:
-            most = f"This model's maximum context length is {self._longest_tokens} tokens"
-            what = f"{most}; your request needs {needed}, {said.prompt_tokens} in the {asked}."
-            raise refused("context_length_exceeded", asked, what)
-        answer = timed(said, self._physics, **drawn)
+            words: Any = {"most": self._longest_tokens, "needed": needed}
+            raise refusal("context_length_exceeded", asked, read=said.prompt_tokens, **words)
+        more: dict[str, Any] = {}
         if self._physics.prefix_caching:
-            beginning = blocks(text for _, text in request.turns)
-            answer = msgspec.structs.replace(answer, blocks=beginning)
+            more["blocks"] = blocks(text for _, text in request.turns)
         share, thought = self._reasoning
         fits = request.limit_tokens is None or said.longest_tokens + thought <= request.limit_tokens
         if share and fits and uniform(**drawn, purpose="reasoning") < share:
-            answer = msgspec.structs.replace(answer, reasoning_tokens=thought)
-        return answer
+            more["reasoning_tokens"] = thought
+        answer = timed(said, self._physics, **drawn)
+        return msgspec.structs.replace(answer, **more) if more else answer
 
 
-def _new(request: ChatRequest) -> _Known:
+def _keyed(request: ChatRequest) -> _Known:
     return request, request_key(request), None
 
 
@@ -204,8 +194,7 @@ class _Exchange:
         self._span.prompt_tokens = self._said.prompt_tokens
         self._live.submit(self._job)
         self._span.arrived_s = self._job.arrived_s  # reading the request was not a wait for a slot
-        headers = [*_HEADERS, (b"x-request-id", self._span.request_id.encode())]
-        answering = self._stream(send, headers) if stream else self._whole(send, headers)
+        answering = self._answer(send, stream)
         try:
             if self._job.end_s is not None:  # it is done already, so nobody can hang up meanwhile
                 await answering
@@ -217,44 +206,44 @@ class _Exchange:
                 self._live.cancel(self._job)
             self._span.end_s = self._job.end_s
 
-    async def _whole(self, send: Send, headers: Headers) -> None:
-        await self._started()
-        due_s = await self._live.finished(self._job) if self._job.end_s is None else None
-        headers = [*headers, self._took()]
+    async def _answer(self, send: Send, stream: bool) -> None:
+        job: Job = self._job
+        dialect: Any = self._dialect
+        if job.started_s is None:
+            await self._live.started(job)
+        self._span.started_s = job.started_s  # for those who look meanwhile
+        opening = await self._words(send, dialect) if stream else b""
+        due_s = await self._live.finished(job)
+        headers = self._headers()
         self._note(self._thought + self._said.completion_tokens, status=200)
-        self._dialect.cached_tokens = self._job.cached_tokens
-        body = self._dialect.whole()
+        dialect.cached_tokens = job.cached_tokens
+        if stream:
+            self._note_lateness(due_s)
+            await asgi.finish(send, opening + dialect.closing())
+            return
+        body = dialect.whole()
         body = body if isinstance(body, dict) else await body
         self._note_lateness(due_s)
         await asgi.respond(send, 200, body, headers)
 
-    async def _stream(self, send: Send, headers: Headers) -> None:
-        assert not isinstance(self._dialect, Embeddings)
-        await self._started()
-        headers = [*headers, self._took()]
-        await asgi.start(send, 200, b"text/event-stream; charset=utf-8", headers)
-        opening, sent = self._dialect.opening(), self._thought
+    async def _words(self, send: Send, dialect: Any) -> bytes:
+        """Stream all tokens; return what is still to be sent because there were none."""
+        await asgi.start(send, 200, b"text/event-stream; charset=utf-8", self._headers())
+        opening: bytes = dialect.opening()
+        sent = self._thought
         while sent < self._job.output_tokens:
             have, due_s = await self._live.tokens(self._job, after=sent)
             self._note_lateness(due_s)
-            words = self._dialect.between(sent - self._thought, have - self._thought)
+            words = dialect.between(sent - self._thought, have - self._thought)
             data, opening = opening + words, b""
             await send({"type": "http.response.body", "body": data, "more_body": True})
             sent = have
-        due_s = await self._live.finished(self._job)
-        self._note(self._thought + self._said.completion_tokens, status=200)
-        self._note_lateness(due_s)
-        self._dialect.cached_tokens = self._job.cached_tokens
-        await asgi.finish(send, opening + self._dialect.closing())
+        return opening
 
-    async def _started(self) -> None:
-        if self._job.started_s is None:
-            await self._live.started(self._job)
-        self._span.started_s = self._job.started_s  # for those who look meanwhile
-
-    def _took(self) -> tuple[bytes, bytes]:
+    def _headers(self) -> Headers:
         took_s = (self._live.now_s() - self._job.arrived_s) / self._live.time_scale
-        return b"openai-processing-ms", b"%d" % (took_s * 1000)
+        took = (b"openai-processing-ms", b"%d" % (took_s * 1000))
+        return [*_HEADERS, (b"x-request-id", self._span.request_id.encode()), took]
 
     def _note_lateness(self, due_s: float | None) -> None:
         late_s = 0.0 if due_s is None else self._live.now_s() - due_s

@@ -7,10 +7,7 @@ import subprocess
 import sys
 import tempfile
 import threading
-from http.client import HTTPException
 from typing import Any
-from urllib.error import HTTPError
-from urllib.request import ProxyHandler, Request, build_opener
 
 import msgspec
 
@@ -21,7 +18,6 @@ from agentlab.settings import Settings
 
 _OWN = "AGENTLAB_OWN"  # the child's key and settings
 _START_TIMEOUT_S = 60.0
-_without_proxy = build_opener(ProxyHandler({}))
 
 
 class EndpointProcess:
@@ -62,18 +58,18 @@ class EndpointProcess:
         return msgspec.convert(self._get(f"/lab/spans?since={mark}")["spans"], list[Span])
 
     def _get(self, path: str) -> Any:
-        shown = {"authorization": f"Bearer {self.key}"}
-        request = Request(self.url.removesuffix("/v1") + path, headers=shown)
+        import httpx  # not in the child, which would start later
+
+        url, shown = self.url.removesuffix("/v1") + path, {"authorization": f"Bearer {self.key}"}
         try:
-            with _without_proxy.open(request, timeout=30) as answer:
-                return msgspec.json.decode(answer.read())
-        except HTTPError as error:
-            said = error.read().decode(errors="replace")
-            raise EndpointError(f"the endpoint's record cannot be read: {said}") from None
-        except (OSError, HTTPException) as error:
+            answer = httpx.get(url, headers=shown, timeout=30, trust_env=False, verify=False)
+        except httpx.HTTPError as error:
             what = f"the endpoint at {self.url} does not answer ({type(error).__name__})"
             way = "it was stopped, or has failed; the next question starts a new one"
             raise EndpointError(f"{what}; {way}") from None
+        if answer.is_error:
+            raise EndpointError(f"the endpoint's record cannot be read: {answer.text}")
+        return msgspec.json.decode(answer.content)
 
     def _start(self) -> Any:
         own = {_OWN: msgspec.json.encode((self.key, self.settings)).decode()}

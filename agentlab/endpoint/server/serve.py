@@ -19,7 +19,7 @@ from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 
 from agentlab._support.system import allow_many_connections
 from agentlab.endpoint.contract.asgi import RESET, Application
-from agentlab.endpoint.contract.openai_json import RequestError
+from agentlab.endpoint.contract.openai_json import RequestError, refusal
 from agentlab.errors import EndpointError
 
 HOST = "127.0.0.1"
@@ -89,11 +89,9 @@ class _Protocol(HttpToolsProtocol):
             return
         # httptools puts a header together from its parts, each time all of it again.
         if self._around_bytes > MOST_HEAD_BYTES:
-            message = f"The request's headers are over {MOST_HEAD_BYTES:,} bytes; send fewer."
-            self._refuse(RequestError(431, message, code="headers_too_large"))
+            self._refuse(refusal("headers_too_large", most_bytes=MOST_HEAD_BYTES))
         elif self._arriving is None:
-            late = f"The request did not arrive within {MOST_ARRIVAL_S:g} s; send it faster."
-            error = RequestError(408, late, code="request_timeout")
+            error = refusal("request_timeout", most_s=MOST_ARRIVAL_S)
             self._arriving = self.loop.call_later(MOST_ARRIVAL_S, self._refuse, error)
 
     def on_message_begin(self) -> None:
