@@ -26,7 +26,7 @@ if not TYPE_CHECKING:  # which would else believe that any name is one
         if name in __all__:
             from agentlab._support.extras import extras
 
-            with extras():
+            with extras("course"):
                 return import_module(f"{__name__}.{name}")
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 

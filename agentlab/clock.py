@@ -25,7 +25,7 @@ from concurrent.futures import ThreadPoolExecutor, wait
 from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
 
-from agentlab._support.asyncio_tools import running_loop
+from agentlab._support.asyncio_tools import frames, running_loop
 from agentlab._support.blind_spots import BlindSpots
 from agentlab._support.schedule import PowerCut, Schedule
 from agentlab.errors import ConfigError, DeadlockError, reason
@@ -342,11 +342,9 @@ def _run_in_thread(loop: VirtualTimeLoop, main: Coroutine[Any, Any, T]) -> Virtu
 
 def _where(task: asyncio.Task[Any]) -> str:
     """Name the task and the line at which it waits, such as "writer in ask (lab.py:7)"."""
-    inner: Any = task.get_coro()
     at = ""
-    while (frame := getattr(inner, "cr_frame", None)) is not None:
+    for frame in frames(task):
         code = frame.f_code
         if not at or not code.co_filename.startswith(_ASYNCIO):
             at = f" in {code.co_name} ({code.co_filename}:{frame.f_lineno})"
-        inner = inner.cr_await
     return task.get_name() + at

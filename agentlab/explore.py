@@ -17,6 +17,7 @@ from textwrap import shorten
 from typing import Any, NamedTuple, TypeVar
 
 from agentlab import lab
+from agentlab._support.asyncio_tools import frames
 from agentlab._support.blind_spots import LIBRARIES
 from agentlab._support.schedule import PowerCut, Schedule
 from agentlab.errors import ConfigError, RaceError, reason
@@ -105,16 +106,14 @@ def explore(
         agentlab.errors.RaceError: seed 1 fails: ...
     """
     trial = _Trial(program, faults, kills)
-    if error := trial.error(Schedule(), None):
+    if error := trial.run(Schedule(), None):
         raise RaceError(f"fails in asyncio's own order: {_told(error)}", late={}) from error
-    if seed is not None:
-        trial.run(Schedule(seed), seed)
-        return Explored(2, trial.events)
-    for number in range(runs):
+    seeds = range(runs) if seed is None else [seed]
+    for number in seeds:
         schedule = Schedule(number)
-        if trial.error(schedule, number):
-            raise trial.found(schedule.late, number)
-    return Explored(runs + 1, trial.events)
+        if error := trial.run(schedule, number):
+            raise error if number == seed else trial.found(schedule.late, number)
+    return Explored(len(seeds) + 1, trial.events)
 
 
 class _Trial:
@@ -131,38 +130,36 @@ class _Trial:
         self._faults, self._kills = faults, kills
         self.events = self._turns = 0
 
-    def run(self, schedule: Schedule, seed: int | None) -> None:
+    def run(self, schedule: Schedule, seed: int | None) -> Exception | None:
+        """Run the program once; return what it raised."""
         # The first run, without a seed, shows how many turns there are to kill it at.
         cut = None if seed is None else Random(f"kill {seed}").randint(1, self._turns or 1)
         self._last = run = Run(schedule, cut)
         chance = {} if self._faults is None else {"faults": self._faults, "seed": seed or 0}
-        with lab.configure(**chance) if chance else nullcontext():
-            if self._takes_run:
-                self._program(run)
-            elif not self._kills or run.until_killed(self._program()):
-                run(self._program())
-        self.events = max(self.events, schedule.events)
-        self._turns = max(self._turns, run.turns)
-
-    def error(self, schedule: Schedule, seed: int | None) -> Exception | None:
         try:
-            self.run(schedule, seed)
+            with lab.configure(**chance) if chance else nullcontext():
+                if self._takes_run:
+                    self._program(run)
+                elif not self._kills or run.until_killed(self._program()):
+                    run(self._program())
         except Exception as error:
             return error
+        self.events = max(self.events, schedule.events)
+        self._turns = max(self._turns, run.turns)
         return None
 
     def found(self, late: dict[int, int], seed: int) -> RaceError:
         """Return the failure of a schedule, shrunk and told."""
-        kind = type(self.error(Schedule(late=late), seed))
+        kind = type(self.run(Schedule(late=late), seed))
         if kind is type(None):
             raise ConfigError(
                 f"seed {seed} failed, and did not when it was run again; take out of the program "
                 "what differs from run to run: random numbers without a seed, the order of a set, "
                 "a real clock, what an earlier run has left behind"
             )
-        few = _shrunk(late, lambda fewer: type(self.error(Schedule(late=fewer), seed)) is kind)
+        few = _shrunk(late, lambda fewer: type(self.run(Schedule(late=fewer), seed)) is kind)
         telling = _Telling(late=few)
-        error = self.error(telling, seed)
+        error = self.run(telling, seed)
         assert error is not None  # or `few` would not be the schedule that fails
         lines = [f"seed {seed} fails: {_told(error)}"]
         if self._last.killed_at is not None:
@@ -183,7 +180,7 @@ def _told(error: Exception) -> str:
 
 
 def _shrunk(late: dict[int, int], fails: Callable[[dict[int, int]], bool]) -> dict[int, int]:
-    """Return the fewest late events, each by the fewest turns, with which the program still fails.
+    """Return the fewest late events with which the program still fails, if one turn late will do.
 
     Delta debugging: A. Zeller and R. Hildebrandt, IEEE TSE 28 (2002).
     """
@@ -198,15 +195,8 @@ def _shrunk(late: dict[int, int], fails: Callable[[dict[int, int]], bool]) -> di
                 break
         else:
             part //= 2
-    for event in list(late):
-        for turns in range(1, late[event]):
-            tries += 1
-            if tries > _MOST_TRIES:
-                return late
-            if fails(late | {event: turns}):
-                late = late | {event: turns}
-                break
-    return late
+    just_late = dict.fromkeys(late, 1)
+    return just_late if fails(just_late) else late
 
 
 class _Telling(Schedule):
@@ -255,12 +245,10 @@ def _function(task: asyncio.Task[Any]) -> str:
 
 def _own_line(task: asyncio.Task[Any]) -> str:
     """Return the innermost line of a task that is no library's, and what stands there."""
-    inner: Any = task.get_coro()
     own = ""
-    while (frame := getattr(inner, "cr_frame", None)) is not None:
+    for frame in frames(task):
         path, line = frame.f_code.co_filename, frame.f_lineno
         if not path.startswith(LIBRARIES):
             file = "line " if "ipykernel" in path else f"{path.rpartition('/')[2]}:"
             own = f"{file}{line}, {shorten(linecache.getline(path, line), 40, placeholder='...')}"
-        inner = inner.cr_await
     return own

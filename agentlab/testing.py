@@ -15,8 +15,6 @@ if TYPE_CHECKING:
     from agentlab.explore import Explored
     from agentlab.trace import Trace
 
-_shared = False  # whether the endpoint that runs is the one for tests without a marker
-
 
 def pytest_configure(config: pytest.Config) -> None:
     """Register the marker that shapes the local model."""
@@ -33,12 +31,10 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 @pytest.fixture
 def explore(request: pytest.FixtureRequest) -> Callable[..., Explored]:
     """Return `agentlab.explore.explore`, on the local model; `--explore-seed` gives it the seed."""
-    global _shared
     from agentlab import lab
     from agentlab.explore import explore
 
     lab.configure(upstream=None)
-    _shared = False
     seed = request.config.getoption("--explore-seed")
     return explore if seed is None else partial(explore, seed=seed)
 
@@ -53,17 +49,17 @@ def local_openai(
     without delay (preset `instant`), and one serves all tests. `@pytest.mark.local_openai(...)`
     starts another for its test alone, shaped by any fields of `agentlab.settings.Settings`.
     """
-    global _shared
     from agentlab import lab
+    from agentlab.settings import from_environment
     from agentlab.trace import trace
 
     marker = request.node.get_closest_marker("local_openai")
-    shape: dict[str, Any] = {"preset": "instant", **(marker.kwargs if marker else {})}
+    given = marker.kwargs if marker else {}
+    shape: dict[str, Any] = {"preset": "instant", **given, "upstream": None}
     for name in ("OPENAI_BASE_URL", "OPENAI_API_KEY", "OPENAI_MODEL"):
         monkeypatch.delenv(name, raising=False)
-    if marker or not _shared:
-        lab.configure(**shape, upstream=None)
-    _shared = marker is None
+    if marker or lab.current() != from_environment(**shape):
+        lab.configure(**shape)
     monkeypatch.setenv("OPENAI_BASE_URL", lab.base_url())
     monkeypatch.setenv("OPENAI_API_KEY", lab.api_key())
     with trace() as seen:

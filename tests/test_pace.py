@@ -11,12 +11,20 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from agentlab import lab
+from agentlab._support.bucket import Bucket
 from agentlab.clock import run_virtual
 from agentlab.endpoint.middleware.rate_limits import a_minutes
 from agentlab.errors import ConfigError, ModelError
 from agentlab.lab import on_headers
 from agentlab.resilience import Guard, RateLimit
-from agentlab.resilience._rate_limit import TokenBucket, window_s
+from agentlab.resilience._rate_limit import window_s
+
+
+def paced(per_s: float, burst: float) -> RateLimit:
+    """Return a limit that keeps any bucket, of requests and of tokens."""
+    limit = RateLimit()
+    limit._buckets |= {"requests": Bucket(per_s, burst), "tokens": Bucket(per_s, burst)}
+    return limit
 
 
 async def times(take: Any, many: int) -> list[float]:
@@ -33,7 +41,7 @@ def test_the_bound_is_reached_exactly():
     """1,000 at 50 a second with a burst of 20 take (1000 - 20) / 50 = 19.6 s."""
 
     async def main() -> list[float]:
-        return await times(TokenBucket(per_s=50, burst=20).take, 1000)
+        return await times(paced(per_s=50, burst=20).wait, 1000)
 
     assert run_virtual(main()).result[-1] == 19.6
 
@@ -44,7 +52,7 @@ def test_it_lets_through_when_aiolimiter_does(per_s: float, burst: int, many: in
     """The oracle: the same bucket in another hand, at any rate."""
 
     async def main() -> tuple[list[float], list[float]]:
-        mine = await times(TokenBucket(per_s, burst).take, many)
+        mine = await times(paced(per_s, burst).wait, many)
         began = asyncio.get_running_loop().time()
         theirs = await times(AsyncLimiter(burst, burst / per_s).acquire, many)
         return mine, [time - began for time in theirs]
@@ -68,10 +76,10 @@ def test_cancelled_waiters_change_nothing_for_the_others(
     through: list[tuple[int, float]] = []
 
     async def main() -> None:
-        bucket, loop = TokenBucket(per_s, burst), asyncio.get_running_loop()
+        bucket, loop = paced(per_s, burst), asyncio.get_running_loop()
 
         async def one(number: int) -> None:
-            await bucket.take()
+            await bucket.wait()
             through.append((number, loop.time()))
 
         tasks = []
@@ -103,10 +111,10 @@ def test_old_waiters_go_first_and_nobody_exceeds_the_limit():
     """1/s: eleven wait, nine of them are cancelled, ten come later: one a second, in order."""
 
     async def main() -> list[tuple[str, float]]:
-        bucket, through = TokenBucket(1, 1), []
+        bucket, through = paced(1, 1), []
 
         async def one(name: str) -> None:
-            await bucket.take()
+            await bucket.wait()
             through.append((name, asyncio.get_running_loop().time()))
 
         old = [asyncio.create_task(one(f"old{n}")) for n in range(11)]
@@ -125,13 +133,13 @@ def test_who_gives_up_waiting_gives_back():
     """A cancelled taker's share goes to those who come later."""
 
     async def main() -> float:
-        bucket = TokenBucket(per_s=1, burst=1)
-        await bucket.take()
-        waiting = asyncio.create_task(bucket.take())
+        bucket = paced(per_s=1, burst=1)
+        await bucket.wait()
+        waiting = asyncio.create_task(bucket.wait())
         await asyncio.sleep(0.5)
         waiting.cancel()
         await asyncio.wait([waiting])
-        await bucket.take()
+        await bucket.wait()
         return asyncio.get_running_loop().time()
 
     assert run_virtual(main()).result == 1.0
@@ -157,7 +165,7 @@ def test_who_gives_up_waiting_for_tokens_gives_the_request_back():
 def test_more_than_it_holds_is_refused():
     """Waiting for it would never end."""
     with pytest.raises(ConfigError, match="never"):
-        run_virtual(TokenBucket(1, 10).take(11))
+        run_virtual(paced(1, 10).wait(tokens=11))
 
 
 @pytest.mark.parametrize("told", [True, False], ids=["told", "from headers"])

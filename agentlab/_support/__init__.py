@@ -1,6 +1,6 @@
 """What several rooms need, and no user touches.
 
-asyncio_tools   which loop runs, and cancellation from inside
+asyncio_tools   which loop runs, where a task waits, cancellation from inside
 blind_spots     what virtual time cannot see, and warns of
 bucket          a token bucket's level: the endpoint's limits and the client's rate limit
 extras          what to install where a package is missing

@@ -1,8 +1,9 @@
-"""What asyncio leaves to its users: the running loop, and cancellation from inside."""
+"""What asyncio leaves to its users: who runs, where a task waits, cancellation from inside."""
 
 import asyncio
-from collections.abc import Awaitable
-from typing import TypeVar
+from collections.abc import Awaitable, Iterator
+from types import FrameType
+from typing import Any, TypeVar
 
 from agentlab.errors import EndpointError
 
@@ -15,6 +16,14 @@ def running_loop() -> asyncio.AbstractEventLoop | None:
         return asyncio.get_running_loop()
     except RuntimeError:
         return None
+
+
+def frames(task: asyncio.Task[Any]) -> Iterator[FrameType]:
+    """Yield the frames in which a task waits, the innermost last."""
+    inner: Any = task.get_coro()
+    while (frame := getattr(inner, "cr_frame", None)) is not None:
+        yield frame
+        inner = inner.cr_await
 
 
 async def raise_if_cancelled_elsewhere(asked: Awaitable[T]) -> T:

@@ -18,28 +18,18 @@ class Patterns:
     """
 
     def __init__(self, file: Path, **more: str):
-        self._file = file
         self._written = msgspec.yaml.decode(file.read_bytes(), type=dict[str, Any]) | more
-        parts = _NAMED.findall(repr(self._written))
-        for name in self._written.keys() - parts:  # now, so that no request waits for it
-            if isinstance(self._written[name], list):
-                self.each(name)
-            elif isinstance(self._written[name], str):
-                getattr(self, name)
+        self._made: dict[str, list[re.Pattern[str]]] = {}  # now, so that no request waits for it
+        for name, written in self._written.items():
+            those = written if isinstance(written, list) else [written]
+            self._made[name] = [re.compile(self._text(each)) for each in those]
 
     def __getattr__(self, name: str) -> re.Pattern[str]:
-        if name not in self._written:
-            raise AttributeError(f"{self._file} has no pattern {name!r}")
-        pattern = re.compile(self._text(self._written[name]))
-        setattr(self, name, pattern)
-        return pattern
+        return self.each(name)[0]
 
     def each(self, name: str) -> list[re.Pattern[str]]:
         """Return the patterns of a list."""
-        if name not in self.__dict__:
-            setattr(self, name, [re.compile(self._text(each)) for each in self._written[name]])
-        found: list[re.Pattern[str]] = self.__dict__[name]
-        return found
+        return self._made[name]
 
     def mapping(self, name: str) -> dict[str, Any]:
         """Return a mapping as it stands in the file."""

@@ -73,7 +73,7 @@ class FairQueue:
 class Shares:
     """The limits of a class, as each learner meets them: "requests" and "tokens" per minute."""
 
-    def __init__(self, for_all: dict[str, int | None], for_each: dict[str, int | None]):
+    def __init__(self, for_all: dict[str, int | None], for_each: dict[str, int]):
         self._for_all = {kind: limit for kind, limit in for_all.items() if limit}
         self._for_each = {kind: limit for kind, limit in for_each.items() if limit}
         self._common = [Limit(k, a_minutes(n), "the class's") for k, n in self._for_all.items()]

@@ -39,15 +39,13 @@ class Controls(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     requests_per_minute: _Count | None = None
     tokens_per_minute: _Count | None = None
     learner_requests_per_minute: _Count = 0
-    learner_tokens_per_minute: _Count = 0
     faults: list[Fault] = []
     paused: bool = False
 
     def changed(self, changes: dict[str, Any]) -> Controls:
         """Return a copy with `changes`, some of the fields as they came from outside, checked."""
-        fields = {name: getattr(self, name) for name in self.__struct_fields__}
         try:
-            chosen = msgspec.convert(fields | changes, Controls)
+            chosen = msgspec.convert(msgspec.structs.asdict(self) | changes, Controls)
         except msgspec.ValidationError as error:
             names = ", ".join(self.__struct_fields__)
             raise ConfigError(f"{error}; the settings are {names}") from None
@@ -121,11 +119,8 @@ class Room:
         """Make new gates for all, with new limits and new faults."""
         chosen, preset = self.controls, self.preset
         requests, tokens = limits_of(preset, chosen.requests_per_minute, chosen.tokens_per_minute)
-        for_each: dict[str, int | None] = {
-            "requests": chosen.learner_requests_per_minute,
-            "tokens": chosen.learner_tokens_per_minute,
-        }
-        self._shares = Shares({"requests": requests, "tokens": tokens}, for_each)
+        for_all = {"requests": requests, "tokens": tokens}
+        self._shares = Shares(for_all, {"requests": chosen.learner_requests_per_minute})
         self._plan = [*chosen.faults, *(preset.faults if preset else [])]
         self._gates: dict[str, Model] = {}
 

@@ -61,14 +61,14 @@ async def run(
         raise ConfigError(f"no engine {engine!r}; choose one of {', '.join(ENGINES)}")
     values = workflow.given(inputs)
     if engine == "dask" and ask is None:
-        with extras():
+        with extras("dask"):
             from agentlab.engines.dask import Cluster
         async with Cluster() as cluster:
             return await run(workflow, inputs, engine=engine, ask=cluster.ask, progress=progress)
     if engine in _SCHEDULES:
         how: Callable[..., Awaitable[dict[str, str]]] = partial(_scheduled, _SCHEDULES[engine])
     else:
-        with extras():
+        with extras(engine):
             how = import_module(f"agentlab.engines.{engine}").run
     return await watched(workflow, partial(how, workflow, values), ask=ask, progress=progress)
 

@@ -126,7 +126,7 @@ def chat_model(*, agent: str = "agent", max_retries: int = 0, **options: Any) ->
     Example:
         (await lab.chat_model(agent="writer").ainvoke("Name three rivers.")).content
     """
-    with extras():  # takes a second or two, so only where it is used
+    with extras("langgraph"):  # takes a second or two, so only where it is used
         from langchain_openai import ChatOpenAI
 
     connected = _connected(agent, max_retries, options)
@@ -150,7 +150,7 @@ def crew_llm(*, agent: str = "agent", max_retries: int = 0, **options: Any) -> L
     if is_virtual():
         raise ConfigError("crewai.LLM's client takes no virtual time; use it in real time")
     connected = _connected(agent, max_retries, options)
-    with extras():  # takes some five seconds, so only where it is used
+    with extras("crewai"):  # takes some five seconds, so only where it is used
         from openai import AsyncOpenAI
 
         from agentlab.lab import crews
@@ -167,7 +167,7 @@ def crew_llm(*, agent: str = "agent", max_retries: int = 0, **options: Any) -> L
 
 def _connected(agent: str, max_retries: int, options: dict[str, Any]) -> dict[str, Any]:
     """Return what connects a client; take its headers out of its `options`."""
-    with extras():
+    with extras("langgraph"):
         from openai.types.chat import ChatCompletion
 
     ChatCompletion.model_rebuild()  # at its first use several threads would, which is not safe

@@ -19,24 +19,6 @@ from agentlab.errors import ConfigError
 _WINDOWS_S = (1.0, 60.0, 3600.0, 86_400.0)  # limits are counted by second, minute, hour or day
 
 
-class TokenBucket:
-    """A bucket whose callers wait in turn; one that is cancelled leaves nothing behind."""
-
-    def __init__(self, per_s: float, burst: float):
-        self.level = Bucket(per_s, burst)
-        self._turn = anyio.Lock(fast_acquire=True)
-
-    async def take(self, amount: float = 1.0) -> None:
-        """Take `amount` out as soon as it is there; more than it ever holds is a ConfigError."""
-        if amount > self.level.burst:
-            holds = f"a bucket that holds {self.level.burst:g} will never hold {amount:g}"
-            raise ConfigError(f"{holds}; take less")
-        async with self._turn:
-            while wait_s := self.level.wait_s(amount, lab.now_s()):
-                await lab.sleep(wait_s)
-            self.level.take(amount, lab.now_s())
-
-
 class RateLimit:
     """Keeps a rate limit: requests and tokens, as given or as the endpoint's first answer says.
 
@@ -46,35 +28,45 @@ class RateLimit:
     def __init__(
         self, requests_per_minute: float | None = None, tokens_per_minute: float | None = None
     ):
-        self._buckets: dict[str, TokenBucket] = {}
+        self._buckets: dict[str, Bucket] = {}
         self._learned: set[str] = set()
         for kind, limit in (("requests", requests_per_minute), ("tokens", tokens_per_minute)):
             checked(f"{kind}_per_minute", limit, above=True, optional=True)
             if limit is not None:
                 self._buckets[kind] = _bucket(limit, 60)
+        self._turn = anyio.Lock(fast_acquire=True)
         self._not_before_s = 0.0
         self._admitted_s: deque[float] = deque(maxlen=10_000)  # when, as far as is known
 
     async def wait(self, tokens: float = 0) -> None:
-        """Wait until one more request may be sent; `tokens` is what it may count for."""
+        """Wait in turn until one more request may be sent; `tokens` is what it may count for."""
         checked("tokens", tokens)
-        taken: list[tuple[TokenBucket, float]] = []
-        try:
-            for kind, amount in (("requests", 1.0), ("minute", 1.0), ("tokens", tokens)):
-                bucket = self._buckets.get(kind)
-                if amount and bucket is not None:
-                    # An estimate: against a limit that was learned, the endpoint decides.
-                    share = min(amount, bucket.level.burst) if kind in self._learned else amount
-                    await bucket.take(share)
-                    taken.append((bucket, share))
-            # Last, because a pause may have begun, or grown, while this one waited.
-            while self.paused_s > 0:
-                await lab.sleep_until(self._not_before_s)
-        except BaseException:
-            for bucket, share in taken:
-                bucket.level.take(-share, lab.now_s())
-            raise
+        async with self._turn:  # who is cancelled while it waits here has taken nothing
+            while True:  # a wait may have grown meanwhile, and another bucket been learned
+                now_s, amounts = lab.now_s(), self._amounts(tokens)
+                waits_s = [bucket.wait_s(amount, now_s) for bucket, amount in amounts.items()]
+                if self.paused_s > 0:
+                    await lab.sleep_until(self._not_before_s)
+                elif not any(waits_s):
+                    break
+                else:
+                    await lab.sleep(max(waits_s))
+            for bucket, amount in amounts.items():
+                bucket.take(amount, now_s)
         self._admitted_s.append(lab.now_s())
+
+    def _amounts(self, tokens: float) -> dict[Bucket, float]:
+        """Return what a request takes out of each bucket."""
+        amounts = {}
+        for kind, bucket in self._buckets.items():
+            amount = tokens if kind == "tokens" else 1.0
+            if kind in self._learned:  # an estimate: against such a limit the endpoint decides
+                amount = min(amount, bucket.burst)
+            elif amount > bucket.burst:
+                holds = f"a bucket that holds {bucket.burst:g} will never hold {amount:g}"
+                raise ConfigError(f"{holds}; take less")
+            amounts[bucket] = amount
+        return amounts
 
     @property
     def paused_s(self) -> float:
@@ -102,7 +94,7 @@ class RateLimit:
                 self._learned.add(kind)
                 if kind == "requests" and counted_in_s > 60:
                     self._learned.add("minute")  # there may be one that the headers do not tell
-            self._buckets[kind].level.lower_to(left, lab.now_s())
+            self._buckets[kind].lower_to(left, lab.now_s())
 
     def refused(self) -> None:
         """Learn a minute's limit that no header tells: what the last minute admitted."""
@@ -111,11 +103,11 @@ class RateLimit:
         if "minute" in self._learned:
             admitted = sum(at_s > lab.now_s() - 60 for at_s in self._admitted_s)
             self._buckets["minute"] = _bucket(max(admitted, 1), 60)
-            self._buckets["minute"].level.lower_to(0, lab.now_s())
+            self._buckets["minute"].lower_to(0, lab.now_s())
 
 
-def _bucket(limit: float, window_s: float) -> TokenBucket:
-    return TokenBucket(limit / window_s, max(1.0, limit))
+def _bucket(limit: float, window_s: float) -> Bucket:
+    return Bucket(limit / window_s, max(1.0, limit))
 
 
 def window_s(limit: float, left: float, reset_s: float | None) -> float:

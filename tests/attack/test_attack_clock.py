@@ -16,10 +16,10 @@ import pytest
 from aiolimiter import AsyncLimiter
 
 from agentlab import lab
+from agentlab._support.bucket import Bucket
 from agentlab.clock import HORIZON_S, run_virtual
 from agentlab.errors import ConfigError, DeadlockError
 from agentlab.resilience import RateLimit
-from agentlab.resilience._rate_limit import TokenBucket
 
 ODD_S = [
     1 / 3, 0.1 + 0.2, 2 / 3, 1e-9, 7e-10, 4e-10, 1e-12, 5e-324, 1e6 / 7, math.pi, 2**23,
@@ -97,8 +97,10 @@ def test_a_limiter_serves_everybody(whose: str, rate: float):
     """Forty who come together, at rates that floats cannot say."""
 
     async def main() -> float:
+        ours = RateLimit()
+        ours._buckets["requests"] = Bucket(rate, 3)
         take: Callable[[], Awaitable[Any]] = (
-            TokenBucket(rate, 3).take if whose == "ours" else AsyncLimiter(3, 3 / rate).acquire
+            ours.wait if whose == "ours" else AsyncLimiter(3, 3 / rate).acquire
         )
         await asyncio.gather(*(take() for _ in range(40)))
         return now_s()
