@@ -319,18 +319,12 @@ def test_a_crowd_meets_no_limit_and_no_queue(fresh_lab, tmp_path, preset):
         measured(tmp_path, text + "engines: [crowd]\n")
 
 
-def point(n: int, elapsed_s: float, *, busy: float | None = None) -> Any:
-    return report.Point(
-        n=n,
-        elapsed_s=elapsed_s,
-        bound_s=1.0,
-        throughput=n / elapsed_s,
-        efficiency=1 / elapsed_s,
-        p50_s=None,
-        p95_s=None,
-        cpu_ms=None if busy is None else 0.5,
-        busy=busy,
-    )
+def point(n: int, elapsed_s: float, **changed: Any) -> Any:
+    case = experiment.Case(f"{n} agents", "asyncio", "course", None, 7)
+    counts = dict.fromkeys(("steps", "requests", "answered", "peak", "tokens"), n)
+    times = {"elapsed_s": elapsed_s, "bound_s": 1.0, "cpu_ms": 0.5}
+    m = results.Measurement(case=case, repeat=0, answers="x", **counts, **(times | changed))
+    return report.Point(n, [m])
 
 
 @pytest.mark.parametrize(

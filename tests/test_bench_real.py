@@ -17,7 +17,8 @@ from matplotlib.figure import Figure
 from agentlab.bench import compare, experiment, measure, plots, report
 from agentlab.bench import results as stored
 from agentlab.bench.experiment import Case, Experiment, Workload
-from agentlab.bench.results import Measurement, Results, Said
+from agentlab.bench.requests import Said
+from agentlab.bench.results import Measurement, Results
 from agentlab.commands.main import main
 from agentlab.errors import StepError
 from agentlab.trace import Span, Trace
@@ -159,9 +160,11 @@ def test_where_all_runs_fail_there_is_no_table(upstream, tmp_path, capsys):
     assert "No run has a result" in said and "|" not in said
     assert sorted(p.name for p in (tmp_path / "out").iterdir()) == [
         "mine.before.json",
+        "mine.before.proof.json",
         "mine.before.requests.csv.gz",
         "mine.json",
         "mine.md",
+        "mine.proof.json",
         "mine.requests.csv.gz",
     ]
 
@@ -361,7 +364,7 @@ def spans(*stretches: tuple[str, float, float, int]) -> Trace:
 
 def of_spans(t: Trace, elapsed_s: float, **changed: Any) -> Measurement:
     asked = Experiment(about="x", workloads=[Workload(agents=2)], **changed)
-    task = measure._task(asked, next(asked.cases()))
+    task = measure._Task(asked, next(asked.cases()))
     return measure._measurement(task, {"agent_0": "x", "agent_1": "y"}, t, elapsed_s, [])
 
 
@@ -384,12 +387,12 @@ def test_a_preset_s_rate_limit_is_not_a_real_model_s(monkeypatch):
     limited = {"presets": ["hosted-small"], "workloads": [Workload(agents=2)], "clock": "real"}
     asked = Experiment(about="x", **limited)
     case = next(asked.cases())
-    assert measure._task(asked, case).limit is not None
+    assert measure._Task(asked, case).limit is not None
     monkeypatch.setenv("AGENTLAB_REQUESTS_PER_MINUTE", "0")
-    assert measure._task(asked, case).limit is None
+    assert measure._Task(asked, case).limit is None
     monkeypatch.delenv("AGENTLAB_REQUESTS_PER_MINUTE")
     monkeypatch.setenv("OPENAI_BASE_URL", "http://127.0.0.1:9/v1")
-    assert measure._task(asked, case).limit is None
+    assert measure._Task(asked, case).limit is None
 
 
 def test_a_failed_run_is_waited_for():

@@ -1,12 +1,11 @@
 """When agents arrive: an open loop, in which nobody waits for the answers of others."""
 
 import dataclasses
-from itertools import accumulate
-from math import sqrt
 from pathlib import Path
 from random import Random
 from typing import Annotated, Any
 
+import numpy as np
 from msgspec import UNSET, UnsetType
 from pydantic import Field
 
@@ -44,13 +43,12 @@ class Ramp:
     to_per_s: PerSecond
     over_s: Seconds
 
-    def at_s(self, number: int) -> float:
+    def at_s(self, numbers: Any) -> Any:
         """Return when so many have arrived: their number is the area under the rate."""
         during = (self.from_per_s + self.to_per_s) / 2 * self.over_s
-        if number > during:
-            return self.over_s + (number - during) / self.to_per_s
-        slope = (self.to_per_s - self.from_per_s) / self.over_s
-        return 2 * number / (self.from_per_s + sqrt(self.from_per_s**2 + 2 * slope * number))
+        slope, within = (self.to_per_s - self.from_per_s) / self.over_s, np.minimum(numbers, during)
+        grown = 2 * within / (self.from_per_s + np.sqrt(self.from_per_s**2 + 2 * slope * within))
+        return grown + (numbers - within) / self.to_per_s
 
 
 @model
@@ -96,16 +94,15 @@ class Arrivals:
             >>> Arrivals(ramp=Ramp(from_per_s=1, to_per_s=3, over_s=4)).at_s(12, seed=7)[-4:]
             [4.0, 4.333333333, 4.666666667, 5.0]
         """
+        n = np.arange(agents)
         if self.poisson:
-            draw = Random(f"arrivals {seed}")
-            times_s = [*accumulate(draw.expovariate(self.poisson.per_s) for _ in range(agents))]
+            draw, rate = Random(f"arrivals {seed}"), self.poisson.per_s
+            times_s = np.cumsum([draw.expovariate(rate) for _ in n])
         elif self.bursts:
-            times_s = [n // self.bursts.size * self.bursts.every_s for n in range(agents)]
-        elif self.ramp:
-            times_s = [self.ramp.at_s(n) for n in range(agents)]
+            times_s = n // self.bursts.size * self.bursts.every_s
         else:
-            times_s = [n / (self.per_s or 1) for n in range(agents)]
-        return [round(at_s, 9) for at_s in times_s]
+            times_s = self.ramp.at_s(n) if self.ramp else n / (self.per_s or 1)
+        return [round(at_s, 9) for at_s in times_s.tolist()]
 
 
 def replayed(trace: str, most: int) -> list[Arrival]:

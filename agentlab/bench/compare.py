@@ -113,8 +113,8 @@ def _figures(results: Results, case: Case) -> dict[str, dict[int, float]]:
     whole = {n: some for n, some in sorted(rounds.items()) if len(some) == size}
     found = {"": {n: sum(m.elapsed_s for m in some) for n, some in whole.items()}}
     if getattr(workload, "arrivals", None):
-        felt = {n: getattr(some[0].summary, "percentiles", {}) for n, some in whole.items()}
-        found["response p99 "] = {n: p["response_s"][-1] for n, p in felt.items() if p}
+        felt = {n: some[0].figure("response_p99_s") for n, some in whole.items()}
+        found["response p99 "] = {n: p99_s for n, p99_s in felt.items() if p99_s is not None}
     return found
 
 

@@ -114,14 +114,11 @@ class Workload:
         times_s = self.arrivals.at_s(agents, seed) if self.arrivals else [0.0] * agents
         return [Arrival(at_s, one(self.prompt_tokens), one(self.tokens)) for at_s in times_s]
 
-    def build(self, number: int = 0) -> Workflow:
-        """Return the workflow to run; ConfigError if there is none, or it takes other inputs."""
-        return self.drawn(seed=7, number=number)[0]
-
     def drawn(self, seed: int, *, number: int = 0) -> tuple[Workflow, dict[str, float]]:
         """Return the workflow for a seed, and how long after its needs each step is due.
 
-        A step without needs is due so long after the beginning: when its agent arrives.
+        A step without needs is due so long after the beginning: when its agent arrives. Raises a
+        ConfigError if there is no such workflow, or it takes other inputs.
         """
         if self.workflow is not None:
             workflow = Workflow.load(self.workflow)
@@ -134,18 +131,14 @@ class Workload:
         for agent, session in enumerate(self.sessions(seed)):
             prompt = f"Describe river {agent} in ten paragraphs."
             if session.prompt_tokens:
-                prompt = _as_long(prompt, session.prompt_tokens - 2 * FRAME_TOKENS)
+                pieces, tokens = split(prompt), session.prompt_tokens - 2 * FRAME_TOKENS
+                prompt = "".join(pieces[: max(tokens, 1)]) + " water" * (tokens - len(pieces))
             for turn in range(self.turns or 1):
                 name = f"agent_{agent}_turn_{turn}" if self.turns else f"agent_{agent}"
                 wait_s[name] = float(self.think_s or 0.0) if turn else session.at_s
                 steps.append(Step(name, prompt, max_tokens=session.output_tokens))
                 prompt += f"\n\n{{{name}}}\n\nWhat follows from this for river {agent}?"
         return Workflow(steps, name=self.name), wait_s
-
-
-def _as_long(prompt: str, tokens: int) -> str:
-    pieces = split(prompt)
-    return "".join(pieces[: max(tokens, 1)]) + " water" * (tokens - len(pieces))
 
 
 class Case(msgspec.Struct, frozen=True, order=True):
@@ -217,11 +210,11 @@ class Experiment:
         if self.clock == "virtual" and {"crewai", "dask"} & set(self.engines):
             raise ValueError("the engines crewai and dask keep no virtual time; set clock: real")
         has_client = self.settings or self.clock == "real" or self.strategies != ["once"]
-        if "crowd" in self.engines and (has_client or None in self.max_concurrency):
-            needs = "clock: virtual, strategies: [once], numbers in max_concurrency, no settings"
-            raise ValueError(f"the engine crowd has no client; it needs {needs}")
-        if "crowd" in self.engines and not all(workload.plain for workload in self.workloads):
-            raise ValueError("the engine crowd has no arrivals, turns and lengths; leave them out")
+        plain = all(workload.plain for workload in self.workloads) and not has_client
+        if "crowd" in self.engines and (not plain or None in self.max_concurrency):
+            needs = "clock: virtual, strategies: [once] and numbers in max_concurrency"
+            lacks = "takes no settings, arrivals, turns and lengths"
+            raise ValueError(f"the engine crowd has no client; it needs {needs}, and {lacks}")
         if len(self.by_name) < len(self.workloads):
             names = ", ".join(workload.name for workload in self.workloads)
             raise ValueError(f"two workloads have one name: {names}; leave out or rename one")
@@ -261,11 +254,11 @@ class Experiment:
         return dataclasses.replace(self, presets=self.presets[:1], seeds=self.seeds[:1])
 
     def cases(self) -> Iterator[Case]:
-        for preset, seed in itertools.product(self.presets, self.seeds):
-            for workload, max_concurrency, strategy, engine in itertools.product(
-                self.by_name, self.max_concurrency, self.strategies, self.engines
-            ):
-                yield Case(workload, engine, preset, max_concurrency, seed, strategy)
+        for preset, seed, workload, most, strategy, engine in itertools.product(
+            self.presets, self.seeds, self.by_name, self.max_concurrency, self.strategies,
+            self.engines,
+        ):  # fmt: skip
+            yield Case(workload, engine, preset, most, seed, strategy)
 
 
 names = partial(yaml_file.names, _EXPERIMENTS)
@@ -288,7 +281,7 @@ def load(file: str | Path) -> Experiment:
         for number, workload in enumerate(experiment.workloads):
             where = ("workloads", number)
             if workload.workflow is not None or workload.arrivals:
-                workload.build()
+                workload.drawn(seed=7)
     except ConfigError as error:
         raise located.error([located.problem(where, str(error))]) from None
     return experiment

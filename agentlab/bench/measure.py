@@ -3,7 +3,7 @@
 import asyncio
 import gc
 from collections import Counter
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable
 from contextlib import AsyncExitStack, nullcontext
 from dataclasses import replace
 from functools import partial
@@ -24,7 +24,7 @@ from agentlab.bench import results
 from agentlab.bench.closed_loop import crowd
 from agentlab.bench.experiment import Case, Experiment, Strategy, Workload
 from agentlab.bench.requests import Calls, Request, Send
-from agentlab.bench.results import Measurement, Results, Said
+from agentlab.bench.results import Measurement, Results
 from agentlab.bench.summary import percentile, summarized
 from agentlab.endpoint import presets
 from agentlab.endpoint.contract.tokens import count_tokens
@@ -37,7 +37,9 @@ from agentlab.resilience import Guard, RateLimit, Retry, classify
 from agentlab.trace import Trace, max_overlap, trace
 from agentlab.workflow import Step, Workflow
 
-Keep = Callable[[Measurement, Sequence[Request]], None]
+Keep = Callable[[Measurement, list[Request]], None]
+_Outcome = dict[str, str] | StepError
+_Measured = tuple[Measurement, list[Request]]  # of a crowd no requests
 AskForReply = Callable[..., Awaitable[Reply]]  # `lab.reply`, or one that is called as it is
 
 _HAIR_S = 1e-6  # sums and quotients of rounded times may be apart by so much, and mean the same
@@ -76,7 +78,7 @@ def _measured(experiment: Experiment, file: Path, *, resume: bool) -> Results:
     with bar(total=len(done) + kept.missing, name=file.stem) as progress:
         progress.update(len(done))
 
-        def keep(measurement: Measurement, requests: Sequence[Request] = ()) -> None:
+        def keep(measurement: Measurement, requests: list[Request]) -> None:
             if earlier and not kept.measurements:  # now there is something to put in its place
                 results.keep_before(file)
             results.add_requests(file, requests, run=len(kept.measurements))
@@ -89,56 +91,40 @@ def _measured(experiment: Experiment, file: Path, *, resume: bool) -> Results:
             most = max(experiment.runs(case.workload) for case in cases)
             # Case after case, and all of them again: what drifts, drifts for all alike.
             tasks = [
-                _task(experiment, case, repeat)
+                _Task(experiment, case, repeat)
                 for repeat, case in product(range(most), cases)
                 if repeat < experiment.runs(case.workload) and (case, repeat) not in done
             ]
-            if not tasks:
-                continue
             with lab.configure(preset=preset, seed=seed, **experiment.settings):
-                if experiment.clock == "real":
+                if tasks and experiment.clock == "real":
                     asyncio.run(_in_real_time(experiment, tasks, keep))
                     continue
                 for task in tasks:
-                    if task.case.engine == "crowd":
-                        keep(_of_a_crowd(task))
-                        continue
-                    calls = task.calls()
-                    outcome, t = lab.simulate(task.answers(lab.ask, calls), catch=StepError)
-                    requests = calls.rows(t.spans)
-                    begun_s = min((r.arrived_s or 0.0 for r in requests), default=0.0)
-                    elapsed_s = begun_s + t.makespan_s
-                    keep(_measurement(task, outcome, t, elapsed_s, requests), requests)
+                    keep(*(_of_a_crowd if task.case.engine == "crowd" else _simulated)(task))
     results.write(file, kept)
     return kept
 
 
-class _Task(NamedTuple):
+class _Task:
     """One run, made outside of every timer. `seed` is a random workflow's."""
 
-    case: Case
-    repeat: int
-    seed: int | None
-    workload: Workload
-    workflow: Workflow
-    limit: int | None
-    wait_s: dict[str, float]
-    felt: Callable[[Sequence[Request]], dict[str, float]]
-
-    def calls(self) -> Calls:
-        return Calls(self.workflow.needs, self.wait_s)
+    def __init__(self, experiment: Experiment, case: Case, repeat: int = 0):
+        self.experiment, self.case, self.repeat = experiment, case, repeat
+        self.workload = workload = experiment.by_name[case.workload]
+        preset = None if experiment.asks_real else presets.load(case.preset)  # a model has none
+        limit, _ = limits_of(preset, experiment.chosen.requests_per_minute, None)
+        self.limit = limit or None
+        self.seed = repeat % workload.random if workload.random else None
+        # A crowd is a million agents that ask what one of them asks.
+        of_one = replace(workload, agents=1) if case.engine == "crowd" else workload
+        self.workflow, self.wait_s = of_one.drawn(case.seed, number=self.seed or 0)
 
     async def answers(self, send: Send, calls: Calls) -> dict[str, str]:
         calls.begin()
         if not self.workload.plain:  # answers are as long as the experiment or its trace says
             send = partial(send, ignore_eos=True)
-        ask = asking(
-            self.case.strategy,
-            max_concurrency=self.case.max_concurrency,
-            requests_per_minute=self.limit,
-            send=calls.noting(send),
-        )
-        ask = calls.when_due(ask)
+        limits = {"max_concurrency": self.case.max_concurrency, "requests_per_minute": self.limit}
+        ask = calls.when_due(asking(self.case.strategy, send=calls.noting(send), **limits))
         inputs, engine = self.workload.inputs, self.case.engine
         if engine not in ("functions", "langgraph-graph"):
             return await engines.run(self.workflow, inputs, engine=engine, ask=ask)
@@ -154,19 +140,6 @@ class _Task(NamedTuple):
             return {step.name: state["results"][step.name] for step in self.workflow.steps}
 
         return await engines.watched(self.workflow, as_engines_do_not, ask=ask)
-
-
-def _task(experiment: Experiment, case: Case, repeat: int = 0) -> _Task:
-    workload = experiment.by_name[case.workload]
-    preset = None if experiment.asks_real else presets.load(case.preset)  # a real model has none
-    limit, _ = limits_of(preset, experiment.chosen.requests_per_minute, None)
-    seed = repeat % workload.random if workload.random else None
-    # A crowd is a million agents that ask what one of them asks.
-    of_one = replace(workload, agents=1) if case.engine == "crowd" else workload
-    workflow, wait_s = of_one.drawn(case.seed, number=seed or 0)
-    slo, window, price = experiment.slo, experiment.window, experiment.price
-    felt = partial(summarized, slo=slo, window=window, price=price)
-    return _Task(case, repeat, seed, workload, workflow, limit or None, wait_s, felt)
 
 
 def as_functions(workflow: Workflow, ask: Ask) -> list[parallel.Function]:
@@ -219,29 +192,36 @@ def asking(
     return plainly
 
 
-def _of_a_crowd(task: _Task) -> Measurement:
+def _simulated(task: _Task) -> _Measured:
+    calls = Calls(task.workflow.needs, task.wait_s)
+    outcome, t = lab.simulate(task.answers(lab.ask, calls), catch=StepError)
+    requests = calls.rows(t.spans)
+    begun_s = min((r.arrived_s or 0.0 for r in requests), default=0.0)
+    return _measurement(task, outcome, t, begun_s + t.makespan_s, requests), requests
+
+
+def _of_a_crowd(task: _Task) -> _Measured:
     physics = presets.load(task.case.preset).physics
     agents, most = task.workload.agents or 0, task.case.max_concurrency or 0  # both are given
     if task.limit or not agents or (physics.slots is not None and physics.slots < most):
         needs = f"no rate limit and no queue with {most} in flight, and no workflow"
         raise ConfigError(f"engine crowd needs {needs}; choose another preset or engine")
     (step,) = task.workflow.steps
-    tokens = step.max_tokens or 0
-    prompt_tokens = count_tokens(step.prompt)
-    lengths = {"prompt_tokens": prompt_tokens, "output_tokens": tokens}
+    lengths = {"prompt_tokens": count_tokens(step.prompt), "output_tokens": step.max_tokens or 0}
     made = crowd(physics, agents, max_concurrency=most, seed=task.case.seed, **lengths)
-    return Measurement(
+    measurement = Measurement(
         case=task.case,
         repeat=task.repeat,
         steps=agents,
-        elapsed_s=round(made.makespan_s, 9),
-        bound_s=round(min(max(made.work_s / most, made.longest_s), made.makespan_s), 9),
         requests=agents,
         answered=agents,
+        elapsed_s=round(made.makespan_s, 9),
+        bound_s=round(min(max(made.work_s / most, made.longest_s), made.makespan_s), 9),
         peak=min(agents, most),
-        tokens=agents * (prompt_tokens + tokens),
+        tokens=agents * sum(lengths.values()),
         answers=None,
     )
+    return measurement, []
 
 
 async def _in_real_time(experiment: Experiment, tasks: list[_Task], keep: Keep) -> None:
@@ -260,24 +240,20 @@ async def _in_real_time(experiment: Experiment, tasks: list[_Task], keep: Keep) 
         warm = [first[case] for case in experiment.cases() if case in first] * experiment.warmups
         for number, task in enumerate([*warm, *tasks]):
             reply = send.get(task.case.engine, lab.reply)
-            measured = await _run_timed(task, reply, scale, real=real)
+            measured = await _timed(task, reply, scale, real=real)
             if number >= len(warm):
                 keep(*measured)
 
 
-async def _run_timed(
-    task: _Task, reply: AskForReply, scale: float, *, real: bool
-) -> tuple[Measurement, list[Request]]:
-    said: list[Said] = []
-    calls = task.calls()
-    endpoint = connection.endpoint()
+async def _timed(task: _Task, reply: AskForReply, scale: float, *, real: bool) -> _Measured:
+    calls, endpoint = Calls(task.workflow.needs, task.wait_s), connection.endpoint()
     gc.collect()  # so that no case pays for the garbage of the one before
     with trace() as t:
         endpoint_began_s = endpoint.cpu_s()
         began_s, cpu_began_s = perf_counter(), process_time()
-        outcome: dict[str, str] | StepError
+        outcome: _Outcome
         try:
-            outcome = await task.answers(_noting(reply, said), calls)
+            outcome = await task.answers(reply, calls)
         except StepError as error:
             outcome = error
         elapsed_s, cpu_s = perf_counter() - began_s, process_time() - cpu_began_s
@@ -285,27 +261,18 @@ async def _run_timed(
         if isinstance(outcome, StepError):  # its last requests must not reach into the next run
             await _all_ended(t)
     late_ms = [span.late_ms for span in t.spans if span.late_ms is not None]
-    told_by_it: dict[str, Any] = {"answers": None, "answered": len(said), "real": said}
+    told: dict[str, Any] = {
+        "cpu_ms": round(cpu_s * 1000 / max(t.requests, 1), 3),
+        "busy": round(cpu_s / elapsed_s, 3),
+        "endpoint_cpu_ms": round(endpoint_s * 1000 / max(t.requests, 1), 3),
+        "endpoint_busy": round(endpoint_s / elapsed_s, 3),
+        "late": (round(median(late_ms), 3), max(late_ms)) if late_ms else UNSET,
+    }
+    if real:
+        told |= {"answers": None, "answered": len(calls.said), "real": calls.said}
     requests = calls.rows(t.spans)
-    measurement = msgspec.structs.replace(
-        _measurement(task, outcome, t, elapsed_s * scale, requests),
-        cpu_ms=round(cpu_s * 1000 / max(t.requests, 1), 3),
-        busy=round(cpu_s / elapsed_s, 3),
-        endpoint_cpu_ms=round(endpoint_s * 1000 / max(t.requests, 1), 3),
-        endpoint_busy=round(endpoint_s / elapsed_s, 3),
-        late=(round(median(late_ms), 3), max(late_ms)) if late_ms else UNSET,
-        **(told_by_it if real else {}),
-    )
-    return measurement, requests
-
-
-def _noting(reply: AskForReply, said: list[Said]) -> Ask:
-    async def ask(prompt: str, *, max_tokens: int | None = None, **options: Any) -> str:
-        answer = await reply(prompt, max_tokens=max_tokens, **options)
-        said.append(Said(answer.finish_reason or "none", answer.completion_tokens, max_tokens))
-        return answer.text
-
-    return ask
+    measurement = _measurement(task, outcome, t, elapsed_s * scale, requests)
+    return msgspec.structs.replace(measurement, **told), requests
 
 
 async def _all_ended(t: Trace) -> None:
@@ -316,26 +283,22 @@ async def _all_ended(t: Trace) -> None:
 
 async def _ask_first(task: _Task, reply: AskForReply) -> None:
     """Ask one question as the run will: what fails now would fail there."""
-    step = task.workflow.steps[0]
-    values, ask = task.workflow.given(task.workload.inputs), _noting(reply, [])
+    step, values = task.workflow.steps[0], task.workflow.given(task.workload.inputs)
+
+    async def ask(prompt: str, **options: Any) -> str:
+        return (await reply(prompt, **options)).text
+
     try:
         await Guard(retry=Retry(attempts=3)).run(lambda: answer(step, values, ask), agent=step.name)
     except ConfigError:
         raise
     except (AgentLabError, TimeoutError) as error:
-        raise StepError(
-            f"the first question failed, as every run would: {error}; nothing was measured",
-            step=step.name,
-            results={},
-        ) from error
+        says = f"the first question failed, as every run would: {error}; nothing was measured"
+        raise StepError(says, step=step.name, results={}) from error
 
 
 def _measurement(
-    task: _Task,
-    outcome: Mapping[str, str] | StepError,
-    t: Trace,
-    elapsed_s: float,
-    requests: Sequence[Request],
+    task: _Task, outcome: _Outcome, t: Trace, elapsed_s: float, requests: list[Request]
 ) -> Measurement:
     steps = len(task.workflow.steps)
     # Only the answer that counts: no schedule needs the attempts that failed before it.
@@ -351,6 +314,7 @@ def _measurement(
     answers = outcome.results if isinstance(outcome, StepError) else outcome
     latencies_s = [s.end_s - s.arrived_s for s in t.spans if s.ok and s.end_s is not None]
     faults = Counter(span.fault for span in t.spans if span.fault)
+    terms = task.experiment.slo, task.experiment.window, task.experiment.price
     return Measurement(
         case=task.case,
         repeat=task.repeat,
@@ -367,7 +331,7 @@ def _measurement(
         error=str(outcome) if isinstance(outcome, StepError) else None,
         workflow=UNSET if task.seed is None else task.seed,
         faults=dict(sorted(faults.items())) or UNSET,
-        felt=task.felt(requests) if task.seed is None else UNSET,
+        felt=summarized(requests, *terms) if task.seed is None else UNSET,
     )
 
 
@@ -419,9 +383,8 @@ def _rehearsed(workload: Workload, seed: int, number: int = 0) -> list[Cost]:
     with lab.configure(preset="instant", upstream=None, faults=[]):
         _, t = lab.simulate(engines.run(workflow, workload.inputs))
     spans = {span.agent: span for span in t.spans}
-    costs = []
-    for step in workflow.steps:
-        span, most = spans[step.name], step.max_tokens
-        length = span.completion_tokens if most is None else most
-        costs.append(Cost(1, span.prompt_tokens, length, unlimited=int(most is None)))
-    return costs
+    asked = [(spans[step.name], step.max_tokens) for step in workflow.steps]
+    return [
+        Cost(1, span.prompt_tokens, most or span.completion_tokens, unlimited=int(most is None))
+        for span, most in asked
+    ]

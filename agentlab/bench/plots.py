@@ -3,10 +3,13 @@
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
 from itertools import cycle
+from pathlib import Path
 from statistics import median
 from typing import Any
 
 import matplotlib.pyplot as plt
+import numpy as np
+import yaml
 from matplotlib.axes import Axes
 from matplotlib.axis import Axis, XAxis
 from matplotlib.figure import Figure
@@ -17,31 +20,19 @@ from agentlab.bench.experiment import Case, varied
 from agentlab.bench.fit import Pair, errors
 from agentlab.bench.report import Curve, busy, curves, readings, seconds
 from agentlab.bench.requests import Request
-from agentlab.bench.results import Measurement, Results, unequal
+from agentlab.bench.results import Results, known, unequal
 from agentlab.bench.summary import Window, percentile
 from agentlab.bench.trial import LEAST_GOODPUT, MOST_P95, Outcome, Row
 from agentlab.learning.regret import BLOCK, Scenario
 from agentlab.plots import BROKEN, FONT_SIZE, SERIES, WAITING
 from agentlab.settings import Capacity
 
-_STYLE: Any = {"font.size": FONT_SIZE, "axes.grid": True, "grid.color": "#DDDDDD"}
+Panel = Callable[[Axes], str]  # draws, and returns its title
+
+_LOOK: Any = yaml.safe_load(Path(__file__).with_name("plots.yaml").read_text(encoding="utf-8"))
 _COLOURS = (*SERIES, "#56B4E9", "#E69F00", "#000000")  # more of the palette of Okabe and Ito
 _MARKERS = "osD^vX*"
 _LARGEST_P95 = 10.0  # what is beyond is drawn at the edge
-_PANELS: dict[str, Any] = {  # x; twice a title, y, and lines: a figure, its prefix, its style
-    "agents": ("agents",
-        ("How long they took", "elapsed ({unit})", [("elapsed_s", "", "-")]),
-        ("Share of the bound", "bound / elapsed", [("efficiency", "", "-")])),
-    "max_concurrency": ("in flight",
-        ("Throughput", "answers per second", [("throughput", "", "-")]),
-        ("Time to an answer", "service time ({unit})",
-            [("p50_s", "p50 of ", "-"), ("p95_s", "p95 of ", ":")])),
-    "rate": ("arrivals per second",
-        ("Throughput", "answers per second",
-            [("throughput", "", "-"), ("goodput", "within the SLO: ", ":")]),
-        ("How long callers wait", "response time ({unit})",
-            [("response_p50_s", "p50 of ", "-"), ("response_p99_s", "p99 of ", ":")])),
-}  # fmt: skip
 _WIDE = 100  # values further apart have a logarithmic axis
 
 
@@ -52,15 +43,17 @@ def figure(results: Results) -> Figure:
     law, and a band from the least to the most of several runs; otherwise a bar for each case, with
     the bound marked on it.
     """
-    found = curves(results)
-    unit = "s" if results.real else "model s"
-    with plt.rc_context(_STYLE):
-        made = _curves(found, unit) if found else _bars(results, unit)
-        title = _title(results)
-        made.suptitle(title, x=0.01, ha="left", fontweight="bold", fontsize=FONT_SIZE)
-        made.supxlabel(busy(results), x=0.01, ha="left", fontsize=FONT_SIZE - 4)
-    plt.close(made)  # the notebook shows what a cell returns, once
-    return made
+    found, unit = curves(results), "s" if results.real else "model s"
+    panels: list[Panel]
+    if found:
+        look = _LOOK["curves"][found[0].axis]
+        shared = {"found": found, "across": look["across"], "unit": unit}
+        panels = [partial(_curves, look=panel, **shared) for panel in look["panels"]]
+    else:
+        figures = ("elapsed_s", "cpu_ms" if results.experiment.clock == "real" else "requests")
+        panels = [partial(_bars, results=results, what=what, unit=unit) for what in figures]
+    height = 6.5 if found else 0.5 * len(results.measured) + 3
+    return _drawn(panels, above=_title(results), below=busy(results), wide=6.5, high=height)
 
 
 def _title(results: Results) -> str:
@@ -69,6 +62,23 @@ def _title(results: Results) -> str:
     said = [*readings(results), results.experiment.about]
     said.sort(key=lambda line: line.startswith("sequential"))  # the baseline is no news
     return said[0].split(";")[0]
+
+
+def _drawn(
+    panels: Sequence[Panel], *, above: str = "", below: str = "", wide: float = 8, high: float = 6
+) -> Figure:
+    """Return a picture with these panels beside each other, and words above and below them."""
+    with plt.rc_context(_LOOK["style"]):
+        size, many = (wide * len(panels), high), len(panels)
+        made, axes = plt.subplots(1, many, figsize=size, layout="constrained", squeeze=False)
+        for axis, draw in zip(axes[0], panels, strict=True):
+            axis.set_title(draw(axis))
+            if axis.get_legend_handles_labels()[0]:
+                axis.legend()
+        made.suptitle(above, x=0.01, ha="left", fontweight="bold")
+        made.supxlabel(below, x=0.01, ha="left", fontsize=FONT_SIZE - 4)
+    plt.close(made)  # the notebook shows what a cell returns, once
+    return made
 
 
 def responses(results: Results, requests: Iterable[Request]) -> Figure:
@@ -102,8 +112,8 @@ def responses(results: Results, requests: Iterable[Request]) -> Figure:
 
 
 def _log_if_wide(axis: Axis, values: Iterable[float]) -> None:
-    known = [value for value in values if value > 0]
-    if known and max(known) > _WIDE * min(known):
+    above = [value for value in values if value > 0]
+    if above and max(above) > _WIDE * min(above):
         _log(axis, ticks=(1,))
 
 
@@ -115,87 +125,61 @@ def _log(axis: Axis, ticks: Sequence[int] = (1, 2, 5)) -> None:
     axis.set_minor_formatter("")
 
 
-def _curves(found: Sequence[Curve], unit: str) -> Figure:
-    made, (left, right) = plt.subplots(1, 2, figsize=(13, 6.5), layout="constrained")
-    across, *panels = _PANELS[found[0].axis]
-    for axis, (title, label, lines) in zip((left, right), panels, strict=True):
-        for field, prefix, line in lines:
-            _lines(axis, found, field, prefix, line)
-        axis.set(title=title, ylabel=label.format(unit=unit), xlabel=across)
-    for axis in (left, right):
-        axis.set_xscale("log", base=2)
-        axis.xaxis.set_major_formatter("{x:,g}")
-    if found[0].axis == "agents":
-        _log(left.yaxis)
+def _curves(axis: Axes, *, found: Sequence[Curve], look: Any, across: str, unit: str) -> str:
+    for (what, prefix), line in zip(look["lines"].items(), "-:", strict=False):
+        for curve, colour, marker in zip(found, cycle(SERIES), cycle(_MARKERS), strict=False):
+            points = [p for p in curve.points if getattr(p, what) is not None]
+            ns, spread = [p.n for p in points], [known(p.runs, what) for p in points]
+            style: Any = {"color": colour, "marker": marker, "linestyle": line, "linewidth": 3}
+            if points:
+                axis.plot(ns, [*map(median, spread)], label=prefix + curve.name, **style)
+                ends = [*map(min, spread)], [*map(max, spread)]
+                axis.fill_between(ns, *ends, color=colour, alpha=0.25, linewidth=0)
+    axis.set(xlabel=across, ylabel=look["y"].format(unit=unit))
+    axis.set_xscale("log", base=2)
+    axis.xaxis.set_major_formatter("{x:,g}")
+    if look.get("log"):
+        _log(axis.yaxis)
+    else:
+        axis.set_ylim(0, look.get("most"))
+    if look.get("line") == "bound":
         # What is the least of several runs' bounds is a bound for each of them.
         points = [p for curve in found for p in curve.points]
         ns = sorted({p.n for p in points})
         least = [min(p.bound_s for p in points if p.n == n) for n in ns]
         label = " to ".join(dict.fromkeys(f"{bound_s:.3g}" for bound_s in (least[0], least[-1])))
-        left.plot(ns, least, color="black", linestyle="--", label=f"the bound: {label}")
-        right.set_ylim(0, 1.05)
-    elif found[0].axis == "rate":
-        left.set_ylim(bottom=0)
-        _log(right.yaxis)
-    else:
-        _log(left.yaxis)
-        right.set_ylim(bottom=0)
-    said: str | None = "scalability law, fitted"
-    for curve in found:
-        if (fit := curve.usl) is not None and not fit.refused:
-            xs = [p.n for p in curve.points]
-            ys = [fit.law.throughput(x) for x in xs]
-            left.plot(xs, ys, color="black", linestyle="--", label=said, zorder=3)
-            said = None  # one line in the legend stands for all
-    for axis in (left, right):
-        axis.legend(frameon=False, fontsize=FONT_SIZE - 2)
-    return made
+        axis.plot(ns, least, color="black", linestyle="--", label=f"the bound: {label}")
+    elif look.get("line") == "law":
+        label = "scalability law, fitted"
+        for curve in found:
+            if (fit := curve.usl) is not None and not fit.refused:
+                ns = [p.n for p in curve.points]
+                xs = [fit.law.throughput(n) for n in ns]
+                axis.plot(ns, xs, color="black", linestyle="--", label=label, zorder=3)
+                label = "_"  # one line in the legend stands for all
+    return str(look["title"])
 
 
-def _lines(axis: Axes, found: Sequence[Curve], what: str, prefix: str, line: str) -> None:
-    for curve, colour, marker in zip(found, cycle(SERIES), cycle(_MARKERS), strict=False):
-        known = [(p, at) for p in curve.points if (at := getattr(p, what)) is not None]
-        if known:
-            ns, values = [p.n for p, _ in known], [at for _, at in known]
-            style: Any = {"color": colour, "marker": marker, "linestyle": line, "linewidth": 3}
-            axis.plot(ns, values, label=prefix + curve.name, **style)
-            least, most = zip(*(p.spread.get(what, (at, at)) for p, at in known), strict=True)
-            axis.fill_between(ns, least, most, color=colour, alpha=0.25, linewidth=0)
-
-
-def _bars(results: Results, unit: str) -> Figure:
+def _bars(axis: Axes, *, results: Results, what: str, unit: str) -> str:
     cases = results.measured
-    runs = [results.of(case) for case in cases]
-    size = (13, 0.5 * len(cases) + 3)
-    made, (left, right) = plt.subplots(1, 2, figsize=size, sharey=True, layout="constrained")
-    _bar(left, runs, lambda m: m.elapsed_s)
-    bounds = [median(m.bound_s for m in some) for some in runs]
-    left.plot(bounds, range(len(runs)), "|", color="black", markersize=22, label="the bound")
-    left.set(xlabel=f"elapsed ({unit})", title="How long they took")
-    left.set_yticks(range(len(cases)), [case.named(varied(cases)) for case in cases])
-    left.invert_yaxis()
-    made.legend(loc="outside lower left", frameon=False, fontsize=FONT_SIZE - 2)
-    if results.experiment.clock == "real":
-        _bar(right, runs, lambda m: m.cpu_ms or 0)
-        right.set(xlabel="processor time (ms per request)", title="What the client costs")
-    else:
-        _bar(right, runs, lambda m: m.requests)
-        right.set(xlabel="requests", title="What the endpoint saw")
-    for axis in (left, right):
-        axis.grid(axis="y", visible=False)
-        axis.set_axisbelow(True)
-    return made
-
-
-def _bar(
-    axis: Axes, runs: Sequence[Sequence[Measurement]], value: Callable[[Measurement], float]
-) -> None:
-    for place, measured in enumerate(runs):
-        values = [value(m) for m in measured]
+    for place, case in enumerate(cases):
+        values = known(results.of(case), what) or [0.0]
         axis.barh(place, median(values), color=SERIES[0], height=0.7)
         if len(values) > 1:
             axis.plot([min(values), max(values)], [place, place], "-|", color=BROKEN, linewidth=2)
-    _log_if_wide(axis.xaxis, (value(m) for measured in runs for m in measured))
+    _log_if_wide(axis.xaxis, known(results.measurements, what))
+    names = [case.named(varied(cases)) for case in cases]
+    if what == "elapsed_s":
+        bounds = [median(known(results.of(case), "bound_s")) for case in cases]
+        axis.plot(bounds, range(len(cases)), "|", color="black", markersize=22)
+    else:
+        names = [""] * len(cases)
+    axis.set_yticks(range(len(cases)), names)
+    axis.invert_yaxis()
+    axis.grid(axis="y", visible=False)
+    title, label = _LOOK["bars"][what]
+    axis.set_xlabel(label.format(unit=unit))
+    return str(title)
 
 
 def tuning(rows: Sequence[Row], scenarios: Iterable[Scenario]) -> Figure:
@@ -209,11 +193,15 @@ def limits(
 ) -> Figure:
     """Draw what each limiter decided in a run, beside the endpoint's slots."""
 
+    def step(axis: Axes, changes: Iterable[tuple[float, int]], **style: Any) -> None:
+        at_s, numbers = zip(*changes, strict=True)
+        axis.step([*at_s, run_s], [*numbers, numbers[-1]], where="post", **style)
+
     def draw(axis: Axes) -> str:
         for (name, outcome), colour in zip(outcomes.items(), _COLOURS, strict=False):
-            _changes(axis, outcome.limits, run_s, color=colour, linewidth=2, label=name)
+            step(axis, outcome.limits, color=colour, linewidth=2, label=name)
         there = [(change.from_s, change.slots) for change in slots]
-        _changes(axis, there, run_s, color="black", linestyle="--", label="the endpoint's slots")
+        step(axis, there, color="black", linestyle="--", label="the endpoint's slots")
         axis.set(xlabel="model time (s)", ylabel="calls in flight, at most")
         axis.set_yscale("log", base=2)
         axis.yaxis.set_major_formatter("{x:g}")
@@ -224,28 +212,15 @@ def limits(
 
 def limiters(rows: Sequence[Row], title: str) -> Figure:
     """Draw each limiter in each scenario as a point: right is more goodput, low a shorter p95."""
-    return _drawn([partial(_limiters, rows=rows)], title)
+    return _drawn([partial(_limiters, rows=rows, title=title)])
 
 
 def learning(scenario: Scenario, title: str) -> Figure:
     """Draw what each policy earns over time, as a share of an oracle's earnings."""
-    return _drawn([partial(_learning, scenario=scenario)], title)
+    return _drawn([partial(_learning, scenario=scenario, title=title)])
 
 
-def _drawn(panels: Sequence[Callable[[Axes], str]], title: str | None = None) -> Figure:
-    """Return a picture with these panels beside each other; each returns its title."""
-    with plt.rc_context(_STYLE):
-        size = (8 * len(panels), 6)
-        made, axes = plt.subplots(1, len(panels), figsize=size, layout="constrained", squeeze=False)
-        plt.close(made)
-        for axis, draw in zip(axes[0], panels, strict=True):
-            said = draw(axis)
-            axis.set_title(title or said, loc="left", fontweight="bold", fontsize=FONT_SIZE + 2)
-            axis.legend(frameon=False, fontsize=FONT_SIZE - 2)
-    return made
-
-
-def _limiters(axis: Axes, rows: Sequence[Row]) -> str:
+def _limiters(axis: Axes, rows: Sequence[Row], title: str = "") -> str:
     most = 1.02 * max(1.1, *(row.of_best_goodput for row in rows))
     low = 0.9 * min(0.5, *(row.of_best_p95 for row in rows))
     box = Rectangle((LEAST_GOODPUT, low), most, MOST_P95 - low, color=WAITING, alpha=0.5)
@@ -262,10 +237,10 @@ def _limiters(axis: Axes, rows: Sequence[Row]) -> str:
     axis.yaxis.set_major_formatter("{x:g}")
     passed = {n: [row.passes for row in rows if row.limiter == n] for n in names}
     best = max(passed, key=lambda name: sum(passed[name]))
-    return f"{best}: {sum(passed[best])} of {len(passed[best])} in the box"
+    return title or f"{best}: {sum(passed[best])} of {len(passed[best])} in the box"
 
 
-def _learning(axis: Axes, scenario: Scenario) -> str:
+def _learning(axis: Axes, scenario: Scenario, title: str = "") -> str:
     drawn = zip(scenario.policies.items(), _COLOURS, _MARKERS, strict=False)
     for (name, curve), colour, marker in drawn:
         runs = [BLOCK * block for block in range(1, len(curve.curve) + 1)]
@@ -275,34 +250,20 @@ def _learning(axis: Axes, scenario: Scenario) -> str:
     axis.axhline(1, color="black", linewidth=1)
     axis.set(xlabel="runs", ylabel="share of the oracle (quality SIMULATED)", ylim=(0.5, 1.05))
     name, curve = next(iter(scenario.policies.items()))
-    return f"{scenario.name}: {name} earns {curve.share:.2f} of the oracle"
-
-
-def _changes(axis: Axes, changes: Iterable[tuple[float, int]], run_s: float, **style: Any) -> None:
-    at_s, numbers = zip(*changes, strict=True)
-    axis.step([*at_s, run_s], [*numbers, numbers[-1]], where="post", **style)
+    return title or f"{scenario.name}: {name} earns {curve.share:.2f} of the oracle"
 
 
 def agreement(pairs: Sequence[Pair]) -> Figure:
     """Draw what a fit predicts against what was measured: on the line, both are equal."""
-    (ttft, _), (itl, _), (rate, _) = errors(pairs)
-    with plt.rc_context(_STYLE):
-        made, axes = plt.subplots(1, 3, figsize=(13, 4.6), layout="constrained")
-        units = "time to first token (s)", "inter-token latency (s)", "tokens per second"
-        for panel, unit, far, values in zip(
-            axes,
-            units,
-            (ttft, itl, rate),
-            zip(*(zip(*p, strict=True) for p in pairs), strict=True),
-            strict=True,
-        ):
-            predicted, measured = zip(*values, strict=True)
-            ends = [min(predicted + measured), max(predicted + measured)]
-            panel.plot(ends, ends, color=WAITING, zorder=1)
-            panel.scatter(measured, predicted, color=SERIES[0], s=24, zorder=2)
-            panel.set(xscale="log", yscale="log", xlabel=f"measured {unit}", ylabel="predicted")
-            panel.set_title(f"{far:.0%} off at the median", loc="left", fontsize=FONT_SIZE)
-        title = "What the fit predicts of requests it has not seen"
-        made.suptitle(title, x=0.01, ha="left", fontweight="bold", fontsize=FONT_SIZE)
-    plt.close(made)
-    return made
+
+    def draw(axis: Axes, *, number: int, unit: str) -> str:
+        predicted, measured = np.array(pairs)[:, :, number].T
+        ends = [np.min([predicted, measured]), np.max([predicted, measured])]
+        axis.plot(ends, ends, color=WAITING, zorder=1)
+        axis.scatter(measured, predicted, color=SERIES[0], s=24, zorder=2)
+        axis.set(xscale="log", yscale="log", xlabel=f"measured {unit}", ylabel="predicted")
+        return f"{errors(pairs)[number][0]:.0%} off at the median"
+
+    panels = [partial(draw, number=n, unit=unit) for n, unit in enumerate(_LOOK["agreement"])]
+    above = "What the fit predicts of requests it has not seen"
+    return _drawn(panels, above=above, wide=4.3, high=4.6)

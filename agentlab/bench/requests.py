@@ -58,6 +58,14 @@ class Request(msgspec.Struct, frozen=True, kw_only=True, gc=False):
         return self.status == 200 and self.fault in (None, "stall", "drip")
 
 
+class Said(msgspec.Struct, frozen=True):
+    """What a real model said of one answer; `tokens` is 0 if they were not counted."""
+
+    finish_reason: str
+    tokens: Count
+    limit_tokens: Count | None
+
+
 _OF_THE_SPAN = set(Request.__struct_fields__) & set(Span.__struct_fields__) - {"attempt"}
 
 
@@ -73,6 +81,7 @@ class Calls:
         self._asked: dict[str, tuple[float, float]] = {}  # when it was due, and when asked
         self._sent: dict[str, list[Request]] = {name: [] for name in needs}
         self._scale, self._began_s = 1.0, 0.0
+        self.said: list[Said] = []  # of each answer, if it was asked for as a reply
 
     def begin(self) -> None:
         """Set the run's clock to 0; to be called inside the event loop."""
@@ -98,20 +107,25 @@ class Calls:
     def noting(self, send: Send) -> Send:
         """Return what sends one attempt and notes when; it goes around the client alone."""
 
-        async def noted(prompt: str, *, agent: str, **options: Any) -> Any:
+        async def noted(prompt: str, *, agent: str, **options: Any) -> str:
             (due_s, asked_s), mine = self._asked[agent], self._sent[agent]
             number, sent_s = len(mine), self._now_s()
             row = Request(
                 run=0, call=agent, attempt=number + 1, due_s=due_s, asked_s=asked_s, sent_s=sent_s
             )
             mine.append(row)
-            said: dict[str, Any] = {}
+            told: dict[str, Any] = {}
             try:
                 reply = await send(prompt, agent=agent, **options)
-                said = {"status": 200, "finish_reason": getattr(reply, "finish_reason", None)}
-                return reply
+                told["status"] = 200
+                if isinstance(reply, str):
+                    return reply
+                told["finish_reason"] = reason = reply.finish_reason
+                limit = options.get("max_tokens")
+                self.said.append(Said(reason or "none", reply.completion_tokens, limit))
+                return str(reply.text)
             finally:
-                mine[number] = replace(row, returned_s=self._now_s(), **said)
+                mine[number] = replace(row, returned_s=self._now_s(), **told)
 
         return noted
 

@@ -7,7 +7,7 @@ import itertools
 import os
 import platform
 import zlib
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from importlib.metadata import version
 from operator import attrgetter
@@ -23,21 +23,13 @@ from msgspec import UNSET, UnsetType
 from agentlab._support.fields import AtLeastOne, Count
 from agentlab._support.system import write_whole
 from agentlab.bench.experiment import Case, Experiment, varied
-from agentlab.bench.requests import Figure, Request
+from agentlab.bench.requests import Figure, Request, Said
 from agentlab.errors import ConfigError
 from agentlab.settings import Settings
 
 TOLERANCE = 0.10  # up to this share, tokens per answer count as equal work
 _ELSEWHERE = "choose another folder with --out"
 _PACKAGES = ("aiohttp", "crewai", "langchain-openai", "langgraph", "openai")
-
-
-class Said(msgspec.Struct, frozen=True):
-    """What a real model said of one answer; `tokens` is 0 if they were not counted."""
-
-    finish_reason: str
-    tokens: Count
-    limit_tokens: Count | None
 
 
 class Measurement(msgspec.Struct, frozen=True, kw_only=True):
@@ -95,7 +87,8 @@ class Measurement(msgspec.Struct, frozen=True, kw_only=True):
 
     def figure(self, name: str) -> float | None:
         """Return a figure by its name, of what callers felt or a field; None if it is unknown."""
-        value: float | UnsetType | None = (self.felt or {}).get(name, getattr(self, name, None))
+        before: dict[str, Any] = {"service_p50_s": self.p50_s, "service_p95_s": self.p95_s}
+        value: float | UnsetType | None = (self.felt or before).get(name, getattr(self, name, None))
         return None if value is UNSET else value
 
     @property
@@ -179,18 +172,13 @@ def add_requests(file: Path, requests: Iterable[Request], *, run: int) -> None:
     path = requests_file(file)
     if run == 0:
         path.unlink(missing_ok=True)
-    packed = _packed(requests, run, header=not path.exists())
-    if packed:
-        with path.open("ab") as kept:
-            kept.write(packed)
-
-
-def _packed(requests: Iterable[Request], run: int, *, header: bool) -> bytes:
-    """Return a run's rows, compressed by themselves; nothing where there are none."""
+    header = [] if path.exists() else [Request.__struct_fields__]
     rows = [msgspec.structs.astuple(msgspec.structs.replace(one, run=run)) for one in requests]
     lines = io.StringIO(newline="")
-    csv.writer(lines, lineterminator="\n").writerows([Request.__struct_fields__] * header + rows)
-    return gzip.compress(lines.getvalue().encode(), mtime=0) if rows else b""
+    csv.writer(lines, lineterminator="\n").writerows([*header, *rows])
+    if rows:
+        with path.open("ab") as kept:
+            kept.write(gzip.compress(lines.getvalue().encode(), mtime=0))
 
 
 def read_requests(file: Path, runs: int) -> list[Request]:
@@ -206,24 +194,13 @@ def read_requests(file: Path, runs: int) -> list[Request]:
         with gzip.open(path, "rt", encoding="utf-8", newline="") as lines:
             for row in csv.DictReader(lines):
                 given = {name: value for name, value in row.items() if value}
-                request = msgspec.convert(given, Request, strict=False)
-                if request.run >= runs:
-                    break
-                found.append(request)
+                found.append(msgspec.convert(given, Request, strict=False))
     except (FileNotFoundError, EOFError):  # half a row, of a run that was killed
         pass
-    except (OSError, ValueError, msgspec.ValidationError, csv.Error, zlib.error) as error:
+    except (OSError, ValueError, csv.Error, zlib.error) as error:
         where = f"requests {str(path)!r}, line {len(found) + 2}"
         raise ConfigError(f"{where}: {error}; measure again") from None
-    return found
-
-
-def _resumed_requests(file: Path, runs: int) -> None:
-    """Cut the requests to the first `runs` measurements, for a run that goes on."""
-    grouped = itertools.groupby(read_requests(file, runs), key=attrgetter("run"))
-    packed = [_packed(some, run, header=not place) for place, (run, some) in enumerate(grouped)]
-    if packed:
-        write_whole(requests_file(file), b"".join(packed))
+    return [request for request in found if request.run < runs]
 
 
 def go_on(file: Path, empty: Results, *, resume: bool) -> Results:
@@ -238,7 +215,13 @@ def go_on(file: Path, empty: Results, *, resume: bool) -> Results:
         raise ConfigError(f"{file} is of another experiment; {_ELSEWHERE}")
     if other := sorted({name for name, _ in before.machine.items() ^ empty.machine.items()}):
         raise ConfigError(f"{file} was measured with another {', '.join(other)}; {_ELSEWHERE}")
-    _resumed_requests(file, len(before.measurements))
+    kept = read_requests(file, len(before.measurements))
+    resumed = file.with_suffix(".resumed.json")
+    requests_file(resumed).unlink(missing_ok=True)
+    for run, some in itertools.groupby(kept, key=attrgetter("run")):
+        add_requests(resumed, some, run=run)
+    if kept:
+        requests_file(resumed).replace(requests_file(file))
     return before
 
 
@@ -249,10 +232,9 @@ def load(path: str | Path) -> Results:
     planned = {(case, n) for case in asked.cases() for n in range(asked.runs(case.workload))}
     for number, m in enumerate(loaded.measurements):
         if (m.case, m.repeat) not in planned:
-            raise ConfigError(
-                f"Results {str(path)!r}: measurements[{number}] is there twice, or not of its "
-                f"experiment; take it out of the file, or measure again: {_ELSEWHERE}"
-            )
+            one = f"measurements[{number}] is there twice, or not of its experiment"
+            cure = f"take it out of the file, or measure again: {_ELSEWHERE}"
+            raise ConfigError(f"Results {str(path)!r}: {one}; {cure}")
         planned.remove((m.case, m.repeat))
     return loaded
 
@@ -294,14 +276,22 @@ def model(chosen: Settings, experiment: Experiment) -> dict[str, str]:
     """Return who answered: a real model, or the local one and how the environment changed it."""
     if experiment.asks_real:
         return {"model": f"{chosen.model} at {urlsplit(chosen.upstream or '').hostname}"}
-    about = {"model": "local"}
-    if experiment.clock == "real":
-        about["model seconds a second"] = f"{chosen.time_scale:g}"
-    for name in ("requests_per_minute", "tokens_per_minute", "capacity", "faults"):
-        value = getattr(chosen, name)
-        if name not in experiment.settings and value not in (None, []):
-            about[name] = str(value)
-    return about
+    names = ("requests_per_minute", "tokens_per_minute", "capacity", "faults")
+    mine = {name: getattr(chosen, name) for name in names if name not in experiment.settings}
+    scale = {"model seconds a second": f"{chosen.time_scale:g}"}
+    about = {"model": "local"} | (scale if experiment.clock == "real" else {})
+    return about | {name: str(value) for name, value in mine.items() if value not in (None, [])}
+
+
+def known(runs: Iterable[Measurement], name: str) -> list[float]:
+    """Return what is known of a figure: of a field, or such as `response_p99_s`."""
+    return [value for m in runs if (value := m.figure(name)) is not None]
+
+
+def median_of(runs: Iterable[Measurement], name: str) -> float | None:
+    """Return the median of a figure over several runs; None if none has it."""
+    values = known(runs, name)
+    return median(values) if values else None
 
 
 def unequal(measurements: Iterable[Measurement]) -> list[str]:
@@ -310,53 +300,54 @@ def unequal(measurements: Iterable[Measurement]) -> list[str]:
     Of a real model's answers, the tokens are compared, within `TOLERANCE`.
     """
     every = list(measurements)
-    axes = varied(m.case for m in every)
-    problems: list[str] = []
-    failed: set[Case] = set()
-    first: dict[object, Measurement] = {}
+    axes, first = varied(m.case for m in every), first_of_work(every)
+    problems: dict[object, str] = {}  # the same one is told once
     for m in every:
         where = m.case.named(axes) + ("" if m.workflow is UNSET else f", workflow {m.workflow}")
         if m.error is not None:
-            if m.case not in failed:
-                problems.append(f"{where}: {m.error}")
-            failed.add(m.case)
+            problems.setdefault(m.case, f"{where}: {m.error}")
             continue
-        other = first.setdefault(m.work, m)
+        other, said = first[m.work], list[str]()
         if None not in (m.answers, other.answers) and m.answers != other.answers:
-            problems.append(f"{where}: its answers are not those of {other.case.engine}")
+            said.append(f"its answers are not those of {other.case.engine}")
         # An answer that a fault kept from the client is given twice.
         if m.answered < m.steps or (m.answered > m.steps and m.faults is UNSET):
-            problems.append(f"{where}: {m.answered} answers for {m.steps} steps")
+            said.append(f"{m.answered} answers for {m.steps} steps")
         elif m.case.strategy == "once" and m.requests != m.steps:
-            problems.append(f"{where}: {m.requests} requests for {m.steps} steps")
-    problems += [
-        f"{case.named(axes)}: {off:+.1%} tokens per answer; up to {TOLERANCE:.0%} is equal work"
-        for case, off in deviations(every).items()
-        if abs(off) > TOLERANCE
-    ]
-    return list(dict.fromkeys(problems))
+            said.append(f"{m.requests} requests for {m.steps} steps")
+        problems |= {(where, says): f"{where}: {says}" for says in said}
+    for case, off in deviations(every).items():
+        if abs(off) > TOLERANCE:
+            beyond = f"{off:+.1%} tokens per answer; up to {TOLERANCE:.0%} is equal work"
+            problems[case, off] = f"{case.named(axes)}: {beyond}"
+    return list(problems.values())
+
+
+def first_of_work(measurements: Iterable[Measurement]) -> dict[object, Measurement]:
+    """Return the first result of each work, with which others of the same are compared."""
+    return {m.work: m for m in reversed([*measurements]) if m.error is None}
 
 
 def deviations(measurements: Iterable[Measurement]) -> dict[Case, float]:
     """Return by what share a real model's answers are longer than the first of the same work."""
-    runs: dict[Case, list[Measurement]] = {}
-    for m in measurements:
-        if m.error is None and m.said:
-            runs.setdefault(m.case, []).append(m)
-    first: dict[object, list[Measurement]] = {}
+    every = [m for m in measurements if m.error is None and m.said]
+    cases = {
+        case: [m for m in every if m.case == case] for case in dict.fromkeys(m.case for m in every)
+    }
+    first = first_of_work(every)
     return {
-        case: deviation(some, reference)
-        for case, some in runs.items()
-        if (reference := first.setdefault(some[0].work, some)) is not some
+        case: deviation(some, cases[first[some[0].work].case])
+        for case, some in cases.items()
+        if first[some[0].work].case != case
     }
 
 
-def deviation(runs: Sequence[Measurement], reference: Sequence[Measurement]) -> float:
+def deviation(runs: Iterable[Measurement], reference: Iterable[Measurement]) -> float:
     """Return by what share a case's answers are longer than the reference's; 0 if not counted."""
-    tokens, usual = _tokens_per_answer(runs), _tokens_per_answer(reference)
+
+    def tokens_per_answer(some: Iterable[Measurement]) -> float:
+        counted = [[said.tokens for said in run.said if said.tokens] for run in some]
+        return median([mean(tokens) for tokens in counted if tokens] or [0])
+
+    tokens, usual = tokens_per_answer(runs), tokens_per_answer(reference)
     return tokens / usual - 1 if tokens and usual else 0.0
-
-
-def _tokens_per_answer(runs: Sequence[Measurement]) -> float | None:
-    counted = [[said.tokens for said in run.said if said.tokens] for run in runs]
-    return median(mean(tokens) for tokens in counted if tokens) if any(counted) else None

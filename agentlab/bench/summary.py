@@ -4,6 +4,7 @@ import math
 from collections.abc import Iterable, Mapping
 from typing import Annotated
 
+import numpy as np
 from msgspec import UNSET, UnsetType
 from pydantic import Field
 
@@ -39,10 +40,8 @@ class Slo:
 
     def keeps(self, times_s: Mapping[str, float]) -> bool:
         """Return whether a call with these times, as `times_s` gives them, is within it."""
-        limits = {
-            name: getattr(self, name) or math.inf for name in ("ttft_s", "itl_s", "response_s")
-        }
-        return all(times_s.get(name, 0.0) <= limit for name, limit in limits.items())
+        names = ("ttft_s", "itl_s", "response_s")
+        return all(times_s.get(name, 0.0) <= (getattr(self, name) or math.inf) for name in names)
 
 
 @model
@@ -67,14 +66,11 @@ class Price:
 
     def of(self, requests: Iterable[Request]) -> float:
         """Return what requests cost; what is cached costs its own price, if it has one."""
-        cached = self.prompt if self.cached is UNSET else self.cached
-        millionths = sum(
-            (one.prompt_tokens - one.cached_tokens) * self.prompt
-            + one.cached_tokens * cached
-            + one.completion_tokens * self.answer
-            for one in requests
-        )
-        return round(millionths / 1e6, 9)
+        prices = self.prompt, self.prompt if self.cached is UNSET else self.cached, self.answer
+        rows = [(r.prompt_tokens, r.cached_tokens, r.completion_tokens) for r in requests]
+        prompt, cached, answer = (sum(column) for column in zip(*rows, strict=True))
+        millionths = np.dot((prompt - cached, cached, answer), prices)
+        return round(float(millionths) / 1e6, 9)
 
 
 _STRETCHES = {
@@ -87,8 +83,7 @@ _STRETCHES = {
 
 def percentile(values: Iterable[float], percent: int) -> float:
     """Return the smallest value that `percent` of the values, one at least, do not exceed."""
-    ordered = sorted(values)
-    return ordered[max(0, -(-len(ordered) * percent // 100) - 1)]
+    return float(np.percentile([*values], percent, method="inverted_cdf"))
 
 
 def times_s(request: Request) -> dict[str, float]:
