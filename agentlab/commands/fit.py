@@ -4,33 +4,48 @@ import argparse
 import asyncio
 import csv
 import random
-from contextlib import suppress
+from collections.abc import Iterable
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, TypeVar
 
 import httpx
 import msgspec
 
 from agentlab import lab
 from agentlab.bench import plots
-from agentlab.bench.fit import Pair, Requests, Row, Table, errors, fit
+from agentlab.bench.fit import Pair, Request, Requests, Row, Table, errors, fit
 from agentlab.commands import leave_out_argument
-from agentlab.convert.published import load
 from agentlab.endpoint import presets
 from agentlab.endpoint.physics.formulas import Physics
 from agentlab.errors import ConfigError
 from agentlab.lab.connection import connection
-from agentlab.trace import trace
+from agentlab.trace import Trace, trace
 
 DESCRIPTION = (
-    "Fit a preset to an endpoint: to the trace of a forwarded run whose answers were streamed, or "
+    "Fit a preset to an endpoint: to the trace of a forwarded run whose answers were streamed, to "
     "a .csv of requests (arrived_s, first_token_s, end_s, prompt_tokens, completion_tokens), or to "
     "a published table of closed loops (prompt_tokens, answer_tokens, at_once, ttft_ms, itl_ms, "
     "tokens_per_s). Every second request, or each shape of a table in turn, is kept apart to judge."
 )
 
+T = TypeVar("T")
 _Count = Annotated[int, msgspec.Meta(ge=1)]
-_Amount = Annotated[float, msgspec.Meta(gt=0, le=1e12)]  # which no NaN is, and no infinity
+_Moment = Annotated[float, msgspec.Meta(ge=0, le=1e12)]  # which no NaN is, and no infinity
+_Amount = Annotated[float, msgspec.Meta(gt=0, le=1e12)]
+
+
+class _OfRequests(msgspec.Struct):
+    """A line of a file of requests."""
+
+    arrived_s: _Moment
+    first_token_s: _Moment
+    end_s: _Moment
+    prompt_tokens: _Count
+    completion_tokens: _Count
+
+    def __post_init__(self) -> None:
+        if not self.arrived_s < self.first_token_s <= self.end_s:
+            raise ValueError("needs arrived_s < first_token_s <= end_s")
 
 
 class _OfTable(msgspec.Struct):
@@ -43,6 +58,8 @@ class _OfTable(msgspec.Struct):
     itl_ms: _Amount
     tokens_per_s: _Amount
 
+
+_OF_A_REQUEST, _OF_A_TABLE = _OfRequests.__struct_fields__, _OfTable.__struct_fields__
 
 # What is asked to find out: short and long prompts, alone and together, tell the constants apart.
 _SHAPES = ((30, 96), (400, 32), (2000, 64))  # about that many words, and at most that many tokens
@@ -110,29 +127,44 @@ def _judged(measured: Table | Requests) -> tuple[Physics, dict[str, list[Pair]]]
 
 
 def read(path: Path, model: str | None = None) -> Table | Requests:
-    """Read a table, or a trace in any form; a ConfigError names the line and what is wrong."""
-    rows: list[dict[str, str]] = []
-    with (
-        suppress(OSError, UnicodeDecodeError, csv.Error),  # it is no table
-        path.open(encoding="utf-8-sig", newline="") as file,
-    ):
-        rows = list(csv.DictReader(file))
-    if not rows or not {*_OfTable.__struct_fields__} <= rows[0].keys():
-        return Requests.of_trace(load(path))
+    """Read a trace or a table; a ConfigError names the line and the value that is wrong."""
+    if path.suffix != ".csv":
+        return Requests.of_trace(Trace.load(path))
+    try:
+        with path.open(encoding="utf-8-sig", newline="") as file:
+            rows = list(csv.DictReader(file))
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        raise ConfigError(f"table {str(path)!r}: {error}; give a .csv file") from None
+    columns = set(rows[0]) if rows else set()
+    if columns.issuperset(_OF_A_REQUEST):
+        lines = _lines(path, enumerate(rows, 2), _OfRequests)
+        return Requests(Request(*msgspec.structs.astuple(each)) for each in lines)
+    if not columns.issuperset(_OF_A_TABLE):
+        has = ", ".join(sorted(map(str, columns))) or "none"
+        raise ConfigError(
+            f"table {str(path)!r} has the columns {has}; "
+            f"give {', '.join(_OF_A_REQUEST)}, or {', '.join(_OF_A_TABLE)}"
+        )
     models = sorted({row["model"] for row in rows if row.get("model")})
     if model not in models if model else len(models) > 1:
         raise ConfigError(f"choose one --model of {', '.join(models) or 'no column `model`'}")
-    table = Table()
-    for line, row in enumerate(rows, 2):
+    its = [each for each in enumerate(rows, 2) if not model or each[1].get("model") == model]
+    return Table(
+        Row(of.prompt_tokens, of.answer_tokens, of.at_once, of.ttft_ms / 1000, of.itl_ms / 1000,
+            of.tokens_per_s)
+        for of in _lines(path, its, _OfTable)
+    )  # fmt: skip
+
+
+def _lines(path: Path, rows: Iterable[tuple[int, dict[str, str]]], kind: type[T]) -> list[T]:
+    """Return a file's rows, each with its line, as what they have to be."""
+    found = []
+    for line, row in rows:
         try:
-            of = msgspec.convert(row, _OfTable, strict=False)
+            found.append(msgspec.convert(row, kind, strict=False))
         except msgspec.ValidationError as error:
             raise ConfigError(f"{path}:{line}: {error}; correct the line") from None
-        if not model or row.get("model") == model:
-            waits_s = of.ttft_ms / 1000, of.itl_ms / 1000
-            tokens = of.prompt_tokens, of.answer_tokens
-            table.append(Row(*tokens, of.at_once, *waits_s, of.tokens_per_s))
-    return table
+    return found
 
 
 def _probed(options: argparse.Namespace) -> Requests:
