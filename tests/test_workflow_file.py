@@ -1,4 +1,4 @@
-"""Workflow files: what is wrong, and where; the published schema; the way there and back."""
+"""Workflow files: what is wrong, and where; the published schema; any text is read as it stands."""
 
 from __future__ import annotations
 
@@ -256,10 +256,17 @@ FILES = st.fixed_dictionaries(
 )
 
 
+def written_out(step):
+    """A step of a file, without tools."""
+    fields = ("name", "prompt", "system", "max_tokens", "temperature")
+    return {field: getattr(step, field) for field in fields}
+
+
 @st.composite
 def mutated(draw):
     """A right file in which a few values were replaced, removed or added."""
-    file = yaml.safe_load(random_workflow(draw(st.integers(0, 99)), most=4).to_yaml())
+    w = random_workflow(draw(st.integers(0, 99)), most=4)
+    file = {"about": "x", "inputs": [], "steps": [written_out(step) for step in w.steps]}
     for _ in range(draw(st.integers(0, 2))):
         part = draw(st.sampled_from([file, *(s for s in file["steps"] if isinstance(s, dict))]))
         key = draw(st.sampled_from([*part, "inputs", "system", "nonsense"]))
@@ -321,29 +328,6 @@ def test_schema_and_loader_agree(tmp_path_factory, file):
     assert loaded == (fits and makes_a_graph(file))
 
 
-# There and back
-
-
-@pytest.mark.parametrize("seed", range(20))
-def test_random_workflows_come_back(tmp_path, seed):
-    """What was saved loads equal."""
-    path = tmp_path / "random.yaml"
-    w = random_workflow(seed)
-    path.write_text(w.to_yaml(), encoding="utf-8")
-    again = Workflow.load(str(path))
-    assert (again.about, again.steps, again.needs) == (w.about, w.steps, w.needs)
-
-
-@pytest.mark.parametrize("name", workflow.names())
-def test_the_courses_workflows_come_back(tmp_path, name):
-    """Also those in Korean, with braces, limits and several lines; the about is kept."""
-    w, path = Workflow.load(name), tmp_path / f"{name}.yaml"
-    path.write_text(w.to_yaml(), encoding="utf-8")
-    again = Workflow.load(str(path))
-    assert (again.name, again.about, again.inputs) == (w.name, w.about, w.inputs)
-    assert again.steps == w.steps
-
-
 ANY_TEXT = st.text(
     st.characters(exclude_categories=["Cs"]) | st.sampled_from(" \n\t\r'\"#:-|>\x85")
 )
@@ -360,12 +344,12 @@ ANY_TEXT = st.text(
 @example(text="a \nb", system="yes", temperature=None, max_tokens=None)
 @example(text="a\x85b", system="\x85", temperature=None, max_tokens=None)
 @example(text="\ta\n", system="", temperature=0.0, max_tokens=None)
-def test_any_text_comes_back(tmp_path_factory, text, system, temperature, max_tokens):
+def test_any_text_is_read(tmp_path_factory, text, system, temperature, max_tokens):
     """Whatever a prompt holds, and to the last bit of a number."""
     prompt = text.replace("{", "{{").replace("}", "}}")
     step = Step("a", prompt, system=system, temperature=temperature, max_tokens=max_tokens)
     path = tmp_path_factory.getbasetemp() / "text.yaml"
-    path.write_bytes(Workflow([step]).to_yaml().encode())
+    path.write_text(yaml.safe_dump({"about": "x", "steps": [written_out(step)]}))
     assert Workflow.load(str(path)).steps == (step,)
 
 

@@ -5,7 +5,6 @@ A file is read with the line of whatever is wrong. Editors complete one that beg
 """
 
 import dataclasses
-import json
 import random
 from collections.abc import Iterable, Mapping, Sequence
 from functools import partial
@@ -13,7 +12,6 @@ from pathlib import Path
 from string import Formatter
 from typing import Annotated, Any, Self
 
-import yaml
 from pydantic import Field, TypeAdapter
 from pydantic.json_schema import GenerateJsonSchema
 
@@ -182,13 +180,6 @@ class Workflow(Graph):
         path = yaml_file.found(name, _WORKFLOWS, what="workflow")
         file = read(path)
         return cls(file.steps, inputs=file.inputs, name=path.stem, about=file.about)
-
-    def to_yaml(self) -> str:
-        """Return the text of a file that loads as a workflow that asks the same."""
-        steps = [dataclasses.asdict(step) for step in self.steps]
-        file = {"about": self.about, "inputs": list(self.inputs), "steps": steps}
-        plain = "\x85" not in json.dumps(file, ensure_ascii=False)  # which YAML reads as a line end
-        return yaml.safe_dump(file, allow_unicode=plain, sort_keys=False, width=100)
 
     def step(self, name: str) -> Step:
         """Return the step of that name; a ConfigError names those that there are."""
