@@ -22,9 +22,10 @@ import pytest
 from agentlab.bench import against, compare, intervals, results
 from agentlab.bench.experiment import Case, Experiment, Workload
 from agentlab.bench.results import Measurement, Results
-from agentlab.commands.main import main
+from agentlab.commands.main import COMMANDS, main
+from agentlab.convert import spans
 from agentlab.errors import ConfigError
-from agentlab.settings import DATA
+from agentlab.settings import DATA, Settings
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "tools"))
 
@@ -252,23 +253,12 @@ def test_one_case_of_sixteen_that_takes_ten_times_as_long_is_never_noise():
     assert below.startswith("That the machine differed cannot be excluded")
 
 
-@pytest.mark.parametrize(
-    ("runs", "enough"),
-    [((1, 1), False), ((3, 3), False), ((3, 4), False), ((4, 4), True), ((2, 9), True)],
-)
-def test_too_few_runs_are_those_of_the_arithmetic(runs: tuple[int, int], enough: bool):
-    """Chance alone separates n and m in 2 of all ways to choose n of them: 2/35 is too often."""
-    said = compare.compared(*(result([1.0] * many) for many in runs))
-    assert ("too few runs for an interval" not in said) is enough
-    assert ("(1.000 to 1.000 within the runs)" in said) is enough
-
-
 def test_the_rounds_of_random_workflows_are_added_up():
     """Two of two workflows each: 1 + 3 and 2 + 4 s; a round without one of them counts for none."""
     asked = dataclasses.replace(ONE, workloads=[Workload(random=2)], repeats=3, clock="virtual")
     case = msgspec.structs.replace(CASE, workload="2 random workflows")
     some = result([1.0, 3.0, 2.0, 4.0, 9.0], case, experiment=asked)
-    assert compare._figures(some, case)[""] == {0: 4.0, 1: 6.0}
+    assert compare._rounds(some, case) == {0: {"": 4.0}, 1: {"": 6.0}}
 
 
 # Measuring in turn
@@ -425,7 +415,7 @@ def test_a_real_model_is_not_asked_unasked(tmp_path: Path, monkeypatch: pytest.M
     assert not (tmp_path / "out").exists()
 
 
-def test_the_smallest_change_is_a_share_or_a_percentage(tmp_path: Path, capsys):
+def test_the_smallest_change_is_chosen(tmp_path: Path, capsys):
     """20% is more than what the interval leaves open, 5% is not."""
     files = [str(tmp_path / f"{name}.json") for name in "ab"]
     for file, by in zip(
@@ -434,7 +424,7 @@ def test_the_smallest_change_is_a_share_or_a_percentage(tmp_path: Path, capsys):
         results.write(
             Path(file), result([a * b for a, b in zip(STEADY, by, strict=True)], machine=IN_TURN)
         )
-    for smallest, word in (("20%", "20.0% or more is excluded"), ("0.05", "would need about")):
+    for smallest, word in (("0.2", "20.0% or more is excluded"), ("0.05", "would need about")):
         assert main(["bench", "--compare", *files, "--smallest", smallest]) == 0
         assert word in capsys.readouterr().out
 
@@ -444,6 +434,18 @@ def test_what_was_measured_in_turn_is_not_gone_on_with(tmp_path: Path, capsys):
     command = ["bench", "article", "--out", str(tmp_path), "--against", "engine=langgraph"]
     assert main([*command, "--resume"]) == 2
     assert "--against" in capsys.readouterr().err
+
+
+def test_the_command_line_tells_what_the_code_has():
+    """Defaults and choices stand in a file of their own, which imports nothing."""
+    options = COMMANDS["bench"]["options"]
+    assert options["--rounds"]["default"] == against.ROUNDS
+    assert options["--smallest"]["default"] == compare.SMALLEST
+    assert options["--against"]["help"].endswith(f"one of {', '.join(against.KINDS)}")
+    assert tuple(COMMANDS["trace"]["options"]["--to"]["choices"]) == spans.FORMS
+    for name in ("time_scale", "seed"):
+        told = COMMANDS["serve"]["options"][f"--{name.replace('_', '-')}"]["help"]
+        assert told.endswith(f"(default: {getattr(Settings(), name):g})")
 
 
 @pytest.mark.parametrize(

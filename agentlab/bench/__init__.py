@@ -9,6 +9,8 @@ measure      measures it: warm, interleaved, resumable; and tells beforehand wha
 results      the raw data, a measurement per run, and what forbids comparing it
 report       the Markdown table with the bound beside each figure, and what it says
 plots        the same as pictures; limits over time, limiters judged, what a bandit earns
+account      where the time went: what a run took beyond its bound, by causes that add up
+where        the same as one page of HTML, from the templates in page/
 compare      what differs between two results, and what can be told from it
 intervals    a ratio that was measured round by round, and the interval that it is in
 against      an experiment and the same with one thing changed, measured in turn

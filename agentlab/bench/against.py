@@ -3,7 +3,6 @@
 import os
 import subprocess
 import sys
-from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
 from random import Random
@@ -20,7 +19,7 @@ from agentlab._support.progress_bar import bar
 from agentlab.bench import results
 from agentlab.bench.compare import IN_TURN
 from agentlab.bench.experiment import AXES, Experiment
-from agentlab.bench.results import Measurement, Results
+from agentlab.bench.results import Results
 from agentlab.errors import ConfigError
 
 ROUNDS = 12  # tools/calibrate_compare.py says what they show
@@ -55,22 +54,16 @@ def run(
         for number, names in enumerate(bar(order, name=file.stem)):
             for name in names:
                 new = _measured(sides[name], folder / f"{number}{name}", file.stem)
-                before = kept[name].measurements if name in kept else []
-                kept[name] = msgspec.structs.replace(
-                    new,
-                    experiment=replace(new.experiment, repeats=len(order)),
-                    machine=new.machine | {IN_TURN: run},
-                    measurements=[*before, *_as_round(number, new)],
-                )
+                if not number:
+                    asked = replace(new.experiment, repeats=len(order))
+                    about = {"experiment": asked, "machine": new.machine | {IN_TURN: run}}
+                    kept[name] = msgspec.structs.replace(new, **about, measurements=[])
+                for m in new.measurements:
+                    repeat = number * new.experiment.runs(m.case.workload) + m.repeat
+                    kept[name].measurements.append(msgspec.structs.replace(m, repeat=repeat))
             for name, whole in kept.items():
                 results.write(file.with_suffix(f".{name}.json"), whole)
     return kept["a"], kept["b"]
-
-
-def _as_round(number: int, new: Results) -> Iterator[Measurement]:
-    for m in new.measurements:
-        repeat = number * new.experiment.runs(m.case.workload) + m.repeat
-        yield msgspec.structs.replace(m, repeat=repeat)
 
 
 def _sides(a: _Side, other: str, folder: Path) -> dict[str, _Side]:
@@ -98,20 +91,20 @@ def _measured(side: _Side, folder: Path, name: str) -> Results:
     folder.mkdir()
     file = folder / f"{name}.yaml"
     file.write_bytes(TypeAdapter(Experiment).dump_json(side.experiment, exclude_defaults=True))
-    environ = {"PYTHONSAFEPATH": "1", "AGENTLAB_PROGRESS": "0"}  # not what lies in this folder
-    if side.code is not None:
-        environ["PYTHONPATH"] = str(side.code)
+    code = {} if side.code is None else {"PYTHONPATH": str(side.code)}
     command = [side.python, "-m", "agentlab", "bench", str(file), "--out", str(folder), "--yes"]
-    return results.load(_made(file.with_suffix(".json"), command, os.environ | environ))
+    environ = {"PYTHONSAFEPATH": "1", "AGENTLAB_PROGRESS": "0"}  # not what lies in this folder
+    return results.load(_made(file.with_suffix(".json"), command, **environ, **code))
 
 
-def _made(file: Path, command: list[str], environ: Mapping[str, str] | None = None) -> Path:
+def _made(file: Path, command: list[str], **environ: str) -> Path:
     """Return the file that a command makes; if it does not, what it says is a ConfigError."""
     try:
-        done = subprocess.run(command, env=environ, capture_output=True, text=True)
+        done = subprocess.run(command, env=os.environ | environ, capture_output=True, text=True)
+        code, said = done.returncode, done.stderr
     except OSError as error:
-        raise ConfigError(f"--against: {command[0]} cannot be run: {error}") from None
-    if done.returncode > 1 or not file.exists():  # 1: made, and some runs in it cannot be compared
-        said = done.stderr.strip().rpartition("\n")[2]  # below a traceback, if there is one
+        code, said = 2, str(error)
+    if code > 1 or not file.exists():  # 1: made, and some runs in it cannot be compared
+        said = said.strip().rpartition("\n")[2]  # below a traceback, if there is one
         raise ConfigError(f"--against: {command[0]} failed: {said or 'it said nothing'}")
     return file

@@ -1,7 +1,7 @@
 """A ratio that was measured round by round, with an interval that assumes nothing of the noise."""
 
 from collections.abc import Sequence
-from functools import cache
+from functools import cache, reduce
 from math import ceil, inf, log2
 from typing import Any, NamedTuple
 
@@ -46,8 +46,5 @@ def least_rounds(lines: int) -> int:
 @cache
 def _signed_ranks(n: int) -> Any:
     """Return how probable each sum, or a lower one, is of those ranks to n that a coin picks."""
-    probabilities = np.ones(1)
-    for rank in range(1, n + 1):
-        more = np.zeros(rank)
-        probabilities = (np.append(probabilities, more) + np.append(more, probabilities)) / 2
-    return np.cumsum(probabilities)
+    coins = (np.array([0.5, *[0.0] * (rank - 1), 0.5]) for rank in range(1, n + 1))
+    return np.cumsum(reduce(np.convolve, coins))

@@ -1,6 +1,6 @@
 """What theory says about speedup, and how one of the laws is fitted to measurements."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from itertools import chain, combinations
 from math import inf, sqrt
 from typing import Any, NamedTuple
@@ -15,7 +15,8 @@ Floats = npt.NDArray[np.float64]
 
 _FEWEST = 4  # different counts, for three factors
 _SATURATED = 0.9  # of the greatest throughput: from there on a curve is saturated
-_PREDICTS, _FITS = 0.1, 0.02  # errors up to these are no reason to refuse a law
+_FITS = 0.02  # an error up to this is no reason to refuse a law
+_BINDS = 0.1  # by so much more throughput would grow if there were no limit
 
 
 def amdahl(serial: float, workers: float) -> float:
@@ -90,36 +91,34 @@ def fit_usl(counts: Sequence[float], throughputs: Sequence[float]) -> Usl:
     if len(set(counts)) < _FEWEST or n.shape != x.shape or (n <= 0).any() or (x <= 0).any():
         got = f"got {list(counts)} and {list(throughputs)}"
         raise ConfigError(f"a fit needs four different counts and throughputs above 0; {got}")
-    return _fitted(n, x, ([0], [0, 1], [0, 2], [0, 1, 2]))
-
-
-def _fitted(n: Floats, x: Floats, choices: Iterable[list[int]]) -> Usl:
-    # N / X is linear in the factors; as shares of it, all are 1. One alone has some throughput.
-    factors = least_squares(_columns(n, x), np.ones_like(n), choices)
-    one, contention, coherency = np.maximum(factors, [1e-12, 0, 0]).tolist()
-    return Usl(contention / one, coherency / one, 1 / one)
-
-
-def least_squares(
-    columns: Floats, wanted: Floats, choices: Iterable[Sequence[int]] | None = None
-) -> Floats:
-    """Return the x with no part below 0 for which `columns @ x` is nearest to what is wanted.
-
-    `choices` are the parts that may be above 0 together; by default any.
-    """
-    many = range(columns.shape[1])
-    best, least = np.zeros(len(many)), inf
-    for free in choices or chain.from_iterable(combinations(many, n + 1) for n in many):
-        found = np.linalg.lstsq(columns[:, free], wanted, rcond=None)[0]
-        error = float(((columns[:, free] @ found - wanted) ** 2).sum())
-        if (found >= 0).all() and error < least - 1e-15:
-            best, least = np.zeros(len(many)), error
-            best[list(free)] = found
-    return best
+    return _fitted(_columns(n, x))
 
 
 def _columns(n: Floats, x: Floats) -> Floats:
+    """Return what N / X is made of, as shares of it: it is linear in the factors."""
     return np.column_stack([np.ones_like(n), n - 1, n * (n - 1)]) / (n / x)[:, None]
+
+
+def _fitted(columns: Floats) -> Usl:
+    factors = least_squares(columns, np.ones(len(columns)))
+    one, contention, coherency = np.maximum(factors, [1e-12, 0, 0]).tolist()  # one alone has some
+    return Usl(contention / one, coherency / one, 1 / one)
+
+
+def least_squares(columns: Floats, wanted: Floats) -> Floats:
+    """Return the x with no part below 0 for which `columns @ x` is nearest to what is wanted.
+
+    Some of its parts are 0, and the others are those of plain least squares, so all are tried.
+    """
+    many = columns.shape[1]
+    best, least = np.zeros(many), inf
+    for used in chain.from_iterable(combinations(range(many), n) for n in range(1, many + 1)):
+        found = np.zeros(many)
+        found[list(used)] = np.linalg.lstsq(columns[:, used], wanted, rcond=None)[0]
+        error = float(((columns @ found - wanted) ** 2).sum())
+        if (found >= 0).all() and error < least - 1e-15:
+            best, least = found, error
+    return best
 
 
 class UslFit(NamedTuple):
@@ -132,7 +131,7 @@ class UslFit(NamedTuple):
     least: float
     most: float
     error: float
-    refused: str = ""
+    refused: str
 
     def __str__(self) -> str:
         if self.refused:
@@ -145,10 +144,10 @@ def fit_and_judge(counts: Sequence[float], throughputs: Sequence[float]) -> UslF
     """Fit the law, and judge it; None for fewer than four counts, or a throughput of nothing.
 
     Slots bend a curve where no smooth law does, and a fit through the bend calls them coherency. So
-    it is refused where a limit explains the curve better, with as many factors: contention below
-    saturation (90% of the greatest throughput), and from there on the same throughput. It is also
-    refused if it is more than 2% off and its residuals are systematic: neighbours are more alike
-    than 99% of random ones, by the statistic of Durbin and Watson, Biometrika 37 (1950).
+    it is refused where a limit explains the curve better: contention below saturation (90% of the
+    greatest throughput), and from there on the same throughput. It is also refused if it is more
+    than 2% off and its residuals are systematic: neighbours are more alike than 99% of random ones,
+    by the statistic of Durbin and Watson, Biometrika 37 (1950).
 
     Example:
         >>> law, ns = Usl(0.05, 0.001, 1.0), [1, 2, 4, 8, 16, 32, 64]
@@ -160,20 +159,18 @@ def fit_and_judge(counts: Sequence[float], throughputs: Sequence[float]) -> UslF
     if len(set(counts)) < _FEWEST or min(throughputs) <= 0:
         return None
     n, x = np.array(sorted(zip(counts, throughputs, strict=True)), dtype=float).T
-    law = fit_usl(n.tolist(), x.tolist())
+    law, columns = fit_usl(n.tolist(), x.tolist()), _columns(n, x)
     off = x / law.throughput(n) - 1  # the relative error of N / X, which is what was fitted
-    fit = UslFit(law, n[0], n[-1], float(abs(off).max()))
-    below = int(np.argmax(x >= _SATURATED * x.max()))
+    error, refused, below = float(abs(off).max()), "", int(np.argmax(x >= _SATURATED * x.max()))
     if len(set(n[:below])) > 1:
-        free = _fitted(n[:below], x[:below], ([0], [0, 1]))
+        free = _fitted(columns[:below] * [1, 1, 0]).throughput(n)
         most = x[below:].mean()
-        limited = np.minimum(free.throughput(n), most)
-        binds = free.throughput(n[-1]) > most * (1 + _PREDICTS)
-        if binds and ((x / limited - 1) ** 2).sum() < (off**2).sum():
-            return fit._replace(refused=f"from {n[below]:g} on a limit holds, such as slots")
-    if fit.error > _FITS and _systematic(_columns(n, x), off):
-        return fit._replace(refused=f"the best fit is off by up to {fit.error:.0%}, systematically")
-    return fit
+        better = ((x / np.minimum(free, most) - 1) ** 2).sum() < (off**2).sum()
+        if better and free[-1] > most * (1 + _BINDS):
+            refused = f"from {n[below]:g} on a limit holds, such as slots"
+    if not refused and error > _FITS and _systematic(columns, off):
+        refused = f"the best fit is off by up to {error:.0%}, systematically"
+    return UslFit(law, n[0], n[-1], error, refused)
 
 
 def _systematic(columns: Floats, residuals: Floats) -> bool:

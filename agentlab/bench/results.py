@@ -160,11 +160,10 @@ def requests_file(file: Path) -> Path:
 
 
 def keep_before(file: Path) -> None:
-    """Rename finished results and their requests, so that new ones can be written."""
-    before = file.with_suffix(".before.json")
-    if requests_file(file).exists():
-        requests_file(file).replace(requests_file(before))
-    file.replace(before)
+    """Rename finished results, with what lies beside them, so that new ones can be written."""
+    for suffix in (".requests.csv.gz", ".proof.json", ".json"):
+        if file.with_suffix(suffix).exists():
+            file.with_suffix(suffix).replace(file.with_suffix(f".before{suffix}"))
 
 
 def add_requests(file: Path, requests: Iterable[Request], *, run: int) -> None:

@@ -18,8 +18,6 @@ from typing import Any, NamedTuple
 
 from agentlab.errors import AgentLabError
 
-DESCRIPTION = "Check this machine. With a key set, the real model is asked for one token."
-
 ROOT = Path(__file__).resolve().parents[2]
 SETUP = "run `make setup` (on Windows `py -3.12 tools\\setup.py`)"
 KERNEL_TIMEOUT_S = 30.0
@@ -37,10 +35,6 @@ class Finding(NamedTuple):
 
     def __str__(self) -> str:
         return f"{self.verdict:4}  {self.name:12}  {self.found}" + (self.cure and f"; {self.cure}")
-
-
-def arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--offline", action="store_true", help="do not ask the real model")
 
 
 def run(options: argparse.Namespace) -> int:

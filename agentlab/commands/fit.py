@@ -14,19 +14,11 @@ import msgspec
 from agentlab import lab
 from agentlab.bench import plots
 from agentlab.bench.fit import Pair, Request, Requests, Row, Table, errors, fit
-from agentlab.commands import leave_out_argument
 from agentlab.endpoint import presets
 from agentlab.endpoint.physics.formulas import Physics
 from agentlab.errors import ConfigError
 from agentlab.lab.connection import connection
 from agentlab.trace import Trace, trace
-
-DESCRIPTION = (
-    "Fit a preset to an endpoint: to the trace of a forwarded run whose answers were streamed, to "
-    "a .csv of requests (arrived_s, first_token_s, end_s, prompt_tokens, completion_tokens), or to "
-    "a published table of closed loops (prompt_tokens, answer_tokens, at_once, ttft_ms, itl_ms, "
-    "tokens_per_s). Every second request, or each shape of a table in turn, is kept apart to judge."
-)
 
 T = TypeVar("T")
 _Count = Annotated[int, msgspec.Meta(ge=1)]
@@ -65,17 +57,6 @@ _OF_A_REQUEST, _OF_A_TABLE = _OfRequests.__struct_fields__, _OfTable.__struct_fi
 _SHAPES = ((30, 96), (400, 32), (2000, 64))  # about that many words, and at most that many tokens
 _TOGETHER = (1, 2, 4, 8)
 _REQUESTS = 1 + len(_SHAPES) * sum(max(3, 2 * clients) for clients in _TOGETHER)
-
-
-def arguments(parser: argparse.ArgumentParser) -> None:
-    """Add the arguments."""
-    parser.add_argument("file", nargs="?", help="a trace, or a .csv file")
-    parser.add_argument("--out", metavar="FILE", help="write the preset there (.yaml)")
-    parser.add_argument("--picture", metavar="FILE", help="draw predicted against measured (.png)")
-    parser.add_argument("--model", help="in a table's column `model`, or of the probed endpoint")
-    parser.add_argument("--probe", metavar="URL", help="ask an endpoint, and fit what it took")
-    parser.add_argument("--yes", action="store_true", help="ask it, which may cost money")
-    leave_out_argument(parser)
 
 
 def run(options: argparse.Namespace) -> int:

@@ -1,42 +1,37 @@
 """The command line: find the command that is asked for, and import no other.
 
-So `agentlab doctor` starts where packages are missing, and says which.
+So `agentlab doctor` starts where packages are missing, and says which. What commands there are, and
+what they take, is in commands.toml.
 """
 
 import argparse
 import importlib
 import os
 import sys
+import tomllib
 from collections.abc import Sequence
+from datetime import datetime
+from pathlib import Path
 
 from agentlab.errors import AgentLabError
 
-COMMANDS = {
-    "serve": "serve the endpoint, for one or for a class, until Ctrl-C",
-    "bench": "measure an experiment, or compare two results",
-    "fit": "fit a preset to an endpoint's own measurements",
-    "write": "write about many topics, and lose nothing",
-    "workflow": "check workflow files",
-    "doctor": "is everything there? OK or FAIL, with the cure",
-    "progress": "which exercises are solved in your saved notebooks",
+COMMANDS = tomllib.loads(Path(__file__).with_name("commands.toml").read_text(encoding="utf-8"))
+_TYPES = {
+    "int": int,
+    "float": float,
+    "path": Path,
+    "date": datetime.fromisoformat,
+    "file to append to": argparse.FileType("ab", 0),
 }
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command that `argv` asks for; return the exit code, 2 for an error of the user's."""
     given = sys.argv[1:] if argv is None else list(argv)
-    parser = argparse.ArgumentParser(prog="agentlab", description="Run AI agents in parallel.")
-    commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
-    for name, does in COMMANDS.items():
-        command = commands.add_parser(name, help=does)
-        if given[:1] == [name]:
-            module = importlib.import_module(f"agentlab.commands.{name}")
-            command.description = module.DESCRIPTION
-            module.arguments(command)
-            command.set_defaults(run=module.run)
-    options = parser.parse_args(given)
+    options = _parser().parse_args(given)
+    options.given = given
     try:
-        code = int(options.run(options))
+        code = int(importlib.import_module(f"agentlab.commands.{options.command}").run(options))
         sys.stdout.flush()
         return code
     except BrokenPipeError:  # the reader of the output, such as `head`, has read enough
@@ -45,3 +40,17 @@ def main(argv: Sequence[str] | None = None) -> int:
     except AgentLabError as error:
         print(f"agentlab: {error}", file=sys.stderr)
         return 2
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="agentlab", description="Run AI agents in parallel.")
+    commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
+    for name, about in COMMANDS.items():
+        command = commands.add_parser(name, help=about["help"], description=about["description"])
+        for option, how in about["options"].items():
+            if "type" in how:
+                how = {**how, "type": _TYPES[how["type"]]}
+            if isinstance(how.get("metavar"), list):
+                how = {**how, "metavar": tuple(how["metavar"])}
+            command.add_argument(option, **how)
+    return parser

@@ -12,8 +12,6 @@ from typing import Any, NamedTuple
 from agentlab.errors import ConfigError
 from agentlab.settings import DATA
 
-DESCRIPTION = "Read from the saved notebooks which exercises are solved, and what is next."
-
 _HEADING = re.compile(r"^#{2,4} Exercise (\d+)\b:?[ \t]*(.*?)[ \t]*$", re.MULTILINE)
 _SECTION = re.compile(r"^#{1,2} (?!Exercise )", re.MULTILINE)
 
@@ -24,11 +22,6 @@ class Exercise(NamedTuple):
     number: int
     title: str
     solved: bool = False
-
-
-def arguments(parser: argparse.ArgumentParser) -> None:
-    default = "default: notebooks, here or where the course lies"
-    parser.add_argument("folder", nargs="?", type=Path, help=default)
 
 
 def run(options: argparse.Namespace) -> int:

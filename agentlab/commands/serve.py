@@ -7,38 +7,11 @@ import secrets
 import msgspec
 
 from agentlab import settings
-from agentlab.commands import leave_out_argument
-from agentlab.endpoint import presets
 from agentlab.endpoint.server.app import build_app
 from agentlab.endpoint.server.serve import serve
 from agentlab.errors import ConfigError
 
-DESCRIPTION = (
-    "Serve an OpenAI-compatible endpoint until Ctrl-C. With OPENAI_BASE_URL or OPENAI_API_KEY set, "
-    "it forwards to that model (AGENTLAB_LOCAL=1 keeps the local one)."
-)
 _OF_A_CLASS = ("host", "learners", "token", "yes")
-
-
-def arguments(parser: argparse.ArgumentParser) -> None:
-    default, add = settings.Settings(), parser.add_argument
-    add("--port", type=int, default=8000, help="0 takes a free one (default 8000)")
-    add("--preset", help=f"{', '.join(presets.names())}, or a .yaml file")
-    add("--time-scale", help=f"model seconds to a real second (default {default.time_scale:g})")
-    add("--seed", help=f"draws answers and jitter (default {default.seed})")
-    add("--requests-per-minute", help="a rate limit; 0 lifts the preset's")
-    add("--tokens-per-minute", help="a rate limit on tokens; 0 lifts the preset's")
-    add("--faults", metavar="FILE", help="a fault plan, as YAML")
-    leave_out_argument(parser)
-    lines = argparse.FileType("ab", 0)
-    add("--trace", metavar="FILE", type=lines, help="append one line of JSON per request")
-    classroom = "for a class: everybody's name is a key, fair shares, a page for the projector"
-    add("--classroom", action="store_true", help=classroom)
-    add("--host", help="of a class: where to listen; 0.0.0.0 lets the network in")
-    add("--learners", metavar="FILE", help="of a class: its list, one name per line")
-    add("--token", help="of a class: the teacher's; left out, one is made")
-    yes = "of a class: let it ask a real model, which costs money"
-    add("--yes", action="store_const", const=True, help=yes)
 
 
 def run(options: argparse.Namespace) -> int:

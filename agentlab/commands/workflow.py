@@ -5,13 +5,6 @@ import argparse
 from agentlab.errors import ConfigError
 from agentlab.workflow import Workflow, listed
 
-DESCRIPTION = "Name what is wrong in workflow files, by line, column and field."
-
-
-def arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("verb", choices=("check",))
-    parser.add_argument("files", nargs="+", metavar="FILE", help="a name, or a .yaml file")
-
 
 def run(options: argparse.Namespace) -> int:
     """Check each file; return 1 if one is wrong."""

@@ -9,28 +9,8 @@ from contextlib import ExitStack, nullcontext, suppress
 from pathlib import Path
 
 from agentlab import lab
-from agentlab.commands import leave_out_argument
 from agentlab.content import Content, ContentSystem, Settings, read_topics, summary
 from agentlab.errors import ConfigError
-
-DESCRIPTION = (
-    "Write a Markdown and an HTML file about each topic. Every answer is recorded as it comes, so "
-    "that after Ctrl-C, or worse, --resume goes on and asks nothing again."
-)
-
-
-def arguments(parser: argparse.ArgumentParser) -> None:
-    add = parser.add_argument
-    add("topics", metavar="TOPICS.txt", help="a topic per line; # begins a comment")
-    add("--out", metavar="DIR", default="content", help="default: content")
-    add("--resume", action="store_true", help="go on with what is in DIR")
-    add("--retry-quarantined", action="store_true", help="try again what was given up")
-    add("--type", choices=("blog", "comprehensive"), default="blog")
-    add("--settings", metavar="FILE", help="the content system's, as YAML")
-    add("--journal", metavar="URL", help="elsewhere, such as postgresql://...")
-    cluster = "send from a Dask scheduler's processes, or without an address from some here"
-    add("--cluster", nargs="?", const="local", metavar="ADDRESS", help=cluster)
-    leave_out_argument(parser)
 
 
 def run(options: argparse.Namespace) -> int:
