@@ -213,8 +213,8 @@ echo_key          | FAIL    | OPENAI_API_KEY
 forbidden         | FAIL    | access|country|project
 no_model          | FAIL    | OPENAI_MODEL
 no_v1             | FAIL    | OPENAI_BASE_URL.*/v1
-strict            | WARN    | max_completion_tokens
-max_tokens_only   | WARN    | max_completion_tokens
+strict            | OK      | 1 token asked
+max_tokens_only   | OK      | 1 token asked
 quota             | FAIL    | credit
 quota_type        | FAIL    | credit
 quota_code        | FAIL    | credit

@@ -5,6 +5,7 @@ trace are real, and replaces the words by a right or a wrong answer.
 """
 
 from collections.abc import Mapping
+from math import prod
 from typing import Annotated, Any
 
 import msgspec
@@ -89,31 +90,24 @@ async def expected(model: SimulatedSkill, task: Task, pattern: str) -> tuple[flo
     """Return how often a pattern is right about a task, and its calls: on average, exactly."""
     right = mean_calls = 0.0
     courses: list[list[int]] = [[]]  # which of the possible answers each request gets, so far
+
+    async def follow(course: list[int]) -> None:
+        nonlocal right, mean_calls
+        shares: list[float] = []
+
+        async def ask(prompt: str, **_: Any) -> str:
+            possible = model.answers(task, prompt)
+            if len(shares) == len(course):  # from here on always the first; the others are noted
+                courses.extend([*course, other] for other in range(1, len(possible)))
+                course.append(0)
+            share, answer = possible[course[len(shares)]]
+            shares.append(share)
+            return f"Answer: {answer}"
+
+        is_right = task.right(await PATTERNS[pattern](ask, task))
+        right += prod(shares) * is_right
+        mean_calls += prod(shares) * len(shares)
+
     while courses:
-        is_right, probability, calls, others = await _course(model, task, pattern, courses.pop())
-        right += probability * is_right
-        mean_calls += probability * calls
-        courses += others
+        await follow(courses.pop())
     return round(right, 9), round(mean_calls, 9)
-
-
-async def _course(
-    model: SimulatedSkill, task: Task, pattern: str, chosen: list[int]
-) -> tuple[bool, float, int, list[list[int]]]:
-    """Follow one course: the answers chosen, then always the first; the others are noted."""
-    probability, calls = 1.0, 0
-    others: list[list[int]] = []
-
-    async def ask(prompt: str, **_: Any) -> str:
-        nonlocal probability, calls
-        possible = model.answers(task, prompt)
-        if calls == len(chosen):
-            others.extend([*chosen, other] for other in range(1, len(possible)))
-            chosen.append(0)
-        share, answer = possible[chosen[calls]]
-        calls += 1
-        probability *= share
-        return f"Answer: {answer}"
-
-    right = task.right(await PATTERNS[pattern](ask, task))
-    return right, probability, calls, others
