@@ -74,5 +74,5 @@ def test_lines_are_joined_and_names_written_out(tmp_path: Path):
     assert some.rivers is some.rivers
     assert some.each("all") is some.each("all")
     assert some.waters.pattern == r"(?i)(\d+|one|two)|lakes?"
-    with pytest.raises(KeyError, match="seas"):
+    with pytest.raises(AttributeError, match="no pattern 'seas'"):
         _ = some.seas

@@ -25,7 +25,9 @@ class Patterns:
             self._made[name] = [re.compile(self._text(each)) for each in those]
 
     def __getattr__(self, name: str) -> re.Pattern[str]:
-        return self.each(name)[0]
+        if name not in self._made:
+            raise AttributeError(f"there is no pattern {name!r}")
+        return self._made[name][0]
 
     def each(self, name: str) -> list[re.Pattern[str]]:
         """Return the patterns of a list."""
