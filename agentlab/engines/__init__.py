@@ -1,11 +1,7 @@
 """The engines: one Workflow, run by different means. Results are equal; only time differs.
 
 `sequential` asks one step after the other: the baseline. `asyncio` asks each step as soon as its
-inputs are there, and so do the frameworks, which only their own files import:
-
-    langgraph   natively, in its functional API; also as the plain graph, which runs in supersteps
-    crewai      as a native Flow; on the real clock only
-    dask        from other processes, here or on other hosts; on the real clock only
+inputs are there, and so do the frameworks, which only their own files import.
 """
 
 from collections.abc import Awaitable, Callable, Mapping

@@ -1,13 +1,4 @@
-"""The lab: where the model is, and how to ask it.
-
-connection    which model answers: one `Connection`; configure, stop, where
-crews         CrewAI, silent from its first import
-_ask          ask, reply, simulate, chat_model, crew_llm
-_http         HTTP by aiohttp, as a transport of httpx's
-_model_time   seconds of the model's time: now, sleep, time-outs, `retry-after`
-_read         the reply in an endpoint's answer, or the error
-_transport    how clients reach the model: in real time or in virtual time
-"""
+"""The lab: where the model is, and how to ask it."""
 
 from agentlab.lab._ask import ask, chat_model, crew_llm, reply, simulate
 from agentlab.lab._model_time import (

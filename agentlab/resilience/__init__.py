@@ -1,15 +1,5 @@
 """Calls that fail, wait and cost too much: one remedy per file, composed in `Guard`.
 
-    guard         all of the below around any awaitable call, and the order in which they are nested
-    limiters/     how many calls in flight: slots, and a limit that finds the endpoint's knee
-    _classify     which errors are worth another attempt, and how long to wait for it
-    _retry        how often, with back-off, jitter, and a budget for all calls together
-    _breaker      an endpoint that is down is left alone, but for a probe
-    _rate_limit   a rate limit kept by the client: token buckets for requests and for tokens
-    _hedge        a second request when the first is late; the faster one wins
-    _amap         any number of calls, a few at the same time, and memory bounded
-    _monitor      what happened: attempts, outcomes, latency, for Prometheus
-
 All times are model seconds.
 """
 

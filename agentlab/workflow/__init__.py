@@ -1,9 +1,4 @@
-"""A workflow is its prompts: the steps that a prompt names are its needs.
-
-_workflow   steps, and the workflow that they make: by name from files, with a schema, or random
-_graph      what any graph of names has: order, plan, longest path
-_run        runs a graph's nodes in order or as soon as their needs are there
-"""
+"""A workflow is its prompts: the steps that a prompt names are its needs."""
 
 from agentlab.workflow._graph import Graph, listed
 from agentlab.workflow._run import Run, as_ready, begin, in_order
