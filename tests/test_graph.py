@@ -24,10 +24,10 @@ def test_each_comes_after_what_it_needs():
     ("mentions", "inputs", "says"),
     [
         ([("a", ["b"]), ("b", ["a"])], [], "functions wait .*: a -> b -> a; take one out"),
-        ([("a", []), ("a", [])], [], "two functions are called 'a'"),
+        ([("a", []), ("a", [])], [], "'a' is given twice; give each function"),
         ([("a", ["z"])], [], "function 'a' needs 'z', which is no function and no input"),
         ([("a", [])], ["x", "y"], "no function uses the input 'x'; take it out"),
-        ([("a", ["a"])], ["a"], "'a' is a function and an input"),
+        ([("a", ["a"])], ["a"], "'a' is given twice"),
     ],
     ids=["circle", "twice", "unknown", "unused", "both"],
 )

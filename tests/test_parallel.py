@@ -234,11 +234,11 @@ def needs_itself(needs_itself):
 @pytest.mark.parametrize(
     ("functions", "inputs", "says"),
     [
-        ([river, river], {}, "two functions are called 'river'"),
+        ([river, river], {}, "'river' is given twice"),
         ([broken], {}, "function 'broken' needs 'river', which is no function and no input"),
         ([needs_itself], {}, "these functions wait for each other forever: needs_itself -> needs"),
         ([river], {"topic": "x"}, "no function uses the input 'topic'"),
-        ([river, broken], {"river": "x"}, "'river' is a function and an input"),
+        ([river, broken], {"river": "x"}, "'river' is given twice"),
         ([takes_any], {}, "function 'takes_any' needs 'args', which is no function and no input"),
         ([lambda: 1], {}, "is no function with a name"),
         ([functools.partial(river)], {}, "is no function with a name"),

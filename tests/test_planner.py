@@ -98,7 +98,7 @@ def test_what_is_no_plan_is_refused_before_anything_runs(plan, says):
         ("$1 = join($2)\n$2 = join($1)", "wait for each other forever: s1 -> s2 -> s1"),
         ("$1 = join($1)", "forever: s1 -> s1"),
         ("$1 = join('costs $9')", "'s1' needs 's9', which is no function and no input"),
-        ("$1 = join('x')\n$1 = join('y')", "two functions are called 's1'"),
+        ("$1 = join('x')\n$1 = join('y')", "'s1' is given twice"),
     ],
 )
 def test_what_is_no_graph_is_refused_by_the_run(plan, says):

@@ -68,24 +68,23 @@ def flaws(mentions: Mentions, inputs: Sequence[str], *, node: str = "step") -> l
     found = []
     names = [name for name, _ in mentions]
     used = {need for _, needs in mentions for need in needs}
-    for number, name in enumerate(inputs):
-        if name in inputs[:number]:
-            found.append(Flaw(("inputs", number), f"the input {name!r} is named twice; keep one"))
-        elif name not in used:
-            says = f"no {node} uses the input {name!r}; take it out"
-            found.append(Flaw(("inputs", number), says))
+    places: list[tuple[tuple[str | int, ...], str]] = [
+        *((("inputs", number), name) for number, name in enumerate(inputs)),
+        *((("steps", number, "name"), name) for number, name in enumerate(names)),
+    ]
+    seen: set[str] = set()
+    for where, name in places:
+        if name in seen:
+            says = f"the name {name!r} is given twice; give each {node} and input one of its own"
+            found.append(Flaw(where, says))
+        elif name not in used and where[0] == "inputs":
+            found.append(Flaw(where, f"no {node} uses the input {name!r}; take it out"))
+        seen.add(name)
     for number, (name, needs) in enumerate(mentions):
-        if name in inputs:
-            says = f"{name!r} is a {node} and an input; rename one of them"
-            found.append(Flaw(("steps", number, "name"), says))
-        elif name in names[:number]:
-            says = f"two {node}s are called {name!r}; give each a name of its own"
-            found.append(Flaw(("steps", number, "name"), says))
-        for need in needs:
-            if need not in names and need not in inputs:
-                says = f"{node} {name!r} needs {need!r}, which is no {node} and no input"
-                there = listed(dict.fromkeys([*names, *inputs]))
-                found.append(Flaw(("steps", number, "prompt"), f"{says}; there are {there}"))
+        for need in [need for need in needs if need not in seen]:
+            says = f"{node} {name!r} needs {need!r}, which is no {node} and no input"
+            there = listed(dict.fromkeys([*names, *inputs]))
+            found.append(Flaw(("steps", number, "prompt"), f"{says}; there are {there}"))
     if not found:
         graph = {name: [n for n in needs if n not in inputs] for name, needs in mentions}
         try:
@@ -126,15 +125,14 @@ class Plan:
         superstep: dict[str, int] = {}
         longest_s: dict[int, float] = {}
         for name, needed in needs.items():  # sorted: what a node needs stands before it
-            last = max(needed, key=self.end_s.__getitem__, default=None)
-            waits_for[name] = last
+            last = waits_for[name] = max(needed, key=self.end_s.__getitem__, default=None)
             mine_s = wait_s.get(name, 0.0)
-            released_s = max((self._released_s[need] for need in needed), default=0.0) + mine_s
-            self._released_s[name] = released_s
-            self.start_s[name] = round((0.0 if last is None else self.end_s[last]) + mine_s, 9)
+            self._released_s[name] = mine_s + max(
+                (self._released_s[n] for n in needed), default=0.0
+            )
+            self.start_s[name] = round(mine_s + (self.end_s[last] if last else 0.0), 9)
             self.end_s[name] = round(self.start_s[name] + seconds[name], 9)
-            number = 1 + max((superstep[need] for need in needed), default=0)
-            superstep[name] = number
+            number = superstep[name] = 1 + max((superstep[need] for need in needed), default=0)
             longest_s[number] = max(longest_s.get(number, 0.0), seconds[name])
         self.work_s = round(sum(seconds.values()), 9)
         self.span_s = max(self.end_s.values(), default=0.0)
@@ -152,12 +150,11 @@ class Plan:
 
     def bound_s(self, max_concurrency: int | None = None) -> float:
         """Return the time that no schedule with at most `max_concurrency` nodes in flight beats."""
-        if max_concurrency is None:
-            return self.span_s
-        # What is released at some time or later is not done before all slots have done it.
         bound_s, left_s = self.span_s, 0.0
-        latest_first = sorted(self._released_s.items(), key=itemgetter(1), reverse=True)
-        for name, released_s in latest_first:
+        if max_concurrency is None:
+            return bound_s
+        # What is released at some time or later is not done before all slots have done it.
+        for name, released_s in sorted(self._released_s.items(), key=itemgetter(1), reverse=True):
             left_s += self.seconds[name]
             bound_s = max(bound_s, released_s + round(left_s, 9) / max_concurrency)
         return bound_s

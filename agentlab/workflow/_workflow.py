@@ -8,12 +8,10 @@ import dataclasses
 import random
 from collections.abc import Iterable, Mapping, Sequence
 from functools import partial
-from pathlib import Path
 from string import Formatter
-from typing import Annotated, Any, Self
+from typing import Annotated, Self
 
-from pydantic import Field, TypeAdapter
-from pydantic.json_schema import GenerateJsonSchema
+from pydantic import Field
 
 from agentlab._support import yaml_file
 from agentlab._support.fields import AtLeastOne, Text, model
@@ -80,14 +78,11 @@ class Step:
 
 def names_in(prompt: str) -> tuple[str, ...]:
     """Return the names in braces, each once; anything else there is a ValueError."""
-    names: dict[str, None] = {}
-    for _, name, form, conversion in Formatter().parse(prompt):
-        if name is None:
-            continue
-        if form or conversion or not name.isidentifier():
+    fields = [field for _, *field in Formatter().parse(prompt) if field[0] is not None]
+    for name, form, conversion in fields:
+        if form or conversion or not name or not name.isidentifier():
             raise ValueError(f"{{{name}}} is not the name of a step or an input")
-        names[name] = None
-    return tuple(names)
+    return tuple(dict.fromkeys(str(name) for name, *_ in fields))
 
 
 @model
@@ -108,22 +103,6 @@ class WorkflowFile:
     inputs: Annotated[list[Annotated[str, _NAME]], _UNIQUE] = dataclasses.field(
         default_factory=list
     )
-
-
-def schema() -> dict[str, Any]:
-    """Return what `schema.json` holds, made from the models and their docstrings."""
-    head = {"$schema": GenerateJsonSchema.schema_dialect, "$id": "urn:agentlab:workflow"}
-    return head | TypeAdapter(WorkflowFile).json_schema()
-
-
-def read(path: Path) -> WorkflowFile:
-    """Read a file; a FileError names every wrong field, or else every wrong name, or a circle."""
-    located = yaml_file.LocatedFile(path, what="workflow")
-    file = located.decode(WorkflowFile)
-    found = flaws([(step.name, step.mentions) for step in file.steps], file.inputs)
-    if found:
-        raise located.error(located.problem(*flaw) for flaw in found)
-    return file
 
 
 class Workflow(Graph):
@@ -171,14 +150,18 @@ class Workflow(Graph):
         """Read `data/workflows/NAME.yaml`, or a file of your own by its path.
 
         Raises:
-            FileError: If it is wrong, naming every mistake with its line.
+            FileError: If it is wrong, naming every wrong field with its line, or else every wrong
+                name, or a circle.
 
         Example:
             >>> Workflow.load("report").inputs
             ('topic', 'data')
         """
         path = yaml_file.found(name, _WORKFLOWS, what="workflow")
-        file = read(path)
+        located = yaml_file.LocatedFile(path, what="workflow")
+        file = located.decode(WorkflowFile)
+        if found := flaws([(step.name, step.mentions) for step in file.steps], file.inputs):
+            raise located.error(located.problem(*flaw) for flaw in found)
         return cls(file.steps, inputs=file.inputs, name=path.stem, about=file.about)
 
     def step(self, name: str) -> Step:
@@ -191,12 +174,9 @@ class Workflow(Graph):
     def given(self, inputs: Mapping[str, str] | None) -> dict[str, str]:
         """Check the inputs of a run, and return them; missing, unknown or no text is an error."""
         given = dict(inputs or {})
-        if set(given) != set(self.inputs):
-            takes = f"workflow {self.name!r} takes the inputs {listed(self.inputs)}"
-            raise ConfigError(f"{takes}; got {listed(given)}")
-        for name, value in given.items():
-            if not isinstance(value, str):
-                raise ConfigError(f"input {name!r} must be text; got {value!r}")
+        if set(given) != set(self.inputs) or not all(isinstance(v, str) for v in given.values()):
+            takes = f"workflow {self.name!r} takes the inputs {listed(self.inputs)}, each a text"
+            raise ConfigError(f"{takes}; got {given!r:.200}")
         return given
 
     def __repr__(self) -> str:
