@@ -2,7 +2,7 @@
 
 The module, which lessons 00 to 04b use: `lab`, `clock`, `trace`, `plots`, `workflow`, `engines`,
 `resilience`, `exercises`, `errors`, `settings`. The local model: `endpoint`, `classroom`. Studies,
-each the matter of one lesson: `bench`, `explore`, `learning`, `content`, `convert`. For tests:
+each the matter of one lesson: `bench`, `explore`, `learning`, `content`. For tests:
 `testing`.
 
 No room is imported before it is used, so that `import agentlab` is instant; take those you need:
@@ -14,7 +14,7 @@ from types import ModuleType
 from typing import TYPE_CHECKING
 
 __all__ = [
-    "bench", "classroom", "clock", "content", "convert", "endpoint", "engines", "errors",
+    "bench", "classroom", "clock", "content", "endpoint", "engines", "errors",
     "exercises", "explore", "lab", "learning", "plots", "resilience", "settings", "testing",
     "trace", "workflow",
 ]  # fmt: skip

@@ -11,8 +11,7 @@ import pytest
 
 from agentlab import lab
 from agentlab.bench import trial
-from agentlab.bench.opponents import Fixed
-from agentlab.bench.trial import TUNING
+from agentlab.bench.trial import TUNING, Fixed
 from agentlab.errors import ConfigError, ModelError
 from agentlab.resilience import Guard, RateLimit, Retry
 from agentlab.resilience.limiters import Adaptive, _adaptive

@@ -23,7 +23,6 @@ from agentlab.bench import against, compare, intervals, results
 from agentlab.bench.experiment import Case, Experiment, Workload
 from agentlab.bench.results import Measurement, Results
 from agentlab.commands.main import COMMANDS, main
-from agentlab.convert import spans
 from agentlab.errors import ConfigError
 from agentlab.settings import DATA, Settings
 
@@ -442,7 +441,6 @@ def test_the_command_line_tells_what_the_code_has():
     assert options["--rounds"]["default"] == against.ROUNDS
     assert options["--smallest"]["default"] == compare.SMALLEST
     assert options["--against"]["help"].endswith(f"one of {', '.join(against.KINDS)}")
-    assert tuple(COMMANDS["trace"]["options"]["--to"]["choices"]) == spans.FORMS
     for name in ("time_scale", "seed"):
         told = COMMANDS["serve"]["options"][f"--{name.replace('_', '-')}"]["help"]
         assert told.endswith(f"(default: {getattr(Settings(), name):g})")

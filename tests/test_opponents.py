@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from agentlab.bench.opponents import Fixed
+from agentlab.bench.trial import Fixed
 from agentlab.errors import ConfigError
 from agentlab.resilience.limiters import Adaptive
 from agentlab.resilience.limiters._slots import Limiter, Sample

@@ -12,9 +12,7 @@ from agentlab import settings
 from agentlab.endpoint import presets
 
 ROOT = settings.DATA.parent
-PACKAGES = (
-    "bench classroom content convert endpoint engines lab learning resilience workflow".split()
-)
+PACKAGES = "bench classroom content endpoint engines lab learning resilience workflow".split()
 
 
 def page(name: str) -> str:

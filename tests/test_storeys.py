@@ -20,7 +20,7 @@ FLOORS = [
     ["lab"],
     ["plots", "workflow", "resilience", "exercises", "explore"],
     ["engines"],
-    ["learning", "convert", "content", "classroom"],
+    ["learning", "content", "classroom"],
     ["bench"],
     ["commands"],
     ["testing", "__main__"],

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from agentlab.convert.published import Arrival, published
+from agentlab.bench.published import Arrival, published
 from agentlab.errors import ConfigError
 from agentlab.settings import DATA
 

@@ -14,8 +14,7 @@ import pytest
 
 from agentlab import lab
 from agentlab.bench import trial
-from agentlab.bench.opponents import Fixed
-from agentlab.bench.trial import JUDGING, TUNING, Scenario
+from agentlab.bench.trial import JUDGING, TUNING, Fixed, Scenario
 from agentlab.resilience import Guard, Retry
 from agentlab.resilience.limiters import Adaptive
 from agentlab.resilience.limiters._slots import Limiter, Sample

@@ -6,8 +6,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 import msgspec
 from opponents import AIMD, Gradient2, Vegas
 
-from agentlab.bench.opponents import Fixed
-from agentlab.bench.trial import JUDGING, Outcome, Row, Scenario, run
+from agentlab.bench.trial import JUDGING, Fixed, Outcome, Row, Scenario, run
 from agentlab.resilience.limiters import Adaptive, Limiter
 
 LIMITERS: dict[str, Callable[[], Limiter]] = {

@@ -10,7 +10,7 @@ from msgspec import UNSET, UnsetType
 from pydantic import Field
 
 from agentlab._support.fields import AtLeastOne, Text, model
-from agentlab.convert.published import Arrival, published
+from agentlab.bench.published import Arrival, published
 from agentlab.errors import ConfigError
 from agentlab.settings import DATA
 

@@ -19,8 +19,8 @@ from agentlab._support import yaml_file
 from agentlab._support.fields import NotNegative, Text, Where, model
 from agentlab._support.yaml_file import LocatedFile
 from agentlab.bench.arrivals import Arrivals, replayed
+from agentlab.bench.published import Arrival
 from agentlab.bench.summary import Price, Slo, Window
-from agentlab.convert.published import Arrival
 from agentlab.endpoint.answers.answer import FRAME_TOKENS
 from agentlab.endpoint.contract.tokens import split
 from agentlab.errors import ConfigError

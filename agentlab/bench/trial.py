@@ -7,6 +7,7 @@ from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass
 from random import Random
+from typing import NamedTuple
 
 import msgspec
 
@@ -26,6 +27,15 @@ from agentlab.settings import DATA, Capacity
 
 LEAST_GOODPUT, MOST_P95 = 0.90, 1.3  # what passes, as a share of the best static limit's
 _PROMPT_TOKENS = 16
+
+
+class Fixed(NamedTuple):
+    """So many calls in flight, whatever happens."""
+
+    limit: int
+
+    def update(self, sample: Sample) -> int:
+        return self.limit
 
 
 class Scenario(msgspec.Struct, frozen=True, kw_only=True):
@@ -100,7 +110,6 @@ def run(limiter: Limiter, scenario: Scenario) -> Outcome:
     """Run a scenario in which `limiter` says how many requests are in flight.
 
     Example:
-        >>> from agentlab.bench.opponents import Fixed
         >>> ten_s = Scenario(name="", preset="course", agents=9, run_s=100, tokens=(91, 91))
         >>> run(Fixed(3), ten_s).goodput
         0.3

@@ -76,11 +76,6 @@ class World:
         """What is earned on average if all means are known."""
         return [max(means.values()) for means in self.means]
 
-    @property
-    def best_static(self) -> str:
-        """The pattern that earns the most if it is used for all tasks."""
-        return max(ARMS, key=lambda arm: sum(means[arm] for means in self.means))
-
 
 class Learned(NamedTuple):
     """What a policy chose in a world, and what it earned there."""

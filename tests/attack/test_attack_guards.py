@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 
 from agentlab import lab
-from agentlab.bench.opponents import Fixed
+from agentlab.bench.trial import Fixed
 from agentlab.clock import run_virtual
 from agentlab.errors import ConfigError, EndpointError, ModelError, RetriesExhausted
 from agentlab.resilience import (

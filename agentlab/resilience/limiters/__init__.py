@@ -1,6 +1,6 @@
 """How many calls may be in flight: a number that stays, or a limit that learns.
 
-Other rules, against which it is judged, are in `agentlab.bench.opponents`.
+Other rules, against which it is judged, are in `tools/opponents.py`.
 """
 
 from agentlab.resilience.limiters._adaptive import Adaptive
