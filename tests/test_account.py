@@ -78,20 +78,6 @@ def test_what_holds_one_call_up(cause):
     assert is_whole(a)
 
 
-def test_a_bound_of_faster_calls():
-    """Of 1 s of reading and 3 of answering, alone it would be 0.5 and 1, and nobody else waits."""
-    row = request("a", 0, 0, 0, 0, 1, 4, 4)
-    a = account([row], {"a": ()}, 4, 1.5, served_s={"a": (0.5, 1)})
-    assert parts(a) == {"prefill": 0.5, "decode": 2}
-
-
-def test_what_is_served_slowly_beside_a_longer_chain_costs_nothing():
-    """B took 3 s instead of 2, and C 3 instead of none: together they cost 1 s, beside A."""
-    rows = [request("a", 0, 2), request("b", 0, 3), request("c", 0, 3)]
-    served = {"a": (0, 2), "b": (0, 2), "c": (0, 0)}
-    assert parts(account(rows, {"a": (), "b": (), "c": ()}, 3, 2, served_s=served)) == {"decode": 1}
-
-
 def test_a_bound_that_no_call_explains_is_left_to_the_answers():
     """It is below what the calls took, and nobody says in which of them."""
     assert parts(account([request("a", 0, 4)], {"a": ()}, 4, 3)) == {"decode": 1}

@@ -143,18 +143,6 @@ def test_nothing_is_learned_from_a_call_that_failed(fresh_lab):
     assert len(told) == 3
 
 
-def test_a_restart_in_the_middle_changes_nothing(fresh_lab, tmp_path):
-    """Saved after 40 tasks and loaded: the next 40 are run as if there had been no break."""
-    some, model = tasks.sequence(80), SimulatedSkill(ask=lab.ask)
-    whole, _ = lab.simulate(live(Bandit(ARMS), some, model.on))
-    bandit = Bandit(ARMS)
-    first, _ = lab.simulate(live(bandit, some[:40], model.on))
-    bandit.save(tmp_path / "bandit.json")
-    again = Bandit.load(tmp_path / "bandit.json", arms=ARMS)
-    rest, _ = lab.simulate(live(again, some[40:], model.on))
-    assert first + rest == whole
-
-
 def test_an_oracle_is_above_all_and_the_best_static_above_static_ones():
     """By trying every pattern on all tasks."""
     world = World(300, seed=2)

@@ -11,8 +11,8 @@ By hand, on a timeline of the run:
 So no part is negative, and the sum is elapsed minus bound. What passed beside a longer chain costs
 nothing, and of two causes that hide each other the first costs nothing. If the bound is work over
 `max_concurrency`, `limit` is only what goes beyond it: slots that were empty while the last calls
-ran. `prefill` and `decode` have a part if calls took longer than in the bound; that is made of
-calls as they were served, unless `served_s` says otherwise.
+ran. The bound is made of calls as they were served, so `prefill` has no part, and `decode` only
+what a bound leaves that no call explains.
 
 This is zeroing: J. K. Hollingsworth and B. P. Miller, "Parallel program performance metrics: a
 comparison and validation", Supercomputing 1992. Times are whole nanoseconds, so sums are exact.
@@ -65,12 +65,10 @@ def account(
     bound_s: float,
     *,
     max_concurrency: int | None = None,
-    served_s: Mapping[str, tuple[float, float]] = {},
     time_scale: float = 1.0,
 ) -> Account:
     """Return where the time of one run went.
 
-    `served_s` has the prefill and decode of calls that are faster in the bound than they were.
     `time_scale` is how many model seconds a second has, because `late_ms` is wall-clock time.
 
     Raises:
@@ -90,7 +88,7 @@ def account(
     elapsed_ns, bound_ns = round(elapsed_s * 1e9), round(bound_s * 1e9)
     back = [row for row in rows if row.returned_s is not None]  # nothing waited for the others
     back.sort(key=lambda row: (row.sent_s, row.returned_s))
-    legs = _legs(back, needs, served_s, elapsed_ns, time_scale)
+    legs = _legs(back, needs, elapsed_ns, time_scale)
     slots = max_concurrency or len(legs)
     _ends_ns(legs, slots, None)
     parts, out, left_ns = dict.fromkeys(CAUSES, 0), set[str](), elapsed_ns
@@ -118,7 +116,6 @@ class _Step(msgspec.Struct):
 def _legs(
     rows: list[Request],
     needs: Mapping[str, Sequence[str]],
-    served_s: Mapping[str, tuple[float, float]],
     elapsed_ns: int,
     time_scale: float,
 ) -> list[list[_Step]]:
@@ -159,7 +156,7 @@ def _legs(
         steps += [_Step("limit", sent, number), _Step(waits, sent)]
         then, least = ["retries"] * len(_THEN), [0] * len(_THEN)
         if whole[number] or number == last[row.call]:
-            least[2:4] = [round(at_s * 1e9) for at_s in served_s.get(row.call, (1e9, 1e9))]
+            least[2:4] = [10**18, 10**18]
             then = [*_THEN]
         for cause, until_ns, stays_ns in zip(then, stops, least, strict=True):
             steps.append(_Step(cause, until_ns, least_ns=stays_ns))
