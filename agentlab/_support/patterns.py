@@ -14,11 +14,11 @@ class Patterns:
 
     The lines of a pattern are joined without the blanks around them. In it, `(?&name)` stands for
     the pattern of that name, as in Perl; if that is a mapping, for any of its keys, and if it is a
-    list, for any of its patterns. `more` are further patterns.
+    list, for any of its patterns.
     """
 
-    def __init__(self, file: Path, **more: str):
-        self._written = msgspec.yaml.decode(file.read_bytes(), type=dict[str, Any]) | more
+    def __init__(self, file: Path):
+        self._written = msgspec.yaml.decode(file.read_bytes(), type=dict[str, Any])
         self._made: dict[str, list[re.Pattern[str]]] = {}  # now, so that no request waits for it
         for name, written in self._written.items():
             those = written if isinstance(written, list) else [written]
@@ -35,8 +35,7 @@ class Patterns:
 
     def mapping(self, name: str) -> dict[str, Any]:
         """Return a mapping as it stands in the file."""
-        found: dict[str, Any] = self._written[name]
-        return found
+        return dict(self._written[name])
 
     def _text(self, written: Any) -> str:
         if isinstance(written, dict | list):
