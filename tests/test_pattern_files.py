@@ -67,8 +67,9 @@ def test_lines_are_joined_and_names_written_out(tmp_path: Path):
         "rivers: |\n  (?i)(?&many)\n  [ ]rivers?\n"
         "all: ['(?&many)', '(?&lakes)']\n"
         "waters: (?i)(?&all)\n"
+        "lakes: lakes?\n"
     )
-    some = Patterns(file, lakes="lakes?")
+    some = Patterns(file)
     assert some.rivers.pattern == r"(?i)(\d+|one|two)[ ]rivers?"
     assert [each.pattern for each in some.each("all")] == [r"(\d+|one|two)", "lakes?"]
     assert some.rivers is some.rivers
