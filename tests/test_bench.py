@@ -383,6 +383,7 @@ def test_the_price_is_said_before_it_is_paid(fresh_lab, tmp_path, monkeypatch, c
         ".md",
         ".png",
         ".gz",
+        ".html",
     }
     monkeypatch.setenv("OPENAI_BASE_URL", "http://127.0.0.1:9/v1")
     path = written(tmp_path, SMALL + "clock: real\n", "paid")
