@@ -1,9 +1,8 @@
 """Agent Lab's companion module: a local model, a trace of what it saw, and virtual time.
 
-The module, which lessons 00 to 04b use: `lab`, `clock`, `trace`, `plots`, `workflow`, `engines`,
-`resilience`, `exercises`, `errors`, `settings`. The local model: `endpoint`, `classroom`. Studies,
-each the matter of one lesson: `bench`, `explore`, `learning`, `content`. For tests:
-`testing`.
+The module, which lessons 00 to 04c use: `lab`, `clock`, `explore`, `trace`, `plots`, `workflow`,
+`engines`, `resilience`, `exercises`, `errors`, `settings`. The local model: `endpoint`,
+`classroom`. Studies, each the matter of one lesson: `bench`, `learning`, `content`; `testing`.
 
 No room is imported before it is used, so that `import agentlab` is instant; take those you need:
 `from agentlab import lab, plots`, `from agentlab.trace import trace`.
