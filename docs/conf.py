@@ -26,6 +26,7 @@ root_doc = "docs/index"
 include_patterns = [
     "*.md",
     "agentlab/README.md",
+    "agentlab/FILES.md",
     "data/results/*.md",
     "docs/*.md",
     "docs/ko/*.md",

@@ -71,7 +71,8 @@ def _measure(path: Path, file: Path, options: argparse.Namespace) -> int:
     table, picture = report.markdown(measured), file.with_suffix(".png")
     file.with_suffix(".md").write_text(table, encoding="utf-8")
     print(table)
-    picture.unlink(missing_ok=True)  # one of an earlier run would be taken for this one's
+    for old in (".png", ".html", ".responses.png"):  # an earlier run's would be taken for its own
+        file.with_suffix(old).unlink(missing_ok=True)
     if measured.measured:
         plots.figure(measured).savefig(picture, dpi=80)
     requests = results.read_requests(file, len(measured.measurements))
