@@ -72,7 +72,7 @@ def run_virtual(
     if not asyncio.iscoroutine(main):
         raise ConfigError(f"virtual time runs a coroutine, such as main(); got {main!r}")
     run = _run if running_loop() is None else _run_in_thread
-    if isinstance(schedule, int):
+    if not isinstance(schedule, Schedule | None):
         schedule = Schedule(schedule)
     loop = VirtualTimeLoop() if schedule is None else ScheduledLoop(schedule)
     try:

@@ -2,8 +2,7 @@
 
 Virtual time alone runs one course of a program. Here the events of each instant (timers, answers,
 results of threads, a task's own `sleep(0)`) come in orders that a real clock allows, drawn from a
-seed; see `agentlab._support.schedule`. It shows what awaiting tasks do to each other. It shows
-nothing of threads that really run at the same time, of other processes, or of a real network.
+seed. It shows nothing of threads that run at the same time, other processes, or a real network.
 """
 
 import asyncio
@@ -19,6 +18,7 @@ from typing import Any, NamedTuple, TypeVar
 from agentlab import lab
 from agentlab._support.asyncio_tools import frames
 from agentlab._support.blind_spots import LIBRARIES
+from agentlab._support.fields import checked
 from agentlab._support.schedule import PowerCut, Schedule
 from agentlab.errors import ConfigError, RaceError, reason
 from agentlab.trace import Trace
@@ -106,7 +106,10 @@ def explore(
         agentlab.errors.RaceError: seed 1 fails: ...
     """
     trial = _Trial(program, faults, kills)
+    checked("runs", runs, least=1, whole=True)
     if error := trial.run(Schedule(), None):
+        if isinstance(error, ConfigError):  # nothing is wrong with an order
+            raise error
         raise RaceError(f"fails in asyncio's own order: {_told(error)}", late={}) from error
     seeds = range(runs) if seed is None else [seed]
     for number in seeds:

@@ -233,6 +233,30 @@ def test_a_coroutine_is_no_program():
     program.close()
 
 
+@pytest.mark.parametrize(
+    ("wrong", "says"),
+    [
+        ({"runs": 0}, "runs must be a whole number, at least 1; got 0"),
+        ({"runs": 2.5}, "runs must be a whole number"),
+        ({"seed": "7"}, "a schedule's seed must be a whole number"),
+        ({"seed": -1}, "a schedule's seed must be a whole number"),
+        ({"seed": True}, "a schedule's seed must be a whole number"),
+        ({"faults": [{"kind": "nope"}]}, "kind: should be"),
+    ],
+)
+def test_wrong_arguments_are_no_race(wrong: dict[str, Any], says: str):
+    """A ConfigError of its own; and so is a schedule that is no seed."""
+    with pytest.raises(ConfigError, match=says):
+        explore(three_timers, **wrong)
+    if "seed" in wrong:
+        with pytest.raises(ConfigError, match=says):
+            program = three_timers()
+            try:
+                run_virtual(program, schedule=wrong["seed"])
+            finally:
+                program.close()
+
+
 def test_faults_differ_by_seed():
     """The endpoint fails by each seed's own chance: other numbers of requests."""
     seen = set()

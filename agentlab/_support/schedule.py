@@ -5,6 +5,8 @@ from asyncio import Handle
 from collections.abc import Collection, Mapping
 from random import Random
 
+from agentlab._support.fields import checked
+
 _SHARES = (0.05, 0.2, 0.5, 0.9)  # of the events that are late: a run with few, a run with many
 _MOST_TURNS = (1, 3, 10, 40)  # an answer takes some ten turns from the endpoint to who asked
 
@@ -14,9 +16,7 @@ class PowerCut(BaseException):
 
 
 class Schedule:
-    """Draws, from a seed, which events are late, or makes just those late that are given.
-
-    Without either, none is: asyncio's own order.
+    """Draws, from a seed, which events are late, or makes those late that are given, or none.
 
     Events are timers, answers of the local model, threads' results, and a task's own `sleep(0)`.
     asyncio fixes the order of two events only if one causes the other, so each may be late; what
@@ -36,6 +36,7 @@ class Schedule:
         late: Mapping[int, int] | None = None,
         cut: int | None = None,
     ):
+        checked("a schedule's seed", seed, whole=True, optional=True)
         self._draw = None if seed is None else Random(seed)
         self._share = self._draw.choice(_SHARES) if self._draw else 0.0
         self._most_turns = self._draw.choice(_MOST_TURNS) if self._draw else 0
