@@ -122,6 +122,10 @@ class RetriesExhausted(AgentLabError):
     errors: list[Exception]
 
 
+class TurnsExhausted(AgentLabError):
+    """An agent went on calling tools for as many turns as it may take; it has them as `turns`."""
+
+
 class ClusterLost(AgentLabError):
     """The scheduler is gone, and with it all calls that were placed; what is recorded is kept."""
 

@@ -3,6 +3,7 @@
 from collections import Counter
 from collections.abc import Sequence
 from itertools import pairwise
+from math import inf
 from typing import Any
 
 import matplotlib.pyplot as plt
@@ -11,13 +12,15 @@ from matplotlib.figure import Figure
 from matplotlib.layout_engine import ConstrainedLayoutEngine
 from matplotlib.patches import Rectangle
 
-from agentlab.trace import Span, Trace
+from agentlab.trace import AGENT, Span, ToolSpan, Trace
 
 # From the palette of Okabe and Ito, for colour-blind readers; the phases also differ in lightness,
 # so that they survive a bad projector and a grey printer.
 WAITING, READING, ANSWERING, BROKEN = "#BBBBBB", "#E69F00", "#0072B2", "#D55E00"
+RUNNING = "#009E73"  # a tool
 SERIES = ("#0072B2", "#D55E00", "#009E73", "#CC79A7")
 _HATCHED: Any = {"fill": False, "edgecolor": BROKEN, "hatch": "//"}
+_INFERRED: Any = {"fill": False, "edgecolor": RUNNING, "hatch": "..."}
 FONT_SIZE = 14
 _STYLE: Any = {
     "font.size": FONT_SIZE,
@@ -34,8 +37,9 @@ def timeline(t: Trace, title: str | None = None) -> Figure:
     """Draw a Gantt chart: one row per request, in order of arrival, over model seconds.
 
     A bar is grey while the request waits for a slot, orange until its first token, blue while it
-    is answered, and hatched in red if it got no complete answer. The title sums the run up, unless
-    one is given.
+    is answered, and hatched in red if it got no complete answer. Where tools were noted, an agent
+    has a row, below it each of its tools has one, in green, and then come the agents that it
+    started. The title sums the run up, unless one is given.
     """
     requests = "1 request" if t.requests == 1 else f"{t.requests} requests"
     sum_up = f"{requests} in {t.makespan_s:.1f} s, {t.work_s:.1f} s of work"
@@ -44,7 +48,8 @@ def timeline(t: Trace, title: str | None = None) -> Figure:
 
 def timelines(traces: dict[str, Trace]) -> Figure:
     """Draw several runs below each other, on one scale: title -> trace."""
-    rows = [max(t.requests, 1) for t in traces.values()]
+    lanes = [_lanes(t) for t in traces.values()]
+    rows = [max(len(each), 1) for each in lanes]
     height = sum(0.52 * count + 1.3 for count in rows) + 0.5
     with plt.rc_context(_STYLE):
         figure, axes = plt.subplots(
@@ -56,15 +61,22 @@ def timelines(traces: dict[str, Trace]) -> Figure:
             layout=ConstrainedLayoutEngine(hspace=0.12),
         )
         spans = [span for t in traces.values() for span in t.spans]
-        ends_s = [span.arrived_s if span.end_s is None else span.end_s for span in spans]
-        for (axis,), (title, t) in zip(axes, traces.items(), strict=True):
-            _draw(axis, t.spans, max(ends_s, default=0.0))
+        tools = [tool for t in traces.values() for tool in t.tools if tool.operation != AGENT]
+        bars = [*spans, *tools]
+        ends_s = [bar.arrived_s if bar.end_s is None else bar.end_s for bar in bars]
+        for (axis,), title, each in zip(axes, traces, lanes, strict=True):
+            _draw(axis, each, max(ends_s, default=0.0))
             axis.set_title(title)
         axes[-1][0].set_xlabel("model time (s)")
         shown = {"reading the prompt": READING, "answering": ANSWERING}
         if any(span.queued_s for span in spans):
             shown = {"waiting for a slot": WAITING, **shown}
+        if any(not tool.inferred for tool in tools):
+            shown["running a tool"] = RUNNING
         handles = [Rectangle((0, 0), 1, 1, color=colour) for colour in shown.values()]
+        if any(tool.inferred for tool in tools):
+            handles.append(Rectangle((0, 0), 1, 1, **_INFERRED))
+            shown["inferred from a gap"] = RUNNING
         if any(not span.ok and span.status is not None for span in spans):
             handles.append(Rectangle((0, 0), 1, 1, **_HATCHED))
             shown["no complete answer"] = BROKEN
@@ -73,33 +85,16 @@ def timelines(traces: dict[str, Trace]) -> Figure:
     return figure
 
 
-def scaling(
-    agents: Sequence[int],
-    gains: dict[str, Sequence[float]],
-    title: str,
-    *,
-    laws: dict[str, Sequence[float]] | None = None,
-    mark: tuple[float, str] | None = None,
-) -> Figure:
+def scaling(agents: Sequence[int], gains: dict[str, Sequence[float]], title: str) -> Figure:
     """Draw how throughput grows with the number of agents, beside a line of linear growth.
 
-    `gains` are multiples of one agent's throughput, by name; where one of the `laws` has the name,
-    it is the line, and the gains are markers. `mark` says where a dotted line is, and its words.
+    `gains` are multiples of one agent's throughput, by name.
     """
     with plt.rc_context(_STYLE):
         figure, axis = plt.subplots(figsize=(9, 5.5), layout="constrained")
         axis.plot(agents, agents, color=WAITING, linestyle="--", label="linear")
         for (name, gain), colour, marker in zip(gains.items(), SERIES, "osD^", strict=False):
-            style: dict[str, Any] = {"linewidth": 3}
-            if laws and name in laws:
-                axis.plot(agents, laws[name], color=colour, linewidth=3, label=f"{name}: the law")
-                style = {"linestyle": "none", "markersize": 11, "zorder": 3}
-            axis.plot(agents, gain, color=colour, marker=marker, label=name, **style)
-        if mark is not None:
-            at, words = mark
-            axis.axvline(at, color="black", linestyle=":", linewidth=2)
-            foot = axis.get_xaxis_transform()  # x in agents, y as a share of the height
-            axis.text(at, 0.03, f"{words} ", transform=foot, ha="right")
+            axis.plot(agents, gain, color=colour, marker=marker, label=name, linewidth=3)
         axis.loglog(base=2)
         axis.set_xticks(agents)
         axis.xaxis.set_major_formatter("{x:g}")
@@ -132,9 +127,59 @@ def arrivals(traces: dict[str, Trace], title: str) -> Figure:
     return figure
 
 
-def _draw(axis: Axes, spans: Sequence[Span], end_s: float) -> None:
-    for row, span in enumerate(spans):
-        stop_s = end_s if span.end_s is None else span.end_s
+_Lane = tuple[str, list[Span]]  # a label, and what is drawn in one row
+
+
+def _lanes(t: Trace) -> list[_Lane]:
+    """Return each request, or if there are tools, agents with their tools and agents below."""
+    agents = [tool for tool in t.tools if tool.operation == AGENT]
+    bosses, as_agents = {a.name: a.agent for a in agents}, {a.parent for a in agents}
+    tools = [x for x in t.tools if x.operation != AGENT and x.request_id not in as_agents]
+    if not tools:
+        return [(span.agent, [span]) for span in t.spans]
+
+    def way(agent: str) -> tuple[str, ...]:
+        """Return the names from the outermost agent to this one."""
+        names = [agent] if agent else []
+        while names and (boss := bosses.get(names[0])) and boss not in names:
+            names.insert(0, boss)
+        return tuple(names)
+
+    lanes: dict[tuple[str, ...], list[list[Span]]] = {way(each.name): [[]] for each in agents}
+    for bar in sorted([*t.spans, *tools], key=lambda bar: bar.arrived_s):
+        lane = (*way(bar.agent), bar.name) if isinstance(bar, ToolSpan) else way(bar.agent)
+        rows = lanes.setdefault(lane, [])
+        free = (row for row in rows if not row or (row[-1].end_s or inf) <= bar.arrived_s)
+        if (row := next(free, None)) is None:
+            rows.append(row := [])
+        row.append(bar)
+    first = {lane: number for number, lane in enumerate(lanes)}
+    above = {lane: [first.get(lane[:n], 0) for n in range(1, len(lane) + 1)] for lane in lanes}
+    ordered = sorted(lanes, key=above.__getitem__)
+    return [("    " * (len(lane) - 1) + lane[-1], row) for lane in ordered for row in lanes[lane]]
+
+
+def _draw(axis: Axes, lanes: Sequence[_Lane], end_s: float) -> None:
+    for row, (_, bars) in enumerate(lanes):
+        for bar in bars:
+            _draw_bar(axis, row, bar, end_s)
+    names = [name for name, _ in lanes]
+    axis.set_yticks(range(len(lanes)), names)
+    axis.set(xlim=(0, end_s * 1.02 or 1), ylim=(len(lanes) - 0.4, -0.6))
+    axis.grid(axis="x")
+    axis.spines[["top", "right", "left"]].set_visible(False)
+    axis.tick_params(axis="y", length=0)
+    if any(name.startswith(" ") for name in names):  # which aligned to the right nobody sees
+        axis.tick_params(axis="y", pad=0.62 * FONT_SIZE * max(map(len, names)))
+        plt.setp(axis.get_yticklabels(), ha="left")
+
+
+def _draw_bar(axis: Axes, row: int, span: Span, end_s: float) -> None:
+    stop_s = end_s if span.end_s is None else span.end_s
+    whole: dict[str, Any] = {"width": stop_s - span.arrived_s, "left": span.arrived_s}
+    if isinstance(span, ToolSpan):
+        axis.barh(row, height=0.5, **whole, **(_INFERRED if span.inferred else {"color": RUNNING}))
+    else:
         started_s = stop_s if span.started_s is None else span.started_s
         first_token_s = span.first_token_s
         if first_token_s is None:  # a plain answer does not show where reading ends
@@ -142,13 +187,8 @@ def _draw(axis: Axes, spans: Sequence[Span], end_s: float) -> None:
         times_s = pairwise([span.arrived_s, started_s, first_token_s, stop_s])
         for (left_s, right_s), colour in zip(times_s, (WAITING, READING, ANSWERING), strict=True):
             axis.barh(row, right_s - left_s, left=left_s, height=0.72, color=colour)
-        if span.status is not None and not span.ok:
-            whole_s = stop_s - span.arrived_s
-            axis.barh(row, whole_s, left=span.arrived_s, height=0.72, linewidth=2, **_HATCHED)
-            words: dict[str, Any] = {"va": "center", "color": BROKEN, "fontweight": "bold"}
-            axis.annotate(f" {span.fault or span.status}", (stop_s, row), **words)
-    axis.set_yticks(range(len(spans)), [span.agent for span in spans])
-    axis.set(xlim=(0, end_s * 1.02 or 1), ylim=(len(spans) - 0.4, -0.6))
-    axis.grid(axis="x")
-    axis.spines[["top", "right", "left"]].set_visible(False)
-    axis.tick_params(axis="y", length=0)
+    if span.status is not None and not span.ok:
+        axis.barh(row, height=0.72, linewidth=2, **whole, **_HATCHED)
+        words: dict[str, Any] = {"va": "center", "color": BROKEN, "fontweight": "bold"}
+        what = (span.fault or str(span.status)).partition(":")[0]
+        axis.annotate(f" {what}", (stop_s, row), **words)

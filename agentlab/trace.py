@@ -1,20 +1,29 @@
-"""The one observer: what the endpoint saw of every request, and what follows from it.
+"""The one observer: what the endpoint saw of every request, what tools ran, and what follows.
 
-All times are model seconds; the first arrival is 0.
+All times are model seconds; the first arrival, or the start of the first tool, is 0.
 """
 
 from __future__ import annotations
 
+import time
+from bisect import bisect_right
+from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
-from itertools import accumulate
+from contextvars import ContextVar
+from functools import partial
+from itertools import accumulate, count
+from math import inf
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, NamedTuple
 from weakref import WeakSet
 
 import msgspec
+from msgspec.structs import replace
 
+from agentlab._support.asyncio_tools import running_loop
 from agentlab._support.system import write_whole
+from agentlab.clock import VirtualTimeLoop
 from agentlab.endpoint.contract.record import Recorder
 from agentlab.endpoint.contract.record import Span as Span
 from agentlab.errors import AgentLabError, ConfigError, EndpointError
@@ -24,9 +33,47 @@ if TYPE_CHECKING:
 
     Source = Recorder | EndpointProcess  # what records spans, here or in a process of its own
 
+TOOL, AGENT = "execute_tool", "invoke_agent"  # operations, in the words of OpenTelemetry
+
+
+class ToolSpan(Span, kw_only=True):
+    """A tool that an agent ran, or an agent that it started; `agent` is "" if nobody did.
+
+    `operation` is `TOOL` or `AGENT`, `parent` the id of the one inside of which it ran, `session`
+    the conversation's name, and `fault` the error. One that is `inferred` was not noted.
+    """
+
+    name: str
+    agent: str = ""
+    operation: str = TOOL
+    parent: str | None = None
+    session: str | None = None
+    inferred: bool = False
+
+
+class Turn(NamedTuple):
+    """A request of an agent's, and the tools that it ran on the answer.
+
+    The `call` is None for tools that it ran before its first request.
+    """
+
+    call: Span | None
+    tools: list[ToolSpan]
+
+    @property
+    def asked_s(self) -> float:
+        """When the request arrived; before all others if there is none."""
+        return -inf if self.call is None else self.call.arrived_s
+
+    def bound_s(self, *, serial: bool = False) -> float:
+        """Return the least time of the turn, with its tools at the same time or in a row."""
+        took_s = [tool.service_s for tool in self.tools] or [0.0]
+        call_s = 0.0 if self.call is None else self.call.service_s
+        return round(call_s + (sum(took_s) if serial else max(took_s)), 9)
+
 
 class Trace:
-    """The spans of one run, sorted by arrival, with the first arrival at 0.
+    """The spans of one run, sorted by arrival: requests, and the tools that were noted.
 
     Example:
         >>> two = [Span(request_id="a", agent="a", arrived_s=5, started_s=5, end_s=15, status=200),
@@ -37,12 +84,20 @@ class Trace:
     """
 
     def __init__(self, spans: Iterable[Span] | Callable[[], Iterable[Span]] = ()):
-        self._spans = spans if callable(spans) else _from_first_arrival(spans)
+        self._spans = spans if callable(spans) else _from_zero(spans)
+
+    def _all(self) -> list[Span]:
+        return _from_zero(self._spans()) if callable(self._spans) else list(self._spans)
 
     @property
     def spans(self) -> list[Span]:
-        """The spans; while the block of the trace is open, those that have arrived by now."""
-        return _from_first_arrival(self._spans()) if callable(self._spans) else list(self._spans)
+        """The requests; while the block of the trace is open, those that have arrived by now."""
+        return [span for span in self._all() if not isinstance(span, ToolSpan)]
+
+    @property
+    def tools(self) -> list[ToolSpan]:
+        """The tools and the sub-agents that were noted, by their start."""
+        return [span for span in self._all() if isinstance(span, ToolSpan)]
 
     @property
     def requests(self) -> int:
@@ -51,13 +106,20 @@ class Trace:
 
     @property
     def makespan_s(self) -> float:
-        """The time from the first arrival to the last end."""
-        return max((span.end_s for span in self.spans if span.end_s is not None), default=0.0)
+        """The time from the first arrival to the last end, of a request or of a tool."""
+        ends_s = [span.end_s for span in self._all() if not _is_agent(span)]
+        return max((end_s for end_s in ends_s if end_s is not None), default=0.0)
 
     @property
     def work_s(self) -> float:
-        """The time for which the model was busy, summed over all requests."""
-        return round(sum(span.service_s for span in self.spans), 9)
+        """The time for which the model, or a tool, was busy, summed over all of them.
+
+        Of an agent that runs as a tool, its own requests and tools count instead.
+        """
+        spans = self._all()
+        around = {span.parent for span in spans if isinstance(span, ToolSpan)}
+        busy = (s for s in spans if not _is_agent(s) and s.request_id not in around)
+        return round(sum(span.service_s for span in busy), 9)
 
     @property
     def speedup(self) -> float:
@@ -70,12 +132,42 @@ class Trace:
         return max_overlap((span.arrived_s, span.end_s) for span in self.spans)
 
     @property
-    def seconds(self) -> dict[str, float]:
-        """Agent -> the time for which the model was busy with its requests, by first arrival."""
-        seconds: dict[str, float] = {}
+    def turns(self) -> dict[str, list[Turn]]:
+        """Agent -> its turns, by first arrival; what runs inside of a tool is part of that tool."""
+        turns: dict[str, list[Turn]] = defaultdict(lambda: [Turn(None, [])])
         for span in self.spans:
-            seconds[span.agent] = round(seconds.get(span.agent, 0.0) + span.service_s, 9)
-        return seconds
+            turns[span.agent].append(Turn(span, []))
+        around = {tool.request_id for tool in self.tools if tool.operation == TOOL}
+        for tool in self.tools:
+            if tool.agent in turns and tool.parent not in around:
+                own = turns[tool.agent]
+                after = bisect_right(own, tool.arrived_s, key=lambda turn: turn.asked_s)
+                own[after - 1].tools.append(tool)
+        return {agent: own if own[0].tools else own[1:] for agent, own in turns.items()}
+
+    @property
+    def seconds(self) -> dict[str, float]:
+        """Agent -> the bound of its turns, by first arrival: model time, and each longest tool."""
+        turns = self.turns.items()
+        return {agent: round(sum(turn.bound_s() for turn in own), 9) for agent, own in turns}
+
+    def inferred(self, least_s: float = 0.1) -> Trace:
+        """Return a copy that has a tool, marked as `inferred`, in each gap of an agent's.
+
+        A gap is a time of `least_s` or more between requests in which nothing of the agent's ran
+        that was noted: a tool, a wait, or the client's own time.
+        """
+        spans = self._all()
+        busy: dict[str, list[tuple[float, float]]] = defaultdict(list)
+        for span in spans:
+            busy[span.agent].append((span.arrived_s, inf if span.end_s is None else span.end_s))
+        for agent, own in busy.items():
+            idle_s = accumulate((end_s for _, end_s in own), max)
+            for from_s, (to_s, _) in zip(idle_s, own[1:], strict=False):
+                if agent and to_s - from_s >= least_s:
+                    gap = ToolSpan(request_id="gap", name="gap", agent=agent, arrived_s=from_s)
+                    spans.append(replace(gap, started_s=from_s, end_s=to_s, inferred=True))
+        return Trace(spans)
 
     @property
     def tokens(self) -> int:
@@ -83,14 +175,16 @@ class Trace:
         return sum(span.prompt_tokens + span.completion_tokens for span in self.spans)
 
     def save(self, path: str | Path) -> None:
-        """Write the spans to a file of JSON lines, whole or not at all."""
-        write_whole(Path(path), msgspec.json.Encoder().encode_lines(self.spans))
+        """Write requests and tools to a file of JSON lines, whole or not at all."""
+        write_whole(Path(path), msgspec.json.Encoder().encode_lines(self._all()))
 
     @classmethod
     def load(cls, path: str | Path) -> Trace:
         """Read what `save` or `agentlab serve --trace` wrote; else raise a ConfigError."""
         try:
-            return cls(msgspec.json.Decoder(Span).decode_lines(Path(path).read_bytes()))
+            lines = msgspec.json.Decoder(dict).decode_lines(Path(path).read_bytes())
+            kinds = [ToolSpan if "operation" in line else Span for line in lines]
+            return cls(map(msgspec.convert, lines, kinds))
         except (OSError, msgspec.DecodeError) as error:
             raise ConfigError(f"trace {str(path)!r}: {error}; give one that was saved") from None
 
@@ -129,9 +223,15 @@ def max_overlap(stretches: Iterable[tuple[float, float | None]]) -> int:
     return max(accumulate(change for _, change in changes), default=0)
 
 
-def _from_first_arrival(spans: Iterable[Span]) -> list[Span]:
+def _is_agent(span: Span) -> bool:
+    return isinstance(span, ToolSpan) and span.operation == AGENT
+
+
+def _from_zero(spans: Iterable[Span]) -> list[Span]:
     ordered = sorted(spans, key=lambda span: span.arrived_s)
-    return [span.shifted(ordered[0].arrived_s) for span in ordered]
+    # An agent begins as its program does, before its client and the endpoint are there.
+    zero_s = next((span.arrived_s for span in ordered if not _is_agent(span)), 0.0)
+    return [span.shifted(zero_s) for span in ordered]
 
 
 _sources: WeakSet[Source] = WeakSet()
@@ -142,23 +242,31 @@ class _View:
 
     def __init__(self) -> None:
         self.marks = {source: source.mark() for source in list(_sources)}
-        self.ended: list[list[Span]] = []
+        self.ended: list[tuple[Source, list[Span]]] = []
+        self.tools: list[tuple[object, ToolSpan]] = []  # each beside the clock that it was noted by
         self.lost: EndpointError | None = None
 
     def spans(self) -> list[Span]:
         if self.lost is not None:
             raise EndpointError(f"what this trace saw is lost: {self.lost}")
-        runs = [*self.ended, *(source.since(mark) for source, mark in self.marks.items())]
-        seen = [spans for spans in runs if spans]
-        if len(seen) > 1:
+        live = [(source, source.since(mark)) for source, mark in self.marks.items()]
+        runs = [run for run in [*self.ended, *live] if run[1]]
+        loops = {loop for loop, _ in self.tools}
+        clocks = len(runs) + len(loops - {source.loop for source, _ in runs})
+        if clocks > 1:
             raise ConfigError(
-                f"this trace saw {len(seen)} clocks, whose times cannot be compared; "
+                f"this trace saw {clocks} clocks, whose times cannot be compared; "
                 "open a trace of its own for each run"
             )
-        return seen[0] if seen else []
+        # Without a request, the time of tools is that of the model that they would have asked.
+        runs += [run for run in live if run[0].loop in loops]
+        source, spans = runs[0] if runs else (Recorder(), [])
+        return [*spans, *(tool.shifted(source.zero_s, source.time_scale) for _, tool in self.tools)]
 
 
 _open: list[_View] = []
+_around: ContextVar[ToolSpan | None] = ContextVar("around", default=None)
+_numbers = count(1)
 
 
 def attach(source: Source) -> None:
@@ -174,9 +282,63 @@ def detach(source: Source) -> None:
     for view in _open:
         if source in view.marks:
             try:
-                view.ended.append(source.since(view.marks.pop(source)))
+                view.ended.append((source, source.since(view.marks.pop(source))))
             except EndpointError as error:
                 view.lost = error
+
+
+def begin(name: str, **facts: Any) -> ToolSpan:
+    """Note in the open traces that a tool begins now, for a callback; `end` notes its end.
+
+    Around a block, use `tool` or `agent`. The `facts` are fields of `ToolSpan`.
+    """
+    loop, now_s = _reading()
+    begun = ToolSpan(request_id=f"tool_{next(_numbers)}", name=name, arrived_s=now_s, **facts)
+    begun.started_s = now_s
+    if (around := _around.get()) is not None:
+        begun.parent, begun.session = around.request_id, begun.session or around.session
+        begun.agent = begun.agent or (around.name if around.operation == AGENT else around.agent)
+    for view in list(_open):
+        view.tools.append((loop, begun))
+    return begun
+
+
+def end(begun: ToolSpan, error: object = None) -> None:
+    """Note that what `begin` noted has ended, and the `error` if it failed."""
+    begun.end_s, begun.status = _reading()[1], 200
+    if error is not None:
+        named = f"{type(error).__name__}: {error}".removesuffix(": ")
+        begun.fault = error if isinstance(error, str) else named
+
+
+def _reading() -> tuple[object, float]:
+    loop = running_loop()
+    return (loop, loop.time()) if isinstance(loop, VirtualTimeLoop) else (None, time.monotonic())
+
+
+@contextmanager
+def tool(name: str, **facts: Any) -> Iterator[ToolSpan]:
+    """Note that the block is a tool of the `agent` that is given, or else of the agent around it.
+
+    Example:
+        with trace() as t, tool("search", agent="writer"):
+            await lab.sleep(5)
+        print(t.tools)
+    """
+    begun = begin(name, **facts)
+    outer, error = _around.set(begun), None
+    try:
+        yield begun
+    except BaseException as raised:
+        error = raised
+        raise
+    finally:
+        _around.reset(outer)
+        end(begun, error)
+
+
+agent = partial(tool, operation=AGENT)
+"""Note that the block is an agent of that name; a `session` is its conversation's name."""
 
 
 @contextmanager
@@ -199,10 +361,10 @@ def trace() -> Iterator[Trace]:
     _open.append(view)
     try:
         yield opened
-        opened._spans = opened.spans
+        opened._spans = opened._all()
     except BaseException:
         with suppress(AgentLabError):  # the block's own error says more
-            opened._spans = opened.spans
+            opened._spans = opened._all()
         raise
     finally:
         _open.remove(view)

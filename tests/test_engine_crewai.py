@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 
 import pytest
 from meeting import hung_up
+from recipes import recipe
 
 from agentlab import engines
 from agentlab.clock import run_virtual
 from agentlab.errors import ConfigError, StepError
-from agentlab.trace import trace
+from agentlab.trace import AGENT, trace
 from agentlab.workflow import Step, Workflow, random_workflow
 
 pytestmark = pytest.mark.filterwarnings("ignore")  # CrewAI's and its libraries' own
@@ -90,3 +92,87 @@ def test_a_step_may_have_any_name(fresh_lab):
     fresh_lab.configure(preset="instant")
     w = Workflow([Step("state", "Describe a state."), Step("kickoff", "Begin with {state}.")])
     assert list(asyncio.run(engines.run(w, engine="crewai"))) == ["state", "kickoff"]
+
+
+async def weather(city: str) -> str:
+    """The weather in a city."""
+    return f"rain in {city}"
+
+
+def tides(city: str) -> dict[str, str]:
+    """The tides in a city."""
+    return {"high_water": "14:10"}
+
+
+TOOLS = {"weather": weather, "tides": tides, "search_history": lambda query: [query]}
+
+
+def test_steps_with_tools_answer_as_on_the_other_engines(fresh_lab):
+    """To the byte, and with as many requests; the trace has the same tools."""
+    w, inputs = Workflow.load("trip"), {"city": "Busan"}
+    expected, other = fresh_lab.simulate(engines.run(w, inputs, tools=TOOLS))
+    fresh_lab.configure(preset="instant")
+    with trace() as t:
+        assert asyncio.run(engines.run(w, inputs, engine="crewai", tools=TOOLS)) == expected
+    assert t.requests == other.requests == 5
+    used = [[(s.agent, s.name) for s in each.tools if s.operation != AGENT] for each in (t, other)]
+    assert (
+        sorted(used[0])
+        == sorted(used[1])
+        == [
+            ("conditions", "tides"),
+            ("conditions", "weather"),
+            ("history", "search_history"),
+        ]
+    )
+
+
+@pytest.mark.parametrize("failing", [False, True])
+def test_a_crews_own_tools_are_heard(fresh_lab, failing):
+    """CrewAI 1.15 runs the tools of one answer at the same time: two wait for each other.
+
+    Their spans lie between the requests, on the endpoint's clock; a failure is noted as such.
+    """
+    from crewai import Agent, Crew, Task
+    from crewai.tools import tool
+
+    meeting = threading.Barrier(2, timeout=60)
+
+    @tool("weather")
+    def weather(place: str) -> str:
+        """The weather of a place."""
+        meeting.wait()
+        return "rain"
+
+    @tool("tides")
+    def tides(place: str) -> str:
+        """The tides of a place."""
+        meeting.wait()
+        if failing:
+            raise ValueError("no tides")
+        return "high"
+
+    fresh_lab.configure(preset="instant")
+    guide = Agent(
+        role="Guide", goal="Know.", backstory="A guide.", tools=[weather, tides],
+        llm=fresh_lab.crew_llm(agent="guide"), max_retry_limit=0,
+    )  # fmt: skip
+    task = Task(
+        description="Tell the weather and the tides in Busan.",
+        expected_output="A text.",
+        agent=guide,
+    )
+    with trace() as t, recipe("heard")("guide"):
+        asyncio.run(Crew(agents=[guide], tasks=[task]).akickoff())
+    first, second = t.spans
+    error = "ValueError: no tides" if failing else None
+    assert sorted((s.name, s.agent, s.fault) for s in t.tools) == [
+        ("tides", "guide", error),
+        ("weather", "guide", None),
+    ]
+    for heard in t.tools:
+        assert first.arrived_s - 0.5 < heard.started_s <= heard.end_s < second.arrived_s + 0.5
+    assert [len(turn.tools) for turn in t.turns["guide"]] == [2, 0]
+    with trace() as later:
+        pass
+    assert later.tools == []

@@ -644,3 +644,24 @@ def test_the_script_for_a_cloud_makes_a_scheduler_and_a_worker(
             process.terminate()
             process.wait()
     assert answer and max_concurrency == 64
+
+
+def test_tools_run_here_and_calls_on_workers(on_shared, fresh_lab):
+    """The answers are those of asyncio, and each tool ran in this process."""
+    ran = []
+
+    async def look(city: str) -> str:
+        """Look up a city."""
+        ran.append(os.getpid())
+        return f"seen {city}"
+
+    tools = dict.fromkeys(["weather", "tides", "search_history"], look)
+    w, inputs = Workflow.load("trip"), {"city": "Busan"}
+    expected, _ = lab.simulate(engines.run(w, inputs, tools=tools))
+
+    def program(cluster):
+        return engines.run(w, inputs, engine="dask", tools=tools, ask=cluster.reply)
+
+    results, t = on_shared(program)
+    assert (results, t.requests) == (expected, 5)
+    assert ran == [os.getpid()] * 6

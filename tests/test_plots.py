@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import matplotlib.colors
 import pytest
 from matplotlib.figure import Figure
 from msgspec.structs import replace
 
 from agentlab import plots
-from agentlab.trace import Span, Trace
+from agentlab.trace import AGENT, Span, ToolSpan, Trace
 
 
 def span(agent: str, end_s: float, status: int = 200, wait_s: float = 0.0) -> Span:
@@ -127,27 +129,6 @@ def test_scaling_is_drawn_against_the_diagonal():
     assert (axis.get_xscale(), axis.get_title(loc="left")) == ("log", "My words")
 
 
-def test_a_law_is_a_line_and_what_was_measured_are_markers():
-    """In one colour, the markers on top; a name without a law keeps its line."""
-    measured = {"a": [1, 2, 3], "b": [1, 1, 1]}
-    figure = plots.scaling([1, 2, 4], measured, "My words", laws={"a": [1, 2, 4]})
-    _, law, a, b = figure.axes[0].get_lines()
-    assert (law.get_marker(), law.get_linestyle()) == ("None", "-")
-    assert (a.get_marker(), a.get_linestyle()) == ("o", "None")
-    assert (list(law.get_ydata()), list(a.get_ydata())) == ([1, 2, 4], [1, 2, 3])
-    assert a.get_color() == law.get_color()
-    assert a.get_zorder() > law.get_zorder()
-    assert (b.get_marker(), b.get_linestyle()) == ("s", "-")
-
-
-def test_a_number_of_agents_can_be_marked():
-    """A dotted line where it is, with words beside it."""
-    axis = plots.scaling([1, 2, 4], {"a": [1, 2, 2]}, "My words", mark=(2, "the knee")).axes[0]
-    line = axis.get_lines()[-1]
-    assert (list(line.get_xdata()), line.get_linestyle()) == ([2, 2], ":")
-    assert [text.get_text().strip() for text in axis.texts] == ["the knee"]
-
-
 def test_arrivals_are_counted_by_stretches_of_time():
     """A bar for each tenth of a second in which requests came, as high as they were many."""
     at_s = [0.0, 0.05, 0.3, 0.31, 0.32]
@@ -159,3 +140,83 @@ def test_arrivals_are_counted_by_stretches_of_time():
     assert one.get_ylim() == none.get_ylim()
     assert none.get_xlabel() == "model time (s)"
     assert figure.get_supylabel() == "requests in 0.1 s"
+
+
+def lanes(t: Trace) -> dict[str, list[tuple[float, float]]]:
+    """Each row's label, and the start and end of its bars, from top to bottom."""
+    axis = plots.timeline(t).axes[0]
+    names = [label.get_text() for label in axis.get_yticklabels()]
+    rows: list[tuple[str, list[tuple[float, float]]]] = [(name, []) for name in names]
+    for bar in axis.patches:
+        if bar.get_width() > 0:  # type: ignore[attr-defined]
+            start_s, width_s = bar.get_x(), bar.get_width()  # type: ignore[attr-defined]
+            row = round(bar.get_y() + bar.get_height() / 2)  # type: ignore[attr-defined]
+            rows[row][1].append((start_s, start_s + width_s))
+    assert len(dict(rows)) == len(rows), "rows of one name"
+    return dict(rows)
+
+
+def ran(id: str, name: str, start_s: float, end_s: float | None, **facts: Any) -> ToolSpan:
+    return ToolSpan(
+        request_id=id,
+        name=name,
+        arrived_s=start_s,
+        started_s=start_s,
+        end_s=end_s,
+        status=200,
+        **facts,
+    )
+
+
+TEAM = Trace(
+    [
+        span("boss", 2),
+        replace(span("helper", 9), arrived_s=3, started_s=3),
+        ran("1", "boss", 0, 12, operation=AGENT),
+        ran("2", "delegate", 2, 11, agent="boss", parent="1"),
+        ran("3", "helper", 3, 10, agent="boss", operation=AGENT, parent="2"),
+        ran("4", "search", 9, 10, agent="helper", parent="3"),
+        ran("5", "clock", 2, 5, agent="boss", parent="1", fault="KeyError: 'x'"),
+    ],
+)
+
+
+def test_tools_and_the_agents_that_were_started_have_lanes_below_their_agent():
+    """Indented, in the order of their starts; an agent that ran as a tool is drawn once."""
+    shown = lanes(TEAM)
+    assert list(shown) == ["boss", "    helper", "        search", "    clock"]
+    assert shown["boss"][-1] == (1, 2)
+    assert shown["        search"] == [(9, 10)]
+    assert shown["    helper"][-1][1] == 9
+
+
+def test_what_overlaps_in_a_lane_has_rows_of_its_own():
+    """A tool that was called twice at the same time, and once more after that."""
+    tools = [
+        ran(str(n), "search", *at, agent="a") for n, at in enumerate([(1, 5), (2, 3), (5, 6)], 1)
+    ]
+    figure = plots.timeline(Trace([span("a", 1), *tools]))
+    labels = [label.get_text() for label in figure.axes[0].get_yticklabels()]
+    assert labels == ["a", "    search", "    search"]
+
+
+def test_a_failed_tool_is_hatched_and_named_and_a_gap_says_what_it_is():
+    """Not by colour alone; the legend has a word for each."""
+    axis = plots.timeline(TEAM).axes[0]
+    assert [text.get_text().strip() for text in axis.texts] == ["KeyError"]
+    assert any(patch.get_hatch() for patch in axis.patches)
+    gap = Trace([span("a", 1), ran("1", "gap", 1, 2, agent="a", inferred=True)])
+    words = [text.get_text() for text in plots.timeline(gap).legends[0].get_texts()]
+    assert words == ["reading the prompt", "answering", "inferred from a gap"]
+    words = [text.get_text() for text in plots.timeline(TEAM).legends[0].get_texts()]
+    assert words[-1] == "running a tool"
+
+
+def test_a_tool_that_runs_is_drawn_to_the_end():
+    """And agents that started each other in a circle do not stop the drawing."""
+    tools = [
+        ran("1", "b", 0, None, agent="a", operation=AGENT),
+        ran("2", "a", 0, None, agent="b", operation=AGENT),
+        ran("3", "search", 1, None, agent="b"),
+    ]
+    assert ("        search" in lanes(Trace([span("a", 9), *tools]))) is True

@@ -34,12 +34,15 @@ def test_the_readmes_examples_run(fresh_lab):
     assert names["workflow"].plan(names["t"].seconds).span_s == names["t"].makespan_s
 
 
-def test_the_modules_example_runs(fresh_lab):
-    """A guarded call."""
+def test_the_modules_examples_run(fresh_lab):
+    """A guarded call, and an agent with a tool; other tests run the handlers of events."""
     names = {}
-    (example,) = examples("docs/module.md")
-    exec(example, names)
+    guarded, acting, *_ = examples("docs/module.md")
+    exec(guarded, names)
     assert names["t"].requests == names["guard"].monitor.health()["attempts"] == 1
+    exec(acting, names)
+    assert [(tool.name, tool.service_s) for tool in names["t"].tools][-1] == ("weather", 4)
+    assert "rain" in names["answers"]["guide"]
 
 
 def test_the_content_systems_example_runs(fresh_lab, tmp_path, monkeypatch):

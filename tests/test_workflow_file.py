@@ -252,6 +252,9 @@ STEPS = st.fixed_dictionaries(
         "system": TEXTS | st.none(),
         "max_tokens": st.sampled_from([1, 2, 0, -1, None, 1.5, "3"]),
         "temperature": st.sampled_from([0, 0.0, 1, 2.0, 2.1, -0.1, None, "0"]),
+        "tools": st.sampled_from([[], ["search"], ["a", "b_2"], ["a b"], ["1"], [""], ["a", "a"]])
+        | st.none(),
+        "max_turns": st.sampled_from([1, 0, None, "3"]),
         "agent": WRONG,
     },
 )

@@ -13,7 +13,7 @@ from agentlab import lab
 from agentlab._support.extras import extras
 from agentlab._support.progress_bar import bar
 from agentlab.errors import ConfigError
-from agentlab.workflow import Run, Step, Workflow, as_ready, in_order
+from agentlab.workflow import Run, Step, Tools, Workflow, as_ready, in_order, listed, with_tools
 
 __all__ = ["ENGINES", "Ask", "answer", "bar", "run", "watched"]
 
@@ -27,12 +27,14 @@ Ask = Callable[..., Awaitable[str]]
 
 async def answer(step: Step, values: Mapping[str, str], ask: Ask) -> str:
     """Ask a step's question, with the `values` filled in."""
+    acting = {"tools": step.tools, "max_turns": step.max_turns} if step.tools else {}
     return await ask(
         step.asked(values),
         agent=step.name,
         system=step.system,
         max_tokens=step.max_tokens,
         temperature=step.temperature,
+        **acting,
     )
 
 
@@ -41,32 +43,41 @@ async def run(
     inputs: Mapping[str, str] | None = None,
     *,
     engine: str = "asyncio",
-    ask: Ask | None = None,
+    tools: Tools | None = None,
+    ask: Ask | Callable[..., Awaitable[lab.Reply]] | None = None,
     progress: bool = False,
 ) -> dict[str, str]:
     """Run a workflow; return step -> answer, in the workflow's order.
 
     Args:
+        tools: The functions that steps name as their tools. They run here, in this process.
         ask: What answers a step: `lab.ask`, or with `dask` a `Cluster`'s, by default a new one's.
+            For steps with tools, `lab.reply`, a `Cluster`'s, or `guard.around(lab.reply)`.
 
     Raises:
-        ConfigError: If there is no such engine, or an input is missing or unknown.
+        ConfigError: If there is no such engine, an input is missing or unknown, or a tool missing.
         StepError: If a step fails. It carries the answers that there were by then.
     """
     if engine not in ENGINES:
         raise ConfigError(f"no engine {engine!r}; choose one of {', '.join(ENGINES)}")
     values = workflow.given(inputs)
+    missing = {name for step in workflow.steps for name in step.tools} - set(tools or {})
+    if missing:
+        lacks = f"no functions for the tools {listed(sorted(missing))} of {workflow.name!r}"
+        raise ConfigError(f"{lacks}; pass run(..., tools={{'name': function}})")
     if engine == "dask" and ask is None:
         with extras("dask"):
             from agentlab.engines.dask import Cluster
         async with Cluster() as cluster:
-            return await run(workflow, inputs, engine=engine, ask=cluster.ask, progress=progress)
+            asking = partial(run, workflow, inputs, engine=engine, tools=tools, progress=progress)
+            return await asking(ask=cluster.reply if tools else cluster.ask)
+    asked: Any = with_tools(ask or lab.reply, tools) if tools else ask
     if engine in _SCHEDULES:
         how: Callable[..., Awaitable[dict[str, str]]] = partial(_scheduled, _SCHEDULES[engine])
     else:
         with extras(engine):
             how = import_module(f"agentlab.engines.{engine}").run
-    return await watched(workflow, partial(how, workflow, values), ask=ask, progress=progress)
+    return await watched(workflow, partial(how, workflow, values), ask=asked, progress=progress)
 
 
 async def _scheduled(

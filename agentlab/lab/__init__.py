@@ -11,7 +11,7 @@ from agentlab.lab._model_time import (
     sleep_until,
     timeout,
 )
-from agentlab.lab._read import Reply, read
+from agentlab.lab._read import Reply, ToolCall, read
 from agentlab.lab._transport import on_headers
 from agentlab.lab.connection import (
     Connection,
@@ -27,8 +27,8 @@ from agentlab.lab.connection import (
 )
 
 __all__ = [
-    "Connection", "Reply", "address", "api_key", "ask", "base_url", "chat_model", "configure",
-    "connect", "crew_llm", "current", "duration_s", "endpoint", "finite_number",
+    "Connection", "Reply", "ToolCall", "address", "api_key", "ask", "base_url", "chat_model",
+    "configure", "connect", "crew_llm", "current", "duration_s", "endpoint", "finite_number",
     "model_seconds_a_second", "now_s", "on_headers", "read", "reply", "retry_after_s",
     "simulate", "sleep", "sleep_until", "stop", "timeout", "where",
 ]  # fmt: skip

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Coroutine
+from collections.abc import Coroutine, Mapping, Sequence
 from functools import cache
 from http.cookiejar import CookieJar, DefaultCookiePolicy
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -77,13 +77,20 @@ async def reply(
     temperature: float | None = None,
     timeout_s: float = 600.0,
     ignore_eos: bool | None = None,
+    tools: Sequence[Mapping[str, Any]] | None = None,
+    turns: Sequence[Mapping[str, Any]] = (),
 ) -> Reply:
-    """Ask as `ask` does, and return the answer with its tokens: `(...).completion_tokens`."""
+    """Ask as `ask` does, and return the answer with its tokens: `(...).completion_tokens`.
+
+    Args:
+        tools: What the model may call, in OpenAI's form; it does so in the reply's `tool_calls`.
+        turns: The messages since the prompt: earlier replies, and what their tools returned.
+    """
     headers, there = _headers(agent), connection()
-    messages = [{"role": "system", "content": system}] if system else []
-    messages.append({"role": "user", "content": prompt})
+    first = [{"role": "system", "content": system}] if system else []
+    messages = [*first, {"role": "user", "content": prompt}, *turns]
     options = {"max_completion_tokens": max_tokens, "temperature": temperature}
-    options["ignore_eos"] = ignore_eos
+    options |= {"ignore_eos": ignore_eos, "tools": tools}
     given = {name: value for name, value in options.items() if value is not None}
     body = msgspec.json.encode({"model": there.model, "messages": messages, **given})
     headers |= {"authorization": f"Bearer {there.key}", "content-type": "application/json"}

@@ -19,6 +19,20 @@ _FILTERED = "content_filter safety recitation blocklist prohibited_content spii"
 _INTERRUPTED = "abort aborted cancelled error insufficient_system_resource".split()
 
 
+class _Function(msgspec.Struct, frozen=True):
+    name: str
+    arguments: str = ""
+
+
+class ToolCall(msgspec.Struct, frozen=True):
+    """A call that the model asks for, with arguments in JSON; a result names its `id`."""
+
+    id: str
+    function: _Function
+    type: str = "function"
+    extra_content: Any = msgspec.UNSET  # Gemini's, which wants it back
+
+
 class Reply(NamedTuple):
     """A whole answer, and what the endpoint counted for it."""
 
@@ -26,11 +40,13 @@ class Reply(NamedTuple):
     prompt_tokens: int
     completion_tokens: int
     finish_reason: str | None = None  # "length" where the caller's own limit cut it off
+    tool_calls: tuple[ToolCall, ...] = ()
 
 
 class _Message(msgspec.Struct):
     content: str | list[Any] | None = None
     refusal: str | None = None
+    tool_calls: tuple[ToolCall, ...] | None = None
 
 
 class _Choice(msgspec.Struct):
@@ -65,6 +81,7 @@ def read(answer: httpx.Response, *, max_tokens: int | None = None) -> Reply:
         _count(completion.usage, "prompt_tokens"),
         _count(completion.usage, "completion_tokens"),
         choice.finish_reason,
+        message.tool_calls or (),
     )
     kind, why = _flaw(reply, refused=bool(message.refusal), max_tokens=max_tokens)
     if kind is not None:
@@ -99,13 +116,13 @@ def _flaw(
         return errors.AnswerFiltered, f"a content filter ended it after {end}; ask something else"
     if ended in _INTERRUPTED:
         return errors.AnswerInterrupted, f"the endpoint broke off ({reason}) after {end}; ask again"
-    if blank and ended in _CUT:
+    if blank and ended in _CUT and not reply.tool_calls:
         spent = max_tokens or reply.completion_tokens
         says = f"reasoning used up the limit of {spent} tokens; raise max_tokens"
         return errors.ReasoningExhausted, says
-    if blank:
+    if blank and not reply.tool_calls:
         return errors.AnswerEmpty, f"it has no text (finish_reason {reason!r}); ask again"
-    if ended in _CUT and max_tokens is None:
+    if ended in _CUT and (max_tokens is None or reply.tool_calls):
         says = f"a limit of the endpoint's cut it off after {end}; pass a larger max_tokens"
         return errors.AnswerTruncated, says
     return None, ""

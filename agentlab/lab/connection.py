@@ -69,6 +69,7 @@ def connection() -> Connection:
 
         chosen, url = current(), "http://127.0.0.1/v1"
         app = local_app(chosen, time_scale=1.0)
+        app.recorder.loop, app.recorder.zero_s = loop, loop.time() - app.model.now_s()
         attach(app.recorder)
         inside = InProcessTransport(app)
         loop.belongings[Connection] = Connection(url, "virtual", 1.0, chosen.model, inside)

@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from typing import Any
 
 import anyio
+import msgspec
 
 from agentlab import lab
 from agentlab._support.bucket import Bucket
@@ -122,7 +123,9 @@ def window_s(limit: float, left: float, reset_s: float | None) -> float:
 
 
 def size_tokens(
-    prompt: str, *, system: str | None = None, max_tokens: int | None = None, **_: Any
+    prompt: str, *, system: str | None = None, max_tokens: int | None = None, **options: Any
 ) -> float:
     """Estimate what a question counts for in a limit of tokens: texts, and its longest answer."""
-    return max(1, count_tokens(prompt) + count_tokens(system or "") + (max_tokens or 0))
+    acted = [*(options.get("tools") or ()), *options.get("turns", ())]
+    texts = [prompt, system or "", msgspec.json.encode(acted).decode() if acted else ""]
+    return max(1, sum(map(count_tokens, texts)) + (max_tokens or 0))

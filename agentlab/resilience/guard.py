@@ -90,10 +90,10 @@ class Guard:
         """Ask as `lab.ask` does, guarded; an engine takes this method as its `ask`."""
         return await self.around(lab.ask)(prompt, agent=agent, **options)
 
-    def around(self, send: Callable[..., Awaitable[str]]) -> Callable[..., Awaitable[str]]:
-        """Guard any function that is called as `lab.ask` is, such as a `Cluster`'s `ask`."""
+    def around(self, send: Callable[..., Awaitable[T]]) -> Callable[..., Awaitable[T]]:
+        """Guard any function that is called as `lab.ask` is, such as `lab.reply`."""
 
-        async def guarded(prompt: str, *, agent: str = "agent", **options: Any) -> str:
+        async def guarded(prompt: str, *, agent: str = "agent", **options: Any) -> T:
             tokens = size_tokens(prompt, **options) if self.rate_limit else 0
             call = partial(send, prompt, agent=agent, **options)
             return await self.run(call, agent=agent, tokens=tokens)

@@ -29,6 +29,7 @@ _PROMPT = Field(
     }
 )
 _UNIQUE = Field(json_schema_extra={"uniqueItems": True})
+_TOOL = Field(pattern=r"^[A-Za-z_][A-Za-z0-9_]{0,63}$")
 
 
 @model
@@ -42,6 +43,8 @@ class Step:
         system: What the model is told to be; sent as it stands, without meaning for braces.
         max_tokens: The most tokens that the answer may have; null sets no limit.
         temperature: 0 by default, so that runs can be compared; null is the model's own.
+        tools: The functions that the model may call, by the names under which the run gives them.
+        max_turns: The most questions with tools; an agent that calls still more fails.
     """
 
     name: Annotated[Text, _NAME]
@@ -49,6 +52,8 @@ class Step:
     system: str | None = None
     max_tokens: AtLeastOne | None = None
     temperature: Annotated[float, Field(ge=0, le=2, strict=True)] | None = 0.0
+    tools: tuple[Annotated[str, _TOOL], ...] = ()
+    max_turns: AtLeastOne = 10
 
     def __post_init__(self) -> None:
         if not self.name.isidentifier():

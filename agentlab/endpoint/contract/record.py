@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import deque
 from itertools import islice
+from typing import Self
 
 import msgspec
 
@@ -64,12 +65,11 @@ class Span(msgspec.Struct, kw_only=True, gc=False):
             return 0.0
         return round(self.end_s - self.started_s, 9)
 
-    def shifted(self, by_s: float) -> Span:
-        """Return a copy for a clock whose zero lies `by_s` later."""
-        moved = {
-            name: None if (at_s := getattr(self, name)) is None else round(at_s - by_s, 9)
-            for name in ("arrived_s", "started_s", "first_token_s", "end_s")
-        }
+    def shifted(self, by_s: float, time_scale: float = 1) -> Self:
+        """Return a copy for a clock whose zero lies `by_s` later, and that is so much faster."""
+        names = ("arrived_s", "started_s", "first_token_s", "end_s")
+        times_s = {name: at_s for name in names if (at_s := getattr(self, name)) is not None}
+        moved = {name: round((at_s - by_s) * time_scale, 9) for name, at_s in times_s.items()}
         return msgspec.structs.replace(self, **moved)
 
 
@@ -84,6 +84,9 @@ class Recorder:
     """
 
     alive = True
+    # Its clock: the event loop's, or the machine's if None; what that shows at 0; and its pace.
+    loop: object = None
+    zero_s, time_scale = 0.0, 1.0
 
     def __init__(self, keep: int = 200_000):
         self._spans: deque[Span] = deque(maxlen=keep)

@@ -7,6 +7,7 @@ import subprocess
 import sys
 import tempfile
 import threading
+import time
 from typing import Any
 
 import msgspec
@@ -23,14 +24,18 @@ _START_TIMEOUT_S = 60.0
 class EndpointProcess:
     """An endpoint that lives no longer than this process; EndpointError if it does not start.
 
-    Its `url` ends in `/v1`; clients show its `key`. A real model's `time_scale` is 1.
+    Its `url` ends in `/v1`; clients show its `key`. A real model's `time_scale` is 1. At 0 of its
+    clock the machine's, `time.monotonic`, shows `zero_s`.
     """
+
+    loop = None
 
     def __init__(self, settings: Settings):
         self.settings = settings
         self.key = f"lab-{secrets.token_urlsafe(24)}"
         said = self._start()
         self.url, self.time_scale = str(said["url"]), float(said["time_scale"])
+        self.zero_s = float(said["zero_s"])
         self.pid = self._process.pid
 
     @property
@@ -105,8 +110,14 @@ def main() -> int:
     end_with_owner()
     try:
         app = build_app(settings, lab_key=lab_key)
-        said = {"time_scale": app.model.time_scale}
-        serve(app, port=0, announce=lambda url: print(json.dumps(said | {"url": url}), flush=True))
+
+        def announce(url: str) -> None:
+            time_scale = app.model.time_scale
+            zero_s = time.monotonic() - app.model.now_s() / time_scale
+            said = {"url": url, "time_scale": time_scale, "zero_s": zero_s}
+            print(json.dumps(said), flush=True)
+
+        serve(app, port=0, announce=announce)
     except Exception as error:  # the owner shows it; a traceback would only hide it
         print(error, file=sys.stderr)
         return 1
