@@ -25,7 +25,9 @@ _TYPES = {
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command that `argv` asks for; return the exit code, 2 for an error of the user's."""
-    options = _parser().parse_args(argv)
+    given = sys.argv[1:] if argv is None else list(argv)
+    options = _parser().parse_args(given)
+    options.given = given
     try:
         code = int(importlib.import_module(f"agentlab.commands.{options.command}").run(options))
         sys.stdout.flush()
