@@ -10,6 +10,7 @@ import os
 import sys
 import tomllib
 from collections.abc import Sequence
+from datetime import datetime
 from pathlib import Path
 
 from agentlab.errors import AgentLabError
@@ -19,6 +20,7 @@ _TYPES = {
     "int": int,
     "float": float,
     "path": Path,
+    "date": datetime.fromisoformat,
     "file to append to": argparse.FileType("ab", 0),
 }
 
