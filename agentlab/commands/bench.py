@@ -8,7 +8,7 @@ from typing import Any
 
 from agentlab._support.fields import checked
 from agentlab._support.yaml_file import LocatedFile
-from agentlab.bench import against, experiment, measure, plots, report, results
+from agentlab.bench import against, cite, experiment, measure, plots, proof, report, results
 from agentlab.bench.compare import compared
 from agentlab.bench.experiment import Experiment
 from agentlab.bench.where import accounts, page
@@ -22,6 +22,9 @@ def run(options: argparse.Namespace) -> int:
     if options.compare:
         before, after = map(results.load, options.compare)
         print(compared(before, after, smallest=options.smallest))
+    elif options.report:
+        for file in options.report:
+            print(*cite.write(Path(file)), sep="\n")
     elif options.list:
         print(experiment.found(options.list).read_text(encoding="utf-8"))
     elif options.list is not None:
@@ -37,15 +40,18 @@ def run(options: argparse.Namespace) -> int:
 
 
 def _run(path: Path, options: argparse.Namespace) -> int:
-    file = Path(options.out) / f"{path.stem}.json"
+    file, began = Path(options.out) / f"{path.stem}.json", proof.now()
     try:
-        return _measure(path, file, options)
+        code = _measure(path, file, options)
     except StepError as error:  # of the question that a real model is asked first
         print(f"agentlab: {error}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
         print(f"stopped; what is done is in {file.parent}", file=sys.stderr)
         return 130  # 128 and SIGINT, as shells have it
+    if not options.against:
+        proof.write(file, ["agentlab", *options.given], began)
+    return code
 
 
 def _measure(path: Path, file: Path, options: argparse.Namespace) -> int:

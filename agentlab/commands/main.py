@@ -10,6 +10,7 @@ import os
 import sys
 import tomllib
 from collections.abc import Sequence
+from datetime import datetime
 from pathlib import Path
 
 from agentlab.errors import AgentLabError
@@ -19,13 +20,16 @@ _TYPES = {
     "int": int,
     "float": float,
     "path": Path,
+    "date": datetime.fromisoformat,
     "file to append to": argparse.FileType("ab", 0),
 }
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command that `argv` asks for; return the exit code, 2 for an error of the user's."""
-    options = _parser().parse_args(argv)
+    given = sys.argv[1:] if argv is None else list(argv)
+    options = _parser().parse_args(given)
+    options.given = given
     try:
         code = int(importlib.import_module(f"agentlab.commands.{options.command}").run(options))
         sys.stdout.flush()

@@ -89,7 +89,7 @@ async def reply(
     headers, there = _headers(agent), connection()
     first = [{"role": "system", "content": system}] if system else []
     messages = [*first, {"role": "user", "content": prompt}, *turns]
-    options = {"max_completion_tokens": max_tokens, "temperature": temperature}
+    options: dict[str, Any] = {"max_completion_tokens": max_tokens, "temperature": temperature}
     options |= {"ignore_eos": ignore_eos, "tools": tools}
     given = {name: value for name, value in options.items() if value is not None}
     body = msgspec.json.encode({"model": there.model, "messages": messages, **given})
