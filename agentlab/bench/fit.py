@@ -19,7 +19,7 @@ from typing import NamedTuple
 import msgspec
 import numpy as np
 
-from agentlab.bench.closed_loop import Clients, serve
+from agentlab.bench.closed_loop import serve
 from agentlab.bench.laws import least_squares
 from agentlab.endpoint.physics.batch import Batch, Job
 from agentlab.endpoint.physics.formulas import Physics
@@ -305,9 +305,8 @@ def errors(pairs: Sequence[Pair]) -> Errors:
 
 def closed_loop(physics: Physics, row: Row, *, requests: int) -> list[Request]:
     """Return the requests of as many clients as the row has, each with one in flight."""
-    jobs = [Job(row.prompt_tokens, row.output_tokens) for _ in range(requests)]
-    serve(Clients(row.at_once, iter(jobs)), physics)
-    return [_served(job) for job in jobs]
+    jobs = (Job(row.prompt_tokens, row.output_tokens) for _ in range(requests))
+    return sorted(map(_served, serve(jobs, physics, clients=row.at_once)))
 
 
 def _served(job: Job) -> Request:
