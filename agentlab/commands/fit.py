@@ -12,6 +12,7 @@ import httpx
 import msgspec
 
 from agentlab import lab
+from agentlab._support.fields import AtLeastOne
 from agentlab.bench import plots
 from agentlab.bench.fit import Pair, Request, Requests, Row, Table, errors, fit
 from agentlab.endpoint import presets
@@ -21,19 +22,11 @@ from agentlab.lab.connection import connection
 from agentlab.trace import Trace, trace
 
 T = TypeVar("T")
-_Count = Annotated[int, msgspec.Meta(ge=1)]
-_Moment = Annotated[float, msgspec.Meta(ge=0, le=1e12)]  # which no NaN is, and no infinity
 _Amount = Annotated[float, msgspec.Meta(gt=0, le=1e12)]
 
 
-class _OfRequests(msgspec.Struct):
+class _OfRequests(Request):
     """A line of a file of requests."""
-
-    arrived_s: _Moment
-    first_token_s: _Moment
-    end_s: _Moment
-    prompt_tokens: _Count
-    completion_tokens: _Count
 
     def __post_init__(self) -> None:
         if not self.arrived_s < self.first_token_s <= self.end_s:
@@ -43,15 +36,15 @@ class _OfRequests(msgspec.Struct):
 class _OfTable(msgspec.Struct):
     """A line of a table."""
 
-    prompt_tokens: _Count
-    answer_tokens: _Count
-    at_once: _Count
+    prompt_tokens: AtLeastOne
+    answer_tokens: AtLeastOne
+    at_once: AtLeastOne
     ttft_ms: _Amount
     itl_ms: _Amount
     tokens_per_s: _Amount
 
 
-_OF_A_REQUEST, _OF_A_TABLE = _OfRequests.__struct_fields__, _OfTable.__struct_fields__
+_OF_A_REQUEST, _OF_A_TABLE = Request.__struct_encode_fields__, _OfTable.__struct_fields__
 
 # What is asked to find out: short and long prompts, alone and together, tell the constants apart.
 _SHAPES = ((30, 96), (400, 32), (2000, 64))  # about that many words, and at most that many tokens
@@ -118,8 +111,7 @@ def read(path: Path, model: str | None = None) -> Table | Requests:
         raise ConfigError(f"table {str(path)!r}: {error}; give a .csv file") from None
     columns = set(rows[0]) if rows else set()
     if columns.issuperset(_OF_A_REQUEST):
-        lines = _lines(path, enumerate(rows, 2), _OfRequests)
-        return Requests(Request(*msgspec.structs.astuple(each)) for each in lines)
+        return Requests(_lines(path, enumerate(rows, 2), _OfRequests))
     if not columns.issuperset(_OF_A_TABLE):
         has = ", ".join(sorted(map(str, columns))) or "none"
         raise ConfigError(
