@@ -67,7 +67,7 @@ def published(path: str | Path, *, most: int | None = None) -> list[Arrival]:
         >>> published(DATA / "traces" / "azure.csv", most=2)[1]
         Arrival(at_s=4.25, prompt_tokens=410, output_tokens=96, session=None)
     """
-    rows = (request for row in _read(Path(path)) for request in _inferences(*row))
+    rows = (request for row in read_rows(Path(path)) for request in _inferences(*row))
     requests = sorted((_request(*row) for row in islice(rows, most)), key=itemgetter(0))
     if not requests:
         raise ConfigError(f"trace {str(path)!r} has no requests; give one that has")
@@ -96,7 +96,7 @@ def _request(where: str, row: _Row) -> tuple[int, int, int, str | None]:
     )
 
 
-def _read(path: Path) -> Iterator[tuple[str, _Row]]:
+def read_rows(path: Path) -> Iterator[tuple[str, _Row]]:
     """Yield the rows of a CSV, the objects of JSON lines, or the one of a JSON, and their place."""
     try:
         text = path.read_text(encoding="utf-8-sig")
@@ -111,7 +111,7 @@ def _read(path: Path) -> Iterator[tuple[str, _Row]]:
             if line.strip():
                 yield f"{path}:{number}", msgspec.json.decode(line, type=_Row)
     except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise ConfigError(f"trace {str(path)!r}: {error}; give a file of requests") from None
+        raise ConfigError(f"{str(path)!r}: {error}; give a file of requests") from None
     except (msgspec.DecodeError, RecursionError) as error:
         raise ConfigError(f"{path}:{number}: {error}; give JSON, or a table") from None
 
@@ -131,9 +131,7 @@ class _Attribute(msgspec.Struct):
 
 class _Span(msgspec.Struct):
     traceId: str
-    spanId: str
     startTimeUnixNano: int
-    endTimeUnixNano: int
     attributes: list[_Attribute] = []
 
 
@@ -158,16 +156,7 @@ def _inferences(where: str, row: _Row) -> Iterator[tuple[str, _Row]]:
     scopes = [scope for resource in resources for scope in resource.scopeSpans]
     _, prompt, output, session = _OTLP
     for number, span in enumerate((span for scope in scopes for span in scope.spans), 1):
-        attributes = {attribute.key: _plain(attribute.value) for attribute in span.attributes}
-        if attributes.get(_OPERATION) in _INFERENCE and prompt in attributes:
-            unless_given = {output: 0, session: span.traceId}
-            flat = unless_given | attributes | msgspec.structs.asdict(span)
+        told = {one.key: next(iter(one.value.values()), None) for one in span.attributes}
+        if told.get(_OPERATION) in _INFERENCE and prompt in told:
+            flat = {output: 0, session: span.traceId} | told | msgspec.structs.asdict(span)
             yield f"{where}, span {number}", flat
-
-
-def _plain(value: Any) -> Any:
-    """Return what an OTLP value holds; of a list, its first element."""
-    held = next(iter(value.values()), None) if isinstance(value, dict) else value
-    if isinstance(held, dict) and isinstance(held.get("values"), list):
-        return _plain(next(iter(held["values"]), None))
-    return held

@@ -2,9 +2,8 @@
 
 import argparse
 import asyncio
-import csv
 import random
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Annotated, TypeVar
 
@@ -15,6 +14,7 @@ from agentlab import lab
 from agentlab._support.fields import AtLeastOne
 from agentlab.bench import plots
 from agentlab.bench.fit import Pair, Request, Requests, Row, Table, errors, fit
+from agentlab.bench.published import read_rows
 from agentlab.endpoint import presets
 from agentlab.endpoint.physics.formulas import Physics
 from agentlab.errors import ConfigError
@@ -104,40 +104,34 @@ def read(path: Path, model: str | None = None) -> Table | Requests:
     """Read a trace or a table; a ConfigError names the line and the value that is wrong."""
     if path.suffix != ".csv":
         return Requests.of_trace(Trace.load(path))
-    try:
-        with path.open(encoding="utf-8-sig", newline="") as file:
-            rows = list(csv.DictReader(file))
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise ConfigError(f"table {str(path)!r}: {error}; give a .csv file") from None
-    columns = set(rows[0]) if rows else set()
+    rows = list(read_rows(path))
+    columns = set(rows[0][1]) if rows else set()
     if columns.issuperset(_OF_A_REQUEST):
-        return Requests(_lines(path, enumerate(rows, 2), _OfRequests))
+        return Requests(_lines(rows, _OfRequests))
     if not columns.issuperset(_OF_A_TABLE):
         has = ", ".join(sorted(map(str, columns))) or "none"
         raise ConfigError(
             f"table {str(path)!r} has the columns {has}; "
             f"give {', '.join(_OF_A_REQUEST)}, or {', '.join(_OF_A_TABLE)}"
         )
-    models = sorted({row["model"] for row in rows if row.get("model")})
+    models = sorted({row["model"] for _, row in rows if row.get("model")})
     if model not in models if model else len(models) > 1:
         raise ConfigError(f"choose one --model of {', '.join(models) or 'no column `model`'}")
-    its = [each for each in enumerate(rows, 2) if not model or each[1].get("model") == model]
+    its = [each for each in rows if not model or each[1].get("model") == model]
     return Table(
         Row(of.prompt_tokens, of.answer_tokens, of.at_once, of.ttft_ms / 1000, of.itl_ms / 1000,
             of.tokens_per_s)
-        for of in _lines(path, its, _OfTable)
+        for of in _lines(its, _OfTable)
     )  # fmt: skip
 
 
-def _lines(path: Path, rows: Iterable[tuple[int, dict[str, str]]], kind: type[T]) -> list[T]:
-    """Return a file's rows, each with its line, as what they have to be."""
-    found = []
-    for line, row in rows:
+def _lines(rows: Iterable[tuple[str, dict[str, str]]], kind: type[T]) -> Iterator[T]:
+    """Yield rows, each with its place, as what they have to be."""
+    for where, row in rows:
         try:
-            found.append(msgspec.convert(row, kind, strict=False))
+            yield msgspec.convert(row, kind, strict=False)
         except msgspec.ValidationError as error:
-            raise ConfigError(f"{path}:{line}: {error}; correct the line") from None
-    return found
+            raise ConfigError(f"{where}: {error}; correct the line") from None
 
 
 def _probed(options: argparse.Namespace) -> Requests:
