@@ -25,7 +25,7 @@ _Time = (  # nanoseconds since 1970 are whole, or they would be rounded
     Annotated[int, msgspec.Meta(ge=0, le=9 * 10**18)]
     | Annotated[float, msgspec.Meta(ge=0, le=1e12)]
 )
-_Tokens = Annotated[int, msgspec.Meta(ge=0, le=10**9)]
+_Tokens = Annotated[int, msgspec.Meta(ge=0, le=1_000_000)]
 _OPERATION = "gen_ai.operation.name"
 _OTLP = (  # of a request: when, tokens of its prompt and of its answer, session
     *("startTimeUnixNano", "gen_ai.usage.input_tokens", "gen_ai.usage.output_tokens"),
