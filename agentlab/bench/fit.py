@@ -14,7 +14,7 @@ import math
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import pairwise
 from statistics import fmean
-from typing import Annotated, NamedTuple
+from typing import Annotated, Any, NamedTuple
 
 import msgspec
 import numpy as np
@@ -334,7 +334,7 @@ def _missed(physics: Physics, measured: Measured, numbers: Sequence[int]) -> flo
     return fmean(abs(math.log(predicted.ttft_s / was.ttft_s)) for predicted, was in pairs)
 
 
-def _solved(equations: Sequence[Equation]) -> dict[str, float]:
+def _solved(equations: Sequence[Equation]) -> dict[str, Any]:
     """Solve by least squares of relative distances; no constant is below 0, and none is open.
 
     They have the names of `Physics`.

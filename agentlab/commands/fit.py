@@ -25,7 +25,7 @@ T = TypeVar("T")
 _Amount = Annotated[float, msgspec.Meta(gt=0, le=1e12)]
 
 
-class _OfRequests(Request):
+class _OfRequests(Request, frozen=True):
     """A line of a file of requests."""
 
     def __post_init__(self) -> None:
