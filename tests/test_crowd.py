@@ -69,8 +69,9 @@ def by_the_endpoint(
         ended = len({j for j in changed if j.end_s is not None})
         changed = [j for new in islice(waiting, ended) for j in batch.submit(new, batch.now_s)]
         if not changed and not batch.active:
-            took_s = [job.end_s - job.arrived_s for job in jobs if job.end_s is not None]
-            return Crowd(agents, batch.now_s, round(sum(took_s), 6), round(max(took_s), 9))
+            ends_s = [job.end_s for job in jobs if job.end_s is not None]
+            took_s = [end_s - job.arrived_s for end_s, job in zip(ends_s, jobs, strict=True)]
+            return Crowd(agents, max(ends_s), round(sum(took_s), 6), round(max(took_s), 9))
         if not any(j.end_s is not None for j in changed):
             changed = batch.advance(batch.next_event_s())
 

@@ -7,6 +7,7 @@ import random
 import statistics
 from pathlib import Path
 
+import msgspec
 import pytest
 from awkward import MODEL, Upstream
 
@@ -173,7 +174,7 @@ def test_a_request_that_followed_an_answer_follows_it_again():
 def write(path: Path, requests: Requests) -> Path:
     with path.open("w", newline="") as file:
         names = ["arrived_s", "first_token_s", "end_s", "prompt_tokens", "completion_tokens"]
-        csv.writer(file).writerows([names, *requests])
+        csv.writer(file).writerows([names, *map(msgspec.structs.astuple, requests)])
     return path
 
 

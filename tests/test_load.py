@@ -301,7 +301,7 @@ def test_requests_are_a_frame(fresh_lab, tmp_path):
         ("{agents: 2, arrivals: {bursts: {size: 1.5, every_s: 1}}}", "size"),
         ("{agents: 2, arrivals: {trace: nothing.csv}}", "nothing.csv"),
         ("{agents: 1, arrivals: {trace: FAILED}}", "none of its first 1 requests has an answer"),
-        ("{agents: 2, arrivals: {trace: FAILED}}", "5 \\+ 2,000,000 tokens at 1 s; a million"),
+        ("{agents: 2, arrivals: {trace: FAILED}}", "Response tokens: .*1000000"),
         ("{agents: 2, turns: 0}", "turns"),
         ("{agents: 2, think_s: -1}", "think_s"),
         ("{agents: 2, tokens: []}", "tokens"),
@@ -360,7 +360,7 @@ def test_through_the_forwarder_no_peak_and_no_bound_is_wrong(fresh_lab, tmp_path
         text += "engines: [sequential, asyncio]\nrepeats: 5\nslo: {ttft_s: 1}\n"
         made = run(tmp_path, text)
     told = "the endpoint told no time to first token: the SLO's TTFT and ITL count as kept"
-    assert told in report.remarks(made)
+    assert told in report.markdown(made)
     assert len(made.measurements) == 20
     for m in made.measurements:
         most = 1 if m.case.engine == "sequential" else m.case.max_concurrency or 12

@@ -30,7 +30,7 @@ TOOLS = {"search": search, "join": join, "count": count}
 PLAN = """
 ```
 $1 = search("tides, north")
-2. search('the "Adria"', top=-1)
+$2 = search('the "Adria"', top=-1)
 $3 = join($1, $2, between=" | ")
 $4 = join("about $3 (all of it)")
 $5 = count([$1, $2, 7])
@@ -79,11 +79,11 @@ def test_lines_may_come_in_any_order():
         ("$1 = search.now('x')", "it is no call of a tool"),
         ("$1 = search()", "missing a required argument: 'topic'"),
         ("$1 = search('x', best=1)", "unexpected keyword argument 'best'"),
-        ("$1 = search(tides)", "tides is no text, number, list"),
-        ("$1 = search(open('/etc/passwd'))", r"open\('/etc/passwd'\) is no text"),
-        ("$1 = join(*[1])", "is no text"),
-        ("$1 = join(__import__('os').name)", "is no text"),
-        ("$1 = join(s1)", "s1 is no text"),
+        ("$1 = search(tides)", "it is given what is no text, number, list"),
+        ("$1 = search(open('/etc/passwd'))", "what is no text"),
+        ("$1 = join(*[1])", "what is no text"),
+        ("$1 = join(__import__('os').name)", "what is no text"),
+        ("$1 = join(s1)", "what is no text"),
     ],
 )
 def test_what_is_no_plan_is_refused_before_anything_runs(plan, says):

@@ -14,8 +14,6 @@ from agentlab.bench.published import Arrival, published
 from agentlab.errors import ConfigError
 from agentlab.settings import DATA
 
-_MOST_TOKENS = 1_000_000  # of a prompt, or of an answer
-
 PerSecond = Annotated[float, Field(ge=1e-6, le=1e6)]
 Seconds = Annotated[float, Field(gt=0, le=1e6)]
 
@@ -109,14 +107,10 @@ def replayed(trace: str, most: int) -> list[Arrival]:
     """Return the first requests of a published trace; those without an answer are left out.
 
     Raises:
-        ConfigError: If a row is wrong, or longer than a million tokens, or none has an answer.
+        ConfigError: If a row is wrong, or none has an answer.
     """
     path = Path(trace) if Path(trace).exists() else DATA / "traces" / trace
     requests = [one for one in published(path, most=most) if one.output_tokens]
     if not requests:
         raise ConfigError(f"trace {trace!r}: none of its first {most:,} requests has an answer")
-    for one in requests:
-        if max(one.prompt_tokens, one.output_tokens) > _MOST_TOKENS:
-            says = f"{one.prompt_tokens:,} + {one.output_tokens:,} tokens at {one.at_s:g} s"
-            raise ConfigError(f"trace {trace!r}: {says}; a million of each are the most")
     return requests

@@ -10,9 +10,8 @@ from msgspec.structs import replace
 
 from agentlab.bench.experiment import AXES, Case, varied
 from agentlab.bench.intervals import MISSES, least_rounds, ratio
-from agentlab.bench.report import seconds
+from agentlab.bench.report import PAGES, seconds
 from agentlab.bench.results import TOLERANCE, Measurement, Results, deviation
-from agentlab.bench.where import PAGES
 from agentlab.errors import ConfigError
 
 SMALLEST = 0.05  # a change of so much is worth knowing

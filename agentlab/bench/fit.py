@@ -14,12 +14,13 @@ import math
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import pairwise
 from statistics import fmean
-from typing import NamedTuple
+from typing import Annotated, Any, NamedTuple
 
 import msgspec
 import numpy as np
 
-from agentlab.bench.closed_loop import Clients, serve
+from agentlab._support.fields import AtLeastOne
+from agentlab.bench.closed_loop import serve
 from agentlab.bench.laws import least_squares
 from agentlab.endpoint.physics.batch import Batch, Job
 from agentlab.endpoint.physics.formulas import Physics
@@ -74,6 +75,7 @@ class Times(NamedTuple):
     tokens_per_s: float
 
 
+Moment = Annotated[float, msgspec.Meta(ge=0, le=1e12)]  # which no NaN is, and no infinity
 Pair = tuple[Times, Times]
 """What is predicted, and what was measured."""
 
@@ -128,14 +130,16 @@ class Table(list[Row]):
         return found
 
 
-class Request(NamedTuple):
+class Request(
+    msgspec.Struct, frozen=True, order=True, rename={"output_tokens": "completion_tokens"}
+):
     """One request as its client or the trace saw it, in seconds of one clock."""
 
-    arrived_s: float
-    first_token_s: float
-    end_s: float
-    prompt_tokens: int
-    output_tokens: int
+    arrived_s: Moment
+    first_token_s: Moment
+    end_s: Moment
+    prompt_tokens: AtLeastOne
+    output_tokens: AtLeastOne
 
 
 class Requests(list[Request]):
@@ -273,17 +277,8 @@ def fit(measured: Measured, numbers: Sequence[int] | None = None) -> Physics:
     numbers = range(len(measured)) if numbers is None else numbers
     if not numbers:
         raise NotDetermined("nothing was measured; send some requests, alone and together")
-    base_s, step_s, sequence_s, context_s, prompt_s = _solved(
-        [equation for number in numbers for equation in measured.equations(number)]
-    )
-    physics = Physics(
-        prefill_base_s=base_s,
-        prefill_per_token_s=prompt_s,
-        itl_base_s=step_s,
-        itl_per_active_s=sequence_s,
-        itl_per_context_token_s=context_s,
-        batched_tokens=2048,
-    )
+    solved = _solved([equation for number in numbers for equation in measured.equations(number)])
+    physics = Physics(**solved, batched_tokens=2048)
     slots, kv_tokens = measured.limits(numbers)
     few, full = {"slots": slots}, {"kv_tokens": kv_tokens}
     batched = [{"batched_tokens": tokens} for tokens in _STEP_TOKENS]
@@ -305,9 +300,8 @@ def errors(pairs: Sequence[Pair]) -> Errors:
 
 def closed_loop(physics: Physics, row: Row, *, requests: int) -> list[Request]:
     """Return the requests of as many clients as the row has, each with one in flight."""
-    jobs = [Job(row.prompt_tokens, row.output_tokens) for _ in range(requests)]
-    serve(Clients(row.at_once, iter(jobs)), physics)
-    return [_served(job) for job in jobs]
+    jobs = (Job(row.prompt_tokens, row.output_tokens) for _ in range(requests))
+    return sorted(map(_served, serve(jobs, physics, clients=row.at_once)))
 
 
 def _served(job: Job) -> Request:
@@ -340,8 +334,11 @@ def _missed(physics: Physics, measured: Measured, numbers: Sequence[int]) -> flo
     return fmean(abs(math.log(predicted.ttft_s / was.ttft_s)) for predicted, was in pairs)
 
 
-def _solved(equations: Sequence[Equation]) -> list[float]:
-    """Solve by least squares of relative distances; no constant is below 0, and none is open."""
+def _solved(equations: Sequence[Equation]) -> dict[str, Any]:
+    """Solve by least squares of relative distances; no constant is below 0, and none is open.
+
+    They have the names of `Physics`.
+    """
     takes_s = np.array([equation.takes_s for equation in equations])
     parts = np.array([equation[1:6] for equation in equations]) / takes_s[:, None]
     weights = counts = np.sqrt([equation.weight for equation in equations])
@@ -357,4 +354,5 @@ def _solved(equations: Sequence[Equation]) -> list[float]:
     open_ones = [name for name, far in zip(_MISSING, uncertain, strict=True) if far > _LOOSE]
     if open_ones:
         raise NotDetermined("; ".join(f"{name} is open: {_MISSING[name]}" for name in open_ones))
-    return [float(constant) for constant in best]
+    names = (name.replace("_ms", "_s") for name in _MISSING)
+    return dict(zip(names, best.tolist(), strict=True))

@@ -116,7 +116,7 @@ def possible(where: str, span: Span) -> Span:
 
 def _requests(path: Path, most: int | None = None) -> list[tuple[str | None, Span]]:
     """Return each request with its session, by arrival; the first is at 0."""
-    flat = (one for row in _read(path) for one in _flat(*row))
+    flat = (one for row in read_rows(path) for one in _flat(*row))
     once = {str(row.get("span", where)): (where, row) for where, row in islice(flat, most)}
     found = [(where, *_request(where, row)) for where, row in once.values()]
     first_ns = min((f["arrived_s"] for _, _, f in found if "operation" not in f), default=0)
@@ -153,7 +153,7 @@ def _request(where: str, row: _Row) -> tuple[str | None, _Row]:
     return whose or None, {"request_id": where, "agent": whose} | fields
 
 
-def _read(path: Path) -> Iterator[tuple[str, _Row]]:
+def read_rows(path: Path) -> Iterator[tuple[str, _Row]]:
     """Yield the rows of a CSV, the objects of JSON lines, or the one of a JSON, and their place."""
     try:
         text = path.read_text(encoding="utf-8-sig")
@@ -168,7 +168,7 @@ def _read(path: Path) -> Iterator[tuple[str, _Row]]:
             if line.strip():
                 yield f"{path}:{number}", msgspec.json.decode(line, type=_Row)
     except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise ConfigError(f"trace {str(path)!r}: {error}; give a file of requests") from None
+        raise ConfigError(f"{str(path)!r}: {error}; give a file of requests") from None
     except (msgspec.DecodeError, RecursionError) as error:
         raise ConfigError(f"{path}:{number}: {error}; give JSON, or a table") from None
 

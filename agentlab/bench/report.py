@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 
 import msgspec
 import yaml
+from jinja2 import Environment, FileSystemLoader, select_autoescape
 from msgspec import UNSET
 
 from agentlab.bench.experiment import Case, counted, shown, varied
@@ -26,8 +27,15 @@ from agentlab.bench.results import (
 )
 from agentlab.bench.summary import Slo
 
+_PAGE = Path(__file__).with_name("page")
 _COLUMNS: dict[str, dict[str, list[str]]] = yaml.safe_load(
-    Path(__file__).with_name("columns.yaml").read_text(encoding="utf-8")
+    _PAGE.with_name("columns.yaml").read_text(encoding="utf-8")
+)
+PAGES = Environment(
+    loader=FileSystemLoader(_PAGE),
+    autoescape=select_autoescape(),
+    trim_blocks=True,
+    lstrip_blocks=True,
 )
 ENOUGH = 0.8  # of the bound: from there on we say that more agents still help
 BUSY = 0.8  # of a processor: from there on the lab's own endpoint may be the bottleneck
@@ -38,22 +46,26 @@ def markdown(results: Results) -> str:
 
     Times are medians, and from least to most; `saved` is against the sequential run of that work.
     """
-    experiment, callers = results.experiment, felt(results)
-    clock = "Virtual time, exact"
-    if experiment.clock == "real":
-        clock = f"Real time, {experiment.repeats} runs of each case, in turn"
-    unit = "seconds" if results.real else "model seconds"
-    about = ", ".join(f"{name} {value}" for name, value in results.machine.items())
-    parts = [
-        f"# {results.name}",
-        experiment.about,
-        "\n".join(f"- **not comparable**: {one}" for one in unequal(results.measurements)),
-        table(results) or "No run has a result, so there is no table.",
-        callers and f"What callers felt, as p50 / p90 / p99:\n\n{callers}",
-        "\n".join(f"- {line}" for line in [*readings(results), *remarks(results)]),
-        f"Times are {unit}. {clock}; {about}.",
-    ]
-    return "\n\n".join(part for part in parts if part) + "\n"
+    every = [m for case in results.measured for m in results.of(case)]
+    slo, late = results.experiment.slo, [m.late for m in every if m.late is not UNSET]
+    answers = [answer for m in every for answer in m.said]
+    over = [a for a in answers if a.limit_tokens is not None and a.tokens > a.limit_tokens]
+    values = {
+        "results": results,
+        "asked": results.experiment,
+        "problems": unequal(results.measurements),
+        "table": table(results),
+        "callers": felt(results),
+        "said": [*readings(results), *filter(None, [busy(results)])],
+        "untold": slo and (slo.ttft_s or slo.itl_s) and every and not known(every, "ttft_p50_s"),
+        "late": late and (median(ms for ms, _ in late), max(ms for _, ms in late)),
+        "off": max(map(abs, deviations(every).values()), default=None),
+        "over": max(over, key=attrgetter("tokens"), default=None),
+        "answers": len(answers),
+        "uncounted": sum(not answer.tokens for answer in answers),
+        "tolerance": TOLERANCE,
+    }
+    return PAGES.get_template("report.md").render(values) + "\n"
 
 
 def table(results: Results) -> str:
@@ -248,35 +260,6 @@ def reach(curve: Curve) -> str:
         said += f", {ENOUGH:g} or better up to {kept[-1].n:,g}"
     if (last.busy or 0.0) * last.elapsed_s > 0.5 * (last.elapsed_s - last.bound_s):
         said += f"; this processor, {last.cpu_ms:.2f} ms per request"
-    return said
-
-
-def remarks(results: Results) -> list[str]:
-    """Return what a reader must know before believing the figures, which can be compared."""
-    every = [m for case in results.measured for m in results.of(case)]
-    said = [*filter(None, [busy(results)])]
-    slo = results.experiment.slo
-    if slo and (slo.ttft_s or slo.itl_s) and every and not known(every, "ttft_p50_s"):
-        said.append(
-            "the endpoint told no time to first token: the SLO's TTFT and ITL count as kept"
-        )
-    if late := [m.late for m in every if m.late is not UNSET]:
-        medians_ms, mosts_ms = zip(*late, strict=True)
-        late_ms = f"{median(medians_ms):.1f} ms, and by {max(mosts_ms):.1f} ms at most"
-        said.append(f"the lab's own endpoint was late by {late_ms}")
-    if off := deviations(every).values():
-        said.append(
-            f"answers of the same workload differ by at most {max(map(abs, off)):.1%} in tokens "
-            f"per answer; up to {TOLERANCE:.0%} counts as equal work"
-        )
-    answers = [answer for m in every for answer in m.said]
-    if over := [a for a in answers if a.limit_tokens is not None and a.tokens > a.limit_tokens]:
-        most = max(over, key=attrgetter("tokens"))
-        kept = f"the endpoint did not keep the limit of {most.limit_tokens:,} tokens"
-        cure = "set AGENTLAB_LEAVE_OUT=max_completion_tokens to send max_tokens instead"
-        said.append(f"{kept}: up to {most.tokens:,} came; {cure}")
-    if missing := sum(not answer.tokens for answer in answers):
-        said.append(f"the endpoint counts no tokens for {missing:,} of {len(answers):,} answers")
     return said
 
 

@@ -1,32 +1,34 @@
-"""Limiters in scenarios to tune and to judge them, without a client."""
+"""Limiters in scenarios to tune and to judge them: real slots and retries, and no HTTP."""
 
-import heapq
-import itertools
+import asyncio
 import math
-from collections import deque
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
+from functools import partial
 from random import Random
 from typing import NamedTuple
 
 import msgspec
 
-from agentlab.bench.closed_loop import serve
 from agentlab.bench.summary import percentile
+from agentlab.clock import run_virtual
 from agentlab.endpoint import presets
 from agentlab.endpoint.contract.openai_json import RequestError
 from agentlab.endpoint.middleware.fault_plan import FaultPlan
 from agentlab.endpoint.middleware.rate_limits import Limits
 from agentlab.endpoint.physics.batch import Job
 from agentlab.endpoint.physics.formulas import Physics
+from agentlab.endpoint.physics.live import LiveBatch
 from agentlab.endpoint.server.app import limits_of
 from agentlab.errors import ModelError
-from agentlab.resilience import Retry, classify
-from agentlab.resilience.limiters import Limiter, Sample
+from agentlab.resilience import Retry
+from agentlab.resilience.limiters import Limiter, Sample, Slots
 from agentlab.settings import DATA, Capacity
 
 LEAST_GOODPUT, MOST_P95 = 0.90, 1.3  # what passes, as a share of the best static limit's
 _PROMPT_TOKENS = 16
+_HAIR_S = 1e-9  # so that what ends together with the run counts
 
 
 class Fixed(NamedTuple):
@@ -114,106 +116,90 @@ def run(limiter: Limiter, scenario: Scenario) -> Outcome:
         >>> run(Fixed(3), ten_s).goodput
         0.3
     """
-    agents, run_s = _Agents(limiter, scenario), scenario.run_s
-    serve(agents, scenario.physics, until_s=run_s)
-    took_s = agents.took_s
-    p95_s = percentile(took_s, 95) if took_s else math.inf
-    return Outcome(len(took_s) / run_s, p95_s, len(took_s), agents.requests, agents.limits)
+
+    async def main() -> Outcome:
+        watched, endpoint = _Watched(limiter), _Endpoint(scenario)
+        slots, retry = Slots(watched), Retry(attempts=1_000_000)
+
+        async def attempt(call: _Call) -> None:
+            async with slots.taken():
+                await endpoint.answer(call)
+
+        async def agent() -> None:
+            while True:
+                await retry(partial(attempt, _Call()))
+
+        took_s, run_s = watched.took_s, scenario.run_s
+        agents = asyncio.gather(*(agent() for _ in range(scenario.agents)))
+        with suppress(TimeoutError):
+            await asyncio.wait_for(agents, run_s + _HAIR_S)
+        p95_s = percentile(took_s, 95) if took_s else math.inf
+        goodput = len(took_s) / run_s
+        return Outcome(goodput, p95_s, len(took_s), endpoint.requests, watched.limits)
+
+    return run_virtual(main()).result
 
 
-@dataclass(eq=False, slots=True)
-class _Call(Job):
-    """What an agent asks; `number` and `in_flight` are those of its latest attempt's sample."""
+class _Watched:
+    """A limiter whose answers and changes are noted."""
 
-    prompt_tokens: int = _PROMPT_TOKENS
-    output_tokens: int = 0  # drawn when it is first sent
-    attempt: int = 0
-    number: int = 0
-    in_flight: int = 0
-
-
-class _Agents:
-    """They do what `Slots` and `Retry` do before a client's calls."""
-
-    def __init__(self, limiter: Limiter, scenario: Scenario):
-        self._limiter, self._scenario, self._physics = limiter, scenario, scenario.physics
-        preset = presets.load(scenario.preset)
-        self._rate_limits = Limits(*limits_of(preset, scenario.requests_per_minute, 0))
-        self._faults = FaultPlan(preset.faults, scenario.seed)
-        self._retry = Retry(attempts=1_000_000)
-        self._draw = Random(scenario.seed)
-        self._waiting = deque(_Call() for _ in range(scenario.agents))
-        self._ended: deque[Sample] = deque()
-        self._later: list[tuple[float, int, _Call | None]] = []  # None: a slot has rested
-        self._tie = itertools.count()
-        self._in_flight = self._resting = self.requests = 0
-        self.wakes_s = math.inf
+    def __init__(self, limiter: Limiter):
+        self._limiter = limiter
         self.took_s: list[float] = []
         self.limits = [(0.0, limiter.limit)]
 
-    def next_request(self, now_s: float) -> Job | None:
-        while True:
-            while self._waiting and self._in_flight + self._resting < self._limiter.limit:
-                if call := self._sent(self._waiting.popleft(), now_s):
-                    return call
-            if self._ended:  # the next one leaves only now, as in `Slots`
-                answer = self._ended.popleft()
-                self.took_s.append(answer.took_s)
-                self._learn(answer)
-                self._in_flight -= 1
-                self._waiting.append(_Call())
-            elif self.wakes_s <= now_s:
-                while self._later and self._later[0][0] <= now_s:
-                    back = heapq.heappop(self._later)[2]
-                    if back is None:
-                        self._resting -= 1
-                    else:
-                        self._waiting.append(back)
-                self.wakes_s = self._later[0][0] if self._later else math.inf
-            else:
-                return None
+    @property
+    def limit(self) -> int:
+        return self._limiter.limit
 
-    def answered(self, call: _Call, now_s: float) -> None:
-        self._ended.append(Sample(call.number, now_s, now_s - call.arrived_s, call.in_flight))
+    def update(self, sample: Sample) -> int:
+        before, after = self.limit, self._limiter.update(sample)
+        if not sample.refused:
+            self.took_s.append(sample.took_s)
+        if after != before:
+            self.limits.append((sample.ended_s, after))
+        return after
 
-    def _sent(self, call: _Call, now_s: float) -> _Call | None:
-        self._in_flight += 1
+
+@dataclass
+class _Call:
+    """What an agent asks until it has the answer."""
+
+    attempt: int = 0
+    output_tokens: int = 0  # drawn when it is first sent
+
+
+class _Endpoint:
+    """The local model's limits, faults and physics, for calls that have no words."""
+
+    def __init__(self, scenario: Scenario):
+        preset, self._physics = presets.load(scenario.preset), scenario.physics
+        self._scenario, self._live = scenario, LiveBatch(self._physics)
+        self._rate_limits = Limits(*limits_of(preset, scenario.requests_per_minute, 0))
+        self._faults = FaultPlan(preset.faults, scenario.seed)
+        self._draw = Random(scenario.seed)
+        self.requests = 0
+
+    async def answer(self, call: _Call) -> None:
+        """Return when the answer is there; a refusal is a ModelError, as `lab.ask` raises it."""
+        number, now_s, draw = self.requests, self._live.now_s(), self._draw
+        self.requests += 1
         call.attempt += 1
         if call.attempt == 1:
-            call.output_tokens = self._draw.randint(*self._scenario.tokens)
-            if self._scenario.long_share and self._draw.random() < self._scenario.long_share:
+            call.output_tokens = draw.randint(*self._scenario.tokens)
+            if self._scenario.long_share and draw.random() < self._scenario.long_share:
                 call.output_tokens *= 10
-        call.number, call.in_flight = self.requests, self._in_flight
-        self.requests += 1
         try:
             self._rate_limits.admit(_PROMPT_TOKENS, now_s, "")
-            fault = self._faults.next(call.number.to_bytes(8), 0, call.attempt, "", at_s=now_s)
+            fault = self._faults.next(number.to_bytes(8), 0, call.attempt, "", at_s=now_s)
             if fault is not None:
                 raise fault.error
         except RequestError as error:
-            self._refused(call, error, now_s)
-            return None
+            told = {"status": error.status, "retry_after_s": error.retry_after_s}
+            raise ModelError(str(error), **told) from None
+        job = Job(_PROMPT_TOKENS, call.output_tokens)
         if self._physics.jitter_sigma:
-            call.prefill_jitter = self._physics.jitter(self._draw)
-            call.decode_jitter = self._physics.jitter(self._draw)
-        return call
-
-    def _refused(self, call: _Call, error: RequestError, now_s: float) -> None:
-        told = {"status": error.status, "retry_after_s": error.retry_after_s}
-        verdict = classify(ModelError(str(error), **told))
-        if verdict.overload:
-            self._learn(Sample(call.number, now_s, 0.0, call.in_flight, refused=True))
-            if verdict.wait_s:
-                self._resting += 1
-                self._at(now_s + verdict.wait_s, None)
-        self._in_flight -= 1
-        self._at(now_s + self._retry.wait_s(call.attempt, verdict.wait_s), call)
-
-    def _at(self, when_s: float, call: _Call | None) -> None:
-        heapq.heappush(self._later, (when_s, next(self._tie), call))
-        self.wakes_s = self._later[0][0]
-
-    def _learn(self, sample: Sample) -> None:
-        before, after = self._limiter.limit, self._limiter.update(sample)
-        if after != before:
-            self.limits.append((sample.ended_s, after))
+            job.prefill_jitter = self._physics.jitter(draw)
+            job.decode_jitter = self._physics.jitter(draw)
+        self._live.submit(job)
+        await self._live.finished(job)

@@ -1,22 +1,12 @@
 """The page that says where the time went: one file, which fetches nothing and runs nothing."""
 
 from collections.abc import Iterable, Mapping
-from pathlib import Path
-
-from jinja2 import Environment, FileSystemLoader, select_autoescape
 
 from agentlab.bench.account import CAUSES, Account, account
 from agentlab.bench.experiment import varied
-from agentlab.bench.report import seconds
+from agentlab.bench.report import PAGES, seconds
 from agentlab.bench.requests import Request
 from agentlab.bench.results import Results
-
-PAGES = Environment(
-    loader=FileSystemLoader(Path(__file__).with_name("page")),
-    autoescape=select_autoescape(),
-    trim_blocks=True,
-    lstrip_blocks=True,
-)
 
 
 def accounts(results: Results, rows: Iterable[Request]) -> dict[str, Account]:

@@ -2,9 +2,8 @@
 
 import argparse
 import asyncio
-import csv
 import random
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Annotated, TypeVar
 
@@ -12,8 +11,10 @@ import httpx
 import msgspec
 
 from agentlab import lab
+from agentlab._support.fields import AtLeastOne
 from agentlab.bench import plots
 from agentlab.bench.fit import Pair, Request, Requests, Row, Table, errors, fit
+from agentlab.bench.published import read_rows
 from agentlab.endpoint import presets
 from agentlab.endpoint.physics.formulas import Physics
 from agentlab.errors import ConfigError
@@ -21,19 +22,11 @@ from agentlab.lab.connection import connection
 from agentlab.trace import Trace, trace
 
 T = TypeVar("T")
-_Count = Annotated[int, msgspec.Meta(ge=1)]
-_Moment = Annotated[float, msgspec.Meta(ge=0, le=1e12)]  # which no NaN is, and no infinity
 _Amount = Annotated[float, msgspec.Meta(gt=0, le=1e12)]
 
 
-class _OfRequests(msgspec.Struct):
+class _OfRequests(Request, frozen=True):
     """A line of a file of requests."""
-
-    arrived_s: _Moment
-    first_token_s: _Moment
-    end_s: _Moment
-    prompt_tokens: _Count
-    completion_tokens: _Count
 
     def __post_init__(self) -> None:
         if not self.arrived_s < self.first_token_s <= self.end_s:
@@ -43,15 +36,15 @@ class _OfRequests(msgspec.Struct):
 class _OfTable(msgspec.Struct):
     """A line of a table."""
 
-    prompt_tokens: _Count
-    answer_tokens: _Count
-    at_once: _Count
+    prompt_tokens: AtLeastOne
+    answer_tokens: AtLeastOne
+    at_once: AtLeastOne
     ttft_ms: _Amount
     itl_ms: _Amount
     tokens_per_s: _Amount
 
 
-_OF_A_REQUEST, _OF_A_TABLE = _OfRequests.__struct_fields__, _OfTable.__struct_fields__
+_OF_A_REQUEST, _OF_A_TABLE = Request.__struct_encode_fields__, _OfTable.__struct_fields__
 
 # What is asked to find out: short and long prompts, alone and together, tell the constants apart.
 _SHAPES = ((30, 96), (400, 32), (2000, 64))  # about that many words, and at most that many tokens
@@ -111,41 +104,34 @@ def read(path: Path, model: str | None = None) -> Table | Requests:
     """Read a trace or a table; a ConfigError names the line and the value that is wrong."""
     if path.suffix != ".csv":
         return Requests.of_trace(Trace.load(path))
-    try:
-        with path.open(encoding="utf-8-sig", newline="") as file:
-            rows = list(csv.DictReader(file))
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise ConfigError(f"table {str(path)!r}: {error}; give a .csv file") from None
-    columns = set(rows[0]) if rows else set()
+    rows = list(read_rows(path))
+    columns = set(rows[0][1]) if rows else set()
     if columns.issuperset(_OF_A_REQUEST):
-        lines = _lines(path, enumerate(rows, 2), _OfRequests)
-        return Requests(Request(*msgspec.structs.astuple(each)) for each in lines)
+        return Requests(_lines(rows, _OfRequests))
     if not columns.issuperset(_OF_A_TABLE):
         has = ", ".join(sorted(map(str, columns))) or "none"
         raise ConfigError(
             f"table {str(path)!r} has the columns {has}; "
             f"give {', '.join(_OF_A_REQUEST)}, or {', '.join(_OF_A_TABLE)}"
         )
-    models = sorted({row["model"] for row in rows if row.get("model")})
+    models = sorted({row["model"] for _, row in rows if row.get("model")})
     if model not in models if model else len(models) > 1:
         raise ConfigError(f"choose one --model of {', '.join(models) or 'no column `model`'}")
-    its = [each for each in enumerate(rows, 2) if not model or each[1].get("model") == model]
+    its = [each for each in rows if not model or each[1].get("model") == model]
     return Table(
         Row(of.prompt_tokens, of.answer_tokens, of.at_once, of.ttft_ms / 1000, of.itl_ms / 1000,
             of.tokens_per_s)
-        for of in _lines(path, its, _OfTable)
+        for of in _lines(its, _OfTable)
     )  # fmt: skip
 
 
-def _lines(path: Path, rows: Iterable[tuple[int, dict[str, str]]], kind: type[T]) -> list[T]:
-    """Return a file's rows, each with its line, as what they have to be."""
-    found = []
-    for line, row in rows:
+def _lines(rows: Iterable[tuple[str, dict[str, str]]], kind: type[T]) -> Iterator[T]:
+    """Yield rows, each with its place, as what they have to be."""
+    for where, row in rows:
         try:
-            found.append(msgspec.convert(row, kind, strict=False))
+            yield msgspec.convert(row, kind, strict=False)
         except msgspec.ValidationError as error:
-            raise ConfigError(f"{path}:{line}: {error}; correct the line") from None
-    return found
+            raise ConfigError(f"{where}: {error}; correct the line") from None
 
 
 def _probed(options: argparse.Namespace) -> Requests:

@@ -9,8 +9,7 @@ Learning 11 (2018); discounting is V. Raj and S. Kalyani, "Taming non-stationary
 approach" (2017).
 """
 
-from __future__ import annotations
-
+from collections import Counter, defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
 from math import isfinite, sqrt
@@ -33,19 +32,15 @@ class Policy(Protocol):
 
 
 @dataclass
-class Belief:
+class _Belief:
     """One arm, for one kind: the number of rewards and their sum, both discounted."""
 
     rewards: float = 0.0
     total: float = 0.0
 
-
-@dataclass
-class Kind:
-    """One kind: a belief about each arm, and how often one was chosen."""
-
-    beliefs: dict[str, Belief]
-    chosen: int = 0
+    @property
+    def mean(self) -> float:
+        return (_PRIOR + self.total) / (1 + self.rewards)
 
 
 class Bandit:
@@ -68,15 +63,15 @@ class Bandit:
             raise ConfigError(f"arms must be one or more, each once; got {arms}")
         checked("discount", discount, above=True, most=1)
         self._arms, self._discount, self._seed = list(arms), discount, seed
-        self._kinds: dict[str, Kind] = {}
+        self._chosen = Counter[str]()  # how often, by kind
+        self._kinds = defaultdict[str, dict[str, _Belief]](lambda: {arm: _Belief() for arm in arms})
 
     def choose(self, kind: str) -> str:
-        known = self._kind(kind)
-        chance = seeded_random.generator(self._seed, b"", known.chosen, f"choose {kind}")
-        known.chosen += 1
+        chance = seeded_random.generator(self._seed, b"", self._chosen[kind], f"choose {kind}")
+        self._chosen[kind] += 1
         drawn = {
-            arm: chance.gauss(_mean(belief), _NOISE / sqrt(1 + belief.rewards))
-            for arm, belief in known.beliefs.items()
+            arm: chance.gauss(belief.mean, _NOISE / sqrt(1 + belief.rewards))
+            for arm, belief in self._kinds[kind].items()
         }
         return max(drawn, key=drawn.__getitem__)
 
@@ -86,7 +81,7 @@ class Bandit:
             raise ConfigError(f"no arm {arm!r}; choose one of {', '.join(self._arms)}")
         if not isfinite(reward):
             raise ConfigError(f"a reward must be a finite number, got {reward}")
-        beliefs = self._kind(kind).beliefs
+        beliefs = self._kinds[kind]
         for belief in beliefs.values():
             belief.rewards *= self._discount
             belief.total *= self._discount
@@ -95,13 +90,4 @@ class Bandit:
 
     def means(self, kind: str) -> dict[str, float]:
         """Return arm -> the mean reward that it is believed to have for this kind."""
-        known = self._kinds.get(kind)  # asking about a kind is not learning of it
-        beliefs = known.beliefs if known else dict.fromkeys(self._arms, Belief())
-        return {arm: _mean(belief) for arm, belief in beliefs.items()}
-
-    def _kind(self, name: str) -> Kind:
-        return self._kinds.setdefault(name, Kind({arm: Belief() for arm in self._arms}))
-
-
-def _mean(belief: Belief) -> float:
-    return (_PRIOR + belief.total) / (1 + belief.rewards)
+        return {arm: belief.mean for arm, belief in self._kinds[kind].items()}

@@ -1,7 +1,7 @@
 """A plan that a model wrote, read into functions that `parallel.run` can run.
 
-One line a call, `$1 = search("rivers")` or `1. search("rivers")`; other lines use `$1`, alone or
-inside a text. A plan is data: it is parsed, never executed, and calls the given tools only.
+One line per call, `$1 = search("rivers")`; other lines use `$1`, alone or inside a text. A plan is
+data: it is parsed, never executed, and calls the given tools only.
 
 Source: the form is that of S. Kim et al., "An LLM compiler for parallel function calling" (2024).
 """
@@ -16,9 +16,9 @@ from agentlab.errors import ConfigError
 from agentlab.learning.parallel import Function, with_parameters
 from agentlab.workflow import listed
 
-_LINE = re.compile(r"(?:\$(\d+)\s*=|(\d+)\.)\s*(.+)")
+_LINE = re.compile(r"\$(\d+)\s*=\s*(.+)")
 _MENTION = re.compile(r"\$(\d+)")
-_TEXT_OR_MENTION = re.compile(r'("(?:\\.|[^"\\])*"|\'(?:\\.|[^\'\\])*\')|\$(\d+)')
+_TEXT_OR_MENTION = re.compile(r'"(?:\\.|[^"\\])*"|\'(?:\\.|[^\'\\])*\'|(\$\d+)')
 
 
 def read(plan: str, tools: Mapping[str, Function]) -> list[Function]:
@@ -36,52 +36,45 @@ def read(plan: str, tools: Mapping[str, Function]) -> list[Function]:
         [('s1', []), ('s2', ['s1'])]
     """
     lines = [line.strip() for line in plan.splitlines()]
-    lines = [line for line in lines if line and not line.startswith("```")]
-    return [_function(line, tools) for line in lines]
+    return [_function(line, tools) for line in lines if line and not line.startswith("```")]
 
 
 def _function(line: str, tools: Mapping[str, Function]) -> Function:
+    number, code = match.groups() if (match := _LINE.fullmatch(line)) else ("", line)
+    needs = dict.fromkeys(f"s{need}" for need in _MENTION.findall(code))
+    # Once each mention is a text, all that a tool is given is literals.
+    code = _TEXT_OR_MENTION.sub(lambda m: f"'{m[1]}'" if m[1] else m[0], code)
     try:
-        number, name, call = _parsed(line)
-        if name not in tools:
-            raise ValueError(f"{name!r} is no tool; there are {listed(tools)}")
-        tool = tools[name]
-        needs = [f"s{need}" for need in dict.fromkeys(_MENTION.findall(line.split("(", 1)[1]))]
-        args, named = _arguments(call, dict.fromkeys(needs, ""))
+        call = ast.parse(code, mode="eval").body if number else None
+        if not (isinstance(call, ast.Call) and isinstance(call.func, ast.Name)):
+            raise SyntaxError("it is no call of a tool, such as $1 = tool(arguments)")
+        if call.func.id not in tools:
+            raise SyntaxError(f"{call.func.id!r} is no tool; there are {listed(tools)}")
+        tool = tools[call.func.id]
+        args = [ast.literal_eval(one) for one in call.args]
+        named = {str(one.arg): ast.literal_eval(one.value) for one in call.keywords}
         inspect.signature(tool).bind(*args, **named)
     except (SyntaxError, TypeError, ValueError) as error:
-        what = error.msg if isinstance(error, SyntaxError) else error
+        what = "it is given what is no text, number, list, or $ and a number"
+        what = what if isinstance(error, ValueError) else getattr(error, "msg", str(error))
         raise ConfigError(f"plan: in {line!r}: {what}; correct that line") from None
 
     async def function(**results: Any) -> Any:
-        args, named = _arguments(call, results)
-        result = tool(*args, **named)
+        result = tool(*_filled(args, results), **_filled(named, results))
         return await result if inspect.isawaitable(result) else result
 
     return with_parameters(function, f"s{number}", needs)
 
 
-def _parsed(line: str) -> tuple[str, str, ast.Call]:
-    if match := _LINE.fullmatch(line):
-        code = _TEXT_OR_MENTION.sub(lambda m: m[1] or f"s{m[2]}", match[3])
-        call = ast.parse(code, mode="eval").body
-        if isinstance(call, ast.Call) and isinstance(call.func, ast.Name):
-            return match[1] or match[2], call.func.id, call
-    raise ValueError("it is no call of a tool, such as $1 = tool(arguments)")
-
-
-def _arguments(call: ast.Call, results: Mapping[str, Any]) -> tuple[list[Any], dict[str, Any]]:
-    named = {str(keyword.arg): _value(keyword.value, results) for keyword in call.keywords}
-    return [_value(argument, results) for argument in call.args], named
-
-
-def _value(node: ast.expr, results: Mapping[str, Any]) -> Any:
-    if isinstance(node, ast.Name) and node.id in results:
-        return results[node.id]
-    if isinstance(node, ast.List):
-        return [_value(item, results) for item in node.elts]
-    if isinstance(node, ast.Constant) and isinstance(node.value, str):
-        return _MENTION.sub(lambda m: str(results[f"s{m[1]}"]), node.value)
-    if isinstance(node, ast.Constant | ast.UnaryOp):
-        return ast.literal_eval(node)
-    raise ValueError(f"{ast.unparse(node)} is no text, number, list, or $ and a number")
+def _filled(value: Any, results: Mapping[str, Any]) -> Any:
+    """Return a value with results where it mentions them: alone as they are, in a text as text."""
+    match value:
+        case dict():
+            return {name: _filled(one, results) for name, one in value.items()}
+        case list():
+            return [_filled(one, results) for one in value]
+        case str() if whole := _MENTION.fullmatch(value):
+            return results[f"s{whole[1]}"]
+        case str():
+            return _MENTION.sub(lambda m: str(results[f"s{m[1]}"]), value)
+    return value
