@@ -56,16 +56,7 @@ async def ask(
     Example:
         await lab.ask("Name three rivers.", agent="geographer")
     """
-    answered = await reply(
-        prompt,
-        agent=agent,
-        system=system,
-        max_tokens=max_tokens,
-        temperature=temperature,
-        timeout_s=timeout_s,
-        ignore_eos=ignore_eos,
-    )
-    return answered.text
+    return (await reply(**locals())).text  # which takes the same
 
 
 async def reply(
@@ -89,7 +80,7 @@ async def reply(
     headers, there = _headers(agent), connection()
     first = [{"role": "system", "content": system}] if system else []
     messages = [*first, {"role": "user", "content": prompt}, *turns]
-    options = {"max_completion_tokens": max_tokens, "temperature": temperature}
+    options: dict[str, Any] = {"max_completion_tokens": max_tokens, "temperature": temperature}
     options |= {"ignore_eos": ignore_eos, "tools": tools}
     given = {name: value for name, value in options.items() if value is not None}
     body = msgspec.json.encode({"model": there.model, "messages": messages, **given})
