@@ -281,8 +281,8 @@ def begin(name: str, **facts: Any) -> ToolSpan:
     Around a block, use `tool` or `agent`. The `facts` are fields of `ToolSpan`.
     """
     loop, now_s = _reading()
-    begun = ToolSpan(request_id=f"tool_{next(_numbers)}", name=name, arrived_s=now_s, **facts)
-    begun.started_s = now_s
+    facts |= {"name": name, "arrived_s": now_s, "started_s": now_s}
+    begun = ToolSpan(request_id=f"tool_{next(_numbers)}", **facts)
     if (around := _around.get()) is not None:
         begun.parent, begun.session = around.request_id, begun.session or around.session
         begun.agent = begun.agent or (around.name if around.operation == AGENT else around.agent)
@@ -294,9 +294,9 @@ def begin(name: str, **facts: Any) -> ToolSpan:
 def end(begun: ToolSpan, error: object = None) -> None:
     """Note that what `begin` noted has ended, and the `error` if it failed."""
     begun.end_s, begun.status = _reading()[1], 200
-    if error is not None:
-        named = f"{type(error).__name__}: {error}".removesuffix(": ")
-        begun.fault = error if isinstance(error, str) else named
+    if isinstance(error, BaseException):
+        error = f"{type(error).__name__}: {error}".removesuffix(": ")
+    begun.fault = begun.fault if error is None else str(error)
 
 
 def _reading() -> tuple[object, float]:

@@ -1,11 +1,11 @@
-"""What the system does for a process: whole files, lists, many sockets, an end with its owner."""
+"""What the system does for a process: files, packages, many sockets, an end with its owner."""
 
 import os
 import select
 import sys
 import threading
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from agentlab.errors import ConfigError
@@ -39,6 +39,16 @@ def read_list(file: str | Path, what: str, read: Callable[[str], str] = str.stri
     if not entries:
         raise ConfigError(f"{what} {str(file)!r}: there are none; write one per line")
     return entries
+
+
+@contextmanager
+def extras(extra: str) -> Iterator[None]:
+    """Turn a missing package, in a block that imports, into a ConfigError: `extra` brings it."""
+    try:
+        yield
+    except ModuleNotFoundError as error:
+        missing = f"{error.name} is not installed"
+        raise ConfigError(f"{missing}; pip install 'agentlab-course[{extra}]'") from None
 
 
 def allow_many_connections() -> None:

@@ -10,8 +10,8 @@ from importlib import import_module
 from typing import Any
 
 from agentlab import lab
-from agentlab._support.extras import extras
 from agentlab._support.progress_bar import bar
+from agentlab._support.system import extras
 from agentlab.errors import ConfigError
 from agentlab.workflow import Run, Step, Tools, Workflow, as_ready, in_order, listed, with_tools
 

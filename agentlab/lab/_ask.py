@@ -12,8 +12,8 @@ from urllib.parse import quote
 import httpx
 import msgspec
 
-from agentlab._support.extras import extras
 from agentlab._support.schedule import Schedule
+from agentlab._support.system import extras
 from agentlab.clock import is_virtual, run_virtual
 from agentlab.errors import ConfigError
 from agentlab.lab._model_time import model_seconds_a_second
