@@ -7,9 +7,6 @@ the same loop, runs in milliseconds, and ends at exactly the time at which it wo
 Sockets, threads and other processes live in real time, which this clock does not know. Waiting for
 a socket is an error. A call that blocks, a limiter that polls `time.monotonic()` or a thread that
 answers can only be guessed, so each is a warning that names the line, and what to do instead.
-
-Events of one instant come in the order in which they were set. On a real clock they are
-microseconds apart, in any order; a `Schedule` makes some of them late.
 """
 
 import asyncio
@@ -223,6 +220,8 @@ for _name in (
 
 class ScheduledLoop(VirtualTimeLoop):
     """Virtual time in which a schedule may make the events of an instant late.
+
+    On a real clock they are microseconds apart, in any order.
 
     `parents` has the task that made each task; None for the first.
     """
