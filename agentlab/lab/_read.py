@@ -163,12 +163,7 @@ def _as_error(problem: dict[str, Any] | None, answer: httpx.Response) -> ModelEr
     code = said.get("code")
     if answer.is_success and isinstance(code, int) and 400 <= code < 600:
         status = code  # an error inside a good answer: its code is the status that it means
-    return ModelError(
-        f"the model answered {answer.status_code}: {message}",
-        status=status,
-        code=facts.get("code"),
-        kind=facts.get("type"),
-        param=facts.get("param"),
-        request_id=answer.headers.get("x-request-id"),
-        retry_after_s=retry_after_s(answer.headers),
-    )
+    named = {"code": facts.get("code"), "kind": facts.get("type"), "param": facts.get("param")}
+    named["request_id"] = answer.headers.get("x-request-id")
+    message = f"the model answered {answer.status_code}: {message}"
+    return ModelError(message, status=status, retry_after_s=retry_after_s(answer.headers), **named)

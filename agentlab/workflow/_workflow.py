@@ -68,12 +68,7 @@ class Step:
 
     @property
     def mentions(self) -> tuple[str, ...]:
-        """The names in braces in the prompt, each once, in order.
-
-        Example:
-            >>> Step("summary", "Write one report from {research} and {analysis}.").mentions
-            ('research', 'analysis')
-        """
+        """The names in braces in the prompt, each once, in order."""
         return names_in(self.prompt)
 
     def asked(self, values: Mapping[str, str]) -> str:
@@ -192,10 +187,6 @@ def random_workflow(seed: int, most: int = 16) -> Workflow:
     """Draw a workflow of 1 to `most` steps, each of which needs up to three of those before it.
 
     Its answers are cut at 1 to 90 tokens. The same seed makes the same workflow.
-
-    Example:
-        >>> random_workflow(1).needs == random_workflow(1).needs
-        True
     """
     draw = random.Random(seed)
     steps = []
