@@ -27,15 +27,8 @@ Ask = Callable[..., Awaitable[str]]
 
 async def answer(step: Step, values: Mapping[str, str], ask: Ask) -> str:
     """Ask a step's question, with the `values` filled in."""
-    acting = {"tools": step.tools, "max_turns": step.max_turns} if step.tools else {}
-    return await ask(
-        step.asked(values),
-        agent=step.name,
-        system=step.system,
-        max_tokens=step.max_tokens,
-        temperature=step.temperature,
-        **acting,
-    )
+    names = ["system", "max_tokens", "temperature", *(["tools", "max_turns"] if step.tools else [])]
+    return await ask(step.asked(values), agent=step.name, **{n: getattr(step, n) for n in names})
 
 
 async def run(
