@@ -23,7 +23,7 @@ if not TYPE_CHECKING:  # which would else believe that any name is one
 
     def __getattr__(name: str) -> ModuleType:
         if name in __all__:
-            from agentlab._support.extras import extras
+            from agentlab._support.system import extras
 
             with extras("course"):
                 return import_module(f"{__name__}.{name}")

@@ -7,9 +7,6 @@ the same loop, runs in milliseconds, and ends at exactly the time at which it wo
 Sockets, threads and other processes live in real time, which this clock does not know. Waiting for
 a socket is an error. A call that blocks, a limiter that polls `time.monotonic()` or a thread that
 answers can only be guessed, so each is a warning that names the line, and what to do instead.
-
-Events of one instant come in the order in which they were set. On a real clock they are
-microseconds apart, in any order; a `Schedule` makes some of them late.
 """
 
 import asyncio
@@ -22,8 +19,7 @@ import threading
 from collections import deque
 from collections.abc import Callable, Coroutine
 from concurrent.futures import ThreadPoolExecutor, wait
-from dataclasses import dataclass
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic, NamedTuple, TypeVar
 
 from agentlab._support.asyncio_tools import frames, running_loop
 from agentlab._support.blind_spots import BlindSpots
@@ -38,8 +34,7 @@ _STANDS_TURNS = 250_000  # a clock that stands for so many turns: a task polls w
 _ASYNCIO = asyncio.__path__[0]
 
 
-@dataclass(frozen=True)
-class VirtualRun(Generic[T]):
+class VirtualRun(NamedTuple, Generic[T]):
     """What a program returned in virtual time, and how long it took there, to the nanosecond."""
 
     result: T
@@ -213,16 +208,16 @@ def _refuse(*_: Any, **__: Any) -> Any:
     )
 
 
-for _name in (
-    *("create_connection", "create_server", "create_unix_connection", "create_unix_server"),
-    *("create_datagram_endpoint", "connect_accepted_socket"),
-    *("connect_read_pipe", "connect_write_pipe", "subprocess_exec", "subprocess_shell"),
-):
+for _name in """create_connection create_server create_unix_connection create_unix_server
+    create_datagram_endpoint connect_accepted_socket connect_read_pipe connect_write_pipe
+    subprocess_exec subprocess_shell""".split():
     setattr(VirtualTimeLoop, _name, _refuse)
 
 
 class ScheduledLoop(VirtualTimeLoop):
     """Virtual time in which a schedule may make the events of an instant late.
+
+    On a real clock they are microseconds apart, in any order.
 
     `parents` has the task that made each task; None for the first.
     """
@@ -313,8 +308,7 @@ class _JumpingSelector(selectors.DefaultSelector):
         elif self._turns > _STANDS_TURNS:
             self._turns = 0
             stands = f"the clock has stood at {loop.time():g} s for {_STANDS_TURNS:,} turns"
-            cure = "await an event, or asyncio.sleep() of some time"
-            raise loop.stuck(f"{stands}; somebody polls without waiting: {cure}")
+            raise loop.stuck(f"{stands}; somebody polls: await an event, or asyncio.sleep(0.1)")
         return events
 
 

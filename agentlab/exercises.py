@@ -1,8 +1,4 @@
-"""The checks of the exercises: what the endpoint saw, and a hint instead of a traceback.
-
-A check is a block of claims. The first that does not hold ends the block, and its hint is shown.
-An error in the learner's code and an answer that never ends are shown as hints, too.
-"""
+"""The checks of the exercises: what the endpoint saw, and a hint instead of a traceback."""
 
 import asyncio
 import gc
@@ -33,7 +29,10 @@ Caught = type[Exception] | tuple[type[Exception], ...]
 
 
 class Check:
-    """A block of claims about an answer; it ends by printing `Solved.` or `Not yet:` and a hint."""
+    """A block of claims about an answer; it ends by printing `Solved.` or `Not yet:` and a hint.
+
+    The first claim that does not hold gives the hint. So does an error, or an answer without end.
+    """
 
     def __enter__(self) -> Self:
         self._own = sys._getframe(1).f_code

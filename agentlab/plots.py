@@ -7,11 +7,13 @@ from math import inf
 from typing import Any
 
 import matplotlib.pyplot as plt
+from matplotlib import rc_context
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.layout_engine import ConstrainedLayoutEngine
 from matplotlib.patches import Rectangle
 
+from agentlab.settings import DATA
 from agentlab.trace import AGENT, Span, ToolSpan, Trace
 
 # From the palette of Okabe and Ito, for colour-blind readers; the phases also differ in lightness,
@@ -21,16 +23,8 @@ RUNNING = "#009E73"  # a tool
 SERIES = ("#0072B2", "#D55E00", "#009E73", "#CC79A7")
 _HATCHED: Any = {"fill": False, "edgecolor": BROKEN, "hatch": "//"}
 _INFERRED: Any = {"fill": False, "edgecolor": RUNNING, "hatch": "..."}
-FONT_SIZE = 14
-_STYLE: Any = {
-    "font.size": FONT_SIZE,
-    "axes.titlelocation": "left",
-    "axes.titleweight": "bold",
-    "axes.titlesize": FONT_SIZE + 2,
-    "axes.axisbelow": True,
-    "grid.color": "#DDDDDD",
-    "legend.frameon": False,
-}
+FONT_SIZE = 14  # as in the style
+_styled = rc_context(fname=DATA / "plots.mplstyle")
 
 
 def timeline(t: Trace, title: str | None = None) -> Figure:
@@ -46,83 +40,77 @@ def timeline(t: Trace, title: str | None = None) -> Figure:
     return timelines({title or f"{sum_up}: at most {t.peak} in flight": t})
 
 
+@_styled
 def timelines(traces: dict[str, Trace]) -> Figure:
     """Draw several runs below each other, on one scale: title -> trace."""
     lanes = [_lanes(t) for t in traces.values()]
     rows = [max(len(each), 1) for each in lanes]
-    height = sum(0.52 * count + 1.3 for count in rows) + 0.5
-    with plt.rc_context(_STYLE):
-        figure, axes = plt.subplots(
-            len(traces),
-            figsize=(11, height),
-            height_ratios=[count + 1.2 for count in rows],
-            squeeze=False,
-            # Room between the rows, so that a title is nearer to its own axis than to the last one.
-            layout=ConstrainedLayoutEngine(hspace=0.12),
-        )
-        spans = [span for t in traces.values() for span in t.spans]
-        tools = [tool for t in traces.values() for tool in t.tools if tool.operation != AGENT]
-        bars = [*spans, *tools]
-        ends_s = [bar.arrived_s if bar.end_s is None else bar.end_s for bar in bars]
-        for (axis,), title, each in zip(axes, traces, lanes, strict=True):
-            _draw(axis, each, max(ends_s, default=0.0))
-            axis.set_title(title)
-        axes[-1][0].set_xlabel("model time (s)")
-        shown = {"reading the prompt": READING, "answering": ANSWERING}
-        if any(span.queued_s for span in spans):
-            shown = {"waiting for a slot": WAITING, **shown}
-        if any(not tool.inferred for tool in tools):
-            shown["running a tool"] = RUNNING
-        handles = [Rectangle((0, 0), 1, 1, color=colour) for colour in shown.values()]
-        if any(tool.inferred for tool in tools):
-            handles.append(Rectangle((0, 0), 1, 1, **_INFERRED))
-            shown["inferred from a gap"] = RUNNING
-        if any(not span.ok and span.status is not None for span in spans):
-            handles.append(Rectangle((0, 0), 1, 1, **_HATCHED))
-            shown["no complete answer"] = BROKEN
-        figure.legend(handles, list(shown), loc="outside lower right", ncols=4)
+    figure, axes = plt.subplots(
+        len(traces),
+        figsize=(11, sum(0.52 * count + 1.3 for count in rows) + 0.5),
+        height_ratios=[count + 1.2 for count in rows],
+        squeeze=False,
+        # Room between the rows, so that a title is nearer to its own axis than to the last one.
+        layout=ConstrainedLayoutEngine(hspace=0.12),
+    )
+    spans = [span for t in traces.values() for span in t.spans]
+    tools = [tool for t in traces.values() for tool in t.tools if tool.operation != AGENT]
+    ends_s = [bar.arrived_s if bar.end_s is None else bar.end_s for bar in [*spans, *tools]]
+    for (axis,), title, each in zip(axes, traces, lanes, strict=True):
+        _draw(axis, each, max(ends_s, default=0.0))
+        axis.set_title(title)
+    axes[-1][0].set_xlabel("model time (s)")
+    legend: list[tuple[str, Any, bool]] = [
+        ("waiting for a slot", {"color": WAITING}, any(span.queued_s for span in spans)),
+        ("reading the prompt", {"color": READING}, True),
+        ("answering", {"color": ANSWERING}, True),
+        ("running a tool", {"color": RUNNING}, not all(tool.inferred for tool in tools)),
+        ("inferred from a gap", _INFERRED, any(tool.inferred for tool in tools)),
+        ("no complete answer", _HATCHED, any(map(_failed, spans))),
+    ]
+    shown = [Rectangle((0, 0), 1, 1, label=label, **look) for label, look, there in legend if there]
+    figure.legend(handles=shown, loc="outside lower right", ncols=4)
     plt.close(figure)  # the notebook shows what a cell returns, once
     return figure
 
 
+@_styled
 def scaling(agents: Sequence[int], gains: dict[str, Sequence[float]], title: str) -> Figure:
     """Draw how throughput grows with the number of agents, beside a line of linear growth.
 
     `gains` are multiples of one agent's throughput, by name.
     """
-    with plt.rc_context(_STYLE):
-        figure, axis = plt.subplots(figsize=(9, 5.5), layout="constrained")
-        axis.plot(agents, agents, color=WAITING, linestyle="--", label="linear")
-        for (name, gain), colour, marker in zip(gains.items(), SERIES, "osD^", strict=False):
-            axis.plot(agents, gain, color=colour, marker=marker, label=name, linewidth=3)
-        axis.loglog(base=2)
-        axis.set_xticks(agents)
-        axis.xaxis.set_major_formatter("{x:g}")
-        axis.yaxis.set_major_formatter("{x:g}")
-        axis.set(xlabel="agents asking at once", ylabel="throughput, times one agent's")
-        axis.set_title(title)
-        axis.grid()
-        axis.legend()
+    figure, axis = plt.subplots(figsize=(9, 5.5), layout="constrained")
+    axis.plot(agents, agents, color=WAITING, linestyle="--", label="linear")
+    for (name, gain), colour, marker in zip(gains.items(), SERIES, "osD^", strict=False):
+        axis.plot(agents, gain, color=colour, marker=marker, label=name, linewidth=3)
+    axis.loglog(base=2)
+    axis.set_xticks(agents)
+    axis.xaxis.set_major_formatter("{x:g}")
+    axis.yaxis.set_major_formatter("{x:g}")
+    axis.set(title=title, xlabel="agents asking at once", ylabel="throughput, times one agent's")
+    axis.grid()
+    axis.legend()
     plt.close(figure)
     return figure
 
 
+@_styled
 def arrivals(traces: dict[str, Trace], title: str) -> Figure:
     """Draw how many requests reached the endpoint in each tenth of a second, run below run."""
     every_s = 0.1
-    with plt.rc_context(_STYLE):
-        figure = plt.figure(figsize=(11, 1.5 * len(traces) + 1.2), layout="constrained")
-        axes = figure.subplots(len(traces), sharex=True, sharey=True, squeeze=False)
-        for (axis,), (name, t) in zip(axes, traces.items(), strict=True):
-            counts = Counter(int(span.arrived_s / every_s + 1e-9) for span in t.spans)
-            starts_s = [stretch * every_s for stretch in counts]
-            axis.bar(starts_s, list(counts.values()), width=every_s, align="edge", color=ANSWERING)
-            axis.text(0.99, 0.72, name, transform=axis.transAxes, ha="right", va="top")
-            axis.grid(axis="y")
-            axis.spines[["top", "right"]].set_visible(False)
-        figure.supylabel(f"requests in {every_s:g} s", fontsize=FONT_SIZE)
-        axes[-1][0].set_xlabel("model time (s)")
-        figure.suptitle(title, x=0.01, ha="left", fontweight="bold", fontsize=FONT_SIZE + 2)
+    figure = plt.figure(figsize=(11, 1.5 * len(traces) + 1.2), layout="constrained")
+    axes = figure.subplots(len(traces), sharex=True, sharey=True, squeeze=False)
+    for (axis,), (name, t) in zip(axes, traces.items(), strict=True):
+        counts = Counter(int(span.arrived_s / every_s + 1e-9) for span in t.spans)
+        starts_s = [stretch * every_s for stretch in counts]
+        axis.bar(starts_s, list(counts.values()), width=every_s, align="edge", color=ANSWERING)
+        axis.text(0.99, 0.72, name, transform=axis.transAxes, ha="right", va="top")
+        axis.grid(axis="y")
+        axis.spines[["top", "right"]].set_visible(False)
+    figure.supylabel(f"requests in {every_s:g} s", fontsize=FONT_SIZE)
+    axes[-1][0].set_xlabel("model time (s)")
+    figure.suptitle(title, x=0.01, ha="left", fontweight="bold", fontsize=FONT_SIZE + 2)
     plt.close(figure)
     return figure
 
@@ -187,8 +175,11 @@ def _draw_bar(axis: Axes, row: int, span: Span, end_s: float) -> None:
         times_s = pairwise([span.arrived_s, started_s, first_token_s, stop_s])
         for (left_s, right_s), colour in zip(times_s, (WAITING, READING, ANSWERING), strict=True):
             axis.barh(row, right_s - left_s, left=left_s, height=0.72, color=colour)
-    if span.status is not None and not span.ok:
+    if _failed(span):
         axis.barh(row, height=0.72, linewidth=2, **whole, **_HATCHED)
-        words: dict[str, Any] = {"va": "center", "color": BROKEN, "fontweight": "bold"}
         what = (span.fault or str(span.status)).partition(":")[0]
-        axis.annotate(f" {what}", (stop_s, row), **words)
+        axis.text(stop_s, row, f" {what}", va="center", color=BROKEN, fontweight="bold")
+
+
+def _failed(span: Span) -> bool:
+    return span.status is not None and not span.ok

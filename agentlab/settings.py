@@ -134,18 +134,6 @@ def key_from(environ: Mapping[str, str] = os.environ, *, learner: bool = False) 
     return key or None
 
 
-def account_from(environ: Mapping[str, str] = os.environ) -> dict[str, str]:
-    """Return the headers that choose the account which pays, as OpenAI's client reads them."""
-    account = {}
-    for header, kind in (("organization", "ORG"), ("project", "PROJECT")):
-        value = environ.get(f"OPENAI_{kind}_ID", "").strip()
-        if not re.fullmatch(r"[!-~]{0,200}", value):
-            raise ConfigError(f"OPENAI_{kind}_ID can be no {header}; set it again, or unset it")
-        if value:
-            account[f"openai-{header}"] = value
-    return account
-
-
 _ROUTE = re.compile(r"/((chat/)?completions|responses|models|embeddings|messages)/*$")
 _URL = TypeAdapter(HttpUrl)
 

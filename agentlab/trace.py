@@ -6,7 +6,6 @@ All times are model seconds; the first arrival, or the start of the first tool, 
 from __future__ import annotations
 
 import time
-from bisect import bisect_right
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
@@ -52,18 +51,10 @@ class ToolSpan(Span, kw_only=True):
 
 
 class Turn(NamedTuple):
-    """A request of an agent's, and the tools that it ran on the answer.
-
-    The `call` is None for tools that it ran before its first request.
-    """
+    """A request of an agent's, None before its first one, and the tools that it ran after it."""
 
     call: Span | None
     tools: list[ToolSpan]
-
-    @property
-    def asked_s(self) -> float:
-        """When the request arrived; before all others if there is none."""
-        return -inf if self.call is None else self.call.arrived_s
 
     def bound_s(self, *, serial: bool = False) -> float:
         """Return the least time of the turn, with its tools at the same time or in a row."""
@@ -107,8 +98,7 @@ class Trace:
     @property
     def makespan_s(self) -> float:
         """The time from the first arrival to the last end, of a request or of a tool."""
-        ends_s = [span.end_s for span in self._all() if not _is_agent(span)]
-        return max((end_s for end_s in ends_s if end_s is not None), default=0.0)
+        return max((span.end_s or 0.0 for span in self._all() if not _is_agent(span)), default=0.0)
 
     @property
     def work_s(self) -> float:
@@ -134,15 +124,13 @@ class Trace:
     @property
     def turns(self) -> dict[str, list[Turn]]:
         """Agent -> its turns, by first arrival; what runs inside of a tool is part of that tool."""
-        turns: dict[str, list[Turn]] = defaultdict(lambda: [Turn(None, [])])
-        for span in self.spans:
-            turns[span.agent].append(Turn(span, []))
+        turns = {span.agent: [Turn(None, [])] for span in self.spans}
         around = {tool.request_id for tool in self.tools if tool.operation == TOOL}
-        for tool in self.tools:
-            if tool.agent in turns and tool.parent not in around:
-                own = turns[tool.agent]
-                after = bisect_right(own, tool.arrived_s, key=lambda turn: turn.asked_s)
-                own[after - 1].tools.append(tool)
+        for span in self._all():
+            if not isinstance(span, ToolSpan):
+                turns[span.agent].append(Turn(span, []))
+            elif span.agent in turns and span.parent not in around:
+                turns[span.agent][-1].tools.append(span)
         return {agent: own if own[0].tools else own[1:] for agent, own in turns.items()}
 
     @property
@@ -293,8 +281,8 @@ def begin(name: str, **facts: Any) -> ToolSpan:
     Around a block, use `tool` or `agent`. The `facts` are fields of `ToolSpan`.
     """
     loop, now_s = _reading()
-    begun = ToolSpan(request_id=f"tool_{next(_numbers)}", name=name, arrived_s=now_s, **facts)
-    begun.started_s = now_s
+    facts |= {"name": name, "arrived_s": now_s, "started_s": now_s}
+    begun = ToolSpan(request_id=f"tool_{next(_numbers)}", **facts)
     if (around := _around.get()) is not None:
         begun.parent, begun.session = around.request_id, begun.session or around.session
         begun.agent = begun.agent or (around.name if around.operation == AGENT else around.agent)
@@ -306,9 +294,9 @@ def begin(name: str, **facts: Any) -> ToolSpan:
 def end(begun: ToolSpan, error: object = None) -> None:
     """Note that what `begin` noted has ended, and the `error` if it failed."""
     begun.end_s, begun.status = _reading()[1], 200
-    if error is not None:
-        named = f"{type(error).__name__}: {error}".removesuffix(": ")
-        begun.fault = error if isinstance(error, str) else named
+    if isinstance(error, BaseException):
+        error = f"{type(error).__name__}: {error}".removesuffix(": ")
+    begun.fault = begun.fault if error is None else str(error)
 
 
 def _reading() -> tuple[object, float]:

@@ -23,12 +23,12 @@ from agentlab.endpoint.middleware.fault_plan import FaultPlan
 from agentlab.endpoint.middleware.gate import Gate
 from agentlab.endpoint.middleware.rate_limits import Limits
 from agentlab.endpoint.middleware.server_timing import Clock
-from agentlab.endpoint.server._forward import Forward
+from agentlab.endpoint.server._forward import Forward, account_from
 from agentlab.endpoint.server.app import App, Door, local_app
 from agentlab.endpoint.server.inprocess import InProcessTransport
 from agentlab.endpoint.server.process import EndpointProcess
 from agentlab.errors import ConfigError
-from agentlab.settings import Settings, account_from
+from agentlab.settings import Settings
 from agentlab.trace import Span, Trace
 
 HELLO = "Say hello and tell me in one sentence what you are."

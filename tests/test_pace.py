@@ -11,8 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from agentlab import lab
-from agentlab._support.bucket import Bucket
 from agentlab.clock import run_virtual
+from agentlab.endpoint.middleware.bucket import Bucket
 from agentlab.endpoint.middleware.rate_limits import a_minutes
 from agentlab.errors import ConfigError, ModelError
 from agentlab.lab import on_headers

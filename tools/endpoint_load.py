@@ -68,7 +68,7 @@ def bare(latency_s: float, *, core: int | None = 0) -> Iterator[tuple[str, int]]
     """The reference in a process of its own: its address and process number."""
     code = (
         "import endpoint_load; from agentlab.endpoint.server.serve import serve; "
-        "from agentlab._support.system import end_with_owner; end_with_owner(); "
+        "from agentlab.endpoint.server.process import end_with_owner; end_with_owner(); "
         f"serve(endpoint_load.Bare({latency_s}), 0, announce=lambda url: print(url, flush=True))"
     )
     command = [sys.executable, "-c", code]

@@ -45,7 +45,7 @@ def jupyterlab() -> Iterator[str]:
     with tempfile.TemporaryDirectory() as scratch:
         own = {f"JUPYTERLAB_{name}_DIR": scratch for name in ("SETTINGS", "WORKSPACES")}
         lab = (
-            "from agentlab._support.system import end_with_owner; end_with_owner(); "
+            "from agentlab.endpoint.server.process import end_with_owner; end_with_owner(); "
             "import jupyterlab.labapp"
         )
         command = [sys.executable, "-c", f"{lab} as lab; lab.main()", "--no-browser", "--port=0"]

@@ -1,7 +1,7 @@
 """What asyncio leaves to its users: who runs, where a task waits, cancellation from inside."""
 
 import asyncio
-from collections.abc import Awaitable, Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from types import FrameType
 from typing import Any, TypeVar
 
@@ -10,12 +10,8 @@ from agentlab.errors import EndpointError
 T = TypeVar("T")
 
 
-def running_loop() -> asyncio.AbstractEventLoop | None:
-    """Return the event loop that runs in this thread, as one does in a notebook, or None."""
-    try:
-        return asyncio.get_running_loop()
-    except RuntimeError:
-        return None
+running_loop: Callable[[], asyncio.AbstractEventLoop | None] = asyncio._get_running_loop
+"""Return the event loop that runs in this thread, as one does in a notebook, or None."""
 
 
 def frames(task: asyncio.Task[Any]) -> Iterator[FrameType]:

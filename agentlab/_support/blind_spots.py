@@ -11,6 +11,9 @@ from pathlib import Path
 from traceback import FrameSummary, StackSummary, extract_stack
 from typing import Any
 
+import msgspec
+
+_WARNINGS: dict[str, str] = msgspec.yaml.decode(Path(__file__).with_suffix(".yaml").read_bytes())
 POLLS = 1000  # so many equal waits in a row, and none of another length, look like polling
 BLOCKED_S = 0.25  # so long a wait at one line in real time, while the processor rests, blocks
 LIBRARIES = (
@@ -33,13 +36,7 @@ class BlindSpots:
         if delay_s > 0:
             self._delays_s.add(delay_s)
         if self._polls >= POLLS and self._before_s == {delay_s}:
-            self._warn(
-                "polls",
-                f"{POLLS:,} waits of {delay_s:g} s in a row, and nothing else happened. If this "
-                "line polls time.monotonic() or another real clock: those hardly move in virtual "
-                "time. Read the event loop's time() instead, and keep a rate limit with "
-                "agentlab.resilience.RateLimit",
-            )
+            self._warn("polls", polls=POLLS, delay_s=delay_s)
 
     def jumps(self) -> None:
         """Note that the clock moves on, because all tasks wait."""
@@ -49,11 +46,7 @@ class BlindSpots:
 
     def thread_answers(self) -> None:
         """Note that another thread calls into the loop."""
-        self._warn(
-            "thread",
-            "a thread answers to a program in virtual time, whose clock did not wait for it; "
-            "start the work with asyncio.to_thread(), or run the program in real time",
-        )
+        self._warn("thread")
 
     @contextmanager
     def watched(self) -> Iterator[None]:
@@ -83,19 +76,14 @@ class BlindSpots:
             over.set()
             thread.join()
             if blocking:
-                self._warn(
-                    "blocks",
-                    "this line waited in real time, while virtual time stood still: a call that "
-                    "blocks takes none. Await its asynchronous form (asyncio.sleep, ainvoke), or "
-                    "run the program in real time",
-                    blocking[0],
-                )
+                self._warn("blocks", blocking[0])
 
-    def _warn(self, kind: str, message: str, stack: StackSummary | None = None) -> None:
+    def _warn(self, kind: str, stack: StackSummary | None = None, **facts: float) -> None:
         """Warn at the innermost own line of a stack, by default of the one that is running."""
         if kind not in self._told:
             self._told.add(kind)
             lines = stack or extract_stack()
             own = [line for line in lines if not line.filename.startswith(LIBRARIES)]
             at = own[-1] if own else FrameSummary("unknown", 0, "")
+            message = _WARNINGS[kind].format(**facts)
             warnings.warn_explicit(message, RuntimeWarning, at.filename, at.lineno or 0)

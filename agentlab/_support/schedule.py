@@ -29,19 +29,13 @@ class Schedule:
         turn: How many turns there have been; at turn `cut` the power is cut.
     """
 
-    def __init__(
-        self,
-        seed: int | None = None,
-        *,
-        late: Mapping[int, int] | None = None,
-        cut: int | None = None,
-    ):
+    def __init__(self, seed: int | None = None, *, late: Mapping[int, int] | None = None):
         checked("a schedule's seed", seed, whole=True, optional=True)
         self._draw = None if seed is None else Random(seed)
         self._share = self._draw.choice(_SHARES) if self._draw else 0.0
         self._most_turns = self._draw.choice(_MOST_TURNS) if self._draw else 0
         self.late = dict(late or {})
-        self.cut = cut
+        self.cut: int | None = None
         self.events = self.turn = 0
         self.held: list[tuple[int, int, Handle]] = []
 

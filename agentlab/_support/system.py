@@ -1,11 +1,8 @@
-"""What the system does for a process: whole files, lists, many sockets, an end with its owner."""
+"""What the system does for a process: whole files, lists, packages, many sockets."""
 
 import os
-import select
-import sys
-import threading
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from agentlab.errors import ConfigError
@@ -41,6 +38,16 @@ def read_list(file: str | Path, what: str, read: Callable[[str], str] = str.stri
     return entries
 
 
+@contextmanager
+def extras(extra: str) -> Iterator[None]:
+    """Turn a missing package, in a block that imports, into a ConfigError: `extra` brings it."""
+    try:
+        yield
+    except ModuleNotFoundError as error:
+        missing = f"{error.name} is not installed"
+        raise ConfigError(f"{missing}; pip install 'agentlab-course[{extra}]'") from None
+
+
 def allow_many_connections() -> None:
     """Raise this process's limit on open files to what the system allows: sockets count."""
     try:
@@ -51,21 +58,3 @@ def allow_many_connections() -> None:
     wanted = hard if hard != resource.RLIM_INFINITY else max(soft, 65_536)
     with suppress(OSError, ValueError):  # macOS refuses what its kernel cannot do
         resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
-
-
-def end_with_owner(end: Callable[[], object] = lambda: os._exit(0)) -> None:
-    """Call `end` when the process that started this one is gone, or has closed its pipe to it.
-
-    This one was started with `stdin=subprocess.PIPE`, which a fork of the owner may keep open.
-    """
-    parent = os.getppid()
-
-    def watch() -> None:
-        if os.name != "posix":
-            sys.stdin.buffer.read()
-        while os.name == "posix" and os.getppid() == parent:
-            if select.select([0], [], [], 0.5)[0] and not os.read(0, 1):
-                break
-        end()
-
-    threading.Thread(target=watch, name="owner", daemon=True).start()

@@ -1,6 +1,6 @@
 """A YAML file, found by its name, and read so that all mistakes are told with line and column."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -55,17 +55,14 @@ class LocatedFile:
             problem = self._at(index, "", f"not YAML in UTF-8: {says}")
             raise self.error([problem]) from None
 
-    def decode(self, kind: type[T], flaws: Sequence[Problem] = ()) -> T:
-        """Return it as a model, or several; else a FileError with all mistakes, and `flaws`."""
-        problems = list(flaws)
+    def decode(self, kind: type[T]) -> T:
+        """Return it as a model, or several; else raise a FileError with all mistakes."""
         try:
-            value = TypeAdapter(kind).validate_python(self.value)
+            return TypeAdapter(kind).validate_python(self.value)
         except ValidationError as error:
-            for where, says, unknown in fields.mistakes(error, kind):
-                problems.append(self.problem(where, says, at_key=unknown))
-        if problems:
-            raise self.error(problems)
-        return value
+            found = fields.mistakes(error, kind)
+            problems = [self.problem(where, says, at_key=new) for where, says, new in found]
+            raise self.error(problems) from None
 
     def problem(self, where: Where, says: str, *, at_key: bool = False) -> Problem:
         """Return a problem with the value at `where`, or with its key."""

@@ -15,7 +15,7 @@ import math
 from collections import Counter, deque
 from collections.abc import Callable
 
-from agentlab._support.bucket import Bucket
+from agentlab.endpoint.middleware.bucket import Bucket
 from agentlab.endpoint.middleware.rate_limits import Limit, Limits, a_minutes
 from agentlab.endpoint.physics.batch import Job
 

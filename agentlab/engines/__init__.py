@@ -10,8 +10,8 @@ from importlib import import_module
 from typing import Any
 
 from agentlab import lab
-from agentlab._support.extras import extras
 from agentlab._support.progress_bar import bar
+from agentlab._support.system import extras
 from agentlab.errors import ConfigError
 from agentlab.workflow import Run, Step, Tools, Workflow, as_ready, in_order, listed, with_tools
 
@@ -27,15 +27,8 @@ Ask = Callable[..., Awaitable[str]]
 
 async def answer(step: Step, values: Mapping[str, str], ask: Ask) -> str:
     """Ask a step's question, with the `values` filled in."""
-    acting = {"tools": step.tools, "max_turns": step.max_turns} if step.tools else {}
-    return await ask(
-        step.asked(values),
-        agent=step.name,
-        system=step.system,
-        max_tokens=step.max_tokens,
-        temperature=step.temperature,
-        **acting,
-    )
+    names = ["system", "max_tokens", "temperature", *(["tools", "max_turns"] if step.tools else [])]
+    return await ask(step.asked(values), agent=step.name, **{n: getattr(step, n) for n in names})
 
 
 async def run(

@@ -23,7 +23,7 @@ from distributed.scheduler import KilledWorker
 from agentlab import lab, settings
 from agentlab._support.asyncio_tools import raise_if_cancelled_elsewhere
 from agentlab._support.fields import checked
-from agentlab._support.system import end_with_owner
+from agentlab.endpoint.server.process import end_with_owner
 from agentlab.errors import ClusterLost, ConfigError, EndpointError
 from agentlab.lab import Connection, Reply, connection
 from agentlab.resilience import words

@@ -12,8 +12,8 @@ from urllib.parse import quote
 import httpx
 import msgspec
 
-from agentlab._support.extras import extras
 from agentlab._support.schedule import Schedule
+from agentlab._support.system import extras
 from agentlab.clock import is_virtual, run_virtual
 from agentlab.errors import ConfigError
 from agentlab.lab._model_time import model_seconds_a_second
@@ -56,16 +56,7 @@ async def ask(
     Example:
         await lab.ask("Name three rivers.", agent="geographer")
     """
-    answered = await reply(
-        prompt,
-        agent=agent,
-        system=system,
-        max_tokens=max_tokens,
-        temperature=temperature,
-        timeout_s=timeout_s,
-        ignore_eos=ignore_eos,
-    )
-    return answered.text
+    return (await reply(**locals())).text  # which takes the same
 
 
 async def reply(

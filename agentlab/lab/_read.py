@@ -8,15 +8,11 @@ import msgspec
 from agentlab import errors
 from agentlab.errors import IncompleteAnswer, ModelError
 from agentlab.lab._model_time import retry_after_s
+from agentlab.settings import DATA
 
 SHOWN = 300  # characters of an answer that is not a chat completion
 
-# How endpoints say why an answer ended, where it is not whole; in lower case.
-_CUT = "length max_tokens model_length".split()  # OpenAI, Anthropic, Mistral
-# OpenAI and Azure; Gemini has a word for each reason.
-_FILTERED = "content_filter safety recitation blocklist prohibited_content spii".split()
-# vLLM and SGLang; OpenRouter and Mistral; DeepSeek.
-_INTERRUPTED = "abort aborted cancelled error insufficient_system_resource".split()
+_ENDS: dict[str, str] = msgspec.yaml.decode((DATA / "finish_reasons.yaml").read_bytes())
 
 
 class _Function(msgspec.Struct, frozen=True):
@@ -87,8 +83,13 @@ def read(answer: httpx.Response, *, max_tokens: int | None = None) -> Reply:
     if kind is not None:
         request_id = answer.headers.get("x-request-id")
         raise kind(f"the answer is not whole: {why}", request_id=request_id, **reply._asdict())
-    cut = (choice.finish_reason or "").lower() in _CUT  # one word for it, in any server's spelling
+    cut = _ended(reply) == "cut"  # one word for it, in any server's spelling
     return reply._replace(finish_reason="length") if cut else reply
+
+
+def _ended(reply: Reply) -> str | None:
+    """Return how it ended that is not whole: cut, filtered or interrupted; else None."""
+    return _ENDS.get((reply.finish_reason or "").lower())
 
 
 def _text(part: Any) -> str:
@@ -108,21 +109,20 @@ def _flaw(
     reply: Reply, *, refused: bool, max_tokens: int | None
 ) -> tuple[type[IncompleteAnswer] | None, str]:
     """Return what keeps an answer from being whole, or None; and the way out."""
-    reason, end, blank = reply.finish_reason, repr(reply.text[-40:]), not reply.text.strip()
-    ended = (reason or "").lower()
+    ended, reason, end = _ended(reply), reply.finish_reason, repr(reply.text[-40:])
+    blank = not (reply.text.strip() or reply.tool_calls)
     if refused:
         return errors.AnswerRefused, f"the model refused: {reply.text[:SHOWN]}; ask in another way"
-    if ended in _FILTERED:
+    if ended == "filtered":
         return errors.AnswerFiltered, f"a content filter ended it after {end}; ask something else"
-    if ended in _INTERRUPTED:
+    if ended == "interrupted":
         return errors.AnswerInterrupted, f"the endpoint broke off ({reason}) after {end}; ask again"
-    if blank and ended in _CUT and not reply.tool_calls:
-        spent = max_tokens or reply.completion_tokens
-        says = f"reasoning used up the limit of {spent} tokens; raise max_tokens"
-        return errors.ReasoningExhausted, says
-    if blank and not reply.tool_calls:
+    if blank and ended == "cut":
+        spent = f"the limit of {max_tokens or reply.completion_tokens} tokens"
+        return errors.ReasoningExhausted, f"reasoning used up {spent}; raise max_tokens"
+    if blank:
         return errors.AnswerEmpty, f"it has no text (finish_reason {reason!r}); ask again"
-    if ended in _CUT and (max_tokens is None or reply.tool_calls):
+    if ended == "cut" and (max_tokens is None or reply.tool_calls):
         says = f"a limit of the endpoint's cut it off after {end}; pass a larger max_tokens"
         return errors.AnswerTruncated, says
     return None, ""
@@ -163,12 +163,7 @@ def _as_error(problem: dict[str, Any] | None, answer: httpx.Response) -> ModelEr
     code = said.get("code")
     if answer.is_success and isinstance(code, int) and 400 <= code < 600:
         status = code  # an error inside a good answer: its code is the status that it means
-    return ModelError(
-        f"the model answered {answer.status_code}: {message}",
-        status=status,
-        code=facts.get("code"),
-        kind=facts.get("type"),
-        param=facts.get("param"),
-        request_id=answer.headers.get("x-request-id"),
-        retry_after_s=retry_after_s(answer.headers),
-    )
+    named = {"code": facts.get("code"), "kind": facts.get("type"), "param": facts.get("param")}
+    named["request_id"] = answer.headers.get("x-request-id")
+    message = f"the model answered {answer.status_code}: {message}"
+    return ModelError(message, status=status, retry_after_s=retry_after_s(answer.headers), **named)

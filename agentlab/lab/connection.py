@@ -44,8 +44,7 @@ class Connection:
     virtual: httpx.AsyncBaseTransport | None = None  # inside this event loop, in virtual time
 
 
-@dataclass
-class _Here:
+class _here:
     """What this process has chosen, and what runs for it."""
 
     chosen: Settings | None = None
@@ -53,7 +52,6 @@ class _Here:
     endpoint: EndpointProcess | None = None
 
 
-_here = _Here()
 _lock = threading.RLock()
 
 
@@ -125,9 +123,8 @@ def stop() -> None:
 
 def current() -> Settings:
     """Return the settings of the endpoint that runs; else those chosen, or the environment's."""
-    running = _here.endpoint
-    if running is not None and running.alive:  # the environment may have changed since it began
-        return running.settings
+    if _here.endpoint is not None and _here.endpoint.alive:
+        return _here.endpoint.settings  # the environment may have changed since it began
     return _here.chosen or settings.from_environment()
 
 
@@ -187,10 +184,9 @@ def _use(chosen: Settings | None, shared: Connection | None = None) -> None:
 
 def where() -> str:
     """Say in one line which model answers, and how fast its time runs."""
-    chosen = current()
+    chosen, pace = current(), "{:g} model seconds pass in one second".format
     if chosen.upstream is None:
-        pace = f"{chosen.time_scale:g} model seconds pass in one second"
-        return f"the local model, preset {chosen.preset}; {pace}"
+        return f"the local model, preset {chosen.preset}; {pace(chosen.time_scale)}"
     forwarded = f"{chosen.model} at {chosen.upstream}, through the lab's endpoint"
     try:
         clock = clock_of(chosen.upstream)
@@ -200,5 +196,5 @@ def where() -> str:
         return forwarded
     if clock.paid:
         return f"the class's endpoint at {chosen.upstream}, where {chosen.model} may be paid for"
-    pace = f"{clock.time_scale:g} model seconds pass in one second"
-    return f"the class's endpoint at {chosen.upstream}, the local model, {pace}"
+    its = f"the class's endpoint at {chosen.upstream}, the local model"
+    return f"{its}, {pace(clock.time_scale)}"

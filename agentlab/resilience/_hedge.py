@@ -29,7 +29,7 @@ class Hedge:
 
     def __init__(self, after_s: float | None = None, *, quantile: float = 0.95, share: float = 0.1):
         checked("after_s", after_s, above=True, optional=True)
-        checked("quantile", quantile, above=True, most=1, below=True)
+        checked("quantile", quantile, above=True, most=0.999)
         checked("share", share, above=True, most=1)
         self._after_s = after_s
         self._quantile = quantile

@@ -12,9 +12,9 @@ import anyio
 import msgspec
 
 from agentlab import lab
-from agentlab._support.bucket import Bucket
 from agentlab._support.fields import checked
 from agentlab.endpoint.contract.tokens import count_tokens
+from agentlab.endpoint.middleware.bucket import Bucket
 from agentlab.errors import ConfigError
 
 _WINDOWS_S = (1.0, 60.0, 3600.0, 86_400.0)  # limits are counted by second, minute, hour or day

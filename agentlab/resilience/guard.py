@@ -247,8 +247,6 @@ class _Call(Generic[T]):
     cancelled_before: int = field(default_factory=_cancelling)
 
     def gave_up(self, why: str) -> RetriesExhausted:
-        return RetriesExhausted(
-            f"{self.agent!r} gave up after {len(self.errors)} failed attempts: {why}",
-            attempts=len(self.errors),
-            errors=self.errors,
-        )
+        failed = len(self.errors)
+        says = f"{self.agent!r} gave up after {failed} failed attempts: {why}"
+        return RetriesExhausted(says, attempts=failed, errors=self.errors)

@@ -58,18 +58,14 @@ def with_tools(
         with trace.agent(agent):
             for _ in range(max_turns):
                 if offered:
-                    schemas = [tool.schema for tool in offered.values()]
-                    options |= {"tools": schemas, "turns": [*turns]}
+                    options |= {"tools": [t.schema for t in offered.values()], "turns": [*turns]}
                 reply = await ask(prompt, agent=agent, **options)
                 if isinstance(reply, str) or not reply.tool_calls:
                     return reply if isinstance(reply, str) else reply.text
                 async with asyncio.TaskGroup() as group:
                     told = [group.create_task(_told(c, offered)) for c in reply.tool_calls]
                 said = {"role": "assistant", "content": reply.text or None}
-                turns += [
-                    said | {"tool_calls": reply.tool_calls},
-                    *(task.result() for task in told),
-                ]
+                turns += [said | {"tool_calls": reply.tool_calls}, *(t.result() for t in told)]
         says = f"{agent!r} called tools in each of its {max_turns} answers"
         raise TurnsExhausted(f"{says}; allow it more by max_turns, or ask for less", turns=turns)
 

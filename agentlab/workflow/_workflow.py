@@ -4,9 +4,9 @@ A file is read with the line of whatever is wrong. Editors complete one that beg
 `# yaml-language-server: $schema=schema.json`.
 """
 
-import dataclasses
 import random
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import field
 from functools import partial
 from string import Formatter
 from typing import Annotated, Self
@@ -22,12 +22,9 @@ from agentlab.workflow._graph import Graph, flaws, listed
 _WORKFLOWS = DATA / "workflows"
 
 # What editors are told of names and braces; it says no more than `isidentifier` and `names_in`.
-_NAME = Field(json_schema_extra={"pattern": r"^[\p{XID_Start}_][\p{XID_Continue}]*$"})
-_PROMPT = Field(
-    json_schema_extra={
-        "pattern": r"^(?:[^{}]|\{\{|\}\}|\{[\p{XID_Start}_][\p{XID_Continue}]*:?\})*$"
-    }
-)
+_WORD = r"[\p{XID_Start}_][\p{XID_Continue}]*"
+_NAME = Field(json_schema_extra={"pattern": f"^{_WORD}$"})
+_PROMPT = Field(json_schema_extra={"pattern": r"^(?:[^{}]|\{\{|\}\}|\{" + _WORD + r":?\})*$"})
 _UNIQUE = Field(json_schema_extra={"uniqueItems": True})
 _TOOL = Field(pattern=r"^[A-Za-z_][A-Za-z0-9_]{0,63}$")
 
@@ -68,12 +65,7 @@ class Step:
 
     @property
     def mentions(self) -> tuple[str, ...]:
-        """The names in braces in the prompt, each once, in order.
-
-        Example:
-            >>> Step("summary", "Write one report from {research} and {analysis}.").mentions
-            ('research', 'analysis')
-        """
+        """The names in braces in the prompt, each once, in order."""
         return names_in(self.prompt)
 
     def asked(self, values: Mapping[str, str]) -> str:
@@ -83,7 +75,7 @@ class Step:
 
 def names_in(prompt: str) -> tuple[str, ...]:
     """Return the names in braces, each once; anything else there is a ValueError."""
-    fields = [field for _, *field in Formatter().parse(prompt) if field[0] is not None]
+    fields = [found for _, *found in Formatter().parse(prompt) if found[0] is not None]
     for name, form, conversion in fields:
         if form or conversion or not name or not name.isidentifier():
             raise ValueError(f"{{{name}}} is not the name of a step or an input")
@@ -105,9 +97,7 @@ class WorkflowFile:
 
     about: Text
     steps: Annotated[list[Step], Field(min_length=1)]
-    inputs: Annotated[list[Annotated[str, _NAME]], _UNIQUE] = dataclasses.field(
-        default_factory=list
-    )
+    inputs: Annotated[list[Annotated[str, _NAME]], _UNIQUE] = field(default_factory=list)
 
 
 class Workflow(Graph):
@@ -192,10 +182,6 @@ def random_workflow(seed: int, most: int = 16) -> Workflow:
     """Draw a workflow of 1 to `most` steps, each of which needs up to three of those before it.
 
     Its answers are cut at 1 to 90 tokens. The same seed makes the same workflow.
-
-    Example:
-        >>> random_workflow(1).needs == random_workflow(1).needs
-        True
     """
     draw = random.Random(seed)
     steps = []

@@ -16,8 +16,8 @@ import pytest
 from aiolimiter import AsyncLimiter
 
 from agentlab import lab
-from agentlab._support.bucket import Bucket
 from agentlab.clock import HORIZON_S, run_virtual
+from agentlab.endpoint.middleware.bucket import Bucket
 from agentlab.errors import ConfigError, DeadlockError
 from agentlab.resilience import RateLimit
 

@@ -18,10 +18,10 @@ import pytest
 from recording_upstream import RecordingUpstream
 
 from agentlab.commands.main import main
-from agentlab.endpoint.server._forward import Forward
+from agentlab.endpoint.server._forward import Forward, account_from
 from agentlab.endpoint.server.process import EndpointProcess
 from agentlab.errors import ConfigError
-from agentlab.settings import Settings, account_from, from_environment
+from agentlab.settings import Settings, from_environment
 
 KEY = "sk-CANARY-0123456789-abcdefghij/+="
 CHAT = "/v1/chat/completions"

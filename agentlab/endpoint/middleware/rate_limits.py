@@ -7,8 +7,8 @@ import math
 from dataclasses import dataclass
 from typing import Any
 
-from agentlab._support.bucket import Bucket
 from agentlab.endpoint.contract.openai_json import RequestError, refusal
+from agentlab.endpoint.middleware.bucket import Bucket
 
 
 def a_minutes(amount: int) -> Bucket:

@@ -3,6 +3,7 @@
 The upstream's key never leaves this process, but to the upstream, nor does what no question needs.
 """
 
+import os
 import re
 import time
 from collections.abc import AsyncGenerator, Callable, Iterable, Mapping
@@ -215,3 +216,15 @@ def _hiding(key: str) -> Callable[[bytes], bytes]:
     # Megabytes of figures, such as embeddings, are not worth a regular expression.
     marks = [b"\\", b"%", b"&#", data] if data else []
     return lambda text: forms.sub(b"...", text) if any(m in text for m in marks) else text
+
+
+def account_from(environ: Mapping[str, str] = os.environ) -> dict[str, str]:
+    """Return the headers that choose the account which pays, as OpenAI's client reads them."""
+    account = {}
+    for header, kind in (("organization", "ORG"), ("project", "PROJECT")):
+        value = environ.get(f"OPENAI_{kind}_ID", "").strip()
+        if not re.fullmatch(r"[!-~]{0,200}", value):
+            raise ConfigError(f"OPENAI_{kind}_ID can be no {header}; set it again, or unset it")
+        if value:
+            account[f"openai-{header}"] = value
+    return account

@@ -26,7 +26,7 @@ from agentlab.endpoint.presets import Preset
 from agentlab.endpoint.server._metrics import Metrics
 from agentlab.endpoint.server.local_model import LocalModel
 from agentlab.errors import EndpointError
-from agentlab.settings import Settings, account_from, key_from
+from agentlab.settings import Settings, key_from
 
 OnEnd = Callable[[Span], object]  # is told of every question that was answered, or has failed
 
@@ -224,7 +224,8 @@ def answering(settings: Settings, preset: Preset | None, queue: Queue | None = N
 
 def real_model(settings: Settings) -> Model:
     """Build the model at `settings.upstream`; only here is its key read, from the environment."""
-    from agentlab.endpoint.server._forward import Forward  # aiohttp takes a while to import
+    # aiohttp takes a while to import
+    from agentlab.endpoint.server._forward import Forward, account_from
 
     upstream, clock = settings.upstream, None
     assert upstream is not None

@@ -3,16 +3,17 @@
 import json
 import os
 import secrets
+import select
 import subprocess
 import sys
 import tempfile
 import threading
 import time
+from collections.abc import Callable
 from typing import Any
 
 import msgspec
 
-from agentlab._support.system import end_with_owner
 from agentlab.endpoint.contract.record import Span
 from agentlab.errors import EndpointError
 from agentlab.settings import Settings
@@ -122,6 +123,24 @@ def main() -> int:
         print(error, file=sys.stderr)
         return 1
     return 0
+
+
+def end_with_owner(end: Callable[[], object] = lambda: os._exit(0)) -> None:
+    """Call `end` when the process that started this one is gone, or has closed its pipe to it.
+
+    This one was started with `stdin=subprocess.PIPE`, which a fork of the owner may keep open.
+    """
+    parent = os.getppid()
+
+    def watch() -> None:
+        if os.name != "posix":
+            sys.stdin.buffer.read()
+        while os.name == "posix" and os.getppid() == parent:
+            if select.select([0], [], [], 0.5)[0] and not os.read(0, 1):
+                break
+        end()
+
+    threading.Thread(target=watch, name="owner", daemon=True).start()
 
 
 if __name__ == "__main__":
