@@ -50,12 +50,16 @@ _jobs = sa.Table(
 
 
 class Bill(NamedTuple):
-    """What was sent, and what came of it; an answer that is not whole is paid for, too."""
+    """What was sent, and what came of it; an answer that is not whole is paid for, too.
+
+    `attempts` is the most requests that one answer took.
+    """
 
     requests: int = 0
     answers: int = 0  # whole ones
     prompt_tokens: int = 0
     answer_tokens: int = 0
+    attempts: int = 0
 
 
 class Journal(AbstractContextManager["Journal"]):
@@ -161,16 +165,13 @@ class Journal(AbstractContextManager["Journal"]):
         quarantined = _jobs.c.status == "quarantined"
         return self._write(_jobs.update().where(quarantined).values(status="open", failures=0))
 
-    def bills(self, job: str | None = None) -> list[Bill]:
-        """Return what each step of a topic took, or of all topics, in any order."""
-        c = _steps.c
-        counts = (c.requests, c.answer.is_not(None), c.prompt_tokens, c.answer_tokens)
-        of_job = [] if job is None else [c.job == job]
-        return [Bill(*row) for row in self._read(sa.select(*counts).where(*of_job))]
-
-    def bill(self) -> Bill:
-        """Add up the requests sent, the answers recorded, and their tokens."""
-        return Bill(*map(sum, zip(Bill(), *self.bills(), strict=True)))
+    def bill(self, job: str | None = None) -> Bill:
+        """Add up a topic's requests, answers and tokens, or those of all topics."""
+        c, add, of_job = _steps.c, sa.func.sum, [] if job is None else [_steps.c.job == job]
+        sums = (add(c.requests), sa.func.count(c.answer), add(c.prompt_tokens))
+        sums += (add(c.answer_tokens), sa.func.max(c.requests))
+        (row,) = self._read(sa.select(*sums).where(*of_job))
+        return Bill(*(int(each or 0) for each in row))
 
     def _read(self, statement: sa.Executable) -> Sequence[Any]:
         try:
