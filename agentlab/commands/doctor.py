@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, NamedTuple
-from urllib.request import getproxies_environment, proxy_bypass_environment
+from urllib.request import getproxies_environment, proxy_bypass
 
 from agentlab.commands.main import COMMANDS
 from agentlab.errors import AgentLabError
@@ -55,13 +55,11 @@ def examine(*, offline: bool = False) -> Iterator[Finding]:
             continue
         try:
             finding = check()
-        except ModuleNotFoundError as error:
-            finding = Finding(FAIL, f"the package {error.name} is not there", SETUP)
         except AgentLabError as error:  # which says the cure itself
             finding = Finding(FAIL, " ".join(str(error).split()))
         except Exception as error:
-            said = " ".join(f"{type(error).__name__}: {error}".split())
-            finding = Finding(FAIL, said[:160], f"see docs/troubleshooting.md, or {SETUP}")
+            said = " ".join(f"{type(error).__name__}: {error}".split())[:160]
+            finding = Finding(FAIL, said, f"{SETUP}, or see docs/troubleshooting.md")
         yield finding._replace(name=name)
 
 
@@ -120,7 +118,7 @@ def check_settings() -> Finding:
 def check_proxy() -> Finding:
     """Judge the proxy, which must not be asked for 127.0.0.1: the lab does not, others would."""
     known = getproxies_environment()
-    if not {"http", "all"} & known.keys() or proxy_bypass_environment("127.0.0.1", known):
+    if not {"http", "all"} & known.keys() or proxy_bypass("127.0.0.1", known):
         return Finding(OK, "none for 127.0.0.1")
     found = "other clients would send a proxy what is for 127.0.0.1"
     return Finding(WARN, found, "`export NO_PROXY=127.0.0.1,localhost`")

@@ -216,10 +216,8 @@ def limits_of(
 
 
 def answering(settings: Settings, preset: Preset | None, queue: Queue | None = None) -> Model:
-    """Build what answers: the real model, or a local one, which has a preset."""
-    if settings.real or preset is None:
-        return real_model(settings)
-    return LocalModel(preset, settings, queue)
+    """Build what answers: a local model where there is a `preset`, or else the one upstream."""
+    return real_model(settings) if preset is None else LocalModel(preset, settings, queue)
 
 
 def real_model(settings: Settings) -> Model:
