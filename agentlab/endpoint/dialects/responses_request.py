@@ -16,6 +16,7 @@ from agentlab.endpoint.contract.openai_json import (
     decode,
     missing,
     not_among,
+    refusal,
     unsupported,
 )
 from agentlab.settings import DATA
@@ -123,8 +124,7 @@ class ResponsesRequest(chat.Shared, kw_only=True):
         if isinstance(self.input, str):
             self.input = [Item(role="user", content=self.input)]
         if self.input is None and self.previous_response_id is None:
-            what = "One of 'input' or 'previous_response_id' must be provided."
-            raise RequestError(400, what, param="input", code="missing_required_parameter")
+            raise refusal("no_input", "input")
 
     @property
     def items(self) -> list[Item]:
@@ -195,14 +195,13 @@ def _messages(items: list[Item], before: int) -> list[chat.Message]:
             waiting[each.call_id] = groups[-1]
         elif item.type in get_args(_Output):
             if each.call_id not in waiting:
-                what = f"No tool call found for {each.type.replace('_', ' ')} with call_id"
-                raise RequestError(400, f"{what} {each.call_id}.", param=f"input[{index - before}]")
+                kind, where = each.type.replace("_", " "), f"input[{index - before}]"
+                raise refusal("no_tool_call", where, kind=kind, id=each.call_id)
             said = _content(each.output)
             result = chat.Message(role="tool", content=said, tool_call_id=each.call_id)
             waiting.pop(each.call_id).append(result)
     for call_id in waiting:
-        what = f"No tool output found for function call {call_id}."
-        raise RequestError(400, what, param="input")
+        raise refusal("no_tool_output", "input", id=call_id)
     return [message for group in groups for message in group]
 
 

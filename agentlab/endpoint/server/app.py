@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import replace
-from functools import lru_cache
+from functools import lru_cache, partial
 from typing import Any
 from urllib.parse import parse_qs, unquote
 
@@ -52,7 +52,7 @@ class Door:
             value = asgi.header(scope, name)
             if value and hostname(value) not in _LOOPBACK:
                 what = f"{name.decode().title()} {value!r} is not this machine"
-                raise foreign(f"{what}; use http://127.0.0.1.")
+                raise foreign(what=f"{what}; use http://127.0.0.1.")
 
     def admit(self, scope: Scope, span: Span) -> None:
         """Let a request through to the model, noting in `span` who sent it."""
@@ -68,9 +68,7 @@ class Door:
         return lambda span: True
 
 
-def foreign(message: str) -> RequestError:
-    """Return the answer to a page, or a name, of another origin."""
-    return RequestError(403, message, code="foreign")
+foreign = partial(refusal, "foreign")  # the answer to a page, or a name, of another origin
 
 
 @lru_cache(maxsize=64)  # nearly all requests name the same
@@ -167,8 +165,7 @@ class App:
         asked = parse_qs(scope["query_string"].decode("latin-1")).get("since", ["0"])[0]
         since, now = asgi.whole_number(asked), self.recorder.mark()
         if since is None or since > now:
-            what = f"{asked[:40]!r}; give a whole number, at most {now}, the mark of now."
-            raise RequestError(400, f"Invalid 'since': {what}", param="since")
+            raise refusal("invalid_since", "since", asked=asked[:40], now=now)
         try:
             return self.recorder.since(since)
         except EndpointError as error:
