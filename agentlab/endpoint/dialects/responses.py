@@ -201,8 +201,7 @@ class Stored:
         referred = _referred(mine, request.items)
         held_bytes = size_bytes(before) + sum(map(len, referred.values()))
         if len(before) + len(request.items) > MOST_ITEMS or held_bytes > MAX_BODY_BYTES:
-            bounds = {"most": MOST_ITEMS, "most_bytes": MAX_BODY_BYTES}
-            raise refusal("conversation_too_long", "input", **bounds)
+            raise refusal("too_long", "input", most=MOST_ITEMS, most_bytes=MAX_BODY_BYTES)
         for index, data in referred.items():
             request.items[index] = msgspec.json.decode(data, type=Item)
         return before
