@@ -10,15 +10,7 @@ import msgspec
 
 from agentlab._support.fields import Text
 from agentlab.endpoint.contract import request as chat
-from agentlab.endpoint.contract.openai_json import (
-    Json,
-    RequestError,
-    decode,
-    missing,
-    not_among,
-    refusal,
-    unsupported,
-)
+from agentlab.endpoint.contract.openai_json import Json, RequestError, decode, not_among, refusal
 from agentlab.settings import DATA
 
 _InputPart = Literal["input_text", "input_image", "input_file", "input_audio"]
@@ -119,7 +111,7 @@ class ResponsesRequest(chat.Shared, kw_only=True):
 
     def __post_init__(self) -> None:
         if self.background:
-            raise unsupported("background")
+            raise refusal("unsupported", "background")
         super().__post_init__()
         if isinstance(self.input, str):
             self.input = [Item(role="user", content=self.input)]
@@ -168,7 +160,8 @@ def _nested(tool: Any, where: str) -> Any:
         return tool
     kind, kinds = tool.get("type"), _CHOICES if where == "tool_choice" else _TOOLS
     if kind not in kinds:
-        raise not_among(f"{where}.type", str(kind), kinds) if kind else missing(f"{where}.type")
+        where = f"{where}.type"
+        raise not_among(where, str(kind), kinds) if kind else refusal("missing", where)
     inner = {name: value for name, value in tool.items() if name not in _IGNORED}
     if kind == "allowed_tools" and isinstance(tools := inner.get("tools"), list):
         inner["tools"] = [_nested(each, f"{where}.tools[{i}]") for i, each in enumerate(tools)]
