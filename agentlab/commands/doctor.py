@@ -5,6 +5,7 @@ Only the standard library is imported up here: a missing package must become a l
 
 import argparse
 import asyncio
+import dataclasses
 import importlib.metadata
 import json
 import re
@@ -147,8 +148,7 @@ def check_endpoint() -> Finding:
     from agentlab.trace import trace
 
     question: dict[str, Any] = {"prompt": "Name three rivers.", "temperature": 0, "max_tokens": 5}
-    defaults = {name: getattr(Settings(), name) for name in Settings.__annotations__}
-    with lab.configure(**defaults):  # whatever the environment says
+    with lab.configure(**dataclasses.asdict(Settings())):  # whatever the environment says
         expected, _ = lab.simulate(lab.ask(**question))
         with trace() as t:
             answer = asyncio.run(lab.ask(**question))

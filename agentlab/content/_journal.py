@@ -102,15 +102,9 @@ class Journal(AbstractContextManager["Journal"]):
         Of what is not whole, blank or cut off at a limit, only the tokens are kept.
         """
         whole = isinstance(reply, Reply) and reply.finish_reason != "length" and reply.text.strip()
-        self._write(
-            "record",
-            job=job,
-            step=step,
-            asked=asked,
-            answer=reply.text if whole else None,
-            prompt_tokens=_tokens(reply.prompt_tokens),
-            answer_tokens=_tokens(reply.completion_tokens),
-        )
+        sent, made = _tokens(reply.prompt_tokens), _tokens(reply.completion_tokens)
+        came: Any = {"answer": reply.text if whole else None, "sent": sent, "made": made}
+        self._write("record", job=job, step=step, asked=asked, **came)
 
     def standing(self, job: str) -> tuple[str, int, str | None, dict[str, str]]:
         """Return a topic's status, failures, last error, and its pages: name -> digest.
