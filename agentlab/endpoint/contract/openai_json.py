@@ -23,6 +23,7 @@ _NOT_JSON = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
 _RE = Patterns(DATA / "patterns" / "openai.yaml")
 _Form = tuple[int, str, str | None, str]  # status, type, code, message
 _FORMS = msgspec.yaml.decode((DATA / "request_errors.yaml").read_bytes(), type=dict[str, _Form])
+FAULTS = [status for name, (status, *_) in _FORMS.items() if name.startswith("fault_")]
 
 
 class RequestError(Exception):
