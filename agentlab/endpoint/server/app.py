@@ -142,24 +142,22 @@ class App:
 
     async def _report(self, scope: Scope, send: Send) -> None:
         """Tell those who watch the endpoint, not its model, what they may know."""
-        path, kind = scope["path"], b"application/json"
-        body: Any = b""
+        path = scope["path"]
         if path in _WATCHED and scope["method"] != "GET":
             raise asgi.wrong_method(path, scope["method"], ["GET"])
         visible = None if path in (_HEALTH, CLOCK) else self._door.visible(scope)
         if path in _WATCHED:
-            kind = b"text/plain; version=0.0.4; charset=utf-8"
-            if path == _METRICS:
-                body = await self._metrics.text()
-        elif path == CLOCK:
-            body = {"time_scale": self.model.time_scale, "paid": self.model.paid}
-        elif path == "/lab/mark":
-            body = {"mark": self.recorder.mark(), "cpu_s": time.process_time()}
-        elif path == "/lab/spans":
-            body = {"spans": [*filter(visible, self._since(scope))]}
-        else:
-            raise asgi.unknown_route(scope, ["/lab/mark", "/lab/spans", CLOCK])
-        await asgi.respond(send, 200, body, kind=kind)
+            text = await self._metrics.text() if path == _METRICS else b""
+            await asgi.respond(send, 200, text, kind=b"text/plain; version=0.0.4; charset=utf-8")
+            return
+        told: dict[str, Callable[[], Any]] = {
+            "/lab/mark": lambda: {"mark": self.recorder.mark(), "cpu_s": time.process_time()},
+            "/lab/spans": lambda: {"spans": [*filter(visible, self._since(scope))]},
+            CLOCK: lambda: {"time_scale": self.model.time_scale, "paid": self.model.paid},
+        }
+        if path not in told:
+            raise asgi.unknown_route(scope, told)
+        await asgi.respond(send, 200, told[path]())
 
     def _since(self, scope: Scope) -> list[Span]:
         asked = parse_qs(scope["query_string"].decode("latin-1")).get("since", ["0"])[0]
