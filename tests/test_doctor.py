@@ -33,8 +33,8 @@ URL = "http://127.0.0.1:1/v1"
         (doctor.python((3, 10, 1)), FAIL, "install Python 3.12"),
         (doctor.python((3, 14, 0)), FAIL, "not 3.11 to 3.13"),
         (doctor.packages(LOCK, THERE), OK, "all 2 of the lock"),
-        (doctor.packages(LOCK, {"httpx": "0.28.1"}), FAIL, "missing: typing-extensions; run"),
-        (doctor.packages(LOCK, THERE | {"httpx": "1"}), WARN, "httpx 1 instead of 0.28.1"),
+        (doctor.packages(LOCK, {"httpx": "0.28.1"}), FAIL, "typing-extensions is missing, not 4.15.0; run"),
+        (doctor.packages(LOCK, THERE | {"httpx": "1"}), WARN, "httpx 1, not 0.28.1"),
     ],
 )
 def test_facts_decide(finding, verdict, words):
@@ -57,9 +57,14 @@ def test_facts_decide(finding, verdict, words):
         ({"HTTPS_PROXY": "http://p:3128"}, OK),
     ],
 )
-def test_a_proxy_must_spare_loopback(environ, verdict):
+def test_a_proxy_must_spare_loopback(environ, verdict, monkeypatch):
     """The endpoint speaks http, so a proxy for https alone is no trouble."""
-    assert doctor.proxy(environ).verdict == verdict
+    for name in (f"{kind}_proxy" for kind in ("http", "https", "all", "no")):
+        monkeypatch.delenv(name, raising=False)
+        monkeypatch.delenv(name.upper(), raising=False)
+    for name, value in environ.items():
+        monkeypatch.setenv(name, value)
+    assert doctor.check_proxy().verdict == verdict
 
 
 def test_a_wrong_setting_is_named(monkeypatch):
@@ -122,7 +127,7 @@ def test_a_missing_package_is_a_line():
     assert (done.returncode, done.stderr) == (1, "")
     failed = [line for line in done.stdout.splitlines() if line.startswith("FAIL")]
     assert [line.split()[1] for line in failed] == ["packages", "settings", "kernel", "endpoint"]
-    cures = ("is not there; run `make setup`", "is not installed; pip install 'agentlab-course[")
+    cures = ("; run `make setup`", "is not installed; pip install 'agentlab-course[")
     assert all(any(cure in line for cure in cures) for line in failed)
 
 

@@ -26,7 +26,7 @@ def test_an_answer_is_recorded_once(where):
         journal.record(*STEP, YES)
         journal.record(*STEP, NO)
         assert journal.answer(*STEP) == YES
-        assert journal.bill() == Bill(requests=2, answers=1, prompt_tokens=10, answer_tokens=1)
+        assert journal.bill() == Bill(2, answers=1, prompt_tokens=10, answer_tokens=1, attempts=2)
 
 
 def test_what_is_not_whole_is_paid_for_and_asked_again(where):
@@ -37,7 +37,7 @@ def test_what_is_not_whole_is_paid_for_and_asked_again(where):
         journal.record(*STEP, Reply(" \n", 10, 2, "stop"))
         journal.record(*STEP, AnswerRefused("no", prompt_tokens=10, completion_tokens=3))
         assert journal.answer(*STEP) is None
-        assert journal.bill() == Bill(requests=1, answers=0, prompt_tokens=30, answer_tokens=6)
+        assert journal.bill() == Bill(1, answers=0, prompt_tokens=30, answer_tokens=6, attempts=1)
         journal.record(*STEP, Reply("yes", 10, 1, "stop"))
         found = journal.answer(*STEP)
     assert found is not None and found.text == "yes"

@@ -14,11 +14,12 @@ import re
 import socket
 import unicodedata
 from collections.abc import Callable
+from contextlib import suppress
 from functools import partial
 from urllib.parse import unquote
 
 from agentlab.endpoint.contract.asgi import Scope, header
-from agentlab.endpoint.contract.openai_json import RequestError
+from agentlab.endpoint.contract.openai_json import RequestError, refusal
 from agentlab.endpoint.contract.record import Span
 from agentlab.endpoint.server.app import Door, foreign, hostname
 from agentlab.errors import ConfigError
@@ -28,31 +29,24 @@ MOST_LEARNERS = 120  # of an open class: enough for people, few enough for a run
 _MOST_CHARACTERS = 32
 _KEY_CHARACTERS = 20  # of letters and digits mixed, without a space, are taken for a real key
 
-_HOW = "set OPENAI_API_KEY to your name, such as OPENAI_API_KEY=ada"
-_NO_KEY = (
-    "This class takes a name for a key (letters, digits, spaces and -_.' in any language, "
-    f"{_MOST_CHARACTERS} at most), and no real key; {_HOW}."
-)
-
-
 # A key that is no name of this class: what is said repeats no key.
-_refusal = partial(RequestError, 401, code="invalid_api_key")
+_no_name, _not_in = partial(refusal, "invalid_name"), partial(refusal, "not_in_the_class")
 
 
 def read_name(key: str) -> str:
     """Return the name that a key is, which may be percent-encoded, or raise 401."""
     name = re.sub(" +", " ", unicodedata.normalize("NFKC", unquote(key))).strip()
     if not any(map(str.isalnum, name)):
-        raise _refusal(f"Who is asking? A name needs a letter or a digit; {_HOW}.")
+        raise _no_name(what="Who is asking? A name needs a letter or a digit")
     # Marks are part of the letters of many scripts.
     readable = all(c.isalnum() or c in " -_.'" or unicodedata.category(c)[0] == "M" for c in name)
     # A real key left in the environment must not get onto the projector: nothing repeats it.
     mixed = any(map(str.isdigit, name)) and any(map(str.isalpha, name))  # as Azure's 32
     is_key = name.startswith("sk-") or (mixed and len(name) >= _KEY_CHARACTERS and " " not in name)
     if len(name) > _MOST_CHARACTERS or is_key or not readable:
-        raise _refusal(_NO_KEY)
+        raise refusal("not_a_name", most=_MOST_CHARACTERS)
     if TEACHER in name.casefold():  # else they would be taken for them
-        raise _refusal(f"{name!r} is who shows the teacher's token; {_HOW}.")
+        raise _no_name(what=f"{name!r} is who shows the teacher's token")
     return name
 
 
@@ -88,9 +82,9 @@ class Roster:
         name = read_name(key)
         folded = name.casefold()
         if folded in self._removed:
-            raise _refusal("Your teacher has removed this name from the class; talk to them.")
+            raise _not_in(what="Your teacher has removed this name from the class; talk to them.")
         if not self._open and folded not in self._names:
-            raise _refusal(f"{name!r} is not on the class list; ask your teacher for yours.")
+            raise _not_in(what=f"{name!r} is not on the class list; ask your teacher for yours.")
         name = self._names.get(folded, name)
         if self._open and asks:
             self._names.pop(folded, None)
@@ -103,7 +97,7 @@ class Roster:
         """Refuse a name until `forget`; return it as it was shown."""
         folded = read_name(key).casefold()
         if folded not in self._names or folded in self._removed:
-            raise _refusal("Nobody of this name is here.")
+            raise _not_in(what="Nobody of this name is here.")
         self._removed.add(folded)
         name = self._names.pop(folded) if self._open else self._names[folded]
         self.on_leave(name)
@@ -127,9 +121,9 @@ class ClassroomDoor(Door):
     def enter(self, scope: Scope) -> None:
         host, origin = header(scope, b"host"), header(scope, b"origin")
         if host and not (_in_figures(host) or hostname(host) in self._names):
-            raise foreign(f"Host {host!r} is not this machine; use its address in figures.")
+            raise foreign(what=f"Host {host!r} is not this machine; use its address in figures.")
         if origin and origin.partition("://")[2] != host:
-            raise foreign(f"Origin {origin!r} is another's; open the page of this machine.")
+            raise foreign(what=f"Origin {origin!r} is another's; open the page of this machine.")
 
     def admit(self, scope: Scope, span: Span) -> None:
         span.learner = self._who(scope, asks=scope["method"] == "POST")
@@ -141,8 +135,7 @@ class ClassroomDoor(Door):
     def refuse_learners(self, scope: Scope) -> None:
         """Let only the token pass, or raise 401."""
         if not self._is_token(_key(scope)):
-            said = "This is the teacher's: it takes the token that `agentlab serve` printed."
-            raise RequestError(401, said, code="invalid_token")
+            raise refusal("not_the_token")
 
     def _who(self, scope: Scope, *, asks: bool) -> str:
         key = _key(scope)
@@ -166,12 +159,10 @@ def own_addresses() -> list[str]:
 
 
 def _outward_address() -> str | None:
-    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
-        try:
-            probe.connect(("192.0.2.1", 9))  # nobody's address; of a datagram nothing is sent yet
-        except OSError:
-            return None
+    with suppress(OSError), socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
+        probe.connect(("192.0.2.1", 9))  # nobody's address; of a datagram nothing is sent yet
         return str(probe.getsockname()[0])
+    return None
 
 
 def _key(scope: Scope) -> str:

@@ -10,10 +10,12 @@ from __future__ import annotations
 import asyncio
 from collections import Counter, deque
 from collections.abc import Mapping, Sequence
-from typing import Annotated, Any
+from dataclasses import field, replace
+from typing import Any
 
-import msgspec
+from pydantic import StrictBool
 
+from agentlab._support.fields import Count, model
 from agentlab.classroom._fair import FairQueue, Shares
 from agentlab.endpoint import presets
 from agentlab.endpoint.contract.asgi import Model, Receive, Scope, Send, read_body, unless_gone
@@ -22,13 +24,11 @@ from agentlab.endpoint.middleware import fault_plan
 from agentlab.endpoint.middleware.fault_plan import Fault, FaultPlan
 from agentlab.endpoint.middleware.gate import Gate
 from agentlab.endpoint.server.app import answering, limits_of
-from agentlab.errors import ConfigError
 from agentlab.settings import Settings
 
-_Count = Annotated[int, msgspec.Meta(ge=0)]
 
-
-class Controls(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+@model
+class Controls:
     """What the teacher may change while the class runs.
 
     Not model and time scale: the clients' time-outs and waits are counted by them. The first two
@@ -36,20 +36,17 @@ class Controls(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     preset's own. While `paused`, new requests wait at the door.
     """
 
-    requests_per_minute: _Count | None = None
-    tokens_per_minute: _Count | None = None
-    learner_requests_per_minute: _Count = 0
-    faults: list[Fault] = []
-    paused: bool = False
+    requests_per_minute: Count | None = None
+    tokens_per_minute: Count | None = None
+    learner_requests_per_minute: Count = 0
+    faults: list[Fault] = field(default_factory=list)
+    paused: StrictBool = False
 
     def changed(self, changes: dict[str, Any]) -> Controls:
         """Return a copy with `changes`, some of the fields as they came from outside, checked."""
-        try:
-            chosen = msgspec.convert(msgspec.structs.asdict(self) | changes, Controls)
-        except msgspec.ValidationError as error:
-            names = ", ".join(self.__struct_fields__)
-            raise ConfigError(f"{error}; the settings are {names}") from None
-        return msgspec.structs.replace(chosen, faults=fault_plan.load(chosen.faults))
+        chosen = replace(self, **changes)
+        fault_plan.load(chosen.faults)  # which may be too many together
+        return chosen
 
 
 class Room:
@@ -101,7 +98,7 @@ class Room:
             self._open.clear()
         else:
             self._open.set()
-        if msgspec.structs.replace(controls, paused=before.paused) != before:
+        if replace(controls, paused=before.paused) != before:
             self._arrange()  # not after a pause, which fills no bucket again
 
     def forget(self, learner: str) -> None:
@@ -139,7 +136,7 @@ _WINDOW_S = 60.0  # throughput is that of the last model minute
 _SHOWN = ("answered", "refused", "errors", "tokens")
 _NOTHING = Counter[str]()
 
-Count = tuple[str, int, int]  # an agent, how many of its requests are answered, how many wait
+Lane = tuple[str, int, int]  # an agent, how many of its requests are answered, how many wait
 Waiting = Mapping[tuple[str, str], int]  # learner, agent -> how many requests wait
 
 
@@ -186,7 +183,7 @@ class Board:
         while self._ended_s and self._ended_s[0] <= now_s - _WINDOW_S:
             self._ended_s.popleft()
         in_flight = Counter((span.learner or "", span.agent) for span in self._open.values())
-        agents: dict[str, list[Count]] = {}
+        agents: dict[str, list[Lane]] = {}
         for (learner, agent), count in sorted(in_flight.items()):  # so that no block jumps
             queued = min(waiting.get((learner, agent), 0), count)
             agents.setdefault(learner, []).append((agent, count - queued, queued))

@@ -1,12 +1,7 @@
 """The classroom as an ASGI application, and how `agentlab serve --classroom` starts it.
 
-/v1/...               the endpoint, for anyone who shows a name
-/lab/spans            a learner's own requests; all of them for the teacher's token
-/classroom            the page
-/classroom/board      the numbers on it: names and counts, for anybody in the room
-/classroom/settings   what the teacher may change; GET and POST, with the token
-/classroom/clear      set all counts to zero; POST, with the token
-/classroom/remove     let a name in no longer; POST, with the token
+Under /classroom are the page and the numbers on it, for anybody in the room, and what the teacher
+may change or reset, with the token; all other paths are the endpoint's.
 """
 
 import os

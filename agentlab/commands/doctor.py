@@ -5,9 +5,9 @@ Only the standard library is imported up here: a missing package must become a l
 
 import argparse
 import asyncio
+import dataclasses
 import importlib.metadata
 import json
-import os
 import re
 import sys
 import tempfile
@@ -15,7 +15,9 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, NamedTuple
+from urllib.request import getproxies_environment, proxy_bypass
 
+from agentlab.commands.main import COMMANDS
 from agentlab.errors import AgentLabError
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -54,13 +56,11 @@ def examine(*, offline: bool = False) -> Iterator[Finding]:
             continue
         try:
             finding = check()
-        except ModuleNotFoundError as error:
-            finding = Finding(FAIL, f"the package {error.name} is not there", SETUP)
         except AgentLabError as error:  # which says the cure itself
             finding = Finding(FAIL, " ".join(str(error).split()))
         except Exception as error:
-            said = " ".join(f"{type(error).__name__}: {error}".split())
-            finding = Finding(FAIL, said[:160], f"see docs/troubleshooting.md, or {SETUP}")
+            said = " ".join(f"{type(error).__name__}: {error}".split())[:160]
+            finding = Finding(FAIL, said, f"{SETUP}, or see docs/troubleshooting.md")
         yield finding._replace(name=name)
 
 
@@ -78,8 +78,7 @@ def packages(lock: str, there: Mapping[str, str] | None = None) -> Finding:
     from packaging.utils import canonicalize_name
 
     if there is None:
-        each_there = importlib.metadata.distributions()
-        there = {each.metadata["Name"]: each.version for each in each_there}
+        there = {each.name: each.version for each in importlib.metadata.distributions()}
     have = {canonicalize_name(name): version for name, version in there.items() if name}
     lines = [line.rstrip(" \\") for line in lock.splitlines() if re.match(r"[A-Za-z0-9]", line)]
     wanted = {
@@ -87,11 +86,11 @@ def packages(lock: str, there: Mapping[str, str] | None = None) -> Finding:
         for each in map(Requirement, lines)
         if each.marker is None or each.marker.evaluate()
     }
-    if missing := sorted(wanted.keys() - have.keys()):
-        return Finding(FAIL, f"missing: {', '.join(missing[:5])}", SETUP)
-    if other := [name for name in wanted if wanted[name] != have[name]]:
-        versions = [f"{name} {have[name]} instead of {wanted[name]}" for name in other]
-        return Finding(WARN, ", ".join(versions[:5]), SETUP)
+    odd = sorted(name for name in wanted if wanted[name] != have.get(name))
+    if odd:
+        odd.sort(key=have.__contains__)  # what is missing comes first
+        said = [f"{name} {have.get(name, 'is missing')}, not {wanted[name]}" for name in odd[:5]]
+        return Finding(WARN if odd[0] in have else FAIL, "; ".join(said), SETUP)
     return Finding(OK, f"all {len(wanted)} of the lock")
 
 
@@ -117,11 +116,10 @@ def check_settings() -> Finding:
     return Finding(OK, str(model))
 
 
-def proxy(environ: Mapping[str, str]) -> Finding:
+def check_proxy() -> Finding:
     """Judge the proxy, which must not be asked for 127.0.0.1: the lab does not, others would."""
-    values = {name.lower(): value for name, value in environ.items() if value}
-    spared = {host.strip() for host in values.get("no_proxy", "").split(",")}
-    if not {"http_proxy", "all_proxy"} & values.keys() or {"*", "127.0.0.1"} & spared:
+    known = getproxies_environment()
+    if not {"http", "all"} & known.keys() or proxy_bypass("127.0.0.1", known):
         return Finding(OK, "none for 127.0.0.1")
     found = "other clients would send a proxy what is for 127.0.0.1"
     return Finding(WARN, found, "`export NO_PROXY=127.0.0.1,localhost`")
@@ -150,8 +148,7 @@ def check_endpoint() -> Finding:
     from agentlab.trace import trace
 
     question: dict[str, Any] = {"prompt": "Name three rivers.", "temperature": 0, "max_tokens": 5}
-    defaults = {name: getattr(Settings(), name) for name in Settings.__annotations__}
-    with lab.configure(**defaults):  # whatever the environment says
+    with lab.configure(**dataclasses.asdict(Settings())):  # whatever the environment says
         expected, _ = lab.simulate(lab.ask(**question))
         with trace() as t:
             answer = asyncio.run(lab.ask(**question))
@@ -181,31 +178,22 @@ def check_real_model() -> Finding:
 # Endpoints repeat the beginning and the end of a key.
 _MASKED = re.compile(r"\S*(\*\*|\.\.\.|[\u2026\u2022\u25cf])\S*")
 
-CURES = {
-    401: "set OPENAI_API_KEY to a key that this provider made, or in a class to your name",
-    403: "give the key's project access to the model, or see whether a firewall says so",
-    429: "wait a minute",
-    502: "check OPENAI_BASE_URL, network, proxy (HTTPS_PROXY) and certificate (SSL_CERT_FILE)",
-}
-
 
 def refusal(error: Any) -> Finding:
     """Judge the ModelError of a real model, or of the lab's own endpoint before it."""
     from agentlab.resilience import classify
 
     plain = "".join(c if c.isprintable() else " " for c in str(error))
-    said = _MASKED.sub("[key]", " ".join(plain.split()))[:300]
-    if error.status == 401:
-        said = "the key is not accepted"  # whatever is said of it, parts of it may be quoted
+    said, status = _MASKED.sub("[key]", " ".join(plain.split()))[:300], str(error.status)
     if "output limit was reached" in said:  # so a reasoning model says that one token is too few
         return Finding(OK, "it answers, and one token is too few for it")
     if classify(error).exhausted:
-        cure = "add credit, or set AGENTLAB_LOCAL=1 for the local model; a short wait is no help"
-        return Finding(FAIL, f"no credit is left, or nothing for today: {said}", cure)
-    other = "check OPENAI_MODEL, and OPENAI_BASE_URL, which for most servers ends in /v1"
-    if error.status >= 500:
-        other = "try again in a minute; if it stays, look at the server's log or status page"
-    return Finding(WARN if error.status == 429 else FAIL, said, CURES.get(error.status, other))
+        said, status = f"no credit is left, or nothing for today: {said}", "exhausted"
+    elif status == "401":
+        said = "the key is not accepted"  # whatever is said of it, parts of it may be quoted
+    cures = COMMANDS["doctor"]["cures"]
+    cure = cures.get(status) or cures["server" if error.status >= 500 else "other"]
+    return Finding(WARN if status == "429" else FAIL, said, cure)
 
 
 CHECKS: dict[str, Callable[[], Finding]] = {
@@ -213,7 +201,7 @@ CHECKS: dict[str, Callable[[], Finding]] = {
     "packages": lambda: packages((ROOT / "requirements.lock").read_text(encoding="utf-8")),
     "agentlab": check_agentlab,
     "settings": check_settings,
-    "proxy": lambda: proxy(os.environ),
+    "proxy": check_proxy,
     "kernel": check_kernel,
     "endpoint": check_endpoint,
     "real model": check_real_model,

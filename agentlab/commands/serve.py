@@ -7,6 +7,7 @@ import secrets
 import msgspec
 
 from agentlab import settings
+from agentlab.commands.main import COMMANDS
 from agentlab.endpoint.server.app import build_app
 from agentlab.endpoint.server.serve import serve
 from agentlab.errors import ConfigError
@@ -31,18 +32,11 @@ def run(options: argparse.Namespace) -> int:
             serve_class(class_settings(**given), port=options.port, on_end=on_end, **of_a_class)
             return 0
         chosen, lab_key = settings.from_environment(**given), f"lab-{secrets.token_urlsafe(24)}"
+        app = build_app(chosen, lab_key=lab_key, on_end=on_end)
+        said = COMMANDS["serve"]["says"]["real" if chosen.real else "local"]
         serve(
-            build_app(chosen, lab_key=lab_key, on_end=on_end),
+            app,
             options.port,
-            announce=lambda url: print(_welcome(chosen, url, lab_key), flush=True),
+            announce=lambda url: print(said.format(chosen, url=url, key=lab_key), flush=True),
         )
     return 0
-
-
-def _welcome(chosen: settings.Settings, url: str, lab_key: str) -> str:
-    if chosen.real:
-        return f"Forwarding {url} to {chosen.upstream}; clients show the key {lab_key}"
-    return (
-        f"Local model at {url} (preset {chosen.preset}, {chosen.time_scale:g} model seconds a "
-        f"second, seed {chosen.seed}); any key will do. Ctrl-C stops it."
-    )

@@ -13,12 +13,14 @@ from contextlib import AbstractContextManager, ExitStack, closing, contextmanage
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import msgspec
 import sqlalchemy as sa
 from filelock import FileLock, Timeout
 from sqlalchemy.exc import DatabaseError, DBAPIError, SQLAlchemyError
 
 from agentlab.errors import ConfigError, IncompleteAnswer, JournalError
 from agentlab.lab import Reply
+from agentlab.settings import DATA
 
 _LOCK = 0x6167656E746C6162  # "agentlab": PostgreSQL's advisory locks have numbers for names
 _MOST = 1 << 40
@@ -26,36 +28,20 @@ _MOST = 1 << 40
 _SPARE_BYTES = 1 << 20
 _WAIT = "wait until it has ended, or choose another"
 
-_metadata = sa.MetaData()
-_steps = sa.Table(
-    "agentlab_steps",
-    _metadata,
-    sa.Column("job", sa.Text, primary_key=True),
-    sa.Column("step", sa.Text, primary_key=True),
-    sa.Column("asked", sa.Text, primary_key=True),  # a digest: another question is another step
-    sa.Column("requests", sa.BigInteger, nullable=False),
-    sa.Column("answer", sa.Text),  # null until there is a whole one
-    sa.Column("prompt_tokens", sa.BigInteger, nullable=False, default=0),
-    sa.Column("answer_tokens", sa.BigInteger, nullable=False, default=0),
-)
-_jobs = sa.Table(
-    "agentlab_jobs",
-    _metadata,
-    sa.Column("job", sa.Text, primary_key=True),
-    sa.Column("status", sa.Text, nullable=False),
-    sa.Column("failures", sa.BigInteger, nullable=False),
-    sa.Column("error", sa.Text),
-    sa.Column("pages", sa.Text),  # JSON, name -> digest of what was published
-)
+_SQL = msgspec.yaml.decode((DATA / "journal.yaml").read_bytes(), type=dict[str, str])
 
 
 class Bill(NamedTuple):
-    """What was sent, and what came of it; an answer that is not whole is paid for, too."""
+    """What was sent, and what came of it; an answer that is not whole is paid for, too.
+
+    `attempts` is the most requests that one answer took.
+    """
 
     requests: int = 0
     answers: int = 0  # whole ones
     prompt_tokens: int = 0
     answer_tokens: int = 0
+    attempts: int = 0
 
 
 class Journal(AbstractContextManager["Journal"]):
@@ -103,41 +89,29 @@ class Journal(AbstractContextManager["Journal"]):
 
     def answer(self, job: str, step: str, asked: str) -> Reply | None:
         """Return what was answered before; None if nothing was, or nothing whole."""
-        c = _steps.c
-        columns = (c.answer, c.prompt_tokens, c.answer_tokens)
-        rows = self._read(sa.select(*columns).where(*_key(job, step, asked), c.answer.is_not(None)))
+        rows = self._read("answer", job=job, step=step, asked=asked)
         return Reply(*rows[0]) if rows else None
 
     def sending(self, job: str, step: str, asked: str) -> None:
         """Note that a request is about to leave."""
-        one_more = {"requests": _steps.c.requests + 1}
-        if not self._write(_steps.update().where(*_key(job, step, asked)).values(one_more)):
-            self._write(_steps.insert().values(job=job, step=step, asked=asked, requests=1))
+        self._write("sending", job=job, step=step, asked=asked)
 
     def record(self, job: str, step: str, asked: str, reply: Reply | IncompleteAnswer) -> None:
         """Record an answer that has come. The first whole one stays: a second is not recorded.
 
         Of what is not whole, blank or cut off at a limit, only the tokens are kept.
         """
-        c = _steps.c
         whole = isinstance(reply, Reply) and reply.finish_reason != "length" and reply.text.strip()
-        self._write(
-            _steps.update()
-            .where(*_key(job, step, asked), c.answer.is_(None))
-            .values(
-                answer=reply.text if whole else None,
-                prompt_tokens=c.prompt_tokens + _tokens(reply.prompt_tokens),
-                answer_tokens=c.answer_tokens + _tokens(reply.completion_tokens),
-            )
-        )
+        sent, made = _tokens(reply.prompt_tokens), _tokens(reply.completion_tokens)
+        came: Any = {"answer": reply.text if whole else None, "sent": sent, "made": made}
+        self._write("record", job=job, step=step, asked=asked, **came)
 
     def standing(self, job: str) -> tuple[str, int, str | None, dict[str, str]]:
         """Return a topic's status, failures, last error, and its pages: name -> digest.
 
         It is "open", as one that was never noted is, "done" or "quarantined".
         """
-        c = _jobs.c
-        rows = self._read(sa.select(c.status, c.failures, c.error, c.pages).where(c.job == job))
+        rows = self._read("standing", job=job)
         status, failures, error, pages = rows[0] if rows else ("open", 0, None, None)
         return status, failures, error, json.loads(pages or "{}")
 
@@ -151,39 +125,30 @@ class Journal(AbstractContextManager["Journal"]):
         pages: Mapping[str, str] | None = None,
     ) -> None:
         """Set a topic's status; `pages` of None leaves what is published of it as it is."""
-        values: dict[str, Any] = {"status": status, "failures": failures, "error": error}
-        values |= {} if pages is None else {"pages": json.dumps(pages)}
-        if not self._write(_jobs.update().where(_jobs.c.job == job).values(values)):
-            self._write(_jobs.insert().values(job=job, **values))
+        told = None if pages is None else json.dumps(pages)
+        self._write("note", job=job, status=status, failures=failures, error=error, pages=told)
 
     def release(self) -> int:
         """Let every topic that is quarantined be tried again; return how many there were."""
-        quarantined = _jobs.c.status == "quarantined"
-        return self._write(_jobs.update().where(quarantined).values(status="open", failures=0))
+        return self._write("release")
 
-    def bills(self, job: str | None = None) -> list[Bill]:
-        """Return what each step of a topic took, or of all topics, in any order."""
-        c = _steps.c
-        counts = (c.requests, c.answer.is_not(None), c.prompt_tokens, c.answer_tokens)
-        of_job = [] if job is None else [c.job == job]
-        return [Bill(*row) for row in self._read(sa.select(*counts).where(*of_job))]
+    def bill(self, job: str | None = None) -> Bill:
+        """Add up a topic's requests, answers and tokens, or those of all topics."""
+        (row,) = self._read("bill", job=job)
+        return Bill(*(int(each or 0) for each in row))
 
-    def bill(self) -> Bill:
-        """Add up the requests sent, the answers recorded, and their tokens."""
-        return Bill(*map(sum, zip(Bill(), *self.bills(), strict=True)))
-
-    def _read(self, statement: sa.Executable) -> Sequence[Any]:
+    def _read(self, name: str, **values: Any) -> Sequence[Any]:
         try:
             with self._engine.connect() as connection:
-                return connection.execute(statement).all()
+                return connection.execute(sa.text(_SQL[name]), values).all()
         except (SQLAlchemyError, ConfigError) as error:
             raise self._failure("cannot be read", error) from error
 
-    def _write(self, statement: sa.Executable, *, again: bool = False) -> int:
+    def _write(self, name: str, again: bool = False, **values: Any) -> int:
         """Execute and commit, at need with the spare room; return how many rows were changed."""
         try:
             with self._engine.begin() as connection:
-                return int(connection.execute(statement).rowcount)
+                return int(connection.execute(sa.text(_SQL[name]), values).rowcount)
         except (SQLAlchemyError, ConfigError) as error:
             if again or not _is_out_of_space(error):
                 what = "has no room left" if again else "cannot be written"
@@ -191,7 +156,7 @@ class Journal(AbstractContextManager["Journal"]):
         self.full = True
         if self._file is not None:  # what is in flight is paid for
             _spare(self._file).unlink(missing_ok=True)
-        return self._write(statement, again=True)
+        return self._write(name, again=True, **values)
 
     def _failure(self, what: str, error: Exception) -> JournalError:
         damaged = self._file if type(error) is DatabaseError else None
@@ -261,19 +226,16 @@ def _opened(address: sa.URL) -> Iterator[sa.Engine]:
     sa.event.listen(engine, "connect", _outlast_power_cuts if sqlite else _claim_database)
     sa.event.listen(engine, "close", _give_back)
     try:
-        _metadata.create_all(engine)
+        with engine.begin() as connection:
+            for table in ("steps", "jobs"):
+                connection.execute(sa.text(_SQL[table]))
         yield engine
     finally:
         engine.dispose()
 
 
-def _key(job: str, step: str, asked: str) -> tuple[Any, ...]:
-    c = _steps.c
-    return (c.job == job, c.step == step, c.asked == asked)
-
-
-def _tokens(count: Any) -> Any:
-    return sa.literal(count if type(count) is int and 0 <= count <= _MOST else 0, sa.BigInteger)
+def _tokens(count: Any) -> int:
+    return count if type(count) is int and 0 <= count <= _MOST else 0
 
 
 def _outlast_power_cuts(connection: Any, _: object) -> None:

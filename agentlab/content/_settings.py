@@ -12,6 +12,7 @@ from pydantic_core import ArgsKwargs
 
 from agentlab._support import yaml_file
 from agentlab._support.fields import model
+from agentlab.content._journal import Bill
 
 # not strict, because the environment gives text
 _Number = Annotated[int, Field(gt=0, le=1_000_000)]
@@ -50,12 +51,9 @@ class Settings:
         """Add what the environment sets, unless a file is read by itself."""
         if not isinstance(given, ArgsKwargs):
             return given
-        return ArgsKwargs(given.args, cls._environment() | (given.kwargs or {}))
-
-    @classmethod
-    def _environment(cls) -> dict[str, str]:
-        there = cls.variables().items()
-        return {name: os.environ[variable] for name, variable in there if variable in os.environ}
+        named = cls.variables().items()
+        there = {name: os.environ[variable] for name, variable in named if variable in os.environ}
+        return ArgsKwargs(given.args, there | (given.kwargs or {}))
 
     @classmethod
     def variables(cls) -> dict[str, str]:
@@ -66,10 +64,12 @@ class Settings:
     def load(cls, file: str | Path, **given: Any) -> Settings:
         """Read a YAML file; the environment and `given` values win over it."""
         read = yaml_file.LocatedFile(Path(file), what="settings file").decode(cls)
-        return cls(**(dataclasses.asdict(read) | cls._environment() | given))
+        unset = [name for name, variable in cls.variables().items() if variable not in os.environ]
+        return cls(**({name: getattr(read, name) for name in unset} | given))
 
-    def dollars(self, prompt_tokens: int, answer_tokens: int) -> float | None:
-        """Return what these tokens cost; None without prices."""
+    def dollars(self, bill: Bill) -> float | None:
+        """Return what the tokens of a bill cost; None without prices."""
         if self.prompt_price is None or self.answer_price is None:
             return None
-        return (prompt_tokens * self.prompt_price + answer_tokens * self.answer_price) / 1e6
+        answers = bill.answer_tokens * self.answer_price
+        return (bill.prompt_tokens * self.prompt_price + answers) / 1e6

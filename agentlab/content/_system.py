@@ -6,13 +6,13 @@ from collections import Counter
 from collections.abc import Callable, Iterable
 from contextlib import AbstractContextManager, AsyncExitStack
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, get_args
 
 from agentlab._support.progress_bar import bar
 from agentlab.content._journal import Journal
 from agentlab.content._sending import Sender
 from agentlab.content._settings import Settings
-from agentlab.content._topics import CONTENT_TYPES, Job, jobs
+from agentlab.content._topics import ContentType, Job, jobs
 from agentlab.content._work import Content, Work
 from agentlab.errors import JournalError
 from agentlab.resilience import amap
@@ -20,8 +20,6 @@ from agentlab.workflow import Workflow
 
 if TYPE_CHECKING:
     from agentlab.engines.dask import Cluster
-
-ContentType = Literal["blog", "comprehensive"]
 
 
 class ContentSystem(Sender, AbstractContextManager["ContentSystem"]):
@@ -43,7 +41,7 @@ class ContentSystem(Sender, AbstractContextManager["ContentSystem"]):
         settings, folder = settings or Settings(), None if out is None else Path(out)
         if journal is None and folder is not None:
             journal = folder / "journal.sqlite"
-        self._workflows = {name: Workflow.load(name) for name in CONTENT_TYPES}
+        self._workflows = {name: Workflow.load(name) for name in get_args(ContentType)}
         super().__init__(settings, Journal(journal), folder)
 
     async def generate_content(self, topic: str, content_type: ContentType = "blog") -> Content:
@@ -122,7 +120,7 @@ def summary(contents: Iterable[Content], journal: Journal, settings: Settings) -
     retried = sum(content.metrics.attempts > 1 for content in contents)
     try:
         bill = journal.bill()
-        cost = settings.dollars(bill.prompt_tokens, bill.answer_tokens)
+        cost = settings.dollars(bill)
         took = (
             f"{bill.requests:,} requests for {bill.answers:,} answers, {bill.prompt_tokens:,} "
             f"tokens of prompts and {bill.answer_tokens:,} of answers"

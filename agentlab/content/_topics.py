@@ -4,12 +4,12 @@ import re
 import unicodedata
 from collections.abc import Iterable
 from pathlib import Path
-from typing import NamedTuple
+from typing import Literal, NamedTuple, get_args
 
 from agentlab._support.system import read_list
 from agentlab.errors import ConfigError
 
-CONTENT_TYPES = ("blog", "comprehensive")
+ContentType = Literal["blog", "comprehensive"]
 _LONGEST = 500  # characters; a key of PostgreSQL's holds 2,700 bytes
 
 
@@ -26,8 +26,9 @@ class Job(NamedTuple):
 
 def jobs(topics: Iterable[str], content_type: str) -> list[Job]:
     """Name the work on each of the topics, once; a ConfigError where there can be none."""
-    if content_type not in CONTENT_TYPES:
-        raise ConfigError(f"no content type {content_type!r}; choose {' or '.join(CONTENT_TYPES)}")
+    if content_type not in get_args(ContentType):
+        known = " or ".join(get_args(ContentType))
+        raise ConfigError(f"no content type {content_type!r}; choose {known}")
     titles = [title_of(topic) for topic in topics]
     if wrong := [title for title in titles if not 0 < len(title) <= _LONGEST]:
         says = f"a topic is empty, or over {_LONGEST} characters: {wrong[0][:40]!r}"

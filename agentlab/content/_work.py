@@ -11,6 +11,7 @@ import msgspec
 
 from agentlab import engines, errors, lab
 from agentlab.clock import is_virtual
+from agentlab.content._journal import Bill
 from agentlab.content._publish import Article, Published, publish
 from agentlab.content._sending import Sender, in_words, is_final
 from agentlab.content._topics import Job, clean
@@ -106,10 +107,8 @@ class Work:
         return await asyncio.shield(sending)
 
     async def _send(self, prompt: str, step: str, asked: str, options: dict[str, Any]) -> str:
-        key = self.job.key, step, asked
-        patience_s = max(
-            self.sender.settings.timeout_seconds, 600.0
-        )  # the guard has the shorter one
+        key, settings = (self.job.key, step, asked), self.sender.settings
+        patience_s = max(settings.timeout_seconds, 600.0)  # the guard has the shorter one
         asking = options | {"agent": f"{step}: {self.job.topic}"[:200], "timeout_s": patience_s}
 
         async def send() -> lab.Reply:
@@ -178,19 +177,17 @@ class Work:
 
     def _content(self, status: Status, **more: Any) -> Content:
         try:
-            bills = self.sender.journal.bills(self.job.key)
+            bill = self.sender.journal.bill(self.job.key)
         except JournalError:  # the status says what happened; figures are not worth losing it
-            bills = []
-        prompt_tokens = sum(bill.prompt_tokens for bill in bills)
-        answer_tokens = sum(bill.answer_tokens for bill in bills)
+            bill = Bill()
         metrics = Metrics(
             duration_s=round(lab.now_s() - self.began_s, 9),
             requests=self.requests,
-            attempts=max((bill.requests for bill in bills), default=0),
+            attempts=bill.attempts,
             peak=self.peak,
-            prompt_tokens=prompt_tokens,
-            answer_tokens=answer_tokens,
-            cost=self.sender.settings.dollars(prompt_tokens, answer_tokens),
+            prompt_tokens=bill.prompt_tokens,
+            answer_tokens=bill.answer_tokens,
+            cost=self.sender.settings.dollars(bill),
         )
         return Content(*self.job, status, metrics, **more)
 

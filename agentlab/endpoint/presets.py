@@ -1,5 +1,6 @@
 """The figures of an endpoint, read from `data/endpoints/NAME.yaml`, each with its source."""
 
+import re
 from dataclasses import field
 from pathlib import Path
 from typing import Annotated, Any, Generic, Literal, TypeVar
@@ -64,10 +65,9 @@ class Preset:
         """The figures in seconds, as the formulas take them."""
         given: dict[str, Any] = {}
         for name in Physics.__struct_fields__:
-            in_ms = name.endswith("_s")
-            figure = getattr(self, name.removesuffix("_s") + "_ms" if in_ms else name, None)
+            figure = getattr(self, re.sub("_s$", "_ms", name), None)
             if figure is not None:
-                given[name] = figure.value / 1000 if in_ms else figure.value
+                given[name] = figure.value / 1000 if name.endswith("_s") else figure.value
         return Physics(**given)
 
 
@@ -91,11 +91,10 @@ def save(physics: Physics, path: Path, *, source: str, **words: str) -> None:
     """Write fitted physics as a preset; `words` are its `about`, `fitted_to` and `judged_on`."""
     figures = {}
     for name in Physics.__struct_fields__:
-        value = getattr(physics, name)
-        in_ms = name.endswith("_s")
+        value, in_ms = getattr(physics, name), name.endswith("_s")
         if name != "capacity" and (value or in_ms or name == "jitter_sigma"):
             shown = float(f"{value * 1000:.4g}") if in_ms else value
-            key = name.removesuffix("_s") + "_ms" if in_ms else name
+            key = re.sub("_s$", "_ms", name)
             figures[key] = {"value": shown, "basis": "fitted", "source": source}
     whole = {"about": words.pop("about"), **figures, **words}
     text = yaml.safe_dump(whole, sort_keys=False, allow_unicode=True, width=10_000)

@@ -154,9 +154,8 @@ async def respond(
 ) -> None:
     """Send a whole answer: `body` as it is where it is bytes, else as JSON."""
     data = body if isinstance(body, bytes) else msgspec.json.encode(body)
-    headers = [(b"content-type", kind), (b"content-length", b"%d" % len(data)), *headers]
-    await send({"type": "http.response.start", "status": status, "headers": headers})
-    await send({"type": "http.response.body", "body": data})
+    await start(send, status, kind, [(b"content-length", b"%d" % len(data)), *headers])
+    await finish(send, data)
 
 
 def adding(send: Send, headers: Callable[[], Headers]) -> Send:
@@ -199,12 +198,12 @@ def way_out(error: RequestError, time_scale: float) -> Headers:
 
 def unknown_route(scope: Scope, known: Iterable[str]) -> RequestError:
     """Return the answer to a path that is not there, naming those that are."""
-    asked = {name: scope[name] for name in ("method", "path")}
-    return refusal("unknown_url", known=", ".join(known), **asked)
+    method, path = scope["method"], scope["path"]
+    return refusal("unknown_url", known=", ".join(known), method=method, path=path)
 
 
 def wrong_method(path: str, method: str, allowed: Collection[str]) -> RequestError:
     """Return the answer to a method that a path does not take."""
     allow = [*allowed, "HEAD"] if "GET" in allowed else allowed
-    words = {"method": method, "path": path, "allowed": " or ".join(allowed)}
-    return refusal("method_not_allowed", **words, allow=allow)
+    either = " or ".join(allowed)
+    return refusal("method_not_allowed", method=method, path=path, allowed=either, allow=allow)

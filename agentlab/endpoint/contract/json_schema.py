@@ -12,6 +12,8 @@ from typing import Any
 import msgspec
 from jsonschema_rs import Draft202012Validator, FancyRegexOptions
 
+from agentlab.settings import DATA
+
 Schema = Mapping[str, Any]
 
 TOO_LARGE = "schema too large to fill"
@@ -19,15 +21,7 @@ TOO_LARGE = "schema too large to fill"
 _STEPS, _CHARACTERS, _DEEPEST = 10_000, 200_000, 64
 _PATTERN_STEPS = 50  # to read a pattern takes as long as to read so many values
 _PATTERNS = FancyRegexOptions(backtrack_limit=10_000, size_limit=100_000, dfa_size_limit=100_000)
-_MEANS_ANOTHER_ROOT = ("$id", "$anchor", "$dynamicAnchor", "$dynamicRef", "$recursiveRef")
-
-# What holds schemas for the value itself, or for what is in it; those of `_BY_NAME` in an object.
-_HERE = "allOf anyOf oneOf not if then else dependentSchemas dependencies".split()
-_INSIDE = (
-    "additionalProperties unevaluatedProperties propertyNames patternProperties "
-    "items contains unevaluatedItems".split()
-)
-_BY_NAME = ("dependentSchemas", "dependencies", "patternProperties")
+_KEYWORDS = msgspec.yaml.decode((DATA / "wire" / "json_schema.yaml").read_bytes())
 
 
 class CannotFill(Exception):
@@ -140,9 +134,9 @@ def _count_looks(root: Schema, schema: Any, value: Any, budget: Budget, depth: i
         return
     if depth > _DEEPEST * 2:
         raise CannotFill(TOO_LARGE)
-    if depth and (name := next((n for n in _MEANS_ANOTHER_ROOT if n in schema), None)):
+    if depth and (name := next((n for n in _KEYWORDS["another_root"] if n in schema), None)):
         raise CannotFill(f"{name!r} inside it is not supported")
-    here = [*_held(schema, _HERE)]
+    here = [*_held(schema, _KEYWORDS["here"])]
     if "$ref" in schema:
         here.append(resolve(root, schema["$ref"], budget))
     # For what nobody has looked at yet, a validator looks again at all that is here.
@@ -156,7 +150,7 @@ def _count_looks(root: Schema, schema: Any, value: Any, budget: Budget, depth: i
         own = [(properties[name], value[name]) for name in properties.keys() & value.keys()]
     elif isinstance(value, list):
         own, parts = [*zip(schema.get("prefixItems", ()), value, strict=False)], value
-    for inner, part in chain(own, product([*_held(schema, _INSIDE)], parts)):
+    for inner, part in chain(own, product([*_held(schema, _KEYWORDS["inside"])], parts)):
         _count_looks(root, inner, part, budget, depth + 1)
 
 
@@ -164,6 +158,6 @@ def _held(schema: Schema, keywords: Iterable[str]) -> Iterator[Any]:
     """Yield the schemas that are under these keywords."""
     for keyword in keywords:
         held = schema.get(keyword, [])
-        if keyword in _BY_NAME and held:
+        if keyword in _KEYWORDS["by_name"] and held:
             held = [*held.values()]
         yield from held if isinstance(held, list) else [held]

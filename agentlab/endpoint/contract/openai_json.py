@@ -23,6 +23,7 @@ _NOT_JSON = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
 _RE = Patterns(DATA / "patterns" / "openai.yaml")
 _Form = tuple[int, str, str | None, str]  # status, type, code, message
 _FORMS = msgspec.yaml.decode((DATA / "request_errors.yaml").read_bytes(), type=dict[str, _Form])
+FAULTS = [status for name, (status, *_) in _FORMS.items() if name.startswith("fault_")]
 
 
 class RequestError(Exception):
@@ -60,14 +61,7 @@ def refusal(name: str, param: str | None = None, what: str = "", **words: Any) -
     return RequestError(status, message, kind, param, code, retry_after_s, allow)
 
 
-missing = partial(refusal, "missing_required_parameter")
-unsupported = partial(refusal, "unsupported_parameter")
-invalid = partial(refusal, "invalid_value")
-
-
-def refused(code: str, param: str | None, message: str) -> RequestError:
-    """Return the answer to a request that is wrong in one field."""
-    return RequestError(400, message, param=param, code=code)
+invalid = partial(refusal, "invalid")
 
 
 def not_among(param: str, value: str, supported: Iterable[Any]) -> RequestError:
@@ -130,10 +124,11 @@ def _mistake(said: str, value: Any, kind: inspect.Type) -> RequestError:
     param = path.partition("[...]")[0].removeprefix(".")
     if field := _RE.field.fullmatch(what):
         name = f"{param}.{field[2]}" if param else field[2]
-        return missing(name) if field[1][0] == "m" else refusal("unknown_parameter", name)
+        return refusal("missing" if field[1][0] == "m" else "unknown_parameter", name)
     if wrong := _RE.type.fullmatch(what):
         expected = wrong[1].replace(" | ", " or ")
-        return unsupported(param) if expected == "null" else wrong_type(param, wrong[2], expected)
+        null = expected == "null"  # so a field is typed that is known, and cannot be met
+        return refusal("unsupported", param) if null else wrong_type(param, wrong[2], expected)
     got, kinds = _at(path, value, kind)
     if bound := _RE.bound.fullmatch(what):
         return _out_of_bounds(param, bound, "property name" if key else "", got)
@@ -166,7 +161,7 @@ def _out_of_bounds(param: str, bound: re.Match[str], name: str, got: Any) -> Req
         code = "object_above_max_properties"
     told = "" if length else f", but got {got} instead"
     what = f"Invalid '{param}': expected {noun}{length} {sign} {limit}{told}."
-    return refused(code, param, what)
+    return RequestError(400, what, param=param, code=code)
 
 
 # What a stream of events tells while it passes. The pieces may be cut anywhere; what only keeps a

@@ -10,15 +10,7 @@ from msgspec import UNSET, UnsetType
 
 from agentlab._support.fields import Text
 from agentlab.endpoint.contract.json_schema import Budget, problem
-from agentlab.endpoint.contract.openai_json import (
-    Json,
-    invalid,
-    missing,
-    not_among,
-    refused,
-    unsupported,
-    wrong_type,
-)
+from agentlab.endpoint.contract.openai_json import Json, invalid, not_among, refusal, wrong_type
 
 # The names and ranges that OpenAI's API accepts.
 MOST_ITEMS = 2048
@@ -202,7 +194,7 @@ class Shared(Strict, kw_only=True):
         if self.stream_options and not self.stream:
             raise invalid("stream_options", "it is only allowed when 'stream' is enabled.")
         if self.top_logprobs:
-            raise unsupported("top_logprobs")
+            raise refusal("unsupported", "top_logprobs")
 
 
 class ChatRequest(Shared, kw_only=True):
@@ -246,7 +238,7 @@ class ChatRequest(Shared, kw_only=True):
     def __post_init__(self) -> None:
         super().__post_init__()
         if self.logprobs:
-            raise unsupported("logprobs")
+            raise refusal("unsupported", "logprobs")
         if self.max_tokens is not None and self.max_completion_tokens is not None:
             raise invalid("max_tokens", "'max_completion_tokens' says the same; give one of them.")
         _check_messages(self)
@@ -296,13 +288,13 @@ def _check_messages(request: ChatRequest) -> None:
         if message.content is None and not (message.role == "assistant" and instead):
             raise wrong_type(f"{where}.content", "null", "string or array")
         if message.role == "tool" and message.tool_call_id is None:
-            raise missing(f"{where}.tool_call_id")
+            raise refusal("missing", f"{where}.tool_call_id")
         for number, part in enumerate(message.content if isinstance(message.content, list) else []):
             if part.type not in request.part_types:
                 what = f"{where}.content[{number}].type"
                 raise not_among(what, part.type, request.part_types)
             if getattr(part, part.type, True) in (None, UNSET):
-                raise missing(f"{where}.content[{number}].{part.type}")
+                raise refusal("missing", f"{where}.content[{number}].{part.type}")
             for name in part.__struct_fields__[2:]:
                 setattr(part, name, UNSET)
         message.name = message.refusal = message.annotations = UNSET
@@ -337,13 +329,13 @@ def _check_schemas(request: ChatRequest) -> None:
         raise invalid("messages", what)
     if kind == "json_schema":
         if own is None:
-            raise missing("response_format.json_schema")
+            raise refusal("missing", "response_format.json_schema")
         given.append((own.schema, own, f"response_format '{own.name}'", "response_format"))
     budget = Budget()  # for all of them, since others wait meanwhile
     for schema, owner, name, param in given:
         if wrong := problem(schema, budget, strict=bool(owner.strict)):
             code = "invalid_json_schema" if owner is own else "invalid_function_parameters"
-            raise refused(code, param, f"Invalid schema for {name}: {wrong}")
+            raise refusal(code, param, wrong, of=name)
 
 
 def _check_calls(request: ChatRequest) -> None:

@@ -13,7 +13,7 @@ from typing import Annotated, Any
 import msgspec
 
 from agentlab.endpoint.answers.answer import FRAME_TOKENS, Answer, Called, Choice, Said
-from agentlab.endpoint.contract.openai_json import Json, event, invalid, unsupported
+from agentlab.endpoint.contract.openai_json import Json, event, invalid, refusal
 from agentlab.endpoint.contract.request import MOST_ITEMS, ChatRequest, Message, SomeUpToMost
 
 FRAME = 2 * FRAME_TOKENS  # around the one message of a chat
@@ -128,7 +128,7 @@ class CompletionRequest(ChatRequest, kw_only=True):
         idle = {"echo": False, "suffix": "", "best_of": self.n or 1}
         for param in (*idle, "logprobs", "tools", "response_format", "max_completion_tokens"):
             if getattr(self, param) not in (None, idle.get(param)):
-                raise unsupported(param)
+                raise refusal("unsupported", param)
         super().__post_init__()
         if len(self.prompts) * (self.n or 1) > MOST_ITEMS:
             raise invalid("prompt", f"with 'n', it asks for over {MOST_ITEMS} choices.")

@@ -16,7 +16,7 @@ import msgspec
 
 from agentlab._support.fields import Text
 from agentlab.endpoint.answers.answer import Answer, Said
-from agentlab.endpoint.contract.openai_json import Json, invalid, refused
+from agentlab.endpoint.contract.openai_json import Json, invalid, refusal
 from agentlab.endpoint.contract.request import MOST_ITEMS, Name, Strict
 from agentlab.endpoint.contract.tokens import count_all
 
@@ -51,8 +51,7 @@ class EmbeddingRequest(Strict):
         if isinstance(self.input, list) and len({isinstance(e, int) for e in self.input}) > 1:
             raise invalid("input", "give texts, or lists of tokens, or one list of tokens.")
         if len(self.inputs) > MOST_ITEMS:
-            what = f"Invalid 'input': expected array of length <= {MOST_ITEMS}."
-            raise refused("array_above_max_length", "input", what)
+            raise refusal("array_above_max_length", "input", most=MOST_ITEMS)
 
     @property
     def size(self) -> int:

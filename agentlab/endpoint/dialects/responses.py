@@ -14,7 +14,7 @@ import msgspec
 from agentlab.endpoint.answers.answer import Answer, Called, Choice
 from agentlab.endpoint.contract import asgi
 from agentlab.endpoint.contract.asgi import MAX_BODY_BYTES, Scope
-from agentlab.endpoint.contract.openai_json import Json, RequestError, event
+from agentlab.endpoint.contract.openai_json import Json, event, refusal
 from agentlab.endpoint.contract.request import MOST_ITEMS
 from agentlab.endpoint.dialects.responses_request import FORMS, Item, ResponsesRequest, Said
 
@@ -195,17 +195,13 @@ class Stored:
         before: Said = []
         if id is not None:
             if id not in mine:
-                param, code = "previous_response_id", "previous_response_not_found"
-                what = f"Previous response with id '{id}' not found."
-                raise RequestError(400, what, param=param, code=code)
+                raise refusal("previous_response_not_found", "previous_response_id", id=id)
             mine[id] = mine.pop(id)  # it is needed, so it counts as the newest
             before = mine[id].said
         referred = _referred(mine, request.items)
         held_bytes = size_bytes(before) + sum(map(len, referred.values()))
         if len(before) + len(request.items) > MOST_ITEMS or held_bytes > MAX_BODY_BYTES:
-            most = f"{MOST_ITEMS} items and {MAX_BODY_BYTES:,} bytes"
-            what = f"The conversation is too long; begin one of {most} at most."
-            raise RequestError(400, what, param="input", code="context_length_exceeded")
+            raise refusal("too_long", "input", most=MOST_ITEMS, most_bytes=MAX_BODY_BYTES)
         for index, data in referred.items():
             request.items[index] = msgspec.json.decode(data, type=Item)
         return before
@@ -217,13 +213,12 @@ class Stored:
             raise asgi.unknown_route(scope, ["/v1/responses/{id}"])
         kept = self._kept.get(learner, {}).get(id)
         if kept is None:
-            raise RequestError(404, f"Response with id '{id}' not found.")
+            raise refusal("response_not_found", id=id)
         if scope["method"] == "DELETE":
             self._drop(learner, id)
             return {"id": id, "object": "response", "deleted": True}
         if b"stream=true" in scope["query_string"]:
-            what = "This response cannot be streamed, because it did not run in the background."
-            raise RequestError(400, what, param="stream")
+            raise refusal("cannot_be_streamed", "stream")
         return kept.body
 
     def _drop(self, learner: str | None, id: str) -> None:
@@ -240,8 +235,7 @@ def _referred(mine: dict[str, Kept], items: list[Item]) -> dict[int, bytes]:
         known |= kept.said[kept.before :]
     for id in places.values():
         if id not in known:
-            what = f"Item with id '{id}' not found. It was never stored, or is gone; send it whole."
-            raise RequestError(404, what, param="input")
+            raise refusal("item_not_found", "input", id=id)
     return {index: known[id] for index, id in places.items()}
 
 

@@ -10,14 +10,7 @@ import msgspec
 
 from agentlab._support.fields import Text
 from agentlab.endpoint.contract import request as chat
-from agentlab.endpoint.contract.openai_json import (
-    Json,
-    RequestError,
-    decode,
-    missing,
-    not_among,
-    unsupported,
-)
+from agentlab.endpoint.contract.openai_json import Json, RequestError, decode, not_among, refusal
 from agentlab.settings import DATA
 
 _InputPart = Literal["input_text", "input_image", "input_file", "input_audio"]
@@ -118,13 +111,12 @@ class ResponsesRequest(chat.Shared, kw_only=True):
 
     def __post_init__(self) -> None:
         if self.background:
-            raise unsupported("background")
+            raise refusal("unsupported", "background")
         super().__post_init__()
         if isinstance(self.input, str):
             self.input = [Item(role="user", content=self.input)]
         if self.input is None and self.previous_response_id is None:
-            what = "One of 'input' or 'previous_response_id' must be provided."
-            raise RequestError(400, what, param="input", code="missing_required_parameter")
+            raise refusal("no_input", "input")
 
     @property
     def items(self) -> list[Item]:
@@ -168,7 +160,8 @@ def _nested(tool: Any, where: str) -> Any:
         return tool
     kind, kinds = tool.get("type"), _CHOICES if where == "tool_choice" else _TOOLS
     if kind not in kinds:
-        raise not_among(f"{where}.type", str(kind), kinds) if kind else missing(f"{where}.type")
+        where = f"{where}.type"
+        raise not_among(where, str(kind), kinds) if kind else refusal("missing", where)
     inner = {name: value for name, value in tool.items() if name not in _IGNORED}
     if kind == "allowed_tools" and isinstance(tools := inner.get("tools"), list):
         inner["tools"] = [_nested(each, f"{where}.tools[{i}]") for i, each in enumerate(tools)]
@@ -195,14 +188,13 @@ def _messages(items: list[Item], before: int) -> list[chat.Message]:
             waiting[each.call_id] = groups[-1]
         elif item.type in get_args(_Output):
             if each.call_id not in waiting:
-                what = f"No tool call found for {each.type.replace('_', ' ')} with call_id"
-                raise RequestError(400, f"{what} {each.call_id}.", param=f"input[{index - before}]")
+                kind, where = each.type.replace("_", " "), f"input[{index - before}]"
+                raise refusal("no_tool_call", where, kind=kind, id=each.call_id)
             said = _content(each.output)
             result = chat.Message(role="tool", content=said, tool_call_id=each.call_id)
             waiting.pop(each.call_id).append(result)
     for call_id in waiting:
-        what = f"No tool output found for function call {call_id}."
-        raise RequestError(400, what, param="input")
+        raise refusal("no_tool_output", "input", id=call_id)
     return [message for group in groups for message in group]
 
 

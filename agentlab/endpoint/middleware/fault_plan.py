@@ -6,25 +6,19 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-import msgspec
 from pydantic import Field, TypeAdapter, ValidationError
 
 from agentlab._support import fields
 from agentlab._support.fields import AtLeastOne, NotNegative, model
 from agentlab._support.yaml_file import LocatedFile
-from agentlab.endpoint.contract.openai_json import RequestError, refusal
+from agentlab.endpoint.contract.openai_json import FAULTS, RequestError, refusal
 from agentlab.endpoint.contract.seeded_random import uniform
 from agentlab.errors import ConfigError
-from agentlab.settings import DATA
 
 # docs/local_model.md says what each does: an error, a reset or slowness, and a wrong answer.
 _Failing = Literal["error", "quota", "reset", "broken", "stall", "drip"]
 _Wrong = Literal["truncated_json", "empty_choices", "html", "cut", "stream_error"]
 Kind = Literal[_Failing, _Wrong]
-
-_SAID = (DATA / "errors.yaml").read_bytes()
-ERRORS = msgspec.yaml.decode(_SAID, type=dict[int, tuple[str, str | None, str]])
-"""What an error says, by its status: type, code and message."""
 
 
 @model
@@ -52,18 +46,17 @@ class Fault:
             raise ValueError("give either probability or calls, or between_s alone")
         if self.between_s is not None and self.between_s[0] >= self.between_s[1]:
             raise ValueError(f"between_s goes from {self.between_s[0]} to {self.between_s[1]}")
-        if self.status not in ERRORS:
-            raise ValueError(f"status {self.status}; choose one of {', '.join(map(str, ERRORS))}")
+        if self.status not in FAULTS:
+            raise ValueError(f"status {self.status}; choose one of {', '.join(map(str, FAULTS))}")
 
     @property
     def error(self) -> RequestError:
         """The answer of a fault of kind "error" or "quota"."""
         if self.kind == "quota":
             return refusal("insufficient_quota")
-        kind, code, message = ERRORS[self.status]
         worth_a_retry = self.status >= 500 or self.status in (408, 409, 429)
         wait_s = self.retry_after_s if worth_a_retry else None
-        return RequestError(self.status, message, kind=kind, code=code, retry_after_s=wait_s)
+        return refusal(f"fault_{self.status}", retry_after_s=wait_s)
 
 
 def load(plan: str | Sequence[Any]) -> list[Fault]:

@@ -21,6 +21,7 @@ PATIENCE_S = 3.0  # for an endpoint to say whether it is a lab's
 _NOT_UNDERSTOOD = (msgspec.DecodeError, UnicodeDecodeError)
 _NotNegative = Annotated[float, msgspec.Meta(ge=0)]
 _AFTER_ARRIVAL = ("end_s", "started_s", "first_token_s")  # model seconds; lateness is wall-clock's
+_TOLD = (*_AFTER_ARRIVAL, "late_ms")
 
 
 class Clock(msgspec.Struct, frozen=True):
@@ -86,6 +87,4 @@ def take_over(span: Span, told: bytes) -> None:
 
 def _told(span: Span) -> bytes:
     after = span.shifted(span.arrived_s)
-    return msgspec.json.encode(
-        {name: getattr(after, name) for name in (*_AFTER_ARRIVAL, "late_ms")}
-    )
+    return msgspec.json.encode({name: getattr(after, name) for name in _TOLD})

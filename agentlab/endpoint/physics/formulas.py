@@ -1,13 +1,14 @@
 """How long a model takes: the formulas, with no clock in them.
 
-    time to first token  =  wait for a slot  +  a  +  prefill
-    step                 =  c  +  d * sequences  +  e * context tokens  +  b * prompt tokens
+    time to first token  =  wait for a slot + prefill_base_s + prefill
+    step                 =  itl_base_s + itl_per_active_s * sequences
+                            + itl_per_context_token_s * tokens of context held
+                            + prefill_per_token_s * prompt tokens read
 
 An engine works in steps. Each gives every decoding sequence its next token, and reads up to
-`batched_tokens` of the prompts that wait, in their order. So an inter-token latency is one step:
-it grows with the sequences (`d`), with the tokens of context that they hold (`e`), and with the
-prompts that are read meanwhile (`b`). Where `batched_tokens` is None, each prompt is read in its
-own time, `b` a token, and takes nothing from the others.
+`batched_tokens` of the prompts that wait, in their order. So an inter-token latency is one step,
+which all prompts that are read meanwhile make longer. Where `batched_tokens` is None, each prompt
+is read in its own time and takes nothing from the others.
 
 Sources: Orca (OSDI 2022) for steps, Sarathi-Serve (OSDI 2024) for prompts read beside decoding;
 `agentlab fit` says how well the form predicts what was measured.
@@ -28,11 +29,7 @@ class Physics(msgspec.Struct, frozen=True, kw_only=True):
     A request's base and its decode have a lognormal factor each, of sigma `jitter_sigma`.
 
     Attributes:
-        prefill_base_s: What a request takes before it is read, whatever its length (a).
-        prefill_per_token_s: What a prompt token takes (b).
-        itl_base_s: What a step takes in any case (c).
-        itl_per_active_s: What each sequence adds to a step (d).
-        itl_per_context_token_s: What each token of context held adds to a step (e).
+        prefill_base_s: What a request takes before it is read, whatever its length.
         batched_tokens: The prompt tokens that one step reads at most (vLLM's
             `max_num_batched_tokens`); None if prompts are read side by side.
         kv_tokens: The tokens of context that the memory holds.

@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import replace
-from functools import lru_cache
+from functools import lru_cache, partial
 from typing import Any
 from urllib.parse import parse_qs, unquote
 
@@ -52,7 +52,7 @@ class Door:
             value = asgi.header(scope, name)
             if value and hostname(value) not in _LOOPBACK:
                 what = f"{name.decode().title()} {value!r} is not this machine"
-                raise foreign(f"{what}; use http://127.0.0.1.")
+                raise foreign(what=f"{what}; use http://127.0.0.1.")
 
     def admit(self, scope: Scope, span: Span) -> None:
         """Let a request through to the model, noting in `span` who sent it."""
@@ -68,9 +68,7 @@ class Door:
         return lambda span: True
 
 
-def foreign(message: str) -> RequestError:
-    """Return the answer to a page, or a name, of another origin."""
-    return RequestError(403, message, code="foreign")
+foreign = partial(refusal, "foreign")  # the answer to a page, or a name, of another origin
 
 
 @lru_cache(maxsize=64)  # nearly all requests name the same
@@ -144,31 +142,28 @@ class App:
 
     async def _report(self, scope: Scope, send: Send) -> None:
         """Tell those who watch the endpoint, not its model, what they may know."""
-        path, kind = scope["path"], b"application/json"
-        body: Any = b""
+        path = scope["path"]
         if path in _WATCHED and scope["method"] != "GET":
             raise asgi.wrong_method(path, scope["method"], ["GET"])
         visible = None if path in (_HEALTH, CLOCK) else self._door.visible(scope)
         if path in _WATCHED:
-            kind = b"text/plain; version=0.0.4; charset=utf-8"
-            if path == _METRICS:
-                body = await self._metrics.text()
-        elif path == CLOCK:
-            body = {"time_scale": self.model.time_scale, "paid": self.model.paid}
-        elif path == "/lab/mark":
-            body = {"mark": self.recorder.mark(), "cpu_s": time.process_time()}
-        elif path == "/lab/spans":
-            body = {"spans": [*filter(visible, self._since(scope))]}
-        else:
-            raise asgi.unknown_route(scope, ["/lab/mark", "/lab/spans", CLOCK])
-        await asgi.respond(send, 200, body, kind=kind)
+            text = await self._metrics.text() if path == _METRICS else b""
+            await asgi.respond(send, 200, text, kind=b"text/plain; version=0.0.4; charset=utf-8")
+            return
+        told: dict[str, Callable[[], Any]] = {
+            "/lab/mark": lambda: {"mark": self.recorder.mark(), "cpu_s": time.process_time()},
+            "/lab/spans": lambda: {"spans": [*filter(visible, self._since(scope))]},
+            CLOCK: lambda: {"time_scale": self.model.time_scale, "paid": self.model.paid},
+        }
+        if path not in told:
+            raise asgi.unknown_route(scope, told)
+        await asgi.respond(send, 200, told[path]())
 
     def _since(self, scope: Scope) -> list[Span]:
         asked = parse_qs(scope["query_string"].decode("latin-1")).get("since", ["0"])[0]
         since, now = asgi.whole_number(asked), self.recorder.mark()
         if since is None or since > now:
-            what = f"{asked[:40]!r}; give a whole number, at most {now}, the mark of now."
-            raise RequestError(400, f"Invalid 'since': {what}", param="since")
+            raise refusal("invalid_since", "since", asked=asked[:40], now=now)
         try:
             return self.recorder.since(since)
         except EndpointError as error:
@@ -216,10 +211,8 @@ def limits_of(
 
 
 def answering(settings: Settings, preset: Preset | None, queue: Queue | None = None) -> Model:
-    """Build what answers: the real model, or a local one, which has a preset."""
-    if settings.real or preset is None:
-        return real_model(settings)
-    return LocalModel(preset, settings, queue)
+    """Build what answers: a local model where there is a `preset`, or else the one upstream."""
+    return real_model(settings) if preset is None else LocalModel(preset, settings, queue)
 
 
 def real_model(settings: Settings) -> Model:

@@ -90,10 +90,7 @@ class LocalModel:
         self, reply: _Replying, scope: Scope, receive: Receive, send: Send, span: Span
     ) -> None:
         body = await asgi.read_body(scope, receive)
-        if len(body) > _SHORT_BYTES:
-            async with self._reading:
-                answer, dialect, stream = await reply(body, span)
-        else:
+        async with self._reading if len(body) > _SHORT_BYTES else nullcontext():
             answer, dialect, stream = await reply(body, span)
         try:
             exchange = _Exchange(self._live, span, answer, dialect)
@@ -221,13 +218,14 @@ class _Exchange:
         self._note(self._thought + self._said.completion_tokens, status=200)
         dialect.cached_tokens = job.cached_tokens
         if stream:
-            self._note_lateness(due_s)
-            await asgi.finish(send, opening + dialect.closing())
-            return
-        body = dialect.whole()
-        body = body if isinstance(body, dict) else await body
+            body = opening + dialect.closing()
+        elif not isinstance(body := dialect.whole(), dict):
+            body = await body
         self._note_lateness(due_s)
-        await asgi.respond(send, 200, body, headers)
+        if stream:
+            await asgi.finish(send, body)
+        else:
+            await asgi.respond(send, 200, body, headers)
 
     async def _words(self, send: Send, dialect: Any) -> bytes:
         """Stream all tokens; return what is still to be sent because there were none."""
