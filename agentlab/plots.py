@@ -2,18 +2,22 @@
 
 from collections import Counter
 from collections.abc import Sequence
+from importlib.util import find_spec
 from itertools import pairwise
 from math import inf
+from pathlib import Path
 from typing import Any
 
 import matplotlib.pyplot as plt
 from matplotlib import rc_context
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.font_manager import FontEntry, fontManager
 from matplotlib.layout_engine import ConstrainedLayoutEngine
 from matplotlib.patches import Rectangle
+from matplotlib.text import Text
 
-from agentlab.settings import DATA
+from agentlab.settings import DATA, language, said
 from agentlab.trace import AGENT, Span, ToolSpan, Trace
 
 # From the palette of Okabe and Ito, for colour-blind readers; the phases also differ in lightness,
@@ -183,3 +187,19 @@ def _draw_bar(axis: Axes, row: int, span: Span, end_s: float) -> None:
 
 def _failed(span: Span) -> bool:
     return span.status is not None and not span.ok
+
+
+def _draw_in_korean(figure: Figure, renderer: Any, draw: Any = Figure.draw) -> None:
+    """Draw any figure, once its titles, labels and legends are translated."""
+    for text in figure.findobj(Text):
+        text.set_text(said(text.get_text()))
+    draw(figure, renderer)
+
+
+if language() == "ko":
+    Figure.draw = _draw_in_korean  # type: ignore[method-assign]
+    if there := find_spec("koreanize_matplotlib"):  # for its fonts: its code needs Python 3.11
+        for end, weight in ((".ttf", 400), ("Bold.ttf", 700)):
+            file = str(Path(str(there.origin)).parent / "fonts" / f"NanumGothic{end}")
+            fontManager.ttflist.append(FontEntry(file, name="NanumGothic", weight=weight))
+    plt.style.use(DATA / "ko" / "plots.mplstyle")
