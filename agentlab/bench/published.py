@@ -10,7 +10,7 @@
 import csv
 import io
 from collections.abc import Iterator
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from itertools import islice
 from operator import itemgetter
 from pathlib import Path
@@ -31,7 +31,6 @@ _INFERENCE = ("chat", "text_completion", "generate_content")  # no embeddings, t
 _FORMATS: list[dict[str, Any]] = yaml.safe_load(
     Path(__file__).with_suffix(".yaml").read_text(encoding="utf-8")
 )
-_1970 = datetime(1970, 1, 1, tzinfo=UTC)
 
 
 class Arrival(msgspec.Struct, frozen=True):
@@ -79,7 +78,7 @@ def _request(where: str, row: _Row) -> tuple[int, int, int, str | None]:
     time = row[form["at"]]
     if form["at"] == "TIMESTAMP":
         date = _checked(where, form["at"], time, datetime)
-        time = (date.replace(tzinfo=date.tzinfo or UTC) - _1970) // timedelta(microseconds=1) * 1000
+        time = round(date.replace(tzinfo=date.tzinfo or UTC).timestamp() * 10**6) * 1000
     at_ns = round(_checked(where, form["at"], time, _Time) * form["unit_ns"])
     columns = form["prompt"], form["output"]
     prompt, output = (_checked(where, name, row.get(name), _Tokens) for name in columns)
