@@ -63,13 +63,9 @@ class World:
         checked("runs", runs, least=1, whole=True)
         checked("shift_at", shift_at, most=runs - 1, whole=True, optional=True)
         self.tasks = tasks.sequence(runs, seed)
-        shift_at = runs if shift_at is None else shift_at
-        self.rewards = _earned(runs, seed)[:shift_at]
-        if shift_at < runs:
-            self.rewards += _earned(runs, seed, shifted=True)[shift_at:]
-        self.means = [
-            mean_rewards(number >= shift_at)[task.kind] for number, task in enumerate(self.tasks)
-        ]
+        late = range(runs if shift_at is None else shift_at, runs)
+        self.rewards = [_earned(runs, seed, n in late)[n] for n in range(runs)]
+        self.means = [mean_rewards(n in late)[task.kind] for n, task in enumerate(self.tasks)]
 
     @property
     def oracle(self) -> list[float]:
@@ -138,7 +134,7 @@ def mean_rewards(shifted: bool = False) -> dict[str, dict[str, float]]:
 
 
 @cache
-def _earned(runs: int, seed: int, *, shifted: bool = False) -> list[dict[str, float]]:
+def _earned(runs: int, seed: int, shifted: bool) -> list[dict[str, float]]:
     """Return pattern -> reward for each task; nobody is asked for time."""
 
     async def earned(task: Task, arm: str) -> float:
