@@ -42,6 +42,4 @@ def _asking(workflow: Workflow, step: Step, ask: Ask) -> Any:
 
     method.__name__ = f"ask_{step.name}"
     needs = [f"ask_{need}" for need in workflow.needs[step.name]]
-    if not needs:
-        return crews.start()(method)
-    return crews.listen(crews.and_(*needs) if len(needs) > 1 else needs[0])(method)
+    return (crews.listen(crews.and_(*needs)) if needs else crews.start())(method)
