@@ -125,9 +125,8 @@ def test_without_room_an_answer_is_refused_and_the_rest_is_kept(tmp_path):
     with Journal(tmp_path / "j.sqlite") as journal:
         journal.sending(*STEP)
         journal.record(*STEP, YES)
-        with journal._engine.connect() as connection:
-            pages = connection.exec_driver_sql("PRAGMA page_count").scalar()
-            connection.exec_driver_sql(f"PRAGMA max_page_count={pages}")
+        (pages,) = journal._database.execute("PRAGMA page_count").fetchone()
+        journal._database.execute(f"PRAGMA max_page_count={pages}")
         journal.sending("blog: other", "research", "d1")
         with pytest.raises(JournalError, match="no room left"):
             journal.record("blog: other", "research", "d1", Reply("long " * 10_000, 1, 1))

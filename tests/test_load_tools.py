@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import sys
 from collections.abc import Callable
 from itertools import pairwise
 from typing import Any
@@ -498,6 +499,12 @@ def test_the_metrics_count_in_seconds_of_the_wall_clock():
     assert read["vllm:prompt_tokens_total", ""] == 4 * (count_tokens(TIDES) + 6)
     assert read["vllm:request_success_total", "length"] == 4
     assert read["vllm:request_success_total", "stop"] == 0
+
+
+def test_the_metrics_need_no_package_of_the_course(monkeypatch: pytest.MonkeyPatch):
+    """The wheel's base brings no template engine, and load tools ask it all the same."""
+    monkeypatch.setitem(sys.modules, "jinja2", None)
+    assert run_virtual(scraped(app())).result["vllm:num_requests_running", ""] == 0
 
 
 def test_a_histogram_grows_with_its_bounds_and_ends_with_all():

@@ -23,6 +23,7 @@ from agentlab.endpoint.contract.record import HUNG_UP, Span
 from agentlab.endpoint.middleware import fault_plan
 from agentlab.endpoint.middleware.fault_plan import Fault, FaultPlan
 from agentlab.endpoint.middleware.gate import Gate
+from agentlab.endpoint.physics.formulas import Physics
 from agentlab.endpoint.server.app import answering, limits_of
 from agentlab.settings import Settings
 
@@ -54,14 +55,9 @@ class Room:
 
     def __init__(self, settings: Settings):
         self._seed = settings.seed
-        self._queue = FairQueue()
-        self.preset: presets.Preset | None = None  # where another model answers
-        if not settings.real:
-            self.preset = presets.load(settings.preset)
-            service_s = self.preset.physics.service_s
-            self._queue = FairQueue(
-                lambda job: max(service_s(job.prompt_tokens, job.output_tokens), 1e-9)
-            )
+        self.preset = None if settings.real else presets.load(settings.preset)
+        service_s = (self.preset.physics if self.preset else Physics()).service_s
+        self._queue = FairQueue(lambda j: max(service_s(j.prompt_tokens, j.output_tokens), 1e-9))
         self._model: Model = answering(settings, self.preset, self._queue)
         self.time_scale, self.paid = self._model.time_scale, self._model.paid
         self.now_s = self._model.now_s
@@ -69,11 +65,8 @@ class Room:
         self._held: Counter[tuple[str, str]] = Counter()
         self._open = asyncio.Event()
         self._open.set()
-        self.controls = Controls(
-            requests_per_minute=settings.requests_per_minute,
-            tokens_per_minute=settings.tokens_per_minute,
-            faults=fault_plan.load(settings.faults),
-        )
+        limits = settings.requests_per_minute, settings.tokens_per_minute
+        self.controls = Controls(*limits, faults=fault_plan.load(settings.faults))
         self._arrange()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send, span: Span) -> None:

@@ -165,11 +165,7 @@ def serve_class(
         needs = f"a token has at least {_SHORTEST_TOKEN} letters or digits"
         raise ConfigError(f"{needs}, got one of {len(token)}; leave --token out, and one is made")
     if settings.real and (learners is None or not yes):
-        raise ConfigError(
-            f"this class would ask {settings.model} at {settings.upstream}, with your key and "
-            "your money; set AGENTLAB_LOCAL=1 for the local model, which is free, "
-            "or give the class list with --learners FILE, and add --yes"
-        )
+        raise ConfigError(_DATA["paid"].format(settings))
     listed = None if learners is None else read_list(learners, "class list")
     room = Classroom(settings, token=token, roster=Roster(listed), host=host, on_end=on_end)
     who = f"the {len(listed)} names of the class list" if listed else "any name"

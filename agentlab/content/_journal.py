@@ -6,17 +6,17 @@ it leaves, so that after a kill the journal tells what may be paid for, and has 
 
 import json
 import os
+import re
 import shlex
 import sqlite3
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager, ExitStack, closing, contextmanager, suppress
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import msgspec
-import sqlalchemy as sa
 from filelock import FileLock, Timeout
-from sqlalchemy.exc import DatabaseError, DBAPIError, SQLAlchemyError
 
 from agentlab.errors import ConfigError, IncompleteAnswer, JournalError
 from agentlab.lab import Reply
@@ -64,28 +64,26 @@ class Journal(AbstractContextManager["Journal"]):
     def __init__(self, where: str | Path | None = None):
         self.full = False
         self._file: Path | None = None
-        address, shown = sa.URL.create("sqlite"), "at that address"
         try:
             with ExitStack() as begun:  # what is open by then is closed again if anything fails
                 if "://" in str(where):
-                    address = sa.make_url(str(where))
-                    shown = repr(address)  # without the password
-                    if address.get_backend_name() != "postgresql":
-                        raise ValueError("this kind of database holds no journal")
-                    address = address.set(drivername="postgresql+psycopg")
-                elif where is not None:
-                    shown = repr(str(where))
-                    self._file = begun.enter_context(_claimed(where))
-                    address = address.set(database=str(self._file))
-                self._engine = begun.enter_context(_opened(address))
+                    self._connect = partial(_served, str(where))
+                else:
+                    self._file = None if where is None else begun.enter_context(_claimed(where))
+                    self._connect = partial(_opened, self._file)
+                self._database = self._connect()
+                begun.callback(self._disconnect)
+                for table in ("steps", "jobs"):
+                    self._execute(table, {})
                 self._open = begun.pop_all()
         except ConfigError:
             raise
-        except (SQLAlchemyError, ModuleNotFoundError, OSError, ValueError) as error:
-            raise ConfigError(
-                f"journal {shown} cannot be opened: {_why(error)}; give another file's path, or "
-                "postgresql://USER@HOST/NAME with psycopg installed"
-            ) from None
+        except Exception as error:
+            said = f"journal {where} cannot be opened: {_why(error)}"
+            if password := re.search(r"//[^:/@]*:(.+)@", str(where)):
+                said = said.replace(f":{password[1]}@", ":***@").replace(password[1], "***")
+            way = "give another file's path, or postgresql://USER@HOST/NAME with psycopg installed"
+            raise ConfigError(f"{said}; {way}") from None
 
     def answer(self, job: str, step: str, asked: str) -> Reply | None:
         """Return what was answered before; None if nothing was, or nothing whole."""
@@ -137,19 +135,26 @@ class Journal(AbstractContextManager["Journal"]):
         (row,) = self._read("bill", job=job)
         return Bill(*(int(each or 0) for each in row))
 
-    def _read(self, name: str, **values: Any) -> Sequence[Any]:
+    def _execute(self, name: str, values: Mapping[str, Any]) -> Any:
+        """Execute what commits itself; a server that was lost is connected again."""
+        if getattr(self._database, "closed", False):
+            self._database = self._connect()
+        sql = _SQL[name]
+        if not isinstance(self._database, sqlite3.Connection):
+            sql = re.sub(r":(\w+)", r"%(\1)s", sql)  # as psycopg has names
+        return self._database.execute(sql, values)
+
+    def _read(self, name: str, **values: Any) -> list[Any]:
         try:
-            with self._engine.connect() as connection:
-                return connection.execute(sa.text(_SQL[name]), values).all()
-        except (SQLAlchemyError, ConfigError) as error:
+            return list(self._execute(name, values))
+        except Exception as error:
             raise self._failure("cannot be read", error) from error
 
     def _write(self, name: str, again: bool = False, **values: Any) -> int:
         """Execute and commit, at need with the spare room; return how many rows were changed."""
         try:
-            with self._engine.begin() as connection:
-                return int(connection.execute(sa.text(_SQL[name]), values).rowcount)
-        except (SQLAlchemyError, ConfigError) as error:
+            return int(self._execute(name, values).rowcount)
+        except Exception as error:
             if again or not _is_out_of_space(error):
                 what = "has no room left" if again else "cannot be written"
                 raise self._failure(what, error) from error
@@ -159,9 +164,14 @@ class Journal(AbstractContextManager["Journal"]):
         return self._write(name, again=True, **values)
 
     def _failure(self, what: str, error: Exception) -> JournalError:
-        damaged = self._file if type(error) is DatabaseError else None
+        damaged = self._file if type(error) is sqlite3.DatabaseError else None
         cure = f"; {_how_to_save(damaged)}" if damaged else ""
         return JournalError(f"the journal {what}: {_why(error)}{cure}")
+
+    def _disconnect(self) -> None:
+        with suppress(Exception):  # else a server notices later that it is gone; SQLite has none
+            self._database.execute("SELECT pg_advisory_unlock_all()")
+        self._database.close()
 
     def close(self) -> None:
         """Let another process have it."""
@@ -216,57 +226,38 @@ def _how_to_save(file: Path) -> str:
     return f"{saved}, and go on with --journal {new}"
 
 
-@contextmanager
-def _opened(address: sa.URL) -> Iterator[sa.Engine]:
-    """Open the database by one connection, which has the right to write."""
-    sqlite = address.get_backend_name() == "sqlite"
+def _opened(file: Path | None) -> Any:
+    """Open a file, or a database in memory, so that a commit is on the disk when it returns."""
     # In a notebook virtual time runs in a thread of its own, one after the other with this.
-    options = {"check_same_thread": False} if sqlite else {}
-    engine = sa.create_engine(address, connect_args=options, poolclass=sa.StaticPool)
-    sa.event.listen(engine, "connect", _outlast_power_cuts if sqlite else _claim_database)
-    sa.event.listen(engine, "close", _give_back)
-    try:
-        with engine.begin() as connection:
-            for table in ("steps", "jobs"):
-                connection.execute(sa.text(_SQL[table]))
-        yield engine
-    finally:
-        engine.dispose()
+    database = sqlite3.connect(file or ":memory:", isolation_level=None, check_same_thread=False)
+    database.execute("PRAGMA journal_mode=WAL")
+    database.execute("PRAGMA synchronous=FULL")
+    return database
+
+
+def _served(url: str) -> Any:
+    """Connect to a server, with the right to write, which is the connection's own."""
+    if not url.startswith(("postgresql://", "postgres://")):
+        raise ValueError("this kind of database holds no journal")
+    import psycopg
+
+    database: Any = psycopg.connect(url, autocommit=True)
+    (ours,) = database.execute("SELECT pg_try_advisory_lock(%s)", (_LOCK,)).fetchone()
+    if not ours:
+        database.close()
+        raise ConfigError(f"another process writes this database's journal; {_WAIT} one")
+    return database
 
 
 def _tokens(count: Any) -> int:
     return count if type(count) is int and 0 <= count <= _MOST else 0
 
 
-def _outlast_power_cuts(connection: Any, _: object) -> None:
-    """Have a commit written before it returns."""
-    connection.execute("PRAGMA journal_mode=WAL")
-    connection.execute("PRAGMA synchronous=FULL")
-
-
-def _claim_database(connection: Any, _: object) -> None:
-    """Take the right to write. It is the connection's: one that replaces a lost one needs it."""
-    (ours,) = connection.execute("select pg_try_advisory_lock(%s)", (_LOCK,)).fetchone()
-    connection.commit()
-    if not ours:
-        connection.close()
-        raise ConfigError(f"another process writes this database's journal; {_WAIT} one")
-
-
-def _give_back(connection: Any, _: object) -> None:
-    """Give the right back: a server notices later that a connection is closed."""
-    if not isinstance(connection, sqlite3.Connection):
-        with suppress(Exception):  # it may be gone
-            connection.rollback()
-            connection.execute("select pg_advisory_unlock_all()")
-
-
 def _is_out_of_space(error: Exception) -> bool:
-    origin = error.orig if isinstance(error, DBAPIError) else None
-    code = getattr(origin, "sqlite_errorcode", 0) & 0xFF
+    code = getattr(error, "sqlite_errorcode", 0) & 0xFF
     full = code in (sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR)
-    return full or getattr(origin, "sqlstate", None) == "53100"  # PostgreSQL's disk_full
+    return full or getattr(error, "sqlstate", None) == "53100"  # PostgreSQL's disk_full
 
 
 def _why(error: Exception) -> str:
-    return (str(getattr(error, "orig", None) or error).splitlines() or [type(error).__name__])[0]
+    return (str(error).splitlines() or [type(error).__name__])[0]

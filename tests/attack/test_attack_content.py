@@ -365,9 +365,8 @@ def test_what_breaks_in_mid_batch_says_how_to_save_the_answers(fresh_lab, monkey
 
     answering(monkeypatch, broken)
     with ContentSystem(journal=file) as system:
-        with system.journal._engine.connect() as connection:
-            connection.exec_driver_sql("PRAGMA wal_checkpoint(TRUNCATE)")
-            connection.exec_driver_sql("PRAGMA cache_size=0")
+        system.journal._database.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+        system.journal._database.execute("PRAGMA cache_size=0")
         contents, _ = lab.simulate(system.batch_generate(TOPICS))
         assert statuses(contents) == ["left"] * 3  # type: ignore[arg-type]
         assert ".recover" in str(system.stopped) and "journal.sqlite" in str(system.stopped)

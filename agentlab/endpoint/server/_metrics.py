@@ -7,15 +7,19 @@ Sources: docs.vllm.ai (Metrics), prometheus.io (Exposition formats).
 import asyncio
 from bisect import bisect_left
 from collections import Counter
-from functools import cache
+from collections.abc import Iterator
 from itertools import accumulate
-from typing import Any
+
+import msgspec
 
 from agentlab.endpoint.contract.record import HUNG_UP, Recorder, Span
 from agentlab.settings import DATA
 
 _SLICE = 500  # requests that are counted without a pause: a few milliseconds
 _BOUNDS_S = [float(f"{digit}e{power}") for power in range(-4, 3) for digit in (1, 1.5, 2, 3, 5, 7)]
+_SAID = (DATA / "metrics.yaml").read_bytes()
+_METRICS = msgspec.yaml.decode(_SAID, type=dict[str, tuple[str, str]])
+_TIMES = [name for name, (kind, _) in _METRICS.items() if kind == "histogram"]
 
 
 class Metrics:
@@ -26,8 +30,8 @@ class Metrics:
         self._in_flight: list[Span] = []
         self._read = self._made = 0
         self._ends = Counter({"stop": 0, "length": 0, "abort": 0})
-        self._within = [[0] * (len(_BOUNDS_S) + 1) for _ in range(4)]  # as the template has them
-        self._sums_s = [0.0] * 4
+        self._within = {name: [0] * (len(_BOUNDS_S) + 1) for name in _TIMES}
+        self._sums_s = dict.fromkeys(_TIMES, 0.0)
 
     async def text(self) -> bytes:
         """Return everything in Prometheus' text format."""
@@ -41,17 +45,25 @@ class Metrics:
                 self._count(span)
             if number % _SLICE == 0:
                 await asyncio.sleep(0)
-        bounds, waiting = [*_BOUNDS_S, "+Inf"], sum(s.started_s is None for s in self._in_flight)
-        histograms = [[*zip(bounds, accumulate(each), strict=True)] for each in self._within]
-        said: str = _template().render(
-            running=len(self._in_flight) - waiting,
-            waiting=waiting,
-            read=self._read,
-            made=self._made,
-            ends=self._ends,
-            histograms=[*zip(histograms, self._sums_s, strict=True)],
-        )
-        return said.encode()
+        return "\n".join([*self._lines(), ""]).encode()
+
+    def _lines(self) -> Iterator[str]:
+        waiting = sum(span.started_s is None for span in self._in_flight)
+        now = {"num_requests_running": len(self._in_flight) - waiting}
+        now |= {"num_requests_waiting": waiting, "prompt_tokens_total": self._read}
+        now |= {"generation_tokens_total": self._made}
+        told: dict[str, list[tuple[str, str, float]]] = {n: [("", "", v)] for n, v in now.items()}
+        told["request_success_total"] = [
+            ("", f',finished_reason="{why}"', n) for why, n in self._ends.items()
+        ]
+        for name, within in self._within.items():
+            reached = zip([*_BOUNDS_S, "+Inf"], accumulate(within), strict=True)
+            told[name] = [("_bucket", f',le="{bound_s}"', n) for bound_s, n in reached]
+            told[name] += [("_sum", "", self._sums_s[name]), ("_count", "", sum(within))]
+        for name, (kind, about) in _METRICS.items():
+            yield f"# HELP vllm:{name} {about}\n# TYPE vllm:{name} {kind}"
+            for end, label, value in told[name]:
+                yield f'vllm:{name}{end}{{model_name="agentlab"{label}}} {value}'
 
     def _count(self, span: Span) -> None:
         self._read += span.prompt_tokens
@@ -65,16 +77,8 @@ class Metrics:
         gaps = 0 if first_s is None else max(span.completion_tokens - 1, 0)
         gap_s = (whole_s - (first_s or 0.0)) / max(gaps, 1)
         seen = ((first_s, 1), (gap_s, gaps), (whole_s, 1), (span.queued_s, 1))
-        for number, (time_s, times) in enumerate(seen):
+        for name, (time_s, times) in zip(_TIMES, seen, strict=True):
             if time_s is not None:
                 wall_s = time_s / self._time_scale
-                self._within[number][bisect_left(_BOUNDS_S, wall_s)] += times
-                self._sums_s[number] += wall_s * times
-
-
-@cache
-def _template() -> Any:
-    from jinja2 import Template  # not at the start of an endpoint, which is seldom asked
-
-    written = (DATA / "metrics.jinja").read_text(encoding="utf-8")
-    return Template(written, trim_blocks=True, lstrip_blocks=True, keep_trailing_newline=True)
+                self._within[name][bisect_left(_BOUNDS_S, wall_s)] += times
+                self._sums_s[name] += wall_s * times
