@@ -7,14 +7,12 @@ import random
 import re
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
 
 from agentlab.endpoint.answers._prompt import read
 from agentlab.endpoint.answers.replies import Replies
 from agentlab.endpoint.contract.tokens import count_tokens
-from agentlab.errors import ConfigError
 from agentlab.settings import DATA
 
 REPLIES = Replies(DATA / "replies")
@@ -172,11 +170,6 @@ def test_a_number_of_words_is_kept_to_the_nearest_sentence(words: int):
         assert abs(len(answer.split()) - words) <= 10
 
 
-def test_a_limit_of_characters_is_not_exceeded():
-    """200 characters at most, and not much less."""
-    assert 120 < len(reply("조력 발전에 대해 200자 이내로 쓰세요.")) <= 200
-
-
 @pytest.mark.parametrize("prompt", ["Write 300 words about tides.", REPORT, NUMBERED, BULLETS])
 def test_no_sentence_is_said_twice(prompt: str):
     """The bank runs dry before it repeats."""
@@ -218,28 +211,3 @@ def test_answers_are_the_same_in_another_process():
         [sys.executable, "-c", code % REPORT], env={"PYTHONHASHSEED": "12"}, capture_output=True
     )
     assert ran.stdout.decode() == reply(REPORT, seed=9)
-
-
-@pytest.mark.parametrize(
-    ("name", "text", "words"),
-    [
-        ("course.yaml", "- prompt: only a prompt", "reply"),
-        ("course.yaml", "- {prompt: a, reply: ''}", "length >= 1"),
-        ("english.yaml", "sentences: []", "sentences"),
-        ("korean.yaml", "{", "korean.yaml"),
-        ("korean.yaml", None, "No such file"),
-    ],
-)
-def test_a_mistake_in_the_data_names_file_and_field(
-    name: str, text: str | None, words: str, tmp_path: Path
-):
-    """A missing field, an empty one, no YAML, no file."""
-    for source in (DATA / "replies").glob("*.yaml"):
-        (tmp_path / source.name).write_bytes(source.read_bytes())
-    if text is None:
-        (tmp_path / name).unlink()
-    else:
-        (tmp_path / name).write_text(text)
-    with pytest.raises(ConfigError) as error:
-        Replies(tmp_path)
-    assert name in str(error.value) and words in str(error.value)

@@ -11,17 +11,12 @@ from typing import Literal, NamedTuple
 from agentlab.endpoint.answers._form import Form, form_of, listed, mentions, number
 from agentlab.endpoint.answers._patterns import RE
 
-Unit = Literal["sentences", "bullets", "paragraphs", "words", "characters"]
+Unit = Literal["sentences", "bullets", "paragraphs", "words"]
 
 _LONGEST_TOPIC = 200
 _READ = 12_000  # characters
 _HEADINGS = ("heading", "section", "섹션", "제목")  # one of which it has
 _REACH = 40  # characters from a number to its noun
-# How CrewAI frames a task; others do not.
-_FRAME = "Current Task: "
-_EXPECTED = "\nThis is the expected criteria for your final answer: "
-_COMPLETE = "\nyou MUST return the actual complete content"
-_CONTEXT = "\nThis is the context you're working with:\n"
 
 
 def glance(text: str) -> str:
@@ -40,16 +35,20 @@ class Framed(NamedTuple):
 
 def unframe(prompt: str) -> Framed:
     """Take a framework's words about the task away; a plain prompt is all task."""
-    plain = prompt.removeprefix("New task:\n")
     framed = prompt.strip().removeprefix("New task:\n")
     if framed.startswith("[[ ## "):
         return Framed(RE.framed_by_dspy.sub("", framed).strip())
-    if not framed.startswith(_FRAME):
-        return Framed(plain)
-    framed = RE.end_of_crewais_frame.split(framed.removeprefix(_FRAME), maxsplit=1)[0]
-    framed, _, context = framed.partition(_CONTEXT)
-    task, _, expected = framed.partition(_EXPECTED)
-    return Framed(task.strip(), expected.partition(_COMPLETE)[0].strip(), context.strip())
+    if found := RE.framed_by_crewai.match(framed):
+        return Framed(*map(str.strip, found.groups("")))
+    return Framed(prompt.removeprefix("New task:\n"))
+
+
+class Length(NamedTuple):
+    """How many (0 if the model is to choose), of what."""
+
+    many: int
+    unit: Unit
+    bound: str = ""  # "most", "least", or nothing for about
 
 
 class Asked(NamedTuple):
@@ -59,8 +58,7 @@ class Asked(NamedTuple):
     headings: list[tuple[int, str]]  # (level, title), in order
     items: list[str]  # bullets, or numbered aspects
     numbered: bool
-    length: tuple[int, Unit] | None  # how many, of what; 0 if the model is to choose
-    bound: str  # of a length in words: "most", "least", or nothing for about
+    length: Length | None
     form: Form | None = None  # None for prose
     topic: str = ""
     given: tuple[str, ...] = ()
@@ -75,7 +73,7 @@ def read(prompt: str, told: tuple[str, ...] = (), as_json: bool = False) -> Aske
     Example:
         >>> asked = read("Describe tides in two sentences.")
         >>> asked.topic, asked.length
-        ('tides', (2, 'sentences'))
+        ('tides', Length(many=2, unit='sentences', bound=''))
     """
     if "{{" in prompt and re.search(r'\{\{\s*"', prompt):  # a template's, that nobody filled in
         prompt = prompt.replace("{{", "{").replace("}}", "}")
@@ -110,32 +108,23 @@ def _prose(text: str, shown: str) -> Asked:
     if not (headings or bullets or numbered) and mentions(text, *_HEADINGS):
         headings = [(2, title) for title in listed(text, RE.headings_listed)]
     hangul = 0 if text.isascii() else len(re.findall(r"[\uac00-\ud7a3]", text))
-    length, bound = _length(text.lower())
-    kind = RE.list_asked.search(text.lower()) if length and length[1] == "bullets" else None
+    length = _length(text.lower())
+    kind = RE.list_asked.search(text.lower()) if length and length.unit == "bullets" else None
     return Asked(
         korean=hangul > 0 and hangul * 2 > len(re.findall("[A-Za-z]", text)),
         headings=headings,
         items=bullets or numbered,
         numbered=(not bullets and bool(numbered)) or bool(kind and kind.lastindex),
         length=length,
-        bound=bound,
     )
 
 
 def _form_start(prompt: str) -> int:
     """Return where the last instruction about form begins that a heading, item or key follows."""
-    if "\n" not in prompt:  # nothing follows a line
-        return 0
     marked = [*RE.marked.finditer(prompt), *RE.json_key.finditer(prompt)]
-    last = max((found.start() for found in marked), default=-1)
-    start = at = 0
-    for line in prompt[: max(last, 0)].split("\n")[:-1]:
-        said = line.rstrip()
-        english = said.endswith(":") and RE.cue_of_form.search(said)
-        if english or (said.endswith((":", ".")) and RE.cue_of_form_in_korean.search(said)):
-            start = at
-        at += len(line) + 1
-    return start
+    last = max((found.start() for found in marked), default=0)
+    cues = RE.cue_of_form.finditer(prompt, 0, max(prompt.rfind("\n", 0, last), 0))
+    return max((found.start() for found in cues), default=0)
 
 
 def _topic(prompt: str) -> str:
@@ -147,7 +136,7 @@ def _topic(prompt: str) -> str:
     return " ".join(prompt.split()[:6])[:_LONGEST_TOPIC] or "this"
 
 
-def _length(text: str) -> tuple[tuple[int, Unit] | None, str]:
+def _length(text: str) -> Length | None:
     for noun, (unit, before) in RE.mapping("lengths").items():
         for found in getattr(RE, noun).finditer(text):
             at = max(0, found.start() - _REACH)
@@ -155,6 +144,6 @@ def _length(text: str) -> tuple[tuple[int, Unit] | None, str]:
             if many:
                 bound = RE.bound.search(text, max(0, many.start() - 30), many.start())
                 said = ("most" if bound[1] else "least") if bound else ""
-                return (number(many[1]), unit), said
+                return Length(number(many[1]), unit, said)
     listed_so = mentions(text, "list", "bullet", "글머리", "번호") and RE.list_asked.search(text)
-    return (0, "bullets") if listed_so else None, ""
+    return Length(0, "bullets") if listed_so else None

@@ -103,19 +103,17 @@ def _guide(turns: Turns) -> str:
 def _tools(text: str) -> list[Function]:
     for pattern in RE.each("described"):
         if found := list(pattern.finditer(text)):
-            return [_tool(each["name"], each, text) for each in found]
-    names = RE.names_offered.search(text)
-    listed = [name.strip(" '\"`") for name in names[1].split(",")] if names else []
-    return [
-        _tool(name, re.search(rf"^{re.escape(name)}{RE.signature.pattern}", text, re.M), text)
-        for name in listed[:100]
-    ]
+            return [_tool(each, text) for each in found]
+    offered = RE.names_offered.search(text)
+    names = {*re.findall(r"[\w-]+", offered[1])} if offered else set()
+    found = [each for each in RE.signature.finditer(text) if each["name"] in names]
+    return [_tool(each, text) for each in found[:100]]
 
 
-def _tool(name: str, said: re.Match[str] | None, text: str) -> Function:
-    about, line = (said["about"] or "", said["inputs"] or "") if said else ("", "")
+def _tool(said: re.Match[str], text: str) -> Function:
+    name, about, line = said["name"].strip(), said["about"] or "", said["inputs"] or ""
     value: Any = None
-    if said and line.startswith("{"):
+    if line.startswith("{"):
         with suppress(ValueError, TypeError, SyntaxError, RecursionError, MemoryError):
             value = read_json(json.dumps(ast.literal_eval(line)))[0]
         with suppress(ValueError, RecursionError):
@@ -126,4 +124,4 @@ def _tool(name: str, said: re.Match[str] | None, text: str) -> Function:
     if isinstance(value, dict) and not isinstance(value.get("properties"), dict):
         value = schema_of({key: {} if problem(each) else each for key, each in value.items()})
     known = isinstance(value, dict) and not problem(value)
-    return Function(name.strip(), about, dict(value if known else _INPUT))
+    return Function(name, about, dict(value if known else _INPUT))

@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 
 import msgspec
 
-from agentlab.endpoint.answers._patterns import RE
+from agentlab.endpoint.answers._patterns import RE, SETS
 from agentlab.endpoint.answers._prompt import glance
 from agentlab.endpoint.answers._things import Group, things
 from agentlab.endpoint.contract.request import Function
@@ -30,11 +30,6 @@ _LONGEST = 200  # characters of a value
 _MOST_RESULTS = 64  # of the newest, in which a value is looked for
 _MOST_STAGES = 16
 _DESCRIBED = 1000  # characters of a description in which a word may be shared
-_LOOKING_UP = frozenset("find search list look lookup query get fetch show check read".split())
-WHOLE = frozenset("task question query input prompt request instruction message content".split())
-_PASSED_ON = frozenset(
-    "input message content context text body document notes data summary report results".split()
-)
 
 
 class Argument(NamedTuple):
@@ -90,8 +85,10 @@ def _argument(tool: str, name: str, schema: Any) -> Argument:
         kind, of = "id", words[:-1] or snake(tool)[1:]
     elif type != "string":
         kind = "number"
-    elif {*words} & {*_PASSED_ON, *WHOLE, "subject", "title"}:
-        kind = "text" if {*words} & _PASSED_ON else "other"
+    elif SETS["passed_on"] & {*words}:
+        kind = "text"
+    elif SETS["told"] & {*words}:
+        kind = "other"
     return Argument(name, kind, str(type), many, words, of)
 
 
@@ -102,7 +99,7 @@ def from_task(tool: Function, text: str) -> Values:
     values |= _shared_out([a for a in given if a.kind == "number"], _left(named.numbers, values))
     names = [a for a in given if a.kind == "name"]
     values |= _shared_out(names, _left(named.names, values)) or _by_role(names, named.places)
-    texts = [a for a in given if a.kind == "text" and not {"context", *WHOLE} & {*a.words}]
+    texts = [a for a in given if a.kind == "text" and not SETS["whole"] & {*a.words}]
     left = _left(named.names, values)
     values |= {each.name: group.values for each, group in zip(texts, left, strict=False)}
     if people := coworkers(tool):
@@ -220,7 +217,7 @@ def named(tools: Sequence[Function], task: str) -> list[Named]:
     Words as "find" name one only if no others do. In Korean, a tool's part ends with its name.
     """
     of_names = [_named_by(tool) for tool in tools]
-    things_of = [of - _LOOKING_UP or of for of in of_names]
+    things_of = [of - SETS["looking_up"] or of for of in of_names]
     korean = [frozenset(word for word in _described(tool) if word >= "가") for tool in tools]
     thens = [found.start() for found in islice(RE.then.finditer(task), _MOST_STAGES - 1)]
     places: dict[int, tuple[int, int]] = {}
@@ -279,7 +276,7 @@ def _described(tool: Function) -> frozenset[str]:
 
 def _looks_up(other: Function, tool: Function, of: set[str]) -> bool:
     """Return True if another tool looks up ids of that, as `find_user` does of users."""
-    looks = other.name != tool.name and snake(other.name)[0] in _LOOKING_UP
+    looks = other.name != tool.name and snake(other.name)[0] in SETS["looking_up"]
     return looks and not of & _takes(other) and of <= _named_by(other) | _described(other)
 
 

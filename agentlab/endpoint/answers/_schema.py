@@ -90,14 +90,16 @@ class _Builder:
                 properties = {**inner.get("properties", {}), **merged.get("properties", {})}
                 required = [*inner.get("required", []), *merged.get("required", [])]
                 self._budget.spend(len(properties) + len(required))
-                merged = {**inner, **merged}
-                if properties:
-                    merged |= {"properties": properties, "required": required}
+                both = {"properties": properties, "required": required} if properties else {}
+                merged = {**inner, **merged, **both}
         return merged
 
     def _inner(self, schema: Schema, name: str, depth: int) -> Any:
-        if "const" in schema or "enum" in schema:
-            return self._given(schema, name)
+        if "const" in schema:
+            return self._given(schema["const"])
+        if "enum" in schema:
+            self._budget.spend(len(schema["enum"]))
+            return self._given(self._filler.choose(name, schema["enum"] or [None]))
         if options := schema.get("anyOf") or schema.get("oneOf"):
             return self.value(self._alternative(options, depth), name, depth + 1)
         match _type(schema):
@@ -114,12 +116,7 @@ class _Builder:
             case _:
                 return self._string(schema, name)
 
-    def _given(self, schema: Schema, name: str) -> Any:
-        options = [schema["const"]] if "const" in schema else schema["enum"]
-        if not options:
-            raise CannotFill("'enum' is empty")
-        self._budget.spend(len(options))
-        value = options[0] if "const" in schema else self._filler.choose(name, options)
+    def _given(self, value: Any) -> Any:
         json_schema.count_parts(value, self._budget)  # it may be given again and again
         return value
 
@@ -158,12 +155,8 @@ class _Builder:
         if not inner or inner is True or depth > _DEEP or self._again(inner):
             return {}
         least, most = int(schema.get("minProperties", 0)), int(schema.get("maxProperties", 2))
-        made: dict[str, Any] = {}
-        for _ in range(20 * least + 20):  # more tries than places, because all have to differ
-            if len(made) < max(least, min(2, most)):
-                key = self._text(name, {})
-                made[key] = self.value(inner, key, depth + 1)
-        return made
+        keys = (self._text(name, {}) for _ in range(max(least, min(2, most))))
+        return {key: self.value(inner, key, depth + 1) for key in keys}
 
     def _array(self, schema: Schema, name: str, depth: int) -> list[Any]:
         values = [self.value(item, name, depth + 1) for item in schema.get("prefixItems", [])]

@@ -5,11 +5,8 @@ from collections.abc import Collection
 from functools import lru_cache
 from typing import NamedTuple
 
-from agentlab.endpoint.answers._patterns import RE
+from agentlab.endpoint.answers._patterns import RE, SETS
 
-_LINKS = frozenset("and or vs versus also & 과 와 랑 하고 및 그리고 또는".split())
-_PREPOSITIONS = frozenset("in at of for from to on about between by with into near".split())
-_SKIPPED = frozenset("the a an is are no number numbers id ids s".split())
 _FAR = 60  # characters between two things that are not named together
 
 
@@ -57,11 +54,16 @@ def _grouped(text: str, found: list[re.Match[str]]) -> list[Group]:
     for each in found:
         start, stop = each.span(each.lastgroup or 0)
         between = text[max(end, start - _FAR) : start].lower()
-        words = [word for word in RE.word_between.findall(between) if word not in _SKIPPED]
-        role = words.pop() if words and words[-1] in _PREPOSITIONS else ""
+        words = [word for word in RE.word_between.findall(between) if word not in SETS["skipped"]]
+        role = words.pop() if words and words[-1] in SETS["prepositions"] else ""
         label = words[-1] if words else ""
         # "Seoul and Busan", or "in Seoul and in Busan", or "user Ana and user Bob"
-        linked = groups and RE.linked.search(between) and {*words} <= _LINKS and start - end < _FAR
+        linked = (
+            groups
+            and RE.linked.search(between)
+            and {*words} <= SETS["links"]
+            and start - end < _FAR
+        )
         group = groups[-1] if linked and not role else by_key.get(role or label)
         if group is None:
             group = Group(role, label, [])

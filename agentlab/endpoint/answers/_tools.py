@@ -12,9 +12,9 @@ from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from typing import Any, NamedTuple
 
-from agentlab.endpoint.answers._patterns import RE
+from agentlab.endpoint.answers._patterns import RE, SETS
 from agentlab.endpoint.answers._prompt import glance, unframe
-from agentlab.endpoint.answers._rounds import WHOLE, Named, Rounds, asked, coworkers, named, snake
+from agentlab.endpoint.answers._rounds import Named, Rounds, asked, coworkers, named, snake
 from agentlab.endpoint.answers._schema import build
 from agentlab.endpoint.answers._things import things
 from agentlab.endpoint.answers.replies import Writer
@@ -129,7 +129,7 @@ class _FromPrompt:
         words = {*snake(name)}
         if "context" in words:
             return self._context
-        if words & WHOLE and not self._as_form:
+        if words & SETS["whole"] and not self._as_form:
             return self._task
         said = next(self._names, None)
         return said or (self._writer.text(name, schema) if self._as_form else self._writer.topic)

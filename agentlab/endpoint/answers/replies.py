@@ -8,60 +8,45 @@ from __future__ import annotations
 
 import math
 import random
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from itertools import islice
 from pathlib import Path
-from typing import Annotated, Any, TypeVar
+from typing import Any
 
 import msgspec
-import yaml
 
-from agentlab._support.fields import Text
 from agentlab.endpoint.answers._form import ANY, render, typed
 from agentlab.endpoint.answers._patterns import RE
 from agentlab.endpoint.answers._prompt import Asked, read, unframe
 from agentlab.endpoint.answers._schema import build
 from agentlab.endpoint.contract.json_schema import CannotFill
-from agentlab.errors import ConfigError
-
-T = TypeVar("T")
 
 _LONG = 200  # characters of a result that is an answer
-_MOST_PARAGRAPHS = 1000  # more than there are sentences
 _DEEPEST = 40
-_Texts = Annotated[list[Text], msgspec.Meta(min_length=1)]
 
 
-class Prepared(msgspec.Struct, forbid_unknown_fields=True):
-    """An answer that was written for one prompt."""
+class Phrases(msgspec.Struct):
+    """What answers in one language are assembled from; what is in braces is filled in."""
 
-    prompt: Text
-    reply: Text
-
-
-class Phrases(msgspec.Struct, forbid_unknown_fields=True):
-    """What answers in one language are assembled from; what is in braces is filled in.
-
-    `terms` fill JSON strings; `builds_on` names earlier results; `found` passes a tool's on.
-    """
-
-    sentences: _Texts
-    aspects: _Texts
-    terms: _Texts
-    builds_on: Text
-    found: Text
+    sentences: list[str]
+    aspects: list[str]
+    terms: list[str]  # of JSON
+    builds_on: str  # names earlier results
+    found: str  # passes a tool's result on
 
 
 class Replies:
     """Everything the local model can say, from a folder's files."""
 
     def __init__(self, folder: Path):
-        prepared = _load(folder / "course.yaml", list[Prepared])
-        self._prepared = {_folded(entry.prompt): entry.reply for entry in prepared}
+        course = msgspec.yaml.decode((folder / "course.yaml").read_bytes())
+        self._prepared = {_folded(entry["prompt"]): entry["reply"] for entry in course}
         self._longest = 2 * max(map(len, self._prepared))  # white space is overlooked
-        self._english = _load(folder / "english.yaml", Phrases)
-        self._korean = _load(folder / "korean.yaml", Phrases)
+        self._phrases = [
+            msgspec.yaml.decode((folder / name).read_bytes(), type=Phrases)
+            for name in ("english.yaml", "korean.yaml")
+        ]
 
     def prepared(self, prompt: str) -> str | None:
         """Return the answer that the course has for this prompt, or None."""
@@ -73,7 +58,7 @@ class Replies:
     ) -> Writer:
         """Return a writer of an answer to `prompt` (`_prompt.read`); chance decides the rest."""
         asked = read(prompt, told, as_json)
-        return Writer(asked, self._korean if asked.korean else self._english, draw)
+        return Writer(asked, self._phrases[asked.korean], draw)
 
 
 class Writer:
@@ -81,10 +66,8 @@ class Writer:
 
     def __init__(self, asked: Asked, phrases: Phrases, draw: random.Random):
         self._asked, self._draw, self.topic, self.form = asked, draw, asked.topic, asked.form
-        self._builds_on, self._found = phrases.builds_on, phrases.found
-        self._every, self._sentences = phrases.sentences, self._shuffled(phrases.sentences)
-        self._aspects = self._shuffled(phrases.aspects)
-        self._terms = self._shuffled(phrases.terms)
+        self._phrases, self._sentences = phrases, self._shuffled(phrases.sentences)
+        self._aspects, self._terms = self._shuffled(phrases.aspects), self._shuffled(phrases.terms)
 
     def write(self) -> str:
         """Return the answer in the form that the prompt asks for."""
@@ -110,20 +93,16 @@ class Writer:
         if asked.headings:
             return "\n\n".join(self._sections())
         if asked.items:
-            return "\n".join(self._items())
-        many, unit = asked.length or (0, "sentences")
+            lines = (f"**{item}**: {self._about(item)}".rstrip(": ") for item in asked.items)
+            return self._listed(lines)
+        many, unit, bound = asked.length or (0, "sentences", "")
         many = many or self._draw.randrange(3, 6)
-        if unit in ("words", "characters"):
-            return self._up_to(many, words=unit == "words")
+        if unit == "words":
+            return self._words(many, bound)
         if unit == "paragraphs":
-            paragraphs = [" ".join(self._take(3)) for _ in range(min(many, _MOST_PARAGRAPHS))]
-            return "\n\n".join(filter(None, paragraphs))
+            return "\n\n".join(islice(iter(lambda: " ".join(self._take(3)), ""), many))
         said = self._take(many)
-        if unit != "bullets":
-            return " ".join(said)
-        return "\n".join(
-            f"{n}. {each}" if asked.numbered else f"- {each}" for n, each in enumerate(said, 1)
-        )
+        return self._listed(said) if unit == "bullets" else " ".join(said)
 
     def paragraphs(self) -> Iterator[str]:
         """Yield paragraphs without end; no sentence comes again before all were said."""
@@ -131,14 +110,15 @@ class Writer:
             if said := self._take(4):
                 yield " ".join(said)
             else:
-                self._sentences = self._shuffled(self._every)
+                self._sentences = self._shuffled(self._phrases.sentences)
 
     def from_results(self, results: Sequence[tuple[str, str]]) -> str:
         """Return the answer after calls, (name, result) of each; a long result is one already."""
         texts = dict.fromkeys(text.strip() for _, text in results if text.strip())
         if len(texts) == 1 and len(only := next(iter(texts))) > _LONG:
             return only
-        return "\n".join(self._found.replace("{result}", text.rstrip(".")) for text in texts)
+        found = self._phrases.found
+        return "\n".join(found.replace("{result}", text.rstrip(".")) for text in texts)
 
     def text(self, name: str, schema: Mapping[str, Any]) -> str:
         """Return what stands in a field called `name`: a sentence, or a few words."""
@@ -167,29 +147,28 @@ class Writer:
         for number, (level, title) in enumerate(headings):
             yield f"{'#' * level} {title}"
             if number == 0 and given:
-                yield self._builds_on.replace("{given}", ", ".join(given))
+                yield self._phrases.builds_on.replace("{given}", ", ".join(given))
             deeper = headings[number + 1 : number + 2]
             if not deeper or deeper[0][0] <= level:  # a heading over headings needs no text
                 yield " ".join(filter(None, [self._about(title), *self._take(1)]))
 
-    def _items(self) -> Iterator[str]:
-        for number, item in enumerate(self._asked.items, 1):
-            mark = f"{number}." if self._asked.numbered else "-"
-            yield f"{mark} **{item}**: {self._about(item)}".rstrip(": ")
+    def _listed(self, lines: Iterable[str]) -> str:
+        numbered = self._asked.numbered
+        return "\n".join(
+            f"{n}. {line}" if numbered else f"- {line}" for n, line in enumerate(lines, 1)
+        )
 
-    def _up_to(self, limit: int, *, words: bool) -> str:
-        """Return about `limit` words in whole sentences, or as the bound says; or characters."""
-        said: list[str] = []
-        bound, room, sentence = self._asked.bound if words else "most", limit, ""
+    def _words(self, limit: int, bound: str) -> str:
+        """Return about `limit` words in whole sentences, or as `bound` says."""
+        said, room, sentence = list[str](), limit, ""
         for sentence in self._take(1000):
-            size = len(sentence.split()) if words else len(sentence) + 1
+            size = len(sentence.split())
             slack = {"most": 0, "least": size}.get(bound, size // 2)
             if room <= 0 or size > room + slack:  # it is nearer without this one
                 break
             said.append(sentence)
             room -= size
-        cut = " ".join(sentence.split()[:limit]) if words else sentence[:limit]
-        return " ".join(said) or cut
+        return " ".join(said or sentence.split()[:limit])
 
     def _take(self, many: int) -> list[str]:
         """Return up to `many` sentences that were not said yet; fewer when the bank runs out."""
@@ -225,13 +204,6 @@ class Writer:
             case str():
                 return self._term()
         return None
-
-
-def _load(path: Path, kind: type[T]) -> T:
-    try:
-        return msgspec.yaml.decode(path.read_bytes(), type=kind)
-    except (OSError, msgspec.MsgspecError, yaml.YAMLError) as error:
-        raise ConfigError(f"replies {path}: {error}; correct or restore that file") from None
 
 
 def _folded(text: str) -> str:
