@@ -197,7 +197,7 @@ def _draw_in_korean(figure: Figure, renderer: Any, draw: Any = Figure.draw) -> N
 
 
 if language() == "ko":
-    Figure.draw = _draw_in_korean  # type: ignore[method-assign]
+    Figure.draw = _draw_in_korean  # type: ignore[assignment,method-assign]
     if there := find_spec("koreanize_matplotlib"):  # for its fonts: its code needs Python 3.11
         for end, weight in ((".ttf", 400), ("Bold.ttf", 700)):
             file = str(Path(str(there.origin)).parent / "fonts" / f"NanumGothic{end}")
