@@ -372,7 +372,9 @@ def cell(source: str, names: dict[str, Any]) -> None:
         asyncio.run(made)
 
 
-@pytest.mark.parametrize("lesson", ["02b_langgraph_failures", "04b_reliability", "08b_choices"])
+@pytest.mark.parametrize(
+    "lesson", ["02b_langgraph_failures", "04b_reliability", "08b_choices", "09_tools"]
+)
 def test_solutions_hold_under_other_schedules(
     lesson: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ):
