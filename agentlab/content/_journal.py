@@ -6,12 +6,10 @@ it leaves, so that after a kill the journal tells what may be paid for, and has 
 
 import json
 import os
-import re
 import shlex
 import sqlite3
 from collections.abc import Iterator, Mapping
-from contextlib import AbstractContextManager, ExitStack, closing, contextmanager, suppress
-from functools import partial
+from contextlib import AbstractContextManager, ExitStack, closing, contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -22,7 +20,6 @@ from agentlab.errors import ConfigError, IncompleteAnswer, JournalError
 from agentlab.lab import Reply
 from agentlab.settings import DATA
 
-_LOCK = 0x6167656E746C6162  # "agentlab": PostgreSQL's advisory locks have numbers for names
 _MOST = 1 << 40
 """No answer has more tokens, so that sums fit into 63 bits; a larger count is taken for none."""
 _SPARE_BYTES = 1 << 20
@@ -47,8 +44,8 @@ class Bill(NamedTuple):
 class Journal(AbstractContextManager["Journal"]):
     """A database of answers, which one process at a time may write.
 
-    `where` is a file, for SQLite; a URL for PostgreSQL, `postgresql://user@host/name`; or None, for
-    one in memory. `full` is True once there was no room but the spare.
+    `where` is a file of SQLite's, or None for one in memory. `full` is True once there was no room
+    but the spare.
 
     Raises:
         ConfigError: If it cannot be opened, is damaged, or another process has it.
@@ -64,26 +61,16 @@ class Journal(AbstractContextManager["Journal"]):
     def __init__(self, where: str | Path | None = None):
         self.full = False
         self._file: Path | None = None
+        if "://" in str(where):
+            raise ConfigError(f"journal {where} is no file; give a file's path")
         try:
             with ExitStack() as begun:  # what is open by then is closed again if anything fails
-                if "://" in str(where):
-                    self._connect = partial(_served, str(where))
-                else:
-                    self._file = None if where is None else begun.enter_context(_claimed(where))
-                    self._connect = partial(_opened, self._file)
-                self._database = self._connect()
-                begun.callback(self._disconnect)
-                for table in ("steps", "jobs"):
-                    self._execute(table, {})
+                self._file = None if where is None else begun.enter_context(_claimed(where))
+                self._database = begun.enter_context(closing(_opened(self._file)))
                 self._open = begun.pop_all()
-        except ConfigError:
-            raise
-        except Exception as error:
+        except (OSError, ValueError, sqlite3.Error) as error:
             said = f"journal {where} cannot be opened: {_why(error)}"
-            if password := re.search(r"//[^:/@]*:(.+)@", str(where)):
-                said = said.replace(f":{password[1]}@", ":***@").replace(password[1], "***")
-            way = "give another file's path, or postgresql://USER@HOST/NAME with psycopg installed"
-            raise ConfigError(f"{said}; {way}") from None
+            raise ConfigError(f"{said}; give another file's path") from None
 
     def answer(self, job: str, step: str, asked: str) -> Reply | None:
         """Return what was answered before; None if nothing was, or nothing whole."""
@@ -135,26 +122,17 @@ class Journal(AbstractContextManager["Journal"]):
         (row,) = self._read("bill", job=job)
         return Bill(*(int(each or 0) for each in row))
 
-    def _execute(self, name: str, values: Mapping[str, Any]) -> Any:
-        """Execute what commits itself; a server that was lost is connected again."""
-        if getattr(self._database, "closed", False):
-            self._database = self._connect()
-        sql = _SQL[name]
-        if not isinstance(self._database, sqlite3.Connection):
-            sql = re.sub(r":(\w+)", r"%(\1)s", sql)  # as psycopg has names
-        return self._database.execute(sql, values)
-
     def _read(self, name: str, **values: Any) -> list[Any]:
         try:
-            return list(self._execute(name, values))
-        except Exception as error:
+            return list(self._database.execute(_SQL[name], values))
+        except sqlite3.Error as error:
             raise self._failure("cannot be read", error) from error
 
     def _write(self, name: str, again: bool = False, **values: Any) -> int:
         """Execute and commit, at need with the spare room; return how many rows were changed."""
         try:
-            return int(self._execute(name, values).rowcount)
-        except Exception as error:
+            return int(self._database.execute(_SQL[name], values).rowcount)
+        except sqlite3.Error as error:
             if again or not _is_out_of_space(error):
                 what = "has no room left" if again else "cannot be written"
                 raise self._failure(what, error) from error
@@ -167,11 +145,6 @@ class Journal(AbstractContextManager["Journal"]):
         damaged = self._file if type(error) is sqlite3.DatabaseError else None
         cure = f"; {_how_to_save(damaged)}" if damaged else ""
         return JournalError(f"the journal {what}: {_why(error)}{cure}")
-
-    def _disconnect(self) -> None:
-        with suppress(Exception):  # else a server notices later that it is gone; SQLite has none
-            self._database.execute("SELECT pg_advisory_unlock_all()")
-        self._database.close()
 
     def close(self) -> None:
         """Let another process have it."""
@@ -226,26 +199,14 @@ def _how_to_save(file: Path) -> str:
     return f"{saved}, and go on with --journal {new}"
 
 
-def _opened(file: Path | None) -> Any:
+def _opened(file: Path | None) -> sqlite3.Connection:
     """Open a file, or a database in memory, so that a commit is on the disk when it returns."""
     # In a notebook virtual time runs in a thread of its own, one after the other with this.
     database = sqlite3.connect(file or ":memory:", isolation_level=None, check_same_thread=False)
     database.execute("PRAGMA journal_mode=WAL")
     database.execute("PRAGMA synchronous=FULL")
-    return database
-
-
-def _served(url: str) -> Any:
-    """Connect to a server, with the right to write, which is the connection's own."""
-    if not url.startswith(("postgresql://", "postgres://")):
-        raise ValueError("this kind of database holds no journal")
-    import psycopg
-
-    database: Any = psycopg.connect(url, autocommit=True)
-    (ours,) = database.execute("SELECT pg_try_advisory_lock(%s)", (_LOCK,)).fetchone()
-    if not ours:
-        database.close()
-        raise ConfigError(f"another process writes this database's journal; {_WAIT} one")
+    for table in ("steps", "jobs"):
+        database.execute(_SQL[table])
     return database
 
 
@@ -255,8 +216,7 @@ def _tokens(count: Any) -> int:
 
 def _is_out_of_space(error: Exception) -> bool:
     code = getattr(error, "sqlite_errorcode", 0) & 0xFF
-    full = code in (sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR)
-    return full or getattr(error, "sqlstate", None) == "53100"  # PostgreSQL's disk_full
+    return code in (sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR)
 
 
 def _why(error: Exception) -> str:

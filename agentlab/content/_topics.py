@@ -10,7 +10,7 @@ from agentlab._support.system import read_list
 from agentlab.errors import ConfigError
 
 ContentType = Literal["blog", "comprehensive"]
-_LONGEST = 500  # characters; a key of PostgreSQL's holds 2,700 bytes
+_LONGEST = 500  # characters
 
 
 class Job(NamedTuple):
