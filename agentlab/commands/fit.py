@@ -120,8 +120,8 @@ def read(path: Path, model: str | None = None) -> Table | Requests:
         raise ConfigError(f"choose one --model of {', '.join(models) or 'no column `model`'}")
     its = [each for each in rows if not model or each[1].get("model") == model]
     return Table(
-        Row(*sizes, ttft_ms / 1000, itl_ms / 1000, tokens_per_s)
-        for *sizes, ttft_ms, itl_ms, tokens_per_s in map(astuple, _lines(its, _OfTable))
+        Row(prompt, answer, at_once, ttft_ms / 1000, itl_ms / 1000, rate)
+        for prompt, answer, at_once, ttft_ms, itl_ms, rate in map(astuple, _lines(its, _OfTable))
     )
 
 
