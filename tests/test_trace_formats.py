@@ -154,7 +154,7 @@ def test_the_first_requests_of_a_long_file_suffice(tmp_path: Path):
             "input_tokens",
             "many",
         ),
-        (otlp({"traceId": "t"}), ":1", "startTimeUnixNano", ""),
+        (otlp({"traceId": "t"}), ":1", "spanId", ""),
         ('{"resourceSpans": {}}', ":1", "resourceSpans", "{}"),
         ('{"a": 1}', ":1", "'a'", ""),
         ('{"timestamp": 1, "input_length": 1, "output_length": 1}\n{"a', ":2", "JSON", ""),

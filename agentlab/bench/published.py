@@ -10,14 +10,13 @@
 import csv
 import io
 from collections.abc import Iterator
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from itertools import islice
 from operator import itemgetter
 from pathlib import Path
 from typing import Annotated, Any
 
 import msgspec
-import yaml
 
 from agentlab.errors import ConfigError
 
@@ -27,10 +26,19 @@ _Time = (  # nanoseconds since 1970 are whole, or they would be rounded
     | Annotated[float, msgspec.Meta(ge=0, le=1e12)]
 )
 _Tokens = Annotated[int, msgspec.Meta(ge=0, le=1_000_000)]
-_INFERENCE = ("chat", "text_completion", "generate_content")  # no embeddings, tools or agents
-_FORMATS: list[dict[str, Any]] = yaml.safe_load(
-    Path(__file__).with_suffix(".yaml").read_text(encoding="utf-8")
+_OPERATION = "gen_ai.operation.name"
+_OTLP = (  # of a request: when, tokens of its prompt and of its answer, session
+    *("startTimeUnixNano", "gen_ai.usage.input_tokens", "gen_ai.usage.output_tokens"),
+    "gen_ai.conversation.id",
 )
+_INFERENCE = ("chat", "text_completion", "generate_content")  # no embeddings, tools or agents
+_FORMATS = [  # the columns: time, tokens of prompt and answer, session; a time's unit in ns
+    ("TIMESTAMP", "ContextTokens", "GeneratedTokens", "", 1),
+    ("Timestamp", "Request tokens", "Response tokens", "Session ID", 10**9),
+    ("timestamp", "input_length", "output_length", "session_id", 10**6),
+    (*_OTLP, 1),
+]
+_1970 = datetime(1970, 1, 1, tzinfo=UTC)
 
 
 class Arrival(msgspec.Struct, frozen=True):
@@ -71,18 +79,21 @@ def published(path: str | Path, *, most: int | None = None) -> list[Arrival]:
 
 
 def _request(where: str, row: _Row) -> tuple[int, int, int, str | None]:
-    form = next((form for form in _FORMATS if form["at"] in row), None)
-    if form is None:
+    columns = next((columns for columns in _FORMATS if columns[0] in row), None)
+    if columns is None:
         known = "Azure's, BurstGPT's, Mooncake's or OTLP/JSON"
         raise ConfigError(f"{where}: no time in the columns {list(row)!r:.200}; give {known}")
-    time = row[form["at"]]
-    if form["at"] == "TIMESTAMP":
-        date = _checked(where, form["at"], time, datetime)
-        time = round(date.replace(tzinfo=date.tzinfo or UTC).timestamp() * 10**6) * 1000
-    at_ns = round(_checked(where, form["at"], time, _Time) * form["unit_ns"])
-    columns = form["prompt"], form["output"]
-    prompt, output = (_checked(where, name, row.get(name), _Tokens) for name in columns)
-    return at_ns, prompt, output, str(row.get(form["session"]) or "") or None
+    at, prompt, output, session, unit_ns = columns
+    time = row[at]
+    if at == "TIMESTAMP":
+        date = _checked(where, at, time, datetime)
+        time = (date.replace(tzinfo=date.tzinfo or UTC) - _1970) // timedelta(microseconds=1) * 1000
+    return (
+        round(_checked(where, at, time, _Time) * unit_ns),
+        _checked(where, prompt, row.get(prompt), _Tokens),
+        _checked(where, output, row.get(output), _Tokens),
+        str(row.get(session) or "") or None,
+    )
 
 
 def read_rows(path: Path) -> Iterator[tuple[str, _Row]]:
@@ -100,7 +111,7 @@ def read_rows(path: Path) -> Iterator[tuple[str, _Row]]:
             if line.strip():
                 yield f"{path}:{number}", msgspec.json.decode(line, type=_Row)
     except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise ConfigError(f"{str(path)!r}: {error}; give a file of requests") from None
+        raise ConfigError(f"trace {str(path)!r}: {error}; give a file of requests") from None
     except (msgspec.DecodeError, RecursionError) as error:
         raise ConfigError(f"{path}:{number}: {error}; give JSON, or a table") from None
 
@@ -120,7 +131,9 @@ class _Attribute(msgspec.Struct):
 
 class _Span(msgspec.Struct):
     traceId: str
+    spanId: str
     startTimeUnixNano: int
+    endTimeUnixNano: int
     attributes: list[_Attribute] = []
 
 
@@ -143,10 +156,18 @@ def _inferences(where: str, row: _Row) -> Iterator[tuple[str, _Row]]:
         return
     resources = _checked(where, "resourceSpans", row["resourceSpans"], list[_Scopes])
     scopes = [scope for resource in resources for scope in resource.scopeSpans]
-    names = _FORMATS[-1]
+    _, prompt, output, session = _OTLP
     for number, span in enumerate((span for scope in scopes for span in scope.spans), 1):
-        told = {one.key: next(iter(one.value.values()), None) for one in span.attributes}
-        if told.get("gen_ai.operation.name") in _INFERENCE and names["prompt"] in told:
-            missing = {names["output"]: 0, names["session"]: span.traceId}
-            flat = missing | told | msgspec.structs.asdict(span)
+        attributes = {attribute.key: _plain(attribute.value) for attribute in span.attributes}
+        if attributes.get(_OPERATION) in _INFERENCE and prompt in attributes:
+            unless_given = {output: 0, session: span.traceId}
+            flat = unless_given | attributes | msgspec.structs.asdict(span)
             yield f"{where}, span {number}", flat
+
+
+def _plain(value: Any) -> Any:
+    """Return what an OTLP value holds; of a list, its first element."""
+    held = next(iter(value.values()), None) if isinstance(value, dict) else value
+    if isinstance(held, dict) and isinstance(held.get("values"), list):
+        return _plain(next(iter(held["values"]), None))
+    return held
