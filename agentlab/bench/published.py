@@ -26,7 +26,7 @@ _Time = (  # nanoseconds since 1970 are whole, or they would be rounded
     Annotated[int, msgspec.Meta(ge=-(10**12), le=9 * 10**18)]
     | Annotated[float, msgspec.Meta(ge=-1e12, le=1e12)]
 )
-_Tokens = Annotated[int, msgspec.Meta(ge=0, le=10**9)]
+_Tokens = Annotated[int, msgspec.Meta(ge=0, le=1_000_000)]
 _COLUMNS = {  # a form's time -> its unit in nanoseconds, tokens of prompt and answer, session
     "arrived_s": (10**9, "prompt_tokens", "completion_tokens", "agent"),
     "arrived_ns": (1, "prompt_tokens", "completion_tokens", "session"),

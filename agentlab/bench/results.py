@@ -161,7 +161,7 @@ def requests_file(file: Path) -> Path:
 
 def keep_before(file: Path) -> None:
     """Rename finished results, with what lies beside them, so that new ones can be written."""
-    for suffix in (".requests.csv.gz", ".json"):
+    for suffix in (".requests.csv.gz", ".proof.json", ".json"):
         if file.with_suffix(suffix).exists():
             file.with_suffix(suffix).replace(file.with_suffix(f".before{suffix}"))
 

@@ -9,6 +9,7 @@ from typing import Annotated, TypeVar
 
 import httpx
 import msgspec
+from msgspec.structs import asdict, astuple
 
 from agentlab import lab
 from agentlab._support.fields import AtLeastOne
@@ -65,7 +66,7 @@ def run(options: argparse.Namespace) -> int:
     for name, of_it in {**judged, "all": pairs}.items():
         print(f"{name:24}" + "".join(f"{m:>9.1%}{most:>6.0%}" for m, most in errors(of_it)))
     print()
-    for name, value in msgspec.structs.asdict(physics).items():
+    for name, value in asdict(physics).items():
         if value:
             said = f"{value * 1000:.4g} ms" if name.endswith("_s") else value
             print(f"{name.removesuffix('_s'):24}{said}")
@@ -119,10 +120,9 @@ def read(path: Path, model: str | None = None) -> Table | Requests:
         raise ConfigError(f"choose one --model of {', '.join(models) or 'no column `model`'}")
     its = [each for each in rows if not model or each[1].get("model") == model]
     return Table(
-        Row(of.prompt_tokens, of.answer_tokens, of.at_once, of.ttft_ms / 1000, of.itl_ms / 1000,
-            of.tokens_per_s)
-        for of in _lines(its, _OfTable)
-    )  # fmt: skip
+        Row(prompt, answer, at_once, ttft_ms / 1000, itl_ms / 1000, rate)
+        for prompt, answer, at_once, ttft_ms, itl_ms, rate in map(astuple, _lines(its, _OfTable))
+    )
 
 
 def _lines(rows: Iterable[tuple[str, dict[str, str]]], kind: type[T]) -> Iterator[T]:
