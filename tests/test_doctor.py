@@ -33,11 +33,7 @@ URL = "http://127.0.0.1:1/v1"
         (doctor.python((3, 10, 1)), FAIL, "install Python 3.12"),
         (doctor.python((3, 14, 0)), FAIL, "not 3.11 to 3.13"),
         (doctor.packages(LOCK, THERE), OK, "all 2 of the lock"),
-        (
-            doctor.packages(LOCK, {"httpx": "0.28.1"}),
-            FAIL,
-            "typing-extensions is missing, not 4.15.0; run",
-        ),
+        (doctor.packages(LOCK, {"httpx": "0.28.1"}), FAIL, "typing-extensions is missing"),
         (doctor.packages(LOCK, THERE | {"httpx": "1"}), WARN, "httpx 1, not 0.28.1"),
     ],
 )

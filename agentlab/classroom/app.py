@@ -110,8 +110,7 @@ class Classroom:
             name = self._roster.remove(asked)
         except RequestError as error:
             raise RequestError(404, str(error), param="name", code="no_such_learner") from None
-        message = f"{name} is removed, and refused until you reset the counts."
-        return {"removed": name, "message": message}
+        return {"removed": name, "message": _DATA["removed"].format(name=name)}
 
     def _numbers(self) -> dict[str, Any]:
         room, preset = self.room, self.room.preset
@@ -162,8 +161,7 @@ def serve_class(
     """
     host, token = host or HOST, token or secrets.token_hex(8)
     if not re.fullmatch(f"[!-~]{{{_SHORTEST_TOKEN},}}", token):
-        needs = f"a token has at least {_SHORTEST_TOKEN} letters or digits"
-        raise ConfigError(f"{needs}, got one of {len(token)}; leave --token out, and one is made")
+        raise ConfigError(_DATA["token"].format(least=_SHORTEST_TOKEN, got=len(token)))
     if settings.real and (learners is None or not yes):
         raise ConfigError(_DATA["paid"].format(settings))
     listed = None if learners is None else read_list(learners, "class list")

@@ -180,15 +180,10 @@ class _Exchange:
     def __init__(self, live: LiveBatch, span: Span, answer: Answer, dialect: Dialect):
         self._live, self._span, self._said, self._dialect = live, span, answer.said, dialect
         self._thought = answer.reasoning_tokens
-        self._job = Job(
-            prompt_tokens=answer.said.prompt_tokens,
-            output_tokens=answer.reasoning_tokens + answer.said.longest_tokens,
-            prefill_jitter=answer.prefill_jitter,
-            decode_jitter=answer.decode_jitter,
-            learner=span.learner or "",
-            agent=span.agent,
-            blocks=answer.blocks,
-        )
+        output_tokens = answer.reasoning_tokens + answer.said.longest_tokens
+        jitter = answer.prefill_jitter, answer.decode_jitter
+        who = span.learner or "", span.agent
+        self._job = Job(answer.said.prompt_tokens, output_tokens, *jitter, *who, answer.blocks)
 
     async def run(self, receive: Receive, send: Send, *, stream: bool) -> None:
         self._span.prompt_tokens = self._said.prompt_tokens
