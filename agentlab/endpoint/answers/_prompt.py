@@ -90,22 +90,20 @@ def read(prompt: str, told: tuple[str, ...] = (), as_json: bool = False) -> Aske
     return asked._replace(topic=_topic(about), form=form, given=given)
 
 
-def _outline(text: str) -> tuple[list[tuple[int, str]], list[str], list[str]]:
-    """Return a text's headings with their levels, its bullets, and its numbered items."""
+def _outline(text: str) -> tuple[list[tuple[int, str]], list[str], bool]:
+    """Return a text's headings with their levels, and its bullets or else its numbered items."""
     if "\n" not in text and text[:1] not in "#-*•0123456789 \t":  # it cannot begin with a mark
-        return [], [], []
+        return [], [], False
     marked = RE.marked.findall(text)
     headings = [(len(level), title.rstrip(" \t")) for level, _, _, title in marked if level]
-    bullets, numbered = (
-        [title.strip("*_` \t").rstrip(".:;") for *marks, title in marked if marks[at]]
-        for at in (1, 2)
-    )
-    return headings, bullets, numbered
+    kind = 1 if any(bullet for _, bullet, _, _ in marked) else 2
+    items = [title.strip("*_` \t").rstrip(".:;") for *marks, title in marked if marks[kind]]
+    return headings, items, kind == 2 and bool(items)
 
 
 def _prose(text: str, shown: str) -> Asked:
-    headings, bullets, numbered = _outline(shown)
-    if not (headings or bullets or numbered) and mentions(text, *_HEADINGS):
+    headings, items, numbered = _outline(shown)
+    if not (headings or items) and mentions(text, *_HEADINGS):
         headings = [(2, title) for title in listed(text, RE.headings_listed)]
     hangul = 0 if text.isascii() else len(re.findall(r"[\uac00-\ud7a3]", text))
     length = _length(text.lower())
@@ -113,8 +111,8 @@ def _prose(text: str, shown: str) -> Asked:
     return Asked(
         korean=hangul > 0 and hangul * 2 > len(re.findall("[A-Za-z]", text)),
         headings=headings,
-        items=bullets or numbered,
-        numbered=(not bullets and bool(numbered)) or bool(kind and kind.lastindex),
+        items=items,
+        numbered=numbered or bool(kind and kind.lastindex),
         length=length,
     )
 

@@ -70,7 +70,7 @@ class _Builder:
     def value(self, schema: Any, name: str, depth: int) -> Any:
         self._budget.spend()
         if not isinstance(schema, Mapping) or not schema:
-            return self._text(name, {})
+            return self._string({}, name)
         self._open.append(str(schema.get("$ref", "")))
         value = self._inner(self._merged(schema, depth), name, depth)
         self._open.pop()
@@ -95,11 +95,12 @@ class _Builder:
         return merged
 
     def _inner(self, schema: Schema, name: str, depth: int) -> Any:
-        if "const" in schema:
-            return self._given(schema["const"])
-        if "enum" in schema:
-            self._budget.spend(len(schema["enum"]))
-            return self._given(self._filler.choose(name, schema["enum"] or [None]))
+        if "const" in schema or "enum" in schema:
+            options = schema.get("enum") or [None]
+            self._budget.spend(len(options))
+            given = schema["const"] if "const" in schema else self._filler.choose(name, options)
+            json_schema.count_parts(given, self._budget)  # it may be given again and again
+            return given
         if options := schema.get("anyOf") or schema.get("oneOf"):
             return self.value(self._alternative(options, depth), name, depth + 1)
         match _type(schema):
@@ -115,10 +116,6 @@ class _Builder:
                 return None
             case _:
                 return self._string(schema, name)
-
-    def _given(self, value: Any) -> Any:
-        json_schema.count_parts(value, self._budget)  # it may be given again and again
-        return value
 
     def _alternative(self, options: Sequence[Any], depth: int) -> Any:
         """Return the first that is not null and does not lead back here; deep down, a plain one."""
@@ -155,16 +152,14 @@ class _Builder:
         if not inner or inner is True or depth > _DEEP or self._again(inner):
             return {}
         least, most = int(schema.get("minProperties", 0)), int(schema.get("maxProperties", 2))
-        keys = (self._text(name, {}) for _ in range(max(least, min(2, most))))
+        keys = (self._filler.text(name, {}) for _ in range(max(least, min(2, most))))
         return {key: self.value(inner, key, depth + 1) for key in keys}
 
     def _array(self, schema: Schema, name: str, depth: int) -> list[Any]:
         values = [self.value(item, name, depth + 1) for item in schema.get("prefixItems", [])]
         items, unique = schema.get("items", {}), schema.get("uniqueItems")
-        if items is False:
-            return values
         wanted = int(schema.get("minItems", 0))
-        if depth <= _DEEP and not self._again(items):
+        if depth <= _DEEP and items is not False and not self._again(items):
             wanted = max(wanted, min(3, int(schema.get("maxItems", 3))))
         for _ in range(20 * wanted + 20):  # more tries than places, because of what must be unique
             if len(values) >= wanted:
@@ -196,21 +191,14 @@ class _Builder:
             return self._by_pattern(schema["pattern"])
         if schema.get("format") in _FORMATS:
             return _FORMATS[schema["format"]]
-        text = self._text(name, schema)
-        least = int(schema.get("minLength", 0))  # 2.0 is a whole number there
-        self._budget.spend(characters=least)
-        return text[: int(schema.get("maxLength", len(text)))].ljust(least, ".")
-
-    def _text(self, name: str, schema: Schema) -> str:
         text = self._filler.text(name, schema)
-        self._budget.spend(characters=len(text))
-        return text
+        least = int(schema.get("minLength", 0))  # 2.0 is a whole number there
+        self._budget.spend(characters=len(text) + least)
+        return text[: int(schema.get("maxLength", len(text)))].ljust(least, ".")
 
     def _by_pattern(self, pattern: str) -> str:
         try:
             text = str(_Xeger(self._draw, self._budget).xeger(pattern))
-        except CannotFill:
-            raise
         except Exception as error:
             raise CannotFill(f"pattern {pattern!r} ({error})") from None
         self._budget.spend(characters=len(text) + len(pattern))

@@ -54,17 +54,13 @@ def _grouped(text: str, found: list[re.Match[str]]) -> list[Group]:
     for each in found:
         start, stop = each.span(each.lastgroup or 0)
         between = text[max(end, start - _FAR) : start].lower()
-        words = [word for word in RE.word_between.findall(between) if word not in SETS["skipped"]]
+        words = RE.word_between.findall(between)
         role = words.pop() if words and words[-1] in SETS["prepositions"] else ""
         label = words[-1] if words else ""
         # "Seoul and Busan", or "in Seoul and in Busan", or "user Ana and user Bob"
-        linked = (
-            groups
-            and RE.linked.search(between)
-            and {*words} <= SETS["links"]
-            and start - end < _FAR
-        )
-        group = groups[-1] if linked and not role else by_key.get(role or label)
+        linked = RE.linked.search(between) and {*words} <= SETS["links"] and not role
+        near = groups and linked and start - end < _FAR
+        group = groups[-1] if near else by_key.get(role or label)
         if group is None:
             group = Group(role, label, [])
             groups.append(group)
