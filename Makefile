@@ -13,11 +13,18 @@ LAB_ARGS ?=
 BUNDLE_ARGS ?=
 CLIENTS ?=
 
+# In which language the course opens: LANGUAGE=ko or LANGUAGE=en says it, else the locale does.
+SPOKEN := $(or $(LANGUAGE),$(LC_ALL),$(LC_MESSAGES),$(LANG))
+LESSONS := notebooks$(if $(filter ko%,$(SPOKEN)),/ko)
+
+# Of the Korean lessons those that every run compares; `make korean` compares all.
+KOREAN := 00_start_here 02_langgraph_parallel 04c_races
+
 # Each lesson is executed once, by the browser; nbval executes only what no browser has run.
 NBVAL := -p nbval -p nbval_refresh --nbval --nbval-current-env --nbval-cell-timeout 600 \
 	--nbval-sanitize-with tests/nbval_sanitize.cfg --executed build/executed -n 2 --dist loadscope
 
-.PHONY: help setup lab test unit-tests browser-tests versions browser real class attack conformance check links book bundle soak refresh lock clean
+.PHONY: help setup lab test unit-tests browser-tests versions korean browser real class attack conformance check links book bundle soak refresh lock clean
 
 help:  ## list these targets
 	@sed -n 's/^\([a-z]*\):[^#]*## \(.*\)/  make \1	\2/p' Makefile | expand -t 20
@@ -27,16 +34,17 @@ setup:  ## make .venv from the lock (uv if there is one, else pip)
 		echo "Agent Lab needs Python 3.11, 3.12 or 3.13; install Python 3.12 first." >&2; exit 1; }
 	@$(PYTHON) tools/setup.py
 
-lab: setup  ## open the course in JupyterLab (LAB_ARGS passes options on)
+lab: setup  ## open the course in JupyterLab (LANGUAGE=ko: in Korean; LAB_ARGS passes options on)
 	$(BIN)/jupyter lab $(AS_ROOT) --ServerApp.root_dir=. \
-		--LabApp.default_url=/lab/tree/notebooks/00_start_here.ipynb \
+		--LabApp.default_url=/lab/tree/$(LESSONS)/00_start_here.ipynb \
 		--LabApp.app_settings_dir=tools/jupyterlab $(LAB_ARGS)
 
 test: setup  ## unit tests; every lesson run in a browser, and compared with its outputs
 	-@$(BIN)/python tools/browser.py --install
 	rm -rf build/executed
 	@$(MAKE) --no-print-directory -j 2 unit-tests browser-tests
-	PYTHONPATH=tools $(BIN)/python -m pytest $(NBVAL) notebooks
+	PYTHONPATH=tools $(BIN)/python -m pytest $(NBVAL) $(wildcard notebooks/*.ipynb \
+		$(KOREAN:%=notebooks/ko/%.ipynb))
 
 # Both at once, on two cores: most of their time they wait for a clock or another process.
 # Programs that are started below are no jobs of this `make`, so they are not told of it.
@@ -51,6 +59,9 @@ browser-tests:
 
 versions: setup  ## compare the lessons on every other Python of 3.11 to 3.13 (PYTHONS names more)
 	$(BIN)/python tools/versions.py $(PYTHONS)
+
+korean: setup  ## compare every Korean lesson with its stored outputs
+	PYTHONPATH=tools $(BIN)/python -m pytest $(NBVAL) notebooks/ko
 
 browser: setup  ## every lesson in JupyterLab, in a headless browser; pictures in build/screenshots
 	-@$(BIN)/python tools/browser.py --install
@@ -73,6 +84,7 @@ check: setup  ## ruff, mypy --strict, lint of notebooks and prose, links
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/python tools/lint_notebooks.py
+	$(BIN)/python tools/korean.py check
 	$(BIN)/python tools/lint_prose.py
 	$(BIN)/python tools/check_links.py
 
@@ -91,7 +103,8 @@ soak: setup  ## 20,000 calls to a rough endpoint, and fifty kills: is anything l
 	$(BIN)/python tools/soak.py
 	AGENTLAB_KILLS=50 $(BIN)/python -m pytest -s tests/test_content_kill.py
 
-refresh: setup  ## execute the notebooks and store their outputs
+refresh: setup  ## execute the notebooks and their Korean twins, and store their outputs
+	$(BIN)/python tools/korean.py sync
 	$(BIN)/python tools/refresh_notebooks.py
 
 lock:  ## resolve requirements.lock anew from pyproject.toml (needs uv)

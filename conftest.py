@@ -24,7 +24,7 @@ os.environ["AGENTLAB_PROGRESS"] = "0"  # a moving bar has nothing to compare
 # A pytest that a test starts has another pyproject.toml, or none; these take it four seconds.
 SLOW = "nbval langsmith_plugin asyncio benchmark codspeed recording socket syrupy hypothesispytest"
 os.environ["PYTEST_ADDOPTS"] = " ".join(f"-p no:{plugin}" for plugin in SLOW.split())
-for name in ("OPENAI_API_KEY", "OPENAI_BASE_URL", "OPENAI_MODEL"):
+for name in ("OPENAI_API_KEY", "OPENAI_BASE_URL", "OPENAI_MODEL", "AGENTLAB_LANGUAGE"):
     os.environ.pop(name, None)
 
 

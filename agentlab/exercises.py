@@ -23,6 +23,7 @@ from typing import Any, Self
 
 from agentlab import lab
 from agentlab.errors import reason
+from agentlab.settings import said
 from agentlab.trace import Trace, trace
 
 WITHIN_S = 600.0  # model seconds that an answer may take; the right ones take some tens
@@ -54,18 +55,17 @@ class Check:
                 warnings.showwarning(one.message, one.category, one.filename, one.lineno)
         if isinstance(error, KeyboardInterrupt | GeneratorExit | asyncio.CancelledError):
             return False
-        if error is None:
-            print("Solved.")
-        elif isinstance(error, _NotYet):
-            print(f"Not yet: {_short(error, 400)}{forgotten}")
-        else:
-            print(f"Not yet: {_what_it_raised(error, self._own)}")
+        if isinstance(error, _NotYet):
+            hint = _short(error, 400) + forgotten
+        elif error:
+            hint = _what_it_raised(error, self._own)
+        print(said(f"Not yet: {hint}" if error else "Solved."))
         return True
 
     def __call__(self, claim: object, hint: str) -> None:
         """End the block with `hint` unless the claim holds."""
         if not claim:
-            raise _NotYet(hint)
+            raise _NotYet(said(hint))
 
     def call(self, function: Callable[..., Any], *args: Any) -> Any:
         """Return what `function` returns, if it does so in time."""
@@ -172,14 +172,14 @@ def _what_it_raised(error: BaseException, own: CodeType | None = None) -> str:
     """Say in a line what the learner's code raised, and where; `own` is the code of the check."""
     raised = _first(reason(error))
     where = _line(_first(error), own) or _line(_first(error.__context__ or error), own)
-    said = ": ".join(filter(None, (type(raised).__name__, _short(raised, 200).rstrip("."))))
+    what = ": ".join(filter(None, (type(raised).__name__, _short(raised, 200).rstrip("."))))
     used = getattr(raised, "obj", None)
     if inspect.iscoroutine(used):
         used.close()
-        return f"an `await` is missing: {used.__name__!r} has no result yet ({said}){where}."
-    sentence = f"it raised {said}{where}"
+        return f"an `await` is missing: {used.__name__!r} has no result yet ({what}){where}."
+    sentence = f"it raised {what}{where}"
     if own and not where:
-        sentence = f"the check cannot use your answer: {said}"
+        sentence = f"the check cannot use your answer: {what}"
     return sentence if sentence.endswith(("?", "!")) else f"{sentence.rstrip('.')}."
 
 

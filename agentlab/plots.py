@@ -2,16 +2,22 @@
 
 from collections import Counter
 from collections.abc import Sequence
+from importlib.util import find_spec
 from itertools import pairwise
 from math import inf
+from pathlib import Path
 from typing import Any
 
 import matplotlib.pyplot as plt
+from matplotlib import rc_params_from_file
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.font_manager import FontEntry, fontManager
 from matplotlib.layout_engine import ConstrainedLayoutEngine
 from matplotlib.patches import Rectangle
+from matplotlib.text import Text
 
+from agentlab.settings import DATA, language, said
 from agentlab.trace import AGENT, Span, ToolSpan, Trace
 
 # From the palette of Okabe and Ito, for colour-blind readers; the phases also differ in lightness,
@@ -22,15 +28,7 @@ SERIES = ("#0072B2", "#D55E00", "#009E73", "#CC79A7")
 _HATCHED: Any = {"fill": False, "edgecolor": BROKEN, "hatch": "//"}
 _INFERRED: Any = {"fill": False, "edgecolor": RUNNING, "hatch": "..."}
 FONT_SIZE = 14
-_STYLE: Any = {
-    "font.size": FONT_SIZE,
-    "axes.titlelocation": "left",
-    "axes.titleweight": "bold",
-    "axes.titlesize": FONT_SIZE + 2,
-    "axes.axisbelow": True,
-    "grid.color": "#DDDDDD",
-    "legend.frameon": False,
-}
+_STYLE = rc_params_from_file(DATA / "plots.mplstyle", use_default_template=False)
 
 
 def timeline(t: Trace, title: str | None = None) -> Figure:
@@ -52,35 +50,27 @@ def timelines(traces: dict[str, Trace]) -> Figure:
     rows = [max(len(each), 1) for each in lanes]
     height = sum(0.52 * count + 1.3 for count in rows) + 0.5
     with plt.rc_context(_STYLE):
-        figure, axes = plt.subplots(
-            len(traces),
-            figsize=(11, height),
-            height_ratios=[count + 1.2 for count in rows],
-            squeeze=False,
-            # Room between the rows, so that a title is nearer to its own axis than to the last one.
-            layout=ConstrainedLayoutEngine(hspace=0.12),
-        )
+        # Room between the rows, so that a title is nearer to its own axis than to the last one.
+        figure = plt.figure(figsize=(11, height), layout=ConstrainedLayoutEngine(hspace=0.12))
+        parts = {"height_ratios": [count + 1.2 for count in rows], "squeeze": False}
+        axes = figure.subplots(len(traces), **parts)
         spans = [span for t in traces.values() for span in t.spans]
         tools = [tool for t in traces.values() for tool in t.tools if tool.operation != AGENT]
-        bars = [*spans, *tools]
-        ends_s = [bar.arrived_s if bar.end_s is None else bar.end_s for bar in bars]
+        ends_s = [x.arrived_s if x.end_s is None else x.end_s for x in (*spans, *tools)]
         for (axis,), title, each in zip(axes, traces, lanes, strict=True):
             _draw(axis, each, max(ends_s, default=0.0))
             axis.set_title(title)
         axes[-1][0].set_xlabel("model time (s)")
-        shown = {"reading the prompt": READING, "answering": ANSWERING}
-        if any(span.queued_s for span in spans):
-            shown = {"waiting for a slot": WAITING, **shown}
-        if any(not tool.inferred for tool in tools):
-            shown["running a tool"] = RUNNING
-        handles = [Rectangle((0, 0), 1, 1, color=colour) for colour in shown.values()]
-        if any(tool.inferred for tool in tools):
-            handles.append(Rectangle((0, 0), 1, 1, **_INFERRED))
-            shown["inferred from a gap"] = RUNNING
-        if any(not span.ok and span.status is not None for span in spans):
-            handles.append(Rectangle((0, 0), 1, 1, **_HATCHED))
-            shown["no complete answer"] = BROKEN
-        figure.legend(handles, list(shown), loc="outside lower right", ncols=4)
+        looks: dict[str, tuple[Any, bool]] = {
+            "waiting for a slot": ({"color": WAITING}, any(span.queued_s for span in spans)),
+            "reading the prompt": ({"color": READING}, True),
+            "answering": ({"color": ANSWERING}, True),
+            "running a tool": ({"color": RUNNING}, any(not tool.inferred for tool in tools)),
+            "inferred from a gap": (_INFERRED, any(tool.inferred for tool in tools)),
+            "no complete answer": (_HATCHED, any(s.status and not s.ok for s in spans)),
+        }
+        shown = {n: Rectangle((0, 0), 1, 1, **look) for n, (look, there) in looks.items() if there}
+        figure.legend([*shown.values()], [*shown], loc="outside lower right", ncols=4)
     plt.close(figure)  # the notebook shows what a cell returns, once
     return figure
 
@@ -192,3 +182,19 @@ def _draw_bar(axis: Axes, row: int, span: Span, end_s: float) -> None:
         words: dict[str, Any] = {"va": "center", "color": BROKEN, "fontweight": "bold"}
         what = (span.fault or str(span.status)).partition(":")[0]
         axis.annotate(f" {what}", (stop_s, row), **words)
+
+
+def _draw_in_korean(figure: Figure, renderer: Any, draw: Any = Figure.draw) -> None:
+    """Draw any figure, once its titles, labels and legends are translated."""
+    for text in figure.findobj(Text):
+        text.set_text(said(text.get_text()))
+    draw(figure, renderer)
+
+
+if language() == "ko":
+    Figure.draw = _draw_in_korean  # type: ignore[method-assign]
+    if there := find_spec("koreanize_matplotlib"):  # for its fonts: its code needs Python 3.11
+        for end, weight in ((".ttf", 400), ("Bold.ttf", 700)):
+            file = str(Path(str(there.origin)).parent / "fonts" / f"NanumGothic{end}")
+            fontManager.ttflist.append(FontEntry(file, name="NanumGothic", weight=weight))
+    plt.style.use(DATA / "ko" / "plots.mplstyle")

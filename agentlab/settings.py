@@ -13,6 +13,7 @@ from typing import Annotated, Any, Literal
 import msgspec
 from pydantic import Field, HttpUrl, TypeAdapter, ValidationError
 
+from agentlab._support.catalogue import translated
 from agentlab._support.fields import AtLeastOne, NotNegative, Text, model
 from agentlab.errors import ConfigError
 
@@ -115,6 +116,19 @@ def from_environment(environ: Mapping[str, str] = os.environ, **given: Any) -> S
     if chosen.real:  # whether another lab answers there is not known yet
         key_from(environ, learner=chosen.upstream != OPENAI_URL)
     return chosen
+
+
+def language(environ: Mapping[str, str] = os.environ) -> str:
+    """Return `en` or `ko`: `AGENTLAB_LANGUAGE`, or if unset, that of the folder of the lesson."""
+    named = environ.get("AGENTLAB_LANGUAGE", "").strip().lower()
+    if named not in ("", "en", "ko"):
+        raise ConfigError(f"AGENTLAB_LANGUAGE is {named!r}; set it to en or ko")
+    return named or ("ko" if Path.cwd().parts[-2:] == ("notebooks", "ko") else "en")
+
+
+def said(text: str) -> str:
+    """Return a text as the learner reads it: in Korean, where that is the language."""
+    return translated(text, DATA / "ko" / "texts.yaml") if language() == "ko" else text
 
 
 # How text that is not a key looks, and what to say; a learner's name may look as the last does.

@@ -31,6 +31,7 @@ include_patterns = [
     "docs/*.md",
     "docs/ko/*.md",
     "notebooks/*.ipynb",
+    "notebooks/ko/*.ipynb",
 ]
 exclude_patterns = [".*", "build", "results", "**/.ipynb_checkpoints"]
 

@@ -25,7 +25,7 @@ import nbformat
 from markdown_it import MarkdownIt
 
 ROOT = Path(__file__).resolve().parents[1]
-FOLDERS = ("", "agentlab/", "data/results/", "docs/", "docs/ko/", "notebooks/")
+FOLDERS = ("", "agentlab/", "data/results/", "docs/", "docs/ko/", "notebooks/", "notebooks/ko/")
 LOADING = {"script", "img", "iframe", "source", "video", "audio", "embed", "link"}
 NAMED_ONLY = {"canonical", "author", "license", "help", "search", "next", "prev", "index"}
 

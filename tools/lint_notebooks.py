@@ -4,7 +4,7 @@
 
 A notebook without stored outputs passes any comparison, so outputs and execution counts must be
 there. The rules of reading are those of a lesson: more prose than code, short cells, predictions,
-exercises with solutions, key points.
+exercises with solutions, key points. What counts English words is not asked of a Korean twin.
 """
 
 from __future__ import annotations
@@ -20,6 +20,8 @@ from nbformat import NotebookNode
 
 NOTEBOOKS = Path(__file__).resolve().parents[1] / "notebooks"
 
+KOREAN = NOTEBOOKS / "ko"
+
 WALL_CLOCK = "nbval-ignore-output"  # tag: this output's subject is wall-clock time
 FAILS = "raises-exception"  # tag: this cell is meant to fail
 PARAMETERS = "parameters"  # tag: papermill puts other values behind this cell
@@ -27,27 +29,39 @@ KERNEL = {"display_name": "Python 3 (ipykernel)", "language": "python", "name": 
 METADATA = {"kernelspec": KERNEL, "language_info": {"name": "python"}}
 
 
+def lessons() -> list[Path]:
+    """Every lesson of the course, and then every Korean twin."""
+    return sorted(NOTEBOOKS.glob("*.ipynb")) + sorted(KOREAN.glob("*.ipynb"))
+
+
+def shown_name(path: Path) -> str:
+    """A notebook's name, which tells a lesson from its twin."""
+    return f"ko/{path.name}" if path.parent.name == "ko" else path.name
+
+
 def lint(path: Path) -> Iterator[str]:
     """Everything about the notebook that should be mended, a line each."""
     notebook = nbformat.read(path, as_version=4)
     code = [cell for cell in notebook.cells if cell.cell_type == "code"]
-    yield from _lint_form(path, notebook)
+    name = shown_name(path)
+    for what in _lint_form(path, notebook):
+        yield f"{name}: {what}"
     for number, cell in enumerate(code, 1):
         for what in _lint_cell(number, cell):
-            yield f"{path.name} code cell {number}: {what}"
-    for what in _lint_reading(path.name, notebook.cells, code):
-        yield f"{path.name}: {what}"
+            yield f"{name} code cell {number}: {what}"
+    for what in _lint_reading(name, notebook.cells, code):
+        yield f"{name}: {what}"
 
 
 def _lint_form(path: Path, notebook: NotebookNode) -> Iterator[str]:
     if notebook.metadata != METADATA:
-        yield f"{path.name}: its metadata is not the plain kind; refresh it"
+        yield "its metadata is not the plain kind; refresh it"
     if path.stat().st_size > 1_000_000:
-        yield f"{path.name}: over 1 MB; show less, or plot smaller"
+        yield "over 1 MB; show less, or plot smaller"
     try:
         nbformat.validate(notebook)
     except nbformat.ValidationError as error:
-        yield f"{path.name}: no valid notebook: {error.message}"
+        yield f"no valid notebook: {error.message}"
     text = path.read_text(encoding="utf-8")
     for what, pattern in {
         "a path of somebody's machine": r"/(?:home|Users|root)/\w+|[A-Z]:\\\\Users",
@@ -56,7 +70,7 @@ def _lint_form(path: Path, notebook: NotebookNode) -> Iterator[str]:
         "a web font or script": r"https?://(?:cdn|fonts)\.",
     }.items():
         if found := re.search(pattern, text):
-            yield f"{path.name}: {what} ({found[0][:30]}...); take it out"
+            yield f"{what} ({found[0][:30]}...); take it out"
 
 
 def _lint_cell(number: int, cell: NotebookNode) -> Iterator[str]:
@@ -90,19 +104,21 @@ def _lint_reading(name: str, cells: list[NotebookNode], code: list[NotebookNode]
         (checks if "Check() as" in cell.source else lesson).append(length)
     words = sum(len(source.split()) for source in prose)
     everything = "\n".join(prose)
+    predictions = everything.count("**Predict") + everything.count("**예측")
     ignored = sum(WALL_CLOCK in cell.metadata.get("tags", []) for cell in code)
-    least = 12 if name.startswith("00_") else 25
+    korean = name.startswith("ko/")
+    least = 12 if name.removeprefix("ko/").startswith("00_") else 25
     rules = {
         f"{len(cells)} cells; {least} to 60 make a lesson": least <= len(cells) <= 60,
         "fewer markdown cells than code cells; explain more": len(prose) >= len(code),
         "code cells of more than 4 lines at the median": statistics.median_low(lesson) <= 4,
         "a code cell of more than 20 lines; split it": max(lines) <= 20,
         "a check of more than 15 lines; make fewer claims": max(checks, default=0) <= 15,
-        "less than ten words of prose for a line of code": words >= 10 * sum(lesson),
-        "fewer than two predictions": everything.count("**Predict") >= 2,
+        "less than ten words of prose for a line of code": korean or words >= 10 * sum(lesson),
+        "fewer than two predictions": predictions >= 2,
         "fewer than two exercises with a solution": everything.count("<details>") >= 2,
         "an exercise lacks its check, hint or solution": _exercises_are_whole(cells),
-        "no key points": "## Key points" in everything,
+        "no key points": bool(re.search("^## (Key points|핵심 정리)", everything, re.MULTILINE)),
         "no title": prose[0].startswith("# ") if prose else False,
         f"{ignored} of {len(code)} cells are not compared": ignored * 3 <= len(code),
     }
@@ -110,17 +126,21 @@ def _lint_reading(name: str, cells: list[NotebookNode], code: list[NotebookNode]
 
 
 def _exercises_are_whole(cells: list[NotebookNode]) -> bool:
-    """True if each "### Exercise n: title" is followed by a check, and by a hint and a solution."""
+    """True if each "### Exercise n: title" is followed by a check, and by a hint and a solution.
+
+    In a Korean lesson it is "### 연습 문제 n: title".
+    """
     prose = "\n".join(cell.source for cell in cells if cell.cell_type == "markdown")
-    _, *exercises = re.split(r"^### Exercise \d+: .", prose, flags=re.MULTILINE)
+    _, *exercises = re.split(r"^### (?:Exercise|연습 문제) \d+: .", prose, flags=re.MULTILINE)
     checks = sum("Check() as" in cell.source for cell in cells if cell.cell_type == "code")
-    folded = ("<summary>Hint</summary>", "<summary>Solution</summary>")
-    told = all(("*Hint.*" in one or folded[0] in one) and folded[1] in one for one in exercises)
+    hint = re.compile(r"\*Hint\.\*|\*힌트\.\*|<summary>(Hint|힌트)</summary>")
+    solution = re.compile("<summary>(Solution|풀이)</summary>")
+    told = all(hint.search(one) and solution.search(one) for one in exercises)
     return told and checks == len(exercises)
 
 
 def main(arguments: list[str]) -> int:
-    paths = [Path(argument) for argument in arguments] or sorted(NOTEBOOKS.glob("*.ipynb"))
+    paths = [Path(argument) for argument in arguments] or lessons()
     findings = [finding for path in paths for finding in lint(path)]
     print("\n".join(findings) or f"{len(paths)} notebooks: nothing to mend")
     return 1 if findings or not paths else 0

@@ -64,9 +64,9 @@ class Executed(IPyNbFile):  # type: ignore[misc]  # nbval has no types
 
 
 def executed(config: pytest.Config, path: Path) -> Path | None:
-    """The notebook of this name that has run, if there is one."""
+    """The notebook of this name that has run, if there is one; a Korean twin has the same name."""
     folder = config.getoption("--executed")
-    saved = Path(folder, path.name) if folder else None
+    saved = Path(folder, refresh_notebooks.shown_name(path)) if folder else None
     return saved if saved is not None and saved.is_file() else None
 
 

@@ -26,7 +26,7 @@ from pathlib import Path
 
 import nbformat
 import numpy as np
-from lint_notebooks import METADATA, NOTEBOOKS, WALL_CLOCK
+from lint_notebooks import METADATA, NOTEBOOKS, WALL_CLOCK, lessons, shown_name
 from matplotlib.image import imread
 from nbclient import NotebookClient
 from nbclient.exceptions import CellExecutionError
@@ -36,6 +36,7 @@ from agentlab._support.system import write_whole
 
 SANITIZERS = NOTEBOOKS.parent / "tests" / "nbval_sanitize.cfg"
 CELL_TIMEOUT_S = 300
+os.environ.pop("AGENTLAB_LANGUAGE", None)  # a lesson's folder says which language it is in
 os.environ["AGENTLAB_PROGRESS"] = "0"  # a bar shows how far a run is, which is nothing to store
 KERNELS_AT_ONCE = 2
 
@@ -163,7 +164,7 @@ def changes(path: Path, fresh: str) -> str:
         return ""
     before = nbformat.read(path, as_version=4).cells
     after = nbformat.reads(fresh, as_version=4).cells
-    lines = [f"{path.name}: a refresh changes it"]
+    lines = [f"{shown_name(path)}: a refresh changes it"]
     for number, (old, new) in enumerate(zip(before, after, strict=True), 1):
         if old != new:
             lines.append(f"  cell {number}: {old.source.strip().splitlines()[0][:70]}")
@@ -186,7 +187,7 @@ def _readable(cell: NotebookNode) -> str:
 
 
 async def main(options: argparse.Namespace) -> int:
-    paths = [Path(name).resolve() for name in options.files] or sorted(NOTEBOOKS.glob("*.ipynb"))
+    paths = [Path(name).resolve() for name in options.files] or lessons()
     kernels = asyncio.Semaphore(KERNELS_AT_ONCE)
 
     async def one(path: Path) -> str | CellFailed:
@@ -204,10 +205,10 @@ async def main(options: argparse.Namespace) -> int:
 def _settle(path: Path, fresh: str | CellFailed) -> bool:
     """Write one notebook, if that changes it, and say so; True if it could not be executed."""
     if isinstance(fresh, CellFailed):
-        print(f"{path.name}, {fresh}\nThe file is left as it was.")
+        print(f"{shown_name(path)}, {fresh}\nThe file is left as it was.")
         return True
     changed = changes(path, fresh)
-    print(changed or f"{path.name}: nothing changed")
+    print(changed or f"{shown_name(path)}: nothing changed")
     if changed:
         write_whole(path, fresh.encode())
     return False

@@ -89,7 +89,8 @@ def steps(uv, wheels=None, venv=VENV):
 
 def trust_notebooks(venv=VENV):
     """Let JupyterLab show stored pictures and HTML: these notebooks are the course's own."""
-    notebooks = [str(path) for path in sorted((ROOT / "notebooks").glob("*.ipynb"))]
+    folders = (ROOT / "notebooks", ROOT / "notebooks" / "ko")
+    notebooks = [str(path) for folder in folders for path in sorted(folder.glob("*.ipynb"))]
     trust = [program("jupyter", venv), "trust", *notebooks]
     return trust if notebooks else [program("python", venv), "-V"]
 

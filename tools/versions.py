@@ -48,6 +48,7 @@ def compare(version: str, program: str) -> int:
         SETUP["program"]("python", venv), "-m", "pytest", "-p", "nbval", "-p", "nbval_refresh",
         "--nbval", "--nbval-current-env", "--nbval-cell-timeout", "600", "--nbval-sanitize-with",
         "tests/nbval_sanitize.cfg", "-n", "2", "--dist", "loadscope", "notebooks",
+        "--ignore", "notebooks/ko",
     ]  # fmt: skip
     return subprocess.call(nbval, cwd=ROOT, env=os.environ | {"PYTHONPATH": "tools"})
 

@@ -12,8 +12,9 @@ from typing import Any, NamedTuple
 from agentlab.errors import ConfigError
 from agentlab.settings import DATA
 
-_HEADING = re.compile(r"^#{2,4} Exercise (\d+)\b:?[ \t]*(.*?)[ \t]*$", re.MULTILINE)
-_SECTION = re.compile(r"^#{1,2} (?!Exercise )", re.MULTILINE)
+_HEADING = re.compile(r"^#{2,4} (?:Exercise|연습 문제) (\d+)\b:?[ \t]*(.*?)[ \t]*$", re.MULTILINE)
+_SECTION = re.compile(r"^#{1,2} (?!Exercise |연습 문제 )", re.MULTILINE)
+_SOLVED, _NOT_YET = ("Solved.", "풀었습니다."), ("Not yet", "아직입니다")
 
 
 class Exercise(NamedTuple):
@@ -32,11 +33,17 @@ def run(options: argparse.Namespace) -> int:
 
 
 def lessons(folder: Path) -> dict[str, list[Exercise]]:
-    """Return notebook -> its exercises; a ConfigError, if there is none, or one is broken."""
-    found = {}
-    for path in sorted(folder.glob("*.ipynb")):
+    """Return notebook -> its exercises; a ConfigError, if there is none, or one is broken.
+
+    Of a lesson and its Korean twin that one counts in which more are solved.
+    """
+    found = dict[str, list[Exercise]]()
+    paths = [*folder.glob("*.ipynb"), *folder.glob("ko/*.ipynb")]
+    for path in sorted(paths, key=lambda path: path.name):
         try:
-            found[path.name] = exercises(json.loads(path.read_bytes())["cells"])
+            some = exercises(json.loads(path.read_bytes())["cells"])
+            before = found.get(path.name, some)
+            found[path.name] = max(before, some, key=lambda these: sum(e.solved for e in these))
         except (OSError, ValueError, LookupError, TypeError, AttributeError) as error:
             broken = f"{path} is no notebook ({type(error).__name__}: {error})"
             raise ConfigError(f"{broken}; restore it, or fetch it again") from None
@@ -71,7 +78,7 @@ def exercises(cells: list[dict[str, Any]]) -> list[Exercise]:
         elif cell["cell_type"] == "code" and inside:
             outputs = [o for o in cell.get("outputs", []) if o.get("name") == "stdout"]
             printed = "\n".join("".join(output["text"]) for output in outputs).splitlines()
-            verdicts = [line for line in printed if line.startswith(("Solved.", "Not yet"))]
+            verdicts = [line for line in printed if line.startswith(_SOLVED + _NOT_YET)]
             if verdicts:
-                found[-1] = found[-1]._replace(solved=verdicts[-1].startswith("Solved."))
+                found[-1] = found[-1]._replace(solved=verdicts[-1].startswith(_SOLVED))
     return found

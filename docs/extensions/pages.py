@@ -21,8 +21,8 @@ def _no_folders(app: Sphinx, document: nodes.document) -> None:
 
 def _numbers(app: Sphinx, document: nodes.document) -> None:
     """A lesson's number stands before its title, so that the list of lessons has it."""
-    folder, _, name = app.env.docname.partition("/")
-    if folder == "notebooks":
+    folder, _, name = app.env.docname.rpartition("/")
+    if folder in ("notebooks", "notebooks/ko"):
         title = next(document.findall(nodes.title))
         title.insert(0, nodes.Text(f"{name.partition('_')[0]} "))
 

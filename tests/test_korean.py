@@ -1,0 +1,414 @@
+"""The Korean lessons: twins of the English ones, and what their code shows is Korean as well."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import nbformat
+import pytest
+from lessons import NOTEBOOKS
+from nbformat import NotebookNode
+from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook
+
+from agentlab import settings
+from agentlab._support.catalogue import translated
+from agentlab.commands import progress
+from agentlab.errors import ConfigError, FileError
+from agentlab.exercises import Check
+from agentlab.settings import language, said
+
+ROOT = NOTEBOOKS.parent
+sys.path.insert(0, str(ROOT / "tools"))
+
+import korean  # noqa: E402  tools/ is no package
+
+TWINS = sorted(korean.KOREAN.glob("*.ipynb"))
+
+
+@pytest.fixture
+def in_korean(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("AGENTLAB_LANGUAGE", "ko")
+
+
+def english() -> NotebookNode:
+    """A lesson of three cells."""
+    cells = [
+        new_markdown_cell("# Rivers\n\n[docs](../docs/a.md), [next](02.ipynb)", id="title"),
+        new_code_cell("print(1)", id="one", metadata={"tags": ["nbval-ignore-output"]}),
+        new_markdown_cell("The end.", id="end"),
+    ]
+    return new_notebook(cells=cells)
+
+
+KOREAN = {"title": "# 강\n\n[문서](../docs/a.md), [다음](02.ipynb)", "end": "끝입니다."}
+
+
+def twin(of: NotebookNode, translations: dict[str, str] = KOREAN) -> NotebookNode:
+    return korean.twin(of, None, translations, set())
+
+
+def changed(cell: int, source: str) -> NotebookNode:
+    lesson = english()
+    lesson.cells[cell].source = source
+    return lesson
+
+
+def test_the_korean_lessons_are_the_english_ones():
+    """No cell changed in English alone, none is missing, no code differs, no hint lacks Korean."""
+    assert TWINS
+    assert korean.check() == []
+
+
+@pytest.mark.parametrize("path", TWINS, ids=lambda path: path.stem)
+def test_twins_have_the_same_cells_and_the_same_code(path: Path):
+    """Seen without the tool: ids, kinds and sources of code, and prose with Hangul in it."""
+    pairs = zip(korean.read(NOTEBOOKS / path.name).cells, korean.read(path).cells, strict=True)
+    for one, other in pairs:
+        assert (one.id, one.cell_type) == (other.id, other.cell_type)
+        if one.cell_type == "code":
+            assert (one.source, one.metadata) == (other.source, other.metadata)
+        else:
+            assert re.search("[가-힣]", other.source), one.id
+
+
+@pytest.mark.parametrize("path", TWINS, ids=lambda path: path.stem)
+def test_twins_have_the_same_exercises(path: Path):
+    """`agentlab progress` finds them under the Korean headings."""
+    of = {folder: progress.lessons(folder)[path.name] for folder in (NOTEBOOKS, path.parent)}
+    numbers = [[exercise.number for exercise in some] for some in of.values()]
+    assert numbers[0] == numbers[1] != []
+    assert all(re.search("[가-힣]", exercise.title) for exercise in of[path.parent])
+
+
+def test_a_twin_has_the_lessons_code_and_its_own_words():
+    """Ids, code and metadata as in English; links go one folder further up."""
+    lesson = english()
+    made = twin(lesson)
+    assert [cell.id for cell in made.cells] == ["title", "one", "end"]
+    assert made.cells[0].source == "# 강\n\n[문서](../../docs/a.md), [다음](../02.ipynb)"
+    assert (made.cells[1].source, made.cells[1].metadata) == (
+        lesson.cells[1].source,
+        lesson.cells[1].metadata,
+    )
+    assert list(korean.differences(lesson, made)) == []
+
+
+@pytest.mark.parametrize(
+    ("link", "moved"),
+    [
+        ("[a](../docs/a.md#b)", "[a](../../docs/a.md#b)"),
+        ("[a](01.ipynb)", "[a](01.ipynb)"),
+        ("[a](02.ipynb#b)", "[a](../02.ipynb#b)"),
+        ("[a](https://example.org/01.ipynb)", "[a](https://example.org/01.ipynb)"),
+        ("[a](#b)", "[a](#b)"),
+        ('<img src="../docs/a.png">', '<img src="../../docs/a.png">'),
+        ("![a](../docs/a.png)", "![a](../../docs/a.png)"),
+        ("`x = y[0](../z)`", "`x = y[0](../z)`"),
+    ],
+)
+def test_links_are_moved(link: str, moved: str):
+    """To files one folder up; to a twin where there is one, which here is 01; none elsewhere."""
+    assert korean.linked(link, {"01.ipynb"}) == moved
+
+
+def test_a_link_follows_a_twin_that_has_come_since():
+    """A sync points Korean cells at the Korean lesson, and translates nothing again."""
+    lesson = english()
+    made = korean.twin(lesson, twin(lesson), {}, {"02.ipynb"})
+    assert made.cells[0].source == "# 강\n\n[문서](../../docs/a.md), [다음](02.ipynb)"
+    assert list(korean.differences(lesson, made)) == []
+
+
+def without_the_end(lesson: NotebookNode) -> NotebookNode:
+    del lesson.cells[2]
+    return lesson
+
+
+def reordered(lesson: NotebookNode) -> NotebookNode:
+    lesson.cells.reverse()
+    return lesson
+
+
+@pytest.mark.parametrize(
+    ("lesson", "found"),
+    [
+        (changed(2, "The very end."), "cell end (3.: The very end.) changed in English"),
+        (changed(1, "print(2)"), "cell one (2.: print(2)): its code or its metadata differ"),
+        (without_the_end(english()), "cell end is not in the English one"),
+        (reordered(english()), "its cells are in another order"),
+    ],
+)
+def test_a_change_in_english_alone_is_named(lesson: NotebookNode, found: str):
+    """The cell, by its id, its number and its first line."""
+    assert list(korean.differences(lesson, twin(english()))) == [found]
+
+
+def test_a_sync_takes_code_and_new_prose_and_leaves_the_translator_a_list():
+    """Code that changed loses its output; new prose stays English and is named; nothing is lost."""
+    before = twin(english())
+    before.cells[1].execution_count = 1
+    lesson = changed(1, "print(2)")
+    lesson.cells.insert(1, new_markdown_cell("New.", id="new"))
+    made = korean.twin(lesson, before, {}, set())
+    assert [cell.source for cell in made.cells[1:]] == ["New.", "print(2)", "끝입니다."]
+    assert made.cells[2].execution_count is None
+    assert list(korean.differences(lesson, made)) == ["cell new (2.: New.) is not translated"]
+
+
+def test_hints_are_found_in_the_code():
+    """As strings, as f-strings, in pieces, and by a name that the cell gives to one."""
+    cell = (
+        "%time 1\nwith Check() as check:\n    check(n, 'put a number.')\n"
+        "    check(n > 1, f'{n!r}: not {n + 1:.2f} {{}}.')\n"
+        "    check(n, 'one ' f'of {n}.')\n    many = f'{n} are many.'\n    check(n < 9, many)\n"
+    )
+    expected = ["put a number.", "{}: not {} {}.", "one of {}.", "{} are many."]
+    assert list(korean.hints(cell)) == expected
+
+
+def test_lessons_are_imported_whole_or_not_at_all(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """From JSON: one with an unknown cell is refused, the other's texts are in the catalogue."""
+    folder = tmp_path / "notebooks"
+    (folder / "ko").mkdir(parents=True)
+    texts, given = tmp_path / "texts.yaml", tmp_path / "given"
+    texts.write_text("# Top.\nchecks:\n  Solved.: 풀었습니다.\n", encoding="utf-8")
+    given.mkdir()
+    for name, value in {"ENGLISH": folder, "KOREAN": folder / "ko", "TEXTS": texts}.items():
+        monkeypatch.setattr(korean, name, value)
+    for name in ("01", "02"):
+        nbformat.write(english(), folder / f"{name}.ipynb")
+    (given / "01.json").write_text('{"title": "# 강", "end": "끝입니다."}', encoding="utf-8")
+    (given / "01.texts.json").write_text('{"not {}.": "{0}이(가) 아닙니다."}', encoding="utf-8")
+    (given / "02.json").write_text('{"titel": "# 강"}', encoding="utf-8")
+    found = korean.import_(given, [])
+    assert found == ["02: no prose cell has the id titel", "02: has no Korean twin"]
+    assert [path.name for path in (folder / "ko").iterdir()] == ["01.ipynb"]
+    assert korean.catalogue()["01"] == {"not {}.": "{0}이(가) 아닙니다."}
+    assert texts.read_text(encoding="utf-8").startswith("# Top.\nchecks:\n")
+
+
+def test_the_catalogue_can_be_filled_in():
+    """No Korean text names a place that the English one lacks, or leaves one out in silence."""
+    wrong = [
+        (english, other)
+        for texts in korean.catalogue().values()
+        for english, other in texts.items()
+        if {*re.findall(r"\{(\d*)\}", other)} - {str(n) for n in range(english.count("{}"))}
+    ]
+    assert wrong == []
+
+
+CATALOGUE = """
+checks:
+  'Not yet: {}': '아직입니다: {0}'
+  '{}.': '{0}.'
+  '{} of {}': '{1} 가운데 {0}'
+  one of three: 셋 가운데 하나
+  '{}': 무엇이든
+"""
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("one of three", "셋 가운데 하나"),
+        ("1 of 3", "3 가운데 1"),
+        ("Not yet: one of three", "아직입니다: 셋 가운데 하나"),
+        ("Not yet: Not yet: 1.", "아직입니다: 아직입니다: 1."),
+        ("1 of \n3", "\n3 가운데 1"),
+        ("{0} of {1}", "{1} 가운데 {0}"),
+        ("Not yet: a river", "아직입니다: a river"),
+        ("a river", "a river"),
+        ("", ""),
+    ],
+)
+def test_a_text_is_found_by_its_words_or_by_its_form(text: str, expected: str, tmp_path: Path):
+    """The exact one first; what a run has put in is translated too; the unknown stays as it is."""
+    file = tmp_path / "texts.yaml"
+    file.write_text(CATALOGUE, encoding="utf-8")
+    assert translated(text, file) == expected
+
+
+@pytest.mark.parametrize("content", ["checks: [1]\n", "a: {b: 1\n", "a: {b: c}\na: {d: e}\n", ""])
+def test_a_broken_catalogue_is_told_with_its_line(content: str, tmp_path: Path):
+    """Not YAML, another form, the same room twice, nothing: the file is named."""
+    file = tmp_path / "texts.yaml"
+    file.write_text(content, encoding="utf-8")
+    with pytest.raises(FileError, match=r"texts\.yaml:\d+:\d+"):
+        translated("one", file)
+
+
+@pytest.mark.parametrize(
+    ("named", "folder", "expected"),
+    [
+        ("", "notebooks/ko", "ko"),
+        ("", "notebooks", "en"),
+        ("", "ko", "en"),
+        ("en", "notebooks/ko", "en"),
+        (" KO ", "notebooks", "ko"),
+    ],
+)
+def test_the_folder_says_which_language_it_is_unless_a_variable_does(
+    named: str, folder: str, expected: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    """AGENTLAB_LANGUAGE wins, and nothing else decides."""
+    (tmp_path / folder).mkdir(parents=True)
+    monkeypatch.chdir(tmp_path / folder)
+    assert language({"AGENTLAB_LANGUAGE": named, "LANG": "ko_KR.UTF-8"}) == expected
+
+
+def test_a_language_that_there_is_not_is_refused():
+    """By its name, with those that there are."""
+    with pytest.raises(ConfigError, match="'fr'; set it to en or ko"):
+        language({"AGENTLAB_LANGUAGE": "fr"})
+
+
+def checked(capsys: pytest.CaptureFixture[str], claim: object, hint: str = "") -> str:
+    with Check() as check:
+        check(claim, hint)
+    return capsys.readouterr().out.strip()
+
+
+def test_a_check_speaks_korean(in_korean: None, capsys: pytest.CaptureFixture[str]):
+    """Solved, a hint of a lesson with what a run put into it, and one that nobody translated."""
+    assert checked(capsys, True) == "풀었습니다."
+    hint = "the model was busy for 3 s, not 2; `n` counts tokens, not seconds."
+    said_so = (
+        "아직입니다: 모델이 일한 시간은 2초가 아니라 3초입니다. `n`은 초가 아니라 토큰을 셉니다."
+    )
+    assert checked(capsys, False, hint) == said_so
+    assert checked(capsys, False, "a river.") == "아직입니다: a river."
+
+
+async def forgets() -> None:
+    return None
+
+
+def fails() -> None:
+    raise ValueError("no figure")
+
+
+def loops() -> object:
+    return forgets()
+
+
+@pytest.mark.parametrize(
+    ("answer", "expected"),
+    [
+        (fails, "아직입니다: ValueError: no figure 오류가 났습니다."),
+        (loops, "아직입니다: 결과가 아니라 코루틴 'forgets'을(를) 반환했습니다."),
+    ],
+)
+def test_what_a_check_itself_says_is_korean(
+    answer: object, expected: str, in_korean: None, capsys: pytest.CaptureFixture[str]
+):
+    """Errors of the learner's code, and results that nobody awaited."""
+    with Check() as check:
+        check.call(answer)  # type: ignore[arg-type]
+    assert capsys.readouterr().out.strip() == expected
+
+
+def test_every_sentence_of_a_check_has_its_korean(in_korean: None):
+    """Each text that exercises.py prints, taken from its code, is in the catalogue."""
+    source = (ROOT / "agentlab" / "exercises.py").read_text(encoding="utf-8")
+    sentences = [
+        "it raised E: no.",
+        "it raised E: no, in the line `x`.",
+        "it raised E: why?",
+        "an `await` is missing: 'f' has no result yet (E: no), in the line `x`.",
+        "an `await` is missing: 'f' has no result yet (E: no).",
+        "the check cannot use your answer: E: no.",
+        "it returned a task instead of its result; `await` the task first.",
+        "`f` runs for 10 s already; does a loop never end?",
+        "`f` gives 5, which cannot be awaited; write an `async def` that returns its results.",
+        "`f` does not end (0 requests so far); what does it wait for?",
+        "`f` does not end, in the line `x` (0 requests so far); what does it wait for?",
+        "the answer",
+    ]
+    for sentence in sentences:
+        beginning = re.split("[`'(,:] ?|E|[0-9]", sentence.removeprefix("`f`"))[0].strip()
+        assert beginning in source, sentence
+        assert re.search("[가-힣]", said(sentence)), sentence
+        assert "{" not in said(sentence)
+
+
+def test_progress_takes_the_twin_in_which_more_is_solved(tmp_path: Path):
+    """What is solved in Korean is solved."""
+    (tmp_path / "ko").mkdir()
+    for folder, name, exercise, verdict in (
+        (tmp_path, "a", "### Exercise 1: rivers", "Not yet: no."),
+        (tmp_path / "ko", "a", "### 연습 문제 1: 강", "풀었습니다."),
+        (tmp_path, "b", "### Exercise 1: lakes", "Solved."),
+        (tmp_path / "ko", "b", "### 연습 문제 1: 호수", "아직입니다: 아닙니다."),
+        (tmp_path, "c", "### Exercise 1: seas", "Not yet: no."),
+    ):
+        printed = nbformat.v4.new_output("stream", name="stdout", text=f"{verdict}\n")
+        cells = [new_markdown_cell(exercise), new_code_cell("check", outputs=[printed])]
+        nbformat.write(new_notebook(cells=cells), folder / f"{name}.ipynb")
+    found = progress.lessons(tmp_path)
+    titles = {name: [(e.title, e.solved) for e in some] for name, some in found.items()}
+    assert titles == {
+        "a.ipynb": [("강", True)],
+        "b.ipynb": [("lakes", True)],
+        "c.ipynb": [("seas", False)],
+    }
+
+
+def test_the_words_of_progress_are_those_of_the_checks():
+    """What a Korean check prints is what `agentlab progress` looks for."""
+    file = settings.DATA / "ko" / "texts.yaml"
+    assert translated("Solved.", file) in progress._SOLVED
+    assert translated("Not yet: x", file).startswith(progress._NOT_YET)
+
+
+PICTURE = """
+import matplotlib
+matplotlib.use("agg")
+import matplotlib.pyplot as plt
+from agentlab import plots
+from agentlab.trace import Span, Trace
+
+span = Span(request_id="a", agent="강", arrived_s=0.0, started_s=0.0,
+    first_token_s=1.0, end_s=4.0, status=200)
+own, axis = plt.subplots()
+axis.plot([-1, 1], label="answering")
+axis.annotate("the bound: 3", (0, 0))
+axis.set(title="reading the prompt", xlabel="my own words")
+axis.legend(title="model time (s)")
+for figure in (plots.timeline(Trace([span])), own):
+    figure.draw_without_rendering()
+    axis = figure.axes[0]
+    legend = [*figure.legends, axis.get_legend()][0]
+    print(axis.get_title(), axis.get_title(loc="left"), axis.get_xlabel(), sep="|")
+    print(legend.get_title().get_text(), *[text.get_text() for text in legend.get_texts()], sep="|")
+"""
+
+
+def drawn(code: str, language: str) -> list[str]:
+    """What a program prints that draws, in that language; a glyph that no font has is an error."""
+    command = [sys.executable, "-W", "error", "-c", code]
+    environment = os.environ | {"AGENTLAB_LANGUAGE": language}
+    ran = subprocess.run(command, env=environment, capture_output=True, text=True)
+    assert (ran.returncode, ran.stderr) == (0, "")
+    return ran.stdout.splitlines()
+
+
+def test_every_picture_is_drawn_in_korean():
+    """Those of agentlab and a cell's own: titles, labels, legends; unknown words stay English."""
+    assert drawn(PICTURE, "ko") == [
+        "|요청 1개에 4.0초, 총작업량 4.0초, 최대 동시 요청 수 1|모델 시간(초)",
+        "|프롬프트 읽기|답 쓰기",
+        "프롬프트 읽기||my own words",
+        "모델 시간(초)|답 쓰기",
+    ]
+
+
+def test_an_english_picture_stays_english():
+    """And its words are those of the code."""
+    title, legend, *_ = drawn(PICTURE.replace('"강"', '"a"'), "en")
+    assert title == "|1 request in 4.0 s, 4.0 s of work: at most 1 in flight|model time (s)"
+    assert legend == "|reading the prompt|answering"
