@@ -59,7 +59,7 @@ class Check:
             hint = _short(error, 400) + forgotten
         elif error:
             hint = _what_it_raised(error, self._own)
-        print(said(f"Not yet: {hint}" if error else "Solved."))
+        print(said(f"Not yet: {said(hint)}" if error else "Solved."))
         return True
 
     def __call__(self, claim: object, hint: str) -> None:

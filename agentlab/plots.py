@@ -52,8 +52,8 @@ def timelines(traces: dict[str, Trace]) -> Figure:
     with plt.rc_context(_STYLE):
         # Room between the rows, so that a title is nearer to its own axis than to the last one.
         figure = plt.figure(figsize=(11, height), layout=ConstrainedLayoutEngine(hspace=0.12))
-        parts = {"height_ratios": [count + 1.2 for count in rows], "squeeze": False}
-        axes = figure.subplots(len(traces), **parts)
+        heights = [count + 1.2 for count in rows]
+        axes = figure.subplots(len(traces), height_ratios=heights, squeeze=False)
         spans = [span for t in traces.values() for span in t.spans]
         tools = [tool for t in traces.values() for tool in t.tools if tool.operation != AGENT]
         ends_s = [x.arrived_s if x.end_s is None else x.end_s for x in (*spans, *tools)]
@@ -192,7 +192,7 @@ def _draw_in_korean(figure: Figure, renderer: Any, draw: Any = Figure.draw) -> N
 
 
 if language() == "ko":
-    Figure.draw = _draw_in_korean  # type: ignore[method-assign]
+    Figure.draw = _draw_in_korean  # type: ignore[assignment,method-assign]
     if there := find_spec("koreanize_matplotlib"):  # for its fonts: its code needs Python 3.11
         for end, weight in ((".ttf", 400), ("Bold.ttf", 700)):
             file = str(Path(str(there.origin)).parent / "fonts" / f"NanumGothic{end}")

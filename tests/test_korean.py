@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import ast
 import os
 import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
 
 import nbformat
 import pytest
+import yaml
 from lessons import NOTEBOOKS
 from nbformat import NotebookNode
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook
@@ -73,6 +76,23 @@ def test_twins_have_the_same_cells_and_the_same_code(path: Path):
             assert (one.source, one.metadata) == (other.source, other.metadata)
         else:
             assert re.search("[가-힣]", other.source), one.id
+
+
+@pytest.mark.parametrize("path", TWINS, ids=lambda path: path.stem)
+def test_twins_have_the_same_outputs_but_for_their_language(path: Path):
+    """Each line that is printed is the English one, or its Korean; each picture is there."""
+    pairs = zip(korean.read(NOTEBOOKS / path.name).cells, korean.read(path).cells, strict=True)
+    for one, other in pairs:
+        if "nbval-ignore-output" in one.metadata.get("tags", []):
+            continue
+        outputs = zip(one.get("outputs", []), other.get("outputs", []), strict=True)
+        for of_lesson, of_twin in outputs:
+            assert [*of_lesson.get("data", {})] == [*of_twin.get("data", {})]
+            printed = [output.get("text", "").splitlines() for output in (of_lesson, of_twin)]
+            for line, own in zip(*printed, strict=True):
+                verdict, colon, hint = line.partition("Not yet: ")
+                whole = verdict + colon + translated(hint, korean.TEXTS)
+                assert own in (line, translated(whole, korean.TEXTS))
 
 
 @pytest.mark.parametrize("path", TWINS, ids=lambda path: path.stem)
@@ -159,15 +179,60 @@ def test_a_sync_takes_code_and_new_prose_and_leaves_the_translator_a_list():
     assert list(korean.differences(lesson, made)) == ["cell new (2.: New.) is not translated"]
 
 
-def test_hints_are_found_in_the_code():
-    """As strings, as f-strings, in pieces, and by a name that the cell gives to one."""
-    cell = (
-        "%time 1\nwith Check() as check:\n    check(n, 'put a number.')\n"
-        "    check(n > 1, f'{n!r}: not {n + 1:.2f} {{}}.')\n"
-        "    check(n, 'one ' f'of {n}.')\n    many = f'{n} are many.'\n    check(n < 9, many)\n"
-    )
-    expected = ["put a number.", "{}: not {} {}.", "one of {}.", "{} are many."]
-    assert list(korean.hints(cell)) == expected
+HINTS = """
+%time 1
+with Check() as check:
+    check(n, "put a number.")
+    check(n > 1, f"{n!r}: not {n + 1:.2f} {{}}.")
+    check(n, "one " f"of {n}.")
+    many = f"{n} are many."
+    check(n < 9, many)
+    check(n, f"{n}")
+"""
+WORDS = """
+plots.timelines({"All at once": one, "gather": other, "A herd": third})
+plots.timeline(t, f"Two branches: {n:g} s")
+axis.set(xlabel="per second", ylabel="seconds")
+axis.legend(title="prompt, answer")
+print("no picture at all")
+"""
+
+
+@pytest.mark.parametrize(
+    ("cell", "expected"),
+    [
+        (HINTS, ["put a number.", "{}: not {} {}.", "one of {}.", "{} are many."]),
+        (WORDS, "All at once|A herd|Two branches: {}|per second|prompt, answer".split("|")),
+    ],
+)
+def test_what_a_cell_shows_is_found_in_its_code(cell: str, expected: list[str]):
+    """Hints, as strings, f-strings, in pieces or by name; of pictures all that is no name."""
+    assert list(korean.shown_texts(cell)) == [e + " s" * e.startswith("Two") for e in expected]
+
+
+@pytest.mark.parametrize("file", ["plots.py", "bench/plots.py"])
+def test_the_courses_own_pictures_have_korean_words(file: str, in_korean: None):
+    """Titles, labels and legends in their code, whatever a run puts in."""
+    source = (ROOT / "agentlab" / file).read_text(encoding="utf-8")
+    shown = [*korean.shown_texts(source)]
+    for node in ast.walk(ast.parse(source)):  # the legend of a timeline
+        if isinstance(node, ast.AnnAssign) and getattr(node.target, "id", "") == "looks":
+            shown += ast.literal_eval(ast.List(node.value.keys))  # type: ignore[union-attr]
+    assert len(shown) >= 8
+    assert [text for text in shown if not re.search("[가-힣]", said(text.replace("{}", "s")))] == []
+
+
+def test_words_of_pictures_in_yaml_have_korean(in_korean: None):
+    """Those of data that a picture is made from: each of a curve's panels, and the bars."""
+    look = yaml.safe_load((ROOT / "agentlab" / "bench" / "plots.yaml").read_text(encoding="utf-8"))
+    panels = [panel for curve in look["curves"].values() for panel in curve["panels"]]
+    shown = [curve["across"] for curve in look["curves"].values()]
+    shown += [panel[key] for panel in panels for key in ("title", "y")]
+    shown += [text for bar in look["bars"].values() for text in bar] + look["agreement"]
+    shown += [prefix + "x" for panel in panels for prefix in panel["lines"].values() if prefix]
+    for unit in ("s", "model s"):
+        said_so = {text: said(text.format(unit=unit)) for text in shown}
+        assert [text for text in said_so if not re.search("[가-힣]", said_so[text])] == []
 
 
 def test_lessons_are_imported_whole_or_not_at_all(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
@@ -300,7 +365,7 @@ def loops() -> object:
     ("answer", "expected"),
     [
         (fails, "아직입니다: ValueError: no figure 오류가 났습니다."),
-        (loops, "아직입니다: 결과가 아니라 코루틴 'forgets'을(를) 반환했습니다."),
+        (loops, "아직입니다: 결과가 아니라 코루틴 'forgets'을(를) 돌려주었습니다."),
     ],
 )
 def test_what_a_check_itself_says_is_korean(
@@ -310,6 +375,17 @@ def test_what_a_check_itself_says_is_korean(
     with Check() as check:
         check.call(answer)  # type: ignore[arg-type]
     assert capsys.readouterr().out.strip() == expected
+
+
+def test_a_forgotten_await_is_named_in_korean(in_korean: None, capsys: pytest.CaptureFixture[str]):
+    """After the hint, as in English."""
+    with Check() as check:
+        forgets()
+        check(False, "put a number into `n`.")
+    expected = (
+        "`n`에 숫자를 넣으세요. `await`가 빠졌습니다. 'forgets'을(를) 호출하고 기다리지 않았습니다."
+    )
+    assert capsys.readouterr().out.strip() == f"아직입니다: {expected}"
 
 
 def test_every_sentence_of_a_check_has_its_korean(in_korean: None):
@@ -412,3 +488,30 @@ def test_an_english_picture_stays_english():
     title, legend, *_ = drawn(PICTURE.replace('"강"', '"a"'), "en")
     assert title == "|1 request in 4.0 s, 4.0 s of work: at most 1 in flight|model time (s)"
     assert legend == "|reading the prompt|answering"
+
+
+@pytest.mark.skipif(shutil.which("make") is None, reason="there is no make here")
+@pytest.mark.parametrize(
+    ("locale", "option", "folder"),
+    [
+        ({"LANG": "ko_KR.UTF-8"}, [], "notebooks/ko"),
+        ({"LANG": "en_GB.UTF-8"}, [], "notebooks"),
+        ({}, [], "notebooks"),
+        ({"LANG": "ko_KR.UTF-8", "LC_ALL": "C"}, [], "notebooks"),
+        ({"LANG": "ko_KR.UTF-8", "LANGUAGE": "ko:en"}, [], "notebooks/ko"),
+        ({"LANG": "ko_KR.UTF-8"}, ["LANGUAGE=en"], "notebooks"),
+        ({"LANG": "en_GB.UTF-8"}, ["LANGUAGE=ko"], "notebooks/ko"),
+    ],
+)
+def test_make_lab_opens_the_lessons_of_the_locale(
+    locale: dict[str, str], option: list[str], folder: str
+):
+    """Or of the LANGUAGE that is named; and that lesson exists."""
+    command = ["make", "--dry-run", "--no-print-directory", "lab", f"PYTHON={sys.executable}"]
+    spoken = ("LANG", "LANGUAGE", "LC_ALL", "LC_MESSAGES", "MAKEFLAGS")
+    environment = {k: v for k, v in os.environ.items() if k not in spoken} | locale
+    asked = {"cwd": ROOT, "env": environment, "capture_output": True, "text": True}
+    ran = subprocess.run([*command, *option], check=True, **asked)  # type: ignore[call-overload]
+    (opened,) = re.findall(r"default_url=/lab/tree/(\S+)", ran.stdout)
+    assert opened == f"{folder}/00_start_here.ipynb"
+    assert (ROOT / opened).is_file()

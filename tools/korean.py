@@ -35,24 +35,7 @@ KOREAN = ENGLISH / "ko"
 TEXTS = ROOT / "data" / "ko" / "texts.yaml"
 
 # Lessons that nobody has translated yet; take a name off once its twin is there.
-UNTRANSLATED = set(
-    """
-    01_sequential
-    02_langgraph_parallel
-    02b_langgraph_failures
-    03_crewai
-    03b_crewai_failures
-    04_optimization
-    04b_reliability
-    04c_races
-    05_benchmarking
-    05b_laws
-    06_content_system
-    07_scale_out
-    08_self_tuning
-    08b_choices
-    """.split()
-)
+UNTRANSLATED: set[str] = set()
 
 Translations = dict[str, str]
 
@@ -126,10 +109,11 @@ def _with_paths(source: str, moved: Callable[[str], str]) -> str:
     )
 
 
-def hints(source: str) -> Iterator[str]:
-    """The hints of the checks in a code cell, as the catalogue has them.
+def shown_texts(source: str) -> Iterator[str]:
+    """What a code cell shows to a learner, as the catalogue has it.
 
-    The second argument of `check(...)`: a string, or a name that the cell gives to one.
+    The hints of its checks, and the words of its pictures: titles, labels, and the keys under which
+    runs are drawn. A single word of a picture is a name of the code's, such as `gather`.
     """
     tree = ast.parse("\n".join("" if x[:1] in ("%", "!") else x for x in source.splitlines()))
     named = {
@@ -140,11 +124,24 @@ def hints(source: str) -> Iterator[str]:
         if isinstance(target, ast.Name)
     }
     for node in ast.walk(tree):
-        if isinstance(node, ast.Call) and getattr(node.func, "id", "") == "check":
-            hint = node.args[1]
-            hint = named.get(hint.id, hint) if isinstance(hint, ast.Name) else hint
-            if (text := as_text(hint)) is not None:
+        if not isinstance(node, ast.Call):
+            continue
+        called = getattr(node.func, "id", getattr(node.func, "attr", ""))
+        words = [k.value for k in node.keywords if k.arg in LABELS]
+        if called in PICTURES:
+            words += [key for arg in node.args for key in getattr(arg, "keys", [arg])]
+        for word in [*words, *(node.args[1:2] if called == "check" else [])]:
+            given = named.get(word.id, word) if isinstance(word, ast.Name) else word
+            text = as_text(given)
+            if text and re.search(r"[^\W\d_]", text) and (called == "check" or " " in text):
                 yield text
+
+
+LABELS = {"title", "xlabel", "ylabel", "label"}
+PICTURES = set(
+    """timeline timelines scaling arrivals limits limiters
+    annotate set_title set_xlabel supylabel""".split()
+)
 
 
 def as_text(node: ast.expr) -> str | None:
@@ -195,12 +192,13 @@ def write(path: Path, notebook: NotebookNode) -> None:
 
 def import_(folder: Path, names: list[str]) -> list[str]:
     """Build twins; the result is what is wrong. A lesson with a wrong translation is left out."""
-    found = {path.stem for path in folder.glob("*.json") if not path.stem.endswith(".texts")}
+    lessons = {path.stem for path in ENGLISH.glob("*.ipynb")}
+    found = {path.stem for path in folder.glob("*.json")} & lessons
     there = {path.name for path in KOREAN.glob("*.ipynb")}
     problems: list[str] = []
     chosen: dict[str, Translations] = {}
     for name in names or sorted(found):
-        if not (ENGLISH / f"{name}.ipynb").exists():
+        if name not in lessons:
             problems.append(f"{name}: there is no such lesson")
             continue
         given = json.loads((folder / f"{name}.json").read_text(encoding="utf-8"))
@@ -255,8 +253,8 @@ def check() -> list[str]:
         english, korean = read(ENGLISH / f"{name}.ipynb"), read(KOREAN / f"{name}.ipynb")
         found += [f"{name}: {what}" for what in differences(english, korean)]
         code = [cell.source for cell in english.cells if cell.cell_type == "code"]
-        asked = dict.fromkeys(hint for source in code for hint in hints(source))
-        found += [f"{name}: no Korean for {hint!r}" for hint in asked if hint not in known]
+        shown = dict.fromkeys(text for source in code for text in shown_texts(source))
+        found += [f"{name}: no Korean for {text!r}" for text in shown if text not in known]
     return found
 
 

@@ -9,10 +9,12 @@ against an oracle. What is run is in data/scenarios/study.yaml. It takes some mi
 import argparse
 import sys
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Literal
 
 import msgspec
+from matplotlib.figure import Figure
 from tuning_limits import LIMITERS, judged
 from tuning_policies import against_oracle, check_shift, recovery
 
@@ -142,6 +144,20 @@ def learning_table(scenarios: Sequence[Scenario]) -> str:
     return markdown_table(columns, lines.values())
 
 
+def picture(measured: TuningResults) -> Figure:
+    """Limiters in all scenarios, and beside them what policies earn in each of theirs."""
+    names = dict.fromkeys(row.limiter for row in measured.limits)
+    passed = {n: [row.passes for row in measured.limits if row.limiter == n] for n in names}
+    best = max(passed, key=lambda name: sum(passed[name]))
+    title = f"{best}: {sum(passed[best])} of {len(passed[best])} in the box"
+    panels = [partial(plots._limiters, rows=measured.limits, title=title)]
+    for scenario in measured.learning:
+        name, curve = next(iter(scenario.policies.items()))
+        title = f"{scenario.name}: {name} earns {curve.share:.2f} of the oracle"
+        panels.append(partial(plots._learning, scenario=scenario, title=title))
+    return plots._drawn(panels)
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the study; write its results, its tables and its picture."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
@@ -156,7 +172,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 2
     table = markdown(done)
     file.with_suffix(".md").write_text(table, encoding="utf-8")
-    plots.tuning(done.limits, done.learning).savefig(file.with_suffix(".png"), dpi=80)
+    picture(done).savefig(file.with_suffix(".png"), dpi=80)
     print(table)
     return 0
 

@@ -9,15 +9,14 @@ from agentlab._support.yaml_file import LocatedFile
 
 @cache
 def translated(text: str, file: Path) -> str:
-    """Return the text as the file has it; one that is not there stays as it is.
+    """Return the text as the file's rooms have it, or as it is; a wrong file is a FileError.
 
-    The file holds rooms of texts. `{}` in an English one is what a run puts there, which is
-    translated as well; `{0}` in the other is the first of them. A wrong file is a FileError.
+    `{}` in an English text is what a run puts there; `{0}` in the other is the first of them.
     """
     for english, other in _patterns(file):
         if found := english.fullmatch(text):
-            parts = [translated(part, file) for part in found.groups()]
-            return re.sub(r"\{(\d+)\}", lambda place, parts=parts: parts[int(place[1])], other)
+            parts = {f"{{{n}}}": translated(part, file) for n, part in enumerate(found.groups())}
+            return "".join(parts.get(piece, piece) for piece in re.split(r"(\{\d+\})", other))
     return text
 
 
@@ -25,10 +24,6 @@ def translated(text: str, file: Path) -> str:
 def _patterns(file: Path) -> list[tuple[re.Pattern[str], str]]:
     """Return each text as a pattern; the one with the most letters comes first."""
     rooms = LocatedFile(file, what="catalogue of texts").decode(dict[str, dict[str, str]])
-    texts = {english: other for room in rooms.values() for english, other in room.items()}
+    texts = {t: other for room in rooms.values() for t, other in room.items() if t.strip("{}")}
     ordered = sorted(texts, key=lambda text: (-len(text.replace("{}", "")), len(text)))
-    return [
-        (re.compile(re.escape(text).replace(r"\{\}", "(.*?)"), re.DOTALL), texts[text])
-        for text in ordered
-        if text.strip("{}")  # nothing but a place would be a part of itself
-    ]
+    return [(re.compile(re.escape(t).replace(r"\{\}", "(.*?)"), re.S), texts[t]) for t in ordered]

@@ -60,8 +60,8 @@ def _title(results: Results) -> str:
     if unequal(results.measurements):
         return "Not comparable: the work was not the same"
     said = [*readings(results), results.experiment.about]
-    said.sort(key=lambda line: line.startswith("sequential"))  # the baseline is no news
-    return said[0].split(";")[0]
+    # What is said of the baseline is no news.
+    return min(said, key=lambda line: line.startswith("sequential")).split(";")[0]
 
 
 def _drawn(
@@ -168,24 +168,16 @@ def _bars(axis: Axes, *, results: Results, what: str, unit: str) -> str:
         if len(values) > 1:
             axis.plot([min(values), max(values)], [place, place], "-|", color=BROKEN, linewidth=2)
     _log_if_wide(axis.xaxis, known(results.measurements, what))
-    names = [case.named(varied(cases)) for case in cases]
+    names = [case.named(varied(cases)) if what == "elapsed_s" else "" for case in cases]
     if what == "elapsed_s":
         bounds = [median(known(results.of(case), "bound_s")) for case in cases]
         axis.plot(bounds, range(len(cases)), "|", color="black", markersize=22)
-    else:
-        names = [""] * len(cases)
     axis.set_yticks(range(len(cases)), names)
     axis.invert_yaxis()
     axis.grid(axis="y", visible=False)
     title, label = _LOOK["bars"][what]
     axis.set_xlabel(label.format(unit=unit))
     return str(title)
-
-
-def tuning(rows: Sequence[Row], scenarios: Iterable[Scenario]) -> Figure:
-    """Draw limiters in all scenarios, and beside them what policies earn in each of theirs."""
-    curves = [partial(_learning, scenario=scenario) for scenario in scenarios]
-    return _drawn([partial(_limiters, rows=rows), *curves])
 
 
 def limits(
@@ -220,7 +212,7 @@ def learning(scenario: Scenario, title: str) -> Figure:
     return _drawn([partial(_learning, scenario=scenario, title=title)])
 
 
-def _limiters(axis: Axes, rows: Sequence[Row], title: str = "") -> str:
+def _limiters(axis: Axes, rows: Sequence[Row], title: str) -> str:
     most = 1.02 * max(1.1, *(row.of_best_goodput for row in rows))
     low = 0.9 * min(0.5, *(row.of_best_p95 for row in rows))
     box = Rectangle((LEAST_GOODPUT, low), most, MOST_P95 - low, color=WAITING, alpha=0.5)
@@ -235,12 +227,10 @@ def _limiters(axis: Axes, rows: Sequence[Row], title: str = "") -> str:
     axis.set(xlabel="goodput, of the best static limit's", ylabel="p95, of the best static limit's")
     axis.set_yticks([tick for tick in (0.1, 0.3, 0.5, 1, 2, 5, 10) if tick >= low])
     axis.yaxis.set_major_formatter("{x:g}")
-    passed = {n: [row.passes for row in rows if row.limiter == n] for n in names}
-    best = max(passed, key=lambda name: sum(passed[name]))
-    return title or f"{best}: {sum(passed[best])} of {len(passed[best])} in the box"
+    return title
 
 
-def _learning(axis: Axes, scenario: Scenario, title: str = "") -> str:
+def _learning(axis: Axes, scenario: Scenario, title: str) -> str:
     drawn = zip(scenario.policies.items(), _COLOURS, _MARKERS, strict=False)
     for (name, curve), colour, marker in drawn:
         runs = [BLOCK * block for block in range(1, len(curve.curve) + 1)]
@@ -249,8 +239,7 @@ def _learning(axis: Axes, scenario: Scenario, title: str = "") -> str:
         axis.axvline(scenario.shift_at, color="black", linestyle="--", label="skills shift")
     axis.axhline(1, color="black", linewidth=1)
     axis.set(xlabel="runs", ylabel="share of the oracle (quality SIMULATED)", ylim=(0.5, 1.05))
-    name, curve = next(iter(scenario.policies.items()))
-    return title or f"{scenario.name}: {name} earns {curve.share:.2f} of the oracle"
+    return title
 
 
 def agreement(pairs: Sequence[Pair]) -> Figure:

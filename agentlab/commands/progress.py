@@ -33,9 +33,9 @@ def run(options: argparse.Namespace) -> int:
 
 
 def lessons(folder: Path) -> dict[str, list[Exercise]]:
-    """Return notebook -> its exercises; a ConfigError, if there is none, or one is broken.
+    """Return notebook -> its exercises, or its Korean twin's, if more are solved in that.
 
-    Of a lesson and its Korean twin that one counts in which more are solved.
+    It is a ConfigError if there is none, or one is broken.
     """
     found = dict[str, list[Exercise]]()
     paths = [*folder.glob("*.ipynb"), *folder.glob("ko/*.ipynb")]
