@@ -235,25 +235,54 @@ def test_words_of_pictures_in_yaml_have_korean(in_korean: None):
         assert [text for text in said_so if not re.search("[가-힣]", said_so[text])] == []
 
 
-def test_lessons_are_imported_whole_or_not_at_all(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    """From JSON: one with an unknown cell is refused, the other's texts are in the catalogue."""
-    folder = tmp_path / "notebooks"
+@pytest.fixture
+def course(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder of two lessons, with a catalogue, which the tool takes for the course."""
+    folder, texts = tmp_path / "notebooks", tmp_path / "texts.yaml"
     (folder / "ko").mkdir(parents=True)
-    texts, given = tmp_path / "texts.yaml", tmp_path / "given"
+    (tmp_path / "given").mkdir()
     texts.write_text("# Top.\nchecks:\n  Solved.: 풀었습니다.\n", encoding="utf-8")
-    given.mkdir()
     for name, value in {"ENGLISH": folder, "KOREAN": folder / "ko", "TEXTS": texts}.items():
         monkeypatch.setattr(korean, name, value)
     for name in ("01", "02"):
         nbformat.write(english(), folder / f"{name}.ipynb")
+    return tmp_path
+
+
+def test_lessons_are_imported_whole_or_not_at_all(course: Path):
+    """From JSON: one with an unknown cell is refused, the other's texts are in the catalogue."""
+    given = course / "given"
     (given / "01.json").write_text('{"title": "# 강", "end": "끝입니다."}', encoding="utf-8")
     (given / "01.texts.json").write_text('{"not {}.": "{0}이(가) 아닙니다."}', encoding="utf-8")
     (given / "02.json").write_text('{"titel": "# 강"}', encoding="utf-8")
+    (given / "glossary.json").write_text("{}", encoding="utf-8")
     found = korean.import_(given, [])
     assert found == ["02: no prose cell has the id titel", "02: has no Korean twin"]
-    assert [path.name for path in (folder / "ko").iterdir()] == ["01.ipynb"]
+    assert [path.name for path in korean.KOREAN.iterdir()] == ["01.ipynb"]
     assert korean.catalogue()["01"] == {"not {}.": "{0}이(가) 아닙니다."}
-    assert texts.read_text(encoding="utf-8").startswith("# Top.\nchecks:\n")
+    assert korean.TEXTS.read_text(encoding="utf-8").startswith("# Top.\nchecks:\n")
+
+
+def test_a_text_has_one_korean(course: Path):
+    """A second lesson that translates it otherwise is told; the first one's stays."""
+    assert list(korean.add_texts("01", {"All at once": "한꺼번에"})) == []
+    assert list(korean.add_texts("02", {"All at once": "한꺼번에"})) == []
+    told = ["02: 'All at once' is '한꺼번에' already, not '동시에'"]
+    assert list(korean.add_texts("02", {"All at once": "동시에"})) == told
+    assert "02" not in korean.catalogue()
+
+
+def test_a_translator_says_what_is_up_to_date(course: Path):
+    """A cell that changed in English is named until its twin is said to be translated."""
+    for name in ("01", "02"):
+        korean.write(korean.KOREAN / f"{name}.ipynb", twin(english()))
+    nbformat.write(changed(2, "The very end."), korean.ENGLISH / "01.ipynb")
+    told = ["01: cell end (3.: The very end.) changed in English"]
+    assert korean.sync([]) == told
+    korean.translated("01", ["title"])
+    assert korean.check() == told
+    korean.translated("01", ["end"])
+    assert korean.check() == []
 
 
 def test_the_catalogue_can_be_filled_in():
