@@ -9,6 +9,7 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import nbformat
 import pytest
@@ -28,6 +29,7 @@ ROOT = NOTEBOOKS.parent
 sys.path.insert(0, str(ROOT / "tools"))
 
 import korean  # noqa: E402  tools/ is no package
+import lint_notebooks  # noqa: E402
 
 TWINS = sorted(korean.KOREAN.glob("*.ipynb"))
 
@@ -468,6 +470,33 @@ def test_the_words_of_progress_are_those_of_the_checks():
     file = settings.DATA / "ko" / "texts.yaml"
     assert translated("Solved.", file) in progress._SOLVED
     assert translated("Not yet: x", file).startswith(progress._NOT_YET)
+
+
+def test_lint_asks_a_twin_for_its_form_and_not_for_english(tmp_path: Path):
+    """It passes as it stands, and not without its outputs or its exercises' solutions."""
+    path = tmp_path / "ko" / TWINS[0].name
+    path.parent.mkdir()
+    shutil.copy(TWINS[0], path)
+    assert list(lint_notebooks.lint(path)) == []
+    notebook = korean.read(path)
+    for cell in notebook.cells:
+        cell.source = cell.source.replace("<summary>풀이</summary>", "<summary>결과</summary>")
+        if cell.cell_type == "code":
+            cell.outputs, cell.execution_count = [], None
+    nbformat.write(notebook, path)
+    found = "\n".join(lint_notebooks.lint(path))
+    assert "ko/00_start_here.ipynb code cell 1: execution count None, not 1" in found
+    assert "an exercise lacks its check, hint or solution" in found
+
+
+def test_a_twin_is_not_taken_for_the_lesson_that_ran_in_the_browser(tmp_path: Path):
+    """They have the same name; nbval executes the twin itself, unless it was run as well."""
+    import nbval_refresh  # which imports nbval
+
+    (tmp_path / TWINS[0].name).touch()
+    config = SimpleNamespace(getoption=lambda name: str(tmp_path))
+    assert nbval_refresh.executed(config, NOTEBOOKS / TWINS[0].name) == tmp_path / TWINS[0].name
+    assert nbval_refresh.executed(config, TWINS[0]) is None
 
 
 PICTURE = """

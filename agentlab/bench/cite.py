@@ -10,7 +10,7 @@ from markdown_it import MarkdownIt
 from agentlab._support.system import write_whole
 from agentlab.bench import proof, report, results
 from agentlab.bench.experiment import counted
-from agentlab.bench.where import PAGES
+from agentlab.bench.report import PAGES
 from agentlab.errors import ConfigError
 from agentlab.settings import DATA
 
