@@ -178,13 +178,9 @@ def test_the_first_requests_of_a_long_file_suffice(tmp_path: Path):
             "prompt_tokens",
             "many",
         ),
-<<<<<<< HEAD
         (otlp({**otel_span(), "endTimeUnixNano": "-5"}), ":1, span 1", "end_s", "-1e-08"),
         (otlp(otel_span(took_ns=-1)), ":1, span 1", "end_s", ""),
         (otlp({**otel_span(), "attributes": {}}), ":1", "spans[0].attributes", ""),
-=======
-        (otlp({"traceId": "t"}), ":1", "spanId", ""),
->>>>>>> w-rooma
         ('{"resourceSpans": {}}', ":1", "resourceSpans", "{}"),
         ('{"a": 1}', ":1", "'a'", ""),
         ('{"timestamp": 1, "input_length": 1, "output_length": 1}\n{"a', ":2", "JSON", ""),
