@@ -90,7 +90,10 @@ class LocalModel:
         self, reply: _Replying, scope: Scope, receive: Receive, send: Send, span: Span
     ) -> None:
         body = await asgi.read_body(scope, receive)
-        async with self._reading if len(body) > _SHORT_BYTES else nullcontext():
+        if len(body) > _SHORT_BYTES:
+            async with self._reading:
+                answer, dialect, stream = await reply(body, span)
+        else:
             answer, dialect, stream = await reply(body, span)
         try:
             exchange = _Exchange(self._live, span, answer, dialect)
