@@ -40,7 +40,7 @@ def write(file: Path) -> list[Path]:
     name, inside = file.with_suffix(".png"), ""
     if name.exists():
         inside = "data:image/png;base64," + b64encode(name.read_bytes()).decode()
-    text, html = (PAGES.get_template(f"cite.{kind}") for kind in ("md", "html"))
+    text, html = (PAGES.get_template(f"cite.{kind}") for kind in ("txt", "html"))
     body = _MARKDOWN.render(text.render(values, picture=inside))
     pages = {
         file.with_suffix(".report.md"): text.render(values, picture=inside and name.name),

@@ -65,7 +65,7 @@ def markdown(results: Results) -> str:
         "uncounted": sum(not answer.tokens for answer in answers),
         "tolerance": TOLERANCE,
     }
-    return PAGES.get_template("report.md").render(values) + "\n"
+    return PAGES.get_template("report.txt").render(values) + "\n"
 
 
 def table(results: Results) -> str:
