@@ -11,7 +11,8 @@ from typing import Literal, NamedTuple
 from agentlab.endpoint.answers._form import Form, form_of, listed, mentions, number
 from agentlab.endpoint.answers._patterns import RE
 
-Unit = Literal["sentences", "bullets", "paragraphs", "words"]
+# How many, of what, and "most", "least" or nothing for about; 0 if the model is to choose.
+Length = tuple[int, Literal["sentences", "bullets", "paragraphs", "words"], str]
 
 _LONGEST_TOPIC = 200
 _READ = 12_000  # characters
@@ -43,14 +44,6 @@ def unframe(prompt: str) -> Framed:
     return Framed(prompt.removeprefix("New task:\n"))
 
 
-class Length(NamedTuple):
-    """How many (0 if the model is to choose), of what."""
-
-    many: int
-    unit: Unit
-    bound: str = ""  # "most", "least", or nothing for about
-
-
 class Asked(NamedTuple):
     """The form of the answer that a prompt asks for; `given` are headings of earlier results."""
 
@@ -73,13 +66,13 @@ def read(prompt: str, told: tuple[str, ...] = (), as_json: bool = False) -> Aske
     Example:
         >>> asked = read("Describe tides in two sentences.")
         >>> asked.topic, asked.length
-        ('tides', Length(many=2, unit='sentences', bound=''))
+        ('tides', (2, 'sentences', ''))
     """
     if "{{" in prompt and re.search(r'\{\{\s*"', prompt):  # a template's, that nobody filled in
         prompt = prompt.replace("{{", "{").replace("}}", "}")
     framed = unframe(prompt)
     task = f"{framed.task}\n\n{framed.expected}".rstrip()
-    start = _form_start(task)
+    start = _form_start(task) if "\n" in task else 0  # nothing follows a line
     before, shown = task[:start], task[start:]
     form = form_of(prompt if "[[ ## " in prompt else task, shown, told, as_json=as_json)
     asked = _prose(task, shown)
@@ -107,7 +100,7 @@ def _prose(text: str, shown: str) -> Asked:
         headings = [(2, title) for title in listed(text, RE.headings_listed)]
     hangul = 0 if text.isascii() else len(re.findall(r"[\uac00-\ud7a3]", text))
     length = _length(text.lower())
-    kind = RE.list_asked.search(text.lower()) if length and length.unit == "bullets" else None
+    kind = RE.list_asked.search(text.lower()) if length and length[1] == "bullets" else None
     return Asked(
         korean=hangul > 0 and hangul * 2 > len(re.findall("[A-Za-z]", text)),
         headings=headings,
@@ -142,6 +135,6 @@ def _length(text: str) -> Length | None:
             if many:
                 bound = RE.bound.search(text, max(0, many.start() - 30), many.start())
                 said = ("most" if bound[1] else "least") if bound else ""
-                return Length(number(many[1]), unit, said)
+                return number(many[1]), unit, said
     listed_so = mentions(text, "list", "bullet", "글머리", "번호") and RE.list_asked.search(text)
-    return Length(0, "bullets") if listed_so else None
+    return (0, "bullets", "") if listed_so else None

@@ -6,7 +6,6 @@ suits the task is called once; then comes the answer, so that every loop ends.
 
 import ast
 import json
-import random
 import re
 from collections.abc import Sequence
 from contextlib import suppress
@@ -35,14 +34,14 @@ def describes_tools(turns: Turns) -> bool:
     )
 
 
-def speak(turns: Turns, writer: Writer, draw: random.Random) -> str:
+def speak(turns: Turns, writer: Writer) -> str:
     """Return what asks for one tool, or answers after its result; or raise CannotFill."""
     guide = _guide(turns)
     task, pad, later = split(turns)
     done = "\n".join([pad, *(text for _, text in later)])
     results = [RE.logs.sub("", text).strip() for text in RE.observation.findall(done)]
     due = _due(guide, task, {name or also for name, also in RE.called.findall(done)}, results)
-    call = next(iter(fill_in(due, task, writer, draw)), None)
+    call = next(iter(fill_in(due, task, writer)), None)
     said = "" if call else writer.from_results([("", text) for text in results]) or writer.write()
     if marks := RE.fences_of_code.search(guide):
         name, arguments = call or ("final_answer", json.dumps({"answer": said}))
@@ -59,7 +58,7 @@ def speak(turns: Turns, writer: Writer, draw: random.Random) -> str:
     return f"Thought: {name} can help here.\nAction: {name}\nAction Input: {arguments}"
 
 
-def with_call(turns: Turns, writer: Writer, draw: random.Random) -> Form | None:
+def with_call(turns: Turns, writer: Writer) -> Form | None:
     """Return the writer's form, with the next call in the fields that DSPy's ReAct has for it."""
     form = writer.form
     fields = form.schema.get("properties", {}) if form and form.schema else {}
@@ -69,7 +68,7 @@ def with_call(turns: Turns, writer: Writer, draw: random.Random) -> Form | None:
     task = prompt.partition("[[ ## trajectory ## ]]")[0]
     called = set(re.findall(r"^\[\[ ## tool_name_\d+ ## \]\]\n(\w+)", prompt, re.M))
     due = _due(_guide(turns), task, called, [])
-    name, arguments = [*fill_in(due, task, writer, draw), ("finish", "{}")][0]
+    name, arguments = [*fill_in(due, task, writer), ("finish", "{}")][0]
     known = {"next_tool_name": {"const": name}, "next_tool_args": {"const": json.loads(arguments)}}
     return form._replace(schema=schema_of({**fields, **known}))
 

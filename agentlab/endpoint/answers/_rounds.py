@@ -53,7 +53,7 @@ def stem(word: str) -> str:
     """Return a word as it is compared with others; nothing if it says too little."""
     stem = RE.particle.sub("", word).lower().rstrip("s")[:7]
     short = len(word) < 3 and word < "가" and stem != "id"
-    return "" if short or RE.idle_word.fullmatch(stem) else stem
+    return "" if short or stem in SETS["idle"] else stem
 
 
 def snake(name: str) -> list[str]:

@@ -6,7 +6,6 @@ known. No call is made again, so every loop ends. docs/local_model.md states the
 """
 
 import json
-import random
 import re
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
@@ -53,9 +52,7 @@ def conversation(request: ChatRequest) -> Conversation:
     return Conversation(glance(task), made, told)
 
 
-def calls(
-    request: ChatRequest, said: Conversation, writer: Writer, draw: random.Random
-) -> list[Call]:
+def calls(request: ChatRequest, said: Conversation, writer: Writer) -> list[Call]:
     """Return what the model calls in this turn, or raise CannotFill; nothing if it speaks."""
     offered, task, as_form = request.offered, unframe(said.task).task, request.must_call_this
     if as_form:  # as structured output uses tools
@@ -66,7 +63,7 @@ def calls(
         due = Rounds(useful, task, said.made, said.results).due(_needs(request, useful, task))
         if request.must_call and not due:
             due = _forced(ends, useful, said, writer)
-    called = fill_in(due, said.task, writer, draw, as_form=as_form)
+    called = fill_in(due, said.task, writer, as_form=as_form)
     return called[:1] if request.parallel_tool_calls is False else called
 
 
@@ -92,9 +89,7 @@ def _forced(
     return [(tool, [{}]) for tool in chosen or left[:1]]
 
 
-def fill_in(
-    due: Due, prompt: str, writer: Writer, draw: random.Random, *, as_form: bool = False
-) -> list[Call]:
+def fill_in(due: Due, prompt: str, writer: Writer, *, as_form: bool = False) -> list[Call]:
     """Return the calls that are due, with all arguments; CannotFill if a schema forbids it."""
     called, to_build, to_check = list[Call](), Budget(), Budget()
     for tool, plan in due:
@@ -103,7 +98,7 @@ def fill_in(
             continue
         schema = {"type": "object", "properties": {}, **(tool.parameters or {})}
         filler = _FromPrompt(prompt, writer, as_form=as_form, given=any(plan))
-        made = build(schema, filler, draw=draw, optional=as_form, budget=to_build)
+        made = build(schema, filler, draw=writer.draw, optional=as_form, budget=to_build)
         for given in plan:
             value = made
             with suppress(CannotFill):  # too much to check

@@ -186,17 +186,16 @@ def take(request: ChatRequest, replies: Replies, generator: Callable[[], random.
     least, _ = lengths(request)
     if prepared and not (request.tools or form or least or in_words):
         return Turn(prepared, fixed=True)
-    draw = generator()
     as_json = form is not None and form.type == "json_object"
-    writer = replies.writer(task, draw, tuple(map(glance, told)), as_json)
+    writer = replies.writer(task, generator(), tuple(map(glance, told)), as_json)
     try:
-        writer.form = _react.with_call(turns, writer, draw)
-        if request.offered and (calls := _tools.calls(request, said, writer, draw)):
+        writer.form = _react.with_call(turns, writer)
+        if request.offered and (calls := _tools.calls(request, said, writer)):
             return Turn("", calls)
         known = ("" if writer.form else writer.from_results(said.results)) or prepared
         if form is not None and form.type != "text":  # nothing may come after it
-            return Turn(_structured(form, known, writer, draw))
-        text = _react.speak(turns, writer, draw) if in_words else known or writer.write()
+            return Turn(_structured(form, known, writer))
+        text = _react.speak(turns, writer) if in_words else known or writer.write()
         return Turn(_written_on(text, writer, least) if least else text)
     except CannotFill as error:
         what = f"The local model cannot fill this schema: {error}; simplify it."
@@ -212,11 +211,11 @@ def _written_on(text: str, writer: Writer, least: int) -> str:
     return text
 
 
-def _structured(form: Form, known: str | None, writer: Writer, draw: random.Random) -> str:
+def _structured(form: Form, known: str | None, writer: Writer) -> str:
     """Return JSON of the form: what is known, if it has that form."""
     schema = form.json_schema.schema if form.json_schema else {"type": "object"}
     with suppress(ValueError):  # it is prose
         if known and admits(schema, json.loads(known)):
             return known
-    value = build(schema, writer, draw=draw) if form.json_schema else writer.as_object()
+    value = build(schema, writer, draw=writer.draw) if form.json_schema else writer.as_object()
     return json.dumps(value, ensure_ascii=False)

@@ -62,10 +62,10 @@ class Replies:
 
 
 class Writer:
-    """Assembles one answer; fills the fields of a form, too (`schema.Filler`)."""
+    """Assembles one answer; fills the fields of a form, too (`schema.Filler`), as `draw` has it."""
 
     def __init__(self, asked: Asked, phrases: Phrases, draw: random.Random):
-        self._asked, self._draw, self.topic, self.form = asked, draw, asked.topic, asked.form
+        self._asked, self.draw, self.topic, self.form = asked, draw, asked.topic, asked.form
         self._phrases, self._sentences = phrases, self._shuffled(phrases.sentences)
         self._aspects, self._terms = self._shuffled(phrases.aspects), self._shuffled(phrases.terms)
 
@@ -79,13 +79,13 @@ class Writer:
     def as_object(self) -> Any:
         """Return the answer as a JSON object, of the form that was asked for, if any."""
         value = self._value()
-        return value if isinstance(value, dict) else build(ANY, self, draw=self._draw)
+        return value if isinstance(value, dict) else build(ANY, self, draw=self.draw)
 
     def _value(self) -> Any:
         if self.form and self.form.example is not None:
             return self._imitate(self.form.example)
         with suppress(CannotFill):
-            return build(self.form.schema, self, draw=self._draw) if self.form else None
+            return build(self.form.schema, self, draw=self.draw) if self.form else None
         return None
 
     def _prose(self) -> str:
@@ -96,7 +96,7 @@ class Writer:
             lines = (f"**{item}**: {self._about(item)}".rstrip(": ") for item in asked.items)
             return self._listed(lines)
         many, unit, bound = asked.length or (0, "sentences", "")
-        many = many or self._draw.randrange(3, 6)
+        many = many or self.draw.randrange(3, 6)
         if unit == "words":
             return self._words(many, bound)
         if unit == "paragraphs":
@@ -130,17 +130,17 @@ class Writer:
         return self._term()
 
     def choose(self, name: str, options: Sequence[Any]) -> Any:
-        return options[self._draw.randrange(len(options))]
+        return options[self.draw.randrange(len(options))]
 
     def number(self, name: str, least: float, most: float, whole: bool) -> float:
         if whole:
-            return self._draw.randrange(math.ceil(least), math.floor(most) + 1)
-        return round(self._draw.uniform(least, most), 2)
+            return self.draw.randrange(math.ceil(least), math.floor(most) + 1)
+        return round(self.draw.uniform(least, most), 2)
 
     def _shuffled(self, phrases: Sequence[str]) -> Iterator[str]:
         left = list(phrases)
         while left:  # drawn only as far as the answer needs
-            yield left.pop(int(self._draw.random() * len(left)))
+            yield left.pop(int(self.draw.random() * len(left)))
 
     def _sections(self) -> Iterator[str]:
         headings, given = self._asked.headings, dict.fromkeys(self._asked.given)
@@ -194,13 +194,13 @@ class Writer:
             case bool():
                 return shape
             case int():  # no larger than the example, because it may stand for a scale
-                return self._draw.randrange(1, max(shape, 1) + 1)
+                return self.draw.randrange(1, max(shape, 1) + 1)
             case float():
-                return round(self._draw.random(), 2)
+                return round(self.draw.random(), 2)
             case str() if "|" in shape:  # "low|high" shows what there is to choose from
                 return self.choose("", [option.strip() for option in shape.split("|")])
             case str() if shape and RE.type.fullmatch(shape.strip("<>")):
-                return build(typed(shape), self, draw=self._draw)
+                return build(typed(shape), self, draw=self.draw)
             case str():
                 return self._term()
         return None
