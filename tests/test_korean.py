@@ -70,7 +70,7 @@ def test_the_korean_lessons_are_the_english_ones():
 
 @pytest.mark.parametrize("path", TWINS, ids=lambda path: path.stem)
 def test_twins_have_the_same_cells_and_the_same_code(path: Path):
-    """Seen without the tool: ids, kinds and sources of code, and prose with Hangul in it."""
+    """Seen without the tool: ids, kinds, code in cells and in solutions, prose with Hangul."""
     pairs = zip(korean.read(NOTEBOOKS / path.name).cells, korean.read(path).cells, strict=True)
     for one, other in pairs:
         assert (one.id, one.cell_type) == (other.id, other.cell_type)
@@ -78,6 +78,9 @@ def test_twins_have_the_same_cells_and_the_same_code(path: Path):
             assert (one.source, one.metadata) == (other.source, other.metadata)
         else:
             assert re.search("[가-힣]", other.source), one.id
+            fenced = [re.findall("```.*?```", cell.source, re.DOTALL) for cell in (one, other)]
+            assert fenced[0] == fenced[1]
+            assert one.source.count("](") == other.source.count("]("), one.id
 
 
 @pytest.mark.parametrize("path", TWINS, ids=lambda path: path.stem)
