@@ -37,7 +37,7 @@ setup:  ## make .venv from the lock (uv if there is one, else pip)
 lab: setup  ## open the course in JupyterLab (LANGUAGE=ko: in Korean; LAB_ARGS passes options on)
 	$(BIN)/jupyter lab $(AS_ROOT) --ServerApp.root_dir=. \
 		--LabApp.default_url=/lab/tree/$(LESSONS)/00_start_here.ipynb \
-		--LabApp.app_settings_dir=tools/jupyterlab $(LAB_ARGS)
+		--config=tools/jupyterlab/config.py $(LAB_ARGS)
 
 test: setup  ## unit tests; every lesson run in a browser, and compared with its outputs
 	-@$(BIN)/python tools/browser.py --install

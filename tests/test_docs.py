@@ -136,7 +136,14 @@ def test_the_whole_course_is_summed_up():
     said = re.search(r"(\w+) sessions, (\d+) minutes with all exercises", TEACHING)
     assert said
     assert int(said[2]) == sum(sum(minutes(path)) for path in NOTEBOOKS)
-    words = {12: "Twelve", 13: "Thirteen", 14: "Fourteen", 15: "Fifteen", 16: "Sixteen", 17: "Seventeen"}
+    words = {
+        12: "Twelve",
+        13: "Thirteen",
+        14: "Fourteen",
+        15: "Fifteen",
+        16: "Sixteen",
+        17: "Seventeen",
+    }
     assert said[1] == words[len(NOTEBOOKS)]
 
 

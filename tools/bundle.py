@@ -196,12 +196,12 @@ def instructions(name: str, python: str, wheels: Sequence[Path]) -> str:
     hint = "python.org has it."
     if name == "windows":
         setup = f"py -{python} tools\\setup.py"
-        lab = r".venv\Scripts\jupyter lab --LabApp.app_settings_dir=tools\jupyterlab"
+        lab = r".venv\Scripts\jupyter lab --config=tools\jupyterlab\config.py"
     else:
         if name.startswith("linux"):
             hint = f"On Debian and Ubuntu:\n   python{python} and python{python}-venv."
         setup = f"python{python} tools/setup.py"
-        lab = ".venv/bin/jupyter lab --LabApp.app_settings_dir=tools/jupyterlab"
+        lab = ".venv/bin/jupyter lab --config=tools/jupyterlab/config.py"
     return INSTALL.format(
         system=name,
         python=python,

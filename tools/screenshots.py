@@ -49,7 +49,7 @@ def jupyterlab() -> Iterator[str]:
             "import jupyterlab.labapp"
         )
         command = [sys.executable, "-c", f"{lab} as lab; lab.main()", "--no-browser", "--port=0"]
-        command += [f"--ServerApp.root_dir={ROOT}", "--LabApp.app_settings_dir=tools/jupyterlab"]
+        command += [f"--ServerApp.root_dir={ROOT}", "--config=tools/jupyterlab/config.py"]
         pipe = subprocess.PIPE
         server = subprocess.Popen(
             [*command, *as_root],

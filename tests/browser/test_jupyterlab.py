@@ -145,6 +145,16 @@ def test_progress_bars_fill(lesson: Lesson):
     assert [bar for bar in bars if bar.percent != 100] == []
 
 
+def test_a_folded_output_tells_nothing(lesson: Lesson):
+    """Of an output that is to be predicted not even the first line is to be read."""
+    lesson.shown.choose("View", "Collapse All Outputs")
+    folded = lesson.shown.page.locator(".jp-OutputPlaceholder")
+    expect(folded.first).to_be_visible()
+    texts = folded.locator(".jp-PlaceholderText").all()
+    assert texts and not any(text.is_visible() for text in texts)
+    lesson.shown.choose("View", "Expand All Outputs")
+
+
 def test_solutions_unfold(lesson: Lesson):
     """What is folded, such as each exercise's solution, is hidden until its line is clicked."""
     folds = lesson.shown.page.locator(".jp-RenderedMarkdown details")
