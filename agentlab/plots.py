@@ -60,8 +60,9 @@ def timelines(traces: dict[str, Trace]) -> Figure:
     spans = [span for t in traces.values() for span in t.spans]
     tools = [tool for t in traces.values() for tool in t.tools if tool.operation != AGENT]
     ends_s = [bar.arrived_s if bar.end_s is None else bar.end_s for bar in [*spans, *tools]]
+    longest = max((len(name) for each in lanes for name, _ in each), default=0)
     for (axis,), title, each in zip(axes, traces, lanes, strict=True):
-        _draw(axis, each, max(ends_s, default=0.0))
+        _draw(axis, each, max(ends_s, default=0.0), longest)
         axis.set_title(title)
     axes[-1][0].set_xlabel("model time (s)")
     legend: list[tuple[str, Any, bool]] = [
@@ -151,7 +152,7 @@ def _lanes(t: Trace) -> list[_Lane]:
     return [("    " * (len(lane) - 1) + lane[-1], row) for lane in ordered for row in lanes[lane]]
 
 
-def _draw(axis: Axes, lanes: Sequence[_Lane], end_s: float) -> None:
+def _draw(axis: Axes, lanes: Sequence[_Lane], end_s: float, longest: int) -> None:
     for row, (_, bars) in enumerate(lanes):
         for bar in bars:
             _draw_bar(axis, row, bar, end_s)
@@ -162,7 +163,7 @@ def _draw(axis: Axes, lanes: Sequence[_Lane], end_s: float) -> None:
     axis.spines[["top", "right", "left"]].set_visible(False)
     axis.tick_params(axis="y", length=0)
     if any(name.startswith(" ") for name in names):  # which aligned to the right nobody sees
-        axis.tick_params(axis="y", pad=0.62 * FONT_SIZE * max(map(len, names)))
+        axis.tick_params(axis="y", pad=0.62 * FONT_SIZE * longest)
         plt.setp(axis.get_yticklabels(), ha="left")
 
 
