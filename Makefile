@@ -12,12 +12,13 @@ AS_ROOT := $(shell [ "$$(id -u)" = 0 ] && echo --allow-root)
 LAB_ARGS ?=
 BUNDLE_ARGS ?=
 CLIENTS ?=
+NEWEST_ARGS ?=
 
 # Each lesson is executed once, by the browser; nbval executes only what no browser has run.
 NBVAL := -p nbval -p nbval_refresh --nbval --nbval-current-env --nbval-cell-timeout 600 \
 	--nbval-sanitize-with tests/nbval_sanitize.cfg --executed build/executed -n 2 --dist loadscope
 
-.PHONY: help setup lab test unit-tests browser-tests versions browser real class attack conformance check links book bundle soak refresh lock clean
+.PHONY: help setup lab test unit-tests browser-tests versions newest browser real class attack conformance check links book bundle soak refresh lock clean
 
 help:  ## list these targets
 	@sed -n 's/^\([a-z]*\):[^#]*## \(.*\)/  make \1	\2/p' Makefile | expand -t 20
@@ -51,6 +52,9 @@ browser-tests:
 
 versions: setup  ## compare the lessons on every other Python of 3.11 to 3.13 (PYTHONS names more)
 	$(BIN)/python tools/versions.py $(PYTHONS)
+
+newest: setup  ## lessons and tests with the newest of everything; docs/newest.md says what changed
+	$(BIN)/python tools/newest.py $(NEWEST_ARGS)
 
 browser: setup  ## every lesson in JupyterLab, in a headless browser; pictures in build/screenshots
 	-@$(BIN)/python tools/browser.py --install
