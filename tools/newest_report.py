@@ -356,7 +356,7 @@ def lesson_lines(build: Path, notebooks: Path) -> list[str]:
         differing = [change for change in found if change.diff]
         lessons = {change.lesson for change in differing}
         lines += [
-            f"{ran} lessons ran whole. In {len(lessons)} of them {len(differing)} outputs changed.",
+            f"{ran} lessons ran whole. Outputs that changed: {len(differing)}, in {len(lessons)}.",
             "",
         ]
         for change in differing:
@@ -368,7 +368,7 @@ def lesson_lines(build: Path, notebooks: Path) -> list[str]:
         lines += figure_lines(found, with_lock)
         tried = attempts(build / name)
         lines.append(f"Attempts to leave the machine: {len(tried) or 'none'}.")
-        lines += ["", *(f"- `{line[: 2 * WIDTH]}`" for line in tried), ""]
+        lines += ["", *(f"- `{line[: 2 * WIDTH]}`" for line in tried), *[""] * bool(tried)]
     return lines
 
 
