@@ -12,6 +12,7 @@ AS_ROOT := $(shell [ "$$(id -u)" = 0 ] && echo --allow-root)
 LAB_ARGS ?=
 BUNDLE_ARGS ?=
 CLIENTS ?=
+NEWEST_ARGS ?=
 
 # In which language the course opens: LANGUAGE=ko or LANGUAGE=en says it, else the locale does.
 SPOKEN := $(or $(LANGUAGE),$(LC_ALL),$(LC_MESSAGES),$(LANG))
@@ -24,7 +25,7 @@ KOREAN := 00_start_here 02_langgraph_parallel 04c_races
 NBVAL := -p nbval -p nbval_refresh --nbval --nbval-current-env --nbval-cell-timeout 600 \
 	--nbval-sanitize-with tests/nbval_sanitize.cfg --executed build/executed -n 2 --dist loadscope
 
-.PHONY: help setup lab test unit-tests browser-tests versions korean browser real class attack conformance check links book bundle soak refresh lock clean
+.PHONY: help setup lab test unit-tests browser-tests versions newest korean browser real class attack conformance check links book bundle soak refresh lock clean
 
 help:  ## list these targets
 	@sed -n 's/^\([a-z]*\):[^#]*## \(.*\)/  make \1	\2/p' Makefile | expand -t 20
@@ -62,6 +63,9 @@ versions: setup  ## compare the lessons on every other Python of 3.11 to 3.13 (P
 
 korean: setup  ## compare every Korean lesson with its stored outputs
 	PYTHONPATH=tools $(BIN)/python -m pytest $(NBVAL) notebooks/ko
+
+newest: setup  ## lessons and tests with the newest of everything; docs/newest.md says what changed
+	$(BIN)/python tools/newest.py $(NEWEST_ARGS)
 
 browser: setup  ## every lesson in JupyterLab, in a headless browser; pictures in build/screenshots
 	-@$(BIN)/python tools/browser.py --install

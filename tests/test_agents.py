@@ -615,10 +615,11 @@ def test_langgraphs_default_lets_one_failing_tool_end_the_run(fresh_lab, handled
     agent = prebuilt(TOOLS["weather"], tides, handle_tool_errors=handled)
     heard = {"callbacks": [recipe("ToolEvents")("guide")]}
     said, t = lab.simulate(agent.ainvoke({"messages": [("user", TASK)]}, heard), catch=ValueError)
-    assert [(s.name, s.end_s is None, s.fault) for s in t.tools] == [
-        ("weather", not handled, None),
-        ("tides", False, "ValueError: no tides"),
-    ]
+    weather, failed = t.tools
+    assert (failed.name, failed.fault) == ("tides", "ValueError: no tides")
+    # langchain-core 1.7 tells nobody of a tool that is cancelled; 1.8 does.
+    ends = [(False, None)] if handled else [(True, None), (False, "CancelledError")]
+    assert (weather.end_s is None, weather.fault) in ends
     assert (isinstance(said, ValueError), t.requests) == ((False, 2) if handled else (True, 1))
     tools = TOOLS | {"tides": tides}
     _, ours = lab.simulate(engines.run(guide(), tools=tools, engine="langgraph"))

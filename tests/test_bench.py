@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import dataclasses
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -417,3 +418,16 @@ def test_in_a_running_loop_the_way_out_is_said(tmp_path):
 
     with pytest.raises(ConfigError, match=r"await asyncio\.to_thread\(measure\.run, \.\.\.\)"):
         asyncio.run(inside())
+
+
+def test_a_framework_that_is_not_installed_is_no_error(monkeypatch):
+    """Results name the versions that are there: an install without CrewAI measures the rest."""
+    monkeypatch.setattr(
+        results, "_PACKAGES", ("openai", "a-framework-of-nobody", "langchain-openai")
+    )
+    noted = results.machine()
+    assert [name for name in noted if name not in ("python", "system", "cores", "agentlab")] == [
+        "openai",
+        "langchain-openai",
+    ]
+    assert noted["openai"] == version("openai")

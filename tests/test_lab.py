@@ -160,13 +160,14 @@ def test_a_blocking_call_in_virtual_time_is_refused(fresh_lab: ModuleType):
     async def main() -> None:
         model.invoke(HELLO)
 
-    with pytest.raises(openai.APIConnectionError) as error:
+    # openai 2 wraps what its transport raises; openai 3 lets it pass.
+    with pytest.raises((openai.APIConnectionError, ConfigError)) as error:
         run_virtual(main())
     causes: list[BaseException | None] = [error.value]
     while causes[-1] is not None:
         causes.append(causes[-1].__cause__)
     assert any(isinstance(cause, ConfigError) and "ainvoke" in str(cause) for cause in causes)
-    assert "use ainvoke" in error.value.__notes__[0]
+    assert "use ainvoke" in "\n".join([str(error.value), *getattr(error.value, "__notes__", [])])
 
 
 def test_virtual_time_follows_the_configuration(fresh_lab: ModuleType):

@@ -134,7 +134,7 @@ def _same_output(one: NotebookNode, other: NotebookNode) -> bool:
     pictures = [kind for kind in data if kind in ("image/png", "image/jpeg")]
     if not all(_same_picture(data[kind], other.data[kind]) for kind in pictures):
         return False
-    return _sanitized(_texts(one)) == _sanitized(_texts(other))
+    return sanitized(_texts(one)) == sanitized(_texts(other))
 
 
 def _texts(output: NotebookNode) -> str:
@@ -150,7 +150,8 @@ def _same_picture(one: str, other: str) -> bool:
     return float(np.mean(np.abs(first - second) > 0.1)) < 0.001
 
 
-def _sanitized(text: str) -> str:
+def sanitized(text: str) -> str:
+    """Text without what a run draws again each time, by the expressions that nbval uses."""
     config = RawConfigParser()
     config.read(SANITIZERS, encoding="utf-8")
     for section in config.sections():

@@ -9,7 +9,7 @@ import platform
 import zlib
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from importlib.metadata import version
+from importlib.metadata import distributions, version
 from operator import attrgetter
 from pathlib import Path
 from statistics import mean, median
@@ -267,7 +267,7 @@ def machine() -> dict[str, str]:
         "system": f"{platform.system()} {platform.machine()}",
         "cores": str(os.cpu_count()),
         "agentlab": version("agentlab-course"),
-        **{package: version(package) for package in _PACKAGES},
+        **{name: found.version for name in _PACKAGES for found in distributions(name=name)},
     }
 
 
