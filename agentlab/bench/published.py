@@ -94,10 +94,7 @@ def load(path: str | Path) -> Trace:
     Raises:
         ConfigError: As `published` does.
     """
-    trace = Trace(span for _, span in _requests(Path(path)))
-    if not (trace.requests or trace.tools):
-        raise ConfigError(f"trace {str(path)!r} has no requests; give one that has")
-    return trace
+    return Trace(span for _, span in _requests(Path(path)))
 
 
 def possible(where: str, span: Span) -> Span:
@@ -119,6 +116,8 @@ def _requests(path: Path, most: int | None = None) -> list[tuple[str | None, Spa
     flat = (one for row in read_rows(path) for one in _flat(*row))
     once = {str(row.get("span", where)): (where, row) for where, row in islice(flat, most)}
     found = [(where, *_request(where, row)) for where, row in once.values()]
+    if not found:
+        raise ConfigError(f"trace {str(path)!r} has no requests; give one that has")
     first_ns = min((f["arrived_s"] for _, _, f in found if "operation" not in f), default=0)
     requests = []
     for where, session, fields in found:
@@ -249,7 +248,6 @@ def _foreign(span: _OtlpSpan, told: _Row) -> _Row:
 
 def _plain(value: Any) -> Any:
     """Return what an OTLP value holds; of a list, its first element."""
-    held = next(iter(value.values()), None) if isinstance(value, dict) else value
-    if isinstance(held, dict) and isinstance(held.get("values"), list):
-        return _plain(next(iter(held["values"]), None))
-    return held
+    while isinstance(value, dict | list):
+        value = next(iter(value.values() if isinstance(value, dict) else value), None)
+    return value
