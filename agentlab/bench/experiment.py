@@ -153,9 +153,8 @@ class Case(msgspec.Struct, frozen=True, order=True):
 
     def named(self, axes: Iterable[str]) -> str:
         """Return its values on these axes, for a legend."""
-        values = [(axis, shown(getattr(self, axis))) for axis in axes]
-        numbers = ("max_concurrency", "seed")
-        return ", ".join(f"{a} {value}" if a in numbers else value for a, value in values)
+        names = {"max_concurrency": "max_concurrency ", "seed": "seed "}
+        return ", ".join(names.get(axis, "") + shown(getattr(self, axis)) for axis in axes)
 
 
 def shown(value: object) -> str:

@@ -70,12 +70,9 @@ def markdown(results: Results) -> str:
 
 def table(results: Results) -> str:
     """Return the table alone, for a notebook: a row for each case that was measured."""
-    workloads = results.experiment.by_name
-
-    def cells(case: Case) -> dict[str, str]:
-        return (_of_random if workloads[case.workload].random else _cells)(results, case)
-
-    return _tabled(results, cells)
+    random = {name for name, one in results.experiment.by_name.items() if one.random}
+    kinds = (_cells, _of_random)
+    return _tabled(results, lambda case: kinds[case.workload in random](results, case))
 
 
 def felt(results: Results) -> str:
