@@ -342,10 +342,6 @@ class Cost(NamedTuple):
     answer_tokens: int
     unlimited: int
 
-    def dollars(self, prompt_price: float, answer_price: float) -> float:
-        millionths = self.prompt_tokens * prompt_price + self.answer_tokens * answer_price
-        return round(millionths / 1e6, 6)
-
     def __str__(self) -> str:
         asked = f"{self.requests:,} requests with some {self.prompt_tokens:,} tokens of prompts"
         most = f"up to {self.answer_tokens:,} of answers"

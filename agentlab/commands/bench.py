@@ -56,13 +56,13 @@ def _run(path: Path, options: argparse.Namespace) -> int:
 
 def _measure(path: Path, file: Path, options: argparse.Namespace) -> int:
     chosen = experiment.load(path)
+    changes: dict[str, Any] = {"settings": {**chosen.settings}}
     if options.leave_out:
-        changed = {**chosen.settings, "leave_out": options.leave_out}
-        chosen = dataclasses.replace(chosen, settings=changed)
+        changes["settings"]["leave_out"] = options.leave_out
     if options.preset:
-        changed = {k: v for k, v in chosen.settings.items() if k != "time_scale"}
-        virtual: dict[str, Any] = {"clock": "virtual", "repeats": 1, "warmups": 0}
-        chosen = dataclasses.replace(chosen, presets=[options.preset], settings=changed, **virtual)
+        changes["settings"].pop("time_scale", None)
+        changes |= {"presets": [options.preset], "clock": "virtual", "repeats": 1, "warmups": 0}
+    chosen = dataclasses.replace(chosen, **changes)
     if chosen.asks_real:
         _allowed(chosen, options)
     if options.against and options.resume:
@@ -98,7 +98,8 @@ def _allowed(chosen: Experiment, options: argparse.Namespace) -> None:
         bill = measure.Cost(*(2 * options.rounds * number for number in one_round))
     asked = f"this asks {real.model} at {real.upstream} {bill}"
     if prices:
-        asked += f", ${bill.dollars(*prices):.4f} at most, if nothing is asked twice"
+        dollars = (bill.prompt_tokens * prices[0] + bill.answer_tokens * prices[1]) / 1e6
+        asked += f", ${dollars:.4f} at most, if nothing is asked twice"
     if not options.yes:
         raise ConfigError(f"{asked}; add --yes to do it, or set AGENTLAB_LOCAL=1")
     print(asked, file=sys.stderr)
