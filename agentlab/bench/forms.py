@@ -51,7 +51,7 @@ def _csv(spans: Sequence[Span]) -> bytes:
     import pandas as pd  # takes a second
 
     rows = pd.DataFrame(map(msgspec.structs.asdict, spans), dtype=object)
-    return rows.to_csv(index=False, lineterminator="\n").encode()
+    return str(rows.to_csv(index=False, lineterminator="\n")).encode()
 
 
 def _mooncake(spans: Sequence[Span]) -> bytes:

@@ -132,7 +132,7 @@ class _Task:
                 return dict(await parallel.run(as_functions(self.workflow, ask), **given))
             from agentlab.engines.langgraph import graph
 
-            start = {"inputs": given, "results": {}}
+            start: Any = {"inputs": given, "results": {}}
             answers = (await graph(self.workflow, ask=ask).compile().ainvoke(start))["results"]
             return {step.name: answers[step.name] for step in self.workflow.steps}
 
@@ -341,6 +341,10 @@ class Cost(NamedTuple):
     prompt_tokens: int
     answer_tokens: int
     unlimited: int
+
+    def dollars(self, prompt_price: float, answer_price: float) -> float:
+        millionths = self.prompt_tokens * prompt_price + self.answer_tokens * answer_price
+        return round(millionths / 1e6, 6)
 
     def __str__(self) -> str:
         asked = f"{self.requests:,} requests with some {self.prompt_tokens:,} tokens of prompts"

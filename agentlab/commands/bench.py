@@ -98,8 +98,7 @@ def _allowed(chosen: Experiment, options: argparse.Namespace) -> None:
         bill = measure.Cost(*(2 * options.rounds * number for number in one_round))
     asked = f"this asks {real.model} at {real.upstream} {bill}"
     if prices:
-        dollars = (bill.prompt_tokens * prices[0] + bill.answer_tokens * prices[1]) / 1e6
-        asked += f", ${dollars:.4f} at most, if nothing is asked twice"
+        asked += f", ${bill.dollars(*prices):.4f} at most, if nothing is asked twice"
     if not options.yes:
         raise ConfigError(f"{asked}; add --yes to do it, or set AGENTLAB_LOCAL=1")
     print(asked, file=sys.stderr)

@@ -98,10 +98,10 @@ def read(path: Path, model: str | None = None) -> Table | Requests:
     if model not in models if model else len(models) > 1:
         raise ConfigError(f"choose one --model of {', '.join(models) or 'no column `model`'}")
     its = [each for each in rows if not model or each[1].get("model") == model]
-    of_table = [converted(where, "a line", row, _OfTable) for where, row in its]
+    lines = (astuple(converted(where, "a line", row, _OfTable)) for where, row in its)
     return Table(
-        Row(*astuple(row)[:3], row.ttft_ms / 1000, row.itl_ms / 1000, row.tokens_per_s)
-        for row in of_table
+        Row(prompt, answer, at_once, ttft_ms / 1000, itl_ms / 1000, rate)
+        for prompt, answer, at_once, ttft_ms, itl_ms, rate in lines
     )
 
 
