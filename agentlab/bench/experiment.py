@@ -253,10 +253,9 @@ class Experiment:
         return dataclasses.replace(self, presets=self.presets[:1], seeds=self.seeds[:1])
 
     def cases(self) -> Iterator[Case]:
-        for preset, seed, workload, most, strategy, engine in itertools.product(
-            self.presets, self.seeds, self.by_name, self.max_concurrency, self.strategies,
-            self.engines,
-        ):  # fmt: skip
+        work = itertools.product(self.presets, self.seeds, self.by_name)
+        ways = [*itertools.product(self.max_concurrency, self.strategies, self.engines)]
+        for (preset, seed, workload), (most, strategy, engine) in itertools.product(work, ways):
             yield Case(workload, engine, preset, most, seed, strategy)
 
 

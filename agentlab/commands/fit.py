@@ -15,6 +15,7 @@ from agentlab._support.fields import AtLeastOne
 from agentlab.bench import plots
 from agentlab.bench.fit import Pair, Requests, Row, Table, errors, fit
 from agentlab.bench.published import converted, load, read_rows
+from agentlab.bench.report import PAGES
 from agentlab.endpoint import presets
 from agentlab.endpoint.physics.formulas import Physics
 from agentlab.errors import ConfigError
@@ -49,17 +50,11 @@ def run(options: argparse.Namespace) -> int:
         raise ConfigError(f"--out {options.out!r} is no preset's file; end it in .yaml")
     measured = _probed(options) if options.probe else read(Path(options.file), options.model)
     physics, judged = _judged(measured)
-    print(f"{'judged on':24}{'TTFT':>15}{'ITL':>15}{'tokens/s':>15}   error: median, most")
     pairs = [pair for each in judged.values() for pair in each]
-    for name, of_it in {**judged, "all": pairs}.items():
-        print(f"{name:24}" + "".join(f"{m:>9.1%}{most:>6.0%}" for m, most in errors(of_it)))
-    print()
-    for name, value in asdict(physics).items():
-        if value:
-            said = f"{value * 1000:.4g} ms" if name.endswith("_s") else value
-            print(f"{name.removesuffix('_s'):24}{said}")
+    far = {name: errors(of_it) for name, of_it in {**judged, "all": pairs}.items()}
+    print(PAGES.get_template("fit.txt").render(judged=far, physics=asdict(physics)), end="")
     if options.out:
-        (ttft, _), (itl, _), (rate, _) = errors(pairs)
+        (ttft, _), (itl, _), (rate, _) = far["all"]
         source = options.probe or Path(options.file).name
         presets.save(
             physics,
