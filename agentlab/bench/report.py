@@ -81,8 +81,8 @@ def felt(results: Results) -> str:
     Times are those of p50 / p90 / p99, and of several runs the medians of each.
     """
     asked = results.experiment
-    plain = all(workload.plain for workload in asked.workloads)
-    if plain and not (asked.slo or asked.window or asked.price):
+    more = asked.slo or asked.window or asked.price
+    if not more and all(workload.plain for workload in asked.workloads):
         return ""
     show_s = partial(seconds, decimals=2, digits=2)
     return _tabled(results, lambda case: _medians(results.of(case), _COLUMNS["felt"], show_s))

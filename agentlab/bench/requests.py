@@ -146,7 +146,9 @@ class Calls:
                 ends_s = None if row is attempts[-1] else row.returned_s
                 here = len(rows)
                 while left and (ends_s is None or left[-1].arrived_s <= ends_s):
-                    rows.append(_joined(row, left.pop()))
+                    told = {name: getattr(left[-1], name) for name in _OF_THE_SPAN}
+                    told["finish_reason"] = left.pop().finish_reason or row.finish_reason
+                    rows.append(replace(row, **told))
                 rows += [row] if len(rows) == here else []
         return sorted(rows, key=lambda row: row.sent_s)
 
@@ -158,8 +160,3 @@ class Calls:
         least_s = max((row.sent_s - span.arrived_s for row, span in pairs), default=0.0)
         most_s = [(row.returned_s or 0.0) - (span.end_s or 0.0) for row, span in pairs if row.ok]
         return round(max(least_s, (least_s + min(most_s, default=least_s)) / 2), 9)
-
-
-def _joined(row: Request, span: Span) -> Request:
-    told = {name: getattr(span, name) for name in _OF_THE_SPAN}
-    return replace(row, **told | {"finish_reason": span.finish_reason or row.finish_reason})
