@@ -338,7 +338,7 @@ def point(n: int, elapsed_s: float, **changed: Any) -> Any:
 def test_what_ends_a_curve_is_named(busy, words):
     """The processor is to blame only if its time is most of what the bound leaves."""
     points = [point(1, 1.0), point(8, 1.1), point(64, 2.0, busy=busy)]
-    assert words in report.reach(report.Curve("x", "agents", points))
+    assert words in report.sentences([report.Curve("x", "agents", points)])[0]
 
 
 def test_the_scalability_law_is_read_off(fresh_lab, tmp_path):

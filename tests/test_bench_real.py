@@ -160,9 +160,11 @@ def test_where_all_runs_fail_there_is_no_table(upstream, tmp_path, capsys):
     assert "No run has a result" in said and "|" not in said
     assert sorted(p.name for p in (tmp_path / "out").iterdir()) == [
         "mine.before.json",
+        "mine.before.proof.json",
         "mine.before.requests.csv.gz",
         "mine.json",
         "mine.md",
+        "mine.proof.json",
         "mine.requests.csv.gz",
     ]
 

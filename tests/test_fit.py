@@ -193,15 +193,16 @@ def test_the_command_writes_a_preset_that_predicts(tmp_path: Path, capsys):
 @pytest.mark.parametrize(
     ("text", "words"),
     [
-        ("a,b\n1,2\n", "has the columns a, b; give arrived_s"),
-        ("", "has the columns none"),
+        ("a,b\n1,2\n", r"no time in the columns \['a', 'b'\]"),
+        ("", "has no requests"),
         ("arrived_s,first_token_s,end_s,prompt_tokens,completion_tokens\n0,x,2,3,4\n",
-         r":2: Expected `float`, got `str` - at `.\.first_token_s`"),
-        ("arrived_s,first_token_s,end_s,prompt_tokens,completion_tokens\n0,nan,2,3,4\n", ">= 0.0"),
+         ":2: first_token_s: Expected `int . float`, got `str`"),
+        ("arrived_s,first_token_s,end_s,prompt_tokens,completion_tokens\n0,nan,2,3,4\n", "nan"),
         ("arrived_s,first_token_s,end_s,prompt_tokens,completion_tokens\n0,1,2,0.5,4\n", "`int`"),
         ("arrived_s,first_token_s,end_s,prompt_tokens,completion_tokens\n0,1,2,3\n", "`null`"),
         ("arrived_s,first_token_s,end_s,prompt_tokens,completion_tokens\n3,1,2,3,4\n",
-         "needs arrived_s < first_token_s <= end_s"),
+         "must not decrease"),
+        ("ttft_ms,model\n1,a\n", ":2: a line: Object missing required field `prompt_tokens`"),
         (NIM.read_text(), "choose one --model of llama-3.1-8b, llama-3.3-70b"),
     ],
 )  # fmt: skip

@@ -300,7 +300,7 @@ def test_requests_are_a_frame(fresh_lab, tmp_path):
         ("{agents: 2, arrivals: {poisson: {rate: 1}}}", "rate"),
         ("{agents: 2, arrivals: {bursts: {size: 1.5, every_s: 1}}}", "size"),
         ("{agents: 2, arrivals: {trace: nothing.csv}}", "nothing.csv"),
-        ("{agents: 1, arrivals: {trace: FAILED}}", "none of its first 1 requests has an answer"),
+        ("{agents: 1, arrivals: {trace: FAILED}}", "none of its first 1 requests has a prompt"),
         ("{agents: 2, arrivals: {trace: FAILED}}", "Response tokens: .*1000000"),
         ("{agents: 2, turns: 0}", "turns"),
         ("{agents: 2, think_s: -1}", "think_s"),

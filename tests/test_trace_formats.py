@@ -193,7 +193,6 @@ def test_the_first_requests_of_a_long_file_suffice(tmp_path: Path):
         (AZURE, "", "no requests", ""),
         ("", "", "no requests", ""),
         (otlp(), "", "no requests", ""),
-        (BURST + "1,s,1,m,0,5,5,log\n", "", "no requests with a prompt", ""),
     ],
 )
 def test_what_is_wrong_is_named_by_line_and_field(

@@ -114,10 +114,7 @@ class _Step(msgspec.Struct):
 
 
 def _legs(
-    rows: list[Request],
-    needs: Mapping[str, Sequence[str]],
-    elapsed_ns: int,
-    time_scale: float,
+    rows: list[Request], needs: Mapping[str, Sequence[str]], elapsed_ns: int, time_scale: float
 ) -> list[list[_Step]]:
     """Return for each row the steps that lead from 0 to its end, and last those of the run."""
     fields = "due_s asked_s sent_s arrived_s started_s first_token_s end_s end_s returned_s".split()
@@ -154,12 +151,10 @@ def _legs(
             steps.append(_Step("client", asked))
         waits = "limit" if previous is None else "tools" if whole[previous] else "retries"
         steps += [_Step("limit", sent, number), _Step(waits, sent)]
-        then, least = ["retries"] * len(_THEN), [0] * len(_THEN)
-        if whole[number] or number == last[row.call]:
-            least[2:4] = [10**18, 10**18]
-            then = [*_THEN]
-        for cause, until_ns, stays_ns in zip(then, stops, least, strict=True):
-            steps.append(_Step(cause, until_ns, least_ns=stays_ns))
+        counts = whole[number] or number == last[row.call]
+        for cause, until_ns in zip(_THEN, stops, strict=True):
+            stays_ns = 10**18 if counts and cause in ("prefill", "decode") else 0
+            steps.append(_Step(cause if counts else "retries", until_ns, least_ns=stays_ns))
         legs.append(steps)
     ends = [_Step("after", times[number][8], number) for number in last.values()]
     return [*legs, [*ends, _Step("tail", elapsed_ns)]]

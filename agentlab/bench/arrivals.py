@@ -107,10 +107,11 @@ def replayed(trace: str, most: int) -> list[Arrival]:
     """Return the first requests of a published trace; those without an answer are left out.
 
     Raises:
-        ConfigError: If a row is wrong, or none has an answer.
+        ConfigError: If a row is wrong, or none has a prompt and an answer.
     """
     path = Path(trace) if Path(trace).exists() else DATA / "traces" / trace
     requests = [one for one in published(path, most=most) if one.output_tokens]
     if not requests:
-        raise ConfigError(f"trace {trace!r}: none of its first {most:,} requests has an answer")
+        lacks = f"none of its first {most:,} requests has a prompt and an answer"
+        raise ConfigError(f"trace {trace!r}: {lacks}; give one that has")
     return requests

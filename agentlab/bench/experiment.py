@@ -153,9 +153,8 @@ class Case(msgspec.Struct, frozen=True, order=True):
 
     def named(self, axes: Iterable[str]) -> str:
         """Return its values on these axes, for a legend."""
-        values = [(axis, shown(getattr(self, axis))) for axis in axes]
-        numbers = ("max_concurrency", "seed")
-        return ", ".join(f"{a} {value}" if a in numbers else value for a, value in values)
+        names = {"max_concurrency": "max_concurrency ", "seed": "seed "}
+        return ", ".join(names.get(axis, "") + shown(getattr(self, axis)) for axis in axes)
 
 
 def shown(value: object) -> str:
@@ -254,10 +253,9 @@ class Experiment:
         return dataclasses.replace(self, presets=self.presets[:1], seeds=self.seeds[:1])
 
     def cases(self) -> Iterator[Case]:
-        for preset, seed, workload, most, strategy, engine in itertools.product(
-            self.presets, self.seeds, self.by_name, self.max_concurrency, self.strategies,
-            self.engines,
-        ):  # fmt: skip
+        work = itertools.product(self.presets, self.seeds, self.by_name)
+        ways = [*itertools.product(self.max_concurrency, self.strategies, self.engines)]
+        for (preset, seed, workload), (most, strategy, engine) in itertools.product(work, ways):
             yield Case(workload, engine, preset, most, seed, strategy)
 
 

@@ -8,8 +8,6 @@ docs/traces.md says what each can carry.
 - Mooncake's lines, which load tools replay
 """
 
-import csv
-import io
 from collections.abc import Sequence
 from hashlib import sha256
 from itertools import count, pairwise
@@ -50,12 +48,10 @@ def export(trace: Trace, form: str, *, model: str = "", began_ns: int = 0) -> by
 
 
 def _csv(spans: Sequence[Span]) -> bytes:
-    table = io.StringIO()
-    columns = max((type(span).__struct_fields__ for span in spans), key=len, default=())
-    writer = csv.DictWriter(table, columns, lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(map(msgspec.structs.asdict, spans))
-    return table.getvalue().encode()
+    import pandas as pd  # takes a second
+
+    rows = pd.DataFrame(map(msgspec.structs.asdict, spans), dtype=object)
+    return str(rows.to_csv(index=False, lineterminator="\n")).encode()
 
 
 def _mooncake(spans: Sequence[Span]) -> bytes:
@@ -81,37 +77,30 @@ def _perfetto(spans: Sequence[Span]) -> bytes:
 
     A slice's arguments are the whole span.
     """
-    tracks: list[list[Any]] = []  # whose a track is, and when it is free again
+    tracks: list[tuple[str, float]] = []  # whose a track is, and when it is free again
     zero_s = min([0.0, *(span.arrived_s for span in spans)])  # Perfetto drops what is before 0
     events: list[_Row] = [_named("process_name", 0, "agentlab")]
-
-    def add(kind: str, name: str, start_s: float, end_s: float, **more: Any) -> None:
-        times_us = {"ts": round((start_s - zero_s) * 1e6, 3)}
-        times_us["dur"] = round((end_s - start_s) * 1e6, 3)
-        event = {"ph": "X", "cat": kind, "name": name, "pid": 1, "tid": track + 2}
-        events.append(event | times_us | more)
-
     for span in spans:
         kind, name, whose, end_s = "request", "request", span.agent, span.end_s or 0.0
         if isinstance(span, ToolSpan):
             kind, name = "tool", f"{span.operation} {span.name}"
             whose = span.name if span.operation == AGENT else span.agent
-        free = (
-            n
-            for n, (owner, at_s) in enumerate(tracks)
-            if (owner == whose and at_s <= span.arrived_s)
-        )
+        name += "" if span.ok else f": {span.fault or span.status}"
+        free = (n for n, (of, at_s) in enumerate(tracks) if of == whose and at_s <= span.arrived_s)
         track = next(free, len(tracks))
         if track == len(tracks):
-            tracks.append([whose, 0.0])
             events.append(_named("thread_name", track + 2, whose))  # 1 would be the main thread
-        tracks[track][1] = end_s
-        name += "" if span.ok else f": {span.fault or span.status}"
-        add(kind, name, span.arrived_s, end_s, args=span)
-        times_s = (span.arrived_s, span.started_s, span.first_token_s, end_s)
-        for phase, (start_s, until_s) in zip(_PHASES, pairwise(times_s), strict=True):
-            if start_s is not None and until_s is not None and start_s < until_s:
-                add("phase", phase, start_s, until_s)
+        tracks[track : track + 1] = [(whose, end_s)]
+        times_s: Any = pairwise([span.arrived_s, span.started_s, span.first_token_s, end_s])
+        for cat, title, (from_s, until_s) in [
+            (kind, name, (span.arrived_s, end_s)),
+            *(("phase", *phase) for phase in zip(_PHASES, times_s, strict=True)),
+        ]:
+            if cat == kind or (None not in (from_s, until_s) and from_s < until_s):
+                event = {"ph": "X", "cat": cat, "name": title, "pid": 1, "tid": track + 2}
+                event["ts"] = round((from_s - zero_s) * 1e6, 3)
+                event["dur"] = round((until_s - from_s) * 1e6, 3)
+                events.append(event | ({"args": span} if cat == kind else {}))
     return msgspec.json.encode({"traceEvents": events, "displayTimeUnit": "ms"})
 
 
@@ -169,11 +158,9 @@ def _attributes(told: _Row) -> list[_Row]:
     kinds = {bool: "boolValue", int: "intValue", float: "doubleValue", str: "stringValue"}
     attributes: list[_Row] = []
     for key, value in told.items():
-        if key == NAMES["finish_reason"] and value is not None:
-            attributes.append(
-                {"key": key, "value": {"arrayValue": {"values": [{"stringValue": value}]}}}
-            )
-        elif value is not None:  # whole numbers have 64 bits, which JSON's have not
-            shown = str(value) if type(value) is int else value
-            attributes.append({"key": key, "value": {kinds[type(value)]: shown}})
+        if value is not None:  # whole numbers have 64 bits, which JSON's have not
+            held = {kinds[type(value)]: str(value) if type(value) is int else value}
+            if key == NAMES["finish_reason"]:
+                held = {"arrayValue": {"values": [held]}}
+            attributes.append({"key": key, "value": held})
     return attributes

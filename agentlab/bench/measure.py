@@ -3,7 +3,7 @@
 import asyncio
 import gc
 from collections import Counter
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 from contextlib import AsyncExitStack, nullcontext
 from dataclasses import replace
 from functools import partial
@@ -31,7 +31,7 @@ from agentlab.endpoint.contract.tokens import count_tokens
 from agentlab.endpoint.server.app import limits_of
 from agentlab.engines import Ask, answer
 from agentlab.errors import AgentLabError, ConfigError, ModelError, StepError
-from agentlab.lab import Reply, connection
+from agentlab.lab import connection
 from agentlab.learning import parallel
 from agentlab.resilience import Guard, RateLimit, Retry, classify
 from agentlab.trace import Trace, max_overlap, trace
@@ -40,12 +40,9 @@ from agentlab.workflow import Step, Workflow
 Keep = Callable[[Measurement, list[Request]], None]
 _Outcome = dict[str, str] | StepError
 _Measured = tuple[Measurement, list[Request]]  # of a crowd no requests
-AskForReply = Callable[..., Awaitable[Reply]]  # `lab.reply`, or one that is called as it is
 
 _HAIR_S = 1e-6  # sums and quotients of rounded times may be apart by so much, and mean the same
 _LAST_ENDS_S = 10.0  # how long to wait for what a failed run has left behind, in real time
-_ATTEMPTS = 1000  # requests are counted here, and giving up would save some
-_ATTEMPT_S = 60.0  # only answers that stall or drip take a fifth of it
 
 
 def run(experiment: Experiment, file: Path, *, resume: bool = False) -> Results:
@@ -135,9 +132,9 @@ class _Task:
                 return dict(await parallel.run(as_functions(self.workflow, ask), **given))
             from agentlab.engines.langgraph import graph
 
-            app = graph(self.workflow, ask=ask).compile()
-            state = await app.ainvoke({"inputs": given, "results": {}})
-            return {step.name: state["results"][step.name] for step in self.workflow.steps}
+            start: Any = {"inputs": given, "results": {}}
+            answers = (await graph(self.workflow, ask=ask).compile().ainvoke(start))["results"]
+            return {step.name: answers[step.name] for step in self.workflow.steps}
 
         return await engines.watched(self.workflow, as_engines_do_not, ask=ask)
 
@@ -168,14 +165,12 @@ def asking(
     rate limit (None learns it from the answers).
     """
     if strategy not in ("once", "insist"):
-        pace = strategy == "pace"
-        guard = Guard(
-            retry=Retry(attempts=_ATTEMPTS),  # its own for each run: it draws the same jitter again
-            deadline_s=None,
-            attempt_timeout_s=_ATTEMPT_S if strategy == "timeout" else None,
-            max_concurrency=max_concurrency,
-            rate_limit=RateLimit(requests_per_minute=requests_per_minute) if pace else None,
-        )
+        # Its own for each run: it draws the same jitter again. To give up would save requests.
+        guard = Guard(Retry(attempts=1000), deadline_s=None, max_concurrency=max_concurrency)
+        if strategy == "timeout":
+            guard.attempt_timeout_s = 60.0  # only answers that stall or drip take a fifth of it
+        elif strategy == "pace":
+            guard.rate_limit = RateLimit(requests_per_minute=requests_per_minute)
         return guard.around(send)
     slots = asyncio.Semaphore(max_concurrency) if max_concurrency else nullcontext()
 
@@ -194,7 +189,7 @@ def asking(
 
 def _simulated(task: _Task) -> _Measured:
     calls = Calls(task.workflow.needs, task.wait_s)
-    outcome, t = lab.simulate(task.answers(lab.ask, calls), catch=StepError)
+    outcome, t = lab.simulate(task.answers(lab.reply, calls), catch=StepError)
     requests = calls.rows(t.spans)
     begun_s = min((r.arrived_s or 0.0 for r in requests), default=0.0)
     return _measurement(task, outcome, t, begun_s + t.makespan_s, requests), requests
@@ -229,7 +224,7 @@ async def _in_real_time(experiment: Experiment, tasks: list[_Task], keep: Keep) 
     scale = lab.model_seconds_a_second()
     real = experiment.asks_real and scale == 1  # else another lab's local model answers
     async with AsyncExitStack() as stack:
-        send: dict[str, AskForReply] = {}
+        send: dict[str, Send] = {}
         if any(task.case.engine == "dask" for task in tasks):
             from agentlab.engines.dask import Cluster
 
@@ -245,7 +240,7 @@ async def _in_real_time(experiment: Experiment, tasks: list[_Task], keep: Keep) 
                 keep(*measured)
 
 
-async def _timed(task: _Task, reply: AskForReply, scale: float, *, real: bool) -> _Measured:
+async def _timed(task: _Task, reply: Send, scale: float, *, real: bool) -> _Measured:
     calls, endpoint = Calls(task.workflow.needs, task.wait_s), connection.endpoint()
     gc.collect()  # so that no case pays for the garbage of the one before
     with trace() as t:
@@ -281,7 +276,7 @@ async def _all_ended(t: Trace) -> None:
         await asyncio.sleep(0.05)
 
 
-async def _ask_first(task: _Task, reply: AskForReply) -> None:
+async def _ask_first(task: _Task, reply: Send) -> None:
     """Ask one question as the run will: what fails now would fail there."""
     step, values = task.workflow.steps[0], task.workflow.given(task.workload.inputs)
 

@@ -9,7 +9,7 @@ from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from datetime import UTC, datetime
 from hashlib import sha256
-from importlib.metadata import PackageNotFoundError, requires, version
+from importlib.metadata import distributions, requires
 from pathlib import Path
 from time import time
 from typing import Annotated
@@ -99,20 +99,15 @@ def digests(file: Path, result: Results, given: Iterable[str] = ()) -> dict[str,
 
 def versions() -> dict[str, str]:
     """Return those of what the course is based on, its engines' clients among them."""
-    found = {}
-    for line in requires("agentlab-course") or []:
-        name = re.split(r"[^\w.-]", line)[0]
-        with suppress(PackageNotFoundError):
-            found[name] = version(name)
-    return dict(sorted(found.items()))
+    names = sorted(re.split(r"[^\w.-]", line)[0] for line in requires("agentlab-course") or [])
+    return {name: one.version for name in names for one in distributions(name=name)}
 
 
 def _git(asked: str) -> str | None:
     """Ask git about this checkout; None if it is none, though it may lie in another project's."""
+    command = ["git", f"--git-dir={_ROOT / '.git'}", f"--work-tree={_ROOT}", *asked.split()]
     with suppress(OSError, subprocess.CalledProcessError):
-        if (_ROOT / ".git").exists():
-            command = ["git", "-C", str(_ROOT), *asked.split()]
-            return subprocess.check_output(command, text=True, stderr=subprocess.DEVNULL).strip()
+        return subprocess.check_output(command, text=True, stderr=subprocess.DEVNULL).strip()
     return None
 
 

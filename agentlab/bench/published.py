@@ -76,14 +76,11 @@ def published(path: str | Path, *, most: int | None = None) -> list[Arrival]:
         >>> published(DATA / "traces" / "azure.csv", most=2)[1]
         Arrival(at_s=4.25, prompt_tokens=410, output_tokens=96, session=None)
     """
-    arrivals = [
+    return [
         Arrival(span.arrived_s, span.prompt_tokens, span.completion_tokens, session)
         for session, span in _requests(Path(path), most)
         if span.prompt_tokens and not isinstance(span, ToolSpan)
     ]
-    if not arrivals:
-        raise ConfigError(f"trace {str(path)!r} has no requests with a prompt; give one that has")
-    return arrivals
 
 
 def load(path: str | Path) -> Trace:
@@ -94,10 +91,7 @@ def load(path: str | Path) -> Trace:
     Raises:
         ConfigError: As `published` does.
     """
-    trace = Trace(span for _, span in _requests(Path(path)))
-    if not (trace.requests or trace.tools):
-        raise ConfigError(f"trace {str(path)!r} has no requests; give one that has")
-    return trace
+    return Trace(span for _, span in _requests(Path(path)))
 
 
 def possible(where: str, span: Span) -> Span:
@@ -119,12 +113,14 @@ def _requests(path: Path, most: int | None = None) -> list[tuple[str | None, Spa
     flat = (one for row in read_rows(path) for one in _flat(*row))
     once = {str(row.get("span", where)): (where, row) for where, row in islice(flat, most)}
     found = [(where, *_request(where, row)) for where, row in once.values()]
+    if not found:
+        raise ConfigError(f"trace {str(path)!r} has no requests; give one that has")
     first_ns = min((f["arrived_s"] for _, _, f in found if "operation" not in f), default=0)
     requests = []
     for where, session, fields in found:
         times_s = {name: (fields[name] - first_ns) / 10**9 for name in _TIMES if name in fields}
         kind = ToolSpan if "operation" in fields else Span
-        span = _checked(where, "request", fields | times_s, kind)
+        span = converted(where, "request", fields | times_s, kind)
         requests.append((session, possible(where, span)))
     return sorted(requests, key=lambda request: request[1].arrived_s)
 
@@ -140,15 +136,15 @@ def _request(where: str, row: _Row) -> tuple[str | None, _Row]:
     fields = {name: row[name] for name in names if row.get(name) not in (None, "")}
     fields["arrived_s"] = row[at]
     if at == "TIMESTAMP":
-        date = _checked(where, at, row[at], datetime)
+        date = converted(where, at, row[at], datetime)
         since_1970_s = date.replace(tzinfo=date.tzinfo or UTC).timestamp()
         fields["arrived_s"] = round(since_1970_s * 10**6) * 1000
     for name in _TIMES:
         if name in fields:
-            told = _checked(where, at if name == "arrived_s" else name, fields[name], _Time)
+            told = converted(where, at if name == "arrived_s" else name, fields[name], _Time)
             fields[name] = round(told * unit_ns)
-    fields["prompt_tokens"] = _checked(where, prompt, row.get(prompt), _Tokens)
-    fields["completion_tokens"] = _checked(where, output, row.get(output), _Tokens)
+    fields["prompt_tokens"] = converted(where, prompt, row.get(prompt), _Tokens)
+    fields["completion_tokens"] = converted(where, output, row.get(output), _Tokens)
     whose = str(row.get(session) or "")
     return whose or None, {"request_id": where, "agent": whose} | fields
 
@@ -173,7 +169,7 @@ def read_rows(path: Path) -> Iterator[tuple[str, _Row]]:
         raise ConfigError(f"{path}:{number}: {error}; give JSON, or a table") from None
 
 
-def _checked(where: str, name: str, value: Any, kind: Any) -> Any:
+def converted(where: str, name: str, value: Any, kind: Any) -> Any:
     """Return a value as what it should be; a ConfigError says where it is not, and what it is."""
     try:
         return msgspec.convert(value, kind, strict=False)
@@ -211,12 +207,12 @@ class _Event(msgspec.Struct):
 def _flat(where: str, row: _Row) -> Iterator[tuple[str, _Row]]:
     """Yield the requests, tools and agents in OTLP/JSON or in Perfetto's events; any other row."""
     if "traceEvents" in row:
-        events = _checked(where, "traceEvents", row["traceEvents"], list[_Event])
+        events = converted(where, "traceEvents", row["traceEvents"], list[_Event])
         for number, event in enumerate(events, 1):
             if event.cat in ("request", "tool"):
                 yield f"{where}, event {number}", event.args
     elif "resourceSpans" in row:
-        resources = _checked(where, "resourceSpans", row["resourceSpans"], list[_Scopes])
+        resources = converted(where, "resourceSpans", row["resourceSpans"], list[_Scopes])
         scopes = [scope for resource in resources for scope in resource.scopeSpans]
         for number, span in enumerate((span for scope in scopes for span in scope.spans), 1):
             told = {attribute.key: _plain(attribute.value) for attribute in span.attributes}
@@ -249,7 +245,6 @@ def _foreign(span: _OtlpSpan, told: _Row) -> _Row:
 
 def _plain(value: Any) -> Any:
     """Return what an OTLP value holds; of a list, its first element."""
-    held = next(iter(value.values()), None) if isinstance(value, dict) else value
-    if isinstance(held, dict) and isinstance(held.get("values"), list):
-        return _plain(next(iter(held["values"]), None))
-    return held
+    while isinstance(value, dict | list):
+        value = next(iter(value.values() if isinstance(value, dict) else value), None)
+    return value

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 import msgspec
 import yaml
 from jinja2 import Environment, FileSystemLoader, select_autoescape
-from msgspec import UNSET
+from msgspec import UNSET, UnsetType
 
 from agentlab.bench.experiment import Case, counted, shown, varied
 from agentlab.bench.laws import UslFit, fit_and_judge
@@ -70,12 +70,9 @@ def markdown(results: Results) -> str:
 
 def table(results: Results) -> str:
     """Return the table alone, for a notebook: a row for each case that was measured."""
-    workloads = results.experiment.by_name
-
-    def cells(case: Case) -> dict[str, str]:
-        return (_of_random if workloads[case.workload].random else _cells)(results, case)
-
-    return _tabled(results, cells)
+    random = {name for name, one in results.experiment.by_name.items() if one.random}
+    kinds = (_cells, _of_random)
+    return _tabled(results, lambda case: kinds[case.workload in random](results, case))
 
 
 def felt(results: Results) -> str:
@@ -84,8 +81,8 @@ def felt(results: Results) -> str:
     Times are those of p50 / p90 / p99, and of several runs the medians of each.
     """
     asked = results.experiment
-    plain = all(workload.plain for workload in asked.workloads)
-    if plain and not (asked.slo or asked.window or asked.price):
+    more = asked.slo or asked.window or asked.price
+    if not more and all(workload.plain for workload in asked.workloads):
         return ""
     show_s = partial(seconds, decimals=2, digits=2)
     return _tabled(results, lambda case: _medians(results.of(case), _COLUMNS["felt"], show_s))
@@ -225,51 +222,26 @@ def curves(results: Results) -> list[Curve]:
 
 def readings(results: Results) -> list[str]:
     """Return what the curves say, in a sentence each, or else which case is the best."""
-    said, found, slo = list[str](), curves(results), results.experiment.slo
+    found = curves(results)
     if not found and len(results.measured) > 1:
         share, nearest = _greatest(results, "efficiency")
-        said.append(f"{nearest} comes nearest to its bound: {share:.2f} of it")
-    for curve in found:
-        if slo:
-            said.append(_most_within(curve, slo))
-        if curve.axis == "agents":
-            said.append(reach(curve))
-        if curve.axis == "max_concurrency":
-            best, law = max(curve.points, key=attrgetter("throughput")), curve.usl
-            most = f"{best.n:g} in flight, {best.throughput:.3g} answers per second"
-            said.append(f"{curve.name}: most at {most}" + (f"; {law}" if law else ""))
-    return said
+        return [f"{nearest} comes nearest to its bound: {share:.2f} of it"]
+    return sentences(found, results.experiment.slo)
 
 
-def _most_within(curve: Curve, slo: Slo) -> str:
-    kept = [p.n for p in curve.points if p.within is not None and p.within >= slo.share]
-    unit = {"agents": "agents", "max_concurrency": "in flight", "rate": "per s"}[curve.axis]
-    most = f"{kept[-1]:,g} {unit} are the most" if kept else f"no number {unit} is few enough"
-    return f"{curve.name}: {most} with {slo.share:.4g} of calls within {slo}"
-
-
-def reach(curve: Curve) -> str:
-    """Return how far a curve over agents keeps to the bound, and why it goes no further."""
-    kept, last = [p for p in curve.points if p.efficiency >= ENOUGH], curve.points[-1]
-    agents = counted(int(last.n), "agent")
-    if len(kept) == len(curve.points):
-        least = min(p.efficiency for p in kept)
-        return f"{curve.name}: at least {least:.2f} of the bound up to {agents}"
-    said = f"{curve.name}: {last.efficiency:.2f} of the bound at {agents}"
-    if kept:
-        said += f", {ENOUGH:g} or better up to {kept[-1].n:,g}"
-    if (last.busy or 0.0) * last.elapsed_s > 0.5 * (last.elapsed_s - last.bound_s):
-        said += f"; this processor, {last.cpu_ms:.2f} ms per request"
-    return said
+def sentences(found: Sequence[Curve], slo: Slo | UnsetType = UNSET) -> list[str]:
+    """Return how far each curve keeps to the SLO and to the bound, and why it goes no further."""
+    values = {"curves": found, "slo": slo, "enough": ENOUGH, "counted": counted}
+    return PAGES.get_template("readings.txt").render(values).splitlines()
 
 
 def busy(results: Results) -> str:
     """Return a warning if the lab's own endpoint may have been the bottleneck, else nothing."""
     share, where = _greatest(results, "endpoint_busy")
+    if share < BUSY:
+        return ""
     limit = f"from some {BUSY:.0%} on it, and not the model, may be the limit"
-    return (
-        f"the lab's own endpoint was {share:.0%} busy ({where}); {limit}" if share >= BUSY else ""
-    )
+    return f"the lab's own endpoint was {share:.0%} busy ({where}); {limit}"
 
 
 def _greatest(results: Results, figure: str) -> tuple[float, str]:

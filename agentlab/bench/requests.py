@@ -9,11 +9,13 @@ from msgspec.structs import replace
 
 from agentlab import lab
 from agentlab._support.fields import AtLeastOne, Count
+from agentlab.engines import Ask
+from agentlab.lab import Reply
 from agentlab.trace import Span
 
 Figure = Annotated[float, msgspec.Meta(ge=0, le=1e11)]  # none is negative, none is millennia
-Send = Callable[..., Awaitable[Any]]
-"""What asks once: `lab.ask`, `lab.reply`, or anything that is called like them."""
+Send = Callable[..., Awaitable[Reply]]
+"""What asks once: `lab.reply`, or anything that is called like it."""
 
 
 class Request(msgspec.Struct, frozen=True, kw_only=True, gc=False):
@@ -48,9 +50,8 @@ class Request(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     @property
     def over_s(self) -> float | None:
         """When it was in flight no more: its end, or when the client gave it up before."""
-        return min(
-            (at_s for at_s in (self.end_s, self.returned_s) if at_s is not None), default=None
-        )
+        ends_s = [at_s for at_s in (self.end_s, self.returned_s) if at_s is not None]
+        return min(ends_s, default=None)
 
     @property
     def ok(self) -> bool:
@@ -81,7 +82,7 @@ class Calls:
         self._asked: dict[str, tuple[float, float]] = {}  # when it was due, and when asked
         self._sent: dict[str, list[Request]] = {name: [] for name in needs}
         self._scale, self._began_s = 1.0, 0.0
-        self.said: list[Said] = []  # of each answer, if it was asked for as a reply
+        self.said: list[Said] = []  # of each answer
 
     def begin(self) -> None:
         """Set the run's clock to 0; to be called inside the event loop."""
@@ -91,10 +92,10 @@ class Calls:
     def _now_s(self) -> float:
         return round((asyncio.get_running_loop().time() - self._began_s) * self._scale, 9)
 
-    def when_due(self, ask: Send) -> Send:
+    def when_due(self, ask: Ask) -> Ask:
         """Return an ask function that waits until its call is due; it goes around all limits."""
 
-        async def waiting(prompt: str, *, agent: str, **options: Any) -> Any:
+        async def waiting(prompt: str, *, agent: str, **options: Any) -> str:
             ends_s = [self._sent[need][-1].returned_s or 0.0 for need in self._needs[agent]]
             due_s = round(max(ends_s, default=0.0) + self._wait_s.get(agent, 0.0), 9)
             if due_s > self._now_s():
@@ -104,7 +105,7 @@ class Calls:
 
         return waiting
 
-    def noting(self, send: Send) -> Send:
+    def noting(self, send: Send) -> Ask:
         """Return what sends one attempt and notes when; it goes around the client alone."""
 
         async def noted(prompt: str, *, agent: str, **options: Any) -> str:
@@ -117,13 +118,10 @@ class Calls:
             told: dict[str, Any] = {}
             try:
                 reply = await send(prompt, agent=agent, **options)
-                told["status"] = 200
-                if isinstance(reply, str):
-                    return reply
-                told["finish_reason"] = reason = reply.finish_reason
-                limit = options.get("max_tokens")
-                self.said.append(Said(reason or "none", reply.completion_tokens, limit))
-                return str(reply.text)
+                told |= {"status": 200, "finish_reason": reply.finish_reason}
+                reason, limit = reply.finish_reason or "none", options.get("max_tokens")
+                self.said.append(Said(reason, reply.completion_tokens, limit))
+                return reply.text
             finally:
                 mine[number] = replace(row, returned_s=self._now_s(), **told)
 
@@ -140,8 +138,7 @@ class Calls:
         for span in spans:
             if span.agent in seen:  # else it is somebody else's
                 seen[span.agent].append(span)
-        rows: list[Request] = []
-        shift_s = self._shift_s(seen)
+        rows, shift_s = list[Request](), self._shift_s(seen)
         for call, attempts in self._sent.items():
             left = [span.shifted(-shift_s) for span in reversed(seen[call])]
             for row in attempts:
@@ -149,22 +146,17 @@ class Calls:
                 ends_s = None if row is attempts[-1] else row.returned_s
                 here = len(rows)
                 while left and (ends_s is None or left[-1].arrived_s <= ends_s):
-                    rows.append(_joined(row, left.pop()))
+                    told = {name: getattr(left[-1], name) for name in _OF_THE_SPAN}
+                    told["finish_reason"] = left.pop().finish_reason or row.finish_reason
+                    rows.append(replace(row, **told))
                 rows += [row] if len(rows) == here else []
         return sorted(rows, key=lambda row: row.sent_s)
 
     def _shift_s(self, seen: Mapping[str, Sequence[Span]]) -> float:
-        pairs = [
-            pair
-            for call, sent in self._sent.items()
-            if len(sent) == len(seen[call])
-            for pair in zip(sent, seen[call], strict=True)
+        alike = [
+            (own, seen[call]) for call, own in self._sent.items() if len(own) == len(seen[call])
         ]
+        pairs = [pair for both in alike for pair in zip(*both, strict=True)]
         least_s = max((row.sent_s - span.arrived_s for row, span in pairs), default=0.0)
         most_s = [(row.returned_s or 0.0) - (span.end_s or 0.0) for row, span in pairs if row.ok]
         return round(max(least_s, (least_s + min(most_s, default=least_s)) / 2), 9)
-
-
-def _joined(row: Request, span: Span) -> Request:
-    told = {name: getattr(span, name) for name in _OF_THE_SPAN}
-    return replace(row, **told | {"finish_reason": span.finish_reason or row.finish_reason})

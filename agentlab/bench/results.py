@@ -330,15 +330,11 @@ def first_of_work(measurements: Iterable[Measurement]) -> dict[object, Measureme
 def deviations(measurements: Iterable[Measurement]) -> dict[Case, float]:
     """Return by what share a real model's answers are longer than the first of the same work."""
     every = [m for m in measurements if m.error is None and m.said]
-    cases = {
-        case: [m for m in every if m.case == case] for case in dict.fromkeys(m.case for m in every)
-    }
-    first = first_of_work(every)
-    return {
-        case: deviation(some, cases[first[some[0].work].case])
-        for case, some in cases.items()
-        if first[some[0].work].case != case
-    }
+    first, runs = first_of_work(every), dict[Case, list[Measurement]]()
+    for m in every:
+        runs.setdefault(m.case, []).append(m)
+    usual = {case: first[some[0].work].case for case, some in runs.items()}
+    return {case: deviation(runs[case], runs[of]) for case, of in usual.items() if of != case}
 
 
 def deviation(runs: Iterable[Measurement], reference: Iterable[Measurement]) -> float:

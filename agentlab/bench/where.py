@@ -1,6 +1,7 @@
 """The page that says where the time went: one file, which fetches nothing and runs nothing."""
 
 from collections.abc import Iterable, Mapping
+from typing import Any
 
 from agentlab.bench.account import CAUSES, Account, account
 from agentlab.bench.experiment import varied
@@ -25,14 +26,8 @@ def accounts(results: Results, rows: Iterable[Request]) -> dict[str, Account]:
         if name in found or number not in kept or m.error or m.bound_s > m.elapsed_s:
             continue
         workflow, _ = asked.by_name[m.case.workload].drawn(m.case.seed, number=m.workflow or 0)
-        found[name] = account(
-            kept[number],
-            workflow.needs,
-            m.elapsed_s,
-            m.bound_s,
-            max_concurrency=m.case.max_concurrency,
-            time_scale=time_scale,
-        )
+        limits: Any = {"max_concurrency": m.case.max_concurrency, "time_scale": time_scale}
+        found[name] = account(kept[number], workflow.needs, m.elapsed_s, m.bound_s, **limits)
     return found
 
 

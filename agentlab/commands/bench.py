@@ -56,13 +56,13 @@ def _run(path: Path, options: argparse.Namespace) -> int:
 
 def _measure(path: Path, file: Path, options: argparse.Namespace) -> int:
     chosen = experiment.load(path)
+    changes: dict[str, Any] = {"settings": {**chosen.settings}}
     if options.leave_out:
-        changed = {**chosen.settings, "leave_out": options.leave_out}
-        chosen = dataclasses.replace(chosen, settings=changed)
+        changes["settings"]["leave_out"] = options.leave_out
     if options.preset:
-        changed = {k: v for k, v in chosen.settings.items() if k != "time_scale"}
-        virtual: dict[str, Any] = {"clock": "virtual", "repeats": 1, "warmups": 0}
-        chosen = dataclasses.replace(chosen, presets=[options.preset], settings=changed, **virtual)
+        changes["settings"].pop("time_scale", None)
+        changes |= {"presets": [options.preset], "clock": "virtual", "repeats": 1, "warmups": 0}
+    chosen = dataclasses.replace(chosen, **changes)
     if chosen.asks_real:
         _allowed(chosen, options)
     if options.against and options.resume:

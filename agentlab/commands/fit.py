@@ -3,9 +3,8 @@
 import argparse
 import asyncio
 import random
-from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import Annotated, TypeVar
+from typing import Annotated
 
 import httpx
 import msgspec
@@ -14,24 +13,16 @@ from msgspec.structs import asdict, astuple
 from agentlab import lab
 from agentlab._support.fields import AtLeastOne
 from agentlab.bench import plots
-from agentlab.bench.fit import Pair, Request, Requests, Row, Table, errors, fit
-from agentlab.bench.published import read_rows
+from agentlab.bench.fit import Pair, Requests, Row, Table, errors, fit
+from agentlab.bench.published import converted, load, read_rows
+from agentlab.bench.report import PAGES
 from agentlab.endpoint import presets
 from agentlab.endpoint.physics.formulas import Physics
 from agentlab.errors import ConfigError
 from agentlab.lab.connection import connection
-from agentlab.trace import Trace, trace
+from agentlab.trace import trace
 
-T = TypeVar("T")
 _Amount = Annotated[float, msgspec.Meta(gt=0, le=1e12)]
-
-
-class _OfRequests(Request, frozen=True):
-    """A line of a file of requests."""
-
-    def __post_init__(self) -> None:
-        if not self.arrived_s < self.first_token_s <= self.end_s:
-            raise ValueError("needs arrived_s < first_token_s <= end_s")
 
 
 class _OfTable(msgspec.Struct):
@@ -44,8 +35,6 @@ class _OfTable(msgspec.Struct):
     itl_ms: _Amount
     tokens_per_s: _Amount
 
-
-_OF_A_REQUEST, _OF_A_TABLE = Request.__struct_encode_fields__, _OfTable.__struct_fields__
 
 # What is asked to find out: short and long prompts, alone and together, tell the constants apart.
 _SHAPES = ((30, 96), (400, 32), (2000, 64))  # about that many words, and at most that many tokens
@@ -61,17 +50,11 @@ def run(options: argparse.Namespace) -> int:
         raise ConfigError(f"--out {options.out!r} is no preset's file; end it in .yaml")
     measured = _probed(options) if options.probe else read(Path(options.file), options.model)
     physics, judged = _judged(measured)
-    print(f"{'judged on':24}{'TTFT':>15}{'ITL':>15}{'tokens/s':>15}   error: median, most")
     pairs = [pair for each in judged.values() for pair in each]
-    for name, of_it in {**judged, "all": pairs}.items():
-        print(f"{name:24}" + "".join(f"{m:>9.1%}{most:>6.0%}" for m, most in errors(of_it)))
-    print()
-    for name, value in asdict(physics).items():
-        if value:
-            said = f"{value * 1000:.4g} ms" if name.endswith("_s") else value
-            print(f"{name.removesuffix('_s'):24}{said}")
+    far = {name: errors(of_it) for name, of_it in {**judged, "all": pairs}.items()}
+    print(PAGES.get_template("fit.txt").render(judged=far, physics=asdict(physics)), end="")
     if options.out:
-        (ttft, _), (itl, _), (rate, _) = errors(pairs)
+        (ttft, _), (itl, _), (rate, _) = far["all"]
         source = options.probe or Path(options.file).name
         presets.save(
             physics,
@@ -102,36 +85,19 @@ def _judged(measured: Table | Requests) -> tuple[Physics, dict[str, list[Pair]]]
 
 
 def read(path: Path, model: str | None = None) -> Table | Requests:
-    """Read a trace or a table; a ConfigError names the line and the value that is wrong."""
-    if path.suffix != ".csv":
-        return Requests.of_trace(Trace.load(path))
+    """Read a trace in any form, or a table; a ConfigError names the line and what is wrong."""
     rows = list(read_rows(path))
-    columns = set(rows[0][1]) if rows else set()
-    if columns.issuperset(_OF_A_REQUEST):
-        return Requests(_lines(rows, _OfRequests))
-    if not columns.issuperset(_OF_A_TABLE):
-        has = ", ".join(sorted(map(str, columns))) or "none"
-        raise ConfigError(
-            f"table {str(path)!r} has the columns {has}; "
-            f"give {', '.join(_OF_A_REQUEST)}, or {', '.join(_OF_A_TABLE)}"
-        )
+    if not rows or "ttft_ms" not in rows[0][1]:
+        return Requests.of_trace(load(path))
     models = sorted({row["model"] for _, row in rows if row.get("model")})
     if model not in models if model else len(models) > 1:
         raise ConfigError(f"choose one --model of {', '.join(models) or 'no column `model`'}")
     its = [each for each in rows if not model or each[1].get("model") == model]
+    lines = (astuple(converted(where, "a line", row, _OfTable)) for where, row in its)
     return Table(
         Row(prompt, answer, at_once, ttft_ms / 1000, itl_ms / 1000, rate)
-        for prompt, answer, at_once, ttft_ms, itl_ms, rate in map(astuple, _lines(its, _OfTable))
+        for prompt, answer, at_once, ttft_ms, itl_ms, rate in lines
     )
-
-
-def _lines(rows: Iterable[tuple[str, dict[str, str]]], kind: type[T]) -> Iterator[T]:
-    """Yield rows, each with its place, as what they have to be."""
-    for where, row in rows:
-        try:
-            yield msgspec.convert(row, kind, strict=False)
-        except msgspec.ValidationError as error:
-            raise ConfigError(f"{where}: {error}; correct the line") from None
 
 
 def _probed(options: argparse.Namespace) -> Requests:

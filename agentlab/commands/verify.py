@@ -122,8 +122,8 @@ def measured(result: Results, again: Results) -> Iterator[Finding]:
 
 def _shares(some: Results, case: Case) -> list[float]:
     """Return each time of a case as a share of the median of its round."""
-    rounds: dict[int, list[float]] = {}
-    for m in some.measurements:
-        if m.error is None and m.case.preset == case.preset:
-            rounds.setdefault(m.repeat, []).append(m.elapsed_s)
-    return [m.elapsed_s / (median(rounds[m.repeat]) or 1) for m in some.of(case)]
+    alike = [m for one in some.measured if one.preset == case.preset for m in some.of(one)]
+    return [
+        m.elapsed_s / (median(one.elapsed_s for one in alike if one.repeat == m.repeat) or 1)
+        for m in some.of(case)
+    ]
