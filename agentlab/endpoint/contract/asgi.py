@@ -2,7 +2,7 @@
 
 import asyncio
 import math
-from collections.abc import Awaitable, Callable, Collection, Iterable
+from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping
 from typing import Any, Protocol
 
 import msgspec
@@ -197,14 +197,18 @@ def way_out(error: RequestError, time_scale: float) -> Headers:
     ]
 
 
-def unknown_route(scope: Scope, known: Iterable[str]) -> RequestError:
-    """Return the answer to a path that is not there, naming those that are."""
-    method, path = scope["method"], scope["path"]
-    return refusal("unknown_url", known=", ".join(known), method=method, path=path)
+def routed(path: str, method: str, routes: Mapping[str, Collection[str]]) -> str:
+    """Return the route of a path that takes this method, or raise 404 or 405 with what there is.
 
-
-def wrong_method(path: str, method: str, allowed: Collection[str]) -> RequestError:
-    """Return the answer to a method that a path does not take."""
+    A route that ends in a slash takes a name behind it.
+    """
+    fits = (each for each in routes if path == each or (each[-1] == "/" and path.startswith(each)))
+    if (route := next(fits, None)) is None or path[-1:] == "/":
+        known = ", ".join(each for each in routes if each[-1] != "/")
+        raise refusal("unknown_url", known=known, method=method, path=path)
+    allowed = routes[route]
     allow = [*allowed, "HEAD"] if "GET" in allowed else allowed
-    either = " or ".join(allowed)
-    return refusal("method_not_allowed", method=method, path=path, allowed=either, allow=allow)
+    if method not in allow:
+        either = " or ".join(allowed)
+        raise refusal("method_not_allowed", method=method, path=path, allowed=either, allow=allow)
+    return route

@@ -12,7 +12,6 @@ from typing import Any
 import msgspec
 
 from agentlab.endpoint.answers.answer import Answer, Called, Choice
-from agentlab.endpoint.contract import asgi
 from agentlab.endpoint.contract.asgi import MAX_BODY_BYTES, Scope
 from agentlab.endpoint.contract.openai_json import Json, event, refusal
 from agentlab.endpoint.contract.request import MOST_ITEMS
@@ -209,8 +208,6 @@ class Stored:
     def answer(self, learner: str | None, scope: Scope) -> Json | bytes:
         """Return what a route of one kept response answers, or raise a RequestError."""
         id = scope["path"].removeprefix("/v1/responses/")
-        if "/" in id:
-            raise asgi.unknown_route(scope, ["/v1/responses/{id}"])
         kept = self._kept.get(learner, {}).get(id)
         if kept is None:
             raise refusal("response_not_found", id=id)

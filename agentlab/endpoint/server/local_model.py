@@ -56,7 +56,6 @@ class LocalModel:
         self._known: dict[bytes, _Known] = {}
         # One long request after the other: together, their slices would keep all others waiting.
         self._reading = asyncio.Lock()
-        # What each path takes, by method; one that ends in a slash takes a name behind it.
         self._routes: dict[str, dict[str, _Answering]] = {
             "/v1/chat/completions": {"POST": partial(self._ask, self._chat)},
             "/v1/completions": {"POST": partial(self._ask, self._completions)},
@@ -76,24 +75,15 @@ class LocalModel:
         return self._live.now_s()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send, span: Span) -> None:
-        path, method = scope["path"], scope["method"]
-        # A path with nothing behind its slash is none.
-        known = (r for r in self._routes if path == r or (r[-1] == "/" and path.startswith(r)))
-        if (route := next(known, None)) is None or path[-1:] == "/":
-            raise asgi.unknown_route(scope, [each for each in self._routes if each[-1] != "/"])
-        methods = self._routes[route]
-        if method not in methods:
-            raise asgi.wrong_method(path, method, methods)
-        await methods[method](scope, receive, send, span)
+        method = scope["method"]
+        route = asgi.routed(scope["path"], method, self._routes)
+        await self._routes[route][method](scope, receive, send, span)
 
     async def _ask(
         self, reply: _Replying, scope: Scope, receive: Receive, send: Send, span: Span
     ) -> None:
         body = await asgi.read_body(scope, receive)
-        if len(body) > _SHORT_BYTES:
-            async with self._reading:
-                answer, dialect, stream = await reply(body, span)
-        else:
+        async with self._reading if len(body) > _SHORT_BYTES else nullcontext():
             answer, dialect, stream = await reply(body, span)
         try:
             exchange = _Exchange(self._live, span, answer, dialect)
