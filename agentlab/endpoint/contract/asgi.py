@@ -112,29 +112,20 @@ async def read_body(scope: Scope, receive: Receive) -> bytes:
 
 async def unless_gone(receive: Receive, work: Awaitable[object]) -> None:
     """Do `work`, the answering of a request; if the client hangs up, cancel it: ClientGone."""
-    task = asyncio.current_task()
-    assert task is not None
-    watching = True
-
-    def hang_up(gone: asyncio.Task[None]) -> None:
-        if watching and not gone.cancelled():
-            task.cancel()
 
     async def disconnected() -> None:
         while (await receive())["type"] != "http.disconnect":
             pass
 
-    gone = asyncio.ensure_future(disconnected())
-    gone.add_done_callback(hang_up)
+    working, gone = asyncio.ensure_future(work), asyncio.ensure_future(disconnected())
+    gone.add_done_callback(lambda _: working.cancel())
     try:
-        await work
+        await working
     except asyncio.CancelledError:
         if not gone.done() or gone.cancelled():
             raise  # somebody else wants this task to end
-        task.uncancel()
         raise ClientGone from None
     finally:
-        watching = False
         gone.cancel()
 
 

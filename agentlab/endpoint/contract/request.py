@@ -316,12 +316,12 @@ def _check_tools(request: ChatRequest) -> None:
 
 
 def _check_schemas(request: ChatRequest) -> None:
-    given: list[tuple[Json, Function | Schema, str, str]] = [
-        (each.parameters or {}, each, f"function '{each.name}'", f"tools[{i}].function.parameters")
-        for i, each in enumerate(tool.function for tool in request.tools or [])
-    ]
-    form = request.response_format
-    kind, own = (form.type, form.json_schema) if form else ("text", None)
+    budget = Budget()  # for all of them, since others wait meanwhile
+    for index, function in enumerate(tool.function for tool in request.tools or []):
+        if wrong := problem(function.parameters or {}, budget, strict=bool(function.strict)):
+            param, name = f"tools[{index}].function.parameters", f"function '{function.name}'"
+            raise refusal("invalid_function_parameters", param, wrong, of=name)
+    kind, own = (form.type, form.json_schema) if (form := request.response_format) else ("", None)
     if own:
         own.description = UNSET
     if kind == "json_object" and not any("json" in text.lower() for _, text in request.turns):
@@ -330,12 +330,9 @@ def _check_schemas(request: ChatRequest) -> None:
     if kind == "json_schema":
         if own is None:
             raise refusal("missing", "response_format.json_schema")
-        given.append((own.schema, own, f"response_format '{own.name}'", "response_format"))
-    budget = Budget()  # for all of them, since others wait meanwhile
-    for schema, owner, name, param in given:
-        if wrong := problem(schema, budget, strict=bool(owner.strict)):
-            code = "invalid_json_schema" if owner is own else "invalid_function_parameters"
-            raise refusal(code, param, wrong, of=name)
+        if wrong := problem(own.schema, budget, strict=bool(own.strict)):
+            name = f"response_format '{own.name}'"
+            raise refusal("invalid_json_schema", "response_format", wrong, of=name)
 
 
 def _check_calls(request: ChatRequest) -> None:
