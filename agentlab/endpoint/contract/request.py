@@ -3,7 +3,7 @@
 Source: OpenAI's API reference for chat completions, and what its Python client accepts and sends.
 """
 
-from typing import Annotated, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 import msgspec
 from msgspec import UNSET, UnsetType
@@ -58,30 +58,26 @@ class CalledFunction(Strict):
 
 class CalledCustom(Strict):
     name: str
-    input: str
+    arguments: str = msgspec.field(name="input")
 
 
 class _Typed(Strict):
-    """A part whose `type` names the field that has to be there."""
+    """A part whose `type` names the field that has to be there; `custom` is its own `function`."""
 
-    def __post_init__(self) -> None:
-        kind: str = getattr(self, "type")  # noqa: B009, of each class its own
-        if getattr(self, kind) is UNSET:  # of a ValueError msgspec makes a ValidationError
-            raise ValueError(f"Object missing required field `{kind}`")
+    def __post_init__(self: Any) -> None:
+        if getattr(self, self.type) is UNSET:  # of a ValueError msgspec makes a ValidationError
+            raise ValueError(f"Object missing required field `{self.type}`")
+        if self.type == "custom":
+            self.function = self.custom
 
 
 class ToolCall(_Typed):
-    """A call that the model made; one of a custom tool is read as a function's, too."""
+    """A call that the model made."""
 
     id: Text
     function: CalledFunction = UNSET  # type: ignore[assignment]
     type: Literal["function", "custom"] = "function"
     custom: CalledCustom = UNSET  # type: ignore[assignment]
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        if self.type == "custom":
-            self.function = CalledFunction(self.custom.name, self.custom.input)
 
 
 class Message(Strict):
@@ -116,16 +112,11 @@ class Custom(Function):
 
 
 class Tool(_Typed):
-    """A tool that is offered, or chosen by its name; a custom tool is its own function."""
+    """A tool that is offered, or chosen by its name."""
 
     function: Function = UNSET  # type: ignore[assignment]
     type: Literal["function", "custom"] = "function"
     custom: Custom = UNSET  # type: ignore[assignment]
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        if self.type == "custom":
-            self.function = self.custom
 
 
 class AllowedTools(Strict):
@@ -146,7 +137,7 @@ class Choice(_Typed):
         """The names of the tools it leaves to the model."""
         if self.type == "allowed_tools":
             return [tool.function.name for tool in self.allowed_tools.tools]
-        return [getattr(self, self.type).name]
+        return [self.function.name]
 
 
 class Schema(Strict):
