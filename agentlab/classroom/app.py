@@ -127,8 +127,8 @@ _TEACHERS: dict[str, Callable[[Classroom, Any], dict[str, Any]]] = {
     "/classroom/clear": Classroom._clear,
     "/classroom/remove": Classroom._remove,
 }
-_ROUTES = dict.fromkeys([*_DATA["files"], _BOARD], ("GET",)) | dict.fromkeys(_TEACHERS, ("POST",))
-_ROUTES[_SETTINGS] = ("GET", "POST")
+_ROUTES = {path: ["GET"] for path in [*_DATA["files"], _BOARD]}
+_ROUTES |= {path: ["POST"] for path in _TEACHERS} | {_SETTINGS: ["GET", "POST"]}
 
 
 def in_a_notebook(url: str, name: str = "your-name") -> list[str]:

@@ -20,7 +20,6 @@ from agentlab.endpoint.dialects.responses_request import FORMS, Item, ResponsesR
 _MOST_BYTES = 64 * 2**20
 _LEAST_BYTES = 64 * 2**10  # that a response counts, so that there are 1,024 at most
 _REFERENCE = "item_reference"
-METHODS = ("GET", "DELETE")  # which the path of one response takes
 
 
 class Kept(msgspec.Struct):

@@ -22,7 +22,7 @@ from agentlab.endpoint.contract.request import ChatRequest
 from agentlab.endpoint.contract.seeded_random import Occurrences, uniform
 from agentlab.endpoint.dialects.chat import FRAME, Chat, CompletionRequest, Completions, together
 from agentlab.endpoint.dialects.embeddings import EmbeddingRequest, Embeddings, answer_to
-from agentlab.endpoint.dialects.responses import METHODS, Responses, Stored, size_bytes
+from agentlab.endpoint.dialects.responses import Responses, Stored, size_bytes
 from agentlab.endpoint.dialects.responses_request import ResponsesRequest, as_chat, in_own_words
 from agentlab.endpoint.physics.batch import Job, Queue, QueueFull
 from agentlab.endpoint.physics.live import LiveBatch
@@ -60,7 +60,7 @@ class LocalModel:
             "/v1/chat/completions": {"POST": partial(self._ask, self._chat)},
             "/v1/completions": {"POST": partial(self._ask, self._completions)},
             "/v1/responses": {"POST": partial(self._ask, self._responses)},
-            "/v1/responses/": dict.fromkeys(METHODS, self._kept),
+            "/v1/responses/": {"GET": self._kept, "DELETE": self._kept},
             "/v1/embeddings": {"POST": partial(self._ask, self._embeddings)},
             "/v1/models": {"GET": self._models},
             "/v1/models/": {"GET": self._models},
