@@ -22,11 +22,6 @@ _Kind = Literal["message", _Call, _Output, "reasoning", "item_reference"]
 FORMS: dict[str, Json] = msgspec.yaml.decode((DATA / "wire" / "responses.yaml").read_bytes())
 Said = list[tuple[str, bytes]]  # the items of a conversation: their ids, and their JSON
 
-_Includable = Literal[
-    "reasoning.encrypted_content", "message.input_image.image_url", "file_search_call.results",
-    "web_search_call.results", "web_search_call.action.sources", "code_interpreter_call.outputs",
-    "computer_call_output.output.image_url",
-]  # fmt: skip
 # Of a call, what a chat calls it, and which field the tool is given.
 _CALLED = {"function_call": ("function", "arguments"), "custom_tool_call": ("custom", "input")}
 _TOOLS, _CHOICES = ("function", "custom"), ("function", "custom", "allowed_tools")
@@ -104,7 +99,7 @@ class ResponsesRequest(chat.Shared, kw_only=True):
     text: TextOptions | None = None
     reasoning: Json | None = None
     truncation: Literal["auto", "disabled"] | None = None
-    include: list[_Includable] | None = None
+    include: list[str] | None = None
     background: bool | None = None
     conversation: None = None
     prompt: None = None
@@ -114,6 +109,9 @@ class ResponsesRequest(chat.Shared, kw_only=True):
     def __post_init__(self) -> None:
         if self.background:
             raise refusal("unsupported", "background")
+        for index, each in enumerate(self.include or []):
+            if each not in FORMS["include"]:
+                raise not_among(f"include[{index}]", each, FORMS["include"])
         super().__post_init__()
         if isinstance(self.input, str):
             self.input = [Item(role="user", content=self.input)]

@@ -169,8 +169,7 @@ class App:
 
 def _agent(scope: Scope) -> str:
     """Return the name that the client gives its agent, as it may be kept and shown."""
-    if not (quoted := asgi.header(scope, b"x-agent")):
-        return "unnamed"
+    quoted = asgi.header(scope, b"x-agent") or "unnamed"
     name = unquote(quoted[:_LONGEST_QUOTED])[:_LONGEST_NAME]
     printable = name.isprintable()  # as nearly every name is
     return name if printable else "".join(c if c.isprintable() else "\ufffd" for c in name)
