@@ -29,7 +29,6 @@ _Value = Annotated[str, msgspec.Meta(max_length=512)]
 _Metadata = Annotated[dict[_Label, _Value], msgspec.Meta(max_length=16)]
 _Effort = Literal["none", "minimal", "low", "medium", "high", "xhigh", "max"]
 Verbosity = Literal["low", "medium", "high"]
-_PART_TYPES = ("text", "image_url", "input_audio", "refusal", "file")
 _Unread = Json | str | list[Json] | UnsetType | None  # and forgotten: no part of the request's key
 
 
@@ -191,7 +190,7 @@ class Shared(Strict, kw_only=True):
 class ChatRequest(Shared, kw_only=True):
     """A chat request; one that does not fit together, or cannot be met, raises a RequestError."""
 
-    part_types: ClassVar[tuple[str, ...]] = _PART_TYPES
+    part_types: ClassVar[tuple[str, ...]] = ("text", "image_url", "input_audio", "refusal", "file")
     messages: Annotated[list[Message], msgspec.Meta(min_length=1, max_length=MOST_ITEMS)]
     max_tokens: Tokens | None = None
     max_completion_tokens: Tokens | None = None
