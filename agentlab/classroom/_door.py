@@ -171,8 +171,6 @@ def _key(scope: Scope) -> str:
 
 
 def _in_figures(host: str) -> bool:
-    try:
-        ipaddress.ip_address(hostname(host))
-    except ValueError:
-        return False
-    return True
+    with suppress(ValueError):
+        return bool(ipaddress.ip_address(hostname(host)))
+    return False

@@ -36,9 +36,8 @@ class FairQueue:
 
     def admits(self, job: Job, places: int | None) -> bool:
         """Return True if `job` may wait: nobody has more places than are left."""
-        if places is None:
-            return True
-        return len(self._waiting.get(job.learner, ())) < places - len(self)
+        mine = self._waiting.get(job.learner, ())
+        return places is None or len(mine) < places - len(self)
 
     def append(self, job: Job, /) -> None:
         if job.learner not in self._waiting:

@@ -76,20 +76,17 @@ class Classroom:
             return
 
     async def _show(self, scope: Scope, receive: Receive, send: Send) -> None:
-        method, path = scope["method"], scope["path"]
-        if method == "GET" and path in _DATA["files"]:
+        path = asgi.routed(scope["path"], scope["method"], _ROUTES)
+        if path in _DATA["files"]:
             name, kind = _DATA["files"][path]
             page = Path(__file__).with_name("page") / name
             await asgi.respond(send, 200, page.read_bytes(), _HEADERS, kind.encode())
-        elif method == "GET" and path == _BOARD:
+        elif path == _BOARD:
             await asgi.respond(send, 200, self._numbers(), _HEADERS)
-        elif (method, path) in _TEACHERS:
-            self._door.refuse_learners(scope)
-            body = await asgi.read_body(scope, receive) if method == "POST" else None
-            await asgi.respond(send, 200, _TEACHERS[method, path](self, body), _HEADERS)
         else:
-            teachers = [path for verb, path in _TEACHERS if verb == "POST"]
-            raise asgi.unknown_route(scope, [*_DATA["files"], _BOARD, *teachers])
+            self._door.refuse_learners(scope)
+            body = await asgi.read_body(scope, receive) if scope["method"] == "POST" else None
+            await asgi.respond(send, 200, _TEACHERS[path](self, body), _HEADERS)
 
     def _settings(self, body: bytes | None) -> dict[str, Any]:
         if body is not None:
@@ -125,12 +122,13 @@ class Classroom:
         }
 
 
-_TEACHERS: dict[tuple[str, str], Callable[[Classroom, Any], dict[str, Any]]] = {
-    ("GET", _SETTINGS): Classroom._settings,
-    ("POST", _SETTINGS): Classroom._settings,
-    ("POST", "/classroom/clear"): Classroom._clear,
-    ("POST", "/classroom/remove"): Classroom._remove,
+_TEACHERS: dict[str, Callable[[Classroom, Any], dict[str, Any]]] = {
+    _SETTINGS: Classroom._settings,
+    "/classroom/clear": Classroom._clear,
+    "/classroom/remove": Classroom._remove,
 }
+_ROUTES = {path: ["GET"] for path in [*_DATA["files"], _BOARD]}
+_ROUTES |= {path: ["POST"] for path in _TEACHERS} | {_SETTINGS: ["GET", "POST"]}
 
 
 def in_a_notebook(url: str, name: str = "your-name") -> list[str]:

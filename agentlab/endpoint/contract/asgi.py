@@ -2,7 +2,7 @@
 
 import asyncio
 import math
-from collections.abc import Awaitable, Callable, Collection, Iterable
+from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping
 from typing import Any, Protocol
 
 import msgspec
@@ -112,29 +112,20 @@ async def read_body(scope: Scope, receive: Receive) -> bytes:
 
 async def unless_gone(receive: Receive, work: Awaitable[object]) -> None:
     """Do `work`, the answering of a request; if the client hangs up, cancel it: ClientGone."""
-    task = asyncio.current_task()
-    assert task is not None
-    watching = True
-
-    def hang_up(gone: asyncio.Task[None]) -> None:
-        if watching and not gone.cancelled():
-            task.cancel()
 
     async def disconnected() -> None:
         while (await receive())["type"] != "http.disconnect":
             pass
 
-    gone = asyncio.ensure_future(disconnected())
-    gone.add_done_callback(hang_up)
+    working, gone = asyncio.ensure_future(work), asyncio.ensure_future(disconnected())
+    gone.add_done_callback(lambda _: working.cancel())
     try:
-        await work
+        await working
     except asyncio.CancelledError:
         if not gone.done() or gone.cancelled():
             raise  # somebody else wants this task to end
-        task.uncancel()
         raise ClientGone from None
     finally:
-        watching = False
         gone.cancel()
 
 
@@ -197,14 +188,18 @@ def way_out(error: RequestError, time_scale: float) -> Headers:
     ]
 
 
-def unknown_route(scope: Scope, known: Iterable[str]) -> RequestError:
-    """Return the answer to a path that is not there, naming those that are."""
-    method, path = scope["method"], scope["path"]
-    return refusal("unknown_url", known=", ".join(known), method=method, path=path)
+def routed(path: str, method: str, routes: Mapping[str, Collection[str]]) -> str:
+    """Return the route of a path that takes this method, or raise 404 or 405 with what there is.
 
-
-def wrong_method(path: str, method: str, allowed: Collection[str]) -> RequestError:
-    """Return the answer to a method that a path does not take."""
+    A route that ends in a slash takes a name behind it.
+    """
+    fits = (each for each in routes if path == each or (each[-1] == "/" and path.startswith(each)))
+    if (route := next(fits, None)) is None or path[-1:] == "/":
+        known = ", ".join(each for each in routes if each[-1] != "/")
+        raise refusal("unknown_url", known=known, method=method, path=path)
+    allowed = routes[route]
     allow = [*allowed, "HEAD"] if "GET" in allowed else allowed
-    either = " or ".join(allowed)
-    return refusal("method_not_allowed", method=method, path=path, allowed=either, allow=allow)
+    if method not in allow:
+        either = " or ".join(allowed)
+        raise refusal("method_not_allowed", method=method, path=path, allowed=either, allow=allow)
+    return route

@@ -3,7 +3,7 @@
 Source: OpenAI's API reference for chat completions, and what its Python client accepts and sends.
 """
 
-from typing import Annotated, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 import msgspec
 from msgspec import UNSET, UnsetType
@@ -29,7 +29,6 @@ _Value = Annotated[str, msgspec.Meta(max_length=512)]
 _Metadata = Annotated[dict[_Label, _Value], msgspec.Meta(max_length=16)]
 _Effort = Literal["none", "minimal", "low", "medium", "high", "xhigh", "max"]
 Verbosity = Literal["low", "medium", "high"]
-_PART_TYPES = ("text", "image_url", "input_audio", "refusal", "file")
 _Unread = Json | str | list[Json] | UnsetType | None  # and forgotten: no part of the request's key
 
 
@@ -58,30 +57,26 @@ class CalledFunction(Strict):
 
 class CalledCustom(Strict):
     name: str
-    input: str
+    arguments: str = msgspec.field(name="input")
 
 
 class _Typed(Strict):
-    """A part whose `type` names the field that has to be there."""
+    """A part whose `type` names the field that has to be there; `custom` is its own `function`."""
 
-    def __post_init__(self) -> None:
-        kind: str = getattr(self, "type")  # noqa: B009, of each class its own
-        if getattr(self, kind) is UNSET:  # of a ValueError msgspec makes a ValidationError
-            raise ValueError(f"Object missing required field `{kind}`")
+    def __post_init__(self: Any) -> None:
+        if getattr(self, self.type) is UNSET:  # of a ValueError msgspec makes a ValidationError
+            raise ValueError(f"Object missing required field `{self.type}`")
+        if self.type == "custom":
+            self.function = self.custom
 
 
 class ToolCall(_Typed):
-    """A call that the model made; one of a custom tool is read as a function's, too."""
+    """A call that the model made."""
 
     id: Text
     function: CalledFunction = UNSET  # type: ignore[assignment]
     type: Literal["function", "custom"] = "function"
     custom: CalledCustom = UNSET  # type: ignore[assignment]
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        if self.type == "custom":
-            self.function = CalledFunction(self.custom.name, self.custom.input)
 
 
 class Message(Strict):
@@ -116,16 +111,11 @@ class Custom(Function):
 
 
 class Tool(_Typed):
-    """A tool that is offered, or chosen by its name; a custom tool is its own function."""
+    """A tool that is offered, or chosen by its name."""
 
     function: Function = UNSET  # type: ignore[assignment]
     type: Literal["function", "custom"] = "function"
     custom: Custom = UNSET  # type: ignore[assignment]
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        if self.type == "custom":
-            self.function = self.custom
 
 
 class AllowedTools(Strict):
@@ -146,7 +136,7 @@ class Choice(_Typed):
         """The names of the tools it leaves to the model."""
         if self.type == "allowed_tools":
             return [tool.function.name for tool in self.allowed_tools.tools]
-        return [getattr(self, self.type).name]
+        return [self.function.name]
 
 
 class Schema(Strict):
@@ -200,7 +190,7 @@ class Shared(Strict, kw_only=True):
 class ChatRequest(Shared, kw_only=True):
     """A chat request; one that does not fit together, or cannot be met, raises a RequestError."""
 
-    part_types: ClassVar[tuple[str, ...]] = _PART_TYPES
+    part_types: ClassVar[tuple[str, ...]] = ("text", "image_url", "input_audio", "refusal", "file")
     messages: Annotated[list[Message], msgspec.Meta(min_length=1, max_length=MOST_ITEMS)]
     max_tokens: Tokens | None = None
     max_completion_tokens: Tokens | None = None
@@ -316,12 +306,12 @@ def _check_tools(request: ChatRequest) -> None:
 
 
 def _check_schemas(request: ChatRequest) -> None:
-    given: list[tuple[Json, Function | Schema, str, str]] = [
-        (each.parameters or {}, each, f"function '{each.name}'", f"tools[{i}].function.parameters")
-        for i, each in enumerate(tool.function for tool in request.tools or [])
-    ]
-    form = request.response_format
-    kind, own = (form.type, form.json_schema) if form else ("text", None)
+    budget = Budget()  # for all of them, since others wait meanwhile
+    for index, function in enumerate(tool.function for tool in request.tools or []):
+        if wrong := problem(function.parameters or {}, budget, strict=bool(function.strict)):
+            param, name = f"tools[{index}].function.parameters", f"function '{function.name}'"
+            raise refusal("invalid_function_parameters", param, wrong, of=name)
+    kind, own = (form.type, form.json_schema) if (form := request.response_format) else ("", None)
     if own:
         own.description = UNSET
     if kind == "json_object" and not any("json" in text.lower() for _, text in request.turns):
@@ -330,12 +320,9 @@ def _check_schemas(request: ChatRequest) -> None:
     if kind == "json_schema":
         if own is None:
             raise refusal("missing", "response_format.json_schema")
-        given.append((own.schema, own, f"response_format '{own.name}'", "response_format"))
-    budget = Budget()  # for all of them, since others wait meanwhile
-    for schema, owner, name, param in given:
-        if wrong := problem(schema, budget, strict=bool(owner.strict)):
-            code = "invalid_json_schema" if owner is own else "invalid_function_parameters"
-            raise refusal(code, param, wrong, of=name)
+        if wrong := problem(own.schema, budget, strict=bool(own.strict)):
+            name = f"response_format '{own.name}'"
+            raise refusal("invalid_json_schema", "response_format", wrong, of=name)
 
 
 def _check_calls(request: ChatRequest) -> None:

@@ -19,14 +19,10 @@ from agentlab.endpoint.answers.answer import Answer, Said
 from agentlab.endpoint.contract.openai_json import Json, invalid, refusal
 from agentlab.endpoint.contract.request import MOST_ITEMS, Name, Strict
 from agentlab.endpoint.contract.tokens import count_all
+from agentlab.settings import DATA
 
-# Figures of OpenAI's API reference: of a model's vectors, its own size and the longest.
-_DIMENSIONS = {
-    "text-embedding-3-large": (3072, 3072),
-    "text-embedding-3-small": (1536, 1536),
-    "text-embedding-ada-002": (1536, 0),  # takes no other
-}
-_OF_OTHERS = (1536, 3072)
+_SIZES = (DATA / "wire" / "embeddings.yaml").read_bytes()
+_DIMENSIONS = msgspec.yaml.decode(_SIZES, type=dict[str, tuple[int, int]])
 _MOST_TOKENS_EACH = 8192
 _SLICE = 10_000  # parts of a text that are worked on without a pause: a few milliseconds
 _WORD = re.compile(r"\w+")
@@ -66,7 +62,7 @@ class EmbeddingRequest(Strict):
 
     @property
     def _own_and_most(self) -> tuple[int, int]:
-        return _DIMENSIONS.get(self.model.rpartition("/")[2], _OF_OTHERS)
+        return _DIMENSIONS.get(self.model.rpartition("/")[2], _DIMENSIONS["others"])
 
 
 async def answer_to(request: EmbeddingRequest, id: str) -> Answer:

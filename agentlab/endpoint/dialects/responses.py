@@ -12,7 +12,6 @@ from typing import Any
 import msgspec
 
 from agentlab.endpoint.answers.answer import Answer, Called, Choice
-from agentlab.endpoint.contract import asgi
 from agentlab.endpoint.contract.asgi import MAX_BODY_BYTES, Scope
 from agentlab.endpoint.contract.openai_json import Json, event, refusal
 from agentlab.endpoint.contract.request import MOST_ITEMS
@@ -20,7 +19,7 @@ from agentlab.endpoint.dialects.responses_request import FORMS, Item, ResponsesR
 
 _MOST_BYTES = 64 * 2**20
 _LEAST_BYTES = 64 * 2**10  # that a response counts, so that there are 1,024 at most
-METHODS = ("GET", "DELETE")  # which the path of one response takes
+_REFERENCE = "item_reference"
 
 
 class Kept(msgspec.Struct):
@@ -174,44 +173,46 @@ class Stored:
 
     def __init__(self, most_bytes: int = _MOST_BYTES):
         self._most_bytes = most_bytes
-        self._kept: dict[str | None, dict[str, Kept]] = {}  # by learner and id, the oldest first
+        self._kept: dict[tuple[str | None, str], Kept] = {}  # by learner and id, the oldest first
         self._bytes: Counter[str | None] = Counter()
 
     def keep(self, learner: str | None, id: str, kept: Kept) -> None:
         """Keep a response; a retry's has the id of the first, and takes its place."""
         self._drop(learner, id)
-        self._kept.setdefault(learner, {})[id] = kept
+        self._kept[learner, id] = kept
         self._bytes[learner] += kept.size_bytes
         while self._bytes.total() > self._most_bytes:
             most = max(self._bytes, key=self._bytes.__getitem__)
-            self._drop(most, next(iter(self._kept[most])))
+            self._drop(*next(place for place in self._kept if place[0] == most))
 
     def recall(self, learner: str | None, request: ResponsesRequest) -> Said:
         """Return what was said before, and put items where the request refers to them.
 
         An id that is not kept, and a conversation that is too long, are a RequestError.
         """
-        mine, id = self._kept.get(learner, {}), request.previous_response_id
-        before: Said = []
-        if id is not None:
-            if id not in mine:
+        items, before, known = request.items, Said(), dict[str, bytes]()
+        if (id := request.previous_response_id) is not None:
+            if (kept := self._kept.pop((learner, id), None)) is None:
                 raise refusal("previous_response_not_found", "previous_response_id", id=id)
-            mine[id] = mine.pop(id)  # it is needed, so it counts as the newest
-            before = mine[id].said
-        referred = _referred(mine, request.items)
-        held_bytes = size_bytes(before) + sum(map(len, referred.values()))
-        if len(before) + len(request.items) > MOST_ITEMS or held_bytes > MAX_BODY_BYTES:
+            self._kept[learner, id] = kept  # it is needed, so it counts as the newest
+            before = kept.said
+        referred = {i: item.id or "" for i, item in enumerate(items) if item.type == _REFERENCE}
+        for (whose, _), kept in self._kept.items() if referred else ():
+            known |= kept.said[kept.before :] if whose == learner else ()
+        for id in referred.values():
+            if id not in known:
+                raise refusal("item_not_found", "input", id=id)
+        held_bytes = size_bytes(before) + sum(len(known[id]) for id in referred.values())
+        if len(before) + len(items) > MOST_ITEMS or held_bytes > MAX_BODY_BYTES:
             raise refusal("too_long", "input", most=MOST_ITEMS, most_bytes=MAX_BODY_BYTES)
-        for index, data in referred.items():
-            request.items[index] = msgspec.json.decode(data, type=Item)
+        for index, id in referred.items():
+            items[index] = msgspec.json.decode(known[id], type=Item)
         return before
 
     def answer(self, learner: str | None, scope: Scope) -> Json | bytes:
         """Return what a route of one kept response answers, or raise a RequestError."""
         id = scope["path"].removeprefix("/v1/responses/")
-        if "/" in id:
-            raise asgi.unknown_route(scope, ["/v1/responses/{id}"])
-        kept = self._kept.get(learner, {}).get(id)
+        kept = self._kept.get((learner, id))
         if kept is None:
             raise refusal("response_not_found", id=id)
         if scope["method"] == "DELETE":
@@ -222,21 +223,9 @@ class Stored:
         return kept.body
 
     def _drop(self, learner: str | None, id: str) -> None:
-        if kept := self._kept.get(learner, {}).pop(id, None):
+        if kept := self._kept.pop((learner, id), None):
             self._bytes[learner] -= kept.size_bytes
-            if not self._kept[learner]:
-                del self._kept[learner], self._bytes[learner]
-
-
-def _referred(mine: dict[str, Kept], items: list[Item]) -> dict[int, bytes]:
-    places = {i: item.id or "" for i, item in enumerate(items) if item.type == "item_reference"}
-    known: dict[str, bytes] = {}
-    for kept in mine.values() if places else ():
-        known |= kept.said[kept.before :]
-    for id in places.values():
-        if id not in known:
-            raise refusal("item_not_found", "input", id=id)
-    return {index: known[id] for index, id in places.items()}
+            self._bytes = +self._bytes  # without those who keep nothing
 
 
 def size_bytes(said: Said) -> int:

@@ -22,11 +22,8 @@ _Kind = Literal["message", _Call, _Output, "reasoning", "item_reference"]
 FORMS: dict[str, Json] = msgspec.yaml.decode((DATA / "wire" / "responses.yaml").read_bytes())
 Said = list[tuple[str, bytes]]  # the items of a conversation: their ids, and their JSON
 
-_Includable = Literal[
-    "reasoning.encrypted_content", "message.input_image.image_url", "file_search_call.results",
-    "web_search_call.results", "web_search_call.action.sources", "code_interpreter_call.outputs",
-    "computer_call_output.output.image_url",
-]  # fmt: skip
+# Of a call, what a chat calls it, and which field the tool is given.
+_CALLED = {"function_call": ("function", "arguments"), "custom_tool_call": ("custom", "input")}
 _TOOLS, _CHOICES = ("function", "custom"), ("function", "custom", "allowed_tools")
 # Of a function that is offered, what says nothing to the local model.
 _IGNORED = ("type", "defer_loading", "allowed_callers", "output_schema")
@@ -102,7 +99,7 @@ class ResponsesRequest(chat.Shared, kw_only=True):
     text: TextOptions | None = None
     reasoning: Json | None = None
     truncation: Literal["auto", "disabled"] | None = None
-    include: list[_Includable] | None = None
+    include: list[str] | None = None
     background: bool | None = None
     conversation: None = None
     prompt: None = None
@@ -112,6 +109,9 @@ class ResponsesRequest(chat.Shared, kw_only=True):
     def __post_init__(self) -> None:
         if self.background:
             raise refusal("unsupported", "background")
+        for index, each in enumerate(self.include or []):
+            if each not in FORMS["include"]:
+                raise not_among(f"include[{index}]", each, FORMS["include"])
         super().__post_init__()
         if isinstance(self.input, str):
             self.input = [Item(role="user", content=self.input)]
@@ -133,7 +133,7 @@ def as_chat(request: ResponsesRequest, before: Said) -> chat.ChatRequest:
     said = [msgspec.json.decode(data, type=Item) for _, data in before]
     messages = _messages([*said, *request.items], len(said))
     if request.instructions:
-        messages.insert(0, chat.Message(role="system", content=request.instructions))
+        messages.insert(0, {"role": "system", "content": request.instructions})
     same = ("model", "stream", "temperature", "ignore_eos", "min_tokens")
     fields: Json = {name: getattr(request, name) for name in same}
     fields |= {"messages": messages, "max_completion_tokens": request.max_output_tokens}
@@ -168,40 +168,36 @@ def _nested(tool: Any, where: str) -> Any:
     return {"type": kind, kind: inner}
 
 
-def _messages(items: list[Item], before: int) -> list[chat.Message]:
+def _messages(items: list[Item], before: int) -> list[Json]:
     """Return what says the same in a chat, where a result comes right after its call."""
-    groups: list[list[chat.Message]] = []
-    waiting: dict[str, list[chat.Message]] = {}
+    groups: list[list[Json]] = []
+    waiting: dict[str, list[Json]] = {}
     for index, item in enumerate(items):
         each: Any = item  # it has what its type needs
-        if item.type == "message":
-            groups.append([chat.Message(role=each.role, content=_content(each.content))])
-        elif item.type in get_args(_Call):
-            called = chat.ToolCall(each.call_id, chat.CalledFunction(each.name, each.arguments))
-            if item.type == "custom_tool_call":
-                custom = chat.CalledCustom(each.name, each.input)
-                called = chat.ToolCall(each.call_id, type="custom", custom=custom)
-            if groups and len(groups[-1]) == 1 and (together := groups[-1][0].tool_calls):
-                together.append(called)
-            else:
-                groups.append([chat.Message(role="assistant", tool_calls=[called])])
+        if each.type == "message":
+            groups.append([{"role": each.role, "content": _content(each.content)}])
+        elif each.type in _CALLED:
+            kind, field = _CALLED[each.type]
+            inner = {"name": each.name, field: getattr(each, field)}
+            if not (groups and "tool_calls" in groups[-1][-1]):
+                groups.append([{"role": "assistant", "tool_calls": []}])
+            groups[-1][-1]["tool_calls"].append({"id": each.call_id, "type": kind, kind: inner})
             waiting[each.call_id] = groups[-1]
-        elif item.type in get_args(_Output):
+        elif each.type in get_args(_Output):
             if each.call_id not in waiting:
                 kind, where = each.type.replace("_", " "), f"input[{index - before}]"
                 raise refusal("no_tool_call", where, kind=kind, id=each.call_id)
-            said = _content(each.output)
-            result = chat.Message(role="tool", content=said, tool_call_id=each.call_id)
-            waiting.pop(each.call_id).append(result)
+            result = {"role": "tool", "content": _content(each.output)}
+            waiting.pop(each.call_id).append(result | {"tool_call_id": each.call_id})
     for call_id in waiting:
         raise refusal("no_tool_output", "input", id=call_id)
     return [message for group in groups for message in group]
 
 
-def _content(said: str | list[_Part]) -> str | list[chat.Part]:
+def _content(said: str | list[_Part]) -> str | list[Json]:
     if isinstance(said, str):
         return said
-    return [chat.Part(part.type, part.text, refusal=part.refusal or "") for part in said]
+    return [{"type": p.type, "text": p.text, "refusal": p.refusal or ""} for p in said]
 
 
 def in_own_words(error: RequestError) -> RequestError:

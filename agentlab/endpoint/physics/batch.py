@@ -309,13 +309,11 @@ class Batch:
         self._leave(job)
         job.preemptions += 1
         self._next.appendleft(job)
-        self._retime()
         return job
 
     def _finish(self, job: Job) -> list[Job]:
         self._leave(job)
         job.end_s = self.now_s
-        self._retime()
         return [job, *self._fill_slots()]
 
     def _leave(self, job: Job) -> None:
@@ -342,7 +340,7 @@ class Batch:
         if job.blocks:
             self._hold(job, 0)
         self.active -= 1
-        self._due = None
+        self._retime()
 
     def _hold(self, job: Job, blocks: int) -> None:
         """Keep so many blocks of the job's prompt in memory for it."""

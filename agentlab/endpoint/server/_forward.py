@@ -28,7 +28,7 @@ from agentlab.settings import DATA, checked_address
 _LEFT_OUT = b"x-lab-left-out"  # the header of an answer that names what its question lost
 _RE = Patterns(DATA / "patterns" / "forwarded.yaml")
 _QUESTIONS = ("/v1/chat/completions", "/v1/completions", "/v1/responses", "/v1/embeddings")
-_METHODS = {"/v1/models": "GET", **dict.fromkeys(_QUESTIONS, "POST")}
+_ROUTES = {"/v1/models": ("GET",), **dict.fromkeys(_QUESTIONS, ("POST",))}
 
 _FAILED = (aiohttp.ClientError, TimeoutError)
 _SHORTEST_KEY = 12  # of a real key that does not begin as one
@@ -73,11 +73,8 @@ class Forward:
         return round((time.monotonic() - self._epoch) * self.time_scale, 9)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send, span: Span) -> None:
-        path, method = scope["raw_path"].decode("latin-1"), scope["method"]
-        if path not in _METHODS or scope["query_string"]:
-            raise asgi.unknown_route(scope, _METHODS)
-        if method != _METHODS[path]:
-            raise asgi.wrong_method(path, method, [_METHODS[path]])
+        path = scope["raw_path"].decode("latin-1")
+        asgi.routed(path + "?" * bool(scope["query_string"]), scope["method"], _ROUTES)
         body = await asgi.read_body(scope, receive)
         span.arrived_s = span.started_s = self.now_s()
         await asgi.unless_gone(receive, self._pass_on(scope, body, send, span))

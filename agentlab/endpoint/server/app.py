@@ -33,6 +33,7 @@ OnEnd = Callable[[Span], object]  # is told of every question that was answered,
 _HOST = re.compile(r"(?:https?://)?(\[[\da-f:.]+\]|[\w.-]+)(?::\d{1,5})?", re.ASCII | re.IGNORECASE)
 _LOOPBACK = {"127.0.0.1", "localhost", "::1"}
 _WATCHED = _HEALTH, _METRICS = "/health", "/metrics"
+_REPORTS = dict.fromkeys((*_WATCHED, "/lab/mark", "/lab/spans", CLOCK), ("GET",))
 _LONGEST_NAME = 200
 _LONGEST_QUOTED = 12 * _LONGEST_NAME  # a letter of four bytes takes %F0%9F%90%8C
 
@@ -142,9 +143,7 @@ class App:
 
     async def _report(self, scope: Scope, send: Send) -> None:
         """Tell those who watch the endpoint, not its model, what they may know."""
-        path = scope["path"]
-        if path in _WATCHED and scope["method"] != "GET":
-            raise asgi.wrong_method(path, scope["method"], ["GET"])
+        path = asgi.routed(scope["path"], scope["method"], _REPORTS)
         visible = None if path in (_HEALTH, CLOCK) else self._door.visible(scope)
         if path in _WATCHED:
             text = await self._metrics.text() if path == _METRICS else b""
@@ -155,8 +154,6 @@ class App:
             "/lab/spans": lambda: {"spans": [*filter(visible, self._since(scope))]},
             CLOCK: lambda: {"time_scale": self.model.time_scale, "paid": self.model.paid},
         }
-        if path not in told:
-            raise asgi.unknown_route(scope, told)
         await asgi.respond(send, 200, told[path]())
 
     def _since(self, scope: Scope) -> list[Span]:
@@ -172,8 +169,7 @@ class App:
 
 def _agent(scope: Scope) -> str:
     """Return the name that the client gives its agent, as it may be kept and shown."""
-    if not (quoted := asgi.header(scope, b"x-agent")):
-        return "unnamed"
+    quoted = asgi.header(scope, b"x-agent") or "unnamed"
     name = unquote(quoted[:_LONGEST_QUOTED])[:_LONGEST_NAME]
     printable = name.isprintable()  # as nearly every name is
     return name if printable else "".join(c if c.isprintable() else "\ufffd" for c in name)

@@ -22,7 +22,7 @@ from agentlab.endpoint.contract.request import ChatRequest
 from agentlab.endpoint.contract.seeded_random import Occurrences, uniform
 from agentlab.endpoint.dialects.chat import FRAME, Chat, CompletionRequest, Completions, together
 from agentlab.endpoint.dialects.embeddings import EmbeddingRequest, Embeddings, answer_to
-from agentlab.endpoint.dialects.responses import METHODS, Responses, Stored, size_bytes
+from agentlab.endpoint.dialects.responses import Responses, Stored, size_bytes
 from agentlab.endpoint.dialects.responses_request import ResponsesRequest, as_chat, in_own_words
 from agentlab.endpoint.physics.batch import Job, Queue, QueueFull
 from agentlab.endpoint.physics.live import LiveBatch
@@ -56,12 +56,11 @@ class LocalModel:
         self._known: dict[bytes, _Known] = {}
         # One long request after the other: together, their slices would keep all others waiting.
         self._reading = asyncio.Lock()
-        # What each path takes, by method; one that ends in a slash takes a name behind it.
         self._routes: dict[str, dict[str, _Answering]] = {
             "/v1/chat/completions": {"POST": partial(self._ask, self._chat)},
             "/v1/completions": {"POST": partial(self._ask, self._completions)},
             "/v1/responses": {"POST": partial(self._ask, self._responses)},
-            "/v1/responses/": dict.fromkeys(METHODS, self._kept),
+            "/v1/responses/": {"GET": self._kept, "DELETE": self._kept},
             "/v1/embeddings": {"POST": partial(self._ask, self._embeddings)},
             "/v1/models": {"GET": self._models},
             "/v1/models/": {"GET": self._models},
@@ -76,24 +75,15 @@ class LocalModel:
         return self._live.now_s()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send, span: Span) -> None:
-        path, method = scope["path"], scope["method"]
-        # A path with nothing behind its slash is none.
-        known = (r for r in self._routes if path == r or (r[-1] == "/" and path.startswith(r)))
-        if (route := next(known, None)) is None or path[-1:] == "/":
-            raise asgi.unknown_route(scope, [each for each in self._routes if each[-1] != "/"])
-        methods = self._routes[route]
-        if method not in methods:
-            raise asgi.wrong_method(path, method, methods)
-        await methods[method](scope, receive, send, span)
+        method = scope["method"]
+        route = asgi.routed(scope["path"], method, self._routes)
+        await self._routes[route][method](scope, receive, send, span)
 
     async def _ask(
         self, reply: _Replying, scope: Scope, receive: Receive, send: Send, span: Span
     ) -> None:
         body = await asgi.read_body(scope, receive)
-        if len(body) > _SHORT_BYTES:
-            async with self._reading:
-                answer, dialect, stream = await reply(body, span)
-        else:
+        async with self._reading if len(body) > _SHORT_BYTES else nullcontext():
             answer, dialect, stream = await reply(body, span)
         try:
             exchange = _Exchange(self._live, span, answer, dialect)

@@ -1,6 +1,5 @@
 """The endpoint in a process of its own, which ends with its owner: start, read its record, stop."""
 
-import json
 import os
 import secrets
 import select
@@ -34,9 +33,7 @@ class EndpointProcess:
     def __init__(self, settings: Settings):
         self.settings = settings
         self.key = f"lab-{secrets.token_urlsafe(24)}"
-        said = self._start()
-        self.url, self.time_scale = str(said["url"]), float(said["time_scale"])
-        self.zero_s = float(said["zero_s"])
+        self.url, self.time_scale, self.zero_s = self._start()
         self.pid = self._process.pid
 
     @property
@@ -77,7 +74,7 @@ class EndpointProcess:
             raise EndpointError(f"the endpoint's record cannot be read: {answer.text}")
         return msgspec.json.decode(answer.content)
 
-    def _start(self) -> Any:
+    def _start(self) -> tuple[str, float, float]:
         own = {_OWN: msgspec.json.encode((self.key, self.settings)).decode()}
         with tempfile.TemporaryFile() as complaints:
             self._process = subprocess.Popen(
@@ -95,7 +92,7 @@ class EndpointProcess:
             watchdog.cancel()
             if line:
                 self._process.stdout.close()
-                return json.loads(line)
+                return msgspec.json.decode(line, type=tuple[str, float, float])
             self._process.communicate()  # ends it, and closes its pipes
             complaints.seek(0)
             said = complaints.read().decode(errors="replace").strip() or "it said nothing"
@@ -115,8 +112,7 @@ def main() -> int:
         def announce(url: str) -> None:
             time_scale = app.model.time_scale
             zero_s = time.monotonic() - app.model.now_s() / time_scale
-            said = {"url": url, "time_scale": time_scale, "zero_s": zero_s}
-            print(json.dumps(said), flush=True)
+            print(msgspec.json.encode((url, time_scale, zero_s)).decode(), flush=True)
 
         serve(app, port=0, announce=announce)
     except Exception as error:  # the owner shows it; a traceback would only hide it
