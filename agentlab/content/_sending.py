@@ -3,7 +3,7 @@
 import asyncio
 from collections import defaultdict
 from collections.abc import Awaitable, Callable
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from functools import partial
 from pathlib import Path
 
@@ -17,8 +17,8 @@ from agentlab.lab.connection import log
 from agentlab.resilience import Breaker, Guard, Monitor, RateLimit, Retry, classify
 
 
-class Sender:
-    """Keeps the settings' limits over all that it sends.
+class Sender(ExitStack[None]):
+    """Keeps the settings' limits over all that it sends, and the journal until it is closed.
 
     Attributes:
         stopped: Why nothing more is sent; None while work goes on.
@@ -27,7 +27,8 @@ class Sender:
     """
 
     def __init__(self, settings: Settings, journal: Journal, out: Path | None):
-        self.settings, self.journal, self.out = settings, journal, out
+        super().__init__()
+        self.settings, self.journal, self.out = settings, self.enter_context(journal), out
         self.monitor = Monitor()
         self.reply = lab.reply  # or a cluster's
         self.stopped: str | None = None

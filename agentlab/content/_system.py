@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Iterable
-from contextlib import AbstractContextManager, AsyncExitStack
+from contextlib import AsyncExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, get_args
 
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from agentlab.engines.dask import Cluster
 
 
-class ContentSystem(Sender, AbstractContextManager["ContentSystem"]):
+class ContentSystem(Sender):
     """Agents that research, write, edit and publish: a workflow, "blog" or "comprehensive".
 
     Args:
@@ -104,13 +104,6 @@ class ContentSystem(Sender, AbstractContextManager["ContentSystem"]):
     async def _generate(self, job: Job) -> Content:
         async with self.turns[job]:  # one batch at a time
             return await Work(job, self._workflows[job.content_type], self).run()
-
-    def close(self) -> None:
-        """Let another process go on with the journal."""
-        self.journal.close()
-
-    def __exit__(self, *_: object) -> None:
-        self.close()
 
 
 def summary(contents: Iterable[Content], journal: Journal, settings: Settings) -> str:
