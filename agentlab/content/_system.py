@@ -6,7 +6,9 @@ from collections import Counter
 from collections.abc import Callable, Iterable
 from contextlib import AsyncExitStack
 from pathlib import Path
-from typing import TYPE_CHECKING, get_args
+from typing import TYPE_CHECKING, Any, get_args
+
+from jinja2 import Template
 
 from agentlab._support.progress_bar import bar
 from agentlab.content._journal import Journal
@@ -20,6 +22,8 @@ from agentlab.workflow import Workflow
 
 if TYPE_CHECKING:
     from agentlab.engines.dask import Cluster
+
+_SUMMARY = Template(Path(__file__).with_name("summary.jinja").read_text(encoding="utf-8"))
 
 
 class ContentSystem(Sender):
@@ -109,24 +113,12 @@ class ContentSystem(Sender):
 def summary(contents: Iterable[Content], journal: Journal, settings: Settings) -> str:
     """Say in a few lines what became of a batch's topics, and what all of it cost so far."""
     contents = list(contents)
-    counts = Counter(content.status for content in contents)
-    retried = sum(content.metrics.attempts > 1 for content in contents)
+    facts: dict[str, Any] = {"contents": contents}
     try:
-        bill = journal.bill()
-        cost = settings.dollars(bill)
-        took = (
-            f"{bill.requests:,} requests for {bill.answers:,} answers, {bill.prompt_tokens:,} "
-            f"tokens of prompts and {bill.answer_tokens:,} of answers"
-            + ("" if cost is None else f", ${cost:,.4f}")
-        )
+        facts["bill"] = bill = journal.bill()
+        facts["cost"] = settings.dollars(bill)
     except JournalError as error:
-        took = str(error)
-    lines = [
-        f"{counts['done']} done, {retried} with a request sent again, "
-        f"{counts['quarantined']} quarantined, {counts['left'] + counts['failed']} left",
-        took,
-    ]
-    lines += [f"quarantined: {c.topic}: {c.error}" for c in contents if c.status == "quarantined"]
-    edited = "was edited, so the new text is not published there; move it, and use --resume"
-    lines += [f"{file} {edited}" for content in contents for file in content.kept]
-    return "\n".join(lines)
+        facts["unread"] = error
+    facts["counts"] = Counter(content.status for content in contents)
+    facts["retried"] = sum(content.metrics.attempts > 1 for content in contents)
+    return _SUMMARY.render(facts)
