@@ -133,7 +133,8 @@ class Journal(ExitStack[None]):
         try:
             return int(self._database.execute(_SQL[name], values).rowcount)
         except sqlite3.Error as error:
-            if again or not _is_out_of_space(error):
+            code = getattr(error, "sqlite_errorcode", 0) & 0xFF
+            if again or code not in (sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR):
                 what = "has no room left" if again else "cannot be written"
                 raise self._failure(what, error) from error
         self.full = True
@@ -205,11 +206,6 @@ def _opened(file: Path | None) -> sqlite3.Connection:
 
 def _tokens(count: Any) -> int:
     return count if type(count) is int and 0 <= count <= _MOST else 0
-
-
-def _is_out_of_space(error: Exception) -> bool:
-    code = getattr(error, "sqlite_errorcode", 0) & 0xFF
-    return code in (sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR)
 
 
 def _why(error: Exception) -> str:
