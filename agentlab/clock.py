@@ -142,7 +142,7 @@ class VirtualTimeLoop(asyncio.SelectorEventLoop):
         self, callback: Callable[..., object], *args: Any, context: Any = None
     ) -> asyncio.Handle:
         if self._thread_id not in (None, threading.get_ident()):
-            self.blind_spots.thread_answers()
+            self.blind_spots.warn("thread")  # which answers
         return super().call_soon_threadsafe(callback, *args, context=context)
 
     def run_in_executor(  # type: ignore[override]
@@ -151,7 +151,7 @@ class VirtualTimeLoop(asyncio.SelectorEventLoop):
         """Run `func` here and now; it takes no virtual time."""
         done = self.create_future()
         try:
-            settle: Callable[[], None] = partial(done.set_result, func(*args))
+            settle: Callable[[], object] = partial(done.set_result, func(*args))
         except Exception as error:
             settle = partial(done.set_exception, error)
         self.arrive(lambda waits: waits.done() or settle(), done)
