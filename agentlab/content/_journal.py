@@ -41,7 +41,7 @@ class Bill(NamedTuple):
     attempts: int = 0
 
 
-class Journal(ExitStack[None]):
+class Journal(ExitStack[bool | None]):
     """A database of answers, which one process at a time may write, until it is closed.
 
     `where` is a file of SQLite's, or None for one in memory. `full` is True once there was no room

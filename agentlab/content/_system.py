@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 _SUMMARY = Template(Path(__file__).with_name("summary.jinja").read_text(encoding="utf-8"))
 
 
-class ContentSystem(ExitStack[None]):
+class ContentSystem(ExitStack[bool | None]):
     """Agents that research, write, edit and publish: a workflow, "blog" or "comprehensive".
 
     It keeps the settings' limits over all that it sends, until it is stopped.
@@ -235,4 +235,4 @@ def summary(contents: Iterable[Content], journal: Journal, settings: Settings) -
         facts["unread"] = error
     facts["counts"] = Counter(content.status for content in contents)
     facts["retried"] = sum(content.metrics.attempts > 1 for content in contents)
-    return _SUMMARY.render(facts)
+    return str(_SUMMARY.render(facts))

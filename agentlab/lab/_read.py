@@ -12,7 +12,8 @@ from agentlab.settings import DATA
 
 SHOWN = 300  # characters of an answer that is not a chat completion
 
-_ENDS, _FLAWS = msgspec.yaml.decode((DATA / "finish_reasons.yaml").read_bytes()).values()
+_WORDS = msgspec.yaml.decode((DATA / "finish_reasons.yaml").read_bytes())
+_ENDS: dict[str, str] = _WORDS["ends"]
 
 
 class _Function(msgspec.Struct, frozen=True):
@@ -80,7 +81,7 @@ def read(answer: httpx.Response, *, max_tokens: int | None = None) -> Reply:
         message.tool_calls or (),
     )
     if flaw := _flaw(reply, refused=bool(message.refusal), max_tokens=max_tokens):
-        kind, says = _FLAWS[flaw]
+        kind, says = _WORDS["flaws"][flaw]
         limit = max_tokens or reply.completion_tokens
         why = says.format(reply, start=reply.text[:SHOWN], end=repr(reply.text[-40:]), limit=limit)
         request_id = answer.headers.get("x-request-id")
