@@ -19,6 +19,7 @@ import threading
 from collections import deque
 from collections.abc import Callable, Coroutine
 from concurrent.futures import ThreadPoolExecutor, wait
+from functools import partial
 from typing import Any, Generic, NamedTuple, TypeVar
 
 from agentlab._support.asyncio_tools import frames, running_loop
@@ -141,7 +142,7 @@ class VirtualTimeLoop(asyncio.SelectorEventLoop):
         self, callback: Callable[..., object], *args: Any, context: Any = None
     ) -> asyncio.Handle:
         if self._thread_id not in (None, threading.get_ident()):
-            self.blind_spots.thread_answers()
+            self.blind_spots.warn("thread")  # which answers
         return super().call_soon_threadsafe(callback, *args, context=context)
 
     def run_in_executor(  # type: ignore[override]
@@ -150,11 +151,10 @@ class VirtualTimeLoop(asyncio.SelectorEventLoop):
         """Run `func` here and now; it takes no virtual time."""
         done = self.create_future()
         try:
-            result = func(*args)
+            settle: Callable[[], object] = partial(done.set_result, func(*args))
         except Exception as error:
-            self.arrive(_settle, done, done.set_exception, error)
-        else:
-            self.arrive(_settle, done, done.set_result, result)
+            settle = partial(done.set_exception, error)
+        self.arrive(lambda waits: waits.done() or settle(), done)
         return done
 
     def arrive(self, callback: Callable[..., object], *args: Any) -> None:
@@ -193,11 +193,6 @@ class VirtualTimeLoop(asyncio.SelectorEventLoop):
         """Return an error that names the tasks that wait."""
         waiting = sorted(_where(task) for task in asyncio.all_tasks(self))
         return DeadlockError(f"{why}; waiting: {'; '.join(waiting) or 'no task'}", waiting=waiting)
-
-
-def _settle(future: asyncio.Future[Any], settle: Callable[[Any], None], outcome: Any) -> None:
-    if not future.done():
-        settle(outcome)
 
 
 def _refuse(*_: Any, **__: Any) -> Any:

@@ -78,14 +78,13 @@ def explore(
     runs: int = 1000,
     seed: int | None = None,
     faults: Sequence[Mapping[str, Any]] | None = None,
-    kills: bool = False,
 ) -> Explored:
     """Run a program in asyncio's own order, and then under the schedules of seeds 0, 1, 2, ...
 
     `program` makes a coroutine, as an async function does. Or it takes a `Run` and starts its
     coroutines by it, for what must hold across several, such as a crash. An ordinary
     `assert` says what must hold. With `faults` the endpoint fails by each seed's own chance (see
-    `lab.configure`). With `kills` an async program is killed at a turn and run again.
+    `lab.configure`).
 
     With a `seed`, only that schedule is run, and the program's own error comes out: for a debugger.
 
@@ -105,7 +104,7 @@ def explore(
         Traceback (most recent call last):
         agentlab.errors.RaceError: seed 1 fails: ...
     """
-    trial = _Trial(program, faults, kills)
+    trial = _Trial(program, faults)
     checked("runs", runs, least=1, whole=True)
     if error := trial.run(Schedule(), None):
         if isinstance(error, ConfigError):  # nothing is wrong with an order
@@ -122,15 +121,13 @@ def explore(
 class _Trial:
     """A program, and how it is run under one schedule."""
 
-    def __init__(
-        self, program: Program, faults: Sequence[Mapping[str, Any]] | None, kills: bool
-    ) -> None:
+    def __init__(self, program: Program, faults: Sequence[Mapping[str, Any]] | None) -> None:
         if not callable(program):
             raise ConfigError(f"explore a function, such as main and not main(); got {program!r}")
         self._program: Any = program
         given = inspect.signature(program).parameters.values()
         self._takes_run = any(each.default is each.empty for each in given)
-        self._faults, self._kills = faults, kills
+        self._faults = faults
         self.events = self._turns = 0
 
     def run(self, schedule: Schedule, seed: int | None) -> Exception | None:
@@ -143,7 +140,7 @@ class _Trial:
             with lab.configure(**chance) if chance else nullcontext():
                 if self._takes_run:
                     self._program(run)
-                elif not self._kills or run.until_killed(self._program()):
+                else:
                     run(self._program())
         except Exception as error:
             return error

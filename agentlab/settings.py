@@ -148,24 +148,20 @@ def key_from(environ: Mapping[str, str] = os.environ, *, learner: bool = False) 
     return key or None
 
 
-_ROUTE = re.compile(r"/((chat/)?completions|responses|models|embeddings|messages)/*$")
 _URL = TypeAdapter(HttpUrl)
+_NOT_AN_ADDRESS = msgspec.yaml.decode((DATA / "not_an_address.yaml").read_bytes())
 
 
 def checked_address(text: str) -> str:
     """Return the address of a real model, checked, and without slashes at its end."""
     whole = re.fullmatch(r"https?://[\w\[]\S*", text, re.IGNORECASE)  # a key may follow a blank
     try:
-        url = _URL.validate_python(text if whole else "")
+        address = str(_URL.validate_python(text if whole else ""))
     except ValidationError:
-        wrong = "is no http:// or https:// address"
-    else:
-        route = _ROUTE.search(url.path or "")
-        if url.username or url.password or url.query is not None or url.fragment is not None:
-            wrong = "has a user, a password or a query in it, which would be shown"
-        elif route:
-            wrong = f"ends in {route[0]}, which is put behind it for each question"
-        else:
-            return str(url).rstrip("/")
-    cure = "set it to an address such as http://localhost:11434/v1"
-    raise ConfigError(f"OPENAI_BASE_URL (the setting upstream) {wrong}; {cure}")
+        address = ""
+    for looks, wrong in _NOT_AN_ADDRESS:
+        if found := re.search(looks, address):
+            cure = "set it to an address such as http://localhost:11434/v1"
+            says = f"OPENAI_BASE_URL (the setting upstream) {wrong.format(found[0])}; {cure}"
+            raise ConfigError(says)
+    return address.rstrip("/")

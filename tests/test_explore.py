@@ -298,23 +298,6 @@ def test_killed_as_by_a_power_cut():
     assert set(steps) == {0, 1, 2, 3, 4, 6}
 
 
-def test_with_kills_an_async_program_is_run_again():
-    """A batch that notes its place after each step goes on where it was."""
-    again = Counter[bool]()
-    place = 0
-
-    async def batch() -> None:
-        nonlocal place
-        again[0 < place < 5] += 1
-        place %= 5
-        while place < 5:
-            await asyncio.sleep(1)
-            place += 1
-
-    explore(batch, runs=100, kills=True)
-    assert again[True] > 50
-
-
 def test_a_failure_after_a_kill_says_at_which_turn():
     """A batch that notes a question as answered before it is: only a kill shows it."""
 

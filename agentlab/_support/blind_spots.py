@@ -36,17 +36,13 @@ class BlindSpots:
         if delay_s > 0:
             self._delays_s.add(delay_s)
         if self._polls >= POLLS and self._before_s == {delay_s}:
-            self._warn("polls", polls=POLLS, delay_s=delay_s)
+            self.warn("polls", polls=POLLS, delay_s=delay_s)
 
     def jumps(self) -> None:
         """Note that the clock moves on, because all tasks wait."""
         alike = len(self._delays_s) == 1 and self._delays_s == self._before_s
         self._polls = self._polls + 1 if alike else 0
         self._before_s, self._delays_s = self._delays_s, set()
-
-    def thread_answers(self) -> None:
-        """Note that another thread calls into the loop."""
-        self._warn("thread")
 
     @contextmanager
     def watched(self) -> Iterator[None]:
@@ -76,9 +72,9 @@ class BlindSpots:
             over.set()
             thread.join()
             if blocking:
-                self._warn("blocks", blocking[0])
+                self.warn("blocks", blocking[0])
 
-    def _warn(self, kind: str, stack: StackSummary | None = None, **facts: float) -> None:
+    def warn(self, kind: str, stack: StackSummary | None = None, **facts: float) -> None:
         """Warn at the innermost own line of a stack, by default of the one that is running."""
         if kind not in self._told:
             self._told.add(kind)

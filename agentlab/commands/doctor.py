@@ -78,19 +78,20 @@ def packages(lock: str, there: Mapping[str, str] | None = None) -> Finding:
     from packaging.utils import canonicalize_name
 
     if there is None:
-        there = {each.name: each.version for each in importlib.metadata.distributions()}
-    have = {canonicalize_name(name): version for name, version in there.items() if name}
+        every = importlib.metadata.distributions()
+        there = {canonicalize_name(each.name): each.version for each in every if each.name}
     lines = [line.rstrip(" \\") for line in lock.splitlines() if re.match(r"[A-Za-z0-9]", line)]
     wanted = {
         canonicalize_name(each.name): str(each.specifier).removeprefix("==")
         for each in map(Requirement, lines)
         if each.marker is None or each.marker.evaluate()
     }
-    odd = sorted(name for name in wanted if wanted[name] != have.get(name))
-    if odd:
-        odd.sort(key=have.__contains__)  # what is missing comes first
-        said = [f"{name} {have.get(name, 'is missing')}, not {wanted[name]}" for name in odd[:5]]
-        return Finding(WARN if odd[0] in have else FAIL, "; ".join(said), SETUP)
+    odd = [
+        name for name in sorted(wanted, key=there.__contains__) if wanted[name] != there.get(name)
+    ]
+    if odd:  # what is missing comes first
+        said = [f"{name} {there.get(name, 'is missing')}, not {wanted[name]}" for name in odd[:5]]
+        return Finding(WARN if odd[0] in there else FAIL, "; ".join(said), SETUP)
     return Finding(OK, f"all {len(wanted)} of the lock")
 
 

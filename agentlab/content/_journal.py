@@ -9,7 +9,7 @@ import os
 import shlex
 import sqlite3
 from collections.abc import Iterator, Mapping
-from contextlib import AbstractContextManager, ExitStack, closing, contextmanager
+from contextlib import ExitStack, closing, contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -41,8 +41,8 @@ class Bill(NamedTuple):
     attempts: int = 0
 
 
-class Journal(AbstractContextManager["Journal"]):
-    """A database of answers, which one process at a time may write.
+class Journal(ExitStack[bool | None]):
+    """A database of answers, which one process at a time may write, until it is closed.
 
     `where` is a file of SQLite's, or None for one in memory. `full` is True once there was no room
     but the spare.
@@ -59,16 +59,16 @@ class Journal(AbstractContextManager["Journal"]):
     """
 
     def __init__(self, where: str | Path | None = None):
+        super().__init__()
         self.full = False
         self._file: Path | None = None
         if "://" in str(where):
             raise ConfigError(f"journal {where} is no file; give a file's path")
         try:
-            with ExitStack() as begun:  # what is open by then is closed again if anything fails
-                self._file = None if where is None else begun.enter_context(_claimed(where))
-                self._database = begun.enter_context(closing(_opened(self._file)))
-                self._open = begun.pop_all()
+            self._file = None if where is None else self.enter_context(_claimed(where))
+            self._database = self.enter_context(closing(_opened(self._file)))
         except (OSError, ValueError, sqlite3.Error) as error:
+            self.close()
             said = f"journal {where} cannot be opened: {_why(error)}"
             raise ConfigError(f"{said}; give another file's path") from None
 
@@ -133,7 +133,8 @@ class Journal(AbstractContextManager["Journal"]):
         try:
             return int(self._database.execute(_SQL[name], values).rowcount)
         except sqlite3.Error as error:
-            if again or not _is_out_of_space(error):
+            code = getattr(error, "sqlite_errorcode", 0) & 0xFF
+            if again or code not in (sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR):
                 what = "has no room left" if again else "cannot be written"
                 raise self._failure(what, error) from error
         self.full = True
@@ -145,13 +146,6 @@ class Journal(AbstractContextManager["Journal"]):
         damaged = self._file if type(error) is sqlite3.DatabaseError else None
         cure = f"; {_how_to_save(damaged)}" if damaged else ""
         return JournalError(f"the journal {what}: {_why(error)}{cure}")
-
-    def close(self) -> None:
-        """Let another process have it."""
-        self._open.close()
-
-    def __exit__(self, *_: object) -> None:
-        self.close()
 
 
 @contextmanager
@@ -212,11 +206,6 @@ def _opened(file: Path | None) -> sqlite3.Connection:
 
 def _tokens(count: Any) -> int:
     return count if type(count) is int and 0 <= count <= _MOST else 0
-
-
-def _is_out_of_space(error: Exception) -> bool:
-    code = getattr(error, "sqlite_errorcode", 0) & 0xFF
-    return code in (sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR)
 
 
 def _why(error: Exception) -> str:

@@ -2,33 +2,49 @@
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Callable, Iterable
-from contextlib import AbstractContextManager, AsyncExitStack
+import asyncio
+from collections import Counter, defaultdict
+from collections.abc import Awaitable, Callable, Iterable
+from contextlib import AsyncExitStack, ExitStack, suppress
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, get_args
+from typing import TYPE_CHECKING, Any, get_args
 
+from jinja2 import Template
+
+from agentlab import errors, lab
 from agentlab._support.progress_bar import bar
+from agentlab.clock import is_virtual
+from agentlab.content import _failures as failures
 from agentlab.content._journal import Journal
-from agentlab.content._sending import Sender
 from agentlab.content._settings import Settings
 from agentlab.content._topics import ContentType, Job, jobs
 from agentlab.content._work import Content, Work
-from agentlab.errors import JournalError
-from agentlab.resilience import amap
+from agentlab.errors import JournalError, Stopped
+from agentlab.lab.connection import log
+from agentlab.resilience import Breaker, Guard, Monitor, RateLimit, Retry, amap, classify
 from agentlab.workflow import Workflow
 
 if TYPE_CHECKING:
     from agentlab.engines.dask import Cluster
 
+_SUMMARY = Template(Path(__file__).with_name("summary.jinja").read_text(encoding="utf-8"))
 
-class ContentSystem(Sender, AbstractContextManager["ContentSystem"]):
+
+class ContentSystem(ExitStack[bool | None]):
     """Agents that research, write, edit and publish: a workflow, "blog" or "comprehensive".
+
+    It keeps the settings' limits over all that it sends, until it is stopped.
 
     Args:
         out: A folder for the files, and for the journal that lets another run go on; without it
             nothing is written to the disk.
-        journal: A file or URL for the journal instead; see `Journal`.
+        journal: A file for the journal instead; see `Journal`.
+
+    Attributes:
+        stopped: Why nothing more is sent; None while work goes on.
+        recorded: How many answers the journal was given.
+        nobody_answers: What was met last that is no topic's fault.
     """
 
     def __init__(
@@ -38,11 +54,19 @@ class ContentSystem(Sender, AbstractContextManager["ContentSystem"]):
         out: str | Path | None = None,
         journal: str | Path | None = None,
     ):
-        settings, folder = settings or Settings(), None if out is None else Path(out)
-        if journal is None and folder is not None:
-            journal = folder / "journal.sqlite"
+        super().__init__()
+        self.settings, self.out = settings or Settings(), None if out is None else Path(out)
+        if journal is None and self.out is not None:
+            journal = self.out / "journal.sqlite"
         self._workflows = {name: Workflow.load(name) for name in get_args(ContentType)}
-        super().__init__(settings, Journal(journal), folder)
+        self.journal = self.enter_context(Journal(journal))
+        self.monitor = Monitor()
+        self.reply = lab.reply  # or a cluster's
+        self.stopped: str | None = None
+        self.recorded = 0
+        self.nobody_answers: str | None = None
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._answered = self._outages = 0
 
     async def generate_content(self, topic: str, content_type: ContentType = "blog") -> Content:
         """Write about one topic; a failure is a status. What was answered is not asked again."""
@@ -105,35 +129,110 @@ class ContentSystem(Sender, AbstractContextManager["ContentSystem"]):
         async with self.turns[job]:  # one batch at a time
             return await Work(job, self._workflows[job.content_type], self).run()
 
-    def close(self) -> None:
-        """Let another process go on with the journal."""
-        self.journal.close()
+    def begin(self) -> None:
+        """Send again after a stop, or in another event loop, whose time a guard counts in."""
+        loop, chosen = asyncio.get_running_loop(), self.settings
+        another = loop is not self._loop
+        if another:
+            self._loop, self._probing = loop, asyncio.Lock()
+            self.turns = defaultdict[Job, asyncio.Lock](asyncio.Lock)
+            self._pace = RateLimit(requests_per_minute=chosen.requests_per_minute)
+            self._breaker = Breaker()
+        if another or self.stopped is not None:
+            self.stopped = None
+            self._guard = Guard(
+                retry=Retry(attempts=chosen.retry_attempts),
+                deadline_s=None,
+                attempt_timeout_s=chosen.timeout_seconds,
+                longest_wait_s=chosen.longest_wait_seconds,
+                max_concurrency=chosen.max_concurrent_agents,
+                rate_limit=self._pace,
+                breaker=self._breaker,
+                monitor=self.monitor,
+            )
 
-    def __exit__(self, *_: object) -> None:
-        self.close()
+    def stop(self, reason: str = "stopped") -> None:
+        """Send nothing more. What is in flight is waited for; the first reason stays."""
+        if self.stopped is None:
+            self.stopped = reason
+            if self._loop is not None:
+                self._guard.stop(reason)
+
+    async def send(
+        self, call: Callable[[], Awaitable[lab.Reply]], step: str, tokens: float = 0
+    ) -> lab.Reply:
+        """Return what `call` brings; raise `Stopped` if a stop came before it was sent."""
+        reply = await self._guard.run(call, agent=step, tokens=tokens)
+        self._answered += 1
+        return reply
+
+    async def is_everybodys(self, error: BaseException, said: str) -> bool:
+        """Find out whether a failure, in words `said`, is no topic's; stop where that is no use."""
+        longest_s = self.settings.longest_wait_seconds
+        wasted = isinstance(failures.last(error), errors.ReasoningExhausted) and not self._answered
+        if failures.is_everybodys(error) or wasted:
+            self.stop(f"no topic can succeed: {said}")
+            return True
+        if (asked_s := self._pace.paused_s) > longest_s:
+            asks = f"the endpoint asks to wait {asked_s:,.0f} model seconds"
+            self.stop(f"{asks}, and longest_wait_seconds is {longest_s:g}")
+            return True
+        passing, outages = failures.passes(error), self._outages
+        if not passing and (self._answered or failures.is_final(error)):
+            return False
+        async with self._probing:
+            if self._outages != outages or self.stopped is not None:
+                return True  # somebody else has asked, and waited
+            limited = classify(failures.last(error)).limited  # which is never a topic's fault
+            met = error if limited else await self._probe()
+            if met is None or failures.passes(met) != passing:
+                return False
+            why = "nothing is answered" if passing else "no topic can succeed"
+            gone = getattr(failures.last(met), "code", None) == "upstream_unreachable"
+            says_later = getattr(failures.last(met), "status", 0) >= 400 and not gone
+            if failures.passes(met) and (self._answered or says_later):
+                self._outages += 1
+                why += f" within {longest_s:g} model seconds"
+                met = await self._outlast(met)
+            if met is not None:
+                self.stop(f"{why}: {said}")
+        return True
+
+    async def _outlast(self, met: BaseException | None) -> BaseException | None:
+        """Ask again, alone, until something is answered or patience ends; return the last error."""
+        longest_s, wait_s = self.settings.longest_wait_seconds, 1.0
+        if not is_virtual():
+            log.warning("nothing is answered; trying again for %g s: %s", longest_s, met)
+        with suppress(Stopped, TimeoutError):
+            async with lab.timeout(longest_s):
+                while met is not None and failures.passes(met):
+                    with self._guard.stoppable():
+                        await lab.sleep(wait_s)
+                    met, wait_s = await self._probe(), min(2 * wait_s, 30.0)
+        return met
+
+    async def _probe(self) -> BaseException | None:
+        """Ask what no topic is to blame for; return the error that everybody meets, or None."""
+
+        ask = partial(self.reply, "Are you there?", agent="probe", max_tokens=16, temperature=0)
+        try:
+            await self.send(ask, "probe")
+        except Exception as error:
+            if not failures.is_final(error):
+                return error
+            self._answered += 1
+        return None
 
 
 def summary(contents: Iterable[Content], journal: Journal, settings: Settings) -> str:
     """Say in a few lines what became of a batch's topics, and what all of it cost so far."""
     contents = list(contents)
-    counts = Counter(content.status for content in contents)
-    retried = sum(content.metrics.attempts > 1 for content in contents)
+    facts: dict[str, Any] = {"contents": contents}
     try:
-        bill = journal.bill()
-        cost = settings.dollars(bill)
-        took = (
-            f"{bill.requests:,} requests for {bill.answers:,} answers, {bill.prompt_tokens:,} "
-            f"tokens of prompts and {bill.answer_tokens:,} of answers"
-            + ("" if cost is None else f", ${cost:,.4f}")
-        )
+        facts["bill"] = bill = journal.bill()
+        facts["cost"] = settings.dollars(bill)
     except JournalError as error:
-        took = str(error)
-    lines = [
-        f"{counts['done']} done, {retried} with a request sent again, "
-        f"{counts['quarantined']} quarantined, {counts['left'] + counts['failed']} left",
-        took,
-    ]
-    lines += [f"quarantined: {c.topic}: {c.error}" for c in contents if c.status == "quarantined"]
-    edited = "was edited, so the new text is not published there; move it, and use --resume"
-    lines += [f"{file} {edited}" for content in contents for file in content.kept]
-    return "\n".join(lines)
+        facts["unread"] = error
+    facts["counts"] = Counter(content.status for content in contents)
+    facts["retried"] = sum(content.metrics.attempts > 1 for content in contents)
+    return str(_SUMMARY.render(facts))

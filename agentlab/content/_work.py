@@ -1,24 +1,29 @@
 """One topic's work in one run: its questions, what they took, and what became of it."""
 
+from __future__ import annotations
+
 import asyncio
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from hashlib import blake2b
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 import msgspec
 
 from agentlab import engines, errors, lab
 from agentlab.clock import is_virtual
+from agentlab.content._failures import in_words, is_final
 from agentlab.content._journal import Bill
 from agentlab.content._publish import Article, Published, publish
-from agentlab.content._sending import Sender, in_words, is_final
 from agentlab.content._topics import Job, clean
 from agentlab.errors import IncompleteAnswer, JournalError, StepError, Stopped
 from agentlab.lab import connection
 from agentlab.resilience import size_tokens
 from agentlab.workflow import Workflow
+
+if TYPE_CHECKING:
+    from agentlab.content._system import ContentSystem
 
 Status = Literal["done", "failed", "quarantined", "left"]
 
@@ -56,11 +61,11 @@ class Content(NamedTuple):
 
 @dataclass(eq=False)
 class Work:
-    """A topic on its way. Every question passes the journal first, and then the sender."""
+    """A topic on its way. Every question passes the journal first, and then the guard."""
 
     job: Job
     workflow: Workflow
-    sender: Sender
+    system: ContentSystem
     began_s: float = field(default_factory=lab.now_s)
     requests: int = 0
     in_flight: int = 0
@@ -71,14 +76,14 @@ class Work:
         """Write about the topic; a failure is a status, not an exception."""
         count = 0
         try:
-            status, count, error, _ = self.sender.journal.standing(self.job.key)
+            status, count, error, _ = self.system.journal.standing(self.job.key)
             if status == "quarantined":
                 return self._content("quarantined", error=error)
-            if self.sender.stopped is not None and status != "done":
-                return self._content("left", error=f"stopped: {self.sender.stopped}")
+            if self.system.stopped is not None and status != "done":
+                return self._content("left", error=f"stopped: {self.system.stopped}")
             return self._publish(await self._answers())
         except OSError as cannot:  # a page has a name of its own, so no other can be written
-            self.sender.stop(str(cannot))
+            self.system.stop(str(cannot))
             return self._content("left", error=str(cannot))
         except StepError as failed:
             return await self._failed(failed.__cause__ or failed, failed.step, count)
@@ -86,7 +91,7 @@ class Work:
             return await self._failed(odd, "publisher", count)
 
     async def _answers(self) -> Mapping[str, str]:
-        inputs, engine = {"topic": self.job.topic}, self.sender.settings.engine
+        inputs, engine = {"topic": self.job.topic}, self.system.settings.engine
         try:
             return await engines.run(self.workflow, inputs, engine=engine, ask=self._answer)
         except asyncio.CancelledError:
@@ -99,7 +104,7 @@ class Work:
 
     async def _answer(self, prompt: str, *, agent: str, **options: Any) -> str:
         asked = question(prompt, options)
-        kept = self.sender.journal.answer(self.job.key, agent, asked)
+        kept = self.system.journal.answer(self.job.key, agent, asked)
         if kept is not None:
             return kept.text
         sending = asyncio.create_task(self._send(prompt, agent, asked, options))
@@ -107,19 +112,19 @@ class Work:
         return await asyncio.shield(sending)
 
     async def _send(self, prompt: str, step: str, asked: str, options: dict[str, Any]) -> str:
-        key, settings = (self.job.key, step, asked), self.sender.settings
+        key, settings = (self.job.key, step, asked), self.system.settings
         patience_s = max(settings.timeout_seconds, 600.0)  # the guard has the shorter one
         asking = options | {"agent": f"{step}: {self.job.topic}"[:200], "timeout_s": patience_s}
 
         async def send() -> lab.Reply:
-            self.sender.journal.sending(*key)
+            self.system.journal.sending(*key)
             if self._disk_is_full():
-                raise Stopped(f"nothing more is sent: {self.sender.stopped}")
+                raise Stopped(f"nothing more is sent: {self.system.stopped}")
             self.requests += 1
             self.in_flight += 1
             self.peak = max(self.peak, self.in_flight)
             try:
-                reply = await self.sender.reply(prompt, **asking)
+                reply = await self.system.reply(prompt, **asking)
                 reply = reply._replace(text=clean(reply.text))
                 if reply.finish_reason == "length":
                     cut = f"the answer was cut off at its limit of {options['max_tokens']} tokens"
@@ -129,55 +134,55 @@ class Work:
                     raise errors.AnswerEmpty("the answer has no text; ask again", **reply._asdict())
                 return reply
             except IncompleteAnswer as part:
-                self.sender.journal.record(*key, part)
+                self.system.journal.record(*key, part)
                 raise
             finally:
                 self.in_flight -= 1
 
-        reply = await self.sender.send(send, step, size_tokens(prompt, **options))
-        self.sender.journal.record(*key, reply)
+        reply = await self.system.send(send, step, size_tokens(prompt, **options))
+        self.system.journal.record(*key, reply)
         self._disk_is_full()
-        self.sender.recorded += 1
+        self.system.recorded += 1
         return reply.text
 
     def _disk_is_full(self) -> bool:
-        if self.sender.journal.full:
-            self.sender.stop("the disk is full; make room, and go on")
-        return self.sender.journal.full
+        if self.system.journal.full:
+            self.system.stop("the disk is full; make room, and go on")
+        return self.system.journal.full
 
     def _publish(self, answers: Mapping[str, str]) -> Content:
         description = " ".join(answers["publisher"].split())
         article = Article(self.job.topic, description, answers["editor"], self.job.content_type)
-        status, _, _, pages = self.sender.journal.standing(self.job.key)
-        published = publish(self.sender.out, article, pages) if self.sender.out else Published()
+        status, _, _, pages = self.system.journal.standing(self.job.key)
+        published = publish(self.system.out, article, pages) if self.system.out else Published()
         if published.pages != pages or status != "done":
-            self.sender.journal.note(self.job.key, "done", pages=published.pages)
+            self.system.journal.note(self.job.key, "done", pages=published.pages)
         return self._content("done", article=article, files=published.files, kept=published.kept)
 
     async def _failed(self, error: BaseException, step: str, count: int) -> Content:
         """Decide what a failure means for the topic, which has failed `count` times before."""
         said = in_words(error, step, self.job.content_type)
         if isinstance(error, JournalError):
-            self.sender.stop(said)
-        stopped = isinstance(error, Stopped) or self.sender.stopped is not None
-        everybodys = not stopped and await self.sender.is_everybodys(error, said)
-        if stopped or self.sender.stopped is not None:
+            self.system.stop(said)
+        stopped = isinstance(error, Stopped) or self.system.stopped is not None
+        everybodys = not stopped and await self.system.is_everybodys(error, said)
+        if stopped or self.system.stopped is not None:
             return self._content("left", error=said)
         if everybodys:  # not the topic's fault, so it is not counted
-            self.sender.nobody_answers = said
+            self.system.nobody_answers = said
             return self._content("failed", error=said)
         count += 1
-        final = is_final(error) or count >= self.sender.settings.quarantine_after
+        final = is_final(error) or count >= self.system.settings.quarantine_after
         try:
             status = "quarantined" if final else "open"
-            self.sender.journal.note(self.job.key, status, failures=count, error=said)
+            self.system.journal.note(self.job.key, status, failures=count, error=said)
         except JournalError as full:
             return await self._failed(full, step, count)
         return self._content("quarantined" if final else "failed", error=said)
 
     def _content(self, status: Status, **more: Any) -> Content:
         try:
-            bill = self.sender.journal.bill(self.job.key)
+            bill = self.system.journal.bill(self.job.key)
         except JournalError:  # the status says what happened; figures are not worth losing it
             bill = Bill()
         metrics = Metrics(
@@ -187,7 +192,7 @@ class Work:
             peak=self.peak,
             prompt_tokens=bill.prompt_tokens,
             answer_tokens=bill.answer_tokens,
-            cost=self.sender.settings.dollars(bill),
+            cost=self.system.settings.dollars(bill),
         )
         return Content(*self.job, status, metrics, **more)
 

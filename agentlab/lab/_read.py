@@ -6,13 +6,14 @@ import httpx
 import msgspec
 
 from agentlab import errors
-from agentlab.errors import IncompleteAnswer, ModelError
+from agentlab.errors import ModelError
 from agentlab.lab._model_time import retry_after_s
 from agentlab.settings import DATA
 
 SHOWN = 300  # characters of an answer that is not a chat completion
 
-_ENDS: dict[str, str] = msgspec.yaml.decode((DATA / "finish_reasons.yaml").read_bytes())
+_WORDS = msgspec.yaml.decode((DATA / "finish_reasons.yaml").read_bytes())
+_ENDS: dict[str, str] = _WORDS["ends"]
 
 
 class _Function(msgspec.Struct, frozen=True):
@@ -79,10 +80,13 @@ def read(answer: httpx.Response, *, max_tokens: int | None = None) -> Reply:
         choice.finish_reason,
         message.tool_calls or (),
     )
-    kind, why = _flaw(reply, refused=bool(message.refusal), max_tokens=max_tokens)
-    if kind is not None:
+    if flaw := _flaw(reply, refused=bool(message.refusal), max_tokens=max_tokens):
+        kind, says = _WORDS["flaws"][flaw]
+        limit = max_tokens or reply.completion_tokens
+        why = says.format(reply, start=reply.text[:SHOWN], end=repr(reply.text[-40:]), limit=limit)
         request_id = answer.headers.get("x-request-id")
-        raise kind(f"the answer is not whole: {why}", request_id=request_id, **reply._asdict())
+        whole = f"the answer is not whole: {why}"
+        raise getattr(errors, kind)(whole, request_id=request_id, **reply._asdict())
     cut = _ended(reply) == "cut"  # one word for it, in any server's spelling
     return reply._replace(finish_reason="length") if cut else reply
 
@@ -105,27 +109,16 @@ def _count(usage: Any, what: str) -> int:
     return tokens if isinstance(tokens, int) and tokens > 0 and tokens is not True else 0
 
 
-def _flaw(
-    reply: Reply, *, refused: bool, max_tokens: int | None
-) -> tuple[type[IncompleteAnswer] | None, str]:
-    """Return what keeps an answer from being whole, or None; and the way out."""
-    ended, reason, end = _ended(reply), reply.finish_reason, repr(reply.text[-40:])
-    blank = not (reply.text.strip() or reply.tool_calls)
+def _flaw(reply: Reply, *, refused: bool, max_tokens: int | None) -> str | None:
+    """Return what keeps an answer from being whole, by its name in the data, or None."""
+    ended, acts = _ended(reply), bool(reply.tool_calls)
     if refused:
-        return errors.AnswerRefused, f"the model refused: {reply.text[:SHOWN]}; ask in another way"
-    if ended == "filtered":
-        return errors.AnswerFiltered, f"a content filter ended it after {end}; ask something else"
-    if ended == "interrupted":
-        return errors.AnswerInterrupted, f"the endpoint broke off ({reason}) after {end}; ask again"
-    if blank and ended == "cut":
-        spent = f"the limit of {max_tokens or reply.completion_tokens} tokens"
-        return errors.ReasoningExhausted, f"reasoning used up {spent}; raise max_tokens"
-    if blank:
-        return errors.AnswerEmpty, f"it has no text (finish_reason {reason!r}); ask again"
-    if ended == "cut" and (max_tokens is None or reply.tool_calls):
-        says = f"a limit of the endpoint's cut it off after {end}; pass a larger max_tokens"
-        return errors.AnswerTruncated, says
-    return None, ""
+        return "refused"
+    if ended in ("filtered", "interrupted"):
+        return ended
+    if not (reply.text.strip() or acts):
+        return "spent" if ended == "cut" else "empty"
+    return "cut" if ended == "cut" and (max_tokens is None or acts) else None
 
 
 def _problem(said: Any) -> dict[str, Any] | None:

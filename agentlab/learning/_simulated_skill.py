@@ -90,24 +90,21 @@ async def expected(model: SimulatedSkill, task: Task, pattern: str) -> tuple[flo
     """Return how often a pattern is right about a task, and its calls: on average, exactly."""
     right = mean_calls = 0.0
     courses: list[list[int]] = [[]]  # which of the possible answers each request gets, so far
+    course: list[int]
+    shares: list[float]
 
-    async def follow(course: list[int]) -> None:
-        nonlocal right, mean_calls
-        shares: list[float] = []
+    async def ask(prompt: str, **_: Any) -> str:
+        possible = model.answers(task, prompt)
+        if len(shares) == len(course):  # from here on always the first; the others are noted
+            courses.extend([*course, other] for other in range(1, len(possible)))
+            course.append(0)
+        share, answer = possible[course[len(shares)]]
+        shares.append(share)
+        return f"Answer: {answer}"
 
-        async def ask(prompt: str, **_: Any) -> str:
-            possible = model.answers(task, prompt)
-            if len(shares) == len(course):  # from here on always the first; the others are noted
-                courses.extend([*course, other] for other in range(1, len(possible)))
-                course.append(0)
-            share, answer = possible[course[len(shares)]]
-            shares.append(share)
-            return f"Answer: {answer}"
-
+    while courses:
+        course, shares = courses.pop(), []
         is_right = task.right(await PATTERNS[pattern](ask, task))
         right += prod(shares) * is_right
         mean_calls += prod(shares) * len(shares)
-
-    while courses:
-        await follow(courses.pop())
     return round(right, 9), round(mean_calls, 9)

@@ -56,7 +56,7 @@ class World:
     """Tasks, and what each pattern would earn on each: equal for every policy.
 
     From the task `shift_at` on the skills are `SHIFTED`. For each task `rewards` has what each
-    pattern earns, as drawn, and `means` what it earns on average.
+    pattern earns, as drawn, `means` what it earns on average, and `oracle` the most of that.
     """
 
     def __init__(self, runs: int = 2000, *, seed: int = 7, shift_at: int | None = None):
@@ -66,11 +66,7 @@ class World:
         late = range(runs if shift_at is None else shift_at, runs)
         self.rewards = [_earned(runs, seed, n in late)[n] for n in range(runs)]
         self.means = [mean_rewards(n in late)[task.kind] for n, task in enumerate(self.tasks)]
-
-    @property
-    def oracle(self) -> list[float]:
-        """What is earned on average if all means are known."""
-        return [max(means.values()) for means in self.means]
+        self.oracle = [max(means.values()) for means in self.means]
 
 
 class Learned(NamedTuple):
@@ -89,14 +85,14 @@ class Learned(NamedTuple):
 
 def follow(policy: Policy, world: World) -> Learned:
     """Let a policy choose and learn through all of a world's tasks."""
-    arms, rewards = [], []
-    for task, earned in zip(world.tasks, world.rewards, strict=True):
+    learned = Learned([], [], [], world.oracle)
+    for task, means, earned in zip(world.tasks, world.means, world.rewards, strict=True):
         arm = policy.choose(task.kind)
         policy.learn(task.kind, arm, earned[arm])
-        arms.append(arm)
-        rewards.append(earned[arm])
-    means = [of[arm] for of, arm in zip(world.means, arms, strict=True)]
-    return Learned(arms, means, rewards, world.oracle)
+        learned.arms.append(arm)
+        learned.means.append(means[arm])
+        learned.rewards.append(earned[arm])
+    return learned
 
 
 class Curve(msgspec.Struct, frozen=True):
@@ -136,18 +132,18 @@ def mean_rewards(shifted: bool = False) -> dict[str, dict[str, float]]:
 @cache
 def _earned(runs: int, seed: int, shifted: bool) -> list[dict[str, float]]:
     """Return pattern -> reward for each task; nobody is asked for time."""
+    asked: list[str] = []
+
+    async def count(prompt: str, **options: object) -> str:
+        asked.append(prompt)
+        return ""
+
+    model = SimulatedSkill(SHIFTED if shifted else SKILLS, ask=count, seed=seed)
 
     async def earned(task: Task, arm: str) -> float:
-        calls = 0
-
-        async def count(prompt: str, **options: object) -> str:
-            nonlocal calls
-            calls += 1
-            return ""
-
-        model = SimulatedSkill(SHIFTED if shifted else SKILLS, ask=count, seed=seed)
+        asked.clear()
         right = task.right(await PATTERNS[arm](model.on(task), task))
-        return round(right - PRICE * calls, 9)
+        return round(right - PRICE * len(asked), 9)
 
     async def all_of_them() -> list[dict[str, float]]:
         some = tasks.sequence(runs, seed)

@@ -6,16 +6,15 @@ Of the five kinds a chain cannot be split: its parts do not know what the steps 
 import random
 import re
 from collections.abc import Callable, Sequence
+from functools import partial, reduce
 from heapq import merge
 from string import ascii_lowercase
-from typing import TypeVar
+from typing import Any, NamedTuple
 
 import msgspec
 
 from agentlab.endpoint.contract import seeded_random
 from agentlab.errors import ConfigError
-
-Some = TypeVar("Some", list[int], str)
 
 _PARTS = 3
 _ANSWER = re.compile(r"^\W*answer\W*:\s*(.*)$", re.IGNORECASE | re.MULTILINE)
@@ -43,9 +42,8 @@ class Task(msgspec.Struct, frozen=True):
 
     def join(self, texts: Sequence[str]) -> str:
         """Join the parts' answers into one, by arithmetic; "" if one has another form."""
-        _, join = _KINDS[self.kind]
         try:
-            return join([said(text) for text in texts])
+            return _KINDS[self.kind].join([said(text) for text in texts])
         except ValueError:
             return ""
 
@@ -66,8 +64,7 @@ def draw(kind: str, number: int, seed: int = 7) -> Task:
     if kind not in KINDS:
         raise ConfigError(f"no kind {kind!r} of tasks; choose one of {', '.join(KINDS)}")
     chance = seeded_random.generator(seed, kind.encode(), number, "task")
-    draw_it, _ = _KINDS[kind]
-    whole, *parts = draw_it(chance)
+    whole, *parts = [_question(_KINDS[kind], some) for some in _KINDS[kind].draw(chance)]
     return Task(kind, number, whole, tuple(parts))
 
 
@@ -77,78 +74,43 @@ def sequence(many: int, seed: int = 7) -> list[Task]:
     return [draw(chance.choice(KINDS), number, seed) for number in range(many)]
 
 
-def _arithmetic(chance: random.Random) -> list[Question]:
-    numbers = [chance.randint(10, 99) for _ in range(2 * _PARTS)]
-    return [_number(f"What is {' + '.join(map(str, n))}?", sum(n)) for n in _and_parts(numbers)]
+def _question(kind: "_Kind", some: Any) -> Question:
+    right = kind.solve(some)
+    if isinstance(right, int):
+        # Who errs errs upwards, so the mistakes of several parts do not make up for each other.
+        what, mistakes = "number", [right + more for more in (1, 2, 10)]
+    else:
+        # Two neighbours swapped, at the start or at the end, or the last one left out: parts with
+        # such mistakes, put together, are never right by accident if no two items are alike.
+        what = "letters" if isinstance(right, str) else "numbers, with commas"
+        mistakes = [right[1::-1] + right[2:], right[:-2] + right[:-3:-1], right[:-1]]
+    form = f"Explain briefly, and end with a line that reads Answer: and then only the {what}."
+    answer, *wrong = map(_written, (right, *mistakes))
+    return Question(f"{kind.ask(some)}\n{form}", answer, tuple(wrong))
 
 
-def _reversing(chance: random.Random) -> list[Question]:
-    letters = "".join(chance.sample(ascii_lowercase, 3 * _PARTS))  # no two alike, see _mistakes
-    ask = "Write these letters backwards:"
-    return [
-        _question(f"{ask} {some}", some[::-1], _mistakes(some[::-1]), "letters")
-        for some in _and_parts(letters)
-    ]
+def _written(some: Any) -> str:
+    return ", ".join(map(str, some)) if isinstance(some, list) else str(some)
 
 
-def _counting(chance: random.Random) -> list[Question]:
-    numbers = [chance.randint(10, 99) for _ in range(12 * _PARTS)]
-    ask = "How many of these numbers are above 50?"
-    return [
-        _number(f"{ask} {_listed(some)}", sum(number > 50 for number in some))
-        for some in _and_parts(numbers)
-    ]
+def _numbers(chance: random.Random, many: int) -> list[int]:
+    return [chance.randint(10, 99) for _ in range(many * _PARTS)]
 
 
-def _sorting(chance: random.Random) -> list[Question]:
-    numbers = chance.sample(range(10, 100), 6 * _PARTS)  # no two alike, see _mistakes
-    found = []
-    for some in _and_parts(numbers):
-        prompt, right = f"Sort these numbers, the smallest first: {_listed(some)}", sorted(some)
-        mistakes = [_listed(wrong) for wrong in _mistakes(right)]
-        found.append(_question(prompt, _listed(right), mistakes, "numbers, with commas"))
-    return found
-
-
-def _chain(chance: random.Random) -> list[Question]:
-    start, adds = chance.randint(5, 9), [chance.randint(1, 9) for _ in range(_PARTS)]
-    # A part starts with 0, which is what is left to those who do not wait for the part before.
-    return [_steps(start, adds), *(_steps(0, [add]) for add in adds)]
-
-
-def _steps(start: int, adds: Sequence[int]) -> Question:
-    told = " ".join(f"Double it. Add {add}." for add in adds)
-    prompt, result = f"Start with {start}. {told} What is the result?", start
-    for add in adds:
-        result = 2 * result + add
-    return _number(prompt, result)
-
-
-def _and_parts(whole: Some) -> list[Some]:
+def _and_parts(whole: Any) -> list[Any]:
     size = len(whole) // _PARTS
     return [whole] + [whole[at : at + size] for at in range(0, len(whole), size)]
 
 
-def _mistakes(right: Some) -> list[Some]:
-    """Two neighbours swapped, at the start or at the end, or the last one left out.
-
-    Parts with such mistakes, put together, are never right by accident if no two items are alike.
-    """
-    return [right[1::-1] + right[2:], right[:-2] + right[:-3:-1], right[:-1]]
+def _chains(chance: random.Random) -> list[list[int]]:
+    start, adds = chance.randint(5, 9), [chance.randint(1, 9) for _ in range(_PARTS)]
+    # A part starts with 0, which is what is left to those who do not wait for the part before.
+    return [[start, *adds], *([0, add] for add in adds)]
 
 
-def _number(prompt: str, right: int) -> Question:
-    # Who errs errs upwards, so the mistakes of several parts do not make up for each other.
-    return _question(prompt, str(right), [str(right + more) for more in (1, 2, 10)], "number")
-
-
-def _question(prompt: str, answer: str, mistakes: Sequence[str], what: str) -> Question:
-    form = f"Explain briefly, and end with a line that reads Answer: and then only the {what}."
-    return Question(f"{prompt}\n{form}", answer, tuple(mistakes))
-
-
-def _listed(numbers: Sequence[int]) -> str:
-    return ", ".join(map(str, numbers))
+def _told(chain: list[int]) -> str:
+    steps = " ".join(f"Double it. Add {add}." for add in chain[1:])
+    return f"Start with {chain[0]}. {steps} What is the result?"
 
 
 def _sum(answers: Sequence[str]) -> str:
@@ -157,17 +119,43 @@ def _sum(answers: Sequence[str]) -> str:
 
 def _merged(answers: Sequence[str]) -> str:
     # Not sorted: that would correct the mistakes inside a part.
-    return _listed(list(merge(*([int(number) for number in one.split(",")] for one in answers))))
+    return _written(list(merge(*([int(number) for number in one.split(",")] for one in answers))))
 
 
-# How a task of each kind is drawn, and how the answers to its parts are joined.
-_KINDS: dict[
-    str, tuple[Callable[[random.Random], list[Question]], Callable[[Sequence[str]], str]]
-] = {
-    "arithmetic": (_arithmetic, _sum),
-    "reversing": (_reversing, lambda answers: "".join(reversed(answers))),
-    "counting": (_counting, _sum),
-    "sorting": (_sorting, _merged),
-    "chain": (_chain, _sum),
+class _Kind(NamedTuple):
+    """How a task is drawn, whole and in parts; asked, solved, and joined from parts' answers."""
+
+    draw: Callable[[random.Random], list[Any]]
+    ask: Callable[[Any], str]
+    solve: Callable[[Any], Any]  # a number, or items
+    join: Callable[[Sequence[str]], str]
+
+
+_KINDS = {
+    "arithmetic": _Kind(
+        lambda chance: _and_parts(_numbers(chance, 2)),
+        lambda some: f"What is {' + '.join(map(str, some))}?",
+        sum,
+        _sum,
+    ),
+    "reversing": _Kind(
+        lambda chance: _and_parts("".join(chance.sample(ascii_lowercase, 3 * _PARTS))),
+        lambda some: f"Write these letters backwards: {some}",
+        lambda some: some[::-1],
+        lambda answers: "".join(reversed(answers)),
+    ),
+    "counting": _Kind(
+        lambda chance: _and_parts(_numbers(chance, 12)),
+        lambda some: f"How many of these numbers are above 50? {_written(some)}",
+        lambda some: sum(number > 50 for number in some),
+        _sum,
+    ),
+    "sorting": _Kind(
+        lambda chance: _and_parts(chance.sample(range(10, 100), 6 * _PARTS)),
+        lambda some: f"Sort these numbers, the smallest first: {_written(some)}",
+        sorted,
+        _merged,
+    ),
+    "chain": _Kind(_chains, _told, partial(reduce, lambda so_far, add: 2 * so_far + add), _sum),
 }
 KINDS = tuple(_KINDS)  # each is drawn as often as the others

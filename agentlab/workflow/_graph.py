@@ -65,19 +65,17 @@ class Flaw(NamedTuple):
 
 def flaws(mentions: Mentions, inputs: Sequence[str], *, node: str = "step") -> list[Flaw]:
     """Return everything that is wrong with names, or else the first circle."""
-    found = []
+    found: list[Flaw] = []
     names = [name for name, _ in mentions]
     used = {need for _, needs in mentions for need in needs}
-    places: list[tuple[tuple[str | int, ...], str]] = [
-        *((("inputs", number), name) for number, name in enumerate(inputs)),
-        *((("steps", number, "name"), name) for number, name in enumerate(names)),
-    ]
     seen: set[str] = set()
-    for where, name in places:
+    for number, name in enumerate([*inputs, *names]):
+        at, is_input = number - len(inputs), number < len(inputs)
+        where = ("inputs", number) if is_input else ("steps", at, "name")
         if name in seen:
             says = f"the name {name!r} is given twice; give each {node} and input one of its own"
             found.append(Flaw(where, says))
-        elif name not in used and where[0] == "inputs":
+        elif is_input and name not in used:
             found.append(Flaw(where, f"no {node} uses the input {name!r}; take it out"))
         seen.add(name)
     for number, (name, needs) in enumerate(mentions):
