@@ -248,7 +248,14 @@ def course(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     (folder / "ko").mkdir(parents=True)
     (tmp_path / "given").mkdir()
     texts.write_text("# Top.\nchecks:\n  Solved.: 풀었습니다.\n", encoding="utf-8")
-    for name, value in {"ENGLISH": folder, "KOREAN": folder / "ko", "TEXTS": texts}.items():
+    (tmp_path / "docs" / "ko").mkdir(parents=True)
+    places = {
+        "ENGLISH": folder,
+        "KOREAN": folder / "ko",
+        "TEXTS": texts,
+        "PAGES": tmp_path / "docs",
+    }
+    for name, value in places.items():
         monkeypatch.setattr(korean, name, value)
     for name in ("01", "02"):
         nbformat.write(english(), folder / f"{name}.ipynb")
@@ -289,6 +296,23 @@ def test_a_translator_says_what_is_up_to_date(course: Path):
     assert korean.check() == told
     korean.translated("01", ["end"])
     assert korean.check() == []
+
+
+def test_a_page_that_changed_in_english_is_named(course: Path, capsys: pytest.CaptureFixture[str]):
+    """Until it is said to be translated, which changes nothing else; one without a twin is not."""
+    for name in ("01", "02"):
+        korean.write(korean.KOREAN / f"{name}.ipynb", twin(english()))
+    docs = course / "docs"
+    (docs / "ko" / "rivers.md").write_text("# 강\n", encoding="utf-8")
+    (docs / "ko" / "glossary.md").write_text("# 용어집\n", encoding="utf-8")
+    told = ["docs/ko/rivers.md: docs/rivers.md changed in English"]
+    for content in ("# Rivers\n", "# Great rivers\n"):
+        (docs / "rivers.md").write_text(content, encoding="utf-8")
+        assert korean.check() == told
+        assert korean.main(["translated", "rivers"]) == 0
+        assert korean.check() == []
+        text = (docs / "ko" / "rivers.md").read_text(encoding="utf-8")
+        assert re.fullmatch(r"# 강\n\n<!-- translates \w{12} -->\n", text)
 
 
 def test_the_catalogue_can_be_filled_in():

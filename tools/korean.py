@@ -3,10 +3,12 @@
     python tools/korean.py import FOLDER [NAME ...]   build twins from translations
     python tools/korean.py sync [NAME ...]            let the twins' code follow the lessons'
     python tools/korean.py translated NAME [ID ...]   these cells say what the English ones say now
+    python tools/korean.py translated PAGE            so does this page of docs/ko, such as teaching
     python tools/korean.py check                      is anything missing, old or different?
 
 A twin's code cells are those of the English lesson; each of its prose cells names, by a digest, the
-English text that it translates. What code shows to a learner is in data/ko/texts.yaml.
+English text that it translates. What code shows to a learner is in data/ko/texts.yaml. A page of
+docs/ko that has an English one of its name keeps a digest of all of it, in a comment at its end.
 
 FOLDER holds, for the lesson NAME, `NAME.json` (cell id -> Korean), and `NAME.texts.json` (English
 -> Korean) for the hints of its checks and the words of its plots. In the English, `{}` stands for
@@ -32,6 +34,7 @@ from nbformat import NotebookNode
 ROOT = Path(__file__).resolve().parents[1]
 ENGLISH = ROOT / "notebooks"
 KOREAN = ENGLISH / "ko"
+PAGES = ROOT / "docs"
 TEXTS = ROOT / "data" / "ko" / "texts.yaml"
 
 # Lessons that nobody has translated yet; take a name off once its twin is there.
@@ -240,8 +243,23 @@ def translated(name: str, ids: list[str]) -> None:
     write(path, notebook)
 
 
+def pages() -> dict[Path, str]:
+    """The pages of docs/ko that translate one of docs, each with the comment that it must hold."""
+    return {
+        page: f"<!-- translates {digest(english.read_text(encoding='utf-8'))} -->"
+        for page in sorted((PAGES / "ko").glob("*.md"))
+        if (english := PAGES / page.name).exists()
+    }
+
+
+def page_translated(page: Path) -> None:
+    """Note that a page of docs/ko says what the English one says now."""
+    text = re.sub(r"\s*(<!-- translates \w+ -->\s*)?\Z", "", page.read_text(encoding="utf-8"))
+    page.write_text(f"{text}\n\n{pages()[page]}\n", encoding="utf-8")
+
+
 def check() -> list[str]:
-    """Everything in which a twin is not its lesson's any more, a line each."""
+    """Everything in which a twin or a page is not the English one's any more, a line each."""
     lessons = {path.stem for path in ENGLISH.glob("*.ipynb")}
     twins = {path.stem for path in KOREAN.glob("*.ipynb")}
     known = {english for texts in catalogue().values() for english in texts}
@@ -255,6 +273,9 @@ def check() -> list[str]:
         code = [cell.source for cell in english.cells if cell.cell_type == "code"]
         shown = dict.fromkeys(text for source in code for text in shown_texts(source))
         found += [f"{name}: no Korean for {text!r}" for text in shown if text not in known]
+    for page, comment in pages().items():
+        if comment not in page.read_text(encoding="utf-8"):
+            found.append(f"docs/ko/{page.name}: docs/{page.name} changed in English")
     return found
 
 
@@ -301,7 +322,10 @@ def main(arguments: list[str] | None = None) -> int:
         print(*found, sep="\n")
         return 0
     else:
-        if options.command == "translated":
+        page = PAGES / "ko" / f"{options.name}.md" if options.command == "translated" else None
+        if page in pages():
+            page_translated(page)
+        elif page:
             translated(options.name, options.ids)
         found = check()
     print("\n".join(found) or "The Korean lessons say what the English ones say.")

@@ -24,7 +24,7 @@ from agentlab.endpoint.contract.record import Span
 from agentlab.endpoint.server.app import App, OnEnd
 from agentlab.endpoint.server.serve import HOST, serve
 from agentlab.errors import ConfigError
-from agentlab.settings import DATA, Settings, from_environment
+from agentlab.settings import DATA, Settings, from_environment, said
 
 PRESET = "class"  # where none is chosen: that of lessons, with slots to share
 _EVERYWHERE = {"0.0.0.0", "::"}
@@ -52,6 +52,7 @@ class Classroom:
         self._preset = Path(settings.preset).stem
         self._roster = roster or Roster()
         self._roster.on_leave = room.forget
+        self._page = {path: _in_words(*file) for path, file in _DATA["files"].items()}
         self._door = ClassroomDoor(self._roster, token=token, host=host)
 
         def end(span: Span) -> None:
@@ -70,6 +71,7 @@ class Classroom:
             self._door.enter(scope)
             await self._show(scope, receive, send)
         except RequestError as error:
+            error.body["error"]["message"] = said(str(error))  # the page shows it
             again = asgi.way_out(error, self.room.time_scale)
             await asgi.respond(send, error.status, error.body, [*_HEADERS, *again])
         except asgi.ClientGone:
@@ -77,10 +79,9 @@ class Classroom:
 
     async def _show(self, scope: Scope, receive: Receive, send: Send) -> None:
         path = asgi.routed(scope["path"], scope["method"], _ROUTES)
-        if path in _DATA["files"]:
-            name, kind = _DATA["files"][path]
-            page = Path(__file__).with_name("page") / name
-            await asgi.respond(send, 200, page.read_bytes(), _HEADERS, kind.encode())
+        if path in self._page:
+            content, kind = self._page[path]
+            await asgi.respond(send, 200, content, _HEADERS, kind)
         elif path == _BOARD:
             await asgi.respond(send, 200, self._numbers(), _HEADERS)
         else:
@@ -107,7 +108,7 @@ class Classroom:
             name = self._roster.remove(asked)
         except RequestError as error:
             raise RequestError(404, str(error), param="name", code="no_such_learner") from None
-        return {"removed": name, "message": _DATA["removed"].format(name=name)}
+        return {"removed": name, "message": said(_DATA["removed"].format(name=name))}
 
     def _numbers(self) -> dict[str, Any]:
         room, preset = self.room, self.room.preset
@@ -129,6 +130,12 @@ _TEACHERS: dict[str, Callable[[Classroom, Any], dict[str, Any]]] = {
 }
 _ROUTES = {path: ["GET"] for path in [*_DATA["files"], _BOARD]}
 _ROUTES |= {path: ["POST"] for path in _TEACHERS} | {_SETTINGS: ["GET", "POST"]}
+
+
+def _in_words(name: str, kind: str, words: str) -> tuple[bytes, bytes]:
+    """Return a file of the page, its `words` in the reader's language, and its type."""
+    page = (Path(__file__).with_name("page") / name).read_bytes().decode()
+    return re.sub(words, lambda found: said(found[0]), page).encode(), kind.encode()
 
 
 def in_a_notebook(url: str, name: str = "your-name") -> list[str]:

@@ -238,6 +238,38 @@ def test_an_endpoint_that_is_gone_is_said(browser: Browser):
     context.close()
 
 
+def test_a_korean_class_reads_korean(browser: Browser, monkeypatch: pytest.MonkeyPatch):
+    """What the page shows while a learner asks, all of it open, and what it answers the teacher."""
+    monkeypatch.setenv("AGENTLAB_LANGUAGE", "ko")
+    context = browser.new_context()
+    page = context.new_page()
+    complaints: list[str] = []
+    page.on("pageerror", lambda error: complaints.append(str(error)))
+    with Class() as korean:
+        page.goto(f"{korean.url}/classroom")
+        expect(page.locator("#nobody")).to_contain_text("아직 아무도 묻지 않았습니다")
+        assert ask(korean, "김민준") == 200
+        page.get_by_text("표로 보기").click()
+        page.get_by_text("강사용").click()
+        page.get_by_label("토큰").fill(TOKEN)
+        page.get_by_role("button", name="들어가기").click()
+        expect(page.locator("#answer")).to_have_text("이제 설정을 바꿀 수 있습니다.")
+        page.get_by_role("button", name="일시 정지").click()
+        expect(page.locator("#state")).to_contain_text("일시 정지")
+        expect(page.locator("#more")).to_have_text(
+            "전체: 처리 중 0, 연결을 끊음 0, 이 반의 이름이 아님 0."
+        )
+        expect(lane(page, "김민준").locator(".hidden-text")).to_have_text(
+            ": 답하는 중 0, 대기 중 0, 답을 받음 1, 거절됨 0, 그 밖의 오류 0"
+        )
+        words = page.evaluate("document.body.innerText").replace(
+            page.locator("#join .lines").inner_text(), ""
+        )
+        assert set(re.findall("[A-Za-z]+", words)) <= {"class"}  # the preset's name
+    assert complaints == []
+    context.close()
+
+
 # ---------------------------------------------------------------- the teacher
 
 

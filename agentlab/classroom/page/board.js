@@ -8,6 +8,7 @@ const FEWEST = 6; // so many requests fill a lane at least,
 const MOST = 16; // and so many at most: one who sends thousands must not make the others invisible
 const UNNAMED = "unnamed"; // what the endpoint calls an agent whose client sends no name
 const byId = (id) => document.getElementById(id);
+const shown = (text) => text; // marks what the class reads: the server puts it in their language
 
 // ---------------------------------------------------------------- drawing
 
@@ -104,9 +105,8 @@ function drawLane(lane, row, most) {
   setText(lane.done, asked(row) ? figure(row.answered) : "");
   setText(lane.no, row.refused ? figure(row.refused) : "");
   const told = asked(row)
-    ? `: ${answering} being answered, ${waiting} waiting, ${row.answered} answered, ` +
-      `${row.refused} refused, ${row.errors} other errors`
-    : ": has not asked yet";
+    ? shown(`: ${answering} being answered, ${waiting} waiting, ${row.answered} answered, ${row.refused} refused, ${row.errors} other errors`)
+    : shown(": has not asked yet");
   setText(lane.told, told);
 }
 
@@ -146,8 +146,7 @@ function drawTable(numbers) {
   byId("rows").replaceChildren(...rows);
   setText(
     byId("more"),
-    `All: ${numbers.in_flight} in flight, ${numbers.gone} hung up, ` +
-      `${numbers.strangers} without a name of this class.`,
+    shown(`All: ${numbers.in_flight} in flight, ${numbers.gone} hung up, ${numbers.strangers} without a name of this class.`),
   );
 }
 
@@ -185,19 +184,20 @@ function drawJoin(lines, urls) {
   if (join.dataset.said === said) return;
   join.dataset.said = said;
   if (!lines.length) return;
+  const others = urls.slice(1).join(", ");
   const code = element("span", "lines");
   code.append(...lines.flatMap((line) => [element("code", "", line), " "]));
   join.replaceChildren(
-    element("span", "how", "Join, in a notebook:"),
+    element("span", "how", shown("Join, in a notebook:")),
     code,
-    urls.length > 1 ? element("span", "also", `or at ${urls.slice(1).join(", ")}`) : "",
+    others ? element("span", "also", shown(`or at ${others}`)) : "",
   );
 }
 
 function draw(numbers) {
-  const slots = numbers.slots === null ? "" : `, ${numbers.slots} slots`;
-  const model = numbers.preset === null ? "another model" : `preset ${numbers.preset}`;
-  setText(byId("model"), `${model}${slots}, ${numbers.time_scale} model seconds a second`);
+  const slots = numbers.slots === null ? "" : shown(`, ${numbers.slots} slots`);
+  const model = numbers.preset === null ? shown("another model") : shown(`preset ${numbers.preset}`);
+  setText(byId("model"), shown(`${model}${slots}, ${numbers.time_scale} model seconds a second`));
   const tiles = {
     answering: numbers.in_flight - numbers.waiting,
     waiting: numbers.waiting,
@@ -209,8 +209,8 @@ function draw(numbers) {
     setText(byId(id), figure(value));
     byId(id).classList.toggle("zero", !value);
   }
-  setText(byId("state"), numbers.paused ? "Paused: new requests wait at the door" : "");
-  setText(byId("pause"), numbers.paused ? "Go on" : "Pause");
+  setText(byId("state"), numbers.paused ? shown("Paused: new requests wait at the door") : "");
+  setText(byId("pause"), numbers.paused ? shown("Go on") : shown("Pause"));
   paused = numbers.paused;
   drawHistory(numbers.answers_per_minute);
   drawLanes(numbers.learners);
@@ -233,7 +233,7 @@ async function poll() {
       wrong = 0;
     } catch {
       wrong += 1;
-      if (wrong === 4) setText(byId("state"), "The endpoint does not answer; trying again");
+      if (wrong === 4) setText(byId("state"), shown("The endpoint does not answer; trying again"));
     }
   }
   setTimeout(poll, wrong ? 1000 : POLL_MS);
@@ -245,12 +245,12 @@ const KEPT = "classroom token"; // for this tab only, until it is closed
 let planned = []; // the faults that the class began with
 
 const ERRORS = [
-  ["none", []],
-  ["one in twenty: 503, overloaded", [{ kind: "error", status: 503, probability: 0.05 }]],
-  ["one in five: 503, overloaded", [{ kind: "error", status: 503, probability: 0.2 }]],
-  ["one in ten: 429, with a wait", [{ kind: "error", status: 429, probability: 0.1, retry_after_s: 2 }]],
-  ["one in ten: the connection is reset", [{ kind: "reset", probability: 0.1 }]],
-  ["one in ten: cut off half-way", [{ kind: "cut", probability: 0.1 }]],
+  [shown("none"), []],
+  [shown("one in twenty: 503, overloaded"), [{ kind: "error", status: 503, probability: 0.05 }]],
+  [shown("one in five: 503, overloaded"), [{ kind: "error", status: 503, probability: 0.2 }]],
+  [shown("one in ten: 429, with a wait"), [{ kind: "error", status: 429, probability: 0.1, retry_after_s: 2 }]],
+  [shown("one in ten: the connection is reset"), [{ kind: "reset", probability: 0.1 }]],
+  [shown("one in ten: cut off half-way"), [{ kind: "cut", probability: 0.1 }]],
 ];
 const AS_PLANNED = "planned";
 
@@ -292,7 +292,7 @@ function fill({ settings }) {
     return now.join() === plan.map((f) => `${f.kind} ${f.status ?? 500} ${f.probability}`).join();
   });
   if (known < 0 && !planned.length) planned = settings.faults;
-  const extra = planned.length ? [option(AS_PLANNED, "as planned at the start")] : [];
+  const extra = planned.length ? [option(AS_PLANNED, shown("as planned at the start"))] : [];
   byId("faults").replaceChildren(...ERRORS.map(([text], index) => option(String(index), text)), ...extra);
   byId("faults").value = known < 0 ? AS_PLANNED : String(known);
 }
@@ -329,22 +329,22 @@ byId("enter").addEventListener("submit", (event) => {
   tryTo(async () => {
     await enter();
     byId("pause").focus();
-  }, "The settings are yours.");
+  }, shown("The settings are yours."));
 });
 
 byId("settings").addEventListener("submit", (event) => {
   event.preventDefault();
-  tryTo(async () => fill(await command("POST", "/classroom/settings", chosen())), "Applied to whatever comes from now on.");
+  tryTo(async () => fill(await command("POST", "/classroom/settings", chosen())), shown("Applied to whatever comes from now on."));
 });
 
 byId("pause").addEventListener("click", () => {
   const next = !paused;
-  tryTo(() => command("POST", "/classroom/settings", { paused: next }), next ? "Paused." : "Going on.");
+  tryTo(() => command("POST", "/classroom/settings", { paused: next }), next ? shown("Paused.") : shown("Going on."));
 });
 
 byId("clear").addEventListener("click", () => {
   rates.length = 0;
-  tryTo(() => command("POST", "/classroom/clear"), "The counts are reset.");
+  tryTo(() => command("POST", "/classroom/clear"), shown("The counts are reset."));
 });
 
 byId("removal").addEventListener("submit", (event) => {
@@ -354,7 +354,7 @@ byId("removal").addEventListener("submit", (event) => {
 
 byId("leave").addEventListener("click", () => {
   leave();
-  say("This tab has forgotten the token.");
+  say(shown("This tab has forgotten the token."));
   byId("token").focus();
 });
 
@@ -362,7 +362,7 @@ byId("leave").addEventListener("click", () => {
 
 function wear(theme) {
   document.documentElement.dataset.theme = theme;
-  setText(byId("theme"), theme === "light" ? "Dark" : "Light");
+  setText(byId("theme"), theme === "light" ? shown("Dark") : shown("Light"));
 }
 
 byId("theme").addEventListener("click", () => {
