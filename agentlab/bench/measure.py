@@ -152,11 +152,7 @@ def as_functions(workflow: Workflow, ask: Ask) -> list[parallel.Function]:
 
 
 def asking(
-    strategy: Strategy,
-    *,
-    max_concurrency: int | None,
-    requests_per_minute: int | None,
-    send: Ask = lab.ask,
+    strategy: Strategy, *, send: Ask, max_concurrency: int | None, requests_per_minute: int | None
 ) -> Ask:
     """Return the ask function for one run; to be called inside the event loop.
 
