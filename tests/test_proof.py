@@ -12,6 +12,7 @@ import re
 import shutil
 import socket
 import subprocess
+import sys
 from base64 import b64decode
 from importlib import metadata
 from pathlib import Path
@@ -31,6 +32,9 @@ from agentlab.errors import ConfigError
 from agentlab.settings import DATA
 
 ROOT = Path(__file__).resolve().parents[1]
+sys.path.insert(0, str(ROOT / "tools"))
+import cite  # noqa: E402  tools/ is no package
+
 REFERENCE = DATA / "results"
 SMALL = "about: Agents.\nworkloads: [{agents: 1}, {agents: 3}]\n"
 PRESET = "".join(
@@ -402,7 +406,7 @@ def test_real_cases_are_measured_again(fresh_lab, tmp_path, monkeypatch):
 def test_a_page_has_all_that_is_cited(fresh_lab, tmp_path, capsys):
     """The table, the machine, each digest, the commands, and an entry for a bibliography."""
     file = bench(tmp_path)
-    assert main(["bench", "--report", str(file)]) == 0
+    assert cite.main([str(file)]) == 0
     text = file.with_suffix(".report.md").read_text(encoding="utf-8")
     known = proof.read(file)
     assert known is not None
@@ -422,7 +426,7 @@ def test_a_page_loads_and_runs_nothing(fresh_lab, tmp_path):
     """The picture is inside; what somebody wrote into an experiment is text."""
     evil = "about: '<script>alert(1)</script> ![x](https://example.com/x.png)'\n"
     file = bench(tmp_path, SMALL.replace("about: Agents.\n", evil))
-    main(["bench", "--report", str(file)])
+    cite.main([str(file)])
     page = file.with_suffix(".report.html").read_text(encoding="utf-8")
     assert "<script" not in page and "&lt;script&gt;" in page
     assert "default-src 'none'; img-src data:;" in page  # so the image from elsewhere stays there
@@ -437,7 +441,7 @@ def test_a_page_without_a_proof_says_so(fresh_lab, tmp_path, name):
     """Of either kind of result, virtual or real, and with no picture there."""
     file = tmp_path / f"{name}.json"
     shutil.copy(REFERENCE / f"{name}.json", file)
-    assert main(["bench", "--report", str(file)]) == 0
+    assert cite.main([str(file)]) == 0
     text = file.with_suffix(".report.md").read_text(encoding="utf-8")
     assert "This result has no proof" in text
     assert f".venv/bin/agentlab bench {name}\n" in text
@@ -448,7 +452,7 @@ def test_no_page_vouches_for_an_edited_result(fresh_lab, tmp_path, capsys):
     """Nothing is written then."""
     file = bench(tmp_path)
     edited(file, 0, elapsed_s=1.0)
-    assert main(["bench", "--report", str(file)]) == 2
+    assert cite.main([str(file)]) == 2
     assert "is not as its proof has it" in capsys.readouterr().err
     assert not file.with_suffix(".report.md").exists()
 

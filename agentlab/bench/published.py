@@ -1,53 +1,44 @@
-"""Traces in the forms of others, as arrivals to be replayed, or as a trace of ours.
+"""Published traces of real traffic, as arrivals that can be replayed.
 
 - Azure: github.com/Azure/AzurePublicDataset, LLM inference of 2023 and 2024
 - BurstGPT: github.com/HPMLL/BurstGPT, with sessions and without
 - Mooncake: github.com/kvcache-ai/Mooncake, FAST25-release/traces
 - OpenTelemetry: OTLP/JSON with the names of its conventions for generative AI, version 0.1.0:
   github.com/open-telemetry/semantic-conventions-genai
-- what `forms` writes
 """
 
 import csv
 import io
 from collections.abc import Iterator
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from itertools import islice
+from operator import itemgetter
 from pathlib import Path
 from typing import Annotated, Any
 
 import msgspec
 
 from agentlab.errors import ConfigError
-from agentlab.trace import AGENT, TOOL, Span, ToolSpan, Trace
 
 _Row = dict[str, Any]
 _Time = (  # nanoseconds since 1970 are whole, or they would be rounded
-    Annotated[int, msgspec.Meta(ge=-(10**12), le=9 * 10**18)]
-    | Annotated[float, msgspec.Meta(ge=-1e12, le=1e12)]
+    Annotated[int, msgspec.Meta(ge=0, le=9 * 10**18)]
+    | Annotated[float, msgspec.Meta(ge=0, le=1e12)]
 )
 _Tokens = Annotated[int, msgspec.Meta(ge=0, le=1_000_000)]
-_COLUMNS = {  # a form's time -> its unit in nanoseconds, tokens of prompt and answer, session
-    "arrived_s": (10**9, "prompt_tokens", "completion_tokens", "agent"),
-    "arrived_ns": (1, "prompt_tokens", "completion_tokens", "session"),
-    "TIMESTAMP": (1, "ContextTokens", "GeneratedTokens", ""),
-    "Timestamp": (10**9, "Request tokens", "Response tokens", "Session ID"),
-    "timestamp": (10**6, "input_length", "output_length", "session_id"),
-}
-_TIMES = ("arrived_s", "started_s", "first_token_s", "end_s")
-_COUNTS = ("prompt_tokens", "completion_tokens", "cached_tokens", "attempt", "status", "late_ms")
-_MOST = 10**9  # so that nanoseconds fit into 64 bits
-
-OPERATION, FIRST_CHUNK = "gen_ai.operation.name", "gen_ai.response.time_to_first_chunk"
-INFERENCE = ("chat", "text_completion", "generate_content")  # embeddings are left out
-OURS = "agentlab."  # before the name of a span's field
-NAMES = {
-    "agent": "gen_ai.agent.name",
-    "prompt_tokens": "gen_ai.usage.input_tokens",
-    "completion_tokens": "gen_ai.usage.output_tokens",
-    "cached_tokens": "gen_ai.usage.cache_read.input_tokens",
-    "finish_reason": "gen_ai.response.finish_reasons",
-}
+_OPERATION = "gen_ai.operation.name"
+_OTLP = (  # of a request: when, tokens of its prompt and of its answer, session
+    *("startTimeUnixNano", "gen_ai.usage.input_tokens", "gen_ai.usage.output_tokens"),
+    "gen_ai.conversation.id",
+)
+_INFERENCE = ("chat", "text_completion", "generate_content")  # no embeddings, tools or agents
+_FORMATS = [  # the columns: time, tokens of prompt and answer, session; a time's unit in ns
+    ("TIMESTAMP", "ContextTokens", "GeneratedTokens", "", 1),
+    ("Timestamp", "Request tokens", "Response tokens", "Session ID", 10**9),
+    ("timestamp", "input_length", "output_length", "session_id", 10**6),
+    (*_OTLP, 1),
+]
+_1970 = datetime(1970, 1, 1, tzinfo=UTC)
 
 
 class Arrival(msgspec.Struct, frozen=True):
@@ -64,9 +55,9 @@ class Arrival(msgspec.Struct, frozen=True):
 
 
 def published(path: str | Path, *, most: int | None = None) -> list[Arrival]:
-    """Return the requests of a trace that have a prompt, by arrival; its columns tell its form.
+    """Return the requests of a published trace by arrival; its columns tell which format it has.
 
-    If `most` is given, the file is read no further than so many requests.
+    If `most` is given, only so many are taken, from the beginning of the file.
 
     Raises:
         ConfigError: If a row is wrong, by file, line and field, or if there are no requests.
@@ -76,77 +67,33 @@ def published(path: str | Path, *, most: int | None = None) -> list[Arrival]:
         >>> published(DATA / "traces" / "azure.csv", most=2)[1]
         Arrival(at_s=4.25, prompt_tokens=410, output_tokens=96, session=None)
     """
+    rows = (request for row in read_rows(Path(path)) for request in _inferences(*row))
+    requests = sorted((_request(*row) for row in islice(rows, most)), key=itemgetter(0))
+    if not requests:
+        raise ConfigError(f"trace {str(path)!r} has no requests; give one that has")
+    first_ns = requests[0][0]
     return [
-        Arrival(span.arrived_s, span.prompt_tokens, span.completion_tokens, session)
-        for session, span in _requests(Path(path), most)
-        if span.prompt_tokens and not isinstance(span, ToolSpan)
+        Arrival((at_ns - first_ns) / 10**9, prompt, output, session)
+        for at_ns, prompt, output, session in requests
     ]
 
 
-def load(path: str | Path) -> Trace:
-    """Read a trace in any of these forms as one of ours.
-
-    What a form does not tell is None, such as the end of a request in those of Mooncake.
-
-    Raises:
-        ConfigError: As `published` does.
-    """
-    return Trace(span for _, span in _requests(Path(path)))
-
-
-def possible(where: str, span: Span) -> Span:
-    """Return a span, if its numbers can be; else raise a ConfigError."""
-    for name in (*_TIMES, *_COUNTS):
-        value = getattr(span, name)
-        least = -_MOST if name in _TIMES else 0  # an agent may begin before its first request
-        if value is not None and not least <= value <= _MOST:  # nan is refused, too
-            most = f"{least:,} to {_MOST:,}"
-            raise ConfigError(f"{where}: {name} must be from {most}; got {value!r:.60}")
-    times_s = [at_s for name in _TIMES if (at_s := getattr(span, name)) is not None]
-    if times_s != sorted(times_s):
-        raise ConfigError(f"{where}: {', '.join(_TIMES)} must not decrease; got {times_s}")
-    return span
-
-
-def _requests(path: Path, most: int | None = None) -> list[tuple[str | None, Span]]:
-    """Return each request with its session, by arrival; the first is at 0."""
-    flat = (one for row in read_rows(path) for one in _flat(*row))
-    once = {str(row.get("span", where)): (where, row) for where, row in islice(flat, most)}
-    found = [(where, *_request(where, row)) for where, row in once.values()]
-    if not found:
-        raise ConfigError(f"trace {str(path)!r} has no requests; give one that has")
-    first_ns = min((f["arrived_s"] for _, _, f in found if "operation" not in f), default=0)
-    requests = []
-    for where, session, fields in found:
-        times_s = {name: (fields[name] - first_ns) / 10**9 for name in _TIMES if name in fields}
-        kind = ToolSpan if "operation" in fields else Span
-        span = converted(where, "request", fields | times_s, kind)
-        requests.append((session, possible(where, span)))
-    return sorted(requests, key=lambda request: request[1].arrived_s)
-
-
-def _request(where: str, row: _Row) -> tuple[str | None, _Row]:
-    """Return a request's session and the fields of its span, with times in nanoseconds."""
-    at = next((name for name in _COLUMNS if name in row), None)
-    if at is None:
-        known = "Azure's, BurstGPT's or Mooncake's, OTLP/JSON, or one of ours"
+def _request(where: str, row: _Row) -> tuple[int, int, int, str | None]:
+    columns = next((columns for columns in _FORMATS if columns[0] in row), None)
+    if columns is None:
+        known = "Azure's, BurstGPT's, Mooncake's or OTLP/JSON"
         raise ConfigError(f"{where}: no time in the columns {list(row)!r:.200}; give {known}")
-    unit_ns, prompt, output, session = _COLUMNS[at]
-    names = ToolSpan.__struct_fields__ if row.get("operation") else Span.__struct_fields__
-    fields = {name: row[name] for name in names if row.get(name) not in (None, "")}
-    fields["arrived_s"] = row[at]
+    at, prompt, output, session, unit_ns = columns
+    time = row[at]
     if at == "TIMESTAMP":
-        date = converted(where, at, row[at], datetime)
-        since_1970_s = date.replace(tzinfo=date.tzinfo or UTC).timestamp()
-        fields["arrived_s"] = round(since_1970_s * 10**6) * 1000
-    for name in _TIMES:
-        if name in fields:
-            told = converted(where, at if name == "arrived_s" else name, fields[name], _Time)
-            fields[name] = round(told * unit_ns)
-    fields["prompt_tokens"] = converted(where, prompt, row.get(prompt), _Tokens)
-    fields["completion_tokens"] = converted(where, output, row.get(output), _Tokens)
-    whose = str(row.get(session) or "")
-    return whose or None, {"request_id": where, "agent": whose} | fields
+        date = converted(where, at, time, datetime)
+        time = (date.replace(tzinfo=date.tzinfo or UTC) - _1970) // timedelta(microseconds=1) * 1000
+    return (
+        round(converted(where, at, time, _Time) * unit_ns),
+        converted(where, prompt, row.get(prompt), _Tokens),
+        converted(where, output, row.get(output), _Tokens),
+        str(row.get(session) or "") or None,
+    )
 
 
 def read_rows(path: Path) -> Iterator[tuple[str, _Row]]:
@@ -164,7 +111,7 @@ def read_rows(path: Path) -> Iterator[tuple[str, _Row]]:
             if line.strip():
                 yield f"{path}:{number}", msgspec.json.decode(line, type=_Row)
     except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise ConfigError(f"{str(path)!r}: {error}; give a file of requests") from None
+        raise ConfigError(f"trace {str(path)!r}: {error}; give a file of requests") from None
     except (msgspec.DecodeError, RecursionError) as error:
         raise ConfigError(f"{path}:{number}: {error}; give JSON, or a table") from None
 
@@ -182,69 +129,45 @@ class _Attribute(msgspec.Struct):
     value: _Row
 
 
-class _OtlpSpan(msgspec.Struct):
+class _Span(msgspec.Struct):
     traceId: str
     spanId: str
     startTimeUnixNano: int
     endTimeUnixNano: int
-    parentSpanId: str | None = None
     attributes: list[_Attribute] = []
 
 
 class _Spans(msgspec.Struct):
-    spans: list[_OtlpSpan] = []
+    spans: list[_Span] = []
 
 
 class _Scopes(msgspec.Struct):
     scopeSpans: list[_Spans] = []
 
 
-class _Event(msgspec.Struct):
-    cat: str = ""
-    args: _Row = {}
+def _inferences(where: str, row: _Row) -> Iterator[tuple[str, _Row]]:
+    """Yield the requests to a model in a row that is OTLP/JSON, flat; any other as it is.
 
-
-def _flat(where: str, row: _Row) -> Iterator[tuple[str, _Row]]:
-    """Yield the requests, tools and agents in OTLP/JSON or in Perfetto's events; any other row."""
-    if "traceEvents" in row:
-        events = converted(where, "traceEvents", row["traceEvents"], list[_Event])
-        for number, event in enumerate(events, 1):
-            if event.cat in ("request", "tool"):
-                yield f"{where}, event {number}", event.args
-    elif "resourceSpans" in row:
-        resources = converted(where, "resourceSpans", row["resourceSpans"], list[_Scopes])
-        scopes = [scope for resource in resources for scope in resource.scopeSpans]
-        for number, span in enumerate((span for scope in scopes for span in scope.spans), 1):
-            told = {attribute.key: _plain(attribute.value) for attribute in span.attributes}
-            if told.get(OPERATION) in (*INFERENCE, TOOL, AGENT):
-                ours = f"{OURS}arrived_s" in told
-                fields = {key.removeprefix(OURS): value for key, value in told.items()}
-                yield f"{where}, span {number}", fields if ours else _foreign(span, told)
-    else:
+    Spans of tools and agents, and those that count no tokens, are left out. A span without a
+    conversation belongs to the session of its trace.
+    """
+    if "resourceSpans" not in row:
         yield where, row
-
-
-def _foreign(span: _OtlpSpan, told: _Row) -> _Row:
-    """Return what another program's span tells; a failure without a status has none."""
-    start_ns, operation = span.startTimeUnixNano, told[OPERATION]
-    row: _Row = {"arrived_ns": start_ns, "end_s": span.endTimeUnixNano, "span": span.spanId}
-    row |= {"request_id": span.spanId, "agent": span.traceId}
-    row |= {"prompt_tokens": 0, "completion_tokens": 0}
-    row |= {name: told[key] for name, key in NAMES.items() if key in told}
-    row["session"] = told.get("gen_ai.conversation.id") or span.traceId
-    if isinstance(first_s := told.get(FIRST_CHUNK), float | int):
-        row["first_token_s"] = start_ns + round(first_s * 1e9)
-    if "error.type" not in told or "http.response.status_code" in told:
-        row["status"] = told.get("http.response.status_code", 200)
-    if operation not in INFERENCE:
-        row |= {"operation": operation, "started_s": start_ns, "parent": span.parentSpanId}
-        row["name"] = told.get("gen_ai.tool.name" if operation == TOOL else NAMES["agent"], "")
-        row["agent"] = row["agent"] if operation == TOOL else ""
-    return row
+        return
+    resources = converted(where, "resourceSpans", row["resourceSpans"], list[_Scopes])
+    scopes = [scope for resource in resources for scope in resource.scopeSpans]
+    _, prompt, output, session = _OTLP
+    for number, span in enumerate((span for scope in scopes for span in scope.spans), 1):
+        attributes = {attribute.key: _plain(attribute.value) for attribute in span.attributes}
+        if attributes.get(_OPERATION) in _INFERENCE and prompt in attributes:
+            unless_given = {output: 0, session: span.traceId}
+            flat = unless_given | attributes | msgspec.structs.asdict(span)
+            yield f"{where}, span {number}", flat
 
 
 def _plain(value: Any) -> Any:
     """Return what an OTLP value holds; of a list, its first element."""
-    while isinstance(value, dict | list):
-        value = next(iter(value.values() if isinstance(value, dict) else value), None)
-    return value
+    held = next(iter(value.values()), None) if isinstance(value, dict) else value
+    if isinstance(held, dict) and isinstance(held.get("values"), list):
+        return _plain(next(iter(held["values"]), None))
+    return held

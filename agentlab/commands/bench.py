@@ -8,7 +8,7 @@ from typing import Any
 
 from agentlab._support.fields import checked
 from agentlab._support.yaml_file import LocatedFile
-from agentlab.bench import against, cite, experiment, measure, plots, proof, report, results
+from agentlab.bench import against, experiment, measure, plots, proof, report, results
 from agentlab.bench.compare import compared
 from agentlab.bench.experiment import Experiment
 from agentlab.bench.where import accounts, page
@@ -22,9 +22,6 @@ def run(options: argparse.Namespace) -> int:
     if options.compare:
         before, after = map(results.load, options.compare)
         print(compared(before, after, smallest=options.smallest))
-    elif options.report:
-        for file in options.report:
-            print(*cite.write(Path(file)), sep="\n")
     elif options.list:
         print(experiment.found(options.list).read_text(encoding="utf-8"))
     elif options.list is not None:

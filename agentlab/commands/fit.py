@@ -13,16 +13,24 @@ from msgspec.structs import asdict, astuple
 from agentlab import lab
 from agentlab._support.fields import AtLeastOne
 from agentlab.bench import plots
-from agentlab.bench.fit import Pair, Requests, Row, Table, errors, fit
-from agentlab.bench.published import converted, load, read_rows
+from agentlab.bench.fit import Pair, Request, Requests, Row, Table, errors, fit
+from agentlab.bench.published import converted, read_rows
 from agentlab.bench.report import PAGES
 from agentlab.endpoint import presets
 from agentlab.endpoint.physics.formulas import Physics
 from agentlab.errors import ConfigError
 from agentlab.lab.connection import connection
-from agentlab.trace import trace
+from agentlab.trace import Trace, trace
 
 _Amount = Annotated[float, msgspec.Meta(gt=0, le=1e12)]
+
+
+class _OfRequests(Request, frozen=True):
+    """A line of a file of requests."""
+
+    def __post_init__(self) -> None:
+        if not self.arrived_s < self.first_token_s <= self.end_s:
+            raise ValueError("needs arrived_s < first_token_s <= end_s")
 
 
 class _OfTable(msgspec.Struct):
@@ -85,10 +93,14 @@ def _judged(measured: Table | Requests) -> tuple[Physics, dict[str, list[Pair]]]
 
 
 def read(path: Path, model: str | None = None) -> Table | Requests:
-    """Read a trace in any form, or a table; a ConfigError names the line and what is wrong."""
+    """Read a trace or a table; a ConfigError names the line and the value that is wrong."""
+    if path.suffix != ".csv":
+        return Requests.of_trace(Trace.load(path))
     rows = list(read_rows(path))
-    if not rows or "ttft_ms" not in rows[0][1]:
-        return Requests.of_trace(load(path))
+    if not rows:
+        raise ConfigError(f"{str(path)!r} has no rows; give a table, or a file of requests")
+    if "ttft_ms" not in rows[0][1]:
+        return Requests(converted(where, "a line", row, _OfRequests) for where, row in rows)
     models = sorted({row["model"] for _, row in rows if row.get("model")})
     if model not in models if model else len(models) > 1:
         raise ConfigError(f"choose one --model of {', '.join(models) or 'no column `model`'}")

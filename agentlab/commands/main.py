@@ -10,7 +10,6 @@ import os
 import sys
 import tomllib
 from collections.abc import Sequence
-from datetime import datetime
 from pathlib import Path
 
 from agentlab.errors import AgentLabError
@@ -20,7 +19,6 @@ _TYPES = {
     "int": int,
     "float": float,
     "path": Path,
-    "date": datetime.fromisoformat,
     "file to append to": argparse.FileType("ab", 0),
 }
 

@@ -1,19 +1,32 @@
-"""A page on a result that others can cite: NAME.report.md and NAME.report.html."""
+"""Write a page on a result that others can cite: NAME.report.md and NAME.report.html.
 
+python tools/cite.py FILE ...
+"""
+
+from __future__ import annotations
+
+import sys
 from base64 import b64encode
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import yaml
+from jinja2 import Environment, FileSystemLoader, select_autoescape
 from markdown_it import MarkdownIt
 
 from agentlab._support.system import write_whole
 from agentlab.bench import proof, report, results
 from agentlab.bench.experiment import counted
-from agentlab.bench.report import PAGES
-from agentlab.errors import ConfigError
-from agentlab.settings import DATA
+from agentlab.errors import AgentLabError, ConfigError
 
+ROOT = Path(__file__).resolve().parents[1]
+_PAGES = Environment(
+    loader=FileSystemLoader(Path(__file__).with_name("cite")),
+    autoescape=select_autoescape(),
+    trim_blocks=True,
+    lstrip_blocks=True,
+)
 _MARKDOWN = MarkdownIt("commonmark", {"html": False}).enable("table")
 
 
@@ -32,7 +45,7 @@ def write(file: Path) -> list[Path]:
         "result": result,
         "proof": known,
         "file": file,
-        "citation": yaml.safe_load((DATA.parent / "CITATION.cff").read_text(encoding="utf-8")),
+        "citation": yaml.safe_load((ROOT / "CITATION.cff").read_text(encoding="utf-8")),
         "digests": known.sha256 if known else digests,
         "table": report.markdown(result),
         "counted": counted,
@@ -40,7 +53,7 @@ def write(file: Path) -> list[Path]:
     name, inside = file.with_suffix(".png"), ""
     if name.exists():
         inside = "data:image/png;base64," + b64encode(name.read_bytes()).decode()
-    text, html = (PAGES.get_template(f"cite.{kind}") for kind in ("txt", "html"))
+    text, html = (_PAGES.get_template(f"page.{kind}") for kind in ("md.txt", "html"))
     body = _MARKDOWN.render(text.render(values, picture=inside))
     pages = {
         file.with_suffix(".report.md"): text.render(values, picture=inside and name.name),
@@ -49,3 +62,18 @@ def write(file: Path) -> list[Path]:
     for path, content in pages.items():
         write_whole(path, content.encode())
     return list(pages)
+
+
+def main(files: Sequence[str] | None = None) -> int:
+    """Write the pages of each file; return 2 if a result is not what it should be."""
+    try:
+        for file in sys.argv[1:] if files is None else files:
+            print(*write(Path(file)), sep="\n")
+    except AgentLabError as error:
+        print(f"cite: {error}", file=sys.stderr)
+        return 2
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
