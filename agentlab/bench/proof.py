@@ -104,7 +104,7 @@ def versions() -> dict[str, str]:
 
 
 def _git(asked: str) -> str | None:
-    """Ask git about this checkout; None if it is none, though it may lie in another project's."""
+    """Ask git about this checkout; None outside of one, though it may lie in another project's."""
     command = ["git", f"--git-dir={_ROOT / '.git'}", f"--work-tree={_ROOT}", *asked.split()]
     with suppress(OSError, subprocess.CalledProcessError):
         return subprocess.check_output(command, text=True, stderr=subprocess.DEVNULL).strip()
