@@ -221,15 +221,16 @@ REFUSED: dict[str, Any] = {
     "prompt": {"id": "p"},
     "top_logprobs": 2,
 }
+OF_OPENAI_3: dict[str, Any] = {"access_programs": [], "background_options": {}, "image": "x"}
 
 
 def test_every_field_is_known():
-    """Each of those in OpenAI's client is accepted, or refused by its name."""
-    known = ResponseCreateParamsBase.__annotations__.keys()
-    assert known == ACCEPTED.keys() | REFUSED.keys()
+    """Each of those in OpenAI's client, 2 or 3, is accepted, or refused by its name."""
+    known = ResponseCreateParamsBase.__annotations__.keys() | OF_OPENAI_3.keys()
+    assert known == ACCEPTED.keys() | REFUSED.keys() | OF_OPENAI_3.keys()
     assert respond(**{name: value for name, value in ACCEPTED.items() if name != "model"})
-    for name, value in REFUSED.items():
-        error = refusal({"input": "x", name: value})
+    for name, value in (REFUSED | OF_OPENAI_3).items():
+        error = refusal({"input": "x", "extra_body": {name: value}})
         assert (error.param, error.code) == (name, "unsupported_parameter")
     error = refusal({"input": "x", "extra_body": {"foo": 1}})
     assert (error.param, error.code) == ("foo", "unknown_parameter")
@@ -254,6 +255,7 @@ def test_every_field_of_an_item_is_known():
         names = {name for param in params for name in param.__annotations__}
         items.append({name: needed.get(name) for name in names} | {"type": kind})
     items[-1]["content"] = None
+    items[1]["async"] = True  # as openai 3 sends it
     assert respond(input=items).output_text
     assert refusal({"input": [items[0] | {"foo": 1}]}).param == "input[0].foo"
 

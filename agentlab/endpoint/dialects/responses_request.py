@@ -72,6 +72,7 @@ class Item(chat.Strict, omit_defaults=True):
     namespace: str | None = None
     caller: Json | None = None
     created_by: str | None = None
+    run_async: bool | None = msgspec.field(name="async", default=None)
 
     def __post_init__(self) -> None:
         if self.type is None:  # as a client may leave it out
@@ -105,6 +106,9 @@ class ResponsesRequest(chat.Shared, kw_only=True):
     prompt: None = None
     context_management: None = None
     moderation: None = None
+    access_programs: None = None
+    background_options: None = None
+    image: None = None
 
     def __post_init__(self) -> None:
         if self.background:
