@@ -67,6 +67,8 @@ class Journal(ExitStack[bool | None]):
         try:
             self._file = None if where is None else self.enter_context(_claimed(where))
             self._database = self.enter_context(closing(_opened(self._file)))
+        except ConfigError:
+            raise
         except (OSError, ValueError, sqlite3.Error) as error:
             self.close()
             said = f"journal {where} cannot be opened: {_why(error)}"
