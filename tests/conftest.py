@@ -12,8 +12,9 @@ import pytest
 
 # What takes longest begins first, so that no worker is left alone with it at the end.
 LONGEST = (
-    "exercises every_schedule engine_dask border setup wheel bundle content_kill notebook_tools class_lessons "
-    "attack_processes classroom_serve bench_real real_lessons sub_agents_raw book learning testing"
+    "exercises every_schedule engine_dask border setup wheel bundle content_kill notebook_tools "
+    "class_lessons attack_processes classroom_serve bench_real real_lessons sub_agents_raw book "
+    "learning testing"
 ).split()
 
 
