@@ -143,8 +143,8 @@ class App:
 
     async def _report(self, scope: Scope, send: Send) -> None:
         """Tell those who watch the endpoint, not its model, what they may know."""
+        visible = None if scope["path"] in (_HEALTH, CLOCK) else self._door.visible(scope)
         path = asgi.routed(scope["path"], scope["method"], _REPORTS)
-        visible = None if path in (_HEALTH, CLOCK) else self._door.visible(scope)
         if path in _WATCHED:
             text = await self._metrics.text() if path == _METRICS else b""
             await asgi.respond(send, 200, text, kind=b"text/plain; version=0.0.4; charset=utf-8")
