@@ -58,7 +58,7 @@ def test_it_is_there_again(where):
 
 def test_one_process_writes_it(where):
     """A second is refused until the first has closed it."""
-    with Journal(where), pytest.raises(ConfigError, match="^another process writes"):
+    with Journal(where), pytest.raises(ConfigError, match=r"^another process writes"):
         Journal(where)
     Journal(where).close()
 
