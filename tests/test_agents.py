@@ -562,6 +562,15 @@ def test_a_reply_cut_in_its_calls_is_no_answer(fresh_lab):
     assert (called.id, called.function.arguments) == ("1", '{"pla')
 
 
+@pytest.mark.parametrize(("sent", "read"), [({"city": "Busan"}, '{"city":"Busan"}'), (None, "{}")])
+def test_arguments_that_are_no_text_become_text(sent: Any, read: str, fresh_lab):
+    """Some servers send an object, or null, where OpenAI has JSON in a text."""
+    call = {"id": "1", "function": {"name": "weather", "arguments": sent}}
+    body = {"finish_reason": "tool_calls", "message": {"tool_calls": [call]}}
+    (called,) = lab.read(httpx.Response(200, json={"choices": [body]})).tool_calls
+    assert called.function.arguments == read
+
+
 # Against the frameworks' own loops
 
 

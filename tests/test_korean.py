@@ -14,12 +14,14 @@ from types import SimpleNamespace
 import nbformat
 import pytest
 import yaml
+from hypothesis import given
+from hypothesis import strategies as some
 from lessons import NOTEBOOKS
 from nbformat import NotebookNode
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook
 
 from agentlab import settings
-from agentlab._support.catalogue import translated
+from agentlab._support.catalogue import _pattern, translated
 from agentlab.commands import progress
 from agentlab.errors import ConfigError, FileError
 from agentlab.exercises import Check
@@ -313,6 +315,25 @@ def test_a_page_that_changed_in_english_is_named(course: Path, capsys: pytest.Ca
         assert korean.check() == []
         text = (docs / "ko" / "rivers.md").read_text(encoding="utf-8")
         assert re.fullmatch(r"# 강\n\n<!-- translates \w{12} -->\n", text)
+
+
+FEW = some.text("ab,", max_size=6)
+
+
+@given(
+    pieces=some.lists(FEW, min_size=1, max_size=4), between=some.lists(FEW, min_size=3, max_size=3)
+)
+def test_places_are_found_where_a_search_that_goes_back_finds_them(
+    pieces: list[str], between: list[str]
+):
+    """The pattern never goes back, so that no text takes long, and misses nothing by that."""
+    slow = re.compile("(.*?)".join(map(re.escape, pieces)), re.DOTALL)
+    for text in (
+        "".join(a + b for a, b in zip(pieces, [*between, ""], strict=False)),
+        "".join(between),
+    ):
+        found, expected = _pattern(*pieces).fullmatch(text), slow.fullmatch(text)
+        assert (found and found.groups()) == (expected and expected.groups())
 
 
 def test_the_catalogue_can_be_filled_in():

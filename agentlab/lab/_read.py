@@ -16,9 +16,13 @@ _WORDS = msgspec.yaml.decode((DATA / "finish_reasons.yaml").read_bytes())
 _ENDS: dict[str, str] = _WORDS["ends"]
 
 
-class _Function(msgspec.Struct, frozen=True):
+class _Function(msgspec.Struct):
     name: str
-    arguments: str = ""
+    arguments: Any = ""
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.arguments, str):  # some servers send an object, or null
+            self.arguments = msgspec.json.encode(self.arguments or {}).decode()
 
 
 class ToolCall(msgspec.Struct, frozen=True):
