@@ -17,40 +17,34 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Iterator, Sequence
-from datetime import UTC, datetime
+from collections.abc import Iterable, Iterator, Sequence
+from datetime import datetime
 from hashlib import sha256
 from itertools import count, pairwise
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Any
 
 import msgspec
 
 from agentlab._support.fields import checked
 from agentlab._support.system import write_whole
-from agentlab.bench.published import converted, read_rows
+from agentlab.bench.published import (
+    INFERENCE,
+    OtlpSpan,
+    converted,
+    otlp_spans,
+    published,
+    read_rows,
+)
 from agentlab.errors import AgentLabError, ConfigError
 from agentlab.trace import AGENT, TOOL, Span, ToolSpan, Trace
 
 _Row = dict[str, Any]
-_Time = (  # nanoseconds since 1970 are whole, or they would be rounded
-    Annotated[int, msgspec.Meta(ge=-(10**12), le=9 * 10**18)]
-    | Annotated[float, msgspec.Meta(ge=-1e12, le=1e12)]
-)
-_Tokens = Annotated[int, msgspec.Meta(ge=0, le=1_000_000)]
-_COLUMNS = {  # a form's time -> its unit in nanoseconds, tokens of prompt and answer, session
-    "arrived_s": (10**9, "prompt_tokens", "completion_tokens", "agent"),
-    "arrived_ns": (1, "prompt_tokens", "completion_tokens", "session"),
-    "TIMESTAMP": (1, "ContextTokens", "GeneratedTokens", ""),
-    "Timestamp": (10**9, "Request tokens", "Response tokens", "Session ID"),
-    "timestamp": (10**6, "input_length", "output_length", "session_id"),
-}
 _TIMES = ("arrived_s", "started_s", "first_token_s", "end_s")
 _COUNTS = ("prompt_tokens", "completion_tokens", "cached_tokens", "attempt", "status", "late_ms")
 _MOST = 10**9  # so that nanoseconds fit into 64 bits
 
 OPERATION, FIRST_CHUNK = "gen_ai.operation.name", "gen_ai.response.time_to_first_chunk"
-INFERENCE = ("chat", "text_completion", "generate_content")  # embeddings are left out
 OURS = "agentlab."  # before the name of a span's field
 NAMES = {
     "agent": "gen_ai.agent.name",
@@ -209,14 +203,27 @@ def _attributes(told: _Row) -> list[_Row]:
 
 
 def load(path: str | Path) -> Trace:
-    """Read a trace in any of these forms as one of ours.
+    """Read a trace in any of these forms, or a published one, as one of ours.
 
     What a form does not tell is None, such as the end of a request in those of Mooncake.
 
     Raises:
-        ConfigError: As `published` does.
+        ConfigError: If a row is wrong, by file, line and field, or if there are no requests.
     """
-    return Trace(span for _, span in _requests(Path(path)))
+    flat = (one for row in read_rows(Path(path)) for one in _flat(*row))
+    rows = {row.get("span", where): (where, row) for where, row in flat}.values()
+    if all("arrived_s" in row or "arrived_ns" in row for _, row in rows) and rows:
+        return Trace(_spans(rows))
+    return Trace(
+        Span(
+            request_id=f"request {number}",
+            agent=one.session or "",
+            arrived_s=one.at_s,
+            prompt_tokens=one.prompt_tokens,
+            completion_tokens=one.output_tokens,
+        )
+        for number, one in enumerate(published(path))
+    )
 
 
 def possible(where: str, span: Span) -> Span:
@@ -233,67 +240,19 @@ def possible(where: str, span: Span) -> Span:
     return span
 
 
-def _requests(path: Path) -> list[tuple[str | None, Span]]:
-    """Return each request with its session, by arrival; the first is at 0."""
-    flat = (one for row in read_rows(path) for one in _flat(*row))
-    once = {str(row.get("span", where)): (where, row) for where, row in flat}
-    found = [(where, *_request(where, row)) for where, row in once.values()]
-    if not found:
-        raise ConfigError(f"trace {str(path)!r} has no requests; give one that has")
-    first_ns = min((f["arrived_s"] for _, _, f in found if "operation" not in f), default=0)
-    requests = []
-    for where, session, fields in found:
-        times_s = {name: (fields[name] - first_ns) / 10**9 for name in _TIMES if name in fields}
-        kind = ToolSpan if "operation" in fields else Span
-        span = converted(where, "request", fields | times_s, kind)
-        requests.append((session, possible(where, span)))
-    return sorted(requests, key=lambda request: request[1].arrived_s)
-
-
-def _request(where: str, row: _Row) -> tuple[str | None, _Row]:
-    """Return a request's session and the fields of its span, with times in nanoseconds."""
-    at = next((name for name in _COLUMNS if name in row), None)
-    if at is None:
-        known = "Azure's, BurstGPT's or Mooncake's, OTLP/JSON, or one of ours"
-        raise ConfigError(f"{where}: no time in the columns {list(row)!r:.200}; give {known}")
-    unit_ns, prompt, output, session = _COLUMNS[at]
-    names = ToolSpan.__struct_fields__ if row.get("operation") else Span.__struct_fields__
-    fields = {name: row[name] for name in names if row.get(name) not in (None, "")}
-    fields["arrived_s"] = row[at]
-    if at == "TIMESTAMP":
-        date = converted(where, at, row[at], datetime)
-        since_1970_s = date.replace(tzinfo=date.tzinfo or UTC).timestamp()
-        fields["arrived_s"] = round(since_1970_s * 10**6) * 1000
-    for name in _TIMES:
-        if name in fields:
-            told = converted(where, at if name == "arrived_s" else name, fields[name], _Time)
-            fields[name] = round(told * unit_ns)
-    fields["prompt_tokens"] = converted(where, prompt, row.get(prompt), _Tokens)
-    fields["completion_tokens"] = converted(where, output, row.get(output), _Tokens)
-    whose = str(row.get(session) or "")
-    return whose or None, {"request_id": where, "agent": whose} | fields
-
-
-class _Attribute(msgspec.Struct):
-    key: str
-    value: _Row
-
-
-class _OtlpSpan(msgspec.Struct):
-    traceId: str
-    spanId: str
-    startTimeUnixNano: int
-    endTimeUnixNano: int
-    parentSpanId: str | None = None
-    attributes: list[_Attribute] = []
-
-
-class _Spans(msgspec.Struct):
-    spans: list[_OtlpSpan] = []
-
-
-class _Scopes(msgspec.Struct):
-    scopeSpans: list[_Spans] = []
+def _spans(rows: Iterable[tuple[str, _Row]]) -> Iterator[Span]:
+    """Yield the spans of rows that have their fields; nanoseconds become seconds from the first."""
+    first_ns = min((row["arrived_ns"] for _, row in rows if "arrived_ns" in row), default=0)
+    for where, row in rows:
+        kind = ToolSpan if row.get("operation") else Span
+        fields = {
+            name: row[name] for name in kind.__struct_fields__ if row.get(name) not in ("", None)
+        }
+        if "arrived_ns" in row:
+            fields["arrived_s"] = row["arrived_ns"]
+            for name in {*_TIMES} & fields.keys():
+                fields[name] = (fields[name] - first_ns) / 10**9
+        yield possible(where, converted(where, "span", fields, kind))
 
 
 class _Event(msgspec.Struct):
@@ -309,19 +268,16 @@ def _flat(where: str, row: _Row) -> Iterator[tuple[str, _Row]]:
             if event.cat in ("request", "tool"):
                 yield f"{where}, event {number}", event.args
     elif "resourceSpans" in row:
-        resources = converted(where, "resourceSpans", row["resourceSpans"], list[_Scopes])
-        scopes = [scope for resource in resources for scope in resource.scopeSpans]
-        for number, span in enumerate((span for scope in scopes for span in scope.spans), 1):
-            told = {attribute.key: _plain(attribute.value) for attribute in span.attributes}
+        for place, span, told in otlp_spans(where, row):
             if told.get(OPERATION) in (*INFERENCE, TOOL, AGENT):
                 ours = f"{OURS}arrived_s" in told
                 fields = {key.removeprefix(OURS): value for key, value in told.items()}
-                yield f"{where}, span {number}", fields if ours else _foreign(span, told)
+                yield place, fields if ours else _foreign(span, told)
     else:
         yield where, row
 
 
-def _foreign(span: _OtlpSpan, told: _Row) -> _Row:
+def _foreign(span: OtlpSpan, told: _Row) -> _Row:
     """Return what another program's span tells; a failure without a status has none."""
     start_ns, operation = span.startTimeUnixNano, told[OPERATION]
     row: _Row = {"arrived_ns": start_ns, "end_s": span.endTimeUnixNano, "span": span.spanId}
@@ -338,13 +294,6 @@ def _foreign(span: _OtlpSpan, told: _Row) -> _Row:
         row["name"] = told.get("gen_ai.tool.name" if operation == TOOL else NAMES["agent"], "")
         row["agent"] = row["agent"] if operation == TOOL else ""
     return row
-
-
-def _plain(value: Any) -> Any:
-    """Return what an OTLP value holds; of a list, its first element."""
-    while isinstance(value, dict | list):
-        value = next(iter(value.values() if isinstance(value, dict) else value), None)
-    return value
 
 
 def main(argv: Sequence[str] | None = None) -> int:

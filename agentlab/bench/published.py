@@ -10,7 +10,7 @@
 import csv
 import io
 from collections.abc import Iterator
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from itertools import islice
 from operator import itemgetter
 from pathlib import Path
@@ -31,14 +31,13 @@ _OTLP = (  # of a request: when, tokens of its prompt and of its answer, session
     *("startTimeUnixNano", "gen_ai.usage.input_tokens", "gen_ai.usage.output_tokens"),
     "gen_ai.conversation.id",
 )
-_INFERENCE = ("chat", "text_completion", "generate_content")  # no embeddings, tools or agents
+INFERENCE = ("chat", "text_completion", "generate_content")  # no embeddings, tools or agents
 _FORMATS = [  # the columns: time, tokens of prompt and answer, session; a time's unit in ns
     ("TIMESTAMP", "ContextTokens", "GeneratedTokens", "", 1),
     ("Timestamp", "Request tokens", "Response tokens", "Session ID", 10**9),
     ("timestamp", "input_length", "output_length", "session_id", 10**6),
     (*_OTLP, 1),
 ]
-_1970 = datetime(1970, 1, 1, tzinfo=UTC)
 
 
 class Arrival(msgspec.Struct, frozen=True):
@@ -87,7 +86,7 @@ def _request(where: str, row: _Row) -> tuple[int, int, int, str | None]:
     time = row[at]
     if at == "TIMESTAMP":
         date = converted(where, at, time, datetime)
-        time = (date.replace(tzinfo=date.tzinfo or UTC) - _1970) // timedelta(microseconds=1) * 1000
+        time = round(date.replace(tzinfo=date.tzinfo or UTC).timestamp() * 10**6) * 1000
     return (
         round(converted(where, at, time, _Time) * unit_ns),
         converted(where, prompt, row.get(prompt), _Tokens),
@@ -129,20 +128,32 @@ class _Attribute(msgspec.Struct):
     value: _Row
 
 
-class _Span(msgspec.Struct):
+class OtlpSpan(msgspec.Struct):
+    """A span of OTLP/JSON, by the names that it has there."""
+
     traceId: str
     spanId: str
     startTimeUnixNano: int
     endTimeUnixNano: int
+    parentSpanId: str | None = None
     attributes: list[_Attribute] = []
 
 
 class _Spans(msgspec.Struct):
-    spans: list[_Span] = []
+    spans: list[OtlpSpan] = []
 
 
 class _Scopes(msgspec.Struct):
     scopeSpans: list[_Spans] = []
+
+
+def otlp_spans(where: str, row: _Row) -> Iterator[tuple[str, OtlpSpan, _Row]]:
+    """Yield the spans of a row that is OTLP/JSON: the place, the span, and its attributes."""
+    resources = converted(where, "resourceSpans", row["resourceSpans"], list[_Scopes])
+    scopes = [scope for resource in resources for scope in resource.scopeSpans]
+    for number, span in enumerate((span for scope in scopes for span in scope.spans), 1):
+        told = {attribute.key: _plain(attribute.value) for attribute in span.attributes}
+        yield f"{where}, span {number}", span, told
 
 
 def _inferences(where: str, row: _Row) -> Iterator[tuple[str, _Row]]:
@@ -154,20 +165,15 @@ def _inferences(where: str, row: _Row) -> Iterator[tuple[str, _Row]]:
     if "resourceSpans" not in row:
         yield where, row
         return
-    resources = converted(where, "resourceSpans", row["resourceSpans"], list[_Scopes])
-    scopes = [scope for resource in resources for scope in resource.scopeSpans]
     _, prompt, output, session = _OTLP
-    for number, span in enumerate((span for scope in scopes for span in scope.spans), 1):
-        attributes = {attribute.key: _plain(attribute.value) for attribute in span.attributes}
-        if attributes.get(_OPERATION) in _INFERENCE and prompt in attributes:
+    for place, span, told in otlp_spans(where, row):
+        if told.get(_OPERATION) in INFERENCE and prompt in told:
             unless_given = {output: 0, session: span.traceId}
-            flat = unless_given | attributes | msgspec.structs.asdict(span)
-            yield f"{where}, span {number}", flat
+            yield place, unless_given | told | msgspec.structs.asdict(span)
 
 
 def _plain(value: Any) -> Any:
     """Return what an OTLP value holds; of a list, its first element."""
-    held = next(iter(value.values()), None) if isinstance(value, dict) else value
-    if isinstance(held, dict) and isinstance(held.get("values"), list):
-        return _plain(next(iter(held["values"]), None))
-    return held
+    while isinstance(value, dict | list):
+        value = next(iter(value.values() if isinstance(value, dict) else value), None)
+    return value
