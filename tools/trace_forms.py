@@ -245,9 +245,9 @@ def _spans(rows: Iterable[tuple[str, _Row]]) -> Iterator[Span]:
     first_ns = min((row["arrived_ns"] for _, row in rows if "arrived_ns" in row), default=0)
     for where, row in rows:
         kind = ToolSpan if row.get("operation") else Span
-        fields = {
-            name: row[name] for name in kind.__struct_fields__ if row.get(name) not in ("", None)
-        }
+        names = kind.__struct_fields__
+        known = {name: row[name] for name in names if row.get(name) not in ("", None)}
+        fields = {"agent": "", **known}
         if "arrived_ns" in row:
             fields["arrived_s"] = row["arrived_ns"]
             for name in {*_TIMES} & fields.keys():
