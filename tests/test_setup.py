@@ -15,6 +15,7 @@ import urllib.error
 import urllib.request
 from importlib.metadata import distributions
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
@@ -132,6 +133,46 @@ def test_a_changed_file_makes_the_environment_stale(name: str, tmp_path: Path):
     with (tmp_path / name).open("a") as file:
         file.write("\n# changed")
     assert fingerprint(tmp_path, (3, 12, 1)) != before
+
+
+def ran(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, fails: str) -> tuple[list[str], Any]:
+    """The installing commands that `made` runs where those that contain `fails` fail."""
+    commands: list[str] = []
+
+    def call(command: list[str], **options: object) -> int:
+        line = " ".join(command)
+        if "install" in command:
+            by_uv = Path(command[0]).name == "uv"
+            commands.append("uv" if by_uv else "pip gets uv" if "uv.txt" in line else "pip")
+        return int(bool(fails) and re.search(fails, line) is not None)
+
+    monkeypatch.setattr(subprocess, "call", call)
+    monkeypatch.setattr(shutil, "which", lambda name: None)
+    problem = SETUP["made"](tmp_path / "venv")
+    return commands, problem
+
+
+@pytest.mark.parametrize(
+    "fails, expected",
+    [
+        ("", ["pip gets uv", "uv", "uv"]),
+        ("uv.txt", ["pip gets uv", "pip", "pip"]),
+        ("uv pip install --comp", ["pip gets uv", "uv", "pip", "pip"]),
+    ],
+)
+def test_pip_fetches_uv_and_does_what_uv_cannot(
+    fails: str, expected: list[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+):
+    """Where there is no uv, where pip cannot get it, and where uv knows no way to the registry."""
+    assert ran(monkeypatch, tmp_path, fails) == (expected, None)
+
+
+def test_a_set_up_that_nothing_can_do_names_the_command(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+):
+    """The last one that failed, which is pip's."""
+    _, problem = ran(monkeypatch, tmp_path, "install")
+    assert problem[1:3] == ["-m", "pip"]
 
 
 @WITH_MAKE

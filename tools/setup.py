@@ -1,8 +1,9 @@
 """Make the course's environment, .venv, from the lock: `python tools/setup.py`.
 
 It runs on the standard library alone, on every system, and under any Python 3, if only to say
-which one is needed. With uv on the PATH it takes seconds, with pip a few minutes. A second run
-does nothing unless the lock, the project file or the Python changed.
+which one is needed. uv installs in seconds what takes pip minutes, so where there is no uv, pip
+fetches it first, and where uv fails, because only pip knows the way to the registry, pip does it
+all. A second run does nothing unless the lock, the project file or the Python changed.
 
 `--venv DIR` makes it elsewhere, as `make versions` does for other Pythons.
 
@@ -16,6 +17,7 @@ import os
 import shutil
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 
 OLDEST, NEWEST = (3, 11), (3, 13)
@@ -87,6 +89,41 @@ def steps(uv, wheels=None, venv=VENV):
     ]
 
 
+def fetched_uv(folder):
+    """The path of uv in the lock's version, which pip puts into `folder`; None where it cannot."""
+    lines = LOCK.read_text().splitlines()
+    first = next(n for n, line in enumerate(lines) if line.startswith("uv=="))
+    last = next(n for n in range(first, len(lines)) if not lines[n].endswith("\\"))
+    only = folder / "uv.txt"
+    only.write_text("\n".join(lines[first : last + 1]))
+    pip = [program("python", folder), "-m", "pip", "--disable-pip-version-check", "install"]
+    commands = [
+        [base_python(), "-m", "venv", str(folder)],
+        [*pip, "--quiet", "--only-binary=:all:", "--require-hashes", "-r", str(only)],
+    ]
+    return None if failed(commands) else program("uv", folder)
+
+
+def failed(commands):
+    """The first of the commands that fails, or None."""
+    for command in commands:
+        if subprocess.call(command, cwd=str(ROOT), stdout=subprocess.DEVNULL) != 0:
+            return command
+    return None
+
+
+def made(venv, wheels=None):
+    """None if the environment is there now, else the command that failed."""
+    with tempfile.TemporaryDirectory() as folder:
+        uv = None if wheels else shutil.which("uv") or fetched_uv(Path(folder))
+        if uv:
+            if not failed(steps(uv, venv=venv)):
+                return None
+            print("uv could not; pip tries, which takes a few minutes.", flush=True)
+            shutil.rmtree(str(venv), ignore_errors=True)
+        return failed(steps(None, wheels, venv))
+
+
 def trust_notebooks(venv=VENV):
     """Let JupyterLab show stored pictures and HTML: these notebooks are the course's own."""
     folders = (ROOT / "notebooks", ROOT / "notebooks" / "ko")
@@ -112,22 +149,16 @@ def main(arguments=None):
     wanted = fingerprint(ROOT, sys.version_info)
     if stamp.exists() and stamp.read_text() == wanted:
         return 0
-    uv = None if wheels else shutil.which("uv")
-    print(
-        "Setting up {} with {}, once; this takes {}.".format(
-            venv.name, *(("uv", "half a minute") if uv else (wheels or "pip", "a few minutes"))
-        ),
-        flush=True,
-    )
+    print("Setting up {}, once; this takes a minute or a few.".format(venv.name), flush=True)
     shutil.rmtree(str(venv), ignore_errors=True)  # half an environment is worse than none
-    for command in [*steps(uv, wheels, venv), trust_notebooks(venv)]:
-        if subprocess.call(command, cwd=str(ROOT), stdout=subprocess.DEVNULL) != 0:
-            print(
-                "Set-up stopped at: {}\nSee above; then try again. Nothing half-made will be "
-                "used.".format(" ".join(command)),
-                file=sys.stderr,
-            )
-            return 1
+    problem = made(venv, wheels) or failed([trust_notebooks(venv)])
+    if problem:
+        print(
+            "Set-up stopped at: {}\nSee above; then try again. Nothing half-made will be "
+            "used.".format(" ".join(problem)),
+            file=sys.stderr,
+        )
+        return 1
     stamp.write_text(wanted)  # last of all, so that an interrupted set-up starts over
     print("Ready: {} holds the course's environment.".format(venv.name))
     return 0
