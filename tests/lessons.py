@@ -102,7 +102,7 @@ def _binding(cells: list[str], missing: set[str]) -> list[str]:
 def _without_loops(cell: str, missing: set[str]) -> str:
     """The cell without the loops at its end, which only show what it has defined."""
     lines = cell.splitlines()
-    if any(line.startswith(("%", "!")) for line in lines):
+    if any(line.lstrip().startswith(("%", "!")) for line in lines):
         return cell
     body = ast.parse(cell).body
     while isinstance(body[-1], ast.For) and not missing & _names(ast.unparse(body[-1]))[1]:
@@ -113,7 +113,7 @@ def _without_loops(cell: str, missing: set[str]) -> str:
 def _names(cell: str) -> tuple[set[str], set[str]]:
     """The names that a cell takes from elsewhere, and those that it binds for others."""
     # A magic is no Python; nothing that others need begins in such a line.
-    lines = ["" if line.startswith(("%", "!")) else line for line in cell.splitlines()]
+    lines = [re.sub(r"^( *)[%!].*", r"\1pass", line) for line in cell.splitlines()]
     # As a function of its own: `await` is allowed there, and what it binds is local to it.
     body = "\n".join(f"    {line}" for line in lines)
     table = symtable.symtable(f"async def cell():\n{body}\n    pass", "cell", "exec")

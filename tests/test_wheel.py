@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+import json
 import os
 import subprocess
 import sys
@@ -10,7 +12,10 @@ import zipfile
 from importlib.metadata import Distribution, distribution
 from pathlib import Path
 
+import nbformat
 import pytest
+from nbclient import NotebookClient
+from nbformat import NotebookNode
 from packaging.requirements import Requirement
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -38,6 +43,25 @@ def needed(requirements: list[str], extra: str = "") -> dict[str, Distribution]:
     return found
 
 
+def linked(packages: Path, distributions: dict[str, Distribution]) -> None:
+    """Put the packages of `.venv` there as well, without a copy."""
+    for package in distributions.values():
+        for file in package.files or []:
+            if ".." not in file.parts and "__pycache__" not in file.parts:
+                target = packages / file
+                target.parent.mkdir(parents=True, exist_ok=True)
+                if not target.exists():  # two lists may name one file
+                    os.link(str(file.locate()), target)
+
+
+def requirements(wheel: Path, folder: Path) -> list[str]:
+    """What the wheel asks for."""
+    with zipfile.ZipFile(wheel) as archive:
+        (metadata,) = (n for n in archive.namelist() if n.endswith(".dist-info/METADATA"))
+        archive.extract(metadata, folder)
+    return Distribution.at(folder / Path(metadata).parent).requires or []
+
+
 @pytest.fixture(scope="module")
 def bare(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """An environment with the wheel and what it requires; the packages are those of the lock."""
@@ -46,16 +70,50 @@ def bare(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     (packages,) = home.glob("lib/python3*/site-packages")
     with zipfile.ZipFile(wheel) as archive:
         archive.extractall(packages)
-        (metadata,) = (n for n in archive.namelist() if n.endswith(".dist-info/METADATA"))
-    ours = Distribution.at(packages / Path(metadata).parent)
-    for package in needed(ours.requires or []).values():
-        for file in package.files or []:
-            if ".." not in file.parts and "__pycache__" not in file.parts:
-                target = packages / file
-                target.parent.mkdir(parents=True, exist_ok=True)
-                if not target.exists():  # two lists may name one file
-                    os.link(str(file.locate()), target)
+    linked(packages, needed(requirements(wheel, home)))
     return home
+
+
+@pytest.fixture(scope="module")
+def colab(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An environment as Colab's: a kernel, matplotlib, no course, and what the course brings."""
+    home = tmp_path_factory.mktemp("colab")
+    venv.create(home, with_pip=True)
+    (packages,) = home.glob("lib/python3*/site-packages")
+    linked(packages, needed(requirements(wheel, home), "langgraph"))
+    linked(packages, needed(["ipykernel", "matplotlib", "nest-asyncio"]))
+    kernel = home / "share" / "jupyter" / "kernels" / "colab"
+    kernel.mkdir(parents=True)
+    program = [str(home / "bin" / "python"), "-m", "ipykernel_launcher", "-f", "{connection_file}"]
+    spec = {"argv": program, "display_name": "Colab", "language": "python"}
+    (kernel / "kernel.json").write_text(json.dumps(spec))
+    return home
+
+
+@pytest.mark.parametrize("name", ["00_start_here", "01_sequential", "02_langgraph_parallel"])
+def test_colabs_lessons_need_no_more_than_their_cell_installs(
+    name: str, wheel: Path, colab: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+):
+    """Without a checkout, each prints what is stored; CrewAI alone is not there."""
+    for variable in ("PYTHONPATH", "VIRTUAL_ENV"):
+        monkeypatch.delenv(variable, raising=False)
+    monkeypatch.setenv("JUPYTER_PATH", str(colab / "share" / "jupyter"))
+    monkeypatch.setenv("COLAB_RELEASE_TAG", "release-colab")
+    monkeypatch.setenv("PIP_NO_INDEX", "1")  # of the packages only ours is missing
+    monkeypatch.setenv("PIP_FIND_LINKS", str(wheel.parent))
+    stored = nbformat.read(ROOT / "notebooks" / f"{name}.ipynb", as_version=4)
+    ran = copy.deepcopy(stored)
+    resources = {"metadata": {"path": str(tmp_path)}}
+    NotebookClient(ran, kernel_name="colab", timeout=300, resources=resources).execute()
+    for before, after in zip(stored.cells, ran.cells, strict=True):
+        if before.id != "colab" and "nbval-ignore-output" not in before.metadata.get("tags", []):
+            assert printed(after) == printed(before).replace("1.15.30", "is not installed")
+
+
+def printed(cell: NotebookNode) -> str:
+    """What a cell wrote to the standard output."""
+    outputs = cell.get("outputs", [])
+    return "".join(output.text for output in outputs if output.get("name") == "stdout")
 
 
 def test_the_wheel_holds_code_and_data_and_nothing_else(wheel: Path):

@@ -118,7 +118,7 @@ def shown_texts(source: str) -> Iterator[str]:
     The hints of its checks, and the words of its pictures: titles, labels, and the keys under which
     runs are drawn. A single word of a picture is a name of the code's, such as `gather`.
     """
-    tree = ast.parse("\n".join("" if x[:1] in ("%", "!") else x for x in source.splitlines()))
+    tree = ast.parse(re.sub(r"^( *)[%!].*", r"\1pass", source, flags=re.MULTILINE))
     named = {
         target.id: node.value
         for node in ast.walk(tree)
