@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import gc
+import weakref
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -189,6 +192,8 @@ def test_seconds_add_up_an_agents_requests():
 class Crashed(Recorder):
     """A source that can be ended, and has no record then."""
 
+    alive = True
+
     def mark(self) -> int:
         return self._answer(super().mark())
 
@@ -324,3 +329,18 @@ def test_a_trace_comes_back_from_disk(fresh_lab: ModuleType, tmp_path: Path):
     path.write_text("{}")
     with pytest.raises(ConfigError, match=r"run.jsonl"):
         Trace.load(path)
+
+
+def test_a_run_that_has_ended_is_held_by_no_later_trace(fresh_lab: ModuleType):
+    """Else a thousand runs in virtual time, each traced, would keep all that they made."""
+
+    async def main() -> weakref.ref[asyncio.AbstractEventLoop]:
+        await fresh_lab.ask("Name a river.")
+        loop: Any = asyncio.get_running_loop()
+        loop.itself = loop  # a circle, as tracebacks make them, too
+        return weakref.ref(loop)
+
+    ended = run_virtual(main()).result
+    with trace():
+        gc.collect()
+        assert ended() is None

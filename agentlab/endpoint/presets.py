@@ -2,6 +2,7 @@
 
 import re
 from dataclasses import field
+from functools import lru_cache
 from pathlib import Path
 from typing import Annotated, Any, Generic, Literal, TypeVar
 
@@ -84,6 +85,11 @@ def load(preset: str) -> Preset:
         10.0
     """
     path = yaml_file.found(preset, _ENDPOINTS, what="preset")
+    return _read(path, path.stat().st_mtime_ns, path.stat().st_size)
+
+
+@lru_cache  # each run in virtual time has an endpoint of its own
+def _read(path: Path, changed_ns: int, size: int) -> Preset:
     return yaml_file.LocatedFile(path, what="preset").decode(Preset)
 
 

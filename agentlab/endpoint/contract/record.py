@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from asyncio import AbstractEventLoop
 from collections import deque
 from itertools import islice
 from typing import Self
@@ -83,9 +84,8 @@ class Recorder:
         (1, 1)
     """
 
-    alive = True
     # Its clock: the event loop's, or the machine's if None; what that shows at 0; and its pace.
-    loop: object = None
+    loop: AbstractEventLoop | None = None
     zero_s, time_scale = 0.0, 1.0
 
     def __init__(self, keep: int = 200_000):
@@ -96,6 +96,11 @@ class Recorder:
         """Record a request as it arrives; the span is filled in as things happen to it."""
         self._spans.append(span)
         self._seen += 1
+
+    @property
+    def alive(self) -> bool:
+        """True while its clock runs, so that more may come."""
+        return self.loop is None or not self.loop.is_closed()
 
     def mark(self) -> int:
         """Return the number of spans so far, a place in the record."""
