@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 from agentlab.clock import run_virtual
 from agentlab.endpoint.contract.record import Recorder, Span
 from agentlab.errors import ConfigError, EndpointError
+from agentlab.lab.connection import connection
 from agentlab.trace import Trace, attach, detach, trace
 
 
@@ -337,7 +338,7 @@ def test_a_run_that_has_ended_is_held_by_no_later_trace(fresh_lab: ModuleType):
     async def main() -> weakref.ref[asyncio.AbstractEventLoop]:
         await fresh_lab.ask("Name a river.")
         loop: Any = asyncio.get_running_loop()
-        loop.itself = loop  # a circle, as tracebacks make them, too
+        loop.kept = loop, connection()  # a circle, as a traceback makes it
         return weakref.ref(loop)
 
     ended = run_virtual(main()).result
