@@ -229,6 +229,8 @@ class _View:
     """What one open trace sees: its place in each record, and the spans of sources that ended."""
 
     def __init__(self) -> None:
+        for source in [source for source in _sources if not source.alive]:
+            detach(source)
         self.marks = {source: source.mark() for source in list(_sources)}
         self.ended: list[tuple[Source, list[Span]]] = []
         self.tools: list[tuple[object, ToolSpan]] = []  # each beside the clock that it was noted by
@@ -342,8 +344,6 @@ def trace() -> Iterator[Trace]:
             await lab.ask("Name three rivers.", agent="geographer")
         print(t.peak, t.makespan_s)
     """
-    for source in [source for source in _sources if not source.alive]:
-        detach(source)
     view = _View()
     opened = Trace(view.spans)
     _open.append(view)
