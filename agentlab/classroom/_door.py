@@ -114,7 +114,7 @@ class ClassroomDoor(Door):
     """Lets learners in by their names, and shows each their own spans; the `token` shows all."""
 
     def __init__(self, roster: Roster, *, token: str, host: str):
-        self._roster, self._token = roster, token
+        self._roster, self._token, self.classroom = roster, token, True
         own = socket.gethostname().casefold()
         self._names = {"localhost", own, f"{own.removesuffix('.local')}.local", host.casefold()}
 
@@ -126,10 +126,10 @@ class ClassroomDoor(Door):
             raise foreign(what=f"Origin {origin!r} is another's; open the page of this machine.")
 
     def admit(self, scope: Scope, span: Span) -> None:
-        span.learner = self._who(scope, asks=scope["method"] == "POST")
+        span.learner = self.who(scope)
 
     def visible(self, scope: Scope) -> Callable[[Span], bool]:
-        who = self._who(scope, asks=False)
+        who = self.who(scope)
         return lambda span: who in (TEACHER, span.learner)
 
     def refuse_learners(self, scope: Scope) -> None:
@@ -137,11 +137,12 @@ class ClassroomDoor(Door):
         if not self._is_token(_key(scope)):
             raise refusal("not_the_token")
 
-    def _who(self, scope: Scope, *, asks: bool) -> str:
+    def who(self, scope: Scope) -> str:
+        """Return whose key a request shows, or raise 401."""
         key = _key(scope)
         if self._is_token(key):
             return TEACHER
-        return self._roster.learner(key, asks=asks)
+        return self._roster.learner(key, asks=scope["method"] == "POST")
 
     def _is_token(self, key: str) -> bool:
         return hmac.compare_digest(key.encode(), self._token.encode())

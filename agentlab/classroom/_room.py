@@ -8,6 +8,7 @@ later requests; what is in flight keeps the gate that it came to.
 from __future__ import annotations
 
 import asyncio
+import re
 from collections import Counter, deque
 from collections.abc import Mapping, Sequence
 from dataclasses import field, replace
@@ -19,6 +20,7 @@ from agentlab._support.fields import Count, model
 from agentlab.classroom._fair import FairQueue, Shares
 from agentlab.endpoint import presets
 from agentlab.endpoint.contract.asgi import Model, Receive, Scope, Send, read_body, unless_gone
+from agentlab.endpoint.contract.openai_json import RequestError
 from agentlab.endpoint.contract.record import HUNG_UP, Span
 from agentlab.endpoint.middleware import fault_plan
 from agentlab.endpoint.middleware.fault_plan import Fault, FaultPlan
@@ -26,6 +28,8 @@ from agentlab.endpoint.middleware.gate import Gate
 from agentlab.endpoint.physics.formulas import Physics
 from agentlab.endpoint.server.app import answering, limits_of
 from agentlab.settings import Settings
+
+_MOST_EXERCISES = 100  # that are kept of a learner; the course has some fifty
 
 
 @model
@@ -62,6 +66,7 @@ class Room:
         self.time_scale, self.paid = self._model.time_scale, self._model.paid
         self.now_s = self._model.now_s
         self.board = Board()
+        self.exercises: dict[str, dict[str, tuple[int, bool]]] = {}
         self._held: Counter[tuple[str, str]] = Counter()
         self._open = asyncio.Event()
         self._open.set()
@@ -94,8 +99,18 @@ class Room:
         if replace(controls, paused=before.paused) != before:
             self._arrange()  # not after a pause, which fills no bucket again
 
+    def tried(self, learner: str, exercise: str, *, solved: bool) -> None:
+        """Count a try at an exercise, such as `02b.1`, up to the first that solves it."""
+        if not re.fullmatch(r"[0-9]{2}[a-z]?\.[1-9]", exercise):
+            raise RequestError(404, "There is no such exercise.", code="no_such_exercise")
+        mine = self.exercises.setdefault(learner, {})
+        tries, done = mine.get(exercise, (0, False))
+        if not done and (tries or len(mine) < _MOST_EXERCISES):
+            mine[exercise] = tries + 1, solved
+
     def forget(self, learner: str) -> None:
         """Drop what is counted and kept of a learner."""
+        self.exercises.pop(learner, None)
         self.board.forget(learner)
         self._queue.forget(learner)
         self._shares.forget(learner)

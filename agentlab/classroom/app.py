@@ -21,6 +21,7 @@ from agentlab.endpoint.contract import asgi
 from agentlab.endpoint.contract.asgi import Receive, Scope, Send
 from agentlab.endpoint.contract.openai_json import RequestError, decode
 from agentlab.endpoint.contract.record import Span
+from agentlab.endpoint.middleware.server_timing import TOLD
 from agentlab.endpoint.server.app import App, OnEnd
 from agentlab.endpoint.server.serve import HOST, serve
 from agentlab.errors import ConfigError
@@ -84,6 +85,10 @@ class Classroom:
             await asgi.respond(send, 200, content, _HEADERS, kind)
         elif path == _BOARD:
             await asgi.respond(send, 200, self._numbers(), _HEADERS)
+        elif path in TOLD:
+            learner, exercise = self._door.who(scope), scope["path"].removeprefix(path)
+            self.room.tried(learner, exercise, solved=path == TOLD[True])
+            await asgi.respond(send, 200, {}, _HEADERS)
         else:
             self._door.refuse_learners(scope)
             body = await asgi.read_body(scope, receive) if scope["method"] == "POST" else None
@@ -95,7 +100,7 @@ class Classroom:
                 self.room.change(self.room.controls.changed(decode(body, dict[str, Any])))
             except ConfigError as error:
                 raise RequestError(400, str(error), code="invalid_settings") from None
-        return {"settings": self.room.controls}
+        return {"settings": self.room.controls, "exercises": self.room.exercises}
 
     def _clear(self, body: bytes) -> dict[str, Any]:
         self.room.board.clear()
@@ -129,7 +134,7 @@ _TEACHERS: dict[str, Callable[[Classroom, Any], dict[str, Any]]] = {
     "/classroom/remove": Classroom._remove,
 }
 _ROUTES = {path: ["GET"] for path in [*_DATA["files"], _BOARD]}
-_ROUTES |= {path: ["POST"] for path in _TEACHERS} | {_SETTINGS: ["GET", "POST"]}
+_ROUTES |= {path: ["POST"] for path in (*_TEACHERS, *TOLD)} | {_SETTINGS: ["GET", "POST"]}
 
 
 def _in_words(name: str, kind: str, words: str) -> tuple[bytes, bytes]:
