@@ -3,9 +3,7 @@
 import asyncio
 import gc
 import inspect
-import json
 import linecache
-import os
 import re
 import sys
 import threading
@@ -15,15 +13,13 @@ from collections.abc import Awaitable, Callable
 from concurrent.futures import Future
 from contextvars import copy_context
 from ctypes import c_ulong, py_object, pythonapi
-from pathlib import Path
 from time import process_time
 from types import CodeType
 from typing import Any, Self
 
 from agentlab import lab
-from agentlab.endpoint.middleware.server_timing import tell_class, within
+from agentlab.endpoint.server.class_page import tell_class
 from agentlab.errors import reason
-from agentlab.lab.connection import say_once
 from agentlab.settings import said
 from agentlab.trace import Trace, trace
 
@@ -64,9 +60,7 @@ class Check:
         elif error:
             hint = _what_it_raised(error, self._own)
         print(said(f"Not yet: {said(hint)}" if error else "Solved."))
-        tells = os.environ.get("AGENTLAB_TELL_CLASS", "0") not in ("", "0")
-        if tells and not within(1.0, lambda: _tell(self._own, solved=not error)):
-            say_once("the class", said("The class's page did not hear of this exercise."))
+        tell_class("".join(linecache.getlines(self._own.co_filename)), solved=error is None)
         return True
 
     def __call__(self, claim: object, hint: str) -> None:
@@ -112,18 +106,6 @@ class Check:
 
 class _NotYet(BaseException):
     """The exercise is not solved; the message says why. No `except Exception` stops it."""
-
-
-def _tell(own: CodeType, *, solved: bool) -> bool:
-    """Tell the class whose lesson and exercise it is, if a notebook here has the check's cell."""
-    check = "".join(linecache.getlines(own.co_filename)).strip()
-    for path in sorted(Path.cwd().glob("[0-9][0-9]*_*.ipynb")):
-        cells = ["".join(cell["source"]).strip() for cell in json.loads(path.read_bytes())["cells"]]
-        checks = [cell for cell in cells if "Check() as" in cell]
-        if check in checks:
-            exercise = f"{path.name.partition('_')[0]}.{checks.index(check) + 1}"
-            return tell_class(exercise, solved=solved)
-    return True
 
 
 def _in_time(work: Callable[[], Any], program: Any) -> Any:

@@ -16,6 +16,7 @@ import unicodedata
 from collections.abc import Callable
 from contextlib import suppress
 from functools import partial
+from itertools import chain
 from urllib.parse import unquote
 
 from agentlab.endpoint.contract.asgi import Scope, header
@@ -93,11 +94,12 @@ class Roster:
                 self.on_leave(self._names.pop(next(iter(self._names))))
         return name
 
-    def remove(self, key: str) -> str:
+    def remove(self, name: str) -> str:
         """Refuse a name until `forget`; return it as it was shown."""
-        folded = read_name(key).casefold()
+        folded = unicodedata.normalize("NFKC", name).strip().casefold()
         if folded not in self._names or folded in self._removed:
-            raise _not_in(what="Nobody of this name is here.")
+            what = "Nobody of this name is here."
+            raise RequestError(404, what, param="name", code="no_such_learner")
         self._removed.add(folded)
         name = self._names.pop(folded) if self._open else self._names[folded]
         self.on_leave(name)
@@ -152,8 +154,7 @@ def own_addresses() -> list[str]:
     """Return the addresses that learners may be told, that of the default route first."""
     import psutil
 
-    outward, interfaces = _outward_address(), psutil.net_if_addrs().values()
-    addresses = [each for interface in interfaces for each in interface]
+    outward, addresses = _outward_address(), chain(*psutil.net_if_addrs().values())
     found = {ipaddress.ip_address(a.address) for a in addresses if a.family == socket.AF_INET}
     kept = [each for each in found if not (each.is_loopback or each.is_link_local)]
     return [str(each) for each in sorted(kept, key=lambda each: (str(each) != outward, each))]

@@ -12,7 +12,7 @@ Places in the queue: Choudhury, Hahne, "Dynamic Queue Length Thresholds" (1998).
 """
 
 import math
-from collections import Counter, deque
+from collections import deque
 from collections.abc import Callable
 
 from agentlab.endpoint.middleware.bucket import Bucket
@@ -63,11 +63,6 @@ class FairQueue:
         if learner not in self._waiting:
             self._tags.pop(learner, None)
 
-    @property
-    def waiting(self) -> Counter[tuple[str, str]]:
-        """(Learner, agent) -> how many of their requests wait here."""
-        return Counter((job.learner, job.agent) for jobs in self._waiting.values() for job in jobs)
-
 
 class Shares:
     """The limits of a class, as each learner meets them: "requests" and "tokens" per minute."""
@@ -78,9 +73,6 @@ class Shares:
         self._common = [Limit(k, a_minutes(n), "the class's") for k, n in self._for_all.items()]
         self._kept: dict[str, tuple[dict[str, Bucket], Limits]] = {}
         self._asked_s: dict[str, float] = {}
-
-    def __bool__(self) -> bool:
-        return bool(self._for_all or self._for_each)
 
     def share(self, kind: str) -> int:
         """Return how many of `kind`, which is limited, each learner may send per minute by now."""

@@ -1,26 +1,22 @@
-"""What one lab tells another: its clock, a request's times, and a class what a learner solved.
+"""What one lab's endpoint tells another in front of it: its clock, and a request's times.
 
 The times, asked for with `x-lab-times`, come in a header of that name; in a stream, which begins
 before they are known, in a comment before the last events.
 """
 
 import threading
-from collections.abc import Callable
 from contextlib import suppress
-from typing import Annotated, TypeVar
+from typing import Annotated
 
 import msgspec
 
 from agentlab.endpoint.contract.asgi import Message, Send
 from agentlab.endpoint.contract.record import Span
 from agentlab.errors import EndpointError
-from agentlab.settings import OPENAI_URL, from_environment, key_from
-
-T = TypeVar("T")
+from agentlab.settings import OPENAI_URL
 
 CLOCK = "/lab/clock"  # where an endpoint says its time scale, and whether its answers cost money
 TIMES = b"x-lab-times"
-TOLD = "/classroom/tried/", "/classroom/solved/"  # where a class is told of an exercise
 PATIENCE_S = 3.0  # for an endpoint to say whether it is a lab's
 _NOT_UNDERSTOOD = (msgspec.DecodeError, UnicodeDecodeError)
 _NotNegative = Annotated[float, msgspec.Meta(ge=0)]
@@ -33,7 +29,7 @@ class Clock(msgspec.Struct, frozen=True):
 
     time_scale: Annotated[float, msgspec.Meta(gt=0, le=10_000)]
     paid: bool = True
-    classroom: bool = False
+    classroom: bool = False  # which may be told who has solved what
 
 
 def clock_of(upstream: str) -> Clock | None:
@@ -43,45 +39,21 @@ def clock_of(upstream: str) -> Clock | None:
         return None
     import httpx  # not at the start of an endpoint, which seldom needs it
 
-    url = base.removesuffix("/v1") + CLOCK
+    url, answers = base.removesuffix("/v1") + CLOCK, list[bytes]()
+
+    def get() -> None:
+        with suppress(Exception):  # whatever it is, there is no answer
+            answers.append(httpx.get(url, timeout=PATIENCE_S).content)
+
     # httpx bounds each step, but neither the search for a name nor an answer that drips.
-    answer = within(PATIENCE_S, lambda: httpx.get(url, timeout=PATIENCE_S).content)
-    if answer is None:
+    asking = threading.Thread(target=get, name="clock", daemon=True)
+    asking.start()
+    asking.join(PATIENCE_S)
+    if not answers:
         raise EndpointError(f"{upstream} does not answer within {PATIENCE_S:g} s")
     with suppress(*_NOT_UNDERSTOOD):
-        return msgspec.json.decode(answer, type=Clock)
+        return msgspec.json.decode(answers[0], type=Clock)
     return None
-
-
-def within(patience_s: float, work: Callable[[], T]) -> T | None:
-    """Return what `work` returns in a thread; None if it fails, or is not done by then."""
-    done: list[T] = []
-
-    def do() -> None:
-        with suppress(Exception):
-            done.append(work())
-
-    thread = threading.Thread(target=do, daemon=True)
-    thread.start()
-    thread.join(patience_s)
-    return done[0] if done else None
-
-
-def tell_class(exercise: str, *, solved: bool) -> bool:
-    """Tell the class that the environment names how an exercise goes; return False if it refuses.
-
-    What does not say of itself that it is a class, such as a real model, is told nothing.
-    """
-    import httpx
-
-    upstream = from_environment().upstream
-    clock = clock_of(upstream) if upstream else None
-    if upstream is None or clock is None or not clock.classroom:
-        return True
-    url = upstream.removesuffix("/v1") + TOLD[solved] + exercise
-    name = {b"authorization": f"Bearer {key_from(learner=True) or ''}".encode()}
-    # Past any proxy: it stays in the room.
-    return httpx.post(url, headers=name, timeout=PATIENCE_S, trust_env=False).is_success
 
 
 def telling(send: Send, span: Span) -> Send:
