@@ -82,9 +82,8 @@ class Shares:
 
     def of(self, learner: str, now_s: float) -> Limits:
         """Return the limits of `learner`, who asks now."""
-        self._asked_s[learner] = now_s
-        for name in [n for n, at_s in self._asked_s.items() if at_s <= now_s - _ASKING_S]:
-            del self._asked_s[name]
+        asked_s = {**self._asked_s, learner: now_s}
+        self._asked_s = {n: at_s for n, at_s in asked_s.items() if at_s > now_s - _ASKING_S}
         if learner not in self._kept:
             own = {kind: a_minutes(self.share(kind)) for kind in self._for_all | self._for_each}
             each = [Limit(kind, bucket, "your share") for kind, bucket in own.items()]

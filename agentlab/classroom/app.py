@@ -40,14 +40,9 @@ class Classroom:
     """The application that a class shares; `token` is the teacher's, `host` where it listens."""
 
     def __init__(
-        self,
-        settings: Settings,
-        *,
-        token: str,
-        roster: Roster | None = None,
-        host: str = "127.0.0.1",
-        on_end: OnEnd | None = None,
-    ):
+        self, settings: Settings, *, token: str, roster: Roster | None = None,
+        host: str = HOST, on_end: OnEnd | None = None,
+    ):  # fmt: skip
         self.room = room = Room(settings)
         self.urls: list[str] = []  # what learners are told, once it is known; the likeliest first
         self._preset = Path(settings.preset).stem
@@ -152,15 +147,9 @@ def class_settings(**given: Any) -> Settings:
 
 
 def serve_class(
-    settings: Settings,
-    *,
-    port: int,
-    host: str | None = None,
-    learners: str | None = None,
-    token: str | None = None,
-    yes: bool | None = False,
-    on_end: OnEnd | None = None,
-) -> None:
+    settings: Settings, *, port: int, host: str | None = None, learners: str | None = None,
+    token: str | None = None, yes: bool | None = False, on_end: OnEnd | None = None,
+) -> None:  # fmt: skip
     """Serve a class until a signal comes, on loopback unless `host` says otherwise.
 
     `learners` is a file with the class list, and `yes` lets the class ask a real model.
