@@ -18,6 +18,7 @@ from types import CodeType
 from typing import Any, Self
 
 from agentlab import lab
+from agentlab.endpoint.server.class_page import tell_class
 from agentlab.errors import reason
 from agentlab.settings import said
 from agentlab.trace import Trace, trace
@@ -59,6 +60,7 @@ class Check:
         elif error:
             hint = _what_it_raised(error, self._own)
         print(said(f"Not yet: {said(hint)}" if error else "Solved."))
+        tell_class("".join(linecache.getlines(self._own.co_filename)), solved=error is None)
         return True
 
     def __call__(self, claim: object, hint: str) -> None:

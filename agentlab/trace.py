@@ -191,10 +191,8 @@ class Trace:
         )
 
     def __repr__(self) -> str:
-        return (
-            f"<Trace: {self.requests} requests, peak {self.peak}, "
-            f"work {self.work_s:.1f} s, makespan {self.makespan_s:.1f} s>"
-        )
+        took = f"work {self.work_s:.1f} s, makespan {self.makespan_s:.1f} s"
+        return f"<Trace: {self.requests} requests, peak {self.peak}, {took}>"
 
 
 def max_overlap(stretches: Iterable[tuple[float, float | None]]) -> int:

@@ -617,7 +617,7 @@ def test_outcomes_are_counted_by_kind():
         span.status, span.fault = status, fault
         one.begin(span)
         one.end(span)
-    seen = one.numbers(2.0, {}, [])
+    seen = one.numbers(2.0, [])
     outcomes = [seen[what] for what in ("answered", "refused", "errors", "gone", "in_flight")]
     assert outcomes == [2, 1, 3, 1, 0]
 
@@ -632,7 +632,7 @@ def test_throughput_is_of_the_last_minute():
         )  # fmt: skip
         one.begin(span)
         one.end(span)
-    seen, later = one.numbers(130.0, {}, []), one.numbers(190.0, {}, [])
+    seen, later = one.numbers(130.0, []), one.numbers(190.0, [])
     assert seen["answers_per_minute"] == 30.0
     assert (later["answers_per_minute"], later["answered"]) == (0.0, 30)
 
@@ -718,13 +718,15 @@ def test_a_class_says_how_fast_its_time_runs_and_that_it_is_free():
     assert run_virtual(get(room(time_scale=25.0), "/lab/clock")).result.json() == {
         "time_scale": 25.0,
         "paid": False,
+        "classroom": True,
     }
 
 
 def test_a_class_before_a_real_model_says_that_it_is_paid_for():
     """Nobody at the upstream's address says that it is free, so it is not."""
     served = room(upstream="http://127.0.0.1:1/v1")
-    assert run_virtual(get(served, "/lab/clock")).result.json() == {"time_scale": 1.0, "paid": True}
+    said = run_virtual(get(served, "/lab/clock")).result.json()
+    assert said == {"time_scale": 1.0, "paid": True, "classroom": True}
 
 
 # ---------------------------------------------------------------- starting it

@@ -17,6 +17,7 @@ from urllib.parse import quote
 import httpx
 import pytest
 from classroom_process import TOKEN, Class, jain, small_preset
+from lessons import NOTEBOOKS, Lesson, run
 
 from agentlab.classroom.app import in_a_notebook
 from agentlab.commands.main import main
@@ -337,6 +338,24 @@ def test_a_refusal_says_when_to_come_back_in_model_seconds(class_and_lab: tuple[
         asyncio.run(twice())
     assert refused.value.status == 429
     assert refused.value.retry_after_s is not None and 5 < refused.value.retry_after_s <= 60
+
+
+@pytest.mark.parametrize("folder", [NOTEBOOKS, NOTEBOOKS / "ko"], ids=["en", "ko"])
+def test_a_notebooks_check_tells_the_class(folder: Path, monkeypatch: pytest.MonkeyPatch):
+    """A kernel runs the cells of lesson 00: two wrong answers, the right one, and it once more."""
+    lesson = Lesson.load(NOTEBOOKS / "00_start_here.ipynb")
+    first, before = lesson.exercises[0], lesson.needed()
+    wrong = [first.stub, *first.between, first.check]
+    right = [first.solution, *first.between, first.check]
+    with Class() as served:
+        monkeypatch.setenv("OPENAI_BASE_URL", f"{served.url}/v1")
+        monkeypatch.setenv("OPENAI_API_KEY", "김민준")
+        monkeypatch.setenv("AGENTLAB_TELL_CLASS", "1")
+        printed = run(folder, [*before, *wrong, *wrong, *right, *right])[len(before) :]
+        told = served.get("/classroom/settings")["exercises"]
+    solved = "풀었습니다." if folder.name == "ko" else "Solved."
+    assert [solved in text for text in printed if text] == [False, False, True, True]
+    assert told == {"김민준": {"00.1": [3, True]}}
 
 
 def test_who_is_not_on_the_list_is_told_so_in_the_notebook(

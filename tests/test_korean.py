@@ -503,7 +503,10 @@ def test_progress_takes_the_twin_in_which_more_is_solved(tmp_path: Path):
         (tmp_path, "c", "### Exercise 1: seas", "Not yet: no."),
     ):
         printed = nbformat.v4.new_output("stream", name="stdout", text=f"{verdict}\n")
-        cells = [new_markdown_cell(exercise), new_code_cell("check", outputs=[printed])]
+        cells = [
+            new_markdown_cell(exercise),
+            new_code_cell("with Check() as check: ...", outputs=[printed]),
+        ]
         nbformat.write(new_notebook(cells=cells), folder / f"{name}.ipynb")
     found = progress.lessons(tmp_path)
     titles = {name: [(e.title, e.solved) for e in some] for name, some in found.items()}

@@ -14,10 +14,12 @@ from agentlab.commands import progress
 from agentlab.commands.progress import lessons, text
 from agentlab.errors import ConfigError
 
+CHECK = "with Check() as check:\n    ..."
 
-def printed(*lines: str):
+
+def printed(*lines: str, source: str = CHECK):
     return new_code_cell(
-        "...", outputs=[new_output("stream", name="stdout", text=f"{line}\n") for line in lines]
+        source, outputs=[new_output("stream", name="stdout", text=f"{line}\n") for line in lines]
     )
 
 
@@ -63,16 +65,17 @@ def test_from_another_folder_the_courses_own_notebooks_are_read(tmp_path, monkey
 
 
 def test_what_a_lesson_prints_elsewhere_is_no_verdict(tmp_path):
-    """Neither before the exercises nor in the section after them."""
-    after = [new_markdown_cell("## Key points"), printed("Solved.")]
-    saved(tmp_path, "a.ipynb", printed("Solved."), *exercise(1), *after)
+    """Neither before the exercises nor after them: a cell that is no check gives none."""
+    before, after = (printed("Solved.", source="print(verdict)") for _ in range(2))
+    end = new_markdown_cell("## Key points")
+    saved(tmp_path, "a.ipynb", before, *exercise(1), end, after)
     assert solved(tmp_path) == [[False]]
 
 
 def test_a_cell_of_the_learners_own_does_no_harm(tmp_path):
     """Their tries stand between stub and check; what the check says comes after them."""
     heading, stub, check = exercise(1, "Not yet: one river.")
-    saved(tmp_path, "a.ipynb", heading, stub, printed("Solved. I think"), check)
+    saved(tmp_path, "a.ipynb", heading, stub, printed("Solved. I think", source="..."), check)
     assert solved(tmp_path) == [[False]]
 
 
@@ -137,6 +140,7 @@ def test_lines_in_a_list_are_lines():
         {"cell_type": "markdown", "source": ["intro\n", "\n", "### Exercise 1: rivers\n"]},
         {
             "cell_type": "code",
+            "source": CHECK.splitlines(keepends=True),
             "outputs": [{"name": "stdout", "output_type": "stream", "text": ["a\n", "Solved.\n"]}],
         },
     ]

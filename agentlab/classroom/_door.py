@@ -16,6 +16,7 @@ import unicodedata
 from collections.abc import Callable
 from contextlib import suppress
 from functools import partial
+from itertools import chain
 from urllib.parse import unquote
 
 from agentlab.endpoint.contract.asgi import Scope, header
@@ -93,11 +94,12 @@ class Roster:
                 self.on_leave(self._names.pop(next(iter(self._names))))
         return name
 
-    def remove(self, key: str) -> str:
+    def remove(self, name: str) -> str:
         """Refuse a name until `forget`; return it as it was shown."""
-        folded = read_name(key).casefold()
+        folded = unicodedata.normalize("NFKC", name).strip().casefold()
         if folded not in self._names or folded in self._removed:
-            raise _not_in(what="Nobody of this name is here.")
+            what = "Nobody of this name is here."
+            raise RequestError(404, what, param="name", code="no_such_learner")
         self._removed.add(folded)
         name = self._names.pop(folded) if self._open else self._names[folded]
         self.on_leave(name)
@@ -114,7 +116,7 @@ class ClassroomDoor(Door):
     """Lets learners in by their names, and shows each their own spans; the `token` shows all."""
 
     def __init__(self, roster: Roster, *, token: str, host: str):
-        self._roster, self._token = roster, token
+        self._roster, self._token, self.classroom = roster, token, True
         own = socket.gethostname().casefold()
         self._names = {"localhost", own, f"{own.removesuffix('.local')}.local", host.casefold()}
 
@@ -126,10 +128,10 @@ class ClassroomDoor(Door):
             raise foreign(what=f"Origin {origin!r} is another's; open the page of this machine.")
 
     def admit(self, scope: Scope, span: Span) -> None:
-        span.learner = self._who(scope, asks=scope["method"] == "POST")
+        span.learner = self.who(scope)
 
     def visible(self, scope: Scope) -> Callable[[Span], bool]:
-        who = self._who(scope, asks=False)
+        who = self.who(scope)
         return lambda span: who in (TEACHER, span.learner)
 
     def refuse_learners(self, scope: Scope) -> None:
@@ -137,11 +139,12 @@ class ClassroomDoor(Door):
         if not self._is_token(_key(scope)):
             raise refusal("not_the_token")
 
-    def _who(self, scope: Scope, *, asks: bool) -> str:
+    def who(self, scope: Scope) -> str:
+        """Return whose key a request shows, or raise 401."""
         key = _key(scope)
         if self._is_token(key):
             return TEACHER
-        return self._roster.learner(key, asks=asks)
+        return self._roster.learner(key, asks=scope["method"] == "POST")
 
     def _is_token(self, key: str) -> bool:
         return hmac.compare_digest(key.encode(), self._token.encode())
@@ -151,8 +154,7 @@ def own_addresses() -> list[str]:
     """Return the addresses that learners may be told, that of the default route first."""
     import psutil
 
-    outward, interfaces = _outward_address(), psutil.net_if_addrs().values()
-    addresses = [each for interface in interfaces for each in interface]
+    outward, addresses = _outward_address(), chain(*psutil.net_if_addrs().values())
     found = {ipaddress.ip_address(a.address) for a in addresses if a.family == socket.AF_INET}
     kept = [each for each in found if not (each.is_loopback or each.is_link_local)]
     return [str(each) for each in sorted(kept, key=lambda each: (str(each) != outward, each))]

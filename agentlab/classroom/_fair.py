@@ -12,7 +12,7 @@ Places in the queue: Choudhury, Hahne, "Dynamic Queue Length Thresholds" (1998).
 """
 
 import math
-from collections import Counter, deque
+from collections import deque
 from collections.abc import Callable
 
 from agentlab.endpoint.middleware.bucket import Bucket
@@ -63,11 +63,6 @@ class FairQueue:
         if learner not in self._waiting:
             self._tags.pop(learner, None)
 
-    @property
-    def waiting(self) -> Counter[tuple[str, str]]:
-        """(Learner, agent) -> how many of their requests wait here."""
-        return Counter((job.learner, job.agent) for jobs in self._waiting.values() for job in jobs)
-
 
 class Shares:
     """The limits of a class, as each learner meets them: "requests" and "tokens" per minute."""
@@ -79,9 +74,6 @@ class Shares:
         self._kept: dict[str, tuple[dict[str, Bucket], Limits]] = {}
         self._asked_s: dict[str, float] = {}
 
-    def __bool__(self) -> bool:
-        return bool(self._for_all or self._for_each)
-
     def share(self, kind: str) -> int:
         """Return how many of `kind`, which is limited, each learner may send per minute by now."""
         learners = max(1, len(self._asked_s))
@@ -90,9 +82,8 @@ class Shares:
 
     def of(self, learner: str, now_s: float) -> Limits:
         """Return the limits of `learner`, who asks now."""
-        self._asked_s[learner] = now_s
-        for name in [n for n, at_s in self._asked_s.items() if at_s <= now_s - _ASKING_S]:
-            del self._asked_s[name]
+        asked_s = {**self._asked_s, learner: now_s}
+        self._asked_s = {n: at_s for n, at_s in asked_s.items() if at_s > now_s - _ASKING_S}
         if learner not in self._kept:
             own = {kind: a_minutes(self.share(kind)) for kind in self._for_all | self._for_each}
             each = [Limit(kind, bucket, "your share") for kind, bucket in own.items()]

@@ -8,8 +8,9 @@ later requests; what is in flight keeps the gate that it came to.
 from __future__ import annotations
 
 import asyncio
+import re
 from collections import Counter, deque
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import field, replace
 from typing import Any
 
@@ -19,6 +20,7 @@ from agentlab._support.fields import Count, model
 from agentlab.classroom._fair import FairQueue, Shares
 from agentlab.endpoint import presets
 from agentlab.endpoint.contract.asgi import Model, Receive, Scope, Send, read_body, unless_gone
+from agentlab.endpoint.contract.openai_json import RequestError
 from agentlab.endpoint.contract.record import HUNG_UP, Span
 from agentlab.endpoint.middleware import fault_plan
 from agentlab.endpoint.middleware.fault_plan import Fault, FaultPlan
@@ -43,11 +45,8 @@ class Controls:
     faults: list[Fault] = field(default_factory=list)
     paused: StrictBool = False
 
-    def changed(self, changes: dict[str, Any]) -> Controls:
-        """Return a copy with `changes`, some of the fields as they came from outside, checked."""
-        chosen = replace(self, **changes)
-        fault_plan.load(chosen.faults)  # which may be too many together
-        return chosen
+
+_MOST_EXERCISES = 100  # that are kept of a learner; the course has some fifty
 
 
 class Room:
@@ -62,7 +61,7 @@ class Room:
         self.time_scale, self.paid = self._model.time_scale, self._model.paid
         self.now_s = self._model.now_s
         self.board = Board()
-        self._held: Counter[tuple[str, str]] = Counter()
+        self.exercises: dict[str, dict[str, tuple[int, bool]]] = {}
         self._open = asyncio.Event()
         self._open.set()
         limits = settings.requests_per_minute, settings.tokens_per_minute
@@ -76,34 +75,34 @@ class Room:
         self.board.begin(span)
         if not self._open.is_set():
             await read_body(scope, receive)
-            who = span.learner or "", span.agent
-            self._held[who] += 1
-            try:
-                await unless_gone(receive, self._open.wait())
-            finally:
-                self._held[who] -= 1
+            await unless_gone(receive, self._open.wait())
         await self._front(span.learner or "")(scope, receive, send, span)
 
-    def change(self, controls: Controls) -> None:
-        """Apply new controls to requests that arrive from now on."""
-        before, self.controls = self.controls, controls
-        if controls.paused:
-            self._open.clear()
-        else:
-            self._open.set()
+    def change(self, changes: dict[str, Any]) -> None:
+        """Apply some of `Controls`, as they came from outside, to requests from now on."""
+        before, controls = self.controls, replace(self.controls, **changes)
+        fault_plan.load(controls.faults)  # which may be too many together
+        self.controls = controls
+        (self._open.clear if controls.paused else self._open.set)()
         if replace(controls, paused=before.paused) != before:
             self._arrange()  # not after a pause, which fills no bucket again
 
+    def tried(self, learner: str, exercise: str, *, solved: bool) -> None:
+        """Count a try at an exercise, such as `02b.1`, up to the first that solves it."""
+        if not re.fullmatch(r"[0-9]{2}[a-z]?\.[1-9]", exercise):
+            raise RequestError(404, "There is no such exercise.", code="no_such_exercise")
+        mine = self.exercises.setdefault(learner, {})
+        tries, done = mine.get(exercise, (0, False))
+        if not done and (tries or len(mine) < _MOST_EXERCISES):
+            mine[exercise] = tries + 1, solved
+
     def forget(self, learner: str) -> None:
         """Drop what is counted and kept of a learner."""
+        self.exercises.pop(learner, None)
         self.board.forget(learner)
         self._queue.forget(learner)
         self._shares.forget(learner)
         self._gates.pop(learner, None)
-
-    def numbers(self, names: list[str]) -> dict[str, Any]:
-        """Return what the projector shows."""
-        return self.board.numbers(self.now_s(), self._queue.waiting + self._held, names)
 
     def _arrange(self) -> None:
         """Make new gates for all, with new limits and new faults."""
@@ -116,8 +115,6 @@ class Room:
 
     def _front(self, learner: str) -> Model:
         """Return what stands before the model for a learner who asks."""
-        if not (self._shares or self._plan):
-            return self._model
         limits = self._shares.of(learner, self.now_s())
         if learner not in self._gates:
             plan = FaultPlan(self._plan, self._seed)
@@ -130,7 +127,6 @@ _SHOWN = ("answered", "refused", "errors", "tokens")
 _NOTHING = Counter[str]()
 
 Lane = tuple[str, int, int]  # an agent, how many of its requests are answered, how many wait
-Waiting = Mapping[tuple[str, str], int]  # learner, agent -> how many requests wait
 
 
 class Board:
@@ -167,7 +163,7 @@ class Board:
             counts["tokens"] += span.completion_tokens
             self._ended_s.append(span.end_s)
 
-    def numbers(self, now_s: float, waiting: Waiting, names: Sequence[str]) -> dict[str, Any]:
+    def numbers(self, now_s: float, names: Sequence[str]) -> dict[str, Any]:
         """Return what the page shows as of `now_s`, in model seconds.
 
         "refused" met a rate limit (429), "gone" hung up, "strangers" came without a learner's
@@ -175,18 +171,19 @@ class Board:
         """
         while self._ended_s and self._ended_s[0] <= now_s - _WINDOW_S:
             self._ended_s.popleft()
-        in_flight = Counter((span.learner or "", span.agent) for span in self._open.values())
+        open_spans = self._open.values()
+        open_now = Counter((s.learner or "", s.agent, s.started_s is None) for s in open_spans)
         agents: dict[str, list[Lane]] = {}
-        for (learner, agent), count in sorted(in_flight.items()):  # so that no block jumps
-            queued = min(waiting.get((learner, agent), 0), count)
-            agents.setdefault(learner, []).append((agent, count - queued, queued))
+        for who in sorted({(who[0], who[1]) for who in open_now}):  # so that no block jumps
+            lane = who[1], open_now[*who, False], open_now[*who, True]
+            agents.setdefault(who[0], []).append(lane)
         others = (self._counts.keys() | agents.keys()) - set(names)
         total = sum(self._counts.values(), Counter[str]())
         over_s = min(_WINDOW_S, now_s) or 1.0
         return {
             "now_s": round(now_s, 1),
             "in_flight": len(self._open),
-            "waiting": sum(waiting.values()),
+            "waiting": sum(span.started_s is None for span in open_spans),
             "answers_per_minute": round(60 * len(self._ended_s) / over_s, 1),
             **{what: total[what] for what in ("answered", "refused", "errors", "gone")},
             "strangers": self._strangers,

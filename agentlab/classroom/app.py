@@ -22,6 +22,7 @@ from agentlab.endpoint.contract.asgi import Receive, Scope, Send
 from agentlab.endpoint.contract.openai_json import RequestError, decode
 from agentlab.endpoint.contract.record import Span
 from agentlab.endpoint.server.app import App, OnEnd
+from agentlab.endpoint.server.class_page import SOLVED, TRIED
 from agentlab.endpoint.server.serve import HOST, serve
 from agentlab.errors import ConfigError
 from agentlab.settings import DATA, Settings, from_environment, said
@@ -39,14 +40,9 @@ class Classroom:
     """The application that a class shares; `token` is the teacher's, `host` where it listens."""
 
     def __init__(
-        self,
-        settings: Settings,
-        *,
-        token: str,
-        roster: Roster | None = None,
-        host: str = "127.0.0.1",
-        on_end: OnEnd | None = None,
-    ):
+        self, settings: Settings, *, token: str, roster: Roster | None = None,
+        host: str = HOST, on_end: OnEnd | None = None,
+    ):  # fmt: skip
         self.room = room = Room(settings)
         self.urls: list[str] = []  # what learners are told, once it is known; the likeliest first
         self._preset = Path(settings.preset).stem
@@ -84,6 +80,10 @@ class Classroom:
             await asgi.respond(send, 200, content, _HEADERS, kind)
         elif path == _BOARD:
             await asgi.respond(send, 200, self._numbers(), _HEADERS)
+        elif path in (TRIED, SOLVED):
+            learner, exercise = self._door.who(scope), scope["path"].removeprefix(path)
+            self.room.tried(learner, exercise, solved=path == SOLVED)
+            await asgi.respond(send, 200, {}, _HEADERS)
         else:
             self._door.refuse_learners(scope)
             body = await asgi.read_body(scope, receive) if scope["method"] == "POST" else None
@@ -92,10 +92,10 @@ class Classroom:
     def _settings(self, body: bytes | None) -> dict[str, Any]:
         if body is not None:
             try:
-                self.room.change(self.room.controls.changed(decode(body, dict[str, Any])))
+                self.room.change(decode(body, dict[str, Any]))
             except ConfigError as error:
                 raise RequestError(400, str(error), code="invalid_settings") from None
-        return {"settings": self.room.controls}
+        return {"settings": self.room.controls, "exercises": self.room.exercises}
 
     def _clear(self, body: bytes) -> dict[str, Any]:
         self.room.board.clear()
@@ -103,17 +103,13 @@ class Classroom:
         return self._numbers()
 
     def _remove(self, body: bytes) -> dict[str, Any]:
-        asked = decode(body, dict[str, str]).get("name", "")
-        try:
-            name = self._roster.remove(asked)
-        except RequestError as error:
-            raise RequestError(404, str(error), param="name", code="no_such_learner") from None
+        name = self._roster.remove(decode(body, dict[str, str]).get("name", ""))
         return {"removed": name, "message": said(_DATA["removed"].format(name=name))}
 
     def _numbers(self) -> dict[str, Any]:
         room, preset = self.room, self.room.preset
         return {
-            **room.numbers(self._roster.names),
+            **room.board.numbers(room.now_s(), self._roster.names),
             "paused": room.controls.paused,
             "preset": self._preset if preset else None,
             "slots": preset.physics.slots if preset else None,
@@ -129,7 +125,7 @@ _TEACHERS: dict[str, Callable[[Classroom, Any], dict[str, Any]]] = {
     "/classroom/remove": Classroom._remove,
 }
 _ROUTES = {path: ["GET"] for path in [*_DATA["files"], _BOARD]}
-_ROUTES |= {path: ["POST"] for path in _TEACHERS} | {_SETTINGS: ["GET", "POST"]}
+_ROUTES |= {path: ["POST"] for path in (*_TEACHERS, TRIED, SOLVED)} | {_SETTINGS: ["GET", "POST"]}
 
 
 def _in_words(name: str, kind: str, words: str) -> tuple[bytes, bytes]:
@@ -151,15 +147,9 @@ def class_settings(**given: Any) -> Settings:
 
 
 def serve_class(
-    settings: Settings,
-    *,
-    port: int,
-    host: str | None = None,
-    learners: str | None = None,
-    token: str | None = None,
-    yes: bool | None = False,
-    on_end: OnEnd | None = None,
-) -> None:
+    settings: Settings, *, port: int, host: str | None = None, learners: str | None = None,
+    token: str | None = None, yes: bool | None = False, on_end: OnEnd | None = None,
+) -> None:  # fmt: skip
     """Serve a class until a signal comes, on loopback unless `host` says otherwise.
 
     `learners` is a file with the class list, and `yes` lets the class ask a real model.
@@ -183,19 +173,13 @@ def serve_class(
     serve(room, port, announce=announce, host=host)
 
 
-def welcome(room: Classroom, *, host: str, token: str, who: str, model: str) -> str:
-    """Return what the teacher reads in the terminal: `who` may ask which `model`."""
+def welcome(room: Classroom, *, host: str, **words: str) -> str:
+    """Return what the teacher reads in the terminal: `token`, and `who` may ask which `model`."""
     first, *others = room.urls
-    says: str = _DATA["welcome"]
-    return says.format(
-        model=model,
-        pace=room.room.time_scale,
-        network=_DATA["only_here" if host in (HOST, "localhost") else "network"],
-        here=HOST if host in _EVERYWHERE else host,
-        port=first.rpartition(":")[2].removesuffix("/v1"),
-        token=token,
-        who=who,
-        notebook=indent("\n".join(in_a_notebook(first)), "    "),
-        url=first,
-        also=_DATA["also"].format(others=", ".join(others)) if others else "",
-    )
+    network = _DATA["only_here" if host in (HOST, "localhost") else "network"]
+    here, port = HOST if host in _EVERYWHERE else host, first.rpartition(":")[2]
+    words |= {"network": network, "page": f"http://{here}:{port.removesuffix('/v1')}/classroom"}
+    words["notebook"] = indent("\n".join(in_a_notebook(first)), "    ")
+    words["also"] = _DATA["also"].format(others=", ".join(others)) if others else ""
+    says: str = _DATA["welcome"].format(url=first, pace=room.room.time_scale, **words)
+    return says

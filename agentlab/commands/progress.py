@@ -13,7 +13,6 @@ from agentlab.errors import ConfigError
 from agentlab.settings import DATA
 
 _HEADING = re.compile(r"^#{2,4} (?:Exercise|연습 문제) (\d+)\b:?[ \t]*(.*?)[ \t]*$", re.MULTILINE)
-_SECTION = re.compile(r"^#{1,2} (?!Exercise |연습 문제 )", re.MULTILINE)
 _SOLVED, _NOT_YET = ("Solved.", "풀었습니다."), ("Not yet", "아직입니다")
 
 
@@ -66,16 +65,13 @@ def text(found: dict[str, list[Exercise]]) -> str:
 
 
 def exercises(cells: list[dict[str, Any]]) -> list[Exercise]:
-    """Return the exercises, each as the cells up to the next heading have left it."""
+    """Return the exercises, each as its check has left it when it was last run."""
     found: list[Exercise] = []
-    inside = False
     for cell in cells:
+        source = "".join(cell["source"])  # a text is whole, or a list of lines
         if cell["cell_type"] == "markdown":
-            source = "".join(cell["source"])  # a text is whole, or a list of lines
-            headings = _HEADING.findall(source)
-            found += [Exercise(int(number), title) for number, title in headings]
-            inside = bool(headings) or (inside and not _SECTION.search(source))
-        elif cell["cell_type"] == "code" and inside:
+            found += [Exercise(int(n), title) for n, title in _HEADING.findall(source)]
+        elif found and "Check() as" in source:
             outputs = [o for o in cell.get("outputs", []) if o.get("name") == "stdout"]
             printed = "\n".join("".join(output["text"]) for output in outputs).splitlines()
             verdicts = [line for line in printed if line.startswith(_SOLVED + _NOT_YET)]

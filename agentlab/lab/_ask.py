@@ -31,15 +31,10 @@ E = TypeVar("E", bound=Exception)
 
 
 async def ask(
-    prompt: str,
-    *,
-    agent: str = "agent",
-    system: str | None = None,
-    max_tokens: int | None = None,
-    temperature: float | None = None,
-    timeout_s: float = 600.0,
-    ignore_eos: bool | None = None,
-) -> str:
+    prompt: str, *, agent: str = "agent", system: str | None = None,
+    max_tokens: int | None = None, temperature: float | None = None,
+    timeout_s: float = 600.0, ignore_eos: bool | None = None,
+) -> str:  # fmt: skip
     """Ask the model one thing, once, and return its answer. There are no retries.
 
     The model's errors are ModelErrors, one that is no answer among them; a connection that breaks
@@ -60,17 +55,11 @@ async def ask(
 
 
 async def reply(
-    prompt: str,
-    *,
-    agent: str = "agent",
-    system: str | None = None,
-    max_tokens: int | None = None,
-    temperature: float | None = None,
-    timeout_s: float = 600.0,
-    ignore_eos: bool | None = None,
-    tools: Sequence[Mapping[str, Any]] | None = None,
-    turns: Sequence[Mapping[str, Any]] = (),
-) -> Reply:
+    prompt: str, *, agent: str = "agent", system: str | None = None,
+    max_tokens: int | None = None, temperature: float | None = None,
+    timeout_s: float = 600.0, ignore_eos: bool | None = None,
+    tools: Sequence[Mapping[str, Any]] | None = None, turns: Sequence[Mapping[str, Any]] = (),
+) -> Reply:  # fmt: skip
     """Ask as `ask` does, and return the answer with its tokens: `(...).completion_tokens`.
 
     Args:

@@ -42,17 +42,12 @@ async def _open() -> AsyncGenerator[aiohttp.ClientSession]:
 async def over_http(request: httpx.Request) -> httpx.Response:
     limits = request.extensions.get("timeout", {})
     within = aiohttp.ClientTimeout(sock_connect=limits.get("connect"), sock_read=limits.get("read"))
-    body = await request.aread()
+    body, url = await request.aread() or None, URL(str(request.url), encoded=True)
+    # Wherever a redirect leads, the endpoint would not see it.
+    how: Any = {"allow_redirects": False, "auto_decompress": False, "timeout": within}
+    how["headers"] = request.headers.multi_items()
     try:
-        response = await (await session()).request(
-            request.method,
-            URL(str(request.url), encoded=True),
-            data=body or None,
-            headers=request.headers.multi_items(),
-            allow_redirects=False,  # wherever it leads, the endpoint would not see it
-            auto_decompress=False,
-            timeout=within,
-        )
+        response = await (await session()).request(request.method, url, data=body, **how)
     except (aiohttp.ClientError, TimeoutError) as error:
         raise _as_httpx(error, request) from error
     stream = _Body(response, request)

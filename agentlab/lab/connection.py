@@ -196,5 +196,4 @@ def where() -> str:
         return forwarded
     if clock.paid:
         return f"the class's endpoint at {chosen.upstream}, where {chosen.model} may be paid for"
-    its = f"the class's endpoint at {chosen.upstream}, the local model"
-    return f"{its}, {pace(clock.time_scale)}"
+    return f"the class's endpoint at {chosen.upstream}, the local model, {pace(clock.time_scale)}"

@@ -231,6 +231,38 @@ def test_a_weak_token_is_refused(token: str):
     assert "CANARY" not in str(error.value)
 
 
+# ---------------------------------------------------------------- who has solved what
+
+
+@pytest.mark.parametrize(
+    "exercise",
+    ["<img src=x onerror=alert(1)>.1", "mallory", "%30%31.1x", "01.1/", "...",
+     "०१.1", "01.1%0a", "01.99999999999999999999", "A" * 4000],
+)  # fmt: skip
+def test_no_word_of_a_learners_gets_onto_the_teachers_page(exercise: str):
+    """What is told is a number of the course's, or nothing."""
+    served = room()
+    told, read = answers(
+        served,
+        lambda c: ask(c, "Mallory", f"/classroom/solved/{exercise}"),
+        lambda c: ask(c, TOKEN, "/classroom/settings", method="GET"),
+    )
+    assert (told.status_code, read.json()["exercises"]) == (404, {})
+
+
+@pytest.mark.parametrize("key", ["Mallory", "", "teacher", TOKEN[:-1], f"{TOKEN}x", TOKEN.upper()])
+def test_no_learner_reads_who_has_solved_what(key: str):
+    """It is the teacher's, and so is every form of the token but itself worth nothing."""
+    told, read, seen = answers(
+        room(),
+        lambda c: ask(c, "Ada", "/classroom/solved/01.1"),
+        lambda c: ask(c, key, "/classroom/settings", method="GET"),
+        lambda c: ask(c, key, "/classroom/board", method="GET"),
+    )
+    assert (told.status_code, read.status_code) == (200, 401)
+    assert "01.1" not in read.text + seen.text
+
+
 # ---------------------------------------------------------------- who is removed
 
 
@@ -262,7 +294,7 @@ def test_who_is_removed_stays_out(again: str, listed: list[str] | None):
 @pytest.mark.parametrize(
     ("body", "status"),
     [
-        (b"", 400), (b"{}", 400), (b"[]", 400), (b'"Ada"', 400), (b'{"name": 1}', 400),
+        (b"", 400), (b"{}", 404), (b"[]", 400), (b'"Ada"', 400), (b'{"name": 1}', 400),
         (b'{"name": null}', 400), (b'{"name": "Ada", "x": 1}', 400), (b"[" * 100_000, 400),
         (b'{"name": "\xff"}', 400), (b'{"name": ""}', 404), (b'{"name": "nobody"}', 404),
         (b'{"name": "teacher"}', 404), (b'{"name": "<b>"}', 404), (b'{"name": "\\u0000"}', 404),

@@ -327,6 +327,56 @@ def test_the_teacher_chooses_errors(served: Class, board: Page):
     assert [(fault["kind"], fault["probability"]) for fault in settings["faults"]] == [("cut", 0.1)]
 
 
+def tell(served: Class, who: str, *told: str) -> None:
+    """What the checks of a learner tell: `solved/01.1`, `tried/01.2`."""
+    for each in told:
+        headers = {b"authorization": f"Bearer {who}".encode()}
+        url = f"{served.url}/classroom/{each}"
+        assert httpx.post(url, headers=headers, trust_env=False).status_code == 200
+
+
+SOLVED = {
+    "Ada": ["solved/02b.1", "tried/02b.2", "tried/02b.2", "solved/02b.2", "solved/01.1"],
+    "김민준": ["solved/01.1", "solved/01.2", *["tried/01.3"] * 4],
+    "constructor": ["tried/00.1"],
+}
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_the_teacher_reads_who_has_solved_what(
+    browser: Browser, scheme: str, screenshots: Path, tmp_path: Path
+):
+    """A line for each lesson, beside the answers; hidden until the token is given, and after."""
+    context = browser.new_context(color_scheme=scheme, viewport={"width": 1280, "height": 900})
+    board = context.new_page()
+    with Class("--preset", "instant") as served:
+        board.goto(f"{served.url}/classroom")
+        assert ask(served, "Ada") == 200
+        for who, told in SOLVED.items():
+            tell(served, who, *told)
+        board.get_by_text("For the teacher").click()
+        expect(board.locator("#exercises")).to_be_hidden()
+        board.get_by_text("For the teacher").click()
+        enter(board)
+        board.get_by_text("Exercises, by learner").click()
+        rows = board.locator("#tried tr")
+        expect(rows).to_have_text(
+            [
+                "Ada101: 102b: 1 · 2 after 3 tries",
+                "constructor000: 1 not yet, tries: 1",
+                "김민준001: 1 · 2 · 3 not yet, tries: 4",
+            ]
+        )
+        board.locator("#exercises").scroll_into_view_if_needed()
+        board.screenshot(path=screenshots / f"classroom-exercises-{scheme}.png", full_page=True)
+        tell(served, "Ada", "solved/05.1")
+        expect(rows.first).to_contain_text("05: 1")
+        board.get_by_role("button", name="Forget the token").click()
+        expect(board.locator("#exercises")).to_be_hidden()
+        expect(rows).to_have_count(0)
+    context.close()
+
+
 def test_the_teacher_removes_a_name(served: Class, board: Page):
     """Its lane goes, what happens if it comes again is said, and it is refused; the other stays."""
     assert [ask(served, who) for who in ("Ada", "Mallory")] == [200, 200]

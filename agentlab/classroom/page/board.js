@@ -150,6 +150,33 @@ function drawTable(numbers) {
   );
 }
 
+/** An exercise, after how many tries it was solved, or how many there have been. */
+function tried(exercise, [tries, solved]) {
+  if (!solved) return shown(`${exercise} not yet, tries: ${tries}`);
+  return tries > 1 ? shown(`${exercise} after ${tries} tries`) : exercise;
+}
+
+/** Who has solved what, a line for each lesson: "02b: 1 · 2 after 4 tries". */
+function drawExercises(exercises, learners) {
+  const answered = new Map(learners.map((row) => [row.learner, row.answered]));
+  const names = new Set([...answered.keys(), ...Object.keys(exercises).sort()]);
+  const rows = [...names].map((learner) => {
+    const lessons = new Map();
+    for (const [which, how] of Object.entries(exercises[learner] ?? {}).sort()) {
+      const [lesson, exercise] = which.split(".");
+      lessons.set(lesson, [...(lessons.get(lesson) ?? []), tried(exercise, how)]);
+    }
+    const name = element("th", "", learner);
+    name.scope = "row";
+    const told = element("td");
+    told.append(...[...lessons].map(([lesson, all]) => element("div", "", `${lesson}: ${all.join(" · ")}`)));
+    const line = element("tr");
+    line.append(name, element("td", "", String(answered.get(learner) ?? 0)), told);
+    return line;
+  });
+  byId("tried").replaceChildren(...rows);
+}
+
 const rates = [];
 let sampledAt = 0;
 
@@ -229,7 +256,11 @@ async function poll() {
     try {
       const answer = await fetch("/classroom/board", { signal: AbortSignal.timeout(5000) });
       if (!answer.ok) throw new Error(String(answer.status));
-      draw(await answer.json());
+      const numbers = await answer.json();
+      draw(numbers);
+      if (byId("exercises").open) {
+        drawExercises((await command("GET", "/classroom/settings")).exercises, numbers.learners);
+      }
       wrong = 0;
     } catch {
       wrong += 1;
@@ -280,7 +311,9 @@ function option(value, text) {
 
 function leave() {
   sessionStorage.removeItem(KEPT);
-  byId("settings").hidden = byId("removal").hidden = true;
+  byId("settings").hidden = byId("removal").hidden = byId("exercises").hidden = true;
+  byId("exercises").open = false;
+  byId("tried").replaceChildren();
   byId("enter").hidden = false;
 }
 
@@ -319,7 +352,7 @@ async function tryTo(what, done) {
 async function enter() {
   fill(await command("GET", "/classroom/settings"));
   byId("enter").hidden = true;
-  byId("settings").hidden = byId("removal").hidden = false;
+  byId("settings").hidden = byId("removal").hidden = byId("exercises").hidden = false;
 }
 
 byId("enter").addEventListener("submit", (event) => {

@@ -57,16 +57,12 @@ class Responses:
         cut = self._choice.finish_reason == "length"
         sent, made = self._said.prompt_tokens, self._thought + self._said.completion_tokens
         read = {"cached_tokens": self.cached_tokens, "cache_write_tokens": 0}
+        usage = {"input_tokens": sent, "input_tokens_details": read, "output_tokens": made}
+        usage |= {"output_tokens_details": {"reasoning_tokens": self._thought}}
         self._whole = self._frame("incomplete" if cut else "completed") | {
             "incomplete_details": {"reason": "max_output_tokens"} if cut else None,
             "output": self._items,
-            "usage": {
-                "input_tokens": sent,
-                "input_tokens_details": read,
-                "output_tokens": made,
-                "output_tokens_details": {"reasoning_tokens": self._thought},
-                "total_tokens": sent + made,
-            },
+            "usage": usage | {"total_tokens": sent + made},
         }
         return self._whole
 

@@ -29,6 +29,7 @@ class Clock(msgspec.Struct, frozen=True):
 
     time_scale: Annotated[float, msgspec.Meta(gt=0, le=10_000)]
     paid: bool = True
+    classroom: bool = False  # which may be told who has solved what
 
 
 def clock_of(upstream: str) -> Clock | None:

@@ -152,19 +152,15 @@ class Forward:
         headers["accept-encoding"] = "identity"  # so that what passes can be read
         if self._lab:
             headers[TIMES.decode()] = "1"
+        headers |= self._account
         if self._key is not None:
             headers["authorization"] = f"Bearer {self._key}"
         if self._session is None:
             self._session = await anext(self._opened)
+        url = URL(self._upstream + path, encoded=True)
+        how: Any = {"headers": headers, "proxy": self._proxy, "allow_redirects": False}
         try:
-            return await self._session.request(
-                scope["method"],
-                URL(self._upstream + path, encoded=True),
-                data=body or None,
-                headers={**headers, **self._account},
-                proxy=self._proxy,
-                allow_redirects=False,
-            )
+            return await self._session.request(scope["method"], url, data=body or None, **how)
         except _FAILED as error:
             raise self._failed(type(error).__name__) from None
 

@@ -27,7 +27,7 @@ class Metrics:
     def __init__(self, recorder: Recorder, time_scale: float):
         self._recorder, self._time_scale, self._mark = recorder, time_scale, 0
         self._in_flight: list[Span] = []
-        self._read = self._made = 0
+        self._tokens = Counter({"prompt_tokens_total": 0, "generation_tokens_total": 0})
         self._ends = Counter({"stop": 0, "length": 0, "abort": 0})
         self._within = {name: [0] * (len(_BOUNDS_S) + 1) for name in _TIMES}
         self._sums_s = dict.fromkeys(_TIMES, 0.0)
@@ -49,8 +49,7 @@ class Metrics:
     def _lines(self) -> Iterator[str]:
         waiting = sum(span.started_s is None for span in self._in_flight)
         now = {"num_requests_running": len(self._in_flight) - waiting}
-        now |= {"num_requests_waiting": waiting, "prompt_tokens_total": self._read}
-        now |= {"generation_tokens_total": self._made}
+        now |= {"num_requests_waiting": waiting, **self._tokens}
         told: dict[str, list[tuple[str, str, float]]] = {n: [("", "", v)] for n, v in now.items()}
         told["request_success_total"] = [
             ("", f',finished_reason="{why}"', n) for why, n in self._ends.items()
@@ -65,8 +64,8 @@ class Metrics:
                 yield f'vllm:{name}{end}{{model_name="agentlab"{label}}} {value}'
 
     def _count(self, span: Span) -> None:
-        self._read += span.prompt_tokens
-        self._made += span.completion_tokens
+        self._tokens["prompt_tokens_total"] += span.prompt_tokens
+        self._tokens["generation_tokens_total"] += span.completion_tokens
         if span.status == HUNG_UP:
             self._ends["abort"] += 1
         if not span.ok:

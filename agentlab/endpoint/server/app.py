@@ -20,7 +20,7 @@ from agentlab.endpoint.middleware import fault_plan
 from agentlab.endpoint.middleware.fault_plan import FaultPlan
 from agentlab.endpoint.middleware.gate import Gate
 from agentlab.endpoint.middleware.rate_limits import Limits
-from agentlab.endpoint.middleware.server_timing import CLOCK, TIMES, clock_of, telling
+from agentlab.endpoint.middleware.server_timing import CLOCK, TIMES, Clock, clock_of, telling
 from agentlab.endpoint.physics.batch import Queue
 from agentlab.endpoint.presets import Preset
 from agentlab.endpoint.server._metrics import Metrics
@@ -45,7 +45,7 @@ class Door:
     """
 
     def __init__(self, lab_key: str | None = None):
-        self._lab_key = lab_key
+        self._lab_key, self.classroom = lab_key, False
 
     def enter(self, scope: Scope) -> None:
         """Let a request in, if no foreign page or name sends it."""
@@ -152,7 +152,7 @@ class App:
         told: dict[str, Callable[[], Any]] = {
             "/lab/mark": lambda: {"mark": self.recorder.mark(), "cpu_s": time.process_time()},
             "/lab/spans": lambda: {"spans": [*filter(visible, self._since(scope))]},
-            CLOCK: lambda: {"time_scale": self.model.time_scale, "paid": self.model.paid},
+            CLOCK: lambda: Clock(self.model.time_scale, self.model.paid, self._door.classroom),
         }
         await asgi.respond(send, 200, told[path]())
 
