@@ -68,7 +68,7 @@ def test_the_lessons_as_they_stand_have_nothing_to_mend(tmp_path: Path):
         (lambda cells: cells[2].metadata.update(tags=["raises-exception"]), "they must agree"),
         (lambda cells: cells[2].metadata.update(tags=["nbval-ignore"]), "unknown tag"),
         (lambda cells: cells[2].update(source="# NBVAL_SKIP\n1"), "NBVAL_ comment"),
-        (lambda cells: cells[2].update(source="x = 1\n" * 21), "more than 20 lines"),
+        (lambda cells: cells[2].update(source="x = 1\n" * 19), "more than 18 lines"),
         (lambda cells: cells[-1].update(source="1"), "an exercise lacks its check"),
         (lambda cells: cells[-1].update(source="Check() as x\n" * 16), "more than 15 lines"),
         (lambda cells: cells[2].outputs.append(printed("/home/anna/x")), "somebody's machine"),

@@ -111,8 +111,9 @@ def _lint_reading(name: str, cells: list[NotebookNode], code: list[NotebookNode]
     rules = {
         f"{len(cells)} cells; {least} to 60 make a lesson": least <= len(cells) <= 60,
         "fewer markdown cells than code cells; explain more": len(prose) >= len(code),
-        "code cells of more than 4 lines at the median": statistics.median_low(lesson) <= 4,
-        "a code cell of more than 20 lines; split it": max(lines) <= 20,
+        "code cells of more than 4 lines at the median": statistics.median(lesson) <= 4,
+        "more than four code cells of over 13 lines": sum(n > 13 for n in lesson) <= 4,
+        "a code cell of more than 18 lines; split it": max(lines) <= 18,
         "a check of more than 15 lines; make fewer claims": max(checks, default=0) <= 15,
         "less than ten words of prose for a line of code": korean or words >= 10 * sum(lesson),
         "fewer than two predictions": predictions >= 2,
