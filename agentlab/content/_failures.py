@@ -6,6 +6,19 @@ from agentlab.errors import AgentLabError, ConfigError, IncompleteAnswer, Retrie
 from agentlab.resilience import classify
 
 
+class Unfinished(AgentLabError):
+    """A call with an effect was begun, and nobody knows how it ended, so it is not made again."""
+
+    def __init__(self, tool: str, arguments: str, number: int):
+        settle = (
+            f"journal.settle({number}, 'its result'), or journal.settle({number}) if it was not"
+        )
+        super().__init__(
+            f"{tool}({arguments[:300]}) was begun and cut off, and may have happened; look whether it "
+            f"was, say so by {settle}, and try the topic again with journal.release()"
+        )
+
+
 def last(error: BaseException) -> BaseException:
     """Return the error of the last attempt, where there were several."""
     return (error.__cause__ or error) if isinstance(error, RetriesExhausted) else error
@@ -35,6 +48,8 @@ def is_everybodys(error: BaseException) -> bool:
 def is_final(error: BaseException) -> bool:
     """Return True where asking again would bring the same: cut off, filtered or refused."""
     met = last(error)
+    if isinstance(met, Unfinished | errors.TurnsExhausted):
+        return True
     return isinstance(met, IncompleteAnswer) and not classify(met).retry
 
 

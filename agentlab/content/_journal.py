@@ -25,6 +25,7 @@ _MOST = 1 << 40
 _SPARE_BYTES = 1 << 20
 _WAIT = "wait until it has ended, or choose another"
 
+_CALL = ("job", "step", "asked", "tool", "arguments", "nth")
 _SQL = msgspec.yaml.decode((DATA / "journal.yaml").read_bytes(), type=dict[str, str])
 
 
@@ -76,8 +77,12 @@ class Journal(ExitStack[bool | None]):
 
     def answer(self, job: str, step: str, asked: str) -> Reply | None:
         """Return what was answered before; None if nothing was, or nothing whole."""
-        rows = self._read("answer", job=job, step=step, asked=asked)
-        return Reply(*rows[0]) if rows else None
+        for answer, *tokens in self._read("answer", job=job, step=step, asked=asked):
+            calls_tools = isinstance(answer, bytes)
+            return (
+                msgspec.json.decode(answer, type=Reply) if calls_tools else Reply(answer, *tokens)
+            )
+        return None
 
     def sending(self, job: str, step: str, asked: str) -> None:
         """Note that a request is about to leave."""
@@ -88,10 +93,34 @@ class Journal(ExitStack[bool | None]):
 
         Of what is not whole, blank or cut off at a limit, only the tokens are kept.
         """
-        whole = isinstance(reply, Reply) and reply.finish_reason != "length" and reply.text.strip()
+        whole = isinstance(reply, Reply) and reply.finish_reason != "length"
+        calls = msgspec.json.encode(reply) if whole and reply.tool_calls else None
         sent, made = _tokens(reply.prompt_tokens), _tokens(reply.completion_tokens)
-        came: Any = {"answer": reply.text if whole else None, "sent": sent, "made": made}
+        text = reply.text if whole and reply.text.strip() else None
+        came: Any = {"answer": calls or text, "sent": sent, "made": made}
         self._write("record", job=job, step=step, asked=asked, **came)
+
+    def call(self, *call: str | int) -> tuple[int | None, str | None]:
+        """Return the number under which a tool's call was noted, and its result, as far as known.
+
+        A call is its job and step, what was asked, the tool, the arguments, and a count of those
+        that are alike.
+        """
+        rows = self._read("call", **dict(zip(_CALL, call, strict=True)))
+        return rows[0] if rows else (None, None)
+
+    def note_call(self, *call: str | int, result: str | None = None) -> None:
+        """Note that a tool's call is about to be made, or its result; the first result stays."""
+        self._write("note_call", **dict(zip(_CALL, call, strict=True)), result=result)
+
+    def settle(self, number: int, result: str | None = None) -> None:
+        """Say how a call ended that was begun and cut off: its result, or None if it did not happen.
+
+        Raises:
+            ConfigError: If no such call is waited for.
+        """
+        if not self._write("forget" if result is None else "settle", number=number, result=result):
+            raise ConfigError(f"no call {number} was cut off; take the number from the error")
 
     def standing(self, job: str) -> tuple[str, int, str | None, dict[str, str]]:
         """Return a topic's status, failures, last error, and its pages: name -> digest.
@@ -201,7 +230,7 @@ def _opened(file: Path | None) -> sqlite3.Connection:
     database = sqlite3.connect(file or ":memory:", isolation_level=None, check_same_thread=False)
     database.execute("PRAGMA journal_mode=WAL")
     database.execute("PRAGMA synchronous=FULL")
-    for table in ("steps", "jobs"):
+    for table in ("steps", "jobs", "calls"):
         database.execute(_SQL[table])
     return database
 

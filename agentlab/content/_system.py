@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter, defaultdict
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 from contextlib import AsyncExitStack, ExitStack, suppress
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, get_args
+from typing import TYPE_CHECKING, Any
 
 from jinja2 import Template
 
@@ -17,22 +17,25 @@ from agentlab._support.progress_bar import bar
 from agentlab.clock import is_virtual
 from agentlab.content import _failures as failures
 from agentlab.content._journal import Journal
+from agentlab.content._search import Corpus
 from agentlab.content._settings import Settings
-from agentlab.content._topics import ContentType, Job, jobs
+from agentlab.content._tools import KeptTool
+from agentlab.content._topics import Job, jobs
 from agentlab.content._work import Content, Work
-from agentlab.errors import JournalError, Stopped
+from agentlab.errors import ConfigError, JournalError, Stopped
 from agentlab.lab.connection import log
 from agentlab.resilience import Breaker, Guard, Monitor, RateLimit, Retry, amap, classify
-from agentlab.workflow import Workflow
+from agentlab.workflow import Workflow, listed
 
 if TYPE_CHECKING:
     from agentlab.engines.dask import Cluster
 
+TYPES = ("blog", "comprehensive", "sourced")
 _SUMMARY = Template(Path(__file__).with_name("summary.jinja").read_text(encoding="utf-8"))
 
 
 class ContentSystem(ExitStack[bool | None]):
-    """Agents that research, write, edit and publish: a workflow, "blog" or "comprehensive".
+    """Agents that research, write, edit and publish: a workflow, such as "blog" (see `TYPES`).
 
     It keeps the settings' limits over all that it sends, until it is stopped.
 
@@ -40,6 +43,16 @@ class ContentSystem(ExitStack[bool | None]):
         out: A folder for the files, and for the journal that lets another run go on; without it
             nothing is written to the disk.
         journal: A file for the journal instead; see `Journal`.
+        tools: Functions that steps name as their tools. A call may be made again after a crash,
+            until its result is recorded. By default `search` searches `data/corpus`.
+        effects: The same for functions that change something: a call that was begun is not made
+            again. If nobody knows how it ended, its topic fails, and the error says what to do.
+            A name in both has an effect.
+        workflows: Content types of your own, with the input "topic", and steps "editor", whose
+            answer is published, and "publisher", whose answer is the description.
+
+    Raises:
+        ConfigError: If a workflow lacks one of these, or a tool that it names.
 
     Attributes:
         stopped: Why nothing more is sent; None while work goes on.
@@ -53,12 +66,26 @@ class ContentSystem(ExitStack[bool | None]):
         *,
         out: str | Path | None = None,
         journal: str | Path | None = None,
+        tools: Mapping[str, Callable[..., Any]] | None = None,
+        effects: Mapping[str, Callable[..., Any]] | None = None,
+        workflows: Mapping[str, Workflow] | None = None,
     ):
         super().__init__()
         self.settings, self.out = settings or Settings(), None if out is None else Path(out)
         if journal is None and self.out is not None:
             journal = self.out / "journal.sqlite"
-        self._workflows = {name: Workflow.load(name) for name in get_args(ContentType)}
+        self._workflows = {name: Workflow.load(name) for name in TYPES} | dict(workflows or {})
+        pure = {"search": Corpus().search, **(tools or {})}
+        self.tools = {name: KeptTool(name, f, effect=False) for name, f in pure.items()}
+        for name, function in (effects or {}).items():
+            self.tools[name] = KeptTool(name, function, effect=True)
+        for name, workflow in self._workflows.items():
+            named = {tool for step in workflow.steps for tool in step.tools}
+            steps, inputs = workflow.needs.keys(), workflow.inputs
+            if inputs != ("topic",) or named - self.tools.keys() or {"editor", "publisher"} - steps:
+                has = f"{name!r} has inputs {listed(inputs)}, steps {listed(steps)}, and tools "
+                must = f"'topic' alone, 'editor' and 'publisher', and tools of {listed(self.tools)}"
+                raise ConfigError(f"{has}{listed(sorted(named))}; a content type must have {must}")
         self.journal = self.enter_context(Journal(journal))
         self.monitor = Monitor()
         self.reply = lab.reply  # or a cluster's
@@ -68,7 +95,7 @@ class ContentSystem(ExitStack[bool | None]):
         self._loop: asyncio.AbstractEventLoop | None = None
         self._answered = self._outages = 0
 
-    async def generate_content(self, topic: str, content_type: ContentType = "blog") -> Content:
+    async def generate_content(self, topic: str, content_type: str = "blog") -> Content:
         """Write about one topic; a failure is a status. What was answered is not asked again."""
         (content,) = await self.batch_generate([topic], content_type)
         return content
@@ -76,7 +103,7 @@ class ContentSystem(ExitStack[bool | None]):
     async def batch_generate(
         self,
         topics: Iterable[str],
-        content_type: ContentType = "blog",
+        content_type: str = "blog",
         *,
         progress: bool = False,
         cluster: str | Cluster | None = None,
@@ -87,7 +114,7 @@ class ContentSystem(ExitStack[bool | None]):
             cluster: Where the requests are sent from: a `Cluster`, a scheduler's address, or
                 "local" for processes that are started here; None sends from this one.
         """
-        given = jobs(topics, content_type)
+        given = jobs(topics, content_type, self._workflows)
         self.begin()
         async with AsyncExitStack() as stack:
             if isinstance(cluster, str):

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Coroutine, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from hashlib import blake2b
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, TypeVar
 
 import msgspec
 
@@ -16,6 +18,7 @@ from agentlab.clock import is_virtual
 from agentlab.content._failures import in_words, is_final
 from agentlab.content._journal import Bill
 from agentlab.content._publish import Article, Published, publish
+from agentlab.content._tools import turn
 from agentlab.content._topics import Job, clean
 from agentlab.errors import IncompleteAnswer, JournalError, StepError, Stopped
 from agentlab.lab import connection
@@ -25,6 +28,7 @@ from agentlab.workflow import Workflow
 if TYPE_CHECKING:
     from agentlab.content._system import ContentSystem
 
+T = TypeVar("T")
 Status = Literal["done", "failed", "quarantined", "left"]
 
 
@@ -70,7 +74,9 @@ class Work:
     requests: int = 0
     in_flight: int = 0
     peak: int = 0
-    sending: set[asyncio.Task[str]] = field(default_factory=set)
+    sending: set[asyncio.Task[Any]] = field(default_factory=set)
+    returned: dict[str, str] = field(default_factory=dict)  # by tools: id -> title
+    fault: Exception | None = None  # of a tool, which the topic cannot go on with
 
     async def run(self) -> Content:
         """Write about the topic; a failure is a status, not an exception."""
@@ -86,14 +92,17 @@ class Work:
             self.system.stop(str(cannot))
             return self._content("left", error=str(cannot))
         except StepError as failed:
-            return await self._failed(failed.__cause__ or failed, failed.step, count)
+            error = self.fault or failed.__cause__ or failed
+            return await self._failed(error, failed.step, count)
         except Exception as odd:
             return await self._failed(odd, "publisher", count)
 
     async def _answers(self) -> Mapping[str, str]:
-        inputs, engine = {"topic": self.job.topic}, self.system.settings.engine
+        named = [name for step in self.workflow.steps for name in step.tools]
+        run = partial(engines.run, tools={name: self.system.tools[name] for name in named})
+        topic, engine = {"topic": self.job.topic}, self.system.settings.engine
         try:
-            return await engines.run(self.workflow, inputs, engine=engine, ask=self._answer)
+            return await run(self.workflow, topic, engine=engine, ask=self._answer)
         except asyncio.CancelledError:
             for task in self.sending:
                 task.cancel()
@@ -102,23 +111,32 @@ class Work:
             # A step that fails cancels its siblings; what they sent is paid for, so it is kept.
             await asyncio.gather(*self.sending, return_exceptions=True)
 
-    async def _answer(self, prompt: str, *, agent: str, **options: Any) -> str:
-        asked = question(prompt, options)
-        kept = self.system.journal.answer(self.job.key, agent, asked)
-        if kept is not None:
-            return kept.text
-        sending = asyncio.create_task(self._send(prompt, agent, asked, options))
-        self.sending.add(sending)
-        return await asyncio.shield(sending)
+    async def finish(self, work: Coroutine[Any, Any, T]) -> T:
+        """Await what goes on, and is recorded, though a failure elsewhere ends who waits here."""
+        task = asyncio.create_task(work)
+        self.sending.add(task)
+        return await asyncio.shield(task)
 
-    async def _send(self, prompt: str, step: str, asked: str, options: dict[str, Any]) -> str:
-        key, settings = (self.job.key, step, asked), self.system.settings
+    async def _answer(self, prompt: str, *, agent: str, **options: Any) -> lab.Reply | str:
+        if self.fault is not None:
+            raise self.fault
+        key = self.job.key, agent, question(prompt, options)
+        reply = self.system.journal.answer(*key)
+        if reply is None:
+            reply = await self.finish(self._send(prompt, key, options))
+        turn.set((self, key, Counter()))
+        return reply if "tools" in options else reply.text
+
+    async def _send(
+        self, prompt: str, key: tuple[str, str, str], options: dict[str, Any]
+    ) -> lab.Reply:
+        step, settings = key[1], self.system.settings
         patience_s = max(settings.timeout_seconds, 600.0)  # the guard has the shorter one
         asking = options | {"agent": f"{step}: {self.job.topic}"[:200], "timeout_s": patience_s}
 
         async def send() -> lab.Reply:
             self.system.journal.sending(*key)
-            if self._disk_is_full():
+            if self.disk_is_full():
                 raise Stopped(f"nothing more is sent: {self.system.stopped}")
             self.requests += 1
             self.in_flight += 1
@@ -130,7 +148,7 @@ class Work:
                     cut = f"the answer was cut off at its limit of {options['max_tokens']} tokens"
                     cure = "raise max_tokens, or ask for a shorter answer"
                     raise errors.AnswerTruncated(f"{cut}; {cure}", **reply._asdict())
-                if not reply.text.strip():
+                if not (reply.text.strip() or reply.tool_calls):
                     raise errors.AnswerEmpty("the answer has no text; ask again", **reply._asdict())
                 return reply
             except IncompleteAnswer as part:
@@ -141,18 +159,23 @@ class Work:
 
         reply = await self.system.send(send, step, size_tokens(prompt, **options))
         self.system.journal.record(*key, reply)
-        self._disk_is_full()
+        self.disk_is_full()
         self.system.recorded += 1
-        return reply.text
+        return reply
 
-    def _disk_is_full(self) -> bool:
+    def disk_is_full(self) -> bool:
+        """Stop the system if the journal has no room but the spare, and say whether it has not."""
         if self.system.journal.full:
             self.system.stop("the disk is full; make room, and go on")
         return self.system.journal.full
 
     def _publish(self, answers: Mapping[str, str]) -> Content:
         description = " ".join(answers["publisher"].split())
-        article = Article(self.job.topic, description, answers["editor"], self.job.content_type)
+        said = "\n".join(answers.values())
+        named = {said.find(f"[{id}]"): (id, title) for id, title in self.returned.items()}
+        sources = tuple(one for place, one in sorted(named.items()) if place >= 0)
+        topic, content_type = self.job
+        article = Article(topic, description, answers["editor"], content_type, sources)
         status, _, _, pages = self.system.journal.standing(self.job.key)
         published = publish(self.system.out, article, pages) if self.system.out else Published()
         if published.pages != pages or status != "done":
