@@ -7,13 +7,5 @@ from agentlab.content._system import ContentSystem, summary
 from agentlab.content._topics import read_topics
 from agentlab.content._work import Content, Metrics
 
-__all__ = [
-    "Content",
-    "ContentSystem",
-    "Corpus",
-    "Journal",
-    "Metrics",
-    "Settings",
-    "read_topics",
-    "summary",
-]
+__all__ = ["Content", "ContentSystem", "Corpus", "Journal", "Metrics", "Settings"]
+__all__ += ["read_topics", "summary"]

@@ -9,15 +9,6 @@ from agentlab.resilience import classify
 class Unfinished(AgentLabError):
     """A call with an effect was begun, and nobody knows how it ended, so it is not made again."""
 
-    def __init__(self, tool: str, arguments: str, number: int):
-        settle = (
-            f"journal.settle({number}, 'its result'), or journal.settle({number}) if it was not"
-        )
-        super().__init__(
-            f"{tool}({arguments[:300]}) was begun and cut off, and may have happened; look whether it "
-            f"was, say so by {settle}, and try the topic again with journal.release()"
-        )
-
 
 def last(error: BaseException) -> BaseException:
     """Return the error of the last attempt, where there were several."""

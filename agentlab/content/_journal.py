@@ -77,12 +77,10 @@ class Journal(ExitStack[bool | None]):
 
     def answer(self, job: str, step: str, asked: str) -> Reply | None:
         """Return what was answered before; None if nothing was, or nothing whole."""
-        for answer, *tokens in self._read("answer", job=job, step=step, asked=asked):
-            calls_tools = isinstance(answer, bytes)
-            return (
-                msgspec.json.decode(answer, type=Reply) if calls_tools else Reply(answer, *tokens)
-            )
-        return None
+        rows = self._read("answer", job=job, step=step, asked=asked)
+        if rows and isinstance(rows[0][0], bytes):
+            return msgspec.json.decode(rows[0][0], type=Reply)
+        return Reply(*rows[0]) if rows else None
 
     def sending(self, job: str, step: str, asked: str) -> None:
         """Note that a request is about to leave."""
@@ -93,11 +91,12 @@ class Journal(ExitStack[bool | None]):
 
         Of what is not whole, blank or cut off at a limit, only the tokens are kept.
         """
-        whole = isinstance(reply, Reply) and reply.finish_reason != "length"
-        calls = msgspec.json.encode(reply) if whole and reply.tool_calls else None
+        answer: str | bytes | None = None
+        if isinstance(reply, Reply) and reply.finish_reason != "length":
+            text = reply.text if reply.text.strip() else None
+            answer = msgspec.json.encode(reply) if reply.tool_calls else text
         sent, made = _tokens(reply.prompt_tokens), _tokens(reply.completion_tokens)
-        text = reply.text if whole and reply.text.strip() else None
-        came: Any = {"answer": calls or text, "sent": sent, "made": made}
+        came: Any = {"answer": answer, "sent": sent, "made": made}
         self._write("record", job=job, step=step, asked=asked, **came)
 
     def call(self, *call: str | int) -> tuple[int | None, str | None]:
@@ -114,7 +113,7 @@ class Journal(ExitStack[bool | None]):
         self._write("note_call", **dict(zip(_CALL, call, strict=True)), result=result)
 
     def settle(self, number: int, result: str | None = None) -> None:
-        """Say how a call ended that was begun and cut off: its result, or None if it did not happen.
+        """Say how a call ended that was begun and cut off: its result, or None if it was not made.
 
         Raises:
             ConfigError: If no such call is waited for.

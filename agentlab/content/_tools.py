@@ -50,7 +50,9 @@ class KeptTool(Tool):
         if stopped is not None:
             raise Stopped(f"nothing more is called: {stopped}")
         if self._effect and number is not None:
-            raise Unfinished(self._name, arguments, number)
+            begun = f"{self._name}({arguments[:300]}) was begun, and may have happened; look, and call"
+            settle = f"journal.settle({number}, result), or journal.settle({number}) if it did not"
+            raise Unfinished(f"{begun} {settle}, and then journal.release()")
         if self._effect:
             journal.note_call(*key)
         try:
