@@ -82,15 +82,15 @@ def write(system: ContentSystem, topic: str, kind: str) -> tuple[Content, Any]:
     ("words", "ids"),
     [
         (TOPIC, ["one-tide", "tidal-day", "two-tides"]),
-        ("Tides in harbour 5", ["harbours", "harbours", "ebb-and-flood"]),
-        ("MOONS", ["moon-orbit", "moon-orbit", "other-moons"]),
+        ("Tides in harbour 5", ["harbours", "harbours", "storm-surges"]),
+        ("MOONS", ["other-moons", "other-moons", "sun"]),
         ("rising bread", ["bread", "bread"]),
         ("what is it", []),
         ("quantum jumps", []),
     ],
 )
 def test_a_search_finds_the_same_everywhere(words, ids):
-    """The passages that share most with the words, rare words first; or it says that none does."""
+    """The passages that share the most words, short ones first; or it says that none does."""
     found = Corpus().search(words)
     assert [block.partition("]")[0][1:] for block in found.split("\n\n") if ids] == ids
     assert ids or found == f"No document was found for {words!r}; search in other words."

@@ -19,9 +19,8 @@ from agentlab.content import _failures as failures
 from agentlab.content._journal import Journal
 from agentlab.content._search import Corpus
 from agentlab.content._settings import Settings
-from agentlab.content._tools import KeptTool
 from agentlab.content._topics import Job, jobs
-from agentlab.content._work import Content, Work
+from agentlab.content._work import Content, KeptTool, Work
 from agentlab.errors import ConfigError, JournalError, Stopped
 from agentlab.lab.connection import log
 from agentlab.resilience import Breaker, Guard, Monitor, RateLimit, Retry, amap, classify
@@ -80,12 +79,12 @@ class ContentSystem(ExitStack[bool | None]):
         for name, function in (effects or {}).items():
             self.tools[name] = KeptTool(name, function, effect=True)
         for name, workflow in self._workflows.items():
-            named = {tool for step in workflow.steps for tool in step.tools}
-            steps, inputs = workflow.needs.keys(), workflow.inputs
-            if inputs != ("topic",) or named - self.tools.keys() or {"editor", "publisher"} - steps:
-                has = f"{name!r} has inputs {listed(inputs)}, steps {listed(steps)}, and tools "
-                must = f"'topic' alone, 'editor' and 'publisher', and tools of {listed(self.tools)}"
-                raise ConfigError(f"{has}{listed(sorted(named))}; a content type must have {must}")
+            workflow.given({"topic": name})
+            lacks = {"editor", "publisher"} - workflow.needs.keys()
+            lacks |= {tool for step in workflow.steps for tool in step.tools} - self.tools.keys()
+            if lacks:
+                cure = "give the step, or the tool's function in tools= or effects="
+                raise ConfigError(f"workflow {name!r} lacks {listed(sorted(lacks))}; {cure}")
         self.journal = self.enter_context(Journal(journal))
         self.monitor = Monitor()
         self.reply = lab.reply  # or a cluster's
@@ -114,7 +113,7 @@ class ContentSystem(ExitStack[bool | None]):
             cluster: Where the requests are sent from: a `Cluster`, a scheduler's address, or
                 "local" for processes that are started here; None sends from this one.
         """
-        given = jobs(topics, content_type, self._workflows)
+        given = jobs(topics, content_type, [*self._workflows])
         self.begin()
         async with AsyncExitStack() as stack:
             if isinstance(cluster, str):

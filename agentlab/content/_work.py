@@ -1,10 +1,11 @@
-"""One topic's work in one run: its questions, what they took, and what became of it."""
+"""One topic's work in one run: questions, calls of tools, what they took, what became of it."""
 
 from __future__ import annotations
 
 import asyncio
 from collections import Counter
-from collections.abc import Coroutine, Mapping
+from collections.abc import Callable, Coroutine, Mapping
+from contextvars import ContextVar
 from dataclasses import dataclass, field
 from functools import partial
 from hashlib import blake2b
@@ -15,15 +16,15 @@ import msgspec
 
 from agentlab import engines, errors, lab
 from agentlab.clock import is_virtual
-from agentlab.content._failures import in_words, is_final
+from agentlab.content._failures import Unfinished, in_words, is_final
 from agentlab.content._journal import Bill
 from agentlab.content._publish import Article, Published, publish
-from agentlab.content._tools import turn
+from agentlab.content._search import titles
 from agentlab.content._topics import Job, clean
 from agentlab.errors import IncompleteAnswer, JournalError, StepError, Stopped
 from agentlab.lab import connection
 from agentlab.resilience import size_tokens
-from agentlab.workflow import Workflow
+from agentlab.workflow import Tool, Workflow
 
 if TYPE_CHECKING:
     from agentlab.content._system import ContentSystem
@@ -61,6 +62,10 @@ class Content(NamedTuple):
     files: tuple[Path, ...] = ()
     error: str | None = None
     kept: tuple[Path, ...] = ()
+
+
+_turn: ContextVar[tuple[Work, tuple[str, str, str], Counter[tuple[str, str]]]] = ContextVar("turn")
+"""Whose answer calls tools here, its key in the journal, and how often each call was made."""
 
 
 @dataclass(eq=False)
@@ -124,7 +129,7 @@ class Work:
         reply = self.system.journal.answer(*key)
         if reply is None:
             reply = await self.finish(self._send(prompt, key, options))
-        turn.set((self, key, Counter()))
+        _turn.set((self, key, Counter()))
         return reply if "tools" in options else reply.text
 
     async def _send(
@@ -227,3 +232,49 @@ def question(prompt: str, options: Mapping[str, Any]) -> str:
     rest = {name: value for name, value in options.items() if name != "max_tokens"}
     asked = [model.model, "local" if local else "real", prompt, rest]
     return blake2b(msgspec.json.encode(asked, order="sorted"), digest_size=16).hexdigest()
+
+
+class KeptTool(Tool):
+    """A function as a tool: a recorded call gives its result, and one with an `effect` runs once.
+
+    Where that cannot be told, the whole topic fails: the model would only call it again.
+    """
+
+    def __init__(self, name: str, function: Callable[..., Any], *, effect: bool):
+        super().__init__(name, function)
+        self._name, self._effect = name, effect
+
+    async def run(self, arguments: str) -> str:
+        work, question, made = _turn.get()
+        call = self._name, clean(arguments)
+        made[call] += 1
+        try:
+            text = await work.finish(self._kept(work, (*question, *call, made[call]), arguments))
+        except (JournalError, Stopped, Unfinished) as error:
+            work.fault = work.fault or error
+            raise
+        work.returned |= titles(text)
+        return text
+
+    async def _kept(self, work: Work, key: tuple[Any, ...], arguments: str) -> str:
+        journal, stopped = work.system.journal, work.system.stopped
+        number, text = journal.call(*key)
+        if text is not None:
+            return text
+        if stopped is not None:
+            raise Stopped(f"nothing more is called: {stopped}")
+        if self._effect and number is not None:
+            begun = (
+                f"{self._name}({arguments[:300]}) was begun, and may have happened; look, and call"
+            )
+            settle = f"journal.settle({number}, result), or journal.settle({number}) if it did not"
+            raise Unfinished(f"{begun} {settle}, and then journal.release()")
+        if self._effect:
+            journal.note_call(*key)
+        try:
+            text = clean(await super().run(arguments))
+        except Exception as error:  # a result, too, told as the loop of an agent tells it
+            text = clean(f"{type(error).__name__}: {error}")
+        journal.note_call(*key, result=text)
+        work.disk_is_full()
+        return text
