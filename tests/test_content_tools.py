@@ -287,8 +287,8 @@ def test_what_was_not_made_is_made(fresh_lab, tmp_path):
     assert calls.begun["book", "Oslo"] == 2 and calls.ended["book", "Oslo"] == 1  # type: ignore[index]
 
 
-def test_a_stop_begins_no_call(fresh_lab, tmp_path):
-    """What is in flight is answered and recorded; its calls wait for the next run."""
+def test_a_stop_waits_for_the_calls_of_an_answer(fresh_lab, tmp_path):
+    """What is in flight is answered, and what it calls is done, recorded, and not done again."""
     calls = Calls()
 
     async def stopped(system: ContentSystem) -> list[Content]:
@@ -300,10 +300,10 @@ def test_a_stop_begins_no_call(fresh_lab, tmp_path):
     with calls.system(tmp_path / "j.sqlite") as system:
         contents, t = lab.simulate(stopped(system))
     assert [content.status for content in contents] == ["left"]  # type: ignore[union-attr]
-    assert t.requests == 1 and not calls.begun
+    assert t.requests == 1 and set(calls.ended.values()) == {1}
     with calls.system(tmp_path / "j.sqlite") as system:
         content, t = write(system, "Oslo", "trip")
-    assert (content.status, t.requests) == ("done", 3)
+    assert (content.status, t.requests) == ("done", 3) and set(calls.begun.values()) == {1}
 
 
 def test_an_agent_without_an_end_is_given_up(fresh_lab, monkeypatch):
@@ -317,17 +317,21 @@ def test_an_agent_without_an_end_is_given_up(fresh_lab, monkeypatch):
 
 
 @pytest.mark.parametrize(
-    ("steps", "inputs"),
+    ("steps", "inputs", "words"),
     [
-        ([Step("editor", "{topic}", tools=("fly",)), Step("publisher", "{editor}")], ["topic"]),
-        ([Step("editor", "{topic}")], ["topic"]),
-        ([Step("editor", "{city}"), Step("publisher", "{editor}")], ["city"]),
+        (
+            [Step("editor", "{topic}", tools=("fly",)), Step("publisher", "{editor}")],
+            "topic",
+            "fly",
+        ),
+        ([Step("editor", "{topic}")], "topic", "publisher"),
+        ([Step("editor", "{city}"), Step("publisher", "{editor}")], "city", "takes the inputs"),
     ],
 )
-def test_a_workflow_that_is_no_content_type_is_refused(steps, inputs):
+def test_a_workflow_that_is_no_content_type_is_refused(steps, inputs, words):
     """A tool without a function, a missing step, another input: said when the system is made."""
-    with pytest.raises(ConfigError, match=r"'own' has .*a content type must have"):
-        ContentSystem(workflows={"own": Workflow(steps, inputs=inputs)})
+    with pytest.raises(ConfigError, match=words):
+        ContentSystem(workflows={"own": Workflow(steps, inputs=[inputs])})
 
 
 def test_what_is_no_function_is_no_tool():

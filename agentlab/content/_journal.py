@@ -23,7 +23,6 @@ from agentlab.settings import DATA
 _MOST = 1 << 40
 """No answer has more tokens, so that sums fit into 63 bits; a larger count is taken for none."""
 _SPARE_BYTES = 1 << 20
-_WAIT = "wait until it has ended, or choose another"
 
 _CALL = ("job", "step", "asked", "tool", "arguments", "nth")
 _SQL = msgspec.yaml.decode((DATA / "journal.yaml").read_bytes(), type=dict[str, str])
@@ -99,18 +98,19 @@ class Journal(ExitStack[bool | None]):
         came: Any = {"answer": answer, "sent": sent, "made": made}
         self._write("record", job=job, step=step, asked=asked, **came)
 
-    def call(self, *call: str | int) -> tuple[int | None, str | None]:
-        """Return the number under which a tool's call was noted, and its result, as far as known.
+    def calling(self, *call: str | int) -> tuple[int | None, str | None]:
+        """Note that a tool is about to be called; return the number and the result of last time.
 
-        A call is its job and step, what was asked, the tool, the arguments, and a count of those
-        that are alike.
+        A call is job, step, what was asked, tool, arguments, and a count of those that are alike.
         """
         rows = self._read("call", **dict(zip(_CALL, call, strict=True)))
+        if not rows:
+            self._write("calling", **dict(zip(_CALL, call, strict=True)))
         return rows[0] if rows else (None, None)
 
-    def note_call(self, *call: str | int, result: str | None = None) -> None:
-        """Note that a tool's call is about to be made, or its result; the first result stays."""
-        self._write("note_call", **dict(zip(_CALL, call, strict=True)), result=result)
+    def called(self, result: str, *call: str | int) -> None:
+        """Record what came of a call."""
+        self._write("called", result=result, **dict(zip(_CALL, call, strict=True)))
 
     def settle(self, number: int, result: str | None = None) -> None:
         """Say how a call ended that was begun and cut off: its result, or None if it was not made.
@@ -196,7 +196,8 @@ def _claimed(where: str | Path) -> Iterator[Path]:
             finally:
                 _spare(file).unlink(missing_ok=True)
     except Timeout:
-        raise ConfigError(f"another process writes {where}; {_WAIT} folder") from None
+        cure = "wait until it has ended, or choose another folder"
+        raise ConfigError(f"another process writes {where}; {cure}") from None
 
 
 def _spare(file: Path) -> Path:

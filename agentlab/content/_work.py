@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from functools import partial
 from hashlib import blake2b
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple, TypeVar
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 import msgspec
 
@@ -29,7 +29,6 @@ from agentlab.workflow import Tool, Workflow
 if TYPE_CHECKING:
     from agentlab.content._system import ContentSystem
 
-T = TypeVar("T")
 Status = Literal["done", "failed", "quarantined", "left"]
 
 
@@ -116,7 +115,7 @@ class Work:
             # A step that fails cancels its siblings; what they sent is paid for, so it is kept.
             await asyncio.gather(*self.sending, return_exceptions=True)
 
-    async def finish(self, work: Coroutine[Any, Any, T]) -> T:
+    async def finish(self, work: Coroutine[Any, Any, Any]) -> Any:
         """Await what goes on, and is recorded, though a failure elsewhere ends who waits here."""
         task = asyncio.create_task(work)
         self.sending.add(task)
@@ -141,7 +140,7 @@ class Work:
 
         async def send() -> lab.Reply:
             self.system.journal.sending(*key)
-            if self.disk_is_full():
+            if self._disk_is_full():
                 raise Stopped(f"nothing more is sent: {self.system.stopped}")
             self.requests += 1
             self.in_flight += 1
@@ -164,12 +163,11 @@ class Work:
 
         reply = await self.system.send(send, step, size_tokens(prompt, **options))
         self.system.journal.record(*key, reply)
-        self.disk_is_full()
+        self._disk_is_full()
         self.system.recorded += 1
         return reply
 
-    def disk_is_full(self) -> bool:
-        """Stop the system if the journal has no room but the spare, and say whether it has not."""
+    def _disk_is_full(self) -> bool:
         if self.system.journal.full:
             self.system.stop("the disk is full; make room, and go on")
         return self.system.journal.full
@@ -249,32 +247,26 @@ class KeptTool(Tool):
         call = self._name, clean(arguments)
         made[call] += 1
         try:
-            text = await work.finish(self._kept(work, (*question, *call, made[call]), arguments))
-        except (JournalError, Stopped, Unfinished) as error:
+            text = await work.finish(self._kept(work, arguments, *question, *call, made[call]))
+        except Exception as error:
             work.fault = work.fault or error
             raise
         work.returned |= titles(text)
         return text
 
-    async def _kept(self, work: Work, key: tuple[Any, ...], arguments: str) -> str:
-        journal, stopped = work.system.journal, work.system.stopped
-        number, text = journal.call(*key)
+    async def _kept(self, work: Work, arguments: str, *call: str | int) -> str:
+        number, text = work.system.journal.calling(*call)
         if text is not None:
             return text
-        if stopped is not None:
-            raise Stopped(f"nothing more is called: {stopped}")
-        if self._effect and number is not None:
+        if number is not None and self._effect:
             begun = (
                 f"{self._name}({arguments[:300]}) was begun, and may have happened; look, and call"
             )
             settle = f"journal.settle({number}, result), or journal.settle({number}) if it did not"
             raise Unfinished(f"{begun} {settle}, and then journal.release()")
-        if self._effect:
-            journal.note_call(*key)
         try:
             text = clean(await super().run(arguments))
         except Exception as error:  # a result, too, told as the loop of an agent tells it
             text = clean(f"{type(error).__name__}: {error}")
-        journal.note_call(*key, result=text)
-        work.disk_is_full()
+        work.system.journal.called(text, *call)
         return text
