@@ -237,7 +237,7 @@ def test_killed_anywhere_no_effect_is_had_twice(tmp_path: Path):
                 call = ("book", content.topic)
                 assert calls.begun[call] == 1, "it was not called again"  # type: ignore[index]
                 rows = system.journal._database.execute(
-                    "SELECT number FROM agentlab_calls WHERE result IS NULL AND job LIKE ?",
+                    "SELECT number FROM agentlab_calls WHERE result IS NULL AND tool = 'book' AND job LIKE ?",
                     (f"%{content.topic}",),
                 )
                 system.journal.settle(*rows.fetchone(), result="booked")
@@ -277,13 +277,13 @@ def test_what_was_not_made_is_made(fresh_lab, tmp_path):
         with calls.system(tmp_path / "j.sqlite") as system:
             content, t = write(system, "Oslo", "trip")
             assert (content.status, t.requests) == ("quarantined", 0)
-            assert "journal.settle(1, result)" in str(content.error)
+            assert "journal.settle(2, result)" in str(content.error)
             system.journal.release()
     with calls.system(tmp_path / "j.sqlite") as system:
-        system.journal.settle(1)
+        system.journal.settle(2)
         assert write(system, "Oslo", "trip")[0].status == "done"
-        with pytest.raises(ConfigError, match="no call 1 was cut off"):
-            system.journal.settle(1)
+        with pytest.raises(ConfigError, match="no call 2 was cut off"):
+            system.journal.settle(2)
     assert calls.begun["book", "Oslo"] == 2 and calls.ended["book", "Oslo"] == 1  # type: ignore[index]
 
 

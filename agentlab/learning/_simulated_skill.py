@@ -5,7 +5,6 @@ trace are real, and replaces the words by a right or a wrong answer.
 """
 
 from collections.abc import Mapping
-from math import prod
 from typing import Annotated, Any
 
 import msgspec
@@ -13,7 +12,7 @@ import msgspec
 from agentlab.endpoint.contract import seeded_random
 from agentlab.engines import Ask
 from agentlab.errors import ConfigError
-from agentlab.learning.patterns import PATTERNS, proposals
+from agentlab.learning.patterns import proposals
 from agentlab.learning.tasks import Task
 from agentlab.settings import DATA
 
@@ -29,8 +28,10 @@ class Skill(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     alike: Share
 
 
-_SKILLS = msgspec.yaml.decode((DATA / "skills.yaml").read_bytes(), type=dict[str, dict[str, Skill]])
-SKILLS, SHIFTED = _SKILLS["skills"], _SKILLS["shifted"]
+_FILE = msgspec.yaml.decode((DATA / "skills.yaml").read_bytes())
+SKILLS, SHIFTED = (msgspec.convert(_FILE[n], dict[str, Skill]) for n in ("skills", "shifted"))
+MEANS: list[dict[str, dict[str, float]]] = [_FILE["earns"], _FILE["earns_shifted"]]
+"""Kind -> pattern -> what it earns on average, exactly; before and after the shift."""
 
 
 class SimulatedSkill:
@@ -84,27 +85,3 @@ def _drawn(answers: list[tuple[float, str]], at: float) -> str:
         if at < 0:
             return answer
     return answers[-1][1]  # what rounding left over
-
-
-async def expected(model: SimulatedSkill, task: Task, pattern: str) -> tuple[float, float]:
-    """Return how often a pattern is right about a task, and its calls: on average, exactly."""
-    right = mean_calls = 0.0
-    courses: list[list[int]] = [[]]  # which of the possible answers each request gets, so far
-    course: list[int]
-    shares: list[float]
-
-    async def ask(prompt: str, **_: Any) -> str:
-        possible = model.answers(task, prompt)
-        if len(shares) == len(course):  # from here on always the first; the others are noted
-            courses.extend([*course, other] for other in range(1, len(possible)))
-            course.append(0)
-        share, answer = possible[course[len(shares)]]
-        shares.append(share)
-        return f"Answer: {answer}"
-
-    while courses:
-        course, shares = courses.pop(), []
-        is_right = task.right(await PATTERNS[pattern](ask, task))
-        right += prod(shares) * is_right
-        mean_calls += prod(shares) * len(shares)
-    return round(right, 9), round(mean_calls, 9)

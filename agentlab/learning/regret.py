@@ -15,9 +15,9 @@ from agentlab.clock import run_virtual
 from agentlab.engines import Ask
 from agentlab.learning import tasks
 from agentlab.learning._bandit import Policy
-from agentlab.learning._simulated_skill import SHIFTED, SKILLS, SimulatedSkill, expected
+from agentlab.learning._simulated_skill import MEANS, SHIFTED, SKILLS, SimulatedSkill
 from agentlab.learning.patterns import PATTERNS
-from agentlab.learning.tasks import KINDS, Task
+from agentlab.learning.tasks import Task
 from agentlab.trace import trace
 
 PRICE = 0.03  # what a call costs, where a right answer is worth 1; chosen for the lesson
@@ -114,19 +114,9 @@ class Scenario(msgspec.Struct, frozen=True):
     policies: dict[str, Curve]
 
 
-@cache
 def mean_rewards(shifted: bool = False) -> dict[str, dict[str, float]]:
     """Return kind -> pattern -> what it earns on average, exactly."""
-    model = SimulatedSkill(SHIFTED if shifted else SKILLS)
-
-    async def mean(kind: str, arm: str) -> float:
-        right, calls = await expected(model, tasks.draw(kind, 0), arm)
-        return round(right - PRICE * calls, 9)
-
-    async def all_of_them() -> dict[str, dict[str, float]]:
-        return {kind: {arm: await mean(kind, arm) for arm in ARMS} for kind in KINDS}
-
-    return run_virtual(all_of_them()).result
+    return MEANS[shifted]
 
 
 @cache
