@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 
 from agentlab import lab
 from agentlab.content import Content, ContentSystem, Corpus, Settings
@@ -97,27 +98,30 @@ def test_a_search_finds_the_same_everywhere(words, ids):
 
 
 def test_every_document_of_ours_is_found_by_its_title():
-    """And has one paragraph at least that names it."""
-    for file in (DATA / "corpus").glob("*.md"):
-        title = file.read_text(encoding="utf-8").partition("\n")[0].removeprefix("# ")
-        assert f"[{file.stem}] {title}" in Corpus().search(title)
+    """And its result begins with id and title."""
+    documents = yaml.safe_load((DATA / "corpus" / "sea.yaml").read_text(encoding="utf-8"))
+    for id, document in documents.items():
+        assert f"[{id}] {document['title']}\n" in Corpus().search(document["title"])
+    assert len(documents) == 17
 
 
 @pytest.mark.parametrize(
-    ("name", "content", "words"),
+    ("content", "words"),
     [
-        (None, b"", "no documents in .*write ID.md files"),
-        ("a.md", b"no title\n\ntext", "begins with 'no title'; begin it with `# Title`"),
-        ("a.md", b"# only a title\n", "begins with '# only a title'"),
-        ("a.md", b"# \xff\n\ntext", "give a text in UTF-8"),
+        (b"", "valid dictionary"),
+        (b"a: {title: A}\n", "`paragraphs` is missing"),
+        (b"a: {title: A, paragraphs: [1]}\n", "valid string; got 1"),
+        (b"a: \xff", "not YAML in UTF-8"),
+        (None, "No such file"),
     ],
 )
-def test_a_corpus_that_is_none_is_refused(tmp_path, name, content, words):
-    """With the file, and what is wrong with it."""
-    if name is not None:
-        (tmp_path / name).write_bytes(content)
+def test_a_corpus_that_is_none_is_refused(tmp_path, content, words):
+    """With the file, the line, and what is wrong."""
+    file = tmp_path / "notes.yaml"
+    if content is not None:
+        file.write_bytes(content)
     with pytest.raises(ConfigError, match=words):
-        Corpus(tmp_path)
+        Corpus(file)
 
 
 def test_a_page_cites_what_was_found(fresh_lab, tmp_path):
@@ -236,11 +240,8 @@ def test_killed_anywhere_no_effect_is_had_twice(tmp_path: Path):
                 assert "may have happened" in str(content.error)
                 call = ("book", content.topic)
                 assert calls.begun[call] == 1, "it was not called again"  # type: ignore[index]
-                rows = system.journal._database.execute(
-                    "SELECT number FROM agentlab_calls WHERE result IS NULL AND tool = 'book' AND job LIKE ?",
-                    (f"%{content.topic}",),
-                )
-                system.journal.settle(*rows.fetchone(), result="booked")
+                told = str(content.error).partition("settle(")[2].partition(",")[0]
+                system.journal.settle(int(told), "booked")
             assert system.journal.release() == len(cut_off)
             contents, t = run(system.batch_generate(["Oslo", "Rome"], "trip"))
             requests += t.requests

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import yaml
+from jinja2 import Template
 from markdown_it import MarkdownIt
 
 from agentlab._support.system import write_whole
@@ -42,24 +43,16 @@ class Article(NamedTuple):
         """Write the text below a front matter in YAML; site generators obey no markup in it."""
         front = {"title": self.title, "description": self.description, "type": self.content_type}
         matter = yaml.safe_dump(front, allow_unicode=True, sort_keys=False, width=1000)
-        text = "\n\n".join(map(_without_markup, [self.text.strip(), *self._cited]))
+        lines = [f"- [{id}] {title}" for id, title in self.sources]
+        cited = ["## Sources", "\n".join(lines)] if lines else []
+        text = "\n\n".join(map(_without_markup, [self.text.strip(), *cited]))
         return f"---\n{matter}---\n\n{text}\n"
 
     def html(self) -> str:
         """Write a page of its own. Markup that a model wrote is shown, and images are links."""
         plain = f"<pre>{escape(self.text)}</pre>\n"
         body = _MARKDOWN.render(self.text) if len(self.text) <= _LONGEST else plain
-        return _PAGE.format(
-            title=escape(self.title),
-            description=escape(self.description),
-            body=body + "".join(map(_MARKDOWN.render, self._cited)),
-        )
-
-    @property
-    def _cited(self) -> list[str]:
-        """The section that names the sources, if there are any."""
-        lines = [f"- [{id}] {title}" for id, title in self.sources]
-        return ["\n".join(["## Sources", "", *lines])] if lines else []
+        return Template(_PAGE, autoescape=True).render(article=self, body=body) + "\n"
 
 
 class Published(NamedTuple):

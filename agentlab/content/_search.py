@@ -1,10 +1,10 @@
 """A search over documents of our own, whose results a page can cite."""
 
 import re
-from collections.abc import Iterator
 from pathlib import Path
 
-from agentlab.errors import ConfigError
+from agentlab._support.fields import Text, model
+from agentlab._support.yaml_file import LocatedFile
 from agentlab.settings import DATA
 
 _BEST = 3  # passages that a search returns
@@ -15,23 +15,27 @@ _IDLE = frozenset(  # words that say too little to be looked for
 )
 
 
-class Corpus:
-    """The documents of a folder: `ID.md` has `# Title` in its first line, and then paragraphs.
+@model
+class _Document:
+    title: Text
+    paragraphs: list[Text]
 
-    Raises:
-        ConfigError: If there are none, or one cannot be read or has no title.
+
+class Corpus:
+    """The documents of a YAML file, each by its id; a FileError says what is wrong, and where.
 
     Example:
         >>> print(Corpus().search("rising bread").splitlines()[0])
         [bread] How bread rises
     """
 
-    def __init__(self, folder: str | Path = DATA / "corpus"):
-        files = sorted(Path(folder).glob("*.md"))
-        self._passages = {p: _words(p) for file in files for p in _passages(file)}
-        if not self._passages:
-            cure = "write ID.md files, each with `# Title` in its first line"
-            raise ConfigError(f"no documents in {str(folder)!r}; {cure}")
+    def __init__(self, file: str | Path = DATA / "corpus" / "sea.yaml"):
+        self._passages: dict[str, frozenset[str]] = {}  # and their words
+        read = LocatedFile(Path(file), what="corpus").decode(dict[str, _Document])
+        for id, document in read.items():
+            for lines in document.paragraphs:
+                passage = f"[{id}] {' '.join(document.title.split())}\n{' '.join(lines.split())}"
+                self._passages[passage] = _words(passage)
 
     def search(self, words: str) -> str:
         """Search our documents; return the best passages, each with the id and title of its own."""
@@ -45,18 +49,6 @@ class Corpus:
 def titles(found: str) -> dict[str, str]:
     """Return id -> title of the documents in a result: blocks that begin with `[id] title`."""
     return dict(_FOUND.findall(found))
-
-
-def _passages(file: Path) -> Iterator[str]:
-    """Yield a document's paragraphs, each in a line, below a line of its id and title."""
-    try:
-        title, *paragraphs = re.split(r"\n\s*\n", file.read_text(encoding="utf-8-sig").strip())
-    except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(f"document {str(file)!r}: {error}; give a text in UTF-8") from None
-    if not re.fullmatch("# .+", title) or not paragraphs:
-        wants = "begin it with `# Title`, an empty line, and a paragraph"
-        raise ConfigError(f"document {str(file)!r} begins with {title[:40]!r}; {wants}")
-    yield from (f"[{file.stem}] {title[2:].strip()}\n{' '.join(p.split())}" for p in paragraphs)
 
 
 def _words(text: str) -> frozenset[str]:
