@@ -14,7 +14,7 @@ import pytest
 import yaml
 
 from agentlab import lab
-from agentlab.content import Content, ContentSystem, Corpus, Settings
+from agentlab.content import Content, ContentSystem, Settings, search
 from agentlab.errors import ConfigError
 from agentlab.explore import Run, explore
 from agentlab.settings import DATA
@@ -92,36 +92,17 @@ def write(system: ContentSystem, topic: str, kind: str) -> tuple[Content, Any]:
 )
 def test_a_search_finds_the_same_everywhere(words, ids):
     """The passages that share the most words, short ones first; or it says that none does."""
-    found = Corpus().search(words)
+    found = search(words)
     assert [block.partition("]")[0][1:] for block in found.split("\n\n") if ids] == ids
     assert ids or found == f"No document was found for {words!r}; search in other words."
 
 
 def test_every_document_of_ours_is_found_by_its_title():
     """And its result begins with id and title."""
-    documents = yaml.safe_load((DATA / "corpus" / "sea.yaml").read_text(encoding="utf-8"))
-    for id, document in documents.items():
-        assert f"[{id}] {document['title']}\n" in Corpus().search(document["title"])
-    assert len(documents) == 17
-
-
-@pytest.mark.parametrize(
-    ("content", "words"),
-    [
-        (b"", "valid dictionary"),
-        (b"a: {title: A}\n", "`paragraphs` is missing"),
-        (b"a: {title: A, paragraphs: [1]}\n", "valid string; got 1"),
-        (b"a: \xff", "not YAML in UTF-8"),
-        (None, "No such file"),
-    ],
-)
-def test_a_corpus_that_is_none_is_refused(tmp_path, content, words):
-    """With the file, the line, and what is wrong."""
-    file = tmp_path / "notes.yaml"
-    if content is not None:
-        file.write_bytes(content)
-    with pytest.raises(ConfigError, match=words):
-        Corpus(file)
+    corpus = yaml.safe_load((DATA / "corpus" / "sea.yaml").read_text(encoding="utf-8"))
+    for id, document in corpus["documents"].items():
+        assert f"[{id}] {document['title']}\n" in search(document["title"])
+    assert len(corpus["documents"]) == 17
 
 
 def test_a_page_cites_what_was_found(fresh_lab, tmp_path):
@@ -320,19 +301,24 @@ def test_an_agent_without_an_end_is_given_up(fresh_lab, monkeypatch):
 @pytest.mark.parametrize(
     ("steps", "inputs", "words"),
     [
-        (
-            [Step("editor", "{topic}", tools=("fly",)), Step("publisher", "{editor}")],
-            "topic",
-            "fly",
-        ),
-        ([Step("editor", "{topic}")], "topic", "publisher"),
+        ([Step("editor", "{topic}")], "topic", "no step 'publisher'"),
         ([Step("editor", "{city}"), Step("publisher", "{editor}")], "city", "takes the inputs"),
     ],
 )
 def test_a_workflow_that_is_no_content_type_is_refused(steps, inputs, words):
-    """A tool without a function, a missing step, another input: said when the system is made."""
+    """A missing step, another input: said when the system is made."""
     with pytest.raises(ConfigError, match=words):
         ContentSystem(workflows={"own": Workflow(steps, inputs=[inputs])})
+
+
+def test_a_tool_without_a_function_stops_the_batch(fresh_lab):
+    """Before anything is sent, with the name of the tool; no topic is blamed."""
+    steps = [Step("editor", "{topic}", tools=("fly",)), Step("publisher", "{editor}")]
+    own = Workflow(steps, inputs=["topic"], name="own")
+    with ContentSystem(workflows={"own": own}) as system:
+        content, t = write(system, "x", "own")
+    assert (content.status, t.requests) == ("left", 0)
+    assert "no functions for the tools 'fly' of 'own'" in str(content.error)
 
 
 def test_what_is_no_function_is_no_tool():

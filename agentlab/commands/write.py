@@ -9,7 +9,7 @@ from contextlib import ExitStack, nullcontext, suppress
 from pathlib import Path
 
 from agentlab import lab
-from agentlab.content import Content, ContentSystem, Corpus, Settings, read_topics, summary
+from agentlab.content import Content, ContentSystem, Settings, read_topics, summary
 from agentlab.errors import ConfigError
 
 
@@ -23,14 +23,13 @@ def run(options: argparse.Namespace) -> int:
     if not (options.journal or options.resume) and (out / "journal.sqlite").exists():
         holds = f"{out} holds a journal of an earlier run"
         raise ConfigError(f"{holds}; go on with --resume, or choose another folder with --out")
-    tools = {"search": Corpus(options.corpus).search} if options.corpus else None
     if isinstance(sys.stdout, io.TextIOWrapper):  # one that has not every letter says which it was
         sys.stdout.reconfigure(errors="backslashreplace")
     came: list[int] = []  # signals
     contents: list[Content] = []
     with (
         lab.configure(leave_out=options.leave_out) if options.leave_out else nullcontext(),
-        ContentSystem(settings, out=out, journal=options.journal, tools=tools) as system,
+        ContentSystem(settings, out=out, journal=options.journal) as system,
     ):
         if options.retry_quarantined:
             print(f"{system.journal.release()} taken out of quarantine", file=sys.stderr)

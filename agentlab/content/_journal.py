@@ -8,8 +8,8 @@ import json
 import os
 import shlex
 import sqlite3
-from collections.abc import Iterator, Mapping
-from contextlib import ExitStack, closing, contextmanager
+from collections.abc import Mapping
+from contextlib import ExitStack, closing
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -65,14 +65,33 @@ class Journal(ExitStack[bool | None]):
         if "://" in str(where):
             raise ConfigError(f"journal {where} is no file; give a file's path")
         try:
-            self._file = None if where is None else self.enter_context(_claimed(where))
+            self._file = None if where is None else self._claimed(where)
             self._database = self.enter_context(closing(_opened(self._file)))
-        except ConfigError:
-            raise
         except (OSError, ValueError, sqlite3.Error) as error:
             self.close()
+            if isinstance(error, ConfigError):
+                raise
             said = f"journal {where} cannot be opened: {_why(error)}"
             raise ConfigError(f"{said}; give another file's path") from None
+
+    def _claimed(self, where: str | Path) -> Path:
+        """Keep others from a file, with room for when the disk is full; return its path."""
+        file = Path(os.path.realpath(where))  # links followed
+        if file.exists() and not file.is_file():
+            raise ConfigError(f"journal {where} is no file; give a file's path")
+        file.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            self.enter_context(FileLock(f"{file}.lock", timeout=0))
+        except Timeout:
+            cure = "wait until it has ended, or choose another folder"
+            raise ConfigError(f"another process writes {where}; {cure}") from None
+        _refuse_damage(file)
+        spare = _spare(file)
+        spare.unlink(missing_ok=True)  # a killed process's; a link is not followed
+        self.callback(spare.unlink, missing_ok=True)
+        with spare.open("xb") as room:
+            room.write(b"\1" * _SPARE_BYTES)  # real bytes, because a hole keeps no room
+        return file
 
     def answer(self, job: str, step: str, asked: str) -> Reply | None:
         """Return what was answered before; None if nothing was, or nothing whole."""
@@ -176,28 +195,6 @@ class Journal(ExitStack[bool | None]):
         damaged = self._file if type(error) is sqlite3.DatabaseError else None
         cure = f"; {_how_to_save(damaged)}" if damaged else ""
         return JournalError(f"the journal {what}: {_why(error)}{cure}")
-
-
-@contextmanager
-def _claimed(where: str | Path) -> Iterator[Path]:
-    """Keep others from a journal's file, with room for when the disk is full; yield its path."""
-    file = Path(os.path.realpath(where))  # links followed
-    if file.exists() and not file.is_file():
-        raise ConfigError(f"journal {where} is no file; give a file's path")
-    file.parent.mkdir(parents=True, exist_ok=True)
-    try:
-        with FileLock(f"{file}.lock", timeout=0):
-            _refuse_damage(file)
-            try:
-                _spare(file).unlink(missing_ok=True)  # a killed process's; a link is not followed
-                with _spare(file).open("xb") as spare:
-                    spare.write(b"\1" * _SPARE_BYTES)  # real bytes, because a hole keeps no room
-                yield file
-            finally:
-                _spare(file).unlink(missing_ok=True)
-    except Timeout:
-        cure = "wait until it has ended, or choose another folder"
-        raise ConfigError(f"another process writes {where}; {cure}") from None
 
 
 def _spare(file: Path) -> Path:

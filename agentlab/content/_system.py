@@ -17,14 +17,14 @@ from agentlab._support.progress_bar import bar
 from agentlab.clock import is_virtual
 from agentlab.content import _failures as failures
 from agentlab.content._journal import Journal
-from agentlab.content._search import Corpus
+from agentlab.content._search import search
 from agentlab.content._settings import Settings
 from agentlab.content._topics import Job, jobs
 from agentlab.content._work import Content, KeptTool, Work
-from agentlab.errors import ConfigError, JournalError, Stopped
+from agentlab.errors import JournalError, Stopped
 from agentlab.lab.connection import log
 from agentlab.resilience import Breaker, Guard, Monitor, RateLimit, Retry, amap, classify
-from agentlab.workflow import Workflow, listed
+from agentlab.workflow import Workflow
 
 if TYPE_CHECKING:
     from agentlab.engines.dask import Cluster
@@ -51,7 +51,7 @@ class ContentSystem(ExitStack[bool | None]):
             answer is published, and "publisher", whose answer is the description.
 
     Raises:
-        ConfigError: If a workflow lacks one of these, or a tool that it names.
+        ConfigError: If a workflow has other inputs, or lacks a step.
 
     Attributes:
         stopped: Why nothing more is sent; None while work goes on.
@@ -74,17 +74,11 @@ class ContentSystem(ExitStack[bool | None]):
         if journal is None and self.out is not None:
             journal = self.out / "journal.sqlite"
         self._workflows = {name: Workflow.load(name) for name in TYPES} | dict(workflows or {})
-        pure = {"search": Corpus().search, **(tools or {})}
-        self.tools = {name: KeptTool(name, f, effect=False) for name, f in pure.items()}
-        for name, function in (effects or {}).items():
-            self.tools[name] = KeptTool(name, function, effect=True)
-        for name, workflow in self._workflows.items():
-            workflow.given({"topic": name})
-            lacks = {"editor", "publisher"} - workflow.needs.keys()
-            lacks |= {tool for step in workflow.steps for tool in step.tools} - self.tools.keys()
-            if lacks:
-                cure = "give the step, or the tool's function in tools= or effects="
-                raise ConfigError(f"workflow {name!r} lacks {listed(sorted(lacks))}; {cure}")
+        for workflow in self._workflows.values():  # each of these may refuse it
+            workflow.given({"topic": ""})
+            [workflow.step(name) for name in ("editor", "publisher")]
+        given = {"search": search, **(tools or {}), **(effects or {})}
+        self.tools = {n: KeptTool(n, f, effect=n in (effects or ())) for n, f in given.items()}
         self.journal = self.enter_context(Journal(journal))
         self.monitor = Monitor()
         self.reply = lab.reply  # or a cluster's

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import re
 from collections import Counter
 from collections.abc import Callable, Coroutine, Mapping
 from contextvars import ContextVar
 from dataclasses import dataclass, field
-from functools import partial
 from hashlib import blake2b
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
@@ -19,7 +19,6 @@ from agentlab.clock import is_virtual
 from agentlab.content._failures import Unfinished, in_words, is_final
 from agentlab.content._journal import Bill
 from agentlab.content._publish import Article, Published, publish
-from agentlab.content._search import titles
 from agentlab.content._topics import Job, clean
 from agentlab.errors import IncompleteAnswer, JournalError, StepError, Stopped
 from agentlab.lab import connection
@@ -29,6 +28,7 @@ from agentlab.workflow import Tool, Workflow
 if TYPE_CHECKING:
     from agentlab.content._system import ContentSystem
 
+_SOURCE = re.compile(r"(?:\A|\n\n)\[([^][\n]+)\] (\S.*)\n(?=.)")  # id and title above a passage
 Status = Literal["done", "failed", "quarantined", "left"]
 
 
@@ -102,11 +102,11 @@ class Work:
             return await self._failed(odd, "publisher", count)
 
     async def _answers(self) -> Mapping[str, str]:
-        named = [name for step in self.workflow.steps for name in step.tools]
-        run = partial(engines.run, tools={name: self.system.tools[name] for name in named})
-        topic, engine = {"topic": self.job.topic}, self.system.settings.engine
+        named = {name for step in self.workflow.steps for name in step.tools}
+        tools = {name: tool for name, tool in self.system.tools.items() if name in named}
+        how: Any = {"engine": self.system.settings.engine, "tools": tools, "ask": self._answer}
         try:
-            return await run(self.workflow, topic, engine=engine, ask=self._answer)
+            return await engines.run(self.workflow, {"topic": self.job.topic}, **how)
         except asyncio.CancelledError:
             for task in self.sending:
                 task.cancel()
@@ -251,7 +251,7 @@ class KeptTool(Tool):
         except Exception as error:
             work.fault = work.fault or error
             raise
-        work.returned |= titles(text)
+        work.returned |= dict(_SOURCE.findall(text))
         return text
 
     async def _kept(self, work: Work, arguments: str, *call: str | int) -> str:

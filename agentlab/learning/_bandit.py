@@ -87,7 +87,3 @@ class Bandit:
             belief.total *= self._discount
         beliefs[arm].rewards += 1
         beliefs[arm].total += reward
-
-    def means(self, kind: str) -> dict[str, float]:
-        """Return arm -> the mean reward that it is believed to have for this kind."""
-        return {arm: belief.mean for arm, belief in self._kinds[kind].items()}

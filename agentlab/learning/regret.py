@@ -4,9 +4,9 @@ A run's reward is 1 for a right answer, less a price per call. `live` learns fro
 record; `World` and `follow` do it without a client: same tasks, answers and calls.
 """
 
-from collections.abc import Callable, Iterable
-from functools import cache
-from typing import NamedTuple
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from typing import Any, NamedTuple, Self
 
 import msgspec
 
@@ -41,10 +41,15 @@ async def live(policy: Policy, some_tasks: Iterable[Task], on: Callable[[Task], 
     A trace around each task counts its calls, so nothing else may ask meanwhile. `on` says who
     answers a task; where a real model does, `lambda task: lab.ask`.
     """
+    return await _learned(policy, some_tasks, on, trace)
+
+
+async def _learned(policy: Policy, some_tasks: Iterable[Task], on: Any, counted: Any) -> list[Run]:
+    """Do what `live` does; `counted` is a context that has the `requests` which were made in it."""
     runs = []
     for task in some_tasks:
         arm = policy.choose(task.kind)
-        with trace() as t:
+        with counted() as t:
             right = task.right(await PATTERNS[arm](on(task), task))
         reward = round(right - PRICE * t.requests, 9)
         policy.learn(task.kind, arm, reward)
@@ -55,26 +60,39 @@ async def live(policy: Policy, some_tasks: Iterable[Task], on: Callable[[Task], 
 class World:
     """Tasks, and what each pattern would earn on each: equal for every policy.
 
-    From the task `shift_at` on the skills are `SHIFTED`. For each task `rewards` has what each
-    pattern earns, as drawn, `means` what it earns on average, and `oracle` the most of that.
+    From the task `shift_at` on the skills are `SHIFTED`. For each task `means` has what each
+    pattern earns on average, and `oracle` the most of that.
     """
 
     def __init__(self, runs: int = 2000, *, seed: int = 7, shift_at: int | None = None):
         checked("runs", runs, least=1, whole=True)
         checked("shift_at", shift_at, most=runs - 1, whole=True, optional=True)
         self.tasks = tasks.sequence(runs, seed)
-        late = range(runs if shift_at is None else shift_at, runs)
-        self.rewards = [_earned(runs, seed, n in late)[n] for n in range(runs)]
-        self.means = [mean_rewards(n in late)[task.kind] for n, task in enumerate(self.tasks)]
+        self.requests, self._shift_at = 0, runs if shift_at is None else shift_at
+        self._models = [SimulatedSkill(s, ask=self._count, seed=seed) for s in (SKILLS, SHIFTED)]
+        self.means = [MEANS[task.number >= self._shift_at][task.kind] for task in self.tasks]
         self.oracle = [max(means.values()) for means in self.means]
+
+    def on(self, task: Task) -> Ask:
+        """Return who answers a task; nobody is asked for time."""
+        return self._models[task.number >= self._shift_at].on(task)
+
+    @contextmanager
+    def counted(self) -> Iterator[Self]:
+        """Count the `requests` of the block."""
+        self.requests = 0
+        yield self
+
+    async def _count(self, prompt: str, **options: object) -> str:
+        self.requests += 1
+        return ""
 
 
 class Learned(NamedTuple):
-    """What a policy chose in a world, and what it earned there."""
+    """What a policy did in a world, and what it and the oracle earn by that on average."""
 
-    arms: list[str]
+    runs: list[Run]
     means: list[float]
-    rewards: list[float]
     oracle: list[float]
 
     @property
@@ -85,14 +103,9 @@ class Learned(NamedTuple):
 
 def follow(policy: Policy, world: World) -> Learned:
     """Let a policy choose and learn through all of a world's tasks."""
-    learned = Learned([], [], [], world.oracle)
-    for task, means, earned in zip(world.tasks, world.means, world.rewards, strict=True):
-        arm = policy.choose(task.kind)
-        policy.learn(task.kind, arm, earned[arm])
-        learned.arms.append(arm)
-        learned.means.append(means[arm])
-        learned.rewards.append(earned[arm])
-    return learned
+    runs = run_virtual(_learned(policy, world.tasks, world.on, world.counted)).result
+    means = [means[run.arm] for run, means in zip(runs, world.means, strict=True)]
+    return Learned(runs, means, world.oracle)
 
 
 class Curve(msgspec.Struct, frozen=True):
@@ -117,26 +130,3 @@ class Scenario(msgspec.Struct, frozen=True):
 def mean_rewards(shifted: bool = False) -> dict[str, dict[str, float]]:
     """Return kind -> pattern -> what it earns on average, exactly."""
     return MEANS[shifted]
-
-
-@cache
-def _earned(runs: int, seed: int, shifted: bool) -> list[dict[str, float]]:
-    """Return pattern -> reward for each task; nobody is asked for time."""
-    asked: list[str] = []
-
-    async def count(prompt: str, **options: object) -> str:
-        asked.append(prompt)
-        return ""
-
-    model = SimulatedSkill(SHIFTED if shifted else SKILLS, ask=count, seed=seed)
-
-    async def earned(task: Task, arm: str) -> float:
-        asked.clear()
-        right = task.right(await PATTERNS[arm](model.on(task), task))
-        return round(right - PRICE * len(asked), 9)
-
-    async def all_of_them() -> list[dict[str, float]]:
-        some = tasks.sequence(runs, seed)
-        return [{arm: await earned(task, arm) for arm in ARMS} for task in some]
-
-    return run_virtual(all_of_them()).result
