@@ -4,9 +4,8 @@ A run's reward is 1 for a right answer, less a price per call. `live` learns fro
 record; `World` and `follow` do it without a client: same tasks, answers and calls.
 """
 
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
-from typing import Any, NamedTuple, Self
+from collections.abc import Awaitable, Callable, Iterable
+from typing import Any, NamedTuple
 
 import msgspec
 
@@ -18,7 +17,6 @@ from agentlab.learning._bandit import Policy
 from agentlab.learning._simulated_skill import MEANS, SHIFTED, SKILLS, SimulatedSkill
 from agentlab.learning.patterns import PATTERNS
 from agentlab.learning.tasks import Task
-from agentlab.trace import trace
 
 PRICE = 0.03  # what a call costs, where a right answer is worth 1; chosen for the lesson
 BLOCK = 100  # over how many runs a point of a curve is taken
@@ -38,22 +36,24 @@ class Run(NamedTuple):
 async def live(policy: Policy, some_tasks: Iterable[Task], on: Callable[[Task], Ask]) -> list[Run]:
     """Let a policy choose the pattern of each task, run it, and let it learn from the outcome.
 
-    A trace around each task counts its calls, so nothing else may ask meanwhile. `on` says who
-    answers a task; where a real model does, `lambda task: lab.ask`.
+    `on` says who answers a task; where a real model does, `lambda task: lab.ask`.
     """
-    return await _learned(policy, some_tasks, on, trace)
+    runs, asked = [], list[str]()
 
+    def counted(ask: Ask) -> Ask:
+        def asking(prompt: str, **options: Any) -> Awaitable[str]:
+            asked.append(prompt)
+            return ask(prompt, **options)
 
-async def _learned(policy: Policy, some_tasks: Iterable[Task], on: Any, counted: Any) -> list[Run]:
-    """Do what `live` does; `counted` is a context that has the `requests` which were made in it."""
-    runs = []
+        return asking
+
     for task in some_tasks:
+        asked.clear()
         arm = policy.choose(task.kind)
-        with counted() as t:
-            right = task.right(await PATTERNS[arm](on(task), task))
-        reward = round(right - PRICE * t.requests, 9)
+        right = task.right(await PATTERNS[arm](counted(on(task)), task))
+        reward = round(right - PRICE * len(asked), 9)
         policy.learn(task.kind, arm, reward)
-        runs.append(Run(task.kind, arm, right, t.requests, reward))
+        runs.append(Run(task.kind, arm, right, len(asked), reward))
     return runs
 
 
@@ -68,24 +68,14 @@ class World:
         checked("runs", runs, least=1, whole=True)
         checked("shift_at", shift_at, most=runs - 1, whole=True, optional=True)
         self.tasks = tasks.sequence(runs, seed)
-        self.requests, self._shift_at = 0, runs if shift_at is None else shift_at
-        self._models = [SimulatedSkill(s, ask=self._count, seed=seed) for s in (SKILLS, SHIFTED)]
-        self.means = [MEANS[task.number >= self._shift_at][task.kind] for task in self.tasks]
+        self._late_from = runs if shift_at is None else shift_at
+        self._models = [SimulatedSkill(skills, seed=seed) for skills in (SKILLS, SHIFTED)]
+        self.means = [MEANS[task.number >= self._late_from][task.kind] for task in self.tasks]
         self.oracle = [max(means.values()) for means in self.means]
 
     def on(self, task: Task) -> Ask:
         """Return who answers a task; nobody is asked for time."""
-        return self._models[task.number >= self._shift_at].on(task)
-
-    @contextmanager
-    def counted(self) -> Iterator[Self]:
-        """Count the `requests` of the block."""
-        self.requests = 0
-        yield self
-
-    async def _count(self, prompt: str, **options: object) -> str:
-        self.requests += 1
-        return ""
+        return self._models[task.number >= self._late_from].on(task)
 
 
 class Learned(NamedTuple):
@@ -103,7 +93,7 @@ class Learned(NamedTuple):
 
 def follow(policy: Policy, world: World) -> Learned:
     """Let a policy choose and learn through all of a world's tasks."""
-    runs = run_virtual(_learned(policy, world.tasks, world.on, world.counted)).result
+    runs = run_virtual(live(policy, world.tasks, world.on)).result
     means = [means[run.arm] for run, means in zip(runs, world.means, strict=True)]
     return Learned(runs, means, world.oracle)
 
