@@ -23,6 +23,7 @@ from agentlab.content._topics import Job, clean
 from agentlab.errors import IncompleteAnswer, JournalError, StepError, Stopped
 from agentlab.lab import connection
 from agentlab.resilience import size_tokens
+from agentlab.trace import max_overlap
 from agentlab.workflow import Tool, Workflow
 
 if TYPE_CHECKING:
@@ -75,9 +76,7 @@ class Work:
     workflow: Workflow
     system: ContentSystem
     began_s: float = field(default_factory=lab.now_s)
-    requests: int = 0
-    in_flight: int = 0
-    peak: int = 0
+    sent_s: list[tuple[float, float]] = field(default_factory=list)  # from when to when
     sending: set[asyncio.Task[Any]] = field(default_factory=set)
     returned: dict[str, str] = field(default_factory=dict)  # by tools: id -> title
     fault: Exception | None = None  # of a tool, which the topic cannot go on with
@@ -142,9 +141,7 @@ class Work:
             self.system.journal.sending(*key)
             if self._disk_is_full():
                 raise Stopped(f"nothing more is sent: {self.system.stopped}")
-            self.requests += 1
-            self.in_flight += 1
-            self.peak = max(self.peak, self.in_flight)
+            began_s = lab.now_s()
             try:
                 reply = await self.system.reply(prompt, **asking)
                 reply = reply._replace(text=clean(reply.text))
@@ -159,7 +156,7 @@ class Work:
                 self.system.journal.record(*key, part)
                 raise
             finally:
-                self.in_flight -= 1
+                self.sent_s.append((began_s, lab.now_s()))
 
         reply = await self.system.send(send, step, size_tokens(prompt, **options))
         self.system.journal.record(*key, reply)
@@ -213,9 +210,9 @@ class Work:
             bill = Bill()
         metrics = Metrics(
             duration_s=round(lab.now_s() - self.began_s, 9),
-            requests=self.requests,
+            requests=len(self.sent_s),
             attempts=bill.attempts,
-            peak=self.peak,
+            peak=max_overlap(self.sent_s),
             prompt_tokens=bill.prompt_tokens,
             answer_tokens=bill.answer_tokens,
             cost=self.system.settings.dollars(bill),

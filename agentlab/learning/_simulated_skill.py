@@ -5,6 +5,7 @@ trace are real, and replaces the words by a right or a wrong answer.
 """
 
 from collections.abc import Mapping
+from itertools import accumulate
 from typing import Annotated, Any
 
 import msgspec
@@ -52,7 +53,10 @@ class SimulatedSkill:
             if self._ask is not None:
                 await self._ask(prompt, agent=agent, **options)
             at = seeded_random.uniform(self._seed, task.kind.encode(), task.number, agent)
-            return f"Answer: {_drawn(self.answers(task, prompt), at)}"
+            possible = self.answers(task, prompt)
+            totals = accumulate(probability for probability, _ in possible)
+            place = sum(total <= at for total in totals)
+            return f"Answer: {possible[min(place, len(possible) - 1)][1]}"  # it may be rounded
 
         return ask
 
@@ -77,11 +81,3 @@ class SimulatedSkill:
             found = [(right, question.answer), ((1 - right) * skill.alike, common)]
             found += [(each, mistake) for mistake in rare]
         return [(probability, answer) for probability, answer in found if probability > 0]
-
-
-def _drawn(answers: list[tuple[float, str]], at: float) -> str:
-    for probability, answer in answers:
-        at -= probability
-        if at < 0:
-            return answer
-    return answers[-1][1]  # what rounding left over

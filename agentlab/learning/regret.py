@@ -1,7 +1,7 @@
 """What a policy earns, as a share of what an oracle would; how often it is right is SIMULATED.
 
-A run's reward is 1 for a right answer, less a price per call. `live` learns from the endpoint's own
-record; `World` and `follow` do it without a client: same tasks, answers and calls.
+A run's reward is 1 for a right answer, less a price per call. `live` learns from real calls;
+`World` and `follow` do the same without a client: same tasks, answers and calls.
 """
 
 from collections.abc import Awaitable, Callable, Iterable
@@ -24,7 +24,7 @@ ARMS = list(PATTERNS)
 
 
 class Run(NamedTuple):
-    """One task, as the checker judged it, and the requests that the endpoint saw."""
+    """One task, as the checker judged it, and the calls that it took."""
 
     kind: str
     arm: str
