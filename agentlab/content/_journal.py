@@ -225,10 +225,8 @@ def _opened(file: Path | None) -> sqlite3.Connection:
     """Open a file, or a database in memory, so that a commit is on the disk when it returns."""
     # In a notebook virtual time runs in a thread of its own, one after the other with this.
     database = sqlite3.connect(file or ":memory:", isolation_level=None, check_same_thread=False)
-    database.execute("PRAGMA journal_mode=WAL")
-    database.execute("PRAGMA synchronous=FULL")
-    for table in ("steps", "jobs", "calls"):
-        database.execute(_SQL[table])
+    for each in ("log", "on_disk", "steps", "jobs", "calls"):
+        database.execute(_SQL[each])
     return database
 
 

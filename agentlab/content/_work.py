@@ -208,15 +208,9 @@ class Work:
             bill = self.system.journal.bill(self.job.key)
         except JournalError:  # the status says what happened; figures are not worth losing it
             bill = Bill()
-        metrics = Metrics(
-            duration_s=round(lab.now_s() - self.began_s, 9),
-            requests=len(self.sent_s),
-            attempts=bill.attempts,
-            peak=max_overlap(self.sent_s),
-            prompt_tokens=bill.prompt_tokens,
-            answer_tokens=bill.answer_tokens,
-            cost=self.system.settings.dollars(bill),
-        )
+        duration_s, peak = round(lab.now_s() - self.began_s, 9), max_overlap(self.sent_s)
+        tokens, cost = (bill.prompt_tokens, bill.answer_tokens), self.system.settings.dollars(bill)
+        metrics = Metrics(duration_s, len(self.sent_s), bill.attempts, peak, *tokens, cost)
         return Content(*self.job, status, metrics, **more)
 
 

@@ -5,6 +5,7 @@ A run's reward is 1 for a right answer, less a price per call. `live` learns fro
 """
 
 from collections.abc import Awaitable, Callable, Iterable
+from functools import partial
 from typing import Any, NamedTuple
 
 import msgspec
@@ -40,17 +41,14 @@ async def live(policy: Policy, some_tasks: Iterable[Task], on: Callable[[Task], 
     """
     runs, asked = [], list[str]()
 
-    def counted(ask: Ask) -> Ask:
-        def asking(prompt: str, **options: Any) -> Awaitable[str]:
-            asked.append(prompt)
-            return ask(prompt, **options)
-
-        return asking
+    def counted(ask: Ask, prompt: str, **options: Any) -> Awaitable[str]:
+        asked.append(prompt)
+        return ask(prompt, **options)
 
     for task in some_tasks:
         asked.clear()
         arm = policy.choose(task.kind)
-        right = task.right(await PATTERNS[arm](counted(on(task)), task))
+        right = task.right(await PATTERNS[arm](partial(counted, on(task)), task))
         reward = round(right - PRICE * len(asked), 9)
         policy.learn(task.kind, arm, reward)
         runs.append(Run(task.kind, arm, right, len(asked), reward))
