@@ -18,7 +18,8 @@ ARMS = ["single", "vote", "debate"]
 
 def means_of(bandit: Bandit, kind: str) -> dict[str, float]:
     """What each arm is believed to pay for a kind."""
-    return {arm: belief.mean for arm, belief in bandit._kinds[kind].items()}
+    seen = bandit._seen[kind].items()
+    return {arm: (0.5 + total) / (1 + many) for arm, (many, total) in seen}
 
 
 def best(bandit: Bandit) -> str:

@@ -31,8 +31,6 @@ class Skill(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 _FILE = msgspec.yaml.decode((DATA / "skills.yaml").read_bytes())
 SKILLS, SHIFTED = (msgspec.convert(_FILE[n], dict[str, Skill]) for n in ("skills", "shifted"))
-MEANS: list[dict[str, dict[str, float]]] = [_FILE["earns"], _FILE["earns_shifted"]]
-"""Kind -> pattern -> what it earns on average, exactly; before and after the shift."""
 
 
 class SimulatedSkill:
@@ -81,3 +79,8 @@ class SimulatedSkill:
             found = [(right, question.answer), ((1 - right) * skill.alike, common)]
             found += [(each, mistake) for mistake in rare]
         return [(probability, answer) for probability, answer in found if probability > 0]
+
+
+def mean_rewards(shifted: bool = False) -> dict[str, dict[str, float]]:
+    """Return kind -> pattern -> what it earns on average, exactly."""
+    return dict(_FILE["earns_shifted" if shifted else "earns"])

@@ -15,7 +15,7 @@ from agentlab.clock import run_virtual
 from agentlab.engines import Ask
 from agentlab.learning import tasks
 from agentlab.learning._bandit import Policy
-from agentlab.learning._simulated_skill import MEANS, SHIFTED, SKILLS, SimulatedSkill
+from agentlab.learning._simulated_skill import SHIFTED, SKILLS, SimulatedSkill, mean_rewards
 from agentlab.learning.patterns import PATTERNS
 from agentlab.learning.tasks import Task
 
@@ -68,7 +68,7 @@ class World:
         self.tasks = tasks.sequence(runs, seed)
         self._late_from = runs if shift_at is None else shift_at
         self._models = [SimulatedSkill(skills, seed=seed) for skills in (SKILLS, SHIFTED)]
-        self.means = [MEANS[task.number >= self._late_from][task.kind] for task in self.tasks]
+        self.means = [mean_rewards(t.number >= self._late_from)[t.kind] for t in self.tasks]
         self.oracle = [max(means.values()) for means in self.means]
 
     def on(self, task: Task) -> Ask:
@@ -113,8 +113,3 @@ class Scenario(msgspec.Struct, frozen=True):
     seeds: list[int]
     shift_at: int | None
     policies: dict[str, Curve]
-
-
-def mean_rewards(shifted: bool = False) -> dict[str, dict[str, float]]:
-    """Return kind -> pattern -> what it earns on average, exactly."""
-    return MEANS[shifted]

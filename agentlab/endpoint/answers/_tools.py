@@ -29,8 +29,6 @@ Call = tuple[str, str]  # the name of a function, and its arguments as JSON; or 
 Due = Sequence[tuple[Function, Sequence[dict[str, Any]]]]  # the calls of each tool
 Turns = Sequence[tuple[str, str]]  # (role, text), oldest first
 
-_INPUT = schema_of({"input": {"type": "string"}})
-
 
 class Conversation(NamedTuple):
     """The task, and (tool, result) of each call made since the user set it, oldest first."""
@@ -243,4 +241,4 @@ def _tool(said: re.Match[str], text: str) -> Function:
     if isinstance(value, dict) and not isinstance(value.get("properties"), dict):
         value = schema_of({key: {} if problem(each) else each for key, each in value.items()})
     known = isinstance(value, dict) and not problem(value)
-    return Function(name, about, dict(value if known else _INPUT))
+    return Function(name, about, dict(value if known else schema_of({"input": {"type": "string"}})))
