@@ -37,11 +37,10 @@ def is_everybodys(error: BaseException) -> bool:
 
 
 def is_final(error: BaseException) -> bool:
-    """Return True where asking again would bring the same: cut off, filtered or refused."""
+    """Return True where asking again would bring the same: such as what was cut off or refused."""
     met = last(error)
-    if isinstance(met, Unfinished | errors.TurnsExhausted):
-        return True
-    return isinstance(met, IncompleteAnswer) and not classify(met).retry
+    stuck = isinstance(met, Unfinished | errors.TurnsExhausted)
+    return stuck or (isinstance(met, IncompleteAnswer) and not classify(met).retry)
 
 
 def in_words(error: BaseException, step: str, content_type: str) -> str:

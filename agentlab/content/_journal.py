@@ -61,7 +61,6 @@ class Journal(ExitStack[bool | None]):
     def __init__(self, where: str | Path | None = None):
         super().__init__()
         self.full = False
-        self._file: Path | None = None
         if "://" in str(where):
             raise ConfigError(f"journal {where} is no file; give a file's path")
         try:
@@ -114,8 +113,7 @@ class Journal(ExitStack[bool | None]):
             text = reply.text if reply.text.strip() else None
             answer = msgspec.json.encode(reply) if reply.tool_calls else text
         sent, made = _tokens(reply.prompt_tokens), _tokens(reply.completion_tokens)
-        came: Any = {"answer": answer, "sent": sent, "made": made}
-        self._write("record", job=job, step=step, asked=asked, **came)
+        self._write("record", job=job, step=step, asked=asked, answer=answer, sent=sent, made=made)
 
     def calling(self, *call: str | int) -> tuple[int | None, str | None]:
         """Note that a tool is about to be called; return the number and the result of last time.
@@ -132,11 +130,7 @@ class Journal(ExitStack[bool | None]):
         self._write("called", result=result, **dict(zip(_CALL, call, strict=True)))
 
     def settle(self, number: int, result: str | None = None) -> None:
-        """Say how a call ended that was begun and cut off: its result, or None if it was not made.
-
-        Raises:
-            ConfigError: If no such call is waited for.
-        """
+        """Say how a call that was cut off ended: its result, or None if it was never made."""
         if not self._write("forget" if result is None else "settle", number=number, result=result):
             raise ConfigError(f"no call {number} was cut off; take the number from the error")
 

@@ -8,7 +8,7 @@ from collections.abc import Awaitable, Callable, Iterable, Mapping
 from contextlib import AsyncExitStack, ExitStack, suppress
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from jinja2 import Template
 
@@ -26,9 +26,6 @@ from agentlab.lab.connection import log
 from agentlab.resilience import Breaker, Guard, Monitor, RateLimit, Retry, amap, classify
 from agentlab.workflow import Workflow
 
-if TYPE_CHECKING:
-    from agentlab.engines.dask import Cluster
-
 TYPES = ("blog", "comprehensive", "sourced")
 _SUMMARY = Template(Path(__file__).with_name("summary.jinja").read_text(encoding="utf-8"))
 
@@ -42,11 +39,10 @@ class ContentSystem(ExitStack[bool | None]):
         out: A folder for the files, and for the journal that lets another run go on; without it
             nothing is written to the disk.
         journal: A file for the journal instead; see `Journal`.
-        tools: Functions that steps name as their tools. A call may be made again after a crash,
-            until its result is recorded. By default `search` searches `data/corpus`.
+        tools: Functions that steps name as their tools, beside `search`, which searches
+            `data/corpus`. After a crash a call is made again, unless its result was recorded.
         effects: The same for functions that change something: a call that was begun is not made
             again. If nobody knows how it ended, its topic fails, and the error says what to do.
-            A name in both has an effect.
         workflows: Content types of your own, with the input "topic", and steps "editor", whose
             answer is published, and "publisher", whose answer is the description.
 
@@ -83,10 +79,9 @@ class ContentSystem(ExitStack[bool | None]):
         self.monitor = Monitor()
         self.reply = lab.reply  # or a cluster's
         self.stopped: str | None = None
-        self.recorded = 0
         self.nobody_answers: str | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
-        self._answered = self._outages = 0
+        self.recorded = self._answered = self._outages = 0
 
     async def generate_content(self, topic: str, content_type: str = "blog") -> Content:
         """Write about one topic; a failure is a status. What was answered is not asked again."""
@@ -99,7 +94,7 @@ class ContentSystem(ExitStack[bool | None]):
         content_type: str = "blog",
         *,
         progress: bool = False,
-        cluster: str | Cluster | None = None,
+        cluster: Any = None,
     ) -> list[Content]:
         """Write about many topics, each once; one that fails is tried again after all others.
 
@@ -233,7 +228,6 @@ class ContentSystem(ExitStack[bool | None]):
 
     async def _probe(self) -> BaseException | None:
         """Ask what no topic is to blame for; return the error that everybody meets, or None."""
-
         ask = partial(self.reply, "Are you there?", agent="probe", max_tokens=16, temperature=0)
         try:
             await self.send(ask, "probe")

@@ -95,8 +95,7 @@ class Work:
             self.system.stop(str(cannot))
             return self._content("left", error=str(cannot))
         except StepError as failed:
-            error = self.fault or failed.__cause__ or failed
-            return await self._failed(error, failed.step, count)
+            return await self._failed(self.fault or failed.__cause__ or failed, failed.step, count)
         except Exception as odd:
             return await self._failed(odd, "publisher", count)
 
@@ -130,9 +129,7 @@ class Work:
         _turn.set((self, key, Counter()))
         return reply if "tools" in options else reply.text
 
-    async def _send(
-        self, prompt: str, key: tuple[str, str, str], options: dict[str, Any]
-    ) -> lab.Reply:
+    async def _send(self, prompt: str, key: tuple[str, str, str], options: Any) -> lab.Reply:
         step, settings = key[1], self.system.settings
         patience_s = max(settings.timeout_seconds, 600.0)  # the guard has the shorter one
         asking = options | {"agent": f"{step}: {self.job.topic}"[:200], "timeout_s": patience_s}
@@ -250,11 +247,9 @@ class KeptTool(Tool):
         if text is not None:
             return text
         if number is not None and self._effect:
-            begun = (
-                f"{self._name}({arguments[:300]}) was begun, and may have happened; look, and call"
-            )
+            begun = f"{self._name}({arguments[:300]}) was begun, and may have happened"
             settle = f"journal.settle({number}, result), or journal.settle({number}) if it did not"
-            raise Unfinished(f"{begun} {settle}, and then journal.release()")
+            raise Unfinished(f"{begun}; look, and call {settle}, and then journal.release()")
         try:
             text = clean(await super().run(arguments))
         except Exception as error:  # a result, too, told as the loop of an agent tells it

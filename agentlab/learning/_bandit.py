@@ -52,9 +52,8 @@ class Bandit:
         self._arms, self._discount, self._seed = list(arms), discount, seed
         self._chosen = Counter[str]()  # how often, by kind
         # Of each arm, by kind, the number of rewards and their sum, both discounted.
-        self._seen = defaultdict[str, dict[str, tuple[float, float]]](
-            lambda: dict.fromkeys(arms, (0.0, 0.0))
-        )
+        nothing = dict.fromkeys(arms, (0.0, 0.0))
+        self._seen = defaultdict[str, dict[str, tuple[float, float]]](nothing.copy)
 
     def choose(self, kind: str) -> str:
         chance = seeded_random.generator(self._seed, b"", self._chosen[kind], f"choose {kind}")

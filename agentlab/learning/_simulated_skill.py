@@ -4,6 +4,7 @@ The local model cannot calculate. `SimulatedSkill` asks it all the same, so that
 trace are real, and replaces the words by a right or a wrong answer.
 """
 
+from bisect import bisect
 from collections.abc import Mapping
 from itertools import accumulate
 from typing import Annotated, Any
@@ -52,9 +53,8 @@ class SimulatedSkill:
                 await self._ask(prompt, agent=agent, **options)
             at = seeded_random.uniform(self._seed, task.kind.encode(), task.number, agent)
             possible = self.answers(task, prompt)
-            totals = accumulate(probability for probability, _ in possible)
-            place = sum(total <= at for total in totals)
-            return f"Answer: {possible[min(place, len(possible) - 1)][1]}"  # it may be rounded
+            *totals, _ = accumulate(probability for probability, _ in possible)
+            return f"Answer: {possible[bisect(totals, at)][1]}"
 
         return ask
 

@@ -18,9 +18,8 @@ from typing import Any, NamedTuple
 from agentlab.endpoint.answers._form import Form, read_json, schema_of, typed
 from agentlab.endpoint.answers._patterns import RE, SETS
 from agentlab.endpoint.answers._prompt import glance, unframe
-from agentlab.endpoint.answers._rounds import Named, Rounds, asked, coworkers, named, snake
+from agentlab.endpoint.answers._rounds import Named, Rounds, asked, coworkers, named, snake, things
 from agentlab.endpoint.answers._schema import build
-from agentlab.endpoint.answers._things import things
 from agentlab.endpoint.answers.replies import Writer
 from agentlab.endpoint.contract.json_schema import Budget, CannotFill, admits, problem
 from agentlab.endpoint.contract.request import ChatRequest, Custom, Function
