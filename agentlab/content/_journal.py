@@ -162,8 +162,7 @@ class Journal(ExitStack[bool | None]):
 
     def bill(self, job: str | None = None) -> Bill:
         """Add up a topic's requests, answers and tokens, or those of all topics."""
-        (row,) = self._read("bill", job=job)
-        return Bill(*(int(each or 0) for each in row))
+        return Bill(*(int(each or 0) for each in self._read("bill", job=job)[0]))
 
     def _read(self, name: str, **values: Any) -> list[Any]:
         try:

@@ -167,12 +167,11 @@ class Work:
         return self.system.journal.full
 
     def _publish(self, answers: Mapping[str, str]) -> Content:
-        description = " ".join(answers["publisher"].split())
+        about = " ".join(answers["publisher"].split())
         said = "\n".join(answers.values())
         named = {said.find(f"[{id}]"): (id, title) for id, title in self.returned.items()}
         sources = tuple(one for place, one in sorted(named.items()) if place >= 0)
-        topic, content_type = self.job
-        article = Article(topic, description, answers["editor"], content_type, sources)
+        article = Article(self.job.topic, about, answers["editor"], self.job.content_type, sources)
         status, _, _, pages = self.system.journal.standing(self.job.key)
         published = publish(self.system.out, article, pages) if self.system.out else Published()
         if published.pages != pages or status != "done":
