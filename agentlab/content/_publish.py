@@ -52,7 +52,7 @@ class Article(NamedTuple):
         """Write a page of its own. Markup that a model wrote is shown, and images are links."""
         plain = f"<pre>{escape(self.text)}</pre>\n"
         body = _MARKDOWN.render(self.text) if len(self.text) <= _LONGEST else plain
-        return Template(_PAGE, autoescape=True).render(article=self, body=body) + "\n"
+        return str(Template(_PAGE, autoescape=True).render(article=self, body=body)) + "\n"
 
 
 class Published(NamedTuple):
