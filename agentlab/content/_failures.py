@@ -37,7 +37,7 @@ def is_everybodys(error: BaseException) -> bool:
 
 
 def is_final(error: BaseException) -> bool:
-    """Return True where asking again would bring the same: such as what was cut off or refused."""
+    """Return True where asking again would bring the same, as for what was cut off or refused."""
     met = last(error)
     stuck = isinstance(met, Unfinished | errors.TurnsExhausted)
     return stuck or (isinstance(met, IncompleteAnswer) and not classify(met).retry)

@@ -120,14 +120,16 @@ class Journal(ExitStack[bool | None]):
 
         A call is job, step, what was asked, tool, arguments, and a count of those that are alike.
         """
-        rows = self._read("call", **dict(zip(_CALL, call, strict=True)))
+        given: Any = dict(zip(_CALL, call, strict=True))
+        rows = self._read("call", **given)
         if not rows:
-            self._write("calling", **dict(zip(_CALL, call, strict=True)))
+            self._write("calling", **given)
         return rows[0] if rows else (None, None)
 
     def called(self, result: str, *call: str | int) -> None:
         """Record what came of a call."""
-        self._write("called", result=result, **dict(zip(_CALL, call, strict=True)))
+        given: Any = dict(zip(_CALL, call, strict=True))
+        self._write("called", result=result, **given)
 
     def settle(self, number: int, result: str | None = None) -> None:
         """Say how a call that was cut off ended: its result, or None if it was never made."""

@@ -234,7 +234,7 @@ class KeptTool(Tool):
         call = self._name, clean(arguments)
         made[call] += 1
         try:
-            text = await work.finish(self._kept(work, arguments, *question, *call, made[call]))
+            text: str = await work.finish(self._kept(work, arguments, *question, *call, made[call]))
         except Exception as error:
             work.fault = work.fault or error
             raise

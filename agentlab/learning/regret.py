@@ -58,22 +58,19 @@ async def live(policy: Policy, some_tasks: Iterable[Task], on: Callable[[Task], 
 class World:
     """Tasks, and what each pattern would earn on each: equal for every policy.
 
-    From the task `shift_at` on the skills are `SHIFTED`. For each task `means` has what each
-    pattern earns on average, and `oracle` the most of that.
+    From the task `shift_at` on the skills are `SHIFTED`. For each task `rewards` has who answers it,
+    and so what patterns earn, `means` what each earns on average, and `oracle` the most of that.
     """
 
     def __init__(self, runs: int = 2000, *, seed: int = 7, shift_at: int | None = None):
         checked("runs", runs, least=1, whole=True)
         checked("shift_at", shift_at, most=runs - 1, whole=True, optional=True)
         self.tasks = tasks.sequence(runs, seed)
-        self._late_from = runs if shift_at is None else shift_at
-        self._models = [SimulatedSkill(skills, seed=seed) for skills in (SKILLS, SHIFTED)]
-        self.means = [mean_rewards(t.number >= self._late_from)[t.kind] for t in self.tasks]
+        late = range(runs if shift_at is None else shift_at, runs)
+        models = [SimulatedSkill(skills, seed=seed) for skills in (SKILLS, SHIFTED)]
+        self.rewards = [models[task.number in late].on(task) for task in self.tasks]
+        self.means = [mean_rewards(task.number in late)[task.kind] for task in self.tasks]
         self.oracle = [max(means.values()) for means in self.means]
-
-    def on(self, task: Task) -> Ask:
-        """Return who answers a task; nobody is asked for time."""
-        return self._models[task.number >= self._late_from].on(task)
 
 
 class Learned(NamedTuple):
@@ -91,7 +88,8 @@ class Learned(NamedTuple):
 
 def follow(policy: Policy, world: World) -> Learned:
     """Let a policy choose and learn through all of a world's tasks."""
-    runs = run_virtual(live(policy, world.tasks, world.on)).result
+    learning = live(policy, world.tasks, lambda task: world.rewards[task.number])
+    runs = run_virtual(learning).result
     means = [means[run.arm] for run, means in zip(runs, world.means, strict=True)]
     return Learned(runs, means, world.oracle)
 
