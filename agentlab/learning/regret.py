@@ -58,7 +58,7 @@ async def live(policy: Policy, some_tasks: Iterable[Task], on: Callable[[Task], 
 class World:
     """Tasks, and what each pattern would earn on each: equal for every policy.
 
-    From the task `shift_at` on the skills are `SHIFTED`. For each task `rewards` has who answers it,
+    From the task `shift_at` on the skills are `SHIFTED`. For each task `rewards` has its answerer,
     and so what patterns earn, `means` what each earns on average, and `oracle` the most of that.
     """
 
