@@ -46,13 +46,19 @@ def test_the_modules_examples_run(fresh_lab):
 
 
 def test_the_content_systems_example_runs(fresh_lab, tmp_path, monkeypatch):
-    """Three texts, eight requests for the long one and four for each of the two posts."""
+    """Three texts, eight requests for the long one and four for each of the two posts; a tool with
+    an effect is called once, however often its text is asked for."""
     monkeypatch.chdir(tmp_path)
     names = {}
-    (example,) = examples("docs/content_system.md")
+    example, with_effect = examples("docs/content_system.md")
     exec(example, names)
     assert [content.status for content in names["contents"]] == ["done"] * 3
     assert (names["t"].requests, len(list(tmp_path.glob("content/*.html")))) == (16, 3)
+    told = []
+    exec(
+        with_effect.replace("return f", "told.append(topic)\n    return f"), names | {"told": told}
+    )
+    assert told == ["Tides"]
 
 
 @pytest.mark.parametrize(

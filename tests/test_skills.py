@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+from math import prod
+from typing import Any
 
 import msgspec
 import pytest
@@ -10,11 +12,36 @@ import pytest
 from agentlab import lab
 from agentlab.clock import run_virtual
 from agentlab.errors import ConfigError
-from agentlab.learning import SimulatedSkill
-from agentlab.learning._simulated_skill import Skill, expected
+from agentlab.learning import ARMS, SimulatedSkill, mean_rewards
+from agentlab.learning._simulated_skill import SHIFTED, SKILLS, Skill
 from agentlab.learning.patterns import PATTERNS, with_proposals
-from agentlab.learning.tasks import KINDS, draw
+from agentlab.learning.regret import PRICE
+from agentlab.learning.tasks import KINDS, Task, draw
 from agentlab.trace import trace
+
+
+async def expected(model: SimulatedSkill, task: Task, pattern: str) -> tuple[float, float]:
+    """Return how often a pattern is right about a task, and its calls: on average, exactly."""
+    right = mean_calls = 0.0
+    courses: list[list[int]] = [[]]  # which of the possible answers each request gets, so far
+    course: list[int]
+    shares: list[float]
+
+    async def ask(prompt: str, **_: Any) -> str:
+        possible = model.answers(task, prompt)
+        if len(shares) == len(course):  # from here on always the first; the others are noted
+            courses.extend([*course, other] for other in range(1, len(possible)))
+            course.append(0)
+        share, answer = possible[course[len(shares)]]
+        shares.append(share)
+        return f"Answer: {answer}"
+
+    while courses:
+        course, shares = courses.pop(), []
+        is_right = task.right(await PATTERNS[pattern](ask, task))
+        right += prod(shares) * is_right
+        mean_calls += prod(shares) * len(shares)
+    return round(right, 9), round(mean_calls, 9)
 
 
 def rights(pattern, task_of, model, many):
@@ -64,6 +91,16 @@ def test_expectation_is_the_same_for_every_task_of_a_kind(kind, pattern):
     model = SimulatedSkill()
     first, *others = (asyncio.run(expected(model, draw(kind, n), pattern)) for n in (0, 1, 2))
     assert others == [first, first]
+
+
+@pytest.mark.parametrize("pattern", ARMS)
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("shifted", [False, True])
+def test_the_stored_means_are_the_expectations(kind, pattern, shifted):
+    """What data/skills.yaml says a pattern earns follows from the skills, to the ninth digit."""
+    model = SimulatedSkill(SHIFTED if shifted else SKILLS)
+    right, calls = asyncio.run(expected(model, draw(kind, 0), pattern))
+    assert mean_rewards(shifted)[kind][pattern] == round(right - PRICE * calls, 9)
 
 
 @pytest.mark.parametrize("pattern", PATTERNS)

@@ -14,8 +14,8 @@ from langgraph.prebuilt import create_react_agent
 
 from agentlab import lab
 from agentlab.clock import run_virtual
+from agentlab.endpoint.answers._rounds import things
 from agentlab.endpoint.answers._schema import build
-from agentlab.endpoint.answers._things import things
 from agentlab.endpoint.answers.replies import Replies
 from agentlab.endpoint.contract.seeded_random import generator
 from agentlab.endpoint.server.app import local_app

@@ -13,7 +13,7 @@ from agentlab.errors import ConfigError
 from agentlab.settings import DATA
 
 _HEADING = re.compile(r"^#{2,4} (?:Exercise|연습 문제) (\d+)\b:?[ \t]*(.*?)[ \t]*$", re.MULTILINE)
-_SOLVED, _NOT_YET = ("Solved.", "풀었습니다."), ("Not yet", "아직입니다")
+_VERDICT = re.compile(r"^(?:(Solved\.|풀었습니다\.)|Not yet|아직입니다)", re.MULTILINE)
 
 
 class Exercise(NamedTuple):
@@ -37,8 +37,7 @@ def lessons(folder: Path) -> dict[str, list[Exercise]]:
     It is a ConfigError if there is none, or one is broken.
     """
     found = dict[str, list[Exercise]]()
-    paths = [*folder.glob("*.ipynb"), *folder.glob("ko/*.ipynb")]
-    for path in sorted(paths, key=lambda path: path.name):
+    for path in sorted([*folder.glob("*.ipynb"), *folder.glob("ko/*.ipynb")], key=lambda p: p.name):
         try:
             some = exercises(json.loads(path.read_bytes())["cells"])
             before = found.get(path.name, some)
@@ -73,8 +72,7 @@ def exercises(cells: list[dict[str, Any]]) -> list[Exercise]:
             found += [Exercise(int(n), title) for n, title in _HEADING.findall(source)]
         elif found and "Check() as" in source:
             outputs = [o for o in cell.get("outputs", []) if o.get("name") == "stdout"]
-            printed = "\n".join("".join(output["text"]) for output in outputs).splitlines()
-            verdicts = [line for line in printed if line.startswith(_SOLVED + _NOT_YET)]
-            if verdicts:
-                found[-1] = found[-1]._replace(solved=verdicts[-1].startswith(_SOLVED))
+            printed = "\n".join("".join(output["text"]) for output in outputs)
+            if verdicts := _VERDICT.findall(printed):
+                found[-1] = found[-1]._replace(solved=bool(verdicts[-1]))
     return found

@@ -44,9 +44,7 @@ def run(options: argparse.Namespace) -> int:
             print("--resume --retry-quarantined tries those again", file=sys.stderr)
         if system.stopped is not None:
             print(f"stopped: {system.stopped.rstrip('.')}. Go on with --resume.", file=sys.stderr)
-    if came:
-        return 128 + came[0]
-    return 0 if all(content.status == "done" for content in contents) else 1
+    return 128 + came[0] if came else int(any(each.status != "done" for each in contents))
 
 
 async def _batch(

@@ -6,6 +6,10 @@ from agentlab.errors import AgentLabError, ConfigError, IncompleteAnswer, Retrie
 from agentlab.resilience import classify
 
 
+class Unfinished(AgentLabError):
+    """A call with an effect was begun, and nobody knows how it ended, so it is not made again."""
+
+
 def last(error: BaseException) -> BaseException:
     """Return the error of the last attempt, where there were several."""
     return (error.__cause__ or error) if isinstance(error, RetriesExhausted) else error
@@ -33,9 +37,10 @@ def is_everybodys(error: BaseException) -> bool:
 
 
 def is_final(error: BaseException) -> bool:
-    """Return True where asking again would bring the same: cut off, filtered or refused."""
+    """Return True where asking again would bring the same, as for what was cut off or refused."""
     met = last(error)
-    return isinstance(met, IncompleteAnswer) and not classify(met).retry
+    stuck = isinstance(met, Unfinished | errors.TurnsExhausted)
+    return stuck or (isinstance(met, IncompleteAnswer) and not classify(met).retry)
 
 
 def in_words(error: BaseException, step: str, content_type: str) -> str:

@@ -8,8 +8,8 @@ import json
 import os
 import shlex
 import sqlite3
-from collections.abc import Iterator, Mapping
-from contextlib import ExitStack, closing, contextmanager
+from collections.abc import Mapping
+from contextlib import ExitStack, closing
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -23,8 +23,8 @@ from agentlab.settings import DATA
 _MOST = 1 << 40
 """No answer has more tokens, so that sums fit into 63 bits; a larger count is taken for none."""
 _SPARE_BYTES = 1 << 20
-_WAIT = "wait until it has ended, or choose another"
 
+_CALL = ("job", "step", "asked", "tool", "arguments", "nth")
 _SQL = msgspec.yaml.decode((DATA / "journal.yaml").read_bytes(), type=dict[str, str])
 
 
@@ -61,22 +61,42 @@ class Journal(ExitStack[bool | None]):
     def __init__(self, where: str | Path | None = None):
         super().__init__()
         self.full = False
-        self._file: Path | None = None
         if "://" in str(where):
             raise ConfigError(f"journal {where} is no file; give a file's path")
         try:
-            self._file = None if where is None else self.enter_context(_claimed(where))
+            self._file = None if where is None else self._claimed(where)
             self._database = self.enter_context(closing(_opened(self._file)))
-        except ConfigError:
-            raise
         except (OSError, ValueError, sqlite3.Error) as error:
             self.close()
+            if isinstance(error, ConfigError):
+                raise
             said = f"journal {where} cannot be opened: {_why(error)}"
             raise ConfigError(f"{said}; give another file's path") from None
+
+    def _claimed(self, where: str | Path) -> Path:
+        """Keep others from a file, with room for when the disk is full; return its path."""
+        file = Path(os.path.realpath(where))  # links followed
+        if file.exists() and not file.is_file():
+            raise ConfigError(f"journal {where} is no file; give a file's path")
+        file.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            self.enter_context(FileLock(f"{file}.lock", timeout=0))
+        except Timeout:
+            cure = "wait until it has ended, or choose another folder"
+            raise ConfigError(f"another process writes {where}; {cure}") from None
+        _refuse_damage(file)
+        spare = _spare(file)
+        spare.unlink(missing_ok=True)  # a killed process's; a link is not followed
+        self.callback(spare.unlink, missing_ok=True)
+        with spare.open("xb") as room:
+            room.write(b"\1" * _SPARE_BYTES)  # real bytes, because a hole keeps no room
+        return file
 
     def answer(self, job: str, step: str, asked: str) -> Reply | None:
         """Return what was answered before; None if nothing was, or nothing whole."""
         rows = self._read("answer", job=job, step=step, asked=asked)
+        if rows and isinstance(rows[0][0], bytes):
+            return msgspec.json.decode(rows[0][0], type=Reply)
         return Reply(*rows[0]) if rows else None
 
     def sending(self, job: str, step: str, asked: str) -> None:
@@ -88,10 +108,33 @@ class Journal(ExitStack[bool | None]):
 
         Of what is not whole, blank or cut off at a limit, only the tokens are kept.
         """
-        whole = isinstance(reply, Reply) and reply.finish_reason != "length" and reply.text.strip()
+        answer: str | bytes | None = None
+        if isinstance(reply, Reply) and reply.finish_reason != "length":
+            text = reply.text if reply.text.strip() else None
+            answer = msgspec.json.encode(reply) if reply.tool_calls else text
         sent, made = _tokens(reply.prompt_tokens), _tokens(reply.completion_tokens)
-        came: Any = {"answer": reply.text if whole else None, "sent": sent, "made": made}
-        self._write("record", job=job, step=step, asked=asked, **came)
+        self._write("record", job=job, step=step, asked=asked, answer=answer, sent=sent, made=made)
+
+    def calling(self, *call: str | int) -> tuple[int | None, str | None]:
+        """Note that a tool is about to be called; return the number and the result of last time.
+
+        A call is job, step, what was asked, tool, arguments, and a count of those that are alike.
+        """
+        given: Any = dict(zip(_CALL, call, strict=True))
+        rows = self._read("call", **given)
+        if not rows:
+            self._write("calling", **given)
+        return rows[0] if rows else (None, None)
+
+    def called(self, result: str, *call: str | int) -> None:
+        """Record what came of a call."""
+        given: Any = dict(zip(_CALL, call, strict=True))
+        self._write("called", result=result, **given)
+
+    def settle(self, number: int, result: str | None = None) -> None:
+        """Say how a call that was cut off ended: its result, or None if it was never made."""
+        if not self._write("forget" if result is None else "settle", number=number, result=result):
+            raise ConfigError(f"no call {number} was cut off; take the number from the error")
 
     def standing(self, job: str) -> tuple[str, int, str | None, dict[str, str]]:
         """Return a topic's status, failures, last error, and its pages: name -> digest.
@@ -121,8 +164,7 @@ class Journal(ExitStack[bool | None]):
 
     def bill(self, job: str | None = None) -> Bill:
         """Add up a topic's requests, answers and tokens, or those of all topics."""
-        (row,) = self._read("bill", job=job)
-        return Bill(*(int(each or 0) for each in row))
+        return Bill(*(int(each or 0) for each in self._read("bill", job=job)[0]))
 
     def _read(self, name: str, **values: Any) -> list[Any]:
         try:
@@ -148,27 +190,6 @@ class Journal(ExitStack[bool | None]):
         damaged = self._file if type(error) is sqlite3.DatabaseError else None
         cure = f"; {_how_to_save(damaged)}" if damaged else ""
         return JournalError(f"the journal {what}: {_why(error)}{cure}")
-
-
-@contextmanager
-def _claimed(where: str | Path) -> Iterator[Path]:
-    """Keep others from a journal's file, with room for when the disk is full; yield its path."""
-    file = Path(os.path.realpath(where))  # links followed
-    if file.exists() and not file.is_file():
-        raise ConfigError(f"journal {where} is no file; give a file's path")
-    file.parent.mkdir(parents=True, exist_ok=True)
-    try:
-        with FileLock(f"{file}.lock", timeout=0):
-            _refuse_damage(file)
-            try:
-                _spare(file).unlink(missing_ok=True)  # a killed process's; a link is not followed
-                with _spare(file).open("xb") as spare:
-                    spare.write(b"\1" * _SPARE_BYTES)  # real bytes, because a hole keeps no room
-                yield file
-            finally:
-                _spare(file).unlink(missing_ok=True)
-    except Timeout:
-        raise ConfigError(f"another process writes {where}; {_WAIT} folder") from None
 
 
 def _spare(file: Path) -> Path:
@@ -199,10 +220,8 @@ def _opened(file: Path | None) -> sqlite3.Connection:
     """Open a file, or a database in memory, so that a commit is on the disk when it returns."""
     # In a notebook virtual time runs in a thread of its own, one after the other with this.
     database = sqlite3.connect(file or ":memory:", isolation_level=None, check_same_thread=False)
-    database.execute("PRAGMA journal_mode=WAL")
-    database.execute("PRAGMA synchronous=FULL")
-    for table in ("steps", "jobs"):
-        database.execute(_SQL[table])
+    for each in ("log", "on_disk", "steps", "jobs", "calls"):
+        database.execute(_SQL[each])
     return database
 
 

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import yaml
+from jinja2 import Template
 from markdown_it import MarkdownIt
 
 from agentlab._support.system import write_whole
@@ -21,12 +22,13 @@ _LONGEST = 20_000  # a longer text is not read as Markdown: that can take minute
 
 
 class Article(NamedTuple):
-    """What is published: a title, a sentence about it, and a text in Markdown."""
+    """What is published: a title, a sentence about it, a text in Markdown, and its sources."""
 
     title: str
     description: str
     text: str
     content_type: str
+    sources: tuple[tuple[str, str], ...] = ()  # the id and the title of each document
 
     @property
     def name(self) -> str:
@@ -41,16 +43,16 @@ class Article(NamedTuple):
         """Write the text below a front matter in YAML; site generators obey no markup in it."""
         front = {"title": self.title, "description": self.description, "type": self.content_type}
         matter = yaml.safe_dump(front, allow_unicode=True, sort_keys=False, width=1000)
-        return f"---\n{matter}---\n\n{_without_markup(self.text.strip())}\n"
+        lines = [f"- [{id}] {title}" for id, title in self.sources]
+        cited = ["## Sources", "\n".join(lines)] if lines else []
+        text = "\n\n".join(map(_without_markup, [self.text.strip(), *cited]))
+        return f"---\n{matter}---\n\n{text}\n"
 
     def html(self) -> str:
         """Write a page of its own. Markup that a model wrote is shown, and images are links."""
         plain = f"<pre>{escape(self.text)}</pre>\n"
-        return _PAGE.format(
-            title=escape(self.title),
-            description=escape(self.description),
-            body=_MARKDOWN.render(self.text) if len(self.text) <= _LONGEST else plain,
-        )
+        body = _MARKDOWN.render(self.text) if len(self.text) <= _LONGEST else plain
+        return str(Template(_PAGE, autoescape=True).render(article=self, body=body)) + "\n"
 
 
 class Published(NamedTuple):

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter, defaultdict
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 from contextlib import AsyncExitStack, ExitStack, suppress
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, get_args
+from typing import Any
 
 from jinja2 import Template
 
@@ -17,22 +17,21 @@ from agentlab._support.progress_bar import bar
 from agentlab.clock import is_virtual
 from agentlab.content import _failures as failures
 from agentlab.content._journal import Journal
+from agentlab.content._search import search
 from agentlab.content._settings import Settings
-from agentlab.content._topics import ContentType, Job, jobs
-from agentlab.content._work import Content, Work
+from agentlab.content._topics import Job, jobs
+from agentlab.content._work import Content, KeptTool, Work
 from agentlab.errors import JournalError, Stopped
 from agentlab.lab.connection import log
 from agentlab.resilience import Breaker, Guard, Monitor, RateLimit, Retry, amap, classify
 from agentlab.workflow import Workflow
 
-if TYPE_CHECKING:
-    from agentlab.engines.dask import Cluster
-
+TYPES = ("blog", "comprehensive", "sourced")
 _SUMMARY = Template(Path(__file__).with_name("summary.jinja").read_text(encoding="utf-8"))
 
 
 class ContentSystem(ExitStack[bool | None]):
-    """Agents that research, write, edit and publish: a workflow, "blog" or "comprehensive".
+    """Agents that research, write, edit and publish: a workflow, such as "blog" (see `TYPES`).
 
     It keeps the settings' limits over all that it sends, until it is stopped.
 
@@ -40,6 +39,15 @@ class ContentSystem(ExitStack[bool | None]):
         out: A folder for the files, and for the journal that lets another run go on; without it
             nothing is written to the disk.
         journal: A file for the journal instead; see `Journal`.
+        tools: Functions that steps name as their tools, beside `search`, which searches
+            `data/corpus`. After a crash a call is made again, unless its result was recorded.
+        effects: The same for functions that change something: a call that was begun is not made
+            again. If nobody knows how it ended, its topic fails, and the error says what to do.
+        workflows: Content types of your own, with the input "topic", and steps "editor", whose
+            answer is published, and "publisher", whose answer is the description.
+
+    Raises:
+        ConfigError: If a workflow has other inputs, or lacks a step.
 
     Attributes:
         stopped: Why nothing more is sent; None while work goes on.
@@ -53,22 +61,29 @@ class ContentSystem(ExitStack[bool | None]):
         *,
         out: str | Path | None = None,
         journal: str | Path | None = None,
+        tools: Mapping[str, Callable[..., Any]] | None = None,
+        effects: Mapping[str, Callable[..., Any]] | None = None,
+        workflows: Mapping[str, Workflow] | None = None,
     ):
         super().__init__()
         self.settings, self.out = settings or Settings(), None if out is None else Path(out)
         if journal is None and self.out is not None:
             journal = self.out / "journal.sqlite"
-        self._workflows = {name: Workflow.load(name) for name in get_args(ContentType)}
+        self._workflows = {name: Workflow.load(name) for name in TYPES} | dict(workflows or {})
+        for workflow in self._workflows.values():  # each of these may refuse it
+            workflow.given({"topic": ""})
+            [workflow.step(name) for name in ("editor", "publisher")]
+        given = {"search": search, **(tools or {}), **(effects or {})}
+        self.tools = {n: KeptTool(n, f, effect=n in (effects or ())) for n, f in given.items()}
         self.journal = self.enter_context(Journal(journal))
         self.monitor = Monitor()
         self.reply = lab.reply  # or a cluster's
         self.stopped: str | None = None
-        self.recorded = 0
         self.nobody_answers: str | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
-        self._answered = self._outages = 0
+        self.recorded = self._answered = self._outages = 0
 
-    async def generate_content(self, topic: str, content_type: ContentType = "blog") -> Content:
+    async def generate_content(self, topic: str, content_type: str = "blog") -> Content:
         """Write about one topic; a failure is a status. What was answered is not asked again."""
         (content,) = await self.batch_generate([topic], content_type)
         return content
@@ -76,10 +91,10 @@ class ContentSystem(ExitStack[bool | None]):
     async def batch_generate(
         self,
         topics: Iterable[str],
-        content_type: ContentType = "blog",
+        content_type: str = "blog",
         *,
         progress: bool = False,
-        cluster: str | Cluster | None = None,
+        cluster: Any = None,
     ) -> list[Content]:
         """Write about many topics, each once; one that fails is tried again after all others.
 
@@ -87,7 +102,7 @@ class ContentSystem(ExitStack[bool | None]):
             cluster: Where the requests are sent from: a `Cluster`, a scheduler's address, or
                 "local" for processes that are started here; None sends from this one.
         """
-        given = jobs(topics, content_type)
+        given = jobs(topics, content_type, [*self._workflows])
         self.begin()
         async with AsyncExitStack() as stack:
             if isinstance(cluster, str):
@@ -213,7 +228,6 @@ class ContentSystem(ExitStack[bool | None]):
 
     async def _probe(self) -> BaseException | None:
         """Ask what no topic is to blame for; return the error that everybody meets, or None."""
-
         ask = partial(self.reply, "Are you there?", agent="probe", max_tokens=16, temperature=0)
         try:
             await self.send(ask, "probe")

@@ -4,12 +4,11 @@ import re
 import unicodedata
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Literal, NamedTuple, get_args
+from typing import NamedTuple
 
 from agentlab._support.system import read_list
 from agentlab.errors import ConfigError
 
-ContentType = Literal["blog", "comprehensive"]
 _LONGEST = 500  # characters
 
 
@@ -24,11 +23,10 @@ class Job(NamedTuple):
         return f"{self.content_type}: {self.topic}"
 
 
-def jobs(topics: Iterable[str], content_type: str) -> list[Job]:
+def jobs(topics: Iterable[str], content_type: str, known: Iterable[str]) -> list[Job]:
     """Name the work on each of the topics, once; a ConfigError where there can be none."""
-    if content_type not in get_args(ContentType):
-        known = " or ".join(get_args(ContentType))
-        raise ConfigError(f"no content type {content_type!r}; choose {known}")
+    if content_type not in known:
+        raise ConfigError(f"no content type {content_type!r}; choose {' or '.join(known)}")
     titles = [title_of(topic) for topic in topics]
     if wrong := [title for title in titles if not 0 < len(title) <= _LONGEST]:
         says = f"a topic is empty, or over {_LONGEST} characters: {wrong[0][:40]!r}"

@@ -1,9 +1,12 @@
-"""One topic's work in one run: its questions, what they took, and what became of it."""
+"""One topic's work in one run: questions, calls of tools, what they took, what became of it."""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping
+import re
+from collections import Counter
+from collections.abc import Callable, Coroutine, Mapping
+from contextvars import ContextVar
 from dataclasses import dataclass, field
 from hashlib import blake2b
 from pathlib import Path
@@ -13,18 +16,20 @@ import msgspec
 
 from agentlab import engines, errors, lab
 from agentlab.clock import is_virtual
-from agentlab.content._failures import in_words, is_final
+from agentlab.content._failures import Unfinished, in_words, is_final
 from agentlab.content._journal import Bill
 from agentlab.content._publish import Article, Published, publish
 from agentlab.content._topics import Job, clean
 from agentlab.errors import IncompleteAnswer, JournalError, StepError, Stopped
 from agentlab.lab import connection
 from agentlab.resilience import size_tokens
-from agentlab.workflow import Workflow
+from agentlab.trace import max_overlap
+from agentlab.workflow import Tool, Workflow
 
 if TYPE_CHECKING:
     from agentlab.content._system import ContentSystem
 
+_SOURCE = re.compile(r"(?:\A|\n\n)\[([^][\n]+)\] (\S.*)\n(?=.)")  # id and title above a passage
 Status = Literal["done", "failed", "quarantined", "left"]
 
 
@@ -59,6 +64,10 @@ class Content(NamedTuple):
     kept: tuple[Path, ...] = ()
 
 
+_turn: ContextVar[tuple[Work, tuple[str, str, str], Counter[tuple[str, str]]]] = ContextVar("turn")
+"""Whose answer calls tools here, its key in the journal, and how often each call was made."""
+
+
 @dataclass(eq=False)
 class Work:
     """A topic on its way. Every question passes the journal first, and then the guard."""
@@ -67,10 +76,10 @@ class Work:
     workflow: Workflow
     system: ContentSystem
     began_s: float = field(default_factory=lab.now_s)
-    requests: int = 0
-    in_flight: int = 0
-    peak: int = 0
-    sending: set[asyncio.Task[str]] = field(default_factory=set)
+    sent_s: list[tuple[float, float]] = field(default_factory=list)  # from when to when
+    sending: set[asyncio.Task[Any]] = field(default_factory=set)
+    returned: dict[str, str] = field(default_factory=dict)  # by tools: id -> title
+    fault: Exception | None = None  # of a tool, which the topic cannot go on with
 
     async def run(self) -> Content:
         """Write about the topic; a failure is a status, not an exception."""
@@ -86,14 +95,16 @@ class Work:
             self.system.stop(str(cannot))
             return self._content("left", error=str(cannot))
         except StepError as failed:
-            return await self._failed(failed.__cause__ or failed, failed.step, count)
+            return await self._failed(self.fault or failed.__cause__ or failed, failed.step, count)
         except Exception as odd:
             return await self._failed(odd, "publisher", count)
 
     async def _answers(self) -> Mapping[str, str]:
-        inputs, engine = {"topic": self.job.topic}, self.system.settings.engine
+        named = {name for step in self.workflow.steps for name in step.tools}
+        tools = {name: tool for name, tool in self.system.tools.items() if name in named}
+        how: Any = {"engine": self.system.settings.engine, "tools": tools, "ask": self._answer}
         try:
-            return await engines.run(self.workflow, inputs, engine=engine, ask=self._answer)
+            return await engines.run(self.workflow, {"topic": self.job.topic}, **how)
         except asyncio.CancelledError:
             for task in self.sending:
                 task.cancel()
@@ -102,17 +113,24 @@ class Work:
             # A step that fails cancels its siblings; what they sent is paid for, so it is kept.
             await asyncio.gather(*self.sending, return_exceptions=True)
 
-    async def _answer(self, prompt: str, *, agent: str, **options: Any) -> str:
-        asked = question(prompt, options)
-        kept = self.system.journal.answer(self.job.key, agent, asked)
-        if kept is not None:
-            return kept.text
-        sending = asyncio.create_task(self._send(prompt, agent, asked, options))
-        self.sending.add(sending)
-        return await asyncio.shield(sending)
+    async def finish(self, work: Coroutine[Any, Any, Any]) -> Any:
+        """Await what goes on, and is recorded, though a failure elsewhere ends who waits here."""
+        task = asyncio.create_task(work)
+        self.sending.add(task)
+        return await asyncio.shield(task)
 
-    async def _send(self, prompt: str, step: str, asked: str, options: dict[str, Any]) -> str:
-        key, settings = (self.job.key, step, asked), self.system.settings
+    async def _answer(self, prompt: str, *, agent: str, **options: Any) -> lab.Reply | str:
+        if self.fault is not None:
+            raise self.fault
+        key = self.job.key, agent, question(prompt, options)
+        reply = self.system.journal.answer(*key)
+        if reply is None:
+            reply = await self.finish(self._send(prompt, key, options))
+        _turn.set((self, key, Counter()))
+        return reply if "tools" in options else reply.text
+
+    async def _send(self, prompt: str, key: tuple[str, str, str], options: Any) -> lab.Reply:
+        step, settings = key[1], self.system.settings
         patience_s = max(settings.timeout_seconds, 600.0)  # the guard has the shorter one
         asking = options | {"agent": f"{step}: {self.job.topic}"[:200], "timeout_s": patience_s}
 
@@ -120,9 +138,7 @@ class Work:
             self.system.journal.sending(*key)
             if self._disk_is_full():
                 raise Stopped(f"nothing more is sent: {self.system.stopped}")
-            self.requests += 1
-            self.in_flight += 1
-            self.peak = max(self.peak, self.in_flight)
+            began_s = lab.now_s()
             try:
                 reply = await self.system.reply(prompt, **asking)
                 reply = reply._replace(text=clean(reply.text))
@@ -130,20 +146,20 @@ class Work:
                     cut = f"the answer was cut off at its limit of {options['max_tokens']} tokens"
                     cure = "raise max_tokens, or ask for a shorter answer"
                     raise errors.AnswerTruncated(f"{cut}; {cure}", **reply._asdict())
-                if not reply.text.strip():
+                if not (reply.text.strip() or reply.tool_calls):
                     raise errors.AnswerEmpty("the answer has no text; ask again", **reply._asdict())
                 return reply
             except IncompleteAnswer as part:
                 self.system.journal.record(*key, part)
                 raise
             finally:
-                self.in_flight -= 1
+                self.sent_s.append((began_s, lab.now_s()))
 
         reply = await self.system.send(send, step, size_tokens(prompt, **options))
         self.system.journal.record(*key, reply)
         self._disk_is_full()
         self.system.recorded += 1
-        return reply.text
+        return reply
 
     def _disk_is_full(self) -> bool:
         if self.system.journal.full:
@@ -151,8 +167,11 @@ class Work:
         return self.system.journal.full
 
     def _publish(self, answers: Mapping[str, str]) -> Content:
-        description = " ".join(answers["publisher"].split())
-        article = Article(self.job.topic, description, answers["editor"], self.job.content_type)
+        about = " ".join(answers["publisher"].split())
+        said = "\n".join(answers.values())
+        named = {said.find(f"[{id}]"): (id, title) for id, title in self.returned.items()}
+        sources = tuple(one for place, one in sorted(named.items()) if place >= 0)
+        article = Article(self.job.topic, about, answers["editor"], self.job.content_type, sources)
         status, _, _, pages = self.system.journal.standing(self.job.key)
         published = publish(self.system.out, article, pages) if self.system.out else Published()
         if published.pages != pages or status != "done":
@@ -185,15 +204,9 @@ class Work:
             bill = self.system.journal.bill(self.job.key)
         except JournalError:  # the status says what happened; figures are not worth losing it
             bill = Bill()
-        metrics = Metrics(
-            duration_s=round(lab.now_s() - self.began_s, 9),
-            requests=self.requests,
-            attempts=bill.attempts,
-            peak=self.peak,
-            prompt_tokens=bill.prompt_tokens,
-            answer_tokens=bill.answer_tokens,
-            cost=self.system.settings.dollars(bill),
-        )
+        duration_s, peak = round(lab.now_s() - self.began_s, 9), max_overlap(self.sent_s)
+        tokens, cost = (bill.prompt_tokens, bill.answer_tokens), self.system.settings.dollars(bill)
+        metrics = Metrics(duration_s, len(self.sent_s), bill.attempts, peak, *tokens, cost)
         return Content(*self.job, status, metrics, **more)
 
 
@@ -204,3 +217,41 @@ def question(prompt: str, options: Mapping[str, Any]) -> str:
     rest = {name: value for name, value in options.items() if name != "max_tokens"}
     asked = [model.model, "local" if local else "real", prompt, rest]
     return blake2b(msgspec.json.encode(asked, order="sorted"), digest_size=16).hexdigest()
+
+
+class KeptTool(Tool):
+    """A function as a tool: a recorded call gives its result, and one with an `effect` runs once.
+
+    Where that cannot be told, the whole topic fails: the model would only call it again.
+    """
+
+    def __init__(self, name: str, function: Callable[..., Any], *, effect: bool):
+        super().__init__(name, function)
+        self._name, self._effect = name, effect
+
+    async def run(self, arguments: str) -> str:
+        work, question, made = _turn.get()
+        call = self._name, clean(arguments)
+        made[call] += 1
+        try:
+            text: str = await work.finish(self._kept(work, arguments, *question, *call, made[call]))
+        except Exception as error:
+            work.fault = work.fault or error
+            raise
+        work.returned |= dict(_SOURCE.findall(text))
+        return text
+
+    async def _kept(self, work: Work, arguments: str, *call: str | int) -> str:
+        number, text = work.system.journal.calling(*call)
+        if text is not None:
+            return text
+        if number is not None and self._effect:
+            begun = f"{self._name}({arguments[:300]}) was begun, and may have happened"
+            settle = f"journal.settle({number}, result), or journal.settle({number}) if it did not"
+            raise Unfinished(f"{begun}; look, and call {settle}, and then journal.release()")
+        try:
+            text = clean(await super().run(arguments))
+        except Exception as error:  # a result, too, told as the loop of an agent tells it
+            text = clean(f"{type(error).__name__}: {error}")
+        work.system.journal.called(text, *call)
+        return text

@@ -11,7 +11,6 @@ approach" (2017).
 
 from collections import Counter, defaultdict
 from collections.abc import Sequence
-from dataclasses import dataclass
 from math import isfinite, sqrt
 from typing import Protocol
 
@@ -29,18 +28,6 @@ class Policy(Protocol):
     def choose(self, kind: str) -> str: ...
 
     def learn(self, kind: str, arm: str, reward: float) -> None: ...
-
-
-@dataclass
-class _Belief:
-    """One arm, for one kind: the number of rewards and their sum, both discounted."""
-
-    rewards: float = 0.0
-    total: float = 0.0
-
-    @property
-    def mean(self) -> float:
-        return (_PRIOR + self.total) / (1 + self.rewards)
 
 
 class Bandit:
@@ -64,14 +51,16 @@ class Bandit:
         checked("discount", discount, above=True, most=1)
         self._arms, self._discount, self._seed = list(arms), discount, seed
         self._chosen = Counter[str]()  # how often, by kind
-        self._kinds = defaultdict[str, dict[str, _Belief]](lambda: {arm: _Belief() for arm in arms})
+        # Of each arm, by kind, the number of rewards and their sum, both discounted.
+        nothing = dict.fromkeys(arms, (0.0, 0.0))
+        self._seen = defaultdict[str, dict[str, tuple[float, float]]](nothing.copy)
 
     def choose(self, kind: str) -> str:
         chance = seeded_random.generator(self._seed, b"", self._chosen[kind], f"choose {kind}")
         self._chosen[kind] += 1
         drawn = {
-            arm: chance.gauss(belief.mean, _NOISE / sqrt(1 + belief.rewards))
-            for arm, belief in self._kinds[kind].items()
+            arm: chance.gauss((_PRIOR + total) / (1 + many), _NOISE / sqrt(1 + many))
+            for arm, (many, total) in self._seen[kind].items()
         }
         return max(drawn, key=drawn.__getitem__)
 
@@ -81,13 +70,7 @@ class Bandit:
             raise ConfigError(f"no arm {arm!r}; choose one of {', '.join(self._arms)}")
         if not isfinite(reward):
             raise ConfigError(f"a reward must be a finite number, got {reward}")
-        beliefs = self._kinds[kind]
-        for belief in beliefs.values():
-            belief.rewards *= self._discount
-            belief.total *= self._discount
-        beliefs[arm].rewards += 1
-        beliefs[arm].total += reward
-
-    def means(self, kind: str) -> dict[str, float]:
-        """Return arm -> the mean reward that it is believed to have for this kind."""
-        return {arm: belief.mean for arm, belief in self._kinds[kind].items()}
+        seen, kept = self._seen[kind], self._discount
+        seen |= {each: (many * kept, total * kept) for each, (many, total) in seen.items()}
+        many, total = seen[arm]
+        seen[arm] = many + 1, total + reward

@@ -4,8 +4,9 @@ The local model cannot calculate. `SimulatedSkill` asks it all the same, so that
 trace are real, and replaces the words by a right or a wrong answer.
 """
 
+from bisect import bisect
 from collections.abc import Mapping
-from math import prod
+from itertools import accumulate
 from typing import Annotated, Any
 
 import msgspec
@@ -13,7 +14,7 @@ import msgspec
 from agentlab.endpoint.contract import seeded_random
 from agentlab.engines import Ask
 from agentlab.errors import ConfigError
-from agentlab.learning.patterns import PATTERNS, proposals
+from agentlab.learning.patterns import proposals
 from agentlab.learning.tasks import Task
 from agentlab.settings import DATA
 
@@ -29,8 +30,8 @@ class Skill(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     alike: Share
 
 
-_SKILLS = msgspec.yaml.decode((DATA / "skills.yaml").read_bytes(), type=dict[str, dict[str, Skill]])
-SKILLS, SHIFTED = _SKILLS["skills"], _SKILLS["shifted"]
+_FILE = msgspec.yaml.decode((DATA / "skills.yaml").read_bytes())
+SKILLS, SHIFTED = (msgspec.convert(_FILE[n], dict[str, Skill]) for n in ("skills", "shifted"))
 
 
 class SimulatedSkill:
@@ -51,7 +52,9 @@ class SimulatedSkill:
             if self._ask is not None:
                 await self._ask(prompt, agent=agent, **options)
             at = seeded_random.uniform(self._seed, task.kind.encode(), task.number, agent)
-            return f"Answer: {_drawn(self.answers(task, prompt), at)}"
+            possible = self.answers(task, prompt)
+            *totals, _ = accumulate(probability for probability, _ in possible)
+            return f"Answer: {possible[bisect(totals, at)][1]}"
 
         return ask
 
@@ -78,33 +81,6 @@ class SimulatedSkill:
         return [(probability, answer) for probability, answer in found if probability > 0]
 
 
-def _drawn(answers: list[tuple[float, str]], at: float) -> str:
-    for probability, answer in answers:
-        at -= probability
-        if at < 0:
-            return answer
-    return answers[-1][1]  # what rounding left over
-
-
-async def expected(model: SimulatedSkill, task: Task, pattern: str) -> tuple[float, float]:
-    """Return how often a pattern is right about a task, and its calls: on average, exactly."""
-    right = mean_calls = 0.0
-    courses: list[list[int]] = [[]]  # which of the possible answers each request gets, so far
-    course: list[int]
-    shares: list[float]
-
-    async def ask(prompt: str, **_: Any) -> str:
-        possible = model.answers(task, prompt)
-        if len(shares) == len(course):  # from here on always the first; the others are noted
-            courses.extend([*course, other] for other in range(1, len(possible)))
-            course.append(0)
-        share, answer = possible[course[len(shares)]]
-        shares.append(share)
-        return f"Answer: {answer}"
-
-    while courses:
-        course, shares = courses.pop(), []
-        is_right = task.right(await PATTERNS[pattern](ask, task))
-        right += prod(shares) * is_right
-        mean_calls += prod(shares) * len(shares)
-    return round(right, 9), round(mean_calls, 9)
+def mean_rewards(shifted: bool = False) -> dict[str, dict[str, float]]:
+    """Return kind -> pattern -> what it earns on average, exactly."""
+    return dict(_FILE["earns_shifted" if shifted else "earns"])

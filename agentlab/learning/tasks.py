@@ -17,7 +17,6 @@ from agentlab.endpoint.contract import seeded_random
 from agentlab.errors import ConfigError
 
 _PARTS = 3
-_ANSWER = re.compile(r"^\W*answer\W*:\s*(.*)$", re.IGNORECASE | re.MULTILINE)
 
 
 class Question(msgspec.Struct, frozen=True):
@@ -55,7 +54,9 @@ def said(text: str) -> str:
         >>> said("Let me see.\\n**Answer:** 3,5 , 9.")
         '3, 5, 9'
     """
-    found = _ANSWER.findall(text) or text.strip().splitlines()[-1:] or [""]
+    found = (
+        re.findall(r"(?im)^\W*answer\W*:\s*(.*)$", text) or text.strip().splitlines()[-1:] or [""]
+    )
     return re.sub(r"\s*,\s*", ", ", " ".join(found[-1].split())).strip("*`. ")
 
 

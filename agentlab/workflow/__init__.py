@@ -2,8 +2,8 @@
 
 from agentlab.workflow._graph import Graph, listed
 from agentlab.workflow._run import Run, as_ready, begin, in_order
-from agentlab.workflow._tools import Tools, with_tools
+from agentlab.workflow._tools import Tool, Tools, with_tools
 from agentlab.workflow._workflow import Step, Workflow, names, random_workflow
 
-__all__ = ["Graph", "Run", "Step", "Tools", "Workflow"]
+__all__ = ["Graph", "Run", "Step", "Tool", "Tools", "Workflow"]
 __all__ += ["as_ready", "begin", "in_order", "listed", "names", "random_workflow", "with_tools"]

@@ -17,8 +17,8 @@ from agentlab._support.asyncio_tools import raise_if_cancelled_elsewhere
 from agentlab.errors import ConfigError, TurnsExhausted
 from agentlab.lab import Reply, ToolCall
 
-Tools = Mapping[str, Callable[..., Any]]
-"""Plain functions, async or not, by the names by which a model calls them."""
+Tools = Mapping[str, "Callable[..., Any] | Tool"]
+"""Plain functions, async or not, or a `Tool` of each, by the names by which a model calls them."""
 
 LONGEST = 20_000  # characters of a result that the model is told
 
@@ -43,7 +43,7 @@ def with_tools(
         ask = with_tools(lab.reply, {"search": search})
         await ask("Search for rivers in Spain.", tools=["search"], agent="geographer")
     """
-    known = {name: _Tool(name, function) for name, function in functions.items()}
+    known = {name: f if isinstance(f, Tool) else Tool(name, f) for name, f in functions.items()}
 
     async def asked(
         prompt: str,
@@ -72,7 +72,7 @@ def with_tools(
     return asked
 
 
-async def _told(call: ToolCall, offered: Mapping[str, "_Tool"]) -> dict[str, Any]:
+async def _told(call: ToolCall, offered: Mapping[str, "Tool"]) -> dict[str, Any]:
     """Run what the model calls, and return the message that tells it what came of that."""
     name = call.function.name
     with trace.tool(name) as span:
@@ -88,7 +88,7 @@ async def _told(call: ToolCall, offered: Mapping[str, "_Tool"]) -> dict[str, Any
     return {"role": "tool", "tool_call_id": call.id, "content": text}
 
 
-class _Tool:
+class Tool:
     """A function as a tool: its `schema`, which the model is told, and how it is run."""
 
     def __init__(self, name: str, function: Callable[..., Any]):

@@ -14,7 +14,6 @@ from typing import Any, Literal, NamedTuple
 from agentlab.endpoint.answers._patterns import RE
 from agentlab.endpoint.contract.json_schema import Schema, problem
 
-_DECODER = json.JSONDecoder()
 _MOST, _REACH, _TRIES = 50, 200, 200  # names or rows, characters before a noun, places of JSON
 _SCHEMA = frozenset("properties $ref anyOf allOf enum".split())
 
@@ -114,7 +113,7 @@ def render(written: str, value: Any) -> str:
 
 def read_json(text: str, at: int = 0) -> tuple[Any, int]:
     """Return the JSON value that begins there, and its end; ValueError if UTF-8 cannot hold it."""
-    value, end = _DECODER.raw_decode(text, at)
+    value, end = json.JSONDecoder().raw_decode(text, at)
     if "\\u" in text[at:end]:
         json.dumps(value, ensure_ascii=False).encode()
     return value, end

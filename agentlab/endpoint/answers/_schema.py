@@ -187,8 +187,13 @@ class _Builder:
             raise CannotFill("its numbers are out of range") from None
 
     def _string(self, schema: Schema, name: str) -> str:
-        if "pattern" in schema:
-            return self._by_pattern(schema["pattern"])
+        if (pattern := schema.get("pattern")) is not None:
+            try:
+                text = str(_Xeger(self._draw, self._budget).xeger(pattern))
+            except Exception as error:
+                raise CannotFill(f"pattern {pattern!r} ({error})") from None
+            self._budget.spend(characters=len(text) + len(pattern))
+            return text
         if schema.get("format") in _FORMATS:
             return _FORMATS[schema["format"]]
         text = self._filler.text(name, schema)
@@ -196,21 +201,12 @@ class _Builder:
         self._budget.spend(characters=len(text) + least)
         return text[: int(schema.get("maxLength", len(text)))].ljust(least, ".")
 
-    def _by_pattern(self, pattern: str) -> str:
-        try:
-            text = str(_Xeger(self._draw, self._budget).xeger(pattern))
-        except Exception as error:
-            raise CannotFill(f"pattern {pattern!r} ({error})") from None
-        self._budget.spend(characters=len(text) + len(pattern))
-        return text
-
 
 def _type(schema: Schema) -> str:
     kind = schema.get("type")
     if isinstance(kind, list):
         return next((each for each in kind if each != "null"), "null")
-    if kind is not None:
-        return str(kind)
+    guessed = "array" if "items" in schema or "prefixItems" in schema else "string"
     if "properties" in schema or "required" in schema:
-        return "object"
-    return "array" if "items" in schema or "prefixItems" in schema else "string"
+        guessed = "object"
+    return guessed if kind is None else str(kind)

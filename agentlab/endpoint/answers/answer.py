@@ -14,7 +14,7 @@ from itertools import islice
 
 import msgspec
 
-from agentlab.endpoint.answers import _react, _tools
+from agentlab.endpoint.answers import _tools
 from agentlab.endpoint.answers._prompt import glance
 from agentlab.endpoint.answers._schema import build
 from agentlab.endpoint.answers.replies import Replies, Writer
@@ -176,12 +176,12 @@ def _before_stop(text: str, request: ChatRequest) -> str:
 def take(request: ChatRequest, replies: Replies, generator: Callable[[], random.Random]) -> Turn:
     """Take the model's turn, or raise a RequestError; chance decides what the request does not."""
     turns, form, said = request.turns, request.response_format, _tools.conversation(request)
-    in_words, task = _react.describes_tools(turns), said.task
+    in_words, task = _tools.describes_tools(turns), said.task
     told = [text for role, text in turns if role in ("system", "developer")]
     earlier = [text for role, text in turns if role == "user"][-5:-1]
     told += [text for text in earlier if '"properties"' in text]  # their schemas hold
     if in_words:
-        task, told = _react.split(turns)[0], []
+        task, told = _tools.split(turns)[0], []
     prepared = replies.prepared(task)
     least, _ = lengths(request)
     if prepared and not (request.tools or form or least or in_words):
@@ -189,13 +189,13 @@ def take(request: ChatRequest, replies: Replies, generator: Callable[[], random.
     as_json = form is not None and form.type == "json_object"
     writer = replies.writer(task, generator(), tuple(map(glance, told)), as_json)
     try:
-        writer.form = _react.with_call(turns, writer)
+        writer.form = _tools.with_call(turns, writer)
         if request.offered and (calls := _tools.calls(request, said, writer)):
             return Turn("", calls)
         known = ("" if writer.form else writer.from_results(said.results)) or prepared
         if form is not None and form.type != "text":  # nothing may come after it
             return Turn(_structured(form, known, writer))
-        text = _react.speak(turns, writer) if in_words else known or writer.write()
+        text = _tools.speak(turns, writer) if in_words else known or writer.write()
         return Turn(_written_on(text, writer, least) if least else text)
     except CannotFill as error:
         what = f"The local model cannot fill this schema: {error}; simplify it."
