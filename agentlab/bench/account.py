@@ -11,8 +11,8 @@ By hand, on a timeline of the run:
 So no part is negative, and the sum is elapsed minus bound. What passed beside a longer chain costs
 nothing, and of two causes that hide each other the first costs nothing. If the bound is work over
 `max_concurrency`, `limit` is only what goes beyond it: slots that were empty while the last calls
-ran. The bound is made of calls as they were served, so `prefill` has no part, and `decode` only
-what a bound leaves that no call explains.
+ran. The bound is made of calls as they were served and of tools that were noted, so `prefill` and
+such tools have no part, and `decode` only what a bound leaves that no call explains.
 
 This is zeroing: J. K. Hollingsworth and B. P. Miller, "Parallel program performance metrics: a
 comparison and validation", Supercomputing 1992. Times are whole nanoseconds, so sums are exact.
@@ -139,8 +139,13 @@ def _legs(
             quiet.append((latest_ns, number))
         latest_ns, previous = max(latest_ns, stops[-1]), before.get(row.call)
         before[row.call] = number
+        turn = previous is not None and whole[previous]
+        noted = turn and due >= times[previous or 0][8]
         if previous is not None and times[previous][8] <= sent:
             steps = [_Step("after", sent, previous)]
+            if turn:  # the bound has what was noted
+                steps.append(_Step("tools", due, least_ns=10**18))
+                steps.append(_Step("client" if noted else "tools", asked))
         else:
             awaited = [last[need] for need in needs.get(row.call, ()) if need in last]
             there = [n for n in awaited if n < number and times[n][8] <= asked]
@@ -149,7 +154,7 @@ def _legs(
             if max([due, *(times[n][8] for n in there)]) < ended_ns:
                 steps.append(_Step("barrier", asked, earlier))
             steps.append(_Step("client", asked))
-        waits = "limit" if previous is None else "tools" if whole[previous] else "retries"
+        waits = "limit" if previous is None or noted else "tools" if turn else "retries"
         steps += [_Step("limit", sent, number), _Step(waits, sent)]
         counts = whole[number] or number == last[row.call]
         for cause, until_ns in zip(_THEN, stops, strict=True):

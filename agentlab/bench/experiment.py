@@ -3,7 +3,7 @@
 import dataclasses
 import itertools
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import field
 from functools import partial
 from pathlib import Path
@@ -20,12 +20,13 @@ from agentlab._support.fields import NotNegative, Text, Where, model
 from agentlab._support.yaml_file import LocatedFile
 from agentlab.bench.arrivals import Arrivals, replayed
 from agentlab.bench.published import Arrival
+from agentlab.bench.stub_tools import StubTool
 from agentlab.bench.summary import Price, Slo, Window
 from agentlab.endpoint.answers.answer import FRAME_TOKENS
 from agentlab.endpoint.contract.tokens import split
 from agentlab.errors import ConfigError
 from agentlab.settings import DATA, Settings
-from agentlab.workflow import Step, Workflow, random_workflow
+from agentlab.workflow import Step, Workflow, listed, random_workflow
 
 _EXPERIMENTS = DATA / "experiments"
 
@@ -33,6 +34,7 @@ AXES = ("workload", "engine", "preset", "max_concurrency", "seed", "strategy")
 _MOST_MEASUREMENTS = 100_000  # it would take minutes to read a file of more
 
 UpToAMillion = Annotated[int, Field(ge=1, le=1_000_000, strict=True)]
+FewTimes = Annotated[int, Field(ge=1, le=100, strict=True)]
 Seed = Annotated[int, msgspec.Meta(ge=0, le=2**63 - 1), Field(ge=0, le=2**63 - 1, strict=True)]
 
 T = TypeVar("T")
@@ -61,6 +63,11 @@ class Workload:
         turns: How many questions each agent asks, one after the other. Each has all that was said
             before in its prompt, and comes `think_s` after the answer to the one before.
         random: So many random workflows, from seed 0 on.
+        tools: What agents, or the steps of a workflow, call by these names. Each agent calls every
+            tool, one after the other, for two things.
+        fan_out: How many helpers call the tools for each agent, or several numbers, of which each
+            draws one. It answers from what they say.
+        system: What all agents are told to be: a beginning that their prompts share.
     """
 
     agents: UpToAMillion | None = None
@@ -70,23 +77,33 @@ class Workload:
     inputs: dict[str, str] = field(default_factory=dict)
     prompt_tokens: UpToAMillion | Some[UpToAMillion] | UnsetType = UNSET
     arrivals: Arrivals | UnsetType = UNSET
-    turns: Annotated[int, Field(ge=1, le=100, strict=True)] | UnsetType = UNSET
+    turns: FewTimes | UnsetType = UNSET
     think_s: NotNegative | UnsetType = UNSET
+    tools: Annotated[dict[str, StubTool], Field(min_length=1)] | UnsetType = UNSET
+    fan_out: FewTimes | Some[FewTimes] | UnsetType = UNSET
+    system: Text | UnsetType = UNSET
 
     def __post_init__(self) -> None:
         given = (self.agents is not None, self.workflow is not None, self.random is not UNSET)
         if sum(given) != 1:
             raise ValueError("give one of agents, workflow and random")
-        if self.agents is None and not self.plain:
-            raise ValueError("arrivals, prompt_tokens, turns and think_s are for agents")
+        of_agents = [self.arrivals, self.prompt_tokens, self.turns, self.think_s]
+        more = any(one is not UNSET for one in (*of_agents, self.fan_out, self.system))
+        if self.agents is None and (more or not isinstance(self.tokens, int)):
+            says = "arrivals, lengths, turns, think_s, fan_out and system are for agents"
+            raise ValueError(f"{says}; leave them out")
+        if self.tools and (self.random or any(one is not UNSET for one in of_agents[1:])):
+            raise ValueError("tools go without random, prompt_tokens, turns and think_s")
+        if self.fan_out and not self.tools:
+            raise ValueError("fan_out: its helpers call tools; give some: {search: {seconds: 2}}")
         if self.arrivals and self.arrivals.trace and self.prompt_tokens is not UNSET:
             raise ValueError("prompt_tokens: the trace has the length of each prompt; leave it out")
 
     @property
     def plain(self) -> bool:
         """True if all are there from the beginning, ask once, and ask the same in their words."""
-        more = (self.arrivals, self.prompt_tokens, self.turns, self.think_s)
-        return all(one is UNSET for one in more) and isinstance(self.tokens, int)
+        more = (self.arrivals, self.prompt_tokens, self.turns, self.think_s, self.tools)
+        return all(one is UNSET for one in (*more, self.system)) and isinstance(self.tokens, int)
 
     @property
     def name(self) -> str:
@@ -97,7 +114,15 @@ class Workload:
             return counted(self.random, "random workflow")
         name = counted(self.agents or 0, "agent")
         name += f", {counted(self.turns, 'turn')}" if self.turns else ""
+        name += f", {counted(len(self.tools), 'tool')}" if self.tools else ""
+        if self.fan_out:
+            helpers = self.fan_out if isinstance(self.fan_out, list) else [self.fan_out]
+            name += f", fan-out {' to '.join(map(str, sorted({min(helpers), max(helpers)})))}"
         return f"{name}, {self.arrivals}" if self.arrivals else name
+
+    def functions(self, seed: int) -> dict[str, Callable[..., Any]] | None:
+        """Return its tools as functions; None if it has none."""
+        return {name: one.function(name, seed) for name, one in (self.tools or {}).items()} or None
 
     def sessions(self, seed: int) -> list[Arrival]:
         """Return when each agent arrives and how much it says; the same seed draws the same.
@@ -123,12 +148,22 @@ class Workload:
         if self.workflow is not None:
             workflow = Workflow.load(self.workflow)
             workflow.given(self.inputs)
+            called = {tool for step in workflow.steps for tool in step.tools}
+            if called != {*(self.tools or {})}:
+                calls = f"{workflow.name!r} calls the tools {listed(sorted(called))}"
+                raise ConfigError(f"{calls}; give just these: tools: {{search: {{seconds: 2}}}}")
             return workflow, {}
         if self.random is not UNSET:
             return random_workflow(number), {}
         steps: list[Step] = []
         wait_s: dict[str, float] = {}
+        system = self.system or None
         for agent, session in enumerate(self.sessions(seed)):
+            if self.tools:
+                own = self._with_tools(agent, session, seed)
+                wait_s |= {step.name: session.at_s for step in own if step.tools}
+                steps += own
+                continue
             prompt = f"Describe river {agent} in ten paragraphs."
             if session.prompt_tokens:
                 pieces, tokens = split(prompt), session.prompt_tokens - 2 * FRAME_TOKENS
@@ -136,9 +171,28 @@ class Workload:
             for turn in range(self.turns or 1):
                 name = f"agent_{agent}_turn_{turn}" if self.turns else f"agent_{agent}"
                 wait_s[name] = float(self.think_s or 0.0) if turn else session.at_s
-                steps.append(Step(name, prompt, max_tokens=session.output_tokens))
+                steps.append(Step(name, prompt, system, max_tokens=session.output_tokens))
                 prompt += f"\n\n{{{name}}}\n\nWhat follows from this for river {agent}?"
         return Workflow(steps, name=self.name), wait_s
+
+    def _with_tools(self, agent: int, session: Arrival, seed: int) -> list[Step]:
+        """Return an agent that calls the tools; with helpers they do, and it answers after them."""
+        assert self.tools
+        name, tools, many = f"agent_{agent}", tuple(self.tools), self.fan_out or 0
+        if isinstance(many, list):
+            many = Random(f"fan-out {seed} {agent}").choice(many)
+        helpers = [f"{name}_helper_{number}" for number in range(many)]
+        told: Any = {"system": self.system or None, "max_turns": len(tools) + 10}
+        steps = []
+        for place, one in enumerate(helpers or [name]):
+            both = " and ".join(f"'{end} {place} of river {agent}'" for end in ("source", "mouth"))
+            asked = ", then ".join(f"{tool} {both}" for tool in tools)
+            steps.append(Step(one, f"Call {asked}.", tools=tools, **told))
+        if helpers:
+            found = "\n".join(f"{{{helper}}}" for helper in helpers)
+            prompt = f"Describe river {agent} in ten paragraphs.\n\n{found}"
+            steps.append(Step(name, prompt, max_tokens=session.output_tokens, **told))
+        return steps
 
 
 class Case(msgspec.Struct, frozen=True, order=True):
@@ -278,7 +332,7 @@ def load(file: str | Path) -> Experiment:
             settings.from_environment(**experiment.settings)
         for number, workload in enumerate(experiment.workloads):
             where = ("workloads", number)
-            if workload.workflow is not None or workload.arrivals:
+            if workload.workflow is not None or workload.arrivals or workload.tools:
                 workload.drawn(seed=7)
     except ConfigError as error:
         raise located.error([located.problem(where, str(error))]) from None

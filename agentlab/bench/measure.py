@@ -3,7 +3,7 @@
 import asyncio
 import gc
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import AsyncExitStack, nullcontext
 from dataclasses import replace
 from functools import partial
@@ -34,8 +34,8 @@ from agentlab.errors import AgentLabError, ConfigError, ModelError, StepError
 from agentlab.lab import connection
 from agentlab.learning import parallel
 from agentlab.resilience import Guard, RateLimit, Retry, classify
-from agentlab.trace import Trace, max_overlap, trace
-from agentlab.workflow import Step, Workflow
+from agentlab.trace import TOOL, Trace, Turn, max_overlap, trace
+from agentlab.workflow import Step, Workflow, with_tools
 
 Keep = Callable[[Measurement, list[Request]], None]
 _Outcome = dict[str, str] | StepError
@@ -115,16 +115,22 @@ class _Task:
         # A crowd is a million agents that ask what one of them asks.
         of_one = replace(workload, agents=1) if case.engine == "crowd" else workload
         self.workflow, self.wait_s = of_one.drawn(case.seed, number=self.seed or 0)
+        self.tools = workload.functions(case.seed)
 
     async def answers(self, send: Send, calls: Calls) -> dict[str, str]:
         calls.begin()
-        if not self.workload.plain:  # answers are as long as the experiment or its trace says
+        if not (
+            self.workload.plain or self.tools
+        ):  # answers are as long as the experiment or its trace says
             send = partial(send, ignore_eos=True)
         limits = {"max_concurrency": self.case.max_concurrency, "requests_per_minute": self.limit}
         ask = calls.when_due(asking(self.case.strategy, send=calls.noting(send), **limits))
         inputs, engine = self.workload.inputs, self.case.engine
         if engine not in ("functions", "langgraph-graph"):
-            return await engines.run(self.workflow, inputs, engine=engine, ask=ask)
+            return await engines.run(
+                self.workflow, inputs, engine=engine, tools=self.tools, ask=ask
+            )
+        ask = with_tools(ask, self.tools) if self.tools else ask
         given = self.workflow.given(inputs)
 
         async def as_engines_do_not(ask: Ask) -> dict[str, str]:
@@ -186,7 +192,7 @@ def asking(
 def _simulated(task: _Task) -> _Measured:
     calls = Calls(task.workflow.needs, task.wait_s)
     outcome, t = lab.simulate(task.answers(lab.reply, calls), catch=StepError)
-    requests = calls.rows(t.spans)
+    requests = calls.rows(t.spans, t.turns)
     begun_s = min((r.arrived_s or 0.0 for r in requests), default=0.0)
     return _measurement(task, outcome, t, begun_s + t.makespan_s, requests), requests
 
@@ -213,6 +219,12 @@ def _of_a_crowd(task: _Task) -> _Measured:
         answers=None,
     )
     return measurement, []
+
+
+def _counted(turns: Sequence[Turn]) -> list[Turn]:
+    """Return the turns that no schedule can leave out: those with tools, and the last answer."""
+    answers = [turn for turn in turns if turn.call and turn.call.ok and not turn.tools]
+    return [*(turn for turn in turns if turn.tools), *answers[-1:]]
 
 
 async def _in_real_time(experiment: Experiment, tasks: list[_Task], keep: Keep) -> None:
@@ -261,7 +273,7 @@ async def _timed(task: _Task, reply: Send, scale: float, *, real: bool) -> _Meas
     }
     if real:
         told |= {"answers": None, "answered": len(calls.said), "real": calls.said}
-    requests = calls.rows(t.spans)
+    requests = calls.rows(t.spans, t.turns)
     measurement = _measurement(task, outcome, t, elapsed_s * scale, requests)
     return msgspec.structs.replace(measurement, **told), requests
 
@@ -279,6 +291,7 @@ async def _ask_first(task: _Task, reply: Send) -> None:
     async def ask(prompt: str, **options: Any) -> str:
         return (await reply(prompt, **options)).text
 
+    step = replace(step, tools=())  # one question is enough
     try:
         await Guard(retry=Retry(attempts=3)).run(lambda: answer(step, values, ask), agent=step.name)
     except ConfigError:
@@ -291,14 +304,19 @@ async def _ask_first(task: _Task, reply: Send) -> None:
 def _measurement(
     task: _Task, outcome: _Outcome, t: Trace, elapsed_s: float, requests: list[Request]
 ) -> Measurement:
-    steps = len(task.workflow.steps)
-    # Only the answer that counts: no schedule needs the attempts that failed before it.
-    served = {span.agent: span.service_s for span in t.spans if span.ok}
-    seconds = dict.fromkeys(task.workflow.needs, 0.0) | served
-    bound_s = task.workflow.plan(seconds, task.wait_s).bound_s(task.case.max_concurrency)
+    # Only the answers that count: no schedule needs the attempts that failed before them.
+    served = {name: _counted(t.turns.get(name, ())) for name in task.workflow.needs}
+    plan = partial(task.workflow.plan, wait_s=task.wait_s)
+    with_tools_s = {name: sum(turn.bound_s() for turn in turns) for name, turns in served.items()}
+    calls_s = {name: [t.call.service_s for t in turns if t.call] for name, turns in served.items()}
+    model_s = {name: sum(each_s) for name, each_s in calls_s.items()}  # no tool takes a slot
+    bound_s = max(plan(with_tools_s).span_s, plan(model_s).bound_s(task.case.max_concurrency))
+    steps = max(sum(map(len, calls_s.values())), len(calls_s))
     if task.limit is not None and steps > task.limit:
         # A rate limit alone: a minute's worth immediately, then so many per second.
-        limit_s = (steps - task.limit) / task.limit * 60 + min(seconds.values())
+        limit_s = (steps - task.limit) / task.limit * 60 + min(
+            min(s, default=0.0) for s in calls_s.values()
+        )
         bound_s = max(bound_s, round(limit_s, 9))
     if 0 < bound_s - elapsed_s <= _HAIR_S:  # 2.1 / 3 is more than 0.7 in its last binary digit
         bound_s = round(elapsed_s, 9)
@@ -323,6 +341,7 @@ def _measurement(
         workflow=UNSET if task.seed is None else task.seed,
         faults=dict(sorted(faults.items())) or UNSET,
         felt=summarized(requests, *terms) if task.seed is None else UNSET,
+        tools=sum(tool.operation == TOOL for tool in t.tools) if task.tools else UNSET,
     )
 
 
@@ -372,9 +391,9 @@ def cost(experiment: Experiment) -> Cost:
 def _rehearsed(workload: Workload, seed: int, number: int = 0) -> list[Cost]:
     workflow, _ = workload.drawn(seed, number=number)
     with lab.configure(preset="instant", upstream=None, faults=[]):
-        _, t = lab.simulate(engines.run(workflow, workload.inputs))
-    spans = {span.agent: span for span in t.spans}
-    asked = [(spans[step.name], step.max_tokens) for step in workflow.steps]
+        tools = workload.functions(seed)
+        _, t = lab.simulate(engines.run(workflow, workload.inputs, tools=tools))
+    asked = [(span, workflow.step(span.agent).max_tokens) for span in t.spans]
     return [
         Cost(1, span.prompt_tokens, most or span.completion_tokens, unlimited=int(most is None))
         for span, most in asked

@@ -6,6 +6,7 @@ from typing import Annotated
 
 import numpy as np
 from msgspec import UNSET, UnsetType
+from msgspec.structs import replace
 from pydantic import Field
 
 from agentlab._support.fields import NotNegative, model
@@ -112,7 +113,8 @@ def summarized(
     what all requests of the run cost, for each call and for each answer.
     """
     rows, counts = list(requests), window or Window()
-    last = {row.call: row for row in rows}.values()
+    first_s = {row.call: row.due_s for row in reversed(rows)}  # of several turns
+    last = [replace(row, due_s=first_s[row.call]) for row in {r.call: r for r in rows}.values()]
     due = [row for row in last if counts.holds(row.due_s)]
     answered = [row for row in due if row.ok]
     times = [times_s(row) for row in answered]
