@@ -109,7 +109,7 @@ class Calls:
     def noting(self, send: Send) -> Ask:
         """Return what sends one attempt and notes when; it goes around the client alone."""
 
-        async def noted(prompt: str, *, agent: str, **options: Any) -> str:
+        async def noted(prompt: str, *, agent: str, **options: Any) -> Any:
             (due_s, asked_s), mine = self._asked[agent], self._sent[agent]
             number, sent_s = len(mine), self._now_s()
             row = Request(

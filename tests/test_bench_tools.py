@@ -1,0 +1,257 @@
+"""Agents with tools as workloads: bounds of turns, equal work, the account, and the locked one."""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+from hashlib import sha256
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import pytest
+
+from agentlab import lab
+from agentlab.bench import experiment, measure, results
+from agentlab.bench.account import account
+from agentlab.bench.experiment import Workload
+from agentlab.bench.requests import Request
+from agentlab.bench.stub_tools import StubTool
+from agentlab.bench.where import accounts
+from agentlab.commands.main import main
+from agentlab.errors import ConfigError
+from agentlab.settings import DATA
+
+sys.path.insert(0, str(Path(__file__).parents[1] / "tools"))
+
+import per_turn
+
+ALONE = "{agents: 1, tools: {search: {seconds: 3}, check: {seconds: 2}}}"
+TRIP = "{workflow: trip, inputs: {city: Busan}, tools: {weather: {seconds: 3}, "
+TRIP += "tides: {seconds: 2, fails: the sea is closed}, search_history: {}}}"
+EVERY = "engines: [sequential, asyncio, langgraph, langgraph-graph, functions]\n"
+
+# A change of any of these is a new workload with a new name, agents-v2.
+LOCKED = {
+    "the file": "c3285f589ab01b558a7df6c78f112b2bb8c6bb64f0101f67e34b02e02055e8ad",
+    "the questions": "3f91539d3ced380a129b17b807596d8b439b9eaba6217366241d82cd6c62835b",
+    "the result": "b9c9f4f39358541bc4e3b1e2ef5d1574cfeb0a5fa9bc47ce4ff2715aaf425273",
+}
+
+
+def loaded(folder: Path, workload: str, more: str = "") -> experiment.Experiment:
+    path = folder / "tools.yaml"
+    path.write_text(f"about: x\nworkloads:\n  - {workload}\n{more}", encoding="utf-8")
+    return experiment.load(path)
+
+
+def measured(folder: Path, workload: str, more: str = "") -> results.Results:
+    return measure.run(loaded(folder, workload, more), folder / "out" / "tools.json")
+
+
+def rows_of(folder: Path, r: results.Results) -> list[Request]:
+    return results.read_requests(folder / "out" / "tools.json", len(r.measurements))
+
+
+def test_a_loop_takes_its_turns_and_the_tools_between(fresh_lab, tmp_path):
+    """Three requests, and 3 and 2 s of tools: that is the bound, and what every engine takes."""
+    r = measured(tmp_path, ALONE, EVERY)
+    requests = [row for row in rows_of(tmp_path, r) if row.run == 0]
+    model_s = sum((row.end_s or 0) - (row.arrived_s or 0) for row in requests)
+    assert {(m.elapsed_s, m.bound_s) for m in r.measurements} == {(round(model_s + 5, 9),) * 2}
+    assert {(m.steps, m.requests, m.answered, m.tools) for m in r.measurements} == {(3, 3, 3, 4)}
+    assert results.unequal(r.measurements) == []
+
+
+def test_the_longest_tool_of_a_turn_counts(fresh_lab, tmp_path):
+    """Of several times each call draws one; both of a turn run at the same time."""
+    (m,) = measured(
+        tmp_path,
+        "{agents: 1, tools: {search: {seconds: [1, 5]}}}",
+        "seeds: [1]\nengines: [asyncio]\n",
+    ).measurements
+    first, second = rows_of(tmp_path, results.load(tmp_path / "out" / "tools.json"))
+    tool = StubTool(seconds=[1.0, 5.0]).function("search", 1)
+    took_s = [lab.simulate(timed(tool, f"{end} 0 of river 0"))[0] for end in ("source", "mouth")]
+    assert sorted(took_s) == [1.0, 5.0]
+    assert (second.sent_s, second.due_s) == ((first.returned_s or 0) + 5.0,) * 2
+    assert m.efficiency == 1.0
+
+
+async def timed(tool: Any, topic: str) -> float:
+    loop = asyncio.get_running_loop()
+    began_s = loop.time()
+    await tool(topic)
+    return loop.time() - began_s
+
+
+def test_helpers_fan_out_and_join(fresh_lab, tmp_path):
+    """Each agent draws how many; together they reach the span, and in turn they take the work."""
+    workload = "{agents: 5, fan_out: [1, 2, 3], tools: {search: {seconds: 2}}, tokens: 41}"
+    r = measured(tmp_path, workload, EVERY)
+    in_turn, *others = r.measurements
+    helpers = sum("helper" in step.name for step in r.experiment.workloads[0].drawn(7)[0].steps)
+    assert (in_turn.requests, in_turn.tools) == (2 * helpers + 5, 2 * helpers)
+    assert {(m.elapsed_s, m.bound_s) for m in others} == {(in_turn.bound_s,) * 2}
+    assert in_turn.elapsed_s > 3 * in_turn.bound_s
+    assert results.unequal(r.measurements) == []
+
+
+def test_a_workflow_s_tools_are_given_and_may_fail(fresh_lab, tmp_path):
+    """The failure is told to the model, and ends nothing; each engine asks the same."""
+    r = measured(tmp_path, TRIP, EVERY)
+    assert results.unequal(r.measurements) == []
+    assert [m.efficiency for m in r.measurements[1:]] == [1.0] * 4
+    workload = r.experiment.workloads[0]
+    with pytest.raises(RuntimeError, match="the sea is closed"):
+        lab.simulate((workload.functions(7) or {})["tides"]("Busan"))
+
+
+def test_no_tool_holds_a_slot(fresh_lab, tmp_path):
+    """Two agents and one slot: one is answered while the other's tool runs."""
+    two = "{agents: 2, tools: {search: {seconds: 2}}}"
+    (m,) = measured(tmp_path, two, "engines: [asyncio]\nmax_concurrency: [1]\n").measurements
+    rows = rows_of(tmp_path, results.load(tmp_path / "out" / "tools.json"))
+    model_s = round(sum((row.end_s or 0) - (row.arrived_s or 0) for row in rows), 9)
+    assert m.peak == 1
+    assert m.elapsed_s == m.bound_s == model_s
+
+
+def test_the_account_has_tools_in_the_bound(fresh_lab, tmp_path):
+    """They are stretches of the chain, and what one after the other loses is the barrier."""
+    r = measured(tmp_path, "{agents: 3, fan_out: 2, tools: {search: {seconds: 2}}}", EVERY)
+    found = accounts(r, rows_of(tmp_path, r))
+    for case in found.values():
+        assert sum(case.parts.values()) == case.elapsed_ns - case.bound_ns
+        assert sum(s.to_ns - s.from_ns for s in case.chain if s.cause == "tools") >= 2 * 10**9
+    assert {cause for cause, ns in found["sequential"].parts.items() if ns} == {"barrier"}
+    assert not any(any(case.parts.values()) for name, case in found.items() if name != "sequential")
+
+
+def test_what_comes_after_noted_tools_is_the_client_s():
+    """2 s, a tool of 3 s, and 1 s until it is asked again: 1 s is lost, and not to the tool."""
+    usual: dict[str, Any] = {"run": 0, "call": "a", "status": 200}
+    names = "due_s asked_s sent_s arrived_s started_s first_token_s end_s returned_s".split()
+    rows = [
+        Request(attempt=n, **usual, **dict(zip(names, times_s, strict=True)))
+        for n, times_s in enumerate([(0, 0, 0, 0, 0, 1, 2, 2), (5, 6, 6, 6, 6, 7, 8, 8)], 1)
+    ]
+    found = account(rows, {"a": ()}, elapsed_s=8, bound_s=7)
+    assert {cause: ns for cause, ns in found.parts.items() if ns} == {"client": 10**9}
+
+
+def test_tools_that_take_no_time_have_rows_of_their_own(fresh_lab, tmp_path):
+    """A request that arrives as the one before returns is the next turn's."""
+    r = measured(tmp_path, "{agents: 1, tools: {search: {}, check: {}}}", "engines: [asyncio]\n")
+    rows = rows_of(tmp_path, r)
+    assert [row.attempt for row in rows] == [1, 2, 3]
+    assert all(row.arrived_s == row.sent_s for row in rows)
+
+
+def test_a_caller_waits_for_all_turns(fresh_lab, tmp_path):
+    """The response of an agent counts from its first question to its last answer."""
+    (m,) = measured(tmp_path, ALONE, "engines: [asyncio]\n").measurements
+    assert m.figure("response_p99_s") == m.elapsed_s
+
+
+def test_other_turns_are_no_equal_work(fresh_lab, tmp_path):
+    """Neither are other numbers of calls of tools."""
+    first, second = measured(tmp_path, ALONE, "engines: [asyncio, langgraph]\n").measurements
+    other = msgspec.structs.replace(second, steps=4, requests=4, answered=4, tools=5)
+    says = "langgraph: 4 turns and 5 calls of tools, for 3 and 4 of asyncio"
+    assert results.unequal([first, other]) == [says]
+
+
+@pytest.mark.parametrize(
+    ("workload", "says"),
+    [
+        (
+            "{workflow: trip, inputs: {city: Busan}, tools: {weather: {}, search: {}}}",
+            "workloads[0]: 'trip' calls the tools 'search_history', 'tides', 'weather'; give just",
+        ),
+        (
+            "{workflow: trip, inputs: {city: Busan}}",
+            "workloads[0]: 'trip' calls the tools 'search_history', 'tides', 'weather'; give just",
+        ),
+        ("{agents: 1, fan_out: 2}", "workloads[0]: fan_out: its helpers call tools; give some"),
+        ("{agents: 1, turns: 2, tools: {look: {}}}", "workloads[0]: tools go without random,"),
+        ("{random: 1, tools: {look: {}}}", "workloads[0]: tools go without random,"),
+        (
+            "{workflow: trip, fan_out: 2}",
+            "workloads[0]: arrivals, lengths, turns, think_s, fan_out",
+        ),
+        ("{agents: 1, tools: {}}", "workloads[0].tools: dictionary should have at least 1 item"),
+        (
+            "{agents: 1, tools: {look: {seconds: -1}}}",
+            "workloads[0].tools.look.seconds: should be greater than or equal to 0; got -1",
+        ),
+        ("{agents: 1, tools: {look: {second: 1}}}", "did you mean `seconds`?"),
+        ("{agents: 1, tools: {look up: {}}}", "tools[0]: string should match pattern"),
+    ],
+)
+def test_wrong_tools_are_refused_with_the_place(tmp_path, workload, says):
+    """File, line and field, and what would be right."""
+    with pytest.raises(ConfigError) as caught:
+        loaded(tmp_path, workload)
+    assert says in str(caught.value)
+    assert "tools.yaml:3:" in str(caught.value)
+
+
+def test_the_bill_counts_turns(fresh_lab, tmp_path):
+    """One request for each turn of each run, with the prompts that grow, to the token."""
+    text = "clock: real\nwarmups: 0\nengines: [asyncio]\npresets: [instant]\n"
+    chosen = loaded(tmp_path, ALONE, text)
+    bill = measure.cost(chosen)
+    (m,) = measure.run(chosen, tmp_path / "out" / "tools.json").measurements
+    assert bill.requests == m.requests == 3
+    assert bill.prompt_tokens + bill.answer_tokens == m.tokens
+
+
+@pytest.mark.filterwarnings("ignore")  # CrewAI's and its libraries' own
+def test_on_the_real_clock_every_engine_asks_the_same(fresh_lab, tmp_path):
+    """Requests, tools and answers are equal, and none is faster than its turns and tools."""
+    text = "clock: real\nwarmups: 0\nengines: [sequential, asyncio, langgraph, crewai]\n"
+    r = measured(tmp_path, TRIP, text + "settings: {time_scale: 100}\n")
+    assert results.unequal(r.measurements) == []
+    assert all(m.elapsed_s >= m.bound_s > 0 for m in r.measurements)
+
+
+def test_the_same_seed_asks_the_same():
+    """And another one draws other numbers of helpers."""
+    tools = {"search": StubTool()}
+    chosen = Workload(agents=20, fan_out=[1, 2, 3, 4, 5, 6, 7, 8], tools=tools)
+    asked = [[step.prompt for step in chosen.drawn(seed)[0].steps] for seed in (7, 7, 8)]
+    assert asked[0] == asked[1] != asked[2]
+
+
+def digest(content: bytes) -> str:
+    return sha256(content).hexdigest()
+
+
+def test_agents_v1_is_locked():
+    """Neither what is asked nor what came of it changes without a new name."""
+    file = DATA / "experiments" / "agents-v1.yaml"
+    (workload,) = experiment.load("agents-v1").workloads
+    steps = [msgspec.to_builtins(step) for step in workload.drawn(7)[0].steps]
+    kept = results.load(DATA / "results" / "agents-v1.json")
+    found = {
+        "the file": digest(file.read_bytes()),
+        "the questions": digest(msgspec.json.encode(steps)),
+        "the result": digest(msgspec.json.encode(kept.measurements)),
+    }
+    assert found == LOCKED, "call it agents-v2: results of one name are of the same work"
+
+
+def test_agents_v1_comes_out_again(fresh_lab, tmp_path):
+    """Its sessions, shared beginnings and fan-out, to the byte, by `agentlab verify`."""
+    assert main(["verify", str(DATA / "results" / "agents-v1.json")]) == 0
+
+
+@pytest.mark.filterwarnings("ignore")  # CrewAI's and its libraries' own
+def test_what_a_turn_costs_is_measured_on_equal_work(fresh_lab):
+    """Each way sends as many requests as it has turns; a line of the table for each."""
+    lab.configure(preset="instant")
+    times, requests = asyncio.run(per_turn.measure([1, 3], rounds=2))
+    assert requests == {way: [1, 3] for way in per_turn.WAYS}
+    assert all(len(each) == 2 for its in times.values() for each in its.values())
+    assert per_turn.table(times).count("\n") == 1 + len(per_turn.WAYS)
