@@ -13,34 +13,55 @@ import pytest
 
 from agentlab import lab
 from agentlab.bench import experiment, measure, results
-from agentlab.bench.account import account
-from agentlab.bench.experiment import Workload
+from agentlab.bench.account import account, accounts
+from agentlab.bench.experiment import StubTool
 from agentlab.bench.requests import Request
-from agentlab.bench.stub_tools import StubTool
-from agentlab.bench.where import accounts
 from agentlab.commands.main import main
 from agentlab.errors import ConfigError
 from agentlab.settings import DATA
+from agentlab.workflow import Workflow
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "tools"))
 
+import agents_v1
 import per_turn
 
-ALONE = "{agents: 1, tools: {search: {seconds: 3}, check: {seconds: 2}}}"
+ONE = """about: One agent.
+steps:
+  - name: guide
+    prompt: Search 'Busan' and 'Seoul', then check 'Busan' and 'Seoul'.
+    tools: [search, check]
+"""
+TWO = """about: Two agents.
+steps:
+  - {name: a, prompt: Search 'Busan'., tools: [search]}
+  - {name: b, prompt: Search 'Seoul'., tools: [search]}
+"""
+TEAM = """about: Three helpers, of whom one needs another, and a writer.
+steps:
+  - {name: a, prompt: Search 'Busan'., tools: [search]}
+  - {name: b, prompt: Search 'Seoul'., tools: [search]}
+  - {name: c, prompt: "Describe a river. {a}", max_tokens: 41}
+  - {name: writer, prompt: "Describe {b} and {c}.", max_tokens: 21}
+"""
+ALONE = "{workflow: FOLDER/one.yaml, tools: {search: {seconds: 3}, check: {seconds: 2}}}"
 TRIP = "{workflow: trip, inputs: {city: Busan}, tools: {weather: {seconds: 3}, "
 TRIP += "tides: {seconds: 2, fails: the sea is closed}, search_history: {}}}"
 EVERY = "engines: [sequential, asyncio, langgraph, langgraph-graph, functions]\n"
 
 # A change of any of these is a new workload with a new name, agents-v2.
 LOCKED = {
-    "the file": "c3285f589ab01b558a7df6c78f112b2bb8c6bb64f0101f67e34b02e02055e8ad",
-    "the questions": "3f91539d3ced380a129b17b807596d8b439b9eaba6217366241d82cd6c62835b",
+    "the experiment": "",
+    "the workflow": "3f91539d3ced380a129b17b807596d8b439b9eaba6217366241d82cd6c62835b",
     "the result": "b9c9f4f39358541bc4e3b1e2ef5d1574cfeb0a5fa9bc47ce4ff2715aaf425273",
 }
 
 
 def loaded(folder: Path, workload: str, more: str = "") -> experiment.Experiment:
     path = folder / "tools.yaml"
+    for name, text in {"one": ONE, "two": TWO, "team": TEAM}.items():
+        (folder / f"{name}.yaml").write_text(text, encoding="utf-8")
+    workload = workload.replace("FOLDER", str(folder))
     path.write_text(f"about: x\nworkloads:\n  - {workload}\n{more}", encoding="utf-8")
     return experiment.load(path)
 
@@ -65,17 +86,14 @@ def test_a_loop_takes_its_turns_and_the_tools_between(fresh_lab, tmp_path):
 
 def test_the_longest_tool_of_a_turn_counts(fresh_lab, tmp_path):
     """Of several times each call draws one; both of a turn run at the same time."""
-    (m,) = measured(
-        tmp_path,
-        "{agents: 1, tools: {search: {seconds: [1, 5]}}}",
-        "seeds: [1]\nengines: [asyncio]\n",
-    ).measurements
-    first, second = rows_of(tmp_path, results.load(tmp_path / "out" / "tools.json"))
-    tool = StubTool(seconds=[1.0, 5.0]).function("search", 1)
-    took_s = [lab.simulate(timed(tool, f"{end} 0 of river 0"))[0] for end in ("source", "mouth")]
+    workload = "{workflow: FOLDER/one.yaml, tools: {search: {seconds: [1, 5]}, check: {}}}"
+    r = measured(tmp_path, workload, "seeds: [2]\nengines: [asyncio]\n")
+    tool = StubTool(seconds=[1.0, 5.0]).function("search", 2)
+    took_s = [lab.simulate(timed(tool, topic))[0] for topic in ("Busan", "Seoul")]
+    first, second, _ = rows_of(tmp_path, r)
     assert sorted(took_s) == [1.0, 5.0]
     assert (second.sent_s, second.due_s) == ((first.returned_s or 0) + 5.0,) * 2
-    assert m.efficiency == 1.0
+    assert r.measurements[0].efficiency == 1.0
 
 
 async def timed(tool: Any, topic: str) -> float:
@@ -86,14 +104,18 @@ async def timed(tool: Any, topic: str) -> float:
 
 
 def test_helpers_fan_out_and_join(fresh_lab, tmp_path):
-    """Each agent draws how many; together they reach the span, and in turn they take the work."""
-    workload = "{agents: 5, fan_out: [1, 2, 3], tools: {search: {seconds: 2}}, tokens: 41}"
-    r = measured(tmp_path, workload, EVERY)
+    """Together they reach the span, which has the tools, and in turn they take the work."""
+    team = "{workflow: FOLDER/team.yaml, tools: {search: {seconds: 2}}}"
+    r = measured(tmp_path, team, EVERY)
     in_turn, *others = r.measurements
-    helpers = sum("helper" in step.name for step in r.experiment.workloads[0].drawn(7)[0].steps)
-    assert (in_turn.requests, in_turn.tools) == (2 * helpers + 5, 2 * helpers)
-    assert {(m.elapsed_s, m.bound_s) for m in others} == {(in_turn.bound_s,) * 2}
-    assert in_turn.elapsed_s > 3 * in_turn.bound_s
+    rows = [row for row in rows_of(tmp_path, r) if row.run == 0]
+    model_s = sum((row.end_s or 0) - (row.arrived_s or 0) for row in rows)
+    beside_s = sum((row.end_s or 0) - (row.arrived_s or 0) for row in rows if row.call == "b")
+    assert in_turn.elapsed_s == round(model_s + 4, 9)
+    assert {(m.elapsed_s, m.bound_s) for m in others if m.case.engine != "langgraph-graph"} == {
+        (round(model_s - beside_s + 2, 9),) * 2
+    }
+    assert {(m.requests, m.tools) for m in r.measurements} == {(6, 2)}
     assert results.unequal(r.measurements) == []
 
 
@@ -109,7 +131,7 @@ def test_a_workflow_s_tools_are_given_and_may_fail(fresh_lab, tmp_path):
 
 def test_no_tool_holds_a_slot(fresh_lab, tmp_path):
     """Two agents and one slot: one is answered while the other's tool runs."""
-    two = "{agents: 2, tools: {search: {seconds: 2}}}"
+    two = "{workflow: FOLDER/two.yaml, tools: {search: {seconds: 1}}}"
     (m,) = measured(tmp_path, two, "engines: [asyncio]\nmax_concurrency: [1]\n").measurements
     rows = rows_of(tmp_path, results.load(tmp_path / "out" / "tools.json"))
     model_s = round(sum((row.end_s or 0) - (row.arrived_s or 0) for row in rows), 9)
@@ -119,7 +141,7 @@ def test_no_tool_holds_a_slot(fresh_lab, tmp_path):
 
 def test_the_account_has_tools_in_the_bound(fresh_lab, tmp_path):
     """They are stretches of the chain, and what one after the other loses is the barrier."""
-    r = measured(tmp_path, "{agents: 3, fan_out: 2, tools: {search: {seconds: 2}}}", EVERY)
+    r = measured(tmp_path, "{workflow: FOLDER/two.yaml, tools: {search: {seconds: 2}}}", EVERY)
     found = accounts(r, rows_of(tmp_path, r))
     for case in found.values():
         assert sum(case.parts.values()) == case.elapsed_ns - case.bound_ns
@@ -142,7 +164,11 @@ def test_what_comes_after_noted_tools_is_the_client_s():
 
 def test_tools_that_take_no_time_have_rows_of_their_own(fresh_lab, tmp_path):
     """A request that arrives as the one before returns is the next turn's."""
-    r = measured(tmp_path, "{agents: 1, tools: {search: {}, check: {}}}", "engines: [asyncio]\n")
+    r = measured(
+        tmp_path,
+        "{workflow: FOLDER/one.yaml, tools: {search: {}, check: {}}}",
+        "engines: [asyncio]\n",
+    )
     rows = rows_of(tmp_path, r)
     assert [row.attempt for row in rows] == [1, 2, 3]
     assert all(row.arrived_s == row.sent_s for row in rows)
@@ -173,20 +199,13 @@ def test_other_turns_are_no_equal_work(fresh_lab, tmp_path):
             "{workflow: trip, inputs: {city: Busan}}",
             "workloads[0]: 'trip' calls the tools 'search_history', 'tides', 'weather'; give just",
         ),
-        ("{agents: 1, fan_out: 2}", "workloads[0]: fan_out: its helpers call tools; give some"),
-        ("{agents: 1, turns: 2, tools: {look: {}}}", "workloads[0]: tools go without random,"),
-        ("{random: 1, tools: {look: {}}}", "workloads[0]: tools go without random,"),
+        ("{agents: 1, tools: {look: {}}}", "workloads[0]: tools are for a workflow, whose steps"),
+        ("{random: 1, tools: {look: {}}}", "workloads[0]: tools are for a workflow, whose steps"),
         (
-            "{workflow: trip, fan_out: 2}",
-            "workloads[0]: arrivals, lengths, turns, think_s, fan_out",
+            "{workflow: FOLDER/two.yaml, tools: {search: {seconds: -1}}}",
+            "workloads[0].tools.search.seconds: should be greater than or equal to 0; got -1",
         ),
-        ("{agents: 1, tools: {}}", "workloads[0].tools: dictionary should have at least 1 item"),
-        (
-            "{agents: 1, tools: {look: {seconds: -1}}}",
-            "workloads[0].tools.look.seconds: should be greater than or equal to 0; got -1",
-        ),
-        ("{agents: 1, tools: {look: {second: 1}}}", "did you mean `seconds`?"),
-        ("{agents: 1, tools: {look up: {}}}", "tools[0]: string should match pattern"),
+        ("{workflow: FOLDER/two.yaml, tools: {search: {second: 1}}}", "did you mean `seconds`?"),
     ],
 )
 def test_wrong_tools_are_refused_with_the_place(tmp_path, workload, says):
@@ -216,30 +235,28 @@ def test_on_the_real_clock_every_engine_asks_the_same(fresh_lab, tmp_path):
     assert all(m.elapsed_s >= m.bound_s > 0 for m in r.measurements)
 
 
-def test_the_same_seed_asks_the_same():
-    """And another one draws other numbers of helpers."""
-    tools = {"search": StubTool()}
-    chosen = Workload(agents=20, fan_out=[1, 2, 3, 4, 5, 6, 7, 8], tools=tools)
-    asked = [[step.prompt for step in chosen.drawn(seed)[0].steps] for seed in (7, 7, 8)]
-    assert asked[0] == asked[1] != asked[2]
-
-
 def digest(content: bytes) -> str:
     return sha256(content).hexdigest()
 
 
 def test_agents_v1_is_locked():
     """Neither what is asked nor what came of it changes without a new name."""
-    file = DATA / "experiments" / "agents-v1.yaml"
-    (workload,) = experiment.load("agents-v1").workloads
-    steps = [msgspec.to_builtins(step) for step in workload.drawn(7)[0].steps]
     kept = results.load(DATA / "results" / "agents-v1.json")
     found = {
-        "the file": digest(file.read_bytes()),
-        "the questions": digest(msgspec.json.encode(steps)),
+        "the experiment": digest((DATA / "experiments" / "agents-v1.yaml").read_bytes()),
+        "the workflow": digest((DATA / "workflows" / "agents-v1.yaml").read_bytes()),
         "the result": digest(msgspec.json.encode(kept.measurements)),
     }
     assert found == LOCKED, "call it agents-v2: results of one name are of the same work"
+
+
+def test_agents_v1_is_what_it_says():
+    """Twenty sessions with one to eight helpers, one beginning, and the tool that wrote them."""
+    w = Workflow.load("agents-v1")
+    assert (len(w.ends), len({step.system for step in w.steps})) == (20, 1)
+    assert {len(w.needs[end]) for end in w.ends} == set(range(1, 9))
+    text = (DATA / "workflows" / "agents-v1.yaml").read_text(encoding="utf-8")
+    assert text.splitlines() == "\n".join(agents_v1.lines(20, 8, 1)).splitlines()
 
 
 def test_agents_v1_comes_out_again(fresh_lab, tmp_path):

@@ -3,7 +3,7 @@
 import dataclasses
 import itertools
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Awaitable, Callable, Iterable, Iterator
 from dataclasses import field
 from functools import partial
 from pathlib import Path
@@ -14,13 +14,12 @@ import msgspec
 from msgspec import UNSET, UnsetType
 from pydantic import Field
 
-from agentlab import settings
+from agentlab import lab, settings
 from agentlab._support import yaml_file
 from agentlab._support.fields import NotNegative, Text, Where, model
 from agentlab._support.yaml_file import LocatedFile
 from agentlab.bench.arrivals import Arrivals, replayed
 from agentlab.bench.published import Arrival
-from agentlab.bench.stub_tools import StubTool
 from agentlab.bench.summary import Price, Slo, Window
 from agentlab.endpoint.answers.answer import FRAME_TOKENS
 from agentlab.endpoint.contract.tokens import split
@@ -34,7 +33,6 @@ AXES = ("workload", "engine", "preset", "max_concurrency", "seed", "strategy")
 _MOST_MEASUREMENTS = 100_000  # it would take minutes to read a file of more
 
 UpToAMillion = Annotated[int, Field(ge=1, le=1_000_000, strict=True)]
-FewTimes = Annotated[int, Field(ge=1, le=100, strict=True)]
 Seed = Annotated[int, msgspec.Meta(ge=0, le=2**63 - 1), Field(ge=0, le=2**63 - 1, strict=True)]
 
 T = TypeVar("T")
@@ -52,6 +50,31 @@ def counted(number: int, what: str) -> str:
 
 
 @model
+class StubTool:
+    """A tool that is called with a topic, takes its time, and says the same of the same topic.
+
+    Attributes:
+        seconds: How long it takes, in model seconds; of several each call draws one.
+        fails: The error with which each call ends, instead of a result.
+    """
+
+    seconds: NotNegative | Some[NotNegative] = 0.0
+    fails: Text | UnsetType = UNSET
+
+    def function(self, name: str, seed: int) -> Callable[[str], Awaitable[str]]:
+        """Return the tool by that name; with the same seed, the same topic takes as long."""
+
+        async def tool(topic: str) -> str:
+            takes_s, draw = self.seconds, Random(f"{name} {topic} {seed}")
+            await lab.sleep(draw.choice(takes_s) if isinstance(takes_s, list) else takes_s)
+            if self.fails:
+                raise RuntimeError(self.fails)
+            return f"What {name} says of {topic} is what it said before."
+
+        return tool
+
+
+@model
 class Workload:
     """What is asked: agents with one question each, a workflow, or random workflows.
 
@@ -63,11 +86,7 @@ class Workload:
         turns: How many questions each agent asks, one after the other. Each has all that was said
             before in its prompt, and comes `think_s` after the answer to the one before.
         random: So many random workflows, from seed 0 on.
-        tools: What agents, or the steps of a workflow, call by these names. Each agent calls every
-            tool, one after the other, for two things.
-        fan_out: How many helpers call the tools for each agent, or several numbers, of which each
-            draws one. It answers from what they say.
-        system: What all agents are told to be: a beginning that their prompts share.
+        tools: What the steps of a workflow call by these names.
     """
 
     agents: UpToAMillion | None = None
@@ -77,33 +96,26 @@ class Workload:
     inputs: dict[str, str] = field(default_factory=dict)
     prompt_tokens: UpToAMillion | Some[UpToAMillion] | UnsetType = UNSET
     arrivals: Arrivals | UnsetType = UNSET
-    turns: FewTimes | UnsetType = UNSET
+    turns: Annotated[int, Field(ge=1, le=100, strict=True)] | UnsetType = UNSET
     think_s: NotNegative | UnsetType = UNSET
-    tools: Annotated[dict[str, StubTool], Field(min_length=1)] | UnsetType = UNSET
-    fan_out: FewTimes | Some[FewTimes] | UnsetType = UNSET
-    system: Text | UnsetType = UNSET
+    tools: dict[str, StubTool] | UnsetType = UNSET
 
     def __post_init__(self) -> None:
         given = (self.agents is not None, self.workflow is not None, self.random is not UNSET)
         if sum(given) != 1:
             raise ValueError("give one of agents, workflow and random")
-        of_agents = [self.arrivals, self.prompt_tokens, self.turns, self.think_s]
-        more = any(one is not UNSET for one in (*of_agents, self.fan_out, self.system))
-        if self.agents is None and (more or not isinstance(self.tokens, int)):
-            says = "arrivals, lengths, turns, think_s, fan_out and system are for agents"
-            raise ValueError(f"{says}; leave them out")
-        if self.tools and (self.random or any(one is not UNSET for one in of_agents[1:])):
-            raise ValueError("tools go without random, prompt_tokens, turns and think_s")
-        if self.fan_out and not self.tools:
-            raise ValueError("fan_out: its helpers call tools; give some: {search: {seconds: 2}}")
+        if self.agents is None and not self.plain:
+            raise ValueError("arrivals, prompt_tokens, turns and think_s are for agents")
+        if self.workflow is None and self.tools:
+            raise ValueError("tools are for a workflow, whose steps name them")
         if self.arrivals and self.arrivals.trace and self.prompt_tokens is not UNSET:
             raise ValueError("prompt_tokens: the trace has the length of each prompt; leave it out")
 
     @property
     def plain(self) -> bool:
         """True if all are there from the beginning, ask once, and ask the same in their words."""
-        more = (self.arrivals, self.prompt_tokens, self.turns, self.think_s, self.tools)
-        return all(one is UNSET for one in (*more, self.system)) and isinstance(self.tokens, int)
+        more = (self.arrivals, self.prompt_tokens, self.turns, self.think_s)
+        return all(one is UNSET for one in more) and isinstance(self.tokens, int)
 
     @property
     def name(self) -> str:
@@ -114,10 +126,6 @@ class Workload:
             return counted(self.random, "random workflow")
         name = counted(self.agents or 0, "agent")
         name += f", {counted(self.turns, 'turn')}" if self.turns else ""
-        name += f", {counted(len(self.tools), 'tool')}" if self.tools else ""
-        if self.fan_out:
-            helpers = self.fan_out if isinstance(self.fan_out, list) else [self.fan_out]
-            name += f", fan-out {' to '.join(map(str, sorted({min(helpers), max(helpers)})))}"
         return f"{name}, {self.arrivals}" if self.arrivals else name
 
     def functions(self, seed: int) -> dict[str, Callable[..., Any]] | None:
@@ -157,13 +165,7 @@ class Workload:
             return random_workflow(number), {}
         steps: list[Step] = []
         wait_s: dict[str, float] = {}
-        system = self.system or None
         for agent, session in enumerate(self.sessions(seed)):
-            if self.tools:
-                own = self._with_tools(agent, session, seed)
-                wait_s |= {step.name: session.at_s for step in own if step.tools}
-                steps += own
-                continue
             prompt = f"Describe river {agent} in ten paragraphs."
             if session.prompt_tokens:
                 pieces, tokens = split(prompt), session.prompt_tokens - 2 * FRAME_TOKENS
@@ -171,28 +173,9 @@ class Workload:
             for turn in range(self.turns or 1):
                 name = f"agent_{agent}_turn_{turn}" if self.turns else f"agent_{agent}"
                 wait_s[name] = float(self.think_s or 0.0) if turn else session.at_s
-                steps.append(Step(name, prompt, system, max_tokens=session.output_tokens))
+                steps.append(Step(name, prompt, max_tokens=session.output_tokens))
                 prompt += f"\n\n{{{name}}}\n\nWhat follows from this for river {agent}?"
         return Workflow(steps, name=self.name), wait_s
-
-    def _with_tools(self, agent: int, session: Arrival, seed: int) -> list[Step]:
-        """Return an agent that calls the tools; with helpers they do, and it answers after them."""
-        assert self.tools
-        name, tools, many = f"agent_{agent}", tuple(self.tools), self.fan_out or 0
-        if isinstance(many, list):
-            many = Random(f"fan-out {seed} {agent}").choice(many)
-        helpers = [f"{name}_helper_{number}" for number in range(many)]
-        told: Any = {"system": self.system or None, "max_turns": len(tools) + 10}
-        steps = []
-        for place, one in enumerate(helpers or [name]):
-            both = " and ".join(f"'{end} {place} of river {agent}'" for end in ("source", "mouth"))
-            asked = ", then ".join(f"{tool} {both}" for tool in tools)
-            steps.append(Step(one, f"Call {asked}.", tools=tools, **told))
-        if helpers:
-            found = "\n".join(f"{{{helper}}}" for helper in helpers)
-            prompt = f"Describe river {agent} in ten paragraphs.\n\n{found}"
-            steps.append(Step(name, prompt, max_tokens=session.output_tokens, **told))
-        return steps
 
 
 class Case(msgspec.Struct, frozen=True, order=True):
@@ -332,7 +315,7 @@ def load(file: str | Path) -> Experiment:
             settings.from_environment(**experiment.settings)
         for number, workload in enumerate(experiment.workloads):
             where = ("workloads", number)
-            if workload.workflow is not None or workload.arrivals or workload.tools:
+            if workload.workflow is not None or workload.arrivals:
                 workload.drawn(seed=7)
     except ConfigError as error:
         raise located.error([located.problem(where, str(error))]) from None

@@ -4,7 +4,7 @@ import asyncio
 import gc
 from collections import Counter
 from collections.abc import Callable, Sequence
-from contextlib import AsyncExitStack, nullcontext
+from contextlib import AsyncExitStack, nullcontext, suppress
 from dataclasses import replace
 from functools import partial
 from hashlib import blake2b
@@ -30,7 +30,7 @@ from agentlab.endpoint import presets
 from agentlab.endpoint.contract.tokens import count_tokens
 from agentlab.endpoint.server.app import limits_of
 from agentlab.engines import Ask, answer
-from agentlab.errors import AgentLabError, ConfigError, ModelError, StepError
+from agentlab.errors import AgentLabError, ConfigError, ModelError, StepError, TurnsExhausted
 from agentlab.lab import connection
 from agentlab.learning import parallel
 from agentlab.resilience import Guard, RateLimit, Retry, classify
@@ -119,30 +119,27 @@ class _Task:
 
     async def answers(self, send: Send, calls: Calls) -> dict[str, str]:
         calls.begin()
-        if not (
-            self.workload.plain or self.tools
-        ):  # answers are as long as the experiment or its trace says
+        if not self.workload.plain:  # answers are as long as the experiment or its trace says
             send = partial(send, ignore_eos=True)
         limits = {"max_concurrency": self.case.max_concurrency, "requests_per_minute": self.limit}
         ask = calls.when_due(asking(self.case.strategy, send=calls.noting(send), **limits))
-        inputs, engine = self.workload.inputs, self.case.engine
+        workflow, engine, tools = self.workflow, self.case.engine, self.tools
         if engine not in ("functions", "langgraph-graph"):
-            return await engines.run(
-                self.workflow, inputs, engine=engine, tools=self.tools, ask=ask
-            )
-        ask = with_tools(ask, self.tools) if self.tools else ask
-        given = self.workflow.given(inputs)
+            inputs = self.workload.inputs
+            return await engines.run(workflow, inputs, engine=engine, tools=tools, ask=ask)
+        ask = with_tools(ask, tools) if tools else ask
+        given = workflow.given(self.workload.inputs)
 
         async def as_engines_do_not(ask: Ask) -> dict[str, str]:
             if engine == "functions":
-                return dict(await parallel.run(as_functions(self.workflow, ask), **given))
+                return dict(await parallel.run(as_functions(workflow, ask), **given))
             from agentlab.engines.langgraph import graph
 
             start: Any = {"inputs": given, "results": {}}
-            answers = (await graph(self.workflow, ask=ask).compile().ainvoke(start))["results"]
-            return {step.name: answers[step.name] for step in self.workflow.steps}
+            answers = (await graph(workflow, ask=ask).compile().ainvoke(start))["results"]
+            return {step.name: answers[step.name] for step in workflow.steps}
 
-        return await engines.watched(self.workflow, as_engines_do_not, ask=ask)
+        return await engines.watched(workflow, as_engines_do_not, ask=ask)
 
 
 def as_functions(workflow: Workflow, ask: Ask) -> list[parallel.Function]:
@@ -287,13 +284,11 @@ async def _all_ended(t: Trace) -> None:
 async def _ask_first(task: _Task, reply: Send) -> None:
     """Ask one question as the run will: what fails now would fail there."""
     step, values = task.workflow.steps[0], task.workflow.given(task.workload.inputs)
-
-    async def ask(prompt: str, **options: Any) -> str:
-        return (await reply(prompt, **options)).text
-
-    step = replace(step, tools=())  # one question is enough
+    ask: Any = Guard(retry=Retry(attempts=3)).around(reply)
     try:
-        await Guard(retry=Retry(attempts=3)).run(lambda: answer(step, values, ask), agent=step.name)
+        with suppress(TurnsExhausted):  # that is an answer, too
+            ask = with_tools(ask, task.tools) if task.tools else ask
+            await answer(replace(step, max_turns=1), values, ask)
     except ConfigError:
         raise
     except (AgentLabError, TimeoutError) as error:
@@ -305,8 +300,8 @@ def _measurement(
     task: _Task, outcome: _Outcome, t: Trace, elapsed_s: float, requests: list[Request]
 ) -> Measurement:
     # Only the answers that count: no schedule needs the attempts that failed before them.
-    served = {name: _counted(t.turns.get(name, ())) for name in task.workflow.needs}
-    plan = partial(task.workflow.plan, wait_s=task.wait_s)
+    every, plan = t.turns, partial(task.workflow.plan, wait_s=task.wait_s)
+    served = {name: _counted(every.get(name, ())) for name in task.workflow.needs}
     with_tools_s = {name: sum(turn.bound_s() for turn in turns) for name, turns in served.items()}
     calls_s = {name: [t.call.service_s for t in turns if t.call] for name, turns in served.items()}
     model_s = {name: sum(each_s) for name, each_s in calls_s.items()}  # no tool takes a slot
@@ -314,9 +309,8 @@ def _measurement(
     steps = max(sum(map(len, calls_s.values())), len(calls_s))
     if task.limit is not None and steps > task.limit:
         # A rate limit alone: a minute's worth immediately, then so many per second.
-        limit_s = (steps - task.limit) / task.limit * 60 + min(
-            min(s, default=0.0) for s in calls_s.values()
-        )
+        shortest_s = min(min(each_s, default=0.0) for each_s in calls_s.values())
+        limit_s = (steps - task.limit) / task.limit * 60 + shortest_s
         bound_s = max(bound_s, round(limit_s, 9))
     if 0 < bound_s - elapsed_s <= _HAIR_S:  # 2.1 / 3 is more than 0.7 in its last binary digit
         bound_s = round(elapsed_s, 9)

@@ -3,7 +3,6 @@
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from functools import partial
 from math import floor, log10
-from operator import attrgetter
 from pathlib import Path
 from statistics import mean, median
 from typing import Any, NamedTuple
@@ -48,8 +47,6 @@ def markdown(results: Results) -> str:
     """
     every = [m for case in results.measured for m in results.of(case)]
     slo, late = results.experiment.slo, [m.late for m in every if m.late is not UNSET]
-    answers = [answer for m in every for answer in m.said]
-    over = [a for a in answers if a.limit_tokens is not None and a.tokens > a.limit_tokens]
     values = {
         "results": results,
         "asked": results.experiment,
@@ -60,9 +57,7 @@ def markdown(results: Results) -> str:
         "untold": slo and (slo.ttft_s or slo.itl_s) and every and not known(every, "ttft_p50_s"),
         "late": late and (median(ms for ms, _ in late), max(ms for _, ms in late)),
         "off": max(map(abs, deviations(every).values()), default=None),
-        "over": max(over, key=attrgetter("tokens"), default=None),
-        "answers": len(answers),
-        "uncounted": sum(not answer.tokens for answer in answers),
+        "answers": [answer for m in every for answer in m.said],
         "tolerance": TOLERANCE,
     }
     return PAGES.get_template("report.txt").render(values) + "\n"

@@ -2,7 +2,6 @@
 
 import asyncio
 from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
-from types import MappingProxyType
 from typing import Annotated, Any
 
 import msgspec
@@ -128,9 +127,7 @@ class Calls:
 
         return noted
 
-    def rows(
-        self, spans: Iterable[Span], turns: Mapping[str, Sequence[Turn]] = MappingProxyType({})
-    ) -> list[Request]:
+    def rows(self, spans: Iterable[Span], turns: Mapping[str, Sequence[Turn]]) -> list[Request]:
         """Return a row for each request, with what the endpoint's `spans` and `turns` say of it.
 
         The endpoint's clock is another one. No request arrives before it was sent, and no answer
@@ -151,11 +148,11 @@ class Calls:
                 ends_s = None if row is attempts[-1] else row.returned_s
                 here = len(rows)
                 while left and (ends_s is None or left[-1].arrived_s <= ends_s):
-                    if one_each and len(rows) > here:  # a tool may take no time
-                        break
                     told = {name: getattr(left[-1], name) for name in _OF_THE_SPAN}
                     told["finish_reason"] = left.pop().finish_reason or row.finish_reason
                     rows.append(replace(row, **told))
+                    if one_each:  # after a tool that takes no time the next arrives as this returns
+                        break
                 rows += [row] if len(rows) == here else []
         return sorted(rows, key=lambda row: row.sent_s)
 

@@ -197,9 +197,7 @@ class _Endpoint:
         except RequestError as error:
             told = {"status": error.status, "retry_after_s": error.retry_after_s}
             raise ModelError(str(error), **told) from None
-        job = Job(_PROMPT_TOKENS, call.output_tokens)
-        if self._physics.jitter_sigma:
-            job.prefill_jitter = self._physics.jitter(draw)
-            job.decode_jitter = self._physics.jitter(draw)
+        jitters = self._physics.jitter(draw), self._physics.jitter(draw)
+        job = Job(_PROMPT_TOKENS, call.output_tokens, *jitters)
         self._live.submit(job)
         await self._live.finished(job)

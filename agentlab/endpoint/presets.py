@@ -80,8 +80,8 @@ def load(preset: str) -> Preset:
     """Read a preset by its name, or from a file by its path; ConfigError if that cannot work.
 
     Example:
-        >>> load("course").physics.service_s(prompt_tokens=20, output_tokens=91)
-        10.0
+        >>> load("course").physics.itl_s()
+        0.1
     """
     path = yaml_file.found(preset, _ENDPOINTS, what="preset")
     return yaml_file.LocatedFile(path, what="preset").decode(Preset)
