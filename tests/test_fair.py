@@ -6,7 +6,6 @@ import heapq
 import math
 
 import pytest
-from alone import service_s
 from classroom_process import jain
 from hypothesis import given
 from hypothesis import strategies as st
@@ -23,7 +22,7 @@ TWO_S = 11
 
 
 def by_service(physics: Physics) -> FairQueue:
-    return FairQueue(lambda job: service_s(physics, job.prompt_tokens, job.output_tokens))
+    return FairQueue(lambda job: physics.service_s(job.prompt_tokens, job.output_tokens))
 
 
 def job(learner: str, tokens: int = TWO_S) -> Job:
@@ -256,12 +255,12 @@ def test_the_theorem_of_start_time_fair_queueing_holds(kinds: list[tuple[int, in
     queue = by_service(physics)
     longest, got = {}, dict.fromkeys(map(str, range(len(kinds))), 0.0)
     for name, (short, long) in zip(got, kinds, strict=True):
-        longest[name] = max(service_s(physics, 0, tokens) for tokens in (short, long))
+        longest[name] = max(physics.service_s(0, tokens) for tokens in (short, long))
         for number in range(200):
             queue.append(job(name, tokens=(short, long)[number % 2]))
     for _ in range(200):
         done = queue.popleft()
-        got[done.learner] += service_s(physics, 0, done.output_tokens)
+        got[done.learner] += physics.service_s(0, done.output_tokens)
         for a in got:
             for b in got:
                 assert abs(got[a] - got[b]) <= longest[a] + longest[b] + 1e-6

@@ -8,7 +8,6 @@ from pathlib import Path
 import msgspec
 import pytest
 import yaml
-from alone import service_s
 
 from agentlab import lab
 from agentlab.endpoint import presets
@@ -28,7 +27,7 @@ def test_every_preset_loads_and_gives_each_figure_a_source(name: str):
 @pytest.mark.parametrize(("tokens", "seconds"), [(91, 10.0), (141, 15.0), (111, 12.0)])
 def test_the_course_preset_gives_round_numbers(tokens: int, seconds: float):
     """The first token after 1 s, then ten a second."""
-    assert service_s(presets.load("course").physics, 0, tokens) == seconds
+    assert presets.load("course").physics.service_s(0, tokens) == seconds
 
 
 def test_the_class_preset_is_the_courses_with_slots_to_share():

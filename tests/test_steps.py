@@ -6,7 +6,6 @@ import math
 import random
 
 import pytest
-from alone import service_s
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -35,7 +34,7 @@ def test_a_prompt_is_read_in_one_step():
     )
     (job,) = serve(physics, [(0.0, Job(100, 3))])
     assert (job.first_token_s, job.end_s) == (1.6, 1.8)
-    assert service_s(physics, 100, 3) == 1.8
+    assert physics.service_s(100, 3) == 1.8
 
 
 def test_a_long_prompt_takes_as_many_steps_as_it_fills():

@@ -18,7 +18,6 @@ This is zeroing: J. K. Hollingsworth and B. P. Miller, "Parallel program perform
 comparison and validation", Supercomputing 1992. Times are whole nanoseconds, so sums are exact.
 """
 
-import json
 from bisect import bisect_right
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from heapq import heappop, heappush
@@ -34,9 +33,8 @@ from agentlab.bench.requests import Request
 from agentlab.bench.results import Results
 from agentlab.errors import ConfigError
 
-CAUSES: dict[str, dict[str, str]] = json.loads(
-    Path(__file__).with_name("page").joinpath("causes.json").read_text(encoding="utf-8")
-)
+_FILE = Path(__file__).parent / "page" / "causes.json"
+CAUSES: dict[str, dict[str, str]] = msgspec.json.decode(_FILE.read_bytes())
 """Cause -> what it `says`, what it `is`, and its look; in the order in which they are taken out."""
 
 _THEN = ("network", "queue", "prefill", "decode", "late", "network")
@@ -231,12 +229,7 @@ def page(results_name: str, cases: Mapping[str, Account]) -> str:
         ['</body>', '</html>']
     """
     parts = {cause: sum(account.parts[cause] for account in cases.values()) for cause in CAUSES}
-    values = {
-        "name": results_name,
-        "cases": cases,
-        "causes": CAUSES,
-        "total": {cause: ns for cause, ns in parts.items() if ns},
-        "opened": max(cases, key=lambda case: sum(cases[case].parts.values()), default=""),
-        "seconds": seconds,
-    }
-    return PAGES.get_template("where.html").render(values).lstrip()
+    total = {cause: ns for cause, ns in parts.items() if ns}
+    opened = max(cases, key=lambda case: sum(cases[case].parts.values()), default="")
+    told = {"total": total, "opened": opened, "causes": CAUSES, "seconds": seconds}
+    return PAGES.get_template("where.html").render(name=results_name, cases=cases, **told).lstrip()

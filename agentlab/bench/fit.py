@@ -19,7 +19,6 @@ from typing import Annotated, Any, NamedTuple
 
 import msgspec
 import numpy as np
-import yaml
 
 from agentlab._support.fields import AtLeastOne
 from agentlab.bench.closed_loop import serve
@@ -36,7 +35,7 @@ _WAITS = 0.15  # clients wait if their first token takes more than this part of 
 _SOON = 0.1  # what is sent within so much of its own time after an answer was sent because of it
 _BETTER = 0.97  # one more limit has to predict so much better
 
-_MISSING: dict[str, str] = yaml.safe_load(Path(__file__).with_suffix(".yaml").read_bytes())
+_MISSING: dict[str, str] = msgspec.yaml.decode(Path(__file__).with_suffix(".yaml").read_bytes())
 
 
 class NotDetermined(ConfigError):

@@ -123,12 +123,12 @@ class _Task:
             send = partial(send, ignore_eos=True)
         limits = {"max_concurrency": self.case.max_concurrency, "requests_per_minute": self.limit}
         ask = calls.when_due(asking(self.case.strategy, send=calls.noting(send), **limits))
-        workflow, engine, tools = self.workflow, self.case.engine, self.tools
+        workflow, inputs = self.workflow, self.workload.inputs
+        engine, tools = self.case.engine, self.tools
         if engine not in ("functions", "langgraph-graph"):
-            inputs = self.workload.inputs
             return await engines.run(workflow, inputs, engine=engine, tools=tools, ask=ask)
         ask = with_tools(ask, tools) if tools else ask
-        given = workflow.given(self.workload.inputs)
+        given = workflow.given(inputs)
 
         async def as_engines_do_not(ask: Ask) -> dict[str, str]:
             if engine == "functions":
@@ -203,19 +203,11 @@ def _of_a_crowd(task: _Task) -> _Measured:
     (step,) = task.workflow.steps
     lengths = {"prompt_tokens": count_tokens(step.prompt), "output_tokens": step.max_tokens or 0}
     made = crowd(physics, agents, max_concurrency=most, seed=task.case.seed, **lengths)
-    measurement = Measurement(
-        case=task.case,
-        repeat=task.repeat,
-        steps=agents,
-        requests=agents,
-        answered=agents,
-        elapsed_s=round(made.makespan_s, 9),
-        bound_s=round(min(max(made.work_s / most, made.longest_s), made.makespan_s), 9),
-        peak=min(agents, most),
-        tokens=agents * sum(lengths.values()),
-        answers=None,
-    )
-    return measurement, []
+    bound_s = min(max(made.work_s / most, made.longest_s), made.makespan_s)
+    told: dict[str, Any] = dict.fromkeys(("steps", "requests", "answered"), agents)
+    told |= {"elapsed_s": round(made.makespan_s, 9), "bound_s": round(bound_s, 9)}
+    told |= {"peak": min(agents, most), "tokens": agents * sum(lengths.values())}
+    return Measurement(case=task.case, repeat=task.repeat, answers=None, **told), []
 
 
 def _counted(turns: Sequence[Turn]) -> list[Turn]:
@@ -287,8 +279,7 @@ async def _ask_first(task: _Task, reply: Send) -> None:
     ask: Any = Guard(retry=Retry(attempts=3)).around(reply)
     try:
         with suppress(TurnsExhausted):  # that is an answer, too
-            ask = with_tools(ask, task.tools) if task.tools else ask
-            await answer(replace(step, max_turns=1), values, ask)
+            await answer(replace(step, max_turns=1), values, with_tools(ask, task.tools or {}))
     except ConfigError:
         raise
     except (AgentLabError, TimeoutError) as error:

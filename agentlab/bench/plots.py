@@ -21,7 +21,7 @@ from agentlab.bench.fit import Pair, errors
 from agentlab.bench.report import Curve, busy, curves, readings, seconds
 from agentlab.bench.requests import Request
 from agentlab.bench.results import Results, known, unequal
-from agentlab.bench.summary import Window, percentile
+from agentlab.bench.summary import Window, last_of_each, percentile
 from agentlab.bench.trial import LEAST_GOODPUT, MOST_P95, Outcome, Row
 from agentlab.learning.regret import BLOCK, Scenario
 from agentlab.plots import BROKEN, FONT_SIZE, SERIES, WAITING
@@ -85,7 +85,7 @@ def responses(results: Results, requests: Iterable[Request]) -> Figure:
     """Draw which share of the calls was answered how soon, a curve for each case, and the SLO."""
     window, slo = results.experiment.window or Window(), results.experiment.slo
     times_s: dict[Case, list[float]] = {case: [] for case in results.measured}
-    for row in {(row.run, row.call): row for row in requests}.values():
+    for row in last_of_each(requests):
         case = results.measurements[row.run].case
         if case in times_s and row.ok and row.returned_s is not None and window.holds(row.due_s):
             times_s[case].append(row.returned_s - row.due_s)
@@ -217,8 +217,7 @@ def limiters(rows: Sequence[Row], title: str) -> Figure:
             y = [min(row.of_best_p95, _LARGEST_P95) for row in of]
             axis.scatter(x, y, color=colour, marker=marker, s=70, label=name, zorder=3)
         axis.set(xlim=(0, most), ylim=(low, _LARGEST_P95 * 1.1), yscale="log")
-        of_best = "of the best static limit's"
-        axis.set(xlabel=f"goodput, {of_best}", ylabel=f"p95, {of_best}")
+        axis.set(**_LOOK["limiters"])
         axis.set_yticks([tick for tick in (0.1, 0.3, 0.5, 1, 2, 5, 10) if tick >= low])
         axis.yaxis.set_major_formatter("{x:g}")
         return title

@@ -17,7 +17,6 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import msgspec
-import yaml
 
 from agentlab.errors import ConfigError
 
@@ -27,7 +26,7 @@ _Time = (  # nanoseconds since 1970 are whole, or they would be rounded
     | Annotated[float, msgspec.Meta(ge=0, le=1e12)]
 )
 _Tokens = Annotated[int, msgspec.Meta(ge=0, le=1_000_000)]
-_KNOWN = yaml.safe_load(Path(__file__).with_suffix(".yaml").read_text(encoding="utf-8"))
+_KNOWN = msgspec.yaml.decode(Path(__file__).with_suffix(".yaml").read_bytes())
 INFERENCE: list[str] = _KNOWN["inference"]
 
 

@@ -134,8 +134,8 @@ def run(limiter: Limiter, scenario: Scenario) -> Outcome:
         with suppress(TimeoutError):
             await asyncio.wait_for(agents, run_s + _HAIR_S)
         p95_s = percentile(took_s, 95) if took_s else math.inf
-        goodput = len(took_s) / run_s
-        return Outcome(goodput, p95_s, len(took_s), endpoint.requests, watched.limits)
+        many = len(took_s)
+        return Outcome(many / run_s, p95_s, many, endpoint.requests, watched.limits)
 
     return run_virtual(main()).result
 

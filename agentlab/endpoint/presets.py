@@ -2,6 +2,7 @@
 
 import re
 from dataclasses import field
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any, Generic, Literal, TypeVar
 
@@ -16,6 +17,7 @@ from agentlab.endpoint.physics.formulas import Physics
 from agentlab.settings import DATA
 
 _ENDPOINTS = DATA / "endpoints"
+names = partial(yaml_file.names, _ENDPOINTS)  # of those that come with the course
 T = TypeVar("T")
 
 
@@ -71,17 +73,12 @@ class Preset:
         return Physics(**given)
 
 
-def names() -> list[str]:
-    """Return the names of the presets that come with the course."""
-    return yaml_file.names(_ENDPOINTS)
-
-
 def load(preset: str) -> Preset:
     """Read a preset by its name, or from a file by its path; ConfigError if that cannot work.
 
     Example:
-        >>> load("course").physics.itl_s()
-        0.1
+        >>> load("course").physics.service_s(prompt_tokens=20, output_tokens=91)
+        10.0
     """
     path = yaml_file.found(preset, _ENDPOINTS, what="preset")
     return yaml_file.LocatedFile(path, what="preset").decode(Preset)

@@ -70,6 +70,15 @@ class Physics(msgspec.Struct, frozen=True, kw_only=True):
         held_s = self.itl_per_context_token_s * context_tokens
         return self.itl_base_s + self.itl_per_active_s * active + held_s
 
+    def service_s(self, prompt_tokens: int, output_tokens: int, active: int = 1) -> float:
+        """Return the time of an answer with `active` such requests all along; no jitter, no queue.
+
+        They decode together, and no prompt is read meanwhile.
+        """
+        context_tokens = active * (prompt_tokens + output_tokens / 2)
+        decode_s = max(output_tokens - 1, 0) * self.itl_s(active, context_tokens)
+        return round(self.prefill_s(prompt_tokens, active) + decode_s, 9)
+
     def jitter(self, draw: random.Random) -> float:
         """Draw a lognormal factor with median 1; without jitter it is 1."""
         return math.exp(draw.gauss(0.0, self.jitter_sigma)) if self.jitter_sigma else 1.0
