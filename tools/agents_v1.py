@@ -40,10 +40,10 @@ def lines(sessions: int, fan_out: int, seed: int) -> Iterator[str]:
     yield f"about: {sessions} sessions, each of a writer and 1 to {fan_out} helpers with tools."
     yield "steps:"
     system = "&team |-\n" + "".join(f"      {line}\n" for line in SYSTEM.splitlines())
-    for session in range(1, sessions + 1):
-        helpers = [
-            f"helper_{session}_{number}" for number in range(1, draw.randint(1, fan_out) + 1)
-        ]
+    sizes = [1 + number % fan_out for number in range(sessions)]
+    draw.shuffle(sizes)
+    for session, size in enumerate(sizes, 1):
+        helpers = [f"helper_{session}_{number}" for number in range(1, size + 1)]
         for number, name in enumerate(helpers, 1):
             both = f"'source {number} of river {session}' and 'mouth {number} of river {session}'"
             yield f"  - name: {name}"
