@@ -51,9 +51,9 @@ EVERY = "engines: [sequential, asyncio, langgraph, langgraph-graph, functions]\n
 
 # A change of any of these is a new workload with a new name, agents-v2.
 LOCKED = {
-    "the experiment": "",
-    "the workflow": "3f91539d3ced380a129b17b807596d8b439b9eaba6217366241d82cd6c62835b",
-    "the result": "b9c9f4f39358541bc4e3b1e2ef5d1574cfeb0a5fa9bc47ce4ff2715aaf425273",
+    "the experiment": "7116d2bad5ff44462f9ab902fca829148116c0b0a21df03950391edf32d2ffd9",
+    "the workflow": "42e8f54f86387afbdfc62893073c1a3ac3042379228b87ae3bc889b55522dfb8",
+    "the result": "fd5f6c05c14213bef21a8a5fa084a3f11b7753dc26885edd8688c0b78a2b21d2",
 }
 
 
