@@ -200,7 +200,7 @@ def table(times: Measured) -> str:
         return "{1:.2f} ({0:.2f} to {2:.2f})".format(*np.quantile(values, [0.25, 0.5, 0.75]))
 
     hand, _ = fitted(times[HAND])
-    columns = ["way", "ms per turn", "added per turn", "its processor time", "ms per run"]
+    columns = ["way", "ms per turn", "added per turn", "added processor time", "ms per run"]
     lines = [f"| {' | '.join(columns)} |", "|---|---:|---:|---:|---:|"]
     for way, its in times.items():
         turn, rest = fitted(its)
