@@ -13,9 +13,8 @@ from hypothesis import strategies as st
 
 from agentlab import engines, lab
 from agentlab.bench import measure, results
-from agentlab.bench.account import Account, account
+from agentlab.bench.account import Account, account, accounts, page
 from agentlab.bench.requests import Request
-from agentlab.bench.where import accounts, page
 from agentlab.commands.main import main
 from agentlab.engines.langgraph import graph
 from agentlab.errors import ConfigError, StepError

@@ -19,7 +19,7 @@ import msgspec
 import numpy as np
 import pytest
 
-from agentlab.bench import against, compare, intervals, results
+from agentlab.bench import against, compare, results
 from agentlab.bench.experiment import Case, Experiment, Workload
 from agentlab.bench.results import Measurement, Results
 from agentlab.commands.main import COMMANDS, main
@@ -75,7 +75,7 @@ def test_the_interval_ends_where_the_signed_rank_test_begins_to_reject(rounds: i
     """Just inside of each end its p value is above the level, just outside it is not."""
     draw = Random(rounds)
     logs = [draw.gauss(0.05, 0.03) for _ in range(rounds)]
-    found = intervals.ratio([1.0] * rounds, [exp(one) for one in logs], lines=lines)
+    found = compare.ratio([1.0] * rounds, [exp(one) for one in logs], lines=lines)
     level = 0.05 / lines
     for end, outwards in ((found.low, -1e-9), (found.high, 1e-9)):
         assert p_value(logs, log(end) - outwards) > level
@@ -88,15 +88,15 @@ def test_the_interval_ends_where_the_signed_rank_test_begins_to_reject(rounds: i
 )
 def test_the_ranks_are_those_of_the_tables(rounds: int, critical: int):
     """Critical values for 0.05, two-sided, as printed since Wilcoxon (1964)."""
-    assert np.sum(intervals._signed_ranks(rounds) <= 0.025) == critical + 1
+    assert np.sum(compare._signed_ranks(rounds) <= 0.025) == critical + 1
 
 
 @pytest.mark.parametrize("lines", [1, 2, 6, 16, 20, 100])
 def test_the_fewest_rounds_are_those_of_the_arithmetic(lines: int):
     """With them an interval has ends; with one round less it has none, however plain the change."""
-    rounds = intervals.least_rounds(lines)
+    rounds = compare.least_rounds(lines)
     for number, bounded in ((rounds, True), (rounds - 1, False)):
-        found = intervals.ratio([1.0] * number, [10.0] * number, lines=lines)
+        found = compare.ratio([1.0] * number, [10.0] * number, lines=lines)
         assert (found.low > 0) is bounded
         assert found.estimate == pytest.approx(10)
 
@@ -105,7 +105,7 @@ def test_the_ratio_of_the_other_way_round_is_its_inverse():
     """A over B is one over B over A, and so are the ends."""
     draw = Random(3)
     a, b = [[exp(draw.gauss(0, 0.1)) for _ in range(9)] for _ in "ab"]
-    there, back = intervals.ratio(a, b), intervals.ratio(b, a)
+    there, back = compare.ratio(a, b), compare.ratio(b, a)
     assert [1 / back.estimate, 1 / back.high, 1 / back.low] == pytest.approx(list(there))
 
 
@@ -124,7 +124,7 @@ def test_whatever_the_noise_at_most_one_order_in_twenty_raises_an_alarm(cases: i
     for order in product((0, 1), repeat=rounds):
         which = np.arange(rounds), np.array(order)
         a, b = pairs[which], pairs[which[0], 1 - which[1]]
-        found = [intervals.ratio(a[:, n], b[:, n], lines=cases) for n in range(cases)]
+        found = [compare.ratio(a[:, n], b[:, n], lines=cases) for n in range(cases)]
         alarms += any(one.low > 1 or one.high < 1 for one in found)
     assert 0 < alarms <= 0.05 * 2**rounds
 
@@ -165,7 +165,7 @@ def test_each_line_has_one_verdict(times: list[float], word: str):
     after = [a * b for a, b in zip(STEADY, times, strict=True)]
     said = in_turn(STEADY, after)
     assert said.startswith("2 agents, asyncio: 1.00 -> ")
-    found = intervals.ratio(STEADY, after)
+    found = compare.ratio(STEADY, after)
     shown = f"x {found.estimate:.3f} ({found.low:.3f} to {found.high:.3f}): {word}"
     assert shown in said
     assert sum(one in said for one in ("slower", "faster", "cannot tell")) == 1

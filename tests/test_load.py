@@ -224,7 +224,7 @@ def test_what_a_run_cost():
     price = Price(prompt=4, cached=1, answer=8)
     assert price.of([request("a", 0.0)] * 1000) == pytest.approx((60 * 4 + 40 + 5 * 8) / 1000)
     assert Price(prompt=4, answer=8).of([request("a", 0.0)]) == 0.00044
-    some = [request("a", 0.0, status=503), request("a", 9.0), request("b", 0.0, status=503)]
+    some = [request("a", 9.0, status=503), request("a", 9.0), request("b", 0.0, status=503)]
     s = summarized(some, UNSET, Window(from_s=5), Price(prompt=4, answer=8))
     assert (s["calls"], s["dollars_per_task"], s["dollars_per_success"]) == (1, 0.00066, 0.00132)
 

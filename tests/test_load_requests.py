@@ -149,7 +149,7 @@ def test_the_endpoint_s_clock_is_put_between_sent_and_returned():
         Span(request_id=name, agent=name, arrived_s=at, started_s=at, end_s=at + 2, status=200)
         for name, at in (("a", 0.0), ("b", 1.5))
     ]
-    first, second = calls.rows(spans)
+    first, second = calls.rows(spans, {})
     # a: 1.0 <= zero <= 1.5; b: 0.5 <= zero <= 1.6; the middle of 1.0 and 1.5.
     assert (first.arrived_s, first.end_s) == (1.25, 3.25)
     assert (second.arrived_s, second.end_s) == (2.75, 4.75)

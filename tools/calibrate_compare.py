@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from agentlab.bench import intervals
+from agentlab.bench import compare
 from agentlab.bench.against import ROUNDS
 from agentlab.bench.compare import SMALLEST
 from agentlab.bench.experiment import counted
@@ -100,7 +100,7 @@ def comparison(noise: Noise, draw: Draw, *, rounds: int, cases: int, change: flo
     b[:, 0] *= 1 + change
     said = []
     for case in range(cases):
-        found = intervals.ratio(a[:, case], b[:, case], lines=cases)
+        found = compare.ratio(a[:, case], b[:, case], lines=cases)
         said.append(int(found.low > 1) - int(found.high < 1))
     return said
 

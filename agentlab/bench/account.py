@@ -11,29 +11,30 @@ By hand, on a timeline of the run:
 So no part is negative, and the sum is elapsed minus bound. What passed beside a longer chain costs
 nothing, and of two causes that hide each other the first costs nothing. If the bound is work over
 `max_concurrency`, `limit` is only what goes beyond it: slots that were empty while the last calls
-ran. The bound is made of calls as they were served, so `prefill` has no part, and `decode` only
-what a bound leaves that no call explains.
+ran. The bound is made of calls as they were served and of tools that were noted, so `prefill` and
+such tools have no part, and `decode` only what a bound leaves that no call explains.
 
 This is zeroing: J. K. Hollingsworth and B. P. Miller, "Parallel program performance metrics: a
 comparison and validation", Supercomputing 1992. Times are whole nanoseconds, so sums are exact.
 """
 
-import json
 from bisect import bisect_right
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from heapq import heappop, heappush
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import msgspec
 import numpy as np
 
+from agentlab.bench.experiment import varied
+from agentlab.bench.report import PAGES, seconds
 from agentlab.bench.requests import Request
+from agentlab.bench.results import Results
 from agentlab.errors import ConfigError
 
-CAUSES: dict[str, dict[str, str]] = json.loads(
-    Path(__file__).with_name("page").joinpath("causes.json").read_text(encoding="utf-8")
-)
+_FILE = Path(__file__).parent / "page" / "causes.json"
+CAUSES: dict[str, dict[str, str]] = msgspec.json.decode(_FILE.read_bytes())
 """Cause -> what it `says`, what it `is`, and its look; in the order in which they are taken out."""
 
 _THEN = ("network", "queue", "prefill", "decode", "late", "network")
@@ -139,8 +140,12 @@ def _legs(
             quiet.append((latest_ns, number))
         latest_ns, previous = max(latest_ns, stops[-1]), before.get(row.call)
         before[row.call] = number
+        waits = "limit" if previous is None else "tools" if whole[previous] else "retries"
         if previous is not None and times[previous][8] <= sent:
             steps = [_Step("after", sent, previous)]
+            if waits == "tools" and due >= times[previous][8]:  # noted, and in the bound
+                steps += [_Step("tools", due, least_ns=10**18), _Step("client", asked)]
+                waits = "limit"
         else:
             awaited = [last[need] for need in needs.get(row.call, ()) if need in last]
             there = [n for n in awaited if n < number and times[n][8] <= asked]
@@ -149,7 +154,6 @@ def _legs(
             if max([due, *(times[n][8] for n in there)]) < ended_ns:
                 steps.append(_Step("barrier", asked, earlier))
             steps.append(_Step("client", asked))
-        waits = "limit" if previous is None else "tools" if whole[previous] else "retries"
         steps += [_Step("limit", sent, number), _Step(waits, sent)]
         counts = whole[number] or number == last[row.call]
         for cause, until_ns in zip(_THEN, stops, strict=True):
@@ -194,3 +198,38 @@ def _chain(rows: list[Request], legs: list[list[_Step]], at_ns: int) -> Iterator
                 break
             yield Segment(call, attempt, step.cause, at_ns - step.ns, at_ns)
             at_ns -= step.ns
+
+
+def accounts(results: Results, rows: Iterable[Request]) -> dict[str, Account]:
+    """Return where the time of each case's first run went, by the name of the case.
+
+    A run whose requests were not kept has none, and neither has one that took less than its bound,
+    as happens on the real clock.
+    """
+    kept: dict[int, list[Request]] = {}
+    for row in rows:
+        kept.setdefault(row.run, []).append(row)
+    asked, axes, found = results.experiment, varied(results.measured), dict[str, Account]()
+    time_scale = asked.chosen.time_scale if asked.clock == "real" else 1.0
+    for number, m in enumerate(results.measurements):
+        name = m.case.named(axes)
+        if name in found or number not in kept or m.error or m.bound_s > m.elapsed_s:
+            continue
+        workflow, _ = asked.by_name[m.case.workload].drawn(m.case.seed, number=m.workflow or 0)
+        limits: Any = {"max_concurrency": m.case.max_concurrency, "time_scale": time_scale}
+        found[name] = account(kept[number], workflow.needs, m.elapsed_s, m.bound_s, **limits)
+    return found
+
+
+def page(results_name: str, cases: Mapping[str, Account]) -> str:
+    """Return a page in HTML for cases by their names; the chain of the one that lost most is open.
+
+    Example:
+        >>> page("two < three", {}).splitlines()[-2:]
+        ['</body>', '</html>']
+    """
+    parts = {cause: sum(account.parts[cause] for account in cases.values()) for cause in CAUSES}
+    total = {cause: ns for cause, ns in parts.items() if ns}
+    opened = max(cases, key=lambda case: sum(cases[case].parts.values()), default="")
+    told = {"total": total, "opened": opened, "causes": CAUSES, "seconds": seconds}
+    return PAGES.get_template("where.html").render(name=results_name, cases=cases, **told).lstrip()

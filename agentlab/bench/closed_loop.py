@@ -67,11 +67,8 @@ def crowd(
     checked("max_concurrency", max_concurrency, least=1, whole=True)
     checked("output_tokens", output_tokens, least=1, whole=True)
     draw = Random(seed)
-
-    def jitter() -> float:
-        return physics.jitter(draw) if physics.jitter_sigma else 1.0
-
-    jobs = (Job(prompt_tokens, output_tokens, jitter(), jitter()) for _ in range(agents))
+    jitters = (physics.jitter(draw) for _ in range(2 * agents))
+    jobs = (Job(prompt_tokens, output_tokens, *two) for two in zip(jitters, jitters, strict=True))
     end_s = work_s = longest_s = 0.0
     for job in serve(jobs, physics, clients=max_concurrency):
         end_s = job.end_s or 0.0

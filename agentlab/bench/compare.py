@@ -1,20 +1,22 @@
 """What differs between two results: ratios, and what can and cannot be told from them."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from functools import cache, reduce
 from itertools import product
-from math import ceil, log
-from typing import Any
+from math import ceil, inf, log, log2
+from typing import Any, NamedTuple
 
 import numpy as np
 from msgspec.structs import replace
 
 from agentlab.bench.experiment import AXES, Case, varied
-from agentlab.bench.intervals import MISSES, least_rounds, ratio
 from agentlab.bench.report import PAGES, seconds
 from agentlab.bench.results import TOLERANCE, Measurement, Results, deviation
 from agentlab.errors import ConfigError
 
 SMALLEST = 0.05  # a change of so much is worth knowing
+MISSES = 0.05  # of the comparisons: in so many, one interval of however many does not hold
+_SHORTEST_S = 1e-9  # times are rounded to it
 IN_TURN = "measured in turn"  # with what, and in which run: both results say the same
 
 
@@ -137,3 +139,42 @@ def _told(
         rounds = len(old_s) * (log(high / low) / 2 / max(seen, worth - seen)) ** 2
         needed = max(len(old_s) + 1, ceil(rounds))
     return {"times": times, "low": low, "high": high, "needed": needed}
+
+
+class Ratio(NamedTuple):
+    """How many times as long the second took; `low` is 0 if there are too few rounds to say."""
+
+    estimate: float
+    low: float
+    high: float
+
+
+def ratio(before: Sequence[float], after: Sequence[float], *, lines: int = 1) -> Ratio:
+    """Return the ratio of two that were measured in turn, in an order drawn for each round.
+
+    Tukey's interval, from Wilcoxon's signed ranks (Hollander, Wolfe and Chicken, Nonparametric
+    Statistical Methods, 2014, section 3.3), of logarithms; Bonferroni's for several `lines`. The
+    draw alone makes it hold: whatever drifts, steps or remembers is for A or B as a coin has it.
+
+    Example:
+        >>> found = ratio([2, 2, 4, 4, 8, 8], [3, 3, 6, 6, 12, 16])
+        >>> round(found.low, 6), round(found.high, 6)
+        (1.5, 2.0)
+    """
+    logs = np.log(np.maximum(after, _SHORTEST_S)) - np.log(np.maximum(before, _SHORTEST_S))
+    means = np.sort(((logs[:, None] + logs) / 2)[np.triu_indices(len(logs))])
+    cut = int(np.sum(_signed_ranks(len(logs)) <= MISSES / 2 / lines))
+    ends = (means[cut - 1], means[-cut]) if cut else (-inf, inf)
+    return Ratio(*np.exp([np.median(means), *ends]).tolist())
+
+
+def least_rounds(lines: int) -> int:
+    """Return the fewest rounds that can show a change: then all must point the same way."""
+    return ceil(log2(2 * lines / MISSES))
+
+
+@cache
+def _signed_ranks(n: int) -> Any:
+    """Return how probable each sum, or a lower one, is of those ranks to n that a coin picks."""
+    coins = (np.array([0.5, *[0.0] * (rank - 1), 0.5]) for rank in range(1, n + 1))
+    return np.cumsum(reduce(np.convolve, coins))

@@ -3,7 +3,7 @@
 import dataclasses
 import itertools
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Awaitable, Callable, Iterable, Iterator
 from dataclasses import field
 from functools import partial
 from pathlib import Path
@@ -14,7 +14,7 @@ import msgspec
 from msgspec import UNSET, UnsetType
 from pydantic import Field
 
-from agentlab import settings
+from agentlab import lab, settings
 from agentlab._support import yaml_file
 from agentlab._support.fields import NotNegative, Text, Where, model
 from agentlab._support.yaml_file import LocatedFile
@@ -25,7 +25,7 @@ from agentlab.endpoint.answers.answer import FRAME_TOKENS
 from agentlab.endpoint.contract.tokens import split
 from agentlab.errors import ConfigError
 from agentlab.settings import DATA, Settings
-from agentlab.workflow import Step, Workflow, random_workflow
+from agentlab.workflow import Step, Workflow, listed, random_workflow
 
 _EXPERIMENTS = DATA / "experiments"
 
@@ -50,6 +50,31 @@ def counted(number: int, what: str) -> str:
 
 
 @model
+class StubTool:
+    """A tool that is called with a topic, takes its time, and says the same of the same topic.
+
+    Attributes:
+        seconds: How long it takes, in model seconds; of several each call draws one.
+        fails: The error with which each call ends, instead of a result.
+    """
+
+    seconds: NotNegative | Some[NotNegative] = 0.0
+    fails: Text | UnsetType = UNSET
+
+    def function(self, name: str, seed: int) -> Callable[[str], Awaitable[str]]:
+        """Return the tool by that name; with the same seed, the same topic takes as long."""
+
+        async def tool(topic: str) -> str:
+            takes_s, draw = self.seconds, Random(f"{name} {topic} {seed}")
+            await lab.sleep(draw.choice(takes_s) if isinstance(takes_s, list) else takes_s)
+            if self.fails:
+                raise RuntimeError(self.fails)
+            return f"What {name} says of {topic} is what it said before."
+
+        return tool
+
+
+@model
 class Workload:
     """What is asked: agents with one question each, a workflow, or random workflows.
 
@@ -61,6 +86,7 @@ class Workload:
         turns: How many questions each agent asks, one after the other. Each has all that was said
             before in its prompt, and comes `think_s` after the answer to the one before.
         random: So many random workflows, from seed 0 on.
+        tools: What the steps of a workflow call by these names.
     """
 
     agents: UpToAMillion | None = None
@@ -72,6 +98,7 @@ class Workload:
     arrivals: Arrivals | UnsetType = UNSET
     turns: Annotated[int, Field(ge=1, le=100, strict=True)] | UnsetType = UNSET
     think_s: NotNegative | UnsetType = UNSET
+    tools: dict[str, StubTool] | UnsetType = UNSET
 
     def __post_init__(self) -> None:
         given = (self.agents is not None, self.workflow is not None, self.random is not UNSET)
@@ -79,6 +106,8 @@ class Workload:
             raise ValueError("give one of agents, workflow and random")
         if self.agents is None and not self.plain:
             raise ValueError("arrivals, prompt_tokens, turns and think_s are for agents")
+        if self.workflow is None and self.tools:
+            raise ValueError("tools are for a workflow, whose steps name them")
         if self.arrivals and self.arrivals.trace and self.prompt_tokens is not UNSET:
             raise ValueError("prompt_tokens: the trace has the length of each prompt; leave it out")
 
@@ -98,6 +127,10 @@ class Workload:
         name = counted(self.agents or 0, "agent")
         name += f", {counted(self.turns, 'turn')}" if self.turns else ""
         return f"{name}, {self.arrivals}" if self.arrivals else name
+
+    def functions(self, seed: int) -> dict[str, Callable[..., Any]] | None:
+        """Return its tools as functions; None if it has none."""
+        return {name: one.function(name, seed) for name, one in (self.tools or {}).items()} or None
 
     def sessions(self, seed: int) -> list[Arrival]:
         """Return when each agent arrives and how much it says; the same seed draws the same.
@@ -123,6 +156,10 @@ class Workload:
         if self.workflow is not None:
             workflow = Workflow.load(self.workflow)
             workflow.given(self.inputs)
+            called = {tool for step in workflow.steps for tool in step.tools}
+            if called != {*(self.tools or {})}:
+                calls = f"{workflow.name!r} calls the tools {listed(sorted(called))}"
+                raise ConfigError(f"{calls}; give just these: tools: {{search: {{seconds: 2}}}}")
             return workflow, {}
         if self.random is not UNSET:
             return random_workflow(number), {}

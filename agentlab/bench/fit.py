@@ -13,6 +13,7 @@ import heapq
 import math
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import pairwise
+from pathlib import Path
 from statistics import fmean
 from typing import Annotated, Any, NamedTuple
 
@@ -34,13 +35,7 @@ _WAITS = 0.15  # clients wait if their first token takes more than this part of 
 _SOON = 0.1  # what is sent within so much of its own time after an answer was sent because of it
 _BETTER = 0.97  # one more limit has to predict so much better
 
-_MISSING = {
-    "prefill_base_ms": "send some requests one after the other, with prompts of two lengths",
-    "itl_base_ms": "there are too few answers; send more, of 20 tokens or longer",
-    "itl_per_active_ms": "send some requests one at a time, and some 4 and 8 at a time",
-    "itl_per_context_token_ms": "send a second shape, with prompts of 2000 tokens or more",
-    "prefill_per_token_ms": "send a second shape, with longer prompts and shorter answers",
-}
+_MISSING: dict[str, str] = msgspec.yaml.decode(Path(__file__).with_suffix(".yaml").read_bytes())
 
 
 class NotDetermined(ConfigError):
@@ -172,7 +167,8 @@ class Requests(list[Request]):
     def equations(self, number: int) -> Iterator[Equation]:
         one = self[number]
         steps, takes_s = one.output_tokens - 1, one.end_s - one.first_token_s
-        beside = self._served_in(self._runs[number])
+        run = self._runs[number]
+        beside = self[run.start : run.stop]
         if steps > 0 and takes_s > 0:
             sequences = held = read = 0.0
             for other in beside:
@@ -196,7 +192,8 @@ class Requests(list[Request]):
 
     def limits(self, numbers: Sequence[int]) -> tuple[int | None, int | None]:
         found = [(0, 0.0)]
-        for those in map(self._served_in, {self._runs[number] for number in numbers}):
+        for run in {self._runs[number] for number in numbers}:
+            those = self[run.start : run.stop]
             served = max_overlap((one.first_token_s, one.end_s) for one in those)
             if served < max_overlap((one.arrived_s, one.end_s) for one in those):
                 each = fmean(one.prompt_tokens + one.output_tokens for one in those)
@@ -208,12 +205,9 @@ class Requests(list[Request]):
         """Return the means of each stretch of time in which the endpoint was busy."""
         found = []
         for run in dict.fromkeys(self._runs[number] for number in sorted(numbers)):
-            those, of = self._served_in(run), [n - run.start for n in numbers if n in run]
+            those, of = self[run.start : run.stop], [n - run.start for n in numbers if n in run]
             found.append((_means(replayed(physics, those), of), _means(those, of)))
         return found
-
-    def _served_in(self, run: range) -> list[Request]:
-        return self[run.start : run.stop]
 
 
 Measured = Table | Requests  # what a preset is fitted to: measurements, numbered from 0
@@ -284,7 +278,9 @@ def fit(measured: Measured, numbers: Sequence[int] | None = None) -> Physics:
     batched = [{"batched_tokens": tokens} for tokens in _STEP_TOKENS]
     for candidates in ([{}, few, full, few | full], batched):
         tried = [msgspec.structs.replace(physics, **candidate) for candidate in candidates]
-        missed = [_missed(each, measured, numbers) for each in tried]
+        pairs = [measured.pairs(each, numbers) for each in tried]
+        # How far the times to first token lie off, by their logarithms.
+        missed = [fmean(abs(math.log(p.ttft_s / was.ttft_s)) for p, was in some) for some in pairs]
         physics = next(
             each for each, far in zip(tried, missed, strict=True) if far * _BETTER <= min(missed)
         )
@@ -326,12 +322,6 @@ def _means(served: Sequence[Request], numbers: Sequence[int]) -> Times:
 
 def _most(counts: Iterable[float]) -> int | None:
     return round(max(counts, default=0)) or None
-
-
-def _missed(physics: Physics, measured: Measured, numbers: Sequence[int]) -> float:
-    """Return how far the times to first token lie off, by their logarithms."""
-    pairs = measured.pairs(physics, numbers)
-    return fmean(abs(math.log(predicted.ttft_s / was.ttft_s)) for predicted, was in pairs)
 
 
 def _solved(equations: Sequence[Equation]) -> dict[str, Any]:

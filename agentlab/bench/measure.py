@@ -3,8 +3,8 @@
 import asyncio
 import gc
 from collections import Counter
-from collections.abc import Callable
-from contextlib import AsyncExitStack, nullcontext
+from collections.abc import Callable, Sequence
+from contextlib import AsyncExitStack, nullcontext, suppress
 from dataclasses import replace
 from functools import partial
 from hashlib import blake2b
@@ -30,12 +30,12 @@ from agentlab.endpoint import presets
 from agentlab.endpoint.contract.tokens import count_tokens
 from agentlab.endpoint.server.app import limits_of
 from agentlab.engines import Ask, answer
-from agentlab.errors import AgentLabError, ConfigError, ModelError, StepError
+from agentlab.errors import AgentLabError, ConfigError, ModelError, StepError, TurnsExhausted
 from agentlab.lab import connection
 from agentlab.learning import parallel
 from agentlab.resilience import Guard, RateLimit, Retry, classify
-from agentlab.trace import Trace, max_overlap, trace
-from agentlab.workflow import Step, Workflow
+from agentlab.trace import TOOL, Trace, Turn, max_overlap, trace
+from agentlab.workflow import Step, Workflow, with_tools
 
 Keep = Callable[[Measurement, list[Request]], None]
 _Outcome = dict[str, str] | StepError
@@ -115,6 +115,7 @@ class _Task:
         # A crowd is a million agents that ask what one of them asks.
         of_one = replace(workload, agents=1) if case.engine == "crowd" else workload
         self.workflow, self.wait_s = of_one.drawn(case.seed, number=self.seed or 0)
+        self.tools = workload.functions(case.seed)
 
     async def answers(self, send: Send, calls: Calls) -> dict[str, str]:
         calls.begin()
@@ -122,21 +123,23 @@ class _Task:
             send = partial(send, ignore_eos=True)
         limits = {"max_concurrency": self.case.max_concurrency, "requests_per_minute": self.limit}
         ask = calls.when_due(asking(self.case.strategy, send=calls.noting(send), **limits))
-        inputs, engine = self.workload.inputs, self.case.engine
+        workflow, inputs = self.workflow, self.workload.inputs
+        engine, tools = self.case.engine, self.tools
         if engine not in ("functions", "langgraph-graph"):
-            return await engines.run(self.workflow, inputs, engine=engine, ask=ask)
-        given = self.workflow.given(inputs)
+            return await engines.run(workflow, inputs, engine=engine, tools=tools, ask=ask)
+        ask = with_tools(ask, tools) if tools else ask
+        given = workflow.given(inputs)
 
         async def as_engines_do_not(ask: Ask) -> dict[str, str]:
             if engine == "functions":
-                return dict(await parallel.run(as_functions(self.workflow, ask), **given))
+                return dict(await parallel.run(as_functions(workflow, ask), **given))
             from agentlab.engines.langgraph import graph
 
             start: Any = {"inputs": given, "results": {}}
-            answers = (await graph(self.workflow, ask=ask).compile().ainvoke(start))["results"]
-            return {step.name: answers[step.name] for step in self.workflow.steps}
+            answers = (await graph(workflow, ask=ask).compile().ainvoke(start))["results"]
+            return {step.name: answers[step.name] for step in workflow.steps}
 
-        return await engines.watched(self.workflow, as_engines_do_not, ask=ask)
+        return await engines.watched(workflow, as_engines_do_not, ask=ask)
 
 
 def as_functions(workflow: Workflow, ask: Ask) -> list[parallel.Function]:
@@ -186,7 +189,7 @@ def asking(
 def _simulated(task: _Task) -> _Measured:
     calls = Calls(task.workflow.needs, task.wait_s)
     outcome, t = lab.simulate(task.answers(lab.reply, calls), catch=StepError)
-    requests = calls.rows(t.spans)
+    requests = calls.rows(t.spans, t.turns)
     begun_s = min((r.arrived_s or 0.0 for r in requests), default=0.0)
     return _measurement(task, outcome, t, begun_s + t.makespan_s, requests), requests
 
@@ -200,19 +203,17 @@ def _of_a_crowd(task: _Task) -> _Measured:
     (step,) = task.workflow.steps
     lengths = {"prompt_tokens": count_tokens(step.prompt), "output_tokens": step.max_tokens or 0}
     made = crowd(physics, agents, max_concurrency=most, seed=task.case.seed, **lengths)
-    measurement = Measurement(
-        case=task.case,
-        repeat=task.repeat,
-        steps=agents,
-        requests=agents,
-        answered=agents,
-        elapsed_s=round(made.makespan_s, 9),
-        bound_s=round(min(max(made.work_s / most, made.longest_s), made.makespan_s), 9),
-        peak=min(agents, most),
-        tokens=agents * sum(lengths.values()),
-        answers=None,
-    )
-    return measurement, []
+    bound_s = min(max(made.work_s / most, made.longest_s), made.makespan_s)
+    told: dict[str, Any] = dict.fromkeys(("steps", "requests", "answered"), agents)
+    told |= {"elapsed_s": round(made.makespan_s, 9), "bound_s": round(bound_s, 9)}
+    told |= {"peak": min(agents, most), "tokens": agents * sum(lengths.values())}
+    return Measurement(case=task.case, repeat=task.repeat, answers=None, **told), []
+
+
+def _counted(turns: Sequence[Turn]) -> list[Turn]:
+    """Return the turns that no schedule can leave out: those with tools, and the last answer."""
+    answers = [turn for turn in turns if turn.call and turn.call.ok and not turn.tools]
+    return [*(turn for turn in turns if turn.tools), *answers[-1:]]
 
 
 async def _in_real_time(experiment: Experiment, tasks: list[_Task], keep: Keep) -> None:
@@ -261,7 +262,7 @@ async def _timed(task: _Task, reply: Send, scale: float, *, real: bool) -> _Meas
     }
     if real:
         told |= {"answers": None, "answered": len(calls.said), "real": calls.said}
-    requests = calls.rows(t.spans)
+    requests = calls.rows(t.spans, t.turns)
     measurement = _measurement(task, outcome, t, elapsed_s * scale, requests)
     return msgspec.structs.replace(measurement, **told), requests
 
@@ -275,12 +276,10 @@ async def _all_ended(t: Trace) -> None:
 async def _ask_first(task: _Task, reply: Send) -> None:
     """Ask one question as the run will: what fails now would fail there."""
     step, values = task.workflow.steps[0], task.workflow.given(task.workload.inputs)
-
-    async def ask(prompt: str, **options: Any) -> str:
-        return (await reply(prompt, **options)).text
-
+    ask: Any = Guard(retry=Retry(attempts=3)).around(reply)
     try:
-        await Guard(retry=Retry(attempts=3)).run(lambda: answer(step, values, ask), agent=step.name)
+        with suppress(TurnsExhausted):  # that is an answer, too
+            await answer(replace(step, max_turns=1), values, with_tools(ask, task.tools or {}))
     except ConfigError:
         raise
     except (AgentLabError, TimeoutError) as error:
@@ -291,14 +290,18 @@ async def _ask_first(task: _Task, reply: Send) -> None:
 def _measurement(
     task: _Task, outcome: _Outcome, t: Trace, elapsed_s: float, requests: list[Request]
 ) -> Measurement:
-    steps = len(task.workflow.steps)
-    # Only the answer that counts: no schedule needs the attempts that failed before it.
-    served = {span.agent: span.service_s for span in t.spans if span.ok}
-    seconds = dict.fromkeys(task.workflow.needs, 0.0) | served
-    bound_s = task.workflow.plan(seconds, task.wait_s).bound_s(task.case.max_concurrency)
+    # Only the answers that count: no schedule needs the attempts that failed before them.
+    every, plan = t.turns, partial(task.workflow.plan, wait_s=task.wait_s)
+    served = {name: _counted(every.get(name, ())) for name in task.workflow.needs}
+    with_tools_s = {name: sum(turn.bound_s() for turn in turns) for name, turns in served.items()}
+    calls_s = {name: [t.call.service_s for t in turns if t.call] for name, turns in served.items()}
+    model_s = {name: sum(each_s) for name, each_s in calls_s.items()}  # no tool takes a slot
+    bound_s = max(plan(with_tools_s).span_s, plan(model_s).bound_s(task.case.max_concurrency))
+    steps = max(sum(map(len, calls_s.values())), len(calls_s))
     if task.limit is not None and steps > task.limit:
         # A rate limit alone: a minute's worth immediately, then so many per second.
-        limit_s = (steps - task.limit) / task.limit * 60 + min(seconds.values())
+        shortest_s = min(min(each_s, default=0.0) for each_s in calls_s.values())
+        limit_s = (steps - task.limit) / task.limit * 60 + shortest_s
         bound_s = max(bound_s, round(limit_s, 9))
     if 0 < bound_s - elapsed_s <= _HAIR_S:  # 2.1 / 3 is more than 0.7 in its last binary digit
         bound_s = round(elapsed_s, 9)
@@ -323,6 +326,7 @@ def _measurement(
         workflow=UNSET if task.seed is None else task.seed,
         faults=dict(sorted(faults.items())) or UNSET,
         felt=summarized(requests, *terms) if task.seed is None else UNSET,
+        tools=sum(tool.operation == TOOL for tool in t.tools) if task.tools else UNSET,
     )
 
 
@@ -372,9 +376,9 @@ def cost(experiment: Experiment) -> Cost:
 def _rehearsed(workload: Workload, seed: int, number: int = 0) -> list[Cost]:
     workflow, _ = workload.drawn(seed, number=number)
     with lab.configure(preset="instant", upstream=None, faults=[]):
-        _, t = lab.simulate(engines.run(workflow, workload.inputs))
-    spans = {span.agent: span for span in t.spans}
-    asked = [(spans[step.name], step.max_tokens) for step in workflow.steps]
+        tools = workload.functions(seed)
+        _, t = lab.simulate(engines.run(workflow, workload.inputs, tools=tools))
+    asked = [(span, workflow.step(span.agent).max_tokens) for span in t.spans]
     return [
         Cost(1, span.prompt_tokens, most or span.completion_tokens, unlimited=int(most is None))
         for span, most in asked

@@ -21,7 +21,7 @@ from agentlab.bench.fit import Pair, errors
 from agentlab.bench.report import Curve, busy, curves, readings, seconds
 from agentlab.bench.requests import Request
 from agentlab.bench.results import Results, known, unequal
-from agentlab.bench.summary import Window, percentile
+from agentlab.bench.summary import Window, last_of_each, percentile
 from agentlab.bench.trial import LEAST_GOODPUT, MOST_P95, Outcome, Row
 from agentlab.learning.regret import BLOCK, Scenario
 from agentlab.plots import BROKEN, FONT_SIZE, SERIES, WAITING
@@ -85,7 +85,7 @@ def responses(results: Results, requests: Iterable[Request]) -> Figure:
     """Draw which share of the calls was answered how soon, a curve for each case, and the SLO."""
     window, slo = results.experiment.window or Window(), results.experiment.slo
     times_s: dict[Case, list[float]] = {case: [] for case in results.measured}
-    for row in {(row.run, row.call): row for row in requests}.values():
+    for row in last_of_each(requests):
         case = results.measurements[row.run].case
         if case in times_s and row.ok and row.returned_s is not None and window.holds(row.due_s):
             times_s[case].append(row.returned_s - row.due_s)
@@ -204,42 +204,42 @@ def limits(
 
 def limiters(rows: Sequence[Row], title: str) -> Figure:
     """Draw each limiter in each scenario as a point: right is more goodput, low a shorter p95."""
-    return _drawn([partial(_limiters, rows=rows, title=title)])
+
+    def draw(axis: Axes) -> str:
+        most = 1.02 * max(1.1, *(row.of_best_goodput for row in rows))
+        low = 0.9 * min(0.5, *(row.of_best_p95 for row in rows))
+        box = Rectangle((LEAST_GOODPUT, low), most, MOST_P95 - low, color=WAITING, alpha=0.5)
+        axis.add_patch(box)
+        names = dict.fromkeys(row.limiter for row in rows)
+        for name, colour, marker in zip(names, _COLOURS, _MARKERS, strict=False):
+            of = [row for row in rows if row.limiter == name]
+            x = [row.of_best_goodput for row in of]
+            y = [min(row.of_best_p95, _LARGEST_P95) for row in of]
+            axis.scatter(x, y, color=colour, marker=marker, s=70, label=name, zorder=3)
+        axis.set(xlim=(0, most), ylim=(low, _LARGEST_P95 * 1.1), yscale="log")
+        axis.set(**_LOOK["limiters"])
+        axis.set_yticks([tick for tick in (0.1, 0.3, 0.5, 1, 2, 5, 10) if tick >= low])
+        axis.yaxis.set_major_formatter("{x:g}")
+        return title
+
+    return _drawn([draw])
 
 
 def learning(scenario: Scenario, title: str) -> Figure:
     """Draw what each policy earns over time, as a share of an oracle's earnings."""
-    return _drawn([partial(_learning, scenario=scenario, title=title)])
 
+    def draw(axis: Axes) -> str:
+        drawn = zip(scenario.policies.items(), _COLOURS, _MARKERS, strict=False)
+        for (name, curve), colour, marker in drawn:
+            runs = [BLOCK * block for block in range(1, len(curve.curve) + 1)]
+            axis.plot(runs, curve.curve, color=colour, marker=marker, label=name)
+        if scenario.shift_at is not None:
+            axis.axvline(scenario.shift_at, color="black", linestyle="--", label="skills shift")
+        axis.axhline(1, color="black", linewidth=1)
+        axis.set(xlabel="runs", ylabel="share of the oracle (quality SIMULATED)", ylim=(0.5, 1.05))
+        return title
 
-def _limiters(axis: Axes, rows: Sequence[Row], title: str) -> str:
-    most = 1.02 * max(1.1, *(row.of_best_goodput for row in rows))
-    low = 0.9 * min(0.5, *(row.of_best_p95 for row in rows))
-    box = Rectangle((LEAST_GOODPUT, low), most, MOST_P95 - low, color=WAITING, alpha=0.5)
-    axis.add_patch(box)
-    names = dict.fromkeys(row.limiter for row in rows)
-    for name, colour, marker in zip(names, _COLOURS, _MARKERS, strict=False):
-        of = [row for row in rows if row.limiter == name]
-        x = [row.of_best_goodput for row in of]
-        y = [min(row.of_best_p95, _LARGEST_P95) for row in of]
-        axis.scatter(x, y, color=colour, marker=marker, s=70, label=name, zorder=3)
-    axis.set(xlim=(0, most), ylim=(low, _LARGEST_P95 * 1.1), yscale="log")
-    axis.set(xlabel="goodput, of the best static limit's", ylabel="p95, of the best static limit's")
-    axis.set_yticks([tick for tick in (0.1, 0.3, 0.5, 1, 2, 5, 10) if tick >= low])
-    axis.yaxis.set_major_formatter("{x:g}")
-    return title
-
-
-def _learning(axis: Axes, scenario: Scenario, title: str) -> str:
-    drawn = zip(scenario.policies.items(), _COLOURS, _MARKERS, strict=False)
-    for (name, curve), colour, marker in drawn:
-        runs = [BLOCK * block for block in range(1, len(curve.curve) + 1)]
-        axis.plot(runs, curve.curve, color=colour, marker=marker, label=name)
-    if scenario.shift_at is not None:
-        axis.axvline(scenario.shift_at, color="black", linestyle="--", label="skills shift")
-    axis.axhline(1, color="black", linewidth=1)
-    axis.set(xlabel="runs", ylabel="share of the oracle (quality SIMULATED)", ylim=(0.5, 1.05))
-    return title
+    return _drawn([draw])
 
 
 def agreement(pairs: Sequence[Pair]) -> Figure:

@@ -26,18 +26,8 @@ _Time = (  # nanoseconds since 1970 are whole, or they would be rounded
     | Annotated[float, msgspec.Meta(ge=0, le=1e12)]
 )
 _Tokens = Annotated[int, msgspec.Meta(ge=0, le=1_000_000)]
-_OPERATION = "gen_ai.operation.name"
-_OTLP = (  # of a request: when, tokens of its prompt and of its answer, session
-    *("startTimeUnixNano", "gen_ai.usage.input_tokens", "gen_ai.usage.output_tokens"),
-    "gen_ai.conversation.id",
-)
-INFERENCE = ("chat", "text_completion", "generate_content")  # no embeddings, tools or agents
-_FORMATS = [  # the columns: time, tokens of prompt and answer, session; a time's unit in ns
-    ("TIMESTAMP", "ContextTokens", "GeneratedTokens", "", 1),
-    ("Timestamp", "Request tokens", "Response tokens", "Session ID", 10**9),
-    ("timestamp", "input_length", "output_length", "session_id", 10**6),
-    (*_OTLP, 1),
-]
+_KNOWN = msgspec.yaml.decode(Path(__file__).with_suffix(".yaml").read_bytes())
+INFERENCE: list[str] = _KNOWN["inference"]
 
 
 class Arrival(msgspec.Struct, frozen=True):
@@ -78,7 +68,7 @@ def published(path: str | Path, *, most: int | None = None) -> list[Arrival]:
 
 
 def _request(where: str, row: _Row) -> tuple[int, int, int, str | None]:
-    columns = next((columns for columns in _FORMATS if columns[0] in row), None)
+    columns = next((columns for columns in _KNOWN["formats"] if columns[0] in row), None)
     if columns is None:
         known = "Azure's, BurstGPT's, Mooncake's or OTLP/JSON"
         raise ConfigError(f"{where}: no time in the columns {list(row)!r:.200}; give {known}")
@@ -165,9 +155,9 @@ def _inferences(where: str, row: _Row) -> Iterator[tuple[str, _Row]]:
     if "resourceSpans" not in row:
         yield where, row
         return
-    _, prompt, output, session = _OTLP
+    _, prompt, output, session, _ = _KNOWN["formats"][-1]
     for place, span, told in otlp_spans(where, row):
-        if told.get(_OPERATION) in INFERENCE and prompt in told:
+        if told.get("gen_ai.operation.name") in INFERENCE and prompt in told:
             unless_given = {output: 0, session: span.traceId}
             yield place, unless_given | told | msgspec.structs.asdict(span)
 

@@ -3,13 +3,11 @@
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from functools import partial
 from math import floor, log10
-from operator import attrgetter
 from pathlib import Path
 from statistics import mean, median
 from typing import Any, NamedTuple
 
 import msgspec
-import yaml
 from jinja2 import Environment, FileSystemLoader, select_autoescape
 from msgspec import UNSET, UnsetType
 
@@ -28,9 +26,7 @@ from agentlab.bench.results import (
 from agentlab.bench.summary import Slo
 
 _PAGE = Path(__file__).with_name("page")
-_COLUMNS: dict[str, dict[str, list[str]]] = yaml.safe_load(
-    _PAGE.with_name("columns.yaml").read_text(encoding="utf-8")
-)
+_COLUMNS: dict[str, Any] = msgspec.yaml.decode(_PAGE.with_name("columns.yaml").read_bytes())
 PAGES = Environment(
     loader=FileSystemLoader(_PAGE),
     autoescape=select_autoescape(),
@@ -47,25 +43,17 @@ def markdown(results: Results) -> str:
     Times are medians, and from least to most; `saved` is against the sequential run of that work.
     """
     every = [m for case in results.measured for m in results.of(case)]
-    slo, late = results.experiment.slo, [m.late for m in every if m.late is not UNSET]
-    answers = [answer for m in every for answer in m.said]
-    over = [a for a in answers if a.limit_tokens is not None and a.tokens > a.limit_tokens]
-    values = {
-        "results": results,
-        "asked": results.experiment,
-        "problems": unequal(results.measurements),
-        "table": table(results),
-        "callers": felt(results),
-        "said": [*readings(results), *filter(None, [busy(results)])],
-        "untold": slo and (slo.ttft_s or slo.itl_s) and every and not known(every, "ttft_p50_s"),
-        "late": late and (median(ms for ms, _ in late), max(ms for _, ms in late)),
-        "off": max(map(abs, deviations(every).values()), default=None),
-        "over": max(over, key=attrgetter("tokens"), default=None),
-        "answers": len(answers),
-        "uncounted": sum(not answer.tokens for answer in answers),
-        "tolerance": TOLERANCE,
-    }
-    return PAGES.get_template("report.txt").render(values) + "\n"
+    asked, late = results.experiment, [m.late for m in every if m.late is not UNSET]
+    timed = asked.slo and (asked.slo.ttft_s or asked.slo.itl_s)
+    said = [*readings(results), *filter(None, [busy(results)])]
+    told = {"results": results, "asked": asked, "said": said, "tolerance": TOLERANCE}
+    told |= {"table": table(results), "callers": felt(results)}
+    told["problems"] = unequal(results.measurements)
+    told["untold"] = timed and every and not known(every, "ttft_p50_s")
+    told["late"] = late and (median(ms for ms, _ in late), max(ms for _, ms in late))
+    told["off"] = max(map(abs, deviations(every).values()), default=None)
+    told["answers"] = [answer for m in every for answer in m.said]
+    return PAGES.get_template("report.txt").render(told) + "\n"
 
 
 def table(results: Results) -> str:

@@ -1,7 +1,7 @@
 """Every request of a run: when it was due, when it was sent, and what the endpoint made of it."""
 
 import asyncio
-from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Annotated, Any
 
 import msgspec
@@ -11,7 +11,7 @@ from agentlab import lab
 from agentlab._support.fields import AtLeastOne, Count
 from agentlab.engines import Ask
 from agentlab.lab import Reply
-from agentlab.trace import Span
+from agentlab.trace import Span, Turn
 
 Figure = Annotated[float, msgspec.Meta(ge=0, le=1e11)]  # none is negative, none is millennia
 Send = Callable[..., Awaitable[Reply]]
@@ -25,7 +25,7 @@ class Request(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     needs. Its engine asks at `asked_s`; limits and back-off hold it until `sent_s`. At the endpoint
     it waits in the queue from `arrived_s` to `started_s`, is read until `first_token_s`, and
     answered until `end_s`; the client has the answer, or the failure, at `returned_s`. A time that
-    never came is None.
+    never came is None. A turn after tools is due when the longest of them could have ended.
     """
 
     run: Count
@@ -108,7 +108,7 @@ class Calls:
     def noting(self, send: Send) -> Ask:
         """Return what sends one attempt and notes when; it goes around the client alone."""
 
-        async def noted(prompt: str, *, agent: str, **options: Any) -> str:
+        async def noted(prompt: str, *, agent: str, **options: Any) -> Any:
             (due_s, asked_s), mine = self._asked[agent], self._sent[agent]
             number, sent_s = len(mine), self._now_s()
             row = Request(
@@ -121,14 +121,14 @@ class Calls:
                 told |= {"status": 200, "finish_reason": reply.finish_reason}
                 reason, limit = reply.finish_reason or "none", options.get("max_tokens")
                 self.said.append(Said(reason, reply.completion_tokens, limit))
-                return reply.text
+                return reply if options.get("tools") else reply.text
             finally:
                 mine[number] = replace(row, returned_s=self._now_s(), **told)
 
         return noted
 
-    def rows(self, spans: Iterable[Span]) -> list[Request]:
-        """Return a row for each request, with what the endpoint's `spans` say of it.
+    def rows(self, spans: Iterable[Span], turns: Mapping[str, Sequence[Turn]]) -> list[Request]:
+        """Return a row for each request, with what the endpoint's `spans` and `turns` say of it.
 
         The endpoint's clock is another one. No request arrives before it was sent, and no answer
         is there before its end, so its zero lies between two bounds; their middle is taken. In
@@ -139,8 +139,10 @@ class Calls:
             if span.agent in seen:  # else it is somebody else's
                 seen[span.agent].append(span)
         rows, shift_s = list[Request](), self._shift_s(seen)
-        for call, attempts in self._sent.items():
+        for call, sent in self._sent.items():
+            attempts = [*_after_tools(sent, turns.get(call, ()))]
             left = [span.shifted(-shift_s) for span in reversed(seen[call])]
+            one_each = len(left) == len(attempts)
             for row in attempts:
                 # The last attempt has all that is left; dask may have asked for it twice.
                 ends_s = None if row is attempts[-1] else row.returned_s
@@ -149,6 +151,8 @@ class Calls:
                     told = {name: getattr(left[-1], name) for name in _OF_THE_SPAN}
                     told["finish_reason"] = left.pop().finish_reason or row.finish_reason
                     rows.append(replace(row, **told))
+                    if one_each:  # after a tool that takes no time the next arrives as this returns
+                        break
                 rows += [row] if len(rows) == here else []
         return sorted(rows, key=lambda row: row.sent_s)
 
@@ -160,3 +164,13 @@ class Calls:
         least_s = max((row.sent_s - span.arrived_s for row, span in pairs), default=0.0)
         most_s = [(row.returned_s or 0.0) - (span.end_s or 0.0) for row, span in pairs if row.ok]
         return round(max(least_s, (least_s + min(most_s, default=least_s)) / 2), 9)
+
+
+def _after_tools(rows: Sequence[Request], turns: Sequence[Turn]) -> Iterator[Request]:
+    """Yield the requests of a call; after an answer the next is due once the tools can have run."""
+    tools_s = (Turn(None, turn.tools).bound_s() for turn in turns if turn.tools)
+    due_s: float | None = None
+    for before, row in zip([None, *rows], rows, strict=False):
+        if before is not None and before.ok:
+            due_s = round((before.returned_s or 0.0) + next(tools_s, 0.0), 9)
+        yield row if due_s is None else replace(row, due_s=min(due_s, row.asked_s))

@@ -37,7 +37,9 @@ class Measurement(msgspec.Struct, frozen=True, kw_only=True):
 
     Attributes:
         bound_s: What no schedule of the same calls can beat, with as many in flight.
-        requests: How many the endpoint saw, for so many `steps`; `answered` are those in full.
+        requests: How many the endpoint saw; `answered` are those in full.
+        steps: How many the work needs: one for each step, or for each turn of one with tools.
+        tools: How many calls of tools ran, where there are any.
         answers: A digest of all answers. None for a real model, which words each differently.
         cpu_ms: Processor time of this process per request; `busy` is its share of the real time.
             Both are None in virtual time; `endpoint_...` are the same of the lab's own endpoint.
@@ -69,6 +71,7 @@ class Measurement(msgspec.Struct, frozen=True, kw_only=True):
     faults: dict[str, Count] | UnsetType = UNSET
     late: tuple[Figure, Figure] | UnsetType = UNSET
     felt: dict[str, Figure] | UnsetType = UNSET
+    tools: Count | UnsetType = UNSET
 
     @property
     def work(self) -> tuple[str, str, int, int | UnsetType]:
@@ -309,6 +312,9 @@ def unequal(measurements: Iterable[Measurement]) -> list[str]:
         other, said = first[m.work], list[str]()
         if None not in (m.answers, other.answers) and m.answers != other.answers:
             said.append(f"its answers are not those of {other.case.engine}")
+        if (m.steps, m.tools) != (other.steps, other.tools):
+            turns = f"{m.steps} turns and {m.tools} calls of tools"
+            said.append(f"{turns}, for {other.steps} and {other.tools} of {other.case.engine}")
         # An answer that a fault kept from the client is given twice.
         if m.answered < m.steps or (m.answered > m.steps and m.faults is UNSET):
             said.append(f"{m.answered} answers for {m.steps} steps")

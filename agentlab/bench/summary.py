@@ -6,6 +6,7 @@ from typing import Annotated
 
 import numpy as np
 from msgspec import UNSET, UnsetType
+from msgspec.structs import replace
 from pydantic import Field
 
 from agentlab._support.fields import NotNegative, model
@@ -96,6 +97,15 @@ def times_s(request: Request) -> dict[str, float]:
     return times
 
 
+def last_of_each(rows: Iterable[Request]) -> list[Request]:
+    """Return the last request of each call and run, due when the first of its turns was."""
+    last: dict[tuple[int, str], Request] = {}
+    for row in rows:
+        call = row.run, row.call
+        last[call] = replace(row, due_s=last[call].due_s) if call in last else row
+    return [*last.values()]
+
+
 def summarized(
     requests: Iterable[Request],
     slo: Slo | UnsetType = UNSET,
@@ -112,7 +122,7 @@ def summarized(
     what all requests of the run cost, for each call and for each answer.
     """
     rows, counts = list(requests), window or Window()
-    last = {row.call: row for row in rows}.values()
+    last = last_of_each(rows)
     due = [row for row in last if counts.holds(row.due_s)]
     answered = [row for row in due if row.ok]
     times = [times_s(row) for row in answered]

@@ -134,8 +134,8 @@ def run(limiter: Limiter, scenario: Scenario) -> Outcome:
         with suppress(TimeoutError):
             await asyncio.wait_for(agents, run_s + _HAIR_S)
         p95_s = percentile(took_s, 95) if took_s else math.inf
-        goodput = len(took_s) / run_s
-        return Outcome(goodput, p95_s, len(took_s), endpoint.requests, watched.limits)
+        many = len(took_s)
+        return Outcome(many / run_s, p95_s, many, endpoint.requests, watched.limits)
 
     return run_virtual(main()).result
 
@@ -197,9 +197,7 @@ class _Endpoint:
         except RequestError as error:
             told = {"status": error.status, "retry_after_s": error.retry_after_s}
             raise ModelError(str(error), **told) from None
-        job = Job(_PROMPT_TOKENS, call.output_tokens)
-        if self._physics.jitter_sigma:
-            job.prefill_jitter = self._physics.jitter(draw)
-            job.decode_jitter = self._physics.jitter(draw)
+        jitters = self._physics.jitter(draw), self._physics.jitter(draw)
+        job = Job(_PROMPT_TOKENS, call.output_tokens, *jitters)
         self._live.submit(job)
         await self._live.finished(job)

@@ -9,9 +9,9 @@ from typing import Any
 from agentlab._support.fields import checked
 from agentlab._support.yaml_file import LocatedFile
 from agentlab.bench import against, experiment, measure, plots, proof, report, results
+from agentlab.bench.account import accounts, page
 from agentlab.bench.compare import compared
 from agentlab.bench.experiment import Experiment
-from agentlab.bench.where import accounts, page
 from agentlab.errors import ConfigError, StepError
 
 

@@ -15,12 +15,8 @@ from pathlib import Path
 from agentlab.errors import AgentLabError
 
 COMMANDS = tomllib.loads(Path(__file__).with_name("commands.toml").read_text(encoding="utf-8"))
-_TYPES = {
-    "int": int,
-    "float": float,
-    "path": Path,
-    "file to append to": argparse.FileType("ab", 0),
-}
+_FILE = argparse.FileType("ab", 0)
+_TYPES = {"int": int, "float": float, "path": Path, "file to append to": _FILE}
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -16,6 +16,5 @@ def run(options: argparse.Namespace) -> int:
             print(error)
             wrong = 1
         else:
-            inputs = listed(workflow.inputs)
-            print(f"{file}: right; steps: {len(workflow.steps)}, inputs: {inputs}")
+            print(f"{file}: right; steps: {len(workflow.steps)}, inputs: {listed(workflow.inputs)}")
     return wrong

@@ -2,7 +2,7 @@
 
 import re
 from dataclasses import field
-from functools import lru_cache
+from functools import lru_cache, partial
 from pathlib import Path
 from typing import Annotated, Any, Generic, Literal, TypeVar
 
@@ -17,6 +17,7 @@ from agentlab.endpoint.physics.formulas import Physics
 from agentlab.settings import DATA
 
 _ENDPOINTS = DATA / "endpoints"
+names = partial(yaml_file.names, _ENDPOINTS)  # of those that come with the course
 T = TypeVar("T")
 
 
@@ -70,11 +71,6 @@ class Preset:
             if figure is not None:
                 given[name] = figure.value / 1000 if name.endswith("_s") else figure.value
         return Physics(**given)
-
-
-def names() -> list[str]:
-    """Return the names of the presets that come with the course."""
-    return yaml_file.names(_ENDPOINTS)
 
 
 def load(preset: str) -> Preset:

@@ -6,8 +6,8 @@ import pytest
 from playwright.sync_api import Page
 
 from agentlab.bench.account import account
+from agentlab.bench.account import page as where
 from agentlab.bench.requests import Request
-from agentlab.bench.where import page as where
 
 
 def written() -> str:

@@ -22,11 +22,7 @@ _Kind = Literal["message", _Call, _Output, "reasoning", "item_reference"]
 FORMS: dict[str, Json] = msgspec.yaml.decode((DATA / "wire" / "responses.yaml").read_bytes())
 Said = list[tuple[str, bytes]]  # the items of a conversation: their ids, and their JSON
 
-# Of a call, what a chat calls it, and which field the tool is given.
-_CALLED = {"function_call": ("function", "arguments"), "custom_tool_call": ("custom", "input")}
 _TOOLS, _CHOICES = ("function", "custom"), ("function", "custom", "allowed_tools")
-# Of a function that is offered, what says nothing to the local model.
-_IGNORED = ("type", "defer_loading", "allowed_callers", "output_schema")
 
 
 class _Part(chat.Strict, omit_defaults=True):
@@ -166,7 +162,7 @@ def _nested(tool: Any, where: str) -> Any:
     if kind not in kinds:
         where = f"{where}.type"
         raise not_among(where, str(kind), kinds) if kind else refusal("missing", where)
-    inner = {name: value for name, value in tool.items() if name not in _IGNORED}
+    inner = {name: value for name, value in tool.items() if name not in FORMS["ignored"]}
     if kind == "allowed_tools" and isinstance(tools := inner.get("tools"), list):
         inner["tools"] = [_nested(each, f"{where}.tools[{i}]") for i, each in enumerate(tools)]
     return {"type": kind, kind: inner}
@@ -180,8 +176,8 @@ def _messages(items: list[Item], before: int) -> list[Json]:
         each: Any = item  # it has what its type needs
         if each.type == "message":
             groups.append([{"role": each.role, "content": _content(each.content)}])
-        elif each.type in _CALLED:
-            kind, field = _CALLED[each.type]
+        elif each.type in FORMS["called"]:
+            kind, field = FORMS["called"][each.type]
             inner = {"name": each.name, field: getattr(each, field)}
             if not (groups and "tool_calls" in groups[-1][-1]):
                 groups.append([{"role": "assistant", "tool_calls": []}])

@@ -184,7 +184,11 @@ class Batch:
                 self._slots = self._changes.popleft().slots
                 changed += self._fill_slots()
             elif v_s > event_s:
-                changed += self._begun(heapq.heappop(self._beginning)[2])
+                job = heapq.heappop(self._beginning)[2]
+                if self.physics.batched_tokens is None:
+                    changed += self._decode(job)
+                else:
+                    self._unread.append(job)
             elif self._decoding and self._decoding[0][0] <= v:
                 changed += self._finish(self._decoding[0][2])
             elif self._v_read <= v:
@@ -252,12 +256,6 @@ class Batch:
         if physics.batched_tokens is None and job.first_token_s is None:
             job.first_token_s = begins_s
         heapq.heappush(self._beginning, (begins_s, job._order, job))
-
-    def _begun(self, job: Job) -> list[Job]:
-        if self.physics.batched_tokens is None:
-            return self._decode(job)
-        self._unread.append(job)
-        return []
 
     def _read(self) -> None:
         """Begin to read whole prompts, in their order, until a step is full; one in any case."""

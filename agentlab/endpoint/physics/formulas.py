@@ -80,5 +80,5 @@ class Physics(msgspec.Struct, frozen=True, kw_only=True):
         return round(self.prefill_s(prompt_tokens, active) + decode_s, 9)
 
     def jitter(self, draw: random.Random) -> float:
-        """Draw a lognormal factor with median 1."""
-        return math.exp(draw.gauss(0.0, self.jitter_sigma))
+        """Draw a lognormal factor with median 1; without jitter it is 1."""
+        return math.exp(draw.gauss(0.0, self.jitter_sigma)) if self.jitter_sigma else 1.0
