@@ -18,7 +18,6 @@ __all__ = [
     "trace", "workflow",
 ]  # fmt: skip
 
-
 if not TYPE_CHECKING:  # which would else believe that any name is one
 
     def __getattr__(name: str) -> ModuleType:

@@ -51,11 +51,6 @@ def environment(caches: Path | None) -> dict[str, str]:
     return clean
 
 
-def size_mb(folder: Path) -> float:
-    """What lies in a folder."""
-    return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file()) / 1e6
-
-
 def make_lab(folder: Path, variables: dict[str, str]) -> None:
     """From `make lab` in a fresh clone to the picture, in a browser."""
     import chromium
@@ -160,8 +155,6 @@ def main() -> None:
             caches = folder / "caches" if chosen.cold else None
             print(f"{name}, {'nothing cached' if caches else 'packages cached'}:")
             WAYS[name](folder, environment(caches))
-            if caches:
-                print(f"{size_mb(caches):7.0f} MB in the caches, unpacked")
 
 
 if __name__ == "__main__":

@@ -9,7 +9,6 @@ from agentlab.errors import EndpointError
 
 T = TypeVar("T")
 
-
 running_loop: Callable[[], asyncio.AbstractEventLoop | None] = asyncio._get_running_loop
 """Return the event loop that runs in this thread, as one does in a notebook, or None."""
 

@@ -1,4 +1,1 @@
-"""The commands of `agentlab`, a file each; `main` finds the one that is asked for.
-
-What each takes is in commands.toml. Each has `run(options)`, which returns the exit code.
-"""
+"""The commands of `agentlab`, a file each, with a `run(options)` that returns the exit code."""

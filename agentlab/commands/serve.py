@@ -3,6 +3,7 @@
 import argparse
 import contextlib
 import secrets
+from functools import partial
 
 import msgspec
 
@@ -33,10 +34,7 @@ def run(options: argparse.Namespace) -> int:
             return 0
         chosen, lab_key = settings.from_environment(**given), f"lab-{secrets.token_urlsafe(24)}"
         app = build_app(chosen, lab_key=lab_key, on_end=on_end)
-        said = COMMANDS["serve"]["says"]["real" if chosen.real else "local"]
-        serve(
-            app,
-            options.port,
-            announce=lambda url: print(said.format(chosen, url=url, key=lab_key), flush=True),
-        )
+        words = COMMANDS["serve"]["says"]["real" if chosen.real else "local"]
+        said = partial(words.format, chosen, key=lab_key)
+        serve(app, options.port, announce=lambda url: print(said(url=url), flush=True))
     return 0

@@ -15,9 +15,7 @@ def search(words: str) -> str:
     """Search our documents; return the best passages, each with the id and title of its own."""
     shared = {passage: len(_words(words) & _words(passage)) for passage in _PASSAGES}
     # Of those that share as many words with the question, the shortest says least else.
-    ranked = sorted(
-        filter(shared.get, shared), key=lambda passage: (-shared[passage], len(passage))
-    )
+    ranked = sorted(filter(shared.get, shared), key=lambda each: (-shared[each], len(each)))
     found = "\n\n".join(ranked[:3])
     return found or f"No document was found for {words!r}; search in other words."
 

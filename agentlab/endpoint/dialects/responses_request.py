@@ -69,6 +69,7 @@ class Item(chat.Strict, omit_defaults=True):
     caller: Json | None = None
     created_by: str | None = None
     run_async: bool | None = msgspec.field(name="async", default=None)
+    async_: bool | None = None  # so openai 3.57 sends an item back
 
     def __post_init__(self) -> None:
         if self.type is None:  # as a client may leave it out
