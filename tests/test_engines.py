@@ -109,6 +109,22 @@ def test_failure_cancels_what_is_in_flight(fresh_lab, engine):
 
 
 @pytest.mark.parametrize("engine", VIRTUAL)
+def test_a_failure_leaves_no_cancellation_behind(fresh_lab, engine):
+    """With one, a time limit around what the task does next fails (until Python 3.11.3)."""
+    workflow = Workflow([Step("a", "Name a river."), Step("b", "Name a lake.")])
+
+    async def main() -> tuple[type[Exception], int]:
+        task = asyncio.current_task()
+        try:
+            await engines.run(workflow, engine=engine)
+        except StepError as error:
+            return type(error), task.cancelling()
+
+    with fresh_lab.configure(faults=[{"kind": "error", "status": 400, "probability": 1}]):
+        assert lab.simulate(main())[0] == (StepError, 0)
+
+
+@pytest.mark.parametrize("engine", VIRTUAL)
 def test_a_call_that_ends_as_cancelled_is_a_failure(fresh_lab, engine):
     """Nobody cancelled its step, so it is no quiet end: a task group would lose the answer."""
     ask = failing("slow", asyncio.CancelledError())

@@ -204,42 +204,41 @@ def limits(
 
 def limiters(rows: Sequence[Row], title: str) -> Figure:
     """Draw each limiter in each scenario as a point: right is more goodput, low a shorter p95."""
+    return _drawn([partial(_limiters, rows=rows, title=title)])
 
-    def draw(axis: Axes) -> str:
-        most = 1.02 * max(1.1, *(row.of_best_goodput for row in rows))
-        low = 0.9 * min(0.5, *(row.of_best_p95 for row in rows))
-        box = Rectangle((LEAST_GOODPUT, low), most, MOST_P95 - low, color=WAITING, alpha=0.5)
-        axis.add_patch(box)
-        names = dict.fromkeys(row.limiter for row in rows)
-        for name, colour, marker in zip(names, _COLOURS, _MARKERS, strict=False):
-            of = [row for row in rows if row.limiter == name]
-            x = [row.of_best_goodput for row in of]
-            y = [min(row.of_best_p95, _LARGEST_P95) for row in of]
-            axis.scatter(x, y, color=colour, marker=marker, s=70, label=name, zorder=3)
-        axis.set(xlim=(0, most), ylim=(low, _LARGEST_P95 * 1.1), yscale="log")
-        axis.set(**_LOOK["limiters"])
-        axis.set_yticks([tick for tick in (0.1, 0.3, 0.5, 1, 2, 5, 10) if tick >= low])
-        axis.yaxis.set_major_formatter("{x:g}")
-        return title
 
-    return _drawn([draw])
+def _limiters(axis: Axes, rows: Sequence[Row], title: str) -> str:
+    most = 1.02 * max(1.1, *(row.of_best_goodput for row in rows))
+    low = 0.9 * min(0.5, *(row.of_best_p95 for row in rows))
+    axis.add_patch(Rectangle((LEAST_GOODPUT, low), most, MOST_P95 - low, color=WAITING, alpha=0.5))
+    names = dict.fromkeys(row.limiter for row in rows)
+    for name, colour, marker in zip(names, _COLOURS, _MARKERS, strict=False):
+        of = [row for row in rows if row.limiter == name]
+        x = [row.of_best_goodput for row in of]
+        y = [min(row.of_best_p95, _LARGEST_P95) for row in of]
+        axis.scatter(x, y, color=colour, marker=marker, s=70, label=name, zorder=3)
+    axis.set(xlim=(0, most), ylim=(low, _LARGEST_P95 * 1.1), yscale="log")
+    axis.set(**_LOOK["limiters"])
+    axis.set_yticks([tick for tick in (0.1, 0.3, 0.5, 1, 2, 5, 10) if tick >= low])
+    axis.yaxis.set_major_formatter("{x:g}")
+    return title
 
 
 def learning(scenario: Scenario, title: str) -> Figure:
     """Draw what each policy earns over time, as a share of an oracle's earnings."""
+    return _drawn([partial(_learning, scenario=scenario, title=title)])
 
-    def draw(axis: Axes) -> str:
-        drawn = zip(scenario.policies.items(), _COLOURS, _MARKERS, strict=False)
-        for (name, curve), colour, marker in drawn:
-            runs = [BLOCK * block for block in range(1, len(curve.curve) + 1)]
-            axis.plot(runs, curve.curve, color=colour, marker=marker, label=name)
-        if scenario.shift_at is not None:
-            axis.axvline(scenario.shift_at, color="black", linestyle="--", label="skills shift")
-        axis.axhline(1, color="black", linewidth=1)
-        axis.set(xlabel="runs", ylabel="share of the oracle (quality SIMULATED)", ylim=(0.5, 1.05))
-        return title
 
-    return _drawn([draw])
+def _learning(axis: Axes, scenario: Scenario, title: str) -> str:
+    drawn = zip(scenario.policies.items(), _COLOURS, _MARKERS, strict=False)
+    for (name, curve), colour, marker in drawn:
+        runs = [BLOCK * block for block in range(1, len(curve.curve) + 1)]
+        axis.plot(runs, curve.curve, color=colour, marker=marker, label=name)
+    if scenario.shift_at is not None:
+        axis.axvline(scenario.shift_at, color="black", linestyle="--", label="skills shift")
+    axis.axhline(1, color="black", linewidth=1)
+    axis.set(xlabel="runs", ylabel="share of the oracle (quality SIMULATED)", ylim=(0.5, 1.05))
+    return title
 
 
 def agreement(pairs: Sequence[Pair]) -> Figure:

@@ -128,8 +128,7 @@ class Journal(ExitStack[bool | None]):
 
     def called(self, result: str, *call: str | int) -> None:
         """Record what came of a call."""
-        given: Any = dict(zip(_CALL, call, strict=True))
-        self._write("called", result=result, **given)
+        self._write("called", result=result, **dict[str, Any](zip(_CALL, call, strict=True)))
 
     def settle(self, number: int, result: str | None = None) -> None:
         """Say how a call that was cut off ended: its result, or None if it was never made."""

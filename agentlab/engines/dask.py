@@ -60,8 +60,7 @@ class Cluster:
     ) -> None:
         checked("workers", workers, least=1, whole=True)
         checked("calls_per_worker", calls_per_worker, least=1, whole=True)
-        self._address = address
-        self._workers, self._calls = workers, calls_per_worker
+        self._address, self._workers, self._calls = address, workers, calls_per_worker
         self._dashboard = dashboard and address is None
         self._open = AsyncExitStack()
         self._client: Any = None

@@ -89,9 +89,13 @@ class Run:
 
         What is in flight then is cancelled; CrewAI would let it go on, and the user would pay.
         """
+        me: Any = asyncio.current_task()
+        asked = me.cancelling()
         try:
             yield
         except Exception:
+            while me.cancelling() > asked:  # a TaskGroup leaves one behind, until Python 3.13
+                me.uncancel()
             for task in self._in_flight:
                 task.cancel()
             if self._failed is None:

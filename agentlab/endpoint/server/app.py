@@ -35,7 +35,6 @@ _LOOPBACK = {"127.0.0.1", "localhost", "::1"}
 _WATCHED = _HEALTH, _METRICS = "/health", "/metrics"
 _REPORTS = dict.fromkeys((*_WATCHED, "/lab/mark", "/lab/spans", CLOCK), ("GET",))
 _LONGEST_NAME = 200
-_LONGEST_QUOTED = 12 * _LONGEST_NAME  # a letter of four bytes takes %F0%9F%90%8C
 
 
 class Door:
@@ -170,7 +169,7 @@ class App:
 def _agent(scope: Scope) -> str:
     """Return the name that the client gives its agent, as it may be kept and shown."""
     quoted = asgi.header(scope, b"x-agent") or "unnamed"
-    name = unquote(quoted[:_LONGEST_QUOTED])[:_LONGEST_NAME]
+    name = unquote(quoted[: 12 * _LONGEST_NAME])[:_LONGEST_NAME]  # a letter may be %F0%9F%90%8C
     printable = name.isprintable()  # as nearly every name is
     return name if printable else "".join(c if c.isprintable() else "\ufffd" for c in name)
 
