@@ -7,19 +7,19 @@ import msgspec
 from agentlab.settings import DATA
 
 _CORPUS = msgspec.yaml.decode((DATA / "corpus" / "sea.yaml").read_bytes())
-_DOCUMENTS = _CORPUS["documents"].items()
+_IDLE, _DOCUMENTS = _CORPUS["idle"].split(), _CORPUS["documents"].items()
 _PASSAGES = [f"[{id}] {one['title']}\n{text}" for id, one in _DOCUMENTS for text in one["text"]]
 
 
 def search(words: str) -> str:
     """Search our documents; return the best passages, each with the id and title of its own."""
-    shared = {passage: len(_words(words) & _words(passage)) for passage in _PASSAGES}
-    # Of those that share as many words with the question, the shortest says least else.
-    ranked = sorted(filter(shared.get, shared), key=lambda each: (-shared[each], len(each)))
-    found = "\n\n".join(ranked[:3])
-    return found or f"No document was found for {words!r}; search in other words."
+    asked = _words(words)
+    titles = {passage: _words(passage.partition("\n")[0]) for passage in _PASSAGES}
+    # A word of the title counts twice; of passages that share as many, the first comes first.
+    shared = {each: len(asked & _words(each)) + len(asked & titles[each]) for each in _PASSAGES}
+    ranked = sorted(filter(shared.get, shared), key=shared.__getitem__, reverse=True)
+    return "\n\n".join(ranked[:3]) or f"Nothing was found for {words!r}; search in other words."
 
 
 def _words(text: str) -> set[str]:
-    words = set(re.findall(r"\w+", text.lower())) - {*_CORPUS["idle"].split()}
-    return {word.rstrip("s") for word in words}
+    return {word.rstrip("s") for word in re.findall(r"\w+", text.lower()) if word not in _IDLE}
