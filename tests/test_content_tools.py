@@ -114,7 +114,8 @@ def test_a_page_cites_what_was_found(fresh_lab, tmp_path):
     assert content.article is not None
     assert [id for id, _ in content.article.sources] == ["two-tides", "one-tide"]
     pages = [file.read_text(encoding="utf-8") for file in content.files]
-    assert "## Sources\n\n- [one-tide] Coasts with one high tide a day\n" in pages[0]
+    first = "- [two-tides] Why most coasts have two high tides a day\n"
+    assert f"## Sources\n\n{first}- [one-tide] Coasts with one high tide a day\n" in pages[0]
     assert "<li>[two-tides] Why most coasts have two high tides a day</li>" in pages[1]
 
 
