@@ -159,7 +159,7 @@ class Workload:
             called = {tool for step in workflow.steps for tool in step.tools}
             if called != {*(self.tools or {})}:
                 calls = f"{workflow.name!r} calls the tools {listed(sorted(called))}"
-                raise ConfigError(f"{calls}; give just these: tools: {{search: {{seconds: 2}}}}")
+                raise ConfigError(f"{calls}; give just these under `tools`, each as {{seconds: 2}}")
             return workflow, {}
         if self.random is not UNSET:
             return random_workflow(number), {}
