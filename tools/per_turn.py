@@ -2,12 +2,12 @@
 
     python tools/per_turn.py [--rounds 30] [--turns 1 2 4 8]
 
-Every way asks the same local model on the preset `instant`, over HTTP: as many requests as turns,
-and before the last one, one call of a tool in each. In each round every way is measured with every
-number of turns, in an order that is drawn. A line through a round's times gives what a turn costs,
-and what a run costs beside its turns. The table has the median of the rounds, and their quartiles;
-what is added is the difference to the hand loop of the same round. The processor's time is that of
-this process, without the endpoint's; other programs disturb it less.
+Every way asks the same local model on the preset `instant`, over HTTP, with the same seven tools:
+as many requests as turns, and in each but the last, one call of a tool. In each round every way is
+measured with every number of turns, in an order that is drawn. A line through a round's times gives
+what a turn costs, and what a run costs beside its turns. The table has the median of the rounds,
+and their quartiles; what is added is the difference to the hand loop of the same round. The
+processor's time is that of this process, without the endpoint's; other programs disturb it less.
 """
 
 from __future__ import annotations
@@ -63,7 +63,7 @@ def schema(name: str) -> dict[str, Any]:
 
 def by_hand(turns: int) -> Run:
     """Return the loop itself: ask, call, ask again."""
-    forms: Any = [schema(name) for name in NAMES[: turns - 1]] or None
+    forms = [schema(name) for name in NAMES]
 
     async def run() -> str:
         said: list[dict[str, Any]] = []
@@ -81,9 +81,8 @@ def by_hand(turns: int) -> Run:
 
 
 def by_engine(engine: str, turns: int) -> Run:
-    names = NAMES[: turns - 1]
-    workflow = Workflow([Step("guide", task(turns), tools=names)])
-    tools = {name: tool(name) for name in names} or None
+    workflow = Workflow([Step("guide", task(turns), tools=NAMES)])
+    tools = {name: tool(name) for name in NAMES}
     return lambda: engines.run(workflow, engine=engine, tools=tools)
 
 
@@ -91,9 +90,7 @@ def by_chat_model(turns: int) -> Run:
     """Return a loop by hand on LangChain's ChatOpenAI: what its client and messages cost."""
     from langchain_core.messages import AnyMessage, HumanMessage, ToolMessage
 
-    names = NAMES[: turns - 1]
-    model: Any = lab.chat_model(temperature=0)
-    model = model.bind_tools([schema(name) for name in names]) if names else model
+    model = lab.chat_model(temperature=0).bind_tools([schema(name) for name in NAMES])
 
     async def run() -> str:
         said: list[AnyMessage] = [HumanMessage(task(turns))]
@@ -114,9 +111,9 @@ def by_graph(turns: int, *, prebuilt: bool) -> Run:
     from langgraph.graph import START, MessagesState, StateGraph
     from langgraph.prebuilt import ToolNode, create_react_agent, tools_condition
 
-    names, model = NAMES[: turns - 1], lab.chat_model(temperature=0)
-    tools = [StructuredTool.from_function(coroutine=tool(name)) for name in names]
-    able: Any = model.bind_tools(tools) if tools else model
+    model = lab.chat_model(temperature=0)
+    tools = [StructuredTool.from_function(coroutine=tool(name)) for name in NAMES]
+    able = model.bind_tools(tools)
 
     async def ask(state: MessagesState) -> dict[str, Any]:
         return {"messages": [await able.ainvoke(state["messages"])]}
@@ -127,10 +124,8 @@ def by_graph(turns: int, *, prebuilt: bool) -> Run:
             app: Any = create_react_agent(model, tools)
     else:
         drawn = StateGraph(MessagesState).add_node("ask", ask).add_edge(START, "ask")
-        if tools:
-            drawn.add_node("tools", ToolNode(tools)).add_edge("tools", "ask")
-            drawn.add_conditional_edges("ask", tools_condition)
-        app = drawn.compile()
+        drawn.add_node("tools", ToolNode(tools)).add_edge("tools", "ask")
+        app = drawn.add_conditional_edges("ask", tools_condition).compile()
     start = {"messages": [("user", task(turns))]}
     return lambda: app.ainvoke(start, {"recursion_limit": 100})
 
@@ -149,7 +144,7 @@ def by_crew(turns: int) -> Run:
         return crew_tool(name)(look)
 
     words: Any = {"role": "Guide", "goal": "Know.", "backstory": "A guide.", "max_retry_limit": 0}
-    guide = Agent(llm=llm, tools=[plain(name) for name in NAMES[: turns - 1]], **words)
+    guide = Agent(llm=llm, tools=[plain(name) for name in NAMES], **words)
     asked = Task(description=task(turns), expected_output="A text.", agent=guide)
     crew = Crew(agents=[guide], tasks=[asked])
     return crew.akickoff
@@ -217,7 +212,7 @@ def main() -> None:
     given = parser.parse_args()
     if len({*given.turns}) < 2 or not 1 <= min(given.turns) <= max(given.turns) <= len(NAMES) + 1:
         parser.error(f"--turns: give two numbers at least, from 1 to {len(NAMES) + 1}")
-    with lab.configure(preset="instant"):
+    with lab.configure(preset="instant", upstream=None):  # whatever key is set
         times, requests = asyncio.run(measure(given.turns, given.rounds))
     if odd := {way: counts for way, counts in requests.items() if counts != [*given.turns]}:
         raise SystemExit(f"not comparable: {odd} requests for {given.turns} turns")
