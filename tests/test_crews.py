@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import logging
 import os
 import subprocess
@@ -97,6 +98,16 @@ def test_crew_llm_is_connected(fresh_lab):
         while t.spans[-1].end_s is None:  # the endpoint hears of it a moment later
             time.sleep(0.01)
     assert [(span.agent, span.status) for span in t.spans] == [("quick", 200), ("slow", 499)]
+
+
+@pytest.mark.filterwarnings("ignore")  # CrewAI's own imports
+def test_a_crews_client_is_closed_with_its_llm(fresh_lab):
+    """Before the collector can come to a socket of its: that would be a ResourceWarning."""
+    llm = fresh_lab.crew_llm(agent="writer")
+    connections = llm._client._client
+    del llm
+    gc.collect()
+    assert connections.is_closed
 
 
 def one_task(llm):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import weakref
 from collections.abc import Coroutine, Mapping, Sequence
 from functools import cache
 from http.cookiejar import CookieJar, DefaultCookiePolicy
@@ -147,6 +148,8 @@ def crew_llm(*, agent: str = "agent", max_retries: int = 0, **options: Any) -> L
     # Without the provider, the model's name decides which client is used.
     llm = crews.LLM(**(connected | {"provider": "openai"} | options))
     native: Any = llm  # of the subclass that the provider chose
+    # The collector may come to a socket before it comes to the client that would close it.
+    weakref.finalize(native._client, native._client._client.close)
     # Its own client would leave its connections to whichever event loop runs when it is dropped.
     native._async_client = AsyncOpenAI(**native._get_client_params(), http_client=_clients()[0])
     return llm
