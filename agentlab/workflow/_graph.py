@@ -13,6 +13,9 @@ from agentlab.trace import max_overlap
 Mentions = Sequence[tuple[str, Sequence[str]]]
 """Each node's name, and the names of nodes and inputs that it uses."""
 
+Needs = Mapping[str, Sequence[str]]
+"""Node -> the nodes that it needs, each of which stands before it."""
+
 
 class Graph:
     """Which node needs which, sorted so that each comes after those that it needs.
@@ -109,12 +112,7 @@ class Plan:
     limited number of workers: R. L. Graham (1966).
     """
 
-    def __init__(
-        self,
-        needs: Mapping[str, Sequence[str]],
-        seconds: dict[str, float],
-        wait_s: Mapping[str, float],
-    ):
+    def __init__(self, needs: Needs, seconds: dict[str, float], wait_s: Mapping[str, float]):
         self.seconds = seconds
         self._released_s: dict[str, float] = {}  # the waits alone, on the longest way there
         self.start_s: dict[str, float] = {}
