@@ -25,6 +25,7 @@ from agentlab.trace import Trace
 
 T = TypeVar("T")
 Program = Callable[[], Coroutine[Any, Any, object]] | Callable[["Run"], object]
+Faults = Sequence[Mapping[str, Any]]
 
 _MOST_TRIES = 500  # to shrink a schedule
 _MOST_OVERTAKERS = 3
@@ -73,11 +74,7 @@ class Run:
 
 
 def explore(
-    program: Program,
-    *,
-    runs: int = 1000,
-    seed: int | None = None,
-    faults: Sequence[Mapping[str, Any]] | None = None,
+    program: Program, *, runs: int = 1000, seed: int | None = None, faults: Faults | None = None
 ) -> Explored:
     """Run a program in asyncio's own order, and then under the schedules of seeds 0, 1, 2, ...
 
@@ -121,7 +118,7 @@ def explore(
 class _Trial:
     """A program, and how it is run under one schedule."""
 
-    def __init__(self, program: Program, faults: Sequence[Mapping[str, Any]] | None) -> None:
+    def __init__(self, program: Program, faults: Faults | None) -> None:
         if not callable(program):
             raise ConfigError(f"explore a function, such as main and not main(); got {program!r}")
         self._program: Any = program

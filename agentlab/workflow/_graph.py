@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from graphlib import CycleError, TopologicalSorter
 from operator import itemgetter
-from typing import NamedTuple
 
+from agentlab._support.fields import Where
 from agentlab.errors import ConfigError
 from agentlab.trace import max_overlap
 
@@ -28,8 +28,8 @@ class Graph:
 
     def __init__(self, mentions: Mentions, *, inputs: Sequence[str] = (), node: str = "step"):
         self._node = node
-        for flaw in flaws(mentions, inputs, node=node):
-            raise ConfigError(flaw.says)
+        for _, says in flaws(mentions, inputs, node=node):
+            raise ConfigError(says)
         left = {name: tuple(n for n in names if n not in inputs) for name, names in mentions}
         self.needs: dict[str, tuple[str, ...]] = {}
         while left:
@@ -59,11 +59,8 @@ class Graph:
         return Plan(self.needs, {name: seconds[name] for name in self.needs}, wait_s or {})
 
 
-class Flaw(NamedTuple):
-    """One thing that is wrong with names, and the way there in a workflow file."""
-
-    where: tuple[str | int, ...]
-    says: str
+Flaw = tuple[Where, str]
+"""The way to a name in a workflow file, and what is wrong with it."""
 
 
 def flaws(mentions: Mentions, inputs: Sequence[str], *, node: str = "step") -> list[Flaw]:
@@ -72,28 +69,27 @@ def flaws(mentions: Mentions, inputs: Sequence[str], *, node: str = "step") -> l
     names = [name for name, _ in mentions]
     used = {need for _, needs in mentions for need in needs}
     seen: set[str] = set()
-    for number, name in enumerate([*inputs, *names]):
-        at, is_input = number - len(inputs), number < len(inputs)
-        where = ("inputs", number) if is_input else ("steps", at, "name")
+    places: list[Where] = [("inputs", number) for number in range(len(inputs))]
+    places += [("steps", number, "name") for number in range(len(names))]
+    for where, name in zip(places, [*inputs, *names], strict=True):
         if name in seen:
             says = f"the name {name!r} is given twice; give each {node} and input one of its own"
-            found.append(Flaw(where, says))
-        elif is_input and name not in used:
-            found.append(Flaw(where, f"no {node} uses the input {name!r}; take it out"))
+            found.append((where, says))
+        elif where[0] == "inputs" and name not in used:
+            found.append((where, f"no {node} uses the input {name!r}; take it out"))
         seen.add(name)
     for number, (name, needs) in enumerate(mentions):
         for need in [need for need in needs if need not in seen]:
             says = f"{node} {name!r} needs {need!r}, which is no {node} and no input"
             there = listed(dict.fromkeys([*names, *inputs]))
-            found.append(Flaw(("steps", number, "prompt"), f"{says}; there are {there}"))
+            found.append((("steps", number, "prompt"), f"{says}; there are {there}"))
     if not found:
-        graph = {name: [n for n in needs if n not in inputs] for name, needs in mentions}
         try:
-            TopologicalSorter(graph).prepare()
+            TopologicalSorter(dict(mentions)).prepare()
         except CycleError as error:
-            circle = list(reversed(error.args[1]))
+            circle = error.args[1][::-1]
             says = f"these {node}s wait for each other forever: {' -> '.join(circle)}; take one out"
-            found.append(Flaw(("steps", names.index(circle[0]), "prompt"), says))
+            found.append((("steps", names.index(circle[0]), "prompt"), says))
     return found
 
 

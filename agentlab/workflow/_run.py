@@ -13,6 +13,9 @@ from agentlab.workflow._graph import Needs
 Call = Callable[[str, dict[str, Any]], Awaitable[Any]]
 """Runs a node: it takes the node's name and the results of its needs, by name."""
 
+Start = Callable[[str, Callable[[], Coroutine[Any, Any, Any]]], asyncio.Future[Any]]
+"""Begins a node: it takes the node's name and its work, and makes a task of `work()`."""
+
 
 async def in_order(needs: Needs, call: Call) -> dict[str, Any]:
     """Run one node after the other. It takes the work of the graph."""
@@ -29,12 +32,8 @@ async def as_ready(needs: Needs, call: Call) -> dict[str, Any]:
     return {name: task.result() for name, task in tasks.items()}
 
 
-def begin(
-    needs: Needs,
-    call: Call,
-    start: Callable[[str, Callable[[], Coroutine[Any, Any, Any]]], asyncio.Future[Any]],
-) -> dict[str, asyncio.Future[Any]]:
-    """Begin all nodes now, in order: `start(name, work)` makes a task of `work()`."""
+def begin(needs: Needs, call: Call, start: Start) -> dict[str, asyncio.Future[Any]]:
+    """Begin all nodes now, in order."""
     tasks: dict[str, asyncio.Future[Any]] = {}
     for node in needs:
 
