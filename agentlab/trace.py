@@ -237,10 +237,8 @@ class _View:
         loops = {loop for loop, _ in self.tools}
         clocks = len(runs) + len(loops - {source.loop for source, _ in runs})
         if clocks > 1:
-            raise ConfigError(
-                f"this trace saw {clocks} clocks, whose times cannot be compared; "
-                "open a trace of its own for each run"
-            )
+            saw = f"this trace saw {clocks} clocks, whose times cannot be compared"
+            raise ConfigError(f"{saw}; open a trace of its own for each run")
         # Without a request, the time of tools is that of the model that they would have asked.
         runs += [run for run in live if run[0].loop in loops]
         source, spans = runs[0] if runs else (Recorder(), [])

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import re
-from collections import Counter, deque
+from collections import Counter, defaultdict, deque
 from collections.abc import Sequence
 from dataclasses import field, replace
 from typing import Any
@@ -126,8 +126,6 @@ _WINDOW_S = 60.0  # throughput is that of the last model minute
 _SHOWN = ("answered", "refused", "errors", "tokens")
 _NOTHING = Counter[str]()
 
-Lane = tuple[str, int, int]  # an agent, how many of its requests are answered, how many wait
-
 
 class Board:
     """Counts what a class does: names and counts, never words."""
@@ -173,10 +171,9 @@ class Board:
             self._ended_s.popleft()
         open_spans = self._open.values()
         open_now = Counter((s.learner or "", s.agent, s.started_s is None) for s in open_spans)
-        agents: dict[str, list[Lane]] = {}
-        for who in sorted({(who[0], who[1]) for who in open_now}):  # so that no block jumps
-            lane = who[1], open_now[*who, False], open_now[*who, True]
-            agents.setdefault(who[0], []).append(lane)
+        agents = defaultdict[str, list[tuple[str, int, int]]](list)  # how many run, how many wait
+        for who, agent in sorted({key[:2] for key in open_now}):  # so that no block jumps
+            agents[who].append((agent, open_now[who, agent, False], open_now[who, agent, True]))
         others = (self._counts.keys() | agents.keys()) - set(names)
         total = sum(self._counts.values(), Counter[str]())
         over_s = min(_WINDOW_S, now_s) or 1.0
@@ -188,7 +185,7 @@ class Board:
             **{what: total[what] for what in ("answered", "refused", "errors", "gone")},
             "strangers": self._strangers,
             "learners": [
-                {"learner": name, "agents": agents.get(name, [])}
+                {"learner": name, "agents": agents[name]}
                 | {what: self._counts.get(name, _NOTHING)[what] for what in _SHOWN}
                 for name in [*names, *sorted(others, key=str.casefold)]
             ],

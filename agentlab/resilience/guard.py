@@ -170,10 +170,9 @@ class Guard:
         hedged = self.hedge(send, sent=sent) if self.hedge else send()
         try:
             result = await raise_if_cancelled_elsewhere(hedged)
-        except (RetriesExhausted, Stopped):
-            raise
         except Exception as error:
-            self._note(error, made)
+            if not isinstance(error, RetriesExhausted | Stopped):
+                self._note(error, made)
             raise
         self.monitor.attempt(made.agent, None)
         return result
