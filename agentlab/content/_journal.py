@@ -64,7 +64,12 @@ class Journal(ExitStack[bool | None]):
         self._spare: Path | None = None
         try:
             self._file = None if where is None else self._claimed(where)
-            self._database = self.enter_context(closing(_opened(self._file)))
+            # In a notebook virtual time runs in a thread of its own, one after the other with this.
+            how: Any = {"isolation_level": None, "check_same_thread": False}
+            opened = sqlite3.connect(self._file or ":memory:", **how)
+            self._database = self.enter_context(closing(opened))
+            for each in ("log", "on_disk", "steps", "jobs", "calls"):
+                self._database.execute(_SQL[each])
         except (OSError, ValueError, sqlite3.Error) as error:
             self.close()
             if isinstance(error, ConfigError):
@@ -209,15 +214,6 @@ def _how_to_save(file: Path) -> str:
     old, new = shlex.quote(str(file)), shlex.quote(f"{file}.saved")
     saved = f"save its answers with: sqlite3 {old} .recover | sqlite3 {new}"
     return f"{saved}, and go on with --journal {new}"
-
-
-def _opened(file: Path | None) -> sqlite3.Connection:
-    """Open a file, or a database in memory, so that a commit is on the disk when it returns."""
-    # In a notebook virtual time runs in a thread of its own, one after the other with this.
-    database = sqlite3.connect(file or ":memory:", isolation_level=None, check_same_thread=False)
-    for each in ("log", "on_disk", "steps", "jobs", "calls"):
-        database.execute(_SQL[each])
-    return database
 
 
 def _tokens(count: Any) -> int:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections import Counter, defaultdict
+from collections import defaultdict
 from collections.abc import Awaitable, Callable, Iterable, Mapping
 from contextlib import AsyncExitStack, ExitStack, suppress
 from functools import partial
@@ -240,13 +240,9 @@ class ContentSystem(ExitStack[bool | None]):
 
 def summary(contents: Iterable[Content], journal: Journal, settings: Settings) -> str:
     """Say in a few lines what became of a batch's topics, and what all of it cost so far."""
-    contents = list(contents)
-    facts: dict[str, Any] = {"contents": contents}
+    facts: dict[str, Any] = {"contents": [*contents], "settings": settings}
     try:
-        facts["bill"] = bill = journal.bill()
-        facts["cost"] = settings.dollars(bill)
+        facts["bill"] = journal.bill()
     except JournalError as error:
         facts["unread"] = error
-    facts["counts"] = Counter(content.status for content in contents)
-    facts["retried"] = sum(content.metrics.attempts > 1 for content in contents)
     return str(_SUMMARY.render(facts))

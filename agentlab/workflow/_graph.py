@@ -119,8 +119,7 @@ class Plan:
         for name, needed in needs.items():  # sorted: what a node needs stands before it
             last = waits_for[name] = max(needed, key=self.end_s.__getitem__, default=None)
             mine_s = wait_s.get(name, 0.0)
-            before_s = max((self._released_s[need] for need in needed), default=0.0)
-            self._released_s[name] = mine_s + before_s
+            self._released_s[name] = mine_s + max((self._released_s[n] for n in needed), default=0)
             self.start_s[name] = round(mine_s + (self.end_s[last] if last else 0.0), 9)
             self.end_s[name] = round(self.start_s[name] + seconds[name], 9)
             number = superstep[name] = 1 + max((superstep[need] for need in needed), default=0)
