@@ -17,7 +17,7 @@ from typing import Any, NamedTuple, TypeVar
 
 from agentlab import lab
 from agentlab._support.asyncio_tools import frames
-from agentlab._support.blind_spots import LIBRARIES
+from agentlab._support.blind_spots import LIBRARIES, SAYS
 from agentlab._support.fields import checked
 from agentlab._support.schedule import PowerCut, Schedule
 from agentlab.errors import ConfigError, RaceError, reason
@@ -149,11 +149,7 @@ class _Trial:
         """Return the failure of a schedule, shrunk and told."""
         kind = type(self.run(Schedule(late=late), seed))
         if kind is type(None):
-            raise ConfigError(
-                f"seed {seed} failed, and did not when it was run again; take out of the program "
-                "what differs from run to run: random numbers without a seed, the order of a set, "
-                "a real clock, what an earlier run has left behind"
-            )
+            raise ConfigError(SAYS["differs"].format(seed=seed))
         few = _shrunk(late, lambda fewer: type(self.run(Schedule(late=fewer), seed)) is kind)
         telling = _Telling(late=few)
         error = self.run(telling, seed)

@@ -16,10 +16,8 @@ import msgspec
 SAYS: dict[str, str] = msgspec.yaml.decode(Path(__file__).with_suffix(".yaml").read_bytes())
 POLLS = 1000  # so many equal waits in a row, and none of another length, look like polling
 BLOCKED_S = 0.25  # so long a wait at one line in real time, while the processor rests, blocks
-LIBRARIES = (
-    *(sysconfig.get_path(name) for name in ("stdlib", "purelib", "platlib")),
-    str(Path(__file__).parents[1]),
-)
+_PACKAGE = str(Path(__file__).parents[1])
+LIBRARIES = (*map(sysconfig.get_path, ("stdlib", "purelib", "platlib")), _PACKAGE)
 
 
 class BlindSpots:

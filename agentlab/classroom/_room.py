@@ -76,7 +76,11 @@ class Room:
         if not self._open.is_set():
             await read_body(scope, receive)
             await unless_gone(receive, self._open.wait())
-        await self._front(span.learner or "")(scope, receive, send, span)
+        learner = span.learner or ""
+        limits = self._shares.of(learner, self.now_s())
+        if learner not in self._gates:
+            self._gates[learner] = Gate(self._model, limits, FaultPlan(self._plan, self._seed))
+        await self._gates[learner](scope, receive, send, span)
 
     def change(self, changes: dict[str, Any]) -> None:
         """Apply some of `Controls`, as they came from outside, to requests from now on."""
@@ -112,14 +116,6 @@ class Room:
         self._shares = Shares(for_all, {"requests": chosen.learner_requests_per_minute})
         self._plan = [*chosen.faults, *(preset.faults if preset else [])]
         self._gates: dict[str, Model] = {}
-
-    def _front(self, learner: str) -> Model:
-        """Return what stands before the model for a learner who asks."""
-        limits = self._shares.of(learner, self.now_s())
-        if learner not in self._gates:
-            plan = FaultPlan(self._plan, self._seed)
-            self._gates[learner] = Gate(self._model, limits, plan)
-        return self._gates[learner]
 
 
 _WINDOW_S = 60.0  # throughput is that of the last model minute

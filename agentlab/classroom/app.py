@@ -136,8 +136,7 @@ def _in_words(name: str, kind: str, words: str) -> tuple[bytes, bytes]:
 
 def in_a_notebook(url: str, name: str = "your-name") -> list[str]:
     """Return the lines that let a notebook ask the class at `url`."""
-    lines: str = _DATA["notebook"].format(url=url, name=name)
-    return lines.splitlines()
+    return str(_DATA["notebook"]).format(url=url, name=name).splitlines()
 
 
 def class_settings(**given: Any) -> Settings:
@@ -181,5 +180,4 @@ def welcome(room: Classroom, *, host: str, **words: str) -> str:
     words |= {"network": network, "page": f"http://{here}:{port.removesuffix('/v1')}/classroom"}
     words["notebook"] = indent("\n".join(in_a_notebook(first)), "    ")
     words["also"] = _DATA["also"].format(others=", ".join(others)) if others else ""
-    says: str = _DATA["welcome"].format(url=first, pace=room.room.time_scale, **words)
-    return says
+    return str(_DATA["welcome"]).format(url=first, pace=room.room.time_scale, **words)

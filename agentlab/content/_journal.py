@@ -125,10 +125,10 @@ class Journal(ExitStack[bool | None]):
         A call is job, step, what was asked, tool, arguments, and a count of those that are alike.
         """
         given: Any = dict(zip(_CALL, call, strict=True))
-        if found := self._read("call", **given):
-            return found
-        self._write("calling", **given)
-        return None, None
+        found: tuple[int, str | None] | None = self._read("call", **given)
+        if found is None:
+            self._write("calling", **given)
+        return found or (None, None)
 
     def called(self, result: str, *call: str | int) -> None:
         """Record what came of a call."""

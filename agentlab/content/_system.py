@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import defaultdict
-from collections.abc import Awaitable, Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import AsyncExitStack, ExitStack, suppress
 from functools import partial
 from pathlib import Path
@@ -13,6 +13,7 @@ from typing import Any
 from jinja2 import Template
 
 from agentlab import errors, lab
+from agentlab._support.asyncio_tools import Attempt
 from agentlab._support.progress_bar import bar
 from agentlab.clock import is_virtual
 from agentlab.content import _failures as failures
@@ -173,9 +174,7 @@ class ContentSystem(ExitStack[bool | None]):
             if self._loop is not None:
                 self._guard.stop(reason)
 
-    async def send(
-        self, call: Callable[[], Awaitable[lab.Reply]], step: str, tokens: float = 0
-    ) -> lab.Reply:
+    async def send(self, call: Attempt[lab.Reply], step: str, tokens: float = 0) -> lab.Reply:
         """Return what `call` brings; raise `Stopped` if a stop came before it was sent."""
         reply = await self._guard.run(call, agent=step, tokens=tokens)
         self._answered += 1

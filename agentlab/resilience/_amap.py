@@ -45,9 +45,8 @@ async def amap(
     process = psutil.Process()
 
     def room() -> bool:
-        if running and max_memory_mb and process.memory_info().rss >= max_memory_mb * 1e6:
-            return False
-        return len(running) < max_concurrency
+        full = max_memory_mb and process.memory_info().rss >= max_memory_mb * 1e6
+        return len(running) < (1 if full else max_concurrency)
 
     async def call(item: A) -> B:
         return await raise_if_cancelled_elsewhere(function(item))

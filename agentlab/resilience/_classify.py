@@ -119,14 +119,8 @@ def _refusal(
     if exhausted or too_large:
         return RetryDecision(False, answered=True, exhausted=exhausted)
     garbage = status < 300 and not _RE.final.search(names)
-    return RetryDecision(
-        status in PASSING or garbage,
-        wait_s,
-        outage=status >= 500,
-        overload=status in OVERLOAD,
-        answered=True,
-        limited=status == 429,
-    )
+    retry, outage, overload = status in PASSING or garbage, status >= 500, status in OVERLOAD
+    return RetryDecision(retry, wait_s, outage, overload, answered=True, limited=status == 429)
 
 
 def _is_too_large(said: str) -> bool:

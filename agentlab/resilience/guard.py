@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Iterator
-from contextlib import AbstractAsyncContextManager, contextmanager, nullcontext
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
 from functools import partial
 from math import inf
@@ -23,7 +23,7 @@ from typing import Any, Generic, TypeVar
 import anyio
 
 from agentlab import lab
-from agentlab._support.asyncio_tools import raise_if_cancelled_elsewhere
+from agentlab._support.asyncio_tools import Attempt, raise_if_cancelled_elsewhere
 from agentlab._support.fields import checked
 from agentlab.errors import ConfigError, RetriesExhausted, Stopped
 from agentlab.lab import on_headers
@@ -75,8 +75,7 @@ class Guard:
         if self.limit is not None and self.max_concurrency is not None:
             both = f"max_concurrency={self.max_concurrency} and a limit exclude each other"
             raise ConfigError(f"{both}; give one of them, such as Adaptive(most=...)")
-        self._slot: Callable[[], AbstractAsyncContextManager[Callable[[], None] | None]]
-        self._slot = nullcontext
+        self._slot: Callable[[], Any] = nullcontext
         if self.limit is not None:
             self._slot = Slots(self.limit).taken
         elif self.max_concurrency is not None:
@@ -100,9 +99,7 @@ class Guard:
 
         return guarded
 
-    async def run(
-        self, call: Callable[[], Awaitable[T]], *, agent: str = "agent", tokens: float = 0
-    ) -> T:
+    async def run(self, call: Attempt[T], *, agent: str = "agent", tokens: float = 0) -> T:
         """Return the result of `call`, which is called for each attempt and must not retry itself.
 
         `tokens` is what it may count for in a limit of tokens: its prompt, and its answer.
@@ -238,7 +235,7 @@ def _cancelling() -> int:
 class _Call(Generic[T]):
     """A call on its way through the remedies; `deadline_s` is a time of the loop's clock."""
 
-    call: Callable[[], Awaitable[T]]
+    call: Attempt[T]
     agent: str
     tokens: float
     deadline_s: float

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from graphlib import CycleError, TopologicalSorter
 from operator import itemgetter
 
@@ -113,14 +113,13 @@ class Plan:
         self._released_s: dict[str, float] = {}  # the waits alone, on the longest way there
         self.start_s: dict[str, float] = {}
         self.end_s: dict[str, float] = {}
-        waits_for: dict[str, str | None] = {}
         superstep: dict[str, int] = {}
         longest_s: dict[int, float] = {}
         for name, needed in needs.items():  # sorted: what a node needs stands before it
-            last = waits_for[name] = max(needed, key=self.end_s.__getitem__, default=None)
             mine_s = wait_s.get(name, 0.0)
             self._released_s[name] = mine_s + max((self._released_s[n] for n in needed), default=0)
-            self.start_s[name] = round(mine_s + (self.end_s[last] if last else 0.0), 9)
+            before_s = max((self.end_s[need] for need in needed), default=0.0)
+            self.start_s[name] = round(mine_s + before_s, 9)
             self.end_s[name] = round(self.start_s[name] + seconds[name], 9)
             number = superstep[name] = 1 + max((superstep[need] for need in needed), default=0)
             longest_s[number] = max(longest_s.get(number, 0.0), seconds[name])
@@ -128,10 +127,11 @@ class Plan:
         self.span_s = max(self.end_s.values(), default=0.0)
         self.supersteps_s = round(sum(longest_s.values()), 9)
         self.critical_path: list[str] = []
-        node = max(self.end_s, key=self.end_s.__getitem__, default=None)
-        while node is not None:
+        among: Collection[str] = needs
+        while among:
+            node = max(among, key=self.end_s.__getitem__)
             self.critical_path.insert(0, node)
-            node = waits_for[node]
+            among = needs[node]
 
     @property
     def peak(self) -> int:
