@@ -120,7 +120,6 @@ class Room:
 
 _WINDOW_S = 60.0  # throughput is that of the last model minute
 _SHOWN = ("answered", "refused", "errors", "tokens")
-_NOTHING = Counter[str]()
 
 
 class Board:
@@ -182,7 +181,7 @@ class Board:
             "strangers": self._strangers,
             "learners": [
                 {"learner": name, "agents": agents[name]}
-                | {what: self._counts.get(name, _NOTHING)[what] for what in _SHOWN}
+                | {what: (self._counts.get(name) or Counter())[what] for what in _SHOWN}
                 for name in [*names, *sorted(others, key=str.casefold)]
             ],
         }

@@ -144,9 +144,8 @@ class Journal(ExitStack[bool | None]):
 
         It is "open", as one that was never noted is, "done" or "quarantined".
         """
-        noted = self._read("standing", job=job)
-        status, failures, error, pages = noted or ("open", 0, None, None)
-        return status, failures, error, json.loads(pages or "{}")
+        noted = self._read("standing", job=job) or ("open", 0, None, None)
+        return *noted[:3], json.loads(noted[3] or "{}")
 
     def note(
         self,

@@ -113,7 +113,8 @@ class Guard:
             raise ConfigError("this guard was used in another event loop; make a new Guard for it")
         self._loop = asyncio.get_running_loop()
         checked("tokens", tokens)
-        made = _Call(call, agent, tokens, lab.now_s() + (self.deadline_s or inf))
+        me: Any = asyncio.current_task()
+        made = _Call(call, agent, tokens, lab.now_s() + (self.deadline_s or inf), me.cancelling())
         with self.monitor.call(agent):
             try:
                 async with lab.timeout(self.deadline_s) as deadline:
@@ -156,7 +157,8 @@ class Guard:
             raise Stopped(f"nothing more is sent: {self._stopped}")
 
     async def _back_off(self, made: _Call[Any], wait_s: float) -> None:
-        if _cancelling() > made.cancelled_before:
+        me: Any = asyncio.current_task()
+        if me.cancelling() > made.cancelled_before:
             raise asyncio.CancelledError  # the attempt hid it, and it comes only once
         with self.stoppable():
             await lab.sleep(wait_s)
@@ -226,11 +228,6 @@ class Guard:
             raise made.gave_up(f"{asks}, and {left}{said}") from error
 
 
-def _cancelling() -> int:
-    task = asyncio.current_task()
-    return 0 if task is None else task.cancelling()
-
-
 @dataclass
 class _Call(Generic[T]):
     """A call on its way through the remedies; `deadline_s` is a time of the loop's clock."""
@@ -239,8 +236,8 @@ class _Call(Generic[T]):
     agent: str
     tokens: float
     deadline_s: float
+    cancelled_before: int  # how often its task was, when it began
     errors: list[Exception] = field(default_factory=list)
-    cancelled_before: int = field(default_factory=_cancelling)
 
     def gave_up(self, why: str) -> RetriesExhausted:
         failed = len(self.errors)
