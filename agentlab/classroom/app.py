@@ -40,9 +40,14 @@ class Classroom:
     """The application that a class shares; `token` is the teacher's, `host` where it listens."""
 
     def __init__(
-        self, settings: Settings, *, token: str, roster: Roster | None = None,
-        host: str = HOST, on_end: OnEnd | None = None,
-    ):  # fmt: skip
+        self,
+        settings: Settings,
+        *,
+        token: str,
+        roster: Roster | None = None,
+        host: str = HOST,
+        on_end: OnEnd | None = None,
+    ):
         self.room = room = Room(settings)
         self.urls: list[str] = []  # what learners are told, once it is known; the likeliest first
         self._preset = Path(settings.preset).stem
