@@ -10,7 +10,7 @@ from agentlab.errors import EndpointError
 T = TypeVar("T")
 
 Attempt = Callable[[], Awaitable[T]]
-"""What sends a call anew each time it is called."""
+"""A function that sends the same call once more each time it is called."""
 
 running_loop: Callable[[], asyncio.AbstractEventLoop | None] = asyncio._get_running_loop
 """Return the event loop that runs in this thread, as one does in a notebook, or None."""

@@ -152,7 +152,7 @@ class ContentSystem(ExitStack[bool | None]):
         if another:
             self._loop, self._probing = loop, asyncio.Lock()
             self.turns = defaultdict[Job, asyncio.Lock](asyncio.Lock)
-            self._pace = RateLimit(requests_per_minute=chosen.requests_per_minute)
+            self._rate_limit = RateLimit(requests_per_minute=chosen.requests_per_minute)
             self._breaker = Breaker()
         if another or self.stopped is not None:
             self.stopped = None
@@ -162,7 +162,7 @@ class ContentSystem(ExitStack[bool | None]):
                 attempt_timeout_s=chosen.timeout_seconds,
                 longest_wait_s=chosen.longest_wait_seconds,
                 max_concurrency=chosen.max_concurrent_agents,
-                rate_limit=self._pace,
+                rate_limit=self._rate_limit,
                 breaker=self._breaker,
                 monitor=self.monitor,
             )
@@ -187,7 +187,7 @@ class ContentSystem(ExitStack[bool | None]):
         if failures.is_everybodys(error) or wasted:
             self.stop(f"no topic can succeed: {said}")
             return True
-        if (asked_s := self._pace.paused_s) > longest_s:
+        if (asked_s := self._rate_limit.paused_s) > longest_s:
             asks = f"the endpoint asks to wait {asked_s:,.0f} model seconds"
             self.stop(f"{asks}, and longest_wait_seconds is {longest_s:g}")
             return True

@@ -5,7 +5,7 @@ deadline              nothing holds longer than this, a drip of bytes included
     hedge             a second request if the first is late
       slot            at most so many in flight, a number or a limit that adapts; not held
                       during back-off
-        pace          sends what the limit allows
+        rate limit    sends what it allows
           breaker     waits while the endpoint is down; the last to decide before sending
             attempt   and no attempt takes longer than this
 """
@@ -164,7 +164,7 @@ class Guard:
             await lab.sleep(wait_s)
 
     async def _attempt(self, made: _Call[T]) -> T:
-        sent = asyncio.Event()  # what waits for a slot or for the pace is not late
+        sent = asyncio.Event()  # what waits for a slot or for the rate limit is not late
         send = partial(self._send, made, sent)
         hedged = self.hedge(send, sent=sent) if self.hedge else send()
         try:
