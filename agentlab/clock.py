@@ -23,7 +23,7 @@ from functools import partial
 from typing import Any, Generic, NamedTuple, TypeVar
 
 from agentlab._support.asyncio_tools import frames, running_loop
-from agentlab._support.blind_spots import BlindSpots
+from agentlab._support.blind_spots import SAYS, BlindSpots
 from agentlab._support.schedule import PowerCut, Schedule
 from agentlab.errors import ConfigError, DeadlockError, reason
 
@@ -196,11 +196,7 @@ class VirtualTimeLoop(asyncio.SelectorEventLoop):
 
 
 def _refuse(*_: Any, **__: Any) -> Any:
-    raise ConfigError(
-        "in virtual time nothing can wait for a socket, a pipe or another process; ask the model "
-        "by lab.ask() or lab.chat_model(), give a tool a stand-in that sleeps, or run the program "
-        "in real time: await it instead of handing it to lab.simulate()"
-    )
+    raise ConfigError(SAYS["socket"])
 
 
 for _name in """create_connection create_server create_unix_connection create_unix_server

@@ -17,7 +17,7 @@ from typing import Any, NamedTuple, TypeVar
 
 from agentlab import lab
 from agentlab._support.asyncio_tools import frames
-from agentlab._support.blind_spots import LIBRARIES
+from agentlab._support.blind_spots import LIBRARIES, SAYS
 from agentlab._support.fields import checked
 from agentlab._support.schedule import PowerCut, Schedule
 from agentlab.errors import ConfigError, RaceError, reason
@@ -25,6 +25,7 @@ from agentlab.trace import Trace
 
 T = TypeVar("T")
 Program = Callable[[], Coroutine[Any, Any, object]] | Callable[["Run"], object]
+Faults = Sequence[Mapping[str, Any]]
 
 _MOST_TRIES = 500  # to shrink a schedule
 _MOST_OVERTAKERS = 3
@@ -73,11 +74,7 @@ class Run:
 
 
 def explore(
-    program: Program,
-    *,
-    runs: int = 1000,
-    seed: int | None = None,
-    faults: Sequence[Mapping[str, Any]] | None = None,
+    program: Program, *, runs: int = 1000, seed: int | None = None, faults: Faults | None = None
 ) -> Explored:
     """Run a program in asyncio's own order, and then under the schedules of seeds 0, 1, 2, ...
 
@@ -121,7 +118,7 @@ def explore(
 class _Trial:
     """A program, and how it is run under one schedule."""
 
-    def __init__(self, program: Program, faults: Sequence[Mapping[str, Any]] | None) -> None:
+    def __init__(self, program: Program, faults: Faults | None) -> None:
         if not callable(program):
             raise ConfigError(f"explore a function, such as main and not main(); got {program!r}")
         self._program: Any = program
@@ -152,11 +149,7 @@ class _Trial:
         """Return the failure of a schedule, shrunk and told."""
         kind = type(self.run(Schedule(late=late), seed))
         if kind is type(None):
-            raise ConfigError(
-                f"seed {seed} failed, and did not when it was run again; take out of the program "
-                "what differs from run to run: random numbers without a seed, the order of a set, "
-                "a real clock, what an earlier run has left behind"
-            )
+            raise ConfigError(SAYS["differs"].format(seed=seed))
         few = _shrunk(late, lambda fewer: type(self.run(Schedule(late=fewer), seed)) is kind)
         telling = _Telling(late=few)
         error = self.run(telling, seed)

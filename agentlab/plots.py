@@ -49,14 +49,11 @@ def timelines(traces: dict[str, Trace]) -> Figure:
     """Draw several runs below each other, on one scale: title -> trace."""
     lanes = [_lanes(t) for t in traces.values()]
     rows = [max(len(each), 1) for each in lanes]
-    figure, axes = plt.subplots(
-        len(traces),
-        figsize=(11, sum(0.52 * count + 1.3 for count in rows) + 0.5),
-        height_ratios=[count + 1.2 for count in rows],
-        squeeze=False,
-        # Room between the rows, so that a title is nearer to its own axis than to the last one.
-        layout=ConstrainedLayoutEngine(hspace=0.12),
-    )
+    size = (11, sum(0.52 * count + 1.3 for count in rows) + 0.5)
+    # Room between the rows, so that a title is nearer to its own axis than to the last one.
+    figure = plt.figure(figsize=size, layout=ConstrainedLayoutEngine(hspace=0.12))
+    heights = [count + 1.2 for count in rows]
+    axes = figure.subplots(len(traces), height_ratios=heights, squeeze=False)
     spans = [span for t in traces.values() for span in t.spans]
     tools = [tool for t in traces.values() for tool in t.tools if tool.operation != AGENT]
     ends_s = [bar.arrived_s if bar.end_s is None else bar.end_s for bar in [*spans, *tools]]

@@ -98,11 +98,9 @@ def from_environment(environ: Mapping[str, str] = os.environ, **given: Any) -> S
         >>> from_environment({"AGENTLAB_TIME_SCALE": "100"}, seed=1).time_scale
         100.0
     """
-    values: dict[str, Any] = {
-        setting: value
-        for setting, name in Settings.variables().items()
-        if (value := environ.get(name, "").strip(" \t\r\n\"'"))  # as a shell or .env leaves it
-    }
+    # A shell or .env may leave blanks and quotes around a value.
+    read = {s: environ.get(v, "").strip(" \t\r\n\"'") for s, v in Settings.variables().items()}
+    values: dict[str, Any] = {setting: value for setting, value in read.items() if value}
     if environ.get("OPENAI_API_KEY", "").strip():
         values.setdefault("upstream", OPENAI_URL)
     if environ.get("AGENTLAB_LOCAL", "0") not in ("", "0"):
@@ -161,7 +159,6 @@ def checked_address(text: str) -> str:
         address = ""
     for looks, wrong in _NOT_AN_ADDRESS:
         if found := re.search(looks, address):
-            cure = "set it to an address such as http://localhost:11434/v1"
-            says = f"OPENAI_BASE_URL (the setting upstream) {wrong.format(found[0])}; {cure}"
-            raise ConfigError(says)
+            says = f"OPENAI_BASE_URL (the setting upstream) {wrong.format(found[0])}"
+            raise ConfigError(f"{says}; set it to an address such as http://localhost:11434/v1")
     return address.rstrip("/")

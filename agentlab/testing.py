@@ -35,8 +35,7 @@ def explore(request: pytest.FixtureRequest) -> Callable[..., Explored]:
     from agentlab.explore import explore
 
     lab.configure(upstream=None)
-    seed = request.config.getoption("--explore-seed")
-    return explore if seed is None else partial(explore, seed=seed)
+    return partial(explore, seed=request.config.getoption("--explore-seed"))
 
 
 @pytest.fixture

@@ -112,11 +112,6 @@ class Trace:
         return round(sum(span.service_s for span in busy), 9)
 
     @property
-    def speedup(self) -> float:
-        """Work over makespan: requests served at the same time, on average; nan if it took none."""
-        return self.work_s / self.makespan_s if self.makespan_s else float("nan")
-
-    @property
     def peak(self) -> int:
         """The most requests in flight together, waiting ones included."""
         return max_overlap((span.arrived_s, span.end_s) for span in self.spans)
@@ -242,10 +237,8 @@ class _View:
         loops = {loop for loop, _ in self.tools}
         clocks = len(runs) + len(loops - {source.loop for source, _ in runs})
         if clocks > 1:
-            raise ConfigError(
-                f"this trace saw {clocks} clocks, whose times cannot be compared; "
-                "open a trace of its own for each run"
-            )
+            saw = f"this trace saw {clocks} clocks, whose times cannot be compared"
+            raise ConfigError(f"{saw}; open a trace of its own for each run")
         # Without a request, the time of tools is that of the model that they would have asked.
         runs += [run for run in live if run[0].loop in loops]
         source, spans = runs[0] if runs else (Recorder(), [])
@@ -314,15 +307,15 @@ def tool(name: str, **facts: Any) -> Iterator[ToolSpan]:
         print(t.tools)
     """
     begun = begin(name, **facts)
-    outer, error = _around.set(begun), None
+    outer = _around.set(begun)
     try:
         yield begun
-    except BaseException as raised:
-        error = raised
+        end(begun)
+    except BaseException as error:
+        end(begun, error)
         raise
     finally:
         _around.reset(outer)
-        end(begun, error)
 
 
 agent = partial(tool, operation=AGENT)

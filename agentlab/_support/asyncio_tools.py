@@ -9,6 +9,9 @@ from agentlab.errors import EndpointError
 
 T = TypeVar("T")
 
+Attempt = Callable[[], Awaitable[T]]
+"""A function that sends the same call once more each time it is called."""
+
 running_loop: Callable[[], asyncio.AbstractEventLoop | None] = asyncio._get_running_loop
 """Return the event loop that runs in this thread, as one does in a notebook, or None."""
 

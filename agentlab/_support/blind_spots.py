@@ -13,13 +13,11 @@ from typing import Any
 
 import msgspec
 
-_WARNINGS: dict[str, str] = msgspec.yaml.decode(Path(__file__).with_suffix(".yaml").read_bytes())
+SAYS: dict[str, str] = msgspec.yaml.decode(Path(__file__).with_suffix(".yaml").read_bytes())
 POLLS = 1000  # so many equal waits in a row, and none of another length, look like polling
 BLOCKED_S = 0.25  # so long a wait at one line in real time, while the processor rests, blocks
-LIBRARIES = (
-    *(sysconfig.get_path(name) for name in ("stdlib", "purelib", "platlib")),
-    str(Path(__file__).parents[1]),
-)
+_PACKAGE = str(Path(__file__).parents[1])
+LIBRARIES = (*map(sysconfig.get_path, ("stdlib", "purelib", "platlib")), _PACKAGE)
 
 
 class BlindSpots:
@@ -81,5 +79,5 @@ class BlindSpots:
             lines = stack or extract_stack()
             own = [line for line in lines if not line.filename.startswith(LIBRARIES)]
             at = own[-1] if own else FrameSummary("unknown", 0, "")
-            message = _WARNINGS[kind].format(**facts)
+            message = SAYS[kind].format(**facts)
             warnings.warn_explicit(message, RuntimeWarning, at.filename, at.lineno or 0)

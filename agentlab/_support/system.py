@@ -21,9 +21,8 @@ def write_whole(path: Path, content: bytes) -> None:
             file.flush()
             os.fsync(file.fileno())
         part.replace(path)
-    except BaseException:
+    finally:
         part.unlink(missing_ok=True)
-        raise
 
 
 def read_list(file: str | Path, what: str, read: Callable[[str], str] = str.strip) -> list[str]:

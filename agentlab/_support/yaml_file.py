@@ -38,22 +38,18 @@ class LocatedFile:
 
     def __init__(self, path: Path, *, what: str):
         self._path, self._what, self._text = path, what, ""
-        self._root: yaml.Node | None = None
-        self.value: Any = None
         try:
             # A byte that is not UTF-8 becomes a character that YAML refuses, and so has a place.
             self._text = path.read_text(encoding="utf-8-sig", errors="surrogateescape")
             loader = _Loader(self._text)
-            self._root = loader.get_single_node()
-            if self._root is not None:
-                self.value = loader.construct_document(self._root)
+            self._root: yaml.Node | None = loader.get_single_node()
+            self.value: Any = self._root and loader.construct_document(self._root)
         except (OSError, yaml.YAMLError, RecursionError) as error:
             mark = getattr(error, "problem_mark", None)
             index = mark.index if mark else getattr(error, "position", 0)
             parts = [getattr(error, part, None) for part in ("context", "problem", "reason")]
             says = ", ".join(filter(None, parts)) or str(error)
-            problem = self._at(index, "", f"not YAML in UTF-8: {says}")
-            raise self.error([problem]) from None
+            raise self.error([self._at(index, "", f"not YAML in UTF-8: {says}")]) from None
 
     def decode(self, kind: type[T]) -> T:
         """Return it as a model, or several; else raise a FileError with all mistakes."""

@@ -19,6 +19,8 @@ from functools import partial
 from itertools import chain
 from urllib.parse import unquote
 
+import psutil
+
 from agentlab.endpoint.contract.asgi import Scope, header
 from agentlab.endpoint.contract.openai_json import RequestError, refusal
 from agentlab.endpoint.contract.record import Span
@@ -98,8 +100,7 @@ class Roster:
         """Refuse a name until `forget`; return it as it was shown."""
         folded = unicodedata.normalize("NFKC", name).strip().casefold()
         if folded not in self._names or folded in self._removed:
-            what = "Nobody of this name is here."
-            raise RequestError(404, what, param="name", code="no_such_learner")
+            raise refusal("no_such_learner", "name")
         self._removed.add(folded)
         name = self._names.pop(folded) if self._open else self._names[folded]
         self.on_leave(name)
@@ -152,8 +153,6 @@ class ClassroomDoor(Door):
 
 def own_addresses() -> list[str]:
     """Return the addresses that learners may be told, that of the default route first."""
-    import psutil
-
     outward, addresses = _outward_address(), chain(*psutil.net_if_addrs().values())
     found = {ipaddress.ip_address(a.address) for a in addresses if a.family == socket.AF_INET}
     kept = [each for each in found if not (each.is_loopback or each.is_link_local)]

@@ -36,8 +36,7 @@ class FairQueue:
 
     def admits(self, job: Job, places: int | None) -> bool:
         """Return True if `job` may wait: nobody has more places than are left."""
-        mine = self._waiting.get(job.learner, ())
-        return places is None or len(mine) < places - len(self)
+        return places is None or len(self._waiting.get(job.learner, ())) < places - len(self)
 
     def append(self, job: Job, /) -> None:
         if job.learner not in self._waiting:
@@ -76,8 +75,7 @@ class Shares:
 
     def share(self, kind: str) -> int:
         """Return how many of `kind`, which is limited, each learner may send per minute by now."""
-        learners = max(1, len(self._asked_s))
-        of_all = self._for_all.get(kind, math.inf) // learners
+        of_all = self._for_all.get(kind, math.inf) // max(1, len(self._asked_s))
         return int(min(max(1, of_all), self._for_each.get(kind, math.inf)))
 
     def of(self, learner: str, now_s: float) -> Limits:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import re
-from collections import Counter, deque
+from collections import Counter, defaultdict, deque
 from collections.abc import Sequence
 from dataclasses import field, replace
 from typing import Any
@@ -76,7 +76,11 @@ class Room:
         if not self._open.is_set():
             await read_body(scope, receive)
             await unless_gone(receive, self._open.wait())
-        await self._front(span.learner or "")(scope, receive, send, span)
+        learner = span.learner or ""
+        limits = self._shares.of(learner, self.now_s())
+        if learner not in self._gates:
+            self._gates[learner] = Gate(self._model, limits, FaultPlan(self._plan, self._seed))
+        await self._gates[learner](scope, receive, send, span)
 
     def change(self, changes: dict[str, Any]) -> None:
         """Apply some of `Controls`, as they came from outside, to requests from now on."""
@@ -113,20 +117,9 @@ class Room:
         self._plan = [*chosen.faults, *(preset.faults if preset else [])]
         self._gates: dict[str, Model] = {}
 
-    def _front(self, learner: str) -> Model:
-        """Return what stands before the model for a learner who asks."""
-        limits = self._shares.of(learner, self.now_s())
-        if learner not in self._gates:
-            plan = FaultPlan(self._plan, self._seed)
-            self._gates[learner] = Gate(self._model, limits, plan)
-        return self._gates[learner]
-
 
 _WINDOW_S = 60.0  # throughput is that of the last model minute
 _SHOWN = ("answered", "refused", "errors", "tokens")
-_NOTHING = Counter[str]()
-
-Lane = tuple[str, int, int]  # an agent, how many of its requests are answered, how many wait
 
 
 class Board:
@@ -173,10 +166,9 @@ class Board:
             self._ended_s.popleft()
         open_spans = self._open.values()
         open_now = Counter((s.learner or "", s.agent, s.started_s is None) for s in open_spans)
-        agents: dict[str, list[Lane]] = {}
-        for who in sorted({(who[0], who[1]) for who in open_now}):  # so that no block jumps
-            lane = who[1], open_now[*who, False], open_now[*who, True]
-            agents.setdefault(who[0], []).append(lane)
+        agents = defaultdict[str, list[tuple[str, int, int]]](list)  # how many run, how many wait
+        for who, agent in sorted({key[:2] for key in open_now}):  # so that no block jumps
+            agents[who].append((agent, open_now[who, agent, False], open_now[who, agent, True]))
         others = (self._counts.keys() | agents.keys()) - set(names)
         total = sum(self._counts.values(), Counter[str]())
         over_s = min(_WINDOW_S, now_s) or 1.0
@@ -188,8 +180,8 @@ class Board:
             **{what: total[what] for what in ("answered", "refused", "errors", "gone")},
             "strangers": self._strangers,
             "learners": [
-                {"learner": name, "agents": agents.get(name, [])}
-                | {what: self._counts.get(name, _NOTHING)[what] for what in _SHOWN}
+                {"learner": name, "agents": agents[name]}
+                | {what: (self._counts.get(name) or Counter())[what] for what in _SHOWN}
                 for name in [*names, *sorted(others, key=str.casefold)]
             ],
         }

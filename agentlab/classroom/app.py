@@ -40,9 +40,14 @@ class Classroom:
     """The application that a class shares; `token` is the teacher's, `host` where it listens."""
 
     def __init__(
-        self, settings: Settings, *, token: str, roster: Roster | None = None,
-        host: str = HOST, on_end: OnEnd | None = None,
-    ):  # fmt: skip
+        self,
+        settings: Settings,
+        *,
+        token: str,
+        roster: Roster | None = None,
+        host: str = HOST,
+        on_end: OnEnd | None = None,
+    ):
         self.room = room = Room(settings)
         self.urls: list[str] = []  # what learners are told, once it is known; the likeliest first
         self._preset = Path(settings.preset).stem
@@ -136,8 +141,7 @@ def _in_words(name: str, kind: str, words: str) -> tuple[bytes, bytes]:
 
 def in_a_notebook(url: str, name: str = "your-name") -> list[str]:
     """Return the lines that let a notebook ask the class at `url`."""
-    lines: str = _DATA["notebook"].format(url=url, name=name)
-    return lines.splitlines()
+    return str(_DATA["notebook"]).format(url=url, name=name).splitlines()
 
 
 def class_settings(**given: Any) -> Settings:
@@ -181,5 +185,4 @@ def welcome(room: Classroom, *, host: str, **words: str) -> str:
     words |= {"network": network, "page": f"http://{here}:{port.removesuffix('/v1')}/classroom"}
     words["notebook"] = indent("\n".join(in_a_notebook(first)), "    ")
     words["also"] = _DATA["also"].format(others=", ".join(others)) if others else ""
-    says: str = _DATA["welcome"].format(url=first, pace=room.room.time_scale, **words)
-    return says
+    return str(_DATA["welcome"]).format(url=first, pace=room.room.time_scale, **words)

@@ -61,11 +61,15 @@ class Journal(ExitStack[bool | None]):
     def __init__(self, where: str | Path | None = None):
         super().__init__()
         self.full = False
-        if "://" in str(where):
-            raise ConfigError(f"journal {where} is no file; give a file's path")
+        self._spare: Path | None = None
         try:
             self._file = None if where is None else self._claimed(where)
-            self._database = self.enter_context(closing(_opened(self._file)))
+            # In a notebook virtual time runs in a thread of its own, one after the other with this.
+            how: Any = {"isolation_level": None, "check_same_thread": False}
+            opened = sqlite3.connect(self._file or ":memory:", **how)
+            self._database = self.enter_context(closing(opened))
+            for each in ("log", "on_disk", "steps", "jobs", "calls"):
+                self._database.execute(_SQL[each])
         except (OSError, ValueError, sqlite3.Error) as error:
             self.close()
             if isinstance(error, ConfigError):
@@ -76,7 +80,7 @@ class Journal(ExitStack[bool | None]):
     def _claimed(self, where: str | Path) -> Path:
         """Keep others from a file, with room for when the disk is full; return its path."""
         file = Path(os.path.realpath(where))  # links followed
-        if file.exists() and not file.is_file():
+        if "://" in str(where) or (file.exists() and not file.is_file()):
             raise ConfigError(f"journal {where} is no file; give a file's path")
         file.parent.mkdir(parents=True, exist_ok=True)
         try:
@@ -85,19 +89,19 @@ class Journal(ExitStack[bool | None]):
             cure = "wait until it has ended, or choose another folder"
             raise ConfigError(f"another process writes {where}; {cure}") from None
         _refuse_damage(file)
-        spare = _spare(file)
-        spare.unlink(missing_ok=True)  # a killed process's; a link is not followed
-        self.callback(spare.unlink, missing_ok=True)
-        with spare.open("xb") as room:
+        self._spare = Path(f"{file}.spare")
+        self._spare.unlink(missing_ok=True)  # a killed process's; a link is not followed
+        self.callback(self._spare.unlink, missing_ok=True)
+        with self._spare.open("xb") as room:
             room.write(b"\1" * _SPARE_BYTES)  # real bytes, because a hole keeps no room
         return file
 
     def answer(self, job: str, step: str, asked: str) -> Reply | None:
         """Return what was answered before; None if nothing was, or nothing whole."""
-        rows = self._read("answer", job=job, step=step, asked=asked)
-        if rows and isinstance(rows[0][0], bytes):
-            return msgspec.json.decode(rows[0][0], type=Reply)
-        return Reply(*rows[0]) if rows else None
+        found = self._read("answer", job=job, step=step, asked=asked)
+        if found and isinstance(found[0], bytes):
+            return msgspec.json.decode(found[0], type=Reply)
+        return Reply(*found) if found else None
 
     def sending(self, job: str, step: str, asked: str) -> None:
         """Note that a request is about to leave."""
@@ -121,10 +125,10 @@ class Journal(ExitStack[bool | None]):
         A call is job, step, what was asked, tool, arguments, and a count of those that are alike.
         """
         given: Any = dict(zip(_CALL, call, strict=True))
-        rows = self._read("call", **given)
-        if not rows:
+        found: tuple[int, str | None] | None = self._read("call", **given)
+        if found is None:
             self._write("calling", **given)
-        return rows[0] if rows else (None, None)
+        return found or (None, None)
 
     def called(self, result: str, *call: str | int) -> None:
         """Record what came of a call."""
@@ -140,9 +144,8 @@ class Journal(ExitStack[bool | None]):
 
         It is "open", as one that was never noted is, "done" or "quarantined".
         """
-        rows = self._read("standing", job=job)
-        status, failures, error, pages = rows[0] if rows else ("open", 0, None, None)
-        return status, failures, error, json.loads(pages or "{}")
+        noted = self._read("standing", job=job) or ("open", 0, None, None)
+        return *noted[:3], json.loads(noted[3] or "{}")
 
     def note(
         self,
@@ -163,11 +166,12 @@ class Journal(ExitStack[bool | None]):
 
     def bill(self, job: str | None = None) -> Bill:
         """Add up a topic's requests, answers and tokens, or those of all topics."""
-        return Bill(*(int(each or 0) for each in self._read("bill", job=job)[0]))
+        return Bill(*(int(each or 0) for each in self._read("bill", job=job)))
 
-    def _read(self, name: str, **values: Any) -> list[Any]:
+    def _read(self, name: str, **values: Any) -> Any:
+        """Return the one row that is found, or None."""
         try:
-            return list(self._database.execute(_SQL[name], values))
+            return self._database.execute(_SQL[name], values).fetchone()
         except sqlite3.Error as error:
             raise self._failure("cannot be read", error) from error
 
@@ -181,18 +185,14 @@ class Journal(ExitStack[bool | None]):
                 what = "has no room left" if again else "cannot be written"
                 raise self._failure(what, error) from error
         self.full = True
-        if self._file is not None:  # what is in flight is paid for
-            _spare(self._file).unlink(missing_ok=True)
+        if self._spare is not None:  # what is in flight is paid for
+            self._spare.unlink(missing_ok=True)
         return self._write(name, again=True, **values)
 
     def _failure(self, what: str, error: Exception) -> JournalError:
         damaged = self._file if type(error) is sqlite3.DatabaseError else None
         cure = f"; {_how_to_save(damaged)}" if damaged else ""
         return JournalError(f"the journal {what}: {_why(error)}{cure}")
-
-
-def _spare(file: Path) -> Path:
-    return Path(f"{file}.spare")
 
 
 def _refuse_damage(file: Path) -> None:
@@ -213,15 +213,6 @@ def _how_to_save(file: Path) -> str:
     old, new = shlex.quote(str(file)), shlex.quote(f"{file}.saved")
     saved = f"save its answers with: sqlite3 {old} .recover | sqlite3 {new}"
     return f"{saved}, and go on with --journal {new}"
-
-
-def _opened(file: Path | None) -> sqlite3.Connection:
-    """Open a file, or a database in memory, so that a commit is on the disk when it returns."""
-    # In a notebook virtual time runs in a thread of its own, one after the other with this.
-    database = sqlite3.connect(file or ":memory:", isolation_level=None, check_same_thread=False)
-    for each in ("log", "on_disk", "steps", "jobs", "calls"):
-        database.execute(_SQL[each])
-    return database
 
 
 def _tokens(count: Any) -> int:

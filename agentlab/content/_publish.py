@@ -95,10 +95,9 @@ def _without_markup(text: str) -> str:
     for token in _MARKDOWN.parse("\n".join(lines)) if len(text) <= _LONGEST else []:
         if token.type == "fence" and token.level == 0 and token.map is not None:
             fenced |= set(range(*token.map))
-    return "\n".join(
-        line if number in fenced else re.sub(_MARKUP, lambda found: f"&#{ord(found[0])};", line)
-        for number, line in enumerate(lines)
-    )
+    for number in {*range(len(lines))} - fenced:
+        lines[number] = re.sub(_MARKUP, lambda found: f"&#{ord(found[0])};", lines[number])
+    return "\n".join(lines)
 
 
 def _digest(content: bytes) -> str:

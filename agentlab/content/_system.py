@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections import Counter, defaultdict
-from collections.abc import Awaitable, Callable, Iterable, Mapping
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import AsyncExitStack, ExitStack, suppress
 from functools import partial
 from pathlib import Path
@@ -13,6 +13,7 @@ from typing import Any
 from jinja2 import Template
 
 from agentlab import errors, lab
+from agentlab._support.asyncio_tools import Attempt
 from agentlab._support.progress_bar import bar
 from agentlab.clock import is_virtual
 from agentlab.content import _failures as failures
@@ -151,7 +152,7 @@ class ContentSystem(ExitStack[bool | None]):
         if another:
             self._loop, self._probing = loop, asyncio.Lock()
             self.turns = defaultdict[Job, asyncio.Lock](asyncio.Lock)
-            self._pace = RateLimit(requests_per_minute=chosen.requests_per_minute)
+            self._rate_limit = RateLimit(requests_per_minute=chosen.requests_per_minute)
             self._breaker = Breaker()
         if another or self.stopped is not None:
             self.stopped = None
@@ -161,7 +162,7 @@ class ContentSystem(ExitStack[bool | None]):
                 attempt_timeout_s=chosen.timeout_seconds,
                 longest_wait_s=chosen.longest_wait_seconds,
                 max_concurrency=chosen.max_concurrent_agents,
-                rate_limit=self._pace,
+                rate_limit=self._rate_limit,
                 breaker=self._breaker,
                 monitor=self.monitor,
             )
@@ -173,9 +174,7 @@ class ContentSystem(ExitStack[bool | None]):
             if self._loop is not None:
                 self._guard.stop(reason)
 
-    async def send(
-        self, call: Callable[[], Awaitable[lab.Reply]], step: str, tokens: float = 0
-    ) -> lab.Reply:
+    async def send(self, call: Attempt[lab.Reply], step: str, tokens: float = 0) -> lab.Reply:
         """Return what `call` brings; raise `Stopped` if a stop came before it was sent."""
         reply = await self._guard.run(call, agent=step, tokens=tokens)
         self._answered += 1
@@ -188,7 +187,7 @@ class ContentSystem(ExitStack[bool | None]):
         if failures.is_everybodys(error) or wasted:
             self.stop(f"no topic can succeed: {said}")
             return True
-        if (asked_s := self._pace.paused_s) > longest_s:
+        if (asked_s := self._rate_limit.paused_s) > longest_s:
             asks = f"the endpoint asks to wait {asked_s:,.0f} model seconds"
             self.stop(f"{asks}, and longest_wait_seconds is {longest_s:g}")
             return True
@@ -240,13 +239,9 @@ class ContentSystem(ExitStack[bool | None]):
 
 def summary(contents: Iterable[Content], journal: Journal, settings: Settings) -> str:
     """Say in a few lines what became of a batch's topics, and what all of it cost so far."""
-    contents = list(contents)
-    facts: dict[str, Any] = {"contents": contents}
+    facts: dict[str, Any] = {"contents": [*contents], "settings": settings}
     try:
-        facts["bill"] = bill = journal.bill()
-        facts["cost"] = settings.dollars(bill)
+        facts["bill"] = journal.bill()
     except JournalError as error:
         facts["unread"] = error
-    facts["counts"] = Counter(content.status for content in contents)
-    facts["retried"] = sum(content.metrics.attempts > 1 for content in contents)
     return str(_SUMMARY.render(facts))

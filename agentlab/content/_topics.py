@@ -3,7 +3,7 @@
 import re
 import unicodedata
 from collections.abc import Iterable
-from pathlib import Path
+from functools import partial
 from typing import NamedTuple
 
 from agentlab._support.system import read_list
@@ -54,6 +54,5 @@ def clean(text: str) -> str:
     return whole.replace("\0", "\ufffd")
 
 
-def read_topics(file: Path) -> list[str]:
-    """Read a file's topics, a line each, without comments; a ConfigError if there are none."""
-    return read_list(file, "topics", title_of)
+read_topics = partial(read_list, what="topics", read=title_of)
+"""Read a file's topics, a line each, without comments; a ConfigError if there are none."""

@@ -45,25 +45,22 @@ async def amap(
     process = psutil.Process()
 
     def room() -> bool:
-        if running and max_memory_mb and process.memory_info().rss >= max_memory_mb * 1e6:
-            return False
-        return len(running) < max_concurrency
+        full = max_memory_mb and process.memory_info().rss >= max_memory_mb * 1e6
+        return len(running) < (1 if full else max_concurrency)
 
     async def call(item: A) -> B:
         return await raise_if_cancelled_elsewhere(function(item))
 
-    waiting, more = iter(items), True
-    failed: Exception | None = None  # of the items
+    waiting = iter(items)
+    ended: Exception | None = None  # why there are no more items
     try:
-        while more or running:
-            while more and room():
+        while running or ended is None:
+            while ended is None and room():
                 try:
                     item = next(waiting)
                     running[asyncio.create_task(call(item))] = item
-                except StopIteration:
-                    more = False
-                except Exception as wrong:
-                    more, failed = False, wrong
+                except Exception as end:
+                    ended = end
             if running:
                 done, _ = await asyncio.wait(running, return_when=asyncio.FIRST_COMPLETED)
                 for task in [task for task in running if task in done]:  # in order of beginning
@@ -72,8 +69,8 @@ async def amap(
                         yield Outcome(item, None, error)
                     else:
                         yield Outcome(item, task.result(), None)
-        if failed is not None:
-            raise failed
+        if ended and not isinstance(ended, StopIteration):
+            raise ended
     finally:
         for task in running:
             task.cancel()

@@ -83,14 +83,15 @@ def _judged(error: BaseException) -> RetryDecision:
         again = isinstance(error, errors.AnswerEmpty | errors.AnswerInterrupted)
         return RetryDecision(again, answered=True)
     if isinstance(error, ModelError):
-        return _refusal(error.status, error.code, error.kind, words(error), error.retry_after_s)
+        names = f"{error.code} {error.kind}"
+        return _refusal(error.status, names, words(error), error.retry_after_s)
     late = isinstance(error, TimeoutError | httpx.TimeoutException)
     if late or isinstance(error, EndpointError | ConnectionError | httpx.TransportError):
         return RetryDecision(True, outage=True, overload=late)
     openai = sys.modules.get("openai")  # slow to import; an error of its own is one only if it was
     if openai is not None and isinstance(error, openai.APIStatusError):
         wait_s = lab.retry_after_s(error.response.headers)
-        return _refusal(error.status_code, error.code, error.type, words(error), wait_s)
+        return _refusal(error.status_code, f"{error.code} {error.type}", words(error), wait_s)
     if openai is not None and isinstance(error, openai.APIConnectionError):
         return RetryDecision(True, outage=True, overload=isinstance(error, openai.APITimeoutError))
     if not _is_garbage(error):
@@ -101,14 +102,11 @@ def _judged(error: BaseException) -> RetryDecision:
     # An error inside a good answer, which LangChain raises as it stands.
     code = problem.get("code")
     status = code if isinstance(code, int) and 400 <= code < 600 else 200
-    return _refusal(status, code, problem.get("type"), str(problem.get("message")), None)
+    return _refusal(status, f"{code} {problem.get('type')}", str(problem.get("message")), None)
 
 
-def _refusal(
-    status: int, code: object, kind: object, said: str, wait_s: float | None
-) -> RetryDecision:
-    """Judge an error that the endpoint sent, be it with status 200."""
-    names = f"{code} {kind}"
+def _refusal(status: int, names: str, said: str, wait_s: float | None) -> RetryDecision:
+    """Judge an error that the endpoint sent, be it with status 200; `names` it by code and type."""
     wait_s = asked_to_wait_s(said) if wait_s is None else wait_s
     too_large = status == 429 and _is_too_large(said)
     exhausted = status == 402 or _RE.no_credit.search(names) is not None
@@ -119,14 +117,8 @@ def _refusal(
     if exhausted or too_large:
         return RetryDecision(False, answered=True, exhausted=exhausted)
     garbage = status < 300 and not _RE.final.search(names)
-    return RetryDecision(
-        status in PASSING or garbage,
-        wait_s,
-        outage=status >= 500,
-        overload=status in OVERLOAD,
-        answered=True,
-        limited=status == 429,
-    )
+    retry, outage, overload = status in PASSING or garbage, status >= 500, status in OVERLOAD
+    return RetryDecision(retry, wait_s, outage, overload, answered=True, limited=status == 429)
 
 
 def _is_too_large(said: str) -> bool:

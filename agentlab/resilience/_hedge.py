@@ -5,11 +5,10 @@ After Dean and Barroso, The Tail at Scale (2013): https://doi.org/10.1145/240877
 
 import asyncio
 from collections import deque
-from collections.abc import Awaitable, Callable
 from typing import TypeVar
 
 from agentlab import lab
-from agentlab._support.asyncio_tools import raise_if_cancelled_elsewhere
+from agentlab._support.asyncio_tools import Attempt, raise_if_cancelled_elsewhere
 from agentlab._support.fields import checked
 
 T = TypeVar("T")
@@ -38,9 +37,7 @@ class Hedge:
         self.calls = 0
         self.hedges = 0
 
-    async def __call__(
-        self, call: Callable[[], Awaitable[T]], *, sent: asyncio.Event | None = None
-    ) -> T:
+    async def __call__(self, call: Attempt[T], *, sent: asyncio.Event | None = None) -> T:
         """Return the call's result, or its error if each request failed; `call` sets `sent`."""
         self.calls += 1
         running = [_begin(call)]
@@ -73,5 +70,5 @@ class Hedge:
         return ordered[int(self._quantile * len(ordered))]
 
 
-def _begin(call: Callable[[], Awaitable[T]]) -> asyncio.Task[T]:
+def _begin(call: Attempt[T]) -> asyncio.Task[T]:
     return asyncio.create_task(raise_if_cancelled_elsewhere(call()))

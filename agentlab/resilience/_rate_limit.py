@@ -82,10 +82,8 @@ class RateLimit:
     def learn(self, headers: Mapping[str, str]) -> None:
         """Take OpenAI's `x-ratelimit-*` headers of any answer into account."""
         for kind in ("requests", "tokens"):
-            limit, left = (
-                lab.finite_number(headers.get(f"x-ratelimit-{what}-{kind}", ""))
-                for what in ("limit", "remaining")
-            )
+            limit = lab.finite_number(headers.get(f"x-ratelimit-limit-{kind}", ""))
+            left = lab.finite_number(headers.get(f"x-ratelimit-remaining-{kind}", ""))
             if left is None or limit is None or limit < 1e-6:
                 continue
             if kind not in self._buckets:

@@ -10,6 +10,7 @@ from random import Random
 from typing import TypeVar
 
 from agentlab import lab
+from agentlab._support.asyncio_tools import Attempt
 from agentlab._support.fields import checked
 from agentlab.resilience._classify import classify
 
@@ -74,10 +75,7 @@ class Retry:
         self._random = Random(int(self.seed))
 
     async def __call__(
-        self,
-        call: Callable[[], Awaitable[T]],
-        *,
-        sleep: Callable[[float], Awaitable[None]] = lab.sleep,
+        self, call: Attempt[T], *, sleep: Callable[[float], Awaitable[None]] = lab.sleep
     ) -> T:
         """Return the call's result, or raise its last error; `sleep` waits between attempts."""
         if self.budget is not None:

@@ -5,7 +5,7 @@ deadline              nothing holds longer than this, a drip of bytes included
     hedge             a second request if the first is late
       slot            at most so many in flight, a number or a limit that adapts; not held
                       during back-off
-        pace          sends what the limit allows
+        rate limit    sends what it allows
           breaker     waits while the endpoint is down; the last to decide before sending
             attempt   and no attempt takes longer than this
 """
@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Iterator
-from contextlib import AbstractAsyncContextManager, contextmanager, nullcontext
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
 from functools import partial
 from math import inf
@@ -23,7 +23,7 @@ from typing import Any, Generic, TypeVar
 import anyio
 
 from agentlab import lab
-from agentlab._support.asyncio_tools import raise_if_cancelled_elsewhere
+from agentlab._support.asyncio_tools import Attempt, raise_if_cancelled_elsewhere
 from agentlab._support.fields import checked
 from agentlab.errors import ConfigError, RetriesExhausted, Stopped
 from agentlab.lab import on_headers
@@ -75,8 +75,7 @@ class Guard:
         if self.limit is not None and self.max_concurrency is not None:
             both = f"max_concurrency={self.max_concurrency} and a limit exclude each other"
             raise ConfigError(f"{both}; give one of them, such as Adaptive(most=...)")
-        self._slot: Callable[[], AbstractAsyncContextManager[Callable[[], None] | None]]
-        self._slot = nullcontext
+        self._slot: Callable[[], Any] = nullcontext
         if self.limit is not None:
             self._slot = Slots(self.limit).taken
         elif self.max_concurrency is not None:
@@ -100,9 +99,7 @@ class Guard:
 
         return guarded
 
-    async def run(
-        self, call: Callable[[], Awaitable[T]], *, agent: str = "agent", tokens: float = 0
-    ) -> T:
+    async def run(self, call: Attempt[T], *, agent: str = "agent", tokens: float = 0) -> T:
         """Return the result of `call`, which is called for each attempt and must not retry itself.
 
         `tokens` is what it may count for in a limit of tokens: its prompt, and its answer.
@@ -116,7 +113,8 @@ class Guard:
             raise ConfigError("this guard was used in another event loop; make a new Guard for it")
         self._loop = asyncio.get_running_loop()
         checked("tokens", tokens)
-        made = _Call(call, agent, tokens, lab.now_s() + (self.deadline_s or inf))
+        me: Any = asyncio.current_task()
+        made = _Call(call, agent, tokens, lab.now_s() + (self.deadline_s or inf), me.cancelling())
         with self.monitor.call(agent):
             try:
                 async with lab.timeout(self.deadline_s) as deadline:
@@ -159,21 +157,21 @@ class Guard:
             raise Stopped(f"nothing more is sent: {self._stopped}")
 
     async def _back_off(self, made: _Call[Any], wait_s: float) -> None:
-        if _cancelling() > made.cancelled_before:
+        me: Any = asyncio.current_task()
+        if me.cancelling() > made.cancelled_before:
             raise asyncio.CancelledError  # the attempt hid it, and it comes only once
         with self.stoppable():
             await lab.sleep(wait_s)
 
     async def _attempt(self, made: _Call[T]) -> T:
-        sent = asyncio.Event()  # what waits for a slot or for the pace is not late
+        sent = asyncio.Event()  # what waits for a slot or for the rate limit is not late
         send = partial(self._send, made, sent)
         hedged = self.hedge(send, sent=sent) if self.hedge else send()
         try:
             result = await raise_if_cancelled_elsewhere(hedged)
-        except (RetriesExhausted, Stopped):
-            raise
         except Exception as error:
-            self._note(error, made)
+            if not isinstance(error, RetriesExhausted | Stopped):
+                self._note(error, made)
             raise
         self.monitor.attempt(made.agent, None)
         return result
@@ -230,21 +228,16 @@ class Guard:
             raise made.gave_up(f"{asks}, and {left}{said}") from error
 
 
-def _cancelling() -> int:
-    task = asyncio.current_task()
-    return 0 if task is None else task.cancelling()
-
-
 @dataclass
 class _Call(Generic[T]):
     """A call on its way through the remedies; `deadline_s` is a time of the loop's clock."""
 
-    call: Callable[[], Awaitable[T]]
+    call: Attempt[T]
     agent: str
     tokens: float
     deadline_s: float
+    cancelled_before: int  # how often its task was, when it began
     errors: list[Exception] = field(default_factory=list)
-    cancelled_before: int = field(default_factory=_cancelling)
 
     def gave_up(self, why: str) -> RetriesExhausted:
         failed = len(self.errors)

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from graphlib import CycleError, TopologicalSorter
 from operator import itemgetter
-from typing import NamedTuple
 
+from agentlab._support.fields import Where
 from agentlab.errors import ConfigError
 from agentlab.trace import max_overlap
 
 Mentions = Sequence[tuple[str, Sequence[str]]]
 """Each node's name, and the names of nodes and inputs that it uses."""
+
+Needs = Mapping[str, Sequence[str]]
+"""Node -> the nodes that it needs, each of which stands before it."""
 
 
 class Graph:
@@ -25,8 +28,8 @@ class Graph:
 
     def __init__(self, mentions: Mentions, *, inputs: Sequence[str] = (), node: str = "step"):
         self._node = node
-        for flaw in flaws(mentions, inputs, node=node):
-            raise ConfigError(flaw.says)
+        for _, says in flaws(mentions, inputs, node=node):
+            raise ConfigError(says)
         left = {name: tuple(n for n in names if n not in inputs) for name, names in mentions}
         self.needs: dict[str, tuple[str, ...]] = {}
         while left:
@@ -56,11 +59,8 @@ class Graph:
         return Plan(self.needs, {name: seconds[name] for name in self.needs}, wait_s or {})
 
 
-class Flaw(NamedTuple):
-    """One thing that is wrong with names, and the way there in a workflow file."""
-
-    where: tuple[str | int, ...]
-    says: str
+Flaw = tuple[Where, str]
+"""The way to a name in a workflow file, and what is wrong with it."""
 
 
 def flaws(mentions: Mentions, inputs: Sequence[str], *, node: str = "step") -> list[Flaw]:
@@ -69,28 +69,27 @@ def flaws(mentions: Mentions, inputs: Sequence[str], *, node: str = "step") -> l
     names = [name for name, _ in mentions]
     used = {need for _, needs in mentions for need in needs}
     seen: set[str] = set()
-    for number, name in enumerate([*inputs, *names]):
-        at, is_input = number - len(inputs), number < len(inputs)
-        where = ("inputs", number) if is_input else ("steps", at, "name")
+    places: list[Where] = [("inputs", number) for number in range(len(inputs))]
+    places += [("steps", number, "name") for number in range(len(names))]
+    for where, name in zip(places, [*inputs, *names], strict=True):
         if name in seen:
             says = f"the name {name!r} is given twice; give each {node} and input one of its own"
-            found.append(Flaw(where, says))
-        elif is_input and name not in used:
-            found.append(Flaw(where, f"no {node} uses the input {name!r}; take it out"))
+            found.append((where, says))
+        elif where[0] == "inputs" and name not in used:
+            found.append((where, f"no {node} uses the input {name!r}; take it out"))
         seen.add(name)
     for number, (name, needs) in enumerate(mentions):
         for need in [need for need in needs if need not in seen]:
             says = f"{node} {name!r} needs {need!r}, which is no {node} and no input"
             there = listed(dict.fromkeys([*names, *inputs]))
-            found.append(Flaw(("steps", number, "prompt"), f"{says}; there are {there}"))
+            found.append((("steps", number, "prompt"), f"{says}; there are {there}"))
     if not found:
-        graph = {name: [n for n in needs if n not in inputs] for name, needs in mentions}
         try:
-            TopologicalSorter(graph).prepare()
+            TopologicalSorter(dict(mentions)).prepare()
         except CycleError as error:
-            circle = list(reversed(error.args[1]))
+            circle = error.args[1][::-1]
             says = f"these {node}s wait for each other forever: {' -> '.join(circle)}; take one out"
-            found.append(Flaw(("steps", names.index(circle[0]), "prompt"), says))
+            found.append((("steps", names.index(circle[0]), "prompt"), says))
     return found
 
 
@@ -109,25 +108,18 @@ class Plan:
     limited number of workers: R. L. Graham (1966).
     """
 
-    def __init__(
-        self,
-        needs: Mapping[str, Sequence[str]],
-        seconds: dict[str, float],
-        wait_s: Mapping[str, float],
-    ):
+    def __init__(self, needs: Needs, seconds: dict[str, float], wait_s: Mapping[str, float]):
         self.seconds = seconds
         self._released_s: dict[str, float] = {}  # the waits alone, on the longest way there
         self.start_s: dict[str, float] = {}
         self.end_s: dict[str, float] = {}
-        waits_for: dict[str, str | None] = {}
         superstep: dict[str, int] = {}
         longest_s: dict[int, float] = {}
         for name, needed in needs.items():  # sorted: what a node needs stands before it
-            last = waits_for[name] = max(needed, key=self.end_s.__getitem__, default=None)
             mine_s = wait_s.get(name, 0.0)
-            before_s = max((self._released_s[need] for need in needed), default=0.0)
-            self._released_s[name] = mine_s + before_s
-            self.start_s[name] = round(mine_s + (self.end_s[last] if last else 0.0), 9)
+            self._released_s[name] = mine_s + max((self._released_s[n] for n in needed), default=0)
+            before_s = max((self.end_s[need] for need in needed), default=0.0)
+            self.start_s[name] = round(mine_s + before_s, 9)
             self.end_s[name] = round(self.start_s[name] + seconds[name], 9)
             number = superstep[name] = 1 + max((superstep[need] for need in needed), default=0)
             longest_s[number] = max(longest_s.get(number, 0.0), seconds[name])
@@ -135,10 +127,11 @@ class Plan:
         self.span_s = max(self.end_s.values(), default=0.0)
         self.supersteps_s = round(sum(longest_s.values()), 9)
         self.critical_path: list[str] = []
-        node = max(self.end_s, key=self.end_s.__getitem__, default=None)
-        while node is not None:
+        among: Collection[str] = needs
+        while among:
+            node = max(among, key=self.end_s.__getitem__)
             self.critical_path.insert(0, node)
-            node = waits_for[node]
+            among = needs[node]
 
     @property
     def peak(self) -> int:

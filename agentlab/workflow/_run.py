@@ -2,18 +2,19 @@
 
 import asyncio
 import inspect
-from collections.abc import Awaitable, Callable, Coroutine, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
 from agentlab._support.asyncio_tools import raise_if_cancelled_elsewhere
 from agentlab.errors import StepError, reason
-
-Needs = Mapping[str, Sequence[str]]
-"""Node -> the nodes that it needs, each of which stands before it."""
+from agentlab.workflow._graph import Needs
 
 Call = Callable[[str, dict[str, Any]], Awaitable[Any]]
 """Runs a node: it takes the node's name and the results of its needs, by name."""
+
+Start = Callable[[str, Callable[[], Coroutine[Any, Any, Any]]], asyncio.Future[Any]]
+"""Begins a node: it takes the node's name and its work, and makes a task of `work()`."""
 
 
 async def in_order(needs: Needs, call: Call) -> dict[str, Any]:
@@ -31,12 +32,8 @@ async def as_ready(needs: Needs, call: Call) -> dict[str, Any]:
     return {name: task.result() for name, task in tasks.items()}
 
 
-def begin(
-    needs: Needs,
-    call: Call,
-    start: Callable[[str, Callable[[], Coroutine[Any, Any, Any]]], asyncio.Future[Any]],
-) -> dict[str, asyncio.Future[Any]]:
-    """Begin all nodes now, in order: `start(name, work)` makes a task of `work()`."""
+def begin(needs: Needs, call: Call, start: Start) -> dict[str, asyncio.Future[Any]]:
+    """Begin all nodes now, in order."""
     tasks: dict[str, asyncio.Future[Any]] = {}
     for node in needs:
 
@@ -66,22 +63,20 @@ class Run:
         self, name: str, function: Callable[..., Any], /, *args: Any, **named: Any
     ) -> Any:
         """Call `function`, async or not, and keep what it returns as the result of the node."""
-
-        async def called() -> Any:
-            result = function(*args, **named)
-            return await result if inspect.isawaitable(result) else result
-
         task: Any = asyncio.current_task()
         self._in_flight.add(task)
         try:
-            # If it ends as cancelled by itself, that is a failure: its result would be missing.
-            self._done[name] = await raise_if_cancelled_elsewhere(called())
+            result = function(*args, **named)
+            if inspect.isawaitable(result):
+                # If it ends as cancelled by itself, that is a failure: its result would be missing.
+                result = await raise_if_cancelled_elsewhere(result)
+            self._done[name] = result
         except Exception as error:
             self._failed = self._failed or (name, error)
             raise
         finally:
             self._in_flight.discard(task)
-        return self._done[name]
+        return result
 
     @contextmanager
     def reported(self) -> Iterator[None]:
