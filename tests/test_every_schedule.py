@@ -194,8 +194,8 @@ def test_amap_calls_each_item_once():
 
 
 def test_engines_agree_and_keep_to_the_span():
-    """The sequential answers, from asyncio and from LangGraph, in the time of the longest chain."""
-    engines_run = ("sequential", "asyncio", "langgraph")
+    """The sequential answers, from the parallel engines, in the time of the longest chain."""
+    engines_run = ("sequential", "asyncio", "langgraph", "openai-agents", "pydantic-ai")
     first: dict[str, Any] = {}
 
     def program(run: Run) -> None:
@@ -209,7 +209,7 @@ def test_engines_agree_and_keep_to_the_span():
     holds(program, 400)
 
 
-@pytest.mark.parametrize("engine", ["asyncio", "langgraph"])
+@pytest.mark.parametrize("engine", ["asyncio", "langgraph", "openai-agents", "pydantic-ai"])
 def test_a_failing_step_is_reported_with_what_there_is(engine: str):
     """The first failure is the one that is told, with results that are the model's."""
     faults = [{"kind": "error", "status": 400, "calls": [2]}]
