@@ -343,8 +343,8 @@ def agents(count: int, tokens: int = 11) -> Workflow:
 
 
 def test_an_engine_that_reaches_the_bound_has_nothing_to_explain(fresh_lab):
-    """Asyncio and LangGraph's functional API take the span of a random workflow."""
-    for engine in ("asyncio", "langgraph"):
+    """The parallel engines take the span of a random workflow."""
+    for engine in ("asyncio", "langgraph", "openai-agents", "pydantic-ai"):
         a = run(random_workflow(3), engine)
         assert parts(a) == {}
         assert is_whole(a)

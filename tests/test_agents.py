@@ -28,7 +28,7 @@ from agentlab.trace import AGENT, Span, ToolSpan, Trace, agent, tool, trace
 from agentlab.workflow import Step, Workflow, with_tools
 from agentlab.workflow._tools import LONGEST
 
-VIRTUAL = ["sequential", "asyncio", "langgraph"]  # test_engine_crewai and _dask have the others
+VIRTUAL = [e for e in engines.ENGINES if e not in ("crewai", "dask")]  # which have their own files
 
 
 def sleeping(name: str, seconds: float, doc: str = "") -> Any:

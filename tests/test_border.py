@@ -310,7 +310,7 @@ async def engine_dask(patience_s: float, **asked: Any) -> Any:
         return await an_engine("dask", patience_s, ask=cluster.ask, **asked)
 
 
-HERE = {name: partial(an_engine, name) for name in ("sequential", "asyncio", "langgraph")}
+HERE = {e: partial(an_engine, e) for e in engines.ENGINES if e not in ("crewai", "dask")}
 GROUPS: dict[str, dict[str, Door]] = {
     "ask": {"ask": ask},
     "engines": HERE,

@@ -21,7 +21,7 @@ from agentlab.resilience import Guard
 from agentlab.trace import trace
 from agentlab.workflow import Step, Workflow, random_workflow
 
-VIRTUAL = ["sequential", "asyncio", "langgraph"]  # test_engine_crewai has the one that is not
+VIRTUAL = [e for e in engines.ENGINES if e not in ("crewai", "dask")]  # which have their own files
 PARALLEL = VIRTUAL[1:]
 
 

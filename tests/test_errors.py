@@ -100,7 +100,9 @@ def test_a_blocking_call_in_virtual_time_says_so(fresh_lab, program):
     assert isinstance(reason(told), ConfigError)
 
 
-@pytest.mark.parametrize("engine", ["sequential", "asyncio", "langgraph"])
+@pytest.mark.parametrize(
+    "engine", ["sequential", "asyncio", "langgraph", "openai-agents", "pydantic-ai"]
+)
 def test_a_step_error_names_the_reason(fresh_lab, engine):
     """Which step failed, and what the lab said about it."""
 

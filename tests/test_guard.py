@@ -158,7 +158,7 @@ def test_an_engine_takes_its_ask(fresh_lab: None):
     report, given = Workflow.load("report"), {"topic": "tides", "data": "heights"}
     smooth, _ = lab.simulate(engines.run(report, given))
     with lab.configure(faults=[{"kind": "error", "status": 503, "probability": 0.5}]):
-        for engine in ["sequential", "asyncio", "langgraph"]:
+        for engine in ["sequential", "asyncio", "langgraph", "openai-agents", "pydantic-ai"]:
             run = engines.run(report, given, engine=engine, ask=guard().ask)
             assert lab.simulate(run)[0] == smooth
 

@@ -183,7 +183,8 @@ def imported(code: str) -> set[str]:
     return set(ran.stdout.split())
 
 
-FRAMEWORKS = {"langchain_openai", "langgraph", "crewai", "matplotlib", "openai"}
+FRAMEWORKS = {"agents", "crewai", "langchain_openai", "langgraph", "matplotlib", "openai"}
+FRAMEWORKS |= {"pydantic_ai"}
 _SERVER_FILES = ("serve", "app", "_forward", "local_model")
 SERVER = ("uvicorn", *(f"agentlab.endpoint.server.{file}" for file in _SERVER_FILES))
 

@@ -65,6 +65,8 @@ def clients(session: aiohttp.ClientSession) -> Clients:
         "engine asyncio": by_engine("asyncio"),
         "engine langgraph": by_engine("langgraph"),
         "engine crewai": by_engine("crewai"),
+        "engine openai-agents": by_engine("openai-agents"),
+        "engine pydantic-ai": by_engine("pydantic-ai"),
         "ChatOpenAI": max_concurrency(lambda: usual.ainvoke(ASKED)),
     }
 
@@ -98,7 +100,7 @@ def main(calls: int) -> None:
         shares = sorted(share for share, _ in measured)
         busy_ms = median(busy_ms for _, busy_ms in measured)
         print(
-            f"{name:17} {median(shares):.3f} ({shares[0]:.3f} to {shares[-1]:.3f}) "
+            f"{name:20} {median(shares):.3f} ({shares[0]:.3f} to {shares[-1]:.3f}) "
             f"{busy_ms:6.2f} ms"
         )
 

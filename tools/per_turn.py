@@ -150,15 +150,48 @@ def by_crew(turns: int) -> Run:
     return crew.akickoff
 
 
+def by_agents_sdk(turns: int) -> Run:
+    """Return an agent of OpenAI's Agents SDK, on the client that lies under `ChatOpenAI`."""
+    from agents import Agent, ModelSettings, OpenAIChatCompletionsModel, RunConfig, Runner
+    from agents import function_tool as sdk_tool
+
+    client = lab.chat_model().root_async_client
+    guide = Agent(
+        name="Guide",
+        model=OpenAIChatCompletionsModel(lab.current().model, client),
+        model_settings=ModelSettings(temperature=0),
+        tools=[sdk_tool(tool(name)) for name in NAMES],
+    )
+    untraced = RunConfig(tracing_disabled=True)
+    return lambda: Runner.run(guide, task(turns), run_config=untraced)
+
+
+def by_pydantic_ai(turns: int) -> Run:
+    """Return an agent of pydantic-ai, on the same client."""
+    from pydantic_ai import Agent
+    from pydantic_ai.models.openai import OpenAIChatModel
+    from pydantic_ai.providers.openai import OpenAIProvider
+
+    provider = OpenAIProvider(openai_client=lab.chat_model().root_async_client)
+    model = OpenAIChatModel(lab.current().model, provider=provider)
+    tools = [tool(name) for name in NAMES]
+    guide = Agent(model, tools=tools, model_settings={"temperature": 0}, retries=0)
+    return lambda: guide.run(task(turns))
+
+
 WAYS: dict[str, Callable[[int], Run]] = {
     HAND: by_hand,
     "engine asyncio": lambda turns: by_engine("asyncio", turns),
     "engine langgraph": lambda turns: by_engine("langgraph", turns),
     "engine crewai": lambda turns: by_engine("crewai", turns),
+    "engine openai-agents": lambda turns: by_engine("openai-agents", turns),
+    "engine pydantic-ai": lambda turns: by_engine("pydantic-ai", turns),
     "ChatOpenAI, hand loop": by_chat_model,
     "LangGraph, own graph": lambda turns: by_graph(turns, prebuilt=False),
     "LangGraph, create_react_agent": lambda turns: by_graph(turns, prebuilt=True),
     "CrewAI, agent with tools": by_crew,
+    "Agents SDK, agent with tools": by_agents_sdk,
+    "pydantic-ai, agent with tools": by_pydantic_ai,
 }
 
 
@@ -217,7 +250,8 @@ def main() -> None:
     if odd := {way: counts for way, counts in requests.items() if counts != [*given.turns]}:
         raise SystemExit(f"not comparable: {odd} requests for {given.turns} turns")
     print(table(times))
-    named = ("langgraph", "langchain-core", "langchain-openai", "crewai", "openai")
+    named = "langgraph langchain-core langchain-openai crewai openai openai-agents".split()
+    named.append("pydantic-ai-slim")
     print(", ".join(f"{n} {one.version}" for n in named for one in distributions(name=n)))
 
 

@@ -39,8 +39,9 @@ T = TypeVar("T")
 Some = Annotated[list[T], Field(min_length=1)]
 
 Engine = Literal[
-    "sequential", "asyncio", "langgraph", "crewai", "dask", "langgraph-graph", "functions", "crowd"
-]
+    "sequential", "asyncio", "langgraph", "crewai", "dask", "openai-agents", "pydantic-ai",
+    "langgraph-graph", "functions", "crowd",
+]  # fmt: skip
 Strategy = Literal["once", "insist", "retry", "timeout", "pace"]
 
 

@@ -29,7 +29,8 @@ from agentlab.settings import Settings
 
 TOLERANCE = 0.10  # up to this share, tokens per answer count as equal work
 _ELSEWHERE = "choose another folder with --out"
-_PACKAGES = ("aiohttp", "crewai", "langchain-openai", "langgraph", "openai")
+_PACKAGES = """aiohttp crewai langchain-openai langgraph openai openai-agents
+    pydantic-ai-slim""".split()
 
 
 class Measurement(msgspec.Struct, frozen=True, kw_only=True):

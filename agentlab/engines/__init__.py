@@ -17,9 +17,9 @@ from agentlab.workflow import Run, Step, Tools, Workflow, as_ready, in_order, li
 
 __all__ = ["ENGINES", "Ask", "answer", "bar", "run", "watched"]
 
-ENGINES = ("sequential", "asyncio", "langgraph", "crewai", "dask")
-
-_SCHEDULES = {"sequential": in_order, "asyncio": as_ready, "dask": as_ready}
+_NATIVE = ("langgraph", "crewai")  # the framework runs the graph
+_AGENTS = ("openai-agents", "pydantic-ai")  # the framework runs a step, as an agent
+ENGINES = ("sequential", "asyncio", *_NATIVE, "dask", *_AGENTS)
 
 Ask = Callable[..., Awaitable[str]]
 """What answers a step: `lab.ask`, or anything that is called like it."""
@@ -54,33 +54,34 @@ async def run(
     if engine not in ENGINES:
         raise ConfigError(f"no engine {engine!r}; choose one of {', '.join(ENGINES)}")
     values = workflow.given(inputs)
-    missing = {name for step in workflow.steps for name in step.tools} - set(tools or {})
-    if missing:
+    if missing := {name for step in workflow.steps for name in step.tools} - set(tools or {}):
         lacks = f"no functions for the tools {listed(sorted(missing))} of {workflow.name!r}"
         raise ConfigError(f"{lacks}; pass run(..., tools={{'name': function}})")
     if engine == "dask" and ask is None:
-        with extras("dask"):
-            from agentlab.engines.dask import Cluster
-        async with Cluster() as cluster:
+        async with _framework(engine).Cluster() as cluster:
             asking = partial(run, workflow, inputs, engine=engine, tools=tools, progress=progress)
             return await asking(ask=cluster.reply if tools else cluster.ask)
     asked: Any = with_tools(ask or lab.reply, tools) if tools else ask
-    if engine in _SCHEDULES:
-        how: Callable[..., Awaitable[dict[str, str]]] = partial(_scheduled, _SCHEDULES[engine])
-    else:
-        with extras(engine):
-            how = import_module(f"agentlab.engines.{engine}").run
+    how = _framework(engine).run if engine in _NATIVE else partial(_scheduled, engine)
+    if engine in _AGENTS:
+        asked = partial(_framework(engine).ask, asked or lab.ask)
     return await watched(workflow, partial(how, workflow, values), ask=asked, progress=progress)
 
 
+def _framework(engine: str) -> Any:
+    """Return the file of an engine, which imports what only its extra brings."""
+    with extras(engine):
+        return import_module(f"agentlab.engines.{engine.replace('-', '_')}")
+
+
 async def _scheduled(
-    schedule: Callable[..., Any], workflow: Workflow, values: dict[str, str], *, ask: Ask
+    engine: str, workflow: Workflow, values: dict[str, str], *, ask: Ask
 ) -> dict[str, str]:
     async def call(name: str, given: dict[str, str]) -> str:
         return await answer(workflow.step(name), values | given, ask)
 
-    results: dict[str, str] = await schedule(workflow.needs, call)
-    return results
+    schedule = in_order if engine == "sequential" else as_ready
+    return await schedule(workflow.needs, call)
 
 
 async def watched(

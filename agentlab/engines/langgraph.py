@@ -26,8 +26,7 @@ class State(TypedDict):
 
 async def run(workflow: Workflow, values: dict[str, str], *, ask: Ask) -> dict[str, str]:
     """Run the `dataflow`; see `engines.run`. It takes the workflow's span."""
-    results: dict[str, str] = await dataflow(workflow, ask=ask).ainvoke(values)
-    return results
+    return await dataflow(workflow, ask=ask).ainvoke(values)
 
 
 def graph(workflow: Workflow, *, ask: Ask | None = None) -> StateGraph[State]:

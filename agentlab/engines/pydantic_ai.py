@@ -1,0 +1,27 @@
+"""A step as an Agent of pydantic-ai; code decides which of them run at the same time."""
+
+from typing import Any
+
+from pydantic_ai import Agent, ModelResponse, TextPart
+from pydantic_ai.models.function import FunctionModel
+
+from agentlab.engines import Ask
+
+
+async def ask(
+    answers: Ask, prompt: str, *, agent: str, system: str | None, max_tokens: int | None,
+    temperature: float | None, **tools: Any,
+) -> str:  # fmt: skip
+    """Ask as one run of an agent, whose model is `answers`; see `engines.run`."""
+
+    async def model(messages: list[Any], said: Any) -> ModelResponse:
+        asked, settings = messages[0].parts[0].content, said.model_settings
+        text = await answers(asked, agent=agent, system=said.instructions, **settings, **tools)
+        return ModelResponse([TextPart(text)])
+
+    settings: Any = {"max_tokens": max_tokens, "temperature": temperature}
+    # An answer that the agent does not take would be asked for again, and paid for.
+    asked: Agent[None, str] = Agent(
+        FunctionModel(model), name=agent, instructions=system, model_settings=settings, retries=0
+    )
+    return (await asked.run(prompt)).output
