@@ -1,7 +1,8 @@
 """The command line: find the command that is asked for, and import no other.
 
 So `agentlab doctor` starts where packages are missing, and says which. What commands there are, and
-what they take, is in commands.toml.
+what they take, is in commands.toml; a name may have two words. A `tool` is a file of tools/, which
+travels beside the course's data.
 """
 
 import argparse
@@ -11,7 +12,9 @@ import sys
 import tomllib
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
+from agentlab._support.system import extras
 from agentlab.errors import AgentLabError
 
 COMMANDS = tomllib.loads(Path(__file__).with_name("commands.toml").read_text(encoding="utf-8"))
@@ -22,10 +25,11 @@ _TYPES = {"int": int, "float": float, "path": Path, "file to append to": _FILE}
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command that `argv` asks for; return the exit code, 2 for an error of the user's."""
     given = sys.argv[1:] if argv is None else list(argv)
-    options = _parser().parse_args(given)
+    two = " ".join(given[:2])
+    options = _parser().parse_args([two, *given[2:]] if two in COMMANDS else given)
     options.given = given
     try:
-        code = int(importlib.import_module(f"agentlab.commands.{options.command}").run(options))
+        code = int(_program(options.command).run(options))
         sys.stdout.flush()
         return code
     except BrokenPipeError:  # the reader of the output, such as `head`, has read enough
@@ -34,6 +38,16 @@ def main(argv: Sequence[str] | None = None) -> int:
     except AgentLabError as error:
         print(f"agentlab: {error}", file=sys.stderr)
         return 2
+
+
+def _program(command: str) -> Any:
+    with extras("course"):
+        if tool := COMMANDS[command].get("tool"):
+            from agentlab.settings import DATA
+
+            sys.path.insert(0, str(DATA.parent / "tools"))
+            return importlib.import_module(tool)
+        return importlib.import_module(f"agentlab.commands.{command.split()[0]}")
 
 
 def _parser() -> argparse.ArgumentParser:
