@@ -123,7 +123,13 @@ def test_the_wheel_holds_code_and_data_and_nothing_else(wheel: Path):
         names = archive.namelist()
     assert "agentlab/data/endpoints/course.yaml" in names
     tools = {name for name in names if name.startswith("agentlab/tools/")}
-    assert {Path(name).stem for name in tools} == {"trace_forms", "cite", "page", "page.md"}
+    assert {Path(name).stem for name in tools} == {
+        "trace_forms",
+        "progress",
+        "cite",
+        "page",
+        "page.md",
+    }
     assert any(name.endswith("licenses/LICENSE") for name in names)
     assert {name.split("/")[0].split("-")[0] for name in names} == {"agentlab", "agentlab_course"}
 

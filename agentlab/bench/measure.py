@@ -117,10 +117,14 @@ class _Task:
         self.workflow, self.wait_s = of_one.drawn(case.seed, number=self.seed or 0)
         self.tools = workload.functions(case.seed)
 
+    def asked_by(self, send: Send) -> Send:
+        """Return what asks as the experiment says: in streams, or past the end of an answer."""
+        given = {"stream": bool(self.experiment.stream), "ignore_eos": not self.workload.plain}
+        return partial(send, **{name: True for name, wanted in given.items() if wanted})
+
     async def answers(self, send: Send, calls: Calls) -> dict[str, str]:
         calls.begin()
-        if not self.workload.plain:  # answers are as long as the experiment or its trace says
-            send = partial(send, ignore_eos=True)
+        send = self.asked_by(send)
         limits = {"max_concurrency": self.case.max_concurrency, "requests_per_minute": self.limit}
         ask = calls.when_due(asking(self.case.strategy, send=calls.noting(send), **limits))
         workflow, inputs = self.workflow, self.workload.inputs
@@ -276,7 +280,7 @@ async def _all_ended(t: Trace) -> None:
 async def _ask_first(task: _Task, reply: Send) -> None:
     """Ask one question as the run will: what fails now would fail there."""
     step, values = task.workflow.steps[0], task.workflow.given(task.workload.inputs)
-    ask: Any = Guard(retry=Retry(attempts=3)).around(reply)
+    ask: Any = Guard(retry=Retry(attempts=3)).around(task.asked_by(reply))
     try:
         with suppress(TurnsExhausted):  # that is an answer, too
             await answer(replace(step, max_turns=1), values, with_tools(ask, task.tools or {}))

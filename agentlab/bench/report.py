@@ -64,12 +64,12 @@ def table(results: Results) -> str:
 
 
 def felt(results: Results) -> str:
-    """Return the table of what callers felt, where they arrive in their own time or have an SLO.
+    """Return the table of what callers felt, where they arrive in their own time, or it is asked.
 
     Times are those of p50 / p90 / p99, and of several runs the medians of each.
     """
     asked = results.experiment
-    more = asked.slo or asked.window or asked.price
+    more = asked.slo or asked.window or asked.price or asked.stream
     if not more and all(workload.plain for workload in asked.workloads):
         return ""
     show_s = partial(seconds, decimals=2, digits=2)

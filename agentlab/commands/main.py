@@ -58,7 +58,5 @@ def _parser() -> argparse.ArgumentParser:
         for option, how in about["options"].items():
             if "type" in how:
                 how = {**how, "type": _TYPES[how["type"]]}
-            if isinstance(how.get("metavar"), list):
-                how = {**how, "metavar": tuple(how["metavar"])}
             command.add_argument(option, **how)
     return parser

@@ -1,6 +1,7 @@
 """`agentlab progress`: which exercises a learner's saved notebooks show as solved.
 
-What a check printed when it was last run is stored in the notebook, and is all that is read.
+What a check printed when it was last run is stored in the notebook, and is all that is read. The
+wheel has this file, too.
 """
 
 import argparse
