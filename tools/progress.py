@@ -28,7 +28,7 @@ class Exercise(NamedTuple):
 def run(options: argparse.Namespace) -> int:
     """Report; return 0."""
     here, course = Path("notebooks"), DATA.parent / "notebooks"
-    print(text(lessons(options.folder or (here if here.is_dir() else course))))
+    print(text(lessons(Path(options.folder or (here if here.is_dir() else course)))))
     return 0
 
 

@@ -247,9 +247,8 @@ class Experiment:
             raise ValueError(f"{many:,} measurements, and {_MOST_MEASUREMENTS:,} are the most")
         if self.clock == "virtual" and {"crewai", "dask"} & set(self.engines):
             raise ValueError("the engines crewai and dask keep no virtual time; set clock: real")
-        real = self.clock == "real"
-        has_client = self.settings or self.stream or real or self.strategies != ["once"]
-        plain = all(workload.plain for workload in self.workloads) and not has_client
+        client = self.settings or self.stream or self.clock == "real" or self.strategies != ["once"]
+        plain = all(workload.plain for workload in self.workloads) and not client
         if "crowd" in self.engines and (not plain or None in self.max_concurrency):
             needs = "clock: virtual, strategies: [once] and numbers in max_concurrency"
             lacks = "takes no settings, arrivals, turns and lengths"

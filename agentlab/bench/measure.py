@@ -119,7 +119,7 @@ class _Task:
 
     def asked_by(self, send: Send) -> Send:
         """Return what asks as the experiment says: in streams, or past the end of an answer."""
-        given = {"stream": bool(self.experiment.stream), "ignore_eos": not self.workload.plain}
+        given = {"stream": self.experiment.stream, "ignore_eos": not self.workload.plain}
         return partial(send, **{name: True for name, wanted in given.items() if wanted})
 
     async def answers(self, send: Send, calls: Calls) -> dict[str, str]:
@@ -149,13 +149,11 @@ class _Task:
 def as_functions(workflow: Workflow, ask: Ask) -> list[parallel.Function]:
     """Return the workflow as plain functions, as a reader would write them by hand."""
 
-    def function(step: Step) -> parallel.Function:
-        async def call(**values: str) -> str:
-            return await answer(step, values, ask)
+    async def call(step: Step, /, **values: str) -> str:
+        return await answer(step, values, ask)
 
-        return parallel.with_parameters(call, step.name, step.mentions)
-
-    return [function(step) for step in workflow.steps]
+    steps = workflow.steps
+    return [parallel.with_parameters(partial(call, s), s.name, s.mentions) for s in steps]
 
 
 def asking(
@@ -383,7 +381,4 @@ def _rehearsed(workload: Workload, seed: int, number: int = 0) -> list[Cost]:
         tools = workload.functions(seed)
         _, t = lab.simulate(engines.run(workflow, workload.inputs, tools=tools))
     asked = [(span, workflow.step(span.agent).max_tokens) for span in t.spans]
-    return [
-        Cost(1, span.prompt_tokens, most or span.completion_tokens, unlimited=int(most is None))
-        for span, most in asked
-    ]
+    return [Cost(1, s.prompt_tokens, n or s.completion_tokens, int(n is None)) for s, n in asked]

@@ -19,7 +19,6 @@ from agentlab.bench.results import (
     Results,
     deviations,
     first_of_work,
-    known,
     median_of,
     unequal,
 )
@@ -44,12 +43,10 @@ def markdown(results: Results) -> str:
     """
     every = [m for case in results.measured for m in results.of(case)]
     asked, late = results.experiment, [m.late for m in every if m.late is not UNSET]
-    timed = asked.slo and (asked.slo.ttft_s or asked.slo.itl_s)
     said = [*readings(results), *filter(None, [busy(results)])]
     told = {"results": results, "asked": asked, "said": said, "tolerance": TOLERANCE}
     told |= {"table": table(results), "callers": felt(results)}
     told["problems"] = unequal(results.measurements)
-    told["untold"] = timed and every and not known(every, "ttft_p50_s")
     told["late"] = late and (median(ms for ms, _ in late), max(ms for _, ms in late))
     told["off"] = max(map(abs, deviations(every).values()), default=None)
     told["answers"] = [answer for m in every for answer in m.said]

@@ -18,8 +18,8 @@ from agentlab._support.system import extras
 from agentlab.errors import AgentLabError
 
 COMMANDS = tomllib.loads(Path(__file__).with_name("commands.toml").read_text(encoding="utf-8"))
-_FILE = argparse.FileType("ab", 0)
-_TYPES = {"int": int, "float": float, "path": Path, "file to append to": _FILE}
+_TYPES = {"int": int, "float": float, "file to append to": argparse.FileType("ab", 0)}
+_TOOLS = [str(folder / "tools") for folder in Path(__file__).parents[1:3]]  # of a wheel, a checkout
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -41,13 +41,10 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _program(command: str) -> Any:
+    if tool := COMMANDS[command].get("tool"):
+        sys.path[:0] = _TOOLS
     with extras("course"):
-        if tool := COMMANDS[command].get("tool"):
-            from agentlab.settings import DATA
-
-            sys.path.insert(0, str(DATA.parent / "tools"))
-            return importlib.import_module(tool)
-        return importlib.import_module(f"agentlab.commands.{command.split()[0]}")
+        return importlib.import_module(tool or f"agentlab.commands.{command.split()[0]}")
 
 
 def _parser() -> argparse.ArgumentParser:
