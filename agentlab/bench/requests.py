@@ -79,7 +79,7 @@ class Calls:
 
     def __init__(self, needs: Mapping[str, Sequence[str]], wait_s: Mapping[str, float]):
         self._needs, self._wait_s = needs, wait_s
-        self._asked: dict[str, dict[str, float]] = {}  # when it was due, and when asked
+        self._asked: dict[str, dict[str, Any]] = {}  # when it was due, and when asked
         self._sent: dict[str, list[Request]] = {name: [] for name in needs}
         self._scale, self._began_s = 1.0, 0.0
         self.said: list[Said] = []  # of each answer
