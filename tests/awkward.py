@@ -670,6 +670,14 @@ async def max_tokens_only(call: Call) -> web.StreamResponse:
 
 
 @mode
+async def no_stream_options(call: Call) -> web.StreamResponse:
+    """Streams, and refuses to count tokens in one: Azure's API versions before September 2024."""
+    if "stream_options" in call.body:
+        return refused(400, "Unrecognized request argument supplied: stream_options")
+    return await call.kind()
+
+
+@mode
 async def strict_notemp(call: Call) -> web.StreamResponse:
     """Refuses both, one after the other: a reasoning model behind a strict gateway."""
     return await (notemp if "max_completion_tokens" not in call.body else strict)(call)

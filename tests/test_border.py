@@ -55,7 +55,7 @@ SHORT_S = 2.0
 # whose StepError carries it. What LangChain, openai's client and CrewAI make of an answer that is
 # none is theirs: the table says what that is, and that a guard around them makes sense of it.
 CALLS = """
-mode              | ask, engines         | chat                 | astream              | structured           | guard                | guarded_chat
+mode              | ask, streamed, engines | chat                 | astream              | structured           | guard                | guarded_chat
 kind              | answer               | answer               | answer               | answer               | answer               | answer
 nousage           | answer               | answer               | answer               | answer               | answer               | answer
 null_usage        | answer               | answer               | answer               | answer               | answer               | answer
@@ -252,6 +252,10 @@ async def ainvoke(patience_s: float, **asked: Any) -> Any:
     return await lab.chat_model(timeout=patience_s, **asked).ainvoke(QUESTION)
 
 
+async def streamed(patience_s: float, **asked: Any) -> Any:
+    return (await lab.reply(QUESTION, timeout_s=patience_s, stream=True, **asked)).text
+
+
 async def invoke(patience_s: float, **asked: Any) -> Any:
     model = lab.chat_model(timeout=patience_s, **asked)
     return await asyncio.to_thread(model.invoke, QUESTION)
@@ -313,6 +317,7 @@ async def engine_dask(patience_s: float, **asked: Any) -> Any:
 HERE = {e: partial(an_engine, e) for e in engines.ENGINES if e not in ("crewai", "dask")}
 GROUPS: dict[str, dict[str, Door]] = {
     "ask": {"ask": ask},
+    "streamed": {"streamed": streamed},
     "engines": HERE,
     "chat": {"ainvoke": ainvoke, "invoke": invoke, "tools": tools},
     "astream": {"astream": astream},
@@ -451,7 +456,7 @@ def fresh(upstream: Upstream, forwarding: None) -> Iterator[Upstream]:
 
 def test_the_tables_leave_no_mode_out():
     """Every mode is in a table."""
-    of_parameters = {*PARAMETERS, "ignores_limit"}
+    of_parameters = {*PARAMETERS, "ignores_limit", "no_stream_options"}
     assert _table(CALLS).keys() | of_parameters == awkward.MODES.keys()
 
 
@@ -632,7 +637,16 @@ def test_the_key_is_in_no_answer_or_header(mode: str, fresh: Upstream):
 
 DOORS_WITH_PARAMETERS = {
     name: door
-    for column in ("ask", "chat", "astream", "structured", "guard", "guarded_chat", "engines")
+    for column in (
+        "ask",
+        "streamed",
+        "chat",
+        "astream",
+        "structured",
+        "guard",
+        "guarded_chat",
+        "engines",
+    )
     for name, door in GROUPS[column].items()
     if name != "structured"  # twenty tokens are too few for it
 }
@@ -656,6 +670,33 @@ def test_a_refused_parameter_is_left_out_for_every_door(
     told = [r.getMessage() for r in caplog.records if r.name.startswith("agentlab")]
     for name in refused:
         assert sum(name in message for message in told) == 1, told
+
+
+def test_a_stream_is_asked_for_without_what_is_refused(fresh: Upstream):
+    """The answer comes in the second request, and in the first of a later one; uncounted."""
+    fresh.use("no_stream_options")
+    for requests in (2, 3):
+        reply = asyncio.run(lab.reply(QUESTION, stream=True))
+        assert reply.text and reply.completion_tokens == 0
+        assert len(fresh.asked) == requests
+    assert (fresh.asked[-1].body or {})["stream"] is True
+
+
+@pytest.mark.usefixtures("forwarding")
+@pytest.mark.parametrize(
+    "mode", ["kind", "keepalive", "empty_chunks", "reasoning_first", "no_done"]
+)
+def test_a_streamed_answer_has_a_first_token(mode: str, upstream: Upstream):
+    """Which is a word: comments and empty chunks, five of 50 ms each, come before."""
+    upstream.use(mode)
+    upstream.delay_s, usual_s = 0.05, upstream.delay_s
+    with trace() as t:
+        asyncio.run(lab.reply(QUESTION, stream=True))
+    upstream.delay_s = usual_s
+    (span,) = t.spans
+    assert span.end_s is not None and span.ttft_s is not None
+    assert 0.05 * (6 if mode in ("keepalive", "empty_chunks") else 1) <= span.ttft_s + 1e-3
+    assert span.arrived_s + span.ttft_s <= span.end_s
 
 
 @pytest.mark.usefixtures("forwarding")

@@ -22,7 +22,6 @@ from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook
 
 from agentlab import settings
 from agentlab._support.catalogue import _pattern, translated
-from agentlab.commands import progress
 from agentlab.errors import ConfigError, FileError
 from agentlab.exercises import Check
 from agentlab.settings import language, said
@@ -32,6 +31,7 @@ sys.path.insert(0, str(ROOT / "tools"))
 
 import korean  # noqa: E402  tools/ is no package
 import lint_notebooks  # noqa: E402
+import progress  # noqa: E402
 
 TWINS = sorted(korean.KOREAN.glob("*.ipynb"))
 

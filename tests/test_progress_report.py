@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 
 import nbformat
@@ -10,9 +11,11 @@ from lessons import NOTEBOOKS, Lesson
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
 
 from agentlab.commands import main as cli
-from agentlab.commands import progress
-from agentlab.commands.progress import lessons, text
 from agentlab.errors import ConfigError
+
+sys.path.insert(0, str(NOTEBOOKS.parent / "tools"))
+import progress
+from progress import lessons, text
 
 CHECK = "with Check() as check:\n    ..."
 

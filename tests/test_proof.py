@@ -12,7 +12,6 @@ import re
 import shutil
 import socket
 import subprocess
-import sys
 from base64 import b64decode
 from importlib import metadata
 from pathlib import Path
@@ -32,8 +31,6 @@ from agentlab.errors import ConfigError
 from agentlab.settings import DATA
 
 ROOT = Path(__file__).resolve().parents[1]
-sys.path.insert(0, str(ROOT / "tools"))
-import cite  # noqa: E402  tools/ is no package
 
 REFERENCE = DATA / "results"
 SMALL = "about: Agents.\nworkloads: [{agents: 1}, {agents: 3}]\n"
@@ -406,7 +403,7 @@ def test_real_cases_are_measured_again(fresh_lab, tmp_path, monkeypatch):
 def test_a_page_has_all_that_is_cited(fresh_lab, tmp_path, capsys):
     """The table, the machine, each digest, the commands, and an entry for a bibliography."""
     file = bench(tmp_path)
-    assert cite.main([str(file)]) == 0
+    assert main(["bench", "report", str(file)]) == 0
     text = file.with_suffix(".report.md").read_text(encoding="utf-8")
     known = proof.read(file)
     assert known is not None
@@ -417,7 +414,8 @@ def test_a_page_has_all_that_is_cited(fresh_lab, tmp_path, capsys):
     citation = yaml.safe_load((ROOT / "CITATION.cff").read_text(encoding="utf-8"))
     fields = dict(re.findall(r"^  (\w+) = \{(.*)\},$", entry, re.MULTILINE))
     assert entry.startswith("@software{agentlab-small,\n") and entry.endswith("\n}\n")
-    assert fields["title"] == citation["title"]
+    assert (fields["title"], fields["license"]) == (citation["title"], citation["license"])
+    assert [{"name": fields["author"]}] == citation["authors"]
     assert fields["date"] == f"{known.date:%Y-%m-%d}"
     assert known.sha256["small.json"] in fields["note"] and str(known.commit) in fields["note"]
 
@@ -426,7 +424,7 @@ def test_a_page_loads_and_runs_nothing(fresh_lab, tmp_path):
     """The picture is inside; what somebody wrote into an experiment is text."""
     evil = "about: '<script>alert(1)</script> ![x](https://example.com/x.png)'\n"
     file = bench(tmp_path, SMALL.replace("about: Agents.\n", evil))
-    cite.main([str(file)])
+    main(["bench", "report", str(file)])
     page = file.with_suffix(".report.html").read_text(encoding="utf-8")
     assert "<script" not in page and "&lt;script&gt;" in page
     assert "default-src 'none'; img-src data:;" in page  # so the image from elsewhere stays there
@@ -441,18 +439,26 @@ def test_a_page_without_a_proof_says_so(fresh_lab, tmp_path, name):
     """Of either kind of result, virtual or real, and with no picture there."""
     file = tmp_path / f"{name}.json"
     shutil.copy(REFERENCE / f"{name}.json", file)
-    assert cite.main([str(file)]) == 0
+    assert main(["bench", "report", str(file)]) == 0
     text = file.with_suffix(".report.md").read_text(encoding="utf-8")
     assert "This result has no proof" in text
     assert f".venv/bin/agentlab bench {name}\n" in text
-    assert "![" not in text
+    assert "![" not in text and "  date = " not in text
+
+
+def test_a_page_that_cannot_be_written_says_where(fresh_lab, tmp_path, capsys):
+    """A folder stands where the page would; the way out is a folder of one's own."""
+    file = bench(tmp_path)
+    file.with_suffix(".report.md").mkdir()
+    assert main(["bench", "report", str(file)]) == 2
+    assert "to a folder of yours" in capsys.readouterr().err
 
 
 def test_no_page_vouches_for_an_edited_result(fresh_lab, tmp_path, capsys):
     """Nothing is written then."""
     file = bench(tmp_path)
     edited(file, 0, elapsed_s=1.0)
-    assert cite.main([str(file)]) == 2
+    assert main(["bench", "report", str(file)]) == 2
     assert "is not as its proof has it" in capsys.readouterr().err
     assert not file.with_suffix(".report.md").exists()
 

@@ -23,6 +23,7 @@ from opentelemetry.proto.trace.v1.trace_pb2 import TracesData
 from serving import serving
 
 from agentlab.bench.published import Arrival, published
+from agentlab.commands.main import COMMANDS, main
 from agentlab.endpoint.server.app import local_app
 from agentlab.errors import ConfigError
 from agentlab.settings import DATA, Settings
@@ -31,7 +32,7 @@ from agentlab.trace import AGENT, Span, ToolSpan, Trace
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT / "tools"))
 import load_tools  # noqa: E402  tools/ is no package
-from trace_forms import FORMS, export, load, main  # noqa: E402
+from trace_forms import FORMS, export, load  # noqa: E402
 
 TRACES = DATA / "traces"
 NUMBERS = count(1)
@@ -569,14 +570,14 @@ def test_the_command_takes_a_trace_there_and_back(tmp_path: Path, form: str):
     """The file is the same to the byte."""
     there, back = tmp_path / "there", tmp_path / "back.jsonl"
     went = TRACES / "agents.jsonl"
-    assert main(["export", str(went), "--to", form, "--out", str(there)]) == 0
-    assert main(["import", str(there), "--out", str(back)]) == 0
+    assert main(["trace", "export", str(went), "--to", form, "--out", str(there)]) == 0
+    assert main(["trace", "import", str(there), "--out", str(back)]) == 0
     assert back.read_bytes() == went.read_bytes()
 
 
 def test_the_command_says_what_it_leaves_out(capfdbinary: Any):
     """On the error stream, so that the other can be a file."""
-    assert main(["export", str(TRACES / "agents.jsonl"), "--to", "mooncake"]) == 0
+    assert main(["trace", "export", str(TRACES / "agents.jsonl"), "--to", "mooncake"]) == 0
     out, err = capfdbinary.readouterr()
     left = sum(not span.ok for span in RUN.spans)
     assert left and f"left out: {left} of {RUN.requests} spans".encode() in err
@@ -586,7 +587,7 @@ def test_the_command_says_what_it_leaves_out(capfdbinary: Any):
 def test_the_command_dates_a_trace(tmp_path: Path):
     """For tools that show when something happened."""
     out = tmp_path / "otel.json"
-    command = ["export", str(TRACES / "agents.jsonl"), "--to", "otel", "--out", str(out)]
+    command = ["trace", "export", str(TRACES / "agents.jsonl"), "--to", "otel", "--out", str(out)]
     assert main([*command, "--began", "2026-11-29T20:00:00+00:00", "--model", "m"]) == 0
     assert b'"startTimeUnixNano":"1795982400000000000"' in out.read_bytes()
     assert b'"chat m"' in out.read_bytes()
@@ -599,6 +600,7 @@ def test_the_command_dates_a_trace(tmp_path: Path):
         ["export", "none", "--to", "csv"],
         ["import", "none"],
         ["import", "azure.csv", "--out", "/no/such/folder/file"],
+        ["export", "agents.jsonl", "--to", "otel", "--began", "yesterday"],
         ["export", "agents.jsonl", "--to", "otel", "--began", "9999-01-01"],
         ["export", "agents.jsonl", "--to", "otel", "--began", "1900-01-01"],
     ],
@@ -606,9 +608,14 @@ def test_the_command_dates_a_trace(tmp_path: Path):
 def test_the_command_refuses_what_makes_no_sense(arguments: list[str], capsys: Any):
     """Exit code 2, one line, and nothing on the other stream."""
     verb, name, *rest = arguments
-    assert main([verb, str(TRACES / name), *rest]) == 2
+    assert main(["trace", verb, str(TRACES / name), *rest]) == 2
     said = capsys.readouterr()
-    assert said.err.startswith("trace_forms: ") and not said.out
+    assert said.err.startswith("agentlab: ") and said.err.count("\n") == 1 and not said.out
+
+
+def test_the_command_has_the_forms_that_there_are():
+    """Its choices stand in a file that imports nothing."""
+    assert COMMANDS["trace export"]["options"]["--to"]["choices"] == [*FORMS]
 
 
 @pytest.mark.parametrize(

@@ -118,10 +118,18 @@ def printed(cell: NotebookNode) -> str:
 
 
 def test_the_wheel_holds_code_and_data_and_nothing_else(wheel: Path):
-    """Presets, replies, workflows and the licence; no lesson, no test."""
+    """Presets, replies, workflows, the tools that are commands, the licence; no lesson, no test."""
     with zipfile.ZipFile(wheel) as archive:
         names = archive.namelist()
     assert "agentlab/data/endpoints/course.yaml" in names
+    tools = {name for name in names if name.startswith("agentlab/tools/")}
+    assert {Path(name).stem for name in tools} == {
+        "trace_forms",
+        "progress",
+        "cite",
+        "page",
+        "page.md",
+    }
     assert any(name.endswith("licenses/LICENSE") for name in names)
     assert {name.split("/")[0].split("-")[0] for name in names} == {"agentlab", "agentlab_course"}
 
@@ -191,6 +199,16 @@ serve.wait()
 def test_the_base_install_serves(bare: Path):
     """`agentlab serve` answers a client of the standard library."""
     assert run(bare, "-c", SERVES).strip() == "stop"
+
+
+def test_the_base_install_takes_a_trace_there_and_back(bare: Path, tmp_path: Path):
+    """`agentlab trace` runs a tool that travels inside the package."""
+    sample = ROOT / "data/traces/agents.jsonl"
+    there, back = tmp_path / "there", tmp_path / "back"
+    command = ["-m", "agentlab", "trace"]
+    run(bare, *command, "export", str(sample), "--to", "otel", "--out", str(there))
+    run(bare, *command, "import", str(there), "--out", str(back))
+    assert back.read_bytes() == sample.read_bytes()
 
 
 WORKFLOW = (

@@ -1,26 +1,20 @@
-"""Write a page on a result that others can cite: NAME.report.md and NAME.report.html.
-
-python tools/cite.py FILE ...
-"""
+"""`agentlab bench report`: a page on a result that others can cite; the wheel has this file."""
 
 from __future__ import annotations
 
-import sys
+import argparse
 from base64 import b64encode
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import yaml
 from jinja2 import Environment, FileSystemLoader, select_autoescape
 from markdown_it import MarkdownIt
 
 from agentlab._support.system import write_whole
 from agentlab.bench import proof, report, results
 from agentlab.bench.experiment import counted
-from agentlab.errors import AgentLabError, ConfigError
+from agentlab.errors import ConfigError
 
-ROOT = Path(__file__).resolve().parents[1]
 _PAGES = Environment(
     loader=FileSystemLoader(Path(__file__).with_name("cite")),
     autoescape=select_autoescape(),
@@ -34,7 +28,7 @@ def write(file: Path) -> list[Path]:
     """Write both pages beside a result, and return where; its picture is part of the HTML.
 
     Raises:
-        ConfigError: If the result is not as its proof has it.
+        ConfigError: If the result is not as its proof has it, or its folder takes no file.
     """
     result, known = results.load(file), proof.read(file)
     digests = proof.digests(file, result)
@@ -45,7 +39,6 @@ def write(file: Path) -> list[Path]:
         "result": result,
         "proof": known,
         "file": file,
-        "citation": yaml.safe_load((ROOT / "CITATION.cff").read_text(encoding="utf-8")),
         "digests": known.sha256 if known else digests,
         "table": report.markdown(result),
         "counted": counted,
@@ -59,21 +52,17 @@ def write(file: Path) -> list[Path]:
         file.with_suffix(".report.md"): text.render(values, picture=inside and name.name),
         file.with_suffix(".report.html"): html.render(body=body, title=result.name),
     }
-    for path, content in pages.items():
-        write_whole(path, content.encode())
+    try:
+        for path, content in pages.items():
+            write_whole(path, content.encode())
+    except OSError as error:
+        where = f"cannot write beside the result: {error}"
+        raise ConfigError(f"{where}; copy {file.name} and its proof to a folder of yours") from None
     return list(pages)
 
 
-def main(files: Sequence[str] | None = None) -> int:
-    """Write the pages of each file; return 2 if a result is not what it should be."""
-    try:
-        for file in sys.argv[1:] if files is None else files:
-            print(*write(Path(file)), sep="\n")
-    except AgentLabError as error:
-        print(f"cite: {error}", file=sys.stderr)
-        return 2
+def run(options: argparse.Namespace) -> int:
+    """Write the pages of each file, and print where; return 0."""
+    for file in options.files:
+        print(*write(Path(file)), sep="\n")
     return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main())

@@ -1,9 +1,6 @@
-"""Write a trace in the forms of other tools, and read theirs as a trace.
+"""`agentlab trace export` and `import`: a trace in other tools' forms, and theirs as a trace.
 
-    python tools/trace_forms.py export TRACE --to otel|perfetto|mooncake|csv [--out FILE]
-    python tools/trace_forms.py import FILE [--out TRACE]
-
-docs/traces.md says what each form can carry.
+docs/traces.md says what each form can carry. The wheel has this file, too.
 
 - OTLP/JSON with the names of OpenTelemetry's conventions for generative AI, version 0.1.0:
   opentelemetry.io/docs/specs/otlp/#json-protobuf-encoding and
@@ -27,7 +24,7 @@ from typing import Any
 import msgspec
 
 from agentlab._support.fields import checked
-from agentlab._support.system import write_whole
+from agentlab._support.system import extras, write_whole
 from agentlab.bench.published import (
     INFERENCE,
     OtlpSpan,
@@ -36,7 +33,7 @@ from agentlab.bench.published import (
     published,
     read_rows,
 )
-from agentlab.errors import AgentLabError, ConfigError
+from agentlab.errors import ConfigError
 from agentlab.trace import AGENT, TOOL, Span, ToolSpan, Trace
 
 _Row = dict[str, Any]
@@ -84,7 +81,8 @@ def export(trace: Trace, form: str, *, model: str = "", began_ns: int = 0) -> by
 
 
 def _csv(spans: Sequence[Span]) -> bytes:
-    import pandas as pd  # takes a second
+    with extras("course"):
+        import pandas as pd  # takes a second
 
     rows = pd.DataFrame(map(msgspec.structs.asdict, spans), dtype=object)
     return str(rows.to_csv(index=False, lineterminator="\n")).encode()
@@ -296,37 +294,26 @@ def _foreign(span: OtlpSpan, told: _Row) -> _Row:
     return row
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    """Export or import, and say what the form cannot carry; 2 for an error of the user's."""
-    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-    verbs = parser.add_subparsers(dest="verb", required=True)
-    export_, import_ = verbs.add_parser("export"), verbs.add_parser("import")
-    export_.add_argument("file", help="what `serve --trace` or `Trace.save` wrote")
-    import_.add_argument("file", help="one of the forms, or a published trace")
-    export_.add_argument("--to", choices=FORMS, required=True)
-    for verb in (export_, import_):
-        verb.add_argument("--out", help="write there; left out: to the terminal")
-    export_.add_argument("--model", default="", help="of otel: the model's name")
-    export_.add_argument("--began", type=datetime.fromisoformat, help="of otel: left out: 1970")
-    options = parser.parse_args(argv)
+def run(options: argparse.Namespace) -> int:
+    """Export or import, and say what the form cannot carry; return 0."""
+    written = (_exported if options.command == "trace export" else _imported)(options)
+    if options.out is None:
+        sys.stdout.buffer.write(written)
+        return 0
     try:
-        written = _exported(options) if options.verb == "export" else _imported(options)
-        if options.out is None:
-            sys.stdout.buffer.write(written)
-        else:
-            write_whole(Path(options.out), written)
+        write_whole(Path(options.out), written)
     except OSError as error:
-        print(f"trace_forms: --out: {error}; name a file that can be made", file=sys.stderr)
-        return 2
-    except AgentLabError as error:
-        print(f"trace_forms: {error}", file=sys.stderr)
-        return 2
+        raise ConfigError(f"--out: {error}; name a file that can be made") from None
     return 0
 
 
 def _exported(options: argparse.Namespace) -> bytes:
     trace = Trace.load(options.file)
-    began_s = round(options.began.timestamp()) if options.began else 0
+    try:
+        began_s = round(datetime.fromisoformat(options.began).timestamp())
+    except ValueError:
+        way = "write it as 2026-11-29T20:00:00Z"
+        raise ConfigError(f"--began: {options.began!r} is no date; {way}") from None
     checked("--began", began_s, most=8 * 10**9)  # so that its nanoseconds fit into 64 bits
     written = export(trace, options.to, model=options.model, began_ns=began_s * 10**9)
     of = [*trace.spans, *trace.tools] if options.to != "mooncake" else trace.spans
@@ -340,7 +327,3 @@ def _imported(options: argparse.Namespace) -> bytes:
     trace = load(options.file)
     spans = sorted([*trace.tools, *trace.spans], key=lambda span: span.arrived_s)
     return msgspec.json.Encoder().encode_lines(spans)
-
-
-if __name__ == "__main__":
-    sys.exit(main())

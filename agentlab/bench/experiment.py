@@ -217,6 +217,7 @@ class Experiment:
         slo: Which calls count for goodput.
         window: Which calls count for percentiles and throughput, after a warm-up.
         price: From which each case's cost is told.
+        stream: Whether answers are streamed, so that a real model's have a time to first token.
         settings: What else `lab.configure` takes, such as `requests_per_minute`.
     """
 
@@ -234,6 +235,7 @@ class Experiment:
     slo: Slo | UnsetType = UNSET
     window: Window | UnsetType = UNSET
     price: Price | UnsetType = UNSET
+    stream: bool | UnsetType = UNSET
 
     def __post_init__(self) -> None:
         many = sum(workload.random or 1 for workload in self.workloads) * self.repeats
@@ -246,8 +248,8 @@ class Experiment:
             raise ValueError(f"{many:,} measurements, and {_MOST_MEASUREMENTS:,} are the most")
         if self.clock == "virtual" and {"crewai", "dask"} & set(self.engines):
             raise ValueError("the engines crewai and dask keep no virtual time; set clock: real")
-        has_client = self.settings or self.clock == "real" or self.strategies != ["once"]
-        plain = all(workload.plain for workload in self.workloads) and not has_client
+        client = self.settings or self.stream or self.clock == "real" or self.strategies != ["once"]
+        plain = all(workload.plain for workload in self.workloads) and not client
         if "crowd" in self.engines and (not plain or None in self.max_concurrency):
             needs = "clock: virtual, strategies: [once] and numbers in max_concurrency"
             lacks = "takes no settings, arrivals, turns and lengths"

@@ -117,10 +117,14 @@ class _Task:
         self.workflow, self.wait_s = of_one.drawn(case.seed, number=self.seed or 0)
         self.tools = workload.functions(case.seed)
 
+    def asked_by(self, send: Send) -> Send:
+        """Return what asks as the experiment says: in streams, or past the end of an answer."""
+        given = {"stream": self.experiment.stream, "ignore_eos": not self.workload.plain}
+        return partial(send, **{name: True for name, wanted in given.items() if wanted})
+
     async def answers(self, send: Send, calls: Calls) -> dict[str, str]:
         calls.begin()
-        if not self.workload.plain:  # answers are as long as the experiment or its trace says
-            send = partial(send, ignore_eos=True)
+        send = self.asked_by(send)
         limits = {"max_concurrency": self.case.max_concurrency, "requests_per_minute": self.limit}
         ask = calls.when_due(asking(self.case.strategy, send=calls.noting(send), **limits))
         workflow, inputs = self.workflow, self.workload.inputs
@@ -145,13 +149,11 @@ class _Task:
 def as_functions(workflow: Workflow, ask: Ask) -> list[parallel.Function]:
     """Return the workflow as plain functions, as a reader would write them by hand."""
 
-    def function(step: Step) -> parallel.Function:
-        async def call(**values: str) -> str:
-            return await answer(step, values, ask)
+    async def call(step: Step, /, **values: str) -> str:
+        return await answer(step, values, ask)
 
-        return parallel.with_parameters(call, step.name, step.mentions)
-
-    return [function(step) for step in workflow.steps]
+    steps = workflow.steps
+    return [parallel.with_parameters(partial(call, s), s.name, s.mentions) for s in steps]
 
 
 def asking(
@@ -276,7 +278,7 @@ async def _all_ended(t: Trace) -> None:
 async def _ask_first(task: _Task, reply: Send) -> None:
     """Ask one question as the run will: what fails now would fail there."""
     step, values = task.workflow.steps[0], task.workflow.given(task.workload.inputs)
-    ask: Any = Guard(retry=Retry(attempts=3)).around(reply)
+    ask: Any = Guard(retry=Retry(attempts=3)).around(task.asked_by(reply))
     try:
         with suppress(TurnsExhausted):  # that is an answer, too
             await answer(replace(step, max_turns=1), values, with_tools(ask, task.tools or {}))
@@ -379,7 +381,4 @@ def _rehearsed(workload: Workload, seed: int, number: int = 0) -> list[Cost]:
         tools = workload.functions(seed)
         _, t = lab.simulate(engines.run(workflow, workload.inputs, tools=tools))
     asked = [(span, workflow.step(span.agent).max_tokens) for span in t.spans]
-    return [
-        Cost(1, span.prompt_tokens, most or span.completion_tokens, unlimited=int(most is None))
-        for span, most in asked
-    ]
+    return [Cost(1, s.prompt_tokens, n or s.completion_tokens, int(n is None)) for s, n in asked]

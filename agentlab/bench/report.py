@@ -19,7 +19,6 @@ from agentlab.bench.results import (
     Results,
     deviations,
     first_of_work,
-    known,
     median_of,
     unequal,
 )
@@ -44,12 +43,10 @@ def markdown(results: Results) -> str:
     """
     every = [m for case in results.measured for m in results.of(case)]
     asked, late = results.experiment, [m.late for m in every if m.late is not UNSET]
-    timed = asked.slo and (asked.slo.ttft_s or asked.slo.itl_s)
     said = [*readings(results), *filter(None, [busy(results)])]
     told = {"results": results, "asked": asked, "said": said, "tolerance": TOLERANCE}
     told |= {"table": table(results), "callers": felt(results)}
     told["problems"] = unequal(results.measurements)
-    told["untold"] = timed and every and not known(every, "ttft_p50_s")
     told["late"] = late and (median(ms for ms, _ in late), max(ms for _, ms in late))
     told["off"] = max(map(abs, deviations(every).values()), default=None)
     told["answers"] = [answer for m in every for answer in m.said]
@@ -64,12 +61,12 @@ def table(results: Results) -> str:
 
 
 def felt(results: Results) -> str:
-    """Return the table of what callers felt, where they arrive in their own time or have an SLO.
+    """Return the table of what callers felt, where they arrive in their own time, or it is asked.
 
     Times are those of p50 / p90 / p99, and of several runs the medians of each.
     """
     asked = results.experiment
-    more = asked.slo or asked.window or asked.price
+    more = asked.slo or asked.window or asked.price or asked.stream
     if not more and all(workload.plain for workload in asked.workloads):
         return ""
     show_s = partial(seconds, decimals=2, digits=2)

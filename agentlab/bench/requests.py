@@ -79,7 +79,7 @@ class Calls:
 
     def __init__(self, needs: Mapping[str, Sequence[str]], wait_s: Mapping[str, float]):
         self._needs, self._wait_s = needs, wait_s
-        self._asked: dict[str, tuple[float, float]] = {}  # when it was due, and when asked
+        self._asked: dict[str, dict[str, Any]] = {}  # when it was due, and when asked
         self._sent: dict[str, list[Request]] = {name: [] for name in needs}
         self._scale, self._began_s = 1.0, 0.0
         self.said: list[Said] = []  # of each answer
@@ -100,7 +100,7 @@ class Calls:
             due_s = round(max(ends_s, default=0.0) + self._wait_s.get(agent, 0.0), 9)
             if due_s > self._now_s():
                 await lab.sleep_until(self._began_s * self._scale + due_s)
-            self._asked[agent] = due_s, max(self._now_s(), due_s)
+            self._asked[agent] = {"due_s": due_s, "asked_s": max(self._now_s(), due_s)}
             return await ask(prompt, agent=agent, **options)
 
         return waiting
@@ -109,11 +109,8 @@ class Calls:
         """Return what sends one attempt and notes when; it goes around the client alone."""
 
         async def noted(prompt: str, *, agent: str, **options: Any) -> Any:
-            (due_s, asked_s), mine = self._asked[agent], self._sent[agent]
-            number, sent_s = len(mine), self._now_s()
-            row = Request(
-                run=0, call=agent, attempt=number + 1, due_s=due_s, asked_s=asked_s, sent_s=sent_s
-            )
+            mine, times_s = self._sent[agent], {**self._asked[agent], "sent_s": self._now_s()}
+            row = Request(run=0, call=agent, attempt=len(mine) + 1, **times_s)
             mine.append(row)
             told: dict[str, Any] = {}
             try:
@@ -123,7 +120,7 @@ class Calls:
                 self.said.append(Said(reason, reply.completion_tokens, limit))
                 return reply if options.get("tools") else reply.text
             finally:
-                mine[number] = replace(row, returned_s=self._now_s(), **told)
+                mine[row.attempt - 1] = replace(row, returned_s=self._now_s(), **told)
 
         return noted
 

@@ -68,10 +68,9 @@ class Price:
     def of(self, requests: Iterable[Request]) -> float:
         """Return what requests cost; what is cached costs its own price, if it has one."""
         prices = self.prompt, self.prompt if self.cached is UNSET else self.cached, self.answer
-        rows = [(r.prompt_tokens, r.cached_tokens, r.completion_tokens) for r in requests]
-        prompt, cached, answer = (sum(column) for column in zip(*rows, strict=True))
-        millionths = np.dot((prompt - cached, cached, answer), prices)
-        return round(float(millionths) / 1e6, 9)
+        tokens = [(r.prompt_tokens, r.cached_tokens, r.completion_tokens) for r in requests]
+        prompt, cached, answer = np.sum(tokens, axis=0)
+        return round(float(np.dot((prompt - cached, cached, answer), prices)) / 1e6, 9)
 
 
 _STRETCHES = {

@@ -63,8 +63,7 @@ class Scenario(msgspec.Struct, frozen=True, kw_only=True):
     @property
     def physics(self) -> Physics:
         """The preset's, with these slots."""
-        physics = presets.load(self.preset).physics
-        return msgspec.structs.replace(physics, capacity=self.capacity)
+        return msgspec.structs.replace(presets.load(self.preset).physics, capacity=self.capacity)
 
 
 def _scenarios(name: str) -> list[Scenario]:
@@ -133,8 +132,7 @@ def run(limiter: Limiter, scenario: Scenario) -> Outcome:
         agents = asyncio.gather(*(agent() for _ in range(scenario.agents)))
         with suppress(TimeoutError):
             await asyncio.wait_for(agents, run_s + _HAIR_S)
-        p95_s = percentile(took_s, 95) if took_s else math.inf
-        many = len(took_s)
+        many, p95_s = len(took_s), percentile(took_s, 95) if took_s else math.inf
         return Outcome(many / run_s, p95_s, many, endpoint.requests, watched.limits)
 
     return run_virtual(main()).result

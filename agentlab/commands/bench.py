@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 from agentlab._support.fields import checked
-from agentlab._support.yaml_file import LocatedFile
 from agentlab.bench import against, experiment, measure, plots, proof, report, results
 from agentlab.bench.account import accounts, page
 from agentlab.bench.compare import compared
@@ -26,8 +25,8 @@ def run(options: argparse.Namespace) -> int:
         print(experiment.found(options.list).read_text(encoding="utf-8"))
     elif options.list is not None:
         for name in experiment.names():
-            one = LocatedFile(experiment.found(name), what="experiment").value
-            print(f"{name:12}  {one.get('clock', 'virtual'):7}  {one['about']}")
+            one = experiment.load(name)
+            print(f"{name:12}  {one.clock:7}  {one.about}")
     elif options.experiment is None:
         known = ", ".join(experiment.names())
         raise ConfigError(f"name an experiment, one of {known}, or see --help")

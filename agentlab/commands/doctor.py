@@ -86,9 +86,7 @@ def packages(lock: str, there: Mapping[str, str] | None = None) -> Finding:
         for each in map(Requirement, lines)
         if each.marker is None or each.marker.evaluate()
     }
-    odd = [
-        name for name in sorted(wanted, key=there.__contains__) if wanted[name] != there.get(name)
-    ]
+    odd = [n for n in sorted(wanted, key=there.__contains__) if wanted[n] != there.get(n)]
     if odd:  # what is missing comes first
         said = [f"{name} {there.get(name, 'is missing')}, not {wanted[name]}" for name in odd[:5]]
         return Finding(WARN if odd[0] in there else FAIL, "; ".join(said), SETUP)

@@ -1,7 +1,8 @@
 """The command line: find the command that is asked for, and import no other.
 
 So `agentlab doctor` starts where packages are missing, and says which. What commands there are, and
-what they take, is in commands.toml.
+what they take, is in commands.toml; a name may have two words. A `tool` is a file of tools/, which
+travels beside the course's data.
 """
 
 import argparse
@@ -11,21 +12,24 @@ import sys
 import tomllib
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
+from agentlab._support.system import extras
 from agentlab.errors import AgentLabError
 
 COMMANDS = tomllib.loads(Path(__file__).with_name("commands.toml").read_text(encoding="utf-8"))
-_FILE = argparse.FileType("ab", 0)
-_TYPES = {"int": int, "float": float, "path": Path, "file to append to": _FILE}
+_TYPES = {"int": int, "float": float, "file to append to": argparse.FileType("ab", 0)}
+_TOOLS = [str(folder / "tools") for folder in Path(__file__).parents[1:3]]  # of a wheel, a checkout
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command that `argv` asks for; return the exit code, 2 for an error of the user's."""
     given = sys.argv[1:] if argv is None else list(argv)
-    options = _parser().parse_args(given)
+    two = " ".join(given[:2])
+    options = _parser().parse_args([two, *given[2:]] if two in COMMANDS else given)
     options.given = given
     try:
-        code = int(importlib.import_module(f"agentlab.commands.{options.command}").run(options))
+        code = int(_program(options.command).run(options))
         sys.stdout.flush()
         return code
     except BrokenPipeError:  # the reader of the output, such as `head`, has read enough
@@ -36,6 +40,13 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 2
 
 
+def _program(command: str) -> Any:
+    if tool := COMMANDS[command].get("tool"):
+        sys.path[:0] = _TOOLS
+    with extras("course"):
+        return importlib.import_module(tool or f"agentlab.commands.{command.split()[0]}")
+
+
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="agentlab", description="Run AI agents in parallel.")
     commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
@@ -44,7 +55,5 @@ def _parser() -> argparse.ArgumentParser:
         for option, how in about["options"].items():
             if "type" in how:
                 how = {**how, "type": _TYPES[how["type"]]}
-            if isinstance(how.get("metavar"), list):
-                how = {**how, "metavar": tuple(how["metavar"])}
             command.add_argument(option, **how)
     return parser

@@ -60,18 +60,22 @@ async def reply(
     max_tokens: int | None = None, temperature: float | None = None,
     timeout_s: float = 600.0, ignore_eos: bool | None = None,
     tools: Sequence[Mapping[str, Any]] | None = None, turns: Sequence[Mapping[str, Any]] = (),
+    stream: bool = False,
 ) -> Reply:  # fmt: skip
     """Ask as `ask` does, and return the answer with its tokens: `(...).completion_tokens`.
 
     Args:
         tools: What the model may call, in OpenAI's form; it does so in the reply's `tool_calls`.
         turns: The messages since the prompt: earlier replies, and what their tools returned.
+        stream: Whether the answer comes bit by bit, so that the trace has its first token's time.
     """
     headers, there = _headers(agent), connection()
     first = [{"role": "system", "content": system}] if system else []
     messages = [*first, {"role": "user", "content": prompt}, *turns]
     options: dict[str, Any] = {"max_completion_tokens": max_tokens, "temperature": temperature}
     options |= {"ignore_eos": ignore_eos, "tools": tools}
+    if stream:
+        options |= {"stream": True, "stream_options": {"include_usage": True}}
     given = {name: value for name, value in options.items() if value is not None}
     body = msgspec.json.encode({"model": there.model, "messages": messages, **given})
     headers |= {"authorization": f"Bearer {there.key}", "content-type": "application/json"}

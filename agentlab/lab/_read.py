@@ -6,11 +6,13 @@ import httpx
 import msgspec
 
 from agentlab import errors
+from agentlab.endpoint.contract.chunks import joined
 from agentlab.errors import ModelError
 from agentlab.lab._model_time import retry_after_s
 from agentlab.settings import DATA
 
 SHOWN = 300  # characters of an answer that is not a chat completion
+_ODD = (AttributeError, TypeError)  # of a chunk that has some other shape
 
 _WORDS = msgspec.yaml.decode((DATA / "finish_reasons.yaml").read_bytes())
 _ENDS: dict[str, str] = _WORDS["ends"]
@@ -63,15 +65,18 @@ class _Completion(msgspec.Struct):
 def read(answer: httpx.Response, *, max_tokens: int | None = None) -> Reply:
     """Read the reply in an endpoint's answer, or raise the ModelError that it comes down to.
 
-    Text that the caller's own limit, `max_tokens`, cut off is what was asked for.
+    Text that the caller's own limit, `max_tokens`, cut off is what was asked for. A stream that
+    ends before its answer is an EndpointError.
     """
+    kind = answer.headers.get("content-type", "") if answer.is_success else ""
+    decode = joined if kind.startswith("text/event-stream") else msgspec.json.decode
     try:
-        said = msgspec.json.decode(answer.content)
+        said = decode(answer.content)
         problem = _problem(said)
         if problem is None:
             completion = msgspec.convert(said, type=_Completion)
             choice = completion.choices[0]
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError, IndexError):
+    except (msgspec.DecodeError, ValueError, RecursionError, LookupError, *_ODD):
         raise _as_error(None, answer) from None
     if problem is not None or not answer.is_success:
         raise _as_error(problem, answer)

@@ -1,6 +1,7 @@
 """`agentlab progress`: which exercises a learner's saved notebooks show as solved.
 
-What a check printed when it was last run is stored in the notebook, and is all that is read.
+What a check printed when it was last run is stored in the notebook, and is all that is read. The
+wheel has this file, too.
 """
 
 import argparse
@@ -27,7 +28,7 @@ class Exercise(NamedTuple):
 def run(options: argparse.Namespace) -> int:
     """Report; return 0."""
     here, course = Path("notebooks"), DATA.parent / "notebooks"
-    print(text(lessons(options.folder or (here if here.is_dir() else course))))
+    print(text(lessons(Path(options.folder or (here if here.is_dir() else course)))))
     return 0
 
 
