@@ -154,7 +154,7 @@ async def _awaited(program: Program, args: tuple[Any, ...], within_s: float, t: 
             raise
         where = _line(error.__cause__)  # the cancellation, where it met the answer
         ends = f"does not end{where} ({t.requests} requests so far)"
-        raise _NotYet(f"{_name(program)} {ends}; what does it wait for?") from None
+        raise _NotYet(f"{_name(program)} {ends}; what does it wait for, or repeat?") from None
 
 
 def _settled(result: Any) -> Any:

@@ -189,7 +189,7 @@ async def fails() -> None:
 
 
 def endless(name: str) -> str:
-    return f"`{name}` does not end (0 requests so far); what does it wait for?"
+    return f"`{name}` does not end (0 requests so far); what does it wait for, or repeat?"
 
 
 async def uses_a_coroutine() -> str:

@@ -481,8 +481,8 @@ def test_every_sentence_of_a_check_has_its_korean(in_korean: None):
         "it returned a task instead of its result; `await` the task first.",
         "`f` runs for 10 s already; does a loop never end?",
         "`f` gives 5, which cannot be awaited; write an `async def` that returns its results.",
-        "`f` does not end (0 requests so far); what does it wait for?",
-        "`f` does not end, in the line `x` (0 requests so far); what does it wait for?",
+        "`f` does not end (0 requests so far); what does it wait for, or repeat?",
+        "`f` does not end, in the line `x` (0 requests so far); what does it wait for, or repeat?",
         "the answer",
     ]
     for sentence in sentences:

@@ -68,7 +68,8 @@ def test_the_lessons_as_they_stand_have_nothing_to_mend(tmp_path: Path):
         (lambda cells: cells[2].metadata.update(tags=["raises-exception"]), "they must agree"),
         (lambda cells: cells[2].metadata.update(tags=["nbval-ignore"]), "unknown tag"),
         (lambda cells: cells[2].update(source="# NBVAL_SKIP\n1"), "NBVAL_ comment"),
-        (lambda cells: cells[2].update(source="x = 1\n" * 19), "more than 18 lines"),
+        (lambda cells: cells[2].update(source="x = 1\n" * 15), "more than 14 lines"),
+        (lambda cells: cells[2].update(source="x" * 80), "80 characters"),
         (lambda cells: cells[-1].update(source="1"), "an exercise lacks its check"),
         (lambda cells: cells[-1].update(source="Check() as x\n" * 16), "more than 15 lines"),
         (lambda cells: cells[2].outputs.append(printed("/home/anna/x")), "somebody's machine"),
@@ -78,6 +79,14 @@ def test_the_lessons_as_they_stand_have_nothing_to_mend(tmp_path: Path):
 def test_each_defect_is_found(change: Callable[[Any], object], finding: str, tmp_path: Path):
     """Stripped, out of order, without its output, mistagged, too long, or telling too much."""
     assert any(finding in line for line in changed(tmp_path, change))
+
+
+def test_a_lesson_has_55_cells_at_most(tmp_path: Path):
+    """One more of prose is too many where there are 55."""
+    notebook = nbformat.read(GOOD, as_version=4)
+    notebook.cells += [new_markdown_cell("More.") for _ in range(56 - len(notebook.cells))]
+    nbformat.write(notebook, tmp_path / "01_long.ipynb")
+    assert any("56 cells" in line for line in lint_notebooks.lint(tmp_path / "01_long.ipynb"))
 
 
 def test_a_notebook_without_prose_is_no_lesson(tmp_path: Path):

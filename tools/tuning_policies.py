@@ -3,20 +3,11 @@
 from collections import defaultdict
 from collections.abc import Sequence
 from math import log, sqrt
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from agentlab.errors import ConfigError
 from agentlab.learning import Bandit
-from agentlab.learning.regret import (
-    ARMS,
-    BLOCK,
-    Curve,
-    Learned,
-    Policy,
-    Scenario,
-    World,
-    follow,
-)
+from agentlab.learning.regret import ARMS, BLOCK, Curve, Run, Scenario, World, follow
 
 
 class Static(NamedTuple):
@@ -71,10 +62,10 @@ def against_oracle(
 ) -> Scenario:
     """Follow all policies through the worlds of these seeds; `shift_at` is at a block's end."""
     check_shift(runs, shift_at)
-    learned: dict[str, list[Learned]] = {}
+    followed: dict[str, list[tuple[World, list[Run]]]] = {}
     for seed in seeds:
         world = World(runs, seed=seed, shift_at=shift_at)
-        policies: dict[str, Policy] = {
+        policies: dict[str, Any] = {
             "Thompson": Bandit(ARMS, seed=seed),
             "Thompson, forgets nothing": Bandit(ARMS, discount=1.0, seed=seed),
             "UCB1": Ucb1(ARMS),
@@ -82,18 +73,16 @@ def against_oracle(
             "best static": Static(best_static(world)),
         }
         for policy, chooser in policies.items():
-            learned.setdefault(policy, []).append(follow(chooser, world))
-    curves = {policy: _curve(of_seeds) for policy, of_seeds in learned.items()}
+            followed.setdefault(policy, []).append((world, follow(chooser, world)))
+    curves = {policy: _curve(of_seeds) for policy, of_seeds in followed.items()}
     return Scenario(name, runs, list(seeds), shift_at, curves)
 
 
-def _curve(learned: Sequence[Learned]) -> Curve:
-    shares = [one.share for one in learned]
-    blocks = [slice(at, at + BLOCK) for at in range(0, len(learned[0].means), BLOCK)]
-    curve = [
-        _mean([sum(one.means[block]) / sum(one.oracle[block]) for one in learned])
-        for block in blocks
-    ]
+def _curve(followed: Sequence[tuple[World, list[Run]]]) -> Curve:
+    shares = [world.share(runs) for world, runs in followed]
+    starts = range(0, len(followed[0][1]), BLOCK)
+    blocks = [slice(start, start + BLOCK) for start in starts]
+    curve = [_mean([world.share(runs, block) for world, runs in followed]) for block in blocks]
     return Curve(_mean(shares), round(min(shares), 4), round(max(shares), 4), curve)
 
 

@@ -12,7 +12,6 @@ approach" (2017).
 from collections import Counter, defaultdict
 from collections.abc import Sequence
 from math import isfinite, sqrt
-from typing import Protocol
 
 from agentlab._support.fields import checked
 from agentlab.endpoint.contract import seeded_random
@@ -20,14 +19,6 @@ from agentlab.errors import ConfigError
 
 _PRIOR = 0.5  # the mean reward that an untried arm is believed to have, worth one reward
 _NOISE = 0.4  # a reward's standard deviation: a right answer, worth 1, four times in five
-
-
-class Policy(Protocol):
-    """Chooses an arm for a kind of task, and is told the reward."""
-
-    def choose(self, kind: str) -> str: ...
-
-    def learn(self, kind: str, arm: str, reward: float) -> None: ...
 
 
 class Bandit:

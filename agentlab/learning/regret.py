@@ -14,7 +14,6 @@ from agentlab._support.fields import checked
 from agentlab.clock import run_virtual
 from agentlab.engines import Ask
 from agentlab.learning import tasks
-from agentlab.learning._bandit import Policy
 from agentlab.learning._simulated_skill import SHIFTED, SKILLS, SimulatedSkill, mean_rewards
 from agentlab.learning.patterns import PATTERNS
 from agentlab.learning.tasks import Task
@@ -34,9 +33,10 @@ class Run(NamedTuple):
     reward: float
 
 
-async def live(policy: Policy, some_tasks: Iterable[Task], on: Callable[[Task], Ask]) -> list[Run]:
+async def live(policy: Any, some_tasks: Iterable[Task], on: Callable[[Task], Ask]) -> list[Run]:
     """Let a policy choose the pattern of each task, run it, and let it learn from the outcome.
 
+    A policy has `choose(kind)` and `learn(kind, arm, reward)`, as `Bandit` has.
     `on` says who answers a task; where a real model does, `lambda task: lab.ask`.
     """
     runs, asked = [], list[str]()
@@ -72,26 +72,16 @@ class World:
         self.means = [mean_rewards(task.number in late)[task.kind] for task in self.tasks]
         self.oracle = [max(means.values()) for means in self.means]
 
-
-class Learned(NamedTuple):
-    """What a policy did in a world, and what it and the oracle earn by that on average."""
-
-    runs: list[Run]
-    means: list[float]
-    oracle: list[float]
-
-    @property
-    def share(self) -> float:
-        """What its choices earn on average, as a share of the oracle's."""
-        return sum(self.means) / sum(self.oracle)
+    def share(self, runs: Iterable[Run], some: slice = slice(None)) -> float:
+        """Return what the arms of all or some runs earn on average, as a share of the oracle's."""
+        earned = [means[run.arm] for run, means in zip(runs, self.means, strict=True)]
+        return sum(earned[some]) / sum(self.oracle[some])
 
 
-def follow(policy: Policy, world: World) -> Learned:
-    """Let a policy choose and learn through all of a world's tasks."""
+def follow(policy: Any, world: World) -> list[Run]:
+    """Let a policy choose and learn through all of a world's tasks; return what it did."""
     learning = live(policy, world.tasks, lambda task: world.rewards[task.number])
-    runs = run_virtual(learning).result
-    means = [means[run.arm] for run, means in zip(runs, world.means, strict=True)]
-    return Learned(runs, means, world.oracle)
+    return run_virtual(learning).result
 
 
 class Curve(msgspec.Struct, frozen=True):

@@ -54,9 +54,7 @@ def said(text: str) -> str:
         >>> said("Let me see.\\n**Answer:** 3,5 , 9.")
         '3, 5, 9'
     """
-    found = (
-        re.findall(r"(?im)^\W*answer\W*:\s*(.*)$", text) or text.strip().splitlines()[-1:] or [""]
-    )
+    found = re.findall(r"(?im)^\W*answer\W*:\s*(.*)$", text) or ["", *text.strip().splitlines()]
     return re.sub(r"\s*,\s*", ", ", " ".join(found[-1].split())).strip("*`. ")
 
 

@@ -428,7 +428,7 @@ def test_a_wait_without_an_end(hint, answer):
         check.simulate(answer)
     said = hint()
     assert f"`{answer.__name__}` does not end" in said
-    assert "what does it wait for?" in said
+    assert "what does it wait for, or repeat?" in said
 
 
 @pytest.mark.parametrize("agents", [1, 2, 5])
