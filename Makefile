@@ -69,7 +69,7 @@ newest: setup  ## lessons and tests with the newest of everything; docs/newest.m
 
 browser: setup  ## every lesson in JupyterLab, in a headless browser; pictures in build/screenshots
 	-@$(BIN)/python tools/browser.py --install
-	$(BIN)/python -m pytest -n 3 -rs tests/browser
+	AGENTLAB_PICTURES=1 $(BIN)/python -m pytest -n 3 -rs tests/browser
 
 real: setup  ## every lesson in front of a model that checks keys and words each answer anew
 	AGENTLAB_REAL_LESSONS=all $(BIN)/python -m pytest -n 2 tests/test_real_lessons.py
@@ -103,9 +103,10 @@ book: setup  ## the course as a static site, in build/book
 bundle: setup  ## course and wheels for a machine without a network, in build (BUNDLE_ARGS: which)
 	$(BIN)/python tools/bundle.py $(BUNDLE_ARGS)
 
-soak: setup  ## 20,000 calls to a rough endpoint, and fifty kills: is anything lost, does anything grow?
+soak: setup  ## 20,000 calls to a rough endpoint, fifty kills, 20,000 schedules: is anything lost?
 	$(BIN)/python tools/soak.py
 	AGENTLAB_KILLS=50 $(BIN)/python -m pytest -s tests/test_content_kill.py
+	AGENTLAB_SCHEDULES=10 $(BIN)/python -m pytest -n 2 tests/test_every_schedule.py
 
 refresh: setup  ## execute the notebooks and their Korean twins, and store their outputs
 	$(BIN)/python tools/korean.py sync
