@@ -69,7 +69,7 @@ newest: setup  ## lessons and tests with the newest of everything; docs/newest.m
 
 browser: setup  ## every lesson in JupyterLab, in a headless browser; pictures in build/screenshots
 	-@$(BIN)/python tools/browser.py --install
-	$(BIN)/python -m pytest -n 3 -rs tests/browser
+	AGENTLAB_PICTURES=1 $(BIN)/python -m pytest -n 3 -rs tests/browser
 
 real: setup  ## every lesson in front of a model that checks keys and words each answer anew
 	AGENTLAB_REAL_LESSONS=all $(BIN)/python -m pytest -n 2 tests/test_real_lessons.py

@@ -20,6 +20,7 @@ import reaper
 
 GUARD = Path(__file__).parent / "tests" / "network_guard"
 
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)  # hundreds of processes import the same module
 os.environ["AGENTLAB_PROGRESS"] = "0"  # a moving bar has nothing to compare
 # A pytest that a test starts has another pyproject.toml, or none; these take it four seconds.
 SLOW = "nbval langsmith_plugin asyncio benchmark codspeed recording socket syrupy hypothesispytest"

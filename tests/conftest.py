@@ -13,10 +13,12 @@ import pytest
 # What takes longest begins first, so that no worker is left alone with it at the end. Ten thousand
 # schedules leave much garbage, which is collected sooner in a process that has nothing else yet.
 LONGEST = (
-    "every_schedule exercises engine_dask border setup wheel bundle content_kill notebook_tools "
-    "class_lessons attack_processes classroom_serve bench_real real_lessons sub_agents_raw book "
-    "learning testing"
+    "every_schedule exercises engine_dask border engine_crewai client_crewai sub_agents_raw "
+    "tools_raw setup wheel bundle content_kill notebook_tools class_lessons attack_processes "
+    "classroom_serve real_lessons compare proof book hosts bench_real learning testing"
 ).split()
+# Each imports CrewAI, which takes six seconds: one worker has them all.
+CREWAI = "border engine_crewai client_crewai sub_agents_raw tools_raw".split()
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -28,13 +30,17 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
     """With `-n 3`, the tests of a file stay together: they share a cluster, a book or an import.
 
-    The exercises of each lesson, which share nothing, are on their own.
+    So do all files that import CrewAI. The exercises of each lesson, which share nothing, are on
+    their own.
     """
     from xdist.scheduler import LoadScopeScheduling
 
     class ByFile(LoadScopeScheduling):
         def _split_scope(self, nodeid: str) -> str:
-            return nodeid if "own_hint[" in nodeid else nodeid.partition("::")[0]
+            if "own_hint[" in nodeid:
+                return nodeid
+            file = nodeid.partition("::")[0]
+            return "CrewAI" if Path(file).stem.removeprefix("test_") in CREWAI else file
 
     config.option.loadscopereorder = False  # by the number of tests
     return ByFile(config, log)

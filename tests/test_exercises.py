@@ -51,17 +51,24 @@ Cluster = lambda workers: nullcontext(two)
 }
 """What is run before the answers, so that checks in real time wait less; no hint depends on it."""
 
+CHEAPER = {
+    "05b_laws": """
+from agentlab.bench import measure
+
+measure.run = lambda plan, file: None  # the exercises need its file's name alone
+""",
+}
+"""What is run before the lesson's own cells: no exercise looks at what they would measure."""
+
 FROZEN = """
 import gc
 
 from agentlab import exercises
 
-exercises.PATIENCE_S = 3.0
-gc.collect()
-gc.freeze()
+get_ipython().events.register("pre_run_cell", lambda cell: gc.freeze())
 """
-"""The right answers take a second of the processor. Each check collects garbage first; what the
-lesson has imported is none."""
+"""Each check collects garbage first. What is there by then, such as all that a lesson has imported,
+is none, and takes a tenth of a second to look at."""
 
 LESSONS = [Lesson.load(path) for path in sorted(NOTEBOOKS.glob("*.ipynb"))]
 
@@ -77,15 +84,19 @@ def test_each_answer_gets_its_own_hint(lesson: Lesson):
     path = NOTEBOOKS.parent / "tests" / "wrong_answers" / f"{lesson.path.stem}.yaml"
     wrong = yaml.safe_load(path.read_text(encoding="utf-8"))
     assert sorted(wrong) == [exercise.number for exercise in lesson.exercises]
-    cells = lesson.needed(one.get("answer", "") for some in wrong.values() for one in some)
+    cells = [CHEAPER.get(lesson.path.stem, "")]
+    cells += lesson.needed(one.get("answer", "") for some in wrong.values() for one in some)
     cells += [QUICKER.get(lesson.path.stem, ""), FROZEN]
     places = []
     for exercise in lesson.exercises:
         # A mistake without an answer is the stub's own.
-        answers = [one["answer"] for one in wrong[exercise.number] if "answer" in one]
+        answers = [one for one in wrong[exercise.number] if "answer" in one]
         places.append(range(len(cells), len(cells) + len(answers) + 2))
-        for answer in ["", *answers, exercise.solution]:
-            cells.append("\n\n".join(tried(exercise, answer)))
+        cells.append(tried(exercise, ""))
+        for one in answers:
+            patience_s = 0.3 if "never end" in one["hint"] else exercises.PATIENCE_S
+            cells.append(tried(exercise, one["answer"], patience_s))
+        cells.append(tried(exercise, exercise.solution))
     printed = run(lesson.path.parent, cells)
     for exercise, place in zip(lesson.exercises, places, strict=True):
         stub, *others, solved = [verdict(printed[cell]) for cell in place]
@@ -98,8 +109,10 @@ def test_each_answer_gets_its_own_hint(lesson: Lesson):
             assert sum(one["hint"] in other for other in [*others, stub] if other != hint) == 0
 
 
-def tried(exercise: Exercise, answer: str) -> list[str]:
-    return [exercise.stub, answer, *exercise.between, exercise.check]
+def tried(exercise: Exercise, answer: str, patience_s: float = exercises.PATIENCE_S) -> str:
+    """Stub, answer and check; an answer without end need not be waited for as long as others."""
+    patience = f"exercises.PATIENCE_S = {patience_s}"
+    return "\n\n".join([patience, exercise.stub, answer, *exercise.between, exercise.check])
 
 
 @pytest.mark.parametrize("lesson", LESSONS, ids=lambda lesson: lesson.path.stem)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import socket
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from threading import Thread
 from typing import Any
@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 from classroom_process import Class
 
+from agentlab import lab
 from agentlab.commands import doctor
 from agentlab.commands.doctor import FAIL, OK, WARN
 from agentlab.endpoint.server.process import EndpointProcess
@@ -97,6 +98,21 @@ def check(monkeypatch):
     return checked
 
 
+@pytest.fixture(scope="module")
+def kept() -> Iterator[tuple[str, list[Answer]]]:
+    """A server that gives the latest of these answers, and one endpoint of the lab before it."""
+    answers: list[Answer] = []
+    with serving(lambda *_: answers[-1]) as server:
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setenv("OPENAI_BASE_URL", f"{server.url}/v1")
+            patch.setenv("OPENAI_API_KEY", KEY)
+            patch.setenv("OPENAI_MODEL", "m")
+            lab.configure()
+            lab.base_url()
+        yield f"{server.url}/v1", answers
+    lab.configure()
+
+
 def said(content: str | None, finish: str = "stop", **message: Any) -> dict[str, Any]:
     return {"choices": [{"message": {"content": content, **message}, "finish_reason": finish}]}
 
@@ -162,10 +178,12 @@ EXTRA = {
         ((400, error(f"Bad\x1b[31m\nkey ...{KEY[-4:]}")), FAIL, "key [key]", ""),
     ],
 )  # fmt: skip
-def test_what_the_endpoint_says_decides(check, answer, verdict, found, cure):
+def test_what_the_endpoint_says_decides(monkeypatch, kept, check, answer, verdict, found, cure):
     """Each shape of answer in use has a verdict, a finding and a cure of its own."""
-    with serving(lambda path, body: answer) as server:
-        finding = check(f"{server.url}/v1")
+    url, answers = kept
+    answers.append(answer)
+    monkeypatch.setattr(lab, "configure", lambda **_: nullcontext())  # the endpoint stays
+    finding = check(url)
     assert finding.verdict == verdict
     assert found in finding.found
     assert cure in finding.cure
