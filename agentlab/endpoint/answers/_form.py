@@ -15,6 +15,7 @@ from agentlab.endpoint.answers._patterns import RE
 from agentlab.endpoint.contract.json_schema import Schema, problem
 
 _MOST, _REACH, _TRIES = 50, 200, 200  # names or rows, characters before a noun, places of JSON
+_NESTED, _DEEPEST = 2000, 8  # characters between tags, and tags within tags
 _SCHEMA = frozenset("properties $ref anyOf allOf enum".split())
 
 
@@ -37,11 +38,11 @@ class Form(NamedTuple):
 def form_of(text: str, shown: str, told: tuple[str, ...], *, as_json: bool) -> Form | None:
     """Return the form that `text` asks for or shows, or else others have `told`; None for prose."""
     if "[[ ## " in text and (names := re.findall(r"`\[\[ ## (\w+) ## \]\]`", text)):  # by DSPy
-        return Form("markers", schema_of(_fields(names, "\n".join(told))))
+        return Form("markers", _fields([*names, "completed"], text, told))
     wanted = as_json
     for each, part in [(text, shown), *((each, each) for each in reversed(told))]:
         asked = _asks_for_json(each)
-        if form := _asked(each, part, asked, as_json):
+        if form := _asked(each, part, told, asked, as_json):
             return form
         wanted = wanted or asked
     return _example(shown) or (Form("json", ANY) if wanted else None)
@@ -53,10 +54,12 @@ def mentions(text: str, *words: str) -> bool:
     return any(word in lower for word in words)
 
 
-def _asked(text: str, shown: str, asked: bool, as_json: bool) -> Form | None:
+def _asked(
+    text: str, shown: str, told: tuple[str, ...], asked: bool, as_json: bool
+) -> Form | None:
     tags = RE.tag.findall(text) if "<" in text and RE.asks_for_tags.search(text) else []
     if fields := [tag for tag in tags if not RE.type.fullmatch(tag)]:
-        return Form("tags", schema_of({tag: {} for tag in fields}))
+        return Form("tags", _fields(fields, text, told))
     if schema := _schema_in(text):
         return Form("json", schema)
     if not (asked or as_json):
@@ -90,11 +93,30 @@ def _example(text: str) -> Form | None:
     return Form("json", ANY, keys)  # with comments, or unfinished
 
 
-def _fields(names: list[str], text: str) -> dict[str, Schema]:
-    kinds: dict[str, Schema] = {name: typed(words) for name, words in RE.dspy_field.findall(text)}
-    for name, said in re.findall(r"\{(\w+)\}[^\n]*JSON schema: ([^\n]*)", text):
-        kinds[name] = next((schema for schema, _ in _objects(said)), {})
-    return {name: kinds.get(name, {}) for name in names} | {"completed": {"const": ""}}
+def _fields(names: list[str], text: str, told: tuple[str, ...]) -> Schema:
+    """Return the schema of fields, whose types others have told, or tags within tags show."""
+    said = "\n".join(told)
+    kinds: dict[str, Schema] = {"completed": {"const": ""}}
+    kinds |= {name: typed(words) for name, words in RE.dspy_field.findall(said)}
+    for name, shown in re.findall(r"\{(\w+)\}[^\n]*JSON schema: ([^\n]*)", said):
+        kinds[name] = next((schema for schema, _ in _objects(shown)), {})
+    nested = {name: _nested(name, text) for name in names}
+    inner = {each for schema in nested.values() for each in schema.get("properties", ())}
+    fields = {name: nested[name] or kinds.get(name, {}) for name in names if name not in inner}
+    definitions = [schema.pop("$defs", {}) for schema in fields.values()]
+    return schema_of(fields) | {"$defs": {k: v for each in definitions for k, v in each.items()}}
+
+
+def _nested(tag: str, text: str, depth: int = 0) -> Schema:
+    """Return the schema of what stands between tags; nothing if no other tags are between them."""
+    found = re.search(rf"<{tag}>(.{{1,{_NESTED}}}?)</{tag}>", text, re.S)
+    tags = re.findall(rf"<(\w{{1,60}})>.{{0,{_NESTED}}}?</\1>", found[1], re.S) if found else []
+    if not found or not tags or depth > _DEEPEST:
+        return {}
+    fields = {each: _nested(each, found[1], depth + 1) for each in tags[:_MOST]}
+    if [*fields] == ["item"] or [f"{each}s" for each in fields] == [tag]:
+        fields = {each: {"type": "array", "items": inner} for each, inner in fields.items()}
+    return schema_of(fields)
 
 
 def render(written: str, value: Any) -> str:
@@ -107,8 +129,17 @@ def render(written: str, value: Any) -> str:
         cells = [map(_plain, row.values()) for row in value]
         rows = [value[0], ["---"] * len(value[0]), *cells]
         return "\n".join(f"| {' | '.join(row)} |" for row in rows)
-    mark = "<{0}>{1}</{0}>" if written == "tags" else "[[ ## {0} ## ]]\n{1}\n"
-    return "\n".join(mark.format(name, _plain(inner)) for name, inner in value.items()).rstrip()
+    if written == "tags":
+        return "\n".join(_tagged(name, inner) for name, inner in value.items())
+    parts = (f"[[ ## {name} ## ]]\n{_plain(inner)}\n" for name, inner in value.items())
+    return "\n".join(parts).rstrip()
+
+
+def _tagged(name: str, value: Any) -> str:
+    if isinstance(value, list):
+        return "".join(_tagged(name, each) for each in value)
+    within = [_tagged(*each) for each in value.items()] if isinstance(value, dict) else []
+    return f"<{name}>{''.join(within) or _plain(value)}</{name}>"
 
 
 def read_json(text: str, at: int = 0) -> tuple[Any, int]:

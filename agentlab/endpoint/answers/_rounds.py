@@ -174,6 +174,27 @@ def coworkers(tool: Function) -> list[str]:
     return [name.strip() for name in found[1].split(",")[:100]] if found else []
 
 
+@lru_cache(maxsize=64)
+def _listed(told: str) -> list[tuple[str, str, str]]:
+    """Return the ids that instructions list: of what each is, and what is said of it."""
+    found = [*islice(RE.id_listed.finditer(told), _MOST_RESULTS)]
+    ends = [*(each.start() for each in found[1:]), len(told)]
+    both = zip(found, ends, strict=False)
+    return [(each[1] or "", each[2], told[each.start() : end][:_DESCRIBED]) for each, end in both]
+
+
+def _roster(argument: Argument, told: str) -> dict[str, str]:
+    """Return the ids that instructions list for an argument, each with what is said of it."""
+    of = {"", *map(stem, argument.of)}
+    return {id: about for owner, id, about in _listed(told) if stem(owner.lower()) in of}
+
+
+def suits(tool: Function, told: str, task: str) -> bool:
+    """Return True if instructions list an id for a tool with a word of the task."""
+    abouts = [a for each in asked(tool) if each.kind == "id" for a in _roster(each, told).values()]
+    return any(words(about) & words(task) for about in abouts)
+
+
 def _left(groups: list[Group], values: Values) -> list[Group]:
     return [group for group in groups if group.values not in values.values()]
 
@@ -343,8 +364,15 @@ def _looks_up(other: Function, tool: Function, of: set[str]) -> bool:
 class Rounds:
     """The rounds of a task; `made` are all results, and `results` those that say something."""
 
-    def __init__(self, tools: Sequence[Function], task: str, made: Results, results: Results):
-        self._tools, self._task = tools, task
+    def __init__(
+        self,
+        tools: Sequence[Function],
+        task: str,
+        made: Results,
+        results: Results,
+        told: str = "",
+    ):
+        self._tools, self._task, self._told = tools, task, glance(told)
         self._made, self._results = [name for name, _ in made], results[-_MOST_RESULTS:]
         self._suppliers: dict[str, set[str]] = {}
 
@@ -379,16 +407,26 @@ class Rounds:
 
     def _lacking(self, need: Named) -> list[Argument]:
         """Return the arguments for which the task names no value; texts come with the tool."""
-        here, task = from_task(need.tool, need.here), from_task(need.tool, self._task)
+        here, task = self._said(need.tool, need.here), self._said(need.tool, self._task)
         missing = [a for a in asked(need.tool) if a.name not in here and a.kind != "other"]
         return [each for each in missing if each.kind == "text" or each.name not in task]
+
+    def _said(self, tool: Function, text: str) -> Values:
+        """Return the values that a text names, and the listed ids that it names or that suit it."""
+        values = from_task(tool, text)
+        for each in [each for each in asked(tool) if each.kind == "id"]:
+            if roster := _roster(each, self._told):
+                called = [id for id in roster if re.search(rf"(?i)\b{re.escape(id)}\b", text)]
+                best = max(roster, key=lambda id: len(words(roster[id]) & words(self._task)))
+                values[each.name] = called or values.get(each.name) or [best]
+        return values
 
     def _calls(self, need: Named, first: list[str]) -> Plan:
         """Return the calls of a tool, now that all is known; none if an id is not."""
         tool, values, own = need.tool, Values(), self._suppliers[need.tool.name]
         found = [(name, text) for name, text in self._results if name in first]
         texts = [text for name, text in found if name in own or not own]
-        here, task = from_task(tool, need.here), from_task(tool, self._task)
+        here, task = self._said(tool, need.here), self._said(tool, self._task)
         ids = any(each.kind == "id" for each in asked(tool))  # then its numbers are mere options
         numbers = [each for each in asked(tool) if each.kind == "number"]
         if texts and len(numbers) > 1 and not ids:  # "multiply the result by 4"

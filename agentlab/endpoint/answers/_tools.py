@@ -13,12 +13,22 @@ import json
 import re
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
+from itertools import zip_longest
 from typing import Any, NamedTuple
 
 from agentlab.endpoint.answers._form import Form, read_json, schema_of, typed
 from agentlab.endpoint.answers._patterns import RE, SETS
 from agentlab.endpoint.answers._prompt import glance, unframe
-from agentlab.endpoint.answers._rounds import Named, Rounds, asked, coworkers, named, snake, things
+from agentlab.endpoint.answers._rounds import (
+    Named,
+    Rounds,
+    asked,
+    coworkers,
+    named,
+    snake,
+    suits,
+    things,
+)
 from agentlab.endpoint.answers._schema import build
 from agentlab.endpoint.answers.replies import Writer
 from agentlab.endpoint.contract.json_schema import Budget, CannotFill, admits, problem
@@ -51,10 +61,22 @@ def conversation(request: ChatRequest) -> Conversation:
             called = [word for word in re.findall(r"[\w-]+", before) if word in offered]
             made += [(name, text[observed.end() :].strip()) for name in called or [""]]
         elif message.role == "user":
-            task, made = text, []
+            task, made = text, _steps(text)
         before = text if message.role == "assistant" else ""
-    told = [r for r in made if not (RE.hands_over.match(r[0]) or RE.nothing.match(r[1].strip()))]
-    return Conversation(glance(task), made, told)
+    return Conversation(glance(task), made, _telling(made))
+
+
+def _telling(made: Sequence[tuple[str, str]]) -> list[tuple[str, str]]:
+    return [r for r in made if not (RE.hands_over.match(r[0]) or RE.nothing.match(r[1].strip()))]
+
+
+def _steps(text: str) -> list[tuple[str, str]]:
+    """Return the calls and observations in the trajectory of DSPy's ReAct."""
+    if "tool_name_0" not in text:
+        return []
+    past = unframe(text).context
+    steps = zip(RE.step_named.findall(past), RE.step_observed.findall(past), strict=False)
+    return [(name, result) for name, result in steps if not RE.ending.fullmatch(name)]
 
 
 def calls(request: ChatRequest, said: Conversation, writer: Writer) -> list[Call]:
@@ -65,20 +87,23 @@ def calls(request: ChatRequest, said: Conversation, writer: Writer) -> list[Call
     else:
         ends = [tool for tool in offered if request.must_call and RE.ending.fullmatch(tool.name)]
         useful = [tool for tool in offered if tool not in ends]
-        due = Rounds(useful, task, said.made, said.results).due(_needs(request, useful, task))
+        told = "\n".join(text for role, text in request.turns if role in ("system", "developer"))
+        needs = _needs(useful, task, told)
+        due = Rounds(useful, task, said.made, said.results, told).due(needs)
         if request.must_call and not due:
             due = _forced(ends, useful, said, writer)
     called = fill_in(due, said.task, writer, as_form=as_form)
     return called[:1] if request.parallel_tool_calls is False else called
 
 
-def _needs(request: ChatRequest, tools: Sequence[Function], task: str) -> list[Named]:
-    """Return the tools that the task names; of CrewAI's manager, the one that hands it on."""
+def _needs(tools: Sequence[Function], task: str, told: str) -> list[Named]:
+    """Return the tools that the task names, or one that hands it on to who suits it."""
     team = [tool for tool in tools if coworkers(tool)]
-    manages = any(text.startswith("You are Crew Manager") for _, text in request.turns)
-    if team and (manages or "delegate" in task.lower()):
+    if team and ("You are Crew Manager" in told or "delegate" in task.lower()):
         return [Named(team[0], task, 0)]
-    return named([tool for tool in tools if tool not in team], task)
+    hands_on = [tool for tool in tools if RE.hands_on.match(tool.name) and suits(tool, told, task)]
+    chosen = named([tool for tool in tools if tool not in team], task)
+    return chosen or [Named(tool, task, 0) for tool in hands_on[:1]]
 
 
 def _forced(
@@ -157,8 +182,9 @@ def speak(turns: Turns, writer: Writer) -> str:
     task, pad, later = split(turns)
     done = "\n".join([pad, *(text for _, text in later)])
     results = [RE.logs.sub("", text).strip() for text in RE.observation.findall(done)]
-    due = _due(guide, task, {name or also for name, also in RE.called.findall(done)}, results)
-    call = next(iter(fill_in(due, task, writer)), None)
+    called = [name or also for name, also in RE.called.findall(done) if also != "print"]
+    made = [*zip_longest(called, results, fillvalue="")]
+    call = _next(guide, task, made, writer)
     said = "" if call else writer.from_results([("", text) for text in results]) or writer.write()
     if marks := RE.fences_of_code.search(guide):
         name, arguments = call or ("final_answer", json.dumps({"answer": said}))
@@ -175,18 +201,16 @@ def speak(turns: Turns, writer: Writer) -> str:
     return f"Thought: {name} can help here.\nAction: {name}\nAction Input: {arguments}"
 
 
-def with_call(turns: Turns, writer: Writer) -> Form | None:
+def with_call(turns: Turns, said: Conversation, writer: Writer) -> Form | None:
     """Return the writer's form, with the next call in the fields that DSPy's ReAct has for it."""
     form = writer.form
     fields = form.schema.get("properties", {}) if form and form.schema else {}
     if form is None or "next_tool_name" not in fields:
         return form
-    prompt = next(text for role, text in reversed(turns) if role == "user")
-    task = prompt.partition("[[ ## trajectory ## ]]")[0]
-    called = set(re.findall(r"^\[\[ ## tool_name_\d+ ## \]\]\n(\w+)", prompt, re.M))
-    due = _due(_guide(turns), task, called, [])
-    name, arguments = [*fill_in(due, task, writer), ("finish", "{}")][0]
-    known = {"next_tool_name": {"const": name}, "next_tool_args": {"const": json.loads(arguments)}}
+    call = _next(_guide(turns), unframe(said.task).task, said.made, writer)
+    name, arguments = call or ("finish", "{}")
+    value = json.loads(arguments) if form.written == "json" else arguments
+    known = {"next_tool_name": {"const": name}, "next_tool_args": {"const": value}}
     return form._replace(schema=schema_of({**fields, **known}))
 
 
@@ -203,13 +227,18 @@ def split(turns: Turns) -> tuple[str, str, Turns]:
     return glance(text[:end].strip()), text[end:], turns[at + 1 :]
 
 
-def _due(guide: str, task: str, called: set[str], results: list[str]) -> Due:
-    """Return a call of the first tool that the task names and that was not called yet."""
-    tools = [tool for tool in _described(guide) if tool.name not in ("final_answer", "finish")]
-    chosen = [each.tool for each in named(tools, unframe(task).task)]
-    if "Tool Arguments: " in guide:  # CrewAI's agents have tools because their tasks need them
-        chosen = [] if results else (chosen or tools)[:1]
-    return [(tool, [{}]) for tool in chosen if tool.name not in called][:1]
+def _next(
+    guide: str, task: str, made: Sequence[tuple[str, str]], writer: Writer
+) -> Call | None:
+    """Return the next call of a tool that the guide describes, or None if all are made."""
+    tools = [tool for tool in _described(guide) if not RE.ending.fullmatch(tool.name)]
+    needs = named(tools, unframe(task).task)
+    due: Due = []
+    if "Tool Arguments: " not in guide:
+        due = Rounds(tools, unframe(task).task, made, _telling(made)).due(needs)
+    elif not made:  # CrewAI's agents have tools because their tasks need them
+        due = [(tool, [{}]) for tool in [*(each.tool for each in needs), *tools][:1]]
+    return next(iter(fill_in(due, task, writer)), None)
 
 
 def _guide(turns: Turns) -> str:

@@ -189,10 +189,11 @@ def take(request: ChatRequest, replies: Replies, generator: Callable[[], random.
     as_json = form is not None and form.type == "json_object"
     writer = replies.writer(task, generator(), tuple(map(glance, told)), as_json)
     try:
-        writer.form = _tools.with_call(turns, writer)
+        writer.form = _tools.with_call(turns, said, writer)
+        writer.found = writer.from_results(said.results)
         if request.offered and (calls := _tools.calls(request, said, writer)):
             return Turn("", calls)
-        known = ("" if writer.form else writer.from_results(said.results)) or prepared
+        known = ("" if writer.form else writer.found) or prepared
         if form is not None and form.type != "text":  # nothing may come after it
             return Turn(_structured(form, known, writer))
         text = _tools.speak(turns, writer) if in_words else known or writer.write()

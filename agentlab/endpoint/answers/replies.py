@@ -66,6 +66,7 @@ class Writer:
 
     def __init__(self, asked: Asked, phrases: Phrases, draw: random.Random):
         self._asked, self.draw, self.topic, self.form = asked, draw, asked.topic, asked.form
+        self.found = ""  # what tools gave, for the first field that passes a result on
         self._phrases, self._sentences = phrases, self._shuffled(phrases.sentences)
         self._aspects, self._terms = self._shuffled(phrases.aspects), self._shuffled(phrases.terms)
 
@@ -125,6 +126,9 @@ class Writer:
         words = name.lower().replace("_", " ").split()
         if any(map(RE.title_field.fullmatch, words)):
             return _capital(self.topic)
+        if self.found and any(map(RE.result_field.fullmatch, words)):
+            found, self.found = self.found, ""
+            return found
         if any(map(RE.prose_field.fullmatch, words)) or schema.get("minLength", 0) > 40:
             return " ".join(self._take(2)) or _capital(self.topic)
         return self._term()
