@@ -15,7 +15,6 @@ from agentlab.endpoint.answers._patterns import RE
 from agentlab.endpoint.contract.json_schema import Schema, problem
 
 _MOST, _REACH, _TRIES = 50, 200, 200  # names or rows, characters before a noun, places of JSON
-_NESTED, _DEEPEST = 2000, 8  # characters between tags, and tags within tags
 _SCHEMA = frozenset("properties $ref anyOf allOf enum".split())
 
 
@@ -25,6 +24,9 @@ def schema_of(properties: dict[str, Any]) -> Schema:
 
 
 ANY = schema_of({"topic": {}, "answer": {}})
+
+
+Tags = dict[str, "Tags"]  # each with those within it
 
 
 class Form(NamedTuple):
@@ -98,25 +100,35 @@ def _fields(names: list[str], text: str, told: tuple[str, ...]) -> Schema:
     said = "\n".join(told)
     kinds: dict[str, Schema] = {"completed": {"const": ""}}
     kinds |= {name: typed(words) for name, words in RE.dspy_field.findall(said)}
-    for name, shown in re.findall(r"\{(\w+)\}[^\n]*JSON schema: ([^\n]*)", said):
-        kinds[name] = next((schema for schema, _ in _objects(shown)), {})
-    nested = {name: _nested(name, text) for name in names}
-    inner = {each for schema in nested.values() for each in schema.get("properties", ())}
-    fields = {name: nested[name] or kinds.get(name, {}) for name in names if name not in inner}
+    for name, schema in re.findall(r"\{(\w+)\}[^\n]*JSON schema: ([^\n]*)", said):
+        kinds[name] = next((each for each, _ in _objects(schema)), {})
+    shown = _shown(text)
+    within = {each for inner in shown.values() for each in inner}
+    asked = [name for name in names if name in shown or name in kinds or name not in within]
+    fields = {name: _nested(name, shown.get(name, {})) or kinds.get(name, {}) for name in asked}
     definitions = [schema.pop("$defs", {}) for schema in fields.values()]
     return schema_of(fields) | {"$defs": {k: v for each in definitions for k, v in each.items()}}
 
 
-def _nested(tag: str, text: str, depth: int = 0) -> Schema:
-    """Return the schema of what stands between tags; nothing if no other tags are between them."""
-    found = re.search(rf"<{tag}>(.{{1,{_NESTED}}}?)</{tag}>", text, re.S)
-    tags = re.findall(rf"<(\w{{1,60}})>.{{0,{_NESTED}}}?</\1>", found[1], re.S) if found else []
-    if not found or not tags or depth > _DEEPEST:
-        return {}
-    fields = {each: _nested(each, found[1], depth + 1) for each in tags[:_MOST]}
+def _shown(text: str) -> dict[str, Tags]:
+    """Return the tags that a text shows, each with those between its opening and its closing."""
+    open: list[tuple[str, Tags]] = [("", {})]
+    for closing, tag in RE.any_tag.findall(text):
+        if not closing and len(open) < _MOST:
+            open.append((tag, {}))
+        elif closing and tag in (each for each, _ in open):
+            while (last := open.pop())[0] != tag:
+                open[-1][1].update(last[1])  # what was only mentioned holds nothing
+            open[-1][1][tag] = last[1]
+    return {tag: inner for _, tags in open for tag, inner in tags.items()}
+
+
+def _nested(tag: str, tags: Tags) -> Schema:
+    """Return the schema of what has these tags within it; they are repeated if it is a list."""
+    fields = {each: _nested(each, inner) for each, inner in tags.items()}
     if [*fields] == ["item"] or [f"{each}s" for each in fields] == [tag]:
         fields = {each: {"type": "array", "items": inner} for each, inner in fields.items()}
-    return schema_of(fields)
+    return schema_of(fields) if fields else {}
 
 
 def render(written: str, value: Any) -> str:
