@@ -56,9 +56,7 @@ def mentions(text: str, *words: str) -> bool:
     return any(word in lower for word in words)
 
 
-def _asked(
-    text: str, shown: str, told: tuple[str, ...], asked: bool, as_json: bool
-) -> Form | None:
+def _asked(text: str, shown: str, told: tuple[str, ...], asked: bool, as_json: bool) -> Form | None:
     tags = RE.tag.findall(text) if "<" in text and RE.asks_for_tags.search(text) else []
     if fields := [tag for tag in tags if not RE.type.fullmatch(tag)]:
         return Form("tags", _fields(fields, text, told))

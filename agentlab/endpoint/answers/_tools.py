@@ -227,9 +227,7 @@ def split(turns: Turns) -> tuple[str, str, Turns]:
     return glance(text[:end].strip()), text[end:], turns[at + 1 :]
 
 
-def _next(
-    guide: str, task: str, made: Sequence[tuple[str, str]], writer: Writer
-) -> Call | None:
+def _next(guide: str, task: str, made: Sequence[tuple[str, str]], writer: Writer) -> Call | None:
     """Return the next call of a tool that the guide describes, or None if all are made."""
     tools = [tool for tool in _described(guide) if not RE.ending.fullmatch(tool.name)]
     needs = named(tools, unframe(task).task)

@@ -11,6 +11,7 @@ from contextlib import suppress
 from functools import cached_property, partial
 from hashlib import blake2b
 from itertools import islice
+from typing import NamedTuple
 
 import msgspec
 
@@ -93,22 +94,33 @@ class Turn(msgspec.Struct, frozen=True):
     fixed: bool = False
 
 
+class Heard(NamedTuple):
+    """A request, and what it alone decides of its answer; chance has no part in that."""
+
+    request: ChatRequest
+    turns: _tools.Turns
+    said: _tools.Conversation
+    in_words: bool  # its tools are called in lines or in code
+    task: str
+    told: tuple[str, ...]  # by others than the task
+    prepared: str | None
+
+
 def request_key(request: ChatRequest) -> bytes:
     """Return what makes two requests the same: model, conversation and the client's own seed."""
     same = (request.model, request.messages, request.seed, request.tools, request.response_format)
     return blake2b(msgspec.json.encode(same), digest_size=16).digest()
 
 
-async def say(
-    request: ChatRequest, replies: Replies, *, seed: int, key: bytes, occurrence: int
-) -> Said:
+async def say(heard: Heard, replies: Replies, *, seed: int, key: bytes, occurrence: int) -> Said:
     """Return the words of the answer to the `occurrence`-th request with this `key`, from 0."""
+    request = heard.request
     said = 0 if request.temperature == 0 else occurrence
     choices, fixed = [], True
     for index in range(request.n or 1):
         if index:
             await asyncio.sleep(0)  # writing many choices takes long
-        turn = take(request, replies, partial(generator, seed, key, said, f"text {index}"))
+        turn = take(heard, replies, partial(generator, seed, key, said, f"text {index}"))
         choices.append(_choice(turn, request, f"{key.hex()[:10]}{index}"))
         fixed = fixed and (turn.fixed or request.temperature == 0)
     sizes = [len(choice.pieces) for choice in choices]
@@ -173,21 +185,27 @@ def _before_stop(text: str, request: ChatRequest) -> str:
     return text[: min(ends, default=None)]
 
 
-def take(request: ChatRequest, replies: Replies, generator: Callable[[], random.Random]) -> Turn:
-    """Take the model's turn, or raise a RequestError; chance decides what the request does not."""
-    turns, form, said = request.turns, request.response_format, _tools.conversation(request)
+def hear(request: ChatRequest, replies: Replies) -> Heard:
+    """Return what the request alone decides."""
+    turns, said = request.turns, _tools.conversation(request)
     in_words, task = _tools.describes_tools(turns), said.task
     told = [text for role, text in turns if role in ("system", "developer")]
     earlier = [text for role, text in turns if role == "user"][-5:-1]
     told += [text for text in earlier if '"properties"' in text]  # their schemas hold
     if in_words:
         task, told = _tools.split(turns)[0], []
-    prepared = replies.prepared(task)
-    least, _ = lengths(request)
+    told = [glance(text) for text in told]
+    return Heard(request, turns, said, in_words, task, (*told,), replies.prepared(task))
+
+
+def take(heard: Heard, replies: Replies, generator: Callable[[], random.Random]) -> Turn:
+    """Take the model's turn, or raise a RequestError; chance decides what the request does not."""
+    request, turns, said, in_words, task, told, prepared = heard
+    form, (least, _) = request.response_format, lengths(request)
     if prepared and not (request.tools or form or least or in_words):
         return Turn(prepared, fixed=True)
     as_json = form is not None and form.type == "json_object"
-    writer = replies.writer(task, generator(), tuple(map(glance, told)), as_json)
+    writer = replies.writer(task, generator(), told, as_json)
     try:
         writer.form = _tools.with_call(turns, said, writer)
         writer.found = writer.from_results(said.results)
