@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from contextlib import suppress
 from itertools import islice
 from typing import Any, Literal, NamedTuple
+from xml.etree.ElementTree import Element, ParseError, fromstring
 
 from agentlab.endpoint.answers._patterns import RE
 from agentlab.endpoint.contract.json_schema import Schema, problem
@@ -24,9 +25,6 @@ def schema_of(properties: dict[str, Any]) -> Schema:
 
 
 ANY = schema_of({"topic": {}, "answer": {}})
-
-
-Tags = dict[str, "Tags"]  # each with those within it
 
 
 class Form(NamedTuple):
@@ -100,31 +98,26 @@ def _fields(names: list[str], text: str, told: tuple[str, ...]) -> Schema:
     kinds |= {name: typed(words) for name, words in RE.dspy_field.findall(said)}
     for name, schema in re.findall(r"\{(\w+)\}[^\n]*JSON schema: ([^\n]*)", said):
         kinds[name] = next((each for each, _ in _objects(schema)), {})
-    shown = _shown(text)
-    within = {each for inner in shown.values() for each in inner}
-    asked = [name for name in names if name in shown or name in kinds or name not in within]
-    fields = {name: _nested(name, shown.get(name, {})) or kinds.get(name, {}) for name in asked}
+    shown = {name: _element(name, text) for name in names}
+    within = {each.tag for top in shown.values() for child in top for each in child.iter()}
+    asked = [name for name in names if name in kinds or name not in within]
+    fields = {name: _nested(shown[name]) or kinds.get(name, {}) for name in asked}
     definitions = [schema.pop("$defs", {}) for schema in fields.values()]
     return schema_of(fields) | {"$defs": {k: v for each in definitions for k, v in each.items()}}
 
 
-def _shown(text: str) -> dict[str, Tags]:
-    """Return the tags that a text shows, each with those between its opening and its closing."""
-    open: list[tuple[str, Tags]] = [("", {})]
-    for closing, tag in RE.any_tag.findall(text):
-        if not closing and len(open) < _MOST:
-            open.append((tag, {}))
-        elif closing and tag in (each for each, _ in open):
-            while (last := open.pop())[0] != tag:
-                open[-1][1].update(last[1])  # what was only mentioned holds nothing
-            open[-1][1][tag] = last[1]
-    return {tag: inner for _, tags in open for tag, inner in tags.items()}
+def _element(tag: str, text: str) -> Element:
+    """Return what a text last shows between these tags; an empty element if that is no XML."""
+    start, end = text.rfind(f"<{tag}>"), text.rfind(f"</{tag}>")
+    with suppress(ParseError):
+        return fromstring(f"{text[start:end]}</{tag}>")
+    return Element(tag)
 
 
-def _nested(tag: str, tags: Tags) -> Schema:
-    """Return the schema of what has these tags within it; they are repeated if it is a list."""
-    fields = {each: _nested(each, inner) for each, inner in tags.items()}
-    if [*fields] == ["item"] or [f"{each}s" for each in fields] == [tag]:
+def _nested(top: Element) -> Schema:
+    """Return the schema of tags within an element, repeated if it is a list; nothing if none."""
+    fields: dict[str, Any] = {each.tag: _nested(each) for each in top}
+    if [*fields] == ["item"] or [f"{each}s" for each in fields] == [top.tag]:
         fields = {each: {"type": "array", "items": inner} for each, inner in fields.items()}
     return schema_of(fields) if fields else {}
 

@@ -17,7 +17,7 @@ from typing import Any, NamedTuple
 import msgspec
 
 from agentlab.endpoint.answers._patterns import RE, SETS
-from agentlab.endpoint.answers._prompt import glance
+from agentlab.endpoint.answers._prompt import glance, unframe
 from agentlab.endpoint.contract.request import Function
 
 Values = dict[str, list[Any]]  # of each argument that is known
@@ -174,25 +174,13 @@ def coworkers(tool: Function) -> list[str]:
     return [name.strip() for name in found[1].split(",")[:100]] if found else []
 
 
-@lru_cache(maxsize=64)
-def _listed(told: str) -> list[tuple[str, str, str]]:
-    """Return the ids that instructions list: of what each is, and what is said of it."""
+@lru_cache(maxsize=256)  # for each argument, in each round
+def _listed(told: str, owners: frozenset[str]) -> dict[str, str]:
+    """Return the ids of such owners that instructions list, each with what is said of it."""
     found = [*islice(RE.id_listed.finditer(told), _MOST_RESULTS)]
     ends = [*(each.start() for each in found[1:]), len(told)]
-    both = zip(found, ends, strict=False)
-    return [(each[1] or "", each[2], told[each.start() : end][:_DESCRIBED]) for each, end in both]
-
-
-def _roster(argument: Argument, told: str) -> dict[str, str]:
-    """Return the ids that instructions list for an argument, each with what is said of it."""
-    of = {"", *map(stem, argument.of)}
-    return {id: about for owner, id, about in _listed(told) if stem(owner.lower()) in of}
-
-
-def suits(tool: Function, told: str, task: str) -> bool:
-    """Return True if instructions list an id for a tool with a word of the task."""
-    abouts = [a for each in asked(tool) if each.kind == "id" for a in _roster(each, told).values()]
-    return any(words(about) & words(task) for about in abouts)
+    abouts = [(each, told[each.start() : end]) for each, end in zip(found, ends, strict=False)]
+    return {each[2]: about for each, about in abouts if stem(each[1] or "") in owners | {""}}
 
 
 def _left(groups: list[Group], values: Values) -> list[Group]:
@@ -361,19 +349,26 @@ def _looks_up(other: Function, tool: Function, of: set[str]) -> bool:
     return looks and not of & _takes(other) and of <= _named_by(other) | _described(other)
 
 
-class Rounds:
-    """The rounds of a task; `made` are all results, and `results` those that say something."""
+class Conversation(NamedTuple):
+    """The task, and (tool, result) of each call made since the user set it, oldest first."""
 
-    def __init__(
-        self,
-        tools: Sequence[Function],
-        task: str,
-        made: Results,
-        results: Results,
-        told: str = "",
-    ):
-        self._tools, self._task, self._told = tools, task, glance(told)
-        self._made, self._results = [name for name, _ in made], results[-_MOST_RESULTS:]
+    task: str
+    made: Results
+    told: str = ""  # by who instructs the model
+
+    @property
+    def results(self) -> Results:
+        """Those that say something: not of a hand-over, or that nothing was found."""
+        says = (r for r in self.made if not RE.nothing.match(r[1].strip()))
+        return [result for result in says if not RE.hands_over.match(result[0])]
+
+
+class Rounds:
+    """The rounds of a task."""
+
+    def __init__(self, tools: Sequence[Function], said: Conversation):
+        self._tools, self._task, self._told = tools, unframe(said.task).task, glance(said.told)
+        self._made, self._results = [name for name, _ in said.made], said.results[-_MOST_RESULTS:]
         self._suppliers: dict[str, set[str]] = {}
 
     def due(self, needs: Sequence[Named]) -> list[tuple[Function, Plan]]:
@@ -412,12 +407,12 @@ class Rounds:
         return [each for each in missing if each.kind == "text" or each.name not in task]
 
     def _said(self, tool: Function, text: str) -> Values:
-        """Return the values that a text names, and the listed ids that it names or that suit it."""
-        values = from_task(tool, text)
+        """Return the values that a text names; a listed id is one that it names, or suits best."""
+        values, task = from_task(tool, text), words(self._task)
         for each in [each for each in asked(tool) if each.kind == "id"]:
-            if roster := _roster(each, self._told):
-                called = [id for id in roster if re.search(rf"(?i)\b{re.escape(id)}\b", text)]
-                best = max(roster, key=lambda id: len(words(roster[id]) & words(self._task)))
+            if listed := _listed(self._told, frozenset(map(stem, each.of))):
+                called = [id for id in listed if re.search(rf"(?i)\b{re.escape(id)}\b", text)]
+                best = max(listed, key=lambda id: len(words(listed[id][:_DESCRIBED]) & task))
                 values[each.name] = called or values.get(each.name) or [best]
         return values
 

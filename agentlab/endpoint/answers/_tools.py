@@ -14,20 +14,21 @@ import re
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from itertools import zip_longest
-from typing import Any, NamedTuple
+from typing import Any
 
 from agentlab.endpoint.answers._form import Form, read_json, schema_of, typed
 from agentlab.endpoint.answers._patterns import RE, SETS
 from agentlab.endpoint.answers._prompt import glance, unframe
 from agentlab.endpoint.answers._rounds import (
+    Conversation,
     Named,
     Rounds,
     asked,
     coworkers,
     named,
     snake,
-    suits,
     things,
+    words,
 )
 from agentlab.endpoint.answers._schema import build
 from agentlab.endpoint.answers.replies import Writer
@@ -37,14 +38,6 @@ from agentlab.endpoint.contract.request import ChatRequest, Custom, Function
 Call = tuple[str, str]  # the name of a function, and its arguments as JSON; or a tool, and a text
 Due = Sequence[tuple[Function, Sequence[dict[str, Any]]]]  # the calls of each tool
 Turns = Sequence[tuple[str, str]]  # (role, text), oldest first
-
-
-class Conversation(NamedTuple):
-    """The task, and (tool, result) of each call made since the user set it, oldest first."""
-
-    task: str
-    made: list[tuple[str, str]]
-    results: list[tuple[str, str]]  # without those that found nothing, or hand over
 
 
 def conversation(request: ChatRequest) -> Conversation:
@@ -63,11 +56,8 @@ def conversation(request: ChatRequest) -> Conversation:
         elif message.role == "user":
             task, made = text, _steps(text)
         before = text if message.role == "assistant" else ""
-    return Conversation(glance(task), made, _telling(made))
-
-
-def _telling(made: Sequence[tuple[str, str]]) -> list[tuple[str, str]]:
-    return [r for r in made if not (RE.hands_over.match(r[0]) or RE.nothing.match(r[1].strip()))]
+    told = (text for role, text in request.turns if role in ("system", "developer"))
+    return Conversation(glance(task), made, "\n".join(told))
 
 
 def _steps(text: str) -> list[tuple[str, str]]:
@@ -81,15 +71,13 @@ def _steps(text: str) -> list[tuple[str, str]]:
 
 def calls(request: ChatRequest, said: Conversation, writer: Writer) -> list[Call]:
     """Return what the model calls in this turn, or raise CannotFill; nothing if it speaks."""
-    offered, task, as_form = request.offered, unframe(said.task).task, request.must_call_this
+    offered, as_form = request.offered, request.must_call_this
     if as_form:  # as structured output uses tools
         due: Due = [(offered[0], [{}])]
     else:
         ends = [tool for tool in offered if request.must_call and RE.ending.fullmatch(tool.name)]
         useful = [tool for tool in offered if tool not in ends]
-        told = "\n".join(text for role, text in request.turns if role in ("system", "developer"))
-        needs = _needs(useful, task, told)
-        due = Rounds(useful, task, said.made, said.results, told).due(needs)
+        due = Rounds(useful, said).due(_needs(useful, unframe(said.task).task, said.told))
         if request.must_call and not due:
             due = _forced(ends, useful, said, writer)
     called = fill_in(due, said.task, writer, as_form=as_form)
@@ -97,13 +85,13 @@ def calls(request: ChatRequest, said: Conversation, writer: Writer) -> list[Call
 
 
 def _needs(tools: Sequence[Function], task: str, told: str) -> list[Named]:
-    """Return the tools that the task names, or one that hands it on to who suits it."""
+    """Return the tools that the task names, or one that hands it on to others."""
     team = [tool for tool in tools if coworkers(tool)]
     if team and ("You are Crew Manager" in told or "delegate" in task.lower()):
         return [Named(team[0], task, 0)]
-    hands_on = [tool for tool in tools if RE.hands_on.match(tool.name) and suits(tool, told, task)]
+    hands_on = [tool for tool in tools if RE.hands_on.match(tool.name)]
     chosen = named([tool for tool in tools if tool not in team], task)
-    return chosen or [Named(tool, task, 0) for tool in hands_on[:1]]
+    return chosen or [Named(tool, task, 0) for tool in hands_on[:1] if words(task) & words(told)]
 
 
 def _forced(
@@ -184,7 +172,7 @@ def speak(turns: Turns, writer: Writer) -> str:
     results = [RE.logs.sub("", text).strip() for text in RE.observation.findall(done)]
     called = [name or also for name, also in RE.called.findall(done) if also != "print"]
     made = [*zip_longest(called, results, fillvalue="")]
-    call = _next(guide, task, made, writer)
+    call = _next(guide, Conversation(task, made), writer)
     said = "" if call else writer.from_results([("", text) for text in results]) or writer.write()
     if marks := RE.fences_of_code.search(guide):
         name, arguments = call or ("final_answer", json.dumps({"answer": said}))
@@ -207,8 +195,7 @@ def with_call(turns: Turns, said: Conversation, writer: Writer) -> Form | None:
     fields = form.schema.get("properties", {}) if form and form.schema else {}
     if form is None or "next_tool_name" not in fields:
         return form
-    call = _next(_guide(turns), unframe(said.task).task, said.made, writer)
-    name, arguments = call or ("finish", "{}")
+    name, arguments = _next(_guide(turns), said, writer) or ("finish", "{}")
     value = json.loads(arguments) if form.written == "json" else arguments
     known = {"next_tool_name": {"const": name}, "next_tool_args": {"const": value}}
     return form._replace(schema=schema_of({**fields, **known}))
@@ -227,16 +214,16 @@ def split(turns: Turns) -> tuple[str, str, Turns]:
     return glance(text[:end].strip()), text[end:], turns[at + 1 :]
 
 
-def _next(guide: str, task: str, made: Sequence[tuple[str, str]], writer: Writer) -> Call | None:
+def _next(guide: str, said: Conversation, writer: Writer) -> Call | None:
     """Return the next call of a tool that the guide describes, or None if all are made."""
     tools = [tool for tool in _described(guide) if not RE.ending.fullmatch(tool.name)]
-    needs = named(tools, unframe(task).task)
+    needs = named(tools, unframe(said.task).task)
     due: Due = []
     if "Tool Arguments: " not in guide:
-        due = Rounds(tools, unframe(task).task, made, _telling(made)).due(needs)
-    elif not made:  # CrewAI's agents have tools because their tasks need them
+        due = Rounds(tools, said).due(needs)
+    elif not said.made:  # CrewAI's agents have tools because their tasks need them
         due = [(tool, [{}]) for tool in [*(each.tool for each in needs), *tools][:1]]
-    return next(iter(fill_in(due, task, writer)), None)
+    return next(iter(fill_in(due, said.task, writer)), None)
 
 
 def _guide(turns: Turns) -> str:

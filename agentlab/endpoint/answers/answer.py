@@ -17,6 +17,7 @@ import msgspec
 
 from agentlab.endpoint.answers import _tools
 from agentlab.endpoint.answers._prompt import glance
+from agentlab.endpoint.answers._rounds import Conversation
 from agentlab.endpoint.answers._schema import build
 from agentlab.endpoint.answers.replies import Replies, Writer
 from agentlab.endpoint.contract.json_schema import CannotFill, admits
@@ -98,23 +99,18 @@ class Heard(NamedTuple):
     """A request, and what it alone decides of its answer; chance has no part in that."""
 
     request: ChatRequest
+    key: bytes  # what makes two requests the same: model, conversation and the client's own seed
     turns: _tools.Turns
-    said: _tools.Conversation
+    said: Conversation
     in_words: bool  # its tools are called in lines or in code
     task: str
     told: tuple[str, ...]  # by others than the task
     prepared: str | None
 
 
-def request_key(request: ChatRequest) -> bytes:
-    """Return what makes two requests the same: model, conversation and the client's own seed."""
-    same = (request.model, request.messages, request.seed, request.tools, request.response_format)
-    return blake2b(msgspec.json.encode(same), digest_size=16).digest()
-
-
-async def say(heard: Heard, replies: Replies, *, seed: int, key: bytes, occurrence: int) -> Said:
-    """Return the words of the answer to the `occurrence`-th request with this `key`, from 0."""
-    request = heard.request
+async def say(heard: Heard, replies: Replies, *, seed: int, occurrence: int) -> Said:
+    """Return the words of the answer to the `occurrence`-th request of this kind, from 0."""
+    request, key = heard.request, heard.key
     said = 0 if request.temperature == 0 else occurrence
     choices, fixed = [], True
     for index in range(request.n or 1):
@@ -194,8 +190,10 @@ def hear(request: ChatRequest, replies: Replies) -> Heard:
     told += [text for text in earlier if '"properties"' in text]  # their schemas hold
     if in_words:
         task, told = _tools.split(turns)[0], []
+    same = (request.model, request.messages, request.seed, request.tools, request.response_format)
+    key = blake2b(msgspec.json.encode(same), digest_size=16).digest()
     told = [glance(text) for text in told]
-    return Heard(request, turns, said, in_words, task, (*told,), replies.prepared(task))
+    return Heard(request, key, turns, said, in_words, task, (*told,), replies.prepared(task))
 
 
 def take(heard: Heard, replies: Replies, generator: Callable[[], random.Random]) -> Turn:

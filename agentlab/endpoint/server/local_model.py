@@ -12,16 +12,7 @@ from typing import Any
 
 import msgspec
 
-from agentlab.endpoint.answers.answer import (
-    Answer,
-    Heard,
-    Said,
-    hear,
-    lengths,
-    request_key,
-    say,
-    timed,
-)
+from agentlab.endpoint.answers.answer import Answer, Heard, Said, hear, lengths, say, timed
 from agentlab.endpoint.answers.replies import Replies
 from agentlab.endpoint.contract import asgi
 from agentlab.endpoint.contract.asgi import Headers, Receive, Scope, Send
@@ -46,8 +37,8 @@ _HEADERS = [(b"openai-version", b"2020-10-01"), (b"openai-organization", b"agent
 _Reply = tuple[Answer, Dialect, bool]
 _Replying = Callable[[bytes, Span], Awaitable[_Reply]]
 _Answering = Callable[[Scope, Receive, Send, Span], Awaitable[None]]
-_Known = tuple[Heard, bytes, Said | None]
-"""A request as it was heard, its key, and the words of its answer, if they are the same every time."""
+_Known = tuple[Heard, Said | None]
+"""A request, and the words of its answer, if they are the same every time."""
 _replies = cache(Replies)
 
 
@@ -111,21 +102,21 @@ class LocalModel:
     async def _chat(self, body: bytes, span: Span) -> _Reply:
         # Agents, and benchmarks above all, send the very same bytes again and again.
         known = self._known.get(body)
-        heard, key, said = known or self._keyed(decode(body, ChatRequest))
-        request, answer = heard.request, await self._compose((heard, key, said), span)
+        heard, said = known or (hear(decode(body, ChatRequest), self._replies), None)
+        request, answer = heard.request, await self._compose(heard, span, said)
         if known is None and len(body) <= _SHORT_BYTES:
             if len(self._known) >= _MOST_KNOWN:
                 del self._known[next(iter(self._known))]  # the oldest
             short = answer.said.completion_tokens <= _SHORT_TOKENS
-            self._known[body] = (heard, key, answer.said if answer.said.fixed and short else None)
+            self._known[body] = (heard, answer.said if answer.said.fixed and short else None)
         return answer, Chat(request, answer, int(time.time())), bool(request.stream)
 
     async def _completions(self, body: bytes, span: Span) -> _Reply:
         request, answers = decode(body, CompletionRequest), list[Answer]()
         lengths(request, len(request.prompts))  # cannot be too much
         for chat, key in request.chats():
-            heard = hear(chat, self._replies)
-            answers.append(await self._compose((heard, key, None), span, "prompt"))
+            heard = hear(chat, self._replies)._replace(key=key)
+            answers.append(await self._compose(heard, span, asked="prompt"))
             await asyncio.sleep(0)  # writing many answers takes long
         answer = together(answers)
         return answer, Completions(request, answer, int(time.time())), bool(request.stream)
@@ -136,7 +127,8 @@ class LocalModel:
         long = len(body) <= _SHORT_BYTES < size_bytes(before)  # what it continues is
         try:
             async with self._reading if long else nullcontext():
-                answer = await self._compose(self._keyed(as_chat(request, before)), span)
+                heard = hear(as_chat(request, before), self._replies)
+                answer = await self._compose(heard, span)
         except RequestError as error:
             raise in_own_words(error) from None
         return answer, Responses(request, answer, int(time.time()), before), bool(request.stream)
@@ -149,14 +141,15 @@ class LocalModel:
         answer = await answer_to(request, span.request_id)
         return answer, Embeddings(request, answer.said.prompt_tokens), False
 
-    async def _compose(self, known: _Known, span: Span, asked: str = "messages") -> Answer:
-        heard, key, said = known
-        request = heard.request
+    async def _compose(
+        self, heard: Heard, span: Span, said: Said | None = None, asked: str = "messages"
+    ) -> Answer:
+        request, key = heard.request, heard.key
         # Counted by learner, so that nobody's answers depend on what the neighbours ask.
         counted = key + span.learner.encode() if span.learner else key
         occurrence = self._seen.next(counted, retry=span.attempt > 1)
         drawn: Any = {"seed": self._seed, "key": key, "occurrence": occurrence}
-        said = said or await say(heard, self._replies, **drawn)
+        said = said or await say(heard, self._replies, seed=self._seed, occurrence=occurrence)
         if asked == "prompt":  # which no chat's frame is around
             said = msgspec.structs.replace(said, prompt_tokens=said.prompt_tokens - FRAME)
         needed = said.prompt_tokens + (request.limit_tokens or 1)
@@ -172,9 +165,6 @@ class LocalModel:
             more["reasoning_tokens"] = thought
         answer = timed(said, self._physics, **drawn)
         return msgspec.structs.replace(answer, **more) if more else answer
-
-    def _keyed(self, request: ChatRequest) -> _Known:
-        return hear(request, self._replies), request_key(request), None
 
 
 class _Exchange:
