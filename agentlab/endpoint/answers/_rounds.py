@@ -18,7 +18,7 @@ import msgspec
 
 from agentlab.endpoint.answers._patterns import RE, SETS
 from agentlab.endpoint.answers._prompt import glance, unframe
-from agentlab.endpoint.contract.request import Function
+from agentlab.endpoint.contract.request import ChatRequest, Function
 
 Values = dict[str, list[Any]]  # of each argument that is known
 Plan = list[dict[str, Any]]  # for each call of a tool, the arguments that it has to be given
@@ -172,15 +172,6 @@ def coworkers(tool: Function) -> list[str]:
     """Return those to whom CrewAI's tool hands a task on."""
     found = RE.coworkers.search((tool.description or "") + "\n")
     return [name.strip() for name in found[1].split(",")[:100]] if found else []
-
-
-@lru_cache(maxsize=256)  # for each argument, in each round
-def _listed(told: str, owners: frozenset[str]) -> dict[str, str]:
-    """Return the ids of such owners that instructions list, each with what is said of it."""
-    found = [*islice(RE.id_listed.finditer(told), _MOST_RESULTS)]
-    ends = [*(each.start() for each in found[1:]), len(told)]
-    abouts = [(each, told[each.start() : end]) for each, end in zip(found, ends, strict=False)]
-    return {each[2]: about for each, about in abouts if stem(each[1] or "") in owners | {""}}
 
 
 def _left(groups: list[Group], values: Values) -> list[Group]:
@@ -354,7 +345,7 @@ class Conversation(NamedTuple):
 
     task: str
     made: Results
-    told: str = ""  # by who instructs the model
+    told: tuple[str, ...] = ()  # by others than the task
 
     @property
     def results(self) -> Results:
@@ -363,11 +354,35 @@ class Conversation(NamedTuple):
         return [result for result in says if not RE.hands_over.match(result[0])]
 
 
+def conversation(request: ChatRequest) -> Conversation:
+    """Return what was asked and found; some clients hand results back as the user's words."""
+    task, made, names, before = "", list[tuple[str, str]](), dict[str | None, str](), ""
+    offered = {tool.function.name for tool in request.tools or []}
+    for message in request.messages:
+        text = message.text
+        names |= {call.id: call.function.name for call in message.tool_calls or []}
+        observed = RE.observed.match(text) if offered and before else None
+        if message.role == "tool":
+            made.append((names[message.tool_call_id], text))
+        elif message.role == "user" and observed:  # one for each call that the model's words name
+            called = [word for word in re.findall(r"[\w-]+", before) if word in offered]
+            made += [(name, text[observed.end() :].strip()) for name in called or [""]]
+        elif message.role == "user":
+            steps = RE.step_named.findall(text), RE.step_observed.findall(text)  # DSPy's
+            task, made = text, [*zip(*steps, strict=False)]
+        before = text if message.role == "assistant" else ""
+    told = [text for role, text in request.turns if role in ("system", "developer")]
+    earlier = [text for role, text in request.turns if role == "user"][-5:-1]
+    told += [text for text in earlier if '"properties"' in text]  # their schemas hold
+    return Conversation(glance(task), made, tuple(map(glance, told)))
+
+
 class Rounds:
     """The rounds of a task."""
 
     def __init__(self, tools: Sequence[Function], said: Conversation):
-        self._tools, self._task, self._told = tools, unframe(said.task).task, glance(said.told)
+        self._tools, self._task = tools, unframe(said.task).task
+        self._listed = RE.id_listed.findall("\n".join(said.told))[:_MOST_RESULTS]
         self._made, self._results = [name for name, _ in said.made], said.results[-_MOST_RESULTS:]
         self._suppliers: dict[str, set[str]] = {}
 
@@ -407,13 +422,15 @@ class Rounds:
         return [each for each in missing if each.kind == "text" or each.name not in task]
 
     def _said(self, tool: Function, text: str) -> Values:
-        """Return the values that a text names; a listed id is one that it names, or suits best."""
+        """Return the values that a text names; of listed ids, those it names, or what suits."""
         values, task = from_task(tool, text), words(self._task)
         for each in [each for each in asked(tool) if each.kind == "id"]:
-            if listed := _listed(self._told, frozenset(map(stem, each.of))):
-                called = [id for id in listed if re.search(rf"(?i)\b{re.escape(id)}\b", text)]
-                best = max(listed, key=lambda id: len(words(listed[id][:_DESCRIBED]) & task))
-                values[each.name] = called or values.get(each.name) or [best]
+            of = {"", *map(stem, each.of)}
+            listed = {id: about for owner, id, about in self._listed if stem(owner) in of}
+            if listed:
+                named = [id for id in listed if re.search(rf"(?i)\b{re.escape(id)}\b", text)]
+                suits = max(listed, key=lambda id: len(words(listed[id]) & task))
+                values[each.name] = named or values.get(each.name) or [suits]
         return values
 
     def _calls(self, need: Named, first: list[str]) -> Plan:

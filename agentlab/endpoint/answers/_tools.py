@@ -16,20 +16,11 @@ from contextlib import suppress
 from itertools import zip_longest
 from typing import Any
 
+from agentlab.endpoint.answers import _rounds
 from agentlab.endpoint.answers._form import Form, read_json, schema_of, typed
 from agentlab.endpoint.answers._patterns import RE, SETS
 from agentlab.endpoint.answers._prompt import glance, unframe
-from agentlab.endpoint.answers._rounds import (
-    Conversation,
-    Named,
-    Rounds,
-    asked,
-    coworkers,
-    named,
-    snake,
-    things,
-    words,
-)
+from agentlab.endpoint.answers._rounds import Conversation, Named, Rounds, asked, named, words
 from agentlab.endpoint.answers._schema import build
 from agentlab.endpoint.answers.replies import Writer
 from agentlab.endpoint.contract.json_schema import Budget, CannotFill, admits, problem
@@ -40,35 +31,6 @@ Due = Sequence[tuple[Function, Sequence[dict[str, Any]]]]  # the calls of each t
 Turns = Sequence[tuple[str, str]]  # (role, text), oldest first
 
 
-def conversation(request: ChatRequest) -> Conversation:
-    """Return what was asked and found; some clients hand results back as the user's words."""
-    task, made, names, before = "", list[tuple[str, str]](), dict[str | None, str](), ""
-    offered = {tool.function.name for tool in request.tools or []}
-    for message in request.messages:
-        text = message.text
-        names |= {call.id: call.function.name for call in message.tool_calls or []}
-        observed = RE.observed.match(text) if offered and before else None
-        if message.role == "tool":
-            made.append((names[message.tool_call_id], text))
-        elif message.role == "user" and observed:  # one for each call that the model's words name
-            called = [word for word in re.findall(r"[\w-]+", before) if word in offered]
-            made += [(name, text[observed.end() :].strip()) for name in called or [""]]
-        elif message.role == "user":
-            task, made = text, _steps(text)
-        before = text if message.role == "assistant" else ""
-    told = (text for role, text in request.turns if role in ("system", "developer"))
-    return Conversation(glance(task), made, "\n".join(told))
-
-
-def _steps(text: str) -> list[tuple[str, str]]:
-    """Return the calls and observations in the trajectory of DSPy's ReAct."""
-    if "tool_name_0" not in text:
-        return []
-    past = unframe(text).context
-    steps = zip(RE.step_named.findall(past), RE.step_observed.findall(past), strict=False)
-    return [(name, result) for name, result in steps if not RE.ending.fullmatch(name)]
-
-
 def calls(request: ChatRequest, said: Conversation, writer: Writer) -> list[Call]:
     """Return what the model calls in this turn, or raise CannotFill; nothing if it speaks."""
     offered, as_form = request.offered, request.must_call_this
@@ -77,7 +39,9 @@ def calls(request: ChatRequest, said: Conversation, writer: Writer) -> list[Call
     else:
         ends = [tool for tool in offered if request.must_call and RE.ending.fullmatch(tool.name)]
         useful = [tool for tool in offered if tool not in ends]
-        due = Rounds(useful, said).due(_needs(useful, unframe(said.task).task, said.told))
+        due = Rounds(useful, said).due(
+            _needs(useful, unframe(said.task).task, "\n".join(said.told))
+        )
         if request.must_call and not due:
             due = _forced(ends, useful, said, writer)
     called = fill_in(due, said.task, writer, as_form=as_form)
@@ -86,7 +50,7 @@ def calls(request: ChatRequest, said: Conversation, writer: Writer) -> list[Call
 
 def _needs(tools: Sequence[Function], task: str, told: str) -> list[Named]:
     """Return the tools that the task names, or one that hands it on to others."""
-    team = [tool for tool in tools if coworkers(tool)]
+    team = [tool for tool in tools if _rounds.coworkers(tool)]
     if team and ("You are Crew Manager" in told or "delegate" in task.lower()):
         return [Named(team[0], task, 0)]
     hands_on = [tool for tool in tools if RE.hands_on.match(tool.name)]
@@ -133,13 +97,13 @@ class _FromPrompt:
         framed = unframe(prompt)
         self._said, self._task = prompt.lower(), framed.task.strip()
         self._context = framed.context or self._task
-        said = things(self._task)
+        said = _rounds.things(self._task)
         self._numbers = (float(n.replace(",", "")) for g in said.numbers for n in g.values)
         left = said.names if as_form or not given else []  # what is given was taken from them
         self._names = (name for group in left for name in group.values)
 
     def text(self, name: str, schema: Mapping[str, Any]) -> str:
-        words = {*snake(name)}
+        words = {*_rounds.snake(name)}
         if "context" in words:
             return self._context
         if words & SETS["whole"] and not self._as_form:

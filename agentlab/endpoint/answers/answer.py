@@ -11,13 +11,11 @@ from contextlib import suppress
 from functools import cached_property, partial
 from hashlib import blake2b
 from itertools import islice
-from typing import NamedTuple
 
 import msgspec
 
 from agentlab.endpoint.answers import _tools
-from agentlab.endpoint.answers._prompt import glance
-from agentlab.endpoint.answers._rounds import Conversation
+from agentlab.endpoint.answers._rounds import Conversation, conversation
 from agentlab.endpoint.answers._schema import build
 from agentlab.endpoint.answers.replies import Replies, Writer
 from agentlab.endpoint.contract.json_schema import CannotFill, admits
@@ -95,28 +93,26 @@ class Turn(msgspec.Struct, frozen=True):
     fixed: bool = False
 
 
-class Heard(NamedTuple):
-    """A request, and what it alone decides of its answer; chance has no part in that."""
-
-    request: ChatRequest
-    key: bytes  # what makes two requests the same: model, conversation and the client's own seed
-    turns: _tools.Turns
-    said: Conversation
-    in_words: bool  # its tools are called in lines or in code
-    task: str
-    told: tuple[str, ...]  # by others than the task
-    prepared: str | None
+Heard = tuple[Conversation, bool, str | None]
+"""What was said; whether tools are called in words; the prepared answer, if any."""
 
 
-async def say(heard: Heard, replies: Replies, *, seed: int, occurrence: int) -> Said:
-    """Return the words of the answer to the `occurrence`-th request of this kind, from 0."""
-    request, key = heard.request, heard.key
+def request_key(request: ChatRequest) -> bytes:
+    """Return what makes two requests the same: model, conversation and the client's own seed."""
+    same = (request.model, request.messages, request.seed, request.tools, request.response_format)
+    return blake2b(msgspec.json.encode(same), digest_size=16).digest()
+
+
+async def say(
+    request: ChatRequest, replies: Replies, *, seed: int, key: bytes, occurrence: int
+) -> Said:
+    """Return the words of the answer to the `occurrence`-th request with this `key`, from 0."""
     said = 0 if request.temperature == 0 else occurrence
     choices, fixed = [], True
     for index in range(request.n or 1):
         if index:
             await asyncio.sleep(0)  # writing many choices takes long
-        turn = take(heard, replies, partial(generator, seed, key, said, f"text {index}"))
+        turn = take(request, replies, partial(generator, seed, key, said, f"text {index}"))
         choices.append(_choice(turn, request, f"{key.hex()[:10]}{index}"))
         fixed = fixed and (turn.fixed or request.temperature == 0)
     sizes = [len(choice.pieces) for choice in choices]
@@ -181,29 +177,24 @@ def _before_stop(text: str, request: ChatRequest) -> str:
     return text[: min(ends, default=None)]
 
 
-def hear(request: ChatRequest, replies: Replies) -> Heard:
-    """Return what the request alone decides."""
-    turns, said = request.turns, _tools.conversation(request)
-    in_words, task = _tools.describes_tools(turns), said.task
-    told = [text for role, text in turns if role in ("system", "developer")]
-    earlier = [text for role, text in turns if role == "user"][-5:-1]
-    told += [text for text in earlier if '"properties"' in text]  # their schemas hold
-    if in_words:
-        task, told = _tools.split(turns)[0], []
-    same = (request.model, request.messages, request.seed, request.tools, request.response_format)
-    key = blake2b(msgspec.json.encode(same), digest_size=16).digest()
-    told = [glance(text) for text in told]
-    return Heard(request, key, turns, said, in_words, task, (*told,), replies.prepared(task))
+def _heard(request: ChatRequest, replies: Replies) -> Heard:
+    """Return what the request alone decides; it keeps that, because it may come again."""
+    if (known := vars(request).get("heard")) is None:
+        turns, said = request.turns, conversation(request)
+        if in_words := _tools.describes_tools(turns):
+            said = said._replace(task=_tools.split(turns)[0], told=())
+        known = vars(request)["heard"] = said, in_words, replies.prepared(said.task)
+    return known
 
 
-def take(heard: Heard, replies: Replies, generator: Callable[[], random.Random]) -> Turn:
+def take(request: ChatRequest, replies: Replies, generator: Callable[[], random.Random]) -> Turn:
     """Take the model's turn, or raise a RequestError; chance decides what the request does not."""
-    request, turns, said, in_words, task, told, prepared = heard
-    form, (least, _) = request.response_format, lengths(request)
+    said, in_words, prepared = _heard(request, replies)
+    turns, form, (least, _) = request.turns, request.response_format, lengths(request)
     if prepared and not (request.tools or form or least or in_words):
         return Turn(prepared, fixed=True)
     as_json = form is not None and form.type == "json_object"
-    writer = replies.writer(task, generator(), told, as_json)
+    writer = replies.writer(said.task, generator(), said.told, as_json)
     try:
         writer.form = _tools.with_call(turns, said, writer)
         writer.found = writer.from_results(said.results)

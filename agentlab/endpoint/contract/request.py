@@ -3,6 +3,7 @@
 Source: OpenAI's API reference for chat completions, and what its Python client accepts and sends.
 """
 
+from functools import cached_property
 from typing import Annotated, Any, ClassVar, Literal
 
 import msgspec
@@ -187,7 +188,7 @@ class Shared(Strict, kw_only=True):
             raise refusal("unsupported", "top_logprobs")
 
 
-class ChatRequest(Shared, kw_only=True):
+class ChatRequest(Shared, kw_only=True, dict=True):
     """A chat request; one that does not fit together, or cannot be met, raises a RequestError."""
 
     part_types: ClassVar[tuple[str, ...]] = ("text", "image_url", "input_audio", "refusal", "file")
@@ -239,7 +240,7 @@ class ChatRequest(Shared, kw_only=True):
         if any(message.tool_calls or message.role == "tool" for message in self.messages):
             _check_calls(self)
 
-    @property
+    @cached_property
     def turns(self) -> list[tuple[str, str]]:
         """The conversation as (role, text), oldest first."""
         return [(message.role, message.text) for message in self.messages]

@@ -14,7 +14,6 @@ from agentlab._support.patterns import Patterns
 from agentlab.settings import DATA
 
 _RE = Patterns(DATA / "patterns" / "tokens.yaml")
-_SENTENCE = 300  # characters of one that is remembered
 A_TURN = 4000  # tokens that are counted before the event loop turns: a few milliseconds
 
 
@@ -36,7 +35,7 @@ def count_tokens(text: str) -> int:
 def first_pieces(text: str, many: int) -> list[str]:
     """Return the first `many` pieces of `split`, without a look at the rest of a long text."""
     if len(text) <= many:  # no piece is empty
-        return [piece for part in _RE.next_sentence.split(text) for piece in _split(part)]
+        return _pattern(text).findall(text)
     return [found[0] for found in islice(_pattern(text).finditer(text), many)]
 
 
@@ -58,11 +57,6 @@ async def count_all(texts: Iterable[str]) -> int:
     return total
 
 
-def _split(text: str) -> tuple[str, ...]:
-    return _sentence(text) if len(text) <= _SENTENCE else split(text)
-
-
-_sentence = lru_cache(maxsize=4096)(split)  # the model says the same ones again and again
 _counted = lru_cache(maxsize=1024)(count_tokens)  # an agent sends its conversation again and again
 
 
