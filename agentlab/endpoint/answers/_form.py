@@ -10,7 +10,6 @@ from collections.abc import Iterator
 from contextlib import suppress
 from itertools import islice
 from typing import Any, Literal, NamedTuple
-from xml.etree.ElementTree import Element, ParseError, fromstring
 
 from agentlab.endpoint.answers._patterns import RE
 from agentlab.endpoint.contract.json_schema import Schema, problem
@@ -92,34 +91,14 @@ def _example(text: str) -> Form | None:
 
 
 def _fields(names: list[str], text: str, told: tuple[str, ...]) -> Schema:
-    """Return the schema of fields, whose types others have told, or tags within tags show."""
-    said = "\n".join(told)
-    kinds: dict[str, Schema] = {"completed": {"const": ""}}
-    kinds |= {name: typed(words) for name, words in RE.dspy_field.findall(said)}
+    """Return the schema of fields: of what they are told to be, or of tags repeated in them."""
+    said, lists = "\n".join(told), dict(RE.list_of_tags.findall(text))
+    kinds: dict[str, Schema] = {name: typed(words) for name, words in RE.dspy_field.findall(said)}
     for name, schema in re.findall(r"\{(\w+)\}[^\n]*JSON schema: ([^\n]*)", said):
         kinds[name] = next((each for each, _ in _objects(schema)), {})
-    shown = {name: _element(name, text) for name in names}
-    within = {each.tag for top in shown.values() for child in top for each in child.iter()}
-    asked = [name for name in names if name in kinds or name not in within]
-    fields = {name: _nested(shown[name]) or kinds.get(name, {}) for name in asked}
-    definitions = [schema.pop("$defs", {}) for schema in fields.values()]
-    return schema_of(fields) | {"$defs": {k: v for each in definitions for k, v in each.items()}}
-
-
-def _element(tag: str, text: str) -> Element:
-    """Return what a text last shows between these tags; an empty element if that is no XML."""
-    start, end = text.rfind(f"<{tag}>"), text.rfind(f"</{tag}>")
-    with suppress(ParseError):
-        return fromstring(f"{text[start:end]}</{tag}>")
-    return Element(tag)
-
-
-def _nested(top: Element) -> Schema:
-    """Return the schema of tags within an element, repeated if it is a list; nothing if none."""
-    fields: dict[str, Any] = {each.tag: _nested(each) for each in top}
-    if [*fields] == ["item"] or [f"{each}s" for each in fields] == [top.tag]:
-        fields = {each: {"type": "array", "items": inner} for each, inner in fields.items()}
-    return schema_of(fields) if fields else {}
+    kinds |= {name: schema_of({inner: {"type": "array"}}) for name, inner in lists.items()}
+    kinds["completed"] = {"const": ""}
+    return schema_of({name: kinds.get(name, {}) for name in names if name not in lists.values()})
 
 
 def render(written: str, value: Any) -> str:
@@ -132,17 +111,10 @@ def render(written: str, value: Any) -> str:
         cells = [map(_plain, row.values()) for row in value]
         rows = [value[0], ["---"] * len(value[0]), *cells]
         return "\n".join(f"| {' | '.join(row)} |" for row in rows)
-    if written == "tags":
-        return "\n".join(_tagged(name, inner) for name, inner in value.items())
-    parts = (f"[[ ## {name} ## ]]\n{_plain(inner)}\n" for name, inner in value.items())
+    mark = "<{0}>{1}</{0}>" if written == "tags" else "[[ ## {0} ## ]]\n{1}\n"
+    nested = mark if written == "tags" else ""
+    parts = (mark.format(name, _plain(inner, nested)) for name, inner in value.items())
     return "\n".join(parts).rstrip()
-
-
-def _tagged(name: str, value: Any) -> str:
-    if isinstance(value, list):
-        return "".join(_tagged(name, each) for each in value)
-    within = [_tagged(*each) for each in value.items()] if isinstance(value, dict) else []
-    return f"<{name}>{''.join(within) or _plain(value)}</{name}>"
 
 
 def read_json(text: str, at: int = 0) -> tuple[Any, int]:
@@ -217,7 +189,9 @@ def _objects(text: str) -> Iterator[tuple[Any, int]]:
                 yield value, found.start()
 
 
-def _plain(value: Any) -> str:
+def _plain(value: Any, mark: str = "") -> str:
+    if mark and isinstance(value, dict):  # of tags that are repeated
+        return "".join(mark.format(tag, _plain(one)) for tag, many in value.items() for one in many)
     return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
 
 

@@ -17,12 +17,13 @@ from typing import Any, NamedTuple
 import msgspec
 
 from agentlab.endpoint.answers._patterns import RE, SETS
-from agentlab.endpoint.answers._prompt import glance, unframe
-from agentlab.endpoint.contract.request import ChatRequest, Function
+from agentlab.endpoint.answers._prompt import glance
+from agentlab.endpoint.contract.request import Function
 
 Values = dict[str, list[Any]]  # of each argument that is known
 Plan = list[dict[str, Any]]  # for each call of a tool, the arguments that it has to be given
 Results = Sequence[tuple[str, str]]  # (tool, result), oldest first
+Tools = Sequence[Function]
 
 _MOST_CALLS = 16  # of one tool for one task
 _LONGEST = 200  # characters of a value
@@ -271,7 +272,7 @@ class Named(NamedTuple):
     stage: int
 
 
-def named(tools: Sequence[Function], task: str) -> list[Named]:
+def named(tools: Tools, task: str) -> list[Named]:
     """Return the tools that a task names, or else the one that is best described.
 
     Words as "find" name one only if no others do. In Korean, a tool's part ends with its name.
@@ -296,7 +297,7 @@ def named(tools: Sequence[Function], task: str) -> list[Named]:
 
 
 def _places(
-    tools: Sequence[Function], vocabulary: list[frozenset[str]], task: str, thens: list[int]
+    tools: Tools, vocabulary: list[frozenset[str]], task: str, thens: list[int]
 ) -> dict[int, tuple[int, int]]:
     """Return where in the task each tool is named first, by its index."""
     parts = [task[at:to] for at, to in pairwise([0, *thens, len(task)])]  # by stage
@@ -340,50 +341,12 @@ def _looks_up(other: Function, tool: Function, of: set[str]) -> bool:
     return looks and not of & _takes(other) and of <= _named_by(other) | _described(other)
 
 
-class Conversation(NamedTuple):
-    """The task, and (tool, result) of each call made since the user set it, oldest first."""
-
-    task: str
-    made: Results
-    told: tuple[str, ...] = ()  # by others than the task
-
-    @property
-    def results(self) -> Results:
-        """Those that say something: not of a hand-over, or that nothing was found."""
-        says = (r for r in self.made if not RE.nothing.match(r[1].strip()))
-        return [result for result in says if not RE.hands_over.match(result[0])]
-
-
-def conversation(request: ChatRequest) -> Conversation:
-    """Return what was asked and found; some clients hand results back as the user's words."""
-    task, made, names, before = "", list[tuple[str, str]](), dict[str | None, str](), ""
-    offered = {tool.function.name for tool in request.tools or []}
-    for message in request.messages:
-        text = message.text
-        names |= {call.id: call.function.name for call in message.tool_calls or []}
-        observed = RE.observed.match(text) if offered and before else None
-        if message.role == "tool":
-            made.append((names[message.tool_call_id], text))
-        elif message.role == "user" and observed:  # one for each call that the model's words name
-            called = [word for word in re.findall(r"[\w-]+", before) if word in offered]
-            made += [(name, text[observed.end() :].strip()) for name in called or [""]]
-        elif message.role == "user":
-            steps = RE.step_named.findall(text), RE.step_observed.findall(text)  # DSPy's
-            task, made = text, [*zip(*steps, strict=False)]
-        before = text if message.role == "assistant" else ""
-    told = [text for role, text in request.turns if role in ("system", "developer")]
-    earlier = [text for role, text in request.turns if role == "user"][-5:-1]
-    told += [text for text in earlier if '"properties"' in text]  # their schemas hold
-    return Conversation(glance(task), made, tuple(map(glance, told)))
-
-
 class Rounds:
-    """The rounds of a task."""
+    """The rounds of a task; `made` are all results, and `results` those that say something."""
 
-    def __init__(self, tools: Sequence[Function], said: Conversation):
-        self._tools, self._task = tools, unframe(said.task).task
-        self._listed = RE.id_listed.findall("\n".join(said.told))[:_MOST_RESULTS]
-        self._made, self._results = [name for name, _ in said.made], said.results[-_MOST_RESULTS:]
+    def __init__(self, tools: Tools, task: str, made: Results, results: Results, told: str):
+        self._tools, self._task, self._listed = tools, task, RE.id_listed.findall(told)
+        self._made, self._results = [name for name, _ in made], results[-_MOST_RESULTS:]
         self._suppliers: dict[str, set[str]] = {}
 
     def due(self, needs: Sequence[Named]) -> list[tuple[Function, Plan]]:
@@ -422,12 +385,11 @@ class Rounds:
         return [each for each in missing if each.kind == "text" or each.name not in task]
 
     def _said(self, tool: Function, text: str) -> Values:
-        """Return the values that a text names; of listed ids, those it names, or what suits."""
+        """Return the values that a text names; of listed ids, or else the one that suits."""
         values, task = from_task(tool, text), words(self._task)
         for each in [each for each in asked(tool) if each.kind == "id"]:
             of = {"", *map(stem, each.of)}
-            listed = {id: about for owner, id, about in self._listed if stem(owner) in of}
-            if listed:
+            if listed := {id: about for owner, id, about in self._listed if stem(owner) in of}:
                 named = [id for id in listed if re.search(rf"(?i)\b{re.escape(id)}\b", text)]
                 suits = max(listed, key=lambda id: len(words(listed[id]) & task))
                 values[each.name] = named or values.get(each.name) or [suits]

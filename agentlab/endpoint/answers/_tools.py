@@ -13,54 +13,80 @@ import json
 import re
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from itertools import zip_longest
-from typing import Any
+from typing import Any, NamedTuple
 
 from agentlab.endpoint.answers import _rounds
 from agentlab.endpoint.answers._form import Form, read_json, schema_of, typed
 from agentlab.endpoint.answers._patterns import RE, SETS
 from agentlab.endpoint.answers._prompt import glance, unframe
-from agentlab.endpoint.answers._rounds import Conversation, Named, Rounds, asked, named, words
+from agentlab.endpoint.answers._rounds import Named, Rounds, Tools, asked, coworkers, named
 from agentlab.endpoint.answers._schema import build
 from agentlab.endpoint.answers.replies import Writer
 from agentlab.endpoint.contract.json_schema import Budget, CannotFill, admits, problem
 from agentlab.endpoint.contract.request import ChatRequest, Custom, Function
 
+_INSTRUCTS = ("system", "developer")
 Call = tuple[str, str]  # the name of a function, and its arguments as JSON; or a tool, and a text
 Due = Sequence[tuple[Function, Sequence[dict[str, Any]]]]  # the calls of each tool
 Turns = Sequence[tuple[str, str]]  # (role, text), oldest first
 
 
+class Conversation(NamedTuple):
+    """The task, and (tool, result) of each call made since the user set it, oldest first."""
+
+    task: str
+    made: list[tuple[str, str]]
+    results: list[tuple[str, str]]  # without those that found nothing, or hand over
+
+
+def conversation(request: ChatRequest) -> Conversation:
+    """Return what was asked and found; some clients hand results back as the user's words."""
+    task, made, names, before = "", list[tuple[str, str]](), dict[str | None, str](), ""
+    offered = {tool.function.name for tool in request.tools or []}
+    for message in request.messages:
+        text = message.text
+        names |= {call.id: call.function.name for call in message.tool_calls or []}
+        observed = RE.observed.match(text) if offered and before else None
+        if message.role == "tool":
+            made.append((names[message.tool_call_id], text))
+        elif message.role == "user" and observed:  # one for each call that the model's words name
+            called = [word for word in re.findall(r"[\w-]+", before) if word in offered]
+            made += [(name, text[observed.end() :].strip()) for name in called or [""]]
+        elif message.role == "user":
+            steps = RE.step_named.findall(text), RE.step_observed.findall(text)  # by DSPy
+            task, made = text, [*zip(*steps, strict=False)]
+        before = text if message.role == "assistant" else ""
+    told = [r for r in made if not (RE.hands_over.match(r[0]) or RE.nothing.match(r[1].strip()))]
+    return Conversation(glance(task), made, told)
+
+
 def calls(request: ChatRequest, said: Conversation, writer: Writer) -> list[Call]:
     """Return what the model calls in this turn, or raise CannotFill; nothing if it speaks."""
-    offered, as_form = request.offered, request.must_call_this
+    offered, task, as_form = request.offered, unframe(said.task).task, request.must_call_this
     if as_form:  # as structured output uses tools
         due: Due = [(offered[0], [{}])]
     else:
         ends = [tool for tool in offered if request.must_call and RE.ending.fullmatch(tool.name)]
         useful = [tool for tool in offered if tool not in ends]
-        due = Rounds(useful, said).due(
-            _needs(useful, unframe(said.task).task, "\n".join(said.told))
-        )
+        told = "\n".join(glance(text) for role, text in request.turns if role in _INSTRUCTS)
+        rounds = Rounds(useful, task, said.made, said.results, told)
+        due = rounds.due(_needs(request, useful, task))
         if request.must_call and not due:
             due = _forced(ends, useful, said, writer)
     called = fill_in(due, said.task, writer, as_form=as_form)
     return called[:1] if request.parallel_tool_calls is False else called
 
 
-def _needs(tools: Sequence[Function], task: str, told: str) -> list[Named]:
-    """Return the tools that the task names, or one that hands it on to others."""
-    team = [tool for tool in tools if _rounds.coworkers(tool)]
-    if team and ("You are Crew Manager" in told or "delegate" in task.lower()):
+def _needs(request: ChatRequest, tools: Tools, task: str) -> list[Named]:
+    """Return the tools that the task names; of CrewAI's manager, the one that hands it on."""
+    team = [tool for tool in tools if coworkers(tool)]
+    manages = any(text.startswith("You are Crew Manager") for _, text in request.turns)
+    if team and (manages or "delegate" in task.lower()):
         return [Named(team[0], task, 0)]
-    hands_on = [tool for tool in tools if RE.hands_on.match(tool.name)]
-    chosen = named([tool for tool in tools if tool not in team], task)
-    return chosen or [Named(tool, task, 0) for tool in hands_on[:1] if words(task) & words(told)]
+    return named([tool for tool in tools if tool not in team], task)
 
 
-def _forced(
-    ending: Sequence[Function], useful: Sequence[Function], said: Conversation, writer: Writer
-) -> Due:
+def _forced(ending: Tools, useful: Tools, said: Conversation, writer: Writer) -> Due:
     """Return the calls of a turn that has to have one: the answer, or tools not called yet."""
     for tool in ending:
         answer = writer.from_results(said.results) or writer.write()
@@ -80,7 +106,7 @@ def fill_in(due: Due, prompt: str, writer: Writer, *, as_form: bool = False) -> 
             continue
         schema = {"type": "object", "properties": {}, **(tool.parameters or {})}
         filler = _FromPrompt(prompt, writer, as_form=as_form, given=any(plan))
-        made = build(schema, filler, draw=writer.draw, optional=as_form, budget=to_build)
+        made = build(schema, filler, optional=as_form, budget=to_build)
         for given in plan:
             value = made
             with suppress(CannotFill):  # too much to check
@@ -93,7 +119,7 @@ class _FromPrompt:
     """Fills a call's arguments with what the prompt says, and a form's with new words, too."""
 
     def __init__(self, prompt: str, writer: Writer, *, as_form: bool, given: bool):
-        self._writer, self._as_form = writer, as_form
+        self._writer, self._as_form, self.draw = writer, as_form, writer.draw
         framed = unframe(prompt)
         self._said, self._task = prompt.lower(), framed.task.strip()
         self._context = framed.context or self._task
@@ -134,9 +160,8 @@ def speak(turns: Turns, writer: Writer) -> str:
     task, pad, later = split(turns)
     done = "\n".join([pad, *(text for _, text in later)])
     results = [RE.logs.sub("", text).strip() for text in RE.observation.findall(done)]
-    called = [name or also for name, also in RE.called.findall(done) if also != "print"]
-    made = [*zip_longest(called, results, fillvalue="")]
-    call = _next(guide, Conversation(task, made), writer)
+    due = _due(guide, task, {name or also for name, also in RE.called.findall(done)}, results)
+    call = next(iter(fill_in(due, task, writer)), None)
     said = "" if call else writer.from_results([("", text) for text in results]) or writer.write()
     if marks := RE.fences_of_code.search(guide):
         name, arguments = call or ("final_answer", json.dumps({"answer": said}))
@@ -159,7 +184,8 @@ def with_call(turns: Turns, said: Conversation, writer: Writer) -> Form | None:
     fields = form.schema.get("properties", {}) if form and form.schema else {}
     if form is None or "next_tool_name" not in fields:
         return form
-    name, arguments = _next(_guide(turns), said, writer) or ("finish", "{}")
+    due = _due(_guide(turns), said.task, set(dict(said.made)), [])
+    name, arguments = [*fill_in(due, said.task, writer), ("finish", "{}")][0]
     value = json.loads(arguments) if form.written == "json" else arguments
     known = {"next_tool_name": {"const": name}, "next_tool_args": {"const": value}}
     return form._replace(schema=schema_of({**fields, **known}))
@@ -178,16 +204,13 @@ def split(turns: Turns) -> tuple[str, str, Turns]:
     return glance(text[:end].strip()), text[end:], turns[at + 1 :]
 
 
-def _next(guide: str, said: Conversation, writer: Writer) -> Call | None:
-    """Return the next call of a tool that the guide describes, or None if all are made."""
-    tools = [tool for tool in _described(guide) if not RE.ending.fullmatch(tool.name)]
-    needs = named(tools, unframe(said.task).task)
-    due: Due = []
-    if "Tool Arguments: " not in guide:
-        due = Rounds(tools, said).due(needs)
-    elif not said.made:  # CrewAI's agents have tools because their tasks need them
-        due = [(tool, [{}]) for tool in [*(each.tool for each in needs), *tools][:1]]
-    return next(iter(fill_in(due, said.task, writer)), None)
+def _due(guide: str, task: str, called: set[str], results: list[str]) -> Due:
+    """Return a call of the first tool that the task names and that was not called yet."""
+    tools = [tool for tool in _described(guide) if tool.name not in ("final_answer", "finish")]
+    chosen = [each.tool for each in named(tools, unframe(task).task)]
+    if "Tool Arguments: " in guide:  # CrewAI's agents have tools because their tasks need them
+        chosen = [] if results else (chosen or tools)[:1]
+    return [(tool, [{}]) for tool in chosen if tool.name not in called][:1]
 
 
 def _guide(turns: Turns) -> str:

@@ -15,7 +15,7 @@ from itertools import islice
 import msgspec
 
 from agentlab.endpoint.answers import _tools
-from agentlab.endpoint.answers._rounds import Conversation, conversation
+from agentlab.endpoint.answers._prompt import glance
 from agentlab.endpoint.answers._schema import build
 from agentlab.endpoint.answers.replies import Replies, Writer
 from agentlab.endpoint.contract.json_schema import CannotFill, admits
@@ -91,10 +91,6 @@ class Turn(msgspec.Struct, frozen=True):
     text: str
     calls: list[_tools.Call] = []
     fixed: bool = False
-
-
-Heard = tuple[Conversation, bool, str | None]
-"""What was said; whether tools are called in words; the prepared answer, if any."""
 
 
 def request_key(request: ChatRequest) -> bytes:
@@ -177,24 +173,21 @@ def _before_stop(text: str, request: ChatRequest) -> str:
     return text[: min(ends, default=None)]
 
 
-def _heard(request: ChatRequest, replies: Replies) -> Heard:
-    """Return what the request alone decides; it keeps that, because it may come again."""
-    if (known := vars(request).get("heard")) is None:
-        turns, said = request.turns, conversation(request)
-        if in_words := _tools.describes_tools(turns):
-            said = said._replace(task=_tools.split(turns)[0], told=())
-        known = vars(request)["heard"] = said, in_words, replies.prepared(said.task)
-    return known
-
-
 def take(request: ChatRequest, replies: Replies, generator: Callable[[], random.Random]) -> Turn:
     """Take the model's turn, or raise a RequestError; chance decides what the request does not."""
-    said, in_words, prepared = _heard(request, replies)
-    turns, form, (least, _) = request.turns, request.response_format, lengths(request)
+    turns, form, said = request.turns, request.response_format, _tools.conversation(request)
+    in_words, task = _tools.describes_tools(turns), said.task
+    told = [text for role, text in turns if role in ("system", "developer")]
+    earlier = [text for role, text in turns if role == "user"][-5:-1]
+    told += [text for text in earlier if '"properties"' in text]  # their schemas hold
+    if in_words:
+        task, told = _tools.split(turns)[0], []
+    prepared = replies.prepared(task)
+    least, _ = lengths(request)
     if prepared and not (request.tools or form or least or in_words):
         return Turn(prepared, fixed=True)
     as_json = form is not None and form.type == "json_object"
-    writer = replies.writer(said.task, generator(), said.told, as_json)
+    writer = replies.writer(task, generator(), tuple(map(glance, told)), as_json)
     try:
         writer.form = _tools.with_call(turns, said, writer)
         writer.found = writer.from_results(said.results)
@@ -225,5 +218,5 @@ def _structured(form: Form, known: str | None, writer: Writer) -> str:
     with suppress(ValueError):  # it is prose
         if known and admits(schema, json.loads(known)):
             return known
-    value = build(schema, writer, draw=writer.draw) if form.json_schema else writer.as_object()
+    value = build(schema, writer) if form.json_schema else writer.as_object()
     return json.dumps(value, ensure_ascii=False)

@@ -24,6 +24,7 @@ from agentlab.endpoint.contract.json_schema import CannotFill
 
 _LONG = 200  # characters of a result that is an answer
 _DEEPEST = 40
+Told = tuple[str, ...]  # what others say, in a request
 
 
 class Phrases(msgspec.Struct):
@@ -53,9 +54,7 @@ class Replies:
         texts = {text for text in (prompt, unframe(prompt).task) if len(text) < self._longest}
         return next(filter(None, map(self._prepared.get, map(_folded, texts))), None)
 
-    def writer(
-        self, prompt: str, draw: random.Random, told: tuple[str, ...] = (), as_json: bool = False
-    ) -> Writer:
+    def writer(self, prompt: str, draw: random.Random, told: Told, as_json: bool) -> Writer:
         """Return a writer of an answer to `prompt` (`_prompt.read`); chance decides the rest."""
         asked = read(prompt, told, as_json)
         return Writer(asked, self._phrases[asked.korean], draw)
@@ -80,13 +79,13 @@ class Writer:
     def as_object(self) -> Any:
         """Return the answer as a JSON object, of the form that was asked for, if any."""
         value = self._value()
-        return value if isinstance(value, dict) else build(ANY, self, draw=self.draw)
+        return value if isinstance(value, dict) else build(ANY, self)
 
     def _value(self) -> Any:
         if self.form and self.form.example is not None:
             return self._imitate(self.form.example)
         with suppress(CannotFill):
-            return build(self.form.schema, self, draw=self.draw) if self.form else None
+            return build(self.form.schema, self) if self.form else None
         return None
 
     def _prose(self) -> str:
@@ -204,7 +203,7 @@ class Writer:
             case str() if "|" in shape:  # "low|high" shows what there is to choose from
                 return self.choose("", [option.strip() for option in shape.split("|")])
             case str() if shape and RE.type.fullmatch(shape.strip("<>")):
-                return build(typed(shape), self, draw=self.draw)
+                return build(typed(shape), self)
             case str():
                 return self._term()
         return None

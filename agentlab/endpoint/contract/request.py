@@ -3,7 +3,6 @@
 Source: OpenAI's API reference for chat completions, and what its Python client accepts and sends.
 """
 
-from functools import cached_property
 from typing import Annotated, Any, ClassVar, Literal
 
 import msgspec
@@ -161,6 +160,8 @@ class StreamOptions(Strict):
 class Shared(Strict, kw_only=True):
     """What chat completions and responses take alike."""
 
+    cannot: ClassVar[tuple[str, ...]] = ()  # parameters that are known, and refused
+    ignored: ClassVar[tuple[str, ...]] = ()  # what servers such as vLLM take besides
     model: Name
     stream: bool | None = None
     stream_options: StreamOptions | None = None
@@ -188,10 +189,12 @@ class Shared(Strict, kw_only=True):
             raise refusal("unsupported", "top_logprobs")
 
 
-class ChatRequest(Shared, kw_only=True, dict=True):
+class ChatRequest(Shared, kw_only=True):
     """A chat request; one that does not fit together, or cannot be met, raises a RequestError."""
 
     part_types: ClassVar[tuple[str, ...]] = ("text", "image_url", "input_audio", "refusal", "file")
+    cannot = ("functions", "function_call", "audio", "web_search_options", "moderation")
+    ignored = (*"top_k min_p repetition_penalty skip_special_tokens chat_template_kwargs".split(),)
     messages: Annotated[list[Message], msgspec.Meta(min_length=1, max_length=MOST_ITEMS)]
     max_tokens: Tokens | None = None
     max_completion_tokens: Tokens | None = None
@@ -212,20 +215,6 @@ class ChatRequest(Shared, kw_only=True, dict=True):
     reasoning_effort: _Effort | None = None
     verbosity: Verbosity | None = None
 
-    # What servers such as vLLM take besides, and their clients send.
-    top_k: int | None = None
-    min_p: float | None = None
-    repetition_penalty: float | None = None
-    skip_special_tokens: bool | None = None
-    chat_template_kwargs: Json | None = None
-
-    # What the local model cannot do.
-    functions: None = None
-    function_call: None = None
-    audio: None = None
-    web_search_options: None = None
-    moderation: None = None
-
     def __post_init__(self) -> None:
         super().__post_init__()
         if self.logprobs:
@@ -240,7 +229,7 @@ class ChatRequest(Shared, kw_only=True, dict=True):
         if any(message.tool_calls or message.role == "tool" for message in self.messages):
             _check_calls(self)
 
-    @cached_property
+    @property
     def turns(self) -> list[tuple[str, str]]:
         """The conversation as (role, text), oldest first."""
         return [(message.role, message.text) for message in self.messages]
