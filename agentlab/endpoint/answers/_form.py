@@ -112,8 +112,7 @@ def render(written: str, value: Any) -> str:
         rows = [value[0], ["---"] * len(value[0]), *cells]
         return "\n".join(f"| {' | '.join(row)} |" for row in rows)
     mark = "<{0}>{1}</{0}>" if written == "tags" else "[[ ## {0} ## ]]\n{1}\n"
-    nested = mark if written == "tags" else ""
-    parts = (mark.format(name, _plain(inner, nested)) for name, inner in value.items())
+    parts = (mark.format(name, _plain(inner, written == "tags")) for name, inner in value.items())
     return "\n".join(parts).rstrip()
 
 
@@ -189,9 +188,9 @@ def _objects(text: str) -> Iterator[tuple[Any, int]]:
                 yield value, found.start()
 
 
-def _plain(value: Any, mark: str = "") -> str:
-    if mark and isinstance(value, dict):  # of tags that are repeated
-        return "".join(mark.format(tag, _plain(one)) for tag, many in value.items() for one in many)
+def _plain(value: Any, tags: bool = False) -> str:
+    if tags and isinstance(value, dict):  # of what is repeated
+        return "".join(f"<{tag}>{_plain(one)}</{tag}>" for tag in value for one in value[tag])
     return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
 
 

@@ -130,12 +130,8 @@ class _Builder:
         properties = schema.get("properties", {})
         required = dict.fromkeys(schema.get("required", []))  # in order, and quick to look in
         self._budget.spend(len(properties) + len(required), sum(map(len, (*properties, *required))))
-        all_of_them = depth <= _DEEP and (self._optional or not required)
-        names = [
-            each
-            for each, inner in properties.items()
-            if each in required or (all_of_them and not self._again(inner))
-        ]
+        more = {} if depth > _DEEP or (required and not self._optional) else properties
+        names = [n for n in properties if n in required or (n in more and not self._again(more[n]))]
         every = dict.fromkeys([*names, *required])
         made = {each: self.value(properties.get(each, {}), each, depth + 1) for each in every}
         return made or self._map(schema, name, depth)

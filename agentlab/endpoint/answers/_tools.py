@@ -25,7 +25,6 @@ from agentlab.endpoint.answers.replies import Writer
 from agentlab.endpoint.contract.json_schema import Budget, CannotFill, admits, problem
 from agentlab.endpoint.contract.request import ChatRequest, Custom, Function
 
-_INSTRUCTS = ("system", "developer")
 Call = tuple[str, str]  # the name of a function, and its arguments as JSON; or a tool, and a text
 Due = Sequence[tuple[Function, Sequence[dict[str, Any]]]]  # the calls of each tool
 Turns = Sequence[tuple[str, str]]  # (role, text), oldest first
@@ -53,14 +52,13 @@ def conversation(request: ChatRequest) -> Conversation:
             called = [word for word in re.findall(r"[\w-]+", before) if word in offered]
             made += [(name, text[observed.end() :].strip()) for name in called or [""]]
         elif message.role == "user":
-            steps = RE.step_named.findall(text), RE.step_observed.findall(text)  # by DSPy
-            task, made = text, [*zip(*steps, strict=False)]
+            task, made = text, [*zip(*(s.findall(text) for s in RE.each("steps")), strict=False)]
         before = text if message.role == "assistant" else ""
     told = [r for r in made if not (RE.hands_over.match(r[0]) or RE.nothing.match(r[1].strip()))]
     return Conversation(glance(task), made, told)
 
 
-def calls(request: ChatRequest, said: Conversation, writer: Writer) -> list[Call]:
+def calls(request: ChatRequest, said: Conversation, told: str, writer: Writer) -> list[Call]:
     """Return what the model calls in this turn, or raise CannotFill; nothing if it speaks."""
     offered, task, as_form = request.offered, unframe(said.task).task, request.must_call_this
     if as_form:  # as structured output uses tools
@@ -68,9 +66,7 @@ def calls(request: ChatRequest, said: Conversation, writer: Writer) -> list[Call
     else:
         ends = [tool for tool in offered if request.must_call and RE.ending.fullmatch(tool.name)]
         useful = [tool for tool in offered if tool not in ends]
-        told = "\n".join(glance(text) for role, text in request.turns if role in _INSTRUCTS)
-        rounds = Rounds(useful, task, said.made, said.results, told)
-        due = rounds.due(_needs(request, useful, task))
+        due = Rounds(useful, task, said.made, said.results, told).due(_needs(request, useful, task))
         if request.must_call and not due:
             due = _forced(ends, useful, said, writer)
     called = fill_in(due, said.task, writer, as_form=as_form)
@@ -89,7 +85,7 @@ def _needs(request: ChatRequest, tools: Tools, task: str) -> list[Named]:
 def _forced(ending: Tools, useful: Tools, said: Conversation, writer: Writer) -> Due:
     """Return the calls of a turn that has to have one: the answer, or tools not called yet."""
     for tool in ending:
-        answer = writer.from_results(said.results) or writer.write()
+        answer = writer.found or writer.write()
         strings = [each.name for each in asked(tool) if each.type == "string" and not each.many]
         return [(tool, [dict.fromkeys(strings[:1], answer)])]
     left = [tool for tool in useful if tool.name not in dict(said.made)] or useful

@@ -177,9 +177,9 @@ def take(request: ChatRequest, replies: Replies, generator: Callable[[], random.
     """Take the model's turn, or raise a RequestError; chance decides what the request does not."""
     turns, form, said = request.turns, request.response_format, _tools.conversation(request)
     in_words, task = _tools.describes_tools(turns), said.task
-    told = [text for role, text in turns if role in ("system", "developer")]
+    told = [glance(text) for role, text in turns if role in ("system", "developer")]
     earlier = [text for role, text in turns if role == "user"][-5:-1]
-    told += [text for text in earlier if '"properties"' in text]  # their schemas hold
+    told += [glance(text) for text in earlier if '"properties"' in text]  # their schemas hold
     if in_words:
         task, told = _tools.split(turns)[0], []
     prepared = replies.prepared(task)
@@ -187,11 +187,13 @@ def take(request: ChatRequest, replies: Replies, generator: Callable[[], random.
     if prepared and not (request.tools or form or least or in_words):
         return Turn(prepared, fixed=True)
     as_json = form is not None and form.type == "json_object"
-    writer = replies.writer(task, generator(), tuple(map(glance, told)), as_json)
+    writer = replies.writer(task, generator(), tuple(told), as_json)
     try:
         writer.form = _tools.with_call(turns, said, writer)
         writer.found = writer.from_results(said.results)
-        if request.offered and (calls := _tools.calls(request, said, writer)):
+        if request.offered and (
+            calls := _tools.calls(request, said, glance("\n".join(told)), writer)
+        ):
             return Turn("", calls)
         known = ("" if writer.form else writer.found) or prepared
         if form is not None and form.type != "text":  # nothing may come after it

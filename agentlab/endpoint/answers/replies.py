@@ -24,7 +24,6 @@ from agentlab.endpoint.contract.json_schema import CannotFill
 
 _LONG = 200  # characters of a result that is an answer
 _DEEPEST = 40
-Told = tuple[str, ...]  # what others say, in a request
 
 
 class Phrases(msgspec.Struct):
@@ -54,9 +53,11 @@ class Replies:
         texts = {text for text in (prompt, unframe(prompt).task) if len(text) < self._longest}
         return next(filter(None, map(self._prepared.get, map(_folded, texts))), None)
 
-    def writer(self, prompt: str, draw: random.Random, told: Told, as_json: bool) -> Writer:
-        """Return a writer of an answer to `prompt` (`_prompt.read`); chance decides the rest."""
-        asked = read(prompt, told, as_json)
+    def writer(
+        self, task: str, draw: random.Random, told: tuple[str, ...], as_json: bool
+    ) -> Writer:
+        """Return a writer of an answer to a prompt (`_prompt.read`); chance decides the rest."""
+        asked = read(task, told, as_json)
         return Writer(asked, self._phrases[asked.korean], draw)
 
 
@@ -65,7 +66,7 @@ class Writer:
 
     def __init__(self, asked: Asked, phrases: Phrases, draw: random.Random):
         self._asked, self.draw, self.topic, self.form = asked, draw, asked.topic, asked.form
-        self.found = ""  # what tools gave, for the first field that passes a result on
+        self.found = ""  # what tools gave, for fields that pass a result on
         self._phrases, self._sentences = phrases, self._shuffled(phrases.sentences)
         self._aspects, self._terms = self._shuffled(phrases.aspects), self._shuffled(phrases.terms)
 
@@ -126,8 +127,7 @@ class Writer:
         if any(map(RE.title_field.fullmatch, words)):
             return _capital(self.topic)
         if self.found and any(map(RE.result_field.fullmatch, words)):
-            found, self.found = self.found, ""
-            return found
+            return self.found
         if any(map(RE.prose_field.fullmatch, words)) or schema.get("minLength", 0) > 40:
             return " ".join(self._take(2)) or _capital(self.topic)
         return self._term()

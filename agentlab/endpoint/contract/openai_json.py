@@ -83,9 +83,10 @@ def decode(body: bytes, kind: type[T]) -> T:
         with suppress(msgspec.ValidationError):
             return msgspec.json.decode(body, type=kind)
         value, cannot = msgspec.json.decode(body), getattr(kind, "cannot", ())
+        # Of what is no field, `cannot` is refused by its name, and `ignored` is taken.
         for name in (*cannot, *getattr(kind, "ignored", ())) if isinstance(value, dict) else ():
             if name not in cannot or value.get(name) is None:
-                value.pop(name, None)
+                value.pop(name, None)  # null asks for nothing
         try:
             return msgspec.convert(value, kind)
         except msgspec.ValidationError as error:

@@ -160,8 +160,6 @@ class StreamOptions(Strict):
 class Shared(Strict, kw_only=True):
     """What chat completions and responses take alike."""
 
-    cannot: ClassVar[tuple[str, ...]] = ()  # parameters that are known, and refused
-    ignored: ClassVar[tuple[str, ...]] = ()  # what servers such as vLLM take besides
     model: Name
     stream: bool | None = None
     stream_options: StreamOptions | None = None
