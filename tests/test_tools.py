@@ -310,8 +310,8 @@ def test_a_tool_of_the_provider_is_refused(kind: str):
 def test_a_map_has_entries(schema: dict[str, Any]):
     """One that has no properties of its own is not left empty."""
     draw = generator(1, b"", 0, "")
-    writer = Replies(DATA / "replies").writer("Prices of fruit", draw)
-    assert build({"type": "object", **schema}, writer, draw=draw)
+    writer = Replies(DATA / "replies").writer("Prices of fruit", draw, (), False)
+    assert build({"type": "object", **schema}, writer)
 
 
 @pytest.mark.filterwarnings("ignore:create_react_agent has been moved")
