@@ -19,6 +19,7 @@ from typing import Annotated, Any, NamedTuple
 
 import msgspec
 import numpy as np
+from msgspec.structs import replace
 
 from agentlab._support.fields import AtLeastOne
 from agentlab.bench.closed_loop import serve
@@ -33,6 +34,7 @@ _MOST = 3000  # requests: each is compared with all that were served beside it
 _LOOSE = 0.25  # a constant is open if it could change a time in which it counts by more
 _WAITS = 0.15  # clients wait if their first token takes more than this part of their decode
 _SOON = 0.1  # what is sent within so much of its own time after an answer was sent because of it
+_STREAMED = 1.0, 1.1, 1.2  # times the highest throughput that was seen, may be all that streams
 _BETTER = 0.97  # one more limit has to predict so much better
 
 _MISSING: dict[str, str] = msgspec.yaml.decode(Path(__file__).with_suffix(".yaml").read_bytes())
@@ -171,6 +173,7 @@ class Requests(list[Request]):
         beside = self[run.start : run.stop]
         if steps > 0 and takes_s > 0:
             sequences = held = read = 0.0
+            first_s = [one.first_token_s]
             for other in beside:
                 from_s = max(one.first_token_s, other.first_token_s)
                 share = (min(one.end_s, other.end_s) - from_s) / takes_s
@@ -182,8 +185,10 @@ class Requests(list[Request]):
                 # Whose first word comes within half a step of its own was read together with it.
                 if takes_s / steps / 2 < other.first_token_s - one.first_token_s < takes_s:
                     read += other.prompt_tokens
-            parts = steps, steps * sequences, steps * held, read
-            yield Equation(takes_s, 0.0, *parts, weight=1 / len(beside))
+                    first_s.append(other.first_token_s)
+            readings = sum(b - a > takes_s / steps / 2 for a, b in pairwise(sorted(first_s)))
+            parts = readings, steps, steps * sequences, steps * held, read
+            yield Equation(takes_s, *parts, weight=1 / len(beside))
         those = [r for r in beside if r.arrived_s < one.first_token_s and r.end_s > one.arrived_s]
         if those == [one]:
             tokens = one.prompt_tokens
@@ -271,20 +276,30 @@ def fit(measured: Measured, numbers: Sequence[int] | None = None) -> Physics:
     numbers = range(len(measured)) if numbers is None else numbers
     if not numbers:
         raise NotDetermined("nothing was measured; send some requests, alone and together")
-    solved = _solved([equation for number in numbers for equation in measured.equations(number)])
-    physics = Physics(**solved, batched_tokens=2048)
+    equations = [equation for number in numbers for equation in measured.equations(number)]
     slots, kv_tokens = measured.limits(numbers)
     few, full = {"slots": slots}, {"kv_tokens": kv_tokens}
     batched = [{"batched_tokens": tokens} for tokens in _STEP_TOKENS]
+
+    def nearest(tried: Sequence[Physics], *times: str) -> Physics:
+        """Return the first of those whose times lie nearest, by their logarithms."""
+        missed = [
+            fmean(
+                abs(math.log(getattr(p, name) / getattr(was, name)))
+                for p, was in measured.pairs(each, numbers)
+                for name in times
+            )
+            for each in tried
+        ]
+        return next(p for p, far in zip(tried, missed, strict=True) if far * _BETTER <= min(missed))
+
+    physics = Physics(**_solved(equations), batched_tokens=2048)
     for candidates in ([{}, few, full, few | full], batched):
-        tried = [msgspec.structs.replace(physics, **candidate) for candidate in candidates]
-        pairs = [measured.pairs(each, numbers) for each in tried]
-        # How far the times to first token lie off, by their logarithms.
-        missed = [fmean(abs(math.log(p.ttft_s / was.ttft_s)) for p, was in some) for some in pairs]
-        physics = next(
-            each for each, far in zip(tried, missed, strict=True) if far * _BETTER <= min(missed)
-        )
-    return physics
+        physics = nearest([replace(physics, **each) for each in candidates], "ttft_s")
+    most = max(was.tokens_per_s for _, was in measured.pairs(physics, numbers))
+    streamed = [0.0, *(1 / (most * share) for share in _STREAMED)]
+    limited = [replace(physics, streaming_per_token_s=each_s) for each_s in streamed]
+    return nearest(limited, "itl_s", "tokens_per_s")
 
 
 def errors(pairs: Sequence[Pair]) -> Errors:
@@ -345,4 +360,7 @@ def _solved(equations: Sequence[Equation]) -> dict[str, Any]:
     if open_ones:
         raise NotDetermined("; ".join(f"{name} is open: {_MISSING[name]}" for name in open_ones))
     names = (name.replace("_ms", "_s") for name in _MISSING)
-    return dict(zip(names, best.tolist(), strict=True))
+    solved = dict(zip(names, best.tolist(), strict=True))
+    if any(equation.base and equation.steps > 1 for equation in equations):
+        solved["reading_base_s"] = solved.pop("prefill_base_s")  # others waited for it, too
+    return solved

@@ -30,6 +30,9 @@ class Physics(msgspec.Struct, frozen=True, kw_only=True):
 
     Attributes:
         prefill_base_s: What a request takes before it is read, whatever its length.
+        reading_base_s: What a step takes longer if it reads any prompt, whatever its length.
+        streaming_per_token_s: What the server takes to hand on a token, one after the other, so a
+            step takes at least as much for each of its tokens.
         batched_tokens: The prompt tokens that one step reads at most (vLLM's
             `max_num_batched_tokens`); None if prompts are read side by side.
         kv_tokens: The tokens of context that the memory holds.
@@ -40,9 +43,11 @@ class Physics(msgspec.Struct, frozen=True, kw_only=True):
 
     prefill_base_s: float = 0.0
     prefill_per_token_s: float = 0.0
+    reading_base_s: float = 0.0
     itl_base_s: float = 0.0
     itl_per_active_s: float = 0.0
     itl_per_context_token_s: float = 0.0
+    streaming_per_token_s: float = 0.0
     batched_tokens: int | None = None
     kv_tokens: int | None = None
     preempts: bool = False
@@ -63,12 +68,14 @@ class Physics(msgspec.Struct, frozen=True, kw_only=True):
         if self.batched_tokens is None:
             return self.prefill_base_s + per_token_s
         steps = max(1.0, prompt_tokens / self.batched_tokens)
-        return self.prefill_base_s + per_token_s + steps * self.itl_s(active)
+        step_s = self.itl_s(active) + self.reading_base_s
+        return self.prefill_base_s + per_token_s + steps * step_s
 
     def itl_s(self, active: int = 1, context_tokens: float = 0.0) -> float:
         """Return the time of a step that reads no prompt, without jitter."""
         held_s = self.itl_per_context_token_s * context_tokens
-        return self.itl_base_s + self.itl_per_active_s * active + held_s
+        step_s = self.itl_base_s + self.itl_per_active_s * active + held_s
+        return max(step_s, self.streaming_per_token_s * active)
 
     def service_s(self, prompt_tokens: int, output_tokens: int, active: int = 1) -> float:
         """Return the time of an answer with `active` such requests all along; no jitter, no queue.
